@@ -1,0 +1,417 @@
+package caddyjwt
+
+import (
+	"strconv"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+func init() {
+	httpcaddyfile.RegisterHandlerDirective("jwt", parseDirective)
+	httpcaddyfile.RegisterDirectiveOrder("jwt", httpcaddyfile.Before, "basic_auth")
+}
+
+func parseDirective(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	handler := new(Handler)
+	return handler, handler.UnmarshalCaddyfile(h.Dispenser)
+}
+
+// UnmarshalCaddyfile sets up the handler from Caddyfile tokens. Syntax:
+//
+//	jwt [<matcher>] {
+//	    issuer <iss> [{
+//	        jwks [<url>] [{
+//	            refresh          <duration>
+//	            max_stale        <duration>
+//	            cooldown         <duration>
+//	            timeout          <duration>
+//	            allow_http
+//	            trusted_ca_certs <pem_file...>
+//	        }]
+//	        public_key <PEM, JWK, or path>
+//	        secret     [base64|hex] <value>
+//	        algorithms <alg...>
+//	        audience   <aud...>
+//	        token_type <typ>
+//	    }]
+//	    leeway <duration>
+//	    allow_missing_exp
+//	    from header [<name> [<scheme>]] | cookie <name> | query <name>
+//	    user_id <claim...>
+//	    public <path...>
+//	    optional
+//	    allow_preflight
+//	    require [any] scope <scope...>
+//	    require role <role...>
+//	    require claim <name> <value...>
+//	    require expression <CEL>
+//	    claim_header <Header> <claim>
+//	    strip_token
+//	    cache <entries>|off
+//	    realm <name>
+//	}
+//
+// The options of an issuer may also stand outside its block where there is
+// only one, and need no `issuer` where `iss` shall not be checked.
+func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the directive's name
+	if d.NextArg() {
+		return d.Errf("jwt takes a matcher and a block, not %q; a path matcher begins with a slash, as in: jwt /api/* {", d.Val())
+	}
+	p := parser{Dispenser: d, handler: h, given: make(map[string]bool)}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		if err := p.option(d.Val()); err != nil {
+			return err
+		}
+	}
+	return p.finish()
+}
+
+type parser struct {
+	*caddyfile.Dispenser
+	handler *Handler
+	given   map[string]bool // options that may stand only once
+	outside *IssuerConfig   // what stands outside the issuer blocks
+}
+
+func (p *parser) option(name string) error {
+	h := p.handler
+	switch name {
+	case "issuer":
+		return p.issuer()
+	case "jwks", "public_key", "secret", "algorithms", "audience", "token_type":
+		if p.outside == nil {
+			p.outside = new(IssuerConfig)
+		}
+		return p.issuerOption(name, p.outside)
+	case "leeway":
+		h.Leeway = new(caddy.Duration)
+		return p.duration(name, h.Leeway)
+	case "allow_missing_exp":
+		return p.flag(name, &h.AllowMissingExp)
+	case "from":
+		return p.from()
+	case "user_id":
+		return p.words(name, "claim names, as in: user_id sub", &h.UserID)
+	case "public":
+		return p.words(name, "paths, as in: public /health /assets/*", (*[]string)(&h.Public))
+	case "optional":
+		return p.flag(name, &h.Optional)
+	case "allow_preflight":
+		return p.flag(name, &h.AllowPreflight)
+	case "require":
+		return p.require()
+	case "claim_header":
+		args := p.RemainingArgs()
+		if len(args) != 2 {
+			return p.Errf("claim_header takes a header and a claim, as in: claim_header X-User-Id sub")
+		}
+		h.ClaimHeaders = append(h.ClaimHeaders, &ClaimHeader{Header: args[0], Claim: args[1]})
+		return nil
+	case "strip_token":
+		return p.flag(name, &h.StripToken)
+	case "cache":
+		return p.cache()
+	case "realm":
+		return p.word(name, "a name", &h.Realm)
+	}
+	return p.Errf("jwt has no option %q; it has issuer, jwks, public_key, secret, algorithms, audience, token_type, leeway, allow_missing_exp, from, user_id, public, optional, allow_preflight, require, claim_header, strip_token, cache and realm", name)
+}
+
+func (p *parser) issuer() error {
+	config := new(IssuerConfig)
+	args := p.RemainingArgs()
+	if len(args) != 1 || args[0] == "" {
+		return p.Errf("issuer takes the value of the iss claim, as in: issuer https://tenant.example.com/")
+	}
+	config.Issuer = args[0]
+	for _, other := range p.handler.Issuers {
+		if other.Issuer == config.Issuer {
+			return p.Errf("issuer %s stands twice; put all its options into one block", config.Issuer)
+		}
+	}
+	p.handler.Issuers = append(p.handler.Issuers, config)
+	inner := parser{Dispenser: p.Dispenser, given: make(map[string]bool)}
+	for nesting := p.Nesting(); p.NextBlock(nesting); {
+		if err := inner.issuerOption(p.Val(), config); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *parser) issuerOption(name string, config *IssuerConfig) error {
+	switch name {
+	case "jwks":
+		config.JWKS = new(JWKSConfig)
+		return p.jwks(config.JWKS)
+	case "public_key":
+		var key string
+		if err := p.repeatable(name, "a PEM, a JWK or the path of a file with one, quoted if it has blanks", &key); err != nil {
+			return err
+		}
+		config.PublicKeys = append(config.PublicKeys, key)
+		return nil
+	case "secret":
+		return p.secret(config)
+	case "algorithms":
+		return p.words(name, "algorithms, as in: algorithms RS256 ES256", &config.Algorithms)
+	case "audience":
+		return p.words(name, "values of the aud claim", &config.Audience)
+	case "token_type":
+		return p.word(name, "a typ, as in: token_type at+jwt", &config.TokenType)
+	}
+	return p.Errf("issuer has no option %q; it has jwks, public_key, secret, algorithms, audience and token_type, and the other options stand outside its block", name)
+}
+
+func (p *parser) jwks(config *JWKSConfig) error {
+	if err := p.once("jwks"); err != nil {
+		return err
+	}
+	if p.NextArg() {
+		config.URL = p.Val()
+	}
+	if p.NextArg() {
+		return p.Errf("jwks takes at most one URL; for keys of several issuers, give each its issuer block")
+	}
+	inner := parser{Dispenser: p.Dispenser, given: make(map[string]bool)}
+	for nesting := p.Nesting(); p.NextBlock(nesting); {
+		var err error
+		switch name := p.Val(); name {
+		case "refresh":
+			err = inner.duration(name, &config.Refresh)
+		case "max_stale":
+			err = inner.duration(name, &config.MaxStale)
+		case "cooldown":
+			err = inner.duration(name, &config.Cooldown)
+		case "timeout":
+			err = inner.duration(name, &config.Timeout)
+		case "allow_http":
+			err = inner.flag(name, &config.AllowHTTP)
+		case "trusted_ca_certs":
+			err = inner.words(name, "PEM files", &config.TrustedCACerts)
+		default:
+			err = p.Errf("jwks has no option %q; it has refresh, max_stale, cooldown, timeout, allow_http and trusted_ca_certs", name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *parser) secret(config *IssuerConfig) error {
+	secret := new(SecretConfig)
+	switch args := p.RemainingArgs(); len(args) {
+	case 1:
+		secret.Value = args[0]
+	case 2:
+		secret.Encoding, secret.Value = args[0], args[1]
+		if secret.Encoding != "base64" && secret.Encoding != "hex" {
+			return p.Errf("secret takes base64, hex or nothing before its value; quote the value if it has blanks")
+		}
+	default:
+		return p.Errf("secret takes a value, as in: secret {env.JWT_SECRET}, or an encoding and a value, as in: secret base64 {env.JWT_SECRET}")
+	}
+	config.Secrets = append(config.Secrets, secret)
+	return nil
+}
+
+func (p *parser) from() error {
+	source := new(TokenSource)
+	args := p.RemainingArgs()
+	switch {
+	case len(args) >= 1 && len(args) <= 3 && args[0] == "header":
+		source.Header = "Authorization"
+		if len(args) > 1 {
+			source.Header = args[1]
+		}
+		if len(args) > 2 {
+			source.Scheme = args[2]
+		}
+	case len(args) == 2 && args[0] == "cookie":
+		source.Cookie = args[1]
+	case len(args) == 2 && args[0] == "query":
+		source.Query = args[1]
+	default:
+		return p.Errf("from takes: header [<name> [<scheme>]], cookie <name>, or query <name>")
+	}
+	p.handler.From = append(p.handler.From, source)
+	return nil
+}
+
+func (p *parser) require() error {
+	const forms = "require takes: scope <scope...>, any scope <scope...>, role <role...>, claim <name> <value...>, or expression <CEL>"
+	if !p.NextArg() {
+		return p.Errf(forms)
+	}
+	requirement := new(Requirement)
+	kind := p.Val()
+	if kind == "expression" {
+		// Quotes inside of the expression are part of it, unless they are
+		// around all of it, as with Caddy's expression matcher.
+		switch raw := p.RemainingArgsRaw(); len(raw) {
+		case 0:
+		case 1:
+			requirement.Expression = p.Val()
+		default:
+			requirement.Expression = joined(raw)
+		}
+		if requirement.Expression == "" {
+			return p.Errf("require expression takes a CEL expression, as in: require expression claims.sub == {http.request.uri.path.1}")
+		}
+		p.handler.Require = append(p.handler.Require, requirement)
+		return nil
+	}
+	args := p.RemainingArgs()
+	if kind == "any" && len(args) > 0 && args[0] == "scope" {
+		kind, args = "any scope", args[1:]
+	}
+	if len(args) == 0 || kind == "claim" && len(args) == 1 {
+		return p.Errf("require %s needs a value; %s", kind, forms)
+	}
+	switch kind {
+	case "scope":
+		requirement.Scope = args
+	case "any scope":
+		requirement.AnyScope = args
+	case "role":
+		requirement.Role = args
+	case "claim":
+		requirement.Claim, requirement.Values = args[0], args[1:]
+	default:
+		return p.Errf("require has no form %q; %s", kind, forms)
+	}
+	p.handler.Require = append(p.handler.Require, requirement)
+	return nil
+}
+
+func joined(raw []string) string {
+	text := raw[0]
+	for _, word := range raw[1:] {
+		text += " " + word
+	}
+	return text
+}
+
+func (p *parser) cache() error {
+	var text string
+	const takes = "a number of entries, or off"
+	if err := p.word("cache", takes, &text); err != nil {
+		return err
+	}
+	entries := 0
+	if text != "off" {
+		var err error
+		if entries, err = strconv.Atoi(text); err != nil || entries < 1 {
+			return p.Errf("cache takes %s, not %q", takes, text)
+		}
+	}
+	p.handler.Cache = &entries
+	return nil
+}
+
+// finish gives the options outside of an issuer block to the one issuer.
+func (p *parser) finish() error {
+	h := p.handler
+	if p.outside == nil {
+		if len(h.Issuers) == 0 {
+			return p.Errf("jwt has neither keys nor an issuer, so no token could be accepted; give `issuer <url>` to find the keys by discovery, or `secret`, `public_key` or `jwks`")
+		}
+		return nil
+	}
+	switch len(h.Issuers) {
+	case 0:
+		h.Issuers = []*IssuerConfig{p.outside}
+		return nil
+	case 1:
+		return p.merge(h.Issuers[0])
+	}
+	return p.Errf("jwt has %d issuers, and jwks, public_key, secret, algorithms, audience or token_type outside their blocks; move each into the block of its issuer", len(h.Issuers))
+}
+
+func (p *parser) merge(into *IssuerConfig) error {
+	from := p.outside
+	if into.JWKS != nil && from.JWKS != nil || into.Algorithms != nil && from.Algorithms != nil ||
+		into.Audience != nil && from.Audience != nil || into.TokenType != "" && from.TokenType != "" {
+		return p.Errf("an option of issuer %s stands both inside and outside its block; keep one", into.Issuer)
+	}
+	into.PublicKeys = append(into.PublicKeys, from.PublicKeys...)
+	into.Secrets = append(into.Secrets, from.Secrets...)
+	if from.JWKS != nil {
+		into.JWKS = from.JWKS
+	}
+	if from.Algorithms != nil {
+		into.Algorithms = from.Algorithms
+	}
+	if from.Audience != nil {
+		into.Audience = from.Audience
+	}
+	if from.TokenType != "" {
+		into.TokenType = from.TokenType
+	}
+	return nil
+}
+
+func (p *parser) once(name string) error {
+	if p.given[name] {
+		return p.Errf("%s stands twice; it may stand once", name)
+	}
+	p.given[name] = true
+	return nil
+}
+
+func (p *parser) flag(name string, into *bool) error {
+	*into = true
+	if p.NextArg() {
+		return p.Errf("%s takes no value, not %q; take the whole line out to switch it off", name, p.Val())
+	}
+	return p.once(name)
+}
+
+func (p *parser) repeatable(name, takes string, into *string) error {
+	args := p.RemainingArgs()
+	if len(args) != 1 || args[0] == "" {
+		return p.Errf("%s takes %s", name, takes)
+	}
+	*into = args[0]
+	return nil
+}
+
+func (p *parser) word(name, takes string, into *string) error {
+	if err := p.once(name); err != nil {
+		return err
+	}
+	return p.repeatable(name, takes, into)
+}
+
+func (p *parser) words(name, takes string, into *[]string) error {
+	if err := p.once(name); err != nil {
+		return err
+	}
+	*into = p.RemainingArgs()
+	if len(*into) == 0 {
+		return p.Errf("%s takes one or more %s", name, takes)
+	}
+	return nil
+}
+
+func (p *parser) duration(name string, into *caddy.Duration) error {
+	const takes = "a duration, as in: 30s, 10m or 24h"
+	var text string
+	if err := p.word(name, takes, &text); err != nil {
+		return err
+	}
+	duration, err := caddy.ParseDuration(text)
+	if err != nil {
+		return p.Errf("%s takes %s, not %q", name, takes, text)
+	}
+	*into = caddy.Duration(duration)
+	return nil
+}
+
+// Interface guards
+var _ caddyfile.Unmarshaler = (*Handler)(nil)

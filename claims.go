@@ -1,0 +1,207 @@
+package caddyjwt
+
+import (
+	"bytes"
+	stdjson "encoding/json"
+	"errors"
+	"io"
+	"math"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// Claims are the claims of a JWT (RFC 7519 §4). A value is a string, a bool,
+// nil, an int64, a float64, an encoding/json.Number (a whole number beyond
+// int64, kept to the digit), a [List] or a nested Claims.
+type Claims map[string]any
+
+// List is a list of claim values.
+type List []any
+
+// Lookup returns the claim at a path: a claim's own name, or names and list
+// indices joined by dots. A name that itself holds dots, as in
+// "https://example.com/roles", is found as it is written.
+func (c Claims) Lookup(path string) (any, bool) {
+	return lookup(c, path)
+}
+
+func lookup(value any, path string) (any, bool) {
+	if found, ok := child(value, path); ok {
+		return found, true
+	}
+	for i, r := range path {
+		if r != '.' {
+			continue
+		}
+		if inner, ok := child(value, path[:i]); ok {
+			if found, ok := lookup(inner, path[i+1:]); ok {
+				return found, true
+			}
+		}
+	}
+	return nil, false
+}
+
+func child(value any, name string) (any, bool) {
+	switch v := value.(type) {
+	case Claims:
+		found, ok := v[name]
+		return found, ok
+	case List:
+		if i, err := strconv.Atoi(name); err == nil && i >= 0 && i < len(v) {
+			return v[i], true
+		}
+	}
+	return nil, false
+}
+
+// String is the JSON text of the claims, names in order.
+func (c Claims) String() string {
+	text, err := json.Marshal(c, json.Deterministic(true))
+	if err != nil {
+		return ""
+	}
+	return string(text)
+}
+
+// String is the text of the values, joined by commas.
+func (l List) String() string {
+	texts := make([]string, len(l))
+	for i, value := range l {
+		texts[i] = claimText(value)
+	}
+	return strings.Join(texts, ",")
+}
+
+// claimText is a claim as text: whole numbers exact, lists joined by commas,
+// objects as JSON, null empty.
+func claimText(value any) string {
+	switch v := value.(type) {
+	case string:
+		return v
+	case int64:
+		return strconv.FormatInt(v, 10)
+	case float64:
+		return strconv.FormatFloat(v, 'f', -1, 64)
+	case bool:
+		return strconv.FormatBool(v)
+	case stdjson.Number:
+		return v.String()
+	case List:
+		return v.String()
+	case Claims:
+		return v.String()
+	}
+	return ""
+}
+
+var decoders = sync.Pool{New: func() any { return jsontext.NewDecoder(bytes.NewReader(nil)) }}
+
+// parseClaims reads a JSON object as RFC 7519 §4 and RFC 8725 §2.4 would have
+// it: names unique at each depth, valid UTF-8, nothing behind the object. The
+// decoder checks all of that by default.
+func parseClaims(text []byte) (Claims, error) {
+	d := decoders.Get().(*jsontext.Decoder)
+	defer decoders.Put(d)
+	d.Reset(bytes.NewBuffer(text))
+	if d.PeekKind() != '{' {
+		return nil, errors.New("not a JSON object")
+	}
+	value, err := readValue(d)
+	if err != nil {
+		return nil, jsonError(err)
+	}
+	if _, err := d.ReadToken(); err != io.EOF {
+		return nil, errors.New("bytes after the JSON object")
+	}
+	return value.(Claims), nil
+}
+
+// readValue exists since the library reads a number in an `any` as a float64,
+// which loses whole numbers beyond 2⁵³.
+func readValue(d *jsontext.Decoder) (any, error) {
+	token, err := d.ReadToken()
+	if err != nil {
+		return nil, err
+	}
+	switch token.Kind() {
+	case '{':
+		object := make(Claims, 8)
+		for d.PeekKind() != '}' {
+			token, err := d.ReadToken()
+			if err != nil {
+				return nil, err
+			}
+			name := token.String()
+			if object[name], err = readValue(d); err != nil {
+				return nil, err
+			}
+		}
+		_, err := d.ReadToken()
+		return object, err
+	case '[':
+		var list List
+		for d.PeekKind() != ']' {
+			value, err := readValue(d)
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, value)
+		}
+		_, err := d.ReadToken()
+		return list, err
+	case '"':
+		return token.String(), nil
+	case '0':
+		return number(token.String()), nil
+	case 't', 'f':
+		return token.Bool(), nil
+	}
+	return nil, nil
+}
+
+func number(text string) any {
+	if whole, err := strconv.ParseInt(text, 10, 64); err == nil {
+		return whole
+	}
+	fraction, err := strconv.ParseFloat(text, 64)
+	if err != nil || !strings.ContainsAny(text, ".eE") {
+		return stdjson.Number(text)
+	}
+	return fraction
+}
+
+// numericDate reads a NumericDate (RFC 7519 §2), in seconds: any finite
+// number, a fraction included.
+func numericDate(value any) (float64, bool) {
+	switch v := value.(type) {
+	case int64:
+		return float64(v), true
+	case float64:
+		return v, true
+	case stdjson.Number:
+		seconds, err := v.Float64()
+		return seconds, err == nil && !math.IsInf(seconds, 0)
+	}
+	return 0, false
+}
+
+// jsonError keeps what is wrong and where, and drops the excerpts of the
+// input, which is part of a token.
+func jsonError(err error) error {
+	if syntactic, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
+		what := "broken JSON"
+		if errors.Is(err, jsontext.ErrDuplicateName) {
+			what = "a name that stands twice"
+		}
+		return errors.New(what + " at byte " + strconv.FormatInt(syntactic.ByteOffset, 10))
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return errors.New("broken JSON: it ends too soon")
+	}
+	return errors.New("broken JSON")
+}

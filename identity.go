@@ -1,0 +1,122 @@
+package caddyjwt
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"golang.org/x/net/http/httpguts"
+)
+
+const (
+	userPlaceholders  = "http.auth.user."
+	userIDPlaceholder = "http.auth.user.id"
+	identityVar       = "caddy_jwt_identity"
+)
+
+// identity is whose request it is, for the handlers behind. There is one per
+// request; where several jwt handlers meet it, the last one decides.
+type identity struct {
+	claims Claims
+}
+
+// attach puts the user into the request's placeholders and, by the user ID,
+// into its access log. A nil token is an anonymous user, whose placeholders
+// are empty. What an earlier handler said of the user is forgotten, so that
+// nothing of one user stands beside something of another.
+func attach(r *http.Request, token *Token) {
+	replacer := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	vars := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
+	who, attached := vars[identityVar].(*identity)
+	if !attached {
+		who = new(identity)
+		vars[identityVar] = who
+		replacer.Map(who.placeholder)
+	}
+	if token == nil {
+		return
+	}
+	who.claims = token.Claims
+	replacer.DeleteByPrefix(userPlaceholders)
+	replacer.Set(userIDPlaceholder, token.userID)
+}
+
+// placeholder looks a claim up when it is read. The names of claims are
+// known, so an absent one is empty and not left as it is written.
+func (who *identity) placeholder(key string) (any, bool) {
+	path, ours := strings.CutPrefix(key, userPlaceholders)
+	if !ours {
+		return nil, false
+	}
+	value, _ := who.claims.Lookup(path)
+	if value == nil {
+		return "", true
+	}
+	return value, true
+}
+
+// ClaimHeader is a request header that tells the upstream a claim.
+type ClaimHeader struct {
+	// Header is the name of the header. The client's own copies are always
+	// removed, in every spelling that an upstream might take for it
+	// (`X-User`, `X_User`, `X.User`), also when the claim is absent and when
+	// no token was needed.
+	Header string `json:"header"`
+
+	// Claim is the path of the claim. Lists are joined by commas, objects are
+	// JSON. If it is absent, or holds a line end or another control
+	// character, the header is not set.
+	Claim string `json:"claim"`
+}
+
+// removeClaimHeaders removes what a client may have sent to pass for somebody.
+func (h *Handler) removeClaimHeaders(r *http.Request) {
+	if len(h.ClaimHeaders) == 0 {
+		return
+	}
+	for name := range r.Header {
+		for _, header := range h.ClaimHeaders {
+			if sameHeader(name, header.Header) {
+				delete(r.Header, name)
+				break
+			}
+		}
+	}
+}
+
+// sameHeader compares header names as CGI and its heirs do, which write `-`
+// and any other punctuation as `_` (RFC 3875 §4.1.18).
+func sameHeader(a, b string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range len(a) {
+		if cgiByte(a[i]) != cgiByte(b[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func cgiByte(c byte) byte {
+	switch {
+	case 'a' <= c && c <= 'z':
+		return c - 'a' + 'A'
+	case 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		return c
+	}
+	return '_'
+}
+
+func (h *Handler) setClaimHeaders(r *http.Request, claims Claims) {
+	for _, header := range h.ClaimHeaders {
+		value, present := claims.Lookup(header.Claim)
+		if !present {
+			continue
+		}
+		if text := claimText(value); httpguts.ValidHeaderFieldValue(text) {
+			r.Header[header.Header] = []string{text}
+		}
+	}
+}

@@ -1,0 +1,322 @@
+package caddyjwt
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+const (
+	defaultRefresh  = 10 * time.Minute
+	defaultMaxStale = 24 * time.Hour
+	defaultCooldown = 30 * time.Second
+	defaultTimeout  = 5 * time.Second
+	shortestPause   = 100 * time.Millisecond
+)
+
+// remoteAlgorithms are what a key set behind a URL may be used for. HMAC is
+// not among them: a secret that a URL gives away is none.
+var remoteAlgorithms = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
+
+// hmacAlgorithms, and the secret that each needs at least, in bytes.
+var hmacAlgorithms = map[string]int{"HS256": 32, "HS384": 48, "HS512": 64}
+
+// IssuerConfig is somebody whose tokens are accepted, and the keys that only
+// it signs with.
+type IssuerConfig struct {
+	// Issuer is what the `iss` claim must equal, to the letter. Default: `iss`
+	// is not checked, which needs a key, and no second issuer.
+	Issuer string `json:"issuer,omitempty"`
+
+	// JWKS says where the issuer's key set is. Default: where the issuer has
+	// no other key, it is found by OpenID discovery on Issuer.
+	JWKS *JWKSConfig `json:"jwks,omitempty"`
+
+	// PublicKeys are the issuer's public keys: PEM (SPKI, PKCS#1 or a
+	// certificate, whose validity is not checked), a JWK, a JWK set, or the
+	// path of a file with one of these. White space does not matter.
+	PublicKeys []string `json:"public_keys,omitempty"`
+
+	// Secrets are shared secrets for HMAC. Whoever verifies with one can also
+	// sign with it, so prefer a public key where issuer and verifier are not
+	// the same.
+	Secrets []*SecretConfig `json:"secrets,omitempty"`
+
+	// Algorithms that are accepted, of HS256, HS384, HS512, RS256, RS384,
+	// RS512, PS256, PS384, PS512, ES256, ES384, ES512 and EdDSA (Ed25519).
+	// Default: those that the keys allow by type, curve, length and `alg`.
+	Algorithms []string `json:"algorithms,omitempty"`
+
+	// Audience: the `aud` claim must hold one of these. Default: `aud` is not
+	// compared, so a token that the issuer made for another service is
+	// accepted here too.
+	Audience []string `json:"audience,omitempty"`
+
+	// TokenType is the `typ` that the token's header must have, such as
+	// `at+jwt` of RFC 9068. Default: absent, `JWT` or `at+jwt`.
+	TokenType string `json:"token_type,omitempty"`
+}
+
+// SecretConfig is a shared secret.
+type SecretConfig struct {
+	// Value of the secret, at least as long as the hash: 32 bytes for HS256,
+	// 48 for HS384, 64 for HS512 (RFC 7518 §3.2). Keep it out of the config,
+	// as in `{env.JWT_SECRET}` or `{file./run/secrets/jwt}`.
+	Value string `json:"value,omitempty"`
+
+	// Encoding of Value: `base64` (either alphabet, padded or not) or `hex`.
+	// Default: the bytes as they are written.
+	Encoding string `json:"encoding,omitempty"`
+}
+
+// JWKSConfig is a key set behind a URL (RFC 7517 §5). It is fetched in the
+// background and kept in Caddy's storage. Handlers with the same settings
+// share one set, over config reloads too.
+type JWKSConfig struct {
+	// URL of the key set: https, or http to this machine. Default: what OpenID
+	// discovery on the issuer says.
+	URL string `json:"url,omitempty"`
+
+	// Refresh is how old the set may get before it is fetched again, ahead of
+	// need. A key that was withdrawn is refused within this time. Default:
+	// `10m`.
+	Refresh caddy.Duration `json:"refresh,omitempty"`
+
+	// MaxStale is how old the last good set may get while the URL is out of
+	// reach. After it, the issuer's tokens are refused. Default: `24h`.
+	MaxStale caddy.Duration `json:"max_stale,omitempty"`
+
+	// Cooldown is the least time between two fetches that unknown key IDs
+	// cause. Default: `30s`.
+	Cooldown caddy.Duration `json:"cooldown,omitempty"`
+
+	// Timeout of one fetch, discovery and redirects included. Default: `5s`.
+	Timeout caddy.Duration `json:"timeout,omitempty"`
+
+	// AllowHTTP accepts plain http to other machines. Whoever can change the
+	// answer on its way can then sign tokens that are accepted here.
+	AllowHTTP bool `json:"allow_http,omitempty"`
+
+	// TrustedCACerts are PEM files with the certificates of the CAs that the
+	// URL's server is trusted by. Default: the system's.
+	TrustedCACerts []string `json:"trusted_ca_certs,omitempty"`
+}
+
+// provision resolves placeholders, loads keys, and says which algorithms they
+// serve.
+func (c *IssuerConfig) provision(ctx caddy.Context, h *Handler) (Issuer, error) {
+	values := []*string{&c.Issuer, &c.TokenType}
+	for i := range c.Audience {
+		values = append(values, &c.Audience[i])
+	}
+	if err := resolveAll(values); err != nil {
+		return Issuer{}, err
+	}
+	issuer := Issuer{Name: c.Issuer, Audience: c.Audience, TokenType: c.TokenType}
+	local, err := c.localKeys()
+	if err != nil {
+		return issuer, err
+	}
+	allowed := local.algorithms()
+	if len(local.keys) > 0 {
+		issuer.Keys = append(issuer.Keys, local)
+	}
+	if c.JWKS != nil || len(local.keys) == 0 {
+		remote, err := c.remoteKeys(ctx, h)
+		if err != nil {
+			return issuer, err
+		}
+		issuer.Keys = append(issuer.Keys, remote)
+		allowed = slices.Concat(allowed, remoteAlgorithms)
+	}
+	issuer.Algorithms, err = c.acceptedAlgorithms(allowed)
+	return issuer, err
+}
+
+func (c *IssuerConfig) acceptedAlgorithms(allowed []string) ([]string, error) {
+	if len(c.Algorithms) == 0 {
+		return allowed, nil
+	}
+	for _, name := range c.Algorithms {
+		if slices.Contains(allowed, name) {
+			continue
+		}
+		least, isHMAC := hmacAlgorithms[name]
+		switch {
+		case isHMAC && len(c.Secrets) > 0:
+			return nil, fmt.Errorf("algorithms: %s needs a secret of at least %d bytes; %s", name, least, secretBytesHint)
+		case isHMAC:
+			return nil, fmt.Errorf("algorithms: %s needs a `secret`; with a public key anybody could sign", name)
+		case slices.Contains(remoteAlgorithms, name):
+			return nil, fmt.Errorf("algorithms: no key of this issuer is for %s; its keys are for %s", name, strings.Join(allowed, ", "))
+		}
+		return nil, fmt.Errorf("algorithms: %q is none that is known here; give of %s", name, strings.Join(allowed, ", "))
+	}
+	return c.Algorithms, nil
+}
+
+func (c *IssuerConfig) localKeys() (*KeySet, error) {
+	var keys []*Key
+	for i, secret := range c.Secrets {
+		key, err := secret.key()
+		if err != nil {
+			return nil, fmt.Errorf("secret %d: %w", i, err)
+		}
+		keys = append(keys, key)
+	}
+	for i, text := range c.PublicKeys {
+		parsed, err := loadPublicKeys(text)
+		if err != nil {
+			return nil, fmt.Errorf("public_key %d: %w", i, err)
+		}
+		keys = append(keys, parsed...)
+	}
+	set, err := NewKeySet(keys...)
+	if err != nil {
+		return nil, fmt.Errorf("public_key: %w", err)
+	}
+	return set, nil
+}
+
+// key decodes the secret. Its errors never show it.
+func (c *SecretConfig) key() (*Key, error) {
+	value := caddy.NewReplacer().ReplaceKnown(c.Value, "")
+	if value == "" {
+		return nil, errors.New("it is empty; is the environment variable set, or the file there?")
+	}
+	secret := []byte(value)
+	var err error
+	switch c.Encoding {
+	case "":
+	case "hex":
+		secret, err = hex.DecodeString(strings.TrimSpace(value))
+	case "base64":
+		plain := strings.TrimRight(strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimSpace(value)), "=")
+		secret, err = base64.RawStdEncoding.DecodeString(plain)
+	default:
+		return nil, fmt.Errorf("encoding %q is not known; it is base64, hex, or none", c.Encoding)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("it is not %s", c.Encoding)
+	}
+	return NewSecretKey(secret)
+}
+
+// loadPublicKeys takes a key as it stands, or from the file that is named.
+func loadPublicKeys(text string) ([]*Key, error) {
+	text = strings.TrimSpace(caddy.NewReplacer().ReplaceKnown(text, ""))
+	if text == "" {
+		return nil, errors.New("it is empty; is the environment variable set, or the file there?")
+	}
+	if strings.ContainsAny(text, "{\n") || strings.Contains(text, "-----BEGIN") {
+		return ParsePublicKeys(text)
+	}
+	content, err := os.ReadFile(text)
+	if err == nil {
+		keys, err := ParsePublicKeys(string(content))
+		if err != nil {
+			return nil, fmt.Errorf("file %s: %w", text, err)
+		}
+		return keys, nil
+	}
+	keys, parseErr := ParsePublicKeys(text)
+	if parseErr != nil {
+		return nil, fmt.Errorf("neither a key nor a file that can be read: %w", err)
+	}
+	return keys, nil
+}
+
+// remoteKeys returns the shared key set of the issuer, and starts it where it
+// is new.
+func (c *IssuerConfig) remoteKeys(ctx caddy.Context, h *Handler) (*jwksCache, error) {
+	settings, err := c.remoteSettings()
+	if err != nil {
+		return nil, err
+	}
+	shared, _, err := keySets.LoadOrNew(settings, func() (caddy.Destructor, error) {
+		set, err := newJWKSCache(settings, ctx.Storage(), caddy.Log().Named("http.handlers.jwt"))
+		if err != nil {
+			return nil, err
+		}
+		set.start()
+		return set, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("jwks: %w", err)
+	}
+	h.keySets = append(h.keySets, settings)
+	return shared.(*jwksCache), nil
+}
+
+func (c *IssuerConfig) remoteSettings() (settings remoteKeys, err error) {
+	config := JWKSConfig{}
+	if c.JWKS != nil {
+		config = *c.JWKS
+	}
+	if err := resolveAll([]*string{&config.URL}); err != nil {
+		return settings, err
+	}
+	if config.URL == "" && c.Issuer == "" {
+		return settings, errors.New("jwks: without a URL it needs an `issuer` to ask for one; give jwks <url>")
+	}
+	if config.URL == "" && !strings.Contains(c.Issuer, "://") {
+		return settings, errors.New("it is no URL, so its keys cannot be discovered; give `jwks <url>`, `public_key` or `secret` with it")
+	}
+	settings = remoteKeys{url: config.URL, allowHTTP: config.AllowHTTP}
+	if config.URL == "" {
+		settings.issuer = c.Issuer
+	}
+	for _, option := range []struct {
+		name     string
+		given    caddy.Duration
+		standard time.Duration
+		into     *time.Duration
+	}{
+		{"refresh", config.Refresh, defaultRefresh, &settings.refresh},
+		{"max_stale", config.MaxStale, max(defaultMaxStale, time.Duration(config.Refresh)), &settings.maxStale},
+		{"cooldown", config.Cooldown, defaultCooldown, &settings.cooldown},
+		{"timeout", config.Timeout, defaultTimeout, &settings.timeout},
+	} {
+		*option.into = time.Duration(option.given)
+		if option.given == 0 {
+			*option.into = option.standard
+		}
+		if *option.into < shortestPause {
+			return settings, fmt.Errorf("jwks: %s is %s; it must be at least %s", option.name, *option.into, shortestPause)
+		}
+	}
+	if settings.maxStale < settings.refresh {
+		return settings, fmt.Errorf("jwks: max_stale is %s, shorter than refresh, %s; it must be longer, or every set is stale before the next", settings.maxStale, settings.refresh)
+	}
+	for _, path := range config.TrustedCACerts {
+		if err := resolveAll([]*string{&path}); err != nil {
+			return settings, err
+		}
+		pem, err := os.ReadFile(path)
+		if err != nil {
+			return settings, fmt.Errorf("jwks: trusted_ca_certs: %w", err)
+		}
+		settings.trustedCAs += string(pem) + "\n"
+	}
+	return settings, nil
+}
+
+// resolveAll replaces the placeholders of a config.
+func resolveAll(values []*string) error {
+	replacer := caddy.NewReplacer()
+	for _, value := range values {
+		resolved, err := replacer.ReplaceOrErr(*value, true, true)
+		if err != nil {
+			return fmt.Errorf("%q: %w; placeholders are resolved when the config is loaded, so {env.NAME} and {file./path} work here and those of a request do not", *value, err)
+		}
+		*value = resolved
+	}
+	return nil
+}

@@ -1,0 +1,539 @@
+package caddyjwt
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/certmagic"
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"go.uber.org/zap"
+)
+
+const (
+	maxDocumentBytes = 1 << 20 // of a key set or discovery document
+	maxRedirects     = 3
+	firstRetry       = time.Second
+)
+
+// remoteKeys is a key set behind a URL, or behind the discovery document of
+// an OpenID issuer. It is also the key under which sets are shared, so two
+// handlers with the same settings share one set, and one fetch.
+type remoteKeys struct {
+	url        string
+	issuer     string // discovery, where url is empty
+	refresh    time.Duration
+	maxStale   time.Duration
+	cooldown   time.Duration
+	timeout    time.Duration
+	allowHTTP  bool
+	trustedCAs string // PEM
+}
+
+// name is what logs and metrics call the set.
+func (c remoteKeys) name() string {
+	if c.url != "" {
+		return c.url
+	}
+	return discoveryURL(c.issuer)
+}
+
+func discoveryURL(issuer string) string {
+	return strings.TrimSuffix(issuer, "/") + "/.well-known/openid-configuration"
+}
+
+// keySets are the sets in use. They outlive a config reload, so that it
+// neither fetches a set again nor forgets it.
+var keySets = caddy.NewUsagePool()
+
+// jwksCache keeps the key set of a URL: it fetches ahead of need, keeps the
+// last good set while the URL is out of reach, and looks once more for a key
+// ID that it does not know.
+//
+// Every key handed out belongs to the current set; one that leaves the set is
+// marked withdrawn, which ends the tokens remembered with it.
+type jwksCache struct {
+	remoteKeys
+	client  *http.Client
+	storage certmagic.Storage
+	log     *zap.Logger
+	ctx     context.Context // ends with Destruct
+	stop    context.CancelFunc
+	running sync.WaitGroup
+
+	current atomic.Pointer[KeySet] // nil before the first set and beyond max_stale
+
+	mu         sync.Mutex
+	ongoing    *fetch    // the fetch under way, which all who need one wait for
+	nextExtra  time.Time // before it, no request may cause a fetch
+	nextRetry  time.Time // of the background, while fetches fail
+	fetchedAt  time.Time // of the last good set; zero if there was none
+	failing    time.Time // since when fetches fail; zero if they do not
+	complaints string    // what was logged last, so that it is logged once
+	good, bad  uint64    // fetches, for the metrics
+}
+
+type fetch struct {
+	done chan struct{}
+	err  error
+}
+
+func newJWKSCache(config remoteKeys, storage certmagic.Storage, log *zap.Logger) (*jwksCache, error) {
+	for _, u := range []string{config.url, config.issuer} {
+		if err := checkKeyURL(u, config.allowHTTP); u != "" && err != nil {
+			return nil, err
+		}
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone() // has the environment's proxy settings
+	if config.trustedCAs != "" {
+		pool := x509.NewCertPool()
+		if !pool.AppendCertsFromPEM([]byte(config.trustedCAs)) {
+			return nil, errors.New("trusted_ca_certs: no PEM certificate is in the file")
+		}
+		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	}
+	c := &jwksCache{
+		remoteKeys: config,
+		client:     &http.Client{Transport: transport, CheckRedirect: sameHost},
+		storage:    storage,
+		log:        log.With(zap.String("key_set", config.name())),
+		ongoing:    &fetch{done: make(chan struct{})}, // the first, which run finishes
+	}
+	c.ctx, c.stop = context.WithCancel(context.Background())
+	return c, nil
+}
+
+// start fetches in the background, so that Caddy starts while the identity
+// provider is down, or is served by this same Caddy.
+func (c *jwksCache) start() {
+	c.running.Go(c.run)
+}
+
+// Destruct implements caddy.Destructor: nothing is left running after it.
+func (c *jwksCache) Destruct() error {
+	c.mu.Lock() // from here on, join starts nothing
+	c.stop()
+	c.mu.Unlock()
+	c.running.Wait()
+	c.client.CloseIdleConnections()
+	return nil
+}
+
+// Find implements KeySource. A key that is known costs no lock. Otherwise the
+// request waits for the fetch under way, or for one that it may cause itself
+// once per cooldown.
+func (c *jwksCache) Find(ctx context.Context, algorithm, id string) ([]*Key, error) {
+	keys, known := c.find(algorithm, id)
+	for tries := 0; !known && tries < 2; tries++ {
+		ongoing, own := c.join()
+		if ongoing == nil {
+			break
+		}
+		select {
+		case <-ongoing.done:
+		case <-ctx.Done():
+			tries = 2
+		case <-time.After(c.timeout):
+			tries = 2
+		}
+		keys, known = c.find(algorithm, id)
+		if own {
+			break
+		}
+	}
+	if c.current.Load() == nil {
+		return nil, c.noKeys()
+	}
+	return keys, nil
+}
+
+// find looks in the current set. Of several keys that may be meant none is
+// used: only a set with one key for the algorithm serves tokens without kid.
+func (c *jwksCache) find(algorithm, id string) (keys []*Key, known bool) {
+	set := c.current.Load()
+	if set == nil {
+		return nil, false
+	}
+	keys = set.find(algorithm, id)
+	if len(keys) > 1 {
+		return nil, true
+	}
+	return keys, len(keys) == 1 || set.byID[id] != nil
+}
+
+// join returns the fetch under way, or starts one if the cooldown allows.
+func (c *jwksCache) join() (ongoing *fetch, own bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ongoing != nil {
+		return c.ongoing, false
+	}
+	if time.Now().Before(c.nextExtra) || c.ctx.Err() != nil {
+		return nil, false
+	}
+	c.nextExtra = time.Now().Add(c.cooldown)
+	f := &fetch{done: make(chan struct{})}
+	c.ongoing = f
+	c.running.Go(func() { c.fetch(f) })
+	return f, true
+}
+
+func (c *jwksCache) noKeys() *Error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.fetchedAt.IsZero() {
+		return refuse(ReasonKeysStale, "%s was last loaded at %s, longer ago than max_stale", c.name(), c.fetchedAt.Format(time.RFC3339))
+	}
+	return &Error{Reason: ReasonKeysUnavailable, Detail: c.name() + " was never loaded: " + c.complaints,
+		RetryAfter: max(time.Second, time.Until(c.nextRetry))}
+}
+
+// run loads the stored set, and then fetches for as long as the set is used:
+// ahead of the refresh interval while it works, with growing pauses up to the
+// cooldown while it does not.
+func (c *jwksCache) run() {
+	pause := c.load()
+	first := c.ongoing
+	if pause > 0 { // the stored set is young enough
+		c.finish(first, nil)
+		first = nil
+	}
+	for retry := firstRetry; ; {
+		if first == nil && !c.wait(pause) {
+			return
+		}
+		ongoing := first
+		first = nil
+		if ongoing == nil {
+			ongoing = c.begin()
+		}
+		if ongoing == nil { // a request's own fetch is under way; look at its outcome
+			pause = firstRetry
+			continue
+		}
+		c.fetch(ongoing)
+		if ongoing.err == nil {
+			pause, retry = c.beforeRefresh(), firstRetry
+			continue
+		}
+		pause = min(retry, c.cooldown)
+		retry *= 2
+		c.mu.Lock()
+		c.nextRetry = time.Now().Add(pause)
+		c.mu.Unlock()
+	}
+}
+
+// beforeRefresh is a little less than the refresh interval, and not the same
+// for all nodes of a cluster.
+func (c *jwksCache) beforeRefresh() time.Duration {
+	return c.refresh - time.Duration(rand.Float64()*0.1*float64(c.refresh))
+}
+
+// wait pauses, and ends the current set when max_stale passes meanwhile. It
+// returns false when the set is no longer used.
+func (c *jwksCache) wait(pause time.Duration) bool {
+	until := time.Now().Add(pause)
+	for {
+		next := until
+		if c.current.Load() != nil {
+			if stale := c.staleAt(); stale.Before(next) {
+				next = stale
+			}
+		}
+		select {
+		case <-c.ctx.Done():
+			return false
+		case <-time.After(time.Until(next)):
+		}
+		if c.current.Load() != nil && !time.Now().Before(c.staleAt()) {
+			c.install(nil)
+			c.log.Error("key set not loaded for longer than max_stale; its tokens are refused from now on", zap.Duration("max_stale", c.maxStale))
+		}
+		if !time.Now().Before(until) {
+			return true
+		}
+	}
+}
+
+func (c *jwksCache) staleAt() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.fetchedAt.Add(c.maxStale)
+}
+
+func (c *jwksCache) begin() *fetch {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ongoing != nil {
+		return nil
+	}
+	c.ongoing = &fetch{done: make(chan struct{})}
+	return c.ongoing
+}
+
+func (c *jwksCache) finish(f *fetch, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f.err = err
+	c.ongoing = nil
+	close(f.done)
+}
+
+// fetch downloads the set and installs it. A set that cannot be had or used
+// never replaces a good one.
+func (c *jwksCache) fetch(f *fetch) {
+	ctx, cancel := context.WithTimeout(c.ctx, c.timeout)
+	defer cancel()
+	document, err := c.download(ctx)
+	var keys []*Key
+	var unused []error
+	if err == nil {
+		keys, unused, err = parseKeySet(document)
+	}
+	if err == nil {
+		c.accept(keys, time.Now())
+		c.save(document)
+	}
+	if !errors.Is(err, context.Canceled) {
+		c.report(err, unused)
+	}
+	c.finish(f, err)
+}
+
+// accept makes the keys the current set. A key that was there before stays
+// the same Key, so that the tokens remembered with it stay good.
+func (c *jwksCache) accept(keys []*Key, fetchedAt time.Time) {
+	if old := c.current.Load(); old != nil {
+		for i, key := range keys {
+			if known := old.same(key); known != nil {
+				keys[i] = known
+			}
+		}
+	}
+	set, err := NewKeySet(keys...)
+	if err != nil { // parseKeySet left no duplicate key IDs
+		panic(err)
+	}
+	c.mu.Lock()
+	c.fetchedAt = fetchedAt
+	c.mu.Unlock()
+	c.install(set)
+}
+
+func (c *jwksCache) install(set *KeySet) {
+	old := c.current.Swap(set)
+	if old == nil {
+		return
+	}
+	kept := make(map[*Key]bool)
+	if set != nil {
+		for _, key := range set.keys {
+			kept[key] = true
+		}
+	}
+	for _, key := range old.keys {
+		if !kept[key] {
+			key.withdrawn.Store(true)
+		}
+	}
+}
+
+// report tells the operator what changed: fetches fail or work again, keys of
+// the set are not used. What was said is not said again at each refresh.
+func (c *jwksCache) report(err error, unused []error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err != nil {
+		c.bad++
+		if c.failing.IsZero() {
+			c.failing = time.Now()
+		}
+	} else {
+		c.good++
+	}
+	complaints := errors.Join(append([]error{err}, unused...)...)
+	text := ""
+	if complaints != nil {
+		text = complaints.Error()
+	}
+	level := zap.WarnLevel
+	if text == c.complaints {
+		level = zap.DebugLevel
+	}
+	c.complaints = text
+	switch {
+	case err != nil && !c.fetchedAt.IsZero():
+		c.log.Log(level, "key set not reachable; the last good one is used until max_stale",
+			zap.Error(err), zap.Time("since", c.failing), zap.Time("until", c.fetchedAt.Add(c.maxStale)))
+	case err != nil:
+		c.log.Log(level, "key set not reachable and none is stored; requests with its tokens get 503 until it is",
+			zap.Error(err), zap.Time("since", c.failing))
+	case len(unused) > 0:
+		c.log.Log(level, "keys of the key set are not used", zap.Errors("keys", unused))
+	}
+	if err == nil && !c.failing.IsZero() {
+		c.log.Info("key set reachable again", zap.Duration("after", time.Since(c.failing)))
+		c.failing = time.Time{}
+	}
+}
+
+// download gets the key set's text.
+func (c *jwksCache) download(ctx context.Context) ([]byte, error) {
+	if c.url != "" {
+		return c.get(ctx, c.url)
+	}
+	text, err := c.get(ctx, discoveryURL(c.issuer))
+	if err != nil {
+		return nil, err
+	}
+	keysURL, err := parseDiscovery(text, c.issuer)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkKeyURL(keysURL, c.allowHTTP); err != nil {
+		return nil, fmt.Errorf("discovery document: %w", err)
+	}
+	return c.get(ctx, keysURL)
+}
+
+// parseDiscovery reads jwks_uri from a document of OpenID Connect Discovery
+// 1.0 §3, whose issuer must be the one asked for (§4.3).
+func parseDiscovery(text []byte, issuer string) (keysURL string, err error) {
+	var document struct {
+		Issuer  string `json:"issuer"`
+		JWKSURI string `json:"jwks_uri"`
+	}
+	if err := json.Unmarshal(text, &document); err != nil {
+		return "", fmt.Errorf("discovery document: %w", jsonError(err))
+	}
+	if document.Issuer != issuer {
+		return "", fmt.Errorf("discovery document: its issuer is %s, not %q; write it in the config exactly so, with or without the slash at its end", quoted(document.Issuer), issuer)
+	}
+	if document.JWKSURI == "" {
+		return "", errors.New("discovery document: it has no jwks_uri")
+	}
+	return document.JWKSURI, nil
+}
+
+func (c *jwksCache) get(ctx context.Context, from string) ([]byte, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set("Accept", "application/jwk-set+json, application/json")
+	response, err := c.client.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s answered %s, expected 200", from, response.Status)
+	}
+	text, err := io.ReadAll(io.LimitReader(response.Body, maxDocumentBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", from, err)
+	}
+	if len(text) > maxDocumentBytes {
+		return nil, fmt.Errorf("%s is larger than %d bytes", from, maxDocumentBytes)
+	}
+	return text, nil
+}
+
+func sameHost(request *http.Request, via []*http.Request) error {
+	if first := via[0].URL; request.URL.Host != first.Host || request.URL.Scheme != first.Scheme {
+		return fmt.Errorf("redirected to another host, %s://%s; give that URL if it is right", request.URL.Scheme, request.URL.Host)
+	}
+	if len(via) > maxRedirects {
+		return fmt.Errorf("redirected more than %d times", maxRedirects)
+	}
+	return nil
+}
+
+// checkKeyURL allows https, and plain http to this machine or by option: who
+// can change a key set on its way can sign tokens.
+func checkKeyURL(text string, allowHTTP bool) error {
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" {
+		return fmt.Errorf("%q is no URL", text)
+	}
+	host := u.Hostname()
+	ip := net.ParseIP(host)
+	switch {
+	case u.Scheme == "https":
+		return nil
+	case u.Scheme == "http" && (allowHTTP || host == "localhost" || ip != nil && ip.IsLoopback()):
+		return nil
+	case u.Scheme == "http":
+		return fmt.Errorf("%q: keys over plain http are accepted from this machine only; use https, or `allow_http` if the network in between is yours", text)
+	}
+	return fmt.Errorf("%q: the scheme must be https", text)
+}
+
+// storedKeySet is the last good set in Caddy's storage.
+type storedKeySet struct {
+	URL       string         `json:"url"`
+	FetchedAt time.Time      `json:"fetched_at"`
+	KeySet    jsontext.Value `json:"key_set"`
+}
+
+func (c *jwksCache) storageKey() string {
+	sum := sha256.Sum256([]byte(c.name()))
+	return "jwt/key_sets/" + hex.EncodeToString(sum[:]) + ".json"
+}
+
+// load takes the set from storage, if one is there and not beyond max_stale,
+// and returns how long it is good before the next fetch.
+func (c *jwksCache) load() time.Duration {
+	text, err := c.storage.Load(c.ctx, c.storageKey())
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			c.log.Warn("stored key set not readable; it will be fetched", zap.Error(err))
+		}
+		return 0
+	}
+	var stored storedKeySet
+	if err := json.Unmarshal(text, &stored); err != nil || stored.URL != c.name() {
+		c.log.Warn("stored key set damaged; it will be fetched", zap.String("storage_key", c.storageKey()))
+		return 0
+	}
+	age := time.Since(stored.FetchedAt)
+	keys, _, err := parseKeySet(stored.KeySet)
+	if err != nil || age > c.maxStale || age < 0 {
+		return 0
+	}
+	c.accept(keys, stored.FetchedAt)
+	return max(0, c.beforeRefresh()-age)
+}
+
+func (c *jwksCache) save(document []byte) {
+	text, err := json.Marshal(storedKeySet{URL: c.name(), FetchedAt: time.Now().UTC(), KeySet: document})
+	if err == nil {
+		err = c.storage.Store(c.ctx, c.storageKey(), text)
+	}
+	if err != nil {
+		c.log.Warn("key set not stored; after a restart it must be fetched before tokens are verified", zap.Error(err))
+	}
+}
+
+// Interface guards
+var (
+	_ caddy.Destructor = (*jwksCache)(nil)
+	_ KeySource        = (*jwksCache)(nil)
+)

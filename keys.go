@@ -1,0 +1,386 @@
+package caddyjwt
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"maps"
+	"math/big"
+	"regexp"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/lestrrat-go/jwx/v2/jwa"
+	"github.com/lestrrat-go/jwx/v2/jwk"
+	"github.com/lestrrat-go/jwx/v2/jws"
+)
+
+const (
+	minRSABits      = 2048 // RFC 7518 §3.3
+	maxRSABits      = 8192 // as crypto/tls: a larger one only burns time
+	maxKeyIDBytes   = 256
+	minSecretBytes  = 32 // RFC 7518 §3.2, for HS256, the shortest
+	secretBytesHint = "`openssl rand -base64 64` makes a secret that is long enough for every HMAC algorithm"
+)
+
+// Key is a key that verifies signatures, and the algorithms it may do so
+// with. A key knows its own algorithms, so a token can never choose one that
+// its key was not made for (RFC 8725 §3.1).
+type Key struct {
+	id        string
+	material  any
+	verifiers map[string]jws.Verifier
+	// withdrawn is set when the key leaves its set. It ends the tokens that
+	// were verified with the key and are remembered.
+	withdrawn atomic.Bool
+}
+
+// ID is the key ID (RFC 7517 §4.5), empty if the key has none.
+func (k *Key) ID() string { return k.id }
+
+// Algorithms are the JWS algorithms (RFC 7518 §3.1) the key may verify, sorted.
+func (k *Key) Algorithms() []string { return slices.Sorted(maps.Keys(k.verifiers)) }
+
+func (k *Key) verify(algorithm string, signingInput, signature []byte) error {
+	return k.verifiers[algorithm].Verify(signingInput, signature, k.material)
+}
+
+func (k *Key) equal(other *Key) bool {
+	if k.id != other.id || !slices.Equal(k.Algorithms(), other.Algorithms()) {
+		return false
+	}
+	public, ok := k.material.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && public.Equal(other.material)
+}
+
+func newKey(id string, material any, algorithms []string) (*Key, error) {
+	if len(id) > maxKeyIDBytes {
+		return nil, fmt.Errorf("its key ID has %d bytes, more than %d", len(id), maxKeyIDBytes)
+	}
+	k := &Key{id: id, material: material, verifiers: make(map[string]jws.Verifier)}
+	for _, algorithm := range algorithms {
+		verifier, err := jws.NewVerifier(jwa.SignatureAlgorithm(algorithm))
+		if err != nil {
+			return nil, err
+		}
+		k.verifiers[algorithm] = verifier
+	}
+	return k, nil
+}
+
+// NewSecretKey returns a key for the HMAC algorithms that the secret is long
+// enough for: HS256 from 32 bytes, HS384 from 48, HS512 from 64 (RFC 7518
+// §3.2). A shorter secret is an error, and so is a PEM or JWK text, which is
+// public or belongs under `public_key`.
+func NewSecretKey(secret []byte) (*Key, error) {
+	if text := bytes.TrimSpace(secret); bytes.Contains(text, []byte("-----BEGIN")) ||
+		bytes.HasPrefix(text, []byte("ssh-")) || bytes.HasPrefix(text, []byte("{")) && bytes.Contains(text, []byte(`"kty"`)) {
+		return nil, errors.New("the secret is a PEM, SSH or JWK key; a public key belongs under `public_key`, and as a secret anybody could sign with it")
+	}
+	var algorithms []string
+	for _, a := range []struct {
+		name  string
+		bytes int
+	}{{"HS256", minSecretBytes}, {"HS384", 48}, {"HS512", 64}} {
+		if len(secret) >= a.bytes {
+			algorithms = append(algorithms, a.name)
+		}
+	}
+	if algorithms == nil {
+		return nil, fmt.Errorf("the secret has %d bytes; HS256 needs at least 32, HS384 48, HS512 64: %s", len(secret), secretBytesHint)
+	}
+	return newKey("", bytes.Clone(secret), algorithms)
+}
+
+// ParsePublicKeys reads a public key as people have it: PEM (SPKI, PKCS#1 or
+// a certificate, whose validity is not checked), its lines indented, joined by
+// blanks or by "\n" spelled out; the same without its BEGIN and END lines; a
+// JWK (RFC 7517 §4) or a JWK set (§5). Only a set yields several keys.
+func ParsePublicKeys(text string) ([]*Key, error) {
+	text = strings.TrimSpace(text)
+	switch {
+	case strings.HasPrefix(text, "{"):
+		return parseJWKText([]byte(text))
+	case strings.Contains(text, "-----BEGIN"):
+		return parsePEM(text)
+	}
+	der, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(text), ""))
+	if err != nil || len(der) == 0 {
+		return nil, errors.New("neither PEM (-----BEGIN PUBLIC KEY-----) nor a JWK ({\"kty\": …}) nor base64 of a public key")
+	}
+	return parseDER("PUBLIC KEY", der)
+}
+
+func parseJWKText(text []byte) ([]*Key, error) {
+	var set struct {
+		Keys jsontext.Value `json:"keys"`
+	}
+	if err := json.Unmarshal(text, &set); err != nil {
+		return nil, jsonError(err)
+	}
+	if set.Keys == nil {
+		key, err := parseJWK(text)
+		return []*Key{key}, err
+	}
+	keys, unused, err := parseKeySet(text)
+	if err == nil && len(unused) > 0 {
+		err = unused[0]
+	}
+	return keys, err
+}
+
+var pemBlock = regexp.MustCompile(`(?s)-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END ([A-Z0-9 ]+)-----`)
+
+// parsePEM is laxer than encoding/pem in white space alone: a key in an
+// environment variable or an indented Caddyfile has seldom kept its lines.
+func parsePEM(text string) ([]*Key, error) {
+	blocks := pemBlock.FindAllStringSubmatch(text, -1)
+	if len(blocks) != 1 {
+		return nil, fmt.Errorf("it holds %d whole PEM blocks, not one; of a certificate chain give only the leaf", len(blocks))
+	}
+	kind, body := blocks[0][1], strings.ReplaceAll(blocks[0][2], `\n`, "\n")
+	if strings.HasSuffix(kind, "PRIVATE KEY") {
+		return nil, errors.New("it is a private key; give only the public part (`openssl pkey -in key.pem -pubout`) and keep the private one away from this server")
+	}
+	der, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(body), ""))
+	if err != nil {
+		return nil, fmt.Errorf("the %s block is not base64", kind)
+	}
+	return parseDER(kind, der)
+}
+
+func parseDER(kind string, der []byte) ([]*Key, error) {
+	var material any
+	var err error
+	switch kind {
+	case "PUBLIC KEY":
+		material, err = x509.ParsePKIXPublicKey(der)
+	case "RSA PUBLIC KEY":
+		material, err = x509.ParsePKCS1PublicKey(der)
+	case "CERTIFICATE":
+		var certificate *x509.Certificate
+		if certificate, err = x509.ParseCertificate(der); err == nil {
+			material = certificate.PublicKey
+		}
+	default:
+		return nil, fmt.Errorf("a %s block is no public key; PUBLIC KEY, RSA PUBLIC KEY or CERTIFICATE is", kind)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the %s does not parse: %w", strings.ToLower(kind), err)
+	}
+	algorithms, err := algorithmsFor(material)
+	if err != nil {
+		return nil, err
+	}
+	key, err := newKey("", material, algorithms)
+	return []*Key{key}, err
+}
+
+// parseJWK reads one public JWK and refuses what must not verify tokens: a
+// private or symmetric key, a weak one, one whose `use`, `key_ops` or `alg`
+// forbid it (RFC 7517 §4.2 to §4.4).
+func parseJWK(text []byte) (*Key, error) {
+	parsed, err := jwk.ParseKey(text)
+	if err != nil {
+		return nil, errors.New("it does not parse as a JWK")
+	}
+	switch parsed.(type) {
+	case jwk.SymmetricKey:
+		return nil, errors.New("it is symmetric (kty oct), and a secret does not belong in a public key set; give it as `secret`")
+	case jwk.RSAPrivateKey, jwk.ECDSAPrivateKey, jwk.OKPPrivateKey:
+		return nil, errors.New("it is a private key; give only its public part")
+	}
+	if use := parsed.KeyUsage(); use != "" && use != string(jwk.ForSignature) {
+		return nil, fmt.Errorf("its use is %s, not sig", quoted(use))
+	}
+	if operations := parsed.KeyOps(); len(operations) > 0 && !slices.Contains(operations, jwk.KeyOpVerify) {
+		return nil, errors.New("its key_ops lack verify")
+	}
+	var material any
+	if err := parsed.Raw(&material); err != nil {
+		return nil, errors.New("its numbers do not make a key")
+	}
+	algorithms, err := algorithmsFor(material)
+	if err != nil {
+		return nil, err
+	}
+	if own := parsed.Algorithm().String(); own != "" {
+		if !slices.Contains(algorithms, own) {
+			return nil, fmt.Errorf("its alg is %s, and its type allows %s", quoted(own), strings.Join(algorithms, ", "))
+		}
+		algorithms = []string{own}
+	}
+	return newKey(parsed.KeyID(), material, algorithms)
+}
+
+// parseKeySet reads a JWK set (RFC 7517 §5). Keys that must not be used are
+// left out, each with the error that says why; so are all keys that share a
+// key ID, since nothing tells which of them is meant.
+func parseKeySet(text []byte) (keys []*Key, unused []error, err error) {
+	var set struct {
+		Keys []jsontext.Value `json:"keys"`
+	}
+	if err := json.Unmarshal(text, &set); err != nil {
+		return nil, nil, fmt.Errorf("not a JWK set: %w", jsonError(err))
+	}
+	holders := make(map[string]int)
+	for i, member := range set.Keys {
+		key, err := parseJWK(member)
+		if err != nil {
+			unused = append(unused, fmt.Errorf("key %d%s: %w", i, memberID(member), err))
+			continue
+		}
+		holders[key.id]++
+		keys = append(keys, key)
+	}
+	keys = slices.DeleteFunc(keys, func(k *Key) bool {
+		double := k.id != "" && holders[k.id] > 1
+		if double {
+			unused = append(unused, fmt.Errorf("key ID %s is shared by %d keys", quoted(k.id), holders[k.id]))
+		}
+		return double
+	})
+	if len(keys) == 0 {
+		return nil, unused, fmt.Errorf("no usable key among the %d of the JWK set: %w", len(set.Keys), errors.Join(unused...))
+	}
+	return keys, unused, nil
+}
+
+func memberID(member []byte) string {
+	var named struct {
+		ID string `json:"kid"`
+	}
+	if err := json.Unmarshal(member, &named); err != nil || named.ID == "" {
+		return ""
+	}
+	return " (kid " + quoted(named.ID) + ")"
+}
+
+// algorithmsFor names the algorithms that a public key may verify, or says
+// why it must not verify anything.
+func algorithmsFor(material any) ([]string, error) {
+	switch public := material.(type) {
+	case *rsa.PublicKey:
+		return []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}, checkRSA(public)
+	case *ecdsa.PublicKey:
+		return ecdsaAlgorithms(public)
+	case ed25519.PublicKey:
+		return []string{"EdDSA"}, nil
+	}
+	return nil, fmt.Errorf("a %T verifies no signature; RSA, EC and Ed25519 keys do", material)
+}
+
+func ecdsaAlgorithms(public *ecdsa.PublicKey) ([]string, error) {
+	curve := public.Curve.Params().Name
+	algorithm := map[string]string{"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}[curve]
+	if curve == "secp256k1" { // known only to a build with the tag jwx_es256k
+		return []string{"ES256K"}, nil
+	}
+	if algorithm == "" {
+		return nil, fmt.Errorf("its curve %s has no JWS algorithm; P-256, P-384 and P-521 have", curve)
+	}
+	if _, err := public.ECDH(); err != nil {
+		return nil, fmt.Errorf("its point is not on its curve %s", curve)
+	}
+	return []string{algorithm}, nil
+}
+
+func checkRSA(public *rsa.PublicKey) error {
+	switch bits := public.N.BitLen(); {
+	case bits < minRSABits || bits > maxRSABits:
+		return fmt.Errorf("it is an RSA key of %d bits; %d to %d are accepted", bits, minRSABits, maxRSABits)
+	case public.E < 3 || public.E%2 == 0:
+		return fmt.Errorf("its RSA exponent is %d; it must be odd and at least 3", public.E)
+	case hasROCA(public.N):
+		return errors.New("it was made by a chip with the ROCA weakness (CVE-2017-15361) and can be factored")
+	}
+	return nil
+}
+
+// hasROCA tests a modulus for the fingerprint of Nemec, Sys, Svenda, Klinec
+// and Matyas, "The Return of Coppersmith's Attack" (CCS 2017), §2.1: modulo
+// each of these small primes it is a power of 65537. A good key passes for
+// one with a chance of about 2⁻²⁸.
+func hasROCA(modulus *big.Int) bool {
+	for _, prime := range []int64{11, 13, 17, 19, 37, 53, 61, 71, 73, 79, 97, 103, 107, 109, 127, 151, 157} {
+		rest := new(big.Int).Mod(modulus, big.NewInt(prime)).Int64()
+		power := int64(1)
+		for power != rest {
+			if power = power * 65537 % prime; power == 1 {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// KeySet is a set of keys that does not change.
+type KeySet struct {
+	keys  []*Key
+	byID  map[string]*Key
+	byAlg map[string][]*Key // keys that verify an algorithm
+	noID  map[string][]*Key // of these, the ones without a key ID
+}
+
+// NewKeySet returns a set of the keys. A key ID may stand only once.
+func NewKeySet(keys ...*Key) (*KeySet, error) {
+	s := &KeySet{keys: keys, byID: make(map[string]*Key), byAlg: make(map[string][]*Key), noID: make(map[string][]*Key)}
+	for _, key := range keys {
+		if key.id != "" {
+			if s.byID[key.id] != nil {
+				return nil, fmt.Errorf("two keys have the key ID %q", key.id)
+			}
+			s.byID[key.id] = key
+		}
+		for algorithm := range key.verifiers {
+			s.byAlg[algorithm] = append(s.byAlg[algorithm], key)
+			if key.id == "" {
+				s.noID[algorithm] = append(s.noID[algorithm], key)
+			}
+		}
+	}
+	return s, nil
+}
+
+// find returns the keys that may have signed a token with this algorithm and
+// key ID: the one of that ID or, since PEM keys and secrets have none, those
+// without one; for a token without key ID, every key of that algorithm.
+func (s *KeySet) find(algorithm, id string) []*Key {
+	if id == "" {
+		return s.byAlg[algorithm]
+	}
+	if key := s.byID[id]; key != nil {
+		if key.verifiers[algorithm] == nil {
+			return nil
+		}
+		return []*Key{key}
+	}
+	return s.noID[algorithm]
+}
+
+// same returns the key of the set that equals the given one.
+func (s *KeySet) same(key *Key) *Key {
+	if known := s.byID[key.id]; known != nil && known.equal(key) {
+		return known
+	}
+	if key.id == "" {
+		for _, known := range s.keys {
+			if known.equal(key) {
+				return known
+			}
+		}
+	}
+	return nil
+}
+
+// algorithms are all that the keys of the set verify.
+func (s *KeySet) algorithms() []string { return slices.Sorted(maps.Keys(s.byAlg)) }

@@ -1,0 +1,106 @@
+package caddyjwt
+
+import (
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+const (
+	metricsNamespace = "caddy"
+	metricsSubsystem = "jwt"
+)
+
+// The counters live as long as the process, over config reloads. Their labels
+// have fixed values, or such as the config names; no request adds one.
+var (
+	decisions = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: "decisions_total",
+		Help: "Requests by what was decided and why.",
+	}, []string{"result", "reason"})
+	cacheLookups = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: "cache_lookups_total",
+		Help: "Look-ups in the cache of verified tokens by result, hit or miss.",
+	}, []string{"result"})
+
+	allowed      = decisions.WithLabelValues("allowed", "valid_token")
+	anonymous    = decisions.WithLabelValues("allowed", "optional")
+	publicPath   = decisions.WithLabelValues("allowed", "public")
+	preflight    = decisions.WithLabelValues("allowed", "preflight")
+	cacheHits    = cacheLookups.WithLabelValues("hit")
+	cacheMisses  = cacheLookups.WithLabelValues("miss")
+	keySetLabels = []string{"key_set"}
+
+	fetchesDesc = prometheus.NewDesc("caddy_jwt_key_set_fetches_total",
+		"Fetches of a key set by result, ok or error.", append(keySetLabels, "result"), nil)
+	ageDesc = prometheus.NewDesc("caddy_jwt_key_set_age_seconds",
+		"Seconds since a key set was last loaded from its URL. Absent before the first time.", keySetLabels, nil)
+	keysDesc = prometheus.NewDesc("caddy_jwt_key_set_keys",
+		"Keys of a key set that are in use.", keySetLabels, nil)
+)
+
+// refused is made before the first refusal, so that a scrape shows every
+// reason from the start.
+var refused = func() map[Reason]prometheus.Counter {
+	counters := make(map[Reason]prometheus.Counter)
+	for reason := range refusals {
+		counters[reason] = decisions.WithLabelValues("refused", string(reason))
+	}
+	return counters
+}()
+
+// keySetCollector reports the sets in use at the time of a scrape.
+type keySetCollector struct{}
+
+// Describe implements prometheus.Collector.
+func (keySetCollector) Describe(out chan<- *prometheus.Desc) {
+	out <- fetchesDesc
+	out <- ageDesc
+	out <- keysDesc
+}
+
+// Collect implements prometheus.Collector.
+func (keySetCollector) Collect(out chan<- prometheus.Metric) {
+	seen := make(map[string]bool)
+	keySets.Range(func(_, value any) bool {
+		set := value.(*jwksCache)
+		if name := set.name(); !seen[name] { // sets of one URL with other settings would be one series twice
+			seen[name] = true
+			set.collect(out)
+		}
+		return true
+	})
+}
+
+func (c *jwksCache) collect(out chan<- prometheus.Metric) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	name := c.name()
+	out <- prometheus.MustNewConstMetric(fetchesDesc, prometheus.CounterValue, float64(c.good), name, "ok")
+	out <- prometheus.MustNewConstMetric(fetchesDesc, prometheus.CounterValue, float64(c.bad), name, "error")
+	keys := 0
+	if set := c.current.Load(); set != nil {
+		keys = len(set.keys)
+	}
+	out <- prometheus.MustNewConstMetric(keysDesc, prometheus.GaugeValue, float64(keys), name)
+	if !c.fetchedAt.IsZero() {
+		out <- prometheus.MustNewConstMetric(ageDesc, prometheus.GaugeValue, time.Since(c.fetchedAt).Seconds(), name)
+	}
+}
+
+// registerMetrics adds the metrics to a config's registry, once for all its
+// handlers.
+func registerMetrics(registry *prometheus.Registry) error {
+	for _, collector := range []prometheus.Collector{decisions, cacheLookups, keySetCollector{}} {
+		if err := registry.Register(collector); err != nil {
+			if _, twice := errors.AsType[prometheus.AlreadyRegisteredError](err); !twice {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Interface guards
+var _ prometheus.Collector = keySetCollector{}

@@ -1,0 +1,380 @@
+// Package caddyjwt is a Caddy module that verifies JWTs in front of a site:
+// the handler http.handlers.jwt, its directive jwt, and the provider
+// http.authentication.providers.jwt_bearer. Its [Verifier] serves any Go
+// program.
+package caddyjwt
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+	"golang.org/x/net/http/httpguts"
+)
+
+func init() {
+	caddy.RegisterModule(new(Handler))
+}
+
+const (
+	defaultLeeway = 30 * time.Second
+	maxLeeway     = 5 * time.Minute
+	defaultRealm  = "restricted"
+)
+
+// Handler lets a request through if it carries a good JWT as a bearer token
+// (RFC 6750), and tells the handlers behind it whose request it is.
+//
+// Placeholders for these, empty for an anonymous user:
+//
+// Placeholder | Description
+// ------------|------------
+// `{http.auth.user.id}` | The claim that names the user; it is also the `user_id` of the access log
+// `{http.auth.user.<claim>}` | Any claim: names and list indices joined by dots, lists joined by commas, objects as JSON
+// `{http.jwt.error}` | In `handle_errors`: `credentials_required`, `invalid_request`, `invalid_token`, `insufficient_scope`, `forbidden` or `keys_unavailable`
+// `{http.jwt.error_description}` | In `handle_errors`: which check failed
+//
+// Every text value may hold placeholders such as `{env.NAME}` and
+// `{file./path}`, which are resolved when the config is loaded; only
+// `expression` reads them with each request.
+type Handler struct {
+	// Issuers whose tokens are accepted. Required. Keys are never shared
+	// between them.
+	Issuers []*IssuerConfig `json:"issuers,omitempty"`
+
+	// Leeway is the clock difference allowed in `exp`, `nbf` and `iat`, from 0
+	// to 5m: an expired token is accepted for so much longer. Default: `30s`.
+	Leeway *caddy.Duration `json:"leeway,omitempty"`
+
+	// AllowMissingExp accepts tokens without `exp`. Nobody can take such a
+	// token back, short of a change of its key. Default: they are refused.
+	AllowMissingExp bool `json:"allow_missing_exp,omitempty"`
+
+	// From are the places where a token may stand. A request with tokens in
+	// two of them is refused. Default: header `Authorization`, scheme `Bearer`.
+	From []*TokenSource `json:"from,omitempty"`
+
+	// UserID are the paths of the claims that may name the user: the first
+	// that is there and not empty does. A token without is refused. Default:
+	// `sub`.
+	UserID []string `json:"user_id,omitempty"`
+
+	// Public are paths that need no token, as Caddy's own path matcher takes
+	// them. A token is not looked at there, and the user is anonymous.
+	Public caddyhttp.MatchPath `json:"public,omitempty"`
+
+	// Optional lets requests without a token through as anonymous, without
+	// asking `require` of them. A bad token is still refused.
+	Optional bool `json:"optional,omitempty"`
+
+	// AllowPreflight lets CORS preflights through, which cannot carry a token:
+	// OPTIONS requests with `Origin` and `Access-Control-Request-Method`. What
+	// is behind must not do more on OPTIONS than answer them.
+	AllowPreflight bool `json:"allow_preflight,omitempty"`
+
+	// Require are the rules that the claims must meet, all of them.
+	Require []*Requirement `json:"require,omitempty"`
+
+	// ClaimHeaders are request headers that tell the upstream a claim.
+	ClaimHeaders []*ClaimHeader `json:"claim_headers,omitempty"`
+
+	// StripToken takes the token out of the request before the handlers
+	// behind see it. Default: it is passed on.
+	StripToken bool `json:"strip_token,omitempty"`
+
+	// Cache is how many verified tokens are remembered at most, in entries; 0
+	// remembers none, and verifies each token with each request. A remembered
+	// token is still refused once it expires or its key leaves the key set.
+	// Default: 10000.
+	Cache *int `json:"cache,omitempty"`
+
+	// Realm of the challenge in WWW-Authenticate (RFC 9110 §11.5). Default:
+	// `restricted`.
+	Realm string `json:"realm,omitempty"`
+
+	verifier *Verifier
+	cache    *tokenCache
+	sources  tokenSources
+	keySets  []remoteKeys // in use, to be given back in Cleanup
+	now      func() time.Time
+	logger   *zap.Logger
+}
+
+// CaddyModule returns the Caddy module information.
+func (*Handler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.jwt",
+		New: func() caddy.Module { return new(Handler) },
+	}
+}
+
+// ServeHTTP implements caddyhttp.MiddlewareHandler: the whole way of a request.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	h.removeClaimHeaders(r)
+	if h.needsNoToken(r) {
+		return h.passAnonymous(w, r, next)
+	}
+	raw, source, refusal := h.credentials(r)
+	if refusal == nil && raw == "" {
+		anonymous.Inc()
+		return h.passAnonymous(w, r, next)
+	}
+	var token *Token
+	if refusal == nil {
+		token, refusal = h.verify(r, raw)
+	}
+	if refusal == nil {
+		attach(r, token)
+		refusal = h.checkRules(r, token.Claims)
+	}
+	if refusal != nil {
+		return h.refuse(w, r, refusal)
+	}
+	allowed.Inc()
+	h.setClaimHeaders(r, token.Claims)
+	if h.StripToken {
+		h.sources.strip(r)
+	}
+	if source.Query != "" {
+		w = &privateWriter{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}}
+	}
+	return next.ServeHTTP(w, r)
+}
+
+// needsNoToken tells whether the request is for a public path or a preflight.
+func (h *Handler) needsNoToken(r *http.Request) bool {
+	switch {
+	case h.AllowPreflight && isPreflight(r):
+		preflight.Inc()
+	case len(h.Public) > 0 && isPublic(h.Public, r):
+		publicPath.Inc()
+	default:
+		return false
+	}
+	return true
+}
+
+// isPreflight follows the Fetch standard §3.3.2.
+func isPreflight(r *http.Request) bool {
+	return r.Method == http.MethodOptions && r.Header.Get("Origin") != "" && r.Header.Get("Access-Control-Request-Method") != ""
+}
+
+// isPublic asks Caddy's own path matcher, on the path that Caddy routes. Dots
+// that Caddy takes for a name and another server may take for a way up
+// (`/public/..;/admin`) make no path public.
+func isPublic(public caddyhttp.MatchPath, r *http.Request) bool {
+	path := r.URL.Path
+	if strings.Contains(path, "..;") || strings.Contains(path, `..\`) || strings.Contains(path, `\..`) {
+		return false
+	}
+	matches, err := public.MatchWithError(r)
+	return err == nil && matches
+}
+
+func (h *Handler) passAnonymous(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	attach(r, nil)
+	if h.StripToken {
+		h.sources.strip(r)
+	}
+	return next.ServeHTTP(w, r)
+}
+
+// credentials returns the token of the request. It is empty only where
+// `optional` lets that pass.
+func (h *Handler) credentials(r *http.Request) (raw string, source *TokenSource, refusal *Error) {
+	raw, source, err := h.sources.read(r)
+	if err != nil {
+		return "", nil, asRefusal(err)
+	}
+	if raw == "" && !h.Optional {
+		return "", nil, &Error{Reason: ReasonNoCredentials}
+	}
+	return raw, source, nil
+}
+
+// verify returns what the token says, from the cache if it was seen before.
+func (h *Handler) verify(r *http.Request, raw string) (*Token, *Error) {
+	now := h.now()
+	if token := h.cache.get(raw, now); token != nil {
+		cacheHits.Inc()
+		return token, nil
+	}
+	cacheMisses.Inc()
+	token, err := h.verifier.Verify(r.Context(), raw, now)
+	if err != nil {
+		return nil, asRefusal(err)
+	}
+	h.cache.put(raw, token)
+	return token, nil
+}
+
+func (h *Handler) checkRules(r *http.Request, claims Claims) *Error {
+	for _, requirement := range h.Require {
+		if err := requirement.met(r, claims); err != nil {
+			return asRefusal(err)
+		}
+	}
+	return nil
+}
+
+func asRefusal(err error) *Error {
+	refusal, ok := errors.AsType[*Error](err)
+	if !ok { // every error of the verifier, the sources and the rules is one
+		return refuse(ReasonMalformedToken, "%v", err)
+	}
+	return refusal
+}
+
+// Provision sets the handler up: defaults, placeholders, keys.
+func (h *Handler) Provision(ctx caddy.Context) error {
+	h.logger = ctx.Logger()
+	if h.now == nil {
+		h.now = time.Now
+	}
+	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
+		return fmt.Errorf("registering metrics: %w", err)
+	}
+	if err := h.resolve(); err != nil {
+		return err
+	}
+	if err := h.Public.Provision(ctx); err != nil {
+		return err
+	}
+	for i, requirement := range h.Require {
+		if err := requirement.provision(); err != nil {
+			return fmt.Errorf("require %d: %w", i, err)
+		}
+	}
+	return h.provisionVerifier(ctx)
+}
+
+// resolve fills defaults in and replaces placeholders.
+func (h *Handler) resolve() error {
+	values := []*string{&h.Realm}
+	for i := range h.UserID {
+		values = append(values, &h.UserID[i])
+	}
+	for i := range h.Public {
+		values = append(values, &h.Public[i])
+	}
+	for _, source := range h.From {
+		values = append(values, &source.Header, &source.Scheme, &source.Cookie, &source.Query)
+	}
+	for _, header := range h.ClaimHeaders {
+		values = append(values, &header.Header, &header.Claim)
+	}
+	for _, q := range h.Require {
+		values = append(values, &q.Claim)
+		for _, list := range [][]string{q.Scope, q.AnyScope, q.Role, q.Values} {
+			for i := range list {
+				values = append(values, &list[i])
+			}
+		}
+	}
+	if err := resolveAll(values); err != nil {
+		return err
+	}
+	if h.Realm == "" {
+		h.Realm = defaultRealm
+	}
+	if h.Leeway == nil {
+		leeway := caddy.Duration(defaultLeeway)
+		h.Leeway = &leeway
+	}
+	if h.Cache == nil {
+		entries := defaultCacheEntries
+		h.Cache = &entries
+	}
+	h.sources = h.From
+	if len(h.sources) == 0 {
+		h.sources = tokenSources{{Header: "Authorization"}}
+	}
+	for _, source := range h.sources {
+		source.Header = http.CanonicalHeaderKey(source.Header)
+		if source.Header == "Authorization" && source.Scheme == "" {
+			source.Scheme = "Bearer"
+		}
+	}
+	for _, header := range h.ClaimHeaders {
+		header.Header = http.CanonicalHeaderKey(header.Header)
+	}
+	return nil
+}
+
+func (h *Handler) provisionVerifier(ctx caddy.Context) error {
+	config := VerifierConfig{
+		Leeway:             time.Duration(*h.Leeway),
+		AllowMissingExpiry: h.AllowMissingExp,
+		UserID:             h.UserID,
+	}
+	if len(h.Issuers) == 0 {
+		return errors.New("no keys and no issuer, so no token could be accepted; give `issuer <url>` to find the keys by discovery, or `secret`, `public_key` or `jwks`")
+	}
+	for _, issuer := range h.Issuers {
+		provisioned, err := issuer.provision(ctx, h)
+		if err != nil {
+			if issuer.Issuer != "" {
+				err = fmt.Errorf("issuer %s: %w", issuer.Issuer, err)
+			}
+			return err
+		}
+		config.Issuers = append(config.Issuers, provisioned)
+	}
+	var err error
+	h.verifier, err = NewVerifier(config)
+	h.cache = newTokenCache(*h.Cache)
+	return err
+}
+
+// Validate refuses options that are out of range.
+func (h *Handler) Validate() error {
+	if leeway := time.Duration(*h.Leeway); leeway < 0 || leeway > maxLeeway {
+		return fmt.Errorf("leeway is %s; it must be from 0s to %s", leeway, maxLeeway)
+	}
+	if *h.Cache < 0 {
+		return fmt.Errorf("cache is %d; it must be a number of entries, or 0 for none", *h.Cache)
+	}
+	if strings.ContainsFunc(h.Realm, func(r rune) bool { return r < ' ' || r > '~' || r == '"' || r == '\\' }) {
+		return fmt.Errorf("realm %q: it must be visible ASCII without quotes and backslashes", h.Realm)
+	}
+	for _, source := range h.sources {
+		if problem := source.problem(); problem != "" {
+			return errors.New(problem)
+		}
+	}
+	for _, path := range h.Public {
+		if !strings.HasPrefix(path, "/") && !strings.HasPrefix(path, "*") {
+			return fmt.Errorf("public %q: a path begins with / or *", path)
+		}
+	}
+	for _, header := range h.ClaimHeaders {
+		if !httpguts.ValidHeaderFieldName(header.Header) || header.Claim == "" {
+			return fmt.Errorf("claim_header needs a header name and a claim, not %q and %q", header.Header, header.Claim)
+		}
+	}
+	return nil
+}
+
+// Cleanup gives the shared key sets back.
+func (h *Handler) Cleanup() error {
+	var errs []error
+	for _, set := range h.keySets {
+		_, err := keySets.Delete(set)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// Interface guards
+var (
+	_ caddy.Module                = (*Handler)(nil)
+	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddy.Validator             = (*Handler)(nil)
+	_ caddy.CleanerUpper          = (*Handler)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
+)

@@ -1,0 +1,71 @@
+package caddyjwt
+
+import (
+	"errors"
+	"net/http"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"
+)
+
+func init() {
+	caddy.RegisterModule(new(Provider))
+}
+
+// Provider is the handler as a provider of Caddy's own `authentication`
+// handler, where it stands beside others such as `http_basic`, and any of
+// them may let a request in. A rule that is not met is a 401 there, as Caddy
+// answers nothing else.
+type Provider struct {
+	Handler
+}
+
+// CaddyModule returns the Caddy module information.
+func (*Provider) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.authentication.providers.jwt_bearer",
+		New: func() caddy.Module { return new(Provider) },
+	}
+}
+
+// Validate also refuses the options that only a handler can keep: where
+// another provider lets the request in, this one does not see it.
+func (p *Provider) Validate() error {
+	if p.Public != nil || p.Optional || p.AllowPreflight || p.ClaimHeaders != nil || p.StripToken {
+		return errors.New("public, optional, allow_preflight, claim_headers and strip_token work in the `jwt` handler only; take them out of the authentication provider")
+	}
+	return p.Handler.Validate()
+}
+
+// Authenticate implements caddyauth.Authenticator. The error is of a
+// technical kind: keys that were never loaded.
+func (p *Provider) Authenticate(w http.ResponseWriter, r *http.Request) (caddyauth.User, bool, error) {
+	var user caddyauth.User
+	raw, _, refusal := p.credentials(r)
+	var token *Token
+	if refusal == nil {
+		token, refusal = p.verify(r, raw)
+	}
+	if refusal == nil {
+		user.ID = token.UserID
+		refusal = p.checkRules(r, token.Claims)
+	}
+	if refusal != nil {
+		p.announce(w, r, refusal)
+		if refusal.Reason == ReasonKeysUnavailable {
+			return user, false, refusal.told()
+		}
+		return user, false, nil
+	}
+	allowed.Inc()
+	attach(r, token)
+	return user, true, nil
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner       = (*Provider)(nil)
+	_ caddy.Validator         = (*Provider)(nil)
+	_ caddy.CleanerUpper      = (*Provider)(nil)
+	_ caddyauth.Authenticator = (*Provider)(nil)
+)

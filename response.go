@@ -1,0 +1,143 @@
+package caddyjwt
+
+import (
+	"math"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/go-json-experiment/json"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// errorBody is the answer where the site has no handle_errors.
+type errorBody struct {
+	Error struct {
+		StatusCode int    `json:"statusCode"`
+		Name       string `json:"name"`
+		Code       string `json:"code"`
+		Message    string `json:"message"`
+	} `json:"error"`
+}
+
+// refuse answers a refusal: headers of RFC 6750 §3, then the site's own
+// handle_errors if one of its routes takes the error, else a JSON body.
+func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, err *Error) error {
+	told := refusals[err.Reason]
+	h.announce(w, r, err)
+	handlerError := caddyhttp.Error(told.status, err.told())
+	if takesError(r, handlerError) {
+		return handlerError
+	}
+	var body errorBody
+	body.Error.StatusCode, body.Error.Name = told.status, told.name
+	body.Error.Code, body.Error.Message = told.code, told.description
+	text, marshalErr := json.Marshal(body)
+	if marshalErr != nil {
+		return marshalErr
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
+	w.WriteHeader(told.status)
+	_, writeErr := w.Write(text)
+	return writeErr
+}
+
+// announce sets the challenge and the placeholders, counts and logs.
+func (h *Handler) announce(w http.ResponseWriter, r *http.Request, err *Error) {
+	told := refusals[err.Reason]
+	refused[err.Reason].Inc()
+	if entry := h.logger.Check(zapcore.DebugLevel, "request refused"); entry != nil {
+		entry.Write(zap.String("reason", string(err.Reason)), zap.String("detail", err.Detail), zap.Int("status", told.status))
+	}
+	if told.challenge {
+		w.Header().Add("WWW-Authenticate", challenge(h.Realm, err))
+	}
+	if err.Reason == ReasonKeysUnavailable {
+		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(err.RetryAfter.Seconds()))))
+	}
+	replacer := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	replacer.Set("http.jwt.error", told.code)
+	replacer.Set("http.jwt.error_description", told.description)
+}
+
+// challenge is the WWW-Authenticate header of RFC 6750 §3. It names no error
+// to a client that sent no credentials (§3.1).
+func challenge(realm string, err *Error) string {
+	told := refusals[err.Reason]
+	var text strings.Builder
+	text.WriteString(`Bearer realm="` + realm + `"`)
+	if err.Reason == ReasonNoCredentials {
+		return text.String()
+	}
+	text.WriteString(`, error="` + told.code + `", error_description="` + told.description + `"`)
+	if err.Scope != "" {
+		text.WriteString(`, scope="` + err.Scope + `"`)
+	}
+	return text.String()
+}
+
+// told is the error as a site's handle_errors sees it in
+// {http.error.message}: without the detail, which is for the operator.
+func (e *Error) told() error { return &Error{Reason: e.Reason} }
+
+// takesError tells whether the site has a handle_errors route for the error.
+// The server's error routes are those of all its sites, so their matchers are
+// asked, on the request as Caddy shows it to them.
+func takesError(r *http.Request, err error) bool {
+	server, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	if !ok || server == nil || server.Errors == nil {
+		return false
+	}
+	trial := server.Errors.WithError(r, err)
+	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
+		trial.Method, trial.RequestURI = original.Method, original.RequestURI
+		trial.URL = new(url.URL)
+		*trial.URL = *original.URL
+	}
+	return anyHandles(server.Errors.Routes, trial)
+}
+
+func anyHandles(routes caddyhttp.RouteList, r *http.Request) bool {
+	for _, route := range routes {
+		if matches, err := route.MatcherSets.AnyMatchWithError(r); err != nil || !matches {
+			continue
+		}
+		for _, handler := range route.Handlers {
+			if sub, ok := handler.(*caddyhttp.Subroute); !ok || anyHandles(sub.Routes, r) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// privateWriter marks the answer to a URL that held a token (RFC 6750 §2.3),
+// whatever a handler behind says of caching.
+type privateWriter struct {
+	*caddyhttp.ResponseWriterWrapper
+	marked bool
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (w *privateWriter) WriteHeader(status int) {
+	if !w.marked && status >= 200 {
+		w.marked = true
+		if control := w.Header().Get("Cache-Control"); !strings.Contains(control, "no-store") && !strings.Contains(control, "private") {
+			w.Header().Set("Cache-Control", "private")
+		}
+	}
+	w.ResponseWriterWrapper.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (w *privateWriter) Write(body []byte) (int, error) {
+	if !w.marked {
+		w.WriteHeader(http.StatusOK)
+	}
+	return w.ResponseWriterWrapper.Write(body)
+}

@@ -1,0 +1,227 @@
+package caddyjwt
+
+import (
+	stdjson "encoding/json"
+	"fmt"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+
+	"cel.dev/cel-go/cel"
+	"cel.dev/cel-go/common/types"
+	"cel.dev/cel-go/common/types/ref"
+	"cel.dev/cel-go/ext"
+	"github.com/caddyserver/caddy/v2"
+)
+
+// Requirement is one rule about the claims. Exactly one of Scope, AnyScope,
+// Role, Claim and Expression is set. Several requirements must all be met.
+type Requirement struct {
+	// Scope are scopes that the token must have, all of them (RFC 6749 §3.3).
+	// They are looked for in the claim `scope`, words parted by blanks or a
+	// list (RFC 9068 §2.2.3), or else in `scp`.
+	Scope []string `json:"scope,omitempty"`
+
+	// AnyScope are scopes of which the token must have one.
+	AnyScope []string `json:"any_scope,omitempty"`
+
+	// Role are roles of which the user must have one. They are looked for in
+	// the claim `roles`, a list or a string (RFC 9068 §2.2.3.1).
+	Role []string `json:"role,omitempty"`
+
+	// Claim is the path of a claim whose value, or one element of it if it is
+	// a list, must be one of Values.
+	Claim string `json:"claim,omitempty"`
+
+	// Values for Claim, compared as text.
+	Values []string `json:"values,omitempty"`
+
+	// Expression is a [CEL](https://cel.dev) expression that must be true. It
+	// sees the claims as `claims`, and Caddy's placeholders of the request:
+	// `claims.sub == {http.request.uri.path.1}`. A claim that is absent makes
+	// it fail; `has(claims.name)` asks whether it is there. A placeholder
+	// between quotes is replaced too, unless it is written `\{…}`.
+	Expression string `json:"expression,omitempty"`
+
+	program      cel.Program
+	placeholders map[string]string // CEL variable to placeholder
+}
+
+func (q *Requirement) provision() error {
+	kinds := 0
+	for _, set := range []bool{q.Scope != nil, q.AnyScope != nil, q.Role != nil, q.Claim != "", q.Expression != ""} {
+		if set {
+			kinds++
+		}
+	}
+	if kinds != 1 {
+		return fmt.Errorf("it needs one of scope, any scope, role, claim and expression; write one `require` for each")
+	}
+	if q.Claim != "" && len(q.Values) == 0 {
+		return fmt.Errorf("`require claim %s` needs at least one value", q.Claim)
+	}
+	if slices.ContainsFunc(slices.Concat(q.Scope, q.AnyScope), notScope) {
+		return fmt.Errorf("a scope is one word of visible ASCII without quotes (RFC 6749 §3.3)")
+	}
+	if q.Expression != "" {
+		return q.compile()
+	}
+	return nil
+}
+
+func notScope(scope string) bool {
+	return scope == "" || strings.ContainsFunc(scope, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' })
+}
+
+var (
+	placeholder        = regexp.MustCompile(`([^\\]|^){([a-zA-Z][\w.-]*)}`)
+	escapedPlaceholder = regexp.MustCompile(`\\{([a-zA-Z][\w.-]*)}`)
+)
+
+// compile turns each placeholder into a CEL variable, which is looked up only
+// when the expression reads it.
+func (q *Requirement) compile() error {
+	q.placeholders = make(map[string]string)
+	options := []cel.EnvOption{
+		cel.Variable("claims", cel.MapType(cel.StringType, cel.DynType)),
+		cel.CustomTypeAdapter(claimAdapter{}),
+		ext.Strings(), ext.Bindings(), ext.Lists(), ext.Math(),
+	}
+	source := placeholder.ReplaceAllStringFunc(q.Expression, func(found string) string {
+		part := placeholder.FindStringSubmatch(found)
+		name := fmt.Sprintf("placeholder_%d", len(q.placeholders))
+		q.placeholders[name] = part[2]
+		options = append(options, cel.Variable(name, cel.DynType))
+		return part[1] + name
+	})
+	source = escapedPlaceholder.ReplaceAllString(source, "{$1}")
+	env, err := cel.NewEnv(options...)
+	if err != nil {
+		return err
+	}
+	checked, issues := env.Compile(source)
+	if issues.Err() != nil {
+		return fmt.Errorf("the expression does not compile: %w", issues.Err())
+	}
+	if kind := checked.OutputType(); kind != cel.BoolType && kind != cel.DynType {
+		return fmt.Errorf("the expression yields %s; it must yield true or false", kind)
+	}
+	q.program, err = env.Program(checked, cel.EvalOptions(cel.OptOptimize))
+	return err
+}
+
+// met tells whether the claims meet the requirement: nil or the refusal.
+func (q *Requirement) met(r *http.Request, claims Claims) error {
+	switch {
+	case q.Scope != nil:
+		granted := scopes(claims)
+		if slices.ContainsFunc(q.Scope, func(s string) bool { return !slices.Contains(granted, s) }) {
+			return &Error{Reason: ReasonScope, Scope: strings.Join(q.Scope, " "), Detail: fmt.Sprintf("needs all of %q", q.Scope)}
+		}
+	case q.AnyScope != nil:
+		if !intersect(scopes(claims), q.AnyScope) {
+			return &Error{Reason: ReasonScope, Scope: strings.Join(q.AnyScope, " "), Detail: fmt.Sprintf("needs one of %q", q.AnyScope)}
+		}
+	case q.Role != nil:
+		if !intersect(texts(claims["roles"]), q.Role) {
+			return refuse(ReasonRole, "needs one of %q in roles", q.Role)
+		}
+	case q.Claim != "":
+		value, _ := claims.Lookup(q.Claim)
+		if !intersect(texts(value), q.Values) {
+			return refuse(ReasonClaim, "needs one of %q in %s", q.Values, q.Claim)
+		}
+	default:
+		result, _, err := q.program.Eval(&activation{r, claims, q.placeholders})
+		if err != nil {
+			return refuse(ReasonExpression, "%s: %v", q.Expression, err)
+		}
+		if result != types.True {
+			return refuse(ReasonExpression, "%s is %v", q.Expression, result)
+		}
+	}
+	return nil
+}
+
+func intersect(a, b []string) bool {
+	return slices.ContainsFunc(a, func(s string) bool { return slices.Contains(b, s) })
+}
+
+func scopes(claims Claims) []string {
+	value, present := claims["scope"]
+	if !present {
+		value = claims["scp"]
+	}
+	if text, ok := value.(string); ok {
+		return strings.Fields(text)
+	}
+	return texts(value)
+}
+
+// texts is a claim as a list of texts. What is neither text, number nor truth
+// value has none.
+func texts(value any) []string {
+	list, isList := value.(List)
+	if !isList {
+		list = List{value}
+	}
+	var found []string
+	for _, element := range list {
+		switch element.(type) {
+		case nil, Claims, List:
+		default:
+			found = append(found, claimText(element))
+		}
+	}
+	return found
+}
+
+// activation gives an expression its variables.
+type activation struct {
+	request      *http.Request
+	claims       Claims
+	placeholders map[string]string
+}
+
+// ResolveName implements cel.Activation.
+func (a *activation) ResolveName(name string) (any, bool) {
+	if name == "claims" {
+		return a.claims, true
+	}
+	key, known := a.placeholders[name]
+	if !known {
+		return nil, false
+	}
+	replacer := a.request.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	value, _ := replacer.Get(key)
+	return value, true
+}
+
+// Parent implements cel.Activation.
+func (a *activation) Parent() cel.Activation { return nil }
+
+// claimAdapter shows claims to CEL: lists as lists, objects as maps.
+type claimAdapter struct{}
+
+// NativeToValue implements types.Adapter.
+func (a claimAdapter) NativeToValue(value any) ref.Val {
+	switch v := value.(type) {
+	case Claims:
+		return types.NewStringInterfaceMap(a, v)
+	case List:
+		return types.NewDynamicList(a, []any(v))
+	case stdjson.Number:
+		if number, err := v.Float64(); err == nil {
+			return types.Double(number)
+		}
+		return types.String(v)
+	}
+	return types.DefaultTypeAdapter.NativeToValue(value)
+}
+
+// Interface guards
+var (
+	_ cel.Activation = (*activation)(nil)
+	_ types.Adapter  = claimAdapter{}
+)

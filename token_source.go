@@ -1,0 +1,193 @@
+package caddyjwt
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+
+	"golang.org/x/net/http/httpguts"
+)
+
+// TokenSource is a place in the request where a token may stand. Exactly one
+// of Header, Cookie and Query is set.
+type TokenSource struct {
+	// Header is the name of a request header. Its value is Scheme, a blank and
+	// the token. The access log of Caddy redacts `Authorization`, and shows
+	// any other header as it came: filter it there.
+	Header string `json:"header,omitempty"`
+
+	// Scheme is the authentication scheme before the token, compared without
+	// case (RFC 9110 §11.1). Default: `Bearer` for the `Authorization` header;
+	// for any other header none, and its whole value is the token.
+	Scheme string `json:"scheme,omitempty"`
+
+	// Cookie is the name of a cookie.
+	Cookie string `json:"cookie,omitempty"`
+
+	// Query is the name of a query parameter. URLs end up in logs, histories
+	// and `Referer` headers, so this is for links that cannot carry a header
+	// (RFC 6750 §2.3 and §5.3). The answer is marked `Cache-Control: private`.
+	Query string `json:"query,omitempty"`
+}
+
+// read returns the token at this place, empty if there is none.
+func (s *TokenSource) read(r *http.Request) (string, error) {
+	switch {
+	case s.Header != "":
+		return s.readHeader(r.Header[s.Header])
+	case s.Cookie != "":
+		if _, present := r.Header["Cookie"]; !present {
+			return "", nil
+		}
+		var token string
+		for _, cookie := range r.CookiesNamed(s.Cookie) {
+			if token != "" {
+				return "", refuse(ReasonSeveralTokens, "cookie %s stands twice", s.Cookie)
+			}
+			token = cookie.Value
+		}
+		return token, nil
+	default:
+		if r.URL.RawQuery == "" {
+			return "", nil
+		}
+		switch values := r.URL.Query()[s.Query]; len(values) {
+		case 0:
+			return "", nil
+		case 1:
+			return values[0], nil
+		}
+		return "", refuse(ReasonSeveralTokens, "query parameter %s stands twice", s.Query)
+	}
+}
+
+func (s *TokenSource) readHeader(values []string) (string, error) {
+	if len(values) == 0 {
+		return "", nil
+	}
+	if len(values) > 1 {
+		return "", refuse(ReasonSeveralTokens, "header %s stands twice", s.Header)
+	}
+	token := strings.Trim(values[0], " \t")
+	if s.Scheme != "" {
+		scheme, rest, _ := strings.Cut(token, " ")
+		if !strings.EqualFold(scheme, s.Scheme) {
+			return "", nil // credentials of another kind are somebody else's
+		}
+		token = strings.TrimLeft(rest, " ")
+		if token == "" {
+			return "", refuse(ReasonMalformedCredentials, "header %s has a scheme and no token", s.Header)
+		}
+	}
+	if strings.ContainsAny(token, " \t,") {
+		return "", refuse(ReasonMalformedCredentials, "header %s has more than one token or too many parts", s.Header)
+	}
+	return token, nil
+}
+
+// strip takes the token out of the request, so that handlers behind do not
+// see it.
+func (s *TokenSource) strip(r *http.Request) {
+	switch {
+	case s.Header != "":
+		if token, err := s.readHeader(r.Header[s.Header]); token != "" || err != nil {
+			r.Header.Del(s.Header)
+		}
+	case s.Cookie != "":
+		if len(r.CookiesNamed(s.Cookie)) > 0 {
+			stripCookie(r, s.Cookie)
+		}
+	default:
+		if r.URL.Query().Has(s.Query) {
+			r.URL.RawQuery = withoutParameter(r.URL.RawQuery, s.Query)
+		}
+	}
+}
+
+// stripCookie keeps the other cookies to the letter, which parsing and
+// writing them again would not.
+func stripCookie(r *http.Request, name string) {
+	var kept []string
+	for _, line := range r.Header["Cookie"] {
+		for pair := range strings.SplitSeq(line, ";") {
+			pair = strings.TrimSpace(pair)
+			if of, _, _ := strings.Cut(pair, "="); strings.TrimSpace(of) != name && pair != "" {
+				kept = append(kept, pair)
+			}
+		}
+	}
+	r.Header.Del("Cookie")
+	if len(kept) > 0 {
+		r.Header.Set("Cookie", strings.Join(kept, "; "))
+	}
+}
+
+func withoutParameter(query, name string) string {
+	var kept []string
+	for pair := range strings.SplitSeq(query, "&") {
+		key, _, _ := strings.Cut(pair, "=")
+		if decoded, err := url.QueryUnescape(key); err != nil || decoded != name {
+			kept = append(kept, pair)
+		}
+	}
+	return strings.Join(kept, "&")
+}
+
+// tokenSources are asked in order.
+type tokenSources []*TokenSource
+
+// read returns the one token of the request and where it stood. More than one
+// is an error, whichever would be good (RFC 6750 §2).
+func (sources tokenSources) read(r *http.Request) (token string, from *TokenSource, err error) {
+	for _, source := range sources {
+		found, err := source.read(r)
+		if err != nil {
+			return "", nil, err
+		}
+		if found == "" {
+			continue
+		}
+		if token != "" {
+			return "", nil, refuse(ReasonSeveralTokens, "one in %s and one in %s", from, source)
+		}
+		token, from = found, source
+	}
+	return token, from, nil
+}
+
+func (sources tokenSources) strip(r *http.Request) {
+	for _, source := range sources {
+		source.strip(r)
+	}
+}
+
+// String names the place.
+func (s *TokenSource) String() string {
+	switch {
+	case s.Header != "":
+		return "header " + s.Header
+	case s.Cookie != "":
+		return "cookie " + s.Cookie
+	}
+	return "query parameter " + s.Query
+}
+
+func (s *TokenSource) problem() string {
+	places := 0
+	for _, name := range []string{s.Header, s.Cookie, s.Query} {
+		if name != "" {
+			places++
+		}
+	}
+	switch {
+	case places != 1:
+		return "`from` needs one of header, cookie and query"
+	case s.Header != "" && !httpguts.ValidHeaderFieldName(s.Header):
+		return "`from header` needs a header name, not \"" + s.Header + "\""
+	case s.Scheme != "" && (s.Header == "" || !httpguts.ValidHeaderFieldName(s.Scheme)):
+		return "`from header` takes one word as the scheme, as in: from header Authorization Bearer"
+	case s.Cookie != "" && !httpguts.ValidHeaderFieldName(s.Cookie):
+		return "`from cookie` needs a cookie name, not \"" + s.Cookie + "\""
+	}
+	return ""
+}

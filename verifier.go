@@ -1,0 +1,408 @@
+package caddyjwt
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// maxTokenBytes caps a token before anything is split or decoded.
+const maxTokenBytes = 16 << 10
+
+// KeySource finds the keys that may have signed a token. Find returns none if
+// it has no such key, and an *[Error] if it cannot tell. It may wait for a
+// key set to load, until ctx ends. algorithm has been checked against the
+// issuer's; id is the token's key ID, empty if it has none.
+type KeySource interface {
+	Find(ctx context.Context, algorithm, id string) ([]*Key, error)
+}
+
+// Find implements KeySource.
+func (s *KeySet) Find(_ context.Context, algorithm, id string) ([]*Key, error) {
+	return s.find(algorithm, id), nil
+}
+
+// Issuer is somebody whose tokens are accepted, with the keys that only it
+// signs with.
+type Issuer struct {
+	// Name is what the `iss` claim must equal, to the letter (RFC 7519
+	// §4.1.1). Empty leaves `iss` unchecked, and then it is the only issuer.
+	Name string
+	// Keys are asked in turn for the key of a token.
+	Keys []KeySource
+	// Algorithms (RFC 7518 §3.1) that are accepted. Required; a key still
+	// verifies only those that it was made for.
+	Algorithms []string
+	// Audience: the `aud` claim must hold one of these (RFC 7519 §4.1.3).
+	// Default: `aud` is not compared.
+	Audience []string
+	// TokenType is the `typ` that the header must have, compared without
+	// case and without "application/" (RFC 7515 §4.1.9), such as at+jwt of
+	// RFC 9068. Default: absent, JWT or at+jwt.
+	TokenType string
+}
+
+// VerifierConfig says which tokens a [Verifier] accepts.
+type VerifierConfig struct {
+	// Issuers whose tokens are accepted. Required, each Name once.
+	Issuers []Issuer
+	// Leeway is the clock difference allowed in exp, nbf and iat. Default: 0.
+	Leeway time.Duration
+	// AllowMissingExpiry accepts tokens without `exp`. Such a token is good
+	// until its key is changed: nobody can take it back.
+	AllowMissingExpiry bool
+	// UserID are the paths of the claims that may name the user; the first
+	// that is there and not empty does, and a token without is refused.
+	// Default: `sub`.
+	UserID []string
+}
+
+// Verifier verifies JWTs (RFC 7519) in the compact serialisation of RFC 7515,
+// by the rules of RFC 8725. It knows nothing of HTTP, and is safe for
+// concurrent use.
+type Verifier struct {
+	issuers map[string]*Issuer
+	anyone  *Issuer
+	leeway  float64 // seconds
+	config  VerifierConfig
+}
+
+// Token is what a verified token says.
+type Token struct {
+	// Claims of the token.
+	Claims Claims
+	// UserID is the text of the claim that names the user.
+	UserID string
+
+	expiry float64 // seconds since 1970, the leeway included; 0 for none
+	key    *Key
+	userID any // UserID in an interface, made once and not per request
+}
+
+// NewVerifier checks the configuration.
+func NewVerifier(config VerifierConfig) (*Verifier, error) {
+	v := &Verifier{issuers: make(map[string]*Issuer), leeway: config.Leeway.Seconds(), config: config}
+	if len(config.UserID) == 0 {
+		v.config.UserID = []string{"sub"}
+	}
+	for i := range config.Issuers {
+		issuer := &config.Issuers[i]
+		switch {
+		case len(issuer.Keys) == 0 || len(issuer.Algorithms) == 0:
+			return nil, fmt.Errorf("issuer %q has no keys or no algorithms", issuer.Name)
+		case issuer.Name == "" && len(config.Issuers) > 1:
+			return nil, errors.New("of several issuers each needs its name")
+		case issuer.Name == "":
+			v.anyone = issuer
+		case v.issuers[issuer.Name] != nil:
+			return nil, fmt.Errorf("issuer %q stands twice", issuer.Name)
+		default:
+			v.issuers[issuer.Name] = issuer
+		}
+	}
+	if len(config.Issuers) == 0 {
+		return nil, errors.New("no issuer, so no token could be accepted")
+	}
+	return v, nil
+}
+
+// Verify checks a token as it stood at the time now, and returns what it says
+// or the *[Error] that tells which check it failed. It waits only where keys
+// must be fetched, and then not longer than ctx lives.
+func (v *Verifier) Verify(ctx context.Context, token string, now time.Time) (*Token, error) {
+	parts, err := splitCompact(token)
+	if err != nil {
+		return nil, err
+	}
+	header, err := parseHeader(parts.header)
+	if err != nil {
+		return nil, err
+	}
+	claims, err := parseClaims(parts.payload)
+	if err != nil {
+		return nil, refuse(ReasonClaims, "payload: %v", err)
+	}
+	if err := checkNames(claims, registeredClaims); err != nil {
+		return nil, refuse(ReasonClaims, "payload: %v", err)
+	}
+	issuer, err := v.issuer(claims)
+	if err != nil {
+		return nil, err
+	}
+	if !slices.Contains(issuer.Algorithms, header.Algorithm) {
+		return nil, refuse(ReasonAlgorithm, "alg is %s, accepted: %s", quoted(header.Algorithm), strings.Join(issuer.Algorithms, ", "))
+	}
+	if err := checkType(header.Type, issuer.TokenType); err != nil {
+		return nil, err
+	}
+	key, err := verifySignature(ctx, issuer, header, parts)
+	if err != nil {
+		return nil, err
+	}
+	verified := &Token{Claims: claims, key: key}
+	if verified.expiry, err = v.checkTimes(claims, now); err != nil {
+		return nil, err
+	}
+	if err := checkAudience(claims, issuer.Audience); err != nil {
+		return nil, err
+	}
+	if verified.UserID, err = v.userID(claims); err != nil {
+		return nil, err
+	}
+	verified.userID = verified.UserID
+	return verified, nil
+}
+
+// good tells whether a token that was verified before still is good.
+func (t *Token) good(now time.Time) bool {
+	return !t.key.withdrawn.Load() && (t.expiry == 0 || seconds(now) < t.expiry)
+}
+
+type compact struct {
+	signingInput, header, payload, signature []byte
+}
+
+// base64url is strict about the bits that the last character leaves over.
+var base64url = base64.RawURLEncoding.Strict()
+
+// splitCompact takes a JWS compact serialisation apart (RFC 7515 §7.1):
+// exactly three parts of base64url, without padding or white space. A JWE has
+// five parts and ends here, before any key is looked at.
+func splitCompact(token string) (parts compact, err error) {
+	if len(token) > maxTokenBytes {
+		return parts, refuse(ReasonTokenTooLarge, "%d bytes, at most %d are accepted", len(token), maxTokenBytes)
+	}
+	// The decoder skips line ends, so they are looked for here.
+	if strings.Count(token, ".") != 2 || strings.ContainsAny(token, "\r\n") {
+		return parts, refuse(ReasonMalformedToken, "%d parts, a signed JWT has 3", strings.Count(token, ".")+1)
+	}
+	first := strings.IndexByte(token, '.')
+	last := strings.LastIndexByte(token, '.')
+	parts.signingInput = []byte(token[:last])
+	for _, part := range []struct {
+		name string
+		text string
+		into *[]byte
+	}{
+		{"header", token[:first], &parts.header},
+		{"payload", token[first+1 : last], &parts.payload},
+		{"signature", token[last+1:], &parts.signature},
+	} {
+		decoded, err := base64url.DecodeString(part.text)
+		if err != nil || len(decoded) == 0 {
+			return parts, refuse(ReasonMalformedToken, "the %s is empty or not strict base64url", part.name)
+		}
+		*part.into = decoded
+	}
+	return parts, nil
+}
+
+// joseHeader holds the header parameters that are used (RFC 7515 §4.1). A key
+// or a URL of one in the header (jwk, jku, x5c, x5u) is never looked at.
+type joseHeader struct {
+	Algorithm string         `json:"alg"`
+	KeyID     string         `json:"kid"`
+	Type      string         `json:"typ"`
+	Critical  jsontext.Value `json:"crit"`
+	Base64    jsontext.Value `json:"b64"`
+
+	Others map[string]jsontext.Value `json:",embed"`
+}
+
+var (
+	registeredParameters = []string{"alg", "kid", "typ", "crit", "b64"}
+	registeredClaims     = []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "events"}
+)
+
+func parseHeader(text []byte) (header joseHeader, err error) {
+	if err := json.Unmarshal(text, &header); err != nil {
+		if _, ok := errors.AsType[*json.SemanticError](err); ok {
+			return header, refuse(ReasonHeader, "not a JSON object whose alg, kid and typ are strings")
+		}
+		return header, refuse(ReasonHeader, "%v", jsonError(err))
+	}
+	if err := checkNames(header.Others, registeredParameters); err != nil {
+		return header, refuse(ReasonHeader, "%v", err)
+	}
+	switch {
+	case header.Critical != nil || header.Base64 != nil:
+		return header, refuse(ReasonHeader, "crit or b64 stands in it, and no extension is understood (RFC 7515 §4.1.11, RFC 7797)")
+	case len(header.KeyID) > maxKeyIDBytes:
+		return header, refuse(ReasonHeader, "kid has %d bytes, at most %d are accepted", len(header.KeyID), maxKeyIDBytes)
+	case header.Algorithm == "":
+		return header, refuse(ReasonHeader, "alg is missing")
+	}
+	return header, nil
+}
+
+// checkNames refuses names that differ from a registered one by case alone: a
+// reader that folds case would take them for it (RFC 7515 §5.3).
+func checkNames[V any](object map[string]V, registered []string) error {
+	for name := range object {
+		for _, exact := range registered {
+			if len(name) == len(exact) && name != exact && strings.EqualFold(name, exact) {
+				return fmt.Errorf("%q differs from %q by case", name, exact)
+			}
+		}
+	}
+	return nil
+}
+
+func (v *Verifier) issuer(claims Claims) (*Issuer, error) {
+	value, present := claims["iss"]
+	name, isString := value.(string)
+	if present && !isString {
+		return nil, refuse(ReasonIssuer, "iss is not a string")
+	}
+	if v.anyone != nil {
+		return v.anyone, nil
+	}
+	if issuer := v.issuers[name]; issuer != nil {
+		return issuer, nil
+	}
+	if !present {
+		return nil, refuse(ReasonIssuer, "iss is missing")
+	}
+	return nil, refuse(ReasonIssuer, "iss is %s, which is no issuer here", quoted(name))
+}
+
+// checkType keeps ID tokens, log-out tokens, DPoP proofs and the like from
+// passing for access tokens (RFC 8725 §3.11).
+func checkType(typ, wanted string) error {
+	got := mediaType(typ)
+	if wanted == "" {
+		if got == "" || got == "jwt" || got == "at+jwt" {
+			return nil
+		}
+		wanted = "JWT or at+jwt"
+	} else if got == mediaType(wanted) {
+		return nil
+	}
+	return refuse(ReasonTokenType, "typ is %s, expected %s", quoted(typ), wanted)
+}
+
+func mediaType(typ string) string {
+	return strings.TrimPrefix(strings.ToLower(typ), "application/")
+}
+
+func verifySignature(ctx context.Context, issuer *Issuer, header joseHeader, parts compact) (*Key, error) {
+	found := false
+	for _, source := range issuer.Keys {
+		keys, err := source.Find(ctx, header.Algorithm, header.KeyID)
+		if err != nil {
+			return nil, err
+		}
+		for _, key := range keys {
+			found = true
+			if key.verify(header.Algorithm, parts.signingInput, parts.signature) == nil {
+				return key, nil
+			}
+		}
+	}
+	if found {
+		return nil, refuse(ReasonSignature, "no %s key of issuer %q verifies it, kid is %s", header.Algorithm, issuer.Name, quoted(header.KeyID))
+	}
+	return nil, refuse(ReasonUnknownKey, "issuer %q has no %s key for kid %s", issuer.Name, header.Algorithm, quoted(header.KeyID))
+}
+
+// checkTimes checks exp, nbf and iat (RFC 7519 §4.1.4 to §4.1.6) and returns
+// when the token ends, in seconds since 1970 with the leeway.
+func (v *Verifier) checkTimes(claims Claims, now time.Time) (expiry float64, err error) {
+	at := seconds(now)
+	exp, present := claims["exp"]
+	switch date, ok := numericDate(exp); {
+	case !present && !v.config.AllowMissingExpiry:
+		return 0, refuse(ReasonMissingExpiry, "exp is missing")
+	case !present:
+	case !ok:
+		return 0, refuse(ReasonClaims, "exp is not a finite number")
+	case date+v.leeway <= at:
+		return 0, refuse(ReasonExpired, "exp was %.0f s ago, the leeway is %.0f s", at-date, v.leeway)
+	default:
+		expiry = date + v.leeway
+	}
+	for _, name := range []string{"nbf", "iat"} {
+		value, present := claims[name]
+		if !present {
+			continue
+		}
+		switch date, ok := numericDate(value); {
+		case !ok:
+			return 0, refuse(ReasonClaims, "%s is not a finite number", name)
+		case date-v.leeway > at:
+			return 0, refuse(ReasonNotYetValid, "%s is %.0f s ahead, the leeway is %.0f s", name, date-at, v.leeway)
+		}
+	}
+	return expiry, nil
+}
+
+func seconds(t time.Time) float64 { return float64(t.UnixNano()) / 1e9 }
+
+func checkAudience(claims Claims, accepted []string) error {
+	value, present := claims["aud"]
+	if !present {
+		if len(accepted) > 0 {
+			return refuse(ReasonAudience, "aud is missing, expected one of %q", accepted)
+		}
+		return nil
+	}
+	audiences, err := stringOrList(value)
+	if err != nil {
+		return refuse(ReasonAudience, "aud %v", err)
+	}
+	if len(accepted) > 0 && !slices.ContainsFunc(audiences, func(aud string) bool { return slices.Contains(accepted, aud) }) {
+		return refuse(ReasonAudience, "aud is %s, expected one of %q", quoted(strings.Join(audiences, ",")), accepted)
+	}
+	return nil
+}
+
+func stringOrList(value any) ([]string, error) {
+	list, isList := value.(List)
+	if !isList {
+		list = List{value}
+	}
+	texts := make([]string, 0, len(list))
+	for _, element := range list {
+		text, ok := element.(string)
+		if !ok || text == "" {
+			return nil, errors.New("is neither a string nor a list of strings, or one is empty")
+		}
+		texts = append(texts, text)
+	}
+	if len(texts) == 0 {
+		return nil, errors.New("is empty")
+	}
+	return texts, nil
+}
+
+// userID names the user. It also refuses what is no access token by its
+// claims: a `sub` that is no string (RFC 7519 §4.1.2), and a security event or
+// log-out token, which `events` gives away (RFC 8417 §2.2).
+func (v *Verifier) userID(claims Claims) (string, error) {
+	if sub, present := claims["sub"]; present {
+		if _, ok := sub.(string); !ok {
+			return "", refuse(ReasonClaims, "sub is not a string")
+		}
+	}
+	if _, present := claims["events"]; present {
+		return "", refuse(ReasonTokenType, "it holds events, so it is a security event or log-out token")
+	}
+	for _, path := range v.config.UserID {
+		value, _ := claims.Lookup(path)
+		switch value.(type) {
+		case nil, bool, List, Claims:
+			continue
+		}
+		if id := claimText(value); id != "" {
+			return id, nil
+		}
+	}
+	return "", refuse(ReasonUserID, "no claim of %q is a string or number that is not empty", v.config.UserID)
+}
