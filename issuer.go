@@ -185,26 +185,30 @@ func (c *IssuerConfig) localKeys() (*KeySet, error) {
 	return set, nil
 }
 
-// key decodes the secret. Its errors never show it.
+// key resolves the secret. Errors never show it.
 func (c *SecretConfig) key() (*Key, error) {
 	value := caddy.NewReplacer().ReplaceKnown(c.Value, "")
 	if value == "" {
 		return nil, errors.New("it is empty; is the environment variable set, or the file there?")
 	}
+	return decodeSecret(value, c.Encoding)
+}
+
+func decodeSecret(value, encoding string) (*Key, error) {
 	secret := []byte(value)
 	var err error
-	switch c.Encoding {
+	switch encoding {
 	case "":
 	case "hex":
 		secret, err = hex.DecodeString(strings.TrimSpace(value))
 	case "base64":
-		plain := strings.TrimRight(strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimSpace(value)), "=")
-		secret, err = base64.RawStdEncoding.DecodeString(plain)
+		standard := strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimSpace(value))
+		secret, err = base64.RawStdEncoding.DecodeString(strings.TrimRight(standard, "="))
 	default:
-		return nil, fmt.Errorf("encoding %q is not known; it is base64, hex, or none", c.Encoding)
+		return nil, fmt.Errorf("encoding %q is not known; it is base64, hex, or none", encoding)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("it is not %s", c.Encoding)
+		return nil, fmt.Errorf("it is not %s", encoding)
 	}
 	return NewSecretKey(secret)
 }

@@ -1,0 +1,224 @@
+package caddyjwt
+
+import (
+	"bytes"
+	"crypto"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/go-json-experiment/json"
+	"github.com/lestrrat-go/jwx/v2/jwa"
+	"github.com/lestrrat-go/jwx/v2/jwk"
+	"github.com/lestrrat-go/jwx/v2/jws"
+	"github.com/spf13/cobra"
+)
+
+func init() {
+	caddycmd.RegisterCommand(caddycmd.Command{
+		Name:  "jwt",
+		Short: "Works with JSON Web Tokens",
+		CobraFunc: func(cmd *cobra.Command) {
+			cmd.AddCommand(tokenCommand())
+		},
+	})
+}
+
+func tokenCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "token (--secret <source> [--encoding base64|hex] | --key <source>) [--claim <name>=<text>]... [--claim-json <name>=<json>]... [--lifetime <duration>] [--alg <alg>] [--kid <id>] [--typ <typ>]",
+		Short: "Mints a signed token, for tests and for services that sign their own",
+		Long: `
+Mints a JWT and prints it. It is signed with a shared secret or a private key,
+which is read from a source, and never taken from the command line itself:
+
+    -           standard input
+    @<file>     a file
+    env:<NAME>  an environment variable
+
+A private key is PEM (PKCS#8, PKCS#1 or SEC 1) or a JWK. One line end after a
+secret is not part of it.`,
+		Example: `  caddy jwt token --secret env:JWT_SECRET --claim sub=alice --claim scope="read write"
+  caddy jwt token --key @private.pem --claim iss=https://example.com --claim-json 'roles=["admin"]' --lifetime 5m`,
+		Args: cobra.NoArgs,
+	}
+	cmd.Flags().String("secret", "", "Source of the shared secret")
+	cmd.Flags().String("encoding", "", "Encoding of the secret, base64 or hex; its bytes as they are by default")
+	cmd.Flags().String("key", "", "Source of the private key")
+	cmd.Flags().StringArray("claim", nil, "A claim with a text value; may be repeated")
+	cmd.Flags().StringArray("claim-json", nil, "A claim with a JSON value; may be repeated")
+	cmd.Flags().String("lifetime", "1h", "Time until the token expires; 0 for a token that never does")
+	cmd.Flags().String("alg", "", "Algorithm; by default HS256 for a secret, and what the key is made for")
+	cmd.Flags().String("kid", "", "Key ID for the header; that of a JWK by default")
+	cmd.Flags().String("typ", "JWT", "Type for the header, such as at+jwt")
+	cmd.RunE = caddycmd.WrapCommandFuncForCobra(mintToken)
+	return cmd
+}
+
+func mintToken(flags caddycmd.Flags) (int, error) {
+	token, err := newSignedToken(flags)
+	if err != nil {
+		return caddy.ExitCodeFailedStartup, err
+	}
+	fmt.Println(token)
+	return caddy.ExitCodeSuccess, nil
+}
+
+func newSignedToken(flags caddycmd.Flags) (string, error) {
+	signer, err := newSigner(flags)
+	if err != nil {
+		return "", err
+	}
+	claims, err := claimsFromFlags(flags)
+	if err != nil {
+		return "", err
+	}
+	payload, err := json.Marshal(claims, json.Deterministic(true))
+	if err != nil {
+		return "", err
+	}
+	header := jws.NewHeaders()
+	for name, value := range map[string]string{jws.TypeKey: flags.String("typ"), jws.KeyIDKey: signer.id} {
+		if value == "" {
+			continue
+		}
+		if err := header.Set(name, value); err != nil {
+			return "", err
+		}
+	}
+	token, err := jws.Sign(payload, jws.WithKey(jwa.SignatureAlgorithm(signer.algorithm), signer.key, jws.WithProtectedHeaders(header)))
+	return string(token), err
+}
+
+func claimsFromFlags(flags caddycmd.Flags) (map[string]any, error) {
+	lifetime, err := caddy.ParseDuration(flags.String("lifetime"))
+	if err != nil || lifetime < 0 {
+		return nil, fmt.Errorf("--lifetime %q: it is a duration, as in 5m, 1h or 30d, or 0 for no expiry", flags.String("lifetime"))
+	}
+	now := time.Now()
+	claims := map[string]any{"iat": now.Unix()}
+	if lifetime > 0 {
+		claims["exp"] = now.Add(lifetime).Unix()
+	}
+	texts, err := flags.GetStringArray("claim")
+	if err != nil {
+		return nil, err
+	}
+	for _, text := range texts {
+		name, value, found := strings.Cut(text, "=")
+		if !found || name == "" {
+			return nil, fmt.Errorf("--claim %q: it is a name and a text, as in sub=alice", text)
+		}
+		claims[name] = value
+	}
+	values, err := flags.GetStringArray("claim-json")
+	if err != nil {
+		return nil, err
+	}
+	for _, text := range values {
+		name, raw, _ := strings.Cut(text, "=")
+		object, err := parseClaims([]byte(`{"value":` + raw + `}`))
+		if err != nil || name == "" || len(object) != 1 {
+			return nil, fmt.Errorf(`--claim-json %q: it is a name and a JSON value, as in roles=["admin"]`, text)
+		}
+		claims[name] = object["value"]
+	}
+	return claims, nil
+}
+
+type signer struct {
+	key       any
+	id        string
+	algorithm string
+}
+
+func newSigner(flags caddycmd.Flags) (signer, error) {
+	secret, key := flags.String("secret"), flags.String("key")
+	var s signer
+	var algorithms []string
+	switch {
+	case (secret == "") == (key == ""):
+		return s, errors.New("give either --secret or --key: -, @<file> or env:<NAME>")
+	case secret != "":
+		text, err := readSource("--secret", secret)
+		if err != nil {
+			return s, err
+		}
+		verifier, err := decodeSecret(string(text), flags.String("encoding"))
+		if err != nil {
+			return s, fmt.Errorf("--secret: %w", err)
+		}
+		s.key, algorithms = verifier.material, verifier.Algorithms()
+	default:
+		text, err := readSource("--key", key)
+		if err != nil {
+			return s, err
+		}
+		if s, algorithms, err = parsePrivateKey(text); err != nil {
+			return s, fmt.Errorf("--key: %w", err)
+		}
+	}
+	if id := flags.String("kid"); id != "" {
+		s.id = id
+	}
+	s.algorithm = algorithms[0]
+	if wanted := flags.String("alg"); wanted != "" {
+		if !slices.Contains(algorithms, wanted) {
+			return s, fmt.Errorf("--alg %s: this key is for %s", wanted, strings.Join(algorithms, ", "))
+		}
+		s.algorithm = wanted
+	}
+	return s, nil
+}
+
+// readSource reads a secret from where people may keep one.
+func readSource(flag, source string) (text []byte, err error) {
+	switch {
+	case source == "-":
+		text, err = io.ReadAll(io.LimitReader(os.Stdin, maxDocumentBytes))
+	case strings.HasPrefix(source, "@"):
+		text, err = os.ReadFile(source[1:])
+	case strings.HasPrefix(source, "env:"):
+		text = []byte(os.Getenv(source[len("env:"):]))
+	default:
+		return nil, fmt.Errorf("%s takes -, @<file> or env:<NAME>, not the value itself, which others could see in the list of processes", flag)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", flag, err)
+	}
+	text = bytes.TrimSuffix(bytes.TrimSuffix(text, []byte("\n")), []byte("\r"))
+	if len(text) == 0 {
+		return nil, fmt.Errorf("%s: nothing is there", flag)
+	}
+	return text, nil
+}
+
+func parsePrivateKey(text []byte) (signer, []string, error) {
+	isPEM := bytes.Contains(text, []byte("-----BEGIN"))
+	parsed, err := jwk.ParseKey(bytes.TrimSpace(text), jwk.WithPEM(isPEM))
+	if err != nil {
+		return signer{}, nil, errors.New("it is neither a PEM (PKCS#8, PKCS#1, SEC 1; not encrypted) nor a JWK")
+	}
+	s := signer{id: parsed.KeyID()}
+	if err := parsed.Raw(&s.key); err != nil {
+		return s, nil, errors.New("its numbers do not make a key")
+	}
+	private, ok := s.key.(crypto.Signer)
+	if !ok {
+		return s, nil, errors.New("it is not a private key; give a secret as --secret")
+	}
+	algorithms, err := algorithmsFor(private.Public())
+	if own := parsed.Algorithm().String(); err == nil && own != "" {
+		algorithms = slices.DeleteFunc(algorithms, func(name string) bool { return name != own })
+		if len(algorithms) == 0 {
+			err = fmt.Errorf("its alg, %s, is not one for its type", own)
+		}
+	}
+	return s, algorithms, err
+}
