@@ -101,7 +101,6 @@ type Handler struct {
 	cache    *tokenCache
 	sources  tokenSources
 	keySets  []remoteKeys // in use, to be given back in Cleanup
-	now      func() time.Time
 	logger   *zap.Logger
 }
 
@@ -199,7 +198,7 @@ func (h *Handler) credentials(r *http.Request) (raw string, source *TokenSource,
 
 // verify returns what the token says, from the cache if it was seen before.
 func (h *Handler) verify(r *http.Request, raw string) (*Token, *Error) {
-	now := h.now()
+	now := time.Now()
 	if token := h.cache.get(raw, now); token != nil {
 		cacheHits.Inc()
 		return token, nil
@@ -233,9 +232,6 @@ func asRefusal(err error) *Error {
 // Provision sets the handler up: defaults, placeholders, keys.
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
-	if h.now == nil {
-		h.now = time.Now
-	}
 	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
 	}

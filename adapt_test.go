@@ -1,0 +1,112 @@
+package caddyjwt
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+)
+
+var update = flag.Bool("update", false, "rewrite the JSON parts of the adapt tests")
+
+const separator = "\n----------\n"
+
+// adaptEnvironment is what the placeholders of the files read. JWT_UNSET is
+// not here, nor may it be in the environment of the test.
+var adaptEnvironment = map[string]string{
+	"JWT_ISSUER":        "https://tenant.example/",
+	"JWT_AUDIENCE":      "https://api.example",
+	"JWT_ALGORITHM":     "ES256",
+	"JWT_ROLE":          "admin",
+	"JWT_LEEWAY":        "1m",
+	"JWT_SECRET":        "a-secret-from-the-environment-that-has-51-bytes-in-it",
+	"JWT_SECRET_BASE64": "Zm9ydHktZWlnaHQgYnl0ZXMsIGVuY29kZWQgYXMgdGhleSBhcmUgbWFkZSE=",
+	"JWT_KEY_PATH":      "testdata/keys/p256.pub.pem",
+	"JWT_KEYS":          "keys",
+}
+
+// TestAdapt runs the files of testdata/adapt: a Caddyfile, a line of ten
+// dashes, then the JSON it adapts to, or text from the error that it causes.
+// A config that adapts is also provisioned, as `caddy validate` does, because
+// keys and ranges are checked there.
+func TestAdapt(t *testing.T) {
+	for name, value := range adaptEnvironment {
+		t.Setenv(name, value)
+	}
+	pem, err := os.ReadFile("testdata/keys/rsa2048.pub.pem")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("JWT_PUBLIC_KEY", strings.ReplaceAll(string(pem), "\n", `\n`)) // as .env files have it
+
+	files, err := filepath.Glob("testdata/adapt/*.caddyfiletest")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no adapt tests: %v", err)
+	}
+	for _, file := range files {
+		name := strings.TrimSuffix(filepath.Base(file), ".caddyfiletest")
+		t.Run(name, func(t *testing.T) { testAdapt(t, file) })
+	}
+}
+
+func testAdapt(t *testing.T, file string) {
+	content, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	input, expected, found := strings.Cut(string(content), separator)
+	if !found {
+		t.Fatal("the file has no line of ten dashes")
+	}
+	input, expected = input+"\n", strings.TrimSpace(expected)
+	adapted, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(input), nil)
+	if err == nil {
+		err = validate(t, adapted)
+	}
+	if !strings.HasPrefix(expected, "{") && !(*update && expected == "") {
+		switch {
+		case err == nil:
+			t.Errorf("no error; expected:\n%s", expected)
+		case expected == "" || !strings.Contains(err.Error(), expected):
+			t.Errorf("got the error:\n%v\nexpected in it:\n%s", err, expected)
+		}
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, warning := range warnings { // such as that `caddy fmt` would change the file
+		t.Error(warning)
+	}
+	var pretty bytes.Buffer
+	if err := json.Indent(&pretty, adapted, "", "\t"); err != nil {
+		t.Fatal(err)
+	}
+	if pretty.String() == expected {
+		return
+	}
+	if !*update {
+		t.Fatalf("adapted to other JSON than the file has; -update rewrites it, and git diff shows what changed:\n%s", pretty.String())
+	}
+	if err := os.WriteFile(file, []byte(input[:len(input)-1]+separator+pretty.String()+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// validate provisions the config, with a storage of its own so that no key
+// set of another run is found.
+func validate(t *testing.T, adapted []byte) error {
+	var config caddy.Config
+	if err := json.Unmarshal(adapted, &config); err != nil {
+		t.Fatal(err)
+	}
+	config.StorageRaw = caddyconfig.JSONModuleObject(map[string]string{"root": t.TempDir()}, "module", "file_system", nil)
+	return caddy.Validate(&config)
+}

@@ -1,0 +1,290 @@
+package caddyjwt
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/hmac"
+	"crypto/rsa"
+	"crypto/sha256"
+	"fmt"
+	"math/big"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// provisioned is a handler with these options, in no server.
+func provisioned(t testing.TB, options string) *Handler {
+	t.Helper()
+	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
+	t.Cleanup(cancel)
+	h := new(Handler)
+	err := h.UnmarshalCaddyfile(caddyfile.NewTestDispenser("jwt {\n" + options + "\n}"))
+	if err == nil {
+		err = h.Provision(ctx)
+	}
+	if err == nil {
+		err = h.Validate()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// request is as Caddy hands it to a handler.
+func preparedRequest(token string) *http.Request {
+	r := httptest.NewRequest(http.MethodGet, "/api/", nil)
+	r.Header.Set("Authorization", "Bearer "+token)
+	r.Header.Set("User-Agent", "bench")
+	r.Header.Set("Accept", "*/*")
+	return caddyhttp.PrepareRequest(r, caddy.NewReplacer(), nil, nil)
+}
+
+var empty = caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })
+
+// typicalClaims are of the size that identity providers send.
+func typicalClaims(id int) claimsMap {
+	return goodClaims(claimsMap{
+		"sub": fmt.Sprintf("auth0|%024d", id), "aud": []string{"https://api.example.com", "https://issuer.example/userinfo"}, "iat": time.Now().Unix(),
+		"azp": "my_client_id_0123456789", "scope": "openid profile read:todos write:todos", "roles": []string{"admin", "editor"}, "email": "alice@example.com",
+	})
+}
+
+// ratio runs two functions in turn, in many short rounds, and reports the
+// ratio of their times as seen in this one run: machines are noisy.
+func ratio(b *testing.B, limit, ours func()) {
+	b.Helper()
+	const rounds = 50
+	var limitTime, oursTime time.Duration
+	per := max(1, b.N/rounds)
+	b.ResetTimer()
+	for done := 0; done < b.N; done += per {
+		start := time.Now()
+		for range per {
+			limit()
+		}
+		limitTime += time.Since(start)
+		start = time.Now()
+		for range per {
+			ours()
+		}
+		oursTime += time.Since(start)
+	}
+	n := float64((b.N + per - 1) / per * per)
+	b.ReportMetric(float64(limitTime.Nanoseconds())/n, "limit-ns/op")
+	b.ReportMetric(float64(oursTime.Nanoseconds())/n, "ours-ns/op")
+	b.ReportMetric(float64(oursTime)/float64(limitTime), "ratio")
+	b.ReportMetric(float64(oursTime-limitTime)/n, "extra-ns/op")
+	b.ReportMetric(0, "ns/op")
+}
+
+// A handler that is given a token that it saw before, beside an empty one.
+// Both are given a fresh request, whose making is not measured here but by
+// BenchmarkPreparedRequest.
+func BenchmarkAlreadySeen(b *testing.B) {
+	for _, tokens := range []int{1, 10_000} {
+		b.Run(fmt.Sprintf("tokens=%d", tokens), func(b *testing.B) {
+			h := provisioned(b, `secret "`+testSecret+`"`)
+			raw := make([]string, tokens)
+			for i := range raw {
+				raw[i] = sign(b, "HS256", []byte(testSecret), nil, typicalClaims(i))
+				serveOne(b, h, preparedRequest(raw[i]))
+			}
+			w := httptest.NewRecorder()
+			var spent time.Duration
+			var allocs uint64
+			b.ResetTimer()
+			const batch = 512
+			requests := make([]*http.Request, batch)
+			for done := 0; done < b.N; done += batch {
+				for i := range requests {
+					requests[i] = preparedRequest(raw[(done+i)*7919%tokens])
+				}
+				before := mallocs()
+				start := time.Now()
+				for _, r := range requests {
+					if err := h.ServeHTTP(w, r, empty); err != nil {
+						b.Fatal(err)
+					}
+				}
+				spent += time.Since(start)
+				allocs += mallocs() - before
+			}
+			n := float64((b.N + batch - 1) / batch * batch)
+			b.ReportMetric(float64(spent.Nanoseconds())/n, "handler-ns/op")
+			b.ReportMetric(float64(allocs)/n, "handler-allocs/op")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
+func mallocs() uint64 {
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	return stats.Mallocs
+}
+
+func serveOne(b *testing.B, h *Handler, r *http.Request) {
+	b.Helper()
+	w := httptest.NewRecorder()
+	if err := h.ServeHTTP(w, r, empty); err != nil || w.Code != 200 {
+		b.Fatal(err, w.Code, w.Body)
+	}
+}
+
+// A token seen for the first time, beside the bare verification of its
+// signature by the standard library.
+func BenchmarkFirstSight(b *testing.B) {
+	keys := testKeys()
+	for _, c := range []struct {
+		algorithm string
+		key       any
+		option    string
+		raw       func(input, signature []byte) bool
+	}{
+		{"RS256", keys.rsa, "public_key `" + publicPEM(b, keys.rsa) + "`", func(input, signature []byte) bool {
+			hash := sha256.Sum256(input)
+			return rsa.VerifyPKCS1v15(&keys.rsa.PublicKey, crypto.SHA256, hash[:], signature) == nil
+		}},
+		{"ES256", keys.p256, "public_key `" + publicPEM(b, keys.p256) + "`", func(input, signature []byte) bool {
+			hash := sha256.Sum256(input)
+			return ecdsa.Verify(&keys.p256.PublicKey, hash[:], new(big.Int).SetBytes(signature[:32]), new(big.Int).SetBytes(signature[32:]))
+		}},
+		{"EdDSA", keys.ed25519, "public_key `" + publicPEM(b, keys.ed25519) + "`", func(input, signature []byte) bool {
+			return ed25519.Verify(keys.ed25519.Public().(ed25519.PublicKey), input, signature)
+		}},
+		{"HS256", []byte(testSecret), `secret "` + testSecret + `"`, func(input, signature []byte) bool {
+			mac := hmac.New(sha256.New, []byte(testSecret))
+			mac.Write(input)
+			return hmac.Equal(mac.Sum(nil), signature)
+		}},
+	} {
+		b.Run(c.algorithm, func(b *testing.B) {
+			h := provisioned(b, c.option+"\n cache off\n issuer https://issuer.example")
+			token := sign(b, c.algorithm, c.key, claimsMap{"kid": "key-2026-01"}, typicalClaims(1))
+			parts, err := splitCompact(token)
+			if err != nil {
+				b.Fatal(err)
+			}
+			r := preparedRequest(token)
+			ratio(b, func() {
+				if !c.raw(parts.signingInput, parts.signature) {
+					b.Fatal("raw verification fails")
+				}
+			}, func() {
+				if _, refusal := h.verify(r, token); refusal != nil {
+					b.Fatal(refusal)
+				}
+			})
+		})
+		b.Run(c.algorithm+"/refused", func(b *testing.B) {
+			h := provisioned(b, c.option)
+			token := sign(b, c.algorithm, c.key, claimsMap{"kid": "key-2026-01"}, typicalClaims(1))
+			input, _, _ := splitSignature(token)
+			other := sign(b, c.algorithm, c.key, claimsMap{"kid": "key-2026-01"}, typicalClaims(2))
+			_, signature, _ := splitSignature(other)
+			parts, err := splitCompact(input + "." + signature)
+			if err != nil {
+				b.Fatal(err)
+			}
+			r := preparedRequest(token)
+			ratio(b, func() {
+				if c.raw(parts.signingInput, parts.signature) {
+					b.Fatal("raw verification succeeds")
+				}
+			}, func() {
+				if _, refusal := h.verify(r, input+"."+signature); refusal == nil {
+					b.Fatal("accepted")
+				}
+			})
+		})
+	}
+}
+
+func splitSignature(token string) (input, signature string, ok bool) {
+	for i := len(token) - 1; i >= 0; i-- {
+		if token[i] == '.' {
+			return token[:i], token[i+1:], true
+		}
+	}
+	return "", "", false
+}
+
+// The cost of a request does not grow with the issuers, nor with the keys of
+// a set: the last of many, beside a lone one.
+func BenchmarkFlat(b *testing.B) {
+	keys := testKeys()
+	one := sign(b, "ES256", keys.p256, claimsMap{"kid": "0"}, typicalClaims(1))
+	verifier := func(issuers, keysEach int) *Verifier {
+		var config VerifierConfig
+		for i := range issuers {
+			var all []*Key
+			for id := range keysEach {
+				key, err := newKey(fmt.Sprint(id), &keys.p256.PublicKey, []string{"ES256"})
+				if err != nil {
+					b.Fatal(err)
+				}
+				all = append(all, key)
+			}
+			set, err := NewKeySet(all...)
+			if err != nil {
+				b.Fatal(err)
+			}
+			name := "https://issuer.example"
+			if i > 0 {
+				name += fmt.Sprint(i)
+			}
+			config.Issuers = append(config.Issuers, Issuer{Name: name, Keys: []KeySource{set}, Algorithms: []string{"ES256"}})
+		}
+		v, err := NewVerifier(config)
+		if err != nil {
+			b.Fatal(err)
+		}
+		return v
+	}
+	lone := verifier(1, 1)
+	verify := func(v *Verifier) func() {
+		return func() {
+			if _, err := v.Verify(context.Background(), one, time.Now()); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	b.Run("issuers=64", func(b *testing.B) { ratio(b, verify(lone), verify(verifier(64, 1))) })
+	b.Run("keys=1000", func(b *testing.B) { ratio(b, verify(lone), verify(verifier(1, 1000))) })
+}
+
+// What the cache holds of 10,000 tokens, token text included.
+func BenchmarkCacheMemory(b *testing.B) {
+	for b.Loop() {
+		h := provisioned(b, `secret "`+testSecret+`"`)
+		raw := make([]string, defaultCacheEntries)
+		for i := range raw {
+			raw[i] = sign(b, "HS256", []byte(testSecret), nil, typicalClaims(i))
+		}
+		r := preparedRequest("")
+		runtime.GC()
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		for _, token := range raw {
+			if _, refusal := h.verify(r, string([]byte(token))); refusal != nil { // a copy, as each request brings its own
+				b.Fatal(refusal)
+			}
+		}
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/(1<<20), "MiB/10000-tokens")
+		b.ReportMetric(float64(len(raw[0])), "token-bytes")
+		runtime.KeepAlive(h)
+		runtime.KeepAlive(raw)
+	}
+}

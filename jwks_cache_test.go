@@ -1,0 +1,389 @@
+package caddyjwt
+
+import (
+	"encoding/pem"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// jwksSite is protected by the provider's key set.
+func jwksSite(t testing.TB, p *identityProvider, options string) *site {
+	t.Helper()
+	return serve(t, jwksBody(p, options))
+}
+
+func jwksBody(p *identityProvider, options string) string {
+	return "jwt /api/* {\n issuer https://issuer.example\n jwks " + p.URL + "/jwks {\n" + options + "\n}\n}\n metrics /metrics\n respond /api/* ok"
+}
+
+// rs is a token by one of the RSA test keys.
+func rs(t testing.TB, key any, id string) string {
+	t.Helper()
+	return sign(t, "RS256", key, claimsMap{"kid": id}, goodClaims(nil))
+}
+
+func TestDiscovery(t *testing.T) {
+	keys := testKeys()
+	p := newIdentityProvider(t, publicJWK(t, keys.rsa, claimsMap{"kid": "a"}))
+	s := serve(t, "jwt {\n issuer "+p.URL+"\n}\n respond ok")
+	s.mustAnswer(200, s.bearer("/", sign(t, "RS256", keys.rsa, claimsMap{"kid": "a"}, goodClaims(claimsMap{"iss": p.URL}))), "found by discovery")
+
+	s = serve(t, "jwt {\n issuer "+p.URL+"/\n}\n respond ok")
+	got := s.bearer("/", sign(t, "RS256", keys.rsa, claimsMap{"kid": "a"}, goodClaims(claimsMap{"iss": p.URL + "/"})))
+	s.mustAnswer(503, got, "the document names another issuer")
+	if !strings.Contains(s.log(), "with or without the slash at its end") {
+		t.Errorf("the log does not say what is wrong:\n%s", s.log())
+	}
+}
+
+func TestUnknownKeyIsFetchedAtOnce(t *testing.T) {
+	keys := testKeys()
+	p := newIdentityProvider(t, publicJWK(t, keys.rsa, claimsMap{"kid": "a"}))
+	s := jwksSite(t, p, "")
+	s.mustAnswer(200, s.bearer("/api/", rs(t, keys.rsa, "a")), "control")
+	p.setKeys(publicJWK(t, keys.rsa, claimsMap{"kid": "a"}), publicJWK(t, keys.strangerRSA, claimsMap{"kid": "b"}))
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() {
+			s.mustAnswer(200, s.bearer("/api/", rs(t, keys.strangerRSA, "b")), "the request that met the new key")
+		})
+	}
+	all.Wait()
+	if got := p.fetches.Load(); got != 2 {
+		t.Errorf("%d fetches, expected 2: the first, and one for the new key", got)
+	}
+}
+
+func TestKeysWithoutID(t *testing.T) {
+	keys := testKeys()
+	p := newIdentityProvider(t, publicJWK(t, keys.rsa, nil), publicJWK(t, keys.p256, nil))
+	s := jwksSite(t, p, "")
+	s.mustAnswer(200, s.bearer("/api/", sign(t, "RS256", keys.rsa, nil, goodClaims(nil))), "one RSA key, no kid on either side")
+	s.mustAnswer(200, s.bearer("/api/", sign(t, "ES256", keys.p256, claimsMap{"kid": "x"}, goodClaims(nil))), "one EC key without kid")
+	p.setKeys(publicJWK(t, keys.rsa, nil), publicJWK(t, keys.strangerRSA, nil))
+	s = jwksSite(t, p, "refresh 9m")
+	s.mustAnswer(401, s.bearer("/api/", sign(t, "RS256", keys.rsa, nil, goodClaims(nil))), "two keys, and nothing tells which")
+}
+
+func TestThreatRandomKeyIDFlood(t *testing.T) {
+	keys := testKeys()
+	p := newIdentityProvider(t, publicJWK(t, keys.rsa, claimsMap{"kid": "good"}))
+	s := jwksSite(t, p, "cooldown 1h")
+	good := rs(t, keys.rsa, "good")
+	s.mustAnswer(200, s.bearer("/api/", good), "control")
+	tokens := 2000
+	if *full {
+		tokens = 100_000
+	}
+	var all sync.WaitGroup
+	for worker := range 8 {
+		all.Go(func() {
+			for i := worker; i < tokens; i += 8 {
+				header := `{"alg":"RS256","kid":"random-` + strconv.Itoa(i) + `"}`
+				token := encode(header) + "." + encode(mustJSON(t, goodClaims(nil))) + "." + strings.Repeat("A", 342)
+				if got := s.bearer("/api/", token); got.status != 401 {
+					t.Errorf("status %d", got.status)
+				}
+				if i%50 == 0 {
+					s.mustAnswer(200, s.bearer("/api/", good), "good traffic")
+				}
+			}
+		})
+	}
+	all.Wait()
+	if got := p.fetches.Load(); got > 2 {
+		t.Errorf("%d fetches within one cooldown, expected the first and one more", got)
+	}
+}
+
+// badAnswers are what a key set URL may come to answer; none may replace a
+// good set, or crash.
+func badAnswers(t testing.TB, p *identityProvider, elsewhere string) map[string]http.HandlerFunc {
+	text := func(status int, body string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(status)
+			_, _ = w.Write([]byte(body))
+		}
+	}
+	stranger := mustJSON(t, claimsMap{"keys": []any{publicJWK(t, testKeys().strangerRSA, claimsMap{"kid": "a"})}})
+	return map[string]http.HandlerFunc{
+		"500":                      text(500, stranger),
+		"404":                      text(404, stranger),
+		"204":                      text(204, ""),
+		"HTML":                     text(200, "<html>log in, please</html>"),
+		"empty":                    text(200, ""),
+		"null":                     text(200, "null"),
+		"a list":                   text(200, "[]"),
+		"no keys":                  text(200, `{"keys":[]}`),
+		"keys is no list":          text(200, `{"keys":{}}`),
+		"only bad keys":            text(200, `{"keys":[{"kty":"RSA","kid":"a","n":"AQ","e":"AQAB"}]}`),
+		"truncated":                text(200, stranger[:len(stranger)/2]),
+		"a name twice":             text(200, `{"keys":[],`+stranger[1:]),
+		"2 MiB":                    text(200, `{"pad":"`+strings.Repeat("p", 2<<20)+`",`+stranger[1:]),
+		"redirect to another host": http.RedirectHandler(elsewhere+"/jwks", http.StatusFound).ServeHTTP,
+		"redirect for ever": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, p.URL+"/jwks?again", http.StatusFound)
+		},
+		"slow": func(w http.ResponseWriter, r *http.Request) {
+			select {
+			case <-r.Context().Done():
+			case <-time.After(30 * time.Second):
+			}
+		},
+		"drip": func(w http.ResponseWriter, r *http.Request) {
+			for r.Context().Err() == nil {
+				_, _ = w.Write([]byte(" "))
+				w.(http.Flusher).Flush()
+				time.Sleep(20 * time.Millisecond)
+			}
+		},
+		"closed": func(w http.ResponseWriter, _ *http.Request) { panic(http.ErrAbortHandler) },
+	}
+}
+
+func TestThreatBadKeySets(t *testing.T) {
+	keys := testKeys()
+	elsewhere := newIdentityProvider(t, publicJWK(t, keys.strangerRSA, claimsMap{"kid": "a"}))
+	p := newIdentityProvider(t)
+	for name, bad := range badAnswers(t, p, elsewhere.URL) {
+		t.Run(name, func(t *testing.T) {
+			good := rs(t, keys.rsa, "a")
+			p.setHandler(bad)
+			s := jwksSite(t, p, "refresh 100ms\n cooldown 100ms\n timeout 200ms")
+			got := s.bearer("/api/", good)
+			s.mustAnswer(503, got, "no key was ever had")
+			if seconds, err := strconv.Atoi(got.header.Get("Retry-After")); err != nil || seconds < 1 {
+				t.Errorf("Retry-After %q", got.header.Get("Retry-After"))
+			}
+			p.setKeys(publicJWK(t, keys.rsa, claimsMap{"kid": "a"}))
+			eventually(t, "control: it recovers by itself", func() bool { return s.bearer("/api/", good).status == 200 })
+
+			p.setHandler(bad)
+			before := p.fetches.Load()
+			eventually(t, "it is fetched twice more", func() bool { return p.fetches.Load() >= before+3 })
+			s.mustAnswer(200, s.bearer("/api/", good), "the last good set is kept")
+			s.mustAnswer(401, s.bearer("/api/", rs(t, keys.strangerRSA, "a")), "a key of the bad answer")
+		})
+	}
+	if got := elsewhere.fetches.Load(); got != 0 {
+		t.Errorf("%d fetches from the host that was redirected to", got)
+	}
+	t.Run("control: redirect on the same host", func(t *testing.T) {
+		p.setHandler(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.RawQuery == "" {
+				http.Redirect(w, r, "/jwks?moved", http.StatusFound)
+				return
+			}
+			fmt.Fprint(w, mustJSON(t, claimsMap{"keys": []any{publicJWK(t, keys.rsa, claimsMap{"kid": "a"})}}))
+		})
+		s := jwksSite(t, p, "refresh 8m")
+		s.mustAnswer(200, s.bearer("/api/", rs(t, keys.rsa, "a")), "redirected")
+	})
+}
+
+func TestThreatWithdrawnKey(t *testing.T) {
+	keys := testKeys()
+	a, b := publicJWK(t, keys.rsa, claimsMap{"kid": "a"}), publicJWK(t, keys.p256, claimsMap{"kid": "b"})
+	p := newIdentityProvider(t, a, b)
+	s := jwksSite(t, p, "refresh 200ms")
+	withdrawn := rs(t, keys.rsa, "a")
+	kept := sign(t, "ES256", keys.p256, claimsMap{"kid": "b"}, goodClaims(nil))
+	for range 3 { // remembered
+		s.mustAnswer(200, s.bearer("/api/", withdrawn), "control")
+		s.mustAnswer(200, s.bearer("/api/", kept), "control")
+	}
+	p.setKeys(b)
+	before := p.fetches.Load()
+	eventually(t, "the withdrawn key is refused", func() bool { return s.bearer("/api/", withdrawn).status == 401 })
+	if after := p.fetches.Load(); after > before+2 {
+		t.Errorf("refused after %d refreshes, expected one", after-before)
+	}
+	s.mustAnswer(200, s.bearer("/api/", kept), "control: the other key is not")
+}
+
+func TestKeysStaleAfterMaxStale(t *testing.T) {
+	keys := testKeys()
+	p := newIdentityProvider(t, publicJWK(t, keys.rsa, claimsMap{"kid": "a"}))
+	s := jwksSite(t, p, "refresh 100ms\n max_stale 1s\n cooldown 100ms")
+	token := rs(t, keys.rsa, "a")
+	s.mustAnswer(200, s.bearer("/api/", token), "control")
+	p.setAnswer(500, "")
+	eventually(t, "tokens, remembered ones too, are refused after max_stale", func() bool { return s.bearer("/api/", token).status == 401 })
+	if challenge := s.bearer("/api/", token).header.Get("WWW-Authenticate"); !strings.Contains(challenge, "out of date") {
+		t.Errorf("challenge %q", challenge)
+	}
+	p.setKeys(publicJWK(t, keys.rsa, claimsMap{"kid": "a"}))
+	eventually(t, "it recovers by itself", func() bool { return s.bearer("/api/", token).status == 200 })
+}
+
+func TestKeySetOutlivesReloads(t *testing.T) {
+	keys := testKeys()
+	p := newIdentityProvider(t, publicJWK(t, keys.rsa, claimsMap{"kid": "a"}))
+	s := jwksSite(t, p, "")
+	token := rs(t, keys.rsa, "a")
+	for range 5 {
+		s.mustAnswer(200, s.bearer("/api/", token), "over reloads")
+		s.load(jwksBody(p, ""), tempDir(t))
+	}
+	if got := p.fetches.Load(); got != 1 {
+		t.Errorf("%d fetches over 5 reloads, expected 1", got)
+	}
+	s.load(jwksBody(p, "refresh 9m"), tempDir(t))
+	s.mustAnswer(200, s.bearer("/api/", token), "with other settings")
+	if got := p.fetches.Load(); got != 2 {
+		t.Errorf("%d fetches, expected one more for other settings", got)
+	}
+	s.load("respond ok", tempDir(t))
+	keySets.Range(func(key, _ any) bool {
+		t.Errorf("key set %v is still there, and nothing uses it", key)
+		return true
+	})
+}
+
+func TestKeySetIsStored(t *testing.T) {
+	keys := testKeys()
+	storage := tempDir(t)
+	p := newIdentityProvider(t, publicJWK(t, keys.rsa, claimsMap{"kid": "a"}))
+	s := serve(t, "respond ok")
+	token := rs(t, keys.rsa, "a")
+	s.load(jwksBody(p, "max_stale 1h"), storage)
+	s.mustAnswer(200, s.bearer("/api/", token), "control")
+	eventually(t, "it is stored", func() bool { return len(storedFiles(t, storage)) == 1 })
+	p.setAnswer(500, "down")
+
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	s.load(jwksBody(p, "max_stale 1h"), storage)
+	s.mustAnswer(200, s.bearer("/api/", token), "after a restart, with the provider down")
+
+	file := storedFiles(t, storage)[0]
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, damaged := range map[string]string{
+		"beyond max_stale": strings.Replace(string(text), `"fetched_at":"20`, `"fetched_at":"19`, 1),
+		"from the future":  strings.Replace(string(text), `"fetched_at":"20`, `"fetched_at":"29`, 1),
+		"damaged":          string(text[:len(text)/2]),
+		"another URL's":    strings.Replace(string(text), p.URL, "https://other.example", 1),
+	} {
+		if damaged == string(text) {
+			t.Fatalf("%s: nothing was changed in %s", name, text)
+		}
+		if err := os.WriteFile(file, []byte(damaged), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s.load("respond ok", storage)
+		s.load(jwksBody(p, "max_stale 1h"), storage)
+		s.mustAnswer(503, s.bearer("/api/", token), "a stored set "+name)
+	}
+}
+
+func storedFiles(t *testing.T, storage string) []string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(storage, "jwt", "key_sets", "*.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+// The identity provider is a site of the Caddy that verifies its tokens.
+func TestProviderBehindTheSameCaddy(t *testing.T) {
+	keys := testKeys()
+	address := freeAddress(t)
+	s := serve(t, "respond ok")
+	root := tempDir(t)
+	for name, text := range map[string]string{
+		".well-known/openid-configuration": `{"issuer":"http://` + address + `","jwks_uri":"http://` + address + `/jwks.json"}`,
+		"jwks.json":                        mustJSON(t, claimsMap{"keys": []any{publicJWK(t, keys.rsa, claimsMap{"kid": "a"})}}),
+	} {
+		path := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.load(`
+		jwt {
+			issuer http://`+address+`
+		}
+		respond ok
+	}
+	http://`+address+` {
+		root `+root+`
+		file_server`, tempDir(t))
+	token := sign(t, "RS256", keys.rsa, claimsMap{"kid": "a"}, goodClaims(claimsMap{"iss": "http://" + address}))
+	eventually(t, "the site behind the same Caddy is asked", func() bool { return s.bearer("/", token).status == 200 })
+}
+
+func TestPrivateCA(t *testing.T) {
+	keys := testKeys()
+	set := mustJSON(t, claimsMap{"keys": []any{publicJWK(t, keys.rsa, claimsMap{"kid": "a"})}})
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, set) }))
+	t.Cleanup(server.Close)
+	file := filepath.Join(tempDir(t), "ca.pem")
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	body := "jwt {\n issuer https://issuer.example\n jwks " + server.URL + " {\n %s\n}\n}\n respond ok"
+	s := serve(t, fmt.Sprintf(body, "trusted_ca_certs "+file))
+	s.mustAnswer(200, s.bearer("/", rs(t, keys.rsa, "a")), "trusted by file")
+	s = serve(t, fmt.Sprintf(body, ""))
+	s.mustAnswer(503, s.bearer("/", rs(t, keys.rsa, "a")), "not trusted by the system")
+}
+
+func TestMetrics(t *testing.T) {
+	keys := testKeys()
+	p := newIdentityProvider(t, publicJWK(t, keys.rsa, claimsMap{"kid": "a"}))
+	s := jwksSite(t, p, "")
+	token := rs(t, keys.rsa, "a")
+	for range 3 {
+		s.mustAnswer(200, s.bearer("/api/", token), "control")
+	}
+	s.mustAnswer(401, s.bearer("/api/", token+"x"), "refused")
+	text := s.get("/metrics").body
+	for _, series := range []string{
+		`caddy_jwt_decisions_total{reason="valid_token",result="allowed"}`,
+		`caddy_jwt_decisions_total{reason="signature",result="refused"}`,
+		`caddy_jwt_decisions_total{reason="expired",result="refused"}`,
+		`caddy_jwt_cache_lookups_total{result="hit"}`,
+		`caddy_jwt_cache_lookups_total{result="miss"}`,
+		`caddy_jwt_key_set_fetches_total{key_set="` + p.URL + `/jwks",result="ok"} 1`,
+		`caddy_jwt_key_set_fetches_total{key_set="` + p.URL + `/jwks",result="error"} 0`,
+		`caddy_jwt_key_set_age_seconds{key_set="` + p.URL + `/jwks"}`,
+		`caddy_jwt_key_set_keys{key_set="` + p.URL + `/jwks"} 1`,
+	} {
+		if !strings.Contains(text, series) {
+			t.Errorf("no series %s", series)
+		}
+	}
+	if t.Failed() {
+		t.Log(text)
+	}
+}
+
+func TestWrongAlgorithmCausesNoFetch(t *testing.T) {
+	keys := testKeys()
+	p := newIdentityProvider(t, publicJWK(t, keys.rsa, claimsMap{"kid": "a"}))
+	s := jwksSite(t, p, "")
+	s.mustAnswer(200, s.bearer("/api/", rs(t, keys.rsa, "a")), "control")
+	s.mustAnswer(401, s.bearer("/api/", sign(t, "HS256", []byte(testSecret), claimsMap{"kid": "new"}, goodClaims(nil))), "HS256")
+	s.mustAnswer(401, s.bearer("/api/", sign(t, "RS256", keys.rsa, claimsMap{"kid": "new"}, goodClaims(claimsMap{"iss": "https://other.example"}))), "another issuer")
+	if got := p.fetches.Load(); got != 1 {
+		t.Errorf("%d fetches, expected none but the first", got)
+	}
+}

@@ -1,0 +1,273 @@
+package caddyjwt
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// The scenarios run for a moment by default, and for minutes with -full. They
+// assert decisions; times are only logged.
+
+// length is how long a scenario runs, or how often it does a thing.
+func length[T any](short, long T) T {
+	if *full {
+		return long
+	}
+	return short
+}
+
+// load sends labelled requests at a steady rate until stopped, and counts the
+// answers that are not what the label says.
+type load struct {
+	site   *site
+	stop   chan struct{}
+	done   sync.WaitGroup
+	mu     sync.Mutex
+	wrong  map[string]int
+	counts map[int]int
+	took   []time.Duration
+}
+
+type labelled struct {
+	name   string
+	token  string
+	status int
+}
+
+func startLoad(s *site, perSecond int, requests ...labelled) *load {
+	l := &load{site: s, stop: make(chan struct{}), wrong: make(map[string]int), counts: make(map[int]int)}
+	const workers = 8
+	for worker := range workers {
+		l.done.Go(func() {
+			ticker := time.NewTicker(workers * time.Second / time.Duration(perSecond))
+			defer ticker.Stop()
+			for i := worker; ; i++ {
+				select {
+				case <-l.stop:
+					return
+				case <-ticker.C:
+					l.send(requests[i%len(requests)])
+				}
+			}
+		})
+	}
+	return l
+}
+
+var loadClient = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}}
+
+func (l *load) send(request labelled) {
+	r, err := http.NewRequest(http.MethodGet, l.site.url+"/api/", nil)
+	if err != nil {
+		panic(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+request.token)
+	start := time.Now()
+	response, err := loadClient.Do(r)
+	took := time.Since(start)
+	status := 0
+	if err == nil {
+		status = response.StatusCode
+		_ = response.Body.Close()
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.counts[status]++
+	if request.status == 200 {
+		l.took = append(l.took, took)
+	}
+	if status != request.status {
+		l.wrong[fmt.Sprintf("%s: status %d instead of %d, %v", request.name, status, request.status, err)]++
+	}
+}
+
+// finish ends the load and fails the test for each wrong decision.
+func (l *load) finish(t *testing.T) {
+	t.Helper()
+	close(l.stop)
+	l.done.Wait()
+	for wrong, times := range l.wrong {
+		t.Errorf("%d × %s", times, wrong)
+	}
+	slices.Sort(l.took)
+	if n := len(l.took); n > 0 {
+		t.Logf("answers %v; requests with a good token: median %s, p99 %s", l.counts, l.took[n/2], l.took[n*99/100])
+	}
+}
+
+// A key set server that works, fails and lies in turn: no wrong decision.
+func TestScenarioKeySetChaos(t *testing.T) {
+	keys := testKeys()
+	good := publicJWK(t, keys.rsa, claimsMap{"kid": "a"})
+	elsewhere := newIdentityProvider(t, publicJWK(t, keys.strangerRSA, claimsMap{"kid": "a"}))
+	p := newIdentityProvider(t, good)
+	s := jwksSite(t, p, "refresh 200ms\n cooldown 200ms\n timeout 500ms")
+	s.mustAnswer(200, s.bearer("/api/", rs(t, keys.rsa, "a")), "control")
+	for _, phase := range []string{"quiet", "chaos"} {
+		l := startLoad(s, 500,
+			labelled{"known key", rs(t, keys.rsa, "a"), 200},
+			labelled{"stranger's key", rs(t, keys.strangerRSA, "a"), 401},
+			labelled{"expired", sign(t, "RS256", keys.rsa, claimsMap{"kid": "a"}, goodClaims(claimsMap{"exp": 1})), 401})
+		end := time.Now().Add(length(2*time.Second, 2*time.Minute))
+		for phase == "quiet" && time.Now().Before(end) {
+			time.Sleep(100 * time.Millisecond)
+		}
+		for time.Now().Before(end) {
+			for _, bad := range badAnswers(t, p, elsewhere.URL) {
+				p.setHandler(bad)
+				time.Sleep(length(100*time.Millisecond, 2*time.Second))
+			}
+			p.setKeys(good)
+			time.Sleep(length(100*time.Millisecond, 2*time.Second))
+		}
+		t.Log(phase)
+		l.finish(t)
+	}
+}
+
+// A new key at each step, the old one kept for one more: nobody is refused.
+func TestScenarioRotation(t *testing.T) {
+	keys := testKeys()
+	a, b := publicJWK(t, keys.rsa, claimsMap{"kid": "0"}), publicJWK(t, keys.strangerRSA, claimsMap{"kid": "1"})
+	p := newIdentityProvider(t, a, b)
+	step := length(300*time.Millisecond, 5*time.Second)
+	s := jwksSite(t, p, "cooldown 100ms\n refresh "+step.String())
+	current := keys.rsa
+	next := keys.strangerRSA
+	for i := range 8 {
+		// The token of the newest key is asked for right after its key is
+		// published, mostly before any refresh.
+		l := startLoad(s, 200, labelled{"older key " + strconv.Itoa(i), rs(t, current, strconv.Itoa(i)), 200}, labelled{"newer key " + strconv.Itoa(i+1), rs(t, next, strconv.Itoa(i+1)), 200})
+		time.Sleep(step)
+		l.finish(t)
+		current, next = next, current
+		p.setKeys(publicJWK(t, current, claimsMap{"kid": strconv.Itoa(i + 1)}), publicJWK(t, next, claimsMap{"kid": strconv.Itoa(i + 2)}))
+	}
+	last := rs(t, next, "9")
+	s.mustAnswer(200, s.bearer("/api/", last), "control")
+	p.setKeys(publicJWK(t, current, claimsMap{"kid": "8"}))
+	before := p.fetches.Load()
+	eventually(t, "the withdrawn key is refused", func() bool { return s.bearer("/api/", last).status == 401 })
+	if after := p.fetches.Load(); after > before+2 {
+		t.Errorf("refused after %d refreshes", after-before)
+	}
+}
+
+// Caddy starts while the identity provider is down.
+func TestScenarioColdStart(t *testing.T) {
+	keys := testKeys()
+	p := newIdentityProvider(t, publicJWK(t, keys.rsa, claimsMap{"kid": "a"}))
+	p.setAnswer(503, "not yet")
+	storage, token := tempDir(t), rs(t, keys.rsa, "a")
+	s := serve(t, "respond ok")
+	s.load(jwksBody(p, "cooldown 200ms"), storage)
+	l := startLoad(s, 100, labelled{"before the provider is up", token, 503}, labelled{"not ours", "x", 401})
+	time.Sleep(length(500*time.Millisecond, 20*time.Second))
+	l.finish(t)
+	p.setKeys(publicJWK(t, keys.rsa, claimsMap{"kid": "a"}))
+	eventually(t, "it recovers by itself", func() bool { return s.bearer("/api/", token).status == 200 })
+	eventually(t, "the set is stored", func() bool { return len(storedFiles(t, storage)) == 1 })
+	p.setAnswer(503, "down again")
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	s.load(jwksBody(p, "cooldown 200ms"), storage)
+	l = startLoad(s, 200, labelled{"with a stored set", token, 200})
+	time.Sleep(length(500*time.Millisecond, 20*time.Second))
+	l.finish(t)
+}
+
+// Config reloads under load: no wrong answer, no fetch, nothing left behind.
+func TestScenarioReloads(t *testing.T) {
+	keys := testKeys()
+	p := newIdentityProvider(t, publicJWK(t, keys.rsa, claimsMap{"kid": "a"}))
+	s := jwksSite(t, p, "")
+	token, storage := rs(t, keys.rsa, "a"), tempDir(t)
+	s.mustAnswer(200, s.bearer("/api/", token), "control")
+	reload := func(times int) {
+		for range times {
+			s.load(jwksBody(p, "")+"\n# "+time.Now().String(), storage)
+		}
+	}
+	reload(5)
+	goroutines, files := settled(t, runtime.NumGoroutine), settled(t, openFiles)
+	l := startLoad(s, 500, labelled{"good", token, 200}, labelled{"bad", token + "x", 401})
+	reload(length(20, 200))
+	l.finish(t)
+	loadClient.CloseIdleConnections()
+	eventually(t, fmt.Sprintf("goroutines are back at %d", goroutines), func() bool { return runtime.NumGoroutine() <= goroutines+4 })
+	eventually(t, fmt.Sprintf("open files are back at %d", files), func() bool { return openFiles() <= files+4 })
+	if got := p.fetches.Load(); got != 1 {
+		t.Errorf("%d fetches, expected none by a reload", got)
+	}
+}
+
+// settled is a count that did not change over a while.
+func settled(t *testing.T, count func() int) int {
+	t.Helper()
+	last, since := -1, time.Now()
+	eventually(t, "a count settles", func() bool {
+		if now := count(); now != last {
+			last, since = now, time.Now()
+		}
+		return time.Since(since) > 300*time.Millisecond
+	})
+	return last
+}
+
+func openFiles() int {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if errors.Is(err, os.ErrNotExist) {
+		return 0 // not Linux
+	}
+	return len(entries)
+}
+
+// Unique good tokens, then bad ones: the cache stays at its size, and no bad
+// one enters it.
+func TestScenarioCacheFlood(t *testing.T) {
+	const entries = 1000
+	handler := provisioned(t, "secret \""+testSecret+"\"\n cache "+strconv.Itoa(entries))
+	tokens := length(20_000, 2_000_000)
+	var refused atomic.Int64
+	var all sync.WaitGroup
+	for worker := range 8 {
+		all.Go(func() {
+			for i := worker; i < tokens; i += 8 {
+				secret, claims := testSecret, goodClaims(claimsMap{"n": i})
+				if i%2 == 0 {
+					secret, claims["sub"] = "another"+testSecret, "mallory"
+				}
+				raw := sign(t, "HS256", []byte(secret), nil, claims)
+				request, _ := http.NewRequest(http.MethodGet, "/", nil)
+				if _, refusal := handler.verify(request, raw); refusal != nil {
+					refused.Add(1)
+				}
+			}
+		})
+	}
+	all.Wait()
+	if got := refused.Load(); got != int64(tokens/2) {
+		t.Errorf("%d refused of %d bad ones", got, tokens/2)
+	}
+	handler.cache.tokens.CleanUp()
+	if got := handler.cache.tokens.EstimatedSize(); got > entries {
+		t.Errorf("%d entries, the cache is for %d", got, entries)
+	}
+	for _, token := range handler.cache.tokens.All() {
+		if token.UserID == "mallory" {
+			t.Error("a bad token is remembered")
+		}
+	}
+}

@@ -1,0 +1,716 @@
+package caddyjwt
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/base64"
+	"fmt"
+	"math/big"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/lestrrat-go/jwx/v2/jwa"
+	"github.com/lestrrat-go/jwx/v2/jwe"
+)
+
+// The tests of this file are the classes of attack on a verifier of JWTs, each
+// against a real Caddy, and each with a positive control beside it: what
+// differs from it in nothing but the attack is accepted.
+
+// keySite is protected by an issuer with one key of each kind: each under its
+// own path, by which the test chooses it.
+func keySite(t testing.TB) *site {
+	t.Helper()
+	keys := testKeys()
+	body := ""
+	for name, key := range map[string]crypto.Signer{"rsa": keys.rsa, "p256": keys.p256, "p384": keys.p384, "p521": keys.p521, "ed25519": keys.ed25519} {
+		body += fmt.Sprintf("jwt /%s {\n issuer https://issuer.example\n public_key `%s`\n}\n", name, publicPEM(t, key))
+	}
+	return serve(t, body+`
+		jwt /secret {
+			issuer https://issuer.example
+			secret "`+testSecret+`"
+		}
+		respond ok`)
+}
+
+type attack struct {
+	name  string
+	path  string
+	token string
+}
+
+// mustRefuse sends the control, which must pass, and then each attack, which
+// must be a 401 with invalid_token.
+func mustRefuse(t *testing.T, s *site, controls, attacks []attack) {
+	t.Helper()
+	for _, control := range controls {
+		s.mustAnswer(200, s.bearer(control.path, control.token), "control: "+control.name)
+	}
+	for _, a := range attacks {
+		got := s.bearer(a.path, a.token)
+		s.mustAnswer(401, got, a.name)
+		if challenge := got.header.Get("WWW-Authenticate"); got.status == 401 && !strings.Contains(challenge, `error="invalid_token"`) {
+			t.Errorf("%s: challenge %q", a.name, challenge)
+		}
+	}
+}
+
+func TestThreatAlgNone(t *testing.T) {
+	s := keySite(t)
+	payload := mustJSON(t, goodClaims(nil))
+	attacks := []attack{
+		{"alg missing", "/secret", signRaw(t, "HS256", []byte(testSecret), `{"typ":"JWT"}`, payload)},
+		{"alg duplicated", "/secret", signRaw(t, "HS256", []byte(testSecret), `{"alg":"HS256","alg":"HS256"}`, payload)},
+		{"alg null", "/secret", signRaw(t, "HS256", []byte(testSecret), `{"alg":null}`, payload)},
+		{"alg a list", "/secret", signRaw(t, "HS256", []byte(testSecret), `{"alg":["HS256"]}`, payload)},
+		{"alg in lower case", "/secret", signRaw(t, "HS256", []byte(testSecret), `{"alg":"hs256"}`, payload)},
+	}
+	for _, alg := range []string{"none", "nOnE", "None", "NONE", ""} {
+		for _, path := range []string{"/secret", "/rsa"} {
+			header := encode(`{"alg":"` + alg + `"}`)
+			attacks = append(attacks,
+				attack{"alg " + alg + " without signature", path, header + "." + encode(payload) + "."},
+				attack{"alg " + alg + " with a signature", path, header + "." + encode(payload) + "." + encode("x")})
+		}
+	}
+	mustRefuse(t, s, []attack{{"HS256", "/secret", signRaw(t, "HS256", []byte(testSecret), `{"alg":"HS256"}`, payload)}}, attacks)
+}
+
+func TestThreatAlgorithmConfusion(t *testing.T) {
+	s := keySite(t)
+	keys := testKeys()
+	control := attack{"RS256", "/rsa", sign(t, "RS256", keys.rsa, nil, goodClaims(nil))}
+	var attacks []attack
+	for name, secret := range map[string]string{
+		"PEM":                   publicPEM(t, keys.rsa),
+		"PEM without line end":  strings.TrimSpace(publicPEM(t, keys.rsa)),
+		"modulus":               string(keys.rsa.N.Bytes()),
+		"JWK":                   mustJSON(t, publicJWK(t, keys.rsa, nil)),
+		"PEM of the EC key":     publicPEM(t, keys.p256),
+		"Ed25519 key, 32 bytes": string(keys.ed25519[32:]),
+	} {
+		attacks = append(attacks, attack{"HS256 with the public key as secret: " + name, "/rsa", sign(t, "HS256", []byte(secret), nil, goodClaims(nil))})
+	}
+	mustRefuse(t, s, []attack{control}, attacks)
+	for _, secret := range []string{publicPEM(t, keys.rsa), "  \n" + publicPEM(t, keys.p256), mustJSON(t, publicJWK(t, keys.rsa, nil))} {
+		if got := configError(t, "jwt {\n secret `"+secret+"`\n}"); !strings.Contains(got, "public key belongs under `public_key`") {
+			t.Errorf("a public key as secret: %s", got)
+		}
+	}
+	if got := configError(t, "jwt {\n secret base64 "+base64.StdEncoding.EncodeToString([]byte(publicPEM(t, keys.rsa)))+"\n}"); !strings.Contains(got, "public key belongs under `public_key`") {
+		t.Errorf("a public key in base64 as secret: %s", got)
+	}
+}
+
+func TestThreatKeyInHeader(t *testing.T) {
+	keys := testKeys()
+	trap := newIdentityProvider(t, publicJWK(t, keys.strangerRSA, claimsMap{"kid": "k"}))
+	s := keySite(t)
+	certificate := base64.StdEncoding.EncodeToString([]byte("not looked at"))
+	var attacks []attack
+	for name, value := range map[string]any{
+		"jwk": publicJWK(t, keys.strangerRSA, nil), "jku": trap.URL + "/jwks", "x5u": trap.URL + "/jwks", "x5c": []string{certificate},
+	} {
+		header := claimsMap{name: value, "kid": "k"}
+		attacks = append(attacks, attack{name, "/rsa", sign(t, "RS256", keys.strangerRSA, header, goodClaims(nil))})
+		s.mustAnswer(200, s.bearer("/rsa", sign(t, "RS256", keys.rsa, header, goodClaims(nil))), "control: a good signature with "+name+" beside")
+	}
+	mustRefuse(t, s, []attack{{"plain", "/rsa", sign(t, "RS256", keys.rsa, nil, goodClaims(nil))}}, attacks)
+	if got := trap.connections.Load(); got != 0 {
+		t.Errorf("%d connections to the URL in the header", got)
+	}
+}
+
+func TestThreatKeyID(t *testing.T) {
+	keys := testKeys()
+	provider := newIdentityProvider(t, publicJWK(t, keys.rsa, claimsMap{"kid": "good"}))
+	s := serve(t, "jwt {\n issuer https://issuer.example\n jwks "+provider.URL+"/jwks\n}\n respond ok")
+	control := attack{"good", "/", sign(t, "RS256", keys.rsa, claimsMap{"kid": "good"}, goodClaims(nil))}
+	var attacks []attack
+	for name, id := range map[string]string{
+		"path": "../../../../dev/null", "SQL": "x' UNION SELECT 'key", "NUL": "good\x00", "NUL alone": "\x00", "command": "good|id",
+		"line ends": "good\n{\"level\":\"info\"}", "257 bytes": strings.Repeat("k", 257), "10 KB": strings.Repeat("k", 10_000), "other case": "Good",
+	} {
+		attacks = append(attacks, attack{"kid with " + name, "/", sign(t, "RS256", keys.rsa, claimsMap{"kid": id}, goodClaims(nil))})
+	}
+	attacks = append(attacks, attack{"kid that is a number", "/", signRaw(t, "RS256", keys.rsa, `{"alg":"RS256","kid":1}`, mustJSON(t, goodClaims(nil)))})
+	mustRefuse(t, s, []attack{control}, attacks)
+	if got := s.bearer("/", sign(t, "RS256", keys.rsa, claimsMap{"kid": strings.Repeat("k", 1<<20)}, goodClaims(nil))); got.status < 400 {
+		t.Errorf("kid of 1 MB: status %d", got.status)
+	}
+	for line := range strings.Lines(s.log()) {
+		if !strings.HasPrefix(line, "{") || strings.Contains(line, strings.Repeat("k", 65)) {
+			t.Errorf("a kid is in the log as it came: %.200s", line)
+		}
+	}
+}
+
+func TestThreatPsychicSignature(t *testing.T) {
+	s := keySite(t)
+	keys := testKeys()
+	input := encode(`{"alg":"ES256"}`) + "." + encode(mustJSON(t, goodClaims(nil)))
+	order := keys.p256.Params().N.Bytes()
+	zero, one := make([]byte, 32), append(make([]byte, 31), 1)
+	var attacks []attack
+	for name, halves := range map[string][2][]byte{
+		"0, 0": {zero, zero}, "n, n": {order, order}, "0, n": {zero, order}, "n, 0": {order, zero}, "0, 1": {zero, one}, "1, 0": {one, zero}, "1, n": {one, order},
+	} {
+		attacks = append(attacks, attack{"r, s = " + name, "/p256", input + "." + encode(string(halves[0])+string(halves[1]))})
+	}
+	good := signature(t, "ES256", keys.p256, input)
+	attacks = append(attacks,
+		attack{"one byte more", "/p256", input + "." + encode(string(good)+"\x00")},
+		attack{"one byte less", "/p256", input + "." + encode(string(good[:63]))},
+		attack{"ASN.1", "/p256", input + "." + encode(mustSignASN1(t, keys.p256, input))})
+	mustRefuse(t, s, []attack{{"a real one", "/p256", input + "." + encode(string(good))}}, attacks)
+}
+
+func mustSignASN1(t *testing.T, key crypto.Signer, input string) string {
+	t.Helper()
+	hash := crypto.SHA256.New()
+	hash.Write([]byte(input))
+	signature, err := key.Sign(rand.Reader, hash.Sum(nil), crypto.SHA256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(signature)
+}
+
+func TestThreatKeyTypeOrCurve(t *testing.T) {
+	s := keySite(t)
+	keys := testKeys()
+	own := map[string]struct {
+		key        any
+		algorithms []string
+	}{
+		"/rsa":     {keys.rsa, []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}},
+		"/p256":    {keys.p256, []string{"ES256"}},
+		"/p384":    {keys.p384, []string{"ES384"}},
+		"/p521":    {keys.p521, []string{"ES512"}},
+		"/ed25519": {keys.ed25519, []string{"EdDSA"}},
+		"/secret":  {[]byte(testSecret), []string{"HS256", "HS384", "HS512"}},
+	}
+	var controls, attacks []attack
+	for path, of := range own {
+		for _, algorithm := range of.algorithms {
+			token := sign(t, algorithm, of.key, nil, goodClaims(nil))
+			controls = append(controls, attack{algorithm, path, token})
+			parts := strings.Split(token, ".")
+			for other := range own {
+				if other != path {
+					attacks = append(attacks, attack{algorithm + " to the key of " + other, other, token})
+				}
+				for _, claimed := range own[other].algorithms {
+					if claimed != algorithm {
+						attacks = append(attacks, attack{algorithm + " that calls itself " + claimed, path, encode(`{"alg":"`+claimed+`"}`) + "." + parts[1] + "." + parts[2]})
+					}
+				}
+			}
+		}
+	}
+	attacks = append(attacks, attack{"ES256 with a P-384 key", "/p384", sign(t, "ES256", keys.p384, nil, goodClaims(nil))})
+	mustRefuse(t, s, controls, attacks)
+}
+
+func TestThreatWeakSecret(t *testing.T) {
+	for algorithm, least := range hmacAlgorithms {
+		secret := strings.Repeat("s", least)
+		site := "jwt {\n algorithms " + algorithm + "\n secret %s\n}\nrespond ok"
+		s := serve(t, fmt.Sprintf(site, secret))
+		s.mustAnswer(200, s.bearer("/", sign(t, algorithm, []byte(secret), nil, goodClaims(nil))), "control: "+algorithm)
+		if got := configError(t, fmt.Sprintf(site, secret[1:])); !strings.Contains(got, "secret") || !strings.Contains(got, fmt.Sprint(least)) || strings.Contains(got, secret[1:]) {
+			t.Errorf("%s with %d bytes: %s", algorithm, least-1, got)
+		}
+	}
+}
+
+// rocaModulus passes for one of the weak chips: it is a power of 65537 (the
+// zeroth) modulo every small prime.
+func rocaModulus() *big.Int {
+	product := big.NewInt(1)
+	for p := int64(3); p <= 167; p += 2 {
+		if big.NewInt(p).ProbablyPrime(10) {
+			product.Mul(product, big.NewInt(p))
+		}
+	}
+	n := new(big.Int).Lsh(big.NewInt(1), 2047)
+	n.Sub(n, new(big.Int).Mod(n, product)).Add(n, product).Add(n, big.NewInt(1))
+	if n.Bit(0) == 0 {
+		n.Add(n, product)
+	}
+	return n
+}
+
+func TestThreatWeakOrOddKeysInSet(t *testing.T) {
+	keys := testKeys()
+	small, err := rsa.GenerateKey(rand.Reader, 1024)
+	if err != nil {
+		t.Fatal(err)
+	}
+	base64URL := func(n *big.Int) string { return base64.RawURLEncoding.EncodeToString(n.Bytes()) }
+	as := func(id string, members claimsMap) claimsMap {
+		members["kid"] = id
+		return publicJWK(t, keys.rsa, members)
+	}
+	provider := newIdentityProvider(t,
+		publicJWK(t, small, claimsMap{"kid": "rsa1024"}),
+		as("e1", claimsMap{"e": "AQ"}),
+		as("e2", claimsMap{"e": "Ag"}),
+		as("roca", claimsMap{"n": base64URL(rocaModulus())}),
+		as("double", claimsMap{}), publicJWK(t, keys.p256, claimsMap{"kid": "double"}),
+		claimsMap{"kty": "oct", "k": encode(testSecret), "kid": "symmetric"},
+		as("enc", claimsMap{"use": "enc"}),
+		as("sign-only", claimsMap{"key_ops": []string{"sign"}}),
+		as("ps", claimsMap{"alg": "PS256"}),
+		as("oaep", claimsMap{"alg": "RSA-OAEP"}),
+		as("none", claimsMap{"alg": "none"}),
+		as(strings.Repeat("k", 300), claimsMap{}),
+		claimsMap{"kty": "new", "kid": "unknown-type"},
+		claimsMap{"kty": "EC", "crv": "P-256", "x": "AQ", "y": "AQ", "kid": "off-curve"},
+		as("verify-only", claimsMap{"key_ops": []string{"verify"}}),
+		as("good", claimsMap{"use": "sig", "alg": "RS256"}),
+		publicJWK(t, keys.ed25519, claimsMap{"kid": "ed"}),
+	)
+	s := serve(t, "jwt {\n issuer https://issuer.example\n jwks "+provider.URL+"/jwks\n}\n respond ok")
+	token := func(algorithm string, key any, id string) string {
+		return sign(t, algorithm, key, claimsMap{"kid": id}, goodClaims(nil))
+	}
+	attacks := []attack{
+		{"RSA-1024", "/", token("RS256", small, "rsa1024")},
+		{"kid of two keys, first", "/", token("RS256", keys.rsa, "double")},
+		{"kid of two keys, second", "/", token("ES256", keys.p256, "double")},
+		{"symmetric", "/", token("HS256", []byte(testSecret), "symmetric")},
+		{"RS256 by a key for PS256", "/", token("RS256", keys.rsa, "ps")},
+		{"PS256 by a key for RS256", "/", token("PS256", keys.rsa, "good")},
+		{"long kid", "/", token("RS256", keys.rsa, strings.Repeat("k", 300))},
+	}
+	for _, id := range []string{"e1", "e2", "roca", "enc", "sign-only", "oaep", "none", "off-curve", "unknown-type"} {
+		attacks = append(attacks, attack{id, "/", token("RS256", keys.rsa, id)})
+	}
+	mustRefuse(t, s, []attack{
+		{"good", "/", token("RS256", keys.rsa, "good")},
+		{"ps", "/", token("PS256", keys.rsa, "ps")},
+		{"verify-only", "/", token("RS256", keys.rsa, "verify-only")},
+		{"ed", "/", token("EdDSA", keys.ed25519, "ed")},
+	}, attacks)
+	log := s.log()
+	for _, why := range []string{"1024 bits", "exponent is 1", "exponent is 2", "ROCA", "shared by 2 keys", "symmetric", "use is", "key_ops lack verify", "alg is", "unknown-type", "off-curve"} {
+		if !strings.Contains(log, why) {
+			t.Errorf("the log does not say why a key is not used: %q", why)
+		}
+	}
+}
+
+func TestThreatDuplicateAndFoldedNames(t *testing.T) {
+	s := secretSite(t, "")
+	future, past := "9999999999", "1"
+	token := func(header, payload string) string { return signRaw(t, "HS256", []byte(testSecret), header, payload) }
+	payload := func(members string) string { return token(`{"alg":"HS256"}`, `{"sub":"alice",`+members+`}`) }
+	mustRefuse(t, s, []attack{{"plain", "/api/", payload(`"exp":` + future)}}, []attack{
+		{"exp twice, past first", "/api/", payload(`"exp":` + past + `,"exp":` + future)},
+		{"exp twice, future first", "/api/", payload(`"exp":` + future + `,"exp":` + past)},
+		{"sub twice", "/api/", payload(`"exp":` + future + `,"sub":"admin"`)},
+		{"a name twice by escape", "/api/", payload(`"exp":` + future + `,"\u0073ub":"admin"`)},
+		{"a nested name twice", "/api/", payload(`"exp":` + future + `,"a":{"b":1,"b":2}`)},
+		{"EXP instead", "/api/", payload(`"EXP":` + future)},
+		{"Exp beside a past exp", "/api/", payload(`"Exp":` + future + `,"exp":` + past)},
+		{"SUB beside", "/api/", payload(`"exp":` + future + `,"SUB":"admin"`)},
+		{"ALG instead", "/api/", token(`{"ALG":"HS256"}`, `{"sub":"alice","exp":`+future+`}`)},
+		{"ALG beside", "/api/", token(`{"alg":"HS256","Alg":"none"}`, `{"sub":"alice","exp":`+future+`}`)},
+		{"kid twice", "/api/", token(`{"alg":"HS256","kid":"a","kid":"b"}`, `{"sub":"alice","exp":`+future+`}`)},
+		{"invalid UTF-8 in sub", "/api/", token(`{"alg":"HS256"}`, "{\"sub\":\"alice\xff\",\"exp\":"+future+`}`)},
+		{"half a surrogate pair", "/api/", payload(`"exp":` + future + `,"a":"\ud800"`)},
+		{"bytes after the payload", "/api/", token(`{"alg":"HS256"}`, `{"sub":"alice","exp":`+future+`} {}`)},
+		{"bytes after the header", "/api/", token(`{"alg":"HS256"}x`, `{"sub":"alice","exp":`+future+`}`)},
+		{"payload a list", "/api/", token(`{"alg":"HS256"}`, `[{"sub":"alice","exp":`+future+`}]`)},
+		{"payload a string", "/api/", token(`{"alg":"HS256"}`, `"alice"`)},
+		{"payload with a comment", "/api/", token(`{"alg":"HS256"}`, `{"sub":"alice",/**/"exp":`+future+`}`)},
+	})
+}
+
+func TestThreatOtherSerialisations(t *testing.T) {
+	s := secretSite(t, "from header X-Raw")
+	good := hs(t, nil)
+	parts := strings.Split(good, ".")
+	json := fmt.Sprintf(`{"payload":"%s","protected":"%s","signature":"%s"}`, parts[1], parts[0], parts[2])
+	encrypted := func(algorithm jwa.KeyEncryptionAlgorithm, key any, options ...jwe.EncryptOption) string {
+		text, err := jwe.Encrypt([]byte(mustJSON(t, goodClaims(nil))), append(options, jwe.WithKey(algorithm, key))...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	s.mustAnswer(200, s.get("/api/", "X-Raw: "+good), "control")
+	for name, token := range map[string]string{
+		"JWS JSON":              json,
+		"polyglot":              `{"` + good + `":1}`,
+		"polyglot, JSON first":  json + "." + parts[1] + "." + parts[2],
+		"two parts":             parts[0] + "." + parts[1],
+		"four parts":            good + "." + parts[2],
+		"empty parts":           "..",
+		"detached payload":      parts[0] + ".." + parts[2],
+		"JWE with a shared key": encrypted(jwa.DIRECT, []byte(testSecret)[:32]),
+		"JWE by PBES2":          encrypted(jwa.PBES2_HS256_A128KW, []byte(testSecret)),
+		"JWE that is a bomb":    encrypted(jwa.DIRECT, []byte(testSecret)[:32], jwe.WithCompress(jwa.Deflate)),
+	} {
+		if got := s.get("/api/", "X-Raw: "+token); got.status != 401 && got.status != 400 {
+			t.Errorf("%s: status %d", name, got.status)
+		}
+	}
+}
+
+// untouchedKeys fails a test in which a key is asked for.
+type untouchedKeys struct{ t *testing.T }
+
+func (k untouchedKeys) Find(context.Context, string, string) ([]*Key, error) {
+	k.t.Error("a key was looked for")
+	return nil, nil
+}
+
+// What is no JWS, or is too large for one, is refused before any key is
+// looked for, and before the time it would take to take it apart.
+func TestThreatEncryptedAndHugeTokens(t *testing.T) {
+	v, err := NewVerifier(VerifierConfig{Issuers: []Issuer{{Keys: []KeySource{untouchedKeys{t}}, Algorithms: []string{"HS256"}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := encode(`{"alg":"PBES2-HS512+A256KW","enc":"A256GCM","p2c":2147483647,"p2s":"AAAA"}`)
+	for name, c := range map[string]struct {
+		token  string
+		reason Reason
+	}{
+		"JWE with a PBES2 count of 2³¹": {count + ".a.b.c.d", ReasonMalformedToken},
+		"JWE bomb":                      {encode(`{"alg":"dir","enc":"A256GCM","zip":"DEF"}`) + ".." + strings.Repeat("A", 10_000) + ".c.d", ReasonMalformedToken},
+		"10⁶ dots":                      {strings.Repeat(".", 1_000_000), ReasonTokenTooLarge},
+		"one byte over 16 KiB":          {strings.Repeat("a", maxTokenBytes+1), ReasonTokenTooLarge},
+		"kid of 1 MB":                   {encode(`{"alg":"HS256","kid":"`+strings.Repeat("k", 1<<20)+`"}`) + ".e30.AA", ReasonTokenTooLarge},
+	} {
+		_, err := v.Verify(t.Context(), c.token, time.Now())
+		if refusal, ok := err.(*Error); !ok || refusal.Reason != c.reason {
+			t.Errorf("%s: %v, expected %s", name, err, c.reason)
+		}
+	}
+	s := secretSite(t, "")
+	s.mustAnswer(200, s.bearer("/api/", hs(t, claimsMap{"pad": strings.Repeat("p", 11_900)})), "control: just under 16 KiB")
+	s.mustAnswer(401, s.bearer("/api/", hs(t, claimsMap{"pad": strings.Repeat("p", 12_300)})), "just over 16 KiB")
+	s.mustAnswer(401, s.bearer("/api/", strings.Repeat(".", 20_000)), "20,000 dots")
+}
+
+func TestThreatBase64Malleability(t *testing.T) {
+	s := serve(t, `
+		jwt {
+			secret "`+testSecret+`"
+			from query t
+		}
+		respond ok`)
+	header, payload := `{"alg":"HS256"}`, mustJSON(t, goodClaims(claimsMap{"p": "x"}))
+	for len(payload)%3 != 1 { // so that the last character has bits to spare
+		payload = strings.Replace(payload, `"x`, `"xx`, 1)
+	}
+	raw := func(header, payload string) string {
+		input := header + "." + payload
+		return input + "." + encode(string(signature(t, "HS256", []byte(testSecret), input)))
+	}
+	good := raw(encode(header), encode(payload))
+	spare := []byte(encode(payload))
+	spare[len(spare)-1]++
+	signed := strings.Split(good, ".")
+	lastSpare := []byte(signed[2])
+	lastSpare[len(lastSpare)-1]++
+	s.mustAnswer(200, s.get("/?t="+good), "control")
+	for name, token := range map[string]string{
+		"padded payload":              raw(encode(header), encode(payload)+"=="),
+		"padded payload, percent":     strings.ReplaceAll(raw(encode(header), encode(payload)+"=="), "=", "%3D"),
+		"padded signature":            good + "%3D",
+		"line end in the payload":     strings.Replace(good, ".", ".%0A", 1),
+		"line end at the end":         good + "%0A",
+		"carriage return":             strings.Replace(good, ".", "%0D.", 1),
+		"blank":                       good + "%20",
+		"standard alphabet":           raw(encode(header), strings.NewReplacer("-", "+", "_", "/").Replace(encode(`{"sub":"?>?>~~~","exp":9999999999}`))),
+		"spare bits in the payload":   raw(encode(header), string(spare)),
+		"spare bits in the signature": signed[0] + "." + signed[1] + "." + string(lastSpare),
+		"NUL":                         good + "%00",
+	} {
+		if got := s.get("/?t=" + strings.ReplaceAll(token, "+", "%2B")); got.status == 200 {
+			t.Errorf("%s is accepted", name)
+		}
+	}
+}
+
+func TestThreatCritAndB64(t *testing.T) {
+	s := secretSite(t, "")
+	token := func(members string) string {
+		return signRaw(t, "HS256", []byte(testSecret), `{"alg":"HS256"`+members+`}`, mustJSON(t, goodClaims(nil)))
+	}
+	unencoded := func() string {
+		header, payload := encode(`{"alg":"HS256","b64":false,"crit":["b64"]}`), encode(mustJSON(t, goodClaims(nil)))
+		return header + "." + payload + "." + encode(string(signature(t, "HS256", []byte(testSecret), header+"."+mustJSON(t, goodClaims(nil)))))
+	}()
+	mustRefuse(t, s, []attack{{"an unknown parameter that is not critical", "/api/", token(`,"ext":1`)}}, []attack{
+		{"crit unknown", "/api/", token(`,"crit":["ext"],"ext":1`)},
+		{"crit empty", "/api/", token(`,"crit":[]`)},
+		{"crit null", "/api/", token(`,"crit":null`)},
+		{"crit twice", "/api/", token(`,"crit":["exp"],"crit":["exp"]`)},
+		{"crit with a name twice", "/api/", token(`,"crit":["b64","b64"],"b64":true`)},
+		{"crit of a registered name", "/api/", token(`,"crit":["alg"]`)},
+		{"Crit", "/api/", token(`,"Crit":["ext"]`)},
+		{"b64 false", "/api/", token(`,"b64":false`)},
+		{"b64 false and critical", "/api/", token(`,"b64":false,"crit":["b64"]`)},
+		{"b64 false, signed so", "/api/", unencoded},
+	})
+}
+
+func TestThreatAudience(t *testing.T) {
+	for _, option := range []string{"", "audience me other"} {
+		s := secretSite(t, option)
+		var attacks []attack
+		for _, aud := range []any{7, true, "", []string{}, []string{""}, []any{"me", 7}, []any{[]string{"me"}}, claimsMap{"me": "me"}} {
+			attacks = append(attacks, attack{fmt.Sprintf("aud %v", aud), "/api/", hs(t, claimsMap{"aud": aud})})
+		}
+		attacks = append(attacks, attack{"aud null", "/api/", signRaw(t, "HS256", []byte(testSecret), `{"alg":"HS256"}`, `{"sub":"a","exp":9999999999,"aud":null}`)})
+		controls := []attack{{"aud me", "/api/", hs(t, claimsMap{"aud": "me"})}, {"aud list", "/api/", hs(t, claimsMap{"aud": []string{"you", "me"}})}}
+		if option != "" {
+			attacks = append(attacks, attack{"aud missing", "/api/", hs(t, nil)}, attack{"aud another", "/api/", hs(t, claimsMap{"aud": "you"})}, attack{"aud in other case", "/api/", hs(t, claimsMap{"aud": "Me"})}, attack{"aud longer", "/api/", hs(t, claimsMap{"aud": "me2"})})
+		}
+		mustRefuse(t, s, controls, attacks)
+	}
+}
+
+func TestThreatIssuer(t *testing.T) {
+	s := keySite(t)
+	control := attack{"iss", "/secret", hs(t, nil)}
+	var attacks []attack
+	for _, iss := range []any{[]string{"https://issuer.example"}, []string{"https://attacker.example", "https://issuer.example"}, "https://issuer.example/", "https://ISSUER.example", "https://issuer.example.attacker.example", "", 7, claimsMap{}, nil} {
+		attacks = append(attacks, attack{fmt.Sprintf("iss %v", iss), "/secret", hs(t, claimsMap{"iss": iss})})
+	}
+	mustRefuse(t, s, []attack{control}, attacks)
+
+	// Keys are never pooled: each issuer's key is good for its own name alone.
+	keys := testKeys()
+	s = serve(t, fmt.Sprintf("jwt {\n issuer https://a.example {\n public_key `%s`\n }\n issuer https://b.example {\n public_key `%s`\n }\n}\n respond ok", publicPEM(t, keys.rsa), publicPEM(t, keys.strangerRSA)))
+	token := func(key any, iss any) string {
+		return sign(t, "RS256", key, nil, goodClaims(claimsMap{"iss": iss}))
+	}
+	mustRefuse(t, s, []attack{{"a", "/", token(keys.rsa, "https://a.example")}, {"b", "/", token(keys.strangerRSA, "https://b.example")}}, []attack{
+		{"a's name with b's key", "/", token(keys.strangerRSA, "https://a.example")},
+		{"b's name with a's key", "/", token(keys.rsa, "https://b.example")},
+		{"both names", "/", token(keys.rsa, []string{"https://a.example", "https://b.example"})},
+	})
+	s = secretSite(t, "") // no issuer in the config: iss is not compared, its type is
+	mustRefuse(t, s, []attack{{"any iss", "/api/", hs(t, claimsMap{"iss": "whoever"})}}, []attack{{"iss a list", "/api/", hs(t, claimsMap{"iss": []string{"whoever"}})}})
+}
+
+func TestThreatExpiry(t *testing.T) {
+	token := func(exp string) string {
+		return signRaw(t, "HS256", []byte(testSecret), `{"alg":"HS256"}`, `{"sub":"alice"`+exp+`}`)
+	}
+	now := time.Now().Unix()
+	future, past := fmt.Sprint(now+3600), fmt.Sprint(now-31)
+	controls := []attack{
+		{"whole", "/api/", token(`,"exp":` + future)},
+		{"float", "/api/", token(`,"exp":` + future + `.5`)},
+		{"exponent", "/api/", token(`,"exp":9.9e9`)},
+		{"1e300, finite", "/api/", token(`,"exp":1e300`)},
+		{"2⁶³, finite", "/api/", token(`,"exp":9223372036854775808`)},
+		{"within the leeway of 30 s", "/api/", token(`,"exp":` + fmt.Sprint(now-20))},
+	}
+	attacks := []attack{
+		{"past", "/api/", token(`,"exp":` + past)},
+		{"past float", "/api/", token(`,"exp":` + past + `.5`)},
+		{"negative", "/api/", token(`,"exp":-1`)},
+		{"negative and large", "/api/", token(`,"exp":-9223372036854775809`)},
+		{"-1e300", "/api/", token(`,"exp":-1e300`)},
+		{"0", "/api/", token(`,"exp":0`)},
+		{"infinite", "/api/", token(`,"exp":1e400`)},
+		{"string", "/api/", token(`,"exp":"` + future + `"`)},
+		{"null", "/api/", token(`,"exp":null`)},
+		{"true", "/api/", token(`,"exp":true`)},
+		{"list", "/api/", token(`,"exp":[` + future + `]`)},
+		{"NaN", "/api/", token(`,"exp":NaN`)},
+		{"nbf ahead", "/api/", token(`,"exp":` + future + `,"nbf":` + fmt.Sprint(now+60))},
+		{"nbf string", "/api/", token(`,"exp":` + future + `,"nbf":"0"`)},
+		{"iat ahead", "/api/", token(`,"exp":` + future + `,"iat":` + fmt.Sprint(now+60))},
+		{"iat null", "/api/", token(`,"exp":` + future + `,"iat":null`)},
+	}
+	absent := attack{"absent", "/api/", token("")}
+	mustRefuse(t, secretSite(t, ""), controls, append(attacks, absent))
+	mustRefuse(t, secretSite(t, "allow_missing_exp"), append(controls, absent), attacks)
+}
+
+func TestThreatOtherTokenTypes(t *testing.T) {
+	typed := func(typ any, claims claimsMap) string {
+		return sign(t, "HS256", []byte(testSecret), claimsMap{"typ": typ}, goodClaims(claims))
+	}
+	events := claimsMap{"events": claimsMap{"http://schemas.openid.net/event/backchannel-logout": claimsMap{}}}
+	controls := []attack{{"JWT", "/api/", typed("JWT", nil)}, {"jwt", "/api/", typed("jwt", nil)}, {"at+jwt", "/api/", typed("at+jwt", nil)}, {"application/at+jwt", "/api/", typed("application/at+JWT", nil)},
+		{"absent", "/api/", signRaw(t, "HS256", []byte(testSecret), `{"alg":"HS256"}`, mustJSON(t, goodClaims(nil)))}}
+	var attacks []attack
+	for _, typ := range []any{"logout+jwt", "Logout+JWT", "application/logout+jwt", "dpop+jwt", "secevent+jwt", "oauth-authz-req+jwt", "JOSE", 7, []string{"JWT"}} {
+		attacks = append(attacks, attack{fmt.Sprintf("typ %v", typ), "/api/", typed(typ, nil)})
+	}
+	mustRefuse(t, secretSite(t, ""), controls, append(attacks, attack{"a log-out token of no type", "/api/", typed("JWT", events)}))
+	strict := append(attacks, controls[0], controls[4], attack{"an ID token", "/api/", typed("JWT", claimsMap{"nonce": "n", "at_hash": "h"})})
+	mustRefuse(t, secretSite(t, "token_type at+jwt"), controls[2:4], strict)
+}
+
+func TestThreatSeveralTokens(t *testing.T) {
+	s := serve(t, `
+		jwt {
+			secret "`+testSecret+`"
+			from header
+			from cookie session
+			from query access_token
+		}
+		respond ok`)
+	token, other := hs(t, nil), hs(t, claimsMap{"sub": "bob"})
+	header, cookie, query := "Authorization: Bearer "+token, "Cookie: session="+token, "/?access_token="+token
+	for _, got := range []answer{s.get("/", header), s.get("/", cookie), s.get(query)} {
+		s.mustAnswer(200, got, "control")
+	}
+	for name, got := range map[string]answer{
+		"two headers":            s.get("/", header, "Authorization: Bearer "+other),
+		"the same header twice":  s.get("/", header, header),
+		"header with a list":     s.get("/", "Authorization: Bearer "+token+", Bearer "+other),
+		"another scheme beside":  s.get("/", header, "Authorization: Basic YTpi"),
+		"header and cookie":      s.get("/", header, cookie),
+		"header and query":       s.get(query, header),
+		"cookie and query":       s.get(query, cookie),
+		"two cookies":            s.get("/", "Cookie: session="+token+"; session="+other),
+		"two cookie headers":     s.get("/", cookie, "Cookie: session="+other),
+		"two query parameters":   s.get(query + "&access_token=" + other),
+		"bad header, good query": s.get(query, "Authorization: Bearer x"),
+	} {
+		if got.status != 400 || !strings.Contains(got.header.Get("WWW-Authenticate"), `error="invalid_request"`) {
+			t.Errorf("%s: status %d, challenge %q", name, got.status, got.header.Get("WWW-Authenticate"))
+		}
+	}
+}
+
+func TestThreatTokenInQuery(t *testing.T) {
+	token := hs(t, nil)
+	s := secretSite(t, "")
+	s.mustAnswer(401, s.get("/api/?access_token="+token), "a query is not looked at unless it is configured")
+	s = serve(t, `
+		jwt {
+			secret "`+testSecret+`"
+			from query access_token
+		}
+		reverse_proxy `+newUpstream(t))
+	for path, want := range map[string]string{"/": "private", "/public": "private", "/no-store": "no-store"} {
+		got := s.get(path + "?access_token=" + token)
+		s.mustAnswer(200, got, "control")
+		if control := got.header.Values("Cache-Control"); len(control) != 1 || control[0] != want {
+			t.Errorf("%s: Cache-Control %q, expected %q", path, control, want)
+		}
+	}
+}
+
+func TestThreatIdentityHeaderSpoofing(t *testing.T) {
+	upstream := newUpstream(t)
+	s := serve(t, `servers {
+			expected_underscore_headers X_User X_Mail
+		}
+----------
+		jwt {
+			secret "`+testSecret+`"
+			optional
+			public /public
+			allow_preflight
+			claim_header X-User sub
+			claim_header X-Mail email
+		}
+		reverse_proxy `+upstream)
+	spoofed := []string{"X-User: admin", "X_User: admin", "x-user: admin", "X.User: admin", "X-Mail: admin@example.com", "x_mail: admin@example.com", "X-Mail_: kept"}
+	token := "Authorization: Bearer " + hs(t, nil)
+	for name, got := range map[string]answer{
+		"with a token":      s.get("/", append(spoofed, token)...),
+		"anonymous":         s.get("/", spoofed...),
+		"public":            s.get("/public", append(spoofed, token)...),
+		"preflight":         s.do("OPTIONS", "/", append(spoofed, "Origin: https://a.example", "Access-Control-Request-Method: GET")...),
+		"connection header": s.get("/", append(spoofed, token, "Connection: X-User")...),
+	} {
+		s.mustAnswer(200, got, name)
+		if strings.Contains(strings.ToLower(got.body), "admin") {
+			t.Errorf("%s: the upstream saw a spoofed header:\n%s", name, got.body)
+		}
+		if user := strings.Contains(got.body, "X-User: alice"); user != (name == "with a token") && name != "connection header" {
+			t.Errorf("%s: X-User from the token: %v\n%s", name, user, got.body)
+		}
+	}
+}
+
+func TestThreatSkipPathBypass(t *testing.T) {
+	s := serve(t, `
+		jwt {
+			secret "`+testSecret+`"
+			public /public/* /health
+		}
+		respond "{http.request.uri.path}"`)
+	for _, path := range []string{"/public/x", "/health", "/PUBLIC/x", "//public/x", "/public//x", "/admin/../public/x", "/public/a;b=1/x", "/%70ublic/x"} {
+		s.mustAnswer(200, s.get(path), "control: "+path)
+	}
+	for _, path := range []string{
+		"/admin", "/", "/publicx", "/public", "/public/../admin", "/public/%2e%2e/admin", "/public/.%2e/admin", "/public/..%2fadmin", "/public/x/../../admin",
+		"//public/../admin", "/public//../../admin", "/public/..;/admin", "/public/..%3b/admin", "/public/..;x=1/admin", `/public/..\admin`, "/public/..%5cadmin", `/public\..\admin`,
+		"/health/", "/health/x", "/health%2f..%2fadmin", "/healthx", "/health;x", "/admin?/public/x", "/admin#/public/x", "/admin%00/public/", "/%2e/admin", "/admin;/public/x", "/./admin",
+	} {
+		got := s.get(path)
+		if got.status == 200 {
+			t.Errorf("%s is public: %q", path, got.body)
+		}
+	}
+	for _, header := range []string{"X-Forwarded-Uri", "X-Original-Url", "X-Rewrite-Url", "X-Forwarded-Path", "X-Original-Uri", "X-Forwarded-Prefix"} {
+		s.mustAnswer(401, s.get("/admin", header+": /public/x"), header)
+	}
+	s.mustAnswer(401, s.get("/admin", "X-Http-Method-Override: OPTIONS"), "method override")
+}
+
+// No limit is kept by client address here, but a rule may read one: it is
+// Caddy's client_ip, which believes a header only from a trusted proxy.
+func TestThreatClientIP(t *testing.T) {
+	rule := `require expression "{http.vars.client_ip} == '203.0.113.7'"`
+	spoof := []string{"Authorization: Bearer " + hs(t, nil), "X-Forwarded-For: 203.0.113.7", "X-Real-Ip: 203.0.113.7", "Forwarded: for=203.0.113.7"}
+	s := secretSite(t, rule)
+	s.mustAnswer(403, s.get("/api/", spoof...), "a header of anybody")
+	s = serve(t, `servers {
+			trusted_proxies static 127.0.0.1/32
+		}
+----------
+		jwt {
+			secret "`+testSecret+`"
+			`+rule+`
+		}
+		respond ok`)
+	s.mustAnswer(200, s.get("/", spoof...), "control: a header of a trusted proxy")
+}
+
+// newUpstream echoes the request that it was given.
+func newUpstream(t testing.TB) string {
+	t.Helper()
+	address := freeAddress(t)
+	server := &http.Server{Addr: address, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/public":
+			w.Header().Set("Cache-Control", "public, max-age=60")
+		case "/no-store":
+			w.Header().Set("Cache-Control", "no-store")
+		}
+		fmt.Fprintf(w, "%s %s\n", r.Method, r.URL)
+		_ = r.Header.Write(w)
+	})}
+	go func() { _ = server.ListenAndServe() }()
+	t.Cleanup(func() { _ = server.Close() })
+	eventually(t, "the upstream answers", func() bool {
+		response, err := http.Get("http://" + address)
+		if err == nil {
+			_ = response.Body.Close()
+		}
+		return err == nil
+	})
+	return address
+}
