@@ -78,7 +78,14 @@ func adapt(t testing.TB, body, address, storage, logFile string) ([]byte, error)
 	if !found {
 		global, body = "", global
 	}
-	text := fmt.Sprintf(`{
+	text := globalOptions(storage, logFile, global) + "http://" + address + " {\n" + body + "\n}"
+	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), map[string]any{"filename": "Caddyfile"})
+	return config, err
+}
+
+// globalOptions keep a Caddy of the tests to itself.
+func globalOptions(storage, logFile, more string) string {
+	return fmt.Sprintf(`{
 		admin off
 		auto_https off
 		persist_config off
@@ -90,11 +97,7 @@ func adapt(t testing.TB, body, address, storage, logFile string) ([]byte, error)
 		}
 		%s
 	}
-	http://%s {
-		%s
-	}`, storage, logFile, global, address, body)
-	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), map[string]any{"filename": "Caddyfile"})
-	return config, err
+	`, storage, logFile, more)
 }
 
 // tempDir is a folder whose name, unlike that of t.TempDir, holds nothing of

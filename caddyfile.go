@@ -409,6 +409,9 @@ func (p *parser) duration(name string, into *caddy.Duration) error {
 	if err != nil {
 		return p.Errf("%s takes %s, not %q", name, takes, text)
 	}
+	if duration == 0 && name != "leeway" {
+		return p.Errf("%s is 0; give a time, or take the line out for the default", name)
+	}
 	*into = caddy.Duration(duration)
 	return nil
 }

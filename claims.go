@@ -130,7 +130,7 @@ func readValue(d *jsontext.Decoder) (any, error) {
 	}
 	switch token.Kind() {
 	case '{':
-		object := make(Claims, 8)
+		object := make(Claims, roomFor(d))
 		for d.PeekKind() != '}' {
 			token, err := d.ReadToken()
 			if err != nil {
@@ -162,6 +162,15 @@ func readValue(d *jsontext.Decoder) (any, error) {
 		return token.Bool(), nil
 	}
 	return nil, nil
+}
+
+// roomFor guesses the size of an object. Access tokens have some ten claims,
+// and few in each that is an object.
+func roomFor(d *jsontext.Decoder) int {
+	if d.StackDepth() == 1 {
+		return 16
+	}
+	return 0
 }
 
 func number(text string) any {

@@ -1,6 +1,7 @@
 package caddyjwt
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 
@@ -68,6 +69,25 @@ type ClaimHeader struct {
 	// JSON. If it is absent, or holds a line end or another control
 	// character, the header is not set.
 	Claim string `json:"claim"`
+}
+
+func (h *Handler) validateClaimHeaders() error {
+	for i, header := range h.ClaimHeaders {
+		if !httpguts.ValidHeaderFieldName(header.Header) || header.Claim == "" {
+			return fmt.Errorf("claim_header needs a header name and a claim, not %q and %q", header.Header, header.Claim)
+		}
+		for _, earlier := range h.ClaimHeaders[:i] {
+			if sameHeader(header.Header, earlier.Header) {
+				return fmt.Errorf("claim_header %s stands twice; give each claim a header of its own", header.Header)
+			}
+		}
+		for _, source := range h.sources {
+			if sameHeader(header.Header, source.Header) || source.Cookie != "" && header.Header == "Cookie" {
+				return fmt.Errorf("claim_header %s: the token is read from this header, and a client's copy is removed; give the claim another header", header.Header)
+			}
+		}
+	}
+	return nil
 }
 
 // removeClaimHeaders removes what a client may have sent to pass for somebody.

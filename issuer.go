@@ -113,11 +113,16 @@ type JWKSConfig struct {
 // serve.
 func (c *IssuerConfig) provision(ctx caddy.Context, h *Handler) (Issuer, error) {
 	values := []*string{&c.Issuer, &c.TokenType}
-	for i := range c.Audience {
-		values = append(values, &c.Audience[i])
+	for _, list := range [][]string{c.Audience, c.Algorithms} {
+		for i := range list {
+			values = append(values, &list[i])
+		}
 	}
 	if err := resolveAll(values); err != nil {
 		return Issuer{}, err
+	}
+	if slices.Contains(c.Audience, "") {
+		return Issuer{}, errors.New("audience: an empty value stands for no audience; take it out")
 	}
 	issuer := Issuer{Name: c.Issuer, Audience: c.Audience, TokenType: c.TokenType}
 	local, err := c.localKeys()
@@ -187,9 +192,12 @@ func (c *IssuerConfig) localKeys() (*KeySet, error) {
 
 // key resolves the secret. Errors never show it.
 func (c *SecretConfig) key() (*Key, error) {
-	value := caddy.NewReplacer().ReplaceKnown(c.Value, "")
-	if value == "" {
-		return nil, errors.New("it is empty; is the environment variable set, or the file there?")
+	value, err := caddy.NewReplacer().ReplaceOrErr(c.Value, true, true)
+	if value == "" && err == nil {
+		err = errors.New("empty")
+	}
+	if err != nil { // it may quote a part of the secret
+		return nil, errors.New("it is empty, or a placeholder in it is; is the environment variable set, or the file there? {env.NAME} and {file./path} are read when the config is loaded; a brace that is part of the secret is written \\{")
 	}
 	return decodeSecret(value, c.Encoding)
 }
@@ -218,6 +226,9 @@ func loadPublicKeys(text string) ([]*Key, error) {
 	text = strings.TrimSpace(caddy.NewReplacer().ReplaceKnown(text, ""))
 	if text == "" {
 		return nil, errors.New("it is empty; is the environment variable set, or the file there?")
+	}
+	if placeholder.FindString(text) == text {
+		return nil, fmt.Errorf("the placeholder %s is not known when the config is loaded; {env.NAME} and {file./path} are", text)
 	}
 	if strings.ContainsAny(text, "{\n") || strings.Contains(text, "-----BEGIN") {
 		return ParsePublicKeys(text)
@@ -266,6 +277,9 @@ func (c *IssuerConfig) remoteSettings() (settings remoteKeys, err error) {
 	}
 	if err := resolveAll([]*string{&config.URL}); err != nil {
 		return settings, err
+	}
+	if c.JWKS == nil && c.Issuer == "" {
+		return settings, errors.New("it has options for an issuer, and neither a key nor an issuer; give `issuer <url>` to find the keys by discovery, or `secret`, `public_key` or `jwks`")
 	}
 	if config.URL == "" && c.Issuer == "" {
 		return settings, errors.New("jwks: without a URL it needs an `issuer` to ask for one; give jwks <url>")

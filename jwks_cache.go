@@ -297,7 +297,7 @@ func (c *jwksCache) finish(f *fetch, err error) {
 }
 
 // fetch downloads the set and installs it. A set that cannot be had or used
-// never replaces a good one.
+// never replaces a good one. Nobody waits for the storage.
 func (c *jwksCache) fetch(f *fetch) {
 	ctx, cancel := context.WithTimeout(c.ctx, c.timeout)
 	defer cancel()
@@ -307,14 +307,17 @@ func (c *jwksCache) fetch(f *fetch) {
 	if err == nil {
 		keys, unused, err = parseKeySet(document)
 	}
-	if err == nil {
-		c.accept(keys, time.Now())
-		c.save(document)
-	}
 	if !errors.Is(err, context.Canceled) {
 		c.report(err, unused)
 	}
+	fetchedAt := time.Now()
+	if err == nil {
+		c.accept(keys, fetchedAt)
+	}
 	c.finish(f, err)
+	if err == nil {
+		c.save(document, fetchedAt)
+	}
 }
 
 // accept makes the keys the current set. A key that was there before stays
@@ -471,7 +474,7 @@ func sameHost(request *http.Request, via []*http.Request) error {
 func checkKeyURL(text string, allowHTTP bool) error {
 	u, err := url.Parse(text)
 	if err != nil || u.Host == "" {
-		return fmt.Errorf("%q is no URL", text)
+		return fmt.Errorf("%q is no URL; keys in a file belong under `public_key`", text)
 	}
 	host := u.Hostname()
 	ip := net.ParseIP(host)
@@ -522,8 +525,8 @@ func (c *jwksCache) load() time.Duration {
 	return max(0, c.beforeRefresh()-age)
 }
 
-func (c *jwksCache) save(document []byte) {
-	text, err := json.Marshal(storedKeySet{URL: c.name(), FetchedAt: time.Now().UTC(), KeySet: document})
+func (c *jwksCache) save(document []byte, fetchedAt time.Time) {
+	text, err := json.Marshal(storedKeySet{URL: c.name(), FetchedAt: fetchedAt.UTC(), KeySet: document})
 	if err == nil {
 		err = c.storage.Store(c.ctx, c.storageKey(), text)
 	}

@@ -82,9 +82,8 @@ func newKey(id string, material any, algorithms []string) (*Key, error) {
 // §3.2). A shorter secret is an error, and so is a PEM or JWK text, which is
 // public or belongs under `public_key`.
 func NewSecretKey(secret []byte) (*Key, error) {
-	if text := bytes.TrimSpace(secret); bytes.Contains(text, []byte("-----BEGIN")) ||
-		bytes.HasPrefix(text, []byte("ssh-")) || bytes.HasPrefix(text, []byte("{")) && bytes.Contains(text, []byte(`"kty"`)) {
-		return nil, errors.New("the secret is a PEM, SSH or JWK key; a public key belongs under `public_key`, and as a secret anybody could sign with it")
+	if looksLikeKey(secret) {
+		return nil, errors.New("the secret is a PEM, DER, SSH or JWK key; a public key belongs under `public_key`, and as a secret anybody could sign with it")
 	}
 	var algorithms []string
 	for _, a := range []struct {
@@ -99,6 +98,24 @@ func NewSecretKey(secret []byte) (*Key, error) {
 		return nil, fmt.Errorf("the secret has %d bytes; HS256 needs at least 32, HS384 48, HS512 64: %s", len(secret), secretBytesHint)
 	}
 	return newKey("", bytes.Clone(secret), algorithms)
+}
+
+func looksLikeKey(secret []byte) bool {
+	text := bytes.TrimSpace(secret)
+	if bytes.Contains(text, []byte("-----BEGIN")) || bytes.HasPrefix(text, []byte("ssh-")) ||
+		bytes.HasPrefix(text, []byte("{")) && bytes.Contains(text, []byte(`"kty"`)) {
+		return true
+	}
+	der, err := base64.StdEncoding.DecodeString(string(text))
+	if err != nil {
+		der = secret
+	}
+	for _, kind := range []string{"PUBLIC KEY", "RSA PUBLIC KEY", "CERTIFICATE"} {
+		if _, err := parseDER(kind, der); err == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // ParsePublicKeys reads a public key as people have it: PEM (SPKI, PKCS#1 or
@@ -242,13 +259,15 @@ func parseKeySet(text []byte) (keys []*Key, unused []error, err error) {
 		holders[key.id]++
 		keys = append(keys, key)
 	}
-	keys = slices.DeleteFunc(keys, func(k *Key) bool {
-		double := k.id != "" && holders[k.id] > 1
-		if double {
-			unused = append(unused, fmt.Errorf("key ID %s is shared by %d keys", quoted(k.id), holders[k.id]))
+	for id, number := range holders {
+		if id != "" && number > 1 {
+			unused = append(unused, fmt.Errorf("key ID %s is shared by %d keys", quoted(id), number))
 		}
-		return double
-	})
+	}
+	keys = slices.DeleteFunc(keys, func(k *Key) bool { return k.id != "" && holders[k.id] > 1 })
+	if len(set.Keys) == 0 {
+		return nil, nil, errors.New("the JWK set has no keys")
+	}
 	if len(keys) == 0 {
 		return nil, unused, fmt.Errorf("no usable key among the %d of the JWK set: %w", len(set.Keys), errors.Join(unused...))
 	}

@@ -8,13 +8,14 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"path"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
-	"golang.org/x/net/http/httpguts"
 )
 
 func init() {
@@ -163,16 +164,19 @@ func isPreflight(r *http.Request) bool {
 	return r.Method == http.MethodOptions && r.Header.Get("Origin") != "" && r.Header.Get("Access-Control-Request-Method") != ""
 }
 
-// isPublic asks Caddy's own path matcher, on the path that Caddy routes. Dots
-// that Caddy takes for a name and another server may take for a way up
-// (`/public/..;/admin`) make no path public.
+// isPublic asks Caddy's own path matcher, on the path that Caddy routes.
 func isPublic(public caddyhttp.MatchPath, r *http.Request) bool {
-	path := r.URL.Path
-	if strings.Contains(path, "..;") || strings.Contains(path, `..\`) || strings.Contains(path, `\..`) {
+	if ambiguousPath(r.URL.Path) {
 		return false
 	}
 	matches, err := public.MatchWithError(r)
 	return err == nil && matches
+}
+
+// ambiguousPath tells whether dots that Caddy takes for a name may be a way up
+// for the server behind it, as in `/public/..;/admin`.
+func ambiguousPath(path string) bool {
+	return strings.Contains(path, "..;") || strings.Contains(path, `..\`) || strings.Contains(path, `\..`)
 }
 
 func (h *Handler) passAnonymous(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
@@ -338,22 +342,21 @@ func (h *Handler) Validate() error {
 	if strings.ContainsFunc(h.Realm, func(r rune) bool { return r < ' ' || r > '~' || r == '"' || r == '\\' }) {
 		return fmt.Errorf("realm %q: it must be visible ASCII without quotes and backslashes", h.Realm)
 	}
-	for _, source := range h.sources {
-		if problem := source.problem(); problem != "" {
-			return errors.New(problem)
+	if slices.Contains(h.UserID, "") {
+		return errors.New("user_id: a claim name is empty; take it out")
+	}
+	for _, pattern := range h.Public {
+		if !strings.HasPrefix(pattern, "/") && !strings.HasPrefix(pattern, "*") {
+			return fmt.Errorf("public %q: a path begins with / or *", pattern)
+		}
+		if _, err := path.Match(pattern, ""); err != nil {
+			return fmt.Errorf("public %q: no path matches this pattern; is a bracket not closed?", pattern)
 		}
 	}
-	for _, path := range h.Public {
-		if !strings.HasPrefix(path, "/") && !strings.HasPrefix(path, "*") {
-			return fmt.Errorf("public %q: a path begins with / or *", path)
-		}
+	if err := h.sources.validate(); err != nil {
+		return err
 	}
-	for _, header := range h.ClaimHeaders {
-		if !httpguts.ValidHeaderFieldName(header.Header) || header.Claim == "" {
-			return fmt.Errorf("claim_header needs a header name and a claim, not %q and %q", header.Header, header.Claim)
-		}
-	}
-	return nil
+	return h.validateClaimHeaders()
 }
 
 // Cleanup gives the shared key sets back.

@@ -3,16 +3,19 @@ package caddyjwt
 import (
 	stdjson "encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"regexp"
 	"slices"
 	"strings"
 
 	"cel.dev/cel-go/cel"
+	"cel.dev/cel-go/common/ast"
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/ref"
 	"cel.dev/cel-go/ext"
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
 // Requirement is one rule about the claims. Exactly one of Scope, AnyScope,
@@ -40,12 +43,15 @@ type Requirement struct {
 	// Expression is a [CEL](https://cel.dev) expression that must be true. It
 	// sees the claims as `claims`, and Caddy's placeholders of the request:
 	// `claims.sub == {http.request.uri.path.1}`. A claim that is absent makes
-	// it fail; `has(claims.name)` asks whether it is there. A placeholder
-	// between quotes is replaced too, unless it is written `\{…}`.
+	// it fail; `has(claims.name)` asks whether it is there. Placeholders stand
+	// without quotes around them; `\{…}` is no placeholder. Where one is of the
+	// path, a path with dot segments, empty segments or backslashes is
+	// refused, since what is behind may read it otherwise (`/alice/../bob`).
 	Expression string `json:"expression,omitempty"`
 
 	program      cel.Program
 	placeholders map[string]string // CEL variable to placeholder
+	readsPath    bool
 }
 
 func (q *Requirement) provision() error {
@@ -60,6 +66,9 @@ func (q *Requirement) provision() error {
 	}
 	if q.Claim != "" && len(q.Values) == 0 {
 		return fmt.Errorf("`require claim %s` needs at least one value", q.Claim)
+	}
+	if slices.Contains(q.Role, "") {
+		return fmt.Errorf("`require role` has an empty role; take it out")
 	}
 	if slices.ContainsFunc(slices.Concat(q.Scope, q.AnyScope), notScope) {
 		return fmt.Errorf("a scope is one word of visible ASCII without quotes (RFC 6749 §3.3)")
@@ -77,6 +86,7 @@ func notScope(scope string) bool {
 var (
 	placeholder        = regexp.MustCompile(`([^\\]|^){([a-zA-Z][\w.-]*)}`)
 	escapedPlaceholder = regexp.MustCompile(`\\{([a-zA-Z][\w.-]*)}`)
+	pathPlaceholder    = regexp.MustCompile(`^http\.request\.(orig_)?uri(_escaped|\.path.*|\.prefixed_query)?$`)
 )
 
 // compile turns each placeholder into a CEL variable, which is looked up only
@@ -92,6 +102,7 @@ func (q *Requirement) compile() error {
 		part := placeholder.FindStringSubmatch(found)
 		name := fmt.Sprintf("placeholder_%d", len(q.placeholders))
 		q.placeholders[name] = part[2]
+		q.readsPath = q.readsPath || pathPlaceholder.MatchString(part[2])
 		options = append(options, cel.Variable(name, cel.DynType))
 		return part[1] + name
 	})
@@ -103,6 +114,12 @@ func (q *Requirement) compile() error {
 	checked, issues := env.Compile(source)
 	if issues.Err() != nil {
 		return fmt.Errorf("the expression does not compile: %w", issues.Err())
+	}
+	read := checked.NativeRep().ReferenceMap()
+	for name, written := range q.placeholders {
+		if !slices.ContainsFunc(slices.Collect(maps.Values(read)), func(r *ast.ReferenceInfo) bool { return r.Name == name }) {
+			return fmt.Errorf("the placeholder {%s} stands between quotes, so it would be compared as it is written; take the quotes away, or write \\{%s} if that is meant", written, written)
+		}
 	}
 	if kind := checked.OutputType(); kind != cel.BoolType && kind != cel.DynType {
 		return fmt.Errorf("the expression yields %s; it must yield true or false", kind)
@@ -133,6 +150,9 @@ func (q *Requirement) met(r *http.Request, claims Claims) error {
 			return refuse(ReasonClaim, "needs one of %q in %s", q.Values, q.Claim)
 		}
 	default:
+		if path := r.URL.Path; q.readsPath && (caddyhttp.CleanPath(path, true) != path || ambiguousPath(path)) {
+			return refuse(ReasonExpression, "the path is not in its plain form, and %s reads it", q.Expression)
+		}
 		result, _, err := q.program.Eval(&activation{r, claims, q.placeholders})
 		if err != nil {
 			return refuse(ReasonExpression, "%s: %v", q.Expression, err)

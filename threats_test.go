@@ -319,6 +319,7 @@ func TestThreatDuplicateAndFoldedNames(t *testing.T) {
 		{"a nested name twice", "/api/", payload(`"exp":` + future + `,"a":{"b":1,"b":2}`)},
 		{"EXP instead", "/api/", payload(`"EXP":` + future)},
 		{"Exp beside a past exp", "/api/", payload(`"Exp":` + future + `,"exp":` + past)},
+		{"ſub, which folds to sub", "/api/", payload(`"exp":` + future + `,"ſub":"admin"`)},
 		{"SUB beside", "/api/", payload(`"exp":` + future + `,"SUB":"admin"`)},
 		{"ALG instead", "/api/", token(`{"ALG":"HS256"}`, `{"sub":"alice","exp":`+future+`}`)},
 		{"ALG beside", "/api/", token(`{"alg":"HS256","Alg":"none"}`, `{"sub":"alice","exp":`+future+`}`)},

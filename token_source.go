@@ -1,6 +1,8 @@
 package caddyjwt
 
 import (
+	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -170,6 +172,20 @@ func (s *TokenSource) String() string {
 		return "cookie " + s.Cookie
 	}
 	return "query parameter " + s.Query
+}
+
+func (sources tokenSources) validate() error {
+	for i, source := range sources {
+		if problem := source.problem(); problem != "" {
+			return errors.New(problem)
+		}
+		for _, earlier := range sources[:i] {
+			if source.String() == earlier.String() && strings.EqualFold(source.Scheme, earlier.Scheme) {
+				return fmt.Errorf("`from` names %s twice; once is enough", source)
+			}
+		}
+	}
+	return nil
 }
 
 func (s *TokenSource) problem() string {

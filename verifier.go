@@ -1,6 +1,7 @@
 package caddyjwt
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -183,23 +184,25 @@ func splitCompact(token string) (parts compact, err error) {
 	if strings.Count(token, ".") != 2 || strings.ContainsAny(token, "\r\n") {
 		return parts, refuse(ReasonMalformedToken, "%d parts, a signed JWT has 3", strings.Count(token, ".")+1)
 	}
-	first := strings.IndexByte(token, '.')
-	last := strings.LastIndexByte(token, '.')
-	parts.signingInput = []byte(token[:last])
+	raw := []byte(token)
+	first, last := bytes.IndexByte(raw, '.'), bytes.LastIndexByte(raw, '.')
+	parts.signingInput = raw[:last]
+	decoded := make([]byte, 0, len(raw)) // room for all three, so one allocation
 	for _, part := range []struct {
 		name string
-		text string
+		text []byte
 		into *[]byte
 	}{
-		{"header", token[:first], &parts.header},
-		{"payload", token[first+1 : last], &parts.payload},
-		{"signature", token[last+1:], &parts.signature},
+		{"header", raw[:first], &parts.header},
+		{"payload", raw[first+1 : last], &parts.payload},
+		{"signature", raw[last+1:], &parts.signature},
 	} {
-		decoded, err := base64url.DecodeString(part.text)
-		if err != nil || len(decoded) == 0 {
+		begin := len(decoded)
+		decoded, err = base64url.AppendDecode(decoded, part.text)
+		if err != nil || len(decoded) == begin {
 			return parts, refuse(ReasonMalformedToken, "the %s is empty or not strict base64url", part.name)
 		}
-		*part.into = decoded
+		*part.into = decoded[begin:len(decoded):len(decoded)]
 	}
 	return parts, nil
 }
@@ -246,14 +249,21 @@ func parseHeader(text []byte) (header joseHeader, err error) {
 // reader that folds case would take them for it (RFC 7515 §5.3).
 func checkNames[V any](object map[string]V, registered []string) error {
 	for name := range object {
+		if !strings.ContainsFunc(name, foldable) {
+			continue
+		}
 		for _, exact := range registered {
-			if len(name) == len(exact) && name != exact && strings.EqualFold(name, exact) {
+			if strings.EqualFold(name, exact) {
 				return fmt.Errorf("%q differs from %q by case", name, exact)
 			}
 		}
 	}
 	return nil
 }
+
+// foldable tells whether a letter may fold to a small ASCII one. Beside the
+// capitals, U+017F and U+212A do.
+func foldable(r rune) bool { return 'A' <= r && r <= 'Z' || r > 127 }
 
 func (v *Verifier) issuer(claims Claims) (*Issuer, error) {
 	value, present := claims["iss"]
