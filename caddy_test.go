@@ -198,6 +198,9 @@ func (s *site) do(method, path string, headers ...string) answer {
 		request.Header[name] = append(request.Header[name], value)
 	}
 	response, err := http.DefaultTransport.RoundTrip(request)
+	for tries := 0; err != nil && tries < 10; tries++ { // Caddy closes connections at a config reload
+		response, err = http.DefaultTransport.RoundTrip(request)
+	}
 	if err != nil {
 		s.t.Fatal(err)
 	}

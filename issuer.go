@@ -192,11 +192,11 @@ func (c *IssuerConfig) localKeys() (*KeySet, error) {
 
 // key resolves the secret. Errors never show it.
 func (c *SecretConfig) key() (*Key, error) {
-	value, err := caddy.NewReplacer().ReplaceOrErr(c.Value, true, true)
-	if value == "" && err == nil {
-		err = errors.New("empty")
+	if looksLikeKey([]byte(c.Value)) { // a JWK has the braces of a placeholder
+		return NewSecretKey([]byte(c.Value))
 	}
-	if err != nil { // it may quote a part of the secret
+	value, err := caddy.NewReplacer().ReplaceOrErr(c.Value, true, true)
+	if err != nil || value == "" { // the error may quote a part of the secret
 		return nil, errors.New("it is empty, or a placeholder in it is; is the environment variable set, or the file there? {env.NAME} and {file./path} are read when the config is loaded; a brace that is part of the secret is written \\{")
 	}
 	return decodeSecret(value, c.Encoding)

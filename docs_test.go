@@ -1,0 +1,72 @@
+package caddyjwt
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+)
+
+// docsEnvironment is what the placeholders in the pages read.
+var docsEnvironment = map[string]string{
+	"JWT_SECRET":        strings.Repeat("a secret of sixty-four bytes or more; ", 2),
+	"JWT_SECRET_BASE64": "Zm9ydHktZWlnaHQgYnl0ZXMsIGVuY29kZWQgYXMgdGhleSBhcmUgbWFkZSE=",
+}
+
+// docsFiles stands in for the files that the pages name.
+var docsFiles = strings.NewReplacer(
+	"/etc/caddy/issuer.pem", "testdata/keys/rsa2048.pub.pem",
+)
+
+var (
+	caddyfileBlock = regexp.MustCompile("(?ms)^```caddyfile\n(.*?)^```$")
+	jwtDirective   = regexp.MustCompile(`(?m)^\s*jwt(\s|$)`)
+)
+
+// TestDocsCaddyfiles loads each block of the pages that is marked as caddyfile
+// and has the directive, as `caddy validate` does. One that begins with the
+// directive is taken for the inside of a site.
+func TestDocsCaddyfiles(t *testing.T) {
+	for name, value := range docsEnvironment {
+		t.Setenv(name, value)
+	}
+	pages, err := filepath.Glob("docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, page := range append(pages, "README.md") {
+		text, err := os.ReadFile(page)
+		if os.IsNotExist(err) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, at := range caddyfileBlock.FindAllSubmatchIndex(text, -1) {
+			block := string(text[at[2]:at[3]])
+			if !jwtDirective.MatchString(block) {
+				continue
+			}
+			line := 1 + strings.Count(string(text[:at[2]]), "\n")
+			t.Run(fmt.Sprintf("%s:%d", filepath.Base(page), line), func(t *testing.T) { testDocsCaddyfile(t, block) })
+		}
+	}
+}
+
+func testDocsCaddyfile(t *testing.T, block string) {
+	config := docsFiles.Replace(block)
+	if strings.HasPrefix(block, "jwt") {
+		config = ":8080 {\n" + config + "}\n"
+	}
+	adapted, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(config), nil)
+	if err == nil {
+		err = validate(t, adapted)
+	}
+	if err != nil {
+		t.Errorf("%v\n%s", err, config)
+	}
+}

@@ -1,0 +1,230 @@
+package caddyjwt
+
+import (
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+)
+
+// runExample runs an example as it stands, but for its ports and the folder
+// that Caddy stores in.
+func runExample(t *testing.T, name string, environment ...string) *site {
+	t.Helper()
+	for i := 0; i < len(environment); i += 2 {
+		t.Setenv(environment[i], environment[i+1])
+	}
+	text, err := os.ReadFile(filepath.Join("examples", name, "Caddyfile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt(text, map[string]any{"filename": "Caddyfile"})
+	if err != nil || len(warnings) > 0 {
+		t.Fatal(err, warnings)
+	}
+	s := &site{t: t, url: "http://" + freeAddress(t), logFile: filepath.Join(tempDir(t), "log.json")}
+	body := strings.ReplaceAll(string(text), "127.0.0.1:8081", "UPSTREAM")
+	body = strings.ReplaceAll(body, "\n:8080 {", "\nhttp://:"+port(s.url)+" {")
+	upstream := freeAddress(t)
+	body = strings.ReplaceAll(body, "http://:8081 {", "http://:"+port("http://"+upstream)+" {")
+	body = strings.ReplaceAll(body, "UPSTREAM", upstream)
+	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(globalOptions(tempDir(t), s.logFile, "")+body), map[string]any{"filename": "Caddyfile"})
+	if err == nil {
+		err = caddy.Load(config, true)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = caddy.Stop() })
+	return s
+}
+
+func port(of string) string {
+	u, err := url.Parse(of)
+	if err != nil {
+		panic(err)
+	}
+	return u.Port()
+}
+
+// step is a request to an example, and what must come back.
+type step struct {
+	path    string
+	headers []string
+	status  int
+	body    string // a part of it
+}
+
+func bearerOf(token string) []string { return []string{"Authorization: Bearer " + token} }
+
+func (s *site) steps(steps ...step) {
+	s.t.Helper()
+	for _, step := range steps {
+		got := s.get(step.path, step.headers...)
+		s.mustAnswer(step.status, got, step.path)
+		if !strings.Contains(got.body, step.body) {
+			s.t.Errorf("%s: body %q, expected in it %q", step.path, got.body, step.body)
+		}
+	}
+}
+
+func TestExamplesAreAllTested(t *testing.T) {
+	files, err := filepath.Glob("examples/*/Caddyfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests, err := os.ReadFile("examples_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		name := filepath.Base(filepath.Dir(file))
+		if !strings.Contains(string(tests), `runExample(t, "`+name+`"`) {
+			t.Errorf("no test runs %s", file)
+		}
+	}
+}
+
+func TestExampleMain(t *testing.T) {
+	s := runExample(t, "")
+	key, err := os.ReadFile("examples/demo-key.pem")
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, _, err := parsePrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := claimsMap{"iss": "https://demo.example", "aud": "https://api.example", "roles": []string{"editor", "author"}, "email": "a<b>@example.com"}
+	token := sign(t, "ES256", signer.key, nil, goodClaims(good))
+	spoofed := append(bearerOf(token), "X-User-Id: admin", "X-User-Roles: admin")
+	s.steps(
+		step{"/", nil, 200, "Anybody"},
+		step{"/private.html", nil, 401, `"code":"credentials_required"`},
+		step{"/private.html", bearerOf(token), 200, "Hello, alice"},
+		step{"/private.html", bearerOf(token), 200, "a&lt;b&gt;@example.com"},
+		step{"/api/x", nil, 401, ""},
+		step{"/api/x", spoofed, 200, "user=alice roles=editor,author\n"},
+		step{"/api/x", bearerOf(sign(t, "ES256", testKeys().p256, nil, goodClaims(good))), 401, "signature"},
+	)
+}
+
+func TestExampleIdentityProvider(t *testing.T) {
+	keys := testKeys()
+	p := newIdentityProvider(t, publicJWK(t, keys.rsa, claimsMap{"kid": "a"}))
+	s := runExample(t, "identity-provider", "ISSUER", p.URL, "AUDIENCE", "me")
+	token := func(aud string) []string {
+		return bearerOf(sign(t, "RS256", keys.rsa, claimsMap{"kid": "a"}, goodClaims(claimsMap{"iss": p.URL, "aud": aud})))
+	}
+	s.steps(
+		step{"/", nil, 200, "Anybody"},
+		step{"/api/", nil, 401, ""},
+		step{"/api/", token("me"), 200, "Hello, alice"},
+		step{"/api/", token("you"), 401, "audience"},
+	)
+}
+
+func TestExampleSharedSecret(t *testing.T) {
+	s := runExample(t, "shared-secret", "JWT_SECRET", testSecret)
+	s.steps(
+		step{"/", nil, 200, "Anybody"},
+		step{"/api/", nil, 401, ""},
+		step{"/api/", bearerOf(hs(t, nil)), 200, "Hello, alice"},
+		step{"/api/", bearerOf(hs(t, claimsMap{"exp": 1})), 401, "expired"},
+	)
+}
+
+func TestExampleCookie(t *testing.T) {
+	s := runExample(t, "cookie", "JWT_SECRET", testSecret)
+	s.steps(
+		step{"/index.html", nil, 200, "Anybody"},
+		step{"/private.html", []string{"Cookie: __Host-session=" + hs(t, nil)}, 200, "Private"},
+		step{"/private.html", nil, 303, ""},
+		step{"/private.html", []string{"Cookie: __Host-session=x"}, 303, ""},
+		step{"/private.html", bearerOf(hs(t, nil)), 303, ""},
+	)
+	if got := s.get("/private.html").header.Get("Location"); got != "https://login.example.com/?return_to="+s.url+"/private.html" {
+		t.Errorf("Location %q", got)
+	}
+}
+
+func TestExampleSeveralIssuers(t *testing.T) {
+	keys := testKeys()
+	staff := newIdentityProvider(t, publicJWK(t, keys.rsa, claimsMap{"kid": "a"}))
+	partner := newIdentityProvider(t, publicJWK(t, keys.p256, claimsMap{"kid": "a"}))
+	s := runExample(t, "several-issuers", "STAFF_ISSUER", staff.URL, "PARTNER_JWKS", partner.URL+"/jwks")
+	token := func(algorithm string, key any, iss string) []string {
+		return bearerOf(sign(t, algorithm, key, claimsMap{"kid": "a"}, goodClaims(claimsMap{"iss": iss, "aud": "https://api.example.com"})))
+	}
+	s.steps(
+		step{"/api/", token("RS256", keys.rsa, staff.URL), 200, "alice of " + staff.URL},
+		step{"/api/", token("ES256", keys.p256, "https://partner.example"), 200, "alice of https://partner.example"},
+		step{"/api/", token("ES256", keys.p256, staff.URL), 401, ""},
+		step{"/api/", token("RS256", keys.rsa, "https://partner.example"), 401, ""},
+		step{"/api/", nil, 401, ""},
+	)
+}
+
+func TestExampleRules(t *testing.T) {
+	s := runExample(t, "rules", "JWT_SECRET", testSecret)
+	with := func(claims claimsMap) []string { return bearerOf(hs(t, claims)) }
+	reader := with(claimsMap{"scope": "read:todos"})
+	s.steps(
+		step{"/reports/1", reader, 200, ""},
+		step{"/reports/1", with(claimsMap{"scope": "admin:all"}), 200, ""},
+		step{"/reports/1", with(nil), 403, "insufficient_scope"},
+		step{"/articles/1", with(claimsMap{"roles": []string{"editor"}}), 200, ""},
+		step{"/articles/1", reader, 403, "role"},
+		step{"/premium/1", with(claimsMap{"org": claimsMap{"plan": "pro"}, "email_verified": true}), 200, ""},
+		step{"/premium/1", with(claimsMap{"org": claimsMap{"plan": "pro"}, "email_verified": false}), 403, "claim"},
+		step{"/premium/1", with(claimsMap{"org": claimsMap{"plan": "free"}, "email_verified": true}), 403, "claim"},
+		step{"/todos/alice", reader, 200, "Hello, alice"},
+		step{"/todos/alice/1", reader, 200, ""},
+		step{"/todos/bob/1", reader, 403, "forbidden"},
+		step{"/todos/alice/1", with(nil), 403, "insufficient_scope"},
+		step{"/todos/alice/1", nil, 401, ""},
+	)
+	for _, path := range []string{"/todos/alice/../bob/1", "/todos/alice/%2e%2e/bob/1", "/todos/alice%2f..%2fbob/1", "/todos//alice/1", "/todos/alice/..;/bob/1", "/todos/./alice/1", `/todos/alice/..\bob`} {
+		s.mustAnswer(403, s.get(path, reader...), path)
+	}
+}
+
+func TestExampleCORS(t *testing.T) {
+	s := runExample(t, "cors", "JWT_SECRET", testSecret, "ORIGIN", "https://app.example")
+	origin := "Origin: https://app.example"
+	got := s.do("OPTIONS", "/api/", origin, "Access-Control-Request-Method: PUT", "Access-Control-Request-Headers: authorization")
+	s.mustAnswer(204, got, "preflight")
+	if got.header.Get("Access-Control-Allow-Origin") != "https://app.example" || got.header.Get("Access-Control-Allow-Headers") != "Authorization" {
+		t.Errorf("preflight: %v", got.header)
+	}
+	refused := s.get("/api/", origin)
+	s.mustAnswer(401, refused, "no token")
+	if refused.header.Get("Access-Control-Allow-Origin") != "https://app.example" {
+		t.Errorf("the script cannot read the refusal: %v", refused.header)
+	}
+	if got := s.do("OPTIONS", "/api/", "Origin: https://evil.example", "Access-Control-Request-Method: PUT"); got.header.Get("Access-Control-Allow-Origin") != "" {
+		t.Errorf("another origin: %v", got.header)
+	}
+	if vary := s.get("/api/", append(bearerOf(hs(t, nil)), origin)...).header.Values("Vary"); !slices.Contains(vary, "Origin") {
+		t.Errorf("Vary %q", vary)
+	}
+	s.steps(step{"/api/", append(bearerOf(hs(t, nil)), origin), 200, "Hello, alice"})
+}
+
+func TestExampleCustomErrors(t *testing.T) {
+	s := runExample(t, "custom-errors", "JWT_SECRET", testSecret)
+	s.steps(
+		step{"/account/", bearerOf(hs(t, claimsMap{"roles": []string{"customer"}})), 200, "Hello, alice"},
+		step{"/account/", nil, 401, "Sorry: no bearer token was sent (credentials_required)"},
+		step{"/account/", bearerOf(hs(t, claimsMap{"exp": 1})), 401, "Sorry: the token has expired (invalid_token)"},
+		step{"/account/", bearerOf(hs(t, nil)), 403, "Sorry: the user lacks a role that is needed here (forbidden)"},
+	)
+	if got := s.get("/account/").header.Get("WWW-Authenticate"); got != `Bearer realm="restricted"` {
+		t.Errorf("challenge %q", got)
+	}
+}

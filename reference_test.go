@@ -1,0 +1,331 @@
+package caddyjwt
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"go/ast"
+	goparser "go/parser"
+	"go/token"
+	"go/types"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+)
+
+// TestReference compares docs/reference.md with the Go comments and the
+// program; -update rewrites it. It fails for a config field without a comment,
+// and for an option of the grammar that no field is for.
+func TestReference(t *testing.T) {
+	const file = "docs/reference.md"
+	r := &reference{t: t, comments: sourceComments(t)}
+	r.directive()
+	r.refusals()
+	r.metrics()
+	r.provider()
+	r.commands()
+	page := strings.TrimSpace(r.page.String()) + "\n"
+	if *update && !t.Failed() {
+		if err := os.WriteFile(file, []byte(page), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	there, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(there) != page {
+		t.Errorf("%s differs from the sources; `go test -run TestReference -update .` rewrites it, and git diff shows what changed", file)
+	}
+}
+
+type reference struct {
+	t        *testing.T
+	comments map[string]string
+	page     strings.Builder
+}
+
+// write adds a block of Markdown.
+func (r *reference) write(format string, args ...any) { fmt.Fprintf(&r.page, format+"\n\n", args...) }
+
+// sourceComments are the comments of the package, by the names of the types,
+// fields (Type.Field) and methods (Type.Method) they are of.
+func sourceComments(t *testing.T) map[string]string {
+	paths, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := make(map[string]string)
+	for _, path := range paths {
+		if strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		file, err := goparser.ParseFile(token.NewFileSet(), path, nil, goparser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var group *ast.GenDecl // whose comment is that of the one type in it
+		var outer string
+		ast.Inspect(file, func(node ast.Node) bool {
+			switch n := node.(type) {
+			case *ast.FuncDecl:
+				if n.Recv != nil {
+					found[strings.TrimPrefix(types.ExprString(n.Recv.List[0].Type), "*")+"."+n.Name.Name] = n.Doc.Text()
+				}
+				return false
+			case *ast.GenDecl:
+				group = n
+			case *ast.TypeSpec:
+				outer = n.Name.Name
+				found[outer] = cmp.Or(n.Doc.Text(), group.Doc.Text())
+			case *ast.Field:
+				for _, name := range n.Names {
+					found[outer+"."+name.Name] = n.Doc.Text()
+				}
+			}
+			return true
+		})
+	}
+	return found
+}
+
+func jsonName(f reflect.StructField) string {
+	name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+	return name
+}
+
+var word = regexp.MustCompile(`\w+`)
+
+// comment is that of a type or of one of its fields, as text of the page: the
+// name that it begins with is the one shown, other fields go by their JSON
+// names, and a paragraph is one line.
+func (r *reference) comment(of reflect.Type, fieldName, shown string) string {
+	key := strings.TrimSuffix(of.Name()+"."+fieldName, ".")
+	text, named := strings.CutPrefix(r.comments[key], cmp.Or(fieldName, of.Name()))
+	if !named {
+		r.t.Errorf("the comment of %s is missing, or does not begin with its name", key)
+	}
+	names := make(map[string]string)
+	if of.Kind() == reflect.Struct {
+		for f := range of.Fields() {
+			names[f.Name] = jsonName(f)
+		}
+	}
+	pieces := strings.Split(paragraphs(text), "`")
+	for i := 0; i < len(pieces); i += 2 { // the others are code
+		pieces[i] = word.ReplaceAllStringFunc(pieces[i], func(w string) string {
+			if names[w] == "" || w == strings.ToUpper(w) { // URL is a word as well
+				return w
+			}
+			return "`" + names[w] + "`"
+		})
+	}
+	return "`" + shown + "`" + strings.Join(pieces, "`")
+}
+
+func paragraphs(text string) string {
+	all := strings.Split(strings.TrimRight(text, "\n"), "\n\n")
+	for i, paragraph := range all {
+		if !isTable(paragraph) {
+			all[i] = strings.ReplaceAll(paragraph, "\n", " ")
+		}
+	}
+	return strings.Join(all, "\n\n")
+}
+
+func isTable(paragraph string) bool { return strings.Contains(paragraph, "\n---") }
+
+// option of the directive: its forms, and the options in its block.
+type option struct {
+	name  string
+	forms []string
+	block []*option
+}
+
+func parseGrammar(lines []string) *option {
+	open := []*option{new(option)}
+	for _, line := range lines {
+		form := strings.Join(strings.Fields(line), " ")
+		into := open[len(open)-1]
+		name, _, _ := strings.Cut(form, " ")
+		i := slices.IndexFunc(into.block, func(o *option) bool { return o.name == name })
+		switch {
+		case strings.HasPrefix(form, "}"):
+			open = open[:len(open)-1]
+			continue
+		case i < 0:
+			i = len(into.block)
+			into.block = append(into.block, &option{name: name})
+		}
+		if strings.HasSuffix(form, "{") {
+			open = append(open, into.block[i])
+			form += " … }" + strings.Repeat("]", strings.Count(form, "[{"))
+		}
+		into.block[i].forms = append(into.block[i].forms, form)
+	}
+	return open[0].block[0]
+}
+
+func (r *reference) directive() {
+	var grammar, around []string
+	for line := range strings.Lines(r.comments["Handler.UnmarshalCaddyfile"]) {
+		if code, indented := strings.CutPrefix(line, "\t"); indented {
+			grammar = append(grammar, code)
+		} else {
+			around = append(around, line)
+		}
+	}
+	_, more, _ := strings.Cut(strings.Join(around, ""), "\n\n") // the first paragraph is for Go programmers
+	text := strings.Split(r.comment(reflect.TypeFor[Handler](), "", "jwt"), "\n\n")
+	table := slices.IndexFunc(text, isTable)
+
+	r.write("# Reference\n\n<!-- TestReference generates this page from the Go comments. Change those. -->")
+	r.write("This page says what each option of the `jwt` directive does, in the Caddyfile and in JSON, and how a request is refused. It belongs to the version that it comes with.")
+	r.write("[Directive](#directive) · [Placeholders](#placeholders) · [Options](#options) · [Refusals](#refusals) · [Metrics](#metrics) · [Provider](#provider) · [Commands](#commands)")
+	r.write("## Directive\n\n%s\n\n```text\n%s```", text[0], strings.Join(grammar, ""))
+	r.write("%s\n\n%s", paragraphs(more), strings.Join(text[table+1:], "\n\n"))
+	r.write("In JSON it is the handler `%s`.", new(Handler).CaddyModule().ID.Name())
+	r.write("## Placeholders\n\n%s", strings.Join(text[1:table+1], "\n\n"))
+	r.options(parseGrammar(grammar))
+}
+
+// options writes a section for each block of the grammar.
+func (r *reference) options(directive *option) {
+	type section struct {
+		*option
+		config reflect.Type
+		path   string
+	}
+	for queue := []section{{directive, reflect.TypeFor[Handler](), ""}}; len(queue) > 0; queue = queue[1:] {
+		at := queue[0]
+		fields, of := configFields(at.config), make(map[*option]reflect.StructField)
+		var links []string
+		for _, o := range at.block {
+			i := slices.IndexFunc(fields, func(f reflect.StructField) bool { return jsonName(f) == o.name || jsonName(f) == o.name+"s" })
+			if i < 0 {
+				r.t.Fatalf("%s has no field for the option %s of the grammar", at.config, o.name)
+			}
+			of[o] = fields[i]
+			fields = slices.Delete(fields, i, i+1)
+			links = append(links, fmt.Sprintf("[`%s`](#%s)", o.name, o.name))
+		}
+		if at.option == directive {
+			r.write("## Options")
+		} else {
+			r.write("## Options of `%s`\n\n%s", at.name, r.comment(at.config, "", at.name))
+		}
+		if len(fields) > 0 { // those without a line in the grammar: what stands before the block
+			r.write("Before its block, in JSON:\n\n%s", r.list(at.config, fields))
+		}
+		r.write("%s", strings.Join(links, " · "))
+		for _, o := range at.block {
+			f, path := of[o], at.path+jsonName(of[o])
+			r.write("### `%s`\n\n- Caddyfile: `%s`\n- JSON: `%s`", o.name, strings.Join(o.forms, "`, `"), path)
+			r.write("%s", r.comment(at.config, f.Name, jsonName(f)))
+			holds := f.Type
+			for ; holds.Kind() == reflect.Pointer || holds.Kind() == reflect.Slice; holds = holds.Elem() {
+				if holds.Kind() == reflect.Slice {
+					path += "[]"
+				}
+			}
+			switch {
+			case len(o.block) > 0:
+				queue = append(queue, section{o, holds, path + "."})
+				r.write("In its block: [options of `%s`](#options-of-%s).", o.name, o.name)
+			case holds.PkgPath() == at.config.PkgPath(): // one more struct, whose first sentence says it again
+				_, more, _ := strings.Cut(r.comment(holds, "", o.name)+" ", ". ")
+				r.write("%sIn JSON:\n\n%s", more, r.list(holds, configFields(holds)))
+			}
+		}
+	}
+}
+
+func configFields(of reflect.Type) (found []reflect.StructField) {
+	for f := range of.Fields() {
+		if jsonName(f) != "" {
+			found = append(found, f)
+		}
+	}
+	return found
+}
+
+func (r *reference) list(of reflect.Type, fields []reflect.StructField) string {
+	var items []string
+	for _, f := range fields {
+		items = append(items, "- "+r.comment(of, f.Name, cmp.Or(jsonName(f), f.Name)))
+	}
+	return strings.Join(items, "\n")
+}
+
+func (r *reference) refusals() {
+	ctx := context.WithValue(r.t.Context(), caddy.ReplacerCtxKey, caddy.NewReplacer())
+	w, h := httptest.NewRecorder(), &Handler{Realm: defaultRealm, logger: zap.NewNop()}
+	if err := h.refuse(w, httptest.NewRequestWithContext(ctx, "GET", "/", nil), &Error{Reason: ReasonExpired}); err != nil {
+		r.t.Fatal(err)
+	}
+	r.write("## Refusals\n\nWhere the site has no `handle_errors` for it, a refusal looks as this one of an expired token:")
+	r.write("```text\nHTTP/1.1 %d %s\nWWW-Authenticate: %s\n\n%s\n```", w.Code, http.StatusText(w.Code), w.Header().Get("WWW-Authenticate"), w.Body)
+	r.write("%s", r.comment(reflect.TypeFor[Reason](), "", "reason"))
+	r.write("%s", r.list(reflect.TypeFor[refusal](), slices.Collect(reflect.TypeFor[refusal]().Fields())))
+	table := "Reason | Status | Name | Code | Challenge | Description\n---|---|---|---|---|---"
+	for _, reason := range slices.SortedFunc(maps.Keys(refusals), func(a, b Reason) int {
+		return cmp.Or(cmp.Compare(refusals[a].status, refusals[b].status), cmp.Compare(a, b))
+	}) {
+		told := refusals[reason]
+		challenge := map[bool]string{true: "yes", false: "no"}[told.challenge]
+		table += fmt.Sprintf("\n`%s` | %d | `%s` | `%s` | %s | %s", reason, told.status, told.name, told.code, challenge, told.description)
+	}
+	r.write("%s", table)
+}
+
+var description = regexp.MustCompile(`fqName: "(\w+)", help: "([^"]*)",.* variableLabels: \{([\w,]*)\}`)
+
+func (r *reference) metrics() {
+	registry := prometheus.NewRegistry()
+	if err := registerMetrics(registry); err != nil {
+		r.t.Fatal(err)
+	}
+	descriptions := make(chan *prometheus.Desc)
+	go func() {
+		defer close(descriptions)
+		registry.Describe(descriptions)
+	}()
+	var rows []string
+	for d := range descriptions {
+		parts := description.FindStringSubmatch(d.String())
+		rows = append(rows, fmt.Sprintf("`%s` | `%s` | %s", parts[1], strings.ReplaceAll(parts[3], ",", "`, `"), parts[2]))
+	}
+	slices.Sort(rows)
+	r.write("## Metrics\n\nMetric | Labels | Description\n---|---|---\n%s", strings.Join(rows, "\n"))
+}
+
+func (r *reference) provider() {
+	refused := (&Provider{Handler{Optional: true}}).Validate()
+	r.write("## Provider\n\n%s", r.comment(reflect.TypeFor[Provider](), "", string(new(Provider).CaddyModule().ID)))
+	r.write("It is set up in JSON, with the fields of the handler but these: %s.", refused)
+}
+
+func (r *reference) commands() {
+	registered, root := caddycmd.Commands()["jwt"], &cobra.Command{Use: "caddy"}
+	parent := &cobra.Command{Use: registered.Name}
+	registered.CobraFunc(parent)
+	root.AddCommand(parent)
+	r.write("## Commands")
+	for _, c := range parent.Commands() {
+		r.write("### `%s`\n\n%s.\n\n%s", c.CommandPath(), c.Short, strings.TrimSpace(c.Long))
+		r.write("```text\n%s\n```", strings.TrimSpace(c.UsageString()))
+	}
+}
