@@ -14,7 +14,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 )
 
-var update = flag.Bool("update", false, "rewrite the JSON parts of the adapt tests")
+var update = flag.Bool("update", false, "rewrite the generated parts of testdata and docs")
 
 const separator = "\n----------\n"
 

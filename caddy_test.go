@@ -228,10 +228,10 @@ func (s *site) mustAnswer(status int, got answer, why string) {
 // eventually polls, for what a background task brings about.
 func eventually(t testing.TB, what string, met func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(15 * time.Second)
+	deadline := time.Now().Add(60 * time.Second)
 	for !met() {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within 15 s: %s", what)
+			t.Fatalf("not within 60 s: %s", what)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}

@@ -54,8 +54,9 @@ func parseDirective(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //	    realm <name>
 //	}
 //
-// The options of an issuer may also stand outside its block where there is
-// only one, and need no `issuer` where `iss` shall not be checked.
+// `issuer`, `public_key`, `secret`, `from`, `require` and `claim_header` may be
+// repeated. The options of an issuer may also stand outside its block where
+// there is only one, and need no `issuer` where `iss` is not to be checked.
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the directive's name
 	if d.NextArg() {

@@ -32,7 +32,7 @@ func init() {
 
 func tokenCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "token (--secret <source> [--encoding base64|hex] | --key <source>) [--claim <name>=<text>]... [--claim-json <name>=<json>]... [--lifetime <duration>] [--alg <alg>] [--kid <id>] [--typ <typ>]",
+		Use:   "token (--secret <source> | --key <source>) [flags]",
 		Short: "Mints a signed token, for tests and for services that sign their own",
 		Long: `
 Mints a JWT and prints it. It is signed with a shared secret or a private key,

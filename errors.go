@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Reason names the check that refused a request. It is the `reason` label of
-// the caddy_jwt_decisions_total metric and of the debug log lines, so its
+// Reason names the check that refused a request. It is the `reason` of the
+// debug log lines, and that of refusals in `caddy_jwt_decisions_total`, so its
 // values are few, fixed, and never taken from a request.
 type Reason string
 
@@ -77,7 +77,7 @@ type refusal struct {
 	status int
 	// name of the error in the JSON body.
 	name string
-	// code of the error in the JSON body and in {http.jwt.error}; with a
+	// code of the error in the JSON body and in `{http.jwt.error}`; with a
 	// challenge it is also the error of RFC 6750 §3.1, except where the client
 	// sent no credentials, for which that section asks for none.
 	code string

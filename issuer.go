@@ -32,7 +32,7 @@ var hmacAlgorithms = map[string]int{"HS256": 32, "HS384": 48, "HS512": 64}
 // it signs with.
 type IssuerConfig struct {
 	// Issuer is what the `iss` claim must equal, to the letter. Default: `iss`
-	// is not checked, which needs a key, and no second issuer.
+	// is not checked; then a key must be given, and this be the only issuer.
 	Issuer string `json:"issuer,omitempty"`
 
 	// JWKS says where the issuer's key set is. Default: where the issuer has
@@ -50,8 +50,8 @@ type IssuerConfig struct {
 	Secrets []*SecretConfig `json:"secrets,omitempty"`
 
 	// Algorithms that are accepted, of HS256, HS384, HS512, RS256, RS384,
-	// RS512, PS256, PS384, PS512, ES256, ES384, ES512 and EdDSA (Ed25519).
-	// Default: those that the keys allow by type, curve, length and `alg`.
+	// RS512, PS256, PS384, PS512, ES256, ES384, ES512 and EdDSA (Ed25519);
+	// built with the tag `jwx_es256k`, also ES256K. Default: those that the keys allow by type, curve, length and `alg`.
 	Algorithms []string `json:"algorithms,omitempty"`
 
 	// Audience: the `aud` claim must hold one of these. Default: `aud` is not
@@ -80,17 +80,18 @@ type SecretConfig struct {
 // background and kept in Caddy's storage. Handlers with the same settings
 // share one set, over config reloads too.
 type JWKSConfig struct {
-	// URL of the key set: https, or http to this machine. Default: what OpenID
-	// discovery on the issuer says.
+	// URL of the key set: https, http to this machine, or http by
+	// `allow_http`. Default: what OpenID discovery on the issuer says.
 	URL string `json:"url,omitempty"`
 
 	// Refresh is how old the set may get before it is fetched again, ahead of
-	// need. A key that was withdrawn is refused within this time. Default:
-	// `10m`.
+	// need; at least 100ms, as the other times. A key that was withdrawn is
+	// refused within this time, as long as the URL answers. Default: `10m`.
 	Refresh caddy.Duration `json:"refresh,omitempty"`
 
 	// MaxStale is how old the last good set may get while the URL is out of
-	// reach. After it, the issuer's tokens are refused. Default: `24h`.
+	// reach; not less than `refresh`. After it, the issuer's tokens are
+	// refused. Default: `24h`, or `refresh` where that is longer.
 	MaxStale caddy.Duration `json:"max_stale,omitempty"`
 
 	// Cooldown is the least time between two fetches that unknown key IDs

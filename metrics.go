@@ -17,7 +17,7 @@ const (
 var (
 	decisions = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: "decisions_total",
-		Help: "Requests by what was decided and why.",
+		Help: "Requests by result, allowed or refused, and reason: a check that failed, or valid_token, optional, public or preflight.",
 	}, []string{"result", "reason"})
 	cacheLookups = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: "cache_lookups_total",

@@ -31,7 +31,8 @@ const (
 // Handler lets a request through if it carries a good JWT as a bearer token
 // (RFC 6750), and tells the handlers behind it whose request it is.
 //
-// Placeholders for these, empty for an anonymous user:
+// Placeholders for the handlers behind it; those of the user are empty for an
+// anonymous one:
 //
 // Placeholder | Description
 // ------------|------------
@@ -44,8 +45,8 @@ const (
 // `{file./path}`, which are resolved when the config is loaded; only
 // `expression` reads them with each request.
 type Handler struct {
-	// Issuers whose tokens are accepted. Required. Keys are never shared
-	// between them.
+	// Issuers are whose tokens are accepted. One is required, and of several
+	// each needs its name. Keys are never shared between them.
 	Issuers []*IssuerConfig `json:"issuers,omitempty"`
 
 	// Leeway is the clock difference allowed in `exp`, `nbf` and `iat`, from 0
@@ -56,21 +57,25 @@ type Handler struct {
 	// token back, short of a change of its key. Default: they are refused.
 	AllowMissingExp bool `json:"allow_missing_exp,omitempty"`
 
-	// From are the places where a token may stand. A request with tokens in
-	// two of them is refused. Default: header `Authorization`, scheme `Bearer`.
+	// From are the places where a token may stand; naming one replaces the
+	// default. A request with tokens in two of them is refused with 400.
+	// Default: header `Authorization`, scheme `Bearer`.
 	From []*TokenSource `json:"from,omitempty"`
 
 	// UserID are the paths of the claims that may name the user: the first
-	// that is there and not empty does. A token without is refused. Default:
-	// `sub`.
+	// that is a text or a number and not empty does. A token without one is
+	// refused. Default: `sub`.
 	UserID []string `json:"user_id,omitempty"`
 
 	// Public are paths that need no token, as Caddy's own path matcher takes
-	// them. A token is not looked at there, and the user is anonymous.
+	// them. A token is not looked at there, and the user is anonymous. A path
+	// with `..;`, `..\` or `\..` is never public, since what is behind may read
+	// it as a way up.
 	Public caddyhttp.MatchPath `json:"public,omitempty"`
 
 	// Optional lets requests without a token through as anonymous, without
-	// asking `require` of them. A bad token is still refused.
+	// asking `require` of them. Credentials of another scheme, such as Basic,
+	// are no token. A bad token is still refused.
 	Optional bool `json:"optional,omitempty"`
 
 	// AllowPreflight lets CORS preflights through, which cannot carry a token:
@@ -81,7 +86,8 @@ type Handler struct {
 	// Require are the rules that the claims must meet, all of them.
 	Require []*Requirement `json:"require,omitempty"`
 
-	// ClaimHeaders are request headers that tell the upstream a claim.
+	// ClaimHeaders are request headers that tell the upstream a claim, and
+	// that a client cannot send itself.
 	ClaimHeaders []*ClaimHeader `json:"claim_headers,omitempty"`
 
 	// StripToken takes the token out of the request before the handlers

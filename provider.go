@@ -14,8 +14,8 @@ func init() {
 
 // Provider is the handler as a provider of Caddy's own `authentication`
 // handler, where it stands beside others such as `http_basic`, and any of
-// them may let a request in. A rule that is not met is a 401 there, as Caddy
-// answers nothing else.
+// them may let a request in. It is set up in JSON. Every refusal is a 401
+// there, as Caddy answers nothing else.
 type Provider struct {
 	Handler
 }

@@ -44,9 +44,10 @@ type Requirement struct {
 	// sees the claims as `claims`, and Caddy's placeholders of the request:
 	// `claims.sub == {http.request.uri.path.1}`. A claim that is absent makes
 	// it fail; `has(claims.name)` asks whether it is there. Placeholders stand
-	// without quotes around them; `\{…}` is no placeholder. Where one is of the
-	// path, a path with dot segments, empty segments or backslashes is
-	// refused, since what is behind may read it otherwise (`/alice/../bob`).
+	// without quotes around them, which the config is refused for; `\{…}` is no
+	// placeholder. Where a placeholder is part of the path, a path with dot
+	// segments or empty segments is refused, since what is behind may read it
+	// otherwise (`/alice/../bob`).
 	Expression string `json:"expression,omitempty"`
 
 	program      cel.Program

@@ -81,7 +81,8 @@ func (s *TokenSource) readHeader(values []string) (string, error) {
 			return "", refuse(ReasonMalformedCredentials, "header %s has a scheme and no token", s.Header)
 		}
 	}
-	if strings.ContainsAny(token, " \t,") {
+	// Three searches for a byte are faster than one for any of them.
+	if strings.IndexByte(token, ' ') >= 0 || strings.IndexByte(token, '\t') >= 0 || strings.IndexByte(token, ',') >= 0 {
 		return "", refuse(ReasonMalformedCredentials, "header %s has more than one token or too many parts", s.Header)
 	}
 	return token, nil

@@ -1,0 +1,168 @@
+package caddyjwt
+
+import (
+	"context"
+	stdjson "encoding/json"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+)
+
+// The fuzz targets ask two things of every input: no panic, and nothing
+// accepted that go-jose, a second library, refuses. Their seeds are in
+// testdata/fuzz, and run with every `go test`.
+
+var fuzzNow = time.Unix(1_800_000_000, 0)
+
+func fuzzVerifier(f *testing.F) *Verifier {
+	f.Helper()
+	key, err := NewSecretKey([]byte(testSecret))
+	if err != nil {
+		f.Fatal(err)
+	}
+	set, err := NewKeySet(key)
+	if err != nil {
+		f.Fatal(err)
+	}
+	v, err := NewVerifier(VerifierConfig{Issuers: []Issuer{{Keys: []KeySource{set}, Algorithms: set.algorithms()}}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	return v
+}
+
+// mustAgree verifies the token here and, if it is accepted, by go-jose.
+func mustAgree(t *testing.T, v *Verifier, token string) {
+	t.Helper()
+	verified, err := v.Verify(context.Background(), token, fuzzNow)
+	if err != nil {
+		if _, ok := err.(*Error); !ok {
+			t.Fatalf("an error that is no *Error: %v", err)
+		}
+		return
+	}
+	parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.HS256, jose.HS384, jose.HS512})
+	if err != nil {
+		t.Fatalf("go-jose does not parse what was accepted: %v\n%s", err, token)
+	}
+	var claims map[string]any
+	if err := parsed.Claims([]byte(testSecret), &claims); err != nil {
+		t.Fatalf("go-jose refuses what was accepted: %v\n%s", err, token)
+	}
+	if len(claims) != len(verified.Claims) {
+		t.Fatalf("go-jose sees %d claims, not %d", len(claims), len(verified.Claims))
+	}
+	if id, _ := claims["sub"].(string); id != verified.UserID {
+		t.Fatalf("go-jose sees sub %q, not %q", id, verified.UserID)
+	}
+	for _, name := range []string{"exp", "nbf", "iat"} {
+		if date, _ := claims[name].(float64); math.Abs(date) > 1<<53 {
+			return // go-jose keeps whole seconds in an int64, and fails for want of room
+		}
+	}
+	var registered jwt.Claims
+	if err := parsed.Claims([]byte(testSecret), &registered); err != nil {
+		t.Fatalf("go-jose refuses what was accepted: %v\n%s", err, token)
+	}
+	if err := registered.ValidateWithLeeway(jwt.Expected{Time: fuzzNow}, time.Second); err != nil {
+		t.Fatalf("go-jose refuses what was accepted: %v\n%s", err, token)
+	}
+}
+
+func FuzzCompact(f *testing.F) {
+	v := fuzzVerifier(f)
+	f.Fuzz(func(t *testing.T, token string) { mustAgree(t, v, token) })
+}
+
+// Any header, well signed.
+func FuzzHeader(f *testing.F) {
+	v := fuzzVerifier(f)
+	payload := `{"sub":"alice","exp":1900000000}`
+	f.Fuzz(func(t *testing.T, header string) {
+		var parameters map[string]stdjson.RawMessage
+		if err := stdjson.Unmarshal([]byte(header), &parameters); err == nil {
+			// These are never looked at here, and parsed by go-jose.
+			for _, name := range []string{"jwk", "x5c", "x5t", "x5t#S256", "jku", "x5u", "nonce", "cty", "enc", "zip", "epk", "apu", "apv", "p2s", "p2c", "iv", "tag"} {
+				for given := range parameters {
+					if strings.EqualFold(given, name) {
+						return
+					}
+				}
+			}
+		}
+		mustAgree(t, v, signRaw(t, "HS256", []byte(testSecret), header, payload))
+	})
+}
+
+// Any payload, well signed.
+func FuzzClaims(f *testing.F) {
+	v := fuzzVerifier(f)
+	f.Fuzz(func(t *testing.T, payload string) {
+		mustAgree(t, v, signRaw(t, "HS256", []byte(testSecret), `{"alg":"HS256"}`, payload))
+		claims, err := parseClaims([]byte(payload))
+		if err != nil {
+			return
+		}
+		if again, err := parseClaims([]byte(claims.String())); err != nil || again.String() != claims.String() {
+			t.Fatalf("the claims do not come back from their text: %v\n%s\n%s", err, claims, again)
+		}
+		for name, value := range claims {
+			if found, ok := claims.Lookup(name); !ok || claimText(found) != claimText(value) {
+				t.Fatalf("claim %q is not found by its name", name)
+			}
+		}
+	})
+}
+
+func FuzzKeySet(f *testing.F) {
+	f.Fuzz(func(t *testing.T, text string) {
+		keys, _, err := parseKeySet([]byte(text))
+		if err != nil {
+			return
+		}
+		if _, err := NewKeySet(keys...); err != nil {
+			t.Fatal(err)
+		}
+		var set jose.JSONWebKeySet
+		if err := stdjson.Unmarshal([]byte(text), &set); err != nil {
+			var members struct{ Keys []stdjson.RawMessage }
+			if stdjson.Unmarshal([]byte(text), &members) == nil && len(members.Keys) > len(keys) {
+				return // go-jose refuses the whole set for one bad key, which was left out here
+			}
+			t.Fatalf("go-jose refuses the set: %v", err)
+		}
+		for _, key := range keys {
+			if key.id == "" {
+				continue
+			}
+			if found := set.Key(key.id); len(found) != 1 || !found[0].Valid() || !found[0].IsPublic() {
+				t.Fatalf("go-jose finds %d keys %q, or not a valid public one", len(found), key.id)
+			}
+		}
+	})
+}
+
+func FuzzDiscovery(f *testing.F) {
+	const issuer = "https://issuer.example"
+	f.Fuzz(func(t *testing.T, text string) {
+		found, err := parseDiscovery([]byte(text), issuer)
+		if err != nil {
+			return
+		}
+		var document struct {
+			Issuer  string `json:"issuer"`
+			JWKSURI string `json:"jwks_uri"`
+		}
+		decoder := stdjson.NewDecoder(strings.NewReader(text))
+		if err := decoder.Decode(&document); err != nil {
+			t.Fatalf("encoding/json refuses the document: %v", err)
+		}
+		if !strings.Contains(strings.ToLower(text), "issuer") || found == "" {
+			t.Fatalf("accepted without an issuer or a URL: %q", text)
+		}
+	})
+}

@@ -1,0 +1,121 @@
+package caddyjwt
+
+import (
+	"bytes"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+var (
+	consoleBlock = regexp.MustCompile("(?ms)^```console\n(.*?)^```$")
+	runCommand   = regexp.MustCompile(`caddy run `)
+)
+
+// TestReadme runs the console blocks of the README in one shell, and compares
+// what they print: a line of `…` stands for any lines, one inside of a line for
+// any text. A command that runs Caddy goes on until the end.
+func TestReadme(t *testing.T) {
+	needs(t, "bash", "curl")
+	for _, port := range []string{"8080", "8081"} {
+		listener, err := net.Listen("tcp", "127.0.0.1:"+port)
+		if err != nil {
+			missing(t, "port "+port+", which the README uses")
+		}
+		_ = listener.Close()
+	}
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var commands, expected []string
+	for _, block := range consoleBlock.FindAllSubmatch(text, -1) {
+		for line := range strings.Lines(string(block[1])) {
+			if command, ok := strings.CutPrefix(line, "$ "); ok {
+				commands, expected = append(commands, strings.TrimSpace(command)), append(expected, "")
+			} else {
+				expected[len(expected)-1] += line
+			}
+		}
+	}
+	const mark = "\x1e\n"
+	var script strings.Builder
+	for _, command := range commands {
+		switch {
+		case runCommand.MatchString(command):
+			startCaddy(t, command)
+		case strings.HasPrefix(command, "go test "): // this is one
+		default:
+			script.WriteString(command)
+		}
+		script.WriteString("\nprintf '\\036\\n'\n")
+	}
+	shell := exec.Command("bash", "-c", script.String())
+	printed, err := shell.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, printed)
+	}
+	for i, got := range strings.SplitN(string(printed), mark, len(commands)+1)[:len(commands)] {
+		if want := outputPattern(expected[i]); !want.MatchString(strings.TrimSpace(strings.ReplaceAll(got, "\r", ""))) {
+			t.Errorf("$ %s\nprints:\n%s\nexpected:\n%s", commands[i], got, expected[i])
+		}
+	}
+}
+
+func outputPattern(expected string) *regexp.Regexp {
+	pattern := regexp.QuoteMeta(strings.TrimSpace(expected))
+	pattern = regexp.MustCompile(`(?m)^…\n`).ReplaceAllString(pattern, `(?:.*\n)*`)
+	return regexp.MustCompile(`\A` + strings.ReplaceAll(pattern, "…", ".*") + `\z`)
+}
+
+// startCaddy runs the command until the test ends, and returns when its site
+// answers.
+func startCaddy(t *testing.T, command string) {
+	t.Helper()
+	var output bytes.Buffer
+	caddy := exec.Command("bash", "-c", "exec "+command)
+	caddy.Env = append(os.Environ(), "XDG_DATA_HOME="+tempDir(t), "XDG_CONFIG_HOME="+tempDir(t))
+	caddy.Stdout, caddy.Stderr = &output, &output
+	caddy.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // `go run` has a child
+	if err := caddy.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = syscall.Kill(-caddy.Process.Pid, syscall.SIGTERM)
+		_ = caddy.Wait()
+		if t.Failed() {
+			t.Logf("%s", output.Bytes())
+		}
+	})
+	eventually(t, command+" answers", func() bool {
+		response, err := http.Get("http://localhost:8080/")
+		if err == nil {
+			_ = response.Body.Close()
+		}
+		return err == nil
+	})
+}
+
+// needs looks for programs that a test cannot do without.
+func needs(t *testing.T, programs ...string) {
+	t.Helper()
+	for _, program := range programs {
+		if _, err := exec.LookPath(program); err != nil {
+			missing(t, program)
+		}
+	}
+}
+
+// missing skips the test, except in CI, where nothing may be missing.
+func missing(t *testing.T, what string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatalf("this test needs %s, and CI=true", what)
+	}
+	t.Skipf("this test needs %s", what)
+}
