@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/lestrrat-go/jwx/v2/jwa"
+)
+
+const haproxyUnprotected = "HAProxy, unprotected"
+
+// buildCaddy builds Caddy with the plugin of this module into dir.
+func buildCaddy(ctx context.Context, dir string) (path string, err error) {
+	path = filepath.Join(dir, "caddy")
+	out, err := exec.CommandContext(ctx, "go", "build", "-o", path, "github.com/caddy-jwt/caddy-jwt/cmd/caddy").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("building Caddy: %w\n%s", err, out)
+	}
+	return path, nil
+}
+
+// caddyServers are Caddy unprotected, with tokens that it has seen before, and
+// with tokens seen for the first time. Those come from `cache off`, where each
+// time is the first one, and not from ever new tokens, whose signing would
+// take longer than the load.
+func caddyServers(caddy, dir string, keys []*issuerKey) []*server {
+	site := func(name string, requests, refuses [][]byte, jwt ...string) *server {
+		return &server{
+			name: name, requests: requests, refuses: refuses,
+			command: []string{caddy, "run", "--adapter", "caddyfile", "--config"},
+			config:  func(port string) string { return caddyfile(port, dir, jwt) },
+		}
+	}
+	var seen, first []*server
+	for _, key := range keys {
+		refuses := [][]byte{key.noToken, key.forged, key.expired}
+		jwt := []string{"issuer " + issuer, "audience " + audience}
+		if secret, ok := key.private.([]byte); ok {
+			jwt = append(jwt, "secret base64 "+base64.StdEncoding.EncodeToString(secret))
+		} else {
+			jwt = append(jwt, "public_key "+key.path)
+		}
+		if key.algorithm == jwa.RS256 {
+			seen = []*server{
+				site("Caddy, unprotected", key.good[:1], nil),
+				site("Caddy + jwt, a token already seen", key.good[:1], refuses, jwt...),
+				site("Caddy + jwt, 10,000 tokens already seen", key.good, refuses, jwt...),
+			}
+		}
+		first = append(first, site(fmt.Sprintf("Caddy + jwt, %s token first seen", key.algorithm), key.good, refuses, append(jwt, "cache off")...))
+	}
+	return append(seen, first...)
+}
+
+// caddyfile is a site with one small answer. The storage is kept out of the
+// user's own.
+func caddyfile(port, dir string, jwt []string) string {
+	directive := ""
+	if len(jwt) > 0 {
+		directive = "\tjwt {\n\t\t" + strings.Join(jwt, "\n\t\t") + "\n\t}\n"
+	}
+	return `{
+	admin off
+	auto_https off
+	persist_config off
+	storage file_system ` + filepath.Join(dir, port) + `
+}
+http://:` + port + ` {
+	bind 127.0.0.1
+` + directive + `	respond "Hello, world!"
+}
+`
+}
+
+// haproxyServers are the same for HAProxy, which remembers no tokens. Its
+// jwt_verify checks the signature alone, so that the claims which the jwt
+// handler checks by itself are rules of their own.
+func haproxyServers(haproxy string, key *issuerKey) []*server {
+	site := func(name string, requests, refuses [][]byte, rules ...string) *server {
+		return &server{
+			name: name, requests: requests, refuses: refuses,
+			command: []string{haproxy, "-db", "-f"}, // in the foreground
+			config:  func(port string) string { return haproxyConfig(port, rules) },
+		}
+	}
+	signature := fmt.Sprintf(`http-request deny deny_status 401 unless { http_auth_bearer,jwt_verify("%s","%s") -m int 1 }`, key.algorithm, key.path)
+	return []*server{
+		site(haproxyUnprotected, key.good[:1], nil),
+		site("HAProxy + jwt_verify, signature alone", key.good, [][]byte{key.noToken, key.forged}, signature),
+		site("HAProxy + jwt_verify, exp, iss and aud", key.good, [][]byte{key.noToken, key.forged, key.expired},
+			signature,
+			`http-request set-var(txn.bearer) http_auth_bearer`,
+			`http-request set-var(txn.exp) var(txn.bearer),jwt_payload_query('$.exp','int')`,
+			`http-request set-var(txn.now) date()`,
+			`http-request deny deny_status 401 unless { var(txn.exp),sub(txn.now) -m int gt 0 }`,
+			`http-request deny deny_status 401 unless { var(txn.bearer),jwt_payload_query('$.iss') -m str `+issuer+` }`,
+			`http-request deny deny_status 401 unless { var(txn.bearer),jwt_payload_query('$.aud[0]') -m str `+audience+` }`,
+		),
+	}
+}
+
+func haproxyConfig(port string, rules []string) string {
+	return `defaults
+	mode http
+	timeout client 5m
+frontend site
+	bind 127.0.0.1:` + port + `
+	` + strings.Join(append(rules, `http-request return status 200 content-type text/plain string "Hello, world!"`), "\n\t") + `
+`
+}
