@@ -11,15 +11,15 @@ import (
 )
 
 const (
-	userPlaceholders  = "http.auth.user."
-	userIDPlaceholder = "http.auth.user.id"
-	identityVar       = "caddy_jwt_identity"
+	userPlaceholders = "http.auth.user."
+	identityVar      = "caddy_jwt_identity"
 )
 
 // identity is whose request it is, for the handlers behind. There is one per
 // request; where several jwt handlers meet it, the last one decides.
 type identity struct {
 	claims Claims
+	userID any // a string, or nil for an anonymous user
 }
 
 // attach puts the user into the request's placeholders and, by the user ID,
@@ -38,9 +38,8 @@ func attach(r *http.Request, token *Token) {
 	if token == nil {
 		return
 	}
-	who.claims = token.Claims
+	who.claims, who.userID = token.Claims, token.userID
 	replacer.DeleteByPrefix(userPlaceholders)
-	replacer.Set(userIDPlaceholder, token.userID)
 }
 
 // placeholder looks a claim up when it is read. The names of claims are
@@ -49,6 +48,9 @@ func (who *identity) placeholder(key string) (any, bool) {
 	path, ours := strings.CutPrefix(key, userPlaceholders)
 	if !ours {
 		return nil, false
+	}
+	if path == "id" && who.userID != nil {
+		return who.userID, true
 	}
 	value, _ := who.claims.Lookup(path)
 	if value == nil {

@@ -30,7 +30,14 @@ type TokenSource struct {
 	// and `Referer` headers, so this is for links that cannot carry a header
 	// (RFC 6750 §2.3 and §5.3). The answer is marked `Cache-Control: private`.
 	Query string `json:"query,omitempty"`
+
+	// session makes Cookie that of the accounts, whose name depends on the
+	// request.
+	session bool
 }
+
+// accountSources are where the accounts' own tokens stand.
+var accountSources = tokenSources{{Header: "Authorization", Scheme: "Bearer"}, {Cookie: sessionCookie, session: true}}
 
 // read returns the token at this place, empty if there is none.
 func (s *TokenSource) read(r *http.Request) (string, error) {
@@ -42,7 +49,7 @@ func (s *TokenSource) read(r *http.Request) (string, error) {
 			return "", nil
 		}
 		var token string
-		for _, cookie := range r.CookiesNamed(s.Cookie) {
+		for _, cookie := range r.CookiesNamed(s.cookieName(r)) {
 			if token != "" {
 				return "", refuse(ReasonSeveralTokens, "cookie %s stands twice", s.Cookie)
 			}
@@ -61,6 +68,13 @@ func (s *TokenSource) read(r *http.Request) (string, error) {
 		}
 		return "", refuse(ReasonSeveralTokens, "query parameter %s stands twice", s.Query)
 	}
+}
+
+func (s *TokenSource) cookieName(r *http.Request) string {
+	if s.session {
+		return cookieName(r, s.Cookie)
+	}
+	return s.Cookie
 }
 
 func (s *TokenSource) readHeader(values []string) (string, error) {
@@ -97,8 +111,8 @@ func (s *TokenSource) strip(r *http.Request) {
 			r.Header.Del(s.Header)
 		}
 	case s.Cookie != "":
-		if len(r.CookiesNamed(s.Cookie)) > 0 {
-			stripCookie(r, s.Cookie)
+		if name := s.cookieName(r); len(r.CookiesNamed(name)) > 0 {
+			stripCookie(r, name)
 		}
 	default:
 		if r.URL.Query().Has(s.Query) {
