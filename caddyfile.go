@@ -6,17 +6,29 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
 func init() {
-	httpcaddyfile.RegisterHandlerDirective("jwt", parseDirective)
+	httpcaddyfile.RegisterDirective("jwt", parseDirective)
 	httpcaddyfile.RegisterDirectiveOrder("jwt", httpcaddyfile.Before, "basic_auth")
 }
 
-func parseDirective(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+// parseDirective yields the route of the handler and, with accounts, theirs.
+func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
+	h.Next()
+	matcher, err := h.ExtractMatcherSet()
+	if err != nil {
+		return nil, err
+	}
 	handler := new(Handler)
-	return handler, handler.UnmarshalCaddyfile(h.Dispenser)
+	if err := handler.UnmarshalCaddyfile(h.Dispenser); err != nil {
+		return nil, err
+	}
+	var routes []httpcaddyfile.ConfigValue
+	if handler.Accounts != nil {
+		routes = h.NewRoute(accountsMatcher(*handler.Accounts), &AccountsHandler{Accounts: *handler.Accounts})
+	}
+	return append(routes, h.NewRoute(matcher, handler)...), nil
 }
 
 // UnmarshalCaddyfile sets up the handler from Caddyfile tokens. Syntax:
@@ -52,6 +64,7 @@ func parseDirective(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //	    strip_token
 //	    cache <entries>|off
 //	    realm <name>
+//	    accounts [<prefix>] [{ … }]
 //	}
 //
 // `issuer`, `public_key`, `secret`, `from`, `require` and `claim_header` may be
@@ -118,8 +131,15 @@ func (p *parser) option(name string) error {
 		return p.cache()
 	case "realm":
 		return p.word(name, "a name", &h.Realm)
+	case "accounts":
+		if err := p.once(name); err != nil {
+			return err
+		}
+		var err error
+		h.Accounts, err = p.accounts()
+		return err
 	}
-	return p.Errf("jwt has no option %q; it has issuer, jwks, public_key, secret, algorithms, audience, token_type, leeway, allow_missing_exp, from, user_id, public, optional, allow_preflight, require, claim_header, strip_token, cache and realm", name)
+	return p.Errf("jwt has no option %q; it has issuer, jwks, public_key, secret, algorithms, audience, token_type, leeway, allow_missing_exp, from, user_id, public, optional, allow_preflight, require, claim_header, strip_token, cache, realm and accounts", name)
 }
 
 func (p *parser) issuer() error {
@@ -319,8 +339,8 @@ func (p *parser) cache() error {
 func (p *parser) finish() error {
 	h := p.handler
 	if p.outside == nil {
-		if len(h.Issuers) == 0 {
-			return p.Errf("jwt has neither keys nor an issuer, so no token could be accepted; give `issuer <url>` to find the keys by discovery, or `secret`, `public_key` or `jwks`")
+		if len(h.Issuers) == 0 && h.Accounts == nil {
+			return p.Errf("jwt has neither keys nor an issuer, so no token could be accepted; give `issuer <url>` to find the keys by discovery, `secret`, `public_key` or `jwks`, or `accounts` for users of its own")
 		}
 		return nil
 	}

@@ -35,6 +35,24 @@ const (
 	ReasonRole                 Reason = "role"
 	ReasonClaim                Reason = "claim"
 	ReasonExpression           Reason = "expression"
+	ReasonRevoked              Reason = "revoked"
+	ReasonCrossOrigin          Reason = "cross_origin"
+
+	// These are of the account routes.
+	ReasonBody             Reason = "body"
+	ReasonBodyTooLarge     Reason = "body_too_large"
+	ReasonMediaType        Reason = "media_type"
+	ReasonMethod           Reason = "method"
+	ReasonNoSuchRoute      Reason = "no_such_route"
+	ReasonProperties       Reason = "properties"
+	ReasonWrongCredentials Reason = "wrong_credentials"
+	ReasonEmailTaken       Reason = "email_taken"
+	ReasonRefreshToken     Reason = "refresh_token"
+	ReasonOneTimeToken     Reason = "one_time_token"
+	ReasonThrottled        Reason = "throttled"
+	ReasonHashQueueFull    Reason = "hash_queue_full"
+	ReasonStoreUnavailable Reason = "store_unavailable"
+	ReasonStoreFull        Reason = "store_full"
 )
 
 // Error is a refusal: every error that [Verifier.Verify] returns is one.
@@ -46,8 +64,24 @@ type Error struct {
 	Detail string
 	// Scope is the scope that a ReasonScope refusal asks for (RFC 6750 §3).
 	Scope string
-	// RetryAfter says when keys may be there, for ReasonKeysUnavailable.
+	// RetryAfter says when another try may succeed. It is told as a
+	// Retry-After header in whole seconds, 0 for none.
 	RetryAfter time.Duration
+	// Properties are those of a ReasonProperties refusal.
+	Properties []PropertyError
+}
+
+// PropertyError says what is wrong with a property of a JSON body or a field
+// of a form.
+type PropertyError struct {
+	// Path of the property, as a JSON Pointer (RFC 6901).
+	Path string `json:"path"`
+	// Code is the rule of JSON Schema that is not met, such as required.
+	Code string `json:"code"`
+	// Message says what is wrong, to be read after the property's name.
+	Message string `json:"message"`
+	// Info has the rule's parameters.
+	Info map[string]any `json:"info"`
 }
 
 // Error says which check failed, and the detail.
@@ -115,6 +149,24 @@ var refusals = map[Reason]refusal{
 	ReasonRole:       {403, "ForbiddenError", "forbidden", false, "the user lacks a role that is needed here"},
 	ReasonClaim:      {403, "ForbiddenError", "forbidden", false, "the user lacks a claim that is needed here"},
 	ReasonExpression: {403, "ForbiddenError", "forbidden", false, "the user is not allowed here"},
+
+	ReasonRevoked:     {401, "UnauthorizedError", "invalid_token", true, "the session of the token has ended"},
+	ReasonCrossOrigin: {403, "ForbiddenError", "cross_origin", false, "a page of another site may not do this"},
+
+	ReasonBody:             {400, "BadRequestError", "invalid_body", false, "the body is not a JSON object whose names are unique"},
+	ReasonBodyTooLarge:     {413, "PayloadTooLargeError", "body_too_large", false, "the body is too large"},
+	ReasonMediaType:        {415, "UnsupportedMediaTypeError", "unsupported_media_type", false, "the Content-Type must be application/json"},
+	ReasonMethod:           {405, "MethodNotAllowedError", "method_not_allowed", false, "this route takes another method"},
+	ReasonNoSuchRoute:      {404, "NotFoundError", "not_found", false, "there is nothing here"},
+	ReasonProperties:       {422, "UnprocessableEntityError", "VALIDATION_FAILED", false, "The request body is invalid. See error object `details` property for more info."},
+	ReasonWrongCredentials: {401, "UnauthorizedError", "invalid_credentials", false, "Invalid email or password."},
+	ReasonEmailTaken:       {409, "ConflictError", "email_taken", false, "Email value is already taken"},
+	ReasonRefreshToken:     {401, "UnauthorizedError", "invalid_refresh_token", false, "the refresh token is not valid"},
+	ReasonOneTimeToken:     {401, "UnauthorizedError", "invalid_link", false, "the link was used before or has expired"},
+	ReasonThrottled:        {429, "TooManyRequestsError", "too_many_requests", false, "too many tries; wait before the next one"},
+	ReasonHashQueueFull:    {503, "ServiceUnavailableError", "busy", false, "too many passwords are being checked; try again soon"},
+	ReasonStoreUnavailable: {503, "ServiceUnavailableError", "store_unavailable", false, "the accounts cannot be read or changed now"},
+	ReasonStoreFull:        {507, "InsufficientStorageError", "store_full", false, "there is no room left for accounts"},
 
 	ReasonKeysUnavailable: {503, "ServiceUnavailableError", "keys_unavailable", false, "the keys of the token issuer could not be loaded yet"},
 }

@@ -32,6 +32,15 @@ var (
 	cacheMisses  = cacheLookups.WithLabelValues("miss")
 	keySetLabels = []string{"key_set"}
 
+	accountEvents = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: "account_events_total",
+		Help: "Log-ins, sign-ups, refreshes and log-outs by result: ok, refused, throttled, or reused of a refresh token that was used before.",
+	}, []string{"event", "result"})
+	hashesWaiting = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: "password_hashes",
+		Help: "Passwords that are being hashed or wait for it.",
+	}, func() float64 { return float64(hashing.waiting.Load()) })
+
 	fetchesDesc = prometheus.NewDesc("caddy_jwt_key_set_fetches_total",
 		"Fetches of a key set by result, ok or error.", append(keySetLabels, "result"), nil)
 	ageDesc = prometheus.NewDesc("caddy_jwt_key_set_age_seconds",
@@ -39,6 +48,8 @@ var (
 	keysDesc = prometheus.NewDesc("caddy_jwt_key_set_keys",
 		"Keys of a key set that are in use.", keySetLabels, nil)
 )
+
+func countEvent(event, result string) { accountEvents.WithLabelValues(event, result).Inc() }
 
 // refused is made before the first refusal, so that a scrape shows every
 // reason from the start.
@@ -92,7 +103,7 @@ func (c *jwksCache) collect(out chan<- prometheus.Metric) {
 // registerMetrics adds the metrics to a config's registry, once for all its
 // handlers.
 func registerMetrics(registry *prometheus.Registry) error {
-	for _, collector := range []prometheus.Collector{decisions, cacheLookups, keySetCollector{}} {
+	for _, collector := range []prometheus.Collector{decisions, cacheLookups, accountEvents, hashesWaiting, keySetCollector{}} {
 		if err := registry.Register(collector); err != nil {
 			if _, twice := errors.AsType[prometheus.AlreadyRegisteredError](err); !twice {
 				return err

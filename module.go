@@ -15,7 +15,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"go.uber.org/zap"
 )
 
 func init() {
@@ -104,11 +103,18 @@ type Handler struct {
 	// `restricted`.
 	Realm string `json:"realm,omitempty"`
 
+	// Accounts are the site's own users: their tokens are accepted, in the
+	// session cookie of browsers too, and a browser without one is sent to the
+	// log-in page. The `jwt_accounts` handler serves their routes, which need
+	// no token here.
+	Accounts *Accounts `json:"accounts,omitempty"`
+
 	verifier *Verifier
+	service  *accountService // nil without accounts
 	cache    *tokenCache
 	sources  tokenSources
 	keySets  []remoteKeys // in use, to be given back in Cleanup
-	logger   *zap.Logger
+	responder
 }
 
 // CaddyModule returns the Caddy module information.
@@ -122,34 +128,36 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 // ServeHTTP implements caddyhttp.MiddlewareHandler: the whole way of a request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	h.removeClaimHeaders(r)
+	if h.service != nil && h.service.isRoute(r.URL.Path) {
+		return next.ServeHTTP(w, r)
+	}
 	if h.needsNoToken(r) {
-		return h.passAnonymous(w, r, next)
+		return h.pass(w, r, next, nil)
 	}
-	raw, source, refusal := h.credentials(r)
-	if refusal == nil && raw == "" {
+	token, source, refusal := h.authenticate(r)
+	if h.service != nil {
+		token, refusal = h.service.keepSession(w, r, token, source, refusal)
+	}
+	if refusal == nil && token == nil {
 		anonymous.Inc()
-		return h.passAnonymous(w, r, next)
-	}
-	var token *Token
-	if refusal == nil {
-		token, refusal = h.verify(r, raw)
+		return h.pass(w, r, next, nil)
 	}
 	if refusal == nil {
 		attach(r, token)
 		refusal = h.checkRules(r, token.Claims)
 	}
 	if refusal != nil {
+		if h.service != nil && h.service.sendToLogin(w, r, refusal) {
+			return nil
+		}
 		return h.refuse(w, r, refusal)
 	}
 	allowed.Inc()
 	h.setClaimHeaders(r, token.Claims)
-	if h.StripToken {
-		h.sources.strip(r)
-	}
-	if source.Query != "" {
+	if source != nil && source.Query != "" {
 		w = &privateWriter{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}}
 	}
-	return next.ServeHTTP(w, r)
+	return h.pass(w, r, next, token)
 }
 
 // needsNoToken tells whether the request is for a public path or a preflight.
@@ -185,25 +193,34 @@ func ambiguousPath(path string) bool {
 	return strings.Contains(path, "..;") || strings.Contains(path, `..\`) || strings.Contains(path, `\..`)
 }
 
-func (h *Handler) passAnonymous(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	attach(r, nil)
+// pass hands the request on, of an anonymous user if there is no token.
+func (h *Handler) pass(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, token *Token) error {
+	if token == nil {
+		attach(r, nil)
+	}
 	if h.StripToken {
 		h.sources.strip(r)
+	}
+	if h.service != nil {
+		stripRefreshCookie(r)
 	}
 	return next.ServeHTTP(w, r)
 }
 
-// credentials returns the token of the request. It is empty only where
-// `optional` lets that pass.
-func (h *Handler) credentials(r *http.Request) (raw string, source *TokenSource, refusal *Error) {
+// authenticate returns what the token of the request says. There is neither a
+// token nor a refusal only where `optional` lets that pass.
+func (h *Handler) authenticate(r *http.Request) (*Token, *TokenSource, *Error) {
 	raw, source, err := h.sources.read(r)
-	if err != nil {
-		return "", nil, asRefusal(err)
+	switch {
+	case err != nil:
+		return nil, nil, asRefusal(err)
+	case raw == "" && h.Optional:
+		return nil, nil, nil
+	case raw == "":
+		return nil, nil, &Error{Reason: ReasonNoCredentials}
 	}
-	if raw == "" && !h.Optional {
-		return "", nil, &Error{Reason: ReasonNoCredentials}
-	}
-	return raw, source, nil
+	token, refusal := h.verify(r, raw)
+	return token, source, refusal
 }
 
 // verify returns what the token says, from the cache if it was seen before.
@@ -248,6 +265,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.resolve(); err != nil {
 		return err
 	}
+	h.realm = h.Realm
 	if err := h.Public.Provision(ctx); err != nil {
 		return err
 	}
@@ -297,6 +315,9 @@ func (h *Handler) resolve() error {
 		h.Cache = &entries
 	}
 	h.sources = h.From
+	if len(h.sources) == 0 && h.Accounts != nil {
+		h.sources = accountSources
+	}
 	if len(h.sources) == 0 {
 		h.sources = tokenSources{{Header: "Authorization"}}
 	}
@@ -318,7 +339,14 @@ func (h *Handler) provisionVerifier(ctx caddy.Context) error {
 		AllowMissingExpiry: h.AllowMissingExp,
 		UserID:             h.UserID,
 	}
-	if len(h.Issuers) == 0 {
+	if h.Accounts != nil {
+		var err error
+		if h.service, err = openAccounts(ctx, h.Accounts); err != nil {
+			return err
+		}
+		config.Issuers = append(config.Issuers, h.service.asIssuer())
+	}
+	if len(h.Issuers) == 0 && h.Accounts == nil {
 		return errors.New("no keys and no issuer, so no token could be accepted; give `issuer <url>` to find the keys by discovery, or `secret`, `public_key` or `jwks`")
 	}
 	for _, issuer := range h.Issuers {
@@ -365,9 +393,12 @@ func (h *Handler) Validate() error {
 	return h.validateClaimHeaders()
 }
 
-// Cleanup gives the shared key sets back.
+// Cleanup gives back what is shared.
 func (h *Handler) Cleanup() error {
 	var errs []error
+	if h.service != nil {
+		errs = append(errs, h.service.release())
+	}
 	for _, set := range h.keySets {
 		_, err := keySets.Delete(set)
 		errs = append(errs, err)

@@ -31,8 +31,8 @@ func (*Provider) CaddyModule() caddy.ModuleInfo {
 // Validate also refuses the options that only a handler can keep: where
 // another provider lets the request in, this one does not see it.
 func (p *Provider) Validate() error {
-	if p.Public != nil || p.Optional || p.AllowPreflight || p.ClaimHeaders != nil || p.StripToken {
-		return errors.New("public, optional, allow_preflight, claim_headers and strip_token work in the `jwt` handler only; take them out of the authentication provider")
+	if p.Public != nil || p.Optional || p.AllowPreflight || p.ClaimHeaders != nil || p.StripToken || p.Accounts != nil {
+		return errors.New("public, optional, allow_preflight, claim_headers, strip_token and accounts work in the `jwt` handler only; take them out of the authentication provider")
 	}
 	return p.Handler.Validate()
 }
@@ -41,11 +41,7 @@ func (p *Provider) Validate() error {
 // technical kind: keys that were never loaded.
 func (p *Provider) Authenticate(w http.ResponseWriter, r *http.Request) (caddyauth.User, bool, error) {
 	var user caddyauth.User
-	raw, _, refusal := p.credentials(r)
-	var token *Token
-	if refusal == nil {
-		token, refusal = p.verify(r, raw)
-	}
+	token, _, refusal := p.authenticate(r)
 	if refusal == nil {
 		user.ID = token.UserID
 		refusal = p.checkRules(r, token.Claims)

@@ -272,7 +272,7 @@ func (r *reference) list(of reflect.Type, fields []reflect.StructField) string {
 
 func (r *reference) refusals() {
 	ctx := context.WithValue(r.t.Context(), caddy.ReplacerCtxKey, caddy.NewReplacer())
-	w, h := httptest.NewRecorder(), &Handler{Realm: defaultRealm, logger: zap.NewNop()}
+	w, h := httptest.NewRecorder(), responder{realm: defaultRealm, logger: zap.NewNop()}
 	if err := h.refuse(w, httptest.NewRequestWithContext(ctx, "GET", "/", nil), &Error{Reason: ReasonExpired}); err != nil {
 		r.t.Fatal(err)
 	}

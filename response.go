@@ -21,43 +21,62 @@ type errorBody struct {
 		Name       string `json:"name"`
 		Code       string `json:"code"`
 		Message    string `json:"message"`
+
+		Details []PropertyError `json:"details,omitempty"`
 	} `json:"error"`
+}
+
+// responder answers refusals, for each handler of the package.
+type responder struct {
+	realm  string
+	logger *zap.Logger
 }
 
 // refuse answers a refusal: headers of RFC 6750 §3, then the site's own
 // handle_errors if one of its routes takes the error, else a JSON body.
-func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, err *Error) error {
+func (h responder) refuse(w http.ResponseWriter, r *http.Request, err *Error) error {
 	told := refusals[err.Reason]
 	h.announce(w, r, err)
 	handlerError := caddyhttp.Error(told.status, err.told())
 	if takesError(r, handlerError) {
 		return handlerError
 	}
+	return writeRefusal(w, err)
+}
+
+// writeRefusal answers with the JSON body.
+func writeRefusal(w http.ResponseWriter, err *Error) error {
+	told := refusals[err.Reason]
 	var body errorBody
 	body.Error.StatusCode, body.Error.Name = told.status, told.name
 	body.Error.Code, body.Error.Message = told.code, told.description
-	text, marshalErr := json.Marshal(body)
-	if marshalErr != nil {
-		return marshalErr
+	body.Error.Details = err.Properties
+	return writeJSON(w, told.status, body)
+}
+
+func writeJSON(w http.ResponseWriter, status int, value any) error {
+	text, err := json.Marshal(value, json.Deterministic(true))
+	if err != nil {
+		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
-	w.WriteHeader(told.status)
-	_, writeErr := w.Write(text)
-	return writeErr
+	w.WriteHeader(status)
+	_, err = w.Write(text)
+	return err
 }
 
 // announce sets the challenge and the placeholders, counts and logs.
-func (h *Handler) announce(w http.ResponseWriter, r *http.Request, err *Error) {
+func (h responder) announce(w http.ResponseWriter, r *http.Request, err *Error) {
 	told := refusals[err.Reason]
 	refused[err.Reason].Inc()
 	if entry := h.logger.Check(zapcore.DebugLevel, "request refused"); entry != nil {
 		entry.Write(zap.String("reason", string(err.Reason)), zap.String("detail", err.Detail), zap.Int("status", told.status))
 	}
 	if told.challenge {
-		w.Header().Add("WWW-Authenticate", challenge(h.Realm, err))
+		w.Header().Add("WWW-Authenticate", challenge(h.realm, err))
 	}
-	if err.Reason == ReasonKeysUnavailable {
+	if err.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(err.RetryAfter.Seconds()))))
 	}
 	replacer := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)

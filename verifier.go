@@ -48,6 +48,8 @@ type Issuer struct {
 	// case and without "application/" (RFC 7515 §4.1.9), such as at+jwt of
 	// RFC 9068. Default: absent, JWT or at+jwt.
 	TokenType string
+
+	revoked *revocations // sessions, by `sid`, whose tokens are no longer good
 }
 
 // VerifierConfig says which tokens a [Verifier] accepts.
@@ -82,9 +84,10 @@ type Token struct {
 	// UserID is the text of the claim that names the user.
 	UserID string
 
-	expiry float64 // seconds since 1970, the leeway included; 0 for none
-	key    *Key
-	userID any // UserID in an interface, made once and not per request
+	expiry  float64 // seconds since 1970, the leeway included; 0 for none
+	key     *Key
+	userID  any // UserID in an interface, made once and not per request
+	session liveness
 }
 
 // NewVerifier checks the configuration.
@@ -158,12 +161,19 @@ func (v *Verifier) Verify(ctx context.Context, token string, now time.Time) (*To
 		return nil, err
 	}
 	verified.userID = verified.UserID
+	if issuer.revoked != nil {
+		verified.session.revoked = issuer.revoked
+		verified.session.sessionID, _ = claims["sid"].(string)
+		if verified.session.ended() {
+			return nil, refuse(ReasonRevoked, "session %s", quoted(verified.session.sessionID))
+		}
+	}
 	return verified, nil
 }
 
 // good tells whether a token that was verified before still is good.
 func (t *Token) good(now time.Time) bool {
-	return !t.key.withdrawn.Load() && (t.expiry == 0 || seconds(now) < t.expiry)
+	return !t.key.withdrawn.Load() && (t.expiry == 0 || seconds(now) < t.expiry) && !t.session.ended()
 }
 
 type compact struct {

@@ -1,0 +1,446 @@
+package caddyjwt
+
+import (
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+const maxBodyBytes = 64 << 10
+
+// login answers a log-in: by JSON with tokens, by the page's form with cookies.
+func (h *AccountsHandler) login(w http.ResponseWriter, r *http.Request) error {
+	in, err := readInput(w, r, "email", "password")
+	if err != nil {
+		return err
+	}
+	in.want("email")
+	in.want("password")
+	if err := in.err(); err != nil {
+		return h.pageOr(w, r, in, "login", err)
+	}
+	given, err := h.service.logIn(r.Context(), in.text("email"), in.text("password"), client(r))
+	if err != nil {
+		return h.pageOr(w, r, in, "login", err)
+	}
+	return h.answerGrant(w, r, in, given)
+}
+
+// answerGrant hands tokens out. A browser gets them as cookies, of a session
+// that is new, so that nobody can have planted it.
+func (h *AccountsHandler) answerGrant(w http.ResponseWriter, r *http.Request, in *input, given *grant) error {
+	if !in.form {
+		return writeJSON(w, http.StatusOK, tokenAnswer(given))
+	}
+	setSessionCookies(w, r, given)
+	http.Redirect(w, r, safeReturnPath(in.text("return_to"), h.path("account")), http.StatusSeeOther)
+	return nil
+}
+
+func tokenAnswer(given *grant) map[string]any {
+	return map[string]any{
+		"token": given.accessToken, "tokenType": "Bearer", "expiresIn": int64(given.expiresIn / time.Second), "refreshToken": given.refreshToken,
+	}
+}
+
+func (h *AccountsHandler) signup(w http.ResponseWriter, r *http.Request) error {
+	in, err := readInput(w, r, append([]string{"email", "password"}, h.Profile...)...)
+	if err != nil {
+		return err
+	}
+	email, password := in.want("email"), in.want("password")
+	if email != "" {
+		if _, err := EmailKey(email); err != nil {
+			in.wrong("email", "format", err, map[string]any{"format": "email"})
+		}
+	}
+	h.checkPasswordInput(in, "password", password)
+	if err := in.err(); err != nil {
+		return h.pageOr(w, r, in, "signup", err)
+	}
+	user, err := h.service.signUp(r.Context(), email, password, in.others("email", "password", "return_to"), client(r))
+	if err != nil {
+		return h.pageOr(w, r, in, "signup", err)
+	}
+	countEvent("signup", "ok")
+	if !in.form {
+		return writeJSON(w, http.StatusCreated, userAnswer(user))
+	}
+	given, err := h.service.beginSession(r.Context(), user, client(r))
+	if err != nil {
+		return h.pageOr(w, r, in, "login", err)
+	}
+	return h.answerGrant(w, r, in, given)
+}
+
+func (h *AccountsHandler) checkPasswordInput(in *input, name, password string) {
+	if password == "" {
+		return // missing, which was said
+	}
+	if err := checkNewPassword(password, h.PasswordMinLength); err != nil {
+		code, info := "password", map[string]any{}
+		switch {
+		case utf8.RuneCountInString(password) < h.PasswordMinLength:
+			code, info = "minLength", map[string]any{"limit": h.PasswordMinLength}
+		case len(password) > maxPasswordBytes:
+			code, info = "maxLength", map[string]any{"limit": maxPasswordBytes}
+		}
+		in.wrong(name, code, err, info)
+	}
+}
+
+// userAnswer is a user as clients see it: without the password.
+func userAnswer(user User) map[string]any {
+	answer := make(map[string]any)
+	for name, value := range user.Profile {
+		answer[name] = value
+	}
+	answer["id"], answer["email"], answer["roles"] = user.ID, user.Email, user.Roles
+	if user.Roles == nil {
+		answer["roles"] = []string{}
+	}
+	return answer
+}
+
+func (h *AccountsHandler) refresh(w http.ResponseWriter, r *http.Request) error {
+	in, err := readInput(w, r, "refreshToken")
+	if err != nil {
+		return err
+	}
+	token := in.want("refreshToken")
+	if err := in.err(); err != nil {
+		return err
+	}
+	given, err := h.service.refresh(r.Context(), token, 0, client(r))
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, tokenAnswer(given))
+}
+
+// logout ends the session of the token. A browser without one is logged out
+// already.
+func (h *AccountsHandler) logout(w http.ResponseWriter, r *http.Request) error {
+	form := isForm(r)
+	token, err := h.caller(w, r)
+	if err == nil {
+		err = h.service.endSessions(r.Context(), token.UserID, sessionOf(token), "")
+	}
+	if refusal, ok := errors.AsType[*Error](err); ok && form && refusals[refusal.Reason].status == http.StatusUnauthorized {
+		err = nil
+	}
+	if err != nil {
+		return err
+	}
+	if token != nil {
+		countEvent("logout", "ok")
+		h.service.audit("logout", token.UserID, sessionOf(token), client(r))
+	}
+	clearSessionCookies(w, r)
+	if form {
+		http.Redirect(w, r, h.path("login"), http.StatusSeeOther)
+		return nil
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (h *AccountsHandler) whoami(w http.ResponseWriter, r *http.Request) error {
+	_, user, err := h.callerUser(w, r)
+	if err != nil {
+		return err
+	}
+	if prefers(r, "text/plain", "application/json") {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		_, err := io.WriteString(w, user.ID)
+		return err
+	}
+	return writeJSON(w, http.StatusOK, userAnswer(user))
+}
+
+func (h *AccountsHandler) password(w http.ResponseWriter, r *http.Request) error {
+	token, err := h.caller(w, r)
+	if err != nil {
+		return err
+	}
+	in, err := readInput(w, r, "currentPassword", "newPassword")
+	if err != nil {
+		return err
+	}
+	current, fresh := in.want("currentPassword"), in.want("newPassword")
+	h.checkPasswordInput(in, "newPassword", fresh)
+	if err := in.err(); err != nil {
+		return h.pageOr(w, r, in, "account", err)
+	}
+	if err := h.service.changePassword(r.Context(), token.UserID, sessionOf(token), current, fresh, client(r)); err != nil {
+		return h.pageOr(w, r, in, "account", err)
+	}
+	if in.form {
+		return h.renderAccount(w, r, token, pageData{Notice: "Your password was changed, and your other sessions were ended."}, http.StatusOK)
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// reset sets a password by the token of a link.
+func (h *AccountsHandler) reset(w http.ResponseWriter, r *http.Request) error {
+	in, err := readInput(w, r, "token", "newPassword")
+	if err != nil {
+		return err
+	}
+	token, fresh := in.want("token"), in.want("newPassword")
+	h.checkPasswordInput(in, "newPassword", fresh)
+	if err := in.err(); err != nil {
+		return h.pageOr(w, r, in, "reset", err)
+	}
+	if err := h.service.resetPassword(r.Context(), token, fresh, client(r)); err != nil {
+		return h.pageOr(w, r, in, "reset", err)
+	}
+	if in.form {
+		clearSessionCookies(w, r)
+		return h.pages.render(w, "message", pageData{Title: "Your password was changed", Text: "You can log in with it now."}, http.StatusOK)
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (h *AccountsHandler) sessions(w http.ResponseWriter, r *http.Request) error {
+	token, err := h.caller(w, r)
+	if err != nil {
+		return err
+	}
+	sessions, err := h.service.users().Sessions(r.Context(), token.UserID, h.service.now())
+	if err != nil {
+		return storeRefusal(err)
+	}
+	answer := make([]map[string]any, len(sessions))
+	for i, s := range sessions {
+		answer[i] = map[string]any{
+			"id": s.ID, "client": s.Client, "address": s.Address, "createdAt": s.CreatedAt.UTC(), "usedAt": s.UsedAt.UTC(), "expiresAt": s.ExpiresAt.UTC(),
+			"current": s.ID == sessionOf(token),
+		}
+	}
+	return writeJSON(w, http.StatusOK, answer)
+}
+
+func (h *AccountsHandler) endSession(w http.ResponseWriter, r *http.Request, id string) error {
+	token, err := h.caller(w, r)
+	if err != nil {
+		return err
+	}
+	sessions, err := h.service.users().Sessions(r.Context(), token.UserID, h.service.now())
+	if err != nil {
+		return storeRefusal(err)
+	}
+	if !slices.ContainsFunc(sessions, func(s Session) bool { return s.ID == id }) {
+		return &Error{Reason: ReasonNoSuchRoute}
+	}
+	if err := h.service.endSessions(r.Context(), token.UserID, id, ""); err != nil {
+		return err
+	}
+	h.service.audit("session ended", token.UserID, id, client(r))
+	if r.Method == http.MethodPost {
+		if id == sessionOf(token) {
+			clearSessionCookies(w, r)
+		}
+		http.Redirect(w, r, h.path("account"), http.StatusSeeOther)
+		return nil
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (h *AccountsHandler) jwks(w http.ResponseWriter, _ *http.Request) error {
+	w.Header().Set("Content-Type", "application/jwk-set+json")
+	w.Header().Set("Cache-Control", "public, max-age=60")
+	w.Header().Set("Access-Control-Allow-Origin", "*") // public keys are for everybody
+	_, err := w.Write(h.service.keys.ring.Load().public)
+	return err
+}
+
+// caller is who sent the request, by bearer token or cookie.
+func (h *AccountsHandler) caller(w http.ResponseWriter, r *http.Request) (*Token, error) {
+	raw, _, err := accountSources.read(r)
+	if err != nil {
+		return nil, err
+	}
+	var token *Token
+	if raw == "" {
+		err = &Error{Reason: ReasonNoCredentials}
+	} else {
+		token, err = h.service.verifier.Verify(r.Context(), raw, h.service.now())
+	}
+	if err != nil {
+		renewed, ok := h.service.renew(w, r, asRefusal(err))
+		if !ok {
+			return nil, err
+		}
+		token = renewed
+	}
+	if !slices.Contains(scopes(token.Claims), accountScope) {
+		return nil, &Error{Reason: ReasonScope, Scope: accountScope, Detail: "the account routes need it"}
+	}
+	return token, nil
+}
+
+func (h *AccountsHandler) callerUser(w http.ResponseWriter, r *http.Request) (*Token, User, error) {
+	token, err := h.caller(w, r)
+	if err != nil {
+		return nil, User{}, err
+	}
+	user, err := h.service.users().User(r.Context(), token.UserID)
+	if err == nil && user.Disabled {
+		err = ErrNotFound
+	}
+	return token, user, storeRefusal(err)
+}
+
+func sessionOf(token *Token) string {
+	id, _ := token.Claims["sid"].(string)
+	return id
+}
+
+func client(r *http.Request) clientInfo {
+	address, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+	return clientInfo{address: address, userAgent: r.UserAgent()}
+}
+
+// input is the body of a request: a JSON object or a form.
+type input struct {
+	values     map[string]any
+	form       bool
+	properties []PropertyError
+}
+
+func isForm(r *http.Request) bool {
+	kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	return kind == "application/x-www-form-urlencoded"
+}
+
+// readInput reads a body. Properties that are not known are an error.
+func readInput(w http.ResponseWriter, r *http.Request, known ...string) (*input, error) {
+	in := &input{form: isForm(r)}
+	kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if kind != "application/json" && !in.form {
+		return nil, refuse(ReasonMediaType, "it is %s", quoted(kind))
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, maxBodyBytes)
+	if in.form {
+		return in, in.readForm(r)
+	}
+	text, err := io.ReadAll(r.Body)
+	if err != nil {
+		return nil, bodyRefusal(err)
+	}
+	object, err := parseClaims(text)
+	if err != nil {
+		return nil, refuse(ReasonBody, "%v", err)
+	}
+	in.values = object
+	for name := range object {
+		if !slices.Contains(known, name) {
+			in.wrong(name, "additionalProperties", errors.New("is not known here"), map[string]any{"additionalProperty": name})
+		}
+	}
+	return in, nil
+}
+
+func (in *input) readForm(r *http.Request) error {
+	if err := r.ParseForm(); err != nil {
+		return bodyRefusal(err)
+	}
+	in.values = make(map[string]any)
+	for name, values := range r.PostForm {
+		if len(values) > 1 {
+			return refuse(ReasonBody, "a field of the form stands twice")
+		}
+		if name == "email" {
+			values[0] = strings.TrimSpace(values[0]) // phones add a blank
+		}
+		if values[0] != "" {
+			in.values[name] = values[0]
+		}
+	}
+	return nil
+}
+
+func bodyRefusal(err error) error {
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return refuse(ReasonBodyTooLarge, "more than %d bytes", maxBodyBytes)
+	}
+	return refuse(ReasonBody, "it does not arrive whole")
+}
+
+// text is a property that is a text, empty if it is none.
+func (in *input) text(name string) string {
+	text, _ := in.values[name].(string)
+	return text
+}
+
+// want returns a text that must be there.
+func (in *input) want(name string) string {
+	value, present := in.values[name]
+	text, isText := value.(string)
+	switch {
+	case !present:
+		in.wrong(name, "required", errors.New("must be given"), map[string]any{"missingProperty": name})
+	case !isText:
+		in.wrong(name, "type", errors.New("must be a string"), map[string]any{"type": "string"})
+	case text == "":
+		in.wrong(name, "minLength", errors.New("must not be empty"), map[string]any{"limit": 1})
+	}
+	return text
+}
+
+func (in *input) wrong(name, code string, err error, info map[string]any) {
+	path := "/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(cut(name, 64))
+	in.properties = append(in.properties, PropertyError{Path: path, Code: code, Message: err.Error(), Info: info})
+}
+
+func (in *input) err() error {
+	if len(in.properties) == 0 {
+		return nil
+	}
+	slices.SortFunc(in.properties, func(a, b PropertyError) int { return strings.Compare(a.Path, b.Path) })
+	return &Error{Reason: ReasonProperties, Properties: in.properties}
+}
+
+// others are the properties beside these.
+func (in *input) others(names ...string) map[string]any {
+	others := make(map[string]any)
+	for name, value := range in.values {
+		if !slices.Contains(names, name) {
+			others[name] = value
+		}
+	}
+	return others
+}
+
+func propertyRefusal(name, code string, err error) error {
+	in := new(input)
+	in.wrong(name, code, err, map[string]any{})
+	return in.err()
+}
+
+// prefers tells whether the request's Accept header prefers a media type to
+// another (RFC 9110 §12.5.1): it comes first, as no browser or client that
+// matters here sends weights for these.
+func prefers(r *http.Request, kind, over string) bool {
+	for part := range strings.SplitSeq(strings.Join(r.Header.Values("Accept"), ","), ",") {
+		accepted, _, _ := mime.ParseMediaType(part)
+		switch accepted {
+		case kind:
+			return true
+		case over:
+			return false
+		}
+	}
+	return false
+}

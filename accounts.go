@@ -1,0 +1,341 @@
+package caddyjwt
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+func init() {
+	caddy.RegisterModule(new(AccountsHandler))
+}
+
+const (
+	defaultAccountsPrefix  = "/auth"
+	defaultAccountsIssuer  = "caddy-jwt-accounts"
+	defaultTokenLifetime   = 15 * time.Minute
+	defaultRefreshLifetime = 30 * 24 * time.Hour
+	shortestTokenLifetime  = time.Second
+	accountScope           = "account"
+)
+
+// Accounts are users that the site has itself: who they are, how they log in,
+// and what their tokens look like. The `jwt` handler and the `jwt_accounts`
+// handler of a site have the same Accounts.
+type Accounts struct {
+	// Prefix is the path that the routes are under. Default: `/auth`.
+	Prefix string `json:"prefix,omitempty"`
+
+	// StoreRaw is the [UserStore], a module in the namespace `jwt.stores`.
+	// Default: `{"module": "file"}`, a file in Caddy's data directory.
+	StoreRaw json.RawMessage `json:"store,omitempty" caddy:"namespace=jwt.stores inline_key=module"`
+
+	// Signup says whether people can make accounts themselves: `open` or
+	// `closed`. Default: `open`.
+	Signup string `json:"signup,omitempty"`
+
+	// SignupLimit is how many accounts a client may make in an hour, by its IP
+	// address, of IPv6 by its /64. Default: as many as its hashes are let
+	// through.
+	SignupLimit int `json:"signup_limit,omitempty"`
+
+	// Routes moves routes to other paths, by their names: `login`, `signup`,
+	// `refresh`, `logout`, `whoami`, `password`, `jwks`.
+	Routes map[string]string `json:"routes,omitempty"`
+
+	// Issuer is the `iss` of the tokens. Other services need it to verify
+	// them. Default: `caddy-jwt-accounts`.
+	Issuer string `json:"issuer,omitempty"`
+
+	// Audience is the `aud` of the tokens. Default: the issuer.
+	Audience []string `json:"audience,omitempty"`
+
+	// TokenLifetime is how long an access token is good. Default: `15m`.
+	TokenLifetime caddy.Duration `json:"token_lifetime,omitempty"`
+
+	// RefreshLifetime is how long a session lasts after the log-in, however
+	// much it is used. Default: `30d`.
+	RefreshLifetime caddy.Duration `json:"refresh_lifetime,omitempty"`
+
+	// Secret signs the tokens by HS256. Whoever has it can make tokens.
+	// Default: an ES256 key that is made once and kept in Caddy's storage.
+	Secret *SecretConfig `json:"secret,omitempty"`
+
+	// SigningKey signs the tokens instead: a private key as PEM (PKCS#8,
+	// PKCS#1 or SEC 1) or JWK, or the path of a file with one.
+	SigningKey string `json:"signing_key,omitempty"`
+
+	// DefaultRoles are the roles of a user who signs up. Default: none.
+	DefaultRoles []string `json:"default_roles,omitempty"`
+
+	// PasswordMinLength is how many characters a password must have at least,
+	// not less than 8. Default: `8`.
+	PasswordMinLength int `json:"password_min_length,omitempty"`
+
+	// Profile are the names of further properties that a user may give at
+	// sign-up, such as `name`. Default: none.
+	Profile []string `json:"profile,omitempty"`
+
+	// ThrottleFailures is how many log-ins of an account may fail within
+	// ThrottleWindow. After them a try is let through now and then, and always
+	// for an address from which the account is logged in. 30 failures a minute
+	// are allowed for a client. -1 switches both off: then passwords can be
+	// guessed as fast as they are hashed. Default: `10`.
+	ThrottleFailures int `json:"throttle_failures,omitempty"`
+
+	// ThrottleWindow is the time for ThrottleFailures. Default: `15m`.
+	ThrottleWindow caddy.Duration `json:"throttle_window,omitempty"`
+
+	// HashQueue is how many passwords may wait to be hashed; more are answered
+	// with 503. Default: `64`.
+	HashQueue int `json:"hash_queue,omitempty"`
+
+	// Templates is a folder whose files replace the pages of the same name:
+	// `login.html`, `signup.html`, `account.html`, `reset.html`,
+	// `message.html`, `layout.html` and `style.css`. Default: none.
+	Templates string `json:"templates,omitempty"`
+}
+
+// accountRoutes are the routes by name, and their paths below the prefix.
+var accountRoutes = map[string]string{
+	"login": "/login", "signup": "/signup", "refresh": "/refresh", "logout": "/logout", "whoami": "/whoami", "password": "/password",
+	"sessions": "/sessions", "jwks": "/jwks.json", "openapi": "/openapi.json", "account": "/account", "reset": "/reset", "style": "/style.css",
+}
+
+// movableRoutes are those that the config may move.
+var movableRoutes = []string{"login", "signup", "refresh", "logout", "whoami", "password", "jwks"}
+
+// path is where a route is.
+func (a *Accounts) path(route string) string {
+	if moved := a.Routes[route]; moved != "" {
+		return moved
+	}
+	return a.Prefix + accountRoutes[route]
+}
+
+// resolve fills defaults in, replaces placeholders, and refuses what is out of
+// range.
+func (a *Accounts) resolve() error {
+	values := []*string{&a.Prefix, &a.Issuer, &a.Templates}
+	for _, list := range [][]string{a.Audience, a.DefaultRoles, a.Profile} {
+		for i := range list {
+			values = append(values, &list[i])
+		}
+	}
+	if err := resolveAll(values); err != nil {
+		return err
+	}
+	setDefault(&a.Prefix, defaultAccountsPrefix)
+	setDefault(&a.Signup, "open")
+	setDefault(&a.Issuer, defaultAccountsIssuer)
+	setDefault(&a.TokenLifetime, caddy.Duration(defaultTokenLifetime))
+	setDefault(&a.RefreshLifetime, caddy.Duration(defaultRefreshLifetime))
+	setDefault(&a.PasswordMinLength, defaultPasswordMinLength)
+	setDefault(&a.ThrottleFailures, defaultThrottleFailures)
+	setDefault(&a.ThrottleWindow, caddy.Duration(defaultThrottleWindow))
+	setDefault(&a.HashQueue, defaultHashQueue)
+	if len(a.Audience) == 0 {
+		a.Audience = []string{a.Issuer}
+	}
+	if len(a.StoreRaw) == 0 {
+		a.StoreRaw = json.RawMessage(`{"module":"file"}`)
+	}
+	return a.check()
+}
+
+func setDefault[T comparable](value *T, standard T) {
+	var zero T
+	if *value == zero {
+		*value = standard
+	}
+}
+
+func (a *Accounts) check() error {
+	for route, path := range a.Routes {
+		if !slices.Contains(movableRoutes, route) {
+			return fmt.Errorf("there is no route %q to be moved; there are %s", route, strings.Join(movableRoutes, ", "))
+		}
+		if err := checkRoutePath(path); err != nil {
+			return fmt.Errorf("%s: %w", route, err)
+		}
+	}
+	paths := make(map[string]string)
+	for route := range accountRoutes {
+		if other, taken := paths[a.path(route)]; taken {
+			return fmt.Errorf("%s and %s have the same path, %s", min(route, other), max(route, other), a.path(route))
+		}
+		paths[a.path(route)] = route
+	}
+	if err := checkRoutePath(a.Prefix); err != nil {
+		return fmt.Errorf("prefix: %w", err)
+	}
+	switch {
+	case a.Signup != "open" && a.Signup != "closed":
+		return fmt.Errorf("signup is %q; it is open or closed", a.Signup)
+	case time.Duration(a.TokenLifetime) < shortestTokenLifetime:
+		return fmt.Errorf("token_lifetime is %s; it must be at least %s", time.Duration(a.TokenLifetime), shortestTokenLifetime)
+	case a.RefreshLifetime < a.TokenLifetime:
+		return fmt.Errorf("refresh_lifetime is %s, shorter than token_lifetime, %s", time.Duration(a.RefreshLifetime), time.Duration(a.TokenLifetime))
+	case a.PasswordMinLength < defaultPasswordMinLength || a.PasswordMinLength > 64:
+		return fmt.Errorf("password_min_length is %d; it must be from %d to 64", a.PasswordMinLength, defaultPasswordMinLength)
+	case a.Secret != nil && a.SigningKey != "":
+		return errors.New("secret and signing_key are both given; tokens are signed with one of them")
+	case a.ThrottleWindow < 0 || a.ThrottleFailures < -1 || a.HashQueue < 0 || a.SignupLimit < 0:
+		return errors.New("throttle, hash_queue and signup_limit must not be negative")
+	case slices.ContainsFunc(a.Profile, func(name string) bool {
+		return name == "" || slices.Contains([]string{"id", "email", "password", "roles"}, name)
+	}):
+		return errors.New("profile names further properties, which id, email, password and roles are not")
+	case slices.Contains(a.Audience, "") || slices.Contains(a.DefaultRoles, ""):
+		return errors.New("audience or default_roles has an empty value; take it out")
+	}
+	return nil
+}
+
+func checkRoutePath(path string) error {
+	if !strings.HasPrefix(path, "/") || path == "/" || caddyhttp.CleanPath(path, true) != path || strings.HasSuffix(path, "/") || strings.ContainsAny(path, "*?#%\\ ") {
+		return fmt.Errorf("%q is no path for a route; one is as in /auth or /users/login", path)
+	}
+	return nil
+}
+
+// AccountsHandler serves the account routes: sign-up, log-in, refresh,
+// log-out, who-am-I, password, sessions, the public keys, and the pages for
+// browsers. Requests for other paths go to the next handler.
+type AccountsHandler struct {
+	Accounts
+
+	responder
+	service *accountService
+	pages   *pages
+}
+
+// CaddyModule returns the Caddy module information.
+func (*AccountsHandler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.jwt_accounts",
+		New: func() caddy.Module { return new(AccountsHandler) },
+	}
+}
+
+// Provision sets the handler up.
+func (h *AccountsHandler) Provision(ctx caddy.Context) error {
+	h.responder = responder{realm: defaultRealm, logger: ctx.Logger()}
+	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
+		return fmt.Errorf("registering metrics: %w", err)
+	}
+	var err error
+	if h.service, err = openAccounts(ctx, &h.Accounts); err != nil {
+		return err
+	}
+	h.pages, err = newPages(&h.Accounts)
+	return err
+}
+
+// Cleanup gives the shared service back.
+func (h *AccountsHandler) Cleanup() error {
+	if h.service == nil {
+		return nil
+	}
+	return h.service.release()
+}
+
+// ServeHTTP implements caddyhttp.MiddlewareHandler.
+func (h *AccountsHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	serve, methods := h.route(r)
+	if serve == nil {
+		return next.ServeHTTP(w, r)
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	if !slices.Contains(methods, r.Method) {
+		w.Header().Set("Allow", strings.Join(methods, ", "))
+		return h.refuse(w, r, &Error{Reason: ReasonMethod})
+	}
+	if err := crossOrigin.Check(r); err != nil {
+		return h.refuse(w, r, refuse(ReasonCrossOrigin, "%v", err))
+	}
+	err := serve(w, r)
+	if refusal, ok := errors.AsType[*Error](err); ok {
+		return h.refuse(w, r, refusal)
+	}
+	return err
+}
+
+// crossOrigin refuses what a page of another site sends with a user's cookies,
+// log-ins included (OWASP: CSRF, log-in CSRF).
+var crossOrigin = http.NewCrossOriginProtection()
+
+type accountRoute func(w http.ResponseWriter, r *http.Request) error
+
+// route says what serves the request, and by which methods.
+func (h *AccountsHandler) route(r *http.Request) (serve accountRoute, methods []string) {
+	get, post := []string{http.MethodGet, http.MethodHead}, []string{http.MethodPost}
+	both := slices.Concat(get, post)
+	switch path := r.URL.Path; path {
+	case h.path("login"):
+		return h.byMethod(h.loginPage, h.login), both
+	case h.path("signup"):
+		if h.Signup == "closed" {
+			return func(http.ResponseWriter, *http.Request) error { return &Error{Reason: ReasonNoSuchRoute} }, both
+		}
+		return h.byMethod(h.signupPage, h.signup), both
+	case h.path("refresh"):
+		return h.refresh, post
+	case h.path("logout"):
+		return h.logout, post
+	case h.path("whoami"):
+		return h.whoami, get
+	case h.path("password"):
+		return h.password, post
+	case h.path("sessions"):
+		return h.sessions, get
+	case h.path("jwks"):
+		return h.jwks, get
+	case h.path("openapi"):
+		return h.openAPI, get
+	case h.path("account"):
+		return h.accountPage, get
+	case h.path("reset"):
+		return h.byMethod(h.resetPage, h.reset), both
+	case h.path("style"):
+		return h.style, get
+	default:
+		if id, ok := strings.CutPrefix(path, h.path("sessions")+"/"); ok && id != "" && !strings.Contains(id, "/") {
+			return func(w http.ResponseWriter, r *http.Request) error { return h.endSession(w, r, id) }, []string{http.MethodDelete, http.MethodPost}
+		}
+	}
+	return nil, nil
+}
+
+func (h *AccountsHandler) byMethod(page, action accountRoute) accountRoute {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		if r.Method == http.MethodPost {
+			return action(w, r)
+		}
+		return page(w, r)
+	}
+}
+
+// routePaths tells of a path whether there is an account route: such a request
+// needs no token to get there.
+func (a *Accounts) routePaths() func(path string) bool {
+	paths, below := make(map[string]bool), a.path("sessions")+"/"
+	for route := range accountRoutes {
+		paths[a.path(route)] = true
+	}
+	return func(path string) bool { return paths[path] || strings.HasPrefix(path, below) }
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*AccountsHandler)(nil)
+	_ caddy.CleanerUpper          = (*AccountsHandler)(nil)
+	_ caddyhttp.MiddlewareHandler = (*AccountsHandler)(nil)
+)

@@ -1,0 +1,829 @@
+package caddyjwt
+
+import (
+	"bytes"
+	"encoding/base64"
+	stdjson "encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/cookiejar"
+	"net/http/httptest"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/argon2"
+	"golang.org/x/crypto/bcrypt"
+)
+
+const goodPassword = "correct horse battery"
+
+// accountsBody is a site with accounts; store is the path of their file.
+func accountsBody(store, options string) string {
+	return `
+		jwt /todos/* {
+			accounts {
+				store file ` + store + `
+				` + options + `
+			}
+		}
+		metrics /metrics
+		respond "user=[{http.auth.user.id}] roles=[{http.auth.user.roles}] cookies=[{http.request.header.Cookie}]"`
+}
+
+func accountsSite(t testing.TB, options string) *site {
+	t.Helper()
+	return serve(t, accountsBody(filepath.Join(tempDir(t), "users.db"), options))
+}
+
+// post sends JSON.
+func (s *site) post(path string, body any, headers ...string) answer {
+	s.t.Helper()
+	text, isText := body.(string)
+	if !isText {
+		text = mustJSON(s.t, body)
+	}
+	return s.send(http.MethodPost, path, text, append([]string{"Content-Type: application/json"}, headers...)...)
+}
+
+func (s *site) send(method, path, body string, headers ...string) answer {
+	s.t.Helper()
+	request, err := http.NewRequest(method, s.url+path, strings.NewReader(body))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, header := range headers {
+		name, value, _ := strings.Cut(header, ": ")
+		request.Header.Set(name, value)
+	}
+	response, err := http.DefaultTransport.RoundTrip(request)
+	if err != nil {
+		s.t.Error(err)
+		return answer{header: make(http.Header)}
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		s.t.Error(err)
+	}
+	return answer{response.StatusCode, response.Header, string(text)}
+}
+
+func credentialsOf(email string) claimsMap {
+	return claimsMap{"email": email, "password": goodPassword}
+}
+
+type tokens struct {
+	Token, TokenType, RefreshToken string
+	ExpiresIn                      int
+}
+
+func (a answer) tokens(t testing.TB) (found tokens) {
+	t.Helper()
+	if err := stdjson.Unmarshal([]byte(a.body), &found); err != nil || found.Token == "" || found.RefreshToken == "" {
+		t.Fatalf("no tokens in %d %s", a.status, a.body)
+	}
+	return found
+}
+
+func (a answer) errorBody(t testing.TB) (body errorBody) {
+	t.Helper()
+	if err := stdjson.Unmarshal([]byte(a.body), &body); err != nil {
+		t.Fatalf("no error body in %d %s", a.status, a.body)
+	}
+	return body
+}
+
+// signedUp makes an account and logs it in.
+func (s *site) signedUp(email string) tokens {
+	s.t.Helper()
+	s.mustAnswer(201, s.post("/auth/signup", credentialsOf(email)), "sign-up")
+	return s.loggedIn(email)
+}
+
+func (s *site) loggedIn(email string) tokens {
+	s.t.Helper()
+	return s.post("/auth/login", credentialsOf(email)).tokens(s.t)
+}
+
+// storeOf is the store of the site that runs.
+func storeOf(t testing.TB) (store UserStore) {
+	t.Helper()
+	accountServices.Range(func(_, value any) bool {
+		store = value.(*accountService).users()
+		return true
+	})
+	return store
+}
+
+func userOf(t testing.TB, email string) User {
+	t.Helper()
+	user, err := storeOf(t).UserByEmail(t.Context(), email)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return user
+}
+
+func changeUser(t testing.TB, email string, change func(*User)) {
+	t.Helper()
+	_, err := storeOf(t).UpdateUser(t.Context(), userOf(t, email).ID, time.Now(), func(u *User) error {
+		change(u)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// weakArgon2id is a hash of parameters that were good once.
+func weakArgon2id(password string) string {
+	salt := []byte("0123456789abcdef")
+	key := argon2.IDKey([]byte(password), salt, 1, 1024, 1, 32)
+	return fmt.Sprintf("$argon2id$v=19$m=1024,t=1,p=1$%s$%s", base64.RawStdEncoding.EncodeToString(salt), base64.RawStdEncoding.EncodeToString(key))
+}
+
+// The tutorial of LoopBack's authentication-jwt: sign up, log in, copy the
+// token, reach the todos, be refused without it.
+func TestAccountsTutorial(t *testing.T) {
+	s := accountsSite(t, "default_roles author")
+	refused := s.get("/todos/")
+	s.mustAnswer(401, refused, "without a token")
+	user := s.post("/auth/signup", credentialsOf("Alice@example.com"))
+	s.mustAnswer(201, user, "sign-up")
+	var made struct {
+		ID, Email string
+		Roles     []string
+		Password  any
+	}
+	if err := stdjson.Unmarshal([]byte(user.body), &made); err != nil || len(made.ID) != 36 || made.Email != "Alice@example.com" || made.Password != nil || !slices.Equal(made.Roles, []string{"author"}) {
+		t.Errorf("sign-up answers %s", user.body)
+	}
+	got := s.loggedIn("alice@EXAMPLE.com")
+	if got.TokenType != "Bearer" || got.ExpiresIn != 900 {
+		t.Errorf("log-in answers %+v", got)
+	}
+	todos := s.bearer("/todos/", got.Token)
+	if want := "user=[" + made.ID + "] roles=[author] cookies=[]"; todos.body != want {
+		t.Errorf("todos: %d %q, expected %q", todos.status, todos.body, want)
+	}
+	if who := s.bearer("/auth/whoami", got.Token); who.body != user.body {
+		t.Errorf("whoami: %s, expected %s", who.body, user.body)
+	}
+	if who := s.get("/auth/whoami", "Authorization: Bearer "+got.Token, "Accept: text/plain"); who.body != made.ID {
+		t.Errorf("whoami as text: %s", who.body)
+	}
+	s.mustAnswer(401, s.get("/auth/whoami"), "whoami without a token")
+
+	next := s.post("/auth/refresh", claimsMap{"refreshToken": got.RefreshToken}).tokens(t)
+	s.mustAnswer(200, s.bearer("/todos/", next.Token), "the refreshed token")
+	s.mustAnswer(204, s.send("POST", "/auth/logout", "", "Authorization: Bearer "+next.Token), "log-out")
+	for name, token := range map[string]string{"the newest token": next.Token, "an older token of the session": got.Token} {
+		s.mustAnswer(401, s.bearer("/todos/", token), name+" after the log-out")
+	}
+	s.mustAnswer(401, s.post("/auth/refresh", claimsMap{"refreshToken": next.RefreshToken}), "refresh after the log-out")
+}
+
+func TestAccessTokenClaims(t *testing.T) {
+	s := accountsSite(t, "issuer https://id.example\n audience https://api.example\n token_lifetime 5m")
+	got := s.signedUp("alice@example.com")
+	parts, err := splitCompact(got.Token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	claims, err := parseClaims(parts.payload)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"iss", "sub", "aud", "exp", "iat", "nbf", "jti", "sid", "email", "roles", "scope"} {
+		if _, there := claims[name]; !there {
+			t.Errorf("no claim %s in %s", name, claims)
+		}
+	}
+	if claims["exp"].(int64)-claims["iat"].(int64) != 300 || claims["iss"] != "https://id.example" || !strings.Contains(string(parts.header), `"typ":"at+jwt"`) || !strings.Contains(string(parts.header), `"alg":"ES256"`) {
+		t.Errorf("header %s, claims %s", parts.header, claims)
+	}
+	// Another service verifies it by the published keys.
+	other := serve(t, `
+		jwt /api/* {
+			issuer https://id.example
+			audience https://api.example
+			token_type at+jwt
+			public_key `+"`"+s.get("/auth/jwks.json").body+"`"+`
+		}
+		respond "{http.auth.user.email}"`)
+	if got := other.bearer("/api/", got.Token); got.body != "alice@example.com" {
+		t.Errorf("by the published keys: %d %s", got.status, got.body)
+	}
+}
+
+func TestAccountsSecretAndMovedRoutes(t *testing.T) {
+	s := accountsSite(t, `secret "`+testSecret+`"
+		signup /users/signup
+		login /users/login
+		refresh /refresh
+		whoami /whoAmI
+		jwks /keys.json
+		profile realm name`)
+	s.mustAnswer(201, s.post("/users/signup", claimsMap{"email": "alice@example.com", "password": goodPassword, "realm": "earth", "name": "Alice"}), "sign-up")
+	got := s.post("/users/login", credentialsOf("alice@example.com")).tokens(t)
+	s.mustAnswer(200, s.bearer("/todos/", got.Token), "HS256")
+	if who := s.bearer("/whoAmI", got.Token); !strings.Contains(who.body, `"realm":"earth"`) {
+		t.Errorf("whoami: %s", who.body)
+	}
+	if keys := s.get("/keys.json"); keys.body != `{"keys":[]}` {
+		t.Errorf("a secret is no public key: %s", keys.body)
+	}
+	s.mustAnswer(401, s.send("POST", "/auth/logout", "", "Content-Type: application/json"), "the others stay under the prefix")
+	if got := s.get("/auth/login"); strings.Contains(got.body, "<form") {
+		t.Error("a moved route is still at its old path")
+	}
+}
+
+func TestSignupClosed(t *testing.T) {
+	s := accountsSite(t, "signup closed")
+	s.mustAnswer(404, s.post("/auth/signup", credentialsOf("alice@example.com")), "JSON")
+	s.mustAnswer(404, s.get("/auth/signup", "Accept: text/html"), "page")
+	if page := s.get("/auth/login", "Accept: text/html"); page.status != 200 || strings.Contains(page.body, "/auth/signup") {
+		t.Errorf("the log-in page links a sign-up that is closed: %d", page.status)
+	}
+}
+
+func TestThreatEnumeration(t *testing.T) {
+	s := accountsSite(t, "throttle off")
+	s.signedUp("alice@example.com")
+	s.signedUp("disabled@example.com")
+	changeUser(t, "disabled@example.com", func(u *User) { u.Disabled = true })
+	control := s.post("/auth/login", credentialsOf("alice@example.com"))
+	s.mustAnswer(200, control, "control")
+	var first answer
+	for _, body := range []claimsMap{
+		{"email": "alice@example.com", "password": "wrong password"}, {"email": "nobody@example.com", "password": goodPassword}, {"email": "disabled@example.com", "password": goodPassword},
+		{"email": "no address", "password": goodPassword}, {"email": "alice@example.com", "password": strings.Repeat("x", 2000)},
+	} {
+		got := s.post("/auth/login", body)
+		if first.body == "" {
+			first = got
+		}
+		if got.status != 401 || got.body != first.body || got.errorBody(t).Error.Message != "Invalid email or password." {
+			t.Errorf("%v: %d %s", body["email"], got.status, got.body)
+		}
+	}
+}
+
+func TestThreatCredentialStuffing(t *testing.T) {
+	s := serve(t, `servers {
+			trusted_proxies static 127.0.0.1/32
+		}
+----------
+`+accountsBody(filepath.Join(tempDir(t), "users.db"), ""))
+	from := func(ip string) string { return "X-Forwarded-For: " + ip }
+	wrong := claimsMap{"email": "alice@example.com", "password": "wrong password"}
+	s.mustAnswer(201, s.post("/auth/signup", credentialsOf("alice@example.com"), from("2001:db8::1")), "sign-up")
+	s.mustAnswer(200, s.post("/auth/login", credentialsOf("alice@example.com"), from("2001:db8::1")), "alice is logged in at home")
+	for i := range 10 {
+		s.mustAnswer(401, s.post("/auth/login", wrong, from(fmt.Sprintf("203.0.113.%d", i))), "a guess")
+	}
+	got := s.post("/auth/login", wrong, from("203.0.113.99"))
+	s.mustAnswer(429, got, "the guess that is too many")
+	if got.header.Get("Retry-After") == "" || got.errorBody(t).Error.Code != "too_many_requests" {
+		t.Errorf("429: %v %s", got.header, got.body)
+	}
+	s.mustAnswer(429, s.post("/auth/login", claimsMap{"email": "ALICE@example.com", "password": "wrong password"}, from("203.0.113.98")), "the same account in other case")
+	s.mustAnswer(200, s.post("/auth/login", credentialsOf("alice@example.com"), from("2001:db8::2")), "alice herself, at home, is not locked out")
+	s.mustAnswer(401, s.post("/auth/login", claimsMap{"email": "bob@example.com", "password": "wrong password"}, from("203.0.113.99")), "another account")
+
+	for i := range 29 {
+		s.post("/auth/login", claimsMap{"email": fmt.Sprintf("user%d@example.com", i), "password": "wrong password"}, from(fmt.Sprintf("2001:db8:1::%x", i)))
+	}
+	s.mustAnswer(401, s.post("/auth/login", claimsMap{"email": "last@example.com", "password": "wrong password"}, from("2001:db8:1::ffff")), "30th of a client")
+	s.mustAnswer(429, s.post("/auth/login", claimsMap{"email": "more@example.com", "password": "wrong password"}, from("2001:db8:1::1:1")), "31st of a client, by its /64")
+	s.mustAnswer(401, s.post("/auth/login", claimsMap{"email": "more@example.com", "password": "wrong password"}, from("2001:db8:2::1")), "control: another client")
+}
+
+func TestThreatPasswordStorage(t *testing.T) {
+	s := accountsSite(t, "")
+	s.signedUp("alice@example.com")
+	hash := userOf(t, "alice@example.com").PasswordHash
+	if !strings.HasPrefix(hash, "$argon2id$v=19$m=19456,t=2,p=1$") {
+		t.Errorf("hash %s", hash)
+	}
+	s.signedUp("bob@example.com")
+	if userOf(t, "bob@example.com").PasswordHash == hash {
+		t.Error("one password of two users has one hash")
+	}
+	imported, err := bcrypt.GenerateFromPassword([]byte(goodPassword), bcrypt.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, old := range map[string]string{"bcrypt": string(imported), "weaker argon2id": weakArgon2id(goodPassword)} {
+		changeUser(t, "alice@example.com", func(u *User) { u.PasswordHash = old })
+		s.mustAnswer(401, s.post("/auth/login", claimsMap{"email": "alice@example.com", "password": "wrong password"}), name+": wrong password")
+		if userOf(t, "alice@example.com").PasswordHash != old {
+			t.Errorf("%s: hashed again by a wrong password", name)
+		}
+		s.mustAnswer(200, s.post("/auth/login", credentialsOf("alice@example.com")), name)
+		if renewed := userOf(t, "alice@example.com").PasswordHash; weakHash(renewed) {
+			t.Errorf("%s is not hashed again at log-in: %s", name, renewed)
+		}
+		s.mustAnswer(200, s.post("/auth/login", credentialsOf("alice@example.com")), name+" after it was hashed again")
+	}
+}
+
+func TestThreatHashingDenialOfService(t *testing.T) {
+	s := accountsSite(t, "throttle off\n hash_queue 4")
+	got := s.signedUp("alice@example.com")
+	var busy, ok atomic.Int64
+	var all sync.WaitGroup
+	for range 60 {
+		all.Go(func() {
+			switch got := s.post("/auth/login", credentialsOf("alice@example.com")); got.status {
+			case 200:
+				ok.Add(1)
+			case 503:
+				if got.header.Get("Retry-After") != "" {
+					busy.Add(1)
+				}
+			default:
+				t.Errorf("status %d %s", got.status, got.body)
+			}
+		})
+		all.Go(func() { s.mustAnswer(200, s.bearer("/todos/", got.Token), "verification goes on") })
+	}
+	all.Wait()
+	if busy.Load() == 0 || ok.Load() == 0 {
+		t.Errorf("%d served, %d turned away: expected some of each", ok.Load(), busy.Load())
+	}
+	if waiting := hashing.waiting.Load(); waiting != 0 {
+		t.Errorf("%d hashes are still counted", waiting)
+	}
+	s.mustAnswer(200, s.post("/auth/login", credentialsOf("alice@example.com")), "control: afterwards")
+}
+
+func TestThreatPasswords(t *testing.T) {
+	s := accountsSite(t, "")
+	user := 0
+	signup := func(password string) answer {
+		user++
+		return s.post("/auth/signup", claimsMap{"email": fmt.Sprintf("user%d@example.com", user), "password": password})
+	}
+	for name, password := range map[string]string{
+		"8 characters": "xk4 q9!z", "no composition rules": "zzzqqqvvvxxx", "1024 bytes": strings.Repeat("pw", 512), "a phrase": "пароль из слов", "blanks": "  two  words  ", "emoji": "🐢🐇🦊🐻🐼🐨🐯🦁",
+	} {
+		s.mustAnswer(201, signup(password), name)
+	}
+	for name, password := range map[string]string{
+		"7 characters": "xk4q9!z", "1025 bytes": strings.Repeat("p", 1025), "common": "password", "common in capitals": "PassWord1", "most common digits": "123456789", "control character": "abcdefg\x00h", "tab": "abcd\tefgh",
+	} {
+		got := signup(password)
+		s.mustAnswer(422, got, name)
+		if got.status == 422 && got.errorBody(t).Error.Details[0].Path != "/password" {
+			t.Errorf("%s: %s", name, got.body)
+		}
+	}
+	long := strings.Repeat("a", 100)
+	s.mustAnswer(201, s.post("/auth/signup", claimsMap{"email": "long@example.com", "password": long + "1"}), "control")
+	s.mustAnswer(401, s.post("/auth/login", claimsMap{"email": "long@example.com", "password": long + "2"}), "never cut short")
+	s.mustAnswer(200, s.post("/auth/login", claimsMap{"email": "long@example.com", "password": long + "1"}), "control")
+	// The same keys, composed otherwise by another machine.
+	s.mustAnswer(201, s.post("/auth/signup", claimsMap{"email": "nfc@example.com", "password": "cafe\u0301 cafe\u0301"}), "control")
+	s.mustAnswer(200, s.post("/auth/login", claimsMap{"email": "nfc@example.com", "password": "caf\u00e9 caf\u00e9"}), "composed")
+}
+
+func TestThreatIdentifiers(t *testing.T) {
+	s := accountsSite(t, "")
+	s.mustAnswer(201, s.post("/auth/signup", credentialsOf("alice@example.com")), "control")
+	for name, email := range map[string]string{
+		"capitals": "ALICE@EXAMPLE.COM", "full width": "ａｌｉｃｅ@example.com", "domain in capitals": "alice@Example.Com", "compatible letters": "ﬁnn@example.com",
+	} {
+		if name == "compatible letters" {
+			s.mustAnswer(201, s.post("/auth/signup", credentialsOf("finn@example.com")), "control")
+		}
+		got := s.post("/auth/signup", credentialsOf(email))
+		s.mustAnswer(409, got, name)
+		if got.status == 409 && got.errorBody(t).Error.Message != "Email value is already taken" {
+			t.Errorf("409: %s", got.body)
+		}
+	}
+	for name, email := range map[string]string{
+		"no at": "alice", "no domain": "alice@", "no local part": "@example.com", "blank": "al ice@example.com", "NUL": "alice\x00@example.com", "control": "alice\x07@example.com", "line end": "alice@example.com\n",
+		"bidi override": "alice\u202e@example.com", "zero width": "ali\u200bce@example.com", "zero width joiner": "ali\u200dce@example.com", "soft hyphen": "ali\u00adce@example.com",
+		"with a name": "Alice <alice@example.com>", "two": "alice@example.com, bob@example.com", "too long": strings.Repeat("a", 250) + "@example.com", "mixed direction": "alicעה@example.com", "empty": "",
+	} {
+		got := s.post("/auth/signup", credentialsOf(email))
+		s.mustAnswer(422, got, name)
+	}
+	const racers = 100
+	var created, taken atomic.Int64
+	var all sync.WaitGroup
+	s = accountsSite(t, "hash_queue 200")
+	for i := range racers {
+		all.Go(func() {
+			email := "racer@example.com"
+			if i%2 == 0 {
+				email = "RACER@example.com"
+			}
+			switch got := s.post("/auth/signup", credentialsOf(email)); got.status {
+			case 201:
+				created.Add(1)
+			case 409:
+				taken.Add(1)
+			default:
+				t.Errorf("status %d %s", got.status, got.body)
+			}
+		})
+	}
+	all.Wait()
+	if created.Load() != 1 || taken.Load() != racers-1 {
+		t.Errorf("%d sign-ups of one name: %d created, %d taken", racers, created.Load(), taken.Load())
+	}
+}
+
+func TestThreatRefreshReplay(t *testing.T) {
+	s := accountsSite(t, "")
+	first := s.signedUp("alice@example.com")
+	refresh := func(token string) answer { return s.post("/auth/refresh", claimsMap{"refreshToken": token}) }
+	second := refresh(first.RefreshToken).tokens(t)
+	if second.RefreshToken == first.RefreshToken || len(second.RefreshToken) < 60 {
+		t.Error("the refresh token is not replaced, or too short")
+	}
+	third := refresh(second.RefreshToken).tokens(t)
+	s.mustAnswer(200, s.bearer("/todos/", third.Token), "control")
+	s.mustAnswer(401, refresh(first.RefreshToken), "a token that was used before")
+	s.mustAnswer(401, refresh(third.RefreshToken), "the family is revoked: its newest refresh token")
+	s.mustAnswer(401, s.bearer("/todos/", third.Token), "the family is revoked: its access tokens, remembered ones too")
+
+	other := s.loggedIn("alice@example.com")
+	family := other.RefreshToken[:22]
+	for name, token := range map[string]string{"empty": "x", "nobody's": strings.Repeat("A", 65), "of a session ID": "00000000-0000-0000-0000-000000000000"} {
+		s.mustAnswer(401, refresh(token), name)
+	}
+	s.mustAnswer(200, s.bearer("/todos/", other.Token), "control: another session lives on")
+	s.mustAnswer(401, refresh(family+strings.Repeat("B", 43)), "of the family, and never given out")
+	s.mustAnswer(401, s.bearer("/todos/", other.Token), "which ends that family")
+
+	// Of 100 at once one succeeds, and the others end the family.
+	last := s.loggedIn("alice@example.com")
+	var succeeded atomic.Int64
+	var all sync.WaitGroup
+	for range 100 {
+		all.Go(func() {
+			if got := refresh(last.RefreshToken); got.status == 200 {
+				succeeded.Add(1)
+			} else if got.status != 401 {
+				t.Errorf("status %d %s", got.status, got.body)
+			}
+		})
+	}
+	all.Wait()
+	if succeeded.Load() != 1 {
+		t.Errorf("%d of 100 uses of one refresh token succeeded", succeeded.Load())
+	}
+	s.mustAnswer(401, s.bearer("/todos/", last.Token), "afterwards the session is ended")
+
+	stored, err := storeOf(t).Sessions(t.Context(), userOf(t, "alice@example.com").ID, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, session := range stored {
+		if strings.Contains(session.RefreshHash+session.FamilyHash, family) {
+			t.Error("a refresh token is stored as it is")
+		}
+	}
+}
+
+func TestRefreshEndsWithTheSession(t *testing.T) {
+	s := accountsSite(t, "token_lifetime 1s\n refresh_lifetime 2s")
+	got := s.signedUp("alice@example.com")
+	eventually(t, "the session expires, however much it is used", func() bool {
+		answer := s.post("/auth/refresh", claimsMap{"refreshToken": got.RefreshToken})
+		if answer.status == 200 {
+			got = answer.tokens(t)
+		}
+		return answer.status == 401
+	})
+}
+
+// browser is a client with cookies that follows no redirects.
+func browser(t testing.TB) *http.Client {
+	t.Helper()
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &http.Client{Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+}
+
+// form sends a form as a browser does, or asks for a page if there are no
+// fields.
+func (s *site) form(client *http.Client, path string, fields url.Values, headers ...string) answer {
+	s.t.Helper()
+	method, body := http.MethodGet, ""
+	if fields != nil {
+		method, body = http.MethodPost, fields.Encode()
+	}
+	request, err := http.NewRequest(method, s.url+path, strings.NewReader(body))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	request.Header.Set("Accept", "text/html,application/xhtml+xml,*/*;q=0.8")
+	if fields != nil {
+		request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	}
+	for _, header := range headers {
+		name, value, _ := strings.Cut(header, ": ")
+		request.Header.Set(name, value)
+		if name == "Host" {
+			request.Host = value
+		}
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	var text bytes.Buffer
+	if _, err := text.ReadFrom(response.Body); err != nil {
+		s.t.Fatal(err)
+	}
+	return answer{response.StatusCode, response.Header, text.String()}
+}
+
+func formOf(email string) url.Values {
+	return url.Values{"email": {email}, "password": {goodPassword}}
+}
+
+func TestBrowserFlow(t *testing.T) {
+	s := accountsSite(t, "token_lifetime 1s")
+	chrome := browser(t)
+	got := s.form(chrome, "/todos/list?page=2", nil)
+	if got.status != 303 || got.header.Get("Location") != "/auth/login?return_to=%2Ftodos%2Flist%3Fpage%3D2" {
+		t.Fatalf("without a session: %d %v", got.status, got.header)
+	}
+	page := s.form(chrome, got.header.Get("Location"), nil)
+	if page.status != 200 || !strings.Contains(page.body, `value="/todos/list?page=2"`) || page.header.Get("Content-Security-Policy") != pagePolicy {
+		t.Errorf("log-in page: %d %v %s", page.status, page.header, page.body)
+	}
+	made := s.form(chrome, "/auth/signup", url.Values{"email": {" alice@example.com "}, "password": {goodPassword}, "return_to": {"/todos/list?page=2"}})
+	if made.status != 303 || made.header.Get("Location") != "/todos/list?page=2" {
+		t.Fatalf("sign-up: %d %v %s", made.status, made.header, made.body)
+	}
+	first := s.form(chrome, "/todos/", nil)
+	if first.status != 200 || !strings.Contains(first.body, "user=[") || strings.Contains(first.body, "refresh=") {
+		t.Fatalf("with the cookie: %d %s", first.status, first.body)
+	}
+	home, _ := url.Parse(s.url)
+	access := chrome.Jar.Cookies(home)
+	eventually(t, "the access token expires, and is renewed silently", func() bool {
+		got := s.form(chrome, "/todos/", nil)
+		if got.status != 200 {
+			t.Fatalf("status %d %s", got.status, got.body)
+		}
+		return chrome.Jar.Cookies(home)[0].Value != access[0].Value
+	})
+	account := s.form(chrome, "/auth/account", nil)
+	if account.status != 200 || !strings.Contains(account.body, "alice@example.com") || strings.Contains(account.body, "$argon2id") {
+		t.Errorf("account page: %d %s", account.status, account.body)
+	}
+	changed := s.form(chrome, "/auth/password", url.Values{"currentPassword": {goodPassword}, "newPassword": {"another good password"}})
+	if changed.status != 200 || !strings.Contains(changed.body, "Your password was changed") {
+		t.Errorf("password: %d %s", changed.status, changed.body)
+	}
+	wrong := s.form(chrome, "/auth/password", url.Values{"currentPassword": {goodPassword}, "newPassword": {"short"}})
+	if wrong.status != 422 || !strings.Contains(wrong.body, "at least 8 characters") {
+		t.Errorf("password: %d %s", wrong.status, wrong.body)
+	}
+	out := s.form(chrome, "/auth/logout", url.Values{})
+	if out.status != 303 || len(chrome.Jar.Cookies(home)) != 0 {
+		t.Errorf("log-out: %d, cookies left %v", out.status, chrome.Jar.Cookies(home))
+	}
+	s.mustAnswer(303, s.form(chrome, "/todos/", nil), "afterwards")
+	refused := s.form(chrome, "/auth/login", url.Values{"email": {"alice@example.com"}, "password": {"wrong <b>password"}})
+	if refused.status != 401 || !strings.Contains(refused.body, "Invalid email or password.") || !strings.Contains(refused.body, `value="alice@example.com"`) || strings.Contains(refused.body, "wrong") {
+		t.Errorf("wrong password: %d %s", refused.status, refused.body)
+	}
+}
+
+// Many requests of a page at once, all with an access token that has expired:
+// none is refused, and the session lives on.
+func TestBrowserRenewsAtOnce(t *testing.T) {
+	s := accountsSite(t, "token_lifetime 1s")
+	chrome := browser(t)
+	s.mustAnswer(303, s.form(chrome, "/auth/signup", formOf("alice@example.com")), "sign-up")
+	home, _ := url.Parse(s.url)
+	stale := chrome.Jar.Cookies(home)
+	eventually(t, "the access token expires", func() bool {
+		return s.get("/todos/", "Cookie: session="+stale[0].Value).status == 401
+	})
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() {
+			s.mustAnswer(200, s.get("/todos/", "Cookie: session="+stale[0].Value+"; refresh="+stale[1].Value), "one of many")
+		})
+	}
+	all.Wait()
+	s.mustAnswer(200, s.form(chrome, "/todos/", nil), "afterwards")
+}
+
+func TestThreatCookies(t *testing.T) {
+	s := accountsSite(t, "")
+	s.mustAnswer(201, s.post("/auth/signup", credentialsOf("alice@example.com")), "sign-up")
+	checkCookies(t, "a log-in on this machine", s.form(browser(t), "/auth/login", formOf("alice@example.com")).header, "", false)
+	for url, secure := range map[string]bool{
+		"https://app.example/": true, "http://app.example/": true, "https://localhost/": true, "http://localhost.example/": true, "http://127.0.0.1.example/": true,
+		"http://localhost:8080/": false, "http://127.0.0.1/": false, "http://[::1]:8080/": false, "http://app.localhost/": false,
+	} {
+		w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, url, nil)
+		setSessionCookies(w, r, &grant{accessToken: "a", refreshToken: "r", sessionEnds: time.Now().Add(time.Hour)})
+		prefix := ""
+		if secure {
+			prefix = "__Host-"
+		}
+		checkCookies(t, url, w.Header(), prefix, secure)
+		// What a sister site can set, which has no prefix, is not looked at.
+		if secure {
+			r.Header.Set("Cookie", "session=planted; refresh=planted")
+			if token, _, err := accountSources.read(r); token != "" || err != nil {
+				t.Errorf("%s: a cookie without the prefix is read: %q %v", url, token, err)
+			}
+		}
+	}
+}
+
+func checkCookies(t *testing.T, what string, header http.Header, prefix string, secure bool) {
+	t.Helper()
+	cookies := header.Values("Set-Cookie")
+	if len(cookies) != 2 || !strings.HasPrefix(cookies[0], prefix+"session=") || !strings.HasPrefix(cookies[1], prefix+"refresh=") {
+		t.Fatalf("%s: %q", what, cookies)
+	}
+	for _, cookie := range cookies {
+		if !strings.Contains(cookie, "; HttpOnly") || !strings.Contains(cookie, "; SameSite=Lax") || !strings.Contains(cookie, "; Path=/;") || strings.Contains(cookie, "Domain") || strings.Contains(cookie, "; Secure") != secure {
+			t.Errorf("%s: %s", what, cookie)
+		}
+	}
+}
+
+func TestThreatCrossSiteRequestForgery(t *testing.T) {
+	s := accountsSite(t, "")
+	chrome := browser(t)
+	s.mustAnswer(303, s.form(chrome, "/auth/signup", formOf("alice@example.com")), "control")
+	cross := []string{"Sec-Fetch-Site: cross-site", "Origin: https://evil.example"}
+	for _, c := range []struct {
+		path   string
+		fields url.Values
+	}{
+		{"/auth/login", formOf("alice@example.com")}, {"/auth/signup", formOf("mallory@example.com")}, {"/auth/logout", url.Values{}},
+		{"/auth/password", url.Values{"currentPassword": {goodPassword}, "newPassword": {"another good one"}}}, {"/todos/", url.Values{"delete": {"all"}}},
+	} {
+		s.mustAnswer(403, s.form(chrome, c.path, c.fields, cross...), c.path)
+		s.mustAnswer(403, s.form(chrome, c.path, c.fields, "Origin: https://evil.example"), c.path+" by an older browser")
+	}
+	s.mustAnswer(200, s.form(chrome, "/todos/", url.Values{"a": {"b"}}, "Sec-Fetch-Site: same-origin"), "control: the site's own form")
+	for _, kind := range []string{"text/plain", "multipart/form-data", "", "application/xml"} {
+		s.mustAnswer(415, s.send("POST", "/auth/login", mustJSON(t, credentialsOf("alice@example.com")), "Content-Type: "+kind), "JSON as "+kind)
+	}
+	for _, path := range []string{"/auth/refresh", "/auth/logout", "/auth/password"} {
+		got := s.get(path)
+		s.mustAnswer(405, got, "GET "+path)
+		if got.header.Get("Allow") != "POST" {
+			t.Errorf("Allow %q", got.header.Get("Allow"))
+		}
+	}
+	s.mustAnswer(200, s.form(chrome, "/auth/account", nil), "control: still logged in")
+}
+
+func TestThreatOpenRedirect(t *testing.T) {
+	s := accountsSite(t, "")
+	s.mustAnswer(201, s.post("/auth/signup", credentialsOf("alice@example.com")), "sign-up")
+	location := func(to string) string {
+		return s.form(browser(t), "/auth/login", url.Values{"email": {"alice@example.com"}, "password": {goodPassword}, "return_to": {to}}).header.Get("Location")
+	}
+	for _, good := range []string{"/", "/todos/1?a=b&c=%20d#e", "/a%2Fb", "/ü", "/x?url=https://elsewhere.example"} {
+		if got := location(good); got != good && !strings.EqualFold(got, strings.ReplaceAll(good, "ü", "%C3%BC")) {
+			t.Errorf("control: %q leads to %q", good, got)
+		}
+	}
+	for _, bad := range []string{
+		"https://evil.example", "http://evil.example/", "//evil.example", "///evil.example", "////evil.example", `/\evil.example`, `\/evil.example`, `\\evil.example`, `/\/evil.example`, `//\evil.example`,
+		"/%09/evil.example", "/\t/evil.example", "\t//evil.example", "/%2Fevil.example", "/%2f/evil.example", "/%5Cevil.example", "/%5c/evil.example", "%2F%2Fevil.example", "/%252Fevil.example", "/%25252f/evil.example",
+		"https:evil.example", "https:/evil.example", "https:///evil.example", "HTTPS://evil.example", "javascript:alert(1)", "JaVaScRiPt:alert(1)", "java\tscript:alert(1)", "data:text/html,x", "vbscript:x", "blob:x",
+		"evil.example", "user@evil.example", "https://site@evil.example", "//site@evil.example", "//evil.example@site", "/\r\nLocation: https://evil.example", "/%0d%0aSet-Cookie: a=b", "/%0D%0ALocation:%20https://evil.example", "/%0a", "/%00",
+		" //evil.example", "\u00a0//evil.example", "/\u0000", "/\u007f", ".//evil.example", "..//evil.example", "?//evil.example", "#//evil.example", "", "/%zz", "http:evil", "//", `/%5C%5Cevil.example`, "/" + strings.Repeat("a", 3000),
+	} {
+		if got := location(bad); got != "/auth/account" {
+			t.Errorf("%q leads to %q", bad, got)
+		}
+	}
+}
+
+func TestThreatSessionFixation(t *testing.T) {
+	s := accountsSite(t, "")
+	planted := s.signedUp("mallory@example.com")
+	s.mustAnswer(201, s.post("/auth/signup", credentialsOf("alice@example.com")), "sign-up")
+	chrome := browser(t)
+	home, _ := url.Parse(s.url)
+	chrome.Jar.SetCookies(home, []*http.Cookie{{Name: "session", Value: planted.Token, Path: "/"}, {Name: "refresh", Value: planted.RefreshToken, Path: "/"}})
+	s.mustAnswer(303, s.form(chrome, "/auth/login", formOf("alice@example.com")), "log-in")
+	for _, cookie := range chrome.Jar.Cookies(home) {
+		if cookie.Value == planted.Token || cookie.Value == planted.RefreshToken {
+			t.Errorf("cookie %s is still the planted one", cookie.Name)
+		}
+	}
+	if got := s.form(chrome, "/auth/account", nil); !strings.Contains(got.body, "alice@example.com") {
+		t.Errorf("the session is not alice's: %s", got.body)
+	}
+}
+
+func TestThreatEndedSessions(t *testing.T) {
+	s := accountsSite(t, "")
+	one, two := s.signedUp("alice@example.com"), s.loggedIn("alice@example.com")
+	remembered := func(token string) int { return s.bearer("/todos/", token).status }
+	for range 3 {
+		if remembered(one.Token) != 200 || remembered(two.Token) != 200 {
+			t.Fatal("control")
+		}
+	}
+	sessions := s.bearer("/auth/sessions", one.Token)
+	var listed []struct {
+		ID      string
+		Current bool
+	}
+	if err := stdjson.Unmarshal([]byte(sessions.body), &listed); err != nil || len(listed) != 2 {
+		t.Fatalf("sessions: %s", sessions.body)
+	}
+	for _, session := range listed {
+		if !session.Current {
+			s.mustAnswer(204, s.do("DELETE", "/auth/sessions/"+session.ID, "Authorization: Bearer "+one.Token), "end the other session")
+		}
+	}
+	if got := remembered(two.Token); got != 401 {
+		t.Errorf("a token of an ended session: %d", got)
+	}
+	if got := remembered(one.Token); got != 200 {
+		t.Errorf("control: %d", got)
+	}
+	s.mustAnswer(404, s.do("DELETE", "/auth/sessions/"+listed[0].ID+"x", "Authorization: Bearer "+one.Token), "no such session")
+	bob := s.signedUp("bob@example.com")
+	for _, session := range listed {
+		s.mustAnswer(404, s.do("DELETE", "/auth/sessions/"+session.ID, "Authorization: Bearer "+bob.Token), "somebody else's session")
+	}
+
+	three := s.loggedIn("alice@example.com")
+	change := s.post("/auth/password", claimsMap{"currentPassword": goodPassword, "newPassword": "a new good password"}, "Authorization: Bearer "+one.Token)
+	s.mustAnswer(204, change, "password change")
+	if got := remembered(three.Token); got != 401 {
+		t.Errorf("another session after a password change: %d", got)
+	}
+	if got := remembered(one.Token); got != 200 {
+		t.Errorf("control: the session that changed it: %d", got)
+	}
+	s.mustAnswer(401, s.post("/auth/password", claimsMap{"currentPassword": "wrong password", "newPassword": "a new good password"}, "Authorization: Bearer "+one.Token), "wrong current password")
+
+	// Another process disables the user: this one knows within a second.
+	changeUser(t, "bob@example.com", func(u *User) { u.Disabled = true })
+	store := storeOf(t)
+	if _, err := store.EndSessions(t.Context(), userOf(t, "bob@example.com").ID, "", "", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a disabled user's token is refused", func() bool { return remembered(bob.Token) == 401 })
+	s.mustAnswer(401, s.post("/auth/refresh", claimsMap{"refreshToken": bob.RefreshToken}), "a disabled user's refresh")
+	s.mustAnswer(401, s.post("/auth/login", credentialsOf("bob@example.com")), "a disabled user's log-in")
+}
+
+func TestThreatBodies(t *testing.T) {
+	s := accountsSite(t, "")
+	for name, c := range map[string]struct {
+		body   string
+		status int
+	}{
+		"too large":         {`{"email":"alice@example.com","password":"` + strings.Repeat("x", 65<<10) + `"}`, 413},
+		"empty":             {"", 400},
+		"broken":            {`{"email":`, 400},
+		"a list":            {`[]`, 400},
+		"null":              {`null`, 400},
+		"a name twice":      {`{"email":"a@example.com","email":"b@example.com","password":"correct horse"}`, 400},
+		"more behind":       {`{"email":"a@example.com","password":"correct horse"} {}`, 400},
+		"invalid UTF-8":     {"{\"email\":\"a\xff@example.com\",\"password\":\"correct horse\"}", 400},
+		"number as e-mail":  {`{"email":7,"password":"correct horse"}`, 422},
+		"null as password":  {`{"email":"a@example.com","password":null}`, 422},
+		"unknown property":  {`{"email":"a@example.com","password":"correct horse","roles":["admin"]}`, 422},
+		"id chosen":         {`{"email":"a@example.com","password":"correct horse","id":"1"}`, 422},
+		"control: a good 1": {`{"email":"a@example.com","password":"correct horse"}`, 201},
+	} {
+		s.mustAnswer(c.status, s.post("/auth/signup", c.body), name)
+	}
+	got := s.post("/auth/signup", `{"password":"short","admin":true}`).errorBody(t)
+	var paths []string
+	for _, detail := range got.Error.Details {
+		paths = append(paths, detail.Path+" "+detail.Code)
+	}
+	if got.Error.Code != "VALIDATION_FAILED" || !slices.Equal(paths, []string{"/admin additionalProperties", "/email required", "/password minLength"}) {
+		t.Errorf("details %q of %+v", paths, got)
+	}
+}

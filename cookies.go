@@ -1,0 +1,164 @@
+package caddyjwt
+
+import (
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// The cookies of a browser's session: its access token, and the refresh token
+// that renews it. The prefix binds them to the host and to https (RFC 6265bis
+// §4.1.3.2); on plain http to this machine, where browsers refuse it, they
+// stand without.
+const (
+	hostPrefix    = "__Host-"
+	sessionCookie = "session"
+	refreshCookie = "refresh"
+)
+
+// plainLoopback tells whether the request came over plain http to this
+// machine.
+func plainLoopback(r *http.Request) bool {
+	if r.TLS != nil {
+		return false
+	}
+	host := r.Host
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	ip := net.ParseIP(strings.Trim(host, "[]"))
+	return host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback()
+}
+
+func cookieName(r *http.Request, name string) string {
+	if plainLoopback(r) {
+		return name
+	}
+	return hostPrefix + name
+}
+
+func setSessionCookies(w http.ResponseWriter, r *http.Request, given *grant) {
+	setCookie(w, r, sessionCookie, given.accessToken, given.sessionEnds)
+	if given.refreshToken != "" {
+		setCookie(w, r, refreshCookie, given.refreshToken, given.sessionEnds)
+	}
+}
+
+func clearSessionCookies(w http.ResponseWriter, r *http.Request) {
+	setCookie(w, r, sessionCookie, "", time.Unix(1, 0))
+	setCookie(w, r, refreshCookie, "", time.Unix(1, 0))
+}
+
+func setCookie(w http.ResponseWriter, r *http.Request, name, value string, expires time.Time) {
+	http.SetCookie(w, &http.Cookie{
+		Name: cookieName(r, name), Value: value, Path: "/", Expires: expires,
+		Secure: !plainLoopback(r), HttpOnly: true, SameSite: http.SameSiteLaxMode,
+	})
+}
+
+// keepSession renews the session of a browser whose access token has expired,
+// and refuses what a page of another site has it send.
+func (s *accountService) keepSession(w http.ResponseWriter, r *http.Request, token *Token, source *TokenSource, refusal *Error) (*Token, *Error) {
+	byCookie := source != nil && source.session
+	if token == nil {
+		missing := refusal
+		if missing == nil { // an anonymous user, who may have a session
+			missing = &Error{Reason: ReasonNoCredentials}
+		}
+		if renewed, ok := s.renew(w, r, missing); ok {
+			token, refusal, byCookie = renewed, nil, true
+		}
+	}
+	if token != nil && byCookie {
+		if err := crossOrigin.Check(r); err != nil {
+			return nil, refuse(ReasonCrossOrigin, "%v", err)
+		}
+	}
+	return token, refusal
+}
+
+// sendToLogin answers a browser that shows a page and has no session, by
+// sending it to the log-in page, from which it comes back.
+func (s *accountService) sendToLogin(w http.ResponseWriter, r *http.Request, refusal *Error) bool {
+	get := r.Method == http.MethodGet || r.Method == http.MethodHead
+	if !get || refusals[refusal.Reason].status != http.StatusUnauthorized || !prefers(r, "text/html", "application/json") || len(r.Header["Authorization"]) > 0 {
+		return false
+	}
+	refused[refusal.Reason].Inc()
+	original := *r.URL
+	if first, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
+		original = *first.URL
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Add("Vary", "Accept, Cookie")
+	http.Redirect(w, r, s.config.path("login")+"?return_to="+url.QueryEscape(original.RequestURI()), http.StatusSeeOther)
+	return true
+}
+
+// stripRefreshCookie keeps the refresh token from the handlers behind, which
+// have no use for it.
+func stripRefreshCookie(r *http.Request) {
+	if len(r.Header["Cookie"]) == 0 {
+		return
+	}
+	if name := cookieName(r, refreshCookie); len(r.CookiesNamed(name)) > 0 {
+		stripCookie(r, name)
+	}
+}
+
+// renew gives a browser a new access token for one that has expired or is
+// gone, as long as its session lasts. Other refusals, and requests that bring a
+// token of their own, stay refused.
+func (s *accountService) renew(w http.ResponseWriter, r *http.Request, refusal *Error) (*Token, bool) {
+	if refusal.Reason != ReasonNoCredentials && refusal.Reason != ReasonExpired || len(r.Header["Authorization"]) > 0 {
+		return nil, false
+	}
+	cookies := r.CookiesNamed(cookieName(r, refreshCookie))
+	if len(cookies) != 1 {
+		return nil, false
+	}
+	given, err := s.refresh(r.Context(), cookies[0].Value, refreshGrace, client(r))
+	if err != nil {
+		if asRefusal(err).Reason == ReasonRefreshToken {
+			clearSessionCookies(w, r)
+		}
+		return nil, false
+	}
+	token, err := s.verifier.Verify(r.Context(), given.accessToken, s.now())
+	if err != nil {
+		return nil, false
+	}
+	setSessionCookies(w, r, given)
+	return token, true
+}
+
+// safeReturnPath is where a browser goes after a log-in: a path of this site,
+// or the standard one. Whatever a browser could take for another site is none
+// (CWE-601).
+func safeReturnPath(path, standard string) string {
+	if len(path) > 2048 || !strings.HasPrefix(path, "/") {
+		return standard
+	}
+	for text := path; ; {
+		if strings.HasPrefix(text, "//") || strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\\' }) {
+			return standard
+		}
+		decoded, err := url.PathUnescape(text)
+		if err != nil {
+			return standard
+		}
+		if decoded == text {
+			break
+		}
+		text = decoded
+	}
+	parsed, err := url.Parse(path)
+	if err != nil || parsed.Scheme != "" || parsed.Host != "" || parsed.User != nil {
+		return standard
+	}
+	return path
+}

@@ -1,0 +1,41 @@
+package caddyjwt
+
+import (
+	"errors"
+	"net/mail"
+	"strings"
+
+	"golang.org/x/net/idna"
+	"golang.org/x/text/secure/precis"
+	"golang.org/x/text/unicode/norm"
+)
+
+const maxEmailBytes = 254 // RFC 5321 §4.5.3.1.3
+
+// emailLocalPart compares the part before the @: compatible forms, width and
+// case are alike, and what looks like nothing or turns text around is refused
+// (RFC 8264 §4.2, IdentifierClass).
+var emailLocalPart = precis.NewIdentifier(precis.FoldWidth, precis.FoldCase(), precis.Norm(norm.NFKC), precis.BidiRule)
+
+// EmailKey is an e-mail address as it is compared: two addresses with the same
+// key are one user's. The error says what is wrong with the address, without
+// it.
+func EmailKey(email string) (string, error) {
+	if len(email) > maxEmailBytes {
+		return "", errors.New("is longer than an e-mail address may be")
+	}
+	parsed, err := mail.ParseAddress(email)
+	if err != nil || parsed.Name != "" || parsed.Address != email {
+		return "", errors.New("must look like name@example.com")
+	}
+	at := strings.LastIndexByte(email, '@')
+	local, err := emailLocalPart.String(email[:at])
+	if err != nil {
+		return "", errors.New("has a character before the @ that an e-mail address cannot have")
+	}
+	domain, err := idna.Lookup.ToASCII(email[at+1:])
+	if err != nil || domain == "" {
+		return "", errors.New("has a domain that is no domain name")
+	}
+	return local + "@" + domain, nil
+}

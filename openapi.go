@@ -1,0 +1,76 @@
+package caddyjwt
+
+import (
+	"net/http"
+	"strconv"
+)
+
+type object = map[string]any
+
+// openAPI describes the JSON routes in OpenAPI 3.1, for an explorer.
+func (h *AccountsHandler) openAPI(w http.ResponseWriter, _ *http.Request) error {
+	w.Header().Set("Access-Control-Allow-Origin", "*") // nothing of a user is in it
+	return writeJSON(w, http.StatusOK, h.openAPIDocument())
+}
+
+func (h *AccountsHandler) openAPIDocument() object {
+	text := object{"type": "string"}
+	email, password := object{"type": "string", "format": "email"}, object{"type": "string", "minLength": h.PasswordMinLength, "maxLength": maxPasswordBytes}
+	credentials := schema(object{"email": email, "password": text}, "email", "password")
+	user := schema(object{"id": object{"type": "string", "format": "uuid"}, "email": email, "roles": object{"type": "array", "items": text}}, "id", "email", "roles")
+	signup := object{"email": email, "password": password}
+	for _, name := range h.Profile {
+		signup[name] = object{}
+		user["properties"].(object)[name] = object{}
+	}
+	tokens := schema(object{"token": text, "tokenType": text, "expiresIn": object{"type": "integer", "description": "seconds"}, "refreshToken": text}, "token", "tokenType", "expiresIn", "refreshToken")
+	session := schema(object{"id": text, "client": text, "address": text, "createdAt": text, "usedAt": text, "expiresAt": text, "current": object{"type": "boolean"}}, "id")
+	bearer := []object{{"bearer": []string{}}}
+	paths := object{
+		h.path("login"):              object{"post": operation("Log in", nil, credentials, answers("200", tokens, 401, 422, 429, 503))},
+		h.path("refresh"):            object{"post": operation("Get a new access token; the refresh token is replaced", nil, schema(object{"refreshToken": text}, "refreshToken"), answers("200", tokens, 401, 422, 503))},
+		h.path("logout"):             object{"post": operation("End the session", bearer, nil, answers("204", nil, 401, 503))},
+		h.path("whoami"):             object{"get": operation("Who the token is of", bearer, nil, answers("200", user, 401, 503))},
+		h.path("password"):           object{"post": operation("Change the password", bearer, schema(object{"currentPassword": text, "newPassword": password}, "currentPassword", "newPassword"), answers("204", nil, 401, 422, 429, 503))},
+		h.path("sessions"):           object{"get": operation("The user's sessions", bearer, nil, answers("200", object{"type": "array", "items": session}, 401, 503))},
+		h.path("sessions") + "/{id}": object{"delete": operation("End a session", bearer, nil, answers("204", nil, 401, 404, 503)), "parameters": []object{{"name": "id", "in": "path", "required": true, "schema": text}}},
+		h.path("jwks"):               object{"get": operation("The public keys that verify the tokens", nil, nil, answers("200", object{"type": "object"}))},
+	}
+	if h.Signup == "open" {
+		paths[h.path("signup")] = object{"post": operation("Make an account", nil, schema(signup, "email", "password"), answers("201", user, 409, 422, 429, 503))}
+	}
+	return object{
+		"openapi":    "3.1.0",
+		"info":       object{"title": "Accounts", "version": "1"},
+		"paths":      paths,
+		"components": object{"securitySchemes": object{"bearer": object{"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}},
+	}
+}
+
+func schema(properties object, required ...string) object {
+	return object{"type": "object", "properties": properties, "required": required, "additionalProperties": false}
+}
+
+func operation(summary string, security []object, body object, responses object) object {
+	o := object{"summary": summary, "responses": responses}
+	if security != nil {
+		o["security"] = security
+	}
+	if body != nil {
+		o["requestBody"] = object{"required": true, "content": object{"application/json": object{"schema": body}}}
+	}
+	return o
+}
+
+// answers are the response of success and those of these refusals.
+func answers(status string, body object, refused ...int) object {
+	success := object{"description": http.StatusText(map[string]int{"200": 200, "201": 201, "204": 204}[status])}
+	if body != nil {
+		success["content"] = object{"application/json": object{"schema": body}}
+	}
+	all := object{status: success}
+	for _, code := range refused {
+		all[strconv.Itoa(code)] = object{"description": http.StatusText(code)}
+	}
+	return all
+}

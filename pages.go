@@ -1,0 +1,214 @@
+package caddyjwt
+
+import (
+	"bytes"
+	"embed"
+	"errors"
+	"fmt"
+	"html/template"
+	"io/fs"
+	"net/http"
+	"os"
+	"strconv"
+	"time"
+)
+
+//go:embed pages/*.html pages/style.css
+var embeddedPages embed.FS
+
+// pagePolicy lets a page do nothing but show itself and send its forms.
+const pagePolicy = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+
+var pageNames = []string{"login", "signup", "account", "reset", "message"}
+
+// pages are the HTML pages of the accounts.
+type pages struct {
+	templates map[string]*template.Template
+	style     []byte
+	standard  pageData
+}
+
+// pageData is what a template is given.
+type pageData struct {
+	Paths             struct{ Login, Signup, Logout, Account, Password, Sessions, Reset, Style string }
+	ReturnTo          string
+	Error             string
+	Errors            map[string]string
+	Email             string
+	PasswordMinLength int
+	Notice            string
+	User              pageUser
+	Sessions          []pageSession
+	Token             string
+	Title, Text       string
+	Providers         []struct{ Name, Path string }
+}
+
+// pageUser and pageSession have what a page may show, and no hash.
+type pageUser struct {
+	ID, Email string
+	Roles     []string
+	Profile   map[string]string
+}
+
+type pageSession struct {
+	ID, Client, Address string
+	CreatedAt, UsedAt   time.Time
+	Current             bool
+}
+
+func newPages(config *Accounts) (*pages, error) {
+	p := &pages{templates: make(map[string]*template.Template)}
+	embedded, err := fs.Sub(embeddedPages, "pages")
+	if err != nil {
+		return nil, err
+	}
+	layout, err := readPage(config.Templates, embedded, "layout.html")
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range pageNames {
+		text, err := readPage(config.Templates, embedded, name+".html")
+		if err != nil {
+			return nil, err
+		}
+		parsed, err := template.New(name).Parse(string(layout))
+		if err == nil {
+			parsed, err = parsed.Parse(string(text))
+		}
+		if err != nil {
+			return nil, fmt.Errorf("templates: %w", err)
+		}
+		p.templates[name] = parsed
+	}
+	if p.style, err = readPage(config.Templates, embedded, "style.css"); err != nil {
+		return nil, err
+	}
+	at := &p.standard.Paths
+	at.Login, at.Logout, at.Account, at.Password = config.path("login"), config.path("logout"), config.path("account"), config.path("password")
+	at.Sessions, at.Reset, at.Style = config.path("sessions"), config.path("reset"), config.path("style")
+	if config.Signup == "open" {
+		at.Signup = config.path("signup")
+	}
+	p.standard.PasswordMinLength = config.PasswordMinLength
+	return p, nil
+}
+
+// readPage prefers the operator's file.
+func readPage(dir string, embedded fs.FS, name string) ([]byte, error) {
+	if dir != "" {
+		text, err := fs.ReadFile(os.DirFS(dir), name)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return text, err
+		}
+		if _, err := os.Stat(dir); err != nil {
+			return nil, fmt.Errorf("templates: %w", err)
+		}
+	}
+	return fs.ReadFile(embedded, name)
+}
+
+// render writes a page, all of it or nothing.
+func (p *pages) render(w http.ResponseWriter, name string, data pageData, status int) error {
+	data.Paths, data.PasswordMinLength = p.standard.Paths, p.standard.PasswordMinLength
+	var page bytes.Buffer
+	if err := p.templates[name].ExecuteTemplate(&page, "layout", data); err != nil {
+		return fmt.Errorf("page %s: %w", name, err)
+	}
+	header := w.Header()
+	header.Set("Content-Type", "text/html; charset=utf-8")
+	header.Set("Content-Length", strconv.Itoa(page.Len()))
+	header.Set("Content-Security-Policy", pagePolicy)
+	header.Set("X-Content-Type-Options", "nosniff")
+	header.Set("Referrer-Policy", "same-origin")
+	header.Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, err := w.Write(page.Bytes())
+	return err
+}
+
+func (h *AccountsHandler) style(w http.ResponseWriter, _ *http.Request) error {
+	w.Header().Set("Content-Type", "text/css; charset=utf-8")
+	w.Header().Set("Cache-Control", "public, max-age=3600")
+	_, err := w.Write(h.pages.style)
+	return err
+}
+
+func (h *AccountsHandler) loginPage(w http.ResponseWriter, r *http.Request) error {
+	return h.pages.render(w, "login", pageData{ReturnTo: safeReturnPath(r.URL.Query().Get("return_to"), "")}, http.StatusOK)
+}
+
+func (h *AccountsHandler) signupPage(w http.ResponseWriter, r *http.Request) error {
+	return h.pages.render(w, "signup", pageData{ReturnTo: safeReturnPath(r.URL.Query().Get("return_to"), "")}, http.StatusOK)
+}
+
+func (h *AccountsHandler) resetPage(w http.ResponseWriter, r *http.Request) error {
+	return h.pages.render(w, "reset", pageData{Token: r.URL.Query().Get("token")}, http.StatusOK)
+}
+
+func (h *AccountsHandler) accountPage(w http.ResponseWriter, r *http.Request) error {
+	token, err := h.caller(w, r)
+	if err != nil {
+		if refusals[asRefusal(err).Reason].status == http.StatusUnauthorized {
+			http.Redirect(w, r, h.path("login"), http.StatusSeeOther)
+			return nil
+		}
+		return err
+	}
+	return h.renderAccount(w, r, token, pageData{}, http.StatusOK)
+}
+
+func (h *AccountsHandler) renderAccount(w http.ResponseWriter, r *http.Request, token *Token, data pageData, status int) error {
+	user, err := h.service.users().User(r.Context(), token.UserID)
+	if err != nil {
+		return storeRefusal(err)
+	}
+	sessions, err := h.service.users().Sessions(r.Context(), token.UserID, h.service.now())
+	if err != nil {
+		return storeRefusal(err)
+	}
+	data.User = pageUser{ID: user.ID, Email: user.Email, Roles: user.Roles, Profile: make(map[string]string)}
+	for name, value := range user.Profile {
+		data.User.Profile[name] = profileText(value)
+	}
+	for _, x := range sessions {
+		data.Sessions = append(data.Sessions, pageSession{x.ID, x.Client, x.Address, x.CreatedAt, x.UsedAt, x.ID == sessionOf(token)})
+	}
+	return h.pages.render(w, "account", data, status)
+}
+
+func profileText(value any) string {
+	switch v := value.(type) {
+	case []any:
+		return List(v).String()
+	case map[string]any:
+		return Claims(v).String()
+	}
+	return claimText(value)
+}
+
+// pageOr shows a refusal of a form on its page; any other request gets the
+// refusal itself.
+func (h *AccountsHandler) pageOr(w http.ResponseWriter, r *http.Request, in *input, page string, err error) error {
+	refusal, ok := errors.AsType[*Error](err)
+	if !in.form || !ok {
+		return err
+	}
+	h.announce(w, r, refusal)
+	data := pageData{Email: in.text("email"), ReturnTo: safeReturnPath(in.text("return_to"), ""), Token: in.text("token"), Errors: make(map[string]string)}
+	if refusal.Reason != ReasonProperties {
+		data.Error = refusals[refusal.Reason].description
+	}
+	for _, property := range refusal.Properties {
+		data.Errors[property.Path[1:]] = property.Message
+	}
+	status := refusals[refusal.Reason].status
+	if page != "account" {
+		return h.pages.render(w, page, data, status)
+	}
+	token, callerErr := h.caller(w, r)
+	if callerErr != nil {
+		return callerErr
+	}
+	return h.renderAccount(w, r, token, data, status)
+}

@@ -1,0 +1,176 @@
+package caddyjwt
+
+import (
+	"context"
+	"crypto/rand"
+	_ "embed"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"unicode/utf8"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"
+	"golang.org/x/crypto/argon2"
+	"golang.org/x/crypto/bcrypt"
+	"golang.org/x/text/secure/precis"
+)
+
+// Parameters of argon2id (RFC 9106), as OWASP's Password Storage Cheat Sheet
+// recommends at least.
+const (
+	argon2Memory  = 19 * 1024 // KiB
+	argon2Time    = 2
+	argon2Threads = 1
+	argon2KeyLen  = 32 // bytes
+	argon2SaltLen = 16 // bytes
+)
+
+const (
+	defaultPasswordMinLength = 8    // characters
+	maxPasswordBytes         = 1024 // a longer one costs time and adds nothing
+	maxBcryptBytes           = 72   // bcrypt does not look at more
+	defaultHashQueue         = 64   // waiting hashes
+)
+
+//go:embed pages/passwords.txt
+var commonPasswordList string
+
+var commonPasswords = sync.OnceValue(func() map[string]bool {
+	common := make(map[string]bool)
+	for password := range strings.Lines(commonPasswordList) {
+		common[strings.TrimSpace(password)] = true
+	}
+	return common
+})
+
+// normalPassword is a password as it is hashed (RFC 8265 §4.2): the same keys
+// make the same password, whatever the client's keyboard driver composes.
+func normalPassword(password string) (string, error) {
+	if len(password) > maxPasswordBytes {
+		return "", fmt.Errorf("is longer than %d bytes", maxPasswordBytes)
+	}
+	normal, err := precis.OpaqueString.String(password)
+	if err != nil {
+		return "", errors.New("has a character that a password cannot have, such as a control character")
+	}
+	return normal, nil
+}
+
+// checkNewPassword says what is wrong with a password that somebody wants.
+func checkNewPassword(password string, minLength int) error {
+	normal, err := normalPassword(password)
+	switch {
+	case utf8.RuneCountInString(password) < minLength: // also the empty one, which is not normal
+		return fmt.Errorf("must have at least %d characters", minLength)
+	case err != nil:
+		return err
+	case commonPasswords()[strings.ToLower(normal)]:
+		return errors.New("is one of the most common ones, which are tried first; choose another")
+	}
+	return nil
+}
+
+// errHashQueueFull means that more passwords wait to be hashed than may.
+var errHashQueueFull = errors.New("too many passwords are being checked")
+
+// hashGate lets few hashes run at a time, so that a flood of log-ins takes
+// neither the memory nor the cores that verify tokens. It is one for the
+// process.
+type hashGate struct {
+	slots   chan struct{}
+	waiting atomic.Int64
+}
+
+var hashing = &hashGate{slots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1))}
+
+// do runs f when it is its turn, unless more than queue others wait.
+func (g *hashGate) do(ctx context.Context, queue int, f func()) error {
+	if g.waiting.Add(1) > int64(queue+cap(g.slots)) {
+		g.waiting.Add(-1)
+		return errHashQueueFull
+	}
+	defer g.waiting.Add(-1)
+	select {
+	case g.slots <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-g.slots }()
+	f()
+	return nil
+}
+
+// hashPassword returns the PHC string of a password.
+func hashPassword(ctx context.Context, queue int, password string) (hash string, err error) {
+	normal, err := normalPassword(password)
+	if err != nil {
+		return "", err
+	}
+	salt := make([]byte, argon2SaltLen)
+	if _, err := rand.Read(salt); err != nil {
+		return "", err
+	}
+	err = hashing.do(ctx, queue, func() {
+		key := argon2.IDKey([]byte(normal), salt, argon2Time, argon2Memory, argon2Threads, argon2KeyLen)
+		hash = fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, argon2Memory, argon2Time, argon2Threads,
+			base64.RawStdEncoding.EncodeToString(salt), base64.RawStdEncoding.EncodeToString(key))
+	})
+	return hash, err
+}
+
+// noPasswordHash is compared with where a user is unknown or has no password,
+// so that this takes the same time. No password has it.
+var noPasswordHash = fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, argon2Memory, argon2Time, argon2Threads,
+	base64.RawStdEncoding.EncodeToString(make([]byte, argon2SaltLen)), base64.RawStdEncoding.EncodeToString(make([]byte, argon2KeyLen)))
+
+// checkPassword tells whether a password has the hash. It takes the same time
+// whether it has or not, for an empty hash too.
+func checkPassword(ctx context.Context, queue int, hash, password string) (right bool, err error) {
+	normal, normalErr := normalPassword(password)
+	if hash == "" || normalErr != nil {
+		hash, normal = noPasswordHash, "no password"
+	}
+	err = hashing.do(ctx, queue, func() {
+		if isBcrypt(hash) {
+			right = len(normal) <= maxBcryptBytes && bcrypt.CompareHashAndPassword([]byte(hash), []byte(normal)) == nil
+			return
+		}
+		right, _ = caddyauth.Argon2idHash{}.Compare([]byte(hash), []byte(normal))
+	})
+	return right && normalErr == nil && hash != noPasswordHash, err
+}
+
+func isBcrypt(hash string) bool { return strings.HasPrefix(hash, "$2") }
+
+// weakHash tells whether a hash is of weaker parameters than today's.
+func weakHash(hash string) bool {
+	var version, memory, time, threads int
+	_, err := fmt.Sscanf(hash, "$argon2id$v=%d$m=%d,t=%d,p=%d$", &version, &memory, &time, &threads)
+	return err != nil || version < argon2.Version || memory < argon2Memory || time < argon2Time
+}
+
+// checkImportedHash says why a hash from elsewhere cannot be used: a log-in
+// must be able to afford it.
+func checkImportedHash(hash string) error {
+	if isBcrypt(hash) {
+		if cost, err := bcrypt.Cost([]byte(hash)); err != nil || cost > 14 {
+			return errors.New("the bcrypt hash is damaged, or of a cost above 14")
+		}
+		return nil
+	}
+	var version, memory, time, threads int
+	if _, err := fmt.Sscanf(hash, "$argon2id$v=%d$m=%d,t=%d,p=%d$", &version, &memory, &time, &threads); err != nil {
+		return errors.New("the hash is neither argon2id ($argon2id$v=19$m=…,t=…,p=…$salt$key) nor bcrypt ($2b$…)")
+	}
+	if memory < 8 || memory > 256*1024 || time < 1 || time > 10 || threads < 1 || threads > 16 {
+		return errors.New("the argon2id hash has parameters beyond m=8 to 262144, t=1 to 10, p=1 to 16")
+	}
+	if _, key, err := caddyauth.DecodeHash([]byte(hash)); err != nil || len(key) < 16 || len(key) > 64 {
+		return errors.New("the argon2id hash is damaged")
+	}
+	return nil
+}

@@ -1,0 +1,70 @@
+package caddyjwt
+
+import (
+	"maps"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// revocations are the sessions of this process's knowledge whose access tokens
+// are no longer good. They are asked with each request, and mostly answer by
+// one atomic load: a token that was looked up is not looked up again before
+// something else is revoked.
+type revocations struct {
+	version  atomic.Uint64 // grows with each revocation; never 0
+	mu       sync.RWMutex
+	sessions map[string]time.Time // session ID to when its tokens have expired
+}
+
+func newRevocations() *revocations {
+	r := &revocations{sessions: make(map[string]time.Time)}
+	r.version.Store(1)
+	return r
+}
+
+func (r *revocations) add(sessionID string, until time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if known, ok := r.sessions[sessionID]; ok && !known.Before(until) {
+		return
+	}
+	r.sessions[sessionID] = until
+	r.version.Add(1)
+}
+
+func (r *revocations) has(sessionID string) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	_, revoked := r.sessions[sessionID]
+	return revoked
+}
+
+func (r *revocations) forgetExpired(now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	maps.DeleteFunc(r.sessions, func(_ string, until time.Time) bool { return until.Before(now) })
+}
+
+// liveness remembers of a verified token that it was not revoked at a version.
+type liveness struct {
+	revoked   *revocations
+	sessionID string
+	version   atomic.Uint64
+}
+
+// ended tells whether the token's session was ended.
+func (l *liveness) ended() bool {
+	if l.revoked == nil {
+		return false
+	}
+	now := l.revoked.version.Load()
+	if l.version.Load() == now {
+		return false
+	}
+	if l.revoked.has(l.sessionID) {
+		return true
+	}
+	l.version.Store(now)
+	return false
+}

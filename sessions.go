@@ -1,0 +1,571 @@
+package caddyjwt
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/google/uuid"
+	"go.uber.org/zap"
+)
+
+const (
+	familyBytes  = 16 // random bytes that the refresh tokens of a family share
+	refreshBytes = 32 // random bytes of each refresh token beside them
+
+	// revocationPoll is how often the store is asked what other processes
+	// revoked, so that all know within a second.
+	revocationPoll = 400 * time.Millisecond
+	// revocationOverlap is asked for again, for what was written late.
+	revocationOverlap = 5 * time.Second
+	cleanUpInterval   = 10 * time.Minute
+	firstUserLook     = 100 * time.Millisecond
+)
+
+// accountService is what the handlers of one site's accounts share: keys,
+// store, throttles, and what was revoked. It outlives config reloads, and
+// knows nothing of HTTP.
+type accountService struct {
+	config   Accounts
+	identity string // under which it is shared
+	keys     *signingKeys
+	verifier *Verifier
+	revoked  *revocations
+	isRoute  func(path string) bool
+
+	accountFailures, clientFailures, signups *throttle
+
+	store   atomic.Pointer[UserStore]
+	now     func() time.Time
+	log     *zap.Logger
+	ctx     context.Context // ends with Destruct
+	stop    context.CancelFunc
+	running sync.WaitGroup
+}
+
+// accountServices are in use, by identity.
+var accountServices = caddy.NewUsagePool()
+
+// openAccounts resolves the config and returns the service for it, which is
+// shared with all that have the same config. Each caller releases it.
+func openAccounts(ctx caddy.Context, config *Accounts) (*accountService, error) {
+	if err := config.resolve(); err != nil {
+		return nil, fmt.Errorf("accounts: %w", err)
+	}
+	loaded, err := ctx.LoadModule(config, "StoreRaw")
+	if err != nil {
+		return nil, fmt.Errorf("accounts: store: %w", err)
+	}
+	store, ok := loaded.(UserStore)
+	if !ok {
+		return nil, fmt.Errorf("accounts: store: %T is no UserStore", loaded)
+	}
+	text, err := json.Marshal(config)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(text)
+	identity := hex.EncodeToString(sum[:])
+	shared, _, err := accountServices.LoadOrNew(identity, func() (caddy.Destructor, error) {
+		return newAccountService(ctx, *config, identity, store)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("accounts: %w", err)
+	}
+	service := shared.(*accountService)
+	service.store.Store(&store) // that of the newest config: the others are cleaned up with theirs
+	return service, nil
+}
+
+func newAccountService(ctx caddy.Context, config Accounts, identity string, store UserStore) (*accountService, error) {
+	s := &accountService{
+		config: config, identity: identity, revoked: newRevocations(), isRoute: config.routePaths(), now: time.Now,
+		log:             caddy.Log().Named("http.handlers.jwt_accounts"),
+		accountFailures: newThrottle(config.ThrottleFailures, time.Duration(config.ThrottleWindow)),
+		clientFailures:  newThrottle(clientFailuresPerMinute, time.Minute),
+		signups:         newThrottle(config.SignupLimit, time.Hour),
+	}
+	if config.ThrottleFailures < 0 {
+		s.clientFailures = nil
+	}
+	s.store.Store(&store)
+	s.ctx, s.stop = context.WithCancel(context.Background())
+	var err error
+	if s.keys, err = openSigningKeys(ctx, config, s.now); err != nil {
+		return nil, err
+	}
+	s.verifier, err = NewVerifier(VerifierConfig{Issuers: []Issuer{s.asIssuer()}, Leeway: defaultLeeway})
+	if err != nil {
+		return nil, err
+	}
+	s.running.Go(s.watch)
+	return s, nil
+}
+
+func openSigningKeys(ctx caddy.Context, config Accounts, now func() time.Time) (*signingKeys, error) {
+	keys := &signingKeys{now: now, lifetime: time.Duration(config.TokenLifetime) + maxLeeway}
+	var fixed signer
+	switch {
+	case config.Secret != nil:
+		key, err := config.Secret.key()
+		if err != nil {
+			return nil, fmt.Errorf("secret: %w", err)
+		}
+		fixed = signer{key: key.material, algorithm: "HS256"}
+	case config.SigningKey != "":
+		var err error
+		if fixed, err = loadSigningKey(config.SigningKey); err != nil {
+			return nil, fmt.Errorf("signing_key: %w", err)
+		}
+	default:
+		keys.storage, keys.storageKey = ctx.Storage(), signingKeyPath(config.keyIdentity())
+		return keys, keys.open(ctx)
+	}
+	ring, err := newKeyRing(nil, fixed)
+	keys.ring.Store(ring)
+	return keys, err
+}
+
+// keyIdentity tells sites apart whose tokens must not serve each other: those
+// with another issuer or other users.
+func (a *Accounts) keyIdentity() string { return a.Issuer + "\n" + string(a.StoreRaw) }
+
+func loadSigningKey(text string) (signer, error) {
+	text = strings.TrimSpace(caddy.NewReplacer().ReplaceKnown(text, ""))
+	if text == "" {
+		return signer{}, errors.New("it is empty; is the environment variable set, or the file there?")
+	}
+	content := []byte(text)
+	if !strings.Contains(text, "-----BEGIN") && !strings.HasPrefix(text, "{") {
+		var err error
+		if content, err = os.ReadFile(text); err != nil {
+			return signer{}, err
+		}
+	}
+	s, algorithms, err := parsePrivateKey(content)
+	if err != nil {
+		return s, err
+	}
+	s.algorithm = algorithms[0]
+	if s.id == "" {
+		s.id, err = thumbprint(s.key)
+	}
+	return s, err
+}
+
+// asIssuer is how a jwt handler accepts the tokens.
+func (s *accountService) asIssuer() Issuer {
+	return Issuer{
+		Name: s.config.Issuer, Keys: []KeySource{s.keys}, Algorithms: s.keys.ring.Load().set.algorithms(),
+		Audience: s.config.Audience, TokenType: "at+jwt", revoked: s.revoked,
+	}
+}
+
+func (s *accountService) users() UserStore { return *s.store.Load() }
+
+func (s *accountService) release() error {
+	_, err := accountServices.Delete(s.identity)
+	return err
+}
+
+// Destruct implements caddy.Destructor: nothing is left running after it.
+func (s *accountService) Destruct() error {
+	s.stop()
+	s.running.Wait()
+	return nil
+}
+
+// watch learns what other processes revoked and which keys they sign with, and
+// removes what has expired.
+func (s *accountService) watch() {
+	s.sayHowToBegin()
+	revokedSince := s.now().Add(-2 * time.Duration(s.config.TokenLifetime)).Add(-2 * maxLeeway)
+	var cleaned, failing time.Time
+	for {
+		now := s.now()
+		found, err := s.users().Revocations(s.ctx, revokedSince, now)
+		switch {
+		case s.ctx.Err() != nil:
+			return
+		case err != nil && failing.IsZero():
+			failing = now
+			s.log.Warn("user store not readable; sessions that other processes end are good until their tokens expire", zap.Error(err))
+		case err == nil:
+			if !failing.IsZero() {
+				s.log.Info("user store readable again", zap.Duration("after", now.Sub(failing)))
+				failing = time.Time{}
+			}
+			for _, revocation := range found {
+				s.revoked.add(revocation.SessionID, revocation.Until)
+			}
+			revokedSince = now.Add(-revocationOverlap)
+		}
+		if err := s.keys.reload(s.ctx, keyReload); err != nil && s.ctx.Err() == nil {
+			s.log.Warn("signing keys not readable; those in memory are used", zap.Error(err))
+		}
+		if now.Sub(cleaned) > cleanUpInterval {
+			cleaned = now
+			s.revoked.forgetExpired(now)
+			if err := s.users().CleanUp(s.ctx, now); err != nil && s.ctx.Err() == nil {
+				s.log.Warn("expired sessions not removed from the user store; it will be tried again", zap.Error(err))
+			}
+		}
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-time.After(revocationPoll):
+		}
+	}
+}
+
+func (s *accountService) sayHowToBegin() {
+	if first, err := s.users().Users(s.ctx, "", 1); err == nil && len(first) == 0 {
+		s.log.Info("there is no user yet; this makes the first administrator: caddy jwt user add --role admin <email>")
+	}
+}
+
+// clientInfo is who talks to the service.
+type clientInfo struct {
+	address   string // Caddy's client_ip
+	userAgent string
+}
+
+// grant is what a log-in or a refresh gives.
+type grant struct {
+	user         User
+	sessionID    string
+	accessToken  string
+	refreshToken string // empty where the one that was used stays valid
+	expiresIn    time.Duration
+	sessionEnds  time.Time
+}
+
+// signUp makes an account.
+func (s *accountService) signUp(ctx context.Context, email, password string, profile map[string]any, client clientInfo) (User, error) {
+	key, err := EmailKey(email)
+	if err != nil {
+		return User{}, propertyRefusal("email", "format", err)
+	}
+	if _, wait := s.signups.begin(clientKey(client.address), s.now()); wait > 0 {
+		return User{}, throttled("sign-ups of the client", wait)
+	}
+	hash, err := hashPassword(ctx, s.config.HashQueue, password)
+	if err != nil {
+		return User{}, storeRefusal(err)
+	}
+	now := s.now()
+	user := User{
+		ID: uuid.NewString(), Email: email, EmailKey: key, PasswordHash: hash,
+		Roles: s.config.DefaultRoles, Profile: profile, CreatedAt: now, UpdatedAt: now,
+	}
+	err = s.users().CreateUser(ctx, user)
+	if errors.Is(err, ErrEmailTaken) {
+		return User{}, &Error{Reason: ReasonEmailTaken}
+	}
+	if err != nil {
+		return User{}, storeRefusal(err)
+	}
+	s.audit("signup", user.ID, "", client)
+	return user, nil
+}
+
+// logIn begins a session. An unknown user, a disabled one and a wrong password
+// cannot be told apart, by the answer or its time.
+func (s *accountService) logIn(ctx context.Context, email, password string, client clientInfo) (*grant, error) {
+	key, err := EmailKey(email)
+	if err != nil {
+		key = "" // nobody's
+	}
+	user, err := s.checkCredentials(ctx, key, password, client)
+	if err != nil {
+		return nil, err
+	}
+	if weakHash(user.PasswordHash) {
+		s.rehash(ctx, user, password)
+	}
+	return s.beginSession(ctx, user, client)
+}
+
+func (s *accountService) checkCredentials(ctx context.Context, emailKey, password string, client clientInfo) (User, error) {
+	now := s.now()
+	byClient, wait := s.clientFailures.begin(clientKey(client.address), now)
+	if wait > 0 {
+		return User{}, s.refuseThrottled("client", wait, client)
+	}
+	user, err := s.users().UserByEmail(ctx, emailKey)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		byClient.forgive()
+		return User{}, storeRefusal(err)
+	}
+	byAccount, wait := s.accountFailures.begin(emailKey, now)
+	if wait > 0 && !s.knows(ctx, user, client) {
+		byClient.forgive()
+		return User{}, s.refuseThrottled("account", wait, client)
+	}
+	hash := user.PasswordHash
+	if user.Disabled {
+		hash = ""
+	}
+	right, err := checkPassword(ctx, s.config.HashQueue, hash, password)
+	if err != nil {
+		byClient.forgive()
+		byAccount.forgive()
+		return User{}, storeRefusal(err)
+	}
+	if !right {
+		countEvent("login", "refused")
+		s.audit("login refused", user.ID, "", client)
+		return User{}, &Error{Reason: ReasonWrongCredentials}
+	}
+	byClient.forgive()
+	byAccount.forgive()
+	return user, nil
+}
+
+func (s *accountService) refuseThrottled(what string, wait time.Duration, client clientInfo) *Error {
+	countEvent("login", "throttled")
+	s.log.Debug("log-in throttled", zap.String("by", what), zap.String("client_ip", client.address))
+	return throttled("failed log-ins of the "+what, wait)
+}
+
+// knows tells whether the user is logged in from the client's address. Such a
+// client is let through when others have used the account's tries up, so that
+// nobody can lock a user out; the limit by client still holds.
+func (s *accountService) knows(ctx context.Context, user User, client clientInfo) bool {
+	if user.ID == "" {
+		return false
+	}
+	sessions, err := s.users().Sessions(ctx, user.ID, s.now())
+	if err != nil {
+		return false
+	}
+	for _, session := range sessions {
+		if clientKey(session.Address) == clientKey(client.address) {
+			return true
+		}
+	}
+	return false
+}
+
+// rehash replaces a hash of weaker parameters. If it cannot be done now, it is
+// at the next log-in.
+func (s *accountService) rehash(ctx context.Context, user User, password string) {
+	hash, err := hashPassword(ctx, s.config.HashQueue, password)
+	if err == nil {
+		_, err = s.users().UpdateUser(ctx, user.ID, s.now(), func(u *User) error {
+			if u.PasswordHash == user.PasswordHash {
+				u.PasswordHash = hash
+			}
+			return nil
+		})
+	}
+	if err != nil {
+		s.log.Warn("password hash not renewed; it will be at the next log-in", zap.String("user_id", user.ID), zap.Error(err))
+	}
+}
+
+func (s *accountService) beginSession(ctx context.Context, user User, client clientInfo) (*grant, error) {
+	now := s.now()
+	family := randomToken(familyBytes)
+	refresh := family + randomToken(refreshBytes)
+	session := Session{
+		ID: uuid.NewString(), UserID: user.ID, FamilyHash: hashToken(family), RefreshHash: hashToken(refresh),
+		CreatedAt: now, UsedAt: now, ExpiresAt: now.Add(time.Duration(s.config.RefreshLifetime)), LastTokenUntil: s.lastTokenUntil(now),
+		Client: cut(client.userAgent, 256), Address: client.address,
+	}
+	err := s.users().CreateSession(ctx, session)
+	if errors.Is(err, ErrNotFound) { // deleted or disabled in this moment
+		return nil, &Error{Reason: ReasonWrongCredentials}
+	}
+	if err != nil {
+		return nil, storeRefusal(err)
+	}
+	countEvent("login", "ok")
+	s.audit("login", user.ID, session.ID, client)
+	return s.grant(user, session, refresh, now)
+}
+
+// lastTokenUntil is when a token made now has expired everywhere.
+func (s *accountService) lastTokenUntil(now time.Time) time.Time {
+	return now.Add(time.Duration(s.config.TokenLifetime)).Add(maxLeeway)
+}
+
+func cut(text string, length int) string {
+	if len(text) > length {
+		text = text[:length]
+	}
+	return strings.ToValidUTF8(text, "")
+}
+
+func (s *accountService) grant(user User, session Session, refresh string, now time.Time) (*grant, error) {
+	lifetime := min(time.Duration(s.config.TokenLifetime), session.ExpiresAt.Sub(now))
+	roles := user.Roles
+	if roles == nil {
+		roles = []string{}
+	}
+	token, err := signToken(s.keys.ring.Load().signer, "at+jwt", map[string]any{
+		"iss": s.config.Issuer, "sub": user.ID, "aud": s.config.Audience, "iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(lifetime).Unix(),
+		"jti": uuid.NewString(), "sid": session.ID, "email": user.Email, "roles": roles, "scope": accountScope,
+	})
+	return &grant{
+		user: user, sessionID: session.ID, accessToken: token, refreshToken: refresh, expiresIn: lifetime, sessionEnds: session.ExpiresAt,
+	}, err
+}
+
+// refreshGrace is how long the refresh token of a browser, which sends many
+// requests at once, still gives an access token after it was used.
+const refreshGrace = 10 * time.Second
+
+// refresh rotates a refresh token (RFC 9700 §4.14.2). One that was used before
+// ends its session, since either its owner or a thief has it too.
+func (s *accountService) refresh(ctx context.Context, token string, grace time.Duration, client clientInfo) (*grant, error) {
+	family := token[:min(len(token), base64.RawURLEncoding.EncodedLen(familyBytes))]
+	now := s.now()
+	session, err := s.users().SessionByFamily(ctx, hashToken(family), now)
+	if errors.Is(err, ErrNotFound) {
+		countEvent("refresh", "refused")
+		return nil, &Error{Reason: ReasonRefreshToken}
+	}
+	if err != nil {
+		return nil, storeRefusal(err)
+	}
+	user, err := s.users().User(ctx, session.UserID)
+	if err != nil {
+		return nil, storeRefusal(err)
+	}
+	fresh := family + randomToken(refreshBytes)
+	err = s.users().RotateSession(ctx, Rotation{
+		FamilyHash: session.FamilyHash, OldHash: hashToken(token), NewHash: hashToken(fresh), Now: now,
+		LastTokenUntil: s.lastTokenUntil(now), Client: cut(client.userAgent, 256), Address: client.address,
+	})
+	if err == nil {
+		countEvent("refresh", "ok")
+		return s.grant(user, session, fresh, now)
+	}
+	if !errors.Is(err, ErrNotFound) {
+		return nil, storeRefusal(err)
+	}
+	return s.refreshUsed(ctx, session.FamilyHash, hashToken(token), user, grace, client)
+}
+
+// refreshUsed decides about a refresh token that is not the session's newest.
+func (s *accountService) refreshUsed(ctx context.Context, familyHash, hash string, user User, grace time.Duration, client clientInfo) (*grant, error) {
+	now := s.now()
+	session, err := s.users().SessionByFamily(ctx, familyHash, now)
+	if errors.Is(err, ErrNotFound) {
+		return nil, &Error{Reason: ReasonRefreshToken}
+	}
+	if err != nil {
+		return nil, storeRefusal(err)
+	}
+	if session.PreviousHash == hash && now.Sub(session.RotatedAt) < grace {
+		return s.grant(user, session, "", now)
+	}
+	countEvent("refresh", "reused")
+	s.audit("refresh token reused, session ended", user.ID, session.ID, client)
+	if err := s.endSessions(ctx, user.ID, session.ID, ""); err != nil {
+		return nil, err
+	}
+	return nil, refuse(ReasonRefreshToken, "it was used before; the session is ended")
+}
+
+// endSessions ends the user's session with the ID only or, if that is empty,
+// all but the one with the ID except. Their access tokens are refused from now
+// on.
+func (s *accountService) endSessions(ctx context.Context, userID, only, except string) error {
+	now := s.now()
+	ended, err := s.users().EndSessions(ctx, userID, only, except, now)
+	if err != nil {
+		return storeRefusal(err)
+	}
+	for _, id := range ended {
+		s.revoked.add(id, s.lastTokenUntil(now))
+	}
+	return nil
+}
+
+// changePassword changes the password of somebody who knows it, and ends the
+// other sessions.
+func (s *accountService) changePassword(ctx context.Context, userID, sessionID, current, fresh string, client clientInfo) error {
+	user, err := s.users().User(ctx, userID)
+	if err != nil {
+		return storeRefusal(err)
+	}
+	if _, err := s.checkCredentials(ctx, user.EmailKey, current, client); err != nil {
+		return err
+	}
+	if err := s.setPassword(ctx, userID, fresh); err != nil {
+		return err
+	}
+	s.audit("password changed", userID, sessionID, client)
+	return s.endSessions(ctx, userID, "", sessionID)
+}
+
+func (s *accountService) setPassword(ctx context.Context, userID, password string) error {
+	hash, err := hashPassword(ctx, s.config.HashQueue, password)
+	if err != nil {
+		return storeRefusal(err)
+	}
+	_, err = s.users().UpdateUser(ctx, userID, s.now(), func(u *User) error {
+		u.PasswordHash = hash
+		return nil
+	})
+	return storeRefusal(err)
+}
+
+// purposeReset is that of the tokens of `caddy jwt user reset-link`.
+const purposeReset = "reset"
+
+// resetPassword sets a password by a one-time token, and ends all sessions.
+func (s *accountService) resetPassword(ctx context.Context, token, password string, client clientInfo) error {
+	taken, err := s.users().TakeOneTimeToken(ctx, hashToken(token), purposeReset, s.now())
+	if errors.Is(err, ErrNotFound) {
+		return &Error{Reason: ReasonOneTimeToken}
+	}
+	if err != nil {
+		return storeRefusal(err)
+	}
+	if err := s.setPassword(ctx, taken.UserID, password); err != nil {
+		return err
+	}
+	s.audit("password reset", taken.UserID, "", client)
+	return s.endSessions(ctx, taken.UserID, "", "")
+}
+
+// storeRefusal is what a client is told of an error of the store or the hashes.
+func storeRefusal(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, errHashQueueFull):
+		return &Error{Reason: ReasonHashQueueFull, RetryAfter: time.Second}
+	case errors.Is(err, ErrStoreFull):
+		return refuse(ReasonStoreFull, "%v", err)
+	case errors.Is(err, ErrNotFound):
+		return &Error{Reason: ReasonRevoked}
+	}
+	return &Error{Reason: ReasonStoreUnavailable, Detail: err.Error(), RetryAfter: time.Second}
+}
+
+func throttled(what string, wait time.Duration) *Error {
+	return &Error{Reason: ReasonThrottled, Detail: "too many " + what, RetryAfter: wait}
+}
+
+// audit logs an account event. It names users by their ID: what is typed as an
+// address may be a password.
+func (s *accountService) audit(event, userID, sessionID string, client clientInfo) {
+	s.log.Named("audit").Info(event, zap.String("user_id", userID), zap.String("session_id", sessionID), zap.String("client_ip", client.address))
+}
+
+// Interface guards
+var _ caddy.Destructor = (*accountService)(nil)

@@ -1,0 +1,415 @@
+package caddyjwt
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// SQLStore is a [UserStore] on a database. Its queries are the common ground
+// of SQLite and PostgreSQL and what speaks its language; where one statement
+// cannot do a thing at once, a version column sees to it that none is lost.
+type SQLStore struct {
+	// Connect returns the database for reading and the one for writing, which
+	// may be the same. It is called by each method, and may connect anew.
+	Connect func(ctx context.Context) (read, write *sql.DB, err error)
+	// Explain may wrap an error of the driver, such as by [ErrStoreFull].
+	// Default: it stays as it is.
+	Explain func(error) error
+}
+
+// migrations make the tables, each from the version before it. One that was
+// released is never changed.
+var migrations = []string{
+	`CREATE TABLE users (
+		id            TEXT PRIMARY KEY,
+		email         TEXT NOT NULL,
+		email_key     TEXT NOT NULL UNIQUE,
+		password_hash TEXT NOT NULL,
+		roles         TEXT NOT NULL,
+		profile       TEXT NOT NULL,
+		disabled      BOOLEAN NOT NULL,
+		created_at    BIGINT NOT NULL,
+		updated_at    BIGINT NOT NULL,
+		version       BIGINT NOT NULL
+	);
+	CREATE TABLE sessions (
+		id               TEXT PRIMARY KEY,
+		user_id          TEXT NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+		family_hash      TEXT NOT NULL UNIQUE,
+		refresh_hash     TEXT NOT NULL,
+		previous_hash    TEXT NOT NULL,
+		rotated_at       BIGINT NOT NULL,
+		created_at       BIGINT NOT NULL,
+		used_at          BIGINT NOT NULL,
+		expires_at       BIGINT NOT NULL,
+		last_token_until BIGINT NOT NULL,
+		client           TEXT NOT NULL,
+		address          TEXT NOT NULL
+	);
+	CREATE INDEX sessions_by_user ON sessions (user_id);
+	CREATE INDEX sessions_by_expiry ON sessions (expires_at);
+	CREATE TABLE revocations (
+		session_id TEXT PRIMARY KEY,
+		revoked_at BIGINT NOT NULL,
+		until      BIGINT NOT NULL
+	);
+	CREATE INDEX revocations_by_time ON revocations (revoked_at);
+	CREATE TABLE one_time_tokens (
+		hash       TEXT PRIMARY KEY,
+		purpose    TEXT NOT NULL,
+		user_id    TEXT NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+		expires_at BIGINT NOT NULL
+	)`,
+}
+
+// Migrate brings the tables to the version of this program, in one
+// transaction. Tables of a newer program are an error.
+func Migrate(ctx context.Context, db *sql.DB) error {
+	var version int
+	err := db.QueryRowContext(ctx, `SELECT version FROM schema_version`).Scan(&version)
+	if err == nil && version == len(migrations) {
+		return nil // without a write
+	}
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }()
+	if _, err := tx.ExecContext(ctx, `CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL)`); err != nil {
+		return err
+	}
+	err = tx.QueryRowContext(ctx, `SELECT version FROM schema_version`).Scan(&version)
+	if errors.Is(err, sql.ErrNoRows) {
+		_, err = tx.ExecContext(ctx, `INSERT INTO schema_version (version) VALUES (0)`)
+	}
+	if err != nil {
+		return err
+	}
+	if version > len(migrations) {
+		return fmt.Errorf("%w: it has version %d, this one knows %d; use the newer program, or a backup from before it", ErrNewerSchema, version, len(migrations))
+	}
+	for ; version < len(migrations); version++ {
+		if _, err := tx.ExecContext(ctx, migrations[version]); err != nil {
+			return fmt.Errorf("making version %d of the tables: %w", version+1, err)
+		}
+	}
+	if _, err := tx.ExecContext(ctx, `UPDATE schema_version SET version = $1`, len(migrations)); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+// ErrNewerSchema means that a newer program than this has made the tables.
+var ErrNewerSchema = errors.New("the user store was made by a newer program")
+
+func (s *SQLStore) explain(err error) error {
+	if err != nil && s.Explain != nil {
+		return s.Explain(err)
+	}
+	return err
+}
+
+// exec runs one statement, and returns how many rows it changed.
+func (s *SQLStore) exec(ctx context.Context, statement string, args ...any) (int64, error) {
+	_, write, err := s.Connect(ctx)
+	if err != nil {
+		return 0, err
+	}
+	result, err := write.ExecContext(ctx, statement, args...)
+	if err != nil {
+		return 0, s.explain(err)
+	}
+	return result.RowsAffected()
+}
+
+// query scans each row of a read.
+func query[T any](ctx context.Context, s *SQLStore, scan func(interface{ Scan(...any) error }) (T, error), statement string, args ...any) ([]T, error) {
+	read, _, err := s.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := read.QueryContext(ctx, statement, args...)
+	if err != nil {
+		return nil, s.explain(err)
+	}
+	defer rows.Close()
+	var found []T
+	for rows.Next() {
+		row, err := scan(rows)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, row)
+	}
+	return found, s.explain(rows.Err())
+}
+
+func one[T any](rows []T, err error) (T, error) {
+	if err == nil && len(rows) == 0 {
+		err = ErrNotFound
+	}
+	if err != nil {
+		var none T
+		return none, err
+	}
+	return rows[0], nil
+}
+
+// orNotFound is the error of a statement that must change one row.
+func orNotFound(changed int64, err error) error {
+	if err == nil && changed == 0 {
+		return ErrNotFound
+	}
+	return err
+}
+
+func milliseconds(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
+}
+
+func fromMilliseconds(ms int64) time.Time {
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms)
+}
+
+const userColumns = `id, email, email_key, password_hash, roles, profile, disabled, created_at, updated_at, version`
+
+type versionedUser struct {
+	User
+	version int64
+}
+
+func scanUser(row interface{ Scan(...any) error }) (u versionedUser, err error) {
+	var roles, profile string
+	var created, updated int64
+	if err := row.Scan(&u.ID, &u.Email, &u.EmailKey, &u.PasswordHash, &roles, &profile, &u.Disabled, &created, &updated, &u.version); err != nil {
+		return u, err
+	}
+	u.CreatedAt, u.UpdatedAt = fromMilliseconds(created), fromMilliseconds(updated)
+	if err := json.Unmarshal([]byte(roles), &u.Roles); err != nil {
+		return u, fmt.Errorf("the roles of user %s are damaged", u.ID)
+	}
+	if err := json.Unmarshal([]byte(profile), &u.Profile); err != nil {
+		return u, fmt.Errorf("the profile of user %s is damaged", u.ID)
+	}
+	return u, nil
+}
+
+func userValues(u User) (roles, profile string, err error) {
+	rolesText, err := json.Marshal(u.Roles)
+	if err != nil {
+		return "", "", err
+	}
+	profileText, err := json.Marshal(u.Profile)
+	return string(rolesText), string(profileText), err
+}
+
+// CreateUser implements UserStore.
+func (s *SQLStore) CreateUser(ctx context.Context, u User) error {
+	roles, profile, err := userValues(u)
+	if err != nil {
+		return err
+	}
+	added, err := s.exec(ctx, `INSERT INTO users (`+userColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 1) ON CONFLICT (email_key) DO NOTHING`,
+		u.ID, u.Email, u.EmailKey, u.PasswordHash, roles, profile, u.Disabled, milliseconds(u.CreatedAt), milliseconds(u.UpdatedAt))
+	if err == nil && added == 0 {
+		return ErrEmailTaken
+	}
+	return err
+}
+
+func (s *SQLStore) user(ctx context.Context, where string, value string) (versionedUser, error) {
+	return one(query(ctx, s, scanUser, `SELECT `+userColumns+` FROM users WHERE `+where+` = $1`, value))
+}
+
+// User implements UserStore.
+func (s *SQLStore) User(ctx context.Context, id string) (User, error) {
+	u, err := s.user(ctx, "id", id)
+	return u.User, err
+}
+
+// UserByEmail implements UserStore.
+func (s *SQLStore) UserByEmail(ctx context.Context, emailKey string) (User, error) {
+	u, err := s.user(ctx, "email_key", emailKey)
+	return u.User, err
+}
+
+// UpdateUser implements UserStore.
+func (s *SQLStore) UpdateUser(ctx context.Context, id string, now time.Time, change func(*User) error) (User, error) {
+	for {
+		u, err := s.user(ctx, "id", id)
+		if err != nil {
+			return User{}, err
+		}
+		changed := u.User
+		if err := change(&changed); err != nil {
+			return User{}, err
+		}
+		changed.ID, changed.CreatedAt, changed.UpdatedAt = u.ID, u.CreatedAt, now
+		if changed.EmailKey != u.EmailKey {
+			if other, err := s.user(ctx, "email_key", changed.EmailKey); err == nil && other.ID != id {
+				return User{}, ErrEmailTaken
+			}
+		}
+		roles, profile, err := userValues(changed)
+		if err != nil {
+			return User{}, err
+		}
+		updated, err := s.exec(ctx, `UPDATE users SET email = $1, email_key = $2, password_hash = $3, roles = $4, profile = $5, disabled = $6, updated_at = $7, version = version + 1 WHERE id = $8 AND version = $9`,
+			changed.Email, changed.EmailKey, changed.PasswordHash, roles, profile, changed.Disabled, milliseconds(now), id, u.version)
+		if err != nil {
+			return User{}, err
+		}
+		if updated == 1 {
+			return changed, nil
+		}
+	}
+}
+
+// DeleteUser implements UserStore.
+func (s *SQLStore) DeleteUser(ctx context.Context, id string, now time.Time) error {
+	if _, err := s.UpdateUser(ctx, id, now, func(u *User) error { u.Disabled = true; return nil }); err != nil { // so that no session begins meanwhile
+		return err
+	}
+	if _, err := s.EndSessions(ctx, id, "", "", now); err != nil {
+		return err
+	}
+	return orNotFound(s.exec(ctx, `DELETE FROM users WHERE id = $1`, id))
+}
+
+// Users implements UserStore.
+func (s *SQLStore) Users(ctx context.Context, afterEmailKey string, limit int) ([]User, error) {
+	found, err := query(ctx, s, scanUser, `SELECT `+userColumns+` FROM users WHERE email_key > $1 ORDER BY email_key LIMIT $2`, afterEmailKey, limit)
+	users := make([]User, len(found))
+	for i := range found {
+		users[i] = found[i].User
+	}
+	return users, err
+}
+
+const sessionColumns = `id, user_id, family_hash, refresh_hash, previous_hash, rotated_at, created_at, used_at, expires_at, last_token_until, client, address`
+
+func scanSession(row interface{ Scan(...any) error }) (x Session, err error) {
+	var rotated, created, used, expires, last int64
+	err = row.Scan(&x.ID, &x.UserID, &x.FamilyHash, &x.RefreshHash, &x.PreviousHash, &rotated, &created, &used, &expires, &last, &x.Client, &x.Address)
+	x.RotatedAt, x.CreatedAt, x.UsedAt = fromMilliseconds(rotated), fromMilliseconds(created), fromMilliseconds(used)
+	x.ExpiresAt, x.LastTokenUntil = fromMilliseconds(expires), fromMilliseconds(last)
+	return x, err
+}
+
+// CreateSession implements UserStore.
+func (s *SQLStore) CreateSession(ctx context.Context, x Session) error {
+	return orNotFound(s.exec(ctx, `INSERT INTO sessions (`+sessionColumns+`) SELECT $1, id, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11 FROM users WHERE id = $12 AND NOT disabled`,
+		x.ID, x.FamilyHash, x.RefreshHash, x.PreviousHash, milliseconds(x.RotatedAt), milliseconds(x.CreatedAt), milliseconds(x.UsedAt),
+		milliseconds(x.ExpiresAt), milliseconds(x.LastTokenUntil), x.Client, x.Address, x.UserID))
+}
+
+// SessionByFamily implements UserStore.
+func (s *SQLStore) SessionByFamily(ctx context.Context, familyHash string, now time.Time) (Session, error) {
+	return one(query(ctx, s, scanSession, `SELECT `+sessionColumns+` FROM sessions WHERE family_hash = $1 AND expires_at > $2`, familyHash, milliseconds(now)))
+}
+
+// RotateSession implements UserStore.
+func (s *SQLStore) RotateSession(ctx context.Context, r Rotation) error {
+	return orNotFound(s.exec(ctx, `UPDATE sessions SET previous_hash = refresh_hash, refresh_hash = $1, rotated_at = $2, used_at = $2, last_token_until = $3, client = $4, address = $5 WHERE family_hash = $6 AND refresh_hash = $7 AND expires_at > $2`,
+		r.NewHash, milliseconds(r.Now), milliseconds(r.LastTokenUntil), r.Client, r.Address, r.FamilyHash, r.OldHash))
+}
+
+// Sessions implements UserStore.
+func (s *SQLStore) Sessions(ctx context.Context, userID string, now time.Time) ([]Session, error) {
+	return query(ctx, s, scanSession, `SELECT `+sessionColumns+` FROM sessions WHERE user_id = $1 AND expires_at > $2 ORDER BY used_at DESC, id`, userID, milliseconds(now))
+}
+
+// EndSessions implements UserStore.
+func (s *SQLStore) EndSessions(ctx context.Context, userID, only, except string, now time.Time) ([]string, error) {
+	_, write, err := s.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	tx, err := write.BeginTx(ctx, nil)
+	if err != nil {
+		return nil, s.explain(err)
+	}
+	defer func() { _ = tx.Rollback() }()
+	rows, err := tx.QueryContext(ctx, `DELETE FROM sessions WHERE user_id = $1 AND ($2 = '' OR id = $2) AND id <> $3 RETURNING id, last_token_until`, userID, only, except)
+	if err != nil {
+		return nil, s.explain(err)
+	}
+	ended := make(map[string]int64)
+	for rows.Next() {
+		var id string
+		var until int64
+		if err := rows.Scan(&id, &until); err != nil {
+			return nil, err
+		}
+		ended[id] = until
+	}
+	if err := rows.Err(); err != nil {
+		return nil, s.explain(err)
+	}
+	var ids []string
+	for id, until := range ended {
+		ids = append(ids, id)
+		if _, err := tx.ExecContext(ctx, `INSERT INTO revocations (session_id, revoked_at, until) VALUES ($1, $2, $3)`, id, milliseconds(now), until); err != nil {
+			return nil, s.explain(err)
+		}
+	}
+	return ids, s.explain(tx.Commit())
+}
+
+// Revocations implements UserStore.
+func (s *SQLStore) Revocations(ctx context.Context, since, now time.Time) ([]Revocation, error) {
+	return query(ctx, s, func(row interface{ Scan(...any) error }) (r Revocation, err error) {
+		var revoked, until int64
+		err = row.Scan(&r.SessionID, &revoked, &until)
+		r.RevokedAt, r.Until = fromMilliseconds(revoked), fromMilliseconds(until)
+		return r, err
+	}, `SELECT session_id, revoked_at, until FROM revocations WHERE revoked_at >= $1 AND until > $2`, milliseconds(since), milliseconds(now))
+}
+
+// CreateOneTimeToken implements UserStore.
+func (s *SQLStore) CreateOneTimeToken(ctx context.Context, t OneTimeToken) error {
+	return orNotFound(s.exec(ctx, `INSERT INTO one_time_tokens (hash, purpose, user_id, expires_at) SELECT $1, $2, id, $3 FROM users WHERE id = $4`, t.Hash, t.Purpose, milliseconds(t.ExpiresAt), t.UserID))
+}
+
+// TakeOneTimeToken implements UserStore.
+func (s *SQLStore) TakeOneTimeToken(ctx context.Context, hash, purpose string, now time.Time) (OneTimeToken, error) {
+	_, write, err := s.Connect(ctx)
+	if err != nil {
+		return OneTimeToken{}, err
+	}
+	t := OneTimeToken{Hash: hash, Purpose: purpose}
+	var expires int64
+	err = write.QueryRowContext(ctx, `DELETE FROM one_time_tokens WHERE hash = $1 AND purpose = $2 AND expires_at > $3 RETURNING user_id, expires_at`, hash, purpose, milliseconds(now)).Scan(&t.UserID, &expires)
+	if errors.Is(err, sql.ErrNoRows) {
+		return OneTimeToken{}, ErrNotFound
+	}
+	t.ExpiresAt = fromMilliseconds(expires)
+	return t, s.explain(err)
+}
+
+// CleanUp implements UserStore.
+func (s *SQLStore) CleanUp(ctx context.Context, now time.Time) error {
+	for _, statement := range []string{
+		`DELETE FROM sessions WHERE expires_at <= $1`,
+		`DELETE FROM revocations WHERE until <= $1`,
+		`DELETE FROM one_time_tokens WHERE expires_at <= $1`,
+	} {
+		if _, err := s.exec(ctx, statement, milliseconds(now)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Interface guards
+var _ UserStore = (*SQLStore)(nil)

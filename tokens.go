@@ -1,0 +1,374 @@
+package caddyjwt
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/lestrrat-go/jwx/v2/jwa"
+	"github.com/lestrrat-go/jwx/v2/jwk"
+	"github.com/lestrrat-go/jwx/v2/jws"
+)
+
+// signToken makes a JWS in compact form (RFC 7515 §7.1) of the claims.
+func signToken(s signer, typ string, claims map[string]any) (string, error) {
+	payload, err := json.Marshal(claims, json.Deterministic(true))
+	if err != nil {
+		return "", err
+	}
+	header := jws.NewHeaders()
+	for name, value := range map[string]string{jws.TypeKey: typ, jws.KeyIDKey: s.id} {
+		if value == "" {
+			continue
+		}
+		if err := header.Set(name, value); err != nil {
+			return "", err
+		}
+	}
+	token, err := jws.Sign(payload, jws.WithKey(jwa.SignatureAlgorithm(s.algorithm), s.key, jws.WithProtectedHeaders(header)))
+	return string(token), err
+}
+
+const (
+	// keyReload is how often stored keys are looked at again, for a rotation
+	// by the command or by another node.
+	keyReload = 15 * time.Second
+	// unknownKeyCooldown is the least time between two look-ups that unknown
+	// key IDs cause.
+	unknownKeyCooldown = time.Second
+	// rotationMargin is how long a rotated key may still sign somewhere.
+	rotationMargin = time.Minute
+)
+
+// storedKeys are the signing keys in Caddy's storage, the one that signs
+// first.
+type storedKeys struct {
+	Keys []storedKey `json:"keys"`
+	// TokenLifetime is the longest that a token of these keys may be good, in
+	// seconds, leeway included, so that a rotation knows.
+	TokenLifetime int64 `json:"token_lifetime"`
+}
+
+type storedKey struct {
+	JWK       jsontext.Value `json:"jwk"`
+	CreatedAt time.Time      `json:"created_at"`
+	// VerifyUntil is when the last token of a rotated key has expired.
+	VerifyUntil time.Time `json:"verify_until,omitzero"`
+}
+
+// keyRing is what signs and what verifies at one time.
+type keyRing struct {
+	signer signer
+	set    *KeySet
+	public []byte // the JWK set (RFC 7517 §5) for other services
+}
+
+// signingKeys sign access tokens, and are the KeySource that verifies them.
+// They are kept in Caddy's storage, which a cluster shares, unless they come
+// from the config.
+type signingKeys struct {
+	storage    certmagic.Storage // nil for keys from the config
+	storageKey string
+	lifetime   time.Duration
+	now        func() time.Time
+
+	ring     atomic.Pointer[keyRing]
+	mu       sync.Mutex
+	loadedAt time.Time
+}
+
+// signingKeyPath is where the keys of an issuer are stored. Issuers with
+// other users have other keys, so that no token of one serves the other.
+func signingKeyPath(identity string) string {
+	sum := sha256.Sum256([]byte(identity))
+	return "jwt/signing_keys/" + hex.EncodeToString(sum[:]) + ".json"
+}
+
+// open loads the keys, and makes the first one where there is none.
+func (k *signingKeys) open(ctx context.Context) error {
+	unlock, err := lockStorage(ctx, k.storage, k.storageKey)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	stored, err := loadStoredKeys(ctx, k.storage, k.storageKey)
+	if err != nil {
+		return err
+	}
+	lifetime := int64(k.lifetime / time.Second)
+	if len(stored.Keys) == 0 || stored.TokenLifetime < lifetime {
+		stored.TokenLifetime = lifetime
+		if len(stored.Keys) == 0 {
+			key, err := newStoredKey(k.now())
+			if err != nil {
+				return err
+			}
+			stored.Keys = []storedKey{key}
+		}
+		if err := saveStoredKeys(ctx, k.storage, k.storageKey, stored); err != nil {
+			return err
+		}
+	}
+	return k.use(stored)
+}
+
+// rotateStoredKeys puts a new key before the others. The old one verifies until
+// its last token has expired.
+func rotateStoredKeys(ctx context.Context, storage certmagic.Storage, storageKey string, now time.Time) (old, fresh string, err error) {
+	unlock, err := lockStorage(ctx, storage, storageKey)
+	if err != nil {
+		return "", "", err
+	}
+	defer unlock()
+	stored, err := loadStoredKeys(ctx, storage, storageKey)
+	if err != nil {
+		return "", "", err
+	}
+	if len(stored.Keys) == 0 {
+		return "", "", errors.New("there is no key yet: Caddy makes it when it first runs with this config")
+	}
+	key, err := newStoredKey(now)
+	if err != nil {
+		return "", "", err
+	}
+	kept := []storedKey{key}
+	for i, known := range stored.Keys {
+		if i == 0 {
+			known.VerifyUntil = now.Add(time.Duration(stored.TokenLifetime)*time.Second + rotationMargin)
+		}
+		if known.VerifyUntil.After(now) {
+			kept = append(kept, known)
+		}
+	}
+	old, fresh = jwkID(stored.Keys[0].JWK), jwkID(key.JWK)
+	stored.Keys = kept
+	return old, fresh, saveStoredKeys(ctx, storage, storageKey, stored)
+}
+
+func jwkID(key jsontext.Value) string {
+	parsed, err := jwk.ParseKey(key)
+	if err != nil {
+		return ""
+	}
+	return parsed.KeyID()
+}
+
+func newStoredKey(now time.Time) (storedKey, error) {
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return storedKey{}, err
+	}
+	key, err := jwk.FromRaw(private)
+	if err == nil {
+		err = jwk.AssignKeyID(key) // RFC 7638
+	}
+	if err == nil {
+		err = key.Set(jwk.AlgorithmKey, jwa.ES256)
+	}
+	if err != nil {
+		return storedKey{}, err
+	}
+	text, err := json.Marshal(key)
+	return storedKey{JWK: text, CreatedAt: now.UTC()}, err
+}
+
+func lockStorage(ctx context.Context, storage certmagic.Storage, name string) (unlock func(), err error) {
+	if err := storage.Lock(ctx, name); err != nil {
+		return nil, fmt.Errorf("locking the signing keys in Caddy's storage: %w", err)
+	}
+	return func() { _ = storage.Unlock(context.WithoutCancel(ctx), name) }, nil
+}
+
+func loadStoredKeys(ctx context.Context, storage certmagic.Storage, name string) (stored storedKeys, err error) {
+	text, err := storage.Load(ctx, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return stored, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(text, &stored)
+	}
+	if err != nil { // of broken JSON it may quote the key
+		if _, broken := errors.AsType[*json.SemanticError](err); broken {
+			err = errors.New("they are damaged")
+		}
+		return stored, fmt.Errorf("reading the signing keys at %s in Caddy's storage: %w", name, err)
+	}
+	return stored, nil
+}
+
+func saveStoredKeys(ctx context.Context, storage certmagic.Storage, name string, stored storedKeys) error {
+	text, err := json.Marshal(stored)
+	if err == nil {
+		err = storage.Store(ctx, name, text)
+	}
+	if err != nil {
+		return fmt.Errorf("storing the signing keys at %s in Caddy's storage: %w", name, err)
+	}
+	return nil
+}
+
+// use makes the stored keys the current ones. Those that leave are withdrawn,
+// which ends the tokens that are remembered with them.
+func (k *signingKeys) use(stored storedKeys) error {
+	var signers []signer
+	for i, key := range stored.Keys {
+		if i > 0 && !key.VerifyUntil.After(k.now()) {
+			continue
+		}
+		s, algorithms, err := parsePrivateKey(key.JWK)
+		if err != nil {
+			return fmt.Errorf("stored signing key %d: %w", i, err)
+		}
+		s.algorithm = algorithms[0]
+		signers = append(signers, s)
+	}
+	var known *KeySet
+	old := k.ring.Load()
+	if old != nil {
+		known = old.set
+	}
+	ring, err := newKeyRing(known, signers...)
+	if err != nil {
+		return err
+	}
+	k.ring.Store(ring)
+	if old != nil {
+		for _, key := range old.set.keys {
+			if ring.set.same(key) != key {
+				key.withdrawn.Store(true)
+			}
+		}
+	}
+	return nil
+}
+
+// newKeyRing signs with the first key. A key that was known before stays the
+// same Key.
+func newKeyRing(known *KeySet, signers ...signer) (*keyRing, error) {
+	ring := &keyRing{signer: signers[0]}
+	public := jwk.NewSet()
+	var keys []*Key
+	for _, s := range signers {
+		if secret, ok := s.key.([]byte); ok {
+			key, err := NewSecretKey(secret)
+			if err != nil {
+				return nil, err
+			}
+			keys = append(keys, key)
+			continue
+		}
+		published, err := publicHalf(s)
+		if err != nil {
+			return nil, err
+		}
+		if err := public.AddKey(published); err != nil {
+			return nil, err
+		}
+		text, err := json.Marshal(published)
+		if err != nil {
+			return nil, err
+		}
+		key, err := parseJWK(text)
+		if err != nil {
+			return nil, err
+		}
+		if known != nil && known.same(key) != nil {
+			key = known.same(key)
+		}
+		keys = append(keys, key)
+	}
+	var err error
+	if ring.set, err = NewKeySet(keys...); err != nil {
+		return nil, err
+	}
+	ring.public, err = json.Marshal(public)
+	return ring, err
+}
+
+func publicHalf(s signer) (jwk.Key, error) {
+	private, err := jwk.FromRaw(s.key)
+	if err != nil {
+		return nil, err
+	}
+	public, err := private.PublicKey()
+	if err != nil {
+		return nil, err
+	}
+	for name, value := range map[string]any{jwk.KeyIDKey: s.id, jwk.AlgorithmKey: s.algorithm, jwk.KeyUsageKey: jwk.ForSignature} {
+		if err := public.Set(name, value); err != nil {
+			return nil, err
+		}
+	}
+	return public, nil
+}
+
+// thumbprint is the key ID of a key that has none (RFC 7638).
+func thumbprint(key any) (string, error) {
+	parsed, err := jwk.FromRaw(key)
+	if err == nil {
+		err = jwk.AssignKeyID(parsed)
+	}
+	if err != nil {
+		return "", err
+	}
+	return parsed.KeyID(), nil
+}
+
+// Find implements KeySource. A key ID that is not known may be that of a key
+// which another node has just begun to sign with.
+func (k *signingKeys) Find(ctx context.Context, algorithm, id string) ([]*Key, error) {
+	keys := k.ring.Load().set.find(algorithm, id)
+	if len(keys) == 0 && k.reload(ctx, unknownKeyCooldown) == nil {
+		keys = k.ring.Load().set.find(algorithm, id)
+	}
+	return keys, nil
+}
+
+// reload looks at the stored keys again, if the last time was longer ago than
+// this.
+func (k *signingKeys) reload(ctx context.Context, after time.Duration) error {
+	if k.storage == nil {
+		return nil
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.now().Sub(k.loadedAt) < after {
+		return nil
+	}
+	k.loadedAt = k.now()
+	stored, err := loadStoredKeys(ctx, k.storage, k.storageKey)
+	if err == nil && len(stored.Keys) > 0 {
+		err = k.use(stored)
+	}
+	return err
+}
+
+// randomToken is so many random bytes as text.
+func randomToken(bytes int) string {
+	random := make([]byte, bytes)
+	_, _ = rand.Read(random) // never fails
+	return base64.RawURLEncoding.EncodeToString(random)
+}
+
+// hashToken is a random token as it is stored. A plain hash will do: nobody
+// can guess what has so many random bits.
+func hashToken(token string) string {
+	sum := sha256.Sum256([]byte(token))
+	return hex.EncodeToString(sum[:])
+}
+
+// Interface guards
+var _ KeySource = (*signingKeys)(nil)
