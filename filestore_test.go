@@ -1,0 +1,46 @@
+package caddyjwt_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+
+	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/storetest"
+	"github.com/caddyserver/caddy/v2"
+)
+
+// openFile returns a store on the file, as a process of its own has: what two
+// stores share in one process is not shared here.
+func openFile(t testing.TB, path string) *caddyjwt.FileStore {
+	t.Helper()
+	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
+	store := &caddyjwt.FileStore{Path: path}
+	if err := store.Provision(ctx); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cancel()
+		if err := store.Cleanup(); err != nil {
+			t.Error(err)
+		}
+	})
+	return store
+}
+
+func TestFileStore(t *testing.T) {
+	dirs := make(map[string]string)
+	storetest.Run(t, func(t *testing.T, name string) caddyjwt.UserStore {
+		if dirs[name] != "" {
+			// A link to the folder, so that the same file is opened once more.
+			link := filepath.Join(t.TempDir(), "link")
+			if err := os.Symlink(dirs[name], link); err != nil {
+				t.Fatal(err)
+			}
+			return openFile(t, filepath.Join(link, "users.db"))
+		}
+		dirs[name] = t.TempDir()
+		return openFile(t, filepath.Join(dirs[name], "users.db"))
+	})
+}

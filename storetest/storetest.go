@@ -1,0 +1,383 @@
+// Package storetest tests that a user store keeps the promises of
+// [caddyjwt.UserStore]. A store's own tests call [Run].
+package storetest
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/google/uuid"
+)
+
+// start is a time that every store can keep: to the millisecond.
+var start = time.UnixMilli(1_800_000_000_123)
+
+// Run runs the tests. open returns a store that is empty; its second call for
+// the same name returns another one on the same data, as a second process has.
+func Run(t *testing.T, open func(t *testing.T, name string) caddyjwt.UserStore) {
+	for _, c := range []struct {
+		name string
+		test func(s suite)
+	}{
+		{"users", suite.users}, {"one of many sign-ups of an address", suite.sameAddress}, {"changes at once", suite.changesAtOnce}, {"pages of users", suite.pages},
+		{"delete", suite.delete}, {"sessions", suite.sessions}, {"one of many rotations", suite.rotations}, {"end of sessions", suite.endSessions},
+		{"disabled users begin no session", suite.disabled}, {"one-time tokens", suite.oneTimeTokens}, {"clean-up", suite.cleanUp},
+	} {
+		t.Run(c.name, func(t *testing.T) { c.test(suite{t, open(t, c.name), open(t, c.name)}) })
+	}
+}
+
+// suite has two stores on the same data.
+type suite struct {
+	*testing.T
+	store, other caddyjwt.UserStore
+}
+
+func (s suite) ok(err error) {
+	s.Helper()
+	if err != nil {
+		s.Fatal(err)
+	}
+}
+
+func (s suite) mustBe(err, want error) {
+	s.Helper()
+	if !errors.Is(err, want) {
+		s.Errorf("got the error %v, expected %v", err, want)
+	}
+}
+
+func newUser(email string) caddyjwt.User {
+	return caddyjwt.User{
+		ID: uuid.NewString(), Email: email, EmailKey: email, PasswordHash: "$argon2id$…", Roles: []string{"author"},
+		Profile: map[string]any{"name": "Ålice \"A\"", "height": 1.75, "tags": []any{"a", nil, true}}, CreatedAt: start, UpdatedAt: start,
+	}
+}
+
+func (s suite) added(email string) caddyjwt.User {
+	s.Helper()
+	user := newUser(email)
+	s.ok(s.store.CreateUser(s.Context(), user))
+	return user
+}
+
+func (s suite) begun(user caddyjwt.User) caddyjwt.Session {
+	s.Helper()
+	session := caddyjwt.Session{
+		ID: uuid.NewString(), UserID: user.ID, FamilyHash: uuid.NewString(), RefreshHash: uuid.NewString(), CreatedAt: start, UsedAt: start,
+		ExpiresAt: start.Add(time.Hour), LastTokenUntil: start.Add(10 * time.Minute), Client: "a client", Address: "2001:db8::1",
+	}
+	s.ok(s.store.CreateSession(s.Context(), session))
+	return session
+}
+
+func same(a, b any) bool { return reflect.DeepEqual(plain(a), plain(b)) }
+
+// plain makes times comparable.
+func plain(value any) any {
+	switch v := value.(type) {
+	case caddyjwt.User:
+		v.CreatedAt, v.UpdatedAt = v.CreatedAt.UTC(), v.UpdatedAt.UTC()
+		return v
+	case caddyjwt.Session:
+		for _, at := range []*time.Time{&v.RotatedAt, &v.CreatedAt, &v.UsedAt, &v.ExpiresAt, &v.LastTokenUntil} {
+			*at = at.UTC()
+		}
+		return v
+	}
+	return value
+}
+
+func (s suite) users() {
+	ctx := s.Context()
+	alice := s.added("alice@example.com")
+	for _, find := range []func() (caddyjwt.User, error){
+		func() (caddyjwt.User, error) { return s.other.User(ctx, alice.ID) },
+		func() (caddyjwt.User, error) { return s.other.UserByEmail(ctx, "alice@example.com") },
+	} {
+		found, err := find()
+		s.ok(err)
+		if !same(found, alice) {
+			s.Errorf("found %+v, expected %+v", found, alice)
+		}
+	}
+	_, err := s.store.User(ctx, "nobody")
+	s.mustBe(err, caddyjwt.ErrNotFound)
+	_, err = s.store.UserByEmail(ctx, "ALICE@example.com")
+	s.mustBe(err, caddyjwt.ErrNotFound)
+	again := newUser("alice@example.com")
+	s.mustBe(s.store.CreateUser(ctx, again), caddyjwt.ErrEmailTaken)
+
+	later := start.Add(time.Minute)
+	changed, err := s.store.UpdateUser(ctx, alice.ID, later, func(u *caddyjwt.User) error {
+		u.ID, u.CreatedAt = "another", later // these stay
+		u.Email, u.EmailKey, u.Roles, u.Profile, u.Disabled, u.PasswordHash = "Alice@new.example", "alice@new.example", nil, nil, true, ""
+		return nil
+	})
+	s.ok(err)
+	found, err := s.other.UserByEmail(ctx, "alice@new.example")
+	s.ok(err)
+	if !same(found, changed) || found.ID != alice.ID || !found.CreatedAt.Equal(start) || !found.UpdatedAt.Equal(later) || !found.Disabled {
+		s.Errorf("changed to %+v, found %+v", changed, found)
+	}
+	bob := s.added("bob@example.com")
+	_, err = s.store.UpdateUser(ctx, bob.ID, later, func(u *caddyjwt.User) error { u.EmailKey = "alice@new.example"; return nil })
+	s.mustBe(err, caddyjwt.ErrEmailTaken)
+	refused := errors.New("refused")
+	_, err = s.store.UpdateUser(ctx, bob.ID, later, func(u *caddyjwt.User) error { u.Email = "x"; return refused })
+	s.mustBe(err, refused)
+	if found, err := s.store.User(ctx, bob.ID); err != nil || !same(found, bob) {
+		s.Errorf("a change that was refused left %+v, %v", found, err)
+	}
+	_, err = s.store.UpdateUser(ctx, "nobody", later, func(*caddyjwt.User) error { return nil })
+	s.mustBe(err, caddyjwt.ErrNotFound)
+}
+
+func (s suite) sameAddress() {
+	var created atomic.Int64
+	s.atOnce(50, func(i int, store caddyjwt.UserStore) {
+		err := store.CreateUser(s.Context(), newUser("racer@example.com"))
+		if err == nil {
+			created.Add(1)
+		} else if !errors.Is(err, caddyjwt.ErrEmailTaken) {
+			s.Error(err)
+		}
+	})
+	if created.Load() != 1 {
+		s.Errorf("%d users with one address", created.Load())
+	}
+}
+
+func (s suite) changesAtOnce() {
+	alice := s.added("alice@example.com")
+	const times = 40
+	s.atOnce(times, func(i int, store caddyjwt.UserStore) {
+		_, err := store.UpdateUser(s.Context(), alice.ID, start, func(u *caddyjwt.User) error {
+			u.Roles = append(u.Roles, fmt.Sprint(i))
+			return nil
+		})
+		if err != nil {
+			s.Error(err)
+		}
+	})
+	found, err := s.store.User(s.Context(), alice.ID)
+	s.ok(err)
+	if len(found.Roles) != 1+times {
+		s.Errorf("%d changes at once left %d", times, len(found.Roles)-1)
+	}
+}
+
+func (s suite) pages() {
+	var emails []string
+	for i := range 25 {
+		email := fmt.Sprintf("user%02d@example.com", (i*7)%25)
+		s.added(email)
+		emails = append(emails, email)
+	}
+	slices.Sort(emails)
+	var found []string
+	for after := ""; ; {
+		page, err := s.other.Users(s.Context(), after, 10)
+		s.ok(err)
+		if len(page) == 0 {
+			break
+		}
+		if len(page) > 10 {
+			s.Fatalf("a page of %d", len(page))
+		}
+		for _, user := range page {
+			found = append(found, user.EmailKey)
+		}
+		after = found[len(found)-1]
+	}
+	if !slices.Equal(found, emails) {
+		s.Errorf("the pages have %q", found)
+	}
+}
+
+func (s suite) delete() {
+	ctx := s.Context()
+	alice := s.added("alice@example.com")
+	session := s.begun(alice)
+	s.ok(s.store.CreateOneTimeToken(ctx, caddyjwt.OneTimeToken{Hash: "h", Purpose: "p", UserID: alice.ID, ExpiresAt: start.Add(time.Hour)}))
+	s.ok(s.store.DeleteUser(ctx, alice.ID, start))
+	_, err := s.other.User(ctx, alice.ID)
+	s.mustBe(err, caddyjwt.ErrNotFound)
+	_, err = s.other.SessionByFamily(ctx, session.FamilyHash, start)
+	s.mustBe(err, caddyjwt.ErrNotFound)
+	_, err = s.other.TakeOneTimeToken(ctx, "h", "p", start)
+	s.mustBe(err, caddyjwt.ErrNotFound)
+	s.revoked(session.ID)
+	s.mustBe(s.store.DeleteUser(ctx, alice.ID, start), caddyjwt.ErrNotFound)
+	s.added("alice@example.com") // the address is free again
+}
+
+func (s suite) revoked(ids ...string) {
+	s.Helper()
+	found, err := s.other.Revocations(s.Context(), start, start)
+	s.ok(err)
+	var there []string
+	for _, revocation := range found {
+		there = append(there, revocation.SessionID)
+		if !revocation.RevokedAt.Equal(start) || !revocation.Until.Equal(start.Add(10*time.Minute)) {
+			s.Errorf("revocation %+v", revocation)
+		}
+	}
+	slices.Sort(there)
+	slices.Sort(ids)
+	if !slices.Equal(there, ids) {
+		s.Errorf("revoked are %q, expected %q", there, ids)
+	}
+}
+
+func (s suite) sessions() {
+	ctx := s.Context()
+	alice, bob := s.added("alice@example.com"), s.added("bob@example.com")
+	first, second := s.begun(alice), s.begun(alice)
+	s.begun(bob)
+	found, err := s.other.SessionByFamily(ctx, first.FamilyHash, start)
+	s.ok(err)
+	if !same(found, first) {
+		s.Errorf("found %+v, expected %+v", found, first)
+	}
+	later := start.Add(time.Minute)
+	s.ok(s.store.RotateSession(ctx, caddyjwt.Rotation{FamilyHash: second.FamilyHash, OldHash: second.RefreshHash, NewHash: "new", Now: later, LastTokenUntil: later.Add(time.Minute), Client: "c", Address: "a"}))
+	listed, err := s.other.Sessions(ctx, alice.ID, later)
+	s.ok(err)
+	if len(listed) != 2 || listed[0].ID != second.ID || listed[1].ID != first.ID {
+		s.Fatalf("sessions %+v", listed)
+	}
+	if got := listed[0]; got.RefreshHash != "new" || got.PreviousHash != second.RefreshHash || !got.RotatedAt.Equal(later) || !got.UsedAt.Equal(later) || !got.LastTokenUntil.Equal(later.Add(time.Minute)) || got.Client != "c" || got.Address != "a" || !got.ExpiresAt.Equal(second.ExpiresAt) {
+		s.Errorf("rotated to %+v", got)
+	}
+	expired := start.Add(time.Hour)
+	_, err = s.store.SessionByFamily(ctx, first.FamilyHash, expired)
+	s.mustBe(err, caddyjwt.ErrNotFound)
+	s.mustBe(s.store.RotateSession(ctx, caddyjwt.Rotation{FamilyHash: first.FamilyHash, OldHash: first.RefreshHash, NewHash: "x", Now: expired}), caddyjwt.ErrNotFound)
+	if listed, err := s.store.Sessions(ctx, alice.ID, expired); err != nil || len(listed) != 0 {
+		s.Errorf("expired sessions %+v, %v", listed, err)
+	}
+	s.mustBe(s.store.CreateSession(ctx, caddyjwt.Session{ID: "x", UserID: "nobody", FamilyHash: "x", ExpiresAt: expired}), caddyjwt.ErrNotFound)
+}
+
+func (s suite) rotations() {
+	session := s.begun(s.added("alice@example.com"))
+	var succeeded atomic.Int64
+	s.atOnce(100, func(i int, store caddyjwt.UserStore) {
+		err := store.RotateSession(s.Context(), caddyjwt.Rotation{FamilyHash: session.FamilyHash, OldHash: session.RefreshHash, NewHash: fmt.Sprint(i), Now: start, LastTokenUntil: start})
+		if err == nil {
+			succeeded.Add(1)
+		} else if !errors.Is(err, caddyjwt.ErrNotFound) {
+			s.Error(err)
+		}
+	})
+	if succeeded.Load() != 1 {
+		s.Errorf("%d of 100 rotations of one token succeeded", succeeded.Load())
+	}
+}
+
+func (s suite) endSessions() {
+	ctx := s.Context()
+	alice, bob := s.added("alice@example.com"), s.added("bob@example.com")
+	one, two, three, bobs := s.begun(alice), s.begun(alice), s.begun(alice), s.begun(bob)
+	for _, c := range []struct {
+		userID, only, except string
+		ended                []string
+	}{
+		{bob.ID, one.ID, "", nil}, // is not bob's
+		{alice.ID, one.ID, "", []string{one.ID}},
+		{alice.ID, one.ID, "", nil},
+		{alice.ID, "", two.ID, []string{three.ID}},
+		{alice.ID, "", "", []string{two.ID}},
+	} {
+		ended, err := s.store.EndSessions(ctx, c.userID, c.only, c.except, start)
+		s.ok(err)
+		if !slices.Equal(ended, c.ended) {
+			s.Errorf("EndSessions(%q, %q) ended %q, expected %q", c.only, c.except, ended, c.ended)
+		}
+	}
+	s.revoked(one.ID, two.ID, three.ID)
+	if listed, err := s.other.Sessions(ctx, bob.ID, start); err != nil || len(listed) != 1 || listed[0].ID != bobs.ID {
+		s.Errorf("bob's sessions are %+v, %v", listed, err)
+	}
+	if found, err := s.other.Revocations(ctx, start.Add(time.Millisecond), start); err != nil || len(found) != 0 {
+		s.Errorf("revocations of later: %+v, %v", found, err)
+	}
+	if found, err := s.other.Revocations(ctx, start, start.Add(10*time.Minute)); err != nil || len(found) != 0 {
+		s.Errorf("revocations that no longer matter: %+v, %v", found, err)
+	}
+}
+
+func (s suite) disabled() {
+	ctx := s.Context()
+	alice := s.added("alice@example.com")
+	_, err := s.store.UpdateUser(ctx, alice.ID, start, func(u *caddyjwt.User) error { u.Disabled = true; return nil })
+	s.ok(err)
+	session := caddyjwt.Session{ID: "x", UserID: alice.ID, FamilyHash: "x", RefreshHash: "x", ExpiresAt: start.Add(time.Hour)}
+	s.mustBe(s.other.CreateSession(ctx, session), caddyjwt.ErrNotFound)
+}
+
+func (s suite) oneTimeTokens() {
+	ctx := s.Context()
+	alice := s.added("alice@example.com")
+	token := caddyjwt.OneTimeToken{Hash: "h", Purpose: "reset", UserID: alice.ID, ExpiresAt: start.Add(time.Hour)}
+	s.ok(s.store.CreateOneTimeToken(ctx, token))
+	_, err := s.other.TakeOneTimeToken(ctx, "h", "another purpose", start)
+	s.mustBe(err, caddyjwt.ErrNotFound)
+	_, err = s.other.TakeOneTimeToken(ctx, "h", "reset", start.Add(time.Hour))
+	s.mustBe(err, caddyjwt.ErrNotFound)
+	var taken atomic.Int64
+	s.atOnce(50, func(_ int, store caddyjwt.UserStore) {
+		got, err := store.TakeOneTimeToken(ctx, "h", "reset", start)
+		if err == nil {
+			taken.Add(1)
+			if got.UserID != alice.ID {
+				s.Errorf("taken %+v", got)
+			}
+		} else if !errors.Is(err, caddyjwt.ErrNotFound) {
+			s.Error(err)
+		}
+	})
+	if taken.Load() != 1 {
+		s.Errorf("%d of 50 took one token", taken.Load())
+	}
+	token.UserID = "nobody"
+	s.mustBe(s.store.CreateOneTimeToken(ctx, token), caddyjwt.ErrNotFound)
+}
+
+func (s suite) cleanUp() {
+	ctx := s.Context()
+	alice := s.added("alice@example.com")
+	ended, kept := s.begun(alice), s.begun(alice)
+	_, err := s.store.EndSessions(ctx, alice.ID, ended.ID, "", start)
+	s.ok(err)
+	s.ok(s.store.CleanUp(ctx, start.Add(time.Minute)))
+	if _, err := s.store.SessionByFamily(ctx, kept.FamilyHash, start); err != nil {
+		s.Errorf("a session that has not expired is gone: %v", err)
+	}
+	s.revoked(ended.ID)
+	s.ok(s.store.CleanUp(ctx, start.Add(2*time.Hour)))
+	if _, err := s.store.SessionByFamily(ctx, kept.FamilyHash, start); !errors.Is(err, caddyjwt.ErrNotFound) {
+		s.Errorf("a session that has expired is still there: %v", err)
+	}
+	s.revoked()
+	if _, err := s.store.User(ctx, alice.ID); err != nil {
+		s.Errorf("the user is gone: %v", err)
+	}
+}
+
+// atOnce calls f so many times at once, with the two stores in turn.
+func (s suite) atOnce(times int, f func(i int, store caddyjwt.UserStore)) {
+	var all sync.WaitGroup
+	for i := range times {
+		all.Go(func() { f(i, []caddyjwt.UserStore{s.store, s.other}[i%2]) })
+	}
+	all.Wait()
+}
