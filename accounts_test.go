@@ -28,13 +28,14 @@ const goodPassword = "correct horse battery"
 func accountsBody(store, options string) string {
 	return `
 		jwt /todos/* {
+			leeway 0s
 			accounts {
 				store file ` + store + `
 				` + options + `
 			}
 		}
 		metrics /metrics
-		respond "user=[{http.auth.user.id}] roles=[{http.auth.user.roles}] cookies=[{http.request.header.Cookie}]"`
+		respond /todos/* "user=[{http.auth.user.id}] roles=[{http.auth.user.roles}] cookies=[{http.request.header.Cookie}]"`
 }
 
 func accountsSite(t testing.TB, options string) *site {

@@ -46,6 +46,9 @@ func TestAdapt(t *testing.T) {
 	}
 	t.Setenv("JWT_PUBLIC_KEY", strings.ReplaceAll(string(pem), "\n", `\n`)) // as .env files have it
 
+	t.Setenv("JWT_USERS", filepath.Join(tempDir(t), "users.db"))
+	t.Setenv("XDG_DATA_HOME", tempDir(t)) // where the accounts are by default
+
 	files, err := filepath.Glob("testdata/adapt/*.caddyfiletest")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no adapt tests: %v", err)

@@ -1,0 +1,303 @@
+package caddyjwt
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// caddyBinary is the program as users run it, built once.
+var caddyBinary = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "caddy-jwt-test")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "caddy")
+	output, err := exec.Command("go", "build", "-p", "2", "-o", path, "./cmd/caddy").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%w\n%s", err, output)
+	}
+	return path, nil
+})
+
+// process is a Caddy of its own, with accounts in its folder.
+type process struct {
+	*site
+	dir     string
+	command *exec.Cmd
+	output  *bytes.Buffer
+}
+
+// startProcess runs Caddy by the words of wrap, if any, and waits until it
+// answers.
+func startProcess(t testing.TB, dir, address string, wrap ...string) *process {
+	t.Helper()
+	binary, err := caddyBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := globalOptions(filepath.Join(dir, "storage"), filepath.Join(dir, "log.json"), "") + "http://" + address + " {\n" +
+		accountsBody(filepath.Join(dir, "users.db"), "throttle off\n hash_queue 1000") + "\n}"
+	config := filepath.Join(dir, "Caddyfile")
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	words := append(wrap, binary, "run", "--config", config)
+	p := &process{site: &site{t: t, url: "http://" + address, logFile: filepath.Join(dir, "log.json")}, dir: dir, output: new(bytes.Buffer)}
+	p.command = exec.Command(words[0], words[1:]...)
+	p.command.Stdout, p.command.Stderr = p.output, p.output
+	p.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := p.command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.kill)
+	eventually(t, "Caddy answers", func() bool {
+		response, err := http.Get(p.url + "/auth/jwks.json")
+		if err == nil {
+			_ = response.Body.Close()
+		}
+		return err == nil && response.StatusCode == 200
+	})
+	return p
+}
+
+// kill ends the process as the kernel does when it is out of memory.
+func (p *process) kill() {
+	if p.command.ProcessState != nil {
+		return
+	}
+	_ = syscall.Kill(-p.command.Process.Pid, syscall.SIGKILL)
+	_ = p.command.Wait()
+}
+
+// trySignUp returns the status, or an error if the connection broke.
+func (p *process) trySignUp(email string) (int, error) {
+	response, err := http.Post(p.url+"/auth/signup", "application/json", strings.NewReader(`{"email":"`+email+`","password":"`+goodPassword+`"}`))
+	if err != nil {
+		return 0, err
+	}
+	defer response.Body.Close()
+	_, err = io.Copy(io.Discard, response.Body)
+	return response.StatusCode, err
+}
+
+// Killed again and again while users sign up: nobody whose sign-up was
+// acknowledged is lost.
+func TestScenarioKilledDuringSignUps(t *testing.T) {
+	dir, address := tempDir(t), freeAddress(t)
+	var mu sync.Mutex
+	var acknowledged []string
+	for round := range length(4, 100) {
+		began := time.Now()
+		p := startProcess(t, dir, address)
+		t.Logf("round %d: answers after %s", round, time.Since(began).Round(time.Millisecond))
+		var all sync.WaitGroup
+		for worker := range 4 {
+			all.Go(func() {
+				for i := 0; ; i++ {
+					email := fmt.Sprintf("user-%d-%d-%d@example.com", round, worker, i)
+					status, err := p.trySignUp(email)
+					if err != nil {
+						return // killed
+					}
+					if status != 201 {
+						t.Errorf("status %d", status)
+						return
+					}
+					mu.Lock()
+					acknowledged = append(acknowledged, email)
+					mu.Unlock()
+				}
+			})
+		}
+		mu.Lock()
+		before := len(acknowledged)
+		mu.Unlock()
+		eventually(t, "some have signed up", func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			return len(acknowledged) >= before+10
+		})
+		p.kill()
+		all.Wait()
+	}
+	p := startProcess(t, dir, address)
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(dir, "users.db")+"?mode=ro")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	for _, email := range acknowledged {
+		var id string
+		if err := db.QueryRow(`SELECT id FROM users WHERE email_key = $1`, email).Scan(&id); err != nil {
+			t.Errorf("%s is lost: %v", email, err)
+		}
+	}
+	var check string
+	if err := db.QueryRow(`PRAGMA integrity_check`).Scan(&check); err != nil || check != "ok" {
+		t.Errorf("integrity check: %s %v", check, err)
+	}
+	p.mustAnswer(200, p.post("/auth/login", credentialsOf(acknowledged[len(acknowledged)-1])), "the last one logs in")
+	t.Logf("%d users acknowledged, none lost", len(acknowledged))
+}
+
+// The disk has a sign-up before the client is told.
+func TestSignUpIsOnDiskBeforeItIsAcknowledged(t *testing.T) {
+	needs(t, "strace")
+	dir := tempDir(t)
+	trace := filepath.Join(dir, "trace")
+	p := startProcess(t, dir, freeAddress(t), "strace", "-f", "-y", "-e", "trace=fsync,fdatasync,write,pwrite64", "-s", "64", "-o", trace)
+	for i := range 3 {
+		if status, err := p.trySignUp(fmt.Sprintf("user%d@example.com", i)); err != nil || status != 201 {
+			t.Fatal(status, err)
+		}
+	}
+	p.kill()
+	text, err := os.ReadFile(trace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	written, synced := regexp.MustCompile(`pwrite64\(\d+<[^>]*users\.db-wal>`), regexp.MustCompile(`(fsync|fdatasync)\(\d+<[^>]*users\.db-wal>`)
+	answers, onDisk := 0, false
+	for line := range strings.Lines(string(text)) {
+		switch {
+		case synced.MatchString(line):
+			onDisk = true
+		case written.MatchString(line):
+			onDisk = false
+		case strings.Contains(line, `"HTTP/1.1 201 Created`):
+			answers++
+			if !onDisk {
+				t.Errorf("answer %d was written before the disk had it", answers)
+			}
+			onDisk = false
+		}
+	}
+	if answers != 3 {
+		t.Errorf("%d answers in the trace, expected 3", answers)
+	}
+}
+
+// A store that is damaged, that cannot be written, or that is full: a clear
+// answer and a clear log line, tokens are verified all the same, and afterwards
+// everything goes on.
+func TestStoreFailures(t *testing.T) {
+	t.Run("damaged", func(t *testing.T) {
+		file := filepath.Join(tempDir(t), "users.db")
+		if err := os.WriteFile(file, bytes.Repeat([]byte("damaged "), 4096), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s := serve(t, accountsBody(file, ""))
+		got := s.post("/auth/signup", credentialsOf("alice@example.com"))
+		s.mustAnswer(503, got, "sign-up")
+		if got.header.Get("Retry-After") == "" || got.errorBody(t).Error.Code != "store_unavailable" {
+			t.Errorf("answer %v %s", got.header, got.body)
+		}
+		if !strings.Contains(s.log(), "the file is damaged; restore a backup") {
+			t.Error("the log does not say what is wrong")
+		}
+	})
+	t.Run("of a newer program", func(t *testing.T) {
+		file := filepath.Join(tempDir(t), "users.db")
+		serve(t, accountsBody(file, "")).load("respond ok", tempDir(t))
+		db, err := sql.Open("sqlite", file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := db.Exec(`UPDATE schema_version SET version = 99`); err != nil {
+			t.Fatal(err)
+		}
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if got := configError(t, accountsBody(file, "")); !strings.Contains(got, "made by a newer program: it has version 99, this one knows") {
+			t.Errorf("error %s", got)
+		}
+	})
+	t.Run("out of reach, and back", func(t *testing.T) {
+		s := accountsSite(t, "")
+		got := s.signedUp("alice@example.com")
+		store := storeOf(t).(*FileStore)
+		var broken atomic.Bool
+		connect := store.Connect
+		store.Connect = func(ctx context.Context) (*sql.DB, *sql.DB, error) {
+			if broken.Load() {
+				return nil, nil, errors.New("unplugged")
+			}
+			return connect(ctx)
+		}
+		broken.Store(true)
+		for name, answer := range map[string]answer{
+			"sign-up": s.post("/auth/signup", credentialsOf("bob@example.com")), "log-in": s.post("/auth/login", credentialsOf("alice@example.com")), "who-am-I": s.bearer("/auth/whoami", got.Token),
+			"refresh": s.post("/auth/refresh", claimsMap{"refreshToken": got.RefreshToken}), "log-out": s.send("POST", "/auth/logout", "", "Authorization: Bearer "+got.Token),
+		} {
+			s.mustAnswer(503, answer, name)
+		}
+		s.mustAnswer(200, s.bearer("/todos/", got.Token), "verification goes on")
+		broken.Store(false)
+		s.mustAnswer(200, s.post("/auth/refresh", claimsMap{"refreshToken": got.RefreshToken}), "the refresh token was not used up")
+	})
+	t.Run("full", func(t *testing.T) {
+		dir := tempDir(t)
+		if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=256k"); err != nil {
+			missing(t, "leave to mount a small tmpfs")
+		}
+		t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
+		s := serve(t, accountsBody(filepath.Join(dir, "users.db"), "throttle off"))
+		got := s.signedUp("alice@example.com")
+		ballast := filepath.Join(dir, "ballast")
+		fill(t, ballast)
+		statuses := make(map[int]int)
+		var kept []string
+		for i := range 40 {
+			email := fmt.Sprintf("user%d@example.com", i)
+			answer := s.post("/auth/signup", credentialsOf(email))
+			statuses[answer.status]++
+			if answer.status == 201 {
+				kept = append(kept, email)
+			}
+			s.mustAnswer(200, s.bearer("/todos/", got.Token), "verification goes on")
+		}
+		if statuses[507] == 0 || statuses[201]+statuses[507]+statuses[503] != 40 {
+			t.Errorf("answers of a full disk: %v", statuses)
+		}
+		if err := os.Remove(ballast); err != nil {
+			t.Fatal(err)
+		}
+		s.mustAnswer(201, s.post("/auth/signup", credentialsOf("later@example.com")), "with room again")
+		for _, email := range append(kept, "alice@example.com") {
+			s.mustAnswer(200, s.post("/auth/login", credentialsOf(email)), email+" is still there")
+		}
+	})
+}
+
+// fill writes until there is no room left.
+func fill(t *testing.T, path string) {
+	t.Helper()
+	file, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	for {
+		if _, err := file.Write(make([]byte, 512)); errors.Is(err, syscall.ENOSPC) {
+			return
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
