@@ -11,7 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 )
 
-// unmarshalAccounts sets the accounts up from Caddyfile tokens. Syntax:
+// accounts sets the accounts up from Caddyfile tokens. Syntax:
 //
 //	accounts [<prefix>] {
 //	    store               file [<path>] | <module> [<args...>]

@@ -64,7 +64,7 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 //	    strip_token
 //	    cache <entries>|off
 //	    realm <name>
-//	    accounts [<prefix>] [{ … }]
+//	    accounts [<prefix>]
 //	}
 //
 // `issuer`, `public_key`, `secret`, `from`, `require` and `claim_header` may be

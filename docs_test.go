@@ -34,6 +34,7 @@ func TestDocsCaddyfiles(t *testing.T) {
 	for name, value := range docsEnvironment {
 		t.Setenv(name, value)
 	}
+	t.Setenv("XDG_DATA_HOME", tempDir(t)) // where accounts are by default
 	pages, err := filepath.Glob("docs/*.md")
 	if err != nil {
 		t.Fatal(err)

@@ -228,3 +228,57 @@ func TestExampleCustomErrors(t *testing.T) {
 		t.Errorf("challenge %q", got)
 	}
 }
+
+// LoopBack's tutorial, step by step.
+func TestExampleLoopbackTodo(t *testing.T) {
+	s := runExample(t, "loopback-todo", "JWT_SECRET", testSecret, "USERS", filepath.Join(tempDir(t), "users.db"))
+	s.mustAnswer(401, s.get("/todos"), "without a token")
+	s.mustAnswer(401, s.get("/todos/1"), "without a token")
+	user := s.post("/signup", claimsMap{"email": "alice@example.com", "password": goodPassword, "username": "alice", "realm": "earth"})
+	s.mustAnswer(201, user, "sign-up")
+	s.mustAnswer(409, s.post("/signup", credentialsOf("Alice@example.com")), "again")
+	got := s.post("/users/login", credentialsOf("alice@example.com")).tokens(t)
+	if got.ExpiresIn != 6*60*60 {
+		t.Errorf("expires in %d s", got.ExpiresIn)
+	}
+	who := s.get("/whoAmI", "Authorization: Bearer "+got.Token, "Accept: text/plain")
+	if !strings.Contains(user.body, `"id":"`+who.body+`"`) {
+		t.Errorf("whoAmI %q, user %s", who.body, user.body)
+	}
+	if todos := s.bearer("/todos", got.Token); todos.body != "todos of "+who.body {
+		t.Errorf("todos: %d %s", todos.status, todos.body)
+	}
+	s.mustAnswer(200, s.post("/refresh", claimsMap{"refreshToken": got.RefreshToken}), "refresh")
+	api := s.get("/auth/openapi.json")
+	for _, part := range []string{`"/users/login"`, `"/whoAmI"`, `"scheme":"bearer"`, `"openapi":"3.1.0"`} {
+		if !strings.Contains(api.body, part) {
+			t.Errorf("openapi.json lacks %s: %s", part, api.body)
+		}
+	}
+}
+
+func TestExampleStaticSite(t *testing.T) {
+	s := runExample(t, "static-site", "USERS", filepath.Join(tempDir(t), "users.db"))
+	hash, err := hashPassword(t.Context(), 1, goodPassword)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := storeOf(t).CreateUser(t.Context(), User{ID: "1", Email: "alice@example.com", EmailKey: "alice@example.com", PasswordHash: hash}); err != nil {
+		t.Fatal(err)
+	}
+	chrome := browser(t)
+	s.mustAnswer(200, s.form(chrome, "/index.html", nil), "public")
+	refused := s.form(chrome, "/private.html", nil)
+	if refused.status != 303 || refused.header.Get("Location") != "/auth/login?return_to=%2Fprivate.html" {
+		t.Fatalf("without a session: %d %v", refused.status, refused.header)
+	}
+	s.mustAnswer(404, s.form(chrome, "/auth/signup", nil), "sign-up is closed")
+	in := s.form(chrome, "/auth/login", url.Values{"email": {"alice@example.com"}, "password": {goodPassword}, "return_to": {"/private.html"}})
+	if in.status != 303 || in.header.Get("Location") != "/private.html" {
+		t.Fatalf("log-in: %d %v %s", in.status, in.header, in.body)
+	}
+	if page := s.form(chrome, "/private.html", nil); page.status != 200 || !strings.Contains(page.body, "Hello, 1") || !strings.Contains(page.body, "alice@example.com") {
+		t.Errorf("with a session: %d %s", page.status, page.body)
+	}
+	s.mustAnswer(401, s.get("/private.html"), "what is no browser gets a 401")
+}

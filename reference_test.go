@@ -33,6 +33,7 @@ func TestReference(t *testing.T) {
 	const file = "docs/reference.md"
 	r := &reference{t: t, comments: sourceComments(t)}
 	r.directive()
+	r.accounts()
 	r.refusals()
 	r.metrics()
 	r.provider()
@@ -194,7 +195,7 @@ func (r *reference) directive() {
 
 	r.write("# Reference\n\n<!-- TestReference generates this page from the Go comments. Change those. -->")
 	r.write("This page says what each option of the `jwt` directive does, in the Caddyfile and in JSON, and how a request is refused. It belongs to the version that it comes with.")
-	r.write("[Directive](#directive) · [Placeholders](#placeholders) · [Options](#options) · [Refusals](#refusals) · [Metrics](#metrics) · [Provider](#provider) · [Commands](#commands)")
+	r.write("[Directive](#directive) · [Placeholders](#placeholders) · [Options](#options) · [Accounts](#accounts) · [Refusals](#refusals) · [Metrics](#metrics) · [Provider](#provider) · [Commands](#commands)")
 	r.write("## Directive\n\n%s\n\n```text\n%s```", text[0], strings.Join(grammar, ""))
 	r.write("%s\n\n%s", paragraphs(more), strings.Join(text[table+1:], "\n\n"))
 	r.write("In JSON it is the handler `%s`.", new(Handler).CaddyModule().ID.Name())
@@ -253,9 +254,29 @@ func (r *reference) options(directive *option) {
 	}
 }
 
+// accounts has a section of its own: their options are many, and most sites
+// need none.
+func (r *reference) accounts() {
+	var grammar strings.Builder
+	var around strings.Builder
+	for line := range strings.Lines(r.comments["parser.accounts"]) {
+		if code, indented := strings.CutPrefix(line, "\t"); indented {
+			grammar.WriteString(code)
+		} else {
+			around.WriteString(line)
+		}
+	}
+	_, more, _ := strings.Cut(around.String(), "\n\n")
+	of := reflect.TypeFor[Accounts]()
+	r.write("## Accounts\n\n%s", r.comment(of, "", "accounts"))
+	r.write("```text\n%s```\n\n%s", grammar.String(), paragraphs(more))
+	r.write("In JSON:\n\n%s", r.list(of, configFields(of)))
+	r.write("The store `file`, in JSON:\n\n%s", r.list(reflect.TypeFor[FileStore](), configFields(reflect.TypeFor[FileStore]())))
+}
+
 func configFields(of reflect.Type) (found []reflect.StructField) {
 	for f := range of.Fields() {
-		if jsonName(f) != "" {
+		if name := jsonName(f); name != "" && name != "-" {
 			found = append(found, f)
 		}
 	}

@@ -1,0 +1,144 @@
+package caddyjwt
+
+import (
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// Log-ins with a wrong password, of a user who exists and of one who does not,
+// in turn: the medians must not tell them apart. -benchtime 500x makes 500 of
+// each.
+func BenchmarkEnumeration(b *testing.B) {
+	s := accountsSite(b, "throttle off")
+	s.mustAnswer(201, s.post("/auth/signup", credentialsOf("alice@example.com")), "sign-up")
+	took := map[string][]time.Duration{}
+	for b.Loop() {
+		for _, email := range []string{"alice@example.com", "nobody@example.com"} {
+			start := time.Now()
+			s.mustAnswer(401, s.post("/auth/login", claimsMap{"email": email, "password": "wrong password"}), email)
+			took[email] = append(took[email], time.Since(start))
+		}
+	}
+	known, unknown := median(took["alice@example.com"]), median(took["nobody@example.com"])
+	b.ReportMetric(float64(known.Microseconds()), "known-µs")
+	b.ReportMetric(float64(unknown.Microseconds()), "unknown-µs")
+	b.ReportMetric(float64(unknown)/float64(known), "ratio")
+	b.ReportMetric(0, "ns/op")
+}
+
+func median(of []time.Duration) time.Duration {
+	slices.Sort(of)
+	return of[len(of)/2]
+}
+
+// The look-up of a user at log-in, beside that in a store of 10 users.
+func BenchmarkStoreOfManyUsers(b *testing.B) {
+	small := filledStore(b, 10)
+	for _, users := range []int{1000, 1_000_000} {
+		b.Run("users="+strconv.Itoa(users), func(b *testing.B) {
+			large := filledStore(b, users)
+			find := func(store *FileStore, users int) func() {
+				n := 0
+				return func() {
+					n = (n + 7919) % users
+					if _, err := store.UserByEmail(b.Context(), fmt.Sprintf("user%d@example.com", n)); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+			ratio(b, find(small, 10), find(large, users))
+		})
+	}
+}
+
+func filledStore(b *testing.B, users int) *FileStore {
+	b.Helper()
+	ctx, cancel := caddy.NewContext(caddy.Context{Context: b.Context()})
+	b.Cleanup(cancel)
+	store := &FileStore{Path: filepath.Join(tempDir(b), "users.db")}
+	if err := store.Provision(ctx); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = store.Cleanup() })
+	_, write, err := store.Connect(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	tx, err := write.Begin()
+	if err != nil {
+		b.Fatal(err)
+	}
+	insert, err := tx.Prepare(`INSERT INTO users (` + userColumns + `) VALUES ($1, $2, $2, $3, '[]', '{}', false, 1, 1, 1)`)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for i := range users {
+		if _, err := insert.Exec(fmt.Sprintf("%08d-0000-4000-8000-000000000000", i), fmt.Sprintf("user%d@example.com", i), noPasswordHash); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		b.Fatal(err)
+	}
+	return store
+}
+
+// Verification while log-ins press on the passwords: the p99 of requests with
+// a token, without and with them.
+func BenchmarkVerifyUnderLogins(b *testing.B) {
+	s := accountsSite(b, "throttle off")
+	token := s.signedUp("alice@example.com").Token
+	quiet := verifyFor(s, token, b.N)
+	var stop atomic.Bool
+	var logins atomic.Int64
+	var all sync.WaitGroup
+	for range 64 {
+		all.Go(func() {
+			for !stop.Load() && logins.Add(1) <= 10_000 {
+				s.post("/auth/login", credentialsOf("alice@example.com"))
+			}
+		})
+	}
+	pressed := verifyFor(s, token, b.N)
+	stop.Store(true)
+	all.Wait()
+	b.ReportMetric(float64(quiet[len(quiet)/2].Microseconds()), "quiet-median-µs")
+	b.ReportMetric(float64(quiet[len(quiet)*99/100].Microseconds()), "quiet-p99-µs")
+	b.ReportMetric(float64(pressed[len(pressed)/2].Microseconds()), "pressed-median-µs")
+	b.ReportMetric(float64(pressed[len(pressed)*99/100].Microseconds()), "pressed-p99-µs")
+	b.ReportMetric(float64(min(logins.Load(), 10_000)), "log-ins")
+	b.ReportMetric(0, "ns/op")
+}
+
+func verifyFor(s *site, token string, times int) []time.Duration {
+	took := make([]time.Duration, 0, times)
+	for range times {
+		r, err := http.NewRequest(http.MethodGet, s.url+"/todos/", strings.NewReader(""))
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+token)
+		start := time.Now()
+		response, err := loadClient.Do(r)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		took = append(took, time.Since(start))
+		_ = response.Body.Close()
+		if response.StatusCode != 200 {
+			s.t.Fatal(response.Status)
+		}
+	}
+	slices.Sort(took)
+	return took
+}
