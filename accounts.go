@@ -193,10 +193,10 @@ func (a *Accounts) check() error {
 		return name == "" || slices.Contains([]string{"id", "email", "password", "roles"}, name)
 	}):
 		return errors.New("profile names further properties, which id, email, password and roles are not")
-	case slices.Contains(a.Audience, "") || slices.Contains(a.DefaultRoles, ""):
-		return errors.New("audience or default_roles has an empty value; take it out")
+	case slices.Contains(a.Audience, ""):
+		return errors.New("audience has an empty value; take it out")
 	}
-	return nil
+	return checkRoles(a.DefaultRoles)
 }
 
 func checkRoutePath(path string) error {

@@ -202,13 +202,17 @@ func TestAccessTokenClaims(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	header, err := base64url.DecodeString(parts.header)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, name := range []string{"iss", "sub", "aud", "exp", "iat", "nbf", "jti", "sid", "email", "roles", "scope"} {
 		if _, there := claims[name]; !there {
 			t.Errorf("no claim %s in %s", name, claims)
 		}
 	}
-	if claims["exp"].(int64)-claims["iat"].(int64) != 300 || claims["iss"] != "https://id.example" || !strings.Contains(string(parts.header), `"typ":"at+jwt"`) || !strings.Contains(string(parts.header), `"alg":"ES256"`) {
-		t.Errorf("header %s, claims %s", parts.header, claims)
+	if claims["exp"].(int64)-claims["iat"].(int64) != 300 || claims["iss"] != "https://id.example" || !strings.Contains(string(header), `"typ":"at+jwt"`) || !strings.Contains(string(header), `"alg":"ES256"`) {
+		t.Errorf("header %s, claims %s", header, claims)
 	}
 	// Another service verifies it by the published keys.
 	other := serve(t, `
@@ -221,6 +225,23 @@ func TestAccessTokenClaims(t *testing.T) {
 		respond "{http.auth.user.email}"`)
 	if got := other.bearer("/api/", got.Token); got.body != "alice@example.com" {
 		t.Errorf("by the published keys: %d %s", got.status, got.body)
+	}
+}
+
+// Sites with other users have other keys: no token and no user of one is good
+// at the other, though nothing else in their configs differs.
+func TestAccountsOfOtherStores(t *testing.T) {
+	other := freeAddress(t)
+	dir := tempDir(t)
+	s := serve(t, accountsBody(filepath.Join(dir, "a.db"), "")+"\n}\nhttp://"+other+" {\n"+accountsBody(filepath.Join(dir, "b.db"), ""))
+	b := &site{t: t, url: "http://" + other}
+	got := s.signedUp("alice@example.com")
+	s.mustAnswer(200, s.bearer("/todos/", got.Token), "control")
+	b.mustAnswer(401, b.bearer("/todos/", got.Token), "a token of the other site")
+	b.mustAnswer(401, b.post("/auth/login", credentialsOf("alice@example.com")), "a user of the other site")
+	b.mustAnswer(401, b.post("/auth/refresh", claimsMap{"refreshToken": got.RefreshToken}), "a refresh token of the other site")
+	if a, b := s.get("/auth/jwks.json").body, b.get("/auth/jwks.json").body; a == b {
+		t.Errorf("the sites have the same key: %s", a)
 	}
 }
 

@@ -61,11 +61,21 @@ func child(value any, name string) (any, bool) {
 
 // String is the JSON text of the claims, names in order.
 func (c Claims) String() string {
-	text, err := json.Marshal(c, json.Deterministic(true))
+	text, err := marshalClaims(c)
 	if err != nil {
 		return ""
 	}
 	return string(text)
+}
+
+// exactNumbers writes an encoding/json.Number as the number that it is. The
+// library would write it as a text.
+var exactNumbers = json.WithMarshalers(json.MarshalToFunc(func(e *jsontext.Encoder, n stdjson.Number) error {
+	return e.WriteValue(jsontext.Value(n))
+}))
+
+func marshalClaims(claims map[string]any) ([]byte, error) {
+	return json.Marshal(claims, json.Deterministic(true), exactNumbers)
 }
 
 // String is the text of the values, joined by commas.

@@ -2,21 +2,23 @@ package caddyjwt
 
 import (
 	"bytes"
+	"context"
 	"crypto"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf16"
 
 	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
-	"github.com/go-json-experiment/json"
-	"github.com/lestrrat-go/jwx/v2/jwa"
 	"github.com/lestrrat-go/jwx/v2/jwk"
-	"github.com/lestrrat-go/jwx/v2/jws"
 	"github.com/spf13/cobra"
 )
 
@@ -25,7 +27,7 @@ func init() {
 		Name:  "jwt",
 		Short: "Works with JSON Web Tokens",
 		CobraFunc: func(cmd *cobra.Command) {
-			cmd.AddCommand(tokenCommand())
+			cmd.AddCommand(tokenCommand(), inspectCommand(), userCommand(), keysCommand())
 		},
 	})
 }
@@ -79,21 +81,7 @@ func newSignedToken(flags caddycmd.Flags) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	payload, err := json.Marshal(claims, json.Deterministic(true))
-	if err != nil {
-		return "", err
-	}
-	header := jws.NewHeaders()
-	for name, value := range map[string]string{jws.TypeKey: flags.String("typ"), jws.KeyIDKey: signer.id} {
-		if value == "" {
-			continue
-		}
-		if err := header.Set(name, value); err != nil {
-			return "", err
-		}
-	}
-	token, err := jws.Sign(payload, jws.WithKey(jwa.SignatureAlgorithm(signer.algorithm), signer.key, jws.WithProtectedHeaders(header)))
-	return string(token), err
+	return signToken(signer, flags.String("typ"), claims)
 }
 
 func claimsFromFlags(flags caddycmd.Flags) (map[string]any, error) {
@@ -146,7 +134,7 @@ func newSigner(flags caddycmd.Flags) (signer, error) {
 	case (secret == "") == (key == ""):
 		return s, errors.New("give either --secret or --key: -, @<file> or env:<NAME>")
 	case secret != "":
-		text, err := readSource("--secret", secret)
+		text, err := readSource(os.Stdin, "--secret", secret)
 		if err != nil {
 			return s, err
 		}
@@ -156,7 +144,7 @@ func newSigner(flags caddycmd.Flags) (signer, error) {
 		}
 		s.key, algorithms = verifier.material, verifier.Algorithms()
 	default:
-		text, err := readSource("--key", key)
+		text, err := readSource(os.Stdin, "--key", key)
 		if err != nil {
 			return s, err
 		}
@@ -178,10 +166,10 @@ func newSigner(flags caddycmd.Flags) (signer, error) {
 }
 
 // readSource reads a secret from where people may keep one.
-func readSource(flag, source string) (text []byte, err error) {
+func readSource(stdin io.Reader, flag, source string) (text []byte, err error) {
 	switch {
 	case source == "-":
-		text, err = io.ReadAll(io.LimitReader(os.Stdin, maxDocumentBytes))
+		text, err = io.ReadAll(io.LimitReader(stdin, maxDocumentBytes))
 	case strings.HasPrefix(source, "@"):
 		text, err = os.ReadFile(source[1:])
 	case strings.HasPrefix(source, "env:"):
@@ -211,7 +199,7 @@ func parsePrivateKey(text []byte) (signer, []string, error) {
 	}
 	private, ok := s.key.(crypto.Signer)
 	if !ok {
-		return s, nil, errors.New("it is not a private key; give a secret as --secret")
+		return s, nil, errors.New("it is not a private key")
 	}
 	algorithms, err := algorithmsFor(private.Public())
 	if own := parsed.Algorithm().String(); err == nil && own != "" {
@@ -221,4 +209,171 @@ func parsePrivateKey(text []byte) (signer, []string, error) {
 		}
 	}
 	return s, algorithms, err
+}
+
+// runs makes a command of a function. Its error is told as Caddy tells its own,
+// and makes the exit code.
+func runs(run func(cmd *cobra.Command, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		return caddycmd.WrapCommandFuncForCobra(func(caddycmd.Flags) (int, error) {
+			if err := run(cmd, args); err != nil {
+				return caddy.ExitCodeFailedStartup, err
+			}
+			return caddy.ExitCodeSuccess, nil
+		})(cmd, args)
+	}
+}
+
+func flagsOf(cmd *cobra.Command) caddycmd.Flags { return caddycmd.Flags{FlagSet: cmd.Flags()} }
+
+func addConfigFlags(cmd *cobra.Command, usage string) {
+	cmd.PersistentFlags().String("config", "", usage)
+	cmd.PersistentFlags().String("adapter", "", "Adapter of the config; by default caddyfile for a Caddyfile, and none for JSON")
+}
+
+// openContext is a context of Caddy for modules, which are cleaned up when it
+// is cancelled. Its storage is as in the config; none is Caddy's default. What
+// the modules log is left out, as the commands tell their errors themselves.
+func openContext(storage json.RawMessage) (caddy.Context, context.CancelFunc, error) {
+	quiet := &caddy.CustomLog{BaseLog: caddy.BaseLog{Level: "ERROR"}, Exclude: []string{"jwt", "http.handlers.jwt", "http.handlers.jwt_accounts"}}
+	base, err := caddy.ProvisionContext(&caddy.Config{
+		StorageRaw: storage,
+		Logging:    &caddy.Logging{Logs: map[string]*caddy.CustomLog{caddy.DefaultLoggerName: quiet}},
+	})
+	if err != nil {
+		return base, nil, err
+	}
+	ctx, cancel := caddy.NewContext(base)
+	return ctx, cancel, nil
+}
+
+// siteConfig is a config of Caddy, as far as the commands need it.
+type siteConfig struct {
+	file    string
+	content any             // its JSON
+	storage json.RawMessage // of Caddy; empty for the default
+}
+
+func loadConfig(flags caddycmd.Flags) (*siteConfig, error) {
+	_, quiet, err := openContext(nil) // Caddy logs what it reads
+	if err != nil {
+		return nil, err
+	}
+	defer quiet()
+	text, file, _, err := caddycmd.LoadConfig(flags.String("config"), flags.String("adapter"))
+	if err != nil {
+		return nil, fmt.Errorf("--config: %w", err)
+	}
+	if file == "" {
+		return nil, errors.New("which config? There is no Caddyfile in this folder; name it by --config <file>")
+	}
+	var top struct {
+		Storage json.RawMessage `json:"storage"`
+	}
+	config := &siteConfig{file: file}
+	if err := errors.Join(json.Unmarshal(text, &config.content), json.Unmarshal(text, &top)); err != nil {
+		return nil, fmt.Errorf("--config %s: %w", file, err)
+	}
+	config.storage = top.Storage
+	return config, nil
+}
+
+// handlerConfig is a handler as it stands in a config.
+type handlerConfig struct {
+	text   json.RawMessage
+	places []string // the addresses, hosts and paths of the routes around it
+}
+
+// handlers are those of the config with the name. Equal ones are one.
+func (c *siteConfig) handlers(name string) []*handlerConfig {
+	var all []*handlerConfig
+	var look func(value any, place string)
+	look = func(value any, place string) {
+		switch v := value.(type) {
+		case []any:
+			for _, element := range v {
+				look(element, place)
+			}
+		case map[string]any:
+			if v["handler"] == name {
+				all = addHandler(all, v, place)
+				return
+			}
+			place = strings.TrimSpace(place + " " + strings.Join(matched(v), ", "))
+			for _, key := range slices.Sorted(maps.Keys(v)) {
+				look(v[key], place)
+			}
+		}
+	}
+	look(c.content, "")
+	return all
+}
+
+func addHandler(all []*handlerConfig, handler map[string]any, place string) []*handlerConfig {
+	text, err := json.Marshal(handler) // as Caddy itself does before it loads a config
+	if err != nil {
+		return all // what was JSON has JSON
+	}
+	for _, known := range all {
+		if bytes.Equal(known.text, text) {
+			known.places = append(known.places, place)
+			return all
+		}
+	}
+	return append(all, &handlerConfig{text, []string{place}})
+}
+
+// matched are the addresses of a server, or the hosts and paths of a route.
+func matched(object map[string]any) []string {
+	found := elements(object["listen"])
+	sets, _ := object["match"].([]any)
+	for _, set := range sets {
+		matchers, _ := set.(map[string]any)
+		found = slices.Concat(found, elements(matchers["host"]), elements(matchers["path"]))
+	}
+	return found
+}
+
+func elements(list any) (found []string) {
+	values, _ := list.([]any)
+	for _, value := range values {
+		found = append(found, fmt.Sprint(value))
+	}
+	return found
+}
+
+// accounts are those of the config, ready for use.
+func (c *siteConfig) accounts() ([]*Accounts, error) {
+	var all []*Accounts
+	for _, handler := range c.handlers("jwt_accounts") {
+		a := new(Accounts)
+		err := json.Unmarshal(handler.text, a)
+		if err == nil {
+			err = a.resolve()
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: accounts: %w", c.file, err)
+		}
+		all = append(all, a)
+	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("%s has no accounts, so it has neither users nor keys of its own", c.file)
+	}
+	return all, nil
+}
+
+// visible is a text of unknown origin made fit for a terminal: what does not
+// print is written as JSON would.
+func visible(text string) string {
+	var b strings.Builder
+	for _, r := range text {
+		if unicode.IsPrint(r) {
+			b.WriteRune(r)
+			continue
+		}
+		for _, unit := range utf16.Encode([]rune{r}) {
+			fmt.Fprintf(&b, `\u%04x`, unit)
+		}
+	}
+	return b.String()
 }

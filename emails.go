@@ -29,7 +29,8 @@ func EmailKey(email string) (string, error) {
 		return "", errors.New("must look like name@example.com")
 	}
 	at := strings.LastIndexByte(email, '@')
-	local, err := emailLocalPart.String(email[:at])
+	// Folding leaves a compatible form such as ℑ, which only NFKC makes a letter.
+	local, err := emailLocalPart.String(norm.NFKC.String(email[:at]))
 	if err != nil {
 		return "", errors.New("has a character before the @ that an e-mail address cannot have")
 	}

@@ -67,9 +67,7 @@ func (f *FileStore) Provision(ctx caddy.Context) error {
 	if err := resolveAll([]*string{&f.Path}); err != nil {
 		return err
 	}
-	if f.Path == "" {
-		f.Path = filepath.Join(caddy.AppDataDir(), "jwt", "users.db")
-	}
+	setDefault(&f.Path, defaultStorePath())
 	path, err := filepath.Abs(f.Path)
 	if err != nil {
 		return err
@@ -88,6 +86,8 @@ func (f *FileStore) Provision(ctx caddy.Context) error {
 	}
 	return nil
 }
+
+func defaultStorePath() string { return filepath.Join(caddy.AppDataDir(), "jwt", "users.db") }
 
 // Cleanup gives the shared file back.
 func (f *FileStore) Cleanup() error {

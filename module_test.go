@@ -96,11 +96,11 @@ func TestPlaceholders(t *testing.T) {
 			secret "`+testSecret+`"
 			user_id employee email
 		}
-		respond "{http.auth.user.id}|{http.auth.user.sub}|{http.auth.user.roles}|{http.auth.user.roles.1}|{http.auth.user.org.unit.name}|{http.auth.user.org}|{http.auth.user.big}|{http.auth.user.half}|{http.auth.user.yes}|{http.auth.user.absent}|{http.auth.user.null}|{http.auth.user.https://example.com/groups}|{http.auth.user.https://example.com/groups.0}"`)
+		respond "{http.auth.user.id}|{http.auth.user.sub}|{http.auth.user.roles}|{http.auth.user.roles.1}|{http.auth.user.org.unit.name}|{http.auth.user.org}|{http.auth.user.big}|{http.auth.user.half}|{http.auth.user.yes}|{http.auth.user.absent}|{http.auth.user.null}|{http.auth.user.https://example.com/groups}|{http.auth.user.https://example.com/groups.0}|{http.auth.user.nested}"`)
 	payload := `{"sub":"alice","exp":9999999999,"employee":12345678901234567890,"roles":["a","b"],"org":{"unit":{"name":"R&D"},"id":7},
-		"big":9007199254740993,"half":0.5,"yes":true,"null":null,"https://example.com/groups":["x"]}`
+		"big":9007199254740993,"nested":{"big":12345678901234567890},"half":0.5,"yes":true,"null":null,"https://example.com/groups":["x"]}`
 	got := s.bearer("/", signRaw(t, "HS256", []byte(testSecret), `{"alg":"HS256"}`, payload))
-	want := `12345678901234567890|alice|a,b|b|R&D|{"id":7,"unit":{"name":"R&D"}}|9007199254740993|0.5|true|||x|x`
+	want := `12345678901234567890|alice|a,b|b|R&D|{"id":7,"unit":{"name":"R&D"}}|9007199254740993|0.5|true|||x|x|{"big":12345678901234567890}`
 	if got.body != want {
 		t.Errorf("got  %s\nwant %s", got.body, want)
 	}

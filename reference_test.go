@@ -345,8 +345,13 @@ func (r *reference) commands() {
 	registered.CobraFunc(parent)
 	root.AddCommand(parent)
 	r.write("## Commands")
-	for _, c := range parent.Commands() {
+	r.subcommands(parent)
+}
+
+func (r *reference) subcommands(of *cobra.Command) {
+	for _, c := range of.Commands() {
 		r.write("### `%s`\n\n%s.\n\n%s", c.CommandPath(), c.Short, strings.TrimSpace(c.Long))
 		r.write("```text\n%s\n```", strings.TrimSpace(c.UsageString()))
+		r.subcommands(c)
 	}
 }

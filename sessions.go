@@ -62,13 +62,9 @@ func openAccounts(ctx caddy.Context, config *Accounts) (*accountService, error) 
 	if err := config.resolve(); err != nil {
 		return nil, fmt.Errorf("accounts: %w", err)
 	}
-	loaded, err := ctx.LoadModule(config, "StoreRaw")
+	store, err := loadStore(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("accounts: store: %w", err)
-	}
-	store, ok := loaded.(UserStore)
-	if !ok {
-		return nil, fmt.Errorf("accounts: store: %T is no UserStore", loaded)
 	}
 	text, err := json.Marshal(config)
 	if err != nil {
@@ -85,6 +81,20 @@ func openAccounts(ctx caddy.Context, config *Accounts) (*accountService, error) 
 	service := shared.(*accountService)
 	service.store.Store(&store) // that of the newest config: the others are cleaned up with theirs
 	return service, nil
+}
+
+func loadStore(ctx caddy.Context, config *Accounts) (UserStore, error) {
+	raw := config.StoreRaw
+	loaded, err := ctx.LoadModule(config, "StoreRaw")
+	config.StoreRaw = raw // LoadModule clears it, and it tells sites apart
+	if err != nil {
+		return nil, err
+	}
+	store, ok := loaded.(UserStore)
+	if !ok {
+		return nil, fmt.Errorf("%T is no UserStore", loaded)
+	}
+	return store, nil
 }
 
 func newAccountService(ctx caddy.Context, config Accounts, identity string, store UserStore) (*accountService, error) {

@@ -25,7 +25,7 @@ import (
 
 // signToken makes a JWS in compact form (RFC 7515 §7.1) of the claims.
 func signToken(s signer, typ string, claims map[string]any) (string, error) {
-	payload, err := json.Marshal(claims, json.Deterministic(true))
+	payload, err := marshalClaims(claims)
 	if err != nil {
 		return "", err
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -75,6 +76,14 @@ type Verifier struct {
 	anyone  *Issuer
 	leeway  float64 // seconds
 	config  VerifierConfig
+
+	// lastHeader was read last: an issuer signs most tokens with one header.
+	lastHeader atomic.Pointer[readHeader]
+}
+
+type readHeader struct {
+	encoded string
+	header  joseHeader
 }
 
 // Token is what a verified token says.
@@ -125,7 +134,7 @@ func (v *Verifier) Verify(ctx context.Context, token string, now time.Time) (*To
 	if err != nil {
 		return nil, err
 	}
-	header, err := parseHeader(parts.header)
+	header, err := v.header(parts.header)
 	if err != nil {
 		return nil, err
 	}
@@ -177,7 +186,9 @@ func (t *Token) good(now time.Time) bool {
 }
 
 type compact struct {
-	signingInput, header, payload, signature []byte
+	signingInput, payload, signature []byte
+
+	header string // still encoded
 }
 
 // base64url is strict about the bits that the last character leaves over.
@@ -196,25 +207,43 @@ func splitCompact(token string) (parts compact, err error) {
 	}
 	raw := []byte(token)
 	first, last := bytes.IndexByte(raw, '.'), bytes.LastIndexByte(raw, '.')
-	parts.signingInput = raw[:last]
-	decoded := make([]byte, 0, len(raw)) // room for all three, so one allocation
+	parts.signingInput, parts.header = raw[:last], token[:first]
+	decoded := make([]byte, 0, len(raw)) // room for both, so one allocation
 	for _, part := range []struct {
 		name string
 		text []byte
 		into *[]byte
 	}{
-		{"header", raw[:first], &parts.header},
 		{"payload", raw[first+1 : last], &parts.payload},
 		{"signature", raw[last+1:], &parts.signature},
 	} {
 		begin := len(decoded)
 		decoded, err = base64url.AppendDecode(decoded, part.text)
 		if err != nil || len(decoded) == begin {
-			return parts, refuse(ReasonMalformedToken, "the %s is empty or not strict base64url", part.name)
+			return parts, notBase64(part.name)
 		}
 		*part.into = decoded[begin:len(decoded):len(decoded)]
 	}
 	return parts, nil
+}
+
+func notBase64(part string) *Error {
+	return refuse(ReasonMalformedToken, "the %s is empty or not strict base64url", part)
+}
+
+func (v *Verifier) header(encoded string) (joseHeader, error) {
+	if last := v.lastHeader.Load(); last != nil && last.encoded == encoded {
+		return last.header, nil
+	}
+	text, err := base64url.DecodeString(encoded)
+	if err != nil || len(text) == 0 {
+		return joseHeader{}, notBase64("header")
+	}
+	header, err := parseHeader(text)
+	if err == nil {
+		v.lastHeader.Store(&readHeader{strings.Clone(encoded), header})
+	}
+	return header, err
 }
 
 // joseHeader holds the header parameters that are used (RFC 7515 §4.1). A key

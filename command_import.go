@@ -1,0 +1,540 @@
+package caddyjwt
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	jsonv2 "github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+)
+
+func importCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "import <file or -> [flags]",
+		Short: "Adds users from a file, with the hashes of their passwords",
+		Long: `
+Adds users from a file, or from standard input for -, with the hashes of their
+passwords as they are: argon2id ($argon2id$v=19$…) or bcrypt ($2b$…). Whose
+e-mail address is there already is skipped, so an import can be repeated. A line
+that is wrong is reported with its number, and does not stop the others.
+
+JSON lines are objects with these members, one a line:
+
+    email          required
+    password_hash  required; empty for a user without a password
+    id             a UUID; a new one by default
+    roles          list of texts
+    profile        object of further properties
+    disabled       true or false
+    created_at     time, as in 2026-01-31T12:00:00Z; now by default
+
+CSV has them as columns, in any order, named by its first line. Roles are parted
+by blanks, and each further column is a property of the profile. A value cannot
+have a line end there. An empty one is as if it were not given.`,
+		Example: `  caddy jwt user import users.csv
+  other-database-dump | caddy jwt user import --format jsonl -`,
+		Args: takes("the name of a file, or - for standard input"),
+		RunE: operates(true, importUsers),
+	}
+	cmd.Flags().String("format", "", "csv or jsonl; by default as the file's name ends")
+	return cmd
+}
+
+// importFormat takes it from the name of the file if no flag says it.
+func (o *operator) importFormat() (string, error) {
+	format := o.flags.String("format")
+	if format == "" {
+		format = strings.TrimPrefix(filepath.Ext(o.args[0]), ".")
+	}
+	switch format {
+	case "csv", "jsonl":
+		return format, nil
+	case "ndjson":
+		return "jsonl", nil
+	}
+	return "", fmt.Errorf("%s could be anything; say what it is by --format csv or --format jsonl", quoted(o.args[0]))
+}
+
+// importCount is what became of the lines of an import.
+type importCount struct {
+	imported, skipped, refused int
+
+	out   io.Writer
+	shows bool // while it goes on
+	last  time.Time
+}
+
+func (c *importCount) String() string {
+	return fmt.Sprintf("imported %d, skipped %d, refused %d", c.imported, c.skipped, c.refused)
+}
+
+// show tells on a terminal how far it is.
+func (c *importCount) show() {
+	if c.shows && time.Since(c.last) > progressInterval {
+		c.last = time.Now()
+		fmt.Fprintf(c.out, "\r%s", c)
+	}
+}
+
+// clear makes room on the terminal's line.
+func (c *importCount) clear() {
+	if c.shows {
+		fmt.Fprintf(c.out, "\r%*s\r", len(c.String()), "")
+	}
+}
+
+// report tells of a line. What it says must hold nothing of the line's values,
+// as one may be a hash.
+func (c *importCount) report(number int, what string, err error) {
+	c.clear()
+	fmt.Fprintf(c.out, "line %d %s: %v\n", number, what, err)
+}
+
+func importUsers(o *operator) error {
+	format, err := o.importFormat()
+	if err != nil {
+		return err
+	}
+	in := o.cmd.InOrStdin()
+	if o.args[0] != "-" {
+		file, err := os.Open(o.args[0])
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		in = file
+	}
+	lines := &lineReader{in: bufio.NewReaderSize(in, maxImportLine)}
+	parse := parseJSONUser
+	if format == "csv" {
+		header, err := readCSVHeader(lines)
+		if err != nil {
+			return fmt.Errorf("the first line of the CSV: %w", err)
+		}
+		parse = header.parseUser
+	}
+	count := &importCount{out: o.cmd.ErrOrStderr(), shows: terminalOf(o.cmd.ErrOrStderr()) != nil}
+	err = o.importLines(lines, parse, count)
+	count.clear()
+	o.say("%s", count)
+	if err == nil && count.refused > 0 {
+		err = errors.New("not all lines could be imported; correct the refused ones, and import the file again")
+	}
+	return err
+}
+
+func (o *operator) importLines(lines *lineReader, parse func([]byte) (userRecord, error), count *importCount) error {
+	for {
+		line, err := lines.next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil && !errors.Is(err, errLineTooLong) {
+			return fmt.Errorf("line %d: %w", lines.number, err)
+		}
+		if err == nil && len(line) == 0 {
+			continue
+		}
+		if err == nil {
+			err = o.importLine(line, parse)
+		}
+		if failure, ok := errors.AsType[*storeFailure](err); ok {
+			return fmt.Errorf("line %d: %w; those before it are done, and are skipped when you import the file again", lines.number, failure.error)
+		}
+		switch {
+		case err == nil:
+			count.imported++
+		case errors.Is(err, ErrEmailTaken):
+			count.skipped++
+			count.report(lines.number, "skipped", err)
+		default:
+			count.refused++
+			count.report(lines.number, "refused", err)
+		}
+		count.show()
+	}
+}
+
+// storeFailure is an error that is not the line's.
+type storeFailure struct{ error }
+
+func (o *operator) importLine(line []byte, parse func([]byte) (userRecord, error)) error {
+	record, err := parse(line)
+	if err != nil {
+		return err
+	}
+	user, err := record.user(time.Now())
+	if err != nil {
+		return err
+	}
+	_, err = o.store.UserByEmail(o.ctx, user.EmailKey)
+	if err == nil {
+		return ErrEmailTaken
+	}
+	if errors.Is(err, ErrNotFound) {
+		_, err = o.store.User(o.ctx, user.ID)
+	}
+	if err == nil {
+		return errors.New("another user has this id")
+	}
+	if errors.Is(err, ErrNotFound) {
+		err = o.store.CreateUser(o.ctx, user)
+	}
+	if err == nil || errors.Is(err, ErrEmailTaken) {
+		return err
+	}
+	return &storeFailure{err}
+}
+
+// lineReader reads lines without more memory than one takes.
+type lineReader struct {
+	in     *bufio.Reader
+	number int // of the line that was read last
+}
+
+var errLineTooLong = fmt.Errorf("it is longer than %d bytes", maxImportLine)
+
+// next returns a line without its end. It is good until the next call.
+func (l *lineReader) next() ([]byte, error) {
+	l.number++
+	line, err := l.in.ReadSlice('\n')
+	if errors.Is(err, bufio.ErrBufferFull) {
+		for errors.Is(err, bufio.ErrBufferFull) {
+			_, err = l.in.ReadSlice('\n')
+		}
+		if err == nil || errors.Is(err, io.EOF) {
+			err = errLineTooLong
+		}
+		return nil, err
+	}
+	if errors.Is(err, io.EOF) && len(line) > 0 {
+		err = nil
+	}
+	if l.number == 1 {
+		line = bytes.TrimPrefix(line, []byte("\ufeff")) // spreadsheets begin with it
+	}
+	return bytes.TrimRight(line, "\r\n"), err
+}
+
+// userRecord is a user as it stands in a file, in JSON lines literally so.
+type userRecord struct {
+	ID           string         `json:"id"`
+	Email        string         `json:"email"`
+	PasswordHash *string        `json:"password_hash"`
+	Roles        []string       `json:"roles"`
+	Profile      jsontext.Value `json:"profile"`
+	Disabled     bool           `json:"disabled"`
+	CreatedAt    string         `json:"created_at"`
+}
+
+// user checks what a store does not. Errors hold none of the values.
+func (r userRecord) user(now time.Time) (user User, err error) {
+	user = User{ID: uuid.NewString(), Email: r.Email, Roles: r.Roles, Disabled: r.Disabled, CreatedAt: now, UpdatedAt: now}
+	if user.EmailKey, err = EmailKey(r.Email); err != nil {
+		return user, fmt.Errorf("email %w", err)
+	}
+	if r.PasswordHash == nil {
+		return user, errors.New("password_hash is missing; it is empty for a user without a password")
+	}
+	if user.PasswordHash = *r.PasswordHash; user.PasswordHash != "" {
+		if err := checkImportedHash(user.PasswordHash); err != nil {
+			return user, fmt.Errorf("password_hash: %w", err)
+		}
+	}
+	if r.ID != "" {
+		id, err := uuid.Parse(r.ID)
+		if user.ID = id.String(); err != nil || !strings.EqualFold(user.ID, r.ID) {
+			return user, errors.New("id is not a UUID, as in 8c5f5fd6-8a1e-4c5b-9d3e-2f1f0a7b6c5d; leave it out for a new one")
+		}
+	}
+	if r.CreatedAt != "" {
+		if user.CreatedAt, err = time.Parse(time.RFC3339, r.CreatedAt); err != nil {
+			return user, errors.New("created_at is no time, as in 2026-01-31T12:00:00Z")
+		}
+	}
+	if err := checkRoles(user.Roles); err != nil {
+		return user, fmt.Errorf("roles: %w", err)
+	}
+	user.Profile, err = r.profile()
+	return user, err
+}
+
+func (r userRecord) profile() (map[string]any, error) {
+	if kind := r.Profile.Kind(); kind == 0 || kind == 'n' {
+		return nil, nil
+	}
+	profile, err := parseClaims(r.Profile) // keeps whole numbers to the digit
+	if err != nil {
+		return nil, fmt.Errorf("profile: %w", err)
+	}
+	for name := range profile {
+		if err := checkProfileName(name); err != nil {
+			return nil, fmt.Errorf("profile: %w", err)
+		}
+	}
+	return profile, nil
+}
+
+func recordOf(user User) (userRecord, error) {
+	profile, err := json.Marshal(user.Profile)
+	return userRecord{
+		ID: user.ID, Email: user.Email, PasswordHash: &user.PasswordHash, Roles: user.Roles, Profile: profile, Disabled: user.Disabled,
+		CreatedAt: user.CreatedAt.UTC().Format(time.RFC3339Nano),
+	}, err
+}
+
+func parseJSONUser(line []byte) (record userRecord, err error) {
+	err = jsonv2.Unmarshal(line, &record, jsonv2.RejectUnknownMembers(true))
+	semantic, ok := errors.AsType[*jsonv2.SemanticError](err)
+	switch {
+	case err == nil:
+		return record, nil
+	case !ok:
+		return record, jsonError(err)
+	case errors.Is(err, jsonv2.ErrUnknownName):
+		return record, fmt.Errorf("there is no member %s; further properties go into profile", quoted(semantic.JSONPointer.LastToken()))
+	case semantic.JSONPointer == "":
+		return record, errors.New("it is no JSON object")
+	}
+	return record, fmt.Errorf("%s is of another JSON type than it must be", quoted(string(semantic.JSONPointer)))
+}
+
+// csvHeader are the names of the columns.
+type csvHeader []string
+
+func readCSVHeader(lines *lineReader) (csvHeader, error) {
+	line, err := lines.next()
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	header, err := parseCSVLine(line)
+	if err != nil {
+		return nil, err
+	}
+	for i := range header {
+		header[i] = strings.TrimSpace(header[i])
+	}
+	if !slices.Contains(header, "email") || !slices.Contains(header, "password_hash") {
+		return nil, errors.New("it must name the columns email and password_hash, parted by commas")
+	}
+	return header, csvHeader(header).check()
+}
+
+// csvColumns are those that are no property of the profile.
+var csvColumns = []string{"email", "password_hash", "id", "roles", "disabled", "created_at"}
+
+func (h csvHeader) check() error {
+	for i, name := range h {
+		if slices.Contains(h[:i], name) {
+			return fmt.Errorf("the column %s stands twice", quoted(name))
+		}
+		if slices.Contains(csvColumns, name) {
+			continue
+		}
+		if err := checkProfileName(name); err != nil {
+			return err
+		}
+		if lower := strings.ToLower(name); strings.Contains(lower, "password") || strings.Contains(lower, "hash") {
+			return fmt.Errorf("the column %s would be a property of the profile, which is shown; hashes are in the column password_hash, and JSON lines can have any property", quoted(name))
+		}
+	}
+	return nil
+}
+
+func parseCSVLine(line []byte) ([]string, error) {
+	if !utf8.Valid(line) {
+		return nil, errors.New("it is not in UTF-8")
+	}
+	values, err := csv.NewReader(bytes.NewReader(line)).Read()
+	if errors.Is(err, io.EOF) {
+		return nil, errors.New("it is empty")
+	}
+	if err != nil {
+		return nil, errors.New("its quotation marks do not match; a value with one is in quotation marks, and has it twice")
+	}
+	return values, nil
+}
+
+func (h csvHeader) parseUser(line []byte) (record userRecord, err error) {
+	values, err := parseCSVLine(line)
+	if err != nil {
+		return record, err
+	}
+	if len(values) != len(h) {
+		return record, fmt.Errorf("it has %d values, and the first line names %d columns", len(values), len(h))
+	}
+	profile := make(map[string]string)
+	for i, value := range values {
+		switch h[i] {
+		case "email":
+			record.Email = value
+		case "password_hash":
+			record.PasswordHash = &value
+		case "id":
+			record.ID = value
+		case "roles":
+			record.Roles = strings.Fields(value)
+		case "disabled":
+			if record.Disabled, err = strconv.ParseBool(cmp.Or(value, "false")); err != nil {
+				return record, errors.New("disabled must be true or false")
+			}
+		case "created_at":
+			record.CreatedAt = value
+		default:
+			if value != "" {
+				profile[h[i]] = value
+			}
+		}
+	}
+	record.Profile, err = json.Marshal(profile)
+	return record, err
+}
+
+func exportCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "export [flags]",
+		Short: "Prints all users as import takes them, with the hashes of their passwords",
+		Long: `
+Prints all users as import takes them, with the hashes of their passwords. Keep
+the output as secret as the store: passwords can be guessed from hashes.
+Sessions are not in it.`,
+		Example: `  (umask 077; caddy jwt user export > users.jsonl)`,
+		Args:    cobra.NoArgs,
+		RunE:    operates(false, exportUsers),
+	}
+	cmd.Flags().String("format", "jsonl", "csv or jsonl")
+	return cmd
+}
+
+func exportUsers(o *operator) error {
+	out := bufio.NewWriter(o.cmd.OutOrStdout())
+	var err error
+	switch format := o.flags.String("format"); format {
+	case "jsonl":
+		err = o.exportJSON(out)
+	case "csv":
+		err = o.exportCSV(out)
+	default:
+		err = fmt.Errorf("--format %q: it is csv or jsonl", format)
+	}
+	return errors.Join(err, out.Flush())
+}
+
+// records are all users as they stand in a file.
+func (o *operator) records() iter.Seq2[userRecord, error] {
+	return func(yield func(userRecord, error) bool) {
+		for users, err := range o.pages() {
+			if err != nil {
+				yield(userRecord{}, err)
+				return
+			}
+			for _, user := range users {
+				if !yield(recordOf(user)) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func (o *operator) exportJSON(out io.Writer) error {
+	for record, err := range o.records() {
+		if err != nil {
+			return err
+		}
+		line, err := jsonv2.Marshal(record)
+		if err != nil {
+			return err
+		}
+		if _, err := out.Write(append(line, '\n')); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// exportCSV goes through the users twice, since the first line must name all
+// properties that there are.
+func (o *operator) exportCSV(out io.Writer) error {
+	header, err := o.csvHeader()
+	if err != nil {
+		return fmt.Errorf("%w; use --format jsonl", err)
+	}
+	lines := csv.NewWriter(out)
+	if err := lines.Write(header); err != nil {
+		return err
+	}
+	for record, err := range o.records() {
+		if err != nil {
+			return err
+		}
+		values, err := header.values(record)
+		if err != nil {
+			return fmt.Errorf("user %s: %w; use --format jsonl", record.ID, err)
+		}
+		if err := lines.Write(values); err != nil {
+			return err
+		}
+	}
+	lines.Flush()
+	return lines.Error()
+}
+
+func (o *operator) csvHeader() (csvHeader, error) {
+	names := make(map[string]bool)
+	for users, err := range o.pages() {
+		if err != nil {
+			return nil, err
+		}
+		for _, user := range users {
+			for name := range user.Profile {
+				names[name] = true
+			}
+		}
+	}
+	header := csvHeader(slices.Concat(csvColumns, slices.Sorted(maps.Keys(names))))
+	return header, header.check()
+}
+
+// values are a line of CSV. What an import would read as something else is an
+// error.
+func (h csvHeader) values(record userRecord) ([]string, error) {
+	if err := checkRoles(record.Roles); err != nil {
+		return nil, err
+	}
+	var profile map[string]any
+	if err := json.Unmarshal(record.Profile, &profile); err != nil {
+		return nil, err
+	}
+	values := []string{record.Email, *record.PasswordHash, record.ID, strings.Join(record.Roles, " "), strconv.FormatBool(record.Disabled), record.CreatedAt}
+	for _, name := range h[len(csvColumns):] {
+		value, given := profile[name]
+		text, isText := value.(string)
+		if given && !isText || strings.ContainsAny(text, "\r\n") {
+			return nil, fmt.Errorf("the property %s is no text of one line, which CSV cannot hold", quoted(name))
+		}
+		values = append(values, text)
+		delete(profile, name)
+	}
+	if len(profile) > 0 {
+		return nil, errors.New("it got a new property while it was exported")
+	}
+	return values, nil
+}

@@ -1,0 +1,244 @@
+package caddyjwt
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/spf13/cobra"
+)
+
+func inspectCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "inspect [<token source>] [flags]",
+		Short: "Shows what is in a token, and which check it fails",
+		Long: `
+Shows the header and the claims of a token. With --config, each jwt handler of
+the config checks the token as it does for a request, fetches keys where it must,
+and says whether it accepts the token or which check fails. The exit code is 0
+if a handler does, and without --config if the token is well-formed.
+
+The token is read from a source, and never taken from the command line itself:
+
+    -           standard input, the default
+    @<file>     a file
+    env:<NAME>  an environment variable
+
+The handlers read the keys in Caddy's storage, and keep there what they fetch,
+as they do in Caddy. So run the command as the user who runs Caddy.`,
+		Example: `  caddy jwt inspect < token.txt
+  caddy jwt inspect --config /etc/caddy/Caddyfile env:TOKEN`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: runs(inspect),
+	}
+	addConfigFlags(cmd, "Config of Caddy whose jwt handlers check the token")
+	return cmd
+}
+
+func inspect(cmd *cobra.Command, args []string) error {
+	source := "-"
+	if len(args) > 0 {
+		source = args[0]
+	}
+	text, err := readSource(cmd.InOrStdin(), "inspect", source)
+	if err != nil {
+		return err
+	}
+	token := strings.TrimPrefix(strings.TrimSpace(string(text)), "Bearer ")
+	if err := describeToken(cmd.OutOrStdout(), token, time.Now()); err != nil {
+		return err
+	}
+	if flagsOf(cmd).String("config") == "" {
+		fmt.Fprintln(cmd.OutOrStdout(), "\nsignature not checked; name a config by --config <file> to have its jwt handlers check the token")
+		return nil
+	}
+	return checkToken(cmd, token)
+}
+
+// describeToken writes what can be read of a token, and returns why it is
+// malformed.
+func describeToken(w io.Writer, token string, now time.Time) error {
+	parts, err := splitCompact(token)
+	header, headerErr := base64url.DecodeString(parts.header)
+	if err == nil && headerErr != nil {
+		err = notBase64("header")
+	}
+	for _, part := range []struct {
+		name string
+		text jsontext.Value
+	}{{"header", header}, {"claims", parts.payload}} {
+		if part.text.Indent(jsontext.WithIndent("  "), jsontext.AllowDuplicateNames(true)) == nil {
+			fmt.Fprintf(w, "%s\n%s", part.name, withTimes(string(part.text), now))
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := parseHeader(header); err != nil {
+		return err
+	}
+	claims, err := parseClaims(parts.payload)
+	if err == nil {
+		err = checkNames(claims, registeredClaims)
+	}
+	if err != nil {
+		return refuse(ReasonClaims, "payload: %v", err)
+	}
+	return nil
+}
+
+// timeClaim is a line of indented claims, of which none is nested.
+var timeClaim = regexp.MustCompile(`^  "(exp|nbf|iat|auth_time)": (-?[0-9.eE+-]+),?$`)
+
+// withTimes writes behind each time what it is in words.
+func withTimes(object string, now time.Time) string {
+	var b strings.Builder
+	for line := range strings.SplitSeq(object, "\n") {
+		b.WriteString(visible(line))
+		if found := timeClaim.FindStringSubmatch(line); found != nil {
+			if date, ok := numericDate(number(found[2])); ok {
+				b.WriteString("  // " + dateText(date, now))
+			}
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
+func dateText(date float64, now time.Time) string {
+	const year10000 = 253402300800
+	if date < 0 || date >= year10000 {
+		return "beyond all years"
+	}
+	at := time.Unix(int64(date), 0)
+	if away := at.Sub(now).Round(time.Second); away > 0 {
+		return timeText(at) + ", in " + durationText(away)
+	}
+	return timeText(at) + ", " + durationText(now.Sub(at).Round(time.Second)) + " ago"
+}
+
+func durationText(d time.Duration) string {
+	const day = 24 * time.Hour
+	if d >= 2*day {
+		return fmt.Sprintf("%d days", d/day)
+	}
+	return d.String()
+}
+
+// checkToken says of each handler of the config whether it accepts the token.
+// It is an error if none does.
+func checkToken(cmd *cobra.Command, token string) error {
+	config, err := loadConfig(flagsOf(cmd))
+	if err != nil {
+		return err
+	}
+	handlers := config.handlers("jwt")
+	if len(handlers) == 0 {
+		return fmt.Errorf("%s has no jwt handler", config.file)
+	}
+	ctx, cancel, err := openContext(config.storage)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	fmt.Fprintln(cmd.OutOrStdout())
+	accepted := false
+	for _, handler := range handlers {
+		verdict, good := judge(ctx, handler.text, token)
+		accepted = accepted || good
+		fmt.Fprintf(cmd.OutOrStdout(), "jwt %s: %s\n", strings.Join(handler.places, "; "), visible(verdict))
+	}
+	if !accepted {
+		return fmt.Errorf("no jwt handler in %s accepts the token", config.file)
+	}
+	return nil
+}
+
+// judge says what a handler would do with the token.
+func judge(ctx caddy.Context, handler json.RawMessage, token string) (verdict string, accepted bool) {
+	h, err := openHandler(ctx, handler)
+	if err != nil {
+		return "cannot be asked: " + err.Error(), false
+	}
+	now := time.Now()
+	if err := h.learnRevocations(ctx, now); err != nil {
+		return "cannot be asked: " + err.Error(), false
+	}
+	verified, err := h.verifier.Verify(ctx, token, now)
+	if err != nil {
+		return refusalText(err), false
+	}
+	verdict = "accepted"
+	for _, rule := range h.Require {
+		if len(rule.placeholders) > 0 {
+			verdict += ", if the request meets: " + rule.Expression
+			continue
+		}
+		if err := rule.met(&http.Request{URL: new(url.URL)}, verified.Claims); err != nil {
+			return refusalText(err), false
+		}
+	}
+	return verdict, true
+}
+
+func refusalText(err error) string {
+	return fmt.Sprintf("refused by the check %q: %v", asRefusal(err).Reason, err)
+}
+
+// openHandler sets a handler up, unless that would make users or keys.
+func openHandler(ctx caddy.Context, config json.RawMessage) (*Handler, error) {
+	var holder struct {
+		Handler  json.RawMessage `json:"-" caddy:"namespace=http.handlers inline_key=handler"`
+		Accounts *Accounts       `json:"accounts"`
+	}
+	if err := json.Unmarshal(config, &holder); err != nil {
+		return nil, err
+	}
+	if holder.Accounts != nil {
+		if err := mustHaveRun(ctx, holder.Accounts); err != nil {
+			return nil, err
+		}
+	}
+	holder.Handler = config
+	module, err := ctx.LoadModule(&holder, "Handler")
+	if err != nil {
+		return nil, err
+	}
+	return module.(*Handler), nil
+}
+
+// mustHaveRun tells whether Caddy has run with the accounts: then their store
+// and keys are there.
+func mustHaveRun(ctx caddy.Context, site *Accounts) error {
+	if err := site.resolve(); err != nil {
+		return err
+	}
+	if err := checkStoreExists(site.StoreRaw); err != nil {
+		return err
+	}
+	if site.Secret != nil || site.SigningKey != "" {
+		return nil
+	}
+	_, err := existingKeys(ctx, ctx.Storage(), signingKeyPath(site.keyIdentity()))
+	return err
+}
+
+// learnRevocations reads what a server learns in the background.
+func (h *Handler) learnRevocations(ctx context.Context, now time.Time) error {
+	if h.service == nil {
+		return nil
+	}
+	revoked, err := h.service.users().Revocations(ctx, time.Time{}, now)
+	for _, revocation := range revoked {
+		h.service.revoked.add(revocation.SessionID, revocation.Until)
+	}
+	return err
+}

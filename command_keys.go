@@ -1,0 +1,149 @@
+package caddyjwt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"text/tabwriter"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+	"github.com/spf13/cobra"
+)
+
+func keysCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "keys",
+		Short: "Works with the keys that sign the tokens of a site's accounts",
+		Long: `
+Works with the keys that sign the tokens of a site's accounts. They are in the
+storage of Caddy that the config names, by default in the data directory of the
+user who runs Caddy, and nobody else can read them. So run the command as that
+user, as in: sudo -u caddy -H caddy jwt keys list --config /etc/caddy/Caddyfile`,
+		Example: `  caddy jwt keys list
+  caddy jwt keys rotate --config /etc/caddy/Caddyfile`,
+	}
+	addConfigFlags(cmd, "Config of Caddy whose accounts are meant; by default the Caddyfile in this folder")
+	cmd.AddCommand(listKeysCommand(), rotateKeysCommand())
+	return cmd
+}
+
+func listKeysCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "list [flags]",
+		Short: "Lists the signing keys",
+		Long: `
+Lists the signing keys: the one that signs, and those that verify the tokens
+that they signed before.`,
+		Example: `  caddy jwt keys list --config /etc/caddy/Caddyfile`,
+		Args:    cobra.NoArgs,
+		RunE:    runs(listKeys),
+	}
+}
+
+func rotateKeysCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "rotate [flags]",
+		Short: "Lets a new key sign",
+		Long: `
+Makes a new signing key for the accounts in the config. Servers that run sign
+with it within 15 seconds. The key before it verifies until the last token that
+it signed has expired, so nobody is logged out.`,
+		Example: `  caddy jwt keys rotate --config /etc/caddy/Caddyfile`,
+		Args:    cobra.NoArgs,
+		RunE:    runs(rotateKeys),
+	}
+}
+
+// keyPlace is where the signing keys of accounts are stored.
+type keyPlace struct {
+	issuer, path string
+}
+
+// keyPlaces are those of the accounts in a config that have such keys.
+func keyPlaces(config *siteConfig) ([]keyPlace, error) {
+	sites, err := config.accounts()
+	if err != nil {
+		return nil, err
+	}
+	var places []keyPlace
+	seen := make(map[string]bool)
+	for _, site := range sites {
+		path := signingKeyPath(site.keyIdentity())
+		if site.Secret == nil && site.SigningKey == "" && !seen[path] {
+			seen[path] = true
+			places = append(places, keyPlace{site.Issuer, path})
+		}
+	}
+	if len(places) == 0 {
+		return nil, fmt.Errorf("the accounts in %s sign with the `secret` or `signing_key` that stands there, so no key is stored; change it there and reload the config", config.file)
+	}
+	return places, nil
+}
+
+// withKeys calls a function with each place of keys, and the storage that they
+// are in.
+func withKeys(cmd *cobra.Command, do func(context.Context, certmagic.Storage, keyPlace) error) error {
+	config, err := loadConfig(flagsOf(cmd))
+	if err != nil {
+		return err
+	}
+	places, err := keyPlaces(config)
+	if err != nil {
+		return err
+	}
+	ctx, cancel, err := openContext(config.storage)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	var errs []error
+	for _, place := range places {
+		if err := do(ctx, ctx.Storage(), place); err != nil {
+			errs = append(errs, fmt.Errorf("issuer %s, %v: %w", place.issuer, ctx.Storage(), err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func listKeys(cmd *cobra.Command, _ []string) error {
+	now := time.Now()
+	table := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "ISSUER\tKID\tCREATED\tSTATE")
+	err := withKeys(cmd, func(ctx context.Context, storage certmagic.Storage, place keyPlace) error {
+		stored, err := existingKeys(ctx, storage, place.path)
+		for i, key := range stored.Keys {
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", place.issuer, jwkID(key.JWK), timeText(key.CreatedAt), keyState(i, key, now))
+		}
+		return err
+	})
+	return errors.Join(table.Flush(), err)
+}
+
+func existingKeys(ctx context.Context, storage certmagic.Storage, path string) (storedKeys, error) {
+	stored, err := loadStoredKeys(ctx, storage, path)
+	if err == nil && len(stored.Keys) == 0 {
+		err = errors.New("there is no key yet: Caddy makes it when it first runs with this config")
+	}
+	return stored, err
+}
+
+func keyState(i int, key storedKey, now time.Time) string {
+	switch {
+	case i == 0:
+		return "signs"
+	case key.VerifyUntil.After(now):
+		return "verifies until " + timeText(key.VerifyUntil)
+	}
+	return "no longer used"
+}
+
+func rotateKeys(cmd *cobra.Command, _ []string) error {
+	return withKeys(cmd, func(ctx context.Context, storage certmagic.Storage, place keyPlace) error {
+		old, fresh, err := rotateStoredKeys(ctx, storage, place.path, time.Now())
+		if err == nil {
+			fmt.Fprintf(cmd.OutOrStdout(), "issuer %s: %s signs from now on, and %s verifies what it signed\n", place.issuer, fresh, old)
+		}
+		return err
+	})
+}

@@ -1,0 +1,782 @@
+package caddyjwt
+
+import (
+	"bytes"
+	stdjson "encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+	"golang.org/x/crypto/bcrypt"
+)
+
+// commandLine is where the commands of a test are run: with a user store, or a
+// config.
+type commandLine struct {
+	testing.TB
+	where []string
+}
+
+// run runs `caddy jwt …` with a standard input.
+func (c *commandLine) run(stdin string, args ...string) (stdout, stderr string, err error) {
+	c.Helper()
+	registered, root := caddycmd.Commands()["jwt"], &cobra.Command{Use: "caddy", SilenceUsage: true, SilenceErrors: true}
+	parent := &cobra.Command{Use: registered.Name}
+	registered.CobraFunc(parent)
+	root.AddCommand(parent)
+	var out, errOut bytes.Buffer
+	root.SetIn(strings.NewReader(stdin))
+	root.SetOut(&out)
+	root.SetErr(&errOut)
+	root.SetArgs(append(append([]string{"jwt"}, args...), c.where...))
+	err = root.Execute()
+	return out.String(), errOut.String(), err
+}
+
+// must is what a command that succeeds writes.
+func (c *commandLine) must(stdin string, args ...string) string {
+	c.Helper()
+	stdout, stderr, err := c.run(stdin, args...)
+	if err != nil {
+		c.Fatalf("%q: %v\n%s", args, err, stderr)
+	}
+	return stdout
+}
+
+// refuses runs a command that must fail, with this in its error.
+func (c *commandLine) refuses(stdin, want string, args ...string) {
+	c.Helper()
+	stdout, stderr, err := c.run(stdin, args...)
+	if err == nil || !strings.Contains(err.Error(), want) {
+		c.Errorf("%q: the error is %v, expected %q; output %q, %q", args, err, want, stdout, stderr)
+	}
+	for _, text := range []string{stdout, stderr, fmt.Sprint(err)} {
+		if secret := strings.TrimSpace(stdin); secret != "" && strings.Contains(text, secret) {
+			c.Errorf("%q shows its input: %q", args, text)
+		}
+	}
+}
+
+// has checks that an output has each of the texts.
+func has(t testing.TB, output string, wanted ...string) {
+	t.Helper()
+	for _, want := range wanted {
+		if !strings.Contains(output, want) {
+			t.Errorf("it has no %q:\n%s", want, output)
+		}
+	}
+}
+
+func hasNot(t testing.TB, output string, unwanted ...string) {
+	t.Helper()
+	for _, text := range unwanted {
+		if strings.Contains(output, text) {
+			t.Errorf("it has %q:\n%s", text, output)
+		}
+	}
+}
+
+func newUserStore(t testing.TB) (c *commandLine, path string) {
+	t.Helper()
+	path = filepath.Join(tempDir(t), "users.db")
+	return &commandLine{t, []string{"--store", path}}, path
+}
+
+// withUsers does something with the store of a path, as a server would.
+func withUsers(t testing.TB, path string, do func(UserStore)) {
+	t.Helper()
+	ctx, cancel, err := openContext(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cancel()
+	store := &FileStore{Path: path}
+	if err := store.Provision(ctx); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := store.Cleanup(); err != nil {
+			t.Error(err)
+		}
+	}()
+	do(store)
+}
+
+// logIn begins a session of a user, as a server would.
+func logIn(t testing.TB, path, userID string) (sessionID string) {
+	t.Helper()
+	now, session := time.Now(), uuid.NewString()
+	withUsers(t, path, func(store UserStore) {
+		err := store.CreateSession(t.Context(), Session{
+			ID: session, UserID: userID, FamilyHash: session, CreatedAt: now, UsedAt: now, ExpiresAt: now.Add(time.Hour),
+			LastTokenUntil: now.Add(time.Hour), Client: "Mozilla/5.0 \x1b[31m", Address: "192.0.2.1",
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+	return session
+}
+
+func revoked(t testing.TB, path, sessionID string) (is bool) {
+	t.Helper()
+	withUsers(t, path, func(store UserStore) {
+		revocations, err := store.Revocations(t.Context(), time.Time{}, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, revocation := range revocations {
+			is = is || revocation.SessionID == sessionID
+		}
+	})
+	return is
+}
+
+func hashOf(t testing.TB, path, email string) (hash string) {
+	t.Helper()
+	withUsers(t, path, func(store UserStore) {
+		user, err := store.UserByEmail(t.Context(), email)
+		if err != nil {
+			t.Fatal(err)
+		}
+		hash = user.PasswordHash
+	})
+	return hash
+}
+
+func TestUserCommands(t *testing.T) {
+	c, path := newUserStore(t)
+	id := strings.TrimSpace(c.must(goodPassword+"\n", "user", "add", "--role", "admin", "--role", "editor", "--profile", "name=Alice <A>", "Alice@Example.com"))
+	if _, err := uuid.Parse(id); err != nil {
+		t.Errorf("the ID is %q", id)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the store: %v, %v", info, err)
+	}
+	if right, err := checkPassword(t.Context(), 1, hashOf(t, path, "alice@example.com"), goodPassword); err != nil || !right {
+		t.Errorf("the password is not the one that was given: %v", err)
+	}
+	c.must("", "user", "add", "--no-password", "bob@example.com")
+
+	t.Run("list", func(t *testing.T) {
+		table := c.must("", "user", "list")
+		has(t, table, "ID ", "E-MAIL", "ROLES", "STATE", "CREATED", id, "Alice@Example.com", "admin editor", "active", "bob@example.com", "no password")
+		lines := strings.Split(strings.TrimSpace(c.must("", "user", "list", "--json")), "\n")
+		if len(lines) != 2 {
+			t.Fatalf("%d lines for two users: %q", len(lines), lines)
+		}
+		var user map[string]any
+		if err := stdjson.Unmarshal([]byte(lines[0]), &user); err != nil || user["id"] != id || user["email"] != "Alice@Example.com" || user["disabled"] != false {
+			t.Errorf("the first line is %s, %v", lines[0], err)
+		}
+		has(t, lines[0], `"roles":["admin","editor"]`, `"profile":{"name":"Alice <A>"}`, `"has_password":true`)
+		hasNot(t, table+lines[0]+lines[1], "argon2id", "hash", goodPassword)
+	})
+	t.Run("show, disable, enable", func(t *testing.T) {
+		session := logIn(t, path, id)
+		shown := c.must("", "user", "show", "alice@example.com")
+		has(t, shown, id, "admin editor", `{"name":"Alice \u003cA\u003e"}`, session, "192.0.2.1", `Mozilla/5.0 \u001b[31m`)
+		hasNot(t, shown+c.must("", "user", "show", "--json", id), "argon2id", "\x1b")
+		has(t, c.must("", "user", "show", "--json", id), `"sessions":[{`, session)
+
+		has(t, c.must("", "user", "disable", "alice@example.com"), "Alice@Example.com is disabled, sessions ended: 1")
+		has(t, c.must("", "user", "show", id), "disabled")
+		if !revoked(t, path, session) {
+			t.Error("the session of a disabled user is not revoked")
+		}
+		has(t, c.must("", "user", "enable", id), "is enabled")
+		hasNot(t, c.must("", "user", "show", id), "disabled", session)
+	})
+	t.Run("roles", func(t *testing.T) {
+		for _, step := range []struct{ want, args string }{
+			{"admin\neditor\n", ""},
+			{"admin\nauthor\n", "--add author --add admin --remove editor"},
+			{"x\ny\n", "--set x,y,x"},
+			{"", "--set="},
+		} {
+			if got := c.must("", append([]string{"user", "roles", id}, strings.Fields(step.args)...)...); got != step.want {
+				t.Errorf("%s: the roles are %q, expected %q", step.args, got, step.want)
+			}
+		}
+		c.refuses("", "a role is one word", "user", "roles", id, "--add", "a b")
+		c.refuses("", "none of the others can be", "user", "roles", id, "--add", "a", "--set", "b")
+	})
+	t.Run("passwd", func(t *testing.T) {
+		session, before := logIn(t, path, id), hashOf(t, path, "alice@example.com")
+		has(t, c.must("another good password\r\nand more\n", "user", "passwd", id), "is set, sessions ended: 1")
+		if right, err := checkPassword(t.Context(), 1, hashOf(t, path, "alice@example.com"), "another good password"); err != nil || !right {
+			t.Errorf("the password is not the first line: %v", err)
+		}
+		if !revoked(t, path, session) {
+			t.Error("the session is not revoked when the password is set")
+		}
+		c.refuses("short\n", "the password must have at least 8 characters", "user", "passwd", id)
+		if hashOf(t, path, "alice@example.com") == before {
+			t.Error("the hash is the old one")
+		}
+	})
+	t.Run("delete", func(t *testing.T) {
+		session := logIn(t, path, id)
+		c.refuses("", "say so by --yes", "user", "delete", id)
+		has(t, c.must("", "user", "delete", "--yes", id), "Alice@Example.com is removed")
+		if !revoked(t, path, session) {
+			t.Error("the session of a deleted user is not revoked")
+		}
+		c.refuses("", "there is no user", "user", "show", id)
+	})
+	if leftovers, err := filepath.Glob(path + "-*"); err != nil || leftovers != nil {
+		t.Errorf("files are left behind: %v, %v", leftovers, err)
+	}
+}
+
+func TestUserCommandsRefuse(t *testing.T) {
+	c, path := newUserStore(t)
+	for _, args := range [][]string{
+		{"list"}, {"export"}, {"show", "a@example.com"}, {"disable", "a@example.com"}, {"enable", "a@example.com"}, {"delete", "--yes", "a@example.com"},
+		{"passwd", "a@example.com"}, {"roles", "a@example.com"}, {"reset-link", "--base", "https://example.com", "a@example.com"},
+	} {
+		c.refuses("", "there is no user store at "+path+"; name another by --store <path> or --config <file>", append([]string{"user"}, args...)...)
+	}
+	if _, err := os.Stat(path); err == nil {
+		t.Error("a command that only reads made the store")
+	}
+	_, stderr, err := c.run(goodPassword, "user", "add", "alice@example.com")
+	if err != nil || !strings.Contains(stderr, path+", so it is made") {
+		t.Errorf("the first user: %v, %q", err, stderr)
+	}
+	for _, refused := range []struct {
+		stdin, want string
+		args        []string
+	}{
+		{"", "another user has this e-mail address", []string{"add", "ALICE@example.com"}},
+		{"", "must look like name@example.com", []string{"add", "alice"}},
+		{"", "must look like name@example.com", []string{"add", "Alice <alice@example.com>"}},
+		{"", "takes an e-mail address, and 0 arguments are given", []string{"add"}},
+		{"", "takes an e-mail address, and 2 arguments are given", []string{"add", "bob@example.com", goodPassword}},
+		{"", "no password is on the first line of standard input", []string{"add", "bob@example.com"}},
+		{"seven77\n", "the password must have at least 8 characters", []string{"add", "bob@example.com"}},
+		{"password123\n", "one of the most common ones", []string{"add", "bob@example.com"}},
+		{strings.Repeat("x", 1025), "longer than 1024 bytes", []string{"add", "bob@example.com"}},
+		{strings.Repeat("x", 100_000), "longer than 1024 bytes", []string{"add", "bob@example.com"}},
+		{goodPassword, "a role is one word", []string{"add", "--role", "admin,editor", "bob@example.com"}},
+		{goodPassword, "a role is one word", []string{"add", "--role", "site admin", "bob@example.com"}},
+		{goodPassword, `"roles" cannot be the name of a further property`, []string{"add", "--profile", "roles=admin", "bob@example.com"}},
+		{goodPassword, "it is a name and a text", []string{"add", "--profile", "Bob", "bob@example.com"}},
+		{"", "there is no user \"bob@example.com\"", []string{"show", "bob@example.com"}},
+		{"", "there is no user \"bob\"", []string{"show", "bob"}},
+		{"", "must look like name@example.com", []string{"show", "b ob@example.com"}},
+		{"", "there is no user", []string{"disable", "bob@example.com"}},
+		{"", "there is no user", []string{"enable", "bob@example.com"}},
+		{"", "there is no user", []string{"delete", "--yes", "bob@example.com"}},
+		{goodPassword, "there is no user", []string{"passwd", "bob@example.com"}},
+		{"", "there is no user", []string{"roles", "bob@example.com", "--add", "admin"}},
+		{"", "--store and --config are both given", []string{"list", "--config", "Caddyfile"}},
+		{"", `--format "xml": it is csv or jsonl`, []string{"export", "--format", "xml"}},
+	} {
+		c.refuses(refused.stdin, refused.want, append([]string{"user"}, refused.args...)...)
+	}
+	if users := strings.Count(c.must("", "user", "list", "--json"), "\n"); users != 1 {
+		t.Errorf("there are %d users after refused commands", users)
+	}
+
+	damaged := filepath.Join(tempDir(t), "users.db")
+	if err := os.WriteFile(damaged, []byte(strings.Repeat("no database ", 1000)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	(&commandLine{t, []string{"--store", damaged}}).refuses("", "the file is damaged; restore a backup", "user", "list")
+}
+
+func TestUserListPages(t *testing.T) {
+	c, path := newUserStore(t)
+	const users = 2*usersPerPage + 1
+	withUsers(t, path, func(store UserStore) {
+		for i := range users {
+			email := fmt.Sprintf("user%d@example.com", i)
+			if err := store.CreateUser(t.Context(), User{ID: uuid.NewString(), Email: email, EmailKey: email}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	seen := make(map[string]bool)
+	for line := range strings.Lines(c.must("", "user", "list", "--json")) {
+		seen[line] = true
+	}
+	if lines := strings.Count(c.must("", "user", "list"), "\n"); len(seen) != users || lines != users+1 {
+		t.Errorf("%d users are listed as JSON, %d lines as a table, expected %d", len(seen), lines, users)
+	}
+}
+
+func TestUserImport(t *testing.T) {
+	argon2idHash := weakArgon2id(goodPassword)
+	bcryptBytes, err := bcrypt.GenerateFromPassword([]byte(goodPassword), bcrypt.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bcryptHash, id := string(bcryptBytes), uuid.NewString()
+	formats := map[string]string{
+		"users.csv": "\ufeffemail,id, roles,password_hash,disabled,created_at,name\r\n" +
+			"alice@example.com," + id + ",admin  editor,\"" + argon2idHash + "\",,2020-02-03T04:05:06Z,\"Alice, A.\"\r\n" +
+			"bob@example.com,,," + bcryptHash + ",true,,\r\n" +
+			"\r\n" +
+			"carol@example.com,,,,,,\r\n" +
+			"dave@example.com,,,plain text password,,,\r\n" +
+			"ALICE@example.com,,," + bcryptHash + ",,,\r\n" +
+			"erin@example.com," + bcryptHash + ",,,,,\r\n" +
+			"frank@example.com,,,," + bcryptHash + ",,\r\n" +
+			"grace@example.com,,,,," + bcryptHash + ",\r\n" +
+			"heidi@example.com,,," + bcryptHash + "\r\n" +
+			"ivan,,," + bcryptHash + ",,,\r\n" +
+			"judy@example.com," + strings.ToUpper(id) + ",," + bcryptHash + ",,,\r\n" +
+			"kim@example.com,,,\"" + bcryptHash + ",,,\r\n" +
+			strings.Repeat("x", 2*maxImportLine) + "\r\n" +
+			"last@example.com,,," + bcryptHash + ",,,",
+		"users.jsonl": `{"email":"alice@example.com","id":"` + id + `","roles":["admin","editor"],"password_hash":"` + argon2idHash +
+			`","created_at":"2020-02-03T04:05:06Z","profile":{"name":"Alice, A."}}` + "\n" +
+			`{"email":"bob@example.com","password_hash":"` + bcryptHash + `","disabled":true}` + "\n" +
+			"\n" +
+			`{"email":"carol@example.com","password_hash":""}` + "\n" +
+			`{"email":"dave@example.com","password_hash":"plain text password"}` + "\n" +
+			`{"email":"ALICE@example.com","password_hash":"` + bcryptHash + `"}` + "\n" +
+			`{"email":"erin@example.com","password_hash":"","id":"` + bcryptHash + `"}` + "\n" +
+			`{"email":"frank@example.com","password_hash":"","disabled":"` + bcryptHash + `"}` + "\n" +
+			`{"email":"grace@example.com","password_hash":"","created_at":"` + bcryptHash + `"}` + "\n" +
+			`{"email":"heidi@example.com"}` + "\n" +
+			`{"email":"ivan","password_hash":"` + bcryptHash + `"}` + "\n" +
+			`{"email":"judy@example.com","id":"` + strings.ToUpper(id) + `","password_hash":"` + bcryptHash + `"}` + "\n" +
+			`{"email":"kim@example.com","password_hash":"` + bcryptHash + `"` + "\n" +
+			strings.Repeat("x", 2*maxImportLine) + "\n" +
+			`{"email":"last@example.com","password_hash":"` + bcryptHash + `"}`,
+	}
+	for name, text := range formats {
+		t.Run(name, func(t *testing.T) {
+			c, path := newUserStore(t)
+			file := filepath.Join(tempDir(t), name)
+			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			stdout, stderr, err := c.run("", "user", "import", file)
+			has(t, stdout, "imported 4, skipped 1, refused 9\n")
+			if err == nil || !strings.Contains(err.Error(), "not all lines could be imported") {
+				t.Errorf("the error is %v", err)
+			}
+			first := 0 // the number of the line of Alice
+			if name == "users.csv" {
+				first = 1
+			}
+			for offset, want := range map[int]string{
+				5: "refused: password_hash: the hash is neither argon2id", 6: "skipped: another user has this e-mail address",
+				7: "refused: id is not a UUID", 8: "refused: ", 9: "refused: created_at is no time", 10: "refused: ", 11: "refused: email must look like",
+				12: "refused: another user has this id", 13: "refused: ", 14: "refused: it is longer than 65536 bytes",
+			} {
+				has(t, stderr, fmt.Sprintf("line %d %s", first+offset, want))
+			}
+			hasNot(t, stdout+stderr+err.Error(), bcryptHash, argon2idHash, "plain text password", bcryptHash[10:])
+
+			has(t, c.must("", "user", "show", "--json", id), "alice@example.com", `"roles":["admin","editor"]`, `"profile":{"name":"Alice, A."}`,
+				`"created_at":"2020-02-03T04:05:06Z"`, `"disabled":false`)
+			has(t, c.must("", "user", "show", "--json", "bob@example.com"), `"disabled":true`, `"roles":[]`)
+			has(t, c.must("", "user", "show", "carol@example.com"), "no password")
+			for _, email := range []string{"alice@example.com", "bob@example.com", "last@example.com"} {
+				if right, err := checkPassword(t.Context(), 1, hashOf(t, path, email), goodPassword); err != nil || !right {
+					t.Errorf("%s cannot log in by the hash that was imported: %v", email, err)
+				}
+			}
+			again, _, _ := c.run("", "user", "import", file)
+			has(t, again, "imported 0, skipped 5, refused 9\n")
+		})
+	}
+}
+
+func TestUserImportRefuses(t *testing.T) {
+	c, _ := newUserStore(t)
+	dir := tempDir(t)
+	for _, refused := range []struct{ name, text, want string }{
+		{"users.txt", "", "say what it is by --format csv or --format jsonl"},
+		{"users.csv", "", "the first line of the CSV: it is empty"},
+		{"users.csv", "email;password_hash\n", "it must name the columns email and password_hash, parted by commas"},
+		{"users.csv", "email,password\n", "it must name the columns email and password_hash"},
+		{"users.csv", "email,password_hash,email\n", `the column "email" stands twice`},
+		{"users.csv", "email,password_hash,password\n", `"password" cannot be the name of a further property`},
+		{"users.csv", "email,password_hash,OldPassword\n", `the column "OldPassword" would be a property of the profile, which is shown`},
+		{"users.csv", "email,password_hash,profile\n", ""},
+		{"users.csv", "email,password_hash,\n", `"" cannot be the name of a further property`},
+		{"users.csv", "email,password_hash,stra\xdfe\n", "it is not in UTF-8"},
+		{"users.csv", "email,\"password_hash\n", "its quotation marks do not match"},
+	} {
+		file := filepath.Join(dir, refused.name)
+		if err := os.WriteFile(file, []byte(refused.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if refused.want == "" {
+			c.must("", "user", "import", file)
+			continue
+		}
+		c.refuses("", refused.want, "user", "import", file)
+	}
+	c.refuses("", "no such file", "user", "import", filepath.Join(dir, "none.csv"))
+	for line, want := range map[string]string{
+		`[]`:                             `it is no JSON object`,
+		`{"email":1,"password_hash":""}`: `"/email" is of another JSON type`,
+		`{"email":"a@example.com","email":"b@example.com"}`:                                                  `a name that stands twice`,
+		`{"email":"a@example.com","password":"x"}`:                                                           `there is no member "password"; further properties go into profile`,
+		`{"Email":"a@example.com","password_hash":""}`:                                                       `there is no member "Email"`,
+		`{"password_hash":""}`:                                                                               `email must look like`,
+		`{"email":"a@example.com","password_hash":null}`:                                                     `password_hash is missing`,
+		`{"email":"a@example.com","password_hash":"","roles":"admin"}`:                                       `"/roles" is of another JSON type`,
+		`{"email":"a@example.com","password_hash":"","roles":[1]}`:                                           `"/roles/0" is of another JSON type`,
+		`{"email":"a@example.com","password_hash":"","roles":["a b"]}`:                                       `a role is one word`,
+		`{"email":"a@example.com","password_hash":"","profile":[]}`:                                          `profile: not a JSON object`,
+		`{"email":"a@example.com","password_hash":"","profile":{"id":"x"}}`:                                  `"id" cannot be the name`,
+		`{"email":"a@example.com","password_hash":"","profile":{"a":1,"a":2}}`:                               `a name that stands twice`,
+		`{"email":"a@example.com","password_hash":"$2b$20$` + "x" + `"}`:                                     `the bcrypt hash is damaged`,
+		`{"email":"a@example.com","password_hash":"$argon2id$v=19$m=9999999,t=1,p=1$c2FsdHNhbHRzYWx0$a2V5"}`: `parameters beyond`,
+	} {
+		stdout, stderr, err := c.run(line+"\n", "user", "import", "--format", "jsonl", "-")
+		if err == nil || !strings.Contains(stderr, "line 1 refused: ") || !strings.Contains(stderr, want) || stdout != "imported 0, skipped 0, refused 1\n" {
+			t.Errorf("%s: %q, expected %q; output %q, error %v", line, stderr, want, stdout, err)
+		}
+	}
+}
+
+func TestUserExport(t *testing.T) {
+	c, _ := newUserStore(t)
+	c.must(goodPassword, "user", "add", "--role", "admin", "--role", "editor", "--profile", `name=Alice "A", B.`, "--profile", "hue= red", "Alice@example.com")
+	c.must("", "user", "add", "--no-password", "--disabled", "bob@example.com")
+	for _, format := range []string{"csv", "jsonl"} {
+		exported := c.must("", "user", "export", "--format", format)
+		has(t, exported, "$argon2id$v=19$")
+		other, path := newUserStore(t)
+		has(t, other.must(exported, "user", "import", "--format", format, "-"), "imported 2, skipped 0, refused 0\n")
+		if again := other.must("", "user", "export", "--format", format); again != exported {
+			t.Errorf("%s: exported, imported and exported it is\n%s\nand was\n%s", format, again, exported)
+		}
+		if right, err := checkPassword(t.Context(), 1, hashOf(t, path, "alice@example.com"), goodPassword); err != nil || !right {
+			t.Errorf("%s: the password is lost: %v", format, err)
+		}
+	}
+	// What CSV cannot hold, JSON lines can.
+	line := `{"id":"` + uuid.NewString() + `","email":"carol@example.com","password_hash":"","roles":[],"profile":%s,"disabled":false,"created_at":"2026-01-02T03:04:05.006Z"}` + "\n"
+	for profile, want := range map[string]string{
+		`{"age":12}`:         `the property "age" is no text of one line`,
+		`{"text":"a\nb"}`:    `the property "text" is no text of one line`,
+		`{"disabled":"no"}`:  `the column "disabled" stands twice`,
+		`{"hash tag":"no"}`:  `the column "hash tag" would be a property`,
+		`{"list":["a","b"]}`: `the property "list" is no text of one line`,
+	} {
+		other, _ := newUserStore(t)
+		text := fmt.Sprintf(line, profile)
+		other.must(text, "user", "import", "--format", "jsonl", "-")
+		if got := other.must("", "user", "export"); got != text {
+			t.Errorf("imported was\n%s\nexported is\n%s", text, got)
+		}
+		other.refuses("", want, "user", "export", "--format", "csv")
+	}
+}
+
+func TestUserResetLink(t *testing.T) {
+	c, path := newUserStore(t)
+	c.must("", "user", "add", "--no-password", "alice@example.com")
+	for want, args := range map[string]string{
+		"https://example.com/auth/reset":       "--base https://example.com",
+		"http://localhost:8080/app/auth/reset": "--base http://localhost:8080/app/ --lifetime 2d",
+		"https://example.com/users/reset":      "--base https://example.com/ --prefix /users",
+	} {
+		link, err := url.Parse(strings.TrimSpace(c.must("", append([]string{"user", "reset-link", "alice@example.com"}, strings.Fields(args)...)...)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		token := link.Query().Get("token")
+		if link.RawQuery = ""; link.String() != want || len(token) < 43 {
+			t.Errorf("%s: the link is to %s with a token of %d characters, expected %s", args, link, len(token), want)
+		}
+		withUsers(t, path, func(store UserStore) {
+			if taken, err := store.TakeOneTimeToken(t.Context(), hashToken(token), purposeReset, time.Now().Add(59*time.Minute)); err != nil {
+				t.Errorf("%s: the token is not good: %v, %v", args, taken, err)
+			}
+		})
+	}
+	for want, args := range map[string]string{
+		"--base":                 "",
+		"it is where people":     "--base example.com",
+		"--base \"https://a?b\"": "--base https://a?b",
+		"--lifetime \"0\"":       "--base https://example.com --lifetime 0",
+		"--lifetime \"soon\"":    "--base https://example.com --lifetime soon",
+		"--prefix: \"auth\"":     "--base https://example.com --prefix auth",
+	} {
+		c.refuses("", want, append([]string{"user", "reset-link", "alice@example.com"}, strings.Fields(args)...)...)
+	}
+	c.refuses("", "there is no user", "user", "reset-link", "--base", "https://example.com", "bob@example.com")
+	c.must("", "user", "disable", "alice@example.com")
+	c.refuses("", "is disabled", "user", "reset-link", "--base", "https://example.com", "alice@example.com")
+}
+
+// withCaddyfile writes a config, and returns what it is run with.
+func withCaddyfile(t testing.TB, text string) *commandLine {
+	t.Helper()
+	file := filepath.Join(tempDir(t), "Caddyfile")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return &commandLine{t, []string{"--config", file}}
+}
+
+func TestUserCommandsWithConfig(t *testing.T) {
+	dir := tempDir(t)
+	site := func(address, store, options string) string {
+		return address + " {\n jwt {\n accounts " + options + "\n store file " + filepath.Join(dir, store) + "\n }\n }\n}\n"
+	}
+	c := withCaddyfile(t, site(":1", "users.db", "/users {\n password_min_length 12"))
+	c.refuses("eleven 7890", "the password must have at least 12 characters", "user", "add", "alice@example.com")
+	c.must("twelve 789012", "user", "add", "alice@example.com")
+	has(t, c.must("", "user", "reset-link", "--base", "https://example.com", "alice@example.com"), "https://example.com/users/reset?token=")
+	has(t, c.must("", "user", "reset-link", "--base", "https://example.com", "--prefix", "/a", "alice@example.com"), "https://example.com/a/reset?token=")
+	(&commandLine{t, []string{"--store", filepath.Join(dir, "users.db")}}).must("", "user", "show", "alice@example.com")
+
+	same := withCaddyfile(t, site(":1", "users.db", "{")+site(":2", "users.db", "/users {\n password_min_length 20"))
+	same.must("", "user", "show", "alice@example.com")
+	same.refuses("twelve 789012", "at least 20 characters", "user", "passwd", "alice@example.com")
+	same.refuses("", "choose one by --prefix", "user", "reset-link", "--base", "https://example.com", "alice@example.com")
+
+	withCaddyfile(t, site(":1", "users.db", "{")+site(":2", "others.db", "{")).refuses("", "choose one by --store", "user", "list")
+	withCaddyfile(t, site(":1", "none.db", "{")).refuses("", "there is no user store at "+filepath.Join(dir, "none.db"), "user", "list")
+	withCaddyfile(t, ":1 {\n jwt {\n secret "+strings.Repeat("s", 32)+"\n }\n}").refuses("", "has no accounts", "user", "list")
+	withCaddyfile(t, ":1 {\n jwt {\n accounts {\n nonsense\n }\n }\n}").refuses("", `accounts has no option "nonsense"`, "user", "list")
+	(&commandLine{t, []string{"--config", filepath.Join(dir, "Caddyfile.none")}}).refuses("", "no such file", "user", "list")
+}
+
+func TestUserCommandsDefaultStore(t *testing.T) {
+	data := tempDir(t)
+	t.Setenv("XDG_DATA_HOME", data)
+	c := &commandLine{t, nil}
+	c.refuses("", "there is no user store at "+filepath.Join(data, "caddy", "jwt", "users.db"), "user", "list")
+	c.must(goodPassword, "user", "add", "alice@example.com")
+	withCaddyfile(t, ":1 {\n jwt {\n accounts\n }\n}").must("", "user", "show", "alice@example.com")
+}
+
+// TestUserCommandsWhileCaddyRuns uses the same store as a server.
+func TestUserCommandsWhileCaddyRuns(t *testing.T) {
+	store := filepath.Join(tempDir(t), "users.db")
+	s := serve(t, accountsBody(store, ""))
+	c := &commandLine{t, []string{"--store", store}}
+	c.must(goodPassword, "user", "add", "--role", "admin", "alice@example.com")
+	given := s.loggedIn("alice@example.com")
+	s.mustAnswer(200, s.bearer("/todos/", given.Token), "a user of the command")
+	c.must("", "user", "disable", "alice@example.com")
+	disabled := time.Now()
+	eventually(t, "the token of a disabled user is refused", func() bool { return s.bearer("/todos/", given.Token).status == 401 })
+	if took := time.Since(disabled); took > time.Second {
+		t.Errorf("it took %s until the token was refused", took)
+	}
+	c.must("", "user", "enable", "alice@example.com")
+	link := c.must("", "user", "reset-link", "--base", s.url, "alice@example.com")
+	token := strings.TrimSpace(link[strings.Index(link, "token=")+len("token="):])
+	s.mustAnswer(204, s.post("/auth/reset", claimsMap{"token": token, "newPassword": "a password by link"}), "the link")
+	s.mustAnswer(401, s.post("/auth/reset", claimsMap{"token": token, "newPassword": "a password by link"}), "the link once more")
+	s.mustAnswer(200, s.post("/auth/login", claimsMap{"email": "alice@example.com", "password": "a password by link"}), "the new password")
+}
+
+func TestKeysCommands(t *testing.T) {
+	storage, store := tempDir(t), filepath.Join(tempDir(t), "users.db")
+	s := &site{t: t, url: "http://" + freeAddress(t), logFile: filepath.Join(tempDir(t), "log.json")}
+	body := accountsBody(store, "")
+	c := withCaddyfile(t, globalOptions(storage, s.logFile, "")+s.url+" {\n"+body+"\n}")
+	c.refuses("", "there is no key yet: Caddy makes it", "keys", "list")
+	c.refuses("", "there is no key yet: Caddy makes it", "keys", "rotate")
+	runSite(t, s, body, storage)
+	given := s.signedUp("alice@example.com")
+	before := c.must("", "keys", "list")
+	if strings.Count(before, "\n") != 2 || !regexp.MustCompile(`caddy-jwt-accounts +[\w-]{43} +20\S+Z +signs\n`).MatchString(before) {
+		t.Errorf("the list of keys is:\n%s", before)
+	}
+	old := regexp.MustCompile(`[\w-]{43}`).FindString(before)
+	has(t, c.must("", "keys", "rotate"), " signs from now on, and "+old+" verifies what it signed\n")
+	after := c.must("", "keys", "list")
+	if !regexp.MustCompile(`[\w-]{43} +\S+ +signs\n\S+ +` + old + ` +\S+ +verifies until 20\S+Z\n`).MatchString(after) {
+		t.Errorf("the list of keys after a rotation is:\n%s", after)
+	}
+	hasNot(t, before+after, `"d"`)
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	s.load(body, storage)
+	s.mustAnswer(200, s.bearer("/todos/", given.Token), "a token of the old key")
+	described, _, err := c.run(s.loggedIn("alice@example.com").Token, "inspect")
+	fresh := regexp.MustCompile(`[\w-]{43}`).FindString(after)
+	if has(t, described, `"kid": "`+fresh+`"`, ": accepted\n"); err != nil {
+		t.Error(err)
+	}
+
+	for _, signing := range []string{"secret " + strings.Repeat("s", 32), "signing_key " + filepath.Join("testdata", "keys", "p256.pem")} {
+		c := withCaddyfile(t, globalOptions(storage, s.logFile, "")+s.url+" {\n"+accountsBody(store, signing)+"\n}")
+		for _, command := range []string{"list", "rotate"} {
+			c.refuses("", "so no key is stored; change it there", "keys", command)
+		}
+	}
+	t.Chdir(tempDir(t))
+	(&commandLine{t, nil}).refuses("", "There is no Caddyfile in this folder", "keys", "rotate")
+}
+
+// runSite runs a site whose storage is known.
+func runSite(t testing.TB, s *site, body, storage string) {
+	t.Helper()
+	s.load(body, storage)
+	t.Cleanup(func() {
+		if err := caddy.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestInspect(t *testing.T) {
+	c := &commandLine{t, nil}
+	token := hs(t, claimsMap{"nbf": 1e300, "iat": time.Now().Add(-72 * time.Hour).Unix(), "nested": claimsMap{"exp": 1}, "text": "\u009b31m"})
+	described := c.must("Bearer "+token+"\n", "inspect")
+	has(t, described, "header\n{\n  \"alg\": \"HS256\"", "claims\n{\n", `"sub": "alice"`, `"text": "\u009b31m"`, "signature not checked; name a config by --config")
+	for _, want := range []string{`"exp": \d+,?  // 20\S+Z, in (59m5.|1h0m0)s\n`, `"nbf": 1e\+300,?  // beyond all years\n`, `"iat": \d+,?  // 20\S+Z, 3 days ago\n`, `    "exp": 1\n`} {
+		if !regexp.MustCompile(want).MatchString(described) {
+			t.Errorf("it has no %s:\n%s", want, described)
+		}
+	}
+	file := filepath.Join(tempDir(t), "token")
+	if err := os.WriteFile(file, []byte(token+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TOKEN_OF_TEST", token)
+	for _, source := range []string{"-", "@" + file, "env:TOKEN_OF_TEST"} {
+		has(t, c.must(token, "inspect", source), `"sub": "alice"`)
+	}
+	_, _, err := c.run("", "inspect", token)
+	if err == nil || !strings.Contains(err.Error(), "inspect takes -, @<file> or env:<NAME>, not the value itself") || strings.Contains(err.Error(), token) {
+		t.Errorf("a token as an argument: %v", err)
+	}
+	has(t, c.must(hs(t, claimsMap{"exp": time.Now().Add(-time.Minute).Unix()}), "inspect"), "Z, 1m")
+
+	header, rest, _ := strings.Cut(token, ".")
+	payload, signature, _ := strings.Cut(rest, ".")
+	for _, malformed := range []struct{ token, want, shown string }{
+		{"", "nothing is there", ""},
+		{"opaque", "1 parts, a signed JWT has 3", ""},
+		{token + ".x.y", "5 parts, a signed JWT has 3", ""},
+		{"=" + token, "the header is empty or not strict base64url", ""},
+		{header + ".." + signature, "the payload is empty or not strict base64url", `"alg"`},
+		{header + "." + payload + ".", "the signature is empty or not strict base64url", `"sub"`},
+		{encode("[]") + "." + payload + "." + signature, "the token header is not valid", "claims"},
+		{encode(`{"alg":"HS256","alg":"none"}`) + "." + payload + "." + signature, "a name that stands twice", `"alg": "none"`},
+		{encode(`{"alg":"HS256","crit":["exp"]}`) + "." + payload + "." + signature, "crit or b64 stands in it", `"crit"`},
+		{header + "." + encode(`{"sub":`) + "." + signature, "payload: broken JSON", `"alg"`},
+		{header + "." + encode(`{"sub":"a","Exp":1}`) + "." + signature, `"Exp" differs from "exp" by case`, `"Exp"`},
+		{strings.Repeat("x", maxTokenBytes) + token, "the token is too large", ""},
+	} {
+		stdout, _, err := c.run(malformed.token, "inspect")
+		if err == nil || !strings.Contains(err.Error(), malformed.want) || !strings.Contains(stdout, malformed.shown) {
+			t.Errorf("%.80q: the error is %v, expected %q; output %q", malformed.token, err, malformed.want, stdout)
+		}
+		hasNot(t, stdout+fmt.Sprint(err), signature)
+	}
+}
+
+func TestInspectWithConfig(t *testing.T) {
+	handlers := func(more string) string {
+		return ` {
+		jwt /api/* {
+			secret ` + "`" + testSecret + "`" + `
+			issuer https://issuer.example
+			` + more + `
+		}
+	}
+	`
+	}
+	c := withCaddyfile(t, ":1001"+handlers("")+":1002"+handlers("")+"http://admin.example:1003"+handlers(`
+			require role admin
+			require expression `+"`claims.level > 3`"+`
+			require expression `+"`claims.sub == {http.request.uri.path.1}`"))
+	for _, accepted := range []struct {
+		token string
+		want  []string
+	}{
+		{hs(t, nil), []string{"jwt :1001 /api/*; :1002 /api/*: accepted\n", `jwt :1003 admin.example /api/*: refused by the check "role": the user lacks a role that is needed here: needs one of ["admin"] in roles`}},
+		{hs(t, claimsMap{"roles": []string{"admin"}, "level": 1}), []string{": accepted\n", `refused by the check "expression": the user is not allowed here: claims.level > 3 is false`}},
+		{hs(t, claimsMap{"roles": []string{"admin"}, "level": 4}), []string{"/api/*: accepted\n", "/api/*: accepted, if the request meets: claims.sub == {http.request.uri.path.1}\n"}},
+	} {
+		got := c.must(accepted.token, "inspect")
+		has(t, got, accepted.want...)
+		hasNot(t, got, "signature not checked", accepted.token)
+	}
+	good := hs(t, nil)
+	for _, refused := range []struct{ token, want string }{
+		{hs(t, claimsMap{"exp": time.Now().Add(-time.Hour).Unix()}), `refused by the check "expired": the token has expired: exp was 36`},
+		{hs(t, claimsMap{"iss": "https://stranger.example"}), `refused by the check "issuer"`},
+		{good[:len(good)-10] + "AAAAAAAAAA", `refused by the check "signature"`},
+		{sign(t, "HS384", []byte(testSecret), nil, goodClaims(nil)), ": accepted"},
+		{sign(t, "RS256", testKeys().rsa, nil, goodClaims(nil)), `refused by the check "algorithm"`},
+	} {
+		stdout, stderr, err := c.run(refused.token, "inspect")
+		has(t, stdout, refused.want)
+		if accepts := strings.Contains(refused.want, "accepted"); accepts != (err == nil) || !accepts && !strings.Contains(err.Error(), "no jwt handler in ") {
+			t.Errorf("%s: %v", refused.want, err)
+		}
+		hasNot(t, stdout+stderr+fmt.Sprint(err), refused.token, testSecret)
+	}
+	c.refuses("a.b", "2 parts, a signed JWT has 3", "inspect")
+	c = withCaddyfile(t, ":1 {\n respond hello\n}")
+	if _, _, err := c.run(good, "inspect"); err == nil || !strings.Contains(err.Error(), "has no jwt handler") {
+		t.Errorf("a config without a jwt handler: %v", err)
+	}
+}
+
+// TestInspectFetchesKeys asks a key set that can be reached, and one that
+// cannot.
+func TestInspectFetchesKeys(t *testing.T) {
+	key := testKeys().p256
+	keys := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"keys":[`+mustJSON(t, publicJWK(t, key, claimsMap{"kid": "1"}))+`]}`)
+	}))
+	defer keys.Close()
+	config := func(url string) *commandLine {
+		return withCaddyfile(t, "{\n storage file_system "+tempDir(t)+"\n}\n:1 {\n jwt {\n issuer https://issuer.example\n jwks "+url+"\n }\n}")
+	}
+	token := sign(t, "ES256", key, claimsMap{"kid": "1"}, goodClaims(nil))
+	has(t, config(keys.URL).must(token, "inspect"), "jwt :1: accepted\n")
+	stdout, _, err := config("http://"+freeAddress(t)).run(token, "inspect")
+	if has(t, stdout, `refused by the check "keys_unavailable"`, "connection refused"); err == nil {
+		t.Error("a token is accepted whose keys cannot be fetched")
+	}
+}
+
+func TestInspectAccounts(t *testing.T) {
+	storage, dir := tempDir(t), tempDir(t)
+	store := filepath.Join(dir, "users.db")
+	s := &site{t: t, url: "http://" + freeAddress(t), logFile: filepath.Join(dir, "log.json")}
+	body := accountsBody(store, "")
+	c := withCaddyfile(t, globalOptions(storage, s.logFile, "")+s.url+" {\n"+body+"\n}")
+	stdout, _, err := c.run(hs(t, nil), "inspect")
+	if has(t, stdout, "cannot be asked: there is no user store at "+store); err == nil {
+		t.Error("a token is accepted before Caddy has run")
+	}
+	if entries, err := os.ReadDir(storage); err != nil || len(entries) > 0 {
+		t.Errorf("inspect made keys: %v, %v", entries, err)
+	}
+	runSite(t, s, body, storage)
+	given := s.signedUp("alice@example.com")
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	has(t, c.must(given.Token, "inspect"), "/todos/*: accepted\n", `"typ": "at+jwt"`)
+	(&commandLine{t, []string{"--store", store}}).must("", "user", "disable", "alice@example.com")
+	stdout, _, err = c.run(given.Token, "inspect")
+	if has(t, stdout, `refused by the check "revoked"`); err == nil {
+		t.Error("the token of a disabled user is accepted")
+	}
+}

@@ -1,0 +1,767 @@
+package caddyjwt
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"net/url"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+)
+
+const (
+	usersPerPage     = 500
+	maxImportLine    = 64 << 10 // bytes
+	progressInterval = 500 * time.Millisecond
+)
+
+func userCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "user",
+		Short: "Works with the users of a site that has accounts",
+		Long: `
+Works with the users of a site that has accounts, also while Caddy runs. They
+are those of
+
+    --store <path>   a file
+    --config <file>  the accounts in a config of Caddy, whatever their store is
+    neither          the file where Caddy has them unless its config says other
+
+That file is in the data directory of the user who runs Caddy, and nobody else
+can read it. So run the command as that user, as in: sudo -u caddy -H caddy jwt
+user list
+
+A user is named by its e-mail address or its ID.`,
+		Example: `  caddy jwt user add --role admin alice@example.com
+  caddy jwt user list --config /etc/caddy/Caddyfile
+  caddy jwt user disable alice@example.com`,
+	}
+	cmd.PersistentFlags().String("store", "", "Path of the file with the users")
+	addConfigFlags(cmd, "Config of Caddy whose accounts are meant")
+	cmd.AddCommand(addUserCommand(), listUsersCommand(), showUserCommand(), disableUserCommand(), enableUserCommand(), deleteUserCommand(),
+		passwordCommand(), rolesCommand(), importCommand(), exportCommand(), resetLinkCommand())
+	return cmd
+}
+
+// operator is who works on the users, by one command.
+type operator struct {
+	ctx   context.Context
+	cmd   *cobra.Command
+	args  []string
+	flags caddycmd.Flags
+	sites []*Accounts // all with the same store
+	store UserStore
+}
+
+// operates makes a command of a function that needs the store. Where the store
+// is a file that is not there, it is made if the command adds users.
+func operates(adds bool, operate func(*operator) error) func(*cobra.Command, []string) error {
+	return runs(func(cmd *cobra.Command, args []string) error {
+		o := &operator{cmd: cmd, args: args, flags: flagsOf(cmd)}
+		storage, err := o.chooseSites()
+		if err == nil {
+			err = checkStoreExists(o.sites[0].StoreRaw)
+		}
+		if adds && errors.Is(err, errNoStore) {
+			fmt.Fprintf(cmd.ErrOrStderr(), "%v, so it is made; the user who runs Caddy must own it\n", err)
+			err = nil
+		}
+		if errors.Is(err, errNoStore) {
+			return fmt.Errorf("%w; name another by --store <path> or --config <file>, or run this as the user who runs Caddy; `caddy jwt user add` makes one", err)
+		}
+		if err != nil {
+			return err
+		}
+		ctx, cancel, err := openContext(storage)
+		if err != nil {
+			return err
+		}
+		defer cancel() // closes the store
+		o.ctx = ctx
+		chosen := *o.sites[0] // since it loses the module's text
+		module, err := ctx.LoadModule(&chosen, "StoreRaw")
+		if err != nil {
+			return fmt.Errorf("user store: %w", err)
+		}
+		var ok bool
+		if o.store, ok = module.(UserStore); !ok {
+			return fmt.Errorf("user store: %T is no UserStore", module)
+		}
+		return operate(o)
+	})
+}
+
+// chooseSites finds the accounts that are meant, and Caddy's storage beside them.
+func (o *operator) chooseSites() (storage json.RawMessage, err error) {
+	path := o.flags.String("store")
+	if o.flags.String("config") == "" {
+		site := new(Accounts)
+		if path != "" {
+			site.StoreRaw = caddyconfig.JSONModuleObject(&FileStore{Path: path}, "module", "file", nil)
+		}
+		o.sites = []*Accounts{site}
+		return nil, site.resolve()
+	}
+	if path != "" {
+		return nil, errors.New("--store and --config are both given; one of them says which users are meant")
+	}
+	config, err := loadConfig(o.flags)
+	if err != nil {
+		return nil, err
+	}
+	if o.sites, err = config.accounts(); err != nil {
+		return nil, err
+	}
+	for _, site := range o.sites {
+		if !bytes.Equal(site.StoreRaw, o.sites[0].StoreRaw) {
+			return nil, fmt.Errorf("%s has accounts with several stores; choose one by --store <path> in place of --config", config.file)
+		}
+	}
+	return config.storage, nil
+}
+
+// errNoStore means that no server and no command has made the store yet.
+var errNoStore = errors.New("there is no user store")
+
+// checkStoreExists sees to it that nothing is answered from an empty file that
+// was made for the question. Other kinds of stores say it themselves.
+func checkStoreExists(store json.RawMessage) error {
+	path, err := storeFile(store)
+	if err != nil || path == "" {
+		return err
+	}
+	_, err = os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w at %s", errNoStore, path)
+	}
+	return err
+}
+
+// storeFile is where a store is if it is a file, and else empty.
+func storeFile(store json.RawMessage) (string, error) {
+	var kind struct {
+		Module string `json:"module"`
+	}
+	var file FileStore
+	if err := json.Unmarshal(store, &kind); err != nil || kind.Module != "file" {
+		return "", err
+	}
+	if err := json.Unmarshal(store, &file); err != nil {
+		return "", err
+	}
+	if err := resolveAll([]*string{&file.Path}); err != nil {
+		return "", err
+	}
+	setDefault(&file.Path, defaultStorePath())
+	return filepath.Abs(file.Path)
+}
+
+// takes checks that a command has one argument.
+func takes(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != 1 {
+			return fmt.Errorf("%s takes %s, and %d arguments are given", cmd.CommandPath(), what, len(args))
+		}
+		return nil
+	}
+}
+
+const userArgument = "an e-mail address or the ID of a user"
+
+// user is the one that the argument names.
+func (o *operator) user() (user User, err error) {
+	name := o.args[0]
+	if strings.Contains(name, "@") {
+		var key string
+		if key, err = EmailKey(name); err != nil {
+			return user, fmt.Errorf("the e-mail address %s %w", quoted(name), err)
+		}
+		user, err = o.store.UserByEmail(o.ctx, key)
+	} else {
+		user, err = o.store.User(o.ctx, name)
+	}
+	if errors.Is(err, ErrNotFound) {
+		return user, fmt.Errorf("there is no user %s; `caddy jwt user list` shows who there is", quoted(name))
+	}
+	return user, err
+}
+
+// pages are all users, in the order of their e-mail addresses.
+func (o *operator) pages() iter.Seq2[[]User, error] {
+	return func(yield func([]User, error) bool) {
+		for after := ""; ; {
+			page, err := o.store.Users(o.ctx, after, usersPerPage)
+			if !yield(page, err) || err != nil || len(page) < usersPerPage {
+				return
+			}
+			after = page[len(page)-1].EmailKey
+		}
+	}
+}
+
+func (o *operator) say(format string, args ...any) {
+	fmt.Fprintf(o.cmd.OutOrStdout(), format+"\n", args...)
+}
+
+// texts are the values of a flag that may be repeated.
+func (o *operator) texts(flag string) []string {
+	values, _ := o.flags.GetStringArray(flag) // which the command has
+	return values
+}
+
+func addUserCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "add <email> [flags]",
+		Short: "Adds a user",
+		Long: `
+Adds a user and prints its ID. The password is asked for where somebody can
+type it, and otherwise is the first line of standard input. The same rules hold
+for it as at sign-up. The roles are those given, and no default_roles.`,
+		Example: `  caddy jwt user add --role admin alice@example.com
+  caddy jwt user add --role editor --role author --profile name="Bob B." bob@example.com < password.txt
+  caddy jwt user add --no-password carol@example.com && caddy jwt user reset-link --base https://example.com carol@example.com`,
+		Args: takes("an e-mail address"),
+		RunE: operates(true, addUser),
+	}
+	cmd.Flags().StringArray("role", nil, "A role; may be repeated")
+	cmd.Flags().StringArray("profile", nil, "A further property, as name=text; may be repeated")
+	cmd.Flags().Bool("disabled", false, "The user cannot log in before it is enabled")
+	cmd.Flags().Bool("no-password", false, "The user cannot log in before it has a password, as by reset-link")
+	return cmd
+}
+
+func addUser(o *operator) error {
+	now := time.Now()
+	user := User{ID: uuid.NewString(), Email: o.args[0], Disabled: o.flags.Bool("disabled"), CreatedAt: now, UpdatedAt: now}
+	var err error
+	if user.EmailKey, err = EmailKey(user.Email); err != nil {
+		return fmt.Errorf("the e-mail address %s %w", quoted(user.Email), err)
+	}
+	user.Roles = o.texts("role")
+	if err := checkRoles(user.Roles); err != nil {
+		return fmt.Errorf("--role: %w", err)
+	}
+	if user.Profile, err = o.profile(); err != nil {
+		return err
+	}
+	taken := fmt.Errorf("%w: %s", ErrEmailTaken, quoted(user.Email))
+	switch _, err := o.store.UserByEmail(o.ctx, user.EmailKey); { // before somebody types a password
+	case err == nil:
+		return taken
+	case !errors.Is(err, ErrNotFound):
+		return err
+	}
+	if !o.flags.Bool("no-password") {
+		if user.PasswordHash, err = o.newPassword(); err != nil {
+			return err
+		}
+	}
+	err = o.store.CreateUser(o.ctx, user)
+	if errors.Is(err, ErrEmailTaken) {
+		return taken
+	}
+	if err == nil {
+		o.say("%s", user.ID)
+	}
+	return err
+}
+
+func (o *operator) profile() (map[string]any, error) {
+	profile := make(map[string]any)
+	for _, text := range o.texts("profile") {
+		name, value, found := strings.Cut(text, "=")
+		if !found {
+			return nil, fmt.Errorf("--profile %q: it is a name and a text, as in name=Alice", text)
+		}
+		if err := checkProfileName(name); err != nil {
+			return nil, fmt.Errorf("--profile: %w", err)
+		}
+		profile[name] = value
+	}
+	return profile, nil
+}
+
+// checkProfileName refuses what is no further property, as the config does.
+func checkProfileName(name string) error {
+	if name == "" || slices.Contains([]string{"id", "email", "password", "roles"}, name) {
+		return fmt.Errorf("%q cannot be the name of a further property; id, email, password and roles have their own places", name)
+	}
+	return nil
+}
+
+// checkRoles refuses what could not be told apart in a list.
+func checkRoles(roles []string) error {
+	for _, role := range roles {
+		if role == "" || strings.ContainsFunc(role, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) || r == ',' }) {
+			return errors.New("a role is one word, without blanks and commas")
+		}
+	}
+	return nil
+}
+
+// newPassword asks for a password, and returns its hash.
+func (o *operator) newPassword() (hash string, err error) {
+	password, err := o.askPassword()
+	if err != nil {
+		return "", err
+	}
+	minLength := 0
+	for _, site := range o.sites {
+		minLength = max(minLength, site.PasswordMinLength)
+	}
+	if err := checkNewPassword(password, minLength); err != nil {
+		return "", fmt.Errorf("the password %w", err)
+	}
+	return hashPassword(o.ctx, defaultHashQueue, password)
+}
+
+func (o *operator) askPassword() (string, error) {
+	terminal := terminalOf(o.cmd.InOrStdin())
+	if terminal == nil {
+		line, err := o.readLine()
+		if err == nil && line == "" {
+			err = errors.New("no password is on the first line of standard input")
+		}
+		return line, err
+	}
+	password, err := readHidden(terminal, o.cmd.ErrOrStderr(), "Password: ")
+	if err != nil {
+		return "", err
+	}
+	again, err := readHidden(terminal, o.cmd.ErrOrStderr(), "Once more: ")
+	if err == nil && again != password {
+		err = errors.New("the passwords are not the same; nothing was changed")
+	}
+	return password, err
+}
+
+// readLine reads the first line of standard input, or as much of it as tells
+// that it is too long for a password.
+func (o *operator) readLine() (string, error) {
+	line, err := bufio.NewReader(io.LimitReader(o.cmd.InOrStdin(), maxPasswordBytes+3)).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return "", fmt.Errorf("standard input: %w", err)
+	}
+	return strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r"), nil
+}
+
+// terminalOf returns the terminal that a command reads or writes; nil if it is
+// none.
+func terminalOf(stream any) *os.File {
+	if file, ok := stream.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
+		return file
+	}
+	return nil
+}
+
+// readHidden reads a line that the terminal does not show. Where it is
+// interrupted, the terminal shows again what is typed.
+func readHidden(terminal *os.File, prompt io.Writer, question string) (string, error) {
+	shown, err := term.GetState(int(terminal.Fd()))
+	if err != nil {
+		return "", err
+	}
+	interrupts := make(chan os.Signal, 1)
+	signal.Notify(interrupts, os.Interrupt)
+	defer close(interrupts)
+	defer signal.Stop(interrupts)
+	go func() {
+		if _, interrupted := <-interrupts; interrupted {
+			_ = term.Restore(int(terminal.Fd()), shown)
+			os.Exit(caddy.ExitCodeForceQuit)
+		}
+	}()
+	fmt.Fprint(prompt, question)
+	line, err := term.ReadPassword(int(terminal.Fd()))
+	fmt.Fprintln(prompt)
+	return string(line), err
+}
+
+func listUsersCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "list [flags]",
+		Short: "Lists the users",
+		Long: `
+Lists the users in the order of their e-mail addresses, as a table or, by
+--json, as one JSON object a line.`,
+		Example: `  caddy jwt user list
+  caddy jwt user list --json | jq -r 'select(.disabled) | .email'`,
+		Args: cobra.NoArgs,
+		RunE: operates(false, listUsers),
+	}
+	cmd.Flags().Bool("json", false, "One JSON object a line")
+	return cmd
+}
+
+func listUsers(o *operator) error {
+	table := tabwriter.NewWriter(o.cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+	lines := newJSONEncoder(o.cmd.OutOrStdout())
+	asJSON := o.flags.Bool("json")
+	if !asJSON {
+		fmt.Fprintln(table, "ID\tE-MAIL\tROLES\tSTATE\tCREATED")
+	}
+	for users, err := range o.pages() {
+		if err != nil {
+			return err
+		}
+		for _, user := range users {
+			if !asJSON {
+				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", user.ID, visible(user.Email), visible(strings.Join(user.Roles, " ")), state(user), timeText(user.CreatedAt))
+			} else if err := lines.Encode(shownUser(user)); err != nil {
+				return err
+			}
+		}
+		if err := table.Flush(); err != nil { // with each page, as the table would hold them all
+			return err
+		}
+	}
+	return nil
+}
+
+func newJSONEncoder(w io.Writer) *json.Encoder {
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	return encoder
+}
+
+// shownUser is a user in JSON, without the password's hash.
+func shownUser(user User) map[string]any {
+	shown := map[string]any{
+		"id": user.ID, "email": user.Email, "roles": user.Roles, "profile": user.Profile, "disabled": user.Disabled, "has_password": user.PasswordHash != "",
+		"created_at": user.CreatedAt.UTC(), "updated_at": user.UpdatedAt.UTC(),
+	}
+	if user.Roles == nil {
+		shown["roles"] = []string{}
+	}
+	if user.Profile == nil {
+		shown["profile"] = map[string]any{}
+	}
+	return shown
+}
+
+func state(user User) string {
+	switch {
+	case user.Disabled:
+		return "disabled"
+	case user.PasswordHash == "":
+		return "no password"
+	}
+	return "active"
+}
+
+func timeText(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+func showUserCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "show <email or ID> [flags]",
+		Short: "Shows a user and its sessions",
+		Long: `
+Shows a user and the sessions in which it is logged in.`,
+		Example: `  caddy jwt user show alice@example.com`,
+		Args:    takes(userArgument),
+		RunE:    operates(false, showUser),
+	}
+	cmd.Flags().Bool("json", false, "As a JSON object")
+	return cmd
+}
+
+func showUser(o *operator) error {
+	user, err := o.user()
+	if err != nil {
+		return err
+	}
+	sessions, err := o.store.Sessions(o.ctx, user.ID, time.Now())
+	if err != nil {
+		return err
+	}
+	if o.flags.Bool("json") {
+		shown, list := shownUser(user), make([]map[string]any, len(sessions))
+		for i, s := range sessions {
+			list[i] = map[string]any{
+				"id": s.ID, "client": s.Client, "address": s.Address, "created_at": s.CreatedAt.UTC(), "used_at": s.UsedAt.UTC(), "expires_at": s.ExpiresAt.UTC(),
+			}
+		}
+		shown["sessions"] = list
+		return newJSONEncoder(o.cmd.OutOrStdout()).Encode(shown)
+	}
+	profile, err := json.Marshal(user.Profile)
+	if err != nil {
+		return err
+	}
+	table := tabwriter.NewWriter(o.cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+	fmt.Fprintf(table, "ID\t%s\nE-mail\t%s\nRoles\t%s\nState\t%s\nProfile\t%s\nCreated\t%s\nChanged\t%s\n\n", user.ID, visible(user.Email),
+		visible(strings.Join(user.Roles, " ")), state(user), visible(string(profile)), timeText(user.CreatedAt), timeText(user.UpdatedAt))
+	fmt.Fprintln(table, "SESSION\tBEGAN\tLAST USED\tENDS\tADDRESS\tCLIENT")
+	for _, s := range sessions {
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", s.ID, timeText(s.CreatedAt), timeText(s.UsedAt), timeText(s.ExpiresAt), visible(s.Address), visible(s.Client))
+	}
+	return table.Flush()
+}
+
+func disableUserCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "disable <email or ID>",
+		Short: "Keeps a user out",
+		Long: `
+Keeps a user from logging in, and ends its sessions. Servers that run refuse its
+access tokens within a second.`,
+		Example: `  caddy jwt user disable alice@example.com`,
+		Args:    takes(userArgument),
+		RunE:    operates(false, disableUser),
+	}
+}
+
+func disableUser(o *operator) error {
+	user, err := o.change(func(u *User) { u.Disabled = true })
+	if err != nil {
+		return err
+	}
+	ended, err := o.endSessions(user)
+	if err != nil {
+		return fmt.Errorf("the user is disabled, but its sessions are not ended: %w", err)
+	}
+	o.say("%s is disabled, sessions ended: %d", visible(user.Email), ended)
+	return nil
+}
+
+// change changes the user that the argument names.
+func (o *operator) change(change func(*User)) (User, error) {
+	user, err := o.user()
+	if err != nil {
+		return user, err
+	}
+	return o.store.UpdateUser(o.ctx, user.ID, time.Now(), func(u *User) error {
+		change(u)
+		return nil
+	})
+}
+
+func (o *operator) endSessions(user User) (ended int, err error) {
+	ids, err := o.store.EndSessions(o.ctx, user.ID, "", "", time.Now())
+	return len(ids), err
+}
+
+func enableUserCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "enable <email or ID>",
+		Short:   "Lets a user in again that was disabled",
+		Long:    "\nLets a user log in again that was disabled.",
+		Example: `  caddy jwt user enable alice@example.com`,
+		Args:    takes(userArgument),
+		RunE:    operates(false, enableUser),
+	}
+}
+
+func enableUser(o *operator) error {
+	user, err := o.change(func(u *User) { u.Disabled = false })
+	if err == nil {
+		o.say("%s is enabled", visible(user.Email))
+	}
+	return err
+}
+
+func deleteUserCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "delete <email or ID> [flags]",
+		Short: "Removes a user and all that belongs to it",
+		Long: `
+Removes a user and all that belongs to it, and ends its sessions. Servers that
+run refuse its access tokens within a second. Somebody else can then sign up
+with the e-mail address.`,
+		Example: `  caddy jwt user delete --yes alice@example.com`,
+		Args:    takes(userArgument),
+		RunE:    operates(false, deleteUser),
+	}
+	cmd.Flags().Bool("yes", false, "Do not ask")
+	return cmd
+}
+
+func deleteUser(o *operator) error {
+	user, err := o.user()
+	if err != nil {
+		return err
+	}
+	if !o.flags.Bool("yes") {
+		if terminalOf(o.cmd.InOrStdin()) == nil {
+			return fmt.Errorf("%s would be removed; say so by --yes, as nobody can be asked here", visible(user.Email))
+		}
+		fmt.Fprintf(o.cmd.ErrOrStderr(), "Remove %s, %s? Type yes: ", visible(user.Email), user.ID)
+		if answer, err := o.readLine(); err != nil || answer != "yes" {
+			return errors.Join(errors.New("nothing was removed"), err)
+		}
+	}
+	if err := o.store.DeleteUser(o.ctx, user.ID, time.Now()); err != nil {
+		return err
+	}
+	o.say("%s is removed", visible(user.Email))
+	return nil
+}
+
+func passwordCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "passwd <email or ID>",
+		Short: "Sets the password of a user",
+		Long: `
+Sets the password of a user, and ends its sessions. The password is asked for
+where somebody can type it, and otherwise is the first line of standard input.`,
+		Example: `  caddy jwt user passwd alice@example.com`,
+		Args:    takes(userArgument),
+		RunE:    operates(false, setPassword),
+	}
+}
+
+func setPassword(o *operator) error {
+	if _, err := o.user(); err != nil { // before somebody types a password
+		return err
+	}
+	hash, err := o.newPassword()
+	if err != nil {
+		return err
+	}
+	user, err := o.change(func(u *User) { u.PasswordHash = hash })
+	if err != nil {
+		return err
+	}
+	ended, err := o.endSessions(user)
+	if err != nil {
+		return fmt.Errorf("the password is set, but the sessions of the user are not ended: %w", err)
+	}
+	o.say("the password of %s is set, sessions ended: %d", visible(user.Email), ended)
+	return nil
+}
+
+func rolesCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "roles <email or ID> [flags]",
+		Short: "Prints the roles of a user, and changes them",
+		Long: `
+Prints the roles of a user, one a line, after changing them as the flags say.
+Access tokens keep the roles that they were made with until they expire or are
+refreshed.`,
+		Example: `  caddy jwt user roles alice@example.com
+  caddy jwt user roles alice@example.com --add editor --remove author
+  caddy jwt user roles alice@example.com --set admin,editor`,
+		Args: takes(userArgument),
+		RunE: operates(false, changeRoles),
+	}
+	cmd.Flags().StringArray("add", nil, "A role that the user gets; may be repeated")
+	cmd.Flags().StringArray("remove", nil, "A role that the user loses; may be repeated")
+	cmd.Flags().StringSlice("set", nil, "The roles that the user has from now on, parted by commas; empty for none")
+	cmd.MarkFlagsMutuallyExclusive("set", "add")
+	cmd.MarkFlagsMutuallyExclusive("set", "remove")
+	return cmd
+}
+
+func changeRoles(o *operator) error {
+	set, err := o.flags.GetStringSlice("set")
+	if err != nil {
+		return err
+	}
+	added, removed := slices.Concat(set, o.texts("add")), o.texts("remove")
+	if err := checkRoles(added); err != nil {
+		return err
+	}
+	user, err := o.user()
+	if err == nil && slices.ContainsFunc([]string{"add", "remove", "set"}, o.flags.Changed) {
+		user, err = o.change(func(u *User) {
+			if o.flags.Changed("set") {
+				u.Roles = nil
+			}
+			u.Roles = slices.DeleteFunc(u.Roles, func(role string) bool { return slices.Contains(removed, role) })
+			for _, role := range added {
+				if !slices.Contains(u.Roles, role) {
+					u.Roles = append(u.Roles, role)
+				}
+			}
+		})
+	}
+	if err != nil {
+		return err
+	}
+	for _, role := range user.Roles {
+		o.say("%s", visible(role))
+	}
+	return nil
+}
+
+func resetLinkCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "reset-link <email or ID> --base <URL> [flags]",
+		Short: "Makes a link by which a user sets a new password",
+		Long: `
+Prints a link by which a user sets a new password, once. Whoever has the link
+can do it, so send it to nobody else.`,
+		Example: `  caddy jwt user reset-link --base https://example.com alice@example.com
+  caddy jwt user reset-link --base https://example.com --config /etc/caddy/Caddyfile --lifetime 1d alice@example.com`,
+		Args: takes(userArgument),
+		RunE: operates(false, makeResetLink),
+	}
+	cmd.Flags().String("base", "", "Where the site is, as in https://example.com")
+	cmd.Flags().String("prefix", "", "Path of the account routes; by default that of --config, or "+defaultAccountsPrefix)
+	cmd.Flags().String("lifetime", "1h", "Time until the link expires")
+	return cmd
+}
+
+func makeResetLink(o *operator) error {
+	lifetime, err := caddy.ParseDuration(o.flags.String("lifetime"))
+	if err != nil || lifetime <= 0 {
+		return fmt.Errorf("--lifetime %q: it is a duration, as in 30m, 1h or 2d", o.flags.String("lifetime"))
+	}
+	link, err := o.resetPage()
+	if err != nil {
+		return err
+	}
+	user, err := o.user()
+	if err != nil {
+		return err
+	}
+	if user.Disabled {
+		return fmt.Errorf("%s is disabled, so a password would be of no use; `caddy jwt user enable` goes before", visible(user.Email))
+	}
+	token := randomToken(refreshBytes)
+	err = o.store.CreateOneTimeToken(o.ctx, OneTimeToken{Hash: hashToken(token), Purpose: purposeReset, UserID: user.ID, ExpiresAt: time.Now().Add(lifetime)})
+	if err != nil {
+		return err
+	}
+	link.RawQuery = url.Values{"token": {token}}.Encode()
+	o.say("%s", link)
+	return nil
+}
+
+// resetPage is the page where a user sets a new password.
+func (o *operator) resetPage() (*url.URL, error) {
+	base, err := url.Parse(o.flags.String("base"))
+	if err != nil || base.Scheme != "https" && base.Scheme != "http" || base.Host == "" || base.User != nil || base.RawQuery != "" || base.Fragment != "" {
+		return nil, fmt.Errorf("--base %q: it is where people find the site, as in https://example.com", o.flags.String("base"))
+	}
+	site := Accounts{Prefix: o.flags.String("prefix")}
+	if site.Prefix == "" {
+		site.Prefix = o.sites[0].Prefix
+		if slices.ContainsFunc(o.sites, func(other *Accounts) bool { return other.Prefix != site.Prefix }) {
+			return nil, errors.New("the config has several accounts for these users; choose one by --prefix, which stands behind `accounts` in the Caddyfile, as in --prefix /auth")
+		}
+	}
+	if err := checkRoutePath(site.Prefix); err != nil {
+		return nil, fmt.Errorf("--prefix: %w", err)
+	}
+	return base.JoinPath(site.path("reset")), nil
+}
