@@ -113,14 +113,19 @@ func (s *site) loggedIn(email string) tokens {
 	return s.post("/auth/login", credentialsOf(email)).tokens(s.t)
 }
 
-// storeOf is the store of the site that runs.
-func storeOf(t testing.TB) (store UserStore) {
+// serviceOf is that of the site that runs.
+func serviceOf(t testing.TB) (service *accountService) {
 	t.Helper()
 	accountServices.Range(func(_, value any) bool {
-		store = value.(*accountService).users()
+		service = value.(*accountService)
 		return true
 	})
-	return store
+	return service
+}
+
+func storeOf(t testing.TB) UserStore {
+	t.Helper()
+	return serviceOf(t).users()
 }
 
 func userOf(t testing.TB, email string) User {
@@ -848,4 +853,31 @@ func TestThreatBodies(t *testing.T) {
 	if got.Error.Code != "VALIDATION_FAILED" || !slices.Equal(paths, []string{"/admin additionalProperties", "/email required", "/password minLength"}) {
 		t.Errorf("details %q of %+v", paths, got)
 	}
+}
+
+// A rotated key verifies until its last token has expired, and not longer.
+func TestKeyRotation(t *testing.T) {
+	s := accountsSite(t, "")
+	old := s.signedUp("alice@example.com")
+	keys := serviceOf(t).keys
+	kid := func() string { return keys.ring.Load().signer.id }
+	rotate := func(at time.Time) {
+		t.Helper()
+		if _, fresh, err := rotateStoredKeys(t.Context(), keys.storage, keys.storageKey, at); err != nil {
+			t.Fatal(err)
+		} else if err := keys.reload(t.Context(), 0); err != nil || kid() != fresh {
+			t.Fatalf("signs with %s, expected %s, %v", kid(), fresh, err)
+		}
+	}
+	s.mustAnswer(200, s.bearer("/todos/", old.Token), "control, and now it is remembered")
+	rotate(time.Now())
+	s.mustAnswer(200, s.bearer("/todos/", old.Token), "a token of the key before")
+	fresh := s.loggedIn("alice@example.com")
+	s.mustAnswer(200, s.bearer("/todos/", fresh.Token), "a token of the new key")
+	if published := s.get("/auth/jwks.json").body; strings.Count(published, `"kid"`) != 2 {
+		t.Errorf("published are %s", published)
+	}
+	rotate(time.Now().Add(-time.Hour)) // as if all had happened an hour ago
+	s.mustAnswer(401, s.bearer("/todos/", fresh.Token), "a token of a key whose last token has expired, remembered")
+	s.mustAnswer(200, s.bearer("/todos/", s.loggedIn("alice@example.com").Token), "control: the newest key")
 }

@@ -155,6 +155,19 @@ func TestScenarioKilledDuringSignUps(t *testing.T) {
 	t.Logf("%d users acknowledged, none lost", len(acknowledged))
 }
 
+// What was revoked stays so over a restart, from the first request on.
+func TestRevokedAcrossRestarts(t *testing.T) {
+	dir, address := tempDir(t), freeAddress(t)
+	p := startProcess(t, dir, address)
+	ended := p.signedUp("alice@example.com")
+	kept := p.loggedIn("alice@example.com")
+	p.mustAnswer(204, p.send("POST", "/auth/logout", "", "Authorization: Bearer "+ended.Token), "log-out")
+	p.kill()
+	p = startProcess(t, dir, address)
+	p.mustAnswer(401, p.bearer("/todos/", ended.Token), "the session that was ended")
+	p.mustAnswer(200, p.bearer("/todos/", kept.Token), "control: another one")
+}
+
 // The disk has a sign-up before the client is told.
 func TestSignUpIsOnDiskBeforeItIsAcknowledged(t *testing.T) {
 	needs(t, "strace")

@@ -29,7 +29,6 @@ const (
 	// revocationOverlap is asked for again, for what was written late.
 	revocationOverlap = 5 * time.Second
 	cleanUpInterval   = 10 * time.Minute
-	firstUserLook     = 100 * time.Millisecond
 )
 
 // accountService is what the handlers of one site's accounts share: keys,
@@ -44,6 +43,9 @@ type accountService struct {
 	isRoute  func(path string) bool
 
 	accountFailures, clientFailures, signups *throttle
+
+	revokedSince time.Time // of what is asked for next
+	failing      time.Time // since when the store cannot be read; zero if it can
 
 	store   atomic.Pointer[UserStore]
 	now     func() time.Time
@@ -118,6 +120,9 @@ func newAccountService(ctx caddy.Context, config Accounts, identity string, stor
 	if err != nil {
 		return nil, err
 	}
+	// What was revoked before a restart is known before the first request.
+	s.revokedSince = s.now().Add(-2 * time.Duration(config.TokenLifetime)).Add(-2 * maxLeeway)
+	s.learnRevocations()
 	s.running.Go(s.watch)
 	return s, nil
 }
@@ -199,27 +204,15 @@ func (s *accountService) Destruct() error {
 // removes what has expired.
 func (s *accountService) watch() {
 	s.sayHowToBegin()
-	revokedSince := s.now().Add(-2 * time.Duration(s.config.TokenLifetime)).Add(-2 * maxLeeway)
-	var cleaned, failing time.Time
+	var cleaned time.Time
 	for {
-		now := s.now()
-		found, err := s.users().Revocations(s.ctx, revokedSince, now)
-		switch {
-		case s.ctx.Err() != nil:
+		select {
+		case <-s.ctx.Done():
 			return
-		case err != nil && failing.IsZero():
-			failing = now
-			s.log.Warn("user store not readable; sessions that other processes end are good until their tokens expire", zap.Error(err))
-		case err == nil:
-			if !failing.IsZero() {
-				s.log.Info("user store readable again", zap.Duration("after", now.Sub(failing)))
-				failing = time.Time{}
-			}
-			for _, revocation := range found {
-				s.revoked.add(revocation.SessionID, revocation.Until)
-			}
-			revokedSince = now.Add(-revocationOverlap)
+		case <-time.After(revocationPoll):
 		}
+		now := s.now()
+		s.learnRevocations()
 		if err := s.keys.reload(s.ctx, keyReload); err != nil && s.ctx.Err() == nil {
 			s.log.Warn("signing keys not readable; those in memory are used", zap.Error(err))
 		}
@@ -230,18 +223,39 @@ func (s *accountService) watch() {
 				s.log.Warn("expired sessions not removed from the user store; it will be tried again", zap.Error(err))
 			}
 		}
-		select {
-		case <-s.ctx.Done():
-			return
-		case <-time.After(revocationPoll):
+	}
+}
+
+func (s *accountService) learnRevocations() {
+	now := s.now()
+	found, err := s.users().Revocations(s.ctx, s.revokedSince, now)
+	switch {
+	case s.ctx.Err() != nil:
+	case err != nil && s.failing.IsZero():
+		s.failing = now
+		s.log.Warn("user store not readable; sessions that other processes end are good until their tokens expire", zap.Error(err))
+	case err == nil:
+		if !s.failing.IsZero() {
+			s.log.Info("user store readable again", zap.Duration("after", now.Sub(s.failing)))
+			s.failing = time.Time{}
 		}
+		for _, revocation := range found {
+			s.revoked.add(revocation.SessionID, revocation.Until)
+		}
+		s.revokedSince = now.Add(-revocationOverlap)
 	}
 }
 
 func (s *accountService) sayHowToBegin() {
-	if first, err := s.users().Users(s.ctx, "", 1); err == nil && len(first) == 0 {
-		s.log.Info("there is no user yet; this makes the first administrator: caddy jwt user add --role admin <email>")
+	first, err := s.users().Users(s.ctx, "", 1)
+	if err != nil || len(first) > 0 {
+		return
 	}
+	where := ""
+	if path, err := storeFile(s.config.StoreRaw); err == nil && path != "" && path != defaultStorePath() {
+		where = " --store " + path
+	}
+	s.log.Info("there is no user yet; this makes the first administrator: caddy jwt user add" + where + " --role admin <email>")
 }
 
 // clientInfo is who talks to the service.
@@ -453,6 +467,9 @@ func (s *accountService) refresh(ctx context.Context, token string, grace time.D
 	if err != nil {
 		return nil, storeRefusal(err)
 	}
+	if user.Disabled {
+		return nil, &Error{Reason: ReasonRefreshToken}
+	}
 	fresh := family + randomToken(refreshBytes)
 	err = s.users().RotateSession(ctx, Rotation{
 		FamilyHash: session.FamilyHash, OldHash: hashToken(token), NewHash: hashToken(fresh), Now: now,
@@ -546,7 +563,8 @@ func (s *accountService) resetPassword(ctx context.Context, token, password stri
 		return storeRefusal(err)
 	}
 	if err := s.setPassword(ctx, taken.UserID, password); err != nil {
-		return err
+		// The link was of no use, so it may be used again.
+		return errors.Join(err, s.users().CreateOneTimeToken(context.WithoutCancel(ctx), taken))
 	}
 	s.audit("password reset", taken.UserID, "", client)
 	return s.endSessions(ctx, taken.UserID, "", "")
