@@ -10,6 +10,7 @@ import (
 	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -270,6 +271,29 @@ func TestAccountsSecretAndMovedRoutes(t *testing.T) {
 	s.mustAnswer(401, s.send("POST", "/auth/logout", "", "Content-Type: application/json"), "the others stay under the prefix")
 	if got := s.get("/auth/login"); strings.Contains(got.body, "<form") {
 		t.Error("a moved route is still at its old path")
+	}
+}
+
+func TestTemplates(t *testing.T) {
+	dir := tempDir(t)
+	if err := os.WriteFile(filepath.Join(dir, "login.html"), []byte(`{{define "title"}}Ours{{end}}{{define "content"}}<p>Our own page, for {{.Email}}</p>{{end}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := accountsSite(t, "templates "+dir)
+	if page := s.form(browser(t), "/auth/login", url.Values{"email": {"<b>"}, "password": {"x"}}); !strings.Contains(page.body, "<p>Our own page, for &lt;b&gt;</p>") || !strings.Contains(page.body, "<title>Ours") {
+		t.Errorf("the replaced page: %s", page.body)
+	}
+	if page := s.form(browser(t), "/auth/signup", nil); !strings.Contains(page.body, `name="password"`) {
+		t.Errorf("a page that is not replaced: %s", page.body)
+	}
+	if style := s.get("/auth/style.css"); style.status != 200 || !strings.HasPrefix(style.header.Get("Content-Type"), "text/css") {
+		t.Errorf("style sheet: %d %v", style.status, style.header)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "reset.html"), []byte(`{{define "content"}}{{.Broken`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := configError(t, accountsBody(filepath.Join(dir, "users.db"), "templates "+dir)); !strings.Contains(got, "templates: template: reset") {
+		t.Errorf("a broken page: %s", got)
 	}
 }
 

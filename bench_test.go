@@ -12,6 +12,7 @@ import (
 	"math/big"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"runtime"
 	"testing"
 	"time"
@@ -37,6 +38,7 @@ func provisioned(t testing.TB, options string) *Handler {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = h.Cleanup() })
 	return h
 }
 
@@ -91,12 +93,20 @@ func ratio(b *testing.B, limit, ours func()) {
 // Both are given a fresh request, whose making is not measured here but by
 // BenchmarkPreparedRequest.
 func BenchmarkAlreadySeen(b *testing.B) {
-	for _, tokens := range []int{1, 10_000} {
-		b.Run(fmt.Sprintf("tokens=%d", tokens), func(b *testing.B) {
-			h := provisioned(b, `secret "`+testSecret+`"`)
+	const secret = `secret "` + testSecret + `"`
+	for _, c := range []struct {
+		name    string
+		options string
+		tokens  int
+	}{
+		{"tokens=1", secret, 1}, {"tokens=10000", secret, 10_000},
+		{"tokens=1,accounts", "accounts {\n issuer https://issuer.example\n audience https://api.example.com\n " + secret + "\n store file " + filepath.Join(tempDir(b), "users.db") + "\n}", 1},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			h, tokens := provisioned(b, c.options), c.tokens
 			raw := make([]string, tokens)
 			for i := range raw {
-				raw[i] = sign(b, "HS256", []byte(testSecret), nil, typicalClaims(i))
+				raw[i] = sign(b, "HS256", []byte(testSecret), claimsMap{"typ": "at+jwt"}, typicalClaims(i))
 				serveOne(b, h, preparedRequest(raw[i]))
 			}
 			w := httptest.NewRecorder()

@@ -16,6 +16,7 @@ import (
 // that Caddy stores in.
 func runExample(t *testing.T, name string, environment ...string) *site {
 	t.Helper()
+	t.Setenv("XDG_DATA_HOME", tempDir(t)) // where accounts are by default
 	for i := 0; i < len(environment); i += 2 {
 		t.Setenv(environment[i], environment[i+1])
 	}

@@ -294,6 +294,7 @@ func (s *accountService) signUp(ctx context.Context, email, password string, pro
 	}
 	err = s.users().CreateUser(ctx, user)
 	if errors.Is(err, ErrEmailTaken) {
+		countEvent("signup", "refused")
 		return User{}, &Error{Reason: ReasonEmailTaken}
 	}
 	if err != nil {
