@@ -123,13 +123,9 @@ func (a *Accounts) path(route string) string {
 // resolve fills defaults in, replaces placeholders, and refuses what is out of
 // range.
 func (a *Accounts) resolve() error {
-	values := []*string{&a.Prefix, &a.Issuer, &a.Templates}
-	for _, list := range [][]string{a.Audience, a.DefaultRoles, a.Profile} {
-		for i := range list {
-			values = append(values, &list[i])
-		}
-	}
-	if err := resolveAll(values); err != nil {
+	err := errors.Join(resolve("prefix", &a.Prefix), resolve("issuer", &a.Issuer), resolve("templates", &a.Templates),
+		resolveList("audience", a.Audience), resolveList("default_roles", a.DefaultRoles), resolveList("profile", a.Profile))
+	if err != nil {
 		return err
 	}
 	setDefault(&a.Prefix, defaultAccountsPrefix)

@@ -73,7 +73,7 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the directive's name
 	if d.NextArg() {
-		return d.Errf("jwt takes a matcher and a block, not %q; a path matcher begins with a slash, as in: jwt /api/* {", d.Val())
+		return d.Errf("jwt takes a matcher and a block, not %q; a path matcher begins with a slash, as in: jwt /api/* {, and several paths need a named matcher", d.Val())
 	}
 	p := parser{Dispenser: d, handler: h, given: make(map[string]bool)}
 	for nesting := d.Nesting(); d.NextBlock(nesting); {

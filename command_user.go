@@ -168,7 +168,7 @@ func storeFile(store json.RawMessage) (string, error) {
 	if err := json.Unmarshal(store, &file); err != nil {
 		return "", err
 	}
-	if err := resolveAll([]*string{&file.Path}); err != nil {
+	if err := resolve("path", &file.Path); err != nil {
 		return "", err
 	}
 	setDefault(&file.Path, defaultStorePath())

@@ -64,7 +64,7 @@ var files = caddy.NewUsagePool()
 // Provision opens the file. If that cannot be now, it is tried again when the
 // file is needed, so that tokens are verified meanwhile.
 func (f *FileStore) Provision(ctx caddy.Context) error {
-	if err := resolveAll([]*string{&f.Path}); err != nil {
+	if err := resolve("path", &f.Path); err != nil {
 		return err
 	}
 	setDefault(&f.Path, defaultStorePath())

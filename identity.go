@@ -2,7 +2,9 @@ package caddyjwt
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -24,7 +26,7 @@ type identity struct {
 
 // attach puts the user into the request's placeholders and, by the user ID,
 // into its access log. A nil token is an anonymous user, whose placeholders
-// are empty. What an earlier handler said of the user is forgotten, so that
+// are empty. What an earlier jwt handler said of the user is forgotten, so that
 // nothing of one user stands beside something of another.
 func attach(r *http.Request, token *Token) {
 	replacer := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
@@ -36,6 +38,7 @@ func attach(r *http.Request, token *Token) {
 		replacer.Map(who.placeholder)
 	}
 	if token == nil {
+		*who = identity{}
 		return
 	}
 	who.claims, who.userID = token.Claims, token.userID
@@ -78,6 +81,9 @@ func (h *Handler) validateClaimHeaders() error {
 		if !httpguts.ValidHeaderFieldName(header.Header) || header.Claim == "" {
 			return fmt.Errorf("claim_header needs a header name and a claim, not %q and %q", header.Header, header.Claim)
 		}
+		if slices.Contains([]string{"Host", "Connection", "Content-Length", "Transfer-Encoding", "Trailer", "Te", "Upgrade"}, header.Header) {
+			return fmt.Errorf("claim_header %s: this header is HTTP's own; give the claim another", header.Header)
+		}
 		for _, earlier := range h.ClaimHeaders[:i] {
 			if sameHeader(header.Header, earlier.Header) {
 				return fmt.Errorf("claim_header %s stands twice; give each claim a header of its own", header.Header)
@@ -97,11 +103,18 @@ func (h *Handler) removeClaimHeaders(r *http.Request) {
 	if len(h.ClaimHeaders) == 0 {
 		return
 	}
-	for name := range r.Header {
-		for _, header := range h.ClaimHeaders {
-			if sameHeader(name, header.Header) {
-				delete(r.Header, name)
-				break
+	isClaim := func(name string) bool {
+		return slices.ContainsFunc(h.ClaimHeaders, func(header *ClaimHeader) bool { return sameHeader(name, header.Header) })
+	}
+	maps.DeleteFunc(r.Header, func(name string, _ []string) bool { return isClaim(name) })
+	maps.DeleteFunc(r.Trailer, func(name string, _ []string) bool { return isClaim(name) })
+	// A proxy takes the headers away that these name (RFC 9110 §7.6.1).
+	for _, list := range []string{"Connection", "Trailer"} {
+		for i, value := range r.Header[list] {
+			names := strings.Split(value, ",")
+			if slices.ContainsFunc(names, func(name string) bool { return isClaim(strings.TrimSpace(name)) }) {
+				kept := slices.DeleteFunc(names, func(name string) bool { return isClaim(strings.TrimSpace(name)) })
+				r.Header[list][i] = strings.Join(kept, ",")
 			}
 		}
 	}
@@ -133,8 +146,8 @@ func cgiByte(c byte) byte {
 
 func (h *Handler) setClaimHeaders(r *http.Request, claims Claims) {
 	for _, header := range h.ClaimHeaders {
-		value, present := claims.Lookup(header.Claim)
-		if !present {
+		value, _ := claims.Lookup(header.Claim)
+		if value == nil {
 			continue
 		}
 		if text := claimText(value); httpguts.ValidHeaderFieldValue(text) {

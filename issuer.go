@@ -113,13 +113,8 @@ type JWKSConfig struct {
 // provision resolves placeholders, loads keys, and says which algorithms they
 // serve.
 func (c *IssuerConfig) provision(ctx caddy.Context, h *Handler) (Issuer, error) {
-	values := []*string{&c.Issuer, &c.TokenType}
-	for _, list := range [][]string{c.Audience, c.Algorithms} {
-		for i := range list {
-			values = append(values, &list[i])
-		}
-	}
-	if err := resolveAll(values); err != nil {
+	err := errors.Join(resolve("issuer", &c.Issuer), resolve("token_type", &c.TokenType), resolveList("audience", c.Audience), resolveList("algorithms", c.Algorithms))
+	if err != nil {
 		return Issuer{}, err
 	}
 	if slices.Contains(c.Audience, "") {
@@ -171,6 +166,9 @@ func (c *IssuerConfig) acceptedAlgorithms(allowed []string) ([]string, error) {
 func (c *IssuerConfig) localKeys() (*KeySet, error) {
 	var keys []*Key
 	for i, secret := range c.Secrets {
+		if secret == nil {
+			return nil, fmt.Errorf("secret %d is null", i)
+		}
 		key, err := secret.key()
 		if err != nil {
 			return nil, fmt.Errorf("secret %d: %w", i, err)
@@ -257,7 +255,7 @@ func (c *IssuerConfig) remoteKeys(ctx caddy.Context, h *Handler) (*jwksCache, er
 		return nil, err
 	}
 	shared, _, err := keySets.LoadOrNew(settings, func() (caddy.Destructor, error) {
-		set, err := newJWKSCache(settings, ctx.Storage(), caddy.Log().Named("http.handlers.jwt"))
+		set, err := newJWKSCache(settings, ctx.Storage())
 		if err != nil {
 			return nil, err
 		}
@@ -268,7 +266,9 @@ func (c *IssuerConfig) remoteKeys(ctx caddy.Context, h *Handler) (*jwksCache, er
 		return nil, fmt.Errorf("jwks: %w", err)
 	}
 	h.keySets = append(h.keySets, settings)
-	return shared.(*jwksCache), nil
+	set := shared.(*jwksCache)
+	set.storage.Store(&storageRef{ctx.Storage()}) // that of the newest config
+	return set, nil
 }
 
 func (c *IssuerConfig) remoteSettings() (settings remoteKeys, err error) {
@@ -276,7 +276,7 @@ func (c *IssuerConfig) remoteSettings() (settings remoteKeys, err error) {
 	if c.JWKS != nil {
 		config = *c.JWKS
 	}
-	if err := resolveAll([]*string{&config.URL}); err != nil {
+	if err := resolve("jwks", &config.URL); err != nil {
 		return settings, err
 	}
 	if c.JWKS == nil && c.Issuer == "" {
@@ -315,7 +315,7 @@ func (c *IssuerConfig) remoteSettings() (settings remoteKeys, err error) {
 		return settings, fmt.Errorf("jwks: max_stale is %s, shorter than refresh, %s; it must be longer, or every set is stale before the next", settings.maxStale, settings.refresh)
 	}
 	for _, path := range config.TrustedCACerts {
-		if err := resolveAll([]*string{&path}); err != nil {
+		if err := resolve("trusted_ca_certs", &path); err != nil {
 			return settings, err
 		}
 		pem, err := os.ReadFile(path)
@@ -327,15 +327,24 @@ func (c *IssuerConfig) remoteSettings() (settings remoteKeys, err error) {
 	return settings, nil
 }
 
-// resolveAll replaces the placeholders of a config.
-func resolveAll(values []*string) error {
+// resolve replaces the placeholders of an option's values.
+func resolve(option string, values ...*string) error {
 	replacer := caddy.NewReplacer()
 	for _, value := range values {
 		resolved, err := replacer.ReplaceOrErr(*value, true, true)
 		if err != nil {
-			return fmt.Errorf("%q: %w; placeholders are resolved when the config is loaded, so {env.NAME} and {file./path} work here and those of a request do not", *value, err)
+			return fmt.Errorf("%s %q: %w; placeholders are resolved when the config is loaded, so {env.NAME} and {file./path} work here and those of a request do not", option, *value, err)
 		}
 		*value = resolved
+	}
+	return nil
+}
+
+func resolveList(option string, values []string) error {
+	for i := range values {
+		if err := resolve(option, &values[i]); err != nil {
+			return err
+		}
 	}
 	return nil
 }

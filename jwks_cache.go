@@ -71,9 +71,8 @@ var keySets = caddy.NewUsagePool()
 type jwksCache struct {
 	remoteKeys
 	client  *http.Client
-	storage certmagic.Storage
-	log     *zap.Logger
-	ctx     context.Context // ends with Destruct
+	storage atomic.Pointer[storageRef] // of the newest config that uses the set
+	ctx     context.Context            // ends with Destruct
 	stop    context.CancelFunc
 	running sync.WaitGroup
 
@@ -89,12 +88,19 @@ type jwksCache struct {
 	good, bad  uint64    // fetches, for the metrics
 }
 
+type storageRef struct{ certmagic.Storage }
+
+// log is that of the running config.
+func (c *jwksCache) log() *zap.Logger {
+	return caddy.Log().Named("http.handlers.jwt").With(zap.String("key_set", c.name()))
+}
+
 type fetch struct {
 	done chan struct{}
 	err  error
 }
 
-func newJWKSCache(config remoteKeys, storage certmagic.Storage, log *zap.Logger) (*jwksCache, error) {
+func newJWKSCache(config remoteKeys, storage certmagic.Storage) (*jwksCache, error) {
 	for _, u := range []string{config.url, config.issuer} {
 		if err := checkKeyURL(u, config.allowHTTP); u != "" && err != nil {
 			return nil, err
@@ -111,10 +117,9 @@ func newJWKSCache(config remoteKeys, storage certmagic.Storage, log *zap.Logger)
 	c := &jwksCache{
 		remoteKeys: config,
 		client:     &http.Client{Transport: transport, CheckRedirect: sameHost},
-		storage:    storage,
-		log:        log.With(zap.String("key_set", config.name())),
 		ongoing:    &fetch{done: make(chan struct{})}, // the first, which run finishes
 	}
+	c.storage.Store(&storageRef{storage})
 	c.ctx, c.stop = context.WithCancel(context.Background())
 	return c, nil
 }
@@ -164,7 +169,9 @@ func (c *jwksCache) Find(ctx context.Context, algorithm, id string) ([]*Key, err
 }
 
 // find looks in the current set. Of several keys that may be meant none is
-// used: only a set with one key for the algorithm serves tokens without kid.
+// used: only a set with one key for the algorithm serves tokens without kid. A
+// key without an ID may be the one of a token that has an ID, but its own key
+// may also be new.
 func (c *jwksCache) find(algorithm, id string) (keys []*Key, known bool) {
 	set := c.current.Load()
 	if set == nil {
@@ -174,7 +181,7 @@ func (c *jwksCache) find(algorithm, id string) (keys []*Key, known bool) {
 	if len(keys) > 1 {
 		return nil, true
 	}
-	return keys, len(keys) == 1 || set.byID[id] != nil
+	return keys, set.byID[id] != nil || id == "" && len(keys) == 1
 }
 
 // join returns the fetch under way, or starts one if the cooldown allows.
@@ -262,14 +269,24 @@ func (c *jwksCache) wait(pause time.Duration) bool {
 			return false
 		case <-time.After(time.Until(next)):
 		}
-		if c.current.Load() != nil && !time.Now().Before(c.staleAt()) {
-			c.install(nil)
-			c.log.Error("key set not loaded for longer than max_stale; its tokens are refused from now on", zap.Duration("max_stale", c.maxStale))
+		if c.expire() {
+			c.log().Error("key set not loaded for longer than max_stale; its tokens are refused from now on", zap.Duration("max_stale", c.maxStale))
 		}
 		if !time.Now().Before(until) {
 			return true
 		}
 	}
+}
+
+// expire ends the set if max_stale has passed since it was loaded.
+func (c *jwksCache) expire() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.current.Load() == nil || time.Now().Before(c.fetchedAt.Add(c.maxStale)) {
+		return false
+	}
+	c.install(nil)
+	return true
 }
 
 func (c *jwksCache) staleAt() time.Time {
@@ -323,6 +340,8 @@ func (c *jwksCache) fetch(f *fetch) {
 // accept makes the keys the current set. A key that was there before stays
 // the same Key, so that the tokens remembered with it stay good.
 func (c *jwksCache) accept(keys []*Key, fetchedAt time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if old := c.current.Load(); old != nil {
 		for i, key := range keys {
 			if known := old.same(key); known != nil {
@@ -334,9 +353,7 @@ func (c *jwksCache) accept(keys []*Key, fetchedAt time.Time) {
 	if err != nil { // parseKeySet left no duplicate key IDs
 		panic(err)
 	}
-	c.mu.Lock()
 	c.fetchedAt = fetchedAt
-	c.mu.Unlock()
 	c.install(set)
 }
 
@@ -383,16 +400,16 @@ func (c *jwksCache) report(err error, unused []error) {
 	c.complaints = text
 	switch {
 	case err != nil && !c.fetchedAt.IsZero():
-		c.log.Log(level, "key set not reachable; the last good one is used until max_stale",
+		c.log().Log(level, "key set not reachable; the last good one is used until max_stale",
 			zap.Error(err), zap.Time("since", c.failing), zap.Time("until", c.fetchedAt.Add(c.maxStale)))
 	case err != nil:
-		c.log.Log(level, "key set not reachable and none is stored; requests with its tokens get 503 until it is",
+		c.log().Log(level, "key set not reachable and none is stored; requests with its tokens get 503 until it is",
 			zap.Error(err), zap.Time("since", c.failing))
 	case len(unused) > 0:
-		c.log.Log(level, "keys of the key set are not used", zap.Errors("keys", unused))
+		c.log().Log(level, "keys of the key set are not used", zap.Errors("keys", unused))
 	}
 	if err == nil && !c.failing.IsZero() {
-		c.log.Info("key set reachable again", zap.Duration("after", time.Since(c.failing)))
+		c.log().Info("key set reachable again", zap.Duration("after", time.Since(c.failing)))
 		c.failing = time.Time{}
 	}
 }
@@ -504,16 +521,16 @@ func (c *jwksCache) storageKey() string {
 // load takes the set from storage, if one is there and not beyond max_stale,
 // and returns how long it is good before the next fetch.
 func (c *jwksCache) load() time.Duration {
-	text, err := c.storage.Load(c.ctx, c.storageKey())
+	text, err := c.storage.Load().Load(c.ctx, c.storageKey())
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
-			c.log.Warn("stored key set not readable; it will be fetched", zap.Error(err))
+			c.log().Warn("stored key set not readable; it will be fetched", zap.Error(err))
 		}
 		return 0
 	}
 	var stored storedKeySet
 	if err := json.Unmarshal(text, &stored); err != nil || stored.URL != c.name() {
-		c.log.Warn("stored key set damaged; it will be fetched", zap.String("storage_key", c.storageKey()))
+		c.log().Warn("stored key set damaged; it will be fetched", zap.String("storage_key", c.storageKey()))
 		return 0
 	}
 	age := time.Since(stored.FetchedAt)
@@ -528,10 +545,10 @@ func (c *jwksCache) load() time.Duration {
 func (c *jwksCache) save(document []byte, fetchedAt time.Time) {
 	text, err := json.Marshal(storedKeySet{URL: c.name(), FetchedAt: fetchedAt.UTC(), KeySet: document})
 	if err == nil {
-		err = c.storage.Store(c.ctx, c.storageKey(), text)
+		err = c.storage.Load().Store(c.ctx, c.storageKey(), text)
 	}
 	if err != nil {
-		c.log.Warn("key set not stored; after a restart it must be fetched before tokens are verified", zap.Error(err))
+		c.log().Warn("key set not stored; after a restart it must be fetched before tokens are verified", zap.Error(err))
 	}
 }
 

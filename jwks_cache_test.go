@@ -46,6 +46,34 @@ func TestDiscovery(t *testing.T) {
 	}
 }
 
+// What discovery names is held to the same rules as what the config names.
+func TestDiscoveryOfPlainHTTP(t *testing.T) {
+	p := newIdentityProvider(t)
+	document := func(keys string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprintf(w, `{"issuer":%q,"jwks_uri":%q}`, p.URL, keys)
+		}
+	}
+	handler := document("http://keys.example/jwks")
+	p.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handler(w, r) })
+	s := serve(t, "jwt {\n issuer "+p.URL+"\n}\n respond ok")
+	s.mustAnswer(503, s.bearer("/", sign(t, "RS256", testKeys().rsa, nil, goodClaims(claimsMap{"iss": p.URL}))), "keys over plain http")
+	if !strings.Contains(s.log(), "keys over plain http are accepted from this machine only") {
+		t.Errorf("the log does not say why:\n%s", s.log())
+	}
+}
+
+// A set whose key has no ID may get one that has: a token with its ID is not
+// that of the other.
+func TestNewKeyBesideOneWithoutID(t *testing.T) {
+	keys := testKeys()
+	p := newIdentityProvider(t, publicJWK(t, keys.rsa, nil))
+	s := jwksSite(t, p, "")
+	s.mustAnswer(200, s.bearer("/api/", sign(t, "RS256", keys.rsa, nil, goodClaims(nil))), "control")
+	p.setKeys(publicJWK(t, keys.rsa, nil), publicJWK(t, keys.strangerRSA, claimsMap{"kid": "new"}))
+	s.mustAnswer(200, s.bearer("/api/", rs(t, keys.strangerRSA, "new")), "the new key")
+}
+
 func TestUnknownKeyIsFetchedAtOnce(t *testing.T) {
 	keys := testKeys()
 	p := newIdentityProvider(t, publicJWK(t, keys.rsa, claimsMap{"kid": "a"}))

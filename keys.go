@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"filippo.io/edwards25519"
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/lestrrat-go/jwx/v2/jwa"
@@ -293,7 +294,7 @@ func algorithmsFor(material any) ([]string, error) {
 	case *ecdsa.PublicKey:
 		return ecdsaAlgorithms(public)
 	case ed25519.PublicKey:
-		return []string{"EdDSA"}, nil
+		return []string{"EdDSA"}, checkEd25519(public)
 	}
 	return nil, fmt.Errorf("a %T verifies no signature; RSA, EC and Ed25519 keys do", material)
 }
@@ -311,6 +312,22 @@ func ecdsaAlgorithms(public *ecdsa.PublicKey) ([]string, error) {
 		return nil, fmt.Errorf("its point is not on its curve %s", curve)
 	}
 	return []string{algorithm}, nil
+}
+
+// checkEd25519 refuses a key of small order, under which anybody can sign: eight
+// times its point is the neutral one (RFC 8032 §5.1.7, RFC 7748 §6.1).
+func checkEd25519(public ed25519.PublicKey) error {
+	if len(public) != ed25519.PublicKeySize {
+		return fmt.Errorf("it is an Ed25519 key of %d bytes; one has %d", len(public), ed25519.PublicKeySize)
+	}
+	point, err := new(edwards25519.Point).SetBytes(public)
+	if err != nil {
+		return errors.New("its point is not on the curve Ed25519")
+	}
+	if new(edwards25519.Point).MultByCofactor(point).Equal(edwards25519.NewIdentityPoint()) == 1 {
+		return errors.New("its Ed25519 point is of small order, so anybody could sign")
+	}
+	return nil
 }
 
 func checkRSA(public *rsa.PublicKey) error {

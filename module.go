@@ -68,8 +68,8 @@ type Handler struct {
 
 	// Public are paths that need no token, as Caddy's own path matcher takes
 	// them. A token is not looked at there, and the user is anonymous. A path
-	// with `..;`, `..\` or `\..` is never public, since what is behind may read
-	// it as a way up.
+	// with `..;`, `..\` or `\..`, or with both a dot segment and a `;`, is never
+	// public, since what is behind may read it as another one.
 	Public caddyhttp.MatchPath `json:"public,omitempty"`
 
 	// Optional lets requests without a token through as anonymous, without
@@ -150,6 +150,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		if h.service != nil && h.service.sendToLogin(w, r, refusal) {
 			return nil
 		}
+		if token == nil {
+			attach(r, nil) // so that the placeholders are empty in handle_errors
+		}
 		return h.refuse(w, r, refusal)
 	}
 	allowed.Inc()
@@ -190,7 +193,8 @@ func isPublic(public caddyhttp.MatchPath, r *http.Request) bool {
 // ambiguousPath tells whether dots that Caddy takes for a name may be a way up
 // for the server behind it, as in `/public/..;/admin`.
 func ambiguousPath(path string) bool {
-	return strings.Contains(path, "..;") || strings.Contains(path, `..\`) || strings.Contains(path, `\..`)
+	dots := strings.Contains(path, "/.")
+	return strings.Contains(path, "..;") || strings.Contains(path, `..\`) || strings.Contains(path, `\..`) || dots && strings.Contains(path, ";")
 }
 
 // pass hands the request on, of an anonymous user if there is no token.
@@ -262,6 +266,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
 	}
+	if slices.Contains(h.Issuers, nil) || slices.Contains(h.From, nil) || slices.Contains(h.Require, nil) || slices.Contains(h.ClaimHeaders, nil) {
+		return errors.New("issuers, from, require and claim_headers hold objects, and one is null")
+	}
 	if err := h.resolve(); err != nil {
 		return err
 	}
@@ -279,28 +286,18 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 
 // resolve fills defaults in and replaces placeholders.
 func (h *Handler) resolve() error {
-	values := []*string{&h.Realm}
-	for i := range h.UserID {
-		values = append(values, &h.UserID[i])
-	}
-	for i := range h.Public {
-		values = append(values, &h.Public[i])
-	}
+	err := errors.Join(resolve("realm", &h.Realm), resolveList("user_id", h.UserID), resolveList("public", h.Public))
 	for _, source := range h.From {
-		values = append(values, &source.Header, &source.Scheme, &source.Cookie, &source.Query)
+		err = errors.Join(err, resolve("from", &source.Header, &source.Scheme, &source.Cookie, &source.Query))
 	}
 	for _, header := range h.ClaimHeaders {
-		values = append(values, &header.Header, &header.Claim)
+		err = errors.Join(err, resolve("claim_header", &header.Header, &header.Claim))
 	}
 	for _, q := range h.Require {
-		values = append(values, &q.Claim)
-		for _, list := range [][]string{q.Scope, q.AnyScope, q.Role, q.Values} {
-			for i := range list {
-				values = append(values, &list[i])
-			}
-		}
+		err = errors.Join(err, resolveList("require scope", q.Scope), resolveList("require any scope", q.AnyScope), resolveList("require role", q.Role),
+			resolve("require claim", &q.Claim), resolveList("require claim", q.Values))
 	}
-	if err := resolveAll(values); err != nil {
+	if err != nil {
 		return err
 	}
 	if h.Realm == "" {

@@ -106,6 +106,28 @@ func TestPlaceholders(t *testing.T) {
 	}
 }
 
+// A path that is public for the last handler has no user, whoever an earlier
+// one saw.
+func TestPublicForgetsUser(t *testing.T) {
+	s := serve(t, `
+		route {
+			jwt {
+				secret "`+testSecret+`"
+			}
+			jwt {
+				secret "`+testSecret+`"
+				public /public
+			}
+			respond "user=[{http.auth.user.id}{http.auth.user.sub}]"
+		}`)
+	if got := s.bearer("/public", hs(t, nil)); got.body != "user=[]" {
+		t.Errorf("body %q", got.body)
+	}
+	if got := s.bearer("/", hs(t, nil)); got.body != "user=[alicealice]" {
+		t.Errorf("control: body %q", got.body)
+	}
+}
+
 // Two handlers on the way: the last one's user counts, whole.
 func TestSecondHandlerReplacesUser(t *testing.T) {
 	const other = "another secret, of more than thirty-two bytes as well"
@@ -157,6 +179,7 @@ func TestOptionalPublicPreflight(t *testing.T) {
 	s.mustAnswer(401, s.get("/api/closed"), "control")
 	s.mustAnswer(200, s.do("OPTIONS", "/api/closed", "Origin: https://app.example", "Access-Control-Request-Method: PUT"), "preflight")
 	s.mustAnswer(401, s.do("OPTIONS", "/api/closed", "Origin: https://app.example"), "no preflight")
+	s.mustAnswer(401, s.do("OPTIONS", "/api/closed", "Access-Control-Request-Method: PUT"), "no preflight without an origin")
 	s.mustAnswer(401, s.do("GET", "/api/closed", "Origin: https://app.example", "Access-Control-Request-Method: PUT"), "GET is no preflight")
 	s = secretSite(t, "")
 	s.mustAnswer(401, s.do("OPTIONS", "/api/closed", "Origin: https://app.example", "Access-Control-Request-Method: PUT"), "preflight not allowed")
@@ -244,6 +267,9 @@ func TestRules(t *testing.T) {
 		{`require expression "'admin' in claims.roles || claims.level > 2"`, claimsMap{"roles": []string{"x"}, "level": 3}, true},
 		{`require expression "claims.level > 2.5"`, claimsMap{"level": 2.75}, true},
 		{`require expression "claims.absent == 1"`, nil, false},
+		{`require expression "claims.n == 18446744073709551615u"`, claimsMap{"n": uint64(18446744073709551615)}, true},
+		{`require expression "claims.n == 18446744073709551615u"`, claimsMap{"n": uint64(18446744073709551000)}, false},
+		{"require scope r", claimsMap{"scope": "x\u00a0r"}, false},
 		{`require expression "!has(claims.absent) && {http.request.method} == 'GET'"`, nil, true},
 		{`require expression claims.org.list[1] == "b" && claims.sub.startsWith("al")`, claimsMap{"org": claimsMap{"list": []string{"a", "b"}}}, true},
 		{`require expression claims.sub`, nil, false},
@@ -269,12 +295,17 @@ func TestHandleErrors(t *testing.T) {
 		respond ok
 		handle_errors 401 {
 			header Content-Type text/plain
-			respond "custom {http.error.status_code} {http.jwt.error} {http.jwt.error_description}"
+			respond "custom {http.error.status_code} {http.jwt.error} {http.jwt.error_description}{http.auth.user.id}"
 		}`)
 	got := s.get("/")
 	if got.status != 401 || got.body != "custom 401 credentials_required no bearer token was sent" || got.header.Get("WWW-Authenticate") == "" {
 		t.Errorf("401: %d %q %v", got.status, got.body, got.header)
 	}
+	s2 := serve(t, "jwt {\n secret \""+testSecret+"\"\n require role sesame\n}\nhandle_errors {\n respond {http.error.message}\n}")
+	if got := s2.bearer("/", hs(t, nil)); got.status != 403 || got.body != "the user lacks a role that is needed here" {
+		t.Errorf("the detail is for the log alone: %d %q", got.status, got.body)
+	}
+	s = serve(t, "jwt {\n secret \""+testSecret+"\"\n require role admin\n}\nhandle_errors 401 {\n respond x\n}")
 	if got := s.bearer("/", hs(t, nil)); got.status != 403 || !strings.Contains(got.body, `"code":"forbidden"`) {
 		t.Errorf("the site handles no 403, so the JSON body is due: %d %q", got.status, got.body)
 	}

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"cel.dev/cel-go/cel"
@@ -57,13 +58,16 @@ type Requirement struct {
 
 func (q *Requirement) provision() error {
 	kinds := 0
-	for _, set := range []bool{q.Scope != nil, q.AnyScope != nil, q.Role != nil, q.Claim != "", q.Expression != ""} {
+	for _, set := range []bool{len(q.Scope) > 0, len(q.AnyScope) > 0, len(q.Role) > 0, q.Claim != "", q.Expression != ""} {
 		if set {
 			kinds++
 		}
 	}
 	if kinds != 1 {
 		return fmt.Errorf("it needs one of scope, any scope, role, claim and expression; write one `require` for each")
+	}
+	if q.Claim == "" && len(q.Values) > 0 {
+		return fmt.Errorf("values belong to a claim, and none is named")
 	}
 	if q.Claim != "" && len(q.Values) == 0 {
 		return fmt.Errorf("`require claim %s` needs at least one value", q.Claim)
@@ -87,7 +91,7 @@ func notScope(scope string) bool {
 var (
 	placeholder        = regexp.MustCompile(`([^\\]|^){([a-zA-Z][\w.-]*)}`)
 	escapedPlaceholder = regexp.MustCompile(`\\{([a-zA-Z][\w.-]*)}`)
-	pathPlaceholder    = regexp.MustCompile(`^http\.request\.(orig_)?uri(_escaped|\.path.*|\.prefixed_query)?$`)
+	pathPlaceholder    = regexp.MustCompile(`^http\.(request\.(orig_)?uri(_escaped|\.path.*|\.prefixed_query)?|regexp\..*)$`)
 )
 
 // compile turns each placeholder into a CEL variable, which is looked up only
@@ -175,7 +179,7 @@ func scopes(claims Claims) []string {
 		value = claims["scp"]
 	}
 	if text, ok := value.(string); ok {
-		return strings.Fields(text)
+		return strings.FieldsFunc(text, func(r rune) bool { return r == ' ' }) // RFC 6749 §3.3
 	}
 	return texts(value)
 }
@@ -232,9 +236,9 @@ func (a claimAdapter) NativeToValue(value any) ref.Val {
 		return types.NewStringInterfaceMap(a, v)
 	case List:
 		return types.NewDynamicList(a, []any(v))
-	case stdjson.Number:
-		if number, err := v.Float64(); err == nil {
-			return types.Double(number)
+	case stdjson.Number: // beyond int64; a double would make different ones equal
+		if number, err := strconv.ParseUint(v.String(), 10, 64); err == nil {
+			return types.Uint(number)
 		}
 		return types.String(v)
 	}

@@ -261,6 +261,10 @@ func TestThreatWeakOrOddKeysInSet(t *testing.T) {
 		publicJWK(t, small, claimsMap{"kid": "rsa1024"}),
 		as("e1", claimsMap{"e": "AQ"}),
 		as("e2", claimsMap{"e": "Ag"}),
+		as("e4", claimsMap{"e": "BA"}),
+		as("rsa9000", claimsMap{"n": base64URL(new(big.Int).SetBit(keys.rsa.N, 9000, 1))}),
+		publicJWK(t, keys.ed25519, claimsMap{"kid": "ed31", "x": encode(strings.Repeat("x", 31))}),
+		publicJWK(t, keys.ed25519, claimsMap{"kid": "small-order", "x": encode("\x01" + strings.Repeat("\x00", 31))}),
 		as("roca", claimsMap{"n": base64URL(rocaModulus())}),
 		as("double", claimsMap{}), publicJWK(t, keys.p256, claimsMap{"kid": "double"}),
 		claimsMap{"kty": "oct", "k": encode(testSecret), "kid": "symmetric"},
@@ -288,8 +292,11 @@ func TestThreatWeakOrOddKeysInSet(t *testing.T) {
 		{"RS256 by a key for PS256", "/", token("RS256", keys.rsa, "ps")},
 		{"PS256 by a key for RS256", "/", token("PS256", keys.rsa, "good")},
 		{"long kid", "/", token("RS256", keys.rsa, strings.Repeat("k", 300))},
+		{"Ed25519 key of 31 bytes", "/", token("EdDSA", keys.ed25519, "ed31")},
 	}
-	for _, id := range []string{"e1", "e2", "roca", "enc", "sign-only", "oaep", "none", "off-curve", "unknown-type"} {
+	forged := encode(`{"alg":"EdDSA","kid":"small-order"}`) + "." + encode(mustJSON(t, goodClaims(nil)))
+	attacks = append(attacks, attack{"forged under a key of small order", "/", forged + "." + encode("\x01"+strings.Repeat("\x00", 63))})
+	for _, id := range []string{"e1", "e2", "e4", "rsa9000", "roca", "enc", "sign-only", "oaep", "none", "off-curve", "unknown-type"} {
 		attacks = append(attacks, attack{id, "/", token("RS256", keys.rsa, id)})
 	}
 	mustRefuse(t, s, []attack{
@@ -299,7 +306,7 @@ func TestThreatWeakOrOddKeysInSet(t *testing.T) {
 		{"ed", "/", token("EdDSA", keys.ed25519, "ed")},
 	}, attacks)
 	log := s.log()
-	for _, why := range []string{"1024 bits", "exponent is 1", "exponent is 2", "ROCA", "shared by 2 keys", "symmetric", "use is", "key_ops lack verify", "alg is", "unknown-type", "off-curve"} {
+	for _, why := range []string{"1024 bits", "exponent is 1", "exponent is 2", "exponent is 4", "RSA key of 9001 bits", "Ed25519 key of 31 bytes", "small order", "ROCA", "shared by 2 keys", "symmetric", "use is", "key_ops lack verify", "alg is", "unknown-type", "off-curve"} {
 		if !strings.Contains(log, why) {
 			t.Errorf("the log does not say why a key is not used: %q", why)
 		}
@@ -506,6 +513,15 @@ func TestThreatIssuer(t *testing.T) {
 	mustRefuse(t, s, []attack{{"any iss", "/api/", hs(t, claimsMap{"iss": "whoever"})}}, []attack{{"iss a list", "/api/", hs(t, claimsMap{"iss": []string{"whoever"}})}})
 }
 
+func TestThreatSubject(t *testing.T) {
+	token := func(sub string) string {
+		return signRaw(t, "HS256", []byte(testSecret), `{"alg":"HS256"}`, `{"uid":"alice","exp":9999999999`+sub+`}`)
+	}
+	mustRefuse(t, secretSite(t, "user_id uid"), []attack{{"sub a string", "/api/", token(`,"sub":"a"`)}, {"no sub", "/api/", token("")}}, []attack{
+		{"sub a number", "/api/", token(`,"sub":1`)}, {"sub a list", "/api/", token(`,"sub":["a"]`)}, {"sub null", "/api/", token(`,"sub":null`)},
+	})
+}
+
 func TestThreatExpiry(t *testing.T) {
 	token := func(exp string) string {
 		return signRaw(t, "HS256", []byte(testSecret), `{"alg":"HS256"}`, `{"sub":"alice"`+exp+`}`)
@@ -578,6 +594,7 @@ func TestThreatSeveralTokens(t *testing.T) {
 		"the same header twice":  s.get("/", header, header),
 		"header with a list":     s.get("/", "Authorization: Bearer "+token+", Bearer "+other),
 		"another scheme beside":  s.get("/", header, "Authorization: Basic YTpi"),
+		"two schemes in one":     s.get("/", "Authorization: Basic YTpi, Bearer "+token),
 		"header and cookie":      s.get("/", header, cookie),
 		"header and query":       s.get(query, header),
 		"cookie and query":       s.get(query, cookie),
@@ -639,7 +656,7 @@ func TestThreatIdentityHeaderSpoofing(t *testing.T) {
 		if strings.Contains(strings.ToLower(got.body), "admin") {
 			t.Errorf("%s: the upstream saw a spoofed header:\n%s", name, got.body)
 		}
-		if user := strings.Contains(got.body, "X-User: alice"); user != (name == "with a token") && name != "connection header" {
+		if user := strings.Contains(got.body, "X-User: alice"); user != (name == "with a token" || name == "connection header") {
 			t.Errorf("%s: X-User from the token: %v\n%s", name, user, got.body)
 		}
 	}
@@ -658,7 +675,7 @@ func TestThreatSkipPathBypass(t *testing.T) {
 	for _, path := range []string{
 		"/admin", "/", "/publicx", "/public", "/public/../admin", "/public/%2e%2e/admin", "/public/.%2e/admin", "/public/..%2fadmin", "/public/x/../../admin",
 		"//public/../admin", "/public//../../admin", "/public/..;/admin", "/public/..%3b/admin", "/public/..;x=1/admin", `/public/..\admin`, "/public/..%5cadmin", `/public\..\admin`,
-		"/health/", "/health/x", "/health%2f..%2fadmin", "/healthx", "/health;x", "/admin?/public/x", "/admin#/public/x", "/admin%00/public/", "/%2e/admin", "/admin;/public/x", "/./admin",
+		"/health/", "/health/x", "/health%2f..%2fadmin", "/healthx", "/health;x", "/public/.;/../admin", "/public/;/../x", "/public/..;a/./x", "/admin?/public/x", "/admin#/public/x", "/admin%00/public/", "/%2e/admin", "/admin;/public/x", "/./admin",
 	} {
 		got := s.get(path)
 		if got.status == 200 {

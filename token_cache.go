@@ -1,6 +1,7 @@
 package caddyjwt
 
 import (
+	"hash/maphash"
 	"time"
 
 	"github.com/maypok86/otter/v2"
@@ -12,8 +13,18 @@ const defaultCacheEntries = 10_000
 // Manes, "TinyLFU: A Highly Efficient Cache Admission Policy", 2017). Only
 // tokens that passed every check get in, so a flood of bad ones cannot push
 // out good ones. A nil cache remembers nothing.
+//
+// Entries are found by a short hash of the token, since the library hashes its
+// keys again and again to see which are used. The hash proves nothing: the
+// whole text of the token is compared.
 type tokenCache struct {
-	tokens *otter.Cache[string, *Token]
+	seed   maphash.Seed
+	tokens *otter.Cache[uint64, *rememberedToken]
+}
+
+type rememberedToken struct {
+	*Token
+	text string
 }
 
 // newTokenCache returns a cache of at most this many entries, nil for 0.
@@ -21,7 +32,7 @@ func newTokenCache(entries int) *tokenCache {
 	if entries <= 0 {
 		return nil
 	}
-	return &tokenCache{otter.Must(&otter.Options[string, *Token]{MaximumSize: entries})}
+	return &tokenCache{maphash.MakeSeed(), otter.Must(&otter.Options[uint64, *rememberedToken]{MaximumSize: entries})}
 }
 
 // get returns a token that is still good: not past its expiry, its key not
@@ -30,19 +41,20 @@ func (c *tokenCache) get(raw string, now time.Time) *Token {
 	if c == nil {
 		return nil
 	}
-	token, found := c.tokens.GetIfPresent(raw)
-	if !found {
+	hash := maphash.String(c.seed, raw)
+	remembered, found := c.tokens.GetIfPresent(hash)
+	if !found || remembered.text != raw {
 		return nil
 	}
-	if !token.good(now) {
-		c.tokens.Invalidate(raw)
+	if !remembered.good(now) {
+		c.tokens.Invalidate(hash)
 		return nil
 	}
-	return token
+	return remembered.Token
 }
 
 func (c *tokenCache) put(raw string, token *Token) {
 	if c != nil {
-		c.tokens.Set(raw, token)
+		c.tokens.Set(maphash.String(c.seed, raw), &rememberedToken{token, raw})
 	}
 }

@@ -86,11 +86,16 @@ func (s *TokenSource) readHeader(values []string) (string, error) {
 	}
 	token := strings.Trim(values[0], " \t")
 	if s.Scheme != "" {
-		scheme, rest, _ := strings.Cut(token, " ")
+		scheme, rest := cutScheme(token)
 		if !strings.EqualFold(scheme, s.Scheme) {
+			for part := range strings.SplitSeq(token, ",") {
+				if scheme, _ := cutScheme(strings.Trim(part, " \t")); strings.EqualFold(scheme, s.Scheme) {
+					return "", refuse(ReasonMalformedCredentials, "header %s has credentials of two schemes", s.Header)
+				}
+			}
 			return "", nil // credentials of another kind are somebody else's
 		}
-		token = strings.TrimLeft(rest, " ")
+		token = rest
 		if token == "" {
 			return "", refuse(ReasonMalformedCredentials, "header %s has a scheme and no token", s.Header)
 		}
@@ -100,6 +105,13 @@ func (s *TokenSource) readHeader(values []string) (string, error) {
 		return "", refuse(ReasonMalformedCredentials, "header %s has more than one token or too many parts", s.Header)
 	}
 	return token, nil
+}
+
+func cutScheme(credentials string) (scheme, rest string) {
+	if i := strings.IndexAny(credentials[:min(len(credentials), 64)], " \t"); i >= 0 {
+		return credentials[:i], strings.TrimLeft(credentials[i:], " \t")
+	}
+	return credentials, ""
 }
 
 // strip takes the token out of the request, so that handlers behind do not
