@@ -131,6 +131,8 @@ func newSigner(flags caddycmd.Flags) (signer, error) {
 	var s signer
 	var algorithms []string
 	switch {
+	case key != "" && flags.String("encoding") != "":
+		return s, errors.New("--encoding is that of a secret, and --key is none; take it out")
 	case (secret == "") == (key == ""):
 		return s, errors.New("give either --secret or --key: -, @<file> or env:<NAME>")
 	case secret != "":
