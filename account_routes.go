@@ -62,10 +62,20 @@ func (h *AccountsHandler) signup(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	h.checkPasswordInput(in, "password", password)
+	profile := make(map[string]any)
+	for _, name := range h.Profile {
+		value, given := in.values[name]
+		if outOfRange(value) {
+			in.wrong(name, "type", errors.New("has a number that is out of range"), map[string]any{})
+		}
+		if given {
+			profile[name] = plainValue(value)
+		}
+	}
 	if err := in.err(); err != nil {
 		return h.pageOr(w, r, in, "signup", err)
 	}
-	user, err := h.service.signUp(r.Context(), email, password, in.others("email", "password", "return_to"), client(r))
+	user, err := h.service.signUp(r.Context(), email, password, profile, client(r))
 	if err != nil {
 		return h.pageOr(w, r, in, "signup", err)
 	}
@@ -284,6 +294,9 @@ func (h *AccountsHandler) caller(w http.ResponseWriter, r *http.Request) (*Token
 		}
 		token = renewed
 	}
+	if sessionOf(token) == "" {
+		return nil, refuse(ReasonClaims, "sid is missing")
+	}
 	if !slices.Contains(scopes(token.Claims), accountScope) {
 		return nil, &Error{Reason: ReasonScope, Scope: accountScope, Detail: "the account routes need it"}
 	}
@@ -410,17 +423,6 @@ func (in *input) err() error {
 	}
 	slices.SortFunc(in.properties, func(a, b PropertyError) int { return strings.Compare(a.Path, b.Path) })
 	return &Error{Reason: ReasonProperties, Properties: in.properties}
-}
-
-// others are the properties beside these.
-func (in *input) others(names ...string) map[string]any {
-	others := make(map[string]any)
-	for name, value := range in.values {
-		if !slices.Contains(names, name) {
-			others[name] = value
-		}
-	}
-	return others
 }
 
 func propertyRefusal(name, code string, err error) error {

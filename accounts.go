@@ -164,10 +164,10 @@ func (a *Accounts) check() error {
 	}
 	paths := make(map[string]string)
 	for route := range accountRoutes {
-		if other, taken := paths[a.path(route)]; taken {
+		if other, taken := paths[strings.ToLower(a.path(route))]; taken {
 			return fmt.Errorf("%s and %s have the same path, %s", min(route, other), max(route, other), a.path(route))
 		}
-		paths[a.path(route)] = route
+		paths[strings.ToLower(a.path(route))] = route
 	}
 	if err := checkRoutePath(a.Prefix); err != nil {
 		return fmt.Errorf("prefix: %w", err)
@@ -259,6 +259,7 @@ func (h *AccountsHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next
 	}
 	err := serve(w, r)
 	if refusal, ok := errors.AsType[*Error](err); ok {
+		h.service.sayStoreFails(refusal)
 		return h.refuse(w, r, refusal)
 	}
 	return err
@@ -274,38 +275,37 @@ type accountRoute func(w http.ResponseWriter, r *http.Request) error
 func (h *AccountsHandler) route(r *http.Request) (serve accountRoute, methods []string) {
 	get, post := []string{http.MethodGet, http.MethodHead}, []string{http.MethodPost}
 	both := slices.Concat(get, post)
-	switch path := r.URL.Path; path {
-	case h.path("login"):
+	name, id := h.service.route(r.URL.Path)
+	switch name {
+	case "login":
 		return h.byMethod(h.loginPage, h.login), both
-	case h.path("signup"):
+	case "signup":
 		if h.Signup == "closed" {
 			return func(http.ResponseWriter, *http.Request) error { return &Error{Reason: ReasonNoSuchRoute} }, both
 		}
 		return h.byMethod(h.signupPage, h.signup), both
-	case h.path("refresh"):
+	case "refresh":
 		return h.refresh, post
-	case h.path("logout"):
+	case "logout":
 		return h.logout, post
-	case h.path("whoami"):
+	case "whoami":
 		return h.whoami, get
-	case h.path("password"):
+	case "password":
 		return h.password, post
-	case h.path("sessions"):
+	case "sessions":
 		return h.sessions, get
-	case h.path("jwks"):
+	case "session":
+		return func(w http.ResponseWriter, r *http.Request) error { return h.endSession(w, r, id) }, []string{http.MethodDelete, http.MethodPost}
+	case "jwks":
 		return h.jwks, get
-	case h.path("openapi"):
+	case "openapi":
 		return h.openAPI, get
-	case h.path("account"):
+	case "account":
 		return h.accountPage, get
-	case h.path("reset"):
+	case "reset":
 		return h.byMethod(h.resetPage, h.reset), both
-	case h.path("style"):
+	case "style":
 		return h.style, get
-	default:
-		if id, ok := strings.CutPrefix(path, h.path("sessions")+"/"); ok && id != "" && !strings.Contains(id, "/") {
-			return func(w http.ResponseWriter, r *http.Request) error { return h.endSession(w, r, id) }, []string{http.MethodDelete, http.MethodPost}
-		}
 	}
 	return nil, nil
 }
@@ -319,14 +319,23 @@ func (h *AccountsHandler) byMethod(page, action accountRoute) accountRoute {
 	}
 }
 
-// routePaths tells of a path whether there is an account route: such a request
-// needs no token to get there.
-func (a *Accounts) routePaths() func(path string) bool {
-	paths, below := make(map[string]bool), a.path("sessions")+"/"
+// routeNames tells which route a path is of, and the session ID in it. Paths
+// are compared without case, as Caddy's own path matcher does.
+func (a *Accounts) routeNames() func(path string) (name, id string) {
+	names, below := make(map[string]string), strings.ToLower(a.path("sessions"))+"/"
 	for route := range accountRoutes {
-		paths[a.path(route)] = true
+		names[strings.ToLower(a.path(route))] = route
 	}
-	return func(path string) bool { return paths[path] || strings.HasPrefix(path, below) }
+	return func(path string) (string, string) {
+		lower := strings.ToLower(path)
+		if name := names[lower]; name != "" {
+			return name, ""
+		}
+		if id, ok := strings.CutPrefix(lower, below); ok && id != "" && !strings.Contains(id, "/") {
+			return "session", id
+		}
+		return "", ""
+	}
 }
 
 // Interface guards

@@ -755,7 +755,7 @@ func TestThreatOpenRedirect(t *testing.T) {
 	location := func(to string) string {
 		return s.form(browser(t), "/auth/login", url.Values{"email": {"alice@example.com"}, "password": {goodPassword}, "return_to": {to}}).header.Get("Location")
 	}
-	for _, good := range []string{"/", "/todos/1?a=b&c=%20d#e", "/a%2Fb", "/ü", "/x?url=https://elsewhere.example"} {
+	for _, good := range []string{"/", "/todos/1?a=b&c=%20d#e", "/a%2Fb", "/a?q=100%25", `/a?path=C:%5Cx`, "/100%25", "/ü", "/x?url=https://elsewhere.example"} {
 		if got := location(good); got != good && !strings.EqualFold(got, strings.ReplaceAll(good, "ü", "%C3%BC")) {
 			t.Errorf("control: %q leads to %q", good, got)
 		}
@@ -904,4 +904,144 @@ func TestKeyRotation(t *testing.T) {
 	rotate(time.Now().Add(-time.Hour)) // as if all had happened an hour ago
 	s.mustAnswer(401, s.bearer("/todos/", fresh.Token), "a token of a key whose last token has expired, remembered")
 	s.mustAnswer(200, s.bearer("/todos/", s.loggedIn("alice@example.com").Token), "control: the newest key")
+}
+
+// A log-in with the old password that is under way while the password is
+// changed begins no session.
+func TestThreatLogInDuringPasswordChange(t *testing.T) {
+	s := accountsSite(t, "")
+	s.mustAnswer(201, s.post("/auth/signup", credentialsOf("alice@example.com")), "sign-up")
+	checked := userOf(t, "alice@example.com")
+	service := serviceOf(t)
+	if _, err := service.beginSession(t.Context(), checked, clientInfo{}); err != nil {
+		t.Fatalf("control: %v", err)
+	}
+	if err := service.setPassword(t.Context(), checked.ID, "another good password"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := service.beginSession(t.Context(), checked, clientInfo{}); err == nil || asRefusal(err).Reason != ReasonWrongCredentials {
+		t.Errorf("a session begins by the old password: %v", err)
+	}
+}
+
+// An unknown user, a disabled one and one with a bcrypt hash cost a hash as any
+// other: with no room for one, all of them wait in vain.
+func TestThreatUnknownUserCostsAHash(t *testing.T) {
+	s := accountsSite(t, "hash_queue 1\n throttle off")
+	s.mustAnswer(201, s.post("/auth/signup", credentialsOf("alice@example.com")), "sign-up")
+	s.mustAnswer(201, s.post("/auth/signup", credentialsOf("old@example.com")), "sign-up")
+	imported, err := bcrypt.GenerateFromPassword([]byte(goodPassword), bcrypt.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changeUser(t, "old@example.com", func(u *User) { u.PasswordHash = string(imported) })
+	hashing.waiting.Add(1000)
+	defer hashing.waiting.Add(-1000)
+	long := strings.Repeat("x", 73)
+	for _, body := range []claimsMap{
+		{"email": "alice@example.com", "password": "wrong password"}, {"email": "nobody@example.com", "password": "wrong password"}, {"email": "no address", "password": "wrong password"},
+		{"email": "old@example.com", "password": "wrong password"}, {"email": "old@example.com", "password": long}, {"email": "alice@example.com", "password": strings.Repeat("x", 2000)},
+	} {
+		s.mustAnswer(503, s.post("/auth/login", body), fmt.Sprint(body))
+	}
+}
+
+// bcrypt looks at 72 bytes: a longer password is not right for what it begins
+// with.
+func TestThreatBcryptIsNotCutShort(t *testing.T) {
+	s := accountsSite(t, "")
+	s.mustAnswer(201, s.post("/auth/signup", credentialsOf("alice@example.com")), "sign-up")
+	password := strings.Repeat("ab cd ", 12)
+	imported, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changeUser(t, "alice@example.com", func(u *User) { u.PasswordHash = string(imported) })
+	s.mustAnswer(401, s.post("/auth/login", claimsMap{"email": "alice@example.com", "password": password + "more"}), "longer")
+	s.mustAnswer(200, s.post("/auth/login", claimsMap{"email": "alice@example.com", "password": password}), "control")
+}
+
+// A token that the accounts' key has signed for something else does not open
+// the account.
+func TestAccountRoutesNeedTheirScope(t *testing.T) {
+	s := accountsSite(t, "")
+	got := s.signedUp("alice@example.com")
+	s.mustAnswer(200, s.bearer("/auth/whoami", got.Token), "control")
+	parts, err := splitCompact(got.Token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func(Claims){"another scope": func(c Claims) { c["scope"] = "openid" }, "no scope": func(c Claims) { delete(c, "scope") }, "no session": func(c Claims) { delete(c, "sid") }} {
+		claims, err := parseClaims(parts.payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		change(claims)
+		token, err := signToken(serviceOf(t).keys.ring.Load().signer, "at+jwt", claims)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range []string{"/auth/whoami", "/auth/sessions"} {
+			if got := s.bearer(path, token); got.status != 403 && got.status != 401 {
+				t.Errorf("%s at %s: %d", name, path, got.status)
+			}
+		}
+		if got := s.send("POST", "/auth/logout", "", "Authorization: Bearer "+token); got.status != 403 && got.status != 401 {
+			t.Errorf("%s at log-out: %d", name, got.status)
+		}
+	}
+}
+
+// Guesses at the password of a session that somebody left open are throttled.
+func TestThreatPasswordChangeIsThrottled(t *testing.T) {
+	s := accountsSite(t, "throttle 3 15m")
+	got := s.signedUp("alice@example.com")
+	guess := claimsMap{"currentPassword": "wrong password", "newPassword": "another good password"}
+	statuses := make(map[int]int)
+	for range 40 {
+		statuses[s.post("/auth/password", guess, "Authorization: Bearer "+got.Token).status]++
+	}
+	if statuses[429] == 0 || statuses[401] > 35 {
+		t.Errorf("answers %v", statuses)
+	}
+}
+
+// What is below the sessions and is no session is for the next handler, and
+// needs a token there.
+func TestThreatPathsBelowAccountRoutes(t *testing.T) {
+	s := serve(t, "jwt {\n accounts /api {\n store file "+filepath.Join(tempDir(t), "users.db")+"\n }\n}\nrespond upstream")
+	s.mustAnswer(200, s.get("/api/jwks.json"), "control")
+	for _, path := range []string{"/api/other", "/api/sessions/", "/api/sessions/1/messages", "/api/sessions//", "/api/login/x", "/api/jwks.json/", "/api//login"} {
+		s.mustAnswer(401, s.get(path), path)
+	}
+}
+
+func TestThreatMassAssignment(t *testing.T) {
+	s := accountsSite(t, "profile name")
+	chrome := browser(t)
+	in := s.form(chrome, "/auth/signup", url.Values{"email": {"alice@example.com"}, "password": {goodPassword}, "name": {"Alice"}, "roles": {"admin"}, "id": {"1"}, "disabled": {"true"}, "plan": {"gold"}})
+	s.mustAnswer(303, in, "sign-up")
+	user := userOf(t, "alice@example.com")
+	if len(user.Roles) != 0 || user.ID == "1" || len(user.Profile) != 1 || user.Profile["name"] != "Alice" {
+		t.Errorf("user %+v", user)
+	}
+	for name, value := range map[string]string{"1e999": "1e999", "2⁶⁴": "18446744073709551616", "in a list": "[1e999]"} {
+		s.mustAnswer(422, s.post("/auth/signup", `{"email":"bob@example.com","password":"`+goodPassword+`","name":`+value+`}`), name)
+	}
+	got := s.post("/auth/signup", `{"email":"bob@example.com","password":"`+goodPassword+`","name":9007199254740993}`)
+	s.mustAnswer(201, got, "control")
+	token := s.loggedIn("bob@example.com").Token
+	if who := s.bearer("/auth/whoami", token); who.body != got.body {
+		t.Errorf("sign-up answers %s, whoami %s", got.body, who.body)
+	}
+}
+
+// A page of a sister site can open a WebSocket with the user's cookies.
+func TestThreatCrossSiteWebSocket(t *testing.T) {
+	s := accountsSite(t, "")
+	chrome := browser(t)
+	s.mustAnswer(303, s.form(chrome, "/auth/signup", formOf("alice@example.com")), "sign-up")
+	s.mustAnswer(403, s.form(chrome, "/todos/", nil, "Upgrade: websocket", "Connection: Upgrade", "Origin: https://evil.example"), "another origin")
+	s.mustAnswer(403, s.form(chrome, "/todos/", nil, "Upgrade: websocket", "Connection: Upgrade", "Sec-Fetch-Site: same-site"), "a sister site")
+	s.mustAnswer(200, s.form(chrome, "/todos/", nil, "Upgrade: websocket", "Connection: Upgrade", "Sec-Fetch-Site: same-origin"), "control")
 }

@@ -119,10 +119,14 @@ func logIn(t testing.TB, path, userID string) (sessionID string) {
 	t.Helper()
 	now, session := time.Now(), uuid.NewString()
 	withUsers(t, path, func(store UserStore) {
-		err := store.CreateSession(t.Context(), Session{
+		user, err := store.User(t.Context(), userID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = store.CreateSession(t.Context(), Session{
 			ID: session, UserID: userID, FamilyHash: session, CreatedAt: now, UsedAt: now, ExpiresAt: now.Add(time.Hour),
 			LastTokenUntil: now.Add(time.Hour), Client: "Mozilla/5.0 \x1b[31m", Address: "192.0.2.1",
-		})
+		}, user.PasswordHash)
 		if err != nil {
 			t.Fatal(err)
 		}

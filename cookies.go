@@ -60,25 +60,42 @@ func setCookie(w http.ResponseWriter, r *http.Request, name, value string, expir
 	})
 }
 
+// serves tells whether the request is for an account route, which needs no
+// token to get there.
+func (s *accountService) serves(r *http.Request) bool {
+	name, _ := s.route(r.URL.Path)
+	return name != ""
+}
+
 // keepSession renews the session of a browser whose access token has expired,
 // and refuses what a page of another site has it send.
-func (s *accountService) keepSession(w http.ResponseWriter, r *http.Request, token *Token, source *TokenSource, refusal *Error) (*Token, *Error) {
+func (s *accountService) keepSession(w http.ResponseWriter, r *http.Request, token *Token, source *TokenSource, refusal *Error) (kept *Token, renewed bool, refused *Error) {
 	byCookie := source != nil && source.session
 	if token == nil {
 		missing := refusal
 		if missing == nil { // an anonymous user, who may have a session
 			missing = &Error{Reason: ReasonNoCredentials}
 		}
-		if renewed, ok := s.renew(w, r, missing); ok {
-			token, refusal, byCookie = renewed, nil, true
+		if token, renewed = s.renew(w, r, missing); renewed {
+			refusal, byCookie = nil, true
 		}
 	}
 	if token != nil && byCookie {
-		if err := crossOrigin.Check(r); err != nil {
-			return nil, refuse(ReasonCrossOrigin, "%v", err)
+		if err := checkOrigin(r); err != nil {
+			return nil, renewed, refuse(ReasonCrossOrigin, "%v", err)
 		}
 	}
-	return token, refusal
+	return token, renewed, refusal
+}
+
+// checkOrigin refuses what does more than read and comes from a page of
+// another site. A WebSocket does, though it begins with a GET.
+func checkOrigin(r *http.Request) error {
+	if r.Header.Get("Upgrade") != "" {
+		r = r.Clone(r.Context())
+		r.Method = http.MethodPost
+	}
+	return crossOrigin.Check(r)
 }
 
 // sendToLogin answers a browser that shows a page and has no session, by
@@ -143,18 +160,19 @@ func safeReturnPath(path, standard string) string {
 	if len(path) > 2048 || !strings.HasPrefix(path, "/") {
 		return standard
 	}
+	clean, _, _ := strings.Cut(path, "?")
 	for text := path; ; {
 		if strings.HasPrefix(text, "//") || strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\\' }) {
 			return standard
 		}
-		decoded, err := url.PathUnescape(text)
-		if err != nil {
+		decoded, err := url.PathUnescape(clean)
+		if err != nil && text == path {
 			return standard
 		}
-		if decoded == text {
+		if err != nil || decoded == clean {
 			break
 		}
-		text = decoded
+		text, clean = decoded, decoded
 	}
 	parsed, err := url.Parse(path)
 	if err != nil || parsed.Scheme != "" || parsed.Host != "" || parsed.User != nil {

@@ -242,6 +242,7 @@ func TestExampleLoopbackTodo(t *testing.T) {
 	if got.ExpiresIn != 6*60*60 {
 		t.Errorf("expires in %d s", got.ExpiresIn)
 	}
+	s.mustAnswer(200, s.bearer("/whoami", got.Token), "as the tutorial writes it")
 	who := s.get("/whoAmI", "Authorization: Bearer "+got.Token, "Accept: text/plain")
 	if !strings.Contains(user.body, `"id":"`+who.body+`"`) {
 		t.Errorf("whoAmI %q, user %s", who.body, user.body)

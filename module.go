@@ -128,15 +128,18 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 // ServeHTTP implements caddyhttp.MiddlewareHandler: the whole way of a request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	h.removeClaimHeaders(r)
-	if h.service != nil && h.service.isRoute(r.URL.Path) {
+	if h.service != nil && h.service.serves(r) {
 		return next.ServeHTTP(w, r)
 	}
 	if h.needsNoToken(r) {
 		return h.pass(w, r, next, nil)
 	}
 	token, source, refusal := h.authenticate(r)
+	private := source != nil && source.Query != ""
 	if h.service != nil {
-		token, refusal = h.service.keepSession(w, r, token, source, refusal)
+		var renewed bool
+		token, renewed, refusal = h.service.keepSession(w, r, token, source, refusal)
+		private = private || renewed
 	}
 	if refusal == nil && token == nil {
 		anonymous.Inc()
@@ -157,7 +160,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	allowed.Inc()
 	h.setClaimHeaders(r, token.Claims)
-	if source != nil && source.Query != "" {
+	if private {
 		w = &privateWriter{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}}
 	}
 	return h.pass(w, r, next, token)

@@ -131,12 +131,12 @@ var noPasswordHash = fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.V
 // whether it has or not, for an empty hash too.
 func checkPassword(ctx context.Context, queue int, hash, password string) (right bool, err error) {
 	normal, normalErr := normalPassword(password)
-	if hash == "" || normalErr != nil {
+	if hash == "" || normalErr != nil || isBcrypt(hash) && len(normal) > maxBcryptBytes {
 		hash, normal = noPasswordHash, "no password"
 	}
 	err = hashing.do(ctx, queue, func() {
 		if isBcrypt(hash) {
-			right = len(normal) <= maxBcryptBytes && bcrypt.CompareHashAndPassword([]byte(hash), []byte(normal)) == nil
+			right = bcrypt.CompareHashAndPassword([]byte(hash), []byte(normal)) == nil
 			return
 		}
 		right, _ = caddyauth.Argon2idHash{}.Compare([]byte(hash), []byte(normal))

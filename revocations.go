@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/caddyserver/caddy/v2"
 )
 
 // revocations are the sessions of this process's knowledge whose access tokens
@@ -16,6 +18,13 @@ type revocations struct {
 	mu       sync.RWMutex
 	sessions map[string]time.Time // session ID to when its tokens have expired
 }
+
+// revocationSets are in use, by the issuer and the store: sites that share
+// these share their sessions, whatever else differs.
+var revocationSets = caddy.NewUsagePool()
+
+// Destruct implements caddy.Destructor.
+func (*revocations) Destruct() error { return nil }
 
 func newRevocations() *revocations {
 	r := &revocations{sessions: make(map[string]time.Time)}

@@ -40,12 +40,13 @@ type accountService struct {
 	keys     *signingKeys
 	verifier *Verifier
 	revoked  *revocations
-	isRoute  func(path string) bool
+	route    func(path string) (name, id string)
 
 	accountFailures, clientFailures, signups *throttle
 
-	revokedSince time.Time // of what is asked for next
-	failing      time.Time // since when the store cannot be read; zero if it can
+	saidFailing  atomic.Int64 // when the log was last told of a failed change, in Unix seconds
+	revokedSince time.Time    // of what is asked for next
+	failing      time.Time    // since when the store cannot be read; zero if it can
 
 	store   atomic.Pointer[UserStore]
 	now     func() time.Time
@@ -101,7 +102,7 @@ func loadStore(ctx caddy.Context, config *Accounts) (UserStore, error) {
 
 func newAccountService(ctx caddy.Context, config Accounts, identity string, store UserStore) (*accountService, error) {
 	s := &accountService{
-		config: config, identity: identity, revoked: newRevocations(), isRoute: config.routePaths(), now: time.Now,
+		config: config, identity: identity, route: config.routeNames(), now: time.Now,
 		log:             caddy.Log().Named("http.handlers.jwt_accounts"),
 		accountFailures: newThrottle(config.ThrottleFailures, time.Duration(config.ThrottleWindow)),
 		clientFailures:  newThrottle(clientFailuresPerMinute, time.Minute),
@@ -112,7 +113,11 @@ func newAccountService(ctx caddy.Context, config Accounts, identity string, stor
 	}
 	s.store.Store(&store)
 	s.ctx, s.stop = context.WithCancel(context.Background())
-	var err error
+	shared, _, err := revocationSets.LoadOrNew(config.keyIdentity(), func() (caddy.Destructor, error) { return newRevocations(), nil })
+	if err != nil {
+		return nil, err
+	}
+	s.revoked = shared.(*revocations)
 	if s.keys, err = openSigningKeys(ctx, config, s.now); err != nil {
 		return nil, err
 	}
@@ -121,7 +126,6 @@ func newAccountService(ctx caddy.Context, config Accounts, identity string, stor
 		return nil, err
 	}
 	// What was revoked before a restart is known before the first request.
-	s.revokedSince = s.now().Add(-2 * time.Duration(config.TokenLifetime)).Add(-2 * maxLeeway)
 	s.learnRevocations()
 	s.running.Go(s.watch)
 	return s, nil
@@ -197,7 +201,8 @@ func (s *accountService) release() error {
 func (s *accountService) Destruct() error {
 	s.stop()
 	s.running.Wait()
-	return nil
+	_, err := revocationSets.Delete(s.config.keyIdentity())
+	return err
 }
 
 // watch learns what other processes revoked and which keys they sign with, and
@@ -243,6 +248,18 @@ func (s *accountService) learnRevocations() {
 			s.revoked.add(revocation.SessionID, revocation.Until)
 		}
 		s.revokedSince = now.Add(-revocationOverlap)
+	}
+}
+
+// sayStoreFails logs that the store could not do its work, once a minute.
+func (s *accountService) sayStoreFails(refusal *Error) {
+	if refusal.Reason != ReasonStoreFull && refusal.Reason != ReasonStoreUnavailable {
+		return
+	}
+	now, said := s.now().Unix(), s.saidFailing.Load()
+	if now-said >= 60 && s.saidFailing.CompareAndSwap(said, now) {
+		s.log.Error("user store fails; account routes answer so, and tokens are verified all the same",
+			zap.Int("status", refusals[refusal.Reason].status), zap.String("error", refusal.Detail))
 	}
 }
 
@@ -316,7 +333,7 @@ func (s *accountService) logIn(ctx context.Context, email, password string, clie
 		return nil, err
 	}
 	if weakHash(user.PasswordHash) {
-		s.rehash(ctx, user, password)
+		user = s.rehash(ctx, user, password)
 	}
 	return s.beginSession(ctx, user, client)
 }
@@ -334,7 +351,6 @@ func (s *accountService) checkCredentials(ctx context.Context, emailKey, passwor
 	}
 	byAccount, wait := s.accountFailures.begin(emailKey, now)
 	if wait > 0 && !s.knows(ctx, user, client) {
-		byClient.forgive()
 		return User{}, s.refuseThrottled("account", wait, client)
 	}
 	hash := user.PasswordHash
@@ -367,9 +383,7 @@ func (s *accountService) refuseThrottled(what string, wait time.Duration, client
 // client is let through when others have used the account's tries up, so that
 // nobody can lock a user out; the limit by client still holds.
 func (s *accountService) knows(ctx context.Context, user User, client clientInfo) bool {
-	if user.ID == "" {
-		return false
-	}
+	// Of an unknown user the sessions are looked for too, which takes as long.
 	sessions, err := s.users().Sessions(ctx, user.ID, s.now())
 	if err != nil {
 		return false
@@ -384,19 +398,23 @@ func (s *accountService) knows(ctx context.Context, user User, client clientInfo
 
 // rehash replaces a hash of weaker parameters. If it cannot be done now, it is
 // at the next log-in.
-func (s *accountService) rehash(ctx context.Context, user User, password string) {
+func (s *accountService) rehash(ctx context.Context, user User, password string) User {
 	hash, err := hashPassword(ctx, s.config.HashQueue, password)
+	var renewed User
 	if err == nil {
-		_, err = s.users().UpdateUser(ctx, user.ID, s.now(), func(u *User) error {
-			if u.PasswordHash == user.PasswordHash {
-				u.PasswordHash = hash
+		renewed, err = s.users().UpdateUser(ctx, user.ID, s.now(), func(u *User) error {
+			if u.PasswordHash != user.PasswordHash {
+				return ErrNotFound // it was changed meanwhile
 			}
+			u.PasswordHash = hash
 			return nil
 		})
 	}
 	if err != nil {
 		s.log.Warn("password hash not renewed; it will be at the next log-in", zap.String("user_id", user.ID), zap.Error(err))
+		return user
 	}
+	return renewed
 }
 
 func (s *accountService) beginSession(ctx context.Context, user User, client clientInfo) (*grant, error) {
@@ -408,8 +426,8 @@ func (s *accountService) beginSession(ctx context.Context, user User, client cli
 		CreatedAt: now, UsedAt: now, ExpiresAt: now.Add(time.Duration(s.config.RefreshLifetime)), LastTokenUntil: s.lastTokenUntil(now),
 		Client: cut(client.userAgent, 256), Address: client.address,
 	}
-	err := s.users().CreateSession(ctx, session)
-	if errors.Is(err, ErrNotFound) { // deleted or disabled in this moment
+	err := s.users().CreateSession(ctx, session, user.PasswordHash)
+	if errors.Is(err, ErrNotFound) { // deleted, disabled, or with another password in this moment
 		return nil, &Error{Reason: ReasonWrongCredentials}
 	}
 	if err != nil {

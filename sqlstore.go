@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -198,8 +199,12 @@ func scanUser(row interface{ Scan(...any) error }) (u versionedUser, err error) 
 	if err := json.Unmarshal([]byte(roles), &u.Roles); err != nil {
 		return u, fmt.Errorf("the roles of user %s are damaged", u.ID)
 	}
-	if err := json.Unmarshal([]byte(profile), &u.Profile); err != nil {
+	claims, err := parseClaims([]byte(profile)) // keeps every digit of a whole number
+	if err != nil && profile != "null" {
 		return u, fmt.Errorf("the profile of user %s is damaged", u.ID)
+	}
+	if claims != nil {
+		u.Profile = plainValue(claims).(map[string]any)
 	}
 	return u, nil
 }
@@ -210,7 +215,51 @@ func userValues(u User) (roles, profile string, err error) {
 		return "", "", err
 	}
 	profileText, err := json.Marshal(u.Profile)
+	if err == nil && outOfRange(u.Profile) {
+		err = errors.New("the profile has a number that is out of range")
+	}
 	return string(rolesText), string(profileText), err
+}
+
+// plainValue is a claim's value by the types of encoding/json.
+func plainValue(value any) any {
+	switch v := value.(type) {
+	case Claims:
+		object := make(map[string]any, len(v))
+		for name, inner := range v {
+			object[name] = plainValue(inner)
+		}
+		return object
+	case List:
+		list := make([]any, len(v))
+		for i, inner := range v {
+			list[i] = plainValue(inner)
+		}
+		return list
+	}
+	return value
+}
+
+// outOfRange tells whether a value holds a number that fits neither an int64
+// nor a float64.
+func outOfRange(value any) bool {
+	switch v := value.(type) {
+	case json.Number:
+		return true
+	case map[string]any:
+		for _, inner := range v {
+			if outOfRange(inner) {
+				return true
+			}
+		}
+	case Claims:
+		return outOfRange(map[string]any(v))
+	case List:
+		return slices.ContainsFunc(v, outOfRange)
+	case []any:
+		return slices.ContainsFunc(v, outOfRange)
+	}
+	return false
 }
 
 // CreateUser implements UserStore.
@@ -307,10 +356,10 @@ func scanSession(row interface{ Scan(...any) error }) (x Session, err error) {
 }
 
 // CreateSession implements UserStore.
-func (s *SQLStore) CreateSession(ctx context.Context, x Session) error {
-	return orNotFound(s.exec(ctx, `INSERT INTO sessions (`+sessionColumns+`) SELECT $1, id, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11 FROM users WHERE id = $12 AND NOT disabled`,
+func (s *SQLStore) CreateSession(ctx context.Context, x Session, passwordHash string) error {
+	return orNotFound(s.exec(ctx, `INSERT INTO sessions (`+sessionColumns+`) SELECT $1, id, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11 FROM users WHERE id = $12 AND NOT disabled AND password_hash = $13`,
 		x.ID, x.FamilyHash, x.RefreshHash, x.PreviousHash, milliseconds(x.RotatedAt), milliseconds(x.CreatedAt), milliseconds(x.UsedAt),
-		milliseconds(x.ExpiresAt), milliseconds(x.LastTokenUntil), x.Client, x.Address, x.UserID))
+		milliseconds(x.ExpiresAt), milliseconds(x.LastTokenUntil), x.Client, x.Address, x.UserID, passwordHash))
 }
 
 // SessionByFamily implements UserStore.

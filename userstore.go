@@ -33,9 +33,10 @@ type UserStore interface {
 	// the first that comes after the given one.
 	Users(ctx context.Context, afterEmailKey string, limit int) ([]User, error)
 
-	// CreateSession adds a session. [ErrNotFound] if its user is gone or
-	// disabled.
-	CreateSession(ctx context.Context, session Session) error
+	// CreateSession adds a session of a user who logged in by the password with
+	// this hash. [ErrNotFound] if the user is gone or disabled, or has another
+	// PasswordHash by now.
+	CreateSession(ctx context.Context, session Session, passwordHash string) error
 	// SessionByFamily returns the session whose FamilyHash this is, ended and
 	// expired ones excluded; [ErrNotFound].
 	SessionByFamily(ctx context.Context, familyHash string, now time.Time) (Session, error)

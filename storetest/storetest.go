@@ -57,7 +57,7 @@ func (s suite) mustBe(err, want error) {
 func newUser(email string) caddyjwt.User {
 	return caddyjwt.User{
 		ID: uuid.NewString(), Email: email, EmailKey: email, PasswordHash: "$argon2id$…", Roles: []string{"author"},
-		Profile: map[string]any{"name": "Ålice \"A\"", "height": 1.75, "tags": []any{"a", nil, true}}, CreatedAt: start, UpdatedAt: start,
+		Profile: map[string]any{"name": "Ålice \"A\"", "height": 1.75, "id": int64(9007199254740993), "tags": []any{"a", nil, true}}, CreatedAt: start, UpdatedAt: start,
 	}
 }
 
@@ -74,7 +74,7 @@ func (s suite) begun(user caddyjwt.User) caddyjwt.Session {
 		ID: uuid.NewString(), UserID: user.ID, FamilyHash: uuid.NewString(), RefreshHash: uuid.NewString(), CreatedAt: start, UsedAt: start,
 		ExpiresAt: start.Add(time.Hour), LastTokenUntil: start.Add(10 * time.Minute), Client: "a client", Address: "2001:db8::1",
 	}
-	s.ok(s.store.CreateSession(s.Context(), session))
+	s.ok(s.store.CreateSession(s.Context(), session, user.PasswordHash))
 	return session
 }
 
@@ -264,7 +264,8 @@ func (s suite) sessions() {
 	if listed, err := s.store.Sessions(ctx, alice.ID, expired); err != nil || len(listed) != 0 {
 		s.Errorf("expired sessions %+v, %v", listed, err)
 	}
-	s.mustBe(s.store.CreateSession(ctx, caddyjwt.Session{ID: "x", UserID: "nobody", FamilyHash: "x", ExpiresAt: expired}), caddyjwt.ErrNotFound)
+	s.mustBe(s.store.CreateSession(ctx, caddyjwt.Session{ID: "x", UserID: "nobody", FamilyHash: "x", ExpiresAt: expired}, ""), caddyjwt.ErrNotFound)
+	s.mustBe(s.store.CreateSession(ctx, caddyjwt.Session{ID: "x", UserID: alice.ID, FamilyHash: "x", ExpiresAt: expired}, "the hash before"), caddyjwt.ErrNotFound)
 }
 
 func (s suite) rotations() {
@@ -321,7 +322,7 @@ func (s suite) disabled() {
 	_, err := s.store.UpdateUser(ctx, alice.ID, start, func(u *caddyjwt.User) error { u.Disabled = true; return nil })
 	s.ok(err)
 	session := caddyjwt.Session{ID: "x", UserID: alice.ID, FamilyHash: "x", RefreshHash: "x", ExpiresAt: start.Add(time.Hour)}
-	s.mustBe(s.other.CreateSession(ctx, session), caddyjwt.ErrNotFound)
+	s.mustBe(s.other.CreateSession(ctx, session, alice.PasswordHash), caddyjwt.ErrNotFound)
 }
 
 func (s suite) oneTimeTokens() {
