@@ -246,13 +246,13 @@ func TestStoreFailures(t *testing.T) {
 		got := s.signedUp("alice@example.com")
 		store := storeOf(t).(*FileStore)
 		var broken atomic.Bool
-		connect := store.Connect
-		store.Connect = func(ctx context.Context) (*sql.DB, *sql.DB, error) {
+		var wrapped UserStore = &SQLStore{Explain: store.Explain, Connect: func(ctx context.Context) (*sql.DB, *sql.DB, error) {
 			if broken.Load() {
 				return nil, nil, errors.New("unplugged")
 			}
-			return connect(ctx)
-		}
+			return store.Connect(ctx)
+		}}
+		serviceOf(t).store.Store(&wrapped)
 		broken.Store(true)
 		for name, answer := range map[string]answer{
 			"sign-up": s.post("/auth/signup", credentialsOf("bob@example.com")), "log-in": s.post("/auth/login", credentialsOf("alice@example.com")), "who-am-I": s.bearer("/auth/whoami", got.Token),
