@@ -121,49 +121,34 @@ func parseClaims(text []byte) (Claims, error) {
 	if d.PeekKind() != '{' {
 		return nil, errors.New("not a JSON object")
 	}
-	value, err := readValue(d)
+	claims, err := readObject(d, usualClaims)
 	if err != nil {
 		return nil, jsonError(err)
 	}
 	if _, err := d.ReadToken(); err != io.EOF {
 		return nil, errors.New("bytes after the JSON object")
 	}
-	return value.(Claims), nil
+	return claims, nil
 }
+
+// usualClaims is how many claims have room at once. Access tokens have some
+// ten, and a map with room for 14 is the largest of its size.
+const usualClaims = 14
 
 // readValue exists since the library reads a number in an `any` as a float64,
 // which loses whole numbers beyond 2⁵³.
 func readValue(d *jsontext.Decoder) (any, error) {
+	switch d.PeekKind() {
+	case '{':
+		return readObject(d, 0)
+	case '[':
+		return readList(d)
+	}
 	token, err := d.ReadToken()
 	if err != nil {
 		return nil, err
 	}
 	switch token.Kind() {
-	case '{':
-		object := make(Claims, roomFor(d))
-		for d.PeekKind() != '}' {
-			token, err := d.ReadToken()
-			if err != nil {
-				return nil, err
-			}
-			name := token.String()
-			if object[name], err = readValue(d); err != nil {
-				return nil, err
-			}
-		}
-		_, err := d.ReadToken()
-		return object, err
-	case '[':
-		var list List
-		for d.PeekKind() != ']' {
-			value, err := readValue(d)
-			if err != nil {
-				return nil, err
-			}
-			list = append(list, value)
-		}
-		_, err := d.ReadToken()
-		return list, err
 	case '"':
 		return token.String(), nil
 	case '0':
@@ -174,13 +159,39 @@ func readValue(d *jsontext.Decoder) (any, error) {
 	return nil, nil
 }
 
-// roomFor guesses the size of an object. Access tokens have some ten claims,
-// and few in each that is an object.
-func roomFor(d *jsontext.Decoder) int {
-	if d.StackDepth() == 1 {
-		return 16
+func readObject(d *jsontext.Decoder, room int) (Claims, error) {
+	if _, err := d.ReadToken(); err != nil {
+		return nil, err
 	}
-	return 0
+	object := make(Claims, room)
+	for d.PeekKind() != '}' {
+		token, err := d.ReadToken()
+		if err != nil {
+			return nil, err
+		}
+		name := token.String()
+		if object[name], err = readValue(d); err != nil {
+			return nil, err
+		}
+	}
+	_, err := d.ReadToken()
+	return object, err
+}
+
+func readList(d *jsontext.Decoder) (List, error) {
+	if _, err := d.ReadToken(); err != nil {
+		return nil, err
+	}
+	var list List
+	for d.PeekKind() != ']' {
+		value, err := readValue(d)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, value)
+	}
+	_, err := d.ReadToken()
+	return list, err
 }
 
 func number(text string) any {

@@ -206,7 +206,8 @@ func splitCompact(token string) (parts compact, err error) {
 		return parts, refuse(ReasonMalformedToken, "%d parts, a signed JWT has 3", strings.Count(token, ".")+1)
 	}
 	raw := []byte(token)
-	first, last := bytes.IndexByte(raw, '.'), bytes.LastIndexByte(raw, '.')
+	first := bytes.IndexByte(raw, '.')
+	last := first + 1 + bytes.IndexByte(raw[first+1:], '.')
 	parts.signingInput, parts.header = raw[:last], token[:first]
 	decoded := make([]byte, 0, len(raw)) // room for both, so one allocation
 	for _, part := range []struct {
