@@ -109,23 +109,30 @@ func claimText(value any) string {
 	return ""
 }
 
+// claimsReader reads claims off a decoder. It reads texts as parts of the one
+// text that they stand in, which is far cheaper than one of their own each.
+type claimsReader struct {
+	*jsontext.Decoder
+	whole string
+}
+
 var decoders = sync.Pool{New: func() any { return jsontext.NewDecoder(bytes.NewReader(nil)) }}
 
 // parseClaims reads a JSON object as RFC 7519 §4 and RFC 8725 §2.4 would have
 // it: names unique at each depth, valid UTF-8, nothing behind the object. The
 // decoder checks all of that by default.
 func parseClaims(text []byte) (Claims, error) {
-	d := decoders.Get().(*jsontext.Decoder)
-	defer decoders.Put(d)
-	d.Reset(bytes.NewBuffer(text))
-	if d.PeekKind() != '{' {
+	r := claimsReader{decoders.Get().(*jsontext.Decoder), string(text)}
+	defer decoders.Put(r.Decoder)
+	r.Reset(bytes.NewBuffer(text))
+	if r.PeekKind() != '{' {
 		return nil, errors.New("not a JSON object")
 	}
-	claims, err := readObject(d, usualClaims)
+	claims, err := r.object(usualClaims)
 	if err != nil {
 		return nil, jsonError(err)
 	}
-	if _, err := d.ReadToken(); err != io.EOF {
+	if _, err := r.ReadToken(); err != io.EOF {
 		return nil, errors.New("bytes after the JSON object")
 	}
 	return claims, nil
@@ -135,22 +142,22 @@ func parseClaims(text []byte) (Claims, error) {
 // ten, and a map with room for 14 is the largest of its size.
 const usualClaims = 14
 
-// readValue exists since the library reads a number in an `any` as a float64,
+// value exists since the library reads a number in an `any` as a float64,
 // which loses whole numbers beyond 2⁵³.
-func readValue(d *jsontext.Decoder) (any, error) {
-	switch d.PeekKind() {
+func (r claimsReader) value() (any, error) {
+	switch r.PeekKind() {
 	case '{':
-		return readObject(d, 0)
+		return r.object(0)
 	case '[':
-		return readList(d)
+		return r.list()
+	case '"':
+		return r.text()
 	}
-	token, err := d.ReadToken()
+	token, err := r.ReadToken()
 	if err != nil {
 		return nil, err
 	}
 	switch token.Kind() {
-	case '"':
-		return token.String(), nil
 	case '0':
 		return number(token.String()), nil
 	case 't', 'f':
@@ -159,39 +166,52 @@ func readValue(d *jsontext.Decoder) (any, error) {
 	return nil, nil
 }
 
-func readObject(d *jsontext.Decoder, room int) (Claims, error) {
-	if _, err := d.ReadToken(); err != nil {
+func (r claimsReader) object(room int) (Claims, error) {
+	if _, err := r.ReadToken(); err != nil {
 		return nil, err
 	}
 	object := make(Claims, room)
-	for d.PeekKind() != '}' {
-		token, err := d.ReadToken()
+	for r.PeekKind() != '}' {
+		name, err := r.text()
 		if err != nil {
 			return nil, err
 		}
-		name := token.String()
-		if object[name], err = readValue(d); err != nil {
+		if object[name], err = r.value(); err != nil {
 			return nil, err
 		}
 	}
-	_, err := d.ReadToken()
+	_, err := r.ReadToken()
 	return object, err
 }
 
-func readList(d *jsontext.Decoder) (List, error) {
-	if _, err := d.ReadToken(); err != nil {
+func (r claimsReader) list() (List, error) {
+	if _, err := r.ReadToken(); err != nil {
 		return nil, err
 	}
 	var list List
-	for d.PeekKind() != ']' {
-		value, err := readValue(d)
+	for r.PeekKind() != ']' {
+		value, err := r.value()
 		if err != nil {
 			return nil, err
 		}
 		list = append(list, value)
 	}
-	_, err := d.ReadToken()
+	_, err := r.ReadToken()
 	return list, err
+}
+
+// text reads a text, the name of a claim or a value.
+func (r claimsReader) text() (string, error) {
+	quoted, err := r.ReadValue()
+	if err != nil {
+		return "", err
+	}
+	if quoted.Kind() != '"' || bytes.IndexByte(quoted, '\\') >= 0 {
+		unquoted, err := jsontext.AppendUnquote(nil, quoted)
+		return string(unquoted), err
+	}
+	end := int(r.InputOffset()) - 1
+	return r.whole[end-(len(quoted)-2) : end], nil
 }
 
 func number(text string) any {

@@ -3,6 +3,7 @@ package caddyjwt
 import (
 	"encoding/pem"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -206,17 +207,58 @@ func TestThreatBadKeySets(t *testing.T) {
 	if got := elsewhere.fetches.Load(); got != 0 {
 		t.Errorf("%d fetches from the host that was redirected to", got)
 	}
-	t.Run("control: redirect on the same host", func(t *testing.T) {
-		p.setHandler(func(w http.ResponseWriter, r *http.Request) {
-			if r.URL.RawQuery == "" {
-				http.Redirect(w, r, "/jwks?moved", http.StatusFound)
-				return
+}
+
+// A redirect is followed on the same host and scheme, three times at most.
+func TestThreatRedirectedKeySet(t *testing.T) {
+	set := mustJSON(t, claimsMap{"keys": []any{publicJWK(t, testKeys().rsa, claimsMap{"kid": "a"})}})
+	for _, c := range []struct {
+		name   string
+		times  int
+		to     func(p *identityProvider) string
+		status int
+		log    string
+	}{
+		{"control: three times", 3, func(*identityProvider) string { return "/jwks" }, 200, ""},
+		{"four times", 4, func(*identityProvider) string { return "/jwks" }, 503, "redirected more than 3 times"},
+		{"another scheme", 1, func(p *identityProvider) string { return strings.Replace(p.URL, "http:", "https:", 1) }, 503, "redirected to another host, https://"},
+		{"another host", 1, func(p *identityProvider) string { return strings.Replace(p.URL, "127.0.0.1", "localhost", 1) + "/jwks" }, 503, "redirected to another host, http://localhost"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := newIdentityProvider(t)
+			p.setHandler(func(w http.ResponseWriter, r *http.Request) {
+				if hops := len(r.URL.RawQuery); hops < c.times {
+					http.Redirect(w, r, c.to(p)+"?"+strings.Repeat("h", hops+1), http.StatusFound)
+					return
+				}
+				_, _ = io.WriteString(w, set)
+			})
+			s := jwksSite(t, p, "")
+			s.mustAnswer(c.status, s.bearer("/api/", rs(t, testKeys().rsa, "a")), c.name)
+			if !strings.Contains(s.log(), c.log) {
+				t.Errorf("the log does not say %q:\n%s", c.log, s.log())
 			}
-			fmt.Fprint(w, mustJSON(t, claimsMap{"keys": []any{publicJWK(t, keys.rsa, claimsMap{"kid": "a"})}}))
 		})
-		s := jwksSite(t, p, "refresh 8m")
-		s.mustAnswer(200, s.bearer("/api/", rs(t, keys.rsa, "a")), "redirected")
-	})
+	}
+}
+
+// Key sets come through the proxy that the environment names. Go reads that
+// once in a process and uses no proxy to this machine, so it takes a Caddy of
+// its own, and a host that only the proxy knows.
+func TestKeySetThroughTheEnvironmentsProxy(t *testing.T) {
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.String() != "http://keys.example/jwks" {
+			t.Errorf("the proxy is asked for %s", r.URL)
+		}
+		_, _ = io.WriteString(w, mustJSON(t, claimsMap{"keys": []any{publicJWK(t, testKeys().rsa, claimsMap{"kid": "a"})}}))
+	}))
+	t.Cleanup(proxy.Close)
+	body := "jwt {\n issuer https://issuer.example\n jwks http://keys.example/jwks {\n allow_http\n}\n}\n respond ok"
+	for name, status := range map[string]int{proxy.URL: 200, "": 503} {
+		t.Setenv("HTTP_PROXY", name)
+		p := startProcess(t, tempDir(t), freeAddress(t), body)
+		p.mustAnswer(status, p.bearer("/", rs(t, testKeys().rsa, "a")), "proxy "+name)
+	}
 }
 
 func TestThreatWithdrawnKey(t *testing.T) {

@@ -336,6 +336,27 @@ func TestBasicAuthBeside(t *testing.T) {
 	s.mustAnswer(401, s.bearer("/", hs(t, claimsMap{"exp": 1})), "bad token")
 }
 
+// Behind another handler that knows the user, all that is said of the user is
+// the token's.
+func TestBasicAuthInFront(t *testing.T) {
+	s := serve(t, `
+		route {
+			basic_auth {
+				carol `+bcryptHash(t, "opensesame")+`
+			}
+			jwt {
+				secret "`+testSecret+`"
+				from cookie session
+			}
+			respond "user=[{http.auth.user.id}]"
+		}`)
+	basic := "Authorization: Basic " + basicCredentials("carol", "opensesame")
+	if got := s.get("/", basic, "Cookie: session="+hs(t, nil)); got.status != 200 || got.body != "user=[alice]" {
+		t.Errorf("both: %d %q", got.status, got.body)
+	}
+	s.mustAnswer(401, s.get("/", basic), "no token")
+}
+
 // A remembered token is refused once it expires.
 func TestCacheKeepsNothingPastExpiry(t *testing.T) {
 	s := secretSite(t, "leeway 0s")

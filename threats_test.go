@@ -148,6 +148,11 @@ func TestThreatKeyID(t *testing.T) {
 			t.Errorf("a kid is in the log as it came: %.200s", line)
 		}
 	}
+	// A key without an ID verifies whatever the kid: its length alone tells.
+	keyed := func(bytes int) string {
+		return sign(t, "ES256", keys.p256, claimsMap{"kid": strings.Repeat("k", bytes)}, goodClaims(nil))
+	}
+	mustRefuse(t, keySite(t), []attack{{"kid of 256 bytes", "/p256", keyed(256)}}, []attack{{"kid of 257 bytes", "/p256", keyed(257)}})
 }
 
 func TestThreatPsychicSignature(t *testing.T) {
