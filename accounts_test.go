@@ -200,7 +200,7 @@ func TestAccountsTutorial(t *testing.T) {
 func TestAccessTokenClaims(t *testing.T) {
 	s := accountsSite(t, "issuer https://id.example\n audience https://api.example\n token_lifetime 5m")
 	got := s.signedUp("alice@example.com")
-	parts, err := splitCompact(got.Token)
+	parts, err := splitCompact(got.Token, new([]byte))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -967,7 +967,7 @@ func TestAccountRoutesNeedTheirScope(t *testing.T) {
 	s := accountsSite(t, "")
 	got := s.signedUp("alice@example.com")
 	s.mustAnswer(200, s.bearer("/auth/whoami", got.Token), "control")
-	parts, err := splitCompact(got.Token)
+	parts, err := splitCompact(got.Token, new([]byte))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -182,7 +182,7 @@ func BenchmarkFirstSight(b *testing.B) {
 		b.Run(c.algorithm, func(b *testing.B) {
 			h := provisioned(b, c.option+"\n cache off\n issuer https://issuer.example")
 			token := sign(b, c.algorithm, c.key, claimsMap{"kid": "key-2026-01"}, typicalClaims(1))
-			parts, err := splitCompact(token)
+			parts, err := splitCompact(token, new([]byte))
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -203,7 +203,7 @@ func BenchmarkFirstSight(b *testing.B) {
 			input, _, _ := splitSignature(token)
 			other := sign(b, c.algorithm, c.key, claimsMap{"kid": "key-2026-01"}, typicalClaims(2))
 			_, signature, _ := splitSignature(other)
-			parts, err := splitCompact(input + "." + signature)
+			parts, err := splitCompact(input+"."+signature, new([]byte))
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -66,7 +66,7 @@ func inspect(cmd *cobra.Command, args []string) error {
 // describeToken writes what can be read of a token, and returns why it is
 // malformed.
 func describeToken(w io.Writer, token string, now time.Time) error {
-	parts, err := splitCompact(token)
+	parts, err := splitCompact(token, new([]byte))
 	header, headerErr := base64url.DecodeString(parts.header)
 	if err == nil && headerErr != nil {
 		err = notBase64("header")

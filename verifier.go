@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -130,7 +131,9 @@ func NewVerifier(config VerifierConfig) (*Verifier, error) {
 // or the *[Error] that tells which check it failed. It waits only where keys
 // must be fetched, and then not longer than ctx lives.
 func (v *Verifier) Verify(ctx context.Context, token string, now time.Time) (*Token, error) {
-	parts, err := splitCompact(token)
+	scratch := scratches.Get().(*[]byte)
+	defer scratches.Put(scratch)
+	parts, err := splitCompact(token, scratch)
 	if err != nil {
 		return nil, err
 	}
@@ -194,10 +197,15 @@ type compact struct {
 // base64url is strict about the bits that the last character leaves over.
 var base64url = base64.RawURLEncoding.Strict()
 
+// scratches are buffers that splitCompact decodes into: nothing of a token that
+// is kept lies in one.
+var scratches = sync.Pool{New: func() any { return new([]byte) }}
+
 // splitCompact takes a JWS compact serialisation apart (RFC 7515 §7.1):
 // exactly three parts of base64url, without padding or white space. A JWE has
-// five parts and ends here, before any key is looked at.
-func splitCompact(token string) (parts compact, err error) {
+// five parts and ends here, before any key is looked at. The parts lie in the
+// scratch buffer, and are good until that is used again.
+func splitCompact(token string, scratch *[]byte) (parts compact, err error) {
 	if len(token) > maxTokenBytes {
 		return parts, refuse(ReasonTokenTooLarge, "%d bytes, at most %d are accepted", len(token), maxTokenBytes)
 	}
@@ -205,11 +213,11 @@ func splitCompact(token string) (parts compact, err error) {
 	if strings.Count(token, ".") != 2 || strings.IndexByte(token, '\r') >= 0 || strings.IndexByte(token, '\n') >= 0 {
 		return parts, refuse(ReasonMalformedToken, "%d parts, a signed JWT has 3", strings.Count(token, ".")+1)
 	}
-	raw := []byte(token)
+	buffer := append(slices.Grow((*scratch)[:0], 2*len(token)), token...)
+	raw := buffer[:len(token):len(token)]
 	first := bytes.IndexByte(raw, '.')
 	last := first + 1 + bytes.IndexByte(raw[first+1:], '.')
 	parts.signingInput, parts.header = raw[:last], token[:first]
-	decoded := make([]byte, 0, len(raw)) // room for both, so one allocation
 	for _, part := range []struct {
 		name string
 		text []byte
@@ -218,13 +226,14 @@ func splitCompact(token string) (parts compact, err error) {
 		{"payload", raw[first+1 : last], &parts.payload},
 		{"signature", raw[last+1:], &parts.signature},
 	} {
-		begin := len(decoded)
-		decoded, err = base64url.AppendDecode(decoded, part.text)
-		if err != nil || len(decoded) == begin {
+		begin := len(buffer)
+		buffer, err = base64url.AppendDecode(buffer, part.text)
+		if err != nil || len(buffer) == begin {
 			return parts, notBase64(part.name)
 		}
-		*part.into = decoded[begin:len(decoded):len(decoded)]
+		*part.into = buffer[begin:len(buffer):len(buffer)]
 	}
+	*scratch = buffer
 	return parts, nil
 }
 
