@@ -40,7 +40,7 @@ func (h *AccountsHandler) answerGrant(w http.ResponseWriter, r *http.Request, in
 		return writeJSON(w, http.StatusOK, tokenAnswer(given))
 	}
 	setSessionCookies(w, r, given)
-	http.Redirect(w, r, safeReturnPath(in.text("return_to"), h.path("account")), http.StatusSeeOther)
+	http.Redirect(w, r, safeReturnPath(in.text("return_to"), mountedAt(r)+h.path("account")), http.StatusSeeOther)
 	return nil
 }
 
@@ -155,7 +155,7 @@ func (h *AccountsHandler) logout(w http.ResponseWriter, r *http.Request) error {
 	}
 	clearSessionCookies(w, r)
 	if form {
-		http.Redirect(w, r, h.path("login"), http.StatusSeeOther)
+		http.Redirect(w, r, mountedAt(r)+h.path("login"), http.StatusSeeOther)
 		return nil
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -215,7 +215,7 @@ func (h *AccountsHandler) reset(w http.ResponseWriter, r *http.Request) error {
 	}
 	if in.form {
 		clearSessionCookies(w, r)
-		return h.pages.render(w, "message", pageData{Title: "Your password was changed", Text: "You can log in with it now."}, http.StatusOK)
+		return h.pages.render(w, r, "message", pageData{Title: "Your password was changed", Text: "You can log in with it now."}, http.StatusOK)
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
@@ -260,7 +260,7 @@ func (h *AccountsHandler) endSession(w http.ResponseWriter, r *http.Request, id 
 		if id == sessionOf(token) {
 			clearSessionCookies(w, r)
 		}
-		http.Redirect(w, r, h.path("account"), http.StatusSeeOther)
+		http.Redirect(w, r, mountedAt(r)+h.path("account"), http.StatusSeeOther)
 		return nil
 	}
 	w.WriteHeader(http.StatusNoContent)

@@ -85,8 +85,9 @@ type Accounts struct {
 
 	// ThrottleFailures is how many log-ins of an account may fail within
 	// ThrottleWindow. After them a try is let through now and then, and always
-	// for an address from which the account is logged in. 30 failures a minute
-	// are allowed for a client. -1 switches both off: then passwords can be
+	// for an address from which the account is logged in; any other address
+	// has 3 tries more, all of them 10 times the failures, that only the right
+	// password passes. 30 failures a minute are allowed for a client. -1 switches both off: then passwords can be
 	// guessed as fast as they are hashed. Default: `10`.
 	ThrottleFailures int `json:"throttle_failures,omitempty"`
 

@@ -6,6 +6,7 @@ import (
 	stdjson "encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
@@ -251,6 +252,63 @@ func TestAccountsOfOtherStores(t *testing.T) {
 	}
 }
 
+// Sites with one store have the same users, and sessions of their own.
+func TestThreatSessionsOfAnotherIssuer(t *testing.T) {
+	other := freeAddress(t)
+	store := filepath.Join(tempDir(t), "users.db")
+	s := serve(t, accountsBody(store, "issuer https://a.example")+"\n}\nhttp://"+other+" {\n"+accountsBody(store, "issuer https://b.example"))
+	b := &site{t: t, url: "http://" + other}
+	got := s.signedUp("alice@example.com")
+	b.mustAnswer(200, b.post("/auth/login", credentialsOf("alice@example.com")), "control: the same user")
+	b.mustAnswer(401, b.post("/auth/refresh", claimsMap{"refreshToken": got.RefreshToken}), "a refresh token of the other site")
+	b.mustAnswer(401, b.bearer("/todos/", got.Token), "an access token of the other site")
+	s.mustAnswer(200, s.post("/auth/refresh", claimsMap{"refreshToken": got.RefreshToken}), "control: at its own")
+}
+
+// Of too many sessions of a user, the ones end that were not used for long.
+func TestSessionsOfAUserAreBounded(t *testing.T) {
+	s := accountsSite(t, "")
+	first := s.signedUp("alice@example.com")
+	user := userOf(t, "alice@example.com")
+	for range maxSessions - 1 {
+		if _, err := serviceOf(t).beginSession(t.Context(), user, clientInfo{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.mustAnswer(200, s.bearer("/todos/", first.Token), "as many as there may be")
+	if _, err := serviceOf(t).beginSession(t.Context(), user, clientInfo{}); err != nil {
+		t.Fatal(err)
+	}
+	s.mustAnswer(401, s.bearer("/todos/", first.Token), "one more")
+	if sessions, err := storeOf(t).Sessions(t.Context(), user.ID, time.Now()); err != nil || len(sessions) != maxSessions {
+		t.Errorf("%d sessions, %v", len(sessions), err)
+	}
+}
+
+// handle_path takes a part off the path, which links and redirects need.
+func TestAccountsBelowAPath(t *testing.T) {
+	s := serve(t, "handle_path /app/* {\n"+accountsBody(filepath.Join(tempDir(t), "users.db"), "")+"\n}")
+	chrome := browser(t)
+	got := s.form(chrome, "/app/todos/list?page=2", nil)
+	if got.status != 303 || got.header.Get("Location") != "/app/auth/login?return_to=%2Fapp%2Ftodos%2Flist%3Fpage%3D2" {
+		t.Fatalf("without a session: %d %v", got.status, got.header)
+	}
+	page := s.form(chrome, got.header.Get("Location"), nil)
+	for _, link := range []string{`action="/app/auth/login"`, `href="/app/auth/style.css"`, `href="/app/auth/signup?`} {
+		if !strings.Contains(page.body, link) {
+			t.Errorf("log-in page has no %s:\n%s", link, page.body)
+		}
+	}
+	made := s.form(chrome, "/app/auth/signup", formOf("alice@example.com"))
+	if made.status != 303 || made.header.Get("Location") != "/app/auth/account" {
+		t.Fatalf("sign-up: %d %v %s", made.status, made.header, made.body)
+	}
+	s.mustAnswer(200, s.form(chrome, "/app/todos/", nil), "with the cookie")
+	if out := s.form(chrome, "/app/auth/logout", url.Values{}); out.header.Get("Location") != "/app/auth/login" {
+		t.Errorf("log-out: %d %v", out.status, out.header)
+	}
+}
+
 func TestAccountsSecretAndMovedRoutes(t *testing.T) {
 	s := accountsSite(t, `secret "`+testSecret+`"
 		signup /users/signup
@@ -349,6 +407,22 @@ func TestThreatCredentialStuffing(t *testing.T) {
 	s.mustAnswer(429, s.post("/auth/login", claimsMap{"email": "ALICE@example.com", "password": "wrong password"}, from("203.0.113.98")), "the same account in other case")
 	s.mustAnswer(200, s.post("/auth/login", credentialsOf("alice@example.com"), from("2001:db8::2")), "alice herself, at home, is not locked out")
 	s.mustAnswer(401, s.post("/auth/login", claimsMap{"email": "bob@example.com", "password": "wrong password"}, from("203.0.113.99")), "another account")
+
+	// Whoever keeps guessing locks nobody out who is logged in nowhere.
+	s.mustAnswer(201, s.post("/auth/signup", credentialsOf("carol@example.com"), from("192.0.2.1")), "sign-up")
+	wrong = claimsMap{"email": "carol@example.com", "password": "wrong password"}
+	for range 10 {
+		s.mustAnswer(401, s.post("/auth/login", wrong, from("203.0.113.200")), "a guess")
+	}
+	for range strangerTries {
+		s.mustAnswer(429, s.post("/auth/login", wrong, from("203.0.113.200")), "a guess that is too many")
+	}
+	s.mustAnswer(429, s.post("/auth/login", credentialsOf("carol@example.com"), from("203.0.113.200")), "the right guess after too many")
+	s.mustAnswer(200, s.post("/auth/login", credentialsOf("carol@example.com"), from("198.51.100.1")), "carol herself")
+	for range sparedFactor * 10 {
+		serviceOf(t).spares("carol@example.com", clientInfo{address: fmt.Sprint("10.0.0.", rand.IntN(100))}, time.Now())
+	}
+	s.mustAnswer(429, s.post("/auth/login", credentialsOf("carol@example.com"), from("203.0.113.201")), "the right guess of one of many clients")
 
 	s.mustAnswer(401, s.post("/auth/login", claimsMap{"email": "first@example.com", "password": "wrong password"}, from("2001:db8:1::1")), "control: a client's first")
 	for range 29 { // at once, since time forgives

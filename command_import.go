@@ -13,6 +13,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -39,7 +40,8 @@ JSON lines are objects with these members, one a line:
 
     email          required
     password_hash  required; empty for a user without a password
-    id             a UUID; a new one by default
+    id             a UUID, or what another system called the user: 1 to 64 of
+                   A-Z a-z 0-9 - _; a new UUID by default
     roles          list of texts
     profile        object of further properties
     disabled       true or false
@@ -244,6 +246,10 @@ type userRecord struct {
 	CreatedAt    string         `json:"created_at"`
 }
 
+// importableID is what a user may be called whom another system made: a UUID, a
+// number, an ObjectId. It is safe in a path and a header.
+var importableID = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+
 // user checks what a store does not. Errors hold none of the values.
 func (r userRecord) user(now time.Time) (user User, err error) {
 	user = User{ID: uuid.NewString(), Email: r.Email, Roles: r.Roles, Disabled: r.Disabled, CreatedAt: now, UpdatedAt: now}
@@ -259,9 +265,10 @@ func (r userRecord) user(now time.Time) (user User, err error) {
 		}
 	}
 	if r.ID != "" {
-		id, err := uuid.Parse(r.ID)
-		if user.ID = id.String(); err != nil || !strings.EqualFold(user.ID, r.ID) {
-			return user, errors.New("id is not a UUID, as in 8c5f5fd6-8a1e-4c5b-9d3e-2f1f0a7b6c5d; leave it out for a new one")
+		if user.ID = r.ID; uuid.Validate(r.ID) == nil {
+			user.ID = strings.ToLower(r.ID)
+		} else if !importableID.MatchString(r.ID) {
+			return user, errors.New("id is neither a UUID nor 1 to 64 of the characters A-Z, a-z, 0-9, - and _; leave it out for a new one")
 		}
 	}
 	if r.CreatedAt != "" {

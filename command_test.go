@@ -345,7 +345,7 @@ func TestUserImport(t *testing.T) {
 			"judy@example.com," + strings.ToUpper(id) + ",," + bcryptHash + ",,,\r\n" +
 			"kim@example.com,,,\"" + bcryptHash + ",,,\r\n" +
 			strings.Repeat("x", 2*maxImportLine) + "\r\n" +
-			"last@example.com,,," + bcryptHash + ",,,",
+			"last@example.com,507f1f77bcf86cd799439011,," + bcryptHash + ",,,",
 		"users.jsonl": `{"email":"alice@example.com","id":"` + id + `","roles":["admin","editor"],"password_hash":"` + argon2idHash +
 			`","created_at":"2020-02-03T04:05:06Z","profile":{"name":"Alice, A."}}` + "\n" +
 			`{"email":"bob@example.com","password_hash":"` + bcryptHash + `","disabled":true}` + "\n" +
@@ -361,7 +361,7 @@ func TestUserImport(t *testing.T) {
 			`{"email":"judy@example.com","id":"` + strings.ToUpper(id) + `","password_hash":"` + bcryptHash + `"}` + "\n" +
 			`{"email":"kim@example.com","password_hash":"` + bcryptHash + `"` + "\n" +
 			strings.Repeat("x", 2*maxImportLine) + "\n" +
-			`{"email":"last@example.com","password_hash":"` + bcryptHash + `"}`,
+			`{"email":"last@example.com","id":"507f1f77bcf86cd799439011","password_hash":"` + bcryptHash + `"}`,
 	}
 	for name, text := range formats {
 		t.Run(name, func(t *testing.T) {
@@ -381,7 +381,7 @@ func TestUserImport(t *testing.T) {
 			}
 			for offset, want := range map[int]string{
 				5: "refused: password_hash: the hash is neither argon2id", 6: "skipped: another user has this e-mail address",
-				7: "refused: id is not a UUID", 8: "refused: ", 9: "refused: created_at is no time", 10: "refused: ", 11: "refused: email must look like",
+				7: "refused: id is neither a UUID nor", 8: "refused: ", 9: "refused: created_at is no time", 10: "refused: ", 11: "refused: email must look like",
 				12: "refused: another user has this id", 13: "refused: ", 14: "refused: it is longer than 65536 bytes",
 			} {
 				has(t, stderr, fmt.Sprintf("line %d %s", first+offset, want))
@@ -392,6 +392,7 @@ func TestUserImport(t *testing.T) {
 				`"created_at":"2020-02-03T04:05:06Z"`, `"disabled":false`)
 			has(t, c.must("", "user", "show", "--json", "bob@example.com"), `"disabled":true`, `"roles":[]`)
 			has(t, c.must("", "user", "show", "carol@example.com"), "no password")
+			has(t, c.must("", "user", "show", "507f1f77bcf86cd799439011"), "last@example.com")
 			for _, email := range []string{"alice@example.com", "bob@example.com", "last@example.com"} {
 				if right, err := checkPassword(t.Context(), 1, hashOf(t, path, email), goodPassword); err != nil || !right {
 					t.Errorf("%s cannot log in by the hash that was imported: %v", email, err)
@@ -584,10 +585,13 @@ func TestUserCommandsWhileCaddyRuns(t *testing.T) {
 		t.Errorf("it took %s until the token was refused", took)
 	}
 	c.must("", "user", "enable", "alice@example.com")
+	earlier := c.must("", "user", "reset-link", "--base", s.url, "alice@example.com")
 	link := c.must("", "user", "reset-link", "--base", s.url, "alice@example.com")
 	token := strings.TrimSpace(link[strings.Index(link, "token=")+len("token="):])
 	s.mustAnswer(204, s.post("/auth/reset", claimsMap{"token": token, "newPassword": "a password by link"}), "the link")
 	s.mustAnswer(401, s.post("/auth/reset", claimsMap{"token": token, "newPassword": "a password by link"}), "the link once more")
+	token = strings.TrimSpace(earlier[strings.Index(earlier, "token=")+len("token="):])
+	s.mustAnswer(401, s.post("/auth/reset", claimsMap{"token": token, "newPassword": "a password by link"}), "an earlier link")
 	s.mustAnswer(200, s.post("/auth/login", claimsMap{"email": "alice@example.com", "password": "a password by link"}), "the new password")
 }
 

@@ -112,8 +112,22 @@ func (s *accountService) sendToLogin(w http.ResponseWriter, r *http.Request, ref
 	}
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Add("Vary", "Accept, Cookie")
-	http.Redirect(w, r, s.config.path("login")+"?return_to="+url.QueryEscape(original.RequestURI()), http.StatusSeeOther)
+	http.Redirect(w, r, mountedAt(r)+s.config.path("login")+"?return_to="+url.QueryEscape(original.RequestURI()), http.StatusSeeOther)
 	return true
+}
+
+// mountedAt is what Caddy took off the path before this site saw it, as
+// handle_path does: browsers need it in links. It is mostly empty.
+func mountedAt(r *http.Request) string {
+	original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request)
+	if !ok {
+		return ""
+	}
+	prefix, found := strings.CutSuffix(original.URL.Path, r.URL.Path)
+	if !found || safeReturnPath(prefix, "") == "" {
+		return ""
+	}
+	return (&url.URL{Path: prefix}).EscapedPath()
 }
 
 // stripRefreshCookie keeps the refresh token from the handlers behind, which

@@ -17,7 +17,7 @@ func (h *AccountsHandler) openAPIDocument() object {
 	text := object{"type": "string"}
 	email, password := object{"type": "string", "format": "email"}, object{"type": "string", "minLength": h.PasswordMinLength, "maxLength": maxPasswordBytes}
 	credentials := schema(object{"email": email, "password": text}, "email", "password")
-	user := schema(object{"id": object{"type": "string", "format": "uuid"}, "email": email, "roles": object{"type": "array", "items": text}}, "id", "email", "roles")
+	user := schema(object{"id": text, "email": email, "roles": object{"type": "array", "items": text}}, "id", "email", "roles")
 	signup := object{"email": email, "password": password}
 	for _, name := range h.Profile {
 		signup[name] = object{}
@@ -32,6 +32,7 @@ func (h *AccountsHandler) openAPIDocument() object {
 		h.path("logout"):             object{"post": operation("End the session", bearer, nil, answers("204", nil, 401, 503))},
 		h.path("whoami"):             object{"get": operation("Who the token is of", bearer, nil, answers("200", user, 401, 503))},
 		h.path("password"):           object{"post": operation("Change the password", bearer, schema(object{"currentPassword": text, "newPassword": password}, "currentPassword", "newPassword"), answers("204", nil, 401, 422, 429, 503))},
+		h.path("reset"):              object{"post": operation("Set a password by the token of a link", nil, schema(object{"token": text, "newPassword": password}, "token", "newPassword"), answers("204", nil, 401, 422, 503))},
 		h.path("sessions"):           object{"get": operation("The user's sessions", bearer, nil, answers("200", object{"type": "array", "items": session}, 401, 503))},
 		h.path("sessions") + "/{id}": object{"delete": operation("End a session", bearer, nil, answers("204", nil, 401, 404, 503)), "parameters": []object{{"name": "id", "in": "path", "required": true, "schema": text}}},
 		h.path("jwks"):               object{"get": operation("The public keys that verify the tokens", nil, nil, answers("200", object{"type": "object"}))},

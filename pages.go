@@ -30,7 +30,7 @@ type pages struct {
 
 // pageData is what a template is given.
 type pageData struct {
-	Paths             struct{ Login, Signup, Logout, Account, Password, Sessions, Reset, Style string }
+	Paths             pagePaths
 	ReturnTo          string
 	Error             string
 	Errors            map[string]string
@@ -42,6 +42,18 @@ type pageData struct {
 	Token             string
 	Title, Text       string
 	Providers         []struct{ Name, Path string }
+}
+
+// pagePaths are where pages link and post to. Signup is empty if it is closed.
+type pagePaths struct{ Login, Signup, Logout, Account, Password, Sessions, Reset, Style string }
+
+func (p pagePaths) below(prefix string) pagePaths {
+	for _, path := range []*string{&p.Login, &p.Signup, &p.Logout, &p.Account, &p.Password, &p.Sessions, &p.Reset, &p.Style} {
+		if *path != "" {
+			*path = prefix + *path
+		}
+	}
+	return p
 }
 
 // pageUser and pageSession have what a page may show, and no hash.
@@ -109,8 +121,8 @@ func readPage(dir string, embedded fs.FS, name string) ([]byte, error) {
 }
 
 // render writes a page, all of it or nothing.
-func (p *pages) render(w http.ResponseWriter, name string, data pageData, status int) error {
-	data.Paths, data.PasswordMinLength = p.standard.Paths, p.standard.PasswordMinLength
+func (p *pages) render(w http.ResponseWriter, r *http.Request, name string, data pageData, status int) error {
+	data.Paths, data.PasswordMinLength = p.standard.Paths.below(mountedAt(r)), p.standard.PasswordMinLength
 	var page bytes.Buffer
 	if err := p.templates[name].ExecuteTemplate(&page, "layout", data); err != nil {
 		return fmt.Errorf("page %s: %w", name, err)
@@ -135,22 +147,22 @@ func (h *AccountsHandler) style(w http.ResponseWriter, _ *http.Request) error {
 }
 
 func (h *AccountsHandler) loginPage(w http.ResponseWriter, r *http.Request) error {
-	return h.pages.render(w, "login", pageData{ReturnTo: safeReturnPath(r.URL.Query().Get("return_to"), "")}, http.StatusOK)
+	return h.pages.render(w, r, "login", pageData{ReturnTo: safeReturnPath(r.URL.Query().Get("return_to"), "")}, http.StatusOK)
 }
 
 func (h *AccountsHandler) signupPage(w http.ResponseWriter, r *http.Request) error {
-	return h.pages.render(w, "signup", pageData{ReturnTo: safeReturnPath(r.URL.Query().Get("return_to"), "")}, http.StatusOK)
+	return h.pages.render(w, r, "signup", pageData{ReturnTo: safeReturnPath(r.URL.Query().Get("return_to"), "")}, http.StatusOK)
 }
 
 func (h *AccountsHandler) resetPage(w http.ResponseWriter, r *http.Request) error {
-	return h.pages.render(w, "reset", pageData{Token: r.URL.Query().Get("token")}, http.StatusOK)
+	return h.pages.render(w, r, "reset", pageData{Token: r.URL.Query().Get("token")}, http.StatusOK)
 }
 
 func (h *AccountsHandler) accountPage(w http.ResponseWriter, r *http.Request) error {
 	token, err := h.caller(w, r)
 	if err != nil {
 		if refusals[asRefusal(err).Reason].status == http.StatusUnauthorized {
-			http.Redirect(w, r, h.path("login"), http.StatusSeeOther)
+			http.Redirect(w, r, mountedAt(r)+h.path("login"), http.StatusSeeOther)
 			return nil
 		}
 		return err
@@ -174,7 +186,7 @@ func (h *AccountsHandler) renderAccount(w http.ResponseWriter, r *http.Request, 
 	for _, x := range sessions {
 		data.Sessions = append(data.Sessions, pageSession{x.ID, x.Client, x.Address, x.CreatedAt, x.UsedAt, x.ID == sessionOf(token)})
 	}
-	return h.pages.render(w, "account", data, status)
+	return h.pages.render(w, r, "account", data, status)
 }
 
 func profileText(value any) string {
@@ -204,7 +216,7 @@ func (h *AccountsHandler) pageOr(w http.ResponseWriter, r *http.Request, in *inp
 	}
 	status := refusals[refusal.Reason].status
 	if page != "account" {
-		return h.pages.render(w, page, data, status)
+		return h.pages.render(w, r, page, data, status)
 	}
 	token, callerErr := h.caller(w, r)
 	if callerErr != nil {

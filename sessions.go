@@ -43,6 +43,9 @@ type accountService struct {
 	route    func(path string) (name, id string)
 
 	accountFailures, clientFailures, signups *throttle
+	// Tries that are spared for when those of an account are used up: of each
+	// client, and of all of them together.
+	strangerTries, sparedTries *throttle
 
 	saidFailing  atomic.Int64 // when the log was last told of a failed change, in Unix seconds
 	revokedSince time.Time    // of what is asked for next
@@ -107,6 +110,8 @@ func newAccountService(ctx caddy.Context, config Accounts, identity string, stor
 		accountFailures: newThrottle(config.ThrottleFailures, time.Duration(config.ThrottleWindow)),
 		clientFailures:  newThrottle(clientFailuresPerMinute, time.Minute),
 		signups:         newThrottle(config.SignupLimit, time.Hour),
+		strangerTries:   newThrottle(strangerTries, time.Duration(config.ThrottleWindow)),
+		sparedTries:     newThrottle(sparedFactor*config.ThrottleFailures, time.Duration(config.ThrottleWindow)),
 	}
 	if config.ThrottleFailures < 0 {
 		s.clientFailures = nil
@@ -350,7 +355,8 @@ func (s *accountService) checkCredentials(ctx context.Context, emailKey, passwor
 		return User{}, storeRefusal(err)
 	}
 	byAccount, wait := s.accountFailures.begin(emailKey, now)
-	if wait > 0 && !s.knows(ctx, user, client) {
+	known := wait == 0 || s.knows(ctx, user, client)
+	if !known && !s.spares(emailKey, client, now) {
 		return User{}, s.refuseThrottled("account", wait, client)
 	}
 	hash := user.PasswordHash
@@ -363,7 +369,10 @@ func (s *accountService) checkCredentials(ctx context.Context, emailKey, passwor
 		byAccount.forgive()
 		return User{}, storeRefusal(err)
 	}
-	if !right {
+	switch {
+	case !right && !known:
+		return User{}, s.refuseThrottled("account", wait, client)
+	case !right:
 		countEvent("login", "refused")
 		s.audit("login refused", user.ID, "", client)
 		return User{}, &Error{Reason: ReasonWrongCredentials}
@@ -371,6 +380,24 @@ func (s *accountService) checkCredentials(ctx context.Context, emailKey, passwor
 	byClient.forgive()
 	byAccount.forgive()
 	return user, nil
+}
+
+const (
+	strangerTries = 3  // of one client
+	sparedFactor  = 10 // of all of them, times the failures of an account
+)
+
+// spares tells whether a client may try the password of an account whose tries
+// others have used up: if it is right, it is let in, so that whoever keeps
+// guessing locks nobody out, and else the answer is the one without a try. To
+// lock a user out takes many clients that guess again and again.
+func (s *accountService) spares(emailKey string, client clientInfo, now time.Time) bool {
+	_, wait := s.strangerTries.begin(emailKey+"\n"+clientKey(client.address), now)
+	if wait > 0 {
+		return false
+	}
+	_, wait = s.sparedTries.begin(emailKey, now)
+	return wait == 0
 }
 
 func (s *accountService) refuseThrottled(what string, wait time.Duration, client clientInfo) *Error {
@@ -422,7 +449,7 @@ func (s *accountService) beginSession(ctx context.Context, user User, client cli
 	family := randomToken(familyBytes)
 	refresh := family + randomToken(refreshBytes)
 	session := Session{
-		ID: uuid.NewString(), UserID: user.ID, FamilyHash: hashToken(family), RefreshHash: hashToken(refresh),
+		ID: uuid.NewString(), UserID: user.ID, FamilyHash: s.familyHash(family), RefreshHash: hashToken(refresh),
 		CreatedAt: now, UsedAt: now, ExpiresAt: now.Add(time.Duration(s.config.RefreshLifetime)), LastTokenUntil: s.lastTokenUntil(now),
 		Client: cut(client.userAgent, 256), Address: client.address,
 	}
@@ -435,7 +462,33 @@ func (s *accountService) beginSession(ctx context.Context, user User, client cli
 	}
 	countEvent("login", "ok")
 	s.audit("login", user.ID, session.ID, client)
+	if err := s.endSurplus(ctx, user); err != nil {
+		return nil, err
+	}
 	return s.grant(user, session, refresh, now)
+}
+
+// maxSessions is how many sessions a user may have. Of more, those end that
+// were not used for the longest time.
+const maxSessions = 100
+
+func (s *accountService) endSurplus(ctx context.Context, user User) error {
+	sessions, err := s.users().Sessions(ctx, user.ID, s.now())
+	if err != nil {
+		return storeRefusal(err)
+	}
+	for _, session := range sessions[min(len(sessions), maxSessions):] {
+		if err := s.endSessions(ctx, user.ID, session.ID, ""); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// familyHash is of the part that the refresh tokens of a family share, and of
+// the issuer: sites may share a store, and not their sessions.
+func (s *accountService) familyHash(family string) string {
+	return hashToken(s.config.Issuer + "\n" + family)
 }
 
 // lastTokenUntil is when a token made now has expired everywhere.
@@ -474,7 +527,7 @@ const refreshGrace = 10 * time.Second
 func (s *accountService) refresh(ctx context.Context, token string, grace time.Duration, client clientInfo) (*grant, error) {
 	family := token[:min(len(token), base64.RawURLEncoding.EncodedLen(familyBytes))]
 	now := s.now()
-	session, err := s.users().SessionByFamily(ctx, hashToken(family), now)
+	session, err := s.users().SessionByFamily(ctx, s.familyHash(family), now)
 	if errors.Is(err, ErrNotFound) {
 		countEvent("refresh", "refused")
 		return nil, &Error{Reason: ReasonRefreshToken}

@@ -436,13 +436,24 @@ func (s *SQLStore) TakeOneTimeToken(ctx context.Context, hash, purpose string, n
 	if err != nil {
 		return OneTimeToken{}, err
 	}
+	tx, err := write.BeginTx(ctx, nil)
+	if err != nil {
+		return OneTimeToken{}, s.explain(err)
+	}
+	defer func() { _ = tx.Rollback() }()
 	t := OneTimeToken{Hash: hash, Purpose: purpose}
 	var expires int64
-	err = write.QueryRowContext(ctx, `DELETE FROM one_time_tokens WHERE hash = $1 AND purpose = $2 AND expires_at > $3 RETURNING user_id, expires_at`, hash, purpose, milliseconds(now)).Scan(&t.UserID, &expires)
+	err = tx.QueryRowContext(ctx, `DELETE FROM one_time_tokens WHERE hash = $1 AND purpose = $2 AND expires_at > $3 RETURNING user_id, expires_at`, hash, purpose, milliseconds(now)).Scan(&t.UserID, &expires)
 	if errors.Is(err, sql.ErrNoRows) {
 		return OneTimeToken{}, ErrNotFound
 	}
-	t.ExpiresAt = fromMilliseconds(expires)
+	if err == nil {
+		t.ExpiresAt = fromMilliseconds(expires)
+		_, err = tx.ExecContext(ctx, `DELETE FROM one_time_tokens WHERE user_id = $1 AND purpose = $2`, t.UserID, purpose)
+	}
+	if err == nil {
+		err = tx.Commit()
+	}
 	return t, s.explain(err)
 }
 

@@ -59,8 +59,8 @@ type UserStore interface {
 	// CreateOneTimeToken keeps the hash of a token that may be used once.
 	CreateOneTimeToken(ctx context.Context, token OneTimeToken) error
 	// TakeOneTimeToken removes a token and returns what it was for: of any
-	// number of callers one succeeds. [ErrNotFound] if it was used, has
-	// expired, or never was.
+	// number of callers one succeeds. The user's other tokens for the purpose
+	// go with it. [ErrNotFound] if it was used, has expired, or never was.
 	TakeOneTimeToken(ctx context.Context, hash, purpose string, now time.Time) (OneTimeToken, error)
 
 	// CleanUp removes what has expired.
@@ -77,7 +77,8 @@ var (
 
 // User is somebody who has an account.
 type User struct {
-	// ID is a UUID (RFC 9562), and the `sub` of the user's tokens.
+	// ID is the `sub` of the user's tokens: a UUID (RFC 9562), unless an
+	// import brought another.
 	ID string
 	// Email as the user wrote it.
 	Email string
@@ -103,9 +104,9 @@ type Session struct {
 	ID string
 	// UserID is whose session it is.
 	UserID string
-	// FamilyHash is the SHA-256, in hex, of the part that all refresh tokens
-	// of the family share. A token with another FamilyHash is nobody's; one
-	// with this and another RefreshHash was used before.
+	// FamilyHash is the SHA-256, in hex, of the site's issuer and the part that
+	// all refresh tokens of the family share. A token with another FamilyHash
+	// is nobody's; one with this and another RefreshHash was used before.
 	FamilyHash string
 	// RefreshHash is the SHA-256, in hex, of the refresh token that is valid;
 	// PreviousHash of the one before it, if there was one.

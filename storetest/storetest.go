@@ -349,6 +349,16 @@ func (s suite) oneTimeTokens() {
 	if taken.Load() != 1 {
 		s.Errorf("%d of 50 took one token", taken.Load())
 	}
+	for _, token := range []caddyjwt.OneTimeToken{{Hash: "1", Purpose: "reset"}, {Hash: "2", Purpose: "reset"}, {Hash: "3", Purpose: "another"}} {
+		token.UserID, token.ExpiresAt = alice.ID, start.Add(time.Hour)
+		s.ok(s.store.CreateOneTimeToken(ctx, token))
+	}
+	_, err = s.store.TakeOneTimeToken(ctx, "1", "reset", start)
+	s.ok(err)
+	_, err = s.other.TakeOneTimeToken(ctx, "2", "reset", start)
+	s.mustBe(err, caddyjwt.ErrNotFound)
+	_, err = s.other.TakeOneTimeToken(ctx, "3", "another", start)
+	s.ok(err)
 	token.UserID = "nobody"
 	s.mustBe(s.store.CreateOneTimeToken(ctx, token), caddyjwt.ErrNotFound)
 }
