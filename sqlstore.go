@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 )
@@ -65,6 +66,17 @@ var migrations = []string{
 		user_id    TEXT NOT NULL REFERENCES users (id) ON DELETE CASCADE,
 		expires_at BIGINT NOT NULL
 	)`,
+	`CREATE TABLE records (
+		kind       TEXT NOT NULL,
+		id         TEXT NOT NULL,
+		owner      TEXT NOT NULL,
+		value      TEXT NOT NULL,
+		expires_at BIGINT NOT NULL,
+		version    BIGINT NOT NULL,
+		PRIMARY KEY (kind, id)
+	);
+	CREATE INDEX records_by_owner ON records (owner, kind);
+	CREATE INDEX records_by_expiry ON records (expires_at)`,
 }
 
 // Migrate brings the tables to the version of this program, in one
@@ -332,6 +344,9 @@ func (s *SQLStore) DeleteUser(ctx context.Context, id string, now time.Time) err
 	if _, err := s.EndSessions(ctx, id, "", "", now); err != nil {
 		return err
 	}
+	if _, err := s.exec(ctx, `DELETE FROM records WHERE owner = $1`, id); err != nil {
+		return err
+	}
 	return orNotFound(s.exec(ctx, `DELETE FROM users WHERE id = $1`, id))
 }
 
@@ -457,12 +472,103 @@ func (s *SQLStore) TakeOneTimeToken(ctx context.Context, hash, purpose string, n
 	return t, s.explain(err)
 }
 
+// recordEnd is when a record expires, as it is kept: far away for never.
+func recordEnd(t time.Time) int64 {
+	if t.IsZero() {
+		return math.MaxInt64
+	}
+	return t.UnixMilli()
+}
+
+const recordColumns = `kind, id, owner, value, expires_at, version`
+
+type versionedRecord struct {
+	Record
+	version int64
+}
+
+func scanRecord(row interface{ Scan(...any) error }) (r versionedRecord, err error) {
+	var expires int64
+	err = row.Scan(&r.Kind, &r.ID, &r.Owner, &r.Value, &expires, &r.version)
+	if expires != math.MaxInt64 {
+		r.ExpiresAt = fromMilliseconds(expires)
+	}
+	return r, err
+}
+
+// CreateRecord implements RecordStore.
+func (s *SQLStore) CreateRecord(ctx context.Context, r Record) error {
+	added, err := s.exec(ctx, `INSERT INTO records (`+recordColumns+`) VALUES ($1, $2, $3, $4, $5, 1) ON CONFLICT (kind, id) DO NOTHING`,
+		r.Kind, r.ID, r.Owner, string(r.Value), recordEnd(r.ExpiresAt))
+	if err == nil && added == 0 {
+		return ErrRecordExists
+	}
+	return err
+}
+
+func (s *SQLStore) record(ctx context.Context, kind, id string, now time.Time) (versionedRecord, error) {
+	return one(query(ctx, s, scanRecord, `SELECT `+recordColumns+` FROM records WHERE kind = $1 AND id = $2 AND expires_at > $3`, kind, id, milliseconds(now)))
+}
+
+// Record implements RecordStore.
+func (s *SQLStore) Record(ctx context.Context, kind, id string, now time.Time) (Record, error) {
+	r, err := s.record(ctx, kind, id, now)
+	return r.Record, err
+}
+
+// UpdateRecord implements RecordStore.
+func (s *SQLStore) UpdateRecord(ctx context.Context, kind, id string, now time.Time, change func(*Record) error) (Record, error) {
+	for {
+		r, err := s.record(ctx, kind, id, now)
+		if err != nil {
+			return Record{}, err
+		}
+		changed := r.Record
+		if err := change(&changed); err != nil {
+			return Record{}, err
+		}
+		changed.Kind, changed.ID = kind, id
+		updated, err := s.exec(ctx, `UPDATE records SET owner = $1, value = $2, expires_at = $3, version = version + 1 WHERE kind = $4 AND id = $5 AND version = $6`,
+			changed.Owner, string(changed.Value), recordEnd(changed.ExpiresAt), kind, id, r.version)
+		if err != nil {
+			return Record{}, err
+		}
+		if updated == 1 {
+			return changed, nil
+		}
+	}
+}
+
+// TakeRecord implements RecordStore.
+func (s *SQLStore) TakeRecord(ctx context.Context, kind, id string, now time.Time) (Record, error) {
+	_, write, err := s.Connect(ctx)
+	if err != nil {
+		return Record{}, err
+	}
+	r, err := scanRecord(write.QueryRowContext(ctx, `DELETE FROM records WHERE kind = $1 AND id = $2 AND expires_at > $3 RETURNING `+recordColumns, kind, id, milliseconds(now)))
+	if errors.Is(err, sql.ErrNoRows) {
+		return Record{}, ErrNotFound
+	}
+	return r.Record, s.explain(err)
+}
+
+// Records implements RecordStore.
+func (s *SQLStore) Records(ctx context.Context, kind, owner string, now time.Time) ([]Record, error) {
+	found, err := query(ctx, s, scanRecord, `SELECT `+recordColumns+` FROM records WHERE kind = $1 AND ($2 = '' OR owner = $2) AND expires_at > $3 ORDER BY id`, kind, owner, milliseconds(now))
+	records := make([]Record, len(found))
+	for i := range found {
+		records[i] = found[i].Record
+	}
+	return records, err
+}
+
 // CleanUp implements UserStore.
 func (s *SQLStore) CleanUp(ctx context.Context, now time.Time) error {
 	for _, statement := range []string{
 		`DELETE FROM sessions WHERE expires_at <= $1`,
 		`DELETE FROM revocations WHERE until <= $1`,
 		`DELETE FROM one_time_tokens WHERE expires_at <= $1`,
+		`DELETE FROM records WHERE expires_at <= $1`,
 	} {
 		if _, err := s.exec(ctx, statement, milliseconds(now)); err != nil {
 			return err

@@ -26,8 +26,8 @@ type UserStore interface {
 	// The ID and CreatedAt stay; UpdatedAt is set to now. An error of change is
 	// returned as it is, and nothing is changed. [ErrNotFound], [ErrEmailTaken].
 	UpdateUser(ctx context.Context, id string, now time.Time, change func(*User) error) (User, error)
-	// DeleteUser removes a user and all that belongs to it, and ends its
-	// sessions as EndSessions does. [ErrNotFound].
+	// DeleteUser removes a user and all that belongs to it, records included,
+	// and ends its sessions as EndSessions does. [ErrNotFound].
 	DeleteUser(ctx context.Context, id string, now time.Time) error
 	// Users returns at most limit users in the order of their EmailKey, from
 	// the first that comes after the given one.
@@ -62,6 +62,9 @@ type UserStore interface {
 	// number of callers one succeeds. The user's other tokens for the purpose
 	// go with it. [ErrNotFound] if it was used, has expired, or never was.
 	TakeOneTimeToken(ctx context.Context, hash, purpose string, now time.Time) (OneTimeToken, error)
+
+	// A store also keeps what other modules need beside the users.
+	RecordStore
 
 	// CleanUp removes what has expired.
 	CleanUp(ctx context.Context, now time.Time) error

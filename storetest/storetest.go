@@ -3,6 +3,7 @@
 package storetest
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
@@ -28,7 +29,7 @@ func Run(t *testing.T, open func(t *testing.T, name string) caddyjwt.UserStore) 
 	}{
 		{"users", suite.users}, {"one of many sign-ups of an address", suite.sameAddress}, {"changes at once", suite.changesAtOnce}, {"pages of users", suite.pages},
 		{"delete", suite.delete}, {"sessions", suite.sessions}, {"one of many rotations", suite.rotations}, {"end of sessions", suite.endSessions},
-		{"disabled users begin no session", suite.disabled}, {"one-time tokens", suite.oneTimeTokens}, {"clean-up", suite.cleanUp},
+		{"disabled users begin no session", suite.disabled}, {"one-time tokens", suite.oneTimeTokens}, {"records", suite.records}, {"clean-up", suite.cleanUp},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(suite{t, open(t, c.name), open(t, c.name)}) })
 	}
@@ -90,6 +91,9 @@ func plain(value any) any {
 		for _, at := range []*time.Time{&v.RotatedAt, &v.CreatedAt, &v.UsedAt, &v.ExpiresAt, &v.LastTokenUntil} {
 			*at = at.UTC()
 		}
+		return v
+	case caddyjwt.Record:
+		v.ExpiresAt = v.ExpiresAt.UTC()
 		return v
 	}
 	return value
@@ -361,6 +365,80 @@ func (s suite) oneTimeTokens() {
 	s.ok(err)
 	token.UserID = "nobody"
 	s.mustBe(s.store.CreateOneTimeToken(ctx, token), caddyjwt.ErrNotFound)
+}
+
+func (s suite) records() {
+	ctx := s.Context()
+	alice := s.added("alice@example.com")
+	client := caddyjwt.Record{Kind: "client", ID: "app", Value: []byte(`{"n":1}`)}
+	code := caddyjwt.Record{Kind: "code", ID: "app", Owner: alice.ID, Value: []byte(`{"n":0}`), ExpiresAt: start.Add(time.Minute)}
+	s.ok(s.store.CreateRecord(ctx, client))
+	s.mustBe(s.other.CreateRecord(ctx, client), caddyjwt.ErrRecordExists)
+	s.ok(s.other.CreateRecord(ctx, code))
+	if got, err := s.other.Record(ctx, "client", "app", start.AddDate(100, 0, 0)); err != nil || !same(got, client) {
+		s.Errorf("kept was %+v, found %+v, %v", client, got, err)
+	}
+	if got, err := s.store.Record(ctx, "code", "app", start); err != nil || !same(got, code) {
+		s.Errorf("kept was %+v, found %+v, %v", code, got, err)
+	}
+	_, err := s.store.Record(ctx, "code", "app", start.Add(time.Minute))
+	s.mustBe(err, caddyjwt.ErrNotFound)
+	_, err = s.store.Record(ctx, "code", "nothing", start)
+	s.mustBe(err, caddyjwt.ErrNotFound)
+	for owner, want := range map[string]int{"": 1, alice.ID: 1, "nobody": 0} {
+		if found, err := s.store.Records(ctx, "code", owner, start); err != nil || len(found) != want {
+			s.Errorf("records of %q: %v, %v", owner, found, err)
+		}
+	}
+
+	s.atOnce(50, func(_ int, store caddyjwt.UserStore) {
+		_, err := store.UpdateRecord(ctx, "code", "app", start, func(r *caddyjwt.Record) error {
+			var value struct{ N int }
+			if err := json.Unmarshal(r.Value, &value); err != nil {
+				return err
+			}
+			r.Value = fmt.Appendf(nil, `{"n":%d}`, value.N+1)
+			return nil
+		})
+		if err != nil {
+			s.Error(err)
+		}
+	})
+	if got, err := s.store.Record(ctx, "code", "app", start); err != nil || string(got.Value) != `{"n":50}` {
+		s.Errorf("after 50 changes at once: %s, %v", got.Value, err)
+	}
+	refused := errors.New("refused")
+	_, err = s.store.UpdateRecord(ctx, "code", "app", start, func(r *caddyjwt.Record) error { r.Value = nil; return refused })
+	s.mustBe(err, refused)
+	_, err = s.store.UpdateRecord(ctx, "code", "nothing", start, func(*caddyjwt.Record) error { return nil })
+	s.mustBe(err, caddyjwt.ErrNotFound)
+
+	var taken atomic.Int64
+	s.atOnce(50, func(_ int, store caddyjwt.UserStore) {
+		got, err := store.TakeRecord(ctx, "code", "app", start)
+		if err == nil {
+			taken.Add(1)
+			if string(got.Value) != `{"n":50}` || got.Owner != alice.ID {
+				s.Errorf("taken %+v", got)
+			}
+		} else if !errors.Is(err, caddyjwt.ErrNotFound) {
+			s.Error(err)
+		}
+	})
+	if taken.Load() != 1 {
+		s.Errorf("%d of 50 took one record", taken.Load())
+	}
+
+	s.ok(s.store.CreateRecord(ctx, code))
+	_, err = s.store.TakeRecord(ctx, "code", "app", start.Add(time.Minute))
+	s.mustBe(err, caddyjwt.ErrNotFound)
+	s.ok(s.store.CleanUp(ctx, start.Add(time.Minute)))
+	s.ok(s.store.CreateRecord(ctx, code)) // it is gone
+	s.ok(s.store.DeleteUser(ctx, alice.ID, start))
+	_, err = s.store.Record(ctx, "code", "app", start)
+	s.mustBe(err, caddyjwt.ErrNotFound)
+	_, err = s.store.Record(ctx, "client", "app", start)
+	s.ok(err)
 }
 
 func (s suite) cleanUp() {
