@@ -232,7 +232,7 @@ func (h *AccountsHandler) Provision(ctx caddy.Context) error {
 	if h.service, err = openAccounts(ctx, &h.Accounts); err != nil {
 		return err
 	}
-	h.pages, err = newPages(&h.Accounts)
+	h.pages, err = newPages(h.service, &h.Accounts)
 	return err
 }
 

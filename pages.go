@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -26,6 +28,7 @@ type pages struct {
 	templates map[string]*template.Template
 	style     []byte
 	standard  pageData
+	leadsTo   *atomic.Pointer[func(returnTo string) string]
 }
 
 // pageData is what a template is given.
@@ -69,8 +72,8 @@ type pageSession struct {
 	Current             bool
 }
 
-func newPages(config *Accounts) (*pages, error) {
-	p := &pages{templates: make(map[string]*template.Template)}
+func newPages(service *accountService, config *Accounts) (*pages, error) {
+	p := &pages{templates: make(map[string]*template.Template), leadsTo: &service.leadsTo}
 	embedded, err := fs.Sub(embeddedPages, "pages")
 	if err != nil {
 		return nil, err
@@ -130,13 +133,27 @@ func (p *pages) render(w http.ResponseWriter, r *http.Request, name string, data
 	header := w.Header()
 	header.Set("Content-Type", "text/html; charset=utf-8")
 	header.Set("Content-Length", strconv.Itoa(page.Len()))
-	header.Set("Content-Security-Policy", pagePolicy)
+	header.Set("Content-Security-Policy", p.policy(data.ReturnTo))
 	header.Set("X-Content-Type-Options", "nosniff")
 	header.Set("Referrer-Policy", "same-origin")
 	header.Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
 	_, err := w.Write(page.Bytes())
 	return err
+}
+
+// policy is the page's Content-Security-Policy. A form that leads on to another
+// site in the end, as a log-in for an OpenID client does, may go there: some
+// browsers hold the policy against redirects too.
+func (p *pages) policy(returnTo string) string {
+	target := ""
+	if f := p.leadsTo.Load(); f != nil && returnTo != "" {
+		target = (*f)(returnTo)
+	}
+	if target == "" {
+		return pagePolicy
+	}
+	return strings.Replace(pagePolicy, "form-action 'self'", "form-action 'self' "+target, 1)
 }
 
 func (h *AccountsHandler) style(w http.ResponseWriter, _ *http.Request) error {
@@ -147,7 +164,8 @@ func (h *AccountsHandler) style(w http.ResponseWriter, _ *http.Request) error {
 }
 
 func (h *AccountsHandler) loginPage(w http.ResponseWriter, r *http.Request) error {
-	return h.pages.render(w, r, "login", pageData{ReturnTo: safeReturnPath(r.URL.Query().Get("return_to"), "")}, http.StatusOK)
+	query := r.URL.Query()
+	return h.pages.render(w, r, "login", pageData{ReturnTo: safeReturnPath(query.Get("return_to"), ""), Email: query.Get("email")}, http.StatusOK)
 }
 
 func (h *AccountsHandler) signupPage(w http.ResponseWriter, r *http.Request) error {

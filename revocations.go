@@ -17,6 +17,9 @@ type revocations struct {
 	version  atomic.Uint64 // grows with each revocation; never 0
 	mu       sync.RWMutex
 	sessions map[string]time.Time // session ID to when its tokens have expired
+
+	listeners map[int]func(sessionID string)
+	listened  int // how many there ever were
 }
 
 // revocationSets are in use, by the issuer and the store: sites that share
@@ -27,7 +30,7 @@ var revocationSets = caddy.NewUsagePool()
 func (*revocations) Destruct() error { return nil }
 
 func newRevocations() *revocations {
-	r := &revocations{sessions: make(map[string]time.Time)}
+	r := &revocations{sessions: make(map[string]time.Time), listeners: make(map[int]func(string))}
 	r.version.Store(1)
 	return r
 }
@@ -40,6 +43,24 @@ func (r *revocations) add(sessionID string, until time.Time) {
 	}
 	r.sessions[sessionID] = until
 	r.version.Add(1)
+	for _, listener := range r.listeners {
+		listener(sessionID)
+	}
+}
+
+// listen has a function told of each session that is revoked, until it is
+// stopped.
+func (r *revocations) listen(f func(sessionID string)) (stop func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.listened++
+	id := r.listened
+	r.listeners[id] = f
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(r.listeners, id)
+	}
 }
 
 func (r *revocations) has(sessionID string) bool {

@@ -37,7 +37,7 @@ const (
 type accountService struct {
 	config   Accounts
 	identity string // under which it is shared
-	keys     *signingKeys
+	keys     *SigningKeys
 	verifier *Verifier
 	revoked  *revocations
 	route    func(path string) (name, id string)
@@ -50,6 +50,8 @@ type accountService struct {
 	saidFailing  atomic.Int64 // when the log was last told of a failed change, in Unix seconds
 	revokedSince time.Time    // of what is asked for next
 	failing      time.Time    // since when the store cannot be read; zero if it can
+
+	leadsTo atomic.Pointer[func(returnTo string) string] // see SharedAccounts.LeadsTo
 
 	store   atomic.Pointer[UserStore]
 	now     func() time.Time
@@ -136,8 +138,8 @@ func newAccountService(ctx caddy.Context, config Accounts, identity string, stor
 	return s, nil
 }
 
-func openSigningKeys(ctx caddy.Context, config Accounts, now func() time.Time) (*signingKeys, error) {
-	keys := &signingKeys{now: now, lifetime: time.Duration(config.TokenLifetime) + maxLeeway}
+func openSigningKeys(ctx caddy.Context, config Accounts, now func() time.Time) (*SigningKeys, error) {
+	keys := &SigningKeys{algorithm: "ES256", now: now, lifetime: time.Duration(config.TokenLifetime) + maxLeeway}
 	var fixed signer
 	switch {
 	case config.Secret != nil:
@@ -509,7 +511,7 @@ func (s *accountService) grant(user User, session Session, refresh string, now t
 	if roles == nil {
 		roles = []string{}
 	}
-	token, err := signToken(s.keys.ring.Load().signer, "at+jwt", map[string]any{
+	token, err := s.keys.Sign("at+jwt", map[string]any{
 		"iss": s.config.Issuer, "sub": user.ID, "aud": s.config.Audience, "iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(lifetime).Unix(),
 		"jti": uuid.NewString(), "sid": session.ID, "email": user.Email, "roles": roles, "scope": accountScope,
 	})

@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
@@ -76,10 +77,11 @@ type keyRing struct {
 	public []byte // the JWK set (RFC 7517 §5) for other services
 }
 
-// signingKeys sign access tokens, and are the KeySource that verifies them.
-// They are kept in Caddy's storage, which a cluster shares, unless they come
-// from the config.
-type signingKeys struct {
+// SigningKeys sign tokens, and are the [KeySource] that verifies them. They are
+// kept in Caddy's storage, which a cluster shares, unless they come from the
+// config. They are safe for concurrent use.
+type SigningKeys struct {
+	algorithm  string            // of a key that is made
 	storage    certmagic.Storage // nil for keys from the config
 	storageKey string
 	lifetime   time.Duration
@@ -98,7 +100,7 @@ func signingKeyPath(identity string) string {
 }
 
 // open loads the keys, and makes the first one where there is none.
-func (k *signingKeys) open(ctx context.Context) error {
+func (k *SigningKeys) open(ctx context.Context) error {
 	unlock, err := lockStorage(ctx, k.storage, k.storageKey)
 	if err != nil {
 		return err
@@ -112,7 +114,7 @@ func (k *signingKeys) open(ctx context.Context) error {
 	if len(stored.Keys) == 0 || stored.TokenLifetime < lifetime {
 		stored.TokenLifetime = lifetime
 		if len(stored.Keys) == 0 {
-			key, err := newStoredKey(k.now())
+			key, err := newStoredKey(k.algorithm, k.now())
 			if err != nil {
 				return err
 			}
@@ -140,7 +142,11 @@ func rotateStoredKeys(ctx context.Context, storage certmagic.Storage, storageKey
 	if len(stored.Keys) == 0 {
 		return "", "", errors.New("there is no key yet: Caddy makes it when it first runs with this config")
 	}
-	key, err := newStoredKey(now)
+	last, err := jwk.ParseKey(stored.Keys[0].JWK)
+	if err != nil {
+		return "", "", errors.New("the key that signs is damaged")
+	}
+	key, err := newStoredKey(last.Algorithm().String(), now)
 	if err != nil {
 		return "", "", err
 	}
@@ -166,8 +172,15 @@ func jwkID(key jsontext.Value) string {
 	return parsed.KeyID()
 }
 
-func newStoredKey(now time.Time) (storedKey, error) {
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+// newStoredKey makes a key for ES256 or RS256.
+func newStoredKey(algorithm string, now time.Time) (storedKey, error) {
+	var private any
+	var err error
+	if algorithm == "RS256" {
+		private, err = rsa.GenerateKey(rand.Reader, 2048)
+	} else {
+		private, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	}
 	if err != nil {
 		return storedKey{}, err
 	}
@@ -176,7 +189,7 @@ func newStoredKey(now time.Time) (storedKey, error) {
 		err = jwk.AssignKeyID(key) // RFC 7638
 	}
 	if err == nil {
-		err = key.Set(jwk.AlgorithmKey, jwa.ES256)
+		err = key.Set(jwk.AlgorithmKey, algorithm)
 	}
 	if err != nil {
 		return storedKey{}, err
@@ -222,7 +235,7 @@ func saveStoredKeys(ctx context.Context, storage certmagic.Storage, name string,
 
 // use makes the stored keys the current ones. Those that leave are withdrawn,
 // which ends the tokens that are remembered with them.
-func (k *signingKeys) use(stored storedKeys) error {
+func (k *SigningKeys) use(stored storedKeys) error {
 	var signers []signer
 	for i, key := range stored.Keys {
 		if i > 0 && !key.VerifyUntil.After(k.now()) {
@@ -327,9 +340,21 @@ func thumbprint(key any) (string, error) {
 	return parsed.KeyID(), nil
 }
 
+// Sign makes a JWT in compact form with the key that signs now. typ is that of
+// its header, empty for none.
+func (k *SigningKeys) Sign(typ string, claims map[string]any) (string, error) {
+	return signToken(k.ring.Load().signer, typ, claims)
+}
+
+// JWKS is the JWK set (RFC 7517 §5) that verifies the tokens.
+func (k *SigningKeys) JWKS() []byte { return k.ring.Load().public }
+
+// Algorithms are those of the keys (RFC 7518 §3.1).
+func (k *SigningKeys) Algorithms() []string { return k.ring.Load().set.algorithms() }
+
 // Find implements KeySource. A key ID that is not known may be that of a key
 // which another node has just begun to sign with.
-func (k *signingKeys) Find(ctx context.Context, algorithm, id string) ([]*Key, error) {
+func (k *SigningKeys) Find(ctx context.Context, algorithm, id string) ([]*Key, error) {
 	keys := k.ring.Load().set.find(algorithm, id)
 	if len(keys) == 0 && k.reload(ctx, unknownKeyCooldown) == nil {
 		keys = k.ring.Load().set.find(algorithm, id)
@@ -339,7 +364,7 @@ func (k *signingKeys) Find(ctx context.Context, algorithm, id string) ([]*Key, e
 
 // reload looks at the stored keys again, if the last time was longer ago than
 // this.
-func (k *signingKeys) reload(ctx context.Context, after time.Duration) error {
+func (k *SigningKeys) reload(ctx context.Context, after time.Duration) error {
 	if k.storage == nil {
 		return nil
 	}
@@ -371,4 +396,4 @@ func hashToken(token string) string {
 }
 
 // Interface guards
-var _ KeySource = (*signingKeys)(nil)
+var _ KeySource = (*SigningKeys)(nil)

@@ -1,0 +1,136 @@
+package caddyjwt
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+)
+
+// SharedAccounts are the accounts of a site as another module uses them, such
+// as an OpenID Provider whose users they are.
+type SharedAccounts struct {
+	service *accountService
+	pages   *pages
+}
+
+// Login is who is logged in by a browser's session.
+type Login struct {
+	// User as it is in the store now.
+	User User
+	// SessionID is the `sid` of the session.
+	SessionID string
+	// At is when the user typed the password.
+	At time.Time
+}
+
+// OpenAccounts returns the accounts with this config, which a `jwt_accounts`
+// handler with the same config serves. The caller closes them.
+func OpenAccounts(ctx caddy.Context, config *Accounts) (*SharedAccounts, error) {
+	service, err := openAccounts(ctx, config)
+	if err != nil {
+		return nil, err
+	}
+	a := &SharedAccounts{service: service}
+	if a.pages, err = newPages(service, config); err != nil {
+		return nil, errors.Join(err, a.Close())
+	}
+	return a, nil
+}
+
+// Close gives the accounts back.
+func (a *SharedAccounts) Close() error { return a.service.release() }
+
+// Store has the users, and keeps what the module has beside them.
+func (a *SharedAccounts) Store() UserStore { return a.service.users() }
+
+// Now is the time by the clock of the accounts.
+func (a *SharedAccounts) Now() time.Time { return a.service.now() }
+
+// Logger logs beside the accounts' own events.
+func (a *SharedAccounts) Logger() *zap.Logger { return a.service.log }
+
+// Keys sign the access tokens of the accounts.
+func (a *SharedAccounts) Keys() *SigningKeys { return a.service.keys }
+
+// OpenKeys returns further keys of the accounts, of the algorithm RS256 or
+// ES256, which are made once. lifetime is how long a token of theirs may be
+// good.
+func (a *SharedAccounts) OpenKeys(ctx caddy.Context, algorithm string, lifetime time.Duration) (*SigningKeys, error) {
+	keys := &SigningKeys{
+		algorithm: algorithm, now: a.service.now, lifetime: lifetime + maxLeeway,
+		storage: ctx.Storage(), storageKey: signingKeyPath(a.service.config.furtherKeys(algorithm)),
+	}
+	return keys, keys.open(ctx)
+}
+
+// furtherKeys tells the keys of another algorithm from those of the accounts.
+func (a *Accounts) furtherKeys(algorithm string) string { return a.keyIdentity() + "\n" + algorithm }
+
+// Reload looks for keys that a command or another node has changed. It costs
+// nothing if that was done a moment ago.
+func (k *SigningKeys) Reload(ctx context.Context) error { return k.reload(ctx, keyReload) }
+
+// Login returns who is logged in, and renews the session of a browser whose
+// access token has expired. The error is an *[Error] for nobody.
+func (a *SharedAccounts) Login(w http.ResponseWriter, r *http.Request) (*Login, error) {
+	h := &AccountsHandler{Accounts: a.service.config, service: a.service}
+	token, user, err := h.callerUser(w, r)
+	if err != nil {
+		return nil, err
+	}
+	session, err := a.Session(r.Context(), user.ID, sessionOf(token))
+	if err != nil {
+		return nil, storeRefusal(err)
+	}
+	return &Login{User: user, SessionID: session.ID, At: session.CreatedAt}, nil
+}
+
+// Session returns a session of a user if it has not ended; [ErrNotFound].
+func (a *SharedAccounts) Session(ctx context.Context, userID, sessionID string) (Session, error) {
+	sessions, err := a.Store().Sessions(ctx, userID, a.Now())
+	if err != nil {
+		return Session{}, err
+	}
+	i := slices.IndexFunc(sessions, func(s Session) bool { return s.ID == sessionID })
+	if i < 0 {
+		return Session{}, ErrNotFound
+	}
+	return sessions[i], nil
+}
+
+// LoginURL is where a browser logs in, to come back to a path of the site.
+func (a *SharedAccounts) LoginURL(r *http.Request, returnTo, email string) string {
+	query := url.Values{"return_to": {returnTo}}
+	if email != "" {
+		query.Set("email", email)
+	}
+	return mountedAt(r) + a.service.config.path("login") + "?" + query.Encode()
+}
+
+// LogOut ends a session, and takes its cookies from the browser.
+func (a *SharedAccounts) LogOut(w http.ResponseWriter, r *http.Request, userID, sessionID string) error {
+	clearSessionCookies(w, r)
+	if err := a.service.endSessions(r.Context(), userID, sessionID, ""); err != nil {
+		return err
+	}
+	countEvent("logout", "ok")
+	a.service.audit("logout", userID, sessionID, client(r))
+	return nil
+}
+
+// LeadsTo has the log-in page ask to which origin, such as
+// https://app.example.com, a return path leads on; empty for none.
+func (a *SharedAccounts) LeadsTo(f func(returnTo string) string) { a.service.leadsTo.Store(&f) }
+
+// OnSessionEnd has a function called with the ID of each session that ends
+// from now on, here or in another process. It must not wait. The function that
+// is returned stops that.
+func (a *SharedAccounts) OnSessionEnd(f func(sessionID string)) (stop func()) {
+	return a.service.revoked.listen(f)
+}
