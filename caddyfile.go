@@ -28,6 +28,9 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 	if handler.Accounts != nil {
 		routes = h.NewRoute(accountsMatcher(*handler.Accounts), &AccountsHandler{Accounts: *handler.Accounts})
 	}
+	if matcher != nil && len(handler.ClaimHeaders) > 0 {
+		routes = append(routes, h.NewRoute(nil, &ClaimHeaderGuard{Headers: handler.ClaimHeaders})...)
+	}
 	return append(routes, h.NewRoute(matcher, handler)...), nil
 }
 
@@ -138,6 +141,9 @@ func (p *parser) option(name string) error {
 		var err error
 		h.Accounts, err = p.accounts()
 		return err
+	}
+	if name == "{" {
+		return p.Errf("a block stands where none is expected: of these options jwks, issuer and accounts take one")
 	}
 	return p.Errf("jwt has no option %q; it has issuer, jwks, public_key, secret, algorithms, audience, token_type, leeway, allow_missing_exp, from, user_id, public, optional, allow_preflight, require, claim_header, strip_token, cache, realm and accounts", name)
 }

@@ -20,8 +20,9 @@ const (
 // identity is whose request it is, for the handlers behind. There is one per
 // request; where several jwt handlers meet it, the last one decides.
 type identity struct {
-	claims Claims
-	userID any // a string, or nil for an anonymous user
+	claims  Claims
+	userID  any      // a string, or nil for an anonymous user
+	headers []string // claim headers that were set
 }
 
 // attach puts the user into the request's placeholders and, by the user ID,
@@ -81,8 +82,8 @@ func (h *Handler) validateClaimHeaders() error {
 		if !httpguts.ValidHeaderFieldName(header.Header) || header.Claim == "" {
 			return fmt.Errorf("claim_header needs a header name and a claim, not %q and %q", header.Header, header.Claim)
 		}
-		if slices.Contains([]string{"Host", "Connection", "Content-Length", "Transfer-Encoding", "Trailer", "Te", "Upgrade"}, header.Header) {
-			return fmt.Errorf("claim_header %s: this header is HTTP's own; give the claim another", header.Header)
+		if slices.Contains([]string{"Host", "Connection", "Content-Length", "Transfer-Encoding", "Keep-Alive", "Trailer", "Te", "Upgrade", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host"}, header.Header) {
+			return fmt.Errorf("claim_header %s: this header is HTTP's own or the proxy's; give the claim another", header.Header)
 		}
 		for _, earlier := range h.ClaimHeaders[:i] {
 			if sameHeader(header.Header, earlier.Header) {
@@ -99,12 +100,13 @@ func (h *Handler) validateClaimHeaders() error {
 }
 
 // removeClaimHeaders removes what a client may have sent to pass for somebody.
-func (h *Handler) removeClaimHeaders(r *http.Request) {
-	if len(h.ClaimHeaders) == 0 {
+// Those with the names of kept stay: a jwt handler has set them.
+func removeClaimHeaders(r *http.Request, headers []*ClaimHeader, kept []string) {
+	if len(headers) == 0 {
 		return
 	}
 	isClaim := func(name string) bool {
-		return slices.ContainsFunc(h.ClaimHeaders, func(header *ClaimHeader) bool { return sameHeader(name, header.Header) })
+		return !slices.Contains(kept, name) && slices.ContainsFunc(headers, func(header *ClaimHeader) bool { return sameHeader(name, header.Header) })
 	}
 	maps.DeleteFunc(r.Header, func(name string, _ []string) bool { return isClaim(name) })
 	maps.DeleteFunc(r.Trailer, func(name string, _ []string) bool { return isClaim(name) })
@@ -145,6 +147,10 @@ func cgiByte(c byte) byte {
 }
 
 func (h *Handler) setClaimHeaders(r *http.Request, claims Claims) {
+	if len(h.ClaimHeaders) == 0 {
+		return
+	}
+	who := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)[identityVar].(*identity)
 	for _, header := range h.ClaimHeaders {
 		value, _ := claims.Lookup(header.Claim)
 		if value == nil {
@@ -152,6 +158,7 @@ func (h *Handler) setClaimHeaders(r *http.Request, claims Claims) {
 		}
 		if text := claimText(value); httpguts.ValidHeaderFieldValue(text) {
 			r.Header[header.Header] = []string{text}
+			who.headers = append(who.headers, header.Header)
 		}
 	}
 }

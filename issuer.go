@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -220,6 +221,8 @@ func decodeSecret(value, encoding string) (*Key, error) {
 	return NewSecretKey(secret)
 }
 
+var looksLikePath = regexp.MustCompile(`^(\.{0,2}|~|[A-Za-z]:|[\w.-]{1,64})[/\\][\w./\\ -]{1,200}$|^[\w.-]{1,64}\.(pem|crt|cer|der|key|pub|json|jwk|jwks|txt)$`)
+
 // loadPublicKeys takes a key as it stands, or from the file that is named.
 func loadPublicKeys(text string) ([]*Key, error) {
 	text = strings.TrimSpace(caddy.NewReplacer().ReplaceKnown(text, ""))
@@ -241,10 +244,15 @@ func loadPublicKeys(text string) ([]*Key, error) {
 		return keys, nil
 	}
 	keys, parseErr := ParsePublicKeys(text)
-	if parseErr != nil {
-		return nil, fmt.Errorf("neither a key nor a file that can be read: %w", err)
+	switch {
+	case parseErr == nil:
+		return keys, nil
+	case strings.Contains(text, "://"):
+		return nil, errors.New("it is a URL; keys behind one belong under `jwks`")
+	case !looksLikePath.MatchString(text): // it may be a secret, which no log may have
+		return nil, fmt.Errorf("it is neither a public key nor the path of a file that can be read: %w", parseErr)
 	}
-	return keys, nil
+	return nil, fmt.Errorf("it is neither a key nor a file that can be read: %w", err)
 }
 
 // remoteKeys returns the shared key set of the issuer, and starts it where it
@@ -287,6 +295,9 @@ func (c *IssuerConfig) remoteSettings() (settings remoteKeys, err error) {
 	}
 	if config.URL == "" && !strings.Contains(c.Issuer, "://") {
 		return settings, errors.New("it is no URL, so its keys cannot be discovered; give `jwks <url>`, `public_key` or `secret` with it")
+	}
+	if config.URL == "" && strings.ContainsAny(c.Issuer, "?#") {
+		return settings, errors.New("it has a query or a fragment, so its keys cannot be discovered (OpenID Connect Discovery 1.0 §2); give `jwks <url>`, `public_key` or `secret` with it")
 	}
 	settings = remoteKeys{url: config.URL, allowHTTP: config.AllowHTTP}
 	if config.URL == "" {

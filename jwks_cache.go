@@ -47,11 +47,25 @@ type remoteKeys struct {
 }
 
 // name is what logs and metrics call the set.
-func (c remoteKeys) name() string {
+func (c remoteKeys) name() string { return withoutSecrets(c.source()) }
+
+// source is the URL that is asked first.
+func (c remoteKeys) source() string {
 	if c.url != "" {
 		return c.url
 	}
 	return discoveryURL(c.issuer)
+}
+
+// withoutSecrets is a URL as it may be shown: without what may be a password or
+// an API key in it.
+func withoutSecrets(text string) string {
+	u, err := url.Parse(text)
+	if err != nil {
+		return "a URL that is none"
+	}
+	u.User, u.RawQuery, u.Fragment = nil, "", ""
+	return u.String()
 }
 
 func discoveryURL(issuer string) string {
@@ -85,6 +99,7 @@ type jwksCache struct {
 	fetchedAt  time.Time // of the last good set; zero if there was none
 	failing    time.Time // since when fetches fail; zero if they do not
 	complaints string    // what was logged last, so that it is logged once
+	complained string    // the same without what differs each time; what was said is not said again
 	good, bad  uint64    // fetches, for the metrics
 }
 
@@ -147,7 +162,7 @@ func (c *jwksCache) Find(ctx context.Context, algorithm, id string) ([]*Key, err
 	keys, known := c.find(algorithm, id)
 	for tries := 0; !known && tries < 2; tries++ {
 		ongoing, own := c.join()
-		if ongoing == nil {
+		if ongoing == nil || len(keys) > 0 && !own { // one is at hand that may be right
 			break
 		}
 		select {
@@ -394,8 +409,10 @@ func (c *jwksCache) report(err error, unused []error) {
 		text = complaints.Error()
 	}
 	level := zap.WarnLevel
-	if text == c.complaints {
+	if same := withoutAddresses(err, text); same == c.complained {
 		level = zap.DebugLevel
+	} else {
+		c.complained = same
 	}
 	c.complaints = text
 	switch {
@@ -412,6 +429,18 @@ func (c *jwksCache) report(err error, unused []error) {
 		c.log().Info("key set reachable again", zap.Duration("after", time.Since(c.failing)))
 		c.failing = time.Time{}
 	}
+}
+
+// withoutAddresses is a complaint without the addresses that differ each time,
+// as the port of a connection does.
+func withoutAddresses(err error, text string) string {
+	if network, ok := errors.AsType[*net.DNSError](err); ok {
+		return "look-up of " + network.Name
+	}
+	if network, ok := errors.AsType[*net.OpError](err); ok {
+		return network.Op + ": " + network.Err.Error()
+	}
+	return text
 }
 
 // download gets the key set's text.
@@ -490,9 +519,10 @@ func sameHost(request *http.Request, via []*http.Request) error {
 // can change a key set on its way can sign tokens.
 func checkKeyURL(text string, allowHTTP bool) error {
 	u, err := url.Parse(text)
-	if err != nil || u.Host == "" {
-		return fmt.Errorf("%q is no URL; keys in a file belong under `public_key`", text)
+	if err != nil || u.Hostname() == "" || strings.ContainsAny(text, " \t") {
+		return errors.New("the value is no URL, as https://id.example.com/jwks.json is one; keys in a file belong under `public_key`")
 	}
+	text = withoutSecrets(text)
 	host := u.Hostname()
 	ip := net.ParseIP(host)
 	switch {
@@ -514,9 +544,12 @@ type storedKeySet struct {
 }
 
 func (c *jwksCache) storageKey() string {
-	sum := sha256.Sum256([]byte(c.name()))
+	sum := sha256.Sum256([]byte(c.source()))
 	return "jwt/key_sets/" + hex.EncodeToString(sum[:]) + ".json"
 }
+
+// maxClockDifference is how far ahead the clock of another node may be.
+const maxClockDifference = 5 * time.Minute
 
 // load takes the set from storage, if one is there and not beyond max_stale,
 // and returns how long it is good before the next fetch.
@@ -535,10 +568,20 @@ func (c *jwksCache) load() time.Duration {
 	}
 	age := time.Since(stored.FetchedAt)
 	keys, _, err := parseKeySet(stored.KeySet)
-	if err != nil || age > c.maxStale || age < 0 {
+	if err != nil {
 		return 0
 	}
-	c.accept(keys, stored.FetchedAt)
+	if age < -maxClockDifference {
+		return 0
+	}
+	age = max(0, age)
+	if age > c.maxStale {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.fetchedAt = stored.FetchedAt // keys were had, and are out of date
+		return 0
+	}
+	c.accept(keys, time.Now().Add(-age))
 	return max(0, c.beforeRefresh()-age)
 }
 

@@ -4,10 +4,12 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -261,6 +263,60 @@ func TestKeySetThroughTheEnvironmentsProxy(t *testing.T) {
 	}
 }
 
+// What is wrong within one key costs that key, and no other.
+func TestBadKeyBesideAGoodOne(t *testing.T) {
+	keys := testKeys()
+	good := mustJSON(t, publicJWK(t, keys.rsa, claimsMap{"kid": "a"}))
+	for name, bad := range map[string]string{"a name twice": `{"kty":"EC","foo":1,"foo":2}`, "invalid UTF-8": "{\"kty\":\"EC\",\"kid\":\"\xff\"}", "null": "null"} {
+		p := newIdentityProvider(t)
+		p.setAnswer(200, `{"keys":[`+bad+`,`+good+`]}`)
+		s := jwksSite(t, p, "")
+		s.mustAnswer(200, s.bearer("/api/", rs(t, keys.rsa, "a")), name)
+	}
+}
+
+// A complaint is logged once, not at each try, though each try has another port.
+func TestOutageIsLoggedOnce(t *testing.T) {
+	p := newIdentityProvider(t)
+	p.setHandler(func(w http.ResponseWriter, _ *http.Request) {
+		connection, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			return
+		}
+		_ = connection.(*net.TCPConn).SetLinger(0)
+		_ = connection.Close()
+	})
+	s := jwksSite(t, p, "cooldown 100ms")
+	eventually(t, "it is tried ten times", func() bool { return p.fetches.Load() >= 10 })
+	if told := regexp.MustCompile(`"level":"warn".*key set not reachable`).FindAllString(s.log(), -1); len(told) != 1 {
+		t.Errorf("told %d times: %s", len(told), told)
+	}
+}
+
+// A token with a key ID, and a set whose key has none: the key that is at hand
+// serves while the identity provider hangs.
+func TestKeyWithoutIDWhileProviderHangs(t *testing.T) {
+	keys := testKeys()
+	p := newIdentityProvider(t, publicJWK(t, keys.rsa, nil))
+	s := jwksSite(t, p, "refresh 100ms\n cooldown 1h\n timeout 30s")
+	token := rs(t, keys.rsa, "a")
+	s.mustAnswer(200, s.bearer("/api/", token), "control, which uses the cooldown up")
+	hang := make(chan struct{})
+	t.Cleanup(func() { close(hang) })
+	p.setHandler(func(http.ResponseWriter, *http.Request) { <-hang })
+	before := p.fetches.Load()
+	eventually(t, "a fetch hangs", func() bool { return p.fetches.Load() > before })
+	answered := make(chan answer, 1)
+	other := rs(t, keys.rsa, "b")
+	go func() { answered <- s.bearer("/api/", other) }()
+	select {
+	case got := <-answered:
+		s.mustAnswer(200, got, "while it hangs")
+	case <-time.After(10 * time.Second):
+		t.Error("the request waits for the fetch")
+	}
+}
+
 func TestThreatWithdrawnKey(t *testing.T) {
 	keys := testKeys()
 	a, b := publicJWK(t, keys.rsa, claimsMap{"kid": "a"}), publicJWK(t, keys.p256, claimsMap{"kid": "b"})
@@ -342,12 +398,18 @@ func TestKeySetIsStored(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, damaged := range map[string]string{
-		"beyond max_stale": strings.Replace(string(text), `"fetched_at":"20`, `"fetched_at":"19`, 1),
-		"from the future":  strings.Replace(string(text), `"fetched_at":"20`, `"fetched_at":"29`, 1),
-		"damaged":          string(text[:len(text)/2]),
-		"another URL's":    strings.Replace(string(text), p.URL, "https://other.example", 1),
+	ahead := regexp.MustCompile(`"fetched_at":"[^"]*"`).ReplaceAllString(string(text), `"fetched_at":"`+time.Now().Add(time.Minute).UTC().Format(time.RFC3339Nano)+`"`)
+	for name, c := range map[string]struct {
+		text   string
+		status int
+	}{
+		"beyond max_stale":          {strings.Replace(string(text), `"fetched_at":"20`, `"fetched_at":"19`, 1), 401},
+		"of a clock a minute ahead": {ahead, 200},
+		"from the future":           {strings.Replace(string(text), `"fetched_at":"20`, `"fetched_at":"29`, 1), 503},
+		"damaged":                   {string(text[:len(text)/2]), 503},
+		"another URL's":             {strings.Replace(string(text), p.URL, "https://other.example", 1), 503},
 	} {
+		damaged := c.text
 		if damaged == string(text) {
 			t.Fatalf("%s: nothing was changed in %s", name, text)
 		}
@@ -356,7 +418,7 @@ func TestKeySetIsStored(t *testing.T) {
 		}
 		s.load("respond ok", storage)
 		s.load(jwksBody(p, "max_stale 1h"), storage)
-		s.mustAnswer(503, s.bearer("/api/", token), "a stored set "+name)
+		s.mustAnswer(c.status, s.bearer("/api/", token), "a stored set "+name)
 	}
 }
 

@@ -54,13 +54,24 @@ func (k *Key) Algorithms() []string { return slices.Sorted(maps.Keys(k.verifiers
 // pkcs1Hashes are those of RSASSA-PKCS1-v1_5 (RFC 7518 §3.3).
 var pkcs1Hashes = map[string]crypto.Hash{"RS256": crypto.SHA256, "RS384": crypto.SHA384, "RS512": crypto.SHA512}
 
-// verify verifies a signature. The algorithm most in use goes to the standard
-// library directly, which saves a sixth of what is not arithmetic.
+// pssHashes are those of RSASSA-PSS (RFC 7518 §3.5).
+var pssHashes = map[string]crypto.Hash{"PS256": crypto.SHA256, "PS384": crypto.SHA384, "PS512": crypto.SHA512}
+
+// verify verifies a signature. RSA goes to the standard library directly: it is
+// most in use, and that saves a sixth of what is not arithmetic; and the salt of
+// PSS must be as long as the hash, which jwx does not check.
 func (k *Key) verify(algorithm string, signingInput, signature []byte) error {
-	if public, ok := k.material.(*rsa.PublicKey); ok && pkcs1Hashes[algorithm] != 0 {
-		hash := pkcs1Hashes[algorithm].New()
-		hash.Write(signingInput)
-		return rsa.VerifyPKCS1v15(public, pkcs1Hashes[algorithm], hash.Sum(nil), signature)
+	if public, ok := k.material.(*rsa.PublicKey); ok {
+		hash, pkcs1 := pkcs1Hashes[algorithm]
+		if !pkcs1 {
+			hash = pssHashes[algorithm]
+		}
+		digest := hash.New()
+		digest.Write(signingInput)
+		if pkcs1 {
+			return rsa.VerifyPKCS1v15(public, hash, digest.Sum(nil), signature)
+		}
+		return rsa.VerifyPSS(public, hash, digest.Sum(nil), signature, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash})
 	}
 	return k.verifiers[algorithm].Verify(signingInput, signature, k.material)
 }
@@ -257,7 +268,12 @@ func parseKeySet(text []byte) (keys []*Key, unused []error, err error) {
 	var set struct {
 		Keys []jsontext.Value `json:"keys"`
 	}
-	if err := json.Unmarshal(text, &set); err != nil {
+	// What is wrong within one key costs that key, which is read strictly below.
+	err = json.Unmarshal(text, &set, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+	if err == nil {
+		err = uniqueMembers(text)
+	}
+	if err != nil {
 		return nil, nil, fmt.Errorf("not a JWK set: %w", jsonError(err))
 	}
 	holders := make(map[string]int)
@@ -270,8 +286,8 @@ func parseKeySet(text []byte) (keys []*Key, unused []error, err error) {
 		holders[key.id]++
 		keys = append(keys, key)
 	}
-	for id, number := range holders {
-		if id != "" && number > 1 {
+	for _, id := range slices.Sorted(maps.Keys(holders)) {
+		if number := holders[id]; id != "" && number > 1 {
 			unused = append(unused, fmt.Errorf("key ID %s is shared by %d keys", quoted(id), number))
 		}
 	}
@@ -283,6 +299,25 @@ func parseKeySet(text []byte) (keys []*Key, unused []error, err error) {
 		return nil, unused, fmt.Errorf("no usable key among the %d of the JWK set: %w", len(set.Keys), errors.Join(unused...))
 	}
 	return keys, unused, nil
+}
+
+// uniqueMembers refuses an object two of whose own members have one name.
+func uniqueMembers(text []byte) error {
+	d := jsontext.NewDecoder(bytes.NewReader(text), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+	_, err := d.ReadToken()
+	seen := make(map[string]bool)
+	for err == nil && d.PeekKind() != '}' {
+		var name jsontext.Token
+		if name, err = d.ReadToken(); err != nil {
+			break
+		}
+		if seen[name.String()] {
+			return &jsontext.SyntacticError{ByteOffset: d.InputOffset(), Err: jsontext.ErrDuplicateName}
+		}
+		seen[name.String()] = true
+		err = d.SkipValue()
+	}
+	return err
 }
 
 func memberID(member []byte) string {

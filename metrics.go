@@ -71,32 +71,40 @@ func (keySetCollector) Describe(out chan<- *prometheus.Desc) {
 	out <- keysDesc
 }
 
-// Collect implements prometheus.Collector.
+// Collect implements prometheus.Collector. Sets of one URL with other settings
+// are one series: their fetches are added up, and the youngest one counts.
 func (keySetCollector) Collect(out chan<- prometheus.Metric) {
-	seen := make(map[string]bool)
+	type sum struct {
+		good, bad uint64
+		fetchedAt time.Time
+		keys      int
+	}
+	sums := make(map[string]*sum)
 	keySets.Range(func(_, value any) bool {
 		set := value.(*jwksCache)
-		if name := set.name(); !seen[name] { // sets of one URL with other settings would be one series twice
-			seen[name] = true
-			set.collect(out)
+		set.mu.Lock()
+		defer set.mu.Unlock()
+		total := sums[set.name()]
+		if total == nil {
+			total = new(sum)
+			sums[set.name()] = total
+		}
+		total.good, total.bad = total.good+uint64(set.good), total.bad+uint64(set.bad)
+		if !set.fetchedAt.Before(total.fetchedAt) {
+			total.fetchedAt, total.keys = set.fetchedAt, 0
+			if current := set.current.Load(); current != nil {
+				total.keys = len(current.keys)
+			}
 		}
 		return true
 	})
-}
-
-func (c *jwksCache) collect(out chan<- prometheus.Metric) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	name := c.name()
-	out <- prometheus.MustNewConstMetric(fetchesDesc, prometheus.CounterValue, float64(c.good), name, "ok")
-	out <- prometheus.MustNewConstMetric(fetchesDesc, prometheus.CounterValue, float64(c.bad), name, "error")
-	keys := 0
-	if set := c.current.Load(); set != nil {
-		keys = len(set.keys)
-	}
-	out <- prometheus.MustNewConstMetric(keysDesc, prometheus.GaugeValue, float64(keys), name)
-	if !c.fetchedAt.IsZero() {
-		out <- prometheus.MustNewConstMetric(ageDesc, prometheus.GaugeValue, time.Since(c.fetchedAt).Seconds(), name)
+	for name, total := range sums {
+		out <- prometheus.MustNewConstMetric(fetchesDesc, prometheus.CounterValue, float64(total.good), name, "ok")
+		out <- prometheus.MustNewConstMetric(fetchesDesc, prometheus.CounterValue, float64(total.bad), name, "error")
+		out <- prometheus.MustNewConstMetric(keysDesc, prometheus.GaugeValue, float64(total.keys), name)
+		if !total.fetchedAt.IsZero() {
+			out <- prometheus.MustNewConstMetric(ageDesc, prometheus.GaugeValue, time.Since(total.fetchedAt).Seconds(), name)
+		}
 	}
 }
 

@@ -127,7 +127,7 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler: the whole way of a request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	h.removeClaimHeaders(r)
+	removeClaimHeaders(r, h.ClaimHeaders, nil)
 	if h.service != nil && h.service.serves(r) {
 		return next.ServeHTTP(w, r)
 	}
@@ -160,10 +160,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	allowed.Inc()
 	h.setClaimHeaders(r, token.Claims)
-	if private {
-		w = &privateWriter{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}}
+	if !private {
+		return h.pass(w, r, next, token)
 	}
-	return h.pass(w, r, next, token)
+	marking := &privateWriter{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}}
+	err := h.pass(marking, r, next, token)
+	marking.mark() // an answer that somebody else writes, such as that to an error
+	return err
 }
 
 // needsNoToken tells whether the request is for a public path or a preflight.
@@ -367,11 +370,11 @@ func (h *Handler) provisionVerifier(ctx caddy.Context) error {
 
 // Validate refuses options that are out of range.
 func (h *Handler) Validate() error {
-	if leeway := time.Duration(*h.Leeway); leeway < 0 || leeway > maxLeeway {
-		return fmt.Errorf("leeway is %s; it must be from 0s to %s", leeway, maxLeeway)
+	if leeway := time.Duration(*h.Leeway); leeway < 0 || leeway > maxLeeway || leeway > 0 && leeway < time.Millisecond {
+		return fmt.Errorf("leeway is %s; it must be from 0s to %s, and a bare number in JSON is nanoseconds", leeway, maxLeeway)
 	}
-	if *h.Cache < 0 {
-		return fmt.Errorf("cache is %d; it must be a number of entries, or 0 for none", *h.Cache)
+	if *h.Cache < 0 || *h.Cache > maxCacheEntries {
+		return fmt.Errorf("cache is %d; it must be a number of entries up to %d, or 0 for none", *h.Cache, maxCacheEntries)
 	}
 	if strings.ContainsFunc(h.Realm, func(r rune) bool { return r < ' ' || r > '~' || r == '"' || r == '\\' }) {
 		return fmt.Errorf("realm %q: it must be visible ASCII without quotes and backslashes", h.Realm)

@@ -327,7 +327,11 @@ func (r *reference) metrics() {
 	var rows []string
 	for d := range descriptions {
 		parts := description.FindStringSubmatch(d.String())
-		rows = append(rows, fmt.Sprintf("`%s` | `%s` | %s", parts[1], strings.ReplaceAll(parts[3], ",", "`, `"), parts[2]))
+		labels := "none"
+		if parts[3] != "" {
+			labels = "`" + strings.ReplaceAll(parts[3], ",", "`, `") + "`"
+		}
+		rows = append(rows, fmt.Sprintf("`%s` | %s | %s", parts[1], labels, parts[2]))
 	}
 	slices.Sort(rows)
 	r.write("## Metrics\n\nMetric | Labels | Description\n---|---|---\n%s", strings.Join(rows, "\n"))

@@ -144,13 +144,20 @@ type privateWriter struct {
 
 // WriteHeader implements http.ResponseWriter.
 func (w *privateWriter) WriteHeader(status int) {
-	if !w.marked && status >= 200 {
-		w.marked = true
-		if control := w.Header().Get("Cache-Control"); !strings.Contains(control, "no-store") && !strings.Contains(control, "private") {
-			w.Header().Set("Cache-Control", "private")
-		}
+	if status >= 200 {
+		w.mark()
 	}
 	w.ResponseWriterWrapper.WriteHeader(status)
+}
+
+func (w *privateWriter) mark() {
+	if w.marked {
+		return
+	}
+	w.marked = true
+	if control := w.Header().Get("Cache-Control"); !strings.Contains(control, "no-store") && !strings.Contains(control, "private") {
+		w.Header().Set("Cache-Control", "private")
+	}
 }
 
 // Write implements http.ResponseWriter.

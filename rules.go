@@ -46,9 +46,10 @@ type Requirement struct {
 	// `claims.sub == {http.request.uri.path.1}`. A claim that is absent makes
 	// it fail; `has(claims.name)` asks whether it is there. Placeholders stand
 	// without quotes around them, which the config is refused for; `\{…}` is no
-	// placeholder. Where a placeholder is part of the path, a path with dot
-	// segments or empty segments is refused, since what is behind may read it
-	// otherwise (`/alice/../bob`).
+	// placeholder. One that is not known with the request makes it fail. Where
+	// a placeholder may come of the path, a path with dot segments or empty
+	// segments is refused, as it stands and as it came, since what is behind
+	// may read it otherwise (`/alice/../bob`).
 	Expression string `json:"expression,omitempty"`
 
 	program      cel.Program
@@ -63,11 +64,11 @@ func (q *Requirement) provision() error {
 			kinds++
 		}
 	}
+	if q.Claim == "" && len(q.Values) > 0 {
+		return fmt.Errorf("`require claim` has values and no name of a claim")
+	}
 	if kinds != 1 {
 		return fmt.Errorf("it needs one of scope, any scope, role, claim and expression; write one `require` for each")
-	}
-	if q.Claim == "" && len(q.Values) > 0 {
-		return fmt.Errorf("values belong to a claim, and none is named")
 	}
 	if q.Claim != "" && len(q.Values) == 0 {
 		return fmt.Errorf("`require claim %s` needs at least one value", q.Claim)
@@ -91,7 +92,11 @@ func notScope(scope string) bool {
 var (
 	placeholder        = regexp.MustCompile(`([^\\]|^){([a-zA-Z][\w.-]*)}`)
 	escapedPlaceholder = regexp.MustCompile(`\\{([a-zA-Z][\w.-]*)}`)
-	pathPlaceholder    = regexp.MustCompile(`^http\.(request\.(orig_)?uri(_escaped|\.path.*|\.prefixed_query)?|regexp\..*)$`)
+	// pathless placeholders have nothing of the path in them; any other may,
+	// such as a variable that was made of it.
+	pathless = regexp.MustCompile(`^(env|file|system|time)\.|^http\.auth\.|^http\.request\.((orig_)?(method|host|hostport|port|proto|scheme)|(header|cookie|host|remote|tls|(orig_)?uri\.query)\..*|(remote|uuid|client_ip|local|body|duration|(orig_)?uri\.query)|(local|duration)[._].*|client_ip)$`)
+	// unset placeholders are known and may have no value.
+	unset = regexp.MustCompile(`^(http\.request\.cookie|http\.vars|vars|http\.auth)\.`)
 )
 
 // compile turns each placeholder into a CEL variable, which is looked up only
@@ -107,7 +112,7 @@ func (q *Requirement) compile() error {
 		part := placeholder.FindStringSubmatch(found)
 		name := fmt.Sprintf("placeholder_%d", len(q.placeholders))
 		q.placeholders[name] = part[2]
-		q.readsPath = q.readsPath || pathPlaceholder.MatchString(part[2])
+		q.readsPath = q.readsPath || !pathless.MatchString(part[2])
 		options = append(options, cel.Variable(name, cel.DynType))
 		return part[1] + name
 	})
@@ -122,6 +127,9 @@ func (q *Requirement) compile() error {
 	}
 	read := checked.NativeRep().ReferenceMap()
 	for name, written := range q.placeholders {
+		if !strings.Contains(written, ".") {
+			return fmt.Errorf("there is no placeholder {%s}; a claim is written as claims.%s, and one of the request as in {http.request.method}", written, written)
+		}
 		if !slices.ContainsFunc(slices.Collect(maps.Values(read)), func(r *ast.ReferenceInfo) bool { return r.Name == name }) {
 			return fmt.Errorf("the placeholder {%s} stands between quotes, so it would be compared as it is written; take the quotes away, or write \\{%s} if that is meant", written, written)
 		}
@@ -155,18 +163,33 @@ func (q *Requirement) met(r *http.Request, claims Claims) error {
 			return refuse(ReasonClaim, "needs one of %q in %s", q.Values, q.Claim)
 		}
 	default:
-		if path := r.URL.Path; q.readsPath && (caddyhttp.CleanPath(path, true) != path || ambiguousPath(path)) {
+		if q.readsPath && !plainPath(r) {
 			return refuse(ReasonExpression, "the path is not in its plain form, and %s reads it", q.Expression)
 		}
-		result, _, err := q.program.Eval(&activation{r, claims, q.placeholders})
-		if err != nil {
+		variables := &activation{request: r, claims: claims, placeholders: q.placeholders}
+		result, _, err := q.program.Eval(variables)
+		switch {
+		case variables.unknown != "":
+			return refuse(ReasonExpression, "%s: the placeholder {%s} is not known", q.Expression, variables.unknown)
+		case err != nil:
 			return refuse(ReasonExpression, "%s: %v", q.Expression, err)
-		}
-		if result != types.True {
+		case result != types.True:
 			return refuse(ReasonExpression, "%s is %v", q.Expression, result)
 		}
 	}
 	return nil
+}
+
+// plainPath tells whether the path, as it stands and as the client sent it, can
+// be read in one way only.
+func plainPath(r *http.Request) bool {
+	paths := []string{r.URL.Path}
+	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
+		paths = append(paths, original.URL.Path)
+	}
+	return !slices.ContainsFunc(paths, func(path string) bool {
+		return caddyhttp.CleanPath(path, true) != path || ambiguousPath(path)
+	})
 }
 
 func intersect(a, b []string) bool {
@@ -207,6 +230,7 @@ type activation struct {
 	request      *http.Request
 	claims       Claims
 	placeholders map[string]string
+	unknown      string // a placeholder that was read and is not known
 }
 
 // ResolveName implements cel.Activation.
@@ -219,7 +243,10 @@ func (a *activation) ResolveName(name string) (any, bool) {
 		return nil, false
 	}
 	replacer := a.request.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	value, _ := replacer.Get(key)
+	value, known := replacer.Get(key)
+	if !known && !unset.MatchString(key) {
+		a.unknown = key
+	}
 	return value, true
 }
 

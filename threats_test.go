@@ -5,14 +5,18 @@ import (
 	"crypto"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
 	"encoding/base64"
 	"fmt"
 	"math/big"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/lestrrat-go/jwx/v2/jwa"
 	"github.com/lestrrat-go/jwx/v2/jwe"
 )
@@ -624,6 +628,16 @@ func TestThreatTokenInQuery(t *testing.T) {
 			from query access_token
 		}
 		reverse_proxy `+newUpstream(t))
+	missing := serve(t, "jwt {\n secret \""+testSecret+"\"\n from query access_token\n}\n file_server /files/* {\n root "+tempDir(t)+"\n}").get("/files/none?access_token=" + token)
+	if missing.status != 404 || missing.header.Get("Cache-Control") != "private" {
+		t.Errorf("an error behind it: %d %v", missing.status, missing.header)
+	}
+	s = serve(t, `
+		jwt {
+			secret "`+testSecret+`"
+			from query access_token
+		}
+		reverse_proxy `+newUpstream(t))
 	for path, want := range map[string]string{"/": "private", "/public": "private", "/no-store": "no-store"} {
 		got := s.get(path + "?access_token=" + token)
 		s.mustAnswer(200, got, "control")
@@ -664,6 +678,147 @@ func TestThreatIdentityHeaderSpoofing(t *testing.T) {
 		if user := strings.Contains(got.body, "X-User: alice"); user != (name == "with a token" || name == "connection header") {
 			t.Errorf("%s: X-User from the token: %v\n%s", name, user, got.body)
 		}
+	}
+}
+
+// What is behind trusts a claim header wherever it comes, so a client's copy is
+// removed also where the matcher of the directive does not match.
+func TestThreatIdentityHeaderBesideTheMatcher(t *testing.T) {
+	s := serve(t, `
+		jwt /a/* {
+			secret "`+testSecret+`"
+			claim_header X-User sub
+		}
+		jwt /b/* {
+			secret "`+testSecret+`"
+			claim_header X-User sub
+			claim_header X-Mail email
+		}
+		reverse_proxy `+newUpstream(t))
+	spoofed := []string{"X-User: admin", "X_User: admin", "X-Mail: admin@example.com", "Authorization: Bearer " + hs(t, claimsMap{"email": "alice@example.com"})}
+	for path, want := range map[string][2]bool{"/other": {false, false}, "/a/": {true, false}, "/b/": {true, true}} {
+		got := s.get(path, spoofed...)
+		s.mustAnswer(200, got, path)
+		if strings.Contains(got.body, "admin") || strings.Contains(got.body, "X-User: alice") != want[0] || strings.Contains(got.body, "X-Mail: alice@example.com") != want[1] {
+			t.Errorf("%s: the upstream saw\n%s", path, got.body)
+		}
+	}
+}
+
+// A path that was rewritten, or went into a variable, is looked at as it came.
+func TestThreatOwnerRuleByOtherPlaceholders(t *testing.T) {
+	for name, rule := range map[string]string{
+		"original path": "require expression claims.sub == {http.request.orig_uri.path.1}",
+		"variable":      "require expression claims.sub == {vars.owner}",
+		"map":           "require expression claims.sub == {owner.of}",
+	} {
+		s := serve(t, `
+			vars owner {path.1}
+			map {http.request.orig_uri.path.1} {owner.of} {
+				default {http.request.orig_uri.path.1}
+			}
+			rewrite /todos/* /app
+			jwt {
+				secret "`+testSecret+`"
+				`+rule+`
+			}
+			respond ok`)
+		s.mustAnswer(200, s.bearer("/todos/alice/1", hs(t, nil)), name+": control")
+		s.mustAnswer(403, s.bearer("/todos/bob/1", hs(t, nil)), name+": another user's")
+		for _, path := range []string{"/todos/alice/../bob", "/todos/alice/%2e%2e/bob", "/todos//alice/1", "/todos/alice/..;/bob"} {
+			s.mustAnswer(403, s.bearer(path, hs(t, nil)), name+": "+path)
+		}
+	}
+}
+
+// What is not known makes a rule fail, also one that says "is not".
+func TestThreatUnknownPlaceholderInRule(t *testing.T) {
+	for rule, status := range map[string]int{
+		"claims.sub != {http.request.method}":        200,
+		"claims.sub != {http.request.cookie.none}":   200,
+		"claims.sub != {http.request.header.X-None}": 200,
+		"claims.sub != {http.request.uri.pth.1}":     403,
+		"claims.sub != {nonsense.thing}":             403,
+	} {
+		s := serve(t, "jwt {\n secret \""+testSecret+"\"\n require expression `"+rule+"`\n}\n respond ok")
+		s.mustAnswer(status, s.bearer("/", hs(t, nil)), rule)
+	}
+}
+
+// A token that is malformed is not the same as none.
+func TestThreatMalformedTokenIsNotNone(t *testing.T) {
+	s := serve(t, `
+		jwt {
+			secret "`+testSecret+`"
+			optional
+			strip_token
+			from cookie tok
+			from query access_token
+		}
+		respond "user=[{http.auth.user.id}]"`)
+	good := hs(t, nil)
+	s.mustAnswer(200, s.get("/"), "control: none")
+	s.mustAnswer(200, s.get("/", "Cookie: other=a\\b; tok="+good), "control: a good one")
+	for cookie, status := range map[string]int{
+		`tok=bad\token`: 401, "tok=" + good + `; tok=evil\x`: 400, "tok=; tok=" + good: 400, "tok=" + good + "; tok=": 400,
+	} {
+		s.mustAnswer(status, s.get("/", "Cookie: "+cookie), cookie[:10])
+	}
+	for query, status := range map[string]int{
+		"access_token=bad.bad.bad;x=1": 401, "access_token=bad%zz": 401, "access_token=" + good + "&access_token=evil;a": 400,
+	} {
+		s.mustAnswer(status, s.get("/?"+query), query[:16])
+	}
+}
+
+// Secrets that stand in the wrong option are in no error, and those in the URL
+// of a key set in no log and no metric.
+func TestThreatSecretsInErrors(t *testing.T) {
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(testKeys().p256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const secret = "my-very-secret-hmac-value-0123456789abcdef"
+	for _, body := range []string{
+		`public_key "` + secret + `"`, `public_key "` + base64.StdEncoding.EncodeToString(pkcs8) + `"`, `jwks "` + secret + `"`, `public_key "https://x.example/` + secret + `"`,
+	} {
+		text, err := adapt(t, "jwt {\n issuer https://issuer.example {\n"+body+"\n}\n}", "127.0.0.1:1", tempDir(t), filepath.Join(tempDir(t), "log"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		config := new(caddy.Config)
+		if err := caddy.StrictUnmarshalJSON(text, config); err != nil {
+			t.Fatal(err)
+		}
+		err = caddy.Validate(config)
+		if err == nil || strings.Contains(err.Error(), secret) || strings.Contains(err.Error(), "MIG") {
+			t.Errorf("error %v", err)
+		}
+	}
+	p := newIdentityProvider(t)
+	p.setAnswer(500, "")
+	address := strings.Replace(p.URL, "http://", "http://user:hunter2@", 1) + "/jwks?apikey=hunter3"
+	s := serve(t, "jwt /api/* {\n issuer https://issuer.example\n jwks "+address+"\n}\n metrics /metrics\n respond ok")
+	s.mustAnswer(503, s.bearer("/api/", rs(t, testKeys().rsa, "a")), "no keys")
+	for what, text := range map[string]string{"log": s.log(), "metrics": s.get("/metrics").body} {
+		if !strings.Contains(text, p.URL+"/jwks") || strings.Contains(text, "hunter") {
+			t.Errorf("%s:\n%s", what, text)
+		}
+	}
+}
+
+// The salt of PSS is as long as the hash (RFC 7518 §3.5).
+func TestThreatPSSSaltLength(t *testing.T) {
+	s := keySite(t)
+	key := testKeys().rsa
+	input := encode(`{"alg":"PS256"}`) + "." + encode(mustJSON(t, goodClaims(nil)))
+	digest := sha256.Sum256([]byte(input))
+	for length, status := range map[int]int{32: 200, 1: 401, 20: 401, 64: 401} {
+		signature, err := rsa.SignPSS(rand.Reader, key, crypto.SHA256, digest[:], &rsa.PSSOptions{SaltLength: length})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.mustAnswer(status, s.bearer("/rsa", input+"."+encode(string(signature))), fmt.Sprintf("salt of %d bytes", length))
 	}
 }
 

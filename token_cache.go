@@ -2,12 +2,16 @@ package caddyjwt
 
 import (
 	"hash/maphash"
+	"strings"
 	"time"
 
 	"github.com/maypok86/otter/v2"
 )
 
-const defaultCacheEntries = 10_000
+const (
+	defaultCacheEntries = 10_000
+	maxCacheEntries     = 10_000_000 // some 20 GiB
+)
 
 // tokenCache remembers verified tokens (W-TinyLFU: Einziger, Friedman and
 // Manes, "TinyLFU: A Highly Efficient Cache Admission Policy", 2017). Only
@@ -58,6 +62,6 @@ func (c *tokenCache) get(raw string, now time.Time) *Token {
 
 func (c *tokenCache) put(raw string, token *Token) {
 	if c != nil {
-		c.tokens.Set(maphash.String(c.seed, raw), rememberedToken{token, raw})
+		c.tokens.Set(maphash.String(c.seed, raw), rememberedToken{token, strings.Clone(raw)}) // raw may be part of a long header
 	}
 }

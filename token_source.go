@@ -48,26 +48,51 @@ func (s *TokenSource) read(r *http.Request) (string, error) {
 		if _, present := r.Header["Cookie"]; !present {
 			return "", nil
 		}
-		var token string
-		for _, cookie := range r.CookiesNamed(s.cookieName(r)) {
-			if token != "" {
-				return "", refuse(ReasonSeveralTokens, "cookie %s stands twice", s.Cookie)
-			}
-			token = cookie.Value
-		}
-		return token, nil
+		return s.only(cookieValues(r, s.cookieName(r)))
 	default:
 		if r.URL.RawQuery == "" {
 			return "", nil
 		}
-		switch values := r.URL.Query()[s.Query]; len(values) {
-		case 0:
-			return "", nil
-		case 1:
-			return values[0], nil
-		}
-		return "", refuse(ReasonSeveralTokens, "query parameter %s stands twice", s.Query)
+		return s.only(queryValues(r.URL.RawQuery, s.Query))
 	}
+}
+
+func (s *TokenSource) only(values []string) (string, error) {
+	switch len(values) {
+	case 0:
+		return "", nil
+	case 1:
+		return values[0], nil
+	}
+	return "", refuse(ReasonSeveralTokens, "%s stands twice", s)
+}
+
+// cookieValues are those of a name, as they came: net/http would drop one that
+// is malformed, and a bad token is not the same as none.
+func cookieValues(r *http.Request, name string) (values []string) {
+	for _, line := range r.Header["Cookie"] {
+		for pair := range strings.SplitSeq(line, ";") {
+			if of, value, _ := strings.Cut(pair, "="); strings.TrimSpace(of) == name {
+				values = append(values, strings.Trim(strings.TrimSpace(value), `"`))
+			}
+		}
+	}
+	return values
+}
+
+// queryValues are those of a name, malformed ones too.
+func queryValues(query, name string) (values []string) {
+	for pair := range strings.SplitSeq(query, "&") {
+		key, value, _ := strings.Cut(pair, "=")
+		if decoded, err := url.QueryUnescape(key); err != nil || decoded != name {
+			continue
+		}
+		if decoded, err := url.QueryUnescape(value); err == nil {
+			value = decoded
+		}
+		values = append(values, value)
+	}
+	return values
 }
 
 func (s *TokenSource) cookieName(r *http.Request) string {
@@ -123,11 +148,11 @@ func (s *TokenSource) strip(r *http.Request) {
 			r.Header.Del(s.Header)
 		}
 	case s.Cookie != "":
-		if name := s.cookieName(r); len(r.CookiesNamed(name)) > 0 {
+		if name := s.cookieName(r); len(cookieValues(r, name)) > 0 {
 			stripCookie(r, name)
 		}
 	default:
-		if r.URL.Query().Has(s.Query) {
+		if len(queryValues(r.URL.RawQuery, s.Query)) > 0 {
 			r.URL.RawQuery = withoutParameter(r.URL.RawQuery, s.Query)
 		}
 	}
@@ -207,7 +232,7 @@ func (sources tokenSources) validate() error {
 			return errors.New(problem)
 		}
 		for _, earlier := range sources[:i] {
-			if source.String() == earlier.String() && strings.EqualFold(source.Scheme, earlier.Scheme) {
+			if source.String() == earlier.String() && (strings.EqualFold(source.Scheme, earlier.Scheme) || source.Scheme == "" || earlier.Scheme == "") {
 				return fmt.Errorf("`from` names %s twice; once is enough", source)
 			}
 		}
@@ -224,7 +249,7 @@ func (s *TokenSource) problem() string {
 	}
 	switch {
 	case places != 1:
-		return "`from` needs one of header, cookie and query"
+		return "each place of `from` needs one of header, cookie and query, and no more"
 	case s.Header != "" && !httpguts.ValidHeaderFieldName(s.Header):
 		return "`from header` needs a header name, not \"" + s.Header + "\""
 	case s.Scheme != "" && (s.Header == "" || !httpguts.ValidHeaderFieldName(s.Scheme)):
