@@ -40,7 +40,7 @@ func (h *AccountsHandler) answerGrant(w http.ResponseWriter, r *http.Request, in
 		return writeJSON(w, http.StatusOK, tokenAnswer(given))
 	}
 	setSessionCookies(w, r, given)
-	http.Redirect(w, r, safeReturnPath(in.text("return_to"), mountedAt(r)+h.path("account")), http.StatusSeeOther)
+	seeOther(w, safeReturnPath(in.text("return_to"), mountedAt(r)+h.path("account")))
 	return nil
 }
 
@@ -124,6 +124,9 @@ func (h *AccountsHandler) refresh(w http.ResponseWriter, r *http.Request) error 
 	if err != nil {
 		return err
 	}
+	if in.form { // a browser is renewed silently
+		return refuse(ReasonMediaType, "it is a form")
+	}
 	token := in.want("refreshToken")
 	if err := in.err(); err != nil {
 		return err
@@ -155,7 +158,7 @@ func (h *AccountsHandler) logout(w http.ResponseWriter, r *http.Request) error {
 	}
 	clearSessionCookies(w, r)
 	if form {
-		http.Redirect(w, r, mountedAt(r)+h.path("login"), http.StatusSeeOther)
+		seeOther(w, mountedAt(r)+h.path("login"))
 		return nil
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -260,7 +263,7 @@ func (h *AccountsHandler) endSession(w http.ResponseWriter, r *http.Request, id 
 		if id == sessionOf(token) {
 			clearSessionCookies(w, r)
 		}
-		http.Redirect(w, r, mountedAt(r)+h.path("account"), http.StatusSeeOther)
+		seeOther(w, mountedAt(r)+h.path("account"))
 		return nil
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -288,8 +291,11 @@ func (h *AccountsHandler) caller(w http.ResponseWriter, r *http.Request) (*Token
 		token, err = h.service.verifier.Verify(r.Context(), raw, h.service.now())
 	}
 	if err != nil {
-		renewed, ok := h.service.renew(w, r, asRefusal(err))
-		if !ok {
+		renewed, storeErr := h.service.renew(w, r, asRefusal(err))
+		if storeErr != nil {
+			return nil, storeErr
+		}
+		if renewed == nil {
 			return nil, err
 		}
 		token = renewed

@@ -84,10 +84,10 @@ type Accounts struct {
 	Profile []string `json:"profile,omitempty"`
 
 	// ThrottleFailures is how many log-ins of an account may fail within
-	// ThrottleWindow. After them a try is let through now and then, and always
-	// for an address from which the account is logged in; any other address
-	// has 3 tries more, all of them 10 times the failures, that only the right
-	// password passes. 30 failures a minute are allowed for a client. -1 switches both off: then passwords can be
+	// ThrottleWindow. After them a try is let through now and then; and an
+	// address from which somebody has logged in to the account has as many
+	// tries more, any other 3, all of these 10 times the failures, that only
+	// the right password passes. 30 failures a minute are allowed for a client. -1 switches both off: then passwords can be
 	// guessed as fast as they are hashed. Default: `10`.
 	ThrottleFailures int `json:"throttle_failures,omitempty"`
 

@@ -547,7 +547,7 @@ func TestThreatIdentifiers(t *testing.T) {
 	const racers = 100
 	var created, taken atomic.Int64
 	var all sync.WaitGroup
-	s = accountsSite(t, "hash_queue 200")
+	s = accountsSite(t, "")
 	for i := range racers {
 		all.Go(func() {
 			email := "racer@example.com"
@@ -765,6 +765,7 @@ func TestThreatCookies(t *testing.T) {
 		"http://localhost:8080/": false, "http://127.0.0.1/": false, "http://[::1]:8080/": false, "http://app.localhost/": false,
 	} {
 		w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, url, nil)
+		r.RemoteAddr = "127.0.0.1:4711"
 		setSessionCookies(w, r, &grant{accessToken: "a", refreshToken: "r", sessionEnds: time.Now().Add(time.Hour)})
 		prefix := ""
 		if secure {
@@ -982,6 +983,95 @@ func TestKeyRotation(t *testing.T) {
 
 // A log-in with the old password that is under way while the password is
 // changed begins no session.
+// Of many changes of a password at once, each by the same old one, one is told
+// that it was done.
+func TestThreatPasswordChangedTwiceAtOnce(t *testing.T) {
+	s := accountsSite(t, "throttle off")
+	got := s.signedUp("alice@example.com")
+	var done atomic.Int64
+	var last atomic.Value
+	var all sync.WaitGroup
+	for i := range 8 {
+		all.Go(func() {
+			fresh := fmt.Sprintf("another good password %d", i)
+			answer := s.post("/auth/password", claimsMap{"currentPassword": goodPassword, "newPassword": fresh}, "Authorization: Bearer "+got.Token)
+			if answer.status == 204 {
+				done.Add(1)
+				last.Store(fresh)
+			} else if answer.status != 401 {
+				t.Errorf("status %d", answer.status)
+			}
+		})
+	}
+	all.Wait()
+	if done.Load() != 1 {
+		t.Fatalf("%d changes were acknowledged", done.Load())
+	}
+	s.mustAnswer(200, s.post("/auth/login", claimsMap{"email": "alice@example.com", "password": last.Load()}), "the one that was")
+}
+
+// From an address where somebody is logged in, the account's guesses are
+// counted and answered as anybody's.
+func TestThreatEnumerationFromAFamiliarAddress(t *testing.T) {
+	s := accountsSite(t, "")
+	s.signedUp("alice@example.com")
+	var statuses [2][]int
+	for i, email := range []string{"alice@example.com", "nobody@example.com"} {
+		for range 13 {
+			statuses[i] = append(statuses[i], s.post("/auth/login", claimsMap{"email": email, "password": "wrong password"}).status)
+		}
+	}
+	if !slices.Equal(statuses[0], statuses[1]) || statuses[0][12] != 429 {
+		t.Errorf("answers for a user %v, for nobody %v", statuses[0], statuses[1])
+	}
+	s.mustAnswer(200, s.post("/auth/login", credentialsOf("alice@example.com")), "the right password, from there")
+}
+
+// A key that the config takes from a file is the new one after a reload, and
+// what the old one signed is good no longer.
+func TestKeyOfTheConfigIsReplacedByAReload(t *testing.T) {
+	dir := tempDir(t)
+	key, secret := filepath.Join(dir, "key.json"), filepath.Join(dir, "secret")
+	write := func(round int) {
+		private, err := newStoredKey("ES256", time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for file, text := range map[string][]byte{key: private.JWK, secret: fmt.Appendf(nil, "%s-%d", testSecret, round)} {
+			if err := os.WriteFile(file, text, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for name, option := range map[string]string{"signing_key": "signing_key " + key, "secret": "secret {file." + secret + "}"} {
+		write(1)
+		storage, body := tempDir(t), accountsBody(filepath.Join(tempDir(t), "users.db"), option)
+		s := serve(t, "respond ok")
+		s.load(body, storage)
+		got := s.signedUp("alice@example.com")
+		s.mustAnswer(200, s.bearer("/todos/", got.Token), name+": control")
+		write(2)
+		s.load(body, storage)
+		s.mustAnswer(401, s.bearer("/todos/", got.Token), name+": a token of the old key")
+		s.mustAnswer(200, s.bearer("/todos/", s.loggedIn("alice@example.com").Token), name+": a token of the new one")
+	}
+}
+
+// The prefix of the cookies' names is left out only for a browser on this
+// machine, whatever the Host header says.
+func TestThreatCookiesBehindAProxy(t *testing.T) {
+	s := accountsSite(t, "")
+	s.signedUp("alice@example.com")
+	for header, plain := range map[string]bool{"X-Other: 1": true, "X-Forwarded-Proto: https": false, "X-Forwarded-Host: example.com": false, "Forwarded: proto=https": false} {
+		got := s.form(browser(t), "/auth/login", formOf("alice@example.com"), header)
+		for _, cookie := range got.header.Values("Set-Cookie") {
+			if strings.HasPrefix(cookie, "__Host-") == plain || strings.Contains(cookie, "; Secure") == plain {
+				t.Errorf("%s: %.20s…%s", header, cookie, cookie[strings.Index(cookie, ";"):])
+			}
+		}
+	}
+}
+
 func TestThreatLogInDuringPasswordChange(t *testing.T) {
 	s := accountsSite(t, "")
 	s.mustAnswer(201, s.post("/auth/signup", credentialsOf("alice@example.com")), "sign-up")
@@ -990,7 +1080,7 @@ func TestThreatLogInDuringPasswordChange(t *testing.T) {
 	if _, err := service.beginSession(t.Context(), checked, clientInfo{}); err != nil {
 		t.Fatalf("control: %v", err)
 	}
-	if err := service.setPassword(t.Context(), checked.ID, "another good password"); err != nil {
+	if err := service.setPassword(t.Context(), checked.ID, nil, "another good password"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := service.beginSession(t.Context(), checked, clientInfo{}); err == nil || asRefusal(err).Reason != ReasonWrongCredentials {

@@ -248,7 +248,7 @@ type userRecord struct {
 
 // importableID is what a user may be called whom another system made: a UUID, a
 // number, an ObjectId. It is safe in a path and a header.
-var importableID = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+var importableID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`)
 
 // user checks what a store does not. Errors hold none of the values.
 func (r userRecord) user(now time.Time) (user User, err error) {
@@ -265,10 +265,10 @@ func (r userRecord) user(now time.Time) (user User, err error) {
 		}
 	}
 	if r.ID != "" {
-		if user.ID = r.ID; uuid.Validate(r.ID) == nil {
+		if user.ID = r.ID; len(r.ID) == 36 && uuid.Validate(r.ID) == nil {
 			user.ID = strings.ToLower(r.ID)
 		} else if !importableID.MatchString(r.ID) {
-			return user, errors.New("id is neither a UUID nor 1 to 64 of the characters A-Z, a-z, 0-9, - and _; leave it out for a new one")
+			return user, errors.New("id is neither a UUID nor 1 to 64 of the characters A-Z, a-z, 0-9, - and _, the first a letter or digit; leave it out for a new one")
 		}
 	}
 	if r.CreatedAt != "" {

@@ -197,6 +197,9 @@ func (o *operator) user() (user User, err error) {
 		}
 		user, err = o.store.UserByEmail(o.ctx, key)
 	} else {
+		if len(name) == 36 && uuid.Validate(name) == nil {
+			name = strings.ToLower(name)
+		}
 		user, err = o.store.User(o.ctx, name)
 	}
 	if errors.Is(err, ErrNotFound) {

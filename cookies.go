@@ -23,7 +23,7 @@ const (
 // plainLoopback tells whether the request came over plain http to this
 // machine.
 func plainLoopback(r *http.Request) bool {
-	if r.TLS != nil {
+	if r.TLS != nil || !fromNearby(r) || forwarded(r) {
 		return false
 	}
 	host := r.Host
@@ -32,6 +32,25 @@ func plainLoopback(r *http.Request) bool {
 	}
 	ip := net.ParseIP(strings.Trim(host, "[]"))
 	return host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback()
+}
+
+// fromNearby tells whether the client is this machine, or one in a network of
+// its own, as Caddy in a container sees its host.
+func fromNearby(r *http.Request) bool {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	ip := net.ParseIP(host)
+	return err == nil && ip != nil && (ip.IsLoopback() || ip.IsPrivate())
+}
+
+// forwarded tells whether a proxy says that the client is another, who may well
+// have come by https.
+func forwarded(r *http.Request) bool {
+	for _, name := range []string{"Forwarded", "X-Forwarded-Proto", "X-Forwarded-Host"} {
+		if len(r.Header[name]) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 func cookieName(r *http.Request, name string) string {
@@ -76,7 +95,11 @@ func (s *accountService) keepSession(w http.ResponseWriter, r *http.Request, tok
 		if missing == nil { // an anonymous user, who may have a session
 			missing = &Error{Reason: ReasonNoCredentials}
 		}
-		if token, renewed = s.renew(w, r, missing); renewed {
+		var err error
+		if token, err = s.renew(w, r, missing); err != nil {
+			return nil, false, asRefusal(err)
+		}
+		if renewed = token != nil; renewed {
 			refusal, byCookie = nil, true
 		}
 	}
@@ -112,8 +135,15 @@ func (s *accountService) sendToLogin(w http.ResponseWriter, r *http.Request, ref
 	}
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Add("Vary", "Accept, Cookie")
-	http.Redirect(w, r, mountedAt(r)+s.config.path("login")+"?return_to="+url.QueryEscape(original.RequestURI()), http.StatusSeeOther)
+	seeOther(w, mountedAt(r)+s.config.path("login")+"?return_to="+url.QueryEscape(original.RequestURI()))
 	return true
+}
+
+// seeOther sends a browser to a path as it is written, which http.Redirect
+// would clean.
+func seeOther(w http.ResponseWriter, location string) {
+	w.Header().Set("Location", location)
+	w.WriteHeader(http.StatusSeeOther)
 }
 
 // mountedAt is what Caddy took off the path before this site saw it, as
@@ -143,28 +173,33 @@ func stripRefreshCookie(r *http.Request) {
 
 // renew gives a browser a new access token for one that has expired or is
 // gone, as long as its session lasts. Other refusals, and requests that bring a
-// token of their own, stay refused.
-func (s *accountService) renew(w http.ResponseWriter, r *http.Request, refusal *Error) (*Token, bool) {
+// token of their own, stay refused: then there is neither a token nor an error.
+// An error means that it could not be done now.
+func (s *accountService) renew(w http.ResponseWriter, r *http.Request, refusal *Error) (*Token, error) {
 	if refusal.Reason != ReasonNoCredentials && refusal.Reason != ReasonExpired || len(r.Header["Authorization"]) > 0 {
-		return nil, false
+		return nil, nil
 	}
 	cookies := r.CookiesNamed(cookieName(r, refreshCookie))
 	if len(cookies) != 1 {
-		return nil, false
+		return nil, nil
 	}
 	given, err := s.refresh(r.Context(), cookies[0].Value, refreshGrace, client(r))
 	if err != nil {
-		if asRefusal(err).Reason == ReasonRefreshToken {
+		switch asRefusal(err).Reason {
+		case ReasonRefreshToken:
 			clearSessionCookies(w, r)
+			return nil, nil
+		case ReasonRevoked: // the user is gone
+			return nil, nil
 		}
-		return nil, false
+		return nil, err
 	}
 	token, err := s.verifier.Verify(r.Context(), given.accessToken, s.now())
 	if err != nil {
-		return nil, false
+		return nil, err
 	}
 	setSessionCookies(w, r, given)
-	return token, true
+	return token, nil
 }
 
 // safeReturnPath is where a browser goes after a log-in: a path of this site,

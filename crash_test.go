@@ -214,6 +214,41 @@ func TestSignUpIsOnDiskBeforeItIsAcknowledged(t *testing.T) {
 // answer and a clear log line, tokens are verified all the same, and afterwards
 // everything goes on.
 func TestStoreFailures(t *testing.T) {
+	t.Run("deleted while it is used", func(t *testing.T) {
+		file := filepath.Join(tempDir(t), "users.db")
+		s := serve(t, accountsBody(file, "token_lifetime 1s"))
+		got := s.signedUp("alice@example.com")
+		if err := os.Rename(file, file+".away"); err != nil {
+			t.Fatal(err)
+		}
+		s.mustAnswer(503, s.post("/auth/signup", credentialsOf("bob@example.com")), "sign-up")
+		s.mustAnswer(200, s.bearer("/todos/", got.Token), "verification goes on")
+		if !strings.Contains(s.log(), "cannot be found any more; restart Caddy") {
+			t.Errorf("the log does not say so:\n%s", s.log())
+		}
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s.mustAnswer(503, s.post("/auth/signup", credentialsOf("bob@example.com")), "another file in its place")
+		if err := os.Rename(file+".away", file); err != nil {
+			t.Fatal(err)
+		}
+		s.mustAnswer(201, s.post("/auth/signup", credentialsOf("bob@example.com")), "it is back")
+	})
+	t.Run("away while a session is to be renewed", func(t *testing.T) {
+		file := filepath.Join(tempDir(t), "users.db")
+		s := serve(t, accountsBody(file, "token_lifetime 1s"))
+		chrome := browser(t)
+		s.mustAnswer(303, s.form(chrome, "/auth/signup", formOf("alice@example.com")), "sign-up")
+		if err := os.Rename(file, file+".away"); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "a browser is told so, and not sent to log in again", func() bool { return s.form(chrome, "/todos/", nil).status == 503 })
+		if err := os.Rename(file+".away", file); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "it is still logged in", func() bool { return s.form(chrome, "/todos/", nil).status == 200 })
+	})
 	t.Run("damaged", func(t *testing.T) {
 		file := filepath.Join(tempDir(t), "users.db")
 		if err := os.WriteFile(file, bytes.Repeat([]byte("damaged "), 4096), 0o600); err != nil {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -78,7 +79,7 @@ func (f *FileStore) Provision(ctx caddy.Context) error {
 	}
 	f.opened = path
 	file := shared.(*databaseFile)
-	f.Connect, f.Explain = file.connect, explainSQLite
+	f.Connect, f.Explain = file.connect, file.explain
 	if _, _, err := file.connect(ctx); errors.Is(err, ErrNewerSchema) {
 		return errors.Join(err, f.Cleanup())
 	} else if err != nil {
@@ -105,8 +106,10 @@ type databaseFile struct {
 
 	mu          sync.Mutex
 	read, write *sql.DB
+	file        os.FileInfo // of what was opened
 	triedAt     time.Time
 	err         error
+	damaged     error // found so while it was open; nothing is written any more
 }
 
 // reopenAfter is how long a failure to open is believed.
@@ -119,7 +122,36 @@ func (f *databaseFile) connect(ctx context.Context) (read, write *sql.DB, err er
 		f.triedAt = time.Now()
 		f.err = f.open(ctx)
 	}
+	if f.write != nil {
+		f.err = f.check()
+	}
 	return f.read, f.write, f.err
+}
+
+// check finds out that the file is another one by now: what is written to the
+// one that was opened would be lost.
+func (f *databaseFile) check() error {
+	if f.damaged != nil {
+		return f.damaged
+	}
+	file, err := os.Stat(f.path)
+	if err != nil {
+		return fmt.Errorf("user store: it was there, and cannot be found any more; restart Caddy when it is back: %w", err)
+	}
+	if !os.SameFile(file, f.file) {
+		return fmt.Errorf("user store %s: another file was put in its place; restart Caddy if it is the right one", f.path)
+	}
+	return nil
+}
+
+func (f *databaseFile) explain(err error) error {
+	explained := explainSQLite(err)
+	if failure, ok := errors.AsType[*sqlite.Error](err); ok && slices.Contains([]int{sqlitelib.SQLITE_CORRUPT, sqlitelib.SQLITE_NOTADB}, failure.Code()&0xff) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.damaged = explained
+	}
+	return explained
 }
 
 func (f *databaseFile) open(ctx context.Context) error {
@@ -150,6 +182,9 @@ func (f *databaseFile) open(ctx context.Context) error {
 		_ = write.Close()
 		return err
 	}
+	if f.file, err = os.Stat(f.path); err != nil {
+		return errors.Join(err, read.Close(), write.Close())
+	}
 	read.SetMaxOpenConns(2 * runtime.GOMAXPROCS(0))
 	read.SetMaxIdleConns(2 * runtime.GOMAXPROCS(0))
 	f.read, f.write = read, write
@@ -177,6 +212,8 @@ func explainSQLite(err error) error {
 		return fmt.Errorf("%w: %w", ErrStoreFull, err)
 	case sqlitelib.SQLITE_READONLY:
 		return fmt.Errorf("the file cannot be written; who runs Caddy must own it: %w", err)
+	case sqlitelib.SQLITE_CANTOPEN:
+		return fmt.Errorf("the file, or one beside it, cannot be opened; who runs Caddy must be able to write into the folder, and the file system must not be read-only: %w", err)
 	case sqlitelib.SQLITE_CORRUPT, sqlitelib.SQLITE_NOTADB:
 		return fmt.Errorf("the file is damaged; restore a backup: %w", err)
 	}

@@ -488,9 +488,13 @@ func (c *jwksCache) get(ctx context.Context, from string) ([]byte, error) {
 	}
 	request.Header.Set("Accept", "application/jwk-set+json, application/json")
 	response, err := c.client.Do(request)
+	if failure, ok := errors.AsType[*url.Error](err); ok { // it has the whole URL
+		err = fmt.Errorf("%s: %w", withoutSecrets(from), failure.Err)
+	}
 	if err != nil {
 		return nil, err
 	}
+	from = withoutSecrets(from)
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("%s answered %s, expected 200", from, response.Status)

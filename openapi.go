@@ -8,9 +8,13 @@ import (
 type object = map[string]any
 
 // openAPI describes the JSON routes in OpenAPI 3.1, for an explorer.
-func (h *AccountsHandler) openAPI(w http.ResponseWriter, _ *http.Request) error {
+func (h *AccountsHandler) openAPI(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Access-Control-Allow-Origin", "*") // nothing of a user is in it
-	return writeJSON(w, http.StatusOK, h.openAPIDocument())
+	document := h.openAPIDocument()
+	if mount := mountedAt(r); mount != "" {
+		document["servers"] = []object{{"url": mount}}
+	}
+	return writeJSON(w, http.StatusOK, document)
 }
 
 func (h *AccountsHandler) openAPIDocument() object {

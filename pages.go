@@ -180,7 +180,7 @@ func (h *AccountsHandler) accountPage(w http.ResponseWriter, r *http.Request) er
 	token, err := h.caller(w, r)
 	if err != nil {
 		if refusals[asRefusal(err).Reason].status == http.StatusUnauthorized {
-			http.Redirect(w, r, mountedAt(r)+h.path("login"), http.StatusSeeOther)
+			seeOther(w, mountedAt(r)+h.path("login"))
 			return nil
 		}
 		return err

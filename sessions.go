@@ -16,7 +16,9 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/google/uuid"
+	"github.com/maypok86/otter/v2"
 	"go.uber.org/zap"
+	"golang.org/x/sync/singleflight"
 )
 
 const (
@@ -43,13 +45,16 @@ type accountService struct {
 	route    func(path string) (name, id string)
 
 	accountFailures, clientFailures, signups *throttle
-	// Tries that are spared for when those of an account are used up: of each
-	// client, and of all of them together.
-	strangerTries, sparedTries *throttle
+	// Tries that are spared for when those of an account are used up; see
+	// spares. Clients that have logged in to an account are familiar.
+	familiarTries, strangerTries, sparedTries *throttle
+	familiar                                  *otter.Cache[string, struct{}]
 
 	saidFailing  atomic.Int64 // when the log was last told of a failed change, in Unix seconds
 	revokedSince time.Time    // of what is asked for next
 	failing      time.Time    // since when the store cannot be read; zero if it can
+
+	signingUp singleflight.Group // by EmailKey
 
 	leadsTo atomic.Pointer[func(returnTo string) string] // see SharedAccounts.LeadsTo
 
@@ -74,14 +79,16 @@ func openAccounts(ctx caddy.Context, config *Accounts) (*accountService, error) 
 	if err != nil {
 		return nil, fmt.Errorf("accounts: store: %w", err)
 	}
-	text, err := json.Marshal(config)
+	fixed, err := config.fixedKey()
+	if err != nil {
+		return nil, fmt.Errorf("accounts: %w", err)
+	}
+	identity, err := config.identity(fixed)
 	if err != nil {
 		return nil, err
 	}
-	sum := sha256.Sum256(text)
-	identity := hex.EncodeToString(sum[:])
 	shared, _, err := accountServices.LoadOrNew(identity, func() (caddy.Destructor, error) {
-		return newAccountService(ctx, *config, identity, store)
+		return newAccountService(ctx, *config, identity, fixed, store)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("accounts: %w", err)
@@ -89,6 +96,29 @@ func openAccounts(ctx caddy.Context, config *Accounts) (*accountService, error) 
 	service := shared.(*accountService)
 	service.store.Store(&store) // that of the newest config: the others are cleaned up with theirs
 	return service, nil
+}
+
+// identity tells configs apart, and the keys in them as they are now: a file or
+// variable that has another key at a reload makes other accounts.
+func (a *Accounts) identity(fixed *signer) (string, error) {
+	text, err := json.Marshal(a)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.New()
+	sum.Write(text)
+	switch {
+	case fixed == nil:
+	case a.Secret != nil:
+		sum.Write(fixed.key.([]byte))
+	default:
+		print, err := thumbprint(fixed.key)
+		if err != nil {
+			return "", err
+		}
+		sum.Write([]byte(fixed.id + "\n" + print))
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
 }
 
 func loadStore(ctx caddy.Context, config *Accounts) (UserStore, error) {
@@ -105,19 +135,23 @@ func loadStore(ctx caddy.Context, config *Accounts) (UserStore, error) {
 	return store, nil
 }
 
-func newAccountService(ctx caddy.Context, config Accounts, identity string, store UserStore) (*accountService, error) {
+func newAccountService(ctx caddy.Context, config Accounts, identity string, fixed *signer, store UserStore) (*accountService, error) {
 	s := &accountService{
 		config: config, identity: identity, route: config.routeNames(), now: time.Now,
 		log:             caddy.Log().Named("http.handlers.jwt_accounts"),
 		accountFailures: newThrottle(config.ThrottleFailures, time.Duration(config.ThrottleWindow)),
 		clientFailures:  newThrottle(clientFailuresPerMinute, time.Minute),
 		signups:         newThrottle(config.SignupLimit, time.Hour),
+		familiarTries:   newThrottle(config.ThrottleFailures, time.Duration(config.ThrottleWindow)),
 		strangerTries:   newThrottle(strangerTries, time.Duration(config.ThrottleWindow)),
 		sparedTries:     newThrottle(sparedFactor*config.ThrottleFailures, time.Duration(config.ThrottleWindow)),
 	}
 	if config.ThrottleFailures < 0 {
 		s.clientFailures = nil
 	}
+	s.familiar = otter.Must(&otter.Options[string, struct{}]{
+		MaximumSize: maxThrottled, ExpiryCalculator: otter.ExpiryWriting[string, struct{}](time.Duration(config.RefreshLifetime)),
+	})
 	s.store.Store(&store)
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	shared, _, err := revocationSets.LoadOrNew(config.keyIdentity(), func() (caddy.Destructor, error) { return newRevocations(), nil })
@@ -125,7 +159,7 @@ func newAccountService(ctx caddy.Context, config Accounts, identity string, stor
 		return nil, err
 	}
 	s.revoked = shared.(*revocations)
-	if s.keys, err = openSigningKeys(ctx, config, s.now); err != nil {
+	if s.keys, err = openSigningKeys(ctx, config, fixed, s.now); err != nil {
 		return nil, err
 	}
 	s.verifier, err = NewVerifier(VerifierConfig{Issuers: []Issuer{s.asIssuer()}, Leeway: defaultLeeway})
@@ -138,26 +172,32 @@ func newAccountService(ctx caddy.Context, config Accounts, identity string, stor
 	return s, nil
 }
 
-func openSigningKeys(ctx caddy.Context, config Accounts, now func() time.Time) (*SigningKeys, error) {
-	keys := &SigningKeys{algorithm: "ES256", now: now, lifetime: time.Duration(config.TokenLifetime) + maxLeeway}
-	var fixed signer
+// fixedKey is the key that stands in the config, or nil.
+func (a *Accounts) fixedKey() (*signer, error) {
 	switch {
-	case config.Secret != nil:
-		key, err := config.Secret.key()
+	case a.Secret != nil:
+		key, err := a.Secret.key()
 		if err != nil {
 			return nil, fmt.Errorf("secret: %w", err)
 		}
-		fixed = signer{key: key.material, algorithm: "HS256"}
-	case config.SigningKey != "":
-		var err error
-		if fixed, err = loadSigningKey(config.SigningKey); err != nil {
+		return &signer{key: key.material, algorithm: "HS256"}, nil
+	case a.SigningKey != "":
+		key, err := loadSigningKey(a.SigningKey)
+		if err != nil {
 			return nil, fmt.Errorf("signing_key: %w", err)
 		}
-	default:
+		return &key, nil
+	}
+	return nil, nil
+}
+
+func openSigningKeys(ctx caddy.Context, config Accounts, fixed *signer, now func() time.Time) (*SigningKeys, error) {
+	keys := &SigningKeys{algorithm: "ES256", now: now, lifetime: time.Duration(config.TokenLifetime) + maxLeeway}
+	if fixed == nil {
 		keys.storage, keys.storageKey = ctx.Storage(), signingKeyPath(config.keyIdentity())
 		return keys, keys.open(ctx)
 	}
-	ring, err := newKeyRing(nil, fixed)
+	ring, err := newKeyRing(nil, *fixed)
 	keys.ring.Store(ring)
 	return keys, err
 }
@@ -277,9 +317,19 @@ func (s *accountService) sayHowToBegin() {
 	}
 	where := ""
 	if path, err := storeFile(s.config.StoreRaw); err == nil && path != "" && path != defaultStorePath() {
-		where = " --store " + path
+		where = " --store " + shellWord(path)
 	}
 	s.log.Info("there is no user yet; this makes the first administrator: caddy jwt user add" + where + " --role admin <email>")
+}
+
+// shellWord quotes a path for a shell, where it must.
+func shellWord(path string) string {
+	if strings.ContainsFunc(path, func(r rune) bool {
+		return !strings.ContainsRune("/._-", r) && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')
+	}) {
+		return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
+	}
+	return path
 }
 
 // clientInfo is who talks to the service.
@@ -307,17 +357,15 @@ func (s *accountService) signUp(ctx context.Context, email, password string, pro
 	if _, wait := s.signups.begin(clientKey(client.address), s.now()); wait > 0 {
 		return User{}, throttled("sign-ups of the client", wait)
 	}
-	hash, err := hashPassword(ctx, s.config.HashQueue, password)
-	if err != nil {
-		return User{}, storeRefusal(err)
-	}
-	now := s.now()
-	user := User{
-		ID: uuid.NewString(), Email: email, EmailKey: key, PasswordHash: hash,
-		Roles: s.config.DefaultRoles, Profile: profile, CreatedAt: now, UpdatedAt: now,
-	}
-	err = s.users().CreateUser(ctx, user)
-	if errors.Is(err, ErrEmailTaken) {
+	// Of many at once for one address one makes a hash, and none if it is taken.
+	var user User
+	first := false
+	_, err, _ = s.signingUp.Do(key, func() (any, error) {
+		first = true
+		user, err = s.addUser(context.WithoutCancel(ctx), key, email, password, profile)
+		return nil, err
+	})
+	if err == nil && !first || errors.Is(err, ErrEmailTaken) {
 		countEvent("signup", "refused")
 		return User{}, &Error{Reason: ReasonEmailTaken}
 	}
@@ -326,6 +374,22 @@ func (s *accountService) signUp(ctx context.Context, email, password string, pro
 	}
 	s.audit("signup", user.ID, "", client)
 	return user, nil
+}
+
+func (s *accountService) addUser(ctx context.Context, key, email, password string, profile map[string]any) (User, error) {
+	if _, err := s.users().UserByEmail(ctx, key); err == nil {
+		return User{}, ErrEmailTaken
+	}
+	hash, err := hashPassword(ctx, s.config.HashQueue, password)
+	if err != nil {
+		return User{}, err
+	}
+	now := s.now()
+	user := User{
+		ID: uuid.NewString(), Email: email, EmailKey: key, PasswordHash: hash,
+		Roles: s.config.DefaultRoles, Profile: profile, CreatedAt: now, UpdatedAt: now,
+	}
+	return user, s.users().CreateUser(ctx, user)
 }
 
 // logIn begins a session. An unknown user, a disabled one and a wrong password
@@ -357,8 +421,7 @@ func (s *accountService) checkCredentials(ctx context.Context, emailKey, passwor
 		return User{}, storeRefusal(err)
 	}
 	byAccount, wait := s.accountFailures.begin(emailKey, now)
-	known := wait == 0 || s.knows(ctx, user, client)
-	if !known && !s.spares(emailKey, client, now) {
+	if wait > 0 && !s.spares(emailKey, client, now) {
 		return User{}, s.refuseThrottled("account", wait, client)
 	}
 	hash := user.PasswordHash
@@ -372,7 +435,7 @@ func (s *accountService) checkCredentials(ctx context.Context, emailKey, passwor
 		return User{}, storeRefusal(err)
 	}
 	switch {
-	case !right && !known:
+	case !right && wait > 0:
 		return User{}, s.refuseThrottled("account", wait, client)
 	case !right:
 		countEvent("login", "refused")
@@ -381,48 +444,42 @@ func (s *accountService) checkCredentials(ctx context.Context, emailKey, passwor
 	}
 	byClient.forgive()
 	byAccount.forgive()
+	s.familiar.Set(familiarKey(emailKey, client), struct{}{})
 	return user, nil
 }
 
 const (
-	strangerTries = 3  // of one client
-	sparedFactor  = 10 // of all of them, times the failures of an account
+	strangerTries = 3  // of a client from which nobody has logged in to the account
+	sparedFactor  = 10 // of all such clients, times the failures of an account
 )
 
 // spares tells whether a client may try the password of an account whose tries
 // others have used up: if it is right, it is let in, so that whoever keeps
-// guessing locks nobody out, and else the answer is the one without a try. To
-// lock a user out takes many clients that guess again and again.
+// guessing locks nobody out, and else the answer is the one without a try. A
+// client from which somebody has logged in to the account has as many tries as
+// the account; any other has few, and to use up those of all takes many clients
+// that guess again and again. Nothing here depends on whether there is such a
+// user.
 func (s *accountService) spares(emailKey string, client clientInfo, now time.Time) bool {
-	_, wait := s.strangerTries.begin(emailKey+"\n"+clientKey(client.address), now)
-	if wait > 0 {
+	if _, familiar := s.familiar.GetIfPresent(familiarKey(emailKey, client)); familiar {
+		_, wait := s.familiarTries.begin(familiarKey(emailKey, client), now)
+		return wait == 0
+	}
+	if _, wait := s.strangerTries.begin(emailKey+"\n"+networkKey(client.address, 48), now); wait > 0 {
 		return false
 	}
-	_, wait = s.sparedTries.begin(emailKey, now)
+	_, wait := s.sparedTries.begin(emailKey, now)
 	return wait == 0
+}
+
+func familiarKey(emailKey string, client clientInfo) string {
+	return emailKey + "\n" + clientKey(client.address)
 }
 
 func (s *accountService) refuseThrottled(what string, wait time.Duration, client clientInfo) *Error {
 	countEvent("login", "throttled")
 	s.log.Debug("log-in throttled", zap.String("by", what), zap.String("client_ip", client.address))
 	return throttled("failed log-ins of the "+what, wait)
-}
-
-// knows tells whether the user is logged in from the client's address. Such a
-// client is let through when others have used the account's tries up, so that
-// nobody can lock a user out; the limit by client still holds.
-func (s *accountService) knows(ctx context.Context, user User, client clientInfo) bool {
-	// Of an unknown user the sessions are looked for too, which takes as long.
-	sessions, err := s.users().Sessions(ctx, user.ID, s.now())
-	if err != nil {
-		return false
-	}
-	for _, session := range sessions {
-		if clientKey(session.Address) == clientKey(client.address) {
-			return true
-		}
-	}
-	return false
 }
 
 // rehash replaces a hash of weaker parameters. If it cannot be done now, it is
@@ -602,27 +659,37 @@ func (s *accountService) changePassword(ctx context.Context, userID, sessionID, 
 	if err != nil {
 		return storeRefusal(err)
 	}
-	if _, err := s.checkCredentials(ctx, user.EmailKey, current, client); err != nil {
+	if user, err = s.checkCredentials(ctx, user.EmailKey, current, client); err != nil {
 		return err
 	}
-	if err := s.setPassword(ctx, userID, fresh); err != nil {
+	if err := s.setPassword(ctx, userID, &user.PasswordHash, fresh); err != nil {
 		return err
 	}
 	s.audit("password changed", userID, sessionID, client)
 	return s.endSessions(ctx, userID, "", sessionID)
 }
 
-func (s *accountService) setPassword(ctx context.Context, userID, password string) error {
+// setPassword sets a password, if the hash of the one before is still what was
+// checked.
+func (s *accountService) setPassword(ctx context.Context, userID string, checked *string, password string) error {
 	hash, err := hashPassword(ctx, s.config.HashQueue, password)
 	if err != nil {
 		return storeRefusal(err)
 	}
 	_, err = s.users().UpdateUser(ctx, userID, s.now(), func(u *User) error {
+		if checked != nil && u.PasswordHash != *checked {
+			return errPasswordChanged
+		}
 		u.PasswordHash = hash
 		return nil
 	})
+	if errors.Is(err, errPasswordChanged) {
+		return &Error{Reason: ReasonWrongCredentials}
+	}
 	return storeRefusal(err)
 }
+
+var errPasswordChanged = errors.New("the password was changed meanwhile")
 
 // purposeReset is that of the tokens of `caddy jwt user reset-link`.
 const purposeReset = "reset"
@@ -636,7 +703,7 @@ func (s *accountService) resetPassword(ctx context.Context, token, password stri
 	if err != nil {
 		return storeRefusal(err)
 	}
-	if err := s.setPassword(ctx, taken.UserID, password); err != nil {
+	if err := s.setPassword(ctx, taken.UserID, nil, password); err != nil {
 		// The link was of no use, so it may be used again.
 		return errors.Join(err, s.users().CreateOneTimeToken(context.WithoutCancel(ctx), taken))
 	}
@@ -655,6 +722,8 @@ func storeRefusal(err error) error {
 		return refuse(ReasonStoreFull, "%v", err)
 	case errors.Is(err, ErrNotFound):
 		return &Error{Reason: ReasonRevoked}
+	case errors.Is(err, context.Canceled):
+		return refuse(ReasonBody, "the client hung up")
 	}
 	return &Error{Reason: ReasonStoreUnavailable, Detail: err.Error(), RetryAfter: time.Second}
 }

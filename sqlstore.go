@@ -325,6 +325,11 @@ func (s *SQLStore) UpdateUser(ctx context.Context, id string, now time.Time, cha
 		if err != nil {
 			return User{}, err
 		}
+		if changed.PasswordHash != u.PasswordHash {
+			if _, err := s.exec(ctx, `DELETE FROM one_time_tokens WHERE user_id = $1`, id); err != nil {
+				return User{}, err
+			}
+		}
 		updated, err := s.exec(ctx, `UPDATE users SET email = $1, email_key = $2, password_hash = $3, roles = $4, profile = $5, disabled = $6, updated_at = $7, version = version + 1 WHERE id = $8 AND version = $9`,
 			changed.Email, changed.EmailKey, changed.PasswordHash, roles, profile, changed.Disabled, milliseconds(now), id, u.version)
 		if err != nil {

@@ -798,7 +798,7 @@ func TestThreatSecretsInErrors(t *testing.T) {
 	p := newIdentityProvider(t)
 	p.setAnswer(500, "")
 	address := strings.Replace(p.URL, "http://", "http://user:hunter2@", 1) + "/jwks?apikey=hunter3"
-	s := serve(t, "jwt /api/* {\n issuer https://issuer.example\n jwks "+address+"\n}\n metrics /metrics\n respond ok")
+	s := serve(t, "jwt /api/* {\n issuer https://issuer.example\n jwks "+address+"\n}\n metrics /metrics\n respond /api/* ok")
 	s.mustAnswer(503, s.bearer("/api/", rs(t, testKeys().rsa, "a")), "no keys")
 	for what, text := range map[string]string{"log": s.log(), "metrics": s.get("/metrics").body} {
 		if !strings.Contains(text, p.URL+"/jwks") || strings.Contains(text, "hunter") {

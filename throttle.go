@@ -69,7 +69,10 @@ func (a attempt) forgive() {
 
 // clientKey is an IP address as it is throttled: of IPv6 the /64, since
 // whoever has one address there has them all.
-func clientKey(address string) string {
+func clientKey(address string) string { return networkKey(address, 64) }
+
+// networkKey is an IPv4 address, or the network of an IPv6 one.
+func networkKey(address string, bits int) string {
 	ip, err := netip.ParseAddr(address)
 	if err != nil {
 		return address
@@ -78,6 +81,6 @@ func clientKey(address string) string {
 	if ip.Is4() {
 		return ip.String()
 	}
-	prefix, _ := ip.Prefix(64)
+	prefix, _ := ip.Prefix(bits)
 	return prefix.String()
 }

@@ -363,6 +363,12 @@ func (s suite) oneTimeTokens() {
 	s.mustBe(err, caddyjwt.ErrNotFound)
 	_, err = s.other.TakeOneTimeToken(ctx, "3", "another", start)
 	s.ok(err)
+	token = caddyjwt.OneTimeToken{Hash: "4", Purpose: "reset", UserID: alice.ID, ExpiresAt: start.Add(time.Hour)}
+	s.ok(s.store.CreateOneTimeToken(ctx, token))
+	_, err = s.store.UpdateUser(ctx, alice.ID, start, func(u *caddyjwt.User) error { u.PasswordHash = "another"; return nil })
+	s.ok(err)
+	_, err = s.other.TakeOneTimeToken(ctx, "4", "reset", start)
+	s.mustBe(err, caddyjwt.ErrNotFound)
 	token.UserID = "nobody"
 	s.mustBe(s.store.CreateOneTimeToken(ctx, token), caddyjwt.ErrNotFound)
 }
