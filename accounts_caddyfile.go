@@ -11,6 +11,13 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 )
 
+// ParseAccounts reads an `accounts` block of another directive, at whose name
+// the dispenser stands.
+func ParseAccounts(d *caddyfile.Dispenser) (*Accounts, error) {
+	p := parser{Dispenser: d, given: make(map[string]bool)}
+	return p.accounts()
+}
+
 // accounts sets the accounts up from Caddyfile tokens. Syntax:
 //
 //	accounts [<prefix>] {
@@ -169,9 +176,9 @@ func (p *parser) count(name, takes string, into *int) error {
 	return nil
 }
 
-// accountsMatcher matches the account routes, so that a matcher of the
-// directive never hides them.
-func accountsMatcher(a Accounts) caddy.ModuleMap {
+// Matcher matches the account routes, so that a matcher of the directive never
+// hides them.
+func (a Accounts) Matcher() caddy.ModuleMap {
 	setDefault(&a.Prefix, defaultAccountsPrefix)
 	paths := []string{a.Prefix + "/*"}
 	for _, moved := range a.Routes {

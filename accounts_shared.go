@@ -3,8 +3,11 @@ package caddyjwt
 import (
 	"context"
 	"errors"
+	"html/template"
+	"io/fs"
 	"net/http"
 	"net/url"
+	"path"
 	"slices"
 	"time"
 
@@ -122,6 +125,68 @@ func (a *SharedAccounts) LogOut(w http.ResponseWriter, r *http.Request, userID, 
 	countEvent("logout", "ok")
 	a.service.audit("logout", userID, sessionID, client(r))
 	return nil
+}
+
+// HasPassword tells whether a secret has a hash, argon2id or bcrypt, by the same
+// queue as the users' passwords.
+func (a *SharedAccounts) HasPassword(ctx context.Context, hash, secret string) (bool, error) {
+	return checkPassword(ctx, a.service.config.HashQueue, hash, secret)
+}
+
+// Page is a page of another module in the look of the accounts' pages.
+type Page struct {
+	pages *pages
+	name  string
+}
+
+// NewPage reads a page, which defines "title" and "content" of the layout: the
+// file in the folder if it has one of this name, else the embedded one.
+func (a *SharedAccounts) NewPage(embedded fs.FS, file, dir string) (*Page, error) {
+	own, err := fs.Sub(embeddedPages, "pages")
+	if err != nil {
+		return nil, err
+	}
+	from, err := fs.Sub(embedded, path.Dir(file))
+	if err != nil {
+		return nil, err
+	}
+	if dir == "" {
+		dir = a.service.config.Templates
+	}
+	layout, err := readPage(dir, own, "layout.html")
+	if err != nil {
+		return nil, err
+	}
+	text, err := readPage(dir, from, path.Base(file))
+	if err != nil {
+		return nil, err
+	}
+	parsed, err := parsePage(layout, text)
+	if err != nil {
+		return nil, err
+	}
+	page := &pages{templates: map[string]*template.Template{file: parsed}, standard: a.pages.standard, leadsTo: a.pages.leadsTo}
+	return &Page{page, file}, nil
+}
+
+// Render shows the page with its data as `.Data`. leadsTo is an origin that the
+// page's form may lead to in the end; empty for none.
+func (p *Page) Render(w http.ResponseWriter, r *http.Request, data any, status int, leadsTo string) error {
+	return p.pages.render(w, r, p.name, pageData{Data: data, leadsTo: leadsTo}, status)
+}
+
+// Throttle bounds tries by a key, such as a user.
+type Throttle struct{ throttle *throttle }
+
+// NewThrottle allows so many tries within the window.
+func NewThrottle(tries int, window time.Duration) *Throttle {
+	return &Throttle{newThrottle(tries, window)}
+}
+
+// Allow counts a try, and tells whether it may be made.
+func (t *Throttle) Allow(key string, now time.Time) bool {
+	_, wait := t.throttle.begin(key, now)
+	return wait == 0
 }
 
 // LeadsTo has the log-in page ask to which origin, such as

@@ -26,7 +26,7 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 	}
 	var routes []httpcaddyfile.ConfigValue
 	if handler.Accounts != nil {
-		routes = h.NewRoute(accountsMatcher(*handler.Accounts), &AccountsHandler{Accounts: *handler.Accounts})
+		routes = h.NewRoute(handler.Accounts.Matcher(), &AccountsHandler{Accounts: *handler.Accounts})
 	}
 	if matcher != nil && len(handler.ClaimHeaders) > 0 {
 		routes = append(routes, h.NewRoute(nil, &ClaimHeaderGuard{Headers: handler.ClaimHeaders})...)

@@ -28,7 +28,35 @@ func init() {
 		Short: "Works with JSON Web Tokens",
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.AddCommand(tokenCommand(), inspectCommand(), userCommand(), keysCommand())
+			for _, further := range furtherCommands {
+				cmd.AddCommand(further())
+			}
+			groups(cmd)
 		},
+	})
+}
+
+var furtherCommands []func() *cobra.Command
+
+// AddCommand puts a command of another module under `caddy jwt`. It is called
+// by init functions.
+func AddCommand(command func() *cobra.Command) { furtherCommands = append(furtherCommands, command) }
+
+// groups has commands that only group others refuse what is none of them, so
+// that a script learns of a slip.
+func groups(cmd *cobra.Command) {
+	for _, inner := range cmd.Commands() {
+		groups(inner)
+	}
+	if cmd.Runnable() || !cmd.HasSubCommands() {
+		return
+	}
+	cmd.Args = cobra.ArbitraryArgs
+	cmd.RunE = runs(func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return cmd.Help()
+		}
+		return fmt.Errorf("%s has no command %s; `%s --help` lists them", cmd.CommandPath(), quoted(args[0]), cmd.CommandPath())
 	})
 }
 

@@ -55,11 +55,22 @@ A user is named by its e-mail address or its ID.`,
   caddy jwt user list --config /etc/caddy/Caddyfile
   caddy jwt user disable alice@example.com`,
 	}
-	cmd.PersistentFlags().String("store", "", "Path of the file with the users")
-	addConfigFlags(cmd, "Config of Caddy whose accounts are meant")
+	AddStoreFlags(cmd)
 	cmd.AddCommand(addUserCommand(), listUsersCommand(), showUserCommand(), disableUserCommand(), enableUserCommand(), deleteUserCommand(),
 		passwordCommand(), rolesCommand(), importCommand(), exportCommand(), resetLinkCommand())
 	return cmd
+}
+
+// AddStoreFlags adds the flags that say which accounts a command is about.
+func AddStoreFlags(cmd *cobra.Command) {
+	cmd.PersistentFlags().String("store", "", "Path of the file with the users")
+	addConfigFlags(cmd, "Config of Caddy whose accounts are meant")
+}
+
+// OnStore makes a command of a function that works on the store which the flags
+// of AddStoreFlags name. A file that is not there is made if create says so.
+func OnStore(create bool, run func(ctx context.Context, cmd *cobra.Command, args []string, store UserStore) error) func(*cobra.Command, []string) error {
+	return operates(create, func(o *operator) error { return run(o.ctx, o.cmd, o.args, o.store) })
 }
 
 // operator is who works on the users, by one command.

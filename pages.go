@@ -45,6 +45,9 @@ type pageData struct {
 	Token             string
 	Title, Text       string
 	Providers         []struct{ Name, Path string }
+	Data              any // of a page of another module
+
+	leadsTo string
 }
 
 // pagePaths are where pages link and post to. Signup is empty if it is closed.
@@ -87,14 +90,9 @@ func newPages(service *accountService, config *Accounts) (*pages, error) {
 		if err != nil {
 			return nil, err
 		}
-		parsed, err := template.New(name).Parse(string(layout))
-		if err == nil {
-			parsed, err = parsed.Parse(string(text))
+		if p.templates[name], err = parsePage(layout, text); err != nil {
+			return nil, err
 		}
-		if err != nil {
-			return nil, fmt.Errorf("templates: %w", err)
-		}
-		p.templates[name] = parsed
 	}
 	if p.style, err = readPage(config.Templates, embedded, "style.css"); err != nil {
 		return nil, err
@@ -107,6 +105,17 @@ func newPages(service *accountService, config *Accounts) (*pages, error) {
 	}
 	p.standard.PasswordMinLength = config.PasswordMinLength
 	return p, nil
+}
+
+func parsePage(layout, text []byte) (*template.Template, error) {
+	parsed, err := template.New("").Parse(string(layout))
+	if err == nil {
+		parsed, err = parsed.Parse(string(text))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("templates: %w", err)
+	}
+	return parsed, nil
 }
 
 // readPage prefers the operator's file.
@@ -133,7 +142,7 @@ func (p *pages) render(w http.ResponseWriter, r *http.Request, name string, data
 	header := w.Header()
 	header.Set("Content-Type", "text/html; charset=utf-8")
 	header.Set("Content-Length", strconv.Itoa(page.Len()))
-	header.Set("Content-Security-Policy", p.policy(data.ReturnTo))
+	header.Set("Content-Security-Policy", p.policy(data))
 	header.Set("X-Content-Type-Options", "nosniff")
 	header.Set("Referrer-Policy", "same-origin")
 	header.Set("Cache-Control", "no-store")
@@ -145,10 +154,10 @@ func (p *pages) render(w http.ResponseWriter, r *http.Request, name string, data
 // policy is the page's Content-Security-Policy. A form that leads on to another
 // site in the end, as a log-in for an OpenID client does, may go there: some
 // browsers hold the policy against redirects too.
-func (p *pages) policy(returnTo string) string {
-	target := ""
-	if f := p.leadsTo.Load(); f != nil && returnTo != "" {
-		target = (*f)(returnTo)
+func (p *pages) policy(data pageData) string {
+	target := data.leadsTo
+	if f := p.leadsTo.Load(); f != nil && data.ReturnTo != "" {
+		target = (*f)(data.ReturnTo)
 	}
 	if target == "" {
 		return pagePolicy

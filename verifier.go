@@ -100,6 +100,14 @@ type Token struct {
 	session liveness
 }
 
+// Expiry is when the token ends, the leeway included; zero if it never does.
+func (t *Token) Expiry() time.Time {
+	if t.expiry == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(int64(t.expiry * 1000))
+}
+
 // NewVerifier checks the configuration.
 func NewVerifier(config VerifierConfig) (*Verifier, error) {
 	v := &Verifier{issuers: make(map[string]*Issuer), leeway: config.Leeway.Seconds(), config: config}

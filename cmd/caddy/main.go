@@ -6,6 +6,7 @@ import (
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 
 	_ "github.com/caddy-jwt/caddy-jwt"
+	_ "github.com/caddy-jwt/caddy-jwt/oidc"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 )
 

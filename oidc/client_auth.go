@@ -1,0 +1,211 @@
+package oidc
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+)
+
+const assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+
+var (
+	clientAuthMethods       = []string{"client_secret_basic", "client_secret_post", "private_key_jwt", "none"}
+	confidentialAuthMethods = clientAuthMethods[:3]
+	assertionAlgorithms     = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
+)
+
+// form reads a request's form, each parameter of which may stand once (RFC
+// 6749 §3.2). A body of another type is refused.
+func form(r *http.Request) (url.Values, error) {
+	if kind, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";"); strings.TrimSpace(strings.ToLower(kind)) != "application/x-www-form-urlencoded" {
+		return nil, refuse("invalid_request", "the body must be application/x-www-form-urlencoded")
+	}
+	if err := r.ParseForm(); err != nil {
+		if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
+			return nil, err
+		}
+		return nil, refuse("invalid_request", "the body is no form")
+	}
+	return r.PostForm, once(r.PostForm)
+}
+
+func once(values url.Values) error {
+	for name, all := range values {
+		if len(all) > 1 && name != "resource" && name != "audience" {
+			return refuse("invalid_request", "a parameter stands twice")
+		}
+	}
+	return nil
+}
+
+// authenticate returns the client of a request to an endpoint, which has
+// proved who it is, by one method (RFC 6749 §2.3). A public client only says
+// who it is.
+func (p *Provider) authenticate(r *http.Request, values url.Values) (*Client, error) {
+	id, secret, basic := r.BasicAuth()
+	if basic {
+		var err, secretErr error
+		id, err = url.QueryUnescape(id)
+		secret, secretErr = url.QueryUnescape(secret)
+		if err != nil || secretErr != nil {
+			return nil, refuse("invalid_request", "the client ID and secret must be form-encoded before they are put into the Authorization header (RFC 6749 §2.3.1)")
+		}
+	}
+	assertion := values.Get("client_assertion")
+	methods := 0
+	for _, used := range []bool{basic, values.Has("client_secret"), assertion != ""} {
+		if used {
+			methods++
+		}
+	}
+	if methods > 1 {
+		return nil, refuse("invalid_request", "the client authenticates in several ways; one is right")
+	}
+	if given := values.Get("client_id"); given != "" && id != "" && given != id {
+		return nil, refuse("invalid_request", "client_id is another than that of the Authorization header")
+	}
+	switch {
+	case assertion != "":
+		return p.byAssertion(r.Context(), values, assertion)
+	case !basic:
+		id, secret = values.Get("client_id"), values.Get("client_secret")
+	}
+	if id == "" {
+		return nil, p.unknownClient()
+	}
+	client, err := p.clients.find(r.Context(), id)
+	if errors.Is(err, errNotFound) {
+		return nil, p.unknownClient()
+	}
+	if err != nil {
+		return nil, err
+	}
+	if client.Public {
+		if secret != "" {
+			return nil, p.unknownClient()
+		}
+		return client, nil
+	}
+	if client.Secret == "" || secret == "" {
+		return nil, p.unknownClient()
+	}
+	right, err := p.clients.hasSecret(r.Context(), client, secret)
+	if err == nil && !right {
+		err = p.unknownClient()
+	}
+	return client, err
+}
+
+// unknownClient is the one answer for a client that is not known and one that
+// has not proved to be it (RFC 6749 §5.2).
+func (p *Provider) unknownClient() error {
+	return &oauthError{status: http.StatusUnauthorized, code: "invalid_client", description: "the client is unknown, or did not authenticate as it must",
+		challenge: `Basic realm="` + ofChallenge(p.Issuer) + `"`}
+}
+
+// byAssertion authenticates by private_key_jwt (RFC 7523 §3, OpenID Connect
+// Core §9). Each assertion is good once.
+func (p *Provider) byAssertion(ctx context.Context, values url.Values, assertion string) (*Client, error) {
+	if values.Get("client_assertion_type") != assertionType {
+		return nil, refuse("invalid_request", "client_assertion_type must be "+assertionType)
+	}
+	id := values.Get("client_id")
+	if id == "" {
+		id = unverifiedSubject(assertion)
+	}
+	client, err := p.clients.find(ctx, id)
+	if errors.Is(err, errNotFound) || err == nil && client.keys == nil {
+		return nil, p.unknownClient()
+	}
+	if err != nil {
+		return nil, err
+	}
+	now := p.accounts.Now()
+	token, err := client.keys.Verify(ctx, assertion, now)
+	if err != nil || token.UserID != client.ID {
+		return nil, p.unknownClient()
+	}
+	jti, _ := token.Claims["jti"].(string)
+	if jti == "" || len(jti) > 256 || token.Expiry().Sub(now) > 10*time.Minute {
+		return nil, p.unknownClient()
+	}
+	err = p.state.create(ctx, kindAssertion, hashed(client.ID+"\n"+jti), "", struct{}{}, token.Expiry().Sub(now)+time.Minute)
+	if errors.Is(err, caddyjwt.ErrRecordExists) {
+		return nil, p.unknownClient()
+	}
+	return client, err
+}
+
+// confidential is a client that has proved who it is.
+func (p *Provider) confidential(r *http.Request, values url.Values) (*Client, error) {
+	client, err := p.authenticate(r, values)
+	if err == nil && client.Public {
+		err = p.unknownClient()
+	}
+	return client, err
+}
+
+type corsRule int
+
+const (
+	corsNone corsRule = iota
+	corsAll
+	corsClients
+)
+
+// allowOrigin lets pages of other sites ask, as the endpoint has it. It answers
+// preflights.
+func (p *Provider) allowOrigin(w http.ResponseWriter, r *http.Request, endpoint route) (answered bool) {
+	origin := r.Header.Get("Origin")
+	preflight := r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != ""
+	if endpoint.cors == corsClients {
+		w.Header().Add("Vary", "Origin")
+	}
+	switch {
+	case endpoint.cors == corsNone || origin == "":
+		return false
+	case endpoint.cors == corsAll:
+		origin = "*"
+	case !p.knowsOrigin(r.Context(), origin):
+		return false
+	}
+	w.Header().Set("Access-Control-Allow-Origin", origin)
+	if !preflight {
+		w.Header().Set("Access-Control-Expose-Headers", "WWW-Authenticate")
+		return false
+	}
+	w.Header().Set("Access-Control-Allow-Methods", strings.Join(endpoint.methods, ", "))
+	w.Header().Set("Access-Control-Allow-Headers", "Authorization, Content-Type")
+	w.Header().Set("Access-Control-Max-Age", "600")
+	w.WriteHeader(http.StatusNoContent)
+	return true
+}
+
+// knowsOrigin tells whether a page of a client may have this origin.
+func (p *Provider) knowsOrigin(ctx context.Context, origin string) bool {
+	all, err := p.clients.all(ctx)
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(all, func(client *Client) bool {
+		return slices.ContainsFunc(client.RedirectURIs, func(uri string) bool { return originOf(uri) == origin })
+	})
+}
+
+// originOf is the origin of a URL (RFC 6454 §6.2), or the scheme of an app.
+func originOf(uri string) string {
+	u, err := url.Parse(uri)
+	if err != nil {
+		return ""
+	}
+	if u.Host == "" {
+		return u.Scheme + ":"
+	}
+	return u.Scheme + "://" + u.Host
+}

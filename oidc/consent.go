@@ -1,0 +1,138 @@
+package oidc
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+
+	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+)
+
+// consent is what a user has agreed to for a client.
+type consent struct {
+	ClientID string   `json:"client_id"`
+	Scopes   []string `json:"scopes"`
+}
+
+func consentID(userID, clientID string) string { return hashed(userID + "\n" + clientID) }
+
+// consented tells whether the user need not be asked.
+func (p *Provider) consented(ctx context.Context, a *authorizationRequest, login *caddyjwt.Login, waiting interaction) (bool, error) {
+	if waiting.Consented == login.SessionID {
+		return true, nil
+	}
+	if a.prompt("consent") || a.client.Consent == "always" {
+		return false, nil
+	}
+	if a.client.Consent == "never" {
+		return true, nil
+	}
+	known, err := load[consent](ctx, p.state, kindConsent, consentID(login.User.ID, a.client.ID))
+	if errors.Is(err, errNotFound) {
+		return false, nil
+	}
+	return err == nil && !slices.ContainsFunc(a.scopes, func(scope string) bool { return !slices.Contains(known.Scopes, scope) }), err
+}
+
+// crossOrigin refuses what a page of another site sends with a user's cookies.
+var crossOrigin = http.NewCrossOriginProtection()
+
+// consent asks the user, and takes the answer.
+func (p *Provider) consent(w http.ResponseWriter, r *http.Request) error {
+	values := r.URL.Query()
+	if r.Method == http.MethodPost {
+		if err := crossOrigin.Check(r); err != nil {
+			return shown(&oauthError{status: http.StatusForbidden, code: "access_denied", description: "a page of another site may not do this"})
+		}
+		var err error
+		if values, err = form(r); err != nil {
+			return shown(err)
+		}
+	}
+	id := values.Get("interaction")
+	waiting, err := load[interaction](r.Context(), p.state, kindInteraction, hashed(id))
+	if errors.Is(err, errNotFound) {
+		return shown(refuse("invalid_request", "this log-in has expired or was finished already; go back to where you began"))
+	}
+	if err != nil {
+		return err
+	}
+	request, err := p.parseRequest(r.Context(), waiting.Parameters)
+	if err != nil {
+		return p.refuseRequest(w, r, request, err)
+	}
+	login, err := p.accounts.Login(w, r)
+	if err != nil && !nobody(err) {
+		return err
+	}
+	if p.needsLogin(request, login, waiting.BeganAt) { // it ended meanwhile
+		seeOther(w, p.accounts.LoginURL(r, p.basePath+"/oidc/authorize?interaction="+id, request.loginHint))
+		return nil
+	}
+	if r.Method != http.MethodPost {
+		return p.pages.render(w, r, "consent", map[string]any{
+			"Client": request.client.Name, "Email": login.User.Email, "Scopes": p.describe(request.scopes), "Interaction": id, "Action": p.basePath + "/oidc/consent",
+			"Logout": p.basePath + "/oidc/logout",
+		}, http.StatusOK, originOf(request.redirectURI))
+	}
+	if values.Get("decision") != "allow" {
+		if _, err := take[interaction](r.Context(), p.state, kindInteraction, hashed(id)); err != nil && !errors.Is(err, errNotFound) {
+			return err
+		}
+		return p.refuseRequest(w, r, request, refuse("access_denied", "the user did not agree"))
+	}
+	if err := p.remember(r.Context(), request, login); err != nil {
+		return err
+	}
+	_, err = change(r.Context(), p.state, kindInteraction, hashed(id), func(i *interaction) error {
+		i.Consented = login.SessionID
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	seeOther(w, p.basePath+"/oidc/authorize?interaction="+id)
+	return nil
+}
+
+// remember keeps what the user agreed to, beside what was agreed to before.
+func (p *Provider) remember(ctx context.Context, a *authorizationRequest, login *caddyjwt.Login) error {
+	id := consentID(login.User.ID, a.client.ID)
+	err := p.state.create(ctx, kindConsent, id, login.User.ID, consent{a.client.ID, a.scopes}, 0)
+	if !errors.Is(err, caddyjwt.ErrRecordExists) {
+		return err
+	}
+	_, err = change(ctx, p.state, kindConsent, id, func(known *consent) error {
+		for _, scope := range a.scopes {
+			if !slices.Contains(known.Scopes, scope) {
+				known.Scopes = append(known.Scopes, scope)
+			}
+		}
+		return nil
+	})
+	return err
+}
+
+// scopeTexts say what a scope gives, in a user's words.
+var scopeTexts = map[string]string{
+	"openid":         "Know who you are",
+	"profile":        "See your name and profile",
+	"email":          "See your e-mail address",
+	"phone":          "See your phone number",
+	"address":        "See your postal address",
+	"roles":          "See your roles",
+	"permissions":    "See what you may do",
+	"offline_access": "Stay connected when you are not here",
+}
+
+func (p *Provider) describe(scopes []string) (texts []string) {
+	for _, scope := range scopes {
+		if text := scopeTexts[scope]; text != "" {
+			texts = append(texts, text)
+		} else {
+			texts = append(texts, "Use “"+scope+"” for you")
+		}
+	}
+	return texts
+}

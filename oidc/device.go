@@ -1,0 +1,205 @@
+package oidc
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"math/big"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/google/uuid"
+)
+
+const (
+	deviceLifetime = 10 * time.Minute
+	deviceInterval = 5 * time.Second
+	// userCodeLetters cannot spell words, and none looks like another (RFC 8628
+	// §6.1). 8 of 20 are 34 bits, of which few can be tried in 10 minutes.
+	userCodeLetters = "BCDFGHJKLMNPQRSTVWXZ"
+	userCodeLength  = 8
+)
+
+// deviceCode is a log-in on a device without a browser (RFC 8628), kept under
+// the hash of its device code.
+type deviceCode struct {
+	ClientID string        `json:"client_id"`
+	Scopes   []string      `json:"scopes"`
+	UserCode string        `json:"user_code"`
+	PolledAt time.Time     `json:"polled_at,omitzero"`
+	Interval time.Duration `json:"interval"`
+	Grant    *grant        `json:"grant,omitempty"`
+	Denied   bool          `json:"denied,omitempty"`
+}
+
+// deviceAuthorization gives a device its codes.
+func (p *Provider) deviceAuthorization(w http.ResponseWriter, r *http.Request) error {
+	values, err := form(r)
+	if err != nil {
+		return err
+	}
+	client, err := p.authenticate(r, values)
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(client.GrantTypes, grantDevice) {
+		return refuse("unauthorized_client", "the client is not registered for "+grantDevice)
+	}
+	scopes, err := p.parseScopes(client, values.Get("scope"))
+	if err != nil {
+		return err
+	}
+	device, user := randomText(), newUserCode()
+	kept := deviceCode{ClientID: client.ID, Scopes: scopes, UserCode: user, Interval: deviceInterval}
+	if err := p.state.create(r.Context(), kindDevice, hashed(device), "", kept, deviceLifetime); err != nil {
+		return err
+	}
+	if err := p.state.create(r.Context(), kindUserCode, user, "", hashed(device), deviceLifetime); err != nil {
+		return err
+	}
+	shown := user[:4] + "-" + user[4:]
+	return writeJSON(w, http.StatusOK, map[string]any{
+		"device_code": device, "user_code": shown, "verification_uri": p.at("/oidc/device"), "verification_uri_complete": p.at("/oidc/device?user_code=" + shown),
+		"expires_in": int(deviceLifetime / time.Second), "interval": int(deviceInterval / time.Second),
+	})
+}
+
+func newUserCode() string {
+	var b strings.Builder
+	for range userCodeLength {
+		i, _ := rand.Int(rand.Reader, big.NewInt(int64(len(userCodeLetters)))) // never fails
+		b.WriteByte(userCodeLetters[i.Int64()])
+	}
+	return b.String()
+}
+
+// plainUserCode is what somebody typed, without what they put between.
+func plainUserCode(text string) string {
+	return strings.Map(func(r rune) rune {
+		if strings.ContainsRune(userCodeLetters, r) {
+			return r
+		}
+		return -1
+	}, strings.ToUpper(text[:min(len(text), 32)]))
+}
+
+// device is the page where a user lets a device in.
+func (p *Provider) device(w http.ResponseWriter, r *http.Request) error {
+	values := r.URL.Query()
+	if r.Method == http.MethodPost {
+		if err := crossOrigin.Check(r); err != nil {
+			return shown(&oauthError{status: http.StatusForbidden, code: "access_denied", description: "a page of another site may not do this"})
+		}
+		var err error
+		if values, err = form(r); err != nil {
+			return shown(err)
+		}
+	}
+	login, err := p.accounts.Login(w, r)
+	if err != nil && !nobody(err) {
+		return err
+	}
+	typed := values.Get("user_code")
+	if login == nil {
+		seeOther(w, p.accounts.LoginURL(r, p.basePath+"/oidc/device?"+url.Values{"user_code": {typed}}.Encode(), ""))
+		return nil
+	}
+	page := map[string]any{"Action": p.basePath + "/oidc/device", "Email": login.User.Email}
+	if typed == "" {
+		return p.pages.render(w, r, "device", page, http.StatusOK, "")
+	}
+	id, kept, client, err := p.findDevice(r.Context(), typed, login.User.ID)
+	if err != nil {
+		told, ok := errors.AsType[*oauthError](err)
+		if !ok {
+			return err
+		}
+		page["Error"] = told.description
+		return p.pages.render(w, r, "device", page, told.status, "")
+	}
+	page["Client"], page["Scopes"], page["UserCode"] = client.Name, p.describe(kept.Scopes), kept.UserCode[:4]+"-"+kept.UserCode[4:]
+	decision := values.Get("decision")
+	if r.Method != http.MethodPost || decision == "" {
+		return p.pages.render(w, r, "device", page, http.StatusOK, "")
+	}
+	if err := p.decideDevice(r.Context(), id, kept, login, decision == "allow"); err != nil {
+		return err
+	}
+	page["Done"], page["Allowed"] = true, decision == "allow"
+	return p.pages.render(w, r, "device", page, http.StatusOK, "")
+}
+
+const deviceTries = 20 // wrong codes of a user while one is good
+
+func (p *Provider) findDevice(ctx context.Context, typed, userID string) (id string, kept deviceCode, client *Client, err error) {
+	wrong := &oauthError{status: http.StatusNotFound, code: "invalid_request", description: "The code is wrong, or has expired. Look at your device again."}
+	if p.deviceGuesses.Allow(userID, p.accounts.Now()) {
+		id, err = load[string](ctx, p.state, kindUserCode, plainUserCode(typed))
+	} else {
+		return "", kept, nil, &oauthError{status: http.StatusTooManyRequests, code: "slow_down", description: "Too many wrong codes. Wait a few minutes."}
+	}
+	if err == nil {
+		kept, err = load[deviceCode](ctx, p.state, kindDevice, id)
+	}
+	if err == nil && (kept.Grant != nil || kept.Denied) {
+		err = errNotFound
+	}
+	if err == nil {
+		client, err = p.clients.find(ctx, kept.ClientID)
+	}
+	if errors.Is(err, errNotFound) {
+		err = wrong
+	}
+	return id, kept, client, err
+}
+
+func (p *Provider) decideDevice(ctx context.Context, id string, kept deviceCode, login *caddyjwt.Login, allow bool) error {
+	if _, err := take[string](ctx, p.state, kindUserCode, kept.UserCode); err != nil {
+		return shown(refuse("invalid_request", "the code was used already"))
+	}
+	_, err := change(ctx, p.state, kindDevice, id, func(d *deviceCode) error {
+		if d.Denied = !allow; allow {
+			d.Grant = &grant{ID: uuid.NewString(), ClientID: d.ClientID, UserID: login.User.ID, SessionID: login.SessionID, Scopes: d.Scopes, AuthTime: login.At.Unix()}
+		}
+		return nil
+	})
+	return err
+}
+
+// byDevice gives the tokens once the user has let the device in (RFC 8628
+// §3.5).
+func (p *Provider) byDevice(ctx context.Context, client *Client, values url.Values) (*tokens, error) {
+	now, id := p.accounts.Now(), hashed(values.Get("device_code"))
+	tooFast := false
+	kept, err := change(ctx, p.state, kindDevice, id, func(d *deviceCode) error {
+		if tooFast = now.Sub(d.PolledAt) < d.Interval-time.Second; tooFast {
+			d.Interval += deviceInterval
+		}
+		d.PolledAt = now
+		return nil
+	})
+	switch {
+	case errors.Is(err, errNotFound) || err == nil && kept.ClientID != client.ID:
+		return nil, refuse("expired_token", "the device_code is unknown, has expired or was used")
+	case err != nil:
+		return nil, err
+	case kept.Denied:
+		return nil, refuse("access_denied", "the user did not agree")
+	case kept.Grant == nil && tooFast:
+		return nil, refuse("slow_down", "wait five seconds more between the requests")
+	case kept.Grant == nil:
+		return nil, refuse("authorization_pending", "the user has not decided yet")
+	}
+	kept, err = take[deviceCode](ctx, p.state, kindDevice, id)
+	if errors.Is(err, errNotFound) {
+		return nil, refuse("expired_token", "the device_code was used")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return p.begin(ctx, client, kept.Grant)
+}

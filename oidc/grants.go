@@ -1,0 +1,207 @@
+package oidc
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/google/uuid"
+)
+
+const (
+	codeLifetime = time.Minute
+	// codeMemory is how long a code that was used is known, so that its replay
+	// takes back what it gave (RFC 6749 §4.1.2).
+	codeMemory = time.Hour
+)
+
+// grant is what a user gave a client: tokens are made of it until it ends.
+type grant struct {
+	ID        string        `json:"id"`
+	ClientID  string        `json:"client_id"`
+	UserID    string        `json:"user_id"`
+	SessionID string        `json:"session_id"`
+	Scopes    []string      `json:"scopes"`
+	AuthTime  int64         `json:"auth_time"`
+	Nonce     string        `json:"nonce,omitempty"`
+	Claims    claimsRequest `json:"claims,omitzero"`
+	ACR       bool          `json:"acr,omitempty"`
+	// RefreshHash is of the refresh token that is good; empty before the first.
+	RefreshHash string `json:"refresh_hash,omitempty"`
+}
+
+func (g *grant) has(scope string) bool { return slices.Contains(g.Scopes, scope) }
+
+// code is an authorization code, kept under its hash.
+type code struct {
+	Grant       grant     `json:"grant"`
+	RedirectURI string    `json:"redirect_uri"`
+	Challenge   string    `json:"challenge,omitempty"`
+	ExpiresAt   time.Time `json:"expires_at"`
+	Used        bool      `json:"used,omitempty"`
+	Replayed    bool      `json:"replayed,omitempty"`
+}
+
+// tokens are what a client is given.
+type tokens struct {
+	AccessToken  string `json:"access_token"`
+	TokenType    string `json:"token_type"`
+	ExpiresIn    int64  `json:"expires_in"`
+	RefreshToken string `json:"refresh_token,omitempty"`
+	IDToken      string `json:"id_token,omitempty"`
+	Scope        string `json:"scope,omitempty"`
+}
+
+// grantRequest makes what the request asks for: a code, tokens, or both.
+func (p *Provider) grantRequest(ctx context.Context, a *authorizationRequest, login *caddyjwt.Login) (map[string]string, error) {
+	g := grant{
+		ID: uuid.NewString(), ClientID: a.client.ID, UserID: login.User.ID, SessionID: login.SessionID, Scopes: a.scopes, AuthTime: login.At.Unix(),
+		Nonce: a.nonce, Claims: a.claims, ACR: slices.Contains(a.acrValues, acrPassword) || a.claims.IDToken["acr"] != nil,
+	}
+	answer := make(map[string]string)
+	if a.has("code") {
+		answer["code"] = randomText()
+		kept := code{Grant: g, RedirectURI: a.redirectURI, Challenge: a.challenge, ExpiresAt: p.accounts.Now().Add(codeLifetime)}
+		if err := p.state.create(ctx, kindCode, hashed(answer["code"]), login.SessionID, kept, codeMemory); err != nil {
+			return nil, err
+		}
+	}
+	if a.has("token") || a.has("id_token") {
+		if err := p.keepGrant(ctx, a.client, &g); err != nil {
+			return nil, err
+		}
+	}
+	if a.has("token") {
+		access, lifetime, err := p.accessToken(a.client, &g, login.User)
+		if err != nil {
+			return nil, err
+		}
+		answer["access_token"], answer["token_type"], answer["expires_in"] = access, "Bearer", seconds(lifetime)
+		answer["scope"] = strings.Join(g.Scopes, " ")
+	}
+	if a.has("id_token") {
+		var err error
+		// Without an access token, userinfo cannot be asked (OpenID Connect Core §5.4).
+		answer["id_token"], err = p.idToken(a.client, &g, login.User, answer["access_token"], answer["code"], a.responseType == "id_token")
+		return answer, err
+	}
+	return answer, nil
+}
+
+// keepGrant keeps a grant, so that it can be taken back. It belongs to the
+// session, and outlives it only with offline_access.
+func (p *Provider) keepGrant(ctx context.Context, client *Client, g *grant) error {
+	lifetime := time.Duration(max(client.RefreshTokenLifetime, client.AccessTokenLifetime))
+	err := p.state.create(ctx, kindGrant, g.ID, g.SessionID, g, lifetime)
+	if errors.Is(err, caddyjwt.ErrRecordExists) { // hybrid: the code's grant gave tokens before
+		return nil
+	}
+	return err
+}
+
+// accessToken is a JWT by RFC 9068.
+func (p *Provider) accessToken(client *Client, g *grant, user caddyjwt.User) (token string, lifetime time.Duration, err error) {
+	now := p.accounts.Now()
+	lifetime = time.Duration(client.AccessTokenLifetime)
+	claims := map[string]any{
+		"iss": p.Issuer, "aud": p.Issuer, "sub": g.UserID, "client_id": client.ID, "iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(lifetime).Unix(),
+		"jti": uuid.NewString(), "gid": g.ID, "auth_time": g.AuthTime, "scope": strings.Join(g.Scopes, " "),
+	}
+	for _, name := range []string{"roles", "permissions"} { // what a service decides by
+		if value, ok := claimOf(user, name); ok && slices.ContainsFunc(g.Scopes, func(scope string) bool { return slices.Contains(p.Claims[scope], name) }) {
+			claims[name] = value
+		}
+	}
+	token, err = p.accounts.Keys().Sign("at+jwt", claims)
+	return token, lifetime, err
+}
+
+// idToken says who the user is (OpenID Connect Core §2).
+func (p *Provider) idToken(client *Client, g *grant, user caddyjwt.User, accessToken, code string, withUser bool) (string, error) {
+	now := p.accounts.Now()
+	claims := map[string]any{
+		"iss": p.Issuer, "sub": g.UserID, "aud": client.ID, "iat": now.Unix(), "exp": now.Add(time.Duration(client.IDTokenLifetime)).Unix(),
+		"auth_time": g.AuthTime, "sid": g.SessionID, "amr": []string{"pwd"},
+	}
+	if g.Nonce != "" {
+		claims["nonce"] = g.Nonce
+	}
+	if g.ACR {
+		claims["acr"] = acrPassword
+	}
+	if accessToken != "" {
+		claims["at_hash"] = halfHash(accessToken)
+	}
+	if code != "" {
+		claims["c_hash"] = halfHash(code)
+	}
+	var scopes []string
+	if withUser {
+		scopes = g.Scopes
+	}
+	for name, value := range p.userClaims(user, scopes, g.Claims.IDToken) {
+		if _, taken := claims[name]; !taken {
+			claims[name] = value
+		}
+	}
+	return p.idKeys.Sign("JWT", claims)
+}
+
+// halfHash is that of at_hash and c_hash, for RS256.
+func halfHash(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return base64.RawURLEncoding.EncodeToString(sum[:len(sum)/2])
+}
+
+func isChallenge(challenge string) bool {
+	sum, err := base64.RawURLEncoding.Strict().DecodeString(challenge)
+	return err == nil && len(sum) == sha256.Size
+}
+
+// verifies tells whether a code_verifier is that of the challenge (RFC 7636
+// §4.6).
+func verifies(verifier, challenge string) bool {
+	if len(verifier) < 43 || len(verifier) > 128 {
+		return false
+	}
+	sum := sha256.Sum256([]byte(verifier))
+	return subtle.ConstantTimeCompare([]byte(base64.RawURLEncoding.EncodeToString(sum[:])), []byte(challenge)) == 1
+}
+
+// give makes the tokens of a grant, and a refresh token if the client may have
+// one.
+func (p *Provider) give(client *Client, g *grant, user caddyjwt.User, refreshToken string) (*tokens, error) {
+	access, lifetime, err := p.accessToken(client, g, user)
+	if err != nil {
+		return nil, err
+	}
+	given := &tokens{AccessToken: access, TokenType: "Bearer", ExpiresIn: int64(lifetime / time.Second), RefreshToken: refreshToken, Scope: strings.Join(g.Scopes, " ")}
+	if g.has("openid") {
+		given.IDToken, err = p.idToken(client, g, user, access, "", false)
+	}
+	return given, err
+}
+
+// userOf is the user of a grant, if the grant is still good: the user is there
+// and enabled, and so is the session unless the grant outlives it.
+func (p *Provider) userOf(ctx context.Context, g *grant) (caddyjwt.User, error) {
+	user, err := p.accounts.Store().User(ctx, g.UserID)
+	if err == nil && user.Disabled {
+		err = errNotFound
+	}
+	if err == nil && !g.has("offline_access") {
+		_, err = p.accounts.Session(ctx, g.UserID, g.SessionID)
+	}
+	return user, err
+}
+
+// revokeGrant takes back all that was made of a grant.
+func (p *Provider) revokeGrant(ctx context.Context, id string) error {
+	return p.state.remove(ctx, kindGrant, id)
+}

@@ -1,0 +1,132 @@
+package oidc
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+
+	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+)
+
+// introspect tells a client that has proved who it is whether a token is good
+// (RFC 7662). Of a token that is not, nothing is told.
+func (p *Provider) introspect(w http.ResponseWriter, r *http.Request) error {
+	values, err := form(r)
+	if err != nil {
+		return err
+	}
+	client, err := p.confidential(r, values)
+	if err != nil {
+		return err
+	}
+	if values.Get("token") == "" {
+		return refuse("invalid_request", "token is missing")
+	}
+	described, err := p.describeToken(r.Context(), client, values.Get("token"))
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, described)
+}
+
+var inactive = map[string]any{"active": false}
+
+func (p *Provider) describeToken(ctx context.Context, client *Client, given string) (map[string]any, error) {
+	if strings.Count(given, ".") != 2 {
+		return p.describeRefreshToken(ctx, client, given)
+	}
+	token, err := p.live(ctx, given)
+	if err != nil {
+		if _, refused := errors.AsType[*caddyjwt.Error](err); refused || errors.Is(err, errNotFound) {
+			return inactive, nil
+		}
+		return nil, err
+	}
+	described := map[string]any{"active": true, "token_type": "Bearer"}
+	for _, name := range []string{"scope", "client_id", "sub", "aud", "iss", "exp", "iat", "nbf", "jti", "roles", "permissions"} {
+		if value, ok := token.Claims[name]; ok {
+			described[name] = value
+		}
+	}
+	if id, ok := token.Claims["gid"].(string); ok {
+		if g, err := load[grant](ctx, p.state, kindGrant, id); err == nil {
+			if user, err := p.accounts.Store().User(ctx, g.UserID); err == nil {
+				described["username"] = user.Email
+			}
+		}
+	}
+	return described, nil
+}
+
+// describeRefreshToken tells a client of its own refresh tokens only.
+func (p *Provider) describeRefreshToken(ctx context.Context, client *Client, given string) (map[string]any, error) {
+	id, _, _ := strings.Cut(given, ".")
+	g, err := load[grant](ctx, p.state, kindGrant, id)
+	if err == nil && (g.ClientID != client.ID || g.RefreshHash != hashed(given)) {
+		return inactive, nil
+	}
+	if err == nil {
+		_, err = p.userOf(ctx, &g)
+	}
+	if errors.Is(err, errNotFound) {
+		return inactive, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return map[string]any{"active": true, "client_id": g.ClientID, "sub": g.UserID, "scope": strings.Join(g.Scopes, " "), "iss": p.Issuer, "token_type": "refresh_token"}, nil
+}
+
+// revoke takes a token back (RFC 7009): a refresh token with all that was made
+// of its grant. A token that is not good is no error.
+func (p *Provider) revoke(w http.ResponseWriter, r *http.Request) error {
+	values, err := form(r)
+	if err != nil {
+		return err
+	}
+	client, err := p.authenticate(r, values)
+	if err != nil {
+		return err
+	}
+	given := values.Get("token")
+	if given == "" {
+		return refuse("invalid_request", "token is missing")
+	}
+	if strings.Count(given, ".") == 2 {
+		err = p.revokeAccessToken(r.Context(), client, given)
+	} else {
+		err = p.revokeRefreshToken(r.Context(), client, given)
+	}
+	if err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusOK)
+	return nil
+}
+
+func (p *Provider) revokeRefreshToken(ctx context.Context, client *Client, given string) error {
+	id, _, _ := strings.Cut(given, ".")
+	g, err := load[grant](ctx, p.state, kindGrant, id)
+	if errors.Is(err, errNotFound) || err == nil && (g.ClientID != client.ID || g.RefreshHash != hashed(given)) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return p.revokeGrant(ctx, id)
+}
+
+func (p *Provider) revokeAccessToken(ctx context.Context, client *Client, given string) error {
+	now := p.accounts.Now()
+	token, err := p.tokens.Verify(ctx, given, now)
+	if err != nil || token.Claims["client_id"] != client.ID {
+		return nil
+	}
+	jti, _ := token.Claims["jti"].(string)
+	err = p.state.create(ctx, kindRevoked, jti, "", struct{}{}, token.Expiry().Sub(now))
+	if errors.Is(err, caddyjwt.ErrRecordExists) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,231 @@
+// Package oidc lets the users of a site's accounts log in to other sites: the
+// Caddy module http.handlers.oidc_provider, its directive oidc_provider, is an
+// OpenID Provider (OpenID Connect Core 1.0) and an OAuth 2.0 authorization
+// server (RFC 6749, as RFC 9700 would have it used).
+package oidc
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+)
+
+func init() {
+	caddy.RegisterModule(new(Provider))
+}
+
+// Provider is an OpenID Provider, whose users are those of the accounts.
+//
+// Its endpoints are below the path of the issuer: `/oidc/authorize`,
+// `/oidc/token`, `/oidc/userinfo`, `/oidc/jwks.json`, `/oidc/introspect`,
+// `/oidc/revoke`, `/oidc/par`, `/oidc/device_authorization`, `/oidc/device` and
+// `/oidc/logout`. Clients find them by `/.well-known/openid-configuration`.
+type Provider struct {
+	// Issuer is the provider's own URL, the `iss` of its tokens: https, or http
+	// on this machine. Required.
+	Issuer string `json:"issuer,omitempty"`
+
+	// Accounts are the users. The `jwt_accounts` handler, with the same
+	// accounts, serves their log-in page.
+	Accounts *caddyjwt.Accounts `json:"accounts,omitempty"`
+
+	// Clients are the sites and programs that users may log in to. Those that
+	// `caddy jwt client add` puts into the store are known beside them.
+	Clients []*Client `json:"clients,omitempty"`
+
+	// Claims are the claims of a user that a scope gives: `sub` is always
+	// there, `email`, `roles`, and properties of the profile. Default:
+	// `profile`, `email`, `phone` and `address` as in OpenID Connect Core §5.4,
+	// `roles` for the scope of that name, and `permissions` likewise.
+	Claims map[string][]string `json:"claims,omitempty"`
+
+	// Templates is a folder whose files replace the pages of the same name:
+	// `consent.html`, `device.html`, `logout.html`, `error.html`, and the
+	// accounts' `layout.html`. Default: none.
+	Templates string `json:"templates,omitempty"`
+
+	accounts *caddyjwt.SharedAccounts
+	basePath string                // path of the issuer, without a slash at its end
+	idKeys   *caddyjwt.SigningKeys // RS256, which each client knows (OpenID Connect Core §15.1)
+	tokens   *caddyjwt.Verifier    // of access tokens
+	hints    *caddyjwt.Verifier    // of ID tokens that come back, expired or not
+	state    state
+	clients  *clients
+	pages    *pages
+	routes   map[string]route
+	log      *zap.Logger
+
+	deviceGuesses *caddyjwt.Throttle
+
+	ending      sync.WaitGroup // back-channel log-outs under way
+	stopEndings func()
+}
+
+// CaddyModule returns the Caddy module information.
+func (*Provider) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.oidc_provider",
+		New: func() caddy.Module { return new(Provider) },
+	}
+}
+
+// route is an endpoint, and the methods that it takes.
+type route struct {
+	serve   func(p *Provider, w http.ResponseWriter, r *http.Request) error
+	methods []string
+	// cors says which pages of other sites may ask: all, those of clients, or
+	// none.
+	cors corsRule
+}
+
+var (
+	get  = []string{http.MethodGet, http.MethodHead}
+	post = []string{http.MethodPost}
+	both = []string{http.MethodGet, http.MethodHead, http.MethodPost}
+)
+
+// endpoints are the routes below the issuer's path.
+var endpoints = map[string]route{
+	"/.well-known/openid-configuration": {(*Provider).metadata, get, corsAll},
+	"/oidc/jwks.json":                   {(*Provider).jwks, get, corsAll},
+	"/oidc/authorize":                   {(*Provider).authorize, both, corsNone},
+	"/oidc/consent":                     {(*Provider).consent, both, corsNone},
+	"/oidc/token":                       {(*Provider).token, post, corsClients},
+	"/oidc/userinfo":                    {(*Provider).userinfo, both, corsClients},
+	"/oidc/introspect":                  {(*Provider).introspect, post, corsNone},
+	"/oidc/revoke":                      {(*Provider).revoke, post, corsClients},
+	"/oidc/par":                         {(*Provider).pushRequest, post, corsNone},
+	"/oidc/device_authorization":        {(*Provider).deviceAuthorization, post, corsClients},
+	"/oidc/device":                      {(*Provider).device, both, corsNone},
+	"/oidc/logout":                      {(*Provider).endSession, both, corsNone},
+}
+
+// ServeHTTP implements caddyhttp.MiddlewareHandler.
+func (p *Provider) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	route, found := p.routes[r.URL.Path]
+	if !found {
+		return next.ServeHTTP(w, r)
+	}
+	if answered := p.allowOrigin(w, r, route); answered {
+		return nil
+	}
+	if !slices.Contains(route.methods, r.Method) {
+		w.Header().Set("Allow", strings.Join(route.methods, ", "))
+		return p.fail(w, r, &oauthError{status: http.StatusMethodNotAllowed, code: "invalid_request", description: "this endpoint takes " + strings.Join(route.methods, ", ")})
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, maxBodyBytes)
+	w.Header().Set("Cache-Control", "no-store")
+	if err := route.serve(p, w, r); err != nil {
+		return p.fail(w, r, err)
+	}
+	return nil
+}
+
+// Provision sets the provider up.
+func (p *Provider) Provision(ctx caddy.Context) error {
+	p.log = ctx.Logger()
+	if err := p.resolve(); err != nil {
+		return err
+	}
+	if p.Accounts == nil {
+		p.Accounts = new(caddyjwt.Accounts)
+	}
+	if p.Accounts.Secret != nil {
+		return errors.New("accounts: secret: a provider signs with keys that have a public half; take the secret out")
+	}
+	var err error
+	if p.accounts, err = caddyjwt.OpenAccounts(ctx, p.Accounts); err != nil {
+		return err
+	}
+	if p.Accounts.Issuer == p.Issuer {
+		return fmt.Errorf("accounts: issuer is that of the provider, %s; give the accounts another, since their tokens are for this site and the provider's for its clients", p.Issuer)
+	}
+	p.state = state{p.accounts}
+	if p.clients, err = newClients(p); err != nil {
+		return err
+	}
+	if p.pages, err = newPages(p.accounts, p.Templates); err != nil {
+		return err
+	}
+	if p.idKeys, err = p.accounts.OpenKeys(ctx, "RS256", p.longestIDToken()); err != nil {
+		return err
+	}
+	if err := p.newVerifiers(); err != nil {
+		return err
+	}
+	p.deviceGuesses = caddyjwt.NewThrottle(deviceTries, deviceLifetime)
+	p.accounts.LeadsTo(p.leadsTo)
+	p.stopEndings = p.accounts.OnSessionEnd(p.sessionEnded)
+	return nil
+}
+
+func (p *Provider) newVerifiers() (err error) {
+	p.tokens, err = caddyjwt.NewVerifier(caddyjwt.VerifierConfig{Issuers: []caddyjwt.Issuer{{
+		Name: p.Issuer, Keys: []caddyjwt.KeySource{p.accounts.Keys()}, Algorithms: p.accounts.Keys().Algorithms(), Audience: []string{p.Issuer}, TokenType: "at+jwt",
+	}}})
+	if err != nil {
+		return err
+	}
+	p.hints, err = caddyjwt.NewVerifier(caddyjwt.VerifierConfig{Leeway: 100 * 365 * 24 * time.Hour, Issuers: []caddyjwt.Issuer{{
+		Name: p.Issuer, Keys: []caddyjwt.KeySource{p.idKeys}, Algorithms: []string{"RS256"}, TokenType: "JWT",
+	}}})
+	return err
+}
+
+// resolve replaces placeholders and checks what stands in the config.
+func (p *Provider) resolve() error {
+	var err error
+	if p.Issuer, err = caddy.NewReplacer().ReplaceOrErr(p.Issuer, true, true); err != nil {
+		return fmt.Errorf("issuer: %w", err)
+	}
+	issuer, err := url.Parse(p.Issuer)
+	if p.Issuer == "" || err != nil || issuer.Host == "" || issuer.RawQuery != "" || issuer.Fragment != "" || strings.HasSuffix(p.Issuer, "/") || !secureURL(issuer) {
+		return fmt.Errorf("issuer %q: it is the URL of this site, without a slash at the end: https, or http on this machine, as in https://id.example.com", p.Issuer)
+	}
+	p.basePath = issuer.Path
+	p.routes = make(map[string]route)
+	for path, endpoint := range endpoints {
+		p.routes[p.basePath+path] = endpoint
+	}
+	p.routes["/.well-known/oauth-authorization-server"+p.basePath] = endpoints["/.well-known/openid-configuration"] // RFC 8414 §3.1
+	if p.Claims == nil {
+		p.Claims = make(map[string][]string)
+	}
+	for scope, claims := range standardClaims {
+		if _, given := p.Claims[scope]; !given {
+			p.Claims[scope] = claims
+		}
+	}
+	return nil
+}
+
+// Cleanup gives the accounts back, and lets log-outs under way end.
+func (p *Provider) Cleanup() error {
+	if p.stopEndings != nil {
+		p.stopEndings()
+	}
+	if p.accounts == nil {
+		return nil
+	}
+	return p.accounts.Close()
+}
+
+// at is the URL of an endpoint.
+func (p *Provider) at(path string) string { return p.Issuer + path }
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*Provider)(nil)
+	_ caddy.CleanerUpper          = (*Provider)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Provider)(nil)
+)

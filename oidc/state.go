@@ -1,0 +1,104 @@
+package oidc
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"time"
+
+	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+)
+
+// Kinds of records in the store. What is named by a secret is kept under the
+// secret's hash.
+const (
+	kindClient      = "oidc client"
+	kindGrant       = "oidc grant"
+	kindCode        = "oidc code"
+	kindInteraction = "oidc interaction"
+	kindConsent     = "oidc consent"
+	kindPushed      = "oidc pushed request"
+	kindDevice      = "oidc device"
+	kindUserCode    = "oidc user code"
+	kindAssertion   = "oidc assertion"
+	kindRevoked     = "oidc revoked token"
+	kindLogout      = "oidc log-out"
+)
+
+// state keeps what must outlive a restart, as JSON in the accounts' store.
+type state struct {
+	accounts *caddyjwt.SharedAccounts
+}
+
+var errNotFound = caddyjwt.ErrNotFound
+
+func (s state) create(ctx context.Context, kind, id, owner string, value any, lifetime time.Duration) error {
+	text, err := json.Marshal(value)
+	if err != nil {
+		return err
+	}
+	record := caddyjwt.Record{Kind: kind, ID: id, Owner: owner, Value: text}
+	if lifetime > 0 {
+		record.ExpiresAt = s.accounts.Now().Add(lifetime)
+	}
+	return s.accounts.Store().CreateRecord(ctx, record)
+}
+
+func load[T any](ctx context.Context, s state, kind, id string) (value T, err error) {
+	record, err := s.accounts.Store().Record(ctx, kind, id, s.accounts.Now())
+	if err == nil {
+		err = json.Unmarshal(record.Value, &value)
+	}
+	return value, err
+}
+
+// take removes a record and returns it: one caller of many gets it.
+func take[T any](ctx context.Context, s state, kind, id string) (value T, err error) {
+	record, err := s.accounts.Store().TakeRecord(ctx, kind, id, s.accounts.Now())
+	if err == nil {
+		err = json.Unmarshal(record.Value, &value)
+	}
+	return value, err
+}
+
+// change changes a record in one step. An error of f leaves it as it is.
+func change[T any](ctx context.Context, s state, kind, id string, f func(*T) error) (value T, err error) {
+	_, err = s.accounts.Store().UpdateRecord(ctx, kind, id, s.accounts.Now(), func(record *caddyjwt.Record) error {
+		value = *new(T)
+		err := json.Unmarshal(record.Value, &value)
+		if err == nil {
+			err = f(&value)
+		}
+		if err == nil {
+			record.Value, err = json.Marshal(value)
+		}
+		return err
+	})
+	return value, err
+}
+
+// remove removes a record, if it is there.
+func (s state) remove(ctx context.Context, kind, id string) error {
+	_, err := s.accounts.Store().TakeRecord(ctx, kind, id, s.accounts.Now())
+	if errors.Is(err, errNotFound) {
+		return nil
+	}
+	return err
+}
+
+// randomText has 256 random bits.
+func randomText() string {
+	random := make([]byte, 32)
+	_, _ = rand.Read(random) // never fails
+	return base64.RawURLEncoding.EncodeToString(random)
+}
+
+// hashed is a secret as it is kept. A plain hash will do: nobody guesses what
+// has so many random bits.
+func hashed(secret string) string {
+	sum := sha256.Sum256([]byte(secret))
+	return base64.RawURLEncoding.EncodeToString(sum[:])
+}

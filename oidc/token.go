@@ -1,0 +1,237 @@
+package oidc
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/google/uuid"
+	"go.uber.org/zap"
+)
+
+func seconds(d time.Duration) string { return strconv.FormatInt(int64(d/time.Second), 10) }
+
+// token is the token endpoint (RFC 6749 §3.2).
+func (p *Provider) token(w http.ResponseWriter, r *http.Request) error {
+	values, err := form(r)
+	if err != nil {
+		return err
+	}
+	client, err := p.authenticate(r, values)
+	if err != nil {
+		return err
+	}
+	var given *tokens
+	grantType := values.Get("grant_type")
+	switch {
+	case grantType == "":
+		return refuse("invalid_request", "grant_type is missing")
+	case !slices.Contains(grantTypes, grantType) || grantType == grantImplicit:
+		return refuse("unsupported_grant_type", "grant_type must be one of "+strings.Join(grantTypes[:4], ", "))
+	case !slices.Contains(client.GrantTypes, grantType):
+		return refuse("unauthorized_client", "the client is not registered for this grant_type")
+	case grantType == grantCode:
+		given, err = p.byCode(r.Context(), client, values)
+	case grantType == grantRefresh:
+		given, err = p.byRefreshToken(r.Context(), client, values)
+	case grantType == grantCredentials:
+		given, err = p.byCredentials(client, values)
+	case grantType == grantDevice:
+		given, err = p.byDevice(r.Context(), client, values)
+	}
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Pragma", "no-cache") // OpenID Connect Core §3.1.3.3
+	return writeJSON(w, http.StatusOK, given)
+}
+
+// errReplayed tells that what is good once was used before.
+var errReplayed = errors.New("used before")
+
+// byCode gives tokens for an authorization code, once. Its replay takes them
+// back (RFC 6749 §4.1.2).
+func (p *Provider) byCode(ctx context.Context, client *Client, values url.Values) (*tokens, error) {
+	const wrong = "the code is unknown, has expired, was used before, or belongs to another client or redirect_uri"
+	id := hashed(values.Get("code"))
+	kept, err := load[code](ctx, p.state, kindCode, id)
+	if errors.Is(err, errNotFound) {
+		return nil, refuse("invalid_grant", wrong)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if kept.Grant.ClientID != client.ID { // who sends it did not get it
+		return nil, refuse("invalid_grant", wrong)
+	}
+	if kept.RedirectURI != values.Get("redirect_uri") {
+		return nil, refuse("invalid_grant", wrong)
+	}
+	if verifier := values.Get("code_verifier"); kept.Challenge == "" && verifier != "" || kept.Challenge != "" && !verifies(verifier, kept.Challenge) {
+		return nil, refuse("invalid_grant", "code_verifier is not that of the code_challenge")
+	}
+	replayed := false
+	kept, err = change(ctx, p.state, kindCode, id, func(c *code) error {
+		replayed = c.Used
+		c.Used, c.Replayed = true, c.Used
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if replayed {
+		p.log.Warn("authorization code used twice; what it gave is taken back", zap.String("client_id", client.ID))
+		if err := p.revokeGrant(ctx, kept.Grant.ID); err != nil {
+			return nil, err
+		}
+		return nil, refuse("invalid_grant", wrong)
+	}
+	if !p.accounts.Now().Before(kept.ExpiresAt) {
+		return nil, refuse("invalid_grant", wrong)
+	}
+	given, err := p.begin(ctx, client, &kept.Grant)
+	if err != nil {
+		return nil, err
+	}
+	// A replay that came before the grant was kept found nothing to take back.
+	kept, err = load[code](ctx, p.state, kindCode, id)
+	if err == nil && kept.Replayed {
+		err = p.revokeGrant(ctx, kept.Grant.ID)
+	}
+	return given, err
+}
+
+// begin keeps a grant and gives its first tokens.
+func (p *Provider) begin(ctx context.Context, client *Client, g *grant) (*tokens, error) {
+	user, err := p.userOf(ctx, g)
+	if errors.Is(err, errNotFound) {
+		return nil, refuse("invalid_grant", "the user is not logged in any more")
+	}
+	if err != nil {
+		return nil, err
+	}
+	refresh := ""
+	if slices.Contains(client.GrantTypes, grantRefresh) {
+		refresh = g.ID + "." + randomText()
+		g.RefreshHash = hashed(refresh)
+	}
+	if err := p.keepGrant(ctx, client, g); err != nil {
+		return nil, err
+	}
+	if refresh != "" { // of a hybrid flow it was kept without
+		if _, err := change(ctx, p.state, kindGrant, g.ID, func(kept *grant) error { kept.RefreshHash = g.RefreshHash; return nil }); err != nil {
+			return nil, err
+		}
+	}
+	return p.give(client, g, user, refresh)
+}
+
+// byRefreshToken rotates a refresh token. One that was used before ends its
+// grant, since either its owner or a thief has it too (RFC 9700 §4.14.2).
+func (p *Provider) byRefreshToken(ctx context.Context, client *Client, values url.Values) (*tokens, error) {
+	const wrong = "the refresh token is unknown, has expired, was used before, or belongs to another client"
+	given := values.Get("refresh_token")
+	id, _, _ := strings.Cut(given, ".")
+	g, err := load[grant](ctx, p.state, kindGrant, id)
+	if errors.Is(err, errNotFound) || err == nil && g.ClientID != client.ID {
+		return nil, refuse("invalid_grant", wrong)
+	}
+	if err != nil {
+		return nil, err
+	}
+	user, err := p.userOf(ctx, &g)
+	if errors.Is(err, errNotFound) {
+		return nil, refuse("invalid_grant", "the user is not logged in any more")
+	}
+	if err != nil {
+		return nil, err
+	}
+	scopes, err := narrowed(g.Scopes, values.Get("scope"))
+	if err != nil {
+		return nil, err
+	}
+	fresh := id + "." + randomText()
+	g, err = change(ctx, p.state, kindGrant, id, func(kept *grant) error {
+		if kept.RefreshHash != hashed(given) {
+			return errReplayed
+		}
+		kept.RefreshHash = hashed(fresh)
+		return nil
+	})
+	if errors.Is(err, errReplayed) {
+		p.log.Warn("refresh token used twice; its grant is taken back", zap.String("client_id", client.ID))
+		if err := p.revokeGrant(ctx, id); err != nil {
+			return nil, err
+		}
+	}
+	if errors.Is(err, errReplayed) || errors.Is(err, errNotFound) {
+		return nil, refuse("invalid_grant", wrong)
+	}
+	if err != nil {
+		return nil, err
+	}
+	g.Scopes, g.Nonce = scopes, "" // OpenID Connect Core §12.2
+	return p.give(client, &g, user, fresh)
+}
+
+// narrowed are the scopes of a refresh: those that were granted, or fewer (RFC
+// 6749 §6).
+func narrowed(granted []string, text string) ([]string, error) {
+	if text == "" {
+		return granted, nil
+	}
+	asked := strings.Fields(text)
+	for _, scope := range asked {
+		if !slices.Contains(granted, scope) {
+			return nil, refuse("invalid_scope", "scope has one that was not granted")
+		}
+	}
+	return asked, nil
+}
+
+// byCredentials gives a token to the client itself (RFC 6749 §4.4).
+func (p *Provider) byCredentials(client *Client, values url.Values) (*tokens, error) {
+	var scopes []string
+	for _, scope := range strings.Fields(values.Get("scope")) {
+		if !slices.Contains(client.Scopes, scope) || scope == "openid" || scope == "offline_access" {
+			return nil, refuse("invalid_scope", "scope has one that the client may not have, or that is of a user")
+		}
+		scopes = append(scopes, scope)
+	}
+	now, lifetime := p.accounts.Now(), time.Duration(client.AccessTokenLifetime)
+	token, err := p.accounts.Keys().Sign("at+jwt", map[string]any{
+		"iss": p.Issuer, "aud": p.Issuer, "sub": client.ID, "client_id": client.ID, "iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(lifetime).Unix(),
+		"jti": uuid.NewString(), "scope": strings.Join(scopes, " "),
+	})
+	return &tokens{AccessToken: token, TokenType: "Bearer", ExpiresIn: int64(lifetime / time.Second), Scope: strings.Join(scopes, " ")}, err
+}
+
+// live verifies an access token, and that it was not taken back.
+func (p *Provider) live(ctx context.Context, accessToken string) (*caddyjwt.Token, error) {
+	token, err := p.tokens.Verify(ctx, accessToken, p.accounts.Now())
+	if err != nil {
+		return nil, err
+	}
+	jti, _ := token.Claims["jti"].(string)
+	switch _, err := p.accounts.Store().Record(ctx, kindRevoked, jti, p.accounts.Now()); {
+	case err == nil:
+		return nil, errNotFound
+	case !errors.Is(err, errNotFound):
+		return nil, err
+	}
+	if id, ofUser := token.Claims["gid"].(string); ofUser {
+		g, err := load[grant](ctx, p.state, kindGrant, id)
+		if err != nil {
+			return nil, err
+		}
+		_, err = p.userOf(ctx, &g)
+		return token, err
+	}
+	return token, nil
+}
