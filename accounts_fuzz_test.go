@@ -74,6 +74,7 @@ func FuzzLogInForm(f *testing.F) {
 func FuzzCookie(f *testing.F) {
 	f.Fuzz(func(t *testing.T, header string) {
 		r := httptest.NewRequest(http.MethodGet, "http://localhost/", nil)
+		r.RemoteAddr = "127.0.0.1:4711"
 		r.Header.Set("Cookie", header)
 		token, _, err := accountSources.read(r)
 		if err == nil && !strings.Contains(header, token) {

@@ -166,7 +166,7 @@ func stripRefreshCookie(r *http.Request) {
 	if len(r.Header["Cookie"]) == 0 {
 		return
 	}
-	if name := cookieName(r, refreshCookie); len(r.CookiesNamed(name)) > 0 {
+	if name := cookieName(r, refreshCookie); len(cookieValues(r, name)) > 0 {
 		stripCookie(r, name)
 	}
 }

@@ -79,9 +79,13 @@ func TestExamplesAreAllTested(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tests, err := os.ReadFile("examples_test.go")
-	if err != nil {
-		t.Fatal(err)
+	var tests []byte
+	for _, name := range []string{"examples_test.go", "oidc/examples_test.go"} {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tests = append(tests, text...)
 	}
 	for _, file := range files {
 		name := filepath.Base(filepath.Dir(file))

@@ -99,7 +99,12 @@ func (p *Provider) grantRequest(ctx context.Context, a *authorizationRequest, lo
 func (p *Provider) keepGrant(ctx context.Context, client *Client, g *grant) error {
 	lifetime := time.Duration(max(client.RefreshTokenLifetime, client.AccessTokenLifetime))
 	err := p.state.create(ctx, kindGrant, g.ID, g.SessionID, g, lifetime)
-	if errors.Is(err, caddyjwt.ErrRecordExists) { // hybrid: the code's grant gave tokens before
+	if !errors.Is(err, caddyjwt.ErrRecordExists) {
+		return err
+	}
+	// The code of a hybrid flow: its grant gave tokens before.
+	_, err = change(ctx, p.state, kindGrant, g.ID, func(kept *grant) error { kept.RefreshHash = g.RefreshHash; return nil })
+	if errors.Is(err, errNotFound) { // taken back meanwhile, and the tokens with it
 		return nil
 	}
 	return err

@@ -124,11 +124,6 @@ func (p *Provider) begin(ctx context.Context, client *Client, g *grant) (*tokens
 	if err := p.keepGrant(ctx, client, g); err != nil {
 		return nil, err
 	}
-	if refresh != "" { // of a hybrid flow it was kept without
-		if _, err := change(ctx, p.state, kindGrant, g.ID, func(kept *grant) error { kept.RefreshHash = g.RefreshHash; return nil }); err != nil {
-			return nil, err
-		}
-	}
 	return p.give(client, g, user, refresh)
 }
 
