@@ -70,43 +70,44 @@ func (p *Provider) authenticate(r *http.Request, values url.Values) (*Client, er
 	if given := values.Get("client_id"); given != "" && id != "" && given != id {
 		return nil, refuse("invalid_request", "client_id is another than that of the Authorization header")
 	}
-	switch {
-	case assertion != "":
+	if assertion != "" {
 		return p.byAssertion(r.Context(), values, assertion)
-	case !basic:
-		id, secret = values.Get("client_id"), values.Get("client_secret")
 	}
-	if id == "" {
-		return nil, p.unknownClient()
-	}
-	client, err := p.clients.find(r.Context(), id)
-	if errors.Is(err, errNotFound) {
-		return nil, p.unknownClient()
-	}
-	if err != nil {
-		return nil, err
-	}
-	if client.Public {
-		if secret != "" {
-			return nil, p.unknownClient()
+	if basic {
+		client, err := p.bySecret(r.Context(), id, secret)
+		if told, ok := errors.AsType[*oauthError](err); ok {
+			told.challenge = `Basic realm="` + ofChallenge(p.Issuer) + `"` // RFC 6749 §5.2
 		}
+		return client, err
+	}
+	return p.bySecret(r.Context(), values.Get("client_id"), values.Get("client_secret"))
+}
+
+// bySecret authenticates by client_secret_basic or client_secret_post, and lets
+// a public client say who it is without one.
+func (p *Provider) bySecret(ctx context.Context, id, secret string) (*Client, error) {
+	client, err := p.clients.find(ctx, id)
+	switch {
+	case errors.Is(err, errNotFound):
+		return nil, unknownClientError()
+	case err != nil:
+		return nil, err
+	case client.Public && secret == "":
 		return client, nil
+	case client.Public || client.Secret == "" || secret == "":
+		return nil, unknownClientError()
 	}
-	if client.Secret == "" || secret == "" {
-		return nil, p.unknownClient()
-	}
-	right, err := p.clients.hasSecret(r.Context(), client, secret)
+	right, err := p.clients.hasSecret(ctx, client, secret)
 	if err == nil && !right {
-		err = p.unknownClient()
+		err = unknownClientError()
 	}
 	return client, err
 }
 
-// unknownClient is the one answer for a client that is not known and one that
-// has not proved to be it (RFC 6749 §5.2).
-func (p *Provider) unknownClient() error {
-	return &oauthError{status: http.StatusUnauthorized, code: "invalid_client", description: "the client is unknown, or did not authenticate as it must",
-		challenge: `Basic realm="` + ofChallenge(p.Issuer) + `"`}
+// unknownClientError is the one answer for a client that is not known and one
+// that has not proved to be it.
+func unknownClientError() error {
+	return &oauthError{status: http.StatusUnauthorized, code: "invalid_client", description: "the client is unknown, or did not authenticate as it must"}
 }
 
 // byAssertion authenticates by private_key_jwt (RFC 7523 §3, OpenID Connect
@@ -121,7 +122,7 @@ func (p *Provider) byAssertion(ctx context.Context, values url.Values, assertion
 	}
 	client, err := p.clients.find(ctx, id)
 	if errors.Is(err, errNotFound) || err == nil && client.keys == nil {
-		return nil, p.unknownClient()
+		return nil, unknownClientError()
 	}
 	if err != nil {
 		return nil, err
@@ -129,15 +130,15 @@ func (p *Provider) byAssertion(ctx context.Context, values url.Values, assertion
 	now := p.accounts.Now()
 	token, err := client.keys.Verify(ctx, assertion, now)
 	if err != nil || token.UserID != client.ID {
-		return nil, p.unknownClient()
+		return nil, unknownClientError()
 	}
 	jti, _ := token.Claims["jti"].(string)
 	if jti == "" || len(jti) > 256 || token.Expiry().Sub(now) > 10*time.Minute {
-		return nil, p.unknownClient()
+		return nil, unknownClientError()
 	}
 	err = p.state.create(ctx, kindAssertion, hashed(client.ID+"\n"+jti), "", struct{}{}, token.Expiry().Sub(now)+time.Minute)
 	if errors.Is(err, caddyjwt.ErrRecordExists) {
-		return nil, p.unknownClient()
+		return nil, unknownClientError()
 	}
 	return client, err
 }
@@ -146,7 +147,7 @@ func (p *Provider) byAssertion(ctx context.Context, values url.Values, assertion
 func (p *Provider) confidential(r *http.Request, values url.Values) (*Client, error) {
 	client, err := p.authenticate(r, values)
 	if err == nil && client.Public {
-		err = p.unknownClient()
+		err = unknownClientError()
 	}
 	return client, err
 }
