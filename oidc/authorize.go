@@ -168,7 +168,7 @@ func (p *Provider) parseRequest(ctx context.Context, values url.Values) (*author
 	a.redirectURI, a.state = redirect, values.Get("state")
 	a.responseType = normalResponseType(values.Get("response_type"))
 	a.mode = "query"
-	if a.responseType != "code" {
+	if a.responseType != "code" && a.responseType != "" {
 		a.mode = "fragment"
 	}
 	switch mode := values.Get("response_mode"); mode {

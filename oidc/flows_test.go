@@ -398,7 +398,6 @@ func TestPrompts(t *testing.T) {
 		t.Errorf("prompt none without consent: %q", got)
 	}
 	for name, more := range map[string]url.Values{"prompt login": {"prompt": {"login"}}, "prompt select_account": {"prompt": {"select_account"}}, "max_age 0": {"max_age": {"0"}}} {
-		eventually(t, "the log-in is older than the request", func() bool { time.Sleep(20 * time.Millisecond); return true })
 		to := chrome.get(s.authorizeURL("spa", more)).to(t)
 		if to.Path != "/auth/login" {
 			t.Errorf("%s: %s", name, to)
