@@ -1,0 +1,177 @@
+package oidc
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+)
+
+// Each wrong use of an option says what it is and what would be right.
+func TestWrongConfigs(t *testing.T) {
+	const issuer = "issuer http://localhost:1\n"
+	public := func(more string) string {
+		return issuer + "client app {\n public\n redirect_uri https://app.example/\n" + more + "\n}"
+	}
+	for body, want := range map[string]string{
+		"":                                   "oidc_provider needs `issuer`",
+		"issuer":                             "issuer takes the URL of this site",
+		"issuer localhost":                   "it is the URL of this site, without a slash at the end",
+		"issuer http://id.example.com":       "https, or http on this machine",
+		"issuer https://id.example.com/":     "without a slash at the end",
+		"issuer https://a\nissuer https://a": "issuer stands twice",
+		issuer + "colour blue":               `oidc_provider has no option "colour"; it has issuer, accounts, client, claims and templates`,
+		issuer + "claims company":            "claims takes a scope and the claims that it gives",
+		issuer + "templates /nowhere":        "templates: ",
+		issuer + "accounts {\n secret 0123456789012345678901234567890123456789\n}":  "take the secret out",
+		issuer + "accounts {\n issuer http://localhost:1\n}":                        "accounts: issuer is that of the provider",
+		issuer + "accounts {\n colour blue\n}":                                      `accounts has no option "colour"`,
+		issuer + "client":                                                           "client takes the client's ID and a block",
+		issuer + "client app":                                                       "client app: it needs `secret`, `public_key` or `public`",
+		public("secret 0123456789012345"):                                           "it is public and has a secret or key",
+		public("") + "\nclient app {\n public\n redirect_uri https://b/\n}":         "client app stands twice",
+		public("public"):                                                            "public stands twice in client app",
+		public("colour blue"):                                                       `client has no option "colour"`,
+		public("consent sometimes"):                                                 "it is always, once or never",
+		public("grant_types password"):                                              `grant_types: "password" is none`,
+		public("grant_types client_credentials"):                                    "a public client cannot have client_credentials",
+		public("response_types code+token"):                                         `response_types: "code+token" is none`,
+		public("scopes openid account"):                                             "account is for the accounts' own tokens",
+		public(`scopes "a\"b"`):                                                     "is no scope",
+		public("access_token_lifetime soon"):                                        "access_token_lifetime takes a duration",
+		public("backchannel_logout_uri http://app.example/"):                        "backchannel_logout_uri",
+		public("redirect_uri http://app.example/"):                                  "it must be https, http on this machine, or an app's own scheme",
+		public("redirect_uri https://app.example/#x"):                               "it has a fragment",
+		public("redirect_uri javascript:alert(1)"):                                  "it must be https",
+		public("redirect_uri https://*.example.com/"):                               "it is no absolute URL",
+		public("post_logout_redirect_uri /"):                                        "it is no absolute URL",
+		issuer + "client app {\n secret short\n redirect_uri https://a/\n}":         "secret has 5 bytes; it must have at least 16",
+		issuer + "client app {\n secret {env.NOTHING}\n redirect_uri https://a/\n}": "secret is empty; is the environment variable set",
+		issuer + "client app {\n secret 0123456789012345\n}":                        "it needs `redirect_uri`",
+		issuer + "client app {\n public_key no!key\n redirect_uri https://a/\n}":  "public_key: neither PEM",
+	} {
+		text := "{\n admin off\n storage file_system " + t.TempDir() + "\n}\nhttp://localhost:1 {\n oidc_provider {\n" + body + "\n}\n}"
+		config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), map[string]any{"filename": "Caddyfile"})
+		if err == nil {
+			var parsed caddy.Config
+			if err := json.Unmarshal(config, &parsed); err != nil {
+				t.Fatal(err)
+			}
+			err = caddy.Validate(&parsed)
+		}
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s\nsays %v\nexpected %s", body, err, want)
+		}
+	}
+}
+
+// Codes, grants and consents outlive a restart; so do the keys.
+func TestStateOutlivesARestart(t *testing.T) {
+	s := provider(t)
+	chrome := s.browser()
+	chrome.signUp("alice@example.com")
+	tokens := chrome.redeem("app", chrome.code("app", nil)).json(t)
+	code := chrome.code("app", nil)
+	keys := chrome.get("/oidc/jwks.json").body
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	s.load(fmt.Sprintf(clientsOfTests, ""), "", s.dir)
+	if after := chrome.get("/oidc/jwks.json").body; after != keys {
+		t.Errorf("the keys were %s and are %s", keys, after)
+	}
+	if got := chrome.redeem("app", code); got.status != 200 {
+		t.Errorf("a code: %d %s", got.status, got.body)
+	}
+	if got := chrome.refresh("app", tokens["refresh_token"].(string)); got.status != 200 {
+		t.Errorf("a refresh token: %d %s", got.status, got.body)
+	}
+	if to := chrome.get(s.authorizeURL("app", nil)).to(t); to.Query().Get("code") == "" {
+		t.Errorf("asked again: %s", to)
+	}
+	chrome.redeem("app", code).mustFail(t, 400, "invalid_grant")
+}
+
+// Clients by the command, which servers know at once.
+func TestClientCommands(t *testing.T) {
+	s := provider(t)
+	binary := filepath.Join(t.TempDir(), "caddy")
+	if output, err := exec.Command("go", "build", "-p", "2", "-o", binary, "../cmd/caddy").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, output)
+	}
+	run := func(arguments ...string) (string, error) {
+		command := exec.Command(binary, append([]string{"jwt", "client", "--store", filepath.Join(s.dir, "users.db")}, arguments...)...)
+		var stdout, stderr bytes.Buffer
+		command.Stdout, command.Stderr = &stdout, &stderr
+		err := command.Run()
+		if err != nil {
+			err = fmt.Errorf("%w: %s", err, strings.ReplaceAll(stderr.String(), `\"`, `"`))
+		}
+		return stdout.String(), err
+	}
+	chrome := s.browser()
+	chrome.signUp("alice@example.com")
+	request := s.authorizeURL("wiki", url.Values{"redirect_uri": {"https://wiki.example/callback"}})
+	if got := chrome.get(request); got.status != 400 {
+		t.Errorf("before it is added: %d", got.status)
+	}
+	secret, err := run("add", "--name", "The Wiki", "--redirect-uri", "https://wiki.example/callback", "--consent", "never", "wiki")
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret = strings.TrimSpace(secret)
+	code := chrome.get(request).to(t).Query().Get("code")
+	form := url.Values{"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {"https://wiki.example/callback"}, "code_verifier": {verifier}}
+	chrome.post("/oidc/token", form, basic("wiki", secret+"x")).mustFail(t, 401, "invalid_client")
+	if got := chrome.post("/oidc/token", form, basic("wiki", secret)); got.status != 200 {
+		t.Errorf("with the secret: %d %s", got.status, got.body)
+	}
+	if list, err := run("list"); err != nil || !strings.Contains(list, "wiki  secret  https://wiki.example/callback") {
+		t.Errorf("list: %s %v", list, err)
+	}
+	if shown, err := run("show", "wiki"); err != nil || !strings.Contains(shown, `"name": "The Wiki"`) || strings.Contains(shown, "secret") {
+		t.Errorf("show: %s %v", shown, err)
+	}
+	for want, arguments := range map[string][]string{
+		"there is a client wiki already":          {"add", "--redirect-uri", "https://wiki.example/callback", "wiki"},
+		"it must be https":                        {"add", "--redirect-uri", "http://wiki.example/", "other"},
+		"it needs `redirect_uri`":                 {"add", "--public", "other"},
+		`there is no client "nobody"`:             {"delete", "nobody"},
+		"caddy jwt client has no command \"lst\"": {"lst"},
+	} {
+		if _, err := run(arguments...); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: %v, expected %s", arguments, err, want)
+		}
+	}
+	if _, err := run("delete", "wiki"); err != nil {
+		t.Error(err)
+	}
+	if got := chrome.get(request); got.status != 400 {
+		t.Errorf("after it is deleted: %d", got.status)
+	}
+}
+
+// CORS is for the pages of clients, at the endpoints that they use.
+func TestThreatCORS(t *testing.T) {
+	s := provider(t)
+	chrome := s.browser()
+	const client = "Origin: http://localhost:4711"
+	for path, want := range map[string]string{"/oidc/token": "http://localhost:4711", "/oidc/userinfo": "http://localhost:4711", "/oidc/revoke": "http://localhost:4711",
+		"/oidc/jwks.json": "*", "/.well-known/openid-configuration": "*", "/oidc/authorize": "", "/oidc/introspect": "", "/oidc/consent": "", "/oidc/device": ""} {
+		got := chrome.do("OPTIONS", path, nil, client, "Access-Control-Request-Method: POST")
+		if allowed := got.header.Get("Access-Control-Allow-Origin"); allowed != want || got.header.Get("Access-Control-Allow-Credentials") != "" {
+			t.Errorf("%s: %d %v", path, got.status, got.header)
+		}
+		got = chrome.do("OPTIONS", path, nil, "Origin: https://evil.example", "Access-Control-Request-Method: POST")
+		if allowed := got.header.Get("Access-Control-Allow-Origin"); allowed != "" && allowed != "*" {
+			t.Errorf("%s from elsewhere: %v", path, got.header)
+		}
+	}
+}
