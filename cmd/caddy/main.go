@@ -1,5 +1,5 @@
 // Command caddy is Caddy with its standard modules and this plugin: what
-// `xcaddy build --with github.com/caddy-jwt/caddy-jwt` would generate.
+// `xcaddy build --with github.com/caddy-jwt/caddy-jwt/oidc` would generate.
 package main
 
 import (
