@@ -58,9 +58,6 @@ func (a *SharedAccounts) Now() time.Time { return a.service.now() }
 // Logger logs beside the accounts' own events.
 func (a *SharedAccounts) Logger() *zap.Logger { return a.service.log }
 
-// Keys sign the access tokens of the accounts.
-func (a *SharedAccounts) Keys() *SigningKeys { return a.service.keys }
-
 // OpenKeys returns further keys of the accounts, of the algorithm RS256 or
 // ES256, which are made once. lifetime is how long a token of theirs may be
 // good.
@@ -72,7 +69,10 @@ func (a *SharedAccounts) OpenKeys(ctx caddy.Context, algorithm string, lifetime 
 	return keys, keys.open(ctx)
 }
 
-// furtherKeys tells the keys of another algorithm from those of the accounts.
+// furtherAlgorithms are those of OpenKeys.
+var furtherAlgorithms = []string{"ES256", "RS256"}
+
+// furtherKeys tells further keys from those of the accounts.
 func (a *Accounts) furtherKeys(algorithm string) string { return a.keyIdentity() + "\n" + algorithm }
 
 // Reload looks for keys that a command or another node has changed. It costs

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -58,6 +59,7 @@ it signed has expired, so nobody is logged out.`,
 // keyPlace is where the signing keys of accounts are stored.
 type keyPlace struct {
 	issuer, path string
+	optional     bool // there are keys only where another module has made them
 }
 
 // keyPlaces are those of the accounts in a config that have such keys.
@@ -72,10 +74,16 @@ func keyPlaces(config *siteConfig) ([]keyPlace, error) {
 		path := signingKeyPath(site.keyIdentity())
 		if site.Secret == nil && site.SigningKey == "" && !seen[path] {
 			seen[path] = true
-			places = append(places, keyPlace{site.Issuer, path})
+			places = append(places, keyPlace{issuer: site.Issuer, path: path})
+		}
+		for _, algorithm := range furtherAlgorithms {
+			if path := signingKeyPath(site.furtherKeys(algorithm)); !seen[path] {
+				seen[path] = true
+				places = append(places, keyPlace{site.Issuer, path, true})
+			}
 		}
 	}
-	if len(places) == 0 {
+	if !slices.ContainsFunc(places, func(p keyPlace) bool { return !p.optional }) {
 		return nil, fmt.Errorf("the accounts in %s sign with the `secret` or `signing_key` that stands there, so no key is stored; change it there and reload the config", config.file)
 	}
 	return places, nil
@@ -99,6 +107,9 @@ func withKeys(cmd *cobra.Command, do func(context.Context, certmagic.Storage, ke
 	defer cancel()
 	var errs []error
 	for _, place := range places {
+		if place.optional && !ctx.Storage().Exists(ctx, place.path) {
+			continue
+		}
 		if err := do(ctx, ctx.Storage(), place); err != nil {
 			errs = append(errs, fmt.Errorf("issuer %s, %v: %w", place.issuer, ctx.Storage(), err))
 		}

@@ -29,6 +29,7 @@ type authorizationRequest struct {
 
 	responseType  string
 	scopes        []string
+	consent       []string // what the user is to agree to: scopes, and those of claims asked for by name
 	nonce         string
 	challenge     string // of PKCE, S256
 	prompts       []string
@@ -237,6 +238,12 @@ func (p *Provider) parseRest(ctx context.Context, a *authorizationRequest, value
 	}
 	if a.claims, err = parseClaimsRequest(values.Get("claims")); err != nil {
 		return err
+	}
+	a.consent = slices.Clone(a.scopes)
+	for _, scope := range p.limit(&a.claims, a.client) {
+		if !slices.Contains(a.consent, scope) {
+			a.consent = append(a.consent, scope)
+		}
 	}
 	return p.parseHint(ctx, a, values.Get("id_token_hint"))
 }

@@ -84,16 +84,8 @@ func (p *Provider) userClaims(user caddyjwt.User, scopes []string, asked map[str
 			names[name] = true
 		}
 	}
-	allowed := make(map[string]bool)
-	for _, claims := range p.Claims {
-		for _, name := range claims {
-			allowed[name] = true
-		}
-	}
 	for name := range asked {
-		if allowed[name] {
-			names[name] = true
-		}
+		names[name] = true
 	}
 	found := make(map[string]any)
 	for name := range names {
@@ -124,6 +116,26 @@ func parseClaimsRequest(text string) (request claimsRequest, err error) {
 		return request, refuse("invalid_request", "claims is not the JSON object of OpenID Connect Core §5.5")
 	}
 	return request, nil
+}
+
+// limit leaves out what none of the client's scopes gives, and returns the
+// scopes that give the rest: to ask for a claim by its name is to ask for what
+// its scope gives, and the user is to agree to that.
+func (p *Provider) limit(request *claimsRequest, client *Client) (scopes []string) {
+	for _, asked := range []map[string]*claimRequest{request.UserInfo, request.IDToken} {
+		for name := range asked {
+			i := slices.IndexFunc(client.Scopes, func(scope string) bool { return slices.Contains(p.Claims[scope], name) })
+			if i < 0 {
+				if name != "acr" && name != "auth_time" && name != "sub" {
+					delete(asked, name)
+				}
+				continue
+			}
+			scopes = append(scopes, client.Scopes[i])
+		}
+	}
+	slices.Sort(scopes)
+	return slices.Compact(scopes)
 }
 
 // unverifiedSubject is the `sub` that a token claims to have.

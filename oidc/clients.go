@@ -21,6 +21,7 @@ const (
 	defaultAccessTokenLifetime  = 15 * time.Minute
 	defaultIDTokenLifetime      = time.Hour
 	defaultRefreshTokenLifetime = 30 * 24 * time.Hour
+	longestTokenLifetime        = 24 * time.Hour
 	minSecretBytes              = 16
 
 	grantCode        = "authorization_code"
@@ -80,14 +81,16 @@ type Client struct {
 	Scopes []string `json:"scopes,omitempty"`
 
 	// AccessTokenLifetime is how long an access token is good. It cannot be
-	// taken back from services that verify it by the JWK set. Default: `15m`.
+	// taken back from services that verify it by the JWK set. At most
+	// 24h. Default: `15m`.
 	AccessTokenLifetime caddy.Duration `json:"access_token_lifetime,omitempty"`
 
 	// RefreshTokenLifetime is how long a user stays logged in at the client at
 	// most. Default: `30d`.
 	RefreshTokenLifetime caddy.Duration `json:"refresh_token_lifetime,omitempty"`
 
-	// IDTokenLifetime is how long an ID token is good. Default: `1h`.
+	// IDTokenLifetime is how long an ID token is good. At most 24h. Default:
+	// `1h`.
 	IDTokenLifetime caddy.Duration `json:"id_token_lifetime,omitempty"`
 
 	// Consent says when the user is asked: `always`, `once` or `never`. A
@@ -156,6 +159,8 @@ func (c *Client) check(p *Provider) error {
 		return fmt.Errorf("consent is %q; it is always, once or never", c.Consent)
 	case c.AccessTokenLifetime < 0 || c.RefreshTokenLifetime < 0 || c.IDTokenLifetime < 0:
 		return errors.New("a lifetime is negative")
+	case max(c.AccessTokenLifetime, c.IDTokenLifetime) > caddy.Duration(longestTokenLifetime):
+		return fmt.Errorf("access_token_lifetime and id_token_lifetime must not be longer than %s, since such tokens cannot be taken back; refresh tokens can", longestTokenLifetime)
 	case c.Public && slices.Contains(c.GrantTypes, grantCredentials):
 		return errors.New("grant_types: a public client cannot have client_credentials, as it cannot prove who it is")
 	case len(c.RedirectURIs) == 0 && slices.Contains(c.GrantTypes, grantCode):

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"net/url"
 	"os/exec"
 	"path/filepath"
@@ -30,7 +31,6 @@ func TestWrongConfigs(t *testing.T) {
 		issuer + "colour blue":               `oidc_provider has no option "colour"; it has issuer, accounts, client, claims and templates`,
 		issuer + "claims company":            "claims takes a scope and the claims that it gives",
 		issuer + "templates /nowhere":        "templates: ",
-		issuer + "accounts {\n secret 0123456789012345678901234567890123456789\n}":  "take the secret out",
 		issuer + "accounts {\n issuer http://localhost:1\n}":                        "accounts: issuer is that of the provider",
 		issuer + "accounts {\n colour blue\n}":                                      `accounts has no option "colour"`,
 		issuer + "client":                                                           "client takes the client's ID and a block",
@@ -45,6 +45,7 @@ func TestWrongConfigs(t *testing.T) {
 		public("response_types code+token"):                                         `response_types: "code+token" is none`,
 		public("scopes openid account"):                                             "account is for the accounts' own tokens",
 		public(`scopes "a\"b"`):                                                     "is no scope",
+		public("access_token_lifetime 25h"):                                         "must not be longer than 24h",
 		public("access_token_lifetime soon"):                                        "access_token_lifetime takes a duration",
 		public("backchannel_logout_uri http://app.example/"):                        "backchannel_logout_uri",
 		public("redirect_uri http://app.example/"):                                  "it must be https, http on this machine, or an app's own scheme",
@@ -55,7 +56,7 @@ func TestWrongConfigs(t *testing.T) {
 		issuer + "client app {\n secret short\n redirect_uri https://a/\n}":         "secret has 5 bytes; it must have at least 16",
 		issuer + "client app {\n secret {env.NOTHING}\n redirect_uri https://a/\n}": "secret is empty; is the environment variable set",
 		issuer + "client app {\n secret 0123456789012345\n}":                        "it needs `redirect_uri`",
-		issuer + "client app {\n public_key no!key\n redirect_uri https://a/\n}":  "public_key: neither PEM",
+		issuer + "client app {\n public_key no!key\n redirect_uri https://a/\n}":    "public_key: neither PEM",
 	} {
 		text := "{\n admin off\n storage file_system " + t.TempDir() + "\n}\nhttp://localhost:1 {\n oidc_provider {\n" + body + "\n}\n}"
 		config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), map[string]any{"filename": "Caddyfile"})
@@ -70,6 +71,43 @@ func TestWrongConfigs(t *testing.T) {
 			t.Errorf("%s\nsays %v\nexpected %s", body, err, want)
 		}
 	}
+}
+
+// caddy jwt keys rotate rotates the provider's keys too: what was signed before
+// is still good, and servers sign with the new keys.
+func TestKeyRotation(t *testing.T) {
+	s := provider(t)
+	chrome := s.browser()
+	chrome.signUp("alice@example.com")
+	before := chrome.redeem("spa", chrome.code("spa", nil)).json(t)
+	binary := filepath.Join(t.TempDir(), "caddy")
+	if output, err := exec.Command("go", "build", "-p", "2", "-o", binary, "../cmd/caddy").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, output)
+	}
+	output, err := exec.Command(binary, "jwt", "keys", "rotate", "--config", s.config).CombinedOutput()
+	if err != nil || strings.Count(string(output), "signs from now on") != 3 {
+		t.Fatalf("%v\n%s", err, output)
+	}
+	eventually(t, "the set has the new keys beside the old ones", func() bool { return strings.Count(chrome.get("/oidc/jwks.json").body, `"kid"`) == 4 })
+	after := chrome.redeem("spa", chrome.code("spa", nil)).json(t)
+	for _, name := range []string{"access_token", "id_token"} {
+		if kidOf(t, before[name].(string)) == kidOf(t, after[name].(string)) {
+			t.Errorf("%s is signed with the old key", name)
+		}
+	}
+	for name, given := range map[string]map[string]any{"before": before, "after": after} {
+		if got := chrome.do(http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+given["access_token"].(string)); got.status != 200 {
+			t.Errorf("an access token from %s: %d", name, got.status)
+		}
+		if got := chrome.get(s.authorizeURL("spa", url.Values{"prompt": {"none"}, "id_token_hint": {given["id_token"].(string)}})).to(t); got.Query().Get("code") == "" {
+			t.Errorf("a hint from %s: %s", name, got)
+		}
+	}
+}
+
+func kidOf(t *testing.T, token string) any {
+	t.Helper()
+	return claimsOf(t, "x."+strings.Split(token, ".")[0]+".x")["kid"]
 }
 
 // Codes, grants and consents outlive a restart; so do the keys.

@@ -32,7 +32,7 @@ func (p *Provider) consented(ctx context.Context, a *authorizationRequest, login
 	if errors.Is(err, errNotFound) {
 		return false, nil
 	}
-	return err == nil && !slices.ContainsFunc(a.scopes, func(scope string) bool { return !slices.Contains(known.Scopes, scope) }), err
+	return err == nil && !slices.ContainsFunc(a.consent, func(scope string) bool { return !slices.Contains(known.Scopes, scope) }), err
 }
 
 // crossOrigin refuses what a page of another site sends with a user's cookies.
@@ -72,7 +72,7 @@ func (p *Provider) consent(w http.ResponseWriter, r *http.Request) error {
 	}
 	if r.Method != http.MethodPost {
 		return p.pages.render(w, r, "consent", map[string]any{
-			"Client": request.client.Name, "Email": login.User.Email, "Scopes": p.describe(request.scopes), "Interaction": id, "Action": p.basePath + "/oidc/consent",
+			"Client": request.client.Name, "Email": login.User.Email, "Scopes": p.describe(request.consent), "Interaction": id, "Action": p.basePath + "/oidc/consent",
 			"Logout": p.basePath + "/oidc/logout",
 		}, http.StatusOK, originOf(request.redirectURI))
 	}
@@ -99,12 +99,12 @@ func (p *Provider) consent(w http.ResponseWriter, r *http.Request) error {
 // remember keeps what the user agreed to, beside what was agreed to before.
 func (p *Provider) remember(ctx context.Context, a *authorizationRequest, login *caddyjwt.Login) error {
 	id := consentID(login.User.ID, a.client.ID)
-	err := p.state.create(ctx, kindConsent, id, login.User.ID, consent{a.client.ID, a.scopes}, 0)
+	err := p.state.create(ctx, kindConsent, id, login.User.ID, consent{a.client.ID, a.consent}, 0)
 	if !errors.Is(err, caddyjwt.ErrRecordExists) {
 		return err
 	}
 	_, err = change(ctx, p.state, kindConsent, id, func(known *consent) error {
-		for _, scope := range a.scopes {
+		for _, scope := range a.consent {
 			if !slices.Contains(known.Scopes, scope) {
 				known.Scopes = append(known.Scopes, scope)
 			}

@@ -471,6 +471,10 @@ func TestConsent(t *testing.T) {
 	if got := chrome.get(request).to(t); got.Query().Get("code") == "" {
 		t.Errorf("asked again: %s", got)
 	}
+	request = s.authorizeURL("app", url.Values{"scope": {"openid profile"}, "claims": {`{"userinfo":{"email":null,"phone_number":null}}`}})
+	if to := chrome.get(request).to(t); to.Path != "/oidc/consent" || !strings.Contains(chrome.get(to.String()).body, "See your e-mail address") {
+		t.Errorf("not asked for a claim by its name: %s", to)
+	}
 	request = s.authorizeURL("app", url.Values{"scope": {"openid profile email read:todos"}})
 	if got := chrome.get(request).to(t); got.Path != "/oidc/consent" {
 		t.Errorf("not asked for more: %s", got)

@@ -12,6 +12,7 @@ import (
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
 	"github.com/google/uuid"
+	"go.uber.org/zap"
 )
 
 const (
@@ -78,7 +79,7 @@ func (p *Provider) grantRequest(ctx context.Context, a *authorizationRequest, lo
 		}
 	}
 	if a.has("token") {
-		access, lifetime, err := p.accessToken(a.client, &g, login.User)
+		access, lifetime, err := p.accessToken(ctx, a.client, &g, login.User)
 		if err != nil {
 			return nil, err
 		}
@@ -88,7 +89,7 @@ func (p *Provider) grantRequest(ctx context.Context, a *authorizationRequest, lo
 	if a.has("id_token") {
 		var err error
 		// Without an access token, userinfo cannot be asked (OpenID Connect Core §5.4).
-		answer["id_token"], err = p.idToken(a.client, &g, login.User, answer["access_token"], answer["code"], a.responseType == "id_token")
+		answer["id_token"], err = p.idToken(ctx, a.client, &g, login.User, answer["access_token"], answer["code"], a.responseType == "id_token")
 		return answer, err
 	}
 	return answer, nil
@@ -111,7 +112,7 @@ func (p *Provider) keepGrant(ctx context.Context, client *Client, g *grant) erro
 }
 
 // accessToken is a JWT by RFC 9068.
-func (p *Provider) accessToken(client *Client, g *grant, user caddyjwt.User) (token string, lifetime time.Duration, err error) {
+func (p *Provider) accessToken(ctx context.Context, client *Client, g *grant, user caddyjwt.User) (token string, lifetime time.Duration, err error) {
 	now := p.accounts.Now()
 	lifetime = time.Duration(client.AccessTokenLifetime)
 	claims := map[string]any{
@@ -123,12 +124,12 @@ func (p *Provider) accessToken(client *Client, g *grant, user caddyjwt.User) (to
 			claims[name] = value
 		}
 	}
-	token, err = p.accounts.Keys().Sign("at+jwt", claims)
+	token, err = p.sign(ctx, p.accessKeys, "at+jwt", claims)
 	return token, lifetime, err
 }
 
 // idToken says who the user is (OpenID Connect Core §2).
-func (p *Provider) idToken(client *Client, g *grant, user caddyjwt.User, accessToken, code string, withUser bool) (string, error) {
+func (p *Provider) idToken(ctx context.Context, client *Client, g *grant, user caddyjwt.User, accessToken, code string, withUser bool) (string, error) {
 	now := p.accounts.Now()
 	claims := map[string]any{
 		"iss": p.Issuer, "sub": g.UserID, "aud": client.ID, "iat": now.Unix(), "exp": now.Add(time.Duration(client.IDTokenLifetime)).Unix(),
@@ -155,7 +156,16 @@ func (p *Provider) idToken(client *Client, g *grant, user caddyjwt.User, accessT
 			claims[name] = value
 		}
 	}
-	return p.idKeys.Sign("JWT", claims)
+	return p.sign(ctx, p.idKeys, "JWT", claims)
+}
+
+// sign makes a token with the key that signs now, which a command or another
+// node may have changed.
+func (p *Provider) sign(ctx context.Context, keys *caddyjwt.SigningKeys, typ string, claims map[string]any) (string, error) {
+	if err := keys.Reload(ctx); err != nil {
+		p.log.Warn("signing keys not readable; those in memory are used", zap.Error(err))
+	}
+	return keys.Sign(typ, claims)
 }
 
 // halfHash is that of at_hash and c_hash, for RS256.
@@ -181,14 +191,14 @@ func verifies(verifier, challenge string) bool {
 
 // give makes the tokens of a grant, and a refresh token if the client may have
 // one.
-func (p *Provider) give(client *Client, g *grant, user caddyjwt.User, refreshToken string) (*tokens, error) {
-	access, lifetime, err := p.accessToken(client, g, user)
+func (p *Provider) give(ctx context.Context, client *Client, g *grant, user caddyjwt.User, refreshToken string) (*tokens, error) {
+	access, lifetime, err := p.accessToken(ctx, client, g, user)
 	if err != nil {
 		return nil, err
 	}
 	given := &tokens{AccessToken: access, TokenType: "Bearer", ExpiresIn: int64(lifetime / time.Second), RefreshToken: refreshToken, Scope: strings.Join(g.Scopes, " ")}
 	if g.has("openid") {
-		given.IDToken, err = p.idToken(client, g, user, access, "", false)
+		given.IDToken, err = p.idToken(ctx, client, g, user, access, "", false)
 	}
 	return given, err
 }

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	caddyjwt "github.com/caddy-jwt/caddy-jwt"
 	"github.com/google/uuid"
 	"go.uber.org/zap"
 )
@@ -187,7 +186,7 @@ func (p *Provider) tellClient(g *grant) {
 
 func (p *Provider) sendLogout(ctx context.Context, client *Client, g *grant) error {
 	now := p.accounts.Now()
-	token, err := p.idKeys.Sign("logout+jwt", map[string]any{
+	token, err := p.sign(ctx, p.idKeys, "logout+jwt", map[string]any{
 		"iss": p.Issuer, "aud": client.ID, "sub": g.UserID, "sid": g.SessionID, "iat": now.Unix(), "exp": now.Add(logoutLifetime).Unix(), "jti": uuid.NewString(),
 		"events": map[string]any{logoutEvent: map[string]any{}},
 	})
@@ -215,14 +214,3 @@ func (p *Provider) sendLogout(ctx context.Context, client *Client, g *grant) err
 
 // logoutClient follows no redirect: the token is for the one address.
 var logoutClient = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-
-// longestIDToken is how long a token of the ID keys may be good.
-func (p *Provider) longestIDToken() time.Duration {
-	longest := logoutLifetime
-	for _, client := range p.Clients {
-		longest = max(longest, time.Duration(client.IDTokenLifetime))
-	}
-	return max(longest, 24*time.Hour) // of clients in the store, which are not known yet
-}
-
-var _ = caddyjwt.ErrNotFound

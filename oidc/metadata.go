@@ -5,6 +5,9 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+
+	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"go.uber.org/zap"
 )
 
 // metadata is the discovery document (OpenID Connect Discovery 1.0 §3, RFC
@@ -52,17 +55,17 @@ func (p *Provider) metadata(w http.ResponseWriter, _ *http.Request) error {
 
 // jwks is the JWK set that verifies ID tokens, log-out tokens and access tokens.
 func (p *Provider) jwks(w http.ResponseWriter, r *http.Request) error {
-	if err := p.idKeys.Reload(r.Context()); err != nil {
-		p.log.Warn("signing keys not readable; those in memory are used")
-	}
 	var all struct {
 		Keys []json.RawMessage `json:"keys"`
 	}
-	for _, set := range [][]byte{p.idKeys.JWKS(), p.accounts.Keys().JWKS()} {
+	for _, keys := range []*caddyjwt.SigningKeys{p.idKeys, p.accessKeys} {
+		if err := keys.Reload(r.Context()); err != nil {
+			p.log.Warn("signing keys not readable; those in memory are used", zap.Error(err))
+		}
 		var one struct {
 			Keys []json.RawMessage `json:"keys"`
 		}
-		if err := json.Unmarshal(set, &one); err != nil {
+		if err := json.Unmarshal(keys.JWKS(), &one); err != nil {
 			return err
 		}
 		all.Keys = append(all.Keys, one.Keys...)

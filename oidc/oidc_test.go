@@ -71,6 +71,7 @@ type site struct {
 	url     string
 	logFile string
 	dir     string // of the store
+	config  string // path of the Caddyfile
 }
 
 // store is that of the site.
@@ -135,6 +136,10 @@ func (s *site) load(clients, more, dir string) {
 	%s
 }
 `, filepath.Join(dir, "storage"), s.logFile, s.url, s.url, filepath.Join(dir, "users.db"), clients, more)
+	s.config = filepath.Join(dir, "Caddyfile")
+	if err := os.WriteFile(s.config, []byte(text), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
 	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), map[string]any{"filename": "Caddyfile"})
 	if err == nil {
 		err = caddy.Load(config, true)

@@ -41,7 +41,7 @@ func (p *Provider) token(w http.ResponseWriter, r *http.Request) error {
 	case grantType == grantRefresh:
 		given, err = p.byRefreshToken(r.Context(), client, values)
 	case grantType == grantCredentials:
-		given, err = p.byCredentials(client, values)
+		given, err = p.byCredentials(r.Context(), client, values)
 	case grantType == grantDevice:
 		given, err = p.byDevice(r.Context(), client, values)
 	}
@@ -124,7 +124,7 @@ func (p *Provider) begin(ctx context.Context, client *Client, g *grant) (*tokens
 	if err := p.keepGrant(ctx, client, g); err != nil {
 		return nil, err
 	}
-	return p.give(client, g, user, refresh)
+	return p.give(ctx, client, g, user, refresh)
 }
 
 // byRefreshToken rotates a refresh token. One that was used before ends its
@@ -172,7 +172,7 @@ func (p *Provider) byRefreshToken(ctx context.Context, client *Client, values ur
 		return nil, err
 	}
 	g.Scopes, g.Nonce = scopes, "" // OpenID Connect Core §12.2
-	return p.give(client, &g, user, fresh)
+	return p.give(ctx, client, &g, user, fresh)
 }
 
 // narrowed are the scopes of a refresh: those that were granted, or fewer (RFC
@@ -191,7 +191,7 @@ func narrowed(granted []string, text string) ([]string, error) {
 }
 
 // byCredentials gives a token to the client itself (RFC 6749 §4.4).
-func (p *Provider) byCredentials(client *Client, values url.Values) (*tokens, error) {
+func (p *Provider) byCredentials(ctx context.Context, client *Client, values url.Values) (*tokens, error) {
 	var scopes []string
 	for _, scope := range strings.Fields(values.Get("scope")) {
 		if !slices.Contains(client.Scopes, scope) || scope == "openid" || scope == "offline_access" {
@@ -200,7 +200,7 @@ func (p *Provider) byCredentials(client *Client, values url.Values) (*tokens, er
 		scopes = append(scopes, scope)
 	}
 	now, lifetime := p.accounts.Now(), time.Duration(client.AccessTokenLifetime)
-	token, err := p.accounts.Keys().Sign("at+jwt", map[string]any{
+	token, err := p.sign(ctx, p.accessKeys, "at+jwt", map[string]any{
 		"iss": p.Issuer, "aud": p.Issuer, "sub": client.ID, "client_id": client.ID, "iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(lifetime).Unix(),
 		"jti": uuid.NewString(), "scope": strings.Join(scopes, " "),
 	})
