@@ -179,6 +179,7 @@ func TestOIDCClientTSInChromium(t *testing.T) {
 	shows("E-mail address")
 	do("password", chromedp.SendKeys(chromedp.CSS("#email"), "alice@example.com"), chromedp.SendKeys(chromedp.CSS("#password"), goodPassword+kb.Enter))
 	shows("A page would like to")
+	picture(t, ctx, "consent")
 	do("consent", chromedp.Click(chromedp.CSS(`button[value="allow"]`)))
 	shows("user alice@example.com")
 	do("silent renewal", chromedp.Click(chromedp.CSS("#renew")))
@@ -189,6 +190,29 @@ func TestOIDCClientTSInChromium(t *testing.T) {
 	shows("nobody")
 	do("log-in", chromedp.Click(chromedp.CSS("#login")))
 	shows("E-mail address")
+}
+
+// picture keeps a screenshot of the page where SCREENSHOTS names a folder, on a
+// desk and a phone.
+func picture(t *testing.T, ctx context.Context, name string) {
+	t.Helper()
+	dir := os.Getenv("SCREENSHOTS")
+	if dir == "" {
+		return
+	}
+	for width, kind := range map[int64]string{360: "phone", 1280: "desk"} {
+		err := chromedp.Do(ctx, chromedp.EmulateViewport(width, 800))
+		var png []byte
+		if err == nil {
+			png, err = chromedp.Run(ctx, chromedp.FullScreenshot(100))
+		}
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, name+"-"+kind+".png"), png, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // chromium starts a browser, and fails the test for what its console complains
