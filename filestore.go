@@ -173,7 +173,7 @@ func (f *databaseFile) open(ctx context.Context) error {
 		return err
 	}
 	write.SetMaxOpenConns(1)
-	if err := Migrate(ctx, write); err != nil {
+	if err := Migrate(ctx, write, ""); err != nil {
 		_ = write.Close()
 		return fmt.Errorf("user store %s: %w", f.path, explainSQLite(err))
 	}

@@ -80,26 +80,29 @@ var migrations = []string{
 }
 
 // Migrate brings the tables to the version of this program, in one
-// transaction. Tables of a newer program are an error.
-func Migrate(ctx context.Context, db *sql.DB) error {
+// transaction. Tables of a newer program are an error. Of many nodes that start
+// at once one migrates and the others wait: forUpdate is the clause that locks a
+// row that is read, such as " FOR UPDATE", empty where a transaction locks all.
+func Migrate(ctx context.Context, db *sql.DB, forUpdate string) error {
 	var version int
 	err := db.QueryRowContext(ctx, `SELECT version FROM schema_version`).Scan(&version)
 	if err == nil && version == len(migrations) {
 		return nil // without a write
+	}
+	for _, statement := range []string{
+		`CREATE TABLE IF NOT EXISTS schema_version (id BIGINT PRIMARY KEY, version BIGINT NOT NULL)`,
+		`INSERT INTO schema_version (id, version) VALUES (1, 0) ON CONFLICT (id) DO NOTHING`,
+	} {
+		if _, err := db.ExecContext(ctx, statement); err != nil {
+			return err
+		}
 	}
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = tx.Rollback() }()
-	if _, err := tx.ExecContext(ctx, `CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL)`); err != nil {
-		return err
-	}
-	err = tx.QueryRowContext(ctx, `SELECT version FROM schema_version`).Scan(&version)
-	if errors.Is(err, sql.ErrNoRows) {
-		_, err = tx.ExecContext(ctx, `INSERT INTO schema_version (version) VALUES (0)`)
-	}
-	if err != nil {
+	if err := tx.QueryRowContext(ctx, `SELECT version FROM schema_version`+forUpdate).Scan(&version); err != nil {
 		return err
 	}
 	if version > len(migrations) {
@@ -377,7 +380,7 @@ func scanSession(row interface{ Scan(...any) error }) (x Session, err error) {
 
 // CreateSession implements UserStore.
 func (s *SQLStore) CreateSession(ctx context.Context, x Session, passwordHash string) error {
-	return orNotFound(s.exec(ctx, `INSERT INTO sessions (`+sessionColumns+`) SELECT $1, id, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11 FROM users WHERE id = $12 AND NOT disabled AND password_hash = $13`,
+	return orNotFound(s.exec(ctx, `INSERT INTO sessions (`+sessionColumns+`) SELECT $1, id, $2, $3, $4, CAST($5 AS BIGINT), CAST($6 AS BIGINT), CAST($7 AS BIGINT), CAST($8 AS BIGINT), CAST($9 AS BIGINT), $10, $11 FROM users WHERE id = $12 AND NOT disabled AND password_hash = $13`,
 		x.ID, x.FamilyHash, x.RefreshHash, x.PreviousHash, milliseconds(x.RotatedAt), milliseconds(x.CreatedAt), milliseconds(x.UsedAt),
 		milliseconds(x.ExpiresAt), milliseconds(x.LastTokenUntil), x.Client, x.Address, x.UserID, passwordHash))
 }
@@ -447,7 +450,7 @@ func (s *SQLStore) Revocations(ctx context.Context, since, now time.Time) ([]Rev
 
 // CreateOneTimeToken implements UserStore.
 func (s *SQLStore) CreateOneTimeToken(ctx context.Context, t OneTimeToken) error {
-	return orNotFound(s.exec(ctx, `INSERT INTO one_time_tokens (hash, purpose, user_id, expires_at) SELECT $1, $2, id, $3 FROM users WHERE id = $4`, t.Hash, t.Purpose, milliseconds(t.ExpiresAt), t.UserID))
+	return orNotFound(s.exec(ctx, `INSERT INTO one_time_tokens (hash, purpose, user_id, expires_at) SELECT $1, $2, id, CAST($3 AS BIGINT) FROM users WHERE id = $4`, t.Hash, t.Purpose, milliseconds(t.ExpiresAt), t.UserID))
 }
 
 // TakeOneTimeToken implements UserStore.

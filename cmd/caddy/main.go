@@ -1,5 +1,6 @@
 // Command caddy is Caddy with its standard modules and this plugin: what
-// `xcaddy build --with github.com/caddy-jwt/caddy-jwt/oidc` would generate.
+// `xcaddy build --with github.com/caddy-jwt/caddy-jwt/oidc --with
+// github.com/caddy-jwt/caddy-jwt/postgres` would generate.
 package main
 
 import (
@@ -7,6 +8,7 @@ import (
 
 	_ "github.com/caddy-jwt/caddy-jwt"
 	_ "github.com/caddy-jwt/caddy-jwt/oidc"
+	_ "github.com/caddy-jwt/caddy-jwt/postgres"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 )
 

@@ -1,0 +1,225 @@
+// Package postgres keeps the accounts in PostgreSQL, so that several Caddys
+// share them: the Caddy module jwt.stores.postgres, `store postgres <dsn>`.
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/stdlib"
+	"go.uber.org/zap"
+)
+
+func init() {
+	caddy.RegisterModule(new(Store))
+}
+
+// Store keeps the accounts in PostgreSQL, or in an engine that speaks its
+// language. It uses the queries of the file store, and nothing that such engines
+// lack: no extensions, triggers, sequences or advisory locks. Its tables are made
+// and migrated by the first node that starts.
+type Store struct {
+	caddyjwt.SQLStore `json:"-"`
+
+	// DSN says where the database is: a URL as
+	// postgres://user:password@host:5432/name?sslmode=verify-full, or words as
+	// host=… user=…, with pgx's options for TLS and timeouts
+	// (`connect_timeout`, `statement_timeout`), and `pool_max_conns` for how many
+	// connections a node holds at most. Placeholders such as {env.DSN} keep the
+	// password out of the config. Required. Default of pool_max_conns: 16, and of
+	// connect_timeout and statement_timeout: 5 seconds.
+	DSN string `json:"dsn,omitempty"`
+
+	opened string // the key of the shared pool
+}
+
+// CaddyModule returns the Caddy module information.
+func (*Store) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "jwt.stores.postgres", New: func() caddy.Module { return new(Store) }}
+}
+
+// UnmarshalCaddyfile sets up the store from Caddyfile tokens. Syntax:
+//
+//	store postgres <dsn>
+func (s *Store) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the kind
+	args := d.RemainingArgs()
+	if len(args) != 1 {
+		return d.Errf("store postgres takes a DSN, as in: store postgres {env.ACCOUNTS_DSN}")
+	}
+	s.DSN = args[0]
+	return nil
+}
+
+// pools are those in use, by DSN.
+var pools = caddy.NewUsagePool()
+
+const (
+	defaultConnections = 16
+	defaultTimeout     = 5 * time.Second
+)
+
+// Provision opens the pool. If the database cannot be reached now, it is tried
+// again when it is needed, so that tokens are verified meanwhile.
+func (s *Store) Provision(ctx caddy.Context) error {
+	dsn := caddy.NewReplacer().ReplaceKnown(s.DSN, "")
+	if dsn == "" {
+		return errors.New("dsn is empty; is the environment variable set, or the file there?")
+	}
+	config, err := parseDSN(dsn)
+	if err != nil {
+		return err
+	}
+	shared, _, err := pools.LoadOrNew(dsn, func() (caddy.Destructor, error) { return newPool(config), nil })
+	if err != nil {
+		return err
+	}
+	s.opened = dsn
+	opened := shared.(*pool)
+	s.Connect, s.Explain = opened.connect, explain
+	if _, _, err := opened.connect(ctx); errors.Is(err, caddyjwt.ErrNewerSchema) {
+		return errors.Join(err, s.Cleanup())
+	} else if err != nil {
+		ctx.Logger().Error("user store cannot be reached; accounts answer 503 until it can", zap.Error(err))
+	}
+	return nil
+}
+
+// poolConfig is what a DSN says.
+type poolConfig struct {
+	connection  *pgx.ConnConfig
+	connections int
+}
+
+// parseDSN reads a DSN. Its errors do not show it, since it has a password.
+func parseDSN(dsn string) (poolConfig, error) {
+	connection, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		if failure, ok := errors.AsType[*pgconn.ParseConfigError](err); ok {
+			err = errors.Unwrap(failure)
+		}
+		if err == nil || strings.Contains(err.Error(), dsn) {
+			err = errors.New("it does not parse")
+		}
+		return poolConfig{}, fmt.Errorf("dsn, as postgres://user:password@host:5432/name or host=… user=…: %w", err)
+	}
+	config := poolConfig{connection, defaultConnections}
+	if text, given := connection.RuntimeParams["pool_max_conns"]; given {
+		delete(connection.RuntimeParams, "pool_max_conns")
+		if _, err := fmt.Sscanf(text, "%d", &config.connections); err != nil || config.connections < 1 {
+			return config, fmt.Errorf("dsn: pool_max_conns is %q; it must be a number of connections", text)
+		}
+	}
+	if connection.ConnectTimeout == 0 {
+		connection.ConnectTimeout = defaultTimeout
+	}
+	if _, given := connection.RuntimeParams["statement_timeout"]; !given {
+		connection.RuntimeParams["statement_timeout"] = fmt.Sprint(defaultTimeout.Milliseconds())
+	}
+	return config, nil
+}
+
+// Cleanup gives the shared pool back.
+func (s *Store) Cleanup() error {
+	if s.opened == "" {
+		return nil
+	}
+	_, err := pools.Delete(s.opened)
+	s.opened = ""
+	return err
+}
+
+// pool is a database whose tables are there.
+type pool struct {
+	db *sql.DB
+
+	mu       sync.Mutex
+	migrated bool
+	triedAt  time.Time
+	err      error
+}
+
+func newPool(config poolConfig) *pool {
+	db := stdlib.OpenDB(*config.connection)
+	db.SetMaxOpenConns(config.connections)
+	db.SetMaxIdleConns(config.connections)
+	db.SetConnMaxIdleTime(5 * time.Minute)
+	db.SetConnMaxLifetime(time.Hour) // so that a change of the database's address is found
+	return &pool{db: db}
+}
+
+// retryAfter is how long a failure to reach the database is believed.
+const retryAfter = time.Second
+
+func (p *pool) connect(ctx context.Context) (read, write *sql.DB, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.migrated && (p.err == nil || time.Since(p.triedAt) > retryAfter) {
+		p.err = p.migrate(ctx)
+		p.triedAt = time.Now()
+		p.migrated = p.err == nil
+	}
+	return p.db, p.db, p.err
+}
+
+// migrate makes the tables. Nodes that start at once may stand in each other's
+// way where the first table is made; then it is tried again.
+func (p *pool) migrate(ctx context.Context) error {
+	var err error
+	for range 10 {
+		if err = caddyjwt.Migrate(ctx, p.db, " FOR UPDATE"); err == nil || !conflict(err) {
+			break
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("user store in PostgreSQL: %w", err)
+	}
+	return nil
+}
+
+// conflict tells whether another node was faster: unique_violation,
+// duplicate_table, serialization_failure, deadlock_detected, and what
+// PostgreSQL says of one CREATE TABLE IF NOT EXISTS beside another.
+func conflict(err error) bool {
+	failure, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && (failure.Code == "23505" || failure.Code == "42P07" || failure.Code == "40001" || failure.Code == "40P01" || failure.Code == "XX000")
+}
+
+// Destruct implements caddy.Destructor.
+func (p *pool) Destruct() error { return p.db.Close() }
+
+// explain says in other words what PostgreSQL has a code for.
+func explain(err error) error {
+	failure, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok {
+		return err
+	}
+	switch failure.Code {
+	case "53100": // disk_full
+		return fmt.Errorf("%w: %w", caddyjwt.ErrStoreFull, err)
+	case "25006": // read_only_sql_transaction
+		return fmt.Errorf("the database is read-only; is it a standby? %w", err)
+	case "42501": // insufficient_privilege
+		return fmt.Errorf("the user of the DSN may not do this; it must own the tables: %w", err)
+	}
+	return err
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner     = (*Store)(nil)
+	_ caddy.CleanerUpper    = (*Store)(nil)
+	_ caddyfile.Unmarshaler = (*Store)(nil)
+	_ caddyjwt.UserStore    = (*Store)(nil)
+	_ caddy.Destructor      = (*pool)(nil)
+)
