@@ -19,6 +19,8 @@ import (
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
 	"github.com/caddy-jwt/caddy-jwt/storetest"
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
 	_ "github.com/jackc/pgx/v5/stdlib"
 )
 
@@ -212,6 +214,27 @@ func TestDatabaseRestarts(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+	}
+}
+
+// The Caddyfile of the docs adapts.
+func TestDocs(t *testing.T) {
+	text, err := os.ReadFile("../docs/accounts.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for _, block := range regexp.MustCompile("(?ms)^```caddyfile\n(.*?)^```$").FindAllStringSubmatch(string(text), -1) {
+		if !strings.Contains(block[1], "store postgres") {
+			continue
+		}
+		found++
+		if _, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(block[1]), nil); err != nil {
+			t.Error(err)
+		}
+	}
+	if found == 0 {
+		t.Error("the docs have none")
 	}
 }
 
