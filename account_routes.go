@@ -39,6 +39,9 @@ func (h *AccountsHandler) answerGrant(w http.ResponseWriter, r *http.Request, in
 	if !in.form {
 		return writeJSON(w, http.StatusOK, tokenAnswer(given))
 	}
+	if err := h.service.replaceSession(r.Context(), given, r.CookiesNamed(cookieName(r, refreshCookie))); err != nil {
+		return err
+	}
 	setSessionCookies(w, r, given)
 	seeOther(w, safeReturnPath(in.text("return_to"), mountedAt(r)+h.path("account")))
 	return nil

@@ -183,18 +183,31 @@ func NewThrottle(tries int, window time.Duration) *Throttle {
 	return &Throttle{newThrottle(tries, window)}
 }
 
-// Allow counts a try, and tells whether it may be made.
-func (t *Throttle) Allow(key string, now time.Time) bool {
-	_, wait := t.throttle.begin(key, now)
-	return wait == 0
+// Try counts a try, and tells whether it may be made. forgive takes the count
+// back.
+func (t *Throttle) Try(key string, now time.Time) (forgive func(), allowed bool) {
+	attempt, wait := t.throttle.begin(key, now)
+	return attempt.forgive, wait == 0
+}
+
+// ClientKey is a client as it is throttled: its IP address, of IPv6 the /64.
+func ClientKey(r *http.Request) string { return clientKey(client(r).address) }
+
+// EndSession ends a session of a user who has no browser here.
+func (a *SharedAccounts) EndSession(ctx context.Context, userID, sessionID string) error {
+	return a.service.endSessions(ctx, userID, sessionID, "")
 }
 
 // LeadsTo has the log-in page ask to which origin, such as
-// https://app.example.com, a return path leads on; empty for none.
-func (a *SharedAccounts) LeadsTo(f func(returnTo string) string) { a.service.leadsTo.Store(&f) }
+// https://app.example.com, a return path leads on, and by which path a user goes
+// there without logging in; empty for none.
+func (a *SharedAccounts) LeadsTo(f func(returnTo string) (origin, cancel string)) {
+	a.service.leadsTo.Store(&f)
+}
 
-// OnSessionEnd has a function called with the ID of each session that ends
-// from now on, here or in another process. It must not wait. The function that
+// OnSessionEnd has a function called with the ID of each session that ends, here
+// or in another process, and of those whose end is still remembered. It must not
+// wait. The function that
 // is returned stops that.
 func (a *SharedAccounts) OnSessionEnd(f func(sessionID string)) (stop func()) {
 	return a.service.revoked.listen(f)

@@ -28,7 +28,7 @@ type pages struct {
 	templates map[string]*template.Template
 	style     []byte
 	standard  pageData
-	leadsTo   *atomic.Pointer[func(returnTo string) string]
+	leadsTo   *atomic.Pointer[func(returnTo string) (origin, cancel string)]
 }
 
 // pageData is what a template is given.
@@ -45,7 +45,8 @@ type pageData struct {
 	Token             string
 	Title, Text       string
 	Providers         []struct{ Name, Path string }
-	Data              any // of a page of another module
+	Data              any    // of a page of another module
+	Cancel            string // path back to the site that asked for the log-in
 
 	leadsTo string
 }
@@ -134,6 +135,9 @@ func readPage(dir string, embedded fs.FS, name string) ([]byte, error) {
 
 // render writes a page, all of it or nothing.
 func (p *pages) render(w http.ResponseWriter, r *http.Request, name string, data pageData, status int) error {
+	if f := p.leadsTo.Load(); f != nil && data.ReturnTo != "" {
+		data.leadsTo, data.Cancel = (*f)(data.ReturnTo)
+	}
 	data.Paths, data.PasswordMinLength = p.standard.Paths.below(mountedAt(r)), p.standard.PasswordMinLength
 	var page bytes.Buffer
 	if err := p.templates[name].ExecuteTemplate(&page, "layout", data); err != nil {
@@ -142,7 +146,7 @@ func (p *pages) render(w http.ResponseWriter, r *http.Request, name string, data
 	header := w.Header()
 	header.Set("Content-Type", "text/html; charset=utf-8")
 	header.Set("Content-Length", strconv.Itoa(page.Len()))
-	header.Set("Content-Security-Policy", p.policy(data))
+	header.Set("Content-Security-Policy", policy(data))
 	header.Set("X-Content-Type-Options", "nosniff")
 	header.Set("Referrer-Policy", "same-origin")
 	header.Set("Cache-Control", "no-store")
@@ -154,15 +158,11 @@ func (p *pages) render(w http.ResponseWriter, r *http.Request, name string, data
 // policy is the page's Content-Security-Policy. A form that leads on to another
 // site in the end, as a log-in for an OpenID client does, may go there: some
 // browsers hold the policy against redirects too.
-func (p *pages) policy(data pageData) string {
-	target := data.leadsTo
-	if f := p.leadsTo.Load(); f != nil && data.ReturnTo != "" {
-		target = (*f)(data.ReturnTo)
-	}
-	if target == "" {
+func policy(data pageData) string {
+	if data.leadsTo == "" {
 		return pagePolicy
 	}
-	return strings.Replace(pagePolicy, "form-action 'self'", "form-action 'self' "+target, 1)
+	return strings.Replace(pagePolicy, "form-action 'self'", "form-action 'self' "+data.leadsTo, 1)
 }
 
 func (h *AccountsHandler) style(w http.ResponseWriter, _ *http.Request) error {

@@ -56,6 +56,9 @@ func (r *revocations) listen(f func(sessionID string)) (stop func()) {
 	r.listened++
 	id := r.listened
 	r.listeners[id] = f
+	for sessionID := range r.sessions { // of before, which nobody may have heard of
+		f(sessionID)
+	}
 	return func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()

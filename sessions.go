@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"strings"
 	"sync"
@@ -56,7 +57,7 @@ type accountService struct {
 
 	signingUp singleflight.Group // by EmailKey
 
-	leadsTo atomic.Pointer[func(returnTo string) string] // see SharedAccounts.LeadsTo
+	leadsTo atomic.Pointer[func(returnTo string) (origin, cancel string)] // see SharedAccounts.LeadsTo
 
 	store   atomic.Pointer[UserStore]
 	now     func() time.Time
@@ -648,8 +649,46 @@ func (s *accountService) endSessions(ctx context.Context, userID, only, except s
 	}
 	for _, id := range ended {
 		s.revoked.add(id, s.lastTokenUntil(now))
+		if err := s.endReplaced(ctx, userID, id); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// kindReplaced is of sessions whose browser has logged in again: they go on for
+// clients that an OpenID Provider let in by them, and end with the one that took
+// their place, which owns the record.
+const kindReplaced = "replaced session"
+
+// replaceSession notes that a browser which has a session has begun another. That
+// of another user ends.
+func (s *accountService) replaceSession(ctx context.Context, given *grant, cookies []*http.Cookie) error {
+	if len(cookies) != 1 {
+		return nil
+	}
+	token := cookies[0].Value
+	old, err := s.users().SessionByFamily(ctx, s.familyHash(token[:min(len(token), base64.RawURLEncoding.EncodedLen(familyBytes))]), s.now())
+	if errors.Is(err, ErrNotFound) || err == nil && old.RefreshHash != hashToken(token) && old.PreviousHash != hashToken(token) {
+		return nil
+	}
+	if err != nil {
+		return storeRefusal(err)
+	}
+	if old.UserID != given.user.ID {
+		return s.endSessions(ctx, old.UserID, old.ID, "")
+	}
+	return storeRefusal(s.users().CreateRecord(ctx, Record{Kind: kindReplaced, ID: old.ID, Owner: given.sessionID, Value: []byte("{}"), ExpiresAt: old.ExpiresAt}))
+}
+
+func (s *accountService) endReplaced(ctx context.Context, userID, sessionID string) error {
+	replaced, err := s.users().Records(ctx, kindReplaced, sessionID, s.now())
+	for _, record := range replaced {
+		if err == nil {
+			err = s.endSessions(ctx, userID, record.ID, "")
+		}
+	}
+	return err
 }
 
 // changePassword changes the password of somebody who knows it, and ends the

@@ -67,15 +67,21 @@ func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return p.refuseRequest(w, r, request, err)
 	}
+	if id != "" && r.URL.Query().Has("cancel") {
+		if err := p.state.remove(r.Context(), kindInteraction, hashed(id)); err != nil {
+			return err
+		}
+		return p.refuseRequest(w, r, request, refuse("access_denied", "the user went back"))
+	}
 	login, err := p.accounts.Login(w, r)
 	if err != nil && !nobody(err) {
 		return err
 	}
 	if p.needsLogin(request, login, waiting.BeganAt) {
-		if request.prompt("none") {
+		if request.prompt("none") || login != nil && !login.At.Before(waiting.BeganAt.Truncate(time.Millisecond)) { // somebody else has just logged in
 			return p.refuseRequest(w, r, request, refuse("login_required", "nobody is logged in, or not as the request wants it"))
 		}
-		if id, err = p.wait(r.Context(), id, waiting); err != nil {
+		if id, err = p.wait(r, id, waiting); err != nil {
 			return err
 		}
 		seeOther(w, p.accounts.LoginURL(r, p.basePath+"/oidc/authorize?interaction="+id, request.loginHint))
@@ -89,7 +95,7 @@ func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) error {
 		if request.prompt("none") {
 			return p.refuseRequest(w, r, request, refuse("consent_required", "the user has to be asked first"))
 		}
-		if id, err = p.wait(r.Context(), id, waiting); err != nil {
+		if id, err = p.wait(r, id, waiting); err != nil {
 			return err
 		}
 		seeOther(w, p.basePath+"/oidc/consent?interaction="+id)
@@ -142,12 +148,34 @@ func (p *Provider) waiting(r *http.Request) (id string, waiting interaction, err
 }
 
 // wait keeps a request while its user logs in or is asked.
-func (p *Provider) wait(ctx context.Context, id string, waiting interaction) (string, error) {
+func (p *Provider) wait(r *http.Request, id string, waiting interaction) (string, error) {
 	if id != "" {
 		return id, nil
 	}
+	if err := p.limitAnonymous(r); err != nil {
+		return "", shown(err)
+	}
+	ctx := r.Context()
 	id = randomText()
+	waiting.Parameters = known(waiting.Parameters)
 	return id, p.state.create(ctx, kindInteraction, hashed(id), "", waiting, interactionLifetime)
+}
+
+// parameters are those of an authorization request that mean something here.
+var parameters = []string{
+	"client_id", "redirect_uri", "response_type", "response_mode", "scope", "state", "nonce", "code_challenge", "code_challenge_method", "prompt", "max_age", "login_hint",
+	"id_token_hint", "acr_values", "claims",
+}
+
+// known leaves out what has no meaning, since it would be kept.
+func known(values url.Values) url.Values {
+	kept := make(url.Values)
+	for _, name := range parameters {
+		if values.Has(name) {
+			kept.Set(name, values.Get(name))
+		}
+	}
+	return kept
 }
 
 // parseRequest checks a request. Of a request that is wrong it returns as much
@@ -186,9 +214,9 @@ func (p *Provider) parseRequest(ctx context.Context, values url.Values) (*author
 }
 
 func (p *Provider) parseRest(ctx context.Context, a *authorizationRequest, values url.Values) (err error) {
-	for name, all := range values {
-		if len(all[0]) > maxParameterBytes {
-			return refuse("invalid_request", ofChallenge(name[:min(len(name), 32)])+" is too long")
+	for _, name := range parameters {
+		if len(values.Get(name)) > maxParameterBytes {
+			return refuse("invalid_request", name+" is too long")
 		}
 	}
 	for parameter, code := range map[string]string{"request": "request_not_supported", "request_uri": "request_uri_not_supported", "registration": "registration_not_supported"} {
@@ -291,12 +319,22 @@ func (p *Provider) parseHint(ctx context.Context, a *authorizationRequest, hint 
 		}
 		a.hintedSubject = token.UserID
 	}
-	if sub := a.claims.IDToken["sub"]; sub != nil && sub.Value != nil {
-		subject, _ := sub.Value.(string)
+	for _, claims := range []map[string]*claimRequest{a.claims.IDToken, a.claims.UserInfo} {
+		sub := claims["sub"]
+		if sub == nil || sub.Value == nil && sub.Values == nil {
+			continue
+		}
+		subject, isText := sub.Value.(string)
+		if !isText || sub.Values != nil {
+			return refuse("invalid_request", "claims: the value of sub must be one text")
+		}
 		if a.hintedSubject != "" && a.hintedSubject != subject {
 			return refuse("invalid_request", "id_token_hint and claims name two users")
 		}
 		a.hintedSubject = subject
+	}
+	if acr := a.claims.IDToken["acr"]; acr != nil && acr.Essential && (acr.Value != nil && acr.Value != acrPassword || acr.Values != nil && !slices.Contains(acr.Values, any(acrPassword))) {
+		return refuse("unmet_authentication_requirements", "a log-in is by password here: acr can be "+acrPassword+" alone")
 	}
 	return nil
 }
@@ -362,23 +400,24 @@ func seeOther(w http.ResponseWriter, location string) {
 	w.WriteHeader(http.StatusSeeOther)
 }
 
-// leadsTo is the origin of the client to which a log-in that waits leads.
-func (p *Provider) leadsTo(returnTo string) string {
+// leadsTo is the origin of the client to which a log-in that waits leads, and the
+// path that goes back there without one.
+func (p *Provider) leadsTo(returnTo string) (origin, cancel string) {
 	u, err := url.Parse(returnTo)
 	if err != nil || u.Path != p.basePath+"/oidc/authorize" {
-		return ""
+		return "", ""
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
+	ctx, done := context.WithTimeout(context.Background(), 5*time.Second)
+	defer done()
 	waiting, err := load[interaction](ctx, p.state, kindInteraction, hashed(u.Query().Get("interaction")))
 	if err != nil {
-		return ""
+		return "", ""
 	}
 	request, err := p.parseRequest(ctx, waiting.Parameters)
 	if err != nil || request == nil {
-		return ""
+		return "", ""
 	}
-	return originOf(request.redirectURI)
+	return policySource(request.redirectURI), returnTo + "&cancel="
 }
 
 // pushRequest takes an authorization request beforehand (RFC 9126).
@@ -402,7 +441,10 @@ func (p *Provider) pushRequest(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	id := randomText()
-	if err := p.state.create(r.Context(), kindPushed, hashed(id), "", values, pushedLifetime); err != nil {
+	if err := p.limitAnonymous(r); err != nil {
+		return err
+	}
+	if err := p.state.create(r.Context(), kindPushed, hashed(id), "", known(values), pushedLifetime); err != nil {
 		return err
 	}
 	return writeJSON(w, http.StatusCreated, map[string]any{"request_uri": pushedPrefix + id, "expires_in": int(pushedLifetime / time.Second)})

@@ -36,7 +36,7 @@ func (p *Provider) scopes() map[string]bool {
 
 // checkScope refuses what is no scope-token (RFC 6749 §3.3). Scopes of the
 // clients' own services need no claims.
-func (p *Provider) checkScope(scope string) error {
+func checkScope(scope string) error {
 	if scope == "" || strings.ContainsFunc(scope, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }) {
 		return fmt.Errorf("scopes: %q is no scope", scope)
 	}

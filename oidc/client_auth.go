@@ -49,6 +49,9 @@ func once(values url.Values) error {
 // who it is.
 func (p *Provider) authenticate(r *http.Request, values url.Values) (*Client, error) {
 	id, secret, basic := r.BasicAuth()
+	if scheme, _, _ := strings.Cut(r.Header.Get("Authorization"), " "); !basic && strings.EqualFold(scheme, "Basic") {
+		return nil, refuse("invalid_request", "the Authorization header is not Basic and the base64 of id:secret")
+	}
 	if basic {
 		var err, secretErr error
 		id, err = url.QueryUnescape(id)
@@ -74,19 +77,19 @@ func (p *Provider) authenticate(r *http.Request, values url.Values) (*Client, er
 		return p.byAssertion(r.Context(), values, assertion)
 	}
 	if basic {
-		client, err := p.bySecret(r.Context(), id, secret)
+		client, err := p.bySecret(r, id, secret)
 		if told, ok := errors.AsType[*oauthError](err); ok {
 			told.challenge = `Basic realm="` + ofChallenge(p.Issuer) + `"` // RFC 6749 §5.2
 		}
 		return client, err
 	}
-	return p.bySecret(r.Context(), values.Get("client_id"), values.Get("client_secret"))
+	return p.bySecret(r, values.Get("client_id"), values.Get("client_secret"))
 }
 
 // bySecret authenticates by client_secret_basic or client_secret_post, and lets
 // a public client say who it is without one.
-func (p *Provider) bySecret(ctx context.Context, id, secret string) (*Client, error) {
-	client, err := p.clients.find(ctx, id)
+func (p *Provider) bySecret(r *http.Request, id, secret string) (*Client, error) {
+	client, err := p.clients.find(r.Context(), id)
 	switch {
 	case errors.Is(err, errNotFound):
 		return nil, unknownClientError()
@@ -97,7 +100,7 @@ func (p *Provider) bySecret(ctx context.Context, id, secret string) (*Client, er
 	case client.Public || client.Secret == "" || secret == "":
 		return nil, unknownClientError()
 	}
-	right, err := p.clients.hasSecret(ctx, client, secret)
+	right, err := p.clients.hasSecret(r, client, secret)
 	if err == nil && !right {
 		err = unknownClientError()
 	}
@@ -208,5 +211,20 @@ func originOf(uri string) string {
 	if u.Host == "" {
 		return u.Scheme + ":"
 	}
-	return u.Scheme + "://" + u.Host
+	host := u.Host
+	if port := map[string]string{"https": ":443", "http": ":80"}[u.Scheme]; port != "" {
+		host = strings.TrimSuffix(host, port)
+	}
+	return u.Scheme + "://" + host
+}
+
+// policySource is an origin as a Content-Security-Policy takes it, which knows no
+// IPv6 addresses.
+func policySource(uri string) string {
+	origin := originOf(uri)
+	if strings.Contains(origin, "[") {
+		scheme, _, _ := strings.Cut(origin, "/")
+		return scheme
+	}
+	return origin
 }

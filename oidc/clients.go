@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -101,6 +102,10 @@ type Client struct {
 	// Back-Channel Logout 1.0). Default: none.
 	BackchannelLogoutURI string `json:"backchannel_logout_uri,omitempty"`
 
+	// Since is when a client was put into the store: grants and consents of one of
+	// this ID before it are none of it.
+	Since string `json:"since,omitempty"`
+
 	keys       *caddyjwt.Verifier // of assertions
 	secretHash [sha256.Size]byte  // of a Secret that is no hash itself
 }
@@ -128,7 +133,11 @@ func (c *Client) resolve(p *Provider) error {
 	setDefault(&c.RefreshTokenLifetime, caddy.Duration(defaultRefreshTokenLifetime))
 	setDefault(&c.IDTokenLifetime, caddy.Duration(defaultIDTokenLifetime))
 	setDefaults(&c.ResponseTypes, "code")
-	setDefaults(&c.GrantTypes, grantCode, grantRefresh)
+	standard := []string{grantCode, grantRefresh}
+	if c.handsOutTokens() {
+		standard = append(standard, grantImplicit)
+	}
+	setDefaults(&c.GrantTypes, standard...)
 	setDefaults(&c.Scopes, "openid", "profile", "email", "offline_access")
 	for i, responseType := range c.ResponseTypes {
 		c.ResponseTypes[i] = normalResponseType(responseType)
@@ -137,6 +146,11 @@ func (c *Client) resolve(p *Provider) error {
 		}
 	}
 	return c.check(p)
+}
+
+// handsOutTokens tells whether a response type has tokens.
+func (c *Client) handsOutTokens() bool {
+	return slices.ContainsFunc(c.ResponseTypes, func(responseType string) bool { return strings.Contains(responseType, "token") })
 }
 
 func (c *Client) check(p *Provider) error {
@@ -165,8 +179,15 @@ func (c *Client) check(p *Provider) error {
 		return errors.New("grant_types: a public client cannot have client_credentials, as it cannot prove who it is")
 	case len(c.RedirectURIs) == 0 && slices.Contains(c.GrantTypes, grantCode):
 		return errors.New("it needs `redirect_uri`, where users are sent back to, or grant_types without authorization_code")
+	case c.handsOutTokens() && !slices.Contains(c.GrantTypes, grantImplicit):
+		return errors.New("response_types with token or id_token need the grant type implicit")
 	case slices.Contains(c.Scopes, "account"):
 		return errors.New("scopes: account is for the accounts' own tokens")
+	}
+	for _, scope := range c.Scopes {
+		if err := checkScope(scope); err != nil {
+			return err
+		}
 	}
 	for _, grantType := range c.GrantTypes {
 		if !slices.Contains(grantTypes, grantType) {
@@ -246,7 +267,7 @@ func checkRedirectURI(text string) error {
 		return errors.New("it is no absolute URL")
 	case strings.Contains(text, "#"):
 		return errors.New("it has a fragment, which a redirect cannot keep")
-	case u.Scheme == "https" && u.Host != "" && u.User == nil, secureURL(u) && u.User == nil:
+	case secureURL(u) && u.Host != "" && u.User == nil:
 		return nil
 	case strings.Contains(u.Scheme, "."): // an app's own (RFC 8252 §7.1)
 		return nil
@@ -306,11 +327,6 @@ func newClients(p *Provider) (*clients, error) {
 		if all.configured[client.ID] != nil {
 			return nil, fmt.Errorf("client %s stands twice", client.ID)
 		}
-		for _, scope := range client.Scopes {
-			if err := p.checkScope(scope); err != nil {
-				return nil, fmt.Errorf("client %s: %w", client.ID, err)
-			}
-		}
 		all.configured[client.ID] = client
 	}
 	return all, nil
@@ -350,7 +366,7 @@ func (c *clients) all(ctx context.Context) ([]*Client, error) {
 }
 
 // hasSecret tells whether a secret is the client's.
-func (c *clients) hasSecret(ctx context.Context, client *Client, secret string) (bool, error) {
+func (c *clients) hasSecret(r *http.Request, client *Client, secret string) (bool, error) {
 	sum := sha256.Sum256([]byte(secret))
 	if hash, random := strings.CutPrefix(client.Secret, randomPrefix); random {
 		return subtle.ConstantTimeCompare([]byte(hashed(secret)), []byte(hash)) == 1, nil
@@ -364,7 +380,14 @@ func (c *clients) hasSecret(ctx context.Context, client *Client, secret string) 
 			return true, nil
 		}
 	}
-	right, err := c.provider.accounts.HasPassword(ctx, client.Secret, secret)
+	forgive, allowed := c.provider.secretGuesses.Try(caddyjwt.ClientKey(r), c.provider.accounts.Now())
+	if !allowed { // a hash is slow, and the users' passwords wait for it too
+		return false, &oauthError{status: http.StatusTooManyRequests, code: "temporarily_unavailable", description: "too many wrong secrets; wait a minute", retryAfter: time.Minute}
+	}
+	right, err := c.provider.accounts.HasPassword(r.Context(), client.Secret, secret)
+	if right || err != nil {
+		forgive()
+	}
 	if right {
 		c.proved.Store(client.Secret, sum)
 	}

@@ -99,7 +99,7 @@ func TestOpenIDClient(t *testing.T) {
 			t.Fatal(err)
 		}
 		if u.Path == "/oidc/device" {
-			if got := chrome.post("/oidc/device", url.Values{"user_code": {u.Query().Get("user_code")}, "decision": {"allow"}}); got.status != 200 {
+			if got := chrome.decide("/oidc/device", chrome.get(address), "allow"); got.status != 200 {
 				t.Errorf("device: %d %s", got.status, got.body)
 			}
 			return address

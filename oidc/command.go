@@ -71,7 +71,7 @@ once: the store has its hash.`,
 
 func addClient(ctx context.Context, cmd *cobra.Command, args []string, store caddyjwt.UserStore) error {
 	flags := cmd.Flags()
-	client := Client{ID: args[0]}
+	client := Client{ID: args[0], Since: time.Now().UTC().Format(time.RFC3339Nano)}
 	client.Public, _ = flags.GetBool("public")
 	for name, into := range map[string]*string{"public-key": &client.PublicKey, "name": &client.Name, "consent": &client.Consent, "backchannel-logout-uri": &client.BackchannelLogoutURI} {
 		*into, _ = flags.GetString(name)

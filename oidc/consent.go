@@ -15,7 +15,9 @@ type consent struct {
 	Scopes   []string `json:"scopes"`
 }
 
-func consentID(userID, clientID string) string { return hashed(userID + "\n" + clientID) }
+func consentID(userID string, client *Client) string {
+	return hashed(userID + "\n" + client.ID + "\n" + client.Since)
+}
 
 // consented tells whether the user need not be asked.
 func (p *Provider) consented(ctx context.Context, a *authorizationRequest, login *caddyjwt.Login, waiting interaction) (bool, error) {
@@ -28,7 +30,7 @@ func (p *Provider) consented(ctx context.Context, a *authorizationRequest, login
 	if a.client.Consent == "never" {
 		return true, nil
 	}
-	known, err := load[consent](ctx, p.state, kindConsent, consentID(login.User.ID, a.client.ID))
+	known, err := load[consent](ctx, p.state, kindConsent, consentID(login.User.ID, a.client))
 	if errors.Is(err, errNotFound) {
 		return false, nil
 	}
@@ -70,11 +72,11 @@ func (p *Provider) consent(w http.ResponseWriter, r *http.Request) error {
 		seeOther(w, p.accounts.LoginURL(r, p.basePath+"/oidc/authorize?interaction="+id, request.loginHint))
 		return nil
 	}
-	if r.Method != http.MethodPost {
+	if r.Method != http.MethodPost || values.Get("session") != hashed(login.SessionID) { // or the page was shown to somebody else
 		return p.pages.render(w, r, "consent", map[string]any{
 			"Client": request.client.Name, "Email": login.User.Email, "Scopes": p.describe(request.consent), "Interaction": id, "Action": p.basePath + "/oidc/consent",
-			"Logout": p.basePath + "/oidc/logout",
-		}, http.StatusOK, originOf(request.redirectURI))
+			"Session": hashed(login.SessionID),
+		}, http.StatusOK, policySource(request.redirectURI))
 	}
 	if values.Get("decision") != "allow" {
 		if _, err := take[interaction](r.Context(), p.state, kindInteraction, hashed(id)); err != nil && !errors.Is(err, errNotFound) {
@@ -98,7 +100,7 @@ func (p *Provider) consent(w http.ResponseWriter, r *http.Request) error {
 
 // remember keeps what the user agreed to, beside what was agreed to before.
 func (p *Provider) remember(ctx context.Context, a *authorizationRequest, login *caddyjwt.Login) error {
-	id := consentID(login.User.ID, a.client.ID)
+	id := consentID(login.User.ID, a.client)
 	err := p.state.create(ctx, kindConsent, id, login.User.ID, consent{a.client.ID, a.consent}, 0)
 	if !errors.Is(err, caddyjwt.ErrRecordExists) {
 		return err

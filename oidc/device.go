@@ -53,6 +53,9 @@ func (p *Provider) deviceAuthorization(w http.ResponseWriter, r *http.Request) e
 	if err != nil {
 		return err
 	}
+	if err := p.limitAnonymous(r); err != nil {
+		return err
+	}
 	device, user := randomText(), newUserCode()
 	kept := deviceCode{ClientID: client.ID, Scopes: scopes, UserCode: user, Interval: deviceInterval}
 	if err := p.state.create(r.Context(), kindDevice, hashed(device), "", kept, deviceLifetime); err != nil {
@@ -123,7 +126,8 @@ func (p *Provider) device(w http.ResponseWriter, r *http.Request) error {
 	}
 	page["Client"], page["Scopes"], page["UserCode"] = client.Name, p.describe(kept.Scopes), kept.UserCode[:4]+"-"+kept.UserCode[4:]
 	decision := values.Get("decision")
-	if r.Method != http.MethodPost || decision == "" {
+	page["Session"] = hashed(login.SessionID)
+	if r.Method != http.MethodPost || decision == "" || values.Get("session") != hashed(login.SessionID) {
 		return p.pages.render(w, r, "device", page, http.StatusOK, "")
 	}
 	if err := p.decideDevice(r.Context(), id, kept, login, decision == "allow"); err != nil {
@@ -137,12 +141,13 @@ const deviceTries = 20 // wrong codes of a user while one is good
 
 func (p *Provider) findDevice(ctx context.Context, typed, userID string) (id string, kept deviceCode, client *Client, err error) {
 	wrong := &oauthError{status: http.StatusNotFound, code: "invalid_request", description: "The code is wrong, or has expired. Look at your device again."}
-	if p.deviceGuesses.Allow(userID, p.accounts.Now()) {
-		id, err = load[string](ctx, p.state, kindUserCode, plainUserCode(typed))
-	} else {
+	forgive, allowed := p.deviceGuesses.Try(userID, p.accounts.Now())
+	if !allowed {
 		return "", kept, nil, &oauthError{status: http.StatusTooManyRequests, code: "slow_down", description: "Too many wrong codes. Wait a few minutes."}
 	}
+	id, err = load[string](ctx, p.state, kindUserCode, plainUserCode(typed))
 	if err == nil {
+		forgive()
 		kept, err = load[deviceCode](ctx, p.state, kindDevice, id)
 	}
 	if err == nil && (kept.Grant != nil || kept.Denied) {
@@ -163,10 +168,13 @@ func (p *Provider) decideDevice(ctx context.Context, id string, kept deviceCode,
 	}
 	_, err := change(ctx, p.state, kindDevice, id, func(d *deviceCode) error {
 		if d.Denied = !allow; allow {
-			d.Grant = &grant{ID: uuid.NewString(), ClientID: d.ClientID, UserID: login.User.ID, SessionID: login.SessionID, Scopes: d.Scopes, AuthTime: login.At.Unix()}
+			d.Grant = &grant{ID: uuid.NewString(), ClientID: d.ClientID, UserID: login.User.ID, SessionID: login.SessionID, Scopes: d.Scopes, AuthTime: login.At.Unix(), Password: hashed(login.User.PasswordHash)}
 		}
 		return nil
 	})
+	if errors.Is(err, errNotFound) {
+		return shown(refuse("invalid_request", "the code has expired; begin again at your device"))
+	}
 	return err
 }
 
@@ -199,6 +207,10 @@ func (p *Provider) byDevice(ctx context.Context, client *Client, values url.Valu
 		return nil, refuse("expired_token", "the device_code was used")
 	}
 	if err != nil {
+		return nil, err
+	}
+	kept.Grant.Since = client.Since
+	if err := p.keepClient(ctx, client, kept.Grant); err != nil {
 		return nil, err
 	}
 	return p.begin(ctx, client, kept.Grant)

@@ -271,7 +271,7 @@ func TestThreatTokenRequests(t *testing.T) {
 		"secret in two places":    {url.Values{"client_secret": {appSecret}}, 400, "invalid_request"},
 		"another client_id":       {url.Values{"client_id": {"other"}}, 400, "invalid_request"},
 		"parameter twice":         {url.Values{"scope": {"openid", "email"}}, 400, "invalid_request"},
-		"refresh token of nobody": {url.Values{"grant_type": {"refresh_token"}, "refresh_token": {"x.y"}}, 400, "invalid_grant"},
+		"refresh token of nobody": {url.Values{"grant_type": {"refresh_token"}, "refresh_token": {"x~y~z"}}, 400, "invalid_grant"},
 	} {
 		got := chrome.exchange("app", form(c.more))
 		if got.status != c.status || got.json(t)["error"] != c.code {
@@ -448,21 +448,27 @@ func TestConsent(t *testing.T) {
 	if policy := page.header.Get("Content-Security-Policy"); !strings.Contains(policy, "form-action 'self' https://app.example;") || !strings.Contains(policy, "frame-ancestors 'none'") {
 		t.Errorf("policy %s", policy)
 	}
-	if got := chrome.post("/oidc/consent", url.Values{"interaction": {id}, "decision": {"allow"}}, "Origin: https://evil.example"); got.status != 403 {
+	if got := chrome.decide("/oidc/consent", page, "allow", "Origin: https://evil.example"); got.status != 403 {
 		t.Errorf("from another site: %d", got.status)
 	}
-	if got := s.browser().post("/oidc/consent", url.Values{"interaction": {id}, "decision": {"allow"}}).to(t); got.Path != "/auth/login" {
+	if got := s.browser().decide("/oidc/consent", page, "allow").to(t); got.Path != "/auth/login" {
 		t.Errorf("by another browser: %s", got)
 	}
-	back := chrome.post("/oidc/consent", url.Values{"interaction": {id}, "decision": {"deny"}}).to(t)
+	back := chrome.decide("/oidc/consent", page, "deny").to(t)
 	if back.Query().Get("error") != "access_denied" || back.Query().Get("state") != "a state" || back.Host != "app.example" {
 		t.Errorf("cancelled: %s", back)
 	}
 	if got := chrome.get("/oidc/consent?interaction=" + id); got.status != 400 {
 		t.Errorf("after it was cancelled: %d", got.status)
 	}
-	id, _ = ask()
-	if to := chrome.post("/oidc/consent", url.Values{"interaction": {id}, "decision": {"allow"}}).to(t); chrome.goOn(to.String()).Query().Get("code") == "" {
+	id, page = ask()
+	// A page that was shown to somebody else is shown again.
+	frank := s.browser()
+	frank.signUp("frank@example.com")
+	if got := frank.decide("/oidc/consent", page, "allow"); got.status != 200 || !strings.Contains(got.body, "frank@example.com") {
+		t.Errorf("by another user: %d %s", got.status, got.body)
+	}
+	if to := chrome.decide("/oidc/consent", page, "allow").to(t); chrome.goOn(to.String()).Query().Get("code") == "" {
 		t.Errorf("allowed: %s", to)
 	}
 	if got := chrome.get("/oidc/authorize?interaction=" + id); got.status != 400 {
@@ -553,10 +559,11 @@ func TestDeviceFlow(t *testing.T) {
 		t.Errorf("without a session: %s", to)
 	}
 	typed := strings.ToLower(strings.ReplaceAll(codes["user_code"].(string), "-", " "))
-	if got := chrome.post("/oidc/device", url.Values{"user_code": {typed}, "decision": {"allow"}}, "Sec-Fetch-Site: cross-site"); got.status != 403 {
+	if got := chrome.decide("/oidc/device", page, "allow", "Sec-Fetch-Site: cross-site"); got.status != 403 {
 		t.Errorf("from another site: %d", got.status)
 	}
-	if got := chrome.post("/oidc/device", url.Values{"user_code": {typed}, "decision": {"allow"}}); got.status != 200 || !strings.Contains(got.body, "is connected") {
+	page = chrome.get("/oidc/device?" + url.Values{"user_code": {typed}}.Encode())
+	if got := chrome.decide("/oidc/device", page, "allow"); got.status != 200 || !strings.Contains(got.body, "is connected") {
 		t.Errorf("allowed: %d %s", got.status, got.body)
 	}
 	given := poll(codes)
@@ -565,7 +572,7 @@ func TestDeviceFlow(t *testing.T) {
 	}
 	poll(codes).mustFail(t, 400, "expired_token")
 	codes = begin()
-	if got := chrome.post("/oidc/device", url.Values{"user_code": {codes["user_code"].(string)}, "decision": {"deny"}}); got.status != 200 {
+	if got := chrome.decide("/oidc/device", chrome.get(codes["verification_uri_complete"].(string)), "deny"); got.status != 200 {
 		t.Errorf("denied: %d", got.status)
 	}
 	poll(codes).mustFail(t, 400, "access_denied")

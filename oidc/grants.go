@@ -33,8 +33,30 @@ type grant struct {
 	Nonce     string        `json:"nonce,omitempty"`
 	Claims    claimsRequest `json:"claims,omitzero"`
 	ACR       bool          `json:"acr,omitempty"`
-	// RefreshHash is of the refresh token that is good; empty before the first.
+	// Since is that of the client, Password the hash of the user's password hash:
+	// a client that was made anew, and offline access from before a password was
+	// changed, are other ones.
+	Since    string `json:"since,omitempty"`
+	Password string `json:"password,omitempty"`
+	// FamilyHash is of the part that the refresh tokens share, RefreshHash of the
+	// one that is good. Both are empty before the first.
+	FamilyHash  string `json:"family_hash,omitempty"`
 	RefreshHash string `json:"refresh_hash,omitempty"`
+}
+
+// A refresh token is the grant's ID, a part that all of the grant share, and one
+// of its own. Only who has had one knows the second, so nobody else can make it
+// look as if one was used twice.
+func newRefreshToken(g *grant, family string) string {
+	token := g.ID + "~" + family + "~" + randomText()
+	g.FamilyHash, g.RefreshHash = hashed(family), hashed(token)
+	return token
+}
+
+func splitRefreshToken(token string) (grantID, family string) {
+	grantID, rest, _ := strings.Cut(token, "~")
+	family, _, _ = strings.Cut(rest, "~")
+	return grantID, family
 }
 
 func (g *grant) has(scope string) bool { return slices.Contains(g.Scopes, scope) }
@@ -63,7 +85,10 @@ type tokens struct {
 func (p *Provider) grantRequest(ctx context.Context, a *authorizationRequest, login *caddyjwt.Login) (map[string]string, error) {
 	g := grant{
 		ID: uuid.NewString(), ClientID: a.client.ID, UserID: login.User.ID, SessionID: login.SessionID, Scopes: a.scopes, AuthTime: login.At.Unix(),
-		Nonce: a.nonce, Claims: a.claims, ACR: slices.Contains(a.acrValues, acrPassword) || a.claims.IDToken["acr"] != nil,
+		Since: a.client.Since, Password: hashed(login.User.PasswordHash), Nonce: a.nonce, Claims: a.claims, ACR: slices.Contains(a.acrValues, acrPassword) || a.claims.IDToken["acr"] != nil,
+	}
+	if err := p.keepClient(ctx, a.client, &g); err != nil {
+		return nil, err
 	}
 	answer := make(map[string]string)
 	if a.has("code") {
@@ -104,7 +129,10 @@ func (p *Provider) keepGrant(ctx context.Context, client *Client, g *grant) erro
 		return err
 	}
 	// The code of a hybrid flow: its grant gave tokens before.
-	_, err = change(ctx, p.state, kindGrant, g.ID, func(kept *grant) error { kept.RefreshHash = g.RefreshHash; return nil })
+	_, err = change(ctx, p.state, kindGrant, g.ID, func(kept *grant) error {
+		kept.FamilyHash, kept.RefreshHash = g.FamilyHash, g.RefreshHash
+		return nil
+	})
 	if errors.Is(err, errNotFound) { // taken back meanwhile, and the tokens with it
 		return nil
 	}
@@ -210,10 +238,23 @@ func (p *Provider) userOf(ctx context.Context, g *grant) (caddyjwt.User, error) 
 	if err == nil && user.Disabled {
 		err = errNotFound
 	}
-	if err == nil && !g.has("offline_access") {
+	switch {
+	case err != nil:
+	case !g.has("offline_access"):
 		_, err = p.accounts.Session(ctx, g.UserID, g.SessionID)
+	case g.Password != hashed(user.PasswordHash):
+		err = errNotFound
 	}
 	return user, err
+}
+
+// clientOf is the client of a grant, if it is the one that was given it.
+func (p *Provider) clientOf(ctx context.Context, g *grant) (*Client, error) {
+	client, err := p.clients.find(ctx, g.ClientID)
+	if err == nil && client.Since != g.Since {
+		err = errNotFound
+	}
+	return client, err
 }
 
 // revokeGrant takes back all that was made of a grant.

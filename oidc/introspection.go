@@ -49,7 +49,8 @@ func (p *Provider) describeToken(ctx context.Context, client *Client, given stri
 			described[name] = value
 		}
 	}
-	if id, ok := token.Claims["gid"].(string); ok {
+	scopes, _ := token.Claims["scope"].(string)
+	if id, ok := token.Claims["gid"].(string); ok && contains(scopes, "email") {
 		if g, err := load[grant](ctx, p.state, kindGrant, id); err == nil {
 			if user, err := p.accounts.Store().User(ctx, g.UserID); err == nil {
 				described["username"] = user.Email
@@ -61,9 +62,9 @@ func (p *Provider) describeToken(ctx context.Context, client *Client, given stri
 
 // describeRefreshToken tells a client of its own refresh tokens only.
 func (p *Provider) describeRefreshToken(ctx context.Context, client *Client, given string) (map[string]any, error) {
-	id, _, _ := strings.Cut(given, ".")
+	id, family := splitRefreshToken(given)
 	g, err := load[grant](ctx, p.state, kindGrant, id)
-	if err == nil && (g.ClientID != client.ID || g.RefreshHash != hashed(given)) {
+	if err == nil && (g.ClientID != client.ID || g.FamilyHash != hashed(family) || g.RefreshHash != hashed(given)) {
 		return inactive, nil
 	}
 	if err == nil {
@@ -106,9 +107,9 @@ func (p *Provider) revoke(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (p *Provider) revokeRefreshToken(ctx context.Context, client *Client, given string) error {
-	id, _, _ := strings.Cut(given, ".")
+	id, family := splitRefreshToken(given)
 	g, err := load[grant](ctx, p.state, kindGrant, id)
-	if errors.Is(err, errNotFound) || err == nil && (g.ClientID != client.ID || g.RefreshHash != hashed(given)) {
+	if errors.Is(err, errNotFound) || err == nil && (g.ClientID != client.ID || g.FamilyHash != hashed(family)) { // one that was replaced ends the grant as well
 		return nil
 	}
 	if err != nil {

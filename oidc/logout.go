@@ -9,8 +9,10 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
+	caddyjwt "github.com/caddy-jwt/caddy-jwt"
 	"github.com/google/uuid"
 	"go.uber.org/zap"
 )
@@ -37,11 +39,17 @@ func (p *Provider) endSession(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if login == nil {
+		// A post from the client's page comes without the cookie.
+		if request.sessionID != "" {
+			if err := p.accounts.EndSession(r.Context(), request.subject, request.sessionID); err != nil {
+				return err
+			}
+		}
 		return p.loggedOut(w, r, request)
 	}
 	agreed := r.Method == http.MethodPost && values.Get("decision") == "logout" && crossOrigin.Check(r) == nil
 	if !agreed && (request.sessionID != login.SessionID || request.subject != login.User.ID) {
-		return p.pages.render(w, r, "logout", map[string]any{"Email": login.User.Email, "Action": p.basePath + "/oidc/logout", "Values": request.kept()}, http.StatusOK, originOf(request.redirectURI))
+		return p.pages.render(w, r, "logout", map[string]any{"Email": login.User.Email, "Action": p.basePath + "/oidc/logout", "Values": request.kept()}, http.StatusOK, policySource(request.redirectURI))
 	}
 	if err := p.accounts.LogOut(w, r, login.User.ID, login.SessionID); err != nil {
 		return err
@@ -115,76 +123,164 @@ func (p *Provider) loggedOut(w http.ResponseWriter, r *http.Request, l *logoutRe
 }
 
 const (
-	logoutTries     = 4
-	logoutTimeout   = 5 * time.Second
-	logoutLifetime  = 2 * time.Minute
-	logoutEvent     = "http://schemas.openid.net/event/backchannel-logout"
-	firstLogoutWait = time.Second
+	logoutTries    = 10 // over some 17 minutes
+	logoutTimeout  = 5 * time.Second
+	logoutLifetime = 2 * time.Minute
+	logoutMemory   = 24 * time.Hour
+	logoutEvent    = "http://schemas.openid.net/event/backchannel-logout"
+	// logoutPoll is how often the store is looked at for log-outs that another
+	// node has left.
+	logoutPoll = 5 * time.Second
 )
 
-// sessionEnded takes back what was granted in a session that has ended, and
-// tells its clients. It may be called by several nodes for one session: one
-// tells each client.
-func (p *Provider) sessionEnded(sessionID string) {
-	p.ending.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), logoutLifetime)
-		defer cancel()
-		records, err := p.accounts.Store().Records(ctx, kindGrant, sessionID, p.accounts.Now())
-		if err != nil {
-			p.log.Warn("grants of an ended session not readable; their clients are not told", zap.Error(err))
-			return
-		}
-		told := make(map[string]bool)
-		for _, record := range records {
-			g, err := load[grant](ctx, p.state, kindGrant, record.ID)
-			if err != nil {
-				continue
-			}
-			if !told[g.ClientID] {
-				told[g.ClientID] = true
-				p.ending.Go(func() { p.tellClient(&g) })
-			}
-			if g.has("offline_access") {
-				continue
-			}
-			if err := p.revokeGrant(ctx, g.ID); err != nil {
-				p.log.Warn("grant of an ended session not removed; it is refused all the same", zap.Error(err))
-			}
+// clientLogin says that a client has a login in a session, until that ends.
+type clientLogin struct {
+	ClientID  string `json:"client_id"`
+	UserID    string `json:"user_id"`
+	SessionID string `json:"session_id"`
+}
+
+func (p *Provider) keepClient(ctx context.Context, client *Client, g *grant) error {
+	kept := clientLogin{client.ID, g.UserID, g.SessionID}
+	err := p.state.create(ctx, kindClientLogin, hashed(g.SessionID+"\n"+client.ID), g.SessionID, kept, 366*24*time.Hour)
+	if errors.Is(err, caddyjwt.ErrRecordExists) {
+		return nil
+	}
+	return err
+}
+
+// logout is a client that is to be told of the end of a session. It is in the
+// store until that is done, so that it outlives a restart, and any node may do it.
+type logout struct {
+	clientLogin
+	Tries     int       `json:"tries,omitempty"`
+	NotBefore time.Time `json:"not_before,omitzero"`
+	Done      bool      `json:"done,omitempty"`
+}
+
+// logouts tells clients of sessions that have ended (OpenID Connect Back-Channel
+// Logout 1.0).
+type logouts struct {
+	stopListening func()
+	ended         chan string // IDs of sessions
+	ctx           context.Context
+	cancel        context.CancelFunc
+	running       sync.WaitGroup
+}
+
+func (p *Provider) startLogouts() error {
+	l := &logouts{ended: make(chan string, 1024)}
+	l.ctx, l.cancel = context.WithCancel(context.Background())
+	p.logouts = l
+	l.stopListening = p.accounts.OnSessionEnd(func(sessionID string) {
+		select {
+		case l.ended <- sessionID:
+		default: // many at once; those beyond are told by the sweep of another node, or not at all
+			p.log.Warn("too many sessions ended at once; some clients are not told")
 		}
 	})
+	l.running.Go(p.runLogouts)
+	return nil
 }
 
-// tellClient sends a log-out token (OpenID Connect Back-Channel Logout 1.0
-// §2.5), again if that fails.
-func (p *Provider) tellClient(g *grant) {
-	ctx, cancel := context.WithTimeout(context.Background(), logoutLifetime)
-	defer cancel()
-	client, err := p.clients.find(ctx, g.ClientID)
-	if err != nil || client.BackchannelLogoutURI == "" {
-		return
-	}
-	err = p.state.create(ctx, kindLogout, hashed(g.SessionID+"\n"+client.ID), "", struct{}{}, time.Hour)
-	if err != nil { // another node tells it, or the store fails
-		return
-	}
-	wait := firstLogoutWait
-	for try := range logoutTries {
-		if err = p.sendLogout(ctx, client, g); err == nil {
-			return
-		}
-		if try == logoutTries-1 {
-			break
-		}
+func (l *logouts) end() {
+	l.stopListening()
+	l.cancel()
+	l.running.Wait()
+}
+
+func (p *Provider) runLogouts() {
+	l := p.logouts
+	for {
 		select {
-		case <-ctx.Done():
-		case <-time.After(wait):
-			wait *= 3
+		case <-l.ctx.Done():
+			return
+		case id := <-l.ended:
+			p.sessionEnded(l.ctx, id)
+			p.tellClients(l.ctx)
+		case <-time.After(logoutPoll):
+			p.tellClients(l.ctx)
 		}
 	}
-	p.log.Warn("client not told of a log-out", zap.String("client_id", client.ID), zap.Int("tries", logoutTries), zap.Error(err))
 }
 
-func (p *Provider) sendLogout(ctx context.Context, client *Client, g *grant) error {
+// sessionEnded takes back what was granted in a session that has ended, and notes
+// its clients. Several nodes may do so for one session.
+func (p *Provider) sessionEnded(ctx context.Context, sessionID string) {
+	ids, logins, err := list[clientLogin](ctx, p.state, kindClientLogin, sessionID)
+	for i, login := range logins {
+		if err == nil {
+			err = p.state.create(ctx, kindLogout, ids[i], "", logout{clientLogin: login}, logoutMemory)
+		}
+		if err == nil || errors.Is(err, caddyjwt.ErrRecordExists) {
+			err = p.state.remove(ctx, kindClientLogin, ids[i])
+		}
+	}
+	grantIDs, grants, listErr := list[grant](ctx, p.state, kindGrant, sessionID)
+	err = errors.Join(err, listErr)
+	for i, g := range grants {
+		if !g.has("offline_access") {
+			err = errors.Join(err, p.revokeGrant(ctx, grantIDs[i]))
+		}
+	}
+	if err != nil && ctx.Err() == nil {
+		p.log.Warn("clients of an ended session not noted; they may not be told", zap.Error(err))
+	}
+}
+
+// tellClients tells those that are due, each by one node.
+func (p *Provider) tellClients(ctx context.Context) {
+	ids, due, err := list[logout](ctx, p.state, kindLogout, "")
+	if err != nil {
+		return // the accounts say that the store fails
+	}
+	var all sync.WaitGroup
+	for i := range due {
+		if !due[i].Done && !due[i].NotBefore.After(p.accounts.Now()) {
+			all.Go(func() { p.tellClient(ctx, ids[i]) })
+		}
+	}
+	all.Wait()
+}
+
+var errNotDue = errors.New("another node does it")
+
+func (p *Provider) tellClient(ctx context.Context, id string) {
+	now := p.accounts.Now()
+	told, err := change(ctx, p.state, kindLogout, id, func(l *logout) error {
+		if l.Done || l.NotBefore.After(now) {
+			return errNotDue
+		}
+		l.Tries++
+		l.NotBefore = now.Add(max(2*logoutTimeout, time.Second<<l.Tries)) // if this node dies meanwhile, too
+		return nil
+	})
+	if err != nil {
+		return
+	}
+	client, err := p.clients.find(ctx, told.ClientID)
+	switch {
+	case errors.Is(err, errNotFound) || err == nil && client.BackchannelLogoutURI == "":
+		err = nil
+	case err == nil:
+		err = p.sendLogout(ctx, client, &told.clientLogin)
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	if err != nil && told.Tries < logoutTries {
+		p.log.Debug("client not told of a log-out; it will be tried again", zap.String("client_id", told.ClientID), zap.Int("tries", told.Tries), zap.Error(err))
+		retry := now.Add(time.Second << (told.Tries - 1))
+		_, _ = change(ctx, p.state, kindLogout, id, func(l *logout) error { l.NotBefore = retry; return nil })
+		return
+	}
+	if err != nil {
+		p.log.Warn("client not told of a log-out", zap.String("client_id", told.ClientID), zap.Int("tries", told.Tries), zap.Error(err))
+	}
+	_, _ = change(ctx, p.state, kindLogout, id, func(l *logout) error { l.Done = true; return nil })
+}
+
+func (p *Provider) sendLogout(ctx context.Context, client *Client, g *clientLogin) error {
 	now := p.accounts.Now()
 	token, err := p.sign(ctx, p.idKeys, "logout+jwt", map[string]any{
 		"iss": p.Issuer, "aud": client.ID, "sub": g.UserID, "sid": g.SessionID, "iat": now.Unix(), "exp": now.Add(logoutLifetime).Unix(), "jti": uuid.NewString(),

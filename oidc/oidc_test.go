@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"html"
 	"io"
 	"net"
 	"net/http"
@@ -128,7 +129,7 @@ func (s *site) load(clients, more, dir string) {
 		accounts {
 			store file %s
 			throttle off
-			profile name nickname permissions employer
+			profile name nickname employer
 		}
 		claims company employer
 		%s
@@ -254,6 +255,16 @@ func (b *browser) signUp(email string) {
 
 var interactionField = regexp.MustCompile(`name="interaction" value="([^"]+)"`)
 
+// decide posts the form of a page that asks, with its hidden fields.
+func (b *browser) decide(path string, page answer, decision string, headers ...string) answer {
+	b.t.Helper()
+	form := url.Values{"decision": {decision}}
+	for _, field := range hiddenField.FindAllStringSubmatch(page.body, -1) {
+		form.Set(field[1], html.UnescapeString(field[2]))
+	}
+	return b.post(path, form, headers...)
+}
+
 // goOn follows a log-in until it leads back to the client: through the log-in
 // page and the page that asks.
 func (b *browser) goOn(location string) *url.URL {
@@ -279,7 +290,7 @@ func (b *browser) goOn(location string) *url.URL {
 			if found == nil {
 				b.t.Fatalf("consent page: %d %s", page.status, page.body)
 			}
-			location = b.post("/oidc/consent", url.Values{"interaction": {found[1]}, "decision": {"allow"}}).to(b.t).String()
+			location = b.decide("/oidc/consent", page, "allow").to(b.t).String()
 		default:
 			location = b.get(location).to(b.t).String()
 		}

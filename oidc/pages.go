@@ -59,7 +59,7 @@ func (p *pages) formPost(w http.ResponseWriter, to string, values map[string]str
 	}
 	header := w.Header()
 	header.Set("Content-Type", "text/html; charset=utf-8")
-	header.Set("Content-Security-Policy", submitPolicy+originOf(to))
+	header.Set("Content-Security-Policy", submitPolicy+policySource(to))
 	header.Set("X-Content-Type-Options", "nosniff")
 	_, err := w.Write(page.Bytes())
 	return err

@@ -10,7 +10,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
@@ -66,10 +65,9 @@ type Provider struct {
 	routes             map[string]route
 	log                *zap.Logger
 
-	deviceGuesses *caddyjwt.Throttle
+	deviceGuesses, secretGuesses, anonymous *caddyjwt.Throttle
 
-	ending      sync.WaitGroup // back-channel log-outs under way
-	stopEndings func()
+	logouts *logouts
 }
 
 // CaddyModule returns the Caddy module information.
@@ -92,7 +90,7 @@ type route struct {
 var (
 	get  = []string{http.MethodGet, http.MethodHead}
 	post = []string{http.MethodPost}
-	both = []string{http.MethodGet, http.MethodHead, http.MethodPost}
+	both = []string{http.MethodGet, http.MethodPost} // of what a HEAD must not do
 )
 
 // endpoints are the routes below the issuer's path.
@@ -145,10 +143,15 @@ func (p *Provider) Provision(ctx caddy.Context) error {
 	if p.accounts, err = caddyjwt.OpenAccounts(ctx, p.Accounts); err != nil {
 		return err
 	}
+	for _, name := range []string{"permissions", "email_verified", "phone_number_verified"} {
+		if slices.Contains(p.Accounts.Profile, name) {
+			return fmt.Errorf("accounts: profile %s: users could give themselves what clients believe; take it out, and give it to users by `caddy jwt user add` or `import`", name)
+		}
+	}
 	if p.Accounts.Issuer == p.Issuer {
 		return fmt.Errorf("accounts: issuer is that of the provider, %s; give the accounts another, since their tokens are for this site and the provider's for its clients", p.Issuer)
 	}
-	p.state = state{p.accounts}
+	p.state = state{p.accounts, p.Issuer}
 	if p.clients, err = newClients(p); err != nil {
 		return err
 	}
@@ -165,8 +168,24 @@ func (p *Provider) Provision(ctx caddy.Context) error {
 		return err
 	}
 	p.deviceGuesses = caddyjwt.NewThrottle(deviceTries, deviceLifetime)
+	p.secretGuesses = caddyjwt.NewThrottle(secretTries, time.Minute)
+	p.anonymous = caddyjwt.NewThrottle(anonymousRequests, time.Minute)
 	p.accounts.LeadsTo(p.leadsTo)
-	p.stopEndings = p.accounts.OnSessionEnd(p.sessionEnded)
+	return p.startLogouts()
+}
+
+// Bounds of what a client, by its IP address, may do in a minute: wrong secrets
+// that have a slow hash, and requests that are kept though nobody has logged in.
+const (
+	secretTries       = 30
+	anonymousRequests = 120
+)
+
+// limitAnonymous bounds what is kept for somebody who has proved nothing.
+func (p *Provider) limitAnonymous(r *http.Request) error {
+	if _, allowed := p.anonymous.Try(caddyjwt.ClientKey(r), p.accounts.Now()); !allowed {
+		return &oauthError{status: http.StatusTooManyRequests, code: "temporarily_unavailable", description: "too many requests; wait a minute", retryAfter: time.Minute}
+	}
 	return nil
 }
 
@@ -210,10 +229,11 @@ func (p *Provider) resolve() error {
 	return nil
 }
 
-// Cleanup gives the accounts back, and lets log-outs under way end.
+// Cleanup gives the accounts back. Log-outs that clients were not told of yet are
+// kept, for the next config, another node, or after a restart.
 func (p *Provider) Cleanup() error {
-	if p.stopEndings != nil {
-		p.stopEndings()
+	if p.logouts != nil {
+		p.logouts.end()
 	}
 	if p.accounts == nil {
 		return nil

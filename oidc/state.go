@@ -26,11 +26,21 @@ const (
 	kindAssertion   = "oidc assertion"
 	kindRevoked     = "oidc revoked token"
 	kindLogout      = "oidc log-out"
+	kindClientLogin = "oidc client of a session"
 )
 
-// state keeps what must outlive a restart, as JSON in the accounts' store.
+// state keeps what must outlive a restart, as JSON in the accounts' store. Only
+// the clients there are those of all issuers that share it.
 type state struct {
 	accounts *caddyjwt.SharedAccounts
+	issuer   string
+}
+
+func (s state) kind(kind string) string {
+	if kind == kindClient {
+		return kind
+	}
+	return kind + " of " + s.issuer
 }
 
 var errNotFound = caddyjwt.ErrNotFound
@@ -40,7 +50,7 @@ func (s state) create(ctx context.Context, kind, id, owner string, value any, li
 	if err != nil {
 		return err
 	}
-	record := caddyjwt.Record{Kind: kind, ID: id, Owner: owner, Value: text}
+	record := caddyjwt.Record{Kind: s.kind(kind), ID: id, Owner: owner, Value: text}
 	if lifetime > 0 {
 		record.ExpiresAt = s.accounts.Now().Add(lifetime)
 	}
@@ -48,7 +58,7 @@ func (s state) create(ctx context.Context, kind, id, owner string, value any, li
 }
 
 func load[T any](ctx context.Context, s state, kind, id string) (value T, err error) {
-	record, err := s.accounts.Store().Record(ctx, kind, id, s.accounts.Now())
+	record, err := s.accounts.Store().Record(ctx, s.kind(kind), id, s.accounts.Now())
 	if err == nil {
 		err = json.Unmarshal(record.Value, &value)
 	}
@@ -57,7 +67,7 @@ func load[T any](ctx context.Context, s state, kind, id string) (value T, err er
 
 // take removes a record and returns it: one caller of many gets it.
 func take[T any](ctx context.Context, s state, kind, id string) (value T, err error) {
-	record, err := s.accounts.Store().TakeRecord(ctx, kind, id, s.accounts.Now())
+	record, err := s.accounts.Store().TakeRecord(ctx, s.kind(kind), id, s.accounts.Now())
 	if err == nil {
 		err = json.Unmarshal(record.Value, &value)
 	}
@@ -66,7 +76,7 @@ func take[T any](ctx context.Context, s state, kind, id string) (value T, err er
 
 // change changes a record in one step. An error of f leaves it as it is.
 func change[T any](ctx context.Context, s state, kind, id string, f func(*T) error) (value T, err error) {
-	_, err = s.accounts.Store().UpdateRecord(ctx, kind, id, s.accounts.Now(), func(record *caddyjwt.Record) error {
+	_, err = s.accounts.Store().UpdateRecord(ctx, s.kind(kind), id, s.accounts.Now(), func(record *caddyjwt.Record) error {
 		value = *new(T)
 		err := json.Unmarshal(record.Value, &value)
 		if err == nil {
@@ -80,9 +90,21 @@ func change[T any](ctx context.Context, s state, kind, id string, f func(*T) err
 	return value, err
 }
 
+// list loads the records of a kind: those of an owner, or all if that is empty.
+func list[T any](ctx context.Context, s state, kind, owner string) (ids []string, values []T, err error) {
+	records, err := s.accounts.Store().Records(ctx, s.kind(kind), owner, s.accounts.Now())
+	for _, record := range records {
+		var value T
+		if json.Unmarshal(record.Value, &value) == nil {
+			ids, values = append(ids, record.ID), append(values, value)
+		}
+	}
+	return ids, values, err
+}
+
 // remove removes a record, if it is there.
 func (s state) remove(ctx context.Context, kind, id string) error {
-	_, err := s.accounts.Store().TakeRecord(ctx, kind, id, s.accounts.Now())
+	_, err := s.accounts.Store().TakeRecord(ctx, s.kind(kind), id, s.accounts.Now())
 	if errors.Is(err, errNotFound) {
 		return nil
 	}

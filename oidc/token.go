@@ -116,10 +116,14 @@ func (p *Provider) begin(ctx context.Context, client *Client, g *grant) (*tokens
 	if err != nil {
 		return nil, err
 	}
+	if _, err := p.accounts.Session(ctx, g.UserID, g.SessionID); errors.Is(err, errNotFound) || err == nil && g.Since != client.Since {
+		return nil, refuse("invalid_grant", "the session in which the user agreed has ended")
+	} else if err != nil {
+		return nil, err
+	}
 	refresh := ""
 	if slices.Contains(client.GrantTypes, grantRefresh) {
-		refresh = g.ID + "." + randomText()
-		g.RefreshHash = hashed(refresh)
+		refresh = newRefreshToken(g, randomText())
 	}
 	if err := p.keepGrant(ctx, client, g); err != nil {
 		return nil, err
@@ -132,9 +136,9 @@ func (p *Provider) begin(ctx context.Context, client *Client, g *grant) (*tokens
 func (p *Provider) byRefreshToken(ctx context.Context, client *Client, values url.Values) (*tokens, error) {
 	const wrong = "the refresh token is unknown, has expired, was used before, or belongs to another client"
 	given := values.Get("refresh_token")
-	id, _, _ := strings.Cut(given, ".")
+	id, family := splitRefreshToken(given)
 	g, err := load[grant](ctx, p.state, kindGrant, id)
-	if errors.Is(err, errNotFound) || err == nil && g.ClientID != client.ID {
+	if errors.Is(err, errNotFound) || err == nil && (g.ClientID != client.ID || g.Since != client.Since || g.FamilyHash != hashed(family)) {
 		return nil, refuse("invalid_grant", wrong)
 	}
 	if err != nil {
@@ -147,16 +151,17 @@ func (p *Provider) byRefreshToken(ctx context.Context, client *Client, values ur
 	if err != nil {
 		return nil, err
 	}
-	scopes, err := narrowed(g.Scopes, values.Get("scope"))
+	allowed := slices.DeleteFunc(slices.Clone(g.Scopes), func(scope string) bool { return !slices.Contains(client.Scopes, scope) })
+	scopes, err := narrowed(allowed, values.Get("scope"))
 	if err != nil {
 		return nil, err
 	}
-	fresh := id + "." + randomText()
+	fresh := ""
 	g, err = change(ctx, p.state, kindGrant, id, func(kept *grant) error {
 		if kept.RefreshHash != hashed(given) {
 			return errReplayed
 		}
-		kept.RefreshHash = hashed(fresh)
+		fresh = newRefreshToken(kept, family)
 		return nil
 	})
 	if errors.Is(err, errReplayed) {
@@ -178,10 +183,13 @@ func (p *Provider) byRefreshToken(ctx context.Context, client *Client, values ur
 // narrowed are the scopes of a refresh: those that were granted, or fewer (RFC
 // 6749 §6).
 func narrowed(granted []string, text string) ([]string, error) {
-	if text == "" {
-		return granted, nil
-	}
 	asked := strings.Fields(text)
+	if len(asked) == 0 {
+		asked = granted
+	}
+	if len(asked) == 0 {
+		return nil, refuse("invalid_scope", "the client may have none of the scopes any more that were granted")
+	}
 	for _, scope := range asked {
 		if !slices.Contains(granted, scope) {
 			return nil, refuse("invalid_scope", "scope has one that was not granted")
@@ -214,7 +222,7 @@ func (p *Provider) live(ctx context.Context, accessToken string) (*caddyjwt.Toke
 		return nil, err
 	}
 	jti, _ := token.Claims["jti"].(string)
-	switch _, err := p.accounts.Store().Record(ctx, kindRevoked, jti, p.accounts.Now()); {
+	switch _, err := load[struct{}](ctx, p.state, kindRevoked, jti); {
 	case err == nil:
 		return nil, errNotFound
 	case !errors.Is(err, errNotFound):
@@ -225,8 +233,12 @@ func (p *Provider) live(ctx context.Context, accessToken string) (*caddyjwt.Toke
 		if err != nil {
 			return nil, err
 		}
-		_, err = p.userOf(ctx, &g)
+		if _, err = p.userOf(ctx, &g); err == nil {
+			_, err = p.clientOf(ctx, &g)
+		}
 		return token, err
 	}
-	return token, nil
+	id, _ := token.Claims["client_id"].(string)
+	_, err = p.clients.find(ctx, id)
+	return token, err
 }

@@ -67,7 +67,7 @@ func (p *Provider) bearer(r *http.Request) (string, error) {
 			return strings.TrimSpace(token), nil
 		}
 	}
-	return "", &oauthError{status: http.StatusUnauthorized, code: "invalid_request", description: "an access token is needed, as in Authorization: Bearer …",
+	return "", &oauthError{status: http.StatusUnauthorized, code: "invalid_request", description: "an access token is needed, as in Authorization: Bearer <token>",
 		challenge: `Bearer realm="` + ofChallenge(p.Issuer) + `"`}
 }
 

@@ -1,0 +1,306 @@
+package oidc
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddyserver/caddy/v2"
+)
+
+// live tells whether an access token is good at userinfo.
+func (b *browser) live(token any) bool {
+	b.t.Helper()
+	got := b.do(http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+token.(string))
+	if got.status != 200 && got.status != 401 {
+		b.t.Fatalf("userinfo: %d %s", got.status, got.body)
+	}
+	return got.status == 200
+}
+
+// Who sees an access token cannot make it look as if a refresh token was used
+// twice.
+func TestThreatForgedRefreshToken(t *testing.T) {
+	chrome := provider(t).browser()
+	chrome.signUp("alice@example.com")
+	tokens := chrome.redeem("spa", chrome.code("spa", nil)).json(t)
+	gid := claimsOf(t, tokens["access_token"].(string))["gid"].(string)
+	for _, forged := range []string{gid, gid + "~x", gid + "~x~y", gid + ".x", "~~"} {
+		chrome.refresh("spa", forged).mustFail(t, 400, "invalid_grant")
+	}
+	if !chrome.live(tokens["access_token"]) {
+		t.Error("the grant has ended")
+	}
+	if got := chrome.refresh("spa", tokens["refresh_token"].(string)); got.status != 200 {
+		t.Errorf("the real one: %d %s", got.status, got.body)
+	}
+}
+
+// A browser that logs in again, as prompt=login has it, and then out: what was
+// granted before ends too. Another user who logs in there ends it at once.
+func TestThreatReplacedSession(t *testing.T) {
+	s := provider(t)
+	chrome := s.browser()
+	chrome.signUp("alice@example.com")
+	before := chrome.redeem("spa", chrome.code("spa", nil)).json(t)
+	again := chrome.redeem("spa", chrome.code("spa", url.Values{"prompt": {"login"}})).json(t)
+	if claimsOf(t, before["id_token"].(string))["sid"] == claimsOf(t, again["id_token"].(string))["sid"] {
+		t.Error("the session is the same after a log-in")
+	}
+	if !chrome.live(before["access_token"]) {
+		t.Error("the first grant ends with the second log-in")
+	}
+	chrome.get("/oidc/logout?" + url.Values{"id_token_hint": {again["id_token"].(string)}}.Encode())
+	for name, tokens := range map[string]map[string]any{"before": before, "again": again} {
+		if chrome.live(tokens["access_token"]) {
+			t.Errorf("%s: good after the log-out", name)
+		}
+	}
+	chrome.goOn(s.authorizeURL("spa", nil))
+	hers := chrome.redeem("spa", chrome.code("spa", nil)).json(t)
+	chrome.signUp("frank@example.com")
+	if chrome.live(hers["access_token"]) {
+		t.Error("somebody else has logged in there, and her session lives on")
+	}
+}
+
+// A log-out that the client's page posts comes without the cookie.
+func TestLogoutByPost(t *testing.T) {
+	s := provider(t)
+	chrome := s.browser()
+	chrome.signUp("alice@example.com")
+	tokens := chrome.redeem("app", chrome.code("app", nil)).json(t)
+	got := s.browser().post("/oidc/logout", url.Values{"id_token_hint": {tokens["id_token"].(string)}, "post_logout_redirect_uri": {"https://app.example/"}}, "Sec-Fetch-Site: cross-site", "Origin: https://app.example")
+	if got.to(t).String() != "https://app.example/" {
+		t.Errorf("%d %v", got.status, got.header)
+	}
+	if chrome.live(tokens["access_token"]) {
+		t.Error("the session lives on")
+	}
+	if to := chrome.get(s.authorizeURL("spa", nil)).to(t); to.Path != "/auth/login" {
+		t.Errorf("still logged in: %s", to)
+	}
+}
+
+// Two providers that share a store share nothing but users.
+func TestThreatStateOfAnotherIssuer(t *testing.T) {
+	other := freeAddress(t)
+	s := provider(t)
+	s.load(fmt.Sprintf(clientsOfTests, ""), fmt.Sprintf("}\nhttp://%s {\n oidc_provider {\n issuer http://%s\n accounts {\n issuer other\n store file %s/users.db\n throttle off\n}\n%s\n}\n", other, other, s.dir, fmt.Sprintf(clientsOfTests, "")), s.dir)
+	chrome := s.browser()
+	chrome.signUp("alice@example.com")
+	elsewhere := &browser{&site{t: t, url: "http://" + other}, chrome.client}
+	tokens := chrome.redeem("app", chrome.code("app", nil)).json(t)
+	elsewhere.redeem("app", chrome.code("app", nil)).mustFail(t, 400, "invalid_grant")
+	elsewhere.refresh("app", tokens["refresh_token"].(string)).mustFail(t, 400, "invalid_grant")
+	if got := elsewhere.do(http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+tokens["access_token"].(string)); got.status != 401 {
+		t.Errorf("an access token there: %d", got.status)
+	}
+	waiting := s.browser().get(s.authorizeURL("app", nil)).to(t).Query().Get("return_to")
+	if got := elsewhere.get(waiting); got.status != 400 {
+		t.Errorf("a log-in that waits, there: %d", got.status)
+	}
+	if got := chrome.refresh("app", tokens["refresh_token"].(string)); got.status != 200 {
+		t.Errorf("control: %d %s", got.status, got.body)
+	}
+}
+
+// What is kept of a request that nobody answers for is little, and not for
+// anybody as often as they like.
+func TestThreatAnonymousRequestsAreBounded(t *testing.T) {
+	s := provider(t)
+	nobody := s.browser()
+	request, err := url.Parse(s.authorizeURL("spa", nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	values := request.Query()
+	for i := range 12 {
+		values.Set(fmt.Sprintf("junk%d", i), strings.Repeat("x", 4000))
+	}
+	id := nobody.post("/oidc/authorize", values).to(t).Query().Get("return_to")
+	_, id, _ = strings.Cut(id, "interaction=")
+	record, err := s.store().Record(t.Context(), state{issuer: s.url}.kind(kindInteraction), hashed(id), time.Now())
+	if err != nil || len(record.Value) > 2000 {
+		t.Errorf("%d bytes are kept, %v", len(record.Value), err)
+	}
+	last := 0
+	for range anonymousRequests + 1 {
+		if last = nobody.get(request.String()).status; last == 429 {
+			break
+		}
+	}
+	if last != 429 {
+		t.Errorf("the last of %d requests: %d", anonymousRequests, last)
+	}
+}
+
+// Wrong secrets that have a slow hash are throttled: the users' passwords wait in
+// the same queue.
+func TestThreatClientSecretGuesses(t *testing.T) {
+	hash := "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$6xSaPaS5u7dJ0dGuPYFzFBgr5EYT7WxWhB1Hc4jZT6A"
+	s := serve(t, "client app {\n secret "+hash+"\n redirect_uri "+appCallback+"\n}\n", "")
+	counts := make(map[int]int)
+	for range secretTries + 10 {
+		got := s.browser().post("/oidc/token", url.Values{"grant_type": {"authorization_code"}}, basic("app", "wrong"))
+		counts[got.status]++
+	}
+	if counts[429] == 0 || counts[401] < secretTries || counts[401] > secretTries+8 {
+		t.Errorf("answers %v", counts)
+	}
+}
+
+// A client that is deleted has nothing any more, nor has another of its name.
+func TestThreatClientMadeAnew(t *testing.T) {
+	s := provider(t)
+	store := s.store()
+	add := func(since string) {
+		t.Helper()
+		text, err := json.Marshal(Client{ID: "wiki", Public: true, RedirectURIs: []string{"https://wiki.example/"}, Since: since})
+		if err == nil {
+			err = store.CreateRecord(t.Context(), caddyjwt.Record{Kind: kindClient, ID: "wiki", Value: text})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	add("1")
+	chrome := s.browser()
+	chrome.signUp("alice@example.com")
+	more := url.Values{"redirect_uri": {"https://wiki.example/"}}
+	tokens := chrome.exchange("wiki", url.Values{"grant_type": {"authorization_code"}, "code": {chrome.code("wiki", more)}, "redirect_uri": {"https://wiki.example/"}, "code_verifier": {verifier}}).json(t)
+	if !chrome.live(tokens["access_token"]) {
+		t.Fatal("control")
+	}
+	if _, err := store.TakeRecord(t.Context(), kindClient, "wiki", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if chrome.live(tokens["access_token"]) {
+		t.Error("good after the client was deleted")
+	}
+	add("2")
+	if chrome.live(tokens["access_token"]) {
+		t.Error("good for another client of that name")
+	}
+	chrome.refresh("wiki", tokens["refresh_token"].(string)).mustFail(t, 400, "invalid_grant")
+	if to := chrome.get(s.authorizeURL("wiki", more)).to(t); to.Path != "/oidc/consent" {
+		t.Errorf("not asked again: %s", to)
+	}
+}
+
+// A new password ends what was granted for offline use.
+func TestThreatOfflineAccessAfterPasswordChange(t *testing.T) {
+	chrome := provider(t).browser()
+	chrome.signUp("alice@example.com")
+	tokens := chrome.redeem("spa", chrome.code("spa", url.Values{"scope": {"openid offline_access"}})).json(t)
+	tokens = chrome.refresh("spa", tokens["refresh_token"].(string)).json(t)
+	if got := chrome.post("/auth/password", url.Values{"currentPassword": {goodPassword}, "newPassword": {"another good password"}}); got.status != 200 {
+		t.Fatalf("%d %s", got.status, got.body)
+	}
+	chrome.refresh("spa", tokens["refresh_token"].(string)).mustFail(t, 400, "invalid_grant")
+}
+
+func TestThreatIntrospectionTellsNoMoreThanScopes(t *testing.T) {
+	chrome := provider(t).browser()
+	chrome.signUp("alice@example.com")
+	for scope, told := range map[string]bool{"openid": false, "openid email": true} {
+		tokens := chrome.redeem("spa", chrome.code("spa", url.Values{"scope": {scope}})).json(t)
+		got := chrome.post("/oidc/introspect", url.Values{"token": {tokens["access_token"].(string)}}, basic("app", appSecret)).json(t)
+		if got["active"] != true || (got["username"] != nil) != told {
+			t.Errorf("%s: %v", scope, got)
+		}
+	}
+}
+
+// What a request insists on and cannot have is an error, and nobody goes round in
+// circles.
+func TestRequestsThatCannotBeMet(t *testing.T) {
+	s := provider(t)
+	chrome := s.browser()
+	chrome.signUp("alice@example.com")
+	for claims, code := range map[string]string{
+		`{"id_token":{"acr":{"essential":true,"values":["urn:gold"]}}}`:         "unmet_authentication_requirements",
+		`{"id_token":{"sub":{"value":12345}}}`:                                  "invalid_request",
+		`{"id_token":{"sub":{"values":["other"]}}}`:                             "invalid_request",
+		`{"userinfo":{"sub":{"value":"other"}}}`:                                "login_required",
+		`{"id_token":{"acr":{"essential":true,"value":"` + acrPassword + `"}}}`: "",
+	} {
+		got := chrome.get(s.authorizeURL("spa", url.Values{"prompt": {"none"}, "claims": {claims}})).to(t).Query()
+		if got.Get("error") != code || (code == "") != (got.Get("code") != "") {
+			t.Errorf("%s: %v", claims, got)
+		}
+	}
+	hint := chrome.redeem("spa", chrome.code("spa", nil)).json(t)["id_token"].(string)
+	frank := s.browser()
+	frank.signUp("frank@example.com")
+	to := frank.get(s.authorizeURL("spa", url.Values{"id_token_hint": {hint}})).to(t)
+	back := frank.post("/auth/login", url.Values{"email": {"frank@example.com"}, "password": {goodPassword}, "return_to": {to.Query().Get("return_to")}}).to(t)
+	if got := frank.get(back.String()).to(t).Query().Get("error"); got != "login_required" {
+		t.Errorf("frank, for a hint of alice: %q", got)
+	}
+}
+
+// The log-in page has a way back to the client.
+func TestCancelledLogin(t *testing.T) {
+	s := provider(t)
+	nobody := s.browser()
+	page := nobody.get(nobody.get(s.authorizeURL("spa", nil)).to(t).String())
+	_, link, found := strings.Cut(page.body, `<a href="/oidc/authorize?`)
+	if !found || !strings.Contains(link, ">Cancel and go back<") {
+		t.Fatalf("no way back: %s", page.body)
+	}
+	link, _, _ = strings.Cut(link, `"`)
+	got := nobody.get("/oidc/authorize?" + strings.ReplaceAll(link, "&amp;", "&")).to(t)
+	if !strings.HasPrefix(got.String(), spaCallback) || got.Query().Get("error") != "access_denied" || got.Query().Get("state") != "a state" {
+		t.Errorf("back at %s", got)
+	}
+}
+
+// Clients that could not be told of a log-out are told after a restart, and those
+// whose grants are gone already are told too.
+func TestLogoutIsToldAfterARestart(t *testing.T) {
+	var up atomic.Bool
+	told := make(chan string, 10)
+	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !up.Load() {
+			w.WriteHeader(503)
+			return
+		}
+		told <- r.PostFormValue("logout_token")
+	}))
+	defer receiver.Close()
+	clients := fmt.Sprintf(clientsOfTests, "backchannel_logout_uri "+receiver.URL)
+	s := serve(t, clients, "")
+	chrome := s.browser()
+	chrome.signUp("alice@example.com")
+	tokens := chrome.redeem("app", chrome.code("app", nil)).json(t)
+	if got := chrome.post("/oidc/revoke", url.Values{"token": {tokens["refresh_token"].(string)}}, basic("app", appSecret)); got.status != 200 {
+		t.Fatalf("%d", got.status)
+	}
+	chrome.post("/auth/logout", url.Values{})
+	eventually(t, "it is tried", func() bool {
+		all, err := s.store().Records(context.Background(), state{issuer: s.url}.kind(kindLogout), "", time.Now())
+		return err == nil && len(all) == 1 && strings.Contains(string(all[0].Value), `"tries"`)
+	})
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	up.Store(true)
+	s.load(clients, "", s.dir)
+	select {
+	case token := <-told:
+		if claimsOf(t, token)["sid"] != claimsOf(t, tokens["id_token"].(string))["sid"] {
+			t.Errorf("told of %v", claimsOf(t, token))
+		}
+	case <-time.After(60 * time.Second):
+		t.Fatal("the client is not told")
+	}
+}
