@@ -320,6 +320,9 @@ func (l *ExternalLogin) addUserinfo(ctx context.Context, known *metadata, tokens
 		return nil
 	}
 	info, err := known.provider.UserInfo(ctx, oauth2.StaticTokenSource(tokens))
+	if err != nil && claims["email"] != nil {
+		return nil // who it is, is known; a property may be missing
+	}
 	if err != nil {
 		return unavailable(errors.New("userinfo cannot be read"))
 	}
