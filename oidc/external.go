@@ -60,7 +60,8 @@ type ExternalLogin struct {
 
 	// TrustEmail takes the provider's e-mail addresses for the users' own
 	// though it does not say that they are verified. Whoever can choose any
-	// address there can keep its owner from making an account here. Default:
+	// address there can keep its owner from making an account here, and passes
+	// for the owner where a rule or an application goes by the address. Default:
 	// `email_verified` must be true.
 	TrustEmail bool `json:"trust_email,omitempty"`
 
