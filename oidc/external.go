@@ -278,7 +278,7 @@ func (l *ExternalLogin) verifyIDToken(ctx context.Context, known *metadata, toke
 			return nil, errors.New("at_hash of the ID token is not that of the access token")
 		}
 	}
-	if claims["sub"] != token.Subject || token.Subject == "" {
+	if sub, _ := claims["sub"].(string); sub == "" {
 		return nil, errors.New("sub of the ID token is missing")
 	}
 	return claims, nil

@@ -146,7 +146,7 @@ func newFakeProvider(t testing.TB) *fakeProvider {
 		p.keyFetches.Add(1)
 		_ = writeJSON(w, 200, map[string]any{"keys": []any{map[string]any{
 			"kty": "RSA", "kid": "1", "use": "sig", "alg": "RS256", "n": b64(p.key.N.Bytes()), "e": b64(big.NewInt(int64(p.key.E)).Bytes()),
-		}}})
+		}, map[string]any{"kty": "oct", "kid": "2", "k": b64([]byte(symmetricKey))}}})
 	})
 	mux.HandleFunc("/authorize", p.authorize)
 	mux.HandleFunc("/token", p.token)
@@ -169,6 +169,9 @@ func newFakeProvider(t testing.TB) *fakeProvider {
 	t.Cleanup(p.Close)
 	return p
 }
+
+// symmetricKey is in the provider's key set, where it should not be.
+const symmetricKey = "a-key-that-everybody-can-read-and-so-can-sign-with"
 
 func b64(text []byte) string { return base64.RawURLEncoding.EncodeToString(text) }
 
@@ -436,9 +439,10 @@ func TestLoginWithHostileProvider(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	hs256 := func(secret []byte) func(map[string]any) string {
+	hs256 := func(kid string, secret []byte) func(map[string]any) string {
 		return func(claims map[string]any) string {
-			text := unsigned(map[string]any{"alg": "HS256", "kid": "1"}, claims)
+			delete(claims, "at_hash") // which is checked by alg too
+			text := unsigned(map[string]any{"alg": "HS256", "kid": kid}, claims)
 			mac := hmac.New(sha256.New, secret)
 			mac.Write([]byte(text))
 			return text + "." + b64(mac.Sum(nil))
@@ -469,8 +473,9 @@ func TestLoginWithHostileProvider(t *testing.T) {
 		{"at_hash empty", set("at_hash", ""), 401, refused},
 		{"alg none", signed(func(c map[string]any) string { return unsigned(map[string]any{"alg": "none"}, c) + "." }), 401, refused},
 		{"alg nOnE", signed(func(c map[string]any) string { return unsigned(map[string]any{"alg": "nOnE"}, c) + "." }), 401, refused},
-		{"HS256 with the public key", signed(hs256(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}))), 401, refused},
-		{"HS256 with the client secret", signed(hs256([]byte("the-secret-of-the-site"))), 401, refused},
+		{"HS256 with the public key", signed(hs256("1", pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}))), 401, refused},
+		{"HS256 with the client secret", signed(hs256("1", []byte("the-secret-of-the-site"))), 401, refused},
+		{"HS256 with a key of the key set", signed(hs256("2", []byte(symmetricKey))), 401, refused},
 		{"unsigned", signed(func(c map[string]any) string { return unsigned(map[string]any{"alg": "RS256", "kid": "1"}, c) + "." }), 401, refused},
 		{"another key", signed(func(c map[string]any) string { return p.sign(c, fakeKeys()[1]) }), 401, refused},
 		{"no ID token", lies{tokens: func(answer map[string]any) { delete(answer, "id_token") }}, 401, refused},
