@@ -161,7 +161,7 @@ func (a *SharedAccounts) NewPage(embedded fs.FS, file, dir string) (*Page, error
 	if err != nil {
 		return nil, err
 	}
-	parsed, err := parsePage(layout, text)
+	parsed, err := parsePage(path.Base(file), layout, text)
 	if err != nil {
 		return nil, err
 	}

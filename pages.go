@@ -96,7 +96,7 @@ func newPages(service *accountService, config *Accounts) (*pages, error) {
 		if err != nil {
 			return nil, err
 		}
-		if p.templates[name], err = parsePage(layout, text); err != nil {
+		if p.templates[name], err = parsePage(name, layout, text); err != nil {
 			return nil, err
 		}
 	}
@@ -113,8 +113,8 @@ func newPages(service *accountService, config *Accounts) (*pages, error) {
 	return p, nil
 }
 
-func parsePage(layout, text []byte) (*template.Template, error) {
-	parsed, err := template.New("").Parse(string(layout))
+func parsePage(name string, layout, text []byte) (*template.Template, error) {
+	parsed, err := template.New(name).Parse(string(layout))
 	if err == nil {
 		parsed, err = parsed.Parse(string(text))
 	}
