@@ -642,6 +642,76 @@ func TestLoginWithRequest(t *testing.T) {
 	}
 }
 
+// Below a path that Caddy takes off, and with the redirect URI of the config.
+func TestLoginWithBelowAPath(t *testing.T) {
+	p := newFakeProvider(t)
+	s := newLoginSite(t)
+	below := strings.Replace(s.caddyfile(p.option("fake", "")), "\tjwt", "\thandle_path /app/* {\n\tjwt", 1)
+	run(t, s.logFile, strings.Replace(below, "\trespond", "}\n\trespond", 1))
+	chrome := s.browser()
+	if page := chrome.get("/app/auth/login"); !strings.Contains(page.body, `href="/app/auth/login/fake"`) {
+		t.Errorf("log-in page: %s", page.body)
+	}
+	out := chrome.out("/app/auth/login/fake")
+	if !strings.HasPrefix(out, s.url+"/app/auth/callback/fake?") {
+		t.Errorf("back at %s", out)
+	}
+	if got := chrome.get(out); got.header.Get("Location") != "/app/auth/account" {
+		t.Errorf("it leads to %s", got.brief())
+	}
+	proxied := loginSite(t, p.option("fake", "redirect_uri https://site.example/x/auth/callback/fake"))
+	if got := proxied.browser().get("/auth/login/fake").to(t).Query().Get("redirect_uri"); got != "https://site.example/x/auth/callback/fake" {
+		t.Errorf("redirect_uri %s", got)
+	}
+}
+
+// Whoever begins log-ins without an end fills the store no faster than this.
+func TestLoginWithIsThrottled(t *testing.T) {
+	p := newFakeProvider(t)
+	s := newLoginSite(t)
+	run(t, s.logFile, strings.Replace(s.caddyfile(p.option("fake", "")), "throttle off", "", 1))
+	chrome := s.browser()
+	for i := range 30 {
+		if got := chrome.get("/auth/login/fake"); got.status != 303 {
+			t.Fatalf("log-in %d: %s", i, got.brief())
+		}
+	}
+	if got := chrome.get("/auth/login/fake"); got.status != 429 || got.header.Get("Retry-After") == "" {
+		t.Errorf("one more: %s", got.brief())
+	}
+}
+
+// A provider may itself have its users from another one.
+func TestLoginWithInAChain(t *testing.T) {
+	p := newFakeProvider(t)
+	s := newLoginSite(t)
+	run(t, s.logFile, fmt.Sprintf(`%s {
+	oidc_provider {
+		issuer %[1]s
+		accounts {
+			store file %[2]s
+			throttle off
+			%[3]s
+		}
+		client spa {
+			public
+			redirect_uri %[4]s
+			consent never
+		}
+	}
+}`, s.url, filepath.Join(s.dir, "users.db"), p.option("fake", ""), spaCallback))
+	chrome := s.browser()
+	login := chrome.get(chrome.get(s.authorizeURL("spa", nil)).to(t).String())
+	button := regexp.MustCompile(`href="(/auth/login/fake[^"]*)"`).FindStringSubmatch(login.body)
+	if button == nil {
+		t.Fatal(login.brief())
+	}
+	back := chrome.get(chrome.out(html.UnescapeString(button[1]))).to(t).String()
+	if to := chrome.goOn(back); !strings.HasPrefix(to.String(), spaCallback) || to.Query().Get("code") == "" {
+		t.Errorf("back at %s", to)
+	}
+}
+
 // Whose account it is.
 func TestLoginWithAccounts(t *testing.T) {
 	p, other := newFakeProvider(t), newFakeProvider(t)
