@@ -30,6 +30,7 @@ func (h *AccountsHandler) login(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return h.pageOr(w, r, in, "login", err)
 	}
+	h.connectOffered(w, r, given.user)
 	return h.answerGrant(w, r, in, given)
 }
 

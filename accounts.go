@@ -98,6 +98,12 @@ type Accounts struct {
 	// with 503. Default: `64`.
 	HashQueue int `json:"hash_queue,omitempty"`
 
+	// LoginWithRaw are the providers by which users may log in beside a
+	// password, modules in the namespace `jwt.logins`, in the order of their
+	// buttons. Whoever logs in there is the same user here each time, by the
+	// provider's `iss` and `sub`. Default: none.
+	LoginWithRaw []json.RawMessage `json:"login_with,omitempty" caddy:"namespace=jwt.logins inline_key=module"`
+
 	// Templates is a folder whose files replace the pages of the same name:
 	// `login.html`, `signup.html`, `account.html`, `reset.html`,
 	// `message.html`, `layout.html` and `style.css`. Default: none.
@@ -169,6 +175,11 @@ func (a *Accounts) check() error {
 			return fmt.Errorf("%s and %s have the same path, %s", min(route, other), max(route, other), a.path(route))
 		}
 		paths[strings.ToLower(a.path(route))] = route
+		for _, below := range a.externalPaths() {
+			if strings.HasPrefix(strings.ToLower(a.path(route)), below) {
+				return fmt.Errorf("%s: %s is below %s, where the paths of login_with are; give it another", route, a.path(route), below)
+			}
+		}
 	}
 	if err := checkRoutePath(a.Prefix); err != nil {
 		return fmt.Errorf("prefix: %w", err)
@@ -212,6 +223,7 @@ type AccountsHandler struct {
 	responder
 	service *accountService
 	pages   *pages
+	logins  []externalLogin
 }
 
 // CaddyModule returns the Caddy module information.
@@ -232,8 +244,16 @@ func (h *AccountsHandler) Provision(ctx caddy.Context) error {
 	if h.service, err = openAccounts(ctx, &h.Accounts); err != nil {
 		return err
 	}
-	h.pages, err = newPages(h.service, &h.Accounts)
-	return err
+	if h.logins, err = loadLogins(ctx, &h.Accounts); err != nil {
+		return fmt.Errorf("accounts: login_with: %w", err)
+	}
+	if h.pages, err = newPages(h.service, &h.Accounts); err != nil {
+		return err
+	}
+	for _, login := range h.logins {
+		h.pages.standard.Providers = append(h.pages.standard.Providers, pageLink{login.Label, h.Prefix + externalRoutes["external"] + login.Name})
+	}
+	return nil
 }
 
 // Cleanup gives the shared service back.
@@ -307,6 +327,8 @@ func (h *AccountsHandler) route(r *http.Request) (serve accountRoute, methods []
 		return h.byMethod(h.resetPage, h.reset), both
 	case "style":
 		return h.style, get
+	case "external", "callback", "backchannel":
+		return h.externalRoute(name, id)
 	}
 	return nil, nil
 }
@@ -320,10 +342,24 @@ func (h *AccountsHandler) byMethod(page, action accountRoute) accountRoute {
 	}
 }
 
-// routeNames tells which route a path is of, and the session ID in it. Paths
-// are compared without case, as Caddy's own path matcher does.
+// externalPaths are the paths, in small letters, that have the names of
+// login_with below them.
+func (a *Accounts) externalPaths() map[string]string {
+	paths := make(map[string]string)
+	if len(a.LoginWithRaw) > 0 {
+		for route, path := range externalRoutes {
+			paths[route] = strings.ToLower(a.Prefix + path)
+		}
+	}
+	return paths
+}
+
+// routeNames tells which route a path is of, and the session ID or the name of
+// a log-in in it. Paths are compared without case, as Caddy's own path matcher
+// does.
 func (a *Accounts) routeNames() func(path string) (name, id string) {
-	names, below := make(map[string]string), strings.ToLower(a.path("sessions"))+"/"
+	names, below := make(map[string]string), a.externalPaths()
+	below["session"] = strings.ToLower(a.path("sessions")) + "/"
 	for route := range accountRoutes {
 		names[strings.ToLower(a.path(route))] = route
 	}
@@ -332,8 +368,10 @@ func (a *Accounts) routeNames() func(path string) (name, id string) {
 		if name := names[lower]; name != "" {
 			return name, ""
 		}
-		if id, ok := strings.CutPrefix(lower, below); ok && id != "" && !strings.Contains(id, "/") {
-			return "session", id
+		for route, path := range below {
+			if id, ok := strings.CutPrefix(lower, path); ok && id != "" && !strings.Contains(id, "/") {
+				return route, id
+			}
 		}
 		return "", ""
 	}

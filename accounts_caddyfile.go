@@ -36,10 +36,13 @@ func ParseAccounts(d *caddyfile.Dispenser) (*Accounts, error) {
 //	    profile             <name...>
 //	    throttle            <failures> <window> | off
 //	    hash_queue          <passwords>
+//	    login_with          <name> { … }
 //	    templates           <dir>
 //	}
 //
 // `signup` may stand twice: once to open or close it, once to move it.
+// `login_with` may be repeated; its block is that of the module
+// `jwt.logins.oidc`.
 func (p *parser) accounts() (*Accounts, error) {
 	a := new(Accounts)
 	if p.NextArg() {
@@ -96,10 +99,12 @@ func (p *parser) accountsOption(name string, a *Accounts) error {
 		return p.throttle(a)
 	case "hash_queue":
 		return p.count(name, "a number of passwords", &a.HashQueue)
+	case "login_with":
+		return p.loginWith(a)
 	case "templates":
 		return p.word(name, "a folder", &a.Templates)
 	}
-	return p.Errf("accounts has no option %q; it has store, signup, signup_limit, login, refresh, logout, whoami, password, jwks, issuer, audience, token_lifetime, refresh_lifetime, secret, signing_key, default_roles, password_min_length, profile, throttle, hash_queue and templates", name)
+	return p.Errf("accounts has no option %q; it has store, signup, signup_limit, login, refresh, logout, whoami, password, jwks, issuer, audience, token_lifetime, refresh_lifetime, secret, signing_key, default_roles, password_min_length, profile, throttle, hash_queue, login_with and templates", name)
 }
 
 func (p *parser) accountsRoute(name string, a *Accounts) error {
@@ -138,6 +143,19 @@ func (p *parser) store(a *Accounts) error {
 		return err
 	}
 	a.StoreRaw = caddyconfig.JSONModuleObject(module, "module", kind, nil)
+	return nil
+}
+
+func (p *parser) loginWith(a *Accounts) error {
+	const id = "jwt.logins.oidc"
+	if _, err := caddy.GetModule(id); err != nil {
+		return p.Errf("login_with is not in this Caddy; build it in: xcaddy build --with github.com/caddy-jwt/caddy-jwt --with github.com/caddy-jwt/caddy-jwt/oidc")
+	}
+	module, err := caddyfile.UnmarshalModule(p.Dispenser, id)
+	if err != nil {
+		return err
+	}
+	a.LoginWithRaw = append(a.LoginWithRaw, caddyconfig.JSONModuleObject(module, "module", "oidc", nil))
 	return nil
 }
 

@@ -53,6 +53,18 @@ const (
 	ReasonHashQueueFull    Reason = "hash_queue_full"
 	ReasonStoreUnavailable Reason = "store_unavailable"
 	ReasonStoreFull        Reason = "store_full"
+
+	// These are of log-ins at other providers.
+	ReasonLoginState          Reason = "login_state"
+	ReasonLoginDenied         Reason = "login_denied"
+	ReasonLoginRefused        Reason = "login_refused"
+	ReasonProviderUnavailable Reason = "provider_unavailable"
+	ReasonAccountExists       Reason = "account_exists"
+	ReasonIdentityTaken       Reason = "identity_taken"
+	ReasonEmailUnverified     Reason = "email_unverified"
+	ReasonSignupClosed        Reason = "signup_closed"
+	ReasonDisabled            Reason = "disabled"
+	ReasonLogoutToken         Reason = "logout_token"
 )
 
 // Error is a refusal: every error that [Verifier.Verify] returns is one.
@@ -167,6 +179,17 @@ var refusals = map[Reason]refusal{
 	ReasonHashQueueFull:    {503, "ServiceUnavailableError", "busy", false, "too many passwords are being checked; try again soon"},
 	ReasonStoreUnavailable: {503, "ServiceUnavailableError", "store_unavailable", false, "the accounts cannot be read or changed now"},
 	ReasonStoreFull:        {507, "InsufficientStorageError", "store_full", false, "there is no room left for accounts"},
+
+	ReasonLoginState:          {400, "BadRequestError", "login_state", false, "this log-in was not begun in this browser, has expired, or was finished already; please begin it again"},
+	ReasonLoginDenied:         {401, "UnauthorizedError", "login_denied", false, "the provider did not log you in, or you did not allow it to tell this site who you are"},
+	ReasonLoginRefused:        {401, "UnauthorizedError", "login_refused", false, "the answer of the provider is not valid, so nobody was logged in"},
+	ReasonProviderUnavailable: {503, "ServiceUnavailableError", "provider_unavailable", false, "the provider cannot be reached now; try again soon, or log in another way"},
+	ReasonAccountExists:       {409, "ConflictError", "account_exists", false, "There is an account with this e-mail address already. Log in to it with its password now, and from then on the provider logs you in to it too."},
+	ReasonIdentityTaken:       {409, "ConflictError", "identity_taken", false, "this user of the provider is connected with another account already"},
+	ReasonEmailUnverified:     {403, "ForbiddenError", "email_unverified", false, "the provider does not vouch for an e-mail address of yours, so no account was made; verify it there, or log in with a password and connect the provider on your account page"},
+	ReasonSignupClosed:        {403, "ForbiddenError", "signup_closed", false, "you have no account here, and accounts are not open to everybody"},
+	ReasonDisabled:            {403, "ForbiddenError", "disabled", false, "the account is disabled"},
+	ReasonLogoutToken:         {400, "BadRequestError", "invalid_request", false, "the logout token is not valid, or was used before"},
 
 	ReasonKeysUnavailable: {503, "ServiceUnavailableError", "keys_unavailable", false, "the keys of the token issuer could not be loaded yet"},
 }

@@ -79,17 +79,17 @@ func TestExamplesAreAllTested(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var tests []byte
-	for _, name := range []string{"examples_test.go", "oidc/examples_test.go"} {
-		text, err := os.ReadFile(name)
+	var tests string
+	for _, file := range []string{"examples_test.go", "oidc/examples_test.go"} {
+		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
-		tests = append(tests, text...)
+		tests += string(text)
 	}
 	for _, file := range files {
 		name := filepath.Base(filepath.Dir(file))
-		if !strings.Contains(string(tests), `runExample(t, "`+name+`"`) {
+		if !strings.Contains(tests, `runExample(t, "`+name+`"`) {
 			t.Errorf("no test runs %s", file)
 		}
 	}

@@ -44,12 +44,17 @@ type pageData struct {
 	Sessions          []pageSession
 	Token             string
 	Title, Text       string
-	Providers         []struct{ Name, Path string }
+	Providers         []pageLink
+	Identities        []linkedIdentity
+	Next              *pageLink
 	Data              any    // of a page of another module
 	Cancel            string // path back to the site that asked for the log-in
 
 	leadsTo string
 }
+
+// pageLink leads on: a button of a provider, for example.
+type pageLink struct{ Name, Path string }
 
 // pagePaths are where pages link and post to. Signup is empty if it is closed.
 type pagePaths struct{ Login, Signup, Logout, Account, Password, Sessions, Reset, Style string }
@@ -66,6 +71,7 @@ func (p pagePaths) below(prefix string) pagePaths {
 // pageUser and pageSession have what a page may show, and no hash.
 type pageUser struct {
 	ID, Email string
+	Password  bool // has the user one?
 	Roles     []string
 	Profile   map[string]string
 }
@@ -139,6 +145,9 @@ func (p *pages) render(w http.ResponseWriter, r *http.Request, name string, data
 		data.leadsTo, data.Cancel = (*f)(data.ReturnTo)
 	}
 	data.Paths, data.PasswordMinLength = p.standard.Paths.below(mountedAt(r)), p.standard.PasswordMinLength
+	for _, provider := range p.standard.Providers {
+		data.Providers = append(data.Providers, pageLink{provider.Name, mountedAt(r) + provider.Path})
+	}
 	var page bytes.Buffer
 	if err := p.templates[name].ExecuteTemplate(&page, "layout", data); err != nil {
 		return fmt.Errorf("page %s: %w", name, err)
@@ -206,7 +215,10 @@ func (h *AccountsHandler) renderAccount(w http.ResponseWriter, r *http.Request, 
 	if err != nil {
 		return storeRefusal(err)
 	}
-	data.User = pageUser{ID: user.ID, Email: user.Email, Roles: user.Roles, Profile: make(map[string]string)}
+	if data.Identities, err = h.service.identities(r.Context(), user.ID); err != nil {
+		return err
+	}
+	data.User = pageUser{ID: user.ID, Email: user.Email, Password: user.PasswordHash != "", Roles: user.Roles, Profile: make(map[string]string)}
 	for name, value := range user.Profile {
 		data.User.Profile[name] = profileText(value)
 	}

@@ -31,9 +31,14 @@ import (
 // and for an option of the grammar that no field is for.
 func TestReference(t *testing.T) {
 	const file = "docs/reference.md"
-	r := &reference{t: t, comments: sourceComments(t)}
+	paths, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &reference{t: t, comments: sourceComments(t, paths)}
 	r.directive()
 	r.accounts()
+	r.externalLogin()
 	r.refusals()
 	r.metrics()
 	r.provider()
@@ -62,13 +67,9 @@ type reference struct {
 // write adds a block of Markdown.
 func (r *reference) write(format string, args ...any) { fmt.Fprintf(&r.page, format+"\n\n", args...) }
 
-// sourceComments are the comments of the package, by the names of the types,
-// fields (Type.Field) and methods (Type.Method) they are of.
-func sourceComments(t *testing.T) map[string]string {
-	paths, err := filepath.Glob("*.go")
-	if err != nil {
-		t.Fatal(err)
-	}
+// sourceComments are the comments of files, by the names of the types, fields
+// (Type.Field) and methods (Type.Method) they are of.
+func sourceComments(t *testing.T, paths []string) map[string]string {
 	found := make(map[string]string)
 	for _, path := range paths {
 		if strings.HasSuffix(path, "_test.go") {
@@ -195,7 +196,7 @@ func (r *reference) directive() {
 
 	r.write("# Reference\n\n<!-- TestReference generates this page from the Go comments. Change those. -->")
 	r.write("This page says what each option of the `jwt` directive does, in the Caddyfile and in JSON, and how a request is refused. It belongs to the version that it comes with.")
-	r.write("[Directive](#directive) · [Placeholders](#placeholders) · [Options](#options) · [Accounts](#accounts) · [Refusals](#refusals) · [Metrics](#metrics) · [Provider](#provider) · [Commands](#commands)")
+	r.write("[Directive](#directive) · [Placeholders](#placeholders) · [Options](#options) · [Accounts](#accounts) · [`login_with`](#login_with) · [Refusals](#refusals) · [Metrics](#metrics) · [Provider](#provider) · [Commands](#commands)")
 	r.write("## Directive\n\n%s\n\n```text\n%s```", text[0], strings.Join(grammar, ""))
 	r.write("%s\n\n%s", paragraphs(more), strings.Join(text[table+1:], "\n\n"))
 	r.write("In JSON it is the handler `%s`.", new(Handler).CaddyModule().ID.Name())
@@ -272,6 +273,43 @@ func (r *reference) accounts() {
 	r.write("```text\n%s```\n\n%s", grammar.String(), paragraphs(more))
 	r.write("In JSON:\n\n%s", r.list(of, configFields(of)))
 	r.write("The store `file`, in JSON:\n\n%s", r.list(reflect.TypeFor[FileStore](), configFields(reflect.TypeFor[FileStore]())))
+}
+
+// externalLogin has the options of a module of another package, which imports
+// this one: so they are read from the source alone.
+func (r *reference) externalLogin() {
+	const path = "oidc/external.go"
+	comments := sourceComments(r.t, []string{path})
+	var grammar, around strings.Builder
+	for line := range strings.Lines(comments["ExternalLogin.UnmarshalCaddyfile"]) {
+		if code, indented := strings.CutPrefix(line, "\t"); indented {
+			grammar.WriteString(code)
+		} else {
+			around.WriteString(line)
+		}
+	}
+	_, more, _ := strings.Cut(around.String(), "\n\n")
+	about := strings.Replace(comments["ExternalLogin"], "ExternalLogin", "`login_with`", 1)
+	r.write("## `login_with`\n\n%s\n\n```text\n%s```\n\n%s", paragraphs(about), grammar.String(), paragraphs(more))
+	r.write("In JSON it is the module `jwt.logins.oidc`, one of `login_with` of the accounts:")
+	file, err := goparser.ParseFile(token.NewFileSet(), path, nil, goparser.ParseComments)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	var items []string
+	fields := file.Scope.Lookup("ExternalLogin").Decl.(*ast.TypeSpec).Type.(*ast.StructType).Fields.List
+	for _, field := range fields {
+		if field.Tag == nil {
+			continue
+		}
+		name, _, _ := strings.Cut(reflect.StructTag(strings.Trim(field.Tag.Value, "`")).Get("json"), ",")
+		text, named := strings.CutPrefix(field.Doc.Text(), field.Names[0].Name)
+		if !named {
+			r.t.Errorf("the comment of ExternalLogin.%s is missing, or does not begin with its name", field.Names[0].Name)
+		}
+		items = append(items, "- `"+name+"`"+paragraphs(text))
+	}
+	r.write("%s", strings.Join(items, "\n"))
 }
 
 func configFields(of reflect.Type) (found []reflect.StructField) {

@@ -46,6 +46,7 @@ type accountService struct {
 	route    func(path string) (name, id string)
 
 	accountFailures, clientFailures, signups *throttle
+	externalBegun                            *throttle // log-ins at providers, by client
 	// Tries that are spared for when those of an account are used up; see
 	// spares. Clients that have logged in to an account are familiar.
 	familiarTries, strangerTries, sparedTries *throttle
@@ -143,12 +144,13 @@ func newAccountService(ctx caddy.Context, config Accounts, identity string, fixe
 		accountFailures: newThrottle(config.ThrottleFailures, time.Duration(config.ThrottleWindow)),
 		clientFailures:  newThrottle(clientFailuresPerMinute, time.Minute),
 		signups:         newThrottle(config.SignupLimit, time.Hour),
+		externalBegun:   newThrottle(clientFailuresPerMinute, time.Minute),
 		familiarTries:   newThrottle(config.ThrottleFailures, time.Duration(config.ThrottleWindow)),
 		strangerTries:   newThrottle(strangerTries, time.Duration(config.ThrottleWindow)),
 		sparedTries:     newThrottle(sparedFactor*config.ThrottleFailures, time.Duration(config.ThrottleWindow)),
 	}
 	if config.ThrottleFailures < 0 {
-		s.clientFailures = nil
+		s.clientFailures, s.externalBegun = nil, nil
 	}
 	s.familiar = otter.Must(&otter.Options[string, struct{}]{
 		MaximumSize: maxThrottled, ExpiryCalculator: otter.ExpiryWriting[string, struct{}](time.Duration(config.RefreshLifetime)),

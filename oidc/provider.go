@@ -1,7 +1,9 @@
 // Package oidc lets the users of a site's accounts log in to other sites: the
 // Caddy module http.handlers.oidc_provider, its directive oidc_provider, is an
 // OpenID Provider (OpenID Connect Core 1.0) and an OAuth 2.0 authorization
-// server (RFC 6749, as RFC 9700 would have it used).
+// server (RFC 6749, as RFC 9700 would have it used). And it lets the users of
+// other providers log in to a site: the module jwt.logins.oidc, the option
+// login_with of the accounts.
 package oidc
 
 import (

@@ -1,7 +1,6 @@
 package oidc
 
 import (
-	"flag"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -10,8 +9,6 @@ import (
 	"strings"
 	"testing"
 )
-
-var update = flag.Bool("update", false, "rewrite the files that are compared")
 
 // TestReference compares docs/oidc-reference.md with the Go comments; -update
 // rewrites it. It fails for an option without a comment.

@@ -1,0 +1,267 @@
+package caddyjwt
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"go.uber.org/zap"
+)
+
+// Kinds of records about identities at other providers.
+const (
+	kindIdentity  = "external identity"
+	kindOffered   = "external identity offered" // to an account that has not said yes
+	kindByID      = "external session"          // by the provider's sid
+	kindBySubject = "external session by sub"
+	kindLogOut    = "external log-out" // tokens that were used
+)
+
+// linkedIdentity says that whoever is (issuer, subject) at a provider is a user
+// here: the owner of the record.
+type linkedIdentity struct {
+	Issuer  string    `json:"issuer"`
+	Subject string    `json:"subject"`
+	Label   string    `json:"label"`
+	Email   string    `json:"email,omitempty"` // to show, and for nothing else
+	At      time.Time `json:"at"`
+}
+
+func linked(login *externalLogin, identity *ExternalIdentity) linkedIdentity {
+	return linkedIdentity{Issuer: identity.Issuer, Subject: identity.Subject, Label: login.Label, Email: cut(identity.Email, maxEmailBytes)}
+}
+
+// identityKey names an identity. Neither part can have a line end in it that
+// would make another pair look the same: an issuer is a URL.
+func identityKey(issuer, subject string) string { return hashToken(issuer + "\n" + subject) }
+
+// accountExists says that an account has the e-mail address of an identity that
+// is nobody's yet.
+type accountExists struct {
+	userID string
+}
+
+func (*accountExists) Error() string { return refusals[ReasonAccountExists].description }
+
+func (*accountExists) Unwrap() error { return &Error{Reason: ReasonAccountExists} }
+
+// logInExternal begins a session of whoever the identity is, and makes an
+// account for a new one.
+func (s *accountService) logInExternal(ctx context.Context, login *externalLogin, identity *ExternalIdentity, client clientInfo) (*grant, error) {
+	user, err := s.externalUser(ctx, login, identity, client)
+	if errors.Is(err, ErrNotFound) {
+		user, err = s.signUpExternal(ctx, login, identity, client)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if user.Disabled {
+		s.audit("login refused", user.ID, "", client)
+		return nil, &Error{Reason: ReasonDisabled}
+	}
+	given, err := s.beginSession(ctx, user, client)
+	if err != nil {
+		return nil, err
+	}
+	return given, s.rememberExternalSession(ctx, identity, given)
+}
+
+// newUserID is the ID of the user that an identity is given. It is always the
+// same, so that a sign-up that stopped half way is finished by the next log-in,
+// and two at once make one user.
+func newUserID(identity *ExternalIdentity) string {
+	return uuid.NewSHA1(uuid.NameSpaceURL, []byte(identity.Issuer+"\n"+identity.Subject)).String()
+}
+
+// externalUser is whose identity it is; [ErrNotFound].
+func (s *accountService) externalUser(ctx context.Context, login *externalLogin, identity *ExternalIdentity, client clientInfo) (User, error) {
+	record, err := s.users().Record(ctx, kindIdentity, identityKey(identity.Issuer, identity.Subject), s.now())
+	if err == nil {
+		user, err := s.users().User(ctx, record.Owner)
+		return user, storeRefusal(err)
+	}
+	if !errors.Is(err, ErrNotFound) {
+		return User{}, storeRefusal(err)
+	}
+	user, err := s.users().User(ctx, newUserID(identity))
+	if errors.Is(err, ErrNotFound) {
+		return User{}, err
+	}
+	if err != nil {
+		return User{}, storeRefusal(err)
+	}
+	return user, s.connect(ctx, user.ID, linked(login, identity), client)
+}
+
+// signUpExternal makes an account for an identity that has none.
+func (s *accountService) signUpExternal(ctx context.Context, login *externalLogin, identity *ExternalIdentity, client clientInfo) (User, error) {
+	key, err := EmailKey(identity.Email)
+	if err != nil {
+		return User{}, refuse(ReasonEmailUnverified, "the e-mail address of the provider %v", err)
+	}
+	if !identity.EmailVerified {
+		return User{}, &Error{Reason: ReasonEmailUnverified}
+	}
+	taken, err := s.users().UserByEmail(ctx, key)
+	if err == nil {
+		return User{}, &accountExists{taken.ID}
+	}
+	if !errors.Is(err, ErrNotFound) {
+		return User{}, storeRefusal(err)
+	}
+	if s.config.Signup == "closed" {
+		return User{}, &Error{Reason: ReasonSignupClosed}
+	}
+	if _, wait := s.signups.begin(clientKey(client.address), s.now()); wait > 0 {
+		return User{}, throttled("sign-ups of the client", wait)
+	}
+	now := s.now()
+	user := User{
+		ID: newUserID(identity), Email: identity.Email, EmailKey: key, Roles: s.config.DefaultRoles,
+		Profile: externalProfile(login, identity), CreatedAt: now, UpdatedAt: now,
+	}
+	if err := s.users().CreateUser(ctx, user); err != nil {
+		// Another log-in of the same identity may have been faster.
+		if user, err := s.externalUser(ctx, login, identity, client); err == nil {
+			return user, nil
+		}
+		if errors.Is(err, ErrEmailTaken) {
+			return User{}, &Error{Reason: ReasonEmailTaken}
+		}
+		return User{}, storeRefusal(err)
+	}
+	countEvent("signup", "ok")
+	s.audit("signup", user.ID, "", client)
+	return user, s.connect(ctx, user.ID, linked(login, identity), client)
+}
+
+// externalProfile are the properties of a new user that come from claims.
+func externalProfile(login *externalLogin, identity *ExternalIdentity) map[string]any {
+	profile := make(map[string]any)
+	claims, err := parseClaims(identity.Claims)
+	if err != nil {
+		return profile
+	}
+	for claim, property := range login.Profile {
+		if value, _ := claims.Lookup(claim); value != nil && !outOfRange(value) {
+			profile[property] = plainValue(value)
+		}
+	}
+	return profile
+}
+
+// connect makes an identity that of a user. It is nobody else's then.
+func (s *accountService) connect(ctx context.Context, userID string, link linkedIdentity, client clientInfo) error {
+	id, now := identityKey(link.Issuer, link.Subject), s.now()
+	link.At = now
+	text, err := json.Marshal(link)
+	if err != nil {
+		return err
+	}
+	err = s.users().CreateRecord(ctx, Record{Kind: kindIdentity, ID: id, Owner: userID, Value: text})
+	if errors.Is(err, ErrRecordExists) {
+		there, err := s.users().Record(ctx, kindIdentity, id, now)
+		if err == nil && there.Owner != userID {
+			return &Error{Reason: ReasonIdentityTaken}
+		}
+		return storeRefusal(err)
+	}
+	if err != nil {
+		return storeRefusal(err)
+	}
+	s.audit("external identity connected", userID, "", client)
+	return nil
+}
+
+// identities are those of a user.
+func (s *accountService) identities(ctx context.Context, userID string) ([]linkedIdentity, error) {
+	records, err := s.users().Records(ctx, kindIdentity, userID, s.now())
+	if err != nil {
+		return nil, storeRefusal(err)
+	}
+	links := make([]linkedIdentity, len(records))
+	for i, record := range records {
+		if err := json.Unmarshal(record.Value, &links[i]); err != nil {
+			return nil, err
+		}
+	}
+	slices.SortFunc(links, func(a, b linkedIdentity) int { return a.At.Compare(b.At) })
+	return links, nil
+}
+
+// externalSession is a session here that came of one at a provider. Its record
+// has the ID of the one here, and the one there for an owner.
+type externalSession struct {
+	UserID  string `json:"user_id"`
+	Subject string `json:"subject"` // identityKey
+}
+
+// rememberExternalSession lets the provider end the session later, by its own
+// session or by whose it is.
+func (s *accountService) rememberExternalSession(ctx context.Context, identity *ExternalIdentity, given *grant) error {
+	subject := identityKey(identity.Issuer, identity.Subject)
+	text, err := json.Marshal(externalSession{given.user.ID, subject})
+	if err != nil {
+		return err
+	}
+	record := Record{Kind: kindBySubject, ID: given.sessionID, Owner: subject, Value: text, ExpiresAt: given.sessionEnds}
+	err = s.users().CreateRecord(ctx, record)
+	if err == nil && identity.SessionID != "" {
+		record.Kind, record.Owner = kindByID, identityKey(identity.Issuer, identity.SessionID)
+		err = s.users().CreateRecord(ctx, record)
+	}
+	if err == nil {
+		return nil
+	}
+	// A session that the provider could not end is none to begin.
+	return errors.Join(storeRefusal(err), s.endSessions(context.WithoutCancel(ctx), given.user.ID, given.sessionID, ""))
+}
+
+// logOutExternal ends the sessions that a log-out token is about, and only
+// those that came of the provider.
+func (s *accountService) logOutExternal(ctx context.Context, logout *ExternalLogout, client clientInfo) error {
+	used := Record{Kind: kindLogOut, ID: identityKey(logout.Issuer, logout.ID), Value: []byte("{}"), ExpiresAt: logout.ExpiresAt.Add(maxLeeway)}
+	err := s.users().CreateRecord(ctx, used)
+	if errors.Is(err, ErrRecordExists) {
+		return refuse(ReasonLogoutToken, "it was used before")
+	}
+	if err != nil {
+		return storeRefusal(err)
+	}
+	if err := s.endExternal(ctx, logout, client); err != nil { // not all is done, so it may come again
+		_, _ = s.users().TakeRecord(context.WithoutCancel(ctx), used.Kind, used.ID, s.now())
+		return err
+	}
+	return nil
+}
+
+func (s *accountService) endExternal(ctx context.Context, logout *ExternalLogout, client clientInfo) error {
+	subject := identityKey(logout.Issuer, logout.Subject)
+	kind, owner := kindBySubject, subject
+	if logout.SessionID != "" {
+		kind, owner = kindByID, identityKey(logout.Issuer, logout.SessionID)
+	}
+	records, err := s.users().Records(ctx, kind, owner, s.now())
+	if err != nil {
+		return storeRefusal(err)
+	}
+	for _, record := range records {
+		var session externalSession
+		if err := json.Unmarshal(record.Value, &session); err != nil {
+			s.log.Warn("record of an external session is damaged", zap.String("session_id", record.ID))
+			continue
+		}
+		if logout.Subject != "" && session.Subject != subject {
+			continue
+		}
+		if err := s.endSessions(ctx, session.UserID, record.ID, ""); err != nil {
+			return err
+		}
+		countEvent("logout", "ok")
+		s.audit("logout by the provider", session.UserID, record.ID, client)
+	}
+	return nil
+}

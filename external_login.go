@@ -1,0 +1,135 @@
+package caddyjwt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/url"
+	"regexp"
+	"slices"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// ExternalLogin is a way to log in at somebody else's provider: a Caddy module
+// in the namespace `jwt.logins`, named by the member `login_with` of the
+// accounts config. The accounts keep what is under way, bind it to the browser,
+// and know whose account it is; the module speaks the provider's protocol.
+//
+// All methods are safe for concurrent use. An error that is an [*Error] is what
+// the user is told; any other means that the provider's answer is not good. No
+// error has a token or a secret in its text.
+type ExternalLogin interface {
+	// Describe says what the site is to know of it.
+	Describe() ExternalLoginInfo
+	// Begin returns where the browser is sent, and what Finish needs when it
+	// comes back to redirectURL with this state. [ReasonProviderUnavailable].
+	Begin(ctx context.Context, redirectURL, state string) (location string, kept []byte, err error)
+	// Finish says who has logged in, by the query that the browser came back
+	// with and what Begin kept for it. The state is checked already. Errors of
+	// the provider are in the query too. [ReasonLoginDenied],
+	// [ReasonProviderUnavailable].
+	Finish(ctx context.Context, answer url.Values, redirectURL string, kept []byte) (*ExternalIdentity, error)
+	// VerifyLogout verifies a token by which the provider says that somebody
+	// has logged out there (OpenID Connect Back-Channel Logout 1.0 §2.6), but
+	// for its reuse. [ReasonProviderUnavailable].
+	VerifyLogout(ctx context.Context, token string) (*ExternalLogout, error)
+}
+
+// ExternalLoginInfo is what the site is to know of an [ExternalLogin].
+type ExternalLoginInfo struct {
+	// Name stands in paths: small letters, digits, - and _.
+	Name string
+	// Label is what its button says.
+	Label string
+	// Profile are the properties that a new user gets from claims: the name of
+	// the claim to that of the property.
+	Profile map[string]string
+}
+
+// ExternalIdentity is who has logged in at a provider. Issuer and Subject
+// together say who it is, and nothing else does: addresses change hands.
+type ExternalIdentity struct {
+	Issuer, Subject string
+	// Email of the user, empty if the provider does not say it. EmailVerified
+	// tells whether the provider vouches for it.
+	Email         string
+	EmailVerified bool
+	// SessionID is the provider's name of its session; may be empty.
+	SessionID string
+	// Claims is a JSON object of all that the provider says of the user.
+	Claims []byte
+}
+
+// ExternalLogout is what a verified log-out token says. Either of Subject and
+// SessionID may be empty.
+type ExternalLogout struct {
+	Issuer, Subject, SessionID string
+	// ID is unique to the token, which is good once until ExpiresAt.
+	ID        string
+	ExpiresAt time.Time
+}
+
+// externalRoutes are the paths, below the prefix, that have the name of a
+// log-in below them.
+var externalRoutes = map[string]string{"external": "/login/", "callback": "/callback/", "backchannel": "/backchannel/"}
+
+// externalLogin is a log-in of the config, ready for use.
+type externalLogin struct {
+	ExternalLogin
+	ExternalLoginInfo
+}
+
+var externalName = regexp.MustCompile(`^[a-z0-9_-]{1,64}$`)
+
+// loadLogins loads the modules of `login_with`.
+func loadLogins(ctx caddy.Context, config *Accounts) ([]externalLogin, error) {
+	if len(config.LoginWithRaw) == 0 {
+		return nil, nil
+	}
+	raw := slices.Clone(config.LoginWithRaw)
+	loaded, err := ctx.LoadModule(config, "LoginWithRaw")
+	config.LoginWithRaw = raw // LoadModule clears it, and it tells sites apart
+	if err != nil {
+		return nil, err
+	}
+	var logins []externalLogin
+	for _, module := range loaded.([]any) {
+		login, ok := module.(ExternalLogin)
+		if !ok {
+			return nil, fmt.Errorf("%T is no ExternalLogin", module)
+		}
+		info := login.Describe()
+		if !externalName.MatchString(info.Name) {
+			return nil, fmt.Errorf("the name %q stands in paths, so it has small letters, digits, - and _ only, as in google", info.Name)
+		}
+		if findLogin(logins, info.Name) != nil {
+			return nil, fmt.Errorf("two have the name %s; give each its own", info.Name)
+		}
+		for _, claim := range slices.Sorted(maps.Keys(info.Profile)) {
+			if property := info.Profile[claim]; !slices.Contains(config.Profile, property) {
+				return nil, fmt.Errorf("%s: map_claim %s %s: users have no property %s; add it to the accounts, as in: profile %s", info.Name, claim, property, property, property)
+			}
+		}
+		logins = append(logins, externalLogin{login, info})
+	}
+	return logins, nil
+}
+
+func findLogin(logins []externalLogin, name string) *externalLogin {
+	i := slices.IndexFunc(logins, func(l externalLogin) bool { return l.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return &logins[i]
+}
+
+// refuseLogin is what a user is told of an error of an ExternalLogin.
+func refuseLogin(err error) *Error {
+	if refusal, ok := errors.AsType[*Error](err); ok {
+		return refusal
+	}
+	return refuse(ReasonLoginRefused, "%v", err)
+}

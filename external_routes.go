@@ -1,0 +1,301 @@
+package caddyjwt
+
+import (
+	"context"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+const (
+	// pendingCookie binds a log-in under way to the browser that began it. A
+	// browser has one at a time; the last one counts.
+	pendingCookie   = "login"
+	pendingLifetime = 10 * time.Minute
+	pendingBytes    = 32
+
+	kindPending = "external log-in"
+)
+
+// pendingLogin is a log-in at a provider that is under way, kept under the hash
+// of the browser's cookie.
+type pendingLogin struct {
+	Login       string    `json:"login"` // its name
+	State       string    `json:"state"`
+	RedirectURL string    `json:"redirect_url"`
+	ReturnTo    string    `json:"return_to,omitempty"`
+	Kept        []byte    `json:"kept,omitempty"` // the module's own
+	BeganAt     time.Time `json:"began_at"`
+
+	// UserID and SessionID are whose account is to be connected, empty for a
+	// log-in.
+	UserID    string `json:"user_id,omitempty"`
+	SessionID string `json:"session_id,omitempty"`
+}
+
+// externalRoute serves the paths that end in the name of a log-in.
+func (h *AccountsHandler) externalRoute(route, name string) (accountRoute, []string) {
+	login := findLogin(h.logins, name)
+	if login == nil {
+		return func(http.ResponseWriter, *http.Request) error { return &Error{Reason: ReasonNoSuchRoute} }, []string{http.MethodGet, http.MethodPost}
+	}
+	with := func(serve func(http.ResponseWriter, *http.Request, *externalLogin) error) accountRoute {
+		return func(w http.ResponseWriter, r *http.Request) error { return serve(w, r, login) }
+	}
+	switch route {
+	case "callback":
+		return with(h.finishExternal), []string{http.MethodGet}
+	case "backchannel":
+		return with(h.backchannelLogout), []string{http.MethodPost}
+	}
+	return h.byMethod(with(h.beginExternal), with(h.beginConnect)), []string{http.MethodGet, http.MethodPost}
+}
+
+// beginExternal sends the browser to the provider. A page of another site gets
+// as far as the log-in page: to log in is for the user to begin.
+func (h *AccountsHandler) beginExternal(w http.ResponseWriter, r *http.Request, login *externalLogin) error {
+	returnTo := safeReturnPath(r.URL.Query().Get("return_to"), "")
+	asked := r.Clone(r.Context())
+	asked.Method = http.MethodPost
+	if err := crossOrigin.Check(asked); err != nil {
+		location := mountedAt(r) + h.path("login")
+		if returnTo != "" {
+			location += "?return_to=" + url.QueryEscape(returnTo)
+		}
+		seeOther(w, location)
+		return nil
+	}
+	location, err := h.sendOut(w, r, login, pendingLogin{ReturnTo: returnTo})
+	if err != nil {
+		return h.showLogin(w, r, returnTo, err)
+	}
+	seeOther(w, location)
+	return nil
+}
+
+// beginConnect sends a user who is logged in to the provider, to connect that
+// identity with the account. It is a POST, so no other site's page can begin
+// it, and a link that goes on: some browsers hold the page's
+// Content-Security-Policy against redirects of a form.
+func (h *AccountsHandler) beginConnect(w http.ResponseWriter, r *http.Request, login *externalLogin) error {
+	token, user, err := h.callerUser(w, r)
+	if err != nil {
+		return err
+	}
+	location, err := h.sendOut(w, r, login, pendingLogin{UserID: user.ID, SessionID: sessionOf(token)})
+	if err != nil {
+		return h.showAccount(w, r, token, err)
+	}
+	return h.pages.render(w, r, "message", pageData{
+		Title: "Connect your account at " + login.Label,
+		Text:  "Log in there with the account by which you want to log in here too.",
+		Next:  &pageLink{"Go on to " + login.Label, location},
+	}, http.StatusOK)
+}
+
+// sendOut keeps what is under way, binds it to the browser, and returns where
+// to go.
+func (h *AccountsHandler) sendOut(w http.ResponseWriter, r *http.Request, login *externalLogin, pending pendingLogin) (string, error) {
+	now := h.service.now()
+	if _, wait := h.service.externalBegun.begin(clientKey(client(r).address), now); wait > 0 {
+		return "", throttled("log-ins of the client", wait)
+	}
+	pending.Login, pending.State, pending.BeganAt = login.Name, randomToken(pendingBytes), now
+	pending.RedirectURL = siteURL(r) + h.Prefix + externalRoutes["callback"] + login.Name
+	location, kept, err := login.Begin(r.Context(), pending.RedirectURL, pending.State)
+	if err != nil {
+		return "", refuseLogin(err)
+	}
+	pending.Kept = kept
+	return location, h.keepPending(w, r, kindPending, pending.UserID, pending)
+}
+
+// keepPending keeps a value under the hash of a new cookie of the browser.
+func (h *AccountsHandler) keepPending(w http.ResponseWriter, r *http.Request, kind, owner string, value any) error {
+	text, err := json.Marshal(value)
+	if err != nil {
+		return err
+	}
+	secret, until := randomToken(pendingBytes), h.service.now().Add(pendingLifetime)
+	err = h.service.users().CreateRecord(r.Context(), Record{Kind: kind, ID: hashToken(secret), Owner: owner, Value: text, ExpiresAt: until})
+	if err != nil {
+		return storeRefusal(err)
+	}
+	setCookie(w, r, pendingCookie, secret, until)
+	return nil
+}
+
+// takePending returns what was kept for the browser: once, whatever comes of it.
+// [ErrNotFound].
+func (h *AccountsHandler) takePending(w http.ResponseWriter, r *http.Request, kind string) (Record, error) {
+	cookies := r.CookiesNamed(cookieName(r, pendingCookie))
+	if len(cookies) != 1 {
+		return Record{}, ErrNotFound
+	}
+	record, err := h.service.users().TakeRecord(r.Context(), kind, hashToken(cookies[0].Value), h.service.now())
+	if err == nil {
+		setCookie(w, r, pendingCookie, "", time.Unix(1, 0))
+	}
+	return record, err
+}
+
+// siteURL is the site as the browser sees it. On plain http, but to this
+// machine, there are no cookies and so no log-ins: then a proxy in front speaks
+// https.
+func siteURL(r *http.Request) string {
+	scheme := "https"
+	if r.TLS == nil && plainLoopback(r) {
+		scheme = "http"
+	}
+	return scheme + "://" + r.Host + mountedAt(r)
+}
+
+// finishExternal is where the provider sends the browser back to.
+func (h *AccountsHandler) finishExternal(w http.ResponseWriter, r *http.Request, login *externalLogin) error {
+	var pending pendingLogin
+	record, err := h.takePending(w, r, kindPending)
+	if err == nil {
+		err = json.Unmarshal(record.Value, &pending)
+	}
+	if errors.Is(err, ErrNotFound) {
+		return h.showLogin(w, r, "", refuse(ReasonLoginState, "nothing is under way in this browser"))
+	}
+	if err != nil {
+		return h.showLogin(w, r, "", storeRefusal(err))
+	}
+	identity, err := h.answeredIdentity(r, login, &pending)
+	if pending.UserID != "" {
+		return h.finishConnect(w, r, login, &pending, identity, err)
+	}
+	var given *grant
+	if err == nil {
+		given, err = h.service.logInExternal(r.Context(), login, identity, client(r))
+	}
+	if taken, ok := errors.AsType[*accountExists](err); ok {
+		// The identity waits for the password of the account.
+		if keepErr := h.keepPending(w, r, kindOffered, taken.userID, linked(login, identity)); keepErr != nil {
+			err = keepErr
+		}
+	}
+	if err != nil {
+		countEvent("login", "refused")
+		return h.showLogin(w, r, pending.ReturnTo, err)
+	}
+	setSessionCookies(w, r, given)
+	seeOther(w, safeReturnPath(pending.ReturnTo, mountedAt(r)+h.path("account")))
+	return nil
+}
+
+// answeredIdentity checks that the answer is for what this browser began, and
+// has the module finish it.
+func (h *AccountsHandler) answeredIdentity(r *http.Request, login *externalLogin, pending *pendingLogin) (*ExternalIdentity, error) {
+	answer, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, refuse(ReasonLoginRefused, "the query is damaged")
+	}
+	for name, values := range answer {
+		if len(values) > 1 { // RFC 6749 §3.1
+			return nil, refuse(ReasonLoginRefused, "%s stands twice", quoted(name))
+		}
+	}
+	if pending.Login != login.Name {
+		return nil, refuse(ReasonLoginState, "it was begun with %s and comes back from %s", pending.Login, login.Name)
+	}
+	if subtle.ConstantTimeCompare([]byte(answer.Get("state")), []byte(pending.State)) != 1 {
+		return nil, refuse(ReasonLoginState, "state is another than this browser was sent out with")
+	}
+	identity, err := login.Finish(r.Context(), answer, pending.RedirectURL, pending.Kept)
+	if err != nil {
+		return nil, refuseLogin(err)
+	}
+	if identity.Issuer == "" || identity.Subject == "" {
+		return nil, refuse(ReasonLoginRefused, "it names nobody")
+	}
+	return identity, nil
+}
+
+// connectOffered connects the identity that waits in this browser for the
+// password of its account. A log-in to another account drops it.
+func (h *AccountsHandler) connectOffered(w http.ResponseWriter, r *http.Request, user User) {
+	record, err := h.takePending(w, r, kindOffered)
+	if errors.Is(err, ErrNotFound) || err == nil && record.Owner != user.ID {
+		return
+	}
+	var link linkedIdentity
+	if err == nil {
+		err = json.Unmarshal(record.Value, &link)
+	}
+	if err == nil {
+		err = h.service.connect(context.WithoutCancel(r.Context()), user.ID, link, client(r))
+	}
+	if err != nil {
+		h.service.log.Warn("external identity not connected; the user may try again", zap.String("user_id", user.ID), zap.Error(err))
+	}
+}
+
+// finishConnect connects the identity with the account of the session that
+// began it.
+func (h *AccountsHandler) finishConnect(w http.ResponseWriter, r *http.Request, login *externalLogin, pending *pendingLogin, identity *ExternalIdentity, err error) error {
+	token, user, callerErr := h.callerUser(w, r)
+	if callerErr != nil || user.ID != pending.UserID || sessionOf(token) != pending.SessionID {
+		return h.showLogin(w, r, "", refuse(ReasonLoginState, "the session that began it is not that of this browser any more"))
+	}
+	if err == nil {
+		err = h.service.connect(r.Context(), user.ID, linked(login, identity), client(r))
+	}
+	if err != nil {
+		return h.showAccount(w, r, token, err)
+	}
+	seeOther(w, mountedAt(r)+h.path("account"))
+	return nil
+}
+
+// showLogin shows a refusal on the log-in page.
+func (h *AccountsHandler) showLogin(w http.ResponseWriter, r *http.Request, returnTo string, err error) error {
+	refusal, ok := errors.AsType[*Error](err)
+	if !ok {
+		return err
+	}
+	h.service.sayStoreFails(refusal)
+	h.announce(w, r, refusal)
+	told := refusals[refusal.Reason]
+	return h.pages.render(w, r, "login", pageData{ReturnTo: returnTo, Error: told.description}, told.status)
+}
+
+// showAccount shows a refusal on the account page.
+func (h *AccountsHandler) showAccount(w http.ResponseWriter, r *http.Request, token *Token, err error) error {
+	refusal, ok := errors.AsType[*Error](err)
+	if !ok {
+		return err
+	}
+	h.service.sayStoreFails(refusal)
+	h.announce(w, r, refusal)
+	told := refusals[refusal.Reason]
+	return h.renderAccount(w, r, token, pageData{Error: told.description}, told.status)
+}
+
+// backchannelLogout is told by the provider that somebody has logged out there
+// (OpenID Connect Back-Channel Logout 1.0 §2.5).
+func (h *AccountsHandler) backchannelLogout(w http.ResponseWriter, r *http.Request, login *externalLogin) error {
+	r.Body = http.MaxBytesReader(w, r.Body, maxBodyBytes)
+	if err := r.ParseForm(); err != nil || !isForm(r) || len(r.PostForm["logout_token"]) != 1 {
+		return refuse(ReasonLogoutToken, "it is no form with one logout_token")
+	}
+	logout, err := login.VerifyLogout(r.Context(), r.PostForm.Get("logout_token"))
+	if refusal, ok := errors.AsType[*Error](err); ok {
+		return refusal
+	}
+	if err != nil {
+		return refuse(ReasonLogoutToken, "%v", err)
+	}
+	if err := h.service.logOutExternal(r.Context(), logout, client(r)); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusOK)
+	return nil
+}
