@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"regexp"
 	"slices"
@@ -221,7 +222,8 @@ func decodeSecret(value, encoding string) (*Key, error) {
 	return NewSecretKey(secret)
 }
 
-var looksLikePath = regexp.MustCompile(`^(\.{0,2}|~|[A-Za-z]:|[\w.-]{1,64})[/\\][\w./\\ -]{1,200}$|^[\w.-]{1,64}\.(pem|crt|cer|der|key|pub|json|jwk|jwks|txt)$`)
+// looksLikePath is strict: what is no path may be a secret.
+var looksLikePath = regexp.MustCompile(`^(/|\.{1,2}/|~/|[A-Za-z]:\\)([\w. -]{1,32}[/\\]?)+$|^([\w. -]{1,32}/)*[\w.-]{1,64}\.(pem|crt|cer|der|key|pub|json|jwk|jwks|txt)$`)
 
 // loadPublicKeys takes a key as it stands, or from the file that is named.
 func loadPublicKeys(text string) ([]*Key, error) {
@@ -249,7 +251,7 @@ func loadPublicKeys(text string) ([]*Key, error) {
 		return keys, nil
 	case strings.Contains(text, "://"):
 		return nil, errors.New("it is a URL; keys behind one belong under `jwks`")
-	case !looksLikePath.MatchString(text): // it may be a secret, which no log may have
+	case errors.Is(err, fs.ErrNotExist) && !looksLikePath.MatchString(text): // it may be a secret, which no log may have
 		return nil, fmt.Errorf("it is neither a public key nor the path of a file that can be read: %w", parseErr)
 	}
 	return nil, fmt.Errorf("it is neither a key nor a file that can be read: %w", err)

@@ -155,14 +155,22 @@ func (c *jwksCache) Destruct() error {
 	return nil
 }
 
-// Find implements KeySource. A key that is known costs no lock. Otherwise the
-// request waits for the fetch under way, or for one that it may cause itself
-// once per cooldown.
+// Find implements KeySource. A key that is known, or may be the right one, costs
+// no lock and no waiting.
 func (c *jwksCache) Find(ctx context.Context, algorithm, id string) ([]*Key, error) {
+	if keys, known := c.find(algorithm, id); known || len(keys) > 0 {
+		return keys, nil
+	}
+	return c.findAgain(ctx, algorithm, id)
+}
+
+// findAgain implements refetcher. Unless the key is known, the request waits for
+// the fetch under way, or for one that it may cause itself once per cooldown.
+func (c *jwksCache) findAgain(ctx context.Context, algorithm, id string) ([]*Key, error) {
 	keys, known := c.find(algorithm, id)
 	for tries := 0; !known && tries < 2; tries++ {
 		ongoing, own := c.join()
-		if ongoing == nil || len(keys) > 0 && !own { // one is at hand that may be right
+		if ongoing == nil {
 			break
 		}
 		select {
@@ -603,4 +611,5 @@ func (c *jwksCache) save(document []byte, fetchedAt time.Time) {
 var (
 	_ caddy.Destructor = (*jwksCache)(nil)
 	_ KeySource        = (*jwksCache)(nil)
+	_ refetcher        = (*jwksCache)(nil)
 )

@@ -27,6 +27,12 @@ type KeySource interface {
 	Find(ctx context.Context, algorithm, id string) ([]*Key, error)
 }
 
+// refetcher is a KeySource that may know of other keys when it is asked again,
+// after those that it gave first did not verify the signature.
+type refetcher interface {
+	findAgain(ctx context.Context, algorithm, id string) ([]*Key, error)
+}
+
 // Find implements KeySource.
 func (s *KeySet) Find(_ context.Context, algorithm, id string) ([]*Key, error) {
 	return s.find(algorithm, id), nil
@@ -368,16 +374,34 @@ func mediaType(typ string) string {
 
 func verifySignature(ctx context.Context, issuer *Issuer, header joseHeader, parts compact) (*Key, error) {
 	found := false
+	verifying := func(keys []*Key) *Key {
+		for _, key := range keys {
+			found = true
+			if key.verify(header.Algorithm, parts.signingInput, parts.signature) == nil {
+				return key
+			}
+		}
+		return nil
+	}
 	for _, source := range issuer.Keys {
 		keys, err := source.Find(ctx, header.Algorithm, header.KeyID)
 		if err != nil {
 			return nil, err
 		}
-		for _, key := range keys {
-			found = true
-			if key.verify(header.Algorithm, parts.signingInput, parts.signature) == nil {
-				return key, nil
-			}
+		if key := verifying(keys); key != nil {
+			return key, nil
+		}
+		again, ok := source.(refetcher)
+		if !ok || len(keys) == 0 {
+			continue
+		}
+		fresh, err := again.findAgain(ctx, header.Algorithm, header.KeyID)
+		if err != nil {
+			return nil, err
+		}
+		fresh = slices.DeleteFunc(slices.Clone(fresh), func(key *Key) bool { return slices.Contains(keys, key) })
+		if key := verifying(fresh); key != nil {
+			return key, nil
 		}
 	}
 	if found {
