@@ -622,12 +622,6 @@ func TestThreatTokenInQuery(t *testing.T) {
 	token := hs(t, nil)
 	s := secretSite(t, "")
 	s.mustAnswer(401, s.get("/api/?access_token="+token), "a query is not looked at unless it is configured")
-	s = serve(t, `
-		jwt {
-			secret "`+testSecret+`"
-			from query access_token
-		}
-		reverse_proxy `+newUpstream(t))
 	missing := serve(t, "jwt {\n secret \""+testSecret+"\"\n from query access_token\n}\n file_server /files/* {\n root "+tempDir(t)+"\n}").get("/files/none?access_token=" + token)
 	if missing.status != 404 || missing.header.Get("Cache-Control") != "private" {
 		t.Errorf("an error behind it: %d %v", missing.status, missing.header)

@@ -34,8 +34,7 @@ type authorizationRequest struct {
 	challenge     string // of PKCE, S256
 	prompts       []string
 	maxAge        *time.Duration
-	idTokenHint   string
-	hintedSubject string // of idTokenHint
+	hintedSubject string // of id_token_hint, or of claims
 	loginHint     string
 	acrValues     []string
 	claims        claimsRequest

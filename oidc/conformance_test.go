@@ -476,7 +476,7 @@ var logoutModules = []module{
 		hint := c.hint()
 		c.logoutFails(url.Values{"id_token_hint": {hint[:len(hint)-8] + "AAAAAAAA"}, "post_logout_redirect_uri": {"https://app.example/bye"}})
 	}},
-	{"oidcc-rp-initiated-logout-no-id-token-hint", "Without a hint the redirect is not trusted.", "", func(c *conformance) {
+	{"oidcc-rp-initiated-logout-no-id-token-hint", "Without a hint or a client_id the redirect is not trusted.", "", func(c *conformance) {
 		c.logoutFails(url.Values{"post_logout_redirect_uri": {"https://app.example/bye"}, "state": {"s"}})
 	}},
 	{"oidcc-rp-initiated-logout-no-params", "Without any parameter the user is asked, and logged out.", "", func(c *conformance) { c.asks(nil) }},
@@ -589,6 +589,11 @@ The modules of the OpenID Foundation's conformance suite by name, and what a tes
 	table("OP: configuration", "", []module{{"oidcc-discovery-endpoint-verification", "The discovery document has what a client needs, and its issuer is the one asked for; the JWK set has public keys alone.", "", nil}})
 	table("OP: RP-initiated log-out", "", logoutModules)
 	table("OP: back-channel log-out", "", backchannelModules)
+	var rp []module
+	for _, m := range rpModules {
+		rp = append(rp, module{name: m.name, asserts: m.asserts})
+	}
+	table("RP: basic", "Of `login_with`.", rp)
 	const file = "../docs/conformance.md"
 	text := strings.TrimSpace(strings.ReplaceAll(page.String(), "\n\n\n", "\n\n")) + "\n"
 	if *update {

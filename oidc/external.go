@@ -287,6 +287,9 @@ func (l *ExternalLogin) verifyIDToken(ctx context.Context, known *metadata, toke
 // checkParties refuses a token that is for others too, unless it was issued to
 // this site.
 func (l *ExternalLogin) checkParties(audience []string, claims map[string]any) error {
+	if claims["iat"] == nil {
+		return errors.New("iat of the ID token is missing")
+	}
 	if azp := claims["azp"]; azp != l.ClientID && (azp != nil || len(audience) > 1) {
 		return errors.New("azp of the ID token is not this site's client_id")
 	}

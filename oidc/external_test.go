@@ -114,6 +114,7 @@ type lies struct {
 	answer         func(values url.Values)                  // to the browser
 	tokens         func(answer map[string]any)              // of the token endpoint
 	userinfo       map[string]any                           // instead of that of the ID token
+	moreKeys       []any                                    // in the key set
 	onToken        func(w http.ResponseWriter) (taken bool) // instead of tokens
 }
 
@@ -144,9 +145,10 @@ func newFakeProvider(t testing.TB) *fakeProvider {
 	})
 	mux.HandleFunc("/keys", func(w http.ResponseWriter, r *http.Request) {
 		p.keyFetches.Add(1)
-		_ = writeJSON(w, 200, map[string]any{"keys": []any{map[string]any{
-			"kty": "RSA", "kid": "1", "use": "sig", "alg": "RS256", "n": b64(p.key.N.Bytes()), "e": b64(big.NewInt(int64(p.key.E)).Bytes()),
-		}, map[string]any{"kty": "oct", "kid": "2", "k": b64([]byte(symmetricKey))}}})
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		keys := []any{rsaJWK(p.key, "1"), map[string]any{"kty": "oct", "kid": "2", "k": b64([]byte(symmetricKey))}}
+		_ = writeJSON(w, 200, map[string]any{"keys": append(keys, p.lies.moreKeys...)})
 	})
 	mux.HandleFunc("/authorize", p.authorize)
 	mux.HandleFunc("/token", p.token)
@@ -168,6 +170,10 @@ func newFakeProvider(t testing.TB) *fakeProvider {
 	}))
 	t.Cleanup(p.Close)
 	return p
+}
+
+func rsaJWK(key *rsa.PrivateKey, id string) map[string]any {
+	return map[string]any{"kty": "RSA", "kid": id, "use": "sig", "alg": "RS256", "n": b64(key.N.Bytes()), "e": b64(big.NewInt(int64(key.E)).Bytes())}
 }
 
 // symmetricKey is in the provider's key set, where it should not be.
@@ -256,7 +262,11 @@ func unsigned(header, claims map[string]any) string {
 }
 
 func (p *fakeProvider) sign(claims map[string]any, key *rsa.PrivateKey) string {
-	text := unsigned(map[string]any{"alg": "RS256", "kid": "1", "typ": "JWT"}, claims)
+	return signedWith(map[string]any{"alg": "RS256", "kid": "1", "typ": "JWT"}, claims, key)
+}
+
+func signedWith(header, claims map[string]any, key *rsa.PrivateKey) string {
+	text := unsigned(header, claims)
 	sum := sha256.Sum256([]byte(text))
 	signature, err := rsa.SignPKCS1v15(nil, key, crypto.SHA256, sum[:])
 	if err != nil {
