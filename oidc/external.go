@@ -281,15 +281,15 @@ func (l *ExternalLogin) verifyIDToken(ctx context.Context, known *metadata, toke
 	if sub, _ := claims["sub"].(string); sub == "" {
 		return nil, errors.New("sub of the ID token is missing")
 	}
+	if claims["iat"] == nil {
+		return nil, errors.New("iat of the ID token is missing")
+	}
 	return claims, nil
 }
 
 // checkParties refuses a token that is for others too, unless it was issued to
 // this site.
 func (l *ExternalLogin) checkParties(audience []string, claims map[string]any) error {
-	if claims["iat"] == nil {
-		return errors.New("iat of the ID token is missing")
-	}
 	if azp := claims["azp"]; azp != l.ClientID && (azp != nil || len(audience) > 1) {
 		return errors.New("azp of the ID token is not this site's client_id")
 	}
