@@ -216,7 +216,7 @@ func TestSignUpIsOnDiskBeforeItIsAcknowledged(t *testing.T) {
 func TestStoreFailures(t *testing.T) {
 	t.Run("deleted while it is used", func(t *testing.T) {
 		file := filepath.Join(tempDir(t), "users.db")
-		s := serve(t, accountsBody(file, "token_lifetime 1s"))
+		s := serve(t, accountsBody(file, ""))
 		got := s.signedUp("alice@example.com")
 		if err := os.Rename(file, file+".away"); err != nil {
 			t.Fatal(err)

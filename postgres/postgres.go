@@ -188,11 +188,11 @@ func (p *pool) migrate(ctx context.Context) error {
 }
 
 // conflict tells whether another node was faster: unique_violation,
-// duplicate_table, serialization_failure, deadlock_detected, and what
+// duplicate_table, duplicate_object, serialization_failure, deadlock_detected, and what
 // PostgreSQL says of one CREATE TABLE IF NOT EXISTS beside another.
 func conflict(err error) bool {
 	failure, ok := errors.AsType[*pgconn.PgError](err)
-	return ok && (failure.Code == "23505" || failure.Code == "42P07" || failure.Code == "40001" || failure.Code == "40P01" || failure.Code == "XX000")
+	return ok && (failure.Code == "23505" || failure.Code == "42P07" || failure.Code == "42710" || failure.Code == "40001" || failure.Code == "40P01" || failure.Code == "XX000")
 }
 
 // Destruct implements caddy.Destructor.
