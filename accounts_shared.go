@@ -200,14 +200,17 @@ func (a *SharedAccounts) EndSession(ctx context.Context, userID, sessionID strin
 
 // LeadsTo has the log-in page ask to which origin, such as
 // https://app.example.com, a return path leads on, and by which path a user goes
-// there without logging in; empty for none.
-func (a *SharedAccounts) LeadsTo(f func(returnTo string) (origin, cancel string)) {
-	a.service.leadsTo.Store(&f)
+// there without logging in; empty for none. The function that is returned stops
+// that.
+func (a *SharedAccounts) LeadsTo(f func(returnTo string) (origin, cancel string)) (stop func()) {
+	key := new(int)
+	a.service.leadsTo.Store(key, f)
+	return func() { a.service.leadsTo.Delete(key) }
 }
 
 // OnSessionEnd has a function called with the ID of each session that ends, here
-// or in another process, and of those whose end is still remembered. It must not
-// wait. The function that
+// or in another process; the first such function also with those whose end is
+// still remembered from before. It must not wait. The function that
 // is returned stops that.
 func (a *SharedAccounts) OnSessionEnd(f func(sessionID string)) (stop func()) {
 	return a.service.revoked.listen(f)

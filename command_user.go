@@ -57,7 +57,7 @@ A user is named by its e-mail address or its ID.`,
 	}
 	AddStoreFlags(cmd)
 	cmd.AddCommand(addUserCommand(), listUsersCommand(), showUserCommand(), disableUserCommand(), enableUserCommand(), deleteUserCommand(),
-		passwordCommand(), rolesCommand(), importCommand(), exportCommand(), resetLinkCommand())
+		passwordCommand(), rolesCommand(), importCommand(), exportCommand(), resetLinkCommand(), disconnectCommand())
 	return cmd
 }
 
@@ -483,6 +483,40 @@ func state(user User) string {
 }
 
 func timeText(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+func disconnectCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "disconnect <email or ID> [flags]",
+		Short: "Disconnects a user from other providers",
+		Long: `
+Disconnects a user from all that login_with has connected it with: nobody logs in
+to it by another provider any more, until it is connected again. Its sessions
+stay; caddy jwt user passwd ends them.`,
+		Example: `  caddy jwt user disconnect alice@example.com`,
+		Args:    takes(userArgument),
+		RunE:    operates(false, disconnectUser),
+	}
+}
+
+func disconnectUser(o *operator) error {
+	user, err := o.user()
+	if err != nil {
+		return err
+	}
+	connected, err := o.store.Records(o.ctx, kindIdentity, user.ID, time.Now())
+	for _, record := range connected {
+		if err == nil {
+			_, err = o.store.TakeRecord(o.ctx, kindIdentity, record.ID, time.Now())
+		}
+		if errors.Is(err, ErrNotFound) {
+			err = nil // somebody was faster
+		}
+	}
+	if err == nil {
+		_, err = fmt.Fprintf(o.cmd.OutOrStdout(), "disconnected from %d\n", len(connected))
+	}
+	return err
+}
 
 func showUserCommand() *cobra.Command {
 	cmd := &cobra.Command{

@@ -130,14 +130,21 @@ func (h *AccountsHandler) keepPending(w http.ResponseWriter, r *http.Request, ki
 	return nil
 }
 
-// takePending returns what was kept for the browser: once, whatever comes of it.
+// takePending returns what was kept for the browser, once, if it is wanted.
 // [ErrNotFound].
-func (h *AccountsHandler) takePending(w http.ResponseWriter, r *http.Request, kind string) (Record, error) {
+func (h *AccountsHandler) takePending(w http.ResponseWriter, r *http.Request, kind string, wanted func(Record) error) (Record, error) {
 	cookies := r.CookiesNamed(cookieName(r, pendingCookie))
 	if len(cookies) != 1 {
 		return Record{}, ErrNotFound
 	}
-	record, err := h.service.users().TakeRecord(r.Context(), kind, hashToken(cookies[0].Value), h.service.now())
+	id := hashToken(cookies[0].Value)
+	record, err := h.service.users().Record(r.Context(), kind, id, h.service.now())
+	if err == nil {
+		err = wanted(record)
+	}
+	if err == nil {
+		record, err = h.service.users().TakeRecord(r.Context(), kind, id, h.service.now())
+	}
 	if err == nil {
 		setCookie(w, r, pendingCookie, "", time.Unix(1, 0))
 	}
@@ -158,10 +165,16 @@ func siteURL(r *http.Request) string {
 // finishExternal is where the provider sends the browser back to.
 func (h *AccountsHandler) finishExternal(w http.ResponseWriter, r *http.Request, login *externalLogin) error {
 	var pending pendingLogin
-	record, err := h.takePending(w, r, kindPending)
-	if err == nil {
-		err = json.Unmarshal(record.Value, &pending)
-	}
+	_, err := h.takePending(w, r, kindPending, func(kept Record) error {
+		if err := json.Unmarshal(kept.Value, &pending); err != nil {
+			return err
+		}
+		// An answer to another request, as of another tab, uses nothing up.
+		if subtle.ConstantTimeCompare([]byte(r.URL.Query().Get("state")), []byte(pending.State)) != 1 {
+			return ErrNotFound
+		}
+		return nil
+	})
 	if errors.Is(err, ErrNotFound) {
 		return h.showLogin(w, r, "", refuse(ReasonLoginState, "nothing is under way in this browser"))
 	}
@@ -184,6 +197,9 @@ func (h *AccountsHandler) finishExternal(w http.ResponseWriter, r *http.Request,
 	}
 	if err != nil {
 		countEvent("login", "refused")
+		return h.showLogin(w, r, pending.ReturnTo, err)
+	}
+	if err := h.service.replaceSession(r.Context(), given, r.CookiesNamed(cookieName(r, refreshCookie))); err != nil {
 		return h.showLogin(w, r, pending.ReturnTo, err)
 	}
 	setSessionCookies(w, r, given)
@@ -222,7 +238,7 @@ func (h *AccountsHandler) answeredIdentity(r *http.Request, login *externalLogin
 // connectOffered connects the identity that waits in this browser for the
 // password of its account. A log-in to another account drops it.
 func (h *AccountsHandler) connectOffered(w http.ResponseWriter, r *http.Request, user User) {
-	record, err := h.takePending(w, r, kindOffered)
+	record, err := h.takePending(w, r, kindOffered, func(Record) error { return nil })
 	if errors.Is(err, ErrNotFound) || err == nil && record.Owner != user.ID {
 		return
 	}

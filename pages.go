@@ -11,7 +11,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"time"
 )
 
@@ -28,7 +28,7 @@ type pages struct {
 	templates map[string]*template.Template
 	style     []byte
 	standard  pageData
-	leadsTo   *atomic.Pointer[func(returnTo string) (origin, cancel string)]
+	leadsTo   *sync.Map
 }
 
 // pageData is what a template is given.
@@ -141,9 +141,12 @@ func readPage(dir string, embedded fs.FS, name string) ([]byte, error) {
 
 // render writes a page, all of it or nothing.
 func (p *pages) render(w http.ResponseWriter, r *http.Request, name string, data pageData, status int) error {
-	if f := p.leadsTo.Load(); f != nil && data.ReturnTo != "" {
-		data.leadsTo, data.Cancel = (*f)(data.ReturnTo)
-	}
+	p.leadsTo.Range(func(_, f any) bool {
+		if data.ReturnTo != "" && data.leadsTo == "" {
+			data.leadsTo, data.Cancel = f.(func(string) (string, string))(data.ReturnTo)
+		}
+		return data.leadsTo == ""
+	})
 	data.Paths, data.PasswordMinLength = p.standard.Paths.below(mountedAt(r)), p.standard.PasswordMinLength
 	for _, provider := range p.standard.Providers {
 		data.Providers = append(data.Providers, pageLink{provider.Name, mountedAt(r) + provider.Path})

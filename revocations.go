@@ -56,8 +56,10 @@ func (r *revocations) listen(f func(sessionID string)) (stop func()) {
 	r.listened++
 	id := r.listened
 	r.listeners[id] = f
-	for sessionID := range r.sessions { // of before, which nobody may have heard of
-		f(sessionID)
+	if id == 1 { // of before, which nobody has heard of
+		for sessionID := range r.sessions {
+			f(sessionID)
+		}
 	}
 	return func() {
 		r.mu.Lock()

@@ -58,7 +58,7 @@ type accountService struct {
 
 	signingUp singleflight.Group // by EmailKey
 
-	leadsTo atomic.Pointer[func(returnTo string) (origin, cancel string)] // see SharedAccounts.LeadsTo
+	leadsTo sync.Map // of func(returnTo string) (origin, cancel string), see SharedAccounts.LeadsTo
 
 	store   atomic.Pointer[UserStore]
 	now     func() time.Time
@@ -680,7 +680,25 @@ func (s *accountService) replaceSession(ctx context.Context, given *grant, cooki
 	if old.UserID != given.user.ID {
 		return s.endSessions(ctx, old.UserID, old.ID, "")
 	}
-	return storeRefusal(s.users().CreateRecord(ctx, Record{Kind: kindReplaced, ID: old.ID, Owner: given.sessionID, Value: []byte("{}"), ExpiresAt: old.ExpiresAt}))
+	return s.replacedBy(ctx, old.ID, given.sessionID, old.ExpiresAt)
+}
+
+// replacedBy notes that a session ends with another. One that took its place
+// before, as when a form is sent twice, ends with that too.
+func (s *accountService) replacedBy(ctx context.Context, oldID, newID string, until time.Time) error {
+	err := s.users().CreateRecord(ctx, Record{Kind: kindReplaced, ID: oldID, Owner: newID, Value: []byte("{}"), ExpiresAt: until})
+	if !errors.Is(err, ErrRecordExists) {
+		return storeRefusal(err)
+	}
+	before := ""
+	_, err = s.users().UpdateRecord(ctx, kindReplaced, oldID, s.now(), func(r *Record) error {
+		before, r.Owner = r.Owner, newID
+		return nil
+	})
+	if err != nil || before == newID {
+		return storeRefusal(err)
+	}
+	return s.replacedBy(ctx, before, newID, until)
 }
 
 func (s *accountService) endReplaced(ctx context.Context, userID, sessionID string) error {

@@ -27,6 +27,7 @@ const (
 // deviceCode is a log-in on a device without a browser (RFC 8628), kept under
 // the hash of its device code.
 type deviceCode struct {
+	Since    string        `json:"since,omitempty"` // of the client
 	ClientID string        `json:"client_id"`
 	Scopes   []string      `json:"scopes"`
 	UserCode string        `json:"user_code"`
@@ -57,7 +58,7 @@ func (p *Provider) deviceAuthorization(w http.ResponseWriter, r *http.Request) e
 		return err
 	}
 	device, user := randomText(), newUserCode()
-	kept := deviceCode{ClientID: client.ID, Scopes: scopes, UserCode: user, Interval: deviceInterval}
+	kept := deviceCode{ClientID: client.ID, Since: client.Since, Scopes: scopes, UserCode: user, Interval: deviceInterval}
 	if err := p.state.create(r.Context(), kindDevice, hashed(device), "", kept, deviceLifetime); err != nil {
 		return err
 	}
@@ -191,7 +192,7 @@ func (p *Provider) byDevice(ctx context.Context, client *Client, values url.Valu
 		return nil
 	})
 	switch {
-	case errors.Is(err, errNotFound) || err == nil && kept.ClientID != client.ID:
+	case errors.Is(err, errNotFound) || err == nil && (kept.ClientID != client.ID || kept.Since != client.Since):
 		return nil, refuse("expired_token", "the device_code is unknown, has expired or was used")
 	case err != nil:
 		return nil, err

@@ -123,9 +123,14 @@ func (d *discovered) look(ctx context.Context) (*metadata, error) {
 		return nil, err
 	}
 	endpoint := provider.Endpoint()
+	own, err := url.Parse(d.issuer)
+	if err != nil {
+		return nil, err
+	}
 	for name, at := range map[string]string{"authorization_endpoint": endpoint.AuthURL, "token_endpoint": endpoint.TokenURL, "jwks_uri": m.KeysURL, "userinfo_endpoint": provider.UserInfoEndpoint()} {
-		if u, err := url.Parse(at); (at != "" || name != "userinfo_endpoint") && (err != nil || u.Host == "" || !secureURL(u)) {
-			return nil, fmt.Errorf("its %s is %.100q; it must be https, or http on this machine", name, at)
+		if u, err := url.Parse(at); (at != "" || name != "userinfo_endpoint") && (err != nil || u.Host == "" || !secureURL(u) || own.Scheme == "https" && u.Scheme != "https") {
+			// Else a provider elsewhere could have this site ask what is on its own machine.
+			return nil, fmt.Errorf("its %s is %.100q; it must be https, or http on this machine where the issuer is so too", name, at)
 		}
 	}
 	for _, algorithm := range m.Algorithms {

@@ -28,6 +28,7 @@ import (
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
+	gooidc "github.com/coreos/go-oidc/v3/oidc"
 )
 
 // run runs Caddy with these sites.
@@ -572,14 +573,6 @@ func TestLoginWithHostileProvider(t *testing.T) {
 			victim.client.Jar.SetCookies(at, kept)
 			return victim.get(back)
 		}, begun},
-		{"a second try after a wrong state", func(victim, _ *browser) answer {
-			back := victim.out("/auth/login/fake")
-			at, _ := url.Parse(victim.url)
-			kept := victim.client.Jar.Cookies(at)
-			victim.get("/auth/callback/fake?code=x&state=x&iss=" + url.QueryEscape(p.URL))
-			victim.client.Jar.SetCookies(at, kept)
-			return victim.get(back)
-		}, begun},
 		{"callback out of nothing", func(victim, _ *browser) answer {
 			return victim.get("/auth/callback/fake?code=x&state=x")
 		}, begun},
@@ -599,6 +592,65 @@ func TestLoginWithHostileProvider(t *testing.T) {
 	}
 	if !strings.Contains(s.log(), "provider does not know this site") {
 		t.Error("nobody is told that the client secret is wrong")
+	}
+}
+
+// A log-in in a second tab counts, and an answer to the first, or one that another
+// site sends, does not use it up.
+func TestLoginWithInTwoTabs(t *testing.T) {
+	p := newFakeProvider(t)
+	s := loginSite(t, p.option("fake", ""))
+	chrome := s.browser()
+	first := chrome.out("/auth/login/fake")
+	second := chrome.out("/auth/login/fake")
+	for _, other := range []string{first, "/auth/callback/fake?state=evil"} {
+		if got := chrome.get(other); got.status != 400 {
+			t.Errorf("%s", got.brief())
+		}
+	}
+	chrome.mustBeIn(chrome.get(second))
+}
+
+// A browser that logs in by a provider has one session: that of another user
+// ends, and that of the same ends with the new one.
+func TestLoginWithReplacesASession(t *testing.T) {
+	p := newFakeProvider(t)
+	s := loginSite(t, p.option("fake", ""))
+	chrome := s.browser()
+	chrome.do(http.MethodPost, "/auth/signup", url.Values{"email": {"bob@example.com"}, "password": {goodPassword}}).to(t)
+	at, _ := url.Parse(s.url)
+	hers := ""
+	for _, cookie := range chrome.client.Jar.Cookies(at) {
+		if cookie.Name == "session" {
+			hers = cookie.Value
+		}
+	}
+	bearer := func(token string) int {
+		return s.browser().do(http.MethodGet, "/private", nil, "Authorization: Bearer "+token).status
+	}
+	if got := bearer(hers); got != 200 {
+		t.Fatalf("control: %d", got)
+	}
+	chrome.mustBeIn(chrome.logInBy("fake"))
+	if got := bearer(hers); got != 401 {
+		t.Errorf("the session of somebody else goes on: %d", got)
+	}
+}
+
+// A provider elsewhere cannot have the site ask what is on its own machine.
+func TestLoginWithEndpointsOnThisMachine(t *testing.T) {
+	asked := false
+	inside := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked = true }))
+	defer inside.Close()
+	var hostile *httptest.Server
+	hostile = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_ = writeJSON(w, 200, map[string]any{"issuer": hostile.URL, "authorization_endpoint": hostile.URL + "/a", "token_endpoint": inside.URL + "/stop", "jwks_uri": hostile.URL + "/k"})
+	}))
+	defer hostile.Close()
+	d := &discovered{issuer: hostile.URL}
+	_, err := d.look(gooidc.ClientContext(t.Context(), hostile.Client()))
+	if err == nil || !strings.Contains(err.Error(), "its token_endpoint is") || asked {
+		t.Errorf("%v, asked: %v", err, asked)
 	}
 }
 

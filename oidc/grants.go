@@ -124,7 +124,11 @@ func (p *Provider) grantRequest(ctx context.Context, a *authorizationRequest, lo
 // session, and outlives it only with offline_access.
 func (p *Provider) keepGrant(ctx context.Context, client *Client, g *grant) error {
 	lifetime := time.Duration(max(client.RefreshTokenLifetime, client.AccessTokenLifetime))
-	err := p.state.create(ctx, kindGrant, g.ID, g.SessionID, g, lifetime)
+	owner := g.SessionID
+	if g.has("offline_access") {
+		owner = g.UserID // and goes with the user
+	}
+	err := p.state.create(ctx, kindGrant, g.ID, owner, g, lifetime)
 	if !errors.Is(err, caddyjwt.ErrRecordExists) {
 		return err
 	}
@@ -161,13 +165,16 @@ func (p *Provider) idToken(ctx context.Context, client *Client, g *grant, user c
 	now := p.accounts.Now()
 	claims := map[string]any{
 		"iss": p.Issuer, "sub": g.UserID, "aud": client.ID, "iat": now.Unix(), "exp": now.Add(time.Duration(client.IDTokenLifetime)).Unix(),
-		"auth_time": g.AuthTime, "sid": g.SessionID, "amr": []string{"pwd"},
+		"auth_time": g.AuthTime, "sid": g.SessionID,
 	}
 	if g.Nonce != "" {
 		claims["nonce"] = g.Nonce
 	}
-	if g.ACR {
-		claims["acr"] = acrPassword
+	if user.PasswordHash != "" { // else another provider let the user in
+		claims["amr"] = []string{"pwd"}
+		if g.ACR {
+			claims["acr"] = acrPassword
+		}
 	}
 	if accessToken != "" {
 		claims["at_hash"] = halfHash(accessToken)

@@ -64,7 +64,7 @@ func (p *Provider) describeToken(ctx context.Context, client *Client, given stri
 func (p *Provider) describeRefreshToken(ctx context.Context, client *Client, given string) (map[string]any, error) {
 	id, family := splitRefreshToken(given)
 	g, err := load[grant](ctx, p.state, kindGrant, id)
-	if err == nil && (g.ClientID != client.ID || g.FamilyHash != hashed(family) || g.RefreshHash != hashed(given)) {
+	if err == nil && (g.ClientID != client.ID || g.Since != client.Since || g.FamilyHash != hashed(family) || g.RefreshHash != hashed(given)) {
 		return inactive, nil
 	}
 	if err == nil {

@@ -15,6 +15,7 @@ import (
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
 	"github.com/google/uuid"
 	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
 )
 
 // endSession logs the user out (OpenID Connect RP-Initiated Logout 1.0). Unless
@@ -123,7 +124,8 @@ func (p *Provider) loggedOut(w http.ResponseWriter, r *http.Request, l *logoutRe
 }
 
 const (
-	logoutTries    = 10 // over some 17 minutes
+	logoutTries    = 14 // over some 4 hours
+	logoutsAtOnce  = 16
 	logoutTimeout  = 5 * time.Second
 	logoutLifetime = 2 * time.Minute
 	logoutMemory   = 24 * time.Hour
@@ -162,25 +164,35 @@ type logout struct {
 // Logout 1.0).
 type logouts struct {
 	stopListening func()
-	ended         chan string // IDs of sessions
 	ctx           context.Context
 	cancel        context.CancelFunc
 	running       sync.WaitGroup
+
+	mu    sync.Mutex
+	ended []string // IDs of sessions that are not noted yet
+	wake  chan struct{}
+	noted chan struct{}
 }
 
-func (p *Provider) startLogouts() error {
-	l := &logouts{ended: make(chan string, 1024)}
+func (p *Provider) startLogouts() {
+	l := &logouts{wake: make(chan struct{}, 1), noted: make(chan struct{}, 1)}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	p.logouts = l
 	l.stopListening = p.accounts.OnSessionEnd(func(sessionID string) {
-		select {
-		case l.ended <- sessionID:
-		default: // many at once; those beyond are told by the sweep of another node, or not at all
-			p.log.Warn("too many sessions ended at once; some clients are not told")
-		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.ended = append(l.ended, sessionID)
+		signal(l.wake)
 	})
-	l.running.Go(p.runLogouts)
-	return nil
+	l.running.Go(p.noteEnded)
+	l.running.Go(p.tellDue)
+}
+
+func signal(channel chan struct{}) {
+	select {
+	case channel <- struct{}{}:
+	default: // it is signalled already
+	}
 }
 
 func (l *logouts) end() {
@@ -189,18 +201,37 @@ func (l *logouts) end() {
 	l.running.Wait()
 }
 
-func (p *Provider) runLogouts() {
+// noteEnded notes the clients of sessions as they end. To tell them, which may
+// take long, is for tellDue.
+func (p *Provider) noteEnded() {
 	l := p.logouts
 	for {
 		select {
 		case <-l.ctx.Done():
 			return
-		case id := <-l.ended:
-			p.sessionEnded(l.ctx, id)
-			p.tellClients(l.ctx)
-		case <-time.After(logoutPoll):
-			p.tellClients(l.ctx)
+		case <-l.wake:
 		}
+		l.mu.Lock()
+		ended := l.ended
+		l.ended = nil
+		l.mu.Unlock()
+		for _, id := range ended {
+			p.sessionEnded(l.ctx, id)
+		}
+		signal(l.noted)
+	}
+}
+
+func (p *Provider) tellDue() {
+	l := p.logouts
+	for {
+		select {
+		case <-l.ctx.Done():
+			return
+		case <-l.noted:
+		case <-time.After(logoutPoll):
+		}
+		p.tellClients(l.ctx)
 	}
 }
 
@@ -234,13 +265,14 @@ func (p *Provider) tellClients(ctx context.Context) {
 	if err != nil {
 		return // the accounts say that the store fails
 	}
-	var all sync.WaitGroup
+	var all errgroup.Group
+	all.SetLimit(logoutsAtOnce)
 	for i := range due {
 		if !due[i].Done && !due[i].NotBefore.After(p.accounts.Now()) {
-			all.Go(func() { p.tellClient(ctx, ids[i]) })
+			all.Go(func() error { p.tellClient(ctx, ids[i]); return nil })
 		}
 	}
-	all.Wait()
+	_ = all.Wait()
 }
 
 var errNotDue = errors.New("another node does it")
@@ -277,7 +309,11 @@ func (p *Provider) tellClient(ctx context.Context, id string) {
 	if err != nil {
 		p.log.Warn("client not told of a log-out", zap.String("client_id", told.ClientID), zap.Int("tries", told.Tries), zap.Error(err))
 	}
-	_, _ = change(ctx, p.state, kindLogout, id, func(l *logout) error { l.Done = true; return nil })
+	// It is kept for a moment, so that a node that is late finds it done.
+	_, _ = p.accounts.Store().UpdateRecord(ctx, p.state.kind(kindLogout), id, p.accounts.Now(), func(r *caddyjwt.Record) error {
+		r.Value, r.ExpiresAt = []byte(`{"done":true}`), p.accounts.Now().Add(logoutLifetime)
+		return nil
+	})
 }
 
 func (p *Provider) sendLogout(ctx context.Context, client *Client, g *clientLogin) error {

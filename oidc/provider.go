@@ -69,7 +69,8 @@ type Provider struct {
 
 	deviceGuesses, secretGuesses, anonymous *caddyjwt.Throttle
 
-	logouts *logouts
+	logouts     *logouts
+	stopLeading func()
 }
 
 // CaddyModule returns the Caddy module information.
@@ -172,8 +173,9 @@ func (p *Provider) Provision(ctx caddy.Context) error {
 	p.deviceGuesses = caddyjwt.NewThrottle(deviceTries, deviceLifetime)
 	p.secretGuesses = caddyjwt.NewThrottle(secretTries, time.Minute)
 	p.anonymous = caddyjwt.NewThrottle(anonymousRequests, time.Minute)
-	p.accounts.LeadsTo(p.leadsTo)
-	return p.startLogouts()
+	p.stopLeading = p.accounts.LeadsTo(p.leadsTo)
+	p.startLogouts()
+	return nil
 }
 
 // Bounds of what a client, by its IP address, may do in a minute: wrong secrets
@@ -234,6 +236,9 @@ func (p *Provider) resolve() error {
 // Cleanup gives the accounts back. Log-outs that clients were not told of yet are
 // kept, for the next config, another node, or after a restart.
 func (p *Provider) Cleanup() error {
+	if p.stopLeading != nil {
+		p.stopLeading()
+	}
 	if p.logouts != nil {
 		p.logouts.end()
 	}

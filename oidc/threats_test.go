@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -69,6 +70,71 @@ func TestThreatReplacedSession(t *testing.T) {
 	chrome.signUp("frank@example.com")
 	if chrome.live(hers["access_token"]) {
 		t.Error("somebody else has logged in there, and her session lives on")
+	}
+}
+
+// The form of a log-in sent twice by one browser: both work, and one log-out ends
+// both.
+func TestLoginSentTwice(t *testing.T) {
+	s := provider(t)
+	chrome := s.browser()
+	chrome.signUp("alice@example.com")
+	at, err := url.Parse(s.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := chrome.client.Jar.Cookies(at)
+	form := url.Values{"email": {"alice@example.com"}, "password": {goodPassword}}
+	var given []*browser
+	for range 3 {
+		again := s.browser()
+		again.client.Jar.SetCookies(at, old)
+		if got := again.post("/auth/login", form); got.status != 303 {
+			t.Fatalf("%d %s", got.status, got.body)
+		}
+		given = append(given, again)
+	}
+	if got := given[2].post("/auth/logout", url.Values{}); got.status != 303 {
+		t.Fatal(got.status)
+	}
+	for i, b := range given {
+		if got := b.get("/auth/whoami"); got.status != 401 {
+			t.Errorf("log-in %d is good after the log-out: %d", i, got.status)
+		}
+	}
+}
+
+// Many sessions that end at once: each client is told.
+func TestManyLogoutsAtOnce(t *testing.T) {
+	var mu sync.Mutex
+	told := make(map[any]int)
+	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		told[claimsOf(t, r.PostFormValue("logout_token"))["sid"]]++
+	}))
+	defer receiver.Close()
+	s := serve(t, fmt.Sprintf(clientsOfTests, "backchannel_logout_uri "+receiver.URL), "")
+	const logins = 20
+	last := s.browser()
+	last.signUp("alice@example.com")
+	for range logins {
+		b := s.browser()
+		b.redeem("app", b.code("app", nil))
+	}
+	// A new password ends all other sessions.
+	if got := last.post("/auth/password", url.Values{"currentPassword": {goodPassword}, "newPassword": {"another good password"}}); got.status != 200 {
+		t.Fatalf("%d %s", got.status, got.body)
+	}
+	eventually(t, "all are told", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(told) == logins
+	})
+	for sid, times := range told {
+		if times != 1 {
+			t.Errorf("%v told %d times", sid, times)
+		}
 	}
 }
 

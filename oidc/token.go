@@ -184,6 +184,8 @@ func (p *Provider) byRefreshToken(ctx context.Context, client *Client, values ur
 // 6749 §6).
 func narrowed(granted []string, text string) ([]string, error) {
 	asked := strings.Fields(text)
+	slices.Sort(asked)
+	asked = slices.Compact(asked)
 	if len(asked) == 0 {
 		asked = granted
 	}
@@ -239,6 +241,12 @@ func (p *Provider) live(ctx context.Context, accessToken string) (*caddyjwt.Toke
 		return token, err
 	}
 	id, _ := token.Claims["client_id"].(string)
-	_, err = p.clients.find(ctx, id)
+	client, err := p.clients.find(ctx, id)
+	if err == nil && client.Since != "" {
+		since, parseErr := time.Parse(time.RFC3339Nano, client.Since)
+		if issued, _ := token.Claims["iat"].(int64); parseErr == nil && issued < since.Unix() {
+			err = errNotFound // of another client of that name
+		}
+	}
 	return token, err
 }
