@@ -170,7 +170,8 @@ func (c *jwksCache) findAgain(ctx context.Context, algorithm, id string) ([]*Key
 	keys, known := c.find(algorithm, id)
 	for tries := 0; !known && tries < 2; tries++ {
 		ongoing, own := c.join()
-		if ongoing == nil {
+		if ongoing == nil { // the fetch of another request may have ended since the look
+			keys, _ = c.find(algorithm, id)
 			break
 		}
 		select {
