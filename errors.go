@@ -184,7 +184,7 @@ var refusals = map[Reason]refusal{
 	ReasonLoginDenied:         {401, "UnauthorizedError", "login_denied", false, "the provider did not log you in, or you did not allow it to tell this site who you are"},
 	ReasonLoginRefused:        {401, "UnauthorizedError", "login_refused", false, "the answer of the provider is not valid, so nobody was logged in"},
 	ReasonProviderUnavailable: {503, "ServiceUnavailableError", "provider_unavailable", false, "the provider cannot be reached now; try again soon, or log in another way"},
-	ReasonAccountExists:       {409, "ConflictError", "account_exists", false, "There is an account with this e-mail address already. Log in to it with its password now, and from then on the provider logs you in to it too."},
+	ReasonAccountExists:       {409, "ConflictError", "account_exists", false, "There is an account with this e-mail address already. Log in to it with its password now, and from then on the provider logs you in to it too. If it has no password, log in as you did before, and connect the provider on the account page."},
 	ReasonIdentityTaken:       {409, "ConflictError", "identity_taken", false, "this user of the provider is connected with another account already"},
 	ReasonEmailUnverified:     {403, "ForbiddenError", "email_unverified", false, "the provider does not vouch for an e-mail address of yours, so no account was made; verify it there, or log in with a password and connect the provider on your account page"},
 	ReasonSignupClosed:        {403, "ForbiddenError", "signup_closed", false, "you have no account here, and accounts are not open to everybody"},

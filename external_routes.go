@@ -112,7 +112,24 @@ func (h *AccountsHandler) sendOut(w http.ResponseWriter, r *http.Request, login 
 		return "", refuseLogin(err)
 	}
 	pending.Kept = kept
+	if _, _, err := h.callerUser(w, r); err == nil && pending.UserID == "" {
+		location = askedAgain(location)
+	}
 	return location, h.keepPending(w, r, kindPending, pending.UserID, pending)
+}
+
+// askedAgain has the provider ask for the password again (OpenID Connect Core
+// §3.1.2.1): somebody who is logged in and is to log in once more, as a client
+// asks by prompt=login, is not to pass by a session there.
+func askedAgain(location string) string {
+	u, err := url.Parse(location)
+	if err != nil {
+		return location
+	}
+	query := u.Query()
+	query.Set("prompt", "login")
+	u.RawQuery = query.Encode()
+	return u.String()
 }
 
 // keepPending keeps a value under the hash of a new cookie of the browser.

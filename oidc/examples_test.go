@@ -63,7 +63,7 @@ func TestExampleLoginWith(t *testing.T) {
 	ports := runExample(t, "login-with", "8080", "8081")
 	provider, here := &site{t: t, url: "http://localhost:" + ports["8080"]}, &site{t: t, url: "http://127.0.0.1:" + ports["8081"]}
 	there := provider.browser()
-	chrome := &browser{here, there.client}
+	chrome := &browser{site: here, client: there.client}
 	there.do(http.MethodPost, "/auth/signup", url.Values{"email": {"alice@example.com"}, "password": {goodPassword}, "name": {"Alice"}}).to(t)
 	if got := chrome.get("/"); got.status != 200 {
 		t.Errorf("public: %d", got.status)

@@ -377,7 +377,7 @@ func TestLoginWithOwnProvider(t *testing.T) {
 	}
 }`, id.url, id.url, filepath.Join(id.dir, "users.db"), app.url))
 	there := id.browser()
-	here := &browser{app, there.client} // the same one, at the other site
+	here := &browser{site: app, client: there.client} // the same one, at the other site
 	there.do(http.MethodPost, "/auth/signup", url.Values{"email": {"alice@example.com"}, "password": {goodPassword}, "name": {"Alice A."}}).to(t)
 	logIn := func() answer {
 		t.Helper()
@@ -412,7 +412,8 @@ func TestLoginWithOwnProvider(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	second := &browser{app, here.client}
+	second := &browser{site: app, client: here.client}
+	there.email = "alice@new.example" // she is asked for her password again
 	first := here.get("/auth/account").body
 	if again := second.mustBeIn(logIn()); again != userID {
 		t.Errorf("user %s is now %s", userID, again)
@@ -634,6 +635,22 @@ func TestLoginWithReplacesASession(t *testing.T) {
 	chrome.mustBeIn(chrome.logInBy("fake"))
 	if got := bearer(hers); got != 401 {
 		t.Errorf("the session of somebody else goes on: %d", got)
+	}
+}
+
+// Who is logged in and logs in once more is asked for the password there, so a
+// client's prompt=login is worth something.
+func TestLoginWithAsksAgain(t *testing.T) {
+	p := newFakeProvider(t)
+	s := loginSite(t, p.option("fake", ""))
+	chrome := s.browser()
+	prompt := func() string { return chrome.get("/auth/login/fake").to(t).Query().Get("prompt") }
+	if got := prompt(); got != "" {
+		t.Errorf("at the first log-in prompt is %q", got)
+	}
+	chrome.mustBeIn(chrome.logInBy("fake"))
+	if got := prompt(); got != "login" {
+		t.Errorf("at the second prompt is %q", got)
 	}
 }
 

@@ -185,6 +185,7 @@ func (a answer) mustFail(t testing.TB, status int, code string) {
 type browser struct {
 	*site
 	client *http.Client
+	email  string // by which goOn logs in; alice@example.com if it is empty
 }
 
 func (s *site) browser() *browser {
@@ -192,7 +193,7 @@ func (s *site) browser() *browser {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return &browser{s, &http.Client{Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
+	return &browser{site: s, client: &http.Client{Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
 }
 
 func (b *browser) do(method, location string, form url.Values, headers ...string) answer {
@@ -283,7 +284,11 @@ func (b *browser) goOn(location string) *url.URL {
 			if page.status != http.StatusOK {
 				b.t.Fatalf("log-in page: %d %s", page.status, page.body)
 			}
-			location = b.post("/auth/login", url.Values{"email": {"alice@example.com"}, "password": {goodPassword}, "return_to": {to.Query().Get("return_to")}}).to(b.t).String()
+			email := b.email
+			if email == "" {
+				email = "alice@example.com"
+			}
+			location = b.post("/auth/login", url.Values{"email": {email}, "password": {goodPassword}, "return_to": {to.Query().Get("return_to")}}).to(b.t).String()
 		case "/oidc/consent":
 			page := b.get(location)
 			found := interactionField.FindStringSubmatch(page.body)

@@ -163,7 +163,7 @@ func TestThreatStateOfAnotherIssuer(t *testing.T) {
 	s.load(fmt.Sprintf(clientsOfTests, ""), fmt.Sprintf("}\nhttp://%s {\n oidc_provider {\n issuer http://%s\n accounts {\n issuer other\n store file %s/users.db\n throttle off\n}\n%s\n}\n", other, other, s.dir, fmt.Sprintf(clientsOfTests, "")), s.dir)
 	chrome := s.browser()
 	chrome.signUp("alice@example.com")
-	elsewhere := &browser{&site{t: t, url: "http://" + other}, chrome.client}
+	elsewhere := &browser{site: &site{t: t, url: "http://" + other}, client: chrome.client}
 	tokens := chrome.redeem("app", chrome.code("app", nil)).json(t)
 	elsewhere.redeem("app", chrome.code("app", nil)).mustFail(t, 400, "invalid_grant")
 	elsewhere.refresh("app", tokens["refresh_token"].(string)).mustFail(t, 400, "invalid_grant")
