@@ -3,61 +3,23 @@ package caddyjwt
 import (
 	"context"
 	"net/url"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/chromiumtest"
 	"github.com/chromedp/cdproto/emulation"
-	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 )
 
-// chromium starts a browser, and fails the test for what its console complains
-// about, such as the Content-Security-Policy.
+// chromium is a browser for the test.
 func chromium(t *testing.T) context.Context {
 	t.Helper()
-	path := ""
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-		if found, err := exec.LookPath(name); err == nil && path == "" {
-			path = found
-		}
-	}
+	path := chromiumtest.Path()
 	if path == "" {
 		missing(t, "chromium")
 	}
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU,
-		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.UserDataDir(tempDir(t)))
-	allocator, cancelAllocator := chromedp.NewExecAllocator(t.Context(), options...)
-	ctx, cancel := chromedp.NewContext(allocator)
-	ctx, cancelTimeout := context.WithTimeout(ctx, 2*time.Minute)
-	var mu sync.Mutex
-	var complaints []string
-	err := chromedp.Listen(ctx, func(event any) {
-		if entry, ok := event.(*log.EventEntryAdded); ok && entry.Entry.Source != log.EntrySourceNetwork { // an answer of 401 is meant
-			mu.Lock()
-			defer mu.Unlock()
-			complaints = append(complaints, entry.Entry.Text)
-		}
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cancelTimeout()
-		cancel()
-		cancelAllocator()
-		mu.Lock()
-		defer mu.Unlock()
-		for _, complaint := range complaints {
-			t.Errorf("the console says: %s", complaint)
-		}
-	})
-	return ctx
+	return chromiumtest.Start(t, path)
 }
 
 // A user with a real browser, without JavaScript and by the keyboard alone:
@@ -96,22 +58,22 @@ func TestChromium(t *testing.T) {
 	}
 	do("protected page", chromedp.Navigate(s.url+"/todos/list?page=2"))
 	at("/auth/login?return_to=%2Ftodos%2Flist%3Fpage%3D2")
-	picture(t, ctx, "login")
+	chromiumtest.Picture(t, ctx, "login")
 	do("log-in that fails", chromedp.SendKeys(chromedp.CSS("#email"), "alice@example.com"), chromedp.SendKeys(chromedp.CSS("#password"), "wrong password"+kb.Enter))
 	shows("Invalid email or password.")
-	picture(t, ctx, "login-refused")
+	chromiumtest.Picture(t, ctx, "login-refused")
 	do("to the sign-up", chromedp.Click(chromedp.CSS(`a[href^="/auth/signup"]`)))
 	at("/auth/signup?return_to=%2Ftodos%2Flist%3Fpage%3D2")
 	do("a common password", chromedp.SendKeys(chromedp.CSS("#email"), "alice@example.com"), chromedp.SendKeys(chromedp.CSS("#password"), "password1"+kb.Enter))
 	shows("is one of the most common ones")
-	picture(t, ctx, "signup-refused")
+	chromiumtest.Picture(t, ctx, "signup-refused")
 	do("sign-up", chromedp.SendKeys(chromedp.CSS("#password"), goodPassword+kb.Enter))
 	at("/todos/list?page=2")
 	shows("roles=[author]")
 
 	do("the account page", chromedp.Navigate(s.url+"/auth/account"))
 	shows("alice@example.com")
-	picture(t, ctx, "account")
+	chromiumtest.Picture(t, ctx, "account")
 	eventually(t, "the session is renewed after its access token expired", func() bool {
 		do("again", chromedp.Navigate(s.url+"/todos/"))
 		shows("roles=[author]")
@@ -128,32 +90,4 @@ func TestChromium(t *testing.T) {
 	at("/auth/login?return_to=%2Ftodos%2F")
 	do("log-in with the new password", chromedp.SendKeys(chromedp.CSS("#email"), "alice@example.com"), chromedp.SendKeys(chromedp.CSS("#password"), "another good password"+kb.Enter))
 	at("/todos/")
-}
-
-// picture keeps a screenshot of the page where SCREENSHOTS names a folder: on a
-// desk and a phone, light and dark.
-func picture(t *testing.T, ctx context.Context, name string) {
-	t.Helper()
-	dir := os.Getenv("SCREENSHOTS")
-	if dir == "" {
-		return
-	}
-	for _, scheme := range []string{"light", "dark"} {
-		for width, kind := range map[int64]string{1280: "desk", 360: "phone"} {
-			if err := chromedp.Do(ctx, chromedp.EmulateViewport(width, 800)); err != nil {
-				t.Fatal(err)
-			}
-			feature := &emulation.MediaFeature{Name: "prefers-color-scheme", Value: scheme}
-			if _, err := chromedp.Call(ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{feature}}); err != nil {
-				t.Fatal(err)
-			}
-			png, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
-			if err == nil {
-				err = os.WriteFile(filepath.Join(dir, name+"-"+kind+"-"+scheme+".png"), png, 0o600)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
 }

@@ -382,6 +382,8 @@ func (s *accountService) signUp(ctx context.Context, email, password string, pro
 func (s *accountService) addUser(ctx context.Context, key, email, password string, profile map[string]any) (User, error) {
 	if _, err := s.users().UserByEmail(ctx, key); err == nil {
 		return User{}, ErrEmailTaken
+	} else if !errors.Is(err, ErrNotFound) {
+		return User{}, err // before a hash is made for nothing
 	}
 	hash, err := hashPassword(ctx, s.config.HashQueue, password)
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/chromedp/cdproto/log"
+	"github.com/caddy-jwt/caddy-jwt/internal/chromiumtest"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 	"github.com/lestrrat-go/jwx/v2/jwk"
@@ -179,7 +179,7 @@ func TestOIDCClientTSInChromium(t *testing.T) {
 	shows("E-mail address")
 	do("password", chromedp.SendKeys(chromedp.CSS("#email"), "alice@example.com"), chromedp.SendKeys(chromedp.CSS("#password"), goodPassword+kb.Enter))
 	shows("A page would like to")
-	picture(t, ctx, "consent")
+	chromiumtest.Picture(t, ctx, "consent")
 	do("consent", chromedp.Click(chromedp.CSS(`button[value="allow"]`)))
 	shows("user alice@example.com")
 	do("silent renewal", chromedp.Click(chromedp.CSS("#renew")))
@@ -192,68 +192,12 @@ func TestOIDCClientTSInChromium(t *testing.T) {
 	shows("E-mail address")
 }
 
-// picture keeps a screenshot of the page where SCREENSHOTS names a folder, on a
-// desk and a phone.
-func picture(t *testing.T, ctx context.Context, name string) {
-	t.Helper()
-	dir := os.Getenv("SCREENSHOTS")
-	if dir == "" {
-		return
-	}
-	for width, kind := range map[int64]string{360: "phone", 1280: "desk"} {
-		err := chromedp.Do(ctx, chromedp.EmulateViewport(width, 800))
-		var png []byte
-		if err == nil {
-			png, err = chromedp.Run(ctx, chromedp.FullScreenshot(100))
-		}
-		if err == nil {
-			err = os.WriteFile(filepath.Join(dir, name+"-"+kind+".png"), png, 0o600)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-// chromium starts a browser, and fails the test for what its console complains
-// about, such as the Content-Security-Policy.
+// chromium is a browser for the test.
 func chromium(t *testing.T) context.Context {
 	t.Helper()
-	path := ""
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-		if found, err := exec.LookPath(name); err == nil && path == "" {
-			path = found
-		}
-	}
+	path := chromiumtest.Path()
 	if path == "" {
 		missing(t, "chromium")
 	}
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU,
-		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.UserDataDir(t.TempDir()))
-	allocator, cancelAllocator := chromedp.NewExecAllocator(t.Context(), options...)
-	ctx, cancel := chromedp.NewContext(allocator)
-	ctx, cancelTimeout := context.WithTimeout(ctx, 2*time.Minute)
-	var mu sync.Mutex
-	var complaints []string
-	err := chromedp.Listen(ctx, func(event any) {
-		if entry, ok := event.(*log.EventEntryAdded); ok && entry.Entry.Source != log.EntrySourceNetwork {
-			mu.Lock()
-			defer mu.Unlock()
-			complaints = append(complaints, entry.Entry.Text)
-		}
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cancelTimeout()
-		cancel()
-		cancelAllocator()
-		mu.Lock()
-		defer mu.Unlock()
-		for _, complaint := range complaints {
-			t.Errorf("the console says: %s", complaint)
-		}
-	})
-	return ctx
+	return chromiumtest.Start(t, path)
 }

@@ -90,6 +90,9 @@ func (l *ExternalLogin) Provision(ctx caddy.Context) error {
 		given := *options[name]
 		var err error
 		if *options[name], err = caddy.NewReplacer().ReplaceOrErr(given, true, true); err != nil {
+			if name == "client_secret" { // what is in braces may be a part of it
+				err = errors.New("it has a placeholder that is not known when the config is loaded; {env.NAME} and {file./path} are")
+			}
 			return fmt.Errorf("%s: %s: %w", l.Name, name, err)
 		}
 		if given != "" && *options[name] == "" {

@@ -654,6 +654,16 @@ func TestLoginWithAsksAgain(t *testing.T) {
 	}
 }
 
+// A secret with braces in it is in no error.
+func TestLoginWithSecretIsInNoError(t *testing.T) {
+	l := &ExternalLogin{Name: "fake", Issuer: "https://id.example.com", ClientID: "site", ClientSecret: "abc{def}ghi"}
+	ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
+	defer cancel()
+	if err := l.Provision(ctx); err == nil || strings.Contains(err.Error(), "def") || !strings.Contains(err.Error(), "client_secret: it has a placeholder that is not known") {
+		t.Errorf("error %v", err)
+	}
+}
+
 // A provider elsewhere cannot have the site ask what is on its own machine.
 func TestLoginWithEndpointsOnThisMachine(t *testing.T) {
 	asked := false

@@ -1,0 +1,93 @@
+// Package chromiumtest drives Debian's Chromium for the tests.
+package chromiumtest
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/chromedp"
+)
+
+// Path is where the browser is, empty if there is none.
+func Path() string {
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+		if found, err := exec.LookPath(name); err == nil {
+			return found
+		}
+	}
+	return ""
+}
+
+// Start starts the browser, and fails the test for what its console complains
+// about, such as the Content-Security-Policy.
+func Start(t *testing.T, path string) context.Context {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "chromium")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // t.TempDir fails where the browser is slow to go
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU,
+		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.UserDataDir(dir))
+	allocator, cancelAllocator := chromedp.NewExecAllocator(t.Context(), options...)
+	ctx, cancel := chromedp.NewContext(allocator)
+	ctx, cancelTimeout := context.WithTimeout(ctx, 2*time.Minute)
+	var mu sync.Mutex
+	var complaints []string
+	err = chromedp.Listen(ctx, func(event any) {
+		if entry, ok := event.(*log.EventEntryAdded); ok && entry.Entry.Source != log.EntrySourceNetwork { // an answer of 401 is meant
+			mu.Lock()
+			defer mu.Unlock()
+			complaints = append(complaints, entry.Entry.Text)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cancelTimeout()
+		cancel()
+		cancelAllocator()
+		mu.Lock()
+		defer mu.Unlock()
+		for _, complaint := range complaints {
+			t.Errorf("the console says: %s", complaint)
+		}
+	})
+	return ctx
+}
+
+// Picture keeps a screenshot of the page where SCREENSHOTS names a folder: on a
+// desk and a phone, light and dark.
+func Picture(t *testing.T, ctx context.Context, name string) {
+	t.Helper()
+	dir := os.Getenv("SCREENSHOTS")
+	if dir == "" {
+		return
+	}
+	for _, scheme := range []string{"light", "dark"} {
+		for width, kind := range map[int64]string{1280: "desk", 360: "phone"} {
+			if err := chromedp.Do(ctx, chromedp.EmulateViewport(width, 800)); err != nil {
+				t.Fatal(err)
+			}
+			feature := &emulation.MediaFeature{Name: "prefers-color-scheme", Value: scheme}
+			if _, err := chromedp.Call(ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{feature}}); err != nil {
+				t.Fatal(err)
+			}
+			png, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
+			if err == nil {
+				err = os.WriteFile(filepath.Join(dir, name+"-"+kind+"-"+scheme+".png"), png, 0o600)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
