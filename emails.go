@@ -17,6 +17,10 @@ const maxEmailBytes = 254 // RFC 5321 §4.5.3.1.3
 // (RFC 8264 §4.2, IdentifierClass).
 var emailLocalPart = precis.NewIdentifier(precis.FoldWidth, precis.FoldCase(), precis.Norm(norm.NFKC), precis.BidiRule)
 
+// emailDomain takes what idna.Lookup takes, with labels of 1 to 63 bytes only:
+// "xn--" stands for nothing, and would leave an empty one.
+var emailDomain = idna.New(idna.MapForLookup(), idna.BidiRule(), idna.StrictDomainName(true), idna.VerifyDNSLength(true))
+
 // EmailKey is an e-mail address as it is compared: two addresses with the same
 // key are one user's. The error says what is wrong with the address, without
 // it.
@@ -34,8 +38,8 @@ func EmailKey(email string) (string, error) {
 	if err != nil {
 		return "", errors.New("has a character before the @ that an e-mail address cannot have")
 	}
-	domain, err := idna.Lookup.ToASCII(email[at+1:])
-	if err != nil || domain == "" {
+	domain, err := emailDomain.ToASCII(email[at+1:])
+	if err != nil {
 		return "", errors.New("has a domain that is no domain name")
 	}
 	return local + "@" + domain, nil
