@@ -2,6 +2,7 @@ package caddyjwt
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"html/template"
 	"io/fs"
@@ -28,8 +29,22 @@ type Login struct {
 	User User
 	// SessionID is the `sid` of the session.
 	SessionID string
-	// At is when the user typed the password.
+	// At is when the user typed the password, here or at another provider; zero
+	// if that one does not say.
 	At time.Time
+	// External tells that another provider let the user in.
+	External bool
+}
+
+// Lead is what a log-in is for, as another module knows it.
+type Lead struct {
+	// Origin, such as https://app.example.com, is where the return path leads
+	// in the end, and Cancel the path by which a user goes there without logging
+	// in. Empty for neither.
+	Origin, Cancel string
+	// MaxAge is how long ago the user may have typed the password at most, 0 for
+	// not before now. Nil if that does not matter.
+	MaxAge *time.Duration
 }
 
 // OpenAccounts returns the accounts with this config, which a `jwt_accounts`
@@ -91,7 +106,17 @@ func (a *SharedAccounts) Login(w http.ResponseWriter, r *http.Request) (*Login, 
 	if err != nil {
 		return nil, storeRefusal(err)
 	}
-	return &Login{User: user, SessionID: session.ID, At: session.CreatedAt}, nil
+	login := &Login{User: user, SessionID: session.ID, At: session.CreatedAt}
+	record, err := a.Store().Record(r.Context(), kindBySubject, session.ID, a.Now())
+	if errors.Is(err, ErrNotFound) {
+		return login, nil
+	}
+	var external externalSession
+	if err == nil {
+		err = json.Unmarshal(record.Value, &external)
+	}
+	login.At, login.External = external.AuthTime, true
+	return login, storeRefusal(err)
 }
 
 // Session returns a session of a user if it has not ended; [ErrNotFound].
@@ -165,7 +190,7 @@ func (a *SharedAccounts) NewPage(embedded fs.FS, file, dir string) (*Page, error
 	if err != nil {
 		return nil, err
 	}
-	page := &pages{templates: map[string]*template.Template{file: parsed}, standard: a.pages.standard, leadsTo: a.pages.leadsTo}
+	page := &pages{templates: map[string]*template.Template{file: parsed}, standard: a.pages.standard, lead: a.pages.lead}
 	return &Page{page, file}, nil
 }
 
@@ -198,14 +223,24 @@ func (a *SharedAccounts) EndSession(ctx context.Context, userID, sessionID strin
 	return a.service.endSessions(ctx, userID, sessionID, "")
 }
 
-// LeadsTo has the log-in page ask to which origin, such as
-// https://app.example.com, a return path leads on, and by which path a user goes
-// there without logging in; empty for none. The function that is returned stops
-// that.
-func (a *SharedAccounts) LeadsTo(f func(returnTo string) (origin, cancel string)) (stop func()) {
+// LeadsTo has log-ins ask what a return path leads to. The zero Lead means that
+// f does not know it. The function that is returned stops that.
+func (a *SharedAccounts) LeadsTo(f func(returnTo string) Lead) (stop func()) {
 	key := new(int)
 	a.service.leadsTo.Store(key, f)
 	return func() { a.service.leadsTo.Delete(key) }
+}
+
+// lead is what a log-in with this return path is for.
+func (s *accountService) lead(returnTo string) (lead Lead) {
+	if returnTo == "" {
+		return Lead{}
+	}
+	s.leadsTo.Range(func(_, f any) bool {
+		lead = f.(func(string) Lead)(returnTo)
+		return lead == Lead{}
+	})
+	return lead
 }
 
 // OnSessionEnd has a function called with the ID of each session that ends, here

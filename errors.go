@@ -58,6 +58,7 @@ const (
 	ReasonLoginState          Reason = "login_state"
 	ReasonLoginDenied         Reason = "login_denied"
 	ReasonLoginRefused        Reason = "login_refused"
+	ReasonLoginNotFresh       Reason = "login_not_fresh"
 	ReasonProviderUnavailable Reason = "provider_unavailable"
 	ReasonAccountExists       Reason = "account_exists"
 	ReasonIdentityTaken       Reason = "identity_taken"
@@ -182,6 +183,7 @@ var refusals = map[Reason]refusal{
 
 	ReasonLoginState:          {400, "BadRequestError", "login_state", false, "this log-in was not begun in this browser, has expired, or was finished already; please begin it again"},
 	ReasonLoginDenied:         {401, "UnauthorizedError", "login_denied", false, "the provider did not log you in, or you did not allow it to tell this site who you are"},
+	ReasonLoginNotFresh:       {401, "UnauthorizedError", "login_not_fresh", false, "the provider did not ask you for your password again, which is wanted here; log out there first, or log in by password"},
 	ReasonLoginRefused:        {401, "UnauthorizedError", "login_refused", false, "the answer of the provider is not valid, so nobody was logged in"},
 	ReasonProviderUnavailable: {503, "ServiceUnavailableError", "provider_unavailable", false, "the provider cannot be reached now; try again soon, or log in another way"},
 	ReasonAccountExists:       {409, "ConflictError", "account_exists", false, "There is an account with this e-mail address already. Log in to it with its password now, and from then on the provider logs you in to it too. If it has no password, log in as you did before, and connect the provider on the account page."},

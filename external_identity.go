@@ -197,13 +197,16 @@ func (s *accountService) identities(ctx context.Context, userID string) ([]linke
 type externalSession struct {
 	UserID  string `json:"user_id"`
 	Subject string `json:"subject"` // identityKey
+	// AuthTime is when the user typed the password there; zero if that is not
+	// known.
+	AuthTime time.Time `json:"auth_time,omitzero"`
 }
 
 // rememberExternalSession lets the provider end the session later, by its own
 // session or by whose it is.
 func (s *accountService) rememberExternalSession(ctx context.Context, identity *ExternalIdentity, given *grant) error {
 	subject := identityKey(identity.Issuer, identity.Subject)
-	text, err := json.Marshal(externalSession{given.user.ID, subject})
+	text, err := json.Marshal(externalSession{given.user.ID, subject, identity.AuthTime})
 	if err != nil {
 		return err
 	}

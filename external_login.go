@@ -25,8 +25,10 @@ type ExternalLogin interface {
 	// Describe says what the site is to know of it.
 	Describe() ExternalLoginInfo
 	// Begin returns where the browser is sent, and what Finish needs when it
-	// comes back to redirectURL with this state. [ReasonProviderUnavailable].
-	Begin(ctx context.Context, redirectURL, state string) (location string, kept []byte, err error)
+	// comes back to redirectURL with this state. Unless maxAge is nil, the
+	// provider is to ask for the password if it did so longer ago, always if it
+	// is 0, and to say when it did. [ReasonProviderUnavailable].
+	Begin(ctx context.Context, redirectURL, state string, maxAge *time.Duration) (location string, kept []byte, err error)
 	// Finish says who has logged in, by the query that the browser came back
 	// with and what Begin kept for it. The state is checked already. Errors of
 	// the provider are in the query too. [ReasonLoginDenied],
@@ -59,6 +61,9 @@ type ExternalIdentity struct {
 	EmailVerified bool
 	// SessionID is the provider's name of its session; may be empty.
 	SessionID string
+	// AuthTime is when the provider last asked for the password; zero if it does
+	// not say so.
+	AuthTime time.Time
 	// Claims is a JSON object of all that the provider says of the user.
 	Claims []byte
 }

@@ -25,12 +25,15 @@ const (
 // pendingLogin is a log-in at a provider that is under way, kept under the hash
 // of the browser's cookie.
 type pendingLogin struct {
-	Login       string    `json:"login"` // its name
-	State       string    `json:"state"`
-	RedirectURL string    `json:"redirect_url"`
-	ReturnTo    string    `json:"return_to,omitempty"`
-	Kept        []byte    `json:"kept,omitempty"` // the module's own
-	BeganAt     time.Time `json:"began_at"`
+	Login       string `json:"login"` // its name
+	State       string `json:"state"`
+	RedirectURL string `json:"redirect_url"`
+	ReturnTo    string `json:"return_to,omitempty"`
+	// MaxAge is how long ago the user may have typed the password there; nil if
+	// nobody asks.
+	MaxAge  *time.Duration `json:"max_age,omitempty"`
+	Kept    []byte         `json:"kept,omitempty"` // the module's own
+	BeganAt time.Time      `json:"began_at"`
 
 	// UserID and SessionID are whose account is to be connected, empty for a
 	// log-in.
@@ -107,29 +110,13 @@ func (h *AccountsHandler) sendOut(w http.ResponseWriter, r *http.Request, login 
 	}
 	pending.Login, pending.State, pending.BeganAt = login.Name, randomToken(pendingBytes), now
 	pending.RedirectURL = siteURL(r) + h.Prefix + externalRoutes["callback"] + login.Name
-	location, kept, err := login.Begin(r.Context(), pending.RedirectURL, pending.State)
+	pending.MaxAge = h.service.lead(pending.ReturnTo).MaxAge
+	location, kept, err := login.Begin(r.Context(), pending.RedirectURL, pending.State, pending.MaxAge)
 	if err != nil {
 		return "", refuseLogin(err)
 	}
 	pending.Kept = kept
-	if _, _, err := h.callerUser(w, r); err == nil && pending.UserID == "" {
-		location = askedAgain(location)
-	}
 	return location, h.keepPending(w, r, kindPending, pending.UserID, pending)
-}
-
-// askedAgain has the provider ask for the password again (OpenID Connect Core
-// §3.1.2.1): somebody who is logged in and is to log in once more, as a client
-// asks by prompt=login, is not to pass by a session there.
-func askedAgain(location string) string {
-	u, err := url.Parse(location)
-	if err != nil {
-		return location
-	}
-	query := u.Query()
-	query.Set("prompt", "login")
-	u.RawQuery = query.Encode()
-	return u.String()
 }
 
 // keepPending keeps a value under the hash of a new cookie of the browser.
@@ -249,7 +236,31 @@ func (h *AccountsHandler) answeredIdentity(r *http.Request, login *externalLogin
 	if identity.Issuer == "" || identity.Subject == "" {
 		return nil, refuse(ReasonLoginRefused, "it names nobody")
 	}
-	return identity, nil
+	return identity, pending.checkAuthTime(identity, h.service.now())
+}
+
+// authTimeLeeway is how far the clock of a provider may be behind.
+const authTimeLeeway = time.Minute
+
+// checkAuthTime holds the provider to the age of the log-in that was asked for.
+// A session there that it goes on with is none, and no word of it is no yes.
+func (p *pendingLogin) checkAuthTime(identity *ExternalIdentity, now time.Time) error {
+	if identity.AuthTime.After(now) {
+		identity.AuthTime = now
+	}
+	if p.MaxAge == nil {
+		return nil
+	}
+	if identity.AuthTime.IsZero() {
+		return refuse(ReasonLoginNotFresh, "the provider was asked to log the user in anew, and does not say when it did (auth_time)")
+	}
+	if identity.AuthTime.Add(*p.MaxAge).Before(p.BeganAt.Add(-authTimeLeeway)) {
+		return refuse(ReasonLoginNotFresh, "the provider was asked to log the user in anew, and says that it did so longer ago (auth_time)")
+	}
+	if *p.MaxAge == 0 && identity.AuthTime.Before(p.BeganAt) { // its clock is behind
+		identity.AuthTime = p.BeganAt
+	}
+	return nil
 }
 
 // connectOffered connects the identity that waits in this browser for the

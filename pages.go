@@ -11,7 +11,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -28,7 +27,7 @@ type pages struct {
 	templates map[string]*template.Template
 	style     []byte
 	standard  pageData
-	leadsTo   *sync.Map
+	lead      func(returnTo string) Lead
 }
 
 // pageData is what a template is given.
@@ -83,7 +82,7 @@ type pageSession struct {
 }
 
 func newPages(service *accountService, config *Accounts) (*pages, error) {
-	p := &pages{templates: make(map[string]*template.Template), leadsTo: &service.leadsTo}
+	p := &pages{templates: make(map[string]*template.Template), lead: service.lead}
 	embedded, err := fs.Sub(embeddedPages, "pages")
 	if err != nil {
 		return nil, err
@@ -141,12 +140,9 @@ func readPage(dir string, embedded fs.FS, name string) ([]byte, error) {
 
 // render writes a page, all of it or nothing.
 func (p *pages) render(w http.ResponseWriter, r *http.Request, name string, data pageData, status int) error {
-	p.leadsTo.Range(func(_, f any) bool {
-		if data.ReturnTo != "" && data.leadsTo == "" {
-			data.leadsTo, data.Cancel = f.(func(string) (string, string))(data.ReturnTo)
-		}
-		return data.leadsTo == ""
-	})
+	if lead := p.lead(data.ReturnTo); data.leadsTo == "" {
+		data.leadsTo, data.Cancel = lead.Origin, lead.Cancel
+	}
 	data.Paths, data.PasswordMinLength = p.standard.Paths.below(mountedAt(r)), p.standard.PasswordMinLength
 	for _, provider := range p.standard.Providers {
 		data.Providers = append(data.Providers, pageLink{provider.Name, mountedAt(r) + provider.Path})

@@ -58,7 +58,7 @@ type accountService struct {
 
 	signingUp singleflight.Group // by EmailKey
 
-	leadsTo sync.Map // of func(returnTo string) (origin, cancel string), see SharedAccounts.LeadsTo
+	leadsTo sync.Map // of func(returnTo string) Lead, see SharedAccounts.LeadsTo
 
 	store   atomic.Pointer[UserStore]
 	now     func() time.Time

@@ -86,6 +86,9 @@ func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) error {
 		seeOther(w, p.accounts.LoginURL(r, p.basePath+"/oidc/authorize?interaction="+id, request.loginHint))
 		return nil
 	}
+	if acr := request.claims.IDToken["acr"]; login.External && acr != nil && acr.Essential {
+		return p.refuseRequest(w, r, request, refuse("unmet_authentication_requirements", "another provider let the user in, and not a password here"))
+	}
 	agreed, err := p.consented(r.Context(), request, login, waiting)
 	if err != nil {
 		return err
@@ -338,13 +341,18 @@ func (p *Provider) parseHint(ctx context.Context, a *authorizationRequest, hint 
 	return nil
 }
 
+// wantsLogin tells whether whoever is logged in is to log in once more.
+func (a *authorizationRequest) wantsLogin() bool {
+	return a.prompt("login") || a.prompt("select_account")
+}
+
 // needsLogin tells whether the user must log in, though perhaps logged in
 // already (OpenID Connect Core §3.1.2.3).
 func (p *Provider) needsLogin(a *authorizationRequest, login *caddyjwt.Login, beganAt time.Time) bool {
 	switch {
 	case login == nil:
 		return true
-	case (a.prompt("login") || a.prompt("select_account")) && login.At.Before(beganAt.Truncate(time.Millisecond)):
+	case a.wantsLogin() && login.At.Before(beganAt.Truncate(time.Millisecond)):
 		return true
 	case a.maxAge != nil && p.accounts.Now().Sub(login.At) > *a.maxAge && login.At.Before(beganAt.Truncate(time.Millisecond)):
 		return true
@@ -399,24 +407,27 @@ func seeOther(w http.ResponseWriter, location string) {
 	w.WriteHeader(http.StatusSeeOther)
 }
 
-// leadsTo is the origin of the client to which a log-in that waits leads, and the
-// path that goes back there without one.
-func (p *Provider) leadsTo(returnTo string) (origin, cancel string) {
+// leadsTo says what a log-in is for whose request waits.
+func (p *Provider) leadsTo(returnTo string) (lead caddyjwt.Lead) {
 	u, err := url.Parse(returnTo)
 	if err != nil || u.Path != p.basePath+"/oidc/authorize" {
-		return "", ""
+		return lead
 	}
 	ctx, done := context.WithTimeout(context.Background(), 5*time.Second)
 	defer done()
 	waiting, err := load[interaction](ctx, p.state, kindInteraction, hashed(u.Query().Get("interaction")))
 	if err != nil {
-		return "", ""
+		return lead
 	}
 	request, err := p.parseRequest(ctx, waiting.Parameters)
 	if err != nil || request == nil {
-		return "", ""
+		return lead
 	}
-	return policySource(request.redirectURI), returnTo + "&cancel="
+	lead = caddyjwt.Lead{Origin: policySource(request.redirectURI), Cancel: returnTo + "&cancel=", MaxAge: request.maxAge}
+	if request.wantsLogin() {
+		lead.MaxAge = new(time.Duration)
+	}
+	return lead
 }
 
 // pushRequest takes an authorization request beforehand (RFC 9126).

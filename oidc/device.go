@@ -169,7 +169,7 @@ func (p *Provider) decideDevice(ctx context.Context, id string, kept deviceCode,
 	}
 	_, err := change(ctx, p.state, kindDevice, id, func(d *deviceCode) error {
 		if d.Denied = !allow; allow {
-			d.Grant = &grant{ID: uuid.NewString(), ClientID: d.ClientID, UserID: login.User.ID, SessionID: login.SessionID, Scopes: d.Scopes, AuthTime: login.At.Unix(), Password: hashed(login.User.PasswordHash)}
+			d.Grant = &grant{ID: uuid.NewString(), ClientID: d.ClientID, UserID: login.User.ID, SessionID: login.SessionID, Scopes: d.Scopes, AuthTime: authTime(login), External: login.External, Password: hashed(login.User.PasswordHash)}
 		}
 		return nil
 	})

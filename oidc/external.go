@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -163,7 +164,7 @@ type keptLogin struct {
 }
 
 // Begin implements caddyjwt.ExternalLogin.
-func (l *ExternalLogin) Begin(ctx context.Context, redirectURL, state string) (string, []byte, error) {
+func (l *ExternalLogin) Begin(ctx context.Context, redirectURL, state string, maxAge *time.Duration) (string, []byte, error) {
 	known, err := l.provider.get(ctx, l.log)
 	if err != nil {
 		return "", nil, err
@@ -173,7 +174,14 @@ func (l *ExternalLogin) Begin(ctx context.Context, redirectURL, state string) (s
 	if err != nil {
 		return "", nil, err
 	}
-	return l.config(known, redirectURL).AuthCodeURL(state, gooidc.Nonce(kept.Nonce), oauth2.S256ChallengeOption(kept.Verifier)), text, nil
+	options := []oauth2.AuthCodeOption{gooidc.Nonce(kept.Nonce), oauth2.S256ChallengeOption(kept.Verifier)}
+	if maxAge != nil { // with max_age the ID token must have auth_time (OpenID Connect Core §2)
+		options = append(options, oauth2.SetAuthURLParam("max_age", strconv.Itoa(int(*maxAge/time.Second))))
+		if *maxAge == 0 {
+			options = append(options, oauth2.SetAuthURLParam("prompt", "login"))
+		}
+	}
+	return l.config(known, redirectURL).AuthCodeURL(state, options...), text, nil
 }
 
 func (l *ExternalLogin) config(known *metadata, redirectURL string) *oauth2.Config {
@@ -365,6 +373,11 @@ func (l *ExternalLogin) identity(claims map[string]any) (*caddyjwt.ExternalIdent
 	identity.Subject, _ = claims["sub"].(string)
 	identity.Email, _ = claims["email"].(string)
 	identity.SessionID, _ = claims["sid"].(string)
+	if at, ok := claims["auth_time"].(json.Number); ok {
+		if seconds, err := at.Float64(); err == nil && seconds > 0 && seconds < 1<<40 {
+			identity.AuthTime = time.Unix(int64(seconds), 0)
+		}
+	}
 	// Some providers say it as a text.
 	identity.EmailVerified = identity.Email != "" && (l.TrustEmail || claims["email_verified"] == true || claims["email_verified"] == "true")
 	return identity, nil

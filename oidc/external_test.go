@@ -638,19 +638,81 @@ func TestLoginWithReplacesASession(t *testing.T) {
 	}
 }
 
-// Who is logged in and logs in once more is asked for the password there, so a
-// client's prompt=login is worth something.
+// A client's prompt=login and max_age are worth something with users whom another
+// provider lets in: it is asked to have them log in anew, and must say that it
+// did.
 func TestLoginWithAsksAgain(t *testing.T) {
 	p := newFakeProvider(t)
-	s := loginSite(t, p.option("fake", ""))
-	chrome := s.browser()
-	prompt := func() string { return chrome.get("/auth/login/fake").to(t).Query().Get("prompt") }
-	if got := prompt(); got != "" {
-		t.Errorf("at the first log-in prompt is %q", got)
-	}
-	chrome.mustBeIn(chrome.logInBy("fake"))
-	if got := prompt(); got != "login" {
-		t.Errorf("at the second prompt is %q", got)
+	s := chained(t, p)
+	const notFresh = "did not ask you for your password again"
+	login, maxAge0, anyAge := url.Values{"prompt": {"login"}}, url.Values{"max_age": {"0"}}, url.Values{"max_age": {"600"}}
+	ago := func(d time.Duration) func() any { return func() any { return time.Now().Add(-d).Unix() } }
+	for _, test := range []struct {
+		name     string
+		asked    url.Values
+		authTime func() any // as the provider tells it
+		wants    url.Values // of the provider
+		refused  bool
+		told     bool // whether the client is told an auth_time
+	}{
+		{"nothing is asked, nothing told", nil, nil, nil, false, false},
+		{"nothing is asked, an old log-in told", nil, ago(time.Hour), nil, false, true},
+		{"prompt=login, logged in anew", login, ago(0), url.Values{"prompt": {"login"}, "max_age": {"0"}}, false, true},
+		{"prompt=login, logged in anew by a clock that is behind", login, ago(20 * time.Second), url.Values{"prompt": {"login"}, "max_age": {"0"}}, false, true},
+		{"prompt=login, the old session", login, ago(time.Hour), url.Values{"prompt": {"login"}, "max_age": {"0"}}, true, false},
+		{"prompt=login, nothing told", login, nil, url.Values{"prompt": {"login"}, "max_age": {"0"}}, true, false},
+		{"prompt=login, told in words", login, func() any { return "now" }, url.Values{"prompt": {"login"}, "max_age": {"0"}}, true, false},
+		{"max_age=0, the old session", maxAge0, ago(time.Hour), url.Values{"prompt": {"login"}, "max_age": {"0"}}, true, false},
+		{"max_age=600, logged in before", anyAge, ago(5 * time.Minute), url.Values{"max_age": {"600"}}, false, true},
+		{"max_age=600, logged in too long before", anyAge, ago(time.Hour), url.Values{"max_age": {"600"}}, true, false},
+		{"max_age=600, nothing told", anyAge, nil, url.Values{"max_age": {"600"}}, true, false},
+	} {
+		for _, already := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, logged in already: %v", test.name, already), func(t *testing.T) {
+				chrome := s.browser()
+				if already { // a control too: without a question the provider need not say anything
+					p.lie(lies{})
+					chrome.mustBeIn(chrome.logInBy("fake"))
+				}
+				told := lies{}
+				if test.authTime != nil {
+					told.more = map[string]any{"auth_time": test.authTime()}
+				}
+				p.lie(told)
+				location := chrome.get(chrome.authorizeURL("spa", test.asked)).to(t)
+				if location.Path == "/auth/login" {
+					out := chrome.get("/auth/login/fake?" + url.Values{"return_to": {location.Query().Get("return_to")}}.Encode()).to(t)
+					for _, name := range []string{"prompt", "max_age"} {
+						if got := out.Query().Get(name); got != test.wants.Get(name) {
+							t.Errorf("the provider is asked for %s %q, not %q", name, got, test.wants.Get(name))
+						}
+					}
+					back := chrome.get(chrome.get(out.String()).to(t).String())
+					if test.refused {
+						if back.status != 401 || !strings.Contains(back.body, notFresh) {
+							t.Errorf("got %s", back.brief())
+						}
+						// Nor is there a way round by a log-in that asks nothing.
+						chrome.get(chrome.out("/auth/login/fake"))
+						if again := chrome.get(location.Query().Get("return_to")).to(t); again.Path != "/auth/login" {
+							t.Errorf("a log-in for something else will do: %s", again)
+						}
+						return
+					}
+					location = chrome.get(back.to(t).String()).to(t)
+				} else if test.asked != nil || !already {
+					t.Fatalf("no log-in: %s", location)
+				}
+				tokens := chrome.redeem("spa", location.Query().Get("code")).json(t)
+				claims := claimsOf(t, tokens["id_token"].(string))
+				if _, told := claims["auth_time"]; told != (test.told && !(already && test.asked == nil)) {
+					t.Errorf("auth_time is %v", claims["auth_time"])
+				}
+				if claims["amr"] != nil || claims["acr"] != nil {
+					t.Errorf("it claims a password: %v", claims)
+				}
+			})
+		}
 	}
 }
 
@@ -770,9 +832,9 @@ func TestLoginWithIsThrottled(t *testing.T) {
 	}
 }
 
-// A provider may itself have its users from another one.
-func TestLoginWithInAChain(t *testing.T) {
-	p := newFakeProvider(t)
+// chained is a provider that has its users from another one.
+func chained(t testing.TB, p *fakeProvider) *site {
+	t.Helper()
 	s := newLoginSite(t)
 	run(t, s.logFile, fmt.Sprintf(`%s {
 	oidc_provider {
@@ -789,6 +851,12 @@ func TestLoginWithInAChain(t *testing.T) {
 		}
 	}
 }`, s.url, filepath.Join(s.dir, "users.db"), p.option("fake", ""), spaCallback))
+	return s
+}
+
+// A provider may itself have its users from another one.
+func TestLoginWithInAChain(t *testing.T) {
+	s := chained(t, newFakeProvider(t))
 	chrome := s.browser()
 	login := chrome.get(chrome.get(s.authorizeURL("spa", nil)).to(t).String())
 	button := regexp.MustCompile(`href="(/auth/login/fake[^"]*)"`).FindStringSubmatch(login.body)

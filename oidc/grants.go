@@ -29,7 +29,8 @@ type grant struct {
 	UserID    string        `json:"user_id"`
 	SessionID string        `json:"session_id"`
 	Scopes    []string      `json:"scopes"`
-	AuthTime  int64         `json:"auth_time"`
+	AuthTime  int64         `json:"auth_time,omitempty"` // 0: not known
+	External  bool          `json:"external,omitempty"`  // another provider let the user in
 	Nonce     string        `json:"nonce,omitempty"`
 	Claims    claimsRequest `json:"claims,omitzero"`
 	ACR       bool          `json:"acr,omitempty"`
@@ -84,7 +85,7 @@ type tokens struct {
 // grantRequest makes what the request asks for: a code, tokens, or both.
 func (p *Provider) grantRequest(ctx context.Context, a *authorizationRequest, login *caddyjwt.Login) (map[string]string, error) {
 	g := grant{
-		ID: uuid.NewString(), ClientID: a.client.ID, UserID: login.User.ID, SessionID: login.SessionID, Scopes: a.scopes, AuthTime: login.At.Unix(),
+		ID: uuid.NewString(), ClientID: a.client.ID, UserID: login.User.ID, SessionID: login.SessionID, Scopes: a.scopes, AuthTime: authTime(login), External: login.External,
 		Since: a.client.Since, Password: hashed(login.User.PasswordHash), Nonce: a.nonce, Claims: a.claims, ACR: slices.Contains(a.acrValues, acrPassword) || a.claims.IDToken["acr"] != nil,
 	}
 	if err := p.keepClient(ctx, a.client, &g); err != nil {
@@ -120,6 +121,13 @@ func (p *Provider) grantRequest(ctx context.Context, a *authorizationRequest, lo
 	return answer, nil
 }
 
+func authTime(login *caddyjwt.Login) int64 {
+	if login.At.IsZero() {
+		return 0
+	}
+	return login.At.Unix()
+}
+
 // keepGrant keeps a grant, so that it can be taken back. It belongs to the
 // session, and outlives it only with offline_access.
 func (p *Provider) keepGrant(ctx context.Context, client *Client, g *grant) error {
@@ -149,7 +157,10 @@ func (p *Provider) accessToken(ctx context.Context, client *Client, g *grant, us
 	lifetime = time.Duration(client.AccessTokenLifetime)
 	claims := map[string]any{
 		"iss": p.Issuer, "aud": p.Issuer, "sub": g.UserID, "client_id": client.ID, "iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(lifetime).Unix(),
-		"jti": uuid.NewString(), "gid": g.ID, "auth_time": g.AuthTime, "scope": strings.Join(g.Scopes, " "),
+		"jti": uuid.NewString(), "gid": g.ID, "scope": strings.Join(g.Scopes, " "),
+	}
+	if g.AuthTime != 0 {
+		claims["auth_time"] = g.AuthTime
 	}
 	for _, name := range []string{"roles", "permissions"} { // what a service decides by
 		if value, ok := claimOf(user, name); ok && slices.ContainsFunc(g.Scopes, func(scope string) bool { return slices.Contains(p.Claims[scope], name) }) {
@@ -165,12 +176,15 @@ func (p *Provider) idToken(ctx context.Context, client *Client, g *grant, user c
 	now := p.accounts.Now()
 	claims := map[string]any{
 		"iss": p.Issuer, "sub": g.UserID, "aud": client.ID, "iat": now.Unix(), "exp": now.Add(time.Duration(client.IDTokenLifetime)).Unix(),
-		"auth_time": g.AuthTime, "sid": g.SessionID,
+		"sid": g.SessionID,
+	}
+	if g.AuthTime != 0 {
+		claims["auth_time"] = g.AuthTime
 	}
 	if g.Nonce != "" {
 		claims["nonce"] = g.Nonce
 	}
-	if user.PasswordHash != "" { // else another provider let the user in
+	if !g.External {
 		claims["amr"] = []string{"pwd"}
 		if g.ACR {
 			claims["acr"] = acrPassword
