@@ -203,15 +203,16 @@ func (p *Page) Render(w http.ResponseWriter, r *http.Request, data any, status i
 // Throttle bounds tries by a key, such as a user.
 type Throttle struct{ throttle *throttle }
 
-// NewThrottle allows so many tries within the window.
-func NewThrottle(tries int, window time.Duration) *Throttle {
-	return &Throttle{newThrottle(tries, window)}
+// NewThrottle allows so many tries within the window, at all nodes together if
+// the store counts for them. No other throttle has its name.
+func (a *SharedAccounts) NewThrottle(name string, tries int, window time.Duration) *Throttle {
+	return &Throttle{a.service.newThrottle(name, tries, window)}
 }
 
 // Try counts a try, and tells whether it may be made. forgive takes the count
 // back.
-func (t *Throttle) Try(key string, now time.Time) (forgive func(), allowed bool) {
-	attempt, wait := t.throttle.begin(key, now)
+func (t *Throttle) Try(ctx context.Context, key string, now time.Time) (forgive func(), allowed bool) {
+	attempt, wait := t.throttle.begin(ctx, key, now)
 	return attempt.forgive, wait == 0
 }
 

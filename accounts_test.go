@@ -419,13 +419,13 @@ func TestThreatCredentialStuffing(t *testing.T) {
 	s.mustAnswer(429, s.post("/auth/login", credentialsOf("carol@example.com"), from("203.0.113.200")), "the right guess after too many")
 	s.mustAnswer(200, s.post("/auth/login", credentialsOf("carol@example.com"), from("198.51.100.1")), "carol herself")
 	for i := range sparedFactor*10 + 50 {
-		serviceOf(t).spares("carol@example.com", clientInfo{address: fmt.Sprint("10.0.0.", i)}, time.Now())
+		serviceOf(t).spares(t.Context(), User{}, "carol@example.com", clientInfo{address: fmt.Sprint("10.0.0.", i)}, time.Now())
 	}
 	s.mustAnswer(429, s.post("/auth/login", credentialsOf("carol@example.com"), from("203.0.113.201")), "the right guess of one of many clients")
 
 	s.mustAnswer(401, s.post("/auth/login", claimsMap{"email": "first@example.com", "password": "wrong password"}, from("2001:db8:1::1")), "control: a client's first")
 	for range 29 { // at once, since time forgives
-		serviceOf(t).clientFailures.begin(clientKey("2001:db8:1::ffff"), time.Now())
+		serviceOf(t).clientFailures.begin(t.Context(), clientKey("2001:db8:1::ffff"), time.Now())
 	}
 	s.mustAnswer(429, s.post("/auth/login", claimsMap{"email": "more@example.com", "password": "wrong password"}, from("2001:db8:1::1:1")), "31st of a client, by its /64")
 	s.mustAnswer(401, s.post("/auth/login", claimsMap{"email": "more@example.com", "password": "wrong password"}, from("2001:db8:2::1")), "control: another client")

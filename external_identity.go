@@ -115,7 +115,7 @@ func (s *accountService) signUpExternal(ctx context.Context, login *externalLogi
 	if s.config.Signup == "closed" {
 		return User{}, &Error{Reason: ReasonSignupClosed}
 	}
-	if _, wait := s.signups.begin(clientKey(client.address), s.now()); wait > 0 {
+	if _, wait := s.signups.begin(ctx, clientKey(client.address), s.now()); wait > 0 {
 		return User{}, throttled("sign-ups of the client", wait)
 	}
 	now := s.now()

@@ -105,7 +105,7 @@ func (h *AccountsHandler) beginConnect(w http.ResponseWriter, r *http.Request, l
 // to go.
 func (h *AccountsHandler) sendOut(w http.ResponseWriter, r *http.Request, login *externalLogin, pending pendingLogin) (string, error) {
 	now := h.service.now()
-	if _, wait := h.service.externalBegun.begin(clientKey(client(r).address), now); wait > 0 {
+	if _, wait := h.service.externalBegun.begin(r.Context(), clientKey(client(r).address), now); wait > 0 {
 		return "", throttled("log-ins of the client", wait)
 	}
 	pending.Login, pending.State, pending.BeganAt = login.Name, randomToken(pendingBytes), now

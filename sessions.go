@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -29,6 +30,8 @@ const (
 	// revocationPoll is how often the store is asked what other processes
 	// revoked, so that all know within a second.
 	revocationPoll = 400 * time.Millisecond
+	// listenPause is how long after a failure to hear of that it is tried again.
+	listenPause = time.Second
 	// revocationOverlap is asked for again, for what was written late.
 	revocationOverlap = 5 * time.Second
 	cleanUpInterval   = 10 * time.Minute
@@ -52,9 +55,10 @@ type accountService struct {
 	familiarTries, strangerTries, sparedTries *throttle
 	familiar                                  *otter.Cache[string, struct{}]
 
-	saidFailing  atomic.Int64 // when the log was last told of a failed change, in Unix seconds
-	revokedSince time.Time    // of what is asked for next
-	failing      time.Time    // since when the store cannot be read; zero if it can
+	saidFailing  atomic.Int64  // when the log was last told of a failed change, in Unix seconds
+	heard        chan struct{} // wakes watch
+	revokedSince time.Time     // of what is asked for next
+	failing      time.Time     // since when the store cannot be read; zero if it can
 
 	signingUp singleflight.Group // by EmailKey
 
@@ -139,16 +143,16 @@ func loadStore(ctx caddy.Context, config *Accounts) (UserStore, error) {
 
 func newAccountService(ctx caddy.Context, config Accounts, identity string, fixed *signer, store UserStore) (*accountService, error) {
 	s := &accountService{
-		config: config, identity: identity, route: config.routeNames(), now: time.Now,
-		log:             caddy.Log().Named("http.handlers.jwt_accounts"),
-		accountFailures: newThrottle(config.ThrottleFailures, time.Duration(config.ThrottleWindow)),
-		clientFailures:  newThrottle(clientFailuresPerMinute, time.Minute),
-		signups:         newThrottle(config.SignupLimit, time.Hour),
-		externalBegun:   newThrottle(clientFailuresPerMinute, time.Minute),
-		familiarTries:   newThrottle(config.ThrottleFailures, time.Duration(config.ThrottleWindow)),
-		strangerTries:   newThrottle(strangerTries, time.Duration(config.ThrottleWindow)),
-		sparedTries:     newThrottle(sparedFactor*config.ThrottleFailures, time.Duration(config.ThrottleWindow)),
+		config: config, identity: identity, route: config.routeNames(), now: time.Now, heard: make(chan struct{}, 1),
+		log: caddy.Log().Named("http.handlers.jwt_accounts"),
 	}
+	s.accountFailures = s.newThrottle("log-ins of an account", config.ThrottleFailures, time.Duration(config.ThrottleWindow))
+	s.clientFailures = s.newThrottle("log-ins of a client", clientFailuresPerMinute, time.Minute)
+	s.signups = s.newThrottle("sign-ups", config.SignupLimit, time.Hour)
+	s.externalBegun = s.newThrottle("log-ins at providers", clientFailuresPerMinute, time.Minute)
+	s.familiarTries = s.newThrottle("tries of a familiar client", config.ThrottleFailures, time.Duration(config.ThrottleWindow))
+	s.strangerTries = s.newThrottle("tries of a stranger", strangerTries, time.Duration(config.ThrottleWindow))
+	s.sparedTries = s.newThrottle("tries of strangers", sparedFactor*config.ThrottleFailures, time.Duration(config.ThrottleWindow))
 	if config.ThrottleFailures < 0 {
 		s.clientFailures, s.externalBegun = nil, nil
 	}
@@ -172,6 +176,7 @@ func newAccountService(ctx caddy.Context, config Accounts, identity string, fixe
 	// What was revoked before a restart is known before the first request.
 	s.learnRevocations()
 	s.running.Go(s.watch)
+	s.running.Go(s.listen)
 	return s, nil
 }
 
@@ -265,6 +270,7 @@ func (s *accountService) watch() {
 		case <-s.ctx.Done():
 			return
 		case <-time.After(revocationPoll):
+		case <-s.heard:
 		}
 		now := s.now()
 		s.learnRevocations()
@@ -277,6 +283,31 @@ func (s *accountService) watch() {
 			if err := s.users().CleanUp(s.ctx, now); err != nil && s.ctx.Err() == nil {
 				s.log.Warn("expired sessions not removed from the user store; it will be tried again", zap.Error(err))
 			}
+		}
+	}
+}
+
+// listen wakes watch when another process has revoked something, if the store
+// hears of it.
+func (s *accountService) listen() {
+	for s.ctx.Err() == nil {
+		listener, ok := s.users().(RevocationListener)
+		if !ok {
+			return
+		}
+		err := listener.ListenRevocations(s.ctx, func() {
+			select {
+			case s.heard <- struct{}{}:
+			default: // it is awake
+			}
+		})
+		if errors.Is(err, ErrCannotListen) {
+			s.log.Info("database does not tell of ended sessions; it is asked", zap.Duration("every", revocationPoll), zap.Error(err))
+			return
+		}
+		select {
+		case <-s.ctx.Done():
+		case <-time.After(listenPause):
 		}
 	}
 }
@@ -357,7 +388,7 @@ func (s *accountService) signUp(ctx context.Context, email, password string, pro
 	if err != nil {
 		return User{}, propertyRefusal("email", "format", err)
 	}
-	if _, wait := s.signups.begin(clientKey(client.address), s.now()); wait > 0 {
+	if _, wait := s.signups.begin(ctx, clientKey(client.address), s.now()); wait > 0 {
 		return User{}, throttled("sign-ups of the client", wait)
 	}
 	// Of many at once for one address one makes a hash, and none if it is taken.
@@ -416,7 +447,7 @@ func (s *accountService) logIn(ctx context.Context, email, password string, clie
 
 func (s *accountService) checkCredentials(ctx context.Context, emailKey, password string, client clientInfo) (User, error) {
 	now := s.now()
-	byClient, wait := s.clientFailures.begin(clientKey(client.address), now)
+	byClient, wait := s.clientFailures.begin(ctx, clientKey(client.address), now)
 	if wait > 0 {
 		return User{}, s.refuseThrottled("client", wait, client)
 	}
@@ -425,8 +456,8 @@ func (s *accountService) checkCredentials(ctx context.Context, emailKey, passwor
 		byClient.forgive()
 		return User{}, storeRefusal(err)
 	}
-	byAccount, wait := s.accountFailures.begin(emailKey, now)
-	if wait > 0 && !s.spares(emailKey, client, now) {
+	byAccount, wait := s.accountFailures.begin(ctx, emailKey, now)
+	if wait > 0 && !s.spares(ctx, user, emailKey, client, now) {
 		return User{}, s.refuseThrottled("account", wait, client)
 	}
 	hash := user.PasswordHash
@@ -465,16 +496,24 @@ const (
 // the account; any other has few, and to use up those of all takes many clients
 // that guess again and again. Nothing here depends on whether there is such a
 // user.
-func (s *accountService) spares(emailKey string, client clientInfo, now time.Time) bool {
-	if _, familiar := s.familiar.GetIfPresent(familiarKey(emailKey, client)); familiar {
-		_, wait := s.familiarTries.begin(familiarKey(emailKey, client), now)
+func (s *accountService) spares(ctx context.Context, user User, emailKey string, client clientInfo, now time.Time) bool {
+	if s.isFamiliar(ctx, user, emailKey, client, now) {
+		_, wait := s.familiarTries.begin(ctx, familiarKey(emailKey, client), now)
 		return wait == 0
 	}
-	if _, wait := s.strangerTries.begin(emailKey+"\n"+networkKey(client.address, 48), now); wait > 0 {
+	if _, wait := s.strangerTries.begin(ctx, emailKey+"\n"+networkKey(client.address, 48), now); wait > 0 {
 		return false
 	}
-	_, wait := s.sparedTries.begin(emailKey, now)
+	_, wait := s.sparedTries.begin(ctx, emailKey, now)
 	return wait == 0
+}
+
+// isFamiliar tells whether somebody has logged in to the account from the client:
+// here, or at another node in a session that goes on.
+func (s *accountService) isFamiliar(ctx context.Context, user User, emailKey string, client clientInfo, now time.Time) bool {
+	_, here := s.familiar.GetIfPresent(familiarKey(emailKey, client))
+	sessions, err := s.users().Sessions(ctx, user.ID, now) // also of nobody, so that it takes as long
+	return here || err == nil && slices.ContainsFunc(sessions, func(x Session) bool { return clientKey(x.Address) == clientKey(client.address) })
 }
 
 func familiarKey(emailKey string, client clientInfo) string {

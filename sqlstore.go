@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"time"
 )
@@ -21,6 +22,51 @@ type SQLStore struct {
 	// Explain may wrap an error of the driver, such as by [ErrStoreFull].
 	// Default: it stays as it is.
 	Explain func(error) error
+	// Retry tells whether an error means that a transaction stood in another's
+	// way and nothing is changed, so that it may be tried again. Default: none
+	// does.
+	Retry func(error) bool
+	// Revoked is called after sessions were ended, so that other processes can
+	// be told. Default: they ask.
+	Revoked func(ctx context.Context)
+}
+
+// conflictTries is how often a transaction is tried that stands in another's
+// way.
+const conflictTries = 20
+
+// retried does something again as long as it stands in another's way.
+func (s *SQLStore) retried(ctx context.Context, do func() error) error {
+	for try := 1; ; try++ {
+		err := do()
+		if err == nil || s.Retry == nil || try == conflictTries || !s.Retry(err) {
+			return s.explain(err)
+		}
+		select {
+		case <-ctx.Done():
+			return s.explain(err)
+		case <-time.After(rand.N(time.Duration(try) * 2 * time.Millisecond)):
+		}
+	}
+}
+
+// transaction changes all or nothing. do may be called again.
+func (s *SQLStore) transaction(ctx context.Context, do func(tx *sql.Tx) error) error {
+	_, write, err := s.Connect(ctx)
+	if err != nil {
+		return err
+	}
+	return s.retried(ctx, func() error {
+		tx, err := write.BeginTx(ctx, nil)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = tx.Rollback() }()
+		if err := do(tx); err != nil {
+			return err
+		}
+		return tx.Commit()
+	})
 }
 
 // migrations make the tables, each from the version before it. One that was
@@ -77,6 +123,11 @@ var migrations = []string{
 	);
 	CREATE INDEX records_by_owner ON records (owner, kind);
 	CREATE INDEX records_by_expiry ON records (expires_at)`,
+	`CREATE TABLE tries (
+		key  TEXT PRIMARY KEY,
+		full_until BIGINT NOT NULL
+	);
+	CREATE INDEX tries_by_time ON tries (full_until)`,
 }
 
 // Migrate brings the tables to the version of this program, in one
@@ -129,17 +180,21 @@ func (s *SQLStore) explain(err error) error {
 	return err
 }
 
-// exec runs one statement, and returns how many rows it changed.
-func (s *SQLStore) exec(ctx context.Context, statement string, args ...any) (int64, error) {
+// Exec runs one statement, and returns how many rows it changed.
+func (s *SQLStore) Exec(ctx context.Context, statement string, args ...any) (int64, error) {
 	_, write, err := s.Connect(ctx)
 	if err != nil {
 		return 0, err
 	}
-	result, err := write.ExecContext(ctx, statement, args...)
-	if err != nil {
-		return 0, s.explain(err)
-	}
-	return result.RowsAffected()
+	var changed int64
+	err = s.retried(ctx, func() error {
+		result, err := write.ExecContext(ctx, statement, args...)
+		if err == nil {
+			changed, err = result.RowsAffected()
+		}
+		return err
+	})
+	return changed, err
 }
 
 // query scans each row of a read.
@@ -148,20 +203,24 @@ func query[T any](ctx context.Context, s *SQLStore, scan func(interface{ Scan(..
 	if err != nil {
 		return nil, err
 	}
-	rows, err := read.QueryContext(ctx, statement, args...)
-	if err != nil {
-		return nil, s.explain(err)
-	}
-	defer rows.Close()
 	var found []T
-	for rows.Next() {
-		row, err := scan(rows)
+	err = s.retried(ctx, func() error {
+		rows, err := read.QueryContext(ctx, statement, args...)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		found = append(found, row)
-	}
-	return found, s.explain(rows.Err())
+		defer rows.Close()
+		found = nil
+		for rows.Next() {
+			row, err := scan(rows)
+			if err != nil {
+				return err
+			}
+			found = append(found, row)
+		}
+		return rows.Err()
+	})
+	return found, err
 }
 
 func one[T any](rows []T, err error) (T, error) {
@@ -283,7 +342,7 @@ func (s *SQLStore) CreateUser(ctx context.Context, u User) error {
 	if err != nil {
 		return err
 	}
-	added, err := s.exec(ctx, `INSERT INTO users (`+userColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 1) ON CONFLICT (email_key) DO NOTHING`,
+	added, err := s.Exec(ctx, `INSERT INTO users (`+userColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 1) ON CONFLICT (email_key) DO NOTHING`,
 		u.ID, u.Email, u.EmailKey, u.PasswordHash, roles, profile, u.Disabled, milliseconds(u.CreatedAt), milliseconds(u.UpdatedAt))
 	if err == nil && added == 0 {
 		return ErrEmailTaken
@@ -329,11 +388,11 @@ func (s *SQLStore) UpdateUser(ctx context.Context, id string, now time.Time, cha
 			return User{}, err
 		}
 		if changed.PasswordHash != u.PasswordHash {
-			if _, err := s.exec(ctx, `DELETE FROM one_time_tokens WHERE user_id = $1`, id); err != nil {
+			if _, err := s.Exec(ctx, `DELETE FROM one_time_tokens WHERE user_id = $1`, id); err != nil {
 				return User{}, err
 			}
 		}
-		updated, err := s.exec(ctx, `UPDATE users SET email = $1, email_key = $2, password_hash = $3, roles = $4, profile = $5, disabled = $6, updated_at = $7, version = version + 1 WHERE id = $8 AND version = $9`,
+		updated, err := s.Exec(ctx, `UPDATE users SET email = $1, email_key = $2, password_hash = $3, roles = $4, profile = $5, disabled = $6, updated_at = $7, version = version + 1 WHERE id = $8 AND version = $9`,
 			changed.Email, changed.EmailKey, changed.PasswordHash, roles, profile, changed.Disabled, milliseconds(now), id, u.version)
 		if err != nil {
 			return User{}, err
@@ -352,10 +411,10 @@ func (s *SQLStore) DeleteUser(ctx context.Context, id string, now time.Time) err
 	if _, err := s.EndSessions(ctx, id, "", "", now); err != nil {
 		return err
 	}
-	if _, err := s.exec(ctx, `DELETE FROM records WHERE owner = $1`, id); err != nil {
+	if _, err := s.Exec(ctx, `DELETE FROM records WHERE owner = $1`, id); err != nil {
 		return err
 	}
-	return orNotFound(s.exec(ctx, `DELETE FROM users WHERE id = $1`, id))
+	return orNotFound(s.Exec(ctx, `DELETE FROM users WHERE id = $1`, id))
 }
 
 // Users implements UserStore.
@@ -380,7 +439,7 @@ func scanSession(row interface{ Scan(...any) error }) (x Session, err error) {
 
 // CreateSession implements UserStore.
 func (s *SQLStore) CreateSession(ctx context.Context, x Session, passwordHash string) error {
-	return orNotFound(s.exec(ctx, `INSERT INTO sessions (`+sessionColumns+`) SELECT $1, id, $2, $3, $4, CAST($5 AS BIGINT), CAST($6 AS BIGINT), CAST($7 AS BIGINT), CAST($8 AS BIGINT), CAST($9 AS BIGINT), $10, $11 FROM users WHERE id = $12 AND NOT disabled AND password_hash = $13`,
+	return orNotFound(s.Exec(ctx, `INSERT INTO sessions (`+sessionColumns+`) SELECT $1, id, $2, $3, $4, CAST($5 AS BIGINT), CAST($6 AS BIGINT), CAST($7 AS BIGINT), CAST($8 AS BIGINT), CAST($9 AS BIGINT), $10, $11 FROM users WHERE id = $12 AND NOT disabled AND password_hash = $13`,
 		x.ID, x.FamilyHash, x.RefreshHash, x.PreviousHash, milliseconds(x.RotatedAt), milliseconds(x.CreatedAt), milliseconds(x.UsedAt),
 		milliseconds(x.ExpiresAt), milliseconds(x.LastTokenUntil), x.Client, x.Address, x.UserID, passwordHash))
 }
@@ -392,7 +451,7 @@ func (s *SQLStore) SessionByFamily(ctx context.Context, familyHash string, now t
 
 // RotateSession implements UserStore.
 func (s *SQLStore) RotateSession(ctx context.Context, r Rotation) error {
-	return orNotFound(s.exec(ctx, `UPDATE sessions SET previous_hash = refresh_hash, refresh_hash = $1, rotated_at = $2, used_at = $2, last_token_until = $3, client = $4, address = $5 WHERE family_hash = $6 AND refresh_hash = $7 AND expires_at > $2`,
+	return orNotFound(s.Exec(ctx, `UPDATE sessions SET previous_hash = refresh_hash, refresh_hash = $1, rotated_at = $2, used_at = $2, last_token_until = $3, client = $4, address = $5 WHERE family_hash = $6 AND refresh_hash = $7 AND expires_at > $2`,
 		r.NewHash, milliseconds(r.Now), milliseconds(r.LastTokenUntil), r.Client, r.Address, r.FamilyHash, r.OldHash))
 }
 
@@ -403,39 +462,47 @@ func (s *SQLStore) Sessions(ctx context.Context, userID string, now time.Time) (
 
 // EndSessions implements UserStore.
 func (s *SQLStore) EndSessions(ctx context.Context, userID, only, except string, now time.Time) ([]string, error) {
-	_, write, err := s.Connect(ctx)
+	var ended []Revocation
+	err := s.transaction(ctx, func(tx *sql.Tx) (err error) {
+		if ended, err = deleteSessions(ctx, tx, userID, only, except); err != nil {
+			return err
+		}
+		for _, r := range ended {
+			if _, err := tx.ExecContext(ctx, `INSERT INTO revocations (session_id, revoked_at, until) VALUES ($1, $2, $3)`, r.SessionID, milliseconds(now), milliseconds(r.Until)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, err
 	}
-	tx, err := write.BeginTx(ctx, nil)
-	if err != nil {
-		return nil, s.explain(err)
+	if len(ended) > 0 && s.Revoked != nil {
+		s.Revoked(ctx)
 	}
-	defer func() { _ = tx.Rollback() }()
+	ids := make([]string, len(ended))
+	for i, r := range ended {
+		ids[i] = r.SessionID
+	}
+	return ids, nil
+}
+
+func deleteSessions(ctx context.Context, tx *sql.Tx, userID, only, except string) (ended []Revocation, err error) {
 	rows, err := tx.QueryContext(ctx, `DELETE FROM sessions WHERE user_id = $1 AND ($2 = '' OR id = $2) AND id <> $3 RETURNING id, last_token_until`, userID, only, except)
 	if err != nil {
-		return nil, s.explain(err)
+		return nil, err
 	}
-	ended := make(map[string]int64)
+	defer rows.Close()
 	for rows.Next() {
-		var id string
+		var r Revocation
 		var until int64
-		if err := rows.Scan(&id, &until); err != nil {
+		if err := rows.Scan(&r.SessionID, &until); err != nil {
 			return nil, err
 		}
-		ended[id] = until
+		r.Until = fromMilliseconds(until)
+		ended = append(ended, r)
 	}
-	if err := rows.Err(); err != nil {
-		return nil, s.explain(err)
-	}
-	var ids []string
-	for id, until := range ended {
-		ids = append(ids, id)
-		if _, err := tx.ExecContext(ctx, `INSERT INTO revocations (session_id, revoked_at, until) VALUES ($1, $2, $3)`, id, milliseconds(now), until); err != nil {
-			return nil, s.explain(err)
-		}
-	}
-	return ids, s.explain(tx.Commit())
+	return ended, rows.Err()
 }
 
 // Revocations implements UserStore.
@@ -450,34 +517,26 @@ func (s *SQLStore) Revocations(ctx context.Context, since, now time.Time) ([]Rev
 
 // CreateOneTimeToken implements UserStore.
 func (s *SQLStore) CreateOneTimeToken(ctx context.Context, t OneTimeToken) error {
-	return orNotFound(s.exec(ctx, `INSERT INTO one_time_tokens (hash, purpose, user_id, expires_at) SELECT $1, $2, id, CAST($3 AS BIGINT) FROM users WHERE id = $4`, t.Hash, t.Purpose, milliseconds(t.ExpiresAt), t.UserID))
+	return orNotFound(s.Exec(ctx, `INSERT INTO one_time_tokens (hash, purpose, user_id, expires_at) SELECT $1, $2, id, CAST($3 AS BIGINT) FROM users WHERE id = $4`, t.Hash, t.Purpose, milliseconds(t.ExpiresAt), t.UserID))
 }
 
 // TakeOneTimeToken implements UserStore.
 func (s *SQLStore) TakeOneTimeToken(ctx context.Context, hash, purpose string, now time.Time) (OneTimeToken, error) {
-	_, write, err := s.Connect(ctx)
-	if err != nil {
-		return OneTimeToken{}, err
-	}
-	tx, err := write.BeginTx(ctx, nil)
-	if err != nil {
-		return OneTimeToken{}, s.explain(err)
-	}
-	defer func() { _ = tx.Rollback() }()
 	t := OneTimeToken{Hash: hash, Purpose: purpose}
-	var expires int64
-	err = tx.QueryRowContext(ctx, `DELETE FROM one_time_tokens WHERE hash = $1 AND purpose = $2 AND expires_at > $3 RETURNING user_id, expires_at`, hash, purpose, milliseconds(now)).Scan(&t.UserID, &expires)
+	err := s.transaction(ctx, func(tx *sql.Tx) error {
+		var expires int64
+		err := tx.QueryRowContext(ctx, `DELETE FROM one_time_tokens WHERE hash = $1 AND purpose = $2 AND expires_at > $3 RETURNING user_id, expires_at`, hash, purpose, milliseconds(now)).Scan(&t.UserID, &expires)
+		if err != nil {
+			return err
+		}
+		t.ExpiresAt = fromMilliseconds(expires)
+		_, err = tx.ExecContext(ctx, `DELETE FROM one_time_tokens WHERE user_id = $1 AND purpose = $2`, t.UserID, purpose)
+		return err
+	})
 	if errors.Is(err, sql.ErrNoRows) {
 		return OneTimeToken{}, ErrNotFound
 	}
-	if err == nil {
-		t.ExpiresAt = fromMilliseconds(expires)
-		_, err = tx.ExecContext(ctx, `DELETE FROM one_time_tokens WHERE user_id = $1 AND purpose = $2`, t.UserID, purpose)
-	}
-	if err == nil {
-		err = tx.Commit()
-	}
-	return t, s.explain(err)
+	return t, err
 }
 
 // recordEnd is when a record expires, as it is kept: far away for never.
@@ -506,7 +565,7 @@ func scanRecord(row interface{ Scan(...any) error }) (r versionedRecord, err err
 
 // CreateRecord implements RecordStore.
 func (s *SQLStore) CreateRecord(ctx context.Context, r Record) error {
-	added, err := s.exec(ctx, `INSERT INTO records (`+recordColumns+`) VALUES ($1, $2, $3, $4, $5, 1) ON CONFLICT (kind, id) DO NOTHING`,
+	added, err := s.Exec(ctx, `INSERT INTO records (`+recordColumns+`) VALUES ($1, $2, $3, $4, $5, 1) ON CONFLICT (kind, id) DO NOTHING`,
 		r.Kind, r.ID, r.Owner, string(r.Value), recordEnd(r.ExpiresAt))
 	if err == nil && added == 0 {
 		return ErrRecordExists
@@ -536,7 +595,7 @@ func (s *SQLStore) UpdateRecord(ctx context.Context, kind, id string, now time.T
 			return Record{}, err
 		}
 		changed.Kind, changed.ID = kind, id
-		updated, err := s.exec(ctx, `UPDATE records SET owner = $1, value = $2, expires_at = $3, version = version + 1 WHERE kind = $4 AND id = $5 AND version = $6`,
+		updated, err := s.Exec(ctx, `UPDATE records SET owner = $1, value = $2, expires_at = $3, version = version + 1 WHERE kind = $4 AND id = $5 AND version = $6`,
 			changed.Owner, string(changed.Value), recordEnd(changed.ExpiresAt), kind, id, r.version)
 		if err != nil {
 			return Record{}, err
@@ -553,11 +612,15 @@ func (s *SQLStore) TakeRecord(ctx context.Context, kind, id string, now time.Tim
 	if err != nil {
 		return Record{}, err
 	}
-	r, err := scanRecord(write.QueryRowContext(ctx, `DELETE FROM records WHERE kind = $1 AND id = $2 AND expires_at > $3 RETURNING `+recordColumns, kind, id, milliseconds(now)))
+	var r versionedRecord
+	err = s.retried(ctx, func() (err error) {
+		r, err = scanRecord(write.QueryRowContext(ctx, `DELETE FROM records WHERE kind = $1 AND id = $2 AND expires_at > $3 RETURNING `+recordColumns, kind, id, milliseconds(now)))
+		return err
+	})
 	if errors.Is(err, sql.ErrNoRows) {
 		return Record{}, ErrNotFound
 	}
-	return r.Record, s.explain(err)
+	return r.Record, err
 }
 
 // Records implements RecordStore.
@@ -577,8 +640,9 @@ func (s *SQLStore) CleanUp(ctx context.Context, now time.Time) error {
 		`DELETE FROM revocations WHERE until <= $1`,
 		`DELETE FROM one_time_tokens WHERE expires_at <= $1`,
 		`DELETE FROM records WHERE expires_at <= $1`,
+		`DELETE FROM tries WHERE full_until <= $1`,
 	} {
-		if _, err := s.exec(ctx, statement, milliseconds(now)); err != nil {
+		if _, err := s.Exec(ctx, statement, milliseconds(now)); err != nil {
 			return err
 		}
 	}

@@ -1,6 +1,7 @@
 package caddyjwt
 
 import (
+	"context"
 	"net/netip"
 	"time"
 
@@ -18,18 +19,35 @@ const (
 // throttle counts failures by a key, such as an account or a client. After
 // burst failures, one more is let through each time a share of the window has
 // passed, so that nobody is locked out for good. A nil throttle counts nothing.
+//
+// It counts in memory, and then with the other nodes if the store does that. If
+// the store cannot, the count of this node holds.
 type throttle struct {
-	limit  rate.Limit
+	name   string // no other throttle has it
+	every  time.Duration
 	burst  int
 	counts *otter.Cache[string, *rate.Limiter]
+	shared func() TryCounter // nil where there are no other nodes
 }
 
-func newThrottle(failures int, window time.Duration) *throttle {
+// TryCounter is what a [UserStore] of several nodes has beside: it counts tries
+// for all of them. A key stands for a user or a client, and tells nobody which.
+type TryCounter interface {
+	// CountTry counts a try unless there are burst of them already, of which one
+	// is forgotten each time every has passed: then it returns how long to wait.
+	// Of any number of callers at once no more are let through.
+	CountTry(ctx context.Context, key string, burst int, every time.Duration, now time.Time) (wait time.Duration, err error)
+	// ForgiveTry takes a count back.
+	ForgiveTry(ctx context.Context, key string, every time.Duration) error
+}
+
+func newThrottle(name string, failures int, window time.Duration) *throttle {
 	if failures <= 0 {
 		return nil
 	}
 	return &throttle{
-		limit: rate.Every(window / time.Duration(failures)),
+		name:  name,
+		every: window / time.Duration(failures),
 		burst: failures,
 		counts: otter.Must(&otter.Options[string, *rate.Limiter]{
 			MaximumSize:      maxThrottled,
@@ -38,33 +56,74 @@ func newThrottle(failures int, window time.Duration) *throttle {
 	}
 }
 
+// newThrottle makes one that counts with the other nodes, if the store does.
+func (s *accountService) newThrottle(name string, failures int, window time.Duration) *throttle {
+	t := newThrottle(s.config.Issuer+"\n"+name, failures, window)
+	if t != nil {
+		t.shared = func() TryCounter {
+			counter, _ := s.users().(TryCounter)
+			return counter
+		}
+	}
+	return t
+}
+
 // attempt is a try that has been counted as a failure, until it is forgiven.
 type attempt struct {
-	reservation *rate.Reservation
-	at          time.Time
+	forgiveHere, forgiveThere func()
 }
+
+// forgive takes the count back: the try was none that counts.
+func (a attempt) forgive() {
+	if a.forgiveHere != nil {
+		a.forgiveHere()
+	}
+	if a.forgiveThere != nil {
+		a.forgiveThere()
+	}
+}
+
+// sharedCountTimeout is how long a count with the other nodes may take.
+const sharedCountTimeout = 5 * time.Second
 
 // begin counts a try as a failure before its outcome is known, so that many at
 // once are not more than one after the other. Where there were too many, it
 // returns how long to wait.
-func (t *throttle) begin(key string, now time.Time) (a attempt, wait time.Duration) {
+func (t *throttle) begin(ctx context.Context, key string, now time.Time) (a attempt, wait time.Duration) {
 	if t == nil {
 		return attempt{}, 0
 	}
-	limiter, _ := t.counts.ComputeIfAbsent(key, func() (*rate.Limiter, bool) { return rate.NewLimiter(t.limit, t.burst), false })
+	limiter, _ := t.counts.ComputeIfAbsent(key, func() (*rate.Limiter, bool) { return rate.NewLimiter(rate.Every(t.every), t.burst), false })
 	reservation := limiter.ReserveN(now, 1)
 	if wait := reservation.DelayFrom(now); wait > 0 {
 		reservation.CancelAt(now)
 		return attempt{}, wait
 	}
-	return attempt{reservation, now}, 0
-}
-
-// forgive takes the count back: the try was none that counts.
-func (a attempt) forgive() {
-	if a.reservation != nil {
-		a.reservation.CancelAt(a.at)
+	a.forgiveHere = func() { reservation.CancelAt(now) }
+	if t.shared == nil {
+		return a, 0
 	}
+	counter := t.shared()
+	if counter == nil {
+		return a, 0
+	}
+	shared := hashToken(t.name + "\n" + key)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sharedCountTimeout)
+	defer cancel()
+	wait, err := counter.CountTry(ctx, shared, t.burst, t.every, now)
+	if err != nil {
+		return a, 0
+	}
+	if wait > 0 {
+		a.forgiveHere()
+		return attempt{}, wait
+	}
+	a.forgiveThere = func() {
+		ctx, cancel := context.WithTimeout(context.Background(), sharedCountTimeout)
+		defer cancel()
+		_ = counter.ForgiveTry(ctx, shared, t.every) // one more is counted, and forgotten in time
+	}
+	return a, 0
 }
 
 // clientKey is an IP address as it is throttled: of IPv6 the /64, since

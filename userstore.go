@@ -71,10 +71,22 @@ type UserStore interface {
 	CleanUp(ctx context.Context, now time.Time) error
 }
 
+// RevocationListener is what a [UserStore] has beside that hears at once of what
+// other processes revoke. A word may be lost: stores are asked every 0.4 seconds
+// all the same.
+type RevocationListener interface {
+	// ListenRevocations calls heard when it begins to listen and after each
+	// revocation, until ctx ends or an error. [ErrCannotListen].
+	ListenRevocations(ctx context.Context, heard func()) error
+}
+
 // Errors of a [UserStore], to be compared by errors.Is.
 var (
-	ErrNotFound   = errors.New("not found")
-	ErrEmailTaken = errors.New("another user has this e-mail address")
+	// ErrCannotListen is wrapped by errors that say that the database tells
+	// nobody, now or later.
+	ErrCannotListen = errors.New("the database does not tell of changes")
+	ErrNotFound     = errors.New("not found")
+	ErrEmailTaken   = errors.New("another user has this e-mail address")
 	// ErrStoreFull is wrapped by errors that say that there is no room left.
 	ErrStoreFull = errors.New("the store is full")
 )

@@ -142,7 +142,7 @@ const deviceTries = 20 // wrong codes of a user while one is good
 
 func (p *Provider) findDevice(ctx context.Context, typed, userID string) (id string, kept deviceCode, client *Client, err error) {
 	wrong := &oauthError{status: http.StatusNotFound, code: "invalid_request", description: "The code is wrong, or has expired. Look at your device again."}
-	forgive, allowed := p.deviceGuesses.Try(userID, p.accounts.Now())
+	forgive, allowed := p.deviceGuesses.Try(ctx, userID, p.accounts.Now())
 	if !allowed {
 		return "", kept, nil, &oauthError{status: http.StatusTooManyRequests, code: "slow_down", description: "Too many wrong codes. Wait a few minutes."}
 	}

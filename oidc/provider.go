@@ -170,9 +170,9 @@ func (p *Provider) Provision(ctx caddy.Context) error {
 	if err := p.newVerifiers(); err != nil {
 		return err
 	}
-	p.deviceGuesses = caddyjwt.NewThrottle(deviceTries, deviceLifetime)
-	p.secretGuesses = caddyjwt.NewThrottle(secretTries, time.Minute)
-	p.anonymous = caddyjwt.NewThrottle(anonymousRequests, time.Minute)
+	p.deviceGuesses = p.accounts.NewThrottle("user codes", deviceTries, deviceLifetime)
+	p.secretGuesses = p.accounts.NewThrottle("client secrets", secretTries, time.Minute)
+	p.anonymous = p.accounts.NewThrottle("anonymous requests", anonymousRequests, time.Minute)
 	p.stopLeading = p.accounts.LeadsTo(p.leadsTo)
 	p.startLogouts()
 	return nil
@@ -187,7 +187,7 @@ const (
 
 // limitAnonymous bounds what is kept for somebody who has proved nothing.
 func (p *Provider) limitAnonymous(r *http.Request) error {
-	if _, allowed := p.anonymous.Try(caddyjwt.ClientKey(r), p.accounts.Now()); !allowed {
+	if _, allowed := p.anonymous.Try(r.Context(), caddyjwt.ClientKey(r), p.accounts.Now()); !allowed {
 		return &oauthError{status: http.StatusTooManyRequests, code: "temporarily_unavailable", description: "too many requests; wait a minute", retryAfter: time.Minute}
 	}
 	return nil

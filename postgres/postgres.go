@@ -7,8 +7,10 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
@@ -26,8 +28,9 @@ func init() {
 
 // Store keeps the accounts in PostgreSQL, or in an engine that speaks its
 // language. It uses the queries of the file store, and nothing that such engines
-// lack: no extensions, triggers, sequences or advisory locks. Its tables are made
-// and migrated by the first node that starts.
+// lack: no extensions, triggers, sequences or advisory locks. Only NOTIFY, by which
+// nodes hear of ended sessions at once, is not everywhere; without it they ask,
+// every 0.4 seconds. Its tables are made and migrated by the first node that starts.
 type Store struct {
 	caddyjwt.SQLStore `json:"-"`
 
@@ -41,6 +44,7 @@ type Store struct {
 	DSN string `json:"dsn,omitempty"`
 
 	opened string // the key of the shared pool
+	pool   *pool
 }
 
 // CaddyModule returns the Caddy module information.
@@ -85,9 +89,9 @@ func (s *Store) Provision(ctx caddy.Context) error {
 		return err
 	}
 	s.opened = dsn
-	opened := shared.(*pool)
-	s.Connect, s.Explain = opened.connect, explain
-	if _, _, err := opened.connect(ctx); errors.Is(err, caddyjwt.ErrNewerSchema) {
+	s.pool = shared.(*pool)
+	s.Connect, s.Explain, s.Retry, s.Revoked = s.pool.connect, explain, stoodInTheWay, s.pool.tell
+	if _, _, err := s.pool.connect(ctx); errors.Is(err, caddyjwt.ErrNewerSchema) {
 		return errors.Join(err, s.Cleanup())
 	} else if err != nil {
 		ctx.Logger().Error("user store cannot be reached; accounts answer 503 until it can", zap.Error(err))
@@ -141,7 +145,12 @@ func (s *Store) Cleanup() error {
 
 // pool is a database whose tables are there.
 type pool struct {
-	db *sql.DB
+	db     *sql.DB
+	config *pgx.ConnConfig
+	ctx    context.Context // ends with Destruct
+	end    context.CancelFunc
+
+	cannotNotify atomic.Bool // the engine knows no NOTIFY
 
 	mu       sync.Mutex
 	migrated bool
@@ -155,7 +164,9 @@ func newPool(config poolConfig) *pool {
 	db.SetMaxIdleConns(config.connections)
 	db.SetConnMaxIdleTime(5 * time.Minute)
 	db.SetConnMaxLifetime(time.Hour) // so that a change of the database's address is found
-	return &pool{db: db}
+	p := &pool{db: db, config: config.connection}
+	p.ctx, p.end = context.WithCancel(context.Background())
+	return p
 }
 
 // retryAfter is how long a failure to reach the database is believed.
@@ -187,16 +198,27 @@ func (p *pool) migrate(ctx context.Context) error {
 	return nil
 }
 
-// conflict tells whether another node was faster: unique_violation,
-// duplicate_table, duplicate_object, serialization_failure, deadlock_detected, and what
-// PostgreSQL says of one CREATE TABLE IF NOT EXISTS beside another.
+// conflict tells whether another node was faster to make the tables:
+// unique_violation, duplicate_table, duplicate_object, and what PostgreSQL says of
+// one CREATE TABLE IF NOT EXISTS beside another.
 func conflict(err error) bool {
 	failure, ok := errors.AsType[*pgconn.PgError](err)
-	return ok && (failure.Code == "23505" || failure.Code == "42P07" || failure.Code == "42710" || failure.Code == "40001" || failure.Code == "40P01" || failure.Code == "XX000")
+	return stoodInTheWay(err) || ok && slices.Contains([]string{"23505", "42P07", "42710", "XX000"}, failure.Code)
+}
+
+// stoodInTheWay tells whether a transaction was undone because of another one:
+// serialization_failure, deadlock_detected. Engines that isolate more than
+// PostgreSQL does by default say so often.
+func stoodInTheWay(err error) bool {
+	failure, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && (failure.Code == "40001" || failure.Code == "40P01")
 }
 
 // Destruct implements caddy.Destructor.
-func (p *pool) Destruct() error { return p.db.Close() }
+func (p *pool) Destruct() error {
+	p.end()
+	return p.db.Close()
+}
 
 // explain says in other words what PostgreSQL has a code for.
 func explain(err error) error {
@@ -221,5 +243,9 @@ var (
 	_ caddy.CleanerUpper    = (*Store)(nil)
 	_ caddyfile.Unmarshaler = (*Store)(nil)
 	_ caddyjwt.UserStore    = (*Store)(nil)
-	_ caddy.Destructor      = (*pool)(nil)
+	_ caddyjwt.TryCounter   = (*Store)(nil)
+
+	_ caddyjwt.RevocationListener = (*Store)(nil)
+
+	_ caddy.Destructor = (*pool)(nil)
 )

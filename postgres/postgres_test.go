@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -150,12 +151,23 @@ func open(t testing.TB, dsn string) caddyjwt.UserStore {
 }
 
 func TestStore(t *testing.T) {
+	conforms(t, "")
+}
+
+// Engines that isolate more than PostgreSQL does by default undo a transaction
+// that stands in another's way; it is tried again then.
+func TestStoreSerializable(t *testing.T) {
+	conforms(t, " default_transaction_isolation=serializable")
+}
+
+// conforms runs the conformance suite of stores with these words in the DSN.
+func conforms(t *testing.T, more string) {
 	s := start(t)
 	databases := make(map[string]string)
 	storetest.Run(t, func(t *testing.T, name string) caddyjwt.UserStore {
 		dsn, known := databases[name]
 		if !known {
-			dsn = s.database(name)
+			dsn = s.database(name) + more
 			databases[name] = dsn
 		}
 		if known { // a second node
@@ -163,6 +175,161 @@ func TestStore(t *testing.T) {
 		}
 		return open(t, dsn)
 	})
+}
+
+// Tries are counted as one node counts them: so many, then one each time a share
+// of the window has passed, at all nodes together.
+func TestTries(t *testing.T) {
+	s := start(t)
+	dsn := s.database("tries")
+	stores := []*Store{open(t, dsn).(*Store), open(t, dsn+" application_name=another").(*Store)}
+	now, every := time.Now(), time.Minute
+	try := func(key string, now time.Time) (time.Duration, bool) {
+		t.Helper()
+		stores[0], stores[1] = stores[1], stores[0]
+		wait, err := stores[0].CountTry(t.Context(), key, 10, every, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return wait, wait == 0
+	}
+	for i := range 10 {
+		if wait, ok := try("alice", now); !ok {
+			t.Fatalf("try %d waits %s", i+1, wait)
+		}
+	}
+	if wait, ok := try("alice", now); ok || wait != every {
+		t.Errorf("the 11th try waits %s", wait)
+	}
+	if wait, ok := try("alice", now.Add(every/2)); ok || wait != every/2 {
+		t.Errorf("half a share later it waits %s", wait)
+	}
+	if _, ok := try("bob", now); !ok {
+		t.Error("control: another key waits")
+	}
+	if _, ok := try("alice", now.Add(every)); !ok {
+		t.Error("a share later it still waits")
+	}
+	if _, ok := try("alice", now.Add(every)); ok {
+		t.Error("a share later there is more than one")
+	}
+	if err := stores[0].ForgiveTry(t.Context(), "alice", every); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := try("alice", now.Add(every)); !ok {
+		t.Error("a try that was forgiven counts")
+	}
+
+	var all sync.WaitGroup
+	var through atomic.Int64
+	for i := range 100 {
+		all.Go(func() {
+			wait, err := stores[i%2].CountTry(t.Context(), "at once", 10, every, now)
+			if err != nil {
+				t.Error(err)
+			} else if wait == 0 {
+				through.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	if through.Load() != 10 {
+		t.Errorf("of 100 at once %d are let through", through.Load())
+	}
+	if err := stores[0].CleanUp(t.Context(), now.Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	var left int
+	if err := stores[0].pool.db.QueryRow(`SELECT COUNT(*) FROM tries`).Scan(&left); err != nil || left != 0 {
+		t.Errorf("%d are left: %v", left, err)
+	}
+}
+
+// A node hears of what another ended, also after the database was away.
+func TestListenRevocations(t *testing.T) {
+	s := start(t)
+	dsn := s.database("listen")
+	a, b := open(t, dsn).(*Store), open(t, dsn+" application_name=another").(*Store)
+	heard := make(chan struct{}, 100)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for ctx.Err() == nil {
+			_ = b.ListenRevocations(ctx, func() { heard <- struct{}{} })
+		}
+	}()
+	<-heard // it listens
+	end := func(name string) {
+		t.Helper()
+		now := time.Now()
+		if err := a.CreateUser(t.Context(), caddyjwt.User{ID: name, Email: name, EmailKey: name}); err != nil {
+			t.Fatal(err)
+		}
+		if err := a.CreateSession(t.Context(), caddyjwt.Session{ID: name, UserID: name, FamilyHash: name, ExpiresAt: now.Add(time.Hour), LastTokenUntil: now.Add(time.Hour)}, ""); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := a.EndSessions(t.Context(), name, "", "", now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	end("first")
+	<-heard
+	s.restart()
+	<-heard // it listens again
+	eventually(t, "the database answers", func() bool { _, err := a.User(t.Context(), "first"); return err == nil })
+	end("second")
+	<-heard
+	cancel()
+	<-ended
+}
+
+// A file store moves here and back, and nothing is lost.
+func TestStoreCopy(t *testing.T) {
+	s := start(t)
+	dsn := s.database("copy")
+	dir := t.TempDir()
+	file, back := filepath.Join(dir, "users.db"), filepath.Join(dir, "back.db")
+	run := func(stdin string, args ...string) (string, error) {
+		t.Helper()
+		command := exec.Command(caddyBinary(t), append([]string{"jwt"}, args...)...)
+		command.Stdin = strings.NewReader(stdin)
+		command.Env = append(os.Environ(), "ACCOUNTS_DSN="+dsn)
+		output, err := command.CombinedOutput()
+		return string(output), err
+	}
+	must := func(stdin string, args ...string) string {
+		t.Helper()
+		output, err := run(stdin, args...)
+		if err != nil {
+			t.Fatalf("%q: %v\n%s", args, err, output)
+		}
+		return output
+	}
+	var users strings.Builder
+	for i := range 1500 {
+		fmt.Fprintf(&users, `{"email":"Ünïcode-%d@example.com","password_hash":"","roles":["b","a"],"profile":{"big":9007199254740993,"text":"\u0000 \\ ' é","n":%d},"disabled":%v}`+"\n", i, i, i%2 == 0)
+	}
+	must(users.String(), "user", "import", "--format", "jsonl", "--store", file, "-")
+	must("", "client", "add", "--store", file, "--redirect-uri", "https://app.example/callback", "app")
+	output := must("", "store", "copy", file, "postgres {env.ACCOUNTS_DSN}")
+	if !strings.Contains(output, "users: 1500 rows, the same in both") || !strings.Contains(output, "records: 1 rows") {
+		t.Error(output)
+	}
+	must("", "store", "copy", "postgres {env.ACCOUNTS_DSN}", back)
+	if must("", "user", "export", "--store", file) != must("", "user", "export", "--store", back) {
+		t.Error("there and back, they are not the same")
+	}
+	if output, err := run("", "store", "copy", file, "postgres {env.ACCOUNTS_DSN}"); err == nil || !strings.Contains(output, "it has 1500 rows in the table users") {
+		t.Errorf("into one that is not empty: %v %s", err, output)
+	}
+	if output, err := run("", "store", "copy", file, "postgres {env.NOT_SET}"); err == nil || !strings.Contains(output, "dsn is empty") {
+		t.Errorf("a variable that is not set: %v %s", err, output)
+	}
+	const password = "a-password-that-nobody-may-see"
+	if output, err := run("", "store", "copy", file, "postgres://user:"+password+"@127.0.0.1:1/db"); err == nil || strings.Contains(output, password) {
+		t.Errorf("a database that is not there: %v %s", err, output)
+	}
 }
 
 // Many nodes that start at once on an empty database: one makes the tables, and

@@ -1,0 +1,176 @@
+package caddyjwt
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/spf13/cobra"
+)
+
+func storeCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "store",
+		Short:   "Works with the stores of users",
+		Long:    "\nWorks with the stores of users.",
+		Example: `  caddy jwt store copy users.db 'postgres {env.ACCOUNTS_DSN}'`,
+	}
+	cmd.AddCommand(copyStoreCommand())
+	return cmd
+}
+
+func copyStoreCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "copy <from> <to>",
+		Short: "Copies all users, sessions and clients into an empty store",
+		Long: `
+Copies all that a store has into an empty one: users with their passwords,
+sessions, what was revoked, the OpenID Provider's clients, grants and consents.
+Then both are read whole, and their rows counted and their sums compared. One
+that was interrupted goes on where it was when it is run again.
+
+A store is named as it stands behind the word store in a Caddyfile, or by the
+path of its file:
+
+    users.db
+    'file /var/lib/caddy/jwt/users.db'
+    'postgres {env.ACCOUNTS_DSN}'
+
+An argument can be seen by other users of the machine, so a password is better
+in a variable. Stop Caddy before: what changes meanwhile may be left out, and is
+told as a difference. Signing keys are in Caddy's storage, and stay there.`,
+		Example: `  caddy jwt store copy users.db 'postgres {env.ACCOUNTS_DSN}'`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) != 2 {
+				return fmt.Errorf("%s takes two stores, as in: caddy jwt store copy users.db 'postgres {env.ACCOUNTS_DSN}'; %d arguments are given", cmd.CommandPath(), len(args))
+			}
+			return nil
+		},
+		RunE: runs(copyStores),
+	}
+}
+
+func copyStores(cmd *cobra.Command, args []string) error {
+	ctx, cancel, err := openContext(nil)
+	if err != nil {
+		return err
+	}
+	defer cancel() // closes the stores
+	interrupted, stop := signal.NotifyContext(ctx, os.Interrupt)
+	defer stop()
+	var stores [2]*SQLStore
+	for i, text := range args {
+		if stores[i], err = openNamedStore(ctx, text, i == 1); err != nil {
+			return fmt.Errorf("the store to copy %s: %w", []string{"from", "to"}[i], err)
+		}
+	}
+	if slices.Equal(strings.Fields(args[0]), strings.Fields(args[1])) {
+		return errors.New("the two stores are the same")
+	}
+	progress := &copyProgress{out: cmd.ErrOrStderr(), shows: terminalOf(cmd.ErrOrStderr()) != nil}
+	sums, err := (&storeCopy{from: stores[0], to: stores[1], told: progress.told}).run(interrupted)
+	progress.end()
+	switch {
+	case interrupted.Err() != nil:
+		return errors.New("interrupted; run it again, and it goes on where it was")
+	case errors.Is(err, errCopyDiffers):
+		return fmt.Errorf("%w; did Caddy use one of them meanwhile? Stop it and run this again, which copies each row again; a row that is gone from the first store stays in the second, and then only a new, empty one helps", err)
+	case err != nil:
+		return fmt.Errorf("%w; what was copied stays, and when it is run again it goes on there", err)
+	}
+	for i, sum := range sums {
+		fmt.Fprintf(cmd.OutOrStdout(), "%s: %d rows, the same in both\n", storeTables[i].name, sum.Rows)
+	}
+	return nil
+}
+
+// openNamedStore opens a store that is named as behind the word store of a
+// Caddyfile, or by the path of its file.
+func openNamedStore(ctx caddy.Context, text string, create bool) (*SQLStore, error) {
+	raw, err := namedStore(text)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkStoreExists(raw); err != nil && !(create && errors.Is(err, errNoStore)) {
+		return nil, err
+	}
+	config := &Accounts{StoreRaw: raw}
+	store, err := loadStore(ctx, config)
+	if err != nil {
+		return nil, err
+	}
+	sqlStore, ok := store.(interface{ sqlStore() *SQLStore })
+	if !ok {
+		return nil, fmt.Errorf("%T cannot be copied", store)
+	}
+	_, _, err = sqlStore.sqlStore().Connect(ctx)
+	return sqlStore.sqlStore(), err
+}
+
+func namedStore(text string) (json.RawMessage, error) {
+	words, err := caddyfile.Tokenize([]byte(text), "the argument")
+	if err != nil || len(words) == 0 {
+		return nil, errors.New("it is the path of a file, or what stands behind the word store in a Caddyfile, as in: 'postgres {env.ACCOUNTS_DSN}'")
+	}
+	if scheme, _, isURL := strings.Cut(text, "://"); isURL && len(words) == 1 {
+		words = append(words, words[0])
+		words[0].Text = scheme
+	} else if len(words) == 1 || strings.ContainsAny(words[0].Text, `/\.`) {
+		return caddyconfig.JSONModuleObject(&FileStore{Path: text}, "module", "file", nil), nil
+	}
+	id := "jwt.stores." + words[0].Text
+	if _, err := caddy.GetModule(id); err != nil {
+		return nil, fmt.Errorf("there is no kind of store %s in this Caddy; file is always there, and postgres where it was built in", quoted(words[0].Text))
+	}
+	d := caddyfile.NewDispenser(words)
+	d.Next() // on the kind, as UnmarshalModule wants it
+	module, err := caddyfile.UnmarshalModule(d, id)
+	if err != nil {
+		return nil, err
+	}
+	return caddyconfig.JSONModuleObject(module, "module", words[0].Text, nil), nil
+}
+
+// copyProgress tells how far a copy is: on a terminal all the time, else now and
+// then.
+type copyProgress struct {
+	out   io.Writer
+	shows bool // on a terminal
+	last  time.Time
+	line  string
+}
+
+const quietProgressInterval = 10 * time.Second
+
+func (p *copyProgress) told(doing, table string, rows, all int64) {
+	line := fmt.Sprintf("%s %s: %d of %d", doing, table, rows, all)
+	interval := quietProgressInterval
+	if p.shows {
+		interval = progressInterval
+	}
+	if rows < all && time.Since(p.last) < interval {
+		return
+	}
+	p.last = time.Now()
+	p.end()
+	if fmt.Fprint(p.out, line); !p.shows {
+		fmt.Fprintln(p.out)
+	}
+	p.line = line
+}
+
+// end makes room on the terminal's line.
+func (p *copyProgress) end() {
+	if p.shows && p.line != "" {
+		fmt.Fprintf(p.out, "\r%*s\r", len(p.line), "")
+	}
+}

@@ -1,0 +1,138 @@
+package caddyjwt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// fill makes a store with users, and of each a session, a record and more.
+func fillStore(t testing.TB, path string, users int) {
+	t.Helper()
+	c := &commandLine{t, []string{"--store", path}}
+	var lines string
+	for i := range users {
+		lines += fmt.Sprintf(`{"email":"user-%d@example.com","password_hash":"","roles":["editor"],"profile":{"name":"Zoë \u0000 %d","big":9007199254740993}}`+"\n", i, i)
+	}
+	c.must(lines, "user", "import", "--format", "jsonl", "-")
+	withUsers(t, path, func(store UserStore) {
+		first, err := store.Users(t.Context(), "", 3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, user := range first {
+			now := time.Now()
+			err := errors.Join(
+				store.CreateSession(t.Context(), Session{ID: user.ID, UserID: user.ID, FamilyHash: user.ID, Client: "a client", CreatedAt: now, UsedAt: now, ExpiresAt: now.Add(time.Hour), LastTokenUntil: now.Add(time.Hour)}, ""),
+				store.CreateRecord(t.Context(), Record{Kind: fmt.Sprint("kind ", i%2), ID: user.ID, Owner: user.ID, Value: []byte(`{"a":1}`)}),
+				store.CreateOneTimeToken(t.Context(), OneTimeToken{Hash: user.ID, Purpose: "reset", UserID: user.ID, ExpiresAt: now.Add(time.Hour)}))
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := store.EndSessions(t.Context(), first[0].ID, "", "", time.Now()); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestStoreCopy(t *testing.T) {
+	dir := tempDir(t)
+	from, to := filepath.Join(dir, "from.db"), filepath.Join(dir, "a folder", "to.db")
+	fillStore(t, from, 1200)
+	c := &commandLine{TB: t}
+	out := c.must("", "store", "copy", from, `file "`+to+`"`)
+	has(t, out, "users: 1200 rows, the same in both", "sessions: 2 rows", "revocations: 1 rows", "one_time_tokens: 3 rows", "records: 3 rows")
+	export := func(path string) string {
+		return (&commandLine{t, []string{"--store", path}}).must("", "user", "export")
+	}
+	if export(from) != export(to) {
+		t.Error("the users are not the same")
+	}
+	withUsers(t, to, func(store UserStore) {
+		if records, err := store.Records(t.Context(), kindCopy, "", time.Now()); err != nil || len(records) != 0 {
+			t.Errorf("the mark of the copy is left: %v %v", records, err)
+		}
+	})
+
+	c.refuses("", "the store to copy from: there is no user store at", "store", "copy", filepath.Join(dir, "none.db"), to)
+	c.refuses("", "it has 1200 rows in the table users; a copy is made into an empty one", "store", "copy", from, to)
+	c.refuses("", "the two stores are the same", "store", "copy", from, from)
+	c.refuses("", "takes two stores, as in: caddy jwt store copy users.db", "store", "copy", from)
+	c.refuses("", "the store to copy to: there is no kind of store \"redis\" in this Caddy", "store", "copy", from, "redis localhost")
+	c.refuses("", "there is no kind of store \"postgres\" in this Caddy; file is always there, and postgres where it was built in", "store", "copy", from, "postgres://localhost/db")
+	c.refuses("", "store file takes at most one path", "store", "copy", from, "file a b")
+	c.refuses("", "it is the path of a file, or what stands behind the word store", "store", "copy", "", to)
+}
+
+// copyOf opens two stores for a copy.
+func copyOf(t *testing.T, from, to string, told func(doing, table string, rows, all int64)) *storeCopy {
+	t.Helper()
+	ctx, cancel, err := openContext(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cancel)
+	c := &storeCopy{told: told}
+	if c.from, err = openNamedStore(ctx, from, false); err == nil {
+		c.to, err = openNamedStore(ctx, to, true)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// A copy that is interrupted goes on where it was.
+func TestStoreCopyGoesOn(t *testing.T) {
+	dir := tempDir(t)
+	from, to := filepath.Join(dir, "from.db"), filepath.Join(dir, "to.db")
+	fillStore(t, from, 2*copiedAtOnce+10)
+	ctx, cancel := context.WithCancel(t.Context())
+	c := copyOf(t, from, to, func(string, string, int64, int64) { cancel() })
+	if _, err := c.run(ctx); !errors.Is(err, context.Canceled) {
+		t.Fatalf("control: %v", err)
+	}
+	copied := 0
+	c.told = func(doing, table string, rows, all int64) {
+		if doing == "copied" && table == "users" {
+			if copied++; copied == 1 && rows != 2*copiedAtOnce || all != 2*copiedAtOnce+10 {
+				t.Errorf("it goes on at %d of %d", rows, all)
+			}
+		}
+	}
+	sums, err := c.run(t.Context())
+	if err != nil || copied != 2 || sums[0].Rows != 2*copiedAtOnce+10 {
+		t.Errorf("%v %v, %d pages", sums, err, copied)
+	}
+}
+
+// What is not the same is found, be it one letter, and copied when the command is
+// run again.
+func TestStoreCopyFindsDifferences(t *testing.T) {
+	dir := tempDir(t)
+	from, to := filepath.Join(dir, "from.db"), filepath.Join(dir, "to.db")
+	fillStore(t, from, 20)
+	changed := false
+	c := copyOf(t, from, to, nil)
+	c.told = func(doing, table string, _, _ int64) {
+		if doing == "compared" && !changed {
+			changed = true
+			if _, err := c.from.Exec(t.Context(), `UPDATE users SET profile = '{"name":"b"}' WHERE email_key = $1`, "user-7@example.com"); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := c.to.Exec(t.Context(), `UPDATE records SET value = '{"a":2}' WHERE kind = $1`, "kind 1"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if _, err := c.run(t.Context()); !errors.Is(err, errCopyDiffers) {
+		t.Fatalf("a difference is not found: %v", err)
+	}
+	if sums, err := c.run(t.Context()); err != nil || sums[0].Rows != 20 {
+		t.Errorf("run again: %v %v", sums, err)
+	}
+}

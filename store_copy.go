@@ -1,0 +1,279 @@
+package caddyjwt
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// storeTable is a table as it is copied from one store to another.
+type storeTable struct {
+	name  string
+	key   []string // columns of the primary key, all text
+	texts []string // the other columns, by type
+	ints  []string
+	bools []string
+}
+
+// storeTables are all that outlives a restart, in an order in which a row comes
+// after those that it refers to. Tries are not: their windows are short.
+var storeTables = []storeTable{
+	{"users", []string{"id"}, []string{"email", "email_key", "password_hash", "roles", "profile"}, []string{"created_at", "updated_at", "version"}, []string{"disabled"}},
+	{"sessions", []string{"id"}, []string{"user_id", "family_hash", "refresh_hash", "previous_hash", "client", "address"},
+		[]string{"rotated_at", "created_at", "used_at", "expires_at", "last_token_until"}, nil},
+	{"revocations", []string{"session_id"}, nil, []string{"revoked_at", "until"}, nil},
+	{"one_time_tokens", []string{"hash"}, []string{"purpose", "user_id"}, []string{"expires_at"}, nil},
+	{"records", []string{"kind", "id"}, []string{"owner", "value"}, []string{"expires_at", "version"}, nil},
+}
+
+const (
+	copiedAtOnce = 500 // rows; at 12 columns well below the parameters that a statement may have
+	kindCopy     = "store copy"
+	copyID       = "progress"
+)
+
+// copyMark says how far a copy is, and stands in the store that is copied to.
+type copyMark struct {
+	Table int      `json:"table"`           // of storeTables
+	After []string `json:"after,omitempty"` // key of the last row
+}
+
+// tableSum is what two copies of a table have alike: how many rows there are, and
+// the sum of their hashes, which does not depend on their order.
+type tableSum struct {
+	Rows int64
+	Sum  [4]uint64
+}
+
+// storeCopy copies a store into an empty one.
+type storeCopy struct {
+	from, to *SQLStore
+	// told is called as it goes on.
+	told func(doing, table string, rows, all int64)
+}
+
+// errCopyDiffers means that the two stores are not the same after a copy.
+var errCopyDiffers = errors.New("the two stores differ")
+
+// run copies what is not copied yet, and compares the stores. One that was
+// interrupted goes on where it was.
+func (c *storeCopy) run(ctx context.Context) (sums []tableSum, err error) {
+	mark, err := c.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for mark.Table < len(storeTables) {
+		if err := c.copyTable(ctx, &mark); err != nil {
+			return nil, fmt.Errorf("table %s: %w", storeTables[mark.Table].name, err)
+		}
+		mark = copyMark{Table: mark.Table + 1}
+	}
+	if sums, err = c.compare(ctx); errors.Is(err, errCopyDiffers) {
+		// Whoever tries again has all rows copied again.
+		return nil, errors.Join(err, c.keep(ctx, copyMark{}))
+	}
+	if err != nil {
+		return nil, err
+	}
+	_, err = c.to.TakeRecord(ctx, kindCopy, copyID, time.Now())
+	return sums, err
+}
+
+// begin returns how far a copy is that was interrupted. A store that has
+// something else in it is not for a copy.
+func (c *storeCopy) begin(ctx context.Context) (mark copyMark, err error) {
+	record, err := c.to.Record(ctx, kindCopy, copyID, time.Now())
+	if err == nil {
+		return mark, json.Unmarshal(record.Value, &mark)
+	}
+	if !errors.Is(err, ErrNotFound) {
+		return mark, err
+	}
+	for _, table := range storeTables {
+		rows, err := c.to.count(ctx, table.name)
+		if err != nil {
+			return mark, err
+		}
+		if rows > 0 {
+			return mark, fmt.Errorf("it has %d rows in the table %s; a copy is made into an empty one", rows, table.name)
+		}
+	}
+	return mark, c.to.CreateRecord(ctx, Record{Kind: kindCopy, ID: copyID, Value: []byte(`{"table":0}`)})
+}
+
+func (c *storeCopy) keep(ctx context.Context, mark copyMark) error {
+	_, err := c.to.UpdateRecord(ctx, kindCopy, copyID, time.Now(), func(r *Record) (err error) {
+		r.Value, err = json.Marshal(mark)
+		return err
+	})
+	return err
+}
+
+func (c *storeCopy) copyTable(ctx context.Context, mark *copyMark) error {
+	table := storeTables[mark.Table]
+	all, err := c.from.count(ctx, table.name)
+	if err != nil {
+		return err
+	}
+	copied := int64(0)
+	if mark.After != nil { // some of it was copied before
+		if copied, err = c.to.count(ctx, table.name); err != nil {
+			return err
+		}
+	}
+	for {
+		rows, err := c.from.page(ctx, table, mark.After)
+		if err != nil || len(rows) == 0 {
+			return err
+		}
+		mark.After = table.keyOf(rows[len(rows)-1])
+		if err := c.put(ctx, table, rows, *mark); err != nil {
+			return err
+		}
+		copied += int64(len(rows))
+		c.told("copied", table.name, copied, all)
+	}
+}
+
+// put writes rows and how far the copy is in one step.
+func (c *storeCopy) put(ctx context.Context, table storeTable, rows [][]any, mark copyMark) error {
+	text, err := json.Marshal(mark)
+	if err != nil {
+		return err
+	}
+	columns := table.columns()
+	var places, updates []string
+	var args []any
+	for _, row := range rows {
+		var marks []string
+		for _, value := range row {
+			args = append(args, value)
+			marks = append(marks, fmt.Sprintf("$%d", len(args)))
+		}
+		places = append(places, "("+strings.Join(marks, ", ")+")")
+	}
+	for _, column := range columns[len(table.key):] {
+		updates = append(updates, column+" = excluded."+column)
+	}
+	statement := `INSERT INTO ` + table.name + ` (` + strings.Join(columns, ", ") + `) VALUES ` + strings.Join(places, ", ") +
+		` ON CONFLICT (` + strings.Join(table.key, ", ") + `) DO UPDATE SET ` + strings.Join(updates, ", ")
+	return c.to.transaction(ctx, func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, statement, args...); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, `UPDATE records SET value = $1 WHERE kind = $2 AND id = $3`, string(text), kindCopy, copyID)
+		return err
+	})
+}
+
+// compare reads both stores whole.
+func (c *storeCopy) compare(ctx context.Context) (sums []tableSum, err error) {
+	for _, table := range storeTables {
+		var of [2]tableSum
+		for i, store := range []*SQLStore{c.from, c.to} {
+			if of[i], err = store.sum(ctx, table, c.told); err != nil {
+				return nil, fmt.Errorf("table %s: %w", table.name, err)
+			}
+		}
+		if of[0] != of[1] {
+			return nil, fmt.Errorf("%w: the table %s has %d rows in the one and %d in the other, or some are not the same", errCopyDiffers, table.name, of[0].Rows, of[1].Rows)
+		}
+		sums = append(sums, of[0])
+	}
+	return sums, nil
+}
+
+func (t storeTable) columns() []string {
+	var all []string
+	for _, some := range [][]string{t.key, t.texts, t.ints, t.bools} {
+		all = append(all, some...)
+	}
+	return all
+}
+
+// values are places for a row.
+func (t storeTable) values() []any {
+	var all []any
+	for range len(t.key) + len(t.texts) {
+		all = append(all, new(string))
+	}
+	for range t.ints {
+		all = append(all, new(int64))
+	}
+	for range t.bools {
+		all = append(all, new(bool))
+	}
+	return all
+}
+
+func (t storeTable) keyOf(row []any) (key []string) {
+	for _, value := range row[:len(t.key)] {
+		key = append(key, *value.(*string))
+	}
+	return key
+}
+
+// page reads the rows that come next in the order of the store.
+func (s *SQLStore) page(ctx context.Context, t storeTable, after []string) ([][]any, error) {
+	key := strings.Join(t.key, ", ")
+	where, args := "", []any{}
+	if after != nil {
+		var marks []string
+		for _, part := range after {
+			args = append(args, part)
+			marks = append(marks, fmt.Sprintf("$%d", len(args)))
+		}
+		where = ` WHERE (` + key + `) > (` + strings.Join(marks, ", ") + `)`
+	}
+	rows, err := query(ctx, s, func(row interface{ Scan(...any) error }) ([]any, error) {
+		values := t.values()
+		return values, row.Scan(values...)
+	}, `SELECT `+strings.Join(t.columns(), ", ")+` FROM `+t.name+where+` ORDER BY `+key+fmt.Sprintf(` LIMIT %d`, copiedAtOnce), args...)
+	return rows, err
+}
+
+func (s *SQLStore) count(ctx context.Context, table string) (int64, error) {
+	return one(query(ctx, s, func(row interface{ Scan(...any) error }) (rows int64, err error) {
+		return rows, row.Scan(&rows)
+	}, `SELECT COUNT(*) FROM `+table))
+}
+
+// sum reads a table whole, but for the mark of a copy.
+func (s *SQLStore) sum(ctx context.Context, t storeTable, told func(doing, table string, rows, all int64)) (sum tableSum, err error) {
+	all, err := s.count(ctx, t.name)
+	if err != nil {
+		return sum, err
+	}
+	var after []string
+	for {
+		rows, err := s.page(ctx, t, after)
+		if err != nil || len(rows) == 0 {
+			return sum, err
+		}
+		for _, row := range rows {
+			if t.name == "records" && *row[0].(*string) == kindCopy {
+				continue
+			}
+			text, err := json.Marshal(row)
+			if err != nil {
+				return sum, err
+			}
+			hash := sha256.Sum256(text)
+			sum.Rows++
+			for i := range sum.Sum {
+				sum.Sum[i] += binary.BigEndian.Uint64(hash[8*i:])
+			}
+		}
+		after = t.keyOf(rows[len(rows)-1])
+		told("compared", t.name, sum.Rows, all)
+	}
+}
+
+// sqlStore is the store itself, from a module that it is a part of.
+func (s *SQLStore) sqlStore() *SQLStore { return s }
