@@ -148,7 +148,7 @@ func (h *AccountsHandler) logout(w http.ResponseWriter, r *http.Request) error {
 	form := isForm(r)
 	token, err := h.caller(w, r)
 	if err == nil {
-		err = h.service.endSessions(r.Context(), token.UserID, sessionOf(token), "")
+		err = h.service.endBrowser(r.Context(), token.UserID, sessionOf(token))
 	}
 	if refusal, ok := errors.AsType[*Error](err); ok && form && refusals[refusal.Reason].status == http.StatusUnauthorized {
 		err = nil

@@ -38,10 +38,9 @@ type Login struct {
 
 // Lead is what a log-in is for, as another module knows it.
 type Lead struct {
-	// Origin, such as https://app.example.com, is where the return path leads
-	// in the end, and Cancel the path by which a user goes there without logging
-	// in. Empty for neither.
-	Origin, Cancel string
+	// Cancel is the path by which a user goes back without logging in; empty for
+	// none.
+	Cancel string
 	// MaxAge is how long ago the user may have typed the password at most, 0 for
 	// not before now. Nil if that does not matter.
 	MaxAge *time.Duration
@@ -141,10 +140,11 @@ func (a *SharedAccounts) LoginURL(r *http.Request, returnTo, email string) strin
 	return mountedAt(r) + a.service.config.path("login") + "?" + query.Encode()
 }
 
-// LogOut ends a session, and takes its cookies from the browser.
+// LogOut ends a session and those of the same browser, and takes its cookies from
+// there.
 func (a *SharedAccounts) LogOut(w http.ResponseWriter, r *http.Request, userID, sessionID string) error {
 	clearSessionCookies(w, r)
-	if err := a.service.endSessions(r.Context(), userID, sessionID, ""); err != nil {
+	if err := a.service.endBrowser(r.Context(), userID, sessionID); err != nil {
 		return err
 	}
 	countEvent("logout", "ok")
@@ -194,10 +194,10 @@ func (a *SharedAccounts) NewPage(embedded fs.FS, file, dir string) (*Page, error
 	return &Page{page, file}, nil
 }
 
-// Render shows the page with its data as `.Data`. leadsTo is an origin that the
-// page's form may lead to in the end; empty for none.
-func (p *Page) Render(w http.ResponseWriter, r *http.Request, data any, status int, leadsTo string) error {
-	return p.pages.render(w, r, p.name, pageData{Data: data, leadsTo: leadsTo}, status)
+// Render shows the page with its data as `.Data`. Its form may lead on to other
+// sites.
+func (p *Page) Render(w http.ResponseWriter, r *http.Request, data any, status int) error {
+	return p.pages.render(w, r, p.name, pageData{Data: data, leadsOn: true}, status)
 }
 
 // Throttle bounds tries by a key, such as a user.
@@ -219,9 +219,15 @@ func (t *Throttle) Try(ctx context.Context, key string, now time.Time) (forgive 
 // ClientKey is a client as it is throttled: its IP address, of IPv6 the /64.
 func ClientKey(r *http.Request) string { return clientKey(client(r).address) }
 
-// EndSession ends a session of a user who has no browser here.
+// EndSession ends a session and those of the same browser, which is not here.
 func (a *SharedAccounts) EndSession(ctx context.Context, userID, sessionID string) error {
-	return a.service.endSessions(ctx, userID, sessionID, "")
+	return a.service.endBrowser(ctx, userID, sessionID)
+}
+
+// Newest is the session that took the place of one, as when its user logged in
+// once more; the session itself if none did.
+func (a *SharedAccounts) Newest(ctx context.Context, sessionID string) (string, error) {
+	return a.service.newest(ctx, sessionID)
 }
 
 // LeadsTo has log-ins ask what a return path leads to. The zero Lead means that
@@ -244,10 +250,9 @@ func (s *accountService) lead(returnTo string) (lead Lead) {
 	return lead
 }
 
-// OnSessionEnd has a function called with the ID of each session that ends, here
-// or in another process; the first such function also with those whose end is
-// still remembered from before. It must not wait. The function that
-// is returned stops that.
+// OnSessionEnd has a function called with the ID of each session that ends from now
+// on, here or in another process. It must not wait. The function that is returned
+// stops that.
 func (a *SharedAccounts) OnSessionEnd(f func(sessionID string)) (stop func()) {
 	return a.service.revoked.listen(f)
 }

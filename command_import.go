@@ -260,7 +260,7 @@ func (r userRecord) user(now time.Time) (user User, err error) {
 		return user, errors.New("password_hash is missing; it is empty for a user without a password")
 	}
 	if user.PasswordHash = *r.PasswordHash; user.PasswordHash != "" {
-		if err := checkImportedHash(user.PasswordHash); err != nil {
+		if err := CheckPasswordHash(user.PasswordHash); err != nil {
 			return user, fmt.Errorf("password_hash: %w", err)
 		}
 	}

@@ -503,19 +503,33 @@ func disconnectUser(o *operator) error {
 	if err != nil {
 		return err
 	}
-	connected, err := o.store.Records(o.ctx, kindIdentity, user.ID, time.Now())
-	for _, record := range connected {
+	identities, err := o.store.Records(o.ctx, kindIdentity, user.ID, time.Now())
+	if err != nil {
+		return err
+	}
+	disconnected := 0
+	for _, record := range identities {
+		// The record stays, so that a log-in there does not make the account anew.
+		_, err := o.store.UpdateRecord(o.ctx, kindIdentity, record.ID, time.Now(), func(r *Record) (err error) {
+			var link linkedIdentity
+			if err := json.Unmarshal(r.Value, &link); err != nil {
+				return err
+			}
+			if r.Owner != user.ID || link.Disconnected {
+				return ErrNotFound // somebody was faster
+			}
+			link.Disconnected = true
+			r.Value, err = json.Marshal(link)
+			return err
+		})
 		if err == nil {
-			_, err = o.store.TakeRecord(o.ctx, kindIdentity, record.ID, time.Now())
-		}
-		if errors.Is(err, ErrNotFound) {
-			err = nil // somebody was faster
+			disconnected++
+		} else if !errors.Is(err, ErrNotFound) {
+			return err
 		}
 	}
-	if err == nil {
-		_, err = fmt.Fprintf(o.cmd.OutOrStdout(), "disconnected from %d\n", len(connected))
-	}
-	return err
+	o.say("disconnected from %d", disconnected)
+	return nil
 }
 
 func showUserCommand() *cobra.Command {

@@ -28,6 +28,9 @@ type linkedIdentity struct {
 	Label   string    `json:"label"`
 	Email   string    `json:"email,omitempty"` // to show, and for nothing else
 	At      time.Time `json:"at"`
+	// Disconnected identities are nobody's, and log nobody in before they are
+	// connected again.
+	Disconnected bool `json:"disconnected,omitempty"`
 }
 
 func linked(login *externalLogin, identity *ExternalIdentity) linkedIdentity {
@@ -80,6 +83,13 @@ func newUserID(identity *ExternalIdentity) string {
 func (s *accountService) externalUser(ctx context.Context, login *externalLogin, identity *ExternalIdentity, client clientInfo) (User, error) {
 	record, err := s.users().Record(ctx, kindIdentity, identityKey(identity.Issuer, identity.Subject), s.now())
 	if err == nil {
+		var link linkedIdentity
+		if err := json.Unmarshal(record.Value, &link); err != nil {
+			return User{}, err
+		}
+		if link.Disconnected {
+			return User{}, &accountExists{record.Owner}
+		}
 		user, err := s.users().User(ctx, record.Owner)
 		return user, storeRefusal(err)
 	}
@@ -163,11 +173,20 @@ func (s *accountService) connect(ctx context.Context, userID string, link linked
 	}
 	err = s.users().CreateRecord(ctx, Record{Kind: kindIdentity, ID: id, Owner: userID, Value: text})
 	if errors.Is(err, ErrRecordExists) {
-		there, err := s.users().Record(ctx, kindIdentity, id, now)
-		if err == nil && there.Owner != userID {
-			return &Error{Reason: ReasonIdentityTaken}
-		}
-		return storeRefusal(err)
+		_, err = s.users().UpdateRecord(ctx, kindIdentity, id, now, func(r *Record) error {
+			var there linkedIdentity
+			if err := json.Unmarshal(r.Value, &there); err != nil {
+				return err
+			}
+			if r.Owner != userID && !there.Disconnected {
+				return &Error{Reason: ReasonIdentityTaken}
+			}
+			r.Owner, r.Value = userID, text
+			return nil
+		})
+	}
+	if taken, ok := errors.AsType[*Error](err); ok {
+		return taken
 	}
 	if err != nil {
 		return storeRefusal(err)
@@ -182,10 +201,14 @@ func (s *accountService) identities(ctx context.Context, userID string) ([]linke
 	if err != nil {
 		return nil, storeRefusal(err)
 	}
-	links := make([]linkedIdentity, len(records))
-	for i, record := range records {
-		if err := json.Unmarshal(record.Value, &links[i]); err != nil {
+	var links []linkedIdentity
+	for _, record := range records {
+		var link linkedIdentity
+		if err := json.Unmarshal(record.Value, &link); err != nil {
 			return nil, err
+		}
+		if !link.Disconnected {
+			links = append(links, link)
 		}
 	}
 	slices.SortFunc(links, func(a, b linkedIdentity) int { return a.At.Compare(b.At) })
@@ -260,7 +283,7 @@ func (s *accountService) endExternal(ctx context.Context, logout *ExternalLogout
 		if logout.Subject != "" && session.Subject != subject {
 			continue
 		}
-		if err := s.endSessions(ctx, session.UserID, record.ID, ""); err != nil {
+		if err := s.endBrowser(ctx, session.UserID, record.ID); err != nil {
 			return err
 		}
 		countEvent("logout", "ok")

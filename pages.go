@@ -49,7 +49,7 @@ type pageData struct {
 	Data              any    // of a page of another module
 	Cancel            string // path back to the site that asked for the log-in
 
-	leadsTo string
+	leadsOn bool // to another site in the end, as a page of an OpenID Provider does
 }
 
 // pageLink leads on: a button of a provider, for example.
@@ -140,9 +140,7 @@ func readPage(dir string, embedded fs.FS, name string) ([]byte, error) {
 
 // render writes a page, all of it or nothing.
 func (p *pages) render(w http.ResponseWriter, r *http.Request, name string, data pageData, status int) error {
-	if lead := p.lead(data.ReturnTo); data.leadsTo == "" {
-		data.leadsTo, data.Cancel = lead.Origin, lead.Cancel
-	}
+	data.Cancel = p.lead(data.ReturnTo).Cancel
 	data.Paths, data.PasswordMinLength = p.standard.Paths.below(mountedAt(r)), p.standard.PasswordMinLength
 	for _, provider := range p.standard.Providers {
 		data.Providers = append(data.Providers, pageLink{provider.Name, mountedAt(r) + provider.Path})
@@ -163,14 +161,15 @@ func (p *pages) render(w http.ResponseWriter, r *http.Request, name string, data
 	return err
 }
 
-// policy is the page's Content-Security-Policy. A form that leads on to another
-// site in the end, as a log-in for an OpenID client does, may go there: some
-// browsers hold the policy against redirects too.
+// policy is the page's Content-Security-Policy. A form whose answer leads on may
+// end anywhere: at an OpenID client, and wherever that goes from there. Some
+// browsers hold form-action against each of these redirects, and stop without a
+// word.
 func policy(data pageData) string {
-	if data.leadsTo == "" {
+	if data.ReturnTo == "" && !data.leadsOn {
 		return pagePolicy
 	}
-	return strings.Replace(pagePolicy, "form-action 'self'", "form-action 'self' "+data.leadsTo, 1)
+	return strings.Replace(pagePolicy, " form-action 'self';", "", 1)
 }
 
 func (h *AccountsHandler) style(w http.ResponseWriter, _ *http.Request) error {

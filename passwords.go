@@ -153,9 +153,9 @@ func weakHash(hash string) bool {
 	return err != nil || version < argon2.Version || memory < argon2Memory || time < argon2Time
 }
 
-// checkImportedHash says why a hash from elsewhere cannot be used: a log-in
+// CheckPasswordHash says why a hash from elsewhere cannot be used: a log-in
 // must be able to afford it.
-func checkImportedHash(hash string) error {
+func CheckPasswordHash(hash string) error {
 	if isBcrypt(hash) {
 		if cost, err := bcrypt.Cost([]byte(hash)); err != nil || cost > 14 {
 			return errors.New("the bcrypt hash is damaged, or of a cost above 14")

@@ -56,11 +56,6 @@ func (r *revocations) listen(f func(sessionID string)) (stop func()) {
 	r.listened++
 	id := r.listened
 	r.listeners[id] = f
-	if id == 1 { // of before, which nobody has heard of
-		for sessionID := range r.sessions {
-			f(sessionID)
-		}
-	}
 	return func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()

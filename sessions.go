@@ -742,6 +742,34 @@ func (s *accountService) replacedBy(ctx context.Context, oldID, newID string, un
 	return s.replacedBy(ctx, before, newID, until)
 }
 
+// endBrowser ends a session and all others that are one browser's: those that it
+// took the place of, and those that took its.
+func (s *accountService) endBrowser(ctx context.Context, userID, sessionID string) error {
+	newest, err := s.newest(ctx, sessionID)
+	if err == nil && newest != sessionID {
+		err = s.endSessions(ctx, userID, newest, "")
+	}
+	if err != nil {
+		return err
+	}
+	return s.endSessions(ctx, userID, sessionID, "")
+}
+
+// newest is the session that took the place of one in the end.
+func (s *accountService) newest(ctx context.Context, sessionID string) (string, error) {
+	for range 1000 { // a bound, should the records ever go round
+		record, err := s.users().Record(ctx, kindReplaced, sessionID, s.now())
+		if errors.Is(err, ErrNotFound) {
+			break
+		}
+		if err != nil {
+			return "", storeRefusal(err)
+		}
+		sessionID = record.Owner
+	}
+	return sessionID, nil
+}
+
 func (s *accountService) endReplaced(ctx context.Context, userID, sessionID string) error {
 	replaced, err := s.users().Records(ctx, kindReplaced, sessionID, s.now())
 	for _, record := range replaced {

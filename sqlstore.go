@@ -9,7 +9,9 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // SQLStore is a [UserStore] on a database. Its queries are the common ground
@@ -350,7 +352,16 @@ func (s *SQLStore) CreateUser(ctx context.Context, u User) error {
 	return err
 }
 
+// canBeThere tells whether a text can be in any database: what clients send need
+// not be UTF-8, and PostgreSQL knows no NUL.
+func canBeThere(text string) bool {
+	return utf8.ValidString(text) && !strings.Contains(text, "\x00")
+}
+
 func (s *SQLStore) user(ctx context.Context, where string, value string) (versionedUser, error) {
+	if !canBeThere(value) {
+		return versionedUser{}, ErrNotFound
+	}
 	return one(query(ctx, s, scanUser, `SELECT `+userColumns+` FROM users WHERE `+where+` = $1`, value))
 }
 
@@ -574,6 +585,9 @@ func (s *SQLStore) CreateRecord(ctx context.Context, r Record) error {
 }
 
 func (s *SQLStore) record(ctx context.Context, kind, id string, now time.Time) (versionedRecord, error) {
+	if !canBeThere(id) {
+		return versionedRecord{}, ErrNotFound
+	}
 	return one(query(ctx, s, scanRecord, `SELECT `+recordColumns+` FROM records WHERE kind = $1 AND id = $2 AND expires_at > $3`, kind, id, milliseconds(now)))
 }
 
@@ -608,6 +622,9 @@ func (s *SQLStore) UpdateRecord(ctx context.Context, kind, id string, now time.T
 
 // TakeRecord implements RecordStore.
 func (s *SQLStore) TakeRecord(ctx context.Context, kind, id string, now time.Time) (Record, error) {
+	if !canBeThere(id) {
+		return Record{}, ErrNotFound
+	}
 	_, write, err := s.Connect(ctx)
 	if err != nil {
 		return Record{}, err

@@ -54,6 +54,34 @@ type interaction struct {
 	BeganAt    time.Time  `json:"began_at"`
 	// Consented is the session in which the user agreed.
 	Consented string `json:"consented,omitempty"`
+	// AnsweredTo is the user who was sent back to the client, at AnsweredAt.
+	AnsweredTo string    `json:"answered_to,omitempty"`
+	AnsweredAt time.Time `json:"answered_at,omitzero"`
+	// Refused is a request whose user went back, or did not agree.
+	Refused bool `json:"refused,omitempty"`
+}
+
+var errFinished = refuse("invalid_request", "this log-in has expired or was finished already; go back to where you began")
+
+// refuseInteraction notes that a user has refused. To do so twice is the same.
+func (p *Provider) refuseInteraction(ctx context.Context, id string) error {
+	_, err := change(ctx, p.state, kindInteraction, hashed(id), func(i *interaction) error { i.Refused = true; return nil })
+	return err
+}
+
+// answeredTwice is how long a user may be sent back once more, who pressed a
+// button twice: a browser drops the first answer then.
+const answeredTwice = time.Minute
+
+// answer notes that a request is answered, once and for its user once more.
+func (i *interaction) answer(userID string, now time.Time) error {
+	switch {
+	case i.AnsweredTo == "":
+		i.AnsweredTo, i.AnsweredAt = userID, now
+	case i.AnsweredTo != userID || now.Sub(i.AnsweredAt) > answeredTwice:
+		return errNotFound
+	}
+	return nil
 }
 
 // authorize is the authorization endpoint: the way of a log-in at a client.
@@ -67,14 +95,24 @@ func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) error {
 		return p.refuseRequest(w, r, request, err)
 	}
 	if id != "" && r.URL.Query().Has("cancel") {
-		if err := p.state.remove(r.Context(), kindInteraction, hashed(id)); err != nil {
+		if err := p.refuseInteraction(r.Context(), id); err != nil {
 			return err
 		}
 		return p.refuseRequest(w, r, request, refuse("access_denied", "the user went back"))
 	}
+	if waiting.Refused {
+		return shown(errFinished)
+	}
 	login, err := p.accounts.Login(w, r)
 	if err != nil && !nobody(err) {
 		return err
+	}
+	if login == nil && r.Method == http.MethodPost { // from a page of the client, which the cookie does not come with
+		if id, err = p.wait(r, id, waiting); err != nil {
+			return err
+		}
+		seeOther(w, p.basePath+"/oidc/authorize?interaction="+id)
+		return nil
 	}
 	if p.needsLogin(request, login, waiting.BeganAt) {
 		if request.prompt("none") || login != nil && !login.At.Before(waiting.BeganAt.Truncate(time.Millisecond)) { // somebody else has just logged in
@@ -104,8 +142,9 @@ func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	if id != "" {
-		if _, err := take[interaction](r.Context(), p.state, kindInteraction, hashed(id)); errors.Is(err, errNotFound) {
-			return shown(refuse("invalid_request", "this log-in was finished already; go back to where you began"))
+		_, err := change(r.Context(), p.state, kindInteraction, hashed(id), func(i *interaction) error { return i.answer(login.User.ID, p.accounts.Now()) })
+		if errors.Is(err, errNotFound) {
+			return shown(errFinished)
 		} else if err != nil {
 			return err
 		}
@@ -141,7 +180,7 @@ func (p *Provider) waiting(r *http.Request) (id string, waiting interaction, err
 	if id = parameters.Get("interaction"); id != "" {
 		waiting, err = load[interaction](r.Context(), p.state, kindInteraction, hashed(id))
 		if errors.Is(err, errNotFound) {
-			err = refuse("invalid_request", "this log-in has expired or was finished already; go back to where you began")
+			err = errFinished
 		}
 		return id, waiting, err
 	}
@@ -238,6 +277,9 @@ func (p *Provider) parseRest(ctx context.Context, a *authorizationRequest, value
 	}
 	if a.scopes, err = p.parseScopes(a.client, values.Get("scope")); err != nil {
 		return err
+	}
+	if !a.has("code") { // OpenID Connect Core §11
+		a.scopes = slices.DeleteFunc(a.scopes, func(scope string) bool { return scope == "offline_access" })
 	}
 	a.nonce = values.Get("nonce")
 	switch {
@@ -423,7 +465,7 @@ func (p *Provider) leadsTo(returnTo string) (lead caddyjwt.Lead) {
 	if err != nil || request == nil {
 		return lead
 	}
-	lead = caddyjwt.Lead{Origin: policySource(request.redirectURI), Cancel: returnTo + "&cancel=", MaxAge: request.maxAge}
+	lead = caddyjwt.Lead{Cancel: returnTo + "&cancel=", MaxAge: request.maxAge}
 	if request.wantsLogin() {
 		lead.MaxAge = new(time.Duration)
 	}
@@ -451,7 +493,7 @@ func (p *Provider) pushRequest(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	id := randomText()
-	if err := p.limitAnonymous(r); err != nil {
+	if err := p.limitPublic(r, client); err != nil {
 		return err
 	}
 	if err := p.state.create(r.Context(), kindPushed, hashed(id), "", known(values), pushedLifetime); err != nil {

@@ -217,14 +217,3 @@ func originOf(uri string) string {
 	}
 	return u.Scheme + "://" + host
 }
-
-// policySource is an origin as a Content-Security-Policy takes it, which knows no
-// IPv6 addresses.
-func policySource(uri string) string {
-	origin := originOf(uri)
-	if strings.Contains(origin, "[") {
-		scheme, _, _ := strings.Cut(origin, "/")
-		return scheme
-	}
-	return origin
-}

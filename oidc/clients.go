@@ -122,6 +122,11 @@ func (c *Client) resolve(p *Provider) error {
 			continue
 		}
 		resolved := replacer.ReplaceKnown(*value, "")
+		if name == "secret" {
+			if _, err := replacer.ReplaceOrErr(*value, false, true); err != nil { // what is in braces may be a part of it
+				return errors.New("secret has a placeholder that is not known when the config is loaded; {env.NAME} and {file./path} are")
+			}
+		}
 		if resolved == "" {
 			return fmt.Errorf("%s is empty; is the environment variable set, or the file there?", name)
 		}
@@ -167,6 +172,8 @@ func (c *Client) check(p *Provider) error {
 		return errors.New("it is public and has a secret or key; one of them is right")
 	case authentications == 0:
 		return errors.New("it needs `secret`, `public_key` or `public`, so that it is known how it authenticates")
+	case isHash(c.Secret) && !strings.HasPrefix(c.Secret, randomPrefix) && caddyjwt.CheckPasswordHash(c.Secret) != nil:
+		return fmt.Errorf("secret begins as a hash does, and %w; one that is no hash must begin otherwise", caddyjwt.CheckPasswordHash(c.Secret))
 	case c.Secret != "" && len(c.Secret) < minSecretBytes:
 		return fmt.Errorf("secret has %d bytes; it must have at least %d", len(c.Secret), minSecretBytes)
 	case !slices.Contains(consentModes, c.Consent):
@@ -226,7 +233,7 @@ func (c *Client) provisionKeys(p *Provider) error {
 		return fmt.Errorf("public_key: %w", err)
 	}
 	c.keys, err = caddyjwt.NewVerifier(caddyjwt.VerifierConfig{Leeway: 30 * time.Second, Issuers: []caddyjwt.Issuer{{
-		Name: c.ID, Keys: []caddyjwt.KeySource{set}, Algorithms: assertionAlgorithms, Audience: []string{p.Issuer, p.at("/oidc/token")}, TokenType: "",
+		Name: c.ID, Keys: []caddyjwt.KeySource{set}, Algorithms: assertionAlgorithms, Audience: []string{p.Issuer, p.at("/oidc/token"), p.at("/oidc/par")}, TokenType: "",
 	}}})
 	return err
 }

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
@@ -33,32 +34,35 @@ func TestWrongConfigs(t *testing.T) {
 		issuer + "colour blue":               `oidc_provider has no option "colour"; it has issuer, accounts, client, claims and templates`,
 		issuer + "claims company":            "claims takes a scope and the claims that it gives",
 		issuer + "templates /nowhere":        "templates: ",
-		issuer + "accounts {\n issuer http://localhost:1\n}":                        "accounts: issuer is that of the provider",
-		issuer + "accounts {\n colour blue\n}":                                      `accounts has no option "colour"`,
-		issuer + "client":                                                           "client takes the client's ID and a block",
-		issuer + "client app":                                                       "client app: it needs `secret`, `public_key` or `public`",
-		public("secret 0123456789012345"):                                           "it is public and has a secret or key",
-		public("") + "\nclient app {\n public\n redirect_uri https://b/\n}":         "client app stands twice",
-		public("public"):                                                            "public stands twice in client app",
-		public("colour blue"):                                                       `client has no option "colour"`,
-		public("consent sometimes"):                                                 "it is always, once or never",
-		public("grant_types password"):                                              `grant_types: "password" is none`,
-		public("grant_types client_credentials"):                                    "a public client cannot have client_credentials",
-		public("response_types code+token"):                                         `response_types: "code+token" is none`,
-		public("scopes openid account"):                                             "account is for the accounts' own tokens",
-		public(`scopes "a\"b"`):                                                     "is no scope",
-		public("access_token_lifetime 25h"):                                         "must not be longer than 24h",
-		public("access_token_lifetime soon"):                                        "access_token_lifetime takes a duration",
-		public("backchannel_logout_uri http://app.example/"):                        "backchannel_logout_uri",
-		public("redirect_uri http://app.example/"):                                  "it must be https, http on this machine, or an app's own scheme",
-		public("redirect_uri https://app.example/#x"):                               "it has a fragment",
-		public("redirect_uri javascript:alert(1)"):                                  "it must be https",
-		public("redirect_uri https://*.example.com/"):                               "it is no absolute URL",
-		public("post_logout_redirect_uri /"):                                        "it is no absolute URL",
-		issuer + "client app {\n secret short\n redirect_uri https://a/\n}":         "secret has 5 bytes; it must have at least 16",
-		issuer + "client app {\n secret {env.NOTHING}\n redirect_uri https://a/\n}": "secret is empty; is the environment variable set",
-		issuer + "client app {\n secret 0123456789012345\n}":                        "it needs `redirect_uri`",
-		issuer + "client app {\n public_key no!key\n redirect_uri https://a/\n}":    "public_key: neither PEM",
+		issuer + "accounts {\n issuer http://localhost:1\n}":                                   "accounts: issuer is that of the provider",
+		issuer + "accounts {\n colour blue\n}":                                                 `accounts has no option "colour"`,
+		issuer + "client":                                                                      "client takes the client's ID and a block",
+		issuer + "client app":                                                                  "client app: it needs `secret`, `public_key` or `public`",
+		public("secret 0123456789012345"):                                                      "it is public and has a secret or key",
+		public("") + "\nclient app {\n public\n redirect_uri https://b/\n}":                    "client app stands twice",
+		public("public"):                                                                       "public stands twice in client app",
+		public("colour blue"):                                                                  `client has no option "colour"`,
+		public("consent sometimes"):                                                            "it is always, once or never",
+		public("grant_types password"):                                                         `grant_types: "password" is none`,
+		public("grant_types client_credentials"):                                               "a public client cannot have client_credentials",
+		public("response_types code+token"):                                                    `response_types: "code+token" is none`,
+		public("scopes openid account"):                                                        "account is for the accounts' own tokens",
+		public(`scopes "a\"b"`):                                                                "is no scope",
+		public("access_token_lifetime 25h"):                                                    "must not be longer than 24h",
+		public("access_token_lifetime soon"):                                                   "access_token_lifetime takes a duration",
+		public("backchannel_logout_uri http://app.example/"):                                   "backchannel_logout_uri",
+		public("redirect_uri http://app.example/"):                                             "it must be https, http on this machine, or an app's own scheme",
+		public("redirect_uri https://app.example/#x"):                                          "it has a fragment",
+		public("redirect_uri javascript:alert(1)"):                                             "it must be https",
+		public("redirect_uri https://*.example.com/"):                                          "it is no absolute URL",
+		public("post_logout_redirect_uri /"):                                                   "it is no absolute URL",
+		issuer + "client app {\n secret short\n redirect_uri https://a/\n}":                    "secret has 5 bytes; it must have at least 16",
+		issuer + "client app {\n secret {env.NOTHING}\n redirect_uri https://a/\n}":            "secret is empty; is the environment variable set",
+		issuer + "client app {\n secret {evn.NOTHING}\n redirect_uri https://a/\n}":            "secret has a placeholder that is not known",
+		issuer + "client app {\n secret $2secret-of-the-operator\n redirect_uri https://a/\n}": "secret begins as a hash does, and the bcrypt hash is damaged",
+		issuer + "client app {\n secret $argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQ$short\n redirect_uri https://a/\n}": "secret begins as a hash does, and the argon2id hash is damaged",
+		issuer + "client app {\n secret 0123456789012345\n}":                                                           "it needs `redirect_uri`",
+		issuer + "client app {\n public_key no!key\n redirect_uri https://a/\n}":                                       "public_key: neither PEM",
 	} {
 		text := "{\n admin off\n storage file_system " + t.TempDir() + "\n}\nhttp://localhost:1 {\n oidc_provider {\n" + body + "\n}\n}"
 		config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), map[string]any{"filename": "Caddyfile"})
@@ -92,6 +96,29 @@ func TestDocs(t *testing.T) {
 	}
 }
 
+var built = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "caddy-jwt-test")
+	if err != nil {
+		return "", err
+	}
+	binary := filepath.Join(dir, "caddy")
+	output, err := exec.Command("go", "build", "-p", "2", "-o", binary, "../cmd/caddy").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%w\n%s", err, output)
+	}
+	return binary, nil
+})
+
+// caddyBinary is the program as users run it, built once.
+func caddyBinary(t testing.TB) string {
+	t.Helper()
+	binary, err := built()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return binary
+}
+
 // caddy jwt keys rotate rotates the provider's keys too: what was signed before
 // is still good, and servers sign with the new keys.
 func TestKeyRotation(t *testing.T) {
@@ -99,10 +126,7 @@ func TestKeyRotation(t *testing.T) {
 	chrome := s.browser()
 	chrome.signUp("alice@example.com")
 	before := chrome.redeem("spa", chrome.code("spa", nil)).json(t)
-	binary := filepath.Join(t.TempDir(), "caddy")
-	if output, err := exec.Command("go", "build", "-p", "2", "-o", binary, "../cmd/caddy").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, output)
-	}
+	binary := caddyBinary(t)
 	output, err := exec.Command(binary, "jwt", "keys", "rotate", "--config", s.config).CombinedOutput()
 	if err != nil || strings.Count(string(output), "signs from now on") != 3 {
 		t.Fatalf("%v\n%s", err, output)
@@ -159,10 +183,7 @@ func TestStateOutlivesARestart(t *testing.T) {
 // Clients by the command, which servers know at once.
 func TestClientCommands(t *testing.T) {
 	s := provider(t)
-	binary := filepath.Join(t.TempDir(), "caddy")
-	if output, err := exec.Command("go", "build", "-p", "2", "-o", binary, "../cmd/caddy").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, output)
-	}
+	binary := caddyBinary(t)
 	run := func(arguments ...string) (string, error) {
 		command := exec.Command(binary, append([]string{"jwt", "client", "--store", filepath.Join(s.dir, "users.db")}, arguments...)...)
 		var stdout, stderr bytes.Buffer

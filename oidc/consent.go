@@ -55,7 +55,7 @@ func (p *Provider) consent(w http.ResponseWriter, r *http.Request) error {
 	id := values.Get("interaction")
 	waiting, err := load[interaction](r.Context(), p.state, kindInteraction, hashed(id))
 	if errors.Is(err, errNotFound) {
-		return shown(refuse("invalid_request", "this log-in has expired or was finished already; go back to where you began"))
+		return shown(errFinished)
 	}
 	if err != nil {
 		return err
@@ -72,14 +72,21 @@ func (p *Provider) consent(w http.ResponseWriter, r *http.Request) error {
 		seeOther(w, p.accounts.LoginURL(r, p.basePath+"/oidc/authorize?interaction="+id, request.loginHint))
 		return nil
 	}
+	if waiting.Refused && r.Method != http.MethodPost {
+		return shown(errFinished)
+	}
 	if r.Method != http.MethodPost || values.Get("session") != hashed(login.SessionID) { // or the page was shown to somebody else
 		return p.pages.render(w, r, "consent", map[string]any{
 			"Client": request.client.Name, "Email": login.User.Email, "Scopes": p.describe(request.consent), "Interaction": id, "Action": p.basePath + "/oidc/consent",
 			"Session": hashed(login.SessionID),
-		}, http.StatusOK, policySource(request.redirectURI))
+		}, http.StatusOK)
 	}
-	if values.Get("decision") != "allow" {
-		if _, err := take[interaction](r.Context(), p.state, kindInteraction, hashed(id)); err != nil && !errors.Is(err, errNotFound) {
+	refused := values.Get("decision") != "allow"
+	if waiting.Refused && !refused {
+		return shown(errFinished)
+	}
+	if refused {
+		if err := p.refuseInteraction(r.Context(), id); err != nil {
 			return err
 		}
 		return p.refuseRequest(w, r, request, refuse("access_denied", "the user did not agree"))

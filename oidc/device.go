@@ -35,6 +35,8 @@ type deviceCode struct {
 	Interval time.Duration `json:"interval"`
 	Grant    *grant        `json:"grant,omitempty"`
 	Denied   bool          `json:"denied,omitempty"`
+	// DecidedIn is the session in which the user let the device in or did not.
+	DecidedIn string `json:"decided_in,omitempty"`
 }
 
 // deviceAuthorization gives a device its codes.
@@ -54,7 +56,7 @@ func (p *Provider) deviceAuthorization(w http.ResponseWriter, r *http.Request) e
 	if err != nil {
 		return err
 	}
-	if err := p.limitAnonymous(r); err != nil {
+	if err := p.limitPublic(r, client); err != nil {
 		return err
 	}
 	device, user := randomText(), newUserCode()
@@ -114,35 +116,41 @@ func (p *Provider) device(w http.ResponseWriter, r *http.Request) error {
 	}
 	page := map[string]any{"Action": p.basePath + "/oidc/device", "Email": login.User.Email}
 	if typed == "" {
-		return p.pages.render(w, r, "device", page, http.StatusOK, "")
+		return p.pages.render(w, r, "device", page, http.StatusOK)
 	}
-	id, kept, client, err := p.findDevice(r.Context(), typed, login.User.ID)
+	id, kept, client, err := p.findDevice(r.Context(), typed, login)
 	if err != nil {
 		told, ok := errors.AsType[*oauthError](err)
 		if !ok {
 			return err
 		}
 		page["Error"] = told.description
-		return p.pages.render(w, r, "device", page, told.status, "")
+		return p.pages.render(w, r, "device", page, told.status)
 	}
 	page["Client"], page["Scopes"], page["UserCode"] = client.Name, p.describe(kept.Scopes), kept.UserCode[:4]+"-"+kept.UserCode[4:]
+	if kept.DecidedIn != "" { // the form was sent twice
+		page["Done"], page["Allowed"] = true, kept.Grant != nil
+		return p.pages.render(w, r, "device", page, http.StatusOK)
+	}
 	decision := values.Get("decision")
 	page["Session"] = hashed(login.SessionID)
 	if r.Method != http.MethodPost || decision == "" || values.Get("session") != hashed(login.SessionID) {
-		return p.pages.render(w, r, "device", page, http.StatusOK, "")
+		return p.pages.render(w, r, "device", page, http.StatusOK)
 	}
-	if err := p.decideDevice(r.Context(), id, kept, login, decision == "allow"); err != nil {
+	if kept, err = p.decideDevice(r.Context(), id, login, decision == "allow"); err != nil {
 		return err
 	}
-	page["Done"], page["Allowed"] = true, decision == "allow"
-	return p.pages.render(w, r, "device", page, http.StatusOK, "")
+	page["Done"], page["Allowed"] = true, kept.Grant != nil
+	return p.pages.render(w, r, "device", page, http.StatusOK)
 }
 
 const deviceTries = 20 // wrong codes of a user while one is good
 
-func (p *Provider) findDevice(ctx context.Context, typed, userID string) (id string, kept deviceCode, client *Client, err error) {
+// findDevice returns the device of a code that nobody has decided about but in
+// this session.
+func (p *Provider) findDevice(ctx context.Context, typed string, login *caddyjwt.Login) (id string, kept deviceCode, client *Client, err error) {
 	wrong := &oauthError{status: http.StatusNotFound, code: "invalid_request", description: "The code is wrong, or has expired. Look at your device again."}
-	forgive, allowed := p.deviceGuesses.Try(ctx, userID, p.accounts.Now())
+	forgive, allowed := p.deviceGuesses.Try(ctx, login.User.ID, p.accounts.Now())
 	if !allowed {
 		return "", kept, nil, &oauthError{status: http.StatusTooManyRequests, code: "slow_down", description: "Too many wrong codes. Wait a few minutes."}
 	}
@@ -151,7 +159,7 @@ func (p *Provider) findDevice(ctx context.Context, typed, userID string) (id str
 		forgive()
 		kept, err = load[deviceCode](ctx, p.state, kindDevice, id)
 	}
-	if err == nil && (kept.Grant != nil || kept.Denied) {
+	if err == nil && kept.DecidedIn != "" && kept.DecidedIn != login.SessionID {
 		err = errNotFound
 	}
 	if err == nil {
@@ -163,20 +171,24 @@ func (p *Provider) findDevice(ctx context.Context, typed, userID string) (id str
 	return id, kept, client, err
 }
 
-func (p *Provider) decideDevice(ctx context.Context, id string, kept deviceCode, login *caddyjwt.Login, allow bool) error {
-	if _, err := take[string](ctx, p.state, kindUserCode, kept.UserCode); err != nil {
-		return shown(refuse("invalid_request", "the code was used already"))
-	}
-	_, err := change(ctx, p.state, kindDevice, id, func(d *deviceCode) error {
-		if d.Denied = !allow; allow {
+// decideDevice lets a device in, or does not; the first decision holds.
+func (p *Provider) decideDevice(ctx context.Context, id string, login *caddyjwt.Login, allow bool) (deviceCode, error) {
+	kept, err := change(ctx, p.state, kindDevice, id, func(d *deviceCode) error {
+		if d.DecidedIn != "" {
+			if d.DecidedIn != login.SessionID {
+				return errNotFound
+			}
+			return nil
+		}
+		if d.DecidedIn, d.Denied = login.SessionID, !allow; allow {
 			d.Grant = &grant{ID: uuid.NewString(), ClientID: d.ClientID, UserID: login.User.ID, SessionID: login.SessionID, Scopes: d.Scopes, AuthTime: authTime(login), External: login.External, Password: hashed(login.User.PasswordHash)}
 		}
 		return nil
 	})
 	if errors.Is(err, errNotFound) {
-		return shown(refuse("invalid_request", "the code has expired; begin again at your device"))
+		err = shown(refuse("invalid_request", "the code has expired or was used already; begin again at your device"))
 	}
-	return err
+	return kept, err
 }
 
 // byDevice gives the tokens once the user has let the device in (RFC 8628

@@ -54,7 +54,7 @@ func (p *Provider) fail(w http.ResponseWriter, r *http.Request, err error) error
 		w.Header().Set("Retry-After", strconv.Itoa(int(told.retryAfter/time.Second)))
 	}
 	if told.page {
-		return p.pages.render(w, r, "error", map[string]any{"Code": told.code, "Description": told.description}, told.status, "")
+		return p.pages.render(w, r, "error", map[string]any{"Code": told.code, "Description": told.description}, told.status)
 	}
 	return writeJSON(w, told.status, map[string]any{"error": told.code, "error_description": told.description})
 }

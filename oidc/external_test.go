@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -723,6 +724,48 @@ func TestLoginWithSecretIsInNoError(t *testing.T) {
 	defer cancel()
 	if err := l.Provision(ctx); err == nil || strings.Contains(err.Error(), "def") || !strings.Contains(err.Error(), "client_secret: it has a placeholder that is not known") {
 		t.Errorf("error %v", err)
+	}
+}
+
+// Who was disconnected logs in by the provider no more, before the account's own
+// log-in connects it again.
+func TestLoginWithDisconnected(t *testing.T) {
+	p := newFakeProvider(t)
+	s := loginSite(t, p.option("fake", ""))
+	command := func(args ...string) string {
+		t.Helper()
+		output, err := exec.Command(caddyBinary(t), append([]string{"jwt", "user", "--store", filepath.Join(s.dir, "users.db")}, args...)...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%q: %v %s", args, err, output)
+		}
+		return string(output)
+	}
+	chrome := s.browser()
+	id := chrome.mustBeIn(chrome.logInBy("fake"))
+	for i, told := range []string{"disconnected from 1", "disconnected from 0"} {
+		if got := command("disconnect", id); !strings.Contains(got, told) {
+			t.Errorf("%d: %s", i, got)
+		}
+	}
+	s.browser().mustBeOut(s.browser().logInBy("fake"), 409, "There is an account")
+	// It has no password, so nobody can say that it is theirs, until the operator
+	// lets them.
+	reset := regexp.MustCompile(`/auth/reset[^\s"]*`).FindString(command("reset-link", "--base", s.url, id))
+	if got := s.browser().get(reset); got.status != 200 {
+		t.Fatalf("control: %d %s", got.status, got.body)
+	}
+	token, _ := url.Parse(reset)
+	if got := s.browser().post("/auth/reset", url.Values{"token": {token.Query().Get("token")}, "password": {goodPassword}, "newPassword": {goodPassword}}); got.status >= 400 {
+		t.Fatalf("a new password: %d %s", got.status, got.body)
+	}
+	again := s.browser()
+	again.mustBeOut(again.logInBy("fake"), 409, "There is an account")
+	if got := again.post("/auth/login", url.Values{"email": {"alice@example.com"}, "password": {goodPassword}}); got.status != 303 {
+		t.Fatalf("%d %s", got.status, got.body)
+	}
+	other := s.browser()
+	if got := other.mustBeIn(other.logInBy("fake")); got != id {
+		t.Errorf("connected again, it is %s and not %s", got, id)
 	}
 }
 

@@ -143,7 +143,7 @@ func TestResponseTypes(t *testing.T) {
 			}
 			page := chrome.get(s.authorizeURL("web", url.Values{"response_type": {responseType}, "response_mode": {"form_post"}}))
 			if page.status != 200 || !strings.Contains(page.body, `action="`+appCallback+`"`) || !strings.Contains(page.body, `name="state" value="a state"`) ||
-				!strings.HasSuffix(page.header.Get("Content-Security-Policy"), "form-action https://app.example") {
+				!strings.HasSuffix(page.header.Get("Content-Security-Policy"), "frame-ancestors 'none'; base-uri 'none'") {
 				t.Errorf("form_post: %d %v %s", page.status, page.header, page.body)
 			}
 		})
@@ -412,7 +412,7 @@ func TestPrompts(t *testing.T) {
 	}
 	to := s.browser().get(s.authorizeURL("spa", url.Values{"login_hint": {"alice@example.com"}})).to(t)
 	page := chrome.get(to.String())
-	if !strings.Contains(page.body, `value="alice@example.com"`) || !strings.Contains(page.header.Get("Content-Security-Policy"), "form-action 'self' http://localhost:4711") {
+	if !strings.Contains(page.body, `value="alice@example.com"`) || strings.Contains(page.header.Get("Content-Security-Policy"), "form-action") {
 		t.Errorf("log-in page: %v %s", page.header, page.body)
 	}
 	asked := chrome.get(s.authorizeURL("spa", url.Values{"prompt": {"consent"}})).to(t)
@@ -445,7 +445,7 @@ func TestConsent(t *testing.T) {
 			t.Errorf("the page does not say %q:\n%s", text, page.body)
 		}
 	}
-	if policy := page.header.Get("Content-Security-Policy"); !strings.Contains(policy, "form-action 'self' https://app.example;") || !strings.Contains(policy, "frame-ancestors 'none'") {
+	if policy := page.header.Get("Content-Security-Policy"); strings.Contains(policy, "form-action") || !strings.Contains(policy, "frame-ancestors 'none'") {
 		t.Errorf("policy %s", policy)
 	}
 	if got := chrome.decide("/oidc/consent", page, "allow", "Origin: https://evil.example"); got.status != 403 {
@@ -471,8 +471,11 @@ func TestConsent(t *testing.T) {
 	if to := chrome.decide("/oidc/consent", page, "allow").to(t); chrome.goOn(to.String()).Query().Get("code") == "" {
 		t.Errorf("allowed: %s", to)
 	}
-	if got := chrome.get("/oidc/authorize?interaction=" + id); got.status != 400 {
-		t.Errorf("finished twice: %d %s", got.status, got.body)
+	if got := frank.get("/oidc/authorize?interaction=" + id).to(t); got.Path != "/oidc/consent" {
+		t.Errorf("by another user: %s", got)
+	}
+	if got := frank.decide("/oidc/consent", frank.get("/oidc/consent?interaction="+id), "allow").to(t); frank.get(got.String()).status != 400 {
+		t.Errorf("finished by another user once more: %s", got)
 	}
 	if got := chrome.get(request).to(t); got.Query().Get("code") == "" {
 		t.Errorf("asked again: %s", got)
@@ -529,6 +532,51 @@ func TestPushedRequests(t *testing.T) {
 	bad.Set("redirect_uri", "https://evil.example/")
 	push(bad).mustFail(t, 400, "invalid_request")
 	chrome.post("/oidc/par", request.Query(), basic("other", "wrong")).mustFail(t, 401, "invalid_client")
+	// A server pushes for all its users; for a public client anybody can.
+	for range anonymousRequests + 1 {
+		if got := push(request.Query()); got.status != 201 {
+			t.Fatalf("many: %d %s", got.status, got.body)
+		}
+	}
+	public, _ := url.Parse(s.authorizeURL("spa", nil))
+	last := 0
+	for range anonymousRequests + 1 {
+		last = chrome.post("/oidc/par", public.Query()).status
+	}
+	if last != 429 {
+		t.Errorf("many of a public client: %d", last)
+	}
+}
+
+// A request that a page of the client posts comes without the session's cookie.
+func TestAuthorizeByPost(t *testing.T) {
+	s := provider(t)
+	chrome := s.browser()
+	chrome.signUp("alice@example.com")
+	request, _ := url.Parse(s.authorizeURL("spa", url.Values{"prompt": {"none"}}))
+	to := s.browser().post("/oidc/authorize", request.Query(), "Sec-Fetch-Site: cross-site", "Origin: https://app.example").to(t)
+	if back := chrome.get(to.String()).to(t); back.Query().Get("code") == "" {
+		t.Errorf("logged in: %s", back)
+	}
+	to = s.browser().post("/oidc/authorize", request.Query()).to(t)
+	if back := s.browser().get(to.String()).to(t); back.Query().Get("error") != "login_required" {
+		t.Errorf("not logged in: %s", back)
+	}
+}
+
+// Without a code there is no refresh token, so offline_access is not granted
+// (OpenID Connect Core §11).
+func TestImplicitHasNoOfflineAccess(t *testing.T) {
+	s := provider(t)
+	chrome := s.browser()
+	chrome.signUp("alice@example.com")
+	for responseType, wanted := range map[string]string{"id_token token": "openid", "code id_token token": "openid offline_access"} {
+		to := chrome.goOn(s.authorizeURL("web", url.Values{"response_type": {responseType}, "scope": {"openid offline_access"}}))
+		answer, err := url.ParseQuery(to.Fragment)
+		if err != nil || answer.Get("scope") != wanted {
+			t.Errorf("%s: scope %q, %v", responseType, answer.Get("scope"), err)
+		}
+	}
 }
 
 func TestDeviceFlow(t *testing.T) {

@@ -49,8 +49,12 @@ func (p *Provider) endSession(w http.ResponseWriter, r *http.Request) error {
 		return p.loggedOut(w, r, request)
 	}
 	agreed := r.Method == http.MethodPost && values.Get("decision") == "logout" && crossOrigin.Check(r) == nil
-	if !agreed && (request.sessionID != login.SessionID || request.subject != login.User.ID) {
-		return p.pages.render(w, r, "logout", map[string]any{"Email": login.User.Email, "Action": p.basePath + "/oidc/logout", "Values": request.kept()}, http.StatusOK, policySource(request.redirectURI))
+	hinted, err := p.accounts.Newest(r.Context(), request.sessionID)
+	if err != nil {
+		return err
+	}
+	if !agreed && (hinted != login.SessionID || request.subject != login.User.ID) {
+		return p.pages.render(w, r, "logout", map[string]any{"Email": login.User.Email, "Action": p.basePath + "/oidc/logout", "Values": request.kept()}, http.StatusOK)
 	}
 	if err := p.accounts.LogOut(w, r, login.User.ID, login.SessionID); err != nil {
 		return err
@@ -109,7 +113,7 @@ func (p *Provider) parseLogout(ctx context.Context, values url.Values) (*logoutR
 
 func (p *Provider) loggedOut(w http.ResponseWriter, r *http.Request, l *logoutRequest) error {
 	if l.redirectURI == "" {
-		return p.pages.render(w, r, "logout", map[string]any{"Done": true}, http.StatusOK, "")
+		return p.pages.render(w, r, "logout", map[string]any{"Done": true}, http.StatusOK)
 	}
 	location := l.redirectURI
 	if l.state != "" {
@@ -124,8 +128,8 @@ func (p *Provider) loggedOut(w http.ResponseWriter, r *http.Request, l *logoutRe
 }
 
 const (
-	logoutTries    = 14 // over some 4 hours
-	logoutsAtOnce  = 16
+	logoutTries    = 14 // over some 2 hours
+	logoutsAtOnce  = 4  // to one client
 	logoutTimeout  = 5 * time.Second
 	logoutLifetime = 2 * time.Minute
 	logoutMemory   = 24 * time.Hour
@@ -133,6 +137,9 @@ const (
 	// logoutPoll is how often the store is looked at for log-outs that another
 	// node has left.
 	logoutPoll = 5 * time.Second
+	// missedPoll is how often it is looked for sessions whose end nobody has noted:
+	// they expired, or ended while no node ran.
+	missedPoll = time.Hour
 )
 
 // clientLogin says that a client has a login in a session, until that ends.
@@ -140,10 +147,11 @@ type clientLogin struct {
 	ClientID  string `json:"client_id"`
 	UserID    string `json:"user_id"`
 	SessionID string `json:"session_id"`
+	Since     string `json:"since,omitempty"` // that of the client
 }
 
 func (p *Provider) keepClient(ctx context.Context, client *Client, g *grant) error {
-	kept := clientLogin{client.ID, g.UserID, g.SessionID}
+	kept := clientLogin{client.ID, g.UserID, g.SessionID, client.Since}
 	err := p.state.create(ctx, kindClientLogin, hashed(g.SessionID+"\n"+client.ID), g.SessionID, kept, 366*24*time.Hour)
 	if errors.Is(err, caddyjwt.ErrRecordExists) {
 		return nil
@@ -169,13 +177,14 @@ type logouts struct {
 	running       sync.WaitGroup
 
 	mu    sync.Mutex
-	ended []string // IDs of sessions that are not noted yet
+	ended []string        // IDs of sessions that are not noted yet
+	busy  map[string]bool // clients that are being told, by ID
 	wake  chan struct{}
 	noted chan struct{}
 }
 
 func (p *Provider) startLogouts() {
-	l := &logouts{wake: make(chan struct{}, 1), noted: make(chan struct{}, 1)}
+	l := &logouts{busy: make(map[string]bool), wake: make(chan struct{}, 1), noted: make(chan struct{}, 1)}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	p.logouts = l
 	l.stopListening = p.accounts.OnSessionEnd(func(sessionID string) {
@@ -186,6 +195,7 @@ func (p *Provider) startLogouts() {
 	})
 	l.running.Go(p.noteEnded)
 	l.running.Go(p.tellDue)
+	l.running.Go(p.findMissed)
 }
 
 func signal(channel chan struct{}) {
@@ -210,16 +220,67 @@ func (p *Provider) noteEnded() {
 		case <-l.ctx.Done():
 			return
 		case <-l.wake:
+		case <-time.After(logoutPoll): // of those that could not be noted
 		}
 		l.mu.Lock()
 		ended := l.ended
 		l.ended = nil
 		l.mu.Unlock()
 		for _, id := range ended {
-			p.sessionEnded(l.ctx, id)
+			if err := p.sessionEnded(l.ctx, id); err != nil {
+				l.mu.Lock()
+				l.ended = append(l.ended, id)
+				l.mu.Unlock()
+			}
 		}
-		signal(l.noted)
+		if len(ended) > 0 {
+			signal(l.noted)
+		}
 	}
+}
+
+// findMissed notes sessions that have ended without a word.
+func (p *Provider) findMissed() {
+	l := p.logouts
+	for {
+		if err := p.noteMissed(l.ctx); err != nil && l.ctx.Err() == nil {
+			p.log.Warn("ended sessions not looked for; it will be tried again", zap.Error(err))
+		}
+		select {
+		case <-l.ctx.Done():
+			return
+		case <-time.After(missedPoll):
+		}
+	}
+}
+
+func (p *Provider) noteMissed(ctx context.Context) error {
+	_, logins, err := list[clientLogin](ctx, p.state, kindClientLogin, "")
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(logins, func(a, b clientLogin) int { return strings.Compare(a.UserID, b.UserID) })
+	for len(logins) > 0 {
+		of := logins[0].UserID
+		i := slices.IndexFunc(logins, func(l clientLogin) bool { return l.UserID != of })
+		if i < 0 {
+			i = len(logins)
+		}
+		sessions, err := p.accounts.Store().Sessions(ctx, of, p.accounts.Now())
+		if err != nil {
+			return err
+		}
+		for _, login := range logins[:i] {
+			if !slices.ContainsFunc(sessions, func(s caddyjwt.Session) bool { return s.ID == login.SessionID }) {
+				if err := p.sessionEnded(ctx, login.SessionID); err != nil {
+					return err
+				}
+			}
+		}
+		logins = logins[i:]
+	}
+	signal(p.logouts.noted)
+	return nil
 }
 
 func (p *Provider) tellDue() {
@@ -237,7 +298,7 @@ func (p *Provider) tellDue() {
 
 // sessionEnded takes back what was granted in a session that has ended, and notes
 // its clients. Several nodes may do so for one session.
-func (p *Provider) sessionEnded(ctx context.Context, sessionID string) {
+func (p *Provider) sessionEnded(ctx context.Context, sessionID string) error {
 	ids, logins, err := list[clientLogin](ctx, p.state, kindClientLogin, sessionID)
 	for i, login := range logins {
 		if err == nil {
@@ -255,29 +316,58 @@ func (p *Provider) sessionEnded(ctx context.Context, sessionID string) {
 		}
 	}
 	if err != nil && ctx.Err() == nil {
-		p.log.Warn("clients of an ended session not noted; they may not be told", zap.Error(err))
+		p.log.Warn("clients of an ended session not noted; it will be tried again", zap.Error(err))
 	}
+	return err
 }
 
-// tellClients tells those that are due, each by one node.
+// tellClients begins to tell those that are due, each by one node. A client that
+// does not answer holds up no other.
 func (p *Provider) tellClients(ctx context.Context) {
-	ids, due, err := list[logout](ctx, p.state, kindLogout, "")
+	ids, logouts, err := list[logout](ctx, p.state, kindLogout, "")
 	if err != nil {
 		return // the accounts say that the store fails
 	}
-	var all errgroup.Group
-	all.SetLimit(logoutsAtOnce)
-	for i := range due {
-		if !due[i].Done && !due[i].NotBefore.After(p.accounts.Now()) {
-			all.Go(func() error { p.tellClient(ctx, ids[i]); return nil })
+	due := make(map[string][]string)
+	for i, l := range logouts {
+		if !l.Done && !l.NotBefore.After(p.accounts.Now()) {
+			due[l.ClientID] = append(due[l.ClientID], ids[i])
 		}
+	}
+	l := p.logouts
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for clientID, ids := range due {
+		if l.busy[clientID] {
+			continue
+		}
+		l.busy[clientID] = true
+		l.running.Go(func() {
+			p.tellOne(ctx, ids)
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			delete(l.busy, clientID)
+		})
+	}
+}
+
+// tellOne tells one client of several log-outs, unless it fails: then the rest
+// waits for the next time.
+func (p *Provider) tellOne(ctx context.Context, ids []string) {
+	all, failed := errgroup.WithContext(ctx)
+	all.SetLimit(logoutsAtOnce)
+	for _, id := range ids {
+		if failed.Err() != nil {
+			break
+		}
+		all.Go(func() error { return p.tellClient(ctx, id) })
 	}
 	_ = all.Wait()
 }
 
 var errNotDue = errors.New("another node does it")
 
-func (p *Provider) tellClient(ctx context.Context, id string) {
+func (p *Provider) tellClient(ctx context.Context, id string) error {
 	now := p.accounts.Now()
 	told, err := change(ctx, p.state, kindLogout, id, func(l *logout) error {
 		if l.Done || l.NotBefore.After(now) {
@@ -288,23 +378,23 @@ func (p *Provider) tellClient(ctx context.Context, id string) {
 		return nil
 	})
 	if err != nil {
-		return
+		return nil
 	}
 	client, err := p.clients.find(ctx, told.ClientID)
 	switch {
-	case errors.Is(err, errNotFound) || err == nil && client.BackchannelLogoutURI == "":
+	case errors.Is(err, errNotFound) || err == nil && (client.BackchannelLogoutURI == "" || client.Since != told.Since):
 		err = nil
 	case err == nil:
 		err = p.sendLogout(ctx, client, &told.clientLogin)
 	}
 	if ctx.Err() != nil {
-		return
+		return ctx.Err()
 	}
 	if err != nil && told.Tries < logoutTries {
 		p.log.Debug("client not told of a log-out; it will be tried again", zap.String("client_id", told.ClientID), zap.Int("tries", told.Tries), zap.Error(err))
 		retry := now.Add(time.Second << (told.Tries - 1))
 		_, _ = change(ctx, p.state, kindLogout, id, func(l *logout) error { l.NotBefore = retry; return nil })
-		return
+		return err
 	}
 	if err != nil {
 		p.log.Warn("client not told of a log-out", zap.String("client_id", told.ClientID), zap.Int("tries", told.Tries), zap.Error(err))
@@ -314,6 +404,7 @@ func (p *Provider) tellClient(ctx context.Context, id string) {
 		r.Value, r.ExpiresAt = []byte(`{"done":true}`), p.accounts.Now().Add(logoutLifetime)
 		return nil
 	})
+	return err
 }
 
 func (p *Provider) sendLogout(ctx context.Context, client *Client, g *clientLogin) error {

@@ -31,16 +31,15 @@ func newPages(accounts *caddyjwt.SharedAccounts, dir string) (*pages, error) {
 	return p, nil
 }
 
-// render shows a page, whose form may lead on to the origin.
-func (p *pages) render(w http.ResponseWriter, r *http.Request, name string, data map[string]any, status int, leadsTo string) error {
-	return p.all[name].Render(w, r, data, status, leadsTo)
+func (p *pages) render(w http.ResponseWriter, r *http.Request, name string, data map[string]any, status int) error {
+	return p.all[name].Render(w, r, data, status)
 }
 
 const submit = "document.forms[0].submit()"
 
 var (
 	submitHash   = sha256.Sum256([]byte(submit))
-	submitPolicy = "default-src 'none'; script-src 'sha256-" + base64.StdEncoding.EncodeToString(submitHash[:]) + "'; frame-ancestors 'none'; base-uri 'none'; form-action "
+	submitPolicy = "default-src 'none'; script-src 'sha256-" + base64.StdEncoding.EncodeToString(submitHash[:]) + "'; frame-ancestors 'none'; base-uri 'none'"
 	formPostPage = template.Must(template.New("").Parse(`<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>Going on</title></head>
 <body><form method="post" action="{{.Action}}">
@@ -59,7 +58,7 @@ func (p *pages) formPost(w http.ResponseWriter, to string, values map[string]str
 	}
 	header := w.Header()
 	header.Set("Content-Type", "text/html; charset=utf-8")
-	header.Set("Content-Security-Policy", submitPolicy+policySource(to))
+	header.Set("Content-Security-Policy", submitPolicy)
 	header.Set("X-Content-Type-Options", "nosniff")
 	_, err := w.Write(page.Bytes())
 	return err

@@ -193,6 +193,14 @@ func (p *Provider) limitAnonymous(r *http.Request) error {
 	return nil
 }
 
+// limitPublic bounds what is kept for a client that has not proved who it is.
+func (p *Provider) limitPublic(r *http.Request, client *Client) error {
+	if client.Public {
+		return p.limitAnonymous(r)
+	}
+	return nil
+}
+
 func (p *Provider) newVerifiers() (err error) {
 	p.tokens, err = caddyjwt.NewVerifier(caddyjwt.VerifierConfig{Issuers: []caddyjwt.Issuer{{
 		Name: p.Issuer, Keys: []caddyjwt.KeySource{p.accessKeys}, Algorithms: p.accessKeys.Algorithms(), Audience: []string{p.Issuer}, TokenType: "at+jwt",

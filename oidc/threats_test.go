@@ -2,7 +2,11 @@ package oidc
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -192,8 +196,7 @@ func TestThreatAnonymousRequestsAreBounded(t *testing.T) {
 	for i := range 12 {
 		values.Set(fmt.Sprintf("junk%d", i), strings.Repeat("x", 4000))
 	}
-	id := nobody.post("/oidc/authorize", values).to(t).Query().Get("return_to")
-	_, id, _ = strings.Cut(id, "interaction=")
+	id := nobody.post("/oidc/authorize", values).to(t).Query().Get("interaction")
 	record, err := s.store().Record(t.Context(), state{issuer: s.url}.kind(kindInteraction), hashed(id), time.Now())
 	if err != nil || len(record.Value) > 2000 {
 		t.Errorf("%d bytes are kept, %v", len(record.Value), err)
@@ -368,5 +371,74 @@ func TestLogoutIsToldAfterARestart(t *testing.T) {
 		}
 	case <-time.After(60 * time.Second):
 		t.Fatal("the client is not told")
+	}
+}
+
+// private_key_jwt (RFC 7523 §3): each assertion is the client's own, for this
+// provider, for a short time, and good once.
+func TestThreatClientAssertions(t *testing.T) {
+	keys := fakeKeys()
+	der, err := x509.MarshalPKIXPublicKey(&keys[0].PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public := string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
+	s := serve(t, "client robot {\n public_key \""+public+"\"\n grant_types client_credentials\n scopes read:todos\n}\nclient other {\n secret another-secret-0123456789\n grant_types client_credentials\n}\n", "")
+	header := map[string]any{"alg": "RS256", "typ": "JWT"}
+	ask := func(path string, header map[string]any, change func(claims map[string]any), sign func(header, claims map[string]any) string) answer {
+		now := time.Now().Unix()
+		claims := map[string]any{"iss": "robot", "sub": "robot", "aud": s.url + "/oidc/token", "iat": now, "exp": now + 60, "jti": randomText()}
+		if change != nil {
+			change(claims)
+		}
+		return s.browser().post(path, url.Values{"grant_type": {"client_credentials"}, "client_assertion_type": {assertionType}, "client_assertion": {sign(header, claims)}})
+	}
+	right := func(header, claims map[string]any) string { return signedWith(header, claims, keys[0]) }
+	for _, aud := range []any{s.url, s.url + "/oidc/token", s.url + "/oidc/par", []string{s.url}} {
+		if got := ask("/oidc/token", header, func(claims map[string]any) { claims["aud"] = aud }, right); got.status != 200 {
+			t.Errorf("control, aud %v: %d %s", aud, got.status, got.body)
+		}
+	}
+	jti := randomText()
+	for i, status := range []int{200, 401} {
+		if got := ask("/oidc/token", header, func(claims map[string]any) { claims["jti"] = jti }, right); got.status != status {
+			t.Errorf("use %d of an assertion: %d %s", i+1, got.status, got.body)
+		}
+	}
+	set := func(name string, value any) func(map[string]any) {
+		return func(claims map[string]any) { claims[name] = value }
+	}
+	without := func(name string) func(map[string]any) {
+		return func(claims map[string]any) { delete(claims, name) }
+	}
+	hmacWithPublicKey := func(header, claims map[string]any) string {
+		text := unsigned(header, claims)
+		mac := hmac.New(sha256.New, []byte(public))
+		mac.Write([]byte(text))
+		return text + "." + b64(mac.Sum(nil))
+	}
+	for name, attack := range map[string]struct {
+		header map[string]any
+		change func(map[string]any)
+		sign   func(header, claims map[string]any) string
+	}{
+		"a stranger's key":      {header, nil, func(header, claims map[string]any) string { return signedWith(header, claims, keys[1]) }},
+		"no signature":          {map[string]any{"alg": "none"}, nil, func(header, claims map[string]any) string { return unsigned(header, claims) + "." }},
+		"HMAC by the key":       {map[string]any{"alg": "HS256"}, nil, hmacWithPublicKey},
+		"for somebody else":     {header, set("aud", "https://other.example/token"), right},
+		"for no one":            {header, without("aud"), right},
+		"expired":               {header, set("exp", time.Now().Add(-time.Minute).Unix()), right},
+		"without expiry":        {header, without("exp"), right},
+		"good for a day":        {header, set("exp", time.Now().Add(24*time.Hour).Unix()), right},
+		"without an ID":         {header, without("jti"), right},
+		"issued by another":     {header, set("iss", "other"), right},
+		"about another":         {header, set("sub", "other"), right},
+		"an ID token's type":    {map[string]any{"alg": "RS256", "typ": "logout+jwt"}, nil, right},
+		"a critical extension":  {map[string]any{"alg": "RS256", "crit": []string{"x"}, "x": 1}, nil, right},
+		"not good before later": {header, set("nbf", time.Now().Add(time.Hour).Unix()), right},
+	} {
+		if got := ask("/oidc/token", attack.header, attack.change, attack.sign); got.status != 401 || got.json(t)["error"] != "invalid_client" {
+			t.Errorf("%s: %d %s", name, got.status, got.body)
+		}
 	}
 }

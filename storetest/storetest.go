@@ -374,6 +374,16 @@ func (s suite) oneTimeTokens() {
 }
 
 func (s suite) records() {
+	for _, id := range []string{"a\x00b", "a\xffb"} { // what clients send need not be text
+		_, err := s.store.Record(s.Context(), "kind", id, start)
+		s.mustBe(err, caddyjwt.ErrNotFound)
+		_, err = s.store.TakeRecord(s.Context(), "kind", id, start)
+		s.mustBe(err, caddyjwt.ErrNotFound)
+		_, err = s.store.UpdateRecord(s.Context(), "kind", id, start, func(*caddyjwt.Record) error { return nil })
+		s.mustBe(err, caddyjwt.ErrNotFound)
+		_, err = s.store.User(s.Context(), id)
+		s.mustBe(err, caddyjwt.ErrNotFound)
+	}
 	ctx := s.Context()
 	alice := s.added("alice@example.com")
 	client := caddyjwt.Record{Kind: "client", ID: "app", Value: []byte(`{"n":1}`)}
