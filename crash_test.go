@@ -354,3 +354,29 @@ func fill(t *testing.T, path string) {
 		}
 	}
 }
+
+// Nodes that share a storage share the key sets in it: one that starts while the
+// identity provider is away knows what the others had fetched.
+func TestTwoNodesShareKeySets(t *testing.T) {
+	keys := testKeys()
+	p := newIdentityProvider(t, publicJWK(t, keys.rsa, claimsMap{"kid": "a"}))
+	body := jwksBody(p, "refresh 1h\n cooldown 100ms")
+	dir := tempDir(t)
+	a := startProcess(t, dir, freeAddress(t), body)
+	token := rs(t, keys.rsa, "a")
+	eventually(t, "the first node has the keys", func() bool { return a.bearer("/api/", token).status == 200 })
+	p.setAnswer(500, "away")
+	b := startProcess(t, dir, freeAddress(t), body)
+	b.mustAnswer(200, b.bearer("/api/", token), "the second node's first request")
+	b.mustAnswer(401, b.bearer("/api/", rs(t, keys.strangerRSA, "a")), "control: a stranger's key")
+	c := startProcess(t, tempDir(t), freeAddress(t), body)
+	c.mustAnswer(503, c.bearer("/api/", token), "control: a node with another storage")
+
+	// A key that one of them meets first is in the storage for the next.
+	p.setKeys(publicJWK(t, keys.rsa, claimsMap{"kid": "a"}), publicJWK(t, keys.strangerRSA, claimsMap{"kid": "b"}))
+	fresh := rs(t, keys.strangerRSA, "b")
+	eventually(t, "one node has the new key", func() bool { return a.bearer("/api/", fresh).status == 200 })
+	p.setAnswer(500, "away")
+	d := startProcess(t, dir, freeAddress(t), body)
+	d.mustAnswer(200, d.bearer("/api/", fresh), "a node that starts then")
+}

@@ -1,0 +1,216 @@
+package postgres
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/cookiejar"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// visitor is a browser that does not tell the ports of a host apart in its
+// cookies, as none does: to it, the nodes are one site behind a load balancer.
+type visitor struct {
+	t      *testing.T
+	client *http.Client
+}
+
+func newVisitor(t *testing.T) *visitor {
+	t.Helper()
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &visitor{t, &http.Client{Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
+}
+
+// ask sends a form, or without one a GET, and returns where it leads and what it
+// says.
+func (v *visitor) ask(n *node, path string, form url.Values) (status int, location *url.URL, body string) {
+	v.t.Helper()
+	method, text := http.MethodGet, ""
+	if form != nil {
+		method, text = http.MethodPost, form.Encode()
+	}
+	request, err := http.NewRequest(method, n.url+path, strings.NewReader(text))
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	request.Header.Set("Accept", "text/html")
+	if form != nil {
+		request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	}
+	response, err := v.client.Do(request)
+	if err != nil {
+		v.t.Error(err)
+		return 0, new(url.URL), ""
+	}
+	defer response.Body.Close()
+	content, _ := io.ReadAll(response.Body)
+	location, err = url.Parse(response.Header.Get("Location"))
+	if err != nil {
+		v.t.Error(err)
+	}
+	return response.StatusCode, location, string(content)
+}
+
+// OpenID at two nodes on one database is OpenID at one: what one node gave the
+// other takes, once.
+func TestTwoNodesOpenID(t *testing.T) {
+	const verifier = "a-code-verifier-that-is-long-enough-for-rfc-7636"
+	var told atomic.Int64
+	receiver := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { told.Add(1) }))
+	defer receiver.Close()
+	s := start(t)
+	nodes := startNodes(t, 2, fmt.Sprintf(`oidc_provider {
+		issuer http://localhost:1
+		accounts {
+			store postgres %q
+			throttle off
+		}
+		client app {
+			public
+			redirect_uri https://app.example/callback
+			backchannel_logout_uri %s
+			consent never
+		}
+	}`, s.database("openid"), receiver.URL))
+	a, b := nodes[0], nodes[1]
+	v := newVisitor(t)
+	if status, _, body := v.ask(a, "/auth/signup", url.Values{"email": {"alice@example.com"}, "password": {goodPassword}}); status != 303 {
+		t.Fatalf("sign-up: %d %s", status, body)
+	}
+	sum := sha256.Sum256([]byte(verifier))
+	request := func(client string) url.Values {
+		return url.Values{"client_id": {client}, "redirect_uri": {"https://" + client + ".example/callback"}, "response_type": {"code"}, "scope": {"openid"}, "state": {"x"},
+			"code_challenge": {base64.RawURLEncoding.EncodeToString(sum[:])}, "code_challenge_method": {"S256"}}
+	}
+	codeAt := func(n *node, path, client string) string {
+		t.Helper()
+		_, location, body := v.ask(n, path, nil)
+		if location.Query().Get("code") == "" {
+			t.Fatalf("no code but %s %s", location, body)
+		}
+		return location.Query().Get("code")
+	}
+	tokenAt := func(n *node, form url.Values) (status int, tokens map[string]any) {
+		status, _, body := v.ask(n, "/oidc/token", form)
+		_ = json.Unmarshal([]byte(body), &tokens)
+		return status, tokens
+	}
+	// once asks for tokens with the same form a hundred times at both nodes.
+	once := func(what string, form url.Values) (tokens map[string]any) {
+		t.Helper()
+		var all sync.WaitGroup
+		var mu sync.Mutex
+		given := 0
+		for i := range 100 {
+			all.Go(func() {
+				status, got := tokenAt(nodes[i%2], form)
+				mu.Lock()
+				defer mu.Unlock()
+				if status == 200 {
+					given++
+					tokens = got
+				} else if status != 400 {
+					t.Errorf("%s: %d %v", what, status, got)
+				}
+			})
+		}
+		all.Wait()
+		if given != 1 {
+			t.Errorf("of 100 uses of %s %d succeeded", what, given)
+		}
+		return tokens
+	}
+	userinfo := func(n *node, token any) int {
+		status, _, _ := v.ask(n, "/oidc/userinfo", url.Values{"access_token": {token.(string)}})
+		return status
+	}
+	exchange := func(code, client string) url.Values {
+		return url.Values{"grant_type": {"authorization_code"}, "client_id": {client}, "code": {code}, "redirect_uri": {"https://" + client + ".example/callback"}, "code_verifier": {verifier}}
+	}
+
+	tokens := once("a code", exchange(codeAt(a, "/oidc/authorize?"+request("app").Encode(), "app"), "app"))
+	for _, n := range nodes { // the replays took back what it gave
+		if got := userinfo(n, tokens["access_token"]); got != 401 {
+			t.Errorf("after a replay: %d", got)
+		}
+	}
+
+	status, tokens := tokenAt(b, exchange(codeAt(a, "/oidc/authorize?"+request("app").Encode(), "app"), "app"))
+	if status != 200 || userinfo(a, tokens["access_token"]) != 200 || userinfo(b, tokens["access_token"]) != 200 {
+		t.Fatalf("control: a code of one node at the other: %d %v", status, tokens)
+	}
+	refreshed := once("a refresh token", url.Values{"grant_type": {"refresh_token"}, "client_id": {"app"}, "refresh_token": {tokens["refresh_token"].(string)}})
+	if got := userinfo(a, refreshed["access_token"]); got != 401 {
+		t.Errorf("after a refresh token was used again: %d", got)
+	}
+
+	_, _, body := v.ask(a, "/oidc/par", request("app"))
+	var pushed map[string]any
+	if err := json.Unmarshal([]byte(body), &pushed); err != nil {
+		t.Fatal(body)
+	}
+	codeAt(b, "/oidc/authorize?"+url.Values{"client_id": {"app"}, "request_uri": {pushed["request_uri"].(string)}}.Encode(), "app")
+
+	// A log-in that waits at one node goes on at the other.
+	w := newVisitor(t)
+	_, login, _ := w.ask(a, "/oidc/authorize?"+request("app").Encode(), nil)
+	_, back, body := w.ask(b, "/auth/login", url.Values{"email": {"alice@example.com"}, "password": {goodPassword}, "return_to": {login.Query().Get("return_to")}})
+	if _, to, _ := w.ask(a, back.String(), nil); to.Query().Get("code") == "" {
+		t.Errorf("the log-in leads to %s, %s %s", to, back, body)
+	}
+
+	// Clients of the store are known at all nodes at once, and gone at once.
+	a.command("client", "add", "--public", "--consent", "never", "--redirect-uri", "https://wiki.example/callback", "wiki")
+	code := codeAt(b, "/oidc/authorize?"+request("wiki").Encode(), "wiki")
+	status, ofWiki := tokenAt(a, exchange(code, "wiki"))
+	if status != 200 {
+		t.Fatalf("a new client: %d %v", status, ofWiki)
+	}
+	a.command("client", "delete", "wiki")
+	for _, n := range nodes {
+		if got := userinfo(n, ofWiki["access_token"]); got != 401 {
+			t.Errorf("a token of a client that is gone: %d", got)
+		}
+		if status, _, _ := v.ask(n, "/oidc/authorize?"+request("wiki").Encode(), nil); status != 400 {
+			t.Errorf("a client that is gone: %d", status)
+		}
+		// What is no text is nobody's, and no failure of the database.
+		for _, path := range []string{"/oidc/authorize?client_id=%00", "/oidc/logout?client_id=%ff"} {
+			if status, _, body := v.ask(n, path, nil); status >= 500 {
+				t.Errorf("%s: %d %s", path, status, body)
+			}
+		}
+		for path, form := range map[string]url.Values{"/oidc/token": {"client_id": {"\xff"}}, "/oidc/revoke": {"client_id": {"app"}, "token": {"\x00~a~b"}}} {
+			if status, _, body := v.ask(n, path, form); status >= 500 {
+				t.Errorf("%s %q: %d %s", path, form, status, body)
+			}
+		}
+	}
+
+	// A log-out at one node ends what the other gave, and the client is told once.
+	_, tokens = tokenAt(b, exchange(codeAt(b, "/oidc/authorize?"+request("app").Encode(), "app"), "app"))
+	if got := userinfo(a, tokens["access_token"]); got != 200 {
+		t.Fatalf("control: %d", got)
+	}
+	v.ask(a, "/auth/logout", url.Values{})
+	for _, n := range nodes {
+		if got := userinfo(n, tokens["access_token"]); got != 401 {
+			t.Errorf("after a log-out: %d", got)
+		}
+	}
+	eventually(t, "the client is told", func() bool { return told.Load() > 0 })
+	if told.Load() != 1 {
+		t.Errorf("the client is told %d times", told.Load())
+	}
+}
