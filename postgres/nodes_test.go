@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -25,6 +26,25 @@ type node struct {
 	url    string
 	config string // path of the Caddyfile
 	from   string // address of the client; empty for this machine's
+	output *output
+}
+
+// output is what a node says, which a test may read meanwhile.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (o *output) Write(text []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(text)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
 }
 
 func freeAddress(t *testing.T) string {
@@ -95,8 +115,8 @@ func newNode(t *testing.T, dir, name, site string) *node {
 func (n *node) start() {
 	n.t.Helper()
 	command := exec.Command(caddyBinary(n.t), "run", "--config", n.config)
-	var output bytes.Buffer
-	command.Stdout, command.Stderr = &output, &output
+	n.output = new(output)
+	command.Stdout, command.Stderr = n.output, n.output
 	if err := command.Start(); err != nil {
 		n.t.Fatal(err)
 	}
@@ -104,7 +124,7 @@ func (n *node) start() {
 		_ = command.Process.Signal(syscall.SIGTERM)
 		_ = command.Wait()
 		if n.t.Failed() {
-			n.t.Logf("a node says:\n%s", output.String())
+			n.t.Logf("a node says:\n%s", n.output.String())
 		}
 	})
 }
@@ -378,4 +398,78 @@ func TestDatabaseAway(t *testing.T) {
 		return status == 200
 	})
 	t.Logf("log-ins went on %s after the database", time.Since(back).Round(time.Millisecond))
+}
+
+// without passes connections on to a database, in which it knows none of these
+// words.
+func (s *server) without(words ...string) (address string) {
+	s.t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { _ = listener.Close() })
+	go func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			database, err := net.Dial("unix", s.dir+"/.s.PGSQL.5432")
+			if err != nil {
+				_ = client.Close()
+				continue
+			}
+			go func() {
+				_, _ = io.Copy(client, database)
+				_ = client.Close()
+			}()
+			go func() {
+				defer database.Close()
+				message := make([]byte, 64<<10)
+				for {
+					n, err := client.Read(message)
+					if err != nil {
+						return
+					}
+					text := message[:n]
+					for _, word := range words {
+						text = bytes.ReplaceAll(text, []byte(word+" "), []byte(strings.Repeat("X", len(word))+" "))
+					}
+					if _, err := database.Write(text); err != nil {
+						return
+					}
+				}
+			}()
+		}
+	}()
+	return listener.Addr().String()
+}
+
+// An engine that tells nobody of anything: nodes ask, and a log-out is still seen
+// by all.
+func TestTwoNodesWithoutNotify(t *testing.T) {
+	s := start(t)
+	s.database("silent")
+	host, port, _ := net.SplitHostPort(s.without("LISTEN", "NOTIFY"))
+	nodes := startNodes(t, 2, accountsOnly("host="+host+" port="+port+" user=test dbname=silent sslmode=disable", "throttle off"))
+	if status, body := nodes[0].send("POST", "/auth/signup", "", credentials("alice@example.com")); status != 201 {
+		t.Fatalf("%d %v", status, body)
+	}
+	for range 3 {
+		_, given := nodes[0].send("POST", "/auth/login", "", credentials("alice@example.com"))
+		token := given["token"].(string)
+		for _, n := range nodes {
+			if status, _ := n.send("GET", "/todos/", token, nil); status != 200 {
+				t.Fatalf("control: %d", status)
+			}
+		}
+		if status, _ := nodes[0].send("POST", "/auth/logout", token, nil); status != 204 {
+			t.Fatalf("log-out: %d", status)
+		}
+		refusedBy(t, "a log-out", token, nodes...)
+	}
+	eventually(t, "a node says that it has to ask", func() bool {
+		return strings.Contains(nodes[0].output.String(), "database does not tell of ended sessions; it is asked")
+	})
 }
