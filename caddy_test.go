@@ -12,7 +12,6 @@ import (
 	"encoding/base64"
 	stdjson "encoding/json"
 	"encoding/pem"
-	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -34,9 +33,6 @@ import (
 	"github.com/lestrrat-go/jwx/v2/jwk"
 	"github.com/lestrrat-go/jwx/v2/jws"
 )
-
-// full runs the scenarios at full length, some minutes each.
-var full = flag.Bool("full", false, "run the scenarios at full length")
 
 const testSecret = "a secret of more than sixty-four bytes, for tests and for nothing else"
 
