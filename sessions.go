@@ -139,7 +139,7 @@ func loadStore(ctx caddy.Context, config *Accounts) (UserStore, error) {
 
 func newAccountService(ctx caddy.Context, config Accounts, identity string, fixed *signer, store UserStore) (*accountService, error) {
 	s := &accountService{
-		config: config, identity: identity, route: config.routeNames(), now: time.Now,
+		config: config, identity: identity, route: config.routeNames(), now: clock,
 		log:             caddy.Log().Named("http.handlers.jwt_accounts"),
 		accountFailures: newThrottle(config.ThrottleFailures, time.Duration(config.ThrottleWindow)),
 		clientFailures:  newThrottle(clientFailuresPerMinute, time.Minute),
@@ -170,8 +170,9 @@ func newAccountService(ctx caddy.Context, config Accounts, identity string, fixe
 		return nil, err
 	}
 	// What was revoked before a restart is known before the first request.
+	asked := s.now()
 	s.learnRevocations()
-	s.running.Go(s.watch)
+	s.running.Go(func() { s.watch(asked) })
 	return s, nil
 }
 
@@ -256,8 +257,8 @@ func (s *accountService) Destruct() error {
 }
 
 // watch learns what other processes revoked and which keys they sign with, and
-// removes what has expired.
-func (s *accountService) watch() {
+// removes what has expired. last is when revocations were asked for.
+func (s *accountService) watch(last time.Time) {
 	s.sayHowToBegin()
 	var cleaned time.Time
 	for {
@@ -267,6 +268,12 @@ func (s *accountService) watch() {
 		case <-time.After(revocationPoll):
 		}
 		now := s.now()
+		if by, moved := clockMoved(last, now); moved {
+			s.log.Warn("the clock was set to another time", zap.Duration("by", by))
+			s.revokedSince = time.Time{}  // what others revoked is looked for by their time
+			cleaned = now.Add(clockTrust) // what a wrong clock calls expired is not removed
+		}
+		last = now
 		s.learnRevocations()
 		if err := s.keys.reload(s.ctx, keyReload); err != nil && s.ctx.Err() == nil {
 			s.log.Warn("signing keys not readable; those in memory are used", zap.Error(err))
@@ -307,7 +314,7 @@ func (s *accountService) sayStoreFails(refusal *Error) {
 		return
 	}
 	now, said := s.now().Unix(), s.saidFailing.Load()
-	if now-said >= 60 && s.saidFailing.CompareAndSwap(said, now) {
+	if (now-said >= 60 || now < said) && s.saidFailing.CompareAndSwap(said, now) {
 		s.log.Error("user store fails; account routes answer so, and tokens are verified all the same",
 			zap.Int("status", refusals[refusal.Reason].status), zap.String("error", refusal.Detail))
 	}
@@ -631,7 +638,7 @@ func (s *accountService) refreshUsed(ctx context.Context, familyHash, hash strin
 	if err != nil {
 		return nil, storeRefusal(err)
 	}
-	if session.PreviousHash == hash && now.Sub(session.RotatedAt) < grace {
+	if session.PreviousHash == hash && now.Sub(session.RotatedAt).Abs() < grace {
 		return s.grant(user, session, "", now)
 	}
 	countEvent("refresh", "reused")
