@@ -21,6 +21,10 @@ type SQLStore struct {
 	// Explain may wrap an error of the driver, such as by [ErrStoreFull].
 	// Default: it stays as it is.
 	Explain func(error) error
+	// Timeout is how long a statement or a transaction may take, the wait for a
+	// connection included, so that nobody waits for a database whose answers do
+	// not arrive. Default: as long as the context allows.
+	Timeout time.Duration
 }
 
 // migrations make the tables, each from the version before it. One that was
@@ -129,8 +133,18 @@ func (s *SQLStore) explain(err error) error {
 	return err
 }
 
+// bounded is the context of one statement or transaction.
+func (s *SQLStore) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if s.Timeout <= 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, s.Timeout)
+}
+
 // exec runs one statement, and returns how many rows it changed.
 func (s *SQLStore) exec(ctx context.Context, statement string, args ...any) (int64, error) {
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
 	_, write, err := s.Connect(ctx)
 	if err != nil {
 		return 0, err
@@ -144,6 +158,8 @@ func (s *SQLStore) exec(ctx context.Context, statement string, args ...any) (int
 
 // query scans each row of a read.
 func query[T any](ctx context.Context, s *SQLStore, scan func(interface{ Scan(...any) error }) (T, error), statement string, args ...any) ([]T, error) {
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
 	read, _, err := s.Connect(ctx)
 	if err != nil {
 		return nil, err
@@ -403,6 +419,8 @@ func (s *SQLStore) Sessions(ctx context.Context, userID string, now time.Time) (
 
 // EndSessions implements UserStore.
 func (s *SQLStore) EndSessions(ctx context.Context, userID, only, except string, now time.Time) ([]string, error) {
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
 	_, write, err := s.Connect(ctx)
 	if err != nil {
 		return nil, err
@@ -455,6 +473,8 @@ func (s *SQLStore) CreateOneTimeToken(ctx context.Context, t OneTimeToken) error
 
 // TakeOneTimeToken implements UserStore.
 func (s *SQLStore) TakeOneTimeToken(ctx context.Context, hash, purpose string, now time.Time) (OneTimeToken, error) {
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
 	_, write, err := s.Connect(ctx)
 	if err != nil {
 		return OneTimeToken{}, err
@@ -549,6 +569,8 @@ func (s *SQLStore) UpdateRecord(ctx context.Context, kind, id string, now time.T
 
 // TakeRecord implements RecordStore.
 func (s *SQLStore) TakeRecord(ctx context.Context, kind, id string, now time.Time) (Record, error) {
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
 	_, write, err := s.Connect(ctx)
 	if err != nil {
 		return Record{}, err

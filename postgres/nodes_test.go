@@ -39,9 +39,9 @@ func freeAddress(t *testing.T) string {
 func startNodes(t *testing.T, dsn string, number int) (nodes []*node) {
 	t.Helper()
 	dir := t.TempDir()
-	binary := filepath.Join(dir, "caddy")
-	if output, err := exec.Command("go", "build", "-p", "2", "-o", binary, "../cmd/caddy").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, output)
+	binary, err := caddyBinary()
+	if err != nil {
+		t.Fatal(err)
 	}
 	for i := range number {
 		n := &node{t, "http://" + freeAddress(t)}
