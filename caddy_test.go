@@ -64,6 +64,15 @@ type site struct {
 	t       testing.TB
 	url     string
 	logFile string
+
+	transport http.RoundTripper // of the requests; default: http.DefaultTransport
+}
+
+func (s *site) roundTrip(request *http.Request) (*http.Response, error) {
+	if s.transport != nil {
+		return s.transport.RoundTrip(request)
+	}
+	return http.DefaultTransport.RoundTrip(request)
 }
 
 // adapt makes JSON of the inside of a site block. Whatever is before a line of
@@ -193,9 +202,9 @@ func (s *site) do(method, path string, headers ...string) answer {
 		name, value, _ := strings.Cut(header, ": ")
 		request.Header[name] = append(request.Header[name], value)
 	}
-	response, err := http.DefaultTransport.RoundTrip(request)
+	response, err := s.roundTrip(request)
 	for tries := 0; err != nil && tries < 10; tries++ { // Caddy closes connections at a config reload
-		response, err = http.DefaultTransport.RoundTrip(request)
+		response, err = s.roundTrip(request)
 	}
 	if err != nil {
 		s.t.Fatal(err)

@@ -58,13 +58,8 @@ func startProcess(t testing.TB, dir, address, body string, wrap ...string) *proc
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := globalOptions(filepath.Join(dir, "storage"), filepath.Join(dir, "log.json"), "") + "http://" + address + " {\n" + body + "\n}"
-	config := filepath.Join(dir, "Caddyfile")
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	words := append(wrap, binary, "run", "--config", config)
 	p := &process{site: &site{t: t, url: "http://" + address, logFile: filepath.Join(dir, "log.json")}, dir: dir, output: new(bytes.Buffer)}
+	words := append(wrap, binary, "run", "--config", p.writeConfig(t, body))
 	p.command = exec.Command(words[0], words[1:]...)
 	p.command.Stdout, p.command.Stderr = p.output, p.output
 	p.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -80,6 +75,17 @@ func startProcess(t testing.TB, dir, address, body string, wrap ...string) *proc
 		return err == nil
 	})
 	return p
+}
+
+// writeConfig writes the file from which the process has its config.
+func (p *process) writeConfig(t testing.TB, body string) (path string) {
+	t.Helper()
+	text := globalOptions(filepath.Join(p.dir, "storage"), p.logFile, "") + p.url + " {\n" + body + "\n}"
+	path = filepath.Join(p.dir, "Caddyfile")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // kill ends the process as the kernel does when it is out of memory.
