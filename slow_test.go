@@ -132,31 +132,32 @@ func TestScenarioSlowClients(t *testing.T) {
 	for i := range users {
 		p.mustAnswer(201, p.post("/auth/signup", credentialsOf(fmt.Sprintf("user%d@example.com", i))), "sign-up")
 	}
-	token := p.loggedIn("user0@example.com").Token
+	token := p.signedUp("steady@example.com").Token
 	verification := []labelled{{"known token", token, 200}, {"bad token", token + "x", 401}}
 
 	l := startLoad(p.site, 100, verification...)
 	time.Sleep(scenario.Length(time.Second, 20*time.Second))
 	quiet, before := l.finish(t), p.resident(t)
 
-	login := mustJSON(t, credentialsOf("user0@example.com"))
+	// So long that none is done before the real log-ins: it is their passwords that are hashed.
+	login := mustJSON(t, claimsMap{"email": "slow@example.com", "password": strings.Repeat("slow", 250)})
 	slow := startSlowClients(address, clients,
 		fmt.Sprintf("POST /auth/login HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", address, len(login), login),
 		"GET /api/ HTTP/1.1\r\nHost: "+address+"\r\nAuthorization: Bearer "+token, // and no more
 		"GET /a")
 	held := p.resident(t)
 	l = startLoad(p.site, 100, verification...)
-	var next, answered atomic.Int64
+	var next, answered, failed atomic.Int64
 	var all sync.WaitGroup
 	began := time.Now()
 	for range 64 {
 		all.Go(func() {
 			for i := next.Add(1); i <= int64(logins); i = next.Add(1) {
 				got := p.post("/auth/login", credentialsOf(fmt.Sprintf("user%d@example.com", i%int64(users))))
-				if got.status != 200 {
-					t.Errorf("log-in: %d %s", got.status, got.body)
-				} else {
+				if got.status == 200 {
 					answered.Add(1)
+				} else if failed.Add(1) == 1 {
+					t.Errorf("log-in: %d %s", got.status, got.body)
 				}
 			}
 		})

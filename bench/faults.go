@@ -31,7 +31,7 @@ const scenarioPrefix = "TestScenario"
 // fault is a scenario, and what came of it.
 type fault struct {
 	pkg, test string
-	about     string // the first sentence of its comment
+	about     string // its comment
 
 	promised, seen []string
 	verdict        string
@@ -114,7 +114,7 @@ func faults(ctx context.Context, args []string) error {
 		output, err := run.CombinedOutput()
 		cancel()
 		if ctx.Err() != nil {
-			return ctx.Err()
+			break // and tell what was seen until now
 		}
 		f.judge(output, err)
 		fmt.Fprintf(os.Stderr, "%s, %s\n", f.verdict, time.Since(began).Round(time.Second))
@@ -126,6 +126,9 @@ func faults(ctx context.Context, args []string) error {
 	fmt.Fprintln(os.Stderr)
 	if err := printFaults(os.Stdout, found); err != nil {
 		return err
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
 	}
 	if failed > 0 {
 		return fmt.Errorf("%d of %d scenarios failed", failed, len(found))
@@ -170,7 +173,7 @@ func findScenarios(root string, wanted *regexp.Regexp) (found []*fault, err erro
 					continue
 				}
 				about := strings.Join(strings.Fields(function.Doc.Text()), " ")
-				f := &fault{pkg: pkg, test: function.Name.Name, about: about}
+				f := &fault{pkg: pkg, test: function.Name.Name, about: about, verdict: "not run"}
 				if wanted.MatchString(f.name()) {
 					found = append(found, f)
 				}
@@ -220,13 +223,22 @@ func printScenarios(out io.Writer, found []*fault) error {
 }
 
 func printFaults(out io.Writer, found []*fault) error {
-	table := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
+	var text bytes.Buffer
+	table := tabwriter.NewWriter(&text, 0, 0, 3, ' ', 0)
 	printRow(table, "scenario", []string{"promised"}, []string{"seen"}, []string{"verdict"})
 	for _, f := range found {
 		printRow(table, "", nil, nil, nil) // a line that is empty, and does not end the columns
 		printRow(table, f.name(), wrapAll(f.promised, 44), wrapAll(f.seen, 64), wrap(f.verdict, 24))
 	}
-	return table.Flush()
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	for line := range strings.Lines(text.String()) {
+		if _, err := fmt.Fprintln(out, strings.TrimRight(line, " \n")); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // printRow prints cells of several lines beside each other.
