@@ -97,7 +97,10 @@ func TestScenarioSoak(t *testing.T) {
 	sum := l.finish(t)
 	half := len(at) / 2
 	residentSlope, heapSlope := slope(at[half:], resident[half:]), slope(at[half:], heap[half:])
-	if duration >= time.Minute && heapSlope > 8<<20 {
+	about := ""
+	if duration < time.Minute {
+		about = " (too short a time to tell)"
+	} else if heapSlope > 8<<20 {
 		t.Errorf("the heap grows by %.1f MiB a minute", mebibytes(heapSlope))
 	}
 	for _, name := range []string{"go_goroutines", "process_open_fds"} {
@@ -106,7 +109,7 @@ func TestScenarioSoak(t *testing.T) {
 		}
 	}
 	seen("%s: %s; %d whole sessions of log-in, refresh and log-out; %d reloads", duration, sum, sessions.Load(), reloads)
-	seen("slope over the second half, a minute: RSS %+.2f MiB, heap %+.2f MiB; at the end RSS %.0f MiB, heap %.0f MiB", mebibytes(residentSlope), mebibytes(heapSlope), mebibytes(resident[len(resident)-1]), mebibytes(heap[len(heap)-1]))
+	seen("slope over the second half, a minute: RSS %+.2f MiB, heap %+.2f MiB%s; at the end RSS %.0f MiB, heap %.0f MiB", mebibytes(residentSlope), mebibytes(heapSlope), about, mebibytes(resident[len(resident)-1]), mebibytes(heap[len(heap)-1]))
 	seen("goroutines %.0f after a quarter, %.0f at the end; descriptors %.0f, %.0f", first["go_goroutines"], last["go_goroutines"], first["process_open_fds"], last["process_open_fds"])
 }
 
