@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 )
@@ -118,7 +119,7 @@ func BenchmarkVerifyUnderLogins(b *testing.B) {
 	token := s.signedUp("alice@example.com").Token
 	s.mustAnswer(201, s.post("/auth/signup", credentialsOf("bob@example.com")), "sign-up")
 	samples := b.N
-	if *full {
+	if scenario.Full() {
 		samples = max(samples, 2000)
 	}
 	quiet := verifyFor(s, token, samples)
@@ -133,7 +134,7 @@ func BenchmarkVerifyUnderLogins(b *testing.B) {
 		})
 	}
 	pressed := verifyFor(s, token, samples)
-	for *full && logins.Load() < 10_000 {
+	for scenario.Full() && logins.Load() < 10_000 {
 		pressed = append(pressed, verifyFor(s, token, samples)...)
 	}
 	slices.Sort(pressed)

@@ -64,7 +64,7 @@ func (s *site) send(method, path, body string, headers ...string) answer {
 		name, value, _ := strings.Cut(header, ": ")
 		request.Header.Set(name, value)
 	}
-	response, err := http.DefaultTransport.RoundTrip(request)
+	response, err := s.roundTrip(request)
 	if err != nil {
 		s.t.Error(err)
 		return answer{header: make(http.Header)}

@@ -12,7 +12,6 @@ import (
 	"encoding/base64"
 	stdjson "encoding/json"
 	"encoding/pem"
-	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -34,9 +33,6 @@ import (
 	"github.com/lestrrat-go/jwx/v2/jwk"
 	"github.com/lestrrat-go/jwx/v2/jws"
 )
-
-// full runs the scenarios at full length, some minutes each.
-var full = flag.Bool("full", false, "run the scenarios at full length")
 
 const testSecret = "a secret of more than sixty-four bytes, for tests and for nothing else"
 
@@ -68,6 +64,15 @@ type site struct {
 	t       testing.TB
 	url     string
 	logFile string
+
+	transport http.RoundTripper // of the requests; default: http.DefaultTransport
+}
+
+func (s *site) roundTrip(request *http.Request) (*http.Response, error) {
+	if s.transport != nil {
+		return s.transport.RoundTrip(request)
+	}
+	return http.DefaultTransport.RoundTrip(request)
 }
 
 // adapt makes JSON of the inside of a site block. Whatever is before a line of
@@ -197,9 +202,9 @@ func (s *site) do(method, path string, headers ...string) answer {
 		name, value, _ := strings.Cut(header, ": ")
 		request.Header[name] = append(request.Header[name], value)
 	}
-	response, err := http.DefaultTransport.RoundTrip(request)
+	response, err := s.roundTrip(request)
 	for tries := 0; err != nil && tries < 10; tries++ { // Caddy closes connections at a config reload
-		response, err = http.DefaultTransport.RoundTrip(request)
+		response, err = s.roundTrip(request)
 	}
 	if err != nil {
 		s.t.Fatal(err)

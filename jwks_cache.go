@@ -215,10 +215,10 @@ func (c *jwksCache) join() (ongoing *fetch, own bool) {
 	if c.ongoing != nil {
 		return c.ongoing, false
 	}
-	if time.Now().Before(c.nextExtra) || c.ctx.Err() != nil {
+	if clock().Before(c.nextExtra) || c.ctx.Err() != nil {
 		return nil, false
 	}
-	c.nextExtra = time.Now().Add(c.cooldown)
+	c.nextExtra = clock().Add(c.cooldown)
 	f := &fetch{done: make(chan struct{})}
 	c.ongoing = f
 	c.running.Go(func() { c.fetch(f) })
@@ -232,7 +232,7 @@ func (c *jwksCache) noKeys() *Error {
 		return refuse(ReasonKeysStale, "%s was last loaded at %s, longer ago than max_stale", c.name(), c.fetchedAt.Format(time.RFC3339))
 	}
 	return &Error{Reason: ReasonKeysUnavailable, Detail: c.name() + " was never loaded: " + c.complaints,
-		RetryAfter: max(time.Second, time.Until(c.nextRetry))}
+		RetryAfter: max(time.Second, c.nextRetry.Sub(clock()))}
 }
 
 // run loads the stored set, and then fetches for as long as the set is used:
@@ -266,7 +266,7 @@ func (c *jwksCache) run() {
 		pause = min(retry, c.cooldown)
 		retry *= 2
 		c.mu.Lock()
-		c.nextRetry = time.Now().Add(pause)
+		c.nextRetry = clock().Add(pause)
 		c.mu.Unlock()
 	}
 }
@@ -280,7 +280,7 @@ func (c *jwksCache) beforeRefresh() time.Duration {
 // wait pauses, and ends the current set when max_stale passes meanwhile. It
 // returns false when the set is no longer used.
 func (c *jwksCache) wait(pause time.Duration) bool {
-	until := time.Now().Add(pause)
+	until := clock().Add(pause)
 	for {
 		next := until
 		if c.current.Load() != nil {
@@ -291,12 +291,12 @@ func (c *jwksCache) wait(pause time.Duration) bool {
 		select {
 		case <-c.ctx.Done():
 			return false
-		case <-time.After(time.Until(next)):
+		case <-time.After(next.Sub(clock())):
 		}
 		if c.expire() {
 			c.log().Error("key set not loaded for longer than max_stale; its tokens are refused from now on", zap.Duration("max_stale", c.maxStale))
 		}
-		if !time.Now().Before(until) {
+		if !clock().Before(until) {
 			return true
 		}
 	}
@@ -306,7 +306,7 @@ func (c *jwksCache) wait(pause time.Duration) bool {
 func (c *jwksCache) expire() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.current.Load() == nil || time.Now().Before(c.fetchedAt.Add(c.maxStale)) {
+	if c.current.Load() == nil || clock().Before(c.fetchedAt.Add(c.maxStale)) {
 		return false
 	}
 	c.install(nil)
@@ -351,7 +351,7 @@ func (c *jwksCache) fetch(f *fetch) {
 	if !errors.Is(err, context.Canceled) {
 		c.report(err, unused)
 	}
-	fetchedAt := time.Now()
+	fetchedAt := clock()
 	if err == nil {
 		c.accept(keys, fetchedAt)
 	}
@@ -407,7 +407,7 @@ func (c *jwksCache) report(err error, unused []error) {
 	if err != nil {
 		c.bad++
 		if c.failing.IsZero() {
-			c.failing = time.Now()
+			c.failing = clock()
 		}
 	} else {
 		c.good++
@@ -435,7 +435,7 @@ func (c *jwksCache) report(err error, unused []error) {
 		c.log().Log(level, "keys of the key set are not used", zap.Errors("keys", unused))
 	}
 	if err == nil && !c.failing.IsZero() {
-		c.log().Info("key set reachable again", zap.Duration("after", time.Since(c.failing)))
+		c.log().Info("key set reachable again", zap.Duration("after", clock().Sub(c.failing)))
 		c.failing = time.Time{}
 	}
 }
@@ -579,7 +579,7 @@ func (c *jwksCache) load() time.Duration {
 		c.log().Warn("stored key set damaged; it will be fetched", zap.String("storage_key", c.storageKey()))
 		return 0
 	}
-	age := time.Since(stored.FetchedAt)
+	age := clock().Sub(stored.FetchedAt)
 	keys, _, err := parseKeySet(stored.KeySet)
 	if err != nil {
 		return 0
@@ -594,7 +594,7 @@ func (c *jwksCache) load() time.Duration {
 		c.fetchedAt = stored.FetchedAt // keys were had, and are out of date
 		return 0
 	}
-	c.accept(keys, time.Now().Add(-age))
+	c.accept(keys, clock().Add(-age))
 	return max(0, c.beforeRefresh()-age)
 }
 

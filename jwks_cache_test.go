@@ -106,37 +106,6 @@ func TestKeysWithoutID(t *testing.T) {
 	s.mustAnswer(401, s.bearer("/api/", sign(t, "RS256", keys.rsa, nil, goodClaims(nil))), "two keys, and nothing tells which")
 }
 
-func TestThreatRandomKeyIDFlood(t *testing.T) {
-	keys := testKeys()
-	p := newIdentityProvider(t, publicJWK(t, keys.rsa, claimsMap{"kid": "good"}))
-	s := jwksSite(t, p, "cooldown 1h")
-	good := rs(t, keys.rsa, "good")
-	s.mustAnswer(200, s.bearer("/api/", good), "control")
-	tokens := 2000
-	if *full {
-		tokens = 100_000
-	}
-	var all sync.WaitGroup
-	for worker := range 8 {
-		all.Go(func() {
-			for i := worker; i < tokens; i += 8 {
-				header := `{"alg":"RS256","kid":"random-` + strconv.Itoa(i) + `"}`
-				token := encode(header) + "." + encode(mustJSON(t, goodClaims(nil))) + "." + strings.Repeat("A", 342)
-				if got := s.bearer("/api/", token); got.status != 401 {
-					t.Errorf("status %d", got.status)
-				}
-				if i%50 == 0 {
-					s.mustAnswer(200, s.bearer("/api/", good), "good traffic")
-				}
-			}
-		})
-	}
-	all.Wait()
-	if got := p.fetches.Load(); got > 2 {
-		t.Errorf("%d fetches within one cooldown, expected the first and one more", got)
-	}
-}
-
 // badAnswers are what a key set URL may come to answer; none may replace a
 // good set, or crash.
 func badAnswers(t testing.TB, p *identityProvider, elsewhere string) map[string]http.HandlerFunc {

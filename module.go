@@ -235,7 +235,7 @@ func (h *Handler) authenticate(r *http.Request) (*Token, *TokenSource, *Error) {
 
 // verify returns what the token says, from the cache if it was seen before.
 func (h *Handler) verify(r *http.Request, raw string) (*Token, *Error) {
-	now := time.Now()
+	now := clock()
 	if token := h.cache.get(raw, now); token != nil {
 		cacheHits.Inc()
 		return token, nil

@@ -8,24 +8,18 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
 	"github.com/caddyserver/caddy/v2"
 )
 
 // The scenarios run for a moment by default, and for minutes with -full. They
 // assert decisions; times are only logged.
-
-// length is how long a scenario runs, or how often it does a thing.
-func length[T any](short, long T) T {
-	if *full {
-		return long
-	}
-	return short
-}
 
 // load sends labelled requests at a steady rate until stopped, and counts the
 // answers that are not what the label says.
@@ -100,25 +94,39 @@ func (l *load) send(request labelled) {
 	}
 }
 
+// loaded is what became of a load.
+type loaded struct {
+	requests, wrong, retries int
+	median, p99              time.Duration // of the requests with a good token
+}
+
+func (l loaded) String() string {
+	return fmt.Sprintf("%d requests, %d wrong answers; good tokens: median %s, p99 %s", l.requests, l.wrong, l.median.Round(10*time.Microsecond), l.p99.Round(10*time.Microsecond))
+}
+
 // finish ends the load and fails the test for each wrong decision.
-func (l *load) finish(t *testing.T) {
+func (l *load) finish(t *testing.T) (sum loaded) {
 	t.Helper()
 	close(l.stop)
 	l.done.Wait()
 	for wrong, times := range l.wrong {
 		t.Errorf("%d × %s", times, wrong)
+		sum.wrong += times
 	}
-	if l.retries > 0 {
-		t.Logf("%d requests sent again over a new connection", l.retries)
+	for _, times := range l.counts {
+		sum.requests += times
 	}
+	sum.retries = l.retries
 	slices.Sort(l.took)
 	if n := len(l.took); n > 0 {
-		t.Logf("answers %v; requests with a good token: median %s, p99 %s", l.counts, l.took[n/2], l.took[n*99/100])
+		sum.median, sum.p99 = l.took[n/2], l.took[n*99/100]
 	}
+	return sum
 }
 
 // A key set server that works, fails and lies in turn: no wrong decision.
 func TestScenarioKeySetChaos(t *testing.T) {
+	seen := scenario.Promise(t, "0 wrong decisions; the p99 of requests with a known key is unchanged")
 	keys := testKeys()
 	good := publicJWK(t, keys.rsa, claimsMap{"kid": "a"})
 	elsewhere := newIdentityProvider(t, publicJWK(t, keys.strangerRSA, claimsMap{"kid": "a"}))
@@ -130,38 +138,81 @@ func TestScenarioKeySetChaos(t *testing.T) {
 			labelled{"known key", rs(t, keys.rsa, "a"), 200},
 			labelled{"stranger's key", rs(t, keys.strangerRSA, "a"), 401},
 			labelled{"expired", sign(t, "RS256", keys.rsa, claimsMap{"kid": "a"}, goodClaims(claimsMap{"exp": 1})), 401})
-		end := time.Now().Add(length(2*time.Second, 2*time.Minute))
+		end := time.Now().Add(scenario.Length(2*time.Second, 2*time.Minute))
 		for phase == "quiet" && time.Now().Before(end) {
 			time.Sleep(100 * time.Millisecond)
 		}
 		for time.Now().Before(end) {
 			for _, bad := range badAnswers(t, p, elsewhere.URL) {
 				p.setHandler(bad)
-				time.Sleep(length(100*time.Millisecond, 2*time.Second))
+				time.Sleep(scenario.Length(100*time.Millisecond, 2*time.Second))
 			}
 			p.setKeys(good)
-			time.Sleep(length(100*time.Millisecond, 2*time.Second))
+			time.Sleep(scenario.Length(100*time.Millisecond, 2*time.Second))
 		}
-		t.Log(phase)
-		l.finish(t)
+		seen("%s: %s", phase, l.finish(t))
 	}
+}
+
+// Tokens of ever new key IDs: at most one more fetch for all of them within a
+// cooldown, and no good request is refused.
+func TestScenarioUnknownKeysFlood(t *testing.T) {
+	seen := scenario.Promise(t, "at most 1 fetch per cooldown; good traffic without an error")
+	keys := testKeys()
+	p := newIdentityProvider(t, publicJWK(t, keys.rsa, claimsMap{"kid": "good"}))
+	s := jwksSite(t, p, "cooldown 1h")
+	good := rs(t, keys.rsa, "good")
+	s.mustAnswer(200, s.bearer("/api/", good), "control")
+	tokens := scenario.Length(2000, 100_000)
+	var refused, served atomic.Int64
+	var all sync.WaitGroup
+	for worker := range 8 {
+		all.Go(func() {
+			for i := worker; i < tokens; i += 8 {
+				header := `{"alg":"RS256","kid":"random-` + strconv.Itoa(i) + `"}`
+				token := encode(header) + "." + encode(mustJSON(t, goodClaims(nil))) + "." + strings.Repeat("A", 342)
+				if got := s.bearer("/api/", token); got.status != 401 {
+					t.Errorf("status %d", got.status)
+				} else {
+					refused.Add(1)
+				}
+				if i%50 == 0 {
+					if got := s.bearer("/api/", good); got.status != 200 {
+						t.Errorf("good traffic: status %d", got.status)
+					} else {
+						served.Add(1)
+					}
+				}
+			}
+		})
+	}
+	all.Wait()
+	fetches := p.fetches.Load()
+	if fetches > 2 {
+		t.Errorf("%d fetches within one cooldown, expected the first and one more", fetches)
+	}
+	seen("%d unique key IDs, %d refused; %d good requests served; %d fetches beside the first", tokens, refused.Load(), served.Load(), fetches-1)
 }
 
 // A new key at each step, the old one kept for one more: nobody is refused.
 func TestScenarioRotation(t *testing.T) {
+	seen := scenario.Promise(t, "0 false refusals; a withdrawn key is refused within one refresh")
 	keys := testKeys()
 	a, b := publicJWK(t, keys.rsa, claimsMap{"kid": "0"}), publicJWK(t, keys.strangerRSA, claimsMap{"kid": "1"})
 	p := newIdentityProvider(t, a, b)
-	step := length(300*time.Millisecond, 5*time.Second)
+	step := scenario.Length(300*time.Millisecond, 5*time.Second)
 	s := jwksSite(t, p, "cooldown 100ms\n refresh "+step.String())
 	current := keys.rsa
 	next := keys.strangerRSA
-	for i := range 8 {
+	var requests, wrong int
+	const rotations = 8
+	for i := range rotations {
 		// The token of the newest key is asked for right after its key is
 		// published, mostly before any refresh.
 		l := startLoad(s, 200, labelled{"older key " + strconv.Itoa(i), rs(t, current, strconv.Itoa(i)), 200}, labelled{"newer key " + strconv.Itoa(i+1), rs(t, next, strconv.Itoa(i+1)), 200})
 		time.Sleep(step)
-		l.finish(t)
+		sum := l.finish(t)
+		requests, wrong = requests+sum.requests, wrong+sum.wrong
 		current, next = next, current
 		p.setKeys(publicJWK(t, current, claimsMap{"kid": strconv.Itoa(i + 1)}), publicJWK(t, next, claimsMap{"kid": strconv.Itoa(i + 2)}))
 	}
@@ -170,13 +221,17 @@ func TestScenarioRotation(t *testing.T) {
 	p.setKeys(publicJWK(t, current, claimsMap{"kid": "8"}))
 	before := p.fetches.Load()
 	eventually(t, "the withdrawn key is refused", func() bool { return s.bearer("/api/", last).status == 401 })
-	if after := p.fetches.Load(); after > before+2 {
+	after := p.fetches.Load()
+	if after > before+2 {
 		t.Errorf("refused after %d refreshes", after-before)
 	}
+	seen("%d rotations, one each %s: %d requests, %d false refusals", rotations, step, requests, wrong)
+	seen("the withdrawn key was refused after %d fetches", after-before)
 }
 
 // Caddy starts while the identity provider is down.
 func TestScenarioColdStart(t *testing.T) {
+	seen := scenario.Promise(t, "starts; 503 until the provider is up, then recovers by itself; with a stored key set, no 503 at all")
 	keys := testKeys()
 	p := newIdentityProvider(t, publicJWK(t, keys.rsa, claimsMap{"kid": "a"}))
 	p.setAnswer(503, "not yet")
@@ -184,10 +239,13 @@ func TestScenarioColdStart(t *testing.T) {
 	s := serve(t, "respond ok")
 	s.load(jwksBody(p, "cooldown 200ms"), storage)
 	l := startLoad(s, 100, labelled{"before the provider is up", token, 503}, labelled{"not ours", "x", 401})
-	time.Sleep(length(500*time.Millisecond, 20*time.Second))
-	l.finish(t)
+	time.Sleep(scenario.Length(500*time.Millisecond, 20*time.Second))
+	sum := l.finish(t)
+	seen("provider down: %d requests, %d not answered by 503, or 401 where the token is none", sum.requests, sum.wrong)
 	p.setKeys(publicJWK(t, keys.rsa, claimsMap{"kid": "a"}))
+	up := time.Now()
 	eventually(t, "it recovers by itself", func() bool { return s.bearer("/api/", token).status == 200 })
+	seen("verifies %s after the provider is up", time.Since(up).Round(time.Millisecond))
 	eventually(t, "the set is stored", func() bool { return len(storedFiles(t, storage)) == 1 })
 	p.setAnswer(503, "down again")
 	if err := caddy.Stop(); err != nil {
@@ -195,12 +253,13 @@ func TestScenarioColdStart(t *testing.T) {
 	}
 	s.load(jwksBody(p, "cooldown 200ms"), storage)
 	l = startLoad(s, 200, labelled{"with a stored set", token, 200})
-	time.Sleep(length(500*time.Millisecond, 20*time.Second))
-	l.finish(t)
+	time.Sleep(scenario.Length(500*time.Millisecond, 20*time.Second))
+	seen("restarted with a stored set, provider down: %s", l.finish(t))
 }
 
 // Config reloads under load: no wrong answer, no fetch, nothing left behind.
 func TestScenarioReloads(t *testing.T) {
+	seen := scenario.Promise(t, "only expected answers; no fetch by a reload; goroutines and descriptors flat")
 	keys := testKeys()
 	p := newIdentityProvider(t, publicJWK(t, keys.rsa, claimsMap{"kid": "a"}))
 	s := jwksSite(t, p, "")
@@ -215,14 +274,17 @@ func TestScenarioReloads(t *testing.T) {
 	reload(5)
 	goroutines, files := settled(t, runtime.NumGoroutine), settled(t, openFiles)
 	l := startLoad(s, 500, labelled{"good", token, 200}, labelled{"bad", token + "x", 401})
-	reload(length(20, 200))
-	l.finish(t)
+	reloads := scenario.Length(20, 200)
+	reload(reloads)
+	seen("%d reloads: %s", reloads, l.finish(t))
 	loadClient.CloseIdleConnections()
 	eventually(t, fmt.Sprintf("goroutines are back at %d", goroutines), func() bool { return runtime.NumGoroutine() <= goroutines+4 })
 	eventually(t, fmt.Sprintf("open files are back at %d", files), func() bool { return openFiles() <= files+4 })
-	if got := p.fetches.Load(); got != 1 {
-		t.Errorf("%d fetches, expected none by a reload", got)
+	fetches := p.fetches.Load()
+	if fetches != 1 {
+		t.Errorf("%d fetches, expected none by a reload", fetches)
 	}
+	seen("goroutines %d before, %d after; descriptors %d before, %d after; %d fetch in all", goroutines, runtime.NumGoroutine(), files, openFiles(), fetches)
 }
 
 // settled is a count that did not change over a while.
@@ -246,14 +308,26 @@ func openFiles() int {
 	return len(entries)
 }
 
+// heapInUse is what is reachable, in bytes.
+func heapInUse() int64 {
+	runtime.GC()
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	return int64(stats.HeapAlloc)
+}
+
+func mebibytes[T int | int64 | float64](bytes T) float64 { return float64(bytes) / (1 << 20) }
+
 // Unique good tokens, then bad ones: the cache stays at its size, and no bad
 // one enters it.
 func TestScenarioCacheFlood(t *testing.T) {
+	seen := scenario.Promise(t, "memory within the cache's cap; a bad token is never remembered")
 	const entries = 1000
 	handler := provisioned(t, "secret \""+testSecret+"\"\n cache "+strconv.Itoa(entries))
-	tokens := length(20_000, 2_000_000)
+	tokens := scenario.Length(20_000, 2_000_000)
 	var refused atomic.Int64
 	var all sync.WaitGroup
+	before := heapInUse()
 	for worker := range 8 {
 		all.Go(func() {
 			for i := worker; i < tokens; i += 8 {
@@ -274,9 +348,15 @@ func TestScenarioCacheFlood(t *testing.T) {
 		t.Errorf("%d refused of %d bad ones", got, tokens/2)
 	}
 	handler.cache.tokens.CleanUp()
-	if got := handler.cache.tokens.EstimatedSize(); got > entries {
-		t.Errorf("%d entries, the cache is for %d", got, entries)
+	kept, after := handler.cache.tokens.EstimatedSize(), heapInUse()
+	if kept > entries {
+		t.Errorf("%d entries, the cache is for %d", kept, entries)
 	}
+	if limit := int64(16 << 20); after-before > limit {
+		t.Errorf("the heap grew by %d bytes, more than %d", after-before, limit)
+	}
+	seen("%d unique tokens, half of them bad: %d refused; %d of %d entries; heap %.1f MiB before, %.1f MiB after",
+		tokens, refused.Load(), kept, entries, mebibytes(before), mebibytes(after))
 	for _, token := range handler.cache.tokens.All() {
 		if token.UserID == "mallory" {
 			t.Error("a bad token is remembered")

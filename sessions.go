@@ -32,8 +32,10 @@ const (
 	revocationPoll = 400 * time.Millisecond
 	// listenPause is how long after a failure to hear of that it is tried again.
 	listenPause = time.Second
-	// revocationOverlap is asked for again, for what was written late.
-	revocationOverlap = 5 * time.Second
+	// revocationOverlap is asked for again, for what was written late or by a clock
+	// that is behind; heardOverlap is, when it is known that there is something.
+	revocationOverlap = 30 * time.Second
+	heardOverlap      = 2 * time.Minute
 	cleanUpInterval   = 10 * time.Minute
 )
 
@@ -143,7 +145,7 @@ func loadStore(ctx caddy.Context, config *Accounts) (UserStore, error) {
 
 func newAccountService(ctx caddy.Context, config Accounts, identity string, fixed *signer, store UserStore) (*accountService, error) {
 	s := &accountService{
-		config: config, identity: identity, route: config.routeNames(), now: time.Now, heard: make(chan struct{}, 1),
+		config: config, identity: identity, route: config.routeNames(), now: clock, heard: make(chan struct{}, 1),
 		log: caddy.Log().Named("http.handlers.jwt_accounts"),
 	}
 	s.accountFailures = s.newThrottle("log-ins of an account", config.ThrottleFailures, time.Duration(config.ThrottleWindow))
@@ -174,8 +176,9 @@ func newAccountService(ctx caddy.Context, config Accounts, identity string, fixe
 		return nil, err
 	}
 	// What was revoked before a restart is known before the first request.
+	asked := s.now()
 	s.learnRevocations()
-	s.running.Go(s.watch)
+	s.running.Go(func() { s.watch(asked) })
 	s.running.Go(s.listen)
 	return s, nil
 }
@@ -261,8 +264,8 @@ func (s *accountService) Destruct() error {
 }
 
 // watch learns what other processes revoked and which keys they sign with, and
-// removes what has expired.
-func (s *accountService) watch() {
+// removes what has expired. last is when revocations were asked for.
+func (s *accountService) watch(last time.Time) {
 	s.sayHowToBegin()
 	var cleaned time.Time
 	for {
@@ -271,8 +274,15 @@ func (s *accountService) watch() {
 			return
 		case <-time.After(revocationPoll):
 		case <-s.heard:
+			s.revokedSince = s.revokedSince.Add(revocationOverlap - heardOverlap)
 		}
 		now := s.now()
+		if by, moved := clockMoved(last, now); moved {
+			s.log.Warn("the clock was set to another time", zap.Duration("by", by))
+			s.revokedSince = time.Time{}  // what others revoked is looked for by their time
+			cleaned = now.Add(clockTrust) // what a wrong clock calls expired is not removed
+		}
+		last = now
 		s.learnRevocations()
 		if err := s.keys.reload(s.ctx, keyReload); err != nil && s.ctx.Err() == nil {
 			s.log.Warn("signing keys not readable; those in memory are used", zap.Error(err))
@@ -338,7 +348,7 @@ func (s *accountService) sayStoreFails(refusal *Error) {
 		return
 	}
 	now, said := s.now().Unix(), s.saidFailing.Load()
-	if now-said >= 60 && s.saidFailing.CompareAndSwap(said, now) {
+	if (now-said >= 60 || now < said) && s.saidFailing.CompareAndSwap(said, now) {
 		s.log.Error("user store fails; account routes answer so, and tokens are verified all the same",
 			zap.Int("status", refusals[refusal.Reason].status), zap.String("error", refusal.Detail))
 	}
@@ -670,7 +680,7 @@ func (s *accountService) refreshUsed(ctx context.Context, familyHash, hash strin
 	if err != nil {
 		return nil, storeRefusal(err)
 	}
-	if session.PreviousHash == hash && now.Sub(session.RotatedAt) < grace {
+	if session.PreviousHash == hash && now.Sub(session.RotatedAt).Abs() < grace {
 		return s.grant(user, session, "", now)
 	}
 	countEvent("refresh", "reused")

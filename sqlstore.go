@@ -31,6 +31,18 @@ type SQLStore struct {
 	// Revoked is called after sessions were ended, so that other processes can
 	// be told. Default: they ask.
 	Revoked func(ctx context.Context)
+	// Timeout is how long a statement or a transaction may take, the wait for a
+	// connection included, so that nobody waits for a database whose answers do
+	// not arrive. Default: as long as the context allows.
+	Timeout time.Duration
+}
+
+// bounded is the context of one statement or transaction.
+func (s *SQLStore) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if s.Timeout <= 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, s.Timeout)
 }
 
 // conflictTries is how often a transaction is tried that stands in another's
@@ -54,6 +66,8 @@ func (s *SQLStore) retried(ctx context.Context, do func() error) error {
 
 // transaction changes all or nothing. do may be called again.
 func (s *SQLStore) transaction(ctx context.Context, do func(tx *sql.Tx) error) error {
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
 	_, write, err := s.Connect(ctx)
 	if err != nil {
 		return err
@@ -184,6 +198,8 @@ func (s *SQLStore) explain(err error) error {
 
 // Exec runs one statement, and returns how many rows it changed.
 func (s *SQLStore) Exec(ctx context.Context, statement string, args ...any) (int64, error) {
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
 	_, write, err := s.Connect(ctx)
 	if err != nil {
 		return 0, err
@@ -201,6 +217,8 @@ func (s *SQLStore) Exec(ctx context.Context, statement string, args ...any) (int
 
 // query scans each row of a read.
 func query[T any](ctx context.Context, s *SQLStore, scan func(interface{ Scan(...any) error }) (T, error), statement string, args ...any) ([]T, error) {
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
 	read, _, err := s.Connect(ctx)
 	if err != nil {
 		return nil, err
@@ -462,7 +480,7 @@ func (s *SQLStore) SessionByFamily(ctx context.Context, familyHash string, now t
 
 // RotateSession implements UserStore.
 func (s *SQLStore) RotateSession(ctx context.Context, r Rotation) error {
-	return orNotFound(s.Exec(ctx, `UPDATE sessions SET previous_hash = refresh_hash, refresh_hash = $1, rotated_at = $2, used_at = $2, last_token_until = $3, client = $4, address = $5 WHERE family_hash = $6 AND refresh_hash = $7 AND expires_at > $2`,
+	return orNotFound(s.Exec(ctx, `UPDATE sessions SET previous_hash = refresh_hash, refresh_hash = $1, rotated_at = $2, used_at = $2, last_token_until = CASE WHEN last_token_until > $3 THEN last_token_until ELSE $3 END, client = $4, address = $5 WHERE family_hash = $6 AND refresh_hash = $7 AND expires_at > $2`,
 		r.NewHash, milliseconds(r.Now), milliseconds(r.LastTokenUntil), r.Client, r.Address, r.FamilyHash, r.OldHash))
 }
 
@@ -625,6 +643,8 @@ func (s *SQLStore) TakeRecord(ctx context.Context, kind, id string, now time.Tim
 	if !canBeThere(id) {
 		return Record{}, ErrNotFound
 	}
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
 	_, write, err := s.Connect(ctx)
 	if err != nil {
 		return Record{}, err

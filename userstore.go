@@ -152,7 +152,8 @@ type Rotation struct {
 	OldHash, NewHash string
 	// Now becomes RotatedAt and UsedAt.
 	Now time.Time
-	// LastTokenUntil, Client and Address become those of the session.
+	// Client and Address become those of the session, and LastTokenUntil does if
+	// it is later than the session's.
 	LastTokenUntil  time.Time
 	Client, Address string
 }

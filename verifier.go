@@ -101,6 +101,7 @@ type Token struct {
 	UserID string
 
 	expiry  float64 // seconds since 1970, the leeway included; 0 for none
+	begins  float64 // likewise
 	key     *Key
 	userID  any // UserID in an interface, made once and not per request
 	session liveness
@@ -177,7 +178,7 @@ func (v *Verifier) Verify(ctx context.Context, token string, now time.Time) (*To
 		return nil, err
 	}
 	verified := &Token{Claims: claims, key: key}
-	if verified.expiry, err = v.checkTimes(claims, now); err != nil {
+	if verified.begins, verified.expiry, err = v.checkTimes(claims, now); err != nil {
 		return nil, err
 	}
 	if err := checkAudience(claims, issuer.Audience); err != nil {
@@ -197,9 +198,11 @@ func (v *Verifier) Verify(ctx context.Context, token string, now time.Time) (*To
 	return verified, nil
 }
 
-// good tells whether a token that was verified before still is good.
+// good tells whether a token that was verified before still is good, also by
+// a clock that was set back.
 func (t *Token) good(now time.Time) bool {
-	return !t.key.withdrawn.Load() && (t.expiry == 0 || seconds(now) < t.expiry) && !t.session.ended()
+	at := seconds(now)
+	return !t.key.withdrawn.Load() && (t.expiry == 0 || at < t.expiry) && at >= t.begins && !t.session.ended()
 }
 
 type compact struct {
@@ -411,18 +414,18 @@ func verifySignature(ctx context.Context, issuer *Issuer, header joseHeader, par
 }
 
 // checkTimes checks exp, nbf and iat (RFC 7519 §4.1.4 to §4.1.6) and returns
-// when the token ends, in seconds since 1970 with the leeway.
-func (v *Verifier) checkTimes(claims Claims, now time.Time) (expiry float64, err error) {
+// when the token begins and ends, in seconds since 1970 with the leeway.
+func (v *Verifier) checkTimes(claims Claims, now time.Time) (begins, expiry float64, err error) {
 	at := seconds(now)
 	exp, present := claims["exp"]
 	switch date, ok := numericDate(exp); {
 	case !present && !v.config.AllowMissingExpiry:
-		return 0, refuse(ReasonMissingExpiry, "exp is missing")
+		return 0, 0, refuse(ReasonMissingExpiry, "exp is missing")
 	case !present:
 	case !ok:
-		return 0, refuse(ReasonClaims, "exp is not a finite number")
+		return 0, 0, refuse(ReasonClaims, "exp is not a finite number")
 	case date+v.leeway <= at:
-		return 0, refuse(ReasonExpired, "exp was %.0f s ago, the leeway is %.0f s", at-date, v.leeway)
+		return 0, 0, refuse(ReasonExpired, "exp was %.0f s ago, the leeway is %.0f s", at-date, v.leeway)
 	default:
 		expiry = date + v.leeway
 	}
@@ -433,12 +436,14 @@ func (v *Verifier) checkTimes(claims Claims, now time.Time) (expiry float64, err
 		}
 		switch date, ok := numericDate(value); {
 		case !ok:
-			return 0, refuse(ReasonClaims, "%s is not a finite number", name)
+			return 0, 0, refuse(ReasonClaims, "%s is not a finite number", name)
 		case date-v.leeway > at:
-			return 0, refuse(ReasonNotYetValid, "%s is %.0f s ahead, the leeway is %.0f s", name, date-at, v.leeway)
+			return 0, 0, refuse(ReasonNotYetValid, "%s is %.0f s ahead, the leeway is %.0f s", name, date-at, v.leeway)
+		default:
+			begins = max(begins, date-v.leeway)
 		}
 	}
-	return expiry, nil
+	return begins, expiry, nil
 }
 
 func seconds(t time.Time) float64 { return float64(t.UnixNano()) / 1e9 }

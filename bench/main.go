@@ -7,6 +7,11 @@
 // It builds and starts real servers on the loopback interface, sends all of
 // them the same number of requests in turn, and prints one table. CPU time and
 // not throughput is compared, since the load comes from the same machine.
+//
+// It also runs what must hold when things fail, the tests named TestScenario…
+// at full length, and prints what they promise and what was seen:
+//
+//	go run ./bench faults
 package main
 
 import (
@@ -24,7 +29,13 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	err := compare(ctx, os.Args[1:])
+	command, args := compare, os.Args[1:]
+	if len(args) > 0 && args[0] == "faults" {
+		command, args = faults, args[1:]
+	} else if len(args) > 0 && args[0] == "compare" { // the default
+		args = args[1:]
+	}
+	err := command(ctx, args)
 	if errors.Is(err, flag.ErrHelp) {
 		return
 	}
@@ -48,7 +59,7 @@ func compare(ctx context.Context, args []string) error {
 	}
 	switch {
 	case flags.NArg() > 0:
-		return fmt.Errorf("unexpected %q; see -help for the flags", flags.Arg(0))
+		return fmt.Errorf("unexpected %q; the words are compare, the default, and faults; see -help for the flags", flags.Arg(0))
 	case *requests < 1 || *connections < 1:
 		return errors.New("-requests and -connections must be 1 or more")
 	case *rounds < minRounds:

@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
 )
 
 const goodPassword = "correct horse battery"
@@ -195,7 +197,8 @@ func credentials(email string) map[string]string {
 }
 
 // Two nodes on one database behave as one.
-func TestTwoNodes(t *testing.T) {
+func TestScenarioTwoNodes(t *testing.T) {
+	seen := scenario.Promise(t, "one of many sign-ups of an address is made, one of many uses of a refresh token succeeds; a log-out is known at the other node within 1 s")
 	s := start(t)
 	nodes := startNodes(t, 2, accountsOnly(s.database("two_nodes"), "throttle off"))
 	a, b := nodes[0], nodes[1]
@@ -251,25 +254,28 @@ func TestTwoNodes(t *testing.T) {
 	if status, _ := a.send("GET", "/todos/", token, nil); status != 401 {
 		t.Errorf("after the log-out at the same node: %d", status)
 	}
-	refusedBy(t, "a log-out", token, b)
+	loggedOut := refusedBy(t, "a log-out", token, b)
 
 	_, given = a.send("POST", "/auth/login", "", credentials("alice@example.com"))
 	token = given["token"].(string)
 	a.command("user", "disable", "alice@example.com")
-	refusedBy(t, "disabling the user", token, a, b)
+	disabled := refusedBy(t, "disabling the user", token, a, b)
 	if status, _ := b.send("POST", "/auth/login", "", credentials("alice@example.com")); status != 401 {
 		t.Errorf("a disabled user logs in: %d", status)
 	}
+	seen("%d of 20 sign-ups made, %d of 40 refreshes succeeded; a log-out known after %s, a disabled user after %s", made.Load(), rotated.Load(), loggedOut, disabled)
 }
 
 // refusedBy waits until nodes refuse a token, and tells how long that was.
-func refusedBy(t *testing.T, after, token string, nodes ...*node) {
+func refusedBy(t *testing.T, after, token string, nodes ...*node) time.Duration {
 	t.Helper()
 	since := time.Now()
 	for _, n := range nodes {
 		eventually(t, "a node refuses the token after "+after, func() bool { status, _ := n.send("GET", "/todos/", token, nil); return status == 401 })
 	}
-	t.Logf("after %s all nodes refuse the token within %s", after, time.Since(since).Round(time.Millisecond))
+	took := time.Since(since).Round(time.Millisecond)
+	t.Logf("after %s all nodes refuse the token within %s", after, took)
+	return took
 }
 
 // Guesses count at all nodes together.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -40,7 +41,8 @@ type Store struct {
 	// (`connect_timeout`, `statement_timeout`), and `pool_max_conns` for how many
 	// connections a node holds at most. Placeholders such as {env.DSN} keep the
 	// password out of the config. Required. Default of pool_max_conns: 16, and of
-	// connect_timeout and statement_timeout: 5 seconds.
+	// connect_timeout and statement_timeout: 5 seconds. A call that has no answer
+	// after both together fails, also where the network drops it without a word.
 	DSN string `json:"dsn,omitempty"`
 
 	opened string // the key of the shared pool
@@ -90,7 +92,7 @@ func (s *Store) Provision(ctx caddy.Context) error {
 	}
 	s.opened = dsn
 	s.pool = shared.(*pool)
-	s.Connect, s.Explain, s.Retry, s.Revoked = s.pool.connect, explain, stoodInTheWay, s.pool.tell
+	s.Connect, s.Explain, s.Retry, s.Revoked, s.Timeout = s.pool.connect, explain, stoodInTheWay, s.pool.tell, config.callTimeout
 	if _, _, err := s.pool.connect(ctx); errors.Is(err, caddyjwt.ErrNewerSchema) {
 		return errors.Join(err, s.Cleanup())
 	} else if err != nil {
@@ -103,6 +105,7 @@ func (s *Store) Provision(ctx caddy.Context) error {
 type poolConfig struct {
 	connection  *pgx.ConnConfig
 	connections int
+	callTimeout time.Duration // 0 is none
 }
 
 // parseDSN reads a DSN. Its errors do not show it, since it has a password.
@@ -117,7 +120,7 @@ func parseDSN(dsn string) (poolConfig, error) {
 		}
 		return poolConfig{}, fmt.Errorf("dsn, as postgres://user:password@host:5432/name or host=… user=…: %w", err)
 	}
-	config := poolConfig{connection, defaultConnections}
+	config := poolConfig{connection: connection, connections: defaultConnections}
 	if text, given := connection.RuntimeParams["pool_max_conns"]; given {
 		delete(connection.RuntimeParams, "pool_max_conns")
 		if _, err := fmt.Sscanf(text, "%d", &config.connections); err != nil || config.connections < 1 {
@@ -130,7 +133,27 @@ func parseDSN(dsn string) (poolConfig, error) {
 	if _, given := connection.RuntimeParams["statement_timeout"]; !given {
 		connection.RuntimeParams["statement_timeout"] = fmt.Sprint(defaultTimeout.Milliseconds())
 	}
+	statement, err := statementTimeout(connection.RuntimeParams["statement_timeout"])
+	if err != nil {
+		return config, err
+	}
+	if statement > 0 {
+		config.callTimeout = connection.ConnectTimeout + statement
+	}
 	return config, nil
+}
+
+// statementTimeout reads a time as PostgreSQL does: milliseconds unless a unit
+// is given. 0 is none.
+func statementTimeout(text string) (time.Duration, error) {
+	if ms, err := strconv.Atoi(text); err == nil && ms >= 0 {
+		return time.Duration(ms) * time.Millisecond, nil
+	}
+	timeout, err := time.ParseDuration(strings.ReplaceAll(strings.ReplaceAll(text, " ", ""), "min", "m"))
+	if err != nil || timeout < 0 {
+		return 0, fmt.Errorf("dsn: statement_timeout is %q; it must be milliseconds, as 5000, or have a unit, as 5s or 1min", text)
+	}
+	return timeout, nil
 }
 
 // Cleanup gives the shared pool back.

@@ -40,6 +40,9 @@ type server struct {
 	dir  string
 	bin  string
 	attr *syscall.SysProcAttr
+
+	wrap   []string // words that run its programs elsewhere, in place of attr
+	listen string   // the address beside the socket, if any
 }
 
 func program(name string) string {
@@ -93,6 +96,10 @@ func (s *server) run(name string, arguments ...string) {
 	s.t.Helper()
 	command := exec.Command(filepath.Join(s.bin, name), arguments...)
 	command.SysProcAttr, command.Dir = s.attr, s.dir
+	if len(s.wrap) > 0 {
+		command = exec.Command(s.wrap[0], append(append(s.wrap[1:len(s.wrap):len(s.wrap)], filepath.Join(s.bin, name)), arguments...)...)
+		command.Dir = s.dir
+	}
 	log, err := os.CreateTemp("", "pg-log")
 	if err != nil {
 		s.t.Fatal(err)
@@ -107,7 +114,7 @@ func (s *server) run(name string, arguments ...string) {
 
 func (s *server) begin() {
 	s.t.Helper()
-	s.run("pg_ctl", "-D", s.dir+"/data", "-w", "-l", s.dir+"/log", "-o", "-c listen_addresses='' -c unix_socket_directories="+s.dir+" -c fsync=off", "start")
+	s.run("pg_ctl", "-D", s.dir+"/data", "-w", "-l", s.dir+"/log", "-o", "-c listen_addresses='"+s.listen+"' -c unix_socket_directories="+s.dir+" -c fsync=off", "start")
 }
 
 func (s *server) restart() {
@@ -411,6 +418,7 @@ func TestWrongDSN(t *testing.T) {
 		"": "dsn is empty",
 		"postgres://user:" + password + "@host:port/db":                 "dsn, as postgres://",
 		"host=x password=" + password + " pool_max_conns=many":          `pool_max_conns is "many"`,
+		"host=x password=" + password + " statement_timeout=soon":       `statement_timeout is "soon"`,
 		"host=x password=" + password + " sslmode=perhaps":              "sslmode is invalid",
 		"postgres://user:" + password + "@host/db?connect_timeout=soon": "invalid syntax",
 	} {

@@ -252,14 +252,19 @@ func (s suite) sessions() {
 		s.Errorf("found %+v, expected %+v", found, first)
 	}
 	later := start.Add(time.Minute)
-	s.ok(s.store.RotateSession(ctx, caddyjwt.Rotation{FamilyHash: second.FamilyHash, OldHash: second.RefreshHash, NewHash: "new", Now: later, LastTokenUntil: later.Add(time.Minute), Client: "c", Address: "a"}))
+	s.ok(s.store.RotateSession(ctx, caddyjwt.Rotation{FamilyHash: second.FamilyHash, OldHash: second.RefreshHash, NewHash: "new", Now: later, LastTokenUntil: later.Add(10 * time.Minute), Client: "c", Address: "a"}))
 	listed, err := s.other.Sessions(ctx, alice.ID, later)
 	s.ok(err)
 	if len(listed) != 2 || listed[0].ID != second.ID || listed[1].ID != first.ID {
 		s.Fatalf("sessions %+v", listed)
 	}
-	if got := listed[0]; got.RefreshHash != "new" || got.PreviousHash != second.RefreshHash || !got.RotatedAt.Equal(later) || !got.UsedAt.Equal(later) || !got.LastTokenUntil.Equal(later.Add(time.Minute)) || got.Client != "c" || got.Address != "a" || !got.ExpiresAt.Equal(second.ExpiresAt) {
+	if got := listed[0]; got.RefreshHash != "new" || got.PreviousHash != second.RefreshHash || !got.RotatedAt.Equal(later) || !got.UsedAt.Equal(later) || !got.LastTokenUntil.Equal(later.Add(10*time.Minute)) || got.Client != "c" || got.Address != "a" || !got.ExpiresAt.Equal(second.ExpiresAt) {
 		s.Errorf("rotated to %+v", got)
+	}
+	// By a clock that was set back: the token from before is still out there.
+	s.ok(s.store.RotateSession(ctx, caddyjwt.Rotation{FamilyHash: second.FamilyHash, OldHash: "new", NewHash: "newer", Now: start, LastTokenUntil: start}))
+	if got, err := s.other.SessionByFamily(ctx, second.FamilyHash, start); err != nil || got.RefreshHash != "newer" || !got.LastTokenUntil.Equal(later.Add(10*time.Minute)) {
+		s.Errorf("rotated by an earlier clock to %+v, %v", got, err)
 	}
 	expired := start.Add(time.Hour)
 	_, err = s.store.SessionByFamily(ctx, first.FamilyHash, expired)

@@ -1,0 +1,18 @@
+package caddyjwt
+
+import "time"
+
+// clock is the time by which tokens, sessions and key sets are judged. Tests
+// set another, before they load a config.
+var clock = time.Now
+
+// clockTrust is how long a clock that was set to another time must stay so
+// until that is believed for what cannot be undone.
+const clockTrust = time.Hour
+
+// clockMoved tells by how much the clock was set to another time between two
+// readings: what it differs by from the monotonic clock in them.
+func clockMoved(before, after time.Time) (by time.Duration, moved bool) {
+	by = after.Round(0).Sub(before.Round(0)) - after.Sub(before)
+	return by, by.Abs() > time.Second
+}

@@ -1,0 +1,162 @@
+package caddyjwt
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
+	"github.com/caddyserver/caddy/v2"
+)
+
+// handClock is a clock that the test moves. As in the kernel, only the time of
+// day jumps; the monotonic reading, by which a time.Time measures what passed,
+// goes on.
+type handClock struct{ ahead atomic.Int64 } // seconds
+
+func (c *handClock) now() time.Time {
+	now := time.Now()
+	*(*uint64)(unsafe.Pointer(&now)) += uint64(c.ahead.Load()) << 30 // the layout of time.Time; setClock checks it
+	return now
+}
+
+// setClock has all of Caddy go by a clock that the test moves.
+func setClock(t *testing.T) *handClock {
+	t.Helper()
+	c := new(handClock)
+	c.ahead.Store(-3600)
+	before := time.Now()
+	if got := c.now(); got.Unix()-before.Add(-time.Hour).Unix() > 1 || got.Sub(before) > time.Minute || got.Sub(before) < 0 {
+		t.Fatalf("the layout of time.Time is another than this test knows: an hour before %s is %s", before, got)
+	}
+	c.ahead.Store(0)
+	clock = c.now
+	t.Cleanup(func() { clock = time.Now }) // after Caddy is stopped: serve comes later
+	return c
+}
+
+// The clock jumps by an hour, by a year and by decades, and back: at each
+// moment the clock decides, what is remembered included, and when it is right
+// again nothing is lost.
+func TestScenarioClockJumps(t *testing.T) {
+	seen := scenario.Promise(t, "no token accepted after its exp or before its nbf by the clock as it is, the cache included; no refetch storm; sessions and revocations hold; all works when the clock is right again")
+	hands := setClock(t)
+	keys := testKeys()
+	p := newIdentityProvider(t, publicJWK(t, keys.rsa, claimsMap{"kid": "a"}))
+	dir := tempDir(t)
+	body := "jwt /api/* {\n issuer https://issuer.example\n jwks " + p.URL + "/jwks {\n cooldown 100ms\n}\n leeway 0s\n}\n respond /api/* ok\n" +
+		accountsBody(filepath.Join(dir, "users.db"), "throttle off\n token_lifetime 24h")
+	s := serve(t, "respond ok")
+	s.load(body, dir)
+
+	kept, ended, endedElsewhere := s.signedUp("alice@example.com"), s.signedUp("bob@example.com"), s.signedUp("carol@example.com")
+	s.mustAnswer(200, s.bearer("/todos/", ended.Token), "control: remembered")
+	s.mustAnswer(204, s.send("POST", "/auth/logout", "", "Authorization: Bearer "+ended.Token), "log-out")
+
+	start := time.Now()
+	const hour, day = time.Hour, 24 * time.Hour
+	y2099 := time.Date(2099, 7, 1, 0, 0, 0, 0, time.UTC).Sub(start)
+	type span struct {
+		nbf, exp time.Duration // from the start
+		token    string
+	}
+	var spans []span
+	for _, x := range []span{
+		{nbf: -400 * day, exp: y2099 + day}, {nbf: -hour / 2, exp: hour / 2}, {nbf: hour / 2, exp: 2 * hour},
+		{nbf: -2 * hour, exp: -hour / 2}, {nbf: -366 * day, exp: -364 * day}, {nbf: y2099 - hour, exp: y2099 + hour},
+	} {
+		x.token = sign(t, "RS256", keys.rsa, claimsMap{"kid": "a"}, goodClaims(claimsMap{"nbf": start.Add(x.nbf).Unix(), "exp": start.Add(x.exp).Unix()}))
+		spans = append(spans, x)
+	}
+
+	decisions, wrong, jumps := 0, 0, 0
+	jump := func(to time.Duration) {
+		from := hands.ahead.Swap(int64(to / time.Second))
+		if from == int64(to/time.Second) {
+			return
+		}
+		jumps++
+		eventually(t, "the background task has seen the clock jump", func() bool {
+			return strings.Count(s.log(), "the clock was set to another time") >= jumps
+		})
+	}
+	check := func(at time.Duration) {
+		t.Helper()
+		for _, x := range spans {
+			status := 401
+			if x.nbf <= at && at < x.exp {
+				status = 200
+			}
+			for _, how := range []string{"verified", "remembered"} {
+				decisions++
+				if got := s.bearer("/api/", x.token); got.status != status {
+					wrong++
+					t.Errorf("clock at %s, token from %s to %s, %s: %d instead of %d", at, x.nbf, x.exp, how, got.status, status)
+				}
+			}
+		}
+		s.mustAnswer(401, s.bearer("/todos/", ended.Token), fmt.Sprintf("a revoked token, the clock at %s", at))
+		s.mustAnswer(200, s.bearer("/todos/", s.loggedIn("alice@example.com").Token), fmt.Sprintf("a token made now, the clock at %s", at))
+	}
+	holds := func(when string) {
+		t.Helper()
+		s.mustAnswer(200, s.bearer("/todos/", kept.Token), "the token from before, "+when)
+		fresh := s.post("/auth/refresh", claimsMap{"refreshToken": kept.RefreshToken})
+		s.mustAnswer(200, fresh, "refresh, "+when)
+		if fresh.status == 200 {
+			kept = fresh.tokens(t)
+		}
+	}
+	check(0)
+	for _, to := range []time.Duration{hour, -hour, -365 * day, y2099} {
+		jump(to)
+		check(to)
+		if to == y2099 { // as another process does it, whose clock is right, a minute before this one is
+			if _, err := storeOf(t).EndSessions(t.Context(), userOf(t, "carol@example.com").ID, "", "", time.Now().Add(-time.Minute)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		jump(0)
+		check(0)
+		holds(fmt.Sprintf("the clock is right again after %s", to))
+	}
+	eventually(t, "what was revoked elsewhere while the clock was wrong is known", func() bool { return s.bearer("/todos/", endedElsewhere.Token).status == 401 })
+	fetches := p.fetches.Load()
+	if fetches != 1 {
+		t.Errorf("%d fetches of the key set, expected the first alone", fetches)
+	}
+
+	// Nor does a node whose clock jumps before its first clean-up remove what
+	// has not expired.
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	s.load(body, dir)
+	jump(y2099)
+	check(y2099)
+	jump(0)
+	check(0)
+	holds("the clock is right again after a restart")
+	s.mustAnswer(401, s.bearer("/todos/", endedElsewhere.Token), "a session ended elsewhere, after a restart")
+
+	// A session that is renewed while the clock is back ends for its older tokens
+	// too, on a node that learns it from the store.
+	jump(-365 * day)
+	s.mustAnswer(200, s.post("/auth/refresh", claimsMap{"refreshToken": kept.RefreshToken}), "refresh, the clock a year back")
+	jump(0)
+	s.mustAnswer(200, s.bearer("/todos/", kept.Token), "control: the token from before")
+	if _, err := storeOf(t).EndSessions(t.Context(), userOf(t, "alice@example.com").ID, "", "", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the token from before is refused", func() bool { return s.bearer("/todos/", kept.Token).status == 401 })
+
+	if n := strings.Count(s.log(), "panic"); n > 0 {
+		t.Errorf("%d panics in the log", n)
+	}
+	seen("%d jumps: to an hour ahead, an hour back, a year back, 2099, and back each time: %d decisions, %d wrong", jumps, decisions, wrong)
+	seen("%d fetch of the key set before the restart; a revoked token was refused all the time, a session went on after each jump", fetches)
+}

@@ -1,0 +1,153 @@
+package caddyjwt
+
+import (
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
+)
+
+// soakBody is a site with accounts. round makes the config another. The cache
+// is small, so that its filling does not look like a leak.
+func soakBody(dir string, round int) string {
+	return fmt.Sprintf(`
+		jwt /api/* {
+			leeway 0s
+			cache 100
+			accounts {
+				store file %s
+				throttle off
+				hash_queue 1000
+				token_lifetime 24h
+			}
+		}
+		metrics /metrics
+		respond /round %d
+		respond /api/* ok`, filepath.Join(dir, "users.db"), round)
+}
+
+// reload has the process load another config.
+func (p *process) reload(t *testing.T, body string, loaded func() bool) {
+	t.Helper()
+	p.writeConfig(t, body)
+	if err := p.command.Process.Signal(syscall.SIGUSR1); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the config is loaded", loaded)
+}
+
+// A mixed load for a while, with config reloads: what Caddy holds does not grow.
+func TestScenarioSoak(t *testing.T) {
+	seen := scenario.Promise(t, "only expected answers; memory, goroutines and descriptors do not grow")
+	duration := scenario.Soak()
+	dir, address := tempDir(t), freeAddress(t)
+	p := startProcess(t, dir, address, soakBody(dir, 0))
+	token := p.signedUp("steady@example.com").Token
+	l := startLoad(p.site, 200, labelled{"good", token, 200}, labelled{"bad signature", token + "x", 401}, labelled{"no token", "x", 401})
+
+	stop := make(chan struct{})
+	paced := func(pause time.Duration) bool {
+		select {
+		case <-stop:
+			return false
+		case <-time.After(pause):
+			return true
+		}
+	}
+	var all sync.WaitGroup
+	var sessions atomic.Int64
+	apart := &site{t: t, url: p.url, transport: sentAgain{&http.Transport{DisableKeepAlives: true}}}
+	for worker := range 2 {
+		email := fmt.Sprintf("user%d@example.com", worker)
+		p.mustAnswer(201, p.post("/auth/signup", credentialsOf(email)), "sign-up")
+		all.Go(func() {
+			for paced(200 * time.Millisecond) {
+				if !apart.wholeSession(t, email) {
+					return
+				}
+				sessions.Add(1)
+			}
+		})
+	}
+
+	var at, resident, heap []float64 // a sample each: minutes, and bytes
+	began, reloaded, reloads := time.Now(), time.Now(), 0
+	var first, last map[string]float64
+	for time.Since(began) < duration {
+		time.Sleep(max(duration/120, 50*time.Millisecond)) // the pace of the samples
+		last = p.metrics(t)
+		if first == nil && time.Since(began) > duration/4 {
+			first = last
+		}
+		at, resident, heap = append(at, time.Since(began).Minutes()), append(resident, float64(p.resident(t))), append(heap, last["go_memstats_heap_inuse_bytes"])
+		if time.Since(reloaded) > min(duration/4, 10*time.Second) {
+			reloads++
+			p.reload(t, soakBody(dir, reloads), func() bool { return p.get("/round").body == fmt.Sprint(reloads) })
+			reloaded = time.Now()
+		}
+	}
+	close(stop)
+	all.Wait()
+	sum := l.finish(t)
+	half := len(at) / 2
+	residentSlope, heapSlope := slope(at[half:], resident[half:]), slope(at[half:], heap[half:])
+	about := ""
+	if duration < time.Minute {
+		about = " (too short a time to tell)"
+	} else if heapSlope > 8<<20 {
+		t.Errorf("the heap grows by %.1f MiB a minute", mebibytes(heapSlope))
+	}
+	for _, name := range []string{"go_goroutines", "process_open_fds"} {
+		if last[name] > first[name]+50 { // connections come and go
+			t.Errorf("%s grew from %.0f to %.0f", name, first[name], last[name])
+		}
+	}
+	seen("%s: %s; %d whole sessions of log-in, refresh and log-out; %d reloads", duration, sum, sessions.Load(), reloads)
+	seen("slope over the second half, a minute: RSS %+.2f MiB, heap %+.2f MiB%s; at the end RSS %.0f MiB, heap %.0f MiB", mebibytes(residentSlope), mebibytes(heapSlope), about, mebibytes(resident[len(resident)-1]), mebibytes(heap[len(heap)-1]))
+	seen("goroutines %.0f after a quarter, %.0f at the end; descriptors %.0f, %.0f", first["go_goroutines"], last["go_goroutines"], first["process_open_fds"], last["process_open_fds"])
+}
+
+// wholeSession logs in, uses the session and logs out, and tells whether all
+// was answered as it must be.
+func (s *site) wholeSession(t *testing.T, email string) bool {
+	t.Helper()
+	got := s.loggedIn(email)
+	s.mustAnswer(200, s.bearer("/api/", got.Token), "after the log-in")
+	next := s.post("/auth/refresh", claimsMap{"refreshToken": got.RefreshToken}).tokens(t)
+	s.mustAnswer(200, s.bearer("/api/", next.Token), "after the refresh")
+	s.mustAnswer(204, s.send("POST", "/auth/logout", "", "Authorization: Bearer "+next.Token), "log-out")
+	s.mustAnswer(401, s.bearer("/api/", next.Token), "after the log-out")
+	return !t.Failed()
+}
+
+// sentAgain sends a request again where Caddy did not take its connection: at a
+// reload it resets those that it has not accepted yet, whatever its modules. With
+// a connection for each request, no other breaks.
+type sentAgain struct{ *http.Transport }
+
+func (s sentAgain) RoundTrip(request *http.Request) (*http.Response, error) {
+	response, err := s.Transport.RoundTrip(request)
+	for tries := 0; err != nil && tries < 10; tries++ {
+		if request.GetBody != nil {
+			request.Body, _ = request.GetBody() // a text, which does not fail
+		}
+		response, err = s.Transport.RoundTrip(request)
+	}
+	return response, err
+}
+
+// slope is by how much y grows with x, by least squares.
+func slope(x, y []float64) float64 {
+	var sumX, sumY, sumXX, sumXY float64
+	for i := range x {
+		sumX, sumY, sumXX, sumXY = sumX+x[i], sumY+y[i], sumXX+x[i]*x[i], sumXY+x[i]*y[i]
+	}
+	n := float64(len(x))
+	return (n*sumXY - sumX*sumY) / (n*sumXX - sumX*sumX)
+}
