@@ -3,8 +3,10 @@
 // HAProxy where that is installed. Run it as
 //
 //	go run ./bench
+//	go run ./bench scale
 //
-// It builds and starts real servers on the loopback interface, sends all of
+// The second measures what grows with cores, users and nodes (docs/scaling.md). The first
+// builds and starts real servers on the loopback interface, sends all of
 // them the same number of requests in turn, and prints one table. CPU time and
 // not throughput is compared, since the load comes from the same machine.
 package main
@@ -24,7 +26,11 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	err := compare(ctx, os.Args[1:])
+	run, args := compare, os.Args[1:]
+	if len(args) > 0 && args[0] == "scale" {
+		run, args = scale, args[1:]
+	}
+	err := run(ctx, args)
 	if errors.Is(err, flag.ErrHelp) {
 		return
 	}
