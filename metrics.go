@@ -49,6 +49,20 @@ var (
 		"Keys of a key set that are in use.", keySetLabels, nil)
 )
 
+// accountResults are made before the first event, so that a scrape shows each
+// from the start, and the first of a kind is seen to be one more.
+var accountResults = map[string][]string{
+	"signup": {"ok", "refused"}, "login": {"ok", "refused", "throttled"}, "refresh": {"ok", "refused", "reused"}, "logout": {"ok"},
+}
+
+func init() {
+	for event, results := range accountResults {
+		for _, result := range results {
+			accountEvents.WithLabelValues(event, result)
+		}
+	}
+}
+
 func countEvent(event, result string) { accountEvents.WithLabelValues(event, result).Inc() }
 
 // refused is made before the first refusal, so that a scrape shows every

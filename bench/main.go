@@ -8,9 +8,12 @@
 // them the same number of requests in turn, and prints one table. CPU time and
 // not throughput is compared, since the load comes from the same machine.
 //
-// It also runs what must hold when things fail, the tests named TestScenario…
-// at full length, and prints what they promise and what was seen:
+// Two words do something else. One measures what grows with cores, users and
+// nodes (docs/scaling.md). The other runs what must hold when things fail, the
+// tests named TestScenario… at full length, and prints what they promise and what
+// was seen:
 //
+//	go run ./bench scale
 //	go run ./bench faults
 package main
 
@@ -26,16 +29,19 @@ import (
 	"strings"
 )
 
+// commands are what a first word may be; without one it is compare.
+var commands = map[string]func(ctx context.Context, args []string) error{"compare": compare, "scale": scale, "faults": faults}
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	command, args := compare, os.Args[1:]
-	if len(args) > 0 && args[0] == "faults" {
-		command, args = faults, args[1:]
-	} else if len(args) > 0 && args[0] == "compare" { // the default
-		args = args[1:]
+	run, args := compare, os.Args[1:]
+	if len(args) > 0 {
+		if named := commands[args[0]]; named != nil {
+			run, args = named, args[1:]
+		}
 	}
-	err := command(ctx, args)
+	err := run(ctx, args)
 	if errors.Is(err, flag.ErrHelp) {
 		return
 	}

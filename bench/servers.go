@@ -24,6 +24,7 @@ type server struct {
 	config   func(port string) string
 	requests [][]byte // sent in turn, each answered with 200
 	refuses  [][]byte // each answered with 401
+	environ  []string // beside this process's
 
 	address string
 	process *exec.Cmd
@@ -52,6 +53,7 @@ func (s *server) start(ctx context.Context, dir string) error {
 	}
 	s.process = exec.CommandContext(ctx, s.command[0], append(slices.Clone(s.command[1:]), path)...)
 	s.process.Env = append(os.Environ(), "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir)
+	s.process.Env = append(s.process.Env, s.environ...)
 	s.process.Stdout, s.process.Stderr = &s.output, &s.output
 	if err := s.process.Start(); err != nil {
 		return err

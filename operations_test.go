@@ -1,0 +1,425 @@
+package caddyjwt
+
+import (
+	"bytes"
+	stdjson "encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/caddy-jwt/caddy-jwt/internal/opstest"
+	"go.yaml.in/yaml/v3"
+)
+
+// The sections of docs/operations.md that have commands, and the test that types
+// them.
+var operationSections = map[string]string{
+	"A backup of the file":     "TestOperationsFile",
+	"The file is damaged":      "TestOperationsFile",
+	"The keys are lost":        "TestOperationsFile",
+	"New keys":                 "TestOperationsFile",
+	"A backup of PostgreSQL":   "postgres: TestOperationsBackup",
+	"PostgreSQL is lost":       "postgres: TestOperationsBackup",
+	"From one node to several": "postgres: TestOperationsSeveralNodes",
+}
+
+func TestOperationsSections(t *testing.T) {
+	typed, found := slices.Sorted(maps.Keys(operationSections)), slices.Sorted(maps.Keys(opstest.Sections(t, ".")))
+	if !slices.Equal(typed, found) {
+		t.Errorf("the page has commands under %q, and tests type those under %q", found, typed)
+	}
+}
+
+// A message or an alert that the page tells of is there.
+func TestOperationsNames(t *testing.T) {
+	page, err := os.ReadFile("docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var code strings.Builder
+	for _, pattern := range []string{"*.go", "oidc/*.go", "postgres/*.go"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			if strings.HasSuffix(file, "_test.go") {
+				continue
+			}
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			code.Write(text)
+		}
+	}
+	rows := regexp.MustCompile("(?m)^\\| (?:error|warn) \\| `([^`]+)` \\|(.*)$").FindAllStringSubmatch(string(page), -1)
+	if len(rows) < 10 {
+		t.Errorf("control: only %d rows of log lines are found", len(rows))
+	}
+	for _, row := range rows {
+		messages := []string{row[1]}
+		if other := regexp.MustCompile("`([^`]+)`").FindStringSubmatch(row[2]); other != nil {
+			messages = append(messages, other[1])
+		}
+		for _, message := range messages {
+			if !strings.Contains(code.String(), `"`+message+`"`) {
+				t.Errorf("nothing logs %q", message)
+			}
+		}
+	}
+	for _, rule := range alertRules(t) {
+		if !strings.Contains(string(page), "`"+rule.Alert+"`") {
+			t.Errorf("the page does not say what to do about %s", rule.Alert)
+		}
+	}
+}
+
+// Users who sign up all the time, until stopped; each is told once the sign-up is
+// acknowledged.
+type arrivals struct {
+	mu   sync.Mutex
+	who  []string
+	stop func()
+}
+
+func (s *site) arrive(t *testing.T) *arrivals {
+	a, ended := new(arrivals), make(chan struct{})
+	var all sync.WaitGroup
+	for worker := range 2 {
+		all.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-ended:
+					return
+				default:
+				}
+				email := fmt.Sprintf("arrival-%d-%d@example.com", worker, i)
+				if got := s.post("/auth/signup", credentialsOf(email)); got.status == 201 {
+					a.mu.Lock()
+					a.who = append(a.who, email)
+					a.mu.Unlock()
+				}
+			}
+		})
+	}
+	a.stop = sync.OnceFunc(func() { close(ended); all.Wait() })
+	t.Cleanup(a.stop)
+	return a
+}
+
+func (a *arrivals) soFar() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.who)
+}
+
+// The page's commands for the file store and the keys, while users sign up.
+func TestOperationsFile(t *testing.T) {
+	needs(t, "bash", "curl", "sqlite3", "tar")
+	binary, err := caddyBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	host := opstest.NewHost(t, binary, ".")
+	host.Write("Caddyfile", "", "jwt /todos/* {\n accounts {\n throttle off\n hash_queue 1000\n}\n}\n respond /todos/* ok")
+	host.Shell("systemctl start caddy")
+	s := &site{t: t, url: host.URL}
+	const unused, refreshed, loggedOut = "unused@example.com", "refreshed@example.com", "logged-out@example.com"
+	given := make(map[string]tokens)
+	for _, email := range []string{unused, refreshed, loggedOut} {
+		given[email] = s.signedUp(email)
+	}
+	refresh := func(token string) answer { return s.post("/auth/refresh", claimsMap{"refreshToken": token}) }
+	store := host.Path("/var/lib/caddy/.local/share/caddy/jwt/users.db")
+
+	arriving := s.arrive(t)
+	eventually(t, "users sign up", func() bool { return len(arriving.soFar()) > 3 })
+	acknowledged := arriving.soFar()
+	listed := host.Type("A backup of the file", 0, 1)
+	eventually(t, "users sign up after the backup", func() bool { return len(arriving.soFar()) > len(acknowledged)+8 })
+	arriving.stop()
+	has(t, listed, "ok\n", unused)
+	printed := host.Type("A backup of the file", 2) // with Caddy stopped
+	has(t, printed, fmt.Sprintf("users: %d rows, the same in both", 3+len(arriving.soFar())))
+
+	renewed := refresh(given[refreshed].RefreshToken).tokens(t)
+	s.mustAnswer(204, s.post("/auth/logout", nil, "Authorization: Bearer "+given[loggedOut].Token), "log-out")
+	const late = "late@example.com"
+	lateTokens := s.signedUp(late)
+
+	file, err := os.OpenFile(store, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := file.WriteAt(bytes.Repeat([]byte("damaged "), 4096), 0); err != nil {
+		t.Fatal(err)
+	}
+	_ = file.Close()
+	host.Type("The file is damaged")
+	for _, email := range append(acknowledged, unused, refreshed, loggedOut) {
+		s.mustAnswer(200, s.post("/auth/login", credentialsOf(email)), email+" logs in after the restore")
+	}
+	s.mustAnswer(401, s.post("/auth/login", credentialsOf(late)), "who signed up after the backup")
+	s.mustAnswer(200, s.bearer("/todos/", lateTokens.Token), "their access token, until it expires")
+	s.mustAnswer(401, s.bearer("/auth/whoami", lateTokens.Token), "their access token where the user is looked up")
+	s.mustAnswer(200, s.bearer("/todos/", given[unused].Token), "a token of before the backup")
+	s.mustAnswer(200, refresh(given[unused].RefreshToken), "a session that was not used since")
+	s.mustAnswer(401, refresh(renewed.RefreshToken), "one that was refreshed since")
+	s.mustAnswer(200, s.bearer("/todos/", given[loggedOut].Token), "a session that ended since is back")
+	s.mustAnswer(200, refresh(given[loggedOut].RefreshToken), "its refresh token too")
+
+	before := s.loggedIn(unused)
+	host.Shell("rm -r /var/lib/caddy/.local/share/caddy/jwt/signing_keys; systemctl restart caddy")
+	s.mustAnswer(401, s.bearer("/todos/", before.Token), "a token of the lost key")
+	renewed = refresh(before.RefreshToken).tokens(t)
+	s.mustAnswer(200, s.bearer("/todos/", renewed.Token), "a token of the new key")
+	host.Type("The keys are lost")
+	s.mustAnswer(200, s.bearer("/todos/", before.Token), "a token of the key that is back")
+
+	before = s.loggedIn(unused)
+	has(t, host.Type("New keys", 0), "signs", "signs from now on")
+	s.mustAnswer(200, s.bearer("/todos/", before.Token), "a token of the key before")
+	host.Shell("systemctl restart caddy") // sooner than 15 seconds
+	keyOf := func(token string) string { header, _, _ := strings.Cut(token, "."); return header }
+	if keyOf(s.loggedIn(unused).Token) == keyOf(before.Token) {
+		t.Error("after a rotation the key before signs")
+	}
+	s.mustAnswer(200, s.bearer("/todos/", before.Token), "a token of the key before, when the new one signs")
+	host.Type("New keys", 1)
+	s.mustAnswer(401, s.bearer("/todos/", before.Token), "a token of the key that leaked")
+	s.mustAnswer(200, s.bearer("/todos/", refresh(before.RefreshToken).tokens(t).Token), "its user, by the refresh token")
+}
+
+type alertRule struct{ Alert, Expr string }
+
+func alertRules(t *testing.T) []alertRule {
+	t.Helper()
+	text, err := os.ReadFile("docs/alerts.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file struct{ Groups []struct{ Rules []alertRule } }
+	if err := yaml.Unmarshal(text, &file); err != nil || len(file.Groups) == 0 {
+		t.Fatalf("docs/alerts.yaml: %v", err)
+	}
+	return file.Groups[0].Rules
+}
+
+// dashboardQueries are all that the dashboard asks Prometheus.
+func dashboardQueries(t *testing.T) (queries []string) {
+	t.Helper()
+	text, err := os.ReadFile("docs/grafana-dashboard.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var dashboard struct {
+		Panels []struct {
+			Title   string
+			Targets []struct{ Expr string }
+		}
+		Templating struct {
+			List []struct {
+				Name, Type, Definition string
+			}
+		}
+	}
+	if err := stdjson.Unmarshal(text, &dashboard); err != nil {
+		t.Fatal(err)
+	}
+	variables := ""
+	for _, variable := range dashboard.Templating.List {
+		variables += variable.Name + " " + variable.Type + "\n"
+		if inner, ok := strings.CutPrefix(variable.Definition, "label_values("); ok {
+			metric, _, _ := strings.Cut(inner, ",")
+			queries = append(queries, metric)
+		}
+	}
+	has(t, variables, "datasource datasource", "instance query")
+	for _, panel := range dashboard.Panels {
+		for _, target := range panel.Targets {
+			queries = append(queries, target.Expr)
+		}
+	}
+	return queries
+}
+
+// series are the label values that a scrape shows, by metric and label.
+type series map[string]map[string][]string
+
+var (
+	sampleLine   = regexp.MustCompile(`(?m)^(\w+)(?:\{(.*)\})? \S+$`)
+	labelPair    = regexp.MustCompile(`(\w+)(=~|!~|!=|=)"((?:[^"\\]|\\.)*)"`)
+	grouping     = regexp.MustCompile(`\b(?:by|without|on|ignoring|group_left)\s*\(([^)]*)\)`)
+	timeRange    = regexp.MustCompile(`\[[^\]]*\]`)
+	promSelector = regexp.MustCompile(`\b([a-zA-Z_][\w:]*)\s*(\{[^}]*\}|\()?`)
+)
+
+func scrape(t *testing.T, s *site) series {
+	t.Helper()
+	found := make(series)
+	for _, sample := range sampleLine.FindAllStringSubmatch(s.get("/metrics").body, -1) {
+		if found[sample[1]] == nil {
+			found[sample[1]] = map[string][]string{"instance": nil, "job": nil} // Prometheus adds these
+		}
+		for _, pair := range labelPair.FindAllStringSubmatch(sample[2], -1) {
+			found[sample[1]][pair[1]] = append(found[sample[1]][pair[1]], pair[3])
+		}
+	}
+	return found
+}
+
+// complaints are what a query names and no scrape shows.
+func (found series) complaints(query string) (wrong []string) {
+	var grouped []string
+	for _, labels := range grouping.FindAllStringSubmatch(query, -1) {
+		for label := range strings.SplitSeq(labels[1], ",") {
+			grouped = append(grouped, strings.TrimSpace(label))
+		}
+	}
+	rest := timeRange.ReplaceAllString(grouping.ReplaceAllString(query, " "), " ")
+	metrics := 0
+	for _, selector := range promSelector.FindAllStringSubmatch(rest, -1) {
+		name, braces := selector[1], selector[2]
+		if braces == "(" || slices.Contains([]string{"and", "or", "unless", "bool", "offset"}, name) {
+			continue
+		}
+		metrics++
+		labels, known := found[name]
+		if !known {
+			wrong = append(wrong, "there is no metric "+name)
+			continue
+		}
+		for _, label := range grouped {
+			if _, known := labels[label]; !known {
+				wrong = append(wrong, name+" has no label "+label)
+			}
+		}
+		for _, pair := range labelPair.FindAllStringSubmatch(braces, -1) {
+			label, values := pair[1], []string{pair[3]}
+			if _, known := labels[label]; !known {
+				wrong = append(wrong, name+" has no label "+label)
+				continue
+			}
+			if strings.HasPrefix(pair[3], "$") {
+				continue // a variable of the dashboard
+			}
+			if strings.HasSuffix(pair[2], "~") {
+				values = strings.Split(pair[3], "|")
+			}
+			for _, value := range values {
+				if !slices.ContainsFunc(labels[label], regexp.MustCompile("^(?:"+value+")$").MatchString) {
+					wrong = append(wrong, fmt.Sprintf("no %s has %s=%q", name, label, value))
+				}
+			}
+		}
+	}
+	if metrics == 0 {
+		wrong = append(wrong, "it names no metric")
+	}
+	return wrong
+}
+
+// Every metric, label and value that the dashboard and the alert rules name is
+// one that a site shows.
+func TestOperationsMetrics(t *testing.T) {
+	provider := newIdentityProvider(t, publicJWK(t, testKeys().rsa, claimsMap{"kid": "a"}))
+	s := serve(t, "metrics\n----------\n"+`
+		metrics /metrics
+		jwt /api/* {
+			issuer `+provider.URL+`
+			accounts {
+				store file `+filepath.Join(tempDir(t), "users.db")+`
+			}
+		}
+		respond /api/* ok
+		respond /broken 503`)
+	s.get("/api/")
+	s.get("/broken")
+	eventually(t, "the key set is fetched", func() bool {
+		return len(scrape(t, s)["caddy_jwt_key_set_age_seconds"]) > 0
+	})
+	found := scrape(t, s)
+	for _, query := range dashboardQueries(t) {
+		for _, wrong := range found.complaints(query) {
+			t.Errorf("docs/grafana-dashboard.json: %s: %s", query, wrong)
+		}
+	}
+	for _, rule := range alertRules(t) {
+		for _, wrong := range found.complaints(rule.Expr) {
+			t.Errorf("docs/alerts.yaml: %s: %s", rule.Alert, wrong)
+		}
+	}
+	for query, want := range map[string]string{
+		`rate(caddy_jwt_decision_total[5m])`:                                   "there is no metric caddy_jwt_decision_total",
+		`sum by (resalt) (caddy_jwt_decisions_total)`:                          "caddy_jwt_decisions_total has no label resalt",
+		`caddy_jwt_decisions_total{resalt="x"}`:                                "caddy_jwt_decisions_total has no label resalt",
+		`caddy_jwt_decisions_total{reason=~"signature|signatur"}`:              `no caddy_jwt_decisions_total has reason="signatur"`,
+		`process_open_fds > 5 and up{job="caddy"} == 0`:                        "there is no metric up",
+		`caddy_jwt_account_events_total{event="login", result="throttle"}`:     `no caddy_jwt_account_events_total has result="throttle"`,
+		`rate(caddy_jwt_account_events_total{event="logout",result="ok"}[5m])`: "",
+	} {
+		if got := strings.Join(found.complaints(query), "; "); got != want {
+			t.Errorf("control: of %s it says %q, expected %q", query, got, want)
+		}
+	}
+}
+
+// Prometheus takes the rules, and one of them fires when it must and not before.
+func TestOperationsAlerts(t *testing.T) {
+	needs(t, "promtool")
+	rules, err := filepath.Abs("docs/alerts.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	promtool := func(args ...string) {
+		t.Helper()
+		if output, err := exec.Command("promtool", args...).CombinedOutput(); err != nil {
+			t.Errorf("promtool %q: %v\n%s", args, err, output)
+		}
+	}
+	promtool("check", "rules", rules)
+	scenario := filepath.Join(tempDir(t), "alerts.test.yaml")
+	// The store fails from the 10th minute on, and the key set from the start.
+	text := fmt.Sprintf(`
+rule_files: [%q]
+evaluation_interval: 1m
+tests:
+  - interval: 1m
+    input_series:
+      - series: 'caddy_jwt_decisions_total{instance="a", result="refused", reason="store_unavailable"}'
+        values: '0x10 1+1x10'
+      - series: 'caddy_jwt_key_set_fetches_total{instance="a", key_set="https://issuer.example", result="error"}'
+        values: '0+1x60'
+      - series: 'caddy_jwt_key_set_fetches_total{instance="a", key_set="https://issuer.example", result="ok"}'
+        values: '7x60'
+    alert_rule_test:
+      - eval_time: 10m
+        alertname: JWTStoreFails
+      - eval_time: 13m
+        alertname: JWTStoreFails
+        exp_alerts:
+          - exp_labels: {severity: critical, instance: a}
+            exp_annotations: {summary: The user store of a fails; nobody can log in there}
+      - eval_time: 40m
+        alertname: JWTKeySetOld
+      - eval_time: 40m
+        alertname: JWTKeySetFetchFails
+        exp_alerts:
+          - exp_labels: {severity: warning, instance: a, key_set: "https://issuer.example", result: error}
+            exp_annotations:
+              summary: The key set https://issuer.example is not reached from a
+              description: Its last good keys are used until max_stale, by default 24 hours after the last fetch; then its tokens are refused.
+`, rules)
+	if err := os.WriteFile(scenario, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	promtool("test", "rules", scenario)
+}
