@@ -961,7 +961,7 @@ func TestKeyRotation(t *testing.T) {
 	kid := func() string { return keys.ring.Load().signer.id }
 	rotate := func(at time.Time) {
 		t.Helper()
-		if _, fresh, err := rotateStoredKeys(t.Context(), keys.storage, keys.storageKey, at); err != nil {
+		if _, fresh, err := rotateStoredKeys(t.Context(), keys.storage, keys.storageKey, at, false); err != nil {
 			t.Fatal(err)
 		} else if err := keys.reload(t.Context(), 0); err != nil || kid() != fresh {
 			t.Fatalf("signs with %s, expected %s, %v", kid(), fresh, err)

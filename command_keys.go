@@ -43,17 +43,24 @@ that they signed before.`,
 }
 
 func rotateKeysCommand() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "rotate [flags]",
 		Short: "Lets a new key sign",
 		Long: `
 Makes a new signing key for the accounts in the config. Servers that run sign
 with it within 15 seconds. The key before it verifies until the last token that
-it signed has expired, so nobody is logged out.`,
+it signed has expired, so nobody is logged out.
+
+With --withdraw the keys before it verify nothing any more, within the same 15
+seconds: for a key that leaked. All access and ID tokens are refused then;
+sessions go on by their refresh tokens. Services that fetch the keys refuse the
+old ones when they have fetched again.`,
 		Example: `  caddy jwt keys rotate --config /etc/caddy/Caddyfile`,
 		Args:    cobra.NoArgs,
 		RunE:    runs(rotateKeys),
 	}
+	cmd.Flags().Bool("withdraw", false, "Let the keys before it verify nothing any more")
+	return cmd
 }
 
 // keyPlace is where the signing keys of accounts are stored.
@@ -150,10 +157,15 @@ func keyState(i int, key storedKey, now time.Time) string {
 }
 
 func rotateKeys(cmd *cobra.Command, _ []string) error {
+	withdraw := flagsOf(cmd).Bool("withdraw")
 	return withKeys(cmd, func(ctx context.Context, storage certmagic.Storage, place keyPlace) error {
-		old, fresh, err := rotateStoredKeys(ctx, storage, place.path, time.Now())
+		old, fresh, err := rotateStoredKeys(ctx, storage, place.path, time.Now(), withdraw)
+		becomes := "verifies what it signed"
+		if withdraw {
+			becomes = "and those before it are withdrawn"
+		}
 		if err == nil {
-			fmt.Fprintf(cmd.OutOrStdout(), "issuer %s: %s signs from now on, and %s verifies what it signed\n", place.issuer, fresh, old)
+			fmt.Fprintf(cmd.OutOrStdout(), "issuer %s: %s signs from now on, and %s %s\n", place.issuer, fresh, old, becomes)
 		}
 		return err
 	})

@@ -626,6 +626,14 @@ func TestKeysCommands(t *testing.T) {
 		t.Error(err)
 	}
 
+	token := s.loggedIn("alice@example.com").Token
+	has(t, c.must("", "keys", "rotate", "--withdraw"), " and those before it are withdrawn\n")
+	if list := c.must("", "keys", "list"); strings.Count(list, "\n") != 2 {
+		t.Errorf("the list of keys after a withdrawal is:\n%s", list)
+	}
+	eventually(t, "a running server refuses a token of a key that was withdrawn", func() bool { return s.bearer("/todos/", token).status == 401 })
+	s.mustAnswer(200, s.bearer("/todos/", s.loggedIn("alice@example.com").Token), "a token of the new key")
+
 	for _, signing := range []string{"secret " + strings.Repeat("s", 32), "signing_key " + filepath.Join("testdata", "keys", "p256.pem")} {
 		c := withCaddyfile(t, globalOptions(storage, s.logFile, "")+s.url+" {\n"+accountsBody(store, signing)+"\n}")
 		for _, command := range []string{"list", "rotate"} {

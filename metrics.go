@@ -47,6 +47,8 @@ var (
 		"Seconds since a key set was last loaded from its URL. Absent before the first time.", keySetLabels, nil)
 	keysDesc = prometheus.NewDesc("caddy_jwt_key_set_keys",
 		"Keys of a key set that are in use.", keySetLabels, nil)
+	storeUpDesc = prometheus.NewDesc("caddy_jwt_user_store_up",
+		"1 if the user store of the accounts with this issuer could be read when it was last asked, which is every 0.4 seconds; else 0.", []string{"issuer"}, nil)
 )
 
 // accountResults are made before the first event, so that a scrape shows each
@@ -122,10 +124,35 @@ func (keySetCollector) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
+// storeCollector reports the user stores in use at the time of a scrape.
+type storeCollector struct{}
+
+// Describe implements prometheus.Collector.
+func (storeCollector) Describe(out chan<- *prometheus.Desc) { out <- storeUpDesc }
+
+// Collect implements prometheus.Collector. Of several stores of one issuer all
+// must be up.
+func (storeCollector) Collect(out chan<- prometheus.Metric) {
+	up := make(map[string]float64)
+	accountServices.Range(func(_, value any) bool {
+		service := value.(*accountService)
+		if _, known := up[service.config.Issuer]; !known {
+			up[service.config.Issuer] = 1
+		}
+		if service.storeDown.Load() {
+			up[service.config.Issuer] = 0
+		}
+		return true
+	})
+	for issuer, value := range up {
+		out <- prometheus.MustNewConstMetric(storeUpDesc, prometheus.GaugeValue, value, issuer)
+	}
+}
+
 // registerMetrics adds the metrics to a config's registry, once for all its
 // handlers.
 func registerMetrics(registry *prometheus.Registry) error {
-	for _, collector := range []prometheus.Collector{decisions, cacheLookups, accountEvents, hashesWaiting, keySetCollector{}} {
+	for _, collector := range []prometheus.Collector{decisions, cacheLookups, accountEvents, hashesWaiting, keySetCollector{}, storeCollector{}} {
 		if err := registry.Register(collector); err != nil {
 			if _, twice := errors.AsType[prometheus.AlreadyRegisteredError](err); !twice {
 				return err
@@ -136,4 +163,7 @@ func registerMetrics(registry *prometheus.Registry) error {
 }
 
 // Interface guards
-var _ prometheus.Collector = keySetCollector{}
+var (
+	_ prometheus.Collector = keySetCollector{}
+	_ prometheus.Collector = storeCollector{}
+)

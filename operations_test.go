@@ -400,7 +400,18 @@ tests:
         values: '0+1x60'
       - series: 'caddy_jwt_key_set_fetches_total{instance="a", key_set="https://issuer.example", result="ok"}'
         values: '7x60'
+      - series: 'caddy_jwt_user_store_up{instance="a", issuer="https://site.example"}'
+        values: '1x10 0x50'
     alert_rule_test:
+      - eval_time: 10m
+        alertname: JWTStoreDown
+      - eval_time: 13m
+        alertname: JWTStoreDown
+        exp_alerts:
+          - exp_labels: {severity: critical, instance: a, issuer: "https://site.example"}
+            exp_annotations:
+              summary: The user store of https://site.example cannot be read by a
+              description: Nobody can log in there, and sessions that end elsewhere are good until their tokens expire.
       - eval_time: 10m
         alertname: JWTStoreFails
       - eval_time: 13m

@@ -61,6 +61,7 @@ type accountService struct {
 	heard        chan struct{} // wakes watch
 	revokedSince time.Time     // of what is asked for next
 	failing      time.Time     // since when the store cannot be read; zero if it can
+	storeDown    atomic.Bool   // the same, for the metrics
 
 	signingUp singleflight.Group // by EmailKey
 
@@ -329,11 +330,13 @@ func (s *accountService) learnRevocations() {
 	case s.ctx.Err() != nil:
 	case err != nil && s.failing.IsZero():
 		s.failing = now
+		s.storeDown.Store(true)
 		s.log.Warn("user store not readable; sessions that other processes end are good until their tokens expire", zap.Error(err))
 	case err == nil:
 		if !s.failing.IsZero() {
 			s.log.Info("user store readable again", zap.Duration("after", now.Sub(s.failing)))
 			s.failing = time.Time{}
+			s.storeDown.Store(false)
 		}
 		for _, revocation := range found {
 			s.revoked.add(revocation.SessionID, revocation.Until)

@@ -70,7 +70,11 @@ func (c *storeCopy) run(ctx context.Context) (sums []tableSum, err error) {
 	}
 	for mark.Table < len(storeTables) {
 		if err := c.copyTable(ctx, &mark); err != nil {
-			return nil, fmt.Errorf("table %s: %w", storeTables[mark.Table].name, err)
+			name := storeTables[mark.Table].name
+			if strings.Contains(strings.ToLower(err.Error()), "foreign key") { // to a user who came meanwhile
+				err = errors.Join(fmt.Errorf("%w: a row refers to one that was not there before", errCopyDiffers), c.keep(ctx, copyMark{}))
+			}
+			return nil, fmt.Errorf("table %s: %w", name, err)
 		}
 		mark = copyMark{Table: mark.Table + 1}
 	}

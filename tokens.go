@@ -129,7 +129,7 @@ func (k *SigningKeys) open(ctx context.Context) error {
 
 // rotateStoredKeys puts a new key before the others. The old one verifies until
 // its last token has expired.
-func rotateStoredKeys(ctx context.Context, storage certmagic.Storage, storageKey string, now time.Time) (old, fresh string, err error) {
+func rotateStoredKeys(ctx context.Context, storage certmagic.Storage, storageKey string, now time.Time, withdraw bool) (old, fresh string, err error) {
 	unlock, err := lockStorage(ctx, storage, storageKey)
 	if err != nil {
 		return "", "", err
@@ -155,7 +155,7 @@ func rotateStoredKeys(ctx context.Context, storage certmagic.Storage, storageKey
 		if i == 0 {
 			known.VerifyUntil = now.Add(time.Duration(stored.TokenLifetime)*time.Second + rotationMargin)
 		}
-		if known.VerifyUntil.After(now) {
+		if !withdraw && known.VerifyUntil.After(now) {
 			kept = append(kept, known)
 		}
 	}
