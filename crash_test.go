@@ -19,22 +19,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
 )
-
-// caddyBinary is the program as users run it, built once.
-var caddyBinary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "caddy-jwt-test")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "caddy")
-	output, err := exec.Command("go", "build", "-p", "2", "-o", path, "./cmd/caddy").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("%w\n%s", err, output)
-	}
-	return path, nil
-})
 
 // process is a Caddy of its own, with what it stores in its folder.
 type process struct {
@@ -54,10 +41,7 @@ func startAccounts(t testing.TB, dir, address string, wrap ...string) *process {
 // answers.
 func startProcess(t testing.TB, dir, address, body string, wrap ...string) *process {
 	t.Helper()
-	binary, err := caddyBinary()
-	if err != nil {
-		t.Fatal(err)
-	}
+	binary := caddytest.Binary(t)
 	p := &process{site: &site{t: t, url: "http://" + address, logFile: filepath.Join(dir, "log.json")}, dir: dir, output: new(bytes.Buffer)}
 	words := append(wrap, binary, "run", "--config", p.writeConfig(t, body))
 	p.command = exec.Command(words[0], words[1:]...)

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/internal/opstest"
 	"go.yaml.in/yaml/v3"
 )
@@ -124,10 +125,7 @@ func (a *arrivals) soFar() []string {
 // The page's commands for the file store and the keys, while users sign up.
 func TestOperationsFile(t *testing.T) {
 	needs(t, "bash", "curl", "sqlite3", "tar")
-	binary, err := caddyBinary()
-	if err != nil {
-		t.Fatal(err)
-	}
+	binary := caddytest.Binary(t)
 	host := opstest.NewHost(t, binary, ".")
 	host.Write("Caddyfile", "", "jwt /todos/* {\n accounts {\n throttle off\n hash_queue 1000\n}\n}\n respond /todos/* ok")
 	host.Shell("systemctl start caddy")

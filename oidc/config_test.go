@@ -11,11 +11,12 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
+
+	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 )
 
 // Each wrong use of an option says what it is and what would be right.
@@ -96,29 +97,6 @@ func TestDocs(t *testing.T) {
 	}
 }
 
-var built = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "caddy-jwt-test")
-	if err != nil {
-		return "", err
-	}
-	binary := filepath.Join(dir, "caddy")
-	output, err := exec.Command("go", "build", "-p", "2", "-o", binary, "../cmd/caddy").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("%w\n%s", err, output)
-	}
-	return binary, nil
-})
-
-// caddyBinary is the program as users run it, built once.
-func caddyBinary(t testing.TB) string {
-	t.Helper()
-	binary, err := built()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return binary
-}
-
 // caddy jwt keys rotate rotates the provider's keys too: what was signed before
 // is still good, and servers sign with the new keys.
 func TestKeyRotation(t *testing.T) {
@@ -126,7 +104,7 @@ func TestKeyRotation(t *testing.T) {
 	chrome := s.browser()
 	chrome.signUp("alice@example.com")
 	before := chrome.redeem("spa", chrome.code("spa", nil)).json(t)
-	binary := caddyBinary(t)
+	binary := caddytest.Binary(t)
 	output, err := exec.Command(binary, "jwt", "keys", "rotate", "--config", s.config).CombinedOutput()
 	if err != nil || strings.Count(string(output), "signs from now on") != 3 {
 		t.Fatalf("%v\n%s", err, output)
@@ -183,7 +161,7 @@ func TestStateOutlivesARestart(t *testing.T) {
 // Clients by the command, which servers know at once.
 func TestClientCommands(t *testing.T) {
 	s := provider(t)
-	binary := caddyBinary(t)
+	binary := caddytest.Binary(t)
 	run := func(arguments ...string) (string, error) {
 		command := exec.Command(binary, append([]string{"jwt", "client", "--store", filepath.Join(s.dir, "users.db")}, arguments...)...)
 		var stdout, stderr bytes.Buffer

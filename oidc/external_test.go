@@ -27,6 +27,7 @@ import (
 	"time"
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	gooidc "github.com/coreos/go-oidc/v3/oidc"
@@ -734,7 +735,7 @@ func TestLoginWithDisconnected(t *testing.T) {
 	s := loginSite(t, p.option("fake", ""))
 	command := func(args ...string) string {
 		t.Helper()
-		output, err := exec.Command(caddyBinary(t), append([]string{"jwt", "user", "--store", filepath.Join(s.dir, "users.db")}, args...)...).CombinedOutput()
+		output, err := exec.Command(caddytest.Binary(t), append([]string{"jwt", "user", "--store", filepath.Join(s.dir, "users.db")}, args...)...).CombinedOutput()
 		if err != nil {
 			t.Fatalf("%q: %v %s", args, err, output)
 		}

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
 )
 
@@ -59,29 +60,6 @@ func freeAddress(t *testing.T) string {
 	return listener.Addr().String()
 }
 
-var built = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "caddy-jwt-test")
-	if err != nil {
-		return "", err
-	}
-	binary := filepath.Join(dir, "caddy")
-	output, err := exec.Command("go", "build", "-p", "2", "-o", binary, "../cmd/caddy").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("%w\n%s", err, output)
-	}
-	return binary, nil
-})
-
-// caddyBinary is the program as users run it, built once.
-func caddyBinary(t testing.TB) string {
-	t.Helper()
-	binary, err := built()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return binary
-}
-
 // accountsOnly is a site with accounts in the database.
 func accountsOnly(dsn, more string) string {
 	return fmt.Sprintf("jwt /todos/* {\n accounts {\n store postgres %q\n hash_queue 1000\n%s\n}\n}\n respond /todos/* ok", dsn, more)
@@ -116,7 +94,7 @@ func newNode(t *testing.T, dir, name, site string) *node {
 
 func (n *node) start() {
 	n.t.Helper()
-	command := exec.Command(caddyBinary(n.t), "run", "--config", n.config)
+	command := exec.Command(caddytest.Binary(n.t), "run", "--config", n.config)
 	n.output = new(output)
 	command.Stdout, command.Stderr = n.output, n.output
 	if err := command.Start(); err != nil {
@@ -145,7 +123,7 @@ func (n *node) mustAnswer() {
 // command runs `caddy jwt …` with the config of the node.
 func (n *node) command(args ...string) string {
 	n.t.Helper()
-	output, err := exec.Command(caddyBinary(n.t), append(append([]string{"jwt"}, args...), "--config", n.config)...).CombinedOutput()
+	output, err := exec.Command(caddytest.Binary(n.t), append(append([]string{"jwt"}, args...), "--config", n.config)...).CombinedOutput()
 	if err != nil {
 		n.t.Fatalf("%q: %v\n%s", args, err, output)
 	}

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/internal/opstest"
 )
 
@@ -16,7 +17,7 @@ import (
 // database in its environment.
 func (s *server) host(t *testing.T, dsn string) (*opstest.Host, *node) {
 	t.Helper()
-	host := opstest.NewHost(t, caddyBinary(t), "..", "ACCOUNTS_DSN="+dsn)
+	host := opstest.NewHost(t, caddytest.Binary(t), "..", "ACCOUNTS_DSN="+dsn)
 	for _, program := range []string{"pg_dump", "pg_restore"} {
 		if err := os.Symlink(s.bin+"/"+program, host.Dir+"/bin/"+program); err != nil {
 			t.Fatal(err)

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/storetest"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -43,6 +44,7 @@ type server struct {
 
 	wrap   []string // words that run its programs elsewhere, in place of attr
 	listen string   // the address beside the socket, if any
+	more   string   // further options
 }
 
 func program(name string) string {
@@ -114,7 +116,7 @@ func (s *server) run(name string, arguments ...string) {
 
 func (s *server) begin() {
 	s.t.Helper()
-	s.run("pg_ctl", "-D", s.dir+"/data", "-w", "-l", s.dir+"/log", "-o", "-c listen_addresses='"+s.listen+"' -c unix_socket_directories="+s.dir+" -c fsync=off", "start")
+	s.run("pg_ctl", "-D", s.dir+"/data", "-w", "-l", s.dir+"/log", "-o", "-c listen_addresses='"+s.listen+"' -c unix_socket_directories="+s.dir+" -c fsync=off "+s.more, "start")
 }
 
 func (s *server) restart() {
@@ -299,7 +301,7 @@ func TestStoreCopy(t *testing.T) {
 	file, back := filepath.Join(dir, "users.db"), filepath.Join(dir, "back.db")
 	run := func(stdin string, args ...string) (string, error) {
 		t.Helper()
-		command := exec.Command(caddyBinary(t), append([]string{"jwt"}, args...)...)
+		command := exec.Command(caddytest.Binary(t), append([]string{"jwt"}, args...)...)
 		command.Stdin = strings.NewReader(stdin)
 		command.Env = append(os.Environ(), "ACCOUNTS_DSN="+dsn)
 		output, err := command.CombinedOutput()

@@ -1,0 +1,34 @@
+// Package caddytest builds the program as users run it, for tests.
+package caddytest
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+)
+
+var built = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "caddy-jwt-test")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "caddy")
+	output, err := exec.Command("go", "build", "-p", "2", "-o", path, "github.com/caddy-jwt/caddy-jwt/cmd/caddy").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%w\n%s", err, output)
+	}
+	return path, nil
+})
+
+// Binary is the path of cmd/caddy, built once for all tests of a package.
+func Binary(t testing.TB) string {
+	t.Helper()
+	path, err := built()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
