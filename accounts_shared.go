@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"path"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -236,6 +237,32 @@ func (a *SharedAccounts) LeadsTo(f func(returnTo string) Lead) (stop func()) {
 	key := new(int)
 	a.service.leadsTo.Store(key, f)
 	return func() { a.service.leadsTo.Delete(key) }
+}
+
+// AccountLink is a link on the account page to a page of another module.
+type AccountLink struct {
+	Label, Path string
+}
+
+// AddAccountLink puts a link on the account page, until the function that is
+// returned is called.
+func (a *SharedAccounts) AddAccountLink(link AccountLink) (remove func()) {
+	key := new(int)
+	a.service.links.Store(key, link)
+	return func() { a.service.links.Delete(key) }
+}
+
+// accountLinks are those on the account page; two of a kind, as during a config
+// reload, are one.
+func (s *accountService) accountLinks() (links []AccountLink) {
+	s.links.Range(func(_, link any) bool {
+		if !slices.Contains(links, link.(AccountLink)) {
+			links = append(links, link.(AccountLink))
+		}
+		return true
+	})
+	slices.SortFunc(links, func(a, b AccountLink) int { return strings.Compare(a.Path, b.Path) })
+	return links
 }
 
 // lead is what a log-in with this return path is for.

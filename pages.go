@@ -45,6 +45,7 @@ type pageData struct {
 	Title, Text       string
 	Providers         []pageLink
 	Identities        []linkedIdentity
+	Links             []AccountLink
 	Next              *pageLink
 	Data              any    // of a page of another module
 	Cancel            string // path back to the site that asked for the log-in
@@ -223,6 +224,7 @@ func (h *AccountsHandler) renderAccount(w http.ResponseWriter, r *http.Request, 
 	for _, x := range sessions {
 		data.Sessions = append(data.Sessions, pageSession{x.ID, x.Client, x.Address, x.CreatedAt, x.UsedAt, x.ID == sessionOf(token)})
 	}
+	data.Links = h.service.accountLinks()
 	return h.pages.render(w, r, "account", data, status)
 }
 

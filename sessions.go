@@ -65,6 +65,7 @@ type accountService struct {
 
 	signingUp singleflight.Group // by EmailKey
 
+	links   sync.Map // of AccountLink
 	leadsTo sync.Map // of func(returnTo string) Lead, see SharedAccounts.LeadsTo
 
 	store   atomic.Pointer[UserStore]

@@ -21,7 +21,7 @@ type pages struct {
 
 func newPages(accounts *caddyjwt.SharedAccounts, dir string) (*pages, error) {
 	p := &pages{all: make(map[string]*caddyjwt.Page)}
-	for _, name := range []string{"consent", "device", "logout", "error"} {
+	for _, name := range []string{"consent", "device", "logout", "applications", "error"} {
 		page, err := accounts.NewPage(embeddedPages, "pages/"+name+".html", dir)
 		if err != nil {
 			return nil, err

@@ -29,7 +29,9 @@ func init() {
 // Its endpoints are below the path of the issuer: `/oidc/authorize`,
 // `/oidc/token`, `/oidc/userinfo`, `/oidc/jwks.json`, `/oidc/introspect`,
 // `/oidc/revoke`, `/oidc/par`, `/oidc/device_authorization`, `/oidc/device` and
-// `/oidc/logout`. Clients find them by `/.well-known/openid-configuration`.
+// `/oidc/logout`. Clients find them by `/.well-known/openid-configuration`. At
+// `/oidc/applications`, to which the account page leads, users see the clients that
+// they have let in, and take back what one was given.
 type Provider struct {
 	// Issuer is the provider's own URL, the `iss` of its tokens: https, or http
 	// on this machine. Required.
@@ -50,8 +52,8 @@ type Provider struct {
 	Claims map[string][]string `json:"claims,omitempty"`
 
 	// Templates is a folder whose files replace the pages of the same name:
-	// `consent.html`, `device.html`, `logout.html`, `error.html`, and the
-	// accounts' `layout.html`. Default: none.
+	// `consent.html`, `device.html`, `logout.html`, `applications.html`,
+	// `error.html`, and the accounts' `layout.html`. Default: none.
 	Templates string `json:"templates,omitempty"`
 
 	accounts *caddyjwt.SharedAccounts
@@ -71,6 +73,7 @@ type Provider struct {
 
 	logouts     *logouts
 	stopLeading func()
+	stopLinking func()
 }
 
 // CaddyModule returns the Caddy module information.
@@ -110,6 +113,7 @@ var endpoints = map[string]route{
 	"/oidc/device_authorization":        {(*Provider).deviceAuthorization, post, corsClients},
 	"/oidc/device":                      {(*Provider).device, both, corsNone},
 	"/oidc/logout":                      {(*Provider).endSession, both, corsNone},
+	"/oidc/applications":                {(*Provider).applications, both, corsNone},
 }
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
@@ -174,6 +178,7 @@ func (p *Provider) Provision(ctx caddy.Context) error {
 	p.secretGuesses = p.accounts.NewThrottle("client secrets", secretTries, time.Minute)
 	p.anonymous = p.accounts.NewThrottle("anonymous requests", anonymousRequests, time.Minute)
 	p.stopLeading = p.accounts.LeadsTo(p.leadsTo)
+	p.stopLinking = p.accounts.AddAccountLink(p.applicationsLink())
 	p.startLogouts()
 	return nil
 }
@@ -246,6 +251,7 @@ func (p *Provider) resolve() error {
 func (p *Provider) Cleanup() error {
 	if p.stopLeading != nil {
 		p.stopLeading()
+		p.stopLinking()
 	}
 	if p.logouts != nil {
 		p.logouts.end()
