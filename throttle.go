@@ -84,7 +84,7 @@ func (a attempt) forgive() {
 }
 
 // sharedCountTimeout is how long a count with the other nodes may take.
-const sharedCountTimeout = 5 * time.Second
+const sharedCountTimeout = 2 * time.Second
 
 // begin counts a try as a failure before its outcome is known, so that many at
 // once are not more than one after the other. Where there were too many, it

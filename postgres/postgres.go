@@ -39,7 +39,7 @@ type Store struct {
 	// postgres://user:password@host:5432/name?sslmode=verify-full, or words as
 	// host=… user=…, with pgx's options for TLS and timeouts
 	// (`connect_timeout`, `statement_timeout`), and `pool_max_conns` for how many
-	// connections a node holds at most. Placeholders such as {env.DSN} keep the
+	// connections a node holds at most, beside one that listens. Placeholders such as {env.DSN} keep the
 	// password out of the config. Required. Default of pool_max_conns: 16, and of
 	// connect_timeout and statement_timeout: 5 seconds. A call that has no answer
 	// after both together fails, also where the network drops it without a word.
