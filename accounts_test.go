@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"golang.org/x/crypto/argon2"
 	"golang.org/x/crypto/bcrypt"
 )
@@ -1207,4 +1208,35 @@ func TestThreatCrossSiteWebSocket(t *testing.T) {
 	s.mustAnswer(403, s.form(chrome, "/todos/", nil, "Upgrade: websocket", "Connection: Upgrade", "Origin: https://evil.example"), "another origin")
 	s.mustAnswer(403, s.form(chrome, "/todos/", nil, "Upgrade: websocket", "Connection: Upgrade", "Sec-Fetch-Site: same-site"), "a sister site")
 	s.mustAnswer(200, s.form(chrome, "/todos/", nil, "Upgrade: websocket", "Connection: Upgrade", "Sec-Fetch-Site: same-origin"), "control")
+}
+
+// A config that is refused after its accounts were ready takes nothing from the
+// one that goes on, though its store is another one by now.
+func TestRefusedReloadKeepsTheStore(t *testing.T) {
+	dir := tempDir(t)
+	where := filepath.Join(dir, "where")
+	point := func(name string) {
+		t.Helper()
+		if err := os.WriteFile(where, []byte(filepath.Join(dir, name)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	point("a.db")
+	body := "route {\n" + accountsBody("{file."+where+"}", "throttle off") + "\n}\n"
+	s := &site{t: t, url: "http://" + freeAddress(t), logFile: filepath.Join(dir, "log.json")}
+	storage := filepath.Join(dir, "storage")
+	runSite(t, s, body, storage)
+	s.signedUp("alice@example.com")
+	point("b.db")
+	config, err := adapt(t, body+"jwt /late/* {\nsecret {env.JWT_NOT_SET}\n}\n", strings.TrimPrefix(s.url, "http://"), storage, s.logFile)
+	if err == nil {
+		err = caddy.Load(config, true)
+	}
+	if err == nil {
+		t.Fatal("control: the config is not refused")
+	}
+	eventually(t, "log-ins go on", func() bool { return s.post("/auth/login", credentialsOf("alice@example.com")).status == 200 })
+	point("a.db")
+	s.load(body+"respond /more more\n", storage)
+	s.mustAnswer(200, s.post("/auth/login", credentialsOf("alice@example.com")), "after a reload that is good")
 }

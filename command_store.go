@@ -84,6 +84,8 @@ func copyStores(cmd *cobra.Command, args []string) error {
 		return errors.New("interrupted; run it again, and it goes on where it was")
 	case errors.Is(err, errCopyDiffers):
 		return fmt.Errorf("%w; did Caddy use one of them meanwhile? Stop it and run this again, which copies each row again; a row that is gone from the first store stays in the second, and then only a new, empty one helps", err)
+	case errors.Is(err, errNotBegun) || errors.Is(err, errHalfCopy):
+		return err
 	case err != nil:
 		return fmt.Errorf("%w; what was copied stays, and when it is run again it goes on there", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -96,6 +97,13 @@ func TestStoreCopyGoesOn(t *testing.T) {
 	if _, err := c.run(ctx); !errors.Is(err, context.Canceled) {
 		t.Fatalf("control: %v", err)
 	}
+	// Nobody works with the half that is there.
+	half := &commandLine{t, []string{"--store", to}}
+	half.refuses("", "it is the unfinished copy of another", "user", "list")
+	if text := configError(t, accountsBody(to, "")); !strings.Contains(text, "it is the unfinished copy of another") {
+		t.Errorf("Caddy says %s", text)
+	}
+	(&commandLine{TB: t}).refuses("", "the store to copy from: it is the unfinished copy of another", "store", "copy", to, filepath.Join(dir, "third.db"))
 	copied := 0
 	c.told = func(doing, table string, rows, all int64) {
 		if doing == "copied" && table == "users" {

@@ -117,6 +117,9 @@ func operates(adds bool, operate func(*operator) error) func(*cobra.Command, []s
 		if o.store, ok = module.(UserStore); !ok {
 			return fmt.Errorf("user store: %T is no UserStore", module)
 		}
+		if err := checkWhole(ctx, o.store); err != nil {
+			return fmt.Errorf("user store: %w", err)
+		}
 		return operate(o)
 	})
 }
@@ -509,22 +512,14 @@ func disconnectUser(o *operator) error {
 	}
 	disconnected := 0
 	for _, record := range identities {
-		// The record stays, so that a log-in there does not make the account anew.
-		_, err := o.store.UpdateRecord(o.ctx, kindIdentity, record.ID, time.Now(), func(r *Record) (err error) {
-			var link linkedIdentity
-			if err := json.Unmarshal(r.Value, &link); err != nil {
-				return err
-			}
-			if r.Owner != user.ID || link.Disconnected {
-				return ErrNotFound // somebody was faster
-			}
-			link.Disconnected = true
-			r.Value, err = json.Marshal(link)
-			return err
-		})
+		// So that a log-in there does not take it for a sign-up that stopped half way.
+		err := o.store.CreateRecord(o.ctx, Record{Kind: kindDisconnected, ID: disconnectedID(record.ID, user.ID), Owner: user.ID, Value: []byte("{}")})
+		if err == nil || errors.Is(err, ErrRecordExists) {
+			_, err = o.store.TakeRecord(o.ctx, kindIdentity, record.ID, time.Now())
+		}
 		if err == nil {
 			disconnected++
-		} else if !errors.Is(err, ErrNotFound) {
+		} else if !errors.Is(err, ErrNotFound) { // somebody was faster
 			return err
 		}
 	}

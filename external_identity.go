@@ -18,6 +18,9 @@ const (
 	kindByID      = "external session"          // by the provider's sid
 	kindBySubject = "external session by sub"
 	kindLogOut    = "external log-out" // tokens that were used
+	// kindDisconnected is of an identity and a user: it does not become that user's
+	// again by itself.
+	kindDisconnected = "external identity disconnected"
 )
 
 // linkedIdentity says that whoever is (issuer, subject) at a provider is a user
@@ -28,10 +31,10 @@ type linkedIdentity struct {
 	Label   string    `json:"label"`
 	Email   string    `json:"email,omitempty"` // to show, and for nothing else
 	At      time.Time `json:"at"`
-	// Disconnected identities are nobody's, and log nobody in before they are
-	// connected again.
-	Disconnected bool `json:"disconnected,omitempty"`
 }
+
+// disconnectedID names the identity and the user of a kindDisconnected.
+func disconnectedID(identityID, userID string) string { return hashToken(identityID + "\n" + userID) }
 
 func linked(login *externalLogin, identity *ExternalIdentity) linkedIdentity {
 	return linkedIdentity{Issuer: identity.Issuer, Subject: identity.Subject, Label: login.Label, Email: cut(identity.Email, maxEmailBytes)}
@@ -83,24 +86,26 @@ func newUserID(identity *ExternalIdentity) string {
 func (s *accountService) externalUser(ctx context.Context, login *externalLogin, identity *ExternalIdentity, client clientInfo) (User, error) {
 	record, err := s.users().Record(ctx, kindIdentity, identityKey(identity.Issuer, identity.Subject), s.now())
 	if err == nil {
-		var link linkedIdentity
-		if err := json.Unmarshal(record.Value, &link); err != nil {
-			return User{}, err
-		}
-		if link.Disconnected {
-			return User{}, &accountExists{record.Owner}
-		}
 		user, err := s.users().User(ctx, record.Owner)
 		return user, storeRefusal(err)
 	}
 	if !errors.Is(err, ErrNotFound) {
 		return User{}, storeRefusal(err)
 	}
+	// A sign-up that stopped half way is finished, unless the identity was
+	// disconnected from the account since.
 	user, err := s.users().User(ctx, newUserID(identity))
 	if errors.Is(err, ErrNotFound) {
 		return User{}, err
 	}
 	if err != nil {
+		return User{}, storeRefusal(err)
+	}
+	_, err = s.users().Record(ctx, kindDisconnected, disconnectedID(identityKey(identity.Issuer, identity.Subject), user.ID), s.now())
+	if err == nil {
+		return User{}, &accountExists{user.ID}
+	}
+	if !errors.Is(err, ErrNotFound) {
 		return User{}, storeRefusal(err)
 	}
 	return user, s.connect(ctx, user.ID, linked(login, identity), client)
@@ -173,20 +178,11 @@ func (s *accountService) connect(ctx context.Context, userID string, link linked
 	}
 	err = s.users().CreateRecord(ctx, Record{Kind: kindIdentity, ID: id, Owner: userID, Value: text})
 	if errors.Is(err, ErrRecordExists) {
-		_, err = s.users().UpdateRecord(ctx, kindIdentity, id, now, func(r *Record) error {
-			var there linkedIdentity
-			if err := json.Unmarshal(r.Value, &there); err != nil {
-				return err
-			}
-			if r.Owner != userID && !there.Disconnected {
-				return &Error{Reason: ReasonIdentityTaken}
-			}
-			r.Owner, r.Value = userID, text
-			return nil
-		})
-	}
-	if taken, ok := errors.AsType[*Error](err); ok {
-		return taken
+		there, err := s.users().Record(ctx, kindIdentity, id, now)
+		if err == nil && there.Owner != userID {
+			return &Error{Reason: ReasonIdentityTaken}
+		}
+		return storeRefusal(err)
 	}
 	if err != nil {
 		return storeRefusal(err)
@@ -201,14 +197,10 @@ func (s *accountService) identities(ctx context.Context, userID string) ([]linke
 	if err != nil {
 		return nil, storeRefusal(err)
 	}
-	var links []linkedIdentity
-	for _, record := range records {
-		var link linkedIdentity
-		if err := json.Unmarshal(record.Value, &link); err != nil {
+	links := make([]linkedIdentity, len(records))
+	for i, record := range records {
+		if err := json.Unmarshal(record.Value, &links[i]); err != nil {
 			return nil, err
-		}
-		if !link.Disconnected {
-			links = append(links, link)
 		}
 	}
 	slices.SortFunc(links, func(a, b linkedIdentity) int { return a.At.Compare(b.At) })

@@ -257,7 +257,7 @@ func (p *pendingLogin) checkAuthTime(identity *ExternalIdentity, now time.Time) 
 	if identity.AuthTime.Add(*p.MaxAge).Before(p.BeganAt.Add(-authTimeLeeway)) {
 		return refuse(ReasonLoginNotFresh, "the provider was asked to log the user in anew, and says that it did so longer ago (auth_time)")
 	}
-	if *p.MaxAge == 0 && identity.AuthTime.Before(p.BeganAt) { // its clock is behind
+	if identity.AuthTime.Add(*p.MaxAge).Before(p.BeganAt) { // its clock is behind
 		identity.AuthTime = p.BeganAt
 	}
 	return nil

@@ -33,10 +33,13 @@ const (
 	// listenPause is how long after a failure to hear of that it is tried again.
 	listenPause = time.Second
 	// revocationOverlap is asked for again, for what was written late or by a clock
-	// that is behind; heardOverlap is, when it is known that there is something.
-	revocationOverlap = 30 * time.Second
-	heardOverlap      = 2 * time.Minute
-	cleanUpInterval   = 10 * time.Minute
+	// that is behind.
+	revocationOverlap = 10 * time.Second
+	// heardPause is the least between two looks, however much is heard.
+	heardPause = 100 * time.Millisecond
+	// maintenanceTimeout is how long signing keys or a table may take.
+	maintenanceTimeout = 10 * time.Second
+	cleanUpInterval    = 10 * time.Minute
 )
 
 // accountService is what the handlers of one site's accounts share: keys,
@@ -62,18 +65,21 @@ type accountService struct {
 	revokedSince time.Time     // of what is asked for next
 	failing      time.Time     // since when the store cannot be read; zero if it can
 	storeDown    atomic.Bool   // the same, for the metrics
+	clockMovedAt atomic.Int64  // when the clock was set to another time, in Unix nanoseconds by the new one; 0 for never
 
 	signingUp singleflight.Group // by EmailKey
 
 	links   sync.Map // of AccountLink
 	leadsTo sync.Map // of func(returnTo string) Lead, see SharedAccounts.LeadsTo
 
-	store   atomic.Pointer[UserStore]
-	now     func() time.Time
-	log     *zap.Logger
-	ctx     context.Context // ends with Destruct
-	stop    context.CancelFunc
-	running sync.WaitGroup
+	storesMu sync.Mutex
+	stores   []*UserStore // of the configs that are loaded, the newest last
+	store    atomic.Pointer[UserStore]
+	now      func() time.Time
+	log      *zap.Logger
+	ctx      context.Context // ends with Destruct
+	stop     context.CancelFunc
+	running  sync.WaitGroup
 }
 
 // accountServices are in use, by identity.
@@ -87,6 +93,9 @@ func openAccounts(ctx caddy.Context, config *Accounts) (*accountService, error) 
 	}
 	store, err := loadStore(ctx, config)
 	if err != nil {
+		return nil, fmt.Errorf("accounts: store: %w", err)
+	}
+	if err := checkWhole(ctx, store); err != nil {
 		return nil, fmt.Errorf("accounts: store: %w", err)
 	}
 	fixed, err := config.fixedKey()
@@ -104,8 +113,27 @@ func openAccounts(ctx caddy.Context, config *Accounts) (*accountService, error) 
 		return nil, fmt.Errorf("accounts: %w", err)
 	}
 	service := shared.(*accountService)
-	service.store.Store(&store) // that of the newest config: the others are cleaned up with theirs
+	service.addStore(&store)
+	context.AfterFunc(ctx, func() { service.dropStore(&store) })
 	return service, nil
+}
+
+// addStore has the store of the newest config be the one that is used. Each is
+// cleaned up with its config, also with one that is refused after this.
+func (s *accountService) addStore(store *UserStore) {
+	s.storesMu.Lock()
+	defer s.storesMu.Unlock()
+	s.stores = append(s.stores, store)
+	s.store.Store(store)
+}
+
+func (s *accountService) dropStore(store *UserStore) {
+	s.storesMu.Lock()
+	defer s.storesMu.Unlock()
+	s.stores = slices.DeleteFunc(s.stores, func(known *UserStore) bool { return known == store })
+	if len(s.stores) > 0 {
+		s.store.Store(s.stores[len(s.stores)-1])
+	}
 }
 
 // identity tells configs apart, and the keys in them as they are now: a file or
@@ -181,6 +209,7 @@ func newAccountService(ctx caddy.Context, config Accounts, identity string, fixe
 	asked := s.now()
 	s.learnRevocations()
 	s.running.Go(func() { s.watch(asked) })
+	s.running.Go(s.maintain)
 	s.running.Go(s.listen)
 	return s, nil
 }
@@ -265,38 +294,67 @@ func (s *accountService) Destruct() error {
 	return err
 }
 
-// watch learns what other processes revoked and which keys they sign with, and
-// removes what has expired. last is when revocations were asked for.
+// watch learns what other processes revoked. It does nothing else, so that nothing
+// holds it up.
 func (s *accountService) watch(last time.Time) {
-	s.sayHowToBegin()
-	var cleaned time.Time
 	for {
 		select {
 		case <-s.ctx.Done():
 			return
 		case <-time.After(revocationPoll):
 		case <-s.heard:
-			s.revokedSince = s.revokedSince.Add(revocationOverlap - heardOverlap)
 		}
 		now := s.now()
 		if by, moved := clockMoved(last, now); moved {
 			s.log.Warn("the clock was set to another time", zap.Duration("by", by))
-			s.revokedSince = time.Time{}  // what others revoked is looked for by their time
-			cleaned = now.Add(clockTrust) // what a wrong clock calls expired is not removed
+			s.revokedSince = time.Time{} // what others revoked is looked for by their time
+			s.clockMovedAt.Store(now.UnixNano())
 		}
 		last = now
 		s.learnRevocations()
-		if err := s.keys.reload(s.ctx, keyReload); err != nil && s.ctx.Err() == nil {
-			s.log.Warn("signing keys not readable; those in memory are used", zap.Error(err))
-		}
-		if now.Sub(cleaned) > cleanUpInterval {
-			cleaned = now
-			s.revoked.forgetExpired(now)
-			if err := s.users().CleanUp(s.ctx, now); err != nil && s.ctx.Err() == nil {
-				s.log.Warn("expired sessions not removed from the user store; it will be tried again", zap.Error(err))
-			}
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-time.After(heardPause):
 		}
 	}
+}
+
+// maintain learns which keys other processes sign with, and removes what has
+// expired: not before a clock has stayed right for a while, as what a wrong clock
+// calls expired is not removed.
+func (s *accountService) maintain() {
+	s.sayHowToBegin()
+	cleaned := s.now()
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-time.After(revocationPoll):
+		}
+		now := s.now()
+		if err := s.reloadKeys(); err != nil && s.ctx.Err() == nil {
+			s.log.Warn("signing keys not readable; those in memory are used", zap.Error(err))
+		}
+		moved := time.Unix(0, s.clockMovedAt.Load())
+		if now.Before(cleaned) { // the clock went back
+			cleaned = now
+		}
+		if now.Sub(cleaned) <= cleanUpInterval || now.Sub(moved) <= clockTrust && s.clockMovedAt.Load() != 0 {
+			continue
+		}
+		cleaned = now
+		s.revoked.forgetExpired(now)
+		if err := s.users().CleanUp(s.ctx, now); err != nil && s.ctx.Err() == nil {
+			s.log.Warn("expired sessions not removed from the user store; it will be tried again", zap.Error(err))
+		}
+	}
+}
+
+func (s *accountService) reloadKeys() error {
+	ctx, cancel := context.WithTimeout(s.ctx, maintenanceTimeout)
+	defer cancel()
+	return s.keys.reload(ctx, keyReload)
 }
 
 // listen wakes watch when another process has revoked something, if the store

@@ -670,20 +670,25 @@ func (s *SQLStore) Records(ctx context.Context, kind, owner string, now time.Tim
 	return records, err
 }
 
-// CleanUp implements UserStore.
+// cleanUpBatch is how many rows one statement removes, so that none takes long.
+const cleanUpBatch = 5000
+
+// CleanUp implements UserStore. What one table refuses keeps no other from it.
 func (s *SQLStore) CleanUp(ctx context.Context, now time.Time) error {
-	for _, statement := range []string{
-		`DELETE FROM sessions WHERE expires_at <= $1`,
-		`DELETE FROM revocations WHERE until <= $1`,
-		`DELETE FROM one_time_tokens WHERE expires_at <= $1`,
-		`DELETE FROM records WHERE expires_at <= $1`,
-		`DELETE FROM tries WHERE full_until <= $1`,
+	var errs []error
+	for _, table := range []struct{ name, key, expires string }{
+		{"sessions", "id", "expires_at"}, {"revocations", "session_id", "until"}, {"one_time_tokens", "hash", "expires_at"},
+		{"records", "kind, id", "expires_at"}, {"tries", "key", "full_until"},
 	} {
-		if _, err := s.Exec(ctx, statement, milliseconds(now)); err != nil {
-			return err
+		statement := fmt.Sprintf(`DELETE FROM %s WHERE (%s) IN (SELECT %s FROM %s WHERE %s <= $1 LIMIT %d)`, table.name, table.key, table.key, table.name, table.expires, cleanUpBatch)
+		for removed := int64(cleanUpBatch); removed == cleanUpBatch; {
+			var err error
+			if removed, err = s.Exec(ctx, statement, milliseconds(now)); err != nil {
+				errs = append(errs, fmt.Errorf("table %s: %w", table.name, err))
+			}
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // Interface guards

@@ -61,6 +61,23 @@ type storeCopy struct {
 // errCopyDiffers means that the two stores are not the same after a copy.
 var errCopyDiffers = errors.New("the two stores differ")
 
+// errNotBegun means that nothing was copied.
+var errNotBegun = errors.New("")
+
+// errHalfCopy means that a store is what a copy that was interrupted has made.
+var errHalfCopy = errors.New("it is the unfinished copy of another; run `caddy jwt store copy` to its end, or take an empty store")
+
+// checkWhole refuses a store that is an unfinished copy: a user who is not there
+// yet may be an address that is free, and what changes there is lost when the copy
+// goes on.
+func checkWhole(ctx context.Context, store UserStore) error {
+	_, err := store.Record(ctx, kindCopy, copyID, time.Now())
+	if err == nil {
+		return errHalfCopy
+	}
+	return nil // not there, or not to be asked now
+}
+
 // run copies what is not copied yet, and compares the stores. One that was
 // interrupted goes on where it was.
 func (c *storeCopy) run(ctx context.Context) (sums []tableSum, err error) {
@@ -71,8 +88,8 @@ func (c *storeCopy) run(ctx context.Context) (sums []tableSum, err error) {
 	for mark.Table < len(storeTables) {
 		if err := c.copyTable(ctx, &mark); err != nil {
 			name := storeTables[mark.Table].name
-			if strings.Contains(strings.ToLower(err.Error()), "foreign key") { // to a user who came meanwhile
-				err = errors.Join(fmt.Errorf("%w: a row refers to one that was not there before", errCopyDiffers), c.keep(ctx, copyMark{}))
+			if text := strings.ToLower(err.Error()); strings.Contains(text, "foreign key") || strings.Contains(text, "unique") { // of a user who came or went meanwhile
+				err = errors.Join(fmt.Errorf("%w: %w", errCopyDiffers, err), c.keep(ctx, copyMark{}))
 			}
 			return nil, fmt.Errorf("table %s: %w", name, err)
 		}
@@ -92,6 +109,9 @@ func (c *storeCopy) run(ctx context.Context) (sums []tableSum, err error) {
 // begin returns how far a copy is that was interrupted. A store that has
 // something else in it is not for a copy.
 func (c *storeCopy) begin(ctx context.Context) (mark copyMark, err error) {
+	if err := checkWhole(ctx, c.from); err != nil {
+		return mark, fmt.Errorf("the store to copy from: %w", err)
+	}
 	record, err := c.to.Record(ctx, kindCopy, copyID, time.Now())
 	if err == nil {
 		return mark, json.Unmarshal(record.Value, &mark)
@@ -105,7 +125,7 @@ func (c *storeCopy) begin(ctx context.Context) (mark copyMark, err error) {
 			return mark, err
 		}
 		if rows > 0 {
-			return mark, fmt.Errorf("it has %d rows in the table %s; a copy is made into an empty one", rows, table.name)
+			return mark, fmt.Errorf("it has %d rows in the table %s; a copy is made into an empty one%w", rows, table.name, errNotBegun)
 		}
 	}
 	return mark, c.to.CreateRecord(ctx, Record{Kind: kindCopy, ID: copyID, Value: []byte(`{"table":0}`)})

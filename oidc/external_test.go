@@ -768,6 +768,17 @@ func TestLoginWithDisconnected(t *testing.T) {
 	if got := other.mustBeIn(other.logInBy("fake")); got != id {
 		t.Errorf("connected again, it is %s and not %s", got, id)
 	}
+
+	// Nor does it come back by way of somebody who had it meanwhile.
+	command("disconnect", id)
+	bob := s.browser()
+	bob.signUp("bob@example.com")
+	bob.get(bob.get(bob.connectLink("fake")).to(t).String())
+	if got := s.browser(); got.mustBeIn(got.logInBy("fake")) == id {
+		t.Error("control: it is not that of who connected it")
+	}
+	command("delete", "--yes", "bob@example.com")
+	s.browser().mustBeOut(s.browser().logInBy("fake"), 409, "There is an account")
 }
 
 // A provider elsewhere cannot have the site ask what is on its own machine.

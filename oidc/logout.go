@@ -139,7 +139,8 @@ const (
 	logoutPoll = 5 * time.Second
 	// missedPoll is how often it is looked for sessions whose end nobody has noted:
 	// they expired, or ended while no node ran.
-	missedPoll = time.Hour
+	missedPoll  = time.Hour
+	missedRetry = time.Minute
 )
 
 // clientLogin says that a client has a login in a session, until that ends.
@@ -243,13 +244,15 @@ func (p *Provider) noteEnded() {
 func (p *Provider) findMissed() {
 	l := p.logouts
 	for {
+		pause := missedPoll
 		if err := p.noteMissed(l.ctx); err != nil && l.ctx.Err() == nil {
 			p.log.Warn("ended sessions not looked for; it will be tried again", zap.Error(err))
+			pause = missedRetry
 		}
 		select {
 		case <-l.ctx.Done():
 			return
-		case <-time.After(missedPoll):
+		case <-time.After(pause):
 		}
 	}
 }
@@ -266,7 +269,8 @@ func (p *Provider) noteMissed(ctx context.Context) error {
 		if i < 0 {
 			i = len(logins)
 		}
-		sessions, err := p.accounts.Store().Sessions(ctx, of, p.accounts.Now())
+		// Expired ones that are still there included: a clock may be wrong.
+		sessions, err := p.accounts.Store().Sessions(ctx, of, time.Time{})
 		if err != nil {
 			return err
 		}
@@ -351,8 +355,11 @@ func (p *Provider) tellClients(ctx context.Context) {
 	}
 }
 
-// tellOne tells one client of several log-outs, unless it fails: then the rest
-// waits for the next time.
+// errAnswered means that a client answered, and did not like what it was told.
+var errAnswered = errors.New("it answered")
+
+// tellOne tells one client of several log-outs, unless it does not answer: then the
+// rest waits for the next time.
 func (p *Provider) tellOne(ctx context.Context, ids []string) {
 	all, failed := errgroup.WithContext(ctx)
 	all.SetLimit(logoutsAtOnce)
@@ -360,7 +367,13 @@ func (p *Provider) tellOne(ctx context.Context, ids []string) {
 		if failed.Err() != nil {
 			break
 		}
-		all.Go(func() error { return p.tellClient(ctx, id) })
+		all.Go(func() error {
+			err := p.tellClient(ctx, id)
+			if errors.Is(err, errAnswered) {
+				return nil
+			}
+			return err
+		})
 	}
 	_ = all.Wait()
 }
@@ -430,7 +443,7 @@ func (p *Provider) sendLogout(ctx context.Context, client *Client, g *clientLogi
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK && response.StatusCode != http.StatusNoContent {
-		return fmt.Errorf("it answered %s", response.Status)
+		return fmt.Errorf("%w %s", errAnswered, response.Status)
 	}
 	return nil
 }

@@ -432,3 +432,33 @@ func TestWrongDSN(t *testing.T) {
 		}
 	}
 }
+
+// Tries that a wrong clock has counted hold nobody up when it is right again.
+func TestTriesOfAWrongClock(t *testing.T) {
+	s := start(t)
+	store := open(t, s.database("wrong clock")).(*Store)
+	now, every := time.Now(), time.Minute
+	for range 10 { // all there are, by a clock that is a year ahead
+		if wait, err := store.CountTry(t.Context(), "alice", 10, every, now.AddDate(1, 0, 0)); err != nil || wait != 0 {
+			t.Fatal(wait, err)
+		}
+	}
+	wait, err := store.CountTry(t.Context(), "alice", 10, every, now)
+	if err != nil || wait <= 0 || wait > every {
+		t.Errorf("by the right clock it waits %s, %v", wait, err)
+	}
+	if wait, err := store.CountTry(t.Context(), "alice", 10, every, now.Add(every)); err != nil || wait != 0 {
+		t.Errorf("a share later it waits %s, %v", wait, err)
+	}
+	if wait, err := store.CountTry(t.Context(), "bob", 10, every, now.AddDate(1, 0, 0)); err != nil || wait != 0 {
+		t.Fatal(wait, err)
+	}
+	if err := store.ForgiveTry(t.Context(), "bob", every); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2 {
+		if wait, err := store.CountTry(t.Context(), "bob", 10, every, now.Add(time.Duration(i)*every)); err != nil || i == 1 && wait != 0 {
+			t.Errorf("one try that was forgiven: it waits %s, %v", wait, err)
+		}
+	}
+}

@@ -10,18 +10,28 @@ import (
 	"testing"
 )
 
-var built = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "caddy-jwt-test")
-	if err != nil {
+var dir string // of what was built; empty before
+
+var built = sync.OnceValues(func() (path string, err error) {
+	if dir, err = os.MkdirTemp("", "caddy-jwt-test"); err != nil {
 		return "", err
 	}
-	path := filepath.Join(dir, "caddy")
+	path = filepath.Join(dir, "caddy")
 	output, err := exec.Command("go", "build", "-p", "2", "-o", path, "github.com/caddy-jwt/caddy-jwt/cmd/caddy").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%w\n%s", err, output)
 	}
 	return path, nil
 })
+
+// Main runs the tests of a package and removes what they built; it is for TestMain.
+func Main(m *testing.M) {
+	code := m.Run()
+	if dir != "" {
+		_ = os.RemoveAll(dir)
+	}
+	os.Exit(code)
+}
 
 // Binary is the path of cmd/caddy, built once for all tests of a package.
 func Binary(t testing.TB) string {
