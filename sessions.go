@@ -301,7 +301,7 @@ func (s *accountService) watch(last time.Time) {
 		select {
 		case <-s.ctx.Done():
 			return
-		case <-time.After(revocationPoll):
+		case <-time.After(revocationPoll - heardPause):
 		case <-s.heard:
 		}
 		now := s.now()
