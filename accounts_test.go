@@ -2,6 +2,7 @@ package caddyjwt
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	stdjson "encoding/json"
 	"fmt"
@@ -20,6 +21,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/certmagic"
 	"golang.org/x/crypto/argon2"
 	"golang.org/x/crypto/bcrypt"
 )
@@ -1239,4 +1241,40 @@ func TestRefusedReloadKeepsTheStore(t *testing.T) {
 	point("a.db")
 	s.load(body+"respond /more more\n", storage)
 	s.mustAnswer(200, s.post("/auth/login", credentialsOf("alice@example.com")), "after a reload that is good")
+}
+
+// hangingStorage does not answer, as a network file system may not.
+type hangingStorage struct {
+	certmagic.Storage
+	hangs chan struct{} // until it is closed
+}
+
+func (s hangingStorage) Load(ctx context.Context, key string) ([]byte, error) {
+	<-s.hangs
+	return s.Storage.Load(ctx, key)
+}
+
+// A storage that hangs holds up neither the keys in memory for long, nor what is
+// learned of ended sessions.
+func TestStorageHangs(t *testing.T) {
+	s := accountsSite(t, "")
+	s.signedUp("alice@example.com")
+	keys := serviceOf(t).keys
+	storage := hangingStorage{keys.storage, make(chan struct{})}
+	keys.mu.Lock()
+	keys.storage, keys.loadedAt = storage, time.Time{}
+	keys.mu.Unlock()
+	given := s.loggedIn("alice@example.com")
+	eventually(t, "the storage is asked", keys.loading.Load)
+	s.mustAnswer(200, s.bearer("/todos/", given.Token), "a token of the key in memory")
+	if _, err := serviceOf(t).users().EndSessions(t.Context(), userOf(t, "alice@example.com").ID, "", "", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the end of the session is learned", func() bool { return s.bearer("/todos/", given.Token).status == 401 })
+	if !keys.loading.Load() {
+		t.Error("control: the storage has answered meanwhile")
+	}
+	close(storage.hangs)
+	eventually(t, "the storage has answered", func() bool { return !keys.loading.Load() })
+	s.loggedIn("alice@example.com")
 }

@@ -90,6 +90,36 @@ type SigningKeys struct {
 	ring     atomic.Pointer[keyRing]
 	mu       sync.Mutex
 	loadedAt time.Time
+	loading  atomic.Bool // whether the storage has been asked and has not answered
+}
+
+// keyLoadTimeout is how long a storage may take, which need not heed a context: a
+// network file system that hangs, for example.
+const keyLoadTimeout = 5 * time.Second
+
+// load asks the storage for the keys, unless it still owes an answer.
+func (k *SigningKeys) load(ctx context.Context) (storedKeys, error) {
+	if !k.loading.CompareAndSwap(false, true) {
+		return storedKeys{}, errors.New("the storage does not answer")
+	}
+	type answer struct {
+		keys storedKeys
+		err  error
+	}
+	answered, storage := make(chan answer, 1), k.storage
+	go func() {
+		defer k.loading.Store(false)
+		keys, err := loadStoredKeys(ctx, storage, k.storageKey)
+		answered <- answer{keys, err}
+	}()
+	select {
+	case a := <-answered:
+		return a.keys, a.err
+	case <-ctx.Done():
+		return storedKeys{}, ctx.Err()
+	case <-time.After(keyLoadTimeout):
+		return storedKeys{}, fmt.Errorf("the storage does not answer within %s", keyLoadTimeout)
+	}
 }
 
 // signingKeyPath is where the keys of an issuer are stored. Issuers with
@@ -365,16 +395,13 @@ func (k *SigningKeys) Find(ctx context.Context, algorithm, id string) ([]*Key, e
 // reload looks at the stored keys again, if the last time was longer ago than
 // this.
 func (k *SigningKeys) reload(ctx context.Context, after time.Duration) error {
-	if k.storage == nil {
-		return nil
-	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.now().Sub(k.loadedAt) < after {
+	if k.storage == nil || k.now().Sub(k.loadedAt) < after {
 		return nil
 	}
 	k.loadedAt = k.now()
-	stored, err := loadStoredKeys(ctx, k.storage, k.storageKey)
+	stored, err := k.load(ctx)
 	if err == nil && len(stored.Keys) > 0 {
 		err = k.use(stored)
 	}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -207,5 +208,47 @@ func TestLogoutOfAClientMadeAnew(t *testing.T) {
 	})
 	if len(toldFresh) != 0 {
 		t.Errorf("the new client is told of a session that it never had: %v", <-toldFresh)
+	}
+}
+
+// A client that refuses some log-outs, as of sessions that it has forgotten, is told
+// of the others in the same round.
+func TestLogoutOfAClientThatRefusesSome(t *testing.T) {
+	var mu sync.Mutex
+	asked := make(map[any]int)
+	told := 0
+	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		sid := claimsOf(t, r.PostFormValue("logout_token"))["sid"]
+		if asked[sid] > 0 || len(asked)%2 == 0 {
+			asked[sid]++
+			w.WriteHeader(http.StatusBadRequest)
+			return
+		}
+		asked[sid]++
+		told++
+	}))
+	defer receiver.Close()
+	s := serve(t, fmt.Sprintf(clientsOfTests, "backchannel_logout_uri "+receiver.URL), "")
+	last := s.browser()
+	last.signUp("alice@example.com")
+	const sessions = 6 * logoutsAtOnce
+	for range sessions {
+		b := s.browser()
+		b.redeem("app", b.code("app", nil))
+	}
+	last.post("/auth/password", url.Values{"currentPassword": {goodPassword}, "newPassword": {"another good password"}})
+	eventually(t, "half of them are taken", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return told == sessions/2
+	})
+	mu.Lock()
+	defer mu.Unlock()
+	for sid, times := range asked {
+		if times > 1 {
+			t.Errorf("%v was told %d times before all were told once", sid, times)
+		}
 	}
 }
