@@ -26,6 +26,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
@@ -72,7 +73,7 @@ func (s *site) roundTrip(request *http.Request) (*http.Response, error) {
 	if s.transport != nil {
 		return s.transport.RoundTrip(request)
 	}
-	return http.DefaultTransport.RoundTrip(request)
+	return caddytest.RoundTrip(http.DefaultTransport, request)
 }
 
 // adapt makes JSON of the inside of a site block. Whatever is before a line of

@@ -1,0 +1,37 @@
+package caddytest
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"syscall"
+)
+
+// RoundTrip sends a request, and sends it again if its connection was closed before
+// an answer: at a config reload Caddy answers what it has begun, and drops
+// connections that it has not looked at yet.
+func RoundTrip(transport http.RoundTripper, request *http.Request) (*http.Response, error) {
+	for try := 1; ; try++ {
+		response, err := transport.RoundTrip(request)
+		dropped := errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.ECONNREFUSED)
+		if !dropped || try == 3 || request.Body != nil && request.GetBody == nil {
+			return response, err
+		}
+		if request.GetBody != nil {
+			body, err := request.GetBody()
+			if err != nil {
+				return nil, err
+			}
+			request = request.Clone(request.Context())
+			request.Body = body
+		}
+	}
+}
+
+// Transport is http.DefaultTransport with [RoundTrip].
+type Transport struct{}
+
+// RoundTrip implements http.RoundTripper.
+func (Transport) RoundTrip(request *http.Request) (*http.Response, error) {
+	return RoundTrip(http.DefaultTransport, request)
+}
