@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/internal/chromiumtest"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
@@ -17,7 +18,7 @@ func chromium(t *testing.T) context.Context {
 	t.Helper()
 	path := chromiumtest.Path()
 	if path == "" {
-		missing(t, "chromium")
+		caddytest.Missing(t, "chromium")
 	}
 	return chromiumtest.Start(t, path)
 }

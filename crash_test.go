@@ -314,7 +314,7 @@ func TestScenarioDiskFull(t *testing.T) {
 	seen := scenario.Promise(t, "507 or 503, never a 201 that is lost; verification goes on; recovers")
 	dir := tempDir(t)
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=256k"); err != nil {
-		missing(t, "leave to mount a small tmpfs")
+		caddytest.Missing(t, "leave to mount a small tmpfs")
 	}
 	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
 	s := serve(t, accountsBody(filepath.Join(dir, "users.db"), "throttle off"))

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 )
 
 var (
@@ -25,7 +27,7 @@ func TestReadme(t *testing.T) {
 	for _, port := range []string{"8080", "8081"} {
 		listener, err := net.Listen("tcp", "127.0.0.1:"+port)
 		if err != nil {
-			missing(t, "port "+port+", which the README uses")
+			caddytest.Missing(t, "port "+port+", which the README uses")
 		}
 		_ = listener.Close()
 	}
@@ -106,16 +108,7 @@ func needs(t *testing.T, programs ...string) {
 	t.Helper()
 	for _, program := range programs {
 		if _, err := exec.LookPath(program); err != nil {
-			missing(t, program)
+			caddytest.Missing(t, program)
 		}
 	}
-}
-
-// missing skips the test, except in CI, where nothing may be missing.
-func missing(t *testing.T, what string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("this test needs %s, and CI=true", what)
-	}
-	t.Skipf("this test needs %s", what)
 }

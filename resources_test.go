@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 )
 
 // resident is the memory of a process that is in RAM, in bytes.
@@ -13,7 +15,7 @@ func (p *process) resident(t *testing.T) int64 {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.command.Process.Pid))
 	if err != nil {
-		missing(t, "the /proc of Linux")
+		caddytest.Missing(t, "the /proc of Linux")
 	}
 	for line := range strings.Lines(string(text)) {
 		if value, found := strings.CutPrefix(line, "VmRSS:"); found {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
 )
 
@@ -118,7 +119,7 @@ func TestScenarioSlowClients(t *testing.T) {
 		t.Fatal(err)
 	}
 	if needed := uint64(clients + 500); limit.Max < needed {
-		missing(t, fmt.Sprintf("%d open files, and the hard limit is %d (ulimit -Hn)", needed, limit.Max))
+		caddytest.Missing(t, fmt.Sprintf("%d open files, and the hard limit is %d (ulimit -Hn)", needed, limit.Max))
 	} else if limit.Cur < needed {
 		limit.Cur = limit.Max
 		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {

@@ -23,15 +23,9 @@ type application struct {
 // applications shows a user the clients that they have let in, and takes back
 // what one was given.
 func (p *Provider) applications(w http.ResponseWriter, r *http.Request) error {
-	values := r.URL.Query()
-	if r.Method == http.MethodPost {
-		if err := crossOrigin.Check(r); err != nil {
-			return shown(&oauthError{status: http.StatusForbidden, code: "access_denied", description: "a page of another site may not do this"})
-		}
-		var err error
-		if values, err = form(r); err != nil {
-			return shown(err)
-		}
+	values, err := pageValues(r)
+	if err != nil {
+		return err
 	}
 	login, err := p.accounts.Login(w, r)
 	if nobody(err) {

@@ -35,6 +35,19 @@ func form(r *http.Request) (url.Values, error) {
 	return r.PostForm, once(r.PostForm)
 }
 
+// pageValues are what a user's browser sends to a page: by a form, which no page of
+// another site may send, or in the URL.
+func pageValues(r *http.Request) (url.Values, error) {
+	if r.Method != http.MethodPost {
+		return r.URL.Query(), nil
+	}
+	if err := crossOrigin.Check(r); err != nil {
+		return nil, shown(&oauthError{status: http.StatusForbidden, code: "access_denied", description: "a page of another site may not do this"})
+	}
+	values, err := form(r)
+	return values, shown(err)
+}
+
 func once(values url.Values) error {
 	for name, all := range values {
 		if len(all) > 1 && name != "resource" && name != "audience" {

@@ -17,20 +17,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/internal/chromiumtest"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 	"github.com/lestrrat-go/jwx/v2/jwk"
 )
-
-// missing skips the test, except in CI, where nothing may be missing.
-func missing(t *testing.T, what string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("this test needs %s, and CI=true", what)
-	}
-	t.Skip("this test needs " + what)
-}
 
 // npmClients installs the clients from npm, once.
 var npmClients = sync.OnceValue(func() error {
@@ -46,11 +38,11 @@ func needNPM(t *testing.T) {
 	t.Helper()
 	for _, program := range []string{"node", "npm"} {
 		if _, err := exec.LookPath(program); err != nil {
-			missing(t, program)
+			caddytest.Missing(t, program)
 		}
 	}
 	if err := npmClients(); err != nil {
-		missing(t, "npm's registry: "+err.Error())
+		caddytest.Missing(t, "npm's registry: "+err.Error())
 	}
 }
 
@@ -197,7 +189,7 @@ func chromium(t *testing.T) context.Context {
 	t.Helper()
 	path := chromiumtest.Path()
 	if path == "" {
-		missing(t, "chromium")
+		caddytest.Missing(t, "chromium")
 	}
 	return chromiumtest.Start(t, path)
 }

@@ -42,15 +42,9 @@ var crossOrigin = http.NewCrossOriginProtection()
 
 // consent asks the user, and takes the answer.
 func (p *Provider) consent(w http.ResponseWriter, r *http.Request) error {
-	values := r.URL.Query()
-	if r.Method == http.MethodPost {
-		if err := crossOrigin.Check(r); err != nil {
-			return shown(&oauthError{status: http.StatusForbidden, code: "access_denied", description: "a page of another site may not do this"})
-		}
-		var err error
-		if values, err = form(r); err != nil {
-			return shown(err)
-		}
+	values, err := pageValues(r)
+	if err != nil {
+		return err
 	}
 	id := values.Get("interaction")
 	waiting, err := load[interaction](r.Context(), p.state, kindInteraction, hashed(id))

@@ -95,15 +95,9 @@ func plainUserCode(text string) string {
 
 // device is the page where a user lets a device in.
 func (p *Provider) device(w http.ResponseWriter, r *http.Request) error {
-	values := r.URL.Query()
-	if r.Method == http.MethodPost {
-		if err := crossOrigin.Check(r); err != nil {
-			return shown(&oauthError{status: http.StatusForbidden, code: "access_denied", description: "a page of another site may not do this"})
-		}
-		var err error
-		if values, err = form(r); err != nil {
-			return shown(err)
-		}
+	values, err := pageValues(r)
+	if err != nil {
+		return err
 	}
 	login, err := p.accounts.Login(w, r)
 	if err != nil && !nobody(err) {

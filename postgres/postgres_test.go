@@ -26,15 +26,6 @@ import (
 	_ "github.com/jackc/pgx/v5/stdlib"
 )
 
-// missing skips the test, except in CI, where nothing may be missing.
-func missing(t testing.TB, what string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("this test needs %s, and CI=true", what)
-	}
-	t.Skip("this test needs " + what)
-}
-
 // server is a PostgreSQL of the test's own.
 type server struct {
 	t    testing.TB
@@ -68,7 +59,7 @@ func start(t testing.TB) *server {
 	t.Helper()
 	initdb := program("initdb")
 	if initdb == "" {
-		missing(t, "PostgreSQL")
+		caddytest.Missing(t, "PostgreSQL")
 	}
 	dir, err := os.MkdirTemp("", "pg")
 	if err != nil {
@@ -79,7 +70,7 @@ func start(t testing.TB) *server {
 	if os.Geteuid() == 0 {
 		account, err := user.Lookup("postgres")
 		if err != nil {
-			missing(t, "a user postgres, as PostgreSQL does not run as root")
+			caddytest.Missing(t, "a user postgres, as PostgreSQL does not run as root")
 		}
 		uid, _ := strconv.Atoi(account.Uid)
 		gid, _ := strconv.Atoi(account.Gid)

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
 )
 
@@ -233,10 +234,10 @@ func (w *network) must(words ...string) {
 func newNetwork(t *testing.T) *network {
 	t.Helper()
 	if _, err := exec.LookPath("ip"); err != nil {
-		missing(t, "ip, of the package iproute2")
+		caddytest.Missing(t, "ip, of the package iproute2")
 	}
 	if _, err := exec.LookPath("setpriv"); err != nil {
-		missing(t, "setpriv, of the package util-linux")
+		caddytest.Missing(t, "setpriv, of the package util-linux")
 	}
 	pid := os.Getpid()
 	net := fmt.Sprintf("198.18.%d.", pid/64%256)
@@ -245,7 +246,7 @@ func newNetwork(t *testing.T) *network {
 		outsideAddress: net + strconv.Itoa(pid%64*4+1), pgAddress: net + strconv.Itoa(pid%64*4+2),
 	}
 	if err := w.ip("netns", "add", w.name); err != nil {
-		missing(t, "leave to make a network namespace: "+err.Error())
+		caddytest.Missing(t, "leave to make a network namespace: "+err.Error())
 	}
 	t.Cleanup(func() {
 		if err := w.ip("netns", "delete", w.name); err != nil { // the link goes with it
@@ -253,7 +254,7 @@ func newNetwork(t *testing.T) *network {
 		}
 	})
 	if err := w.ip("link", "add", w.outside, "type", "veth", "peer", "name", w.inside, "netns", w.name); err != nil {
-		missing(t, "leave to make a veth link: "+err.Error())
+		caddytest.Missing(t, "leave to make a veth link: "+err.Error())
 	}
 	w.must("-n", w.name, "link", "set", w.inside, "address", "02:00:00:00:00:02")
 	w.must("address", "add", w.outsideAddress+"/30", "dev", w.outside)
