@@ -126,7 +126,7 @@ func namedStore(text string) (json.RawMessage, error) {
 	if scheme, _, isURL := strings.Cut(text, "://"); isURL && len(words) == 1 {
 		words = append(words, words[0])
 		words[0].Text = scheme
-	} else if len(words) == 1 || strings.ContainsAny(words[0].Text, `/\.`) {
+	} else if _, err := caddy.GetModule("jwt.stores." + words[0].Text); len(words) == 1 && err != nil || strings.ContainsAny(words[0].Text, `/\.`) {
 		return caddyconfig.JSONModuleObject(&FileStore{Path: text}, "module", "file", nil), nil
 	}
 	id := "jwt.stores." + words[0].Text

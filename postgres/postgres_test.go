@@ -326,6 +326,9 @@ func TestStoreCopy(t *testing.T) {
 	if output, err := run("", "store", "copy", file, "postgres {env.NOT_SET}"); err == nil || !strings.Contains(output, "dsn is empty") {
 		t.Errorf("a variable that is not set: %v %s", err, output)
 	}
+	if output, err := run("", "store", "copy", file, "postgres "); err == nil || !strings.Contains(output, "store postgres takes a DSN") {
+		t.Errorf("a kind without its DSN: %v %s", err, output)
+	}
 	const password = "a-password-that-nobody-may-see"
 	if output, err := run("", "store", "copy", file, "postgres://user:"+password+"@127.0.0.1:1/db"); err == nil || strings.Contains(output, password) {
 		t.Errorf("a database that is not there: %v %s", err, output)
