@@ -10,6 +10,27 @@ var clock = time.Now
 // until that is believed for what cannot be undone.
 const clockTrust = time.Hour
 
+// cleanUps says when to remove what has expired: each cleanUpInterval, and not
+// before a clock that was set has stayed so for clockTrust.
+type cleanUps struct{ last, next time.Time }
+
+func newCleanUps(now time.Time) *cleanUps {
+	return &cleanUps{now, now.Add(cleanUpInterval)}
+}
+
+// due is asked often, and always with the time as it is.
+func (c *cleanUps) due(now time.Time) bool {
+	if _, moved := clockMoved(c.last, now); moved {
+		c.next = now.Add(clockTrust)
+	}
+	c.last = now
+	if now.Before(c.next) {
+		return false
+	}
+	c.next = now.Add(cleanUpInterval)
+	return true
+}
+
 // clockMoved tells by how much the clock was set to another time between two
 // readings: what it differs by from the monotonic clock in them.
 func clockMoved(before, after time.Time) (by time.Duration, moved bool) {

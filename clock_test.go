@@ -160,3 +160,36 @@ func TestScenarioClockJumps(t *testing.T) {
 	seen("%d jumps: to an hour ahead, an hour back, a year back, 2099, and back each time: %d decisions, %d wrong", jumps, decisions, wrong)
 	seen("%d fetch of the key set before the restart; a revoked token was refused all the time, a session went on after each jump", fetches)
 }
+
+// What has expired is removed from time to time, and not by a clock that was just
+// set.
+func TestCleanUpsByAClockThatJumps(t *testing.T) {
+	hands := setClock(t)
+	passed := time.Duration(0)
+	now := func(more time.Duration) time.Time {
+		passed += more // by both clocks
+		return hands.now().Add(passed)
+	}
+	c := newCleanUps(now(0))
+	for _, step := range []struct {
+		name  string
+		jump  time.Duration
+		after time.Duration
+		due   bool
+	}{
+		{"at the start", 0, time.Minute, false},
+		{"after the interval", 0, cleanUpInterval, true},
+		{"right after", 0, time.Minute, false},
+		{"due, and the clock jumps ahead", 70 * 365 * 24 * time.Hour, cleanUpInterval, false},
+		{"still ahead", 0, 2 * cleanUpInterval, false},
+		{"and back", -70 * 365 * 24 * time.Hour, cleanUpInterval, false},
+		{"right for a while", 0, clockTrust - time.Minute, false},
+		{"right for long", 0, time.Minute, true},
+		{"after the interval again", 0, cleanUpInterval, true},
+	} {
+		hands.ahead.Add(int64(step.jump / time.Second))
+		if got := c.due(now(step.after)); got != step.due {
+			t.Errorf("%s: %v", step.name, got)
+		}
+	}
+}

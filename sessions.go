@@ -36,10 +36,8 @@ const (
 	// that is behind.
 	revocationOverlap = 10 * time.Second
 	// heardPause is the least between two looks, however much is heard.
-	heardPause = 100 * time.Millisecond
-	// maintenanceTimeout is how long signing keys or a table may take.
-	maintenanceTimeout = 10 * time.Second
-	cleanUpInterval    = 10 * time.Minute
+	heardPause      = 100 * time.Millisecond
+	cleanUpInterval = 10 * time.Minute
 )
 
 // accountService is what the handlers of one site's accounts share: keys,
@@ -65,7 +63,6 @@ type accountService struct {
 	revokedSince time.Time     // of what is asked for next
 	failing      time.Time     // since when the store cannot be read; zero if it can
 	storeDown    atomic.Bool   // the same, for the metrics
-	clockMovedAt atomic.Int64  // when the clock was set to another time, in Unix nanoseconds by the new one; 0 for never
 
 	signingUp singleflight.Group // by EmailKey
 
@@ -209,7 +206,7 @@ func newAccountService(ctx caddy.Context, config Accounts, identity string, fixe
 	asked := s.now()
 	s.learnRevocations()
 	s.running.Go(func() { s.watch(asked) })
-	s.running.Go(s.maintain)
+	s.running.Go(func() { s.maintain(asked) })
 	s.running.Go(s.listen)
 	return s, nil
 }
@@ -308,7 +305,6 @@ func (s *accountService) watch(last time.Time) {
 		if by, moved := clockMoved(last, now); moved {
 			s.log.Warn("the clock was set to another time", zap.Duration("by", by))
 			s.revokedSince = time.Time{} // what others revoked is looked for by their time
-			s.clockMovedAt.Store(now.UnixNano())
 		}
 		last = now
 		s.learnRevocations()
@@ -321,40 +317,28 @@ func (s *accountService) watch(last time.Time) {
 }
 
 // maintain learns which keys other processes sign with, and removes what has
-// expired: not before a clock has stayed right for a while, as what a wrong clock
-// calls expired is not removed.
-func (s *accountService) maintain() {
+// expired.
+func (s *accountService) maintain(last time.Time) {
 	s.sayHowToBegin()
-	cleaned := s.now()
+	cleanUps := newCleanUps(last)
 	for {
 		select {
 		case <-s.ctx.Done():
 			return
 		case <-time.After(revocationPoll):
 		}
-		now := s.now()
-		if err := s.reloadKeys(); err != nil && s.ctx.Err() == nil {
+		if err := s.keys.reload(s.ctx, keyReload); err != nil && s.ctx.Err() == nil {
 			s.log.Warn("signing keys not readable; those in memory are used", zap.Error(err))
 		}
-		moved := time.Unix(0, s.clockMovedAt.Load())
-		if now.Before(cleaned) { // the clock went back
-			cleaned = now
-		}
-		if now.Sub(cleaned) <= cleanUpInterval || now.Sub(moved) <= clockTrust && s.clockMovedAt.Load() != 0 {
+		now := s.now()
+		if !cleanUps.due(now) {
 			continue
 		}
-		cleaned = now
 		s.revoked.forgetExpired(now)
 		if err := s.users().CleanUp(s.ctx, now); err != nil && s.ctx.Err() == nil {
 			s.log.Warn("expired sessions not removed from the user store; it will be tried again", zap.Error(err))
 		}
 	}
-}
-
-func (s *accountService) reloadKeys() error {
-	ctx, cancel := context.WithTimeout(s.ctx, maintenanceTimeout)
-	defer cancel()
-	return s.keys.reload(ctx, keyReload)
 }
 
 // listen wakes watch when another process has revoked something, if the store
