@@ -347,10 +347,13 @@ func (p *Provider) tellClients(ctx context.Context) {
 		}
 		l.busy[clientID] = true
 		l.running.Go(func() {
-			p.tellOne(ctx, ids)
+			err := p.tellOne(ctx, ids)
 			l.mu.Lock()
 			defer l.mu.Unlock()
 			delete(l.busy, clientID)
+			if err == nil {
+				signal(l.noted) // what was noted meanwhile need not wait for logoutPoll
+			}
 		})
 	}
 }
@@ -358,9 +361,9 @@ func (p *Provider) tellClients(ctx context.Context) {
 // errAnswered means that a client answered, and did not like what it was told.
 var errAnswered = errors.New("it answered")
 
-// tellOne tells one client of several log-outs, unless it does not answer: then the
-// rest waits for the next time.
-func (p *Provider) tellOne(ctx context.Context, ids []string) {
+// tellOne tells one client of several log-outs. If the client does not answer, that
+// is an error, and the rest waits for the next time.
+func (p *Provider) tellOne(ctx context.Context, ids []string) error {
 	all, failed := errgroup.WithContext(ctx)
 	all.SetLimit(logoutsAtOnce)
 	for _, id := range ids {
@@ -375,7 +378,7 @@ func (p *Provider) tellOne(ctx context.Context, ids []string) {
 			return err
 		})
 	}
-	_ = all.Wait()
+	return all.Wait()
 }
 
 var errNotDue = errors.New("another node does it")
@@ -390,8 +393,11 @@ func (p *Provider) tellClient(ctx context.Context, id string) error {
 		l.NotBefore = now.Add(max(2*logoutTimeout, time.Second<<l.Tries)) // if this node dies meanwhile, too
 		return nil
 	})
-	if err != nil {
+	if errors.Is(err, errNotDue) || errors.Is(err, errNotFound) {
 		return nil
+	}
+	if err != nil {
+		return err
 	}
 	client, err := p.clients.find(ctx, told.ClientID)
 	switch {
