@@ -284,7 +284,7 @@ func (h *AccountsHandler) jwks(w http.ResponseWriter, _ *http.Request) error {
 
 // caller is who sent the request, by bearer token or cookie.
 func (h *AccountsHandler) caller(w http.ResponseWriter, r *http.Request) (*Token, error) {
-	raw, _, err := accountSources.read(r)
+	raw, source, err := accountSources.read(r)
 	if err != nil {
 		return nil, err
 	}
@@ -294,15 +294,17 @@ func (h *AccountsHandler) caller(w http.ResponseWriter, r *http.Request) (*Token
 	} else {
 		token, err = h.service.verifier.Verify(r.Context(), raw, h.service.now())
 	}
-	if err != nil {
-		renewed, storeErr := h.service.renew(w, r, asRefusal(err))
+	if err != nil && (source == nil || source.session) && renewable(asRefusal(err)) {
+		fresh, storeErr := h.service.renew(w, r)
 		if storeErr != nil {
 			return nil, storeErr
 		}
-		if renewed == nil {
-			return nil, err
+		if fresh != "" {
+			token, err = h.service.verifier.Verify(r.Context(), fresh, h.service.now())
 		}
-		token = renewed
+	}
+	if err != nil {
+		return nil, err
 	}
 	if sessionOf(token) == "" {
 		return nil, refuse(ReasonClaims, "sid is missing")

@@ -132,6 +132,10 @@ func (a *Accounts) path(route string) string {
 func (a *Accounts) resolve() error {
 	err := errors.Join(resolve("prefix", &a.Prefix), resolve("issuer", &a.Issuer), resolve("templates", &a.Templates),
 		resolveList("audience", a.Audience), resolveList("default_roles", a.DefaultRoles), resolveList("profile", a.Profile))
+	for route, path := range a.Routes {
+		err = errors.Join(err, resolve(route, &path))
+		a.Routes[route] = path
+	}
 	if err != nil {
 		return err
 	}

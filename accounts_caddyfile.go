@@ -113,7 +113,7 @@ func (p *parser) accountsRoute(name string, a *Accounts) error {
 		a.Signup = args[0]
 		return p.once("signup " + "open or closed")
 	}
-	if len(args) != 1 || !strings.HasPrefix(args[0], "/") {
+	if len(args) != 1 || !strings.HasPrefix(args[0], "/") && !strings.HasPrefix(args[0], "{") {
 		if name == "signup" {
 			return p.Errf("signup takes open, closed or a path, as in: signup /users/signup")
 		}

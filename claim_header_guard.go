@@ -1,7 +1,9 @@
 package caddyjwt
 
 import (
+	"errors"
 	"net/http"
+	"slices"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -30,6 +32,9 @@ func (*ClaimHeaderGuard) CaddyModule() caddy.ModuleInfo {
 
 // Provision replaces placeholders.
 func (g *ClaimHeaderGuard) Provision(caddy.Context) error {
+	if slices.Contains(g.Headers, nil) {
+		return errors.New("headers holds objects, and one is null")
+	}
 	for _, header := range g.Headers {
 		if err := resolve("claim_header", &header.Header, &header.Claim); err != nil {
 			return err

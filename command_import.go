@@ -296,6 +296,9 @@ func (r userRecord) profile() (map[string]any, error) {
 			return nil, fmt.Errorf("profile: %w", err)
 		}
 	}
+	if outOfRange(profile) {
+		return nil, errors.New("profile: a number is out of range")
+	}
 	return profile, nil
 }
 

@@ -86,21 +86,19 @@ func (s *accountService) serves(r *http.Request) bool {
 	return name != ""
 }
 
-// keepSession renews the session of a browser whose access token has expired,
-// and refuses what a page of another site has it send.
-func (s *accountService) keepSession(w http.ResponseWriter, r *http.Request, token *Token, source *TokenSource, refusal *Error) (kept *Token, renewed bool, refused *Error) {
+// keepSession renews the session of a browser whose access token is of no more
+// use, where session cookies are read, and refuses what a page of another site has
+// it send.
+func (h *Handler) keepSession(w http.ResponseWriter, r *http.Request, token *Token, source *TokenSource, refusal *Error) (kept *Token, renewed bool, refused *Error) {
 	byCookie := source != nil && source.session
-	if token == nil {
-		missing := refusal
-		if missing == nil { // an anonymous user, who may have a session
-			missing = &Error{Reason: ReasonNoCredentials}
-		}
-		var err error
-		if token, err = s.renew(w, r, missing); err != nil {
+	if token == nil && (source == nil || byCookie) && h.sources.haveSession() && renewable(refusal) {
+		fresh, err := h.service.renew(w, r)
+		if err != nil {
 			return nil, false, asRefusal(err)
 		}
-		if renewed = token != nil; renewed {
-			refusal, byCookie = nil, true
+		if fresh != "" {
+			token, refusal = h.verify(r, fresh)
+			renewed, byCookie = true, true
 		}
 	}
 	if token != nil && byCookie {
@@ -109,6 +107,19 @@ func (s *accountService) keepSession(w http.ResponseWriter, r *http.Request, tok
 		}
 	}
 	return token, renewed, refusal
+}
+
+// renewable tells whether another token might be accepted where this one was not,
+// or none came: it has expired, or was made before keys or config changed.
+func renewable(refusal *Error) bool {
+	if refusal == nil { // an anonymous user, who may have a session
+		return true
+	}
+	switch refusal.Reason {
+	case ReasonNoCredentials, ReasonExpired, ReasonUnknownKey, ReasonSignature, ReasonAlgorithm, ReasonIssuer, ReasonAudience:
+		return true
+	}
+	return false
 }
 
 // checkOrigin refuses what does more than read and comes from a page of
@@ -171,35 +182,30 @@ func stripRefreshCookie(r *http.Request) {
 	}
 }
 
-// renew gives a browser a new access token for one that has expired or is
-// gone, as long as its session lasts. Other refusals, and requests that bring a
-// token of their own, stay refused: then there is neither a token nor an error.
-// An error means that it could not be done now.
-func (s *accountService) renew(w http.ResponseWriter, r *http.Request, refusal *Error) (*Token, error) {
-	if refusal.Reason != ReasonNoCredentials && refusal.Reason != ReasonExpired || len(r.Header["Authorization"]) > 0 {
-		return nil, nil
-	}
+// renew gives a browser a new access token, as long as its session lasts; else
+// that is empty. The request carries the token from then on, for the handlers
+// behind. An error means that it could not be done now.
+func (s *accountService) renew(w http.ResponseWriter, r *http.Request) (accessToken string, err error) {
 	cookies := r.CookiesNamed(cookieName(r, refreshCookie))
 	if len(cookies) != 1 {
-		return nil, nil
+		return "", nil
 	}
 	given, err := s.refresh(r.Context(), cookies[0].Value, refreshGrace, client(r))
 	if err != nil {
 		switch asRefusal(err).Reason {
 		case ReasonRefreshToken:
 			clearSessionCookies(w, r)
-			return nil, nil
+			return "", nil
 		case ReasonRevoked: // the user is gone
-			return nil, nil
+			return "", nil
 		}
-		return nil, err
-	}
-	token, err := s.verifier.Verify(r.Context(), given.accessToken, s.now())
-	if err != nil {
-		return nil, err
+		return "", err
 	}
 	setSessionCookies(w, r, given)
-	return token, nil
+	name := cookieName(r, sessionCookie)
+	stripCookie(r, name)
+	r.AddCookie(&http.Cookie{Name: name, Value: given.accessToken})
+	return given.accessToken, nil
 }
 
 // safeReturnPath is where a browser goes after a log-in: a path of this site,

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/mail"
 	"strings"
+	"unicode"
 
 	"golang.org/x/net/idna"
 	"golang.org/x/text/secure/precis"
@@ -38,9 +39,17 @@ func EmailKey(email string) (string, error) {
 	if err != nil {
 		return "", errors.New("has a character before the @ that an e-mail address cannot have")
 	}
+	// What idna leaves out, such as a zero-width blank, would still be shown, and an
+	// ideographic full stop at the end is one more that it leaves in.
 	domain, err := emailDomain.ToASCII(email[at+1:])
-	if err != nil {
+	if err != nil || strings.ContainsFunc(email[at+1:], invisible) || strings.HasSuffix(domain, ".") {
 		return "", errors.New("has a domain that is no domain name")
 	}
 	return local + "@" + domain, nil
+}
+
+// invisible tells of a character that shows nothing by itself (Unicode TR44,
+// Default_Ignorable_Code_Point).
+func invisible(r rune) bool {
+	return unicode.In(r, unicode.Cf, unicode.Variation_Selector, unicode.Other_Default_Ignorable_Code_Point)
 }

@@ -26,11 +26,14 @@ import (
 )
 
 const (
-	minRSABits      = 2048 // RFC 7518 §3.3
-	maxRSABits      = 8192 // as crypto/tls: a larger one only burns time
-	maxKeyIDBytes   = 256
-	minSecretBytes  = 32 // RFC 7518 §3.2, for HS256, the shortest
-	secretBytesHint = "`openssl rand -base64 64` makes a secret that is long enough for every HMAC algorithm"
+	minRSABits    = 2048 // RFC 7518 §3.3
+	maxRSABits    = 8192 // as crypto/tls: a larger one only burns time
+	maxKeyIDBytes = 256
+	// maxKeysWithoutID is how many keys of a set may have no key ID: each costs a
+	// token without one, and a refresh, a comparison.
+	maxKeysWithoutID = 64
+	minSecretBytes   = 32 // RFC 7518 §3.2, for HS256, the shortest
+	secretBytesHint  = "`openssl rand -base64 64` makes a secret that is long enough for every HMAC algorithm"
 )
 
 // Key is a key that verifies signatures, and the algorithms it may do so
@@ -61,6 +64,10 @@ var pssHashes = map[string]crypto.Hash{"PS256": crypto.SHA256, "PS384": crypto.S
 // most in use, and that saves a sixth of what is not arithmetic; and the salt of
 // PSS must be as long as the hash, which jwx does not check.
 func (k *Key) verify(algorithm string, signingInput, signature []byte) error {
+	verifier, ok := k.verifiers[algorithm]
+	if !ok { // a KeySource of somebody else's may find any key
+		return errors.New("the key is not of the token's algorithm")
+	}
 	if public, ok := k.material.(*rsa.PublicKey); ok {
 		hash, pkcs1 := pkcs1Hashes[algorithm]
 		if !pkcs1 {
@@ -73,7 +80,7 @@ func (k *Key) verify(algorithm string, signingInput, signature []byte) error {
 		}
 		return rsa.VerifyPSS(public, hash, digest.Sum(nil), signature, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash})
 	}
-	return k.verifiers[algorithm].Verify(signingInput, signature, k.material)
+	return verifier.Verify(signingInput, signature, k.material)
 }
 
 func (k *Key) equal(other *Key) bool {
@@ -291,7 +298,12 @@ func parseKeySet(text []byte) (keys []*Key, unused []error, err error) {
 			unused = append(unused, fmt.Errorf("key ID %s is shared by %d keys", quoted(id), number))
 		}
 	}
-	keys = slices.DeleteFunc(keys, func(k *Key) bool { return k.id != "" && holders[k.id] > 1 })
+	if number := holders[""]; number > maxKeysWithoutID {
+		unused = append(unused, fmt.Errorf("%d keys have no key ID, more than %d: which of them a token needs can only be tried", number, maxKeysWithoutID))
+	}
+	keys = slices.DeleteFunc(keys, func(k *Key) bool {
+		return k.id != "" && holders[k.id] > 1 || k.id == "" && holders[""] > maxKeysWithoutID
+	})
 	if len(set.Keys) == 0 {
 		return nil, nil, errors.New("the JWK set has no keys")
 	}

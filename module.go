@@ -138,7 +138,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	private := source != nil && source.Query != ""
 	if h.service != nil {
 		var renewed bool
-		token, renewed, refusal = h.service.keepSession(w, r, token, source, refusal)
+		token, renewed, refusal = h.keepSession(w, r, token, source, refusal)
 		private = private || renewed
 	}
 	if refusal == nil && token == nil {

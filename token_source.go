@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
@@ -207,6 +208,11 @@ func (sources tokenSources) read(r *http.Request) (token string, from *TokenSour
 		token, from = found, source
 	}
 	return token, from, nil
+}
+
+// haveSession tells whether the session cookie of the accounts is among them.
+func (sources tokenSources) haveSession() bool {
+	return slices.ContainsFunc(sources, func(s *TokenSource) bool { return s.session })
 }
 
 func (sources tokenSources) strip(r *http.Request) {

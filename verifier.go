@@ -107,12 +107,16 @@ type Token struct {
 	session liveness
 }
 
-// Expiry is when the token ends, the leeway included; zero if it never does.
+// lastSecond is the end of the year 9999, the last that RFC 3339 can write.
+const lastSecond = 253402300799
+
+// Expiry is when the token ends, the leeway included, in the year 9999 at the
+// latest; zero if it never does.
 func (t *Token) Expiry() time.Time {
 	if t.expiry == 0 {
 		return time.Time{}
 	}
-	return time.UnixMilli(int64(t.expiry * 1000))
+	return time.UnixMilli(int64(min(t.expiry, lastSecond) * 1000))
 }
 
 // NewVerifier checks the configuration.

@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -123,6 +124,30 @@ func TestKeyRotation(t *testing.T) {
 		if got := chrome.get(s.authorizeURL("spa", url.Values{"prompt": {"none"}, "id_token_hint": {given["id_token"].(string)}})).to(t); got.Query().Get("code") == "" {
 			t.Errorf("a hint from %s: %s", name, got)
 		}
+	}
+}
+
+// A key that was withdrawn is refused without anybody asking for the key set.
+func TestWithdrawnKey(t *testing.T) {
+	s := provider(t)
+	chrome := s.browser()
+	chrome.signUp("alice@example.com")
+	token := chrome.redeem("spa", chrome.code("spa", nil)).json(t)["access_token"].(string)
+	userinfo := func() int {
+		return chrome.do(http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+token).status
+	}
+	if status := userinfo(); status != 200 {
+		t.Fatalf("control: %d", status)
+	}
+	if output, err := exec.Command(caddytest.Binary(t), "jwt", "keys", "rotate", "--withdraw", "--config", s.config).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, output)
+	}
+	deadline := time.Now().Add(time.Minute)
+	for userinfo() != 401 {
+		if time.Now().After(deadline) {
+			t.Fatal("a token of a withdrawn key is still good")
+		}
+		time.Sleep(100 * time.Millisecond)
 	}
 }
 

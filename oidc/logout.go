@@ -153,12 +153,26 @@ type clientLogin struct {
 
 func (p *Provider) keepClient(ctx context.Context, client *Client, g *grant) error {
 	kept := clientLogin{client.ID, g.UserID, g.SessionID, client.Since}
-	err := p.state.create(ctx, kindClientLogin, hashed(g.SessionID+"\n"+client.ID), g.SessionID, kept, 366*24*time.Hour)
-	if errors.Is(err, caddyjwt.ErrRecordExists) {
+	id := hashed(g.SessionID + "\n" + client.ID)
+	err := p.state.create(ctx, kindClientLogin, id, g.SessionID, kept, 366*24*time.Hour)
+	if !errors.Is(err, caddyjwt.ErrRecordExists) {
+		return err
+	}
+	// It may be of a client of the same name that was deleted since.
+	_, err = change(ctx, p.state, kindClientLogin, id, func(l *clientLogin) error {
+		if *l == kept {
+			return errUnchanged
+		}
+		*l = kept
+		return nil
+	})
+	if errors.Is(err, errUnchanged) || errors.Is(err, errNotFound) { // the session has ended meanwhile
 		return nil
 	}
 	return err
 }
+
+var errUnchanged = errors.New("it says so already")
 
 // logout is a client that is to be told of the end of a session. It is in the
 // store until that is done, so that it outlives a restart, and any node may do it.

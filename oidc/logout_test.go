@@ -211,6 +211,39 @@ func TestLogoutOfAClientMadeAnew(t *testing.T) {
 	}
 }
 
+// A client that is deleted and added again, as for a new secret, is told of the end
+// of a session in which it has a login since.
+func TestLogoutOfAClientAddedAgain(t *testing.T) {
+	s := provider(t)
+	store := s.store()
+	receiver, told := toldOf(t)
+	add := func(since string) {
+		t.Helper()
+		text, err := json.Marshal(Client{ID: "wiki", Public: true, Consent: "never", RedirectURIs: []string{"https://wiki.example/"}, Since: since, BackchannelLogoutURI: receiver.URL})
+		if err == nil {
+			err = store.CreateRecord(t.Context(), caddyjwt.Record{Kind: kindClient, ID: "wiki", Value: text})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	add("1")
+	chrome := s.browser()
+	chrome.signUp("alice@example.com")
+	chrome.code("wiki", url.Values{"redirect_uri": {"https://wiki.example/"}})
+	if _, err := store.TakeRecord(t.Context(), kindClient, "wiki", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	add("2")
+	chrome.code("wiki", url.Values{"redirect_uri": {"https://wiki.example/"}})
+	chrome.post("/auth/logout", url.Values{})
+	select {
+	case <-told:
+	case <-time.After(30 * time.Second):
+		t.Error("not told")
+	}
+}
+
 // A client that refuses some log-outs, as of sessions that it has forgotten, is told
 // of the others in the same round.
 func TestLogoutOfAClientThatRefusesSome(t *testing.T) {

@@ -7,6 +7,7 @@
 package oidc
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -206,15 +207,24 @@ func (p *Provider) limitPublic(r *http.Request, client *Client) error {
 	return nil
 }
 
+// currentKeys are keys that a command or another node may have withdrawn. What was
+// loaded last holds while the storage fails.
+type currentKeys struct{ *caddyjwt.SigningKeys }
+
+func (k currentKeys) Find(ctx context.Context, algorithm, id string) ([]*caddyjwt.Key, error) {
+	_ = k.Reload(ctx)
+	return k.SigningKeys.Find(ctx, algorithm, id)
+}
+
 func (p *Provider) newVerifiers() (err error) {
 	p.tokens, err = caddyjwt.NewVerifier(caddyjwt.VerifierConfig{Issuers: []caddyjwt.Issuer{{
-		Name: p.Issuer, Keys: []caddyjwt.KeySource{p.accessKeys}, Algorithms: p.accessKeys.Algorithms(), Audience: []string{p.Issuer}, TokenType: "at+jwt",
+		Name: p.Issuer, Keys: []caddyjwt.KeySource{currentKeys{p.accessKeys}}, Algorithms: p.accessKeys.Algorithms(), Audience: []string{p.Issuer}, TokenType: "at+jwt",
 	}}})
 	if err != nil {
 		return err
 	}
 	p.hints, err = caddyjwt.NewVerifier(caddyjwt.VerifierConfig{Leeway: 100 * 365 * 24 * time.Hour, Issuers: []caddyjwt.Issuer{{
-		Name: p.Issuer, Keys: []caddyjwt.KeySource{p.idKeys}, Algorithms: []string{"RS256"}, TokenType: "JWT",
+		Name: p.Issuer, Keys: []caddyjwt.KeySource{currentKeys{p.idKeys}}, Algorithms: []string{"RS256"}, TokenType: "JWT",
 	}}})
 	return err
 }

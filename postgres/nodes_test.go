@@ -253,6 +253,9 @@ func refusedBy(t *testing.T, after, token string, nodes ...*node) time.Duration 
 	}
 	took := time.Since(since).Round(time.Millisecond)
 	t.Logf("after %s all nodes refuse the token within %s", after, took)
+	if scenario.Full() && took > time.Second {
+		t.Errorf("after %s it took %s until all nodes refuse the token, more than a second", after, took)
+	}
 	return took
 }
 
