@@ -41,7 +41,7 @@ type Accounts struct {
 	// `closed`. Default: `open`.
 	Signup string `json:"signup,omitempty"`
 
-	// SignupLimit is how many accounts a client may make in an hour, by its IP
+	// SignupLimit is how many sign-ups a client may try in an hour, by its IP
 	// address, of IPv6 by its /64. Default: as many as its hashes are let
 	// through.
 	SignupLimit int `json:"signup_limit,omitempty"`

@@ -1278,3 +1278,81 @@ func TestStorageHangs(t *testing.T) {
 	eventually(t, "the storage has answered", func() bool { return !keys.loading.Load() })
 	s.loggedIn("alice@example.com")
 }
+
+// What a browser's session cookie says is taken as that of a renewal would be: by
+// the keys, the places and the rules of the handler.
+func TestRenewal(t *testing.T) {
+	store := filepath.Join(tempDir(t), "users.db")
+	body := func(first, secret, more string) string {
+		return `
+		jwt /todos/* {
+			` + first + `
+			accounts {
+				store file ` + store + `
+				secret ` + strings.Repeat(secret, 32) + `
+			}
+		}
+		` + more + `
+		respond /todos/* "user=[{http.auth.user.id}]"`
+	}
+	s := serve(t, body("", "a", ""))
+	chrome := browser(t)
+	if made := s.form(chrome, "/auth/signup", formOf("alice@example.com")); made.status != 303 {
+		t.Fatalf("sign-up: %d %s", made.status, made.body)
+	}
+	restart := func(text string) {
+		t.Helper()
+		if err := caddy.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		s.load(text, tempDir(t))
+	}
+	load := func(text string) {
+		t.Helper()
+		restart(text)
+		chrome = browser(t)
+		if got := s.form(chrome, "/auth/login", formOf("alice@example.com")); got.status != 303 {
+			t.Fatalf("log-in: %d %s", got.status, got.body)
+		}
+	}
+	home, _ := url.Parse(s.url)
+	without := func(name string) *http.Client {
+		other := browser(t)
+		for _, cookie := range chrome.Jar.Cookies(home) {
+			if cookie.Name != name {
+				other.Jar.SetCookies(home, []*http.Cookie{cookie})
+			}
+		}
+		return other
+	}
+
+	restart(body("", "b", "")) // the key that signed is gone
+	if got := s.form(without("refresh"), "/todos/", nil); got.status != 303 {
+		t.Errorf("control: a token of another key: %d", got.status)
+	}
+	if got := s.form(chrome, "/todos/", nil); got.status != 200 {
+		t.Errorf("the key that signed is gone: %d %v", got.status, got.header)
+	}
+	if got := s.form(chrome, "/auth/account", nil); got.status != 200 {
+		t.Errorf("the account page: %d", got.status)
+	}
+
+	load(body("user_id email", "b", ""))
+	for _, missing := range []string{"", "session"} {
+		if got := s.form(without(missing), "/todos/", nil); got.body != "user=[alice@example.com]" {
+			t.Errorf("user_id, without the cookie %q: %d %s", missing, got.status, got.body)
+		}
+	}
+	load(body("user_id nickname", "b", ""))
+	if got := s.form(without("session"), "/todos/", nil); got.status == 200 {
+		t.Errorf("a user without the claim of user_id: %d %s", got.status, got.body)
+	}
+	load(body("from header Authorization", "b", ""))
+	if got := s.form(without(""), "/todos/", nil); got.status == 200 || len(got.header["Set-Cookie"]) > 0 {
+		t.Errorf("cookies are no place for a token: %d %v", got.status, got.header)
+	}
+	load(body("", "b", "jwt /todos/admin/* {\n require claim email alice@example.com\n accounts {\n store file "+store+"\n secret "+strings.Repeat("b", 32)+"\n }\n }"))
+	if got := s.form(without("session"), "/todos/admin/", nil); got.status != 200 {
+		t.Errorf("two handlers: %d %v", got.status, got.header)
+	}
+}

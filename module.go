@@ -90,7 +90,7 @@ type Handler struct {
 	ClaimHeaders []*ClaimHeader `json:"claim_headers,omitempty"`
 
 	// StripToken takes the token out of the request before the handlers
-	// behind see it. Default: it is passed on.
+	// behind see it, another `jwt` too. Default: it is passed on.
 	StripToken bool `json:"strip_token,omitempty"`
 
 	// Cache is how many verified tokens are remembered at most, in entries; 0
@@ -99,8 +99,8 @@ type Handler struct {
 	// Default: 10000.
 	Cache *int `json:"cache,omitempty"`
 
-	// Realm of the challenge in WWW-Authenticate (RFC 9110 §11.5). Default:
-	// `restricted`.
+	// Realm of the challenge in WWW-Authenticate (RFC 9110 §11.5); that of the
+	// account routes is `restricted`. Default: `restricted`.
 	Realm string `json:"realm,omitempty"`
 
 	// Accounts are the site's own users: their tokens are accepted, in the
