@@ -541,6 +541,8 @@ func TestThreatIdentifiers(t *testing.T) {
 	for name, email := range map[string]string{
 		"no at": "alice", "no domain": "alice@", "no local part": "@example.com", "blank": "al ice@example.com", "NUL": "alice\x00@example.com", "control": "alice\x07@example.com", "line end": "alice@example.com\n",
 		"bidi override": "alice\u202e@example.com", "zero width": "ali\u200bce@example.com", "zero width joiner": "ali\u200dce@example.com", "soft hyphen": "ali\u00adce@example.com",
+		"zero width in the domain": "ali@exam\u200bple.com", "word joiner there": "ali@exam\u2060ple.com", "variation selector there": "ali@example\ufe0f.com",
+		"soft hyphen there": "ali@\u00adexample.com", "ideographic full stop at the end": "ali@example.com\u3002", "dot at the end": "ali@example.com.",
 		"with a name": "Alice <alice@example.com>", "two": "alice@example.com, bob@example.com", "too long": strings.Repeat("a", 250) + "@example.com", "mixed direction": "alicעה@example.com", "empty": "",
 	} {
 		got := s.post("/auth/signup", credentialsOf(email))

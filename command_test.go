@@ -359,7 +359,7 @@ func TestUserImport(t *testing.T) {
 			`{"email":"heidi@example.com"}` + "\n" +
 			`{"email":"ivan","password_hash":"` + bcryptHash + `"}` + "\n" +
 			`{"email":"judy@example.com","id":"` + strings.ToUpper(id) + `","password_hash":"` + bcryptHash + `"}` + "\n" +
-			`{"email":"kim@example.com","password_hash":"` + bcryptHash + `"` + "\n" +
+			`{"email":"kim@example.com","password_hash":"","profile":{"born":1e999}}` + "\n" +
 			strings.Repeat("x", 2*maxImportLine) + "\n" +
 			`{"email":"last@example.com","id":"507f1f77bcf86cd799439011","password_hash":"` + bcryptHash + `"}`,
 	}
@@ -382,7 +382,7 @@ func TestUserImport(t *testing.T) {
 			for offset, want := range map[int]string{
 				5: "refused: password_hash: the hash is neither argon2id", 6: "skipped: another user has this e-mail address",
 				7: "refused: id is neither a UUID nor", 8: "refused: ", 9: "refused: created_at is no time", 10: "refused: ", 11: "refused: email must look like",
-				12: "refused: another user has this id", 13: "refused: ", 14: "refused: it is longer than 65536 bytes",
+				12: "refused: another user has this id", 13: "refused: ", 14: "refused: it is longer than 524288 bytes",
 			} {
 				has(t, stderr, fmt.Sprintf("line %d %s", first+offset, want))
 			}

@@ -30,7 +30,7 @@ import (
 
 const (
 	usersPerPage     = 500
-	maxImportLine    = 64 << 10 // bytes
+	maxImportLine    = 8 * maxBodyBytes // JSON may write a byte in six
 	progressInterval = 500 * time.Millisecond
 )
 

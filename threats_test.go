@@ -3,11 +3,13 @@ package caddyjwt
 import (
 	"context"
 	"crypto"
+	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"math/big"
 	"net/http"
@@ -387,6 +389,56 @@ type untouchedKeys struct{ t *testing.T }
 func (k untouchedKeys) Find(context.Context, string, string) ([]*Key, error) {
 	k.t.Error("a key was looked for")
 	return nil, nil
+}
+
+// fixedKeys finds the same keys for whatever is asked, as a careless program might.
+type fixedKeys []*Key
+
+func (k fixedKeys) Find(context.Context, string, string) ([]*Key, error) { return k, nil }
+
+// A key of another algorithm that a program's own source gives out verifies nothing.
+func TestThreatKeyOfAnotherAlgorithm(t *testing.T) {
+	for name, text := range map[string]string{
+		"EC key":  `{"kty":"EC","crv":"P-256","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}`,
+		"OKP key": `{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}`,
+	} {
+		key, err := parseJWK([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		v, err := NewVerifier(VerifierConfig{Issuers: []Issuer{{Keys: []KeySource{fixedKeys{key}}, Algorithms: []string{"HS256", "RS256", "ES384"}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, algorithm := range []string{"HS256", "RS256", "ES384"} {
+			_, err := v.Verify(t.Context(), encode(`{"alg":"`+algorithm+`"}`)+"."+encode(`{"sub":"alice","exp":4102444800}`)+"."+strings.Repeat("A", 86), time.Now())
+			if refusal, ok := errors.AsType[*Error](err); !ok || refusal.Reason != ReasonSignature {
+				t.Errorf("%s, %s: %v", name, algorithm, err)
+			}
+		}
+	}
+}
+
+// Keys without a key ID can only be tried, so a set of very many costs nobody more
+// than it says.
+func TestThreatManyKeysWithoutID(t *testing.T) {
+	set := func(without int) string {
+		keys := []string{`{"kid":"named","kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}`}
+		for range without {
+			public, _, err := ed25519.GenerateKey(nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			keys = append(keys, `{"kty":"OKP","crv":"Ed25519","x":"`+base64.RawURLEncoding.EncodeToString(public)+`"}`)
+		}
+		return `{"keys":[` + strings.Join(keys, ",") + `]}`
+	}
+	for without, usable := range map[int]int{maxKeysWithoutID: maxKeysWithoutID + 1, maxKeysWithoutID + 1: 1} {
+		keys, _, err := parseKeySet([]byte(set(without)))
+		if err != nil || len(keys) != usable {
+			t.Errorf("%d without an ID: %d are used, %v", without, len(keys), err)
+		}
+	}
 }
 
 // What is no JWS, or is too large for one, is refused before any key is
