@@ -42,7 +42,7 @@ func (p *Provider) applications(w http.ResponseWriter, r *http.Request) error {
 	if r.Method == http.MethodPost {
 		for _, a := range all {
 			if a.ID == values.Get("client_id") {
-				if err := p.takeBack(r.Context(), a); err != nil {
+				if err := p.takeBack(r.Context(), login.User.ID, a); err != nil {
 					return err
 				}
 			}
@@ -74,15 +74,11 @@ func (p *Provider) applicationsOf(ctx context.Context, userID string) ([]*applic
 	for i, known := range consents {
 		add(known.ClientID, kindConsent, ids[i], known.Scopes)
 	}
-	sessions, err := p.accounts.Store().Sessions(ctx, userID, p.accounts.Now())
+	sessions, err := p.sessionsOf(ctx, userID)
 	if err != nil {
 		return nil, err
 	}
-	owners := []string{userID} // of grants that outlive their session
-	for _, session := range sessions {
-		owners = append(owners, session.ID)
-	}
-	for _, owner := range owners {
+	for _, owner := range append(sessions, userID) { // whose the grants are that outlive their session
 		ids, grants, err := list[grant](ctx, p.state, kindGrant, owner)
 		if err != nil {
 			return nil, err
@@ -109,7 +105,10 @@ func (p *Provider) applicationsOf(ctx context.Context, userID string) ([]*applic
 
 // takeBack ends what a client was given, and asks the user anew when it next
 // wants to be let in.
-func (p *Provider) takeBack(ctx context.Context, a *application) error {
+func (p *Provider) takeBack(ctx context.Context, userID string, a *application) error {
+	if err := p.takeBackCodes(ctx, userID, a.ID); err != nil { // before the grants, which codes make
+		return err
+	}
 	for _, kind := range []string{kindConsent, kindGrant} {
 		for _, id := range a.records[kind] {
 			if err := p.state.remove(ctx, kind, id); err != nil {
@@ -118,6 +117,49 @@ func (p *Provider) takeBack(ctx context.Context, a *application) error {
 		}
 	}
 	return nil
+}
+
+// takeBackCodes ends what a client was given and has not fetched yet: codes, and
+// devices that the user let in.
+func (p *Provider) takeBackCodes(ctx context.Context, userID, clientID string) error {
+	sessions, err := p.sessionsOf(ctx, userID)
+	if err != nil {
+		return err
+	}
+	for _, session := range sessions {
+		ids, codes, err := list[code](ctx, p.state, kindCode, session)
+		if err != nil {
+			return err
+		}
+		for i, known := range codes {
+			if known.Grant.ClientID == clientID {
+				if err := errors.Join(p.state.remove(ctx, kindCode, ids[i]), p.revokeGrant(ctx, known.Grant.ID)); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	ids, devices, err := list[deviceCode](ctx, p.state, kindDevice, "") // few, for 10 minutes each
+	if err != nil {
+		return err
+	}
+	for i, known := range devices {
+		if known.ClientID == clientID && known.Grant != nil && known.Grant.UserID == userID {
+			if err := p.state.remove(ctx, kindDevice, ids[i]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// sessionsOf are the IDs of a user's sessions.
+func (p *Provider) sessionsOf(ctx context.Context, userID string) (ids []string, err error) {
+	sessions, err := p.accounts.Store().Sessions(ctx, userID, p.accounts.Now())
+	for _, session := range sessions {
+		ids = append(ids, session.ID)
+	}
+	return ids, err
 }
 
 // applicationsLink is how the account page leads there.

@@ -43,10 +43,12 @@ func TestApplications(t *testing.T) {
 		t.Error("from another site it had an effect")
 	}
 
+	unused := alice.code("app", offline)
 	alice.post("/oidc/applications", url.Values{"client_id": {"app"}}).to(t)
 	if alice.live(ofAlice["access_token"]) || alice.refresh("app", ofAlice["refresh_token"].(string)).status != http.StatusBadRequest {
 		t.Error("what the client was given is still good")
 	}
+	alice.redeem("app", unused).mustFail(t, http.StatusBadRequest, "invalid_grant")
 	if !alice.live(ofSPA["access_token"]) || !alice.live(ofBob["access_token"]) {
 		t.Error("what others were given is gone too")
 	}
@@ -55,5 +57,52 @@ func TestApplications(t *testing.T) {
 	}
 	if to := alice.get(s.authorizeURL("app", offline)).to(t); to.Path != "/oidc/consent" {
 		t.Errorf("the client is let in without a question: %s", to)
+	}
+}
+
+// What a client was given and has not fetched when the user takes it back is not
+// to be had later.
+func TestThreatFetchedAfterTakenBack(t *testing.T) {
+	s := provider(t)
+	alice := s.browser()
+	alice.signUp("alice@example.com")
+	takeBack := func(client string) {
+		t.Helper()
+		if page := alice.get("/oidc/applications"); !strings.Contains(page.body, `value="`+client+`"`) {
+			t.Fatalf("the page has no %s: %s", client, page.body)
+		}
+		alice.post("/oidc/applications", url.Values{"client_id": {client}}).to(t)
+	}
+	connect := func() url.Values {
+		t.Helper()
+		device := alice.post("/oidc/device_authorization", url.Values{"client_id": {"tv"}, "scope": {"openid"}}).json(t)
+		page := alice.get("/oidc/device?user_code=" + device["user_code"].(string))
+		if got := alice.decide("/oidc/device", page, "allow"); !strings.Contains(got.body, "is connected") {
+			t.Fatalf("%d %s", got.status, got.body)
+		}
+		return url.Values{"grant_type": {grantDevice}, "device_code": {device["device_code"].(string)}}
+	}
+	hybrid := func() (code string, access any) {
+		t.Helper()
+		answer, _ := url.ParseQuery(alice.get(s.authorizeURL("web", url.Values{"response_type": {"code token"}})).to(t).Fragment)
+		return answer.Get("code"), answer.Get("access_token")
+	}
+
+	if got := alice.exchange("tv", connect()); got.status != http.StatusOK {
+		t.Fatalf("control: a device: %d %s", got.status, got.body)
+	}
+	device := connect()
+	takeBack("tv")
+	alice.exchange("tv", device).mustFail(t, http.StatusBadRequest, "expired_token")
+
+	code, access := hybrid()
+	if got := alice.redeem("web", code); got.status != http.StatusOK || !alice.live(access) {
+		t.Fatalf("control: hybrid: %d %s", got.status, got.body)
+	}
+	code, access = hybrid()
+	takeBack("web")
+	alice.redeem("web", code).mustFail(t, http.StatusBadRequest, "invalid_grant")
+	if alice.live(access) {
+		t.Error("the access token that came with the code is still good")
 	}
 }

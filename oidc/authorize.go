@@ -171,11 +171,9 @@ func shown(err error) error {
 func (p *Provider) waiting(r *http.Request) (id string, waiting interaction, err error) {
 	parameters := r.URL.Query()
 	if r.Method == http.MethodPost {
-		if parameters, err = form(r); err != nil {
+		if parameters, err = anyForm(r); err != nil {
 			return "", waiting, err
 		}
-	} else if err := once(parameters); err != nil {
-		return "", waiting, err
 	}
 	if id = parameters.Get("interaction"); id != "" {
 		waiting, err = load[interaction](r.Context(), p.state, kindInteraction, hashed(id))
@@ -223,6 +221,9 @@ func known(values url.Values) url.Values {
 // as says where the error is to be sent; without a client or redirect URI there
 // is nowhere (RFC 6749 §4.1.2.1).
 func (p *Provider) parseRequest(ctx context.Context, values url.Values) (*authorizationRequest, error) {
+	if len(values["client_id"]) > 1 || len(values["redirect_uri"]) > 1 {
+		return nil, errTwice
+	}
 	client, err := p.clients.find(ctx, values.Get("client_id"))
 	if errors.Is(err, errNotFound) {
 		return nil, refuse("invalid_client", "there is no client with this client_id")
@@ -259,9 +260,12 @@ func (p *Provider) parseRest(ctx context.Context, a *authorizationRequest, value
 		if len(values.Get(name)) > maxParameterBytes {
 			return refuse("invalid_request", name+" is too long")
 		}
+		if len(values[name]) > 1 { // others have no meaning, however often they stand
+			return errTwice
+		}
 	}
 	for parameter, code := range map[string]string{"request": "request_not_supported", "request_uri": "request_uri_not_supported", "registration": "registration_not_supported"} {
-		if values.Has(parameter) {
+		if values.Get(parameter) != "" {
 			return refuse(code, "the parameter "+parameter+" is not supported")
 		}
 	}
@@ -357,11 +361,14 @@ func (p *Provider) parseScopes(client *Client, text string) ([]string, error) {
 
 func (p *Provider) parseHint(ctx context.Context, a *authorizationRequest, hint string) error {
 	if hint != "" {
-		token, err := p.hints.Verify(ctx, hint, p.accounts.Now())
-		if err != nil {
+		switch token, err := p.hints.Verify(ctx, hint, p.accounts.Now()); {
+		case err == nil:
+			a.hintedSubject = token.UserID
+		case ofGoneKey(err): // it says who is to be logged in, and gives nothing
+			a.hintedSubject = unverifiedClaim(hint, "sub")
+		default:
 			return refuse("invalid_request", "id_token_hint is no ID token of this provider")
 		}
-		a.hintedSubject = token.UserID
 	}
 	for _, claims := range []map[string]*claimRequest{a.claims.IDToken, a.claims.UserInfo} {
 		sub := claims["sub"]
@@ -482,7 +489,7 @@ func (p *Provider) pushRequest(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if values.Has("request_uri") {
+	if values.Get("request_uri") != "" {
 		return refuse("invalid_request", "request_uri cannot be pushed")
 	}
 	for _, secret := range []string{"client_secret", "client_assertion", "client_assertion_type"} {

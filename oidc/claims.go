@@ -138,16 +138,15 @@ func (p *Provider) limit(request *claimsRequest, client *Client) (scopes []strin
 	return slices.Compact(scopes)
 }
 
-// unverifiedSubject is the `sub` that a token claims to have.
-func unverifiedSubject(token string) string {
+// unverifiedClaim is a text that a token claims, whoever made it.
+func unverifiedClaim(token, name string) string {
 	_, rest, _ := strings.Cut(token, ".")
 	payload, _, _ := strings.Cut(rest, ".")
 	text, err := base64.RawURLEncoding.DecodeString(payload)
-	var claims struct {
-		Subject string `json:"sub"`
-	}
+	var claims map[string]any
 	if err != nil || json.Unmarshal(text, &claims) != nil {
 		return ""
 	}
-	return claims.Subject
+	claim, _ := claims[name].(string)
+	return claim
 }

@@ -21,8 +21,17 @@ var (
 )
 
 // form reads a request's form, each parameter of which may stand once (RFC
-// 6749 §3.2). A body of another type is refused.
+// 6749 §3.2).
 func form(r *http.Request) (url.Values, error) {
+	values, err := anyForm(r)
+	if err == nil {
+		err = once(values)
+	}
+	return values, err
+}
+
+// anyForm reads a request's form. A body of another type is refused.
+func anyForm(r *http.Request) (url.Values, error) {
 	if kind, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";"); strings.TrimSpace(strings.ToLower(kind)) != "application/x-www-form-urlencoded" {
 		return nil, refuse("invalid_request", "the body must be application/x-www-form-urlencoded")
 	}
@@ -32,7 +41,7 @@ func form(r *http.Request) (url.Values, error) {
 		}
 		return nil, refuse("invalid_request", "the body is no form")
 	}
-	return r.PostForm, once(r.PostForm)
+	return r.PostForm, nil
 }
 
 // pageValues are what a user's browser sends to a page: by a form, which no page of
@@ -51,11 +60,13 @@ func pageValues(r *http.Request) (url.Values, error) {
 func once(values url.Values) error {
 	for name, all := range values {
 		if len(all) > 1 && name != "resource" && name != "audience" {
-			return refuse("invalid_request", "a parameter stands twice")
+			return errTwice
 		}
 	}
 	return nil
 }
+
+var errTwice = refuse("invalid_request", "a parameter stands twice")
 
 // authenticate returns the client of a request to an endpoint, which has
 // proved who it is, by one method (RFC 6749 §2.3). A public client only says
@@ -75,7 +86,7 @@ func (p *Provider) authenticate(r *http.Request, values url.Values) (*Client, er
 	}
 	assertion := values.Get("client_assertion")
 	methods := 0
-	for _, used := range []bool{basic, values.Has("client_secret"), assertion != ""} {
+	for _, used := range []bool{basic, values.Get("client_secret") != "", assertion != ""} {
 		if used {
 			methods++
 		}
@@ -134,7 +145,7 @@ func (p *Provider) byAssertion(ctx context.Context, values url.Values, assertion
 	}
 	id := values.Get("client_id")
 	if id == "" {
-		id = unverifiedSubject(assertion)
+		id = unverifiedClaim(assertion, "sub")
 	}
 	client, err := p.clients.find(ctx, id)
 	if errors.Is(err, errNotFound) || err == nil && client.keys == nil {

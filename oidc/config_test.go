@@ -132,7 +132,8 @@ func TestWithdrawnKey(t *testing.T) {
 	s := provider(t)
 	chrome := s.browser()
 	chrome.signUp("alice@example.com")
-	token := chrome.redeem("spa", chrome.code("spa", nil)).json(t)["access_token"].(string)
+	given := chrome.redeem("app", chrome.code("app", nil)).json(t)
+	token, hint := given["access_token"].(string), given["id_token"].(string)
 	userinfo := func() int {
 		return chrome.do(http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+token).status
 	}
@@ -148,6 +149,24 @@ func TestWithdrawnKey(t *testing.T) {
 			t.Fatal("a token of a withdrawn key is still good")
 		}
 		time.Sleep(100 * time.Millisecond)
+	}
+
+	// An ID token of such a key still says who is meant. It ends no session by itself.
+	silent := url.Values{"prompt": {"none"}, "id_token_hint": {hint}}
+	if to := chrome.get(s.authorizeURL("app", silent)).to(t); to.Query().Get("code") == "" {
+		t.Errorf("as a hint at log-in: %s", to)
+	}
+	bob := s.browser()
+	bob.signUp("bob@example.com")
+	if to := bob.get(s.authorizeURL("app", silent)).to(t); to.Query().Get("error") != "login_required" {
+		t.Errorf("as a hint at the log-in of another: %s", to)
+	}
+	page := chrome.get("/oidc/logout?" + url.Values{"id_token_hint": {hint}, "post_logout_redirect_uri": {"https://app.example/"}, "state": {"bye"}}.Encode())
+	if !strings.Contains(page.body, "Log out?") || chrome.get("/auth/whoami").status != 200 {
+		t.Fatalf("as a hint at log-out: %d %s", page.status, page.body)
+	}
+	if to := chrome.decide("/oidc/logout", page, "logout").to(t); to.String() != "https://app.example/?state=bye" || chrome.get("/auth/whoami").status != 401 {
+		t.Errorf("after the log-out: %s", to)
 	}
 }
 

@@ -188,6 +188,9 @@ func (p *Provider) decideDevice(ctx context.Context, id string, login *caddyjwt.
 // byDevice gives the tokens once the user has let the device in (RFC 8628
 // §3.5).
 func (p *Provider) byDevice(ctx context.Context, client *Client, values url.Values) (*tokens, error) {
+	if err := required(values, "device_code"); err != nil {
+		return nil, err
+	}
 	now, id := p.accounts.Now(), hashed(values.Get("device_code"))
 	tooFast := false
 	kept, err := change(ctx, p.state, kindDevice, id, func(d *deviceCode) error {
@@ -220,5 +223,5 @@ func (p *Provider) byDevice(ctx context.Context, client *Client, values url.Valu
 	if err := p.keepClient(ctx, client, kept.Grant); err != nil {
 		return nil, err
 	}
-	return p.begin(ctx, client, kept.Grant)
+	return p.begin(ctx, client, kept.Grant, func() error { return p.keepGrant(ctx, client, kept.Grant) })
 }

@@ -167,6 +167,8 @@ func TestThreatAuthorizationRequests(t *testing.T) {
 		"longer":                   {"redirect_uri": {spaCallback + "/x"}},
 		"another port":             {"redirect_uri": {"http://localhost:4712/callback"}},
 		"another scheme":           {"redirect_uri": {"https://localhost:4711/callback"}},
+		"redirect_uri twice":       {"redirect_uri": {spaCallback, spaCallback}},
+		"client_id twice":          {"client_id": {"spa", "spa"}},
 		"upper case":               {"redirect_uri": {"http://LOCALHOST:4711/callback"}},
 		"a query":                  {"redirect_uri": {spaCallback + "?x=1"}},
 		"a fragment":               {"redirect_uri": {spaCallback + "#x"}},
@@ -211,6 +213,8 @@ func TestThreatAuthorizationRequests(t *testing.T) {
 		"id_token_hint of nobody":         {url.Values{"id_token_hint": {"x.y.z"}}, "invalid_request"},
 		"claims that are no object":       {url.Values{"claims": {"[]"}}, "invalid_request"},
 		"unknown response_mode":           {url.Values{"response_mode": {"web_message"}}, "invalid_request"},
+		"scope twice":                     {url.Values{"scope": {"openid", "email"}}, "invalid_request"},
+		"state twice":                     {url.Values{"state": {"a state", "another"}}, "invalid_request"},
 		"prompt none for another subject": {url.Values{"prompt": {"none"}, "claims": {`{"id_token":{"sub":{"value":"somebody"}}}`}}, "login_required"},
 	} {
 		to := chrome.get(s.authorizeURL("spa", c.more)).to(t)
@@ -228,8 +232,9 @@ func TestThreatAuthorizationRequests(t *testing.T) {
 	if got := chrome.get(s.authorizeURL("web", url.Values{"response_type": {"id_token token"}, "response_mode": {"query"}})).to(t); !strings.Contains(got.String(), "error=invalid_request") || strings.Contains(got.String(), "access_token") {
 		t.Errorf("tokens in a query: %s", got)
 	}
-	if got := chrome.get(s.authorizeURL("spa", nil) + "&state=another"); got.status != 400 {
-		t.Errorf("a parameter twice: %d", got.status)
+	// What is empty, or means nothing here, is as if it were left out (RFC 6749 §3.1).
+	if got := chrome.get(s.authorizeURL("spa", nil) + "&request=&request_uri=&registration=&of=mine&of=mine").to(t); got.Query().Get("code") == "" {
+		t.Errorf("parameters that say nothing: %s", got)
 	}
 }
 
@@ -262,7 +267,8 @@ func TestThreatTokenRequests(t *testing.T) {
 		"implicit":                {url.Values{"grant_type": {"implicit"}}, 400, "unsupported_grant_type"},
 		"not registered":          {url.Values{"grant_type": {grantDevice}}, 400, "unauthorized_client"},
 		"unknown code":            {url.Values{"code": {"x"}}, 400, "invalid_grant"},
-		"no code":                 {url.Values{"code": {""}}, 400, "invalid_grant"},
+		"no code":                 {url.Values{"code": {""}}, 400, "invalid_request"},
+		"no refresh token":        {url.Values{"grant_type": {"refresh_token"}}, 400, "invalid_request"},
 		"another redirect_uri":    {url.Values{"redirect_uri": {"https://app.example/other?x=1"}}, 400, "invalid_grant"},
 		"no redirect_uri":         {url.Values{"redirect_uri": {""}}, 400, "invalid_grant"},
 		"another verifier":        {url.Values{"code_verifier": {verifier + "x"}}, 400, "invalid_grant"},
@@ -300,7 +306,15 @@ func TestThreatTokenRequests(t *testing.T) {
 	if got := chrome.post("/oidc/token", form(nil), basic("app", appSecret), "Content-Type: application/json"); got.status != 400 {
 		t.Errorf("JSON: %d", got.status)
 	}
+	if got := chrome.post("/oidc/token", form(url.Values{"client_assertion": {" "}, "client_secret": {" "}}), basic("app", appSecret)); got.status != 400 {
+		t.Errorf("control: several ways: %d %s", got.status, got.body)
+	}
 	values := form(nil)
+	values.Set("client_secret", "")
+	if got := chrome.post("/oidc/token", values, basic("app", appSecret)); got.status != 200 {
+		t.Errorf("Basic beside an empty secret: %d %s", got.status, got.body)
+	}
+	values = form(nil)
 	values.Set("client_id", "app")
 	values.Set("client_secret", appSecret)
 	if got := chrome.post("/oidc/token", values); got.status != 200 {
@@ -630,6 +644,7 @@ func TestDeviceFlow(t *testing.T) {
 		t.Errorf("tokens: %d %s", given.status, given.body)
 	}
 	poll(codes).mustFail(t, 400, "expired_token")
+	chrome.exchange("tv", url.Values{"grant_type": {grantDevice}}).mustFail(t, 400, "invalid_request")
 	codes = begin()
 	if got := chrome.decide("/oidc/device", chrome.get(codes["verification_uri_complete"].(string)), "deny"); got.status != 200 {
 		t.Errorf("denied: %d", got.status)

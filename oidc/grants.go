@@ -68,8 +68,10 @@ type code struct {
 	RedirectURI string    `json:"redirect_uri"`
 	Challenge   string    `json:"challenge,omitempty"`
 	ExpiresAt   time.Time `json:"expires_at"`
-	Used        bool      `json:"used,omitempty"`
-	Replayed    bool      `json:"replayed,omitempty"`
+	// Hybrid tells that tokens came with it: its grant is kept already.
+	Hybrid   bool `json:"hybrid,omitempty"`
+	Used     bool `json:"used,omitempty"`
+	Replayed bool `json:"replayed,omitempty"`
 }
 
 // tokens are what a client is given.
@@ -94,12 +96,12 @@ func (p *Provider) grantRequest(ctx context.Context, a *authorizationRequest, lo
 	answer := make(map[string]string)
 	if a.has("code") {
 		answer["code"] = randomText()
-		kept := code{Grant: g, RedirectURI: a.redirectURI, Challenge: a.challenge, ExpiresAt: p.accounts.Now().Add(codeLifetime)}
+		kept := code{Grant: g, RedirectURI: a.redirectURI, Challenge: a.challenge, ExpiresAt: p.accounts.Now().Add(codeLifetime), Hybrid: a.responseType != "code"}
 		if err := p.state.create(ctx, kindCode, hashed(answer["code"]), login.SessionID, kept, codeMemory); err != nil {
 			return nil, err
 		}
 	}
-	if a.has("token") || a.has("id_token") {
+	if a.responseType != "code" {
 		if err := p.keepGrant(ctx, a.client, &g); err != nil {
 			return nil, err
 		}
@@ -136,20 +138,23 @@ func (p *Provider) keepGrant(ctx context.Context, client *Client, g *grant) erro
 	if g.has("offline_access") {
 		owner = g.UserID // and goes with the user
 	}
-	err := p.state.create(ctx, kindGrant, g.ID, owner, g, lifetime)
-	if !errors.Is(err, caddyjwt.ErrRecordExists) {
-		return err
-	}
-	// The code of a hybrid flow: its grant gave tokens before.
-	_, err = change(ctx, p.state, kindGrant, g.ID, func(kept *grant) error {
+	return p.state.create(ctx, kindGrant, g.ID, owner, g, lifetime)
+}
+
+// goOn keeps the refresh token of a grant that has given tokens before, by a hybrid
+// flow, and that may have been taken back with them.
+func (p *Provider) goOn(ctx context.Context, g *grant) error {
+	_, err := change(ctx, p.state, kindGrant, g.ID, func(kept *grant) error {
 		kept.FamilyHash, kept.RefreshHash = g.FamilyHash, g.RefreshHash
 		return nil
 	})
-	if errors.Is(err, errNotFound) { // taken back meanwhile, and the tokens with it
-		return nil
+	if errors.Is(err, errNotFound) {
+		return errTakenBack
 	}
 	return err
 }
+
+var errTakenBack = refuse("invalid_grant", "what the user agreed to was taken back")
 
 // accessToken is a JWT by RFC 9068.
 func (p *Provider) accessToken(ctx context.Context, client *Client, g *grant, user caddyjwt.User) (token string, lifetime time.Duration, err error) {

@@ -82,16 +82,9 @@ func (l *logoutRequest) kept() map[string]string {
 func (p *Provider) parseLogout(ctx context.Context, values url.Values) (*logoutRequest, error) {
 	l := &logoutRequest{clientID: values.Get("client_id"), hint: values.Get("id_token_hint"), state: values.Get("state")}
 	if l.hint != "" {
-		token, err := p.hints.Verify(ctx, l.hint, p.accounts.Now())
-		if err != nil {
-			return nil, refuse("invalid_request", "id_token_hint is no ID token of this provider")
+		if err := p.readHint(ctx, l); err != nil {
+			return nil, err
 		}
-		audience, _ := token.Claims["aud"].(string)
-		if l.clientID != "" && l.clientID != audience {
-			return nil, refuse("invalid_request", "id_token_hint is of another client than client_id")
-		}
-		l.clientID, l.subject = audience, token.UserID
-		l.sessionID, _ = token.Claims["sid"].(string)
 	}
 	redirect := values.Get("post_logout_redirect_uri")
 	if redirect == "" {
@@ -109,6 +102,35 @@ func (p *Provider) parseLogout(ctx context.Context, values url.Values) (*logoutR
 	}
 	l.redirectURI = redirect
 	return l, nil
+}
+
+// readHint learns whose session is to end. The key of an old ID token may be gone:
+// such a token proves nothing, so that the user is asked, and says like client_id
+// which client it is.
+func (p *Provider) readHint(ctx context.Context, l *logoutRequest) error {
+	token, err := p.hints.Verify(ctx, l.hint, p.accounts.Now())
+	var audience string
+	switch {
+	case err == nil:
+		audience, _ = token.Claims["aud"].(string)
+		l.subject = token.UserID
+		l.sessionID, _ = token.Claims["sid"].(string)
+	case ofGoneKey(err):
+		audience, l.hint = unverifiedClaim(l.hint, "aud"), ""
+	default:
+		return refuse("invalid_request", "id_token_hint is no ID token of this provider")
+	}
+	if l.clientID != "" && l.clientID != audience {
+		return refuse("invalid_request", "id_token_hint is of another client than client_id")
+	}
+	l.clientID = audience
+	return nil
+}
+
+// ofGoneKey tells whether a token names a key that is not known, or not any more.
+func ofGoneKey(err error) bool {
+	refusal, ok := errors.AsType[*caddyjwt.Error](err)
+	return ok && refusal.Reason == caddyjwt.ReasonUnknownKey
 }
 
 func (p *Provider) loggedOut(w http.ResponseWriter, r *http.Request, l *logoutRequest) error {

@@ -59,6 +59,9 @@ var errReplayed = errors.New("used before")
 // back (RFC 6749 §4.1.2).
 func (p *Provider) byCode(ctx context.Context, client *Client, values url.Values) (*tokens, error) {
 	const wrong = "the code is unknown, has expired, was used before, or belongs to another client or redirect_uri"
+	if err := required(values, "code"); err != nil {
+		return nil, err
+	}
 	id := hashed(values.Get("code"))
 	kept, err := load[code](ctx, p.state, kindCode, id)
 	if errors.Is(err, errNotFound) {
@@ -95,20 +98,37 @@ func (p *Provider) byCode(ctx context.Context, client *Client, values url.Values
 	if !p.accounts.Now().Before(kept.ExpiresAt) {
 		return nil, refuse("invalid_grant", wrong)
 	}
-	given, err := p.begin(ctx, client, &kept.Grant)
+	keep := func() error { return p.keepGrant(ctx, client, &kept.Grant) }
+	if kept.Hybrid {
+		keep = func() error { return p.goOn(ctx, &kept.Grant) }
+	}
+	given, err := p.begin(ctx, client, &kept.Grant, keep)
 	if err != nil {
 		return nil, err
 	}
-	// A replay that came before the grant was kept found nothing to take back.
-	kept, err = load[code](ctx, p.state, kindCode, id)
-	if err == nil && kept.Replayed {
+	// A replay, or a user who took it back, that came before the grant was kept
+	// found nothing to end.
+	now, err := load[code](ctx, p.state, kindCode, id)
+	takenBack := errors.Is(err, errNotFound)
+	if takenBack || err == nil && now.Replayed {
 		err = p.revokeGrant(ctx, kept.Grant.ID)
+	}
+	if takenBack && err == nil {
+		err = errTakenBack
 	}
 	return given, err
 }
 
-// begin keeps a grant and gives its first tokens.
-func (p *Provider) begin(ctx context.Context, client *Client, g *grant) (*tokens, error) {
+// required refuses a request that lacks a parameter (RFC 6749 §5.2).
+func required(values url.Values, name string) error {
+	if values.Get(name) == "" {
+		return refuse("invalid_request", name+" is missing")
+	}
+	return nil
+}
+
+// begin has a grant kept and gives its first tokens.
+func (p *Provider) begin(ctx context.Context, client *Client, g *grant, keep func() error) (*tokens, error) {
 	user, err := p.userOf(ctx, g)
 	if errors.Is(err, errNotFound) {
 		return nil, refuse("invalid_grant", "the user is not logged in any more")
@@ -125,7 +145,7 @@ func (p *Provider) begin(ctx context.Context, client *Client, g *grant) (*tokens
 	if slices.Contains(client.GrantTypes, grantRefresh) {
 		refresh = newRefreshToken(g, randomText())
 	}
-	if err := p.keepGrant(ctx, client, g); err != nil {
+	if err := keep(); err != nil {
 		return nil, err
 	}
 	return p.give(ctx, client, g, user, refresh)
@@ -135,6 +155,9 @@ func (p *Provider) begin(ctx context.Context, client *Client, g *grant) (*tokens
 // grant, since either its owner or a thief has it too (RFC 9700 §4.14.2).
 func (p *Provider) byRefreshToken(ctx context.Context, client *Client, values url.Values) (*tokens, error) {
 	const wrong = "the refresh token is unknown, has expired, was used before, or belongs to another client"
+	if err := required(values, "refresh_token"); err != nil {
+		return nil, err
+	}
 	given := values.Get("refresh_token")
 	id, family := splitRefreshToken(given)
 	g, err := load[grant](ctx, p.state, kindGrant, id)
