@@ -153,6 +153,28 @@ func (a *SharedAccounts) LogOut(w http.ResponseWriter, r *http.Request, userID, 
 	return nil
 }
 
+// PasswordMark tells the password that a user has from those that they had or will
+// have. It is no secret.
+func (a *SharedAccounts) PasswordMark(user User) string { return passwordMark(user) }
+
+// SamePassword tells whether a user still has the password whose mark this is,
+// however it is hashed now.
+func (a *SharedAccounts) SamePassword(ctx context.Context, user User, mark string) (bool, error) {
+	for now := passwordMark(user); now != mark; {
+		record, err := a.Store().Record(ctx, kindRehashed, now, a.Now())
+		if errors.Is(err, ErrNotFound) {
+			return false, nil
+		}
+		if err == nil {
+			err = json.Unmarshal(record.Value, &now)
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
 // HasPassword tells whether a secret has a hash, argon2id or bcrypt, by the same
 // queue as the users' passwords.
 func (a *SharedAccounts) HasPassword(ctx context.Context, hash, secret string) (bool, error) {

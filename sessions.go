@@ -582,11 +582,25 @@ func (s *accountService) refuseThrottled(what string, wait time.Duration, client
 	return throttled("failed log-ins of the "+what, wait)
 }
 
+// kindRehashed is of hashes that took the place of one of the same password: the
+// ID is the mark of the new one, the value that of the one before.
+const kindRehashed = "rehashed password"
+
+// passwordMark tells passwords apart, and is no secret.
+func passwordMark(user User) string { return hashToken(user.PasswordHash) }
+
 // rehash replaces a hash of weaker parameters. If it cannot be done now, it is
 // at the next log-in.
 func (s *accountService) rehash(ctx context.Context, user User, password string) User {
 	hash, err := hashPassword(ctx, s.config.HashQueue, password)
 	var renewed User
+	var before []byte
+	if err == nil {
+		before, err = json.Marshal(passwordMark(user))
+	}
+	if err == nil {
+		err = s.users().CreateRecord(ctx, Record{Kind: kindRehashed, ID: hashToken(hash), Owner: user.ID, Value: before})
+	}
 	if err == nil {
 		renewed, err = s.users().UpdateUser(ctx, user.ID, s.now(), func(u *User) error {
 			if u.PasswordHash != user.PasswordHash {

@@ -175,7 +175,7 @@ func (p *Provider) decideDevice(ctx context.Context, id string, login *caddyjwt.
 			return nil
 		}
 		if d.DecidedIn, d.Denied = login.SessionID, !allow; allow {
-			d.Grant = &grant{ID: uuid.NewString(), ClientID: d.ClientID, UserID: login.User.ID, SessionID: login.SessionID, Scopes: d.Scopes, AuthTime: authTime(login), External: login.External, Password: hashed(login.User.PasswordHash)}
+			d.Grant = &grant{ID: uuid.NewString(), ClientID: d.ClientID, UserID: login.User.ID, SessionID: login.SessionID, Scopes: d.Scopes, AuthTime: authTime(login), External: login.External, Password: p.accounts.PasswordMark(login.User)}
 		}
 		return nil
 	})

@@ -34,8 +34,8 @@ type grant struct {
 	Nonce     string        `json:"nonce,omitempty"`
 	Claims    claimsRequest `json:"claims,omitzero"`
 	ACR       bool          `json:"acr,omitempty"`
-	// Since is that of the client, Password the hash of the user's password hash:
-	// a client that was made anew, and offline access from before a password was
+	// Since is that of the client, Password the mark of the user's password: a
+	// client that was made anew, and offline access from before a password was
 	// changed, are other ones.
 	Since    string `json:"since,omitempty"`
 	Password string `json:"password,omitempty"`
@@ -88,7 +88,7 @@ type tokens struct {
 func (p *Provider) grantRequest(ctx context.Context, a *authorizationRequest, login *caddyjwt.Login) (map[string]string, error) {
 	g := grant{
 		ID: uuid.NewString(), ClientID: a.client.ID, UserID: login.User.ID, SessionID: login.SessionID, Scopes: a.scopes, AuthTime: authTime(login), External: login.External,
-		Since: a.client.Since, Password: hashed(login.User.PasswordHash), Nonce: a.nonce, Claims: a.claims, ACR: slices.Contains(a.acrValues, acrPassword) || a.claims.IDToken["acr"] != nil,
+		Since: a.client.Since, Password: p.accounts.PasswordMark(login.User), Nonce: a.nonce, Claims: a.claims, ACR: slices.Contains(a.acrValues, acrPassword) || a.claims.IDToken["acr"] != nil,
 	}
 	if err := p.keepClient(ctx, a.client, &g); err != nil {
 		return nil, err
@@ -268,8 +268,11 @@ func (p *Provider) userOf(ctx context.Context, g *grant) (caddyjwt.User, error) 
 	case err != nil:
 	case !g.has("offline_access"):
 		_, err = p.accounts.Session(ctx, g.UserID, g.SessionID)
-	case g.Password != hashed(user.PasswordHash):
-		err = errNotFound
+	default:
+		var same bool
+		if same, err = p.accounts.SamePassword(ctx, user, g.Password); err == nil && !same {
+			err = errNotFound
+		}
 	}
 	return user, err
 }

@@ -19,6 +19,7 @@ import (
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
 	"github.com/caddyserver/caddy/v2"
+	"golang.org/x/crypto/bcrypt"
 )
 
 // live tells whether an access token is good at userinfo.
@@ -265,6 +266,39 @@ func TestThreatOfflineAccessAfterPasswordChange(t *testing.T) {
 		t.Fatalf("%d %s", got.status, got.body)
 	}
 	chrome.refresh("spa", tokens["refresh_token"].(string)).mustFail(t, 400, "invalid_grant")
+}
+
+// What was granted for offline use goes on when a log-in renews the hash of the
+// password, and ends with the password all the same.
+func TestOfflineAccessAfterRehash(t *testing.T) {
+	s := provider(t)
+	chrome := s.browser()
+	chrome.signUp("alice@example.com")
+	store := s.store()
+	user, err := store.UserByEmail(t.Context(), "alice@example.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	weak, err := bcrypt.GenerateFromPassword([]byte(goodPassword), bcrypt.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.UpdateUser(t.Context(), user.ID, time.Now(), func(u *caddyjwt.User) error { u.PasswordHash = string(weak); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	tokens := chrome.redeem("spa", chrome.code("spa", url.Values{"scope": {"openid offline_access"}})).json(t)
+	s.browser().goOn(s.authorizeURL("spa", nil)) // logs in
+	if user, err = store.UserByEmail(t.Context(), "alice@example.com"); err != nil || user.PasswordHash == string(weak) {
+		t.Fatalf("the hash is the same: %v", err)
+	}
+	got := chrome.refresh("spa", tokens["refresh_token"].(string))
+	if got.status != 200 {
+		t.Fatalf("%d %s", got.status, got.body)
+	}
+	if got := chrome.post("/auth/password", url.Values{"currentPassword": {goodPassword}, "newPassword": {"another good password"}}); got.status != 200 {
+		t.Fatalf("%d %s", got.status, got.body)
+	}
+	chrome.refresh("spa", got.json(t)["refresh_token"].(string)).mustFail(t, 400, "invalid_grant")
 }
 
 func TestThreatIntrospectionTellsNoMoreThanScopes(t *testing.T) {
