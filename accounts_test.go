@@ -963,10 +963,10 @@ func TestKeyRotation(t *testing.T) {
 	s := accountsSite(t, "")
 	old := s.signedUp("alice@example.com")
 	keys := serviceOf(t).keys
-	kid := func() string { return keys.ring.Load().signer.id }
+	kid := func() string { return keys.ring.Load().signer(clock()).id }
 	rotate := func(at time.Time) {
 		t.Helper()
-		if _, fresh, err := rotateStoredKeys(t.Context(), keys.storage, keys.storageKey, at, false); err != nil {
+		if _, fresh, err := rotateStoredKeys(t.Context(), keys.storage, keys.storageKey, rotation{now: at}); err != nil {
 			t.Fatal(err)
 		} else if err := keys.reload(t.Context(), 0); err != nil || kid() != fresh {
 			t.Fatalf("signs with %s, expected %s, %v", kid(), fresh, err)
@@ -983,6 +983,62 @@ func TestKeyRotation(t *testing.T) {
 	rotate(time.Now().Add(-time.Hour)) // as if all had happened an hour ago
 	s.mustAnswer(401, s.bearer("/todos/", fresh.Token), "a token of a key whose last token has expired, remembered")
 	s.mustAnswer(200, s.bearer("/todos/", s.loggedIn("alice@example.com").Token), "control: the newest key")
+}
+
+// A new key is published before it signs: by every node, and in every copy of the
+// key set that may still be kept.
+func TestKeyRotationLead(t *testing.T) {
+	const keptFor = 10 + 10 // seconds, by the answer's Cache-Control and two clocks
+	for _, lead := range []time.Duration{rotationLead, 0} {
+		t.Run(fmt.Sprint("lead ", lead), func(t *testing.T) {
+			storage := &certmagic.FileStorage{Path: tempDir(t)}
+			now := time.Now()
+			open := func() *SigningKeys {
+				keys := &SigningKeys{algorithm: "ES256", storage: storage, storageKey: "keys", lifetime: time.Hour, now: func() time.Time { return now }}
+				if err := keys.open(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				return keys
+			}
+			nodes := []*SigningKeys{open(), open()}
+			var published [2][]string // by second
+			signed := make(map[string]bool)
+			tooEarly := 0
+			for second := range 200 {
+				now = now.Add(time.Second)
+				if second == keptFor {
+					if _, _, err := rotateStoredKeys(t.Context(), storage, "keys", rotation{now: now, lead: lead}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				for i, node := range nodes {
+					if second >= 7*i { // they look at different moments
+						if err := node.reload(t.Context(), keyReload); err != nil {
+							t.Fatal(err)
+						}
+					}
+					published[i] = append(published[i], string(node.JWKS()))
+				}
+				for _, node := range nodes {
+					kid := node.ring.Load().signer(now).id
+					signed[kid] = true
+					for i := range nodes {
+						for _, copy := range published[i][max(0, second-keptFor):] {
+							if !strings.Contains(copy, kid) {
+								tooEarly++
+							}
+						}
+					}
+				}
+			}
+			if len(signed) != 2 {
+				t.Errorf("%d keys signed", len(signed))
+			}
+			if (tooEarly > 0) != (lead == 0) {
+				t.Errorf("%d copies of the key set lack the key that signs", tooEarly)
+			}
+		})
+	}
 }
 
 // A log-in with the old password that is under way while the password is
@@ -1145,7 +1201,7 @@ func TestAccountRoutesNeedTheirScope(t *testing.T) {
 			t.Fatal(err)
 		}
 		change(claims)
-		token, err := signToken(serviceOf(t).keys.ring.Load().signer, "at+jwt", claims)
+		token, err := signToken(serviceOf(t).keys.ring.Load().signers[0], "at+jwt", claims)
 		if err != nil {
 			t.Fatal(err)
 		}

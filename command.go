@@ -152,6 +152,7 @@ type signer struct {
 	key       any
 	id        string
 	algorithm string
+	from      time.Time // when it begins to sign; zero for always
 }
 
 func newSigner(flags caddycmd.Flags) (signer, error) {
@@ -337,6 +338,22 @@ func (c *siteConfig) handlers(name string) []*handlerConfig {
 	}
 	look(c.content, "")
 	return all
+}
+
+// HandlersOf are those with the name, as JSON, in the config that a command's flag
+// --config names; none without the flag.
+func HandlersOf(cmd *cobra.Command, name string) (found []json.RawMessage, err error) {
+	if flagsOf(cmd).String("config") == "" {
+		return nil, nil
+	}
+	config, err := loadConfig(flagsOf(cmd))
+	if err != nil {
+		return nil, err
+	}
+	for _, handler := range config.handlers(name) {
+		found = append(found, handler.text)
+	}
+	return found, nil
 }
 
 func addHandler(all []*handlerConfig, handler map[string]any, place string) []*handlerConfig {

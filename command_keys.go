@@ -47,19 +47,22 @@ func rotateKeysCommand() *cobra.Command {
 		Use:   "rotate [flags]",
 		Short: "Lets a new key sign",
 		Long: `
-Makes a new signing key for the accounts in the config. Servers that run sign
-with it within 15 seconds. The key before it verifies until the last token that
-it signed has expired, so nobody is logged out.
+Makes a new signing key for the accounts in the config. Servers that run publish
+it within 15 seconds, and sign with it after --lead, so that every node and every
+service that fetches the keys has it by then. The key before it verifies until the
+last token that it signed has expired, so nobody is logged out.
 
-With --withdraw the keys before it verify nothing any more, within the same 15
-seconds: for a key that leaked. All access and ID tokens are refused then;
-sessions go on by their refresh tokens. Services that fetch the keys refuse the
-old ones when they have fetched again.`,
-		Example: `  caddy jwt keys rotate --config /etc/caddy/Caddyfile`,
-		Args:    cobra.NoArgs,
-		RunE:    runs(rotateKeys),
+With --withdraw the new key signs at once, and the keys before it verify nothing
+any more, within 15 seconds: for a key that leaked. All access and ID tokens are
+refused then; sessions go on by their refresh tokens. Services that fetch the keys
+refuse the old ones when they have fetched again.`,
+		Example: `  caddy jwt keys rotate --config /etc/caddy/Caddyfile
+  caddy jwt keys rotate --lead 24h --config /etc/caddy/Caddyfile`,
+		Args: cobra.NoArgs,
+		RunE: runs(rotateKeys),
 	}
 	cmd.Flags().Bool("withdraw", false, "Let the keys before it verify nothing any more")
+	cmd.Flags().Duration("lead", rotationLead, "How long the new key is published before it signs: as long as other services keep the keys, and 0 for one node whose tokens nobody else verifies")
 	return cmd
 }
 
@@ -131,7 +134,7 @@ func listKeys(cmd *cobra.Command, _ []string) error {
 	err := withKeys(cmd, func(ctx context.Context, storage certmagic.Storage, place keyPlace) error {
 		stored, err := existingKeys(ctx, storage, place.path)
 		for i, key := range stored.Keys {
-			fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", place.issuer, jwkID(key.JWK), timeText(key.CreatedAt), keyState(i, key, now))
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", place.issuer, jwkID(key.JWK), timeText(key.CreatedAt), stored.state(i, now))
 		}
 		return err
 	})
@@ -146,10 +149,15 @@ func existingKeys(ctx context.Context, storage certmagic.Storage, path string) (
 	return stored, err
 }
 
-func keyState(i int, key storedKey, now time.Time) string {
+// state is what a key is for.
+func (s storedKeys) state(i int, now time.Time) string {
+	key := s.Keys[i]
+	signs := slices.IndexFunc(s.Keys, func(k storedKey) bool { return !k.SignsFrom.After(now) })
 	switch {
-	case i == 0:
+	case i == signs:
 		return "signs"
+	case key.SignsFrom.After(now):
+		return "signs from " + timeText(key.SignsFrom)
 	case key.VerifyUntil.After(now):
 		return "verifies until " + timeText(key.VerifyUntil)
 	}
@@ -157,15 +165,23 @@ func keyState(i int, key storedKey, now time.Time) string {
 }
 
 func rotateKeys(cmd *cobra.Command, _ []string) error {
-	withdraw := flagsOf(cmd).Bool("withdraw")
+	flags := flagsOf(cmd)
+	r := rotation{time.Now(), flags.Duration("lead"), flags.Bool("withdraw")}
+	begins, becomes := "from "+timeText(r.now.Add(r.lead))+" on", "verifies what it signed"
+	switch {
+	case r.withdraw && cmd.Flags().Changed("lead"):
+		return errors.New("--withdraw lets the new key sign at once, so --lead has no meaning beside it; take one of them out")
+	case r.lead < 0:
+		return errors.New("--lead must not be negative")
+	case r.withdraw:
+		r.lead, begins, becomes = 0, "from now on", "and those before it are withdrawn"
+	case r.lead == 0:
+		begins = "from now on"
+	}
 	return withKeys(cmd, func(ctx context.Context, storage certmagic.Storage, place keyPlace) error {
-		old, fresh, err := rotateStoredKeys(ctx, storage, place.path, time.Now(), withdraw)
-		becomes := "verifies what it signed"
-		if withdraw {
-			becomes = "and those before it are withdrawn"
-		}
+		old, fresh, err := rotateStoredKeys(ctx, storage, place.path, r)
 		if err == nil {
-			fmt.Fprintf(cmd.OutOrStdout(), "issuer %s: %s signs from now on, and %s %s\n", place.issuer, fresh, old, becomes)
+			fmt.Fprintf(cmd.OutOrStdout(), "issuer %s: %s signs %s, and %s %s\n", place.issuer, fresh, begins, old, becomes)
 		}
 		return err
 	})

@@ -607,7 +607,7 @@ func TestKeysCommands(t *testing.T) {
 		t.Errorf("the list of keys is:\n%s", before)
 	}
 	old := regexp.MustCompile(`[\w-]{43}`).FindString(before)
-	has(t, c.must("", "keys", "rotate"), " signs from now on, and "+old+" verifies what it signed\n")
+	has(t, c.must("", "keys", "rotate", "--lead", "0"), " signs from now on, and "+old+" verifies what it signed\n")
 	after := c.must("", "keys", "list")
 	if !regexp.MustCompile(`[\w-]{43} +\S+ +signs\n\S+ +` + old + ` +\S+ +verifies until 20\S+Z\n`).MatchString(after) {
 		t.Errorf("the list of keys after a rotation is:\n%s", after)
@@ -623,6 +623,15 @@ func TestKeysCommands(t *testing.T) {
 	if has(t, described, `"kid": "`+fresh+`"`, ": accepted\n"); err != nil {
 		t.Error(err)
 	}
+
+	if said := c.must("", "keys", "rotate"); !regexp.MustCompile(`: [\w-]{43} signs from 20\S+Z on, and ` + fresh + ` verifies what it signed\n`).MatchString(said) {
+		t.Errorf("a rotation with a lead says %s", said)
+	}
+	if list := c.must("", "keys", "list"); !regexp.MustCompile(`signs from 20\S+Z\n\S+ +` + fresh + ` +\S+ +signs\n\S+ +` + old + ` +\S+ +verifies until 20\S+Z\n`).MatchString(list) {
+		t.Errorf("the list of keys before the newest signs is:\n%s", list)
+	}
+	c.refuses("", "--lead has no meaning beside it", "keys", "rotate", "--withdraw", "--lead", "1m")
+	c.refuses("", "--lead must not be negative", "keys", "rotate", "--lead", "-1s")
 
 	token := s.loggedIn("alice@example.com").Token
 	has(t, c.must("", "keys", "rotate", "--withdraw"), " and those before it are withdrawn\n")

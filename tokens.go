@@ -52,10 +52,13 @@ const (
 	unknownKeyCooldown = time.Second
 	// rotationMargin is how long a rotated key may still sign somewhere.
 	rotationMargin = time.Minute
+	// rotationLead is how long a new key is published before it signs: until all
+	// nodes have it (keyReload), whoever keeps the key set for as long as they may
+	// has fetched it anew (10 s), and by the clock of any node (10 s).
+	rotationLead = 45 * time.Second
 )
 
-// storedKeys are the signing keys in Caddy's storage, the one that signs
-// first.
+// storedKeys are the signing keys in Caddy's storage, the newest first.
 type storedKeys struct {
 	Keys []storedKey `json:"keys"`
 	// TokenLifetime is the longest that a token of these keys may be good, in
@@ -66,15 +69,27 @@ type storedKeys struct {
 type storedKey struct {
 	JWK       jsontext.Value `json:"jwk"`
 	CreatedAt time.Time      `json:"created_at"`
+	// SignsFrom is when the key takes the place of the one after it.
+	SignsFrom time.Time `json:"signs_from,omitzero"`
 	// VerifyUntil is when the last token of a rotated key has expired.
 	VerifyUntil time.Time `json:"verify_until,omitzero"`
 }
 
 // keyRing is what signs and what verifies at one time.
 type keyRing struct {
-	signer signer
-	set    *KeySet
-	public []byte // the JWK set (RFC 7517 §5) for other services
+	signers []signer // the newest first
+	set     *KeySet
+	public  []byte // the JWK set (RFC 7517 §5) for other services
+}
+
+// signer is the newest key whose time has come.
+func (r *keyRing) signer(now time.Time) signer {
+	for _, s := range r.signers {
+		if !s.from.After(now) {
+			return s
+		}
+	}
+	return r.signers[len(r.signers)-1]
 }
 
 // SigningKeys sign tokens, and are the [KeySource] that verifies them. They are
@@ -157,9 +172,17 @@ func (k *SigningKeys) open(ctx context.Context) error {
 	return k.use(stored)
 }
 
+// rotation is what is asked of the stored keys, at a time: that a new key signs
+// after the lead, and that those before it are withdrawn.
+type rotation struct {
+	now      time.Time
+	lead     time.Duration
+	withdraw bool
+}
+
 // rotateStoredKeys puts a new key before the others. The old one verifies until
 // its last token has expired.
-func rotateStoredKeys(ctx context.Context, storage certmagic.Storage, storageKey string, now time.Time, withdraw bool) (old, fresh string, err error) {
+func rotateStoredKeys(ctx context.Context, storage certmagic.Storage, storageKey string, r rotation) (old, fresh string, err error) {
 	unlock, err := lockStorage(ctx, storage, storageKey)
 	if err != nil {
 		return "", "", err
@@ -176,16 +199,17 @@ func rotateStoredKeys(ctx context.Context, storage certmagic.Storage, storageKey
 	if err != nil {
 		return "", "", errors.New("the key that signs is damaged")
 	}
-	key, err := newStoredKey(last.Algorithm().String(), now)
+	key, err := newStoredKey(last.Algorithm().String(), r.now)
 	if err != nil {
 		return "", "", err
 	}
+	key.SignsFrom = r.now.Add(r.lead).UTC()
 	kept := []storedKey{key}
 	for i, known := range stored.Keys {
 		if i == 0 {
-			known.VerifyUntil = now.Add(time.Duration(stored.TokenLifetime)*time.Second + rotationMargin)
+			known.VerifyUntil = key.SignsFrom.Add(time.Duration(stored.TokenLifetime)*time.Second + rotationMargin)
 		}
-		if !withdraw && known.VerifyUntil.After(now) {
+		if !r.withdraw && known.VerifyUntil.After(r.now) {
 			kept = append(kept, known)
 		}
 	}
@@ -275,7 +299,7 @@ func (k *SigningKeys) use(stored storedKeys) error {
 		if err != nil {
 			return fmt.Errorf("stored signing key %d: %w", i, err)
 		}
-		s.algorithm = algorithms[0]
+		s.algorithm, s.from = algorithms[0], key.SignsFrom
 		signers = append(signers, s)
 	}
 	var known *KeySet
@@ -298,10 +322,10 @@ func (k *SigningKeys) use(stored storedKeys) error {
 	return nil
 }
 
-// newKeyRing signs with the first key. A key that was known before stays the
+// newKeyRing takes the newest key first. A key that was known before stays the
 // same Key.
 func newKeyRing(known *KeySet, signers ...signer) (*keyRing, error) {
-	ring := &keyRing{signer: signers[0]}
+	ring := &keyRing{signers: signers}
 	public := jwk.NewSet()
 	var keys []*Key
 	for _, s := range signers {
@@ -373,7 +397,7 @@ func thumbprint(key any) (string, error) {
 // Sign makes a JWT in compact form with the key that signs now. typ is that of
 // its header, empty for none.
 func (k *SigningKeys) Sign(typ string, claims map[string]any) (string, error) {
-	return signToken(k.ring.Load().signer, typ, claims)
+	return signToken(k.ring.Load().signer(k.now()), typ, claims)
 }
 
 // JWKS is the JWK set (RFC 7517 §5) that verifies the tokens.

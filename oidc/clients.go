@@ -16,6 +16,7 @@ import (
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
 	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
 )
 
 const (
@@ -337,6 +338,19 @@ func newClients(p *Provider) (*clients, error) {
 		all.configured[client.ID] = client
 	}
 	return all, nil
+}
+
+// sayHidden tells of clients in the store that servers never see.
+func (c *clients) sayHidden(ctx context.Context) {
+	records, err := c.provider.accounts.Store().Records(ctx, kindClient, "", c.provider.accounts.Now())
+	if err != nil {
+		return // the accounts say that the store fails
+	}
+	for _, record := range records {
+		if c.configured[record.ID] != nil {
+			c.provider.log.Warn("client in the user store is not used: the config has one of the same ID; delete one of them", zap.String("client_id", record.ID))
+		}
+	}
 }
 
 // find returns a client by its ID; errNotFound.

@@ -71,6 +71,9 @@ once: the store has its hash.`,
 
 func addClient(ctx context.Context, cmd *cobra.Command, args []string, store caddyjwt.UserStore) error {
 	flags := cmd.Flags()
+	if err := notInConfig(cmd, args[0]); err != nil {
+		return err
+	}
 	client := Client{ID: args[0], Since: time.Now().UTC().Format(time.RFC3339Nano)}
 	client.Public, _ = flags.GetBool("public")
 	for name, into := range map[string]*string{"public-key": &client.PublicKey, "name": &client.Name, "consent": &client.Consent, "backchannel-logout-uri": &client.BackchannelLogoutURI} {
@@ -106,6 +109,22 @@ func addClient(ctx context.Context, cmd *cobra.Command, args []string, store cad
 	if err == nil && secret != "" {
 		fmt.Fprintln(cmd.ErrOrStderr(), "The secret of the client, which cannot be shown again:")
 		fmt.Fprintln(cmd.OutOrStdout(), secret)
+	}
+	return err
+}
+
+// notInConfig refuses an ID that the config has, whose client is the one that
+// servers know.
+func notInConfig(cmd *cobra.Command, id string) error {
+	providers, err := caddyjwt.HandlersOf(cmd, "oidc_provider")
+	for _, text := range providers {
+		var provider Provider
+		if err := json.Unmarshal(text, &provider); err != nil {
+			return err
+		}
+		if slices.ContainsFunc(provider.Clients, func(c *Client) bool { return c != nil && c.ID == id }) {
+			return fmt.Errorf("there is a client %s in the config already, of issuer %s; change it there, or give this one another ID", id, provider.Issuer)
+		}
 	}
 	return err
 }

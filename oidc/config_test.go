@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -106,7 +107,7 @@ func TestKeyRotation(t *testing.T) {
 	chrome.signUp("alice@example.com")
 	before := chrome.redeem("spa", chrome.code("spa", nil)).json(t)
 	binary := caddytest.Binary(t)
-	output, err := exec.Command(binary, "jwt", "keys", "rotate", "--config", s.config).CombinedOutput()
+	output, err := exec.Command(binary, "jwt", "keys", "rotate", "--lead", "0", "--config", s.config).CombinedOutput()
 	if err != nil || strings.Count(string(output), "signs from now on") != 3 {
 		t.Fatalf("%v\n%s", err, output)
 	}
@@ -206,8 +207,9 @@ func TestStateOutlivesARestart(t *testing.T) {
 func TestClientCommands(t *testing.T) {
 	s := provider(t)
 	binary := caddytest.Binary(t)
+	where := []string{"--store", filepath.Join(s.dir, "users.db")}
 	run := func(arguments ...string) (string, error) {
-		command := exec.Command(binary, append([]string{"jwt", "client", "--store", filepath.Join(s.dir, "users.db")}, arguments...)...)
+		command := exec.Command(binary, slices.Concat([]string{"jwt", "client"}, where, arguments)...)
 		var stdout, stderr bytes.Buffer
 		command.Stdout, command.Stderr = &stdout, &stderr
 		err := command.Run()
@@ -255,6 +257,27 @@ func TestClientCommands(t *testing.T) {
 	}
 	if got := chrome.get(request); got.status != 400 {
 		t.Errorf("after it is deleted: %d", got.status)
+	}
+
+	// The config has a client of the ID, which is the one that servers know.
+	add := []string{"add", "--redirect-uri", "https://wiki.example/callback", "spa"}
+	if _, err := run(add...); err != nil {
+		t.Error(err)
+	}
+	s.load(fmt.Sprintf(clientsOfTests, ""), "", s.dir)
+	if log := s.log(); !strings.Contains(log, "client in the user store is not used: the config has one of the same ID") || !strings.Contains(log, `"client_id":"spa"`) {
+		t.Errorf("the log does not say that it is not used: %s", log)
+	}
+	if _, err := run("delete", "spa"); err != nil {
+		t.Error(err)
+	}
+	where = []string{"--config", s.config}
+	if _, err := run(add...); err == nil || !strings.Contains(err.Error(), "there is a client spa in the config already, of issuer "+s.url) {
+		t.Errorf("by --config: %v", err)
+	}
+	add[len(add)-1] = "wiki"
+	if _, err := run(add...); err != nil {
+		t.Errorf("control: %v", err)
 	}
 }
 

@@ -70,6 +70,6 @@ func (p *Provider) jwks(w http.ResponseWriter, r *http.Request) error {
 		}
 		all.Keys = append(all.Keys, one.Keys...)
 	}
-	w.Header().Set("Cache-Control", "public, max-age=60")
+	w.Header().Set("Cache-Control", "public, max-age=10") // less than a new key is published before it signs
 	return writeJSON(w, http.StatusOK, all)
 }

@@ -163,6 +163,7 @@ func (p *Provider) Provision(ctx caddy.Context) error {
 	if p.clients, err = newClients(p); err != nil {
 		return err
 	}
+	p.clients.sayHidden(ctx)
 	if p.pages, err = newPages(p.accounts, p.Templates); err != nil {
 		return err
 	}

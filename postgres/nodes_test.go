@@ -317,11 +317,20 @@ func TestTwoNodesThrottle(t *testing.T) {
 }
 
 // A key that signs since one node's command verifies at all, and the one before
-// it too.
+// it too; also at a service that has the keys from either node, and asks again
+// only after its cooldown.
 func TestTwoNodesRotateKeys(t *testing.T) {
 	s := start(t)
 	nodes := startNodes(t, 2, accountsOnly(s.database("rotate"), "throttle off"))
 	a, b := nodes[0], nodes[1]
+	var verifiers []*node
+	for i, n := range []*node{a, b} {
+		outside := newNode(t, t.TempDir(), fmt.Sprint("outside", i), "jwt {\n issuer caddy-jwt-accounts {\n token_type at+jwt\n jwks "+n.url+"/auth/jwks.json {\n cooldown 10m\n}\n}\n}\n respond ok")
+		outside.start()
+		outside.mustAnswer()
+		verifiers = append(verifiers, outside)
+	}
+	verifiers = append(verifiers, nodes...) // last, since by what it is asked a node learns of a key
 	if status, _ := a.send("POST", "/auth/signup", "", credentials("alice@example.com")); status != 201 {
 		t.Fatal(status)
 	}
@@ -338,17 +347,17 @@ func TestTwoNodesRotateKeys(t *testing.T) {
 	if keyOf(tokens[0]) != keyOf(tokens[1]) {
 		t.Error("control: two nodes sign with two keys")
 	}
-	for range 2 {
+	for range scenario.Length(1, 3) {
 		before := keyOf(tokens[len(tokens)-1])
-		a.command("keys", "rotate")
+		a.command("keys", "rotate", "--lead", "20s") // more than it takes until both nodes publish it
 		for _, n := range nodes {
 			eventually(t, "a node signs with the new key", func() bool {
 				token := logIn(n)
 				tokens = append(tokens, token)
 				for _, token := range tokens { // at any moment, at any node
-					for i, n := range nodes {
+					for i, n := range verifiers {
 						if status, body := n.send("GET", "/todos/", token, nil); status != 200 {
-							t.Fatalf("node %d refuses a token: %d %v", i, status, body)
+							t.Fatalf("verifier %d refuses a token: %d %v", i, status, body)
 						}
 					}
 				}
