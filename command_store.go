@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"slices"
 	"strings"
 	"time"
 
@@ -51,7 +50,7 @@ told as a difference. Signing keys are in Caddy's storage, and stay there.`,
 		Example: `  caddy jwt store copy users.db 'postgres {env.ACCOUNTS_DSN}'`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 2 {
-				return fmt.Errorf("%s takes two stores, as in: caddy jwt store copy users.db 'postgres {env.ACCOUNTS_DSN}'; %d arguments are given", cmd.CommandPath(), len(args))
+				return fmt.Errorf("%s takes two stores, as in: caddy jwt store copy users.db 'postgres {env.ACCOUNTS_DSN}'; %d arguments are given, so put each store into quotes", cmd.CommandPath(), len(args))
 			}
 			return nil
 		},
@@ -68,23 +67,24 @@ func copyStores(cmd *cobra.Command, args []string) error {
 	interrupted, stop := signal.NotifyContext(ctx, os.Interrupt)
 	defer stop()
 	var stores [2]*SQLStore
+	var names [2]string
 	for i, text := range args {
-		if stores[i], err = openNamedStore(ctx, text, i == 1); err != nil {
+		if stores[i], names[i], err = openNamedStore(ctx, text, i == 1); err != nil {
 			return fmt.Errorf("the store to copy %s: %w", []string{"from", "to"}[i], err)
 		}
 	}
-	if slices.Equal(strings.Fields(args[0]), strings.Fields(args[1])) {
+	if names[0] == names[1] {
 		return errors.New("the two stores are the same")
 	}
 	progress := &copyProgress{out: cmd.ErrOrStderr(), shows: terminalOf(cmd.ErrOrStderr()) != nil}
-	sums, err := (&storeCopy{from: stores[0], to: stores[1], told: progress.told}).run(interrupted)
+	sums, err := (&storeCopy{from: stores[0], to: stores[1], source: names[0], told: progress.told}).run(interrupted)
 	progress.end()
 	switch {
 	case interrupted.Err() != nil:
 		return errors.New("interrupted; run it again, and it goes on where it was")
 	case errors.Is(err, errCopyDiffers):
 		return fmt.Errorf("%w; did Caddy use one of them meanwhile? Stop it and run this again, which copies each row again; a row that is gone from the first store stays in the second, and then only a new, empty one helps", err)
-	case errors.Is(err, errNotBegun) || errors.Is(err, errHalfCopy):
+	case errors.Is(err, errNotBegun) || errors.Is(err, errHalfCopy) || errors.Is(err, errOtherCopy):
 		return err
 	case err != nil:
 		return fmt.Errorf("%w; what was copied stays, and when it is run again it goes on there", err)
@@ -96,26 +96,33 @@ func copyStores(cmd *cobra.Command, args []string) error {
 }
 
 // openNamedStore opens a store that is named as behind the word store of a
-// Caddyfile, or by the path of its file.
-func openNamedStore(ctx caddy.Context, text string, create bool) (*SQLStore, error) {
+// Caddyfile, or by the path of its file. It also returns the hash of its name.
+func openNamedStore(ctx caddy.Context, text string, create bool) (store *SQLStore, name string, err error) {
 	raw, err := namedStore(text)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if err := checkStoreExists(raw); err != nil && !(create && errors.Is(err, errNoStore)) {
-		return nil, err
+		return nil, "", err
+	}
+	path, err := storeFile(raw)
+	if err != nil {
+		return nil, "", err
+	}
+	if name = hashToken(path); path == "" {
+		name = hashToken(string(raw))
 	}
 	config := &Accounts{StoreRaw: raw}
-	store, err := loadStore(ctx, config)
+	module, err := loadStore(ctx, config)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	sqlStore, ok := store.(interface{ sqlStore() *SQLStore })
+	sqlStore, ok := module.(interface{ sqlStore() *SQLStore })
 	if !ok {
-		return nil, fmt.Errorf("%T cannot be copied", store)
+		return nil, "", fmt.Errorf("%T cannot be copied", module)
 	}
 	_, _, err = sqlStore.sqlStore().Connect(ctx)
-	return sqlStore.sqlStore(), err
+	return sqlStore.sqlStore(), name, err
 }
 
 func namedStore(text string) (json.RawMessage, error) {
@@ -126,6 +133,9 @@ func namedStore(text string) (json.RawMessage, error) {
 	if scheme, _, isURL := strings.Cut(text, "://"); isURL && len(words) == 1 {
 		words = append(words, words[0])
 		words[0].Text = scheme
+		if scheme == "postgresql" { // PostgreSQL has two names for it
+			words[0].Text = "postgres"
+		}
 	} else if _, err := caddy.GetModule("jwt.stores." + words[0].Text); len(words) == 1 && err != nil || strings.ContainsAny(words[0].Text, `/\.`) {
 		return caddyconfig.JSONModuleObject(&FileStore{Path: text}, "module", "file", nil), nil
 	}

@@ -62,9 +62,12 @@ func TestStoreCopy(t *testing.T) {
 	c.refuses("", "the store to copy from: there is no user store at", "store", "copy", filepath.Join(dir, "none.db"), to)
 	c.refuses("", "it has 1200 rows in the table users; a copy is made into an empty one", "store", "copy", from, to)
 	c.refuses("", "the two stores are the same", "store", "copy", from, from)
+	c.refuses("", "the two stores are the same", "store", "copy", from, `file "`+from+`"`)
 	c.refuses("", "takes two stores, as in: caddy jwt store copy users.db", "store", "copy", from)
 	c.refuses("", "the store to copy to: there is no kind of store \"redis\" in this Caddy", "store", "copy", from, "redis localhost")
 	c.refuses("", "there is no kind of store \"postgres\" in this Caddy; file is always there, and postgres where it was built in", "store", "copy", from, "postgres://localhost/db")
+	c.refuses("", "there is no kind of store \"postgres\" in this Caddy", "store", "copy", from, "postgresql://localhost/db")
+	c.refuses("", "5 arguments are given, so put each store into quotes", "store", "copy", from, "postgres", "host=localhost", "dbname=db", "user=caddy")
 	c.refuses("", "store file takes at most one path", "store", "copy", from, "file a b")
 	c.refuses("", "it is the path of a file, or what stands behind the word store", "store", "copy", "", to)
 }
@@ -78,8 +81,8 @@ func copyOf(t *testing.T, from, to string, told func(doing, table string, rows, 
 	}
 	t.Cleanup(cancel)
 	c := &storeCopy{told: told}
-	if c.from, err = openNamedStore(ctx, from, false); err == nil {
-		c.to, err = openNamedStore(ctx, to, true)
+	if c.from, c.source, err = openNamedStore(ctx, from, false); err == nil {
+		c.to, _, err = openNamedStore(ctx, to, true)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -104,6 +107,8 @@ func TestStoreCopyGoesOn(t *testing.T) {
 		t.Errorf("Caddy says %s", text)
 	}
 	(&commandLine{TB: t}).refuses("", "the store to copy from: it is the unfinished copy of another", "store", "copy", to, filepath.Join(dir, "third.db"))
+	fillStore(t, filepath.Join(dir, "other.db"), 3)
+	(&commandLine{TB: t}).refuses("", "it is the unfinished copy of another store than this", "store", "copy", filepath.Join(dir, "other.db"), to)
 	copied := 0
 	c.told = func(doing, table string, rows, all int64) {
 		if doing == "copied" && table == "users" {

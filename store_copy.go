@@ -40,6 +40,7 @@ const (
 
 // copyMark says how far a copy is, and stands in the store that is copied to.
 type copyMark struct {
+	From  string   `json:"from"`            // what is copied, as hash of its name
 	Table int      `json:"table"`           // of storeTables
 	After []string `json:"after,omitempty"` // key of the last row
 }
@@ -54,6 +55,8 @@ type tableSum struct {
 // storeCopy copies a store into an empty one.
 type storeCopy struct {
 	from, to *SQLStore
+	// source is the hash of the name of what is copied.
+	source string
 	// told is called as it goes on.
 	told func(doing, table string, rows, all int64)
 }
@@ -63,6 +66,9 @@ var errCopyDiffers = errors.New("the two stores differ")
 
 // errNotBegun means that nothing was copied.
 var errNotBegun = errors.New("")
+
+// errOtherCopy means that a copy of something else was begun.
+var errOtherCopy = errors.New("it is the unfinished copy of another store than this, or of one that was named otherwise; name the one that the copy began with, or take an empty store to copy to")
 
 // errHalfCopy means that a store is what a copy that was interrupted has made.
 var errHalfCopy = errors.New("it is the unfinished copy of another; run `caddy jwt store copy` to its end, or take an empty store")
@@ -114,7 +120,10 @@ func (c *storeCopy) begin(ctx context.Context) (mark copyMark, err error) {
 	}
 	record, err := c.to.Record(ctx, kindCopy, copyID, time.Now())
 	if err == nil {
-		return mark, json.Unmarshal(record.Value, &mark)
+		if err = json.Unmarshal(record.Value, &mark); err == nil && mark.From != c.source {
+			err = errOtherCopy
+		}
+		return mark, err
 	}
 	if !errors.Is(err, ErrNotFound) {
 		return mark, err
@@ -128,12 +137,21 @@ func (c *storeCopy) begin(ctx context.Context) (mark copyMark, err error) {
 			return mark, fmt.Errorf("it has %d rows in the table %s; a copy is made into an empty one%w", rows, table.name, errNotBegun)
 		}
 	}
-	return mark, c.to.CreateRecord(ctx, Record{Kind: kindCopy, ID: copyID, Value: []byte(`{"table":0}`)})
+	text, err := c.marshal(mark)
+	if err != nil {
+		return mark, err
+	}
+	return mark, c.to.CreateRecord(ctx, Record{Kind: kindCopy, ID: copyID, Value: text})
+}
+
+func (c *storeCopy) marshal(mark copyMark) ([]byte, error) {
+	mark.From = c.source
+	return json.Marshal(mark)
 }
 
 func (c *storeCopy) keep(ctx context.Context, mark copyMark) error {
 	_, err := c.to.UpdateRecord(ctx, kindCopy, copyID, time.Now(), func(r *Record) (err error) {
-		r.Value, err = json.Marshal(mark)
+		r.Value, err = c.marshal(mark)
 		return err
 	})
 	return err
@@ -167,7 +185,7 @@ func (c *storeCopy) copyTable(ctx context.Context, mark *copyMark) error {
 
 // put writes rows and how far the copy is in one step.
 func (c *storeCopy) put(ctx context.Context, table storeTable, rows [][]any, mark copyMark) error {
-	text, err := json.Marshal(mark)
+	text, err := c.marshal(mark)
 	if err != nil {
 		return err
 	}

@@ -60,7 +60,10 @@ func (*Store) CaddyModule() caddy.ModuleInfo {
 func (s *Store) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the kind
 	args := d.RemainingArgs()
-	if len(args) != 1 {
+	if len(args) > 1 {
+		return d.Errf("store postgres takes one DSN; put one of several words into quotes, as in: store postgres \"host=db.example.com dbname=accounts user=caddy\"")
+	}
+	if len(args) == 0 {
 		return d.Errf("store postgres takes a DSN, as in: store postgres {env.ACCOUNTS_DSN}")
 	}
 	s.DSN = args[0]

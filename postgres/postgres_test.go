@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"net/url"
 	"os"
 	"os/exec"
 	"os/user"
@@ -317,6 +318,7 @@ func TestStoreCopy(t *testing.T) {
 		t.Error(output)
 	}
 	must("", "store", "copy", "postgres {env.ACCOUNTS_DSN}", back)
+	must("", "store", "copy", "postgresql:///copy?"+url.Values{"host": {s.dir}, "user": {"test"}}.Encode(), back+"2")
 	if must("", "user", "export", "--store", file) != must("", "user", "export", "--store", back) {
 		t.Error("there and back, they are not the same")
 	}
@@ -325,6 +327,9 @@ func TestStoreCopy(t *testing.T) {
 	}
 	if output, err := run("", "store", "copy", file, "postgres {env.NOT_SET}"); err == nil || !strings.Contains(output, "dsn is empty") {
 		t.Errorf("a variable that is not set: %v %s", err, output)
+	}
+	if output, err := run("", "store", "copy", file, "postgres host=127.0.0.1 dbname=accounts"); err == nil || !strings.Contains(output, "put one of several words into quotes") {
+		t.Errorf("a DSN of several words without quotes: %v %s", err, output)
 	}
 	if output, err := run("", "store", "copy", file, "postgres "); err == nil || !strings.Contains(output, "store postgres takes a DSN") {
 		t.Errorf("a kind without its DSN: %v %s", err, output)
