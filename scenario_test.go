@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -133,6 +134,7 @@ func TestScenarioKeySetChaos(t *testing.T) {
 	p := newIdentityProvider(t, good)
 	s := jwksSite(t, p, "refresh 200ms\n cooldown 200ms\n timeout 500ms")
 	s.mustAnswer(200, s.bearer("/api/", rs(t, keys.rsa, "a")), "control")
+	var p99 []time.Duration
 	for _, phase := range []string{"quiet", "chaos"} {
 		l := startLoad(s, 500,
 			labelled{"known key", rs(t, keys.rsa, "a"), 200},
@@ -150,7 +152,12 @@ func TestScenarioKeySetChaos(t *testing.T) {
 			p.setKeys(good)
 			time.Sleep(scenario.Length(100*time.Millisecond, 2*time.Second))
 		}
-		seen("%s: %s", phase, l.finish(t))
+		sum := l.finish(t)
+		seen("%s: %s", phase, sum)
+		p99 = append(p99, sum.p99)
+	}
+	if scenario.Full() && p99[1] > 2*p99[0]+5*time.Millisecond { // what a busy machine makes of the same load twice
+		t.Errorf("the p99 was %s and is %s", p99[0], p99[1])
 	}
 }
 
@@ -218,15 +225,19 @@ func TestScenarioRotation(t *testing.T) {
 	}
 	last := rs(t, next, "9")
 	s.mustAnswer(200, s.bearer("/api/", last), "control")
-	p.setKeys(publicJWK(t, current, claimsMap{"kid": "8"}))
-	before := p.fetches.Load()
-	eventually(t, "the withdrawn key is refused", func() bool { return s.bearer("/api/", last).status == 401 })
-	after := p.fetches.Load()
-	if after > before+2 {
-		t.Errorf("refused after %d refreshes", after-before)
-	}
+	var refreshes atomic.Int64
+	without := mustJSON(t, claimsMap{"keys": []claimsMap{publicJWK(t, current, claimsMap{"kid": "8"})}})
+	p.setHandler(func(w http.ResponseWriter, _ *http.Request) {
+		if refreshes.Add(1) > 1 { // one must do
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = w.Write([]byte(without))
+	})
+	eventually(t, "the withdrawn key is refused by what the first refresh said", func() bool { return s.bearer("/api/", last).status == 401 })
+	s.mustAnswer(200, s.bearer("/api/", rs(t, current, "8")), "control: the key that stays")
 	seen("%d rotations, one each %s: %d requests, %d false refusals", rotations, step, requests, wrong)
-	seen("the withdrawn key was refused after %d fetches", after-before)
+	seen("the withdrawn key was refused by the first refresh that lacked it")
 }
 
 // Caddy starts while the identity provider is down.
@@ -257,26 +268,74 @@ func TestScenarioColdStart(t *testing.T) {
 	seen("restarted with a stored set, provider down: %s", l.finish(t))
 }
 
-// Config reloads under load: no wrong answer, no fetch, nothing left behind.
+// logIns logs in all the time until stopped, as load sends requests.
+type logIns struct {
+	stop    chan struct{}
+	done    sync.WaitGroup
+	number  int
+	refused []string
+}
+
+func startLogIns(s *site, email string) *logIns {
+	l := &logIns{stop: make(chan struct{})}
+	body := fmt.Sprintf(`{"email":%q,"password":%q}`, email, goodPassword)
+	l.done.Go(func() {
+		for {
+			select {
+			case <-l.stop:
+				return
+			default:
+			}
+			response, err := loadClient.Post(s.url+"/auth/login", "application/json", strings.NewReader(body))
+			for retries := 0; err != nil && retries < 10; retries++ { // as for load
+				response, err = loadClient.Post(s.url+"/auth/login", "application/json", strings.NewReader(body))
+			}
+			l.number++
+			if err != nil || response.StatusCode != http.StatusOK {
+				l.refused = append(l.refused, fmt.Sprint(response, err))
+			}
+			if err == nil {
+				_ = response.Body.Close()
+			}
+		}
+	})
+	return l
+}
+
+func (l *logIns) finish(t *testing.T) (number int) {
+	t.Helper()
+	close(l.stop)
+	l.done.Wait()
+	if l.number == 0 || len(l.refused) > 0 {
+		t.Errorf("%d of %d log-ins were refused, such as %.300s", len(l.refused), l.number, l.refused)
+	}
+	return l.number
+}
+
+// Config reloads under load and log-ins: no wrong answer, no fetch, nothing left
+// behind.
 func TestScenarioReloads(t *testing.T) {
 	seen := scenario.Promise(t, "only expected answers; no fetch by a reload; goroutines and descriptors flat")
 	keys := testKeys()
 	p := newIdentityProvider(t, publicJWK(t, keys.rsa, claimsMap{"kid": "a"}))
-	s := jwksSite(t, p, "")
+	body := jwksBody(p, "") + accountsBody(filepath.Join(tempDir(t), "users.db"), "throttle off")
+	s := serve(t, body)
 	token, storage := rs(t, keys.rsa, "a"), tempDir(t)
 	s.mustAnswer(200, s.bearer("/api/", token), "control")
+	s.signedUp("alice@example.com")
 	reload := func(times int) {
 		for range times {
-			s.load(jwksBody(p, "")+"\n# "+time.Now().String(), storage)
+			s.load(body+"\n# "+time.Now().String(), storage)
 			time.Sleep(25 * time.Millisecond) // the pace of the load, not a wait
 		}
 	}
 	reload(5)
 	goroutines, files := settled(t, runtime.NumGoroutine), settled(t, openFiles)
 	l := startLoad(s, 500, labelled{"good", token, 200}, labelled{"bad", token + "x", 401})
+	entering := startLogIns(s, "alice@example.com")
 	reloads := scenario.Length(20, 200)
 	reload(reloads)
-	seen("%d reloads: %s", reloads, l.finish(t))
+	seen("%d reloads: %s; %d log-ins", reloads, l.finish(t), entering.finish(t))
 	loadClient.CloseIdleConnections()
 	eventually(t, fmt.Sprintf("goroutines are back at %d", goroutines), func() bool { return runtime.NumGoroutine() <= goroutines+4 })
 	eventually(t, fmt.Sprintf("open files are back at %d", files), func() bool { return openFiles() <= files+4 })
