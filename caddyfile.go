@@ -352,6 +352,9 @@ func (p *parser) finish() error {
 	}
 	switch len(h.Issuers) {
 	case 0:
+		if h.Accounts != nil {
+			return p.Errf("jwt has accounts, and jwks, public_key, secret, algorithms, audience or token_type outside a block; what is for the accounts' own tokens stands in the block of accounts, and what is for those of others in the block of their issuer")
+		}
 		h.Issuers = []*IssuerConfig{p.outside}
 		return nil
 	case 1:

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -87,29 +88,25 @@ secret is not part of it.`,
 	cmd.Flags().String("alg", "", "Algorithm; by default HS256 for a secret, and what the key is made for")
 	cmd.Flags().String("kid", "", "Key ID for the header; that of a JWK by default")
 	cmd.Flags().String("typ", "JWT", "Type for the header, such as at+jwt")
-	cmd.RunE = caddycmd.WrapCommandFuncForCobra(mintToken)
+	cmd.RunE = runs(mintToken)
 	return cmd
 }
 
-func mintToken(flags caddycmd.Flags) (int, error) {
-	token, err := newSignedToken(flags)
+func mintToken(cmd *cobra.Command, _ []string) error {
+	flags := flagsOf(cmd)
+	signer, err := newSigner(cmd.InOrStdin(), flags)
 	if err != nil {
-		return caddy.ExitCodeFailedStartup, err
-	}
-	fmt.Println(token)
-	return caddy.ExitCodeSuccess, nil
-}
-
-func newSignedToken(flags caddycmd.Flags) (string, error) {
-	signer, err := newSigner(flags)
-	if err != nil {
-		return "", err
+		return err
 	}
 	claims, err := claimsFromFlags(flags)
 	if err != nil {
-		return "", err
+		return err
 	}
-	return signToken(signer, flags.String("typ"), claims)
+	token, err := signToken(signer, flags.String("typ"), claims)
+	if err == nil {
+		fmt.Fprintln(cmd.OutOrStdout(), token)
+	}
+	return err
 }
 
 func claimsFromFlags(flags caddycmd.Flags) (map[string]any, error) {
@@ -155,7 +152,7 @@ type signer struct {
 	from      time.Time // when it begins to sign; zero for always
 }
 
-func newSigner(flags caddycmd.Flags) (signer, error) {
+func newSigner(stdin io.Reader, flags caddycmd.Flags) (signer, error) {
 	secret, key := flags.String("secret"), flags.String("key")
 	var s signer
 	var algorithms []string
@@ -165,7 +162,7 @@ func newSigner(flags caddycmd.Flags) (signer, error) {
 	case (secret == "") == (key == ""):
 		return s, errors.New("give either --secret or --key: -, @<file> or env:<NAME>")
 	case secret != "":
-		text, err := readSource(os.Stdin, "--secret", secret)
+		text, err := readSource(stdin, "--secret", secret)
 		if err != nil {
 			return s, err
 		}
@@ -175,7 +172,7 @@ func newSigner(flags caddycmd.Flags) (signer, error) {
 		}
 		s.key, algorithms = verifier.material, verifier.Algorithms()
 	default:
-		text, err := readSource(os.Stdin, "--key", key)
+		text, err := readSource(stdin, "--key", key)
 		if err != nil {
 			return s, err
 		}
@@ -220,9 +217,18 @@ func readSource(stdin io.Reader, flag, source string) (text []byte, err error) {
 
 func parsePrivateKey(text []byte) (signer, []string, error) {
 	isPEM := bytes.Contains(text, []byte("-----BEGIN"))
-	parsed, err := jwk.ParseKey(bytes.TrimSpace(text), jwk.WithPEM(isPEM))
+	var err error
+	if isPEM {
+		var block pem.Block
+		block, err = decodePEM(string(text))
+		text = pem.EncodeToMemory(&block)
+	}
+	var parsed jwk.Key
+	if err == nil {
+		parsed, err = jwk.ParseKey(bytes.TrimSpace(text), jwk.WithPEM(isPEM))
+	}
 	if err != nil {
-		return signer{}, nil, errors.New("it is neither a PEM (PKCS#8, PKCS#1, SEC 1; not encrypted) nor a JWK")
+		return signer{}, nil, errors.New("it is neither one PEM (PKCS#8, PKCS#1, SEC 1; not encrypted) nor a JWK")
 	}
 	s := signer{id: parsed.KeyID()}
 	if err := parsed.Raw(&s.key); err != nil {

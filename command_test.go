@@ -2,7 +2,10 @@ package caddyjwt
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/x509"
 	stdjson "encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"net/http"
@@ -591,6 +594,49 @@ func TestUserCommandsWhileCaddyRuns(t *testing.T) {
 	token = strings.TrimSpace(earlier[strings.Index(earlier, "token=")+len("token="):])
 	s.mustAnswer(401, s.post("/auth/reset", claimsMap{"token": token, "newPassword": "a password by link"}), "an earlier link")
 	s.mustAnswer(200, s.post("/auth/login", claimsMap{"email": "alice@example.com", "password": "a password by link"}), "the new password")
+}
+
+// A private key is taken as people have it.
+func TestTokenByKey(t *testing.T) {
+	c := &commandLine{TB: t}
+	text, err := os.ReadFile("testdata/keys/p256.pem")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pkcs8 := string(text)
+	signer, _, err := parsePrivateKey(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sec1, err := x509.MarshalECPrivateKey(signer.key.(*ecdsa.PrivateKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	curve := "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n" // as openssl ecparam -genkey writes it
+	ec := string(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: sec1}))
+	public, err := os.ReadFile("testdata/keys/p256.pub.pem")
+	if err != nil {
+		t.Fatal(err)
+	}
+	handler := provisioned(t, "public_key "+filepath.Join("testdata", "keys", "p256.pub.pem"))
+	for name, key := range map[string]string{
+		"PKCS#8": pkcs8, "SEC 1": ec, "SEC 1 after its curve": curve + ec, "indented": strings.ReplaceAll(pkcs8, "\n", "\n\t\t"),
+		"in one line": strings.ReplaceAll(strings.TrimSpace(pkcs8), "\n", `\n`),
+	} {
+		token, _, err := c.run(key, "token", "--key", "-", "--claim", "sub=alice")
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		request, _ := http.NewRequest(http.MethodGet, "/", nil)
+		if verified, refusal := handler.verify(request, strings.TrimSpace(token)); refusal != nil || verified.UserID != "alice" {
+			t.Errorf("%s: %v", name, refusal)
+		}
+	}
+	for _, key := range []string{pkcs8 + ec, "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,AA\n\nAAAA\n-----END EC PRIVATE KEY-----\n", "-----BEGIN PRIVATE KEY-----\nAAAA"} {
+		c.refuses(key, "--key: it is neither one PEM (PKCS#8, PKCS#1, SEC 1; not encrypted) nor a JWK", "token", "--key", "-", "--claim", "sub=alice")
+	}
+	c.refuses(string(public), "--key: it is not a private key", "token", "--key", "-", "--claim", "sub=alice")
 }
 
 func TestKeysCommands(t *testing.T) {

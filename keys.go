@@ -8,6 +8,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"maps"
@@ -186,22 +187,32 @@ func parseJWKText(text []byte) ([]*Key, error) {
 
 var pemBlock = regexp.MustCompile(`(?s)-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END ([A-Z0-9 ]+)-----`)
 
-// parsePEM is laxer than encoding/pem in white space alone: a key in an
-// environment variable or an indented Caddyfile has seldom kept its lines.
 func parsePEM(text string) ([]*Key, error) {
-	blocks := pemBlock.FindAllStringSubmatch(text, -1)
-	if len(blocks) != 1 {
-		return nil, fmt.Errorf("it holds %d whole PEM blocks, not one; of a certificate chain give only the leaf", len(blocks))
-	}
-	kind, body := blocks[0][1], strings.ReplaceAll(blocks[0][2], `\n`, "\n")
-	if strings.HasSuffix(kind, "PRIVATE KEY") {
+	block, err := decodePEM(text)
+	if strings.HasSuffix(block.Type, "PRIVATE KEY") {
 		return nil, errors.New("it is a private key; give only the public part (`openssl pkey -in key.pem -pubout`) and keep the private one away from this server")
 	}
-	der, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(body), ""))
 	if err != nil {
-		return nil, fmt.Errorf("the %s block is not base64", kind)
+		return nil, err
 	}
-	return parseDER(kind, der)
+	return parseDER(block.Type, block.Bytes)
+}
+
+// decodePEM returns the one block of a PEM, with its type also where its content
+// cannot be read. It is laxer than encoding/pem in white space alone: a key in an
+// environment variable or an indented Caddyfile has seldom kept its lines. The
+// curve that openssl writes before a key stands in the key as well.
+func decodePEM(text string) (block pem.Block, err error) {
+	blocks := slices.DeleteFunc(pemBlock.FindAllStringSubmatch(text, -1), func(block []string) bool { return block[1] == "EC PARAMETERS" })
+	if len(blocks) != 1 {
+		return block, fmt.Errorf("it holds %d whole PEM blocks, not one; of a certificate chain give only the leaf", len(blocks))
+	}
+	block.Type = blocks[0][1]
+	body := strings.Join(strings.Fields(strings.ReplaceAll(blocks[0][2], `\n`, "\n")), "")
+	if block.Bytes, err = base64.StdEncoding.DecodeString(body); err != nil {
+		err = fmt.Errorf("the %s block is not base64", block.Type)
+	}
+	return block, err
 }
 
 func parseDER(kind string, der []byte) ([]*Key, error) {

@@ -131,7 +131,7 @@ func NewVerifier(config VerifierConfig) (*Verifier, error) {
 		case len(issuer.Keys) == 0 || len(issuer.Algorithms) == 0:
 			return nil, fmt.Errorf("issuer %q has no keys or no algorithms", issuer.Name)
 		case issuer.Name == "" && len(config.Issuers) > 1:
-			return nil, errors.New("of several issuers each needs its name")
+			return nil, errors.New("there are several issuers, accounts included, and one has no name; each needs one, which tells whose a token is")
 		case issuer.Name == "":
 			v.anyone = issuer
 		case v.issuers[issuer.Name] != nil:
