@@ -695,6 +695,11 @@ func TestBrowserFlow(t *testing.T) {
 	if got.status != 303 || got.header.Get("Location") != "/auth/login?return_to=%2Ftodos%2Flist%3Fpage%3D2" {
 		t.Fatalf("without a session: %d %v", got.status, got.header)
 	}
+	for authorization, status := range map[string]int{"Basic " + basicCredentials("carol", "opensesame"): 303, "Bearer x": 401} {
+		if got := s.get("/todos/", "Accept: text/html", "Authorization: "+authorization); got.status != status {
+			t.Errorf("%.6s without a session: %d", authorization, got.status)
+		}
+	}
 	page := s.form(chrome, got.header.Get("Location"), nil)
 	if page.status != 200 || !strings.Contains(page.body, `value="/todos/list?page=2"`) || page.header.Get("Content-Security-Policy") != "default-src 'none'; style-src 'self'; img-src 'self'; frame-ancestors 'none'; base-uri 'none'" {
 		t.Errorf("log-in page: %d %v %s", page.status, page.header, page.body)

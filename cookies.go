@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -136,7 +137,7 @@ func checkOrigin(r *http.Request) error {
 // sending it to the log-in page, from which it comes back.
 func (s *accountService) sendToLogin(w http.ResponseWriter, r *http.Request, refusal *Error) bool {
 	get := r.Method == http.MethodGet || r.Method == http.MethodHead
-	if !get || refusals[refusal.Reason].status != http.StatusUnauthorized || !prefers(r, "text/html", "application/json") || len(r.Header["Authorization"]) > 0 {
+	if !get || refusals[refusal.Reason].status != http.StatusUnauthorized || !prefers(r, "text/html", "application/json") || slices.ContainsFunc(r.Header["Authorization"], byProgram) {
 		return false
 	}
 	refused[refusal.Reason].Inc()
@@ -148,6 +149,13 @@ func (s *accountService) sendToLogin(w http.ResponseWriter, r *http.Request, ref
 	w.Header().Add("Vary", "Accept, Cookie")
 	seeOther(w, mountedAt(r)+s.config.path("login")+"?return_to="+url.QueryEscape(original.RequestURI()))
 	return true
+}
+
+// byProgram tells whether an Authorization header is one that no browser sends by
+// itself, as it does a password of Basic (RFC 7617).
+func byProgram(authorization string) bool {
+	scheme, _, _ := strings.Cut(authorization, " ")
+	return !strings.EqualFold(scheme, "Basic")
 }
 
 // seeOther sends a browser to a path as it is written, which http.Redirect

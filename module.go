@@ -86,7 +86,11 @@ type Handler struct {
 	Require []*Requirement `json:"require,omitempty"`
 
 	// ClaimHeaders are request headers that tell the upstream a claim, and
-	// that a client cannot send itself.
+	// that a client cannot send itself: neither where the handler runs nor, of the
+	// directive, where its matcher does not match. A directive within a `handle` or
+	// `route` block knows only that block; what goes to the same upstream from
+	// another one needs `request_header -<Header>` there, or the directive with a
+	// matcher at the site's top level.
 	ClaimHeaders []*ClaimHeader `json:"claim_headers,omitempty"`
 
 	// StripToken takes the token out of the request before the handlers
