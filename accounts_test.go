@@ -990,6 +990,51 @@ func TestKeyRotation(t *testing.T) {
 	s.mustAnswer(200, s.bearer("/todos/", s.loggedIn("alice@example.com").Token), "control: the newest key")
 }
 
+// A single-page app takes every path that is no file: the account routes too, if it
+// comes first. That leads a browser nowhere, and the log says why.
+func TestAccountsOfASinglePageApp(t *testing.T) {
+	app := tempDir(t)
+	if err := os.WriteFile(filepath.Join(app, "index.html"), []byte("the app"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	jwt := "jwt {\n accounts {\n store file " + filepath.Join(tempDir(t), "users.db") + "\n}\n}\n"
+	const rest = "try_files {path} /index.html\n file_server\n"
+	html := "Accept: text/html"
+	t.Run("before", func(t *testing.T) {
+		s := serve(t, "root * "+app+"\n"+jwt+rest)
+		if got := s.get("/somewhere", html); got.status != 303 {
+			t.Errorf("a page: %d", got.status)
+		}
+		s.mustAnswer(401, s.get("/auth/login?return_to=%2Fsomewhere", html), "the log-in page")
+		if log := s.log(); strings.Count(log, "the log-in page cannot be reached") != 1 {
+			t.Errorf("the log says %s", log)
+		}
+	})
+	t.Run("behind", func(t *testing.T) {
+		s := serve(t, "root * "+app+"\nroute {\n"+jwt+rest+"}")
+		chrome := browser(t)
+		got := s.form(chrome, "/somewhere", nil)
+		if got.status != 303 || got.header.Get("Location") != "/auth/login?return_to=%2Fsomewhere" {
+			t.Fatalf("a page: %d %v", got.status, got.header)
+		}
+		form := formOf("alice@example.com")
+		form.Set("return_to", "/somewhere")
+		if made := s.form(chrome, "/auth/signup", form); made.status != 303 || made.header.Get("Location") != "/somewhere" {
+			t.Fatalf("sign-up: %d %v %s", made.status, made.header, made.body)
+		}
+		if got := s.form(chrome, "/somewhere", nil); got.status != 200 || got.body != "the app" {
+			t.Errorf("with a session: %d %s", got.status, got.body)
+		}
+	})
+	t.Run("in a handle block", func(t *testing.T) {
+		s := serve(t, "handle /app/* {\n"+strings.Replace(jwt, "accounts", "accounts /app/auth", 1)+"respond app\n}\n handle {\n respond other\n}")
+		if got := s.get("/app/", html); got.status != 303 || !strings.HasPrefix(got.header.Get("Location"), "/app/auth/login?") {
+			t.Errorf("a page: %d %v", got.status, got.header)
+		}
+		s.mustAnswer(200, s.get("/app/auth/login", html), "the log-in page")
+	})
+}
+
 // A new key is published before it signs: by every node, and in every copy of the
 // key set that may still be kept.
 func TestKeyRotationLead(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
 )
 
 // The cookies of a browser's session: its access token, and the refresh token
@@ -140,11 +141,17 @@ func (s *accountService) sendToLogin(w http.ResponseWriter, r *http.Request, ref
 	if !get || refusals[refusal.Reason].status != http.StatusUnauthorized || !prefers(r, "text/html", "application/json") || slices.ContainsFunc(r.Header["Authorization"], byProgram) {
 		return false
 	}
-	refused[refusal.Reason].Inc()
 	original := *r.URL
 	if first, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
 		original = *first.URL
 	}
+	if original.Path == mountedAt(r)+s.config.path("login") {
+		s.sayLoginHidden.Do(func() {
+			s.log.Error("the log-in page cannot be reached, since something before it takes its path, such as rewrite or try_files; put that after jwt, in: route { jwt … try_files … }", zap.String("path", original.Path))
+		})
+		return false // it would lead to itself
+	}
+	refused[refusal.Reason].Inc()
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Add("Vary", "Accept, Cookie")
 	seeOther(w, mountedAt(r)+s.config.path("login")+"?return_to="+url.QueryEscape(original.RequestURI()))

@@ -58,11 +58,12 @@ type accountService struct {
 	familiarTries, strangerTries, sparedTries *throttle
 	familiar                                  *otter.Cache[string, struct{}]
 
-	saidFailing  atomic.Int64  // when the log was last told of a failed change, in Unix seconds
-	heard        chan struct{} // wakes watch
-	revokedSince time.Time     // of what is asked for next
-	failing      time.Time     // since when the store cannot be read; zero if it can
-	storeDown    atomic.Bool   // the same, for the metrics
+	sayLoginHidden sync.Once
+	saidFailing    atomic.Int64  // when the log was last told of a failed change, in Unix seconds
+	heard          chan struct{} // wakes watch
+	revokedSince   time.Time     // of what is asked for next
+	failing        time.Time     // since when the store cannot be read; zero if it can
+	storeDown      atomic.Bool   // the same, for the metrics
 
 	signingUp singleflight.Group // by EmailKey
 
