@@ -113,3 +113,33 @@ func validate(t *testing.T, adapted []byte) error {
 	config.StorageRaw = caddyconfig.JSONModuleObject(map[string]string{"root": t.TempDir()}, "module", "file_system", nil)
 	return caddy.Validate(&config)
 }
+
+// A config in JSON may hold null where an object belongs: that is an error, and
+// ends no server.
+func TestNullInJSON(t *testing.T) {
+	for handler, want := range map[string]string{
+		`{"handler":"jwt","issuers":[null]}`:                                                   "one is null",
+		`{"handler":"jwt","issuers":[{"secrets":[null]}]}`:                                     "secret 0 is null",
+		`{"handler":"jwt","issuers":[{"jwks":{}}],"from":[null]}`:                              "one is null",
+		`{"handler":"jwt","issuers":[{"jwks":{}}],"require":[null]}`:                           "one is null",
+		`{"handler":"jwt","issuers":[{"jwks":{}}],"claim_headers":[null]}`:                     "one is null",
+		`{"handler":"jwt_claim_headers","headers":[null]}`:                                     "one is null",
+		`{"handler":"jwt_accounts","login_with":[null]}`:                                       "login_with",
+		`{"handler":"authentication","providers":{"jwt_bearer":{"issuers":[null]}}}`:           "one is null",
+		`{"handler":"authentication","providers":{"jwt_bearer":{"issuers":[],"from":[null]}}}`: "one is null",
+	} {
+		err := validate(t, []byte(`{"admin":{"disabled":true},"apps":{"http":{"servers":{"s":{"listen":["127.0.0.1:0"],"routes":[{"handle":[`+handler+`]}]}}}}}`))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s says %v, expected %q", handler, err, want)
+		}
+	}
+}
+
+// The path of a route is whatever its placeholder holds.
+func TestMovedRouteByPlaceholder(t *testing.T) {
+	t.Setenv("LOGIN_PATH", "/let/me/in")
+	s := accountsSite(t, "login {env.LOGIN_PATH}")
+	alice := claimsMap{"email": "alice@example.com", "password": goodPassword}
+	s.mustAnswer(201, s.post("/auth/signup", alice), "sign-up")
+	s.mustAnswer(200, s.post("/let/me/in", alice), "log-in")
+}
