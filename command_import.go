@@ -540,6 +540,9 @@ func (h csvHeader) values(record userRecord) ([]string, error) {
 		if given && !isText || strings.ContainsAny(text, "\r\n") {
 			return nil, fmt.Errorf("the property %s is no text of one line, which CSV cannot hold", quoted(name))
 		}
+		if given && text == "" {
+			return nil, fmt.Errorf("the property %s is there and empty, which CSV cannot tell from none", quoted(name))
+		}
 		values = append(values, text)
 		delete(profile, name)
 	}

@@ -482,6 +482,7 @@ func TestUserExport(t *testing.T) {
 		`{"disabled":"no"}`:  `the column "disabled" stands twice`,
 		`{"hash tag":"no"}`:  `the column "hash tag" would be a property`,
 		`{"list":["a","b"]}`: `the property "list" is no text of one line`,
+		`{"text":""}`:        `the property "text" is there and empty`,
 	} {
 		other, _ := newUserStore(t)
 		text := fmt.Sprintf(line, profile)
