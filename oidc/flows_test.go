@@ -688,10 +688,13 @@ func TestIntrospectionAndRevocation(t *testing.T) {
 	}
 	chrome.post("/oidc/introspect", url.Values{"token": {access}, "client_id": {"spa"}}).mustFail(t, 401, "invalid_client")
 
-	revoke("app", access) // not its own
-	if introspect(access)["active"] != true {
-		t.Error("a client took another's token back")
+	for name, token := range map[string]string{"access token": access, "refresh token": refresh} {
+		chrome.post("/oidc/revoke", url.Values{"token": {token}}, basic("app", appSecret)).mustFail(t, 400, "invalid_request")
+		if introspect(access)["active"] != true {
+			t.Errorf("a client took another's %s back", name)
+		}
 	}
+	revoke("app", "x") // nobody's is no error (RFC 7009 §2.2)
 	revoke("spa", access)
 	if introspect(access)["active"] != false {
 		t.Error("an access token is good after it was revoked")

@@ -106,23 +106,32 @@ func (p *Provider) revoke(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+// errOthersToken is what a client is told that would revoke a token of another one
+// (RFC 7009 §2.1).
+var errOthersToken = refuse("invalid_request", "the token was given to another client")
+
 func (p *Provider) revokeRefreshToken(ctx context.Context, client *Client, given string) error {
 	id, family := splitRefreshToken(given)
 	g, err := load[grant](ctx, p.state, kindGrant, id)
-	if errors.Is(err, errNotFound) || err == nil && (g.ClientID != client.ID || g.FamilyHash != hashed(family)) { // one that was replaced ends the grant as well
+	switch {
+	case errors.Is(err, errNotFound) || err == nil && g.FamilyHash != hashed(family):
 		return nil
-	}
-	if err != nil {
+	case err != nil:
 		return err
+	case g.ClientID != client.ID:
+		return errOthersToken
 	}
-	return p.revokeGrant(ctx, id)
+	return p.revokeGrant(ctx, id) // by a token that was replaced, too
 }
 
 func (p *Provider) revokeAccessToken(ctx context.Context, client *Client, given string) error {
 	now := p.accounts.Now()
 	token, err := p.tokens.Verify(ctx, given, now)
-	if err != nil || token.Claims["client_id"] != client.ID {
+	if err != nil {
 		return nil
+	}
+	if token.Claims["client_id"] != client.ID {
+		return errOthersToken
 	}
 	jti, _ := token.Claims["jti"].(string)
 	err = p.state.create(ctx, kindRevoked, jti, "", struct{}{}, token.Expiry().Sub(now))
