@@ -2,13 +2,13 @@ package caddyjwt
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
@@ -72,6 +72,9 @@ func (h *AccountsHandler) signup(w http.ResponseWriter, r *http.Request) error {
 		if outOfRange(value) {
 			in.wrong(name, "type", errors.New("has a number that is out of range"), map[string]any{})
 		}
+		if deeperThan(value, maxProfileDepth) {
+			in.wrong(name, "maxDepth", fmt.Errorf("is nested deeper than %d levels", maxProfileDepth), map[string]any{"limit": maxProfileDepth})
+		}
 		if given {
 			profile[name] = plainValue(value)
 		}
@@ -101,7 +104,7 @@ func (h *AccountsHandler) checkPasswordInput(in *input, name, password string) {
 	if err := checkNewPassword(password, h.PasswordMinLength); err != nil {
 		code, info := "password", map[string]any{}
 		switch {
-		case utf8.RuneCountInString(password) < h.PasswordMinLength:
+		case passwordLength(password) < h.PasswordMinLength:
 			code, info = "minLength", map[string]any{"limit": h.PasswordMinLength}
 		case len(password) > maxPasswordBytes:
 			code, info = "maxLength", map[string]any{"limit": maxPasswordBytes}

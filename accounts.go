@@ -136,6 +136,10 @@ func (a *Accounts) resolve() error {
 		err = errors.Join(err, resolve(route, &path))
 		a.Routes[route] = path
 	}
+	if value := a.Routes["signup"]; a.Signup == "" && (value == "open" || value == "closed") { // by a placeholder
+		a.Signup = value
+		delete(a.Routes, "signup")
+	}
 	if err != nil {
 		return err
 	}
@@ -288,6 +292,16 @@ func (h *AccountsHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next
 		return h.refuse(w, r, refusal)
 	}
 	return err
+}
+
+// refuse answers a refusal: a browser as the site has it, a program always by JSON,
+// which says what is wrong with each property.
+func (h *AccountsHandler) refuse(w http.ResponseWriter, r *http.Request, refusal *Error) error {
+	if prefers(r, "text/html", "application/json") {
+		return h.responder.refuse(w, r, refusal)
+	}
+	h.announce(w, r, refusal)
+	return writeRefusal(w, refusal)
 }
 
 // crossOrigin refuses what a page of another site sends with a user's cookies,

@@ -188,7 +188,7 @@ func (p *parser) count(name, takes string, into *int) error {
 	}
 	number, err := strconv.Atoi(text)
 	if err != nil || number < 1 {
-		return p.Errf("%s takes %s, not %q", name, takes, text)
+		return p.Errf("%s takes %s, not %q%s", name, takes, text, placeholderHint(text))
 	}
 	*into = number
 	return nil

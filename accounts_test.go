@@ -22,6 +22,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
+	"github.com/google/uuid"
 	"golang.org/x/crypto/argon2"
 	"golang.org/x/crypto/bcrypt"
 )
@@ -1463,4 +1464,156 @@ func TestRenewal(t *testing.T) {
 	if got := s.form(without("session"), "/todos/admin/", nil); got.status != 200 {
 		t.Errorf("two handlers: %d %v", got.status, got.header)
 	}
+}
+
+// A profile that cannot be written once more does not get in, and one that is there
+// keeps nobody else out of an export.
+func TestThreatDeepProfile(t *testing.T) {
+	path := filepath.Join(tempDir(t), "users.db")
+	s := serve(t, accountsBody(path, "profile name"))
+	nested := func(levels int) string {
+		return fmt.Sprintf(`{"email":"a%d@example.com","password":%q,"name":%s}`, levels, goodPassword, strings.Repeat("[", levels)+strings.Repeat("]", levels))
+	}
+	s.mustAnswer(201, s.post("/auth/signup", nested(maxProfileDepth)), "control")
+	for _, levels := range []int{maxProfileDepth + 1, 9999} {
+		got := s.post("/auth/signup", nested(levels))
+		s.mustAnswer(422, got, fmt.Sprintf("%d levels", levels))
+		if details := got.errorBody(t).Error.Details; len(details) != 1 || details[0].Path != "/name" || details[0].Code != "maxDepth" {
+			t.Errorf("details %+v", details)
+		}
+	}
+	c := &commandLine{t, []string{"--store", path}}
+	line := `{"email":"b@example.com","password_hash":"","profile":{"name":` + strings.Repeat("[", 17) + strings.Repeat("]", 17) + `}}`
+	if _, said, _ := c.run(line, "user", "import", "--format", "jsonl", "-"); !strings.Contains(said, "a property is nested deeper than 16 levels") {
+		t.Errorf("import says %s", said)
+	}
+	id := uuid.NewString()
+	withUsers(t, path, func(store UserStore) {
+		var deep any = []any{}
+		for range 9998 {
+			deep = []any{deep}
+		}
+		if err := store.CreateUser(t.Context(), User{ID: id, Email: "0@example.com", EmailKey: "0@example.com", Profile: map[string]any{"name": deep}, CreatedAt: time.Now()}); err != nil {
+			t.Fatal(err)
+		}
+	})
+	out, _, err := c.run("", "user", "export")
+	if strings.Count(out, "\n") != 1 || err == nil || !strings.Contains(err.Error(), "user "+id+" is left out") {
+		t.Errorf("%v, exported is %s", err, out)
+	}
+}
+
+// Sources that are named keep what the session cookie needs: its renewal, and the
+// refusal of other sites' requests. Where it is not named, no browser is sent round.
+func TestThreatSourcesBesideAccounts(t *testing.T) {
+	dir := tempDir(t)
+	body := func(sources string) string {
+		return strings.Replace(accountsBody(filepath.Join(dir, "users.db"), "token_lifetime 1s"), "leeway 0s", "leeway 0s\n"+sources, 1)
+	}
+	for _, cookie := range []string{"session", "__Host-session"} {
+		s := serve(t, body("from header\nfrom cookie "+cookie+"\nfrom query t"))
+		chrome := browser(t)
+		s.form(chrome, "/auth/signup", formOf(cookie+"@example.com"))
+		if got := s.form(chrome, "/todos/", nil); got.status != 200 {
+			t.Fatalf("control: %d %s", got.status, got.body)
+		}
+		if got := s.form(chrome, "/todos/", url.Values{"a": {"b"}}, "Origin: https://evil.example", "Sec-Fetch-Site: same-site"); got.status != 403 {
+			t.Errorf("from another site: %d", got.status)
+		}
+		home, _ := url.Parse(s.url)
+		access := func() string {
+			for _, c := range chrome.Jar.Cookies(home) {
+				if c.Name == "session" {
+					return c.Value
+				}
+			}
+			return ""
+		}
+		before := access()
+		eventually(t, "it is renewed", func() bool {
+			if got := s.form(chrome, "/todos/", nil); got.status != 200 {
+				t.Fatalf("%d %s", got.status, got.body)
+			}
+			return access() != before
+		})
+	}
+	s := serve(t, body("from header"))
+	s.mustAnswer(401, s.get("/todos/", "Accept: text/html"), "a browser where no cookie is read")
+	s.mustAnswer(200, s.bearer("/todos/", s.loggedIn("session@example.com").Token), "control: the header")
+}
+
+// Neither a reload with other options nor another site with the same users gives
+// tries back.
+func TestThreatTriesOfTwoConfigs(t *testing.T) {
+	dir := tempDir(t)
+	store := filepath.Join(dir, "users.db")
+	s := serve(t, "respond ok")
+	s.load(accountsBody(store, ""), dir)
+	s.signedUp("alice@example.com")
+	statuses := func() (counts map[int]int) {
+		counts = make(map[int]int)
+		for range 14 {
+			counts[s.post("/auth/login", claimsMap{"email": "alice@example.com", "password": "a wrong password"}).status]++
+		}
+		return counts
+	}
+	if got := statuses(); got[401] < 10 || got[429] == 0 {
+		t.Fatalf("control: %v", got)
+	}
+	s.load(accountsBody(store, "hash_queue 65"), dir)
+	if got := statuses(); got[401] > 0 {
+		t.Errorf("after a reload: %v", got)
+	}
+}
+
+// What a program is told of its mistake is JSON, whatever pages the site has for
+// errors; a browser gets those.
+func TestAccountErrorsBesideHandleErrors(t *testing.T) {
+	s := serve(t, accountsBody(filepath.Join(tempDir(t), "users.db"), "")+"\n handle_errors {\n respond \"our page\" {err.status_code}\n}")
+	for _, header := range []string{"Accept: application/json", "Accept: */*"} {
+		got := s.post("/auth/signup", claimsMap{"email": "bad", "password": "x"}, header)
+		if got.status != 422 || len(got.errorBody(t).Error.Details) != 2 {
+			t.Errorf("%s: %d %s", header, got.status, got.body)
+		}
+		s.mustAnswer(401, s.post("/auth/login", claimsMap{"email": "a@example.com", "password": goodPassword}, header), "log-in")
+	}
+	if got := s.get("/auth/whoami", "Accept: text/html"); got.status != 401 || got.body != "our page" {
+		t.Errorf("a browser: %d %s", got.status, got.body)
+	}
+	if got := s.get("/todos/"); got.status != 401 || got.body != "our page" {
+		t.Errorf("control: behind the account routes: %d %s", got.status, got.body)
+	}
+}
+
+// A link of somebody who is disabled sets no password, then or later.
+func TestThreatResetLinkOfADisabledUser(t *testing.T) {
+	store := filepath.Join(tempDir(t), "users.db")
+	s := serve(t, accountsBody(store, ""))
+	s.signedUp("alice@example.com")
+	c := &commandLine{t, []string{"--store", store}}
+	link := func() string {
+		link := c.must("", "user", "reset-link", "--base", s.url, "alice@example.com")
+		return strings.TrimSpace(link[strings.Index(link, "token=")+len("token="):])
+	}
+	reset := func(token string) answer {
+		return s.post("/auth/reset", claimsMap{"token": token, "newPassword": "a password by link"})
+	}
+	token := link()
+	c.must("", "user", "disable", "alice@example.com")
+	s.mustAnswer(401, reset(token), "while disabled")
+	c.must("", "user", "enable", "alice@example.com")
+	s.mustAnswer(401, reset(token), "later")
+	s.mustAnswer(204, reset(link()), "control")
+}
+
+func TestPasswordLengthIsThatOfItsNormalForm(t *testing.T) {
+	s := accountsSite(t, "")
+	s.mustAnswer(422, s.post("/auth/signup", claimsMap{"email": "a@example.com", "password": strings.Repeat("e\u0301", 7)}), "7 letters of two characters each")
+	s.mustAnswer(201, s.post("/auth/signup", claimsMap{"email": "a@example.com", "password": strings.Repeat("e\u0301", 8)}), "control: 8")
+}
+
+func TestSignupByPlaceholder(t *testing.T) {
+	t.Setenv("SIGNUP", "closed")
+	s := accountsSite(t, "signup {env.SIGNUP}")
+	s.mustAnswer(404, s.post("/auth/signup", claimsMap{"email": "a@example.com", "password": goodPassword}), "closed")
 }

@@ -2,6 +2,7 @@ package caddyjwt
 
 import (
 	"strconv"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -334,7 +335,7 @@ func (p *parser) cache() error {
 	if text != "off" {
 		var err error
 		if entries, err = strconv.Atoi(text); err != nil || entries < 1 {
-			return p.Errf("cache takes %s, not %q", takes, text)
+			return p.Errf("cache takes %s, not %q%s", takes, text, placeholderHint(text))
 		}
 	}
 	p.handler.Cache = &entries
@@ -429,6 +430,14 @@ func (p *parser) words(name, takes string, into *[]string) error {
 	return nil
 }
 
+// placeholderHint says how a number or a time can come of the environment.
+func placeholderHint(text string) string {
+	if strings.Contains(text, "{") {
+		return "; a placeholder has no value yet here, but {$NAME} has that of the environment variable NAME"
+	}
+	return ""
+}
+
 func (p *parser) duration(name string, into *caddy.Duration) error {
 	const takes = "a duration, as in: 30s, 10m or 24h"
 	var text string
@@ -437,7 +446,7 @@ func (p *parser) duration(name string, into *caddy.Duration) error {
 	}
 	duration, err := caddy.ParseDuration(text)
 	if err != nil {
-		return p.Errf("%s takes %s, not %q", name, takes, text)
+		return p.Errf("%s takes %s, not %q%s", name, takes, text, placeholderHint(text))
 	}
 	if duration == 0 && name != "leeway" {
 		return p.Errf("%s is 0; give a time, or take the line out for the default", name)

@@ -128,6 +128,12 @@ func claimsFromFlags(flags caddycmd.Flags) (map[string]any, error) {
 		if !found || name == "" {
 			return nil, fmt.Errorf("--claim %q: it is a name and a text, as in sub=alice", text)
 		}
+		if _, twice := claims[name].(string); twice {
+			return nil, fmt.Errorf("--claim %s stands twice; a list is one value of --claim-json, as in %s=[\"a\",\"b\"]", name, name)
+		}
+		if slices.Contains([]string{"exp", "nbf", "iat"}, name) {
+			return nil, fmt.Errorf("--claim %s is a text, and a time is a number; give it by --claim-json", name)
+		}
 		claims[name] = value
 	}
 	values, err := flags.GetStringArray("claim-json")

@@ -299,6 +299,9 @@ func (r userRecord) profile() (map[string]any, error) {
 	if outOfRange(profile) {
 		return nil, errors.New("profile: a number is out of range")
 	}
+	if deeperThan(profile, maxProfileDepth+1) {
+		return nil, fmt.Errorf("profile: a property is nested deeper than %d levels", maxProfileDepth)
+	}
 	return profile, nil
 }
 
@@ -464,20 +467,26 @@ func (o *operator) records() iter.Seq2[userRecord, error] {
 	}
 }
 
+// exportJSON leaves out a user that cannot be written, and says so at the end.
 func (o *operator) exportJSON(out io.Writer) error {
+	var left error
 	for record, err := range o.records() {
-		if err != nil {
-			return err
+		if err != nil && record.ID == "" {
+			return errors.Join(left, err)
 		}
-		line, err := jsonv2.Marshal(record)
+		var line []byte
+		if err == nil {
+			line, err = jsonv2.Marshal(record)
+		}
 		if err != nil {
-			return err
+			left = errors.Join(left, fmt.Errorf("user %s is left out: %w", record.ID, err))
+			continue
 		}
 		if _, err := out.Write(append(line, '\n')); err != nil {
 			return err
 		}
 	}
-	return nil
+	return left
 }
 
 // exportCSV goes through the users twice, since the first line must name all

@@ -140,7 +140,7 @@ func checkToken(cmd *cobra.Command, token string) error {
 	if err != nil {
 		return err
 	}
-	handlers := config.handlers("jwt")
+	handlers := append(config.handlers("jwt"), config.providers()...)
 	if len(handlers) == 0 {
 		return fmt.Errorf("%s has no jwt handler", config.file)
 	}
@@ -160,6 +160,27 @@ func checkToken(cmd *cobra.Command, token string) error {
 		return fmt.Errorf("no jwt handler in %s accepts the token", config.file)
 	}
 	return nil
+}
+
+// providers are those of Caddy's own authentication handlers in the config, as the
+// handlers that they are inside.
+func (c *siteConfig) providers() (found []*handlerConfig) {
+	for _, handler := range c.handlers("authentication") {
+		var of struct {
+			Providers struct {
+				Bearer map[string]json.RawMessage `json:"jwt_bearer"`
+			} `json:"providers"`
+		}
+		if json.Unmarshal(handler.text, &of) != nil || of.Providers.Bearer == nil {
+			continue
+		}
+		of.Providers.Bearer["handler"] = json.RawMessage(`"jwt"`)
+		text, err := json.Marshal(of.Providers.Bearer)
+		if err == nil {
+			found = append(found, &handlerConfig{text, handler.places})
+		}
+	}
+	return found
 }
 
 // judge says what a handler would do with the token.

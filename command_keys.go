@@ -8,6 +8,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
 	"github.com/spf13/cobra"
 )
@@ -52,17 +53,17 @@ it within 15 seconds, and sign with it after --lead, so that every node and ever
 service that fetches the keys has it by then. The key before it verifies until the
 last token that it signed has expired, so nobody is logged out.
 
-With --withdraw the new key signs at once, and the keys before it verify nothing
-any more, within 15 seconds: for a key that leaked. All access and ID tokens are
-refused then; sessions go on by their refresh tokens. Services that fetch the keys
-refuse the old ones when they have fetched again.`,
+With --withdraw servers sign with the new key within 15 seconds, and the keys
+before it verify nothing any more from then on: for a key that leaked. All access
+and ID tokens are refused then; sessions go on by their refresh tokens. Services
+that fetch the keys refuse the old ones when they have fetched again.`,
 		Example: `  caddy jwt keys rotate --config /etc/caddy/Caddyfile
   caddy jwt keys rotate --lead 24h --config /etc/caddy/Caddyfile`,
 		Args: cobra.NoArgs,
 		RunE: runs(rotateKeys),
 	}
 	cmd.Flags().Bool("withdraw", false, "Let the keys before it verify nothing any more")
-	cmd.Flags().Duration("lead", rotationLead, "How long the new key is published before it signs: as long as other services keep the keys, and 0 for one node whose tokens nobody else verifies")
+	cmd.Flags().String("lead", rotationLead.String(), "How long the new key is published before it signs: as long as other services keep the keys, and 0 for one node whose tokens nobody else verifies")
 	return cmd
 }
 
@@ -152,11 +153,10 @@ func existingKeys(ctx context.Context, storage certmagic.Storage, path string) (
 // state is what a key is for.
 func (s storedKeys) state(i int, now time.Time) string {
 	key := s.Keys[i]
-	signs := slices.IndexFunc(s.Keys, func(k storedKey) bool { return !k.SignsFrom.After(now) })
 	switch {
-	case i == signs:
+	case i == s.signs(now):
 		return "signs"
-	case key.SignsFrom.After(now):
+	case key.SignsFrom.After(now) && !slices.ContainsFunc(s.Keys[:i], func(newer storedKey) bool { return !newer.SignsFrom.After(key.SignsFrom) }):
 		return "signs from " + timeText(key.SignsFrom)
 	case key.VerifyUntil.After(now):
 		return "verifies until " + timeText(key.VerifyUntil)
@@ -166,7 +166,11 @@ func (s storedKeys) state(i int, now time.Time) string {
 
 func rotateKeys(cmd *cobra.Command, _ []string) error {
 	flags := flagsOf(cmd)
-	r := rotation{time.Now(), flags.Duration("lead"), flags.Bool("withdraw")}
+	lead, err := caddy.ParseDuration(flags.String("lead"))
+	if err != nil {
+		return fmt.Errorf("--lead %q: it is a duration, as in 45s, 24h or 2d", flags.String("lead"))
+	}
+	r := rotation{time.Now(), lead, flags.Bool("withdraw")}
 	begins, becomes := "from "+timeText(r.now.Add(r.lead))+" on", "verifies what it signed"
 	switch {
 	case r.withdraw && cmd.Flags().Changed("lead"):
@@ -174,9 +178,9 @@ func rotateKeys(cmd *cobra.Command, _ []string) error {
 	case r.lead < 0:
 		return errors.New("--lead must not be negative")
 	case r.withdraw:
-		r.lead, begins, becomes = 0, "from now on", "and those before it are withdrawn"
+		r.lead, begins, becomes = 0, "within 15 seconds", "and those before it are withdrawn"
 	case r.lead == 0:
-		begins = "from now on"
+		begins = "within 15 seconds"
 	}
 	return withKeys(cmd, func(ctx context.Context, storage certmagic.Storage, place keyPlace) error {
 		old, fresh, err := rotateStoredKeys(ctx, storage, place.path, r)

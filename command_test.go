@@ -654,7 +654,7 @@ func TestKeysCommands(t *testing.T) {
 		t.Errorf("the list of keys is:\n%s", before)
 	}
 	old := regexp.MustCompile(`[\w-]{43}`).FindString(before)
-	has(t, c.must("", "keys", "rotate", "--lead", "0"), " signs from now on, and "+old+" verifies what it signed\n")
+	has(t, c.must("", "keys", "rotate", "--lead", "0"), " signs within 15 seconds, and "+old+" verifies what it signed\n")
 	after := c.must("", "keys", "list")
 	if !regexp.MustCompile(`[\w-]{43} +\S+ +signs\n\S+ +` + old + ` +\S+ +verifies until 20\S+Z\n`).MatchString(after) {
 		t.Errorf("the list of keys after a rotation is:\n%s", after)
@@ -848,5 +848,41 @@ func TestInspectAccounts(t *testing.T) {
 	stdout, _, err = c.run(given.Token, "inspect")
 	if has(t, stdout, `refused by the check "revoked"`); err == nil {
 		t.Error("the token of a disabled user is accepted")
+	}
+}
+
+// inspect asks the providers of Caddy's own authentication handler, too.
+func TestInspectAsksProviders(t *testing.T) {
+	config := filepath.Join(tempDir(t), "caddy.json")
+	text := `{"apps":{"http":{"servers":{"s":{"listen":[":1"],"routes":[{"match":[{"path":["/api/*"]}],"handle":[{"handler":"authentication","providers":{"jwt_bearer":{"issuers":[{"secrets":[{"value":"` + testSecret + `"}]}]}}}]}]}}}}}`
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := &commandLine{t, []string{"--config", config}}
+	has(t, c.must(hs(t, nil), "inspect"), "jwt :1 /api/*: accepted\n")
+	c.refuses(hs(t, claimsMap{"exp": 1}), "accepts the token", "inspect")
+}
+
+func TestCommandsRefuseWhatWouldBeLost(t *testing.T) {
+	c, _ := newUserStore(t)
+	c.must(goodPassword, "user", "add", "alice@example.com")
+	var many []string
+	for i := range 40 {
+		many = append(many, "--add", fmt.Sprintf("a-role-with-a-long-name-%08d", i))
+	}
+	c.refuses("", "at most 1024 go into a token", append([]string{"user", "roles", "alice@example.com"}, many...)...)
+	c.refuses("", "the role admin is both added and removed", "user", "roles", "alice@example.com", "--add", "admin", "--remove", "admin")
+	damaged := `{"email":"bob@example.com","password_hash":"$2a$10$N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhW!"}`
+	if _, said, _ := c.run(damaged, "user", "import", "--format", "jsonl", "-"); !strings.Contains(said, "the bcrypt hash is damaged") {
+		t.Errorf("import says %s", said)
+	}
+	c.where = nil
+	t.Setenv("TOKEN_SECRET", testSecret)
+	for want, claims := range map[string][]string{
+		"--claim aud stands twice": {"--claim", "aud=a", "--claim", "aud=b"},
+		"--claim exp is a text":    {"--claim", "exp=5"},
+		"--lifetime":               {"--lifetime", "soon"},
+	} {
+		c.refuses("", want, append([]string{"token", "--secret", "env:TOKEN_SECRET"}, claims...)...)
 	}
 }

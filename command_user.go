@@ -326,7 +326,14 @@ func checkProfileName(name string) error {
 }
 
 // checkRoles refuses what could not be told apart in a list.
+// maxRolesBytes is for the roles of a user together, since they stand in each of
+// their tokens, and browsers keep no cookie of more than 4096 bytes.
+const maxRolesBytes = 1024
+
 func checkRoles(roles []string) error {
+	if bytes := len(strings.Join(roles, ",")); bytes > maxRolesBytes {
+		return fmt.Errorf("the roles have %d bytes together; at most %d go into a token", bytes, maxRolesBytes)
+	}
 	for _, role := range roles {
 		if role == "" || strings.ContainsFunc(role, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) || r == ',' }) {
 			return errors.New("a role is one word, without blanks and commas")
@@ -607,8 +614,12 @@ func (o *operator) change(change func(*User)) (User, error) {
 		return user, err
 	}
 	return o.store.UpdateUser(o.ctx, user.ID, time.Now(), func(u *User) error {
+		before := slices.Clone(u.Roles)
 		change(u)
-		return nil
+		if slices.Equal(before, u.Roles) {
+			return nil
+		}
+		return checkRoles(u.Roles)
 	})
 }
 
@@ -734,8 +745,10 @@ func changeRoles(o *operator) error {
 		return err
 	}
 	added, removed := slices.Concat(set, o.texts("add")), o.texts("remove")
-	if err := checkRoles(added); err != nil {
-		return err
+	for _, role := range added {
+		if slices.Contains(removed, role) {
+			return fmt.Errorf("the role %s is both added and removed; take one of them out", role)
+		}
 	}
 	user, err := o.user()
 	if err == nil && slices.ContainsFunc([]string{"add", "remove", "set"}, o.flags.Changed) {

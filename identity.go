@@ -38,6 +38,12 @@ func attach(r *http.Request, token *Token) {
 		vars[identityVar] = who
 		replacer.Map(who.placeholder)
 	}
+	if token == nil || token.userID != who.userID {
+		for _, name := range who.headers {
+			r.Header.Del(name)
+		}
+		who.headers = nil
+	}
 	if token == nil {
 		*who = identity{}
 		return
@@ -71,8 +77,8 @@ type ClaimHeader struct {
 	// no token was needed.
 	Header string `json:"header"`
 
-	// Claim is the path of the claim. Lists are joined by commas, objects are
-	// JSON. If it is absent, or holds a line end or another control
+	// Claim is the path of the claim. Lists are joined by commas, so that an element
+	// with a comma in it looks like two; objects are JSON. If it is absent, or holds a line end or another control
 	// character, the header is not set.
 	Claim string `json:"claim"`
 }

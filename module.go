@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -58,7 +59,9 @@ type Handler struct {
 
 	// From are the places where a token may stand; naming one replaces the
 	// default. A request with tokens in two of them is refused with 400.
-	// Default: header `Authorization`, scheme `Bearer`.
+	// Default: header `Authorization`, scheme `Bearer`; with `accounts` the session
+	// cookie of browsers too, which `from cookie session` names. Where that is not
+	// named, no browser is sent to log in.
 	From []*TokenSource `json:"from,omitempty"`
 
 	// UserID are the paths of the claims that may name the user: the first
@@ -68,8 +71,10 @@ type Handler struct {
 
 	// Public are paths that need no token, as Caddy's own path matcher takes
 	// them. A token is not looked at there, and the user is anonymous. A path
-	// with `..;`, `..\` or `\..`, or with both a dot segment and a `;`, is never
-	// public, since what is behind may read it as another one.
+	// with `..;`, `..\` or `\..`, with both a dot segment and a `;`, or with a dot
+	// that was encoded twice is never public, since what is behind may read it as
+	// another one. Nor does a pattern whose beginning is open, such as `*.css`, take
+	// a path with `;`, `#`, `?`, `%` or a control character in it.
 	Public caddyhttp.MatchPath `json:"public,omitempty"`
 
 	// Optional lets requests without a token through as anonymous, without
@@ -154,7 +159,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		refusal = h.checkRules(r, token.Claims)
 	}
 	if refusal != nil {
-		if h.service != nil && h.service.sendToLogin(w, r, refusal) {
+		if h.service != nil && h.sources.haveSession() && h.service.sendToLogin(w, r, refusal) {
 			return nil
 		}
 		if token == nil {
@@ -193,19 +198,20 @@ func isPreflight(r *http.Request) bool {
 
 // isPublic asks Caddy's own path matcher, on the path that Caddy routes.
 func isPublic(public caddyhttp.MatchPath, r *http.Request) bool {
-	if ambiguousPath(r.URL.Path) {
+	if ambiguousPath(r.URL.Path) || strings.Contains(strings.ToLower(r.URL.Path), "%2e") { // dots for whoever decodes twice
 		return false
+	}
+	if strings.ContainsFunc(r.URL.Path, endsPath) {
+		public = slices.DeleteFunc(slices.Clone(public), func(pattern string) bool { return strings.Contains(strings.TrimSuffix(pattern, "*"), "*") })
 	}
 	matches, err := public.MatchWithError(r)
 	return err == nil && matches
 }
 
-// ambiguousPath tells whether dots that Caddy takes for a name may be a way up
-// for the server behind it, as in `/public/..;/admin`.
-func ambiguousPath(path string) bool {
-	dots := strings.Contains(path, "/.")
-	return strings.Contains(path, "..;") || strings.Contains(path, `..\`) || strings.Contains(path, `\..`) || dots && strings.Contains(path, ";")
-}
+// endsPath tells whether a server behind may take a character for the end of the
+// path, or of a part of it. What comes after it, as in `/admin;x.css`, makes no path
+// public.
+func endsPath(r rune) bool { return unicode.IsControl(r) || strings.ContainsRune(";#?%", r) }
 
 // pass hands the request on, of an anonymous user if there is no token.
 func (h *Handler) pass(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, token *Token) error {
@@ -324,6 +330,11 @@ func (h *Handler) resolve() error {
 	h.sources = h.From
 	if len(h.sources) == 0 && h.Accounts != nil {
 		h.sources = accountSources
+	}
+	for _, source := range h.From {
+		if h.Accounts != nil && (source.Cookie == sessionCookie || source.Cookie == hostPrefix+sessionCookie) {
+			source.Cookie, source.session = sessionCookie, true
+		}
 	}
 	if len(h.sources) == 0 {
 		h.sources = tokenSources{{Header: "Authorization"}}

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"regexp"
 	"runtime"
 	"strings"
 	"sync"
@@ -60,11 +61,19 @@ func normalPassword(password string) (string, error) {
 	return normal, nil
 }
 
+// passwordLength is that of a password as it is hashed, in characters.
+func passwordLength(password string) int {
+	if normal, err := normalPassword(password); err == nil {
+		password = normal
+	}
+	return utf8.RuneCountInString(password)
+}
+
 // checkNewPassword says what is wrong with a password that somebody wants.
 func checkNewPassword(password string, minLength int) error {
 	normal, err := normalPassword(password)
 	switch {
-	case utf8.RuneCountInString(password) < minLength: // also the empty one, which is not normal
+	case passwordLength(password) < minLength: // also the empty one, which is not normal
 		return fmt.Errorf("must have at least %d characters", minLength)
 	case err != nil:
 		return err
@@ -153,11 +162,13 @@ func weakHash(hash string) bool {
 	return err != nil || version < argon2.Version || memory < argon2Memory || time < argon2Time
 }
 
+var bcryptForm = regexp.MustCompile(`^\$2[abxy]?\$\d\d\$[./A-Za-z0-9]{53}$`)
+
 // CheckPasswordHash says why a hash from elsewhere cannot be used: a log-in
 // must be able to afford it.
 func CheckPasswordHash(hash string) error {
 	if isBcrypt(hash) {
-		if cost, err := bcrypt.Cost([]byte(hash)); err != nil || cost > 14 {
+		if cost, err := bcrypt.Cost([]byte(hash)); err != nil || cost > 14 || !bcryptForm.MatchString(hash) {
 			return errors.New("the bcrypt hash is damaged, or of a cost above 14")
 		}
 		return nil

@@ -123,7 +123,7 @@ func (q *Requirement) compile() error {
 	}
 	checked, issues := env.Compile(source)
 	if issues.Err() != nil {
-		return fmt.Errorf("the expression does not compile: %w", issues.Err())
+		return fmt.Errorf("the expression does not compile: %s", q.asWritten(issues.Err().Error()))
 	}
 	read := checked.NativeRep().ReferenceMap()
 	for name, written := range q.placeholders {
@@ -139,6 +139,14 @@ func (q *Requirement) compile() error {
 	}
 	q.program, err = env.Program(checked, cel.EvalOptions(cel.OptOptimize))
 	return err
+}
+
+// asWritten has the placeholders in a text of the compiler.
+func (q *Requirement) asWritten(text string) string {
+	for name, written := range q.placeholders {
+		text = regexp.MustCompile(name+`\b`).ReplaceAllLiteralString(text, "{"+written+"}")
+	}
+	return text
 }
 
 // met tells whether the claims meet the requirement: nil or the refusal.
@@ -190,6 +198,13 @@ func plainPath(r *http.Request) bool {
 	return !slices.ContainsFunc(paths, func(path string) bool {
 		return caddyhttp.CleanPath(path, true) != path || ambiguousPath(path)
 	})
+}
+
+// ambiguousPath tells whether dots that Caddy takes for a name may be a way up
+// for the server behind it.
+func ambiguousPath(path string) bool {
+	dots := strings.Contains(path, "/.")
+	return strings.Contains(path, "..;") || strings.Contains(path, `..\`) || strings.Contains(path, `\..`) || dots && strings.Contains(path, ";")
 }
 
 func intersect(a, b []string) bool {

@@ -51,6 +51,7 @@ type accountService struct {
 	revoked  *revocations
 	route    func(path string) (name, id string)
 
+	counts                                   *tryCounts
 	accountFailures, clientFailures, signups *throttle
 	externalBegun                            *throttle // log-ins at providers, by client
 	// Tries that are spared for when those of an account are used up; see
@@ -176,6 +177,11 @@ func newAccountService(ctx caddy.Context, config Accounts, identity string, fixe
 		config: config, identity: identity, route: config.routeNames(), now: clock, heard: make(chan struct{}, 1),
 		log: caddy.Log().Named("http.handlers.jwt_accounts"),
 	}
+	pooled, _, err := tryCountSets.LoadOrNew(config.keyIdentity(), func() (caddy.Destructor, error) { return new(tryCounts), nil })
+	if err != nil {
+		return nil, err
+	}
+	s.counts = pooled.(*tryCounts)
 	s.accountFailures = s.newThrottle("log-ins of an account", config.ThrottleFailures, time.Duration(config.ThrottleWindow))
 	s.clientFailures = s.newThrottle("log-ins of a client", clientFailuresPerMinute, time.Minute)
 	s.signups = s.newThrottle("sign-ups", config.SignupLimit, time.Hour)
@@ -289,7 +295,8 @@ func (s *accountService) Destruct() error {
 	s.stop()
 	s.running.Wait()
 	_, err := revocationSets.Delete(s.config.keyIdentity())
-	return err
+	_, countsErr := tryCountSets.Delete(s.config.keyIdentity())
+	return errors.Join(err, countsErr)
 }
 
 // watch learns what other processes revoked. It does nothing else, so that nothing
@@ -407,7 +414,7 @@ func (s *accountService) sayHowToBegin() {
 		return
 	}
 	where := ""
-	if path, err := storeFile(s.config.StoreRaw); err == nil && path != "" && path != defaultStorePath() {
+	if path, err := storeFile(s.config.StoreRaw); err == nil && path != "" { // also the default one, since another user has another
 		where = " --store " + shellWord(path)
 	}
 	s.log.Info("there is no user yet; this makes the first administrator: caddy jwt user add" + where + " --role admin <email>")
@@ -694,7 +701,7 @@ func (s *accountService) grant(user User, session Session, refresh string, now t
 
 // refreshGrace is how long the refresh token of a browser, which sends many
 // requests at once, still gives an access token after it was used.
-const refreshGrace = 10 * time.Second
+const refreshGrace = time.Minute
 
 // refresh rotates a refresh token (RFC 9700 §4.14.2). One that was used before
 // ends its session, since either its owner or a thief has it too.
@@ -901,6 +908,9 @@ func (s *accountService) resetPassword(ctx context.Context, token, password stri
 	}
 	if err != nil {
 		return storeRefusal(err)
+	}
+	if user, err := s.users().User(ctx, taken.UserID); err == nil && user.Disabled {
+		return &Error{Reason: ReasonOneTimeToken}
 	}
 	if err := s.setPassword(ctx, taken.UserID, nil, password); err != nil {
 		// The link was of no use, so it may be used again.

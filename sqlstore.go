@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -356,6 +357,27 @@ func outOfRange(value any) bool {
 	return false
 }
 
+// maxProfileDepth is how deep a property of the profile may be nested.
+const maxProfileDepth = 16
+
+// deeperThan tells whether a value of JSON has more levels of lists and objects.
+func deeperThan(value any, levels int) bool {
+	var inner []any
+	switch v := value.(type) {
+	case Claims:
+		inner = slices.Collect(maps.Values(v))
+	case map[string]any:
+		inner = slices.Collect(maps.Values(v))
+	case List:
+		inner = v
+	case []any:
+		inner = v
+	default:
+		return false
+	}
+	return levels == 0 || slices.ContainsFunc(inner, func(value any) bool { return deeperThan(value, levels-1) })
+}
+
 // CreateUser implements UserStore.
 func (s *SQLStore) CreateUser(ctx context.Context, u User) error {
 	roles, profile, err := userValues(u)
@@ -416,7 +438,7 @@ func (s *SQLStore) UpdateUser(ctx context.Context, id string, now time.Time, cha
 		if err != nil {
 			return User{}, err
 		}
-		if changed.PasswordHash != u.PasswordHash {
+		if changed.PasswordHash != u.PasswordHash || changed.Disabled && !u.Disabled {
 			if _, err := s.Exec(ctx, `DELETE FROM one_time_tokens WHERE user_id = $1`, id); err != nil {
 				return User{}, err
 			}

@@ -872,16 +872,17 @@ func TestThreatSkipPathBypass(t *testing.T) {
 	s := serve(t, `
 		jwt {
 			secret "`+testSecret+`"
-			public /public/* /health
+			public /public/* /health *.css /*/free
 		}
 		respond "{http.request.uri.path}"`)
-	for _, path := range []string{"/public/x", "/health", "/PUBLIC/x", "//public/x", "/public//x", "/admin/../public/x", "/public/a;b=1/x", "/%70ublic/x"} {
+	for _, path := range []string{"/public/x", "/health", "/PUBLIC/x", "//public/x", "/public//x", "/admin/../public/x", "/public/a;b=1/x", "/%70ublic/x", "/a/b.css", "/x/free"} {
 		s.mustAnswer(200, s.get(path), "control: "+path)
 	}
 	for _, path := range []string{
 		"/admin", "/", "/publicx", "/public", "/public/../admin", "/public/%2e%2e/admin", "/public/.%2e/admin", "/public/..%2fadmin", "/public/x/../../admin",
 		"//public/../admin", "/public//../../admin", "/public/..;/admin", "/public/..%3b/admin", "/public/..;x=1/admin", `/public/..\admin`, "/public/..%5cadmin", `/public\..\admin`,
 		"/health/", "/health/x", "/health%2f..%2fadmin", "/healthx", "/health;x", "/public/.;/../admin", "/public/;/../x", "/public/..;a/./x", "/admin?/public/x", "/admin#/public/x", "/admin%00/public/", "/%2e/admin", "/admin;/public/x", "/./admin",
+		"/admin;x.css", "/admin;.css", "/admin%3b.css", "/admin%00.css", "/admin%23.css", "/admin%3f.css", "/admin%0a.css", "/admin;/free", "/public/%252e%252e/admin", "/public/%252E./admin",
 	} {
 		got := s.get(path)
 		if got.status == 200 {
@@ -937,4 +938,36 @@ func newUpstream(t testing.TB) string {
 		return err == nil
 	})
 	return address
+}
+
+// Headers of one user do not stand beside another user.
+func TestThreatClaimHeadersOfTwoUsers(t *testing.T) {
+	s := serve(t, `route {
+		jwt {
+			secret "`+testSecret+`"
+			claim_header X-Email email
+		}
+		jwt /a/* {
+			secret "`+testSecret+`"
+			from cookie t
+			optional
+			claim_header X-User sub
+		}
+		respond "email={http.request.header.X-Email} user={http.request.header.X-User} id={http.auth.user.id}"
+	}`)
+	alice := "Authorization: Bearer " + hs(t, claimsMap{"sub": "alice", "email": "alice@example.com"})
+	for _, test := range []struct{ path, cookie, want string }{
+		{"/b", "", "email=alice@example.com user= id=alice"},
+		{"/a/b", hs(t, claimsMap{"sub": "alice"}), "email=alice@example.com user=alice id=alice"},
+		{"/a/b", hs(t, claimsMap{"sub": "bob"}), "email= user=bob id=bob"},
+		{"/a/b", "", "email= user= id="},
+	} {
+		headers := []string{alice}
+		if test.cookie != "" {
+			headers = append(headers, "Cookie: t="+test.cookie)
+		}
+		if got := s.get(test.path, headers...); got.body != test.want {
+			t.Errorf("%s: %s, expected %s", test.path, got.body, test.want)
+		}
+	}
 }

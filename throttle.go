@@ -2,9 +2,12 @@ package caddyjwt
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
+	"sync"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/maypok86/otter/v2"
 	"golang.org/x/time/rate"
 )
@@ -56,10 +59,13 @@ func newThrottle(name string, failures int, window time.Duration) *throttle {
 	}
 }
 
-// newThrottle makes one that counts with the other nodes, if the store does.
+// newThrottle makes one that counts with other sites that have the issuer and the
+// store, and with the other nodes, if the store does.
 func (s *accountService) newThrottle(name string, failures int, window time.Duration) *throttle {
 	t := newThrottle(s.config.Issuer+"\n"+name, failures, window)
 	if t != nil {
+		kept, _ := s.counts.LoadOrStore(fmt.Sprint(name, failures, window), t.counts)
+		t.counts = kept.(*otter.Cache[string, *rate.Limiter])
 		t.shared = func() TryCounter {
 			counter, _ := s.users().(TryCounter)
 			return counter
@@ -67,6 +73,15 @@ func (s *accountService) newThrottle(name string, failures int, window time.Dura
 	}
 	return t
 }
+
+// tryCounts are what the throttles count in this process, by the issuer and the
+// store: neither another site nor a config reload gives tries back.
+type tryCounts struct{ sync.Map }
+
+var tryCountSets = caddy.NewUsagePool()
+
+// Destruct implements caddy.Destructor.
+func (*tryCounts) Destruct() error { return nil }
 
 // attempt is a try that has been counted as a failure, until it is forgiven.
 type attempt struct {

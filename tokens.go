@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -172,6 +173,11 @@ func (k *SigningKeys) open(ctx context.Context) error {
 	return k.use(stored)
 }
 
+// signs is the key that signs: the newest whose time has come.
+func (s storedKeys) signs(now time.Time) int {
+	return max(0, slices.IndexFunc(s.Keys, func(k storedKey) bool { return !k.SignsFrom.After(now) }))
+}
+
 // rotation is what is asked of the stored keys, at a time: that a new key signs
 // after the lead, and that those before it are withdrawn.
 type rotation struct {
@@ -204,16 +210,18 @@ func rotateStoredKeys(ctx context.Context, storage certmagic.Storage, storageKey
 		return "", "", err
 	}
 	key.SignsFrom = r.now.Add(r.lead).UTC()
+	old, fresh = jwkID(stored.Keys[stored.signs(r.now)].JWK), jwkID(key.JWK)
+	verifyUntil := key.SignsFrom.Add(time.Duration(stored.TokenLifetime)*time.Second + rotationMargin)
 	kept := []storedKey{key}
 	for i, known := range stored.Keys {
 		if i == 0 {
-			known.VerifyUntil = key.SignsFrom.Add(time.Duration(stored.TokenLifetime)*time.Second + rotationMargin)
+			known.VerifyUntil = verifyUntil
 		}
-		if !r.withdraw && known.VerifyUntil.After(r.now) {
+		neverSigns := !known.SignsFrom.Before(key.SignsFrom) && known.SignsFrom.After(r.now.Add(rotationMargin)) // by no node's clock
+		if !r.withdraw && !neverSigns && known.VerifyUntil.After(r.now) {
 			kept = append(kept, known)
 		}
 	}
-	old, fresh = jwkID(stored.Keys[0].JWK), jwkID(key.JWK)
 	stored.Keys = kept
 	return old, fresh, saveStoredKeys(ctx, storage, storageKey, stored)
 }

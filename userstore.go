@@ -24,8 +24,8 @@ type UserStore interface {
 	UserByEmail(ctx context.Context, emailKey string) (User, error)
 	// UpdateUser changes a user in one transaction, and returns it as changed.
 	// The ID and CreatedAt stay; UpdatedAt is set to now. An error of change is
-	// returned as it is, and nothing is changed. With another PasswordHash the
-	// user's one-time tokens end. [ErrNotFound], [ErrEmailTaken].
+	// returned as it is, and nothing is changed. With another PasswordHash, and when
+	// it is disabled, the user's one-time tokens end. [ErrNotFound], [ErrEmailTaken].
 	UpdateUser(ctx context.Context, id string, now time.Time, change func(*User) error) (User, error)
 	// DeleteUser removes a user and all that belongs to it, records included,
 	// and ends its sessions as EndSessions does. [ErrNotFound].

@@ -108,7 +108,7 @@ func TestKeyRotation(t *testing.T) {
 	before := chrome.redeem("spa", chrome.code("spa", nil)).json(t)
 	binary := caddytest.Binary(t)
 	output, err := exec.Command(binary, "jwt", "keys", "rotate", "--lead", "0", "--config", s.config).CombinedOutput()
-	if err != nil || strings.Count(string(output), "signs from now on") != 3 {
+	if err != nil || strings.Count(string(output), "signs within 15 seconds") != 3 {
 		t.Fatalf("%v\n%s", err, output)
 	}
 	eventually(t, "the set has the new keys beside the old ones", func() bool { return strings.Count(chrome.get("/oidc/jwks.json").body, `"kid"`) == 4 })
