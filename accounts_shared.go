@@ -70,6 +70,20 @@ func (a *SharedAccounts) Store() UserStore { return a.service.users() }
 // Now is the time by the clock of the accounts.
 func (a *SharedAccounts) Now() time.Time { return a.service.now() }
 
+// StoreFailed counts an error of the store as the accounts count theirs, and logs
+// it once a minute.
+func (a *SharedAccounts) StoreFailed(err error) {
+	refusal := asRefusal(storeRefusal(err))
+	if refusal.Reason == ReasonStoreUnavailable || refusal.Reason == ReasonStoreFull {
+		refused[refusal.Reason].Inc()
+	}
+	a.service.sayStoreFails(refusal)
+}
+
+// Refreshed counts the use of a refresh token: its result is ok, refused, or reused
+// of one that was used before.
+func (a *SharedAccounts) Refreshed(result string) { countEvent("refresh", result) }
+
 // Logger logs beside the accounts' own events.
 func (a *SharedAccounts) Logger() *zap.Logger { return a.service.log }
 

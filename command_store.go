@@ -1,6 +1,7 @@
 package caddyjwt
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -112,6 +113,7 @@ func openNamedStore(ctx caddy.Context, text string, create bool) (store *SQLStor
 	if name = hashToken(path); path == "" {
 		name = hashToken(string(raw))
 	}
+	ctx.Context = context.WithValue(ctx.Context, copying{}, true)
 	config := &Accounts{StoreRaw: raw}
 	module, err := loadStore(ctx, config)
 	if err != nil {

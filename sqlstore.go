@@ -155,7 +155,7 @@ func Migrate(ctx context.Context, db *sql.DB, forUpdate string) error {
 	var version int
 	err := db.QueryRowContext(ctx, `SELECT version FROM schema_version`).Scan(&version)
 	if err == nil && version == len(migrations) {
-		return nil // without a write
+		return refuseHalfCopy(ctx, db) // without a write
 	}
 	for _, statement := range []string{
 		`CREATE TABLE IF NOT EXISTS schema_version (id BIGINT PRIMARY KEY, version BIGINT NOT NULL)`,
@@ -184,7 +184,10 @@ func Migrate(ctx context.Context, db *sql.DB, forUpdate string) error {
 	if _, err := tx.ExecContext(ctx, `UPDATE schema_version SET version = $1`, len(migrations)); err != nil {
 		return err
 	}
-	return tx.Commit()
+	if err := tx.Commit(); err != nil {
+		return err
+	}
+	return refuseHalfCopy(ctx, db)
 }
 
 // ErrNewerSchema means that a newer program than this has made the tables.

@@ -78,10 +78,29 @@ var errHalfCopy = errors.New("it is the unfinished copy of another; run `caddy j
 // goes on.
 func checkWhole(ctx context.Context, store UserStore) error {
 	_, err := store.Record(ctx, kindCopy, copyID, time.Now())
-	if err == nil {
+	if err == nil || errors.Is(err, errHalfCopy) {
 		return errHalfCopy
 	}
-	return nil // not there, or not to be asked now
+	return nil // not there, or not to be asked now; refuseHalfCopy asks when it is
+}
+
+// copying is the key of a context in which an unfinished copy may be opened.
+type copying struct{}
+
+// refuseHalfCopy is checkWhole for a database that has just been reached.
+func refuseHalfCopy(ctx context.Context, db *sql.DB) error {
+	if ctx.Value(copying{}) != nil {
+		return nil
+	}
+	var found int
+	err := db.QueryRowContext(ctx, `SELECT 1 FROM records WHERE kind = $1 AND id = $2`, kindCopy, copyID).Scan(&found)
+	switch {
+	case err == nil:
+		return errHalfCopy
+	case errors.Is(err, sql.ErrNoRows):
+		return nil
+	}
+	return err
 }
 
 // run copies what is not copied yet, and compares the stores. One that was

@@ -52,7 +52,7 @@ func (a *authorizationRequest) prompt(name string) bool { return slices.Contains
 type interaction struct {
 	Parameters url.Values `json:"parameters"`
 	BeganAt    time.Time  `json:"began_at"`
-	// Consented is the session in which the user agreed.
+	// Consented is the question that the user has agreed to.
 	Consented string `json:"consented,omitempty"`
 	// AnsweredTo is the user who was sent back to the client, at AnsweredAt.
 	AnsweredTo string    `json:"answered_to,omitempty"`
@@ -94,6 +94,16 @@ func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return p.refuseRequest(w, r, request, err)
 	}
+	err = p.decide(w, r, id, waiting, request)
+	if _, told := errors.AsType[*oauthError](err); err != nil && !told && request.prompt("none") { // nobody looks at a page
+		return p.refuseRequest(w, r, request, err)
+	}
+	return err
+}
+
+// decide answers a request that is good: by the log-in page, the page that asks,
+// or to the client.
+func (p *Provider) decide(w http.ResponseWriter, r *http.Request, id string, waiting interaction, request *authorizationRequest) error {
 	if id != "" && r.URL.Query().Has("cancel") {
 		if err := p.refuseInteraction(r.Context(), id); err != nil {
 			return err
@@ -419,7 +429,7 @@ func (p *Provider) refuseRequest(w http.ResponseWriter, r *http.Request, request
 	if request == nil || request.redirectURI == "" {
 		return shown(told)
 	}
-	return p.respond(w, r, request, map[string]string{"error": told.code, "error_description": told.description})
+	return p.respond(w, r, request, map[string]string{"error": told.code, "error_description": inASCII(told.description)})
 }
 
 // respond sends the user back to the client (OAuth 2.0 Multiple Response Type
@@ -521,12 +531,15 @@ func (p *Provider) pushed(ctx context.Context, values url.Values) (url.Values, e
 	if !ok {
 		return values, nil
 	}
-	pushed, err := take[url.Values](ctx, p.state, kindPushed, hashed(id))
+	pushed, err := load[url.Values](ctx, p.state, kindPushed, hashed(id))
+	if err == nil && pushed.Get("client_id") != values.Get("client_id") { // who sends it uses it up for nobody
+		return nil, refuse("invalid_request", "request_uri was pushed by another client")
+	}
+	if err == nil {
+		pushed, err = take[url.Values](ctx, p.state, kindPushed, hashed(id))
+	}
 	if errors.Is(err, errNotFound) {
 		return nil, refuse("invalid_request_uri", "request_uri has expired or was used already")
-	}
-	if err == nil && pushed.Get("client_id") != values.Get("client_id") {
-		return nil, refuse("invalid_request", "request_uri was pushed by another client")
 	}
 	return pushed, err
 }

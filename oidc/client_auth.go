@@ -217,13 +217,21 @@ func (p *Provider) allowOrigin(w http.ResponseWriter, r *http.Request, endpoint 
 
 // knowsOrigin tells whether a page of a client may have this origin.
 func (p *Provider) knowsOrigin(ctx context.Context, origin string) bool {
-	all, err := p.clients.all(ctx)
-	if err != nil {
-		return false
-	}
-	return slices.ContainsFunc(all, func(client *Client) bool {
+	has := func(client *Client) bool {
 		return slices.ContainsFunc(client.RedirectURIs, func(uri string) bool { return originOf(uri) == origin })
-	})
+	}
+	for _, client := range p.clients.configured { // which need no store
+		if has(client) {
+			return true
+		}
+	}
+	ids, stored, err := list[Client](ctx, p.state, kindClient, "")
+	for i := range stored {
+		if err == nil && p.clients.configured[ids[i]] == nil && has(&stored[i]) {
+			return true
+		}
+	}
+	return false
 }
 
 // originOf is the origin of a URL (RFC 6454 §6.2), or the scheme of an app.
@@ -235,7 +243,7 @@ func originOf(uri string) string {
 	if u.Host == "" {
 		return u.Scheme + ":"
 	}
-	host := u.Host
+	host := strings.ToLower(u.Host)
 	if port := map[string]string{"https": ":443", "http": ":80"}[u.Scheme]; port != "" {
 		host = strings.TrimSuffix(host, port)
 	}

@@ -371,21 +371,6 @@ func (c *clients) find(ctx context.Context, id string) (*Client, error) {
 	return &client, nil
 }
 
-// all lists those of the config and the store.
-func (c *clients) all(ctx context.Context) ([]*Client, error) {
-	var all []*Client
-	for _, client := range c.configured {
-		all = append(all, client)
-	}
-	records, err := c.provider.accounts.Store().Records(ctx, kindClient, "", c.provider.accounts.Now())
-	for _, record := range records {
-		if client, err := c.find(ctx, record.ID); err == nil {
-			all = append(all, client)
-		}
-	}
-	return all, err
-}
-
 // hasSecret tells whether a secret is the client's.
 func (c *clients) hasSecret(r *http.Request, client *Client, secret string) (bool, error) {
 	sum := sha256.Sum256([]byte(secret))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"strings"
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
 )
@@ -19,9 +20,14 @@ func consentID(userID string, client *Client) string {
 	return hashed(userID + "\n" + client.ID + "\n" + client.Since)
 }
 
+// question stands for what a user is asked, and in which session.
+func (a *authorizationRequest) question(login *caddyjwt.Login) string {
+	return hashed(strings.Join(append([]string{login.SessionID, a.client.Since}, a.consent...), "\n"))
+}
+
 // consented tells whether the user need not be asked.
 func (p *Provider) consented(ctx context.Context, a *authorizationRequest, login *caddyjwt.Login, waiting interaction) (bool, error) {
-	if waiting.Consented == login.SessionID {
+	if waiting.Consented == a.question(login) {
 		return true, nil
 	}
 	if a.prompt("consent") || a.client.Consent == "always" {
@@ -69,10 +75,10 @@ func (p *Provider) consent(w http.ResponseWriter, r *http.Request) error {
 	if waiting.Refused && r.Method != http.MethodPost {
 		return shown(errFinished)
 	}
-	if r.Method != http.MethodPost || values.Get("session") != hashed(login.SessionID) { // or the page was shown to somebody else
+	if r.Method != http.MethodPost || values.Get("session") != request.question(login) { // or the page was shown to somebody else, or asked for less
 		return p.pages.render(w, r, "consent", map[string]any{
 			"Client": request.client.Name, "Email": login.User.Email, "Scopes": p.describe(request.consent), "Interaction": id, "Action": p.basePath + "/oidc/consent",
-			"Session": hashed(login.SessionID),
+			"Session": request.question(login),
 		}, http.StatusOK)
 	}
 	refused := values.Get("decision") != "allow"
@@ -89,7 +95,7 @@ func (p *Provider) consent(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	_, err = change(r.Context(), p.state, kindInteraction, hashed(id), func(i *interaction) error {
-		i.Consented = login.SessionID
+		i.Consented = request.question(login)
 		return nil
 	})
 	if err != nil {

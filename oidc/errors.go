@@ -56,7 +56,12 @@ func (p *Provider) fail(w http.ResponseWriter, r *http.Request, err error) error
 	if told.page {
 		return p.pages.render(w, r, "error", map[string]any{"Code": told.code, "Description": told.description}, told.status)
 	}
-	return writeJSON(w, told.status, map[string]any{"error": told.code, "error_description": told.description})
+	return writeJSON(w, told.status, map[string]any{"error": told.code, "error_description": inASCII(told.description)})
+}
+
+// inASCII is a description as a client may be told it (RFC 6749 §5.2).
+func inASCII(description string) string {
+	return ofChallenge(strings.ReplaceAll(description, "§", "section "))
 }
 
 // notNow is what a client is told where the store or the accounts fail.
@@ -64,7 +69,7 @@ func (p *Provider) notNow(err error) *oauthError {
 	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return &oauthError{status: http.StatusRequestEntityTooLarge, code: "invalid_request", description: "the body has more than " + strconv.FormatInt(tooLarge.Limit, 10) + " bytes"}
 	}
-	p.log.Error("request failed; it may be tried again", zap.Error(err))
+	p.accounts.StoreFailed(err)
 	return &oauthError{status: http.StatusServiceUnavailable, code: "temporarily_unavailable", description: "the user store cannot be read or changed now", retryAfter: time.Second}
 }
 

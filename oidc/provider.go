@@ -8,6 +8,7 @@ package oidc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -132,10 +133,19 @@ func (p *Provider) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, maxBodyBytes)
 	w.Header().Set("Cache-Control", "no-store")
-	if err := route.serve(p, w, r); err != nil {
-		return p.fail(w, r, err)
+	err := route.serve(p, w, r)
+	if err == nil {
+		return nil
 	}
-	return nil
+	if _, told := errors.AsType[*oauthError](err); !told && route.isPage() {
+		err = shown(p.notNow(err))
+	}
+	return p.fail(w, r, err)
+}
+
+// isPage tells whether a user is led there, who looks at the answer.
+func (r route) isPage() bool {
+	return r.cors == corsNone && slices.Contains(r.methods, http.MethodGet)
 }
 
 // Provision sets the provider up.

@@ -141,6 +141,11 @@ func (p *Provider) begin(ctx context.Context, client *Client, g *grant, keep fun
 	} else if err != nil {
 		return nil, err
 	}
+	// The config may have changed since the user agreed.
+	p.limit(&g.Claims, client)
+	if g.Scopes, err = narrowed(stillAllowed(client, g.Scopes), ""); err != nil {
+		return nil, err
+	}
 	refresh := ""
 	if slices.Contains(client.GrantTypes, grantRefresh) {
 		refresh = newRefreshToken(g, randomText())
@@ -159,6 +164,8 @@ func (p *Provider) byRefreshToken(ctx context.Context, client *Client, values ur
 		return nil, err
 	}
 	given := values.Get("refresh_token")
+	result := "refused"
+	defer func() { p.accounts.Refreshed(result) }()
 	id, family := splitRefreshToken(given)
 	g, err := load[grant](ctx, p.state, kindGrant, id)
 	if errors.Is(err, errNotFound) || err == nil && (g.ClientID != client.ID || g.Since != client.Since || g.FamilyHash != hashed(family)) {
@@ -174,8 +181,7 @@ func (p *Provider) byRefreshToken(ctx context.Context, client *Client, values ur
 	if err != nil {
 		return nil, err
 	}
-	allowed := slices.DeleteFunc(slices.Clone(g.Scopes), func(scope string) bool { return !slices.Contains(client.Scopes, scope) })
-	scopes, err := narrowed(allowed, values.Get("scope"))
+	scopes, err := narrowed(stillAllowed(client, g.Scopes), values.Get("scope"))
 	if err != nil {
 		return nil, err
 	}
@@ -188,6 +194,7 @@ func (p *Provider) byRefreshToken(ctx context.Context, client *Client, values ur
 		return nil
 	})
 	if errors.Is(err, errReplayed) {
+		result = "reused"
 		p.log.Warn("refresh token used twice; its grant is taken back", zap.String("client_id", client.ID))
 		if err := p.revokeGrant(ctx, id); err != nil {
 			return nil, err
@@ -199,8 +206,15 @@ func (p *Provider) byRefreshToken(ctx context.Context, client *Client, values ur
 	if err != nil {
 		return nil, err
 	}
+	result = "ok"
+	p.limit(&g.Claims, client)
 	g.Scopes, g.Nonce = scopes, "" // OpenID Connect Core §12.2
 	return p.give(ctx, client, &g, user, fresh)
+}
+
+// stillAllowed are the scopes that a client may still have.
+func stillAllowed(client *Client, scopes []string) []string {
+	return slices.DeleteFunc(slices.Clone(scopes), func(scope string) bool { return !slices.Contains(client.Scopes, scope) })
 }
 
 // narrowed are the scopes of a refresh: those that were granted, or fewer (RFC

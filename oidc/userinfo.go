@@ -34,7 +34,12 @@ func (p *Provider) userinfo(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	claims := p.userClaims(user, strings.Fields(scopes), g.Claims.UserInfo)
+	client, err := p.clientOf(r.Context(), &g)
+	if err != nil {
+		return err
+	}
+	p.limit(&g.Claims, client)
+	claims := p.userClaims(user, stillAllowed(client, strings.Fields(scopes)), g.Claims.UserInfo)
 	claims["sub"] = user.ID
 	return writeJSON(w, http.StatusOK, claims)
 }

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"crypto/sha256"
+	"database/sql"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -213,4 +214,100 @@ func TestTwoNodesOpenID(t *testing.T) {
 	if told.Load() != 1 {
 		t.Errorf("the client is told %d times", told.Load())
 	}
+}
+
+// While the database is away, users are shown a page, pages of clients in the
+// config may read the answer, and a client that waits in the background is told.
+// What a half-made copy holds is served by nobody, also when the database comes
+// later than Caddy.
+func TestOpenIDWithoutADatabase(t *testing.T) {
+	s := start(t)
+	dsn := s.database("openid away")
+	site := fmt.Sprintf(`metrics /metrics
+	oidc_provider {
+		issuer http://localhost:1
+		accounts {
+			store postgres %q
+		}
+		client app {
+			public
+			redirect_uri https://App.example/callback
+			consent never
+		}
+	}`, dsn)
+	n := startNodes(t, 1, site)[0]
+	v := newVisitor(t)
+	if status, _, body := v.ask(n, "/auth/signup", url.Values{"email": {"alice@example.com"}, "password": {goodPassword}}); status != 303 {
+		t.Fatalf("sign-up: %d %s", status, body)
+	}
+	const request = "/oidc/authorize?client_id=app&redirect_uri=https%3A%2F%2FApp.example%2Fcallback&response_type=code&scope=openid&state=x&code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM&code_challenge_method=S256"
+	if _, to, body := v.ask(n, request+"&prompt=none", nil); to.Query().Get("code") == "" {
+		t.Fatalf("control: %s %s", to, body)
+	}
+	cors := func(method, path string) (status int, allowed, body string) {
+		t.Helper()
+		r, _ := http.NewRequest(method, n.url+path, strings.NewReader("client_id=app&grant_type=refresh_token&refresh_token=a~b~c"))
+		r.Header.Set("Origin", "https://app.example")
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		if method == http.MethodOptions {
+			r.Header.Set("Access-Control-Request-Method", "POST")
+		}
+		response, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		text, _ := io.ReadAll(response.Body)
+		return response.StatusCode, response.Header.Get("Access-Control-Allow-Origin"), string(text)
+	}
+	db, err := sql.Open("pgx", dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.Exec(`INSERT INTO records (kind, id, owner, value, expires_at, version) SELECT 'store copy', 'progress', '', '{"table":0}', MAX(expires_at), 1 FROM records`); err != nil {
+		t.Fatal(err)
+	}
+	s.run("pg_ctl", "-D", s.dir+"/data", "-m", "immediate", "stop")
+	for _, path := range []string{request, "/oidc/device?user_code=BBBB-BBBB", "/oidc/applications", "/oidc/logout", "/oidc/consent?interaction=x"} {
+		if status, _, body := v.ask(n, path, nil); status != 503 || !strings.Contains(body, "<h1>") {
+			t.Errorf("%s: %d %s", path, status, body)
+		}
+	}
+	if _, to, body := v.ask(n, request+"&prompt=none", nil); to.Query().Get("error") != "temporarily_unavailable" || to.Query().Get("state") != "x" {
+		t.Errorf("in the background: %s %s", to, body)
+	}
+	if status, allowed, body := cors(http.MethodPost, "/oidc/token"); status != 503 || allowed != "https://app.example" || !strings.Contains(body, "temporarily_unavailable") {
+		t.Errorf("a page of a client: %d %q %s", status, allowed, body)
+	}
+	if status, allowed, _ := cors(http.MethodOptions, "/oidc/token"); status != 204 || allowed != "https://app.example" {
+		t.Errorf("its preflight: %d %q", status, allowed)
+	}
+	if _, _, body := v.ask(n, "/metrics", nil); !strings.Contains(body, `reason="store_unavailable",result="refused"}`) || strings.Contains(body, `reason="store_unavailable",result="refused"} 0`) {
+		t.Errorf("it is not counted: %s", body)
+	}
+
+	late := newNode(t, t.TempDir(), "late", site)
+	late.start()
+	eventually(t, "a node answers", func() bool {
+		response, err := http.Get(late.url + "/auth/jwks.json")
+		if err == nil {
+			_ = response.Body.Close()
+		}
+		return err == nil
+	})
+	s.begin()
+	signUp := func() int {
+		status, _, _ := v.ask(late, "/auth/signup", url.Values{"email": {"bob@example.com"}, "password": {goodPassword}})
+		return status
+	}
+	for range 3 { // it is tried again each second
+		if status := signUp(); status != 503 {
+			t.Fatalf("sign-up in a half-made copy: %d", status)
+		}
+	}
+	if _, err := db.Exec(`DELETE FROM records WHERE kind = 'store copy'`); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the node goes on", func() bool { return signUp() == 303 })
 }

@@ -126,8 +126,13 @@ func parseDSN(dsn string) (poolConfig, error) {
 	config := poolConfig{connection: connection, connections: defaultConnections}
 	if text, given := connection.RuntimeParams["pool_max_conns"]; given {
 		delete(connection.RuntimeParams, "pool_max_conns")
-		if _, err := fmt.Sscanf(text, "%d", &config.connections); err != nil || config.connections < 1 {
+		if config.connections, err = strconv.Atoi(text); err != nil || config.connections < 1 {
 			return config, fmt.Errorf("dsn: pool_max_conns is %q; it must be a number of connections", text)
+		}
+	}
+	for name := range connection.RuntimeParams {
+		if strings.HasPrefix(name, "pool_") {
+			return config, fmt.Errorf("dsn: there is no %s here; pool_max_conns is how many connections there are at most", name)
 		}
 	}
 	if connection.ConnectTimeout == 0 {
@@ -142,6 +147,8 @@ func parseDSN(dsn string) (poolConfig, error) {
 	}
 	if statement > 0 {
 		config.callTimeout = connection.ConnectTimeout + statement
+	} else { // a pooler may refuse connections that say anything of it
+		delete(connection.RuntimeParams, "statement_timeout")
 	}
 	return config, nil
 }
@@ -219,7 +226,7 @@ func (p *pool) migrate(ctx context.Context) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("user store in PostgreSQL: %w", err)
+		return fmt.Errorf("user store in PostgreSQL: %w", explain(err))
 	}
 	return nil
 }
@@ -258,7 +265,7 @@ func explain(err error) error {
 	case "25006": // read_only_sql_transaction
 		return fmt.Errorf("the database is read-only; is it a standby? %w", err)
 	case "42501": // insufficient_privilege
-		return fmt.Errorf("the user of the DSN may not do this; it must own the tables: %w", err)
+		return fmt.Errorf("the user of the DSN may not do this; it must own the tables, and may make them in its schema: %w", err)
 	}
 	return err
 }

@@ -419,6 +419,8 @@ func TestWrongDSN(t *testing.T) {
 		"": "dsn is empty",
 		"postgres://user:" + password + "@host:port/db":                 "dsn, as postgres://",
 		"host=x password=" + password + " pool_max_conns=many":          `pool_max_conns is "many"`,
+		"host=x password=" + password + " pool_max_conns=16abc":         `pool_max_conns is "16abc"`,
+		"host=x password=" + password + " pool_min_conns=2":             "there is no pool_min_conns here; pool_max_conns is",
 		"host=x password=" + password + " statement_timeout=soon":       `statement_timeout is "soon"`,
 		"host=x password=" + password + " sslmode=perhaps":              "sslmode is invalid",
 		"postgres://user:" + password + "@host/db?connect_timeout=soon": "invalid syntax",
