@@ -677,6 +677,15 @@ func TestKeysCommands(t *testing.T) {
 	if list := c.must("", "keys", "list"); !regexp.MustCompile(`signs from 20\S+Z\n\S+ +` + fresh + ` +\S+ +signs\n\S+ +` + old + ` +\S+ +verifies until 20\S+Z\n`).MatchString(list) {
 		t.Errorf("the list of keys before the newest signs is:\n%s", list)
 	}
+	c.must("", "keys", "rotate", "--lead", "1d")
+	c.must("", "keys", "rotate", "--lead", "10m")
+	if list := c.must("", "keys", "list"); strings.Count(list, "signs from") != 2 {
+		t.Errorf("a key that never signs is listed:\n%s", list)
+	}
+	has(t, c.must("", "keys", "rotate", "--lead", "0"), "and "+fresh+" verifies what it signed\n")
+	if list := c.must("", "keys", "list"); strings.Contains(list, "signs from") || strings.Count(list, "signs\n") != 1 {
+		t.Errorf("keys that never sign are listed:\n%s", list)
+	}
 	c.refuses("", "--lead has no meaning beside it", "keys", "rotate", "--withdraw", "--lead", "1m")
 	c.refuses("", "--lead must not be negative", "keys", "rotate", "--lead", "-1s")
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"go.uber.org/zap"
 )
 
 const assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -157,6 +158,7 @@ func (p *Provider) byAssertion(ctx context.Context, values url.Values, assertion
 	now := p.accounts.Now()
 	token, err := client.keys.Verify(ctx, assertion, now)
 	if err != nil || token.UserID != client.ID {
+		p.log.Debug("client assertion refused", zap.String("client_id", client.ID), zap.Error(err))
 		return nil, unknownClientError()
 	}
 	jti, _ := token.Claims["jti"].(string)
