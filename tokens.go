@@ -124,8 +124,8 @@ func (k *SigningKeys) load(ctx context.Context) (storedKeys, error) {
 	}
 	answered, storage := make(chan answer, 1), k.storage
 	go func() {
-		defer k.loading.Store(false)
 		keys, err := loadStoredKeys(ctx, storage, k.storageKey)
+		k.loading.Store(false) // before whoever waits can ask again
 		answered <- answer{keys, err}
 	}()
 	select {
