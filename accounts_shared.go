@@ -73,7 +73,10 @@ func (a *SharedAccounts) Now() time.Time { return a.service.now() }
 // StoreFailed counts an error of the store as the accounts count theirs, and logs
 // it once a minute.
 func (a *SharedAccounts) StoreFailed(err error) {
-	refusal := asRefusal(storeRefusal(err))
+	refusal, told := errors.AsType[*Error](err)
+	if !told {
+		refusal = asRefusal(storeRefusal(err))
+	}
 	if refusal.Reason == ReasonStoreUnavailable || refusal.Reason == ReasonStoreFull {
 		refused[refusal.Reason].Inc()
 	}

@@ -38,7 +38,7 @@ func attach(r *http.Request, token *Token) {
 		vars[identityVar] = who
 		replacer.Map(who.placeholder)
 	}
-	if token == nil || token.userID != who.userID {
+	if token == nil || attached && !who.is(token) {
 		for _, name := range who.headers {
 			r.Header.Del(name)
 		}
@@ -50,6 +50,13 @@ func attach(r *http.Request, token *Token) {
 	}
 	who.claims, who.userID = token.Claims, token.userID
 	replacer.DeleteByPrefix(userPlaceholders)
+}
+
+// is tells whether a token is of the same user: an ID is one issuer's.
+func (who *identity) is(token *Token) bool {
+	issuer, _ := who.claims["iss"].(string)
+	same, _ := token.Claims["iss"].(string)
+	return who.userID == token.userID && issuer == same
 }
 
 // placeholder looks a claim up when it is read. The names of claims are

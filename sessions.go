@@ -699,8 +699,9 @@ func (s *accountService) grant(user User, session Session, refresh string, now t
 	}, err
 }
 
-// refreshGrace is how long the refresh token of a browser, which sends many
-// requests at once, still gives an access token after it was used.
+// refreshGrace is how long the refresh token of a browser still gives an access
+// token after it was used: a browser sends many requests at once, and the answer
+// that renews it may be lost.
 const refreshGrace = time.Minute
 
 // refresh rotates a refresh token (RFC 9700 §4.14.2). One that was used before

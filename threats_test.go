@@ -960,6 +960,7 @@ func TestThreatClaimHeadersOfTwoUsers(t *testing.T) {
 		{"/b", "", "email=alice@example.com user= id=alice"},
 		{"/a/b", hs(t, claimsMap{"sub": "alice"}), "email=alice@example.com user=alice id=alice"},
 		{"/a/b", hs(t, claimsMap{"sub": "bob"}), "email= user=bob id=bob"},
+		{"/a/b", hs(t, claimsMap{"sub": "alice", "iss": "https://other.example"}), "email= user=alice id=alice"},
 		{"/a/b", "", "email= user= id="},
 	} {
 		headers := []string{alice}

@@ -1,6 +1,7 @@
 package oidc
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -44,9 +45,7 @@ func (p *Provider) fail(w http.ResponseWriter, r *http.Request, err error) error
 		told = p.notNow(err)
 	}
 	p.log.Debug("request refused", zap.String("path", r.URL.Path), zap.String("error", told.code), zap.String("description", told.description))
-	if told.status == 0 {
-		told.status = http.StatusBadRequest
-	}
+	status := cmp.Or(told.status, http.StatusBadRequest) // the error itself may be that of other requests too
 	if told.challenge != "" {
 		w.Header().Set("WWW-Authenticate", told.challenge)
 	}
@@ -54,9 +53,9 @@ func (p *Provider) fail(w http.ResponseWriter, r *http.Request, err error) error
 		w.Header().Set("Retry-After", strconv.Itoa(int(told.retryAfter/time.Second)))
 	}
 	if told.page {
-		return p.pages.render(w, r, "error", map[string]any{"Code": told.code, "Description": told.description}, told.status)
+		return p.pages.render(w, r, "error", map[string]any{"Code": told.code, "Description": told.description}, status)
 	}
-	return writeJSON(w, told.status, map[string]any{"error": told.code, "error_description": inASCII(told.description)})
+	return writeJSON(w, status, map[string]any{"error": told.code, "error_description": inASCII(told.description)})
 }
 
 // inASCII is a description as a client may be told it (RFC 6749 §5.2).

@@ -164,11 +164,10 @@ func (p *Provider) byRefreshToken(ctx context.Context, client *Client, values ur
 		return nil, err
 	}
 	given := values.Get("refresh_token")
-	result := "refused"
-	defer func() { p.accounts.Refreshed(result) }()
 	id, family := splitRefreshToken(given)
 	g, err := load[grant](ctx, p.state, kindGrant, id)
 	if errors.Is(err, errNotFound) || err == nil && (g.ClientID != client.ID || g.Since != client.Since || g.FamilyHash != hashed(family)) {
+		p.accounts.Refreshed("refused")
 		return nil, refuse("invalid_grant", wrong)
 	}
 	if err != nil {
@@ -194,7 +193,7 @@ func (p *Provider) byRefreshToken(ctx context.Context, client *Client, values ur
 		return nil
 	})
 	if errors.Is(err, errReplayed) {
-		result = "reused"
+		p.accounts.Refreshed("reused")
 		p.log.Warn("refresh token used twice; its grant is taken back", zap.String("client_id", client.ID))
 		if err := p.revokeGrant(ctx, id); err != nil {
 			return nil, err
@@ -206,7 +205,7 @@ func (p *Provider) byRefreshToken(ctx context.Context, client *Client, values ur
 	if err != nil {
 		return nil, err
 	}
-	result = "ok"
+	p.accounts.Refreshed("ok")
 	p.limit(&g.Claims, client)
 	g.Scopes, g.Nonce = scopes, "" // OpenID Connect Core §12.2
 	return p.give(ctx, client, &g, user, fresh)
