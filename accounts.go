@@ -173,7 +173,9 @@ func (a *Accounts) check() error {
 		if !slices.Contains(movableRoutes, route) {
 			return fmt.Errorf("there is no route %q to be moved; there are %s", route, strings.Join(movableRoutes, ", "))
 		}
-		if err := checkRoutePath(path); err != nil {
+		if err := checkRoutePath(path); err != nil && route == "signup" {
+			return fmt.Errorf("signup is open, closed or a path: %w", err)
+		} else if err != nil {
 			return fmt.Errorf("%s: %w", route, err)
 		}
 	}

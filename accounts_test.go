@@ -1613,6 +1613,10 @@ func TestPasswordLengthIsThatOfItsNormalForm(t *testing.T) {
 }
 
 func TestSignupByPlaceholder(t *testing.T) {
+	t.Setenv("SIGNUP", "maybe")
+	if text := configError(t, accountsBody(filepath.Join(tempDir(t), "users.db"), "signup {env.SIGNUP}")); !strings.Contains(text, "signup is open, closed or a path") {
+		t.Errorf("a wrong value: %s", text)
+	}
 	t.Setenv("SIGNUP", "closed")
 	s := accountsSite(t, "signup {env.SIGNUP}")
 	s.mustAnswer(404, s.post("/auth/signup", claimsMap{"email": "a@example.com", "password": goodPassword}), "closed")

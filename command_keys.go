@@ -175,8 +175,8 @@ func rotateKeys(cmd *cobra.Command, _ []string) error {
 	switch {
 	case r.withdraw && cmd.Flags().Changed("lead"):
 		return errors.New("--withdraw lets the new key sign at once, so --lead has no meaning beside it; take one of them out")
-	case r.lead < 0:
-		return errors.New("--lead must not be negative")
+	case r.lead < 0 || r.lead > longestLead:
+		return fmt.Errorf("--lead %s: it must be from 0 to %dd", flags.String("lead"), longestLead/(24*time.Hour))
 	case r.withdraw:
 		r.lead, begins, becomes = 0, "within 15 seconds", "and those before it are withdrawn"
 	case r.lead == 0:

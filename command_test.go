@@ -685,9 +685,17 @@ func TestKeysCommands(t *testing.T) {
 	has(t, c.must("", "keys", "rotate", "--lead", "0"), "and "+fresh+" verifies what it signed\n")
 	if list := c.must("", "keys", "list"); strings.Contains(list, "signs from") || strings.Count(list, "signs\n") != 1 {
 		t.Errorf("keys that never sign are listed:\n%s", list)
+	} else {
+		for _, until := range regexp.MustCompile(`verifies until (\S+)`).FindAllStringSubmatch(list, -1) {
+			if at, err := time.Parse(time.RFC3339, until[1]); err != nil || time.Until(at) > 12*time.Hour { // a rotation in a day was given up
+				t.Errorf("a key verifies for longer than its tokens: %v\n%s", err, list)
+			}
+		}
 	}
 	c.refuses("", "--lead has no meaning beside it", "keys", "rotate", "--withdraw", "--lead", "1m")
-	c.refuses("", "--lead must not be negative", "keys", "rotate", "--lead", "-1s")
+	for _, lead := range []string{"-1s", "31d"} {
+		c.refuses("", "--lead "+lead+": it must be from 0 to 30d", "keys", "rotate", "--lead", lead)
+	}
 
 	token := s.loggedIn("alice@example.com").Token
 	has(t, c.must("", "keys", "rotate", "--withdraw"), " and those before it are withdrawn\n")

@@ -57,6 +57,8 @@ const (
 	// nodes have it (keyReload), whoever keeps the key set for as long as they may
 	// has fetched it anew (10 s), and by the clock of any node (10 s).
 	rotationLead = 45 * time.Second
+	// longestLead is more than anybody keeps a key set, and no slip of the keyboard.
+	longestLead = 30 * 24 * time.Hour
 )
 
 // storedKeys are the signing keys in Caddy's storage, the newest first.
@@ -214,7 +216,7 @@ func rotateStoredKeys(ctx context.Context, storage certmagic.Storage, storageKey
 	verifyUntil := key.SignsFrom.Add(time.Duration(stored.TokenLifetime)*time.Second + rotationMargin)
 	kept := []storedKey{key}
 	for i, known := range stored.Keys {
-		if i == 0 {
+		if i == 0 || known.VerifyUntil.After(verifyUntil) { // one that was to sign for longer does not
 			known.VerifyUntil = verifyUntil
 		}
 		neverSigns := !known.SignsFrom.Before(key.SignsFrom) && known.SignsFrom.After(r.now.Add(rotationMargin)) // by no node's clock
