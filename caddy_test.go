@@ -147,6 +147,7 @@ func (s *site) load(body, storage string) {
 	config, err := adapt(s.t, body, strings.TrimPrefix(s.url, "http://"), storage, s.logFile)
 	if err == nil {
 		err = caddy.Load(config, true)
+		http.DefaultClient.CloseIdleConnections() // the server before it may still answer on one
 	}
 	if err != nil {
 		s.t.Fatalf("loading the config: %v", err)

@@ -145,6 +145,7 @@ func (s *site) load(clients, more, dir string) {
 	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), map[string]any{"filename": "Caddyfile"})
 	if err == nil {
 		err = caddy.Load(config, true)
+		http.DefaultClient.CloseIdleConnections() // the server before it may still answer on one
 	}
 	if err != nil {
 		s.t.Fatal(err)
