@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -348,7 +349,7 @@ func (h *AccountsHandler) route(r *http.Request) (serve accountRoute, methods []
 	case "style":
 		return h.style, get
 	case "external", "callback", "backchannel":
-		return h.externalRoute(name, id)
+		return h.externalRoute(name, strings.ToLower(id))
 	}
 	return nil, nil
 }
@@ -374,6 +375,9 @@ func (a *Accounts) externalPaths() map[string]string {
 	return paths
 }
 
+// routeID is what an ID in a path may be.
+var routeID = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+
 // routeNames tells which route a path is of, and the session ID or the name of
 // a log-in in it. Paths are compared without case, as Caddy's own path matcher
 // does.
@@ -388,9 +392,9 @@ func (a *Accounts) routeNames() func(path string) (name, id string) {
 		if name := names[lower]; name != "" {
 			return name, ""
 		}
-		for route, path := range below {
-			if id, ok := strings.CutPrefix(lower, path); ok && id != "" && !strings.Contains(id, "/") {
-				return route, id
+		for route, prefix := range below {
+			if strings.HasPrefix(lower, prefix) && routeID.MatchString(path[len(prefix):]) {
+				return route, path[len(prefix):]
 			}
 		}
 		return "", ""

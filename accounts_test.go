@@ -1174,7 +1174,7 @@ func TestKeyOfTheConfigIsReplacedByAReload(t *testing.T) {
 func TestThreatCookiesBehindAProxy(t *testing.T) {
 	s := accountsSite(t, "")
 	s.signedUp("alice@example.com")
-	for header, plain := range map[string]bool{"X-Other: 1": true, "X-Forwarded-Proto: https": false, "X-Forwarded-Host: example.com": false, "Forwarded: proto=https": false} {
+	for header, plain := range map[string]bool{"X-Other: 1": true, "X-Forwarded-Proto: https": false, "X-Forwarded-Host: example.com": false, "Forwarded: proto=https": false, "X-Forwarded-For: 203.0.113.7": false, "X-Real-Ip: 203.0.113.7": false, "Via: 1.1 proxy": false, "X-Forwarded-Ssl: on": false, "Sec-Fetch-Site: same-origin": true} {
 		got := s.form(browser(t), "/auth/login", formOf("alice@example.com"), header)
 		for _, cookie := range got.header.Values("Set-Cookie") {
 			if strings.HasPrefix(cookie, "__Host-") == plain || strings.Contains(cookie, "; Secure") == plain {

@@ -123,7 +123,7 @@ func TestNullInJSON(t *testing.T) {
 		`{"handler":"jwt","issuers":[{"jwks":{}}],"from":[null]}`:                              "one is null",
 		`{"handler":"jwt","issuers":[{"jwks":{}}],"require":[null]}`:                           "one is null",
 		`{"handler":"jwt","issuers":[{"jwks":{}}],"claim_headers":[null]}`:                     "one is null",
-		`{"handler":"jwt_claim_headers","headers":[null]}`:                                     "one is null",
+		`{"handler":"jwt_guard","headers":[null]}`:                                             "one is null",
 		`{"handler":"jwt_accounts","login_with":[null]}`:                                       "login_with",
 		`{"handler":"authentication","providers":{"jwt_bearer":{"issuers":[null]}}}`:           "one is null",
 		`{"handler":"authentication","providers":{"jwt_bearer":{"issuers":[],"from":[null]}}}`: "one is null",

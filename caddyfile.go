@@ -7,6 +7,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
 func init() {
@@ -29,8 +30,8 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 	if handler.Accounts != nil {
 		routes = h.NewRoute(handler.Accounts.Matcher(), &AccountsHandler{Accounts: *handler.Accounts})
 	}
-	if matcher != nil && len(handler.ClaimHeaders) > 0 {
-		routes = append(routes, h.NewRoute(nil, &ClaimHeaderGuard{Headers: handler.ClaimHeaders})...)
+	if matcher != nil {
+		routes = append(routes, h.NewRoute(nil, &Guard{Headers: handler.ClaimHeaders, MatcherSetsRaw: caddyhttp.RawMatcherSets{matcher}})...)
 	}
 	return append(routes, h.NewRoute(matcher, handler)...), nil
 }
@@ -65,6 +66,7 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 //	    require claim <name> <value...>
 //	    require expression <CEL>
 //	    claim_header <Header> <claim>
+//	    trusted_origins <origin...>
 //	    strip_token
 //	    cache <entries>|off
 //	    realm <name>
@@ -129,6 +131,8 @@ func (p *parser) option(name string) error {
 		}
 		h.ClaimHeaders = append(h.ClaimHeaders, &ClaimHeader{Header: args[0], Claim: args[1]})
 		return nil
+	case "trusted_origins":
+		return p.words(name, "origins, as in: trusted_origins https://app.example.com", &h.TrustedOrigins)
 	case "strip_token":
 		return p.flag(name, &h.StripToken)
 	case "cache":
@@ -146,7 +150,7 @@ func (p *parser) option(name string) error {
 	if name == "{" {
 		return p.Errf("a block stands where none is expected: of these options jwks, issuer and accounts take one")
 	}
-	return p.Errf("jwt has no option %q; it has issuer, jwks, public_key, secret, algorithms, audience, token_type, leeway, allow_missing_exp, from, user_id, public, optional, allow_preflight, require, claim_header, strip_token, cache, realm and accounts", name)
+	return p.Errf("jwt has no option %q; it has issuer, jwks, public_key, secret, algorithms, audience, token_type, leeway, allow_missing_exp, from, user_id, public, optional, allow_preflight, require, claim_header, trusted_origins, strip_token, cache, realm and accounts", name)
 }
 
 func (p *parser) issuer() error {

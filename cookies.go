@@ -22,10 +22,10 @@ const (
 	refreshCookie = "refresh"
 )
 
-// plainLoopback tells whether the request came over plain http to this
-// machine.
+// plainLoopback reports whether the request came over plain http to this machine.
+// Where it may have come by https to a proxy in front, it did not.
 func plainLoopback(r *http.Request) bool {
-	if r.TLS != nil || !fromNearby(r) || forwarded(r) {
+	if r.TLS != nil {
 		return false
 	}
 	host := r.Host
@@ -33,7 +33,8 @@ func plainLoopback(r *http.Request) bool {
 		host = name
 	}
 	ip := net.ParseIP(strings.Trim(host, "[]"))
-	return host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback()
+	here := host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback()
+	return here && fromNearby(r) && !forwarded(r)
 }
 
 // fromNearby tells whether the client is this machine, or one in a network of
@@ -44,15 +45,28 @@ func fromNearby(r *http.Request) bool {
 	return err == nil && ip != nil && (ip.IsLoopback() || ip.IsPrivate())
 }
 
-// forwarded tells whether a proxy says that the client is another, who may well
-// have come by https.
+// forwarded reports whether a proxy sent the request, which browsers may well reach by
+// https. Proxies say so in headers of their own; nginx does not unless told, and
+// speaks HTTP/1.0, which no browser does. A page of the site itself that has come by
+// https, or a session cookie that was set so, say it too.
 func forwarded(r *http.Request) bool {
-	for _, name := range []string{"Forwarded", "X-Forwarded-Proto", "X-Forwarded-Host"} {
-		if len(r.Header[name]) > 0 {
+	if r.ProtoMajor == 1 && r.ProtoMinor == 0 {
+		return true
+	}
+	for name, values := range r.Header {
+		switch name {
+		case "Forwarded", "Via", "X-Real-Ip", "X-Client-Ip", "X-Cluster-Client-Ip", "True-Client-Ip", "Cf-Connecting-Ip", "Fastly-Client-Ip", "Fly-Client-Ip", "X-Original-For", "X-Original-Proto", "X-Original-Host", "X-Url-Scheme", "X-Scheme", "Front-End-Https":
+			return true
+		case "Origin", "Referer":
+			if strings.HasPrefix(values[0], "https:") && r.Header.Get("Sec-Fetch-Site") == "same-origin" {
+				return true
+			}
+		}
+		if strings.HasPrefix(name, "X-Forwarded-") || strings.HasPrefix(name, "X-Envoy-") {
 			return true
 		}
 	}
-	return false
+	return len(cookieValues(r, hostPrefix+sessionCookie)) > 0 || len(cookieValues(r, hostPrefix+refreshCookie)) > 0
 }
 
 func cookieName(r *http.Request, name string) string {
@@ -81,31 +95,17 @@ func setCookie(w http.ResponseWriter, r *http.Request, name, value string, expir
 	})
 }
 
-// serves tells whether the request is for an account route, which needs no
-// token to get there.
-func (s *accountService) serves(r *http.Request) bool {
-	name, _ := s.route(r.URL.Path)
-	return name != ""
-}
-
 // keepSession renews the session of a browser whose access token is of no more
-// use, where session cookies are read, and refuses what a page of another site has
-// it send.
+// use, where session cookies are read.
 func (h *Handler) keepSession(w http.ResponseWriter, r *http.Request, token *Token, source *TokenSource, refusal *Error) (kept *Token, renewed bool, refused *Error) {
-	byCookie := source != nil && source.session
-	if token == nil && (source == nil || byCookie) && h.sources.haveSession() && renewable(refusal) {
+	if token == nil && (source == nil || source.session) && h.sources.haveSession() && renewable(refusal) {
 		fresh, err := h.service.renew(w, r)
 		if err != nil {
 			return nil, false, asRefusal(err)
 		}
 		if fresh != "" {
 			token, refusal = h.verify(r, fresh)
-			renewed, byCookie = true, true
-		}
-	}
-	if token != nil && byCookie {
-		if err := checkOrigin(r); err != nil {
-			return nil, renewed, refuse(ReasonCrossOrigin, "%v", err)
+			renewed = true
 		}
 	}
 	return token, renewed, refusal
@@ -124,14 +124,20 @@ func renewable(refusal *Error) bool {
 	return false
 }
 
-// checkOrigin refuses what does more than read and comes from a page of
-// another site. A WebSocket does, though it begins with a GET.
-func checkOrigin(r *http.Request) error {
+// checkOrigin refuses what does more than read, carries a user's cookie, and comes
+// from a page of another origin. A WebSocket does, though it begins with a GET.
+func (h *Handler) checkOrigin(r *http.Request) *Error {
+	if h.crossOrigin == nil {
+		return nil
+	}
 	if r.Header.Get("Upgrade") != "" {
 		r = r.Clone(r.Context())
 		r.Method = http.MethodPost
 	}
-	return crossOrigin.Check(r)
+	if err := h.crossOrigin.Check(r); err != nil {
+		return refuse(ReasonCrossOrigin, "%v; trusted_origins can allow it", err)
+	}
+	return nil
 }
 
 // sendToLogin answers a browser that shows a page and has no session, by

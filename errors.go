@@ -37,6 +37,7 @@ const (
 	ReasonExpression           Reason = "expression"
 	ReasonRevoked              Reason = "revoked"
 	ReasonCrossOrigin          Reason = "cross_origin"
+	ReasonPath                 Reason = "path"
 
 	// These are of the account routes.
 	ReasonBody             Reason = "body"
@@ -157,6 +158,8 @@ var refusals = map[Reason]refusal{
 	ReasonNotYetValid:    {401, "UnauthorizedError", "invalid_token", true, "the token is not valid yet"},
 	ReasonAudience:       {401, "UnauthorizedError", "invalid_token", true, "the token is meant for another audience"},
 	ReasonUserID:         {401, "UnauthorizedError", "invalid_token", true, "the token names no user"},
+
+	ReasonPath: {400, "BadRequestError", "invalid_request", false, "the path can be read in more than one way; send it without dot segments, encoded slashes, backslashes and parameters"},
 
 	ReasonScope:      {403, "ForbiddenError", "insufficient_scope", true, "the token lacks a scope that is needed here"},
 	ReasonRole:       {403, "ForbiddenError", "forbidden", false, "the user lacks a role that is needed here"},

@@ -2,7 +2,6 @@ package caddyjwt
 
 import (
 	"fmt"
-	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -110,29 +109,6 @@ func (h *Handler) validateClaimHeaders() error {
 		}
 	}
 	return nil
-}
-
-// removeClaimHeaders removes what a client may have sent to pass for somebody.
-// Those with the names of kept stay: a jwt handler has set them.
-func removeClaimHeaders(r *http.Request, headers []*ClaimHeader, kept []string) {
-	if len(headers) == 0 {
-		return
-	}
-	isClaim := func(name string) bool {
-		return !slices.Contains(kept, name) && slices.ContainsFunc(headers, func(header *ClaimHeader) bool { return sameHeader(name, header.Header) })
-	}
-	maps.DeleteFunc(r.Header, func(name string, _ []string) bool { return isClaim(name) })
-	maps.DeleteFunc(r.Trailer, func(name string, _ []string) bool { return isClaim(name) })
-	// A proxy takes the headers away that these name (RFC 9110 §7.6.1).
-	for _, list := range []string{"Connection", "Trailer"} {
-		for i, value := range r.Header[list] {
-			names := strings.Split(value, ",")
-			if slices.ContainsFunc(names, func(name string) bool { return isClaim(strings.TrimSpace(name)) }) {
-				kept := slices.DeleteFunc(names, func(name string) bool { return isClaim(strings.TrimSpace(name)) })
-				r.Header[list][i] = strings.Join(kept, ",")
-			}
-		}
-	}
 }
 
 // sameHeader compares header names as CGI and its heirs do, which write `-`

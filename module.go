@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -69,12 +68,14 @@ type Handler struct {
 	// refused. Default: `sub`.
 	UserID []string `json:"user_id,omitempty"`
 
-	// Public are paths that need no token, as Caddy's own path matcher takes
-	// them. A token is not looked at there, and the user is anonymous. A path
-	// with `..;`, `..\` or `\..`, with both a dot segment and a `;`, or with a dot
-	// that was encoded twice is never public, since what is behind may read it as
-	// another one. Nor does a pattern whose beginning is open, such as `*.css`, take
-	// a path with `;`, `#`, `?`, `%` or a control character in it.
+	// Public are paths that need no token, as Caddy's own path matcher matches
+	// them. The token is not read there, and the user is anonymous. A path that the
+	// service behind may read as another one (dot segments, plain or encoded,
+	// encoded slashes, backslashes, `;`) is public only if each reading is. Prefer
+	// folders: a pattern with an open beginning, such as `*.css`, also matches the
+	// routes of an app that end so (`/admin/x.css`), and a front controller of PHP answers
+	// those that are no file. It does not match `/admin.php/x.css`, where a PHP or
+	// CGI server would run `/admin.php`.
 	Public caddyhttp.MatchPath `json:"public,omitempty"`
 
 	// Optional lets requests without a token through as anonymous, without
@@ -98,6 +99,12 @@ type Handler struct {
 	// matcher at the site's top level.
 	ClaimHeaders []*ClaimHeader `json:"claim_headers,omitempty"`
 
+	// TrustedOrigins are the origins, as in `https://app.example.com`, whose pages may
+	// send requests that change something with the user's cookie; `*` trusts all, also
+	// an attacker's page that the user has open. Default: the site itself alone
+	// (OWASP: Cross-Site Request Forgery).
+	TrustedOrigins []string `json:"trusted_origins,omitempty"`
+
 	// StripToken takes the token out of the request before the handlers
 	// behind see it, another `jwt` too. Default: it is passed on.
 	StripToken bool `json:"strip_token,omitempty"`
@@ -114,15 +121,18 @@ type Handler struct {
 
 	// Accounts are the site's own users: their tokens are accepted, in the
 	// session cookie of browsers too, and a browser without one is sent to the
-	// log-in page. The `jwt_accounts` handler serves their routes, which need
-	// no token here.
+	// log-in page. The `jwt_accounts` handler, which must stand in front of this one,
+	// serves their routes.
 	Accounts *Accounts `json:"accounts,omitempty"`
 
 	verifier *Verifier
-	service  *accountService // nil without accounts
+	rooted   caddyhttp.MatchPath // the patterns of Public that have a fixed beginning
+	service  *accountService     // nil without accounts
 	cache    *tokenCache
 	sources  tokenSources
 	keySets  []remoteKeys // in use, to be given back in Cleanup
+
+	crossOrigin *http.CrossOriginProtection // nil if all origins are trusted
 	responder
 }
 
@@ -137,22 +147,21 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 // ServeHTTP implements caddyhttp.MiddlewareHandler: the whole way of a request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	removeClaimHeaders(r, h.ClaimHeaders, nil)
-	if h.service != nil && h.service.serves(r) {
-		return next.ServeHTTP(w, r)
-	}
 	if h.needsNoToken(r) {
 		return h.pass(w, r, next, nil)
 	}
 	token, source, refusal := h.authenticate(r)
-	private := source != nil && source.Query != ""
+	renewed := false
 	if h.service != nil {
-		var renewed bool
 		token, renewed, refusal = h.keepSession(w, r, token, source, refusal)
-		private = private || renewed
+	}
+	byCookie := renewed || source != nil && source.Cookie != ""
+	if refusal == nil && token != nil && byCookie {
+		refusal = h.checkOrigin(r)
 	}
 	if refusal == nil && token == nil {
 		anonymous.Inc()
-		return h.pass(w, r, next, nil)
+		return h.passMarked(w, r, next, nil, &privateWriter{vary: h.sources.haveCookie()})
 	}
 	if refusal == nil {
 		attach(r, token)
@@ -169,13 +178,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	allowed.Inc()
 	h.setClaimHeaders(r, token.Claims)
-	if !private {
-		return h.pass(w, r, next, token)
-	}
-	marking := &privateWriter{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}}
-	err := h.pass(marking, r, next, token)
-	marking.mark() // an answer that somebody else writes, such as that to an error
-	return err
+	byQuery := source != nil && source.Query != ""
+	return h.passMarked(w, r, next, token, &privateWriter{always: byQuery || renewed, byCookie: byCookie, vary: byCookie})
 }
 
 // needsNoToken tells whether the request is for a public path or a preflight.
@@ -183,7 +187,7 @@ func (h *Handler) needsNoToken(r *http.Request) bool {
 	switch {
 	case h.AllowPreflight && isPreflight(r):
 		preflight.Inc()
-	case len(h.Public) > 0 && isPublic(h.Public, r):
+	case len(h.Public) > 0 && h.isPublic(r):
 		publicPath.Inc()
 	default:
 		return false
@@ -196,22 +200,25 @@ func isPreflight(r *http.Request) bool {
 	return r.Method == http.MethodOptions && r.Header.Get("Origin") != "" && r.Header.Get("Access-Control-Request-Method") != ""
 }
 
-// isPublic asks Caddy's own path matcher, on the path that Caddy routes.
-func isPublic(public caddyhttp.MatchPath, r *http.Request) bool {
-	if ambiguousPath(r.URL.Path) || strings.Contains(strings.ToLower(r.URL.Path), "%2e") { // dots for whoever decodes twice
-		return false
+// isPublic asks Caddy's own path matcher, of each reading of the path. What a script
+// in the path may be taken for (`/admin.php/x.css`) is public only by a
+// pattern with a fixed beginning.
+func (h *Handler) isPublic(r *http.Request) bool {
+	public, alike := judgePath(r, h.Public.MatchWithError)
+	if !public || !alike || ordinary(r.URL) {
+		return public && alike
 	}
-	if strings.ContainsFunc(r.URL.Path, endsPath) {
-		public = slices.DeleteFunc(slices.Clone(public), func(pattern string) bool { return strings.Contains(strings.TrimSuffix(pattern, "*"), "*") })
+	if !anyScript(r, func(*http.Request) bool { return true }) {
+		return true
 	}
-	matches, err := public.MatchWithError(r)
-	return err == nil && matches
+	public, alike = judgePath(r, h.rooted.MatchWithError)
+	return public && alike
 }
 
-// endsPath tells whether a server behind may take a character for the end of the
-// path, or of a part of it. What comes after it, as in `/admin;x.css`, makes no path
-// public.
-func endsPath(r rune) bool { return unicode.IsControl(r) || strings.ContainsRune(";#?%", r) }
+// hasOpenBeginning reports whether a pattern of Public matches by the path's end.
+func hasOpenBeginning(pattern string) bool {
+	return strings.Contains(strings.TrimSuffix(pattern, "*"), "*")
+}
 
 // pass hands the request on, of an anonymous user if there is no token.
 func (h *Handler) pass(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, token *Token) error {
@@ -225,6 +232,18 @@ func (h *Handler) pass(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 		stripRefreshCookie(r)
 	}
 	return next.ServeHTTP(w, r)
+}
+
+// passMarked hands the request on, and has the answer marked for caches where that
+// is needed.
+func (h *Handler) passMarked(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, token *Token, marking *privateWriter) error {
+	if !marking.always && !marking.vary {
+		return h.pass(w, r, next, token)
+	}
+	marking.ResponseWriterWrapper = &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}
+	err := h.pass(marking, r, next, token)
+	marking.mark() // an answer that somebody else writes, such as that to an error
+	return err
 }
 
 // authenticate returns what the token of the request says. There is neither a
@@ -292,6 +311,11 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.Public.Provision(ctx); err != nil {
 		return err
 	}
+	if err := h.trustOrigins(); err != nil {
+		return err
+	}
+	h.rooted = slices.DeleteFunc(slices.Clone(h.Public), hasOpenBeginning)
+	guardErrors(ctx, h.ClaimHeaders)
 	for i, requirement := range h.Require {
 		if err := requirement.provision(); err != nil {
 			return fmt.Errorf("require %d: %w", i, err)
@@ -300,9 +324,22 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	return h.provisionVerifier(ctx)
 }
 
+func (h *Handler) trustOrigins() error {
+	if slices.Contains(h.TrustedOrigins, "*") {
+		return nil
+	}
+	h.crossOrigin = http.NewCrossOriginProtection()
+	for _, origin := range h.TrustedOrigins {
+		if err := h.crossOrigin.AddTrustedOrigin(origin); err != nil {
+			return fmt.Errorf("trusted_origins %q: an origin is a scheme and a host, as in https://app.example.com, or * for all", origin)
+		}
+	}
+	return nil
+}
+
 // resolve fills defaults in and replaces placeholders.
 func (h *Handler) resolve() error {
-	err := errors.Join(resolve("realm", &h.Realm), resolveList("user_id", h.UserID), resolveList("public", h.Public))
+	err := errors.Join(resolve("realm", &h.Realm), resolveList("user_id", h.UserID), resolveList("public", h.Public), resolveList("trusted_origins", h.TrustedOrigins))
 	for _, source := range h.From {
 		err = errors.Join(err, resolve("from", &source.Header, &source.Scheme, &source.Cookie, &source.Query))
 	}

@@ -215,8 +215,12 @@ func TestTokenSources(t *testing.T) {
 			if got.status != 200 || got.body != c.rest {
 				t.Errorf("%d, left for the next handler: %q, expected %q", got.status, got.body, c.rest)
 			}
-			if private := got.header.Get("Cache-Control") == "private"; private != (name == "query") {
+			byCookie := name == "cookie" || name == "basic beside"
+			if private := got.header.Get("Cache-Control") == "private"; private != (byCookie || name == "query") {
 				t.Errorf("Cache-Control %q", got.header.Get("Cache-Control"))
+			}
+			if varies := got.header.Get("Vary") == "Cookie"; varies != byCookie {
+				t.Errorf("Vary %q", got.header.Get("Vary"))
 			}
 		})
 	}

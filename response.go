@@ -1,6 +1,7 @@
 package caddyjwt
 
 import (
+	"io"
 	"math"
 	"net/http"
 	"net/url"
@@ -135,16 +136,19 @@ func anyHandles(routes caddyhttp.RouteList, r *http.Request) bool {
 	return false
 }
 
-// privateWriter marks the answer to a URL that held a token (RFC 6750 §2.3),
-// whatever a handler behind says of caching.
+// privateWriter marks the answers to requests that shared caches take for anybody's
+// (RFC 9111 §3.5 knows of `Authorization` alone).
 type privateWriter struct {
 	*caddyhttp.ResponseWriterWrapper
-	marked bool
+	always   bool // whatever a handler behind says of caching, as for a token in the URL (RFC 6750 §2.3)
+	byCookie bool // the user came by a cookie, and is not anonymous
+	vary     bool // another cookie may have another answer
+	marked   bool
 }
 
 // WriteHeader implements http.ResponseWriter.
 func (w *privateWriter) WriteHeader(status int) {
-	if status >= 200 {
+	if status >= 200 || status == http.StatusSwitchingProtocols {
 		w.mark()
 	}
 	w.ResponseWriterWrapper.WriteHeader(status)
@@ -155,8 +159,16 @@ func (w *privateWriter) mark() {
 		return
 	}
 	w.marked = true
-	if control := w.Header().Get("Cache-Control"); !strings.Contains(control, "no-store") && !strings.Contains(control, "private") {
+	control := strings.Join(w.Header()["Cache-Control"], ",")
+	isPrivate := strings.Contains(control, "no-store") || strings.Contains(control, "private")
+	if w.always && !isPrivate || w.byCookie && control == "" {
 		w.Header().Set("Cache-Control", "private")
+	}
+	if !w.vary || !w.always && (strings.Contains(control, "public") || strings.Contains(control, "s-maxage")) {
+		return // a handler behind says that it is the same for all
+	}
+	if vary := strings.ToLower(strings.Join(w.Header()["Vary"], ",")); !strings.Contains(vary, "cookie") && !strings.Contains(vary, "*") {
+		w.Header().Add("Vary", "Cookie")
 	}
 }
 
@@ -166,4 +178,12 @@ func (w *privateWriter) Write(body []byte) (int, error) {
 		w.WriteHeader(http.StatusOK)
 	}
 	return w.ResponseWriterWrapper.Write(body)
+}
+
+// ReadFrom implements io.ReaderFrom.
+func (w *privateWriter) ReadFrom(body io.Reader) (int64, error) {
+	if !w.marked {
+		w.WriteHeader(http.StatusOK)
+	}
+	return w.ResponseWriterWrapper.ReadFrom(body)
 }

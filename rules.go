@@ -47,14 +47,15 @@ type Requirement struct {
 	// it fail; `has(claims.name)` asks whether it is there. Placeholders stand
 	// without quotes around them, which the config is refused for; `\{…}` is no
 	// placeholder. One that is not known with the request makes it fail. Where
-	// a placeholder may come of the path, a path with dot segments or empty
-	// segments is refused, as it stands and as it came, since what is behind
-	// may read it otherwise (`/alice/../bob`).
+	// it reads the path, it must be true for each way in which the service behind may
+	// read that (`/alice/../bob`, `/alice%2f..%2fbob`). Of a placeholder that was made of the
+	// path before, as by `map` or `vars`, only one value is known: then a path that can
+	// be read in two ways is refused.
 	Expression string `json:"expression,omitempty"`
 
 	program      cel.Program
-	placeholders map[string]string // CEL variable to placeholder
-	readsPath    bool
+	placeholders map[string]string                         // CEL variable to placeholder
+	reads        struct{ current, original, derived bool } // what placeholders read of the path
 }
 
 func (q *Requirement) provision() error {
@@ -92,9 +93,11 @@ func notScope(scope string) bool {
 var (
 	placeholder        = regexp.MustCompile(`([^\\]|^){([a-zA-Z][\w.-]*)}`)
 	escapedPlaceholder = regexp.MustCompile(`\\{([a-zA-Z][\w.-]*)}`)
-	// pathless placeholders have nothing of the path in them; any other may,
-	// such as a variable that was made of it.
-	pathless = regexp.MustCompile(`^(env|file|system|time)\.|^http\.auth\.|^http\.request\.((orig_)?(method|host|hostport|port|proto|scheme)|(header|cookie|host|remote|tls|(orig_)?uri\.query)\..*|(remote|uuid|client_ip|local|body|duration|(orig_)?uri\.query)|(local|duration)[._].*|client_ip)$`)
+	// currentPath and originalPath are placeholders of the path; pathless ones have
+	// nothing of it in them; any other may, such as a variable that was made of it.
+	currentPath  = regexp.MustCompile(`^http\.request\.uri($|[._])`)
+	originalPath = regexp.MustCompile(`^http\.request\.orig_uri($|[._])`)
+	pathless     = regexp.MustCompile(`^(env|file|system|time)\.|^http\.auth\.|^http\.request\.((orig_)?(method|host|hostport|port|proto|scheme)|(header|cookie|host|remote|tls|(orig_)?uri\.query)\..*|(remote|uuid|client_ip|local|body|duration|(orig_)?uri\.query)|(local|duration)[._].*|client_ip)$`)
 	// unset placeholders are known and may have no value.
 	unset = regexp.MustCompile(`^(http\.request\.cookie|http\.vars|vars|http\.auth)\.`)
 )
@@ -112,7 +115,15 @@ func (q *Requirement) compile() error {
 		part := placeholder.FindStringSubmatch(found)
 		name := fmt.Sprintf("placeholder_%d", len(q.placeholders))
 		q.placeholders[name] = part[2]
-		q.readsPath = q.readsPath || !pathless.MatchString(part[2])
+		switch key := part[2]; {
+		case pathless.MatchString(key):
+		case currentPath.MatchString(key):
+			q.reads.current = true
+		case originalPath.MatchString(key):
+			q.reads.original = true
+		default:
+			q.reads.derived = true
+		}
 		options = append(options, cel.Variable(name, cel.DynType))
 		return part[1] + name
 	})
@@ -171,40 +182,66 @@ func (q *Requirement) met(r *http.Request, claims Claims) error {
 			return refuse(ReasonClaim, "needs one of %q in %s", q.Values, q.Claim)
 		}
 	default:
-		if q.readsPath && !plainPath(r) {
-			return refuse(ReasonExpression, "the path is not in its plain form, and %s reads it", q.Expression)
+		return q.metByExpression(r, claims)
+	}
+	return nil
+}
+
+// metByExpression asks the expression for each reading of the path that it reads.
+func (q *Requirement) metByExpression(r *http.Request, claims Claims) error {
+	if err := q.evaluate(r, claims); err != nil || !q.readsPath() {
+		return err
+	}
+	current, original := r, originalRequest(r)
+	rewritten := original.URL.Path != current.URL.Path
+	for _, path := range []struct {
+		read    bool
+		request *http.Request
+	}{{q.reads.current || q.reads.derived, current}, {q.reads.original || q.reads.derived && rewritten, original}} {
+		if !path.read || ordinary(path.request.URL) {
+			continue
 		}
-		variables := &activation{request: r, claims: claims, placeholders: q.placeholders}
-		result, _, err := q.program.Eval(variables)
-		switch {
-		case variables.unknown != "":
-			return refuse(ReasonExpression, "%s: the placeholder {%s} is not known", q.Expression, variables.unknown)
-		case err != nil:
-			return refuse(ReasonExpression, "%s: %v", q.Expression, err)
-		case result != types.True:
-			return refuse(ReasonExpression, "%s is %v", q.Expression, result)
+		paths, err := readings(path.request)
+		if err != nil || len(paths) > 1 && (q.reads.derived || q.reads.current && q.reads.original && rewritten) {
+			return refuse(ReasonExpression, "%s reads a path that can be read in more than one way", q.Expression)
+		}
+		for _, reading := range paths {
+			paths = append(paths, scripts(reading, false)...)
+		}
+		for _, reading := range paths {
+			if err := q.evaluate(reread(r, reading), claims); err != nil {
+				return refuse(ReasonExpression, "%s is not met by each way to read the path", q.Expression)
+			}
 		}
 	}
 	return nil
 }
 
-// plainPath tells whether the path, as it stands and as the client sent it, can
-// be read in one way only.
-func plainPath(r *http.Request) bool {
-	paths := []string{r.URL.Path}
-	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
-		paths = append(paths, original.URL.Path)
-	}
-	return !slices.ContainsFunc(paths, func(path string) bool {
-		return caddyhttp.CleanPath(path, true) != path || ambiguousPath(path)
-	})
+func (q *Requirement) readsPath() bool {
+	return q.reads.current || q.reads.original || q.reads.derived
 }
 
-// ambiguousPath tells whether dots that Caddy takes for a name may be a way up
-// for the server behind it.
-func ambiguousPath(path string) bool {
-	dots := strings.Contains(path, "/.")
-	return strings.Contains(path, "..;") || strings.Contains(path, `..\`) || strings.Contains(path, `\..`) || dots && strings.Contains(path, ";")
+// evaluate returns nil if the expression is true.
+func (q *Requirement) evaluate(r *http.Request, claims Claims) error {
+	variables := &activation{request: r, claims: claims, placeholders: q.placeholders}
+	result, _, err := q.program.Eval(variables)
+	switch {
+	case variables.unknown != "":
+		return refuse(ReasonExpression, "%s: the placeholder {%s} is not known", q.Expression, variables.unknown)
+	case err != nil:
+		return refuse(ReasonExpression, "%s: %v", q.Expression, err)
+	case result != types.True:
+		return refuse(ReasonExpression, "%s is %v", q.Expression, result)
+	}
+	return nil
+}
+
+// originalRequest has the path and the method as the client sent them.
+func originalRequest(r *http.Request) *http.Request {
+	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
+		return &original
+	}
+	return r
 }
 
 func intersect(a, b []string) bool {

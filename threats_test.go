@@ -875,11 +875,11 @@ func TestThreatSkipPathBypass(t *testing.T) {
 			public /public/* /health *.css /*/free
 		}
 		respond "{http.request.uri.path}"`)
-	for _, path := range []string{"/public/x", "/health", "/PUBLIC/x", "//public/x", "/public//x", "/admin/../public/x", "/public/a;b=1/x", "/%70ublic/x", "/a/b.css", "/x/free"} {
+	for _, path := range []string{"/public/x", "/health", "/PUBLIC/x", "/public//x", "/public/a;b=1/x", "/%70ublic/x", "/a/b.css", "/x/free"} {
 		s.mustAnswer(200, s.get(path), "control: "+path)
 	}
 	for _, path := range []string{
-		"/admin", "/", "/publicx", "/public", "/public/../admin", "/public/%2e%2e/admin", "/public/.%2e/admin", "/public/..%2fadmin", "/public/x/../../admin",
+		"/admin", "/", "//public/x", "/admin/../public/x", "/publicx", "/public", "/public/../admin", "/public/%2e%2e/admin", "/public/.%2e/admin", "/public/..%2fadmin", "/public/x/../../admin",
 		"//public/../admin", "/public//../../admin", "/public/..;/admin", "/public/..%3b/admin", "/public/..;x=1/admin", `/public/..\admin`, "/public/..%5cadmin", `/public\..\admin`,
 		"/health/", "/health/x", "/health%2f..%2fadmin", "/healthx", "/health;x", "/public/.;/../admin", "/public/;/../x", "/public/..;a/./x", "/admin?/public/x", "/admin#/public/x", "/admin%00/public/", "/%2e/admin", "/admin;/public/x", "/./admin",
 		"/admin;x.css", "/admin;.css", "/admin%3b.css", "/admin%00.css", "/admin%23.css", "/admin%3f.css", "/admin%0a.css", "/admin;/free", "/public/%252e%252e/admin", "/public/%252E./admin",

@@ -24,7 +24,11 @@ type TokenSource struct {
 	// for any other header none, and its whole value is the token.
 	Scheme string `json:"scheme,omitempty"`
 
-	// Cookie is the name of a cookie.
+	// Cookie is the name of a cookie. Only a name with the prefix `__Host-` keeps other
+	// sites of the same domain from planting one. A request that does more than read
+	// is refused if a page of another origin sent it; see `trusted_origins`. The answer is
+	// marked `Cache-Control: private` and `Vary: Cookie`, unless a handler behind sets
+	// Cache-Control itself.
 	Cookie string `json:"cookie,omitempty"`
 
 	// Query is the name of a query parameter. URLs end up in logs, histories
@@ -73,12 +77,24 @@ func (s *TokenSource) only(values []string) (string, error) {
 func cookieValues(r *http.Request, name string) (values []string) {
 	for _, line := range r.Header["Cookie"] {
 		for pair := range strings.SplitSeq(line, ";") {
-			if of, value, _ := strings.Cut(pair, "="); strings.TrimSpace(of) == name {
-				values = append(values, strings.Trim(strings.TrimSpace(value), `"`))
+			if of, value := cutCookie(pair); of == name {
+				values = append(values, value)
 			}
 		}
 	}
 	return values
+}
+
+// cutCookie reads a pair as a browser means it (RFC 6265 §4.2.1, §5.2). Blanks
+// around it are those of ASCII alone: a sister site can put any other in front of a
+// name, by which `__Host-` binds no browser.
+func cutCookie(pair string) (name, value string) {
+	name, value, _ = strings.Cut(pair, "=")
+	name, value = strings.Trim(name, " \t"), strings.Trim(value, " \t")
+	if len(value) > 1 && value[0] == '"' && value[len(value)-1] == '"' {
+		value = value[1 : len(value)-1]
+	}
+	return name, value
 }
 
 // queryValues are those of a name, malformed ones too.
@@ -165,8 +181,8 @@ func stripCookie(r *http.Request, name string) {
 	var kept []string
 	for _, line := range r.Header["Cookie"] {
 		for pair := range strings.SplitSeq(line, ";") {
-			pair = strings.TrimSpace(pair)
-			if of, _, _ := strings.Cut(pair, "="); strings.TrimSpace(of) != name && pair != "" {
+			pair = strings.Trim(pair, " \t")
+			if of, _ := cutCookie(pair); of != name && pair != "" {
 				kept = append(kept, pair)
 			}
 		}
@@ -208,6 +224,11 @@ func (sources tokenSources) read(r *http.Request) (token string, from *TokenSour
 		token, from = found, source
 	}
 	return token, from, nil
+}
+
+// haveCookie reports whether a cookie is among them.
+func (sources tokenSources) haveCookie() bool {
+	return slices.ContainsFunc(sources, func(s *TokenSource) bool { return s.Cookie != "" })
 }
 
 // haveSession tells whether the session cookie of the accounts is among them.

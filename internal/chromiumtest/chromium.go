@@ -25,9 +25,10 @@ func Path() string {
 	return ""
 }
 
-// Start starts the browser, and fails the test for what its console complains
-// about, such as the Content-Security-Policy.
-func Start(t *testing.T, path string) context.Context {
+// Start starts the browser with flags of its own beside the usual ones, and fails
+// the test for what its console complains about, such as the
+// Content-Security-Policy.
+func Start(t *testing.T, path string, flags ...chromedp.ExecAllocatorOption) context.Context {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "chromium")
 	if err != nil {
@@ -36,6 +37,7 @@ func Start(t *testing.T, path string) context.Context {
 	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // t.TempDir fails where the browser is slow to go
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU,
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.UserDataDir(dir))
+	options = append(options, flags...)
 	allocator, cancelAllocator := chromedp.NewExecAllocator(t.Context(), options...)
 	ctx, cancel := chromedp.NewContext(allocator)
 	ctx, cancelTimeout := context.WithTimeout(ctx, 2*time.Minute)

@@ -1,0 +1,150 @@
+package caddyjwt
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
+	"github.com/caddy-jwt/caddy-jwt/internal/chromiumtest"
+	"github.com/chromedp/chromedp"
+)
+
+// unicodeBlanks are what Go and others trim, and browsers take for a part of a name.
+var unicodeBlanks = []string{"\u0085", "\u00a0", "\u1680", "\u2000", "\u2003", "\u2028", "\u2029", "\u202f", "\u205f", "\u3000", "\ufeff", "\u200b", "\v", "\f"}
+
+// A cookie has the name that its browser gave it.
+func TestThreatCookieNames(t *testing.T) {
+	s := serve(t, `
+		jwt {
+			secret "`+testSecret+`"
+			from cookie __Host-token
+			strip_token
+		}
+		respond "{http.auth.user.id}|{http.request.header.Cookie}"`)
+	alice, mallory := hs(t, nil), hs(t, claimsMap{"sub": "mallory"})
+	for _, cookie := range []string{"__Host-token=" + alice, "a=1;\t__Host-token = " + alice + " ;b=2", `__Host-token="` + alice + `"`} {
+		if got := s.get("/", "Cookie: "+cookie); got.status != 200 || !strings.HasPrefix(got.body, "alice|") || strings.Contains(got.body, "__Host-token") {
+			t.Errorf("control: %q: %d %s", cookie[:14], got.status, got.body)
+		}
+	}
+	for _, blank := range unicodeBlanks {
+		if blank == "\v" || blank == "\f" {
+			continue // net/http lets no such header through
+		}
+		for where, planted := range map[string]string{"before": blank + "__Host-token=" + mallory, "after": "__Host-token" + blank + "=" + mallory} {
+			s.mustAnswer(401, s.get("/", "Cookie: "+planted), fmt.Sprintf("%q %s the name", blank, where))
+			got := s.get("/", "Cookie: "+planted+"; __Host-token="+alice)
+			if got.status != 200 || !strings.HasPrefix(got.body, "alice|"+planted[:4]) {
+				t.Errorf("%q %s the name, beside the user's own: %d %s", blank, where, got.status, got.body)
+			}
+		}
+		s.mustAnswer(401, s.get("/", "Cookie: __Host-token="+blank+alice), fmt.Sprintf("%q before the value", blank))
+	}
+	s.mustAnswer(401, s.get("/", "Cookie: __host-token="+alice), "another case")
+	s.mustAnswer(401, s.get("/", `Cookie: __Host-token=""`+alice+`""`), "two quotes")
+	s.mustAnswer(400, s.get("/", "Cookie: __Host-token="+alice+"; __Host-token="+mallory), "two of the name")
+}
+
+// A sister site of the domain cannot plant a session, in a real browser.
+func TestThreatSisterSite(t *testing.T) {
+	path := chromiumtest.Path()
+	if path == "" {
+		caddytest.Missing(t, "Chromium")
+	}
+	port := serveTLS(t, map[string]string{
+		"app.example.test": `
+			jwt {
+				secret "` + testSecret + `"
+				from cookie __Host-token
+			}
+			respond "user={http.auth.user.id}"`,
+		"evil.example.test": `respond "a page"`,
+	})
+	browser := chromiumtest.Start(t, path, chromedp.Flag("host-resolver-rules", "MAP *.example.test 127.0.0.1"), chromedp.Flag("ignore-certificate-errors", true))
+	alice, mallory := hs(t, nil), hs(t, claimsMap{"sub": "mallory"})
+	app, evil := "https://app.example.test:"+port+"/", "https://evil.example.test:"+port+"/"
+	// page evaluates a script on a page, and returns its value.
+	page := func(address, script string) string {
+		t.Helper()
+		err := chromedp.Do(browser, chromedp.Navigate(address))
+		var value string
+		if err == nil {
+			value, err = chromedp.Run(browser, chromedp.Evaluate[string](script))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return value
+	}
+	const text = "document.body.textContent"
+	for _, before := range append([]string{""}, unicodeBlanks...) {
+		page(evil, fmt.Sprintf(`document.cookie = %q + "__Host-token=%s; Domain=example.test; Path=/; Secure"`, before, mallory))
+		if got := page(app, text); !strings.Contains(got, "credentials_required") {
+			t.Errorf("%q before the name: a planted cookie is read: %s", before, got)
+		}
+	}
+	page(evil, `document.cookie = "planted=yes; Domain=example.test; Path=/; Secure"`)
+	if cookies := page(app, "document.cookie"); !strings.Contains(cookies, "planted=yes") {
+		t.Errorf("control: the sister site cannot plant anything: %q", cookies)
+	}
+	page(app, `document.cookie = "__Host-token=`+alice+`; Path=/; Secure"`)
+	if got := page(app, text); got != "user=alice" {
+		t.Errorf("control: the site's own cookie beside the planted ones: %s", got)
+	}
+}
+
+// A shared cache keeps nothing that a cookie opened.
+func TestThreatSharedCaches(t *testing.T) {
+	site := func(more string) string {
+		return "jwt {\n secret \"" + testSecret + "\"\n from cookie token\n from header\n" + more + "\n}\n reverse_proxy " + newUpstream(t)
+	}
+	s := serve(t, site(""))
+	token := hs(t, nil)
+	for path, want := range map[string][2]string{"/": {"private", "Cookie"}, "/public": {"public, max-age=60", ""}, "/no-store": {"no-store", "Cookie"}} {
+		got := s.get(path, "Cookie: token="+token)
+		if control, vary := got.header.Get("Cache-Control"), got.header.Get("Vary"); got.status != 200 || control != want[0] || vary != want[1] {
+			t.Errorf("%s: %d, Cache-Control %q, Vary %q", path, got.status, control, vary)
+		}
+	}
+	if got := s.bearer("/", token); got.header.Get("Cache-Control") != "" {
+		t.Errorf("control: by Authorization: %v", got.header)
+	}
+	s = serve(t, site("optional"))
+	if got := s.get("/"); got.status != 200 || got.header.Get("Vary") != "Cookie" || got.header.Get("Cache-Control") != "" {
+		t.Errorf("anonymous: %d %v", got.status, got.header)
+	}
+}
+
+// What changes something and comes by a cookie comes from a page of the site.
+func TestThreatCrossSiteRequestsByCookie(t *testing.T) {
+	token := hs(t, nil)
+	for name, c := range map[string]struct {
+		option          string
+		foreign, sister int
+	}{
+		"by default":      {"", 403, 403},
+		"trusted_origins": {"trusted_origins https://sister.example", 403, 200},
+		"all are trusted": {"trusted_origins *", 200, 200},
+	} {
+		s := serve(t, "jwt {\n secret \""+testSecret+"\"\n from cookie token\n from header\n"+c.option+"\n}\n respond ok")
+		byCookie := "Cookie: token=" + token
+		foreign := []string{"Origin: https://evil.example", "Sec-Fetch-Site: cross-site"}
+		sister := []string{"Origin: https://sister.example", "Sec-Fetch-Site: same-site"}
+		for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodPatch} {
+			s.mustAnswer(c.foreign, s.do(method, "/", append(foreign, byCookie)...), name+": another site: "+method)
+			s.mustAnswer(c.sister, s.do(method, "/", append(sister, byCookie)...), name+": a sister site: "+method)
+			s.mustAnswer(200, s.do(method, "/", "Origin: "+s.url, "Sec-Fetch-Site: same-origin", byCookie), name+": control: the site itself: "+method)
+			s.mustAnswer(200, s.do(method, "/", byCookie), name+": control: a program: "+method)
+			s.mustAnswer(200, s.do(method, "/", append(foreign, "Authorization: Bearer "+token)...), name+": control: by header: "+method)
+		}
+		s.mustAnswer(200, s.get("/", append(foreign, byCookie)...), name+": control: GET")
+		s.mustAnswer(c.foreign, s.get("/", append(foreign, byCookie, "Connection: Upgrade", "Upgrade: websocket")...), name+": a WebSocket")
+	}
+	for _, wrong := range []string{"sister.example", "https://sister.example/x", "ftp"} {
+		if err := configError(t, "jwt {\n secret \""+testSecret+"\"\n from cookie token\n trusted_origins "+wrong+"\n}"); !strings.Contains(err, "as in https://app.example.com") {
+			t.Errorf("%s: %s", wrong, err)
+		}
+	}
+}

@@ -1,0 +1,489 @@
+package caddyjwt
+
+import (
+	"bufio"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/quic-go/quic-go/http3"
+	"golang.org/x/net/http2"
+)
+
+// ambiguousPaths leave the folder of the first %s for that of the second, for one
+// server or another.
+var ambiguousPaths = []string{
+	"%s/../%s", "%s/x/../../%s", "%s/%%2e%%2e/%s", "%s/.%%2e/%s", "%s/%%2E./%s", "%s/..%%2f%s", "%s%%2f..%%2f%s", "%s%%2f%%2e%%2e%%2f%s",
+	"%s/%%252e%%252e/%s", "%s/%%252E./%s", "%s/..%%252f%s", "%s/..%%252f..%%252f..%%252f%s", "%s/%%25252e%%25252e/%s", "%s/x%%252f..%%252f..%%252f%s",
+	`%s/..\%s`, `%s\..\%s`, "%s/..%%5c%s", "%s/..%%255c%s", "%s%%5c..%%5c%s", "%s/%%5c../../%s",
+	"%s/..;/%s", "%s/..;x=1/%s", "%s/..%%3b/%s", "%s/..%%253b/%s", "%s/.;/../%s", "%s/;/../../%s", "%s/..;a/./%s",
+	"%s/..%%00/%s", "%s/..%%09/%s", "%s/.%%09./%s", "%s/..%%0d/%s", "%s/..%%20/%s", "%s/%%20../%s", "%s/..%%7f/%s", "%s/.%%e2%%80%%8b./%s",
+	"%s/..%%c0%%af%s", "%s/%%c0%%ae%%c0%%ae/%s", "%s/%%c0%%2e%%c0%%2e/%s", "%s/%%e0%%80%%ae%%e0%%80%%ae/%s", "%s/..%%e0%%80%%af%s", "%s/..%%c1%%9c%s", "%s/%%25c0%%25ae%%25c0%%25ae/%s",
+	"%s/%%ef%%bc%%8e%%ef%%bc%%8e/%s", "%s/\uff0e\uff0e/%s", "%s/..\uff0f%s", "%s/..\uff3c%s", "%s/\u2025/%s", "%s/\u2024\u2024/%s", "%s/..\u2215%s", "%s/%%25u002e%%25u002e/%s", "%s/%%25uff0e./%s",
+	"%s/./../%s", "%s//../../%s", "%s/../x/../%s",
+}
+
+// Where a path decides, each way to read it must decide alike.
+func TestThreatPathsReadInTwoWays(t *testing.T) {
+	upstream := newUpstream(t)
+	reverse, secret := "\nreverse_proxy "+upstream, "secret \""+testSecret+"\"\n"
+	sites := serveSeveral(t,
+		"jwt {\n"+secret+"public /static/* /health *.css /*/free\n}"+reverse,
+		"jwt /secret/* {\n"+secret+"}\n @named {\n path_regexp ^/named/\n method GET\n}\n jwt @named {\n"+secret+"}"+reverse,
+		"jwt {\n"+secret+"}\n jwt /secret/* {\n"+secret+"require role admin\n}"+reverse,
+		"jwt {\n"+secret+"require expression claims.sub == {http.request.uri.path.1}\n}"+reverse)
+	public, matcher, role, owner := sites[0], sites[1], sites[2], sites[3]
+	token := "Authorization: Bearer " + hs(t, nil)
+	never := func(got answer, why string) {
+		t.Helper()
+		if got.status == 200 {
+			t.Errorf("%s reached the upstream: %q", why, got.body)
+		}
+	}
+	for _, pattern := range ambiguousPaths {
+		there := fmt.Sprintf(strings.Replace(strings.Replace(pattern, "%s", "%[1]s", 1), "%s", "%[2]s", 1), "/static", "secret/x")
+		never(public.get(there), "public: "+there)
+		out := fmt.Sprintf(strings.Replace(strings.Replace(pattern, "%s", "%[1]s", 1), "%s", "%[2]s", 1), "/secret", "x")
+		never(matcher.get(out), "matcher: "+out)
+		matcher.mustAnswer(400, matcher.get(out, token), "matcher, with a token: "+out)
+		never(matcher.get(strings.Replace(out, "/secret", "/named", 1)), "named matcher: "+out)
+		in := fmt.Sprintf(strings.Replace(strings.Replace(pattern, "%s", "%[1]s", 1), "%s", "%[2]s", 1), "/x", "secret/x")
+		never(matcher.get(in), "matcher, from outside: "+in)
+		never(role.get(out, token), "rule by matcher: "+out)
+		never(role.get(in, token), "rule by matcher, from outside: "+in)
+		own := fmt.Sprintf(strings.Replace(strings.Replace(pattern, "%s", "%[1]s", 1), "%s", "%[2]s", 1), "/todos/alice", "bob")
+		owner.mustAnswer(403, owner.get(own, token), "owner: "+own)
+	}
+	for path, why := range map[string]string{
+		"/secret;a=b/x": "path parameter", "/secret%3ba=b/x": "encoded parameter", "/secret%253bx/x": "parameter encoded twice", "/secret%2fx": "encoded slash", "/secret%5cx": "encoded backslash", `/secret\x`: "backslash",
+		"/secret%20/x": "blank at the end of a name", "/secret./x": "dot at the end of a name", "//host/secret/x": "authority", `/\host/secret/x`: "authority by backslash", "//secret/x": "two slashes", "/./secret/x": "dot segment",
+		"/secret%252fx": "slash encoded twice", "/%2573ecret/x": "letter encoded twice", "/s%c1%a5cret/x": "overlong letter", "/\uff53ecret/x": "full-width letter", "/secret%00/x": "NUL", "/secre%09t/x": "tab in a name",
+	} {
+		never(matcher.get(path), why+", matcher: "+path)
+		never(role.get(path, token), why+", rule by matcher: "+path)
+	}
+	for _, path := range []string{
+		"/admin%00.css", "/admin%0a.css", "/admin;x.css", "/admin%3bx.css", "/admin%3f.css", "/admin%253fx.css", "/admin%23.css", "/admin%2523.css", "/admin;/free", "//static/admin/x", `/\static/admin`,
+		"/admin.php/x.css", "/admin.php/.css", "/admin.PHP/x.css", "/admin.php%2fx.css", "/admin.php%252fx.css", "/admin.php;/x.css", "/a/admin.php/b/x.css", "/admin.cgi/x.css", "/admin.php5/x.css", "/admin.phtml/free", "/admin.php.css", "/.php/x.css", "/admin.php./x.css", "/admin.php/free",
+	} {
+		public.mustAnswer(401, public.get(path), "public: "+path)
+	}
+	for path, status := range map[string]int{
+		"/api/v4/projects/group%2Fname": 200, "/@scope%2fpackage": 200, "/a.b/c.tar.gz": 200, "/.well-known/x": 200, "/v1.2/x": 200, "/x%20y/z": 200, "/caf%C3%A9/x": 200, "/\u4e00\u4e2f/x": 200, "/cars;color=red/x": 200,
+		"/a..b/c": 200, "/...x/y": 200, "/x/": 200, "/a:b@c/!$&'()*+,=": 200, "/jquery-3.7.1.min.js": 200, "/~user/x": 200, "/100%25": 200, "/x%2By": 200, "//": 200, "/x//y": 200, "/index.php/x": 200, "/?x=/secret/..": 200,
+		"/secret/v4/projects/group%2Fname": 401, "/secret/@scope%2fpackage": 401, "/secret/a.b/c.tar.gz": 401, "/secret/x;color=red/y": 401, "/secret/%41": 401, "/%73ecret/x": 401, "/SECRET/x": 401, "/secret//x": 401,
+	} {
+		matcher.mustAnswer(status, matcher.get(path), "control, matcher: "+path)
+		got := matcher.get(path, token)
+		matcher.mustAnswer(200, got, "control, matcher, with a token: "+path)
+		asSent, _, _ := strings.Cut(path, "?")
+		if u, err := url.Parse(asSent); !strings.HasPrefix(got.body, "GET "+asSent) && (err != nil || !strings.HasPrefix(got.body, "GET "+u.EscapedPath())) {
+			t.Errorf("%s went on as %q", path, got.body)
+		}
+	}
+	for _, path := range []string{
+		"/static/x", "/STATIC/x", "/health", "/static//x", "/static/group%2Fname", "/static/a.b/c.tar.gz", "/static/x.php/y", "/static/.well-known/x", "/static/v1.2/x", "/static/x%20y", "/static/caf%C3%A9", "/static/a;b=1/x", "/%73tatic/x",
+		"/a/b.css", "/b.min.css", "/v1.2/b.css", "/jquery-3.7.1/b.css", "/.hidden/b.css", "/caf%C3%A9.css", "/x/free",
+	} {
+		public.mustAnswer(200, public.get(path), "control, public: "+path)
+	}
+	for _, path := range []string{"/todos/alice", "/todos/alice/x%2Fy", "/todos/alice/a.b/c", "/todos/alice/x;y=1", "/todos/alice/caf%C3%A9", "/todos/%61lice/x", "/todos/alice/"} {
+		owner.mustAnswer(200, owner.get(path, token), "control, owner: "+path)
+	}
+}
+
+// serveSeveral runs plain sites beside each other.
+func serveSeveral(t *testing.T, bodies ...string) (sites []*site) {
+	t.Helper()
+	logFile := filepath.Join(tempDir(t), "log.json")
+	text := globalOptions(tempDir(t), logFile, "")
+	for _, body := range bodies {
+		s := &site{t: t, url: "http://" + freeAddress(t), logFile: logFile}
+		text += s.url + " {\n" + body + "\n}\n"
+		sites = append(sites, s)
+	}
+	loadText(t, text)
+	return sites
+}
+
+// loadText runs a Caddyfile until the test ends.
+func loadText(t *testing.T, text string) {
+	t.Helper()
+	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), map[string]any{"filename": "Caddyfile"})
+	if err == nil {
+		err = caddy.Load(config, true)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = caddy.Stop() })
+}
+
+// serveTLS runs sites over https, each with its host's name, and returns the port.
+func serveTLS(t *testing.T, sites map[string]string) (port string) {
+	t.Helper()
+	_, port, _ = net.SplitHostPort(freeAddress(t))
+	text := globalOptions(tempDir(t), filepath.Join(tempDir(t), "log.json"), "skip_install_trust\nhttp_port "+unusedPort(t))
+	text = strings.Replace(text, "auto_https off", "auto_https disable_redirects", 1)
+	for host, body := range sites {
+		text += "https://" + host + ":" + port + " {\n tls internal {\n on_demand\n}\n" + body + "\n}\n"
+	}
+	loadText(t, text)
+	return port
+}
+
+func unusedPort(t *testing.T) string {
+	_, port, _ := net.SplitHostPort(freeAddress(t))
+	return port
+}
+
+// clientsByVersion are of HTTP/1.1, 2 and 3.
+func clientsByVersion(t *testing.T) map[string]http.RoundTripper {
+	t.Helper()
+	trusting := func(protocols ...string) *tls.Config {
+		return &tls.Config{InsecureSkipVerify: true, ServerName: "localhost", NextProtos: protocols}
+	}
+	third := &http3.Transport{TLSClientConfig: trusting("h3")}
+	t.Cleanup(func() { _ = third.Close() })
+	return map[string]http.RoundTripper{
+		"HTTP/1.1": &http.Transport{TLSClientConfig: trusting("http/1.1"), DisableKeepAlives: true},
+		"HTTP/2":   &http2.Transport{TLSClientConfig: trusting("h2")},
+		"HTTP/3":   third,
+	}
+}
+
+// CONNECT has no path that a matcher could judge.
+func TestThreatConnect(t *testing.T) {
+	seen := make(chan string, 8)
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { seen <- r.Method }))
+	t.Cleanup(upstream.Close)
+	port := serveTLS(t, map[string]string{"localhost": "jwt /api/* {\n secret \"" + testSecret + "\"\n}\n reverse_proxy " + strings.TrimPrefix(upstream.URL, "http://")})
+	for version, client := range clientsByVersion(t) {
+		for _, method := range []string{http.MethodGet, http.MethodConnect} {
+			request, err := http.NewRequest(method, "https://localhost:"+port, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			response, err := client.RoundTrip(request)
+			if err != nil {
+				t.Fatalf("%s %s: %v", version, method, err)
+			}
+			_ = response.Body.Close()
+			if method == http.MethodConnect && response.StatusCode != 400 || method == http.MethodGet && response.StatusCode != 200 {
+				t.Errorf("%s: %s: %s", version, method, response.Status)
+			}
+		}
+	}
+	for range len(seen) {
+		if method := <-seen; method != http.MethodGet {
+			t.Errorf("the upstream saw %s", method)
+		}
+	}
+}
+
+// Express routes by prefix and resolves nothing.
+func TestThreatPathsBehindExpress(t *testing.T) {
+	caddytest.NPM(t, "testdata/upstreams")
+	command := exec.CommandContext(t.Context(), "node", "express.mjs")
+	command.Dir = "testdata/upstreams"
+	stdout, err := command.StdoutPipe()
+	if err == nil {
+		err = command.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = command.Process.Kill(); _ = command.Wait() })
+	lines := bufio.NewScanner(stdout)
+	if !lines.Scan() {
+		t.Fatal("Express does not start")
+	}
+	upstream := "127.0.0.1:" + lines.Text()
+	public := serve(t, "jwt {\n secret \""+testSecret+"\"\n public /static/*\n}\n reverse_proxy "+upstream)
+	for _, path := range []string{"/graphql", "/graphql/../static/x", "/graphql/%2e%2e/static/x", "/admin/delete-all/../../static/x", "//static/graphql"} {
+		public.mustAnswer(401, public.get(path), "public: "+path)
+	}
+	if got := public.get("/static/x"); got.status != 200 || got.body != "other /static/x" {
+		t.Errorf("control: %d %s", got.status, got.body)
+	}
+	matcher := serve(t, "jwt /graphql* {\n secret \""+testSecret+"\"\n}\n reverse_proxy "+upstream)
+	for _, path := range []string{"/graphql/../x", "/graphql/%2e%2e/x", "/graphql/./../x"} {
+		matcher.mustAnswer(400, matcher.get(path), "matcher: "+path)
+	}
+	matcher.mustAnswer(401, matcher.get("/graphql/x"), "control: no token")
+	if got := matcher.bearer("/graphql/x", hs(t, nil)); got.body != "ran graphql" {
+		t.Errorf("control: %d %s", got.status, got.body)
+	}
+}
+
+// PHP splits a path at the name of a script.
+func TestThreatPathsBehindPHP(t *testing.T) {
+	found, _ := filepath.Glob("/usr/sbin/php-fpm*")
+	if len(found) == 0 {
+		caddytest.Missing(t, "php-fpm")
+	}
+	folder := tempDir(t)
+	if err := os.Chmod(folder, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("index.php", "<?php echo 'ran index ', $_SERVER['PATH_INFO'] ?? '';")
+	write("admin.php", "<?php echo 'ran admin ', $_SERVER['HTTP_X_USER'] ?? 'nobody';")
+	write("s.css", "a {}")
+	if err := os.Mkdir(filepath.Join(folder, "assets"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write("assets/a.css", "b {}")
+	fpm := freeAddress(t)
+	write("fpm.conf", "[global]\nerror_log = "+folder+"/fpm.log\ndaemonize = no\n[www]\nlisten = "+fpm+"\npm = static\npm.max_children = 1\nuser = nobody\ngroup = nogroup\nsecurity.limit_extensions = .php\n")
+	command := exec.Command(found[0], "--nodaemonize", "--fpm-config", folder+"/fpm.conf", "-n")
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { // by a signal that it passes on to its workers
+		_ = command.Process.Signal(syscall.SIGTERM)
+		_ = command.Wait()
+	})
+	eventually(t, "php-fpm listens", func() bool {
+		connection, err := net.Dial("tcp", fpm)
+		if err == nil {
+			_ = connection.Close()
+		}
+		return err == nil
+	})
+	s := serve(t, `
+		root * `+folder+`
+		jwt {
+			secret "`+testSecret+`"
+			public *.css /assets/*
+			claim_header X-User sub
+		}
+		php_fastcgi `+fpm+`
+		file_server`)
+	for _, path := range []string{"/admin.php", "/admin.php/x.css", "/admin.php/.css", "/admin.php%2fx.css", "/index.php/any/route.css", "/ADMIN.php/x.css", "/admin.php/a/b.css", "/assets/../admin.php/x.css", "/admin.php/../assets/x", "/assets/..%2fadmin.php"} {
+		s.mustAnswer(401, s.get(path, "X-User: root"), path)
+	}
+	s.mustAnswer(200, s.get("/s.css"), "control: a file")
+	s.mustAnswer(200, s.get("/assets/a.css"), "control: a file in a public folder")
+	if got := s.bearer("/admin.php/x.css", hs(t, nil)); got.body != "ran admin alice" {
+		t.Errorf("control: with a token: %d %q", got.status, got.body)
+	}
+	scripts := serve(t, "root * "+folder+"\n @php path *.php\n jwt @php {\n secret \""+testSecret+"\"\n}\n php_fastcgi "+fpm)
+	for _, path := range []string{"/admin.php/x", "/admin.php/x.css", "/admin.php%2fx"} {
+		if got := scripts.get(path); got.status == 200 {
+			t.Errorf("matcher *.php: %s: %s", path, got.body)
+		}
+	}
+	scripts.mustAnswer(401, scripts.get("/admin.php"), "control: matcher *.php")
+}
+
+// Trailers come after the body, and some servers behind take them for headers.
+func TestThreatClaimHeadersAsTrailers(t *testing.T) {
+	seen := make(chan http.Header, 8)
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		seen <- r.Trailer.Clone()
+	}))
+	t.Cleanup(upstream.Close)
+	site := `
+		jwt /api/* {
+			secret "` + testSecret + `"
+			claim_header X-User-Id sub
+		}
+		reverse_proxy ` + strings.TrimPrefix(upstream.URL, "http://")
+	port := serveTLS(t, map[string]string{"localhost": site})
+	for version, client := range clientsByVersion(t) {
+		for _, path := range []string{"/open", "/api/x"} {
+			for _, declared := range []string{"X-Ok", "X-Ok X-User-Id", "X_User_Id X-Ok"} {
+				body, ended := io.Pipe()
+				request, err := http.NewRequest(http.MethodPost, "https://localhost:"+port+path, body)
+				if err != nil {
+					t.Fatal(err)
+				}
+				request.Header.Set("Authorization", "Bearer "+hs(t, nil))
+				request.Trailer = http.Header{}
+				for name := range strings.FieldsSeq(declared) {
+					request.Trailer[name] = nil
+				}
+				go func() {
+					_, _ = ended.Write([]byte("a"))
+					for name := range request.Trailer {
+						request.Trailer[name] = []string{map[bool]string{true: "1", false: "evil"}[name == "X-Ok"]}
+					}
+					_ = ended.Close()
+				}()
+				response, err := client.RoundTrip(request)
+				if err != nil || response.StatusCode != 200 {
+					t.Fatalf("%s: %v %v", version, response, err)
+				}
+				_ = response.Body.Close()
+				checkTrailers(t, version+", "+path+", "+declared, <-seen, version != "HTTP/3")
+			}
+		}
+	}
+	s := serve(t, site)
+	for _, path := range []string{"/open", "/api/x"} {
+		for _, declared := range []string{"X-Ok", "X-Ok, X-User-Id", "X_User_Id, X-Ok"} { // what comes is not what was declared
+			connection, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			fmt.Fprintf(connection, "POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nAuthorization: Bearer %s\r\nTransfer-Encoding: chunked\r\nTrailer: %s\r\n\r\n1\r\na\r\n0\r\nX-User-Id: evil\r\nX_User_Id: evil\r\nX-Ok: 1\r\n\r\n", path, hs(t, nil), declared)
+			response, err := http.ReadResponse(bufio.NewReader(connection), nil)
+			if err != nil || response.StatusCode != 200 {
+				t.Fatalf("%v %v", response, err)
+			}
+			_ = connection.Close()
+			checkTrailers(t, path+", "+declared, <-seen, true)
+		}
+	}
+}
+
+// checkTrailers wants X-Ok in the trailers, where the protocol's server hands any
+// on, and no claim header.
+func checkTrailers(t *testing.T, what string, trailers http.Header, handedOn bool) {
+	t.Helper()
+	if handedOn && trailers.Get("X-Ok") != "1" {
+		t.Errorf("control: %s: %v", what, trailers)
+	}
+	for name := range trailers {
+		if sameHeader(name, "X-User-Id") && trailers.Get(name) != "" {
+			t.Errorf("%s: the upstream saw %v", what, trailers)
+		}
+	}
+}
+
+// An error of a directive before jwt leads into handle_errors.
+func TestThreatClaimHeadersInHandleErrors(t *testing.T) {
+	upstream := newUpstream(t)
+	for name, around := range map[string]string{"at the top": "%s", "in a block": "handle /api/* {\n%s\n}"} {
+		s := serve(t, `
+			`+fmt.Sprintf(around, `jwt {
+				secret "`+testSecret+`"
+				claim_header X-User-Id sub
+				public /public
+			}`)+`
+			root * `+tempDir(t)+`
+			try_files {path} =404
+			respond ok
+			handle_errors 404 {
+				reverse_proxy `+upstream+`
+			}`)
+		for _, path := range []string{"/nothere", "/api/nothere"} {
+			got := s.get(path, "X-User-Id: evil", "X_User_Id: evil", "X-Other: fine", "Authorization: Bearer "+hs(t, nil))
+			if strings.Contains(got.body, "evil") {
+				t.Errorf("%s: %s: the upstream saw %s", name, path, got.body)
+			}
+			if !strings.Contains(got.body, "X-Other: fine") {
+				t.Errorf("%s: control: %s: %d %s", name, path, got.status, got.body)
+			}
+		}
+	}
+}
+
+// What other readers make of a path is among its readings, unless those are
+// too many; and a path that is called ordinary has one.
+func FuzzPath(f *testing.F) {
+	for _, pattern := range ambiguousPaths {
+		f.Add(fmt.Sprintf(strings.Replace(strings.Replace(pattern, "%s", "%[1]s", 1), "%s", "%[2]s", 1), "/static", "secret"))
+	}
+	for _, seed := range []string{"/", "/a.b/c.tar.gz", "/@scope%2fpackage", "/admin.php/x.css", "//host/x", "/x;y=1/z", "*", "", "/%", "/..", "/a/..", "/.../x"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, target string) {
+		u, err := url.ParseRequestURI(target)
+		if err != nil || u.Path == "" {
+			return
+		}
+		r := &http.Request{Method: http.MethodGet, URL: u}
+		found, err := readings(r)
+		if ordinary(u) {
+			if err != nil || len(found) != 1 || found[0] != u.Path || len(scripts(u.Path, true)) > 0 {
+				t.Fatalf("%q is called ordinary and is read as %q, %v", target, found, err)
+			}
+		}
+		if err != nil {
+			return
+		}
+		others := map[string]string{
+			"Caddy, decoded":         u.Path,
+			"Caddy's matchers":       caddyhttp.CleanPath(u.Path, true),
+			"Go's ServeMux":          cleanAsServeMux(u.Path),
+			"path.Clean, of the raw": decodeOrdinary(path.Clean(u.EscapedPath())),
+			"no decoding":            decodeOrdinary(u.EscapedPath()),
+			"no dot segments":        u.JoinPath().Path,
+		}
+		if twice, err := url.PathUnescape(u.Path); err == nil {
+			others["decoded twice"] = twice
+			others["decoded twice, cleaned"] = caddyhttp.CleanPath(twice, true)
+		}
+		if resolved, err := url.Parse("http://host"); err == nil && !strings.HasPrefix(target, "//") {
+			if reference, err := url.Parse(strings.ReplaceAll(u.EscapedPath(), "%5C", "/")); err == nil {
+				others["WHATWG, RFC 3986"] = resolved.ResolveReference(reference).Path
+			}
+		}
+		for reader, reading := range others {
+			if reading == "" || slices.ContainsFunc(found, func(known string) bool { return sameReading(known, reading) }) {
+				continue
+			}
+			t.Fatalf("%s reads %q as %q, which is none of %q", reader, target, reading, found)
+		}
+	})
+}
+
+// sameReading forgives a slash at the end, by which no folder is left, and what
+// is still encoded and means the same.
+func sameReading(a, b string) bool {
+	return strings.TrimSuffix(a, "/") == strings.TrimSuffix(b, "/")
+}
+
+func cleanAsServeMux(p string) string {
+	clean := path.Clean(p)
+	if strings.HasSuffix(p, "/") && clean != "/" {
+		return clean + "/"
+	}
+	return clean
+}
+
+// The guard costs an ordinary path a look at each byte.
+func BenchmarkPathGuard(b *testing.B) {
+	ctx, cancel := caddy.NewContext(caddy.Context{Context: b.Context()})
+	defer cancel()
+	guard := &Guard{MatcherSetsRaw: caddyhttp.RawMatcherSets{{"path": []byte(`["/api/*"]`)}}}
+	if err := guard.Provision(ctx); err != nil {
+		b.Fatal(err)
+	}
+	for _, target := range []string{"/api/v1.2/projects/42/files/report.final.pdf", "/api/v4/projects/group%2Fname", "/api/caf%C3%A9", "/api/x/%2e%2e/y"} {
+		b.Run(target[1:], func(b *testing.B) {
+			r := caddyhttp.PrepareRequest(httptest.NewRequest(http.MethodGet, target, nil), caddy.NewReplacer(), nil, nil)
+			w := httptest.NewRecorder()
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := guard.ServeHTTP(w, r, empty); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
