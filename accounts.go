@@ -38,8 +38,9 @@ type Accounts struct {
 	// Default: `{"module": "file"}`, a file in Caddy's data directory.
 	StoreRaw json.RawMessage `json:"store,omitempty" caddy:"namespace=jwt.stores inline_key=module"`
 
-	// Signup says whether people can make accounts themselves: `open` or
-	// `closed`. Default: `open`.
+	// Signup says whether people can make accounts themselves: `open` lets anybody
+	// in who can reach the site, and new users of `login_with` too; `closed` leaves it to
+	// `caddy jwt user add`. Default: `closed`.
 	Signup string `json:"signup,omitempty"`
 
 	// SignupLimit is how many sign-ups a client may try in an hour, by its IP
@@ -145,7 +146,7 @@ func (a *Accounts) resolve() error {
 		return err
 	}
 	setDefault(&a.Prefix, defaultAccountsPrefix)
-	setDefault(&a.Signup, "open")
+	setDefault(&a.Signup, "closed")
 	setDefault(&a.Issuer, defaultAccountsIssuer)
 	setDefault(&a.TokenLifetime, caddy.Duration(defaultTokenLifetime))
 	setDefault(&a.RefreshLifetime, caddy.Duration(defaultRefreshLifetime))
@@ -264,6 +265,7 @@ func (h *AccountsHandler) Provision(ctx caddy.Context) error {
 	for _, login := range h.logins {
 		h.pages.standard.Providers = append(h.pages.standard.Providers, pageLink{login.Label, h.Prefix + externalRoutes["external"] + login.Name})
 	}
+	h.warn(placeOf(ctx))
 	return nil
 }
 
@@ -323,7 +325,7 @@ func (h *AccountsHandler) route(r *http.Request) (serve accountRoute, methods []
 		return h.byMethod(h.loginPage, h.login), both
 	case "signup":
 		if h.Signup == "closed" {
-			return func(http.ResponseWriter, *http.Request) error { return &Error{Reason: ReasonNoSuchRoute} }, both
+			return func(http.ResponseWriter, *http.Request) error { return &Error{Reason: ReasonNoSignup} }, both
 		}
 		return h.byMethod(h.signupPage, h.signup), both
 	case "refresh":

@@ -36,11 +36,21 @@ func accountsBody(store, options string) string {
 			leeway 0s
 			accounts {
 				store file ` + store + `
-				` + options + `
+				` + withSignup(options) + `
 			}
 		}
 		metrics /metrics
 		respond /todos/* "user=[{http.auth.user.id}] roles=[{http.auth.user.roles}] cookies=[{http.request.header.Cookie}]"`
+}
+
+// withSignup opens sign-up where the options do not say whether it is.
+func withSignup(options string) string {
+	for _, given := range []string{"signup open", "signup closed", "signup {", "signup sometimes"} {
+		if strings.Contains(options, given) {
+			return options
+		}
+	}
+	return "signup open\n" + options
 }
 
 func accountsSite(t testing.TB, options string) *site {
@@ -998,7 +1008,7 @@ func TestAccountsOfASinglePageApp(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(app, "index.html"), []byte("the app"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	jwt := "jwt {\n accounts {\n store file " + filepath.Join(tempDir(t), "users.db") + "\n}\n}\n"
+	jwt := "jwt {\n accounts {\n signup open\n store file " + filepath.Join(tempDir(t), "users.db") + "\n}\n}\n"
 	const rest = "try_files {path} /index.html\n file_server\n"
 	html := "Accept: text/html"
 	t.Run("before", func(t *testing.T) {
@@ -1285,7 +1295,7 @@ func TestThreatPasswordChangeIsThrottled(t *testing.T) {
 // What is below the sessions and is no session is for the next handler, and
 // needs a token there.
 func TestThreatPathsBelowAccountRoutes(t *testing.T) {
-	s := serve(t, "jwt {\n accounts /api {\n store file "+filepath.Join(tempDir(t), "users.db")+"\n }\n}\nrespond upstream")
+	s := serve(t, "jwt {\n accounts /api {\n signup open\n store file "+filepath.Join(tempDir(t), "users.db")+"\n }\n}\nrespond upstream")
 	s.mustAnswer(200, s.get("/api/jwks.json"), "control")
 	for _, path := range []string{"/api/other", "/api/sessions/", "/api/sessions/1/messages", "/api/sessions//", "/api/login/x", "/api/jwks.json/", "/api//login"} {
 		s.mustAnswer(401, s.get(path), path)
@@ -1398,6 +1408,7 @@ func TestRenewal(t *testing.T) {
 		jwt /todos/* {
 			` + first + `
 			accounts {
+				signup open
 				store file ` + store + `
 				secret ` + strings.Repeat(secret, 32) + `
 			}
@@ -1461,7 +1472,7 @@ func TestRenewal(t *testing.T) {
 	if got := s.form(without(""), "/todos/", nil); got.status == 200 || len(got.header["Set-Cookie"]) > 0 {
 		t.Errorf("cookies are no place for a token: %d %v", got.status, got.header)
 	}
-	load(body("", "b", "jwt /todos/admin/* {\n require claim email alice@example.com\n accounts {\n store file "+store+"\n secret "+strings.Repeat("b", 32)+"\n }\n }"))
+	load(body("", "b", "jwt /todos/admin/* {\n require claim email alice@example.com\n accounts {\n signup open\n store file "+store+"\n secret "+strings.Repeat("b", 32)+"\n }\n }"))
 	if got := s.form(without("session"), "/todos/admin/", nil); got.status != 200 {
 		t.Errorf("two handlers: %d %v", got.status, got.header)
 	}

@@ -100,7 +100,7 @@ func BenchmarkAlreadySeen(b *testing.B) {
 		tokens  int
 	}{
 		{"tokens=1", secret, 1}, {"tokens=10000", secret, 10_000},
-		{"tokens=1,accounts", "accounts {\n issuer https://issuer.example\n audience https://api.example.com\n " + secret + "\n store file " + filepath.Join(tempDir(b), "users.db") + "\n}", 1},
+		{"tokens=1,accounts", "accounts {\n signup open\n issuer https://issuer.example\n audience https://api.example.com\n " + secret + "\n store file " + filepath.Join(tempDir(b), "users.db") + "\n}", 1},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			h, tokens := provisioned(b, c.options), c.tokens

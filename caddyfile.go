@@ -61,9 +61,9 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 //	    public <path...>
 //	    optional
 //	    allow_preflight
-//	    require [any] scope <scope...>
-//	    require role <role...>
-//	    require claim <name> <value...>
+//	    require [any] scope <scope...> [of <issuer>]
+//	    require role <role...> [of <issuer>]
+//	    require claim <name> <value...> [of <issuer>]
 //	    require expression <CEL>
 //	    claim_header <Header> <claim>
 //	    trusted_origins <origin...>
@@ -276,7 +276,7 @@ func (p *parser) from() error {
 }
 
 func (p *parser) require() error {
-	const forms = "require takes: scope <scope...>, any scope <scope...>, role <role...>, claim <name> <value...>, or expression <CEL>"
+	const forms = "require takes: scope <scope...>, any scope <scope...>, role <role...>, claim <name> <value...>, each followed by of <issuer> or not, or expression <CEL>"
 	if !p.NextArg() {
 		return p.Errf(forms)
 	}
@@ -301,6 +301,9 @@ func (p *parser) require() error {
 	args := p.RemainingArgs()
 	if kind == "any" && len(args) > 0 && args[0] == "scope" {
 		kind, args = "any scope", args[1:]
+	}
+	if n := len(args); n > 2 && args[n-2] == "of" {
+		requirement.Issuer, args = args[n-1], args[:n-2]
 	}
 	if len(args) == 0 || kind == "claim" && len(args) == 1 {
 		return p.Errf("require %s needs a value; %s", kind, forms)

@@ -561,7 +561,7 @@ func TestUserCommandsWithConfig(t *testing.T) {
 	withCaddyfile(t, site(":1", "users.db", "{")+site(":2", "others.db", "{")).refuses("", "choose one by --store", "user", "list")
 	withCaddyfile(t, site(":1", "none.db", "{")).refuses("", "there is no user store at "+filepath.Join(dir, "none.db"), "user", "list")
 	withCaddyfile(t, ":1 {\n jwt {\n secret "+strings.Repeat("s", 32)+"\n }\n}").refuses("", "has no accounts", "user", "list")
-	withCaddyfile(t, ":1 {\n jwt {\n accounts {\n nonsense\n }\n }\n}").refuses("", `accounts has no option "nonsense"`, "user", "list")
+	withCaddyfile(t, ":1 {\n jwt {\n accounts {\n signup open\n nonsense\n }\n }\n}").refuses("", `accounts has no option "nonsense"`, "user", "list")
 	(&commandLine{t, []string{"--config", filepath.Join(dir, "Caddyfile.none")}}).refuses("", "no such file", "user", "list")
 }
 

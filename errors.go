@@ -45,6 +45,7 @@ const (
 	ReasonMediaType        Reason = "media_type"
 	ReasonMethod           Reason = "method"
 	ReasonNoSuchRoute      Reason = "no_such_route"
+	ReasonNoSignup         Reason = "no_signup"
 	ReasonProperties       Reason = "properties"
 	ReasonWrongCredentials Reason = "wrong_credentials"
 	ReasonEmailTaken       Reason = "email_taken"
@@ -174,6 +175,7 @@ var refusals = map[Reason]refusal{
 	ReasonMediaType:        {415, "UnsupportedMediaTypeError", "unsupported_media_type", false, "the Content-Type must be application/json"},
 	ReasonMethod:           {405, "MethodNotAllowedError", "method_not_allowed", false, "this route takes another method"},
 	ReasonNoSuchRoute:      {404, "NotFoundError", "not_found", false, "there is nothing here"},
+	ReasonNoSignup:         {404, "NotFoundError", "not_found", false, "sign-up is closed here; the site's administrator can open it by: signup open"},
 	ReasonProperties:       {422, "UnprocessableEntityError", "VALIDATION_FAILED", false, "The request body is invalid. See error object `details` property for more info."},
 	ReasonWrongCredentials: {401, "UnauthorizedError", "invalid_credentials", false, "Invalid email or password."},
 	ReasonEmailTaken:       {409, "ConflictError", "email_taken", false, "Email value is already taken"},

@@ -64,7 +64,11 @@ func (g *Guard) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	return g.matchers.FromInterface(matchers)
+	if err := g.matchers.FromInterface(matchers); err != nil {
+		return err
+	}
+	g.warn()
+	return nil
 }
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler.

@@ -3,6 +3,7 @@ package caddyjwt
 import (
 	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -89,10 +90,26 @@ type ClaimHeader struct {
 	Claim string `json:"claim"`
 }
 
+// headerName is a name that headers have, and claims do not.
+var headerName = regexp.MustCompile(`^([Xx]|[A-Z][A-Za-z0-9]*|remote)(-[A-Za-z0-9]+)+$`)
+
+// commonClaims are names that claims have, and headers do not.
+var commonClaims = []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "name", "given_name", "family_name", "preferred_username", "nickname", "email", "email_verified", "phone_number", "scope", "scp", "role", "roles", "groups", "permissions", "entitlements", "azp", "client_id", "sid", "acr", "amr", "auth_time", "tid", "oid", "upn"}
+
+// turnedRound reports whether the claim has the form of a header, or the header the
+// name of a claim. Clients could then send the header that the service behind reads.
+func turnedRound(header *ClaimHeader) bool {
+	isClaim := func(name string) bool { return slices.Contains(commonClaims, strings.ToLower(name)) }
+	return headerName.MatchString(header.Claim) || isClaim(header.Header) && !isClaim(header.Claim)
+}
+
 func (h *Handler) validateClaimHeaders() error {
 	for i, header := range h.ClaimHeaders {
 		if !httpguts.ValidHeaderFieldName(header.Header) || header.Claim == "" {
 			return fmt.Errorf("claim_header needs a header name and a claim, not %q and %q", header.Header, header.Claim)
+		}
+		if turnedRound(header) {
+			return fmt.Errorf("claim_header takes the header first, and then the claim; write: claim_header %s %s", header.Claim, strings.ToLower(header.Header))
 		}
 		if slices.Contains([]string{"Host", "Connection", "Content-Length", "Transfer-Encoding", "Keep-Alive", "Trailer", "Te", "Upgrade", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host"}, header.Header) {
 			return fmt.Errorf("claim_header %s: this header is HTTP's own or the proxy's; give the claim another", header.Header)

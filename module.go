@@ -348,7 +348,7 @@ func (h *Handler) resolve() error {
 	}
 	for _, q := range h.Require {
 		err = errors.Join(err, resolveList("require scope", q.Scope), resolveList("require any scope", q.AnyScope), resolveList("require role", q.Role),
-			resolve("require claim", &q.Claim), resolveList("require claim", q.Values))
+			resolve("require", &q.Issuer), resolve("require claim", &q.Claim), resolveList("require claim", q.Values))
 	}
 	if err != nil {
 		return err
@@ -414,9 +414,15 @@ func (h *Handler) provisionVerifier(ctx caddy.Context) error {
 		}
 		config.Issuers = append(config.Issuers, provisioned)
 	}
+	for _, q := range h.Require {
+		if q.Issuer != "" && !slices.ContainsFunc(config.Issuers, func(issuer Issuer) bool { return issuer.Name == q.Issuer }) {
+			return fmt.Errorf("require … of %s: no such issuer is accepted here; write its name as after `issuer`", q.Issuer)
+		}
+	}
 	var err error
 	h.verifier, err = NewVerifier(config)
 	h.cache = newTokenCache(*h.Cache)
+	h.warn()
 	return err
 }
 

@@ -127,7 +127,7 @@ func TestOperationsFile(t *testing.T) {
 	needs(t, "bash", "curl", "sqlite3", "tar")
 	binary := caddytest.Binary(t)
 	host := opstest.NewHost(t, binary, ".")
-	host.Write("Caddyfile", "", "jwt /todos/* {\n accounts {\n throttle off\n hash_queue 1000\n}\n}\n respond /todos/* ok")
+	host.Write("Caddyfile", "", "jwt /todos/* {\n accounts {\n signup open\n throttle off\n hash_queue 1000\n}\n}\n respond /todos/* ok")
 	host.Shell("systemctl start caddy")
 	s := &site{t: t, url: host.URL}
 	const unused, refreshed, loggedOut = "unused@example.com", "refreshed@example.com", "logged-out@example.com"
@@ -334,6 +334,7 @@ func TestOperationsMetrics(t *testing.T) {
 		jwt /api/* {
 			issuer `+provider.URL+`
 			accounts {
+				signup open
 				store file `+filepath.Join(tempDir(t), "users.db")+`
 			}
 		}

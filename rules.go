@@ -53,6 +53,11 @@ type Requirement struct {
 	// be read in two ways is refused.
 	Expression string `json:"expression,omitempty"`
 
+	// Issuer is whose tokens alone meet the requirement, by the value of `iss`. It
+	// matters where several issuers are accepted, since each can give its users any
+	// role, scope or claim. Default: any issuer that is accepted.
+	Issuer string `json:"issuer,omitempty"`
+
 	program      cel.Program
 	placeholders map[string]string                         // CEL variable to placeholder
 	reads        struct{ current, original, derived bool } // what placeholders read of the path
@@ -73,6 +78,9 @@ func (q *Requirement) provision() error {
 	}
 	if q.Claim != "" && len(q.Values) == 0 {
 		return fmt.Errorf("`require claim %s` needs at least one value", q.Claim)
+	}
+	if q.Expression != "" && q.Issuer != "" {
+		return fmt.Errorf("`require expression` takes no issuer; compare it in the expression: claims.iss == %q", q.Issuer)
 	}
 	if slices.Contains(q.Role, "") {
 		return fmt.Errorf("`require role` has an empty role; take it out")
@@ -162,6 +170,9 @@ func (q *Requirement) asWritten(text string) string {
 
 // met tells whether the claims meet the requirement: nil or the refusal.
 func (q *Requirement) met(r *http.Request, claims Claims) error {
+	if q.Issuer != "" && claims["iss"] != q.Issuer {
+		return q.unmetByIssuer()
+	}
 	switch {
 	case q.Scope != nil:
 		granted := scopes(claims)
@@ -185,6 +196,18 @@ func (q *Requirement) met(r *http.Request, claims Claims) error {
 		return q.metByExpression(r, claims)
 	}
 	return nil
+}
+
+// unmetByIssuer is the refusal of a token of another issuer.
+func (q *Requirement) unmetByIssuer() error {
+	const detail = "only a token of %s meets the rule"
+	switch {
+	case q.Role != nil:
+		return refuse(ReasonRole, detail, q.Issuer)
+	case q.Claim != "":
+		return refuse(ReasonClaim, detail, q.Issuer)
+	}
+	return &Error{Reason: ReasonScope, Scope: strings.Join(slices.Concat(q.Scope, q.AnyScope), " "), Detail: fmt.Sprintf(detail, q.Issuer)}
 }
 
 // metByExpression asks the expression for each reading of the path that it reads.

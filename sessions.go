@@ -90,6 +90,9 @@ func openAccounts(ctx caddy.Context, config *Accounts) (*accountService, error) 
 	if err := config.resolve(); err != nil {
 		return nil, fmt.Errorf("accounts: %w", err)
 	}
+	if err := claimAccounts(ctx, config); err != nil {
+		return nil, err
+	}
 	store, err := loadStore(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("accounts: store: %w", err)
@@ -417,7 +420,7 @@ func (s *accountService) sayHowToBegin() {
 	if path, err := storeFile(s.config.StoreRaw); err == nil && path != "" { // also the default one, since another user has another
 		where = " --store " + shellWord(path)
 	}
-	s.log.Info("there is no user yet; this makes the first administrator: caddy jwt user add" + where + " --role admin <email>")
+	s.log.Info("there is no user yet; this adds the first: caddy jwt user add" + where + " <email>")
 }
 
 // shellWord quotes a path for a shell, where it must.

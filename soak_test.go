@@ -21,6 +21,7 @@ func soakBody(dir string, round int) string {
 			leeway 0s
 			cache 100
 			accounts {
+				signup open
 				store file %s
 				throttle off
 				hash_queue 1000

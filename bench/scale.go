@@ -332,7 +332,7 @@ func (s *scaleRun) start(ctx context.Context, store string, environ ...string) (
 	server := &server{
 		command: []string{s.caddy, "run", "--adapter", "caddyfile", "--config"},
 		config: func(port string) string {
-			return fmt.Sprintf("{\nadmin off\nauto_https off\npersist_config off\nstorage file_system %s\n}\nhttp://127.0.0.1:%s {\njwt /todos/* {\naccounts {\n%s\nthrottle off\nhash_queue 1000\n}\n}\nrespond /todos/* ok\n}\n",
+			return fmt.Sprintf("{\nadmin off\nauto_https off\npersist_config off\nstorage file_system %s\n}\nhttp://127.0.0.1:%s {\njwt /todos/* {\naccounts {\nsignup open\n %s\nthrottle off\nhash_queue 1000\n}\n}\nrespond /todos/* ok\n}\n",
 				filepath.Join(s.dir, "storage"), port, store)
 		},
 		environ: environ,

@@ -72,6 +72,7 @@ func (s *site) caddyfile(accounts string) string {
 %s {
 	jwt /private* {
 		accounts {
+			signup open
 			store file %s
 			throttle off
 			profile name
@@ -366,6 +367,7 @@ func TestLoginWithOwnProvider(t *testing.T) {
 	oidc_provider {
 		issuer %s
 		accounts {
+			signup open
 			store file %s
 			throttle off
 			profile name
@@ -899,6 +901,7 @@ func chained(t testing.TB, p *fakeProvider) *site {
 	oidc_provider {
 		issuer %[1]s
 		accounts {
+			signup open
 			store file %[2]s
 			throttle off
 			%[3]s

@@ -128,6 +128,7 @@ func (s *site) load(clients, more, dir string) {
 	oidc_provider {
 		issuer %s
 		accounts {
+			signup open
 			store file %s
 			throttle off
 			profile name nickname employer

@@ -165,7 +165,7 @@ func TestLogoutByPost(t *testing.T) {
 func TestThreatStateOfAnotherIssuer(t *testing.T) {
 	other := freeAddress(t)
 	s := provider(t)
-	s.load(fmt.Sprintf(clientsOfTests, ""), fmt.Sprintf("}\nhttp://%s {\n oidc_provider {\n issuer http://%s\n accounts {\n issuer other\n store file %s/users.db\n throttle off\n}\n%s\n}\n", other, other, s.dir, fmt.Sprintf(clientsOfTests, "")), s.dir)
+	s.load(fmt.Sprintf(clientsOfTests, ""), fmt.Sprintf("}\nhttp://%s {\n oidc_provider {\n issuer http://%s\n accounts {\n signup open\n issuer other\n store file %s/users.db\n throttle off\n}\n%s\n}\n", other, other, s.dir, fmt.Sprintf(clientsOfTests, "")), s.dir)
 	chrome := s.browser()
 	chrome.signUp("alice@example.com")
 	elsewhere := &browser{site: &site{t: t, url: "http://" + other}, client: chrome.client}

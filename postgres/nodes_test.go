@@ -62,7 +62,7 @@ func freeAddress(t *testing.T) string {
 
 // accountsOnly is a site with accounts in the database.
 func accountsOnly(dsn, more string) string {
-	return fmt.Sprintf("jwt /todos/* {\n accounts {\n store postgres %q\n hash_queue 1000\n%s\n}\n}\n respond /todos/* ok", dsn, more)
+	return fmt.Sprintf("jwt /todos/* {\n accounts {\n signup open\n store postgres %q\n hash_queue 1000\n%s\n}\n}\n respond /todos/* ok", dsn, more)
 }
 
 // startNodes runs Caddys with the same site, and one storage.
@@ -325,7 +325,7 @@ func TestTwoNodesRotateKeys(t *testing.T) {
 	a, b := nodes[0], nodes[1]
 	var verifiers []*node
 	for i, n := range []*node{a, b} {
-		outside := newNode(t, t.TempDir(), fmt.Sprint("outside", i), "jwt {\n issuer caddy-jwt-accounts {\n token_type at+jwt\n jwks "+n.url+"/auth/jwks.json {\n cooldown 10m\n}\n}\n}\n respond ok")
+		outside := newNode(t, t.TempDir(), fmt.Sprint("outside", i), "jwt {\n issuer caddy-jwt-accounts {\n signup open\n token_type at+jwt\n jwks "+n.url+"/auth/jwks.json {\n cooldown 10m\n}\n}\n}\n respond ok")
 		outside.start()
 		outside.mustAnswer()
 		verifiers = append(verifiers, outside)

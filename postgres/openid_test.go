@@ -74,6 +74,7 @@ func TestTwoNodesOpenID(t *testing.T) {
 	nodes := startNodes(t, 2, fmt.Sprintf(`oidc_provider {
 		issuer http://localhost:1
 		accounts {
+			signup open
 			store postgres %q
 			throttle off
 		}
@@ -227,6 +228,7 @@ func TestOpenIDWithoutADatabase(t *testing.T) {
 	oidc_provider {
 		issuer http://localhost:1
 		accounts {
+			signup open
 			store postgres %q
 		}
 		client app {

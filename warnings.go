@@ -1,0 +1,123 @@
+package caddyjwt
+
+import (
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+)
+
+// What is valid and surely not meant is a warning when the config is loaded, which
+// `caddy validate` shows too. Each says what to write instead.
+
+// warn logs what is suspicious in the options of the handler.
+func (h *Handler) warn() {
+	for _, warning := range slices.Concat(h.issuerWarnings(), h.ruleWarnings(), h.pathWarnings()) {
+		h.logger.Warn(warning)
+	}
+}
+
+func (h *Handler) issuerWarnings() (warnings []string) {
+	for _, issuer := range h.Issuers {
+		if issuer.Issuer == "" {
+			continue
+		}
+		if len(issuer.Audience) == 0 {
+			warnings = append(warnings, fmt.Sprintf("issuer %s: audience is not set, so tokens that it made for other services are accepted here too; write: audience <the aud of your tokens>", issuer.Issuer))
+		}
+		if isTemplate(issuer.Issuer) {
+			warnings = append(warnings, fmt.Sprintf("issuer %s is a template that stands for many tenants, and no token has it as its iss; write the issuer of your tenant, as the iss of a token shows it", issuer.Issuer))
+		}
+	}
+	issuers := len(h.Issuers)
+	if h.Accounts != nil {
+		issuers++
+	}
+	if issuers < 2 {
+		return warnings
+	}
+	if slices.ContainsFunc(h.Require, func(q *Requirement) bool { return q.Issuer == "" && (len(q.Role) > 0 || q.Claim != "") }) {
+		warnings = append(warnings, "roles and claims of all issuers meet the same rules, so each issuer can make anybody an administrator of this site; bind a rule to one: require role <role> of <issuer>")
+	}
+	if len(h.ClaimHeaders) > 0 && !slices.ContainsFunc(h.ClaimHeaders, func(header *ClaimHeader) bool { return header.Claim == "iss" }) {
+		warnings = append(warnings, "claim_header does not show which of several issuers a user is of, and each may use the name of another one's user; add: claim_header X-Issuer iss")
+	}
+	return warnings
+}
+
+// isTemplate reports whether an issuer stands for others: with a part in braces, or as
+// Microsoft's do that are for several tenants.
+func isTemplate(issuer string) bool {
+	u, err := url.Parse(issuer)
+	if err != nil || strings.ContainsAny(issuer, "{}<>*") {
+		return true
+	}
+	tenant, _, _ := strings.Cut(strings.TrimPrefix(u.Path, "/"), "/")
+	return strings.HasPrefix(u.Host, "login.microsoftonline.") && slices.Contains([]string{"common", "organizations", "consumers"}, tenant)
+}
+
+func (h *Handler) ruleWarnings() (warnings []string) {
+	for _, q := range h.Require {
+		for _, kind := range []struct {
+			name   string
+			values []string
+		}{{"scope", q.Scope}, {"any scope", q.AnyScope}, {"role", q.Role}} {
+			warnings = append(warnings, separatorWarnings("require "+kind.name, kind.values)...)
+		}
+		if len(q.Role) > 1 && strings.Contains(q.Role[0], ".") {
+			warnings = append(warnings, fmt.Sprintf("require role %s means the role %s or another one; if a claim is meant, write: require claim %[1]s", strings.Join(q.Role, " "), q.Role[0]))
+		}
+	}
+	return warnings
+}
+
+func (h *Handler) pathWarnings() []string { return separatorWarnings("public", h.Public) }
+
+// separatorWarnings are about a list that was written as one word.
+func separatorWarnings(option string, values []string) (warnings []string) {
+	for _, value := range values {
+		if words := strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' }); len(words) != 1 || words[0] != value {
+			warnings = append(warnings, fmt.Sprintf("%s %q is one value with commas or blanks in it; separate several by blanks, without quotes: %s %s", option, value, option, strings.Join(words, " ")))
+		}
+	}
+	return warnings
+}
+
+// warn logs what is suspicious in the matcher of a `jwt` directive.
+func (g *Guard) warn() {
+	for _, set := range g.matchers {
+		for _, matcher := range set {
+			paths, ok := matcher.(*caddyhttp.MatchPath)
+			if !ok {
+				continue
+			}
+			for _, warning := range separatorWarnings("jwt", *paths) {
+				g.logger.Warn(warning)
+			}
+			for _, path := range *paths {
+				below := strings.TrimSuffix(path, "/") + "/*"
+				isFile := strings.Contains(path[strings.LastIndexByte(path, '/')+1:], ".")
+				if strings.Contains(path, "*") || isFile || slices.Contains(*paths, below) {
+					continue
+				}
+				g.logger.Warn(fmt.Sprintf("jwt %s protects %[1]s alone, and %s stays open; write both in a named matcher: @protected path %[1]s %s", path, below, below))
+			}
+		}
+	}
+}
+
+// warn logs what is suspicious in the accounts of a site.
+func (h *AccountsHandler) warn(at place) {
+	for _, warning := range separatorWarnings("default_roles", h.DefaultRoles) {
+		h.logger.Warn("accounts: " + warning)
+	}
+	if login := h.path("login"); !at.reaches(login) {
+		h.logger.Warn("accounts: no request for "+login+" gets here, since a path matcher around jwt does not match it; put jwt at the top of the site, or give the accounts a prefix that the matcher matches", zap.Strings("matcher", at.outside(login)))
+	}
+	if h.Signup == "open" {
+		h.logger.Info("accounts: signup is open, so anybody can make an account on this site; signup closed ends that", zap.String("issuer", h.Issuer))
+	}
+}
