@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -103,12 +104,30 @@ const sharedCountTimeout = 2 * time.Second
 
 // begin counts a try as a failure before its outcome is known, so that many at
 // once are not more than one after the other. Where there were too many, it
-// returns how long to wait.
+// returns how long to wait. A try of a client with an IPv6 address counts for its
+// /48 too.
 func (t *throttle) begin(ctx context.Context, key string, now time.Time) (a attempt, wait time.Duration) {
 	if t == nil {
 		return attempt{}, 0
 	}
-	limiter, _ := t.counts.ComputeIfAbsent(key, func() (*rate.Limiter, bool) { return rate.NewLimiter(rate.Every(t.every), t.burst), false })
+	a, wait = t.count(ctx, key, t.burst, t.every, now)
+	wide := widerKey(key)
+	if wait > 0 || wide == "" {
+		return a, wait
+	}
+	b, wait := t.count(ctx, wide, t.burst*networkFactor, t.every/networkFactor, now)
+	if wait > 0 {
+		a.forgive()
+		return attempt{}, wait
+	}
+	return attempt{
+		forgiveHere:  func() { a.forgiveHere(); b.forgiveHere() },
+		forgiveThere: func() { attempt{forgiveThere: a.forgiveThere}.forgive(); attempt{forgiveThere: b.forgiveThere}.forgive() },
+	}, 0
+}
+
+func (t *throttle) count(ctx context.Context, key string, burst int, every time.Duration, now time.Time) (a attempt, wait time.Duration) {
+	limiter, _ := t.counts.ComputeIfAbsent(key, func() (*rate.Limiter, bool) { return rate.NewLimiter(rate.Every(every), burst), false })
 	reservation := limiter.ReserveN(now, 1)
 	if wait := reservation.DelayFrom(now); wait > 0 {
 		reservation.CancelAt(now)
@@ -125,7 +144,7 @@ func (t *throttle) begin(ctx context.Context, key string, now time.Time) (a atte
 	shared := hashToken(t.name + "\n" + key)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sharedCountTimeout)
 	defer cancel()
-	wait, err := counter.CountTry(ctx, shared, t.burst, t.every, now)
+	wait, err := counter.CountTry(ctx, shared, burst, every, now)
 	if err != nil {
 		return a, 0
 	}
@@ -136,13 +155,29 @@ func (t *throttle) begin(ctx context.Context, key string, now time.Time) (a atte
 	a.forgiveThere = func() {
 		ctx, cancel := context.WithTimeout(context.Background(), sharedCountTimeout)
 		defer cancel()
-		_ = counter.ForgiveTry(ctx, shared, t.every) // one more is counted, and forgotten in time
+		_ = counter.ForgiveTry(ctx, shared, every) // one more is counted, and forgotten in time
 	}
 	return a, 0
 }
 
+// networkFactor is how many times as much as an IPv6 /64 its /48 may do: a provider
+// hands out a /48, with 65,536 of them, to one customer.
+const networkFactor = 10
+
+// widerKey is a key that ends in the /64 of a client, with the /48 in its place;
+// empty for any other key.
+func widerKey(key string) string {
+	at := strings.LastIndexByte(key, '\n') + 1
+	network, err := netip.ParsePrefix(key[at:])
+	if err != nil || network.Bits() != 64 || !network.Addr().Is6() {
+		return ""
+	}
+	return key[:at] + netip.PrefixFrom(network.Addr(), 48).Masked().String()
+}
+
 // clientKey is an IP address as it is throttled: of IPv6 the /64, since
-// whoever has one address there has them all.
+// whoever has one address there has them all. [throttle.begin] counts for the /48
+// beside.
 func clientKey(address string) string { return networkKey(address, 64) }
 
 // networkKey is an IPv4 address, or the network of an IPv6 one.

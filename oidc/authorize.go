@@ -13,11 +13,17 @@ import (
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
 )
 
+const acrPassword = "urn:caddy-jwt:acr:password" // a log-in by password
+
+// Bounds of a request: of a parameter, of those that are handed back as they came,
+// and of all together.
 const (
-	interactionLifetime = 30 * time.Minute
-	acrPassword         = "urn:caddy-jwt:acr:password" // a log-in by password
-	maxParameterBytes   = 4096
+	maxParameterBytes = 4096
+	maxEchoedBytes    = 1024
+	maxRequestBytes   = 8192
 )
+
+var errRequestTooLong = refuse("invalid_request", "the parameters have more than "+strconv.Itoa(maxRequestBytes)+" bytes in all")
 
 // authorizationRequest is a request to log a user in at a client (OpenID
 // Connect Core §3.1.2.1), checked but for the user.
@@ -48,44 +54,11 @@ func (a *authorizationRequest) openID() bool { return slices.Contains(a.scopes, 
 
 func (a *authorizationRequest) prompt(name string) bool { return slices.Contains(a.prompts, name) }
 
-// interaction is an authorization request that waits for its user.
-type interaction struct {
-	Parameters url.Values `json:"parameters"`
-	BeganAt    time.Time  `json:"began_at"`
-	// Consented is the question that the user has agreed to.
-	Consented string `json:"consented,omitempty"`
-	// AnsweredTo is the user who was sent back to the client, at AnsweredAt.
-	AnsweredTo string    `json:"answered_to,omitempty"`
-	AnsweredAt time.Time `json:"answered_at,omitzero"`
-	// Refused is a request whose user went back, or did not agree.
-	Refused bool `json:"refused,omitempty"`
-}
-
-var errFinished = refuse("invalid_request", "this log-in has expired or was finished already; go back to where you began")
-
-// refuseInteraction notes that a user has refused. To do so twice is the same.
-func (p *Provider) refuseInteraction(ctx context.Context, id string) error {
-	_, err := change(ctx, p.state, kindInteraction, hashed(id), func(i *interaction) error { i.Refused = true; return nil })
-	return err
-}
-
-// answeredTwice is how long a user may be sent back once more, who pressed a
-// button twice: a browser drops the first answer then.
-const answeredTwice = time.Minute
-
-// answer notes that a request is answered, once and for its user once more.
-func (i *interaction) answer(userID string, now time.Time) error {
-	switch {
-	case i.AnsweredTo == "":
-		i.AnsweredTo, i.AnsweredAt = userID, now
-	case i.AnsweredTo != userID || now.Sub(i.AnsweredAt) > answeredTwice:
-		return errNotFound
-	}
-	return nil
-}
-
 // authorize is the authorization endpoint: the way of a log-in at a client.
 func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) error {
+	if !opensPage(r) {
+		return shown(&oauthError{status: http.StatusForbidden, code: "invalid_request", description: "a user must be led here; an image or a script of a page is not"})
+	}
 	id, waiting, err := p.waiting(r)
 	if err != nil {
 		return shown(err)
@@ -104,18 +77,20 @@ func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) error {
 // decide answers a request that is good: by the log-in page, the page that asks,
 // or to the client.
 func (p *Provider) decide(w http.ResponseWriter, r *http.Request, id string, waiting interaction, request *authorizationRequest) error {
+	login, err := p.accounts.Login(w, r)
+	if err != nil && !nobody(err) {
+		return err
+	}
 	if id != "" && r.URL.Query().Has("cancel") {
-		if err := p.refuseInteraction(r.Context(), id); err != nil {
-			return err
+		if login != nil { // else nothing is kept: anybody can open such a URL, for any number of requests
+			if err := p.refuseInteraction(r.Context(), id); err != nil {
+				return err
+			}
 		}
 		return p.refuseRequest(w, r, request, refuse("access_denied", "the user went back"))
 	}
 	if waiting.Refused {
 		return shown(errFinished)
-	}
-	login, err := p.accounts.Login(w, r)
-	if err != nil && !nobody(err) {
-		return err
 	}
 	if login == nil && r.Method == http.MethodPost { // from a page of the client, which the cookie does not come with
 		if id, err = p.wait(r, id, waiting); err != nil {
@@ -127,6 +102,9 @@ func (p *Provider) decide(w http.ResponseWriter, r *http.Request, id string, wai
 	if p.needsLogin(request, login, waiting.BeganAt) {
 		if request.prompt("none") || login != nil && !login.At.Before(waiting.BeganAt.Truncate(time.Millisecond)) { // somebody else has just logged in
 			return p.refuseRequest(w, r, request, refuse("login_required", "nobody is logged in, or not as the request wants it"))
+		}
+		if inFrame(r) {
+			return p.refuseRequest(w, r, request, errInFrame)
 		}
 		if id, err = p.wait(r, id, waiting); err != nil {
 			return err
@@ -145,6 +123,9 @@ func (p *Provider) decide(w http.ResponseWriter, r *http.Request, id string, wai
 		if request.prompt("none") {
 			return p.refuseRequest(w, r, request, refuse("consent_required", "the user has to be asked first"))
 		}
+		if inFrame(r) {
+			return p.refuseRequest(w, r, request, errInFrame)
+		}
 		if id, err = p.wait(r, id, waiting); err != nil {
 			return err
 		}
@@ -152,11 +133,9 @@ func (p *Provider) decide(w http.ResponseWriter, r *http.Request, id string, wai
 		return nil
 	}
 	if id != "" {
-		_, err := change(r.Context(), p.state, kindInteraction, hashed(id), func(i *interaction) error { return i.answer(login.User.ID, p.accounts.Now()) })
-		if errors.Is(err, errNotFound) {
-			return shown(errFinished)
-		} else if err != nil {
-			return err
+		err := p.note(r.Context(), id, func(o *outcome) error { return o.answer(login.User.ID, p.accounts.Now()) })
+		if err != nil {
+			return shown(err)
 		}
 	}
 	answer, err := p.grantRequest(r.Context(), request, login)
@@ -186,28 +165,24 @@ func (p *Provider) waiting(r *http.Request) (id string, waiting interaction, err
 		}
 	}
 	if id = parameters.Get("interaction"); id != "" {
-		waiting, err = load[interaction](r.Context(), p.state, kindInteraction, hashed(id))
-		if errors.Is(err, errNotFound) {
-			err = errFinished
-		}
+		waiting, err = p.openInteraction(r.Context(), id)
 		return id, waiting, err
 	}
 	parameters, err = p.pushed(r.Context(), parameters)
 	return "", interaction{Parameters: parameters, BeganAt: p.accounts.Now()}, err
 }
 
-// wait keeps a request while its user logs in or is asked.
+var errInFrame = refuse("interaction_required", "the user has to see a page of the provider, which is not shown in a frame")
+
+// wait returns the text by which a request goes on, while its user logs in or is
+// asked.
 func (p *Provider) wait(r *http.Request, id string, waiting interaction) (string, error) {
 	if id != "" {
 		return id, nil
 	}
-	if err := p.limitAnonymous(r); err != nil {
-		return "", shown(err)
-	}
-	ctx := r.Context()
-	id = randomText()
 	waiting.Parameters = known(waiting.Parameters)
-	return id, p.state.create(ctx, kindInteraction, hashed(id), "", waiting, interactionLifetime)
+	id, err := p.sealInteraction(r.Context(), waiting)
+	return id, shown(err)
 }
 
 // parameters are those of an authorization request that mean something here.
@@ -220,7 +195,7 @@ var parameters = []string{
 func known(values url.Values) url.Values {
 	kept := make(url.Values)
 	for _, name := range parameters {
-		if values.Has(name) {
+		if values.Get(name) != "" {
 			kept.Set(name, values.Get(name))
 		}
 	}
@@ -266,9 +241,17 @@ func (p *Provider) parseRequest(ctx context.Context, values url.Values) (*author
 }
 
 func (p *Provider) parseRest(ctx context.Context, a *authorizationRequest, values url.Values) (err error) {
+	all := 0
 	for _, name := range parameters {
-		if len(values.Get(name)) > maxParameterBytes {
-			return refuse("invalid_request", name+" is too long")
+		length, longest := len(values.Get(name)), maxParameterBytes
+		if name == "state" || name == "nonce" {
+			longest = maxEchoedBytes
+		}
+		if length > longest {
+			return refuse("invalid_request", name+" has more than "+strconv.Itoa(longest)+" bytes")
+		}
+		if all += length; all > maxRequestBytes {
+			return errRequestTooLong
 		}
 		if len(values[name]) > 1 { // others have no meaning, however often they stand
 			return errTwice
@@ -474,7 +457,7 @@ func (p *Provider) leadsTo(returnTo string) (lead caddyjwt.Lead) {
 	}
 	ctx, done := context.WithTimeout(context.Background(), 5*time.Second)
 	defer done()
-	waiting, err := load[interaction](ctx, p.state, kindInteraction, hashed(u.Query().Get("interaction")))
+	waiting, err := p.openInteraction(ctx, u.Query().Get("interaction"))
 	if err != nil {
 		return lead
 	}
@@ -510,7 +493,7 @@ func (p *Provider) pushRequest(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	id := randomText()
-	if err := p.limitPublic(r, client); err != nil {
+	if err := p.limitStrangers(r, client, p.pushes); err != nil {
 		return err
 	}
 	if err := p.state.create(r.Context(), kindPushed, hashed(id), "", known(values), pushedLifetime); err != nil {

@@ -53,12 +53,9 @@ func (p *Provider) consent(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	id := values.Get("interaction")
-	waiting, err := load[interaction](r.Context(), p.state, kindInteraction, hashed(id))
-	if errors.Is(err, errNotFound) {
-		return shown(errFinished)
-	}
+	waiting, err := p.openInteraction(r.Context(), id)
 	if err != nil {
-		return err
+		return shown(err)
 	}
 	request, err := p.parseRequest(r.Context(), waiting.Parameters)
 	if err != nil {
@@ -94,8 +91,8 @@ func (p *Provider) consent(w http.ResponseWriter, r *http.Request) error {
 	if err := p.remember(r.Context(), request, login); err != nil {
 		return err
 	}
-	_, err = change(r.Context(), p.state, kindInteraction, hashed(id), func(i *interaction) error {
-		i.Consented = request.question(login)
+	err = p.note(r.Context(), id, func(o *outcome) error {
+		o.Consented = request.question(login)
 		return nil
 	})
 	if err != nil {

@@ -56,7 +56,7 @@ func (p *Provider) deviceAuthorization(w http.ResponseWriter, r *http.Request) e
 	if err != nil {
 		return err
 	}
-	if err := p.limitPublic(r, client); err != nil {
+	if err := p.limitStrangers(r, client, p.devices); err != nil {
 		return err
 	}
 	device, user := randomText(), newUserCode()
@@ -108,8 +108,8 @@ func (p *Provider) device(w http.ResponseWriter, r *http.Request) error {
 		seeOther(w, p.accounts.LoginURL(r, p.basePath+"/oidc/device?"+url.Values{"user_code": {typed}}.Encode(), ""))
 		return nil
 	}
-	page := map[string]any{"Action": p.basePath + "/oidc/device", "Email": login.User.Email}
-	if typed == "" {
+	page := map[string]any{"Action": p.basePath + "/oidc/device", "Email": login.User.Email, "Typed": typed}
+	if typed == "" || ofAnotherSite(r) { // whose pages could use up the user's guesses
 		return p.pages.render(w, r, "device", page, http.StatusOK)
 	}
 	id, kept, client, err := p.findDevice(r.Context(), typed, login)

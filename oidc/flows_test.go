@@ -546,13 +546,13 @@ func TestPushedRequests(t *testing.T) {
 	push(bad).mustFail(t, 400, "invalid_request")
 	chrome.post("/oidc/par", request.Query(), basic("other", "wrong")).mustFail(t, 401, "invalid_client")
 	// A server pushes for all its users; for a public client anybody can.
-	for range anonymousRequests + 1 {
+	for range strangersRequests + 1 {
 		if got := push(request.Query()); got.status != 201 {
 			t.Fatalf("many: %d %s", got.status, got.body)
 		}
 	}
 	public, _ := url.Parse(s.authorizeURL("spa", nil))
-	mustBeBounded(t, anonymousRequests, 0, func() int { return chrome.post("/oidc/par", public.Query()).status })
+	mustBeBounded(t, strangersRequests, 0, func() int { return chrome.post("/oidc/par", public.Query()).status })
 }
 
 // mustBeBounded asks until it is refused: not before as many as a client may ask in

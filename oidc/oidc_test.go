@@ -119,6 +119,9 @@ func (s *site) load(clients, more, dir string) {
 	admin off
 	auto_https off
 	storage file_system %s
+	servers {
+		trusted_proxies static 127.0.0.1/8 ::1/128
+	}
 	log {
 		output file %s
 		level DEBUG
@@ -130,6 +133,7 @@ func (s *site) load(clients, more, dir string) {
 		accounts {
 			signup open
 			store file %s
+			signup open
 			throttle off
 			profile name nickname employer
 		}

@@ -8,12 +8,14 @@ package oidc
 
 import (
 	"context"
+	"crypto/cipher"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
@@ -71,7 +73,9 @@ type Provider struct {
 	routes             map[string]route
 	log                *zap.Logger
 
-	deviceGuesses, secretGuesses, anonymous *caddyjwt.Throttle
+	deviceGuesses, secretGuesses *caddyjwt.Throttle
+	devices, pushes              strangers
+	sealing                      atomic.Pointer[cipher.AEAD]
 
 	logouts     *logouts
 	stopLeading func()
@@ -126,6 +130,9 @@ func (p *Provider) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 	}
 	if answered := p.allowOrigin(w, r, route); answered {
 		return nil
+	}
+	if r.Method == http.MethodPost && p.refusesPage(r, route) {
+		return p.fail(w, r, &oauthError{status: http.StatusForbidden, code: "access_denied", description: "a page of another site may not do this"})
 	}
 	if !slices.Contains(route.methods, r.Method) {
 		w.Header().Set("Allow", strings.Join(route.methods, ", "))
@@ -188,35 +195,17 @@ func (p *Provider) Provision(ctx caddy.Context) error {
 	}
 	p.deviceGuesses = p.accounts.NewThrottle("user codes", deviceTries, deviceLifetime)
 	p.secretGuesses = p.accounts.NewThrottle("client secrets", secretTries, time.Minute)
-	p.anonymous = p.accounts.NewThrottle("anonymous requests", anonymousRequests, time.Minute)
+	p.devices = p.newStrangers("devices", deviceLifetime)
+	p.pushes = p.newStrangers("pushed requests", pushedLifetime)
 	p.stopLeading = p.accounts.LeadsTo(p.leadsTo)
 	p.stopLinking = p.accounts.AddAccountLink(p.applicationsLink())
 	p.startLogouts()
 	return nil
 }
 
-// Bounds of what a client, by its IP address, may do in a minute: wrong secrets
-// that have a slow hash, and requests that are kept though nobody has logged in.
-const (
-	secretTries       = 30
-	anonymousRequests = 120
-)
-
-// limitAnonymous bounds what is kept for somebody who has proved nothing.
-func (p *Provider) limitAnonymous(r *http.Request) error {
-	if _, allowed := p.anonymous.Try(r.Context(), caddyjwt.ClientKey(r), p.accounts.Now()); !allowed {
-		return &oauthError{status: http.StatusTooManyRequests, code: "temporarily_unavailable", description: "too many requests; wait a minute", retryAfter: time.Minute}
-	}
-	return nil
-}
-
-// limitPublic bounds what is kept for a client that has not proved who it is.
-func (p *Provider) limitPublic(r *http.Request, client *Client) error {
-	if client.Public {
-		return p.limitAnonymous(r)
-	}
-	return nil
-}
+// secretTries are the wrong secrets that have a slow hash, of a client by its IP
+// address in a minute.
+const secretTries = 30
 
 // currentKeys are keys that a command or another node may have withdrawn. What was
 // loaded last holds while the storage fails.

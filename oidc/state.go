@@ -20,6 +20,7 @@ const (
 	kindCode        = "oidc code"
 	kindInteraction = "oidc interaction"
 	kindConsent     = "oidc consent"
+	kindSealingKey  = "oidc sealing key"
 	kindPushed      = "oidc pushed request"
 	kindDevice      = "oidc device"
 	kindUserCode    = "oidc user code"

@@ -184,27 +184,6 @@ func TestThreatStateOfAnotherIssuer(t *testing.T) {
 	}
 }
 
-// What is kept of a request that nobody answers for is little, and not for
-// anybody as often as they like.
-func TestThreatAnonymousRequestsAreBounded(t *testing.T) {
-	s := provider(t)
-	nobody := s.browser()
-	request, err := url.Parse(s.authorizeURL("spa", nil))
-	if err != nil {
-		t.Fatal(err)
-	}
-	values := request.Query()
-	for i := range 12 {
-		values.Set(fmt.Sprintf("junk%d", i), strings.Repeat("x", 4000))
-	}
-	id := nobody.post("/oidc/authorize", values).to(t).Query().Get("interaction")
-	record, err := s.store().Record(t.Context(), state{issuer: s.url}.kind(kindInteraction), hashed(id), time.Now())
-	if err != nil || len(record.Value) > 2000 {
-		t.Errorf("%d bytes are kept, %v", len(record.Value), err)
-	}
-	mustBeBounded(t, anonymousRequests, 1, func() int { return nobody.get(request.String()).status })
-}
-
 // Wrong secrets that have a slow hash are throttled: the users' passwords wait in
 // the same queue.
 func TestThreatClientSecretGuesses(t *testing.T) {
