@@ -259,11 +259,6 @@ func (t *Throttle) Try(ctx context.Context, key string, now time.Time) (forgive 
 // ClientKey is a client as it is throttled: its IP address, of IPv6 the /64.
 func ClientKey(r *http.Request) string { return clientKey(client(r).address) }
 
-// EndSession ends a session and those of the same browser, which is not here.
-func (a *SharedAccounts) EndSession(ctx context.Context, userID, sessionID string) error {
-	return a.service.endBrowser(ctx, userID, sessionID)
-}
-
 // Newest is the session that took the place of one, as when its user logged in
 // once more; the session itself if none did.
 func (a *SharedAccounts) Newest(ctx context.Context, sessionID string) (string, error) {

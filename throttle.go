@@ -121,8 +121,11 @@ func (t *throttle) begin(ctx context.Context, key string, now time.Time) (a atte
 		return attempt{}, wait
 	}
 	return attempt{
-		forgiveHere:  func() { a.forgiveHere(); b.forgiveHere() },
-		forgiveThere: func() { attempt{forgiveThere: a.forgiveThere}.forgive(); attempt{forgiveThere: b.forgiveThere}.forgive() },
+		forgiveHere: func() { a.forgiveHere(); b.forgiveHere() },
+		forgiveThere: func() {
+			attempt{forgiveThere: a.forgiveThere}.forgive()
+			attempt{forgiveThere: b.forgiveThere}.forgive()
+		},
 	}, 0
 }
 

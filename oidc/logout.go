@@ -19,16 +19,20 @@ import (
 )
 
 // endSession logs the user out (OpenID Connect RP-Initiated Logout 1.0). Unless
-// the ID token of the session comes with it, the user is asked.
+// the ID token of the browser's session comes with it, the user is asked. An ID token
+// without the browser's session ends what its client has, and nothing of the user or
+// of other clients.
 func (p *Provider) endSession(w http.ResponseWriter, r *http.Request) error {
-	values := r.URL.Query()
-	if r.Method == http.MethodPost {
-		var err error
-		if values, err = form(r); err != nil {
-			return shown(err)
-		}
+	values, err := logoutValues(r)
+	if err == nil {
+		err = once(values)
 	}
-	if err := once(values); err != nil {
+	if err == nil && values.Get("interaction") != "" {
+		var posted interaction
+		posted, err = p.openInteraction(r.Context(), values.Get("interaction"))
+		values = posted.Parameters
+	}
+	if err != nil {
 		return shown(err)
 	}
 	request, err := p.parseLogout(r.Context(), values)
@@ -40,13 +44,19 @@ func (p *Provider) endSession(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if login == nil {
-		// A post from the client's page comes without the cookie.
-		if request.sessionID != "" {
-			if err := p.accounts.EndSession(r.Context(), request.subject, request.sessionID); err != nil {
-				return err
-			}
+		if err := p.endClient(r.Context(), request.clientID, request.subject, request.sessionID); err != nil {
+			return err
 		}
-		return p.loggedOut(w, r, request)
+		if r.Method != http.MethodPost {
+			return p.loggedOut(w, r, request)
+		}
+		// A post from the client's page comes without the cookie, a redirect with it.
+		id, err := p.sealInteraction(r.Context(), interaction{Parameters: values, BeganAt: p.accounts.Now()})
+		if err != nil {
+			return shown(err)
+		}
+		seeOther(w, p.basePath+"/oidc/logout?interaction="+id)
+		return nil
 	}
 	agreed := r.Method == http.MethodPost && values.Get("decision") == "logout" && crossOrigin.Check(r) == nil
 	hinted, err := p.accounts.Newest(r.Context(), request.sessionID)
@@ -60,6 +70,40 @@ func (p *Provider) endSession(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return p.loggedOut(w, r, request)
+}
+
+func logoutValues(r *http.Request) (url.Values, error) {
+	if r.Method == http.MethodPost {
+		return form(r)
+	}
+	return r.URL.Query(), nil
+}
+
+// endClient ends what a client has of a session: codes, and grants that end with the
+// session.
+func (p *Provider) endClient(ctx context.Context, clientID, userID, sessionID string) error {
+	if sessionID == "" {
+		return nil
+	}
+	if _, err := p.accounts.Session(ctx, userID, sessionID); errors.Is(err, errNotFound) { // what was of it ends already
+		return nil
+	} else if err != nil {
+		return err
+	}
+	ids, codes, err := list[code](ctx, p.state, kindCode, sessionID)
+	for i, known := range codes {
+		if known.Grant.ClientID == clientID && !known.Grant.has("offline_access") {
+			err = errors.Join(err, p.state.remove(ctx, kindCode, ids[i]))
+		}
+	}
+	ids, grants, listErr := list[grant](ctx, p.state, kindGrant, sessionID)
+	err = errors.Join(err, listErr)
+	for i, known := range grants {
+		if known.ClientID == clientID && !known.has("offline_access") {
+			err = errors.Join(err, p.revokeGrant(ctx, ids[i]))
+		}
+	}
+	return err
 }
 
 // logoutRequest is what a client asks for, checked.
@@ -104,13 +148,23 @@ func (p *Provider) parseLogout(ctx context.Context, values url.Values) (*logoutR
 	return l, nil
 }
 
+const (
+	// hintLifetime is how long after its end an ID token ends a session.
+	hintLifetime = 30 * 24 * time.Hour
+	// hintLeeway has an ID token that has expired still say who is meant.
+	hintLeeway = 100 * 365 * 24 * time.Hour
+)
+
 // readHint learns whose session is to end. The key of an old ID token may be gone:
 // such a token proves nothing, so that the user is asked, and says like client_id
-// which client it is.
+// which client it is. So does one that has expired long ago.
 func (p *Provider) readHint(ctx context.Context, l *logoutRequest) error {
 	token, err := p.hints.Verify(ctx, l.hint, p.accounts.Now())
 	var audience string
 	switch {
+	case err == nil && p.accounts.Now().After(token.Expiry().Add(hintLifetime-hintLeeway)):
+		audience, _ = token.Claims["aud"].(string)
+		l.hint = ""
 	case err == nil:
 		audience, _ = token.Claims["aud"].(string)
 		l.subject = token.UserID

@@ -52,7 +52,7 @@ func TestLogoutOfAReplacedSession(t *testing.T) {
 			if way == "GET by the browser" {
 				got = chrome.get("/oidc/logout?" + values.Encode())
 			} else {
-				got = s.browser().post("/oidc/logout", values, "Sec-Fetch-Site: cross-site")
+				got = chrome.get(s.browser().post("/oidc/logout", values, "Sec-Fetch-Site: cross-site").to(t).String())
 			}
 			if got.to(t).String() != "https://app.example/" {
 				t.Errorf("it leads to %s", got.to(t))

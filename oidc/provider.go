@@ -223,7 +223,7 @@ func (p *Provider) newVerifiers() (err error) {
 	if err != nil {
 		return err
 	}
-	p.hints, err = caddyjwt.NewVerifier(caddyjwt.VerifierConfig{Leeway: 100 * 365 * 24 * time.Hour, Issuers: []caddyjwt.Issuer{{
+	p.hints, err = caddyjwt.NewVerifier(caddyjwt.VerifierConfig{Leeway: hintLeeway, Issuers: []caddyjwt.Issuer{{
 		Name: p.Issuer, Keys: []caddyjwt.KeySource{currentKeys{p.idKeys}}, Algorithms: []string{"RS256"}, TokenType: "JWT",
 	}}})
 	return err

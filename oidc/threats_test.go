@@ -3,6 +3,7 @@ package oidc
 import (
 	"context"
 	"crypto/hmac"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/json"
@@ -11,6 +12,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,6 +22,7 @@ import (
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
 	"github.com/caddyserver/caddy/v2"
+	"github.com/lestrrat-go/jwx/v2/jwk"
 	"golang.org/x/crypto/bcrypt"
 )
 
@@ -143,22 +147,111 @@ func TestManyLogoutsAtOnce(t *testing.T) {
 	}
 }
 
-// A log-out that the client's page posts comes without the cookie.
+// A log-out that the client's page posts comes without the cookie, and goes on by a
+// redirect, which has it.
 func TestLogoutByPost(t *testing.T) {
 	s := provider(t)
 	chrome := s.browser()
 	chrome.signUp("alice@example.com")
 	tokens := chrome.redeem("app", chrome.code("app", nil)).json(t)
-	got := s.browser().post("/oidc/logout", url.Values{"id_token_hint": {tokens["id_token"].(string)}, "post_logout_redirect_uri": {"https://app.example/"}}, "Sec-Fetch-Site: cross-site", "Origin: https://app.example")
-	if got.to(t).String() != "https://app.example/" {
-		t.Errorf("%d %v", got.status, got.header)
+	form := url.Values{"id_token_hint": {tokens["id_token"].(string)}, "post_logout_redirect_uri": {"https://app.example/"}, "state": {"bye"}}
+	to := s.browser().post("/oidc/logout", form, "Sec-Fetch-Site: cross-site", "Origin: https://app.example").to(t)
+	if strings.Contains(to.String(), form.Get("id_token_hint")) || chrome.get("/auth/whoami").status != 200 {
+		t.Errorf("the post leads to %s", to)
 	}
-	if chrome.live(tokens["access_token"]) {
+	if to := chrome.get(to.String()).to(t); to.String() != "https://app.example/?state=bye" {
+		t.Errorf("the redirect leads to %s", to)
+	}
+	if chrome.live(tokens["access_token"]) || chrome.get("/auth/whoami").status != 401 {
 		t.Error("the session lives on")
 	}
 	if to := chrome.get(s.authorizeURL("spa", nil)).to(t); to.Path != "/auth/login" {
 		t.Errorf("still logged in: %s", to)
 	}
+}
+
+// An ID token alone, as from a log, ends what its client has and no more.
+func TestThreatLogoutByAnIDTokenAlone(t *testing.T) {
+	s := provider(t)
+	chrome := s.browser()
+	chrome.signUp("alice@example.com")
+	other := chrome.redeem("web", chrome.code("web", nil)).json(t)
+	offline := chrome.redeem("app", chrome.code("app", url.Values{"scope": {"openid offline_access"}})).json(t)
+	for _, method := range []string{http.MethodGet, http.MethodPost} {
+		tokens := chrome.redeem("app", chrome.code("app", nil)).json(t)
+		fetched := chrome.code("app", nil)
+		hint := url.Values{"id_token_hint": {tokens["id_token"].(string)}, "post_logout_redirect_uri": {"https://app.example/"}}
+		thief := s.browser()
+		if method == http.MethodGet {
+			if to := thief.get("/oidc/logout?" + hint.Encode()).to(t); to.String() != "https://app.example/" {
+				t.Errorf("%s leads to %s", method, to)
+			}
+		} else if to := thief.get(thief.post("/oidc/logout", hint).to(t).String()).to(t); to.String() != "https://app.example/" {
+			t.Errorf("%s leads to %s", method, to)
+		}
+		if chrome.live(tokens["access_token"]) {
+			t.Errorf("%s: the client's own tokens go on", method)
+		}
+		chrome.redeem("app", fetched).mustFail(t, 400, "invalid_grant")
+		if chrome.get("/auth/whoami").status != 200 || !chrome.live(other["access_token"]) || !chrome.live(offline["access_token"]) {
+			t.Errorf("%s: the user or another client is logged out", method)
+		}
+	}
+	// Another user's browser is asked, and so is the user's own of an ID token that is old.
+	tokens := chrome.redeem("app", chrome.code("app", nil)).json(t)
+	bob := s.browser()
+	bob.signUp("bob@example.com")
+	if page := bob.get("/oidc/logout?" + url.Values{"id_token_hint": {tokens["id_token"].(string)}}.Encode()); !strings.Contains(page.body, "Log out?") {
+		t.Errorf("another user: %d %s", page.status, page.body)
+	}
+	if !chrome.live(tokens["access_token"]) {
+		t.Error("another user's browser ends it")
+	}
+	old := s.idTokenOfPast(t, claimsOf(t, tokens["id_token"].(string)), hintLifetime+time.Hour)
+	if page := chrome.get("/oidc/logout?" + url.Values{"id_token_hint": {old}}.Encode()); !strings.Contains(page.body, "Log out?") {
+		t.Errorf("an old one: %d %s", page.status, page.body)
+	}
+	s.browser().get("/oidc/logout?" + url.Values{"id_token_hint": {old}}.Encode())
+	if !chrome.live(tokens["access_token"]) {
+		t.Error("an old one ends what the client has")
+	}
+	recent := s.idTokenOfPast(t, claimsOf(t, tokens["id_token"].(string)), hintLifetime-time.Hour)
+	if got := chrome.get("/oidc/logout?" + url.Values{"id_token_hint": {recent}}.Encode()); !strings.Contains(got.body, "You are logged out") || chrome.get("/auth/whoami").status != 401 {
+		t.Errorf("control, by the browser: %d %s", got.status, got.body)
+	}
+}
+
+// idTokenOfPast is an ID token of the provider with these claims that expired so
+// long ago.
+func (s *site) idTokenOfPast(t *testing.T, claims map[string]any, ago time.Duration) string {
+	t.Helper()
+	claims["iat"], claims["exp"] = time.Now().Add(-ago-time.Hour).Unix(), time.Now().Add(-ago).Unix()
+	files, err := filepath.Glob(filepath.Join(s.dir, "storage/jwt/signing_keys/*.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var stored struct {
+			Keys []struct{ JWK json.RawMessage }
+		}
+		if err := json.Unmarshal(text, &stored); err != nil {
+			t.Fatal(err)
+		}
+		key, err := jwk.ParseKey(stored.Keys[0].JWK)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var private rsa.PrivateKey
+		if key.Raw(&private) == nil {
+			return signedWith(map[string]any{"alg": "RS256", "typ": "JWT", "kid": key.KeyID()}, claims, &private)
+		}
+	}
+	t.Fatal("there is no RSA key")
+	return ""
 }
 
 // Two providers that share a store share nothing but users.
