@@ -96,7 +96,10 @@ type Client struct {
 	IDTokenLifetime caddy.Duration `json:"id_token_lifetime,omitempty"`
 
 	// Consent says when the user is asked: `always`, `once` or `never`. A
-	// client of other people must not have `never`. Default: `once`.
+	// client of other people must not have `never`. A public client is asked for
+	// each time, whatever this says, where the redirect URI of the request is on the
+	// user's machine (http on a loopback address, or an app's own scheme), since any
+	// program there can open such a request and take the answer. Default: `once`.
 	Consent string `json:"consent,omitempty"`
 
 	// BackchannelLogoutURI is told when a session ends (OpenID Connect
@@ -266,6 +269,23 @@ func secureURL(u *url.URL) bool {
 	return u.Scheme == "https" || u.Scheme == "http" && (host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback())
 }
 
+// onThisMachine tells whether a redirect URI leads to a program on the user's machine:
+// by a loopback address, or by the program's own scheme.
+func onThisMachine(redirectURI string) bool {
+	u, err := url.Parse(redirectURI)
+	return err != nil || u.Scheme != "https" || secureURL(&url.URL{Scheme: "http", Host: u.Host})
+}
+
+// asksAllTheSame is a redirect URI for which the user sees the page that asks though
+// `consent` is never; empty if there is none.
+func (c *Client) asksAllTheSame() string {
+	i := slices.IndexFunc(c.RedirectURIs, onThisMachine)
+	if c.Consent != "never" || i < 0 || !c.Public && !c.handsOutTokens() {
+		return ""
+	}
+	return c.RedirectURIs[i]
+}
+
 // checkRedirectURI refuses what a browser could run, or somebody could read on
 // its way.
 func checkRedirectURI(text string) error {
@@ -336,6 +356,9 @@ func newClients(p *Provider) (*clients, error) {
 			return nil, fmt.Errorf("client %s stands twice", client.ID)
 		}
 		all.configured[client.ID] = client
+		if uri := client.asksAllTheSame(); uri != "" {
+			p.log.Warn("client has `consent never`, and users see the page that asks all the same, since any program on their machine can take what goes to this redirect_uri; write `consent once`, or give the client an https redirect_uri", zap.String("client_id", client.ID), zap.String("redirect_uri", uri))
+		}
 	}
 	return all, nil
 }

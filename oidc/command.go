@@ -48,7 +48,7 @@ func addClientCommand() *cobra.Command {
 Adds a client. Unless it is public or has a key, a secret is made and printed,
 once: the store has its hash.`,
 		Example: `  caddy jwt client add --redirect-uri https://wiki.example.com/callback wiki
-  caddy jwt client add --public --redirect-uri com.example.app:/callback --consent never app`,
+  caddy jwt client add --public --redirect-uri com.example.app:/callback app`,
 		Args: cobra.ExactArgs(1),
 		RunE: caddyjwt.OnStore(true, addClient),
 	}
@@ -105,6 +105,9 @@ func addClient(ctx context.Context, cmd *cobra.Command, args []string, store cad
 	err = store.CreateRecord(ctx, caddyjwt.Record{Kind: kindClient, ID: client.ID, Value: text})
 	if errors.Is(err, caddyjwt.ErrRecordExists) {
 		return fmt.Errorf("there is a client %s already; delete it first, or give this one another ID", client.ID)
+	}
+	if uri := checked.asksAllTheSame(); err == nil && uri != "" {
+		fmt.Fprintf(cmd.ErrOrStderr(), "Users see the page that asks, in spite of --consent never: any program on their machine can take what goes to %s.\n", uri)
 	}
 	if err == nil && secret != "" {
 		fmt.Fprintln(cmd.ErrOrStderr(), "The secret of the client, which cannot be shown again:")

@@ -285,8 +285,8 @@ func TestClientCommands(t *testing.T) {
 func TestThreatCORS(t *testing.T) {
 	s := provider(t)
 	chrome := s.browser()
-	const client = "Origin: http://localhost:4711"
-	for path, want := range map[string]string{"/oidc/token": "http://localhost:4711", "/oidc/userinfo": "http://localhost:4711", "/oidc/revoke": "http://localhost:4711",
+	const client = "Origin: https://spa.example:4711"
+	for path, want := range map[string]string{"/oidc/token": "https://spa.example:4711", "/oidc/userinfo": "https://spa.example:4711", "/oidc/revoke": "https://spa.example:4711",
 		"/oidc/jwks.json": "*", "/.well-known/openid-configuration": "*", "/oidc/authorize": "", "/oidc/introspect": "", "/oidc/consent": "", "/oidc/device": ""} {
 		got := chrome.do("OPTIONS", path, nil, client, "Access-Control-Request-Method: POST")
 		if allowed := got.header.Get("Access-Control-Allow-Origin"); allowed != want || got.header.Get("Access-Control-Allow-Credentials") != "" {

@@ -30,7 +30,7 @@ func (p *Provider) consented(ctx context.Context, a *authorizationRequest, login
 	if waiting.Consented == a.question(login) {
 		return true, nil
 	}
-	if a.prompt("consent") || a.client.Consent == "always" {
+	if a.prompt("consent") || a.client.Consent == "always" || a.toThisMachine() {
 		return false, nil
 	}
 	if a.client.Consent == "never" {
@@ -41,6 +41,14 @@ func (p *Provider) consented(ctx context.Context, a *authorizationRequest, login
 		return false, nil
 	}
 	return err == nil && !slices.ContainsFunc(a.consent, func(scope string) bool { return !slices.Contains(known.Scopes, scope) }), err
+}
+
+// toThisMachine tells whether what the request asks for goes to a program on the
+// user's machine that cannot prove which one it is: any program there can open such a
+// request in the browser, and take the answer (RFC 8252 §8.6). So the user always sees
+// a page that names the client.
+func (a *authorizationRequest) toThisMachine() bool {
+	return (a.client.Public || a.responseType != "code") && onThisMachine(a.redirectURI)
 }
 
 // crossOrigin refuses what a page of another site sends with a user's cookies.
@@ -75,7 +83,7 @@ func (p *Provider) consent(w http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodPost || values.Get("session") != request.question(login) { // or the page was shown to somebody else, or asked for less
 		return p.pages.render(w, r, "consent", map[string]any{
 			"Client": request.client.Name, "Email": login.User.Email, "Scopes": p.describe(request.consent), "Interaction": id, "Action": p.basePath + "/oidc/consent",
-			"Session": request.question(login),
+			"Session": request.question(login), "OnThisMachine": request.toThisMachine(),
 		}, http.StatusOK)
 	}
 	refused := values.Get("decision") != "allow"

@@ -165,16 +165,16 @@ func TestThreatAuthorizationRequests(t *testing.T) {
 		"no redirect_uri":          {"redirect_uri": {""}},
 		"another client's":         {"redirect_uri": {appCallback}},
 		"longer":                   {"redirect_uri": {spaCallback + "/x"}},
-		"another port":             {"redirect_uri": {"http://localhost:4712/callback"}},
-		"another scheme":           {"redirect_uri": {"https://localhost:4711/callback"}},
+		"another port":             {"redirect_uri": {"https://spa.example:4712/callback"}},
+		"another scheme":           {"redirect_uri": {"http://spa.example:4711/callback"}},
 		"redirect_uri twice":       {"redirect_uri": {spaCallback, spaCallback}},
 		"client_id twice":          {"client_id": {"spa", "spa"}},
-		"upper case":               {"redirect_uri": {"http://LOCALHOST:4711/callback"}},
+		"upper case":               {"redirect_uri": {"https://SPA.example:4711/callback"}},
 		"a query":                  {"redirect_uri": {spaCallback + "?x=1"}},
 		"a fragment":               {"redirect_uri": {spaCallback + "#x"}},
-		"dots":                     {"redirect_uri": {"http://localhost:4711/x/../callback"}},
-		"user info":                {"redirect_uri": {"http://localhost:4711@evil.example/callback"}},
-		"encoded":                  {"redirect_uri": {"http://localhost:4711/%63allback"}},
+		"dots":                     {"redirect_uri": {"https://spa.example:4711/x/../callback"}},
+		"user info":                {"redirect_uri": {"https://spa.example:4711@evil.example/callback"}},
+		"encoded":                  {"redirect_uri": {"https://spa.example:4711/%63allback"}},
 		"loopback with user info":  {"redirect_uri": {"http://x@127.0.0.1:1/callback"}},
 		"loopback of another path": {"redirect_uri": {"http://127.0.0.1:1/other"}},
 		"loopback by name":         {"redirect_uri": {"http://localhost:1/callback"}},
@@ -186,7 +186,7 @@ func TestThreatAuthorizationRequests(t *testing.T) {
 		}
 	}
 	for name, redirect := range map[string]string{"any port of the loopback": "http://127.0.0.1:39999/callback", "an app's scheme": "com.example.app:/callback"} {
-		if got := chrome.get(s.authorizeURL("spa", url.Values{"redirect_uri": {redirect}})).to(t); !strings.HasPrefix(got.String(), redirect+"?") {
+		if got := chrome.goOn(s.authorizeURL("spa", url.Values{"redirect_uri": {redirect}})); !strings.HasPrefix(got.String(), redirect+"?") {
 			t.Errorf("%s: %s", name, got)
 		}
 	}

@@ -29,7 +29,7 @@ const (
 	goodPassword = "correct horse battery"
 	appSecret    = "a-secret-of-the-app-0123456789"
 	appCallback  = "https://app.example/callback"
-	spaCallback  = "http://localhost:4711/callback"
+	spaCallback  = "https://spa.example:4711/callback"
 )
 
 // clientsOfTests are a confidential client and a public one, and some for
@@ -53,6 +53,12 @@ const clientsOfTests = `
 		secret ` + appSecret + `
 		redirect_uri ` + appCallback + `
 		response_types code id_token "id_token token" "code id_token" "code token" "code id_token token"
+		consent never
+	}
+	client native {
+		public
+		redirect_uri http://127.0.0.1/callback http://[::1]/callback http://localhost:4712/callback com.example.app:/callback https://native.example/callback https://localhost:4713/callback
+		scopes openid email offline_access
 		consent never
 	}
 	client tv {

@@ -114,7 +114,7 @@ func TestThreatRequestsOfOtherSites(t *testing.T) {
 		if got := visitor.post(path, post.form); got.status != post.want {
 			t.Errorf("%s by a client: %d %s", path, got.status, got.body)
 		}
-		if got := visitor.post(path, post.form, "Sec-Fetch-Site: cross-site", "Origin: http://localhost:4711"); path != "/oidc/par" && path != "/oidc/introspect" && got.status != post.want {
+		if got := visitor.post(path, post.form, "Sec-Fetch-Site: cross-site", "Origin: https://spa.example:4711"); path != "/oidc/par" && path != "/oidc/introspect" && got.status != post.want {
 			t.Errorf("%s by a page of a client: %d %s", path, got.status, got.body)
 		}
 	}

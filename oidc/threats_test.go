@@ -254,6 +254,59 @@ func (s *site) idTokenOfPast(t *testing.T, claims map[string]any, ago time.Durat
 	return ""
 }
 
+// What goes to a program on the user's machine that cannot prove which one it is does
+// so after a page, whatever `consent` says: any program there can ask for it.
+func TestThreatNativeClientsWithoutAPage(t *testing.T) {
+	s := provider(t)
+	if log := s.log(); !strings.Contains(log, "client has `consent never`, and users see the page that asks all the same") || !strings.Contains(log, `"client_id":"native"`) {
+		t.Error("the log does not say that the page is shown")
+	}
+	chrome := s.browser()
+	chrome.signUp("alice@example.com")
+	redeem := func(back *url.URL, redirect string) answer {
+		return chrome.exchange("native", url.Values{"grant_type": {"authorization_code"}, "code": {back.Query().Get("code")}, "redirect_uri": {redirect}, "code_verifier": {verifier}})
+	}
+	for _, redirect := range []string{"http://127.0.0.1:4444/callback", "http://127.0.0.1/callback", "http://[::1]:4444/callback", "http://localhost:4712/callback", "https://localhost:4713/callback", "com.example.app:/callback"} {
+		for _, scope := range []string{"openid", "openid offline_access"} {
+			more := url.Values{"redirect_uri": {redirect}, "scope": {scope}, "prompt": {"none"}}
+			if got := chrome.get(s.authorizeURL("native", more)).to(t); got.Query().Get("error") != "consent_required" || got.Query().Get("code") != "" {
+				t.Errorf("%s, %s, nobody asks: %s", redirect, scope, got)
+			}
+			more.Del("prompt")
+			for range 2 { // not only the first time
+				to := chrome.get(s.authorizeURL("native", more)).to(t)
+				if to.Path != "/oidc/consent" {
+					t.Errorf("%s, %s: %s", redirect, scope, to)
+					continue
+				}
+				if page := chrome.get(to.String()); !strings.Contains(page.body, "native") || !strings.Contains(page.body, "on this device") {
+					t.Errorf("%s: %s", redirect, page.body)
+				}
+				back := chrome.goOn(to.String())
+				if got := redeem(back, redirect); got.status != 200 { // the control
+					t.Errorf("%s: %d %s", redirect, got.status, got.body)
+				}
+			}
+			// A page of a log-in before is none of this one.
+			if got := chrome.get(s.authorizeURL("native", more)).to(t); got.Path != "/oidc/consent" {
+				t.Errorf("%s, after a log-in: %s", redirect, got)
+			}
+		}
+	}
+	if got := chrome.get(s.authorizeURL("native", url.Values{"redirect_uri": {"https://native.example/callback"}, "prompt": {"none"}})).to(t); got.Query().Get("code") == "" {
+		t.Errorf("control, an https redirect: %s", got)
+	}
+	// Tokens in the address line need no secret.
+	s.load("client hybrid {\n secret "+appSecret+"\n redirect_uri http://localhost:4712/callback\n response_types code id_token \"id_token token\"\n consent never\n}\n", "", s.dir)
+	for responseType, want := range map[string]string{"id_token": "consent_required", "id_token token": "consent_required", "code": ""} {
+		to := chrome.get(s.authorizeURL("hybrid", url.Values{"redirect_uri": {"http://localhost:4712/callback"}, "response_type": {responseType}, "prompt": {"none"}})).to(t)
+		values, err := url.ParseQuery(to.RawQuery + to.Fragment)
+		if err != nil || values.Get("error") != want || values.Get("iss") != s.url {
+			t.Errorf("%s of a client with a secret: %s", responseType, to)
+		}
+	}
+}
+
 // Two providers that share a store share nothing but users.
 func TestThreatStateOfAnotherIssuer(t *testing.T) {
 	other := freeAddress(t)
