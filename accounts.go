@@ -44,7 +44,7 @@ type Accounts struct {
 	Signup string `json:"signup,omitempty"`
 
 	// SignupLimit is how many sign-ups a client may try in an hour, by its IP
-	// address, of IPv6 by its /64. Default: as many as its hashes are let
+	// address, of IPv6 by its /64, and ten times as many by its /48. Default: as many as its hashes are let
 	// through.
 	SignupLimit int `json:"signup_limit,omitempty"`
 
@@ -82,7 +82,7 @@ type Accounts struct {
 	PasswordMinLength int `json:"password_min_length,omitempty"`
 
 	// Profile are the names of further properties that a user may give at
-	// sign-up, such as `name`. Default: none.
+	// sign-up, such as `name`. A value has at most 4096 bytes. Default: none.
 	Profile []string `json:"profile,omitempty"`
 
 	// ThrottleFailures is how many log-ins of an account may fail within

@@ -256,7 +256,8 @@ func (t *Throttle) Try(ctx context.Context, key string, now time.Time) (forgive 
 	return attempt.forgive, wait == 0
 }
 
-// ClientKey is a client as it is throttled: its IP address, of IPv6 the /64.
+// ClientKey is a client as it is throttled: its IP address, of IPv6 the /64. [Throttle.Try] counts
+// for the /48 beside.
 func ClientKey(r *http.Request) string { return clientKey(client(r).address) }
 
 // Newest is the session that took the place of one, as when its user logged in

@@ -161,7 +161,7 @@ func externalProfile(login *externalLogin, identity *ExternalIdentity) map[strin
 		return profile
 	}
 	for claim, property := range login.Profile {
-		if value, _ := claims.Lookup(claim); value != nil && !outOfRange(value) {
+		if value, _ := claims.Lookup(claim); value != nil && !outOfRange(value) && valueSize(value) <= maxProfileBytes {
 			profile[property] = plainValue(value)
 		}
 	}

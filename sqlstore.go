@@ -363,6 +363,19 @@ func outOfRange(value any) bool {
 // maxProfileDepth is how deep a property of the profile may be nested.
 const maxProfileDepth = 16
 
+// maxProfileBytes is how large a property may be that users give themselves, or that
+// comes from another provider.
+const maxProfileBytes = 4096
+
+// valueSize is the size of a value: the bytes of a text, or those of its JSON.
+func valueSize(value any) int {
+	if text, ok := value.(string); ok {
+		return len(text)
+	}
+	text, _ := json.Marshal(value)
+	return len(text)
+}
+
 // deeperThan tells whether a value of JSON has more levels of lists and objects.
 func deeperThan(value any, levels int) bool {
 	var inner []any

@@ -164,6 +164,16 @@ func (p *Provider) waiting(r *http.Request) (id string, waiting interaction, err
 			return "", waiting, err
 		}
 	}
+	for _, name := range []string{"interaction", "request_uri"} { // which replace all others: what is beside them must be read in one way
+		if parameters.Get(name) == "" {
+			continue
+		}
+		for _, other := range append([]string{"interaction", "request_uri", "request", "cancel"}, authorizationParameters...) {
+			if len(parameters[other]) > 1 {
+				return "", waiting, errTwice
+			}
+		}
+	}
 	if id = parameters.Get("interaction"); id != "" {
 		waiting, err = p.openInteraction(r.Context(), id)
 		return id, waiting, err
@@ -185,8 +195,8 @@ func (p *Provider) wait(r *http.Request, id string, waiting interaction) (string
 	return id, shown(err)
 }
 
-// parameters are those of an authorization request that mean something here.
-var parameters = []string{
+// authorizationParameters are those of an authorization request that mean something here.
+var authorizationParameters = []string{
 	"client_id", "redirect_uri", "response_type", "response_mode", "scope", "state", "nonce", "code_challenge", "code_challenge_method", "prompt", "max_age", "login_hint",
 	"id_token_hint", "acr_values", "claims",
 }
@@ -194,7 +204,7 @@ var parameters = []string{
 // known leaves out what has no meaning, since it would be kept.
 func known(values url.Values) url.Values {
 	kept := make(url.Values)
-	for _, name := range parameters {
+	for _, name := range authorizationParameters {
 		if values.Get(name) != "" {
 			kept.Set(name, values.Get(name))
 		}
@@ -242,7 +252,7 @@ func (p *Provider) parseRequest(ctx context.Context, values url.Values) (*author
 
 func (p *Provider) parseRest(ctx context.Context, a *authorizationRequest, values url.Values) (err error) {
 	all := 0
-	for _, name := range parameters {
+	for _, name := range authorizationParameters {
 		length, longest := len(values.Get(name)), maxParameterBytes
 		if name == "state" || name == "nonce" {
 			longest = maxEchoedBytes

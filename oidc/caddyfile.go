@@ -48,8 +48,10 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 //	        id_token_lifetime        <duration>
 //	        consent                  always|once|never
 //	        backchannel_logout_uri   <uri>
+//	        introspect
 //	    }
 //	    claims    <scope> <claim...>
+//	    user_editable <property...>
 //	    templates <dir>
 //	}
 //
@@ -85,6 +87,8 @@ func (p *Provider) option(d *caddyfile.Dispenser, given map[string]bool) error {
 	switch name {
 	case "issuer":
 		return word(d, "the URL of this site, as in: issuer https://id.example.com", &p.Issuer)
+	case "user_editable":
+		return words(d, "properties under profile of the accounts, as in: user_editable employer", &p.UserEditable)
 	case "templates":
 		return word(d, "a folder", &p.Templates)
 	case "accounts":
@@ -106,7 +110,7 @@ func (p *Provider) option(d *caddyfile.Dispenser, given map[string]bool) error {
 		p.Clients = append(p.Clients, client)
 		return err
 	}
-	return d.Errf("oidc_provider has no option %q; it has issuer, accounts, client, claims and templates", name)
+	return d.Errf("oidc_provider has no option %q; it has issuer, accounts, client, claims, user_editable and templates", name)
 }
 
 func parseClient(d *caddyfile.Dispenser) (*Client, error) {
@@ -140,6 +144,12 @@ func (c *Client) option(d *caddyfile.Dispenser, name string) error {
 		}
 		c.Public = true
 		return nil
+	case "introspect":
+		if d.NextArg() {
+			return d.Errf("introspect takes no value, not %q", d.Val())
+		}
+		c.Introspect = true
+		return nil
 	case "public_key":
 		return word(d, "a public key as PEM, JWK or JWK set", &c.PublicKey)
 	case "redirect_uri":
@@ -163,7 +173,7 @@ func (c *Client) option(d *caddyfile.Dispenser, name string) error {
 	case "backchannel_logout_uri":
 		return word(d, "a URL", &c.BackchannelLogoutURI)
 	}
-	return d.Errf("client has no option %q; it has name, secret, public, public_key, redirect_uri, post_logout_redirect_uri, grant_types, response_types, scopes, access_token_lifetime, refresh_token_lifetime, id_token_lifetime, consent and backchannel_logout_uri", name)
+	return d.Errf("client has no option %q; it has name, secret, public, public_key, redirect_uri, post_logout_redirect_uri, grant_types, response_types, scopes, access_token_lifetime, refresh_token_lifetime, id_token_lifetime, consent, backchannel_logout_uri and introspect", name)
 }
 
 func word(d *caddyfile.Dispenser, takes string, into *string) error {

@@ -25,6 +25,77 @@ var standardClaims = map[string][]string{
 	"permissions": {"permissions"},
 }
 
+// tokenClaims are what a token says of itself or of the log-in. They are the
+// provider's own, and never properties of a user.
+var tokenClaims = []string{
+	"iss", "sub", "aud", "exp", "nbf", "iat", "jti", // RFC 7519
+	"auth_time", "nonce", "acr", "amr", "azp", "sid", "at_hash", "c_hash", "s_hash", "events", "sub_jwk", "_claim_names", "_claim_sources", // OpenID Connect
+	"cnf", "act", "may_act", "scope", "scp", "client_id", "gid", "active", "token_type", "typ", "toe", "txn", "authorization_details", // RFC 7800, 8693, 9068, 7662, 8417, 9396
+}
+
+// decidingClaims are what clients decide by.
+var decidingClaims = []string{"email_verified", "phone_number_verified", "updated_at", "groups", "roles", "role", "permissions", "entitlements", "verified_claims"}
+
+// among tells whether a name is in a list, in any case: many clients read claims so.
+func among(names []string, name string) bool {
+	return slices.ContainsFunc(names, func(other string) bool { return strings.EqualFold(name, other) })
+}
+
+// checkProfile refuses properties that users give themselves at sign-up, where clients
+// would take them for what the provider says.
+func (p *Provider) checkProfile() error {
+	for scope, claims := range p.Claims {
+		for _, claim := range claims {
+			if among(tokenClaims, claim) {
+				return fmt.Errorf("claims %s: %s is what the provider says of a token, and not a property of a user; remove it from the line", scope, claim)
+			}
+		}
+	}
+	for _, name := range p.UserEditable {
+		if !slices.Contains(p.Accounts.Profile, name) {
+			return fmt.Errorf("user_editable %s: users cannot set it, as the accounts have no such property; write `profile %s` in accounts, or remove it from user_editable", name, name)
+		}
+	}
+	for _, name := range p.Accounts.Profile {
+		if slices.Contains(p.UserEditable, name) {
+			continue
+		}
+		const instead = "remove it from profile, and give it to users by `caddy jwt user add --profile` or `caddy jwt user import`; or, if users may choose its value freely, write `user_editable %s` in oidc_provider"
+		if among(tokenClaims, name) || among(decidingClaims, name) {
+			return fmt.Errorf("accounts: profile %s: users could give themselves at sign-up what clients trust; "+instead, name, name)
+		}
+		for _, scope := range slices.Sorted(maps.Keys(p.Claims)) {
+			if i := slices.IndexFunc(p.Claims[scope], func(claim string) bool { return strings.EqualFold(claim, name) }); i >= 0 && !slices.Contains(standardClaims[scope], p.Claims[scope][i]) {
+				return fmt.Errorf("accounts: profile %s: `claims %s` hands it to clients, and users could give themselves any value at sign-up; "+instead, name, scope, name)
+			}
+		}
+	}
+	return nil
+}
+
+// isText tells whether a standard claim is a text (OpenID Connect Core §5.1).
+func isText(name string) bool {
+	for _, scope := range []string{"profile", "email", "phone"} {
+		if slices.Contains(standardClaims[scope], name) {
+			return !strings.HasSuffix(name, "_verified") && name != "updated_at"
+		}
+	}
+	return false
+}
+
+// isAddress tells whether a value is an address as clients read it (OpenID Connect Core
+// §5.1.1): an object of texts, or a text.
+func isAddress(value any) bool {
+	parts, isObject := value.(map[string]any)
+	for _, part := range parts {
+		if _, ok := part.(string); !ok {
+			return false
+		}
+	}
+	_, isText := value.(string)
+	return isObject || isText
+}
+
 // scopes are all that there are.
 func (p *Provider) scopes() map[string]bool {
 	all := map[string]bool{"openid": true, "offline_access": true}
@@ -72,7 +143,15 @@ func claimOf(user caddyjwt.User, name string) (any, bool) {
 		return user.UpdatedAt.Unix(), true
 	}
 	value, ok := user.Profile[name]
-	return value, ok && value != nil
+	switch {
+	case !ok || value == nil || among(tokenClaims, name):
+		return nil, false
+	case isText(name):
+		_, ok = value.(string)
+	case name == "address":
+		ok = isAddress(value)
+	}
+	return value, ok
 }
 
 // userClaims are what the scopes, and the claims that were asked for by name,

@@ -5,8 +5,8 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
@@ -162,6 +162,10 @@ func (p *Provider) byAssertion(ctx context.Context, values url.Values, assertion
 		return nil, unknownClientError()
 	}
 	jti, _ := token.Claims["jti"].(string)
+	if audience, several := token.Claims["aud"].(caddyjwt.List); several && len(audience) != 1 { // another of which could use it here
+		p.log.Debug("client assertion refused: its aud has several values", zap.String("client_id", client.ID))
+		return nil, unknownClientError()
+	}
 	if jti == "" || len(jti) > 256 || token.Expiry().Sub(now) > 10*time.Minute {
 		return nil, unknownClientError()
 	}
@@ -217,23 +221,50 @@ func (p *Provider) allowOrigin(w http.ResponseWriter, r *http.Request, endpoint 
 	return true
 }
 
-// knowsOrigin tells whether a page of a client may have this origin.
+// knowsOrigin tells whether a page of a client may have this origin. The origins of
+// clients in the store are looked up once a second at most: anybody may ask.
 func (p *Provider) knowsOrigin(ctx context.Context, origin string) bool {
-	has := func(client *Client) bool {
-		return slices.ContainsFunc(client.RedirectURIs, func(uri string) bool { return originOf(uri) == origin })
+	if p.clients.origins[origin] { // of the config, which need no store
+		return true
 	}
-	for _, client := range p.clients.configured { // which need no store
-		if has(client) {
-			return true
+	return p.clients.stored.has(origin, p.accounts.Now(), func() (map[string]bool, error) {
+		ids, stored, err := list[Client](ctx, p.state, kindClient, "")
+		origins := make(map[string]bool)
+		for i := range stored {
+			if p.clients.configured[ids[i]] == nil {
+				addOrigins(origins, &stored[i])
+			}
 		}
-	}
-	ids, stored, err := list[Client](ctx, p.state, kindClient, "")
-	for i := range stored {
-		if err == nil && p.clients.configured[ids[i]] == nil && has(&stored[i]) {
-			return true
+		return origins, err
+	})
+}
+
+// originsPause is how long the origins of clients in the store are remembered.
+const originsPause = time.Second
+
+// storedOrigins are those of the clients in the store, as they were a moment ago.
+type storedOrigins struct {
+	mu    sync.Mutex
+	known map[string]bool
+	at    time.Time
+}
+
+func (o *storedOrigins) has(origin string, now time.Time, look func() (map[string]bool, error)) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if age := now.Sub(o.at); age < 0 || age >= originsPause {
+		if fresh, err := look(); err == nil { // else the last ones hold
+			o.known = fresh
 		}
+		o.at = now
 	}
-	return false
+	return o.known[origin]
+}
+
+func addOrigins(origins map[string]bool, client *Client) {
+	for _, uri := range client.RedirectURIs {
+		origins[originOf(uri)] = true
+	}
 }
 
 // originOf is the origin of a URL (RFC 6454 §6.2), or the scheme of an app.

@@ -106,6 +106,12 @@ type Client struct {
 	// Back-Channel Logout 1.0). Default: none.
 	BackchannelLogoutURI string `json:"backchannel_logout_uri,omitempty"`
 
+	// Introspect lets the client know by introspection (RFC 7662) what the access
+	// tokens of all clients say: for an API that takes them. Any other client knows
+	// only its own, and those whose `aud` it is; of the rest it is told that they are
+	// not active. Default: false.
+	Introspect bool `json:"introspect,omitempty"`
+
 	// Since is when a client was put into the store: grants and consents of one of
 	// this ID before it are none of it.
 	Since string `json:"since,omitempty"`
@@ -186,6 +192,8 @@ func (c *Client) check(p *Provider) error {
 		return errors.New("a lifetime is negative")
 	case max(c.AccessTokenLifetime, c.IDTokenLifetime) > caddy.Duration(longestTokenLifetime):
 		return fmt.Errorf("access_token_lifetime and id_token_lifetime must not be longer than %s, since such tokens cannot be taken back; refresh tokens can", longestTokenLifetime)
+	case c.Public && c.Introspect:
+		return errors.New("introspect: a public client cannot introspect, as it cannot prove who it is; give it a `secret` or a `public_key`")
 	case c.Public && slices.Contains(c.GrantTypes, grantCredentials):
 		return errors.New("grant_types: a public client cannot have client_credentials, as it cannot prove who it is")
 	case len(c.RedirectURIs) == 0 && slices.Contains(c.GrantTypes, grantCode):
@@ -338,13 +346,15 @@ func secretHash(secret string) string { return randomPrefix + hashed(secret) }
 type clients struct {
 	provider   *Provider
 	configured map[string]*Client
+	origins    map[string]bool // of their redirect URIs
+	stored     storedOrigins
 	// proved remembers the secrets that had a hash, since to hash is slow on
 	// purpose: by the hash, the SHA-256 of the secret.
 	proved sync.Map
 }
 
 func newClients(p *Provider) (*clients, error) {
-	all := &clients{provider: p, configured: make(map[string]*Client)}
+	all := &clients{provider: p, configured: make(map[string]*Client), origins: make(map[string]bool)}
 	for _, client := range p.Clients {
 		if client == nil {
 			return nil, errors.New("clients holds objects, and one is null")
@@ -356,6 +366,7 @@ func newClients(p *Provider) (*clients, error) {
 			return nil, fmt.Errorf("client %s stands twice", client.ID)
 		}
 		all.configured[client.ID] = client
+		addOrigins(all.origins, client)
 		if uri := client.asksAllTheSame(); uri != "" {
 			p.log.Warn("client has `consent never`, and users see the page that asks all the same, since any program on their machine can take what goes to this redirect_uri; write `consent once`, or give the client an https redirect_uri", zap.String("client_id", client.ID), zap.String("redirect_uri", uri))
 		}

@@ -63,6 +63,7 @@ once: the store has its hash.`,
 	flags.StringSlice("scopes", nil, "Scopes, parted by commas; openid, profile, email and offline_access by default")
 	flags.String("consent", "", "When the user is asked: always, once or never; once by default")
 	flags.String("backchannel-logout-uri", "", "What is told when a session ends")
+	flags.Bool("introspect", false, "It is an API, and may introspect the access tokens of all clients")
 	flags.Duration("access-token-lifetime", 0, "Lifetime of access tokens; 15m by default")
 	flags.Duration("refresh-token-lifetime", 0, "How long a user stays logged in there at most; 720h by default")
 	flags.Duration("id-token-lifetime", 0, "Lifetime of ID tokens; 1h by default")
@@ -76,6 +77,7 @@ func addClient(ctx context.Context, cmd *cobra.Command, args []string, store cad
 	}
 	client := Client{ID: args[0], Since: time.Now().UTC().Format(time.RFC3339Nano)}
 	client.Public, _ = flags.GetBool("public")
+	client.Introspect, _ = flags.GetBool("introspect")
 	for name, into := range map[string]*string{"public-key": &client.PublicKey, "name": &client.Name, "consent": &client.Consent, "backchannel-logout-uri": &client.BackchannelLogoutURI} {
 		*into, _ = flags.GetString(name)
 	}

@@ -176,6 +176,27 @@ func (boundedTransport) RoundTrip(request *http.Request) (*http.Response, error)
 	return response, err
 }
 
+// noting is the provider's client, which notes the type of the last answer.
+func (d *discovered) noting(contentType *string) *http.Client {
+	client := *d.client
+	client.Transport = notingTransport{d.client.Transport, contentType}
+	return &client
+}
+
+type notingTransport struct {
+	http.RoundTripper
+	contentType *string
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t notingTransport) RoundTrip(request *http.Request) (*http.Response, error) {
+	response, err := t.RoundTripper.RoundTrip(request)
+	if err == nil {
+		*t.contentType = response.Header.Get("Content-Type")
+	}
+	return response, err
+}
+
 // keysTransport also bounds how often keys are fetched: go-oidc asks for them
 // again with each token that it cannot verify, and anybody may send those.
 type keysTransport struct {

@@ -33,6 +33,7 @@ func runExample(t *testing.T, name string, ports ...string) map[string]string {
 }
 
 func TestExampleOIDCProvider(t *testing.T) {
+	t.Setenv("SHOP_SECRET", appSecret)
 	ports := runExample(t, "oidc-provider", "8080", "8081", "8082", "8083")
 	s := &site{t: t, url: "http://localhost:" + ports["8080"]}
 	chrome := s.browser()
@@ -45,7 +46,7 @@ func TestExampleOIDCProvider(t *testing.T) {
 	chrome.do(http.MethodPost, "/auth/signup", url.Values{"email": {"alice@example.com"}, "password": {goodPassword}, "name": {"Alice"}}).to(t)
 	callback := "http://localhost:" + ports["8081"] + "/callback"
 	back := chrome.goOn(s.url + "/oidc/authorize?" + url.Values{"client_id": {"shop"}, "redirect_uri": {callback}, "response_type": {"code"}, "scope": {"openid orders"}}.Encode())
-	tokens := chrome.post("/oidc/token", url.Values{"grant_type": {"authorization_code"}, "code": {back.Query().Get("code")}, "redirect_uri": {callback}}, basic("shop", "only-for-trying-this-out")).json(t)
+	tokens := chrome.post("/oidc/token", url.Values{"grant_type": {"authorization_code"}, "code": {back.Query().Get("code")}, "redirect_uri": {callback}}, basic("shop", appSecret)).json(t)
 	access, _ := tokens["access_token"].(string)
 	api := "http://localhost:" + ports["8083"] + "/"
 	eventually(t, "the API has the keys", func() bool {
@@ -57,9 +58,8 @@ func TestExampleOIDCProvider(t *testing.T) {
 }
 
 func TestExampleLoginWith(t *testing.T) {
-	dir := t.TempDir()
-	t.Setenv("PROVIDER_USERS", filepath.Join(dir, "provider.db"))
-	t.Setenv("SITE_USERS", filepath.Join(dir, "site.db"))
+	t.Setenv("USERS", t.TempDir())
+	t.Setenv("CLIENT_SECRET", appSecret)
 	ports := runExample(t, "login-with", "8080", "8081")
 	provider, here := &site{t: t, url: "http://localhost:" + ports["8080"]}, &site{t: t, url: "http://127.0.0.1:" + ports["8081"]}
 	there := provider.browser()

@@ -3,6 +3,7 @@ package oidc
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -292,8 +293,8 @@ func (l *ExternalLogin) verifyIDToken(ctx context.Context, known *metadata, toke
 	if sub, _ := claims["sub"].(string); sub == "" {
 		return nil, errors.New("sub of the ID token is missing")
 	}
-	if claims["iat"] == nil {
-		return nil, errors.New("iat of the ID token is missing")
+	if claims["iat"] == nil || token.IssuedAt.After(time.Now().Add(maxClockDifference)) {
+		return nil, errors.New("iat of the ID token is missing, or in the future")
 	}
 	return claims, nil
 }
@@ -334,7 +335,8 @@ func (l *ExternalLogin) addUserinfo(ctx context.Context, known *metadata, tokens
 	if known.provider.UserInfoEndpoint() == "" || !slices.ContainsFunc(wanted, func(path string) bool { return !isThere(path) }) {
 		return nil
 	}
-	info, err := known.provider.UserInfo(ctx, oauth2.StaticTokenSource(tokens))
+	contentType := ""
+	info, err := known.provider.UserInfo(gooidc.ClientContext(ctx, l.provider.noting(&contentType)), oauth2.StaticTokenSource(tokens))
 	if err != nil && claims["email"] != nil {
 		return nil // who it is, is known; a property may be missing
 	}
@@ -345,6 +347,11 @@ func (l *ExternalLogin) addUserinfo(ctx context.Context, known *metadata, tokens
 	if err != nil {
 		return errors.New("userinfo is no JSON object")
 	}
+	if kind, _, _ := strings.Cut(contentType, ";"); strings.EqualFold(strings.TrimSpace(kind), "application/jwt") || more["iss"] != nil || more["aud"] != nil {
+		if more["iss"] != l.Issuer || !isFor(more["aud"], l.ClientID) { // any JWT that the provider's key has signed would do otherwise
+			return errors.New("userinfo is of another issuer, or for another client")
+		}
+	}
 	if more["sub"] != claims["sub"] { // OpenID Connect Core §5.3.2
 		return errors.New("userinfo is of another user than the ID token")
 	}
@@ -352,11 +359,17 @@ func (l *ExternalLogin) addUserinfo(ctx context.Context, known *metadata, tokens
 		claims["email"], claims["email_verified"] = more["email"], more["email_verified"]
 	}
 	for name, value := range more {
-		if name != "email" && name != "email_verified" && claims[name] == nil {
+		if name != "email" && name != "email_verified" && claims[name] == nil && !among(tokenClaims, name) { // which only the ID token says
 			claims[name] = value
 		}
 	}
 	return nil
+}
+
+// isFor tells whether an audience has a client in it.
+func isFor(audience any, clientID string) bool {
+	list, _ := audience.([]any)
+	return audience == clientID || slices.Contains(list, any(clientID))
 }
 
 const maxClaimsBytes = 64 << 10
@@ -404,13 +417,41 @@ func (l *ExternalLogin) VerifyLogout(ctx context.Context, raw string) (*caddyjwt
 	if _, has := claims["nonce"]; has {
 		return nil, errors.New("it has a nonce")
 	}
-	if claims["iat"] == nil || token.IssuedAt.After(time.Now().Add(maxClockDifference)) {
+	now := time.Now()
+	switch typ := headerType(raw); {
+	case typ != "" && typ != "logout+jwt" && typ != "jwt": // of which the last says nothing (RFC 7519 §5.1)
+		return nil, errors.New("typ is not logout+jwt")
+	case claims["iat"] == nil || token.IssuedAt.After(now.Add(maxClockDifference)):
 		return nil, errors.New("iat is missing, or in the future")
+	case token.IssuedAt.Before(now.Add(-maxLogoutAge)) || token.Expiry.After(token.IssuedAt.Add(maxLogoutAge)):
+		return nil, fmt.Errorf("iat and exp are more than %s apart, or iat is longer ago", maxLogoutAge)
 	}
 	return &caddyjwt.ExternalLogout{Issuer: l.Issuer, Subject: token.Subject, SessionID: token.SessionID, ID: token.TokenID, ExpiresAt: token.Expiry}, nil
 }
 
-const maxClockDifference = 5 * time.Minute
+const (
+	maxClockDifference = 5 * time.Minute
+	// maxLogoutAge is how long a log-out token may be valid. 2 minutes are
+	// recommended (OpenID Connect Back-Channel Logout 1.0 §4); that it was used is kept
+	// as long.
+	maxLogoutAge = time.Hour
+)
+
+// headerType is the type that a token says it has, as in RFC 7515 §4.1.9.
+func headerType(token string) string {
+	header, _, _ := strings.Cut(token, ".")
+	text, err := base64.RawURLEncoding.DecodeString(header)
+	var values map[string]any
+	if err != nil || json.Unmarshal(text, &values) != nil {
+		return "?"
+	}
+	typ, given := values["typ"]
+	name, isText := typ.(string)
+	if given && !isText {
+		return "?"
+	}
+	return strings.TrimPrefix(strings.ToLower(name), "application/")
+}
 
 // UnmarshalCaddyfile sets the log-in up from Caddyfile tokens. Syntax:
 //

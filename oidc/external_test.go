@@ -118,6 +118,7 @@ type lies struct {
 	answer         func(values url.Values)                  // to the browser
 	tokens         func(answer map[string]any)              // of the token endpoint
 	userinfo       map[string]any                           // instead of that of the ID token
+	userinfoToken  string                                   // userinfo as a JWT
 	moreKeys       []any                                    // in the key set
 	onToken        func(w http.ResponseWriter) (taken bool) // instead of tokens
 }
@@ -159,6 +160,11 @@ func newFakeProvider(t testing.TB) *fakeProvider {
 	mux.HandleFunc("/userinfo", func(w http.ResponseWriter, r *http.Request) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
+		if p.lies.userinfoToken != "" {
+			w.Header().Set("Content-Type", "application/jwt")
+			_, _ = w.Write([]byte(p.lies.userinfoToken))
+			return
+		}
 		if p.lies.userinfo == nil || r.Header.Get("Authorization") != "Bearer an-access-token" {
 			w.WriteHeader(403)
 			return
@@ -497,6 +503,11 @@ func TestLoginWithHostileProvider(t *testing.T) {
 		{"no ID token", lies{tokens: func(answer map[string]any) { delete(answer, "id_token") }}, 401, refused},
 		{"not a token", signed(func(map[string]any) string { return "x" }), 401, refused},
 		{"more claims than fit", set("full_name", strings.Repeat("x", maxClaimsBytes)), 401, refused},
+		{"iat in the future", set("iat", time.Now().Add(time.Hour).Unix()), 401, refused},
+		{"userinfo as a JWT for another client", lies{claims: func(c map[string]any) { delete(c, "email") }, userinfoToken: p.sign(map[string]any{"iss": p.URL, "aud": "another-site", "sub": "alice", "email": "alice@example.com", "email_verified": true}, p.key)}, 401, refused},
+		{"userinfo as a JWT for nobody", lies{claims: func(c map[string]any) { delete(c, "email") }, userinfoToken: p.sign(map[string]any{"iss": p.URL, "sub": "alice", "email": "alice@example.com", "email_verified": true}, p.key)}, 401, refused},
+		{"userinfo as a JWT of another issuer", lies{claims: func(c map[string]any) { delete(c, "email") }, userinfoToken: p.sign(map[string]any{"iss": other.URL, "aud": "site", "sub": "alice", "email": "alice@example.com", "email_verified": true}, p.key)}, 401, refused},
+		{"userinfo of another issuer", lies{claims: func(c map[string]any) { delete(c, "email") }, userinfo: map[string]any{"iss": other.URL, "aud": "site", "sub": "alice", "email": "alice@example.com", "email_verified": true}}, 401, refused},
 		{"userinfo of another user", lies{claims: func(c map[string]any) { delete(c, "email") }, userinfo: map[string]any{"sub": "mallory", "email": "alice@example.com", "email_verified": true}}, 401, refused},
 		{"mix-up: iss of another provider", answered(func(v url.Values) { v.Set("iss", other.URL) }), 401, refused},
 		{"mix-up: iss with a slash", answered(func(v url.Values) { v.Set("iss", p.URL+"/") }), 401, refused},
@@ -961,6 +972,20 @@ func TestLoginWithAccounts(t *testing.T) {
 		}
 	})
 
+	t.Run("userinfo as a JWT", func(t *testing.T) {
+		s.t = t
+		// What the ID token alone says is not taken from it.
+		p.lie(lies{subject: "signed", claims: func(c map[string]any) { delete(c, "email"); delete(c, "sid") },
+			userinfoToken: p.sign(map[string]any{"iss": p.URL, "aud": []string{"site", "others"}, "sub": "signed", "email": "signed@example.com", "email_verified": true, "sid": "of userinfo", "auth_time": 1}, p.key)})
+		chrome := s.browser()
+		chrome.mustBeIn(chrome.logInBy("fake"))
+		now := time.Now().Unix()
+		token := p.sign(map[string]any{"iss": p.URL, "aud": "site", "sid": "of userinfo", "iat": now, "exp": now + 60, "jti": randomText(), "events": map[string]any{logoutEvent: map[string]any{}}}, p.key)
+		s.browser().post("/auth/backchannel/fake", url.Values{"logout_token": {token}})
+		if got := chrome.get("/auth/whoami"); got.status != 200 {
+			t.Errorf("the session is that of userinfo: %d", got.status)
+		}
+	})
 	t.Run("claims of userinfo", func(t *testing.T) {
 		p.lie(lies{subject: "info", email: "x", claims: func(c map[string]any) { delete(c, "email"); delete(c, "email_verified") },
 			userinfo: map[string]any{"sub": "info", "email": "info@example.com", "email_verified": "true", "person": map[string]any{"name": "Info", "nonce": 1}}})
@@ -1256,6 +1281,16 @@ func TestLoginWithBackchannelLogout(t *testing.T) {
 		{"no iat", without("iat")},
 		{"iat in the future", set("iat", time.Now().Unix()+3600)},
 		{"no jti", without("jti")},
+		{"typ at+jwt", func() string {
+			return signedWith(map[string]any{"alg": "RS256", "kid": "1", "typ": "at+jwt"}, good(), p.key)
+		}},
+		{"typ application/at+jwt", func() string {
+			return signedWith(map[string]any{"alg": "RS256", "kid": "1", "typ": "application/AT+JWT"}, good(), p.key)
+		}},
+		{"typ that is no text", func() string { return signedWith(map[string]any{"alg": "RS256", "kid": "1", "typ": 1}, good(), p.key) }},
+		{"iat a year ago", set("iat", time.Now().AddDate(-1, 0, 0).Unix())},
+		{"exp in ten years", set("exp", time.Now().AddDate(10, 0, 0).Unix())},
+		{"exp in two hours", set("exp", time.Now().Add(2*time.Hour).Unix())},
 		{"neither sub nor sid", change(func(c map[string]any) { delete(c, "sub"); delete(c, "sid") })},
 		{"replayed jti", func() string { return used }},
 		{"empty", func() string { return "" }},
@@ -1284,6 +1319,12 @@ func TestLoginWithBackchannelLogout(t *testing.T) {
 		})
 	}
 	s.t = t
+
+	for _, header := range []map[string]any{{"alg": "RS256", "kid": "1"}, {"alg": "RS256", "kid": "1", "typ": "logout+jwt"}, {"alg": "RS256", "kid": "1", "typ": "application/logout+jwt"}} { // the controls
+		if got := tell(signedWith(header, good(), p.key)); got.status != 200 {
+			t.Errorf("%v: %d %s", header, got.status, got.body)
+		}
+	}
 
 	// Which sessions end: those of the provider's session, or of its user.
 	bySID, bySub := good(), good()

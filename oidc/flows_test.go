@@ -509,7 +509,7 @@ func TestClientCredentials(t *testing.T) {
 	chrome := s.browser()
 	got := chrome.exchange("app", url.Values{"grant_type": {"client_credentials"}, "scope": {"read:todos"}}).json(t)
 	claims := claimsOf(t, got["access_token"].(string))
-	if claims["sub"] != "app" || claims["client_id"] != "app" || claims["scope"] != "read:todos" || claims["aud"] != s.url || got["refresh_token"] != nil || got["id_token"] != nil {
+	if claims["sub"] != "app@clients" || claims["client_id"] != "app" || claims["scope"] != "read:todos" || claims["aud"] != s.url || got["refresh_token"] != nil || got["id_token"] != nil {
 		t.Errorf("%v %v", got, claims)
 	}
 	chrome.exchange("app", url.Values{"grant_type": {"client_credentials"}, "scope": {"openid"}}).mustFail(t, 400, "invalid_scope")
@@ -657,7 +657,7 @@ func TestIntrospectionAndRevocation(t *testing.T) {
 	chrome := s.browser()
 	chrome.signUp("alice@example.com")
 	introspect := func(token string) map[string]any {
-		got := chrome.post("/oidc/introspect", url.Values{"token": {token}}, basic("other", "another-secret-0123456789"))
+		got := chrome.post("/oidc/introspect", url.Values{"token": {token}}, basic("api", appSecret))
 		if got.status != 200 {
 			t.Fatalf("introspect: %d %s", got.status, got.body)
 		}

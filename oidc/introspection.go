@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
@@ -43,9 +44,15 @@ func (p *Provider) describeToken(ctx context.Context, client *Client, given stri
 		}
 		return nil, err
 	}
+	if !mayIntrospect(client, token.Claims) {
+		return inactive, nil
+	}
 	described := map[string]any{"active": true, "token_type": "Bearer"}
 	for _, name := range []string{"scope", "client_id", "sub", "aud", "iss", "exp", "iat", "nbf", "jti", "roles", "permissions"} {
 		if value, ok := token.Claims[name]; ok {
+			if list, isList := value.(caddyjwt.List); isList && list == nil { // else it is null in JSON
+				value = caddyjwt.List{}
+			}
 			described[name] = value
 		}
 	}
@@ -58,6 +65,16 @@ func (p *Provider) describeToken(ctx context.Context, client *Client, given stri
 		}
 	}
 	return described, nil
+}
+
+// mayIntrospect tells whether a client may know what an access token says: its own, one
+// that is for it, or any if it is a service that takes them (RFC 7662 §4).
+func mayIntrospect(client *Client, claims caddyjwt.Claims) bool {
+	if client.Introspect || claims["client_id"] == client.ID || claims["aud"] == client.ID {
+		return true
+	}
+	audience, _ := claims["aud"].(caddyjwt.List)
+	return slices.Contains(audience, any(client.ID))
 }
 
 // describeRefreshToken tells a client of its own refresh tokens only.

@@ -71,6 +71,11 @@ const clientsOfTests = `
 		redirect_uri https://other.example/callback
 		consent never
 	}
+	client api {
+		secret ` + appSecret + `
+		grant_types client_credentials
+		introspect
+	}
 `
 
 // site is a Caddy with a provider.
@@ -144,6 +149,7 @@ func (s *site) load(clients, more, dir string) {
 			profile name nickname employer
 		}
 		claims company employer
+		user_editable employer
 		%s
 	}
 	%s
@@ -288,7 +294,7 @@ func (b *browser) goOn(location string) *url.URL {
 		if err != nil {
 			b.t.Fatal(err)
 		}
-		if to.Host != "" && b.url != to.Scheme+"://"+to.Host {
+		if to.Scheme != "" && b.url != to.Scheme+"://"+to.Host {
 			return to
 		}
 		switch to.Path {

@@ -55,6 +55,15 @@ type Provider struct {
 	// `roles` for the scope of that name, and `permissions` likewise.
 	Claims map[string][]string `json:"claims,omitempty"`
 
+	// UserEditable are the properties under `profile` of the accounts that users may
+	// set to any value at sign-up though clients may decide by them: claims of tokens
+	// (`groups`, `acr`, `email_verified`, …), and what Claims hands on beyond the
+	// standard scopes. Any other property of that kind is refused when the config is
+	// loaded. Whoever signs up can then, for example, join the group `admins` at each
+	// client that goes by `groups`. What a token says of itself (`iss`, `acr`, …) is
+	// never taken from a property. Default: none.
+	UserEditable []string `json:"user_editable,omitempty"`
+
 	// Templates is a folder whose files replace the pages of the same name:
 	// `consent.html`, `device.html`, `logout.html`, `applications.html`,
 	// `error.html`, and the accounts' `layout.html`. Default: none.
@@ -138,6 +147,13 @@ func (p *Provider) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 		w.Header().Set("Allow", strings.Join(route.methods, ", "))
 		return p.fail(w, r, &oauthError{status: http.StatusMethodNotAllowed, code: "invalid_request", description: "this endpoint takes " + strings.Join(route.methods, ", ")})
 	}
+	if _, err := url.ParseQuery(r.URL.RawQuery); err != nil {
+		err := error(refuse("invalid_request", "the query does not parse; a semicolon or a percent sign must be encoded"))
+		if route.isPage() {
+			err = shown(err)
+		}
+		return p.fail(w, r, err)
+	}
 	r.Body = http.MaxBytesReader(w, r.Body, maxBodyBytes)
 	w.Header().Set("Cache-Control", "no-store")
 	err := route.serve(p, w, r)
@@ -168,10 +184,8 @@ func (p *Provider) Provision(ctx caddy.Context) error {
 	if p.accounts, err = caddyjwt.OpenAccounts(ctx, p.Accounts); err != nil {
 		return err
 	}
-	for _, name := range []string{"permissions", "email_verified", "phone_number_verified"} {
-		if slices.Contains(p.Accounts.Profile, name) {
-			return fmt.Errorf("accounts: profile %s: users could give themselves what clients believe; take it out, and give it to users by `caddy jwt user add` or `import`", name)
-		}
+	if err := p.checkProfile(); err != nil {
+		return err
 	}
 	if p.Accounts.Issuer == p.Issuer {
 		return fmt.Errorf("accounts: issuer is that of the provider, %s; give the accounts another, since their tokens are for this site and the provider's for its clients", p.Issuer)

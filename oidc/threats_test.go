@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -21,6 +22,7 @@ import (
 	"time"
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/lestrrat-go/jwx/v2/jwk"
 	"golang.org/x/crypto/bcrypt"
@@ -431,10 +433,96 @@ func TestThreatIntrospectionTellsNoMoreThanScopes(t *testing.T) {
 	chrome.signUp("alice@example.com")
 	for scope, told := range map[string]bool{"openid": false, "openid email": true} {
 		tokens := chrome.redeem("spa", chrome.code("spa", url.Values{"scope": {scope}})).json(t)
-		got := chrome.post("/oidc/introspect", url.Values{"token": {tokens["access_token"].(string)}}, basic("app", appSecret)).json(t)
+		got := chrome.post("/oidc/introspect", url.Values{"token": {tokens["access_token"].(string)}}, basic("api", appSecret)).json(t)
 		if got["active"] != true || (got["username"] != nil) != told {
 			t.Errorf("%s: %v", scope, got)
 		}
+	}
+}
+
+// A client knows what its own tokens say, and an API those of all clients.
+func TestThreatIntrospectionOfOthersTokens(t *testing.T) {
+	s := provider(t)
+	chrome := s.browser()
+	chrome.signUp("alice@example.com")
+	of := map[string]string{"spa": chrome.redeem("spa", chrome.code("spa", nil)).json(t)["access_token"].(string)}
+	of["app"] = chrome.redeem("app", chrome.code("app", url.Values{"scope": {"openid roles"}})).json(t)["access_token"].(string)
+	of["a machine"] = chrome.exchange("app", url.Values{"grant_type": {"client_credentials"}}).json(t)["access_token"].(string)
+	for token, c := range map[string]struct{ own, other []string }{
+		"spa":       {[]string{"api"}, []string{"app", "web", "other"}},
+		"app":       {[]string{"api", "app"}, []string{"web", "other"}},
+		"a machine": {[]string{"api", "app"}, []string{"web", "other"}},
+	} {
+		ask := func(client string) answer {
+			secret := map[string]string{"other": "another-secret-0123456789"}[client]
+			if secret == "" {
+				secret = appSecret
+			}
+			return chrome.post("/oidc/introspect", url.Values{"token": {of[token]}}, basic(client, secret))
+		}
+		for _, client := range c.own { // the controls
+			got := ask(client).json(t)
+			if got["active"] != true || got["sub"] != claimsOf(t, of[token])["sub"] || got["iss"] != s.url {
+				t.Errorf("%s of %s: %v", client, token, got)
+			}
+			if roles, given := claimsOf(t, of[token])["roles"]; given && fmt.Sprint(roles) != fmt.Sprint(got["roles"]) {
+				t.Errorf("%s of %s: roles are %v, in the token %v", client, token, got["roles"], roles)
+			}
+		}
+		for _, client := range c.other {
+			if got := ask(client); got.status != 200 || got.body != `{"active":false}` {
+				t.Errorf("%s of %s: %d %s", client, token, got.status, got.body)
+			}
+		}
+	}
+	if mayIntrospect(&Client{ID: "x"}, caddyjwt.Claims{"aud": caddyjwt.List{"y", "z"}}) || !mayIntrospect(&Client{ID: "x"}, caddyjwt.Claims{"aud": caddyjwt.List{"y", "x"}}) || !mayIntrospect(&Client{ID: "x"}, caddyjwt.Claims{"aud": "x"}) {
+		t.Error("whose audience it is")
+	}
+}
+
+// The API of docs/oidc.md: neither a client without the scope, nor a machine that
+// passes for a user.
+func TestThreatTokensAtAnAPI(t *testing.T) {
+	api, users := freeAddress(t), freeAddress(t)
+	s := provider(t)
+	site := "}\nhttp://%s {\n jwt {\n issuer " + s.url + "\n audience " + s.url + "\n token_type at+jwt\n require scope read:todos\n %s\n}\n respond \"{http.auth.user.id} {http.auth.user.client_id}\"\n"
+	s.load(fmt.Sprintf(clientsOfTests, ""), fmt.Sprintf(site, api, "")+fmt.Sprintf(site, users, "require expression `!claims.sub.endsWith('@clients')`"), s.dir)
+	chrome := s.browser()
+	chrome.signUp("alice@example.com")
+	at := func(host, token string) answer {
+		return chrome.do(http.MethodGet, "http://"+host+"/", nil, "Authorization: Bearer "+token)
+	}
+	user := chrome.redeem("app", chrome.code("app", url.Values{"scope": {"openid read:todos"}})).json(t)["access_token"].(string)
+	machine := chrome.exchange("app", url.Values{"grant_type": {"client_credentials"}, "scope": {"read:todos"}}).json(t)["access_token"].(string)
+	evil := chrome.redeem("other", chrome.code("other", url.Values{"redirect_uri": {"https://other.example/callback"}}))
+	if evil.status != 200 { // its redirect URI is another
+		evil = chrome.exchange("other", url.Values{"grant_type": {"authorization_code"}, "code": {chrome.code("other", url.Values{"redirect_uri": {"https://other.example/callback"}})}, "redirect_uri": {"https://other.example/callback"}, "code_verifier": {verifier}})
+	}
+	for _, host := range []string{api, users} {
+		eventually(t, "the API has the keys", func() bool { return at(host, user).status == 200 })
+	}
+	id := claimsOf(t, user)["sub"].(string)
+	if got := at(api, user); got.body != id+" app" {
+		t.Errorf("control: %s", got.body)
+	}
+	if got := at(api, machine); got.body != "app@clients app" {
+		t.Errorf("control, a machine: %s", got.body)
+	}
+	if got := at(users, machine); got.status != 403 {
+		t.Errorf("a machine passes for a user: %d %s", got.status, got.body)
+	}
+	if got := at(api, evil.json(t)["access_token"].(string)); got.status != 403 {
+		t.Errorf("a client without the scope: %d %s", got.status, got.body)
+	}
+	if got := chrome.do(http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+machine); got.status != 403 || strings.Contains(got.body, "@clients") {
+		t.Errorf("userinfo of a machine: %d %s", got.status, got.body)
+	}
+	users2 := filepath.Join(t.TempDir(), "users.jsonl")
+	if err := os.WriteFile(users2, []byte(`{"id":"app@clients","email":"m@example.com","password_hash":""}`+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if output, err := exec.Command(caddytest.Binary(t), "jwt", "user", "import", "--store", filepath.Join(t.TempDir(), "users.db"), users2).CombinedOutput(); err == nil || !strings.Contains(string(output), "id is neither a UUID nor") {
+		t.Errorf("a user with the ID of a machine: %v %s", err, output)
 	}
 }
 
@@ -546,6 +634,11 @@ func TestThreatClientAssertions(t *testing.T) {
 	for _, aud := range []any{s.url, s.url + "/oidc/token", s.url + "/oidc/par", []string{s.url}} {
 		if got := ask("/oidc/token", header, func(claims map[string]any) { claims["aud"] = aud }, right); got.status != 200 {
 			t.Errorf("control, aud %v: %d %s", aud, got.status, got.body)
+		}
+	}
+	for _, aud := range [][]string{{s.url, "https://other.example"}, {"https://other.example", s.url + "/oidc/token"}, {s.url, s.url + "/oidc/token"}, {}} {
+		if got := ask("/oidc/token", header, func(claims map[string]any) { claims["aud"] = aud }, right); got.status != 401 {
+			t.Errorf("for others too, aud %v: %d %s", aud, got.status, got.body)
 		}
 	}
 	jti := randomText()

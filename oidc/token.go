@@ -236,6 +236,10 @@ func narrowed(granted []string, text string) ([]string, error) {
 	return asked, nil
 }
 
+// machineSuffix tells the `sub` of a client's own tokens from all users (RFC 9068 §5):
+// no ID of a user has an @ in it.
+const machineSuffix = "@clients"
+
 // byCredentials gives a token to the client itself (RFC 6749 §4.4).
 func (p *Provider) byCredentials(ctx context.Context, client *Client, values url.Values) (*tokens, error) {
 	var scopes []string
@@ -247,7 +251,7 @@ func (p *Provider) byCredentials(ctx context.Context, client *Client, values url
 	}
 	now, lifetime := p.accounts.Now(), time.Duration(client.AccessTokenLifetime)
 	token, err := p.sign(ctx, p.accessKeys, "at+jwt", map[string]any{
-		"iss": p.Issuer, "aud": p.Issuer, "sub": client.ID, "client_id": client.ID, "iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(lifetime).Unix(),
+		"iss": p.Issuer, "aud": p.Issuer, "sub": client.ID + machineSuffix, "client_id": client.ID, "iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(lifetime).Unix(),
 		"jti": uuid.NewString(), "scope": strings.Join(scopes, " "),
 	})
 	return &tokens{AccessToken: token, TokenType: "Bearer", ExpiresIn: int64(lifetime / time.Second), Scope: strings.Join(scopes, " ")}, err

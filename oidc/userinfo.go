@@ -23,6 +23,9 @@ func (p *Provider) userinfo(w http.ResponseWriter, r *http.Request) error {
 	}
 	id, _ := token.Claims["gid"].(string)
 	scopes, _ := token.Claims["scope"].(string)
+	if id == "" {
+		return p.challenged(http.StatusForbidden, "insufficient_scope", "the access token is the client's own, and of no user", "openid")
+	}
 	if !contains(scopes, "openid") {
 		return p.challenged(http.StatusForbidden, "insufficient_scope", "the access token lacks the scope openid", "openid")
 	}

@@ -43,7 +43,7 @@ async function logIn(client, auth, redirect) {
 const jwk = JSON.parse(process.env.KEY)
 const key = await crypto.subtle.importKey('jwk', jwk, { name: 'ECDSA', namedCurve: 'P-256' }, false, ['sign'])
 await logIn({ client_id: 'keyed' }, oauth.PrivateKeyJwt({ key, kid: jwk.kid }), redirect_uri)
-await logIn({ client_id: 'spa' }, oauth.None(), 'http://localhost:4711/callback')
+await logIn({ client_id: 'spa' }, oauth.None(), 'https://spa.example:4711/callback')
 const other = await crypto.subtle.generateKey({ name: 'ECDSA', namedCurve: 'P-256' }, false, ['sign'])
 await assert.rejects(logIn({ client_id: 'keyed' }, oauth.PrivateKeyJwt(other.privateKey), redirect_uri), { error: 'invalid_client' })
 console.log('done')
