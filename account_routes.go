@@ -75,7 +75,7 @@ func (h *AccountsHandler) signup(w http.ResponseWriter, r *http.Request) error {
 		if deeperThan(value, maxProfileDepth) {
 			in.wrong(name, "maxDepth", fmt.Errorf("is nested deeper than %d levels", maxProfileDepth), map[string]any{"limit": maxProfileDepth})
 		}
-		if size := valueSize(value); size > maxProfileBytes {
+		if !deeperThan(value, maxProfileDepth) && valueSize(value) > maxProfileBytes {
 			in.wrong(name, "maxLength", fmt.Errorf("has more than %d bytes", maxProfileBytes), map[string]any{"limit": maxProfileBytes})
 		}
 		if given {

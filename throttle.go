@@ -106,27 +106,21 @@ const sharedCountTimeout = 2 * time.Second
 // once are not more than one after the other. Where there were too many, it
 // returns how long to wait. A try of a client with an IPv6 address counts for its
 // /48 too.
-func (t *throttle) begin(ctx context.Context, key string, now time.Time) (a attempt, wait time.Duration) {
+func (t *throttle) begin(ctx context.Context, key string, now time.Time) (attempt, time.Duration) {
 	if t == nil {
 		return attempt{}, 0
 	}
-	a, wait = t.count(ctx, key, t.burst, t.every, now)
-	wide := widerKey(key)
-	if wait > 0 || wide == "" {
-		return a, wait
+	narrow, wait := t.count(ctx, key, t.burst, t.every, now)
+	wider := widerKey(key)
+	if wait > 0 || wider == "" {
+		return narrow, wait
 	}
-	b, wait := t.count(ctx, wide, t.burst*networkFactor, t.every/networkFactor, now)
+	wide, wait := t.count(ctx, wider, t.burst*networkFactor, t.every/networkFactor, now)
 	if wait > 0 {
-		a.forgive()
+		narrow.forgive()
 		return attempt{}, wait
 	}
-	return attempt{
-		forgiveHere: func() { a.forgiveHere(); b.forgiveHere() },
-		forgiveThere: func() {
-			attempt{forgiveThere: a.forgiveThere}.forgive()
-			attempt{forgiveThere: b.forgiveThere}.forgive()
-		},
-	}, 0
+	return attempt{forgiveHere: func() { narrow.forgive(); wide.forgive() }}, 0
 }
 
 func (t *throttle) count(ctx context.Context, key string, burst int, every time.Duration, now time.Time) (a attempt, wait time.Duration) {
