@@ -8,13 +8,13 @@ import (
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
 )
 
-// What strangers, who have proved nothing, may have kept: in a minute by the
-// address of the client, and in all. What one purpose has used up is there for the
+// strangersRequests are what strangers, who have proved nothing, may have kept in a
+// minute by the address of the client. What one purpose has used up is there for the
 // others.
-const (
-	strangersRequests = 120
-	strangersKept     = 20_000
-)
+const strangersRequests = 120
+
+// strangersKept is what all of them together may have kept.
+var strangersKept = 20_000 // a test sets another
 
 // strangers bounds what is kept for strangers, for one purpose.
 type strangers struct{ each, all *caddyjwt.Throttle }

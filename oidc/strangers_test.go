@@ -218,6 +218,38 @@ func TestThreatStrangersAreBounded(t *testing.T) {
 	}
 }
 
+// All strangers together have little kept, wherever they come from; clients that have
+// proved who they are are not counted with them.
+func TestThreatStrangersTogetherAreBounded(t *testing.T) {
+	strangersKept = 20
+	t.Cleanup(func() { strangersKept = 20_000 })
+	s := provider(t)
+	nobody := s.browser()
+	device := func(i int) answer {
+		return nobody.post("/oidc/device_authorization", url.Values{"client_id": {"tv"}, "scope": {"openid"}}, fmt.Sprintf("X-Forwarded-For: 192.0.2.%d", i))
+	}
+	for i := range strangersKept {
+		if got := device(i); got.status != 200 {
+			t.Fatalf("control, request %d: %d %s", i, got.status, got.body)
+		}
+	}
+	if got := device(100); got.status != 503 || got.header.Get("Retry-After") == "" {
+		t.Errorf("one more: %d %v %s", got.status, got.header, got.body)
+	}
+	request, err := url.Parse(s.authorizeURL("other", url.Values{"redirect_uri": {"https://other.example/callback"}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 * strangersKept {
+		if got := nobody.post("/oidc/par", request.Query(), basic("other", "another-secret-0123456789")); got.status != 201 {
+			t.Fatalf("control, a client with a secret: %d %s", got.status, got.body)
+		}
+	}
+	if got := nobody.get(s.authorizeURL("spa", nil)).to(t); got.Path != "/auth/login" {
+		t.Errorf("control, a log-in: %s", got)
+	}
+}
+
 // A request that goes on in a URL is the provider's own, and no other.
 func TestThreatInteractionsAreSealed(t *testing.T) {
 	s := provider(t)
