@@ -30,7 +30,9 @@ func (h *AccountsHandler) login(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return h.pageOr(w, r, in, "login", err)
 	}
-	h.connectOffered(w, r, given.user)
+	if in.form && h.offersTo(w, r, in, given) {
+		in.values["return_to"] = mountedAt(r) + h.path("connect")
+	}
 	return h.answerGrant(w, r, in, given)
 }
 
@@ -206,7 +208,15 @@ func (h *AccountsHandler) password(w http.ResponseWriter, r *http.Request) error
 		return h.pageOr(w, r, in, "account", err)
 	}
 	if in.form {
-		return h.renderAccount(w, r, token, pageData{Notice: "Your password was changed, and your other sessions were ended."}, http.StatusOK)
+		notice := "Your password was changed, and your other sessions were ended."
+		links, err := h.service.identities(r.Context(), token.UserID)
+		if err != nil {
+			return err
+		}
+		if len(links) > 0 {
+			notice += " You can still be logged in by " + listed(links) + "."
+		}
+		return h.renderAccount(w, r, token, pageData{Notice: notice}, http.StatusOK)
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
@@ -223,12 +233,17 @@ func (h *AccountsHandler) reset(w http.ResponseWriter, r *http.Request) error {
 	if err := in.err(); err != nil {
 		return h.pageOr(w, r, in, "reset", err)
 	}
-	if err := h.service.resetPassword(r.Context(), token, fresh, client(r)); err != nil {
+	gone, err := h.service.resetPassword(r.Context(), token, fresh, client(r))
+	if err != nil {
 		return h.pageOr(w, r, in, "reset", err)
 	}
 	if in.form {
 		clearSessionCookies(w, r)
-		return h.pages.render(w, r, "message", pageData{Title: "Your password was changed", Text: "You can log in with it now."}, http.StatusOK)
+		text := "You can log in with it now. All sessions were ended."
+		if len(gone) > 0 {
+			text += " " + listed(gone) + " can no longer log in to your account; connect again what is yours on your account page."
+		}
+		return h.pages.render(w, r, "message", pageData{Title: "Your password was changed", Text: text}, http.StatusOK)
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil

@@ -107,7 +107,7 @@ type Accounts struct {
 	LoginWithRaw []json.RawMessage `json:"login_with,omitempty" caddy:"namespace=jwt.logins inline_key=module"`
 
 	// Templates is a folder whose files replace the pages of the same name:
-	// `login.html`, `signup.html`, `account.html`, `reset.html`,
+	// `login.html`, `signup.html`, `account.html`, `confirm.html`, `reset.html`,
 	// `message.html`, `layout.html` and `style.css`. Default: none.
 	Templates string `json:"templates,omitempty"`
 }
@@ -116,6 +116,7 @@ type Accounts struct {
 var accountRoutes = map[string]string{
 	"login": "/login", "signup": "/signup", "refresh": "/refresh", "logout": "/logout", "whoami": "/whoami", "password": "/password",
 	"sessions": "/sessions", "jwks": "/jwks.json", "openapi": "/openapi.json", "account": "/account", "reset": "/reset", "style": "/style.css",
+	"connect": "/connect", "identities": "/identities",
 }
 
 // movableRoutes are those that the config may move.
@@ -346,6 +347,12 @@ func (h *AccountsHandler) route(r *http.Request) (serve accountRoute, methods []
 		return h.openAPI, get
 	case "account":
 		return h.accountPage, get
+	case "connect":
+		return h.byMethod(h.connectPage, h.connect), both
+	case "identities":
+		return h.identities, get
+	case "identity":
+		return func(w http.ResponseWriter, r *http.Request) error { return h.identity(w, r, id) }, append(both, http.MethodDelete)
 	case "reset":
 		return h.byMethod(h.resetPage, h.reset), both
 	case "style":
@@ -386,6 +393,7 @@ var routeID = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 func (a *Accounts) routeNames() func(path string) (name, id string) {
 	names, below := make(map[string]string), a.externalPaths()
 	below["session"] = strings.ToLower(a.path("sessions")) + "/"
+	below["identity"] = strings.ToLower(a.path("identities")) + "/"
 	for route := range accountRoutes {
 		names[strings.ToLower(a.path(route))] = route
 	}

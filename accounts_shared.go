@@ -138,15 +138,7 @@ func (a *SharedAccounts) Login(w http.ResponseWriter, r *http.Request) (*Login, 
 
 // Session returns a session of a user if it has not ended; [ErrNotFound].
 func (a *SharedAccounts) Session(ctx context.Context, userID, sessionID string) (Session, error) {
-	sessions, err := a.Store().Sessions(ctx, userID, a.Now())
-	if err != nil {
-		return Session{}, err
-	}
-	i := slices.IndexFunc(sessions, func(s Session) bool { return s.ID == sessionID })
-	if i < 0 {
-		return Session{}, ErrNotFound
-	}
-	return sessions[i], nil
+	return a.service.session(ctx, userID, sessionID)
 }
 
 // LoginURL is where a browser logs in, to come back to a path of the site.

@@ -513,25 +513,23 @@ func disconnectUser(o *operator) error {
 	if err != nil {
 		return err
 	}
-	identities, err := o.store.Records(o.ctx, kindIdentity, user.ID, time.Now())
+	gone, err := recoverAccount(o.ctx, o.store, user.ID, false, time.Now(), func() error { return nil })
 	if err != nil {
 		return err
 	}
-	disconnected := 0
-	for _, record := range identities {
-		// So that a log-in there does not take it for a sign-up that stopped half way.
-		err := o.store.CreateRecord(o.ctx, Record{Kind: kindDisconnected, ID: disconnectedID(record.ID, user.ID), Owner: user.ID, Value: []byte("{}")})
-		if err == nil || errors.Is(err, ErrRecordExists) {
-			_, err = o.store.TakeRecord(o.ctx, kindIdentity, record.ID, time.Now())
-		}
-		if err == nil {
-			disconnected++
-		} else if !errors.Is(err, ErrNotFound) { // somebody was faster
-			return err
-		}
+	o.say("disconnected from %d%s", len(gone), behindColon(gone))
+	if user.PasswordHash == "" {
+		fmt.Fprintf(o.cmd.ErrOrStderr(), "%s has no password, so nobody can log in to it now; `caddy jwt user reset-link` makes a link to set one\n", visible(user.Email))
 	}
-	o.say("disconnected from %d", disconnected)
 	return nil
+}
+
+// behindColon names identities behind their number.
+func behindColon(links []linkedIdentity) string {
+	if len(links) == 0 {
+		return ""
+	}
+	return ": " + listed(links)
 }
 
 func showUserCommand() *cobra.Command {
@@ -685,16 +683,25 @@ func deleteUser(o *operator) error {
 }
 
 func passwordCommand() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "passwd <email or ID>",
 		Short: "Sets the password of a user",
 		Long: `
-Sets the password of a user, and ends its sessions. The password is asked for
-where somebody can type it, and otherwise is the first line of standard input.`,
+Sets the password of a user, and ends what somebody else may have set up in the
+account: its sessions, links for a new password, and the users of other providers
+that log in to it by login_with, unless --keep-identities is given. The password
+is asked for where somebody can type it, and otherwise is the first line of
+standard input.`,
 		Example: `  caddy jwt user passwd alice@example.com`,
 		Args:    takes(userArgument),
 		RunE:    operates(false, setPassword),
 	}
+	addKeepIdentities(cmd)
+	return cmd
+}
+
+func addKeepIdentities(cmd *cobra.Command) {
+	cmd.Flags().Bool("keep-identities", false, "Leave connected the users of other providers that log in to the account")
 }
 
 func setPassword(o *operator) error {
@@ -709,12 +716,26 @@ func setPassword(o *operator) error {
 	if err != nil {
 		return err
 	}
-	ended, err := o.endSessions(user)
+	keep, ended := o.flags.Bool("keep-identities"), 0
+	gone, err := recoverAccount(o.ctx, o.store, user.ID, keep, time.Now(), func() error {
+		more, err := o.endSessions(user)
+		ended += more
+		return err
+	})
 	if err != nil {
-		return fmt.Errorf("the password is set, but the sessions of the user are not ended: %w", err)
+		return fmt.Errorf("the password is set, but the sessions of the user are not all ended, or other providers not all disconnected; run this again: %w", err)
 	}
-	o.say("the password of %s is set, sessions ended: %d", visible(user.Email), ended)
-	return nil
+	o.say("the password of %s is set, sessions ended: %d, disconnected from %d%s", visible(user.Email), ended, len(gone), behindColon(gone))
+	return o.sayKept(user)
+}
+
+// sayKept says which other providers log the user in now.
+func (o *operator) sayKept(user User) error {
+	kept, err := identitiesOf(o.ctx, o.store, user.ID, time.Now())
+	if err == nil && len(kept) > 0 {
+		fmt.Fprintf(o.cmd.ErrOrStderr(), "still connected are %d%s\n", len(kept), behindColon(kept))
+	}
+	return err
 }
 
 func rolesCommand() *cobra.Command {
@@ -779,7 +800,11 @@ func resetLinkCommand() *cobra.Command {
 		Short: "Makes a link by which a user sets a new password",
 		Long: `
 Prints a link by which a user sets a new password, once. Whoever has the link
-can do it, so send it to nobody else.`,
+can do it, so send it to nobody else.
+
+When it is used, what somebody else may have set up in the account ends: its
+sessions, other such links, and the users of other providers that log in to it by
+login_with, unless --keep-identities is given. The command says which these are.`,
 		Example: `  caddy jwt user reset-link --base https://example.com alice@example.com
   caddy jwt user reset-link --base https://example.com --config /etc/caddy/Caddyfile --lifetime 1d alice@example.com`,
 		Args: takes(userArgument),
@@ -788,6 +813,7 @@ can do it, so send it to nobody else.`,
 	cmd.Flags().String("base", "", "Where the site is, as in https://example.com")
 	cmd.Flags().String("prefix", "", "Path of the account routes; by default that of --config, or "+defaultAccountsPrefix)
 	cmd.Flags().String("lifetime", "1h", "Time until the link expires")
+	addKeepIdentities(cmd)
 	return cmd
 }
 
@@ -807,10 +833,25 @@ func makeResetLink(o *operator) error {
 	if user.Disabled {
 		return fmt.Errorf("%s is disabled, so a password would be of no use; `caddy jwt user enable` goes before", visible(user.Email))
 	}
-	token := randomToken(refreshBytes)
-	err = o.store.CreateOneTimeToken(o.ctx, OneTimeToken{Hash: hashToken(token), Purpose: purposeReset, UserID: user.ID, ExpiresAt: time.Now().Add(lifetime)})
+	purpose := purposeReset
+	if o.flags.Bool("keep-identities") {
+		purpose = purposeResetKeep
+	}
+	connected, err := identitiesOf(o.ctx, o.store, user.ID, time.Now())
 	if err != nil {
 		return err
+	}
+	token := randomToken(refreshBytes)
+	err = o.store.CreateOneTimeToken(o.ctx, OneTimeToken{Hash: hashToken(token), Purpose: purpose, UserID: user.ID, ExpiresAt: time.Now().Add(lifetime)})
+	if err != nil {
+		return err
+	}
+	switch {
+	case len(connected) == 0:
+	case purpose == purposeResetKeep:
+		fmt.Fprintf(o.cmd.ErrOrStderr(), "connected, and left so when the link is used, are %d%s\n", len(connected), behindColon(connected))
+	default:
+		fmt.Fprintf(o.cmd.ErrOrStderr(), "when the link is used, %d will be disconnected%s; --keep-identities leaves them\n", len(connected), behindColon(connected))
 	}
 	link.RawQuery = url.Values{"token": {token}}.Encode()
 	o.say("%s", link)

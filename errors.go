@@ -68,6 +68,8 @@ const (
 	ReasonSignupClosed        Reason = "signup_closed"
 	ReasonDisabled            Reason = "disabled"
 	ReasonLogoutToken         Reason = "logout_token"
+	ReasonNotConfirmed        Reason = "not_confirmed"
+	ReasonLastLogin           Reason = "last_login"
 )
 
 // Error is a refusal: every error that [Verifier.Verify] returns is one.
@@ -191,11 +193,13 @@ var refusals = map[Reason]refusal{
 	ReasonLoginNotFresh:       {401, "UnauthorizedError", "login_not_fresh", false, "the provider did not ask you for your password again, which is wanted here; log out there first, or log in by password"},
 	ReasonLoginRefused:        {401, "UnauthorizedError", "login_refused", false, "the answer of the provider is not valid, so nobody was logged in"},
 	ReasonProviderUnavailable: {503, "ServiceUnavailableError", "provider_unavailable", false, "the provider cannot be reached now; try again soon, or log in another way"},
-	ReasonAccountExists:       {409, "ConflictError", "account_exists", false, "There is an account with this e-mail address already. Log in to it with its password now, and from then on the provider logs you in to it too. If it has no password, log in as you did before, and connect the provider on the account page."},
+	ReasonAccountExists:       {409, "ConflictError", "account_exists", false, "There is an account with this e-mail address already. Log in to it with its password now, and you are asked whether the two are to be connected. If it has no password, log in as you did before, and connect the provider on the account page."},
 	ReasonIdentityTaken:       {409, "ConflictError", "identity_taken", false, "this user of the provider is connected with another account already"},
 	ReasonEmailUnverified:     {403, "ForbiddenError", "email_unverified", false, "the provider does not vouch for an e-mail address of yours, so no account was made; verify it there, or log in with a password and connect the provider on your account page"},
 	ReasonSignupClosed:        {403, "ForbiddenError", "signup_closed", false, "you have no account here, and accounts are not open to everybody"},
 	ReasonDisabled:            {403, "ForbiddenError", "disabled", false, "the account is disabled"},
+	ReasonNotConfirmed:        {403, "ForbiddenError", "confirmation_required", false, "your log-in is longer ago than 5 minutes; give your current password, or log in again first"},
+	ReasonLastLogin:           {409, "ConflictError", "last_login", false, "there would be no way left to log in; set a password first, by a link from whoever runs this site"},
 	ReasonLogoutToken:         {400, "BadRequestError", "invalid_request", false, "the logout token is not valid, or was used before"},
 
 	ReasonKeysUnavailable: {503, "ServiceUnavailableError", "keys_unavailable", false, "the keys of the token issuer could not be loaded yet"},

@@ -40,6 +40,18 @@ func linked(login *externalLogin, identity *ExternalIdentity) linkedIdentity {
 	return linkedIdentity{Issuer: identity.Issuer, Subject: identity.Subject, Label: login.Label, Email: cut(identity.Email, maxEmailBytes)}
 }
 
+// ID names the identity in paths.
+func (l linkedIdentity) ID() string { return identityKey(l.Issuer, l.Subject) }
+
+// Name is what the provider calls the user. It says all characters of an address
+// that is to look like another one.
+func (l linkedIdentity) Name() string {
+	if l.Email != "" {
+		return visible(l.Email)
+	}
+	return visible(cut(l.Subject, maxEmailBytes))
+}
+
 // identityKey names an identity. Neither part can have a line end in it that
 // would make another pair look the same: an issuer is a URL.
 func identityKey(issuer, subject string) string { return hashToken(issuer + "\n" + subject) }
@@ -48,9 +60,14 @@ func identityKey(issuer, subject string) string { return hashToken(issuer + "\n"
 // is nobody's yet.
 type accountExists struct {
 	userID string
+	link   linkedIdentity
 }
 
-func (*accountExists) Error() string { return refusals[ReasonAccountExists].description }
+// Error names whoever the browser is at the provider, who need not be the one who
+// sits before it.
+func (e *accountExists) Error() string {
+	return "At " + e.link.Label + " you are logged in as " + e.link.Name() + ". " + refusals[ReasonAccountExists].description
+}
 
 func (*accountExists) Unwrap() error { return &Error{Reason: ReasonAccountExists} }
 
@@ -72,7 +89,18 @@ func (s *accountService) logInExternal(ctx context.Context, login *externalLogin
 	if err != nil {
 		return nil, err
 	}
-	return given, s.rememberExternalSession(ctx, identity, given)
+	if err := s.rememberExternalSession(ctx, identity, given); err != nil {
+		return nil, err
+	}
+	// The identity may have been disconnected since it was looked up, and the
+	// user's sessions ended before this one began.
+	if there, err := s.isConnected(ctx, user.ID, linked(login, identity)); err != nil || !there {
+		if err == nil {
+			err = &Error{Reason: ReasonLoginState}
+		}
+		return nil, errors.Join(err, s.endSessions(context.WithoutCancel(ctx), user.ID, given.sessionID, ""))
+	}
+	return given, nil
 }
 
 // newUserID is the ID of the user that an identity is given. It is always the
@@ -103,12 +131,12 @@ func (s *accountService) externalUser(ctx context.Context, login *externalLogin,
 	}
 	_, err = s.users().Record(ctx, kindDisconnected, disconnectedID(identityKey(identity.Issuer, identity.Subject), user.ID), s.now())
 	if err == nil {
-		return User{}, &accountExists{user.ID}
+		return User{}, &accountExists{userID: user.ID}
 	}
 	if !errors.Is(err, ErrNotFound) {
 		return User{}, storeRefusal(err)
 	}
-	return user, s.connect(ctx, user.ID, linked(login, identity), client)
+	return user, s.connect(ctx, user.ID, "", linked(login, identity), client)
 }
 
 // signUpExternal makes an account for an identity that has none.
@@ -122,7 +150,7 @@ func (s *accountService) signUpExternal(ctx context.Context, login *externalLogi
 	}
 	taken, err := s.users().UserByEmail(ctx, key)
 	if err == nil {
-		return User{}, &accountExists{taken.ID}
+		return User{}, &accountExists{userID: taken.ID}
 	}
 	if !errors.Is(err, ErrNotFound) {
 		return User{}, storeRefusal(err)
@@ -150,7 +178,7 @@ func (s *accountService) signUpExternal(ctx context.Context, login *externalLogi
 	}
 	countEvent("signup", "ok")
 	s.audit("signup", user.ID, "", client)
-	return user, s.connect(ctx, user.ID, linked(login, identity), client)
+	return user, s.connect(ctx, user.ID, "", linked(login, identity), client)
 }
 
 // externalProfile are the properties of a new user that come from claims.
@@ -168,8 +196,10 @@ func externalProfile(login *externalLogin, identity *ExternalIdentity) map[strin
 	return profile
 }
 
-// connect makes an identity that of a user. It is nobody else's then.
-func (s *accountService) connect(ctx context.Context, userID string, link linkedIdentity, client clientInfo) error {
+// connect makes an identity that of a user. It is nobody else's then. It is not
+// connected if the session that asked for it has ended; there is none where the
+// account is new.
+func (s *accountService) connect(ctx context.Context, userID, sessionID string, link linkedIdentity, client clientInfo) error {
 	id, now := identityKey(link.Issuer, link.Subject), s.now()
 	link.At = now
 	text, err := json.Marshal(link)
@@ -187,15 +217,27 @@ func (s *accountService) connect(ctx context.Context, userID string, link linked
 	if err != nil {
 		return storeRefusal(err)
 	}
-	s.audit("external identity connected", userID, "", client)
+	if sessionID != "" { // after the record is there, so that whoever ends the sessions and then the identities sees it
+		_, err := s.session(ctx, userID, sessionID)
+		if err != nil {
+			_, takeErr := s.users().TakeRecord(context.WithoutCancel(ctx), kindIdentity, id, now)
+			return errors.Join(storeRefusal(err), storeRefusal(takeErr))
+		}
+	}
+	s.audit("external identity connected", userID, sessionID, client)
 	return nil
 }
 
 // identities are those of a user.
 func (s *accountService) identities(ctx context.Context, userID string) ([]linkedIdentity, error) {
-	records, err := s.users().Records(ctx, kindIdentity, userID, s.now())
+	links, err := identitiesOf(ctx, s.users(), userID, s.now())
+	return links, storeRefusal(err)
+}
+
+func identitiesOf(ctx context.Context, store UserStore, userID string, now time.Time) ([]linkedIdentity, error) {
+	records, err := store.Records(ctx, kindIdentity, userID, now)
 	if err != nil {
-		return nil, storeRefusal(err)
+		return nil, err
 	}
 	links := make([]linkedIdentity, len(records))
 	for i, record := range records {

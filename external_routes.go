@@ -1,21 +1,20 @@
 package caddyjwt
 
 import (
-	"context"
 	"crypto/subtle"
 	"encoding/json"
 	"errors"
 	"net/http"
 	"net/url"
 	"time"
-
-	"go.uber.org/zap"
 )
 
 const (
 	// pendingCookie binds a log-in under way to the browser that began it. A
 	// browser has one at a time; the last one counts.
-	pendingCookie   = "login"
+	pendingCookie = "login"
+	// offerCookie binds an identity that waits for a yes in the same way.
+	offerCookie     = "connect"
 	pendingLifetime = 10 * time.Minute
 	pendingBytes    = 32
 
@@ -116,11 +115,11 @@ func (h *AccountsHandler) sendOut(w http.ResponseWriter, r *http.Request, login 
 		return "", refuseLogin(err)
 	}
 	pending.Kept = kept
-	return location, h.keepPending(w, r, kindPending, pending.UserID, pending)
+	return location, h.keepPending(w, r, kindPending, pendingCookie, pending.UserID, pending)
 }
 
 // keepPending keeps a value under the hash of a new cookie of the browser.
-func (h *AccountsHandler) keepPending(w http.ResponseWriter, r *http.Request, kind, owner string, value any) error {
+func (h *AccountsHandler) keepPending(w http.ResponseWriter, r *http.Request, kind, cookie, owner string, value any) error {
 	text, err := json.Marshal(value)
 	if err != nil {
 		return err
@@ -130,27 +129,31 @@ func (h *AccountsHandler) keepPending(w http.ResponseWriter, r *http.Request, ki
 	if err != nil {
 		return storeRefusal(err)
 	}
-	setCookie(w, r, pendingCookie, secret, until)
+	setCookie(w, r, cookie, secret, until)
 	return nil
+}
+
+// pending returns what is kept for the browser; [ErrNotFound].
+func (h *AccountsHandler) pending(r *http.Request, kind, cookie string) (Record, error) {
+	cookies := r.CookiesNamed(cookieName(r, cookie))
+	if len(cookies) != 1 {
+		return Record{}, ErrNotFound
+	}
+	return h.service.users().Record(r.Context(), kind, hashToken(cookies[0].Value), h.service.now())
 }
 
 // takePending returns what was kept for the browser, once, if it is wanted.
 // [ErrNotFound].
-func (h *AccountsHandler) takePending(w http.ResponseWriter, r *http.Request, kind string, wanted func(Record) error) (Record, error) {
-	cookies := r.CookiesNamed(cookieName(r, pendingCookie))
-	if len(cookies) != 1 {
-		return Record{}, ErrNotFound
-	}
-	id := hashToken(cookies[0].Value)
-	record, err := h.service.users().Record(r.Context(), kind, id, h.service.now())
+func (h *AccountsHandler) takePending(w http.ResponseWriter, r *http.Request, kind, cookie string, wanted func(Record) error) (Record, error) {
+	record, err := h.pending(r, kind, cookie)
 	if err == nil {
 		err = wanted(record)
 	}
 	if err == nil {
-		record, err = h.service.users().TakeRecord(r.Context(), kind, id, h.service.now())
+		record, err = h.service.users().TakeRecord(r.Context(), kind, record.ID, h.service.now())
 	}
 	if err == nil {
-		setCookie(w, r, pendingCookie, "", time.Unix(1, 0))
+		setCookie(w, r, cookie, "", time.Unix(1, 0))
 	}
 	return record, err
 }
@@ -169,7 +172,7 @@ func siteURL(r *http.Request) string {
 // finishExternal is where the provider sends the browser back to.
 func (h *AccountsHandler) finishExternal(w http.ResponseWriter, r *http.Request, login *externalLogin) error {
 	var pending pendingLogin
-	_, err := h.takePending(w, r, kindPending, func(kept Record) error {
+	_, err := h.takePending(w, r, kindPending, pendingCookie, func(kept Record) error {
 		if err := json.Unmarshal(kept.Value, &pending); err != nil {
 			return err
 		}
@@ -194,8 +197,9 @@ func (h *AccountsHandler) finishExternal(w http.ResponseWriter, r *http.Request,
 		given, err = h.service.logInExternal(r.Context(), login, identity, client(r))
 	}
 	if taken, ok := errors.AsType[*accountExists](err); ok {
-		// The identity waits for the password of the account.
-		if keepErr := h.keepPending(w, r, kindOffered, taken.userID, linked(login, identity)); keepErr != nil {
+		// The identity waits for the password of the account, and then for a yes.
+		taken.link = linked(login, identity)
+		if keepErr := h.keepPending(w, r, kindOffered, offerCookie, taken.userID, offer{linkedIdentity: taken.link}); keepErr != nil {
 			err = keepErr
 		}
 	}
@@ -263,39 +267,29 @@ func (p *pendingLogin) checkAuthTime(identity *ExternalIdentity, now time.Time) 
 	return nil
 }
 
-// connectOffered connects the identity that waits in this browser for the
-// password of its account. A log-in to another account drops it.
-func (h *AccountsHandler) connectOffered(w http.ResponseWriter, r *http.Request, user User) {
-	record, err := h.takePending(w, r, kindOffered, func(Record) error { return nil })
-	if errors.Is(err, ErrNotFound) || err == nil && record.Owner != user.ID {
-		return
-	}
-	var link linkedIdentity
-	if err == nil {
-		err = json.Unmarshal(record.Value, &link)
-	}
-	if err == nil {
-		err = h.service.connect(context.WithoutCancel(r.Context()), user.ID, link, client(r))
-	}
-	if err != nil {
-		h.service.log.Warn("external identity not connected; the user may try again", zap.String("user_id", user.ID), zap.Error(err))
-	}
-}
-
-// finishConnect connects the identity with the account of the session that
-// began it.
+// finishConnect asks the user whose session began it whether the identity is to
+// be connected with the account.
 func (h *AccountsHandler) finishConnect(w http.ResponseWriter, r *http.Request, login *externalLogin, pending *pendingLogin, identity *ExternalIdentity, err error) error {
 	token, user, callerErr := h.callerUser(w, r)
 	if callerErr != nil || user.ID != pending.UserID || sessionOf(token) != pending.SessionID {
 		return h.showLogin(w, r, "", refuse(ReasonLoginState, "the session that began it is not that of this browser any more"))
 	}
+	link, there := linkedIdentity{}, false
 	if err == nil {
-		err = h.service.connect(r.Context(), user.ID, linked(login, identity), client(r))
+		link = linked(login, identity)
+		there, err = h.service.isConnected(r.Context(), user.ID, link)
 	}
-	if err != nil {
+	if err == nil && !there {
+		err = h.keepPending(w, r, kindOffered, offerCookie, user.ID, offer{linkedIdentity: link, SessionID: sessionOf(token)})
+	}
+	switch {
+	case err != nil:
 		return h.showAccount(w, r, token, err)
+	case there:
+		seeOther(w, mountedAt(r)+h.path("account"))
+	default:
+		seeOther(w, mountedAt(r)+h.path("connect"))
 	}
-	seeOther(w, mountedAt(r)+h.path("account"))
 	return nil
 }
 
@@ -308,7 +302,11 @@ func (h *AccountsHandler) showLogin(w http.ResponseWriter, r *http.Request, retu
 	h.service.sayStoreFails(refusal)
 	h.announce(w, r, refusal)
 	told := refusals[refusal.Reason]
-	return h.pages.render(w, r, "login", pageData{ReturnTo: returnTo, Error: told.description}, told.status)
+	text := told.description
+	if taken, ok := errors.AsType[*accountExists](err); ok {
+		text = taken.Error()
+	}
+	return h.pages.render(w, r, "login", pageData{ReturnTo: returnTo, Error: text}, told.status)
 }
 
 // showAccount shows a refusal on the account page.

@@ -20,7 +20,7 @@ var embeddedPages embed.FS
 // pagePolicy lets a page do nothing but show itself and send its forms.
 const pagePolicy = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 
-var pageNames = []string{"login", "signup", "account", "reset", "message"}
+var pageNames = []string{"login", "signup", "account", "confirm", "reset", "message"}
 
 // pages are the HTML pages of the accounts.
 type pages struct {
@@ -47,20 +47,30 @@ type pageData struct {
 	Identities        []linkedIdentity
 	Links             []AccountLink
 	Next              *pageLink
+	Confirm           *pageConfirm
 	Data              any    // of a page of another module
 	Cancel            string // path back to the site that asked for the log-in
 
 	leadsOn bool // to another site in the end, as a page of an OpenID Provider does
 }
 
+// pageConfirm is a question of the page confirm.
+type pageConfirm struct {
+	Question, Yes, No string
+	Action, Offer     string
+	Password          bool // is it wanted?
+}
+
 // pageLink leads on: a button of a provider, for example.
 type pageLink struct{ Name, Path string }
 
 // pagePaths are where pages link and post to. Signup is empty if it is closed.
-type pagePaths struct{ Login, Signup, Logout, Account, Password, Sessions, Reset, Style string }
+type pagePaths struct {
+	Login, Signup, Logout, Account, Password, Sessions, Identities, Reset, Style string
+}
 
 func (p pagePaths) below(prefix string) pagePaths {
-	for _, path := range []*string{&p.Login, &p.Signup, &p.Logout, &p.Account, &p.Password, &p.Sessions, &p.Reset, &p.Style} {
+	for _, path := range []*string{&p.Login, &p.Signup, &p.Logout, &p.Account, &p.Password, &p.Sessions, &p.Identities, &p.Reset, &p.Style} {
 		if *path != "" {
 			*path = prefix + *path
 		}
@@ -106,7 +116,7 @@ func newPages(service *accountService, config *Accounts) (*pages, error) {
 	}
 	at := &p.standard.Paths
 	at.Login, at.Logout, at.Account, at.Password = config.path("login"), config.path("logout"), config.path("account"), config.path("password")
-	at.Sessions, at.Reset, at.Style = config.path("sessions"), config.path("reset"), config.path("style")
+	at.Sessions, at.Identities, at.Reset, at.Style = config.path("sessions"), config.path("identities"), config.path("reset"), config.path("style")
 	if config.Signup == "open" {
 		at.Signup = config.path("signup")
 	}
@@ -181,6 +191,7 @@ func (h *AccountsHandler) style(w http.ResponseWriter, _ *http.Request) error {
 }
 
 func (h *AccountsHandler) loginPage(w http.ResponseWriter, r *http.Request) error {
+	h.dropOffer(w, r) // whoever comes here of their own does not go on with it
 	query := r.URL.Query()
 	return h.pages.render(w, r, "login", pageData{ReturnTo: safeReturnPath(query.Get("return_to"), ""), Email: query.Get("email")}, http.StatusOK)
 }

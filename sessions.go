@@ -901,27 +901,47 @@ func (s *accountService) setPassword(ctx context.Context, userID string, checked
 
 var errPasswordChanged = errors.New("the password was changed meanwhile")
 
-// purposeReset is that of the tokens of `caddy jwt user reset-link`.
-const purposeReset = "reset"
+// Purposes of the tokens of `caddy jwt user reset-link`.
+const (
+	purposeReset     = "reset"
+	purposeResetKeep = "reset, identities stay"
+)
 
-// resetPassword sets a password by a one-time token, and ends all sessions.
-func (s *accountService) resetPassword(ctx context.Context, token, password string, client clientInfo) error {
+// resetPassword sets a password by a one-time token, and ends all that somebody
+// else may have set up in the account. It returns the identities that it
+// disconnected.
+func (s *accountService) resetPassword(ctx context.Context, token, password string, client clientInfo) ([]linkedIdentity, error) {
 	taken, err := s.users().TakeOneTimeToken(ctx, hashToken(token), purposeReset, s.now())
 	if errors.Is(err, ErrNotFound) {
-		return &Error{Reason: ReasonOneTimeToken}
+		taken, err = s.users().TakeOneTimeToken(ctx, hashToken(token), purposeResetKeep, s.now())
+	}
+	if errors.Is(err, ErrNotFound) {
+		return nil, &Error{Reason: ReasonOneTimeToken}
 	}
 	if err != nil {
-		return storeRefusal(err)
+		return nil, storeRefusal(err)
 	}
 	if user, err := s.users().User(ctx, taken.UserID); err == nil && user.Disabled {
-		return &Error{Reason: ReasonOneTimeToken}
+		return nil, &Error{Reason: ReasonOneTimeToken}
 	}
 	if err := s.setPassword(ctx, taken.UserID, nil, password); err != nil {
 		// The link was of no use, so it may be used again.
-		return errors.Join(err, s.users().CreateOneTimeToken(context.WithoutCancel(ctx), taken))
+		return nil, errors.Join(err, s.users().CreateOneTimeToken(context.WithoutCancel(ctx), taken))
 	}
 	s.audit("password reset", taken.UserID, "", client)
-	return s.endSessions(ctx, taken.UserID, "", "")
+	ctx = context.WithoutCancel(ctx) // the password is another by now
+	gone, err := recoverAccount(ctx, s.users(), taken.UserID, taken.Purpose == purposeResetKeep, s.now(), func() error {
+		return s.endSessions(ctx, taken.UserID, "", "")
+	})
+	if len(gone) > 0 {
+		s.audit("external identities disconnected", taken.UserID, "", client)
+	}
+	return gone, storeRefusal(err)
+}
+
+func isRefusal(err error) bool {
+	_, ok := errors.AsType[*Error](err)
+	return ok
 }
 
 // storeRefusal is what a client is told of an error of the store or the hashes.
@@ -929,6 +949,8 @@ func storeRefusal(err error) error {
 	switch {
 	case err == nil:
 		return nil
+	case isRefusal(err):
+		return err
 	case errors.Is(err, errHashQueueFull):
 		return &Error{Reason: ReasonHashQueueFull, RetryAfter: time.Second}
 	case errors.Is(err, ErrStoreFull):

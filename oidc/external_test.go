@@ -327,6 +327,22 @@ func (b *browser) connectLink(name string) string {
 	return html.UnescapeString(found[1])
 }
 
+var offered = regexp.MustCompile(`name="offer" value="([^"]*)"`)
+
+// decideOffer answers the question that the browser is led to.
+func (b *browser) decideOffer(got answer, decision, password string) answer {
+	b.t.Helper()
+	if to := got.to(b.t).String(); to != "/auth/connect" {
+		b.t.Fatalf("it leads to %s", to)
+	}
+	page := b.get("/auth/connect")
+	found := offered.FindStringSubmatch(page.body)
+	if page.status != 200 || found == nil {
+		b.t.Fatal(page.brief())
+	}
+	return b.post("/auth/connect", url.Values{"offer": {found[1]}, "decision": {decision}, "currentPassword": {password}})
+}
+
 // mustBeIn checks that the answer to a callback logs in, and returns the user's
 // ID.
 func (b *browser) mustBeIn(got answer) string {
@@ -774,7 +790,7 @@ func TestLoginWithDisconnected(t *testing.T) {
 	}
 	again := s.browser()
 	again.mustBeOut(again.logInBy("fake"), 409, "There is an account")
-	if got := again.post("/auth/login", url.Values{"email": {"alice@example.com"}, "password": {goodPassword}}); got.status != 303 {
+	if got := again.decideOffer(again.post("/auth/login", url.Values{"email": {"alice@example.com"}, "password": {goodPassword}}), "yes", ""); got.status != 303 {
 		t.Fatalf("%d %s", got.status, got.body)
 	}
 	other := s.browser()
@@ -786,7 +802,7 @@ func TestLoginWithDisconnected(t *testing.T) {
 	command("disconnect", id)
 	bob := s.browser()
 	bob.signUp("bob@example.com")
-	bob.get(bob.get(bob.connectLink("fake")).to(t).String())
+	bob.decideOffer(bob.get(bob.get(bob.connectLink("fake")).to(t).String()), "yes", "").to(t)
 	if got := s.browser(); got.mustBeIn(got.logInBy("fake")) == id {
 		t.Error("control: it is not that of who connected it")
 	}
@@ -1074,8 +1090,8 @@ func TestLoginWithAccounts(t *testing.T) {
 		chrome := s.browser()
 		chrome.mustBeOut(chrome.logInBy("fake"), 409, exists)
 		logIn(chrome, "bob@example.com", "wrong password")
-		if got := logIn(chrome, "bob@example.com", goodPassword); got.status != 303 {
-			t.Fatalf("log-in: %d", got.status)
+		if got := chrome.decideOffer(logIn(chrome, "bob@example.com", goodPassword), "yes", ""); got.status != 303 {
+			t.Fatalf("connecting: %s", got.brief())
 		}
 		later := s.browser()
 		if id := later.mustBeIn(later.logInBy("fake")); id != bob.ID {
@@ -1103,10 +1119,12 @@ func TestLoginWithAccounts(t *testing.T) {
 		if got := s.browser().post("/auth/login/fake", url.Values{}); got.status != 401 {
 			t.Errorf("nobody connects: %d", got.status)
 		}
-		if to := connect(dave).to(t).String(); to != "/auth/account" {
+		if to := dave.decideOffer(connect(dave), "yes", "").to(t).String(); to != "/auth/account" {
 			t.Errorf("it leads to %s", to)
 		}
-		connect(dave).to(t) // again is no harm
+		if to := connect(dave).to(t).String(); to != "/auth/account" { // again is no harm
+			t.Errorf("again leads to %s", to)
+		}
 		chrome := s.browser()
 		if id := chrome.mustBeIn(chrome.logInBy("fake")); id != userOf("dave@example.com").ID {
 			t.Errorf("user %s", id)

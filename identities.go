@@ -1,0 +1,402 @@
+package caddyjwt
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// freshLogin is how long after the log-in a session may change by what its user
+// logs in without the password.
+const freshLogin = 5 * time.Minute
+
+// offer is an identity that waits for a user to say yes, kept under the hash of
+// the browser's cookie. Its record belongs to that user.
+type offer struct {
+	linkedIdentity
+	// SessionID is the session that is asked. It is empty before the log-in to
+	// the account.
+	SessionID string `json:"session_id,omitempty"`
+	ReturnTo  string `json:"return_to,omitempty"`
+}
+
+// offersTo tells whether an identity waits for the user who has just logged in,
+// who is asked next. One that waits for another user is dropped.
+func (h *AccountsHandler) offersTo(w http.ResponseWriter, r *http.Request, in *input, given *grant) bool {
+	record, err := h.pending(r, kindOffered, offerCookie)
+	if errors.Is(err, ErrNotFound) {
+		return false
+	}
+	if err == nil && record.Owner != given.user.ID {
+		h.dropOffer(w, r)
+		return false
+	}
+	if err == nil {
+		_, err = h.service.users().UpdateRecord(r.Context(), kindOffered, record.ID, h.service.now(), func(kept *Record) error {
+			var waiting offer
+			if err := json.Unmarshal(kept.Value, &waiting); err != nil {
+				return err
+			}
+			waiting.SessionID, waiting.ReturnTo = given.sessionID, safeReturnPath(in.text("return_to"), "")
+			kept.Value, err = json.Marshal(waiting)
+			return err
+		})
+	}
+	if err != nil {
+		h.service.log.Warn("nobody is asked about an external identity; the user can connect it on the account page", zap.String("user_id", given.user.ID), zap.Error(err))
+	}
+	return err == nil
+}
+
+// dropOffer forgets the identity that waits in the browser, if there is one.
+func (h *AccountsHandler) dropOffer(w http.ResponseWriter, r *http.Request) {
+	name := cookieName(r, offerCookie)
+	for _, cookie := range r.CookiesNamed(name) {
+		_, err := h.service.users().TakeRecord(r.Context(), kindOffered, hashToken(cookie.Value), h.service.now())
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			h.service.log.Warn("an external identity that waits is not dropped; it expires by itself", zap.Error(err))
+		}
+		setCookie(w, r, offerCookie, "", time.Unix(1, 0))
+	}
+}
+
+// waiting returns the identity that waits in the browser for the caller.
+func (h *AccountsHandler) waiting(r *http.Request, token *Token, user User) (record Record, waiting offer, err error) {
+	record, err = h.pending(r, kindOffered, offerCookie)
+	if err == nil {
+		err = json.Unmarshal(record.Value, &waiting)
+	}
+	if errors.Is(err, ErrNotFound) || err == nil && (record.Owner != user.ID || waiting.SessionID != sessionOf(token)) {
+		return record, waiting, refuse(ReasonLoginState, "no external identity waits in this browser for this session")
+	}
+	return record, waiting, storeRefusal(err)
+}
+
+// connectPage asks whether an identity is to be connected.
+func (h *AccountsHandler) connectPage(w http.ResponseWriter, r *http.Request) error {
+	token, user, err := h.callerUser(w, r)
+	if err != nil {
+		return h.accountPage(w, r) // which leads to the log-in page
+	}
+	record, waiting, err := h.waiting(r, token, user)
+	if err != nil {
+		return h.showAccount(w, r, token, err)
+	}
+	return h.askToConnect(w, r, token, user, record, waiting, pageData{}, http.StatusOK)
+}
+
+func (h *AccountsHandler) askToConnect(w http.ResponseWriter, r *http.Request, token *Token, user User, record Record, waiting offer, data pageData, status int) error {
+	data.Text = "From then on whoever logs in there as " + waiting.Name() + " is logged in to your account here. Say yes only if that is you."
+	data.Confirm = &pageConfirm{
+		Question: "Connect " + waiting.Label + " (" + waiting.Name() + ") to your account " + user.Email + "?",
+		Yes:      "Connect", No: "Do not", Action: mountedAt(r) + h.path("connect"), Offer: record.ID,
+	}
+	data.leadsOn = waiting.ReturnTo != ""
+	return h.ask(w, r, token, user, data, status)
+}
+
+// ask shows a question, which wants the password unless the log-in was a moment
+// ago.
+func (h *AccountsHandler) ask(w http.ResponseWriter, r *http.Request, token *Token, user User, data pageData, status int) error {
+	fresh, err := h.service.isFresh(r.Context(), user.ID, sessionOf(token))
+	if err != nil {
+		return err
+	}
+	data.Confirm.Password = !fresh && user.PasswordHash != ""
+	data.User = pageUser{ID: user.ID, Email: user.Email, Password: user.PasswordHash != ""}
+	if !fresh && user.PasswordHash == "" {
+		data.Text += " Your log-in is longer ago than 5 minutes, and your account has no password: log out and in again first, and begin this again."
+	}
+	return h.pages.render(w, r, "confirm", data, status)
+}
+
+// connect is the answer to the question.
+func (h *AccountsHandler) connect(w http.ResponseWriter, r *http.Request) error {
+	token, user, err := h.callerUser(w, r)
+	if err != nil {
+		return err
+	}
+	in, err := readInput(w, r, "offer", "decision", "currentPassword")
+	if err != nil {
+		return err
+	}
+	if !in.form { // a program has seen no question
+		return refuse(ReasonMediaType, "it is no form")
+	}
+	record, waiting, err := h.waiting(r, token, user)
+	if err == nil && in.text("offer") != record.ID {
+		err = refuse(ReasonLoginState, "the page asked about another external identity")
+	}
+	if err != nil {
+		return h.showAccount(w, r, token, err)
+	}
+	next := safeReturnPath(waiting.ReturnTo, mountedAt(r)+h.path("account"))
+	if in.text("decision") != "yes" {
+		h.dropOffer(w, r)
+		seeOther(w, next)
+		return nil
+	}
+	if err := h.service.confirm(r.Context(), user, sessionOf(token), in.text("currentPassword"), client(r)); err != nil {
+		refusal, ok := errors.AsType[*Error](err)
+		if !ok {
+			return err
+		}
+		h.announce(w, r, refusal)
+		told := refusals[refusal.Reason]
+		return h.askToConnect(w, r, token, user, record, waiting, pageData{Error: confirmError(refusal)}, told.status)
+	}
+	_, err = h.takePending(w, r, kindOffered, offerCookie, func(Record) error { return nil })
+	if errors.Is(err, ErrNotFound) {
+		err = refuse(ReasonLoginState, "the question was answered already")
+	}
+	if err == nil {
+		err = h.service.connect(r.Context(), user.ID, sessionOf(token), waiting.linkedIdentity, client(r))
+	}
+	if err != nil {
+		return h.showAccount(w, r, token, asRefusal(err))
+	}
+	seeOther(w, next)
+	return nil
+}
+
+// confirmError says what is wrong on a page that wants the password.
+func confirmError(refusal *Error) string {
+	if refusal.Reason == ReasonWrongCredentials {
+		return "The current password is wrong."
+	}
+	return refusals[refusal.Reason].description
+}
+
+// isFresh tells whether the log-in of a session was a moment ago.
+func (s *accountService) isFresh(ctx context.Context, userID, sessionID string) (bool, error) {
+	session, err := s.session(ctx, userID, sessionID)
+	if err != nil {
+		return false, storeRefusal(err)
+	}
+	age := s.now().Sub(session.CreatedAt)
+	return age >= -maxLeeway && age <= freshLogin, nil
+}
+
+// session returns a session of a user if it has not ended; [ErrNotFound].
+func (s *accountService) session(ctx context.Context, userID, sessionID string) (Session, error) {
+	sessions, err := s.users().Sessions(ctx, userID, s.now())
+	if err != nil {
+		return Session{}, err
+	}
+	i := slices.IndexFunc(sessions, func(x Session) bool { return x.ID == sessionID })
+	if i < 0 {
+		return Session{}, ErrNotFound
+	}
+	return sessions[i], nil
+}
+
+// confirm sees to it that a user is there, and not somebody with a session of
+// theirs: the log-in was a moment ago, or the password is right. A wrong one counts
+// as a failed log-in.
+func (s *accountService) confirm(ctx context.Context, user User, sessionID, password string, client clientInfo) error {
+	fresh, err := s.isFresh(ctx, user.ID, sessionID)
+	if err != nil || fresh {
+		return err
+	}
+	if password == "" || user.PasswordHash == "" {
+		return &Error{Reason: ReasonNotConfirmed}
+	}
+	_, err = s.checkCredentials(ctx, user.EmailKey, password, client)
+	return err
+}
+
+// isConnected tells whether an identity is that of a user.
+// [ReasonIdentityTaken] if it is somebody else's.
+func (s *accountService) isConnected(ctx context.Context, userID string, link linkedIdentity) (bool, error) {
+	record, err := s.users().Record(ctx, kindIdentity, link.ID(), s.now())
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return false, nil
+	case err == nil && record.Owner != userID:
+		return false, &Error{Reason: ReasonIdentityTaken}
+	}
+	return err == nil, storeRefusal(err)
+}
+
+// identities lists those of the caller.
+func (h *AccountsHandler) identities(w http.ResponseWriter, r *http.Request) error {
+	token, err := h.caller(w, r)
+	if err != nil {
+		return err
+	}
+	links, err := h.service.identities(r.Context(), token.UserID)
+	if err != nil {
+		return err
+	}
+	answer := make([]map[string]any, len(links))
+	for i, link := range links {
+		answer[i] = map[string]any{"id": link.ID(), "provider": link.Label, "issuer": link.Issuer, "subject": link.Subject, "email": link.Email, "connectedAt": link.At.UTC()}
+	}
+	return writeJSON(w, http.StatusOK, answer)
+}
+
+// identity asks whether an identity is to be disconnected, by GET, and does it, by
+// POST of the page's form or DELETE.
+func (h *AccountsHandler) identity(w http.ResponseWriter, r *http.Request, id string) error {
+	token, user, err := h.callerUser(w, r)
+	if err != nil {
+		return err
+	}
+	links, err := h.service.identities(r.Context(), user.ID)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(links, func(link linkedIdentity) bool { return link.ID() == id })
+	if i < 0 {
+		return &Error{Reason: ReasonNoSuchRoute}
+	}
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		return h.askToDisconnect(w, r, token, user, links, i, pageData{}, http.StatusOK)
+	}
+	in := new(input)
+	if r.Method == http.MethodPost || r.ContentLength != 0 {
+		if in, err = readInput(w, r, "currentPassword"); err != nil {
+			return err
+		}
+	}
+	if !in.form && r.Method == http.MethodPost {
+		return refuse(ReasonMediaType, "it is no form")
+	}
+	if in.form && in.text("decision") != "yes" {
+		seeOther(w, mountedAt(r)+h.path("account"))
+		return nil
+	}
+	if _, given := in.values["currentPassword"]; given {
+		in.want("currentPassword")
+	}
+	if err = in.err(); err == nil {
+		err = h.service.confirm(r.Context(), user, sessionOf(token), in.text("currentPassword"), client(r))
+	}
+	if err == nil {
+		err = h.service.disconnect(r.Context(), user, id, client(r))
+	}
+	if refusal, ok := errors.AsType[*Error](err); ok && in.form {
+		h.announce(w, r, refusal)
+		return h.askToDisconnect(w, r, token, user, links, i, pageData{Error: confirmError(refusal)}, refusals[refusal.Reason].status)
+	}
+	if err != nil {
+		return err
+	}
+	if in.form {
+		seeOther(w, mountedAt(r)+h.path("account"))
+		return nil
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (h *AccountsHandler) askToDisconnect(w http.ResponseWriter, r *http.Request, token *Token, user User, links []linkedIdentity, i int, data pageData, status int) error {
+	link := links[i]
+	data.Text = "From then on nobody is logged in to your account by " + link.Label + " as " + link.Name() + "."
+	switch {
+	case len(links) == 1 && user.PasswordHash == "":
+		data.Text = "You have no password, so this is your only way to log in, and it cannot be disconnected. Ask whoever runs this site for a link to set a password."
+	case user.PasswordHash == "":
+		data.Text += " You have no password; the other providers that you connected remain."
+	}
+	data.Confirm = &pageConfirm{
+		Question: "Disconnect " + link.Label + " (" + link.Name() + ") from your account " + user.Email + "?",
+		Yes:      "Disconnect", No: "Do not", Action: mountedAt(r) + h.path("identities") + "/" + link.ID(),
+	}
+	return h.ask(w, r, token, user, data, status)
+}
+
+// disconnect takes an identity from a user, who keeps a way to log in.
+func (s *accountService) disconnect(ctx context.Context, user User, id string, client clientInfo) error {
+	if user.PasswordHash == "" {
+		links, err := s.identities(ctx, user.ID)
+		if err != nil {
+			return err
+		}
+		if len(links) == 1 && links[0].ID() == id {
+			return &Error{Reason: ReasonLastLogin}
+		}
+	}
+	if _, err := disconnect(ctx, s.users(), user.ID, id, s.now()); err != nil {
+		return storeRefusal(err)
+	}
+	s.audit("external identity disconnected", user.ID, "", client)
+	return nil
+}
+
+// disconnect takes an identity from a user; taken is false if it was not theirs.
+func disconnect(ctx context.Context, store UserStore, userID, id string, now time.Time) (taken bool, err error) {
+	record, err := store.Record(ctx, kindIdentity, id, now)
+	if errors.Is(err, ErrNotFound) || err == nil && record.Owner != userID {
+		return false, nil
+	}
+	// So that a log-in there does not take it for a sign-up that stopped half way.
+	if err == nil {
+		err = store.CreateRecord(ctx, Record{Kind: kindDisconnected, ID: disconnectedID(id, userID), Owner: userID, Value: []byte("{}")})
+	}
+	if err == nil || errors.Is(err, ErrRecordExists) {
+		_, err = store.TakeRecord(ctx, kindIdentity, id, now)
+	}
+	if errors.Is(err, ErrNotFound) { // somebody was faster
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// recoverAccount ends what somebody else may have set up in an account, whose new password
+// is set already: sessions, identities unless they are kept, and those that wait to
+// be connected. It returns the identities that were disconnected.
+func recoverAccount(ctx context.Context, store UserStore, userID string, keepIdentities bool, now time.Time, endSessions func() error) ([]linkedIdentity, error) {
+	if err := endSessions(); err != nil {
+		return nil, err
+	}
+	for _, kind := range []string{kindPending, kindOffered} {
+		waiting, err := store.Records(ctx, kind, userID, now)
+		for _, record := range waiting {
+			if _, err = store.TakeRecord(ctx, kind, record.ID, now); err != nil && !errors.Is(err, ErrNotFound) {
+				return nil, err
+			}
+		}
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return nil, err
+		}
+	}
+	if keepIdentities {
+		return nil, nil
+	}
+	links, err := identitiesOf(ctx, store, userID, now)
+	if err != nil {
+		return nil, err
+	}
+	var gone []linkedIdentity
+	for _, link := range links {
+		taken, err := disconnect(ctx, store, userID, link.ID(), now)
+		if err != nil {
+			return gone, err
+		}
+		if taken {
+			gone = append(gone, link)
+		}
+	}
+	if len(gone) == 0 {
+		return nil, nil
+	}
+	return gone, endSessions() // one of them may have logged in meanwhile
+}
+
+// listed names identities in a sentence.
+func listed(links []linkedIdentity) string {
+	text := ""
+	for i, link := range links {
+		if i > 0 {
+			text += ", "
+		}
+		text += visible(link.Label) + " (" + link.Name() + ")"
+	}
+	return text
+}
