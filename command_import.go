@@ -47,9 +47,11 @@ JSON lines are objects with these members, one a line:
     disabled       true or false
     created_at     time, as in 2026-01-31T12:00:00Z; now by default
 
-CSV has them as columns, in any order, named by its first line. Roles are parted
+CSV has them as columns, in any order, named by its first line. Roles are separated
 by blanks, and each further column is a property of the profile. A value cannot
-have a line end there. An empty one is as if it were not given.`,
+have a line end there. An empty one is as if it were not given. An apostrophe
+before what a spreadsheet would take for a formula, as export writes it, is not
+part of the value.`,
 		Example: `  caddy jwt user import users.csv
   other-database-dump | caddy jwt user import --format jsonl -`,
 		Args: takes("the name of a file, or - for standard input"),
@@ -342,7 +344,7 @@ func readCSVHeader(lines *lineReader) (csvHeader, error) {
 		return nil, err
 	}
 	for i := range header {
-		header[i] = strings.TrimSpace(header[i])
+		header[i] = notEscaped(strings.TrimSpace(header[i]))
 	}
 	if !slices.Contains(header, "email") || !slices.Contains(header, "password_hash") {
 		return nil, errors.New("it must name the columns email and password_hash, parted by commas")
@@ -395,6 +397,7 @@ func (h csvHeader) parseUser(line []byte) (record userRecord, err error) {
 	}
 	profile := make(map[string]string)
 	for i, value := range values {
+		value = notEscaped(value)
 		switch h[i] {
 		case "email":
 			record.Email = value
@@ -427,7 +430,11 @@ func exportCommand() *cobra.Command {
 		Long: `
 Prints all users as import takes them, with the hashes of their passwords. Keep
 the output as secret as the store: passwords can be guessed from hashes.
-Sessions are not in it.`,
+Sessions are not in it.
+
+CSV can be opened in a spreadsheet: an apostrophe stands before what that would
+take for a formula, such as =1+1, and import removes it again. JSON lines have
+everything as it is.`,
 		Example: `  (umask 077; caddy jwt user export > users.jsonl)`,
 		Args:    cobra.NoArgs,
 		RunE:    operates(false, exportUsers),
@@ -497,7 +504,7 @@ func (o *operator) exportCSV(out io.Writer) error {
 		return fmt.Errorf("%w; use --format jsonl", err)
 	}
 	lines := csv.NewWriter(out)
-	if err := lines.Write(header); err != nil {
+	if err := lines.Write(escaped(header)); err != nil {
 		return err
 	}
 	for record, err := range o.records() {
@@ -508,7 +515,7 @@ func (o *operator) exportCSV(out io.Writer) error {
 		if err != nil {
 			return fmt.Errorf("user %s: %w; use --format jsonl", record.ID, err)
 		}
-		if err := lines.Write(values); err != nil {
+		if err := lines.Write(escaped(values)); err != nil {
 			return err
 		}
 	}
@@ -529,6 +536,11 @@ func (o *operator) csvHeader() (csvHeader, error) {
 		}
 	}
 	header := csvHeader(slices.Concat(csvColumns, slices.Sorted(maps.Keys(names))))
+	for _, name := range header {
+		if strings.TrimSpace(name) != name || strings.ContainsAny(name, "\r\n") {
+			return nil, fmt.Errorf("the property %s begins or ends with a blank, or has a line end, which CSV cannot hold", quoted(name))
+		}
+	}
 	return header, header.check()
 }
 
