@@ -1,6 +1,7 @@
 package caddyjwt
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -228,17 +229,30 @@ func (h *AccountsHandler) reset(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if in.form {
+		w.Header().Set("Referrer-Policy", "no-referrer")
+		if cookies := r.CookiesNamed(resetCookieName(r)); in.text("token") == "" && len(cookies) == 1 {
+			in.values["token"] = cookies[0].Value
+		}
+		if in.text("token") == "" {
+			return h.showBrokenLink(w, r)
+		}
+	}
 	token, fresh := in.want("token"), in.want("newPassword")
 	h.checkPasswordInput(in, "newPassword", fresh)
 	if err := in.err(); err != nil {
 		return h.pageOr(w, r, in, "reset", err)
 	}
 	gone, err := h.service.resetPassword(r.Context(), token, fresh, client(r))
+	if refusal, ok := errors.AsType[*Error](err); ok && in.form && refusal.Reason == ReasonOneTimeToken {
+		return h.showBrokenLink(w, r)
+	}
 	if err != nil {
 		return h.pageOr(w, r, in, "reset", err)
 	}
 	if in.form {
 		clearSessionCookies(w, r)
+		h.setResetCookie(w, r, "")
 		text := "You can log in with it now. All sessions were ended."
 		if len(gone) > 0 {
 			text += " " + listed(gone) + " can no longer log in to your account; connect again what is yours on your account page."
@@ -358,11 +372,16 @@ func client(r *http.Request) clientInfo {
 	return clientInfo{address: address, userAgent: r.UserAgent()}
 }
 
+// maxPropertyErrors is how many errors of a body are listed; that there are more is
+// said by one entry behind them.
+const maxPropertyErrors = 16
+
 // input is the body of a request: a JSON object or a form.
 type input struct {
 	values     map[string]any
 	form       bool
 	properties []PropertyError
+	unknown    int // properties
 }
 
 func isForm(r *http.Request) bool {
@@ -391,8 +410,11 @@ func readInput(w http.ResponseWriter, r *http.Request, known ...string) (*input,
 	}
 	in.values = object
 	for name := range object {
-		if !slices.Contains(known, name) {
-			in.wrong(name, "additionalProperties", errors.New("is not known here"), map[string]any{"additionalProperty": name})
+		if slices.Contains(known, name) {
+			continue
+		}
+		if in.unknown++; in.unknown <= maxPropertyErrors {
+			in.wrong(name, "additionalProperties", errors.New("is not known here"), map[string]any{"additionalProperty": shownName(name)})
 		}
 	}
 	return in, nil
@@ -446,7 +468,7 @@ func (in *input) want(name string) string {
 }
 
 func (in *input) wrong(name, code string, err error, info map[string]any) {
-	path := "/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(cut(name, 64))
+	path := "/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(shownName(name))
 	in.properties = append(in.properties, PropertyError{Path: path, Code: code, Message: err.Error(), Info: info})
 }
 
@@ -454,8 +476,36 @@ func (in *input) err() error {
 	if len(in.properties) == 0 {
 		return nil
 	}
+	all := len(in.properties) + max(0, in.unknown-maxPropertyErrors)
+	if all > maxPropertyErrors { // those of properties that are known go before the others
+		slices.SortStableFunc(in.properties, func(a, b PropertyError) int {
+			return cmp.Compare(btoi(a.Code == "additionalProperties"), btoi(b.Code == "additionalProperties"))
+		})
+		in.properties = in.properties[:maxPropertyErrors]
+	}
 	slices.SortFunc(in.properties, func(a, b PropertyError) int { return strings.Compare(a.Path, b.Path) })
+	if more := all - len(in.properties); more > 0 {
+		in.properties = append(in.properties, PropertyError{Path: "", Code: "more", Message: fmt.Sprintf("has %d more errors", more), Info: map[string]any{"more": more}})
+	}
 	return &Error{Reason: ReasonProperties, Properties: in.properties}
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// shownName is a property's name as an answer has it: JSON would write a control
+// character with six.
+func shownName(name string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r == '\u2028' || r == '\u2029' {
+			return '\ufffd'
+		}
+		return r
+	}, cut(name, 64))
 }
 
 func propertyRefusal(name, code string, err error) error {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
 )
 
 func init() {
@@ -43,9 +44,9 @@ type Accounts struct {
 	// `caddy jwt user add`. Default: `closed`.
 	Signup string `json:"signup,omitempty"`
 
-	// SignupLimit is how many sign-ups a client may try in an hour, by its IP
-	// address, of IPv6 by its /64, and ten times as many by its /48. Default: as many as its hashes are let
-	// through.
+	// SignupLimit is how many sign-ups a client may attempt in an hour, by its IP
+	// address, of IPv6 by its /64, and ten times as many by its /48. Default: no limit
+	// for those that succeed; 30 in a minute may be refused, unless `throttle` is off.
 	SignupLimit int `json:"signup_limit,omitempty"`
 
 	// Routes moves routes to other paths, by their names: `login`, `signup`,
@@ -96,8 +97,9 @@ type Accounts struct {
 	// ThrottleWindow is the time for ThrottleFailures. Default: `15m`.
 	ThrottleWindow caddy.Duration `json:"throttle_window,omitempty"`
 
-	// HashQueue is how many passwords may wait to be hashed; more are answered
-	// with 503. Default: `64`.
+	// HashQueue is how many passwords may wait to be hashed, of one client an
+	// eighth; more are answered with 503. Whoever waits is taken in turns, by what
+	// is hashed, network and client. Default: `64`.
 	HashQueue int `json:"hash_queue,omitempty"`
 
 	// LoginWithRaw are the providers by which users may log in beside a
@@ -285,6 +287,15 @@ func (h *AccountsHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next
 		return next.ServeHTTP(w, r)
 	}
 	w.Header().Set("Cache-Control", "no-store")
+	if err := h.service.ready(r.Context()); err != nil {
+		h.service.sayStoreFails(err)
+		return h.refuse(w, r, err)
+	}
+	if h.secretQuery(r) {
+		recorder := caddyhttp.NewResponseRecorder(w, nil, nil)
+		w = recorder
+		defer h.logWithoutQuery(r, recorder)
+	}
 	if !slices.Contains(methods, r.Method) {
 		w.Header().Set("Allow", strings.Join(methods, ", "))
 		return h.refuse(w, r, &Error{Reason: ReasonMethod})
@@ -300,10 +311,31 @@ func (h *AccountsHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next
 	return err
 }
 
+// secretQuery tells whether the query has the token of a link or the code of a
+// provider.
+func (h *AccountsHandler) secretQuery(r *http.Request) bool {
+	name, _ := h.service.route(r.URL.Path)
+	return r.URL.RawQuery != "" && (name == "reset" || name == "callback")
+}
+
+// logWithoutQuery has a line in place of the one of the access log for a request
+// whose query has the token of a link or the code of a provider.
+func (h *AccountsHandler) logWithoutQuery(r *http.Request, answer caddyhttp.ResponseRecorder) {
+	caddyhttp.SetVar(r.Context(), caddyhttp.LogSkipVar, true)
+	h.service.log.Info("handled request, whose query is secret", zap.String("method", r.Method), zap.String("host", r.Host), zap.String("path", r.URL.Path),
+		zap.Int("status", answer.Status()), zap.String("client_ip", client(r).address))
+}
+
 // refuse answers a refusal: a browser as the site has it, a program always by JSON,
 // which says what is wrong with each property.
 func (h *AccountsHandler) refuse(w http.ResponseWriter, r *http.Request, refusal *Error) error {
-	if prefers(r, "text/html", "application/json") {
+	page := prefers(r, "text/html", "application/json")
+	if page && h.secretQuery(r) { // what is passed on is logged with its URL
+		h.announce(w, r, refusal)
+		told := refusals[refusal.Reason]
+		return h.pages.render(w, r, "message", pageData{Title: http.StatusText(told.status), Text: told.description}, told.status)
+	}
+	if page {
 		return h.responder.refuse(w, r, refusal)
 	}
 	h.announce(w, r, refusal)

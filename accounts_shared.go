@@ -91,14 +91,15 @@ func (a *SharedAccounts) Refreshed(result string) { countEvent("refresh", result
 func (a *SharedAccounts) Logger() *zap.Logger { return a.service.log }
 
 // OpenKeys returns further keys of the accounts, of the algorithm RS256 or
-// ES256, which are made once. lifetime is how long a token of theirs may be
+// ES256, which are made once, when the config starts or they are used. lifetime is how long a token of theirs may be
 // good.
 func (a *SharedAccounts) OpenKeys(ctx caddy.Context, algorithm string, lifetime time.Duration) (*SigningKeys, error) {
 	keys := &SigningKeys{
-		algorithm: algorithm, now: a.service.now, lifetime: lifetime + maxLeeway,
+		algorithm: algorithm, now: a.service.now, users: a.service.users, lifetime: lifetime + maxLeeway,
 		storage: ctx.Storage(), storageKey: signingKeyPath(a.service.config.furtherKeys(algorithm)),
 	}
-	return keys, keys.open(ctx)
+	AtStart(ctx, func() error { return keys.ensure(ctx) })
+	return keys, nil
 }
 
 // furtherAlgorithms are those of OpenKeys.
@@ -114,6 +115,9 @@ func (k *SigningKeys) Reload(ctx context.Context) error { return k.reload(ctx, k
 // Login returns who is logged in, and renews the session of a browser whose
 // access token has expired. The error is an *[Error] for nobody.
 func (a *SharedAccounts) Login(w http.ResponseWriter, r *http.Request) (*Login, error) {
+	if err := a.service.ready(r.Context()); err != nil {
+		return nil, err
+	}
 	h := &AccountsHandler{Accounts: a.service.config, service: a.service}
 	token, user, err := h.callerUser(w, r)
 	if err != nil {
@@ -184,10 +188,10 @@ func (a *SharedAccounts) SamePassword(ctx context.Context, user User, mark strin
 	return true, nil
 }
 
-// HasPassword tells whether a secret has a hash, argon2id or bcrypt, by the same
-// queue as the users' passwords.
-func (a *SharedAccounts) HasPassword(ctx context.Context, hash, secret string) (bool, error) {
-	return checkPassword(ctx, a.service.config.HashQueue, hash, secret)
+// HasPassword tells whether a secret that came with a request has a hash, argon2id
+// or bcrypt, by the same queue as the users' passwords.
+func (a *SharedAccounts) HasPassword(r *http.Request, hash, secret string) (bool, error) {
+	return checkPassword(r.Context(), hashTurn{a.service.config.HashQueue, "client secret", client(r).address}, hash, secret)
 }
 
 // Page is a page of another module in the look of the accounts' pages.

@@ -498,7 +498,7 @@ func TestThreatHashingDenialOfService(t *testing.T) {
 	if busy.Load() == 0 || ok.Load() == 0 {
 		t.Errorf("%d served, %d turned away: expected some of each", ok.Load(), busy.Load())
 	}
-	if waiting := hashing.waiting.Load(); waiting != 0 {
+	if waiting := hashing.begun(); waiting != 0 {
 		t.Errorf("%d hashes are still counted", waiting)
 	}
 	s.mustAnswer(200, s.post("/auth/login", credentialsOf("alice@example.com")), "control: afterwards")
@@ -1202,7 +1202,7 @@ func TestThreatLogInDuringPasswordChange(t *testing.T) {
 	if _, err := service.beginSession(t.Context(), checked, clientInfo{}); err != nil {
 		t.Fatalf("control: %v", err)
 	}
-	if err := service.setPassword(t.Context(), checked.ID, nil, "another good password"); err != nil {
+	if err := service.setPassword(t.Context(), checked.ID, nil, "another good password", clientInfo{}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := service.beginSession(t.Context(), checked, clientInfo{}); err == nil || asRefusal(err).Reason != ReasonWrongCredentials {
@@ -1221,8 +1221,7 @@ func TestThreatUnknownUserCostsAHash(t *testing.T) {
 		t.Fatal(err)
 	}
 	changeUser(t, "old@example.com", func(u *User) { u.PasswordHash = string(imported) })
-	hashing.waiting.Add(1000)
-	defer hashing.waiting.Add(-1000)
+	defer fillHashGate(t, "127.0.0.1")()
 	long := strings.Repeat("x", 73)
 	for _, body := range []claimsMap{
 		{"email": "alice@example.com", "password": "wrong password"}, {"email": "nobody@example.com", "password": "wrong password"}, {"email": "no address", "password": "wrong password"},

@@ -171,6 +171,20 @@ func configError(t testing.TB, body string) string {
 	return err.Error()
 }
 
+// startError is the error of a config that may be valid and must not start.
+func startError(t testing.TB, body string) string {
+	t.Helper()
+	config, err := adapt(t, body, freeAddress(t), tempDir(t), filepath.Join(tempDir(t), "log.json"))
+	if err == nil {
+		err = caddy.Load(config, true)
+	}
+	if err == nil {
+		_ = caddy.Stop()
+		t.Fatalf("the config starts, and must not:\n%s", body)
+	}
+	return err.Error()
+}
+
 func (s *site) log() string {
 	text, err := os.ReadFile(s.logFile)
 	if err != nil {

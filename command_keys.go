@@ -56,7 +56,9 @@ last token that it signed has expired, so nobody is logged out.
 With --withdraw servers sign with the new key within 15 seconds, and the keys
 before it verify nothing any more from then on: for a key that leaked. All access
 and ID tokens are refused then; sessions go on by their refresh tokens. Services
-that fetch the keys refuse the old ones when they have fetched again.`,
+that fetch the keys refuse the old ones when they have fetched again. The user
+store remembers which keys were withdrawn: one that comes back, as from a backup,
+is refused.`,
 		Example: `  caddy jwt keys rotate --config /etc/caddy/Caddyfile
   caddy jwt keys rotate --lead 24h --config /etc/caddy/Caddyfile`,
 		Args: cobra.NoArgs,
@@ -71,6 +73,7 @@ that fetch the keys refuse the old ones when they have fetched again.`,
 type keyPlace struct {
 	issuer, path string
 	optional     bool // there are keys only where another module has made them
+	site         *Accounts
 }
 
 // keyPlaces are those of the accounts in a config that have such keys.
@@ -85,12 +88,12 @@ func keyPlaces(config *siteConfig) ([]keyPlace, error) {
 		path := signingKeyPath(site.keyIdentity())
 		if site.Secret == nil && site.SigningKey == "" && !seen[path] {
 			seen[path] = true
-			places = append(places, keyPlace{issuer: site.Issuer, path: path})
+			places = append(places, keyPlace{issuer: site.Issuer, path: path, site: site})
 		}
 		for _, algorithm := range furtherAlgorithms {
 			if path := signingKeyPath(site.furtherKeys(algorithm)); !seen[path] {
 				seen[path] = true
-				places = append(places, keyPlace{site.Issuer, path, true})
+				places = append(places, keyPlace{site.Issuer, path, true, site})
 			}
 		}
 	}
@@ -102,7 +105,7 @@ func keyPlaces(config *siteConfig) ([]keyPlace, error) {
 
 // withKeys calls a function with each place of keys, and the storage that they
 // are in.
-func withKeys(cmd *cobra.Command, do func(context.Context, certmagic.Storage, keyPlace) error) error {
+func withKeys(cmd *cobra.Command, do func(caddy.Context, certmagic.Storage, keyPlace) error) error {
 	config, err := loadConfig(flagsOf(cmd))
 	if err != nil {
 		return err
@@ -121,7 +124,7 @@ func withKeys(cmd *cobra.Command, do func(context.Context, certmagic.Storage, ke
 		if place.optional && !ctx.Storage().Exists(ctx, place.path) {
 			continue
 		}
-		if err := do(ctx, ctx.Storage(), place); err != nil {
+		if err := do(ctx, keepOwners(ctx.Storage()), place); err != nil {
 			errs = append(errs, fmt.Errorf("issuer %s, %v: %w", place.issuer, ctx.Storage(), err))
 		}
 	}
@@ -132,7 +135,7 @@ func listKeys(cmd *cobra.Command, _ []string) error {
 	now := time.Now()
 	table := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "ISSUER\tKID\tCREATED\tSTATE")
-	err := withKeys(cmd, func(ctx context.Context, storage certmagic.Storage, place keyPlace) error {
+	err := withKeys(cmd, func(ctx caddy.Context, storage certmagic.Storage, place keyPlace) error {
 		stored, err := existingKeys(ctx, storage, place.path)
 		for i, key := range stored.Keys {
 			fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", place.issuer, jwkID(key.JWK), timeText(key.CreatedAt), stored.state(i, now))
@@ -170,7 +173,7 @@ func rotateKeys(cmd *cobra.Command, _ []string) error {
 	if err != nil {
 		return fmt.Errorf("--lead %q: it is a duration, as in 45s, 24h or 2d", flags.String("lead"))
 	}
-	r := rotation{time.Now(), lead, flags.Bool("withdraw")}
+	r := rotation{now: time.Now(), lead: lead, withdraw: flags.Bool("withdraw")}
 	begins, becomes := "from "+timeText(r.now.Add(r.lead))+" on", "verifies what it signed"
 	switch {
 	case r.withdraw && cmd.Flags().Changed("lead"):
@@ -182,7 +185,18 @@ func rotateKeys(cmd *cobra.Command, _ []string) error {
 	case r.lead == 0:
 		begins = "within 15 seconds"
 	}
-	return withKeys(cmd, func(ctx context.Context, storage certmagic.Storage, place keyPlace) error {
+	return withKeys(cmd, func(ctx caddy.Context, storage certmagic.Storage, place keyPlace) error {
+		r.remember = func(ids []string) error {
+			if err := checkStoreExists(place.site.StoreRaw); err != nil {
+				return err
+			}
+			chosen := *place.site // since it loses the module's text
+			store, err := loadStore(ctx, &chosen)
+			if err != nil {
+				return err
+			}
+			return rememberWithdrawn(ctx, store, place.path, ids)
+		}
 		old, fresh, err := rotateStoredKeys(ctx, storage, place.path, r)
 		if err == nil {
 			fmt.Fprintf(cmd.OutOrStdout(), "issuer %s: %s signs %s, and %s %s\n", place.issuer, fresh, begins, old, becomes)

@@ -355,7 +355,7 @@ func (o *operator) newPassword() (hash string, err error) {
 	if err := checkNewPassword(password, minLength); err != nil {
 		return "", fmt.Errorf("the password %w", err)
 	}
-	return hashPassword(o.ctx, defaultHashQueue, password)
+	return hashPassword(o.ctx, hashTurn{queue: defaultHashQueue}, password)
 }
 
 func (o *operator) askPassword() (string, error) {

@@ -279,7 +279,7 @@ func TestStoreFailures(t *testing.T) {
 		if err := db.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if got := configError(t, accountsBody(file, "")); !strings.Contains(got, "made by a newer program: it has version 99, this one knows") {
+		if got := startError(t, accountsBody(file, "")); !strings.Contains(got, "made by a newer program: it has version 99, this one knows") {
 			t.Errorf("error %s", got)
 		}
 	})

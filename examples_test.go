@@ -265,7 +265,7 @@ func TestExampleLoopbackTodo(t *testing.T) {
 
 func TestExampleStaticSite(t *testing.T) {
 	s := runExample(t, "static-site", "USERS", filepath.Join(tempDir(t), "users.db"))
-	hash, err := hashPassword(t.Context(), 1, goodPassword)
+	hash, err := hashPassword(t.Context(), hashTurn{queue: 1}, goodPassword)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -62,8 +62,9 @@ func (f *FileStore) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 // files are those in use, by path.
 var files = caddy.NewUsagePool()
 
-// Provision opens the file. If that cannot be now, it is tried again when the
-// file is needed, so that tokens are verified meanwhile.
+// Provision sets the store up; the file is opened when the config starts, or when it
+// is needed. If that cannot be now, it is tried again later, so that tokens are
+// verified meanwhile.
 func (f *FileStore) Provision(ctx caddy.Context) error {
 	if err := resolve("path", &f.Path); err != nil {
 		return err
@@ -80,11 +81,14 @@ func (f *FileStore) Provision(ctx caddy.Context) error {
 	f.opened = path
 	file := shared.(*databaseFile)
 	f.Connect, f.Explain = file.connect, file.explain
-	if _, _, err := file.connect(ctx); errors.Is(err, ErrNewerSchema) {
-		return errors.Join(err, f.Cleanup())
-	} else if err != nil {
-		ctx.Logger().Error("user store cannot be opened; accounts answer 503 until it can", zap.Error(err))
-	}
+	AtStart(ctx, func() error {
+		_, _, err := file.connect(ctx)
+		if err != nil && !errors.Is(err, ErrNewerSchema) {
+			ctx.Logger().Error("user store cannot be opened; accounts answer 503 until it can", zap.Error(err))
+			err = nil
+		}
+		return err
+	})
 	return nil
 }
 
@@ -155,16 +159,12 @@ func (f *databaseFile) explain(err error) error {
 }
 
 func (f *databaseFile) open(ctx context.Context) error {
-	if err := os.MkdirAll(filepath.Dir(f.path), 0o700); err != nil {
-		return fmt.Errorf("user store: %w", err)
-	}
-	// SQLite would make it readable by others.
-	file, err := os.OpenFile(f.path, os.O_RDONLY|os.O_CREATE, 0o600)
-	if err != nil {
-		return fmt.Errorf("user store: %w", err)
-	}
-	if err := file.Close(); err != nil {
-		return err
+	// SQLite would make them readable by others, or as the file is.
+	warnOfReaders(f.path)
+	for _, path := range []string{f.path, f.path + "-wal", f.path + "-shm"} {
+		if err := makePrivate(path); err != nil {
+			return fmt.Errorf("user store: %w", err)
+		}
 	}
 	options := url.Values{"_txlock": {"immediate"}, "_pragma": {"journal_mode(WAL)", "synchronous(FULL)", "busy_timeout(5000)", "foreign_keys(1)"}}
 	name := "file:" + (&url.URL{Path: f.path}).EscapedPath() + "?" + options.Encode()
@@ -189,6 +189,23 @@ func (f *databaseFile) open(ctx context.Context) error {
 	read.SetMaxIdleConns(2 * runtime.GOMAXPROCS(0))
 	f.read, f.write = read, write
 	return nil
+}
+
+// makePrivate makes a file that others cannot read, where there is none, and ends
+// that they can. One that they may have made is refused.
+func makePrivate(path string) error {
+	give := keepOwner(path)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	if err := checkStoreFile(path); err != nil {
+		return err
+	}
+	file, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(file.Chmod(0o600), file.Close(), give())
 }
 
 // Destruct implements caddy.Destructor.

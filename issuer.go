@@ -257,8 +257,8 @@ func loadPublicKeys(text string) ([]*Key, error) {
 	return nil, fmt.Errorf("it is neither a key nor a file that can be read: %w", err)
 }
 
-// remoteKeys returns the shared key set of the issuer, and starts it where it
-// is new.
+// remoteKeys returns the shared key set of the issuer, which is started with the
+// config.
 func (c *IssuerConfig) remoteKeys(ctx caddy.Context, h *Handler) (*jwksCache, error) {
 	settings, err := c.remoteSettings()
 	if err != nil {
@@ -269,7 +269,6 @@ func (c *IssuerConfig) remoteKeys(ctx caddy.Context, h *Handler) (*jwksCache, er
 		if err != nil {
 			return nil, err
 		}
-		set.start()
 		return set, nil
 	})
 	if err != nil {
@@ -278,6 +277,10 @@ func (c *IssuerConfig) remoteKeys(ctx caddy.Context, h *Handler) (*jwksCache, er
 	h.keySets = append(h.keySets, settings)
 	set := shared.(*jwksCache)
 	set.storage.Store(&storageRef{ctx.Storage()}) // that of the newest config
+	AtStart(ctx, func() error {
+		set.start()
+		return nil
+	})
 	return set, nil
 }
 

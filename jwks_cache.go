@@ -90,6 +90,8 @@ type jwksCache struct {
 	stop    context.CancelFunc
 	running sync.WaitGroup
 
+	starting sync.Once
+
 	current atomic.Pointer[KeySet] // nil before the first set and beyond max_stale
 
 	mu         sync.Mutex
@@ -142,7 +144,13 @@ func newJWKSCache(config remoteKeys, storage certmagic.Storage) (*jwksCache, err
 // start fetches in the background, so that Caddy starts while the identity
 // provider is down, or is served by this same Caddy.
 func (c *jwksCache) start() {
-	c.running.Go(c.run)
+	c.starting.Do(func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.ctx.Err() == nil {
+			c.running.Go(c.run)
+		}
+	})
 }
 
 // Destruct implements caddy.Destructor: nothing is left running after it.
@@ -167,6 +175,7 @@ func (c *jwksCache) Find(ctx context.Context, algorithm, id string) ([]*Key, err
 // findAgain implements refetcher. Unless the key is known, the request waits for
 // the fetch under way, or for one that it may cause itself once per cooldown.
 func (c *jwksCache) findAgain(ctx context.Context, algorithm, id string) ([]*Key, error) {
+	c.start() // a request may come before the config has started
 	keys, known := c.find(algorithm, id)
 	for tries := 0; !known && tries < 2; tries++ {
 		ongoing, own := c.join()

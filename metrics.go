@@ -39,7 +39,7 @@ var (
 	hashesWaiting = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: "password_hashes",
 		Help: "Passwords that are being hashed or wait for it.",
-	}, func() float64 { return float64(hashing.waiting.Load()) })
+	}, func() float64 { return float64(hashing.begun()) })
 
 	fetchesDesc = prometheus.NewDesc("caddy_jwt_key_set_fetches_total",
 		"Fetches of a key set by result, ok or error.", append(keySetLabels, "result"), nil)

@@ -29,17 +29,20 @@ func (h *AccountsHandler) openAPIDocument() object {
 	}
 	tokens := schema(object{"token": text, "tokenType": text, "expiresIn": object{"type": "integer", "description": "seconds"}, "refreshToken": text}, "token", "tokenType", "expiresIn", "refreshToken")
 	session := schema(object{"id": text, "client": text, "address": text, "createdAt": text, "usedAt": text, "expiresAt": text, "current": object{"type": "boolean"}}, "id")
+	identity := schema(object{"id": text, "provider": text, "issuer": text, "subject": text, "email": text, "connectedAt": text}, "id", "provider")
 	bearer := []object{{"bearer": []string{}}}
 	paths := object{
-		h.path("login"):              object{"post": operation("Log in", nil, credentials, answers("200", tokens, 401, 422, 429, 503))},
-		h.path("refresh"):            object{"post": operation("Get a new access token; the refresh token is replaced", nil, schema(object{"refreshToken": text}, "refreshToken"), answers("200", tokens, 401, 422, 503))},
-		h.path("logout"):             object{"post": operation("End the session", bearer, nil, answers("204", nil, 401, 503))},
-		h.path("whoami"):             object{"get": operation("Who the token is of", bearer, nil, answers("200", user, 401, 503))},
-		h.path("password"):           object{"post": operation("Change the password", bearer, schema(object{"currentPassword": text, "newPassword": password}, "currentPassword", "newPassword"), answers("204", nil, 401, 422, 429, 503))},
-		h.path("reset"):              object{"post": operation("Set a password by the token of a link", nil, schema(object{"token": text, "newPassword": password}, "token", "newPassword"), answers("204", nil, 401, 422, 503))},
-		h.path("sessions"):           object{"get": operation("The user's sessions", bearer, nil, answers("200", object{"type": "array", "items": session}, 401, 503))},
-		h.path("sessions") + "/{id}": object{"delete": operation("End a session", bearer, nil, answers("204", nil, 401, 404, 503)), "parameters": []object{{"name": "id", "in": "path", "required": true, "schema": text}}},
-		h.path("jwks"):               object{"get": operation("The public keys that verify the tokens", nil, nil, answers("200", object{"type": "object"}))},
+		h.path("login"):                object{"post": operation("Log in", nil, credentials, answers("200", tokens, 401, 422, 429, 503))},
+		h.path("refresh"):              object{"post": operation("Get a new access token; the refresh token is replaced", nil, schema(object{"refreshToken": text}, "refreshToken"), answers("200", tokens, 401, 422, 503))},
+		h.path("logout"):               object{"post": operation("End the session", bearer, nil, answers("204", nil, 401, 503))},
+		h.path("whoami"):               object{"get": operation("Who the token is of", bearer, nil, answers("200", user, 401, 503))},
+		h.path("password"):             object{"post": operation("Change the password", bearer, schema(object{"currentPassword": text, "newPassword": password}, "currentPassword", "newPassword"), answers("204", nil, 401, 422, 429, 503))},
+		h.path("reset"):                object{"post": operation("Set a password by the token of a link", nil, schema(object{"token": text, "newPassword": password}, "token", "newPassword"), answers("204", nil, 401, 422, 503))},
+		h.path("sessions"):             object{"get": operation("The user's sessions", bearer, nil, answers("200", object{"type": "array", "items": session}, 401, 503))},
+		h.path("sessions") + "/{id}":   object{"delete": operation("End a session", bearer, nil, answers("204", nil, 401, 404, 503)), "parameters": []object{{"name": "id", "in": "path", "required": true, "schema": text}}},
+		h.path("identities"):           object{"get": operation("Users of other providers that log in to the account", bearer, nil, answers("200", object{"type": "array", "items": identity}, 401, 503))},
+		h.path("identities") + "/{id}": object{"delete": operation("Disconnect one; the password is needed unless the log-in was within 5 minutes", bearer, schema(object{"currentPassword": text}), answers("204", nil, 401, 403, 404, 409, 422, 429, 503)), "parameters": []object{{"name": "id", "in": "path", "required": true, "schema": text}}},
+		h.path("jwks"):                 object{"get": operation("The public keys that verify the tokens", nil, nil, answers("200", object{"type": "object"}))},
 	}
 	if h.Signup == "open" {
 		paths[h.path("signup")] = object{"post": operation("Make an account", nil, schema(signup, "email", "password"), answers("201", user, 409, 422, 429, 503))}
@@ -53,7 +56,7 @@ func (h *AccountsHandler) openAPIDocument() object {
 }
 
 func schema(properties object, required ...string) object {
-	return object{"type": "object", "properties": properties, "required": required, "additionalProperties": false}
+	return object{"type": "object", "properties": properties, "required": append([]string{}, required...), "additionalProperties": false}
 }
 
 func operation(summary string, security []object, body object, responses object) object {

@@ -34,6 +34,7 @@ type pages struct {
 type pageData struct {
 	Paths             pagePaths
 	ReturnTo          string
+	Onward            string // ReturnTo for links, unless the page would be too long
 	Error             string
 	Errors            map[string]string
 	Email             string
@@ -151,13 +152,21 @@ func readPage(dir string, embedded fs.FS, name string) ([]byte, error) {
 
 // render writes a page, all of it or nothing.
 func (p *pages) render(w http.ResponseWriter, r *http.Request, name string, data pageData, status int) error {
-	data.Cancel = p.lead(data.ReturnTo).Cancel
+	data.Cancel, data.Onward = p.lead(data.ReturnTo).Cancel, data.ReturnTo
 	data.Paths, data.PasswordMinLength = p.standard.Paths.below(mountedAt(r)), p.standard.PasswordMinLength
 	for _, provider := range p.standard.Providers {
 		data.Providers = append(data.Providers, pageLink{provider.Name, mountedAt(r) + provider.Path})
 	}
-	var page bytes.Buffer
-	if err := p.templates[name].ExecuteTemplate(&page, "layout", data); err != nil {
+	page, err := p.execute(name, data)
+	if err == nil && status >= 400 && page.Len() > maxRefusedPage {
+		data.Onward = "" // stays in the form alone
+		page, err = p.execute(name, data)
+	}
+	if err == nil && status >= 400 && page.Len() > maxRefusedPage {
+		data.ReturnTo, data.Email, data.Providers, data.Links = "", "", nil, nil
+		page, err = p.execute(name, data)
+	}
+	if err != nil {
 		return fmt.Errorf("page %s: %w", name, err)
 	}
 	header := w.Header()
@@ -165,12 +174,21 @@ func (p *pages) render(w http.ResponseWriter, r *http.Request, name string, data
 	header.Set("Content-Length", strconv.Itoa(page.Len()))
 	header.Set("Content-Security-Policy", policy(data))
 	header.Set("X-Content-Type-Options", "nosniff")
-	header.Set("Referrer-Policy", "same-origin")
+	if header.Get("Referrer-Policy") == "" {
+		header.Set("Referrer-Policy", "same-origin")
+	}
 	header.Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	_, err := w.Write(page.Bytes())
+	_, err = w.Write(page.Bytes())
 	return err
 }
+
+func (p *pages) execute(name string, data pageData) (page bytes.Buffer, err error) {
+	return page, p.templates[name].ExecuteTemplate(&page, "layout", data)
+}
+
+// maxRefusedPage is how long a page that refuses what was typed may be.
+const maxRefusedPage = 8<<10 - 1
 
 // policy is the page's Content-Security-Policy. A form whose answer leads on may
 // end anywhere: at an OpenID client, and wherever that goes from there. Some
@@ -200,8 +218,72 @@ func (h *AccountsHandler) signupPage(w http.ResponseWriter, r *http.Request) err
 	return h.pages.render(w, r, "signup", pageData{ReturnTo: safeReturnPath(r.URL.Query().Get("return_to"), "")}, http.StatusOK)
 }
 
+// resetPage shows the form if the link is good. The token goes from the link into a
+// cookie first, so that no page that the browser opens from here has it in its URL.
 func (h *AccountsHandler) resetPage(w http.ResponseWriter, r *http.Request) error {
-	return h.pages.render(w, r, "reset", pageData{Token: r.URL.Query().Get("token")}, http.StatusOK)
+	w.Header().Set("Referrer-Policy", "no-referrer")
+	token := r.URL.Query().Get("token")
+	if r.URL.RawQuery == "" {
+		if cookies := r.CookiesNamed(resetCookieName(r)); len(cookies) == 1 {
+			token = cookies[0].Value
+		}
+	}
+	user, err := h.service.resetUser(r.Context(), token)
+	if refusal, ok := errors.AsType[*Error](err); ok && refusal.Reason == ReasonOneTimeToken {
+		return h.showBrokenLink(w, r)
+	}
+	if err != nil {
+		return err
+	}
+	if r.URL.RawQuery != "" {
+		h.setResetCookie(w, r, token)
+		seeOther(w, mountedAt(r)+h.path("reset"))
+		return nil
+	}
+	return h.pages.render(w, r, "reset", pageData{Email: user.Email}, http.StatusOK)
+}
+
+// showBrokenLink says that a link sets no password, and how to get another.
+func (h *AccountsHandler) showBrokenLink(w http.ResponseWriter, r *http.Request) error {
+	refusal := &Error{Reason: ReasonOneTimeToken}
+	h.announce(w, r, refusal)
+	w.Header().Set("Referrer-Policy", "no-referrer")
+	h.setResetCookie(w, r, "")
+	return h.pages.render(w, r, "message", pageData{
+		Title: "This link does not work",
+		Text:  "It was used before, has expired, is not whole, or your browser keeps no cookies. Open the link once more as you got it. If that does not help, ask whoever runs this site for a new one.",
+	}, refusals[refusal.Reason].status)
+}
+
+const (
+	// resetCookie has the token of a link for as long as the form may take.
+	resetCookie         = "reset"
+	resetCookieLifetime = 10 * time.Minute
+	securePrefix        = "__Secure-"
+)
+
+// resetCookieName has the prefix of a cookie that goes to one path alone; that of
+// the other ones would send it to the whole site.
+func resetCookieName(r *http.Request) string {
+	if plainLoopback(r) {
+		return resetCookie
+	}
+	return securePrefix + resetCookie
+}
+
+// setResetCookie keeps a token in the browser; empty for none.
+func (h *AccountsHandler) setResetCookie(w http.ResponseWriter, r *http.Request, token string) {
+	expires := h.service.now().Add(resetCookieLifetime)
+	if token == "" {
+		if len(r.CookiesNamed(resetCookieName(r))) == 0 {
+			return
+		}
+		expires = time.Unix(1, 0)
+	}
+	http.SetCookie(w, &http.Cookie{
+		Name: resetCookieName(r), Value: token, Path: mountedAt(r) + h.path("reset"), Expires: expires,
+		Secure: !plainLoopback(r), HttpOnly: true, SameSite: http.SameSiteLaxMode,
+	})
 }
 
 func (h *AccountsHandler) accountPage(w http.ResponseWriter, r *http.Request) error {
@@ -220,6 +302,10 @@ func (h *AccountsHandler) renderAccount(w http.ResponseWriter, r *http.Request, 
 	user, err := h.service.users().User(r.Context(), token.UserID)
 	if err != nil {
 		return storeRefusal(err)
+	}
+	if status >= 400 { // what was refused, and no more
+		data.User = pageUser{ID: user.ID, Email: user.Email, Password: user.PasswordHash != ""}
+		return h.pages.render(w, r, "account", data, status)
 	}
 	sessions, err := h.service.users().Sessions(r.Context(), token.UserID, h.service.now())
 	if err != nil {
@@ -257,7 +343,7 @@ func (h *AccountsHandler) pageOr(w http.ResponseWriter, r *http.Request, in *inp
 		return err
 	}
 	h.announce(w, r, refusal)
-	data := pageData{Email: in.text("email"), ReturnTo: safeReturnPath(in.text("return_to"), ""), Token: in.text("token"), Errors: make(map[string]string)}
+	data := pageData{Email: cut(in.text("email"), 2*maxEmailBytes), ReturnTo: safeReturnPath(in.text("return_to"), ""), Errors: make(map[string]string)}
 	if refusal.Reason != ReasonProperties {
 		data.Error = refusals[refusal.Reason].description
 	}
@@ -266,6 +352,9 @@ func (h *AccountsHandler) pageOr(w http.ResponseWriter, r *http.Request, in *inp
 	}
 	status := refusals[refusal.Reason].status
 	if page != "account" {
+		if page == "reset" && in.text("token") != "" && len(r.CookiesNamed(resetCookieName(r))) == 0 {
+			data.Token = cut(in.text("token"), 2*refreshBytes) // of a page that is not ours
+		}
 		return h.pages.render(w, r, page, data, status)
 	}
 	token, callerErr := h.caller(w, r)

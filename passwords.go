@@ -8,10 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"runtime"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"unicode/utf8"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"
@@ -83,38 +81,8 @@ func checkNewPassword(password string, minLength int) error {
 	return nil
 }
 
-// errHashQueueFull means that more passwords wait to be hashed than may.
-var errHashQueueFull = errors.New("too many passwords are being checked")
-
-// hashGate lets few hashes run at a time, so that a flood of log-ins takes
-// neither the memory nor the cores that verify tokens. It is one for the
-// process.
-type hashGate struct {
-	slots   chan struct{}
-	waiting atomic.Int64
-}
-
-var hashing = &hashGate{slots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1))}
-
-// do runs f when it is its turn, unless more than queue others wait.
-func (g *hashGate) do(ctx context.Context, queue int, f func()) error {
-	if g.waiting.Add(1) > int64(queue+cap(g.slots)) {
-		g.waiting.Add(-1)
-		return errHashQueueFull
-	}
-	defer g.waiting.Add(-1)
-	select {
-	case g.slots <- struct{}{}:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	defer func() { <-g.slots }()
-	f()
-	return nil
-}
-
 // hashPassword returns the PHC string of a password.
-func hashPassword(ctx context.Context, queue int, password string) (hash string, err error) {
+func hashPassword(ctx context.Context, turn hashTurn, password string) (hash string, err error) {
 	normal, err := normalPassword(password)
 	if err != nil {
 		return "", err
@@ -123,7 +91,7 @@ func hashPassword(ctx context.Context, queue int, password string) (hash string,
 	if _, err := rand.Read(salt); err != nil {
 		return "", err
 	}
-	err = hashing.do(ctx, queue, func() {
+	err = hashing.do(ctx, turn, func() {
 		key := argon2.IDKey([]byte(normal), salt, argon2Time, argon2Memory, argon2Threads, argon2KeyLen)
 		hash = fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, argon2Memory, argon2Time, argon2Threads,
 			base64.RawStdEncoding.EncodeToString(salt), base64.RawStdEncoding.EncodeToString(key))
@@ -138,12 +106,12 @@ var noPasswordHash = fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.V
 
 // checkPassword tells whether a password has the hash. It takes the same time
 // whether it has or not, for an empty hash too.
-func checkPassword(ctx context.Context, queue int, hash, password string) (right bool, err error) {
+func checkPassword(ctx context.Context, turn hashTurn, hash, password string) (right bool, err error) {
 	normal, normalErr := normalPassword(password)
 	if hash == "" || normalErr != nil || isBcrypt(hash) && len(normal) > maxBcryptBytes {
 		hash, normal = noPasswordHash, "no password"
 	}
-	err = hashing.do(ctx, queue, func() {
+	err = hashing.do(ctx, turn, func() {
 		if isBcrypt(hash) {
 			right = bcrypt.CompareHashAndPassword([]byte(hash), []byte(normal)) == nil
 			return

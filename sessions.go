@@ -53,6 +53,7 @@ type accountService struct {
 
 	counts                                   *tryCounts
 	accountFailures, clientFailures, signups *throttle
+	refusedSignups                           *throttle // by client; they say whose address is taken
 	externalBegun                            *throttle // log-ins at providers, by client
 	// Tries that are spared for when those of an account are used up; see
 	// spares. Clients that have logged in to an account are familiar.
@@ -67,6 +68,9 @@ type accountService struct {
 	storeDown      atomic.Bool   // the same, for the metrics
 
 	signingUp singleflight.Group // by EmailKey
+
+	starting sync.Mutex
+	started  atomic.Bool
 
 	links   sync.Map // of AccountLink
 	leadsTo sync.Map // of func(returnTo string) Lead, see SharedAccounts.LeadsTo
@@ -97,9 +101,6 @@ func openAccounts(ctx caddy.Context, config *Accounts) (*accountService, error) 
 	if err != nil {
 		return nil, fmt.Errorf("accounts: store: %w", err)
 	}
-	if err := checkWhole(ctx, store); err != nil {
-		return nil, fmt.Errorf("accounts: store: %w", err)
-	}
 	fixed, err := config.fixedKey()
 	if err != nil {
 		return nil, fmt.Errorf("accounts: %w", err)
@@ -117,7 +118,50 @@ func openAccounts(ctx caddy.Context, config *Accounts) (*accountService, error) 
 	service := shared.(*accountService)
 	service.addStore(&store)
 	context.AfterFunc(ctx, func() { service.dropStore(&store) })
+	AtStart(ctx, func() error {
+		if err := checkWhole(ctx, store); err != nil {
+			return fmt.Errorf("accounts: store: %w", err)
+		}
+		if err := service.start(ctx); err != nil {
+			return fmt.Errorf("accounts: %w", err)
+		}
+		return nil
+	})
 	return service, nil
+}
+
+// start makes the signing keys if there are none, learns what was revoked before a
+// restart, and keeps an eye on the store from then on. It does so once.
+func (s *accountService) start(ctx context.Context) error {
+	if s.started.Load() {
+		return nil
+	}
+	s.starting.Lock()
+	defer s.starting.Unlock()
+	if s.started.Load() {
+		return nil
+	}
+	if err := s.keys.ensure(ctx); err != nil {
+		return err
+	}
+	asked := s.now()
+	s.learnRevocations()
+	s.running.Go(func() { s.watch(asked) })
+	s.running.Go(func() { s.maintain(asked) })
+	s.running.Go(s.listen)
+	s.started.Store(true)
+	return nil
+}
+
+// ready is start for a request, which may come before the config has started.
+func (s *accountService) ready(ctx context.Context) *Error {
+	if s.started.Load() {
+		return nil
+	}
+	if err := s.start(ctx); err != nil {
+		return asRefusal(storeRefusal(err))
+	}
+	return nil
 }
 
 // addStore has the store of the newest config be the one that is used. Each is
@@ -188,12 +232,13 @@ func newAccountService(ctx caddy.Context, config Accounts, identity string, fixe
 	s.accountFailures = s.newThrottle("log-ins of an account", config.ThrottleFailures, time.Duration(config.ThrottleWindow))
 	s.clientFailures = s.newThrottle("log-ins of a client", clientFailuresPerMinute, time.Minute)
 	s.signups = s.newThrottle("sign-ups", config.SignupLimit, time.Hour)
+	s.refusedSignups = s.newThrottle("refused sign-ups of a client", clientFailuresPerMinute, time.Minute)
 	s.externalBegun = s.newThrottle("log-ins at providers", clientFailuresPerMinute, time.Minute)
 	s.familiarTries = s.newThrottle("tries of a familiar client", config.ThrottleFailures, time.Duration(config.ThrottleWindow))
 	s.strangerTries = s.newThrottle("tries of a stranger", strangerTries, time.Duration(config.ThrottleWindow))
 	s.sparedTries = s.newThrottle("tries of strangers", sparedFactor*config.ThrottleFailures, time.Duration(config.ThrottleWindow))
 	if config.ThrottleFailures < 0 {
-		s.clientFailures, s.externalBegun = nil, nil
+		s.clientFailures, s.externalBegun, s.refusedSignups = nil, nil, nil
 	}
 	s.familiar = otter.Must(&otter.Options[string, struct{}]{
 		MaximumSize: maxThrottled, ExpiryCalculator: otter.ExpiryWriting[string, struct{}](time.Duration(config.RefreshLifetime)),
@@ -205,20 +250,11 @@ func newAccountService(ctx caddy.Context, config Accounts, identity string, fixe
 		return nil, err
 	}
 	s.revoked = shared.(*revocations)
-	if s.keys, err = openSigningKeys(ctx, config, fixed, s.now); err != nil {
+	if s.keys, err = newSigningKeys(ctx, config, fixed, s); err != nil {
 		return nil, err
 	}
 	s.verifier, err = NewVerifier(VerifierConfig{Issuers: []Issuer{s.asIssuer()}, Leeway: defaultLeeway})
-	if err != nil {
-		return nil, err
-	}
-	// What was revoked before a restart is known before the first request.
-	asked := s.now()
-	s.learnRevocations()
-	s.running.Go(func() { s.watch(asked) })
-	s.running.Go(func() { s.maintain(asked) })
-	s.running.Go(s.listen)
-	return s, nil
+	return s, err
 }
 
 // fixedKey is the key that stands in the config, or nil.
@@ -240,11 +276,11 @@ func (a *Accounts) fixedKey() (*signer, error) {
 	return nil, nil
 }
 
-func openSigningKeys(ctx caddy.Context, config Accounts, fixed *signer, now func() time.Time) (*SigningKeys, error) {
-	keys := &SigningKeys{algorithm: "ES256", now: now, lifetime: time.Duration(config.TokenLifetime) + maxLeeway}
+func newSigningKeys(ctx caddy.Context, config Accounts, fixed *signer, s *accountService) (*SigningKeys, error) {
+	keys := &SigningKeys{algorithm: "ES256", now: s.now, users: s.users, lifetime: time.Duration(config.TokenLifetime) + maxLeeway}
 	if fixed == nil {
 		keys.storage, keys.storageKey = ctx.Storage(), signingKeyPath(config.keyIdentity())
-		return keys, keys.open(ctx)
+		return keys, nil
 	}
 	ring, err := newKeyRing(nil, *fixed)
 	keys.ring.Store(ring)
@@ -281,7 +317,7 @@ func loadSigningKey(text string) (signer, error) {
 // asIssuer is how a jwt handler accepts the tokens.
 func (s *accountService) asIssuer() Issuer {
 	return Issuer{
-		Name: s.config.Issuer, Keys: []KeySource{s.keys}, Algorithms: s.keys.ring.Load().set.algorithms(),
+		Name: s.config.Issuer, Keys: []KeySource{s.keys}, Algorithms: s.keys.Algorithms(),
 		Audience: s.config.Audience, TokenType: "at+jwt", revoked: s.revoked,
 	}
 }
@@ -455,6 +491,10 @@ func (s *accountService) signUp(ctx context.Context, email, password string, pro
 	if err != nil {
 		return User{}, propertyRefusal("email", "format", err)
 	}
+	refused, wait := s.refusedSignups.begin(ctx, clientKey(client.address), s.now())
+	if wait > 0 {
+		return User{}, throttled("refused sign-ups of the client", wait)
+	}
 	if _, wait := s.signups.begin(ctx, clientKey(client.address), s.now()); wait > 0 {
 		return User{}, throttled("sign-ups of the client", wait)
 	}
@@ -463,13 +503,14 @@ func (s *accountService) signUp(ctx context.Context, email, password string, pro
 	first := false
 	_, err, _ = s.signingUp.Do(key, func() (any, error) {
 		first = true
-		user, err = s.addUser(context.WithoutCancel(ctx), key, email, password, profile)
+		user, err = s.addUser(context.WithoutCancel(ctx), key, email, password, profile, client)
 		return nil, err
 	})
 	if err == nil && !first || errors.Is(err, ErrEmailTaken) {
 		countEvent("signup", "refused")
 		return User{}, &Error{Reason: ReasonEmailTaken}
 	}
+	refused.forgive() // also where it is not the client's fault
 	if err != nil {
 		return User{}, storeRefusal(err)
 	}
@@ -477,13 +518,13 @@ func (s *accountService) signUp(ctx context.Context, email, password string, pro
 	return user, nil
 }
 
-func (s *accountService) addUser(ctx context.Context, key, email, password string, profile map[string]any) (User, error) {
+func (s *accountService) addUser(ctx context.Context, key, email, password string, profile map[string]any, client clientInfo) (User, error) {
 	if _, err := s.users().UserByEmail(ctx, key); err == nil {
 		return User{}, ErrEmailTaken
 	} else if !errors.Is(err, ErrNotFound) {
 		return User{}, err // before a hash is made for nothing
 	}
-	hash, err := hashPassword(ctx, s.config.HashQueue, password)
+	hash, err := hashPassword(ctx, hashTurn{s.config.HashQueue, "sign-up", client.address}, password)
 	if err != nil {
 		return User{}, err
 	}
@@ -507,7 +548,7 @@ func (s *accountService) logIn(ctx context.Context, email, password string, clie
 		return nil, err
 	}
 	if weakHash(user.PasswordHash) {
-		user = s.rehash(ctx, user, password)
+		user = s.rehash(ctx, user, password, client)
 	}
 	return s.beginSession(ctx, user, client)
 }
@@ -524,17 +565,26 @@ func (s *accountService) checkCredentials(ctx context.Context, emailKey, passwor
 		return User{}, storeRefusal(err)
 	}
 	byAccount, wait := s.accountFailures.begin(ctx, emailKey, now)
-	if wait > 0 && !s.spares(ctx, user, emailKey, client, now) {
-		return User{}, s.refuseThrottled("account", wait, client)
+	used := []attempt{byClient, byAccount}
+	if wait > 0 {
+		spared, allowed := s.spares(ctx, user, emailKey, client, now)
+		if !allowed {
+			return User{}, s.refuseThrottled("account", wait, client)
+		}
+		used = append(used, spared...)
+	}
+	forgive := func() {
+		for _, a := range used {
+			a.forgive()
+		}
 	}
 	hash := user.PasswordHash
 	if user.Disabled {
 		hash = ""
 	}
-	right, err := checkPassword(ctx, s.config.HashQueue, hash, password)
+	right, err := checkPassword(ctx, hashTurn{s.config.HashQueue, "log-in", client.address}, hash, password)
 	if err != nil {
-		byClient.forgive()
-		byAccount.forgive()
+		forgive()
 		return User{}, storeRefusal(err)
 	}
 	switch {
@@ -545,8 +595,7 @@ func (s *accountService) checkCredentials(ctx context.Context, emailKey, passwor
 		s.audit("login refused", user.ID, "", client)
 		return User{}, &Error{Reason: ReasonWrongCredentials}
 	}
-	byClient.forgive()
-	byAccount.forgive()
+	forgive()
 	s.familiar.Set(familiarKey(emailKey, client), struct{}{})
 	return user, nil
 }
@@ -561,18 +610,19 @@ const (
 // guessing locks nobody out, and else the answer is the one without a try. A
 // client from which somebody has logged in to the account has as many tries as
 // the account; any other has few, and to use up those of all takes many clients
-// that guess again and again. Nothing here depends on whether there is such a
-// user.
-func (s *accountService) spares(ctx context.Context, user User, emailKey string, client clientInfo, now time.Time) bool {
+// that guess again and again. A right password gives back what was used. Nothing
+// here depends on whether there is such a user.
+func (s *accountService) spares(ctx context.Context, user User, emailKey string, client clientInfo, now time.Time) (used []attempt, allowed bool) {
 	if s.isFamiliar(ctx, user, emailKey, client, now) {
-		_, wait := s.familiarTries.begin(ctx, familiarKey(emailKey, client), now)
-		return wait == 0
+		familiar, wait := s.familiarTries.begin(ctx, familiarKey(emailKey, client), now)
+		return []attempt{familiar}, wait == 0
 	}
-	if _, wait := s.strangerTries.begin(ctx, emailKey+"\n"+networkKey(client.address, 48), now); wait > 0 {
-		return false
+	stranger, wait := s.strangerTries.begin(ctx, emailKey+"\n"+networkKey(client.address, 48), now)
+	if wait > 0 {
+		return nil, false
 	}
-	_, wait := s.sparedTries.begin(ctx, emailKey, now)
-	return wait == 0
+	spared, wait := s.sparedTries.begin(ctx, emailKey, now)
+	return []attempt{stranger, spared}, wait == 0
 }
 
 // isFamiliar tells whether somebody has logged in to the account from the client:
@@ -602,8 +652,8 @@ func passwordMark(user User) string { return hashToken(user.PasswordHash) }
 
 // rehash replaces a hash of weaker parameters. If it cannot be done now, it is
 // at the next log-in.
-func (s *accountService) rehash(ctx context.Context, user User, password string) User {
-	hash, err := hashPassword(ctx, s.config.HashQueue, password)
+func (s *accountService) rehash(ctx context.Context, user User, password string, client clientInfo) User {
+	hash, err := hashPassword(ctx, hashTurn{s.config.HashQueue, "log-in", client.address}, password)
 	var renewed User
 	var before []byte
 	if err == nil {
@@ -872,7 +922,7 @@ func (s *accountService) changePassword(ctx context.Context, userID, sessionID, 
 	if user, err = s.checkCredentials(ctx, user.EmailKey, current, client); err != nil {
 		return err
 	}
-	if err := s.setPassword(ctx, userID, &user.PasswordHash, fresh); err != nil {
+	if err := s.setPassword(ctx, userID, &user.PasswordHash, fresh, client); err != nil {
 		return err
 	}
 	s.audit("password changed", userID, sessionID, client)
@@ -881,8 +931,8 @@ func (s *accountService) changePassword(ctx context.Context, userID, sessionID, 
 
 // setPassword sets a password, if the hash of the one before is still what was
 // checked.
-func (s *accountService) setPassword(ctx context.Context, userID string, checked *string, password string) error {
-	hash, err := hashPassword(ctx, s.config.HashQueue, password)
+func (s *accountService) setPassword(ctx context.Context, userID string, checked *string, password string, client clientInfo) error {
+	hash, err := hashPassword(ctx, hashTurn{s.config.HashQueue, "new password", client.address}, password)
 	if err != nil {
 		return storeRefusal(err)
 	}
@@ -907,6 +957,22 @@ const (
 	purposeResetKeep = "reset, identities stay"
 )
 
+// resetUser is whose password a token sets. It is not used up.
+func (s *accountService) resetUser(ctx context.Context, token string) (User, error) {
+	found, err := s.users().OneTimeToken(ctx, hashToken(token), purposeReset, s.now())
+	if errors.Is(err, ErrNotFound) {
+		found, err = s.users().OneTimeToken(ctx, hashToken(token), purposeResetKeep, s.now())
+	}
+	var user User
+	if err == nil {
+		user, err = s.users().User(ctx, found.UserID)
+	}
+	if errors.Is(err, ErrNotFound) || err == nil && user.Disabled {
+		return User{}, &Error{Reason: ReasonOneTimeToken}
+	}
+	return user, storeRefusal(err)
+}
+
 // resetPassword sets a password by a one-time token, and ends all that somebody
 // else may have set up in the account. It returns the identities that it
 // disconnected.
@@ -924,7 +990,7 @@ func (s *accountService) resetPassword(ctx context.Context, token, password stri
 	if user, err := s.users().User(ctx, taken.UserID); err == nil && user.Disabled {
 		return nil, &Error{Reason: ReasonOneTimeToken}
 	}
-	if err := s.setPassword(ctx, taken.UserID, nil, password); err != nil {
+	if err := s.setPassword(ctx, taken.UserID, nil, password, client); err != nil {
 		// The link was of no use, so it may be used again.
 		return nil, errors.Join(err, s.users().CreateOneTimeToken(context.WithoutCancel(ctx), taken))
 	}

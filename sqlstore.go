@@ -587,6 +587,16 @@ func (s *SQLStore) CreateOneTimeToken(ctx context.Context, t OneTimeToken) error
 	return orNotFound(s.Exec(ctx, `INSERT INTO one_time_tokens (hash, purpose, user_id, expires_at) SELECT $1, $2, id, CAST($3 AS BIGINT) FROM users WHERE id = $4`, t.Hash, t.Purpose, milliseconds(t.ExpiresAt), t.UserID))
 }
 
+// OneTimeToken implements UserStore.
+func (s *SQLStore) OneTimeToken(ctx context.Context, hash, purpose string, now time.Time) (OneTimeToken, error) {
+	return one(query(ctx, s, func(row interface{ Scan(...any) error }) (OneTimeToken, error) {
+		t, expires := OneTimeToken{Hash: hash, Purpose: purpose}, int64(0)
+		err := row.Scan(&t.UserID, &expires)
+		t.ExpiresAt = fromMilliseconds(expires)
+		return t, err
+	}, `SELECT user_id, expires_at FROM one_time_tokens WHERE hash = $1 AND purpose = $2 AND expires_at > $3`, hash, purpose, milliseconds(now)))
+}
+
 // TakeOneTimeToken implements UserStore.
 func (s *SQLStore) TakeOneTimeToken(ctx context.Context, hash, purpose string, now time.Time) (OneTimeToken, error) {
 	t := OneTimeToken{Hash: hash, Purpose: purpose}

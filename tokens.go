@@ -13,16 +13,20 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/lestrrat-go/jwx/v2/jwa"
 	"github.com/lestrrat-go/jwx/v2/jwk"
 	"github.com/lestrrat-go/jwx/v2/jws"
+	"go.uber.org/zap"
 )
 
 // signToken makes a JWS in compact form (RFC 7515 §7.1) of the claims.
@@ -104,6 +108,10 @@ type SigningKeys struct {
 	storageKey string
 	lifetime   time.Duration
 	now        func() time.Time
+	users      func() UserStore // that remembers which keys were withdrawn; may be nil
+
+	withdrawn map[string]bool // key IDs, as the users' store last said
+	said      string          // of the withdrawn keys that are stored all the same
 
 	ring     atomic.Pointer[keyRing]
 	mu       sync.Mutex
@@ -147,7 +155,30 @@ func signingKeyPath(identity string) string {
 	return "jwt/signing_keys/" + hex.EncodeToString(sum[:]) + ".json"
 }
 
-// open loads the keys, and makes the first one where there is none.
+// ensure opens the keys unless that was done.
+func (k *SigningKeys) ensure(ctx context.Context) error {
+	if k.ring.Load() != nil {
+		return nil
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.ring.Load() != nil {
+		return nil
+	}
+	return k.open(ctx)
+}
+
+// current are the keys, which are made if this comes before the config has started.
+func (k *SigningKeys) current(ctx context.Context) (*keyRing, error) {
+	if ring := k.ring.Load(); ring != nil {
+		return ring, nil
+	}
+	err := k.ensure(ctx)
+	return k.ring.Load(), err
+}
+
+// open loads the keys, and makes the first one where there is none that was not
+// withdrawn.
 func (k *SigningKeys) open(ctx context.Context) error {
 	unlock, err := lockStorage(ctx, k.storage, k.storageKey)
 	if err != nil {
@@ -158,6 +189,7 @@ func (k *SigningKeys) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	stored = k.withoutWithdrawn(ctx, stored)
 	lifetime := int64(k.lifetime / time.Second)
 	if len(stored.Keys) == 0 || stored.TokenLifetime < lifetime {
 		stored.TokenLifetime = lifetime
@@ -186,6 +218,9 @@ type rotation struct {
 	now      time.Time
 	lead     time.Duration
 	withdraw bool
+	// remember has the IDs of the keys that are withdrawn refused from now on.
+	// Should it fail, they are withdrawn all the same.
+	remember func(ids []string) error
 }
 
 // rotateStoredKeys puts a new key before the others. The old one verifies until
@@ -224,8 +259,18 @@ func rotateStoredKeys(ctx context.Context, storage certmagic.Storage, storageKey
 			kept = append(kept, known)
 		}
 	}
+	var rememberErr error
+	if r.withdraw && r.remember != nil {
+		var ids []string
+		for _, known := range stored.Keys {
+			ids = append(ids, jwkID(known.JWK))
+		}
+		if err := r.remember(ids); err != nil {
+			rememberErr = fmt.Errorf("the keys are withdrawn, but the user store does not remember it, so do not restore a backup of them: %w", err)
+		}
+	}
 	stored.Keys = kept
-	return old, fresh, saveStoredKeys(ctx, storage, storageKey, stored)
+	return old, fresh, errors.Join(saveStoredKeys(ctx, storage, storageKey, stored), rememberErr)
 }
 
 func jwkID(key jsontext.Value) string {
@@ -407,19 +452,38 @@ func thumbprint(key any) (string, error) {
 // Sign makes a JWT in compact form with the key that signs now. typ is that of
 // its header, empty for none.
 func (k *SigningKeys) Sign(typ string, claims map[string]any) (string, error) {
-	return signToken(k.ring.Load().signer(k.now()), typ, claims)
+	ring, err := k.current(context.Background())
+	if err != nil {
+		return "", err
+	}
+	return signToken(ring.signer(k.now()), typ, claims)
 }
 
 // JWKS is the JWK set (RFC 7517 §5) that verifies the tokens.
-func (k *SigningKeys) JWKS() []byte { return k.ring.Load().public }
+func (k *SigningKeys) JWKS() []byte {
+	ring, err := k.current(context.Background())
+	if err != nil {
+		return []byte(`{"keys":[]}`)
+	}
+	return ring.public
+}
 
 // Algorithms are those of the keys (RFC 7518 §3.1).
-func (k *SigningKeys) Algorithms() []string { return k.ring.Load().set.algorithms() }
+func (k *SigningKeys) Algorithms() []string {
+	if ring := k.ring.Load(); ring != nil {
+		return ring.set.algorithms()
+	}
+	return []string{k.algorithm}
+}
 
 // Find implements KeySource. A key ID that is not known may be that of a key
 // which another node has just begun to sign with.
 func (k *SigningKeys) Find(ctx context.Context, algorithm, id string) ([]*Key, error) {
-	keys := k.ring.Load().set.find(algorithm, id)
+	ring, err := k.current(ctx)
+	if err != nil {
+		return nil, &Error{Reason: ReasonKeysUnavailable, Detail: err.Error(), RetryAfter: time.Second}
+	}
+	keys := ring.set.find(algorithm, id)
 	if len(keys) == 0 && k.reload(ctx, unknownKeyCooldown) == nil {
 		keys = k.ring.Load().set.find(algorithm, id)
 	}
@@ -436,10 +500,60 @@ func (k *SigningKeys) reload(ctx context.Context, after time.Duration) error {
 	}
 	k.loadedAt = k.now()
 	stored, err := k.load(ctx)
-	if err == nil && len(stored.Keys) > 0 {
+	if err == nil {
+		stored = k.withoutWithdrawn(ctx, stored)
+	}
+	if err == nil && len(stored.Keys) > 0 { // else those in memory go on
 		err = k.use(stored)
 	}
 	return err
+}
+
+// kindWithdrawn is of signing keys that must not verify any more, whatever the
+// storage has: a backup has them too. The owner is where they were stored.
+const kindWithdrawn = "withdrawn signing key"
+
+// rememberWithdrawn has the keys at a place refused from now on, should they come
+// back.
+func rememberWithdrawn(ctx context.Context, store UserStore, storageKey string, ids []string) error {
+	for _, id := range ids {
+		err := store.CreateRecord(ctx, Record{Kind: kindWithdrawn, ID: hashToken(storageKey + "\n" + id), Owner: storageKey, Value: []byte(strconv.Quote(id))})
+		if err != nil && !errors.Is(err, ErrRecordExists) {
+			return err
+		}
+	}
+	return nil
+}
+
+// withoutWithdrawn leaves the keys out that were withdrawn. While the users' store
+// cannot be asked, its last word holds.
+func (k *SigningKeys) withoutWithdrawn(ctx context.Context, stored storedKeys) storedKeys {
+	if k.users == nil {
+		return stored
+	}
+	if records, err := k.users().Records(ctx, kindWithdrawn, k.storageKey, k.now()); err == nil {
+		k.withdrawn = make(map[string]bool)
+		for _, record := range records {
+			if id, err := strconv.Unquote(string(record.Value)); err == nil {
+				k.withdrawn[id] = true
+			}
+		}
+	}
+	var refused []string
+	stored.Keys = slices.DeleteFunc(slices.Clone(stored.Keys), func(key storedKey) bool {
+		id := jwkID(key.JWK)
+		if k.withdrawn[id] {
+			refused = append(refused, id)
+		}
+		return k.withdrawn[id]
+	})
+	if said := strings.Join(refused, " "); said != k.said {
+		k.said = said
+		if said != "" {
+			caddy.Log().Named("http.handlers.jwt_accounts").Warn("signing keys that were withdrawn are in the storage again, as after a restore; they are refused", zap.Strings("kid", refused), zap.String("storage_key", k.storageKey))
+		}
+	}
+	return stored
 }
 
 // randomToken is so many random bytes as text.

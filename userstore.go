@@ -59,6 +59,9 @@ type UserStore interface {
 
 	// CreateOneTimeToken keeps the hash of a token that may be used once.
 	CreateOneTimeToken(ctx context.Context, token OneTimeToken) error
+	// OneTimeToken returns what a token is for, and leaves it; [ErrNotFound] if
+	// it was used, has expired, or never was.
+	OneTimeToken(ctx context.Context, hash, purpose string, now time.Time) (OneTimeToken, error)
 	// TakeOneTimeToken removes a token and returns what it was for: of any
 	// number of callers one succeeds. The user's other tokens for the purpose
 	// go with it. [ErrNotFound] if it was used, has expired, or never was.

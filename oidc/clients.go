@@ -424,7 +424,7 @@ func (c *clients) hasSecret(r *http.Request, client *Client, secret string) (boo
 	if !allowed { // a hash is slow, and the users' passwords wait for it too
 		return false, &oauthError{status: http.StatusTooManyRequests, code: "temporarily_unavailable", description: "too many wrong secrets; wait a minute", retryAfter: time.Minute}
 	}
-	right, err := c.provider.accounts.HasPassword(r.Context(), client.Secret, secret)
+	right, err := c.provider.accounts.HasPassword(r, client.Secret, secret)
 	if right || err != nil {
 		forgive()
 	}

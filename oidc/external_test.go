@@ -781,7 +781,8 @@ func TestLoginWithDisconnected(t *testing.T) {
 	// It has no password, so nobody can say that it is theirs, until the operator
 	// lets them.
 	reset := regexp.MustCompile(`/auth/reset[^\s"]*`).FindString(command("reset-link", "--base", s.url, id))
-	if got := s.browser().get(reset); got.status != 200 {
+	opener := s.browser()
+	if got := opener.get(opener.get(reset).to(t).String()); got.status != 200 {
 		t.Fatalf("control: %d %s", got.status, got.body)
 	}
 	token, _ := url.Parse(reset)

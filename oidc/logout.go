@@ -274,7 +274,7 @@ type logouts struct {
 	noted chan struct{}
 }
 
-func (p *Provider) startLogouts() {
+func (p *Provider) newLogouts() {
 	l := &logouts{busy: make(map[string]bool), wake: make(chan struct{}, 1), noted: make(chan struct{}, 1)}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	p.logouts = l
@@ -284,6 +284,11 @@ func (p *Provider) startLogouts() {
 		l.ended = append(l.ended, sessionID)
 		signal(l.wake)
 	})
+}
+
+// startLogouts tells clients from now on.
+func (p *Provider) startLogouts() {
+	l := p.logouts
 	l.running.Go(p.noteEnded)
 	l.running.Go(p.tellDue)
 	l.running.Go(p.findMissed)

@@ -194,7 +194,10 @@ func (p *Provider) Provision(ctx caddy.Context) error {
 	if p.clients, err = newClients(p); err != nil {
 		return err
 	}
-	p.clients.sayHidden(ctx)
+	caddyjwt.AtStart(ctx, func() error {
+		p.clients.sayHidden(ctx)
+		return nil
+	})
 	if p.pages, err = newPages(p.accounts, p.Templates); err != nil {
 		return err
 	}
@@ -213,7 +216,11 @@ func (p *Provider) Provision(ctx caddy.Context) error {
 	p.pushes = p.newStrangers("pushed requests", pushedLifetime)
 	p.stopLeading = p.accounts.LeadsTo(p.leadsTo)
 	p.stopLinking = p.accounts.AddAccountLink(p.applicationsLink())
-	p.startLogouts()
+	p.newLogouts()
+	caddyjwt.AtStart(ctx, func() error {
+		p.startLogouts()
+		return nil
+	})
 	return nil
 }
 

@@ -78,8 +78,9 @@ const (
 	defaultTimeout     = 5 * time.Second
 )
 
-// Provision opens the pool. If the database cannot be reached now, it is tried
-// again when it is needed, so that tokens are verified meanwhile.
+// Provision sets the pool up, which connects when the config starts, or when it is
+// needed. If the database cannot be reached then, it is tried again when it is
+// needed, so that tokens are verified meanwhile.
 func (s *Store) Provision(ctx caddy.Context) error {
 	dsn := caddy.NewReplacer().ReplaceKnown(s.DSN, "")
 	if dsn == "" {
@@ -96,11 +97,14 @@ func (s *Store) Provision(ctx caddy.Context) error {
 	s.opened = dsn
 	s.pool = shared.(*pool)
 	s.Connect, s.Explain, s.Retry, s.Revoked, s.Timeout = s.pool.connect, explain, stoodInTheWay, s.pool.tell, config.callTimeout
-	if _, _, err := s.pool.connect(ctx); errors.Is(err, caddyjwt.ErrNewerSchema) {
-		return errors.Join(err, s.Cleanup())
-	} else if err != nil {
-		ctx.Logger().Error("user store cannot be reached; accounts answer 503 until it can", zap.Error(err))
-	}
+	caddyjwt.AtStart(ctx, func() error {
+		_, _, err := s.pool.connect(ctx)
+		if err != nil && !errors.Is(err, caddyjwt.ErrNewerSchema) {
+			ctx.Logger().Error("user store cannot be reached; accounts answer 503 until it can", zap.Error(err))
+			err = nil
+		}
+		return err
+	})
 	return nil
 }
 

@@ -1,0 +1,141 @@
+//go:build unix
+
+package caddyjwt
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
+	"github.com/caddyserver/certmagic"
+)
+
+// A file of users that somebody else may have put there or can change is not used,
+// and none that is made can be read by others.
+func TestThreatStoreFileOfOthers(t *testing.T) {
+	defer func(before func() int) { effectiveUser = before }(effectiveUser)
+	defer syscall.Umask(syscall.Umask(0))
+	other := os.Geteuid() + 4321
+	for _, c := range []struct {
+		name  string
+		spoil func(path string) error
+		want  string // of the error; empty for none
+	}{
+		{"control", func(string) error { return nil }, ""},
+		{"writable by the group", func(path string) error { return os.Chmod(path, 0o620) }, "chmod 600"},
+		{"writable by all", func(path string) error { return os.Chmod(path, 0o666) }, "chmod 600"},
+		{"a link", func(path string) error {
+			return errorsOf(os.Rename(path, path+"2"), os.Symlink(path+"2", path))
+		}, "symbolic link"},
+		{"a dangling link", func(path string) error {
+			return errorsOf(os.Remove(path), os.Symlink(path+"2", path))
+		}, "symbolic link"},
+		{"a folder", func(path string) error { return errorsOf(os.Remove(path), os.Mkdir(path, 0o700)) }, "is no file"},
+		{"a link beside it", func(path string) error {
+			return errorsOf(os.RemoveAll(path+"-wal"), os.WriteFile(path+"2", nil, 0o600), os.Symlink(path+"2", path+"-wal"))
+		}, "symbolic link"},
+		{"of another owner", func(string) error {
+			effectiveUser = func() int { return other }
+			return nil
+		}, "sudo -u"},
+		{"readable by others", func(path string) error { return os.Chmod(path, 0o644) }, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			effectiveUser = os.Geteuid
+			path := filepath.Join(tempDir(t), "users.db")
+			command := &commandLine{t, []string{"--store", path}}
+			command.must("", "user", "add", "--no-password", "alice@example.com")
+			if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+				t.Fatal(info.Mode(), err)
+			}
+			if err := c.spoil(path); err != nil {
+				t.Fatal(err)
+			}
+			if c.want != "" {
+				command.refuses("", c.want, "user", "add", "--no-password", "carol@example.com")
+				return
+			}
+			s := serve(t, accountsBody(path, "signup open"))
+			s.signedUp("bob@example.com")
+			for _, beside := range []string{"-wal", "-shm"} {
+				if info, err := os.Stat(path + beside); err != nil || info.Mode().Perm() != 0o600 {
+					t.Errorf("%s: %v %v", beside, info, err)
+				}
+			}
+			if warned := strings.Contains(s.log(), "could be read by others"); warned != (c.name == "readable by others") {
+				t.Errorf("a warning: %v", warned)
+			}
+		})
+	}
+}
+
+func errorsOf(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// What root makes for a service belongs to that.
+func TestThreatRootKeepsOwners(t *testing.T) {
+	if os.Geteuid() != 0 {
+		caddytest.Missing(t, "root, to give files away")
+	}
+	const service = 4321
+	owner := func(path string) int {
+		t.Helper()
+		info, err := os.Lstat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		uid, _ := ownerOf(info)
+		return uid
+	}
+	data := filepath.Join(tempDir(t), "data")
+	if err := errorsOf(os.Mkdir(data, 0o700), os.Chown(data, service, service)); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(data, "jwt", "users.db")
+	command := &commandLine{t, []string{"--store", path}}
+	for range 2 {
+		command.must("", "user", "add", "--no-password", fmt.Sprintf("u%d@example.com", os.Getpid()+owner(data)))
+		command.must("", "user", "delete", "--yes", fmt.Sprintf("u%d@example.com", os.Getpid()+owner(data)))
+	}
+	copied := filepath.Join(data, "backup", "copy.db")
+	(&commandLine{TB: t}).must("", "store", "copy", path, copied)
+	for _, made := range []string{filepath.Dir(path), path, filepath.Dir(copied), copied} {
+		if got := owner(made); got != service {
+			t.Errorf("%s belongs to %d", made, got)
+		}
+	}
+	storage := keepOwners(&certmagic.FileStorage{Path: data})
+	for range 2 { // made, and replaced
+		if err := storage.Lock(t.Context(), "jwt/signing_keys/x.json"); err != nil {
+			t.Fatal(err)
+		}
+		if err := storage.Store(t.Context(), "jwt/signing_keys/x.json", []byte("{}")); err != nil {
+			t.Fatal(err)
+		}
+		if err := storage.Unlock(t.Context(), "jwt/signing_keys/x.json"); err != nil {
+			t.Fatal(err)
+		}
+		for _, made := range []string{"locks", "jwt/signing_keys", "jwt/signing_keys/x.json"} {
+			if got := owner(filepath.Join(data, made)); got != service {
+				t.Errorf("%s belongs to %d", made, got)
+			}
+		}
+	}
+	// Of somebody else, in a folder of root's, root uses nothing.
+	shared := tempDir(t)
+	pre := filepath.Join(shared, "pre.db")
+	if err := errorsOf(os.Chmod(shared, 0o1777), os.WriteFile(pre, nil, 0o600), os.Chown(pre, service, service)); err != nil {
+		t.Fatal(err)
+	}
+	(&commandLine{t, []string{"--store", pre}}).refuses("", "belongs to the user", "user", "list")
+}

@@ -1,0 +1,149 @@
+//go:build unix
+
+package caddyjwt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"syscall"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/certmagic"
+	"go.uber.org/zap"
+)
+
+// effectiveUser is who runs the program; tests set another.
+var effectiveUser = os.Geteuid
+
+func ownerOf(info fs.FileInfo) (uid, gid int) {
+	stat := info.Sys().(*syscall.Stat_t)
+	return int(stat.Uid), int(stat.Gid)
+}
+
+// userName is how to name a user to sudo.
+func userName(uid int) string {
+	if known, err := user.LookupId(strconv.Itoa(uid)); err == nil {
+		return known.Username
+	}
+	return "#" + strconv.Itoa(uid)
+}
+
+// checkStoreFile refuses a file of users that somebody else may have put there or
+// can change. It is not there yet in the beginning, which is fine.
+func checkStoreFile(path string) error {
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	uid, _ := ownerOf(info)
+	switch {
+	case info.Mode()&fs.ModeSymlink != 0:
+		return fmt.Errorf("%s is a symbolic link, which others may have made; name the file that it leads to", path)
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("%s is no file", path)
+	case !mayOwn(uid, path):
+		return fmt.Errorf("%s belongs to the user %s; run this as that user, as in: sudo -u %[2]s -H caddy …, or give the file to the user who runs Caddy, by chown", path, userName(uid))
+	case info.Mode().Perm()&0o022 != 0:
+		return fmt.Errorf("%s can be changed by others than its owner (mode %04o); after a look at who may have done so: chmod 600 %[1]s", path, info.Mode().Perm())
+	}
+	return nil
+}
+
+// mayOwn tells whether a file of a user may be used: it is one's own, and root may
+// use what the owner of the folder has put there.
+func mayOwn(uid int, path string) bool {
+	if me := effectiveUser(); uid == me || me != 0 {
+		return uid == me
+	}
+	folder, err := os.Stat(filepath.Dir(path))
+	if err != nil {
+		return false
+	}
+	owner, _ := ownerOf(folder)
+	return uid == owner
+}
+
+// warnOfReaders says that others could read the file until now, or that they can put
+// another in its place.
+func warnOfReaders(path string) {
+	log := caddy.Log().Named("jwt.stores.file")
+	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o044 != 0 {
+		log.Warn("the user store could be read by others, hashes of passwords too; from now on by its owner alone", zap.String("path", path), zap.String("mode", fmt.Sprintf("%04o", info.Mode().Perm())))
+	}
+	folder, err := os.Stat(filepath.Dir(path))
+	if err == nil && folder.Mode().Perm()&0o002 != 0 && folder.Mode()&fs.ModeSticky == 0 {
+		log.Warn("everybody can put another file in the place of the user store; its folder's owner ends that by chmod o-w", zap.String("folder", filepath.Dir(path)))
+	}
+}
+
+// keepOwner returns a function that gives what was made at a path, and the folders
+// above it, to the owner of what was there: the file that it took the place of, or
+// the folder that it is in. So a command of root makes nothing that the user who runs
+// Caddy cannot read.
+func keepOwner(path string) (give func() error) {
+	nothing := func() error { return nil }
+	if effectiveUser() != 0 {
+		return nothing
+	}
+	var made []string
+	at := path
+	for {
+		info, err := os.Lstat(at)
+		if err == nil {
+			uid, gid := ownerOf(info)
+			if at == path {
+				made = []string{path} // may be replaced
+			}
+			if uid == 0 {
+				return nothing
+			}
+			return func() error {
+				for _, path := range made {
+					if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+						continue
+					}
+					if err := os.Lchown(path, uid, gid); err != nil {
+						return fmt.Errorf("%s cannot be given to its owner, who could not read it; run this as in: sudo -u %s -H caddy …: %w", path, userName(uid), err)
+					}
+				}
+				return nil
+			}
+		}
+		if !errors.Is(err, fs.ErrNotExist) || at == filepath.Dir(at) {
+			return nothing
+		}
+		made = append(made, at)
+		at = filepath.Dir(at)
+	}
+}
+
+// keepOwners is a storage that keeps the owners of its files, if it is of files.
+func keepOwners(storage certmagic.Storage) certmagic.Storage {
+	if files, ok := storage.(*certmagic.FileStorage); ok && effectiveUser() == 0 {
+		return ownedStorage{files}
+	}
+	return storage
+}
+
+type ownedStorage struct{ *certmagic.FileStorage }
+
+// Store implements certmagic.Storage.
+func (s ownedStorage) Store(ctx context.Context, key string, value []byte) error {
+	give := keepOwner(s.Filename(key))
+	return errors.Join(s.FileStorage.Store(ctx, key, value), give())
+}
+
+// Lock implements certmagic.Locker.
+func (s ownedStorage) Lock(ctx context.Context, name string) error {
+	give := keepOwner(filepath.Join(s.Path, "locks"))
+	return errors.Join(s.FileStorage.Lock(ctx, name), give())
+}

@@ -1,0 +1,166 @@
+package caddyjwt
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
+)
+
+// What is wrong with a body costs little and is answered in few words.
+func TestThreatRefusedBodies(t *testing.T) {
+	s := accountsSite(t, "signup open\n throttle off\n profile name")
+	s.signedUp("alice@example.com")
+	chrome := browser(t)
+	s.form(chrome, "/auth/login", formOf("alice@example.com"))
+	unknown := func(name func(i int) string, count int) string {
+		var b strings.Builder
+		for i := range count {
+			fmt.Fprintf(&b, `%s:1,`, mustJSON(t, name(i)))
+		}
+		return "{" + strings.TrimSuffix(b.String(), ",") + "}"
+	}
+	for what, body := range map[string]string{
+		"many":                  unknown(func(i int) string { return fmt.Sprint("a", i) }, 6000),
+		"long names":            unknown(func(i int) string { return strings.Repeat("x", 3000) + fmt.Sprint(i) }, 20),
+		"control characters":    unknown(func(i int) string { return strings.Repeat("\x01", 60) + fmt.Sprint(i) }, 100),
+		"quotes":                unknown(func(i int) string { return strings.Repeat(`"`, 60) + fmt.Sprint(i) }, 200),
+		"tildes and slashes":    unknown(func(i int) string { return strings.Repeat(`~/`, 30) + fmt.Sprint(i) }, 200),
+		"angles":                unknown(func(i int) string { return strings.Repeat(`<`, 60) + fmt.Sprint(i) }, 100),
+		"line separators":       unknown(func(i int) string { return strings.Repeat("\u2028", 20) + fmt.Sprint(i) }, 200),
+		"other letters":         unknown(func(i int) string { return strings.Repeat("é", 30) + fmt.Sprint(i) }, 200),
+		"many, and a long text": `{"email":` + mustJSON(t, strings.Repeat("x", 30000)) + "," + unknown(func(i int) string { return fmt.Sprint("a", i) }, 2000)[1:],
+	} {
+		for _, path := range []string{"/auth/signup", "/auth/login", "/auth/refresh", "/auth/reset", "/auth/password"} {
+			headers := []string{}
+			if path == "/auth/password" {
+				headers = append(headers, "Authorization: Bearer "+s.loggedIn("alice@example.com").Token)
+			}
+			got := s.post(path, body, headers...)
+			s.mustAnswer(422, got, what+" at "+path)
+			if len(got.body) >= 8<<10 {
+				t.Errorf("%s at %s: %d bytes", what, path, len(got.body))
+			}
+			details := got.errorBody(t).Error.Details
+			if len(details) != maxPropertyErrors+1 || details[maxPropertyErrors].Code != "more" {
+				t.Errorf("%s at %s: %d errors, the last %+v", what, path, len(details), details[len(details)-1])
+			}
+			known := 0
+			for _, detail := range details {
+				if detail.Path == "/email" || detail.Path == "/password" || detail.Path == "/token" || detail.Path == "/newPassword" || detail.Path == "/currentPassword" || detail.Path == "/refreshToken" {
+					known++
+				}
+			}
+			if known == 0 {
+				t.Errorf("%s at %s: what is missing is not said", what, path)
+			}
+		}
+	}
+	long, back := strings.Repeat("<x>", 5000), "/todos/?"+strings.Repeat("a='&", 500)
+	for path, form := range map[string]url.Values{
+		"/auth/login":    {"email": {long}, "password": {"wrong password"}, "return_to": {back}},
+		"/auth/signup":   {"email": {long}, "password": {"wrong password"}, "return_to": {back}},
+		"/auth/reset":    {"token": {long}, "newPassword": {"short"}},
+		"/auth/password": {"currentPassword": {long[:2000]}, "newPassword": {long[:2000]}},
+	} {
+		got := s.form(chrome, path, form)
+		if got.status < 400 || len(got.body) >= 8<<10 || !strings.Contains(got.body, `role="alert"`) && path != "/auth/reset" {
+			t.Errorf("form of %s: %d, %d bytes", path, got.status, len(got.body))
+		}
+	}
+	if got := s.form(chrome, "/auth/login", url.Values{"email": {"alice@example.com"}, "password": {"wrong password"}, "return_to": {"/todos/?a=1&b=2"}}); !strings.Contains(got.body, `value="/todos/?a=1&amp;b=2"`) || !strings.Contains(got.body, `value="alice@example.com"`) || !strings.Contains(got.body, "/auth/signup?return_to=") {
+		t.Errorf("control: %s", got.body)
+	}
+	got := s.post("/auth/signup", unknown(func(i int) string { return fmt.Sprint("a", i) }, 3)).errorBody(t)
+	if len(got.Error.Details) != 5 {
+		t.Errorf("control: %+v", got.Error.Details)
+	}
+}
+
+// The token of a link is in no log, nor in the URL of a page, and a link that is of no
+// use says so.
+func TestThreatResetTokenIsInNoLog(t *testing.T) {
+	store := filepath.Join(tempDir(t), "users.db")
+	s := serve(t, "log\n"+accountsBody(store, "signup open"))
+	s.signedUp("alice@example.com")
+	command := func(args ...string) string { // by a process of its own, since one here would take the log
+		t.Helper()
+		output, err := exec.Command(caddytest.Binary(t), append([]string{"jwt", "user", "--store", store}, args...)...).Output()
+		if err != nil {
+			t.Fatal(args, err)
+		}
+		return string(output)
+	}
+	link := func() (path, token string) {
+		found, err := url.Parse(strings.TrimSpace(command("reset-link", "--base", s.url, "alice@example.com")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return found.RequestURI(), found.Query().Get("token")
+	}
+	path, token := link()
+	chrome := browser(t)
+	for range 2 { // it is not used up by being looked at
+		got := s.form(chrome, path, nil)
+		if got.status != 303 || got.header.Get("Location") != "/auth/reset" || got.header.Get("Referrer-Policy") != "no-referrer" {
+			t.Fatalf("the link: %d %v %s", got.status, got.header, got.body)
+		}
+		cookie := got.header.Get("Set-Cookie")
+		for _, want := range []string{"reset=" + token, "Path=/auth/reset;", "HttpOnly", "SameSite=Lax", "Expires="} {
+			if !strings.Contains(cookie, want) {
+				t.Errorf("the cookie is %s, without %s", cookie, want)
+			}
+		}
+	}
+	s.send(http.MethodHead, path, "")
+	if cookie := s.send(http.MethodGet, path, "", "X-Forwarded-Proto: https").header.Get("Set-Cookie"); !strings.HasPrefix(cookie, "__Secure-reset=") || !strings.Contains(cookie, "Secure;") {
+		t.Errorf("by https: %s", cookie)
+	}
+	page := s.form(chrome, "/auth/reset", nil)
+	if page.status != 200 || strings.Contains(page.body, token) || page.header.Get("Referrer-Policy") != "no-referrer" || !strings.Contains(page.body, `name="newPassword"`) {
+		t.Errorf("the form: %d %v %s", page.status, page.header, page.body)
+	}
+	s.mustAnswer(422, s.form(chrome, "/auth/reset", url.Values{"newPassword": {"short"}}), "a short password")
+	s.mustAnswer(200, s.form(chrome, "/auth/reset", url.Values{"newPassword": {"a password by link"}}), "the form")
+	s.mustAnswer(200, s.post("/auth/login", claimsMap{"email": "alice@example.com", "password": "a password by link"}), "the new password")
+
+	second, secondToken := link()
+	command("disable", "alice@example.com")
+	command("enable", "alice@example.com")
+	for what, path := range map[string]string{"used": path, "withdrawn": second, "wrong": "/auth/reset?token=x", "damaged": path + "&x=;%zz", "without a token": "/auth/reset?x=" + token, "empty": "/auth/reset", "cut": path[:len(path)-5]} {
+		for _, got := range []answer{s.form(browser(t), path, nil), s.form(browser(t), strings.Replace(path, "/auth", "/AUTH", 1), nil)} {
+			if got.status != 401 || !strings.Contains(got.body, "This link does not work") || !strings.Contains(got.body, "ask whoever runs this site") || strings.Contains(got.body, `name="newPassword"`) || got.header.Get("Referrer-Policy") != "no-referrer" {
+				t.Errorf("%s: %d %s", what, got.status, got.body)
+			}
+		}
+	}
+	if got := s.form(browser(t), "/auth/reset", url.Values{"newPassword": {"a password by link"}}); got.status != 401 || !strings.Contains(got.body, "This link does not work") {
+		t.Errorf("the form without a link: %d %s", got.status, got.body)
+	}
+	third, thirdToken := link()
+	s.send(http.MethodDelete, third, "")
+	s.send(http.MethodPost, third, "{}")
+	s.mustAnswer(204, s.post("/auth/reset", claimsMap{"token": thirdToken, "newPassword": "one more password"}), "by JSON")
+
+	s.mustAnswer(200, s.get("/auth/login?control=CONTROL"), "control")
+	text := ""
+	eventually(t, "the log has the control", func() bool {
+		text = s.log()
+		return strings.Contains(text, "CONTROL")
+	})
+	for _, token := range []string{token, secondToken, thirdToken} {
+		for _, part := range []string{token, token[:len(token)-5]} {
+			if i := strings.Index(text, part); i >= 0 {
+				t.Fatalf("the log has a token: %s", text[max(0, i-400):i])
+			}
+		}
+	}
+	if strings.Count(text, "whose query is secret") < 10 {
+		t.Error("the requests are not logged at all")
+	}
+}

@@ -1,0 +1,84 @@
+package caddyjwt
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
+	"github.com/caddyserver/caddy/v2"
+	"github.com/go-json-experiment/json"
+)
+
+// A signing key that was withdrawn verifies nothing any more, whatever a backup brings
+// back.
+func TestThreatWithdrawnKeyComesBack(t *testing.T) {
+	dir := tempDir(t)
+	data, store, config := filepath.Join(dir, "data"), filepath.Join(dir, "users.db"), filepath.Join(dir, "Caddyfile")
+	body := accountsBody(store, "signup open")
+	if err := os.WriteFile(config, []byte(fmt.Sprintf("{\n storage file_system %s\n}\n:1 {\n%s\n}", data, strings.Replace(body, "metrics /metrics", "", 1))), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := &site{t: t, url: "http://" + freeAddress(t), logFile: filepath.Join(dir, "log.json")}
+	s.load(body, data)
+	t.Cleanup(func() { stopCaddy(t) })
+	old := s.signedUp("alice@example.com")
+	s.mustAnswer(200, s.bearer("/todos/", old.Token), "control")
+	keys := serviceOf(t).keys
+	file := filepath.Join(data, keys.storageKey)
+	backup, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if output, err := exec.Command(caddytest.Binary(t), "jwt", "keys", "rotate", "--withdraw", "--config", config).CombinedOutput(); err != nil { // one in this process would take the log
+		t.Fatalf("%v %s", err, output)
+	}
+	look := func() {
+		t.Helper()
+		if err := keys.reload(context.Background(), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	look()
+	s.mustAnswer(401, s.bearer("/todos/", old.Token), "withdrawn")
+	fresh := s.loggedIn("alice@example.com")
+	if err := os.WriteFile(file, backup, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	look()
+	s.mustAnswer(401, s.bearer("/todos/", old.Token), "after the backup is back")
+	s.mustAnswer(200, s.bearer("/todos/", fresh.Token), "control: the key in memory goes on")
+	if !strings.Contains(s.log(), "signing keys that were withdrawn are in the storage again") {
+		t.Error("the log has no warning")
+	}
+	stopCaddy(t)
+	s.load(body, data)
+	s.mustAnswer(401, s.bearer("/todos/", old.Token), "after a restart with the backup")
+	s.mustAnswer(200, s.bearer("/todos/", s.loggedIn("alice@example.com").Token), "control: a new key is made")
+	if published := s.get("/auth/jwks.json").body; strings.Contains(published, jwkIDs(t, backup)[0]) {
+		t.Errorf("it is published: %s", published)
+	}
+}
+
+func stopCaddy(t testing.TB) {
+	t.Helper()
+	if err := caddy.Stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+func jwkIDs(t testing.TB, text []byte) (ids []string) {
+	t.Helper()
+	var stored storedKeys
+	if err := json.Unmarshal(text, &stored); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range stored.Keys {
+		ids = append(ids, jwkID(key.JWK))
+	}
+	return ids
+}
