@@ -93,7 +93,7 @@ func operates(adds bool, operate func(*operator) error) func(*cobra.Command, []s
 			err = checkStoreExists(o.sites[0].StoreRaw)
 		}
 		if adds && errors.Is(err, errNoStore) {
-			fmt.Fprintf(cmd.ErrOrStderr(), "%v, so it is made; the user who runs Caddy must own it\n", err)
+			fmt.Fprintf(cmd.ErrOrStderr(), "%v, so it is made; it belongs to the owner of its folder, who must be the user who runs Caddy\n", err)
 			err = nil
 		}
 		if errors.Is(err, errNoStore) {

@@ -491,18 +491,24 @@ func (s *accountService) signUp(ctx context.Context, email, password string, pro
 	if err != nil {
 		return User{}, propertyRefusal("email", "format", err)
 	}
-	refused, wait := s.refusedSignups.begin(ctx, clientKey(client.address), s.now())
-	if wait > 0 {
-		return User{}, throttled("refused sign-ups of the client", wait)
-	}
 	if _, wait := s.signups.begin(ctx, clientKey(client.address), s.now()); wait > 0 {
 		return User{}, throttled("sign-ups of the client", wait)
 	}
-	// Of many at once for one address one makes a hash, and none if it is taken.
+	// Of many at once for one address one makes a hash, and none if it is taken. They
+	// are one question.
 	var user User
 	first := false
 	_, err, _ = s.signingUp.Do(key, func() (any, error) {
 		first = true
+		refused, wait := s.refusedSignups.begin(ctx, clientKey(client.address), s.now())
+		if wait > 0 {
+			return nil, throttled("refused sign-ups of the client", wait)
+		}
+		defer func() {
+			if !errors.Is(err, ErrEmailTaken) { // also where it is not the client's fault
+				refused.forgive()
+			}
+		}()
 		user, err = s.addUser(context.WithoutCancel(ctx), key, email, password, profile, client)
 		return nil, err
 	})
@@ -510,7 +516,6 @@ func (s *accountService) signUp(ctx context.Context, email, password string, pro
 		countEvent("signup", "refused")
 		return User{}, &Error{Reason: ReasonEmailTaken}
 	}
-	refused.forgive() // also where it is not the client's fault
 	if err != nil {
 		return User{}, storeRefusal(err)
 	}
