@@ -147,13 +147,13 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 // ServeHTTP implements caddyhttp.MiddlewareHandler: the whole way of a request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	removeClaimHeaders(r, h.ClaimHeaders, nil)
+	if h.needsNoToken(r) {
+		return h.pass(w, r, next, nil)
+	}
 	if h.service != nil {
 		if err := h.service.ready(r.Context()); err != nil {
 			return h.refuse(w, r, err)
 		}
-	}
-	if h.needsNoToken(r) {
-		return h.pass(w, r, next, nil)
 	}
 	token, source, refusal := h.authenticate(r)
 	renewed := false
