@@ -104,7 +104,7 @@ func (p *parser) accountsOption(name string, a *Accounts) error {
 	case "templates":
 		return p.word(name, "a folder", &a.Templates)
 	}
-	return p.Errf("accounts has no option %q; it has store, signup, signup_limit, login, refresh, logout, whoami, password, jwks, issuer, audience, token_lifetime, refresh_lifetime, secret, signing_key, default_roles, password_min_length, profile, throttle, hash_queue, login_with and templates", name)
+	return UnknownOption(p.Dispenser, "accounts", "it has store, signup, signup_limit, login, refresh, logout, whoami, password, jwks, issuer, audience, token_lifetime, refresh_lifetime, secret, signing_key, default_roles, password_min_length, profile, throttle, hash_queue, login_with and templates")
 }
 
 func (p *parser) accountsRoute(name string, a *Accounts) error {

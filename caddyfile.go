@@ -1,6 +1,7 @@
 package caddyjwt
 
 import (
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -150,7 +151,7 @@ func (p *parser) option(name string) error {
 	if name == "{" {
 		return p.Errf("a block stands where none is expected: of these options jwks, issuer and accounts take one")
 	}
-	return p.Errf("jwt has no option %q; it has issuer, jwks, public_key, secret, algorithms, audience, token_type, leeway, allow_missing_exp, from, user_id, public, optional, allow_preflight, require, claim_header, trusted_origins, strip_token, cache, realm and accounts", name)
+	return UnknownOption(p.Dispenser, "jwt", "it has issuer, jwks, public_key, secret, algorithms, audience, token_type, leeway, allow_missing_exp, from, user_id, public, optional, allow_preflight, require, claim_header, trusted_origins, strip_token, cache, realm and accounts")
 }
 
 func (p *parser) issuer() error {
@@ -196,7 +197,7 @@ func (p *parser) issuerOption(name string, config *IssuerConfig) error {
 	case "token_type":
 		return p.word(name, "a typ, as in: token_type at+jwt", &config.TokenType)
 	}
-	return p.Errf("issuer has no option %q; it has jwks, public_key, secret, algorithms, audience and token_type, and the other options stand outside its block", name)
+	return UnknownOption(p.Dispenser, "issuer", "it has jwks, public_key, secret, algorithms, audience and token_type, and the other options stand outside its block")
 }
 
 func (p *parser) jwks(config *JWKSConfig) error {
@@ -226,7 +227,7 @@ func (p *parser) jwks(config *JWKSConfig) error {
 		case "trusted_ca_certs":
 			err = inner.words(name, "PEM files", &config.TrustedCACerts)
 		default:
-			err = p.Errf("jwks has no option %q; it has refresh, max_stale, cooldown, timeout, allow_http and trusted_ca_certs", name)
+			err = UnknownOption(p.Dispenser, "jwks", "it has refresh, max_stale, cooldown, timeout, allow_http and trusted_ca_certs")
 		}
 		if err != nil {
 			return err
@@ -392,6 +393,20 @@ func (p *parser) merge(into *IssuerConfig) error {
 		into.TokenType = from.TokenType
 	}
 	return nil
+}
+
+// optionName is what options are named like, and a line of a secret is not.
+var optionName = regexp.MustCompile(`^[A-Za-z][A-Za-z_]{0,23}$`)
+
+// UnknownOption is the error of a word that is no option of a block; has says which
+// there are. It shows the word only where that cannot be the second line of
+// a secret.
+func UnknownOption(d *caddyfile.Dispenser, block, has string) error {
+	name := d.Val()
+	if !optionName.MatchString(name) {
+		return d.Errf("%s has no option of the name that stands here; %s. If it is the second line of a secret: a secret has one line, as openssl rand -hex 64 prints it", block, has)
+	}
+	return d.Errf("%s has no option %q; %s", block, name, has)
 }
 
 func (p *parser) once(name string) error {

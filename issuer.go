@@ -204,6 +204,9 @@ func (c *SecretConfig) key() (*Key, error) {
 }
 
 func decodeSecret(value, encoding string) (*Key, error) {
+	if !looksLikeKey([]byte(value)) && strings.ContainsAny(strings.TrimRight(value, "\r\n"), "\r\n") {
+		return nil, errors.New("it has several lines, of which a part is easily lost; a secret has one line, as openssl rand -hex 64 prints it")
+	}
 	secret := []byte(value)
 	var err error
 	switch encoding {

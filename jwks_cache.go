@@ -19,6 +19,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/thismachine"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
 	"github.com/go-json-experiment/json"
@@ -133,7 +134,7 @@ func newJWKSCache(config remoteKeys, storage certmagic.Storage) (*jwksCache, err
 	}
 	c := &jwksCache{
 		remoteKeys: config,
-		client:     &http.Client{Transport: transport, CheckRedirect: sameHost},
+		client:     &http.Client{Transport: thismachine.NewTransport(transport), CheckRedirect: sameHost},
 		ongoing:    &fetch{done: make(chan struct{})}, // the first, which run finishes
 	}
 	c.storage.Store(&storageRef{storage})
@@ -466,7 +467,8 @@ func (c *jwksCache) download(ctx context.Context) ([]byte, error) {
 	if c.url != "" {
 		return c.get(ctx, c.url)
 	}
-	text, err := c.get(ctx, discoveryURL(c.issuer))
+	traced, isHere := thismachine.Reached(ctx)
+	text, err := c.get(traced, discoveryURL(c.issuer))
 	if err != nil {
 		return nil, err
 	}
@@ -474,10 +476,22 @@ func (c *jwksCache) download(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkKeyURL(keysURL, c.allowHTTP); err != nil {
-		return nil, fmt.Errorf("discovery document: %w", err)
+	if !isHere() { // else an issuer elsewhere could have Caddy ask what is on its own machine
+		ctx = thismachine.Forbid(ctx)
+	}
+	if err := checkDiscovered(keysURL, c.issuer, c.allowHTTP); err != nil {
+		return nil, fmt.Errorf("discovery document: its jwks_uri %w", err)
 	}
 	return c.get(ctx, keysURL)
+}
+
+// checkDiscovered also refuses plain http where the issuer has https: only the
+// config itself may loosen that.
+func checkDiscovered(keysURL, issuer string, allowHTTP bool) error {
+	if strings.HasPrefix(keysURL, "http:") && strings.HasPrefix(issuer, "https:") && !allowHTTP {
+		return fmt.Errorf("%q is plain http, and the issuer is https; give jwks <url> if the document is wrong", withoutSecrets(keysURL))
+	}
+	return checkKeyURL(keysURL, allowHTTP)
 }
 
 // parseDiscovery reads jwks_uri from a document of OpenID Connect Discovery
@@ -491,6 +505,9 @@ func parseDiscovery(text []byte, issuer string) (keysURL string, err error) {
 		return "", fmt.Errorf("discovery document: %w", jsonError(err))
 	}
 	if document.Issuer != issuer {
+		if strings.Contains(document.Issuer, "{") {
+			return "", fmt.Errorf("discovery document: %q stands for many tenants, whose issuers are as in %s; write that of your tenant, as the iss of a token shows it", issuer, quoted(document.Issuer))
+		}
 		return "", fmt.Errorf("discovery document: its issuer is %s, not %q; write it in the config exactly so, with or without the slash at its end", quoted(document.Issuer), issuer)
 	}
 	if document.JWKSURI == "" {

@@ -111,9 +111,6 @@ func (g *Guard) warn() {
 
 // warn logs what is suspicious in the accounts of a site.
 func (h *AccountsHandler) warn(at place) {
-	for _, warning := range separatorWarnings("default_roles", h.DefaultRoles) {
-		h.logger.Warn("accounts: " + warning)
-	}
 	if login := h.path("login"); !at.reaches(login) {
 		h.logger.Warn("accounts: no request for "+login+" gets here, since a path matcher around jwt does not match it; put jwt at the top of the site, or give the accounts a prefix that the matcher matches", zap.Strings("matcher", at.outside(login)))
 	}

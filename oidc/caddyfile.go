@@ -110,7 +110,7 @@ func (p *Provider) option(d *caddyfile.Dispenser, given map[string]bool) error {
 		p.Clients = append(p.Clients, client)
 		return err
 	}
-	return d.Errf("oidc_provider has no option %q; it has issuer, accounts, client, claims, user_editable and templates", name)
+	return caddyjwt.UnknownOption(d, "oidc_provider", "it has issuer, accounts, client, claims, user_editable and templates")
 }
 
 func parseClient(d *caddyfile.Dispenser) (*Client, error) {
@@ -173,7 +173,7 @@ func (c *Client) option(d *caddyfile.Dispenser, name string) error {
 	case "backchannel_logout_uri":
 		return word(d, "a URL", &c.BackchannelLogoutURI)
 	}
-	return d.Errf("client has no option %q; it has name, secret, public, public_key, redirect_uri, post_logout_redirect_uri, grant_types, response_types, scopes, access_token_lifetime, refresh_token_lifetime, id_token_lifetime, consent, backchannel_logout_uri and introspect", name)
+	return caddyjwt.UnknownOption(d, "client", "it has name, secret, public, public_key, redirect_uri, post_logout_redirect_uri, grant_types, response_types, scopes, access_token_lifetime, refresh_token_lifetime, id_token_lifetime, consent, backchannel_logout_uri and introspect")
 }
 
 func word(d *caddyfile.Dispenser, takes string, into *string) error {

@@ -10,9 +10,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/internal/thismachine"
 	"github.com/caddyserver/caddy/v2"
 	gooidc "github.com/coreos/go-oidc/v3/oidc"
 	"go.uber.org/zap"
@@ -36,6 +38,7 @@ var discoveries = caddy.NewUsagePool()
 type discovered struct {
 	issuer string
 	client *http.Client
+	here   atomic.Bool // whether it is on this machine
 
 	mu       sync.Mutex // held while it is looked up: others wait for the outcome
 	known    *metadata
@@ -71,7 +74,9 @@ func (m *metadata) verifier(clientID string) *gooidc.IDTokenVerifier {
 }
 
 func newDiscovered(issuer string) *discovered {
-	return &discovered{issuer: issuer, client: clientFor(boundedTransport{})}
+	d := &discovered{issuer: issuer}
+	d.client = clientFor(boundedTransport{d})
+	return d
 }
 
 // Destruct implements caddy.Destructor.
@@ -114,7 +119,8 @@ func (d *discovered) last(now time.Time) (*metadata, error) {
 }
 
 func (d *discovered) look(ctx context.Context) (*metadata, error) {
-	provider, err := gooidc.NewProvider(ctx, d.issuer)
+	traced, isHere := thismachine.Reached(ctx)
+	provider, err := gooidc.NewProvider(traced, d.issuer)
 	if err != nil {
 		return nil, fmt.Errorf("%.300s", err) // it may have a whole page in it
 	}
@@ -122,13 +128,14 @@ func (d *discovered) look(ctx context.Context) (*metadata, error) {
 	if err := provider.Claims(m); err != nil {
 		return nil, err
 	}
+	d.here.Store(isHere())
 	endpoint := provider.Endpoint()
 	own, err := url.Parse(d.issuer)
 	if err != nil {
 		return nil, err
 	}
 	for name, at := range map[string]string{"authorization_endpoint": endpoint.AuthURL, "token_endpoint": endpoint.TokenURL, "jwks_uri": m.KeysURL, "userinfo_endpoint": provider.UserInfoEndpoint()} {
-		if u, err := url.Parse(at); (at != "" || name != "userinfo_endpoint") && (err != nil || u.Host == "" || !secureURL(u) || own.Scheme == "https" && u.Scheme != "https") {
+		if u, err := url.Parse(at); (at != "" || name != "userinfo_endpoint") && (err != nil || u.Host == "" || !secureURL(u) || own.Scheme == "https" && u.Scheme != "https" || thismachine.Is(u.Hostname()) && !isHere()) {
 			// Else a provider elsewhere could have this site ask what is on its own machine.
 			return nil, fmt.Errorf("its %s is %.100q; it must be https, or http on this machine where the issuer is so too", name, at)
 		}
@@ -142,7 +149,7 @@ func (d *discovered) look(ctx context.Context) (*metadata, error) {
 		m.algorithms = []string{gooidc.RS256} // which every provider has (OpenID Connect Core §15.1)
 	}
 	if d.keys == nil || d.keysURL != m.KeysURL { // else the keys that are known are kept
-		d.keys, d.keysURL = gooidc.NewRemoteKeySet(gooidc.ClientContext(ctx, clientFor(new(keysTransport))), m.KeysURL), m.KeysURL
+		d.keys, d.keysURL = gooidc.NewRemoteKeySet(gooidc.ClientContext(ctx, clientFor(&keysTransport{transport: boundedTransport{d}})), m.KeysURL), m.KeysURL
 	}
 	m.keys = d.keys
 	return m, nil
@@ -161,12 +168,18 @@ func keyError(err error) error {
 	return fmt.Errorf("%.300s", err)
 }
 
-// boundedTransport bounds the answers of a provider.
-type boundedTransport struct{}
+var transport = thismachine.NewTransport(http.DefaultTransport.(*http.Transport).Clone())
+
+// boundedTransport bounds the answers of a provider, and where it can lead: to
+// this machine only if it is there itself.
+type boundedTransport struct{ provider *discovered }
 
 // RoundTrip implements http.RoundTripper.
-func (boundedTransport) RoundTrip(request *http.Request) (*http.Response, error) {
-	response, err := http.DefaultTransport.RoundTrip(request)
+func (t boundedTransport) RoundTrip(request *http.Request) (*http.Response, error) {
+	if own, err := url.Parse(t.provider.issuer); err != nil || own.Host != request.URL.Host && !t.provider.here.Load() {
+		request = request.WithContext(thismachine.Forbid(request.Context()))
+	}
+	response, err := transport.RoundTrip(request)
 	if err == nil {
 		response.Body = struct {
 			io.Reader
@@ -200,6 +213,8 @@ func (t notingTransport) RoundTrip(request *http.Request) (*http.Response, error
 // keysTransport also bounds how often keys are fetched: go-oidc asks for them
 // again with each token that it cannot verify, and anybody may send those.
 type keysTransport struct {
+	transport boundedTransport
+
 	mu     sync.Mutex
 	next   time.Time
 	failed bool
@@ -215,7 +230,7 @@ func (t *keysTransport) RoundTrip(request *http.Request) (*http.Response, error)
 	case now.Before(t.next):
 		return nil, errCooldown
 	}
-	response, err := boundedTransport{}.RoundTrip(request)
+	response, err := t.transport.RoundTrip(request)
 	if err == nil && response.StatusCode/100 == 3 {
 		return response, nil // the client follows it
 	}

@@ -523,7 +523,7 @@ func (l *ExternalLogin) option(d *caddyfile.Dispenser, name string) error {
 	case "redirect_uri":
 		return word(d, "a URL, as in: redirect_uri https://example.com/auth/callback/"+l.Name, &l.RedirectURI)
 	}
-	return d.Errf("login_with has no option %q; it has label, issuer, client_id, client_secret, scopes, map_claim, trust_email and redirect_uri", name)
+	return caddyjwt.UnknownOption(d, "login_with", "it has label, issuer, client_id, client_secret, scopes, map_claim, trust_email and redirect_uri")
 }
 
 // Interface guards

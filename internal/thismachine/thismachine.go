@@ -1,0 +1,85 @@
+// Package thismachine keeps a URL that somebody else names from leading to a
+// server on this machine, which may answer to nobody but this machine.
+package thismachine
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/netip"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Is reports whether a host is this machine by its name or address: localhost
+// (RFC 6761 §6.3), a loopback address, or the unspecified one.
+func Is(host string) bool {
+	host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
+	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
+		return true
+	}
+	address, err := netip.ParseAddr(host)
+	return err == nil && isHere(address)
+}
+
+func isHere(address netip.Addr) bool {
+	address = address.Unmap()
+	return address.IsLoopback() || address.IsUnspecified()
+}
+
+// Reached returns a context whose requests note whether one of them was answered
+// by this machine, without a proxy.
+func Reached(ctx context.Context) (traced context.Context, reached func() bool) {
+	here := false
+	traced = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(got httptrace.GotConnInfo) {
+		remote, err := netip.ParseAddrPort(got.Conn.RemoteAddr().String())
+		here = here || err == nil && isHere(remote.Addr())
+	}})
+	return traced, func() bool { return here }
+}
+
+type forbidden struct{}
+
+// Forbid returns a context whose requests by a [Transport] do not reach this
+// machine, whatever name leads there.
+func Forbid(ctx context.Context) context.Context { return context.WithValue(ctx, forbidden{}, true) }
+
+var errHere = errors.New("it leads to this machine, and who names it is elsewhere")
+
+// Transport heeds [Forbid].
+type Transport struct{ transport *http.Transport }
+
+// NewTransport takes over a transport.
+func NewTransport(transport *http.Transport) *Transport {
+	dialer := &net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second, ControlContext: func(ctx context.Context, _, address string, _ syscall.RawConn) error {
+		to, err := netip.ParseAddrPort(address)
+		if ctx.Value(forbidden{}) == true && err == nil && isHere(to.Addr()) {
+			return errHere
+		}
+		return nil
+	}}
+	transport.DialContext = dialer.DialContext
+	return &Transport{transport}
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t *Transport) RoundTrip(request *http.Request) (*http.Response, error) {
+	if request.Context().Value(forbidden{}) != true {
+		return t.transport.RoundTrip(request)
+	}
+	if Is(request.URL.Hostname()) {
+		return nil, errHere
+	}
+	if t.transport.Proxy != nil {
+		if proxy, err := t.transport.Proxy(request); err == nil && proxy != nil { // which may be on this machine
+			request = request.WithContext(context.WithValue(request.Context(), forbidden{}, false))
+		}
+	}
+	return t.transport.RoundTrip(request)
+}
+
+// CloseIdleConnections closes the connections that are not in use.
+func (t *Transport) CloseIdleConnections() { t.transport.CloseIdleConnections() }

@@ -1,0 +1,234 @@
+package caddyjwt
+
+import (
+	"encoding/pem"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
+)
+
+// What is valid and surely not meant is said when the config is loaded.
+func TestSuspiciousConfigs(t *testing.T) {
+	secret := `secret "` + testSecret + `"`
+	key := "public_key " + `"` + strings.ReplaceAll(publicPEM(t, testKeys().p256), "\n", " ") + `"`
+	issuer := func(name string) string {
+		return "issuer " + name + " {\n" + key + "\n audience https://api.example\n}\n"
+	}
+	store := "store file " + filepath.Join(tempDir(t), "users.db")
+	jwt := func(options string) string { return "jwt {\n" + secret + "\n" + options + "\n}\n respond ok" }
+	for name, c := range map[string]struct{ body, warning, control string }{
+		"path without *":        {"jwt /api {\n" + secret + "\n}\n respond ok", "/api/* stays open", "jwt /api/* {\n" + secret + "\n}\n respond ok"},
+		"paths without *":       {"@p path /api /admin\n jwt @p {\n" + secret + "\n}\n respond ok", "/admin/* stays open", "@p path /api /api/* /page.html\n jwt @p {\n" + secret + "\n}\n respond ok"},
+		"no audience":           {"jwt {\n issuer https://issuer.example {\n" + key + "\n}\n}\n respond ok", "audience is not set", "jwt {\n" + issuer("https://issuer.example") + "}\n respond ok"},
+		"comma in a scope":      {jwt("require scope read,write"), "require scope read write", jwt("require scope read write")},
+		"comma in any scope":    {jwt("require any scope read,write"), "require any scope read write", jwt("require any scope read write")},
+		"comma in a role":       {jwt("require role admin,editor"), "require role admin editor", jwt("require role admin editor")},
+		"blank in a role":       {jwt(`require role "admin editor"`), "require role admin editor", jwt("require role admin")},
+		"comma in a path":       {jwt("public /a,/b"), "public /a /b", jwt("public /a /b")},
+		"blank in a path":       {jwt(`public "/a /b"`), "public /a /b", jwt("public /a /b")},
+		"a claim as a role":     {jwt("require role realm_access.roles admin"), "require claim realm_access.roles admin", jwt("require role v1.editor")},
+		"roles of two issuers":  {"jwt {\n" + issuer("https://a.example") + issuer("https://b.example") + "require role admin\n}\n respond ok", "require role <role> of <issuer>", "jwt {\n" + issuer("https://a.example") + issuer("https://b.example") + "require role admin of https://a.example\n}\n respond ok"},
+		"claims of two issuers": {"jwt {\n" + issuer("https://a.example") + issuer("https://b.example") + "require claim group x\n}\n respond ok", "bind a rule to one", "jwt {\n" + issuer("https://a.example") + issuer("https://b.example") + "require claim group x of https://a.example\n}\n respond ok"},
+		"headers of two": {"jwt {\n" + issuer("https://a.example") + "accounts {\n" + store + "\n}\nclaim_header X-User sub\n}\n respond ok", "claim_header X-Issuer iss",
+			"jwt {\n" + issuer("https://a.example") + "accounts {\n" + store + "\n}\nclaim_header X-User sub\n claim_header X-Issuer iss\n}\n respond ok"},
+		"a template":                 {"jwt {\n" + issuer("https://login.microsoftonline.com/common/v2.0") + "}\n respond ok", "is a template", "jwt {\n" + issuer("https://login.microsoftonline.com/72f988bf-86f1-41af-91ab-2d7cd011db47/v2.0") + "}\n respond ok"},
+		"accounts out of reach":      {"handle /app/* {\n jwt {\n accounts {\n" + store + "\n}\n}\n respond ok\n}", "no request for /auth/login gets here", "handle /app/* {\n jwt {\n accounts /app/auth {\n" + store + "\n}\n}\n respond ok\n}"},
+		"accounts below handle_path": {"handle /app/* {\n jwt {\n accounts {\n" + store + "\n}\n}\n respond ok\n}", "no request for /auth/login gets here", "handle_path /app/* {\n jwt {\n accounts {\n" + store + "\n}\n}\n respond ok\n}"},
+	} {
+		if text := warningsOf(serve(t, c.body)); strings.Count(text, c.warning) != 1 {
+			t.Errorf("%s: no warning, or several, with %q: %s", name, c.warning, text)
+		}
+		if text := warningsOf(serve(t, c.control)); text != "" {
+			t.Errorf("control: %s: %s", name, text)
+		}
+	}
+}
+
+// warningsOf are the warnings of this package's handlers.
+func warningsOf(s *site) (warnings string) {
+	for line := range strings.Lines(s.log()) {
+		if strings.Contains(line, `"level":"warn"`) && strings.Contains(line, `"logger":"http.handlers.jwt`) {
+			warnings += line
+		}
+	}
+	return warnings
+}
+
+// `caddy validate` shows what a start would.
+func TestValidateShowsWarnings(t *testing.T) {
+	config := filepath.Join(tempDir(t), "Caddyfile")
+	if err := os.WriteFile(config, []byte(":1 {\n\tjwt /api {\n\t\tsecret \""+testSecret+"\"\n\t}\n}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	output, err := exec.Command(caddytest.Binary(t), "validate", "--config", config, "--adapter", "caddyfile").CombinedOutput()
+	if err != nil || !strings.Contains(string(output), "/api/* stays open") {
+		t.Errorf("%v: %s", err, output)
+	}
+}
+
+// Anybody can make an account where that is open, which is said; by default it is
+// closed, and says how to open it.
+func TestSignupIsClosedByDefault(t *testing.T) {
+	site := func(options string) *site {
+		return serve(t, "jwt {\n accounts {\n store file "+filepath.Join(tempDir(t), "users.db")+"\n"+options+"\n}\n}\n respond ok")
+	}
+	closed := site("")
+	got := closed.post("/auth/signup", credentialsOf("alice@example.com"))
+	if got.status != http.StatusNotFound || !strings.Contains(got.body, "signup open") || strings.Contains(closed.log(), "anybody can make an account") {
+		t.Errorf("by default: %d %s", got.status, got.body)
+	}
+	if page := closed.get("/auth/login", "Accept: text/html"); strings.Contains(page.body, "/auth/signup") {
+		t.Errorf("the log-in page leads to the sign-up: %s", page.body)
+	}
+	if !strings.Contains(closed.log(), "caddy jwt user add --store") {
+		t.Errorf("the log does not say how to begin: %s", closed.log())
+	}
+	open := site("signup open")
+	open.mustAnswer(201, open.post("/auth/signup", credentialsOf("alice@example.com")), "control: open")
+	if !strings.Contains(open.log(), "anybody can make an account") {
+		t.Errorf("the log does not say that sign-up is open: %s", open.log())
+	}
+}
+
+// Of two accounts on one site one would be ignored.
+func TestThreatTwoAccountsOnASite(t *testing.T) {
+	folder := tempDir(t)
+	accounts := func(options string) string {
+		return "accounts {\n store file " + filepath.Join(folder, "users.db") + "\n" + options + "\n}"
+	}
+	for name, body := range map[string]string{
+		"two matchers":  "jwt /a/* {\n" + accounts("signup open") + "\n}\n jwt /b/* {\n" + accounts("signup closed") + "\n}",
+		"two blocks":    "handle /a/* {\n jwt {\n" + accounts("signup open") + "\n}\n}\n handle {\n jwt {\n" + accounts("") + "\n}\n}",
+		"another store": "jwt /a/* {\n" + accounts("") + "\n}\n jwt /b/* {\n accounts {\n store file " + filepath.Join(folder, "others.db") + "\n}\n}",
+		"a prefix":      "jwt /a/* {\n" + accounts("") + "\n}\n jwt /b/* {\n accounts /b {\n store file " + filepath.Join(folder, "users.db") + "\n}\n}",
+	} {
+		if text := configError(t, body); !strings.Contains(text, "this site has accounts twice, with different ") {
+			t.Errorf("%s: %s", name, text)
+		}
+	}
+	same := "jwt /a/* {\n" + accounts("signup closed") + "\n}\n handle /b/* {\n jwt {\n require role admin\n" + accounts("") + "\n}\n}"
+	serve(t, same).mustAnswer(200, serve(t, same).get("/auth/login"), "control: the same, of which one has a default written out")
+	serveSeveral(t, "jwt {\n"+accounts("signup open")+"\n}", "jwt {\n"+accounts("signup closed")+"\n}") // control: two sites
+}
+
+// claim_header takes the header first; else clients could send the header that
+// the service behind reads.
+func TestThreatClaimHeaderTurnedRound(t *testing.T) {
+	for _, c := range []string{"sub X-User-Id", "email X-Forwarded-Email", "name remote-user", "roles Remote-Groups", "email From", "X-User X-Id"} {
+		if text := configError(t, "jwt {\n secret \""+testSecret+"\"\n claim_header "+c+"\n}"); !strings.Contains(text, "claim_header takes the header first") {
+			t.Errorf("%s: %s", c, text)
+		}
+	}
+	serve(t, "jwt {\n secret \""+testSecret+"\"\n claim_header X-User-Id sub\n claim_header Email email\n claim_header X-Tenant https://example.com/tenant-id\n claim_header X-Groups cognito:groups\n}")
+}
+
+// A rule that is bound to an issuer is met by its tokens alone.
+func TestThreatRulesOfAnIssuer(t *testing.T) {
+	s := serve(t, fmt.Sprintf(`
+		jwt {
+			issuer https://a.example {
+				public_key %q
+				audience api
+			}
+			issuer https://b.example {
+				public_key %q
+				audience api
+			}
+			require role admin of https://a.example
+		}
+		jwt /scope {
+			issuer https://b.example {
+				public_key %[2]q
+				audience api
+			}
+			issuer https://a.example {
+				public_key %[1]q
+				audience api
+			}
+			require scope write of https://a.example
+		}
+		respond ok`, strings.ReplaceAll(publicPEM(t, testKeys().p256), "\n", " "), strings.ReplaceAll(publicPEM(t, testKeys().p384), "\n", " ")))
+	by := func(issuer string) claimsMap {
+		return goodClaims(claimsMap{"iss": issuer, "aud": "api", "roles": []string{"admin"}, "scope": "write"})
+	}
+	ofA := sign(t, "ES256", testKeys().p256, nil, by("https://a.example"))
+	ofB := sign(t, "ES384", testKeys().p384, nil, by("https://b.example"))
+	for _, path := range []string{"/", "/scope"} {
+		s.mustAnswer(200, s.bearer(path, ofA), "control: the issuer: "+path)
+		s.mustAnswer(403, s.bearer(path, ofB), "another issuer: "+path)
+	}
+	if text := configError(t, "jwt {\n secret \""+testSecret+"\"\n require role admin of https://a.example\n}"); !strings.Contains(text, "no such issuer is accepted here") {
+		t.Errorf("an unknown issuer: %s", text)
+	}
+}
+
+// A part of a secret is in no error, however the secret was broken.
+func TestThreatBrokenSecretsInErrors(t *testing.T) {
+	const first, second = "u3uZ1yq6q0o4fVnYvEJrj3m0m0pJYzK2Qk1h8w9s7d5f4g3h2j1k0l9m8n7b6v5c", "PwiUmmZCjssktECq3eZkKw=="
+	t.Setenv("TWO_LINES", first+"\n"+second)
+	for name, body := range map[string]string{
+		"pasted":            "jwt {\n secret " + first + "\n" + second + "\n}",
+		"pasted, base64":    "jwt {\n secret base64 " + first + "\n" + second + "\n}",
+		"pasted, hex":       "jwt {\n secret hex " + first + "\ndeadbeef0123456789deadbeef012345\n}",
+		"in an issuer":      "jwt {\n issuer https://a.example {\n secret " + first + "\n" + second + "\n}\n}",
+		"in accounts":       "jwt {\n accounts {\n secret " + first + "\n" + second + "\n}\n}",
+		"quoted":            "jwt {\n secret \"" + first + "\n" + second + "\"\n}",
+		"environment":       "jwt {\n secret {env.TWO_LINES}\n}",
+		"environment, b64":  "jwt {\n secret base64 {env.TWO_LINES}\n}",
+		"accounts, by env.": "jwt {\n accounts {\n store file " + filepath.Join(tempDir(t), "users.db") + "\n secret {env.TWO_LINES}\n}\n}",
+	} {
+		text := configError(t, body)
+		if strings.Contains(text, first[:8]) || strings.Contains(text, second[:8]) || strings.Contains(text, "deadbeef") || !strings.Contains(text, "openssl rand -hex 64") {
+			t.Errorf("%s: %s", name, text)
+		}
+	}
+	serve(t, "jwt {\n secret "+first+"\n}") // control
+	if text := configError(t, "jwt {\n secret "+first+"\n audiance x\n}"); !strings.Contains(text, `no option "audiance"`) {
+		t.Errorf("control: a word that is no secret: %s", text)
+	}
+}
+
+// An https issuer leads Caddy to no server that answers by plain http, on this
+// machine or another.
+func TestThreatKeysOnThisMachine(t *testing.T) {
+	var asked atomic.Int64
+	internal := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { asked.Add(1) }))
+	t.Cleanup(internal.Close)
+	var keysAt atomic.Value
+	provider := httptest.NewUnstartedServer(nil)
+	provider.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/jwks" {
+			fmt.Fprint(w, mustJSON(t, claimsMap{"keys": []any{publicJWK(t, testKeys().p256, claimsMap{"kid": "1"})}}))
+			return
+		}
+		fmt.Fprintf(w, `{"issuer":%q,"jwks_uri":%q}`, provider.URL, keysAt.Load())
+	})
+	provider.StartTLS()
+	t.Cleanup(provider.Close)
+	ca := filepath.Join(tempDir(t), "ca.pem")
+	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: provider.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	load := func() *site {
+		return serve(t, "jwt {\n issuer "+provider.URL+" {\n jwks {\n trusted_ca_certs "+ca+"\n cooldown 100ms\n}\n audience api\n}\n}\n respond ok")
+	}
+	token := sign(t, "ES256", testKeys().p256, claimsMap{"kid": "1"}, goodClaims(claimsMap{"iss": provider.URL, "aud": "api"}))
+	keysAt.Store(internal.URL + "/internal?x=1")
+	s := load()
+	eventually(t, "the refusal is logged", func() bool { return strings.Contains(s.log(), "is plain http, and the issuer is https") })
+	s.mustAnswer(503, s.bearer("/", token), "keys on this machine")
+	if asked.Load() > 0 {
+		t.Error("the server on this machine was asked")
+	}
+	keysAt.Store(provider.URL + "/jwks")
+	s = load()
+	eventually(t, "control: keys of the issuer", func() bool { return s.bearer("/", token).status == 200 })
+}
