@@ -403,7 +403,7 @@ var optionName = regexp.MustCompile(`^[A-Za-z][A-Za-z_]{0,23}$`)
 // a secret.
 func UnknownOption(d *caddyfile.Dispenser, block, has string) error {
 	name := d.Val()
-	if !optionName.MatchString(name) {
+	if !optionName.MatchString(name) && name != "{" {
 		return d.Errf("%s has no option of the name that stands here; %s. If it is the second line of a secret: a secret has one line, as openssl rand -hex 64 prints it", block, has)
 	}
 	return d.Errf("%s has no option %q; %s", block, name, has)

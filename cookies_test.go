@@ -3,12 +3,14 @@ package caddyjwt
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/internal/chromiumtest"
 	"github.com/chromedp/chromedp"
+	"golang.org/x/net/http/httpguts"
 )
 
 // unicodeBlanks are what Go and others trim, and browsers take for a part of a name.
@@ -45,6 +47,34 @@ func TestThreatCookieNames(t *testing.T) {
 	s.mustAnswer(401, s.get("/", "Cookie: __host-token="+alice), "another case")
 	s.mustAnswer(401, s.get("/", `Cookie: __Host-token=""`+alice+`""`), "two quotes")
 	s.mustAnswer(400, s.get("/", "Cookie: __Host-token="+alice+"; __Host-token="+mallory), "two of the name")
+}
+
+// What is read as a cookie's name is what net/http reads, which drops what it finds
+// malformed; and a cookie that is removed is gone, and no other.
+func FuzzCookies(f *testing.F) {
+	for _, seed := range []string{"token=a", " token =\"a\"; token=b", "\u2000token=a", "token=a;token", ";;=;token==", "a=1; token=a b; b=\"", "token=\"a;b\"", "\ttoken\t=\ta\t"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, line string) {
+		if !httpguts.ValidHeaderFieldValue(line) {
+			return
+		}
+		r := &http.Request{Header: http.Header{"Cookie": {line}}}
+		found := cookieValues(r, "token")
+		for _, cookie := range r.CookiesNamed("token") {
+			if !slices.Contains(found, cookie.Value) {
+				t.Fatalf("%q: net/http reads %q, which is not among %q", line, cookie.Value, found)
+			}
+		}
+		others := len(cookieValues(r, "other"))
+		stripCookie(r, "token")
+		if left := append(cookieValues(r, "token"), r.Header.Values("Set-Cookie")...); len(left) > 0 || len(r.CookiesNamed("token")) > 0 {
+			t.Fatalf("%q: left after its removal: %q", line, left)
+		}
+		if kept := len(cookieValues(r, "other")); kept != others {
+			t.Fatalf("%q: %d others and then %d", line, others, kept)
+		}
+	})
 }
 
 // A sister site of the domain cannot plant a session, in a real browser.

@@ -4,6 +4,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -17,6 +18,7 @@ import (
 func runExample(t *testing.T, name string, environment ...string) *site {
 	t.Helper()
 	t.Setenv("XDG_DATA_HOME", tempDir(t)) // where accounts are by default
+	t.Setenv("TMPDIR", tempDir(t))
 	for i := 0; i < len(environment); i += 2 {
 		t.Setenv(environment[i], environment[i+1])
 	}
@@ -29,11 +31,11 @@ func runExample(t *testing.T, name string, environment ...string) *site {
 		t.Fatal(err, warnings)
 	}
 	s := &site{t: t, url: "http://" + freeAddress(t), logFile: filepath.Join(tempDir(t), "log.json")}
-	body := strings.ReplaceAll(string(text), "127.0.0.1:8081", "UPSTREAM")
-	body = strings.ReplaceAll(body, "\n:8080 {", "\nhttp://:"+port(s.url)+" {")
 	upstream := freeAddress(t)
-	body = strings.ReplaceAll(body, "http://:8081 {", "http://:"+port("http://"+upstream)+" {")
-	body = strings.ReplaceAll(body, "UPSTREAM", upstream)
+	body := globalBlock.ReplaceAllString(string(text), "")
+	body = strings.ReplaceAll(body, "\n:8080 {", "\nhttp://:"+port(s.url)+" {")
+	body = strings.NewReplacer("localhost:8080", "localhost:"+port(s.url), "127.0.0.1:8080", "127.0.0.1:"+port(s.url),
+		"localhost:8081", "localhost:"+port("http://"+upstream), "127.0.0.1:8081", upstream).Replace(body)
 	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(globalOptions(tempDir(t), s.logFile, "")+body), map[string]any{"filename": "Caddyfile"})
 	if err == nil {
 		err = caddy.Load(config, true)
@@ -44,6 +46,9 @@ func runExample(t *testing.T, name string, environment ...string) *site {
 	t.Cleanup(func() { _ = caddy.Stop() })
 	return s
 }
+
+// globalBlock are the global options of an example.
+var globalBlock = regexp.MustCompile(`(?ms)^\{\n.*?^\}\n`)
 
 func port(of string) string {
 	u, err := url.Parse(of)
@@ -236,7 +241,7 @@ func TestExampleCustomErrors(t *testing.T) {
 
 // LoopBack's tutorial, step by step.
 func TestExampleLoopbackTodo(t *testing.T) {
-	s := runExample(t, "loopback-todo", "JWT_SECRET", testSecret, "USERS", filepath.Join(tempDir(t), "users.db"))
+	s := runExample(t, "loopback-todo", "JWT_SECRET", testSecret)
 	s.mustAnswer(401, s.get("/todos"), "without a token")
 	s.mustAnswer(401, s.get("/todos/1"), "without a token")
 	user := s.post("/signup", claimsMap{"email": "alice@example.com", "password": goodPassword, "username": "alice", "realm": "earth"})
@@ -264,7 +269,7 @@ func TestExampleLoopbackTodo(t *testing.T) {
 }
 
 func TestExampleStaticSite(t *testing.T) {
-	s := runExample(t, "static-site", "USERS", filepath.Join(tempDir(t), "users.db"))
+	s := runExample(t, "static-site")
 	hash, err := hashPassword(t.Context(), hashTurn{queue: 1}, goodPassword)
 	if err != nil {
 		t.Fatal(err)

@@ -74,6 +74,9 @@ func (f *FileStore) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
+	if folder := filepath.Dir(path); folder == string(filepath.Separator) && !filepath.IsAbs(f.Path) {
+		ctx.Logger().Warn("store file " + f.Path + " is relative to the working folder, which is " + folder + " here, as services have it; write the whole path, such as /var/lib/caddy/users.db")
+	}
 	shared, _, err := files.LoadOrNew(path, func() (caddy.Destructor, error) { return &databaseFile{path: path}, nil })
 	if err != nil {
 		return err

@@ -34,7 +34,7 @@ const (
 	// token without one, and a refresh, a comparison.
 	maxKeysWithoutID = 64
 	minSecretBytes   = 32 // RFC 7518 §3.2, for HS256, the shortest
-	secretBytesHint  = "`openssl rand -base64 64` makes a secret that is long enough for every HMAC algorithm"
+	secretBytesHint  = "`openssl rand -hex 64` makes a secret that is long enough for every HMAC algorithm"
 )
 
 // Key is a key that verifies signatures, and the algorithms it may do so

@@ -45,7 +45,10 @@ const (
 // `expression` reads them with each request.
 type Handler struct {
 	// Issuers are whose tokens are accepted. One is required, and of several
-	// each needs its name. Keys are never shared between them.
+	// each needs its name. Keys are never shared between them, but users are told
+	// apart by `user_id` alone: each issuer can name a user of another one, and give any
+	// role or scope. Bind rules to one by `of <issuer>`, and pass `iss` on
+	// where the service behind tells users apart.
 	Issuers []*IssuerConfig `json:"issuers,omitempty"`
 
 	// Leeway is the clock difference allowed in `exp`, `nbf` and `iat`, from 0

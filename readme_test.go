@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"syscall"
@@ -69,6 +70,53 @@ func TestReadme(t *testing.T) {
 	}
 }
 
+// The demo changes nothing of the user's, and says so if its ports are taken.
+func TestDemoKeepsToItself(t *testing.T) {
+	const soReusePort = 0xf // of Linux, which package syscall lacks
+	home := tempDir(t)
+	environment := append(os.Environ(), "HOME="+home, "XDG_DATA_HOME=", "XDG_CONFIG_HOME=", "TMPDIR="+tempDir(t))
+	for _, taken := range []string{"127.0.0.1:8080", "127.0.0.1:8081", "0.0.0.0:8080"} {
+		config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error { // as Caddy listens
+			return raw.Control(func(fd uintptr) { _ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, soReusePort, 1) })
+		}}
+		listener, err := config.Listen(t.Context(), "tcp", taken)
+		if err != nil {
+			caddytest.Missing(t, "port "+taken+", which the README uses")
+		}
+		command := exec.CommandContext(t.Context(), caddytest.Binary(t), "run", "--config", "examples/Caddyfile")
+		command.Env = environment
+		output, err := command.CombinedOutput()
+		_ = listener.Close()
+		_, port, _ := net.SplitHostPort(taken)
+		if err == nil || !strings.Contains(string(output), "another program listens on 127.0.0.1:"+port) {
+			t.Errorf("%s is taken: %v: %s", taken, err, output)
+		}
+	}
+	running := exec.Command(caddytest.Binary(t), "run", "--config", "examples/Caddyfile")
+	running.Env = environment
+	if err := running.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "control: the demo answers", func() bool {
+		response, err := http.Get("http://127.0.0.1:8080/auth/login")
+		if err == nil {
+			_ = response.Body.Close()
+		}
+		return err == nil
+	})
+	_ = running.Process.Signal(syscall.SIGTERM)
+	_ = running.Wait()
+	err := filepath.WalkDir(home, func(path string, entry os.DirEntry, err error) error {
+		if err == nil && !entry.IsDir() && entry.Name() != "instance.uuid" { // which every Caddy has
+			t.Errorf("left in the user's folder: %s", path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 func outputPattern(expected string) *regexp.Regexp {
 	pattern := regexp.QuoteMeta(strings.TrimSpace(expected))
 	pattern = regexp.MustCompile(`(?m)^…\n`).ReplaceAllString(pattern, `(?:.*\n)*`)
@@ -81,7 +129,7 @@ func startCaddy(t *testing.T, command string) {
 	t.Helper()
 	var output bytes.Buffer
 	caddy := exec.Command("bash", "-c", "exec "+command)
-	caddy.Env = append(os.Environ(), "XDG_DATA_HOME="+tempDir(t), "XDG_CONFIG_HOME="+tempDir(t))
+	caddy.Env = append(os.Environ(), "XDG_DATA_HOME="+tempDir(t), "XDG_CONFIG_HOME="+tempDir(t), "TMPDIR="+tempDir(t))
 	caddy.Stdout, caddy.Stderr = &output, &output
 	caddy.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // `go run` has a child
 	if err := caddy.Start(); err != nil {

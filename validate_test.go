@@ -68,8 +68,11 @@ http://%s {
 			signup open
 		}
 	}
+	respond ok
+}
+http://%s {
 	oidc_provider {
-		issuer http://%[1]s
+		issuer http://%[3]s
 		accounts {
 			store file other/provider.db
 			issuer other
@@ -81,7 +84,7 @@ http://%s {
 	}
 	respond ok
 }
-`, freeAddress(t), keys.URL)
+`, freeAddress(t), keys.URL, freeAddress(t))
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -113,12 +113,22 @@ func (l *ExternalLogin) Provision(ctx caddy.Context) error {
 	if err := l.check(); err != nil {
 		return fmt.Errorf("%s: %w", l.Name, err)
 	}
+	if withoutDiscovery(l.Issuer) {
+		l.log.Warn("login_with " + l.Name + ": " + l.Issuer + " has no OpenID discovery document, so nobody can log in by it; give the issuer of an OpenID Provider, whose document is at <issuer>/.well-known/openid-configuration")
+	}
 	shared, _, err := discoveries.LoadOrNew(l.Issuer, func() (caddy.Destructor, error) { return newDiscovered(l.Issuer), nil })
 	if err != nil {
 		return err
 	}
 	l.provider = shared.(*discovered)
 	return nil
+}
+
+// withoutDiscovery reports whether an issuer is that of a service which many know, and
+// which lets users in by OAuth 2.0 alone.
+func withoutDiscovery(issuer string) bool {
+	u, err := url.Parse(issuer)
+	return err == nil && slices.Contains([]string{"github.com", "www.github.com", "api.github.com", "x.com", "api.x.com", "twitter.com", "api.twitter.com", "www.reddit.com", "bitbucket.org", "oauth.vk.com"}, u.Hostname())
 }
 
 func (l *ExternalLogin) check() error {

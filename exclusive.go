@@ -1,0 +1,75 @@
+package caddyjwt
+
+import (
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+func init() {
+	caddy.RegisterModule(ExclusiveListener{})
+}
+
+// ExclusiveListener is a listener wrapper by which Caddy does not start where another
+// program listens on a port of the server. Without it two Caddy processes of one user
+// share a port, and either of them answers.
+type ExclusiveListener struct{}
+
+// CaddyModule returns the Caddy module information.
+func (ExclusiveListener) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "caddy.listeners.exclusive",
+		New: func() caddy.Module { return new(ExclusiveListener) },
+	}
+}
+
+// UnmarshalCaddyfile takes no options. Syntax:
+//
+//	exclusive
+func (*ExclusiveListener) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next()
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	return nil
+}
+
+// Provision listens on each address for a moment, as a program does that shares
+// none. A reload is not checked: its addresses are those of this process.
+func (*ExclusiveListener) Provision(ctx caddy.Context) error {
+	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	if !ok || caddy.ActiveContext().Context != nil {
+		return nil
+	}
+	for _, listen := range server.Listen {
+		address, err := caddy.ParseNetworkAddress(listen)
+		if err != nil {
+			return err
+		}
+		for i := uint(0); i < address.PortRangeSize() && !address.IsUnixNetwork(); i++ {
+			at := address.JoinHostPort(i)
+			listener, err := net.Listen("tcp", at)
+			if err != nil {
+				return fmt.Errorf("another program listens on %s; stop it, or give this site another port: %w", at, errors.Unwrap(err))
+			}
+			if err := listener.Close(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// WrapListener implements caddy.ListenerWrapper.
+func (*ExclusiveListener) WrapListener(listener net.Listener) net.Listener { return listener }
+
+// Interface guards
+var (
+	_ caddy.Provisioner     = (*ExclusiveListener)(nil)
+	_ caddy.ListenerWrapper = (*ExclusiveListener)(nil)
+	_ caddyfile.Unmarshaler = (*ExclusiveListener)(nil)
+)
