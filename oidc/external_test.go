@@ -68,11 +68,13 @@ func newLoginSite(t testing.TB) *site {
 
 // caddyfile is the site, with options of its accounts.
 func (s *site) caddyfile(accounts string) string {
+	if !strings.Contains(accounts, "signup closed") {
+		accounts = "signup open\n" + accounts
+	}
 	return fmt.Sprintf(`
 %s {
 	jwt /private* {
 		accounts {
-			signup open
 			store file %s
 			throttle off
 			profile name

@@ -144,7 +144,6 @@ func (s *site) load(clients, more, dir string) {
 		accounts {
 			signup open
 			store file %s
-			signup open
 			throttle off
 			profile name nickname employer
 		}
