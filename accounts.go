@@ -434,6 +434,9 @@ func (a *Accounts) routeNames() func(path string) (name, id string) {
 		if name := names[lower]; name != "" {
 			return name, ""
 		}
+		if names[strings.TrimSuffix(lower, "/")] == "reset" { // a link that somebody has changed still has its token
+			return "reset", ""
+		}
 		for route, prefix := range below {
 			if strings.HasPrefix(lower, prefix) && routeID.MatchString(path[len(prefix):]) {
 				return route, path[len(prefix):]

@@ -132,7 +132,7 @@ func TestThreatSharedCaches(t *testing.T) {
 	}
 	s := serve(t, site(""))
 	token := hs(t, nil)
-	for path, want := range map[string][2]string{"/": {"private", "Cookie"}, "/public": {"public, max-age=60", ""}, "/no-store": {"no-store", "Cookie"}} {
+	for path, want := range map[string][2]string{"/": {"private", "Cookie"}, "/public": {"public, max-age=60", ""}, "/no-store": {"no-store", "Cookie"}, "/max-age": {"max-age=60, private", "Cookie"}} {
 		got := s.get(path, "Cookie: token="+token)
 		if control, vary := got.header.Get("Cache-Control"), got.header.Get("Vary"); got.status != 200 || control != want[0] || vary != want[1] {
 			t.Errorf("%s: %d, Cache-Control %q, Vary %q", path, got.status, control, vary)

@@ -1,7 +1,6 @@
 package caddyjwt
 
 import (
-	"encoding/json"
 	"errors"
 	"io"
 	"maps"
@@ -10,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
@@ -67,7 +65,7 @@ func (g *Guard) Provision(ctx caddy.Context) error {
 	if err := g.matchers.FromInterface(matchers); err != nil {
 		return err
 	}
-	g.warn()
+	g.warn(placeOf(ctx))
 	return nil
 }
 
@@ -78,40 +76,18 @@ func (g *Guard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 		kept = who.headers
 	}
 	removeClaimHeaders(r, g.Headers, kept)
-	if len(g.matchers) > 0 && !ordinary(r.URL) && !g.judgesAlike(r) {
-		return g.refuse(w, r, refuse(ReasonPath, "readings of %s differ in whether the matcher of jwt matches", quoted(r.URL.EscapedPath())))
+	if len(g.matchers) > 0 && !ordinary(r.URL) && !(way{g.matchers}).readAlike(r) {
+		return g.refusePath(w, r)
 	}
 	return next.ServeHTTP(w, r)
 }
 
-// judgesAlike reports whether the matcher says the same of each reading of the path.
-// Where it does not match, it must not match a script in the path either, since
-// a server would run that.
-func (g *Guard) judgesAlike(r *http.Request) bool {
-	matches, alike := judgePath(r, g.matchers.AnyMatchWithError)
-	if !alike || matches {
-		return alike
-	}
-	return !anyScript(r, func(r *http.Request) bool {
-		matches, err := g.matchers.AnyMatchWithError(r)
-		return matches || err != nil
-	})
-}
-
-// guardErrors has claim headers removed in front of the server's handle_errors too,
-// which an error of a directive before `jwt` leads to. It must be called while
-// the server's other routes are provisioned, which is before those of errors.
-func guardErrors(ctx caddy.Context, headers []*ClaimHeader) {
-	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	if !ok || server.Errors == nil || len(headers) == 0 {
-		return
-	}
-	beingProvisioned := func(route caddyhttp.Route) bool { return len(route.HandlersRaw) > 0 }
-	if !slices.ContainsFunc(server.Routes, beingProvisioned) {
-		return // this is a handler of handle_errors, or of a named route
-	}
-	guard := caddyconfig.JSONModuleObject(&Guard{Headers: headers}, "handler", "jwt_guard", nil)
-	server.Errors.Routes = append(caddyhttp.RouteList{{HandlersRaw: []json.RawMessage{guard}}}, server.Errors.Routes...)
+// refusePath answers by itself, and not by the site's handle_errors, which may lead
+// to the server that the path is kept from.
+func (h responder) refusePath(w http.ResponseWriter, r *http.Request) error {
+	refusal := refuse(ReasonPath, "readings of %s differ in whether they come to jwt", quoted(r.URL.EscapedPath()))
+	h.announce(w, r, refusal)
+	return writeRefusal(w, refusal)
 }
 
 // removeClaimHeaders removes what a client may have sent to pass for somebody.

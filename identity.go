@@ -99,8 +99,10 @@ var commonClaims = []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "na
 // turnedRound reports whether the claim has the form of a header, or the header the
 // name of a claim. Clients could then send the header that the service behind reads.
 func turnedRound(header *ClaimHeader) bool {
-	isClaim := func(name string) bool { return slices.Contains(commonClaims, strings.ToLower(name)) }
-	return headerName.MatchString(header.Claim) || isClaim(header.Header) && !isClaim(header.Claim)
+	if headerName.MatchString(header.Header) {
+		return false
+	}
+	return headerName.MatchString(header.Claim) || slices.Contains(commonClaims, strings.ToLower(header.Header)) && !slices.Contains(commonClaims, header.Claim)
 }
 
 func (h *Handler) validateClaimHeaders() error {

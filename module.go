@@ -216,7 +216,7 @@ func (h *Handler) isPublic(r *http.Request) bool {
 	if !public || !alike || ordinary(r.URL) {
 		return public && alike
 	}
-	if !anyScript(r, func(*http.Request) bool { return true }) {
+	if scripts, err := scriptsOf(r, true); err == nil && len(scripts) == 0 {
 		return true
 	}
 	public, alike = judgePath(r, h.rooted.MatchWithError)
@@ -323,7 +323,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	h.rooted = slices.DeleteFunc(slices.Clone(h.Public), hasOpenBeginning)
-	guardErrors(ctx, h.ClaimHeaders)
+	if err := guardPlace(ctx, h.ClaimHeaders); err != nil {
+		return err
+	}
 	for i, requirement := range h.Require {
 		if err := requirement.provision(); err != nil {
 			return fmt.Errorf("require %d: %w", i, err)

@@ -24,8 +24,8 @@ import (
 // The readings of a path are bounded, since a client chooses it. A path that exceeds
 // a bound counts as one whose readings differ.
 const (
-	maxReadings     = 256
-	maxReadingBytes = 64 << 10
+	maxReadings     = 64
+	maxReadingBytes = 16 << 10
 )
 
 // judgePath returns what decide says of a request, and whether it says the same of
@@ -98,6 +98,9 @@ func readings(r *http.Request) ([]string, error) {
 	}
 	found := []string{first}
 	size := len(first)
+	if size > maxReadingBytes {
+		return nil, errReadings
+	}
 	for i := 0; i < len(found); i++ {
 		for _, rewrite := range rewritings {
 			next := rewrite(found[i])
@@ -114,21 +117,32 @@ func readings(r *http.Request) ([]string, error) {
 }
 
 // reread is the request as a server sees it that reads its path so. What maps and
-// variables of the config made of the path is that of the request as it came.
+// variables of the config made of the path is that of the request as it came, and so
+// is its body.
 func reread(r *http.Request, path string) *http.Request {
 	trial := new(http.Request)
 	*trial = *r
+	trial.Body = http.NoBody
 	trial.URL = new(url.URL)
 	*trial.URL = *r.URL
 	trial.URL.Path, trial.URL.RawPath = keepSegments(path), ""
 	trial.RequestURI = trial.URL.RequestURI()
 	server, _ := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	replacer := caddy.NewReplacer()
+	original, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	if ok {
+		replacer.Map(func(key string) (any, bool) {
+			if !strings.HasPrefix(key, "http.request.body") {
+				return nil, false
+			}
+			return original.Get(key)
+		})
+	}
 	trial = caddyhttp.PrepareRequest(trial, replacer, nil, server)
 	if vars, ok := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any); ok {
 		maps.Copy(trial.Context().Value(caddyhttp.VarsCtxKey).(map[string]any), vars)
 	}
-	if original, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+	if ok {
 		replacer.Map(original.Get)
 	}
 	return trial
@@ -136,18 +150,24 @@ func reread(r *http.Request, path string) *http.Request {
 
 // rewritings are what servers do with a path before they look at it.
 var rewritings = []func(string) string{
-	decode, backslashesAsSlashes, withoutParameters, cutShort, withoutInvisible, foldUnicode, trimSegments, mergeSlashes, resolveDots, withoutAuthority,
+	decode, decodeDots, backslashesAsSlashes, withoutParameters, cutShort, withoutInvisible, foldUnicode, trimSegments, mergeSlashes, resolveDots, withoutAuthority, withoutSlashesAndAuthority,
 }
 
 // decodeOrdinary decodes what every server does, and leaves what some compare as
 // it was sent.
 func decodeOrdinary(path string) string {
-	return percentDecode(path, func(c byte) bool { return c > ' ' && c != '.' && c != '/' && (c >= 0x80 || !readDifferently[c]) })
+	return percentDecode(path, func(c byte) bool { return c >= ' ' && c != '.' && c != '/' && (c >= 0x80 || !readDifferently[c]) })
 }
 
 // decode decodes once more: the server may do so after a proxy did.
 func decode(path string) string {
 	return percentDecode(path, func(byte) bool { return true })
+}
+
+// decodeDots decodes dots alone, as the URL standard does of dot segments: what `%2f`
+// joins stays one segment.
+func decodeDots(path string) string {
+	return percentDecode(path, func(c byte) bool { return c == '.' })
 }
 
 // percentDecode also knows IIS's %uXXXX, and leaves what is no escape.
@@ -209,18 +229,28 @@ func cutShort(path string) string {
 	return path
 }
 
-// withoutInvisible removes what parsers of URLs or file systems drop.
+// withoutInvisible removes what parsers of URLs or file systems drop: control
+// characters and, between dots, format characters, which other names may need.
 func withoutInvisible(path string) string {
-	return strings.Map(func(c rune) rune {
-		if unicode.IsControl(c) || unicode.Is(unicode.Cf, c) {
-			return -1
+	drop := func(of func(rune) bool) func(rune) rune {
+		return func(c rune) rune {
+			if of(c) {
+				return -1
+			}
+			return c
 		}
-		return c
-	}, path)
+	}
+	path = strings.Map(drop(unicode.IsControl), path)
+	return eachSegment(path, ".", func(segment string) string {
+		if dots := strings.Map(drop(func(c rune) bool { return unicode.Is(unicode.Cf, c) }), segment); strings.Trim(dots, ".") == "" {
+			return dots
+		}
+		return segment
+	})
 }
 
 // lookalikes are read as ASCII by best-fit mappings, and not by NFKC.
-var lookalikes = strings.NewReplacer("\u2044", "/", "\u2215", "/", "\u29f8", "/", "\u2216", `\`, "\u29f5", `\`, "\u29f9", `\`, "\u3002", ".", "\uff61", ".")
+var lookalikes = strings.NewReplacer("\u2044", "/", "\u2215", "/", "\u29f8", "/", "\u2216", `\`, "\u29f5", `\`, "\u29f9", `\`, "\u00a5", `\`, "\u20a9", `\`, "\u3002", ".", "\uff61", ".")
 
 // foldUnicode reads overlong UTF-8 (CVE-2000-0884) and compatibility forms, such as
 // the full-width dot, as the character that they stand for.
@@ -323,6 +353,15 @@ func withoutAuthority(path string) string {
 	return "/" + rest
 }
 
+// withoutSlashesAndAuthority skips all slashes before the authority, as the URL standard does.
+func withoutSlashesAndAuthority(path string) string {
+	if !strings.HasPrefix(path, "//") {
+		return path
+	}
+	_, rest, _ := strings.Cut(strings.TrimLeft(path, "/"), "/")
+	return "/" + rest
+}
+
 func eachSegment(path, marks string, rewrite func(string) string) string {
 	if !strings.ContainsAny(path, marks) {
 		return path
@@ -366,22 +405,22 @@ func scripts(path string, anyExtension bool) (found []string) {
 	return found
 }
 
-// anyScript reports whether decide takes a script in any reading of the path, or
-// the path has too many readings to know.
-func anyScript(r *http.Request, decide func(*http.Request) bool) bool {
+// scriptsOf are the scripts in all readings of the path, which are bounded as those are.
+func scriptsOf(r *http.Request, anyExtension bool) (found []string, err error) {
 	paths, err := readings(r)
-	if err != nil {
-		return true
-	}
-	asked := 0
+	size := 0
 	for _, path := range paths {
-		for _, script := range scripts(path, true) {
-			if asked++; asked > maxReadings || decide(reread(r, script)) {
-				return true
+		for _, script := range scripts(path, anyExtension) {
+			if slices.Contains(found, script) {
+				continue
 			}
+			if size += len(script); len(found) == maxReadings || size > maxReadingBytes {
+				return nil, errReadings
+			}
+			found = append(found, script)
 		}
 	}
-	return false
+	return found, err
 }
 
 // scriptEnd returns where the next name of a script ends in a segment, 0 if there is

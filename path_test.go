@@ -37,6 +37,7 @@ var ambiguousPaths = []string{
 	"%s/..%%c0%%af%s", "%s/%%c0%%ae%%c0%%ae/%s", "%s/%%c0%%2e%%c0%%2e/%s", "%s/%%e0%%80%%ae%%e0%%80%%ae/%s", "%s/..%%e0%%80%%af%s", "%s/..%%c1%%9c%s", "%s/%%25c0%%25ae%%25c0%%25ae/%s",
 	"%s/%%ef%%bc%%8e%%ef%%bc%%8e/%s", "%s/\uff0e\uff0e/%s", "%s/..\uff0f%s", "%s/..\uff3c%s", "%s/\u2025/%s", "%s/\u2024\u2024/%s", "%s/..\u2215%s", "%s/%%25u002e%%25u002e/%s", "%s/%%25uff0e./%s",
 	"%s/./../%s", "%s//../../%s", "%s/../x/../%s",
+	"%s/y%%2fz/%%2e%%2e/%%2e%%2e/%s", "%s/y%%2fz/.%%2e/.%%2e/%s", "%s/y%%252fz/%%252e%%252e/%%252e%%252e/%s", "%s/..%%c2%%a5%s", "%s/y%%5cz/%%2e%%2e/%%2e%%2e/%s",
 }
 
 // Where a path decides, each way to read it must decide alike.
@@ -72,7 +73,7 @@ func TestThreatPathsReadInTwoWays(t *testing.T) {
 	}
 	for path, why := range map[string]string{
 		"/secret;a=b/x": "path parameter", "/secret%3ba=b/x": "encoded parameter", "/secret%253bx/x": "parameter encoded twice", "/secret%2fx": "encoded slash", "/secret%5cx": "encoded backslash", `/secret\x`: "backslash",
-		"/secret%20/x": "blank at the end of a name", "/secret./x": "dot at the end of a name", "//host/secret/x": "authority", `/\host/secret/x`: "authority by backslash", "//secret/x": "two slashes", "/./secret/x": "dot segment",
+		"/secret%20/x": "blank at the end of a name", "/secret./x": "dot at the end of a name", "//host/secret/x": "authority", `/\host/secret/x`: "authority by backslash", "//secret/x": "two slashes", "///host/secret/x": "three slashes", "/////host/secret/x": "five slashes", "/x%2fy/%2e%2e/secret/x": "encoded slash that joins", "/./secret/x": "dot segment",
 		"/secret%252fx": "slash encoded twice", "/%2573ecret/x": "letter encoded twice", "/s%c1%a5cret/x": "overlong letter", "/\uff53ecret/x": "full-width letter", "/secret%00/x": "NUL", "/secre%09t/x": "tab in a name",
 	} {
 		never(matcher.get(path), why+", matcher: "+path)
@@ -103,7 +104,7 @@ func TestThreatPathsReadInTwoWays(t *testing.T) {
 	} {
 		public.mustAnswer(200, public.get(path), "control, public: "+path)
 	}
-	for _, path := range []string{"/todos/alice", "/todos/alice/x%2Fy", "/todos/alice/a.b/c", "/todos/alice/x;y=1", "/todos/alice/caf%C3%A9", "/todos/%61lice/x", "/todos/alice/"} {
+	for _, path := range []string{"/todos/alice", "/todos/alice/x%2Fy", "/todos/alice/a.b/c", "/todos/alice/x;y=1", "/todos/alice/caf%C3%A9", "/todos/%61lice/x", "/todos/alice/", "/todos/alice/\U0001F468\u200d\U0001F469"} {
 		owner.mustAnswer(200, owner.get(path, token), "control, owner: "+path)
 	}
 }
@@ -165,6 +166,65 @@ func clientsByVersion(t *testing.T) map[string]http.RoundTripper {
 		"HTTP/1.1": &http.Transport{TLSClientConfig: trusting("http/1.1"), DisableKeepAlives: true},
 		"HTTP/2":   &http2.Transport{TLSClientConfig: trusting("h2")},
 		"HTTP/3":   third,
+	}
+}
+
+// Where a handle block decides what comes to jwt, or a variable does, each reading
+// is judged as well.
+func TestThreatPathsAroundJWT(t *testing.T) {
+	reverse, secret := "\nreverse_proxy "+newUpstream(t)+"\n", "secret \""+testSecret+"\"\n"
+	sites := map[string]*site{}
+	var bodies []string
+	names := []string{"blocks", "route", "map", "vars", "nested", "json"}
+	for _, name := range names {
+		bodies = append(bodies, map[string]string{
+			"blocks": "handle /secret/* {\n jwt {\n" + secret + "require role admin\n}" + reverse + "}\n handle {\n jwt {\n" + secret + "}" + reverse + "}",
+			"route":  "route /secret/* {\n jwt {\n" + secret + "}" + reverse + "}" + reverse,
+			"map":    "map {path} {need} {\n ~^/secret/ 1\n default 0\n}\n @need expression {need}==\"1\"\n jwt @need {\n" + secret + "}" + reverse,
+			"vars":   "vars area {path.0}\n @area vars area secret\n jwt @area {\n" + secret + "}" + reverse,
+			"nested": "handle {\n handle /secret/* {\n jwt {\n" + secret + "}" + reverse + "}\n handle {" + reverse + "}\n}",
+			"json":   "@secret path /secret/*\n route @secret {\n jwt {\n" + secret + "}\n}" + reverse,
+		}[name])
+	}
+	for i, s := range serveSeveral(t, bodies...) {
+		sites[names[i]] = s
+	}
+	token := "Authorization: Bearer " + hs(t, nil)
+	for name, s := range sites {
+		for _, pattern := range ambiguousPaths {
+			for _, way := range [][2]string{{"/secret", "x"}, {"/x", "secret/x"}} {
+				path := fmt.Sprintf(strings.Replace(strings.Replace(pattern, "%s", "%[1]s", 1), "%s", "%[2]s", 1), way[0], way[1])
+				if got := s.get(path, token); got.status == 200 && (name == "blocks" || !strings.HasPrefix(path, "/secret")) || s.get(path).status == 200 {
+					t.Errorf("%s: %s reached the upstream", name, path)
+				}
+			}
+		}
+		want := map[bool]int{true: 401, false: 200}[name == "blocks"]
+		if name != "map" && name != "vars" { // of which one reading is known
+			s.mustAnswer(want, s.get("/x/group%2Fname"), name+": control: open")
+		}
+		s.mustAnswer(401, s.get("/secret/x"), name+": control: no token")
+		s.mustAnswer(200, s.get("/x/caf%C3%A9/a.b/c", token), name+": control: other paths")
+		s.mustAnswer(map[bool]int{true: 403, false: 200}[name == "blocks"], s.get("/secret/x", token), name+": control: with a token")
+	}
+}
+
+// What is asked of a hostile path is bounded, and a body is read once.
+func TestThreatPathsThatCost(t *testing.T) {
+	secret := "secret \"" + testSecret + "\"\n"
+	sites := serveSeveral(t,
+		"jwt /secret/* {\n"+secret+"}\n respond ok",
+		"jwt {\n"+secret+"require expression claims.sub == {http.request.uri.path.1}\n}\n respond ok",
+		"@b expression {http.request.body}.contains('zz')\n jwt @b {\n"+secret+"}\n reverse_proxy "+newUpstream(t))
+	token := "Authorization: Bearer " + hs(t, nil)
+	for _, tail := range []string{strings.Repeat("//a", 3000) + strings.Repeat("/a1.b", 200), strings.Repeat("/./a", 3000), strings.Repeat("/a;b%5c%2520.", 100) + "//x%2f" + strings.Repeat("/c.d", 60), strings.Repeat("/a.php", 2000) + "/x"} {
+		sites[0].mustAnswer(400, sites[0].get("/y"+tail), "matcher: "+tail[:12])
+		sites[1].mustAnswer(403, sites[1].get("/todos/alice"+tail, token), "owner: "+tail[:12])
+	}
+	for path, body := range map[string]string{"/x": "hello", "/caf%C3%A9": "hello"} {
+		if got := sites[2].send(http.MethodPost, path, body); got.status != 200 {
+			t.Errorf("control: a body that is read: %s: %d %s", path, got.status, got.body)
+		}
 	}
 }
 
@@ -377,9 +437,8 @@ func checkTrailers(t *testing.T, what string, trailers http.Header, handedOn boo
 // An error of a directive before jwt leads into handle_errors.
 func TestThreatClaimHeadersInHandleErrors(t *testing.T) {
 	upstream := newUpstream(t)
-	for name, around := range map[string]string{"at the top": "%s", "in a block": "handle /api/* {\n%s\n}"} {
-		s := serve(t, `
-			`+fmt.Sprintf(around, `jwt {
+	for name, around := range map[string]string{"at the top": "%s", "in a block": "handle /api/* {\n%s\n}", "in a named route": "}\n&(app) {\n%s\n----------\ninvoke app"} {
+		s := serve(t, fmt.Sprintf(around, `jwt {
 				secret "`+testSecret+`"
 				claim_header X-User-Id sub
 				public /public
@@ -441,6 +500,11 @@ func FuzzPath(f *testing.F) {
 		if resolved, err := url.Parse("http://host"); err == nil && !strings.HasPrefix(target, "//") {
 			if reference, err := url.Parse(strings.ReplaceAll(u.EscapedPath(), "%5C", "/")); err == nil {
 				others["WHATWG, RFC 3986"] = resolved.ResolveReference(reference).Path
+			}
+		}
+		if script, pathInfo, found := strings.Cut(u.Path, ".php/"); found { // as php_fastcgi and PHP-FPM split
+			if ran := scripts(u.Path, false); !slices.Contains(ran, script+".php") {
+				t.Fatalf("PHP runs %q of %q with PATH_INFO /%s, which is none of %q", script+".php", target, pathInfo, ran)
 			}
 		}
 		for reader, reading := range others {

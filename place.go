@@ -18,9 +18,10 @@ import (
 
 // place is where in the server's routes a handler is being provisioned.
 type place struct {
-	server *caddyhttp.Server // nil outside of a server
-	hosts  string            // of the site, separated by blanks; empty for all
-	paths  []caddyhttp.MatchPath
+	server   *caddyhttp.Server // nil outside of the server's ordinary routes
+	hosts    []string          // of the site; none for all
+	way      way               // to the handler, as far as the path is that of the request
+	siblings caddyhttp.RouteList
 }
 
 // placeOf finds the place by the routes that are being provisioned: their handlers
@@ -32,35 +33,35 @@ func placeOf(ctx caddy.Context) (at place) {
 		return at
 	}
 	lists := []caddyhttp.RouteList{server.Routes}
+	if guard := serverGuardOf(server); guard != nil {
+		lists[0] = guard.routes
+	}
 	for _, module := range ctx.Modules() {
 		if subroute, ok := module.(*caddyhttp.Subroute); ok {
 			lists = append(lists, subroute.Routes)
 		}
 	}
-	for depth, routes := range lists {
-		i := slices.IndexFunc(routes, func(route caddyhttp.Route) bool { return len(route.HandlersRaw) > 0 })
+	rewritten := false
+	for _, routes := range lists {
+		i := slices.IndexFunc(routes, beingProvisioned)
 		if i < 0 {
 			return place{} // a named route, or one of errors
 		}
-		for _, set := range routes[i].MatcherSets {
-			for _, matcher := range set {
-				switch m := matcher.(type) {
-				case *caddyhttp.MatchHost:
-					if depth == 0 {
-						at.hosts = strings.Join(slices.Sorted(slices.Values(*m)), " ")
-					}
-				case *caddyhttp.MatchPath:
-					at.paths = append(at.paths, *m)
-				}
-			}
+		if rewritten = rewritten || slices.ContainsFunc(routes[:i], rewrites); rewritten { // as in handle_path
+			at.way = nil
+		} else if len(routes[i].MatcherSets) > 0 {
+			at.way = append(at.way, routes[i].MatcherSets)
 		}
-		if slices.ContainsFunc(routes[:i], rewrites) { // as in handle_path: what is matched is not what was asked for
-			at.paths = nil
+		if hosts := hostsOf(routes[i].MatcherSets); len(hosts) > 0 {
+			at.hosts = hosts
 		}
+		at.siblings = routes
 	}
 	at.server = server
 	return at
 }
+
+func beingProvisioned(route caddyhttp.Route) bool { return len(route.HandlersRaw) > 0 }
 
 func rewrites(route caddyhttp.Route) bool {
 	return slices.ContainsFunc(route.Handlers, func(handler caddyhttp.MiddlewareHandler) bool {
@@ -69,14 +70,37 @@ func rewrites(route caddyhttp.Route) bool {
 	})
 }
 
-// reaches reports whether a request for the path comes to the handler.
-func (s place) reaches(path string) bool { return len(s.outside(path)) == 0 }
+func hostsOf(sets caddyhttp.MatcherSets) (hosts []string) {
+	for _, set := range sets {
+		for _, matcher := range set {
+			if host, ok := matcher.(*caddyhttp.MatchHost); ok {
+				hosts = append(hosts, *host...)
+			}
+		}
+	}
+	return hosts
+}
 
-// outside returns the path matchers around the handler that do not match.
-func (s place) outside(path string) (patterns []string) {
+// pathsAround are the path matchers on the way.
+func (at place) pathsAround() (paths []caddyhttp.MatchPath) {
+	for _, sets := range at.way {
+		for _, set := range sets {
+			for _, matcher := range set {
+				if path, ok := matcher.(*caddyhttp.MatchPath); ok {
+					paths = append(paths, *path)
+				}
+			}
+		}
+	}
+	return paths
+}
+
+// outside returns the path matchers around the handler by which no request for the path
+// comes to it.
+func (at place) outside(path string) (patterns []string) {
 	r := &http.Request{Method: http.MethodGet, URL: &url.URL{Path: path}, Header: http.Header{}}
 	r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), nil, nil)
-	for _, matcher := range s.paths {
+	for _, matcher := range at.pathsAround() {
 		if matches, err := matcher.MatchWithError(r); err == nil && !matches {
 			patterns = append(patterns, matcher...)
 		}
@@ -87,8 +111,13 @@ func (s place) outside(path string) (patterns []string) {
 // accountsOfSites are the accounts of each site of the configs that are loaded.
 var accountsOfSites = struct {
 	sync.Mutex
-	known map[string]Accounts // by server and hosts
-}{known: make(map[string]Accounts)}
+	known map[*caddyhttp.Server][]claimedAccounts
+}{known: make(map[*caddyhttp.Server][]claimedAccounts)}
+
+type claimedAccounts struct {
+	hosts  []string
+	config Accounts
+}
 
 // claimAccounts refuses accounts where the site has others: both have the same
 // cookies and, unless moved, the same routes, so one of them would be ignored.
@@ -99,22 +128,28 @@ func claimAccounts(ctx caddy.Context, config *Accounts) error {
 	}
 	accountsOfSites.Lock()
 	defer accountsOfSites.Unlock()
-	key := fmt.Sprintf("%p %s", at.server, at.hosts)
-	other, claimed := accountsOfSites.known[key]
-	if !claimed {
-		accountsOfSites.known[key] = *config
+	known := accountsOfSites.known[at.server]
+	for _, other := range known {
+		if len(at.hosts) > 0 && len(other.hosts) > 0 && !intersect(at.hosts, other.hosts) {
+			continue
+		}
+		differ, err := differingOptions(other.config, *config)
+		if err != nil {
+			return err
+		}
+		if len(differ) > 0 {
+			return fmt.Errorf("this site has accounts twice, with different %s; a site has one: write the block once, as a snippet, and import it where it is needed", strings.Join(differ, ", "))
+		}
+	}
+	if len(known) == 0 {
 		context.AfterFunc(ctx, func() {
 			accountsOfSites.Lock()
 			defer accountsOfSites.Unlock()
-			delete(accountsOfSites.known, key)
+			delete(accountsOfSites.known, at.server)
 		})
-		return nil
 	}
-	differ, err := differingOptions(other, *config)
-	if err != nil || len(differ) == 0 {
-		return err
-	}
-	return fmt.Errorf("this site has accounts twice, with different %s; a site has one: write the block once, as a snippet, and import it where it is needed", strings.Join(differ, ", "))
+	accountsOfSites.known[at.server] = append(known, claimedAccounts{at.hosts, *config})
+	return nil
 }
 
 // differingOptions are the names, in JSON, of what two accounts do not share.

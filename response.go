@@ -5,6 +5,7 @@ import (
 	"math"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -159,17 +160,35 @@ func (w *privateWriter) mark() {
 		return
 	}
 	w.marked = true
-	control := strings.Join(w.Header()["Cache-Control"], ",")
-	isPrivate := strings.Contains(control, "no-store") || strings.Contains(control, "private")
-	if w.always && !isPrivate || w.byCookie && control == "" {
+	control, vary := listOf(w.Header(), "Cache-Control"), listOf(w.Header(), "Vary")
+	has := func(directives ...string) bool {
+		return slices.ContainsFunc(control, func(given string) bool {
+			name, _, _ := strings.Cut(given, "=")
+			return slices.Contains(directives, name)
+		})
+	}
+	forAll := has("public", "s-maxage") // as a handler behind says, which knows whether it is the same for all
+	switch isPrivate := has("private", "no-store"); {
+	case w.always && !isPrivate:
 		w.Header().Set("Cache-Control", "private")
+	case w.byCookie && !isPrivate && !forAll:
+		w.Header().Set("Cache-Control", strings.Join(append(control, "private"), ", "))
 	}
-	if !w.vary || !w.always && (strings.Contains(control, "public") || strings.Contains(control, "s-maxage")) {
-		return // a handler behind says that it is the same for all
-	}
-	if vary := strings.ToLower(strings.Join(w.Header()["Vary"], ",")); !strings.Contains(vary, "cookie") && !strings.Contains(vary, "*") {
+	if w.vary && (w.always || !forAll) && !slices.Contains(vary, "cookie") && !slices.Contains(vary, "*") {
 		w.Header().Add("Vary", "Cookie")
 	}
+}
+
+// listOf are the elements of a header, in small letters.
+func listOf(header http.Header, name string) (elements []string) {
+	for _, line := range header[name] {
+		for element := range strings.SplitSeq(line, ",") {
+			if element = strings.ToLower(strings.Trim(element, " \t")); element != "" {
+				elements = append(elements, element)
+			}
+		}
+	}
+	return elements
 }
 
 // Write implements http.ResponseWriter.

@@ -228,10 +228,11 @@ func (q *Requirement) metByExpression(r *http.Request, claims Claims) error {
 		if err != nil || len(paths) > 1 && (q.reads.derived || q.reads.current && q.reads.original && rewritten) {
 			return refuse(ReasonExpression, "%s reads a path that can be read in more than one way", q.Expression)
 		}
-		for _, reading := range paths {
-			paths = append(paths, scripts(reading, false)...)
+		run, err := scriptsOf(path.request, false)
+		if err != nil {
+			return refuse(ReasonExpression, "%s reads a path that can be read in too many ways", q.Expression)
 		}
-		for _, reading := range paths {
+		for _, reading := range slices.Concat(paths, run) {
 			if err := q.evaluate(reread(r, reading), claims); err != nil {
 				return refuse(ReasonExpression, "%s is not met by each way to read the path", q.Expression)
 			}

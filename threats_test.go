@@ -922,6 +922,8 @@ func newUpstream(t testing.TB) string {
 		switch r.URL.Path {
 		case "/public":
 			w.Header().Set("Cache-Control", "public, max-age=60")
+		case "/max-age":
+			w.Header().Set("Cache-Control", "max-age=60")
 		case "/no-store":
 			w.Header().Set("Cache-Control", "no-store")
 		}

@@ -3,8 +3,10 @@ package caddyjwt
 import (
 	"fmt"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
@@ -56,7 +58,7 @@ func isTemplate(issuer string) bool {
 		return true
 	}
 	tenant, _, _ := strings.Cut(strings.TrimPrefix(u.Path, "/"), "/")
-	return strings.HasPrefix(u.Host, "login.microsoftonline.") && slices.Contains([]string{"common", "organizations", "consumers"}, tenant)
+	return (strings.HasPrefix(u.Host, "login.microsoftonline.") || u.Host == "sts.windows.net") && slices.Contains([]string{"common", "organizations", "consumers"}, tenant)
 }
 
 func (h *Handler) ruleWarnings() (warnings []string) {
@@ -87,7 +89,7 @@ func separatorWarnings(option string, values []string) (warnings []string) {
 }
 
 // warn logs what is suspicious in the matcher of a `jwt` directive.
-func (g *Guard) warn() {
+func (g *Guard) warn(at place) {
 	for _, set := range g.matchers {
 		for _, matcher := range set {
 			paths, ok := matcher.(*caddyhttp.MatchPath)
@@ -99,8 +101,7 @@ func (g *Guard) warn() {
 			}
 			for _, path := range *paths {
 				below := strings.TrimSuffix(path, "/") + "/*"
-				isFile := strings.Contains(path[strings.LastIndexByte(path, '/')+1:], ".")
-				if strings.Contains(path, "*") || isFile || slices.Contains(*paths, below) {
+				if strings.Contains(path, "*") || isFile(path) || slices.Contains(*paths, below) || slices.ContainsFunc(at.siblings, matchesPath(below)) {
 					continue
 				}
 				g.logger.Warn(fmt.Sprintf("jwt %s protects %[1]s alone, and %s stays open; write both in a named matcher: @protected path %[1]s %s", path, below, below))
@@ -109,12 +110,48 @@ func (g *Guard) warn() {
 	}
 }
 
+// isFile reports whether a path ends in the name of a file, below which nothing is.
+func isFile(path string) bool {
+	extension := strings.TrimPrefix(filepath.Ext(path), ".")
+	return extension != "" && unicode.IsLetter(rune(extension[0]))
+}
+
+// matchesPath is of routes that have the pattern.
+func matchesPath(pattern string) func(caddyhttp.Route) bool {
+	return func(route caddyhttp.Route) bool {
+		return way{route.MatcherSets}.has(func(matcher any) bool {
+			paths, ok := matcher.(*caddyhttp.MatchPath)
+			return ok && slices.Contains(*paths, pattern)
+		})
+	}
+}
+
 // warn logs what is suspicious in the accounts of a site.
 func (h *AccountsHandler) warn(at place) {
-	if login := h.path("login"); !at.reaches(login) {
+	if login := h.path("login"); len(at.outside(login)) > 0 && !othersWithin(at) {
 		h.logger.Warn("accounts: no request for "+login+" gets here, since a path matcher around jwt does not match it; put jwt at the top of the site, or give the accounts a prefix that the matcher matches", zap.Strings("matcher", at.outside(login)))
 	}
 	if h.Signup == "open" {
 		h.logger.Info("accounts: signup is open, so anybody can make an account on this site; signup closed ends that", zap.String("issuer", h.Issuer))
+	} else {
+		h.logger.Info("accounts: signup is closed, so only `caddy jwt user add` makes accounts; signup open lets anybody make one", zap.String("issuer", h.Issuer))
 	}
+}
+
+// othersWithin reports whether the site has these accounts in another place too, which
+// may be in reach.
+func othersWithin(at place) bool {
+	routes := at.server.Routes
+	if guard := serverGuardOf(at.server); guard != nil {
+		routes = guard.routes
+	}
+	found := 0
+	for _, route := range routes {
+		for _, raw := range route.HandlersRaw { // what is not provisioned yet
+			found += strings.Count(string(raw), `"jwt_accounts"`)
+		}
+	}
+	accountsOfSites.Lock()
+	defer accountsOfSites.Unlock()
+	return found > 1 || len(accountsOfSites.known[at.server]) > 1
 }

@@ -122,12 +122,12 @@ func TestThreatTwoAccountsOnASite(t *testing.T) {
 // claim_header takes the header first; else clients could send the header that
 // the service behind reads.
 func TestThreatClaimHeaderTurnedRound(t *testing.T) {
-	for _, c := range []string{"sub X-User-Id", "email X-Forwarded-Email", "name remote-user", "roles Remote-Groups", "email From", "X-User X-Id"} {
+	for _, c := range []string{"sub X-User-Id", "email X-Forwarded-Email", "name remote-user", "roles Remote-Groups", "email From", "email Email", "sub User"} {
 		if text := configError(t, "jwt {\n secret \""+testSecret+"\"\n claim_header "+c+"\n}"); !strings.Contains(text, "claim_header takes the header first") {
 			t.Errorf("%s: %s", c, text)
 		}
 	}
-	serve(t, "jwt {\n secret \""+testSecret+"\"\n claim_header X-User-Id sub\n claim_header Email email\n claim_header X-Tenant https://example.com/tenant-id\n claim_header X-Groups cognito:groups\n}")
+	serve(t, "jwt {\n secret \""+testSecret+"\"\n claim_header X-User-Id sub\n claim_header Email email\n claim_header X-Tenant https://example.com/tenant-id\n claim_header X-Groups cognito:groups\n claim_header X-Role x-hasura-role\n}")
 }
 
 // A rule that is bound to an issuer is met by its tokens alone.

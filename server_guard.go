@@ -1,0 +1,169 @@
+package caddyjwt
+
+import (
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// way is the matchers of the routes that lead to a handler, from the outermost on.
+type way []caddyhttp.MatcherSets
+
+// comes reports whether a request comes to the handler.
+func (w way) comes(r *http.Request) (bool, error) {
+	for _, sets := range w {
+		if matches, err := sets.AnyMatchWithError(r); err != nil || !matches {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// readAlike reports whether the same is so for each reading of the path. Where a
+// request does not come to the handler, no script in its path may, since a server
+// would run that. What is derived from the path, by variables or maps, is known of one
+// reading only. A pattern with a % compares the path as it came (see Caddy's path matcher),
+// so what it matches is not read in another way here.
+func (w way) readAlike(r *http.Request) bool {
+	comes, err := w.comes(r)
+	if err != nil {
+		return false
+	}
+	if comes && w.has(comparesEscaped) {
+		return true
+	}
+	if paths, err := readings(r); err != nil || len(paths) > 1 && w.has(derives) {
+		return false
+	}
+	if _, alike := judgePath(r, w.comes); !alike || comes {
+		return alike
+	}
+	scripts, err := scriptsOf(r, false)
+	return err == nil && !slices.ContainsFunc(scripts, func(script string) bool {
+		comes, err := w.comes(reread(r, script))
+		return comes || err != nil
+	})
+}
+
+// has reports whether one of the matchers is of a kind.
+func (w way) has(kind func(matcher any) bool) bool {
+	return slices.ContainsFunc(w, func(sets caddyhttp.MatcherSets) bool {
+		return slices.ContainsFunc(sets, func(set caddyhttp.MatcherSet) bool {
+			return slices.ContainsFunc(set, func(matcher any) bool {
+				if not, ok := matcher.(*caddyhttp.MatchNot); ok {
+					return way{not.MatcherSets}.has(kind)
+				}
+				return kind(matcher)
+			})
+		})
+	})
+}
+
+func comparesEscaped(matcher any) bool {
+	paths, ok := matcher.(*caddyhttp.MatchPath)
+	return ok && slices.ContainsFunc(*paths, func(pattern string) bool { return strings.Contains(pattern, "%") })
+}
+
+// derives reports whether a matcher reads what the config may have made of the path.
+func derives(matcher any) bool {
+	switch m := matcher.(type) {
+	case *caddyhttp.VarsMatcher, *caddyhttp.MatchVarsRE:
+		return true
+	case *caddyhttp.MatchExpression:
+		return strings.Contains(m.Expr, "vars") || slices.ContainsFunc(placeholder.FindAllStringSubmatch(m.Expr, -1), func(found []string) bool {
+			return !pathless.MatchString(found[2]) && !currentPath.MatchString(found[2]) && !originalPath.MatchString(found[2])
+		})
+	}
+	return false
+}
+
+func isHost(matcher any) bool {
+	_, ok := matcher.(*caddyhttp.MatchHost)
+	return ok
+}
+
+// serverGuard stands in front of all routes of a server, for the `jwt` handlers to which
+// the matchers around them let some requests come, as those of `handle` blocks do.
+// What these leave out is another handler's, which the Guard of a directive never sees.
+type serverGuard struct {
+	routes caddyhttp.RouteList
+	ways   []way
+	responder
+
+	compile sync.Once
+	chain   caddyhttp.Handler
+}
+
+// serverGuardOf is nil if the server has none yet.
+func serverGuardOf(server *caddyhttp.Server) *serverGuard {
+	if len(server.Routes) != 1 || len(server.Routes[0].Handlers) != 1 {
+		return nil
+	}
+	guard, _ := server.Routes[0].Handlers[0].(*serverGuard)
+	return guard
+}
+
+// guardPlace has the server guard a `jwt` handler that is being provisioned: the way to
+// it, and the headers that only it may set.
+func guardPlace(ctx caddy.Context, headers []*ClaimHeader) error {
+	if err := guardErrors(ctx, headers); err != nil {
+		return err
+	}
+	at := placeOf(ctx)
+	if at.server == nil || !at.way.has(func(matcher any) bool { return !isHost(matcher) }) {
+		return nil
+	}
+	guard := serverGuardOf(at.server)
+	if guard == nil {
+		guard = &serverGuard{routes: at.server.Routes, responder: responder{realm: defaultRealm, logger: ctx.Logger()}}
+		route := caddyhttp.Route{Handlers: []caddyhttp.MiddlewareHandler{guard}}
+		if err := route.ProvisionHandlers(ctx, nil); err != nil {
+			return err
+		}
+		at.server.Routes = caddyhttp.RouteList{route} // the others go on being provisioned in their own list
+	}
+	guard.ways = append(guard.ways, at.way)
+	return nil
+}
+
+// ServeHTTP implements caddyhttp.MiddlewareHandler.
+func (g *serverGuard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if !ordinary(r.URL) && slices.ContainsFunc(g.ways, func(w way) bool { return !w.readAlike(r) }) {
+		return g.refusePath(w, r)
+	}
+	g.compile.Do(func() { g.chain = g.routes.Compile(next) })
+	return g.chain.ServeHTTP(w, r)
+}
+
+// guardErrors has claim headers removed in front of the server's handle_errors too,
+// which an error of a directive before `jwt` leads to. The routes of errors are
+// provisioned after the ordinary ones, and named routes after both.
+func guardErrors(ctx caddy.Context, headers []*ClaimHeader) error {
+	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	if !ok || server.Errors == nil || len(headers) == 0 {
+		return nil
+	}
+	guard := caddyhttp.Route{HandlersRaw: []json.RawMessage{caddyconfig.JSONModuleObject(&Guard{Headers: headers}, "handler", "jwt_guard", nil)}}
+	switch {
+	case placeOf(ctx).server != nil:
+		server.Errors.Routes = append(caddyhttp.RouteList{guard}, server.Errors.Routes...)
+	case !slices.ContainsFunc(server.Errors.Routes, beingProvisioned): // this is a named route
+		if err := guard.ProvisionHandlers(ctx, nil); err != nil {
+			return err
+		}
+		for _, route := range server.Errors.Routes {
+			for _, handler := range route.Handlers {
+				if subroute, ok := handler.(*caddyhttp.Subroute); ok {
+					subroute.Routes = append(caddyhttp.RouteList{guard}, subroute.Routes...)
+				}
+			}
+		}
+	}
+	return nil
+}
