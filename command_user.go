@@ -108,6 +108,11 @@ func operates(adds bool, operate func(*operator) error) func(*cobra.Command, []s
 		}
 		defer cancel() // closes the store
 		o.ctx = ctx
+		if path, err := storeFile(o.sites[0].StoreRaw); err == nil && path != "" {
+			for _, warning := range readerWarnings(path) {
+				fmt.Fprintln(cmd.ErrOrStderr(), warning)
+			}
+		}
 		chosen := *o.sites[0] // since it loses the module's text
 		module, err := ctx.LoadModule(&chosen, "StoreRaw")
 		if err != nil {

@@ -10,6 +10,8 @@ func checkStoreFile(string) error { return nil }
 
 func warnOfReaders(string) {}
 
+func readerWarnings(string) []string { return nil }
+
 func keepOwner(string) func() error { return func() error { return nil } }
 
 func keepOwners(storage certmagic.Storage) certmagic.Storage { return storage }

@@ -15,7 +15,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
-	"go.uber.org/zap"
 )
 
 // effectiveUser is who runs the program; tests set another.
@@ -72,17 +71,24 @@ func mayOwn(uid int, path string) bool {
 	return uid == owner
 }
 
-// warnOfReaders says that others could read the file until now, or that they can put
-// another in its place.
+// warnOfReaders logs what others could do with the file.
 func warnOfReaders(path string) {
-	log := caddy.Log().Named("jwt.stores.file")
+	for _, warning := range readerWarnings(path) {
+		caddy.Log().Named("jwt.stores.file").Warn(warning)
+	}
+}
+
+// readerWarnings say that others could read the file until now, or that they can put
+// another in its place.
+func readerWarnings(path string) (warnings []string) {
 	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o044 != 0 {
-		log.Warn("the user store could be read by others, hashes of passwords too; from now on by its owner alone", zap.String("path", path), zap.String("mode", fmt.Sprintf("%04o", info.Mode().Perm())))
+		warnings = append(warnings, fmt.Sprintf("the user store %s could be read by others (mode %04o), hashes of passwords too; from now on by its owner alone", path, info.Mode().Perm()))
 	}
 	folder, err := os.Stat(filepath.Dir(path))
 	if err == nil && folder.Mode().Perm()&0o002 != 0 && folder.Mode()&fs.ModeSticky == 0 {
-		log.Warn("everybody can put another file in the place of the user store; its folder's owner ends that by chmod o-w", zap.String("folder", filepath.Dir(path)))
+		warnings = append(warnings, fmt.Sprintf("everybody can put another file in the place of the user store; its folder's owner ends that by: chmod o-w %s", filepath.Dir(path)))
 	}
+	return warnings
 }
 
 // keepOwner returns a function that gives what was made at a path, and the folders
