@@ -71,11 +71,13 @@ func (g *Guard) Provision(ctx caddy.Context) error {
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (g *Guard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	var kept []string
-	if who, ok := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)[identityVar].(*identity); ok {
-		kept = who.headers
+	if len(g.Headers) > 0 {
+		var kept []string
+		if who, ok := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)[identityVar].(*identity); ok {
+			kept = who.headers
+		}
+		removeClaimHeaders(r, g.Headers, kept)
 	}
-	removeClaimHeaders(r, g.Headers, kept)
 	if len(g.matchers) > 0 && !ordinary(r.URL) && !(way{g.matchers}).readAlike(r) {
 		return g.refusePath(w, r)
 	}

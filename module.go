@@ -169,7 +169,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	if refusal == nil && token == nil {
 		anonymous.Inc()
-		return h.passMarked(w, r, next, nil, &privateWriter{vary: h.sources.haveCookie()})
+		return h.passMarked(w, r, next, nil, marks{vary: h.sources.haveCookie()})
 	}
 	if refusal == nil {
 		attach(r, token)
@@ -187,7 +187,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	allowed.Inc()
 	h.setClaimHeaders(r, token.Claims)
 	byQuery := source != nil && source.Query != ""
-	return h.passMarked(w, r, next, token, &privateWriter{always: byQuery || renewed, byCookie: byCookie, vary: byCookie})
+	return h.passMarked(w, r, next, token, marks{always: byQuery || renewed, byCookie: byCookie, vary: byCookie})
 }
 
 // needsNoToken tells whether the request is for a public path or a preflight.
@@ -244,11 +244,11 @@ func (h *Handler) pass(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 
 // passMarked hands the request on, and has the answer marked for caches where that
 // is needed.
-func (h *Handler) passMarked(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, token *Token, marking *privateWriter) error {
-	if !marking.always && !marking.vary {
+func (h *Handler) passMarked(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, token *Token, needed marks) error {
+	if needed == (marks{}) {
 		return h.pass(w, r, next, token)
 	}
-	marking.ResponseWriterWrapper = &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}
+	marking := &privateWriter{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, marks: needed}
 	err := h.pass(marking, r, next, token)
 	marking.mark() // an answer that somebody else writes, such as that to an error
 	return err

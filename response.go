@@ -141,10 +141,15 @@ func anyHandles(routes caddyhttp.RouteList, r *http.Request) bool {
 // (RFC 9111 §3.5 knows of `Authorization` alone).
 type privateWriter struct {
 	*caddyhttp.ResponseWriterWrapper
+	marks
+	marked bool
+}
+
+// marks are why an answer is marked.
+type marks struct {
 	always   bool // whatever a handler behind says of caching, as for a token in the URL (RFC 6750 §2.3)
 	byCookie bool // the user came by a cookie, and is not anonymous
 	vary     bool // another cookie may have another answer
-	marked   bool
 }
 
 // WriteHeader implements http.ResponseWriter.
