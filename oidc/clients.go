@@ -184,6 +184,8 @@ func (c *Client) check(p *Provider) error {
 		return errors.New("it needs `secret`, `public_key` or `public`, so that it is known how it authenticates")
 	case isHash(c.Secret) && !strings.HasPrefix(c.Secret, randomPrefix) && caddyjwt.CheckPasswordHash(c.Secret) != nil:
 		return fmt.Errorf("secret begins as a hash does, and %w; one that is no hash must begin otherwise", caddyjwt.CheckPasswordHash(c.Secret))
+	case strings.ContainsAny(strings.TrimRight(c.Secret, "\r\n"), "\r\n"):
+		return errors.New("secret has several lines; a secret has one line, as openssl rand -hex 32 prints it")
 	case c.Secret != "" && len(c.Secret) < minSecretBytes:
 		return fmt.Errorf("secret has %d bytes; it must have at least %d", len(c.Secret), minSecretBytes)
 	case !slices.Contains(consentModes, c.Consent):

@@ -135,6 +135,9 @@ func (l *ExternalLogin) check() error {
 	if u, err := url.Parse(l.Issuer); l.Issuer == "" || err != nil || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil || !secureURL(u) {
 		return fmt.Errorf("issuer %q: it is the URL of the provider: https, or http on this machine, as in https://accounts.google.com", l.Issuer)
 	}
+	if strings.ContainsAny(strings.TrimRight(l.ClientSecret, "\r\n"), "\r\n") {
+		return errors.New("client_secret has several lines; give it as the provider shows it, in one")
+	}
 	if l.ClientID == "" {
 		return errors.New("client_id is missing: what the provider knows this site by")
 	}
