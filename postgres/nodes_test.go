@@ -325,7 +325,7 @@ func TestTwoNodesRotateKeys(t *testing.T) {
 	a, b := nodes[0], nodes[1]
 	var verifiers []*node
 	for i, n := range []*node{a, b} {
-		outside := newNode(t, t.TempDir(), fmt.Sprint("outside", i), "jwt {\n issuer caddy-jwt-accounts {\n signup open\n token_type at+jwt\n jwks "+n.url+"/auth/jwks.json {\n cooldown 10m\n}\n}\n}\n respond ok")
+		outside := newNode(t, t.TempDir(), fmt.Sprint("outside", i), "jwt {\n issuer caddy-jwt-accounts {\n token_type at+jwt\n jwks "+n.url+"/auth/jwks.json {\n cooldown 10m\n}\n}\n}\n respond ok")
 		outside.start()
 		outside.mustAnswer()
 		verifiers = append(verifiers, outside)
