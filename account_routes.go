@@ -144,7 +144,7 @@ func (h *AccountsHandler) refresh(w http.ResponseWriter, r *http.Request) error 
 	if err := in.err(); err != nil {
 		return err
 	}
-	given, err := h.service.refresh(r.Context(), token, 0, client(r))
+	given, err := h.service.refresh(r.Context(), token, client(r))
 	if err != nil {
 		return err
 	}
@@ -334,8 +334,8 @@ func (h *AccountsHandler) caller(w http.ResponseWriter, r *http.Request) (*Token
 		if storeErr != nil {
 			return nil, storeErr
 		}
-		if fresh != "" {
-			token, err = h.service.verifier.Verify(r.Context(), fresh, h.service.now())
+		if fresh != nil {
+			token, err = h.service.verifier.Verify(r.Context(), fresh.accessToken, h.service.now())
 		}
 	}
 	if err != nil {

@@ -83,8 +83,15 @@ func (a *SharedAccounts) StoreFailed(err error) {
 	a.service.sayStoreFails(refusal)
 }
 
-// Refreshed counts the use of a refresh token: its result is ok, refused, or reused
-// of one that was used before.
+// UseRefreshToken begins the use of a refresh token of another module, by the same
+// rules as those of the accounts. The result of a use is counted by Refreshed.
+func (a *SharedAccounts) UseRefreshToken(ctx context.Context, use RefreshUse) (*RefreshUse, error) {
+	return a.service.useRefreshToken(ctx, use)
+}
+
+// Refreshed counts the use of a refresh token: its result is ok, repeated of one that
+// came again before its successor was used, refused, or reused of one whose successor
+// was used.
 func (a *SharedAccounts) Refreshed(result string) { countEvent("refresh", result) }
 
 // Logger logs beside the accounts' own events.

@@ -78,9 +78,7 @@ func cookieName(r *http.Request, name string) string {
 
 func setSessionCookies(w http.ResponseWriter, r *http.Request, given *grant) {
 	setCookie(w, r, sessionCookie, given.accessToken, given.sessionEnds)
-	if given.refreshToken != "" {
-		setCookie(w, r, refreshCookie, given.refreshToken, given.sessionEnds)
-	}
+	setCookie(w, r, refreshCookie, given.refreshToken, given.sessionEnds)
 }
 
 func clearSessionCookies(w http.ResponseWriter, r *http.Request) {
@@ -97,15 +95,14 @@ func setCookie(w http.ResponseWriter, r *http.Request, name, value string, expir
 
 // keepSession renews the session of a browser whose access token is of no more
 // use, where session cookies are read.
-func (h *Handler) keepSession(w http.ResponseWriter, r *http.Request, token *Token, source *TokenSource, refusal *Error) (kept *Token, renewed bool, refused *Error) {
+func (h *Handler) keepSession(w http.ResponseWriter, r *http.Request, token *Token, source *TokenSource, refusal *Error) (kept *Token, renewed *grant, refused *Error) {
 	if token == nil && (source == nil || source.session) && h.sources.haveSession() && renewable(refusal) {
-		fresh, err := h.service.renew(w, r)
-		if err != nil {
-			return nil, false, asRefusal(err)
+		var err error
+		if renewed, err = h.service.renew(w, r); err != nil {
+			return nil, nil, asRefusal(err)
 		}
-		if fresh != "" {
-			token, refusal = h.verify(r, fresh)
-			renewed = true
+		if renewed != nil {
+			token, refusal = h.verify(r, renewed.accessToken)
 		}
 	}
 	return token, renewed, refusal
@@ -203,30 +200,41 @@ func stripRefreshCookie(r *http.Request) {
 	}
 }
 
-// renew gives a browser a new access token, as long as its session lasts; else
-// that is empty. The request carries the token from then on, for the handlers
+// renew gives a browser new tokens, as long as its session lasts; else there are
+// none. The request carries the access token from then on, for the handlers
 // behind. An error means that it could not be done now.
-func (s *accountService) renew(w http.ResponseWriter, r *http.Request) (accessToken string, err error) {
+func (s *accountService) renew(w http.ResponseWriter, r *http.Request) (*grant, error) {
 	cookies := r.CookiesNamed(cookieName(r, refreshCookie))
 	if len(cookies) != 1 {
-		return "", nil
+		return nil, nil
 	}
-	given, err := s.refresh(r.Context(), cookies[0].Value, refreshGrace, client(r))
+	given, err := s.refresh(r.Context(), cookies[0].Value, client(r))
 	if err != nil {
 		switch asRefusal(err).Reason {
 		case ReasonRefreshToken:
 			clearSessionCookies(w, r)
-			return "", nil
+			return nil, nil
 		case ReasonRevoked: // the user is gone
-			return "", nil
+			return nil, nil
 		}
-		return "", err
+		return nil, err
 	}
 	setSessionCookies(w, r, given)
 	name := cookieName(r, sessionCookie)
 	stripCookie(r, name)
 	r.AddCookie(&http.Cookie{Name: name, Value: given.accessToken})
-	return given.accessToken, nil
+	return given, nil
+}
+
+// forgetLateCookie takes back the refresh token of a renewal whose answer a handler
+// behind has held up for so long that another request may have replaced it: the
+// browser would put the token, which is dead, in the place of a valid one.
+func forgetLateCookie(header http.Header, r *http.Request, renewed *grant) {
+	if renewed == nil || renewed.inTime() {
+		return
+	}
+	ours := cookieName(r, refreshCookie) + "=" + renewed.refreshToken + ";"
+	header["Set-Cookie"] = slices.DeleteFunc(header["Set-Cookie"], func(cookie string) bool { return strings.HasPrefix(cookie, ours) })
 }
 
 // safeReturnPath is where a browser goes after a log-in: a path of this site,

@@ -34,7 +34,7 @@ var (
 
 	accountEvents = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: "account_events_total",
-		Help: "Log-ins, sign-ups, refreshes and log-outs by result: ok, refused, throttled, or reused of a refresh token that was used before.",
+		Help: "Log-ins, sign-ups, refreshes and log-outs by result: ok, repeated of a refresh token that came again before its successor was used, refused, throttled, or reused of one whose successor was used.",
 	}, []string{"event", "result"})
 	hashesWaiting = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: "password_hashes",
@@ -54,7 +54,7 @@ var (
 // accountResults are made before the first event, so that a scrape shows each
 // from the start, and the first of a kind is seen to be one more.
 var accountResults = map[string][]string{
-	"signup": {"ok", "refused"}, "login": {"ok", "refused", "throttled"}, "refresh": {"ok", "refused", "reused"}, "logout": {"ok"},
+	"signup": {"ok", "refused"}, "login": {"ok", "refused", "throttled"}, "refresh": {"ok", "repeated", "refused", "reused"}, "logout": {"ok"},
 }
 
 func init() {

@@ -159,11 +159,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		}
 	}
 	token, source, refusal := h.authenticate(r)
-	renewed := false
+	var renewed *grant
 	if h.service != nil {
 		token, renewed, refusal = h.keepSession(w, r, token, source, refusal)
 	}
-	byCookie := renewed || source != nil && source.Cookie != ""
+	byCookie := renewed != nil || source != nil && source.Cookie != ""
 	if refusal == nil && token != nil && byCookie {
 		refusal = h.checkOrigin(r)
 	}
@@ -187,7 +187,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	allowed.Inc()
 	h.setClaimHeaders(r, token.Claims)
 	byQuery := source != nil && source.Query != ""
-	return h.passMarked(w, r, next, token, marks{always: byQuery || renewed, byCookie: byCookie, vary: byCookie})
+	return h.passMarked(w, r, next, token, marks{always: byQuery || renewed != nil, byCookie: byCookie, vary: byCookie, renewed: renewed})
 }
 
 // needsNoToken tells whether the request is for a public path or a preflight.
@@ -248,7 +248,7 @@ func (h *Handler) passMarked(w http.ResponseWriter, r *http.Request, next caddyh
 	if needed == (marks{}) {
 		return h.pass(w, r, next, token)
 	}
-	marking := &privateWriter{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, marks: needed}
+	marking := &privateWriter{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, marks: needed, request: r}
 	err := h.pass(marking, r, next, token)
 	marking.mark() // an answer that somebody else writes, such as that to an error
 	return err

@@ -142,14 +142,16 @@ func anyHandles(routes caddyhttp.RouteList, r *http.Request) bool {
 type privateWriter struct {
 	*caddyhttp.ResponseWriterWrapper
 	marks
-	marked bool
+	request *http.Request
+	marked  bool
 }
 
 // marks are why an answer is marked.
 type marks struct {
-	always   bool // whatever a handler behind says of caching, as for a token in the URL (RFC 6750 §2.3)
-	byCookie bool // the user came by a cookie, and is not anonymous
-	vary     bool // another cookie may have another answer
+	always   bool   // whatever a handler behind says of caching, as for a token in the URL (RFC 6750 §2.3)
+	byCookie bool   // the user came by a cookie, and is not anonymous
+	vary     bool   // another cookie may have another answer
+	renewed  *grant // whose cookies the answer brings; nil for none
 }
 
 // WriteHeader implements http.ResponseWriter.
@@ -165,6 +167,9 @@ func (w *privateWriter) mark() {
 		return
 	}
 	w.marked = true
+	if w.renewed != nil {
+		forgetLateCookie(w.Header(), w.request, w.renewed)
+	}
 	control, vary := listOf(w.Header(), "Cache-Control"), listOf(w.Header(), "Vary")
 	has := func(directives ...string) bool {
 		return slices.ContainsFunc(control, func(given string) bool {

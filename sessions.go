@@ -79,10 +79,12 @@ type accountService struct {
 	stores   []*UserStore // of the configs that are loaded, the newest last
 	store    atomic.Pointer[UserStore]
 	now      func() time.Time
-	log      *zap.Logger
-	ctx      context.Context // ends with Destruct
-	stop     context.CancelFunc
-	running  sync.WaitGroup
+
+	refreshKey atomic.Pointer[[]byte]
+	log        *zap.Logger
+	ctx        context.Context // ends with Destruct
+	stop       context.CancelFunc
+	running    sync.WaitGroup
 }
 
 // accountServices are in use, by identity.
@@ -480,9 +482,10 @@ type grant struct {
 	user         User
 	sessionID    string
 	accessToken  string
-	refreshToken string // empty where the one that was used stays valid
+	refreshToken string
 	expiresIn    time.Duration
 	sessionEnds  time.Time
+	inTime       func() bool // of a refresh: nobody else can have replaced refreshToken yet
 }
 
 // signUp makes an account.
@@ -730,9 +733,10 @@ func (s *accountService) familyHash(family string) string {
 	return hashToken(s.config.Issuer + "\n" + family)
 }
 
-// lastTokenUntil is when a token made now has expired everywhere.
+// lastTokenUntil is when a token made now has expired everywhere, and one that is made
+// without a change of the session, by the same refresh token within repeatWithin.
 func (s *accountService) lastTokenUntil(now time.Time) time.Time {
-	return now.Add(time.Duration(s.config.TokenLifetime)).Add(maxLeeway)
+	return now.Add(time.Duration(s.config.TokenLifetime)).Add(maxLeeway).Add(repeatWithin)
 }
 
 func cut(text string, length int) string {
@@ -757,17 +761,33 @@ func (s *accountService) grant(user User, session Session, refresh string, now t
 	}, err
 }
 
-// refreshGrace is how long the refresh token of a browser still gives an access
-// token after it was used: a browser sends many requests at once, and the answer
-// that renews it may be lost.
-const refreshGrace = time.Minute
+// rotationTries is how often a refresh begins anew because another use of the token
+// was faster.
+const rotationTries = 20
 
-// refresh rotates a refresh token (RFC 9700 §4.14.2). One that was used before
-// ends its session, since either its owner or a thief has it too.
-func (s *accountService) refresh(ctx context.Context, token string, grace time.Duration, client clientInfo) (*grant, error) {
+// refresh gives an access token, and the refresh token that takes the place of the
+// one that is used. One whose successor was used ends its session, since either its
+// owner or a thief has it too.
+func (s *accountService) refresh(ctx context.Context, token string, client clientInfo) (*grant, error) {
 	family := token[:min(len(token), base64.RawURLEncoding.EncodedLen(familyBytes))]
+	use, err := s.useRefreshToken(ctx, RefreshUse{Token: token, Family: family, HashOf: hashToken})
+	if err != nil {
+		return nil, storeRefusal(err)
+	}
+	for range rotationTries {
+		given, err := s.rotate(ctx, use, client)
+		if !errors.Is(err, errRotatedMeanwhile) {
+			return given, err
+		}
+	}
+	return nil, storeRefusal(errRotatedMeanwhile)
+}
+
+var errRotatedMeanwhile = errors.New("another use of the refresh token was faster")
+
+func (s *accountService) rotate(ctx context.Context, use *RefreshUse, client clientInfo) (*grant, error) {
 	now := s.now()
-	session, err := s.users().SessionByFamily(ctx, s.familyHash(family), now)
+	session, err := s.users().SessionByFamily(ctx, s.familyHash(use.Family), now)
 	if errors.Is(err, ErrNotFound) {
 		countEvent("refresh", "refused")
 		return nil, &Error{Reason: ReasonRefreshToken}
@@ -782,40 +802,47 @@ func (s *accountService) refresh(ctx context.Context, token string, grace time.D
 	if user.Disabled {
 		return nil, &Error{Reason: ReasonRefreshToken}
 	}
-	fresh := family + randomToken(refreshBytes)
-	err = s.users().RotateSession(ctx, Rotation{
-		FamilyHash: session.FamilyHash, OldHash: hashToken(token), NewHash: hashToken(fresh), Now: now,
-		LastTokenUntil: s.lastTokenUntil(now), Client: cut(client.userAgent, 256), Address: client.address,
-	})
+	line := RefreshLine{session.RefreshHash, session.PreviousHash, session.RotatedAt}
+	next, fresh, err := use.Rotate(line)
+	if errors.Is(err, ErrRefreshReused) {
+		return nil, s.endReused(ctx, session, client)
+	}
+	if next != line {
+		err = s.users().RotateSession(ctx, Rotation{
+			FamilyHash: session.FamilyHash, ValidHash: session.RefreshHash, OldHash: next.PreviousHash, NewHash: next.Hash, Now: next.RotatedAt,
+			LastTokenUntil: s.lastTokenUntil(now), Client: cut(client.userAgent, 256), Address: client.address,
+		})
+		if errors.Is(err, ErrNotFound) {
+			return nil, errRotatedMeanwhile
+		}
+		if err != nil {
+			return nil, storeRefusal(err)
+		}
+	}
+	given, err := s.grant(user, session, fresh, now)
 	if err == nil {
-		countEvent("refresh", "ok")
-		return s.grant(user, session, fresh, now)
-	}
-	if !errors.Is(err, ErrNotFound) {
-		return nil, storeRefusal(err)
-	}
-	return s.refreshUsed(ctx, session.FamilyHash, hashToken(token), user, grace, client)
-}
-
-// refreshUsed decides about a refresh token that is not the session's newest.
-func (s *accountService) refreshUsed(ctx context.Context, familyHash, hash string, user User, grace time.Duration, client clientInfo) (*grant, error) {
-	now := s.now()
-	session, err := s.users().SessionByFamily(ctx, familyHash, now)
-	if errors.Is(err, ErrNotFound) {
-		return nil, &Error{Reason: ReasonRefreshToken}
+		err = storeRefusal(use.InTime(next))
 	}
 	if err != nil {
-		return nil, storeRefusal(err)
-	}
-	if session.PreviousHash == hash && now.Sub(session.RotatedAt).Abs() < grace {
-		return s.grant(user, session, "", now)
-	}
-	countEvent("refresh", "reused")
-	s.audit("refresh token reused, session ended", user.ID, session.ID, client)
-	if err := s.endSessions(ctx, user.ID, session.ID, ""); err != nil {
 		return nil, err
 	}
-	return nil, refuse(ReasonRefreshToken, "it was used before; the session is ended")
+	given.inTime = func() bool { return use.InTime(next) == nil }
+	if next.PreviousHash == line.PreviousHash {
+		countEvent("refresh", "repeated")
+	} else {
+		countEvent("refresh", "ok")
+	}
+	return given, nil
+}
+
+// endReused ends a session one of whose refresh tokens two have had.
+func (s *accountService) endReused(ctx context.Context, session Session, client clientInfo) error {
+	if err := s.endSessions(ctx, session.UserID, session.ID, ""); err != nil {
+		return err
+	}
+	countEvent("refresh", "reused")
+	s.audit("refresh token reused, session ended", session.UserID, session.ID, client)
+	return refuse(ReasonRefreshToken, "it was used before; the session is ended")
 }
 
 // endSessions ends the user's session with the ID only or, if that is empty,

@@ -43,7 +43,7 @@ type UserStore interface {
 	SessionByFamily(ctx context.Context, familyHash string, now time.Time) (Session, error)
 	// RotateSession replaces the refresh token of a session, in one step that
 	// of any number of callers with the same token lets one succeed:
-	// RefreshHash must still be rotation.OldHash. [ErrNotFound] if it is not,
+	// RefreshHash must still be rotation.ValidHash. [ErrNotFound] if it is not,
 	// or the session has ended or expired.
 	RotateSession(ctx context.Context, rotation Rotation) error
 	// Sessions returns the sessions of a user that have not ended or expired,
@@ -125,12 +125,15 @@ type Session struct {
 	UserID string
 	// FamilyHash is the SHA-256, in hex, of the site's issuer and the part that
 	// all refresh tokens of the family share. A token with another FamilyHash
-	// is nobody's; one with this and another RefreshHash was used before.
+	// is nobody's; one with this that has neither RefreshHash nor PreviousHash was
+	// used before.
 	FamilyHash string
 	// RefreshHash is the SHA-256, in hex, of the refresh token that is valid;
-	// PreviousHash of the one before it, if there was one.
+	// PreviousHash of the one before it, if there was one, which may be used again
+	// until RefreshHash was.
 	RefreshHash, PreviousHash string
-	// RotatedAt is when RefreshHash replaced PreviousHash.
+	// RotatedAt is when RefreshHash replaced PreviousHash, to the millisecond: the
+	// token of RefreshHash is computed from it.
 	RotatedAt time.Time
 	// CreatedAt is when the user logged in, UsedAt when the session was last
 	// refreshed.
@@ -153,6 +156,9 @@ type Rotation struct {
 	// OldHash is of the token that is used, and becomes the PreviousHash;
 	// NewHash is of the one that takes its place.
 	OldHash, NewHash string
+	// ValidHash is of the token that is valid until then: OldHash, or its successor
+	// that nobody has used.
+	ValidHash string
 	// Now becomes RotatedAt and UsedAt.
 	Now time.Time
 	// Client and Address become those of the session, and LastTokenUntil does if

@@ -90,12 +90,21 @@ func TestRefreshMetrics(t *testing.T) {
 		}
 		return ""
 	}
-	before := map[string]string{"ok": count("ok"), "reused": count("reused"), "refused": count("refused")}
+	before := map[string]string{"ok": count("ok"), "repeated": count("repeated"), "reused": count("reused"), "refused": count("refused")}
 	given := chrome.redeemAsShop(chrome.goOn(shopRequest(s, nil)).Query().Get("code")).json(t)
-	form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {given["refresh_token"].(string)}}
-	for _, status := range []int{200, 400, 400} { // fresh, used again, and of no grant any more
-		if got := chrome.asShop(form); got.status != status {
-			t.Errorf("%d %s", got.status, got.body)
+	form := func(tokens map[string]any) url.Values {
+		return url.Values{"grant_type": {"refresh_token"}, "refresh_token": {tokens["refresh_token"].(string)}}
+	}
+	first := chrome.asShop(form(given)).json(t)
+	for i, step := range []struct {
+		tokens map[string]any
+		status int
+	}{
+		{given, 200}, {first, 200}, // again, and its successor
+		{given, 400}, {given, 400}, // whose successor was used, and of no grant any more
+	} {
+		if got := chrome.asShop(form(step.tokens)); got.status != step.status {
+			t.Errorf("step %d: %d %s", i+1, got.status, got.body)
 		}
 	}
 	for result, was := range before {

@@ -5,9 +5,11 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -360,7 +362,9 @@ func TestThreatCodeReplay(t *testing.T) {
 	chrome.refresh("spa", tokens["refresh_token"].(string)).mustFail(t, 400, "invalid_grant")
 }
 
-// 100 uses of one refresh token at once: one succeeds, and the grant ends.
+// 100 uses of one refresh token at once have one line of tokens. A client whose answer
+// was lost goes on; a token whose successor was used ends the grant, and so does one
+// that was replaced before anybody used it.
 func TestThreatRefreshTokenReplay(t *testing.T) {
 	s := provider(t)
 	chrome := s.browser()
@@ -377,21 +381,64 @@ func TestThreatRefreshTokenReplay(t *testing.T) {
 	}
 	refresh = next.json(t)["refresh_token"].(string)
 	var all sync.WaitGroup
-	var successes atomic.Int64
-	var last atomic.Value
+	var mu sync.Mutex
+	successors := make(map[string]int)
 	for range 100 {
 		all.Go(func() {
-			if got := s.browser().refresh("spa", refresh); got.status == 200 {
-				successes.Add(1)
-				last.Store(got)
+			got := s.browser().refresh("spa", refresh)
+			if got.status != 200 {
+				t.Errorf("%d %s", got.status, got.body)
+				return
 			}
+			mu.Lock()
+			defer mu.Unlock()
+			successors[got.json(t)["refresh_token"].(string)]++
 		})
 	}
 	all.Wait()
-	if successes.Load() != 1 {
-		t.Fatalf("%d of 100 uses of a refresh token succeeded", successes.Load())
+	if len(successors) != 1 {
+		t.Fatalf("100 uses of a refresh token gave %d successors", len(successors))
 	}
-	chrome.refresh("spa", last.Load().(answer).json(t)["refresh_token"].(string)).mustFail(t, 400, "invalid_grant")
+	lost := slices.Collect(maps.Keys(successors))[0]
+	s.longAgo(refresh)
+	again := chrome.refresh("spa", refresh).json(t)
+	found := again["refresh_token"].(string)
+	if found == lost || !chrome.live(again["access_token"]) {
+		t.Error("a client that comes back later does not get another successor")
+	}
+	last := chrome.refresh("spa", found).json(t)
+	if !chrome.live(last["access_token"]) {
+		t.Fatal("control: the successor gives no tokens")
+	}
+	chrome.refresh("spa", lost).mustFail(t, 400, "invalid_grant")
+	chrome.refresh("spa", last["refresh_token"].(string)).mustFail(t, 400, "invalid_grant")
+
+	tokens = chrome.redeem("spa", chrome.code("spa", nil)).json(t)
+	refresh = tokens["refresh_token"].(string)
+	next = chrome.refresh("spa", chrome.refresh("spa", refresh).json(t)["refresh_token"].(string))
+	chrome.refresh("spa", refresh).mustFail(t, 400, "invalid_grant")
+	if chrome.live(next.json(t)["access_token"]) {
+		t.Error("the grant outlives the reuse of a refresh token")
+	}
+}
+
+// longAgo has the last use of a refresh token be an hour ago.
+func (s *site) longAgo(refresh string) {
+	s.t.Helper()
+	id, _ := splitRefreshToken(refresh)
+	_, err := s.store().UpdateRecord(s.t.Context(), state{issuer: s.url}.kind(kindGrant), id, time.Now(), func(r *caddyjwt.Record) error {
+		var g grant
+		if err := json.Unmarshal(r.Value, &g); err != nil {
+			return err
+		}
+		g.RotatedAt -= time.Hour.Milliseconds()
+		var err error
+		r.Value, err = json.Marshal(g)
+		return err
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 // prompt, max_age and login_hint, as OpenID Connect Core §3.1.2.1 has them.

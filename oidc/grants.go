@@ -40,15 +40,28 @@ type grant struct {
 	Since    string `json:"since,omitempty"`
 	Password string `json:"password,omitempty"`
 	// FamilyHash is of the part that the refresh tokens share, RefreshHash of the
-	// one that is good. Both are empty before the first.
-	FamilyHash  string `json:"family_hash,omitempty"`
-	RefreshHash string `json:"refresh_hash,omitempty"`
+	// one that is valid. Both are empty before the first. The valid one has replaced
+	// that of PreviousHash at RotatedAt, in milliseconds.
+	FamilyHash   string `json:"family_hash,omitempty"`
+	RefreshHash  string `json:"refresh_hash,omitempty"`
+	PreviousHash string `json:"previous_hash,omitempty"`
+	RotatedAt    int64  `json:"rotated_at,omitempty"`
+}
+
+// line is what is kept of the grant's refresh tokens.
+func (g *grant) line() caddyjwt.RefreshLine {
+	return caddyjwt.RefreshLine{Hash: g.RefreshHash, PreviousHash: g.PreviousHash, RotatedAt: time.UnixMilli(g.RotatedAt)}
+}
+
+func (g *grant) setLine(line caddyjwt.RefreshLine) {
+	g.RefreshHash, g.PreviousHash, g.RotatedAt = line.Hash, line.PreviousHash, line.RotatedAt.UnixMilli()
 }
 
 // A refresh token is the grant's ID, a part that all of the grant share, and one
 // of its own. Only who has had one knows the second, so nobody else can make it
 // look as if one was used twice.
-func newRefreshToken(g *grant, family string) string {
+func newRefreshToken(g *grant) string {
+	family := randomText()
 	token := g.ID + "~" + family + "~" + randomText()
 	g.FamilyHash, g.RefreshHash = hashed(family), hashed(token)
 	return token

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -118,16 +117,7 @@ func (p *Provider) box(ctx context.Context) (cipher.AEAD, error) {
 	if known := p.sealing.Load(); known != nil {
 		return *known, nil
 	}
-	const id = "of interactions"
-	key, err := load[[]byte](ctx, p.state, kindSealingKey, id)
-	if errors.Is(err, errNotFound) {
-		key = make([]byte, 32)
-		_, _ = rand.Read(key) // never fails
-		err = p.state.create(ctx, kindSealingKey, id, "", key, 0)
-		if errors.Is(err, caddyjwt.ErrRecordExists) { // another node was faster
-			key, err = load[[]byte](ctx, p.state, kindSealingKey, id)
-		}
-	}
+	key, err := caddyjwt.SharedKey(ctx, p.accounts.Store(), p.state.kind(kindSealingKey), "of interactions", p.accounts.Now())
 	if err != nil {
 		return nil, err
 	}

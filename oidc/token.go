@@ -52,9 +52,6 @@ func (p *Provider) token(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, given)
 }
 
-// errReplayed tells that what is good once was used before.
-var errReplayed = errors.New("used before")
-
 // byCode gives tokens for an authorization code, once. Its replay takes them
 // back (RFC 6749 §4.1.2).
 func (p *Provider) byCode(ctx context.Context, client *Client, values url.Values) (*tokens, error) {
@@ -148,7 +145,7 @@ func (p *Provider) begin(ctx context.Context, client *Client, g *grant, keep fun
 	}
 	refresh := ""
 	if slices.Contains(client.GrantTypes, grantRefresh) {
-		refresh = newRefreshToken(g, randomText())
+		refresh = newRefreshToken(g)
 	}
 	if err := keep(); err != nil {
 		return nil, err
@@ -156,7 +153,7 @@ func (p *Provider) begin(ctx context.Context, client *Client, g *grant, keep fun
 	return p.give(ctx, client, g, user, refresh)
 }
 
-// byRefreshToken rotates a refresh token. One that was used before ends its
+// byRefreshToken rotates a refresh token. One whose successor was used ends its
 // grant, since either its owner or a thief has it too (RFC 9700 §4.14.2).
 func (p *Provider) byRefreshToken(ctx context.Context, client *Client, values url.Values) (*tokens, error) {
 	const wrong = "the refresh token is unknown, has expired, was used before, or belongs to another client"
@@ -184,32 +181,55 @@ func (p *Provider) byRefreshToken(ctx context.Context, client *Client, values ur
 	if err != nil {
 		return nil, err
 	}
-	fresh := ""
-	g, err = change(ctx, p.state, kindGrant, id, func(kept *grant) error {
-		if kept.RefreshHash != hashed(given) {
-			return errReplayed
-		}
-		fresh = newRefreshToken(kept, family)
-		return nil
-	})
-	if errors.Is(err, errReplayed) {
-		p.accounts.Refreshed("reused")
-		p.log.Warn("refresh token used twice; its grant is taken back", zap.String("client_id", client.ID))
-		if err := p.revokeGrant(ctx, id); err != nil {
-			return nil, err
-		}
-	}
-	if errors.Is(err, errReplayed) || errors.Is(err, errNotFound) {
-		return nil, refuse("invalid_grant", wrong)
-	}
+	use, err := p.accounts.UseRefreshToken(ctx, caddyjwt.RefreshUse{Token: given, Family: id + "~" + family + "~", HashOf: hashed})
 	if err != nil {
 		return nil, err
 	}
-	p.accounts.Refreshed("ok")
+	fresh, result := "", "ok"
+	g, err = change(ctx, p.state, kindGrant, id, func(kept *grant) error {
+		line := kept.line()
+		next, successor, err := use.Rotate(line)
+		if err != nil {
+			return err
+		}
+		if fresh, result = successor, "ok"; next.PreviousHash == line.PreviousHash {
+			result = "repeated"
+		}
+		if next == line {
+			return errSameLine
+		}
+		kept.setLine(next)
+		return nil
+	})
+	switch {
+	case errors.Is(err, errSameLine): // g is as it was kept
+	case errors.Is(err, caddyjwt.ErrRefreshReused):
+		if err := p.revokeGrant(ctx, id); err != nil {
+			return nil, err
+		}
+		p.accounts.Refreshed("reused")
+		p.log.Warn("refresh token used twice; its grant is taken back", zap.String("client_id", client.ID))
+		return nil, refuse("invalid_grant", wrong)
+	case errors.Is(err, errNotFound):
+		return nil, refuse("invalid_grant", wrong)
+	case err != nil:
+		return nil, err
+	}
+	line := g.line()
 	p.limit(&g.Claims, client)
 	g.Scopes, g.Nonce = scopes, "" // OpenID Connect Core §12.2
-	return p.give(ctx, client, &g, user, fresh)
+	tokens, err := p.give(ctx, client, &g, user, fresh)
+	if err == nil {
+		err = use.InTime(line)
+	}
+	if err == nil {
+		p.accounts.Refreshed(result)
+	}
+	return tokens, err
 }
+
+// errSameLine tells that a refresh token is given again, and nothing is to be written.
+var errSameLine = errors.New("nothing changes")
 
 // stillAllowed are the scopes that a client may still have.
 func stillAllowed(client *Client, scopes []string) []string {

@@ -152,8 +152,32 @@ func TestTwoNodesOpenID(t *testing.T) {
 	if status != 200 || userinfo(a, tokens["access_token"]) != 200 || userinfo(b, tokens["access_token"]) != 200 {
 		t.Fatalf("control: a code of one node at the other: %d %v", status, tokens)
 	}
-	refreshed := once("a refresh token", url.Values{"grant_type": {"refresh_token"}, "client_id": {"app"}, "refresh_token": {tokens["refresh_token"].(string)}})
-	if got := userinfo(a, refreshed["access_token"]); got != 401 {
+	form := url.Values{"grant_type": {"refresh_token"}, "client_id": {"app"}, "refresh_token": {tokens["refresh_token"].(string)}}
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	successors := make(map[any]int)
+	for i := range 100 {
+		all.Go(func() {
+			status, got := tokenAt(nodes[i%2], form)
+			mu.Lock()
+			defer mu.Unlock()
+			if tokens = got; status != 200 {
+				t.Errorf("a refresh token: %d %v", status, got)
+			}
+			successors[got["refresh_token"]]++
+		})
+	}
+	all.Wait()
+	if len(successors) != 1 {
+		t.Errorf("100 uses of a refresh token at two nodes gave %d successors", len(successors))
+	}
+	if status, got := tokenAt(b, url.Values{"grant_type": {"refresh_token"}, "client_id": {"app"}, "refresh_token": {tokens["refresh_token"].(string)}}); status != 200 {
+		t.Errorf("the successor: %d %v", status, got)
+	}
+	if status, _ := tokenAt(a, form); status != 400 {
+		t.Errorf("a refresh token whose successor was used: %d", status)
+	}
+	if got := userinfo(a, tokens["access_token"]); got != 401 {
 		t.Errorf("after a refresh token was used again: %d", got)
 	}
 

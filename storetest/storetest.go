@@ -252,7 +252,7 @@ func (s suite) sessions() {
 		s.Errorf("found %+v, expected %+v", found, first)
 	}
 	later := start.Add(time.Minute)
-	s.ok(s.store.RotateSession(ctx, caddyjwt.Rotation{FamilyHash: second.FamilyHash, OldHash: second.RefreshHash, NewHash: "new", Now: later, LastTokenUntil: later.Add(10 * time.Minute), Client: "c", Address: "a"}))
+	s.ok(s.store.RotateSession(ctx, caddyjwt.Rotation{FamilyHash: second.FamilyHash, ValidHash: second.RefreshHash, OldHash: second.RefreshHash, NewHash: "new", Now: later, LastTokenUntil: later.Add(10 * time.Minute), Client: "c", Address: "a"}))
 	listed, err := s.other.Sessions(ctx, alice.ID, later)
 	s.ok(err)
 	if len(listed) != 2 || listed[0].ID != second.ID || listed[1].ID != first.ID {
@@ -262,14 +262,14 @@ func (s suite) sessions() {
 		s.Errorf("rotated to %+v", got)
 	}
 	// By a clock that was set back: the token from before is still out there.
-	s.ok(s.store.RotateSession(ctx, caddyjwt.Rotation{FamilyHash: second.FamilyHash, OldHash: "new", NewHash: "newer", Now: start, LastTokenUntil: start}))
+	s.ok(s.store.RotateSession(ctx, caddyjwt.Rotation{FamilyHash: second.FamilyHash, ValidHash: "new", OldHash: "new", NewHash: "newer", Now: start, LastTokenUntil: start}))
 	if got, err := s.other.SessionByFamily(ctx, second.FamilyHash, start); err != nil || got.RefreshHash != "newer" || !got.LastTokenUntil.Equal(later.Add(10*time.Minute)) {
 		s.Errorf("rotated by an earlier clock to %+v, %v", got, err)
 	}
 	expired := start.Add(time.Hour)
 	_, err = s.store.SessionByFamily(ctx, first.FamilyHash, expired)
 	s.mustBe(err, caddyjwt.ErrNotFound)
-	s.mustBe(s.store.RotateSession(ctx, caddyjwt.Rotation{FamilyHash: first.FamilyHash, OldHash: first.RefreshHash, NewHash: "x", Now: expired}), caddyjwt.ErrNotFound)
+	s.mustBe(s.store.RotateSession(ctx, caddyjwt.Rotation{FamilyHash: first.FamilyHash, ValidHash: first.RefreshHash, OldHash: first.RefreshHash, NewHash: "x", Now: expired}), caddyjwt.ErrNotFound)
 	if listed, err := s.store.Sessions(ctx, alice.ID, expired); err != nil || len(listed) != 0 {
 		s.Errorf("expired sessions %+v, %v", listed, err)
 	}
@@ -281,7 +281,7 @@ func (s suite) rotations() {
 	session := s.begun(s.added("alice@example.com"))
 	var succeeded atomic.Int64
 	s.atOnce(100, func(i int, store caddyjwt.UserStore) {
-		err := store.RotateSession(s.Context(), caddyjwt.Rotation{FamilyHash: session.FamilyHash, OldHash: session.RefreshHash, NewHash: fmt.Sprint(i), Now: start, LastTokenUntil: start})
+		err := store.RotateSession(s.Context(), caddyjwt.Rotation{FamilyHash: session.FamilyHash, ValidHash: session.RefreshHash, OldHash: session.RefreshHash, NewHash: fmt.Sprint(i), Now: start, LastTokenUntil: start})
 		if err == nil {
 			succeeded.Add(1)
 		} else if !errors.Is(err, caddyjwt.ErrNotFound) {
@@ -290,6 +290,17 @@ func (s suite) rotations() {
 	})
 	if succeeded.Load() != 1 {
 		s.Errorf("%d of 100 rotations of one token succeeded", succeeded.Load())
+	}
+	// Nobody has used the successor: the same token is replaced once more.
+	unused, err := s.other.SessionByFamily(s.Context(), session.FamilyHash, start)
+	s.ok(err)
+	again := caddyjwt.Rotation{FamilyHash: session.FamilyHash, ValidHash: unused.RefreshHash, OldHash: session.RefreshHash, NewHash: "again", Now: start.Add(time.Minute), LastTokenUntil: start}
+	s.ok(s.store.RotateSession(s.Context(), again))
+	s.mustBe(s.other.RotateSession(s.Context(), again), caddyjwt.ErrNotFound)
+	found, err := s.other.SessionByFamily(s.Context(), session.FamilyHash, start)
+	s.ok(err)
+	if found.RefreshHash != "again" || found.PreviousHash != session.RefreshHash || !found.RotatedAt.Equal(start.Add(time.Minute)) {
+		s.Errorf("rotated once more to %+v", found)
 	}
 }
 

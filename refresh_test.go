@@ -1,0 +1,232 @@
+package caddyjwt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// refreshStep is one use of a refresh token, so many seconds after the one before.
+// Tokens have names; a token that is given is known by the name from then on, and
+// must be the same where it has the name already.
+type refreshStep struct {
+	after int
+	uses  string
+	gives string // empty: it is refused, and the session has ended
+}
+
+// Orders of events with what must become of each. o is the owner's, t a thief's.
+var refreshOrders = []struct {
+	name  string
+	steps []refreshStep
+	ends  bool
+}{
+	{"an answer is lost, and its client repeats itself at once", []refreshStep{{0, "n0", "n1"}, {1, "n0", "n1"}, {8, "n0", "n1"}, {60, "n1", "n2"}, {60, "n2", "n3"}}, false},
+	{"an outage of hours", []refreshStep{{0, "n0", "lost"}, {6 * 3600, "n0", "n1"}, {60, "n1", "n2"}}, false},
+	{"lost again and again", []refreshStep{{0, "n0", "lost"}, {11, "n0", "lost too"}, {3600, "n0", "and this"}, {11, "n0", "n1"}, {5, "n0", "n1"}, {60, "n1", "n2"}}, false},
+	{"two tabs", []refreshStep{{0, "n0", "n1"}, {9, "n0", "n1"}, {900, "n1", "n2"}, {8, "n1", "n2"}, {900, "n2", "n3"}}, false},
+	{"a clock that is set back", []refreshStep{{0, "n0", "n1"}, {-3600, "n0", "n1"}, {1, "n1", "n2"}, {1, "n1", "n2"}}, false},
+
+	{"the thief is first, and the owner's answer makes his token dead", []refreshStep{{0, "n0", "t1"}, {60, "n0", "o1"}, {60, "t1", ""}, {0, "o1", ""}}, true},
+	{"the same, and the owner goes on before the thief does", []refreshStep{{0, "n0", "t1"}, {60, "n0", "o1"}, {60, "o1", "o2"}, {60, "t1", ""}, {0, "o2", ""}}, true},
+	{"the thief is first, and goes on", []refreshStep{{0, "n0", "t1"}, {60, "t1", "t2"}, {60, "n0", ""}, {0, "t2", ""}}, true},
+	{"the thief goes on at once", []refreshStep{{0, "n0", "t1"}, {1, "t1", "t2"}, {1, "n0", ""}, {0, "t2", ""}}, true},
+	{"the owner is first", []refreshStep{{0, "n0", "o1"}, {60, "n0", "t1"}, {60, "o1", ""}, {0, "t1", ""}}, true},
+	{"the owner is first, and the thief goes on", []refreshStep{{0, "n0", "o1"}, {60, "n0", "t1"}, {60, "t1", "t2"}, {60, "o1", ""}, {0, "t2", ""}}, true},
+	{"the owner has gone on", []refreshStep{{0, "n0", "o1"}, {60, "o1", "o2"}, {60, "n0", ""}, {0, "o2", ""}}, true},
+	{"they take turns with one token", []refreshStep{{0, "n0", "t1"}, {60, "n0", "o1"}, {60, "n0", "t2"}, {60, "o1", ""}, {0, "t2", ""}}, true},
+	{"both within seconds, and later not", []refreshStep{{0, "n0", "n1"}, {5, "n0", "n1"}, {60, "n1", "o2"}, {60, "n1", "t2"}, {60, "o2", ""}, {0, "t2", ""}}, true},
+	{"both within seconds, and one skips a turn", []refreshStep{{0, "n0", "n1"}, {5, "n0", "n1"}, {60, "n1", "o2"}, {60, "o2", "o3"}, {60, "n1", ""}, {0, "o3", ""}}, true},
+}
+
+// A client whose answer was lost goes on by the token that it has, for as long as
+// nobody has used the successor; a token that two have used ends the session, in each
+// order of events. It is the same for JSON and for cookies.
+func TestThreatRefreshOrders(t *testing.T) {
+	hands := setClock(t)
+	s := serve(t, accountsBody(filepath.Join(tempDir(t), "users.db"), "throttle off"))
+	s.signedUp("alice@example.com")
+	byJSON := func(token string) string {
+		got := s.post("/auth/refresh", claimsMap{"refreshToken": token})
+		if got.status == 200 {
+			return got.tokens(t).RefreshToken
+		}
+		if got.status != 401 {
+			t.Errorf("status %d %s", got.status, got.body)
+		}
+		return ""
+	}
+	byCookie := func(token string) string {
+		got := s.get("/todos/", "Cookie: refresh="+token)
+		fresh := cookieOf(got, "refresh")
+		if got.status == 200 && fresh == "" || got.status != 200 && got.status != 401 {
+			t.Errorf("status %d, %v", got.status, got.header)
+		}
+		return fresh
+	}
+	for how, use := range map[string]func(string) string{"JSON": byJSON, "cookies": byCookie} {
+		for _, c := range refreshOrders {
+			t.Run(how+"/"+c.name, func(t *testing.T) {
+				hands.ahead.Store(0)
+				began := s.loggedIn("alice@example.com")
+				reused := countOf(s, "refresh", "reused")
+				known := map[string]string{"n0": began.RefreshToken}
+				for i, step := range c.steps {
+					hands.ahead.Add(int64(step.after))
+					got := use(known[step.uses])
+					before, named := known[step.gives]
+					switch {
+					case step.gives == "" && got != "":
+						t.Fatalf("step %d: %s is taken", i+1, step.uses)
+					case step.gives != "" && got == "":
+						t.Fatalf("step %d: %s is refused", i+1, step.uses)
+					case named && before != got:
+						t.Errorf("step %d: %s gives another than before", i+1, step.uses)
+					}
+					for name, token := range known {
+						if name != step.gives && token == got {
+							t.Errorf("step %d: %s gives %s again", i+1, step.uses, name)
+						}
+					}
+					if step.gives != "" {
+						known[step.gives] = got
+					}
+				}
+				if got := countOf(s, "refresh", "reused") - reused; (got > 0) != c.ends {
+					t.Errorf("%v reuses are counted", got)
+				}
+				hands.ahead.Store(0)
+				if got := s.bearer("/todos/", began.Token); (got.status == 401) != c.ends {
+					t.Errorf("the session's access token: %d", got.status)
+				}
+			})
+		}
+	}
+}
+
+// cookieOf is the value of a cookie that an answer sets.
+func cookieOf(got answer, name string) string {
+	for _, cookie := range (&http.Response{Header: got.header}).Cookies() {
+		if cookie.Name == name {
+			return cookie.Value
+		}
+	}
+	return ""
+}
+
+// failingRotations is a store that does what it should and says that it failed, as a
+// database does whose commit is not confirmed.
+type failingRotations struct {
+	UserStore
+	before, after error
+	also          func()
+}
+
+func (f *failingRotations) RotateSession(ctx context.Context, r Rotation) error {
+	if f.also != nil {
+		f.also()
+	}
+	if f.before != nil {
+		return f.before
+	}
+	return errors.Join(f.UserStore.RotateSession(ctx, r), f.after)
+}
+
+// A fault of the store is no theft: nothing ends, nothing is counted, no cookie is
+// taken away, and the same token goes on afterwards.
+func TestThreatStoreFaultIsNoTheft(t *testing.T) {
+	hands := setClock(t)
+	s := serve(t, accountsBody(filepath.Join(tempDir(t), "users.db"), "throttle off"))
+	got := s.signedUp("alice@example.com")
+	reused := countOf(s, "refresh", "reused")
+	real := storeOf(t)
+	for name, fault := range map[string]*failingRotations{
+		"not written":              {before: errors.New("unplugged")},
+		"written and not told":     {after: errors.New("the commit was not confirmed")},
+		"slow":                     {also: func() { hands.ahead.Add(11) }},
+		"timed out":                {after: context.DeadlineExceeded},
+		"timed out, and slow":      {after: context.DeadlineExceeded, also: func() { hands.ahead.Add(30) }},
+		"no room":                  {before: ErrStoreFull},
+		"said to be another's way": {after: ErrNotFound}, // as a statement that was done twice
+	} {
+		t.Run(name, func(t *testing.T) {
+			fault.UserStore = real
+			var faulty UserStore = fault
+			for _, long := range []int64{0, 60} {
+				serviceOf(t).store.Store(&faulty)
+				for range 3 {
+					answer := s.post("/auth/refresh", claimsMap{"refreshToken": got.RefreshToken})
+					if status := answer.status; status != 503 && status != 507 && status != 200 {
+						t.Fatalf("status %d %s", status, answer.body)
+					}
+					browser := s.get("/todos/", "Cookie: refresh="+got.RefreshToken)
+					if browser.status != 503 && browser.status != 507 && browser.status != 200 || browser.status != 200 && len(browser.header["Set-Cookie"]) > 0 {
+						t.Fatalf("browser: status %d %v", browser.status, browser.header)
+					}
+					hands.ahead.Add(long)
+				}
+				serviceOf(t).store.Store(&real)
+				got = s.post("/auth/refresh", claimsMap{"refreshToken": got.RefreshToken}).tokens(t)
+				s.mustAnswer(200, s.bearer("/todos/", got.Token), "afterwards")
+			}
+		})
+	}
+	if got := countOf(s, "refresh", "reused") - reused; got != 0 {
+		t.Errorf("%v reuses are counted", got)
+	}
+	if strings.Contains(s.log(), "reused") {
+		t.Error("the log tells of a theft")
+	}
+}
+
+// A page that takes long does not bring its browser a refresh token that another
+// request has replaced meanwhile.
+func TestSlowPageBringsNoDeadCookie(t *testing.T) {
+	hands := setClock(t)
+	var slow sync.Mutex
+	behind := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/todos/slow" {
+			slow.Lock()
+			defer slow.Unlock()
+		}
+		w.Header().Add("Set-Cookie", "theirs=1")
+	}))
+	t.Cleanup(behind.Close)
+	body := strings.Replace(accountsBody(filepath.Join(tempDir(t), "users.db"), "throttle off"), "respond /todos/* ", "reverse_proxy /todos/* "+behind.URL+"\n respond /nothing ", 1)
+	s := serve(t, body)
+	first := "Cookie: refresh=" + s.signedUp("alice@example.com").RefreshToken
+	slow.Lock()
+	done := make(chan answer)
+	go func() { done <- s.get("/todos/slow", first) }()
+	eventually(t, "the slow one has renewed the session", func() bool {
+		sessions, err := storeOf(t).Sessions(t.Context(), userOf(t, "alice@example.com").ID, time.Now())
+		return err == nil && len(sessions) == 1 && sessions[0].PreviousHash != ""
+	})
+	hands.ahead.Add(11)
+	valid := cookieOf(s.get("/todos/", first), "refresh")
+	slow.Unlock()
+	late := <-done
+	if late.status != 200 || valid == "" || cookieOf(late, "session") == "" || cookieOf(late, "theirs") == "" {
+		t.Fatalf("control: %d %v", late.status, late.header)
+	}
+	if cookieOf(late, "refresh") != "" {
+		t.Error("the slow page brings a refresh token that is dead")
+	}
+	if got := s.get("/todos/", "Cookie: refresh="+valid); got.status != 200 || cookieOf(got, "refresh") == "" {
+		t.Errorf("the session goes on: %d %v", got.status, got.header)
+	}
+}
+
+// countOf is how many account events there were.
+func countOf(s *site, event, result string) (number int) {
+	_, after, _ := strings.Cut(s.get("/metrics").body, fmt.Sprintf("caddy_jwt_account_events_total{event=%q,result=%q} ", event, result))
+	_, _ = fmt.Sscan(after, &number)
+	return number
+}
