@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	stdjson "encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -50,6 +52,7 @@ func startProcess(t testing.TB, dir, address, body string, wrap ...string) *proc
 	if err := p.command.Start(); err != nil {
 		t.Fatal(err)
 	}
+	scenario.Ends(t, `grep -qs "$2" "/proc/$1/cmdline" && kill -9 -"$1"`, strconv.Itoa(p.command.Process.Pid), filepath.Join(dir, "Caddyfile"))
 	t.Cleanup(p.kill)
 	eventually(t, "Caddy answers", func() bool {
 		response, err := http.Get(p.url + "/auth/jwks.json")
@@ -160,6 +163,65 @@ func TestScenarioKilledDuringSignUps(t *testing.T) {
 		t.Errorf("a start took %s", slowest)
 	}
 	seen("killed %d times: %d sign-ups acknowledged, %d lost; the file is whole: %s; slowest start %s", kills, len(acknowledged), lost, check, slowest.Round(time.Millisecond))
+}
+
+// Killed again and again while clients refresh, half of them by cookies: each goes on
+// by the token that it has.
+func TestScenarioKilledDuringRefreshes(t *testing.T) {
+	seen := scenario.Promise(t, "clients that send the same token again: 0 sessions ended, 0 tokens of an answer refused")
+	dir, address := tempDir(t), freeAddress(t)
+	p := startAccounts(t, dir, address)
+	var first []scenario.Answered
+	p.signedUp("alice@example.com")
+	for range 16 {
+		got := p.loggedIn("alice@example.com")
+		first = append(first, scenario.Answered{AccessToken: got.Token, RefreshToken: got.RefreshToken})
+	}
+	url := p.url
+	clients := scenario.Refresh(first, 5*time.Millisecond, func(client int, token string) scenario.Answered {
+		return refreshAt(url, client%2 == 1, token)
+	})
+	kills := scenario.Length(4, 35)
+	for range kills {
+		before, _ := clients.GoOn(nil)
+		eventually(t, "all clients refresh", func() bool { _, all := clients.GoOn(before); return all })
+		p.kill()
+		p = startAccounts(t, dir, address)
+	}
+	told := clients.Finish(t, func(_ int, token string) bool { return p.bearer("/todos/", token).status == 200 })
+	seen("killed %d times: %s", kills, told)
+}
+
+// refreshAt refreshes by JSON or, as a browser does, by cookie.
+func refreshAt(url string, byCookie bool, token string) (got scenario.Answered) {
+	request, _ := http.NewRequest(http.MethodPost, url+"/auth/refresh", strings.NewReader(`{"refreshToken":"`+token+`"}`))
+	request.Header.Set("Content-Type", "application/json")
+	if byCookie {
+		request, _ = http.NewRequest(http.MethodGet, url+"/todos/", nil)
+		request.AddCookie(&http.Cookie{Name: "refresh", Value: token})
+	}
+	response, err := loadClient.Do(request)
+	if err != nil {
+		return got
+	}
+	defer response.Body.Close()
+	var given tokens
+	text, err := io.ReadAll(response.Body)
+	if err == nil && !byCookie && response.StatusCode == http.StatusOK {
+		err = stdjson.Unmarshal(text, &given)
+	}
+	if err != nil {
+		return got
+	}
+	for _, cookie := range response.Cookies() {
+		switch cookie.Name {
+		case "session":
+			given.Token = cookie.Value
+		case "refresh":
+			given.RefreshToken = cookie.Value
+		}
+	}
+	return scenario.Answered{Status: response.StatusCode, AccessToken: given.Token, RefreshToken: given.RefreshToken}
 }
 
 // What was revoked stays so over a restart, from the first request on.
@@ -316,6 +378,7 @@ func TestScenarioDiskFull(t *testing.T) {
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=256k"); err != nil {
 		caddytest.Missing(t, "leave to mount a small tmpfs")
 	}
+	scenario.Ends(t, `umount -l "$1" 2>/dev/null`, dir)
 	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
 	s := serve(t, accountsBody(filepath.Join(dir, "users.db"), "throttle off"))
 	got := s.signedUp("alice@example.com")

@@ -100,6 +100,7 @@ func (n *node) start() {
 	if err := command.Start(); err != nil {
 		n.t.Fatal(err)
 	}
+	scenario.Ends(n.t, `grep -qs "$2" "/proc/$1/cmdline" && kill -9 "$1"`, fmt.Sprint(command.Process.Pid), n.config)
 	n.t.Cleanup(func() {
 		_ = command.Process.Signal(syscall.SIGTERM)
 		_ = command.Wait()

@@ -20,6 +20,7 @@ import (
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
+	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
 	"github.com/caddy-jwt/caddy-jwt/storetest"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -67,7 +68,7 @@ func start(t testing.TB) *server {
 		t.Fatal(err)
 	}
 	s := &server{t: t, dir: dir, bin: filepath.Dir(initdb)}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	scenario.Ends(t, endServer, dir)
 	if os.Geteuid() == 0 {
 		account, err := user.Lookup("postgres")
 		if err != nil {
@@ -85,6 +86,16 @@ func start(t testing.TB) *server {
 	t.Cleanup(func() { s.run("pg_ctl", "-D", dir+"/data", "-m", "immediate", "stop") })
 	return s
 }
+
+// endServer ends a server and all that it has started, stopped or not.
+const endServer = `
+	if pid=$(head -n 1 "$1/data/postmaster.pid" 2>/dev/null); then
+		kill -CONT $pid $(cat /proc/$pid/task/$pid/children 2>/dev/null) 2>/dev/null
+		kill -QUIT $pid 2>/dev/null
+		for i in 1 2 3 4 5 6 7 8 9 10; do kill -0 $pid 2>/dev/null || break; sleep 0.5; done
+		kill -9 $pid 2>/dev/null
+	fi
+	rm -rf "$1"`
 
 func (s *server) run(name string, arguments ...string) {
 	s.t.Helper()

@@ -248,6 +248,7 @@ func newNetwork(t *testing.T) *network {
 	if err := w.ip("netns", "add", w.name); err != nil {
 		caddytest.Missing(t, "leave to make a network namespace: "+err.Error())
 	}
+	scenario.Ends(t, `ip netns delete "$1" 2>/dev/null`, w.name)
 	t.Cleanup(func() {
 		if err := w.ip("netns", "delete", w.name); err != nil { // the link goes with it
 			t.Error(err)

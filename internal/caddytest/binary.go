@@ -8,12 +8,18 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+
+	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
 )
 
-var dir string // of what was built; empty before
+var removed func() // what was built; nil before
 
 var built = sync.OnceValues(func() (path string, err error) {
-	if dir, err = os.MkdirTemp("", "caddy-jwt-test"); err != nil {
+	dir, err := os.MkdirTemp("", "caddy-jwt-test")
+	if err != nil {
+		return "", err
+	}
+	if removed, err = scenario.Watch(`rm -rf "$1"`, dir); err != nil {
 		return "", err
 	}
 	path = filepath.Join(dir, "caddy")
@@ -27,8 +33,8 @@ var built = sync.OnceValues(func() (path string, err error) {
 // Main runs the tests of a package and removes what they built; it is for TestMain.
 func Main(m *testing.M) {
 	code := m.Run()
-	if dir != "" {
-		_ = os.RemoveAll(dir)
+	if removed != nil {
+		removed()
 	}
 	os.Exit(code)
 }

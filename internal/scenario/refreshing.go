@@ -1,0 +1,107 @@
+package scenario
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Answered is an answer to a refresh.
+type Answered struct {
+	Status       int // 0 if the connection broke
+	AccessToken  string
+	RefreshToken string
+}
+
+// Refreshing are clients that each keep a session by refreshing it all the time. One
+// whose answer is lost, by a 503 or a connection that breaks, sends the same refresh
+// token again.
+type Refreshing struct {
+	use  func(client int, token string) Answered
+	stop chan struct{}
+	all  sync.WaitGroup
+
+	mu      sync.Mutex
+	last    []Answered // of each client: what it was given last
+	given   []int
+	lost    int            // answers that clients did not get
+	refused map[string]int // what clients were told instead of tokens
+}
+
+// Refresh has a client for each of the first answers, which are those of its log-in.
+func Refresh(first []Answered, pause time.Duration, use func(client int, token string) Answered) *Refreshing {
+	r := &Refreshing{use: use, stop: make(chan struct{}), last: first, given: make([]int, len(first)), refused: make(map[string]int)}
+	for i := range first {
+		r.all.Go(func() {
+			for {
+				select {
+				case <-r.stop:
+					return
+				case <-time.After(pause):
+				}
+				if !r.once(i) {
+					return
+				}
+			}
+		})
+	}
+	return r
+}
+
+// once refreshes once, and tells whether the client's session may go on.
+func (r *Refreshing) once(i int) bool {
+	got := r.use(i, r.last[i].RefreshToken)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch got.Status {
+	case http.StatusOK:
+		r.last[i] = got
+		r.given[i]++
+	case 0, http.StatusServiceUnavailable, http.StatusInsufficientStorage, http.StatusBadGateway:
+		r.lost++
+	default:
+		r.refused[fmt.Sprintf("client %d: %d", i, got.Status)]++
+		return false
+	}
+	return true
+}
+
+// GoOn tells whether each client has been given tokens since the counts of an earlier
+// call; nil is for none.
+func (r *Refreshing) GoOn(since []int) (given []int, all bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all = true
+	for i, n := range r.given {
+		given = append(given, n)
+		all = all && (since == nil || n > since[i])
+	}
+	return given, all
+}
+
+// Finish ends the clients. Each must go on once more by what it was given last.
+func (r *Refreshing) Finish(t *testing.T, accepts func(client int, accessToken string) bool) (told string) {
+	t.Helper()
+	close(r.stop)
+	r.all.Wait()
+	refused, given := 0, 0
+	for i := range r.last {
+		if !accepts(i, r.last[i].AccessToken) {
+			t.Errorf("client %d: the access token that it was given last is refused", i)
+			refused++
+		}
+		r.once(i)
+		given += r.given[i]
+	}
+	var how []string
+	for what := range r.refused {
+		how = append(how, what)
+	}
+	if len(how) > 0 {
+		t.Errorf("sessions were ended: %s", strings.Join(how, ", "))
+	}
+	return fmt.Sprintf("%d clients: %d refreshes answered, %d answers lost; %d sessions ended, %d tokens of an answer refused", len(r.last), given, r.lost, len(how), refused)
+}
