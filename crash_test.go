@@ -23,6 +23,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
+	"github.com/caddyserver/caddy/v2"
 )
 
 // process is a Caddy of its own, with what it stores in its folder.
@@ -454,4 +455,184 @@ func TestTwoNodesShareKeySets(t *testing.T) {
 	p.setAnswer(500, "away")
 	d := startProcess(t, dir, freeAddress(t), body)
 	d.mustAnswer(200, d.bearer("/api/", fresh), "a node that starts then")
+}
+
+// The files of a store are removed, replaced, cut or copied in halves: nothing is
+// acknowledged that would be lost, and no new, empty store takes the place of the one
+// that was there.
+func TestStoreFilesTakenAway(t *testing.T) {
+	for _, name := range []string{"-wal", "-shm", "-wal and -shm"} {
+		for how, take := range map[string]func(path string) error{
+			"removed": os.Remove,
+			"replaced": func(path string) error {
+				return errors.Join(os.Rename(path, path+".away"), os.WriteFile(path, nil, 0o600))
+			},
+		} {
+			t.Run(name+" "+how, func(t *testing.T) {
+				dir, address := tempDir(t), freeAddress(t)
+				file := filepath.Join(dir, "users.db")
+				p := startAccounts(t, dir, address)
+				before := p.signedUp("before@example.com")
+				for _, suffix := range strings.Split(name, " and ") {
+					if err := take(file + suffix); err != nil {
+						t.Fatal(err)
+					}
+				}
+				for range 3 {
+					p.mustAnswer(503, p.post("/auth/signup", credentialsOf("after@example.com")), "a sign-up")
+					p.mustAnswer(503, p.post("/auth/refresh", claimsMap{"refreshToken": before.RefreshToken}), "a refresh")
+				}
+				p.mustAnswer(200, p.bearer("/todos/", before.Token), "verification goes on")
+				if log := p.log(); !strings.Contains(log, "users.db"+name[:4]) || !strings.Contains(log, "start Caddy") && !strings.Contains(log, "restart Caddy") {
+					t.Errorf("the log does not say what to do: %s", log)
+				}
+				p.kill()
+				if how == "replaced" {
+					return // the file that was there is the operator's to put back
+				}
+				p = startAccounts(t, dir, address)
+				p.mustAnswer(200, p.post("/auth/login", credentialsOf("before@example.com")), "who was acknowledged before")
+				p.mustAnswer(401, p.post("/auth/login", credentialsOf("after@example.com")), "who was not")
+			})
+		}
+	}
+	t.Run("0 bytes", func(t *testing.T) {
+		dir, address := tempDir(t), freeAddress(t)
+		file := filepath.Join(dir, "users.db")
+		p := startAccounts(t, dir, address)
+		token := p.signedUp("alice@example.com").Token
+		p.kill()
+		for _, suffix := range []string{"-wal", "-shm"} {
+			if err := os.Remove(file + suffix); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.Truncate(file, 0); err != nil {
+			t.Fatal(err)
+		}
+		p = startAccounts(t, dir, address)
+		p.mustAnswer(503, p.post("/auth/signup", credentialsOf("bob@example.com")), "a sign-up")
+		p.mustAnswer(200, p.bearer("/todos/", token), "a token")
+		if !strings.Contains(p.log(), "the file is empty") {
+			t.Error("the log does not say so")
+		}
+		if info, err := os.Stat(file); err != nil || info.Size() != 0 {
+			t.Errorf("it was written: %v %v", info, err)
+		}
+	})
+	t.Run("not there", func(t *testing.T) {
+		dir, address := tempDir(t), freeAddress(t)
+		file := filepath.Join(dir, "users.db")
+		p := startAccounts(t, dir, address)
+		token := p.signedUp("alice@example.com").Token
+		p.kill()
+		if err := os.Mkdir(filepath.Join(dir, "away"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		move := func(from, to string) {
+			t.Helper()
+			for _, suffix := range []string{"", "-wal", "-shm"} {
+				if err := os.Rename(filepath.Join(from, "users.db"+suffix), filepath.Join(to, "users.db"+suffix)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		move(dir, filepath.Join(dir, "away"))
+		p = startAccounts(t, dir, address)
+		p.mustAnswer(503, p.post("/auth/signup", credentialsOf("bob@example.com")), "a sign-up")
+		p.mustAnswer(200, p.bearer("/todos/", token), "a token")
+		if !strings.Contains(p.log(), "keys that sign tokens of its users are in Caddy's storage") {
+			t.Error("the log does not say why")
+		}
+		if _, err := os.Stat(file); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("a new one was made: %v", err)
+		}
+		move(filepath.Join(dir, "away"), dir)
+		eventually(t, "it is back", func() bool {
+			return p.post("/auth/login", credentialsOf("alice@example.com")).status == 200
+		})
+	})
+	t.Run("a copy without its -wal", func(t *testing.T) {
+		dir := tempDir(t)
+		p := startAccounts(t, dir, freeAddress(t))
+		db, err := sql.Open("sqlite", filepath.Join(dir, "another.db")+"?_pragma=journal_mode(WAL)") // whose tables are in its -wal alone
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		if err := Migrate(t.Context(), db, ""); err != nil {
+			t.Fatal(err)
+		}
+		p.kill()
+		text, err := os.ReadFile(filepath.Join(dir, "another.db"))
+		if err != nil || len(text) == 0 {
+			t.Fatal(len(text), err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "users.db"), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, suffix := range []string{"-wal", "-shm"} {
+			_ = os.Remove(filepath.Join(dir, "users.db"+suffix))
+		}
+		p = startAccounts(t, dir, freeAddress(t))
+		p.mustAnswer(503, p.post("/auth/signup", credentialsOf("bob@example.com")), "a sign-up")
+		if !strings.Contains(p.log(), "a copy that was made without the file -wal") {
+			t.Errorf("the log does not say what it is: %s", p.log())
+		}
+	})
+}
+
+// A reload to a store that cannot be opened is refused, and the config before goes on.
+// A start is not refused, nor a reload of what runs.
+func TestReloadToAStoreThatFails(t *testing.T) {
+	file, broken := filepath.Join(tempDir(t), "users.db"), filepath.Join(tempDir(t), "no-folder")
+	if err := os.WriteFile(broken, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	storage := tempDir(t)
+	s := serve(t, "respond ok")
+	s.load(accountsBody(file, ""), storage)
+	got := s.signedUp("alice@example.com")
+	tryLoad := func(body string) error {
+		config, err := adapt(t, body, strings.TrimPrefix(s.url, "http://"), storage, s.logFile)
+		if err == nil {
+			err = caddy.Load(config, true)
+			http.DefaultClient.CloseIdleConnections()
+		}
+		return err
+	}
+	for range 2 {
+		err := tryLoad(accountsBody(filepath.Join(broken, "users.db"), ""))
+		if err == nil || !strings.Contains(err.Error(), "the new config has a user store that cannot be opened") {
+			t.Errorf("a reload to a store that cannot be opened: %v", err)
+		}
+		s.mustAnswer(200, s.bearer("/todos/", got.Token), "a token of before")
+		got = s.post("/auth/refresh", claimsMap{"refreshToken": got.RefreshToken}).tokens(t)
+	}
+
+	if err := os.Rename(file, file+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if err := tryLoad(accountsBody(file, "token_lifetime 5m")); err != nil {
+		t.Errorf("a reload while the store fails that runs: %v", err)
+	}
+	s.mustAnswer(503, s.post("/auth/signup", credentialsOf("bob@example.com")), "control: it fails")
+	if err := os.Rename(file+".away", file); err != nil {
+		t.Fatal(err)
+	}
+	s.mustAnswer(200, s.post("/auth/refresh", claimsMap{"refreshToken": got.RefreshToken}), "it is back")
+
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := tryLoad(accountsBody(filepath.Join(broken, "users.db"), "")); err != nil {
+		t.Errorf("a start is refused: %v", err)
+	}
+	s.mustAnswer(503, s.post("/auth/signup", credentialsOf("bob@example.com")), "a start with a store that fails")
+	if err := os.Remove(broken); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it works when the store can be opened", func() bool {
+		return s.post("/auth/signup", credentialsOf("bob@example.com")).status == 201
+	})
 }

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -35,6 +36,7 @@ type FileStore struct {
 
 	SQLStore `json:"-"`
 	opened   string // under which the file is shared
+	file     *databaseFile
 }
 
 // CaddyModule returns the Caddy module information.
@@ -77,23 +79,38 @@ func (f *FileStore) Provision(ctx caddy.Context) error {
 	if folder := filepath.Dir(path); folder == string(filepath.Separator) && !filepath.IsAbs(f.Path) {
 		ctx.Logger().Warn("store file " + f.Path + " is relative to the working folder, which is " + folder + " here, as services have it; write the whole path, such as /var/lib/caddy/users.db")
 	}
-	shared, _, err := files.LoadOrNew(path, func() (caddy.Destructor, error) { return &databaseFile{path: path}, nil })
+	shared, known, err := files.LoadOrNew(path, func() (caddy.Destructor, error) { return &databaseFile{path: path}, nil })
 	if err != nil {
 		return err
 	}
 	f.opened = path
-	file := shared.(*databaseFile)
-	f.Connect, f.Explain = file.connect, file.explain
+	f.file = shared.(*databaseFile)
+	f.Connect, f.Explain, f.Committed = f.file.connect, f.file.explain, f.file.committed
 	AtStart(ctx, func() error {
-		_, _, err := file.connect(ctx)
-		if err != nil && !errors.Is(err, ErrNewerSchema) {
-			ctx.Logger().Error("user store cannot be opened; accounts answer 503 until it can", zap.Error(err))
-			err = nil
-		}
-		return err
+		_, _, err := f.file.connect(ctx)
+		return StoreAtStart(ctx, err, known)
 	})
 	return nil
 }
+
+// StoreAtStart judges an error of opening a store when a config starts. At the start of
+// Caddy, and where a config before it uses the store too, it is logged, and the store is
+// tried again when it is needed, so that tokens are verified meanwhile. At a reload to
+// another store it refuses the config, and the one before goes on. So does a store of
+// a newer program.
+func StoreAtStart(ctx caddy.Context, err error, known bool) error {
+	if err == nil || errors.Is(err, ErrNewerSchema) {
+		return err
+	}
+	if reloads() && !known {
+		return fmt.Errorf("the new config has a user store that cannot be opened, so it is refused: %w", err)
+	}
+	ctx.Logger().Error("user store cannot be opened; accounts answer 503 until it can", zap.Error(err))
+	return nil
+}
+
+// reloads tells whether a config runs already, while another one starts.
+func reloads() bool { return caddy.ActiveContext().Context != nil }
 
 func defaultStorePath() string { return filepath.Join(caddy.AppDataDir(), "jwt", "users.db") }
 
@@ -113,11 +130,18 @@ type databaseFile struct {
 
 	mu          sync.Mutex
 	read, write *sql.DB
-	file        os.FileInfo // of what was opened
+	hold        *sql.Conn     // keeps the files beside it from being removed by who closes it last
+	files       []os.FileInfo // of what was opened, in the order of paths
 	triedAt     time.Time
 	err         error
 	damaged     error // found so while it was open; nothing is written any more
+	saved       bool  // what was in a file beside it that was removed
+	// usedBefore tell whether there is proof, outside the file, that it was used.
+	usedBefore []func(context.Context) bool
 }
+
+// paths are the file and those that SQLite puts beside it, which are a part of it.
+func (f *databaseFile) paths() []string { return []string{f.path, f.path + "-wal", f.path + "-shm"} }
 
 // reopenAfter is how long a failure to open is believed.
 const reopenAfter = time.Second
@@ -130,25 +154,62 @@ func (f *databaseFile) connect(ctx context.Context) (read, write *sql.DB, err er
 		f.err = f.open(ctx)
 	}
 	if f.write != nil {
-		f.err = f.check()
+		f.err = f.check(ctx)
 	}
 	return f.read, f.write, f.err
 }
 
-// check finds out that the file is another one by now: what is written to the
-// one that was opened would be lost.
-func (f *databaseFile) check() error {
+// committed is asked after a change and before it is acknowledged: one that was
+// written into a file which is gone by now is not kept.
+func (f *databaseFile) committed(ctx context.Context) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.err = f.check(ctx)
+	return f.err
+}
+
+// check finds out that a file is another one by now: what is written to the one that
+// was opened would be lost.
+func (f *databaseFile) check(ctx context.Context) error {
 	if f.damaged != nil {
 		return f.damaged
 	}
-	file, err := os.Stat(f.path)
-	if err != nil {
-		return fmt.Errorf("user store: it was there, and cannot be found any more; restart Caddy when it is back: %w", err)
-	}
-	if !os.SameFile(file, f.file) {
-		return fmt.Errorf("user store %s: another file was put in its place; restart Caddy if it is the right one", f.path)
+	for i, path := range f.paths() {
+		file, err := os.Stat(path)
+		if errors.Is(err, fs.ErrNotExist) && i > 0 {
+			return fmt.Errorf("user store: %s was removed while Caddy uses it, and the newest changes with it%s; stop Caddy, put the file back if you still have it, and start Caddy", path, f.save(ctx))
+		}
+		if err != nil {
+			return fmt.Errorf("user store: it was there, and cannot be found any more; restart Caddy when it is back: %w", err)
+		}
+		if !os.SameFile(file, f.files[i]) {
+			return fmt.Errorf("user store %s: another file was put in its place; restart Caddy if it is the right one", path)
+		}
 	}
 	return nil
+}
+
+// save has what is in a -wal that was removed go into the file itself, as long as
+// nobody has opened that anew, who would have made another -wal.
+func (f *databaseFile) save(ctx context.Context) string {
+	file, err := os.Stat(f.path)
+	if err != nil || !os.SameFile(file, f.files[0]) {
+		return ""
+	}
+	for i, path := range f.paths()[1:] {
+		if beside, err := os.Stat(path); err == nil && !os.SameFile(beside, f.files[i+1]) {
+			return ""
+		}
+	}
+	if !f.saved {
+		var busy, pages, moved int
+		err := f.hold.QueryRowContext(context.WithoutCancel(ctx), `PRAGMA wal_checkpoint(FULL)`).Scan(&busy, &pages, &moved)
+		f.saved = err == nil && busy == 0 && pages == moved
+	}
+	if f.saved {
+		return " (they were saved into " + f.path + " now, so nothing that was acknowledged is lost)"
+	}
+	return ""
 }
 
 func (f *databaseFile) explain(err error) error {
@@ -162,36 +223,118 @@ func (f *databaseFile) explain(err error) error {
 }
 
 func (f *databaseFile) open(ctx context.Context) error {
+	if err := f.make(ctx); err != nil {
+		return err
+	}
 	// SQLite would make them readable by others, or as the file is.
 	warnOfReaders(f.path)
-	for _, path := range []string{f.path, f.path + "-wal", f.path + "-shm"} {
+	for _, path := range f.paths() {
 		if err := makePrivate(path); err != nil {
 			return fmt.Errorf("user store: %w", err)
 		}
 	}
-	options := url.Values{"_txlock": {"immediate"}, "_pragma": {"journal_mode(WAL)", "synchronous(FULL)", "busy_timeout(5000)", "foreign_keys(1)"}}
-	name := "file:" + (&url.URL{Path: f.path}).EscapedPath() + "?" + options.Encode()
-	write, err := sql.Open("sqlite", name)
+	write, err := openSQLite(f.path)
 	if err != nil {
 		return err
 	}
 	write.SetMaxOpenConns(1)
+	if err := holdsUsers(ctx, write); err != nil {
+		return errors.Join(fmt.Errorf("user store %s: %w", f.path, err), write.Close())
+	}
 	if err := Migrate(ctx, write, ""); err != nil {
 		_ = write.Close()
 		return fmt.Errorf("user store %s: %w", f.path, explainSQLite(err))
 	}
-	read, err := sql.Open("sqlite", name)
+	read, err := openSQLite(f.path)
 	if err != nil {
-		_ = write.Close()
-		return err
+		return errors.Join(err, write.Close())
 	}
-	if f.file, err = os.Stat(f.path); err != nil {
+	hold, err := read.Conn(ctx)
+	if err == nil {
+		err = holdsUsers(ctx, hold) // has it open the files
+	}
+	f.files = nil
+	for _, path := range f.paths() {
+		var file os.FileInfo
+		if err == nil {
+			file, err = os.Stat(path)
+		}
+		f.files = append(f.files, file)
+	}
+	if err != nil {
 		return errors.Join(err, read.Close(), write.Close())
 	}
-	read.SetMaxOpenConns(2 * runtime.GOMAXPROCS(0))
-	read.SetMaxIdleConns(2 * runtime.GOMAXPROCS(0))
-	f.read, f.write = read, write
+	read.SetMaxOpenConns(2*runtime.GOMAXPROCS(0) + 1)
+	read.SetMaxIdleConns(2*runtime.GOMAXPROCS(0) + 1)
+	f.read, f.write, f.hold, f.saved = read, write, hold, false
 	return nil
+}
+
+func openSQLite(path string) (*sql.DB, error) {
+	options := url.Values{"_txlock": {"immediate"}, "_pragma": {"journal_mode(WAL)", "synchronous(FULL)", "busy_timeout(5000)", "foreign_keys(1)"}}
+	return sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?"+options.Encode())
+}
+
+// isUsedWhere adds a proof that the file was used.
+func (f *databaseFile) isUsedWhere(proof func(context.Context) bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.usedBefore = append(f.usedBefore, proof)
+}
+
+// make makes the file, if there is none and never was. It gets its name when its
+// tables are in it, so that a file without them is no store of Caddy's.
+func (f *databaseFile) make(ctx context.Context) error {
+	if err := checkStoreFile(f.path); err != nil {
+		return fmt.Errorf("user store: %w", err)
+	}
+	info, err := os.Stat(f.path)
+	if err == nil && info.Mode().IsRegular() && info.Size() == 0 {
+		return fmt.Errorf("user store %s: the file is empty, and Caddy leaves none so: its users are lost, or were never there; restore a backup, or remove the file to begin without users", f.path)
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, usedBefore := range f.usedBefore {
+		if usedBefore(ctx) {
+			return fmt.Errorf("user store %s: the file is not there, but it was: keys that sign tokens of its users are in Caddy's storage. Is its disk mounted? Restore a backup, or, to begin without users, make a new file by: caddy jwt user add --store %s <email>", f.path, shellWord(f.path))
+		}
+	}
+	if _, err := os.Stat(f.path + "-wal"); err == nil {
+		return fmt.Errorf("user store %s: the file is not there, but %[1]s-wal is, which has its newest changes; put the file back, or remove both", f.path)
+	}
+	give := keepOwner(f.path)
+	if err := os.MkdirAll(filepath.Dir(f.path), 0o700); err != nil {
+		return fmt.Errorf("user store: %w", err)
+	}
+	made, err := os.CreateTemp(filepath.Dir(f.path), "."+filepath.Base(f.path)+"-*.new") // for its owner alone
+	if err != nil {
+		return fmt.Errorf("user store: %w", err)
+	}
+	defer os.Remove(made.Name())
+	db, err := openSQLite(made.Name())
+	if err == nil {
+		err = errors.Join(explainSQLite(Migrate(ctx, db, "")), db.Close(), made.Close())
+	}
+	if err == nil {
+		err = os.Link(made.Name(), f.path)
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) { // another process was faster
+		return fmt.Errorf("user store %s cannot be made: %w", f.path, err)
+	}
+	return give()
+}
+
+// holdsUsers tells whether the tables are in a database.
+func holdsUsers(ctx context.Context, db interface {
+	QueryRowContext(context.Context, string, ...any) *sql.Row
+}) error {
+	var tables int
+	err := db.QueryRowContext(ctx, `SELECT COUNT(*) FROM sqlite_schema WHERE name = 'schema_version'`).Scan(&tables)
+	if err == nil && tables == 0 {
+		return errors.New("there are no users in the file: it is none of Caddy's, or a copy that was made without the file -wal beside it; restore a backup")
+	}
+	return explainSQLite(err)
 }
 
 // makePrivate makes a file that others cannot read, where there is none, and ends
@@ -218,7 +361,12 @@ func (f *databaseFile) Destruct() error {
 	if f.write == nil {
 		return nil
 	}
-	return errors.Join(f.read.Close(), f.write.Close())
+	for i, path := range f.paths() {
+		if file, err := os.Stat(path); err == nil && !os.SameFile(file, f.files[i]) {
+			return nil // who closes it last writes what is in its -wal over the file, which others have changed
+		}
+	}
+	return errors.Join(f.hold.Close(), f.read.Close(), f.write.Close())
 }
 
 // explainSQLite says in other words what SQLite has a code for.

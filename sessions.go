@@ -124,7 +124,7 @@ func openAccounts(ctx caddy.Context, config *Accounts) (*accountService, error) 
 		if err := checkWhole(ctx, store); err != nil {
 			return fmt.Errorf("accounts: store: %w", err)
 		}
-		if err := service.start(ctx); err != nil {
+		if err := service.start(ctx); err != nil && !errors.Is(err, errNoKeysYet) { // the store was said to fail
 			return fmt.Errorf("accounts: %w", err)
 		}
 		return nil
@@ -282,6 +282,13 @@ func newSigningKeys(ctx caddy.Context, config Accounts, fixed *signer, s *accoun
 	keys := &SigningKeys{algorithm: "ES256", now: s.now, users: s.users, lifetime: time.Duration(config.TokenLifetime) + maxLeeway}
 	if fixed == nil {
 		keys.storage, keys.storageKey = ctx.Storage(), signingKeyPath(config.keyIdentity())
+		if files, ok := s.users().(*FileStore); ok {
+			files.file.isUsedWhere(func(ctx context.Context) bool { return keys.storage.Exists(ctx, keys.storageKey) })
+			keys.mayMake = func(ctx context.Context) error {
+				_, _, err := files.Connect(ctx)
+				return err
+			}
+		}
 		return keys, nil
 	}
 	ring, err := newKeyRing(nil, *fixed)

@@ -32,6 +32,9 @@ type SQLStore struct {
 	// Revoked is called after sessions were ended, so that other processes can
 	// be told. Default: they ask.
 	Revoked func(ctx context.Context)
+	// Committed is called after a change; its error keeps the change from being
+	// acknowledged. Default: it is acknowledged.
+	Committed func(ctx context.Context) error
 	// Timeout is how long a statement or a transaction may take, the wait for a
 	// connection included, so that nobody waits for a database whose answers do
 	// not arrive. Default: as long as the context allows.
@@ -73,7 +76,7 @@ func (s *SQLStore) transaction(ctx context.Context, do func(tx *sql.Tx) error) e
 	if err != nil {
 		return err
 	}
-	return s.retried(ctx, func() error {
+	err = s.retried(ctx, func() error {
 		tx, err := write.BeginTx(ctx, nil)
 		if err != nil {
 			return err
@@ -84,6 +87,15 @@ func (s *SQLStore) transaction(ctx context.Context, do func(tx *sql.Tx) error) e
 		}
 		return tx.Commit()
 	})
+	return s.acknowledged(ctx, err)
+}
+
+// acknowledged is the error of a change that was made.
+func (s *SQLStore) acknowledged(ctx context.Context, err error) error {
+	if err == nil && s.Committed != nil {
+		return s.Committed(ctx)
+	}
+	return err
 }
 
 // migrations make the tables, each from the version before it. One that was
@@ -216,7 +228,7 @@ func (s *SQLStore) Exec(ctx context.Context, statement string, args ...any) (int
 		}
 		return err
 	})
-	return changed, err
+	return changed, s.acknowledged(ctx, err)
 }
 
 // query scans each row of a read.
@@ -705,7 +717,7 @@ func (s *SQLStore) TakeRecord(ctx context.Context, kind, id string, now time.Tim
 	if errors.Is(err, sql.ErrNoRows) {
 		return Record{}, ErrNotFound
 	}
-	return r.Record, err
+	return r.Record, s.acknowledged(ctx, err)
 }
 
 // Records implements RecordStore.

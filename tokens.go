@@ -110,14 +110,19 @@ type SigningKeys struct {
 	now        func() time.Time
 	users      func() UserStore // that remembers which keys were withdrawn; may be nil
 
-	withdrawn map[string]bool // key IDs, as the users' store last said
-	said      string          // of the withdrawn keys that are stored all the same
+	mayMake   func(context.Context) error // nil: at any time
+	withdrawn map[string]bool             // key IDs, as the users' store last said
+	said      string                      // of the withdrawn keys that are stored all the same
 
 	ring     atomic.Pointer[keyRing]
 	mu       sync.Mutex
 	loadedAt time.Time
 	loading  atomic.Bool // whether the storage has been asked and has not answered
 }
+
+// errNoKeysYet means that no keys are made before there is a store, to which they would
+// be proof that it was there.
+var errNoKeysYet = errors.New("there are no signing keys yet")
 
 // keyLoadTimeout is how long a storage may take, which need not heed a context: a
 // network file system that hangs, for example.
@@ -194,6 +199,11 @@ func (k *SigningKeys) open(ctx context.Context) error {
 	if len(stored.Keys) == 0 || stored.TokenLifetime < lifetime {
 		stored.TokenLifetime = lifetime
 		if len(stored.Keys) == 0 {
+			if k.mayMake != nil {
+				if err := k.mayMake(ctx); err != nil {
+					return fmt.Errorf("%w: %w", errNoKeysYet, err)
+				}
+			}
 			key, err := newStoredKey(k.algorithm, k.now())
 			if err != nil {
 				return err

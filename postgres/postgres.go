@@ -20,7 +20,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
-	"go.uber.org/zap"
 )
 
 func init() {
@@ -90,7 +89,7 @@ func (s *Store) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	shared, _, err := pools.LoadOrNew(dsn, func() (caddy.Destructor, error) { return newPool(config), nil })
+	shared, known, err := pools.LoadOrNew(dsn, func() (caddy.Destructor, error) { return newPool(config), nil })
 	if err != nil {
 		return err
 	}
@@ -99,11 +98,7 @@ func (s *Store) Provision(ctx caddy.Context) error {
 	s.Connect, s.Explain, s.Retry, s.Revoked, s.Timeout = s.pool.connect, explain, stoodInTheWay, s.pool.tell, config.callTimeout
 	caddyjwt.AtStart(ctx, func() error {
 		_, _, err := s.pool.connect(ctx)
-		if err != nil && !errors.Is(err, caddyjwt.ErrNewerSchema) {
-			ctx.Logger().Error("user store cannot be reached; accounts answer 503 until it can", zap.Error(err))
-			err = nil
-		}
-		return err
+		return caddyjwt.StoreAtStart(ctx, err, known)
 	})
 	return nil
 }
