@@ -70,8 +70,8 @@ func (a *SharedAccounts) Store() UserStore { return a.service.users() }
 // Now is the time by the clock of the accounts.
 func (a *SharedAccounts) Now() time.Time { return a.service.now() }
 
-// StoreFailed counts an error of the store as the accounts count theirs, and logs
-// it once a minute.
+// StoreFailed counts an error of the store as the accounts count theirs, and logs an
+// outage as they do.
 func (a *SharedAccounts) StoreFailed(err error) {
 	refusal, told := errors.AsType[*Error](err)
 	if !told {

@@ -100,10 +100,10 @@ type jwksCache struct {
 	nextExtra  time.Time // before it, no request may cause a fetch
 	nextRetry  time.Time // of the background, while fetches fail
 	fetchedAt  time.Time // of the last good set; zero if there was none
-	failing    time.Time // since when fetches fail; zero if they do not
-	complaints string    // what was logged last, so that it is logged once
-	complained string    // the same without what differs each time; what was said is not said again
-	good, bad  uint64    // fetches, for the metrics
+	complaints string    // of the last fetch
+	complained string    // of the last that did not fail; what was said is not said again
+	outage     Outage
+	good, bad  uint64 // fetches, for the metrics
 }
 
 type storageRef struct{ certmagic.Storage }
@@ -178,6 +178,8 @@ func (c *jwksCache) Find(ctx context.Context, algorithm, id string) ([]*Key, err
 func (c *jwksCache) findAgain(ctx context.Context, algorithm, id string) ([]*Key, error) {
 	c.start() // a request may come before the config has started
 	keys, known := c.find(algorithm, id)
+	limit := time.NewTimer(c.timeout) // for both fetches that it may wait for
+	defer limit.Stop()
 	for tries := 0; !known && tries < 2; tries++ {
 		ongoing, own := c.join()
 		if ongoing == nil { // the fetch of another request may have ended since the look
@@ -188,7 +190,7 @@ func (c *jwksCache) findAgain(ctx context.Context, algorithm, id string) ([]*Key
 		case <-ongoing.done:
 		case <-ctx.Done():
 			tries = 2
-		case <-time.After(c.timeout):
+		case <-limit.C:
 			tries = 2
 		}
 		keys, known = c.find(algorithm, id)
@@ -416,9 +418,6 @@ func (c *jwksCache) report(err error, unused []error) {
 	defer c.mu.Unlock()
 	if err != nil {
 		c.bad++
-		if c.failing.IsZero() {
-			c.failing = clock()
-		}
 	} else {
 		c.good++
 	}
@@ -427,39 +426,35 @@ func (c *jwksCache) report(err error, unused []error) {
 	if complaints != nil {
 		text = complaints.Error()
 	}
-	level := zap.WarnLevel
-	if same := withoutAddresses(err, text); same == c.complained {
-		level = zap.DebugLevel
-	} else {
-		c.complained = same
+	now, level := clock(), zap.DebugLevel
+	var lasts time.Duration
+	if err != nil {
+		var say bool
+		if say, lasts = c.outage.Fails(now); say {
+			level = zap.WarnLevel
+		}
+	} else if text != c.complained {
+		level = zap.WarnLevel
+	}
+	if err == nil {
+		c.complained = text
 	}
 	c.complaints = text
 	switch {
 	case err != nil && !c.fetchedAt.IsZero():
 		c.log().Log(level, "key set not reachable; the last good one is used until max_stale",
-			zap.Error(err), zap.Time("since", c.failing), zap.Time("until", c.fetchedAt.Add(c.maxStale)))
+			zap.Error(err), zap.Duration("for", lasts), zap.Time("until", c.fetchedAt.Add(c.maxStale)))
 	case err != nil:
 		c.log().Log(level, "key set not reachable and none is stored; requests with its tokens get 503 until it is",
-			zap.Error(err), zap.Time("since", c.failing))
+			zap.Error(err), zap.Duration("for", lasts))
 	case len(unused) > 0:
 		c.log().Log(level, "keys of the key set are not used", zap.Errors("keys", unused))
 	}
-	if err == nil && !c.failing.IsZero() {
-		c.log().Info("key set reachable again", zap.Duration("after", clock().Sub(c.failing)))
-		c.failing = time.Time{}
+	if err == nil {
+		if ends, lasted := c.outage.Works(now); ends {
+			c.log().Info("key set reachable again", zap.Duration("after", lasted))
+		}
 	}
-}
-
-// withoutAddresses is a complaint without the addresses that differ each time,
-// as the port of a connection does.
-func withoutAddresses(err error, text string) string {
-	if network, ok := errors.AsType[*net.DNSError](err); ok {
-		return "look-up of " + network.Name
-	}
-	if network, ok := errors.AsType[*net.OpError](err); ok {
-		return network.Op + ": " + network.Err.Error()
-	}
-	return text
 }
 
 // download gets the key set's text.

@@ -61,11 +61,11 @@ type accountService struct {
 	familiar                                  *otter.Cache[string, struct{}]
 
 	sayLoginHidden sync.Once
-	saidFailing    atomic.Int64  // when the log was last told of a failed change, in Unix seconds
+	requestsFail   Outage        // of the store, as requests meet it
+	storeOutage    Outage        // the same, as watch does
 	heard          chan struct{} // wakes watch
 	revokedSince   time.Time     // of what is asked for next
-	failing        time.Time     // since when the store cannot be read; zero if it can
-	storeDown      atomic.Bool   // the same, for the metrics
+	storeDown      atomic.Bool   // for the metrics
 
 	signingUp singleflight.Group // by EmailKey
 
@@ -383,10 +383,11 @@ func (s *accountService) maintain(last time.Time) {
 			return
 		case <-time.After(revocationPoll):
 		}
-		if err := s.keys.reload(s.ctx, keyReload); err != nil && s.ctx.Err() == nil {
-			s.log.Warn("signing keys not readable; those in memory are used", zap.Error(err))
-		}
+		_ = s.keys.reload(s.ctx, keyReload) // which logs it
 		now := s.now()
+		if ends, lasted := s.requestsFail.quiet(now, failsNoMore); ends {
+			s.log.Info("user store fails no more", zap.Duration("after", lasted))
+		}
 		if !cleanUps.due(now) {
 			continue
 		}
@@ -425,36 +426,34 @@ func (s *accountService) listen() {
 func (s *accountService) learnRevocations() {
 	now := s.now()
 	found, err := s.users().Revocations(s.ctx, s.revokedSince, now)
-	switch {
-	case s.ctx.Err() != nil:
-	case err != nil && s.failing.IsZero():
-		s.failing = now
-		s.storeDown.Store(true)
-		s.log.Warn("user store not readable; sessions that other processes end are good until their tokens expire", zap.Error(err))
-	case err == nil:
-		if !s.failing.IsZero() {
-			s.log.Info("user store readable again", zap.Duration("after", now.Sub(s.failing)))
-			s.failing = time.Time{}
-			s.storeDown.Store(false)
-		}
-		for _, revocation := range found {
-			s.revoked.add(revocation.SessionID, revocation.Until)
-		}
-		s.revokedSince = now.Add(-revocationOverlap)
+	if s.ctx.Err() != nil {
+		return
 	}
+	s.storeDown.Store(err != nil)
+	s.storeOutage.Note(s.log, now, err, "user store not readable; sessions that other processes end are good until their tokens expire", "user store readable again")
+	if err != nil {
+		return
+	}
+	for _, revocation := range found {
+		s.revoked.add(revocation.SessionID, revocation.Until)
+	}
+	s.revokedSince = now.Add(-revocationOverlap)
 }
 
-// sayStoreFails logs that the store could not do its work, once a minute.
+// sayStoreFails logs that a request met a store that could not do its work.
 func (s *accountService) sayStoreFails(refusal *Error) {
 	if refusal.Reason != ReasonStoreFull && refusal.Reason != ReasonStoreUnavailable {
 		return
 	}
-	now, said := s.now().Unix(), s.saidFailing.Load()
-	if (now-said >= 60 || now < said) && s.saidFailing.CompareAndSwap(said, now) {
+	if say, lasts := s.requestsFail.Fails(s.now()); say {
 		s.log.Error("user store fails; account routes answer so, and tokens are verified all the same",
-			zap.Int("status", refusals[refusal.Reason].status), zap.String("error", refusal.Detail))
+			zap.Duration("for", lasts), zap.Int("status", refusals[refusal.Reason].status), zap.String("error", refusal.Detail))
 	}
 }
+
+// failsNoMore is how long no request must have met a store that fails until that is
+// over.
+const failsNoMore = time.Minute
 
 func (s *accountService) sayHowToBegin() {
 	first, err := s.users().Users(s.ctx, "", 1)

@@ -111,8 +111,9 @@ type SigningKeys struct {
 	users      func() UserStore // that remembers which keys were withdrawn; may be nil
 
 	mayMake   func(context.Context) error // nil: at any time
-	withdrawn map[string]bool             // key IDs, as the users' store last said
-	said      string                      // of the withdrawn keys that are stored all the same
+	outage    Outage
+	withdrawn map[string]bool // key IDs, as the users' store last said
+	said      string          // of the withdrawn keys that are stored all the same
 
 	ring     atomic.Pointer[keyRing]
 	mu       sync.Mutex
@@ -515,6 +516,9 @@ func (k *SigningKeys) reload(ctx context.Context, after time.Duration) error {
 	}
 	if err == nil && len(stored.Keys) > 0 { // else those in memory go on
 		err = k.use(stored)
+	}
+	if ctx.Err() == nil {
+		k.outage.Note(caddy.Log().Named("http.handlers.jwt_accounts"), k.now(), err, "signing keys not readable; those in memory are used", "signing keys readable again")
 	}
 	return err
 }

@@ -47,6 +47,7 @@ type discovered struct {
 	next     time.Time // of the next look-up
 	pause    time.Duration
 	complain string // what the last look-up failed with; empty if it did not
+	outage   caddyjwt.Outage
 }
 
 // metadata of a provider.
@@ -97,17 +98,18 @@ func (d *discovered) get(ctx context.Context, log *zap.Logger) (*metadata, error
 		d.pause = min(max(2*d.pause, firstPause), longestPause)
 		now = time.Now()
 		d.next = now.Add(d.pause)
-		if d.complain == "" {
-			log.Warn("provider cannot be looked up; nobody can log in by it until it can, and it is tried again when somebody wants to", zap.String("issuer", d.issuer), zap.Error(err))
-		}
+		d.note(log, now, err)
 		d.complain = err.Error()
 		return d.last(now)
 	}
-	if d.complain != "" {
-		log.Info("provider can be looked up again", zap.String("issuer", d.issuer))
-	}
+	d.note(log, now, nil)
 	d.known, d.complain, d.pause, d.next = fresh, "", 0, time.Now().Add(providerGood)
 	return fresh, nil
+}
+
+func (d *discovered) note(log *zap.Logger, now time.Time, err error) {
+	d.outage.Note(log.With(zap.String("issuer", d.issuer)), now, err,
+		"provider cannot be looked up; nobody can log in by it until it can, and it is tried again when somebody wants to", "provider can be looked up again")
 }
 
 // last is the outcome of the last look-up that was good.

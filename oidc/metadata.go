@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
-	"go.uber.org/zap"
 )
 
 // metadata is the discovery document (OpenID Connect Discovery 1.0 §3, RFC
@@ -59,9 +58,7 @@ func (p *Provider) jwks(w http.ResponseWriter, r *http.Request) error {
 		Keys []json.RawMessage `json:"keys"`
 	}
 	for _, keys := range []*caddyjwt.SigningKeys{p.idKeys, p.accessKeys} {
-		if err := keys.Reload(r.Context()); err != nil {
-			p.log.Warn("signing keys not readable; those in memory are used", zap.Error(err))
-		}
+		_ = keys.Reload(r.Context()) // as in sign
 		var one struct {
 			Keys []json.RawMessage `json:"keys"`
 		}

@@ -1,0 +1,98 @@
+package caddyjwt
+
+import (
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// An outage is logged when it begins, each 10 minutes, and when it ends, however its
+// errors alternate.
+func TestOutageIsSaidOnce(t *testing.T) {
+	var o Outage
+	start := time.Now()
+	said := 0
+	for i := range 3600 { // an hour, each second
+		say, lasts := o.Fails(start.Add(time.Duration(i) * time.Second))
+		if say {
+			if said++; lasts != time.Duration(i)*time.Second || i%600 != 0 {
+				t.Errorf("said after %d s that it lasts %s", i, lasts)
+			}
+		}
+	}
+	if said != 6 {
+		t.Errorf("said %d times within an hour", said)
+	}
+	if ends, lasted := o.Works(start.Add(time.Hour)); !ends || lasted != time.Hour {
+		t.Errorf("its end: %v %s", ends, lasted)
+	}
+	if ends, _ := o.Works(start.Add(time.Hour)); ends {
+		t.Error("it ends twice")
+	}
+	if say, lasts := o.Fails(start.Add(time.Hour)); !say || lasts != 0 {
+		t.Errorf("the next one: %v %s", say, lasts)
+	}
+}
+
+// A key set whose errors differ each time is said to fail once.
+func TestKeySetOutageIsSaidOnce(t *testing.T) {
+	keys := testKeys()
+	p := newIdentityProvider(t, publicJWK(t, keys.rsa, claimsMap{"kid": "a"}))
+	s := jwksSite(t, p, "refresh 100ms\n cooldown 100ms\n timeout 200ms")
+	s.mustAnswer(200, s.bearer("/api/", rs(t, keys.rsa, "a")), "control")
+	var asked atomic.Int64
+	p.setHandler(func(w http.ResponseWriter, r *http.Request) {
+		switch asked.Add(1) % 3 {
+		case 0:
+			w.WriteHeader(http.StatusInternalServerError)
+		case 1:
+			_, _ = w.Write([]byte("<html>"))
+		default:
+			w.Header().Set("Content-Length", "100") // and the connection ends before
+			_, _ = w.Write([]byte("{"))
+		}
+	})
+	warned := func() (n int) {
+		for line := range strings.Lines(s.log()) {
+			if strings.Contains(line, `"level":"warn"`) && strings.Contains(line, "key set not reachable") {
+				n++
+			}
+		}
+		return n
+	}
+	eventually(t, "it fails in each way, again and again", func() bool { return asked.Load() >= 12 })
+	if got := warned(); got != 1 {
+		t.Errorf("said %d times", got)
+	}
+	p.setKeys(publicJWK(t, keys.rsa, claimsMap{"kid": "a"}))
+	eventually(t, "its end is said", func() bool { return strings.Count(s.log(), "key set reachable again") == 1 })
+}
+
+// A request waits for a key set for one timeout, also where a fetch is under way and it
+// may cause another.
+func TestRequestWaitsForOneTimeout(t *testing.T) {
+	c, err := newJWKSCache(remoteKeys{url: "https://127.0.0.1:1/", timeout: 300 * time.Millisecond, cooldown: time.Nanosecond}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Destruct() })
+	c.starting.Do(func() {}) // nothing runs but what this test does
+	first := c.ongoing
+	second := &fetch{done: make(chan struct{})} // as another request's
+	ends := time.AfterFunc(200*time.Millisecond, func() {
+		c.mu.Lock()
+		c.ongoing = second
+		c.mu.Unlock()
+		close(first.done)
+	})
+	defer ends.Stop()
+	began := time.Now()
+	if _, err := c.Find(t.Context(), "RS256", "a"); err == nil {
+		t.Error("control: there are keys")
+	}
+	if took := time.Since(began); took > 450*time.Millisecond {
+		t.Errorf("it waited for %s", took)
+	}
+}
