@@ -82,11 +82,11 @@ func warnOfReaders(path string) {
 // another in its place.
 func readerWarnings(path string) (warnings []string) {
 	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o044 != 0 {
-		warnings = append(warnings, fmt.Sprintf("the user store %s could be read by others (mode %04o), hashes of passwords too; from now on by its owner alone", path, info.Mode().Perm()))
+		warnings = append(warnings, "the user store could be read by others, hashes of passwords too; from now on by its owner alone"+fmt.Sprintf(": %s, which had mode %04o", path, info.Mode().Perm()))
 	}
 	folder, err := os.Stat(filepath.Dir(path))
 	if err == nil && folder.Mode().Perm()&0o002 != 0 && folder.Mode()&fs.ModeSticky == 0 {
-		warnings = append(warnings, fmt.Sprintf("everybody can put another file in the place of the user store; its folder's owner ends that by: chmod o-w %s", filepath.Dir(path)))
+		warnings = append(warnings, "everybody can put another file in the place of the user store; its folder's owner ends that by chmod o-w"+fmt.Sprintf(": %s", filepath.Dir(path)))
 	}
 	return warnings
 }
