@@ -23,7 +23,6 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/quic-go/quic-go/http3"
-	"golang.org/x/net/http2"
 )
 
 // ambiguousPaths leave the folder of the first %s for that of the second, for one
@@ -160,11 +159,13 @@ func clientsByVersion(t *testing.T) map[string]http.RoundTripper {
 	trusting := func(protocols ...string) *tls.Config {
 		return &tls.Config{InsecureSkipVerify: true, ServerName: "localhost", NextProtos: protocols}
 	}
+	second := new(http.Protocols)
+	second.SetHTTP2(true)
 	third := &http3.Transport{TLSClientConfig: trusting("h3")}
 	t.Cleanup(func() { _ = third.Close() })
 	return map[string]http.RoundTripper{
 		"HTTP/1.1": &http.Transport{TLSClientConfig: trusting("http/1.1"), DisableKeepAlives: true},
-		"HTTP/2":   &http2.Transport{TLSClientConfig: trusting("h2")},
+		"HTTP/2":   &http.Transport{TLSClientConfig: trusting("h2"), Protocols: second},
 		"HTTP/3":   third,
 	}
 }
@@ -245,6 +246,9 @@ func TestThreatConnect(t *testing.T) {
 				t.Fatalf("%s %s: %v", version, method, err)
 			}
 			_ = response.Body.Close()
+			if !strings.HasPrefix(response.Proto, version) {
+				t.Errorf("%s answers by %s", version, response.Proto)
+			}
 			if method == http.MethodConnect && response.StatusCode != 400 || method == http.MethodGet && response.StatusCode != 200 {
 				t.Errorf("%s: %s: %s", version, method, response.Status)
 			}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -64,13 +65,29 @@ func warningsOf(s *site) (warnings string) {
 
 // `caddy validate` shows what a start would.
 func TestValidateShowsWarnings(t *testing.T) {
-	config := filepath.Join(tempDir(t), "Caddyfile")
-	if err := os.WriteFile(config, []byte(":1 {\n\tjwt /api {\n\t\tsecret \""+testSecret+"\"\n\t}\n}\n"), 0o600); err != nil {
-		t.Fatal(err)
+	login := func(issuer string) string {
+		return "jwt {\n accounts {\n store file /nowhere/users.db\n login_with other {\n issuer " + issuer + "\n client_id x\n}\n}\n}"
 	}
-	output, err := exec.Command(caddytest.Binary(t), "validate", "--config", config, "--adapter", "caddyfile").CombinedOutput()
-	if err != nil || !strings.Contains(string(output), "/api/* stays open") {
-		t.Errorf("%v: %s", err, output)
+	for name, c := range map[string]struct{ body, warning string }{
+		"a path without *":           {"jwt /api {\n secret \"" + testSecret + "\"\n}", "/api/* stays open"},
+		"control: a path with *":     {"jwt /api/* {\n secret \"" + testSecret + "\"\n}", ""},
+		"a relative store in /":      {"jwt {\n accounts {\n store file users.db\n}\n}", "store file users.db is relative to the working folder, which is / here"},
+		"control: a whole path":      {"jwt {\n accounts {\n store file /nowhere/users.db\n}\n}", ""},
+		"login_with GitHub":          {login("https://github.com"), "has no OpenID discovery document"},
+		"control: login_with GitLab": {login("https://gitlab.com"), ""},
+	} {
+		config := filepath.Join(tempDir(t), "Caddyfile")
+		text := "{\n storage file_system " + tempDir(t) + "\n}\n:1 {\n" + c.body + "\n}\n"
+		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		command := exec.Command(caddytest.Binary(t), "validate", "--config", config, "--adapter", "caddyfile")
+		command.Dir = "/"
+		output, err := command.CombinedOutput()
+		warns := regexp.MustCompile(`"level":"warn"[^\n]*"logger":"[^"]*jwt`).Match(output)
+		if err != nil || warns != (c.warning != "") || !strings.Contains(string(output), c.warning) {
+			t.Errorf("%s: %v: %s", name, err, output)
+		}
 	}
 }
 
