@@ -1,12 +1,14 @@
 package caddyjwt
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/base64"
 	stdjson "encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
@@ -1197,6 +1199,36 @@ func TestThreatCookiesBehindAProxy(t *testing.T) {
 		for _, cookie := range got.header.Values("Set-Cookie") {
 			if strings.HasPrefix(cookie, "__Host-") == plain || strings.Contains(cookie, "; Secure") == plain {
 				t.Errorf("%s: %.20s…%s", header, cookie, cookie[strings.Index(cookie, ";"):])
+			}
+		}
+	}
+}
+
+// nginx sends the address of the server behind it as Host, and nothing of the
+// browser's, unless it is told to.
+func TestThreatCookiesBehindNginx(t *testing.T) {
+	s := accountsSite(t, "")
+	s.signedUp("alice@example.com")
+	address := strings.TrimPrefix(s.url, "http://")
+	for version, plain := range map[string]bool{"1.1": true, "1.0": false} {
+		connection, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body := formOf("alice@example.com").Encode()
+		fmt.Fprintf(connection, "POST /auth/login HTTP/%s\r\nHost: %s\r\nConnection: close\r\nAccept: text/html\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n%s", version, address, len(body), body)
+		response, err := http.ReadResponse(bufio.NewReader(connection), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = connection.Close()
+		cookies := response.Header.Values("Set-Cookie")
+		if len(cookies) == 0 {
+			t.Fatalf("HTTP/%s: %s", version, response.Status)
+		}
+		for _, cookie := range cookies {
+			if strings.HasPrefix(cookie, "__Host-") == plain || strings.Contains(cookie, "; Secure") == plain {
+				t.Errorf("HTTP/%s: %.12s…%s", version, cookie, cookie[strings.Index(cookie, ";"):])
 			}
 		}
 	}

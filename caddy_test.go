@@ -249,10 +249,15 @@ func (s *site) mustAnswer(status int, got answer, why string) {
 // eventually polls, for what a background task brings about.
 func eventually(t testing.TB, what string, met func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(60 * time.Second)
+	within(t, time.Minute, what, met)
+}
+
+func within(t testing.TB, limit time.Duration, what string, met func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(limit)
 	for !met() {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within 60 s: %s", what)
+			t.Fatalf("not within %s: %s", limit, what)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}

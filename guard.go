@@ -62,11 +62,7 @@ func (g *Guard) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := g.matchers.FromInterface(matchers); err != nil {
-		return err
-	}
-	g.warn(placeOf(ctx))
-	return nil
+	return g.matchers.FromInterface(matchers)
 }
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler.

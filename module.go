@@ -432,7 +432,7 @@ func (h *Handler) provisionVerifier(ctx caddy.Context) error {
 	var err error
 	h.verifier, err = NewVerifier(config)
 	h.cache = newTokenCache(*h.Cache)
-	h.warn()
+	h.warn(placeOf(ctx))
 	return err
 }
 

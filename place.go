@@ -95,17 +95,36 @@ func (at place) pathsAround() (paths []caddyhttp.MatchPath) {
 	return paths
 }
 
-// outside returns the path matchers around the handler by which no request for the path
+// outside returns the matchers around the handler by which no request for the path
 // comes to it.
-func (at place) outside(path string) (patterns []string) {
+func (at place) outside(path string) (matchers []string) {
 	r := &http.Request{Method: http.MethodGet, URL: &url.URL{Path: path}, Header: http.Header{}}
 	r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), nil, nil)
-	for _, matcher := range at.pathsAround() {
-		if matches, err := matcher.MatchWithError(r); err == nil && !matches {
-			patterns = append(patterns, matcher...)
+	for _, sets := range at.way {
+		for _, set := range sets {
+			for _, matcher := range set {
+				judge, ok := matcher.(caddyhttp.RequestMatcherWithError)
+				if !ok || !judgesByPath(matcher) {
+					continue
+				}
+				if matches, err := judge.MatchWithError(r); err == nil && !matches {
+					matchers = append(matchers, fmt.Sprintf("%s %v", caddy.GetModuleName(matcher), matcher))
+				}
+			}
 		}
 	}
-	return patterns
+	return matchers
+}
+
+// judgesByPath reports whether a matcher looks at nothing but the path.
+func judgesByPath(matcher any) bool {
+	switch m := matcher.(type) {
+	case *caddyhttp.MatchPath, *caddyhttp.MatchPathRE:
+		return true
+	case *caddyhttp.MatchNot:
+		return !(way{m.MatcherSets}).has(func(matcher any) bool { return !judgesByPath(matcher) })
+	}
+	return false
 }
 
 // accountsOfSites are the accounts of each site of the configs that are loaded.

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 )
@@ -142,7 +143,7 @@ func startCaddy(t *testing.T, command string) {
 			t.Logf("%s", output.Bytes())
 		}
 	})
-	eventually(t, command+" answers", func() bool {
+	within(t, 15*time.Minute, command+" answers", func() bool { // it compiles Caddy first
 		response, err := http.Get("http://localhost:8080/")
 		if err == nil {
 			_ = response.Body.Close()

@@ -15,9 +15,9 @@ import (
 // What is valid and surely not meant is a warning when the config is loaded, which
 // `caddy validate` shows too. Each says what to write instead.
 
-// warn logs what is suspicious in the options of the handler.
-func (h *Handler) warn() {
-	for _, warning := range slices.Concat(h.issuerWarnings(), h.ruleWarnings(), h.pathWarnings()) {
+// warn logs what is suspicious in the options of the handler, and in its place.
+func (h *Handler) warn(at place) {
+	for _, warning := range slices.Concat(h.issuerWarnings(), h.ruleWarnings(), h.pathWarnings(), matcherWarnings(at)) {
 		h.logger.Warn(warning)
 	}
 }
@@ -88,26 +88,19 @@ func separatorWarnings(option string, values []string) (warnings []string) {
 	return warnings
 }
 
-// warn logs what is suspicious in the matcher of a `jwt` directive.
-func (g *Guard) warn(at place) {
-	for _, set := range g.matchers {
-		for _, matcher := range set {
-			paths, ok := matcher.(*caddyhttp.MatchPath)
-			if !ok {
+// matcherWarnings are about the paths by which requests come to `jwt`.
+func matcherWarnings(at place) (warnings []string) {
+	for _, paths := range at.pathsAround() {
+		warnings = append(warnings, separatorWarnings("jwt", paths)...)
+		for _, path := range paths {
+			below := strings.TrimSuffix(path, "/") + "/*"
+			if strings.Contains(path, "*") || isFile(path) || slices.Contains(paths, below) || slices.ContainsFunc(at.siblings, matchesPath(below)) {
 				continue
 			}
-			for _, warning := range separatorWarnings("jwt", *paths) {
-				g.logger.Warn(warning)
-			}
-			for _, path := range *paths {
-				below := strings.TrimSuffix(path, "/") + "/*"
-				if strings.Contains(path, "*") || isFile(path) || slices.Contains(*paths, below) || slices.ContainsFunc(at.siblings, matchesPath(below)) {
-					continue
-				}
-				g.logger.Warn(fmt.Sprintf("jwt %s protects %[1]s alone, and %s stays open; write both in a named matcher: @protected path %[1]s %s", path, below, below))
-			}
+			warnings = append(warnings, fmt.Sprintf("jwt %s protects %[1]s alone, and %s stays open; write both in a named matcher: @protected path %[1]s %s", path, below, below))
 		}
 	}
+	return warnings
 }
 
 // isFile reports whether a path ends in the name of a file, below which nothing is.

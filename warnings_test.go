@@ -28,6 +28,7 @@ func TestSuspiciousConfigs(t *testing.T) {
 	for name, c := range map[string]struct{ body, warning, control string }{
 		"path without *":        {"jwt /api {\n" + secret + "\n}\n respond ok", "/api/* stays open", "jwt /api/* {\n" + secret + "\n}\n respond ok"},
 		"paths without *":       {"@p path /api /admin\n jwt @p {\n" + secret + "\n}\n respond ok", "/admin/* stays open", "@p path /api /api/* /page.html\n jwt @p {\n" + secret + "\n}\n respond ok"},
+		"two directives":        {"jwt /api {\n" + secret + "\n}\n jwt /other/* {\n" + secret + "\n}\n respond ok", "/api/* stays open", "jwt /api {\n" + secret + "\n}\n jwt /api/* {\n" + secret + "\n}\n respond ok"},
 		"no audience":           {"jwt {\n issuer https://issuer.example {\n" + key + "\n}\n}\n respond ok", "audience is not set", "jwt {\n" + issuer("https://issuer.example") + "}\n respond ok"},
 		"comma in a scope":      {jwt("require scope read,write"), "require scope read write", jwt("require scope read write")},
 		"comma in any scope":    {jwt("require any scope read,write"), "require any scope read write", jwt("require any scope read write")},
@@ -42,6 +43,9 @@ func TestSuspiciousConfigs(t *testing.T) {
 			"jwt {\n" + issuer("https://a.example") + "accounts {\n" + store + "\n}\nclaim_header X-User sub\n claim_header X-Issuer iss\n}\n respond ok"},
 		"a template":                 {"jwt {\n" + issuer("https://login.microsoftonline.com/common/v2.0") + "}\n respond ok", "is a template", "jwt {\n" + issuer("https://login.microsoftonline.com/72f988bf-86f1-41af-91ab-2d7cd011db47/v2.0") + "}\n respond ok"},
 		"accounts out of reach":      {"handle /app/* {\n jwt {\n accounts {\n" + store + "\n}\n}\n respond ok\n}", "no request for /auth/login gets here", "handle /app/* {\n jwt {\n accounts /app/auth {\n" + store + "\n}\n}\n respond ok\n}"},
+		"accounts out of a regexp":   {"@app path_regexp ^/app/\n handle @app {\n jwt {\n accounts {\n" + store + "\n}\n}\n respond ok\n}", "no request for /auth/login gets here", "@app path_regexp ^/(app|auth)/\n handle @app {\n jwt {\n accounts {\n" + store + "\n}\n}\n respond ok\n}"},
+		"accounts that are left out": {"@app not path /auth/*\n handle @app {\n jwt {\n accounts {\n" + store + "\n}\n}\n respond ok\n}", "no request for /auth/login gets here", "@app not path /other/*\n handle @app {\n jwt {\n accounts {\n" + store + "\n}\n}\n respond ok\n}"},
+		"a block without *":          {"handle /admin {\n jwt {\n" + secret + "\n}\n respond ok\n}", "/admin/* stays open", "handle /admin/* {\n jwt {\n" + secret + "\n}\n respond ok\n}"},
 		"accounts below handle_path": {"handle /app/* {\n jwt {\n accounts {\n" + store + "\n}\n}\n respond ok\n}", "no request for /auth/login gets here", "handle_path /app/* {\n jwt {\n accounts {\n" + store + "\n}\n}\n respond ok\n}"},
 	} {
 		if text := warningsOf(serve(t, c.body)); strings.Count(text, c.warning) != 1 {
