@@ -165,7 +165,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	byCookie := renewed != nil || source != nil && source.Cookie != ""
 	if refusal == nil && token != nil && byCookie {
-		refusal = h.checkOrigin(r)
+		if refusal = h.checkOrigin(r); refusal != nil {
+			token = nil
+		}
 	}
 	if refusal == nil && token == nil {
 		anonymous.Inc()
