@@ -189,6 +189,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	allowed.Inc()
 	h.setClaimHeaders(r, token.Claims)
 	byQuery := source != nil && source.Query != ""
+	if !byQuery && !byCookie {
+		return h.pass(w, r, next, token)
+	}
 	return h.passMarked(w, r, next, token, marks{always: byQuery || renewed != nil, byCookie: byCookie, vary: byCookie, renewed: renewed})
 }
 
