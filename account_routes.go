@@ -427,7 +427,7 @@ func (in *input) readForm(r *http.Request) error {
 	in.values = make(map[string]any)
 	for name, values := range r.PostForm {
 		if len(values) > 1 {
-			return refuse(ReasonBody, "a field of the form stands twice")
+			return refuse(ReasonBody, "a field of the form is specified twice")
 		}
 		if name == "email" {
 			values[0] = strings.TrimSpace(values[0]) // phones add a blank

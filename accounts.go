@@ -217,7 +217,7 @@ func (a *Accounts) check() error {
 	}):
 		return errors.New("profile names further properties, which id, email, password and roles are not")
 	case slices.Contains(a.Audience, ""):
-		return errors.New("audience has an empty value; take it out")
+		return errors.New("audience has an empty value; remove it")
 	}
 	return checkRoles(a.DefaultRoles)
 }

@@ -40,7 +40,7 @@ func ParseAccounts(d *caddyfile.Dispenser) (*Accounts, error) {
 //	    templates           <dir>
 //	}
 //
-// `signup` may stand twice: once to open or close it, once to move it.
+// `signup` may be specified twice: once to open or close it, once to move it.
 // `login_with` may be repeated; its block is that of the module
 // `jwt.logins.oidc`.
 func (p *parser) accounts() (*Accounts, error) {

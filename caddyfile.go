@@ -163,7 +163,7 @@ func (p *parser) issuer() error {
 	config.Issuer = args[0]
 	for _, other := range p.handler.Issuers {
 		if other.Issuer == config.Issuer {
-			return p.Errf("issuer %s stands twice; put all its options into one block", config.Issuer)
+			return p.Errf("issuer %s is specified twice; put all its options into one block", config.Issuer)
 		}
 	}
 	p.handler.Issuers = append(p.handler.Issuers, config)
@@ -411,7 +411,7 @@ func UnknownOption(d *caddyfile.Dispenser, block, has string) error {
 
 func (p *parser) once(name string) error {
 	if p.given[name] {
-		return p.Errf("%s stands twice; it may stand once", name)
+		return p.Errf("%s is specified twice", name)
 	}
 	p.given[name] = true
 	return nil

@@ -246,7 +246,7 @@ func jsonError(err error) error {
 	if syntactic, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
 		what := "broken JSON"
 		if errors.Is(err, jsontext.ErrDuplicateName) {
-			what = "a name that stands twice"
+			what = "a name that is specified twice"
 		}
 		return errors.New(what + " at byte " + strconv.FormatInt(syntactic.ByteOffset, 10))
 	}

@@ -129,7 +129,7 @@ func claimsFromFlags(flags caddycmd.Flags) (map[string]any, error) {
 			return nil, fmt.Errorf("--claim %q: it is a name and a text, as in sub=alice", text)
 		}
 		if _, twice := claims[name].(string); twice {
-			return nil, fmt.Errorf("--claim %s stands twice; a list is one value of --claim-json, as in %s=[\"a\",\"b\"]", name, name)
+			return nil, fmt.Errorf("--claim %s is specified twice; a list is one value of --claim-json, as in %s=[\"a\",\"b\"]", name, name)
 		}
 		if slices.Contains([]string{"exp", "nbf", "iat"}, name) {
 			return nil, fmt.Errorf("--claim %s is a text, and a time is a number; give it by --claim-json", name)
@@ -164,7 +164,7 @@ func newSigner(stdin io.Reader, flags caddycmd.Flags) (signer, error) {
 	var algorithms []string
 	switch {
 	case key != "" && flags.String("encoding") != "":
-		return s, errors.New("--encoding is that of a secret, and --key is none; take it out")
+		return s, errors.New("--encoding is that of a secret, and --key is none; remove it")
 	case (secret == "") == (key == ""):
 		return s, errors.New("give either --secret or --key: -, @<file> or env:<NAME>")
 	case secret != "":

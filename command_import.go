@@ -358,7 +358,7 @@ var csvColumns = []string{"email", "password_hash", "id", "roles", "disabled", "
 func (h csvHeader) check() error {
 	for i, name := range h {
 		if slices.Contains(h[:i], name) {
-			return fmt.Errorf("the column %s stands twice", quoted(name))
+			return fmt.Errorf("the column %s is specified twice", quoted(name))
 		}
 		if slices.Contains(csvColumns, name) {
 			continue

@@ -415,7 +415,7 @@ func TestUserImportRefuses(t *testing.T) {
 		{"users.csv", "", "the first line of the CSV: it is empty"},
 		{"users.csv", "email;password_hash\n", "it must name the columns email and password_hash, parted by commas"},
 		{"users.csv", "email,password\n", "it must name the columns email and password_hash"},
-		{"users.csv", "email,password_hash,email\n", `the column "email" stands twice`},
+		{"users.csv", "email,password_hash,email\n", `the column "email" is specified twice`},
 		{"users.csv", "email,password_hash,password\n", `"password" cannot be the name of a further property`},
 		{"users.csv", "email,password_hash,OldPassword\n", `the column "OldPassword" would be a property of the profile, which is shown`},
 		{"users.csv", "email,password_hash,profile\n", ""},
@@ -437,7 +437,7 @@ func TestUserImportRefuses(t *testing.T) {
 	for line, want := range map[string]string{
 		`[]`:                             `it is no JSON object`,
 		`{"email":1,"password_hash":""}`: `"/email" is of another JSON type`,
-		`{"email":"a@example.com","email":"b@example.com"}`:                                                  `a name that stands twice`,
+		`{"email":"a@example.com","email":"b@example.com"}`:                                                  `a name that is specified twice`,
 		`{"email":"a@example.com","password":"x"}`:                                                           `there is no member "password"; further properties go into profile`,
 		`{"Email":"a@example.com","password_hash":""}`:                                                       `there is no member "Email"`,
 		`{"password_hash":""}`:                                                                               `email must look like`,
@@ -447,7 +447,7 @@ func TestUserImportRefuses(t *testing.T) {
 		`{"email":"a@example.com","password_hash":"","roles":["a b"]}`:                                       `a role is one word`,
 		`{"email":"a@example.com","password_hash":"","profile":[]}`:                                          `profile: not a JSON object`,
 		`{"email":"a@example.com","password_hash":"","profile":{"id":"x"}}`:                                  `"id" cannot be the name`,
-		`{"email":"a@example.com","password_hash":"","profile":{"a":1,"a":2}}`:                               `a name that stands twice`,
+		`{"email":"a@example.com","password_hash":"","profile":{"a":1,"a":2}}`:                               `a name that is specified twice`,
 		`{"email":"a@example.com","password_hash":"$2b$20$` + "x" + `"}`:                                     `the bcrypt hash is damaged`,
 		`{"email":"a@example.com","password_hash":"$argon2id$v=19$m=9999999,t=1,p=1$c2FsdHNhbHRzYWx0$a2V5"}`: `parameters beyond`,
 	} {
@@ -479,7 +479,7 @@ func TestUserExport(t *testing.T) {
 	for profile, want := range map[string]string{
 		`{"age":12}`:         `the property "age" is no text of one line`,
 		`{"text":"a\nb"}`:    `the property "text" is no text of one line`,
-		`{"disabled":"no"}`:  `the column "disabled" stands twice`,
+		`{"disabled":"no"}`:  `the column "disabled" is specified twice`,
 		`{"hash tag":"no"}`:  `the column "hash tag" would be a property`,
 		`{"list":["a","b"]}`: `the property "list" is no text of one line`,
 		`{"text":""}`:        `the property "text" is there and empty`,
@@ -760,7 +760,7 @@ func TestInspect(t *testing.T) {
 		{header + ".." + signature, "the payload is empty or not strict base64url", `"alg"`},
 		{header + "." + payload + ".", "the signature is empty or not strict base64url", `"sub"`},
 		{encode("[]") + "." + payload + "." + signature, "the token header is not valid", "claims"},
-		{encode(`{"alg":"HS256","alg":"none"}`) + "." + payload + "." + signature, "a name that stands twice", `"alg": "none"`},
+		{encode(`{"alg":"HS256","alg":"none"}`) + "." + payload + "." + signature, "a name that is specified twice", `"alg": "none"`},
 		{encode(`{"alg":"HS256","crit":["exp"]}`) + "." + payload + "." + signature, "crit or b64 stands in it", `"crit"`},
 		{header + "." + encode(`{"sub":`) + "." + signature, "payload: broken JSON", `"alg"`},
 		{header + "." + encode(`{"sub":"a","Exp":1}`) + "." + signature, `"Exp" differs from "exp" by case`, `"Exp"`},
@@ -896,9 +896,9 @@ func TestCommandsRefuseWhatWouldBeLost(t *testing.T) {
 	c.where = nil
 	t.Setenv("TOKEN_SECRET", testSecret)
 	for want, claims := range map[string][]string{
-		"--claim aud stands twice": {"--claim", "aud=a", "--claim", "aud=b"},
-		"--claim exp is a text":    {"--claim", "exp=5"},
-		"--lifetime":               {"--lifetime", "soon"},
+		"--claim aud is specified twice": {"--claim", "aud=a", "--claim", "aud=b"},
+		"--claim exp is a text":          {"--claim", "exp=5"},
+		"--lifetime":                     {"--lifetime", "soon"},
 	} {
 		c.refuses("", want, append([]string{"token", "--secret", "env:TOKEN_SECRET"}, claims...)...)
 	}

@@ -224,7 +224,7 @@ func (h *AccountsHandler) answeredIdentity(r *http.Request, login *externalLogin
 	}
 	for name, values := range answer {
 		if len(values) > 1 { // RFC 6749 §3.1
-			return nil, refuse(ReasonLoginRefused, "%s stands twice", quoted(name))
+			return nil, refuse(ReasonLoginRefused, "%s is specified twice", quoted(name))
 		}
 	}
 	if pending.Login != login.Name {

@@ -118,7 +118,7 @@ func (h *Handler) validateClaimHeaders() error {
 		}
 		for _, earlier := range h.ClaimHeaders[:i] {
 			if sameHeader(header.Header, earlier.Header) {
-				return fmt.Errorf("claim_header %s stands twice; give each claim a header of its own", header.Header)
+				return fmt.Errorf("claim_header %s is specified twice; give each claim a header of its own", header.Header)
 			}
 		}
 		for _, source := range h.sources {

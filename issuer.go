@@ -120,7 +120,7 @@ func (c *IssuerConfig) provision(ctx caddy.Context, h *Handler) (Issuer, error) 
 		return Issuer{}, err
 	}
 	if slices.Contains(c.Audience, "") {
-		return Issuer{}, errors.New("audience: an empty value stands for no audience; take it out")
+		return Issuer{}, errors.New("audience: an empty value stands for no audience; remove it")
 	}
 	issuer := Issuer{Name: c.Issuer, Audience: c.Audience, TokenType: c.TokenType}
 	local, err := c.localKeys()

@@ -453,7 +453,7 @@ func (h *Handler) Validate() error {
 		return fmt.Errorf("realm %q: it must be visible ASCII without quotes and backslashes", h.Realm)
 	}
 	if slices.Contains(h.UserID, "") {
-		return errors.New("user_id: a claim name is empty; take it out")
+		return errors.New("user_id: a claim name is empty; remove it")
 	}
 	for _, pattern := range h.Public {
 		if !strings.HasPrefix(pattern, "/") && !strings.HasPrefix(pattern, "*") {

@@ -170,7 +170,7 @@ func decodeDots(path string) string {
 	return percentDecode(path, func(c byte) bool { return c == '.' })
 }
 
-// percentDecode also knows IIS's %uXXXX, and leaves what is no escape.
+// percentDecode also knows the escapes of IIS, %u and four digits, and leaves what is none.
 func percentDecode(path string, wanted func(byte) bool) string {
 	if !strings.Contains(path, "%") {
 		return path

@@ -83,7 +83,7 @@ func (q *Requirement) provision() error {
 		return fmt.Errorf("`require expression` takes no issuer; compare it in the expression: claims.iss == %q", q.Issuer)
 	}
 	if slices.Contains(q.Role, "") {
-		return fmt.Errorf("`require role` has an empty role; take it out")
+		return fmt.Errorf("`require role` has an empty role; remove it")
 	}
 	if slices.ContainsFunc(slices.Concat(q.Scope, q.AnyScope), notScope) {
 		return fmt.Errorf("a scope is one word of visible ASCII without quotes (RFC 6749 §3.3)")

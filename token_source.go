@@ -69,7 +69,7 @@ func (s *TokenSource) only(values []string) (string, error) {
 	case 1:
 		return values[0], nil
 	}
-	return "", refuse(ReasonSeveralTokens, "%s stands twice", s)
+	return "", refuse(ReasonSeveralTokens, "%s is specified twice", s)
 }
 
 // cookieValues are those of a name, as they came: net/http would drop one that
@@ -124,7 +124,7 @@ func (s *TokenSource) readHeader(values []string) (string, error) {
 		return "", nil
 	}
 	if len(values) > 1 {
-		return "", refuse(ReasonSeveralTokens, "header %s stands twice", s.Header)
+		return "", refuse(ReasonSeveralTokens, "header %s is specified twice", s.Header)
 	}
 	token := strings.Trim(values[0], " \t")
 	if s.Scheme != "" {

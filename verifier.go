@@ -135,7 +135,7 @@ func NewVerifier(config VerifierConfig) (*Verifier, error) {
 		case issuer.Name == "":
 			v.anyone = issuer
 		case v.issuers[issuer.Name] != nil:
-			return nil, fmt.Errorf("issuer %q stands twice", issuer.Name)
+			return nil, fmt.Errorf("issuer %q is specified twice", issuer.Name)
 		default:
 			v.issuers[issuer.Name] = issuer
 		}

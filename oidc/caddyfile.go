@@ -80,7 +80,7 @@ func (p *Provider) option(d *caddyfile.Dispenser, given map[string]bool) error {
 	name := d.Val()
 	if name != "client" && name != "claims" {
 		if given[name] {
-			return d.Errf("%s stands twice; it may stand once", name)
+			return d.Errf("%s is specified twice", name)
 		}
 		given[name] = true
 	}
@@ -122,7 +122,7 @@ func parseClient(d *caddyfile.Dispenser) (*Client, error) {
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		name := d.Val()
 		if given[name] && name != "redirect_uri" && name != "post_logout_redirect_uri" {
-			return nil, d.Errf("%s stands twice in client %s; it may stand once", name, client.ID)
+			return nil, d.Errf("%s is specified twice in client %s", name, client.ID)
 		}
 		given[name] = true
 		if err := client.option(d, name); err != nil {

@@ -21,7 +21,7 @@ var (
 	assertionAlgorithms     = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
 )
 
-// form reads a request's form, each parameter of which may stand once (RFC
+// form reads a request's form, each parameter of which is specified once at most (RFC
 // 6749 §3.2).
 func form(r *http.Request) (url.Values, error) {
 	values, err := anyForm(r)
@@ -67,7 +67,7 @@ func once(values url.Values) error {
 	return nil
 }
 
-var errTwice = refuse("invalid_request", "a parameter stands twice")
+var errTwice = refuse("invalid_request", "a parameter is specified twice")
 
 // authenticate returns the client of a request to an endpoint, which has
 // proved who it is, by one method (RFC 6749 §2.3). A public client only says

@@ -365,7 +365,7 @@ func newClients(p *Provider) (*clients, error) {
 			return nil, fmt.Errorf("client %s: %w", client.ID, err)
 		}
 		if all.configured[client.ID] != nil {
-			return nil, fmt.Errorf("client %s stands twice", client.ID)
+			return nil, fmt.Errorf("client %s is specified twice", client.ID)
 		}
 		all.configured[client.ID] = client
 		addOrigins(all.origins, client)

@@ -489,7 +489,7 @@ func (l *ExternalLogin) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		name := d.Val()
 		if given[name] && name != "map_claim" {
-			return d.Errf("%s stands twice in login_with %s; it may stand once", name, l.Name)
+			return d.Errf("%s is specified twice in login_with %s", name, l.Name)
 		}
 		given[name] = true
 		if err := l.option(d, name); err != nil {
@@ -523,7 +523,7 @@ func (l *ExternalLogin) option(d *caddyfile.Dispenser, name string) error {
 			l.MapClaim = make(map[string]string)
 		}
 		if l.MapClaim[args[0]] != "" {
-			return d.Errf("map_claim %s stands twice; a claim goes into one property", args[0])
+			return d.Errf("map_claim %s is specified twice; a claim goes into one property", args[0])
 		}
 		l.MapClaim[args[0]] = args[1]
 		return nil
