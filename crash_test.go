@@ -70,7 +70,7 @@ func (p *process) writeConfig(t testing.TB, body string) (path string) {
 	t.Helper()
 	text := globalOptions(filepath.Join(p.dir, "storage"), p.logFile, "") + p.url + " {\n" + body + "\n}"
 	path = filepath.Join(p.dir, "Caddyfile")
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	return path
@@ -551,6 +551,33 @@ func TestStoreFilesTakenAway(t *testing.T) {
 		eventually(t, "it is back", func() bool {
 			return p.post("/auth/login", credentialsOf("alice@example.com")).status == 200
 		})
+	})
+	t.Run("an old copy, made without its -wal", func(t *testing.T) {
+		dir, address := tempDir(t), freeAddress(t)
+		file := filepath.Join(dir, "users.db")
+		p := startAccounts(t, dir, address)
+		kept := p.signedUp("kept@example.com")
+		db, err := sql.Open("sqlite", file)
+		if err == nil {
+			_, err = db.Exec(`PRAGMA wal_checkpoint(TRUNCATE)`)
+		}
+		if err := errors.Join(err, db.Close()); err != nil {
+			t.Fatal(err)
+		}
+		p.signedUp("newer@example.com")
+		copied, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.kill()
+		if err := errors.Join(os.WriteFile(file, copied, 0o600), os.Remove(file+"-wal"), os.Remove(file+"-shm")); err != nil {
+			t.Fatal(err)
+		}
+		p = startAccounts(t, dir, address)
+		p.mustAnswer(200, p.post("/auth/login", credentialsOf("kept@example.com")), "who is in the copy")
+		p.mustAnswer(200, p.post("/auth/refresh", claimsMap{"refreshToken": kept.RefreshToken}), "a session that is in the copy")
+		p.mustAnswer(401, p.post("/auth/login", credentialsOf("newer@example.com")), "who is not")
+		p.mustAnswer(201, p.post("/auth/signup", credentialsOf("newer@example.com")), "and can sign up again")
 	})
 	t.Run("a copy without its -wal", func(t *testing.T) {
 		dir := tempDir(t)

@@ -378,6 +378,8 @@ func explainSQLite(err error) error {
 	switch failure.Code() & 0xff {
 	case sqlitelib.SQLITE_FULL:
 		return fmt.Errorf("%w: %w", ErrStoreFull, err)
+	case sqlitelib.SQLITE_IOERR:
+		return fmt.Errorf("the disk refuses it: its file system may be read-only, its quota used up, or it is broken; the log of the kernel says which: %w", err)
 	case sqlitelib.SQLITE_READONLY:
 		return fmt.Errorf("the file cannot be written; who runs Caddy must own it: %w", err)
 	case sqlitelib.SQLITE_CANTOPEN:

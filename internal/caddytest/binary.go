@@ -19,6 +19,9 @@ var built = sync.OnceValues(func() (path string, err error) {
 	if err != nil {
 		return "", err
 	}
+	if err := os.Chmod(dir, 0o755); err != nil { // some tests run it as another user
+		return "", err
+	}
 	if removed, err = scenario.Watch(`rm -rf "$1"`, dir); err != nil {
 		return "", err
 	}

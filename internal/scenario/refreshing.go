@@ -82,6 +82,16 @@ func (r *Refreshing) GoOn(since []int) (given []int, all bool) {
 	return given, all
 }
 
+// Counts are the refreshes that were answered, and the answers that were lost.
+func (r *Refreshing) Counts() (given, lost int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, n := range r.given {
+		given += n
+	}
+	return given, r.lost
+}
+
 // Finish ends the clients. Each must go on once more by what it was given last.
 func (r *Refreshing) Finish(t *testing.T, accepts func(client int, accessToken string) bool) (told string) {
 	t.Helper()

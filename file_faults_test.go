@@ -1,0 +1,150 @@
+package caddyjwt
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
+	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
+)
+
+// The disk fails under clients that refresh, half of them by cookies: system calls on
+// the file and those beside it answer as a kernel does whose file system is read-only,
+// full or broken. Each client sends the same token again.
+func TestScenarioDiskFaults(t *testing.T) {
+	needs(t, "strace")
+	seen := scenario.Promise(t, "503 or 507 while the disk fails, and the log says what to do; 0 sessions ended, 0 tokens of an answer refused; goes on by itself")
+	dir, address := tempDir(t), freeAddress(t)
+	p := startAccounts(t, dir, address)
+	p.signedUp("alice@example.com")
+	watched := p.loggedIn("alice@example.com")
+	clients := p.refreshing(8)
+	for _, fault := range []struct{ name, calls, errno, says string }{
+		{"read-only file system", "pwrite64,ftruncate", "EROFS", "its file system may be read-only"},
+		{"full disk", "pwrite64,ftruncate", "ENOSPC", "the store is full"},
+		{"disk quota", "pwrite64,ftruncate", "EDQUOT", "the disk refuses it"},
+		{"writes that fail", "pwrite64,ftruncate", "EIO", "the disk refuses it"},
+		{"disk that confirms nothing", "fsync,fdatasync", "EIO", "the disk refuses it"},
+	} {
+		_, lostBefore := clients.Counts()
+		began := len(p.log())
+		mend := p.inject(t, fault.calls, fault.errno, filepath.Join(dir, "users.db"))
+		eventually(t, "answers are refused: "+fault.name, func() bool { _, lost := clients.Counts(); return lost >= lostBefore+20 })
+		p.mustAnswer(200, p.bearer("/todos/", watched.Token), fault.name+": verification goes on")
+		if got := p.post("/auth/login", credentialsOf("alice@example.com")); got.status != 503 && got.status != 507 || got.header.Get("Retry-After") == "" && got.status == 503 {
+			t.Errorf("%s: a log-in is answered by %d %s", fault.name, got.status, got.body)
+		}
+		mend()
+		_, lost := clients.Counts()
+		before, _ := clients.GoOn(nil)
+		eventually(t, "all clients go on after: "+fault.name, func() bool { _, all := clients.GoOn(before); return all })
+		if log := p.log()[began:]; !strings.Contains(log, fault.says) {
+			t.Errorf("%s: the log does not say %q: %s", fault.name, fault.says, log)
+		}
+		seen("%s: %d answers refused", fault.name, lost-lostBefore)
+	}
+	seen("%s", clients.Finish(t, func(_ int, token string) bool { return p.bearer("/todos/", token).status == 200 }))
+	if strings.Contains(p.log(), "reused") {
+		t.Error("the log tells of a theft")
+	}
+}
+
+// inject has system calls on the store's files fail, until the function that it
+// returns is called.
+func (p *process) inject(t *testing.T, calls, errno, file string) (mend func()) {
+	t.Helper()
+	args := []string{"-f", "-qq", "-o", "/dev/null", "-p", strconv.Itoa(p.command.Process.Pid), "-e", "inject=" + calls + ":error=" + errno}
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		args = append(args, "-P", file+suffix)
+	}
+	tracer := exec.Command("strace", args...)
+	if err := tracer.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		t.Helper()
+		_ = tracer.Process.Signal(syscall.SIGINT)
+		_ = tracer.Wait()
+	}
+}
+
+// refreshing are clients of the process that refresh all the time, half of them by
+// cookies.
+func (p *process) refreshing(number int) *scenario.Refreshing {
+	var first []scenario.Answered
+	for range number {
+		got := p.loggedIn("alice@example.com")
+		first = append(first, scenario.Answered{AccessToken: got.Token, RefreshToken: got.RefreshToken})
+	}
+	url := p.url
+	return scenario.Refresh(first, 5*time.Millisecond, func(client int, token string) scenario.Answered {
+		return refreshAt(url, client%2 == 1, token)
+	})
+}
+
+// The files' permissions are changed under a Caddy that is not root, as by a chown -R
+// of an operator, while clients refresh.
+func TestScenarioPermissionsChanged(t *testing.T) {
+	if os.Geteuid() != 0 {
+		caddytest.Missing(t, "root, to run Caddy as another user")
+	}
+	needs(t, "setpriv")
+	seen := scenario.Promise(t, "200 or 503, and the log says what to do; 0 sessions ended, 0 tokens of an answer refused; goes on, at the latest by a restart")
+	const nobody = 65534
+	dir, address := tempDir(t), freeAddress(t)
+	if err := os.Chown(dir, nobody, nobody); err != nil {
+		t.Fatal(err)
+	}
+	p := startAccounts(t, dir, address, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "env", "HOME="+dir)
+	p.signedUp("alice@example.com")
+	clients := p.refreshing(8)
+	file := filepath.Join(dir, "users.db")
+	for _, change := range []struct {
+		name       string
+		make, undo func() error
+	}{
+		{"folder read-only", func() error { return os.Chmod(dir, 0o500) }, func() error { return os.Chmod(dir, 0o700) }},
+		{"folder closed", func() error { return os.Chmod(dir, 0) }, func() error { return os.Chmod(dir, 0o700) }},
+		{"files read-only", func() error { return chmodAll(file, 0o400) }, func() error { return chmodAll(file, 0o600) }},
+		{"files closed", func() error { return chmodAll(file, 0) }, func() error { return chmodAll(file, 0o600) }},
+		{"files of root", func() error { return chownAll(file, 0) }, func() error { return chownAll(file, nobody) }},
+	} {
+		_, lostBefore := clients.Counts()
+		if err := change.make(); err != nil {
+			t.Fatal(err)
+		}
+		statuses := make(map[int]int)
+		for range 20 {
+			statuses[p.post("/auth/login", credentialsOf("alice@example.com")).status]++
+		}
+		if statuses[200]+statuses[503] != 20 {
+			t.Errorf("%s: log-ins are answered by %v", change.name, statuses)
+		}
+		if err := change.undo(); err != nil {
+			t.Fatal(err)
+		}
+		before, _ := clients.GoOn(nil)
+		eventually(t, "all clients go on after: "+change.name, func() bool { _, all := clients.GoOn(before); return all })
+		_, lost := clients.Counts()
+		seen("%s: log-ins %v, %d answers to refreshes refused", change.name, statuses, lost-lostBefore)
+	}
+	seen("%s", clients.Finish(t, func(_ int, token string) bool { return p.bearer("/todos/", token).status == 200 }))
+	if log := p.log(); !strings.Contains(log, "users.db: permission denied") || strings.Contains(log, "reused") {
+		t.Errorf("the log does not say what it was: %.3000s", log)
+	}
+}
+
+func chmodAll(file string, mode os.FileMode) error {
+	return errors.Join(os.Chmod(file, mode), os.Chmod(file+"-wal", mode), os.Chmod(file+"-shm", mode))
+}
+
+func chownAll(file string, owner int) error {
+	return errors.Join(os.Chown(file, owner, owner), os.Chown(file+"-wal", owner, owner), os.Chown(file+"-shm", owner, owner))
+}
