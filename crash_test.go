@@ -13,7 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -49,11 +48,7 @@ func startProcess(t testing.TB, dir, address, body string, wrap ...string) *proc
 	words := append(wrap, binary, "run", "--config", p.writeConfig(t, body))
 	p.command = exec.Command(words[0], words[1:]...)
 	p.command.Stdout, p.command.Stderr = p.output, p.output
-	p.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := p.command.Start(); err != nil {
-		t.Fatal(err)
-	}
-	scenario.Ends(t, `grep -qs "$2" "/proc/$1/cmdline" && kill -9 -"$1"`, strconv.Itoa(p.command.Process.Pid), filepath.Join(dir, "Caddyfile"))
+	scenario.Start(t, p.command)
 	t.Cleanup(p.kill)
 	eventually(t, "Caddy answers", func() bool {
 		response, err := http.Get(p.url + "/auth/jwks.json")
@@ -167,30 +162,50 @@ func TestScenarioKilledDuringSignUps(t *testing.T) {
 }
 
 // Killed again and again while clients refresh, half of them by cookies: each goes on
-// by the token that it has.
+// by the token that it has. Also with two processes that share the file, and are killed
+// by turns.
 func TestScenarioKilledDuringRefreshes(t *testing.T) {
 	seen := scenario.Promise(t, "clients that send the same token again: 0 sessions ended, 0 tokens of an answer refused")
-	dir, address := tempDir(t), freeAddress(t)
-	p := startAccounts(t, dir, address)
-	var first []scenario.Answered
-	p.signedUp("alice@example.com")
-	for range 16 {
-		got := p.loggedIn("alice@example.com")
-		first = append(first, scenario.Answered{AccessToken: got.Token, RefreshToken: got.RefreshToken})
+	for _, number := range []int{1, 2} {
+		var processes []*process
+		dir := tempDir(t)
+		if err := os.Mkdir(filepath.Join(dir, "storage"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		body := accountsBody(filepath.Join(dir, "users.db"), "throttle off\n hash_queue 1000")
+		for range number {
+			own := tempDir(t)
+			if err := os.Symlink(filepath.Join(dir, "storage"), filepath.Join(own, "storage")); err != nil {
+				t.Fatal(err)
+			}
+			processes = append(processes, startProcess(t, own, freeAddress(t), body))
+		}
+		first := processes[0]
+		first.signedUp("alice@example.com")
+		var given []scenario.Answered
+		for range 16 {
+			got := first.loggedIn("alice@example.com")
+			given = append(given, scenario.Answered{AccessToken: got.Token, RefreshToken: got.RefreshToken})
+		}
+		var urls []string
+		for _, p := range processes {
+			urls = append(urls, p.url)
+		}
+		var requests atomic.Int64
+		clients := scenario.Refresh(given, 5*time.Millisecond, func(client int, token string) scenario.Answered {
+			return refreshAt(urls[requests.Add(1)%int64(number)], client%2 == 1, token)
+		})
+		kills := scenario.Length(4, 35)
+		for i := range kills {
+			before, _ := clients.GoOn(nil)
+			eventually(t, "all clients refresh", func() bool { _, all := clients.GoOn(before); return all })
+			p := processes[i%number]
+			p.kill()
+			processes[i%number] = startProcess(t, p.dir, strings.TrimPrefix(p.url, "http://"), body)
+		}
+		told := clients.Finish(t, func(_ int, token string) bool { return processes[0].bearer("/todos/", token).status == 200 })
+		seen("%d processes, killed %d times: %s", number, kills, told)
 	}
-	url := p.url
-	clients := scenario.Refresh(first, 5*time.Millisecond, func(client int, token string) scenario.Answered {
-		return refreshAt(url, client%2 == 1, token)
-	})
-	kills := scenario.Length(4, 35)
-	for range kills {
-		before, _ := clients.GoOn(nil)
-		eventually(t, "all clients refresh", func() bool { _, all := clients.GoOn(before); return all })
-		p.kill()
-		p = startAccounts(t, dir, address)
-	}
-	told := clients.Finish(t, func(_ int, token string) bool { return p.bearer("/todos/", token).status == 200 })
-	seen("killed %d times: %s", kills, told)
 }
 
 // refreshAt refreshes by JSON or, as a browser does, by cookie.

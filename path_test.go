@@ -19,6 +19,7 @@ import (
 	"testing"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
+	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -267,12 +268,10 @@ func TestThreatPathsBehindExpress(t *testing.T) {
 	command := exec.CommandContext(t.Context(), "node", "express.mjs")
 	command.Dir = "testdata/upstreams"
 	stdout, err := command.StdoutPipe()
-	if err == nil {
-		err = command.Start()
-	}
 	if err != nil {
 		t.Fatal(err)
 	}
+	scenario.Start(t, command)
 	t.Cleanup(func() { _ = command.Process.Kill(); _ = command.Wait() })
 	lines := bufio.NewScanner(stdout)
 	if !lines.Scan() {
@@ -322,9 +321,7 @@ func TestThreatPathsBehindPHP(t *testing.T) {
 	fpm := freeAddress(t)
 	write("fpm.conf", "[global]\nerror_log = "+folder+"/fpm.log\ndaemonize = no\n[www]\nlisten = "+fpm+"\npm = static\npm.max_children = 1\nuser = nobody\ngroup = nogroup\nsecurity.limit_extensions = .php\n")
 	command := exec.Command(found[0], "--nodaemonize", "--fpm-config", folder+"/fpm.conf", "-n")
-	if err := command.Start(); err != nil {
-		t.Fatal(err)
-	}
+	scenario.Start(t, command)
 	t.Cleanup(func() { // by a signal that it passes on to its workers
 		_ = command.Process.Signal(syscall.SIGTERM)
 		_ = command.Wait()

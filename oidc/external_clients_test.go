@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
 )
 
 var interactionForm = regexp.MustCompile(`action="(http[^"]+/interaction/[^"]+)"`)
@@ -26,9 +28,7 @@ func TestLoginWithOIDCProviderFromNPM(t *testing.T) {
 	}
 	var complaints strings.Builder
 	command.Stderr = &complaints
-	if err := command.Start(); err != nil {
-		t.Fatal(err)
-	}
+	scenario.Start(t, command)
 	t.Cleanup(func() {
 		_ = command.Process.Kill()
 		_ = command.Wait()

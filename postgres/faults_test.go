@@ -101,8 +101,8 @@ const (
 	kinds
 )
 
-// PostgreSQL stops, crashes, ends connections and waits for a standby that is away,
-// under clients of two nodes that refresh: by JSON, by cookies and at the OpenID
+// PostgreSQL stops, crashes, ends connections and waits for a standby that is away, and
+// nodes are killed, under clients of two nodes that refresh: by JSON, by cookies and at the OpenID
 // Provider. A client that gets no answer sends the same token again, to the other node.
 func TestScenarioLostAnswers(t *testing.T) {
 	seen := scenario.Promise(t, "clients that send the same token again, however long the fault: 0 sessions ended, 0 tokens of an answer refused")
@@ -197,6 +197,14 @@ func TestScenarioLostAnswers(t *testing.T) {
 		must(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'lost_answers'`)
 		goesOn()
 	}
+	kills := scenario.Length(4, 35)
+	for i := range kills {
+		n := nodes[i%2]
+		n.kill()
+		n.start()
+		n.mustAnswer()
+		goesOn()
+	}
 	told := load.Finish(t, func(client int, token string) bool {
 		path := "/auth/whoami"
 		if client%kinds == byOpenID {
@@ -205,7 +213,7 @@ func TestScenarioLostAnswers(t *testing.T) {
 		status, _ := nodes[client%2].send("GET", path, token, nil)
 		return status == 200
 	})
-	seen("stopped for %s, a standby away for %s, %d × stop -m immediate, %d × all backends terminated", long, max(long, 13*time.Second), crashes, terminated)
+	seen("stopped for %s, a standby away for %s, %d × stop -m immediate, %d × all backends terminated, %d × kill -9 of a node by turns", long, max(long, 13*time.Second), crashes, terminated, kills)
 	seen("%s", told)
 }
 

@@ -30,6 +30,7 @@ type node struct {
 	config string // path of the Caddyfile
 	from   string // address of the client; empty for this machine's
 	output *output
+	run    *exec.Cmd
 }
 
 // output is what a node says, which a test may read meanwhile.
@@ -95,12 +96,9 @@ func newNode(t *testing.T, dir, name, site string) *node {
 func (n *node) start() {
 	n.t.Helper()
 	command := exec.Command(caddytest.Binary(n.t), "run", "--config", n.config)
-	n.output = new(output)
+	n.output, n.run = new(output), command
 	command.Stdout, command.Stderr = n.output, n.output
-	if err := command.Start(); err != nil {
-		n.t.Fatal(err)
-	}
-	scenario.Ends(n.t, `grep -qs "$2" "/proc/$1/cmdline" && kill -9 "$1"`, fmt.Sprint(command.Process.Pid), n.config)
+	scenario.Start(n.t, command)
 	n.t.Cleanup(func() {
 		_ = command.Process.Signal(syscall.SIGTERM)
 		_ = command.Wait()
@@ -108,6 +106,13 @@ func (n *node) start() {
 			n.t.Logf("a node says:\n%s", n.output.String())
 		}
 	})
+}
+
+// kill ends the node as the kernel does when it is out of memory.
+func (n *node) kill() {
+	n.t.Helper()
+	_ = n.run.Process.Kill()
+	_ = n.run.Wait()
 }
 
 func (n *node) mustAnswer() {

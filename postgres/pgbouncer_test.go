@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
+	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
 )
 
 // A pooler that shares a connection by transaction needs the DSN that the docs
@@ -32,9 +33,7 @@ func TestPgBouncer(t *testing.T) {
 	pooler.SysProcAttr, pooler.Dir = s.attr, s.dir // it does not run as root
 	said := new(output)
 	pooler.Stdout, pooler.Stderr = said, said
-	if err := pooler.Start(); err != nil {
-		t.Fatal(err)
-	}
+	scenario.Start(t, pooler)
 	t.Cleanup(func() {
 		_ = pooler.Process.Kill()
 		_ = pooler.Wait()

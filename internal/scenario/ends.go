@@ -3,8 +3,30 @@ package scenario
 import (
 	"io"
 	"os/exec"
+	"slices"
+	"strconv"
+	"syscall"
 	"testing"
 )
+
+// Start starts a command in a process group of its own, which is killed when the test
+// has ended, as [Ends] does.
+func Start(t testing.TB, command *exec.Cmd) {
+	t.Helper()
+	if command.SysProcAttr == nil {
+		command.SysProcAttr = new(syscall.SysProcAttr)
+	} else { // it may be that of other commands too
+		own := *command.SysProcAttr
+		command.SysProcAttr = &own
+	}
+	command.SysProcAttr.Setpgid = true
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	// Another process may have the ID by then, so its words are compared.
+	longest := slices.MaxFunc(command.Args, func(a, b string) int { return len(a) - len(b) })
+	Ends(t, `grep -qsaFe "$2" "/proc/$1/cmdline" && kill -9 -"$1"`, strconv.Itoa(command.Process.Pid), longest)
+}
 
 // Ends has a shell script run when the test has ended, however it does: also when its
 // process is killed. What a scenario starts outside its process ends by that. The
