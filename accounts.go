@@ -99,7 +99,8 @@ type Accounts struct {
 
 	// HashQueue is how many passwords may wait to be hashed, of one client an
 	// eighth; more are answered with 503. Whoever waits is taken in turns, by what
-	// is hashed, network and client. Default: `64`.
+	// is hashed, network and client; a log-in goes first if somebody has logged in to
+	// the account from its address. Default: `64`.
 	HashQueue int `json:"hash_queue,omitempty"`
 
 	// LoginWithRaw are the providers by which users may log in beside a

@@ -198,7 +198,7 @@ func (a *SharedAccounts) SamePassword(ctx context.Context, user User, mark strin
 // HasPassword tells whether a secret that came with a request has a hash, argon2id
 // or bcrypt, by the same queue as the users' passwords.
 func (a *SharedAccounts) HasPassword(r *http.Request, hash, secret string) (bool, error) {
-	return checkPassword(r.Context(), hashTurn{a.service.config.HashQueue, "client secret", client(r).address}, hash, secret)
+	return checkPassword(r.Context(), a.service.hashTurn("client secret", client(r)), hash, secret)
 }
 
 // Page is a page of another module in the look of the accounts' pages.

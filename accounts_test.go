@@ -435,7 +435,7 @@ func TestThreatCredentialStuffing(t *testing.T) {
 	s.mustAnswer(429, s.post("/auth/login", credentialsOf("carol@example.com"), from("203.0.113.200")), "the right guess after too many")
 	s.mustAnswer(200, s.post("/auth/login", credentialsOf("carol@example.com"), from("198.51.100.1")), "carol herself")
 	for i := range sparedFactor*10 + 50 {
-		serviceOf(t).spares(t.Context(), User{}, "carol@example.com", clientInfo{address: fmt.Sprint("10.0.0.", i)}, time.Now())
+		serviceOf(t).spares(t.Context(), false, "carol@example.com", clientInfo{address: fmt.Sprint("10.0.0.", i)}, time.Now())
 	}
 	s.mustAnswer(429, s.post("/auth/login", credentialsOf("carol@example.com"), from("203.0.113.201")), "the right guess of one of many clients")
 

@@ -11,6 +11,9 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
+	"github.com/caddyserver/caddy/v2"
 )
 
 // fillHashGate has all hashes run, and one log-in of a client wait, until it is told
@@ -24,7 +27,7 @@ func fillHashGate(t testing.TB, address string) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var waiting sync.WaitGroup
 	before := hashing.begun()
-	waiting.Go(func() { _ = hashing.enter(ctx, hashTurn{1, "log-in", address}) })
+	waiting.Go(func() { _ = hashing.enter(ctx, hashTurn{queue: 1, what: "log-in", client: address}) })
 	eventually(t, "somebody waits", func() bool { return hashing.begun() > before })
 	return func() {
 		cancel()
@@ -35,51 +38,156 @@ func fillHashGate(t testing.TB, address string) (stop func()) {
 	}
 }
 
-// Whoever waits is taken in turns, whatever the order of coming.
-func TestHashGateTurns(t *testing.T) {
-	g := &hashGate{free: 1}
-	if err := g.enter(t.Context(), hashTurn{}); err != nil {
+// waitingRoom is a gate all of whose turns are taken, and those who come to it.
+type waitingRoom struct {
+	t     *testing.T
+	g     *hashGate
+	queue int
+	all   sync.WaitGroup
+
+	mu           sync.Mutex
+	served, left []string
+}
+
+func newWaitingRoom(t *testing.T, queue int) *waitingRoom {
+	t.Helper()
+	room := &waitingRoom{t: t, g: newHashGate(1), queue: queue}
+	if err := room.g.enter(t.Context(), hashTurn{}); err != nil {
 		t.Fatal(err)
 	}
-	var order []string
-	var mu sync.Mutex
-	var all sync.WaitGroup
-	wait := func(what, client, name string, queue int) {
-		t.Helper()
-		before := g.begun()
-		full := make(chan error, 1)
-		all.Go(func() {
-			err := g.enter(t.Context(), hashTurn{queue, what, client})
-			full <- err
-			if err != nil {
-				return
-			}
-			mu.Lock()
-			order = append(order, name)
-			mu.Unlock()
-			g.leave()
-		})
-		eventually(t, name+" waits", func() bool { return g.begun() > before || len(full) > 0 })
+	return room
+}
+
+func stranger() bool { return false }
+func familiar() bool { return true }
+
+// comes has somebody come, and returns when they wait or somebody has left.
+func (r *waitingRoom) comes(name, what, client string, familiar func() bool) {
+	r.t.Helper()
+	before, left := r.g.begun(), len(r.gone())
+	r.all.Go(func() {
+		err := r.g.enter(r.t.Context(), hashTurn{r.queue, what, client, familiar})
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		switch {
+		case err == nil:
+			r.served = append(r.served, name)
+			r.g.leave()
+		case errors.Is(err, errHashQueueFull):
+			r.left = append(r.left, name)
+		default:
+			r.t.Error(err)
+		}
+	})
+	eventually(r.t, name+" waits or somebody leaves", func() bool { return r.g.begun() > before || len(r.gone()) > left })
+}
+
+func (r *waitingRoom) gone() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.left)
+}
+
+// opens gives all who wait their turns.
+func (r *waitingRoom) opens() {
+	r.t.Helper()
+	r.g.leave()
+	r.all.Wait()
+	if r.g.begun() != 0 || r.g.free != 1 {
+		r.t.Errorf("%d are counted, %d free", r.g.begun(), r.g.free)
 	}
+}
+
+// Whoever waits is taken in turns, whatever the order of coming.
+func TestHashGateTurns(t *testing.T) {
+	room := newWaitingRoom(t, 64)
 	for i := range 3 {
-		wait("sign-up", "192.0.2.1", fmt.Sprint("flood", i), 64)
+		room.comes(fmt.Sprint("flood", i), "sign-up", "192.0.2.1", nil)
 	}
-	wait("sign-up", "192.0.2.2", "beside it", 64)
-	wait("sign-up", "198.51.100.1", "elsewhere", 64)
-	wait("log-in", "2001:db8::1", "log-in", 64)
-	g.leave()
-	all.Wait()
-	if want := []string{"flood0", "log-in", "elsewhere", "beside it", "flood1", "flood2"}; !slices.Equal(order, want) {
-		t.Errorf("order %q, expected %q", order, want)
+	room.comes("beside it", "sign-up", "192.0.2.2", nil)
+	room.comes("elsewhere", "sign-up", "198.51.100.1", nil)
+	room.comes("log-in", "log-in", "2001:db8::1", nil)
+	room.opens()
+	if want := []string{"flood0", "log-in", "elsewhere", "beside it", "flood1", "flood2"}; !slices.Equal(room.served, want) {
+		t.Errorf("order %q, expected %q", room.served, want)
 	}
-	if g.begun() != 0 || g.free != 1 {
-		t.Errorf("%d are counted, %d free", g.begun(), g.free)
+}
+
+// The familiar go before strangers, who have a turn now and then.
+func TestHashGateFamiliarFirst(t *testing.T) {
+	room := newWaitingRoom(t, 64)
+	for i := range 4 {
+		room.comes(fmt.Sprint("stranger", i), "log-in", fmt.Sprintf("10.%d.0.1", i), stranger)
 	}
+	for i := range 5 {
+		room.comes(fmt.Sprint("familiar", i), "log-in", fmt.Sprintf("198.51.%d.1", i), familiar)
+	}
+	room.opens()
+	if want := []string{"familiar0", "familiar1", "familiar2", "stranger0", "familiar3", "familiar4", "stranger1", "stranger2", "stranger3"}; !slices.Equal(room.served, want) {
+		t.Errorf("order %q, expected %q", room.served, want)
+	}
+}
+
+// No stranger has a familiar one leave a full queue, and half of it is the strangers'.
+func TestHashGateFamiliarStay(t *testing.T) {
+	room := newWaitingRoom(t, 16)
+	for i := range 16 {
+		room.comes("stranger", "log-in", fmt.Sprintf("10.%d.0.1", i), stranger)
+	}
+	for i := range 8 {
+		room.comes("familiar", "log-in", fmt.Sprintf("198.51.%d.1", i), familiar)
+	}
+	for i := range 40 {
+		room.comes("stranger", "log-in", fmt.Sprintf("10.%d.0.1", 100+i), stranger)
+	}
+	if left := room.gone(); len(left) != 48 || slices.Contains(left, "familiar") {
+		t.Errorf("%d left: %q", len(left), left)
+	}
+	for i := range 20 {
+		room.comes("familiar", "log-in", fmt.Sprintf("198.52.%d.1", i), familiar)
+	}
+	if left := room.gone()[48:]; len(left) != 20 || slices.Contains(left, "stranger") {
+		t.Errorf("then %d left: %q", len(left), left)
+	}
+	room.opens()
+}
+
+// Among the familiar those who press go after one who comes for once, and leave before.
+func TestHashGateFamiliarWhoPress(t *testing.T) {
+	q := &newHashGate(1).familiar
+	comes := func(network string) {
+		w := &hashWaiter{queue: q, path: []string{network, network + ".1"}}
+		q.add(w, w.path)
+	}
+	mustBe := func(what string, got *hashWaiter, network string) {
+		t.Helper()
+		if got.path[0] != network {
+			t.Errorf("%s: %s, expected %s", what, got.path[0], network)
+		}
+	}
+	pressing := []string{"a", "b", "c"}
+	for _, network := range pressing {
+		comes(network)
+	}
+	for _, network := range []string{"a", "b"} {
+		mustBe("in turns", q.next(), network)
+		comes(network)
+	}
+	comes("once")
+	mustBe("who leaves", q.heaviest(), "b")
+	for _, network := range []string{"c", "once", "a", "b"} {
+		mustBe("whose turn it is", q.next(), network)
+	}
+	// When nobody waits, all begin anew.
+	comes("a")
+	comes("new")
+	mustBe("control: of equals the last leaves", q.heaviest(), "new")
+	mustBe("control: of equals the first goes", q.next(), "a")
 }
 
 // A full queue loses the last of those who wait most, and a client has its share.
 func TestHashGateIsFull(t *testing.T) {
-	g := &hashGate{free: 1}
+	g := newHashGate(1)
 	if err := g.enter(t.Context(), hashTurn{}); err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +196,7 @@ func TestHashGateIsFull(t *testing.T) {
 	enter := func(client string) {
 		t.Helper()
 		before, done := g.begun(), len(results)
-		go func() { results <- g.enter(ctx, hashTurn{16, "log-in", client}) }()
+		go func() { results <- g.enter(ctx, hashTurn{queue: 16, what: "log-in", client: client}) }()
 		eventually(t, client+" waits or is told", func() bool { return g.begun() > before || len(results) > done })
 	}
 	for range 5 {
@@ -104,15 +212,15 @@ func TestHashGateIsFull(t *testing.T) {
 	for i := range 5 {
 		enter(fmt.Sprintf("198.51.%d.1", i))
 	}
-	if g.queue.size != 16 || len(results) != told+5 {
-		t.Errorf("%d wait; %d left", g.queue.size, len(results)-told)
+	if g.strangers.size != 16 || len(results) != told+5 {
+		t.Errorf("%d wait; %d left", g.strangers.size, len(results)-told)
 	}
 	for i := range 5 {
-		if g.queue.of([]string{"log-in", fmt.Sprintf("198.51.%d", i)}) != 1 {
+		if g.strangers.of([]string{"log-in", fmt.Sprintf("198.51.%d", i)}) != 1 {
 			t.Errorf("the client of network %d does not wait", i)
 		}
 	}
-	waiting := g.queue.size
+	waiting := g.strangers.size
 	cancel()
 	for range told + 5 + waiting {
 		if err := <-results; !errors.Is(err, errHashQueueFull) && !errors.Is(err, context.Canceled) {
@@ -125,9 +233,71 @@ func TestHashGateIsFull(t *testing.T) {
 	}
 }
 
+// A log-in goes before those of strangers if somebody has logged in to the account from
+// its address, also after a restart if the session goes on. Whether there is such a user
+// shows nowhere else.
+func TestThreatFamiliarLogInsGoFirst(t *testing.T) {
+	s := serve(t, "respond ok")
+	dir := tempDir(t)
+	load := func() {
+		t.Helper()
+		s.load(`servers {
+			trusted_proxies static 127.0.0.1/32
+		}
+----------
+`+accountsBody(filepath.Join(dir, "users.db"), "signup open\n hash_queue 1"), dir)
+	}
+	restart := func() {
+		t.Helper()
+		if err := caddy.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		load()
+	}
+	load()
+	const home = "198.51.100.7"
+	from := func(ip string) string { return "X-Forwarded-For: " + ip }
+	for _, email := range []string{"alice@example.com", "bob@example.com"} {
+		s.mustAnswer(201, s.post("/auth/signup", credentialsOf(email), from("192.0.2.1")), "sign-up")
+	}
+	first := s.post("/auth/login", credentialsOf("alice@example.com"), from(home))
+	s.mustAnswer(200, first, "log-in")
+	// logIn comes when the queue is full: one more than may wait leaves.
+	logIn := func(email, ip string) answer {
+		t.Helper()
+		stop := fillHashGate(t, "10.0.0.1")
+		got := make(chan answer, 1)
+		go func() { got <- s.post("/auth/login", credentialsOf(email), from(ip)) }()
+		eventually(t, "it waits, or is answered", func() bool {
+			hashing.mu.Lock()
+			defer hashing.mu.Unlock()
+			return hashing.familiar.size == 1 || len(got) == 1
+		})
+		stop()
+		return <-got
+	}
+	goesFirst := func(when string) {
+		t.Helper()
+		s.mustAnswer(503, logIn("alice@example.com", "203.0.113.1"), when+": from another address")
+		s.mustAnswer(503, logIn("bob@example.com", home), when+": another user")
+		s.mustAnswer(503, logIn("nobody@example.com", home), when+": an unknown user")
+		got := logIn("alice@example.com", home)
+		s.mustAnswer(200, got, when+": from an address where somebody has logged in")
+		s.mustAnswer(204, s.send("POST", "/auth/logout", "", "Authorization: Bearer "+got.tokens(t).Token), when+": its log-out")
+	}
+	goesFirst("at first")
+	restart()
+	goesFirst("after a restart")
+	s.mustAnswer(204, s.send("POST", "/auth/logout", "", "Authorization: Bearer "+first.tokens(t).Token), "log-out")
+	restart()
+	s.mustAnswer(503, logIn("alice@example.com", home), "from there, where nobody is logged in any more, after a restart")
+}
+
 // Whoever has others wait for hashes, from one address or many, holds up no log-in
-// from another one.
+// from another one; and whoever does so from many networks holds up none of a user who
+// has logged in from the same address before.
 func TestScenarioHashFlood(t *testing.T) {
+	seen := scenario.Promise(t, "no flood of sign-ups or log-ins has a log-in refused of a user who has logged in from the same address before")
 	s := serve(t, `servers {
 			trusted_proxies static 127.0.0.1/32
 		}
@@ -135,6 +305,7 @@ func TestScenarioHashFlood(t *testing.T) {
 `+accountsBody(filepath.Join(tempDir(t), "users.db"), "signup open"))
 	from := func(ip string) string { return "X-Forwarded-For: " + ip }
 	s.mustAnswer(201, s.post("/auth/signup", credentialsOf("alice@example.com"), from("198.51.100.7")), "sign-up")
+	s.mustAnswer(200, s.post("/auth/login", credentialsOf("alice@example.com"), from("198.51.100.7")), "log-in before the floods")
 	one := func(int) string { return "203.0.113.1" }
 	for _, flood := range []struct {
 		name    string
@@ -147,6 +318,7 @@ func TestScenarioHashFlood(t *testing.T) {
 		{"sign-ups of many networks", func(i int) string { return fmt.Sprintf("10.%d.%d.1", i/250%250, i%250) }, "/auth/signup"},
 		{"log-ins of a /24", func(i int) string { return fmt.Sprint("203.0.113.", i%250) }, "/auth/login"},
 		{"log-ins of a /48", func(i int) string { return fmt.Sprintf("2001:db8:2:%x::1", i%0x10000) }, "/auth/login"},
+		{"log-ins of 100 networks", func(i int) string { return fmt.Sprintf("10.%d.0.1", i%100) }, "/auth/login"},
 	} {
 		t.Run(flood.name, func(t *testing.T) {
 			s.t = t
@@ -165,14 +337,20 @@ func TestScenarioHashFlood(t *testing.T) {
 			}
 			eventually(t, "the flood has come", func() bool { return answered.Load() > 100 && hashing.begun() > 0 })
 			var longest time.Duration
+			refused := 0
 			for range 15 {
 				began := time.Now()
-				s.mustAnswer(200, s.post("/auth/login", credentialsOf("alice@example.com"), from("198.51.100.7")), "log-in")
+				if got := s.post("/auth/login", credentialsOf("alice@example.com"), from("198.51.100.7")); got.status != 200 {
+					refused++
+				}
 				longest = max(longest, time.Since(began))
 			}
 			stop.Store(true)
 			all.Wait()
-			t.Logf("of 15 log-ins the longest took %s, beside %d requests", longest.Round(time.Millisecond), answered.Load())
+			if refused > 0 {
+				t.Errorf("%d of 15 log-ins were refused", refused)
+			}
+			seen("%s: %d of 15 log-ins were refused, the longest took %s, beside %d requests", flood.name, refused, longest.Round(time.Millisecond), answered.Load())
 		})
 	}
 	s.t = t
@@ -202,7 +380,7 @@ func TestThreatRightLogInsSpendNothing(t *testing.T) {
 	// Of all strangers together, too.
 	service, now := serviceOf(t), time.Now()
 	for i := range 2 * sparedFactor * defaultThrottleFailures {
-		used, allowed := service.spares(t.Context(), User{}, "bob@example.com", clientInfo{address: fmt.Sprint("10.40.", i/250, ".", i%250)}, now)
+		used, allowed := service.spares(t.Context(), false, "bob@example.com", clientInfo{address: fmt.Sprint("10.40.", i/250, ".", i%250)}, now)
 		if !allowed {
 			t.Fatalf("stranger %d", i)
 		}

@@ -538,7 +538,7 @@ func (s *accountService) addUser(ctx context.Context, key, email, password strin
 	} else if !errors.Is(err, ErrNotFound) {
 		return User{}, err // before a hash is made for nothing
 	}
-	hash, err := hashPassword(ctx, hashTurn{s.config.HashQueue, "sign-up", client.address}, password)
+	hash, err := hashPassword(ctx, s.hashTurn("sign-up", client), password)
 	if err != nil {
 		return User{}, err
 	}
@@ -548,6 +548,10 @@ func (s *accountService) addUser(ctx context.Context, key, email, password strin
 		Roles: s.config.DefaultRoles, Profile: profile, CreatedAt: now, UpdatedAt: now,
 	}
 	return user, s.users().CreateUser(ctx, user)
+}
+
+func (s *accountService) hashTurn(what string, client clientInfo) hashTurn {
+	return hashTurn{queue: s.config.HashQueue, what: what, client: client.address}
 }
 
 // logIn begins a session. An unknown user, a disabled one and a wrong password
@@ -578,10 +582,11 @@ func (s *accountService) checkCredentials(ctx context.Context, emailKey, passwor
 		byClient.forgive()
 		return User{}, storeRefusal(err)
 	}
+	familiar := sync.OnceValue(func() bool { return s.isFamiliar(ctx, user, emailKey, client, now) })
 	byAccount, wait := s.accountFailures.begin(ctx, emailKey, now)
 	used := []attempt{byClient, byAccount}
 	if wait > 0 {
-		spared, allowed := s.spares(ctx, user, emailKey, client, now)
+		spared, allowed := s.spares(ctx, familiar(), emailKey, client, now)
 		if !allowed {
 			return User{}, s.refuseThrottled("account", wait, client)
 		}
@@ -596,7 +601,9 @@ func (s *accountService) checkCredentials(ctx context.Context, emailKey, passwor
 	if user.Disabled {
 		hash = ""
 	}
-	right, err := checkPassword(ctx, hashTurn{s.config.HashQueue, "log-in", client.address}, hash, password)
+	turn := s.hashTurn("log-in", client)
+	turn.familiar = familiar
+	right, err := checkPassword(ctx, turn, hash, password)
 	if err != nil {
 		forgive()
 		return User{}, storeRefusal(err)
@@ -626,10 +633,10 @@ const (
 // the account; any other has few, and to use up those of all takes many clients
 // that guess again and again. A right password gives back what was used. Nothing
 // here depends on whether there is such a user.
-func (s *accountService) spares(ctx context.Context, user User, emailKey string, client clientInfo, now time.Time) (used []attempt, allowed bool) {
-	if s.isFamiliar(ctx, user, emailKey, client, now) {
-		familiar, wait := s.familiarTries.begin(ctx, familiarKey(emailKey, client), now)
-		return []attempt{familiar}, wait == 0
+func (s *accountService) spares(ctx context.Context, familiar bool, emailKey string, client clientInfo, now time.Time) (used []attempt, allowed bool) {
+	if familiar {
+		its, wait := s.familiarTries.begin(ctx, familiarKey(emailKey, client), now)
+		return []attempt{its}, wait == 0
 	}
 	stranger, wait := s.strangerTries.begin(ctx, emailKey+"\n"+networkKey(client.address, 48), now)
 	if wait > 0 {
@@ -667,7 +674,9 @@ func passwordMark(user User) string { return hashToken(user.PasswordHash) }
 // rehash replaces a hash of weaker parameters. If it cannot be done now, it is
 // at the next log-in.
 func (s *accountService) rehash(ctx context.Context, user User, password string, client clientInfo) User {
-	hash, err := hashPassword(ctx, hashTurn{s.config.HashQueue, "log-in", client.address}, password)
+	turn := s.hashTurn("log-in", client)
+	turn.familiar = func() bool { return true } // by now
+	hash, err := hashPassword(ctx, turn, password)
 	var renewed User
 	var before []byte
 	if err == nil {
@@ -970,7 +979,7 @@ func (s *accountService) changePassword(ctx context.Context, userID, sessionID, 
 // setPassword sets a password, if the hash of the one before is still what was
 // checked.
 func (s *accountService) setPassword(ctx context.Context, userID string, checked *string, password string, client clientInfo) error {
-	hash, err := hashPassword(ctx, hashTurn{s.config.HashQueue, "new password", client.address}, password)
+	hash, err := hashPassword(ctx, s.hashTurn("new password", client), password)
 	if err != nil {
 		return storeRefusal(err)
 	}
