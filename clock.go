@@ -1,6 +1,9 @@
 package caddyjwt
 
-import "time"
+import (
+	"math/rand/v2"
+	"time"
+)
 
 // clock is the time by which tokens, sessions and key sets are judged. Tests
 // set another, before they load a config.
@@ -10,12 +13,13 @@ var clock = time.Now
 // until that is believed for what cannot be undone.
 const clockTrust = time.Hour
 
-// cleanUps says when to remove what has expired: each cleanUpInterval, and not
-// before a clock that was set has stayed so for clockTrust.
+// cleanUps says when to remove what has expired: each cleanUpInterval, the first time
+// within it, so that nodes that start together do not do it together; and not before a
+// clock that was set has stayed so for clockTrust.
 type cleanUps struct{ last, next time.Time }
 
 func newCleanUps(now time.Time) *cleanUps {
-	return &cleanUps{now, now.Add(cleanUpInterval)}
+	return &cleanUps{now, now.Add(rand.N(cleanUpInterval))}
 }
 
 // due is asked often, and always with the time as it is.

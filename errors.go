@@ -58,6 +58,7 @@ const (
 
 	// These are of log-ins at other providers.
 	ReasonLoginState          Reason = "login_state"
+	ReasonLoginsFull          Reason = "logins_full"
 	ReasonLoginDenied         Reason = "login_denied"
 	ReasonLoginRefused        Reason = "login_refused"
 	ReasonLoginNotFresh       Reason = "login_not_fresh"
@@ -189,6 +190,7 @@ var refusals = map[Reason]refusal{
 	ReasonStoreFull:        {507, "InsufficientStorageError", "store_full", false, "there is no room left for accounts"},
 
 	ReasonLoginState:          {400, "BadRequestError", "login_state", false, "this log-in was not begun in this browser, has expired, or was finished already; please begin it again"},
+	ReasonLoginsFull:          {503, "ServiceUnavailableError", "busy", false, "too many people are logging in by a provider; try again soon, or log in another way"},
 	ReasonLoginDenied:         {401, "UnauthorizedError", "login_denied", false, "the provider did not log you in, or you did not allow it to tell this site who you are"},
 	ReasonLoginNotFresh:       {401, "UnauthorizedError", "login_not_fresh", false, "the provider did not ask you for your password again, which is wanted here; log out there first, or log in by password"},
 	ReasonLoginRefused:        {401, "UnauthorizedError", "login_refused", false, "the answer of the provider is not valid, so nobody was logged in"},

@@ -21,6 +21,10 @@ const (
 	kindPending = "external log-in"
 )
 
+// pendingKept is how many log-ins of strangers may be kept within pendingLifetime,
+// wherever they come from.
+var pendingKept = 20_000 // a test sets another
+
 // pendingLogin is a log-in at a provider that is under way, kept under the hash
 // of the browser's cookie.
 type pendingLogin struct {
@@ -104,7 +108,8 @@ func (h *AccountsHandler) beginConnect(w http.ResponseWriter, r *http.Request, l
 // to go.
 func (h *AccountsHandler) sendOut(w http.ResponseWriter, r *http.Request, login *externalLogin, pending pendingLogin) (string, error) {
 	now := h.service.now()
-	if _, wait := h.service.externalBegun.begin(r.Context(), clientKey(client(r).address), now); wait > 0 {
+	byClient, wait := h.service.externalBegun.begin(r.Context(), clientKey(client(r).address), now)
+	if wait > 0 {
 		return "", throttled("log-ins of the client", wait)
 	}
 	pending.Login, pending.State, pending.BeganAt = login.Name, randomToken(pendingBytes), now
@@ -115,6 +120,12 @@ func (h *AccountsHandler) sendOut(w http.ResponseWriter, r *http.Request, login 
 		return "", refuseLogin(err)
 	}
 	pending.Kept = kept
+	if pending.UserID == "" { // of a stranger
+		if _, wait := h.service.externalKept.begin(r.Context(), "all", now); wait > 0 {
+			byClient.forgive()
+			return "", &Error{Reason: ReasonLoginsFull, Detail: "of all clients", RetryAfter: 5 * time.Second}
+		}
+	}
 	return location, h.keepPending(w, r, kindPending, pendingCookie, pending.UserID, pending)
 }
 

@@ -36,8 +36,10 @@ const (
 	// that is behind.
 	revocationOverlap = 10 * time.Second
 	// heardPause is the least between two looks, however much is heard.
-	heardPause      = 100 * time.Millisecond
-	cleanUpInterval = 10 * time.Minute
+	heardPause = 100 * time.Millisecond
+	// cleanUpInterval is as long as what strangers have kept lives at least, so that
+	// little of it outlives its time.
+	cleanUpInterval = time.Minute
 )
 
 // accountService is what the handlers of one site's accounts share: keys,
@@ -55,6 +57,7 @@ type accountService struct {
 	accountFailures, clientFailures, signups *throttle
 	refusedSignups                           *throttle // by client; they say whose address is taken
 	externalBegun                            *throttle // log-ins at providers, by client
+	externalKept                             *throttle // those of all strangers, since they are kept
 	// Tries that are spared for when those of an account are used up; see
 	// spares. Clients that have logged in to an account are familiar.
 	familiarTries, strangerTries, sparedTries *throttle
@@ -236,6 +239,7 @@ func newAccountService(ctx caddy.Context, config Accounts, identity string, fixe
 	s.signups = s.newThrottle("sign-ups", config.SignupLimit, time.Hour)
 	s.refusedSignups = s.newThrottle("refused sign-ups of a client", clientFailuresPerMinute, time.Minute)
 	s.externalBegun = s.newThrottle("log-ins at providers", clientFailuresPerMinute, time.Minute)
+	s.externalKept = s.newThrottle("log-ins at providers of all clients", pendingKept, pendingLifetime)
 	s.familiarTries = s.newThrottle("tries of a familiar client", config.ThrottleFailures, time.Duration(config.ThrottleWindow))
 	s.strangerTries = s.newThrottle("tries of a stranger", strangerTries, time.Duration(config.ThrottleWindow))
 	s.sparedTries = s.newThrottle("tries of strangers", sparedFactor*config.ThrottleFailures, time.Duration(config.ThrottleWindow))
@@ -377,6 +381,7 @@ func (s *accountService) watch(last time.Time) {
 func (s *accountService) maintain(last time.Time) {
 	s.sayHowToBegin()
 	cleanUps := newCleanUps(last)
+	var notCleaned Outage
 	for {
 		select {
 		case <-s.ctx.Done():
@@ -392,8 +397,8 @@ func (s *accountService) maintain(last time.Time) {
 			continue
 		}
 		s.revoked.forgetExpired(now)
-		if err := s.users().CleanUp(s.ctx, now); err != nil && s.ctx.Err() == nil {
-			s.log.Warn("expired sessions not removed from the user store; it will be tried again", zap.Error(err))
+		if err := s.users().CleanUp(s.ctx, now); s.ctx.Err() == nil {
+			notCleaned.Note(s.log, now, err, "what has expired is not removed from the user store; it will be tried again", "what has expired is removed from the user store again")
 		}
 	}
 }

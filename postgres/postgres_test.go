@@ -257,6 +257,46 @@ func TestTries(t *testing.T) {
 	}
 }
 
+// Nodes that remove at once what has expired do not stand in each other's way.
+func TestCleanUpAtSeveralNodes(t *testing.T) {
+	s := start(t)
+	dsn := s.database("cleanup")
+	var stores []*Store
+	for i := range 3 {
+		stores = append(stores, open(t, fmt.Sprint(dsn, " application_name=node", i)).(*Store))
+	}
+	now := time.Now()
+	db, _, err := stores[0].Connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = db.ExecContext(t.Context(), `INSERT INTO records (kind, id, owner, value, expires_at, version)
+		SELECT 'pushed', n, '', '{}', CASE WHEN n > 20000 THEN $1 + CAST(3600000 AS BIGINT) ELSE CAST($1 AS BIGINT) END, 1 FROM generate_series(1, 20010) n`, now.UnixMilli())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for _, store := range stores {
+		all.Go(func() {
+			began := time.Now()
+			if err := store.CleanUp(t.Context(), now); err != nil {
+				t.Error(err)
+			}
+			t.Logf("it took %s", time.Since(began).Round(time.Millisecond))
+		})
+	}
+	all.Wait()
+	var left int
+	if err := db.QueryRowContext(t.Context(), `SELECT count(*) FROM records`).Scan(&left); err != nil || left != 10 {
+		t.Errorf("%d are left, expected those 10 that have not expired: %v", left, err)
+	}
+	began := time.Now()
+	if err := stores[0].CleanUp(t.Context(), now); err != nil {
+		t.Error(err)
+	}
+	t.Logf("where nothing has expired it takes %s", time.Since(began).Round(10*time.Microsecond))
+}
+
 // A node hears of what another ended, also after the database was away.
 func TestListenRevocations(t *testing.T) {
 	s := start(t)

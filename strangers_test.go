@@ -1,0 +1,132 @@
+package caddyjwt
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+func init() { caddy.RegisterModule(testLogin{}) }
+
+// testLogin is a provider to which browsers are sent and from which none comes back.
+type testLogin struct{}
+
+func (testLogin) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "jwt.logins.test", New: func() caddy.Module { return new(testLogin) }}
+}
+
+func (testLogin) Describe() ExternalLoginInfo { return ExternalLoginInfo{Name: "test", Label: "Test"} }
+
+func (testLogin) Begin(_ context.Context, _, state string, _ *time.Duration) (string, []byte, error) {
+	return "https://provider.example/?state=" + state, nil, nil
+}
+
+func (testLogin) Finish(context.Context, url.Values, string, []byte) (*ExternalIdentity, error) {
+	return nil, errors.New("nobody comes back")
+}
+
+func (testLogin) VerifyLogout(context.Context, string) (*ExternalLogout, error) {
+	return nil, errors.New("nobody logs out")
+}
+
+// passClock has all of Caddy go by a clock on which time passes as the test says.
+func passClock(t *testing.T) (pass func(time.Duration)) {
+	t.Helper()
+	var passed atomic.Int64
+	clock = func() time.Time { return time.Now().Add(time.Duration(passed.Load())) }
+	t.Cleanup(func() { clock = time.Now })
+	return func(more time.Duration) { passed.Add(int64(more)) }
+}
+
+// recordsKept is how many records of a kind the store has, expired ones included.
+func recordsKept(t *testing.T, kind string) (kept int) {
+	t.Helper()
+	read, _, err := storeOf(t).(*FileStore).Connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := read.QueryRowContext(t.Context(), `SELECT count(*) FROM records WHERE kind = $1`, kind).Scan(&kept); err != nil {
+		t.Fatal(err)
+	}
+	return kept
+}
+
+// Log-ins that strangers begin at a provider are bounded, wherever they come from,
+// also where `throttle` is off; users who are logged in are not counted with them.
+func TestThreatLogInsOfStrangersTogetherAreBounded(t *testing.T) {
+	pendingKept = 20
+	t.Cleanup(func() { pendingKept = 20_000 })
+	pass := passClock(t)
+	s := serve(t, "respond ok")
+	config, err := adapt(t, `servers {
+			trusted_proxies static 127.0.0.1/32
+		}
+----------
+`+accountsBody(filepath.Join(tempDir(t), "users.db"), "signup open\n throttle off\n hash_queue 63"), strings.TrimPrefix(s.url, "http://"), tempDir(t), s.logFile)
+	if err == nil {
+		err = caddy.Load(bytes.ReplaceAll(config, []byte(`"hash_queue":63`), []byte(`"hash_queue":63,"login_with":[{"module":"test"}]`)), true)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	alice := s.signedUp("alice@example.com")
+	begins := func(i int) answer {
+		return s.send("GET", "/auth/login/test", "", fmt.Sprintf("X-Forwarded-For: 10.0.%d.%d", i/250, i%250))
+	}
+	for i := range pendingKept {
+		s.mustAnswer(303, begins(i), fmt.Sprint("control: log-in ", i))
+	}
+	for i := range 5 {
+		if got := begins(1000 + i); got.status != 503 || got.header.Get("Retry-After") == "" {
+			t.Errorf("one more: %d %v", got.status, got.header)
+		}
+	}
+	if kept := recordsKept(t, kindPending); kept != pendingKept {
+		t.Errorf("%d are kept, expected %d", kept, pendingKept)
+	}
+	s.mustAnswer(200, s.send("POST", "/auth/login/test", "", "Authorization: Bearer "+alice.Token), "a user who connects an identity")
+	s.mustAnswer(200, s.post("/auth/login", credentialsOf("alice@example.com")), "control: a log-in by password")
+	pass(pendingLifetime / time.Duration(pendingKept))
+	s.mustAnswer(303, begins(2000), "control: when time has passed")
+
+	pass(pendingLifetime + time.Minute)
+	eventually(t, "what has expired is removed", func() bool { return recordsKept(t, kindPending) == 0 })
+}
+
+// What lives for a minute is removed within two.
+func TestThreatWhatStrangersKeptIsRemoved(t *testing.T) {
+	pass := passClock(t)
+	accountsSite(t, "")
+	const many = cleanUpBatch + 1000
+	_, write, err := storeOf(t).(*FileStore).Connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	keep := func(kind string, lifetime time.Duration, many int) {
+		t.Helper()
+		_, err := write.ExecContext(t.Context(), `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $1)
+			INSERT INTO records (kind, id, owner, value, expires_at, version) SELECT $2, i, '', '{}', $3, 1 FROM n`, many, kind, clock().Add(lifetime).UnixMilli())
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	keep("short", time.Minute, many)
+	keep("long", time.Hour, 10)
+	pass(2 * time.Minute)
+	eventually(t, "what has expired is removed", func() bool { return recordsKept(t, "short") == 0 })
+	if kept := recordsKept(t, "long"); kept != 10 {
+		t.Errorf("control: of what has not expired %d are left", kept)
+	}
+	keep("short", time.Minute, many) // again, since the first clean-up may come at once
+	pass(2 * time.Minute)
+	eventually(t, "what has expired is removed again", func() bool { return recordsKept(t, "short") == 0 })
+}
