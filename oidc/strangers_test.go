@@ -1,6 +1,7 @@
 package oidc
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -264,12 +265,20 @@ func TestThreatInteractionsAreSealed(t *testing.T) {
 	if strings.Contains(id, b64([]byte("client_id"))[:10]) {
 		t.Error("it can be read")
 	}
+	parameters, err := url.Parse(s.authorizeURL("spa", nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := json.Marshal(interaction{Parameters: parameters.Query(), BeganAt: time.Now()})
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, forged := range map[string]string{
 		"changed":      id[:len(id)/2] + map[bool]string{true: "B", false: "A"}[id[len(id)/2] == 'A'] + id[len(id)/2+1:],
 		"shorter":      id[:len(id)-4],
 		"longer":       id + "AAAA",
 		"padded":       id + "=",
-		"plain":        b64([]byte(`{"parameters":{"client_id":["spa"]}}`)),
+		"plain":        b64(plain),
 		"nothing":      "x",
 		"very long":    strings.Repeat("A", 20000),
 		"of another's": randomText(),
