@@ -37,6 +37,9 @@ type deviceCode struct {
 	Denied   bool          `json:"denied,omitempty"`
 	// DecidedIn is the session in which the user let the device in or did not.
 	DecidedIn string `json:"decided_in,omitempty"`
+	// Family and GivenBy are as those of an authorization code.
+	Family  string `json:"family,omitempty"`
+	GivenBy string `json:"given_by,omitempty"`
 }
 
 // deviceAuthorization gives a device its codes.
@@ -176,6 +179,7 @@ func (p *Provider) decideDevice(ctx context.Context, id string, login *caddyjwt.
 		}
 		if d.DecidedIn, d.Denied = login.SessionID, !allow; allow {
 			d.Grant = &grant{ID: uuid.NewString(), ClientID: d.ClientID, UserID: login.User.ID, SessionID: login.SessionID, Scopes: d.Scopes, AuthTime: authTime(login), External: login.External, Password: p.accounts.PasswordMark(login.User)}
+			d.Family = d.Grant.beginLine(id)
 		}
 		return nil
 	})
@@ -185,15 +189,22 @@ func (p *Provider) decideDevice(ctx context.Context, id string, login *caddyjwt.
 	return kept, err
 }
 
+// errDecided tells that nothing is to be noted of a poll.
+var errDecided = errors.New("the user has decided")
+
 // byDevice gives the tokens once the user has let the device in (RFC 8628
-// §3.5).
+// §3.5); see giveOnce.
 func (p *Provider) byDevice(ctx context.Context, client *Client, values url.Values) (*tokens, error) {
 	if err := required(values, "device_code"); err != nil {
 		return nil, err
 	}
+	used := refuse("expired_token", "the device_code is unknown, has expired or was used")
 	now, id := p.accounts.Now(), hashed(values.Get("device_code"))
 	tooFast := false
 	kept, err := change(ctx, p.state, kindDevice, id, func(d *deviceCode) error {
+		if d.Denied || d.Grant != nil {
+			return errDecided
+		}
 		if tooFast = now.Sub(d.PolledAt) < d.Interval-time.Second; tooFast {
 			d.Interval += deviceInterval
 		}
@@ -201,10 +212,10 @@ func (p *Provider) byDevice(ctx context.Context, client *Client, values url.Valu
 		return nil
 	})
 	switch {
-	case errors.Is(err, errNotFound) || err == nil && (kept.ClientID != client.ID || kept.Since != client.Since):
-		return nil, refuse("expired_token", "the device_code is unknown, has expired or was used")
-	case err != nil:
+	case err != nil && !errors.Is(err, errDecided) && !errors.Is(err, errNotFound):
 		return nil, err
+	case errors.Is(err, errNotFound) || kept.ClientID != client.ID || kept.Since != client.Since || kept.GivenBy != "":
+		return nil, used
 	case kept.Denied:
 		return nil, refuse("access_denied", "the user did not agree")
 	case kept.Grant == nil && tooFast:
@@ -212,16 +223,19 @@ func (p *Provider) byDevice(ctx context.Context, client *Client, values url.Valu
 	case kept.Grant == nil:
 		return nil, refuse("authorization_pending", "the user has not decided yet")
 	}
-	kept, err = take[deviceCode](ctx, p.state, kindDevice, id)
-	if errors.Is(err, errNotFound) {
-		return nil, refuse("expired_token", "the device_code was used")
-	}
-	if err != nil {
-		return nil, err
-	}
 	kept.Grant.Since = client.Since
 	if err := p.keepClient(ctx, client, kept.Grant); err != nil {
 		return nil, err
 	}
-	return p.begin(ctx, client, kept.Grant, func() error { return p.keepGrant(ctx, client, kept.Grant) })
+	given, err := p.giveOnce(ctx, oneUse{
+		client: client, grant: kept.Grant, code: values.Get("device_code"), family: kept.Family,
+		mark: func(ctx context.Context, f func(*string) error) error {
+			_, err := change(ctx, p.state, kindDevice, id, func(d *deviceCode) error { return f(&d.GivenBy) })
+			return err
+		},
+	})
+	if errors.Is(err, errGiven) {
+		return nil, used
+	}
+	return given, err
 }

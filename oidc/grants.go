@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
-	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -16,8 +15,8 @@ import (
 
 const (
 	codeLifetime = time.Minute
-	// codeMemory is how long a code that was used is known, so that its replay
-	// takes back what it gave (RFC 6749 §4.1.2).
+	// codeMemory is how long a code is known, so that its replay takes back what it gave
+	// (RFC 6749 §4.1.2).
 	codeMemory = time.Hour
 )
 
@@ -39,8 +38,8 @@ type grant struct {
 	Since    string `json:"since,omitempty"`
 	Password string `json:"password,omitempty"`
 	// FamilyHash is of the part that the refresh tokens share, RefreshHash of the
-	// one that is valid. Both are empty before the first. The valid one has replaced
-	// that of PreviousHash at RotatedAt, in milliseconds.
+	// one that is valid; before the first, of the code that it succeeds. The valid one
+	// has replaced that of PreviousHash at RotatedAt, in milliseconds.
 	FamilyHash   string `json:"family_hash,omitempty"`
 	RefreshHash  string `json:"refresh_hash,omitempty"`
 	PreviousHash string `json:"previous_hash,omitempty"`
@@ -56,16 +55,17 @@ func (g *grant) setLine(line caddyjwt.RefreshLine) {
 	g.RefreshHash, g.PreviousHash, g.RotatedAt = line.Hash, line.PreviousHash, line.RotatedAt.UnixMilli()
 }
 
-// A refresh token is the grant's ID, a part that all of the grant share, and one
-// of its own. Only who has had one knows the second, so nobody else can make it
-// look as if one was used twice.
-func newRefreshToken(g *grant) string {
-	family := randomText()
-	token := g.ID + "~" + family + "~" + randomText()
-	g.FamilyHash, g.RefreshHash = hashed(family), hashed(token)
-	return token
+// beginLine has the refresh tokens of a grant succeed a code, and returns the part that
+// they share.
+func (g *grant) beginLine(codeHash string) (family string) {
+	family = randomText()
+	g.FamilyHash, g.RefreshHash = hashed(family), codeHash
+	return family
 }
 
+// splitRefreshToken returns two of the parts of a refresh token: the grant's ID, a part
+// that all of the grant share, and one of its own. Only who has had one knows the
+// second, so nobody else can make it look as if one was used twice.
 func splitRefreshToken(token string) (grantID, family string) {
 	grantID, rest, _ := strings.Cut(token, "~")
 	family, _, _ = strings.Cut(rest, "~")
@@ -81,9 +81,12 @@ type code struct {
 	Challenge   string    `json:"challenge,omitempty"`
 	ExpiresAt   time.Time `json:"expires_at"`
 	// Hybrid tells that tokens came with it: its grant is kept already.
-	Hybrid   bool `json:"hybrid,omitempty"`
-	Used     bool `json:"used,omitempty"`
-	Replayed bool `json:"replayed,omitempty"`
+	Hybrid bool `json:"hybrid,omitempty"`
+	// Family is the part that the refresh tokens of the grant share. It helps nobody
+	// who reads it in the store to a token.
+	Family string `json:"family"`
+	// GivenBy is the request that gave tokens for the code; empty if none did.
+	GivenBy string `json:"given_by,omitempty"`
 }
 
 // tokens are what a client is given.
@@ -108,7 +111,8 @@ func (p *Provider) grantRequest(ctx context.Context, a *authorizationRequest, lo
 	answer := make(map[string]string)
 	if a.has("code") {
 		answer["code"] = randomText()
-		kept := code{Grant: g, RedirectURI: a.redirectURI, Challenge: a.challenge, ExpiresAt: p.accounts.Now().Add(codeLifetime), Hybrid: a.responseType != "code"}
+		family := g.beginLine(hashed(answer["code"]))
+		kept := code{Grant: g, Family: family, RedirectURI: a.redirectURI, Challenge: a.challenge, ExpiresAt: p.accounts.Now().Add(codeLifetime), Hybrid: a.responseType != "code"}
 		if err := p.state.create(ctx, kindCode, hashed(answer["code"]), login.SessionID, kept, codeMemory); err != nil {
 			return nil, err
 		}
@@ -151,19 +155,6 @@ func (p *Provider) keepGrant(ctx context.Context, client *Client, g *grant) erro
 		owner = g.UserID // and goes with the user
 	}
 	return p.state.create(ctx, kindGrant, g.ID, owner, g, lifetime)
-}
-
-// goOn keeps the refresh token of a grant that has given tokens before, by a hybrid
-// flow, and that may have been taken back with them.
-func (p *Provider) goOn(ctx context.Context, g *grant) error {
-	_, err := change(ctx, p.state, kindGrant, g.ID, func(kept *grant) error {
-		kept.FamilyHash, kept.RefreshHash = g.FamilyHash, g.RefreshHash
-		return nil
-	})
-	if errors.Is(err, errNotFound) {
-		return errTakenBack
-	}
-	return err
 }
 
 var errTakenBack = refuse("invalid_grant", "what the user agreed to was taken back")

@@ -53,7 +53,7 @@ func (p *Provider) token(w http.ResponseWriter, r *http.Request) error {
 }
 
 // byCode gives tokens for an authorization code, once. Its replay takes them
-// back (RFC 6749 §4.1.2).
+// back (RFC 6749 §4.1.2); see giveOnce.
 func (p *Provider) byCode(ctx context.Context, client *Client, values url.Values) (*tokens, error) {
 	const wrong = "the code is unknown, has expired, was used before, or belongs to another client or redirect_uri"
 	if err := required(values, "code"); err != nil {
@@ -76,42 +76,28 @@ func (p *Provider) byCode(ctx context.Context, client *Client, values url.Values
 	if verifier := values.Get("code_verifier"); kept.Challenge == "" && verifier != "" || kept.Challenge != "" && !verifies(verifier, kept.Challenge) {
 		return nil, refuse("invalid_grant", "code_verifier is not that of the code_challenge")
 	}
-	replayed := false
-	kept, err = change(ctx, p.state, kindCode, id, func(c *code) error {
-		replayed = c.Used
-		c.Used, c.Replayed = true, c.Used
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	if replayed {
-		p.log.Warn("authorization code used twice; what it gave is taken back", zap.String("client_id", client.ID))
+	replayed := func() (*tokens, error) {
+		p.log.Warn("authorization code came again after it had given tokens, which are taken back", zap.String("client_id", client.ID))
 		if err := p.revokeGrant(ctx, kept.Grant.ID); err != nil {
 			return nil, err
 		}
 		return nil, refuse("invalid_grant", wrong)
 	}
+	if kept.GivenBy != "" {
+		return replayed()
+	}
 	if !p.accounts.Now().Before(kept.ExpiresAt) {
 		return nil, refuse("invalid_grant", wrong)
 	}
-	keep := func() error { return p.keepGrant(ctx, client, &kept.Grant) }
-	if kept.Hybrid {
-		keep = func() error { return p.goOn(ctx, &kept.Grant) }
-	}
-	given, err := p.begin(ctx, client, &kept.Grant, keep)
-	if err != nil {
-		return nil, err
-	}
-	// A replay, or a user who took it back, that came before the grant was kept
-	// found nothing to end.
-	now, err := load[code](ctx, p.state, kindCode, id)
-	takenBack := errors.Is(err, errNotFound)
-	if takenBack || err == nil && now.Replayed {
-		err = p.revokeGrant(ctx, kept.Grant.ID)
-	}
-	if takenBack && err == nil {
-		err = errTakenBack
+	given, err := p.giveOnce(ctx, oneUse{
+		client: client, grant: &kept.Grant, code: values.Get("code"), family: kept.Family, kept: kept.Hybrid,
+		mark: func(ctx context.Context, f func(*string) error) error {
+			_, err := change(ctx, p.state, kindCode, id, func(c *code) error { return f(&c.GivenBy) })
+			return err
+		},
+	})
+	if errors.Is(err, errGiven) {
+		return replayed()
 	}
 	return given, err
 }
@@ -122,35 +108,6 @@ func required(values url.Values, name string) error {
 		return refuse("invalid_request", name+" is missing")
 	}
 	return nil
-}
-
-// begin has a grant kept and gives its first tokens.
-func (p *Provider) begin(ctx context.Context, client *Client, g *grant, keep func() error) (*tokens, error) {
-	user, err := p.userOf(ctx, g)
-	if errors.Is(err, errNotFound) {
-		return nil, refuse("invalid_grant", "the user is not logged in any more")
-	}
-	if err != nil {
-		return nil, err
-	}
-	if _, err := p.accounts.Session(ctx, g.UserID, g.SessionID); errors.Is(err, errNotFound) || err == nil && g.Since != client.Since {
-		return nil, refuse("invalid_grant", "the session in which the user agreed has ended")
-	} else if err != nil {
-		return nil, err
-	}
-	// The config may have changed since the user agreed.
-	p.limit(&g.Claims, client)
-	if g.Scopes, err = narrowed(stillAllowed(client, g.Scopes), ""); err != nil {
-		return nil, err
-	}
-	refresh := ""
-	if slices.Contains(client.GrantTypes, grantRefresh) {
-		refresh = newRefreshToken(g)
-	}
-	if err := keep(); err != nil {
-		return nil, err
-	}
-	return p.give(ctx, client, g, user, refresh)
 }
 
 // byRefreshToken rotates a refresh token. One whose successor was used ends its
@@ -185,24 +142,8 @@ func (p *Provider) byRefreshToken(ctx context.Context, client *Client, values ur
 	if err != nil {
 		return nil, err
 	}
-	fresh, result := "", "ok"
-	g, err = change(ctx, p.state, kindGrant, id, func(kept *grant) error {
-		line := kept.line()
-		next, successor, err := use.Rotate(line)
-		if err != nil {
-			return err
-		}
-		if fresh, result = successor, "ok"; next.PreviousHash == line.PreviousHash {
-			result = "repeated"
-		}
-		if next == line {
-			return errSameLine
-		}
-		kept.setLine(next)
-		return nil
-	})
+	g, fresh, result, err := p.rotate(ctx, id, use)
 	switch {
-	case errors.Is(err, errSameLine): // g is as it was kept
 	case errors.Is(err, caddyjwt.ErrRefreshReused):
 		if err := p.revokeGrant(ctx, id); err != nil {
 			return nil, err
@@ -226,6 +167,31 @@ func (p *Provider) byRefreshToken(ctx context.Context, client *Client, values ur
 		p.accounts.Refreshed(result)
 	}
 	return tokens, err
+}
+
+// rotate replaces the token of a grant that is used, and returns the successor, the grant
+// as it is kept then, and whether it is the same successor again.
+// [caddyjwt.ErrRefreshReused].
+func (p *Provider) rotate(ctx context.Context, id string, use *caddyjwt.RefreshUse) (g grant, fresh, result string, err error) {
+	g, err = change(ctx, p.state, kindGrant, id, func(kept *grant) error {
+		line := kept.line()
+		next, successor, err := use.Rotate(line)
+		if err != nil {
+			return err
+		}
+		if fresh, result = successor, "ok"; next.PreviousHash == line.PreviousHash {
+			result = "repeated"
+		}
+		if next == line {
+			return errSameLine
+		}
+		kept.setLine(next)
+		return nil
+	})
+	if errors.Is(err, errSameLine) { // g is as it was kept
+		err = nil
+	}
+	return g, fresh, result, err
 }
 
 // errSameLine tells that a refresh token is given again, and nothing is to be written.
