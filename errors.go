@@ -183,7 +183,7 @@ var refusals = map[Reason]refusal{
 	ReasonWrongCredentials: {401, "UnauthorizedError", "invalid_credentials", false, "Invalid email or password."},
 	ReasonEmailTaken:       {409, "ConflictError", "email_taken", false, "Email value is already taken"},
 	ReasonRefreshToken:     {401, "UnauthorizedError", "invalid_refresh_token", false, "the refresh token is not valid"},
-	ReasonOneTimeToken:     {401, "UnauthorizedError", "invalid_link", false, "the link was used before or has expired"},
+	ReasonOneTimeToken:     {401, "UnauthorizedError", "invalid_link", false, "the link was used before or has expired; if you have just set a password by it, log in with that one"},
 	ReasonThrottled:        {429, "TooManyRequestsError", "too_many_requests", false, "too many tries; wait before the next one"},
 	ReasonHashQueueFull:    {503, "ServiceUnavailableError", "busy", false, "too many passwords are being checked; try again soon"},
 	ReasonStoreUnavailable: {503, "ServiceUnavailableError", "store_unavailable", false, "the accounts cannot be read or changed now"},

@@ -284,16 +284,19 @@ func (s *accountService) rememberExternalSession(ctx context.Context, identity *
 // those that came of the provider.
 func (s *accountService) logOutExternal(ctx context.Context, logout *ExternalLogout, client clientInfo) error {
 	used := Record{Kind: kindLogOut, ID: identityKey(logout.Issuer, logout.ID), Value: []byte("{}"), ExpiresAt: logout.ExpiresAt.Add(maxLeeway)}
-	err := s.users().CreateRecord(ctx, used)
-	if errors.Is(err, ErrRecordExists) {
+	_, err := s.users().Record(ctx, used.Kind, used.ID, s.now())
+	if err == nil {
 		return refuse(ReasonLogoutToken, "it was used before")
 	}
-	if err != nil {
+	if !errors.Is(err, ErrNotFound) {
 		return storeRefusal(err)
 	}
-	if err := s.endExternal(ctx, logout, client); err != nil { // not all is done, so it may come again
-		_, _ = s.users().TakeRecord(context.WithoutCancel(ctx), used.Kind, used.ID, s.now())
+	if err := s.endExternal(ctx, logout, client); err != nil {
 		return err
+	}
+	// It is used when all is done, so that it may come again until then.
+	if err := s.users().CreateRecord(ctx, used); !errors.Is(err, ErrRecordExists) {
+		return storeRefusal(err)
 	}
 	return nil
 }

@@ -158,7 +158,7 @@ func (h *AccountsHandler) connect(w http.ResponseWriter, r *http.Request) error 
 		err = h.service.connect(r.Context(), user.ID, sessionOf(token), waiting.linkedIdentity, client(r))
 	}
 	if err != nil {
-		return h.showAccount(w, r, token, asRefusal(err))
+		return h.showAccount(w, r, token, storeRefusal(err))
 	}
 	seeOther(w, next)
 	return nil

@@ -228,7 +228,7 @@ func (h *AccountsHandler) resetPage(w http.ResponseWriter, r *http.Request) erro
 			token = cookies[0].Value
 		}
 	}
-	user, err := h.service.resetUser(r.Context(), token)
+	user, _, err := h.service.resetUser(r.Context(), token)
 	if refusal, ok := errors.AsType[*Error](err); ok && refusal.Reason == ReasonOneTimeToken {
 		return h.showBrokenLink(w, r)
 	}
@@ -251,7 +251,7 @@ func (h *AccountsHandler) showBrokenLink(w http.ResponseWriter, r *http.Request)
 	h.setResetCookie(w, r, "")
 	return h.pages.render(w, r, "message", pageData{
 		Title: "This link does not work",
-		Text:  "It was used before, has expired, is not whole, or your browser keeps no cookies. Open the link once more as you got it. If that does not help, ask whoever runs this site for a new one.",
+		Text:  "It was used before, has expired, is not whole, or your browser keeps no cookies. If you have just set a password by it, log in with that one. Else open the link once more as you got it. If that does not help, ask whoever runs this site for a new one.",
 	}, refusals[refusal.Reason].status)
 }
 
@@ -346,6 +346,9 @@ func (h *AccountsHandler) pageOr(w http.ResponseWriter, r *http.Request, in *inp
 	data := pageData{Email: cut(in.text("email"), 2*maxEmailBytes), ReturnTo: safeReturnPath(in.text("return_to"), ""), Errors: make(map[string]string)}
 	if refusal.Reason != ReasonProperties {
 		data.Error = refusals[refusal.Reason].description
+	}
+	if refusal.Reason == ReasonEmailTaken {
+		data.Error = "There is an account with this e-mail address already. If you have just made it, log in with the password that you chose."
 	}
 	for _, property := range refusal.Properties {
 		data.Errors[property.Path[1:]] = property.Message

@@ -870,12 +870,20 @@ func (s *accountService) endReused(ctx context.Context, session Session, client 
 // on.
 func (s *accountService) endSessions(ctx context.Context, userID, only, except string) error {
 	now := s.now()
+	if only != "" { // first, since nobody can say it again once the session has ended
+		if err := s.endReplaced(ctx, userID, only); err != nil {
+			return err
+		}
+	}
 	ended, err := s.users().EndSessions(ctx, userID, only, except, now)
 	if err != nil {
 		return storeRefusal(err)
 	}
 	for _, id := range ended {
 		s.revoked.add(id, s.lastTokenUntil(now))
+		if only != "" {
+			continue
+		}
 		if err := s.endReplaced(ctx, userID, id); err != nil {
 			return err
 		}
@@ -961,20 +969,26 @@ func (s *accountService) endReplaced(ctx context.Context, userID, sessionID stri
 			err = s.endSessions(ctx, userID, record.ID, "")
 		}
 	}
-	return err
+	return storeRefusal(err)
 }
 
 // changePassword changes the password of somebody who knows it, and ends the
-// other sessions.
+// other sessions. Where the new password is the one that the user has, it was changed by
+// a request whose answer was lost, and what is left is done.
 func (s *accountService) changePassword(ctx context.Context, userID, sessionID, current, fresh string, client clientInfo) error {
 	user, err := s.users().User(ctx, userID)
 	if err != nil {
 		return storeRefusal(err)
 	}
-	if user, err = s.checkCredentials(ctx, user.EmailKey, current, client); err != nil {
+	checked, err := s.checkCredentials(ctx, user.EmailKey, current, client)
+	if refusal, ok := errors.AsType[*Error](err); ok && refusal.Reason == ReasonWrongCredentials { // which is counted
+		done, checkErr := checkPassword(ctx, s.hashTurn("log-in", client), user.PasswordHash, fresh)
+		if checkErr != nil || !done {
+			return errors.Join(storeRefusal(checkErr), err)
+		}
+	} else if err != nil {
 		return err
-	}
-	if err := s.setPassword(ctx, userID, &user.PasswordHash, fresh, client); err != nil {
+	} else if err := s.setPassword(ctx, userID, &checked.PasswordHash, fresh, client); err != nil {
 		return err
 	}
 	s.audit("password changed", userID, sessionID, client)
@@ -1009,8 +1023,9 @@ const (
 	purposeResetKeep = "reset, identities stay"
 )
 
-// resetUser is whose password a token sets. It is not used up.
-func (s *accountService) resetUser(ctx context.Context, token string) (User, error) {
+// resetUser is whose password a token sets, and the token as it is kept. It is not used
+// up.
+func (s *accountService) resetUser(ctx context.Context, token string) (User, OneTimeToken, error) {
 	found, err := s.users().OneTimeToken(ctx, hashToken(token), purposeReset, s.now())
 	if errors.Is(err, ErrNotFound) {
 		found, err = s.users().OneTimeToken(ctx, hashToken(token), purposeResetKeep, s.now())
@@ -1020,41 +1035,47 @@ func (s *accountService) resetUser(ctx context.Context, token string) (User, err
 		user, err = s.users().User(ctx, found.UserID)
 	}
 	if errors.Is(err, ErrNotFound) || err == nil && user.Disabled {
-		return User{}, &Error{Reason: ReasonOneTimeToken}
+		return User{}, OneTimeToken{}, &Error{Reason: ReasonOneTimeToken}
 	}
-	return user, storeRefusal(err)
+	return user, found, storeRefusal(err)
 }
 
 // resetPassword sets a password by a one-time token, and ends all that somebody
 // else may have set up in the account. It returns the identities that it
-// disconnected.
+// disconnected. If it fails, the token may be used again, to do what is left.
 func (s *accountService) resetPassword(ctx context.Context, token, password string, client clientInfo) ([]linkedIdentity, error) {
-	taken, err := s.users().TakeOneTimeToken(ctx, hashToken(token), purposeReset, s.now())
-	if errors.Is(err, ErrNotFound) {
-		taken, err = s.users().TakeOneTimeToken(ctx, hashToken(token), purposeResetKeep, s.now())
+	_, link, err := s.resetUser(ctx, token)
+	if err != nil {
+		return nil, err
 	}
+	var gone []linkedIdentity
+	_, err = s.users().TakeOneTimeToken(ctx, link.Hash, link.Purpose, s.now())
 	if errors.Is(err, ErrNotFound) {
 		return nil, &Error{Reason: ReasonOneTimeToken}
+	}
+	if err == nil {
+		gone, err = s.recoverBy(ctx, link, password, client)
 	}
 	if err != nil {
-		return nil, storeRefusal(err)
+		err = errors.Join(storeRefusal(err), s.users().CreateOneTimeToken(context.WithoutCancel(ctx), link))
 	}
-	if user, err := s.users().User(ctx, taken.UserID); err == nil && user.Disabled {
-		return nil, &Error{Reason: ReasonOneTimeToken}
+	return gone, err
+}
+
+// recoverBy does what a one-time token is for.
+func (s *accountService) recoverBy(ctx context.Context, link OneTimeToken, password string, client clientInfo) ([]linkedIdentity, error) {
+	if err := s.setPassword(ctx, link.UserID, nil, password, client); err != nil {
+		return nil, err
 	}
-	if err := s.setPassword(ctx, taken.UserID, nil, password, client); err != nil {
-		// The link was of no use, so it may be used again.
-		return nil, errors.Join(err, s.users().CreateOneTimeToken(context.WithoutCancel(ctx), taken))
-	}
-	s.audit("password reset", taken.UserID, "", client)
+	s.audit("password reset", link.UserID, "", client)
 	ctx = context.WithoutCancel(ctx) // the password is another by now
-	gone, err := recoverAccount(ctx, s.users(), taken.UserID, taken.Purpose == purposeResetKeep, s.now(), func() error {
-		return s.endSessions(ctx, taken.UserID, "", "")
+	gone, err := recoverAccount(ctx, s.users(), link.UserID, link.Purpose == purposeResetKeep, s.now(), func() error {
+		return s.endSessions(ctx, link.UserID, "", "")
 	})
 	if len(gone) > 0 {
-		s.audit("external identities disconnected", taken.UserID, "", client)
+		s.audit("external identities disconnected", link.UserID, "", client)
 	}
-	return gone, storeRefusal(err)
+	return gone, err
 }
 
 func isRefusal(err error) bool {

@@ -1,0 +1,245 @@
+package caddyjwt
+
+import (
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddy-jwt/caddy-jwt/internal/storefault"
+	"github.com/caddyserver/caddy/v2"
+)
+
+func init() { caddy.RegisterModule(new(faultyStore)) }
+
+// faultyStore is a file that fails when a test says so.
+type faultyStore struct {
+	FileStore
+}
+
+var faults storefault.Switch
+
+func (*faultyStore) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "jwt.stores.faulty", New: func() caddy.Module { return new(faultyStore) }}
+}
+
+func (f *faultyStore) Provision(ctx caddy.Context) error {
+	err := f.FileStore.Provision(ctx)
+	f.Connect, f.Committed = faults.Connect(f.Connect), faults.Committed(f.Committed)
+	return err
+}
+
+// repetition is a request that is sent again after a fault of the store.
+type repetition struct {
+	name string
+	// begin leads to the request.
+	begin func(t *testing.T) (send func() answer)
+	// gets are the answers to the second, of which the first is that to one alone.
+	gets []int
+	// holds checks what must hold after the second, whatever the fault was.
+	holds func(t *testing.T, second answer)
+}
+
+// sessionIn is the session of an access token.
+func sessionIn(t *testing.T, accessToken string) string {
+	t.Helper()
+	token, err := serviceOf(t).verifier.Verify(t.Context(), accessToken, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sessionOf(token)
+}
+
+// accessCookie is the access token that a browser has.
+func accessCookie(t *testing.T, s *site, client *http.Client) string {
+	t.Helper()
+	at, err := url.Parse(s.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, cookie := range client.Jar.Cookies(at) {
+		if cookie.Name == sessionCookie {
+			return cookie.Value
+		}
+	}
+	t.Fatal("the browser has no session")
+	return ""
+}
+
+// What comes of each request that changes something and is sent again, whichever of its
+// statements failed: the table of docs/operations.md. Nothing is left undone that its
+// answer, or that of the second, says is done.
+func TestThreatRepeatedRequests(t *testing.T) {
+	s := serve(t, strings.Replace(accountsBody(filepath.Join(tempDir(t), "users.db"), "throttle off"), "store file ", "store faulty ", 1))
+	t.Cleanup(func() { faults.Set(nil) })
+	const changed = "another horse battery"
+	var email string
+	var other tokens // a session of somebody else who knows the password
+	signUp := func(t *testing.T) tokens {
+		t.Helper()
+		email = strings.ToLower(randomToken(8)) + "@example.com"
+		own := s.signedUp(email)
+		begun, err := serviceOf(t).beginSession(t.Context(), userOf(t, email), clientInfo{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		other = tokens{Token: begun.accessToken, RefreshToken: begun.refreshToken}
+		return own
+	}
+	logsInWith := func(t *testing.T, password string) {
+		t.Helper()
+		if got := s.post("/auth/login", claimsMap{"email": email, "password": password}); got.status != 200 {
+			t.Errorf("the log-in with %s: %d %s", password, got.status, got.body)
+		}
+	}
+	otherEnded := func(t *testing.T) {
+		t.Helper()
+		eventually(t, "the access token of another session is refused", func() bool { return s.bearer("/todos/", other.Token).status == 401 })
+		if got := s.post("/auth/refresh", claimsMap{"refreshToken": other.RefreshToken}); got.status != 401 {
+			t.Errorf("the refresh token of another session: %d", got.status)
+		}
+	}
+	loggedInBy := func(t *testing.T) *http.Client {
+		t.Helper()
+		chrome := browser(t)
+		s.mustAnswer(303, s.form(chrome, "/auth/login", formOf(email)), "log-in")
+		return chrome
+	}
+	link := func(t *testing.T) (token string) {
+		t.Helper()
+		token = randomToken(32)
+		err := storeOf(t).CreateOneTimeToken(t.Context(), OneTimeToken{Hash: hashToken(token), Purpose: purposeReset, UserID: userOf(t, email).ID, ExpiresAt: time.Now().Add(time.Hour)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return token
+	}
+	passwordIsNew := func(t *testing.T, _ answer) {
+		logsInWith(t, changed)
+		otherEnded(t)
+	}
+	for _, r := range []repetition{
+		{"sign-up", func(*testing.T) func() answer {
+			email = strings.ToLower(randomToken(8)) + "@example.com"
+			return func() answer { return s.post("/auth/signup", credentialsOf(email)) }
+		}, []int{201, 409}, func(t *testing.T, _ answer) { logsInWith(t, goodPassword) }},
+		{"sign-up by the form", func(t *testing.T) func() answer {
+			email = strings.ToLower(randomToken(8)) + "@example.com"
+			chrome := browser(t)
+			return func() answer { return s.form(chrome, "/auth/signup", formOf(email)) }
+		}, []int{303, 409}, func(t *testing.T, second answer) {
+			logsInWith(t, goodPassword)
+			if second.status == 409 && (!strings.Contains(second.body, "log in with the password that you chose") || !strings.Contains(second.body, `href="/auth/login`)) {
+				t.Errorf("the page: %s", second.body)
+			}
+		}},
+		{"log-in", func(t *testing.T) func() answer {
+			signUp(t)
+			return func() answer { return s.post("/auth/login", credentialsOf(email)) }
+		}, []int{200}, func(t *testing.T, second answer) {
+			s.mustAnswer(200, s.bearer("/todos/", second.tokens(t).Token), "the access token")
+		}},
+		{"log-in by the form", func(t *testing.T) func() answer {
+			signUp(t)
+			chrome := browser(t)
+			return func() answer { return s.form(chrome, "/auth/login", formOf(email)) }
+		}, []int{303}, nil},
+		{"password change", func(t *testing.T) func() answer {
+			own := signUp(t)
+			return func() answer {
+				return s.post("/auth/password", claimsMap{"currentPassword": goodPassword, "newPassword": changed}, "Authorization: Bearer "+own.Token)
+			}
+		}, []int{204}, passwordIsNew},
+		{"password change by the form", func(t *testing.T) func() answer {
+			signUp(t)
+			chrome := loggedInBy(t)
+			return func() answer {
+				return s.form(chrome, "/auth/password", url.Values{"currentPassword": {goodPassword}, "newPassword": {changed}})
+			}
+		}, []int{200}, passwordIsNew},
+		{"reset", func(t *testing.T) func() answer {
+			signUp(t)
+			token := link(t)
+			return func() answer { return s.post("/auth/reset", claimsMap{"token": token, "newPassword": changed}) }
+		}, []int{204}, passwordIsNew},
+		{"reset by the form", func(t *testing.T) func() answer {
+			signUp(t)
+			token := link(t)
+			chrome := browser(t)
+			return func() answer {
+				return s.form(chrome, "/auth/reset", url.Values{"token": {token}, "newPassword": {changed}})
+			}
+		}, []int{200}, passwordIsNew},
+		{"log-out", func(t *testing.T) func() answer {
+			signUp(t)
+			chrome := loggedInBy(t)
+			replaced := accessCookie(t, s, chrome)
+			s.mustAnswer(303, s.form(chrome, "/auth/login", formOf(email)), "the same browser logs in again")
+			other = tokens{Token: replaced, RefreshToken: "none"}
+			newest := accessCookie(t, s, chrome)
+			return func() answer { return s.post("/auth/logout", "", "Authorization: Bearer "+newest) }
+		}, []int{204, 401}, func(t *testing.T, _ answer) { otherEnded(t) }},
+		{"log-out by the form", func(t *testing.T) func() answer {
+			signUp(t)
+			chrome := loggedInBy(t)
+			other = tokens{Token: accessCookie(t, s, chrome), RefreshToken: "none"}
+			return func() answer { return s.form(chrome, "/auth/logout", url.Values{}) }
+		}, []int{303}, func(t *testing.T, _ answer) { otherEnded(t) }},
+		{"the end of another session", func(t *testing.T) func() answer {
+			own := signUp(t)
+			id := sessionIn(t, other.Token)
+			return func() answer {
+				return s.send(http.MethodDelete, "/auth/sessions/"+id, "", "Authorization: Bearer "+own.Token)
+			}
+		}, []int{204, 404}, func(t *testing.T, _ answer) { otherEnded(t) }},
+		{"the end of another session, by the form", func(t *testing.T) func() answer {
+			signUp(t)
+			chrome := loggedInBy(t)
+			id := sessionIn(t, other.Token)
+			return func() answer { return s.form(chrome, "/auth/sessions/"+id, url.Values{}) }
+		}, []int{303, 404}, func(t *testing.T, _ answer) { otherEnded(t) }},
+	} {
+		for name, moment := range map[string]storefault.Moment{"not made": storefault.BeforeStatement, "made, and not told": storefault.AfterCommit} {
+			t.Run(r.name+"/"+name, func(t *testing.T) {
+				s.t = t
+				var seen []int
+				for n := 1; ; n++ {
+					send := r.begin(t)
+					hit := faults.Once(moment, n)
+					got := send()
+					wasHit := hit()
+					faults.Set(nil)
+					if !wasHit && got.status != r.gets[0] {
+						t.Fatalf("control: %d %s", got.status, got.body)
+					}
+					if wasHit {
+						if got.status != 503 || got.header.Get("Retry-After") == "" {
+							t.Errorf("the %d. fails: %d %v %s", n, got.status, got.header, got.body)
+						}
+						got = send()
+						if !slices.Contains(r.gets, got.status) {
+							t.Errorf("repeated after the %d. failed: %d %s", n, got.status, got.body)
+						}
+					}
+					seen = append(seen, got.status)
+					if r.holds != nil {
+						r.holds(t, got)
+					}
+					if t.Failed() {
+						t.Fatalf("after the %d. failed", n)
+					}
+					if !wasHit {
+						break
+					}
+				}
+				t.Logf("answers to the second: %v", seen)
+			})
+		}
+	}
+	if n := strings.Count(s.log(), "reused"); n > 0 {
+		t.Error("the log tells of a theft")
+	}
+}
