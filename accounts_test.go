@@ -939,7 +939,7 @@ func TestThreatEndedSessions(t *testing.T) {
 	if got := remembered(one.Token); got != 200 {
 		t.Errorf("control: the session that changed it: %d", got)
 	}
-	s.mustAnswer(401, s.post("/auth/password", claimsMap{"currentPassword": "wrong password", "newPassword": "a new good password"}, "Authorization: Bearer "+one.Token), "wrong current password")
+	s.mustAnswer(401, s.post("/auth/password", claimsMap{"currentPassword": "wrong password", "newPassword": "one more good password"}, "Authorization: Bearer "+one.Token), "wrong current password")
 
 	// Another process disables the user: this one knows within a second.
 	changeUser(t, "bob@example.com", func(u *User) { u.Disabled = true })
