@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
+	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 )
@@ -70,7 +71,7 @@ func BenchmarkStoreOfManyUsers(b *testing.B) {
 				s := &accountService{now: time.Now, config: Accounts{HashQueue: 1}, log: zap.NewNop()}
 				s.store.Store(&store)
 				return func() {
-					if _, err := s.checkCredentials(b.Context(), "user7@example.com", "wrong password", clientInfo{}); asRefusal(err).Reason != ReasonWrongCredentials {
+					if _, err := s.checkCredentials(b.Context(), "user7@example.com", "wrong password", clientInfo{}); refusal.Of(err).Reason != refusal.WrongCredentials {
 						b.Fatal(err)
 					}
 				}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
@@ -138,7 +139,7 @@ func (h *AccountsHandler) refresh(w http.ResponseWriter, r *http.Request) error 
 		return err
 	}
 	if in.form { // a browser is renewed silently
-		return refuse(ReasonMediaType, "it is a form")
+		return refusal.New(refusal.MediaType, "it is a form")
 	}
 	token := in.want("refreshToken")
 	if err := in.err(); err != nil {
@@ -159,7 +160,7 @@ func (h *AccountsHandler) logout(w http.ResponseWriter, r *http.Request) error {
 	if err == nil {
 		err = h.service.endBrowser(r.Context(), token.UserID, sessionOf(token))
 	}
-	if refusal, ok := errors.AsType[*Error](err); ok && form && refusals[refusal.Reason].status == http.StatusUnauthorized {
+	if refusal, ok := errors.AsType[*refusal.Error](err); ok && form && refusal.Reason.Answer().Status == http.StatusUnauthorized {
 		err = nil
 	}
 	if err != nil {
@@ -244,7 +245,7 @@ func (h *AccountsHandler) reset(w http.ResponseWriter, r *http.Request) error {
 		return h.pageOr(w, r, in, "reset", err)
 	}
 	gone, err := h.service.resetPassword(r.Context(), token, fresh, client(r))
-	if refusal, ok := errors.AsType[*Error](err); ok && in.form && refusal.Reason == ReasonOneTimeToken {
+	if failure, ok := errors.AsType[*refusal.Error](err); ok && in.form && failure.Reason == refusal.OneTimeToken {
 		return h.showBrokenLink(w, r)
 	}
 	if err != nil {
@@ -292,7 +293,7 @@ func (h *AccountsHandler) endSession(w http.ResponseWriter, r *http.Request, id 
 		return storeRefusal(err)
 	}
 	if !slices.ContainsFunc(sessions, func(s Session) bool { return s.ID == id }) {
-		return &Error{Reason: ReasonNoSuchRoute}
+		return &refusal.Error{Reason: refusal.NoSuchRoute}
 	}
 	if err := h.service.endSessions(r.Context(), token.UserID, id, ""); err != nil {
 		return err
@@ -325,11 +326,11 @@ func (h *AccountsHandler) caller(w http.ResponseWriter, r *http.Request) (*Token
 	}
 	var token *Token
 	if raw == "" {
-		err = &Error{Reason: ReasonNoCredentials}
+		err = &refusal.Error{Reason: refusal.NoCredentials}
 	} else {
 		token, err = h.service.verifier.Verify(r.Context(), raw, h.service.now())
 	}
-	if err != nil && (source == nil || source.session) && renewable(asRefusal(err)) {
+	if err != nil && (source == nil || source.session) && renewable(refusal.Of(err)) {
 		fresh, storeErr := h.service.renew(w, r)
 		if storeErr != nil {
 			return nil, storeErr
@@ -342,10 +343,10 @@ func (h *AccountsHandler) caller(w http.ResponseWriter, r *http.Request) (*Token
 		return nil, err
 	}
 	if sessionOf(token) == "" {
-		return nil, refuse(ReasonClaims, "sid is missing")
+		return nil, refusal.New(refusal.Claims, "sid is missing")
 	}
 	if !slices.Contains(scopes(token.Claims), accountScope) {
-		return nil, &Error{Reason: ReasonScope, Scope: accountScope, Detail: "the account routes need it"}
+		return nil, &refusal.Error{Reason: refusal.Scope, Scope: accountScope, Detail: "the account routes need it"}
 	}
 	return token, nil
 }
@@ -380,7 +381,7 @@ const maxPropertyErrors = 16
 type input struct {
 	values     map[string]any
 	form       bool
-	properties []PropertyError
+	properties []refusal.PropertyError
 	unknown    int // properties
 }
 
@@ -394,7 +395,7 @@ func readInput(w http.ResponseWriter, r *http.Request, known ...string) (*input,
 	in := &input{form: isForm(r)}
 	kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if kind != "application/json" && !in.form {
-		return nil, refuse(ReasonMediaType, "it is %s", quoted(kind))
+		return nil, refusal.New(refusal.MediaType, "it is %s", refusal.Quoted(kind))
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, maxBodyBytes)
 	if in.form {
@@ -406,7 +407,7 @@ func readInput(w http.ResponseWriter, r *http.Request, known ...string) (*input,
 	}
 	object, err := parseClaims(text)
 	if err != nil {
-		return nil, refuse(ReasonBody, "%v", err)
+		return nil, refusal.New(refusal.Body, "%v", err)
 	}
 	in.values = object
 	for name := range object {
@@ -427,7 +428,7 @@ func (in *input) readForm(r *http.Request) error {
 	in.values = make(map[string]any)
 	for name, values := range r.PostForm {
 		if len(values) > 1 {
-			return refuse(ReasonBody, "a field of the form is specified twice")
+			return refusal.New(refusal.Body, "a field of the form is specified twice")
 		}
 		if name == "email" {
 			values[0] = strings.TrimSpace(values[0]) // phones add a blank
@@ -441,9 +442,9 @@ func (in *input) readForm(r *http.Request) error {
 
 func bodyRefusal(err error) error {
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return refuse(ReasonBodyTooLarge, "more than %d bytes", maxBodyBytes)
+		return refusal.New(refusal.BodyTooLarge, "more than %d bytes", maxBodyBytes)
 	}
-	return refuse(ReasonBody, "it does not arrive whole")
+	return refusal.New(refusal.Body, "it does not arrive whole")
 }
 
 // text is a property that is a text, empty if it is none.
@@ -469,7 +470,7 @@ func (in *input) want(name string) string {
 
 func (in *input) wrong(name, code string, err error, info map[string]any) {
 	path := "/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(shownName(name))
-	in.properties = append(in.properties, PropertyError{Path: path, Code: code, Message: err.Error(), Info: info})
+	in.properties = append(in.properties, refusal.PropertyError{Path: path, Code: code, Message: err.Error(), Info: info})
 }
 
 func (in *input) err() error {
@@ -478,16 +479,16 @@ func (in *input) err() error {
 	}
 	all := len(in.properties) + max(0, in.unknown-maxPropertyErrors)
 	if all > maxPropertyErrors { // those of properties that are known go before the others
-		slices.SortStableFunc(in.properties, func(a, b PropertyError) int {
+		slices.SortStableFunc(in.properties, func(a, b refusal.PropertyError) int {
 			return cmp.Compare(btoi(a.Code == "additionalProperties"), btoi(b.Code == "additionalProperties"))
 		})
 		in.properties = in.properties[:maxPropertyErrors]
 	}
-	slices.SortFunc(in.properties, func(a, b PropertyError) int { return strings.Compare(a.Path, b.Path) })
+	slices.SortFunc(in.properties, func(a, b refusal.PropertyError) int { return strings.Compare(a.Path, b.Path) })
 	if more := all - len(in.properties); more > 0 {
-		in.properties = append(in.properties, PropertyError{Path: "", Code: "more", Message: fmt.Sprintf("has %d more errors", more), Info: map[string]any{"more": more}})
+		in.properties = append(in.properties, refusal.PropertyError{Path: "", Code: "more", Message: fmt.Sprintf("has %d more errors", more), Info: map[string]any{"more": more}})
 	}
-	return &Error{Reason: ReasonProperties, Properties: in.properties}
+	return &refusal.Error{Reason: refusal.Properties, Properties: in.properties}
 }
 
 func btoi(b bool) int {

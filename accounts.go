@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
@@ -299,13 +300,13 @@ func (h *AccountsHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next
 	}
 	if !slices.Contains(methods, r.Method) {
 		w.Header().Set("Allow", strings.Join(methods, ", "))
-		return h.refuse(w, r, &Error{Reason: ReasonMethod})
+		return h.refuse(w, r, &refusal.Error{Reason: refusal.Method})
 	}
 	if err := crossOrigin.Check(r); err != nil {
-		return h.refuse(w, r, refuse(ReasonCrossOrigin, "%v", err))
+		return h.refuse(w, r, refusal.New(refusal.CrossOrigin, "%v", err))
 	}
 	err := serve(w, r)
-	if refusal, ok := errors.AsType[*Error](err); ok {
+	if refusal, ok := errors.AsType[*refusal.Error](err); ok {
 		h.service.sayStoreFails(refusal)
 		return h.refuse(w, r, refusal)
 	}
@@ -329,12 +330,12 @@ func (h *AccountsHandler) logWithoutQuery(r *http.Request, answer caddyhttp.Resp
 
 // refuse answers a refusal: a browser as the site has it, a program always by JSON,
 // which says what is wrong with each property.
-func (h *AccountsHandler) refuse(w http.ResponseWriter, r *http.Request, refusal *Error) error {
+func (h *AccountsHandler) refuse(w http.ResponseWriter, r *http.Request, refusal *refusal.Error) error {
 	page := prefers(r, "text/html", "application/json")
 	if page && h.secretQuery(r) { // what is passed on is logged with its URL
 		h.announce(w, r, refusal)
-		told := refusals[refusal.Reason]
-		return h.pages.render(w, r, "message", pageData{Title: http.StatusText(told.status), Text: told.description}, told.status)
+		told := refusal.Reason.Answer()
+		return h.pages.render(w, r, "message", pageData{Title: http.StatusText(told.Status), Text: told.Description}, told.Status)
 	}
 	if page {
 		return h.responder.refuse(w, r, refusal)
@@ -359,7 +360,7 @@ func (h *AccountsHandler) route(r *http.Request) (serve accountRoute, methods []
 		return h.byMethod(h.loginPage, h.login), both
 	case "signup":
 		if h.Signup == "closed" {
-			return func(http.ResponseWriter, *http.Request) error { return &Error{Reason: ReasonNoSignup} }, both
+			return func(http.ResponseWriter, *http.Request) error { return &refusal.Error{Reason: refusal.NoSignup} }, both
 		}
 		return h.byMethod(h.signupPage, h.signup), both
 	case "refresh":

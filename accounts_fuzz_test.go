@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+
+	"github.com/caddy-jwt/caddy-jwt/refusal"
 )
 
 // Where a browser goes after a log-in is a path of the same site, as Go's URL
@@ -56,8 +58,8 @@ func FuzzLogInForm(f *testing.F) {
 		r.Header.Set("Content-Type", kind)
 		in, err := readInput(httptest.NewRecorder(), r, "email", "password")
 		if err != nil {
-			refusal, ok := errors.AsType[*Error](err)
-			if !ok || refusals[refusal.Reason].status/100 != 4 {
+			refusal, ok := errors.AsType[*refusal.Error](err)
+			if !ok || refusal.Reason.Answer().Status/100 != 4 {
 				t.Fatalf("error %v", err)
 			}
 			return

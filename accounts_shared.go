@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 )
@@ -73,14 +74,14 @@ func (a *SharedAccounts) Now() time.Time { return a.service.now() }
 // StoreFailed counts an error of the store as the accounts count theirs, and logs an
 // outage as they do.
 func (a *SharedAccounts) StoreFailed(err error) {
-	refusal, told := errors.AsType[*Error](err)
+	failure, told := errors.AsType[*refusal.Error](err)
 	if !told {
-		refusal = asRefusal(storeRefusal(err))
+		failure = refusal.Of(storeRefusal(err))
 	}
-	if refusal.Reason == ReasonStoreUnavailable || refusal.Reason == ReasonStoreFull {
-		refused[refusal.Reason].Inc()
+	if failure.Reason == refusal.StoreUnavailable || failure.Reason == refusal.StoreFull {
+		refused[failure.Reason].Inc()
 	}
-	a.service.sayStoreFails(refusal)
+	a.service.sayStoreFails(failure)
 }
 
 // UseRefreshToken begins the use of a refresh token of another module, by the same

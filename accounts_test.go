@@ -22,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
 	"github.com/google/uuid"
@@ -1245,7 +1246,7 @@ func TestThreatLogInDuringPasswordChange(t *testing.T) {
 	if err := service.setPassword(t.Context(), checked.ID, nil, "another good password", clientInfo{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := service.beginSession(t.Context(), checked, clientInfo{}); err == nil || asRefusal(err).Reason != ReasonWrongCredentials {
+	if _, err := service.beginSession(t.Context(), checked, clientInfo{}); err == nil || refusal.Of(err).Reason != refusal.WrongCredentials {
 		t.Errorf("a session begins by the old password: %v", err)
 	}
 }

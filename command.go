@@ -17,6 +17,7 @@ import (
 	"unicode"
 	"unicode/utf16"
 
+	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/lestrrat-go/jwx/v2/jwk"
@@ -57,7 +58,7 @@ func groups(cmd *cobra.Command) {
 		if len(args) == 0 {
 			return cmd.Help()
 		}
-		return fmt.Errorf("%s has no command %s; `%s --help` lists them", cmd.CommandPath(), quoted(args[0]), cmd.CommandPath())
+		return fmt.Errorf("%s has no command %s; `%s --help` lists them", cmd.CommandPath(), refusal.Quoted(args[0]), cmd.CommandPath())
 	})
 }
 

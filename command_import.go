@@ -20,6 +20,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/caddy-jwt/caddy-jwt/refusal"
 	jsonv2 "github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
@@ -73,7 +74,7 @@ func (o *operator) importFormat() (string, error) {
 	case "ndjson":
 		return "jsonl", nil
 	}
-	return "", fmt.Errorf("%s could be anything; say what it is by --format csv or --format jsonl", quoted(o.args[0]))
+	return "", fmt.Errorf("%s could be anything; say what it is by --format csv or --format jsonl", refusal.Quoted(o.args[0]))
 }
 
 // importCount is what became of the lines of an import.
@@ -324,11 +325,11 @@ func parseJSONUser(line []byte) (record userRecord, err error) {
 	case !ok:
 		return record, jsonError(err)
 	case errors.Is(err, jsonv2.ErrUnknownName):
-		return record, fmt.Errorf("there is no member %s; further properties go into profile", quoted(semantic.JSONPointer.LastToken()))
+		return record, fmt.Errorf("there is no member %s; further properties go into profile", refusal.Quoted(semantic.JSONPointer.LastToken()))
 	case semantic.JSONPointer == "":
 		return record, errors.New("it is no JSON object")
 	}
-	return record, fmt.Errorf("%s is of another JSON type than it must be", quoted(string(semantic.JSONPointer)))
+	return record, fmt.Errorf("%s is of another JSON type than it must be", refusal.Quoted(string(semantic.JSONPointer)))
 }
 
 // csvHeader are the names of the columns.
@@ -358,7 +359,7 @@ var csvColumns = []string{"email", "password_hash", "id", "roles", "disabled", "
 func (h csvHeader) check() error {
 	for i, name := range h {
 		if slices.Contains(h[:i], name) {
-			return fmt.Errorf("the column %s is specified twice", quoted(name))
+			return fmt.Errorf("the column %s is specified twice", refusal.Quoted(name))
 		}
 		if slices.Contains(csvColumns, name) {
 			continue
@@ -367,7 +368,7 @@ func (h csvHeader) check() error {
 			return err
 		}
 		if lower := strings.ToLower(name); strings.Contains(lower, "password") || strings.Contains(lower, "hash") {
-			return fmt.Errorf("the column %s would be a property of the profile, which is shown; hashes are in the column password_hash, and JSON lines can have any property", quoted(name))
+			return fmt.Errorf("the column %s would be a property of the profile, which is shown; hashes are in the column password_hash, and JSON lines can have any property", refusal.Quoted(name))
 		}
 	}
 	return nil
@@ -538,7 +539,7 @@ func (o *operator) csvHeader() (csvHeader, error) {
 	header := csvHeader(slices.Concat(csvColumns, slices.Sorted(maps.Keys(names))))
 	for _, name := range header {
 		if strings.TrimSpace(name) != name || strings.ContainsAny(name, "\r\n") {
-			return nil, fmt.Errorf("the property %s begins or ends with a blank, or has a line end, which CSV cannot hold", quoted(name))
+			return nil, fmt.Errorf("the property %s begins or ends with a blank, or has a line end, which CSV cannot hold", refusal.Quoted(name))
 		}
 	}
 	return header, header.check()
@@ -559,10 +560,10 @@ func (h csvHeader) values(record userRecord) ([]string, error) {
 		value, given := profile[name]
 		text, isText := value.(string)
 		if given && !isText || strings.ContainsAny(text, "\r\n") {
-			return nil, fmt.Errorf("the property %s is no text of one line, which CSV cannot hold", quoted(name))
+			return nil, fmt.Errorf("the property %s is no text of one line, which CSV cannot hold", refusal.Quoted(name))
 		}
 		if given && text == "" {
-			return nil, fmt.Errorf("the property %s is there and empty, which CSV cannot tell from none", quoted(name))
+			return nil, fmt.Errorf("the property %s is there and empty, which CSV cannot tell from none", refusal.Quoted(name))
 		}
 		values = append(values, text)
 		delete(profile, name)

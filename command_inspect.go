@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/spf13/cobra"
@@ -90,7 +91,7 @@ func describeToken(w io.Writer, token string, now time.Time) error {
 		err = checkNames(claims, registeredClaims)
 	}
 	if err != nil {
-		return refuse(ReasonClaims, "payload: %v", err)
+		return refusal.New(refusal.Claims, "payload: %v", err)
 	}
 	return nil
 }
@@ -211,7 +212,7 @@ func judge(ctx caddy.Context, handler json.RawMessage, token string) (verdict st
 }
 
 func refusalText(err error) string {
-	return fmt.Sprintf("refused by the check %q: %v", asRefusal(err).Reason, err)
+	return fmt.Sprintf("refused by the check %q: %v", refusal.Of(err).Reason, err)
 }
 
 // openHandler sets a handler up, unless that would make users or keys.

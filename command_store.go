@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -143,7 +144,7 @@ func namedStore(text string) (json.RawMessage, error) {
 	}
 	id := "jwt.stores." + words[0].Text
 	if _, err := caddy.GetModule(id); err != nil {
-		return nil, fmt.Errorf("there is no kind of store %s in this Caddy; file is always there, and postgres where it was built in", quoted(words[0].Text))
+		return nil, fmt.Errorf("there is no kind of store %s in this Caddy; file is always there, and postgres where it was built in", refusal.Quoted(words[0].Text))
 	}
 	d := caddyfile.NewDispenser(words)
 	d.Next() // on the kind, as UnmarshalModule wants it

@@ -20,6 +20,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
@@ -212,7 +213,7 @@ func (o *operator) user() (user User, err error) {
 	if strings.Contains(name, "@") {
 		var key string
 		if key, err = EmailKey(name); err != nil {
-			return user, fmt.Errorf("the e-mail address %s %w", quoted(name), err)
+			return user, fmt.Errorf("the e-mail address %s %w", refusal.Quoted(name), err)
 		}
 		user, err = o.store.UserByEmail(o.ctx, key)
 	} else {
@@ -222,7 +223,7 @@ func (o *operator) user() (user User, err error) {
 		user, err = o.store.User(o.ctx, name)
 	}
 	if errors.Is(err, ErrNotFound) {
-		return user, fmt.Errorf("there is no user %s; `caddy jwt user list` shows who there is", quoted(name))
+		return user, fmt.Errorf("there is no user %s; `caddy jwt user list` shows who there is", refusal.Quoted(name))
 	}
 	return user, err
 }
@@ -276,7 +277,7 @@ func addUser(o *operator) error {
 	user := User{ID: uuid.NewString(), Email: o.args[0], Disabled: o.flags.Bool("disabled"), CreatedAt: now, UpdatedAt: now}
 	var err error
 	if user.EmailKey, err = EmailKey(user.Email); err != nil {
-		return fmt.Errorf("the e-mail address %s %w", quoted(user.Email), err)
+		return fmt.Errorf("the e-mail address %s %w", refusal.Quoted(user.Email), err)
 	}
 	user.Roles = o.texts("role")
 	if err := checkRoles(user.Roles); err != nil {
@@ -285,7 +286,7 @@ func addUser(o *operator) error {
 	if user.Profile, err = o.profile(); err != nil {
 		return err
 	}
-	taken := fmt.Errorf("%w: %s", ErrEmailTaken, quoted(user.Email))
+	taken := fmt.Errorf("%w: %s", ErrEmailTaken, refusal.Quoted(user.Email))
 	switch _, err := o.store.UserByEmail(o.ctx, user.EmailKey); { // before somebody types a password
 	case err == nil:
 		return taken

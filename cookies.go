@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 )
@@ -95,27 +96,27 @@ func setCookie(w http.ResponseWriter, r *http.Request, name, value string, expir
 
 // keepSession renews the session of a browser whose access token is of no more
 // use, where session cookies are read.
-func (h *Handler) keepSession(w http.ResponseWriter, r *http.Request, token *Token, source *TokenSource, refusal *Error) (kept *Token, renewed *grant, refused *Error) {
-	if token == nil && (source == nil || source.session) && h.sources.haveSession() && renewable(refusal) {
+func (h *Handler) keepSession(w http.ResponseWriter, r *http.Request, token *Token, source *TokenSource, failure *refusal.Error) (kept *Token, renewed *grant, refused *refusal.Error) {
+	if token == nil && (source == nil || source.session) && h.sources.haveSession() && renewable(failure) {
 		var err error
 		if renewed, err = h.service.renew(w, r); err != nil {
-			return nil, nil, asRefusal(err)
+			return nil, nil, refusal.Of(err)
 		}
 		if renewed != nil {
-			token, refusal = h.verify(r, renewed.accessToken)
+			token, failure = h.verify(r, renewed.accessToken)
 		}
 	}
-	return token, renewed, refusal
+	return token, renewed, failure
 }
 
 // renewable tells whether another token might be accepted where this one was not,
 // or none came: it has expired, or was made before keys or config changed.
-func renewable(refusal *Error) bool {
-	if refusal == nil { // an anonymous user, who may have a session
+func renewable(failure *refusal.Error) bool {
+	if failure == nil { // an anonymous user, who may have a session
 		return true
 	}
-	switch refusal.Reason {
-	case ReasonNoCredentials, ReasonExpired, ReasonUnknownKey, ReasonSignature, ReasonAlgorithm, ReasonIssuer, ReasonAudience:
+	switch failure.Reason {
+	case refusal.NoCredentials, refusal.Expired, refusal.UnknownKey, refusal.Signature, refusal.Algorithm, refusal.Issuer, refusal.Audience:
 		return true
 	}
 	return false
@@ -123,7 +124,7 @@ func renewable(refusal *Error) bool {
 
 // checkOrigin refuses what does more than read, carries a user's cookie, and comes
 // from a page of another origin. A WebSocket does, though it begins with a GET.
-func (h *Handler) checkOrigin(r *http.Request) *Error {
+func (h *Handler) checkOrigin(r *http.Request) *refusal.Error {
 	if h.crossOrigin == nil {
 		return nil
 	}
@@ -132,16 +133,16 @@ func (h *Handler) checkOrigin(r *http.Request) *Error {
 		r.Method = http.MethodPost
 	}
 	if err := h.crossOrigin.Check(r); err != nil {
-		return refuse(ReasonCrossOrigin, "%v; trusted_origins can allow it", err)
+		return refusal.New(refusal.CrossOrigin, "%v; trusted_origins can allow it", err)
 	}
 	return nil
 }
 
 // sendToLogin answers a browser that shows a page and has no session, by
 // sending it to the log-in page, from which it comes back.
-func (s *accountService) sendToLogin(w http.ResponseWriter, r *http.Request, refusal *Error) bool {
+func (s *accountService) sendToLogin(w http.ResponseWriter, r *http.Request, refusal *refusal.Error) bool {
 	get := r.Method == http.MethodGet || r.Method == http.MethodHead
-	if !get || refusals[refusal.Reason].status != http.StatusUnauthorized || !prefers(r, "text/html", "application/json") || slices.ContainsFunc(r.Header["Authorization"], byProgram) {
+	if !get || refusal.Reason.Answer().Status != http.StatusUnauthorized || !prefers(r, "text/html", "application/json") || slices.ContainsFunc(r.Header["Authorization"], byProgram) {
 		return false
 	}
 	original := *r.URL
@@ -210,11 +211,11 @@ func (s *accountService) renew(w http.ResponseWriter, r *http.Request) (*grant, 
 	}
 	given, err := s.refresh(r.Context(), cookies[0].Value, client(r))
 	if err != nil {
-		switch asRefusal(err).Reason {
-		case ReasonRefreshToken:
+		switch refusal.Of(err).Reason {
+		case refusal.RefreshToken:
 			clearSessionCookies(w, r)
 			return nil, nil
-		case ReasonRevoked: // the user is gone
+		case refusal.Revoked: // the user is gone
 			return nil, nil
 		}
 		return nil, err

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/google/uuid"
 	"go.uber.org/zap"
 )
@@ -66,10 +67,10 @@ type accountExists struct {
 // Error names whoever the browser is at the provider, who need not be the one who
 // sits before it.
 func (e *accountExists) Error() string {
-	return "At " + e.link.Label + " you are logged in as " + e.link.Name() + ". " + refusals[ReasonAccountExists].description
+	return "At " + e.link.Label + " you are logged in as " + e.link.Name() + ". " + refusal.AccountExists.Answer().Description
 }
 
-func (*accountExists) Unwrap() error { return &Error{Reason: ReasonAccountExists} }
+func (*accountExists) Unwrap() error { return &refusal.Error{Reason: refusal.AccountExists} }
 
 // logInExternal begins a session of whoever the identity is, and makes an
 // account for a new one.
@@ -83,7 +84,7 @@ func (s *accountService) logInExternal(ctx context.Context, login *externalLogin
 	}
 	if user.Disabled {
 		s.audit("login refused", user.ID, "", client)
-		return nil, &Error{Reason: ReasonDisabled}
+		return nil, &refusal.Error{Reason: refusal.Disabled}
 	}
 	given, err := s.beginSession(ctx, user, client)
 	if err != nil {
@@ -96,7 +97,7 @@ func (s *accountService) logInExternal(ctx context.Context, login *externalLogin
 	// user's sessions ended before this one began.
 	if there, err := s.isConnected(ctx, user.ID, linked(login, identity)); err != nil || !there {
 		if err == nil {
-			err = &Error{Reason: ReasonLoginState}
+			err = &refusal.Error{Reason: refusal.LoginState}
 		}
 		return nil, errors.Join(err, s.endSessions(context.WithoutCancel(ctx), user.ID, given.sessionID, ""))
 	}
@@ -143,10 +144,10 @@ func (s *accountService) externalUser(ctx context.Context, login *externalLogin,
 func (s *accountService) signUpExternal(ctx context.Context, login *externalLogin, identity *ExternalIdentity, client clientInfo) (User, error) {
 	key, err := EmailKey(identity.Email)
 	if err != nil {
-		return User{}, refuse(ReasonEmailUnverified, "the e-mail address of the provider %v", err)
+		return User{}, refusal.New(refusal.EmailUnverified, "the e-mail address of the provider %v", err)
 	}
 	if !identity.EmailVerified {
-		return User{}, &Error{Reason: ReasonEmailUnverified}
+		return User{}, &refusal.Error{Reason: refusal.EmailUnverified}
 	}
 	taken, err := s.users().UserByEmail(ctx, key)
 	if err == nil {
@@ -156,7 +157,7 @@ func (s *accountService) signUpExternal(ctx context.Context, login *externalLogi
 		return User{}, storeRefusal(err)
 	}
 	if s.config.Signup == "closed" {
-		return User{}, &Error{Reason: ReasonSignupClosed}
+		return User{}, &refusal.Error{Reason: refusal.SignupClosed}
 	}
 	if _, wait := s.signups.begin(ctx, clientKey(client.address), s.now()); wait > 0 {
 		return User{}, throttled("sign-ups of the client", wait)
@@ -172,7 +173,7 @@ func (s *accountService) signUpExternal(ctx context.Context, login *externalLogi
 			return user, nil
 		}
 		if errors.Is(err, ErrEmailTaken) {
-			return User{}, &Error{Reason: ReasonEmailTaken}
+			return User{}, &refusal.Error{Reason: refusal.EmailTaken}
 		}
 		return User{}, storeRefusal(err)
 	}
@@ -210,7 +211,7 @@ func (s *accountService) connect(ctx context.Context, userID, sessionID string, 
 	if errors.Is(err, ErrRecordExists) {
 		there, err := s.users().Record(ctx, kindIdentity, id, now)
 		if err == nil && there.Owner != userID {
-			return &Error{Reason: ReasonIdentityTaken}
+			return &refusal.Error{Reason: refusal.IdentityTaken}
 		}
 		return storeRefusal(err)
 	}
@@ -286,7 +287,7 @@ func (s *accountService) logOutExternal(ctx context.Context, logout *ExternalLog
 	used := Record{Kind: kindLogOut, ID: identityKey(logout.Issuer, logout.ID), Value: []byte("{}"), ExpiresAt: logout.ExpiresAt.Add(maxLeeway)}
 	_, err := s.users().Record(ctx, used.Kind, used.ID, s.now())
 	if err == nil {
-		return refuse(ReasonLogoutToken, "it was used before")
+		return refusal.New(refusal.LogoutToken, "it was used before")
 	}
 	if !errors.Is(err, ErrNotFound) {
 		return storeRefusal(err)

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 )
 
@@ -132,9 +133,9 @@ func findLogin(logins []externalLogin, name string) *externalLogin {
 }
 
 // refuseLogin is what a user is told of an error of an ExternalLogin.
-func refuseLogin(err error) *Error {
-	if refusal, ok := errors.AsType[*Error](err); ok {
+func refuseLogin(err error) *refusal.Error {
+	if refusal, ok := errors.AsType[*refusal.Error](err); ok {
 		return refusal
 	}
-	return refuse(ReasonLoginRefused, "%v", err)
+	return refusal.New(refusal.LoginRefused, "%v", err)
 }

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"github.com/caddy-jwt/caddy-jwt/refusal"
 )
 
 const (
@@ -48,7 +50,7 @@ type pendingLogin struct {
 func (h *AccountsHandler) externalRoute(route, name string) (accountRoute, []string) {
 	login := findLogin(h.logins, name)
 	if login == nil {
-		return func(http.ResponseWriter, *http.Request) error { return &Error{Reason: ReasonNoSuchRoute} }, []string{http.MethodGet, http.MethodPost}
+		return func(http.ResponseWriter, *http.Request) error { return &refusal.Error{Reason: refusal.NoSuchRoute} }, []string{http.MethodGet, http.MethodPost}
 	}
 	with := func(serve func(http.ResponseWriter, *http.Request, *externalLogin) error) accountRoute {
 		return func(w http.ResponseWriter, r *http.Request) error { return serve(w, r, login) }
@@ -123,7 +125,7 @@ func (h *AccountsHandler) sendOut(w http.ResponseWriter, r *http.Request, login 
 	if pending.UserID == "" { // of a stranger
 		if _, wait := h.service.externalKept.begin(r.Context(), "all", now); wait > 0 {
 			byClient.forgive()
-			return "", &Error{Reason: ReasonLoginsFull, Detail: "of all clients", RetryAfter: 5 * time.Second}
+			return "", &refusal.Error{Reason: refusal.LoginsFull, Detail: "of all clients", RetryAfter: 5 * time.Second}
 		}
 	}
 	return location, h.keepPending(w, r, kindPending, pendingCookie, pending.UserID, pending)
@@ -194,7 +196,7 @@ func (h *AccountsHandler) finishExternal(w http.ResponseWriter, r *http.Request,
 		return nil
 	})
 	if errors.Is(err, ErrNotFound) {
-		return h.showLogin(w, r, "", refuse(ReasonLoginState, "nothing is under way in this browser"))
+		return h.showLogin(w, r, "", refusal.New(refusal.LoginState, "nothing is under way in this browser"))
 	}
 	if err != nil {
 		return h.showLogin(w, r, "", storeRefusal(err))
@@ -231,25 +233,25 @@ func (h *AccountsHandler) finishExternal(w http.ResponseWriter, r *http.Request,
 func (h *AccountsHandler) answeredIdentity(r *http.Request, login *externalLogin, pending *pendingLogin) (*ExternalIdentity, error) {
 	answer, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return nil, refuse(ReasonLoginRefused, "the query is damaged")
+		return nil, refusal.New(refusal.LoginRefused, "the query is damaged")
 	}
 	for name, values := range answer {
 		if len(values) > 1 { // RFC 6749 §3.1
-			return nil, refuse(ReasonLoginRefused, "%s is specified twice", quoted(name))
+			return nil, refusal.New(refusal.LoginRefused, "%s is specified twice", refusal.Quoted(name))
 		}
 	}
 	if pending.Login != login.Name {
-		return nil, refuse(ReasonLoginState, "it was begun with %s and comes back from %s", pending.Login, login.Name)
+		return nil, refusal.New(refusal.LoginState, "it was begun with %s and comes back from %s", pending.Login, login.Name)
 	}
 	if subtle.ConstantTimeCompare([]byte(answer.Get("state")), []byte(pending.State)) != 1 {
-		return nil, refuse(ReasonLoginState, "state is another than this browser was sent out with")
+		return nil, refusal.New(refusal.LoginState, "state is another than this browser was sent out with")
 	}
 	identity, err := login.Finish(r.Context(), answer, pending.RedirectURL, pending.Kept)
 	if err != nil {
 		return nil, refuseLogin(err)
 	}
 	if identity.Issuer == "" || identity.Subject == "" {
-		return nil, refuse(ReasonLoginRefused, "it names nobody")
+		return nil, refusal.New(refusal.LoginRefused, "it names nobody")
 	}
 	return identity, pending.checkAuthTime(identity, h.service.now())
 }
@@ -267,10 +269,10 @@ func (p *pendingLogin) checkAuthTime(identity *ExternalIdentity, now time.Time) 
 		return nil
 	}
 	if identity.AuthTime.IsZero() {
-		return refuse(ReasonLoginNotFresh, "the provider was asked to log the user in anew, and does not say when it did (auth_time)")
+		return refusal.New(refusal.LoginNotFresh, "the provider was asked to log the user in anew, and does not say when it did (auth_time)")
 	}
 	if identity.AuthTime.Add(*p.MaxAge).Before(p.BeganAt.Add(-authTimeLeeway)) {
-		return refuse(ReasonLoginNotFresh, "the provider was asked to log the user in anew, and says that it did so longer ago (auth_time)")
+		return refusal.New(refusal.LoginNotFresh, "the provider was asked to log the user in anew, and says that it did so longer ago (auth_time)")
 	}
 	if identity.AuthTime.Add(*p.MaxAge).Before(p.BeganAt) { // its clock is behind
 		identity.AuthTime = p.BeganAt
@@ -283,7 +285,7 @@ func (p *pendingLogin) checkAuthTime(identity *ExternalIdentity, now time.Time) 
 func (h *AccountsHandler) finishConnect(w http.ResponseWriter, r *http.Request, login *externalLogin, pending *pendingLogin, identity *ExternalIdentity, err error) error {
 	token, user, callerErr := h.callerUser(w, r)
 	if callerErr != nil || user.ID != pending.UserID || sessionOf(token) != pending.SessionID {
-		return h.showLogin(w, r, "", refuse(ReasonLoginState, "the session that began it is not that of this browser any more"))
+		return h.showLogin(w, r, "", refusal.New(refusal.LoginState, "the session that began it is not that of this browser any more"))
 	}
 	link, there := linkedIdentity{}, false
 	if err == nil {
@@ -306,30 +308,30 @@ func (h *AccountsHandler) finishConnect(w http.ResponseWriter, r *http.Request, 
 
 // showLogin shows a refusal on the log-in page.
 func (h *AccountsHandler) showLogin(w http.ResponseWriter, r *http.Request, returnTo string, err error) error {
-	refusal, ok := errors.AsType[*Error](err)
+	refusal, ok := errors.AsType[*refusal.Error](err)
 	if !ok {
 		return err
 	}
 	h.service.sayStoreFails(refusal)
 	h.announce(w, r, refusal)
-	told := refusals[refusal.Reason]
-	text := told.description
+	told := refusal.Reason.Answer()
+	text := told.Description
 	if taken, ok := errors.AsType[*accountExists](err); ok {
 		text = taken.Error()
 	}
-	return h.pages.render(w, r, "login", pageData{ReturnTo: returnTo, Error: text}, told.status)
+	return h.pages.render(w, r, "login", pageData{ReturnTo: returnTo, Error: text}, told.Status)
 }
 
 // showAccount shows a refusal on the account page.
 func (h *AccountsHandler) showAccount(w http.ResponseWriter, r *http.Request, token *Token, err error) error {
-	refusal, ok := errors.AsType[*Error](err)
+	refusal, ok := errors.AsType[*refusal.Error](err)
 	if !ok {
 		return err
 	}
 	h.service.sayStoreFails(refusal)
 	h.announce(w, r, refusal)
-	told := refusals[refusal.Reason]
-	return h.renderAccount(w, r, token, pageData{Error: told.description}, told.status)
+	told := refusal.Reason.Answer()
+	return h.renderAccount(w, r, token, pageData{Error: told.Description}, told.Status)
 }
 
 // backchannelLogout is told by the provider that somebody has logged out there
@@ -337,14 +339,14 @@ func (h *AccountsHandler) showAccount(w http.ResponseWriter, r *http.Request, to
 func (h *AccountsHandler) backchannelLogout(w http.ResponseWriter, r *http.Request, login *externalLogin) error {
 	r.Body = http.MaxBytesReader(w, r.Body, maxBodyBytes)
 	if err := r.ParseForm(); err != nil || !isForm(r) || len(r.PostForm["logout_token"]) != 1 {
-		return refuse(ReasonLogoutToken, "it is no form with one logout_token")
+		return refusal.New(refusal.LogoutToken, "it is no form with one logout_token")
 	}
 	logout, err := login.VerifyLogout(r.Context(), r.PostForm.Get("logout_token"))
-	if refusal, ok := errors.AsType[*Error](err); ok {
+	if refusal, ok := errors.AsType[*refusal.Error](err); ok {
 		return refusal
 	}
 	if err != nil {
-		return refuse(ReasonLogoutToken, "%v", err)
+		return refusal.New(refusal.LogoutToken, "%v", err)
 	}
 	if err := h.service.logOutExternal(r.Context(), logout, client(r)); err != nil {
 		return err

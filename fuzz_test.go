@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
 )
@@ -40,7 +41,7 @@ func mustAgree(t *testing.T, v *Verifier, token string) {
 	t.Helper()
 	verified, err := v.Verify(context.Background(), token, fuzzNow)
 	if err != nil {
-		if _, ok := err.(*Error); !ok {
+		if _, ok := err.(*refusal.Error); !ok {
 			t.Fatalf("an error that is no *Error: %v", err)
 		}
 		return

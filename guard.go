@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
@@ -83,7 +84,7 @@ func (g *Guard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 // refusePath answers by itself, and not by the site's handle_errors, which may lead
 // to the server that the path is kept from.
 func (h responder) refusePath(w http.ResponseWriter, r *http.Request) error {
-	refusal := refuse(ReasonPath, "readings of %s differ in whether they come to jwt", quoted(r.URL.EscapedPath()))
+	refusal := refusal.New(refusal.Path, "readings of %s differ in whether they come to jwt", refusal.Quoted(r.URL.EscapedPath()))
 	h.announce(w, r, refusal)
 	return writeRefusal(w, refusal)
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"go.uber.org/zap"
 )
 
@@ -72,7 +73,7 @@ func (h *AccountsHandler) waiting(r *http.Request, token *Token, user User) (rec
 		err = json.Unmarshal(record.Value, &waiting)
 	}
 	if errors.Is(err, ErrNotFound) || err == nil && (record.Owner != user.ID || waiting.SessionID != sessionOf(token)) {
-		return record, waiting, refuse(ReasonLoginState, "no external identity waits in this browser for this session")
+		return record, waiting, refusal.New(refusal.LoginState, "no external identity waits in this browser for this session")
 	}
 	return record, waiting, storeRefusal(err)
 }
@@ -126,11 +127,11 @@ func (h *AccountsHandler) connect(w http.ResponseWriter, r *http.Request) error 
 		return err
 	}
 	if !in.form { // a program has seen no question
-		return refuse(ReasonMediaType, "it is no form")
+		return refusal.New(refusal.MediaType, "it is no form")
 	}
 	record, waiting, err := h.waiting(r, token, user)
 	if err == nil && in.text("offer") != record.ID {
-		err = refuse(ReasonLoginState, "the page asked about another external identity")
+		err = refusal.New(refusal.LoginState, "the page asked about another external identity")
 	}
 	if err != nil {
 		return h.showAccount(w, r, token, err)
@@ -142,17 +143,17 @@ func (h *AccountsHandler) connect(w http.ResponseWriter, r *http.Request) error 
 		return nil
 	}
 	if err := h.service.confirm(r.Context(), user, sessionOf(token), in.text("currentPassword"), client(r)); err != nil {
-		refusal, ok := errors.AsType[*Error](err)
+		refusal, ok := errors.AsType[*refusal.Error](err)
 		if !ok {
 			return err
 		}
 		h.announce(w, r, refusal)
-		told := refusals[refusal.Reason]
-		return h.askToConnect(w, r, token, user, record, waiting, pageData{Error: confirmError(refusal)}, told.status)
+		told := refusal.Reason.Answer()
+		return h.askToConnect(w, r, token, user, record, waiting, pageData{Error: confirmError(refusal)}, told.Status)
 	}
 	_, err = h.takePending(w, r, kindOffered, offerCookie, func(Record) error { return nil })
 	if errors.Is(err, ErrNotFound) {
-		err = refuse(ReasonLoginState, "the question was answered already")
+		err = refusal.New(refusal.LoginState, "the question was answered already")
 	}
 	if err == nil {
 		err = h.service.connect(r.Context(), user.ID, sessionOf(token), waiting.linkedIdentity, client(r))
@@ -165,11 +166,11 @@ func (h *AccountsHandler) connect(w http.ResponseWriter, r *http.Request) error 
 }
 
 // confirmError says what is wrong on a page that wants the password.
-func confirmError(refusal *Error) string {
-	if refusal.Reason == ReasonWrongCredentials {
+func confirmError(failure *refusal.Error) string {
+	if failure.Reason == refusal.WrongCredentials {
 		return "The current password is wrong."
 	}
-	return refusals[refusal.Reason].description
+	return failure.Reason.Answer().Description
 }
 
 // isFresh tells whether the log-in of a session was a moment ago.
@@ -204,7 +205,7 @@ func (s *accountService) confirm(ctx context.Context, user User, sessionID, pass
 		return err
 	}
 	if password == "" || user.PasswordHash == "" {
-		return &Error{Reason: ReasonNotConfirmed}
+		return &refusal.Error{Reason: refusal.NotConfirmed}
 	}
 	_, err = s.checkCredentials(ctx, user.EmailKey, password, client)
 	return err
@@ -218,7 +219,7 @@ func (s *accountService) isConnected(ctx context.Context, userID string, link li
 	case errors.Is(err, ErrNotFound):
 		return false, nil
 	case err == nil && record.Owner != userID:
-		return false, &Error{Reason: ReasonIdentityTaken}
+		return false, &refusal.Error{Reason: refusal.IdentityTaken}
 	}
 	return err == nil, storeRefusal(err)
 }
@@ -253,7 +254,7 @@ func (h *AccountsHandler) identity(w http.ResponseWriter, r *http.Request, id st
 	}
 	i := slices.IndexFunc(links, func(link linkedIdentity) bool { return link.ID() == id })
 	if i < 0 {
-		return &Error{Reason: ReasonNoSuchRoute}
+		return &refusal.Error{Reason: refusal.NoSuchRoute}
 	}
 	if r.Method == http.MethodGet || r.Method == http.MethodHead {
 		return h.askToDisconnect(w, r, token, user, links, i, pageData{}, http.StatusOK)
@@ -265,7 +266,7 @@ func (h *AccountsHandler) identity(w http.ResponseWriter, r *http.Request, id st
 		}
 	}
 	if !in.form && r.Method == http.MethodPost {
-		return refuse(ReasonMediaType, "it is no form")
+		return refusal.New(refusal.MediaType, "it is no form")
 	}
 	if in.form && in.text("decision") != "yes" {
 		seeOther(w, mountedAt(r)+h.path("account"))
@@ -280,9 +281,9 @@ func (h *AccountsHandler) identity(w http.ResponseWriter, r *http.Request, id st
 	if err == nil {
 		err = h.service.disconnect(r.Context(), user, id, client(r))
 	}
-	if refusal, ok := errors.AsType[*Error](err); ok && in.form {
+	if refusal, ok := errors.AsType[*refusal.Error](err); ok && in.form {
 		h.announce(w, r, refusal)
-		return h.askToDisconnect(w, r, token, user, links, i, pageData{Error: confirmError(refusal)}, refusals[refusal.Reason].status)
+		return h.askToDisconnect(w, r, token, user, links, i, pageData{Error: confirmError(refusal)}, refusal.Reason.Answer().Status)
 	}
 	if err != nil {
 		return err
@@ -319,7 +320,7 @@ func (s *accountService) disconnect(ctx context.Context, user User, id string, c
 			return err
 		}
 		if len(links) == 1 && links[0].ID() == id {
-			return &Error{Reason: ReasonLastLogin}
+			return &refusal.Error{Reason: refusal.LastLogin}
 		}
 	}
 	if _, err := disconnect(ctx, s.users(), user.ID, id, s.now()); err != nil {

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/thismachine"
+	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
 	"github.com/go-json-experiment/json"
@@ -237,13 +238,13 @@ func (c *jwksCache) join() (ongoing *fetch, own bool) {
 	return f, true
 }
 
-func (c *jwksCache) noKeys() *Error {
+func (c *jwksCache) noKeys() *refusal.Error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.fetchedAt.IsZero() {
-		return refuse(ReasonKeysStale, "%s was last loaded at %s, longer ago than max_stale", c.name(), c.fetchedAt.Format(time.RFC3339))
+		return refusal.New(refusal.KeysStale, "%s was last loaded at %s, longer ago than max_stale", c.name(), c.fetchedAt.Format(time.RFC3339))
 	}
-	return &Error{Reason: ReasonKeysUnavailable, Detail: c.name() + " was never loaded: " + c.complaints,
+	return &refusal.Error{Reason: refusal.KeysUnavailable, Detail: c.name() + " was never loaded: " + c.complaints,
 		RetryAfter: max(time.Second, c.nextRetry.Sub(clock()))}
 }
 
@@ -501,9 +502,9 @@ func parseDiscovery(text []byte, issuer string) (keysURL string, err error) {
 	}
 	if document.Issuer != issuer {
 		if strings.Contains(document.Issuer, "{") {
-			return "", fmt.Errorf("discovery document: %q stands for many tenants, whose issuers are as in %s; write that of your tenant, as the iss of a token shows it", issuer, quoted(document.Issuer))
+			return "", fmt.Errorf("discovery document: %q stands for many tenants, whose issuers are as in %s; write that of your tenant, as the iss of a token shows it", issuer, refusal.Quoted(document.Issuer))
 		}
-		return "", fmt.Errorf("discovery document: its issuer is %s, not %q; write it in the config exactly so, with or without the slash at its end", quoted(document.Issuer), issuer)
+		return "", fmt.Errorf("discovery document: its issuer is %s, not %q; write it in the config exactly so, with or without the slash at its end", refusal.Quoted(document.Issuer), issuer)
 	}
 	if document.JWKSURI == "" {
 		return "", errors.New("discovery document: it has no jwks_uri")

@@ -19,6 +19,7 @@ import (
 	"sync/atomic"
 
 	"filippo.io/edwards25519"
+	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/lestrrat-go/jwx/v2/jwa"
@@ -257,7 +258,7 @@ func parseJWK(text []byte) (*Key, error) {
 		return nil, errors.New("it is a private key; give only its public part")
 	}
 	if use := parsed.KeyUsage(); use != "" && use != string(jwk.ForSignature) {
-		return nil, fmt.Errorf("its use is %s, not sig", quoted(use))
+		return nil, fmt.Errorf("its use is %s, not sig", refusal.Quoted(use))
 	}
 	if operations := parsed.KeyOps(); len(operations) > 0 && !slices.Contains(operations, jwk.KeyOpVerify) {
 		return nil, errors.New("its key_ops lack verify")
@@ -272,7 +273,7 @@ func parseJWK(text []byte) (*Key, error) {
 	}
 	if own := parsed.Algorithm().String(); own != "" {
 		if !slices.Contains(algorithms, own) {
-			return nil, fmt.Errorf("its alg is %s, and its type allows %s", quoted(own), strings.Join(algorithms, ", "))
+			return nil, fmt.Errorf("its alg is %s, and its type allows %s", refusal.Quoted(own), strings.Join(algorithms, ", "))
 		}
 		algorithms = []string{own}
 	}
@@ -306,7 +307,7 @@ func parseKeySet(text []byte) (keys []*Key, unused []error, err error) {
 	}
 	for _, id := range slices.Sorted(maps.Keys(holders)) {
 		if number := holders[id]; id != "" && number > 1 {
-			unused = append(unused, fmt.Errorf("key ID %s is shared by %d keys", quoted(id), number))
+			unused = append(unused, fmt.Errorf("key ID %s is shared by %d keys", refusal.Quoted(id), number))
 		}
 	}
 	if number := holders[""]; number > maxKeysWithoutID {
@@ -350,7 +351,7 @@ func memberID(member []byte) string {
 	if err := json.Unmarshal(member, &named); err != nil || named.ID == "" {
 		return ""
 	}
-	return " (kid " + quoted(named.ID) + ")"
+	return " (kid " + refusal.Quoted(named.ID) + ")"
 }
 
 // algorithmsFor names the algorithms that a public key may verify, or says

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -69,9 +70,9 @@ func countEvent(event, result string) { accountEvents.WithLabelValues(event, res
 
 // refused is made before the first refusal, so that a scrape shows every
 // reason from the start.
-var refused = func() map[Reason]prometheus.Counter {
-	counters := make(map[Reason]prometheus.Counter)
-	for reason := range refusals {
+var refused = func() map[refusal.Reason]prometheus.Counter {
+	counters := make(map[refusal.Reason]prometheus.Counter)
+	for _, reason := range refusal.All() {
 		counters[reason] = decisions.WithLabelValues("refused", string(reason))
 	}
 	return counters

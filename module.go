@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
@@ -261,22 +262,22 @@ func (h *Handler) passMarked(w http.ResponseWriter, r *http.Request, next caddyh
 
 // authenticate returns what the token of the request says. There is neither a
 // token nor a refusal only where `optional` lets that pass.
-func (h *Handler) authenticate(r *http.Request) (*Token, *TokenSource, *Error) {
+func (h *Handler) authenticate(r *http.Request) (*Token, *TokenSource, *refusal.Error) {
 	raw, source, err := h.sources.read(r)
 	switch {
 	case err != nil:
-		return nil, nil, asRefusal(err)
+		return nil, nil, refusal.Of(err)
 	case raw == "" && h.Optional:
 		return nil, nil, nil
 	case raw == "":
-		return nil, nil, &Error{Reason: ReasonNoCredentials}
+		return nil, nil, &refusal.Error{Reason: refusal.NoCredentials}
 	}
 	token, refusal := h.verify(r, raw)
 	return token, source, refusal
 }
 
 // verify returns what the token says, from the cache if it was seen before.
-func (h *Handler) verify(r *http.Request, raw string) (*Token, *Error) {
+func (h *Handler) verify(r *http.Request, raw string) (*Token, *refusal.Error) {
 	now := clock()
 	if token := h.cache.get(raw, now); token != nil {
 		cacheHits.Inc()
@@ -285,27 +286,19 @@ func (h *Handler) verify(r *http.Request, raw string) (*Token, *Error) {
 	cacheMisses.Inc()
 	token, err := h.verifier.Verify(r.Context(), raw, now)
 	if err != nil {
-		return nil, asRefusal(err)
+		return nil, refusal.Of(err)
 	}
 	h.cache.put(raw, token)
 	return token, nil
 }
 
-func (h *Handler) checkRules(r *http.Request, claims Claims) *Error {
+func (h *Handler) checkRules(r *http.Request, claims Claims) *refusal.Error {
 	for _, requirement := range h.Require {
 		if err := requirement.met(r, claims); err != nil {
-			return asRefusal(err)
+			return refusal.Of(err)
 		}
 	}
 	return nil
-}
-
-func asRefusal(err error) *Error {
-	refusal, ok := errors.AsType[*Error](err)
-	if !ok { // every error of the verifier, the sources and the rules is one
-		return refuse(ReasonMalformedToken, "%v", err)
-	}
-	return refusal
 }
 
 // Provision sets the handler up: defaults, placeholders, keys.

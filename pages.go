@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/caddy-jwt/caddy-jwt/refusal"
 )
 
 //go:embed pages/*.html pages/style.css
@@ -229,7 +231,7 @@ func (h *AccountsHandler) resetPage(w http.ResponseWriter, r *http.Request) erro
 		}
 	}
 	user, _, err := h.service.resetUser(r.Context(), token)
-	if refusal, ok := errors.AsType[*Error](err); ok && refusal.Reason == ReasonOneTimeToken {
+	if failure, ok := errors.AsType[*refusal.Error](err); ok && failure.Reason == refusal.OneTimeToken {
 		return h.showBrokenLink(w, r)
 	}
 	if err != nil {
@@ -245,14 +247,14 @@ func (h *AccountsHandler) resetPage(w http.ResponseWriter, r *http.Request) erro
 
 // showBrokenLink says that a link sets no password, and how to get another.
 func (h *AccountsHandler) showBrokenLink(w http.ResponseWriter, r *http.Request) error {
-	refusal := &Error{Reason: ReasonOneTimeToken}
+	refusal := &refusal.Error{Reason: refusal.OneTimeToken}
 	h.announce(w, r, refusal)
 	w.Header().Set("Referrer-Policy", "no-referrer")
 	h.setResetCookie(w, r, "")
 	return h.pages.render(w, r, "message", pageData{
 		Title: "This link does not work",
 		Text:  "It was used before, has expired, is not whole, or your browser keeps no cookies. If you have just set a password by it, log in with that one. Else open the link once more as you got it. If that does not help, ask whoever runs this site for a new one.",
-	}, refusals[refusal.Reason].status)
+	}, refusal.Reason.Answer().Status)
 }
 
 const (
@@ -289,7 +291,7 @@ func (h *AccountsHandler) setResetCookie(w http.ResponseWriter, r *http.Request,
 func (h *AccountsHandler) accountPage(w http.ResponseWriter, r *http.Request) error {
 	token, err := h.caller(w, r)
 	if err != nil {
-		if refusals[asRefusal(err).Reason].status == http.StatusUnauthorized {
+		if refusal.Of(err).Reason.Answer().Status == http.StatusUnauthorized {
 			seeOther(w, mountedAt(r)+h.path("login"))
 			return nil
 		}
@@ -338,22 +340,22 @@ func profileText(value any) string {
 // pageOr shows a refusal of a form on its page; any other request gets the
 // refusal itself.
 func (h *AccountsHandler) pageOr(w http.ResponseWriter, r *http.Request, in *input, page string, err error) error {
-	refusal, ok := errors.AsType[*Error](err)
+	failure, ok := errors.AsType[*refusal.Error](err)
 	if !in.form || !ok {
 		return err
 	}
-	h.announce(w, r, refusal)
+	h.announce(w, r, failure)
 	data := pageData{Email: cut(in.text("email"), 2*maxEmailBytes), ReturnTo: safeReturnPath(in.text("return_to"), ""), Errors: make(map[string]string)}
-	if refusal.Reason != ReasonProperties {
-		data.Error = refusals[refusal.Reason].description
+	if failure.Reason != refusal.Properties {
+		data.Error = failure.Reason.Answer().Description
 	}
-	if refusal.Reason == ReasonEmailTaken {
+	if failure.Reason == refusal.EmailTaken {
 		data.Error = "There is an account with this e-mail address already. If you have just made it, log in with the password that you chose."
 	}
-	for _, property := range refusal.Properties {
+	for _, property := range failure.Properties {
 		data.Errors[property.Path[1:]] = property.Message
 	}
-	status := refusals[refusal.Reason].status
+	status := failure.Reason.Answer().Status
 	if page != "account" {
 		if page == "reset" && in.text("token") != "" && len(r.CookiesNamed(resetCookieName(r))) == 0 {
 			data.Token = cut(in.text("token"), 2*refreshBytes) // of a page that is not ours

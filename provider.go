@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 
+	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"
 )
@@ -41,15 +42,15 @@ func (p *Provider) Validate() error {
 // technical kind: keys that were never loaded.
 func (p *Provider) Authenticate(w http.ResponseWriter, r *http.Request) (caddyauth.User, bool, error) {
 	var user caddyauth.User
-	token, _, refusal := p.authenticate(r)
-	if refusal == nil {
+	token, _, failure := p.authenticate(r)
+	if failure == nil {
 		user.ID = token.UserID
-		refusal = p.checkRules(r, token.Claims)
+		failure = p.checkRules(r, token.Claims)
 	}
-	if refusal != nil {
-		p.announce(w, r, refusal)
-		if refusal.Reason == ReasonKeysUnavailable {
-			return user, false, refusal.told()
+	if failure != nil {
+		p.announce(w, r, failure)
+		if failure.Reason == refusal.KeysUnavailable {
+			return user, false, failure.Told()
 		}
 		return user, false, nil
 	}

@@ -8,7 +8,6 @@ import (
 	goparser "go/parser"
 	"go/token"
 	"go/types"
-	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -19,6 +18,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/prometheus/client_golang/prometheus"
@@ -332,20 +332,20 @@ func (r *reference) list(of reflect.Type, fields []reflect.StructField) string {
 func (r *reference) refusals() {
 	ctx := context.WithValue(r.t.Context(), caddy.ReplacerCtxKey, caddy.NewReplacer())
 	w, h := httptest.NewRecorder(), responder{realm: defaultRealm, logger: zap.NewNop()}
-	if err := h.refuse(w, httptest.NewRequestWithContext(ctx, "GET", "/", nil), &Error{Reason: ReasonExpired}); err != nil {
+	if err := h.refuse(w, httptest.NewRequestWithContext(ctx, "GET", "/", nil), &refusal.Error{Reason: refusal.Expired}); err != nil {
 		r.t.Fatal(err)
 	}
 	r.write("## Refusals\n\nWhere the site has no `handle_errors` for it, a refusal looks as this one of an expired token:")
 	r.write("```text\nHTTP/1.1 %d %s\nWWW-Authenticate: %s\n\n%s\n```", w.Code, http.StatusText(w.Code), w.Header().Get("WWW-Authenticate"), w.Body)
-	r.write("%s", r.comment(reflect.TypeFor[Reason](), "", "reason"))
-	r.write("%s", r.list(reflect.TypeFor[refusal](), slices.Collect(reflect.TypeFor[refusal]().Fields())))
+	r.write("%s", r.comment(reflect.TypeFor[refusal.Reason](), "", "reason"))
+	r.write("%s", r.list(reflect.TypeFor[refusal.Answer](), slices.Collect(reflect.TypeFor[refusal.Answer]().Fields())))
 	table := "Reason | Status | Name | Code | Challenge | Description\n---|---|---|---|---|---"
-	for _, reason := range slices.SortedFunc(maps.Keys(refusals), func(a, b Reason) int {
-		return cmp.Or(cmp.Compare(refusals[a].status, refusals[b].status), cmp.Compare(a, b))
+	for _, reason := range slices.SortedFunc(slices.Values(refusal.All()), func(a, b refusal.Reason) int {
+		return cmp.Or(cmp.Compare(a.Answer().Status, b.Answer().Status), cmp.Compare(a, b))
 	}) {
-		told := refusals[reason]
-		challenge := map[bool]string{true: "yes", false: "no"}[told.challenge]
-		table += fmt.Sprintf("\n`%s` | %d | `%s` | `%s` | %s | %s", reason, told.status, told.name, told.code, challenge, told.description)
+		told := reason.Answer()
+		challenge := map[bool]string{true: "yes", false: "no"}[told.Challenge]
+		table += fmt.Sprintf("\n`%s` | %d | `%s` | `%s` | %s | %s", reason, told.Status, told.Name, told.Code, challenge, told.Description)
 	}
 	r.write("%s", table)
 }

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/go-json-experiment/json"
@@ -24,7 +25,7 @@ type errorBody struct {
 		Code       string `json:"code"`
 		Message    string `json:"message"`
 
-		Details []PropertyError `json:"details,omitempty"`
+		Details []refusal.PropertyError `json:"details,omitempty"`
 	} `json:"error"`
 }
 
@@ -36,10 +37,10 @@ type responder struct {
 
 // refuse answers a refusal: headers of RFC 6750 §3, then the site's own
 // handle_errors if one of its routes takes the error, else a JSON body.
-func (h responder) refuse(w http.ResponseWriter, r *http.Request, err *Error) error {
-	told := refusals[err.Reason]
+func (h responder) refuse(w http.ResponseWriter, r *http.Request, err *refusal.Error) error {
+	told := err.Reason.Answer()
 	h.announce(w, r, err)
-	handlerError := caddyhttp.Error(told.status, err.told())
+	handlerError := caddyhttp.Error(told.Status, err.Told())
 	if takesError(r, handlerError) {
 		return handlerError
 	}
@@ -47,13 +48,13 @@ func (h responder) refuse(w http.ResponseWriter, r *http.Request, err *Error) er
 }
 
 // writeRefusal answers with the JSON body.
-func writeRefusal(w http.ResponseWriter, err *Error) error {
-	told := refusals[err.Reason]
+func writeRefusal(w http.ResponseWriter, err *refusal.Error) error {
+	told := err.Reason.Answer()
 	var body errorBody
-	body.Error.StatusCode, body.Error.Name = told.status, told.name
-	body.Error.Code, body.Error.Message = told.code, told.description
+	body.Error.StatusCode, body.Error.Name = told.Status, told.Name
+	body.Error.Code, body.Error.Message = told.Code, told.Description
 	body.Error.Details = err.Properties
-	return writeJSON(w, told.status, body)
+	return writeJSON(w, told.Status, body)
 }
 
 func writeJSON(w http.ResponseWriter, status int, value any) error {
@@ -69,42 +70,38 @@ func writeJSON(w http.ResponseWriter, status int, value any) error {
 }
 
 // announce sets the challenge and the placeholders, counts and logs.
-func (h responder) announce(w http.ResponseWriter, r *http.Request, err *Error) {
-	told := refusals[err.Reason]
+func (h responder) announce(w http.ResponseWriter, r *http.Request, err *refusal.Error) {
+	told := err.Reason.Answer()
 	refused[err.Reason].Inc()
 	if entry := h.logger.Check(zapcore.DebugLevel, "request refused"); entry != nil {
-		entry.Write(zap.String("reason", string(err.Reason)), zap.String("detail", err.Detail), zap.Int("status", told.status))
+		entry.Write(zap.String("reason", string(err.Reason)), zap.String("detail", err.Detail), zap.Int("status", told.Status))
 	}
-	if told.challenge {
+	if told.Challenge {
 		w.Header().Add("WWW-Authenticate", challenge(h.realm, err))
 	}
 	if err.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(err.RetryAfter.Seconds()))))
 	}
 	replacer := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	replacer.Set("http.jwt.error", told.code)
-	replacer.Set("http.jwt.error_description", told.description)
+	replacer.Set("http.jwt.error", told.Code)
+	replacer.Set("http.jwt.error_description", told.Description)
 }
 
 // challenge is the WWW-Authenticate header of RFC 6750 §3. It names no error
 // to a client that sent no credentials (§3.1).
-func challenge(realm string, err *Error) string {
-	told := refusals[err.Reason]
+func challenge(realm string, err *refusal.Error) string {
+	told := err.Reason.Answer()
 	var text strings.Builder
 	text.WriteString(`Bearer realm="` + realm + `"`)
-	if err.Reason == ReasonNoCredentials {
+	if err.Reason == refusal.NoCredentials {
 		return text.String()
 	}
-	text.WriteString(`, error="` + told.code + `", error_description="` + told.description + `"`)
+	text.WriteString(`, error="` + told.Code + `", error_description="` + told.Description + `"`)
 	if err.Scope != "" {
 		text.WriteString(`, scope="` + err.Scope + `"`)
 	}
 	return text.String()
 }
-
-// told is the error as a site's handle_errors sees it in
-// {http.error.message}: without the detail, which is for the operator.
-func (e *Error) told() error { return &Error{Reason: e.Reason} }
 
 // takesError tells whether the site has a handle_errors route for the error.
 // The server's error routes are those of all its sites, so their matchers are

@@ -15,6 +15,7 @@ import (
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/ref"
 	"cel.dev/cel-go/ext"
+	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
@@ -177,20 +178,20 @@ func (q *Requirement) met(r *http.Request, claims Claims) error {
 	case q.Scope != nil:
 		granted := scopes(claims)
 		if slices.ContainsFunc(q.Scope, func(s string) bool { return !slices.Contains(granted, s) }) {
-			return &Error{Reason: ReasonScope, Scope: strings.Join(q.Scope, " "), Detail: fmt.Sprintf("needs all of %q", q.Scope)}
+			return &refusal.Error{Reason: refusal.Scope, Scope: strings.Join(q.Scope, " "), Detail: fmt.Sprintf("needs all of %q", q.Scope)}
 		}
 	case q.AnyScope != nil:
 		if !intersect(scopes(claims), q.AnyScope) {
-			return &Error{Reason: ReasonScope, Scope: strings.Join(q.AnyScope, " "), Detail: fmt.Sprintf("needs one of %q", q.AnyScope)}
+			return &refusal.Error{Reason: refusal.Scope, Scope: strings.Join(q.AnyScope, " "), Detail: fmt.Sprintf("needs one of %q", q.AnyScope)}
 		}
 	case q.Role != nil:
 		if !intersect(texts(claims["roles"]), q.Role) {
-			return refuse(ReasonRole, "needs one of %q in roles", q.Role)
+			return refusal.New(refusal.Role, "needs one of %q in roles", q.Role)
 		}
 	case q.Claim != "":
 		value, _ := claims.Lookup(q.Claim)
 		if !intersect(texts(value), q.Values) {
-			return refuse(ReasonClaim, "needs one of %q in %s", q.Values, q.Claim)
+			return refusal.New(refusal.Claim, "needs one of %q in %s", q.Values, q.Claim)
 		}
 	default:
 		return q.metByExpression(r, claims)
@@ -203,11 +204,11 @@ func (q *Requirement) unmetByIssuer() error {
 	const detail = "only a token of %s meets the rule"
 	switch {
 	case q.Role != nil:
-		return refuse(ReasonRole, detail, q.Issuer)
+		return refusal.New(refusal.Role, detail, q.Issuer)
 	case q.Claim != "":
-		return refuse(ReasonClaim, detail, q.Issuer)
+		return refusal.New(refusal.Claim, detail, q.Issuer)
 	}
-	return &Error{Reason: ReasonScope, Scope: strings.Join(slices.Concat(q.Scope, q.AnyScope), " "), Detail: fmt.Sprintf(detail, q.Issuer)}
+	return &refusal.Error{Reason: refusal.Scope, Scope: strings.Join(slices.Concat(q.Scope, q.AnyScope), " "), Detail: fmt.Sprintf(detail, q.Issuer)}
 }
 
 // metByExpression asks the expression for each reading of the path that it reads.
@@ -226,15 +227,15 @@ func (q *Requirement) metByExpression(r *http.Request, claims Claims) error {
 		}
 		paths, err := readings(path.request)
 		if err != nil || len(paths) > 1 && (q.reads.derived || q.reads.current && q.reads.original && rewritten) {
-			return refuse(ReasonExpression, "%s reads a path that can be read in more than one way", q.Expression)
+			return refusal.New(refusal.Expression, "%s reads a path that can be read in more than one way", q.Expression)
 		}
 		run, err := scriptsOf(path.request, false)
 		if err != nil {
-			return refuse(ReasonExpression, "%s reads a path that can be read in too many ways", q.Expression)
+			return refusal.New(refusal.Expression, "%s reads a path that can be read in too many ways", q.Expression)
 		}
 		for _, reading := range slices.Concat(paths, run) {
 			if err := q.evaluate(reread(r, reading), claims); err != nil {
-				return refuse(ReasonExpression, "%s is not met by each way to read the path", q.Expression)
+				return refusal.New(refusal.Expression, "%s is not met by each way to read the path", q.Expression)
 			}
 		}
 	}
@@ -251,11 +252,11 @@ func (q *Requirement) evaluate(r *http.Request, claims Claims) error {
 	result, _, err := q.program.Eval(variables)
 	switch {
 	case variables.unknown != "":
-		return refuse(ReasonExpression, "%s: the placeholder {%s} is not known", q.Expression, variables.unknown)
+		return refusal.New(refusal.Expression, "%s: the placeholder {%s} is not known", q.Expression, variables.unknown)
 	case err != nil:
-		return refuse(ReasonExpression, "%s: %v", q.Expression, err)
+		return refusal.New(refusal.Expression, "%s: %v", q.Expression, err)
 	case result != types.True:
-		return refuse(ReasonExpression, "%s is %v", q.Expression, result)
+		return refusal.New(refusal.Expression, "%s is %v", q.Expression, result)
 	}
 	return nil
 }

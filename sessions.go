@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/google/uuid"
 	"github.com/maypok86/otter/v2"
@@ -159,12 +160,12 @@ func (s *accountService) start(ctx context.Context) error {
 }
 
 // ready is start for a request, which may come before the config has started.
-func (s *accountService) ready(ctx context.Context) *Error {
+func (s *accountService) ready(ctx context.Context) *refusal.Error {
 	if s.started.Load() {
 		return nil
 	}
 	if err := s.start(ctx); err != nil {
-		return asRefusal(storeRefusal(err))
+		return refusal.Of(storeRefusal(err))
 	}
 	return nil
 }
@@ -446,13 +447,13 @@ func (s *accountService) learnRevocations() {
 }
 
 // sayStoreFails logs that a request met a store that could not do its work.
-func (s *accountService) sayStoreFails(refusal *Error) {
-	if refusal.Reason != ReasonStoreFull && refusal.Reason != ReasonStoreUnavailable {
+func (s *accountService) sayStoreFails(failure *refusal.Error) {
+	if failure.Reason != refusal.StoreFull && failure.Reason != refusal.StoreUnavailable {
 		return
 	}
 	if say, lasts := s.requestsFail.Fails(s.now()); say {
 		s.log.Error("user store fails; account routes answer so, and tokens are verified all the same",
-			zap.Duration("for", lasts), zap.Int("status", refusals[refusal.Reason].status), zap.String("error", refusal.Detail))
+			zap.Duration("for", lasts), zap.Int("status", failure.Reason.Answer().Status), zap.String("error", failure.Detail))
 	}
 }
 
@@ -528,7 +529,7 @@ func (s *accountService) signUp(ctx context.Context, email, password string, pro
 	})
 	if err == nil && !first || errors.Is(err, ErrEmailTaken) {
 		countEvent("signup", "refused")
-		return User{}, &Error{Reason: ReasonEmailTaken}
+		return User{}, &refusal.Error{Reason: refusal.EmailTaken}
 	}
 	if err != nil {
 		return User{}, storeRefusal(err)
@@ -619,7 +620,7 @@ func (s *accountService) checkCredentials(ctx context.Context, emailKey, passwor
 	case !right:
 		countEvent("login", "refused")
 		s.audit("login refused", user.ID, "", client)
-		return User{}, &Error{Reason: ReasonWrongCredentials}
+		return User{}, &refusal.Error{Reason: refusal.WrongCredentials}
 	}
 	forgive()
 	s.familiar.Set(familiarKey(emailKey, client), struct{}{})
@@ -663,7 +664,7 @@ func familiarKey(emailKey string, client clientInfo) string {
 	return emailKey + "\n" + clientKey(client.address)
 }
 
-func (s *accountService) refuseThrottled(what string, wait time.Duration, client clientInfo) *Error {
+func (s *accountService) refuseThrottled(what string, wait time.Duration, client clientInfo) *refusal.Error {
 	countEvent("login", "throttled")
 	s.log.Debug("log-in throttled", zap.String("by", what), zap.String("client_ip", client.address))
 	return throttled("failed log-ins of the "+what, wait)
@@ -717,7 +718,7 @@ func (s *accountService) beginSession(ctx context.Context, user User, client cli
 	}
 	err := s.users().CreateSession(ctx, session, user.PasswordHash)
 	if errors.Is(err, ErrNotFound) { // deleted, disabled, or with another password in this moment
-		return nil, &Error{Reason: ReasonWrongCredentials}
+		return nil, &refusal.Error{Reason: refusal.WrongCredentials}
 	}
 	if err != nil {
 		return nil, storeRefusal(err)
@@ -810,7 +811,7 @@ func (s *accountService) rotate(ctx context.Context, use *RefreshUse, client cli
 	session, err := s.users().SessionByFamily(ctx, s.familyHash(use.Family), now)
 	if errors.Is(err, ErrNotFound) {
 		countEvent("refresh", "refused")
-		return nil, &Error{Reason: ReasonRefreshToken}
+		return nil, &refusal.Error{Reason: refusal.RefreshToken}
 	}
 	if err != nil {
 		return nil, storeRefusal(err)
@@ -820,7 +821,7 @@ func (s *accountService) rotate(ctx context.Context, use *RefreshUse, client cli
 		return nil, storeRefusal(err)
 	}
 	if user.Disabled {
-		return nil, &Error{Reason: ReasonRefreshToken}
+		return nil, &refusal.Error{Reason: refusal.RefreshToken}
 	}
 	line := RefreshLine{session.RefreshHash, session.PreviousHash, session.RotatedAt}
 	next, fresh, err := use.Rotate(line)
@@ -862,7 +863,7 @@ func (s *accountService) endReused(ctx context.Context, session Session, client 
 	}
 	countEvent("refresh", "reused")
 	s.audit("refresh token reused, session ended", session.UserID, session.ID, client)
-	return refuse(ReasonRefreshToken, "it was used before; the session is ended")
+	return refusal.New(refusal.RefreshToken, "it was used before; the session is ended")
 }
 
 // endSessions ends the user's session with the ID only or, if that is empty,
@@ -981,7 +982,7 @@ func (s *accountService) changePassword(ctx context.Context, userID, sessionID, 
 		return storeRefusal(err)
 	}
 	checked, err := s.checkCredentials(ctx, user.EmailKey, current, client)
-	if refusal, ok := errors.AsType[*Error](err); ok && refusal.Reason == ReasonWrongCredentials { // which is counted
+	if failure, ok := errors.AsType[*refusal.Error](err); ok && failure.Reason == refusal.WrongCredentials { // which is counted
 		done, checkErr := checkPassword(ctx, s.hashTurn("log-in", client), user.PasswordHash, fresh)
 		if checkErr != nil || !done {
 			return errors.Join(storeRefusal(checkErr), err)
@@ -1010,7 +1011,7 @@ func (s *accountService) setPassword(ctx context.Context, userID string, checked
 		return nil
 	})
 	if errors.Is(err, errPasswordChanged) {
-		return &Error{Reason: ReasonWrongCredentials}
+		return &refusal.Error{Reason: refusal.WrongCredentials}
 	}
 	return storeRefusal(err)
 }
@@ -1035,7 +1036,7 @@ func (s *accountService) resetUser(ctx context.Context, token string) (User, One
 		user, err = s.users().User(ctx, found.UserID)
 	}
 	if errors.Is(err, ErrNotFound) || err == nil && user.Disabled {
-		return User{}, OneTimeToken{}, &Error{Reason: ReasonOneTimeToken}
+		return User{}, OneTimeToken{}, &refusal.Error{Reason: refusal.OneTimeToken}
 	}
 	return user, found, storeRefusal(err)
 }
@@ -1051,7 +1052,7 @@ func (s *accountService) resetPassword(ctx context.Context, token, password stri
 	var gone []linkedIdentity
 	_, err = s.users().TakeOneTimeToken(ctx, link.Hash, link.Purpose, s.now())
 	if errors.Is(err, ErrNotFound) {
-		return nil, &Error{Reason: ReasonOneTimeToken}
+		return nil, &refusal.Error{Reason: refusal.OneTimeToken}
 	}
 	if err == nil {
 		gone, err = s.recoverBy(ctx, link, password, client)
@@ -1079,7 +1080,7 @@ func (s *accountService) recoverBy(ctx context.Context, link OneTimeToken, passw
 }
 
 func isRefusal(err error) bool {
-	_, ok := errors.AsType[*Error](err)
+	_, ok := errors.AsType[*refusal.Error](err)
 	return ok
 }
 
@@ -1091,19 +1092,19 @@ func storeRefusal(err error) error {
 	case isRefusal(err):
 		return err
 	case errors.Is(err, errHashQueueFull):
-		return &Error{Reason: ReasonHashQueueFull, RetryAfter: time.Second}
+		return &refusal.Error{Reason: refusal.HashQueueFull, RetryAfter: time.Second}
 	case errors.Is(err, ErrStoreFull):
-		return refuse(ReasonStoreFull, "%v", err)
+		return refusal.New(refusal.StoreFull, "%v", err)
 	case errors.Is(err, ErrNotFound):
-		return &Error{Reason: ReasonRevoked}
+		return &refusal.Error{Reason: refusal.Revoked}
 	case errors.Is(err, context.Canceled):
-		return refuse(ReasonBody, "the client hung up")
+		return refusal.New(refusal.Body, "the client hung up")
 	}
-	return &Error{Reason: ReasonStoreUnavailable, Detail: err.Error(), RetryAfter: time.Second}
+	return &refusal.Error{Reason: refusal.StoreUnavailable, Detail: err.Error(), RetryAfter: time.Second}
 }
 
-func throttled(what string, wait time.Duration) *Error {
-	return &Error{Reason: ReasonThrottled, Detail: "too many " + what, RetryAfter: wait}
+func throttled(what string, wait time.Duration) *refusal.Error {
+	return &refusal.Error{Reason: refusal.Throttled, Detail: "too many " + what, RetryAfter: wait}
 }
 
 // audit logs an account event. It names users by their ID: what is typed as an

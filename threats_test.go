@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/lestrrat-go/jwx/v2/jwa"
 	"github.com/lestrrat-go/jwx/v2/jwe"
@@ -412,7 +413,7 @@ func TestThreatKeyOfAnotherAlgorithm(t *testing.T) {
 		}
 		for _, algorithm := range []string{"HS256", "RS256", "ES384"} {
 			_, err := v.Verify(t.Context(), encode(`{"alg":"`+algorithm+`"}`)+"."+encode(`{"sub":"alice","exp":4102444800}`)+"."+strings.Repeat("A", 86), time.Now())
-			if refusal, ok := errors.AsType[*Error](err); !ok || refusal.Reason != ReasonSignature {
+			if failure, ok := errors.AsType[*refusal.Error](err); !ok || failure.Reason != refusal.Signature {
 				t.Errorf("%s, %s: %v", name, algorithm, err)
 			}
 		}
@@ -451,16 +452,16 @@ func TestThreatEncryptedAndHugeTokens(t *testing.T) {
 	count := encode(`{"alg":"PBES2-HS512+A256KW","enc":"A256GCM","p2c":2147483647,"p2s":"AAAA"}`)
 	for name, c := range map[string]struct {
 		token  string
-		reason Reason
+		reason refusal.Reason
 	}{
-		"JWE with a PBES2 count of 2³¹": {count + ".a.b.c.d", ReasonMalformedToken},
-		"JWE bomb":                      {encode(`{"alg":"dir","enc":"A256GCM","zip":"DEF"}`) + ".." + strings.Repeat("A", 10_000) + ".c.d", ReasonMalformedToken},
-		"10⁶ dots":                      {strings.Repeat(".", 1_000_000), ReasonTokenTooLarge},
-		"one byte over 16 KiB":          {strings.Repeat("a", maxTokenBytes+1), ReasonTokenTooLarge},
-		"kid of 1 MB":                   {encode(`{"alg":"HS256","kid":"`+strings.Repeat("k", 1<<20)+`"}`) + ".e30.AA", ReasonTokenTooLarge},
+		"JWE with a PBES2 count of 2³¹": {count + ".a.b.c.d", refusal.MalformedToken},
+		"JWE bomb":                      {encode(`{"alg":"dir","enc":"A256GCM","zip":"DEF"}`) + ".." + strings.Repeat("A", 10_000) + ".c.d", refusal.MalformedToken},
+		"10⁶ dots":                      {strings.Repeat(".", 1_000_000), refusal.TokenTooLarge},
+		"one byte over 16 KiB":          {strings.Repeat("a", maxTokenBytes+1), refusal.TokenTooLarge},
+		"kid of 1 MB":                   {encode(`{"alg":"HS256","kid":"`+strings.Repeat("k", 1<<20)+`"}`) + ".e30.AA", refusal.TokenTooLarge},
 	} {
 		_, err := v.Verify(t.Context(), c.token, time.Now())
-		if refusal, ok := err.(*Error); !ok || refusal.Reason != c.reason {
+		if refusal, ok := err.(*refusal.Error); !ok || refusal.Reason != c.reason {
 			t.Errorf("%s: %v, expected %s", name, err, c.reason)
 		}
 	}

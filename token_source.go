@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"golang.org/x/net/http/httpguts"
 )
 
@@ -69,7 +70,7 @@ func (s *TokenSource) only(values []string) (string, error) {
 	case 1:
 		return values[0], nil
 	}
-	return "", refuse(ReasonSeveralTokens, "%s is specified twice", s)
+	return "", refusal.New(refusal.SeveralTokens, "%s is specified twice", s)
 }
 
 // cookieValues are those of a name, as they came: net/http would drop one that
@@ -124,7 +125,7 @@ func (s *TokenSource) readHeader(values []string) (string, error) {
 		return "", nil
 	}
 	if len(values) > 1 {
-		return "", refuse(ReasonSeveralTokens, "header %s is specified twice", s.Header)
+		return "", refusal.New(refusal.SeveralTokens, "header %s is specified twice", s.Header)
 	}
 	token := strings.Trim(values[0], " \t")
 	if s.Scheme != "" {
@@ -132,19 +133,19 @@ func (s *TokenSource) readHeader(values []string) (string, error) {
 		if !strings.EqualFold(scheme, s.Scheme) {
 			for part := range strings.SplitSeq(token, ",") {
 				if scheme, _ := cutScheme(strings.Trim(part, " \t")); strings.EqualFold(scheme, s.Scheme) {
-					return "", refuse(ReasonMalformedCredentials, "header %s has credentials of two schemes", s.Header)
+					return "", refusal.New(refusal.MalformedCredentials, "header %s has credentials of two schemes", s.Header)
 				}
 			}
 			return "", nil // credentials of another kind are somebody else's
 		}
 		token = rest
 		if token == "" {
-			return "", refuse(ReasonMalformedCredentials, "header %s has a scheme and no token", s.Header)
+			return "", refusal.New(refusal.MalformedCredentials, "header %s has a scheme and no token", s.Header)
 		}
 	}
 	// Three searches for a byte are faster than one for any of them.
 	if strings.IndexByte(token, ' ') >= 0 || strings.IndexByte(token, '\t') >= 0 || strings.IndexByte(token, ',') >= 0 {
-		return "", refuse(ReasonMalformedCredentials, "header %s has more than one token or too many parts", s.Header)
+		return "", refusal.New(refusal.MalformedCredentials, "header %s has more than one token or too many parts", s.Header)
 	}
 	return token, nil
 }
@@ -219,7 +220,7 @@ func (sources tokenSources) read(r *http.Request) (token string, from *TokenSour
 			continue
 		}
 		if token != "" {
-			return "", nil, refuse(ReasonSeveralTokens, "one in %s and one in %s", from, source)
+			return "", nil, refusal.New(refusal.SeveralTokens, "one in %s and one in %s", from, source)
 		}
 		token, from = found, source
 	}

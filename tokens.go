@@ -19,6 +19,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
 	"github.com/go-json-experiment/json"
@@ -492,7 +493,7 @@ func (k *SigningKeys) Algorithms() []string {
 func (k *SigningKeys) Find(ctx context.Context, algorithm, id string) ([]*Key, error) {
 	ring, err := k.current(ctx)
 	if err != nil {
-		return nil, &Error{Reason: ReasonKeysUnavailable, Detail: err.Error(), RetryAfter: time.Second}
+		return nil, &refusal.Error{Reason: refusal.KeysUnavailable, Detail: err.Error(), RetryAfter: time.Second}
 	}
 	keys := ring.set.find(algorithm, id)
 	if len(keys) == 0 && k.reload(ctx, unknownKeyCooldown) == nil {

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -162,17 +163,17 @@ func (v *Verifier) Verify(ctx context.Context, token string, now time.Time) (*To
 	}
 	claims, err := parseClaims(parts.payload)
 	if err != nil {
-		return nil, refuse(ReasonClaims, "payload: %v", err)
+		return nil, refusal.New(refusal.Claims, "payload: %v", err)
 	}
 	if err := checkNames(claims, registeredClaims); err != nil {
-		return nil, refuse(ReasonClaims, "payload: %v", err)
+		return nil, refusal.New(refusal.Claims, "payload: %v", err)
 	}
 	issuer, err := v.issuer(claims)
 	if err != nil {
 		return nil, err
 	}
 	if !slices.Contains(issuer.Algorithms, header.Algorithm) {
-		return nil, refuse(ReasonAlgorithm, "alg is %s, accepted: %s", quoted(header.Algorithm), strings.Join(issuer.Algorithms, ", "))
+		return nil, refusal.New(refusal.Algorithm, "alg is %s, accepted: %s", refusal.Quoted(header.Algorithm), strings.Join(issuer.Algorithms, ", "))
 	}
 	if err := checkType(header.Type, issuer.TokenType); err != nil {
 		return nil, err
@@ -196,7 +197,7 @@ func (v *Verifier) Verify(ctx context.Context, token string, now time.Time) (*To
 		verified.session.revoked = issuer.revoked
 		verified.session.sessionID, _ = claims["sid"].(string)
 		if verified.session.ended() {
-			return nil, refuse(ReasonRevoked, "session %s", quoted(verified.session.sessionID))
+			return nil, refusal.New(refusal.Revoked, "session %s", refusal.Quoted(verified.session.sessionID))
 		}
 	}
 	return verified, nil
@@ -228,11 +229,11 @@ var scratches = sync.Pool{New: func() any { return new([]byte) }}
 // scratch buffer, and are good until that is used again.
 func splitCompact(token string, scratch *[]byte) (parts compact, err error) {
 	if len(token) > maxTokenBytes {
-		return parts, refuse(ReasonTokenTooLarge, "%d bytes, at most %d are accepted", len(token), maxTokenBytes)
+		return parts, refusal.New(refusal.TokenTooLarge, "%d bytes, at most %d are accepted", len(token), maxTokenBytes)
 	}
 	// The decoder skips line ends, so they are looked for here.
 	if strings.Count(token, ".") != 2 || strings.IndexByte(token, '\r') >= 0 || strings.IndexByte(token, '\n') >= 0 {
-		return parts, refuse(ReasonMalformedToken, "%d parts, a signed JWT has 3", strings.Count(token, ".")+1)
+		return parts, refusal.New(refusal.MalformedToken, "%d parts, a signed JWT has 3", strings.Count(token, ".")+1)
 	}
 	buffer := append(slices.Grow((*scratch)[:0], 2*len(token)), token...)
 	raw := buffer[:len(token):len(token)]
@@ -258,8 +259,8 @@ func splitCompact(token string, scratch *[]byte) (parts compact, err error) {
 	return parts, nil
 }
 
-func notBase64(part string) *Error {
-	return refuse(ReasonMalformedToken, "the %s is empty or not strict base64url", part)
+func notBase64(part string) *refusal.Error {
+	return refusal.New(refusal.MalformedToken, "the %s is empty or not strict base64url", part)
 }
 
 func (v *Verifier) header(encoded string) (joseHeader, error) {
@@ -297,20 +298,20 @@ var (
 func parseHeader(text []byte) (header joseHeader, err error) {
 	if err := json.Unmarshal(text, &header); err != nil {
 		if _, ok := errors.AsType[*json.SemanticError](err); ok {
-			return header, refuse(ReasonHeader, "not a JSON object whose alg, kid and typ are strings")
+			return header, refusal.New(refusal.Header, "not a JSON object whose alg, kid and typ are strings")
 		}
-		return header, refuse(ReasonHeader, "%v", jsonError(err))
+		return header, refusal.New(refusal.Header, "%v", jsonError(err))
 	}
 	if err := checkNames(header.Others, registeredParameters); err != nil {
-		return header, refuse(ReasonHeader, "%v", err)
+		return header, refusal.New(refusal.Header, "%v", err)
 	}
 	switch {
 	case header.Critical != nil || header.Base64 != nil:
-		return header, refuse(ReasonHeader, "crit or b64 stands in it, and no extension is understood (RFC 7515 §4.1.11, RFC 7797)")
+		return header, refusal.New(refusal.Header, "crit or b64 stands in it, and no extension is understood (RFC 7515 §4.1.11, RFC 7797)")
 	case len(header.KeyID) > maxKeyIDBytes:
-		return header, refuse(ReasonHeader, "kid has %d bytes, at most %d are accepted", len(header.KeyID), maxKeyIDBytes)
+		return header, refusal.New(refusal.Header, "kid has %d bytes, at most %d are accepted", len(header.KeyID), maxKeyIDBytes)
 	case header.Algorithm == "":
-		return header, refuse(ReasonHeader, "alg is missing")
+		return header, refusal.New(refusal.Header, "alg is missing")
 	}
 	return header, nil
 }
@@ -346,7 +347,7 @@ func (v *Verifier) issuer(claims Claims) (*Issuer, error) {
 	value, present := claims["iss"]
 	name, isString := value.(string)
 	if present && !isString {
-		return nil, refuse(ReasonIssuer, "iss is not a string")
+		return nil, refusal.New(refusal.Issuer, "iss is not a string")
 	}
 	if v.anyone != nil {
 		return v.anyone, nil
@@ -355,9 +356,9 @@ func (v *Verifier) issuer(claims Claims) (*Issuer, error) {
 		return issuer, nil
 	}
 	if !present {
-		return nil, refuse(ReasonIssuer, "iss is missing")
+		return nil, refusal.New(refusal.Issuer, "iss is missing")
 	}
-	return nil, refuse(ReasonIssuer, "iss is %s, which is no issuer here", quoted(name))
+	return nil, refusal.New(refusal.Issuer, "iss is %s, which is no issuer here", refusal.Quoted(name))
 }
 
 // checkType keeps ID tokens, log-out tokens, DPoP proofs and the like from
@@ -372,7 +373,7 @@ func checkType(typ, wanted string) error {
 	} else if got == mediaType(wanted) {
 		return nil
 	}
-	return refuse(ReasonTokenType, "typ is %s, expected %s", quoted(typ), wanted)
+	return refusal.New(refusal.TokenType, "typ is %s, expected %s", refusal.Quoted(typ), wanted)
 }
 
 func mediaType(typ string) string {
@@ -412,9 +413,9 @@ func verifySignature(ctx context.Context, issuer *Issuer, header joseHeader, par
 		}
 	}
 	if found {
-		return nil, refuse(ReasonSignature, "no %s key of issuer %q verifies it, kid is %s", header.Algorithm, issuer.Name, quoted(header.KeyID))
+		return nil, refusal.New(refusal.Signature, "no %s key of issuer %q verifies it, kid is %s", header.Algorithm, issuer.Name, refusal.Quoted(header.KeyID))
 	}
-	return nil, refuse(ReasonUnknownKey, "issuer %q has no %s key for kid %s", issuer.Name, header.Algorithm, quoted(header.KeyID))
+	return nil, refusal.New(refusal.UnknownKey, "issuer %q has no %s key for kid %s", issuer.Name, header.Algorithm, refusal.Quoted(header.KeyID))
 }
 
 // checkTimes checks exp, nbf and iat (RFC 7519 §4.1.4 to §4.1.6) and returns
@@ -424,12 +425,12 @@ func (v *Verifier) checkTimes(claims Claims, now time.Time) (begins, expiry floa
 	exp, present := claims["exp"]
 	switch date, ok := numericDate(exp); {
 	case !present && !v.config.AllowMissingExpiry:
-		return 0, 0, refuse(ReasonMissingExpiry, "exp is missing")
+		return 0, 0, refusal.New(refusal.MissingExpiry, "exp is missing")
 	case !present:
 	case !ok:
-		return 0, 0, refuse(ReasonClaims, "exp is not a finite number")
+		return 0, 0, refusal.New(refusal.Claims, "exp is not a finite number")
 	case date+v.leeway <= at:
-		return 0, 0, refuse(ReasonExpired, "exp was %.0f s ago, the leeway is %.0f s", at-date, v.leeway)
+		return 0, 0, refusal.New(refusal.Expired, "exp was %.0f s ago, the leeway is %.0f s", at-date, v.leeway)
 	default:
 		expiry = date + v.leeway
 	}
@@ -440,9 +441,9 @@ func (v *Verifier) checkTimes(claims Claims, now time.Time) (begins, expiry floa
 		}
 		switch date, ok := numericDate(value); {
 		case !ok:
-			return 0, 0, refuse(ReasonClaims, "%s is not a finite number", name)
+			return 0, 0, refusal.New(refusal.Claims, "%s is not a finite number", name)
 		case date-v.leeway > at:
-			return 0, 0, refuse(ReasonNotYetValid, "%s is %.0f s ahead, the leeway is %.0f s", name, date-at, v.leeway)
+			return 0, 0, refusal.New(refusal.NotYetValid, "%s is %.0f s ahead, the leeway is %.0f s", name, date-at, v.leeway)
 		default:
 			begins = max(begins, date-v.leeway)
 		}
@@ -456,7 +457,7 @@ func checkAudience(claims Claims, accepted []string) error {
 	value, present := claims["aud"]
 	if !present {
 		if len(accepted) > 0 {
-			return refuse(ReasonAudience, "aud is missing, expected one of %q", accepted)
+			return refusal.New(refusal.Audience, "aud is missing, expected one of %q", accepted)
 		}
 		return nil
 	}
@@ -468,15 +469,15 @@ func checkAudience(claims Claims, accepted []string) error {
 	for _, element := range list {
 		audience, ok := element.(string)
 		if !ok || audience == "" {
-			return refuse(ReasonAudience, "aud is neither a string nor a list of strings, or one is empty")
+			return refusal.New(refusal.Audience, "aud is neither a string nor a list of strings, or one is empty")
 		}
 		meant = meant || slices.Contains(accepted, audience)
 	}
 	switch {
 	case len(list) == 0:
-		return refuse(ReasonAudience, "aud is empty")
+		return refusal.New(refusal.Audience, "aud is empty")
 	case !meant:
-		return refuse(ReasonAudience, "aud is %s, expected one of %q", quoted(list.String()), accepted)
+		return refusal.New(refusal.Audience, "aud is %s, expected one of %q", refusal.Quoted(list.String()), accepted)
 	}
 	return nil
 }
@@ -487,11 +488,11 @@ func checkAudience(claims Claims, accepted []string) error {
 func (v *Verifier) userID(claims Claims) (string, error) {
 	if sub, present := claims["sub"]; present {
 		if _, ok := sub.(string); !ok {
-			return "", refuse(ReasonClaims, "sub is not a string")
+			return "", refusal.New(refusal.Claims, "sub is not a string")
 		}
 	}
 	if _, present := claims["events"]; present {
-		return "", refuse(ReasonTokenType, "it holds events, so it is a security event or log-out token")
+		return "", refusal.New(refusal.TokenType, "it holds events, so it is a security event or log-out token")
 	}
 	for _, path := range v.config.UserID {
 		value, _ := claims.Lookup(path)
@@ -503,5 +504,5 @@ func (v *Verifier) userID(claims Claims) (string, error) {
 			return id, nil
 		}
 	}
-	return "", refuse(ReasonUserID, "no claim of %q is a string or number that is not empty", v.config.UserID)
+	return "", refusal.New(refusal.UserID, "no claim of %q is a string or number that is not empty", v.config.UserID)
 }

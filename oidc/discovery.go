@@ -15,6 +15,7 @@ import (
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
 	"github.com/caddy-jwt/caddy-jwt/internal/thismachine"
+	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 	gooidc "github.com/coreos/go-oidc/v3/oidc"
 	"go.uber.org/zap"
@@ -117,7 +118,7 @@ func (d *discovered) last(now time.Time) (*metadata, error) {
 	if d.known != nil {
 		return d.known, nil
 	}
-	return nil, &caddyjwt.Error{Reason: caddyjwt.ReasonProviderUnavailable, Detail: d.issuer + ": " + d.complain, RetryAfter: max(d.next.Sub(now), firstPause)}
+	return nil, &refusal.Error{Reason: refusal.ProviderUnavailable, Detail: d.issuer + ": " + d.complain, RetryAfter: max(d.next.Sub(now), firstPause)}
 }
 
 func (d *discovered) look(ctx context.Context) (*metadata, error) {

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"go.uber.org/zap"
 )
 
@@ -85,8 +85,8 @@ func writeJSON(w http.ResponseWriter, status int, value any) error {
 
 // nobody tells whether an error of the accounts means that nobody is logged in.
 func nobody(err error) bool {
-	refusal, ok := errors.AsType[*caddyjwt.Error](err)
-	return ok && refusal.Reason != caddyjwt.ReasonStoreUnavailable && refusal.Reason != caddyjwt.ReasonStoreFull
+	failure, ok := errors.AsType[*refusal.Error](err)
+	return ok && failure.Reason != refusal.StoreUnavailable && failure.Reason != refusal.StoreFull
 }
 
 // ofChallenge makes a text fit for a quoted string of a header.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	gooidc "github.com/coreos/go-oidc/v3/oidc"
@@ -251,9 +252,9 @@ func (l *ExternalLogin) Finish(ctx context.Context, answer url.Values, redirectU
 func (l *ExternalLogin) answeredError(code string) error {
 	switch code {
 	case "server_error", "temporarily_unavailable":
-		return &caddyjwt.Error{Reason: caddyjwt.ReasonProviderUnavailable, Detail: "it answered " + code, RetryAfter: firstPause}
+		return &refusal.Error{Reason: refusal.ProviderUnavailable, Detail: "it answered " + code, RetryAfter: firstPause}
 	case "access_denied", "login_required", "consent_required", "interaction_required", "account_selection_required":
-		return &caddyjwt.Error{Reason: caddyjwt.ReasonLoginDenied, Detail: "it answered " + code}
+		return &refusal.Error{Reason: refusal.LoginDenied, Detail: "it answered " + code}
 	}
 	return fmt.Errorf("the provider answered the error %.64q", code)
 }
@@ -274,7 +275,7 @@ func (l *ExternalLogin) exchangeError(err error) error {
 }
 
 func unavailable(err error) error {
-	return &caddyjwt.Error{Reason: caddyjwt.ReasonProviderUnavailable, Detail: fmt.Sprintf("%.300s", err), RetryAfter: firstPause}
+	return &refusal.Error{Reason: refusal.ProviderUnavailable, Detail: fmt.Sprintf("%.300s", err), RetryAfter: firstPause}
 }
 
 // verifyIDToken verifies the ID token (OpenID Connect Core §3.1.3.7) and what

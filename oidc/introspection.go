@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/refusal"
 )
 
 // introspect tells a client that has proved who it is whether a token is good
@@ -39,7 +40,7 @@ func (p *Provider) describeToken(ctx context.Context, client *Client, given stri
 	}
 	token, err := p.live(ctx, given)
 	if err != nil {
-		if _, refused := errors.AsType[*caddyjwt.Error](err); refused || errors.Is(err, errNotFound) {
+		if _, refused := errors.AsType[*refusal.Error](err); refused || errors.Is(err, errNotFound) {
 			return inactive, nil
 		}
 		return nil, err

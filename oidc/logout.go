@@ -13,6 +13,7 @@ import (
 	"time"
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/google/uuid"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
@@ -183,8 +184,8 @@ func (p *Provider) readHint(ctx context.Context, l *logoutRequest) error {
 
 // ofGoneKey tells whether a token names a key that is not known, or not any more.
 func ofGoneKey(err error) bool {
-	refusal, ok := errors.AsType[*caddyjwt.Error](err)
-	return ok && refusal.Reason == caddyjwt.ReasonUnknownKey
+	failure, ok := errors.AsType[*refusal.Error](err)
+	return ok && failure.Reason == refusal.UnknownKey
 }
 
 func (p *Provider) loggedOut(w http.ResponseWriter, r *http.Request, l *logoutRequest) error {

@@ -5,7 +5,7 @@ import (
 	"net/http"
 	"strings"
 
-	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/refusal"
 )
 
 // userinfo says who the user of an access token is (OpenID Connect Core §5.3).
@@ -16,7 +16,7 @@ func (p *Provider) userinfo(w http.ResponseWriter, r *http.Request) error {
 	}
 	token, err := p.live(r.Context(), given)
 	if err != nil {
-		if _, refused := errors.AsType[*caddyjwt.Error](err); !refused && !errors.Is(err, errNotFound) {
+		if _, refused := errors.AsType[*refusal.Error](err); !refused && !errors.Is(err, errNotFound) {
 			return err
 		}
 		return p.challenged(http.StatusUnauthorized, "invalid_token", "the access token is not valid, has expired or was taken back", "")
