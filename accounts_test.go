@@ -22,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/clock"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
@@ -990,7 +991,7 @@ func TestKeyRotation(t *testing.T) {
 	s := accountsSite(t, "")
 	old := s.signedUp("alice@example.com")
 	keys := serviceOf(t).keys
-	kid := func() string { return keys.ring.Load().signer(clock()).id }
+	kid := func() string { return keys.ring.Load().signer(clock.Now()).id }
 	rotate := func(at time.Time) {
 		t.Helper()
 		if _, fresh, err := rotateStoredKeys(t.Context(), keys.storage, keys.storageKey, rotation{now: at}); err != nil {

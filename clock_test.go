@@ -9,6 +9,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/clock"
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
 	"github.com/caddyserver/caddy/v2"
 )
@@ -34,8 +35,8 @@ func setClock(t *testing.T) *handClock {
 		t.Fatalf("the layout of time.Time is another than this test knows: an hour before %s is %s", before, got)
 	}
 	c.ahead.Store(0)
-	clock = c.now
-	t.Cleanup(func() { clock = time.Now }) // after Caddy is stopped: serve comes later
+	clock.Now = c.now
+	t.Cleanup(func() { clock.Now = time.Now }) // after Caddy is stopped: serve comes later
 	return c
 }
 
@@ -170,24 +171,24 @@ func TestCleanUpsByAClockThatJumps(t *testing.T) {
 		passed += more // by both clocks
 		return hands.now().Add(passed)
 	}
-	c := newCleanUps(now(0))
+	c := clock.NewCleanUps(now(0))
 	for _, step := range []struct {
 		name  string
 		jump  time.Duration
 		after time.Duration
 		due   bool
 	}{
-		{"after the interval", 0, cleanUpInterval, true},
-		{"right after", 0, cleanUpInterval / 2, false},
-		{"due, and the clock jumps ahead", 70 * 365 * 24 * time.Hour, cleanUpInterval, false},
-		{"still ahead", 0, 2 * cleanUpInterval, false},
-		{"and back", -70 * 365 * 24 * time.Hour, cleanUpInterval, false},
-		{"right for a while", 0, clockTrust - time.Minute, false},
+		{"after the interval", 0, clock.Interval, true},
+		{"right after", 0, clock.Interval / 2, false},
+		{"due, and the clock jumps ahead", 70 * 365 * 24 * time.Hour, clock.Interval, false},
+		{"still ahead", 0, 2 * clock.Interval, false},
+		{"and back", -70 * 365 * 24 * time.Hour, clock.Interval, false},
+		{"right for a while", 0, clock.Trust - time.Minute, false},
 		{"right for long", 0, time.Minute, true},
-		{"after the interval again", 0, cleanUpInterval, true},
+		{"after the interval again", 0, clock.Interval, true},
 	} {
 		hands.ahead.Add(int64(step.jump / time.Second))
-		if got := c.due(now(step.after)); got != step.due {
+		if got := c.Due(now(step.after)); got != step.due {
 			t.Errorf("%s: %v", step.name, got)
 		}
 	}

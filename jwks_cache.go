@@ -19,6 +19,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/clock"
 	"github.com/caddy-jwt/caddy-jwt/internal/thismachine"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
@@ -228,10 +229,10 @@ func (c *jwksCache) join() (ongoing *fetch, own bool) {
 	if c.ongoing != nil {
 		return c.ongoing, false
 	}
-	if clock().Before(c.nextExtra) || c.ctx.Err() != nil {
+	if clock.Now().Before(c.nextExtra) || c.ctx.Err() != nil {
 		return nil, false
 	}
-	c.nextExtra = clock().Add(c.cooldown)
+	c.nextExtra = clock.Now().Add(c.cooldown)
 	f := &fetch{done: make(chan struct{})}
 	c.ongoing = f
 	c.running.Go(func() { c.fetch(f) })
@@ -245,7 +246,7 @@ func (c *jwksCache) noKeys() *refusal.Error {
 		return refusal.New(refusal.KeysStale, "%s was last loaded at %s, longer ago than max_stale", c.name(), c.fetchedAt.Format(time.RFC3339))
 	}
 	return &refusal.Error{Reason: refusal.KeysUnavailable, Detail: c.name() + " was never loaded: " + c.complaints,
-		RetryAfter: max(time.Second, c.nextRetry.Sub(clock()))}
+		RetryAfter: max(time.Second, c.nextRetry.Sub(clock.Now()))}
 }
 
 // run loads the stored set, and then fetches for as long as the set is used:
@@ -279,7 +280,7 @@ func (c *jwksCache) run() {
 		pause = min(retry, c.cooldown)
 		retry *= 2
 		c.mu.Lock()
-		c.nextRetry = clock().Add(pause)
+		c.nextRetry = clock.Now().Add(pause)
 		c.mu.Unlock()
 	}
 }
@@ -293,7 +294,7 @@ func (c *jwksCache) beforeRefresh() time.Duration {
 // wait pauses, and ends the current set when max_stale passes meanwhile. It
 // returns false when the set is no longer used.
 func (c *jwksCache) wait(pause time.Duration) bool {
-	until := clock().Add(pause)
+	until := clock.Now().Add(pause)
 	for {
 		next := until
 		if c.current.Load() != nil {
@@ -304,12 +305,12 @@ func (c *jwksCache) wait(pause time.Duration) bool {
 		select {
 		case <-c.ctx.Done():
 			return false
-		case <-time.After(next.Sub(clock())):
+		case <-time.After(next.Sub(clock.Now())):
 		}
 		if c.expire() {
 			c.log().Error("key set not loaded for longer than max_stale; its tokens are refused from now on", zap.Duration("max_stale", c.maxStale))
 		}
-		if !clock().Before(until) {
+		if !clock.Now().Before(until) {
 			return true
 		}
 	}
@@ -319,7 +320,7 @@ func (c *jwksCache) wait(pause time.Duration) bool {
 func (c *jwksCache) expire() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.current.Load() == nil || clock().Before(c.fetchedAt.Add(c.maxStale)) {
+	if c.current.Load() == nil || clock.Now().Before(c.fetchedAt.Add(c.maxStale)) {
 		return false
 	}
 	c.install(nil)
@@ -364,7 +365,7 @@ func (c *jwksCache) fetch(f *fetch) {
 	if !errors.Is(err, context.Canceled) {
 		c.report(err, unused)
 	}
-	fetchedAt := clock()
+	fetchedAt := clock.Now()
 	if err == nil {
 		c.accept(keys, fetchedAt)
 	}
@@ -427,7 +428,7 @@ func (c *jwksCache) report(err error, unused []error) {
 	if complaints != nil {
 		text = complaints.Error()
 	}
-	now, level := clock(), zap.DebugLevel
+	now, level := clock.Now(), zap.DebugLevel
 	var lasts time.Duration
 	if err != nil {
 		var say bool
@@ -601,7 +602,7 @@ func (c *jwksCache) load() time.Duration {
 		c.log().Warn("stored key set damaged; it will be fetched", zap.String("storage_key", c.storageKey()))
 		return 0
 	}
-	age := clock().Sub(stored.FetchedAt)
+	age := clock.Now().Sub(stored.FetchedAt)
 	keys, _, err := parseKeySet(stored.KeySet)
 	if err != nil {
 		return 0
@@ -616,7 +617,7 @@ func (c *jwksCache) load() time.Duration {
 		c.fetchedAt = stored.FetchedAt // keys were had, and are out of date
 		return 0
 	}
-	c.accept(keys, clock().Add(-age))
+	c.accept(keys, clock.Now().Add(-age))
 	return max(0, c.beforeRefresh()-age)
 }
 

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/clock"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -278,7 +279,7 @@ func (h *Handler) authenticate(r *http.Request) (*Token, *TokenSource, *refusal.
 
 // verify returns what the token says, from the cache if it was seen before.
 func (h *Handler) verify(r *http.Request, raw string) (*Token, *refusal.Error) {
-	now := clock()
+	now := clock.Now()
 	if token := h.cache.get(raw, now); token != nil {
 		cacheHits.Inc()
 		return token, nil

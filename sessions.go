@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/clock"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/google/uuid"
@@ -38,9 +39,6 @@ const (
 	revocationOverlap = 10 * time.Second
 	// heardPause is the least between two looks, however much is heard.
 	heardPause = 100 * time.Millisecond
-	// cleanUpInterval is as long as what strangers have kept lives at least, so that
-	// little of it outlives its time.
-	cleanUpInterval = time.Minute
 )
 
 // accountService is what the handlers of one site's accounts share: keys,
@@ -227,7 +225,7 @@ func loadStore(ctx caddy.Context, config *Accounts) (UserStore, error) {
 
 func newAccountService(ctx caddy.Context, config Accounts, identity string, fixed *signer, store UserStore) (*accountService, error) {
 	s := &accountService{
-		config: config, identity: identity, route: config.routeNames(), now: clock, heard: make(chan struct{}, 1),
+		config: config, identity: identity, route: config.routeNames(), now: clock.Now, heard: make(chan struct{}, 1),
 		log: caddy.Log().Named("http.handlers.jwt_accounts"),
 	}
 	pooled, _, err := tryCountSets.LoadOrNew(config.keyIdentity(), func() (caddy.Destructor, error) { return new(tryCounts), nil })
@@ -363,7 +361,7 @@ func (s *accountService) watch(last time.Time) {
 		case <-s.heard:
 		}
 		now := s.now()
-		if by, moved := clockMoved(last, now); moved {
+		if by, moved := clock.Moved(last, now); moved {
 			s.log.Warn("the clock was set to another time", zap.Duration("by", by))
 			s.revokedSince = time.Time{} // what others revoked is looked for by their time
 		}
@@ -381,7 +379,7 @@ func (s *accountService) watch(last time.Time) {
 // expired.
 func (s *accountService) maintain(last time.Time) {
 	s.sayHowToBegin()
-	cleanUps := newCleanUps(last)
+	cleanUps := clock.NewCleanUps(last)
 	var notCleaned Outage
 	for {
 		select {
@@ -394,7 +392,7 @@ func (s *accountService) maintain(last time.Time) {
 		if ends, lasted := s.requestsFail.quiet(now, failsNoMore); ends {
 			s.log.Info("user store fails no more", zap.Duration("after", lasted))
 		}
-		if !cleanUps.due(now) {
+		if !cleanUps.Due(now) {
 			continue
 		}
 		s.revoked.forgetExpired(now)

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/clock"
 	"github.com/caddyserver/caddy/v2"
 )
 
@@ -42,8 +43,8 @@ func (testLogin) VerifyLogout(context.Context, string) (*ExternalLogout, error) 
 func passClock(t *testing.T) (pass func(time.Duration)) {
 	t.Helper()
 	var passed atomic.Int64
-	clock = func() time.Time { return time.Now().Add(time.Duration(passed.Load())) }
-	t.Cleanup(func() { clock = time.Now })
+	clock.Now = func() time.Time { return time.Now().Add(time.Duration(passed.Load())) }
+	t.Cleanup(func() { clock.Now = time.Now })
 	return func(more time.Duration) { passed.Add(int64(more)) }
 }
 
@@ -114,7 +115,7 @@ func TestThreatWhatStrangersKeptIsRemoved(t *testing.T) {
 	keep := func(kind string, lifetime time.Duration, many int) {
 		t.Helper()
 		_, err := write.ExecContext(t.Context(), `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $1)
-			INSERT INTO records (kind, id, owner, value, expires_at, version) SELECT $2, i, '', '{}', $3, 1 FROM n`, many, kind, clock().Add(lifetime).UnixMilli())
+			INSERT INTO records (kind, id, owner, value, expires_at, version) SELECT $2, i, '', '{}', $3, 1 FROM n`, many, kind, clock.Now().Add(lifetime).UnixMilli())
 		if err != nil {
 			t.Fatal(err)
 		}
