@@ -10,7 +10,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/go-jose/go-jose/v4"
-	"github.com/go-jose/go-jose/v4/jwt"
+	josejwt "github.com/go-jose/go-jose/v4/jwt"
 )
 
 // The fuzz targets ask two things of every input: no panic, and nothing
@@ -46,7 +46,7 @@ func mustAgree(t *testing.T, v *Verifier, token string) {
 		}
 		return
 	}
-	parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.HS256, jose.HS384, jose.HS512})
+	parsed, err := josejwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.HS256, jose.HS384, jose.HS512})
 	if err != nil {
 		t.Fatalf("go-jose does not parse what was accepted: %v\n%s", err, token)
 	}
@@ -65,11 +65,11 @@ func mustAgree(t *testing.T, v *Verifier, token string) {
 			return // go-jose keeps whole seconds in an int64, and fails for want of room
 		}
 	}
-	var registered jwt.Claims
+	var registered josejwt.Claims
 	if err := parsed.Claims([]byte(testSecret), &registered); err != nil {
 		t.Fatalf("go-jose refuses what was accepted: %v\n%s", err, token)
 	}
-	if err := registered.ValidateWithLeeway(jwt.Expected{Time: fuzzNow}, time.Second); err != nil {
+	if err := registered.ValidateWithLeeway(josejwt.Expected{Time: fuzzNow}, time.Second); err != nil {
 		t.Fatalf("go-jose refuses what was accepted: %v\n%s", err, token)
 	}
 }
@@ -137,11 +137,11 @@ func FuzzKeySet(f *testing.F) {
 			t.Fatalf("go-jose refuses the set: %v", err)
 		}
 		for _, key := range keys {
-			if key.id == "" {
+			if key.ID() == "" {
 				continue
 			}
-			if found := set.Key(key.id); len(found) != 1 || !found[0].Valid() || !found[0].IsPublic() {
-				t.Fatalf("go-jose finds %d keys %q, or not a valid public one", len(found), key.id)
+			if found := set.Key(key.ID()); len(found) != 1 || !found[0].Valid() || !found[0].IsPublic() {
+				t.Fatalf("go-jose finds %d keys %q, or not a valid public one", len(found), key.ID())
 			}
 		}
 	})

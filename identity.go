@@ -48,7 +48,7 @@ func attach(r *http.Request, token *Token) {
 		*who = identity{}
 		return
 	}
-	who.claims, who.userID = token.Claims, token.userID
+	who.claims, who.userID = token.Claims, token.UserIDValue()
 	replacer.DeleteByPrefix(userPlaceholders)
 }
 
@@ -56,7 +56,7 @@ func attach(r *http.Request, token *Token) {
 func (who *identity) is(token *Token) bool {
 	issuer, _ := who.claims["iss"].(string)
 	same, _ := token.Claims["iss"].(string)
-	return who.userID == token.userID && issuer == same
+	return who.userID == token.UserIDValue() && issuer == same
 }
 
 // placeholder looks a claim up when it is read. The names of claims are

@@ -172,12 +172,12 @@ func (c *jwksCache) Find(ctx context.Context, algorithm, id string) ([]*Key, err
 	if keys, known := c.find(algorithm, id); known || len(keys) > 0 {
 		return keys, nil
 	}
-	return c.findAgain(ctx, algorithm, id)
+	return c.FindAgain(ctx, algorithm, id)
 }
 
-// findAgain implements refetcher. Unless the key is known, the request waits for
+// FindAgain implements refetcher. Unless the key is known, the request waits for
 // the fetch under way, or for one that it may cause itself once per cooldown.
-func (c *jwksCache) findAgain(ctx context.Context, algorithm, id string) ([]*Key, error) {
+func (c *jwksCache) FindAgain(ctx context.Context, algorithm, id string) ([]*Key, error) {
 	c.start() // a request may come before the config has started
 	keys, known := c.find(algorithm, id)
 	limit := time.NewTimer(c.timeout) // for both fetches that it may wait for

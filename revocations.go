@@ -5,8 +5,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/caddyserver/caddy/v2"
 )
 
 // revocations are the sessions of this process's knowledge whose access tokens
@@ -22,13 +20,7 @@ type revocations struct {
 	listened  int // how many there ever were
 }
 
-// revocationSets are in use, by the issuer and the store: sites that share
-// these share their sessions, whatever else differs.
-var revocationSets = caddy.NewUsagePool()
-
-// Destruct implements caddy.Destructor.
-func (*revocations) Destruct() error { return nil }
-
+// newRevocations is of no session yet.
 func newRevocations() *revocations {
 	r := &revocations{sessions: make(map[string]time.Time), listeners: make(map[int]func(string))}
 	r.version.Store(1)

@@ -89,6 +89,15 @@ type accountService struct {
 	running    sync.WaitGroup
 }
 
+// revocationSets are in use, by the issuer and the store: sites that share
+// these share their sessions, whatever else differs.
+var revocationSets = caddy.NewUsagePool()
+
+type sharedRevocations struct{ *revocations }
+
+// Destruct implements caddy.Destructor.
+func (sharedRevocations) Destruct() error { return nil }
+
 // accountServices are in use, by identity.
 var accountServices = caddy.NewUsagePool()
 
@@ -250,11 +259,11 @@ func newAccountService(ctx caddy.Context, config Accounts, identity string, fixe
 	})
 	s.store.Store(&store)
 	s.ctx, s.stop = context.WithCancel(context.Background())
-	shared, _, err := revocationSets.LoadOrNew(config.keyIdentity(), func() (caddy.Destructor, error) { return newRevocations(), nil })
+	shared, _, err := revocationSets.LoadOrNew(config.keyIdentity(), func() (caddy.Destructor, error) { return sharedRevocations{newRevocations()}, nil })
 	if err != nil {
 		return nil, err
 	}
-	s.revoked = shared.(*revocations)
+	s.revoked = shared.(sharedRevocations).revocations
 	if s.keys, err = newSigningKeys(ctx, config, fixed, s); err != nil {
 		return nil, err
 	}

@@ -31,7 +31,7 @@ type KeySource interface {
 // refetcher is a KeySource that may know of other keys when it is asked again,
 // after those that it gave first did not verify the signature.
 type refetcher interface {
-	findAgain(ctx context.Context, algorithm, id string) ([]*Key, error)
+	FindAgain(ctx context.Context, algorithm, id string) ([]*Key, error)
 }
 
 // Find implements KeySource.
@@ -104,12 +104,15 @@ type Token struct {
 	expiry  float64 // seconds since 1970, the leeway included; 0 for none
 	begins  float64 // likewise
 	key     *Key
-	userID  any // UserID in an interface, made once and not per request
+	boxedID any // UserID in an interface, made once and not per request
 	session liveness
 }
 
 // lastSecond is the end of the year 9999, the last that RFC 3339 can write.
 const lastSecond = 253402300799
+
+// UserIDValue is UserID in an interface, and allocates nothing.
+func (t *Token) UserIDValue() any { return t.boxedID }
 
 // Expiry is when the token ends, the leeway included, in the year 9999 at the
 // latest; zero if it never does.
@@ -192,7 +195,7 @@ func (v *Verifier) Verify(ctx context.Context, token string, now time.Time) (*To
 	if verified.UserID, err = v.userID(claims); err != nil {
 		return nil, err
 	}
-	verified.userID = verified.UserID
+	verified.boxedID = verified.UserID
 	if issuer.revoked != nil {
 		verified.session.revoked = issuer.revoked
 		verified.session.sessionID, _ = claims["sid"].(string)
@@ -403,7 +406,7 @@ func verifySignature(ctx context.Context, issuer *Issuer, header joseHeader, par
 		if !ok || len(keys) == 0 {
 			continue
 		}
-		fresh, err := again.findAgain(ctx, header.Algorithm, header.KeyID)
+		fresh, err := again.FindAgain(ctx, header.Algorithm, header.KeyID)
 		if err != nil {
 			return nil, err
 		}
