@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
@@ -319,12 +320,12 @@ func (h *AccountsHandler) jwks(w http.ResponseWriter, _ *http.Request) error {
 }
 
 // caller is who sent the request, by bearer token or cookie.
-func (h *AccountsHandler) caller(w http.ResponseWriter, r *http.Request) (*Token, error) {
+func (h *AccountsHandler) caller(w http.ResponseWriter, r *http.Request) (*jwt.Token, error) {
 	raw, source, err := accountSources.read(r)
 	if err != nil {
 		return nil, err
 	}
-	var token *Token
+	var token *jwt.Token
 	if raw == "" {
 		err = &refusal.Error{Reason: refusal.NoCredentials}
 	} else {
@@ -345,13 +346,13 @@ func (h *AccountsHandler) caller(w http.ResponseWriter, r *http.Request) (*Token
 	if sessionOf(token) == "" {
 		return nil, refusal.New(refusal.Claims, "sid is missing")
 	}
-	if !slices.Contains(scopes(token.Claims), accountScope) {
+	if !slices.Contains(jwt.Scopes(token.Claims), accountScope) {
 		return nil, &refusal.Error{Reason: refusal.Scope, Scope: accountScope, Detail: "the account routes need it"}
 	}
 	return token, nil
 }
 
-func (h *AccountsHandler) callerUser(w http.ResponseWriter, r *http.Request) (*Token, User, error) {
+func (h *AccountsHandler) callerUser(w http.ResponseWriter, r *http.Request) (*jwt.Token, User, error) {
 	token, err := h.caller(w, r)
 	if err != nil {
 		return nil, User{}, err
@@ -363,7 +364,7 @@ func (h *AccountsHandler) callerUser(w http.ResponseWriter, r *http.Request) (*T
 	return token, user, storeRefusal(err)
 }
 
-func sessionOf(token *Token) string {
+func sessionOf(token *jwt.Token) string {
 	id, _ := token.Claims["sid"].(string)
 	return id
 }
@@ -405,7 +406,7 @@ func readInput(w http.ResponseWriter, r *http.Request, known ...string) (*input,
 	if err != nil {
 		return nil, bodyRefusal(err)
 	}
-	object, err := parseClaims(text)
+	object, err := jwt.ParseClaims(text)
 	if err != nil {
 		return nil, refusal.New(refusal.Body, "%v", err)
 	}

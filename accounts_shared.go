@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
@@ -103,7 +104,7 @@ func (a *SharedAccounts) Logger() *zap.Logger { return a.service.log }
 // good.
 func (a *SharedAccounts) OpenKeys(ctx caddy.Context, algorithm string, lifetime time.Duration) (*SigningKeys, error) {
 	keys := &SigningKeys{
-		algorithm: algorithm, now: a.service.now, users: a.service.users, lifetime: lifetime + maxLeeway,
+		algorithm: algorithm, now: a.service.now, users: a.service.users, lifetime: lifetime + jwt.MaxLeeway,
 		storage: ctx.Storage(), storageKey: signingKeyPath(a.service.config.furtherKeys(algorithm)),
 	}
 	AtStart(ctx, func() error { return keys.ensure(ctx) })
@@ -320,5 +321,5 @@ func (s *accountService) lead(returnTo string) (lead Lead) {
 // on, here or in another process. It must not wait. The function that is returned
 // stops that.
 func (a *SharedAccounts) OnSessionEnd(f func(sessionID string)) (stop func()) {
-	return a.service.revoked.listen(f)
+	return a.service.revoked.Listen(f)
 }

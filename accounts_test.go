@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
+	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
@@ -218,15 +219,15 @@ func TestAccountsTutorial(t *testing.T) {
 func TestAccessTokenClaims(t *testing.T) {
 	s := accountsSite(t, "issuer https://id.example\n audience https://api.example\n token_lifetime 5m")
 	got := s.signedUp("alice@example.com")
-	parts, err := splitCompact(got.Token, new([]byte))
+	parts, err := jwt.SplitCompact(got.Token, new([]byte))
 	if err != nil {
 		t.Fatal(err)
 	}
-	claims, err := parseClaims(parts.payload)
+	claims, err := jwt.ParseClaims(parts.Payload)
 	if err != nil {
 		t.Fatal(err)
 	}
-	header, err := base64url.DecodeString(parts.header)
+	header, err := jwt.Base64URL.DecodeString(parts.Header)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -1294,12 +1295,12 @@ func TestAccountRoutesNeedTheirScope(t *testing.T) {
 	s := accountsSite(t, "")
 	got := s.signedUp("alice@example.com")
 	s.mustAnswer(200, s.bearer("/auth/whoami", got.Token), "control")
-	parts, err := splitCompact(got.Token, new([]byte))
+	parts, err := jwt.SplitCompact(got.Token, new([]byte))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, change := range map[string]func(Claims){"another scope": func(c Claims) { c["scope"] = "openid" }, "no scope": func(c Claims) { delete(c, "scope") }, "no session": func(c Claims) { delete(c, "sid") }} {
-		claims, err := parseClaims(parts.payload)
+	for name, change := range map[string]func(jwt.Claims){"another scope": func(c jwt.Claims) { c["scope"] = "openid" }, "no scope": func(c jwt.Claims) { delete(c, "scope") }, "no session": func(c jwt.Claims) { delete(c, "sid") }} {
+		claims, err := jwt.ParseClaims(parts.Payload)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -182,13 +183,13 @@ func BenchmarkFirstSight(b *testing.B) {
 		b.Run(c.algorithm, func(b *testing.B) {
 			h := provisioned(b, c.option+"\n cache off\n issuer https://issuer.example")
 			token := sign(b, c.algorithm, c.key, claimsMap{"kid": "key-2026-01"}, typicalClaims(1))
-			parts, err := splitCompact(token, new([]byte))
+			parts, err := jwt.SplitCompact(token, new([]byte))
 			if err != nil {
 				b.Fatal(err)
 			}
 			r := preparedRequest(token)
 			ratio(b, func() {
-				if !c.raw(parts.signingInput, parts.signature) {
+				if !c.raw(parts.SigningInput, parts.Signature) {
 					b.Fatal("raw verification fails")
 				}
 			}, func() {
@@ -203,13 +204,13 @@ func BenchmarkFirstSight(b *testing.B) {
 			input, _, _ := splitSignature(token)
 			other := sign(b, c.algorithm, c.key, claimsMap{"kid": "key-2026-01"}, typicalClaims(2))
 			_, signature, _ := splitSignature(other)
-			parts, err := splitCompact(input+"."+signature, new([]byte))
+			parts, err := jwt.SplitCompact(input+"."+signature, new([]byte))
 			if err != nil {
 				b.Fatal(err)
 			}
 			r := preparedRequest(token)
 			ratio(b, func() {
-				if c.raw(parts.signingInput, parts.signature) {
+				if c.raw(parts.SigningInput, parts.Signature) {
 					b.Fatal("raw verification succeeds")
 				}
 			}, func() {
@@ -235,18 +236,18 @@ func splitSignature(token string) (input, signature string, ok bool) {
 func BenchmarkFlat(b *testing.B) {
 	keys := testKeys()
 	one := sign(b, "ES256", keys.p256, claimsMap{"kid": "0"}, typicalClaims(1))
-	verifier := func(issuers, keysEach int) *Verifier {
-		var config VerifierConfig
+	verifier := func(issuers, keysEach int) *jwt.Verifier {
+		var config jwt.VerifierConfig
 		for i := range issuers {
-			var all []*Key
+			var all []*jwt.Key
 			for id := range keysEach {
-				key, err := newKey(fmt.Sprint(id), &keys.p256.PublicKey, []string{"ES256"})
+				key, err := jwt.NewKey(fmt.Sprint(id), &keys.p256.PublicKey, []string{"ES256"})
 				if err != nil {
 					b.Fatal(err)
 				}
 				all = append(all, key)
 			}
-			set, err := NewKeySet(all...)
+			set, err := jwt.NewKeySet(all...)
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -254,16 +255,16 @@ func BenchmarkFlat(b *testing.B) {
 			if i > 0 {
 				name += fmt.Sprint(i)
 			}
-			config.Issuers = append(config.Issuers, Issuer{Name: name, Keys: []KeySource{set}, Algorithms: []string{"ES256"}})
+			config.Issuers = append(config.Issuers, jwt.Issuer{Name: name, Keys: []jwt.KeySource{set}, Algorithms: []string{"ES256"}})
 		}
-		v, err := NewVerifier(config)
+		v, err := jwt.NewVerifier(config)
 		if err != nil {
 			b.Fatal(err)
 		}
 		return v
 	}
 	lone := verifier(1, 1)
-	verify := func(v *Verifier) func() {
+	verify := func(v *jwt.Verifier) func() {
 		return func() {
 			if _, err := v.Verify(context.Background(), one, time.Now()); err != nil {
 				b.Fatal(err)
@@ -278,7 +279,7 @@ func BenchmarkFlat(b *testing.B) {
 func BenchmarkCacheMemory(b *testing.B) {
 	for b.Loop() {
 		h := provisioned(b, `secret "`+testSecret+`"`)
-		raw := make([]string, defaultCacheEntries)
+		raw := make([]string, jwt.DefaultCacheEntries)
 		for i := range raw {
 			raw[i] = sign(b, "HS256", []byte(testSecret), nil, typicalClaims(i))
 		}

@@ -17,6 +17,7 @@ import (
 	"unicode"
 	"unicode/utf16"
 
+	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
@@ -143,7 +144,7 @@ func claimsFromFlags(flags caddycmd.Flags) (map[string]any, error) {
 	}
 	for _, text := range values {
 		name, raw, _ := strings.Cut(text, "=")
-		object, err := parseClaims([]byte(`{"value":` + raw + `}`))
+		object, err := jwt.ParseClaims([]byte(`{"value":` + raw + `}`))
 		if err != nil || name == "" || len(object) != 1 {
 			return nil, fmt.Errorf(`--claim-json %q: it is a name and a JSON value, as in roles=["admin"]`, text)
 		}
@@ -177,7 +178,7 @@ func newSigner(stdin io.Reader, flags caddycmd.Flags) (signer, error) {
 		if err != nil {
 			return s, fmt.Errorf("--secret: %w", err)
 		}
-		s.key, algorithms = verifier.material, verifier.Algorithms()
+		s.key, algorithms = verifier.Material, verifier.Algorithms()
 	default:
 		text, err := readSource(stdin, "--key", key)
 		if err != nil {
@@ -227,7 +228,7 @@ func parsePrivateKey(text []byte) (signer, []string, error) {
 	var err error
 	if isPEM {
 		var block pem.Block
-		block, err = decodePEM(string(text))
+		block, err = jwt.DecodePEM(string(text))
 		text = pem.EncodeToMemory(&block)
 	}
 	var parsed jwk.Key
@@ -245,7 +246,7 @@ func parsePrivateKey(text []byte) (signer, []string, error) {
 	if !ok {
 		return s, nil, errors.New("it is not a private key")
 	}
-	algorithms, err := algorithmsFor(private.Public())
+	algorithms, err := jwt.AlgorithmsFor(private.Public())
 	if own := parsed.Algorithm().String(); err == nil && own != "" {
 		algorithms = slices.DeleteFunc(algorithms, func(name string) bool { return name != own })
 		if len(algorithms) == 0 {

@@ -20,6 +20,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	jsonv2 "github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -290,7 +291,7 @@ func (r userRecord) profile() (map[string]any, error) {
 	if kind := r.Profile.Kind(); kind == 0 || kind == 'n' {
 		return nil, nil
 	}
-	profile, err := parseClaims(r.Profile) // keeps whole numbers to the digit
+	profile, err := jwt.ParseClaims(r.Profile) // keeps whole numbers to the digit
 	if err != nil {
 		return nil, fmt.Errorf("profile: %w", err)
 	}
@@ -323,7 +324,7 @@ func parseJSONUser(line []byte) (record userRecord, err error) {
 	case err == nil:
 		return record, nil
 	case !ok:
-		return record, jsonError(err)
+		return record, jwt.JSONError(err)
 	case errors.Is(err, jsonv2.ErrUnknownName):
 		return record, fmt.Errorf("there is no member %s; further properties go into profile", refusal.Quoted(semantic.JSONPointer.LastToken()))
 	case semantic.JSONPointer == "":

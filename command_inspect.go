@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/go-json-experiment/json/jsontext"
@@ -67,15 +68,15 @@ func inspect(cmd *cobra.Command, args []string) error {
 // describeToken writes what can be read of a token, and returns why it is
 // malformed.
 func describeToken(w io.Writer, token string, now time.Time) error {
-	parts, err := splitCompact(token, new([]byte))
-	header, headerErr := base64url.DecodeString(parts.header)
+	parts, err := jwt.SplitCompact(token, new([]byte))
+	header, headerErr := jwt.Base64URL.DecodeString(parts.Header)
 	if err == nil && headerErr != nil {
-		err = notBase64("header")
+		err = jwt.NotBase64("header")
 	}
 	for _, part := range []struct {
 		name string
 		text jsontext.Value
-	}{{"header", header}, {"claims", parts.payload}} {
+	}{{"header", header}, {"claims", parts.Payload}} {
 		if part.text.Indent(jsontext.WithIndent("  "), jsontext.AllowDuplicateNames(true)) == nil {
 			fmt.Fprintf(w, "%s\n%s", part.name, withTimes(string(part.text), now))
 		}
@@ -83,12 +84,12 @@ func describeToken(w io.Writer, token string, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	if _, err := parseHeader(header); err != nil {
+	if _, err := jwt.ParseHeader(header); err != nil {
 		return err
 	}
-	claims, err := parseClaims(parts.payload)
+	claims, err := jwt.ParseClaims(parts.Payload)
 	if err == nil {
-		err = checkNames(claims, registeredClaims)
+		err = jwt.CheckNames(claims, jwt.RegisteredClaims)
 	}
 	if err != nil {
 		return refusal.New(refusal.Claims, "payload: %v", err)
@@ -105,7 +106,7 @@ func withTimes(object string, now time.Time) string {
 	for line := range strings.SplitSeq(object, "\n") {
 		b.WriteString(visible(line))
 		if found := timeClaim.FindStringSubmatch(line); found != nil {
-			if date, ok := numericDate(number(found[2])); ok {
+			if date, ok := jwt.NumericDate(jwt.Number(found[2])); ok {
 				b.WriteString("  // " + dateText(date, now))
 			}
 		}
@@ -260,7 +261,7 @@ func (h *Handler) learnRevocations(ctx context.Context, now time.Time) error {
 	}
 	revoked, err := h.service.users().Revocations(ctx, time.Time{}, now)
 	for _, revocation := range revoked {
-		h.service.revoked.add(revocation.SessionID, revocation.Until)
+		h.service.revoked.Add(revocation.SessionID, revocation.Until)
 	}
 	return err
 }

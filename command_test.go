@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/google/uuid"
@@ -764,7 +765,7 @@ func TestInspect(t *testing.T) {
 		{encode(`{"alg":"HS256","crit":["exp"]}`) + "." + payload + "." + signature, "crit or b64 stands in it", `"crit"`},
 		{header + "." + encode(`{"sub":`) + "." + signature, "payload: broken JSON", `"alg"`},
 		{header + "." + encode(`{"sub":"a","Exp":1}`) + "." + signature, `"Exp" differs from "exp" by case`, `"Exp"`},
-		{strings.Repeat("x", maxTokenBytes) + token, "the token is too large", ""},
+		{strings.Repeat("x", jwt.MaxTokenBytes) + token, "the token is too large", ""},
 	} {
 		stdout, _, err := c.run(malformed.token, "inspect")
 		if err == nil || !strings.Contains(err.Error(), malformed.want) || !strings.Contains(stdout, malformed.shown) {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
@@ -96,7 +97,7 @@ func setCookie(w http.ResponseWriter, r *http.Request, name, value string, expir
 
 // keepSession renews the session of a browser whose access token is of no more
 // use, where session cookies are read.
-func (h *Handler) keepSession(w http.ResponseWriter, r *http.Request, token *Token, source *TokenSource, failure *refusal.Error) (kept *Token, renewed *grant, refused *refusal.Error) {
+func (h *Handler) keepSession(w http.ResponseWriter, r *http.Request, token *jwt.Token, source *TokenSource, failure *refusal.Error) (kept *jwt.Token, renewed *grant, refused *refusal.Error) {
 	if token == nil && (source == nil || source.session) && h.sources.haveSession() && renewable(failure) {
 		var err error
 		if renewed, err = h.service.renew(w, r); err != nil {

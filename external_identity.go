@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/google/uuid"
 	"go.uber.org/zap"
@@ -185,7 +186,7 @@ func (s *accountService) signUpExternal(ctx context.Context, login *externalLogi
 // externalProfile are the properties of a new user that come from claims.
 func externalProfile(login *externalLogin, identity *ExternalIdentity) map[string]any {
 	profile := make(map[string]any)
-	claims, err := parseClaims(identity.Claims)
+	claims, err := jwt.ParseClaims(identity.Claims)
 	if err != nil {
 		return profile
 	}
@@ -284,7 +285,7 @@ func (s *accountService) rememberExternalSession(ctx context.Context, identity *
 // logOutExternal ends the sessions that a log-out token is about, and only
 // those that came of the provider.
 func (s *accountService) logOutExternal(ctx context.Context, logout *ExternalLogout, client clientInfo) error {
-	used := Record{Kind: kindLogOut, ID: identityKey(logout.Issuer, logout.ID), Value: []byte("{}"), ExpiresAt: logout.ExpiresAt.Add(maxLeeway)}
+	used := Record{Kind: kindLogOut, ID: identityKey(logout.Issuer, logout.ID), Value: []byte("{}"), ExpiresAt: logout.ExpiresAt.Add(jwt.MaxLeeway)}
 	_, err := s.users().Record(ctx, used.Kind, used.ID, s.now())
 	if err == nil {
 		return refusal.New(refusal.LogoutToken, "it was used before")

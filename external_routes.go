@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 )
 
@@ -323,7 +324,7 @@ func (h *AccountsHandler) showLogin(w http.ResponseWriter, r *http.Request, retu
 }
 
 // showAccount shows a refusal on the account page.
-func (h *AccountsHandler) showAccount(w http.ResponseWriter, r *http.Request, token *Token, err error) error {
+func (h *AccountsHandler) showAccount(w http.ResponseWriter, r *http.Request, token *jwt.Token, err error) error {
 	refusal, ok := errors.AsType[*refusal.Error](err)
 	if !ok {
 		return err

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/go-jose/go-jose/v4"
 	josejwt "github.com/go-jose/go-jose/v4/jwt"
@@ -19,17 +20,17 @@ import (
 
 var fuzzNow = time.Unix(1_800_000_000, 0)
 
-func fuzzVerifier(f *testing.F) *Verifier {
+func fuzzVerifier(f *testing.F) *jwt.Verifier {
 	f.Helper()
-	key, err := NewSecretKey([]byte(testSecret))
+	key, err := jwt.NewSecretKey([]byte(testSecret))
 	if err != nil {
 		f.Fatal(err)
 	}
-	set, err := NewKeySet(key)
+	set, err := jwt.NewKeySet(key)
 	if err != nil {
 		f.Fatal(err)
 	}
-	v, err := NewVerifier(VerifierConfig{Issuers: []Issuer{{Keys: []KeySource{set}, Algorithms: set.algorithms()}}})
+	v, err := jwt.NewVerifier(jwt.VerifierConfig{Issuers: []jwt.Issuer{{Keys: []jwt.KeySource{set}, Algorithms: set.Algorithms()}}})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -37,7 +38,7 @@ func fuzzVerifier(f *testing.F) *Verifier {
 }
 
 // mustAgree verifies the token here and, if it is accepted, by go-jose.
-func mustAgree(t *testing.T, v *Verifier, token string) {
+func mustAgree(t *testing.T, v *jwt.Verifier, token string) {
 	t.Helper()
 	verified, err := v.Verify(context.Background(), token, fuzzNow)
 	if err != nil {
@@ -104,15 +105,15 @@ func FuzzClaims(f *testing.F) {
 	v := fuzzVerifier(f)
 	f.Fuzz(func(t *testing.T, payload string) {
 		mustAgree(t, v, signRaw(t, "HS256", []byte(testSecret), `{"alg":"HS256"}`, payload))
-		claims, err := parseClaims([]byte(payload))
+		claims, err := jwt.ParseClaims([]byte(payload))
 		if err != nil {
 			return
 		}
-		if again, err := parseClaims([]byte(claims.String())); err != nil || again.String() != claims.String() {
+		if again, err := jwt.ParseClaims([]byte(claims.String())); err != nil || again.String() != claims.String() {
 			t.Fatalf("the claims do not come back from their text: %v\n%s\n%s", err, claims, again)
 		}
 		for name, value := range claims {
-			if found, ok := claims.Lookup(name); !ok || claimText(found) != claimText(value) {
+			if found, ok := claims.Lookup(name); !ok || jwt.ClaimText(found) != jwt.ClaimText(value) {
 				t.Fatalf("claim %q is not found by its name", name)
 			}
 		}
@@ -121,11 +122,11 @@ func FuzzClaims(f *testing.F) {
 
 func FuzzKeySet(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
-		keys, _, err := parseKeySet([]byte(text))
+		keys, _, err := jwt.ParseKeySet([]byte(text))
 		if err != nil {
 			return
 		}
-		if _, err := NewKeySet(keys...); err != nil {
+		if _, err := jwt.NewKeySet(keys...); err != nil {
 			t.Fatal(err)
 		}
 		var set jose.JSONWebKeySet

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"go.uber.org/zap"
 )
@@ -67,7 +68,7 @@ func (h *AccountsHandler) dropOffer(w http.ResponseWriter, r *http.Request) {
 }
 
 // waiting returns the identity that waits in the browser for the caller.
-func (h *AccountsHandler) waiting(r *http.Request, token *Token, user User) (record Record, waiting offer, err error) {
+func (h *AccountsHandler) waiting(r *http.Request, token *jwt.Token, user User) (record Record, waiting offer, err error) {
 	record, err = h.pending(r, kindOffered, offerCookie)
 	if err == nil {
 		err = json.Unmarshal(record.Value, &waiting)
@@ -91,7 +92,7 @@ func (h *AccountsHandler) connectPage(w http.ResponseWriter, r *http.Request) er
 	return h.askToConnect(w, r, token, user, record, waiting, pageData{}, http.StatusOK)
 }
 
-func (h *AccountsHandler) askToConnect(w http.ResponseWriter, r *http.Request, token *Token, user User, record Record, waiting offer, data pageData, status int) error {
+func (h *AccountsHandler) askToConnect(w http.ResponseWriter, r *http.Request, token *jwt.Token, user User, record Record, waiting offer, data pageData, status int) error {
 	data.Text = "From then on whoever logs in there as " + waiting.Name() + " is logged in to your account here. Say yes only if that is you."
 	data.Confirm = &pageConfirm{
 		Question: "Connect " + waiting.Label + " (" + waiting.Name() + ") to your account " + user.Email + "?",
@@ -103,7 +104,7 @@ func (h *AccountsHandler) askToConnect(w http.ResponseWriter, r *http.Request, t
 
 // ask shows a question, which wants the password unless the log-in was a moment
 // ago.
-func (h *AccountsHandler) ask(w http.ResponseWriter, r *http.Request, token *Token, user User, data pageData, status int) error {
+func (h *AccountsHandler) ask(w http.ResponseWriter, r *http.Request, token *jwt.Token, user User, data pageData, status int) error {
 	fresh, err := h.service.isFresh(r.Context(), user.ID, sessionOf(token))
 	if err != nil {
 		return err
@@ -180,7 +181,7 @@ func (s *accountService) isFresh(ctx context.Context, userID, sessionID string) 
 		return false, storeRefusal(err)
 	}
 	age := s.now().Sub(session.CreatedAt)
-	return age >= -maxLeeway && age <= freshLogin, nil
+	return age >= -jwt.MaxLeeway && age <= freshLogin, nil
 }
 
 // session returns a session of a user if it has not ended; [ErrNotFound].
@@ -296,7 +297,7 @@ func (h *AccountsHandler) identity(w http.ResponseWriter, r *http.Request, id st
 	return nil
 }
 
-func (h *AccountsHandler) askToDisconnect(w http.ResponseWriter, r *http.Request, token *Token, user User, links []linkedIdentity, i int, data pageData, status int) error {
+func (h *AccountsHandler) askToDisconnect(w http.ResponseWriter, r *http.Request, token *jwt.Token, user User, links []linkedIdentity, i int, data pageData, status int) error {
 	link := links[i]
 	data.Text = "From then on nobody is logged in to your account by " + link.Label + " as " + link.Name() + "."
 	switch {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"golang.org/x/net/http/httpguts"
@@ -20,7 +21,7 @@ const (
 // identity is whose request it is, for the handlers behind. There is one per
 // request; where several jwt handlers meet it, the last one decides.
 type identity struct {
-	claims  Claims
+	claims  jwt.Claims
 	userID  any      // a string, or nil for an anonymous user
 	headers []string // claim headers that were set
 }
@@ -29,7 +30,7 @@ type identity struct {
 // into its access log. A nil token is an anonymous user, whose placeholders
 // are empty. What an earlier jwt handler said of the user is forgotten, so that
 // nothing of one user stands beside something of another.
-func attach(r *http.Request, token *Token) {
+func attach(r *http.Request, token *jwt.Token) {
 	replacer := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	vars := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
 	who, attached := vars[identityVar].(*identity)
@@ -53,7 +54,7 @@ func attach(r *http.Request, token *Token) {
 }
 
 // is tells whether a token is of the same user: an ID is one issuer's.
-func (who *identity) is(token *Token) bool {
+func (who *identity) is(token *jwt.Token) bool {
 	issuer, _ := who.claims["iss"].(string)
 	same, _ := token.Claims["iss"].(string)
 	return who.userID == token.UserIDValue() && issuer == same
@@ -154,7 +155,7 @@ func cgiByte(c byte) byte {
 	return '_'
 }
 
-func (h *Handler) setClaimHeaders(r *http.Request, claims Claims) {
+func (h *Handler) setClaimHeaders(r *http.Request, claims jwt.Claims) {
 	if len(h.ClaimHeaders) == 0 {
 		return
 	}
@@ -164,7 +165,7 @@ func (h *Handler) setClaimHeaders(r *http.Request, claims Claims) {
 		if value == nil {
 			continue
 		}
-		if text := claimText(value); httpguts.ValidHeaderFieldValue(text) {
+		if text := jwt.ClaimText(value); httpguts.ValidHeaderFieldValue(text) {
 			r.Header[header.Header] = []string{text}
 			who.headers = append(who.headers, header.Header)
 		}

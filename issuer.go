@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddyserver/caddy/v2"
 )
 
@@ -114,24 +115,24 @@ type JWKSConfig struct {
 
 // provision resolves placeholders, loads keys, and says which algorithms they
 // serve.
-func (c *IssuerConfig) provision(ctx caddy.Context, h *Handler) (Issuer, error) {
+func (c *IssuerConfig) provision(ctx caddy.Context, h *Handler) (jwt.Issuer, error) {
 	err := errors.Join(resolve("issuer", &c.Issuer), resolve("token_type", &c.TokenType), resolveList("audience", c.Audience), resolveList("algorithms", c.Algorithms))
 	if err != nil {
-		return Issuer{}, err
+		return jwt.Issuer{}, err
 	}
 	if slices.Contains(c.Audience, "") {
-		return Issuer{}, errors.New("audience: an empty value stands for no audience; remove it")
+		return jwt.Issuer{}, errors.New("audience: an empty value stands for no audience; remove it")
 	}
-	issuer := Issuer{Name: c.Issuer, Audience: c.Audience, TokenType: c.TokenType}
+	issuer := jwt.Issuer{Name: c.Issuer, Audience: c.Audience, TokenType: c.TokenType}
 	local, err := c.localKeys()
 	if err != nil {
 		return issuer, err
 	}
-	allowed := local.algorithms()
-	if len(local.keys) > 0 {
+	allowed := local.Algorithms()
+	if len(local.Keys) > 0 {
 		issuer.Keys = append(issuer.Keys, local)
 	}
-	if c.JWKS != nil || len(local.keys) == 0 {
+	if c.JWKS != nil || len(local.Keys) == 0 {
 		remote, err := c.remoteKeys(ctx, h)
 		if err != nil {
 			return issuer, err
@@ -154,7 +155,7 @@ func (c *IssuerConfig) acceptedAlgorithms(allowed []string) ([]string, error) {
 		least, isHMAC := hmacAlgorithms[name]
 		switch {
 		case isHMAC && len(c.Secrets) > 0:
-			return nil, fmt.Errorf("algorithms: %s needs a secret of at least %d bytes; %s", name, least, secretBytesHint)
+			return nil, fmt.Errorf("algorithms: %s needs a secret of at least %d bytes; %s", name, least, jwt.SecretBytesHint)
 		case isHMAC:
 			return nil, fmt.Errorf("algorithms: %s needs a `secret`; with a public key anybody could sign", name)
 		case slices.Contains(remoteAlgorithms, name):
@@ -165,8 +166,8 @@ func (c *IssuerConfig) acceptedAlgorithms(allowed []string) ([]string, error) {
 	return c.Algorithms, nil
 }
 
-func (c *IssuerConfig) localKeys() (*KeySet, error) {
-	var keys []*Key
+func (c *IssuerConfig) localKeys() (*jwt.KeySet, error) {
+	var keys []*jwt.Key
 	for i, secret := range c.Secrets {
 		if secret == nil {
 			return nil, fmt.Errorf("secret %d is null", i)
@@ -184,7 +185,7 @@ func (c *IssuerConfig) localKeys() (*KeySet, error) {
 		}
 		keys = append(keys, parsed...)
 	}
-	set, err := NewKeySet(keys...)
+	set, err := jwt.NewKeySet(keys...)
 	if err != nil {
 		return nil, fmt.Errorf("public_key: %w", err)
 	}
@@ -192,9 +193,9 @@ func (c *IssuerConfig) localKeys() (*KeySet, error) {
 }
 
 // key resolves the secret. Errors never show it.
-func (c *SecretConfig) key() (*Key, error) {
-	if looksLikeKey([]byte(c.Value)) { // a JWK has the braces of a placeholder
-		return NewSecretKey([]byte(c.Value))
+func (c *SecretConfig) key() (*jwt.Key, error) {
+	if jwt.LooksLikeKey([]byte(c.Value)) { // a JWK has the braces of a placeholder
+		return jwt.NewSecretKey([]byte(c.Value))
 	}
 	value, err := caddy.NewReplacer().ReplaceOrErr(c.Value, true, true)
 	if err != nil || value == "" { // the error may quote a part of the secret
@@ -203,8 +204,8 @@ func (c *SecretConfig) key() (*Key, error) {
 	return decodeSecret(value, c.Encoding)
 }
 
-func decodeSecret(value, encoding string) (*Key, error) {
-	if !looksLikeKey([]byte(value)) && strings.ContainsAny(strings.TrimRight(value, "\r\n"), "\r\n") {
+func decodeSecret(value, encoding string) (*jwt.Key, error) {
+	if !jwt.LooksLikeKey([]byte(value)) && strings.ContainsAny(strings.TrimRight(value, "\r\n"), "\r\n") {
 		return nil, errors.New("it has several lines, of which a part is easily lost; a secret has one line, as openssl rand -hex 64 prints it")
 	}
 	secret := []byte(value)
@@ -222,14 +223,14 @@ func decodeSecret(value, encoding string) (*Key, error) {
 	if err != nil {
 		return nil, fmt.Errorf("it is not %s", encoding)
 	}
-	return NewSecretKey(secret)
+	return jwt.NewSecretKey(secret)
 }
 
 // looksLikePath is strict: what is no path may be a secret.
 var looksLikePath = regexp.MustCompile(`^(/|\.{1,2}/|~/|[A-Za-z]:\\)([\w. -]{1,32}[/\\]?)+$|^([\w. -]{1,32}/)*[\w.-]{1,64}\.(pem|crt|cer|der|key|pub|json|jwk|jwks|txt)$`)
 
 // loadPublicKeys takes a key as it stands, or from the file that is named.
-func loadPublicKeys(text string) ([]*Key, error) {
+func loadPublicKeys(text string) ([]*jwt.Key, error) {
 	text = strings.TrimSpace(caddy.NewReplacer().ReplaceKnown(text, ""))
 	if text == "" {
 		return nil, errors.New("it is empty; is the environment variable set, or the file there?")
@@ -238,17 +239,17 @@ func loadPublicKeys(text string) ([]*Key, error) {
 		return nil, fmt.Errorf("the placeholder %s is not known when the config is loaded; {env.NAME} and {file./path} are", text)
 	}
 	if strings.ContainsAny(text, "{\n") || strings.Contains(text, "-----BEGIN") {
-		return ParsePublicKeys(text)
+		return jwt.ParsePublicKeys(text)
 	}
 	content, err := os.ReadFile(text)
 	if err == nil {
-		keys, err := ParsePublicKeys(string(content))
+		keys, err := jwt.ParsePublicKeys(string(content))
 		if err != nil {
 			return nil, fmt.Errorf("file %s: %w", text, err)
 		}
 		return keys, nil
 	}
-	keys, parseErr := ParsePublicKeys(text)
+	keys, parseErr := jwt.ParsePublicKeys(text)
 	switch {
 	case parseErr == nil:
 		return keys, nil

@@ -21,6 +21,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
 	"github.com/caddy-jwt/caddy-jwt/internal/thismachine"
+	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
@@ -95,7 +96,7 @@ type jwksCache struct {
 
 	starting sync.Once
 
-	current atomic.Pointer[KeySet] // nil before the first set and beyond max_stale
+	current atomic.Pointer[jwt.KeySet] // nil before the first set and beyond max_stale
 
 	mu         sync.Mutex
 	ongoing    *fetch    // the fetch under way, which all who need one wait for
@@ -168,7 +169,7 @@ func (c *jwksCache) Destruct() error {
 
 // Find implements KeySource. A key that is known, or may be the right one, costs
 // no lock and no waiting.
-func (c *jwksCache) Find(ctx context.Context, algorithm, id string) ([]*Key, error) {
+func (c *jwksCache) Find(ctx context.Context, algorithm, id string) ([]*jwt.Key, error) {
 	if keys, known := c.find(algorithm, id); known || len(keys) > 0 {
 		return keys, nil
 	}
@@ -177,7 +178,7 @@ func (c *jwksCache) Find(ctx context.Context, algorithm, id string) ([]*Key, err
 
 // FindAgain implements refetcher. Unless the key is known, the request waits for
 // the fetch under way, or for one that it may cause itself once per cooldown.
-func (c *jwksCache) FindAgain(ctx context.Context, algorithm, id string) ([]*Key, error) {
+func (c *jwksCache) FindAgain(ctx context.Context, algorithm, id string) ([]*jwt.Key, error) {
 	c.start() // a request may come before the config has started
 	keys, known := c.find(algorithm, id)
 	limit := time.NewTimer(c.timeout) // for both fetches that it may wait for
@@ -210,16 +211,16 @@ func (c *jwksCache) FindAgain(ctx context.Context, algorithm, id string) ([]*Key
 // used: only a set with one key for the algorithm serves tokens without kid. A
 // key without an ID may be the one of a token that has an ID, but its own key
 // may also be new.
-func (c *jwksCache) find(algorithm, id string) (keys []*Key, known bool) {
+func (c *jwksCache) find(algorithm, id string) (keys []*jwt.Key, known bool) {
 	set := c.current.Load()
 	if set == nil {
 		return nil, false
 	}
-	keys = set.find(algorithm, id)
+	keys = set.Match(algorithm, id)
 	if len(keys) > 1 {
 		return nil, true
 	}
-	return keys, set.byID[id] != nil || id == "" && len(keys) == 1
+	return keys, set.ByID[id] != nil || id == "" && len(keys) == 1
 }
 
 // join returns the fetch under way, or starts one if the cooldown allows.
@@ -357,10 +358,10 @@ func (c *jwksCache) fetch(f *fetch) {
 	ctx, cancel := context.WithTimeout(c.ctx, c.timeout)
 	defer cancel()
 	document, err := c.download(ctx)
-	var keys []*Key
+	var keys []*jwt.Key
 	var unused []error
 	if err == nil {
-		keys, unused, err = parseKeySet(document)
+		keys, unused, err = jwt.ParseKeySet(document)
 	}
 	if !errors.Is(err, context.Canceled) {
 		c.report(err, unused)
@@ -377,17 +378,17 @@ func (c *jwksCache) fetch(f *fetch) {
 
 // accept makes the keys the current set. A key that was there before stays
 // the same Key, so that the tokens remembered with it stay good.
-func (c *jwksCache) accept(keys []*Key, fetchedAt time.Time) {
+func (c *jwksCache) accept(keys []*jwt.Key, fetchedAt time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if old := c.current.Load(); old != nil {
 		for i, key := range keys {
-			if known := old.same(key); known != nil {
+			if known := old.Same(key); known != nil {
 				keys[i] = known
 			}
 		}
 	}
-	set, err := NewKeySet(keys...)
+	set, err := jwt.NewKeySet(keys...)
 	if err != nil { // parseKeySet left no duplicate key IDs
 		panic(err)
 	}
@@ -395,20 +396,20 @@ func (c *jwksCache) accept(keys []*Key, fetchedAt time.Time) {
 	c.install(set)
 }
 
-func (c *jwksCache) install(set *KeySet) {
+func (c *jwksCache) install(set *jwt.KeySet) {
 	old := c.current.Swap(set)
 	if old == nil {
 		return
 	}
-	kept := make(map[*Key]bool)
+	kept := make(map[*jwt.Key]bool)
 	if set != nil {
-		for _, key := range set.keys {
+		for _, key := range set.Keys {
 			kept[key] = true
 		}
 	}
-	for _, key := range old.keys {
+	for _, key := range old.Keys {
 		if !kept[key] {
-			key.withdrawn.Store(true)
+			key.Withdrawn.Store(true)
 		}
 	}
 }
@@ -499,7 +500,7 @@ func parseDiscovery(text []byte, issuer string) (keysURL string, err error) {
 		JWKSURI string `json:"jwks_uri"`
 	}
 	if err := json.Unmarshal(text, &document); err != nil {
-		return "", fmt.Errorf("discovery document: %w", jsonError(err))
+		return "", fmt.Errorf("discovery document: %w", jwt.JSONError(err))
 	}
 	if document.Issuer != issuer {
 		if strings.Contains(document.Issuer, "{") {
@@ -603,7 +604,7 @@ func (c *jwksCache) load() time.Duration {
 		return 0
 	}
 	age := clock.Now().Sub(stored.FetchedAt)
-	keys, _, err := parseKeySet(stored.KeySet)
+	keys, _, err := jwt.ParseKeySet(stored.KeySet)
 	if err != nil {
 		return 0
 	}
@@ -634,6 +635,6 @@ func (c *jwksCache) save(document []byte, fetchedAt time.Time) {
 // Interface guards
 var (
 	_ caddy.Destructor = (*jwksCache)(nil)
-	_ KeySource        = (*jwksCache)(nil)
-	_ refetcher        = (*jwksCache)(nil)
+	_ jwt.KeySource    = (*jwksCache)(nil)
+	_ jwt.Refetcher    = (*jwksCache)(nil)
 )

@@ -110,7 +110,7 @@ func (keySetCollector) Collect(out chan<- prometheus.Metric) {
 		if !set.fetchedAt.Before(total.fetchedAt) {
 			total.fetchedAt, total.keys = set.fetchedAt, 0
 			if current := set.current.Load(); current != nil {
-				total.keys = len(current.keys)
+				total.keys = len(current.Keys)
 			}
 		}
 		return true

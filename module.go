@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
+	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -24,9 +25,7 @@ func init() {
 }
 
 const (
-	defaultLeeway = 30 * time.Second
-	maxLeeway     = 5 * time.Minute
-	defaultRealm  = "restricted"
+	defaultRealm = "restricted"
 )
 
 // Handler lets a request through if it carries a good JWT as a bearer token
@@ -130,10 +129,10 @@ type Handler struct {
 	// serves their routes.
 	Accounts *Accounts `json:"accounts,omitempty"`
 
-	verifier *Verifier
+	verifier *jwt.Verifier
 	rooted   caddyhttp.MatchPath // the patterns of Public that have a fixed beginning
 	service  *accountService     // nil without accounts
-	cache    *tokenCache
+	cache    *jwt.Cache
 	sources  tokenSources
 	keySets  []remoteKeys // in use, to be given back in Cleanup
 
@@ -236,7 +235,7 @@ func hasOpenBeginning(pattern string) bool {
 }
 
 // pass hands the request on, of an anonymous user if there is no token.
-func (h *Handler) pass(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, token *Token) error {
+func (h *Handler) pass(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, token *jwt.Token) error {
 	if token == nil {
 		attach(r, nil)
 	}
@@ -251,7 +250,7 @@ func (h *Handler) pass(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 
 // passMarked hands the request on, and has the answer marked for caches where that
 // is needed.
-func (h *Handler) passMarked(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, token *Token, needed marks) error {
+func (h *Handler) passMarked(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, token *jwt.Token, needed marks) error {
 	if needed == (marks{}) {
 		return h.pass(w, r, next, token)
 	}
@@ -263,7 +262,7 @@ func (h *Handler) passMarked(w http.ResponseWriter, r *http.Request, next caddyh
 
 // authenticate returns what the token of the request says. There is neither a
 // token nor a refusal only where `optional` lets that pass.
-func (h *Handler) authenticate(r *http.Request) (*Token, *TokenSource, *refusal.Error) {
+func (h *Handler) authenticate(r *http.Request) (*jwt.Token, *TokenSource, *refusal.Error) {
 	raw, source, err := h.sources.read(r)
 	switch {
 	case err != nil:
@@ -278,9 +277,9 @@ func (h *Handler) authenticate(r *http.Request) (*Token, *TokenSource, *refusal.
 }
 
 // verify returns what the token says, from the cache if it was seen before.
-func (h *Handler) verify(r *http.Request, raw string) (*Token, *refusal.Error) {
+func (h *Handler) verify(r *http.Request, raw string) (*jwt.Token, *refusal.Error) {
 	now := clock.Now()
-	if token := h.cache.get(raw, now); token != nil {
+	if token := h.cache.Get(raw, now); token != nil {
 		cacheHits.Inc()
 		return token, nil
 	}
@@ -289,11 +288,11 @@ func (h *Handler) verify(r *http.Request, raw string) (*Token, *refusal.Error) {
 	if err != nil {
 		return nil, refusal.Of(err)
 	}
-	h.cache.put(raw, token)
+	h.cache.Put(raw, token)
 	return token, nil
 }
 
-func (h *Handler) checkRules(r *http.Request, claims Claims) *refusal.Error {
+func (h *Handler) checkRules(r *http.Request, claims jwt.Claims) *refusal.Error {
 	for _, requirement := range h.Require {
 		if err := requirement.met(r, claims); err != nil {
 			return refusal.Of(err)
@@ -366,11 +365,11 @@ func (h *Handler) resolve() error {
 		h.Realm = defaultRealm
 	}
 	if h.Leeway == nil {
-		leeway := caddy.Duration(defaultLeeway)
+		leeway := caddy.Duration(jwt.DefaultLeeway)
 		h.Leeway = &leeway
 	}
 	if h.Cache == nil {
-		entries := defaultCacheEntries
+		entries := jwt.DefaultCacheEntries
 		h.Cache = &entries
 	}
 	h.sources = h.From
@@ -398,7 +397,7 @@ func (h *Handler) resolve() error {
 }
 
 func (h *Handler) provisionVerifier(ctx caddy.Context) error {
-	config := VerifierConfig{
+	config := jwt.VerifierConfig{
 		Leeway:             time.Duration(*h.Leeway),
 		AllowMissingExpiry: h.AllowMissingExp,
 		UserID:             h.UserID,
@@ -424,24 +423,24 @@ func (h *Handler) provisionVerifier(ctx caddy.Context) error {
 		config.Issuers = append(config.Issuers, provisioned)
 	}
 	for _, q := range h.Require {
-		if q.Issuer != "" && !slices.ContainsFunc(config.Issuers, func(issuer Issuer) bool { return issuer.Name == q.Issuer }) {
+		if q.Issuer != "" && !slices.ContainsFunc(config.Issuers, func(issuer jwt.Issuer) bool { return issuer.Name == q.Issuer }) {
 			return fmt.Errorf("require … of %s: no such issuer is accepted here; write its name as after `issuer`", q.Issuer)
 		}
 	}
 	var err error
-	h.verifier, err = NewVerifier(config)
-	h.cache = newTokenCache(*h.Cache)
+	h.verifier, err = jwt.NewVerifier(config)
+	h.cache = jwt.NewCache(*h.Cache)
 	h.warn(placeOf(ctx))
 	return err
 }
 
 // Validate refuses options that are out of range.
 func (h *Handler) Validate() error {
-	if leeway := time.Duration(*h.Leeway); leeway < 0 || leeway > maxLeeway || leeway > 0 && leeway < time.Millisecond {
-		return fmt.Errorf("leeway is %s; it must be from 0s to %s, and a bare number in JSON is nanoseconds", leeway, maxLeeway)
+	if leeway := time.Duration(*h.Leeway); leeway < 0 || leeway > jwt.MaxLeeway || leeway > 0 && leeway < time.Millisecond {
+		return fmt.Errorf("leeway is %s; it must be from 0s to %s, and a bare number in JSON is nanoseconds", leeway, jwt.MaxLeeway)
 	}
-	if *h.Cache < 0 || *h.Cache > maxCacheEntries {
-		return fmt.Errorf("cache is %d; it must be a number of entries up to %d, or 0 for none", *h.Cache, maxCacheEntries)
+	if *h.Cache < 0 || *h.Cache > jwt.MaxCacheEntries {
+		return fmt.Errorf("cache is %d; it must be a number of entries up to %d, or 0 for none", *h.Cache, jwt.MaxCacheEntries)
 	}
 	if strings.ContainsFunc(h.Realm, func(r rune) bool { return r < ' ' || r > '~' || r == '"' || r == '\\' }) {
 		return fmt.Errorf("realm %q: it must be visible ASCII without quotes and backslashes", h.Realm)

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 )
 
@@ -300,7 +301,7 @@ func (h *AccountsHandler) accountPage(w http.ResponseWriter, r *http.Request) er
 	return h.renderAccount(w, r, token, pageData{}, http.StatusOK)
 }
 
-func (h *AccountsHandler) renderAccount(w http.ResponseWriter, r *http.Request, token *Token, data pageData, status int) error {
+func (h *AccountsHandler) renderAccount(w http.ResponseWriter, r *http.Request, token *jwt.Token, data pageData, status int) error {
 	user, err := h.service.users().User(r.Context(), token.UserID)
 	if err != nil {
 		return storeRefusal(err)
@@ -330,11 +331,11 @@ func (h *AccountsHandler) renderAccount(w http.ResponseWriter, r *http.Request, 
 func profileText(value any) string {
 	switch v := value.(type) {
 	case []any:
-		return List(v).String()
+		return jwt.List(v).String()
 	case map[string]any:
-		return Claims(v).String()
+		return jwt.Claims(v).String()
 	}
-	return claimText(value)
+	return jwt.ClaimText(value)
 }
 
 // pageOr shows a refusal of a form on its page; any other request gets the

@@ -15,6 +15,7 @@ import (
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/ref"
 	"cel.dev/cel-go/ext"
+	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -170,27 +171,27 @@ func (q *Requirement) asWritten(text string) string {
 }
 
 // met tells whether the claims meet the requirement: nil or the refusal.
-func (q *Requirement) met(r *http.Request, claims Claims) error {
+func (q *Requirement) met(r *http.Request, claims jwt.Claims) error {
 	if q.Issuer != "" && claims["iss"] != q.Issuer {
 		return q.unmetByIssuer()
 	}
 	switch {
 	case q.Scope != nil:
-		granted := scopes(claims)
+		granted := jwt.Scopes(claims)
 		if slices.ContainsFunc(q.Scope, func(s string) bool { return !slices.Contains(granted, s) }) {
 			return &refusal.Error{Reason: refusal.Scope, Scope: strings.Join(q.Scope, " "), Detail: fmt.Sprintf("needs all of %q", q.Scope)}
 		}
 	case q.AnyScope != nil:
-		if !intersect(scopes(claims), q.AnyScope) {
+		if !intersect(jwt.Scopes(claims), q.AnyScope) {
 			return &refusal.Error{Reason: refusal.Scope, Scope: strings.Join(q.AnyScope, " "), Detail: fmt.Sprintf("needs one of %q", q.AnyScope)}
 		}
 	case q.Role != nil:
-		if !intersect(texts(claims["roles"]), q.Role) {
+		if !intersect(jwt.Texts(claims["roles"]), q.Role) {
 			return refusal.New(refusal.Role, "needs one of %q in roles", q.Role)
 		}
 	case q.Claim != "":
 		value, _ := claims.Lookup(q.Claim)
-		if !intersect(texts(value), q.Values) {
+		if !intersect(jwt.Texts(value), q.Values) {
 			return refusal.New(refusal.Claim, "needs one of %q in %s", q.Values, q.Claim)
 		}
 	default:
@@ -212,7 +213,7 @@ func (q *Requirement) unmetByIssuer() error {
 }
 
 // metByExpression asks the expression for each reading of the path that it reads.
-func (q *Requirement) metByExpression(r *http.Request, claims Claims) error {
+func (q *Requirement) metByExpression(r *http.Request, claims jwt.Claims) error {
 	if err := q.evaluate(r, claims); err != nil || !q.readsPath() {
 		return err
 	}
@@ -247,7 +248,7 @@ func (q *Requirement) readsPath() bool {
 }
 
 // evaluate returns nil if the expression is true.
-func (q *Requirement) evaluate(r *http.Request, claims Claims) error {
+func (q *Requirement) evaluate(r *http.Request, claims jwt.Claims) error {
 	variables := &activation{request: r, claims: claims, placeholders: q.placeholders}
 	result, _, err := q.program.Eval(variables)
 	switch {
@@ -273,39 +274,10 @@ func intersect(a, b []string) bool {
 	return slices.ContainsFunc(a, func(s string) bool { return slices.Contains(b, s) })
 }
 
-func scopes(claims Claims) []string {
-	value, present := claims["scope"]
-	if !present {
-		value = claims["scp"]
-	}
-	if text, ok := value.(string); ok {
-		return strings.FieldsFunc(text, func(r rune) bool { return r == ' ' }) // RFC 6749 §3.3
-	}
-	return texts(value)
-}
-
-// texts is a claim as a list of texts. What is neither text, number nor truth
-// value has none.
-func texts(value any) []string {
-	list, isList := value.(List)
-	if !isList {
-		list = List{value}
-	}
-	var found []string
-	for _, element := range list {
-		switch element.(type) {
-		case nil, Claims, List:
-		default:
-			found = append(found, claimText(element))
-		}
-	}
-	return found
-}
-
 // activation gives an expression its variables.
 type activation struct {
 	request      *http.Request
-	claims       Claims
+	claims       jwt.Claims
 	placeholders map[string]string
 	unknown      string // a placeholder that was read and is not known
 }
@@ -336,9 +308,9 @@ type claimAdapter struct{}
 // NativeToValue implements types.Adapter.
 func (a claimAdapter) NativeToValue(value any) ref.Val {
 	switch v := value.(type) {
-	case Claims:
+	case jwt.Claims:
 		return types.NewStringInterfaceMap(a, v)
-	case List:
+	case jwt.List:
 		return types.NewDynamicList(a, []any(v))
 	case stdjson.Number: // beyond int64; a double would make different ones equal
 		if number, err := strconv.ParseUint(v.String(), 10, 64); err == nil {

@@ -406,8 +406,8 @@ func TestScenarioCacheFlood(t *testing.T) {
 	if got := refused.Load(); got != int64(tokens/2) {
 		t.Errorf("%d refused of %d bad ones", got, tokens/2)
 	}
-	handler.cache.tokens.CleanUp()
-	kept, after := handler.cache.tokens.EstimatedSize(), heapInUse()
+	handler.cache.Tokens.CleanUp()
+	kept, after := handler.cache.Tokens.EstimatedSize(), heapInUse()
 	if kept > entries {
 		t.Errorf("%d entries, the cache is for %d", kept, entries)
 	}
@@ -416,7 +416,7 @@ func TestScenarioCacheFlood(t *testing.T) {
 	}
 	seen("%d unique tokens, half of them bad: %d refused; %d of %d entries; heap %.1f MiB before, %.1f MiB after",
 		tokens, refused.Load(), kept, entries, mebibytes(before), mebibytes(after))
-	for _, token := range handler.cache.tokens.All() {
+	for _, token := range handler.cache.Tokens.All() {
 		if token.UserID == "mallory" {
 			t.Error("a bad token is remembered")
 		}

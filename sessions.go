@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
+	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/google/uuid"
@@ -48,8 +49,8 @@ type accountService struct {
 	config   Accounts
 	identity string // under which it is shared
 	keys     *SigningKeys
-	verifier *Verifier
-	revoked  *revocations
+	verifier *jwt.Verifier
+	revoked  *jwt.Revocations
 	route    func(path string) (name, id string)
 
 	counts                                   *tryCounts
@@ -93,7 +94,7 @@ type accountService struct {
 // these share their sessions, whatever else differs.
 var revocationSets = caddy.NewUsagePool()
 
-type sharedRevocations struct{ *revocations }
+type sharedRevocations struct{ *jwt.Revocations }
 
 // Destruct implements caddy.Destructor.
 func (sharedRevocations) Destruct() error { return nil }
@@ -259,15 +260,15 @@ func newAccountService(ctx caddy.Context, config Accounts, identity string, fixe
 	})
 	s.store.Store(&store)
 	s.ctx, s.stop = context.WithCancel(context.Background())
-	shared, _, err := revocationSets.LoadOrNew(config.keyIdentity(), func() (caddy.Destructor, error) { return sharedRevocations{newRevocations()}, nil })
+	shared, _, err := revocationSets.LoadOrNew(config.keyIdentity(), func() (caddy.Destructor, error) { return sharedRevocations{jwt.NewRevocations()}, nil })
 	if err != nil {
 		return nil, err
 	}
-	s.revoked = shared.(sharedRevocations).revocations
+	s.revoked = shared.(sharedRevocations).Revocations
 	if s.keys, err = newSigningKeys(ctx, config, fixed, s); err != nil {
 		return nil, err
 	}
-	s.verifier, err = NewVerifier(VerifierConfig{Issuers: []Issuer{s.asIssuer()}, Leeway: defaultLeeway})
+	s.verifier, err = jwt.NewVerifier(jwt.VerifierConfig{Issuers: []jwt.Issuer{s.asIssuer()}, Leeway: jwt.DefaultLeeway})
 	return s, err
 }
 
@@ -279,7 +280,7 @@ func (a *Accounts) fixedKey() (*signer, error) {
 		if err != nil {
 			return nil, fmt.Errorf("secret: %w", err)
 		}
-		return &signer{key: key.material, algorithm: "HS256"}, nil
+		return &signer{key: key.Material, algorithm: "HS256"}, nil
 	case a.SigningKey != "":
 		key, err := loadSigningKey(a.SigningKey)
 		if err != nil {
@@ -291,7 +292,7 @@ func (a *Accounts) fixedKey() (*signer, error) {
 }
 
 func newSigningKeys(ctx caddy.Context, config Accounts, fixed *signer, s *accountService) (*SigningKeys, error) {
-	keys := &SigningKeys{algorithm: "ES256", now: s.now, users: s.users, lifetime: time.Duration(config.TokenLifetime) + maxLeeway}
+	keys := &SigningKeys{algorithm: "ES256", now: s.now, users: s.users, lifetime: time.Duration(config.TokenLifetime) + jwt.MaxLeeway}
 	if fixed == nil {
 		keys.storage, keys.storageKey = ctx.Storage(), signingKeyPath(config.keyIdentity())
 		if files, ok := s.users().(*FileStore); ok {
@@ -336,10 +337,10 @@ func loadSigningKey(text string) (signer, error) {
 }
 
 // asIssuer is how a jwt handler accepts the tokens.
-func (s *accountService) asIssuer() Issuer {
-	return Issuer{
-		Name: s.config.Issuer, Keys: []KeySource{s.keys}, Algorithms: s.keys.Algorithms(),
-		Audience: s.config.Audience, TokenType: "at+jwt", revoked: s.revoked,
+func (s *accountService) asIssuer() jwt.Issuer {
+	return jwt.Issuer{
+		Name: s.config.Issuer, Keys: []jwt.KeySource{s.keys}, Algorithms: s.keys.Algorithms(),
+		Audience: s.config.Audience, TokenType: "at+jwt", Revoked: s.revoked,
 	}
 }
 
@@ -404,7 +405,7 @@ func (s *accountService) maintain(last time.Time) {
 		if !cleanUps.Due(now) {
 			continue
 		}
-		s.revoked.forgetExpired(now)
+		s.revoked.ForgetExpired(now)
 		if err := s.users().CleanUp(s.ctx, now); s.ctx.Err() == nil {
 			notCleaned.Note(s.log, now, err, "what has expired is not removed from the user store; it will be tried again", "what has expired is removed from the user store again")
 		}
@@ -448,7 +449,7 @@ func (s *accountService) learnRevocations() {
 		return
 	}
 	for _, revocation := range found {
-		s.revoked.add(revocation.SessionID, revocation.Until)
+		s.revoked.Add(revocation.SessionID, revocation.Until)
 	}
 	s.revokedSince = now.Add(-revocationOverlap)
 }
@@ -764,7 +765,7 @@ func (s *accountService) familyHash(family string) string {
 // lastTokenUntil is when a token made now has expired everywhere, and one that is made
 // without a change of the session, by the same refresh token within repeatWithin.
 func (s *accountService) lastTokenUntil(now time.Time) time.Time {
-	return now.Add(time.Duration(s.config.TokenLifetime)).Add(maxLeeway).Add(repeatWithin)
+	return now.Add(time.Duration(s.config.TokenLifetime)).Add(jwt.MaxLeeway).Add(repeatWithin)
 }
 
 func cut(text string, length int) string {
@@ -888,7 +889,7 @@ func (s *accountService) endSessions(ctx context.Context, userID, only, except s
 		return storeRefusal(err)
 	}
 	for _, id := range ended {
-		s.revoked.add(id, s.lastTokenUntil(now))
+		s.revoked.Add(id, s.lastTokenUntil(now))
 		if only != "" {
 			continue
 		}

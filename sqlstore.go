@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/caddy-jwt/caddy-jwt/jwt"
 )
 
 // SQLStore is a [UserStore] on a database. Its queries are the common ground
@@ -309,7 +311,7 @@ func scanUser(row interface{ Scan(...any) error }) (u versionedUser, err error) 
 	if err := json.Unmarshal([]byte(roles), &u.Roles); err != nil {
 		return u, fmt.Errorf("the roles of user %s are damaged", u.ID)
 	}
-	claims, err := parseClaims([]byte(profile)) // keeps every digit of a whole number
+	claims, err := jwt.ParseClaims([]byte(profile)) // keeps every digit of a whole number
 	if err != nil && profile != "null" {
 		return u, fmt.Errorf("the profile of user %s is damaged", u.ID)
 	}
@@ -334,13 +336,13 @@ func userValues(u User) (roles, profile string, err error) {
 // plainValue is a claim's value by the types of encoding/json.
 func plainValue(value any) any {
 	switch v := value.(type) {
-	case Claims:
+	case jwt.Claims:
 		object := make(map[string]any, len(v))
 		for name, inner := range v {
 			object[name] = plainValue(inner)
 		}
 		return object
-	case List:
+	case jwt.List:
 		list := make([]any, len(v))
 		for i, inner := range v {
 			list[i] = plainValue(inner)
@@ -362,9 +364,9 @@ func outOfRange(value any) bool {
 				return true
 			}
 		}
-	case Claims:
+	case jwt.Claims:
 		return outOfRange(map[string]any(v))
-	case List:
+	case jwt.List:
 		return slices.ContainsFunc(v, outOfRange)
 	case []any:
 		return slices.ContainsFunc(v, outOfRange)
@@ -392,11 +394,11 @@ func valueSize(value any) int {
 func deeperThan(value any, levels int) bool {
 	var inner []any
 	switch v := value.(type) {
-	case Claims:
+	case jwt.Claims:
 		inner = slices.Collect(maps.Values(v))
 	case map[string]any:
 		inner = slices.Collect(maps.Values(v))
-	case List:
+	case jwt.List:
 		inner = v
 	case []any:
 		inner = v

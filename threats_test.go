@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/lestrrat-go/jwx/v2/jwa"
@@ -387,15 +388,15 @@ func TestThreatOtherSerialisations(t *testing.T) {
 // untouchedKeys fails a test in which a key is asked for.
 type untouchedKeys struct{ t *testing.T }
 
-func (k untouchedKeys) Find(context.Context, string, string) ([]*Key, error) {
+func (k untouchedKeys) Find(context.Context, string, string) ([]*jwt.Key, error) {
 	k.t.Error("a key was looked for")
 	return nil, nil
 }
 
 // fixedKeys finds the same keys for whatever is asked, as a careless program might.
-type fixedKeys []*Key
+type fixedKeys []*jwt.Key
 
-func (k fixedKeys) Find(context.Context, string, string) ([]*Key, error) { return k, nil }
+func (k fixedKeys) Find(context.Context, string, string) ([]*jwt.Key, error) { return k, nil }
 
 // A key of another algorithm that a program's own source gives out verifies nothing.
 func TestThreatKeyOfAnotherAlgorithm(t *testing.T) {
@@ -403,11 +404,11 @@ func TestThreatKeyOfAnotherAlgorithm(t *testing.T) {
 		"EC key":  `{"kty":"EC","crv":"P-256","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}`,
 		"OKP key": `{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}`,
 	} {
-		key, err := parseJWK([]byte(text))
+		key, err := jwt.ParseJWK([]byte(text))
 		if err != nil {
 			t.Fatal(err)
 		}
-		v, err := NewVerifier(VerifierConfig{Issuers: []Issuer{{Keys: []KeySource{fixedKeys{key}}, Algorithms: []string{"HS256", "RS256", "ES384"}}}})
+		v, err := jwt.NewVerifier(jwt.VerifierConfig{Issuers: []jwt.Issuer{{Keys: []jwt.KeySource{fixedKeys{key}}, Algorithms: []string{"HS256", "RS256", "ES384"}}}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -434,8 +435,8 @@ func TestThreatManyKeysWithoutID(t *testing.T) {
 		}
 		return `{"keys":[` + strings.Join(keys, ",") + `]}`
 	}
-	for without, usable := range map[int]int{maxKeysWithoutID: maxKeysWithoutID + 1, maxKeysWithoutID + 1: 1} {
-		keys, _, err := parseKeySet([]byte(set(without)))
+	for without, usable := range map[int]int{jwt.MaxKeysWithoutID: jwt.MaxKeysWithoutID + 1, jwt.MaxKeysWithoutID + 1: 1} {
+		keys, _, err := jwt.ParseKeySet([]byte(set(without)))
 		if err != nil || len(keys) != usable {
 			t.Errorf("%d without an ID: %d are used, %v", without, len(keys), err)
 		}
@@ -445,7 +446,7 @@ func TestThreatManyKeysWithoutID(t *testing.T) {
 // What is no JWS, or is too large for one, is refused before any key is
 // looked for, and before the time it would take to take it apart.
 func TestThreatEncryptedAndHugeTokens(t *testing.T) {
-	v, err := NewVerifier(VerifierConfig{Issuers: []Issuer{{Keys: []KeySource{untouchedKeys{t}}, Algorithms: []string{"HS256"}}}})
+	v, err := jwt.NewVerifier(jwt.VerifierConfig{Issuers: []jwt.Issuer{{Keys: []jwt.KeySource{untouchedKeys{t}}, Algorithms: []string{"HS256"}}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -457,7 +458,7 @@ func TestThreatEncryptedAndHugeTokens(t *testing.T) {
 		"JWE with a PBES2 count of 2³¹": {count + ".a.b.c.d", refusal.MalformedToken},
 		"JWE bomb":                      {encode(`{"alg":"dir","enc":"A256GCM","zip":"DEF"}`) + ".." + strings.Repeat("A", 10_000) + ".c.d", refusal.MalformedToken},
 		"10⁶ dots":                      {strings.Repeat(".", 1_000_000), refusal.TokenTooLarge},
-		"one byte over 16 KiB":          {strings.Repeat("a", maxTokenBytes+1), refusal.TokenTooLarge},
+		"one byte over 16 KiB":          {strings.Repeat("a", jwt.MaxTokenBytes+1), refusal.TokenTooLarge},
 		"kid of 1 MB":                   {encode(`{"alg":"HS256","kid":"`+strings.Repeat("k", 1<<20)+`"}`) + ".e30.AA", refusal.TokenTooLarge},
 	} {
 		_, err := v.Verify(t.Context(), c.token, time.Now())

@@ -19,6 +19,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
@@ -32,7 +33,7 @@ import (
 
 // signToken makes a JWS in compact form (RFC 7515 §7.1) of the claims.
 func signToken(s signer, typ string, claims map[string]any) (string, error) {
-	payload, err := marshalClaims(claims)
+	payload, err := jwt.MarshalClaims(claims)
 	if err != nil {
 		return "", err
 	}
@@ -86,7 +87,7 @@ type storedKey struct {
 // keyRing is what signs and what verifies at one time.
 type keyRing struct {
 	signers []signer // the newest first
-	set     *KeySet
+	set     *jwt.KeySet
 	public  []byte // the JWK set (RFC 7517 §5) for other services
 }
 
@@ -369,7 +370,7 @@ func (k *SigningKeys) use(stored storedKeys) error {
 		s.algorithm, s.from = algorithms[0], key.SignsFrom
 		signers = append(signers, s)
 	}
-	var known *KeySet
+	var known *jwt.KeySet
 	old := k.ring.Load()
 	if old != nil {
 		known = old.set
@@ -380,9 +381,9 @@ func (k *SigningKeys) use(stored storedKeys) error {
 	}
 	k.ring.Store(ring)
 	if old != nil {
-		for _, key := range old.set.keys {
-			if ring.set.same(key) != key {
-				key.withdrawn.Store(true)
+		for _, key := range old.set.Keys {
+			if ring.set.Same(key) != key {
+				key.Withdrawn.Store(true)
 			}
 		}
 	}
@@ -391,13 +392,13 @@ func (k *SigningKeys) use(stored storedKeys) error {
 
 // newKeyRing takes the newest key first. A key that was known before stays the
 // same Key.
-func newKeyRing(known *KeySet, signers ...signer) (*keyRing, error) {
+func newKeyRing(known *jwt.KeySet, signers ...signer) (*keyRing, error) {
 	ring := &keyRing{signers: signers}
 	public := jwk.NewSet()
-	var keys []*Key
+	var keys []*jwt.Key
 	for _, s := range signers {
 		if secret, ok := s.key.([]byte); ok {
-			key, err := NewSecretKey(secret)
+			key, err := jwt.NewSecretKey(secret)
 			if err != nil {
 				return nil, err
 			}
@@ -415,17 +416,17 @@ func newKeyRing(known *KeySet, signers ...signer) (*keyRing, error) {
 		if err != nil {
 			return nil, err
 		}
-		key, err := parseJWK(text)
+		key, err := jwt.ParseJWK(text)
 		if err != nil {
 			return nil, err
 		}
-		if known != nil && known.same(key) != nil {
-			key = known.same(key)
+		if known != nil && known.Same(key) != nil {
+			key = known.Same(key)
 		}
 		keys = append(keys, key)
 	}
 	var err error
-	if ring.set, err = NewKeySet(keys...); err != nil {
+	if ring.set, err = jwt.NewKeySet(keys...); err != nil {
 		return nil, err
 	}
 	ring.public, err = json.Marshal(public)
@@ -483,21 +484,21 @@ func (k *SigningKeys) JWKS() []byte {
 // Algorithms are those of the keys (RFC 7518 §3.1).
 func (k *SigningKeys) Algorithms() []string {
 	if ring := k.ring.Load(); ring != nil {
-		return ring.set.algorithms()
+		return ring.set.Algorithms()
 	}
 	return []string{k.algorithm}
 }
 
 // Find implements KeySource. A key ID that is not known may be that of a key
 // which another node has just begun to sign with.
-func (k *SigningKeys) Find(ctx context.Context, algorithm, id string) ([]*Key, error) {
+func (k *SigningKeys) Find(ctx context.Context, algorithm, id string) ([]*jwt.Key, error) {
 	ring, err := k.current(ctx)
 	if err != nil {
 		return nil, &refusal.Error{Reason: refusal.KeysUnavailable, Detail: err.Error(), RetryAfter: time.Second}
 	}
-	keys := ring.set.find(algorithm, id)
+	keys := ring.set.Match(algorithm, id)
 	if len(keys) == 0 && k.reload(ctx, unknownKeyCooldown) == nil {
-		keys = k.ring.Load().set.find(algorithm, id)
+		keys = k.ring.Load().set.Match(algorithm, id)
 	}
 	return keys, nil
 }
@@ -586,4 +587,4 @@ func hashToken(token string) string {
 }
 
 // Interface guards
-var _ KeySource = (*SigningKeys)(nil)
+var _ jwt.KeySource = (*SigningKeys)(nil)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"go.uber.org/zap"
 )
 
@@ -162,7 +163,7 @@ func (p *Provider) byAssertion(ctx context.Context, values url.Values, assertion
 		return nil, unknownClientError()
 	}
 	jti, _ := token.Claims["jti"].(string)
-	if audience, several := token.Claims["aud"].(caddyjwt.List); several && len(audience) != 1 { // another of which could use it here
+	if audience, several := token.Claims["aud"].(jwt.List); several && len(audience) != 1 { // another of which could use it here
 		p.log.Debug("client assertion refused: its aud has several values", zap.String("client_id", client.ID))
 		return nil, unknownClientError()
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 )
@@ -116,8 +117,8 @@ type Client struct {
 	// this ID before it are none of it.
 	Since string `json:"since,omitempty"`
 
-	keys       *caddyjwt.Verifier // of assertions
-	secretHash [sha256.Size]byte  // of a Secret that is no hash itself
+	keys       *jwt.Verifier     // of assertions
+	secretHash [sha256.Size]byte // of a Secret that is no hash itself
 }
 
 // resolve fills defaults in, replaces placeholders, and refuses what is not
@@ -238,16 +239,16 @@ func (c *Client) check(p *Provider) error {
 }
 
 func (c *Client) provisionKeys(p *Provider) error {
-	keys, err := caddyjwt.ParsePublicKeys(c.PublicKey)
+	keys, err := jwt.ParsePublicKeys(c.PublicKey)
 	if err != nil {
 		return fmt.Errorf("public_key: %w", err)
 	}
-	set, err := caddyjwt.NewKeySet(keys...)
+	set, err := jwt.NewKeySet(keys...)
 	if err != nil {
 		return fmt.Errorf("public_key: %w", err)
 	}
-	c.keys, err = caddyjwt.NewVerifier(caddyjwt.VerifierConfig{Leeway: 30 * time.Second, Issuers: []caddyjwt.Issuer{{
-		Name: c.ID, Keys: []caddyjwt.KeySource{set}, Algorithms: assertionAlgorithms, Audience: []string{p.Issuer, p.at("/oidc/token"), p.at("/oidc/par")}, TokenType: "",
+	c.keys, err = jwt.NewVerifier(jwt.VerifierConfig{Leeway: 30 * time.Second, Issuers: []jwt.Issuer{{
+		Name: c.ID, Keys: []jwt.KeySource{set}, Algorithms: assertionAlgorithms, Audience: []string{p.Issuer, p.at("/oidc/token"), p.at("/oidc/par")}, TokenType: "",
 	}}})
 	return err
 }

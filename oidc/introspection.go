@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 )
 
@@ -51,8 +52,8 @@ func (p *Provider) describeToken(ctx context.Context, client *Client, given stri
 	described := map[string]any{"active": true, "token_type": "Bearer"}
 	for _, name := range []string{"scope", "client_id", "sub", "aud", "iss", "exp", "iat", "nbf", "jti", "roles", "permissions"} {
 		if value, ok := token.Claims[name]; ok {
-			if list, isList := value.(caddyjwt.List); isList && list == nil { // else it is null in JSON
-				value = caddyjwt.List{}
+			if list, isList := value.(jwt.List); isList && list == nil { // else it is null in JSON
+				value = jwt.List{}
 			}
 			described[name] = value
 		}
@@ -70,11 +71,11 @@ func (p *Provider) describeToken(ctx context.Context, client *Client, given stri
 
 // mayIntrospect tells whether a client may know what an access token says: its own, one
 // that is for it, or any if it is a service that takes them (RFC 7662 §4).
-func mayIntrospect(client *Client, claims caddyjwt.Claims) bool {
+func mayIntrospect(client *Client, claims jwt.Claims) bool {
 	if client.Introspect || claims["client_id"] == client.ID || claims["aud"] == client.ID {
 		return true
 	}
-	audience, _ := claims["aud"].(caddyjwt.List)
+	audience, _ := claims["aud"].(jwt.List)
 	return slices.Contains(audience, any(client.ID))
 }
 

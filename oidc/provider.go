@@ -19,6 +19,7 @@ import (
 	"time"
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
@@ -74,8 +75,8 @@ type Provider struct {
 	// idKeys sign by RS256, which each client knows (OpenID Connect Core §15.1);
 	// accessKeys by ES256, which is faster. Neither signs the accounts' tokens.
 	idKeys, accessKeys *caddyjwt.SigningKeys
-	tokens             *caddyjwt.Verifier // of access tokens
-	hints              *caddyjwt.Verifier // of ID tokens that come back, expired or not
+	tokens             *jwt.Verifier // of access tokens
+	hints              *jwt.Verifier // of ID tokens that come back, expired or not
 	state              state
 	clients            *clients
 	pages              *pages
@@ -232,20 +233,20 @@ const secretTries = 30
 // loaded last holds while the storage fails.
 type currentKeys struct{ *caddyjwt.SigningKeys }
 
-func (k currentKeys) Find(ctx context.Context, algorithm, id string) ([]*caddyjwt.Key, error) {
+func (k currentKeys) Find(ctx context.Context, algorithm, id string) ([]*jwt.Key, error) {
 	_ = k.Reload(ctx)
 	return k.SigningKeys.Find(ctx, algorithm, id)
 }
 
 func (p *Provider) newVerifiers() (err error) {
-	p.tokens, err = caddyjwt.NewVerifier(caddyjwt.VerifierConfig{Issuers: []caddyjwt.Issuer{{
-		Name: p.Issuer, Keys: []caddyjwt.KeySource{currentKeys{p.accessKeys}}, Algorithms: p.accessKeys.Algorithms(), Audience: []string{p.Issuer}, TokenType: "at+jwt",
+	p.tokens, err = jwt.NewVerifier(jwt.VerifierConfig{Issuers: []jwt.Issuer{{
+		Name: p.Issuer, Keys: []jwt.KeySource{currentKeys{p.accessKeys}}, Algorithms: p.accessKeys.Algorithms(), Audience: []string{p.Issuer}, TokenType: "at+jwt",
 	}}})
 	if err != nil {
 		return err
 	}
-	p.hints, err = caddyjwt.NewVerifier(caddyjwt.VerifierConfig{Leeway: hintLeeway, Issuers: []caddyjwt.Issuer{{
-		Name: p.Issuer, Keys: []caddyjwt.KeySource{currentKeys{p.idKeys}}, Algorithms: []string{"RS256"}, TokenType: "JWT",
+	p.hints, err = jwt.NewVerifier(jwt.VerifierConfig{Leeway: hintLeeway, Issuers: []jwt.Issuer{{
+		Name: p.Issuer, Keys: []jwt.KeySource{currentKeys{p.idKeys}}, Algorithms: []string{"RS256"}, TokenType: "JWT",
 	}}})
 	return err
 }

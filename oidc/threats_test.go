@@ -23,6 +23,7 @@ import (
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
+	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/lestrrat-go/jwx/v2/jwk"
 	"golang.org/x/crypto/bcrypt"
@@ -475,7 +476,7 @@ func TestThreatIntrospectionOfOthersTokens(t *testing.T) {
 			}
 		}
 	}
-	if mayIntrospect(&Client{ID: "x"}, caddyjwt.Claims{"aud": caddyjwt.List{"y", "z"}}) || !mayIntrospect(&Client{ID: "x"}, caddyjwt.Claims{"aud": caddyjwt.List{"y", "x"}}) || !mayIntrospect(&Client{ID: "x"}, caddyjwt.Claims{"aud": "x"}) {
+	if mayIntrospect(&Client{ID: "x"}, jwt.Claims{"aud": jwt.List{"y", "z"}}) || !mayIntrospect(&Client{ID: "x"}, jwt.Claims{"aud": jwt.List{"y", "x"}}) || !mayIntrospect(&Client{ID: "x"}, jwt.Claims{"aud": "x"}) {
 		t.Error("whose audience it is")
 	}
 }

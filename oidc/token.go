@@ -11,6 +11,7 @@ import (
 	"time"
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/google/uuid"
 	"go.uber.org/zap"
 )
@@ -244,7 +245,7 @@ func (p *Provider) byCredentials(ctx context.Context, client *Client, values url
 }
 
 // live verifies an access token, and that it was not taken back.
-func (p *Provider) live(ctx context.Context, accessToken string) (*caddyjwt.Token, error) {
+func (p *Provider) live(ctx context.Context, accessToken string) (*jwt.Token, error) {
 	token, err := p.tokens.Verify(ctx, accessToken, p.accounts.Now())
 	if err != nil {
 		return nil, err

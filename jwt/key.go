@@ -1,4 +1,4 @@
-package caddyjwt
+package jwt
 
 import (
 	"bytes"
@@ -31,11 +31,11 @@ const (
 	minRSABits    = 2048 // RFC 7518 §3.3
 	maxRSABits    = 8192 // as crypto/tls: a larger one only burns time
 	maxKeyIDBytes = 256
-	// maxKeysWithoutID is how many keys of a set may have no key ID: each costs a
+	// MaxKeysWithoutID is how many keys of a set may have no key ID: each costs a
 	// token without one, and a refresh, a comparison.
-	maxKeysWithoutID = 64
+	MaxKeysWithoutID = 64
 	minSecretBytes   = 32 // RFC 7518 §3.2, for HS256, the shortest
-	secretBytesHint  = "`openssl rand -hex 64` makes a secret that is long enough for every HMAC algorithm"
+	SecretBytesHint  = "`openssl rand -hex 64` makes a secret that is long enough for every HMAC algorithm"
 )
 
 // Key is a key that verifies signatures, and the algorithms it may do so
@@ -43,11 +43,11 @@ const (
 // its key was not made for (RFC 8725 §3.1).
 type Key struct {
 	id        string
-	material  any
+	Material  any
 	verifiers map[string]jws.Verifier
-	// withdrawn is set when the key leaves its set. It ends the tokens that
+	// Withdrawn is set when the key leaves its set. It ends the tokens that
 	// were verified with the key and are remembered.
-	withdrawn atomic.Bool
+	Withdrawn atomic.Bool
 }
 
 // ID is the key ID (RFC 7517 §4.5), empty if the key has none.
@@ -70,7 +70,7 @@ func (k *Key) verify(algorithm string, signingInput, signature []byte) error {
 	if !ok { // a KeySource of somebody else's may find any key
 		return errors.New("the key is not of the token's algorithm")
 	}
-	if public, ok := k.material.(*rsa.PublicKey); ok {
+	if public, ok := k.Material.(*rsa.PublicKey); ok {
 		hash, pkcs1 := pkcs1Hashes[algorithm]
 		if !pkcs1 {
 			hash = pssHashes[algorithm]
@@ -82,22 +82,22 @@ func (k *Key) verify(algorithm string, signingInput, signature []byte) error {
 		}
 		return rsa.VerifyPSS(public, hash, digest.Sum(nil), signature, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash})
 	}
-	return verifier.Verify(signingInput, signature, k.material)
+	return verifier.Verify(signingInput, signature, k.Material)
 }
 
 func (k *Key) equal(other *Key) bool {
 	if k.id != other.id || !slices.Equal(k.Algorithms(), other.Algorithms()) {
 		return false
 	}
-	public, ok := k.material.(interface{ Equal(crypto.PublicKey) bool })
-	return ok && public.Equal(other.material)
+	public, ok := k.Material.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && public.Equal(other.Material)
 }
 
-func newKey(id string, material any, algorithms []string) (*Key, error) {
+func NewKey(id string, material any, algorithms []string) (*Key, error) {
 	if len(id) > maxKeyIDBytes {
 		return nil, fmt.Errorf("its key ID has %d bytes, more than %d", len(id), maxKeyIDBytes)
 	}
-	k := &Key{id: id, material: material, verifiers: make(map[string]jws.Verifier)}
+	k := &Key{id: id, Material: material, verifiers: make(map[string]jws.Verifier)}
 	for _, algorithm := range algorithms {
 		verifier, err := jws.NewVerifier(jwa.SignatureAlgorithm(algorithm))
 		if err != nil {
@@ -113,7 +113,7 @@ func newKey(id string, material any, algorithms []string) (*Key, error) {
 // §3.2). A shorter secret is an error, and so is a PEM or JWK text, which is
 // public or belongs under `public_key`.
 func NewSecretKey(secret []byte) (*Key, error) {
-	if looksLikeKey(secret) {
+	if LooksLikeKey(secret) {
 		return nil, errors.New("the secret is a PEM, DER, SSH or JWK key; a public key belongs under `public_key`, and as a secret anybody could sign with it")
 	}
 	var algorithms []string
@@ -126,12 +126,12 @@ func NewSecretKey(secret []byte) (*Key, error) {
 		}
 	}
 	if algorithms == nil {
-		return nil, fmt.Errorf("the secret has %d bytes; HS256 needs at least 32, HS384 48, HS512 64: %s", len(secret), secretBytesHint)
+		return nil, fmt.Errorf("the secret has %d bytes; HS256 needs at least 32, HS384 48, HS512 64: %s", len(secret), SecretBytesHint)
 	}
-	return newKey("", bytes.Clone(secret), algorithms)
+	return NewKey("", bytes.Clone(secret), algorithms)
 }
 
-func looksLikeKey(secret []byte) bool {
+func LooksLikeKey(secret []byte) bool {
 	text := bytes.TrimSpace(secret)
 	if bytes.Contains(text, []byte("-----BEGIN")) || bytes.HasPrefix(text, []byte("ssh-")) ||
 		bytes.HasPrefix(text, []byte("{")) && bytes.Contains(text, []byte(`"kty"`)) {
@@ -173,13 +173,13 @@ func parseJWKText(text []byte) ([]*Key, error) {
 		Keys jsontext.Value `json:"keys"`
 	}
 	if err := json.Unmarshal(text, &set); err != nil {
-		return nil, jsonError(err)
+		return nil, JSONError(err)
 	}
 	if set.Keys == nil {
-		key, err := parseJWK(text)
+		key, err := ParseJWK(text)
 		return []*Key{key}, err
 	}
-	keys, unused, err := parseKeySet(text)
+	keys, unused, err := ParseKeySet(text)
 	if err == nil && len(unused) > 0 {
 		err = unused[0]
 	}
@@ -189,7 +189,7 @@ func parseJWKText(text []byte) ([]*Key, error) {
 var pemBlock = regexp.MustCompile(`(?s)-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END ([A-Z0-9 ]+)-----`)
 
 func parsePEM(text string) ([]*Key, error) {
-	block, err := decodePEM(text)
+	block, err := DecodePEM(text)
 	if strings.HasSuffix(block.Type, "PRIVATE KEY") {
 		return nil, errors.New("it is a private key; give only the public part (`openssl pkey -in key.pem -pubout`) and keep the private one away from this server")
 	}
@@ -199,11 +199,11 @@ func parsePEM(text string) ([]*Key, error) {
 	return parseDER(block.Type, block.Bytes)
 }
 
-// decodePEM returns the one block of a PEM, with its type also where its content
+// DecodePEM returns the one block of a PEM, with its type also where its content
 // cannot be read. It is laxer than encoding/pem in white space alone: a key in an
 // environment variable or an indented Caddyfile has seldom kept its lines. The
 // curve that openssl writes before a key stands in the key as well.
-func decodePEM(text string) (block pem.Block, err error) {
+func DecodePEM(text string) (block pem.Block, err error) {
 	blocks := slices.DeleteFunc(pemBlock.FindAllStringSubmatch(text, -1), func(block []string) bool { return block[1] == "EC PARAMETERS" })
 	if len(blocks) != 1 {
 		return block, fmt.Errorf("it holds %d whole PEM blocks, not one; of a certificate chain give only the leaf", len(blocks))
@@ -235,18 +235,18 @@ func parseDER(kind string, der []byte) ([]*Key, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the %s does not parse: %w", strings.ToLower(kind), err)
 	}
-	algorithms, err := algorithmsFor(material)
+	algorithms, err := AlgorithmsFor(material)
 	if err != nil {
 		return nil, err
 	}
-	key, err := newKey("", material, algorithms)
+	key, err := NewKey("", material, algorithms)
 	return []*Key{key}, err
 }
 
-// parseJWK reads one public JWK and refuses what must not verify tokens: a
+// ParseJWK reads one public JWK and refuses what must not verify tokens: a
 // private or symmetric key, a weak one, one whose `use`, `key_ops` or `alg`
 // forbid it (RFC 7517 §4.2 to §4.4).
-func parseJWK(text []byte) (*Key, error) {
+func ParseJWK(text []byte) (*Key, error) {
 	parsed, err := jwk.ParseKey(text)
 	if err != nil {
 		return nil, errors.New("it does not parse as a JWK")
@@ -267,7 +267,7 @@ func parseJWK(text []byte) (*Key, error) {
 	if err := parsed.Raw(&material); err != nil {
 		return nil, errors.New("its numbers do not make a key")
 	}
-	algorithms, err := algorithmsFor(material)
+	algorithms, err := AlgorithmsFor(material)
 	if err != nil {
 		return nil, err
 	}
@@ -277,13 +277,13 @@ func parseJWK(text []byte) (*Key, error) {
 		}
 		algorithms = []string{own}
 	}
-	return newKey(parsed.KeyID(), material, algorithms)
+	return NewKey(parsed.KeyID(), material, algorithms)
 }
 
-// parseKeySet reads a JWK set (RFC 7517 §5). Keys that must not be used are
+// ParseKeySet reads a JWK set (RFC 7517 §5). Keys that must not be used are
 // left out, each with the error that says why; so are all keys that share a
 // key ID, since nothing tells which of them is meant.
-func parseKeySet(text []byte) (keys []*Key, unused []error, err error) {
+func ParseKeySet(text []byte) (keys []*Key, unused []error, err error) {
 	var set struct {
 		Keys []jsontext.Value `json:"keys"`
 	}
@@ -293,11 +293,11 @@ func parseKeySet(text []byte) (keys []*Key, unused []error, err error) {
 		err = uniqueMembers(text)
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("not a JWK set: %w", jsonError(err))
+		return nil, nil, fmt.Errorf("not a JWK set: %w", JSONError(err))
 	}
 	holders := make(map[string]int)
 	for i, member := range set.Keys {
-		key, err := parseJWK(member)
+		key, err := ParseJWK(member)
 		if err != nil {
 			unused = append(unused, fmt.Errorf("key %d%s: %w", i, memberID(member), err))
 			continue
@@ -310,11 +310,11 @@ func parseKeySet(text []byte) (keys []*Key, unused []error, err error) {
 			unused = append(unused, fmt.Errorf("key ID %s is shared by %d keys", refusal.Quoted(id), number))
 		}
 	}
-	if number := holders[""]; number > maxKeysWithoutID {
-		unused = append(unused, fmt.Errorf("%d keys have no key ID, more than %d: which of them a token needs can only be tried", number, maxKeysWithoutID))
+	if number := holders[""]; number > MaxKeysWithoutID {
+		unused = append(unused, fmt.Errorf("%d keys have no key ID, more than %d: which of them a token needs can only be tried", number, MaxKeysWithoutID))
 	}
 	keys = slices.DeleteFunc(keys, func(k *Key) bool {
-		return k.id != "" && holders[k.id] > 1 || k.id == "" && holders[""] > maxKeysWithoutID
+		return k.id != "" && holders[k.id] > 1 || k.id == "" && holders[""] > MaxKeysWithoutID
 	})
 	if len(set.Keys) == 0 {
 		return nil, nil, errors.New("the JWK set has no keys")
@@ -354,9 +354,9 @@ func memberID(member []byte) string {
 	return " (kid " + refusal.Quoted(named.ID) + ")"
 }
 
-// algorithmsFor names the algorithms that a public key may verify, or says
+// AlgorithmsFor names the algorithms that a public key may verify, or says
 // why it must not verify anything.
-func algorithmsFor(material any) ([]string, error) {
+func AlgorithmsFor(material any) ([]string, error) {
 	switch public := material.(type) {
 	case *rsa.PublicKey:
 		return []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}, checkRSA(public)
@@ -430,21 +430,21 @@ func hasROCA(modulus *big.Int) bool {
 
 // KeySet is a set of keys that does not change.
 type KeySet struct {
-	keys  []*Key
-	byID  map[string]*Key
-	byAlg map[string][]*Key // keys that verify an algorithm
+	Keys  []*Key
+	ByID  map[string]*Key
+	byAlg map[string][]*Key // Keys that verify an algorithm
 	noID  map[string][]*Key // of these, the ones without a key ID
 }
 
 // NewKeySet returns a set of the keys. A key ID may stand only once.
 func NewKeySet(keys ...*Key) (*KeySet, error) {
-	s := &KeySet{keys: keys, byID: make(map[string]*Key), byAlg: make(map[string][]*Key), noID: make(map[string][]*Key)}
+	s := &KeySet{Keys: keys, ByID: make(map[string]*Key), byAlg: make(map[string][]*Key), noID: make(map[string][]*Key)}
 	for _, key := range keys {
 		if key.id != "" {
-			if s.byID[key.id] != nil {
+			if s.ByID[key.id] != nil {
 				return nil, fmt.Errorf("two keys have the key ID %q", key.id)
 			}
-			s.byID[key.id] = key
+			s.ByID[key.id] = key
 		}
 		for algorithm := range key.verifiers {
 			s.byAlg[algorithm] = append(s.byAlg[algorithm], key)
@@ -456,14 +456,14 @@ func NewKeySet(keys ...*Key) (*KeySet, error) {
 	return s, nil
 }
 
-// find returns the keys that may have signed a token with this algorithm and
+// Match returns the keys that may have signed a token with this algorithm and
 // key ID: the one of that ID or, since PEM keys and secrets have none, those
 // without one; for a token without key ID, every key of that algorithm.
-func (s *KeySet) find(algorithm, id string) []*Key {
+func (s *KeySet) Match(algorithm, id string) []*Key {
 	if id == "" {
 		return s.byAlg[algorithm]
 	}
-	if key := s.byID[id]; key != nil {
+	if key := s.ByID[id]; key != nil {
 		if key.verifiers[algorithm] == nil {
 			return nil
 		}
@@ -472,13 +472,13 @@ func (s *KeySet) find(algorithm, id string) []*Key {
 	return s.noID[algorithm]
 }
 
-// same returns the key of the set that equals the given one.
-func (s *KeySet) same(key *Key) *Key {
-	if known := s.byID[key.id]; known != nil && known.equal(key) {
+// Same returns the key of the set that equals the given one.
+func (s *KeySet) Same(key *Key) *Key {
+	if known := s.ByID[key.id]; known != nil && known.equal(key) {
 		return known
 	}
 	if key.id == "" {
-		for _, known := range s.keys {
+		for _, known := range s.Keys {
 			if known.equal(key) {
 				return known
 			}
@@ -487,5 +487,5 @@ func (s *KeySet) same(key *Key) *Key {
 	return nil
 }
 
-// algorithms are all that the keys of the set verify.
-func (s *KeySet) algorithms() []string { return slices.Sorted(maps.Keys(s.byAlg)) }
+// Algorithms are all that the keys of the set verify.
+func (s *KeySet) Algorithms() []string { return slices.Sorted(maps.Keys(s.byAlg)) }

@@ -1,4 +1,4 @@
-package caddyjwt
+package jwt
 
 import (
 	"maps"
@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// revocations are the sessions of this process's knowledge whose access tokens
+// Revocations are the sessions of this process's knowledge whose access tokens
 // are no longer good. They are asked with each request, and mostly answer by
 // one atomic load: a token that was looked up is not looked up again before
 // something else is revoked.
-type revocations struct {
+type Revocations struct {
 	version  atomic.Uint64 // grows with each revocation; never 0
 	mu       sync.RWMutex
 	sessions map[string]time.Time // session ID to when its tokens have expired
@@ -20,14 +20,14 @@ type revocations struct {
 	listened  int // how many there ever were
 }
 
-// newRevocations is of no session yet.
-func newRevocations() *revocations {
-	r := &revocations{sessions: make(map[string]time.Time), listeners: make(map[int]func(string))}
+// NewRevocations is of no session yet.
+func NewRevocations() *Revocations {
+	r := &Revocations{sessions: make(map[string]time.Time), listeners: make(map[int]func(string))}
 	r.version.Store(1)
 	return r
 }
 
-func (r *revocations) add(sessionID string, until time.Time) {
+func (r *Revocations) Add(sessionID string, until time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if known, ok := r.sessions[sessionID]; ok && !known.Before(until) {
@@ -40,9 +40,9 @@ func (r *revocations) add(sessionID string, until time.Time) {
 	}
 }
 
-// listen has a function told of each session that is revoked, until it is
+// Listen has a function told of each session that is revoked, until it is
 // stopped.
-func (r *revocations) listen(f func(sessionID string)) (stop func()) {
+func (r *Revocations) Listen(f func(sessionID string)) (stop func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.listened++
@@ -55,14 +55,14 @@ func (r *revocations) listen(f func(sessionID string)) (stop func()) {
 	}
 }
 
-func (r *revocations) has(sessionID string) bool {
+func (r *Revocations) has(sessionID string) bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	_, revoked := r.sessions[sessionID]
 	return revoked
 }
 
-func (r *revocations) forgetExpired(now time.Time) {
+func (r *Revocations) ForgetExpired(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	maps.DeleteFunc(r.sessions, func(_ string, until time.Time) bool { return until.Before(now) })
@@ -70,7 +70,7 @@ func (r *revocations) forgetExpired(now time.Time) {
 
 // liveness remembers of a verified token that it was not revoked at a version.
 type liveness struct {
-	revoked   *revocations
+	revoked   *Revocations
 	sessionID string
 	version   atomic.Uint64
 }

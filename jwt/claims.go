@@ -1,4 +1,4 @@
-package caddyjwt
+package jwt
 
 import (
 	"bytes"
@@ -61,7 +61,7 @@ func child(value any, name string) (any, bool) {
 
 // String is the JSON text of the claims, names in order.
 func (c Claims) String() string {
-	text, err := marshalClaims(c)
+	text, err := MarshalClaims(c)
 	if err != nil {
 		return ""
 	}
@@ -74,7 +74,7 @@ var exactNumbers = json.WithMarshalers(json.MarshalToFunc(func(e *jsontext.Encod
 	return e.WriteValue(jsontext.Value(n))
 }))
 
-func marshalClaims(claims map[string]any) ([]byte, error) {
+func MarshalClaims(claims map[string]any) ([]byte, error) {
 	return json.Marshal(claims, json.Deterministic(true), exactNumbers)
 }
 
@@ -82,14 +82,14 @@ func marshalClaims(claims map[string]any) ([]byte, error) {
 func (l List) String() string {
 	texts := make([]string, len(l))
 	for i, value := range l {
-		texts[i] = claimText(value)
+		texts[i] = ClaimText(value)
 	}
 	return strings.Join(texts, ",")
 }
 
-// claimText is a claim as text: whole numbers exact, lists joined by commas,
+// ClaimText is a claim as text: whole numbers exact, lists joined by commas,
 // objects as JSON, null empty.
-func claimText(value any) string {
+func ClaimText(value any) string {
 	switch v := value.(type) {
 	case string:
 		return v
@@ -118,10 +118,10 @@ type claimsReader struct {
 
 var decoders = sync.Pool{New: func() any { return jsontext.NewDecoder(bytes.NewReader(nil)) }}
 
-// parseClaims reads a JSON object as RFC 7519 §4 and RFC 8725 §2.4 would have
+// ParseClaims reads a JSON object as RFC 7519 §4 and RFC 8725 §2.4 would have
 // it: names unique at each depth, valid UTF-8, nothing behind the object. The
 // decoder checks all of that by default.
-func parseClaims(text []byte) (Claims, error) {
+func ParseClaims(text []byte) (Claims, error) {
 	r := claimsReader{decoders.Get().(*jsontext.Decoder), string(text)}
 	defer decoders.Put(r.Decoder)
 	r.Reset(bytes.NewBuffer(text))
@@ -130,7 +130,7 @@ func parseClaims(text []byte) (Claims, error) {
 	}
 	claims, err := r.object(usualClaims)
 	if err != nil {
-		return nil, jsonError(err)
+		return nil, JSONError(err)
 	}
 	if _, err := r.ReadToken(); err != io.EOF {
 		return nil, errors.New("bytes after the JSON object")
@@ -159,7 +159,7 @@ func (r claimsReader) value() (any, error) {
 	}
 	switch token.Kind() {
 	case '0':
-		return number(token.String()), nil
+		return Number(token.String()), nil
 	case 't', 'f':
 		return token.Bool(), nil
 	}
@@ -214,7 +214,7 @@ func (r claimsReader) text() (string, error) {
 	return r.whole[end-(len(quoted)-2) : end], nil
 }
 
-func number(text string) any {
+func Number(text string) any {
 	if whole, err := strconv.ParseInt(text, 10, 64); err == nil {
 		return whole
 	}
@@ -225,9 +225,9 @@ func number(text string) any {
 	return fraction
 }
 
-// numericDate reads a NumericDate (RFC 7519 §2), in seconds: any finite
+// NumericDate reads a NumericDate (RFC 7519 §2), in seconds: any finite
 // number, a fraction included.
-func numericDate(value any) (float64, bool) {
+func NumericDate(value any) (float64, bool) {
 	switch v := value.(type) {
 	case int64:
 		return float64(v), true
@@ -240,9 +240,9 @@ func numericDate(value any) (float64, bool) {
 	return 0, false
 }
 
-// jsonError keeps what is wrong and where, and drops the excerpts of the
+// JSONError keeps what is wrong and where, and drops the excerpts of the
 // input, which is part of a token.
-func jsonError(err error) error {
+func JSONError(err error) error {
 	if syntactic, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
 		what := "broken JSON"
 		if errors.Is(err, jsontext.ErrDuplicateName) {
@@ -254,4 +254,33 @@ func jsonError(err error) error {
 		return errors.New("broken JSON: it ends too soon")
 	}
 	return errors.New("broken JSON")
+}
+
+func Scopes(claims Claims) []string {
+	value, present := claims["scope"]
+	if !present {
+		value = claims["scp"]
+	}
+	if text, ok := value.(string); ok {
+		return strings.FieldsFunc(text, func(r rune) bool { return r == ' ' }) // RFC 6749 §3.3
+	}
+	return Texts(value)
+}
+
+// Texts is a claim as a list of texts. What is neither text, number nor truth
+// value has none.
+func Texts(value any) []string {
+	list, isList := value.(List)
+	if !isList {
+		list = List{value}
+	}
+	var found []string
+	for _, element := range list {
+		switch element.(type) {
+		case nil, Claims, List:
+		default:
+			found = append(found, ClaimText(element))
+		}
+	}
+	return found
 }

@@ -1,4 +1,4 @@
-package caddyjwt
+package jwt
 
 import (
 	"bytes"
@@ -17,8 +17,8 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// maxTokenBytes caps a token before anything is split or decoded.
-const maxTokenBytes = 16 << 10
+// MaxTokenBytes caps a token before anything is split or decoded.
+const MaxTokenBytes = 16 << 10
 
 // KeySource finds the keys that may have signed a token. Find returns none if
 // it has no such key, and an *[Error] if it cannot tell. It may wait for a
@@ -28,15 +28,15 @@ type KeySource interface {
 	Find(ctx context.Context, algorithm, id string) ([]*Key, error)
 }
 
-// refetcher is a KeySource that may know of other keys when it is asked again,
+// Refetcher is a KeySource that may know of other keys when it is asked again,
 // after those that it gave first did not verify the signature.
-type refetcher interface {
+type Refetcher interface {
 	FindAgain(ctx context.Context, algorithm, id string) ([]*Key, error)
 }
 
 // Find implements KeySource.
 func (s *KeySet) Find(_ context.Context, algorithm, id string) ([]*Key, error) {
-	return s.find(algorithm, id), nil
+	return s.Match(algorithm, id), nil
 }
 
 // Issuer is somebody whose tokens are accepted, with the keys that only it
@@ -58,7 +58,7 @@ type Issuer struct {
 	// RFC 9068. Default: absent, JWT or at+jwt.
 	TokenType string
 
-	revoked *revocations // sessions, by `sid`, whose tokens are no longer good
+	Revoked *Revocations // sessions, by `sid`, whose tokens are no longer good
 }
 
 // VerifierConfig says which tokens a [Verifier] accepts.
@@ -156,19 +156,19 @@ func NewVerifier(config VerifierConfig) (*Verifier, error) {
 func (v *Verifier) Verify(ctx context.Context, token string, now time.Time) (*Token, error) {
 	scratch := scratches.Get().(*[]byte)
 	defer scratches.Put(scratch)
-	parts, err := splitCompact(token, scratch)
+	parts, err := SplitCompact(token, scratch)
 	if err != nil {
 		return nil, err
 	}
-	header, err := v.header(parts.header)
+	header, err := v.header(parts.Header)
 	if err != nil {
 		return nil, err
 	}
-	claims, err := parseClaims(parts.payload)
+	claims, err := ParseClaims(parts.Payload)
 	if err != nil {
 		return nil, refusal.New(refusal.Claims, "payload: %v", err)
 	}
-	if err := checkNames(claims, registeredClaims); err != nil {
+	if err := CheckNames(claims, RegisteredClaims); err != nil {
 		return nil, refusal.New(refusal.Claims, "payload: %v", err)
 	}
 	issuer, err := v.issuer(claims)
@@ -196,8 +196,8 @@ func (v *Verifier) Verify(ctx context.Context, token string, now time.Time) (*To
 		return nil, err
 	}
 	verified.boxedID = verified.UserID
-	if issuer.revoked != nil {
-		verified.session.revoked = issuer.revoked
+	if issuer.Revoked != nil {
+		verified.session.revoked = issuer.Revoked
 		verified.session.sessionID, _ = claims["sid"].(string)
 		if verified.session.ended() {
 			return nil, refusal.New(refusal.Revoked, "session %s", refusal.Quoted(verified.session.sessionID))
@@ -210,29 +210,29 @@ func (v *Verifier) Verify(ctx context.Context, token string, now time.Time) (*To
 // a clock that was set back.
 func (t *Token) good(now time.Time) bool {
 	at := seconds(now)
-	return !t.key.withdrawn.Load() && (t.expiry == 0 || at < t.expiry) && at >= t.begins && !t.session.ended()
+	return !t.key.Withdrawn.Load() && (t.expiry == 0 || at < t.expiry) && at >= t.begins && !t.session.ended()
 }
 
 type compact struct {
-	signingInput, payload, signature []byte
+	SigningInput, Payload, Signature []byte
 
-	header string // still encoded
+	Header string // still encoded
 }
 
-// base64url is strict about the bits that the last character leaves over.
-var base64url = base64.RawURLEncoding.Strict()
+// Base64URL is strict about the bits that the last character leaves over.
+var Base64URL = base64.RawURLEncoding.Strict()
 
 // scratches are buffers that splitCompact decodes into: nothing of a token that
 // is kept lies in one.
 var scratches = sync.Pool{New: func() any { return new([]byte) }}
 
-// splitCompact takes a JWS compact serialisation apart (RFC 7515 §7.1):
+// SplitCompact takes a JWS compact serialisation apart (RFC 7515 §7.1):
 // exactly three parts of base64url, without padding or white space. A JWE has
 // five parts and ends here, before any key is looked at. The parts lie in the
 // scratch buffer, and are good until that is used again.
-func splitCompact(token string, scratch *[]byte) (parts compact, err error) {
-	if len(token) > maxTokenBytes {
-		return parts, refusal.New(refusal.TokenTooLarge, "%d bytes, at most %d are accepted", len(token), maxTokenBytes)
+func SplitCompact(token string, scratch *[]byte) (parts compact, err error) {
+	if len(token) > MaxTokenBytes {
+		return parts, refusal.New(refusal.TokenTooLarge, "%d bytes, at most %d are accepted", len(token), MaxTokenBytes)
 	}
 	// The decoder skips line ends, so they are looked for here.
 	if strings.Count(token, ".") != 2 || strings.IndexByte(token, '\r') >= 0 || strings.IndexByte(token, '\n') >= 0 {
@@ -242,19 +242,19 @@ func splitCompact(token string, scratch *[]byte) (parts compact, err error) {
 	raw := buffer[:len(token):len(token)]
 	first := bytes.IndexByte(raw, '.')
 	last := first + 1 + bytes.IndexByte(raw[first+1:], '.')
-	parts.signingInput, parts.header = raw[:last], token[:first]
+	parts.SigningInput, parts.Header = raw[:last], token[:first]
 	for _, part := range []struct {
 		name string
 		text []byte
 		into *[]byte
 	}{
-		{"payload", raw[first+1 : last], &parts.payload},
-		{"signature", raw[last+1:], &parts.signature},
+		{"payload", raw[first+1 : last], &parts.Payload},
+		{"signature", raw[last+1:], &parts.Signature},
 	} {
 		begin := len(buffer)
-		buffer, err = base64url.AppendDecode(buffer, part.text)
+		buffer, err = Base64URL.AppendDecode(buffer, part.text)
 		if err != nil || len(buffer) == begin {
-			return parts, notBase64(part.name)
+			return parts, NotBase64(part.name)
 		}
 		*part.into = buffer[begin:len(buffer):len(buffer)]
 	}
@@ -262,7 +262,7 @@ func splitCompact(token string, scratch *[]byte) (parts compact, err error) {
 	return parts, nil
 }
 
-func notBase64(part string) *refusal.Error {
+func NotBase64(part string) *refusal.Error {
 	return refusal.New(refusal.MalformedToken, "the %s is empty or not strict base64url", part)
 }
 
@@ -270,11 +270,11 @@ func (v *Verifier) header(encoded string) (joseHeader, error) {
 	if last := v.lastHeader.Load(); last != nil && last.encoded == encoded {
 		return last.header, nil
 	}
-	text, err := base64url.DecodeString(encoded)
+	text, err := Base64URL.DecodeString(encoded)
 	if err != nil || len(text) == 0 {
-		return joseHeader{}, notBase64("header")
+		return joseHeader{}, NotBase64("header")
 	}
-	header, err := parseHeader(text)
+	header, err := ParseHeader(text)
 	if err == nil {
 		v.lastHeader.Store(&readHeader{strings.Clone(encoded), header})
 	}
@@ -295,17 +295,17 @@ type joseHeader struct {
 
 var (
 	registeredParameters = []string{"alg", "kid", "typ", "crit", "b64"}
-	registeredClaims     = []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "events"}
+	RegisteredClaims     = []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "events"}
 )
 
-func parseHeader(text []byte) (header joseHeader, err error) {
+func ParseHeader(text []byte) (header joseHeader, err error) {
 	if err := json.Unmarshal(text, &header); err != nil {
 		if _, ok := errors.AsType[*json.SemanticError](err); ok {
 			return header, refusal.New(refusal.Header, "not a JSON object whose alg, kid and typ are strings")
 		}
-		return header, refusal.New(refusal.Header, "%v", jsonError(err))
+		return header, refusal.New(refusal.Header, "%v", JSONError(err))
 	}
-	if err := checkNames(header.Others, registeredParameters); err != nil {
+	if err := CheckNames(header.Others, registeredParameters); err != nil {
 		return header, refusal.New(refusal.Header, "%v", err)
 	}
 	switch {
@@ -319,9 +319,9 @@ func parseHeader(text []byte) (header joseHeader, err error) {
 	return header, nil
 }
 
-// checkNames refuses names that differ from a registered one by case alone: a
+// CheckNames refuses names that differ from a registered one by case alone: a
 // reader that folds case would take them for it (RFC 7515 §5.3).
-func checkNames[V any](object map[string]V, registered []string) error {
+func CheckNames[V any](object map[string]V, registered []string) error {
 	for name := range object {
 		if !foldable(name) {
 			continue
@@ -388,7 +388,7 @@ func verifySignature(ctx context.Context, issuer *Issuer, header joseHeader, par
 	verifying := func(keys []*Key) *Key {
 		for _, key := range keys {
 			found = true
-			if key.verify(header.Algorithm, parts.signingInput, parts.signature) == nil {
+			if key.verify(header.Algorithm, parts.SigningInput, parts.Signature) == nil {
 				return key
 			}
 		}
@@ -402,7 +402,7 @@ func verifySignature(ctx context.Context, issuer *Issuer, header joseHeader, par
 		if key := verifying(keys); key != nil {
 			return key, nil
 		}
-		again, ok := source.(refetcher)
+		again, ok := source.(Refetcher)
 		if !ok || len(keys) == 0 {
 			continue
 		}
@@ -426,7 +426,7 @@ func verifySignature(ctx context.Context, issuer *Issuer, header joseHeader, par
 func (v *Verifier) checkTimes(claims Claims, now time.Time) (begins, expiry float64, err error) {
 	at := seconds(now)
 	exp, present := claims["exp"]
-	switch date, ok := numericDate(exp); {
+	switch date, ok := NumericDate(exp); {
 	case !present && !v.config.AllowMissingExpiry:
 		return 0, 0, refusal.New(refusal.MissingExpiry, "exp is missing")
 	case !present:
@@ -442,7 +442,7 @@ func (v *Verifier) checkTimes(claims Claims, now time.Time) (begins, expiry floa
 		if !present {
 			continue
 		}
-		switch date, ok := numericDate(value); {
+		switch date, ok := NumericDate(value); {
 		case !ok:
 			return 0, 0, refusal.New(refusal.Claims, "%s is not a finite number", name)
 		case date-v.leeway > at:
@@ -503,9 +503,17 @@ func (v *Verifier) userID(claims Claims) (string, error) {
 		case nil, bool, List, Claims:
 			continue
 		}
-		if id := claimText(value); id != "" {
+		if id := ClaimText(value); id != "" {
 			return id, nil
 		}
 	}
 	return "", refusal.New(refusal.UserID, "no claim of %q is a string or number that is not empty", v.config.UserID)
 }
+
+const (
+	DefaultLeeway = 30 * time.Second
+)
+
+const (
+	MaxLeeway = 5 * time.Minute
+)
