@@ -2,7 +2,6 @@ package caddyjwt
 
 import (
 	"errors"
-	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/prometheus/client_golang/prometheus"
@@ -78,53 +77,6 @@ var refused = func() map[refusal.Reason]prometheus.Counter {
 	return counters
 }()
 
-// keySetCollector reports the sets in use at the time of a scrape.
-type keySetCollector struct{}
-
-// Describe implements prometheus.Collector.
-func (keySetCollector) Describe(out chan<- *prometheus.Desc) {
-	out <- fetchesDesc
-	out <- ageDesc
-	out <- keysDesc
-}
-
-// Collect implements prometheus.Collector. Sets of one URL with other settings
-// are one series: their fetches are added up, and the youngest one counts.
-func (keySetCollector) Collect(out chan<- prometheus.Metric) {
-	type sum struct {
-		good, bad uint64
-		fetchedAt time.Time
-		keys      int
-	}
-	sums := make(map[string]*sum)
-	keySets.Range(func(_, value any) bool {
-		set := value.(*jwksCache)
-		set.mu.Lock()
-		defer set.mu.Unlock()
-		total := sums[set.name()]
-		if total == nil {
-			total = new(sum)
-			sums[set.name()] = total
-		}
-		total.good, total.bad = total.good+uint64(set.good), total.bad+uint64(set.bad)
-		if !set.fetchedAt.Before(total.fetchedAt) {
-			total.fetchedAt, total.keys = set.fetchedAt, 0
-			if current := set.current.Load(); current != nil {
-				total.keys = len(current.Keys)
-			}
-		}
-		return true
-	})
-	for name, total := range sums {
-		out <- prometheus.MustNewConstMetric(fetchesDesc, prometheus.CounterValue, float64(total.good), name, "ok")
-		out <- prometheus.MustNewConstMetric(fetchesDesc, prometheus.CounterValue, float64(total.bad), name, "error")
-		out <- prometheus.MustNewConstMetric(keysDesc, prometheus.GaugeValue, float64(total.keys), name)
-		if !total.fetchedAt.IsZero() {
-			out <- prometheus.MustNewConstMetric(ageDesc, prometheus.GaugeValue, time.Since(total.fetchedAt).Seconds(), name)
-		}
-	}
-}
-
 // storeCollector reports the user stores in use at the time of a scrape.
 type storeCollector struct{}
 
@@ -165,6 +117,5 @@ func registerMetrics(registry *prometheus.Registry) error {
 
 // Interface guards
 var (
-	_ prometheus.Collector = keySetCollector{}
 	_ prometheus.Collector = storeCollector{}
 )

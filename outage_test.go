@@ -69,30 +69,3 @@ func TestKeySetOutageIsSaidOnce(t *testing.T) {
 	p.setKeys(publicJWK(t, keys.rsa, claimsMap{"kid": "a"}))
 	eventually(t, "its end is said", func() bool { return strings.Count(s.log(), "key set reachable again") == 1 })
 }
-
-// A request waits for a key set for one timeout, also where a fetch is under way and it
-// may cause another.
-func TestRequestWaitsForOneTimeout(t *testing.T) {
-	c, err := newJWKSCache(remoteKeys{url: "https://127.0.0.1:1/", timeout: 300 * time.Millisecond, cooldown: time.Nanosecond}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = c.Destruct() })
-	c.starting.Do(func() {}) // nothing runs but what this test does
-	first := c.ongoing
-	second := &fetch{done: make(chan struct{})} // as another request's
-	ends := time.AfterFunc(200*time.Millisecond, func() {
-		c.mu.Lock()
-		c.ongoing = second
-		c.mu.Unlock()
-		close(first.done)
-	})
-	defer ends.Stop()
-	began := time.Now()
-	if _, err := c.Find(t.Context(), "RS256", "a"); err == nil {
-		t.Error("control: there are keys")
-	}
-	if took := time.Since(began); took > 450*time.Millisecond {
-		t.Errorf("it waited for %s", took)
-	}
-}

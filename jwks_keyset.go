@@ -1,0 +1,679 @@
+package caddyjwt
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddy-jwt/caddy-jwt/internal/clock"
+	"github.com/caddy-jwt/caddy-jwt/internal/thismachine"
+	"github.com/caddy-jwt/caddy-jwt/jwt"
+	"github.com/caddy-jwt/caddy-jwt/refusal"
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"go.uber.org/zap"
+)
+
+const (
+	maxDocumentBytes = 1 << 20 // of a key set or discovery document
+	maxRedirects     = 3
+	firstRetry       = time.Second
+)
+
+// remoteKeys is a key set behind a URL, or behind the discovery document of
+// an OpenID issuer. It is also the key under which sets are shared, so two
+// handlers with the same settings share one set, and one fetch.
+type remoteKeys struct {
+	url        string
+	issuer     string // discovery, where url is empty
+	refresh    time.Duration
+	maxStale   time.Duration
+	cooldown   time.Duration
+	timeout    time.Duration
+	allowHTTP  bool
+	trustedCAs string // PEM
+}
+
+// name is what logs and metrics call the set.
+func (c remoteKeys) name() string { return withoutSecrets(c.source()) }
+
+// source is the URL that is asked first.
+func (c remoteKeys) source() string {
+	if c.url != "" {
+		return c.url
+	}
+	return discoveryURL(c.issuer)
+}
+
+// withoutSecrets is a URL as it may be shown: without what may be a password or
+// an API key in it.
+func withoutSecrets(text string) string {
+	u, err := url.Parse(text)
+	if err != nil {
+		return "a URL that is none"
+	}
+	u.User, u.RawQuery, u.Fragment = nil, "", ""
+	return u.String()
+}
+
+func discoveryURL(issuer string) string {
+	return strings.TrimSuffix(issuer, "/") + "/.well-known/openid-configuration"
+}
+
+// jwksCache keeps the key set of a URL: it fetches ahead of need, keeps the
+// last good set while the URL is out of reach, and looks once more for a key
+// ID that it does not know.
+//
+// Every key handed out belongs to the current set; one that leaves the set is
+// marked withdrawn, which ends the tokens remembered with it.
+type jwksCache struct {
+	remoteKeys
+	client  *http.Client
+	log     func() *zap.Logger
+	storage atomic.Pointer[storageRef] // of the newest config that uses the set
+	ctx     context.Context            // ends with Destruct
+	stop    context.CancelFunc
+	running sync.WaitGroup
+
+	starting sync.Once
+
+	current atomic.Pointer[jwt.KeySet] // nil before the first set and beyond max_stale
+
+	mu         sync.Mutex
+	ongoing    *fetch    // the fetch under way, which all who need one wait for
+	nextExtra  time.Time // before it, no request may cause a fetch
+	nextRetry  time.Time // of the background, while fetches fail
+	fetchedAt  time.Time // of the last good set; zero if there was none
+	complaints string    // of the last fetch
+	complained string    // of the last that did not fail; what was said is not said again
+	outage     Outage
+	good, bad  uint64 // fetches, for the metrics
+}
+
+// Storage keeps the last good set over restarts. A certmagic.Storage is one.
+type Storage interface {
+	// Load returns the value of a key, or fs.ErrNotExist.
+	Load(ctx context.Context, key string) ([]byte, error)
+	// Store keeps the value of a key.
+	Store(ctx context.Context, key string, value []byte) error
+}
+
+type storageRef struct{ Storage }
+
+// noStorage is for a program that keeps no set.
+type noStorage struct{}
+
+func (noStorage) Load(context.Context, string) ([]byte, error) { return nil, fs.ErrNotExist }
+func (noStorage) Store(context.Context, string, []byte) error  { return nil }
+
+// Options are what a key set uses beside its settings.
+type Options struct {
+	// Storage keeps the last good set. Optional.
+	Storage Storage
+	// Log returns where to log, which may be another after a config reload. Optional.
+	Log func() *zap.Logger
+}
+
+type fetch struct {
+	done chan struct{}
+	err  error
+}
+
+// newJWKSCache returns the key set, which fetches nothing before it is started or asked.
+func newJWKSCache(config remoteKeys, options Options) (*jwksCache, error) {
+	if options.Storage == nil {
+		options.Storage = noStorage{}
+	}
+	if options.Log == nil {
+		options.Log = zap.NewNop
+	}
+	for _, u := range []string{config.url, config.issuer} {
+		if err := checkKeyURL(u, config.allowHTTP); u != "" && err != nil {
+			return nil, err
+		}
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone() // has the environment's proxy settings
+	if config.trustedCAs != "" {
+		pool := x509.NewCertPool()
+		if !pool.AppendCertsFromPEM([]byte(config.trustedCAs)) {
+			return nil, errors.New("trusted_ca_certs: no PEM certificate is in the file")
+		}
+		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	}
+	c := &jwksCache{
+		remoteKeys: config,
+		log:        func() *zap.Logger { return options.Log().With(zap.String("key_set", config.name())) },
+		client:     &http.Client{Transport: thismachine.NewTransport(transport), CheckRedirect: sameHost},
+		ongoing:    &fetch{done: make(chan struct{})}, // the first, which run finishes
+	}
+	c.setStorage(options.Storage)
+	c.ctx, c.stop = context.WithCancel(context.Background())
+	return c, nil
+}
+
+// setStorage has the set kept in another storage from now on.
+func (c *jwksCache) setStorage(storage Storage) { c.storage.Store(&storageRef{storage}) }
+
+// Stats are what is counted of a key set.
+type Stats struct {
+	Good, Bad uint64    // fetches
+	FetchedAt time.Time // of the set that is used; zero if there was none
+	Keys      int       // in it
+}
+
+func (c *jwksCache) stats() Stats {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	told := Stats{Good: c.good, Bad: c.bad, FetchedAt: c.fetchedAt}
+	if current := c.current.Load(); current != nil {
+		told.Keys = len(current.Keys)
+	}
+	return told
+}
+
+// start fetches in the background, so that Caddy starts while the identity
+// provider is down, or is served by this same Caddy.
+func (c *jwksCache) start() {
+	c.starting.Do(func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.ctx.Err() == nil {
+			c.running.Go(c.run)
+		}
+	})
+}
+
+// close ends the fetching: nothing is left running after it.
+func (c *jwksCache) close() error {
+	c.mu.Lock() // from here on, join starts nothing
+	c.stop()
+	c.mu.Unlock()
+	c.running.Wait()
+	c.client.CloseIdleConnections()
+	return nil
+}
+
+// Find implements KeySource. A key that is known, or may be the right one, costs
+// no lock and no waiting.
+func (c *jwksCache) Find(ctx context.Context, algorithm, id string) ([]*jwt.Key, error) {
+	if keys, known := c.find(algorithm, id); known || len(keys) > 0 {
+		return keys, nil
+	}
+	return c.FindAgain(ctx, algorithm, id)
+}
+
+// FindAgain implements refetcher. Unless the key is known, the request waits for
+// the fetch under way, or for one that it may cause itself once per cooldown.
+func (c *jwksCache) FindAgain(ctx context.Context, algorithm, id string) ([]*jwt.Key, error) {
+	c.start() // a request may come before the config has started
+	keys, known := c.find(algorithm, id)
+	limit := time.NewTimer(c.timeout) // for both fetches that it may wait for
+	defer limit.Stop()
+	for tries := 0; !known && tries < 2; tries++ {
+		ongoing, own := c.join()
+		if ongoing == nil { // the fetch of another request may have ended since the look
+			keys, _ = c.find(algorithm, id)
+			break
+		}
+		select {
+		case <-ongoing.done:
+		case <-ctx.Done():
+			tries = 2
+		case <-limit.C:
+			tries = 2
+		}
+		keys, known = c.find(algorithm, id)
+		if own {
+			break
+		}
+	}
+	if c.current.Load() == nil {
+		return nil, c.noKeys()
+	}
+	return keys, nil
+}
+
+// find looks in the current set. Of several keys that may be meant none is
+// used: only a set with one key for the algorithm serves tokens without kid. A
+// key without an ID may be the one of a token that has an ID, but its own key
+// may also be new.
+func (c *jwksCache) find(algorithm, id string) (keys []*jwt.Key, known bool) {
+	set := c.current.Load()
+	if set == nil {
+		return nil, false
+	}
+	keys = set.Match(algorithm, id)
+	if len(keys) > 1 {
+		return nil, true
+	}
+	return keys, set.ByID[id] != nil || id == "" && len(keys) == 1
+}
+
+// join returns the fetch under way, or starts one if the cooldown allows.
+func (c *jwksCache) join() (ongoing *fetch, own bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ongoing != nil {
+		return c.ongoing, false
+	}
+	if clock.Now().Before(c.nextExtra) || c.ctx.Err() != nil {
+		return nil, false
+	}
+	c.nextExtra = clock.Now().Add(c.cooldown)
+	f := &fetch{done: make(chan struct{})}
+	c.ongoing = f
+	c.running.Go(func() { c.fetch(f) })
+	return f, true
+}
+
+func (c *jwksCache) noKeys() *refusal.Error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.fetchedAt.IsZero() {
+		return refusal.New(refusal.KeysStale, "%s was last loaded at %s, longer ago than max_stale", c.name(), c.fetchedAt.Format(time.RFC3339))
+	}
+	return &refusal.Error{Reason: refusal.KeysUnavailable, Detail: c.name() + " was never loaded: " + c.complaints,
+		RetryAfter: max(time.Second, c.nextRetry.Sub(clock.Now()))}
+}
+
+// run loads the stored set, and then fetches for as long as the set is used:
+// ahead of the refresh interval while it works, with growing pauses up to the
+// cooldown while it does not.
+func (c *jwksCache) run() {
+	pause := c.load()
+	first := c.ongoing
+	if pause > 0 { // the stored set is young enough
+		c.finish(first, nil)
+		first = nil
+	}
+	for retry := firstRetry; ; {
+		if first == nil && !c.wait(pause) {
+			return
+		}
+		ongoing := first
+		first = nil
+		if ongoing == nil {
+			ongoing = c.begin()
+		}
+		if ongoing == nil { // a request's own fetch is under way; look at its outcome
+			pause = firstRetry
+			continue
+		}
+		c.fetch(ongoing)
+		if ongoing.err == nil {
+			pause, retry = c.beforeRefresh(), firstRetry
+			continue
+		}
+		pause = min(retry, c.cooldown)
+		retry *= 2
+		c.mu.Lock()
+		c.nextRetry = clock.Now().Add(pause)
+		c.mu.Unlock()
+	}
+}
+
+// beforeRefresh is a little less than the refresh interval, and not the same
+// for all nodes of a cluster.
+func (c *jwksCache) beforeRefresh() time.Duration {
+	return c.refresh - time.Duration(rand.Float64()*0.1*float64(c.refresh))
+}
+
+// wait pauses, and ends the current set when max_stale passes meanwhile. It
+// returns false when the set is no longer used.
+func (c *jwksCache) wait(pause time.Duration) bool {
+	until := clock.Now().Add(pause)
+	for {
+		next := until
+		if c.current.Load() != nil {
+			if stale := c.staleAt(); stale.Before(next) {
+				next = stale
+			}
+		}
+		select {
+		case <-c.ctx.Done():
+			return false
+		case <-time.After(next.Sub(clock.Now())):
+		}
+		if c.expire() {
+			c.log().Error("key set not loaded for longer than max_stale; its tokens are refused from now on", zap.Duration("max_stale", c.maxStale))
+		}
+		if !clock.Now().Before(until) {
+			return true
+		}
+	}
+}
+
+// expire ends the set if max_stale has passed since it was loaded.
+func (c *jwksCache) expire() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.current.Load() == nil || clock.Now().Before(c.fetchedAt.Add(c.maxStale)) {
+		return false
+	}
+	c.install(nil)
+	return true
+}
+
+func (c *jwksCache) staleAt() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.fetchedAt.Add(c.maxStale)
+}
+
+func (c *jwksCache) begin() *fetch {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ongoing != nil {
+		return nil
+	}
+	c.ongoing = &fetch{done: make(chan struct{})}
+	return c.ongoing
+}
+
+func (c *jwksCache) finish(f *fetch, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f.err = err
+	c.ongoing = nil
+	close(f.done)
+}
+
+// fetch downloads the set and installs it. A set that cannot be had or used
+// never replaces a good one. Nobody waits for the storage.
+func (c *jwksCache) fetch(f *fetch) {
+	ctx, cancel := context.WithTimeout(c.ctx, c.timeout)
+	defer cancel()
+	document, err := c.download(ctx)
+	var keys []*jwt.Key
+	var unused []error
+	if err == nil {
+		keys, unused, err = jwt.ParseKeySet(document)
+	}
+	if !errors.Is(err, context.Canceled) {
+		c.report(err, unused)
+	}
+	fetchedAt := clock.Now()
+	if err == nil {
+		c.accept(keys, fetchedAt)
+	}
+	c.finish(f, err)
+	if err == nil {
+		c.save(document, fetchedAt)
+	}
+}
+
+// accept makes the keys the current set. A key that was there before stays
+// the same Key, so that the tokens remembered with it stay good.
+func (c *jwksCache) accept(keys []*jwt.Key, fetchedAt time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if old := c.current.Load(); old != nil {
+		for i, key := range keys {
+			if known := old.Same(key); known != nil {
+				keys[i] = known
+			}
+		}
+	}
+	set, err := jwt.NewKeySet(keys...)
+	if err != nil { // parseKeySet left no duplicate key IDs
+		panic(err)
+	}
+	c.fetchedAt = fetchedAt
+	c.install(set)
+}
+
+func (c *jwksCache) install(set *jwt.KeySet) {
+	old := c.current.Swap(set)
+	if old == nil {
+		return
+	}
+	kept := make(map[*jwt.Key]bool)
+	if set != nil {
+		for _, key := range set.Keys {
+			kept[key] = true
+		}
+	}
+	for _, key := range old.Keys {
+		if !kept[key] {
+			key.Withdrawn.Store(true)
+		}
+	}
+}
+
+// report tells the operator what changed: fetches fail or work again, keys of
+// the set are not used. What was said is not said again at each refresh.
+func (c *jwksCache) report(err error, unused []error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err != nil {
+		c.bad++
+	} else {
+		c.good++
+	}
+	complaints := errors.Join(append([]error{err}, unused...)...)
+	text := ""
+	if complaints != nil {
+		text = complaints.Error()
+	}
+	now, level := clock.Now(), zap.DebugLevel
+	var lasts time.Duration
+	if err != nil {
+		var say bool
+		if say, lasts = c.outage.Fails(now); say {
+			level = zap.WarnLevel
+		}
+	} else if text != c.complained {
+		level = zap.WarnLevel
+	}
+	if err == nil {
+		c.complained = text
+	}
+	c.complaints = text
+	switch {
+	case err != nil && !c.fetchedAt.IsZero():
+		c.log().Log(level, "key set not reachable; the last good one is used until max_stale",
+			zap.Error(err), zap.Duration("for", lasts), zap.Time("until", c.fetchedAt.Add(c.maxStale)))
+	case err != nil:
+		c.log().Log(level, "key set not reachable and none is stored; requests with its tokens get 503 until it is",
+			zap.Error(err), zap.Duration("for", lasts))
+	case len(unused) > 0:
+		c.log().Log(level, "keys of the key set are not used", zap.Errors("keys", unused))
+	}
+	if err == nil {
+		if ends, lasted := c.outage.Works(now); ends {
+			c.log().Info("key set reachable again", zap.Duration("after", lasted))
+		}
+	}
+}
+
+// download gets the key set's text.
+func (c *jwksCache) download(ctx context.Context) ([]byte, error) {
+	if c.url != "" {
+		return c.get(ctx, c.url)
+	}
+	traced, isHere := thismachine.Reached(ctx)
+	text, err := c.get(traced, discoveryURL(c.issuer))
+	if err != nil {
+		return nil, err
+	}
+	keysURL, err := parseDiscovery(text, c.issuer)
+	if err != nil {
+		return nil, err
+	}
+	if !isHere() { // else an issuer elsewhere could have Caddy ask what is on its own machine
+		ctx = thismachine.Forbid(ctx)
+	}
+	if err := checkDiscovered(keysURL, c.issuer, c.allowHTTP); err != nil {
+		return nil, fmt.Errorf("discovery document: its jwks_uri %w", err)
+	}
+	return c.get(ctx, keysURL)
+}
+
+// checkDiscovered also refuses plain http where the issuer has https: only the
+// config itself may loosen that.
+func checkDiscovered(keysURL, issuer string, allowHTTP bool) error {
+	if strings.HasPrefix(keysURL, "http:") && strings.HasPrefix(issuer, "https:") && !allowHTTP {
+		return fmt.Errorf("%q is plain http, and the issuer is https; give jwks <url> if the document is wrong", withoutSecrets(keysURL))
+	}
+	return checkKeyURL(keysURL, allowHTTP)
+}
+
+// parseDiscovery reads jwks_uri from a document of OpenID Connect Discovery
+// 1.0 §3, whose issuer must be the one asked for (§4.3).
+func parseDiscovery(text []byte, issuer string) (keysURL string, err error) {
+	var document struct {
+		Issuer  string `json:"issuer"`
+		JWKSURI string `json:"jwks_uri"`
+	}
+	if err := json.Unmarshal(text, &document); err != nil {
+		return "", fmt.Errorf("discovery document: %w", jwt.JSONError(err))
+	}
+	if document.Issuer != issuer {
+		if strings.Contains(document.Issuer, "{") {
+			return "", fmt.Errorf("discovery document: %q stands for many tenants, whose issuers are as in %s; write that of your tenant, as the iss of a token shows it", issuer, refusal.Quoted(document.Issuer))
+		}
+		return "", fmt.Errorf("discovery document: its issuer is %s, not %q; write it in the config exactly so, with or without the slash at its end", refusal.Quoted(document.Issuer), issuer)
+	}
+	if document.JWKSURI == "" {
+		return "", errors.New("discovery document: it has no jwks_uri")
+	}
+	return document.JWKSURI, nil
+}
+
+func (c *jwksCache) get(ctx context.Context, from string) ([]byte, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set("Accept", "application/jwk-set+json, application/json")
+	response, err := c.client.Do(request)
+	if failure, ok := errors.AsType[*url.Error](err); ok { // it has the whole URL
+		err = fmt.Errorf("%s: %w", withoutSecrets(from), failure.Err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	from = withoutSecrets(from)
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s answered %s, expected 200", from, response.Status)
+	}
+	text, err := io.ReadAll(io.LimitReader(response.Body, maxDocumentBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", from, err)
+	}
+	if len(text) > maxDocumentBytes {
+		return nil, fmt.Errorf("%s is larger than %d bytes", from, maxDocumentBytes)
+	}
+	return text, nil
+}
+
+func sameHost(request *http.Request, via []*http.Request) error {
+	if first := via[0].URL; request.URL.Host != first.Host || request.URL.Scheme != first.Scheme {
+		return fmt.Errorf("redirected to another host, %s://%s; give that URL if it is right", request.URL.Scheme, request.URL.Host)
+	}
+	if len(via) > maxRedirects {
+		return fmt.Errorf("redirected more than %d times", maxRedirects)
+	}
+	return nil
+}
+
+// checkKeyURL allows https, and plain http to this machine or by option: who
+// can change a key set on its way can sign tokens.
+func checkKeyURL(text string, allowHTTP bool) error {
+	u, err := url.Parse(text)
+	if err != nil || u.Hostname() == "" || strings.ContainsAny(text, " \t") {
+		return errors.New("the value is no URL, as https://id.example.com/jwks.json is one; keys in a file belong under `public_key`")
+	}
+	text = withoutSecrets(text)
+	host := u.Hostname()
+	ip := net.ParseIP(host)
+	switch {
+	case u.Scheme == "https":
+		return nil
+	case u.Scheme == "http" && (allowHTTP || host == "localhost" || ip != nil && ip.IsLoopback()):
+		return nil
+	case u.Scheme == "http":
+		return fmt.Errorf("%q: keys over plain http are accepted from this machine only; use https, or `allow_http` if the network in between is yours", text)
+	}
+	return fmt.Errorf("%q: the scheme must be https", text)
+}
+
+// storedKeySet is the last good set in Caddy's storage.
+type storedKeySet struct {
+	URL       string         `json:"url"`
+	FetchedAt time.Time      `json:"fetched_at"`
+	KeySet    jsontext.Value `json:"key_set"`
+}
+
+func (c *jwksCache) storageKey() string {
+	sum := sha256.Sum256([]byte(c.source()))
+	return "jwt/key_sets/" + hex.EncodeToString(sum[:]) + ".json"
+}
+
+// maxClockDifference is how far ahead the clock of another node may be.
+const maxClockDifference = 5 * time.Minute
+
+// load takes the set from storage, if one is there and not beyond max_stale,
+// and returns how long it is good before the next fetch.
+func (c *jwksCache) load() time.Duration {
+	text, err := c.storage.Load().Load(c.ctx, c.storageKey())
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			c.log().Warn("stored key set not readable; it will be fetched", zap.Error(err))
+		}
+		return 0
+	}
+	var stored storedKeySet
+	if err := json.Unmarshal(text, &stored); err != nil || stored.URL != c.name() {
+		c.log().Warn("stored key set damaged; it will be fetched", zap.String("storage_key", c.storageKey()))
+		return 0
+	}
+	age := clock.Now().Sub(stored.FetchedAt)
+	keys, _, err := jwt.ParseKeySet(stored.KeySet)
+	if err != nil {
+		return 0
+	}
+	if age < -maxClockDifference {
+		return 0
+	}
+	age = max(0, age)
+	if age > c.maxStale {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.fetchedAt = stored.FetchedAt // keys were had, and are out of date
+		return 0
+	}
+	c.accept(keys, clock.Now().Add(-age))
+	return max(0, c.beforeRefresh()-age)
+}
+
+func (c *jwksCache) save(document []byte, fetchedAt time.Time) {
+	text, err := json.Marshal(storedKeySet{URL: c.name(), FetchedAt: fetchedAt.UTC(), KeySet: document})
+	if err == nil {
+		err = c.storage.Load().Store(c.ctx, c.storageKey(), text)
+	}
+	if err != nil {
+		c.log().Warn("key set not stored; after a restart it must be fetched before tokens are verified", zap.Error(err))
+	}
+}
+
+// Interface guards
+var (
+	_ jwt.KeySource = (*jwksCache)(nil)
+	_ jwt.Refetcher = (*jwksCache)(nil)
+)

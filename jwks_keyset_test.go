@@ -1,0 +1,33 @@
+package caddyjwt
+
+import (
+	"testing"
+	"time"
+)
+
+// A request waits for a key set for one timeout, also where a fetch is under way and it
+// may cause another.
+func TestRequestWaitsForOneTimeout(t *testing.T) {
+	c, err := newJWKSCache(remoteKeys{url: "https://127.0.0.1:1/", timeout: 300 * time.Millisecond, cooldown: time.Nanosecond}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.close() })
+	c.starting.Do(func() {}) // nothing runs but what this test does
+	first := c.ongoing
+	second := &fetch{done: make(chan struct{})} // as another request's
+	ends := time.AfterFunc(200*time.Millisecond, func() {
+		c.mu.Lock()
+		c.ongoing = second
+		c.mu.Unlock()
+		close(first.done)
+	})
+	defer ends.Stop()
+	began := time.Now()
+	if _, err := c.Find(t.Context(), "RS256", "a"); err == nil {
+		t.Error("control: there are keys")
+	}
+	if took := time.Since(began); took > 450*time.Millisecond {
+		t.Errorf("it waited for %s", took)
+	}
+}
