@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
+	"github.com/caddy-jwt/caddy-jwt/internal/outage"
 	"github.com/caddy-jwt/caddy-jwt/internal/thismachine"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
@@ -100,7 +101,7 @@ type jwksCache struct {
 	fetchedAt  time.Time // of the last good set; zero if there was none
 	complaints string    // of the last fetch
 	complained string    // of the last that did not fail; what was said is not said again
-	outage     Outage
+	outage     outage.Outage
 	good, bad  uint64 // fetches, for the metrics
 }
 

@@ -6,12 +6,14 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/caddy-jwt/caddy-jwt/internal/outage"
 )
 
 // An outage is logged when it begins, each 10 minutes, and when it ends, however its
 // errors alternate.
 func TestOutageIsSaidOnce(t *testing.T) {
-	var o Outage
+	var o outage.Outage
 	start := time.Now()
 	said := 0
 	for i := range 3600 { // an hour, each second

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
+	"github.com/caddy-jwt/caddy-jwt/internal/outage"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
@@ -64,8 +65,8 @@ type accountService struct {
 	familiar                                  *otter.Cache[string, struct{}]
 
 	sayLoginHidden sync.Once
-	requestsFail   Outage        // of the store, as requests meet it
-	storeOutage    Outage        // the same, as watch does
+	requestsFail   outage.Outage // of the store, as requests meet it
+	storeOutage    outage.Outage // the same, as watch does
 	heard          chan struct{} // wakes watch
 	revokedSince   time.Time     // of what is asked for next
 	storeDown      atomic.Bool   // for the metrics
@@ -390,7 +391,7 @@ func (s *accountService) watch(last time.Time) {
 func (s *accountService) maintain(last time.Time) {
 	s.sayHowToBegin()
 	cleanUps := clock.NewCleanUps(last)
-	var notCleaned Outage
+	var notCleaned outage.Outage
 	for {
 		select {
 		case <-s.ctx.Done():
@@ -399,7 +400,7 @@ func (s *accountService) maintain(last time.Time) {
 		}
 		_ = s.keys.reload(s.ctx, keyReload) // which logs it
 		now := s.now()
-		if ends, lasted := s.requestsFail.quiet(now, failsNoMore); ends {
+		if ends, lasted := s.requestsFail.Quiet(now, failsNoMore); ends {
 			s.log.Info("user store fails no more", zap.Duration("after", lasted))
 		}
 		if !cleanUps.Due(now) {

@@ -19,6 +19,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/outage"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
@@ -113,7 +114,7 @@ type SigningKeys struct {
 	users      func() UserStore // that remembers which keys were withdrawn; may be nil
 
 	mayMake   func(context.Context) error // nil: at any time
-	outage    Outage
+	outage    outage.Outage
 	withdrawn map[string]bool // key IDs, as the users' store last said
 	said      string          // of the withdrawn keys that are stored all the same
 

@@ -13,7 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/internal/outage"
 	"github.com/caddy-jwt/caddy-jwt/internal/thismachine"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
@@ -48,7 +48,7 @@ type discovered struct {
 	next     time.Time // of the next look-up
 	pause    time.Duration
 	complain string // what the last look-up failed with; empty if it did not
-	outage   caddyjwt.Outage
+	outage   outage.Outage
 }
 
 // metadata of a provider.

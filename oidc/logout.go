@@ -13,6 +13,7 @@ import (
 	"time"
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/internal/outage"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/google/uuid"
 	"go.uber.org/zap"
@@ -339,7 +340,7 @@ func (p *Provider) noteEnded() {
 // findMissed notes sessions that have ended without a word.
 func (p *Provider) findMissed() {
 	l := p.logouts
-	var outage caddyjwt.Outage
+	var outage outage.Outage
 	for {
 		pause := missedPoll
 		err := p.noteMissed(l.ctx)

@@ -1,4 +1,4 @@
-package caddyjwt
+package outage
 
 import (
 	"sync"
@@ -47,9 +47,9 @@ func (o *Outage) Works(now time.Time) (ends bool, lasted time.Duration) {
 	return true, lasted
 }
 
-// quiet ends an outage of which nothing was noted for a while: what fails now and
+// Quiet ends an outage of which nothing was noted for a while: what fails now and
 // then, when somebody asks, says nothing when it works.
-func (o *Outage) quiet(now time.Time, while time.Duration) (ends bool, lasted time.Duration) {
+func (o *Outage) Quiet(now time.Time, while time.Duration) (ends bool, lasted time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.began.IsZero() || now.Sub(o.last).Abs() < while {
