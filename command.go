@@ -17,6 +17,7 @@ import (
 	"unicode"
 	"unicode/utf16"
 
+	"github.com/caddy-jwt/caddy-jwt/jwks"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
@@ -205,7 +206,7 @@ func newSigner(stdin io.Reader, flags caddycmd.Flags) (signer, error) {
 func readSource(stdin io.Reader, flag, source string) (text []byte, err error) {
 	switch {
 	case source == "-":
-		text, err = io.ReadAll(io.LimitReader(stdin, maxDocumentBytes))
+		text, err = io.ReadAll(io.LimitReader(stdin, jwks.MaxDocumentBytes))
 	case strings.HasPrefix(source, "@"):
 		text, err = os.ReadFile(source[1:])
 	case strings.HasPrefix(source, "env:"):

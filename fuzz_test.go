@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/jwks"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/go-jose/go-jose/v4"
@@ -151,7 +152,7 @@ func FuzzKeySet(f *testing.F) {
 func FuzzDiscovery(f *testing.F) {
 	const issuer = "https://issuer.example"
 	f.Fuzz(func(t *testing.T, text string) {
-		found, err := parseDiscovery([]byte(text), issuer)
+		found, err := jwks.ParseDiscovery([]byte(text), issuer)
 		if err != nil {
 			return
 		}

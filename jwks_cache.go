@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/jwks"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
@@ -16,20 +17,20 @@ import (
 // neither fetches a set again nor forgets it.
 var keySets = caddy.NewUsagePool()
 
-type sharedKeySet struct{ *jwksCache }
+type sharedKeySet struct{ *jwks.KeySet }
 
 // Destruct implements caddy.Destructor.
-func (s sharedKeySet) Destruct() error { return s.close() }
+func (s sharedKeySet) Destruct() error { return s.Close() }
 
 // remoteKeys returns the shared key set of the issuer, which is started with the
 // config.
-func (c *IssuerConfig) remoteKeys(ctx caddy.Context, h *Handler) (*jwksCache, error) {
+func (c *IssuerConfig) remoteKeys(ctx caddy.Context, h *Handler) (*jwks.KeySet, error) {
 	settings, err := c.remoteSettings()
 	if err != nil {
 		return nil, err
 	}
 	shared, _, err := keySets.LoadOrNew(settings, func() (caddy.Destructor, error) {
-		set, err := newJWKSCache(settings, Options{Storage: ctx.Storage(), Log: func() *zap.Logger { return caddy.Log().Named("http.handlers.jwt") }})
+		set, err := jwks.Open(settings, jwks.Options{Storage: ctx.Storage(), Log: func() *zap.Logger { return caddy.Log().Named("http.handlers.jwt") }})
 		if err != nil {
 			return nil, err
 		}
@@ -39,16 +40,16 @@ func (c *IssuerConfig) remoteKeys(ctx caddy.Context, h *Handler) (*jwksCache, er
 		return nil, fmt.Errorf("jwks: %w", err)
 	}
 	h.keySets = append(h.keySets, settings)
-	set := shared.(sharedKeySet).jwksCache
-	set.setStorage(ctx.Storage()) // that of the newest config
+	set := shared.(sharedKeySet).KeySet
+	set.SetStorage(ctx.Storage()) // that of the newest config
 	AtStart(ctx, func() error {
-		set.start()
+		set.Start()
 		return nil
 	})
 	return set, nil
 }
 
-func (c *IssuerConfig) remoteSettings() (settings remoteKeys, err error) {
+func (c *IssuerConfig) remoteSettings() (settings jwks.Settings, err error) {
 	config := JWKSConfig{}
 	if c.JWKS != nil {
 		config = *c.JWKS
@@ -68,9 +69,9 @@ func (c *IssuerConfig) remoteSettings() (settings remoteKeys, err error) {
 	if config.URL == "" && strings.ContainsAny(c.Issuer, "?#") {
 		return settings, errors.New("it has a query or a fragment, so its keys cannot be discovered (OpenID Connect Discovery 1.0 §2); give `jwks <url>`, `public_key` or `secret` with it")
 	}
-	settings = remoteKeys{url: config.URL, allowHTTP: config.AllowHTTP}
+	settings = jwks.Settings{URL: config.URL, AllowHTTP: config.AllowHTTP}
 	if config.URL == "" {
-		settings.issuer = c.Issuer
+		settings.Issuer = c.Issuer
 	}
 	for _, option := range []struct {
 		name     string
@@ -78,10 +79,10 @@ func (c *IssuerConfig) remoteSettings() (settings remoteKeys, err error) {
 		standard time.Duration
 		into     *time.Duration
 	}{
-		{"refresh", config.Refresh, defaultRefresh, &settings.refresh},
-		{"max_stale", config.MaxStale, max(defaultMaxStale, time.Duration(config.Refresh)), &settings.maxStale},
-		{"cooldown", config.Cooldown, defaultCooldown, &settings.cooldown},
-		{"timeout", config.Timeout, defaultTimeout, &settings.timeout},
+		{"refresh", config.Refresh, defaultRefresh, &settings.Refresh},
+		{"max_stale", config.MaxStale, max(defaultMaxStale, time.Duration(config.Refresh)), &settings.MaxStale},
+		{"cooldown", config.Cooldown, defaultCooldown, &settings.Cooldown},
+		{"timeout", config.Timeout, defaultTimeout, &settings.Timeout},
 	} {
 		*option.into = time.Duration(option.given)
 		if option.given == 0 {
@@ -91,8 +92,8 @@ func (c *IssuerConfig) remoteSettings() (settings remoteKeys, err error) {
 			return settings, fmt.Errorf("jwks: %s is %s; it must be at least %s", option.name, *option.into, shortestPause)
 		}
 	}
-	if settings.maxStale < settings.refresh {
-		return settings, fmt.Errorf("jwks: max_stale is %s, shorter than refresh, %s; it must be longer, or every set is stale before the next", settings.maxStale, settings.refresh)
+	if settings.MaxStale < settings.Refresh {
+		return settings, fmt.Errorf("jwks: max_stale is %s, shorter than refresh, %s; it must be longer, or every set is stale before the next", settings.MaxStale, settings.Refresh)
 	}
 	for _, path := range config.TrustedCACerts {
 		if err := resolve("trusted_ca_certs", &path); err != nil {
@@ -102,7 +103,7 @@ func (c *IssuerConfig) remoteSettings() (settings remoteKeys, err error) {
 		if err != nil {
 			return settings, fmt.Errorf("jwks: trusted_ca_certs: %w", err)
 		}
-		settings.trustedCAs += string(pem) + "\n"
+		settings.TrustedCAs += string(pem) + "\n"
 	}
 	return settings, nil
 }
@@ -128,11 +129,11 @@ func (keySetCollector) Collect(out chan<- prometheus.Metric) {
 	sums := make(map[string]*sum)
 	keySets.Range(func(_, value any) bool {
 		set := value.(sharedKeySet)
-		stats := set.stats()
-		total := sums[set.name()]
+		stats := set.Stats()
+		total := sums[set.Name()]
 		if total == nil {
 			total = new(sum)
-			sums[set.name()] = total
+			sums[set.Name()] = total
 		}
 		total.good, total.bad = total.good+stats.Good, total.bad+stats.Bad
 		if !stats.FetchedAt.Before(total.fetchedAt) {

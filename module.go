@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
+	"github.com/caddy-jwt/caddy-jwt/jwks"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
@@ -134,7 +135,7 @@ type Handler struct {
 	service  *accountService     // nil without accounts
 	cache    *jwt.Cache
 	sources  tokenSources
-	keySets  []remoteKeys // in use, to be given back in Cleanup
+	keySets  []jwks.Settings // in use, to be given back in Cleanup
 
 	crossOrigin *http.CrossOriginProtection // nil if all origins are trusted
 	responder

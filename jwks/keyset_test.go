@@ -1,4 +1,4 @@
-package caddyjwt
+package jwks
 
 import (
 	"testing"
@@ -8,11 +8,11 @@ import (
 // A request waits for a key set for one timeout, also where a fetch is under way and it
 // may cause another.
 func TestRequestWaitsForOneTimeout(t *testing.T) {
-	c, err := newJWKSCache(remoteKeys{url: "https://127.0.0.1:1/", timeout: 300 * time.Millisecond, cooldown: time.Nanosecond}, Options{})
+	c, err := Open(Settings{URL: "https://127.0.0.1:1/", Timeout: 300 * time.Millisecond, Cooldown: time.Nanosecond}, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = c.close() })
+	t.Cleanup(func() { _ = c.Close() })
 	c.starting.Do(func() {}) // nothing runs but what this test does
 	first := c.ongoing
 	second := &fetch{done: make(chan struct{})} // as another request's

@@ -1,4 +1,4 @@
-package caddyjwt
+package jwks
 
 import (
 	"context"
@@ -30,34 +30,34 @@ import (
 )
 
 const (
-	maxDocumentBytes = 1 << 20 // of a key set or discovery document
+	MaxDocumentBytes = 1 << 20 // of a key set or discovery document
 	maxRedirects     = 3
 	firstRetry       = time.Second
 )
 
-// remoteKeys is a key set behind a URL, or behind the discovery document of
+// Settings is a key set behind a URL, or behind the discovery document of
 // an OpenID issuer. It is also the key under which sets are shared, so two
 // handlers with the same settings share one set, and one fetch.
-type remoteKeys struct {
-	url        string
-	issuer     string // discovery, where url is empty
-	refresh    time.Duration
-	maxStale   time.Duration
-	cooldown   time.Duration
-	timeout    time.Duration
-	allowHTTP  bool
-	trustedCAs string // PEM
+type Settings struct {
+	URL        string
+	Issuer     string // discovery, where url is empty
+	Refresh    time.Duration
+	MaxStale   time.Duration
+	Cooldown   time.Duration
+	Timeout    time.Duration
+	AllowHTTP  bool
+	TrustedCAs string // PEM
 }
 
-// name is what logs and metrics call the set.
-func (c remoteKeys) name() string { return withoutSecrets(c.source()) }
+// Name is what logs and metrics call the set.
+func (c Settings) Name() string { return withoutSecrets(c.source()) }
 
 // source is the URL that is asked first.
-func (c remoteKeys) source() string {
-	if c.url != "" {
-		return c.url
+func (c Settings) source() string {
+	if c.URL != "" {
+		return c.URL
 	}
-	return discoveryURL(c.issuer)
+	return discoveryURL(c.Issuer)
 }
 
 // withoutSecrets is a URL as it may be shown: without what may be a password or
@@ -75,14 +75,14 @@ func discoveryURL(issuer string) string {
 	return strings.TrimSuffix(issuer, "/") + "/.well-known/openid-configuration"
 }
 
-// jwksCache keeps the key set of a URL: it fetches ahead of need, keeps the
+// KeySet keeps the key set of a URL: it fetches ahead of need, keeps the
 // last good set while the URL is out of reach, and looks once more for a key
 // ID that it does not know.
 //
 // Every key handed out belongs to the current set; one that leaves the set is
 // marked withdrawn, which ends the tokens remembered with it.
-type jwksCache struct {
-	remoteKeys
+type KeySet struct {
+	Settings
 	client  *http.Client
 	log     func() *zap.Logger
 	storage atomic.Pointer[storageRef] // of the newest config that uses the set
@@ -134,40 +134,40 @@ type fetch struct {
 	err  error
 }
 
-// newJWKSCache returns the key set, which fetches nothing before it is started or asked.
-func newJWKSCache(config remoteKeys, options Options) (*jwksCache, error) {
+// Open returns the key set, which fetches nothing before it is started or asked.
+func Open(config Settings, options Options) (*KeySet, error) {
 	if options.Storage == nil {
 		options.Storage = noStorage{}
 	}
 	if options.Log == nil {
 		options.Log = zap.NewNop
 	}
-	for _, u := range []string{config.url, config.issuer} {
-		if err := checkKeyURL(u, config.allowHTTP); u != "" && err != nil {
+	for _, u := range []string{config.URL, config.Issuer} {
+		if err := checkKeyURL(u, config.AllowHTTP); u != "" && err != nil {
 			return nil, err
 		}
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone() // has the environment's proxy settings
-	if config.trustedCAs != "" {
+	if config.TrustedCAs != "" {
 		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM([]byte(config.trustedCAs)) {
+		if !pool.AppendCertsFromPEM([]byte(config.TrustedCAs)) {
 			return nil, errors.New("trusted_ca_certs: no PEM certificate is in the file")
 		}
 		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 	}
-	c := &jwksCache{
-		remoteKeys: config,
-		log:        func() *zap.Logger { return options.Log().With(zap.String("key_set", config.name())) },
-		client:     &http.Client{Transport: thismachine.NewTransport(transport), CheckRedirect: sameHost},
-		ongoing:    &fetch{done: make(chan struct{})}, // the first, which run finishes
+	c := &KeySet{
+		Settings: config,
+		log:      func() *zap.Logger { return options.Log().With(zap.String("key_set", config.Name())) },
+		client:   &http.Client{Transport: thismachine.NewTransport(transport), CheckRedirect: sameHost},
+		ongoing:  &fetch{done: make(chan struct{})}, // the first, which run finishes
 	}
-	c.setStorage(options.Storage)
+	c.SetStorage(options.Storage)
 	c.ctx, c.stop = context.WithCancel(context.Background())
 	return c, nil
 }
 
-// setStorage has the set kept in another storage from now on.
-func (c *jwksCache) setStorage(storage Storage) { c.storage.Store(&storageRef{storage}) }
+// SetStorage has the set kept in another storage from now on.
+func (c *KeySet) SetStorage(storage Storage) { c.storage.Store(&storageRef{storage}) }
 
 // Stats are what is counted of a key set.
 type Stats struct {
@@ -176,7 +176,7 @@ type Stats struct {
 	Keys      int       // in it
 }
 
-func (c *jwksCache) stats() Stats {
+func (c *KeySet) Stats() Stats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	told := Stats{Good: c.good, Bad: c.bad, FetchedAt: c.fetchedAt}
@@ -186,9 +186,9 @@ func (c *jwksCache) stats() Stats {
 	return told
 }
 
-// start fetches in the background, so that Caddy starts while the identity
+// Start fetches in the background, so that Caddy starts while the identity
 // provider is down, or is served by this same Caddy.
-func (c *jwksCache) start() {
+func (c *KeySet) Start() {
 	c.starting.Do(func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -198,8 +198,8 @@ func (c *jwksCache) start() {
 	})
 }
 
-// close ends the fetching: nothing is left running after it.
-func (c *jwksCache) close() error {
+// Close ends the fetching: nothing is left running after it.
+func (c *KeySet) Close() error {
 	c.mu.Lock() // from here on, join starts nothing
 	c.stop()
 	c.mu.Unlock()
@@ -210,7 +210,7 @@ func (c *jwksCache) close() error {
 
 // Find implements KeySource. A key that is known, or may be the right one, costs
 // no lock and no waiting.
-func (c *jwksCache) Find(ctx context.Context, algorithm, id string) ([]*jwt.Key, error) {
+func (c *KeySet) Find(ctx context.Context, algorithm, id string) ([]*jwt.Key, error) {
 	if keys, known := c.find(algorithm, id); known || len(keys) > 0 {
 		return keys, nil
 	}
@@ -219,10 +219,10 @@ func (c *jwksCache) Find(ctx context.Context, algorithm, id string) ([]*jwt.Key,
 
 // FindAgain implements refetcher. Unless the key is known, the request waits for
 // the fetch under way, or for one that it may cause itself once per cooldown.
-func (c *jwksCache) FindAgain(ctx context.Context, algorithm, id string) ([]*jwt.Key, error) {
-	c.start() // a request may come before the config has started
+func (c *KeySet) FindAgain(ctx context.Context, algorithm, id string) ([]*jwt.Key, error) {
+	c.Start() // a request may come before the config has started
 	keys, known := c.find(algorithm, id)
-	limit := time.NewTimer(c.timeout) // for both fetches that it may wait for
+	limit := time.NewTimer(c.Timeout) // for both fetches that it may wait for
 	defer limit.Stop()
 	for tries := 0; !known && tries < 2; tries++ {
 		ongoing, own := c.join()
@@ -252,7 +252,7 @@ func (c *jwksCache) FindAgain(ctx context.Context, algorithm, id string) ([]*jwt
 // used: only a set with one key for the algorithm serves tokens without kid. A
 // key without an ID may be the one of a token that has an ID, but its own key
 // may also be new.
-func (c *jwksCache) find(algorithm, id string) (keys []*jwt.Key, known bool) {
+func (c *KeySet) find(algorithm, id string) (keys []*jwt.Key, known bool) {
 	set := c.current.Load()
 	if set == nil {
 		return nil, false
@@ -265,7 +265,7 @@ func (c *jwksCache) find(algorithm, id string) (keys []*jwt.Key, known bool) {
 }
 
 // join returns the fetch under way, or starts one if the cooldown allows.
-func (c *jwksCache) join() (ongoing *fetch, own bool) {
+func (c *KeySet) join() (ongoing *fetch, own bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ongoing != nil {
@@ -274,27 +274,27 @@ func (c *jwksCache) join() (ongoing *fetch, own bool) {
 	if clock.Now().Before(c.nextExtra) || c.ctx.Err() != nil {
 		return nil, false
 	}
-	c.nextExtra = clock.Now().Add(c.cooldown)
+	c.nextExtra = clock.Now().Add(c.Cooldown)
 	f := &fetch{done: make(chan struct{})}
 	c.ongoing = f
 	c.running.Go(func() { c.fetch(f) })
 	return f, true
 }
 
-func (c *jwksCache) noKeys() *refusal.Error {
+func (c *KeySet) noKeys() *refusal.Error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.fetchedAt.IsZero() {
-		return refusal.New(refusal.KeysStale, "%s was last loaded at %s, longer ago than max_stale", c.name(), c.fetchedAt.Format(time.RFC3339))
+		return refusal.New(refusal.KeysStale, "%s was last loaded at %s, longer ago than max_stale", c.Name(), c.fetchedAt.Format(time.RFC3339))
 	}
-	return &refusal.Error{Reason: refusal.KeysUnavailable, Detail: c.name() + " was never loaded: " + c.complaints,
+	return &refusal.Error{Reason: refusal.KeysUnavailable, Detail: c.Name() + " was never loaded: " + c.complaints,
 		RetryAfter: max(time.Second, c.nextRetry.Sub(clock.Now()))}
 }
 
 // run loads the stored set, and then fetches for as long as the set is used:
 // ahead of the refresh interval while it works, with growing pauses up to the
 // cooldown while it does not.
-func (c *jwksCache) run() {
+func (c *KeySet) run() {
 	pause := c.load()
 	first := c.ongoing
 	if pause > 0 { // the stored set is young enough
@@ -319,7 +319,7 @@ func (c *jwksCache) run() {
 			pause, retry = c.beforeRefresh(), firstRetry
 			continue
 		}
-		pause = min(retry, c.cooldown)
+		pause = min(retry, c.Cooldown)
 		retry *= 2
 		c.mu.Lock()
 		c.nextRetry = clock.Now().Add(pause)
@@ -329,13 +329,13 @@ func (c *jwksCache) run() {
 
 // beforeRefresh is a little less than the refresh interval, and not the same
 // for all nodes of a cluster.
-func (c *jwksCache) beforeRefresh() time.Duration {
-	return c.refresh - time.Duration(rand.Float64()*0.1*float64(c.refresh))
+func (c *KeySet) beforeRefresh() time.Duration {
+	return c.Refresh - time.Duration(rand.Float64()*0.1*float64(c.Refresh))
 }
 
 // wait pauses, and ends the current set when max_stale passes meanwhile. It
 // returns false when the set is no longer used.
-func (c *jwksCache) wait(pause time.Duration) bool {
+func (c *KeySet) wait(pause time.Duration) bool {
 	until := clock.Now().Add(pause)
 	for {
 		next := until
@@ -350,7 +350,7 @@ func (c *jwksCache) wait(pause time.Duration) bool {
 		case <-time.After(next.Sub(clock.Now())):
 		}
 		if c.expire() {
-			c.log().Error("key set not loaded for longer than max_stale; its tokens are refused from now on", zap.Duration("max_stale", c.maxStale))
+			c.log().Error("key set not loaded for longer than max_stale; its tokens are refused from now on", zap.Duration("max_stale", c.MaxStale))
 		}
 		if !clock.Now().Before(until) {
 			return true
@@ -359,23 +359,23 @@ func (c *jwksCache) wait(pause time.Duration) bool {
 }
 
 // expire ends the set if max_stale has passed since it was loaded.
-func (c *jwksCache) expire() bool {
+func (c *KeySet) expire() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.current.Load() == nil || clock.Now().Before(c.fetchedAt.Add(c.maxStale)) {
+	if c.current.Load() == nil || clock.Now().Before(c.fetchedAt.Add(c.MaxStale)) {
 		return false
 	}
 	c.install(nil)
 	return true
 }
 
-func (c *jwksCache) staleAt() time.Time {
+func (c *KeySet) staleAt() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.fetchedAt.Add(c.maxStale)
+	return c.fetchedAt.Add(c.MaxStale)
 }
 
-func (c *jwksCache) begin() *fetch {
+func (c *KeySet) begin() *fetch {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ongoing != nil {
@@ -385,7 +385,7 @@ func (c *jwksCache) begin() *fetch {
 	return c.ongoing
 }
 
-func (c *jwksCache) finish(f *fetch, err error) {
+func (c *KeySet) finish(f *fetch, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	f.err = err
@@ -395,8 +395,8 @@ func (c *jwksCache) finish(f *fetch, err error) {
 
 // fetch downloads the set and installs it. A set that cannot be had or used
 // never replaces a good one. Nobody waits for the storage.
-func (c *jwksCache) fetch(f *fetch) {
-	ctx, cancel := context.WithTimeout(c.ctx, c.timeout)
+func (c *KeySet) fetch(f *fetch) {
+	ctx, cancel := context.WithTimeout(c.ctx, c.Timeout)
 	defer cancel()
 	document, err := c.download(ctx)
 	var keys []*jwt.Key
@@ -419,7 +419,7 @@ func (c *jwksCache) fetch(f *fetch) {
 
 // accept makes the keys the current set. A key that was there before stays
 // the same Key, so that the tokens remembered with it stay good.
-func (c *jwksCache) accept(keys []*jwt.Key, fetchedAt time.Time) {
+func (c *KeySet) accept(keys []*jwt.Key, fetchedAt time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if old := c.current.Load(); old != nil {
@@ -437,7 +437,7 @@ func (c *jwksCache) accept(keys []*jwt.Key, fetchedAt time.Time) {
 	c.install(set)
 }
 
-func (c *jwksCache) install(set *jwt.KeySet) {
+func (c *KeySet) install(set *jwt.KeySet) {
 	old := c.current.Swap(set)
 	if old == nil {
 		return
@@ -457,7 +457,7 @@ func (c *jwksCache) install(set *jwt.KeySet) {
 
 // report tells the operator what changed: fetches fail or work again, keys of
 // the set are not used. What was said is not said again at each refresh.
-func (c *jwksCache) report(err error, unused []error) {
+func (c *KeySet) report(err error, unused []error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err != nil {
@@ -487,7 +487,7 @@ func (c *jwksCache) report(err error, unused []error) {
 	switch {
 	case err != nil && !c.fetchedAt.IsZero():
 		c.log().Log(level, "key set not reachable; the last good one is used until max_stale",
-			zap.Error(err), zap.Duration("for", lasts), zap.Time("until", c.fetchedAt.Add(c.maxStale)))
+			zap.Error(err), zap.Duration("for", lasts), zap.Time("until", c.fetchedAt.Add(c.MaxStale)))
 	case err != nil:
 		c.log().Log(level, "key set not reachable and none is stored; requests with its tokens get 503 until it is",
 			zap.Error(err), zap.Duration("for", lasts))
@@ -502,23 +502,23 @@ func (c *jwksCache) report(err error, unused []error) {
 }
 
 // download gets the key set's text.
-func (c *jwksCache) download(ctx context.Context) ([]byte, error) {
-	if c.url != "" {
-		return c.get(ctx, c.url)
+func (c *KeySet) download(ctx context.Context) ([]byte, error) {
+	if c.URL != "" {
+		return c.get(ctx, c.URL)
 	}
 	traced, isHere := thismachine.Reached(ctx)
-	text, err := c.get(traced, discoveryURL(c.issuer))
+	text, err := c.get(traced, discoveryURL(c.Issuer))
 	if err != nil {
 		return nil, err
 	}
-	keysURL, err := parseDiscovery(text, c.issuer)
+	keysURL, err := ParseDiscovery(text, c.Issuer)
 	if err != nil {
 		return nil, err
 	}
 	if !isHere() { // else an issuer elsewhere could have Caddy ask what is on its own machine
 		ctx = thismachine.Forbid(ctx)
 	}
-	if err := checkDiscovered(keysURL, c.issuer, c.allowHTTP); err != nil {
+	if err := checkDiscovered(keysURL, c.Issuer, c.AllowHTTP); err != nil {
 		return nil, fmt.Errorf("discovery document: its jwks_uri %w", err)
 	}
 	return c.get(ctx, keysURL)
@@ -533,9 +533,9 @@ func checkDiscovered(keysURL, issuer string, allowHTTP bool) error {
 	return checkKeyURL(keysURL, allowHTTP)
 }
 
-// parseDiscovery reads jwks_uri from a document of OpenID Connect Discovery
+// ParseDiscovery reads jwks_uri from a document of OpenID Connect Discovery
 // 1.0 §3, whose issuer must be the one asked for (§4.3).
-func parseDiscovery(text []byte, issuer string) (keysURL string, err error) {
+func ParseDiscovery(text []byte, issuer string) (keysURL string, err error) {
 	var document struct {
 		Issuer  string `json:"issuer"`
 		JWKSURI string `json:"jwks_uri"`
@@ -555,7 +555,7 @@ func parseDiscovery(text []byte, issuer string) (keysURL string, err error) {
 	return document.JWKSURI, nil
 }
 
-func (c *jwksCache) get(ctx context.Context, from string) ([]byte, error) {
+func (c *KeySet) get(ctx context.Context, from string) ([]byte, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
 	if err != nil {
 		return nil, err
@@ -573,12 +573,12 @@ func (c *jwksCache) get(ctx context.Context, from string) ([]byte, error) {
 	if response.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("%s answered %s, expected 200", from, response.Status)
 	}
-	text, err := io.ReadAll(io.LimitReader(response.Body, maxDocumentBytes+1))
+	text, err := io.ReadAll(io.LimitReader(response.Body, MaxDocumentBytes+1))
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", from, err)
 	}
-	if len(text) > maxDocumentBytes {
-		return nil, fmt.Errorf("%s is larger than %d bytes", from, maxDocumentBytes)
+	if len(text) > MaxDocumentBytes {
+		return nil, fmt.Errorf("%s is larger than %d bytes", from, MaxDocumentBytes)
 	}
 	return text, nil
 }
@@ -621,7 +621,7 @@ type storedKeySet struct {
 	KeySet    jsontext.Value `json:"key_set"`
 }
 
-func (c *jwksCache) storageKey() string {
+func (c *KeySet) storageKey() string {
 	sum := sha256.Sum256([]byte(c.source()))
 	return "jwt/key_sets/" + hex.EncodeToString(sum[:]) + ".json"
 }
@@ -631,7 +631,7 @@ const maxClockDifference = 5 * time.Minute
 
 // load takes the set from storage, if one is there and not beyond max_stale,
 // and returns how long it is good before the next fetch.
-func (c *jwksCache) load() time.Duration {
+func (c *KeySet) load() time.Duration {
 	text, err := c.storage.Load().Load(c.ctx, c.storageKey())
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
@@ -640,7 +640,7 @@ func (c *jwksCache) load() time.Duration {
 		return 0
 	}
 	var stored storedKeySet
-	if err := json.Unmarshal(text, &stored); err != nil || stored.URL != c.name() {
+	if err := json.Unmarshal(text, &stored); err != nil || stored.URL != c.Name() {
 		c.log().Warn("stored key set damaged; it will be fetched", zap.String("storage_key", c.storageKey()))
 		return 0
 	}
@@ -653,7 +653,7 @@ func (c *jwksCache) load() time.Duration {
 		return 0
 	}
 	age = max(0, age)
-	if age > c.maxStale {
+	if age > c.MaxStale {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.fetchedAt = stored.FetchedAt // keys were had, and are out of date
@@ -663,8 +663,8 @@ func (c *jwksCache) load() time.Duration {
 	return max(0, c.beforeRefresh()-age)
 }
 
-func (c *jwksCache) save(document []byte, fetchedAt time.Time) {
-	text, err := json.Marshal(storedKeySet{URL: c.name(), FetchedAt: fetchedAt.UTC(), KeySet: document})
+func (c *KeySet) save(document []byte, fetchedAt time.Time) {
+	text, err := json.Marshal(storedKeySet{URL: c.Name(), FetchedAt: fetchedAt.UTC(), KeySet: document})
 	if err == nil {
 		err = c.storage.Load().Store(c.ctx, c.storageKey(), text)
 	}
@@ -675,6 +675,6 @@ func (c *jwksCache) save(document []byte, fetchedAt time.Time) {
 
 // Interface guards
 var (
-	_ jwt.KeySource = (*jwksCache)(nil)
-	_ jwt.Refetcher = (*jwksCache)(nil)
+	_ jwt.KeySource = (*KeySet)(nil)
+	_ jwt.Refetcher = (*KeySet)(nil)
 )
