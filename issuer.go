@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/jwks"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddyserver/caddy/v2"
 )
@@ -23,10 +24,6 @@ const (
 	defaultTimeout  = 5 * time.Second
 	shortestPause   = 100 * time.Millisecond
 )
-
-// remoteAlgorithms are what a key set behind a URL may be used for. HMAC is
-// not among them: a secret that a URL gives away is none.
-var remoteAlgorithms = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
 
 // hmacAlgorithms, and the secret that each needs at least, in bytes.
 var hmacAlgorithms = map[string]int{"HS256": 32, "HS384": 48, "HS512": 64}
@@ -138,7 +135,7 @@ func (c *IssuerConfig) provision(ctx caddy.Context, h *Handler) (jwt.Issuer, err
 			return issuer, err
 		}
 		issuer.Keys = append(issuer.Keys, remote)
-		allowed = slices.Concat(allowed, remoteAlgorithms)
+		allowed = slices.Concat(allowed, jwks.Algorithms)
 	}
 	issuer.Algorithms, err = c.acceptedAlgorithms(allowed)
 	return issuer, err
@@ -158,7 +155,7 @@ func (c *IssuerConfig) acceptedAlgorithms(allowed []string) ([]string, error) {
 			return nil, fmt.Errorf("algorithms: %s needs a secret of at least %d bytes; %s", name, least, jwt.SecretBytesHint)
 		case isHMAC:
 			return nil, fmt.Errorf("algorithms: %s needs a `secret`; with a public key anybody could sign", name)
-		case slices.Contains(remoteAlgorithms, name):
+		case slices.Contains(jwks.Algorithms, name):
 			return nil, fmt.Errorf("algorithms: no key of this issuer is for %s; its keys are for %s", name, strings.Join(allowed, ", "))
 		}
 		return nil, fmt.Errorf("algorithms: %q is none that is known here; give of %s", name, strings.Join(allowed, ", "))

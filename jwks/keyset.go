@@ -2,19 +2,11 @@ package jwks
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/hex"
 	"errors"
-	"fmt"
-	"io"
-	"io/fs"
 	"math/rand/v2"
-	"net"
 	"net/http"
-	"net/url"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,15 +16,12 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/thismachine"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
-	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 	"go.uber.org/zap"
 )
 
 const (
-	MaxDocumentBytes = 1 << 20 // of a key set or discovery document
-	maxRedirects     = 3
-	firstRetry       = time.Second
+	maxRedirects = 3
+	firstRetry   = time.Second
 )
 
 // Settings is a key set behind a URL, or behind the discovery document of
@@ -58,21 +47,6 @@ func (c Settings) source() string {
 		return c.URL
 	}
 	return discoveryURL(c.Issuer)
-}
-
-// withoutSecrets is a URL as it may be shown: without what may be a password or
-// an API key in it.
-func withoutSecrets(text string) string {
-	u, err := url.Parse(text)
-	if err != nil {
-		return "a URL that is none"
-	}
-	u.User, u.RawQuery, u.Fragment = nil, "", ""
-	return u.String()
-}
-
-func discoveryURL(issuer string) string {
-	return strings.TrimSuffix(issuer, "/") + "/.well-known/openid-configuration"
 }
 
 // KeySet keeps the key set of a URL: it fetches ahead of need, keeps the
@@ -104,22 +78,6 @@ type KeySet struct {
 	outage     outage.Outage
 	good, bad  uint64 // fetches, for the metrics
 }
-
-// Storage keeps the last good set over restarts. A certmagic.Storage is one.
-type Storage interface {
-	// Load returns the value of a key, or fs.ErrNotExist.
-	Load(ctx context.Context, key string) ([]byte, error)
-	// Store keeps the value of a key.
-	Store(ctx context.Context, key string, value []byte) error
-}
-
-type storageRef struct{ Storage }
-
-// noStorage is for a program that keeps no set.
-type noStorage struct{}
-
-func (noStorage) Load(context.Context, string) ([]byte, error) { return nil, fs.ErrNotExist }
-func (noStorage) Store(context.Context, string, []byte) error  { return nil }
 
 // Options are what a key set uses beside its settings.
 type Options struct {
@@ -498,178 +456,6 @@ func (c *KeySet) report(err error, unused []error) {
 		if ends, lasted := c.outage.Works(now); ends {
 			c.log().Info("key set reachable again", zap.Duration("after", lasted))
 		}
-	}
-}
-
-// download gets the key set's text.
-func (c *KeySet) download(ctx context.Context) ([]byte, error) {
-	if c.URL != "" {
-		return c.get(ctx, c.URL)
-	}
-	traced, isHere := thismachine.Reached(ctx)
-	text, err := c.get(traced, discoveryURL(c.Issuer))
-	if err != nil {
-		return nil, err
-	}
-	keysURL, err := ParseDiscovery(text, c.Issuer)
-	if err != nil {
-		return nil, err
-	}
-	if !isHere() { // else an issuer elsewhere could have Caddy ask what is on its own machine
-		ctx = thismachine.Forbid(ctx)
-	}
-	if err := checkDiscovered(keysURL, c.Issuer, c.AllowHTTP); err != nil {
-		return nil, fmt.Errorf("discovery document: its jwks_uri %w", err)
-	}
-	return c.get(ctx, keysURL)
-}
-
-// checkDiscovered also refuses plain http where the issuer has https: only the
-// config itself may loosen that.
-func checkDiscovered(keysURL, issuer string, allowHTTP bool) error {
-	if strings.HasPrefix(keysURL, "http:") && strings.HasPrefix(issuer, "https:") && !allowHTTP {
-		return fmt.Errorf("%q is plain http, and the issuer is https; give jwks <url> if the document is wrong", withoutSecrets(keysURL))
-	}
-	return checkKeyURL(keysURL, allowHTTP)
-}
-
-// ParseDiscovery reads jwks_uri from a document of OpenID Connect Discovery
-// 1.0 §3, whose issuer must be the one asked for (§4.3).
-func ParseDiscovery(text []byte, issuer string) (keysURL string, err error) {
-	var document struct {
-		Issuer  string `json:"issuer"`
-		JWKSURI string `json:"jwks_uri"`
-	}
-	if err := json.Unmarshal(text, &document); err != nil {
-		return "", fmt.Errorf("discovery document: %w", jwt.JSONError(err))
-	}
-	if document.Issuer != issuer {
-		if strings.Contains(document.Issuer, "{") {
-			return "", fmt.Errorf("discovery document: %q stands for many tenants, whose issuers are as in %s; write that of your tenant, as the iss of a token shows it", issuer, refusal.Quoted(document.Issuer))
-		}
-		return "", fmt.Errorf("discovery document: its issuer is %s, not %q; write it in the config exactly so, with or without the slash at its end", refusal.Quoted(document.Issuer), issuer)
-	}
-	if document.JWKSURI == "" {
-		return "", errors.New("discovery document: it has no jwks_uri")
-	}
-	return document.JWKSURI, nil
-}
-
-func (c *KeySet) get(ctx context.Context, from string) ([]byte, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
-	if err != nil {
-		return nil, err
-	}
-	request.Header.Set("Accept", "application/jwk-set+json, application/json")
-	response, err := c.client.Do(request)
-	if failure, ok := errors.AsType[*url.Error](err); ok { // it has the whole URL
-		err = fmt.Errorf("%s: %w", withoutSecrets(from), failure.Err)
-	}
-	if err != nil {
-		return nil, err
-	}
-	from = withoutSecrets(from)
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s answered %s, expected 200", from, response.Status)
-	}
-	text, err := io.ReadAll(io.LimitReader(response.Body, MaxDocumentBytes+1))
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", from, err)
-	}
-	if len(text) > MaxDocumentBytes {
-		return nil, fmt.Errorf("%s is larger than %d bytes", from, MaxDocumentBytes)
-	}
-	return text, nil
-}
-
-func sameHost(request *http.Request, via []*http.Request) error {
-	if first := via[0].URL; request.URL.Host != first.Host || request.URL.Scheme != first.Scheme {
-		return fmt.Errorf("redirected to another host, %s://%s; give that URL if it is right", request.URL.Scheme, request.URL.Host)
-	}
-	if len(via) > maxRedirects {
-		return fmt.Errorf("redirected more than %d times", maxRedirects)
-	}
-	return nil
-}
-
-// checkKeyURL allows https, and plain http to this machine or by option: who
-// can change a key set on its way can sign tokens.
-func checkKeyURL(text string, allowHTTP bool) error {
-	u, err := url.Parse(text)
-	if err != nil || u.Hostname() == "" || strings.ContainsAny(text, " \t") {
-		return errors.New("the value is no URL, as https://id.example.com/jwks.json is one; keys in a file belong under `public_key`")
-	}
-	text = withoutSecrets(text)
-	host := u.Hostname()
-	ip := net.ParseIP(host)
-	switch {
-	case u.Scheme == "https":
-		return nil
-	case u.Scheme == "http" && (allowHTTP || host == "localhost" || ip != nil && ip.IsLoopback()):
-		return nil
-	case u.Scheme == "http":
-		return fmt.Errorf("%q: keys over plain http are accepted from this machine only; use https, or `allow_http` if the network in between is yours", text)
-	}
-	return fmt.Errorf("%q: the scheme must be https", text)
-}
-
-// storedKeySet is the last good set in Caddy's storage.
-type storedKeySet struct {
-	URL       string         `json:"url"`
-	FetchedAt time.Time      `json:"fetched_at"`
-	KeySet    jsontext.Value `json:"key_set"`
-}
-
-func (c *KeySet) storageKey() string {
-	sum := sha256.Sum256([]byte(c.source()))
-	return "jwt/key_sets/" + hex.EncodeToString(sum[:]) + ".json"
-}
-
-// maxClockDifference is how far ahead the clock of another node may be.
-const maxClockDifference = 5 * time.Minute
-
-// load takes the set from storage, if one is there and not beyond max_stale,
-// and returns how long it is good before the next fetch.
-func (c *KeySet) load() time.Duration {
-	text, err := c.storage.Load().Load(c.ctx, c.storageKey())
-	if err != nil {
-		if !errors.Is(err, fs.ErrNotExist) {
-			c.log().Warn("stored key set not readable; it will be fetched", zap.Error(err))
-		}
-		return 0
-	}
-	var stored storedKeySet
-	if err := json.Unmarshal(text, &stored); err != nil || stored.URL != c.Name() {
-		c.log().Warn("stored key set damaged; it will be fetched", zap.String("storage_key", c.storageKey()))
-		return 0
-	}
-	age := clock.Now().Sub(stored.FetchedAt)
-	keys, _, err := jwt.ParseKeySet(stored.KeySet)
-	if err != nil {
-		return 0
-	}
-	if age < -maxClockDifference {
-		return 0
-	}
-	age = max(0, age)
-	if age > c.MaxStale {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.fetchedAt = stored.FetchedAt // keys were had, and are out of date
-		return 0
-	}
-	c.accept(keys, clock.Now().Add(-age))
-	return max(0, c.beforeRefresh()-age)
-}
-
-func (c *KeySet) save(document []byte, fetchedAt time.Time) {
-	text, err := json.Marshal(storedKeySet{URL: c.Name(), FetchedAt: fetchedAt.UTC(), KeySet: document})
-	if err == nil {
-		err = c.storage.Load().Store(c.ctx, c.storageKey(), text)
-	}
-	if err != nil {
-		c.log().Warn("key set not stored; after a restart it must be fetched before tokens are verified", zap.Error(err))
 	}
 }
 

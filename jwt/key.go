@@ -6,24 +6,15 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rsa"
-	"crypto/x509"
-	"encoding/base64"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"maps"
 	"math/big"
-	"regexp"
 	"slices"
-	"strings"
 	"sync/atomic"
 
 	"filippo.io/edwards25519"
-	"github.com/caddy-jwt/caddy-jwt/refusal"
-	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 	"github.com/lestrrat-go/jwx/v2/jwa"
-	"github.com/lestrrat-go/jwx/v2/jwk"
 	"github.com/lestrrat-go/jwx/v2/jws"
 )
 
@@ -31,11 +22,9 @@ const (
 	minRSABits    = 2048 // RFC 7518 §3.3
 	maxRSABits    = 8192 // as crypto/tls: a larger one only burns time
 	maxKeyIDBytes = 256
-	// MaxKeysWithoutID is how many keys of a set may have no key ID: each costs a
-	// token without one, and a refresh, a comparison.
-	MaxKeysWithoutID = 64
-	minSecretBytes   = 32 // RFC 7518 §3.2, for HS256, the shortest
-	SecretBytesHint  = "`openssl rand -hex 64` makes a secret that is long enough for every HMAC algorithm"
+
+	minSecretBytes  = 32 // RFC 7518 §3.2, for HS256, the shortest
+	SecretBytesHint = "`openssl rand -hex 64` makes a secret that is long enough for every HMAC algorithm"
 )
 
 // Key is a key that verifies signatures, and the algorithms it may do so
@@ -131,229 +120,6 @@ func NewSecretKey(secret []byte) (*Key, error) {
 	return NewKey("", bytes.Clone(secret), algorithms)
 }
 
-func LooksLikeKey(secret []byte) bool {
-	text := bytes.TrimSpace(secret)
-	if bytes.Contains(text, []byte("-----BEGIN")) || bytes.HasPrefix(text, []byte("ssh-")) ||
-		bytes.HasPrefix(text, []byte("{")) && bytes.Contains(text, []byte(`"kty"`)) {
-		return true
-	}
-	der, err := base64.StdEncoding.DecodeString(string(text))
-	if err != nil {
-		der = secret
-	}
-	for _, kind := range []string{"PUBLIC KEY", "RSA PUBLIC KEY", "CERTIFICATE"} {
-		if _, err := parseDER(kind, der); err == nil {
-			return true
-		}
-	}
-	return false
-}
-
-// ParsePublicKeys reads a public key as people have it: PEM (SPKI, PKCS#1 or
-// a certificate, whose validity is not checked), its lines indented, joined by
-// blanks or by "\n" spelled out; the same without its BEGIN and END lines; a
-// JWK (RFC 7517 §4) or a JWK set (§5). Only a set yields several keys.
-func ParsePublicKeys(text string) ([]*Key, error) {
-	text = strings.TrimSpace(text)
-	switch {
-	case strings.HasPrefix(text, "{"):
-		return parseJWKText([]byte(text))
-	case strings.Contains(text, "-----BEGIN"):
-		return parsePEM(text)
-	}
-	der, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(text), ""))
-	if err != nil || len(der) == 0 {
-		return nil, errors.New("neither PEM (-----BEGIN PUBLIC KEY-----) nor a JWK ({\"kty\": …}) nor base64 of a public key")
-	}
-	return parseDER("PUBLIC KEY", der)
-}
-
-func parseJWKText(text []byte) ([]*Key, error) {
-	var set struct {
-		Keys jsontext.Value `json:"keys"`
-	}
-	if err := json.Unmarshal(text, &set); err != nil {
-		return nil, JSONError(err)
-	}
-	if set.Keys == nil {
-		key, err := ParseJWK(text)
-		return []*Key{key}, err
-	}
-	keys, unused, err := ParseKeySet(text)
-	if err == nil && len(unused) > 0 {
-		err = unused[0]
-	}
-	return keys, err
-}
-
-var pemBlock = regexp.MustCompile(`(?s)-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END ([A-Z0-9 ]+)-----`)
-
-func parsePEM(text string) ([]*Key, error) {
-	block, err := DecodePEM(text)
-	if strings.HasSuffix(block.Type, "PRIVATE KEY") {
-		return nil, errors.New("it is a private key; give only the public part (`openssl pkey -in key.pem -pubout`) and keep the private one away from this server")
-	}
-	if err != nil {
-		return nil, err
-	}
-	return parseDER(block.Type, block.Bytes)
-}
-
-// DecodePEM returns the one block of a PEM, with its type also where its content
-// cannot be read. It is laxer than encoding/pem in white space alone: a key in an
-// environment variable or an indented Caddyfile has seldom kept its lines. The
-// curve that openssl writes before a key stands in the key as well.
-func DecodePEM(text string) (block pem.Block, err error) {
-	blocks := slices.DeleteFunc(pemBlock.FindAllStringSubmatch(text, -1), func(block []string) bool { return block[1] == "EC PARAMETERS" })
-	if len(blocks) != 1 {
-		return block, fmt.Errorf("it holds %d whole PEM blocks, not one; of a certificate chain give only the leaf", len(blocks))
-	}
-	block.Type = blocks[0][1]
-	body := strings.Join(strings.Fields(strings.ReplaceAll(blocks[0][2], `\n`, "\n")), "")
-	if block.Bytes, err = base64.StdEncoding.DecodeString(body); err != nil {
-		err = fmt.Errorf("the %s block is not base64", block.Type)
-	}
-	return block, err
-}
-
-func parseDER(kind string, der []byte) ([]*Key, error) {
-	var material any
-	var err error
-	switch kind {
-	case "PUBLIC KEY":
-		material, err = x509.ParsePKIXPublicKey(der)
-	case "RSA PUBLIC KEY":
-		material, err = x509.ParsePKCS1PublicKey(der)
-	case "CERTIFICATE":
-		var certificate *x509.Certificate
-		if certificate, err = x509.ParseCertificate(der); err == nil {
-			material = certificate.PublicKey
-		}
-	default:
-		return nil, fmt.Errorf("a %s block is no public key; PUBLIC KEY, RSA PUBLIC KEY or CERTIFICATE is", kind)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("the %s does not parse: %w", strings.ToLower(kind), err)
-	}
-	algorithms, err := AlgorithmsFor(material)
-	if err != nil {
-		return nil, err
-	}
-	key, err := NewKey("", material, algorithms)
-	return []*Key{key}, err
-}
-
-// ParseJWK reads one public JWK and refuses what must not verify tokens: a
-// private or symmetric key, a weak one, one whose `use`, `key_ops` or `alg`
-// forbid it (RFC 7517 §4.2 to §4.4).
-func ParseJWK(text []byte) (*Key, error) {
-	parsed, err := jwk.ParseKey(text)
-	if err != nil {
-		return nil, errors.New("it does not parse as a JWK")
-	}
-	switch parsed.(type) {
-	case jwk.SymmetricKey:
-		return nil, errors.New("it is symmetric (kty oct), and a secret does not belong in a public key set; give it as `secret`")
-	case jwk.RSAPrivateKey, jwk.ECDSAPrivateKey, jwk.OKPPrivateKey:
-		return nil, errors.New("it is a private key; give only its public part")
-	}
-	if use := parsed.KeyUsage(); use != "" && use != string(jwk.ForSignature) {
-		return nil, fmt.Errorf("its use is %s, not sig", refusal.Quoted(use))
-	}
-	if operations := parsed.KeyOps(); len(operations) > 0 && !slices.Contains(operations, jwk.KeyOpVerify) {
-		return nil, errors.New("its key_ops lack verify")
-	}
-	var material any
-	if err := parsed.Raw(&material); err != nil {
-		return nil, errors.New("its numbers do not make a key")
-	}
-	algorithms, err := AlgorithmsFor(material)
-	if err != nil {
-		return nil, err
-	}
-	if own := parsed.Algorithm().String(); own != "" {
-		if !slices.Contains(algorithms, own) {
-			return nil, fmt.Errorf("its alg is %s, and its type allows %s", refusal.Quoted(own), strings.Join(algorithms, ", "))
-		}
-		algorithms = []string{own}
-	}
-	return NewKey(parsed.KeyID(), material, algorithms)
-}
-
-// ParseKeySet reads a JWK set (RFC 7517 §5). Keys that must not be used are
-// left out, each with the error that says why; so are all keys that share a
-// key ID, since nothing tells which of them is meant.
-func ParseKeySet(text []byte) (keys []*Key, unused []error, err error) {
-	var set struct {
-		Keys []jsontext.Value `json:"keys"`
-	}
-	// What is wrong within one key costs that key, which is read strictly below.
-	err = json.Unmarshal(text, &set, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
-	if err == nil {
-		err = uniqueMembers(text)
-	}
-	if err != nil {
-		return nil, nil, fmt.Errorf("not a JWK set: %w", JSONError(err))
-	}
-	holders := make(map[string]int)
-	for i, member := range set.Keys {
-		key, err := ParseJWK(member)
-		if err != nil {
-			unused = append(unused, fmt.Errorf("key %d%s: %w", i, memberID(member), err))
-			continue
-		}
-		holders[key.id]++
-		keys = append(keys, key)
-	}
-	for _, id := range slices.Sorted(maps.Keys(holders)) {
-		if number := holders[id]; id != "" && number > 1 {
-			unused = append(unused, fmt.Errorf("key ID %s is shared by %d keys", refusal.Quoted(id), number))
-		}
-	}
-	if number := holders[""]; number > MaxKeysWithoutID {
-		unused = append(unused, fmt.Errorf("%d keys have no key ID, more than %d: which of them a token needs can only be tried", number, MaxKeysWithoutID))
-	}
-	keys = slices.DeleteFunc(keys, func(k *Key) bool {
-		return k.id != "" && holders[k.id] > 1 || k.id == "" && holders[""] > MaxKeysWithoutID
-	})
-	if len(set.Keys) == 0 {
-		return nil, nil, errors.New("the JWK set has no keys")
-	}
-	if len(keys) == 0 {
-		return nil, unused, fmt.Errorf("no usable key among the %d of the JWK set: %w", len(set.Keys), errors.Join(unused...))
-	}
-	return keys, unused, nil
-}
-
-// uniqueMembers refuses an object two of whose own members have one name.
-func uniqueMembers(text []byte) error {
-	d := jsontext.NewDecoder(bytes.NewReader(text), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
-	_, err := d.ReadToken()
-	seen := make(map[string]bool)
-	for err == nil && d.PeekKind() != '}' {
-		var name jsontext.Token
-		if name, err = d.ReadToken(); err != nil {
-			break
-		}
-		if seen[name.String()] {
-			return &jsontext.SyntacticError{ByteOffset: d.InputOffset(), Err: jsontext.ErrDuplicateName}
-		}
-		seen[name.String()] = true
-		err = d.SkipValue()
-	}
-	return err
-}
-
-func memberID(member []byte) string {
-	var named struct {
-		ID string `json:"kid"`
-	}
-	if err := json.Unmarshal(member, &named); err != nil || named.ID == "" {
-		return ""
-	}
-	return " (kid " + refusal.Quoted(named.ID) + ")"
-}
-
 // AlgorithmsFor names the algorithms that a public key may verify, or says
 // why it must not verify anything.
 func AlgorithmsFor(material any) ([]string, error) {
@@ -427,65 +193,3 @@ func hasROCA(modulus *big.Int) bool {
 	}
 	return true
 }
-
-// KeySet is a set of keys that does not change.
-type KeySet struct {
-	Keys  []*Key
-	ByID  map[string]*Key
-	byAlg map[string][]*Key // Keys that verify an algorithm
-	noID  map[string][]*Key // of these, the ones without a key ID
-}
-
-// NewKeySet returns a set of the keys. A key ID may stand only once.
-func NewKeySet(keys ...*Key) (*KeySet, error) {
-	s := &KeySet{Keys: keys, ByID: make(map[string]*Key), byAlg: make(map[string][]*Key), noID: make(map[string][]*Key)}
-	for _, key := range keys {
-		if key.id != "" {
-			if s.ByID[key.id] != nil {
-				return nil, fmt.Errorf("two keys have the key ID %q", key.id)
-			}
-			s.ByID[key.id] = key
-		}
-		for algorithm := range key.verifiers {
-			s.byAlg[algorithm] = append(s.byAlg[algorithm], key)
-			if key.id == "" {
-				s.noID[algorithm] = append(s.noID[algorithm], key)
-			}
-		}
-	}
-	return s, nil
-}
-
-// Match returns the keys that may have signed a token with this algorithm and
-// key ID: the one of that ID or, since PEM keys and secrets have none, those
-// without one; for a token without key ID, every key of that algorithm.
-func (s *KeySet) Match(algorithm, id string) []*Key {
-	if id == "" {
-		return s.byAlg[algorithm]
-	}
-	if key := s.ByID[id]; key != nil {
-		if key.verifiers[algorithm] == nil {
-			return nil
-		}
-		return []*Key{key}
-	}
-	return s.noID[algorithm]
-}
-
-// Same returns the key of the set that equals the given one.
-func (s *KeySet) Same(key *Key) *Key {
-	if known := s.ByID[key.id]; known != nil && known.equal(key) {
-		return known
-	}
-	if key.id == "" {
-		for _, known := range s.Keys {
-			if known.equal(key) {
-				return known
-			}
-		}
-	}
-	return nil
-}
-
-// Algorithms are all that the keys of the set verify.
-func (s *KeySet) Algorithms() []string { return slices.Sorted(maps.Keys(s.byAlg)) }

@@ -1,24 +1,16 @@
 package jwt
 
 import (
-	"bytes"
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/refusal"
-	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 )
-
-// MaxTokenBytes caps a token before anything is split or decoded.
-const MaxTokenBytes = 16 << 10
 
 // KeySource finds the keys that may have signed a token. Find returns none if
 // it has no such key, and an *[Error] if it cannot tell. It may wait for a
@@ -32,11 +24,6 @@ type KeySource interface {
 // after those that it gave first did not verify the signature.
 type Refetcher interface {
 	FindAgain(ctx context.Context, algorithm, id string) ([]*Key, error)
-}
-
-// Find implements KeySource.
-func (s *KeySet) Find(_ context.Context, algorithm, id string) ([]*Key, error) {
-	return s.Match(algorithm, id), nil
 }
 
 // Issuer is somebody whose tokens are accepted, with the keys that only it
@@ -87,40 +74,6 @@ type Verifier struct {
 
 	// lastHeader was read last: an issuer signs most tokens with one header.
 	lastHeader atomic.Pointer[readHeader]
-}
-
-type readHeader struct {
-	encoded string
-	header  joseHeader
-}
-
-// Token is what a verified token says.
-type Token struct {
-	// Claims of the token.
-	Claims Claims
-	// UserID is the text of the claim that names the user.
-	UserID string
-
-	expiry  float64 // seconds since 1970, the leeway included; 0 for none
-	begins  float64 // likewise
-	key     *Key
-	boxedID any // UserID in an interface, made once and not per request
-	session liveness
-}
-
-// lastSecond is the end of the year 9999, the last that RFC 3339 can write.
-const lastSecond = 253402300799
-
-// UserIDValue is UserID in an interface, and allocates nothing.
-func (t *Token) UserIDValue() any { return t.boxedID }
-
-// Expiry is when the token ends, the leeway included, in the year 9999 at the
-// latest; zero if it never does.
-func (t *Token) Expiry() time.Time {
-	if t.expiry == 0 {
-		return time.Time{}
-	}
-	return time.UnixMilli(int64(min(t.expiry, lastSecond) * 1000))
 }
 
 // NewVerifier checks the configuration.
@@ -206,145 +159,9 @@ func (v *Verifier) Verify(ctx context.Context, token string, now time.Time) (*To
 	return verified, nil
 }
 
-// good tells whether a token that was verified before still is good, also by
-// a clock that was set back.
-func (t *Token) good(now time.Time) bool {
-	at := seconds(now)
-	return !t.key.Withdrawn.Load() && (t.expiry == 0 || at < t.expiry) && at >= t.begins && !t.session.ended()
-}
-
-type compact struct {
-	SigningInput, Payload, Signature []byte
-
-	Header string // still encoded
-}
-
-// Base64URL is strict about the bits that the last character leaves over.
-var Base64URL = base64.RawURLEncoding.Strict()
-
-// scratches are buffers that splitCompact decodes into: nothing of a token that
-// is kept lies in one.
-var scratches = sync.Pool{New: func() any { return new([]byte) }}
-
-// SplitCompact takes a JWS compact serialisation apart (RFC 7515 §7.1):
-// exactly three parts of base64url, without padding or white space. A JWE has
-// five parts and ends here, before any key is looked at. The parts lie in the
-// scratch buffer, and are good until that is used again.
-func SplitCompact(token string, scratch *[]byte) (parts compact, err error) {
-	if len(token) > MaxTokenBytes {
-		return parts, refusal.New(refusal.TokenTooLarge, "%d bytes, at most %d are accepted", len(token), MaxTokenBytes)
-	}
-	// The decoder skips line ends, so they are looked for here.
-	if strings.Count(token, ".") != 2 || strings.IndexByte(token, '\r') >= 0 || strings.IndexByte(token, '\n') >= 0 {
-		return parts, refusal.New(refusal.MalformedToken, "%d parts, a signed JWT has 3", strings.Count(token, ".")+1)
-	}
-	buffer := append(slices.Grow((*scratch)[:0], 2*len(token)), token...)
-	raw := buffer[:len(token):len(token)]
-	first := bytes.IndexByte(raw, '.')
-	last := first + 1 + bytes.IndexByte(raw[first+1:], '.')
-	parts.SigningInput, parts.Header = raw[:last], token[:first]
-	for _, part := range []struct {
-		name string
-		text []byte
-		into *[]byte
-	}{
-		{"payload", raw[first+1 : last], &parts.Payload},
-		{"signature", raw[last+1:], &parts.Signature},
-	} {
-		begin := len(buffer)
-		buffer, err = Base64URL.AppendDecode(buffer, part.text)
-		if err != nil || len(buffer) == begin {
-			return parts, NotBase64(part.name)
-		}
-		*part.into = buffer[begin:len(buffer):len(buffer)]
-	}
-	*scratch = buffer
-	return parts, nil
-}
-
-func NotBase64(part string) *refusal.Error {
-	return refusal.New(refusal.MalformedToken, "the %s is empty or not strict base64url", part)
-}
-
-func (v *Verifier) header(encoded string) (joseHeader, error) {
-	if last := v.lastHeader.Load(); last != nil && last.encoded == encoded {
-		return last.header, nil
-	}
-	text, err := Base64URL.DecodeString(encoded)
-	if err != nil || len(text) == 0 {
-		return joseHeader{}, NotBase64("header")
-	}
-	header, err := ParseHeader(text)
-	if err == nil {
-		v.lastHeader.Store(&readHeader{strings.Clone(encoded), header})
-	}
-	return header, err
-}
-
-// joseHeader holds the header parameters that are used (RFC 7515 §4.1). A key
-// or a URL of one in the header (jwk, jku, x5c, x5u) is never looked at.
-type joseHeader struct {
-	Algorithm string         `json:"alg"`
-	KeyID     string         `json:"kid"`
-	Type      string         `json:"typ"`
-	Critical  jsontext.Value `json:"crit"`
-	Base64    jsontext.Value `json:"b64"`
-
-	Others map[string]jsontext.Value `json:",embed"`
-}
-
 var (
-	registeredParameters = []string{"alg", "kid", "typ", "crit", "b64"}
-	RegisteredClaims     = []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "events"}
+	RegisteredClaims = []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "events"}
 )
-
-func ParseHeader(text []byte) (header joseHeader, err error) {
-	if err := json.Unmarshal(text, &header); err != nil {
-		if _, ok := errors.AsType[*json.SemanticError](err); ok {
-			return header, refusal.New(refusal.Header, "not a JSON object whose alg, kid and typ are strings")
-		}
-		return header, refusal.New(refusal.Header, "%v", JSONError(err))
-	}
-	if err := CheckNames(header.Others, registeredParameters); err != nil {
-		return header, refusal.New(refusal.Header, "%v", err)
-	}
-	switch {
-	case header.Critical != nil || header.Base64 != nil:
-		return header, refusal.New(refusal.Header, "crit or b64 stands in it, and no extension is understood (RFC 7515 §4.1.11, RFC 7797)")
-	case len(header.KeyID) > maxKeyIDBytes:
-		return header, refusal.New(refusal.Header, "kid has %d bytes, at most %d are accepted", len(header.KeyID), maxKeyIDBytes)
-	case header.Algorithm == "":
-		return header, refusal.New(refusal.Header, "alg is missing")
-	}
-	return header, nil
-}
-
-// CheckNames refuses names that differ from a registered one by case alone: a
-// reader that folds case would take them for it (RFC 7515 §5.3).
-func CheckNames[V any](object map[string]V, registered []string) error {
-	for name := range object {
-		if !foldable(name) {
-			continue
-		}
-		for _, exact := range registered {
-			if strings.EqualFold(name, exact) {
-				return fmt.Errorf("%q differs from %q by case", name, exact)
-			}
-		}
-	}
-	return nil
-}
-
-// foldable tells whether a name has a letter that may fold to a small ASCII
-// one. Beside the capitals, U+017F and U+212A do.
-func foldable(name string) bool {
-	for i := range len(name) {
-		if c := name[i]; 'A' <= c && c <= 'Z' || c >= 0x80 {
-			return true
-		}
-	}
-	return false
-}
 
 func (v *Verifier) issuer(claims Claims) (*Issuer, error) {
 	value, present := claims["iss"]
@@ -362,25 +179,6 @@ func (v *Verifier) issuer(claims Claims) (*Issuer, error) {
 		return nil, refusal.New(refusal.Issuer, "iss is missing")
 	}
 	return nil, refusal.New(refusal.Issuer, "iss is %s, which is no issuer here", refusal.Quoted(name))
-}
-
-// checkType keeps ID tokens, log-out tokens, DPoP proofs and the like from
-// passing for access tokens (RFC 8725 §3.11).
-func checkType(typ, wanted string) error {
-	got := mediaType(typ)
-	if wanted == "" {
-		if got == "" || got == "jwt" || got == "at+jwt" {
-			return nil
-		}
-		wanted = "JWT or at+jwt"
-	} else if got == mediaType(wanted) {
-		return nil
-	}
-	return refusal.New(refusal.TokenType, "typ is %s, expected %s", refusal.Quoted(typ), wanted)
-}
-
-func mediaType(typ string) string {
-	return strings.TrimPrefix(strings.ToLower(typ), "application/")
 }
 
 func verifySignature(ctx context.Context, issuer *Issuer, header joseHeader, parts compact) (*Key, error) {

@@ -1,0 +1,149 @@
+package jwks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/caddy-jwt/caddy-jwt/internal/thismachine"
+	"github.com/caddy-jwt/caddy-jwt/jwt"
+	"github.com/caddy-jwt/caddy-jwt/refusal"
+	"github.com/go-json-experiment/json"
+)
+
+const (
+	MaxDocumentBytes = 1 << 20 // of a key set or discovery document
+)
+
+// withoutSecrets is a URL as it may be shown: without what may be a password or
+// an API key in it.
+func withoutSecrets(text string) string {
+	u, err := url.Parse(text)
+	if err != nil {
+		return "a URL that is none"
+	}
+	u.User, u.RawQuery, u.Fragment = nil, "", ""
+	return u.String()
+}
+
+func discoveryURL(issuer string) string {
+	return strings.TrimSuffix(issuer, "/") + "/.well-known/openid-configuration"
+}
+
+// download gets the key set's text.
+func (c *KeySet) download(ctx context.Context) ([]byte, error) {
+	if c.URL != "" {
+		return c.get(ctx, c.URL)
+	}
+	traced, isHere := thismachine.Reached(ctx)
+	text, err := c.get(traced, discoveryURL(c.Issuer))
+	if err != nil {
+		return nil, err
+	}
+	keysURL, err := ParseDiscovery(text, c.Issuer)
+	if err != nil {
+		return nil, err
+	}
+	if !isHere() { // else an issuer elsewhere could have Caddy ask what is on its own machine
+		ctx = thismachine.Forbid(ctx)
+	}
+	if err := checkDiscovered(keysURL, c.Issuer, c.AllowHTTP); err != nil {
+		return nil, fmt.Errorf("discovery document: its jwks_uri %w", err)
+	}
+	return c.get(ctx, keysURL)
+}
+
+// checkDiscovered also refuses plain http where the issuer has https: only the
+// config itself may loosen that.
+func checkDiscovered(keysURL, issuer string, allowHTTP bool) error {
+	if strings.HasPrefix(keysURL, "http:") && strings.HasPrefix(issuer, "https:") && !allowHTTP {
+		return fmt.Errorf("%q is plain http, and the issuer is https; give jwks <url> if the document is wrong", withoutSecrets(keysURL))
+	}
+	return checkKeyURL(keysURL, allowHTTP)
+}
+
+// ParseDiscovery reads jwks_uri from a document of OpenID Connect Discovery
+// 1.0 §3, whose issuer must be the one asked for (§4.3).
+func ParseDiscovery(text []byte, issuer string) (keysURL string, err error) {
+	var document struct {
+		Issuer  string `json:"issuer"`
+		JWKSURI string `json:"jwks_uri"`
+	}
+	if err := json.Unmarshal(text, &document); err != nil {
+		return "", fmt.Errorf("discovery document: %w", jwt.JSONError(err))
+	}
+	if document.Issuer != issuer {
+		if strings.Contains(document.Issuer, "{") {
+			return "", fmt.Errorf("discovery document: %q stands for many tenants, whose issuers are as in %s; write that of your tenant, as the iss of a token shows it", issuer, refusal.Quoted(document.Issuer))
+		}
+		return "", fmt.Errorf("discovery document: its issuer is %s, not %q; write it in the config exactly so, with or without the slash at its end", refusal.Quoted(document.Issuer), issuer)
+	}
+	if document.JWKSURI == "" {
+		return "", errors.New("discovery document: it has no jwks_uri")
+	}
+	return document.JWKSURI, nil
+}
+
+func (c *KeySet) get(ctx context.Context, from string) ([]byte, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set("Accept", "application/jwk-set+json, application/json")
+	response, err := c.client.Do(request)
+	if failure, ok := errors.AsType[*url.Error](err); ok { // it has the whole URL
+		err = fmt.Errorf("%s: %w", withoutSecrets(from), failure.Err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	from = withoutSecrets(from)
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s answered %s, expected 200", from, response.Status)
+	}
+	text, err := io.ReadAll(io.LimitReader(response.Body, MaxDocumentBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", from, err)
+	}
+	if len(text) > MaxDocumentBytes {
+		return nil, fmt.Errorf("%s is larger than %d bytes", from, MaxDocumentBytes)
+	}
+	return text, nil
+}
+
+func sameHost(request *http.Request, via []*http.Request) error {
+	if first := via[0].URL; request.URL.Host != first.Host || request.URL.Scheme != first.Scheme {
+		return fmt.Errorf("redirected to another host, %s://%s; give that URL if it is right", request.URL.Scheme, request.URL.Host)
+	}
+	if len(via) > maxRedirects {
+		return fmt.Errorf("redirected more than %d times", maxRedirects)
+	}
+	return nil
+}
+
+// checkKeyURL allows https, and plain http to this machine or by option: who
+// can change a key set on its way can sign tokens.
+func checkKeyURL(text string, allowHTTP bool) error {
+	u, err := url.Parse(text)
+	if err != nil || u.Hostname() == "" || strings.ContainsAny(text, " \t") {
+		return errors.New("the value is no URL, as https://id.example.com/jwks.json is one; keys in a file belong under `public_key`")
+	}
+	text = withoutSecrets(text)
+	host := u.Hostname()
+	ip := net.ParseIP(host)
+	switch {
+	case u.Scheme == "https":
+		return nil
+	case u.Scheme == "http" && (allowHTTP || host == "localhost" || ip != nil && ip.IsLoopback()):
+		return nil
+	case u.Scheme == "http":
+		return fmt.Errorf("%q: keys over plain http are accepted from this machine only; use https, or `allow_http` if the network in between is yours", text)
+	}
+	return fmt.Errorf("%q: the scheme must be https", text)
+}
