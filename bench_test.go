@@ -8,6 +8,7 @@ import (
 	"crypto/hmac"
 	"crypto/rsa"
 	"crypto/sha256"
+	"encoding/base64"
 	"fmt"
 	"math/big"
 	"net/http"
@@ -183,13 +184,10 @@ func BenchmarkFirstSight(b *testing.B) {
 		b.Run(c.algorithm, func(b *testing.B) {
 			h := provisioned(b, c.option+"\n cache off\n issuer https://issuer.example")
 			token := sign(b, c.algorithm, c.key, claimsMap{"kid": "key-2026-01"}, typicalClaims(1))
-			parts, err := jwt.SplitCompact(token, new([]byte))
-			if err != nil {
-				b.Fatal(err)
-			}
+			input, signature := rawParts(b, token)
 			r := preparedRequest(token)
 			ratio(b, func() {
-				if !c.raw(parts.SigningInput, parts.Signature) {
+				if !c.raw(input, signature) {
 					b.Fatal("raw verification fails")
 				}
 			}, func() {
@@ -201,20 +199,17 @@ func BenchmarkFirstSight(b *testing.B) {
 		b.Run(c.algorithm+"/refused", func(b *testing.B) {
 			h := provisioned(b, c.option)
 			token := sign(b, c.algorithm, c.key, claimsMap{"kid": "key-2026-01"}, typicalClaims(1))
-			input, _, _ := splitSignature(token)
+			signed, _, _ := splitSignature(token)
 			other := sign(b, c.algorithm, c.key, claimsMap{"kid": "key-2026-01"}, typicalClaims(2))
-			_, signature, _ := splitSignature(other)
-			parts, err := jwt.SplitCompact(input+"."+signature, new([]byte))
-			if err != nil {
-				b.Fatal(err)
-			}
+			_, wrong, _ := splitSignature(other)
+			input, signature := rawParts(b, signed+"."+wrong)
 			r := preparedRequest(token)
 			ratio(b, func() {
-				if c.raw(parts.SigningInput, parts.Signature) {
+				if c.raw(input, signature) {
 					b.Fatal("raw verification succeeds")
 				}
 			}, func() {
-				if _, refusal := h.verify(r, input+"."+signature); refusal == nil {
+				if _, refusal := h.verify(r, signed+"."+wrong); refusal == nil {
 					b.Fatal("accepted")
 				}
 			})
@@ -299,4 +294,15 @@ func BenchmarkCacheMemory(b *testing.B) {
 		runtime.KeepAlive(h)
 		runtime.KeepAlive(raw)
 	}
+}
+
+// rawParts are the signed part of a token and its signature.
+func rawParts(b *testing.B, token string) (input, signature []byte) {
+	b.Helper()
+	signed, encoded, _ := splitSignature(token)
+	signature, err := base64.RawURLEncoding.DecodeString(encoded)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return []byte(signed), signature
 }

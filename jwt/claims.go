@@ -159,7 +159,7 @@ func (r claimsReader) value() (any, error) {
 	}
 	switch token.Kind() {
 	case '0':
-		return Number(token.String()), nil
+		return number(token.String()), nil
 	case 't', 'f':
 		return token.Bool(), nil
 	}
@@ -214,7 +214,7 @@ func (r claimsReader) text() (string, error) {
 	return r.whole[end-(len(quoted)-2) : end], nil
 }
 
-func Number(text string) any {
+func number(text string) any {
 	if whole, err := strconv.ParseInt(text, 10, 64); err == nil {
 		return whole
 	}
@@ -225,9 +225,9 @@ func Number(text string) any {
 	return fraction
 }
 
-// NumericDate reads a NumericDate (RFC 7519 §2), in seconds: any finite
+// numericDate reads a numericDate (RFC 7519 §2), in seconds: any finite
 // number, a fraction included.
-func NumericDate(value any) (float64, bool) {
+func numericDate(value any) (float64, bool) {
 	switch v := value.(type) {
 	case int64:
 		return float64(v), true

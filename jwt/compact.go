@@ -23,23 +23,23 @@ type readHeader struct {
 }
 
 type compact struct {
-	SigningInput, Payload, Signature []byte
+	signingInput, payload, signature []byte
 
-	Header string // still encoded
+	header string // still encoded
 }
 
-// Base64URL is strict about the bits that the last character leaves over.
-var Base64URL = base64.RawURLEncoding.Strict()
+// base64URL is strict about the bits that the last character leaves over.
+var base64URL = base64.RawURLEncoding.Strict()
 
 // scratches are buffers that splitCompact decodes into: nothing of a token that
 // is kept lies in one.
 var scratches = sync.Pool{New: func() any { return new([]byte) }}
 
-// SplitCompact takes a JWS compact serialisation apart (RFC 7515 §7.1):
+// splitCompact takes a JWS compact serialisation apart (RFC 7515 §7.1):
 // exactly three parts of base64url, without padding or white space. A JWE has
 // five parts and ends here, before any key is looked at. The parts lie in the
 // scratch buffer, and are good until that is used again.
-func SplitCompact(token string, scratch *[]byte) (parts compact, err error) {
+func splitCompact(token string, scratch *[]byte) (parts compact, err error) {
 	if len(token) > MaxTokenBytes {
 		return parts, refusal.New(refusal.TokenTooLarge, "%d bytes, at most %d are accepted", len(token), MaxTokenBytes)
 	}
@@ -51,19 +51,19 @@ func SplitCompact(token string, scratch *[]byte) (parts compact, err error) {
 	raw := buffer[:len(token):len(token)]
 	first := bytes.IndexByte(raw, '.')
 	last := first + 1 + bytes.IndexByte(raw[first+1:], '.')
-	parts.SigningInput, parts.Header = raw[:last], token[:first]
+	parts.signingInput, parts.header = raw[:last], token[:first]
 	for _, part := range []struct {
 		name string
 		text []byte
 		into *[]byte
 	}{
-		{"payload", raw[first+1 : last], &parts.Payload},
-		{"signature", raw[last+1:], &parts.Signature},
+		{"payload", raw[first+1 : last], &parts.payload},
+		{"signature", raw[last+1:], &parts.signature},
 	} {
 		begin := len(buffer)
-		buffer, err = Base64URL.AppendDecode(buffer, part.text)
+		buffer, err = base64URL.AppendDecode(buffer, part.text)
 		if err != nil || len(buffer) == begin {
-			return parts, NotBase64(part.name)
+			return parts, notBase64(part.name)
 		}
 		*part.into = buffer[begin:len(buffer):len(buffer)]
 	}
@@ -71,7 +71,7 @@ func SplitCompact(token string, scratch *[]byte) (parts compact, err error) {
 	return parts, nil
 }
 
-func NotBase64(part string) *refusal.Error {
+func notBase64(part string) *refusal.Error {
 	return refusal.New(refusal.MalformedToken, "the %s is empty or not strict base64url", part)
 }
 
@@ -79,11 +79,11 @@ func (v *Verifier) header(encoded string) (joseHeader, error) {
 	if last := v.lastHeader.Load(); last != nil && last.encoded == encoded {
 		return last.header, nil
 	}
-	text, err := Base64URL.DecodeString(encoded)
+	text, err := base64URL.DecodeString(encoded)
 	if err != nil || len(text) == 0 {
-		return joseHeader{}, NotBase64("header")
+		return joseHeader{}, notBase64("header")
 	}
-	header, err := ParseHeader(text)
+	header, err := parseHeader(text)
 	if err == nil {
 		v.lastHeader.Store(&readHeader{strings.Clone(encoded), header})
 	}
@@ -106,14 +106,14 @@ var (
 	registeredParameters = []string{"alg", "kid", "typ", "crit", "b64"}
 )
 
-func ParseHeader(text []byte) (header joseHeader, err error) {
+func parseHeader(text []byte) (header joseHeader, err error) {
 	if err := json.Unmarshal(text, &header); err != nil {
 		if _, ok := errors.AsType[*json.SemanticError](err); ok {
 			return header, refusal.New(refusal.Header, "not a JSON object whose alg, kid and typ are strings")
 		}
 		return header, refusal.New(refusal.Header, "%v", JSONError(err))
 	}
-	if err := CheckNames(header.Others, registeredParameters); err != nil {
+	if err := checkNames(header.Others, registeredParameters); err != nil {
 		return header, refusal.New(refusal.Header, "%v", err)
 	}
 	switch {
@@ -127,9 +127,9 @@ func ParseHeader(text []byte) (header joseHeader, err error) {
 	return header, nil
 }
 
-// CheckNames refuses names that differ from a registered one by case alone: a
+// checkNames refuses names that differ from a registered one by case alone: a
 // reader that folds case would take them for it (RFC 7515 §5.3).
-func CheckNames[V any](object map[string]V, registered []string) error {
+func checkNames[V any](object map[string]V, registered []string) error {
 	for name := range object {
 		if !foldable(name) {
 			continue
@@ -171,4 +171,41 @@ func checkType(typ, wanted string) error {
 
 func mediaType(typ string) string {
 	return strings.TrimPrefix(strings.ToLower(typ), "application/")
+}
+
+// Decoded is what a token says, whoever has signed it.
+type Decoded struct {
+	// Header and Payload are JSON, as they are in the token; nil where they are not
+	// readable.
+	Header, Payload []byte
+	Claims          Claims
+}
+
+// Decode returns what a token says, and verifies neither its signature nor its claims:
+// it is for showing a token, never for deciding by it. Of a malformed token it returns
+// what is readable, and the error that [Verifier.Verify] has for it.
+func Decode(token string) (Decoded, error) {
+	parts, err := splitCompact(token, new([]byte))
+	decoded := Decoded{Payload: parts.payload}
+	header, headerErr := base64URL.DecodeString(parts.header)
+	if headerErr == nil {
+		decoded.Header = header
+	} else if err == nil {
+		err = notBase64("header")
+	}
+	if err == nil {
+		_, err = parseHeader(header)
+	}
+	if err != nil {
+		return decoded, err
+	}
+	claims, err := ParseClaims(parts.payload)
+	if err == nil {
+		err = checkNames(claims, registeredClaims)
+	}
+	if err != nil {
+		return decoded, refusal.New(refusal.Claims, "payload: %v", err)
+	}
+	decoded.Claims = claims
+	return decoded, nil
 }

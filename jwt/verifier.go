@@ -109,19 +109,19 @@ func NewVerifier(config VerifierConfig) (*Verifier, error) {
 func (v *Verifier) Verify(ctx context.Context, token string, now time.Time) (*Token, error) {
 	scratch := scratches.Get().(*[]byte)
 	defer scratches.Put(scratch)
-	parts, err := SplitCompact(token, scratch)
+	parts, err := splitCompact(token, scratch)
 	if err != nil {
 		return nil, err
 	}
-	header, err := v.header(parts.Header)
+	header, err := v.header(parts.header)
 	if err != nil {
 		return nil, err
 	}
-	claims, err := ParseClaims(parts.Payload)
+	claims, err := ParseClaims(parts.payload)
 	if err != nil {
 		return nil, refusal.New(refusal.Claims, "payload: %v", err)
 	}
-	if err := CheckNames(claims, RegisteredClaims); err != nil {
+	if err := checkNames(claims, registeredClaims); err != nil {
 		return nil, refusal.New(refusal.Claims, "payload: %v", err)
 	}
 	issuer, err := v.issuer(claims)
@@ -160,7 +160,7 @@ func (v *Verifier) Verify(ctx context.Context, token string, now time.Time) (*To
 }
 
 var (
-	RegisteredClaims = []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "events"}
+	registeredClaims = []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "events"}
 )
 
 func (v *Verifier) issuer(claims Claims) (*Issuer, error) {
@@ -186,7 +186,7 @@ func verifySignature(ctx context.Context, issuer *Issuer, header joseHeader, par
 	verifying := func(keys []*Key) *Key {
 		for _, key := range keys {
 			found = true
-			if key.verify(header.Algorithm, parts.SigningInput, parts.Signature) == nil {
+			if key.verify(header.Algorithm, parts.signingInput, parts.signature) == nil {
 				return key
 			}
 		}
@@ -224,7 +224,7 @@ func verifySignature(ctx context.Context, issuer *Issuer, header joseHeader, par
 func (v *Verifier) checkTimes(claims Claims, now time.Time) (begins, expiry float64, err error) {
 	at := seconds(now)
 	exp, present := claims["exp"]
-	switch date, ok := NumericDate(exp); {
+	switch date, ok := numericDate(exp); {
 	case !present && !v.config.AllowMissingExpiry:
 		return 0, 0, refusal.New(refusal.MissingExpiry, "exp is missing")
 	case !present:
@@ -240,7 +240,7 @@ func (v *Verifier) checkTimes(claims Claims, now time.Time) (begins, expiry floa
 		if !present {
 			continue
 		}
-		switch date, ok := NumericDate(value); {
+		switch date, ok := numericDate(value); {
 		case !ok:
 			return 0, 0, refusal.New(refusal.Claims, "%s is not a finite number", name)
 		case date-v.leeway > at:
