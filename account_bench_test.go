@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
@@ -32,7 +33,7 @@ func BenchmarkEnumeration(b *testing.B) {
 		rand.Shuffle(2, func(i, j int) { pair[i], pair[j] = pair[j], pair[i] })
 		for _, email := range pair {
 			start := time.Now()
-			s.mustAnswer(401, s.post("/auth/login", claimsMap{"email": email, "password": "wrong password"}), email)
+			s.mustAnswer(401, s.post("/auth/login", sitetest.JSON{"email": email, "password": "wrong password"}), email)
 			took[email] = append(took[email], time.Since(start))
 		}
 	}
@@ -85,7 +86,7 @@ func filledStore(b *testing.B, users int) *FileStore {
 	b.Helper()
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: b.Context()})
 	b.Cleanup(cancel)
-	store := &FileStore{Path: filepath.Join(tempDir(b), "users.db")}
+	store := &FileStore{Path: filepath.Join(sitetest.TempDir(b), "users.db")}
 	if err := store.Provision(ctx); err != nil {
 		b.Fatal(err)
 	}

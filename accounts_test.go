@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
@@ -60,7 +61,7 @@ func withSignup(options string) string {
 
 func accountsSite(t testing.TB, options string) *site {
 	t.Helper()
-	return serve(t, accountsBody(filepath.Join(tempDir(t), "users.db"), options))
+	return serve(t, accountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), options))
 }
 
 // post sends JSON.
@@ -68,7 +69,7 @@ func (s *site) post(path string, body any, headers ...string) answer {
 	s.t.Helper()
 	text, isText := body.(string)
 	if !isText {
-		text = mustJSON(s.t, body)
+		text = sitetest.Marshal(s.t, body)
 	}
 	return s.send(http.MethodPost, path, text, append([]string{"Content-Type: application/json"}, headers...)...)
 }
@@ -96,8 +97,8 @@ func (s *site) send(method, path, body string, headers ...string) answer {
 	return answer{response.StatusCode, response.Header, string(text)}
 }
 
-func credentialsOf(email string) claimsMap {
-	return claimsMap{"email": email, "password": goodPassword}
+func credentialsOf(email string) sitetest.JSON {
+	return sitetest.JSON{"email": email, "password": goodPassword}
 }
 
 type tokens struct {
@@ -207,13 +208,13 @@ func TestAccountsTutorial(t *testing.T) {
 	}
 	s.mustAnswer(401, s.get("/auth/whoami"), "whoami without a token")
 
-	next := s.post("/auth/refresh", claimsMap{"refreshToken": got.RefreshToken}).tokens(t)
+	next := s.post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}).tokens(t)
 	s.mustAnswer(200, s.bearer("/todos/", next.Token), "the refreshed token")
 	s.mustAnswer(204, s.send("POST", "/auth/logout", "", "Authorization: Bearer "+next.Token), "log-out")
 	for name, token := range map[string]string{"the newest token": next.Token, "an older token of the session": got.Token} {
 		s.mustAnswer(401, s.bearer("/todos/", token), name+" after the log-out")
 	}
-	s.mustAnswer(401, s.post("/auth/refresh", claimsMap{"refreshToken": next.RefreshToken}), "refresh after the log-out")
+	s.mustAnswer(401, s.post("/auth/refresh", sitetest.JSON{"refreshToken": next.RefreshToken}), "refresh after the log-out")
 }
 
 func TestAccessTokenClaims(t *testing.T) {
@@ -249,15 +250,15 @@ func TestAccessTokenClaims(t *testing.T) {
 // Sites with other users have other keys: no token and no user of one is good
 // at the other, though nothing else in their configs differs.
 func TestAccountsOfOtherStores(t *testing.T) {
-	other := freeAddress(t)
-	dir := tempDir(t)
+	other := sitetest.FreeAddress(t)
+	dir := sitetest.TempDir(t)
 	s := serve(t, accountsBody(filepath.Join(dir, "a.db"), "")+"\n}\nhttp://"+other+" {\n"+accountsBody(filepath.Join(dir, "b.db"), ""))
 	b := &site{t: t, url: "http://" + other}
 	got := s.signedUp("alice@example.com")
 	s.mustAnswer(200, s.bearer("/todos/", got.Token), "control")
 	b.mustAnswer(401, b.bearer("/todos/", got.Token), "a token of the other site")
 	b.mustAnswer(401, b.post("/auth/login", credentialsOf("alice@example.com")), "a user of the other site")
-	b.mustAnswer(401, b.post("/auth/refresh", claimsMap{"refreshToken": got.RefreshToken}), "a refresh token of the other site")
+	b.mustAnswer(401, b.post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}), "a refresh token of the other site")
 	if a, b := s.get("/auth/jwks.json").body, b.get("/auth/jwks.json").body; a == b {
 		t.Errorf("the sites have the same key: %s", a)
 	}
@@ -265,15 +266,15 @@ func TestAccountsOfOtherStores(t *testing.T) {
 
 // Sites with one store have the same users, and sessions of their own.
 func TestThreatSessionsOfAnotherIssuer(t *testing.T) {
-	other := freeAddress(t)
-	store := filepath.Join(tempDir(t), "users.db")
+	other := sitetest.FreeAddress(t)
+	store := filepath.Join(sitetest.TempDir(t), "users.db")
 	s := serve(t, accountsBody(store, "issuer https://a.example")+"\n}\nhttp://"+other+" {\n"+accountsBody(store, "issuer https://b.example"))
 	b := &site{t: t, url: "http://" + other}
 	got := s.signedUp("alice@example.com")
 	b.mustAnswer(200, b.post("/auth/login", credentialsOf("alice@example.com")), "control: the same user")
-	b.mustAnswer(401, b.post("/auth/refresh", claimsMap{"refreshToken": got.RefreshToken}), "a refresh token of the other site")
+	b.mustAnswer(401, b.post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}), "a refresh token of the other site")
 	b.mustAnswer(401, b.bearer("/todos/", got.Token), "an access token of the other site")
-	s.mustAnswer(200, s.post("/auth/refresh", claimsMap{"refreshToken": got.RefreshToken}), "control: at its own")
+	s.mustAnswer(200, s.post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}), "control: at its own")
 }
 
 // Of too many sessions of a user, the ones end that were not used for long.
@@ -298,7 +299,7 @@ func TestSessionsOfAUserAreBounded(t *testing.T) {
 
 // handle_path takes a part off the path, which links and redirects need.
 func TestAccountsBelowAPath(t *testing.T) {
-	s := serve(t, "handle_path /app/* {\n"+accountsBody(filepath.Join(tempDir(t), "users.db"), "")+"\n}")
+	s := serve(t, "handle_path /app/* {\n"+accountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "")+"\n}")
 	chrome := browser(t)
 	got := s.form(chrome, "/app/todos/list?page=2", nil)
 	if got.status != 303 || got.header.Get("Location") != "/app/auth/login?return_to=%2Fapp%2Ftodos%2Flist%3Fpage%3D2" {
@@ -321,14 +322,14 @@ func TestAccountsBelowAPath(t *testing.T) {
 }
 
 func TestAccountsSecretAndMovedRoutes(t *testing.T) {
-	s := accountsSite(t, `secret "`+testSecret+`"
+	s := accountsSite(t, `secret "`+sitetest.Secret+`"
 		signup /users/signup
 		login /users/login
 		refresh /refresh
 		whoami /whoAmI
 		jwks /keys.json
 		profile realm name`)
-	s.mustAnswer(201, s.post("/users/signup", claimsMap{"email": "alice@example.com", "password": goodPassword, "realm": "earth", "name": "Alice"}), "sign-up")
+	s.mustAnswer(201, s.post("/users/signup", sitetest.JSON{"email": "alice@example.com", "password": goodPassword, "realm": "earth", "name": "Alice"}), "sign-up")
 	got := s.post("/users/login", credentialsOf("alice@example.com")).tokens(t)
 	s.mustAnswer(200, s.bearer("/todos/", got.Token), "HS256")
 	if who := s.bearer("/whoAmI", got.Token); !strings.Contains(who.body, `"realm":"earth"`) {
@@ -344,7 +345,7 @@ func TestAccountsSecretAndMovedRoutes(t *testing.T) {
 }
 
 func TestTemplates(t *testing.T) {
-	dir := tempDir(t)
+	dir := sitetest.TempDir(t)
 	if err := os.WriteFile(filepath.Join(dir, "login.html"), []byte(`{{define "title"}}Ours{{end}}{{define "content"}}<p>Our own page, for {{.Email}}</p>{{end}}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -383,7 +384,7 @@ func TestThreatEnumeration(t *testing.T) {
 	control := s.post("/auth/login", credentialsOf("alice@example.com"))
 	s.mustAnswer(200, control, "control")
 	var first answer
-	for _, body := range []claimsMap{
+	for _, body := range []sitetest.JSON{
 		{"email": "alice@example.com", "password": "wrong password"}, {"email": "nobody@example.com", "password": goodPassword}, {"email": "disabled@example.com", "password": goodPassword},
 		{"email": "no address", "password": goodPassword}, {"email": "alice@example.com", "password": strings.Repeat("x", 2000)},
 	} {
@@ -402,9 +403,9 @@ func TestThreatCredentialStuffing(t *testing.T) {
 			trusted_proxies static 127.0.0.1/32
 		}
 ----------
-`+accountsBody(filepath.Join(tempDir(t), "users.db"), ""))
+`+accountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), ""))
 	from := func(ip string) string { return "X-Forwarded-For: " + ip }
-	wrong := claimsMap{"email": "alice@example.com", "password": "wrong password"}
+	wrong := sitetest.JSON{"email": "alice@example.com", "password": "wrong password"}
 	s.mustAnswer(201, s.post("/auth/signup", credentialsOf("alice@example.com"), from("2001:db8::1")), "sign-up")
 	s.mustAnswer(200, s.post("/auth/login", credentialsOf("alice@example.com"), from("2001:db8::1")), "alice is logged in at home")
 	for i := range 10 {
@@ -415,13 +416,13 @@ func TestThreatCredentialStuffing(t *testing.T) {
 	if got.header.Get("Retry-After") == "" || got.errorBody(t).Error.Code != "too_many_requests" {
 		t.Errorf("429: %v %s", got.header, got.body)
 	}
-	s.mustAnswer(429, s.post("/auth/login", claimsMap{"email": "ALICE@example.com", "password": "wrong password"}, from("203.0.113.98")), "the same account in other case")
+	s.mustAnswer(429, s.post("/auth/login", sitetest.JSON{"email": "ALICE@example.com", "password": "wrong password"}, from("203.0.113.98")), "the same account in other case")
 	s.mustAnswer(200, s.post("/auth/login", credentialsOf("alice@example.com"), from("2001:db8::2")), "alice herself, at home, is not locked out")
-	s.mustAnswer(401, s.post("/auth/login", claimsMap{"email": "bob@example.com", "password": "wrong password"}, from("203.0.113.99")), "another account")
+	s.mustAnswer(401, s.post("/auth/login", sitetest.JSON{"email": "bob@example.com", "password": "wrong password"}, from("203.0.113.99")), "another account")
 
 	// Whoever keeps guessing locks nobody out who is logged in nowhere.
 	s.mustAnswer(201, s.post("/auth/signup", credentialsOf("carol@example.com"), from("192.0.2.1")), "sign-up")
-	wrong = claimsMap{"email": "carol@example.com", "password": "wrong password"}
+	wrong = sitetest.JSON{"email": "carol@example.com", "password": "wrong password"}
 	for range 10 {
 		s.mustAnswer(401, s.post("/auth/login", wrong, from("203.0.113.200")), "a guess")
 	}
@@ -435,12 +436,12 @@ func TestThreatCredentialStuffing(t *testing.T) {
 	}
 	s.mustAnswer(429, s.post("/auth/login", credentialsOf("carol@example.com"), from("203.0.113.201")), "the right guess of one of many clients")
 
-	s.mustAnswer(401, s.post("/auth/login", claimsMap{"email": "first@example.com", "password": "wrong password"}, from("2001:db8:1::1")), "control: a client's first")
+	s.mustAnswer(401, s.post("/auth/login", sitetest.JSON{"email": "first@example.com", "password": "wrong password"}, from("2001:db8:1::1")), "control: a client's first")
 	for range 29 { // at once, since time forgives
 		serviceOf(t).clientFailures.begin(t.Context(), clientKey("2001:db8:1::ffff"), time.Now())
 	}
-	s.mustAnswer(429, s.post("/auth/login", claimsMap{"email": "more@example.com", "password": "wrong password"}, from("2001:db8:1::1:1")), "31st of a client, by its /64")
-	s.mustAnswer(401, s.post("/auth/login", claimsMap{"email": "more@example.com", "password": "wrong password"}, from("2001:db8:2::1")), "control: another client")
+	s.mustAnswer(429, s.post("/auth/login", sitetest.JSON{"email": "more@example.com", "password": "wrong password"}, from("2001:db8:1::1:1")), "31st of a client, by its /64")
+	s.mustAnswer(401, s.post("/auth/login", sitetest.JSON{"email": "more@example.com", "password": "wrong password"}, from("2001:db8:2::1")), "control: another client")
 }
 
 func TestThreatPasswordStorage(t *testing.T) {
@@ -460,7 +461,7 @@ func TestThreatPasswordStorage(t *testing.T) {
 	}
 	for name, old := range map[string]string{"bcrypt": string(imported), "weaker argon2id": weakArgon2id(goodPassword)} {
 		changeUser(t, "alice@example.com", func(u *User) { u.PasswordHash = old })
-		s.mustAnswer(401, s.post("/auth/login", claimsMap{"email": "alice@example.com", "password": "wrong password"}), name+": wrong password")
+		s.mustAnswer(401, s.post("/auth/login", sitetest.JSON{"email": "alice@example.com", "password": "wrong password"}), name+": wrong password")
 		if userOf(t, "alice@example.com").PasswordHash != old {
 			t.Errorf("%s: hashed again by a wrong password", name)
 		}
@@ -507,7 +508,7 @@ func TestThreatPasswords(t *testing.T) {
 	user := 0
 	signup := func(password string) answer {
 		user++
-		return s.post("/auth/signup", claimsMap{"email": fmt.Sprintf("user%d@example.com", user), "password": password})
+		return s.post("/auth/signup", sitetest.JSON{"email": fmt.Sprintf("user%d@example.com", user), "password": password})
 	}
 	for name, password := range map[string]string{
 		"8 characters": "xk4 q9!z", "no composition rules": "zzzqqqvvvxxx", "1024 bytes": strings.Repeat("pw", 512), "a phrase": "пароль из слов", "blanks": "  two  words  ", "emoji": "🐢🐇🦊🐻🐼🐨🐯🦁",
@@ -524,12 +525,12 @@ func TestThreatPasswords(t *testing.T) {
 		}
 	}
 	long := strings.Repeat("a", 100)
-	s.mustAnswer(201, s.post("/auth/signup", claimsMap{"email": "long@example.com", "password": long + "1"}), "control")
-	s.mustAnswer(401, s.post("/auth/login", claimsMap{"email": "long@example.com", "password": long + "2"}), "never cut short")
-	s.mustAnswer(200, s.post("/auth/login", claimsMap{"email": "long@example.com", "password": long + "1"}), "control")
+	s.mustAnswer(201, s.post("/auth/signup", sitetest.JSON{"email": "long@example.com", "password": long + "1"}), "control")
+	s.mustAnswer(401, s.post("/auth/login", sitetest.JSON{"email": "long@example.com", "password": long + "2"}), "never cut short")
+	s.mustAnswer(200, s.post("/auth/login", sitetest.JSON{"email": "long@example.com", "password": long + "1"}), "control")
 	// The same keys, composed otherwise by another machine.
-	s.mustAnswer(201, s.post("/auth/signup", claimsMap{"email": "nfc@example.com", "password": "cafe\u0301 cafe\u0301"}), "control")
-	s.mustAnswer(200, s.post("/auth/login", claimsMap{"email": "nfc@example.com", "password": "caf\u00e9 caf\u00e9"}), "composed")
+	s.mustAnswer(201, s.post("/auth/signup", sitetest.JSON{"email": "nfc@example.com", "password": "cafe\u0301 cafe\u0301"}), "control")
+	s.mustAnswer(200, s.post("/auth/login", sitetest.JSON{"email": "nfc@example.com", "password": "caf\u00e9 caf\u00e9"}), "composed")
 }
 
 func TestThreatIdentifiers(t *testing.T) {
@@ -586,7 +587,7 @@ func TestThreatIdentifiers(t *testing.T) {
 func TestThreatRefreshReplay(t *testing.T) {
 	s := accountsSite(t, "")
 	first := s.signedUp("alice@example.com")
-	refresh := func(token string) answer { return s.post("/auth/refresh", claimsMap{"refreshToken": token}) }
+	refresh := func(token string) answer { return s.post("/auth/refresh", sitetest.JSON{"refreshToken": token}) }
 	second := refresh(first.RefreshToken).tokens(t)
 	if second.RefreshToken == first.RefreshToken || len(second.RefreshToken) < 60 {
 		t.Error("the refresh token is not replaced, or too short")
@@ -647,8 +648,8 @@ func TestThreatRefreshReplay(t *testing.T) {
 func TestRefreshEndsWithTheSession(t *testing.T) {
 	s := accountsSite(t, "token_lifetime 1s\n refresh_lifetime 2s")
 	got := s.signedUp("alice@example.com")
-	eventually(t, "the session expires, however much it is used", func() bool {
-		answer := s.post("/auth/refresh", claimsMap{"refreshToken": got.RefreshToken})
+	sitetest.Eventually(t, "the session expires, however much it is used", func() bool {
+		answer := s.post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken})
 		if answer.status == 200 {
 			got = answer.tokens(t)
 		}
@@ -731,7 +732,7 @@ func TestBrowserFlow(t *testing.T) {
 	}
 	home, _ := url.Parse(s.url)
 	access := chrome.Jar.Cookies(home)
-	eventually(t, "the access token expires, and is renewed silently", func() bool {
+	sitetest.Eventually(t, "the access token expires, and is renewed silently", func() bool {
 		got := s.form(chrome, "/todos/", nil)
 		if got.status != 200 {
 			t.Fatalf("status %d %s", got.status, got.body)
@@ -769,7 +770,7 @@ func TestBrowserRenewsAtOnce(t *testing.T) {
 	s.mustAnswer(303, s.form(chrome, "/auth/signup", formOf("alice@example.com")), "sign-up")
 	home, _ := url.Parse(s.url)
 	stale := chrome.Jar.Cookies(home)
-	eventually(t, "the access token expires", func() bool {
+	sitetest.Eventually(t, "the access token expires", func() bool {
 		return s.get("/todos/", "Cookie: session="+stale[0].Value).status == 401
 	})
 	var all sync.WaitGroup
@@ -838,7 +839,7 @@ func TestThreatCrossSiteRequestForgery(t *testing.T) {
 	}
 	s.mustAnswer(200, s.form(chrome, "/todos/", url.Values{"a": {"b"}}, "Sec-Fetch-Site: same-origin"), "control: the site's own form")
 	for _, kind := range []string{"text/plain", "multipart/form-data", "", "application/xml"} {
-		s.mustAnswer(415, s.send("POST", "/auth/login", mustJSON(t, credentialsOf("alice@example.com")), "Content-Type: "+kind), "JSON as "+kind)
+		s.mustAnswer(415, s.send("POST", "/auth/login", sitetest.Marshal(t, credentialsOf("alice@example.com")), "Content-Type: "+kind), "JSON as "+kind)
 	}
 	for _, path := range []string{"/auth/refresh", "/auth/logout", "/auth/password"} {
 		got := s.get(path)
@@ -927,7 +928,7 @@ func TestThreatEndedSessions(t *testing.T) {
 	}
 
 	three := s.loggedIn("alice@example.com")
-	change := s.post("/auth/password", claimsMap{"currentPassword": goodPassword, "newPassword": "a new good password"}, "Authorization: Bearer "+one.Token)
+	change := s.post("/auth/password", sitetest.JSON{"currentPassword": goodPassword, "newPassword": "a new good password"}, "Authorization: Bearer "+one.Token)
 	s.mustAnswer(204, change, "password change")
 	if got := remembered(three.Token); got != 401 {
 		t.Errorf("another session after a password change: %d", got)
@@ -935,7 +936,7 @@ func TestThreatEndedSessions(t *testing.T) {
 	if got := remembered(one.Token); got != 200 {
 		t.Errorf("control: the session that changed it: %d", got)
 	}
-	s.mustAnswer(401, s.post("/auth/password", claimsMap{"currentPassword": "wrong password", "newPassword": "one more good password"}, "Authorization: Bearer "+one.Token), "wrong current password")
+	s.mustAnswer(401, s.post("/auth/password", sitetest.JSON{"currentPassword": "wrong password", "newPassword": "one more good password"}, "Authorization: Bearer "+one.Token), "wrong current password")
 
 	// Another process disables the user: this one knows within a second.
 	changeUser(t, "bob@example.com", func(u *User) { u.Disabled = true })
@@ -943,8 +944,8 @@ func TestThreatEndedSessions(t *testing.T) {
 	if _, err := store.EndSessions(t.Context(), userOf(t, "bob@example.com").ID, "", "", time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "a disabled user's token is refused", func() bool { return remembered(bob.Token) == 401 })
-	s.mustAnswer(401, s.post("/auth/refresh", claimsMap{"refreshToken": bob.RefreshToken}), "a disabled user's refresh")
+	sitetest.Eventually(t, "a disabled user's token is refused", func() bool { return remembered(bob.Token) == 401 })
+	s.mustAnswer(401, s.post("/auth/refresh", sitetest.JSON{"refreshToken": bob.RefreshToken}), "a disabled user's refresh")
 	s.mustAnswer(401, s.post("/auth/login", credentialsOf("bob@example.com")), "a disabled user's log-in")
 }
 
@@ -1010,11 +1011,11 @@ func TestKeyRotation(t *testing.T) {
 // A single-page app takes every path that is no file: the account routes too, if it
 // comes first. That leads a browser nowhere, and the log says why.
 func TestAccountsOfASinglePageApp(t *testing.T) {
-	app := tempDir(t)
+	app := sitetest.TempDir(t)
 	if err := os.WriteFile(filepath.Join(app, "index.html"), []byte("the app"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	jwt := "jwt {\n accounts {\n signup open\n store file " + filepath.Join(tempDir(t), "users.db") + "\n}\n}\n"
+	jwt := "jwt {\n accounts {\n signup open\n store file " + filepath.Join(sitetest.TempDir(t), "users.db") + "\n}\n}\n"
 	const rest = "try_files {path} /index.html\n file_server\n"
 	html := "Accept: text/html"
 	t.Run("before", func(t *testing.T) {
@@ -1058,7 +1059,7 @@ func TestKeyRotationLead(t *testing.T) {
 	const keptFor = 10 + 10 // seconds, by the answer's Cache-Control and two clocks
 	for _, lead := range []time.Duration{rotationLead, 0} {
 		t.Run(fmt.Sprint("lead ", lead), func(t *testing.T) {
-			storage := &certmagic.FileStorage{Path: tempDir(t)}
+			storage := &certmagic.FileStorage{Path: sitetest.TempDir(t)}
 			now := time.Now()
 			open := func() *SigningKeys {
 				keys := &SigningKeys{algorithm: "ES256", storage: storage, storageKey: "keys", lifetime: time.Hour, now: func() time.Time { return now }}
@@ -1121,7 +1122,7 @@ func TestThreatPasswordChangedTwiceAtOnce(t *testing.T) {
 	for i := range 8 {
 		all.Go(func() {
 			fresh := fmt.Sprintf("another good password %d", i)
-			answer := s.post("/auth/password", claimsMap{"currentPassword": goodPassword, "newPassword": fresh}, "Authorization: Bearer "+got.Token)
+			answer := s.post("/auth/password", sitetest.JSON{"currentPassword": goodPassword, "newPassword": fresh}, "Authorization: Bearer "+got.Token)
 			if answer.status == 204 {
 				done.Add(1)
 				last.Store(fresh)
@@ -1134,7 +1135,7 @@ func TestThreatPasswordChangedTwiceAtOnce(t *testing.T) {
 	if done.Load() != 1 {
 		t.Fatalf("%d changes were acknowledged", done.Load())
 	}
-	s.mustAnswer(200, s.post("/auth/login", claimsMap{"email": "alice@example.com", "password": last.Load()}), "the one that was")
+	s.mustAnswer(200, s.post("/auth/login", sitetest.JSON{"email": "alice@example.com", "password": last.Load()}), "the one that was")
 }
 
 // From an address where somebody is logged in, the account's guesses are
@@ -1145,7 +1146,7 @@ func TestThreatEnumerationFromAFamiliarAddress(t *testing.T) {
 	var statuses [2][]int
 	for i, email := range []string{"alice@example.com", "nobody@example.com"} {
 		for range 13 {
-			statuses[i] = append(statuses[i], s.post("/auth/login", claimsMap{"email": email, "password": "wrong password"}).status)
+			statuses[i] = append(statuses[i], s.post("/auth/login", sitetest.JSON{"email": email, "password": "wrong password"}).status)
 		}
 	}
 	if !slices.Equal(statuses[0], statuses[1]) || statuses[0][12] != 429 {
@@ -1157,14 +1158,14 @@ func TestThreatEnumerationFromAFamiliarAddress(t *testing.T) {
 // A key that the config takes from a file is the new one after a reload, and
 // what the old one signed is good no longer.
 func TestKeyOfTheConfigIsReplacedByAReload(t *testing.T) {
-	dir := tempDir(t)
+	dir := sitetest.TempDir(t)
 	key, secret := filepath.Join(dir, "key.json"), filepath.Join(dir, "secret")
 	write := func(round int) {
 		private, err := newStoredKey("ES256", time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
-		for file, text := range map[string][]byte{key: private.JWK, secret: fmt.Appendf(nil, "%s-%d", testSecret, round)} {
+		for file, text := range map[string][]byte{key: private.JWK, secret: fmt.Appendf(nil, "%s-%d", sitetest.Secret, round)} {
 			if err := os.WriteFile(file, text, 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -1172,7 +1173,7 @@ func TestKeyOfTheConfigIsReplacedByAReload(t *testing.T) {
 	}
 	for name, option := range map[string]string{"signing_key": "signing_key " + key, "secret": "secret {file." + secret + "}"} {
 		write(1)
-		storage, body := tempDir(t), accountsBody(filepath.Join(tempDir(t), "users.db"), option)
+		storage, body := sitetest.TempDir(t), accountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), option)
 		s := serve(t, "respond ok")
 		s.load(body, storage)
 		got := s.signedUp("alice@example.com")
@@ -1180,7 +1181,7 @@ func TestKeyOfTheConfigIsReplacedByAReload(t *testing.T) {
 		write(2)
 		s.load(body, storage)
 		// Caddy does not wait for the server before it, which may still answer for a moment.
-		eventually(t, name+": a token of the old key is refused", func() bool { return s.bearer("/todos/", got.Token).status == 401 })
+		sitetest.Eventually(t, name+": a token of the old key is refused", func() bool { return s.bearer("/todos/", got.Token).status == 401 })
 		s.mustAnswer(200, s.bearer("/todos/", s.loggedIn("alice@example.com").Token), name+": a token of the new one")
 	}
 }
@@ -1259,7 +1260,7 @@ func TestThreatUnknownUserCostsAHash(t *testing.T) {
 	changeUser(t, "old@example.com", func(u *User) { u.PasswordHash = string(imported) })
 	defer fillHashGate(t, "127.0.0.1")()
 	long := strings.Repeat("x", 73)
-	for _, body := range []claimsMap{
+	for _, body := range []sitetest.JSON{
 		{"email": "alice@example.com", "password": "wrong password"}, {"email": "nobody@example.com", "password": "wrong password"}, {"email": "no address", "password": "wrong password"},
 		{"email": "old@example.com", "password": "wrong password"}, {"email": "old@example.com", "password": long}, {"email": "alice@example.com", "password": strings.Repeat("x", 2000)},
 	} {
@@ -1278,8 +1279,8 @@ func TestThreatBcryptIsNotCutShort(t *testing.T) {
 		t.Fatal(err)
 	}
 	changeUser(t, "alice@example.com", func(u *User) { u.PasswordHash = string(imported) })
-	s.mustAnswer(401, s.post("/auth/login", claimsMap{"email": "alice@example.com", "password": password + "more"}), "longer")
-	s.mustAnswer(200, s.post("/auth/login", claimsMap{"email": "alice@example.com", "password": password}), "control")
+	s.mustAnswer(401, s.post("/auth/login", sitetest.JSON{"email": "alice@example.com", "password": password + "more"}), "longer")
+	s.mustAnswer(200, s.post("/auth/login", sitetest.JSON{"email": "alice@example.com", "password": password}), "control")
 }
 
 // A token that the accounts' key has signed for something else does not open
@@ -1317,7 +1318,7 @@ func TestAccountRoutesNeedTheirScope(t *testing.T) {
 func TestThreatPasswordChangeIsThrottled(t *testing.T) {
 	s := accountsSite(t, "throttle 3 15m")
 	got := s.signedUp("alice@example.com")
-	guess := claimsMap{"currentPassword": "wrong password", "newPassword": "another good password"}
+	guess := sitetest.JSON{"currentPassword": "wrong password", "newPassword": "another good password"}
 	statuses := make(map[int]int)
 	for range 40 {
 		statuses[s.post("/auth/password", guess, "Authorization: Bearer "+got.Token).status]++
@@ -1330,7 +1331,7 @@ func TestThreatPasswordChangeIsThrottled(t *testing.T) {
 // What is below the sessions and is no session is for the next handler, and
 // needs a token there.
 func TestThreatPathsBelowAccountRoutes(t *testing.T) {
-	s := serve(t, "jwt {\n accounts /api {\n signup open\n store file "+filepath.Join(tempDir(t), "users.db")+"\n }\n}\nrespond upstream")
+	s := serve(t, "jwt {\n accounts /api {\n signup open\n store file "+filepath.Join(sitetest.TempDir(t), "users.db")+"\n }\n}\nrespond upstream")
 	s.mustAnswer(200, s.get("/api/jwks.json"), "control")
 	for _, path := range []string{"/api/other", "/api/sessions/", "/api/sessions/1/messages", "/api/sessions//", "/api/login/x", "/api/jwks.json/", "/api//login"} {
 		s.mustAnswer(401, s.get(path), path)
@@ -1370,7 +1371,7 @@ func TestThreatCrossSiteWebSocket(t *testing.T) {
 // A config that is refused after its accounts were ready takes nothing from the
 // one that goes on, though its store is another one by now.
 func TestRefusedReloadKeepsTheStore(t *testing.T) {
-	dir := tempDir(t)
+	dir := sitetest.TempDir(t)
 	where := filepath.Join(dir, "where")
 	point := func(name string) {
 		t.Helper()
@@ -1380,7 +1381,7 @@ func TestRefusedReloadKeepsTheStore(t *testing.T) {
 	}
 	point("a.db")
 	body := "route {\n" + accountsBody("{file."+where+"}", "throttle off") + "\n}\n"
-	s := &site{t: t, url: "http://" + freeAddress(t), logFile: filepath.Join(dir, "log.json")}
+	s := &site{t: t, url: "http://" + sitetest.FreeAddress(t), logFile: filepath.Join(dir, "log.json")}
 	storage := filepath.Join(dir, "storage")
 	runSite(t, s, body, storage)
 	s.signedUp("alice@example.com")
@@ -1392,7 +1393,7 @@ func TestRefusedReloadKeepsTheStore(t *testing.T) {
 	if err == nil {
 		t.Fatal("control: the config is not refused")
 	}
-	eventually(t, "log-ins go on", func() bool { return s.post("/auth/login", credentialsOf("alice@example.com")).status == 200 })
+	sitetest.Eventually(t, "log-ins go on", func() bool { return s.post("/auth/login", credentialsOf("alice@example.com")).status == 200 })
 	point("a.db")
 	s.load(body+"respond /more more\n", storage)
 	s.mustAnswer(200, s.post("/auth/login", credentialsOf("alice@example.com")), "after a reload that is good")
@@ -1420,24 +1421,24 @@ func TestStorageHangs(t *testing.T) {
 	keys.storage, keys.loadedAt = storage, time.Time{}
 	keys.mu.Unlock()
 	given := s.loggedIn("alice@example.com")
-	eventually(t, "the storage is asked", keys.loading.Load)
+	sitetest.Eventually(t, "the storage is asked", keys.loading.Load)
 	s.mustAnswer(200, s.bearer("/todos/", given.Token), "a token of the key in memory")
 	if _, err := serviceOf(t).users().EndSessions(t.Context(), userOf(t, "alice@example.com").ID, "", "", time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the end of the session is learned", func() bool { return s.bearer("/todos/", given.Token).status == 401 })
+	sitetest.Eventually(t, "the end of the session is learned", func() bool { return s.bearer("/todos/", given.Token).status == 401 })
 	if !keys.loading.Load() {
 		t.Error("control: the storage has answered meanwhile")
 	}
 	close(storage.hangs)
-	eventually(t, "the storage has answered", func() bool { return !keys.loading.Load() })
+	sitetest.Eventually(t, "the storage has answered", func() bool { return !keys.loading.Load() })
 	s.loggedIn("alice@example.com")
 }
 
 // What a browser's session cookie says is taken as that of a renewal would be: by
 // the keys, the places and the rules of the handler.
 func TestRenewal(t *testing.T) {
-	store := filepath.Join(tempDir(t), "users.db")
+	store := filepath.Join(sitetest.TempDir(t), "users.db")
 	body := func(first, secret, more string) string {
 		return `
 		jwt /todos/* {
@@ -1461,7 +1462,7 @@ func TestRenewal(t *testing.T) {
 		if err := caddy.Stop(); err != nil {
 			t.Fatal(err)
 		}
-		s.load(text, tempDir(t))
+		s.load(text, sitetest.TempDir(t))
 	}
 	load := func(text string) {
 		t.Helper()
@@ -1516,7 +1517,7 @@ func TestRenewal(t *testing.T) {
 // A profile that cannot be written once more does not get in, and one that is there
 // keeps nobody else out of an export.
 func TestThreatDeepProfile(t *testing.T) {
-	path := filepath.Join(tempDir(t), "users.db")
+	path := filepath.Join(sitetest.TempDir(t), "users.db")
 	s := serve(t, accountsBody(path, "profile name"))
 	nested := func(levels int) string {
 		return fmt.Sprintf(`{"email":"a%d@example.com","password":%q,"name":%s}`, levels, goodPassword, strings.Repeat("[", levels)+strings.Repeat("]", levels))
@@ -1553,7 +1554,7 @@ func TestThreatDeepProfile(t *testing.T) {
 // Sources that are named keep what the session cookie needs: its renewal, and the
 // refusal of other sites' requests. Where it is not named, no browser is sent round.
 func TestThreatSourcesBesideAccounts(t *testing.T) {
-	dir := tempDir(t)
+	dir := sitetest.TempDir(t)
 	body := func(sources string) string {
 		return strings.Replace(accountsBody(filepath.Join(dir, "users.db"), "token_lifetime 1s"), "leeway 0s", "leeway 0s\n"+sources, 1)
 	}
@@ -1577,7 +1578,7 @@ func TestThreatSourcesBesideAccounts(t *testing.T) {
 			return ""
 		}
 		before := access()
-		eventually(t, "it is renewed", func() bool {
+		sitetest.Eventually(t, "it is renewed", func() bool {
 			if got := s.form(chrome, "/todos/", nil); got.status != 200 {
 				t.Fatalf("%d %s", got.status, got.body)
 			}
@@ -1592,7 +1593,7 @@ func TestThreatSourcesBesideAccounts(t *testing.T) {
 // Neither a reload with other options nor another site with the same users gives
 // tries back.
 func TestThreatTriesOfTwoConfigs(t *testing.T) {
-	dir := tempDir(t)
+	dir := sitetest.TempDir(t)
 	store := filepath.Join(dir, "users.db")
 	s := serve(t, "respond ok")
 	s.load(accountsBody(store, ""), dir)
@@ -1600,7 +1601,7 @@ func TestThreatTriesOfTwoConfigs(t *testing.T) {
 	statuses := func() (counts map[int]int) {
 		counts = make(map[int]int)
 		for range 14 {
-			counts[s.post("/auth/login", claimsMap{"email": "alice@example.com", "password": "a wrong password"}).status]++
+			counts[s.post("/auth/login", sitetest.JSON{"email": "alice@example.com", "password": "a wrong password"}).status]++
 		}
 		return counts
 	}
@@ -1616,13 +1617,13 @@ func TestThreatTriesOfTwoConfigs(t *testing.T) {
 // What a program is told of its mistake is JSON, whatever pages the site has for
 // errors; a browser gets those.
 func TestAccountErrorsBesideHandleErrors(t *testing.T) {
-	s := serve(t, accountsBody(filepath.Join(tempDir(t), "users.db"), "")+"\n handle_errors {\n respond \"our page\" {err.status_code}\n}")
+	s := serve(t, accountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "")+"\n handle_errors {\n respond \"our page\" {err.status_code}\n}")
 	for _, header := range []string{"Accept: application/json", "Accept: */*"} {
-		got := s.post("/auth/signup", claimsMap{"email": "bad", "password": "x"}, header)
+		got := s.post("/auth/signup", sitetest.JSON{"email": "bad", "password": "x"}, header)
 		if got.status != 422 || len(got.errorBody(t).Error.Details) != 2 {
 			t.Errorf("%s: %d %s", header, got.status, got.body)
 		}
-		s.mustAnswer(401, s.post("/auth/login", claimsMap{"email": "a@example.com", "password": goodPassword}, header), "log-in")
+		s.mustAnswer(401, s.post("/auth/login", sitetest.JSON{"email": "a@example.com", "password": goodPassword}, header), "log-in")
 	}
 	if got := s.get("/auth/whoami", "Accept: text/html"); got.status != 401 || got.body != "our page" {
 		t.Errorf("a browser: %d %s", got.status, got.body)
@@ -1634,7 +1635,7 @@ func TestAccountErrorsBesideHandleErrors(t *testing.T) {
 
 // A link of somebody who is disabled sets no password, then or later.
 func TestThreatResetLinkOfADisabledUser(t *testing.T) {
-	store := filepath.Join(tempDir(t), "users.db")
+	store := filepath.Join(sitetest.TempDir(t), "users.db")
 	s := serve(t, accountsBody(store, ""))
 	s.signedUp("alice@example.com")
 	c := &commandLine{t, []string{"--store", store}}
@@ -1643,7 +1644,7 @@ func TestThreatResetLinkOfADisabledUser(t *testing.T) {
 		return strings.TrimSpace(link[strings.Index(link, "token=")+len("token="):])
 	}
 	reset := func(token string) answer {
-		return s.post("/auth/reset", claimsMap{"token": token, "newPassword": "a password by link"})
+		return s.post("/auth/reset", sitetest.JSON{"token": token, "newPassword": "a password by link"})
 	}
 	token := link()
 	c.must("", "user", "disable", "alice@example.com")
@@ -1655,16 +1656,16 @@ func TestThreatResetLinkOfADisabledUser(t *testing.T) {
 
 func TestPasswordLengthIsThatOfItsNormalForm(t *testing.T) {
 	s := accountsSite(t, "")
-	s.mustAnswer(422, s.post("/auth/signup", claimsMap{"email": "a@example.com", "password": strings.Repeat("e\u0301", 7)}), "7 letters of two characters each")
-	s.mustAnswer(201, s.post("/auth/signup", claimsMap{"email": "a@example.com", "password": strings.Repeat("e\u0301", 8)}), "control: 8")
+	s.mustAnswer(422, s.post("/auth/signup", sitetest.JSON{"email": "a@example.com", "password": strings.Repeat("e\u0301", 7)}), "7 letters of two characters each")
+	s.mustAnswer(201, s.post("/auth/signup", sitetest.JSON{"email": "a@example.com", "password": strings.Repeat("e\u0301", 8)}), "control: 8")
 }
 
 func TestSignupByPlaceholder(t *testing.T) {
 	t.Setenv("SIGNUP", "maybe")
-	if text := configError(t, accountsBody(filepath.Join(tempDir(t), "users.db"), "signup {env.SIGNUP}")); !strings.Contains(text, "signup is open, closed or a path") {
+	if text := configError(t, accountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "signup {env.SIGNUP}")); !strings.Contains(text, "signup is open, closed or a path") {
 		t.Errorf("a wrong value: %s", text)
 	}
 	t.Setenv("SIGNUP", "closed")
 	s := accountsSite(t, "signup {env.SIGNUP}")
-	s.mustAnswer(404, s.post("/auth/signup", claimsMap{"email": "a@example.com", "password": goodPassword}), "closed")
+	s.mustAnswer(404, s.post("/auth/signup", sitetest.JSON{"email": "a@example.com", "password": goodPassword}), "closed")
 }

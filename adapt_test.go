@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
@@ -46,8 +47,8 @@ func TestAdapt(t *testing.T) {
 	}
 	t.Setenv("JWT_PUBLIC_KEY", strings.ReplaceAll(string(pem), "\n", `\n`)) // as .env files have it
 
-	t.Setenv("JWT_USERS", filepath.Join(tempDir(t), "users.db"))
-	t.Setenv("XDG_DATA_HOME", tempDir(t)) // where the accounts are by default
+	t.Setenv("JWT_USERS", filepath.Join(sitetest.TempDir(t), "users.db"))
+	t.Setenv("XDG_DATA_HOME", sitetest.TempDir(t)) // where the accounts are by default
 
 	files, err := filepath.Glob("testdata/adapt/*.caddyfiletest")
 	if err != nil || len(files) == 0 {
@@ -139,7 +140,7 @@ func TestNullInJSON(t *testing.T) {
 func TestMovedRouteByPlaceholder(t *testing.T) {
 	t.Setenv("LOGIN_PATH", "/let/me/in")
 	s := accountsSite(t, "login {env.LOGIN_PATH}")
-	alice := claimsMap{"email": "alice@example.com", "password": goodPassword}
+	alice := sitetest.JSON{"email": "alice@example.com", "password": goodPassword}
 	s.mustAnswer(201, s.post("/auth/signup", alice), "sign-up")
 	s.mustAnswer(200, s.post("/let/me/in", alice), "log-in")
 }

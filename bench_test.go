@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -56,8 +57,8 @@ func preparedRequest(token string) *http.Request {
 var empty = caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })
 
 // typicalClaims are of the size that identity providers send.
-func typicalClaims(id int) claimsMap {
-	return goodClaims(claimsMap{
+func typicalClaims(id int) sitetest.JSON {
+	return sitetest.Claims(sitetest.JSON{
 		"sub": fmt.Sprintf("auth0|%024d", id), "aud": []string{"https://api.example.com", "https://issuer.example/userinfo"}, "iat": time.Now().Unix(),
 		"azp": "my_client_id_0123456789", "scope": "openid profile read:todos write:todos", "roles": []string{"admin", "editor"}, "email": "alice@example.com",
 	})
@@ -95,20 +96,20 @@ func ratio(b *testing.B, limit, ours func()) {
 // the limit is 1.5 µs. Each is given a fresh request, whose making is not
 // measured.
 func BenchmarkAlreadySeen(b *testing.B) {
-	const secret = `secret "` + testSecret + `"`
+	const secret = `secret "` + sitetest.Secret + `"`
 	for _, c := range []struct {
 		name    string
 		options string
 		tokens  int
 	}{
 		{"tokens=1", secret, 1}, {"tokens=10000", secret, 10_000},
-		{"tokens=1,accounts", "accounts {\n signup open\n issuer https://issuer.example\n audience https://api.example.com\n " + secret + "\n store file " + filepath.Join(tempDir(b), "users.db") + "\n}", 1},
+		{"tokens=1,accounts", "accounts {\n signup open\n issuer https://issuer.example\n audience https://api.example.com\n " + secret + "\n store file " + filepath.Join(sitetest.TempDir(b), "users.db") + "\n}", 1},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			h, tokens := provisioned(b, c.options), c.tokens
 			raw := make([]string, tokens)
 			for i := range raw {
-				raw[i] = sign(b, "HS256", []byte(testSecret), claimsMap{"typ": "at+jwt"}, typicalClaims(i))
+				raw[i] = sitetest.Sign(b, "HS256", []byte(sitetest.Secret), sitetest.JSON{"typ": "at+jwt"}, typicalClaims(i))
 				serveOne(b, h, preparedRequest(raw[i]))
 			}
 			w := httptest.NewRecorder()
@@ -157,33 +158,33 @@ func serveOne(b *testing.B, h *Handler, r *http.Request) {
 // A token seen for the first time, beside the bare verification of its
 // signature by the standard library.
 func BenchmarkFirstSight(b *testing.B) {
-	keys := testKeys()
+	keys := sitetest.Keys()
 	for _, c := range []struct {
 		algorithm string
 		key       any
 		option    string
 		raw       func(input, signature []byte) bool
 	}{
-		{"RS256", keys.rsa, "public_key `" + publicPEM(b, keys.rsa) + "`", func(input, signature []byte) bool {
+		{"RS256", keys.RSA, "public_key `" + sitetest.PEM(b, keys.RSA) + "`", func(input, signature []byte) bool {
 			hash := sha256.Sum256(input)
-			return rsa.VerifyPKCS1v15(&keys.rsa.PublicKey, crypto.SHA256, hash[:], signature) == nil
+			return rsa.VerifyPKCS1v15(&keys.RSA.PublicKey, crypto.SHA256, hash[:], signature) == nil
 		}},
-		{"ES256", keys.p256, "public_key `" + publicPEM(b, keys.p256) + "`", func(input, signature []byte) bool {
+		{"ES256", keys.P256, "public_key `" + sitetest.PEM(b, keys.P256) + "`", func(input, signature []byte) bool {
 			hash := sha256.Sum256(input)
-			return ecdsa.Verify(&keys.p256.PublicKey, hash[:], new(big.Int).SetBytes(signature[:32]), new(big.Int).SetBytes(signature[32:]))
+			return ecdsa.Verify(&keys.P256.PublicKey, hash[:], new(big.Int).SetBytes(signature[:32]), new(big.Int).SetBytes(signature[32:]))
 		}},
-		{"EdDSA", keys.ed25519, "public_key `" + publicPEM(b, keys.ed25519) + "`", func(input, signature []byte) bool {
-			return ed25519.Verify(keys.ed25519.Public().(ed25519.PublicKey), input, signature)
+		{"EdDSA", keys.Ed25519, "public_key `" + sitetest.PEM(b, keys.Ed25519) + "`", func(input, signature []byte) bool {
+			return ed25519.Verify(keys.Ed25519.Public().(ed25519.PublicKey), input, signature)
 		}},
-		{"HS256", []byte(testSecret), `secret "` + testSecret + `"`, func(input, signature []byte) bool {
-			mac := hmac.New(sha256.New, []byte(testSecret))
+		{"HS256", []byte(sitetest.Secret), `secret "` + sitetest.Secret + `"`, func(input, signature []byte) bool {
+			mac := hmac.New(sha256.New, []byte(sitetest.Secret))
 			mac.Write(input)
 			return hmac.Equal(mac.Sum(nil), signature)
 		}},
 	} {
 		b.Run(c.algorithm, func(b *testing.B) {
 			h := provisioned(b, c.option+"\n cache off\n issuer https://issuer.example")
-			token := sign(b, c.algorithm, c.key, claimsMap{"kid": "key-2026-01"}, typicalClaims(1))
+			token := sitetest.Sign(b, c.algorithm, c.key, sitetest.JSON{"kid": "key-2026-01"}, typicalClaims(1))
 			input, signature := rawParts(b, token)
 			r := preparedRequest(token)
 			ratio(b, func() {
@@ -198,9 +199,9 @@ func BenchmarkFirstSight(b *testing.B) {
 		})
 		b.Run(c.algorithm+"/refused", func(b *testing.B) {
 			h := provisioned(b, c.option)
-			token := sign(b, c.algorithm, c.key, claimsMap{"kid": "key-2026-01"}, typicalClaims(1))
+			token := sitetest.Sign(b, c.algorithm, c.key, sitetest.JSON{"kid": "key-2026-01"}, typicalClaims(1))
 			signed, _, _ := splitSignature(token)
-			other := sign(b, c.algorithm, c.key, claimsMap{"kid": "key-2026-01"}, typicalClaims(2))
+			other := sitetest.Sign(b, c.algorithm, c.key, sitetest.JSON{"kid": "key-2026-01"}, typicalClaims(2))
 			_, wrong, _ := splitSignature(other)
 			input, signature := rawParts(b, signed+"."+wrong)
 			r := preparedRequest(token)
@@ -229,14 +230,14 @@ func splitSignature(token string) (input, signature string, ok bool) {
 // The cost of a request does not grow with the issuers, nor with the keys of
 // a set: the last of many, beside a lone one.
 func BenchmarkFlat(b *testing.B) {
-	keys := testKeys()
-	one := sign(b, "ES256", keys.p256, claimsMap{"kid": "0"}, typicalClaims(1))
+	keys := sitetest.Keys()
+	one := sitetest.Sign(b, "ES256", keys.P256, sitetest.JSON{"kid": "0"}, typicalClaims(1))
 	verifier := func(issuers, keysEach int) *jwt.Verifier {
 		var config jwt.VerifierConfig
 		for i := range issuers {
 			var all []*jwt.Key
 			for id := range keysEach {
-				key, err := jwt.NewKey(fmt.Sprint(id), &keys.p256.PublicKey, []string{"ES256"})
+				key, err := jwt.NewKey(fmt.Sprint(id), &keys.P256.PublicKey, []string{"ES256"})
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -273,10 +274,10 @@ func BenchmarkFlat(b *testing.B) {
 // What the cache holds of 10,000 tokens, token text included.
 func BenchmarkCacheMemory(b *testing.B) {
 	for b.Loop() {
-		h := provisioned(b, `secret "`+testSecret+`"`)
+		h := provisioned(b, `secret "`+sitetest.Secret+`"`)
 		raw := make([]string, jwt.DefaultCacheEntries)
 		for i := range raw {
-			raw[i] = sign(b, "HS256", []byte(testSecret), nil, typicalClaims(i))
+			raw[i] = sitetest.Sign(b, "HS256", []byte(sitetest.Secret), nil, typicalClaims(i))
 		}
 		r := preparedRequest("")
 		runtime.GC()

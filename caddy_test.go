@@ -1,64 +1,21 @@
 package caddyjwt
 
 import (
-	"bytes"
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/rsa"
-	"crypto/x509"
-	"encoding/base64"
 	stdjson "encoding/json"
-	"encoding/pem"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
-	"github.com/lestrrat-go/jwx/v2/jwa"
-	"github.com/lestrrat-go/jwx/v2/jwk"
-	"github.com/lestrrat-go/jwx/v2/jws"
 )
-
-const testSecret = "a secret of more than sixty-four bytes, for tests and for nothing else"
-
-// testKeys are made once a run: one of each kind, and a second RSA key that is
-// a stranger's.
-var testKeys = sync.OnceValue(func() (keys struct {
-	rsa, strangerRSA   *rsa.PrivateKey
-	p256, p384, p521   *ecdsa.PrivateKey
-	ed25519, strangeEd ed25519.PrivateKey
-}) {
-	var errs [7]error
-	keys.rsa, errs[0] = rsa.GenerateKey(rand.Reader, 2048)
-	keys.strangerRSA, errs[1] = rsa.GenerateKey(rand.Reader, 2048)
-	keys.p256, errs[2] = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	keys.p384, errs[3] = ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
-	keys.p521, errs[4] = ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
-	_, keys.ed25519, errs[5] = ed25519.GenerateKey(rand.Reader)
-	_, keys.strangeEd, errs[6] = ed25519.GenerateKey(rand.Reader)
-	for _, err := range errs {
-		if err != nil {
-			panic(err)
-		}
-	}
-	return keys
-})
 
 // site is a real Caddy with a real Caddyfile, in this process.
 type site struct {
@@ -106,33 +63,11 @@ func globalOptions(storage, logFile, more string) string {
 	`, storage, logFile, more)
 }
 
-// tempDir is a folder whose name, unlike that of t.TempDir, holds nothing of
-// the test's name, which Caddy may take for a placeholder.
-func tempDir(t testing.TB) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "caddy-jwt-test")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
-}
-
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return listener.Addr().String()
-}
-
 // serve runs a site with this inside of its block.
 func serve(t testing.TB, body string) *site {
 	t.Helper()
-	s := &site{t: t, url: "http://" + freeAddress(t), logFile: filepath.Join(tempDir(t), "log.json")}
-	s.load(body, tempDir(t))
+	s := &site{t: t, url: "http://" + sitetest.FreeAddress(t), logFile: filepath.Join(sitetest.TempDir(t), "log.json")}
+	s.load(body, sitetest.TempDir(t))
 	t.Cleanup(func() {
 		if err := caddy.Stop(); err != nil {
 			t.Error(err)
@@ -157,7 +92,7 @@ func (s *site) load(body, storage string) {
 // configError is the error of a config that must not load.
 func configError(t testing.TB, body string) string {
 	t.Helper()
-	config, err := adapt(t, body, "127.0.0.1:0", tempDir(t), filepath.Join(tempDir(t), "log.json"))
+	config, err := adapt(t, body, "127.0.0.1:0", sitetest.TempDir(t), filepath.Join(sitetest.TempDir(t), "log.json"))
 	if err == nil {
 		var parsed *caddy.Config
 		if err := stdjson.Unmarshal(config, &parsed); err != nil {
@@ -174,7 +109,7 @@ func configError(t testing.TB, body string) string {
 // startError is the error of a config that may be valid and must not start.
 func startError(t testing.TB, body string) string {
 	t.Helper()
-	config, err := adapt(t, body, freeAddress(t), tempDir(t), filepath.Join(tempDir(t), "log.json"))
+	config, err := adapt(t, body, sitetest.FreeAddress(t), sitetest.TempDir(t), filepath.Join(sitetest.TempDir(t), "log.json"))
 	if err == nil {
 		err = caddy.Load(config, true)
 	}
@@ -245,154 +180,3 @@ func (s *site) mustAnswer(status int, got answer, why string) {
 		s.t.Errorf("%s: status %d, expected %d; challenge %q, body %q", why, got.status, status, got.header.Get("WWW-Authenticate"), got.body)
 	}
 }
-
-// eventually polls, for what a background task brings about.
-func eventually(t testing.TB, what string, met func() bool) {
-	t.Helper()
-	within(t, time.Minute, what, met)
-}
-
-func within(t testing.TB, limit time.Duration, what string, met func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(limit)
-	for !met() {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s", limit, what)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-}
-
-type claimsMap = map[string]any
-
-// goodClaims are accepted everywhere, with changes: nil takes a claim out.
-func goodClaims(changes claimsMap) claimsMap {
-	claims := claimsMap{"iss": "https://issuer.example", "sub": "alice", "exp": time.Now().Add(time.Hour).Unix()}
-	for name, value := range changes {
-		if value == nil {
-			delete(claims, name)
-		} else {
-			claims[name] = value
-		}
-	}
-	return claims
-}
-
-// sign makes a token of claims.
-func sign(t testing.TB, algorithm string, key any, header, claims claimsMap) string {
-	t.Helper()
-	full := claimsMap{"alg": algorithm, "typ": "JWT"}
-	for name, value := range header {
-		full[name] = value
-	}
-	return signRaw(t, algorithm, key, mustJSON(t, full), mustJSON(t, claims))
-}
-
-// hs is a token signed with the test secret.
-func hs(t testing.TB, changes claimsMap) string {
-	t.Helper()
-	return sign(t, "HS256", []byte(testSecret), nil, goodClaims(changes))
-}
-
-// signRaw signs any header and payload, also such as no library would write.
-func signRaw(t testing.TB, algorithm string, key any, header, payload string) string {
-	t.Helper()
-	input := encode(header) + "." + encode(payload)
-	return input + "." + encode(string(signature(t, algorithm, key, input)))
-}
-
-func signature(t testing.TB, algorithm string, key any, input string) []byte {
-	t.Helper()
-	signer, err := jws.NewSigner(jwa.SignatureAlgorithm(algorithm))
-	if err != nil {
-		t.Fatal(err)
-	}
-	signature, err := signer.Sign([]byte(input), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return signature
-}
-
-func encode(text string) string { return base64.RawURLEncoding.EncodeToString([]byte(text)) }
-
-func mustJSON(t testing.TB, value any) string {
-	t.Helper()
-	text, err := stdjson.Marshal(value)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
-}
-
-func publicPEM(t testing.TB, key crypto.Signer) string {
-	t.Helper()
-	der, err := x509.MarshalPKIXPublicKey(key.Public())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
-}
-
-// publicJWK is the JWK of a key, with members added or changed.
-func publicJWK(t testing.TB, key crypto.Signer, members claimsMap) claimsMap {
-	t.Helper()
-	parsed, err := jwk.FromRaw(key.Public())
-	if err != nil {
-		t.Fatal(err)
-	}
-	var object claimsMap
-	if err := stdjson.Unmarshal([]byte(mustJSON(t, parsed)), &object); err != nil {
-		t.Fatal(err)
-	}
-	for name, value := range members {
-		object[name] = value
-	}
-	return object
-}
-
-// identityProvider serves a key set and a discovery document, and counts.
-type identityProvider struct {
-	*httptest.Server
-	t           testing.TB
-	fetches     atomic.Int64
-	connections atomic.Int64
-	respond     atomic.Pointer[http.HandlerFunc] // of /jwks
-}
-
-func newIdentityProvider(t testing.TB, keys ...claimsMap) *identityProvider {
-	t.Helper()
-	p := &identityProvider{t: t}
-	p.setKeys(keys...)
-	mux := http.NewServeMux()
-	mux.HandleFunc("/.well-known/openid-configuration", func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprintf(w, `{"issuer":%q,"jwks_uri":%q}`, p.URL, p.URL+"/jwks")
-	})
-	mux.HandleFunc("/jwks", func(w http.ResponseWriter, r *http.Request) {
-		p.fetches.Add(1)
-		(*p.respond.Load())(w, r)
-	})
-	p.Server = httptest.NewUnstartedServer(mux)
-	p.Config.ConnState = func(_ net.Conn, state http.ConnState) {
-		if state == http.StateNew {
-			p.connections.Add(1)
-		}
-	}
-	p.Start()
-	t.Cleanup(p.Close)
-	return p
-}
-
-func (p *identityProvider) setKeys(keys ...claimsMap) {
-	p.setAnswer(http.StatusOK, mustJSON(p.t, claimsMap{"keys": keys}))
-}
-
-func (p *identityProvider) setAnswer(status int, body string) {
-	p.setHandler(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-		w.WriteHeader(status)
-		_, _ = io.Copy(w, bytes.NewReader([]byte(body)))
-	})
-}
-
-func (p *identityProvider) setHandler(handler http.HandlerFunc) { p.respond.Store(&handler) }

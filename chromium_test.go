@@ -8,6 +8,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/internal/chromiumtest"
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
@@ -37,7 +38,7 @@ func TestChromium(t *testing.T) {
 	}
 	at := func(path string) {
 		t.Helper()
-		eventually(t, "the browser is at "+path, func() bool {
+		sitetest.Eventually(t, "the browser is at "+path, func() bool {
 			location, err := chromedp.Run(ctx, chromedp.Location())
 			if err != nil {
 				t.Fatal(err)
@@ -48,7 +49,7 @@ func TestChromium(t *testing.T) {
 	}
 	shows := func(text string) {
 		t.Helper()
-		eventually(t, "the page shows "+text, func() bool {
+		sitetest.Eventually(t, "the page shows "+text, func() bool {
 			body, err := chromedp.Run(ctx, chromedp.Text(chromedp.CSS("body")))
 			return err == nil && strings.Contains(body, text) // while another page loads there is no body
 		})
@@ -75,7 +76,7 @@ func TestChromium(t *testing.T) {
 	do("the account page", chromedp.Navigate(s.url+"/auth/account"))
 	shows("alice@example.com")
 	chromiumtest.Picture(t, ctx, "account")
-	eventually(t, "the session is renewed after its access token expired", func() bool {
+	sitetest.Eventually(t, "the session is renewed after its access token expired", func() bool {
 		do("again", chromedp.Navigate(s.url+"/todos/"))
 		shows("roles=[author]")
 		return strings.Contains(s.get("/metrics").body, `caddy_jwt_account_events_total{event="refresh",result="ok"}`)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddyserver/caddy/v2"
 )
 
@@ -46,9 +47,9 @@ func setClock(t *testing.T) *handClock {
 func TestScenarioClockJumps(t *testing.T) {
 	seen := scenario.Promise(t, "no token accepted after its exp or before its nbf by the clock as it is, the cache included; no refetch storm; sessions and revocations hold; all works when the clock is right again")
 	hands := setClock(t)
-	keys := testKeys()
-	p := newIdentityProvider(t, publicJWK(t, keys.rsa, claimsMap{"kid": "a"}))
-	dir := tempDir(t)
+	keys := sitetest.Keys()
+	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
+	dir := sitetest.TempDir(t)
 	body := "jwt /api/* {\n issuer https://issuer.example\n jwks " + p.URL + "/jwks {\n cooldown 100ms\n}\n leeway 0s\n}\n respond /api/* ok\n" +
 		accountsBody(filepath.Join(dir, "users.db"), "throttle off\n token_lifetime 24h")
 	s := serve(t, "respond ok")
@@ -70,7 +71,7 @@ func TestScenarioClockJumps(t *testing.T) {
 		{nbf: -400 * day, exp: y2099 + day}, {nbf: -hour / 2, exp: hour / 2}, {nbf: hour / 2, exp: 2 * hour},
 		{nbf: -2 * hour, exp: -hour / 2}, {nbf: -366 * day, exp: -364 * day}, {nbf: y2099 - hour, exp: y2099 + hour},
 	} {
-		x.token = sign(t, "RS256", keys.rsa, claimsMap{"kid": "a"}, goodClaims(claimsMap{"nbf": start.Add(x.nbf).Unix(), "exp": start.Add(x.exp).Unix()}))
+		x.token = sitetest.Sign(t, "RS256", keys.RSA, sitetest.JSON{"kid": "a"}, sitetest.Claims(sitetest.JSON{"nbf": start.Add(x.nbf).Unix(), "exp": start.Add(x.exp).Unix()}))
 		spans = append(spans, x)
 	}
 
@@ -81,7 +82,7 @@ func TestScenarioClockJumps(t *testing.T) {
 			return
 		}
 		jumps++
-		eventually(t, "the background task has seen the clock jump", func() bool {
+		sitetest.Eventually(t, "the background task has seen the clock jump", func() bool {
 			return strings.Count(s.log(), "the clock was set to another time") >= jumps
 		})
 	}
@@ -106,7 +107,7 @@ func TestScenarioClockJumps(t *testing.T) {
 	holds := func(when string) {
 		t.Helper()
 		s.mustAnswer(200, s.bearer("/todos/", kept.Token), "the token from before, "+when)
-		fresh := s.post("/auth/refresh", claimsMap{"refreshToken": kept.RefreshToken})
+		fresh := s.post("/auth/refresh", sitetest.JSON{"refreshToken": kept.RefreshToken})
 		s.mustAnswer(200, fresh, "refresh, "+when)
 		if fresh.status == 200 {
 			kept = fresh.tokens(t)
@@ -125,8 +126,8 @@ func TestScenarioClockJumps(t *testing.T) {
 		check(0)
 		holds(fmt.Sprintf("the clock is right again after %s", to))
 	}
-	eventually(t, "what was revoked elsewhere while the clock was wrong is known", func() bool { return s.bearer("/todos/", endedElsewhere.Token).status == 401 })
-	fetches := p.fetches.Load()
+	sitetest.Eventually(t, "what was revoked elsewhere while the clock was wrong is known", func() bool { return s.bearer("/todos/", endedElsewhere.Token).status == 401 })
+	fetches := p.Fetches.Load()
 	if fetches != 1 {
 		t.Errorf("%d fetches of the key set, expected the first alone", fetches)
 	}
@@ -147,13 +148,13 @@ func TestScenarioClockJumps(t *testing.T) {
 	// A session that is renewed while the clock is back ends for its older tokens
 	// too, on a node that learns it from the store.
 	jump(-365 * day)
-	s.mustAnswer(200, s.post("/auth/refresh", claimsMap{"refreshToken": kept.RefreshToken}), "refresh, the clock a year back")
+	s.mustAnswer(200, s.post("/auth/refresh", sitetest.JSON{"refreshToken": kept.RefreshToken}), "refresh, the clock a year back")
 	jump(0)
 	s.mustAnswer(200, s.bearer("/todos/", kept.Token), "control: the token from before")
 	if _, err := storeOf(t).EndSessions(t.Context(), userOf(t, "alice@example.com").ID, "", "", time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the token from before is refused", func() bool { return s.bearer("/todos/", kept.Token).status == 401 })
+	sitetest.Eventually(t, "the token from before is refused", func() bool { return s.bearer("/todos/", kept.Token).status == 401 })
 
 	if n := strings.Count(s.log(), "panic"); n > 0 {
 		t.Errorf("%d panics in the log", n)

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
 // fill makes a store with users, and of each a session, a record and more.
@@ -41,7 +43,7 @@ func fillStore(t testing.TB, path string, users int) {
 }
 
 func TestStoreCopy(t *testing.T) {
-	dir := tempDir(t)
+	dir := sitetest.TempDir(t)
 	from, to := filepath.Join(dir, "from.db"), filepath.Join(dir, "a folder", "to.db")
 	fillStore(t, from, 1200)
 	c := &commandLine{TB: t}
@@ -92,7 +94,7 @@ func copyOf(t *testing.T, from, to string, told func(doing, table string, rows, 
 
 // A copy that is interrupted goes on where it was.
 func TestStoreCopyGoesOn(t *testing.T) {
-	dir := tempDir(t)
+	dir := sitetest.TempDir(t)
 	from, to := filepath.Join(dir, "from.db"), filepath.Join(dir, "to.db")
 	fillStore(t, from, 2*copiedAtOnce+10)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -126,7 +128,7 @@ func TestStoreCopyGoesOn(t *testing.T) {
 // What is not the same is found, be it one letter, and copied when the command is
 // run again.
 func TestStoreCopyFindsDifferences(t *testing.T) {
-	dir := tempDir(t)
+	dir := sitetest.TempDir(t)
 	from, to := filepath.Join(dir, "from.db"), filepath.Join(dir, "to.db")
 	fillStore(t, from, 20)
 	changed := false

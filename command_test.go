@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
@@ -94,7 +95,7 @@ func hasNot(t testing.TB, output string, unwanted ...string) {
 
 func newUserStore(t testing.TB) (c *commandLine, path string) {
 	t.Helper()
-	path = filepath.Join(tempDir(t), "users.db")
+	path = filepath.Join(sitetest.TempDir(t), "users.db")
 	return &commandLine{t, []string{"--store", path}}, path
 }
 
@@ -299,7 +300,7 @@ func TestUserCommandsRefuse(t *testing.T) {
 		t.Errorf("there are %d users after refused commands", users)
 	}
 
-	damaged := filepath.Join(tempDir(t), "users.db")
+	damaged := filepath.Join(sitetest.TempDir(t), "users.db")
 	if err := os.WriteFile(damaged, []byte(strings.Repeat("no database ", 1000)), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -370,7 +371,7 @@ func TestUserImport(t *testing.T) {
 	for name, text := range formats {
 		t.Run(name, func(t *testing.T) {
 			c, path := newUserStore(t)
-			file := filepath.Join(tempDir(t), name)
+			file := filepath.Join(sitetest.TempDir(t), name)
 			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -410,7 +411,7 @@ func TestUserImport(t *testing.T) {
 
 func TestUserImportRefuses(t *testing.T) {
 	c, _ := newUserStore(t)
-	dir := tempDir(t)
+	dir := sitetest.TempDir(t)
 	for _, refused := range []struct{ name, text, want string }{
 		{"users.txt", "", "say what it is by --format csv or --format jsonl"},
 		{"users.csv", "", "the first line of the CSV: it is empty"},
@@ -535,7 +536,7 @@ func TestUserResetLink(t *testing.T) {
 // withCaddyfile writes a config, and returns what it is run with.
 func withCaddyfile(t testing.TB, text string) *commandLine {
 	t.Helper()
-	file := filepath.Join(tempDir(t), "Caddyfile")
+	file := filepath.Join(sitetest.TempDir(t), "Caddyfile")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -543,7 +544,7 @@ func withCaddyfile(t testing.TB, text string) *commandLine {
 }
 
 func TestUserCommandsWithConfig(t *testing.T) {
-	dir := tempDir(t)
+	dir := sitetest.TempDir(t)
 	site := func(address, store, options string) string {
 		return address + " {\n jwt {\n accounts " + options + "\n store file " + filepath.Join(dir, store) + "\n }\n }\n}\n"
 	}
@@ -567,7 +568,7 @@ func TestUserCommandsWithConfig(t *testing.T) {
 }
 
 func TestUserCommandsDefaultStore(t *testing.T) {
-	data := tempDir(t)
+	data := sitetest.TempDir(t)
 	t.Setenv("XDG_DATA_HOME", data)
 	c := &commandLine{t, nil}
 	c.refuses("", "there is no user store at "+filepath.Join(data, "caddy", "jwt", "users.db"), "user", "list")
@@ -577,7 +578,7 @@ func TestUserCommandsDefaultStore(t *testing.T) {
 
 // TestUserCommandsWhileCaddyRuns uses the same store as a server.
 func TestUserCommandsWhileCaddyRuns(t *testing.T) {
-	store := filepath.Join(tempDir(t), "users.db")
+	store := filepath.Join(sitetest.TempDir(t), "users.db")
 	s := serve(t, accountsBody(store, ""))
 	c := &commandLine{t, []string{"--store", store}}
 	c.must(goodPassword, "user", "add", "--role", "admin", "alice@example.com")
@@ -585,17 +586,17 @@ func TestUserCommandsWhileCaddyRuns(t *testing.T) {
 	s.mustAnswer(200, s.bearer("/todos/", given.Token), "a user of the command")
 	c.must("", "user", "disable", "alice@example.com")
 	disabled := time.Now()
-	eventually(t, "the token of a disabled user is refused", func() bool { return s.bearer("/todos/", given.Token).status == 401 })
+	sitetest.Eventually(t, "the token of a disabled user is refused", func() bool { return s.bearer("/todos/", given.Token).status == 401 })
 	t.Logf("the token was refused after %s", time.Since(disabled).Round(time.Millisecond))
 	c.must("", "user", "enable", "alice@example.com")
 	earlier := c.must("", "user", "reset-link", "--base", s.url, "alice@example.com")
 	link := c.must("", "user", "reset-link", "--base", s.url, "alice@example.com")
 	token := strings.TrimSpace(link[strings.Index(link, "token=")+len("token="):])
-	s.mustAnswer(204, s.post("/auth/reset", claimsMap{"token": token, "newPassword": "a password by link"}), "the link")
-	s.mustAnswer(401, s.post("/auth/reset", claimsMap{"token": token, "newPassword": "a password by link"}), "the link once more")
+	s.mustAnswer(204, s.post("/auth/reset", sitetest.JSON{"token": token, "newPassword": "a password by link"}), "the link")
+	s.mustAnswer(401, s.post("/auth/reset", sitetest.JSON{"token": token, "newPassword": "a password by link"}), "the link once more")
 	token = strings.TrimSpace(earlier[strings.Index(earlier, "token=")+len("token="):])
-	s.mustAnswer(401, s.post("/auth/reset", claimsMap{"token": token, "newPassword": "a password by link"}), "an earlier link")
-	s.mustAnswer(200, s.post("/auth/login", claimsMap{"email": "alice@example.com", "password": "a password by link"}), "the new password")
+	s.mustAnswer(401, s.post("/auth/reset", sitetest.JSON{"token": token, "newPassword": "a password by link"}), "an earlier link")
+	s.mustAnswer(200, s.post("/auth/login", sitetest.JSON{"email": "alice@example.com", "password": "a password by link"}), "the new password")
 }
 
 // A private key is taken as people have it.
@@ -642,8 +643,8 @@ func TestTokenByKey(t *testing.T) {
 }
 
 func TestKeysCommands(t *testing.T) {
-	storage, store := tempDir(t), filepath.Join(tempDir(t), "users.db")
-	s := &site{t: t, url: "http://" + freeAddress(t), logFile: filepath.Join(tempDir(t), "log.json")}
+	storage, store := sitetest.TempDir(t), filepath.Join(sitetest.TempDir(t), "users.db")
+	s := &site{t: t, url: "http://" + sitetest.FreeAddress(t), logFile: filepath.Join(sitetest.TempDir(t), "log.json")}
 	body := accountsBody(store, "")
 	c := withCaddyfile(t, globalOptions(storage, s.logFile, "")+s.url+" {\n"+body+"\n}")
 	c.refuses("", "there is no key yet: Caddy makes it", "keys", "list")
@@ -703,7 +704,7 @@ func TestKeysCommands(t *testing.T) {
 	if list := c.must("", "keys", "list"); strings.Count(list, "\n") != 2 {
 		t.Errorf("the list of keys after a withdrawal is:\n%s", list)
 	}
-	eventually(t, "a running server refuses a token of a key that was withdrawn", func() bool { return s.bearer("/todos/", token).status == 401 })
+	sitetest.Eventually(t, "a running server refuses a token of a key that was withdrawn", func() bool { return s.bearer("/todos/", token).status == 401 })
 	s.mustAnswer(200, s.bearer("/todos/", s.loggedIn("alice@example.com").Token), "a token of the new key")
 
 	for _, signing := range []string{"secret " + strings.Repeat("s", 32), "signing_key " + filepath.Join("testdata", "keys", "p256.pem")} {
@@ -712,7 +713,7 @@ func TestKeysCommands(t *testing.T) {
 			c.refuses("", "so no key is stored; change it there", "keys", command)
 		}
 	}
-	t.Chdir(tempDir(t))
+	t.Chdir(sitetest.TempDir(t))
 	(&commandLine{t, nil}).refuses("", "There is no Caddyfile in this folder", "keys", "rotate")
 }
 
@@ -729,7 +730,7 @@ func runSite(t testing.TB, s *site, body, storage string) {
 
 func TestInspect(t *testing.T) {
 	c := &commandLine{t, nil}
-	token := hs(t, claimsMap{"nbf": 1e300, "iat": time.Now().Add(-72 * time.Hour).Unix(), "nested": claimsMap{"exp": 1}, "text": "\u009b31m"})
+	token := sitetest.HS256(t, sitetest.JSON{"nbf": 1e300, "iat": time.Now().Add(-72 * time.Hour).Unix(), "nested": sitetest.JSON{"exp": 1}, "text": "\u009b31m"})
 	described := c.must("Bearer "+token+"\n", "inspect")
 	has(t, described, "header\n{\n  \"alg\": \"HS256\"", "claims\n{\n", `"sub": "alice"`, `"text": "\u009b31m"`, "signature not checked; name a config by --config")
 	for _, want := range []string{`"exp": \d+,?  // 20\S+Z, in (59m5.|1h0m0)s\n`, `"nbf": 1e\+300,?  // beyond all years\n`, `"iat": \d+,?  // 20\S+Z, 3 days ago\n`, `    "exp": 1\n`} {
@@ -737,7 +738,7 @@ func TestInspect(t *testing.T) {
 			t.Errorf("it has no %s:\n%s", want, described)
 		}
 	}
-	file := filepath.Join(tempDir(t), "token")
+	file := filepath.Join(sitetest.TempDir(t), "token")
 	if err := os.WriteFile(file, []byte(token+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -749,7 +750,7 @@ func TestInspect(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "inspect takes -, @<file> or env:<NAME>, not the value itself") || strings.Contains(err.Error(), token) {
 		t.Errorf("a token as an argument: %v", err)
 	}
-	has(t, c.must(hs(t, claimsMap{"exp": time.Now().Add(-time.Minute).Unix()}), "inspect"), "Z, 1m")
+	has(t, c.must(sitetest.HS256(t, sitetest.JSON{"exp": time.Now().Add(-time.Minute).Unix()}), "inspect"), "Z, 1m")
 
 	header, rest, _ := strings.Cut(token, ".")
 	payload, signature, _ := strings.Cut(rest, ".")
@@ -760,11 +761,11 @@ func TestInspect(t *testing.T) {
 		{"=" + token, "the header is empty or not strict base64url", ""},
 		{header + ".." + signature, "the payload is empty or not strict base64url", `"alg"`},
 		{header + "." + payload + ".", "the signature is empty or not strict base64url", `"sub"`},
-		{encode("[]") + "." + payload + "." + signature, "the token header is not valid", "claims"},
-		{encode(`{"alg":"HS256","alg":"none"}`) + "." + payload + "." + signature, "a name that is specified twice", `"alg": "none"`},
-		{encode(`{"alg":"HS256","crit":["exp"]}`) + "." + payload + "." + signature, "crit or b64 stands in it", `"crit"`},
-		{header + "." + encode(`{"sub":`) + "." + signature, "payload: broken JSON", `"alg"`},
-		{header + "." + encode(`{"sub":"a","Exp":1}`) + "." + signature, `"Exp" differs from "exp" by case`, `"Exp"`},
+		{sitetest.Encode("[]") + "." + payload + "." + signature, "the token header is not valid", "claims"},
+		{sitetest.Encode(`{"alg":"HS256","alg":"none"}`) + "." + payload + "." + signature, "a name that is specified twice", `"alg": "none"`},
+		{sitetest.Encode(`{"alg":"HS256","crit":["exp"]}`) + "." + payload + "." + signature, "crit or b64 stands in it", `"crit"`},
+		{header + "." + sitetest.Encode(`{"sub":`) + "." + signature, "payload: broken JSON", `"alg"`},
+		{header + "." + sitetest.Encode(`{"sub":"a","Exp":1}`) + "." + signature, `"Exp" differs from "exp" by case`, `"Exp"`},
 		{strings.Repeat("x", jwt.MaxTokenBytes) + token, "the token is too large", ""},
 	} {
 		stdout, _, err := c.run(malformed.token, "inspect")
@@ -779,7 +780,7 @@ func TestInspectWithConfig(t *testing.T) {
 	handlers := func(more string) string {
 		return ` {
 		jwt /api/* {
-			secret ` + "`" + testSecret + "`" + `
+			secret ` + "`" + sitetest.Secret + "`" + `
 			issuer https://issuer.example
 			` + more + `
 		}
@@ -794,28 +795,28 @@ func TestInspectWithConfig(t *testing.T) {
 		token string
 		want  []string
 	}{
-		{hs(t, nil), []string{"jwt :1001 /api/*; :1002 /api/*: accepted\n", `jwt :1003 admin.example /api/*: refused by the check "role": the user lacks a role that is needed here: needs one of ["admin"] in roles`}},
-		{hs(t, claimsMap{"roles": []string{"admin"}, "level": 1}), []string{": accepted\n", `refused by the check "expression": the user is not allowed here: claims.level > 3 is false`}},
-		{hs(t, claimsMap{"roles": []string{"admin"}, "level": 4}), []string{"/api/*: accepted\n", "/api/*: accepted, if the request meets: claims.sub == {http.request.uri.path.1}\n"}},
+		{sitetest.HS256(t, nil), []string{"jwt :1001 /api/*; :1002 /api/*: accepted\n", `jwt :1003 admin.example /api/*: refused by the check "role": the user lacks a role that is needed here: needs one of ["admin"] in roles`}},
+		{sitetest.HS256(t, sitetest.JSON{"roles": []string{"admin"}, "level": 1}), []string{": accepted\n", `refused by the check "expression": the user is not allowed here: claims.level > 3 is false`}},
+		{sitetest.HS256(t, sitetest.JSON{"roles": []string{"admin"}, "level": 4}), []string{"/api/*: accepted\n", "/api/*: accepted, if the request meets: claims.sub == {http.request.uri.path.1}\n"}},
 	} {
 		got := c.must(accepted.token, "inspect")
 		has(t, got, accepted.want...)
 		hasNot(t, got, "signature not checked", accepted.token)
 	}
-	good := hs(t, nil)
+	good := sitetest.HS256(t, nil)
 	for _, refused := range []struct{ token, want string }{
-		{hs(t, claimsMap{"exp": time.Now().Add(-time.Hour).Unix()}), `refused by the check "expired": the token has expired: exp was 36`},
-		{hs(t, claimsMap{"iss": "https://stranger.example"}), `refused by the check "issuer"`},
+		{sitetest.HS256(t, sitetest.JSON{"exp": time.Now().Add(-time.Hour).Unix()}), `refused by the check "expired": the token has expired: exp was 36`},
+		{sitetest.HS256(t, sitetest.JSON{"iss": "https://stranger.example"}), `refused by the check "issuer"`},
 		{good[:len(good)-10] + "AAAAAAAAAA", `refused by the check "signature"`},
-		{sign(t, "HS384", []byte(testSecret), nil, goodClaims(nil)), ": accepted"},
-		{sign(t, "RS256", testKeys().rsa, nil, goodClaims(nil)), `refused by the check "algorithm"`},
+		{sitetest.Sign(t, "HS384", []byte(sitetest.Secret), nil, sitetest.Claims(nil)), ": accepted"},
+		{sitetest.Sign(t, "RS256", sitetest.Keys().RSA, nil, sitetest.Claims(nil)), `refused by the check "algorithm"`},
 	} {
 		stdout, stderr, err := c.run(refused.token, "inspect")
 		has(t, stdout, refused.want)
 		if accepts := strings.Contains(refused.want, "accepted"); accepts != (err == nil) || !accepts && !strings.Contains(err.Error(), "no jwt handler in ") {
 			t.Errorf("%s: %v", refused.want, err)
 		}
-		hasNot(t, stdout+stderr+fmt.Sprint(err), refused.token, testSecret)
+		hasNot(t, stdout+stderr+fmt.Sprint(err), refused.token, sitetest.Secret)
 	}
 	c.refuses("a.b", "2 parts, a signed JWT has 3", "inspect")
 	c = withCaddyfile(t, ":1 {\n respond hello\n}")
@@ -827,29 +828,29 @@ func TestInspectWithConfig(t *testing.T) {
 // TestInspectFetchesKeys asks a key set that can be reached, and one that
 // cannot.
 func TestInspectFetchesKeys(t *testing.T) {
-	key := testKeys().p256
+	key := sitetest.Keys().P256
 	keys := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = io.WriteString(w, `{"keys":[`+mustJSON(t, publicJWK(t, key, claimsMap{"kid": "1"}))+`]}`)
+		_, _ = io.WriteString(w, `{"keys":[`+sitetest.Marshal(t, sitetest.JWK(t, key, sitetest.JSON{"kid": "1"}))+`]}`)
 	}))
 	defer keys.Close()
 	config := func(url string) *commandLine {
-		return withCaddyfile(t, "{\n storage file_system "+tempDir(t)+"\n}\n:1 {\n jwt {\n issuer https://issuer.example\n jwks "+url+"\n }\n}")
+		return withCaddyfile(t, "{\n storage file_system "+sitetest.TempDir(t)+"\n}\n:1 {\n jwt {\n issuer https://issuer.example\n jwks "+url+"\n }\n}")
 	}
-	token := sign(t, "ES256", key, claimsMap{"kid": "1"}, goodClaims(nil))
+	token := sitetest.Sign(t, "ES256", key, sitetest.JSON{"kid": "1"}, sitetest.Claims(nil))
 	has(t, config(keys.URL).must(token, "inspect"), "jwt :1: accepted\n")
-	stdout, _, err := config("http://"+freeAddress(t)).run(token, "inspect")
+	stdout, _, err := config("http://"+sitetest.FreeAddress(t)).run(token, "inspect")
 	if has(t, stdout, `refused by the check "keys_unavailable"`, "connection refused"); err == nil {
 		t.Error("a token is accepted whose keys cannot be fetched")
 	}
 }
 
 func TestInspectAccounts(t *testing.T) {
-	storage, dir := tempDir(t), tempDir(t)
+	storage, dir := sitetest.TempDir(t), sitetest.TempDir(t)
 	store := filepath.Join(dir, "users.db")
-	s := &site{t: t, url: "http://" + freeAddress(t), logFile: filepath.Join(dir, "log.json")}
+	s := &site{t: t, url: "http://" + sitetest.FreeAddress(t), logFile: filepath.Join(dir, "log.json")}
 	body := accountsBody(store, "")
 	c := withCaddyfile(t, globalOptions(storage, s.logFile, "")+s.url+" {\n"+body+"\n}")
-	stdout, _, err := c.run(hs(t, nil), "inspect")
+	stdout, _, err := c.run(sitetest.HS256(t, nil), "inspect")
 	if has(t, stdout, "cannot be asked: there is no user store at "+store); err == nil {
 		t.Error("a token is accepted before Caddy has run")
 	}
@@ -871,14 +872,14 @@ func TestInspectAccounts(t *testing.T) {
 
 // inspect asks the providers of Caddy's own authentication handler, too.
 func TestInspectAsksProviders(t *testing.T) {
-	config := filepath.Join(tempDir(t), "caddy.json")
-	text := `{"apps":{"http":{"servers":{"s":{"listen":[":1"],"routes":[{"match":[{"path":["/api/*"]}],"handle":[{"handler":"authentication","providers":{"jwt_bearer":{"issuers":[{"secrets":[{"value":"` + testSecret + `"}]}]}}}]}]}}}}}`
+	config := filepath.Join(sitetest.TempDir(t), "caddy.json")
+	text := `{"apps":{"http":{"servers":{"s":{"listen":[":1"],"routes":[{"match":[{"path":["/api/*"]}],"handle":[{"handler":"authentication","providers":{"jwt_bearer":{"issuers":[{"secrets":[{"value":"` + sitetest.Secret + `"}]}]}}}]}]}}}}}`
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	c := &commandLine{t, []string{"--config", config}}
-	has(t, c.must(hs(t, nil), "inspect"), "jwt :1 /api/*: accepted\n")
-	c.refuses(hs(t, claimsMap{"exp": 1}), "accepts the token", "inspect")
+	has(t, c.must(sitetest.HS256(t, nil), "inspect"), "jwt :1 /api/*: accepted\n")
+	c.refuses(sitetest.HS256(t, sitetest.JSON{"exp": 1}), "accepts the token", "inspect")
 }
 
 func TestCommandsRefuseWhatWouldBeLost(t *testing.T) {
@@ -895,7 +896,7 @@ func TestCommandsRefuseWhatWouldBeLost(t *testing.T) {
 		t.Errorf("import says %s", said)
 	}
 	c.where = nil
-	t.Setenv("TOKEN_SECRET", testSecret)
+	t.Setenv("TOKEN_SECRET", sitetest.Secret)
 	for want, claims := range map[string][]string{
 		"--claim aud is specified twice": {"--claim", "aud=a", "--claim", "aud=b"},
 		"--claim exp is a text":          {"--claim", "exp=5"},

@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/internal/chromiumtest"
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/chromedp/chromedp"
 	"golang.org/x/net/http/httpguts"
 )
@@ -20,12 +21,12 @@ var unicodeBlanks = []string{"\u0085", "\u00a0", "\u1680", "\u2000", "\u2003", "
 func TestThreatCookieNames(t *testing.T) {
 	s := serve(t, `
 		jwt {
-			secret "`+testSecret+`"
+			secret "`+sitetest.Secret+`"
 			from cookie __Host-token
 			strip_token
 		}
 		respond "{http.auth.user.id}|{http.request.header.Cookie}"`)
-	alice, mallory := hs(t, nil), hs(t, claimsMap{"sub": "mallory"})
+	alice, mallory := sitetest.HS256(t, nil), sitetest.HS256(t, sitetest.JSON{"sub": "mallory"})
 	for _, cookie := range []string{"__Host-token=" + alice, "a=1;\t__Host-token = " + alice + " ;b=2", `__Host-token="` + alice + `"`} {
 		if got := s.get("/", "Cookie: "+cookie); got.status != 200 || !strings.HasPrefix(got.body, "alice|") || strings.Contains(got.body, "__Host-token") {
 			t.Errorf("control: %q: %d %s", cookie[:14], got.status, got.body)
@@ -86,14 +87,14 @@ func TestThreatSisterSite(t *testing.T) {
 	port := serveTLS(t, map[string]string{
 		"app.example.test": `
 			jwt {
-				secret "` + testSecret + `"
+				secret "` + sitetest.Secret + `"
 				from cookie __Host-token
 			}
 			respond "user={http.auth.user.id}"`,
 		"evil.example.test": `respond "a page"`,
 	})
 	browser := chromiumtest.Start(t, path, chromedp.Flag("host-resolver-rules", "MAP *.example.test 127.0.0.1"), chromedp.Flag("ignore-certificate-errors", true))
-	alice, mallory := hs(t, nil), hs(t, claimsMap{"sub": "mallory"})
+	alice, mallory := sitetest.HS256(t, nil), sitetest.HS256(t, sitetest.JSON{"sub": "mallory"})
 	app, evil := "https://app.example.test:"+port+"/", "https://evil.example.test:"+port+"/"
 	// page evaluates a script on a page, and returns its value.
 	page := func(address, script string) string {
@@ -128,10 +129,10 @@ func TestThreatSisterSite(t *testing.T) {
 // A shared cache keeps nothing that a cookie opened.
 func TestThreatSharedCaches(t *testing.T) {
 	site := func(more string) string {
-		return "jwt {\n secret \"" + testSecret + "\"\n from cookie token\n from header\n" + more + "\n}\n reverse_proxy " + newUpstream(t)
+		return "jwt {\n secret \"" + sitetest.Secret + "\"\n from cookie token\n from header\n" + more + "\n}\n reverse_proxy " + newUpstream(t)
 	}
 	s := serve(t, site(""))
-	token := hs(t, nil)
+	token := sitetest.HS256(t, nil)
 	for path, want := range map[string][2]string{"/": {"private", "Cookie"}, "/public": {"public, max-age=60", ""}, "/no-store": {"no-store", "Cookie"}, "/max-age": {"max-age=60, private", "Cookie"}} {
 		got := s.get(path, "Cookie: token="+token)
 		if control, vary := got.header.Get("Cache-Control"), got.header.Get("Vary"); got.status != 200 || control != want[0] || vary != want[1] {
@@ -149,7 +150,7 @@ func TestThreatSharedCaches(t *testing.T) {
 
 // What changes something and comes by a cookie comes from a page of the site.
 func TestThreatCrossSiteRequestsByCookie(t *testing.T) {
-	token := hs(t, nil)
+	token := sitetest.HS256(t, nil)
 	for name, c := range map[string]struct {
 		option          string
 		foreign, sister int
@@ -158,7 +159,7 @@ func TestThreatCrossSiteRequestsByCookie(t *testing.T) {
 		"trusted_origins": {"trusted_origins https://sister.example", 403, 200},
 		"all are trusted": {"trusted_origins *", 200, 200},
 	} {
-		s := serve(t, "jwt {\n secret \""+testSecret+"\"\n from cookie token\n from header\n"+c.option+"\n}\n respond ok")
+		s := serve(t, "jwt {\n secret \""+sitetest.Secret+"\"\n from cookie token\n from header\n"+c.option+"\n}\n respond ok")
 		byCookie := "Cookie: token=" + token
 		foreign := []string{"Origin: https://evil.example", "Sec-Fetch-Site: cross-site"}
 		sister := []string{"Origin: https://sister.example", "Sec-Fetch-Site: same-site"}
@@ -173,7 +174,7 @@ func TestThreatCrossSiteRequestsByCookie(t *testing.T) {
 		s.mustAnswer(c.foreign, s.get("/", append(foreign, byCookie, "Connection: Upgrade", "Upgrade: websocket")...), name+": a WebSocket")
 	}
 	for _, wrong := range []string{"sister.example", "https://sister.example/x", "ftp"} {
-		if err := configError(t, "jwt {\n secret \""+testSecret+"\"\n from cookie token\n trusted_origins "+wrong+"\n}"); !strings.Contains(err, "as in https://app.example.com") {
+		if err := configError(t, "jwt {\n secret \""+sitetest.Secret+"\"\n from cookie token\n trusted_origins "+wrong+"\n}"); !strings.Contains(err, "as in https://app.example.com") {
 			t.Errorf("%s: %s", wrong, err)
 		}
 	}

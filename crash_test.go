@@ -22,6 +22,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddyserver/caddy/v2"
 )
 
@@ -50,7 +51,7 @@ func startProcess(t testing.TB, dir, address, body string, wrap ...string) *proc
 	p.command.Stdout, p.command.Stderr = p.output, p.output
 	scenario.Start(t, p.command)
 	t.Cleanup(p.kill)
-	eventually(t, "Caddy answers", func() bool {
+	sitetest.Eventually(t, "Caddy answers", func() bool {
 		response, err := http.Get(p.url + "/auth/jwks.json")
 		if err == nil {
 			_ = response.Body.Close()
@@ -95,7 +96,7 @@ func (p *process) trySignUp(email string) (int, error) {
 // acknowledged is lost.
 func TestScenarioKilledDuringSignUps(t *testing.T) {
 	seen := scenario.Promise(t, "no acknowledged user lost; answers again within 2 s")
-	dir, address := tempDir(t), freeAddress(t)
+	dir, address := sitetest.TempDir(t), sitetest.FreeAddress(t)
 	var mu sync.Mutex
 	var acknowledged []string
 	kills := scenario.Length(4, 100)
@@ -128,7 +129,7 @@ func TestScenarioKilledDuringSignUps(t *testing.T) {
 		mu.Lock()
 		before := len(acknowledged)
 		mu.Unlock()
-		eventually(t, "some have signed up", func() bool {
+		sitetest.Eventually(t, "some have signed up", func() bool {
 			mu.Lock()
 			defer mu.Unlock()
 			return len(acknowledged) >= before+10
@@ -168,17 +169,17 @@ func TestScenarioKilledDuringRefreshes(t *testing.T) {
 	seen := scenario.Promise(t, "clients that send the same token again: 0 sessions ended, 0 tokens of an answer refused")
 	for _, number := range []int{1, 2} {
 		var processes []*process
-		dir := tempDir(t)
+		dir := sitetest.TempDir(t)
 		if err := os.Mkdir(filepath.Join(dir, "storage"), 0o700); err != nil {
 			t.Fatal(err)
 		}
 		body := accountsBody(filepath.Join(dir, "users.db"), "throttle off\n hash_queue 1000")
 		for range number {
-			own := tempDir(t)
+			own := sitetest.TempDir(t)
 			if err := os.Symlink(filepath.Join(dir, "storage"), filepath.Join(own, "storage")); err != nil {
 				t.Fatal(err)
 			}
-			processes = append(processes, startProcess(t, own, freeAddress(t), body))
+			processes = append(processes, startProcess(t, own, sitetest.FreeAddress(t), body))
 		}
 		first := processes[0]
 		first.signedUp("alice@example.com")
@@ -198,7 +199,7 @@ func TestScenarioKilledDuringRefreshes(t *testing.T) {
 		kills := scenario.Length(4, 35)
 		for i := range kills {
 			before, _ := clients.GoOn(nil)
-			eventually(t, "all clients refresh", func() bool { _, all := clients.GoOn(before); return all })
+			sitetest.Eventually(t, "all clients refresh", func() bool { _, all := clients.GoOn(before); return all })
 			p := processes[i%number]
 			p.kill()
 			processes[i%number] = startProcess(t, p.dir, strings.TrimPrefix(p.url, "http://"), body)
@@ -242,7 +243,7 @@ func refreshAt(url string, byCookie bool, token string) (got scenario.Answered) 
 
 // What was revoked stays so over a restart, from the first request on.
 func TestRevokedAcrossRestarts(t *testing.T) {
-	dir, address := tempDir(t), freeAddress(t)
+	dir, address := sitetest.TempDir(t), sitetest.FreeAddress(t)
 	p := startAccounts(t, dir, address)
 	ended := p.signedUp("alice@example.com")
 	kept := p.loggedIn("alice@example.com")
@@ -256,9 +257,9 @@ func TestRevokedAcrossRestarts(t *testing.T) {
 // The disk has a sign-up before the client is told.
 func TestSignUpIsOnDiskBeforeItIsAcknowledged(t *testing.T) {
 	needs(t, "strace")
-	dir := tempDir(t)
+	dir := sitetest.TempDir(t)
 	trace := filepath.Join(dir, "trace")
-	p := startAccounts(t, dir, freeAddress(t), "strace", "-f", "-y", "-e", "trace=fsync,fdatasync,write,pwrite64", "-s", "64", "-o", trace)
+	p := startAccounts(t, dir, sitetest.FreeAddress(t), "strace", "-f", "-y", "-e", "trace=fsync,fdatasync,write,pwrite64", "-s", "64", "-o", trace)
 	for i := range 3 {
 		if status, err := p.trySignUp(fmt.Sprintf("user%d@example.com", i)); err != nil || status != 201 {
 			t.Fatal(status, err)
@@ -295,7 +296,7 @@ func TestSignUpIsOnDiskBeforeItIsAcknowledged(t *testing.T) {
 // everything goes on.
 func TestStoreFailures(t *testing.T) {
 	t.Run("deleted while it is used", func(t *testing.T) {
-		file := filepath.Join(tempDir(t), "users.db")
+		file := filepath.Join(sitetest.TempDir(t), "users.db")
 		s := serve(t, accountsBody(file, ""))
 		got := s.signedUp("alice@example.com")
 		if err := os.Rename(file, file+".away"); err != nil {
@@ -316,21 +317,21 @@ func TestStoreFailures(t *testing.T) {
 		s.mustAnswer(201, s.post("/auth/signup", credentialsOf("bob@example.com")), "it is back")
 	})
 	t.Run("away while a session is to be renewed", func(t *testing.T) {
-		file := filepath.Join(tempDir(t), "users.db")
+		file := filepath.Join(sitetest.TempDir(t), "users.db")
 		s := serve(t, accountsBody(file, "token_lifetime 1s"))
 		chrome := browser(t)
 		s.mustAnswer(303, s.form(chrome, "/auth/signup", formOf("alice@example.com")), "sign-up")
 		if err := os.Rename(file, file+".away"); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "a browser is told so, and not sent to log in again", func() bool { return s.form(chrome, "/todos/", nil).status == 503 })
+		sitetest.Eventually(t, "a browser is told so, and not sent to log in again", func() bool { return s.form(chrome, "/todos/", nil).status == 503 })
 		if err := os.Rename(file+".away", file); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "it is still logged in", func() bool { return s.form(chrome, "/todos/", nil).status == 200 })
+		sitetest.Eventually(t, "it is still logged in", func() bool { return s.form(chrome, "/todos/", nil).status == 200 })
 	})
 	t.Run("damaged", func(t *testing.T) {
-		file := filepath.Join(tempDir(t), "users.db")
+		file := filepath.Join(sitetest.TempDir(t), "users.db")
 		if err := os.WriteFile(file, bytes.Repeat([]byte("damaged "), 4096), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -345,8 +346,8 @@ func TestStoreFailures(t *testing.T) {
 		}
 	})
 	t.Run("of a newer program", func(t *testing.T) {
-		file := filepath.Join(tempDir(t), "users.db")
-		serve(t, accountsBody(file, "")).load("respond ok", tempDir(t))
+		file := filepath.Join(sitetest.TempDir(t), "users.db")
+		serve(t, accountsBody(file, "")).load("respond ok", sitetest.TempDir(t))
 		db, err := sql.Open("sqlite", file)
 		if err != nil {
 			t.Fatal(err)
@@ -376,13 +377,13 @@ func TestStoreFailures(t *testing.T) {
 		broken.Store(true)
 		for name, answer := range map[string]answer{
 			"sign-up": s.post("/auth/signup", credentialsOf("bob@example.com")), "log-in": s.post("/auth/login", credentialsOf("alice@example.com")), "who-am-I": s.bearer("/auth/whoami", got.Token),
-			"refresh": s.post("/auth/refresh", claimsMap{"refreshToken": got.RefreshToken}), "log-out": s.send("POST", "/auth/logout", "", "Authorization: Bearer "+got.Token),
+			"refresh": s.post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}), "log-out": s.send("POST", "/auth/logout", "", "Authorization: Bearer "+got.Token),
 		} {
 			s.mustAnswer(503, answer, name)
 		}
 		s.mustAnswer(200, s.bearer("/todos/", got.Token), "verification goes on")
 		broken.Store(false)
-		s.mustAnswer(200, s.post("/auth/refresh", claimsMap{"refreshToken": got.RefreshToken}), "the refresh token was not used up")
+		s.mustAnswer(200, s.post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}), "the refresh token was not used up")
 	})
 }
 
@@ -390,7 +391,7 @@ func TestStoreFailures(t *testing.T) {
 // verified all the same, and with room again all goes on.
 func TestScenarioDiskFull(t *testing.T) {
 	seen := scenario.Promise(t, "507 or 503, never a 201 that is lost; verification goes on; recovers")
-	dir := tempDir(t)
+	dir := sitetest.TempDir(t)
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=256k"); err != nil {
 		caddytest.Missing(t, "leave to mount a small tmpfs")
 	}
@@ -449,26 +450,26 @@ func fill(t *testing.T, path string) {
 // Nodes that share a storage share the key sets in it: one that starts while the
 // identity provider is away knows what the others had fetched.
 func TestTwoNodesShareKeySets(t *testing.T) {
-	keys := testKeys()
-	p := newIdentityProvider(t, publicJWK(t, keys.rsa, claimsMap{"kid": "a"}))
+	keys := sitetest.Keys()
+	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
 	body := jwksBody(p, "refresh 1h\n cooldown 100ms")
-	dir := tempDir(t)
-	a := startProcess(t, dir, freeAddress(t), body)
-	token := rs(t, keys.rsa, "a")
-	eventually(t, "the first node has the keys", func() bool { return a.bearer("/api/", token).status == 200 })
-	p.setAnswer(500, "away")
-	b := startProcess(t, dir, freeAddress(t), body)
+	dir := sitetest.TempDir(t)
+	a := startProcess(t, dir, sitetest.FreeAddress(t), body)
+	token := rs(t, keys.RSA, "a")
+	sitetest.Eventually(t, "the first node has the keys", func() bool { return a.bearer("/api/", token).status == 200 })
+	p.SetAnswer(500, "away")
+	b := startProcess(t, dir, sitetest.FreeAddress(t), body)
 	b.mustAnswer(200, b.bearer("/api/", token), "the second node's first request")
-	b.mustAnswer(401, b.bearer("/api/", rs(t, keys.strangerRSA, "a")), "control: a stranger's key")
-	c := startProcess(t, tempDir(t), freeAddress(t), body)
+	b.mustAnswer(401, b.bearer("/api/", rs(t, keys.StrangerRSA, "a")), "control: a stranger's key")
+	c := startProcess(t, sitetest.TempDir(t), sitetest.FreeAddress(t), body)
 	c.mustAnswer(503, c.bearer("/api/", token), "control: a node with another storage")
 
 	// A key that one of them meets first is in the storage for the next.
-	p.setKeys(publicJWK(t, keys.rsa, claimsMap{"kid": "a"}), publicJWK(t, keys.strangerRSA, claimsMap{"kid": "b"}))
-	fresh := rs(t, keys.strangerRSA, "b")
-	eventually(t, "one node has the new key", func() bool { return a.bearer("/api/", fresh).status == 200 })
-	p.setAnswer(500, "away")
-	d := startProcess(t, dir, freeAddress(t), body)
+	p.SetKeys(sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}), sitetest.JWK(t, keys.StrangerRSA, sitetest.JSON{"kid": "b"}))
+	fresh := rs(t, keys.StrangerRSA, "b")
+	sitetest.Eventually(t, "one node has the new key", func() bool { return a.bearer("/api/", fresh).status == 200 })
+	p.SetAnswer(500, "away")
+	d := startProcess(t, dir, sitetest.FreeAddress(t), body)
 	d.mustAnswer(200, d.bearer("/api/", fresh), "a node that starts then")
 }
 
@@ -484,7 +485,7 @@ func TestStoreFilesTakenAway(t *testing.T) {
 			},
 		} {
 			t.Run(name+" "+how, func(t *testing.T) {
-				dir, address := tempDir(t), freeAddress(t)
+				dir, address := sitetest.TempDir(t), sitetest.FreeAddress(t)
 				file := filepath.Join(dir, "users.db")
 				p := startAccounts(t, dir, address)
 				before := p.signedUp("before@example.com")
@@ -495,7 +496,7 @@ func TestStoreFilesTakenAway(t *testing.T) {
 				}
 				for range 3 {
 					p.mustAnswer(503, p.post("/auth/signup", credentialsOf("after@example.com")), "a sign-up")
-					p.mustAnswer(503, p.post("/auth/refresh", claimsMap{"refreshToken": before.RefreshToken}), "a refresh")
+					p.mustAnswer(503, p.post("/auth/refresh", sitetest.JSON{"refreshToken": before.RefreshToken}), "a refresh")
 				}
 				p.mustAnswer(200, p.bearer("/todos/", before.Token), "verification goes on")
 				if log := p.log(); !strings.Contains(log, "users.db"+name[:4]) || !strings.Contains(log, "start Caddy") && !strings.Contains(log, "restart Caddy") {
@@ -512,7 +513,7 @@ func TestStoreFilesTakenAway(t *testing.T) {
 		}
 	}
 	t.Run("0 bytes", func(t *testing.T) {
-		dir, address := tempDir(t), freeAddress(t)
+		dir, address := sitetest.TempDir(t), sitetest.FreeAddress(t)
 		file := filepath.Join(dir, "users.db")
 		p := startAccounts(t, dir, address)
 		token := p.signedUp("alice@example.com").Token
@@ -536,7 +537,7 @@ func TestStoreFilesTakenAway(t *testing.T) {
 		}
 	})
 	t.Run("not there", func(t *testing.T) {
-		dir, address := tempDir(t), freeAddress(t)
+		dir, address := sitetest.TempDir(t), sitetest.FreeAddress(t)
 		file := filepath.Join(dir, "users.db")
 		p := startAccounts(t, dir, address)
 		token := p.signedUp("alice@example.com").Token
@@ -563,12 +564,12 @@ func TestStoreFilesTakenAway(t *testing.T) {
 			t.Errorf("a new one was made: %v", err)
 		}
 		move(filepath.Join(dir, "away"), dir)
-		eventually(t, "it is back", func() bool {
+		sitetest.Eventually(t, "it is back", func() bool {
 			return p.post("/auth/login", credentialsOf("alice@example.com")).status == 200
 		})
 	})
 	t.Run("an old copy, made without its -wal", func(t *testing.T) {
-		dir, address := tempDir(t), freeAddress(t)
+		dir, address := sitetest.TempDir(t), sitetest.FreeAddress(t)
 		file := filepath.Join(dir, "users.db")
 		p := startAccounts(t, dir, address)
 		kept := p.signedUp("kept@example.com")
@@ -590,13 +591,13 @@ func TestStoreFilesTakenAway(t *testing.T) {
 		}
 		p = startAccounts(t, dir, address)
 		p.mustAnswer(200, p.post("/auth/login", credentialsOf("kept@example.com")), "who is in the copy")
-		p.mustAnswer(200, p.post("/auth/refresh", claimsMap{"refreshToken": kept.RefreshToken}), "a session that is in the copy")
+		p.mustAnswer(200, p.post("/auth/refresh", sitetest.JSON{"refreshToken": kept.RefreshToken}), "a session that is in the copy")
 		p.mustAnswer(401, p.post("/auth/login", credentialsOf("newer@example.com")), "who is not")
 		p.mustAnswer(201, p.post("/auth/signup", credentialsOf("newer@example.com")), "and can sign up again")
 	})
 	t.Run("a copy without its -wal", func(t *testing.T) {
-		dir := tempDir(t)
-		p := startAccounts(t, dir, freeAddress(t))
+		dir := sitetest.TempDir(t)
+		p := startAccounts(t, dir, sitetest.FreeAddress(t))
 		db, err := sql.Open("sqlite", filepath.Join(dir, "another.db")+"?_pragma=journal_mode(WAL)") // whose tables are in its -wal alone
 		if err != nil {
 			t.Fatal(err)
@@ -616,7 +617,7 @@ func TestStoreFilesTakenAway(t *testing.T) {
 		for _, suffix := range []string{"-wal", "-shm"} {
 			_ = os.Remove(filepath.Join(dir, "users.db"+suffix))
 		}
-		p = startAccounts(t, dir, freeAddress(t))
+		p = startAccounts(t, dir, sitetest.FreeAddress(t))
 		p.mustAnswer(503, p.post("/auth/signup", credentialsOf("bob@example.com")), "a sign-up")
 		if !strings.Contains(p.log(), "a copy that was made without the file -wal") {
 			t.Errorf("the log does not say what it is: %s", p.log())
@@ -627,11 +628,11 @@ func TestStoreFilesTakenAway(t *testing.T) {
 // A reload to a store that cannot be opened is refused, and the config before goes on.
 // A start is not refused, nor a reload of what runs.
 func TestReloadToAStoreThatFails(t *testing.T) {
-	file, broken := filepath.Join(tempDir(t), "users.db"), filepath.Join(tempDir(t), "no-folder")
+	file, broken := filepath.Join(sitetest.TempDir(t), "users.db"), filepath.Join(sitetest.TempDir(t), "no-folder")
 	if err := os.WriteFile(broken, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	storage := tempDir(t)
+	storage := sitetest.TempDir(t)
 	s := serve(t, "respond ok")
 	s.load(accountsBody(file, ""), storage)
 	got := s.signedUp("alice@example.com")
@@ -649,7 +650,7 @@ func TestReloadToAStoreThatFails(t *testing.T) {
 			t.Errorf("a reload to a store that cannot be opened: %v", err)
 		}
 		s.mustAnswer(200, s.bearer("/todos/", got.Token), "a token of before")
-		got = s.post("/auth/refresh", claimsMap{"refreshToken": got.RefreshToken}).tokens(t)
+		got = s.post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}).tokens(t)
 	}
 
 	if err := os.Rename(file, file+".away"); err != nil {
@@ -662,7 +663,7 @@ func TestReloadToAStoreThatFails(t *testing.T) {
 	if err := os.Rename(file+".away", file); err != nil {
 		t.Fatal(err)
 	}
-	s.mustAnswer(200, s.post("/auth/refresh", claimsMap{"refreshToken": got.RefreshToken}), "it is back")
+	s.mustAnswer(200, s.post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}), "it is back")
 
 	if err := caddy.Stop(); err != nil {
 		t.Fatal(err)
@@ -674,7 +675,7 @@ func TestReloadToAStoreThatFails(t *testing.T) {
 	if err := os.Remove(broken); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "it works when the store can be opened", func() bool {
+	sitetest.Eventually(t, "it works when the store can be opened", func() bool {
 		return s.post("/auth/signup", credentialsOf("bob@example.com")).status == 201
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"golang.org/x/text/unicode/norm"
 )
 
@@ -18,12 +19,12 @@ var formulas = []string{
 
 // A file that is exported can be opened in a spreadsheet, and is imported as it was.
 func TestThreatFormulasInCSV(t *testing.T) {
-	dir := tempDir(t)
+	dir := sitetest.TempDir(t)
 	from, to := &commandLine{t, []string{"--store", filepath.Join(dir, "from.db")}}, &commandLine{t, []string{"--store", filepath.Join(dir, "to.db")}}
 	values := append([]string{"'", "'t Hooft", "O'Brien", "plain", "a;b", "1-1", "''x"}, formulas...)
 	var lines strings.Builder
 	for i, value := range values {
-		fmt.Fprintln(&lines, mustJSON(t, claimsMap{"email": fmt.Sprintf("=%d+1@example.com", i), "password_hash": weakArgon2id("x"), "roles": []string{"=role", "-b"}, "profile": claimsMap{"name": value, "=HYPERLINK(1)": value}}))
+		fmt.Fprintln(&lines, sitetest.Marshal(t, sitetest.JSON{"email": fmt.Sprintf("=%d+1@example.com", i), "password_hash": weakArgon2id("x"), "roles": []string{"=role", "-b"}, "profile": sitetest.JSON{"name": value, "=HYPERLINK(1)": value}}))
 	}
 	from.must(lines.String(), "user", "import", "--format", "jsonl", "-")
 	exported := from.must("", "user", "export", "--format", "csv")

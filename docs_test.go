@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 )
 
@@ -34,7 +35,7 @@ func TestDocsCaddyfiles(t *testing.T) {
 	for name, value := range docsEnvironment {
 		t.Setenv(name, value)
 	}
-	t.Setenv("XDG_DATA_HOME", tempDir(t)) // where accounts are by default
+	t.Setenv("XDG_DATA_HOME", sitetest.TempDir(t)) // where accounts are by default
 	pages, err := filepath.Glob("docs/*.md")
 	if err != nil {
 		t.Fatal(err)

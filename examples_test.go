@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 )
@@ -17,8 +18,8 @@ import (
 // that Caddy stores in.
 func runExample(t *testing.T, name string, environment ...string) *site {
 	t.Helper()
-	t.Setenv("XDG_DATA_HOME", tempDir(t)) // where accounts are by default
-	t.Setenv("TMPDIR", tempDir(t))
+	t.Setenv("XDG_DATA_HOME", sitetest.TempDir(t)) // where accounts are by default
+	t.Setenv("TMPDIR", sitetest.TempDir(t))
 	for i := 0; i < len(environment); i += 2 {
 		t.Setenv(environment[i], environment[i+1])
 	}
@@ -30,13 +31,13 @@ func runExample(t *testing.T, name string, environment ...string) *site {
 	if err != nil || len(warnings) > 0 {
 		t.Fatal(err, warnings)
 	}
-	s := &site{t: t, url: "http://" + freeAddress(t), logFile: filepath.Join(tempDir(t), "log.json")}
-	upstream := freeAddress(t)
+	s := &site{t: t, url: "http://" + sitetest.FreeAddress(t), logFile: filepath.Join(sitetest.TempDir(t), "log.json")}
+	upstream := sitetest.FreeAddress(t)
 	body := globalBlock.ReplaceAllString(string(text), "")
 	body = strings.ReplaceAll(body, "\n:8080 {", "\nhttp://:"+port(s.url)+" {")
 	body = strings.NewReplacer("localhost:8080", "localhost:"+port(s.url), "127.0.0.1:8080", "127.0.0.1:"+port(s.url),
 		"localhost:8081", "localhost:"+port("http://"+upstream), "127.0.0.1:8081", upstream).Replace(body)
-	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(globalOptions(tempDir(t), s.logFile, "")+body), map[string]any{"filename": "Caddyfile"})
+	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(globalOptions(sitetest.TempDir(t), s.logFile, "")+body), map[string]any{"filename": "Caddyfile"})
 	if err == nil {
 		err = caddy.Load(config, true)
 	}
@@ -110,8 +111,8 @@ func TestExampleMain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	good := claimsMap{"iss": "https://demo.example", "aud": "https://api.example", "roles": []string{"editor", "author"}, "email": "a<b>@example.com"}
-	token := sign(t, "ES256", signer.key, nil, goodClaims(good))
+	good := sitetest.JSON{"iss": "https://demo.example", "aud": "https://api.example", "roles": []string{"editor", "author"}, "email": "a<b>@example.com"}
+	token := sitetest.Sign(t, "ES256", signer.key, nil, sitetest.Claims(good))
 	spoofed := append(bearerOf(token), "X-User-Id: admin", "X-User-Roles: admin")
 	s.steps(
 		step{"/", nil, 200, "Anybody"},
@@ -120,16 +121,16 @@ func TestExampleMain(t *testing.T) {
 		step{"/private.html", bearerOf(token), 200, "a&lt;b&gt;@example.com"},
 		step{"/api/x", nil, 401, ""},
 		step{"/api/x", spoofed, 200, "user=alice roles=editor,author\n"},
-		step{"/api/x", bearerOf(sign(t, "ES256", testKeys().p256, nil, goodClaims(good))), 401, "signature"},
+		step{"/api/x", bearerOf(sitetest.Sign(t, "ES256", sitetest.Keys().P256, nil, sitetest.Claims(good))), 401, "signature"},
 	)
 }
 
 func TestExampleIdentityProvider(t *testing.T) {
-	keys := testKeys()
-	p := newIdentityProvider(t, publicJWK(t, keys.rsa, claimsMap{"kid": "a"}))
+	keys := sitetest.Keys()
+	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
 	s := runExample(t, "identity-provider", "ISSUER", p.URL, "AUDIENCE", "me")
 	token := func(aud string) []string {
-		return bearerOf(sign(t, "RS256", keys.rsa, claimsMap{"kid": "a"}, goodClaims(claimsMap{"iss": p.URL, "aud": aud})))
+		return bearerOf(sitetest.Sign(t, "RS256", keys.RSA, sitetest.JSON{"kid": "a"}, sitetest.Claims(sitetest.JSON{"iss": p.URL, "aud": aud})))
 	}
 	s.steps(
 		step{"/", nil, 200, "Anybody"},
@@ -140,23 +141,23 @@ func TestExampleIdentityProvider(t *testing.T) {
 }
 
 func TestExampleSharedSecret(t *testing.T) {
-	s := runExample(t, "shared-secret", "JWT_SECRET", testSecret)
+	s := runExample(t, "shared-secret", "JWT_SECRET", sitetest.Secret)
 	s.steps(
 		step{"/", nil, 200, "Anybody"},
 		step{"/api/", nil, 401, ""},
-		step{"/api/", bearerOf(hs(t, nil)), 200, "Hello, alice"},
-		step{"/api/", bearerOf(hs(t, claimsMap{"exp": 1})), 401, "expired"},
+		step{"/api/", bearerOf(sitetest.HS256(t, nil)), 200, "Hello, alice"},
+		step{"/api/", bearerOf(sitetest.HS256(t, sitetest.JSON{"exp": 1})), 401, "expired"},
 	)
 }
 
 func TestExampleCookie(t *testing.T) {
-	s := runExample(t, "cookie", "JWT_SECRET", testSecret)
+	s := runExample(t, "cookie", "JWT_SECRET", sitetest.Secret)
 	s.steps(
 		step{"/index.html", nil, 200, "Anybody"},
-		step{"/private.html", []string{"Cookie: __Host-session=" + hs(t, nil)}, 200, "Private"},
+		step{"/private.html", []string{"Cookie: __Host-session=" + sitetest.HS256(t, nil)}, 200, "Private"},
 		step{"/private.html", nil, 303, ""},
 		step{"/private.html", []string{"Cookie: __Host-session=x"}, 303, ""},
-		step{"/private.html", bearerOf(hs(t, nil)), 303, ""},
+		step{"/private.html", bearerOf(sitetest.HS256(t, nil)), 303, ""},
 	)
 	if got := s.get("/private.html").header.Get("Location"); got != "https://login.example.com/?return_to="+s.url+"/private.html" {
 		t.Errorf("Location %q", got)
@@ -164,35 +165,35 @@ func TestExampleCookie(t *testing.T) {
 }
 
 func TestExampleSeveralIssuers(t *testing.T) {
-	keys := testKeys()
-	staff := newIdentityProvider(t, publicJWK(t, keys.rsa, claimsMap{"kid": "a"}))
-	partner := newIdentityProvider(t, publicJWK(t, keys.p256, claimsMap{"kid": "a"}))
+	keys := sitetest.Keys()
+	staff := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
+	partner := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.P256, sitetest.JSON{"kid": "a"}))
 	s := runExample(t, "several-issuers", "STAFF_ISSUER", staff.URL, "PARTNER_JWKS", partner.URL+"/jwks")
 	token := func(algorithm string, key any, iss string) []string {
-		return bearerOf(sign(t, algorithm, key, claimsMap{"kid": "a"}, goodClaims(claimsMap{"iss": iss, "aud": "https://api.example.com"})))
+		return bearerOf(sitetest.Sign(t, algorithm, key, sitetest.JSON{"kid": "a"}, sitetest.Claims(sitetest.JSON{"iss": iss, "aud": "https://api.example.com"})))
 	}
 	s.steps(
-		step{"/api/", token("RS256", keys.rsa, staff.URL), 200, "alice of " + staff.URL},
-		step{"/api/", token("ES256", keys.p256, "https://partner.example"), 200, "alice of https://partner.example"},
-		step{"/api/", token("ES256", keys.p256, staff.URL), 401, ""},
-		step{"/api/", token("RS256", keys.rsa, "https://partner.example"), 401, ""},
+		step{"/api/", token("RS256", keys.RSA, staff.URL), 200, "alice of " + staff.URL},
+		step{"/api/", token("ES256", keys.P256, "https://partner.example"), 200, "alice of https://partner.example"},
+		step{"/api/", token("ES256", keys.P256, staff.URL), 401, ""},
+		step{"/api/", token("RS256", keys.RSA, "https://partner.example"), 401, ""},
 		step{"/api/", nil, 401, ""},
 	)
 }
 
 func TestExampleRules(t *testing.T) {
-	s := runExample(t, "rules", "JWT_SECRET", testSecret)
-	with := func(claims claimsMap) []string { return bearerOf(hs(t, claims)) }
-	reader := with(claimsMap{"scope": "read:todos"})
+	s := runExample(t, "rules", "JWT_SECRET", sitetest.Secret)
+	with := func(claims sitetest.JSON) []string { return bearerOf(sitetest.HS256(t, claims)) }
+	reader := with(sitetest.JSON{"scope": "read:todos"})
 	s.steps(
 		step{"/reports/1", reader, 200, ""},
-		step{"/reports/1", with(claimsMap{"scope": "admin:all"}), 200, ""},
+		step{"/reports/1", with(sitetest.JSON{"scope": "admin:all"}), 200, ""},
 		step{"/reports/1", with(nil), 403, "insufficient_scope"},
-		step{"/articles/1", with(claimsMap{"roles": []string{"editor"}}), 200, ""},
+		step{"/articles/1", with(sitetest.JSON{"roles": []string{"editor"}}), 200, ""},
 		step{"/articles/1", reader, 403, "role"},
-		step{"/premium/1", with(claimsMap{"org": claimsMap{"plan": "pro"}, "email_verified": true}), 200, ""},
-		step{"/premium/1", with(claimsMap{"org": claimsMap{"plan": "pro"}, "email_verified": false}), 403, "claim"},
-		step{"/premium/1", with(claimsMap{"org": claimsMap{"plan": "free"}, "email_verified": true}), 403, "claim"},
+		step{"/premium/1", with(sitetest.JSON{"org": sitetest.JSON{"plan": "pro"}, "email_verified": true}), 200, ""},
+		step{"/premium/1", with(sitetest.JSON{"org": sitetest.JSON{"plan": "pro"}, "email_verified": false}), 403, "claim"},
+		step{"/premium/1", with(sitetest.JSON{"org": sitetest.JSON{"plan": "free"}, "email_verified": true}), 403, "claim"},
 		step{"/todos/alice", reader, 200, "Hello, alice"},
 		step{"/todos/alice/1", reader, 200, ""},
 		step{"/todos/bob/1", reader, 403, "forbidden"},
@@ -205,7 +206,7 @@ func TestExampleRules(t *testing.T) {
 }
 
 func TestExampleCORS(t *testing.T) {
-	s := runExample(t, "cors", "JWT_SECRET", testSecret, "ORIGIN", "https://app.example")
+	s := runExample(t, "cors", "JWT_SECRET", sitetest.Secret, "ORIGIN", "https://app.example")
 	origin := "Origin: https://app.example"
 	got := s.do("OPTIONS", "/api/", origin, "Access-Control-Request-Method: PUT", "Access-Control-Request-Headers: authorization")
 	s.mustAnswer(204, got, "preflight")
@@ -220,19 +221,19 @@ func TestExampleCORS(t *testing.T) {
 	if got := s.do("OPTIONS", "/api/", "Origin: https://evil.example", "Access-Control-Request-Method: PUT"); got.header.Get("Access-Control-Allow-Origin") != "" {
 		t.Errorf("another origin: %v", got.header)
 	}
-	if vary := s.get("/api/", append(bearerOf(hs(t, nil)), origin)...).header.Values("Vary"); !slices.Contains(vary, "Origin") {
+	if vary := s.get("/api/", append(bearerOf(sitetest.HS256(t, nil)), origin)...).header.Values("Vary"); !slices.Contains(vary, "Origin") {
 		t.Errorf("Vary %q", vary)
 	}
-	s.steps(step{"/api/", append(bearerOf(hs(t, nil)), origin), 200, "Hello, alice"})
+	s.steps(step{"/api/", append(bearerOf(sitetest.HS256(t, nil)), origin), 200, "Hello, alice"})
 }
 
 func TestExampleCustomErrors(t *testing.T) {
-	s := runExample(t, "custom-errors", "JWT_SECRET", testSecret)
+	s := runExample(t, "custom-errors", "JWT_SECRET", sitetest.Secret)
 	s.steps(
-		step{"/account/", bearerOf(hs(t, claimsMap{"roles": []string{"customer"}})), 200, "Hello, alice"},
+		step{"/account/", bearerOf(sitetest.HS256(t, sitetest.JSON{"roles": []string{"customer"}})), 200, "Hello, alice"},
 		step{"/account/", nil, 401, "Sorry: no bearer token was sent (credentials_required)"},
-		step{"/account/", bearerOf(hs(t, claimsMap{"exp": 1})), 401, "Sorry: the token has expired (invalid_token)"},
-		step{"/account/", bearerOf(hs(t, nil)), 403, "Sorry: the user lacks a role that is needed here (forbidden)"},
+		step{"/account/", bearerOf(sitetest.HS256(t, sitetest.JSON{"exp": 1})), 401, "Sorry: the token has expired (invalid_token)"},
+		step{"/account/", bearerOf(sitetest.HS256(t, nil)), 403, "Sorry: the user lacks a role that is needed here (forbidden)"},
 	)
 	if got := s.get("/account/").header.Get("WWW-Authenticate"); got != `Bearer realm="restricted"` {
 		t.Errorf("challenge %q", got)
@@ -241,10 +242,10 @@ func TestExampleCustomErrors(t *testing.T) {
 
 // LoopBack's tutorial, step by step.
 func TestExampleLoopbackTodo(t *testing.T) {
-	s := runExample(t, "loopback-todo", "JWT_SECRET", testSecret)
+	s := runExample(t, "loopback-todo", "JWT_SECRET", sitetest.Secret)
 	s.mustAnswer(401, s.get("/todos"), "without a token")
 	s.mustAnswer(401, s.get("/todos/1"), "without a token")
-	user := s.post("/signup", claimsMap{"email": "alice@example.com", "password": goodPassword, "username": "alice", "realm": "earth"})
+	user := s.post("/signup", sitetest.JSON{"email": "alice@example.com", "password": goodPassword, "username": "alice", "realm": "earth"})
 	s.mustAnswer(201, user, "sign-up")
 	s.mustAnswer(409, s.post("/signup", credentialsOf("Alice@example.com")), "again")
 	got := s.post("/users/login", credentialsOf("alice@example.com")).tokens(t)
@@ -259,7 +260,7 @@ func TestExampleLoopbackTodo(t *testing.T) {
 	if todos := s.bearer("/todos", got.Token); todos.body != "todos of "+who.body {
 		t.Errorf("todos: %d %s", todos.status, todos.body)
 	}
-	s.mustAnswer(200, s.post("/refresh", claimsMap{"refreshToken": got.RefreshToken}), "refresh")
+	s.mustAnswer(200, s.post("/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}), "refresh")
 	api := s.get("/auth/openapi.json")
 	for _, part := range []string{`"/users/login"`, `"/whoAmI"`, `"scheme":"bearer"`, `"openapi":"3.1.0"`} {
 		if !strings.Contains(api.body, part) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
 // The disk fails under clients that refresh, half of them by cookies: system calls on
@@ -21,7 +22,7 @@ import (
 func TestScenarioDiskFaults(t *testing.T) {
 	needs(t, "strace")
 	seen := scenario.Promise(t, "503 or 507 while the disk fails, and the log says what to do; 0 sessions ended, 0 tokens of an answer refused; goes on by itself")
-	dir, address := tempDir(t), freeAddress(t)
+	dir, address := sitetest.TempDir(t), sitetest.FreeAddress(t)
 	p := startAccounts(t, dir, address)
 	p.signedUp("alice@example.com")
 	watched := p.loggedIn("alice@example.com")
@@ -36,7 +37,7 @@ func TestScenarioDiskFaults(t *testing.T) {
 		_, lostBefore := clients.Counts()
 		began := len(p.log())
 		mend := p.inject(t, fault.calls, fault.errno, filepath.Join(dir, "users.db"))
-		eventually(t, "answers are refused: "+fault.name, func() bool { _, lost := clients.Counts(); return lost >= lostBefore+20 })
+		sitetest.Eventually(t, "answers are refused: "+fault.name, func() bool { _, lost := clients.Counts(); return lost >= lostBefore+20 })
 		p.mustAnswer(200, p.bearer("/todos/", watched.Token), fault.name+": verification goes on")
 		if got := p.post("/auth/login", credentialsOf("alice@example.com")); got.status != 503 && got.status != 507 || got.header.Get("Retry-After") == "" && got.status == 503 {
 			t.Errorf("%s: a log-in is answered by %d %s", fault.name, got.status, got.body)
@@ -44,7 +45,7 @@ func TestScenarioDiskFaults(t *testing.T) {
 		mend()
 		_, lost := clients.Counts()
 		before, _ := clients.GoOn(nil)
-		eventually(t, "all clients go on after: "+fault.name, func() bool { _, all := clients.GoOn(before); return all })
+		sitetest.Eventually(t, "all clients go on after: "+fault.name, func() bool { _, all := clients.GoOn(before); return all })
 		if log := p.log()[began:]; !strings.Contains(log, fault.says) {
 			t.Errorf("%s: the log does not say %q: %s", fault.name, fault.says, log)
 		}
@@ -98,7 +99,7 @@ func TestScenarioPermissionsChanged(t *testing.T) {
 	needs(t, "setpriv")
 	seen := scenario.Promise(t, "200 or 503, and the log says what to do; 0 sessions ended, 0 tokens of an answer refused; goes on, at the latest by a restart")
 	const nobody = 65534
-	dir, address := tempDir(t), freeAddress(t)
+	dir, address := sitetest.TempDir(t), sitetest.FreeAddress(t)
 	if err := os.Chown(dir, nobody, nobody); err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +132,7 @@ func TestScenarioPermissionsChanged(t *testing.T) {
 			t.Fatal(err)
 		}
 		before, _ := clients.GoOn(nil)
-		eventually(t, "all clients go on after: "+change.name, func() bool { _, all := clients.GoOn(before); return all })
+		sitetest.Eventually(t, "all clients go on after: "+change.name, func() bool { _, all := clients.GoOn(before); return all })
 		_, lost := clients.Counts()
 		seen("%s: log-ins %v, %d answers to refreshes refused", change.name, statuses, lost-lostBefore)
 	}

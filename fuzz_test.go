@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/jwks"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
@@ -23,7 +24,7 @@ var fuzzNow = time.Unix(1_800_000_000, 0)
 
 func fuzzVerifier(f *testing.F) *jwt.Verifier {
 	f.Helper()
-	key, err := jwt.NewSecretKey([]byte(testSecret))
+	key, err := jwt.NewSecretKey([]byte(sitetest.Secret))
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -53,7 +54,7 @@ func mustAgree(t *testing.T, v *jwt.Verifier, token string) {
 		t.Fatalf("go-jose does not parse what was accepted: %v\n%s", err, token)
 	}
 	var claims map[string]any
-	if err := parsed.Claims([]byte(testSecret), &claims); err != nil {
+	if err := parsed.Claims([]byte(sitetest.Secret), &claims); err != nil {
 		t.Fatalf("go-jose refuses what was accepted: %v\n%s", err, token)
 	}
 	if len(claims) != len(verified.Claims) {
@@ -68,7 +69,7 @@ func mustAgree(t *testing.T, v *jwt.Verifier, token string) {
 		}
 	}
 	var registered josejwt.Claims
-	if err := parsed.Claims([]byte(testSecret), &registered); err != nil {
+	if err := parsed.Claims([]byte(sitetest.Secret), &registered); err != nil {
 		t.Fatalf("go-jose refuses what was accepted: %v\n%s", err, token)
 	}
 	if err := registered.ValidateWithLeeway(josejwt.Expected{Time: fuzzNow}, time.Second); err != nil {
@@ -97,7 +98,7 @@ func FuzzHeader(f *testing.F) {
 				}
 			}
 		}
-		mustAgree(t, v, signRaw(t, "HS256", []byte(testSecret), header, payload))
+		mustAgree(t, v, sitetest.SignRaw(t, "HS256", []byte(sitetest.Secret), header, payload))
 	})
 }
 
@@ -105,7 +106,7 @@ func FuzzHeader(f *testing.F) {
 func FuzzClaims(f *testing.F) {
 	v := fuzzVerifier(f)
 	f.Fuzz(func(t *testing.T, payload string) {
-		mustAgree(t, v, signRaw(t, "HS256", []byte(testSecret), `{"alg":"HS256"}`, payload))
+		mustAgree(t, v, sitetest.SignRaw(t, "HS256", []byte(sitetest.Secret), `{"alg":"HS256"}`, payload))
 		claims, err := jwt.ParseClaims([]byte(payload))
 		if err != nil {
 			return

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddyserver/caddy/v2"
 )
 
@@ -28,7 +29,7 @@ func fillHashGate(t testing.TB, address string) (stop func()) {
 	var waiting sync.WaitGroup
 	before := hashing.begun()
 	waiting.Go(func() { _ = hashing.enter(ctx, hashTurn{queue: 1, what: "log-in", client: address}) })
-	eventually(t, "somebody waits", func() bool { return hashing.begun() > before })
+	sitetest.Eventually(t, "somebody waits", func() bool { return hashing.begun() > before })
 	return func() {
 		cancel()
 		waiting.Wait()
@@ -79,7 +80,7 @@ func (r *waitingRoom) comes(name, what, client string, familiar func() bool) {
 			r.t.Error(err)
 		}
 	})
-	eventually(r.t, name+" waits or somebody leaves", func() bool { return r.g.begun() > before || len(r.gone()) > left })
+	sitetest.Eventually(r.t, name+" waits or somebody leaves", func() bool { return r.g.begun() > before || len(r.gone()) > left })
 }
 
 func (r *waitingRoom) gone() []string {
@@ -197,7 +198,7 @@ func TestHashGateIsFull(t *testing.T) {
 		t.Helper()
 		before, done := g.begun(), len(results)
 		go func() { results <- g.enter(ctx, hashTurn{queue: 16, what: "log-in", client: client}) }()
-		eventually(t, client+" waits or is told", func() bool { return g.begun() > before || len(results) > done })
+		sitetest.Eventually(t, client+" waits or is told", func() bool { return g.begun() > before || len(results) > done })
 	}
 	for range 5 {
 		enter("192.0.2.1")
@@ -238,7 +239,7 @@ func TestHashGateIsFull(t *testing.T) {
 // shows nowhere else.
 func TestThreatFamiliarLogInsGoFirst(t *testing.T) {
 	s := serve(t, "respond ok")
-	dir := tempDir(t)
+	dir := sitetest.TempDir(t)
 	load := func() {
 		t.Helper()
 		s.load(`servers {
@@ -268,7 +269,7 @@ func TestThreatFamiliarLogInsGoFirst(t *testing.T) {
 		stop := fillHashGate(t, "10.0.0.1")
 		got := make(chan answer, 1)
 		go func() { got <- s.post("/auth/login", credentialsOf(email), from(ip)) }()
-		eventually(t, "it waits, or is answered", func() bool {
+		sitetest.Eventually(t, "it waits, or is answered", func() bool {
 			hashing.mu.Lock()
 			defer hashing.mu.Unlock()
 			return hashing.familiar.size == 1 || len(got) == 1
@@ -302,7 +303,7 @@ func TestScenarioHashFlood(t *testing.T) {
 			trusted_proxies static 127.0.0.1/32
 		}
 ----------
-`+accountsBody(filepath.Join(tempDir(t), "users.db"), "signup open"))
+`+accountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "signup open"))
 	from := func(ip string) string { return "X-Forwarded-For: " + ip }
 	s.mustAnswer(201, s.post("/auth/signup", credentialsOf("alice@example.com"), from("198.51.100.7")), "sign-up")
 	s.mustAnswer(200, s.post("/auth/login", credentialsOf("alice@example.com"), from("198.51.100.7")), "log-in before the floods")
@@ -335,7 +336,7 @@ func TestScenarioHashFlood(t *testing.T) {
 					}
 				})
 			}
-			eventually(t, "the flood has come", func() bool { return answered.Load() > 100 && hashing.begun() > 0 })
+			sitetest.Eventually(t, "the flood has come", func() bool { return answered.Load() > 100 && hashing.begun() > 0 })
 			var longest time.Duration
 			refused := 0
 			for range 15 {
@@ -363,11 +364,11 @@ func TestThreatRightLogInsSpendNothing(t *testing.T) {
 			trusted_proxies static 127.0.0.1/32
 		}
 ----------
-`+accountsBody(filepath.Join(tempDir(t), "users.db"), "signup open"))
+`+accountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "signup open"))
 	from := func(ip string) string { return "X-Forwarded-For: " + ip }
 	s.mustAnswer(201, s.post("/auth/signup", credentialsOf("alice@example.com"), from("10.20.0.1")), "sign-up")
 	s.mustAnswer(200, s.post("/auth/login", credentialsOf("alice@example.com"), from("10.20.0.1")), "at home")
-	wrong := claimsMap{"email": "alice@example.com", "password": "wrong password"}
+	wrong := sitetest.JSON{"email": "alice@example.com", "password": "wrong password"}
 	for range 10 {
 		s.mustAnswer(401, s.post("/auth/login", wrong, from("203.0.113.1")), "a guess")
 	}
@@ -401,7 +402,7 @@ func TestThreatSignUpOracle(t *testing.T) {
 			trusted_proxies static 127.0.0.1/32
 		}
 ----------
-`+accountsBody(filepath.Join(tempDir(t), "users.db"), "signup open"))
+`+accountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "signup open"))
 	from := func(ip string) string { return "X-Forwarded-For: " + ip }
 	s.mustAnswer(201, s.post("/auth/signup", credentialsOf("alice@example.com"), from("192.0.2.1")), "sign-up")
 	s.mustAnswer(409, s.post("/auth/signup", credentialsOf("alice@example.com"), from("2001:db8::1")), "control: the first question")

@@ -16,33 +16,34 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddyserver/caddy/v2"
 )
 
 // jwksSite is protected by the provider's key set.
-func jwksSite(t testing.TB, p *identityProvider, options string) *site {
+func jwksSite(t testing.TB, p *sitetest.IdentityProvider, options string) *site {
 	t.Helper()
 	return serve(t, jwksBody(p, options))
 }
 
-func jwksBody(p *identityProvider, options string) string {
+func jwksBody(p *sitetest.IdentityProvider, options string) string {
 	return "jwt /api/* {\n issuer https://issuer.example\n jwks " + p.URL + "/jwks {\n" + options + "\n}\n}\n metrics /metrics\n respond /api/* ok"
 }
 
 // rs is a token by one of the RSA test keys.
 func rs(t testing.TB, key any, id string) string {
 	t.Helper()
-	return sign(t, "RS256", key, claimsMap{"kid": id}, goodClaims(nil))
+	return sitetest.Sign(t, "RS256", key, sitetest.JSON{"kid": id}, sitetest.Claims(nil))
 }
 
 func TestDiscovery(t *testing.T) {
-	keys := testKeys()
-	p := newIdentityProvider(t, publicJWK(t, keys.rsa, claimsMap{"kid": "a"}))
+	keys := sitetest.Keys()
+	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
 	s := serve(t, "jwt {\n issuer "+p.URL+"\n}\n respond ok")
-	s.mustAnswer(200, s.bearer("/", sign(t, "RS256", keys.rsa, claimsMap{"kid": "a"}, goodClaims(claimsMap{"iss": p.URL}))), "found by discovery")
+	s.mustAnswer(200, s.bearer("/", sitetest.Sign(t, "RS256", keys.RSA, sitetest.JSON{"kid": "a"}, sitetest.Claims(sitetest.JSON{"iss": p.URL}))), "found by discovery")
 
 	s = serve(t, "jwt {\n issuer "+p.URL+"/\n}\n respond ok")
-	got := s.bearer("/", sign(t, "RS256", keys.rsa, claimsMap{"kid": "a"}, goodClaims(claimsMap{"iss": p.URL + "/"})))
+	got := s.bearer("/", sitetest.Sign(t, "RS256", keys.RSA, sitetest.JSON{"kid": "a"}, sitetest.Claims(sitetest.JSON{"iss": p.URL + "/"})))
 	s.mustAnswer(503, got, "the document names another issuer")
 	if !strings.Contains(s.log(), "with or without the slash at its end") {
 		t.Errorf("the log does not say what is wrong:\n%s", s.log())
@@ -51,7 +52,7 @@ func TestDiscovery(t *testing.T) {
 
 // What discovery names is held to the same rules as what the config names.
 func TestDiscoveryOfPlainHTTP(t *testing.T) {
-	p := newIdentityProvider(t)
+	p := sitetest.NewIdentityProvider(t)
 	document := func(keys string) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {
 			fmt.Fprintf(w, `{"issuer":%q,"jwks_uri":%q}`, p.URL, keys)
@@ -60,7 +61,7 @@ func TestDiscoveryOfPlainHTTP(t *testing.T) {
 	handler := document("http://keys.example/jwks")
 	p.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handler(w, r) })
 	s := serve(t, "jwt {\n issuer "+p.URL+"\n}\n respond ok")
-	s.mustAnswer(503, s.bearer("/", sign(t, "RS256", testKeys().rsa, nil, goodClaims(claimsMap{"iss": p.URL}))), "keys over plain http")
+	s.mustAnswer(503, s.bearer("/", sitetest.Sign(t, "RS256", sitetest.Keys().RSA, nil, sitetest.Claims(sitetest.JSON{"iss": p.URL}))), "keys over plain http")
 	if !strings.Contains(s.log(), "keys over plain http are accepted from this machine only") {
 		t.Errorf("the log does not say why:\n%s", s.log())
 	}
@@ -69,53 +70,53 @@ func TestDiscoveryOfPlainHTTP(t *testing.T) {
 // A set whose key has no ID may get one that has: a token with its ID is not
 // that of the other.
 func TestNewKeyBesideOneWithoutID(t *testing.T) {
-	keys := testKeys()
-	p := newIdentityProvider(t, publicJWK(t, keys.rsa, nil))
+	keys := sitetest.Keys()
+	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, nil))
 	s := jwksSite(t, p, "")
-	s.mustAnswer(200, s.bearer("/api/", sign(t, "RS256", keys.rsa, nil, goodClaims(nil))), "control")
-	p.setKeys(publicJWK(t, keys.rsa, nil), publicJWK(t, keys.strangerRSA, claimsMap{"kid": "new"}))
-	s.mustAnswer(200, s.bearer("/api/", rs(t, keys.strangerRSA, "new")), "the new key")
+	s.mustAnswer(200, s.bearer("/api/", sitetest.Sign(t, "RS256", keys.RSA, nil, sitetest.Claims(nil))), "control")
+	p.SetKeys(sitetest.JWK(t, keys.RSA, nil), sitetest.JWK(t, keys.StrangerRSA, sitetest.JSON{"kid": "new"}))
+	s.mustAnswer(200, s.bearer("/api/", rs(t, keys.StrangerRSA, "new")), "the new key")
 }
 
 func TestUnknownKeyIsFetchedAtOnce(t *testing.T) {
-	keys := testKeys()
-	p := newIdentityProvider(t, publicJWK(t, keys.rsa, claimsMap{"kid": "a"}))
+	keys := sitetest.Keys()
+	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
 	s := jwksSite(t, p, "")
-	s.mustAnswer(200, s.bearer("/api/", rs(t, keys.rsa, "a")), "control")
-	p.setKeys(publicJWK(t, keys.rsa, claimsMap{"kid": "a"}), publicJWK(t, keys.strangerRSA, claimsMap{"kid": "b"}))
+	s.mustAnswer(200, s.bearer("/api/", rs(t, keys.RSA, "a")), "control")
+	p.SetKeys(sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}), sitetest.JWK(t, keys.StrangerRSA, sitetest.JSON{"kid": "b"}))
 	var all sync.WaitGroup
 	for range 20 {
 		all.Go(func() {
-			s.mustAnswer(200, s.bearer("/api/", rs(t, keys.strangerRSA, "b")), "the request that met the new key")
+			s.mustAnswer(200, s.bearer("/api/", rs(t, keys.StrangerRSA, "b")), "the request that met the new key")
 		})
 	}
 	all.Wait()
-	if got := p.fetches.Load(); got != 2 {
+	if got := p.Fetches.Load(); got != 2 {
 		t.Errorf("%d fetches, expected 2: the first, and one for the new key", got)
 	}
 }
 
 func TestKeysWithoutID(t *testing.T) {
-	keys := testKeys()
-	p := newIdentityProvider(t, publicJWK(t, keys.rsa, nil), publicJWK(t, keys.p256, nil))
+	keys := sitetest.Keys()
+	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, nil), sitetest.JWK(t, keys.P256, nil))
 	s := jwksSite(t, p, "")
-	s.mustAnswer(200, s.bearer("/api/", sign(t, "RS256", keys.rsa, nil, goodClaims(nil))), "one RSA key, no kid on either side")
-	s.mustAnswer(200, s.bearer("/api/", sign(t, "ES256", keys.p256, claimsMap{"kid": "x"}, goodClaims(nil))), "one EC key without kid")
-	p.setKeys(publicJWK(t, keys.rsa, nil), publicJWK(t, keys.strangerRSA, nil))
+	s.mustAnswer(200, s.bearer("/api/", sitetest.Sign(t, "RS256", keys.RSA, nil, sitetest.Claims(nil))), "one RSA key, no kid on either side")
+	s.mustAnswer(200, s.bearer("/api/", sitetest.Sign(t, "ES256", keys.P256, sitetest.JSON{"kid": "x"}, sitetest.Claims(nil))), "one EC key without kid")
+	p.SetKeys(sitetest.JWK(t, keys.RSA, nil), sitetest.JWK(t, keys.StrangerRSA, nil))
 	s = jwksSite(t, p, "refresh 9m")
-	s.mustAnswer(401, s.bearer("/api/", sign(t, "RS256", keys.rsa, nil, goodClaims(nil))), "two keys, and nothing tells which")
+	s.mustAnswer(401, s.bearer("/api/", sitetest.Sign(t, "RS256", keys.RSA, nil, sitetest.Claims(nil))), "two keys, and nothing tells which")
 }
 
 // badAnswers are what a key set URL may come to answer; none may replace a
 // good set, or crash.
-func badAnswers(t testing.TB, p *identityProvider, elsewhere string) map[string]http.HandlerFunc {
+func badAnswers(t testing.TB, p *sitetest.IdentityProvider, elsewhere string) map[string]http.HandlerFunc {
 	text := func(status int, body string) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(status)
 			_, _ = w.Write([]byte(body))
 		}
 	}
-	stranger := mustJSON(t, claimsMap{"keys": []any{publicJWK(t, testKeys().strangerRSA, claimsMap{"kid": "a"})}})
+	stranger := sitetest.Marshal(t, sitetest.JSON{"keys": []any{sitetest.JWK(t, sitetest.Keys().StrangerRSA, sitetest.JSON{"kid": "a"})}})
 	return map[string]http.HandlerFunc{
 		"500":                      text(500, stranger),
 		"404":                      text(404, stranger),
@@ -152,52 +153,54 @@ func badAnswers(t testing.TB, p *identityProvider, elsewhere string) map[string]
 }
 
 func TestThreatBadKeySets(t *testing.T) {
-	keys := testKeys()
-	elsewhere := newIdentityProvider(t, publicJWK(t, keys.strangerRSA, claimsMap{"kid": "a"}))
-	p := newIdentityProvider(t)
+	keys := sitetest.Keys()
+	elsewhere := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.StrangerRSA, sitetest.JSON{"kid": "a"}))
+	p := sitetest.NewIdentityProvider(t)
 	for name, bad := range badAnswers(t, p, elsewhere.URL) {
 		t.Run(name, func(t *testing.T) {
-			good := rs(t, keys.rsa, "a")
-			p.setHandler(bad)
+			good := rs(t, keys.RSA, "a")
+			p.SetHandler(bad)
 			s := jwksSite(t, p, "refresh 100ms\n cooldown 100ms\n timeout 200ms")
 			got := s.bearer("/api/", good)
 			s.mustAnswer(503, got, "no key was ever had")
 			if seconds, err := strconv.Atoi(got.header.Get("Retry-After")); err != nil || seconds < 1 {
 				t.Errorf("Retry-After %q", got.header.Get("Retry-After"))
 			}
-			p.setKeys(publicJWK(t, keys.rsa, claimsMap{"kid": "a"}))
-			eventually(t, "control: it recovers by itself", func() bool { return s.bearer("/api/", good).status == 200 })
+			p.SetKeys(sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
+			sitetest.Eventually(t, "control: it recovers by itself", func() bool { return s.bearer("/api/", good).status == 200 })
 
-			p.setHandler(bad)
-			before := p.fetches.Load()
-			eventually(t, "it is fetched twice more", func() bool { return p.fetches.Load() >= before+3 })
+			p.SetHandler(bad)
+			before := p.Fetches.Load()
+			sitetest.Eventually(t, "it is fetched twice more", func() bool { return p.Fetches.Load() >= before+3 })
 			s.mustAnswer(200, s.bearer("/api/", good), "the last good set is kept")
-			s.mustAnswer(401, s.bearer("/api/", rs(t, keys.strangerRSA, "a")), "a key of the bad answer")
+			s.mustAnswer(401, s.bearer("/api/", rs(t, keys.StrangerRSA, "a")), "a key of the bad answer")
 		})
 	}
-	if got := elsewhere.fetches.Load(); got != 0 {
+	if got := elsewhere.Fetches.Load(); got != 0 {
 		t.Errorf("%d fetches from the host that was redirected to", got)
 	}
 }
 
 // A redirect is followed on the same host and scheme, three times at most.
 func TestThreatRedirectedKeySet(t *testing.T) {
-	set := mustJSON(t, claimsMap{"keys": []any{publicJWK(t, testKeys().rsa, claimsMap{"kid": "a"})}})
+	set := sitetest.Marshal(t, sitetest.JSON{"keys": []any{sitetest.JWK(t, sitetest.Keys().RSA, sitetest.JSON{"kid": "a"})}})
 	for _, c := range []struct {
 		name   string
 		times  int
-		to     func(p *identityProvider) string
+		to     func(p *sitetest.IdentityProvider) string
 		status int
 		log    string
 	}{
-		{"control: three times", 3, func(*identityProvider) string { return "/jwks" }, 200, ""},
-		{"four times", 4, func(*identityProvider) string { return "/jwks" }, 503, "redirected more than 3 times"},
-		{"another scheme", 1, func(p *identityProvider) string { return strings.Replace(p.URL, "http:", "https:", 1) }, 503, "redirected to another host, https://"},
-		{"another host", 1, func(p *identityProvider) string { return strings.Replace(p.URL, "127.0.0.1", "localhost", 1) + "/jwks" }, 503, "redirected to another host, http://localhost"},
+		{"control: three times", 3, func(*sitetest.IdentityProvider) string { return "/jwks" }, 200, ""},
+		{"four times", 4, func(*sitetest.IdentityProvider) string { return "/jwks" }, 503, "redirected more than 3 times"},
+		{"another scheme", 1, func(p *sitetest.IdentityProvider) string { return strings.Replace(p.URL, "http:", "https:", 1) }, 503, "redirected to another host, https://"},
+		{"another host", 1, func(p *sitetest.IdentityProvider) string {
+			return strings.Replace(p.URL, "127.0.0.1", "localhost", 1) + "/jwks"
+		}, 503, "redirected to another host, http://localhost"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p := newIdentityProvider(t)
-			p.setHandler(func(w http.ResponseWriter, r *http.Request) {
+			p := sitetest.NewIdentityProvider(t)
+			p.SetHandler(func(w http.ResponseWriter, r *http.Request) {
 				if hops := len(r.URL.RawQuery); hops < c.times {
 					http.Redirect(w, r, c.to(p)+"?"+strings.Repeat("h", hops+1), http.StatusFound)
 					return
@@ -205,7 +208,7 @@ func TestThreatRedirectedKeySet(t *testing.T) {
 				_, _ = io.WriteString(w, set)
 			})
 			s := jwksSite(t, p, "")
-			s.mustAnswer(c.status, s.bearer("/api/", rs(t, testKeys().rsa, "a")), c.name)
+			s.mustAnswer(c.status, s.bearer("/api/", rs(t, sitetest.Keys().RSA, "a")), c.name)
 			if !strings.Contains(s.log(), c.log) {
 				t.Errorf("the log does not say %q:\n%s", c.log, s.log())
 			}
@@ -221,33 +224,33 @@ func TestKeySetThroughTheEnvironmentsProxy(t *testing.T) {
 		if r.URL.String() != "http://keys.example/jwks" {
 			t.Errorf("the proxy is asked for %s", r.URL)
 		}
-		_, _ = io.WriteString(w, mustJSON(t, claimsMap{"keys": []any{publicJWK(t, testKeys().rsa, claimsMap{"kid": "a"})}}))
+		_, _ = io.WriteString(w, sitetest.Marshal(t, sitetest.JSON{"keys": []any{sitetest.JWK(t, sitetest.Keys().RSA, sitetest.JSON{"kid": "a"})}}))
 	}))
 	t.Cleanup(proxy.Close)
 	body := "jwt {\n issuer https://issuer.example\n jwks http://keys.example/jwks {\n allow_http\n}\n}\n respond ok"
 	for name, status := range map[string]int{proxy.URL: 200, "": 503} {
 		t.Setenv("HTTP_PROXY", name)
-		p := startProcess(t, tempDir(t), freeAddress(t), body)
-		p.mustAnswer(status, p.bearer("/", rs(t, testKeys().rsa, "a")), "proxy "+name)
+		p := startProcess(t, sitetest.TempDir(t), sitetest.FreeAddress(t), body)
+		p.mustAnswer(status, p.bearer("/", rs(t, sitetest.Keys().RSA, "a")), "proxy "+name)
 	}
 }
 
 // What is wrong within one key costs that key, and no other.
 func TestBadKeyBesideAGoodOne(t *testing.T) {
-	keys := testKeys()
-	good := mustJSON(t, publicJWK(t, keys.rsa, claimsMap{"kid": "a"}))
+	keys := sitetest.Keys()
+	good := sitetest.Marshal(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
 	for name, bad := range map[string]string{"a name twice": `{"kty":"EC","foo":1,"foo":2}`, "invalid UTF-8": "{\"kty\":\"EC\",\"kid\":\"\xff\"}", "null": "null"} {
-		p := newIdentityProvider(t)
-		p.setAnswer(200, `{"keys":[`+bad+`,`+good+`]}`)
+		p := sitetest.NewIdentityProvider(t)
+		p.SetAnswer(200, `{"keys":[`+bad+`,`+good+`]}`)
 		s := jwksSite(t, p, "")
-		s.mustAnswer(200, s.bearer("/api/", rs(t, keys.rsa, "a")), name)
+		s.mustAnswer(200, s.bearer("/api/", rs(t, keys.RSA, "a")), name)
 	}
 }
 
 // A complaint is logged once, not at each try, though each try has another port.
 func TestOutageIsLoggedOnce(t *testing.T) {
-	p := newIdentityProvider(t)
-	p.setHandler(func(w http.ResponseWriter, _ *http.Request) {
+	p := sitetest.NewIdentityProvider(t)
+	p.SetHandler(func(w http.ResponseWriter, _ *http.Request) {
 		connection, _, err := w.(http.Hijacker).Hijack()
 		if err != nil {
 			return
@@ -256,7 +259,7 @@ func TestOutageIsLoggedOnce(t *testing.T) {
 		_ = connection.Close()
 	})
 	s := jwksSite(t, p, "cooldown 100ms")
-	eventually(t, "it is tried ten times", func() bool { return p.fetches.Load() >= 10 })
+	sitetest.Eventually(t, "it is tried ten times", func() bool { return p.Fetches.Load() >= 10 })
 	if told := regexp.MustCompile(`"level":"warn".*key set not reachable`).FindAllString(s.log(), -1); len(told) != 1 {
 		t.Errorf("told %d times: %s", len(told), told)
 	}
@@ -265,18 +268,18 @@ func TestOutageIsLoggedOnce(t *testing.T) {
 // A token with a key ID, and a set whose key has none: the key that is at hand
 // serves while the identity provider hangs.
 func TestKeyWithoutIDWhileProviderHangs(t *testing.T) {
-	keys := testKeys()
-	p := newIdentityProvider(t, publicJWK(t, keys.rsa, nil))
+	keys := sitetest.Keys()
+	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, nil))
 	s := jwksSite(t, p, "refresh 100ms\n cooldown 1h\n timeout 30s")
-	token := rs(t, keys.rsa, "a")
+	token := rs(t, keys.RSA, "a")
 	s.mustAnswer(200, s.bearer("/api/", token), "control, which uses the cooldown up")
 	hang := make(chan struct{})
 	t.Cleanup(func() { close(hang) })
-	p.setHandler(func(http.ResponseWriter, *http.Request) { <-hang })
-	before := p.fetches.Load()
-	eventually(t, "a fetch hangs", func() bool { return p.fetches.Load() > before })
+	p.SetHandler(func(http.ResponseWriter, *http.Request) { <-hang })
+	before := p.Fetches.Load()
+	sitetest.Eventually(t, "a fetch hangs", func() bool { return p.Fetches.Load() > before })
 	answered := make(chan answer, 1)
-	other := rs(t, keys.rsa, "b")
+	other := rs(t, keys.RSA, "b")
 	go func() { answered <- s.bearer("/api/", other) }()
 	select {
 	case got := <-answered:
@@ -287,58 +290,58 @@ func TestKeyWithoutIDWhileProviderHangs(t *testing.T) {
 }
 
 func TestThreatWithdrawnKey(t *testing.T) {
-	keys := testKeys()
-	a, b := publicJWK(t, keys.rsa, claimsMap{"kid": "a"}), publicJWK(t, keys.p256, claimsMap{"kid": "b"})
-	p := newIdentityProvider(t, a, b)
+	keys := sitetest.Keys()
+	a, b := sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}), sitetest.JWK(t, keys.P256, sitetest.JSON{"kid": "b"})
+	p := sitetest.NewIdentityProvider(t, a, b)
 	s := jwksSite(t, p, "refresh 200ms")
-	withdrawn := rs(t, keys.rsa, "a")
-	kept := sign(t, "ES256", keys.p256, claimsMap{"kid": "b"}, goodClaims(nil))
+	withdrawn := rs(t, keys.RSA, "a")
+	kept := sitetest.Sign(t, "ES256", keys.P256, sitetest.JSON{"kid": "b"}, sitetest.Claims(nil))
 	for range 3 { // remembered
 		s.mustAnswer(200, s.bearer("/api/", withdrawn), "control")
 		s.mustAnswer(200, s.bearer("/api/", kept), "control")
 	}
-	p.setKeys(b)
-	before := p.fetches.Load()
-	eventually(t, "the withdrawn key is refused", func() bool { return s.bearer("/api/", withdrawn).status == 401 })
-	if after := p.fetches.Load(); after > before+2 {
+	p.SetKeys(b)
+	before := p.Fetches.Load()
+	sitetest.Eventually(t, "the withdrawn key is refused", func() bool { return s.bearer("/api/", withdrawn).status == 401 })
+	if after := p.Fetches.Load(); after > before+2 {
 		t.Errorf("refused after %d refreshes, expected one", after-before)
 	}
 	s.mustAnswer(200, s.bearer("/api/", kept), "control: the other key is not")
 }
 
 func TestKeysStaleAfterMaxStale(t *testing.T) {
-	keys := testKeys()
-	p := newIdentityProvider(t, publicJWK(t, keys.rsa, claimsMap{"kid": "a"}))
+	keys := sitetest.Keys()
+	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
 	s := jwksSite(t, p, "refresh 100ms\n max_stale 1s\n cooldown 100ms")
-	token := rs(t, keys.rsa, "a")
+	token := rs(t, keys.RSA, "a")
 	s.mustAnswer(200, s.bearer("/api/", token), "control")
-	p.setAnswer(500, "")
-	eventually(t, "tokens, remembered ones too, are refused after max_stale", func() bool { return s.bearer("/api/", token).status == 401 })
+	p.SetAnswer(500, "")
+	sitetest.Eventually(t, "tokens, remembered ones too, are refused after max_stale", func() bool { return s.bearer("/api/", token).status == 401 })
 	if challenge := s.bearer("/api/", token).header.Get("WWW-Authenticate"); !strings.Contains(challenge, "out of date") {
 		t.Errorf("challenge %q", challenge)
 	}
-	p.setKeys(publicJWK(t, keys.rsa, claimsMap{"kid": "a"}))
-	eventually(t, "it recovers by itself", func() bool { return s.bearer("/api/", token).status == 200 })
+	p.SetKeys(sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
+	sitetest.Eventually(t, "it recovers by itself", func() bool { return s.bearer("/api/", token).status == 200 })
 }
 
 func TestKeySetOutlivesReloads(t *testing.T) {
-	keys := testKeys()
-	p := newIdentityProvider(t, publicJWK(t, keys.rsa, claimsMap{"kid": "a"}))
+	keys := sitetest.Keys()
+	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
 	s := jwksSite(t, p, "")
-	token := rs(t, keys.rsa, "a")
+	token := rs(t, keys.RSA, "a")
 	for range 5 {
 		s.mustAnswer(200, s.bearer("/api/", token), "over reloads")
-		s.load(jwksBody(p, ""), tempDir(t))
+		s.load(jwksBody(p, ""), sitetest.TempDir(t))
 	}
-	if got := p.fetches.Load(); got != 1 {
+	if got := p.Fetches.Load(); got != 1 {
 		t.Errorf("%d fetches over 5 reloads, expected 1", got)
 	}
-	s.load(jwksBody(p, "refresh 9m"), tempDir(t))
+	s.load(jwksBody(p, "refresh 9m"), sitetest.TempDir(t))
 	s.mustAnswer(200, s.bearer("/api/", token), "with other settings")
-	if got := p.fetches.Load(); got != 2 {
+	if got := p.Fetches.Load(); got != 2 {
 		t.Errorf("%d fetches, expected one more for other settings", got)
 	}
-	s.load("respond ok", tempDir(t))
+	s.load("respond ok", sitetest.TempDir(t))
 	keySets.Range(func(key, _ any) bool {
 		t.Errorf("key set %v is still there, and nothing uses it", key)
 		return true
@@ -346,15 +349,15 @@ func TestKeySetOutlivesReloads(t *testing.T) {
 }
 
 func TestKeySetIsStored(t *testing.T) {
-	keys := testKeys()
-	storage := tempDir(t)
-	p := newIdentityProvider(t, publicJWK(t, keys.rsa, claimsMap{"kid": "a"}))
+	keys := sitetest.Keys()
+	storage := sitetest.TempDir(t)
+	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
 	s := serve(t, "respond ok")
-	token := rs(t, keys.rsa, "a")
+	token := rs(t, keys.RSA, "a")
 	s.load(jwksBody(p, "max_stale 1h"), storage)
 	s.mustAnswer(200, s.bearer("/api/", token), "control")
-	eventually(t, "it is stored", func() bool { return len(storedFiles(t, storage)) == 1 })
-	p.setAnswer(500, "down")
+	sitetest.Eventually(t, "it is stored", func() bool { return len(storedFiles(t, storage)) == 1 })
+	p.SetAnswer(500, "down")
 
 	if err := caddy.Stop(); err != nil {
 		t.Fatal(err)
@@ -402,13 +405,13 @@ func storedFiles(t *testing.T, storage string) []string {
 
 // The identity provider is a site of the Caddy that verifies its tokens.
 func TestProviderBehindTheSameCaddy(t *testing.T) {
-	keys := testKeys()
-	address := freeAddress(t)
+	keys := sitetest.Keys()
+	address := sitetest.FreeAddress(t)
 	s := serve(t, "respond ok")
-	root := tempDir(t)
+	root := sitetest.TempDir(t)
 	for name, text := range map[string]string{
 		".well-known/openid-configuration": `{"issuer":"http://` + address + `","jwks_uri":"http://` + address + `/jwks.json"}`,
-		"jwks.json":                        mustJSON(t, claimsMap{"keys": []any{publicJWK(t, keys.rsa, claimsMap{"kid": "a"})}}),
+		"jwks.json":                        sitetest.Marshal(t, sitetest.JSON{"keys": []any{sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"})}}),
 	} {
 		path := filepath.Join(root, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -426,32 +429,32 @@ func TestProviderBehindTheSameCaddy(t *testing.T) {
 	}
 	http://`+address+` {
 		root `+root+`
-		file_server`, tempDir(t))
-	token := sign(t, "RS256", keys.rsa, claimsMap{"kid": "a"}, goodClaims(claimsMap{"iss": "http://" + address}))
-	eventually(t, "the site behind the same Caddy is asked", func() bool { return s.bearer("/", token).status == 200 })
+		file_server`, sitetest.TempDir(t))
+	token := sitetest.Sign(t, "RS256", keys.RSA, sitetest.JSON{"kid": "a"}, sitetest.Claims(sitetest.JSON{"iss": "http://" + address}))
+	sitetest.Eventually(t, "the site behind the same Caddy is asked", func() bool { return s.bearer("/", token).status == 200 })
 }
 
 func TestPrivateCA(t *testing.T) {
-	keys := testKeys()
-	set := mustJSON(t, claimsMap{"keys": []any{publicJWK(t, keys.rsa, claimsMap{"kid": "a"})}})
+	keys := sitetest.Keys()
+	set := sitetest.Marshal(t, sitetest.JSON{"keys": []any{sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"})}})
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, set) }))
 	t.Cleanup(server.Close)
-	file := filepath.Join(tempDir(t), "ca.pem")
+	file := filepath.Join(sitetest.TempDir(t), "ca.pem")
 	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	body := "jwt {\n issuer https://issuer.example\n jwks " + server.URL + " {\n %s\n}\n}\n respond ok"
 	s := serve(t, fmt.Sprintf(body, "trusted_ca_certs "+file))
-	s.mustAnswer(200, s.bearer("/", rs(t, keys.rsa, "a")), "trusted by file")
+	s.mustAnswer(200, s.bearer("/", rs(t, keys.RSA, "a")), "trusted by file")
 	s = serve(t, fmt.Sprintf(body, ""))
-	s.mustAnswer(503, s.bearer("/", rs(t, keys.rsa, "a")), "not trusted by the system")
+	s.mustAnswer(503, s.bearer("/", rs(t, keys.RSA, "a")), "not trusted by the system")
 }
 
 func TestMetrics(t *testing.T) {
-	keys := testKeys()
-	p := newIdentityProvider(t, publicJWK(t, keys.rsa, claimsMap{"kid": "a"}))
+	keys := sitetest.Keys()
+	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
 	s := jwksSite(t, p, "")
-	token := rs(t, keys.rsa, "a")
+	token := rs(t, keys.RSA, "a")
 	for range 3 {
 		s.mustAnswer(200, s.bearer("/api/", token), "control")
 	}
@@ -478,13 +481,13 @@ func TestMetrics(t *testing.T) {
 }
 
 func TestWrongAlgorithmCausesNoFetch(t *testing.T) {
-	keys := testKeys()
-	p := newIdentityProvider(t, publicJWK(t, keys.rsa, claimsMap{"kid": "a"}))
+	keys := sitetest.Keys()
+	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
 	s := jwksSite(t, p, "")
-	s.mustAnswer(200, s.bearer("/api/", rs(t, keys.rsa, "a")), "control")
-	s.mustAnswer(401, s.bearer("/api/", sign(t, "HS256", []byte(testSecret), claimsMap{"kid": "new"}, goodClaims(nil))), "HS256")
-	s.mustAnswer(401, s.bearer("/api/", sign(t, "RS256", keys.rsa, claimsMap{"kid": "new"}, goodClaims(claimsMap{"iss": "https://other.example"}))), "another issuer")
-	if got := p.fetches.Load(); got != 1 {
+	s.mustAnswer(200, s.bearer("/api/", rs(t, keys.RSA, "a")), "control")
+	s.mustAnswer(401, s.bearer("/api/", sitetest.Sign(t, "HS256", []byte(sitetest.Secret), sitetest.JSON{"kid": "new"}, sitetest.Claims(nil))), "HS256")
+	s.mustAnswer(401, s.bearer("/api/", sitetest.Sign(t, "RS256", keys.RSA, sitetest.JSON{"kid": "new"}, sitetest.Claims(sitetest.JSON{"iss": "https://other.example"}))), "another issuer")
+	if got := p.Fetches.Load(); got != 1 {
 		t.Errorf("%d fetches, expected none but the first", got)
 	}
 }

@@ -1,19 +1,20 @@
 package caddyjwt
 
 import (
+	stdjson "encoding/json"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
-	stdjson "encoding/json"
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
 func secretSite(t testing.TB, options string) *site {
 	t.Helper()
 	return serve(t, `
 		jwt /api/* {
-			secret "`+testSecret+`"
+			secret "`+sitetest.Secret+`"
 			`+options+`
 		}
 		respond "user=[{http.auth.user.id}]"`)
@@ -33,9 +34,9 @@ func TestAnswers(t *testing.T) {
 		{"no token", []string{"Authorization: Bearer"}, 400, `Bearer realm="restricted", error="invalid_request", error_description="the credentials must be one scheme and one token, as in Authorization: Bearer xx.yy.zz"`, "invalid_request"},
 		{"too many parts", []string{"Authorization: Bearer a b"}, 400, `Bearer realm="restricted", error="invalid_request", error_description="the credentials must be one scheme and one token, as in Authorization: Bearer xx.yy.zz"`, "invalid_request"},
 		{"no JWT", []string{"Authorization: Bearer abc"}, 401, `Bearer realm="restricted", error="invalid_token", error_description="the token is not a signed JWT in compact form"`, "invalid_token"},
-		{"expired", []string{"Authorization: Bearer " + hs(t, claimsMap{"exp": 1})}, 401, `Bearer realm="restricted", error="invalid_token", error_description="the token has expired"`, "invalid_token"},
-		{"scope missing", []string{"Authorization: Bearer " + hs(t, nil)}, 403, `Bearer realm="restricted", error="insufficient_scope", error_description="the token lacks a scope that is needed here", scope="read"`, "insufficient_scope"},
-		{"good", []string{"Authorization: bEARER " + hs(t, claimsMap{"scope": "read write"})}, 200, "", ""},
+		{"expired", []string{"Authorization: Bearer " + sitetest.HS256(t, sitetest.JSON{"exp": 1})}, 401, `Bearer realm="restricted", error="invalid_token", error_description="the token has expired"`, "invalid_token"},
+		{"scope missing", []string{"Authorization: Bearer " + sitetest.HS256(t, nil)}, 403, `Bearer realm="restricted", error="insufficient_scope", error_description="the token lacks a scope that is needed here", scope="read"`, "insufficient_scope"},
+		{"good", []string{"Authorization: bEARER " + sitetest.HS256(t, sitetest.JSON{"scope": "read write"})}, 200, "", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := s.get("/api/x", c.headers...)
@@ -70,15 +71,15 @@ func TestAnswers(t *testing.T) {
 func TestNothingSecretIsLogged(t *testing.T) {
 	s := serve(t, `log
 		jwt {
-			secret "`+testSecret+`"
+			secret "`+sitetest.Secret+`"
 		}
 		respond ok`)
-	good, bad := hs(t, claimsMap{"secret_claim": "sesame"}), hs(t, claimsMap{"secret_claim": "sesame", "exp": 1})
+	good, bad := sitetest.HS256(t, sitetest.JSON{"secret_claim": "sesame"}), sitetest.HS256(t, sitetest.JSON{"secret_claim": "sesame", "exp": 1})
 	s.mustAnswer(200, s.bearer("/", good), "control")
 	s.mustAnswer(401, s.bearer("/", bad), "expired")
 	s.mustAnswer(401, s.bearer("/", good+"x"), "tampered")
 	log := s.log()
-	for _, secret := range []string{testSecret, good, bad, good[:40], strings.Split(good, ".")[2], "sesame"} {
+	for _, secret := range []string{sitetest.Secret, good, bad, good[:40], strings.Split(good, ".")[2], "sesame"} {
 		if strings.Contains(log, secret) {
 			t.Errorf("the log holds %q", secret)
 		}
@@ -93,13 +94,13 @@ func TestNothingSecretIsLogged(t *testing.T) {
 func TestPlaceholders(t *testing.T) {
 	s := serve(t, `
 		jwt {
-			secret "`+testSecret+`"
+			secret "`+sitetest.Secret+`"
 			user_id employee email
 		}
 		respond "{http.auth.user.id}|{http.auth.user.sub}|{http.auth.user.roles}|{http.auth.user.roles.1}|{http.auth.user.org.unit.name}|{http.auth.user.org}|{http.auth.user.big}|{http.auth.user.half}|{http.auth.user.yes}|{http.auth.user.absent}|{http.auth.user.null}|{http.auth.user.https://example.com/groups}|{http.auth.user.https://example.com/groups.0}|{http.auth.user.nested}"`)
 	payload := `{"sub":"alice","exp":9999999999,"employee":12345678901234567890,"roles":["a","b"],"org":{"unit":{"name":"R&D"},"id":7},
 		"big":9007199254740993,"nested":{"big":12345678901234567890},"half":0.5,"yes":true,"null":null,"https://example.com/groups":["x"]}`
-	got := s.bearer("/", signRaw(t, "HS256", []byte(testSecret), `{"alg":"HS256"}`, payload))
+	got := s.bearer("/", sitetest.SignRaw(t, "HS256", []byte(sitetest.Secret), `{"alg":"HS256"}`, payload))
 	want := `12345678901234567890|alice|a,b|b|R&D|{"id":7,"unit":{"name":"R&D"}}|9007199254740993|0.5|true|||x|x|{"big":12345678901234567890}`
 	if got.body != want {
 		t.Errorf("got  %s\nwant %s", got.body, want)
@@ -112,18 +113,18 @@ func TestPublicForgetsUser(t *testing.T) {
 	s := serve(t, `
 		route {
 			jwt {
-				secret "`+testSecret+`"
+				secret "`+sitetest.Secret+`"
 			}
 			jwt {
-				secret "`+testSecret+`"
+				secret "`+sitetest.Secret+`"
 				public /public
 			}
 			respond "user=[{http.auth.user.id}{http.auth.user.sub}]"
 		}`)
-	if got := s.bearer("/public", hs(t, nil)); got.body != "user=[]" {
+	if got := s.bearer("/public", sitetest.HS256(t, nil)); got.body != "user=[]" {
 		t.Errorf("body %q", got.body)
 	}
-	if got := s.bearer("/", hs(t, nil)); got.body != "user=[alicealice]" {
+	if got := s.bearer("/", sitetest.HS256(t, nil)); got.body != "user=[alicealice]" {
 		t.Errorf("control: body %q", got.body)
 	}
 }
@@ -134,7 +135,7 @@ func TestSecondHandlerReplacesUser(t *testing.T) {
 	s := serve(t, `
 		route {
 			jwt {
-				secret "`+testSecret+`"
+				secret "`+sitetest.Secret+`"
 			}
 			jwt {
 				secret "`+other+`"
@@ -142,7 +143,7 @@ func TestSecondHandlerReplacesUser(t *testing.T) {
 			}
 			respond "{http.auth.user.id} {http.auth.user.first}{http.auth.user.second}"
 		}`)
-	got := s.get("/", "Authorization: Bearer "+hs(t, claimsMap{"first": "1"}), "X-Second: "+sign(t, "HS256", []byte(other), nil, goodClaims(claimsMap{"sub": "bob", "second": "2"})))
+	got := s.get("/", "Authorization: Bearer "+sitetest.HS256(t, sitetest.JSON{"first": "1"}), "X-Second: "+sitetest.Sign(t, "HS256", []byte(other), nil, sitetest.Claims(sitetest.JSON{"sub": "bob", "second": "2"})))
 	if got.body != "bob 2" {
 		t.Errorf("body %q", got.body)
 	}
@@ -150,16 +151,16 @@ func TestSecondHandlerReplacesUser(t *testing.T) {
 
 func TestUserID(t *testing.T) {
 	s := secretSite(t, "user_id uid email")
-	s.mustAnswer(200, s.bearer("/api/", hs(t, claimsMap{"email": "a@example.com"})), "second claim")
-	s.mustAnswer(401, s.bearer("/api/", hs(t, nil)), "neither")
-	s.mustAnswer(401, s.bearer("/api/", hs(t, claimsMap{"uid": ""})), "empty")
-	s.mustAnswer(401, s.bearer("/api/", hs(t, claimsMap{"uid": []string{"a"}})), "a list")
-	if got := s.bearer("/api/", hs(t, claimsMap{"uid": 7, "email": "a@example.com"})); got.body != "user=[7]" {
+	s.mustAnswer(200, s.bearer("/api/", sitetest.HS256(t, sitetest.JSON{"email": "a@example.com"})), "second claim")
+	s.mustAnswer(401, s.bearer("/api/", sitetest.HS256(t, nil)), "neither")
+	s.mustAnswer(401, s.bearer("/api/", sitetest.HS256(t, sitetest.JSON{"uid": ""})), "empty")
+	s.mustAnswer(401, s.bearer("/api/", sitetest.HS256(t, sitetest.JSON{"uid": []string{"a"}})), "a list")
+	if got := s.bearer("/api/", sitetest.HS256(t, sitetest.JSON{"uid": 7, "email": "a@example.com"})); got.body != "user=[7]" {
 		t.Errorf("body %q", got.body)
 	}
 	s = secretSite(t, "")
-	s.mustAnswer(401, s.bearer("/api/", hs(t, claimsMap{"sub": nil})), "no sub")
-	s.mustAnswer(401, s.bearer("/api/", hs(t, claimsMap{"sub": ""})), "empty sub")
+	s.mustAnswer(401, s.bearer("/api/", sitetest.HS256(t, sitetest.JSON{"sub": nil})), "no sub")
+	s.mustAnswer(401, s.bearer("/api/", sitetest.HS256(t, sitetest.JSON{"sub": ""})), "empty sub")
 }
 
 func TestOptionalPublicPreflight(t *testing.T) {
@@ -167,9 +168,9 @@ func TestOptionalPublicPreflight(t *testing.T) {
 	if got := s.get("/api/"); got.status != 200 || got.body != "user=[]" {
 		t.Errorf("anonymous: %d %q", got.status, got.body)
 	}
-	s.mustAnswer(401, s.bearer("/api/", hs(t, claimsMap{"exp": 1})), "a bad token is refused all the same")
-	s.mustAnswer(403, s.bearer("/api/", hs(t, nil)), "the rules are for those with a token")
-	s.mustAnswer(200, s.bearer("/api/", hs(t, claimsMap{"roles": []string{"admin"}})), "control")
+	s.mustAnswer(401, s.bearer("/api/", sitetest.HS256(t, sitetest.JSON{"exp": 1})), "a bad token is refused all the same")
+	s.mustAnswer(403, s.bearer("/api/", sitetest.HS256(t, nil)), "the rules are for those with a token")
+	s.mustAnswer(200, s.bearer("/api/", sitetest.HS256(t, sitetest.JSON{"roles": []string{"admin"}})), "control")
 
 	s = secretSite(t, "public /api/open/* /api/health\nallow_preflight")
 	for _, path := range []string{"/api/open/x", "/api/health", "/API/Open/x"} {
@@ -188,7 +189,7 @@ func TestOptionalPublicPreflight(t *testing.T) {
 func TestTokenSources(t *testing.T) {
 	s := serve(t, `
 		jwt {
-			secret "`+testSecret+`"
+			secret "`+sitetest.Secret+`"
 			from header
 			from header X-Token
 			from header X-Custom Token
@@ -197,7 +198,7 @@ func TestTokenSources(t *testing.T) {
 			strip_token
 		}
 		respond "{http.request.header.Authorization}|{http.request.header.X-Token}|{http.request.header.Cookie}|{query}"`)
-	token := hs(t, nil)
+	token := sitetest.HS256(t, nil)
 	for name, c := range map[string]struct {
 		path    string
 		headers []string
@@ -230,13 +231,13 @@ func TestTokenSources(t *testing.T) {
 func TestClaimHeaders(t *testing.T) {
 	s := serve(t, `
 		jwt {
-			secret "`+testSecret+`"
+			secret "`+sitetest.Secret+`"
 			claim_header X-User sub
 			claim_header X-Roles roles
 			claim_header X-Evil evil
 		}
 		respond "{http.request.header.X-User}|{http.request.header.X-Roles}|{http.request.header.X-Evil}"`)
-	got := s.bearer("/", hs(t, claimsMap{"roles": []string{"a", "b"}, "evil": "x\r\nX-Admin: 1"}))
+	got := s.bearer("/", sitetest.HS256(t, sitetest.JSON{"roles": []string{"a", "b"}, "evil": "x\r\nX-Admin: 1"}))
 	if got.body != "alice|a,b|" {
 		t.Errorf("body %q", got.body)
 	}
@@ -245,37 +246,37 @@ func TestClaimHeaders(t *testing.T) {
 func TestRules(t *testing.T) {
 	for _, c := range []struct {
 		rule   string
-		claims claimsMap
+		claims sitetest.JSON
 		met    bool
 	}{
-		{"require scope a b", claimsMap{"scope": "a b c"}, true},
-		{"require scope a b", claimsMap{"scope": "a"}, false},
-		{"require scope a", claimsMap{"scope": "ab"}, false},
-		{"require scope a b", claimsMap{"scope": []string{"b", "a"}}, true},
-		{"require scope a", claimsMap{"scp": "a"}, true},
-		{"require scope a", claimsMap{"scope": "", "scp": "a"}, false},
-		{"require any scope a b", claimsMap{"scope": "b"}, true},
-		{"require any scope a b", claimsMap{"scope": "c"}, false},
-		{"require role admin editor", claimsMap{"roles": []string{"editor"}}, true},
-		{"require role admin", claimsMap{"roles": "admin"}, true},
-		{"require role admin", claimsMap{"roles": []any{[]string{"admin"}}}, false},
+		{"require scope a b", sitetest.JSON{"scope": "a b c"}, true},
+		{"require scope a b", sitetest.JSON{"scope": "a"}, false},
+		{"require scope a", sitetest.JSON{"scope": "ab"}, false},
+		{"require scope a b", sitetest.JSON{"scope": []string{"b", "a"}}, true},
+		{"require scope a", sitetest.JSON{"scp": "a"}, true},
+		{"require scope a", sitetest.JSON{"scope": "", "scp": "a"}, false},
+		{"require any scope a b", sitetest.JSON{"scope": "b"}, true},
+		{"require any scope a b", sitetest.JSON{"scope": "c"}, false},
+		{"require role admin editor", sitetest.JSON{"roles": []string{"editor"}}, true},
+		{"require role admin", sitetest.JSON{"roles": "admin"}, true},
+		{"require role admin", sitetest.JSON{"roles": []any{[]string{"admin"}}}, false},
 		{"require role admin", nil, false},
-		{"require claim org.plan pro max", claimsMap{"org": claimsMap{"plan": "max"}}, true},
-		{"require claim org.plan pro", claimsMap{"org": claimsMap{"plan": "free"}}, false},
-		{"require claim level 3", claimsMap{"level": 3}, true},
-		{"require claim verified true", claimsMap{"verified": true}, true},
-		{"require role a\nrequire claim b c", claimsMap{"roles": "a"}, false},
-		{"require role a\nrequire claim b c", claimsMap{"roles": "a", "b": "c"}, true},
+		{"require claim org.plan pro max", sitetest.JSON{"org": sitetest.JSON{"plan": "max"}}, true},
+		{"require claim org.plan pro", sitetest.JSON{"org": sitetest.JSON{"plan": "free"}}, false},
+		{"require claim level 3", sitetest.JSON{"level": 3}, true},
+		{"require claim verified true", sitetest.JSON{"verified": true}, true},
+		{"require role a\nrequire claim b c", sitetest.JSON{"roles": "a"}, false},
+		{"require role a\nrequire claim b c", sitetest.JSON{"roles": "a", "b": "c"}, true},
 		{`require expression claims.sub == {http.request.uri.path.1}`, nil, true},
-		{`require expression claims.sub == {path.1}`, claimsMap{"sub": "bob"}, false},
-		{`require expression "'admin' in claims.roles || claims.level > 2"`, claimsMap{"roles": []string{"x"}, "level": 3}, true},
-		{`require expression "claims.level > 2.5"`, claimsMap{"level": 2.75}, true},
+		{`require expression claims.sub == {path.1}`, sitetest.JSON{"sub": "bob"}, false},
+		{`require expression "'admin' in claims.roles || claims.level > 2"`, sitetest.JSON{"roles": []string{"x"}, "level": 3}, true},
+		{`require expression "claims.level > 2.5"`, sitetest.JSON{"level": 2.75}, true},
 		{`require expression "claims.absent == 1"`, nil, false},
-		{`require expression "claims.n == 18446744073709551615u"`, claimsMap{"n": uint64(18446744073709551615)}, true},
-		{`require expression "claims.n == 18446744073709551615u"`, claimsMap{"n": uint64(18446744073709551000)}, false},
-		{"require scope r", claimsMap{"scope": "x\u00a0r"}, false},
+		{`require expression "claims.n == 18446744073709551615u"`, sitetest.JSON{"n": uint64(18446744073709551615)}, true},
+		{`require expression "claims.n == 18446744073709551615u"`, sitetest.JSON{"n": uint64(18446744073709551000)}, false},
+		{"require scope r", sitetest.JSON{"scope": "x\u00a0r"}, false},
 		{`require expression "!has(claims.absent) && {http.request.method} == 'GET'"`, nil, true},
-		{`require expression claims.org.list[1] == "b" && claims.sub.startsWith("al")`, claimsMap{"org": claimsMap{"list": []string{"a", "b"}}}, true},
+		{`require expression claims.org.list[1] == "b" && claims.sub.startsWith("al")`, sitetest.JSON{"org": sitetest.JSON{"list": []string{"a", "b"}}}, true},
 		{`require expression claims.sub`, nil, false},
 		{`require expression "{http.vars.client_ip} == '127.0.0.1'"`, nil, true},
 	} {
@@ -285,7 +286,7 @@ func TestRules(t *testing.T) {
 			if c.met {
 				want = 200
 			}
-			s.mustAnswer(want, s.bearer("/api/alice", hs(t, c.claims)), mustJSON(t, c.claims))
+			s.mustAnswer(want, s.bearer("/api/alice", sitetest.HS256(t, c.claims)), sitetest.Marshal(t, c.claims))
 		})
 	}
 }
@@ -293,7 +294,7 @@ func TestRules(t *testing.T) {
 func TestHandleErrors(t *testing.T) {
 	s := serve(t, `
 		jwt {
-			secret "`+testSecret+`"
+			secret "`+sitetest.Secret+`"
 			require role admin
 		}
 		respond ok
@@ -305,12 +306,12 @@ func TestHandleErrors(t *testing.T) {
 	if got.status != 401 || got.body != "custom 401 credentials_required no bearer token was sent" || got.header.Get("WWW-Authenticate") == "" {
 		t.Errorf("401: %d %q %v", got.status, got.body, got.header)
 	}
-	s2 := serve(t, "jwt {\n secret \""+testSecret+"\"\n require role sesame\n}\nhandle_errors {\n respond {http.error.message}\n}")
-	if got := s2.bearer("/", hs(t, nil)); got.status != 403 || got.body != "the user lacks a role that is needed here" {
+	s2 := serve(t, "jwt {\n secret \""+sitetest.Secret+"\"\n require role sesame\n}\nhandle_errors {\n respond {http.error.message}\n}")
+	if got := s2.bearer("/", sitetest.HS256(t, nil)); got.status != 403 || got.body != "the user lacks a role that is needed here" {
 		t.Errorf("the detail is for the log alone: %d %q", got.status, got.body)
 	}
-	s = serve(t, "jwt {\n secret \""+testSecret+"\"\n require role admin\n}\nhandle_errors 401 {\n respond x\n}")
-	if got := s.bearer("/", hs(t, nil)); got.status != 403 || !strings.Contains(got.body, `"code":"forbidden"`) {
+	s = serve(t, "jwt {\n secret \""+sitetest.Secret+"\"\n require role admin\n}\nhandle_errors 401 {\n respond x\n}")
+	if got := s.bearer("/", sitetest.HS256(t, nil)); got.status != 403 || !strings.Contains(got.body, `"code":"forbidden"`) {
 		t.Errorf("the site handles no 403, so the JSON body is due: %d %q", got.status, got.body)
 	}
 }
@@ -320,7 +321,7 @@ func TestHandleErrors(t *testing.T) {
 func TestBasicAuthBeside(t *testing.T) {
 	s := serve(t, `
 		jwt {
-			secret "`+testSecret+`"
+			secret "`+sitetest.Secret+`"
 			optional
 		}
 		@nobody expression {http.auth.user.id} == ""
@@ -332,12 +333,12 @@ func TestBasicAuthBeside(t *testing.T) {
 	if got := s.get("/", basic); got.status != 200 || got.body != "user=[carol]" {
 		t.Errorf("basic: %d %q", got.status, got.body)
 	}
-	if got := s.bearer("/", hs(t, nil)); got.status != 200 || got.body != "user=[alice]" {
+	if got := s.bearer("/", sitetest.HS256(t, nil)); got.status != 200 || got.body != "user=[alice]" {
 		t.Errorf("bearer: %d %q", got.status, got.body)
 	}
 	s.mustAnswer(401, s.get("/"), "neither")
 	s.mustAnswer(401, s.get("/", "Authorization: Basic "+basicCredentials("carol", "wrong")), "wrong password")
-	s.mustAnswer(401, s.bearer("/", hs(t, claimsMap{"exp": 1})), "bad token")
+	s.mustAnswer(401, s.bearer("/", sitetest.HS256(t, sitetest.JSON{"exp": 1})), "bad token")
 }
 
 // Behind another handler that knows the user, all that is said of the user is
@@ -349,13 +350,13 @@ func TestBasicAuthInFront(t *testing.T) {
 				carol `+bcryptHash(t, "opensesame")+`
 			}
 			jwt {
-				secret "`+testSecret+`"
+				secret "`+sitetest.Secret+`"
 				from cookie session
 			}
 			respond "user=[{http.auth.user.id}]"
 		}`)
 	basic := "Authorization: Basic " + basicCredentials("carol", "opensesame")
-	if got := s.get("/", basic, "Cookie: session="+hs(t, nil)); got.status != 200 || got.body != "user=[alice]" {
+	if got := s.get("/", basic, "Cookie: session="+sitetest.HS256(t, nil)); got.status != 200 || got.body != "user=[alice]" {
 		t.Errorf("both: %d %q", got.status, got.body)
 	}
 	s.mustAnswer(401, s.get("/", basic), "no token")
@@ -364,8 +365,8 @@ func TestBasicAuthInFront(t *testing.T) {
 // A remembered token is refused once it expires.
 func TestCacheKeepsNothingPastExpiry(t *testing.T) {
 	s := secretSite(t, "leeway 0s")
-	token := hs(t, claimsMap{"exp": float64(time.Now().UnixMilli())/1000 + 0.5})
+	token := sitetest.HS256(t, sitetest.JSON{"exp": float64(time.Now().UnixMilli())/1000 + 0.5})
 	s.mustAnswer(200, s.bearer("/api/", token), "fresh")
 	s.mustAnswer(200, s.bearer("/api/", token), "remembered")
-	eventually(t, "the remembered token is refused", func() bool { return s.bearer("/api/", token).status == http.StatusUnauthorized })
+	sitetest.Eventually(t, "the remembered token is refused", func() bool { return s.bearer("/api/", token).status == http.StatusUnauthorized })
 }

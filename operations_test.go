@@ -16,6 +16,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/internal/opstest"
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -135,14 +136,14 @@ func TestOperationsFile(t *testing.T) {
 	for _, email := range []string{unused, refreshed, loggedOut} {
 		given[email] = s.signedUp(email)
 	}
-	refresh := func(token string) answer { return s.post("/auth/refresh", claimsMap{"refreshToken": token}) }
+	refresh := func(token string) answer { return s.post("/auth/refresh", sitetest.JSON{"refreshToken": token}) }
 	store := host.Path("/var/lib/caddy/.local/share/caddy/jwt/users.db")
 
 	arriving := s.arrive(t)
-	eventually(t, "users sign up", func() bool { return len(arriving.soFar()) > 3 })
+	sitetest.Eventually(t, "users sign up", func() bool { return len(arriving.soFar()) > 3 })
 	acknowledged := arriving.soFar()
 	listed := host.Type("A backup of the file", 0, 1)
-	eventually(t, "users sign up after the backup", func() bool { return len(arriving.soFar()) > len(acknowledged)+8 })
+	sitetest.Eventually(t, "users sign up after the backup", func() bool { return len(arriving.soFar()) > len(acknowledged)+8 })
 	arriving.stop()
 	has(t, listed, "ok\n", unused)
 	printed := host.Type("A backup of the file", 2) // with Caddy stopped
@@ -328,21 +329,21 @@ func (found series) complaints(query string) (wrong []string) {
 // Every metric, label and value that the dashboard and the alert rules name is
 // one that a site shows.
 func TestOperationsMetrics(t *testing.T) {
-	provider := newIdentityProvider(t, publicJWK(t, testKeys().rsa, claimsMap{"kid": "a"}))
+	provider := sitetest.NewIdentityProvider(t, sitetest.JWK(t, sitetest.Keys().RSA, sitetest.JSON{"kid": "a"}))
 	s := serve(t, "metrics\n----------\n"+`
 		metrics /metrics
 		jwt /api/* {
 			issuer `+provider.URL+`
 			accounts {
 				signup open
-				store file `+filepath.Join(tempDir(t), "users.db")+`
+				store file `+filepath.Join(sitetest.TempDir(t), "users.db")+`
 			}
 		}
 		respond /api/* ok
 		respond /broken 503`)
 	s.get("/api/")
 	s.get("/broken")
-	eventually(t, "the key set is fetched", func() bool {
+	sitetest.Eventually(t, "the key set is fetched", func() bool {
 		return len(scrape(t, s)["caddy_jwt_key_set_age_seconds"]) > 0
 	})
 	found := scrape(t, s)
@@ -385,7 +386,7 @@ func TestOperationsAlerts(t *testing.T) {
 		}
 	}
 	promtool("check", "rules", rules)
-	scenario := filepath.Join(tempDir(t), "alerts.test.yaml")
+	scenario := filepath.Join(sitetest.TempDir(t), "alerts.test.yaml")
 	// The store fails from the 10th minute on, and the key set from the start.
 	text := fmt.Sprintf(`
 rule_files: [%q]

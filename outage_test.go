@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/outage"
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
 // An outage is logged when it begins, each 10 minutes, and when it ends, however its
@@ -40,12 +41,12 @@ func TestOutageIsSaidOnce(t *testing.T) {
 
 // A key set whose errors differ each time is said to fail once.
 func TestKeySetOutageIsSaidOnce(t *testing.T) {
-	keys := testKeys()
-	p := newIdentityProvider(t, publicJWK(t, keys.rsa, claimsMap{"kid": "a"}))
+	keys := sitetest.Keys()
+	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
 	s := jwksSite(t, p, "refresh 100ms\n cooldown 100ms\n timeout 200ms")
-	s.mustAnswer(200, s.bearer("/api/", rs(t, keys.rsa, "a")), "control")
+	s.mustAnswer(200, s.bearer("/api/", rs(t, keys.RSA, "a")), "control")
 	var asked atomic.Int64
-	p.setHandler(func(w http.ResponseWriter, r *http.Request) {
+	p.SetHandler(func(w http.ResponseWriter, r *http.Request) {
 		switch asked.Add(1) % 3 {
 		case 0:
 			w.WriteHeader(http.StatusInternalServerError)
@@ -64,10 +65,10 @@ func TestKeySetOutageIsSaidOnce(t *testing.T) {
 		}
 		return n
 	}
-	eventually(t, "it fails in each way, again and again", func() bool { return asked.Load() >= 12 })
+	sitetest.Eventually(t, "it fails in each way, again and again", func() bool { return asked.Load() >= 12 })
 	if got := warned(); got != 1 {
 		t.Errorf("said %d times", got)
 	}
-	p.setKeys(publicJWK(t, keys.rsa, claimsMap{"kid": "a"}))
-	eventually(t, "its end is said", func() bool { return strings.Count(s.log(), "key set reachable again") == 1 })
+	p.SetKeys(sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
+	sitetest.Eventually(t, "its end is said", func() bool { return strings.Count(s.log(), "key set reachable again") == 1 })
 }

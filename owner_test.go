@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddyserver/certmagic"
 )
 
@@ -46,7 +47,7 @@ func TestThreatStoreFileOfOthers(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			effectiveUser = os.Geteuid
-			path := filepath.Join(tempDir(t), "users.db")
+			path := filepath.Join(sitetest.TempDir(t), "users.db")
 			command := &commandLine{t, []string{"--store", path}}
 			command.must("", "user", "add", "--no-password", "alice@example.com")
 			if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
@@ -97,7 +98,7 @@ func TestThreatRootKeepsOwners(t *testing.T) {
 		uid, _ := ownerOf(info)
 		return uid
 	}
-	data := filepath.Join(tempDir(t), "data")
+	data := filepath.Join(sitetest.TempDir(t), "data")
 	if err := errorsOf(os.Mkdir(data, 0o700), os.Chown(data, service, service)); err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +133,7 @@ func TestThreatRootKeepsOwners(t *testing.T) {
 		}
 	}
 	// Of somebody else, in a folder of root's, root uses nothing.
-	shared := tempDir(t)
+	shared := sitetest.TempDir(t)
 	pre := filepath.Join(shared, "pre.db")
 	if err := errorsOf(os.Chmod(shared, 0o1777), os.WriteFile(pre, nil, 0o600), os.Chown(pre, service, service)); err != nil {
 		t.Fatal(err)

@@ -20,6 +20,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -43,14 +44,14 @@ var ambiguousPaths = []string{
 // Where a path decides, each way to read it must decide alike.
 func TestThreatPathsReadInTwoWays(t *testing.T) {
 	upstream := newUpstream(t)
-	reverse, secret := "\nreverse_proxy "+upstream, "secret \""+testSecret+"\"\n"
+	reverse, secret := "\nreverse_proxy "+upstream, "secret \""+sitetest.Secret+"\"\n"
 	sites := serveSeveral(t,
 		"jwt {\n"+secret+"public /static/* /health *.css /*/free\n}"+reverse,
 		"jwt /secret/* {\n"+secret+"}\n @named {\n path_regexp ^/named/\n method GET\n}\n jwt @named {\n"+secret+"}"+reverse,
 		"jwt {\n"+secret+"}\n jwt /secret/* {\n"+secret+"require role admin\n}"+reverse,
 		"jwt {\n"+secret+"require expression claims.sub == {http.request.uri.path.1}\n}"+reverse)
 	public, matcher, role, owner := sites[0], sites[1], sites[2], sites[3]
-	token := "Authorization: Bearer " + hs(t, nil)
+	token := "Authorization: Bearer " + sitetest.HS256(t, nil)
 	never := func(got answer, why string) {
 		t.Helper()
 		if got.status == 200 {
@@ -112,10 +113,10 @@ func TestThreatPathsReadInTwoWays(t *testing.T) {
 // serveSeveral runs plain sites beside each other.
 func serveSeveral(t *testing.T, bodies ...string) (sites []*site) {
 	t.Helper()
-	logFile := filepath.Join(tempDir(t), "log.json")
-	text := globalOptions(tempDir(t), logFile, "")
+	logFile := filepath.Join(sitetest.TempDir(t), "log.json")
+	text := globalOptions(sitetest.TempDir(t), logFile, "")
 	for _, body := range bodies {
-		s := &site{t: t, url: "http://" + freeAddress(t), logFile: logFile}
+		s := &site{t: t, url: "http://" + sitetest.FreeAddress(t), logFile: logFile}
 		text += s.url + " {\n" + body + "\n}\n"
 		sites = append(sites, s)
 	}
@@ -139,8 +140,8 @@ func loadText(t *testing.T, text string) {
 // serveTLS runs sites over https, each with its host's name, and returns the port.
 func serveTLS(t *testing.T, sites map[string]string) (port string) {
 	t.Helper()
-	_, port, _ = net.SplitHostPort(freeAddress(t))
-	text := globalOptions(tempDir(t), filepath.Join(tempDir(t), "log.json"), "skip_install_trust\nhttp_port "+unusedPort(t))
+	_, port, _ = net.SplitHostPort(sitetest.FreeAddress(t))
+	text := globalOptions(sitetest.TempDir(t), filepath.Join(sitetest.TempDir(t), "log.json"), "skip_install_trust\nhttp_port "+unusedPort(t))
 	text = strings.Replace(text, "auto_https off", "auto_https disable_redirects", 1)
 	for host, body := range sites {
 		text += "https://" + host + ":" + port + " {\n tls internal {\n on_demand\n}\n" + body + "\n}\n"
@@ -150,7 +151,7 @@ func serveTLS(t *testing.T, sites map[string]string) (port string) {
 }
 
 func unusedPort(t *testing.T) string {
-	_, port, _ := net.SplitHostPort(freeAddress(t))
+	_, port, _ := net.SplitHostPort(sitetest.FreeAddress(t))
 	return port
 }
 
@@ -174,7 +175,7 @@ func clientsByVersion(t *testing.T) map[string]http.RoundTripper {
 // Where a handle block decides what comes to jwt, or a variable does, each reading
 // is judged as well.
 func TestThreatPathsAroundJWT(t *testing.T) {
-	reverse, secret := "\nreverse_proxy "+newUpstream(t)+"\n", "secret \""+testSecret+"\"\n"
+	reverse, secret := "\nreverse_proxy "+newUpstream(t)+"\n", "secret \""+sitetest.Secret+"\"\n"
 	sites := map[string]*site{}
 	var bodies []string
 	names := []string{"blocks", "route", "map", "vars", "nested", "json"}
@@ -191,7 +192,7 @@ func TestThreatPathsAroundJWT(t *testing.T) {
 	for i, s := range serveSeveral(t, bodies...) {
 		sites[names[i]] = s
 	}
-	token := "Authorization: Bearer " + hs(t, nil)
+	token := "Authorization: Bearer " + sitetest.HS256(t, nil)
 	for name, s := range sites {
 		for _, pattern := range ambiguousPaths {
 			for _, way := range [][2]string{{"/secret", "x"}, {"/x", "secret/x"}} {
@@ -213,12 +214,12 @@ func TestThreatPathsAroundJWT(t *testing.T) {
 
 // What is asked of a hostile path is bounded, and a body is read once.
 func TestThreatPathsThatCost(t *testing.T) {
-	secret := "secret \"" + testSecret + "\"\n"
+	secret := "secret \"" + sitetest.Secret + "\"\n"
 	sites := serveSeveral(t,
 		"jwt /secret/* {\n"+secret+"}\n respond ok",
 		"jwt {\n"+secret+"require expression claims.sub == {http.request.uri.path.1}\n}\n respond ok",
 		"@b expression {http.request.body}.contains('zz')\n jwt @b {\n"+secret+"}\n reverse_proxy "+newUpstream(t))
-	token := "Authorization: Bearer " + hs(t, nil)
+	token := "Authorization: Bearer " + sitetest.HS256(t, nil)
 	for _, tail := range []string{strings.Repeat("//a", 3000) + strings.Repeat("/a1.b", 200), strings.Repeat("/./a", 3000), strings.Repeat("/a;b%5c%2520.", 100) + "//x%2f" + strings.Repeat("/c.d", 60), strings.Repeat("/a.php", 2000) + "/x"} {
 		sites[0].mustAnswer(400, sites[0].get("/y"+tail), "matcher: "+tail[:12])
 		sites[1].mustAnswer(403, sites[1].get("/todos/alice"+tail, token), "owner: "+tail[:12])
@@ -235,7 +236,7 @@ func TestThreatConnect(t *testing.T) {
 	seen := make(chan string, 8)
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { seen <- r.Method }))
 	t.Cleanup(upstream.Close)
-	port := serveTLS(t, map[string]string{"localhost": "jwt /api/* {\n secret \"" + testSecret + "\"\n}\n reverse_proxy " + strings.TrimPrefix(upstream.URL, "http://")})
+	port := serveTLS(t, map[string]string{"localhost": "jwt /api/* {\n secret \"" + sitetest.Secret + "\"\n}\n reverse_proxy " + strings.TrimPrefix(upstream.URL, "http://")})
 	for version, client := range clientsByVersion(t) {
 		for _, method := range []string{http.MethodGet, http.MethodConnect} {
 			request, err := http.NewRequest(method, "https://localhost:"+port, nil)
@@ -278,19 +279,19 @@ func TestThreatPathsBehindExpress(t *testing.T) {
 		t.Fatal("Express does not start")
 	}
 	upstream := "127.0.0.1:" + lines.Text()
-	public := serve(t, "jwt {\n secret \""+testSecret+"\"\n public /static/*\n}\n reverse_proxy "+upstream)
+	public := serve(t, "jwt {\n secret \""+sitetest.Secret+"\"\n public /static/*\n}\n reverse_proxy "+upstream)
 	for _, path := range []string{"/graphql", "/graphql/../static/x", "/graphql/%2e%2e/static/x", "/admin/delete-all/../../static/x", "//static/graphql"} {
 		public.mustAnswer(401, public.get(path), "public: "+path)
 	}
 	if got := public.get("/static/x"); got.status != 200 || got.body != "other /static/x" {
 		t.Errorf("control: %d %s", got.status, got.body)
 	}
-	matcher := serve(t, "jwt /graphql* {\n secret \""+testSecret+"\"\n}\n reverse_proxy "+upstream)
+	matcher := serve(t, "jwt /graphql* {\n secret \""+sitetest.Secret+"\"\n}\n reverse_proxy "+upstream)
 	for _, path := range []string{"/graphql/../x", "/graphql/%2e%2e/x", "/graphql/./../x"} {
 		matcher.mustAnswer(400, matcher.get(path), "matcher: "+path)
 	}
 	matcher.mustAnswer(401, matcher.get("/graphql/x"), "control: no token")
-	if got := matcher.bearer("/graphql/x", hs(t, nil)); got.body != "ran graphql" {
+	if got := matcher.bearer("/graphql/x", sitetest.HS256(t, nil)); got.body != "ran graphql" {
 		t.Errorf("control: %d %s", got.status, got.body)
 	}
 }
@@ -301,7 +302,7 @@ func TestThreatPathsBehindPHP(t *testing.T) {
 	if len(found) == 0 {
 		caddytest.Missing(t, "php-fpm")
 	}
-	folder := tempDir(t)
+	folder := sitetest.TempDir(t)
 	if err := os.Chmod(folder, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -318,7 +319,7 @@ func TestThreatPathsBehindPHP(t *testing.T) {
 		t.Fatal(err)
 	}
 	write("assets/a.css", "b {}")
-	fpm := freeAddress(t)
+	fpm := sitetest.FreeAddress(t)
 	write("fpm.conf", "[global]\nerror_log = "+folder+"/fpm.log\ndaemonize = no\n[www]\nlisten = "+fpm+"\npm = static\npm.max_children = 1\nuser = nobody\ngroup = nogroup\nsecurity.limit_extensions = .php\n")
 	command := exec.Command(found[0], "--nodaemonize", "--fpm-config", folder+"/fpm.conf", "-n")
 	scenario.Start(t, command)
@@ -326,7 +327,7 @@ func TestThreatPathsBehindPHP(t *testing.T) {
 		_ = command.Process.Signal(syscall.SIGTERM)
 		_ = command.Wait()
 	})
-	eventually(t, "php-fpm listens", func() bool {
+	sitetest.Eventually(t, "php-fpm listens", func() bool {
 		connection, err := net.Dial("tcp", fpm)
 		if err == nil {
 			_ = connection.Close()
@@ -336,7 +337,7 @@ func TestThreatPathsBehindPHP(t *testing.T) {
 	s := serve(t, `
 		root * `+folder+`
 		jwt {
-			secret "`+testSecret+`"
+			secret "`+sitetest.Secret+`"
 			public *.css /assets/*
 			claim_header X-User sub
 		}
@@ -347,10 +348,10 @@ func TestThreatPathsBehindPHP(t *testing.T) {
 	}
 	s.mustAnswer(200, s.get("/s.css"), "control: a file")
 	s.mustAnswer(200, s.get("/assets/a.css"), "control: a file in a public folder")
-	if got := s.bearer("/admin.php/x.css", hs(t, nil)); got.body != "ran admin alice" {
+	if got := s.bearer("/admin.php/x.css", sitetest.HS256(t, nil)); got.body != "ran admin alice" {
 		t.Errorf("control: with a token: %d %q", got.status, got.body)
 	}
-	scripts := serve(t, "root * "+folder+"\n @php path *.php\n jwt @php {\n secret \""+testSecret+"\"\n}\n php_fastcgi "+fpm)
+	scripts := serve(t, "root * "+folder+"\n @php path *.php\n jwt @php {\n secret \""+sitetest.Secret+"\"\n}\n php_fastcgi "+fpm)
 	for _, path := range []string{"/admin.php/x", "/admin.php/x.css", "/admin.php%2fx"} {
 		if got := scripts.get(path); got.status == 200 {
 			t.Errorf("matcher *.php: %s: %s", path, got.body)
@@ -369,7 +370,7 @@ func TestThreatClaimHeadersAsTrailers(t *testing.T) {
 	t.Cleanup(upstream.Close)
 	site := `
 		jwt /api/* {
-			secret "` + testSecret + `"
+			secret "` + sitetest.Secret + `"
 			claim_header X-User-Id sub
 		}
 		reverse_proxy ` + strings.TrimPrefix(upstream.URL, "http://")
@@ -382,7 +383,7 @@ func TestThreatClaimHeadersAsTrailers(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				request.Header.Set("Authorization", "Bearer "+hs(t, nil))
+				request.Header.Set("Authorization", "Bearer "+sitetest.HS256(t, nil))
 				request.Trailer = http.Header{}
 				for name := range strings.FieldsSeq(declared) {
 					request.Trailer[name] = nil
@@ -410,7 +411,7 @@ func TestThreatClaimHeadersAsTrailers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			fmt.Fprintf(connection, "POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nAuthorization: Bearer %s\r\nTransfer-Encoding: chunked\r\nTrailer: %s\r\n\r\n1\r\na\r\n0\r\nX-User-Id: evil\r\nX_User_Id: evil\r\nX-Ok: 1\r\n\r\n", path, hs(t, nil), declared)
+			fmt.Fprintf(connection, "POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nAuthorization: Bearer %s\r\nTransfer-Encoding: chunked\r\nTrailer: %s\r\n\r\n1\r\na\r\n0\r\nX-User-Id: evil\r\nX_User_Id: evil\r\nX-Ok: 1\r\n\r\n", path, sitetest.HS256(t, nil), declared)
 			response, err := http.ReadResponse(bufio.NewReader(connection), nil)
 			if err != nil || response.StatusCode != 200 {
 				t.Fatalf("%v %v", response, err)
@@ -440,18 +441,18 @@ func TestThreatClaimHeadersInHandleErrors(t *testing.T) {
 	upstream := newUpstream(t)
 	for name, around := range map[string]string{"at the top": "%s", "in a block": "handle /api/* {\n%s\n}", "in a named route": "}\n&(app) {\n%s\n----------\ninvoke app"} {
 		s := serve(t, fmt.Sprintf(around, `jwt {
-				secret "`+testSecret+`"
+				secret "`+sitetest.Secret+`"
 				claim_header X-User-Id sub
 				public /public
 			}`)+`
-			root * `+tempDir(t)+`
+			root * `+sitetest.TempDir(t)+`
 			try_files {path} =404
 			respond ok
 			handle_errors 404 {
 				reverse_proxy `+upstream+`
 			}`)
 		for _, path := range []string{"/nothere", "/api/nothere"} {
-			got := s.get(path, "X-User-Id: evil", "X_User_Id: evil", "X-Other: fine", "Authorization: Bearer "+hs(t, nil))
+			got := s.get(path, "X-User-Id: evil", "X_User_Id: evil", "X-Other: fine", "Authorization: Bearer "+sitetest.HS256(t, nil))
 			if strings.Contains(got.body, "evil") {
 				t.Errorf("%s: %s: the upstream saw %s", name, path, got.body)
 			}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddyserver/caddy/v2"
 	"golang.org/x/crypto/bcrypt"
 )
@@ -27,14 +28,14 @@ func providerConfig(t testing.TB, address, provider string) []byte {
 	t.Helper()
 	return []byte(`{
 		"admin": {"disabled": true, "config": {"persist": false}},
-		"storage": {"module": "file_system", "root": ` + mustJSON(t, t.TempDir()) + `},
+		"storage": {"module": "file_system", "root": ` + sitetest.Marshal(t, t.TempDir()) + `},
 		"apps": {"http": {"servers": {"s": {
 			"listen": ["` + address + `"],
 			"automatic_https": {"disable": true},
 			"routes": [{"handle": [
 				{"handler": "authentication", "providers": {
 					"jwt_bearer": ` + provider + `,
-					"http_basic": {"hash": {"algorithm": "bcrypt"}, "accounts": [{"username": "carol", "password": ` + mustJSON(t, bcryptHash(t, "opensesame")) + `}]}
+					"http_basic": {"hash": {"algorithm": "bcrypt"}, "accounts": [{"username": "carol", "password": ` + sitetest.Marshal(t, bcryptHash(t, "opensesame")) + `}]}
 				}},
 				{"handler": "static_response", "body": "user=[{http.auth.user.id}] email=[{http.auth.user.email}]"}
 			]}]
@@ -44,13 +45,13 @@ func providerConfig(t testing.TB, address, provider string) []byte {
 
 // Caddy's own authentication handler lets in whom any of its providers knows.
 func TestProviderBesideBasicAuth(t *testing.T) {
-	s := &site{t: t, url: "http://" + freeAddress(t)}
-	config := providerConfig(t, strings.TrimPrefix(s.url, "http://"), `{"issuers": [{"secrets": [{"value": "`+testSecret+`"}]}], "require": [{"role": ["admin"]}]}`)
+	s := &site{t: t, url: "http://" + sitetest.FreeAddress(t)}
+	config := providerConfig(t, strings.TrimPrefix(s.url, "http://"), `{"issuers": [{"secrets": [{"value": "`+sitetest.Secret+`"}]}], "require": [{"role": ["admin"]}]}`)
 	if err := caddy.Load(config, true); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = caddy.Stop() })
-	admin := hs(t, claimsMap{"roles": "admin", "email": "alice@example.com"})
+	admin := sitetest.HS256(t, sitetest.JSON{"roles": "admin", "email": "alice@example.com"})
 	if got := s.bearer("/", admin); got.status != 200 || got.body != "user=[alice] email=[alice@example.com]" {
 		t.Errorf("bearer: %d %q", got.status, got.body)
 	}
@@ -58,7 +59,7 @@ func TestProviderBesideBasicAuth(t *testing.T) {
 		t.Errorf("basic: %d %q", got.status, got.body)
 	}
 	s.mustAnswer(401, s.get("/"), "neither")
-	s.mustAnswer(401, s.bearer("/", hs(t, nil)), "rule not met")
+	s.mustAnswer(401, s.bearer("/", sitetest.HS256(t, nil)), "rule not met")
 	if got := s.bearer("/", admin+"x"); got.status != 401 || got.header.Get("WWW-Authenticate") == "" {
 		t.Errorf("tampered: %d %v", got.status, got.header)
 	}
@@ -67,7 +68,7 @@ func TestProviderBesideBasicAuth(t *testing.T) {
 func TestProviderRefusesHandlerOptions(t *testing.T) {
 	for _, option := range []string{`"optional": true`, `"public": ["/x"]`, `"allow_preflight": true`, `"strip_token": true`, `"claim_headers": [{"header": "X", "claim": "sub"}]`} {
 		var config caddy.Config
-		text := providerConfig(t, "127.0.0.1:0", `{"issuers": [{"secrets": [{"value": "`+testSecret+`"}]}], `+option+`}`)
+		text := providerConfig(t, "127.0.0.1:0", `{"issuers": [{"secrets": [{"value": "`+sitetest.Secret+`"}]}], `+option+`}`)
 		if err := stdjson.Unmarshal(text, &config); err != nil {
 			t.Fatal(err)
 		}

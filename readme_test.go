@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
 var (
@@ -74,8 +75,8 @@ func TestReadme(t *testing.T) {
 // The demo changes nothing of the user's, and says so if its ports are taken.
 func TestDemoKeepsToItself(t *testing.T) {
 	const soReusePort = 0xf // of Linux, which package syscall lacks
-	home := tempDir(t)
-	environment := append(os.Environ(), "HOME="+home, "XDG_DATA_HOME=", "XDG_CONFIG_HOME=", "TMPDIR="+tempDir(t))
+	home := sitetest.TempDir(t)
+	environment := append(os.Environ(), "HOME="+home, "XDG_DATA_HOME=", "XDG_CONFIG_HOME=", "TMPDIR="+sitetest.TempDir(t))
 	for _, taken := range []string{"127.0.0.1:8080", "127.0.0.1:8081", "0.0.0.0:8080"} {
 		config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error { // as Caddy listens
 			return raw.Control(func(fd uintptr) { _ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, soReusePort, 1) })
@@ -98,7 +99,7 @@ func TestDemoKeepsToItself(t *testing.T) {
 	if err := running.Start(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "control: the demo answers", func() bool {
+	sitetest.Eventually(t, "control: the demo answers", func() bool {
 		response, err := http.Get("http://127.0.0.1:8080/auth/login")
 		if err == nil {
 			_ = response.Body.Close()
@@ -130,7 +131,7 @@ func startCaddy(t *testing.T, command string) {
 	t.Helper()
 	var output bytes.Buffer
 	caddy := exec.Command("bash", "-c", "exec "+command)
-	caddy.Env = append(os.Environ(), "XDG_DATA_HOME="+tempDir(t), "XDG_CONFIG_HOME="+tempDir(t), "TMPDIR="+tempDir(t))
+	caddy.Env = append(os.Environ(), "XDG_DATA_HOME="+sitetest.TempDir(t), "XDG_CONFIG_HOME="+sitetest.TempDir(t), "TMPDIR="+sitetest.TempDir(t))
 	caddy.Stdout, caddy.Stderr = &output, &output
 	caddy.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // `go run` has a child
 	if err := caddy.Start(); err != nil {
@@ -143,7 +144,7 @@ func startCaddy(t *testing.T, command string) {
 			t.Logf("%s", output.Bytes())
 		}
 	})
-	within(t, 15*time.Minute, command+" answers", func() bool { // it compiles Caddy first
+	sitetest.Within(t, 15*time.Minute, command+" answers", func() bool { // it compiles Caddy first
 		response, err := http.Get("http://localhost:8080/")
 		if err == nil {
 			_ = response.Body.Close()

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
 // refreshStep is one use of a refresh token, so many seconds after the one before.
@@ -51,10 +53,10 @@ var refreshOrders = []struct {
 // order of events. It is the same for JSON and for cookies.
 func TestThreatRefreshOrders(t *testing.T) {
 	hands := setClock(t)
-	s := serve(t, accountsBody(filepath.Join(tempDir(t), "users.db"), "throttle off"))
+	s := serve(t, accountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "throttle off"))
 	s.signedUp("alice@example.com")
 	byJSON := func(token string) string {
-		got := s.post("/auth/refresh", claimsMap{"refreshToken": token})
+		got := s.post("/auth/refresh", sitetest.JSON{"refreshToken": token})
 		if got.status == 200 {
 			return got.tokens(t).RefreshToken
 		}
@@ -143,7 +145,7 @@ func (f *failingRotations) RotateSession(ctx context.Context, r Rotation) error 
 // taken away, and the same token goes on afterwards.
 func TestThreatStoreFaultIsNoTheft(t *testing.T) {
 	hands := setClock(t)
-	s := serve(t, accountsBody(filepath.Join(tempDir(t), "users.db"), "throttle off"))
+	s := serve(t, accountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "throttle off"))
 	got := s.signedUp("alice@example.com")
 	reused := countOf(s, "refresh", "reused")
 	real := storeOf(t)
@@ -162,7 +164,7 @@ func TestThreatStoreFaultIsNoTheft(t *testing.T) {
 			for _, long := range []int64{0, 60} {
 				serviceOf(t).store.Store(&faulty)
 				for range 3 {
-					answer := s.post("/auth/refresh", claimsMap{"refreshToken": got.RefreshToken})
+					answer := s.post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken})
 					if status := answer.status; status != 503 && status != 507 && status != 200 {
 						t.Fatalf("status %d %s", status, answer.body)
 					}
@@ -173,7 +175,7 @@ func TestThreatStoreFaultIsNoTheft(t *testing.T) {
 					hands.ahead.Add(long)
 				}
 				serviceOf(t).store.Store(&real)
-				got = s.post("/auth/refresh", claimsMap{"refreshToken": got.RefreshToken}).tokens(t)
+				got = s.post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}).tokens(t)
 				s.mustAnswer(200, s.bearer("/todos/", got.Token), "afterwards")
 			}
 		})
@@ -199,13 +201,13 @@ func TestSlowPageBringsNoDeadCookie(t *testing.T) {
 		w.Header().Add("Set-Cookie", "theirs=1")
 	}))
 	t.Cleanup(behind.Close)
-	body := strings.Replace(accountsBody(filepath.Join(tempDir(t), "users.db"), "throttle off"), "respond /todos/* ", "reverse_proxy /todos/* "+behind.URL+"\n respond /nothing ", 1)
+	body := strings.Replace(accountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "throttle off"), "respond /todos/* ", "reverse_proxy /todos/* "+behind.URL+"\n respond /nothing ", 1)
 	s := serve(t, body)
 	first := "Cookie: refresh=" + s.signedUp("alice@example.com").RefreshToken
 	slow.Lock()
 	done := make(chan answer)
 	go func() { done <- s.get("/todos/slow", first) }()
-	eventually(t, "the slow one has renewed the session", func() bool {
+	sitetest.Eventually(t, "the slow one has renewed the session", func() bool {
 		sessions, err := storeOf(t).Sessions(t.Context(), userOf(t, "alice@example.com").ID, time.Now())
 		return err == nil && len(sessions) == 1 && sessions[0].PreviousHash != ""
 	})

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/internal/storefault"
 	"github.com/caddyserver/caddy/v2"
 )
@@ -73,7 +74,7 @@ func accessCookie(t *testing.T, s *site, client *http.Client) string {
 // statements failed: the table of docs/operations.md. Nothing is left undone that its
 // answer, or that of the second, says is done.
 func TestThreatRepeatedRequests(t *testing.T) {
-	s := serve(t, strings.Replace(accountsBody(filepath.Join(tempDir(t), "users.db"), "throttle off"), "store file ", "store faulty ", 1))
+	s := serve(t, strings.Replace(accountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "throttle off"), "store file ", "store faulty ", 1))
 	t.Cleanup(func() { faults.Set(nil) })
 	const changed = "another horse battery"
 	var email string
@@ -91,14 +92,14 @@ func TestThreatRepeatedRequests(t *testing.T) {
 	}
 	logsInWith := func(t *testing.T, password string) {
 		t.Helper()
-		if got := s.post("/auth/login", claimsMap{"email": email, "password": password}); got.status != 200 {
+		if got := s.post("/auth/login", sitetest.JSON{"email": email, "password": password}); got.status != 200 {
 			t.Errorf("the log-in with %s: %d %s", password, got.status, got.body)
 		}
 	}
 	otherEnded := func(t *testing.T) {
 		t.Helper()
-		eventually(t, "the access token of another session is refused", func() bool { return s.bearer("/todos/", other.Token).status == 401 })
-		if got := s.post("/auth/refresh", claimsMap{"refreshToken": other.RefreshToken}); got.status != 401 {
+		sitetest.Eventually(t, "the access token of another session is refused", func() bool { return s.bearer("/todos/", other.Token).status == 401 })
+		if got := s.post("/auth/refresh", sitetest.JSON{"refreshToken": other.RefreshToken}); got.status != 401 {
 			t.Errorf("the refresh token of another session: %d", got.status)
 		}
 	}
@@ -150,7 +151,7 @@ func TestThreatRepeatedRequests(t *testing.T) {
 		{"password change", func(t *testing.T) func() answer {
 			own := signUp(t)
 			return func() answer {
-				return s.post("/auth/password", claimsMap{"currentPassword": goodPassword, "newPassword": changed}, "Authorization: Bearer "+own.Token)
+				return s.post("/auth/password", sitetest.JSON{"currentPassword": goodPassword, "newPassword": changed}, "Authorization: Bearer "+own.Token)
 			}
 		}, []int{204}, passwordIsNew},
 		{"password change by the form", func(t *testing.T) func() answer {
@@ -163,7 +164,7 @@ func TestThreatRepeatedRequests(t *testing.T) {
 		{"reset", func(t *testing.T) func() answer {
 			signUp(t)
 			token := link(t)
-			return func() answer { return s.post("/auth/reset", claimsMap{"token": token, "newPassword": changed}) }
+			return func() answer { return s.post("/auth/reset", sitetest.JSON{"token": token, "newPassword": changed}) }
 		}, []int{204}, passwordIsNew},
 		{"reset by the form", func(t *testing.T) func() answer {
 			signUp(t)

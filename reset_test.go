@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
 // What is wrong with a body costs little and is answered in few words.
@@ -21,7 +22,7 @@ func TestThreatRefusedBodies(t *testing.T) {
 	unknown := func(name func(i int) string, count int) string {
 		var b strings.Builder
 		for i := range count {
-			fmt.Fprintf(&b, `%s:1,`, mustJSON(t, name(i)))
+			fmt.Fprintf(&b, `%s:1,`, sitetest.Marshal(t, name(i)))
 		}
 		return "{" + strings.TrimSuffix(b.String(), ",") + "}"
 	}
@@ -34,7 +35,7 @@ func TestThreatRefusedBodies(t *testing.T) {
 		"angles":                unknown(func(i int) string { return strings.Repeat(`<`, 60) + fmt.Sprint(i) }, 100),
 		"line separators":       unknown(func(i int) string { return strings.Repeat("\u2028", 20) + fmt.Sprint(i) }, 200),
 		"other letters":         unknown(func(i int) string { return strings.Repeat("é", 30) + fmt.Sprint(i) }, 200),
-		"many, and a long text": `{"email":` + mustJSON(t, strings.Repeat("x", 30000)) + "," + unknown(func(i int) string { return fmt.Sprint("a", i) }, 2000)[1:],
+		"many, and a long text": `{"email":` + sitetest.Marshal(t, strings.Repeat("x", 30000)) + "," + unknown(func(i int) string { return fmt.Sprint("a", i) }, 2000)[1:],
 	} {
 		for _, path := range []string{"/auth/signup", "/auth/login", "/auth/refresh", "/auth/reset", "/auth/password"} {
 			headers := []string{}
@@ -85,7 +86,7 @@ func TestThreatRefusedBodies(t *testing.T) {
 // The token of a link is in no log, nor in the URL of a page, and a link that is of no
 // use says so.
 func TestThreatResetTokenIsInNoLog(t *testing.T) {
-	store := filepath.Join(tempDir(t), "users.db")
+	store := filepath.Join(sitetest.TempDir(t), "users.db")
 	s := serve(t, "log\n"+accountsBody(store, "signup open"))
 	s.signedUp("alice@example.com")
 	command := func(args ...string) string { // by a process of its own, since one here would take the log
@@ -127,7 +128,7 @@ func TestThreatResetTokenIsInNoLog(t *testing.T) {
 	}
 	s.mustAnswer(422, s.form(chrome, "/auth/reset", url.Values{"newPassword": {"short"}}), "a short password")
 	s.mustAnswer(200, s.form(chrome, "/auth/reset", url.Values{"newPassword": {"a password by link"}}), "the form")
-	s.mustAnswer(200, s.post("/auth/login", claimsMap{"email": "alice@example.com", "password": "a password by link"}), "the new password")
+	s.mustAnswer(200, s.post("/auth/login", sitetest.JSON{"email": "alice@example.com", "password": "a password by link"}), "the new password")
 
 	second, secondToken := link()
 	command("disable", "alice@example.com")
@@ -145,11 +146,11 @@ func TestThreatResetTokenIsInNoLog(t *testing.T) {
 	third, thirdToken := link()
 	s.send(http.MethodDelete, third, "")
 	s.send(http.MethodPost, third, "{}")
-	s.mustAnswer(204, s.post("/auth/reset", claimsMap{"token": thirdToken, "newPassword": "one more password"}), "by JSON")
+	s.mustAnswer(204, s.post("/auth/reset", sitetest.JSON{"token": thirdToken, "newPassword": "one more password"}), "by JSON")
 
 	s.mustAnswer(200, s.get("/auth/login?control=CONTROL"), "control")
 	text := ""
-	eventually(t, "the log has the control", func() bool {
+	sitetest.Eventually(t, "the log has the control", func() bool {
 		text = s.log()
 		return strings.Contains(text, "CONTROL")
 	})

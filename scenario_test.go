@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddyserver/caddy/v2"
 )
 
@@ -128,28 +129,28 @@ func (l *load) finish(t *testing.T) (sum loaded) {
 // A key set server that works, fails and lies in turn: no wrong decision.
 func TestScenarioKeySetChaos(t *testing.T) {
 	seen := scenario.Promise(t, "0 wrong decisions; the p99 of requests with a known key is unchanged")
-	keys := testKeys()
-	good := publicJWK(t, keys.rsa, claimsMap{"kid": "a"})
-	elsewhere := newIdentityProvider(t, publicJWK(t, keys.strangerRSA, claimsMap{"kid": "a"}))
-	p := newIdentityProvider(t, good)
+	keys := sitetest.Keys()
+	good := sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"})
+	elsewhere := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.StrangerRSA, sitetest.JSON{"kid": "a"}))
+	p := sitetest.NewIdentityProvider(t, good)
 	s := jwksSite(t, p, "refresh 200ms\n cooldown 200ms\n timeout 500ms")
-	s.mustAnswer(200, s.bearer("/api/", rs(t, keys.rsa, "a")), "control")
+	s.mustAnswer(200, s.bearer("/api/", rs(t, keys.RSA, "a")), "control")
 	var p99 []time.Duration
 	for _, phase := range []string{"quiet", "chaos"} {
 		l := startLoad(s, 500,
-			labelled{"known key", rs(t, keys.rsa, "a"), 200},
-			labelled{"stranger's key", rs(t, keys.strangerRSA, "a"), 401},
-			labelled{"expired", sign(t, "RS256", keys.rsa, claimsMap{"kid": "a"}, goodClaims(claimsMap{"exp": 1})), 401})
+			labelled{"known key", rs(t, keys.RSA, "a"), 200},
+			labelled{"stranger's key", rs(t, keys.StrangerRSA, "a"), 401},
+			labelled{"expired", sitetest.Sign(t, "RS256", keys.RSA, sitetest.JSON{"kid": "a"}, sitetest.Claims(sitetest.JSON{"exp": 1})), 401})
 		end := time.Now().Add(scenario.Length(2*time.Second, 2*time.Minute))
 		for phase == "quiet" && time.Now().Before(end) {
 			time.Sleep(100 * time.Millisecond)
 		}
 		for time.Now().Before(end) {
 			for _, bad := range badAnswers(t, p, elsewhere.URL) {
-				p.setHandler(bad)
+				p.SetHandler(bad)
 				time.Sleep(scenario.Length(100*time.Millisecond, 2*time.Second))
 			}
-			p.setKeys(good)
+			p.SetKeys(good)
 			time.Sleep(scenario.Length(100*time.Millisecond, 2*time.Second))
 		}
 		sum := l.finish(t)
@@ -165,10 +166,10 @@ func TestScenarioKeySetChaos(t *testing.T) {
 // cooldown, and no good request is refused.
 func TestScenarioUnknownKeysFlood(t *testing.T) {
 	seen := scenario.Promise(t, "at most 1 fetch per cooldown; good traffic without an error")
-	keys := testKeys()
-	p := newIdentityProvider(t, publicJWK(t, keys.rsa, claimsMap{"kid": "good"}))
+	keys := sitetest.Keys()
+	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "good"}))
 	s := jwksSite(t, p, "cooldown 1h")
-	good := rs(t, keys.rsa, "good")
+	good := rs(t, keys.RSA, "good")
 	s.mustAnswer(200, s.bearer("/api/", good), "control")
 	tokens := scenario.Length(2000, 100_000)
 	var refused, served atomic.Int64
@@ -177,7 +178,7 @@ func TestScenarioUnknownKeysFlood(t *testing.T) {
 		all.Go(func() {
 			for i := worker; i < tokens; i += 8 {
 				header := `{"alg":"RS256","kid":"random-` + strconv.Itoa(i) + `"}`
-				token := encode(header) + "." + encode(mustJSON(t, goodClaims(nil))) + "." + strings.Repeat("A", 342)
+				token := sitetest.Encode(header) + "." + sitetest.Encode(sitetest.Marshal(t, sitetest.Claims(nil))) + "." + strings.Repeat("A", 342)
 				if got := s.bearer("/api/", token); got.status != 401 {
 					t.Errorf("status %d", got.status)
 				} else {
@@ -194,7 +195,7 @@ func TestScenarioUnknownKeysFlood(t *testing.T) {
 		})
 	}
 	all.Wait()
-	fetches := p.fetches.Load()
+	fetches := p.Fetches.Load()
 	if fetches > 2 {
 		t.Errorf("%d fetches within one cooldown, expected the first and one more", fetches)
 	}
@@ -204,13 +205,13 @@ func TestScenarioUnknownKeysFlood(t *testing.T) {
 // A new key at each step, the old one kept for one more: nobody is refused.
 func TestScenarioRotation(t *testing.T) {
 	seen := scenario.Promise(t, "0 false refusals; a withdrawn key is refused within one refresh")
-	keys := testKeys()
-	a, b := publicJWK(t, keys.rsa, claimsMap{"kid": "0"}), publicJWK(t, keys.strangerRSA, claimsMap{"kid": "1"})
-	p := newIdentityProvider(t, a, b)
+	keys := sitetest.Keys()
+	a, b := sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "0"}), sitetest.JWK(t, keys.StrangerRSA, sitetest.JSON{"kid": "1"})
+	p := sitetest.NewIdentityProvider(t, a, b)
 	step := scenario.Length(300*time.Millisecond, 5*time.Second)
 	s := jwksSite(t, p, "cooldown 100ms\n refresh "+step.String())
-	current := keys.rsa
-	next := keys.strangerRSA
+	current := keys.RSA
+	next := keys.StrangerRSA
 	var requests, wrong int
 	const rotations = 8
 	for i := range rotations {
@@ -221,20 +222,20 @@ func TestScenarioRotation(t *testing.T) {
 		sum := l.finish(t)
 		requests, wrong = requests+sum.requests, wrong+sum.wrong
 		current, next = next, current
-		p.setKeys(publicJWK(t, current, claimsMap{"kid": strconv.Itoa(i + 1)}), publicJWK(t, next, claimsMap{"kid": strconv.Itoa(i + 2)}))
+		p.SetKeys(sitetest.JWK(t, current, sitetest.JSON{"kid": strconv.Itoa(i + 1)}), sitetest.JWK(t, next, sitetest.JSON{"kid": strconv.Itoa(i + 2)}))
 	}
 	last := rs(t, next, "9")
 	s.mustAnswer(200, s.bearer("/api/", last), "control")
 	var refreshes atomic.Int64
-	without := mustJSON(t, claimsMap{"keys": []claimsMap{publicJWK(t, current, claimsMap{"kid": "8"})}})
-	p.setHandler(func(w http.ResponseWriter, _ *http.Request) {
+	without := sitetest.Marshal(t, sitetest.JSON{"keys": []sitetest.JSON{sitetest.JWK(t, current, sitetest.JSON{"kid": "8"})}})
+	p.SetHandler(func(w http.ResponseWriter, _ *http.Request) {
 		if refreshes.Add(1) > 1 { // one must do
 			w.WriteHeader(http.StatusServiceUnavailable)
 			return
 		}
 		_, _ = w.Write([]byte(without))
 	})
-	eventually(t, "the withdrawn key is refused by what the first refresh said", func() bool { return s.bearer("/api/", last).status == 401 })
+	sitetest.Eventually(t, "the withdrawn key is refused by what the first refresh said", func() bool { return s.bearer("/api/", last).status == 401 })
 	s.mustAnswer(200, s.bearer("/api/", rs(t, current, "8")), "control: the key that stays")
 	seen("%d rotations, one each %s: %d requests, %d false refusals", rotations, step, requests, wrong)
 	seen("the withdrawn key was refused by the first refresh that lacked it")
@@ -243,22 +244,22 @@ func TestScenarioRotation(t *testing.T) {
 // Caddy starts while the identity provider is down.
 func TestScenarioColdStart(t *testing.T) {
 	seen := scenario.Promise(t, "starts; 503 until the provider is up, then recovers by itself; with a stored key set, no 503 at all")
-	keys := testKeys()
-	p := newIdentityProvider(t, publicJWK(t, keys.rsa, claimsMap{"kid": "a"}))
-	p.setAnswer(503, "not yet")
-	storage, token := tempDir(t), rs(t, keys.rsa, "a")
+	keys := sitetest.Keys()
+	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
+	p.SetAnswer(503, "not yet")
+	storage, token := sitetest.TempDir(t), rs(t, keys.RSA, "a")
 	s := serve(t, "respond ok")
 	s.load(jwksBody(p, "cooldown 200ms"), storage)
 	l := startLoad(s, 100, labelled{"before the provider is up", token, 503}, labelled{"not ours", "x", 401})
 	time.Sleep(scenario.Length(500*time.Millisecond, 20*time.Second))
 	sum := l.finish(t)
 	seen("provider down: %d requests, %d not answered by 503, or 401 where the token is none", sum.requests, sum.wrong)
-	p.setKeys(publicJWK(t, keys.rsa, claimsMap{"kid": "a"}))
+	p.SetKeys(sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
 	up := time.Now()
-	eventually(t, "it recovers by itself", func() bool { return s.bearer("/api/", token).status == 200 })
+	sitetest.Eventually(t, "it recovers by itself", func() bool { return s.bearer("/api/", token).status == 200 })
 	seen("verifies %s after the provider is up", time.Since(up).Round(time.Millisecond))
-	eventually(t, "the set is stored", func() bool { return len(storedFiles(t, storage)) == 1 })
-	p.setAnswer(503, "down again")
+	sitetest.Eventually(t, "the set is stored", func() bool { return len(storedFiles(t, storage)) == 1 })
+	p.SetAnswer(503, "down again")
 	if err := caddy.Stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -316,11 +317,11 @@ func (l *logIns) finish(t *testing.T) (number int) {
 // behind.
 func TestScenarioReloads(t *testing.T) {
 	seen := scenario.Promise(t, "only expected answers; no fetch by a reload; goroutines and descriptors flat")
-	keys := testKeys()
-	p := newIdentityProvider(t, publicJWK(t, keys.rsa, claimsMap{"kid": "a"}))
-	body := jwksBody(p, "") + accountsBody(filepath.Join(tempDir(t), "users.db"), "throttle off")
+	keys := sitetest.Keys()
+	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
+	body := jwksBody(p, "") + accountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "throttle off")
 	s := serve(t, body)
-	token, storage := rs(t, keys.rsa, "a"), tempDir(t)
+	token, storage := rs(t, keys.RSA, "a"), sitetest.TempDir(t)
 	s.mustAnswer(200, s.bearer("/api/", token), "control")
 	s.signedUp("alice@example.com")
 	reload := func(times int) {
@@ -337,9 +338,9 @@ func TestScenarioReloads(t *testing.T) {
 	reload(reloads)
 	seen("%d reloads: %s; %d log-ins", reloads, l.finish(t), entering.finish(t))
 	loadClient.CloseIdleConnections()
-	eventually(t, fmt.Sprintf("goroutines are back at %d", goroutines), func() bool { return runtime.NumGoroutine() <= goroutines+4 })
-	eventually(t, fmt.Sprintf("open files are back at %d", files), func() bool { return openFiles() <= files+4 })
-	fetches := p.fetches.Load()
+	sitetest.Eventually(t, fmt.Sprintf("goroutines are back at %d", goroutines), func() bool { return runtime.NumGoroutine() <= goroutines+4 })
+	sitetest.Eventually(t, fmt.Sprintf("open files are back at %d", files), func() bool { return openFiles() <= files+4 })
+	fetches := p.Fetches.Load()
 	if fetches != 1 {
 		t.Errorf("%d fetches, expected none by a reload", fetches)
 	}
@@ -350,7 +351,7 @@ func TestScenarioReloads(t *testing.T) {
 func settled(t *testing.T, count func() int) int {
 	t.Helper()
 	last, since := -1, time.Now()
-	eventually(t, "a count settles", func() bool {
+	sitetest.Eventually(t, "a count settles", func() bool {
 		if now := count(); now != last {
 			last, since = now, time.Now()
 		}
@@ -382,7 +383,7 @@ func mebibytes[T int | int64 | float64](bytes T) float64 { return float64(bytes)
 func TestScenarioCacheFlood(t *testing.T) {
 	seen := scenario.Promise(t, "memory within the cache's cap; a bad token is never remembered")
 	const entries = 1000
-	handler := provisioned(t, "secret \""+testSecret+"\"\n cache "+strconv.Itoa(entries))
+	handler := provisioned(t, "secret \""+sitetest.Secret+"\"\n cache "+strconv.Itoa(entries))
 	tokens := scenario.Length(20_000, 2_000_000)
 	var refused atomic.Int64
 	var all sync.WaitGroup
@@ -390,11 +391,11 @@ func TestScenarioCacheFlood(t *testing.T) {
 	for worker := range 8 {
 		all.Go(func() {
 			for i := worker; i < tokens; i += 8 {
-				secret, claims := testSecret, goodClaims(claimsMap{"n": i})
+				secret, claims := sitetest.Secret, sitetest.Claims(sitetest.JSON{"n": i})
 				if i%2 == 0 {
-					secret, claims["sub"] = "another"+testSecret, "mallory"
+					secret, claims["sub"] = "another"+sitetest.Secret, "mallory"
 				}
-				raw := sign(t, "HS256", []byte(secret), nil, claims)
+				raw := sitetest.Sign(t, "HS256", []byte(secret), nil, claims)
 				request, _ := http.NewRequest(http.MethodGet, "/", nil)
 				if _, refusal := handler.verify(request, raw); refusal != nil {
 					refused.Add(1)

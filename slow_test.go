@@ -13,6 +13,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
 // slowClient is a connection that is sent a request a byte at a time, or the
@@ -126,7 +127,7 @@ func TestScenarioSlowClients(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	dir, address := tempDir(t), freeAddress(t)
+	dir, address := sitetest.TempDir(t), sitetest.FreeAddress(t)
 	body := accountsBody(filepath.Join(dir, "users.db"), "throttle off\n hash_queue 1000\n token_lifetime 2h")
 	p := startProcess(t, dir, address, strings.ReplaceAll(body, "/todos/", "/api/"))
 	users := max(2, logins/100) // a user has 100 sessions at most
@@ -141,7 +142,7 @@ func TestScenarioSlowClients(t *testing.T) {
 	quiet, before := l.finish(t), p.resident(t)
 
 	// So long that none is done before the real log-ins: it is their passwords that are hashed.
-	login := mustJSON(t, claimsMap{"email": "slow@example.com", "password": strings.Repeat("slow", 250)})
+	login := sitetest.Marshal(t, sitetest.JSON{"email": "slow@example.com", "password": strings.Repeat("slow", 250)})
 	slow := startSlowClients(address, clients,
 		fmt.Sprintf("POST /auth/login HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", address, len(login), login),
 		"GET /api/ HTTP/1.1\r\nHost: "+address+"\r\nAuthorization: Bearer "+token, // and no more

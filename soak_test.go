@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
 // soakBody is a site with accounts. round makes the config another. The cache
@@ -40,14 +41,14 @@ func (p *process) reload(t *testing.T, body string, loaded func() bool) {
 	if err := p.command.Process.Signal(syscall.SIGUSR1); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the config is loaded", loaded)
+	sitetest.Eventually(t, "the config is loaded", loaded)
 }
 
 // A mixed load for a while, with config reloads: what Caddy holds does not grow.
 func TestScenarioSoak(t *testing.T) {
 	seen := scenario.Promise(t, "only expected answers; memory, goroutines and descriptors do not grow")
 	duration := scenario.Soak()
-	dir, address := tempDir(t), freeAddress(t)
+	dir, address := sitetest.TempDir(t), sitetest.FreeAddress(t)
 	p := startProcess(t, dir, address, soakBody(dir, 0))
 	token := p.signedUp("steady@example.com").Token
 	l := startLoad(p.site, 200, labelled{"good", token, 200}, labelled{"bad signature", token + "x", 401}, labelled{"no token", "x", 401})
@@ -120,7 +121,7 @@ func (s *site) wholeSession(t *testing.T, email string) bool {
 	t.Helper()
 	got := s.loggedIn(email)
 	s.mustAnswer(200, s.bearer("/api/", got.Token), "after the log-in")
-	next := s.post("/auth/refresh", claimsMap{"refreshToken": got.RefreshToken}).tokens(t)
+	next := s.post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}).tokens(t)
 	s.mustAnswer(200, s.bearer("/api/", next.Token), "after the refresh")
 	s.mustAnswer(204, s.send("POST", "/auth/logout", "", "Authorization: Bearer "+next.Token), "log-out")
 	s.mustAnswer(401, s.bearer("/api/", next.Token), "after the log-out")

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddyserver/caddy/v2"
 )
 
@@ -72,7 +73,7 @@ func TestThreatLogInsOfStrangersTogetherAreBounded(t *testing.T) {
 			trusted_proxies static 127.0.0.1/32
 		}
 ----------
-`+accountsBody(filepath.Join(tempDir(t), "users.db"), "signup open\n throttle off\n hash_queue 63"), strings.TrimPrefix(s.url, "http://"), tempDir(t), s.logFile)
+`+accountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "signup open\n throttle off\n hash_queue 63"), strings.TrimPrefix(s.url, "http://"), sitetest.TempDir(t), s.logFile)
 	if err == nil {
 		err = caddy.Load(bytes.ReplaceAll(config, []byte(`"hash_queue":63`), []byte(`"hash_queue":63,"login_with":[{"module":"test"}]`)), true)
 	}
@@ -100,7 +101,7 @@ func TestThreatLogInsOfStrangersTogetherAreBounded(t *testing.T) {
 	s.mustAnswer(303, begins(2000), "control: when time has passed")
 
 	pass(pendingLifetime + time.Minute)
-	eventually(t, "what has expired is removed", func() bool { return recordsKept(t, kindPending) == 0 })
+	sitetest.Eventually(t, "what has expired is removed", func() bool { return recordsKept(t, kindPending) == 0 })
 }
 
 // What lives for a minute is removed within two.
@@ -123,11 +124,11 @@ func TestThreatWhatStrangersKeptIsRemoved(t *testing.T) {
 	keep("short", time.Minute, many)
 	keep("long", time.Hour, 10)
 	pass(2 * time.Minute)
-	eventually(t, "what has expired is removed", func() bool { return recordsKept(t, "short") == 0 })
+	sitetest.Eventually(t, "what has expired is removed", func() bool { return recordsKept(t, "short") == 0 })
 	if kept := recordsKept(t, "long"); kept != 10 {
 		t.Errorf("control: of what has not expired %d are left", kept)
 	}
 	keep("short", time.Minute, many) // again, since the first clean-up may come at once
 	pass(2 * time.Minute)
-	eventually(t, "what has expired is removed again", func() bool { return recordsKept(t, "short") == 0 })
+	sitetest.Eventually(t, "what has expired is removed again", func() bool { return recordsKept(t, "short") == 0 })
 }

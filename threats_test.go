@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
@@ -33,15 +34,15 @@ import (
 // own path, by which the test chooses it.
 func keySite(t testing.TB) *site {
 	t.Helper()
-	keys := testKeys()
+	keys := sitetest.Keys()
 	body := ""
-	for name, key := range map[string]crypto.Signer{"rsa": keys.rsa, "p256": keys.p256, "p384": keys.p384, "p521": keys.p521, "ed25519": keys.ed25519} {
-		body += fmt.Sprintf("jwt /%s {\n issuer https://issuer.example\n public_key `%s`\n}\n", name, publicPEM(t, key))
+	for name, key := range map[string]crypto.Signer{"rsa": keys.RSA, "p256": keys.P256, "p384": keys.P384, "p521": keys.P521, "ed25519": keys.Ed25519} {
+		body += fmt.Sprintf("jwt /%s {\n issuer https://issuer.example\n public_key `%s`\n}\n", name, sitetest.PEM(t, key))
 	}
 	return serve(t, body+`
 		jwt /secret {
 			issuer https://issuer.example
-			secret "`+testSecret+`"
+			secret "`+sitetest.Secret+`"
 		}
 		respond ok`)
 }
@@ -70,85 +71,85 @@ func mustRefuse(t *testing.T, s *site, controls, attacks []attack) {
 
 func TestThreatAlgNone(t *testing.T) {
 	s := keySite(t)
-	payload := mustJSON(t, goodClaims(nil))
+	payload := sitetest.Marshal(t, sitetest.Claims(nil))
 	attacks := []attack{
-		{"alg missing", "/secret", signRaw(t, "HS256", []byte(testSecret), `{"typ":"JWT"}`, payload)},
-		{"alg duplicated", "/secret", signRaw(t, "HS256", []byte(testSecret), `{"alg":"HS256","alg":"HS256"}`, payload)},
-		{"alg null", "/secret", signRaw(t, "HS256", []byte(testSecret), `{"alg":null}`, payload)},
-		{"alg a list", "/secret", signRaw(t, "HS256", []byte(testSecret), `{"alg":["HS256"]}`, payload)},
-		{"alg in lower case", "/secret", signRaw(t, "HS256", []byte(testSecret), `{"alg":"hs256"}`, payload)},
+		{"alg missing", "/secret", sitetest.SignRaw(t, "HS256", []byte(sitetest.Secret), `{"typ":"JWT"}`, payload)},
+		{"alg duplicated", "/secret", sitetest.SignRaw(t, "HS256", []byte(sitetest.Secret), `{"alg":"HS256","alg":"HS256"}`, payload)},
+		{"alg null", "/secret", sitetest.SignRaw(t, "HS256", []byte(sitetest.Secret), `{"alg":null}`, payload)},
+		{"alg a list", "/secret", sitetest.SignRaw(t, "HS256", []byte(sitetest.Secret), `{"alg":["HS256"]}`, payload)},
+		{"alg in lower case", "/secret", sitetest.SignRaw(t, "HS256", []byte(sitetest.Secret), `{"alg":"hs256"}`, payload)},
 	}
 	for _, alg := range []string{"none", "nOnE", "None", "NONE", ""} {
 		for _, path := range []string{"/secret", "/rsa"} {
-			header := encode(`{"alg":"` + alg + `"}`)
+			header := sitetest.Encode(`{"alg":"` + alg + `"}`)
 			attacks = append(attacks,
-				attack{"alg " + alg + " without signature", path, header + "." + encode(payload) + "."},
-				attack{"alg " + alg + " with a signature", path, header + "." + encode(payload) + "." + encode("x")})
+				attack{"alg " + alg + " without signature", path, header + "." + sitetest.Encode(payload) + "."},
+				attack{"alg " + alg + " with a signature", path, header + "." + sitetest.Encode(payload) + "." + sitetest.Encode("x")})
 		}
 	}
-	mustRefuse(t, s, []attack{{"HS256", "/secret", signRaw(t, "HS256", []byte(testSecret), `{"alg":"HS256"}`, payload)}}, attacks)
+	mustRefuse(t, s, []attack{{"HS256", "/secret", sitetest.SignRaw(t, "HS256", []byte(sitetest.Secret), `{"alg":"HS256"}`, payload)}}, attacks)
 }
 
 func TestThreatAlgorithmConfusion(t *testing.T) {
 	s := keySite(t)
-	keys := testKeys()
-	control := attack{"RS256", "/rsa", sign(t, "RS256", keys.rsa, nil, goodClaims(nil))}
+	keys := sitetest.Keys()
+	control := attack{"RS256", "/rsa", sitetest.Sign(t, "RS256", keys.RSA, nil, sitetest.Claims(nil))}
 	var attacks []attack
 	for name, secret := range map[string]string{
-		"PEM":                   publicPEM(t, keys.rsa),
-		"PEM without line end":  strings.TrimSpace(publicPEM(t, keys.rsa)),
-		"modulus":               string(keys.rsa.N.Bytes()),
-		"JWK":                   mustJSON(t, publicJWK(t, keys.rsa, nil)),
-		"PEM of the EC key":     publicPEM(t, keys.p256),
-		"Ed25519 key, 32 bytes": string(keys.ed25519[32:]),
+		"PEM":                   sitetest.PEM(t, keys.RSA),
+		"PEM without line end":  strings.TrimSpace(sitetest.PEM(t, keys.RSA)),
+		"modulus":               string(keys.RSA.N.Bytes()),
+		"JWK":                   sitetest.Marshal(t, sitetest.JWK(t, keys.RSA, nil)),
+		"PEM of the EC key":     sitetest.PEM(t, keys.P256),
+		"Ed25519 key, 32 bytes": string(keys.Ed25519[32:]),
 	} {
-		attacks = append(attacks, attack{"HS256 with the public key as secret: " + name, "/rsa", sign(t, "HS256", []byte(secret), nil, goodClaims(nil))})
+		attacks = append(attacks, attack{"HS256 with the public key as secret: " + name, "/rsa", sitetest.Sign(t, "HS256", []byte(secret), nil, sitetest.Claims(nil))})
 	}
 	mustRefuse(t, s, []attack{control}, attacks)
-	for _, secret := range []string{publicPEM(t, keys.rsa), "  \n" + publicPEM(t, keys.p256), mustJSON(t, publicJWK(t, keys.rsa, nil))} {
+	for _, secret := range []string{sitetest.PEM(t, keys.RSA), "  \n" + sitetest.PEM(t, keys.P256), sitetest.Marshal(t, sitetest.JWK(t, keys.RSA, nil))} {
 		if got := configError(t, "jwt {\n secret `"+secret+"`\n}"); !strings.Contains(got, "public key belongs under `public_key`") {
 			t.Errorf("a public key as secret: %s", got)
 		}
 	}
-	if got := configError(t, "jwt {\n secret base64 "+base64.StdEncoding.EncodeToString([]byte(publicPEM(t, keys.rsa)))+"\n}"); !strings.Contains(got, "public key belongs under `public_key`") {
+	if got := configError(t, "jwt {\n secret base64 "+base64.StdEncoding.EncodeToString([]byte(sitetest.PEM(t, keys.RSA)))+"\n}"); !strings.Contains(got, "public key belongs under `public_key`") {
 		t.Errorf("a public key in base64 as secret: %s", got)
 	}
 }
 
 func TestThreatKeyInHeader(t *testing.T) {
-	keys := testKeys()
-	trap := newIdentityProvider(t, publicJWK(t, keys.strangerRSA, claimsMap{"kid": "k"}))
+	keys := sitetest.Keys()
+	trap := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.StrangerRSA, sitetest.JSON{"kid": "k"}))
 	s := keySite(t)
 	certificate := base64.StdEncoding.EncodeToString([]byte("not looked at"))
 	var attacks []attack
 	for name, value := range map[string]any{
-		"jwk": publicJWK(t, keys.strangerRSA, nil), "jku": trap.URL + "/jwks", "x5u": trap.URL + "/jwks", "x5c": []string{certificate},
+		"jwk": sitetest.JWK(t, keys.StrangerRSA, nil), "jku": trap.URL + "/jwks", "x5u": trap.URL + "/jwks", "x5c": []string{certificate},
 	} {
-		header := claimsMap{name: value, "kid": "k"}
-		attacks = append(attacks, attack{name, "/rsa", sign(t, "RS256", keys.strangerRSA, header, goodClaims(nil))})
-		s.mustAnswer(200, s.bearer("/rsa", sign(t, "RS256", keys.rsa, header, goodClaims(nil))), "control: a good signature with "+name+" beside")
+		header := sitetest.JSON{name: value, "kid": "k"}
+		attacks = append(attacks, attack{name, "/rsa", sitetest.Sign(t, "RS256", keys.StrangerRSA, header, sitetest.Claims(nil))})
+		s.mustAnswer(200, s.bearer("/rsa", sitetest.Sign(t, "RS256", keys.RSA, header, sitetest.Claims(nil))), "control: a good signature with "+name+" beside")
 	}
-	mustRefuse(t, s, []attack{{"plain", "/rsa", sign(t, "RS256", keys.rsa, nil, goodClaims(nil))}}, attacks)
-	if got := trap.connections.Load(); got != 0 {
+	mustRefuse(t, s, []attack{{"plain", "/rsa", sitetest.Sign(t, "RS256", keys.RSA, nil, sitetest.Claims(nil))}}, attacks)
+	if got := trap.Connections.Load(); got != 0 {
 		t.Errorf("%d connections to the URL in the header", got)
 	}
 }
 
 func TestThreatKeyID(t *testing.T) {
-	keys := testKeys()
-	provider := newIdentityProvider(t, publicJWK(t, keys.rsa, claimsMap{"kid": "good"}))
+	keys := sitetest.Keys()
+	provider := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "good"}))
 	s := serve(t, "jwt {\n issuer https://issuer.example\n jwks "+provider.URL+"/jwks\n}\n respond ok")
-	control := attack{"good", "/", sign(t, "RS256", keys.rsa, claimsMap{"kid": "good"}, goodClaims(nil))}
+	control := attack{"good", "/", sitetest.Sign(t, "RS256", keys.RSA, sitetest.JSON{"kid": "good"}, sitetest.Claims(nil))}
 	var attacks []attack
 	for name, id := range map[string]string{
 		"path": "../../../../dev/null", "SQL": "x' UNION SELECT 'key", "NUL": "good\x00", "NUL alone": "\x00", "command": "good|id",
 		"line ends": "good\n{\"level\":\"info\"}", "257 bytes": strings.Repeat("k", 257), "10 KB": strings.Repeat("k", 10_000), "other case": "Good",
 	} {
-		attacks = append(attacks, attack{"kid with " + name, "/", sign(t, "RS256", keys.rsa, claimsMap{"kid": id}, goodClaims(nil))})
+		attacks = append(attacks, attack{"kid with " + name, "/", sitetest.Sign(t, "RS256", keys.RSA, sitetest.JSON{"kid": id}, sitetest.Claims(nil))})
 	}
-	attacks = append(attacks, attack{"kid that is a number", "/", signRaw(t, "RS256", keys.rsa, `{"alg":"RS256","kid":1}`, mustJSON(t, goodClaims(nil)))})
+	attacks = append(attacks, attack{"kid that is a number", "/", sitetest.SignRaw(t, "RS256", keys.RSA, `{"alg":"RS256","kid":1}`, sitetest.Marshal(t, sitetest.Claims(nil)))})
 	mustRefuse(t, s, []attack{control}, attacks)
-	if got := s.bearer("/", sign(t, "RS256", keys.rsa, claimsMap{"kid": strings.Repeat("k", 1<<20)}, goodClaims(nil))); got.status < 400 {
+	if got := s.bearer("/", sitetest.Sign(t, "RS256", keys.RSA, sitetest.JSON{"kid": strings.Repeat("k", 1<<20)}, sitetest.Claims(nil))); got.status < 400 {
 		t.Errorf("kid of 1 MB: status %d", got.status)
 	}
 	for line := range strings.Lines(s.log()) {
@@ -158,29 +159,29 @@ func TestThreatKeyID(t *testing.T) {
 	}
 	// A key without an ID verifies whatever the kid: its length alone tells.
 	keyed := func(bytes int) string {
-		return sign(t, "ES256", keys.p256, claimsMap{"kid": strings.Repeat("k", bytes)}, goodClaims(nil))
+		return sitetest.Sign(t, "ES256", keys.P256, sitetest.JSON{"kid": strings.Repeat("k", bytes)}, sitetest.Claims(nil))
 	}
 	mustRefuse(t, keySite(t), []attack{{"kid of 256 bytes", "/p256", keyed(256)}}, []attack{{"kid of 257 bytes", "/p256", keyed(257)}})
 }
 
 func TestThreatPsychicSignature(t *testing.T) {
 	s := keySite(t)
-	keys := testKeys()
-	input := encode(`{"alg":"ES256"}`) + "." + encode(mustJSON(t, goodClaims(nil)))
-	order := keys.p256.Params().N.Bytes()
+	keys := sitetest.Keys()
+	input := sitetest.Encode(`{"alg":"ES256"}`) + "." + sitetest.Encode(sitetest.Marshal(t, sitetest.Claims(nil)))
+	order := keys.P256.Params().N.Bytes()
 	zero, one := make([]byte, 32), append(make([]byte, 31), 1)
 	var attacks []attack
 	for name, halves := range map[string][2][]byte{
 		"0, 0": {zero, zero}, "n, n": {order, order}, "0, n": {zero, order}, "n, 0": {order, zero}, "0, 1": {zero, one}, "1, 0": {one, zero}, "1, n": {one, order},
 	} {
-		attacks = append(attacks, attack{"r, s = " + name, "/p256", input + "." + encode(string(halves[0])+string(halves[1]))})
+		attacks = append(attacks, attack{"r, s = " + name, "/p256", input + "." + sitetest.Encode(string(halves[0])+string(halves[1]))})
 	}
-	good := signature(t, "ES256", keys.p256, input)
+	good := sitetest.Signature(t, "ES256", keys.P256, input)
 	attacks = append(attacks,
-		attack{"one byte more", "/p256", input + "." + encode(string(good)+"\x00")},
-		attack{"one byte less", "/p256", input + "." + encode(string(good[:63]))},
-		attack{"ASN.1", "/p256", input + "." + encode(mustSignASN1(t, keys.p256, input))})
-	mustRefuse(t, s, []attack{{"a real one", "/p256", input + "." + encode(string(good))}}, attacks)
+		attack{"one byte more", "/p256", input + "." + sitetest.Encode(string(good)+"\x00")},
+		attack{"one byte less", "/p256", input + "." + sitetest.Encode(string(good[:63]))},
+		attack{"ASN.1", "/p256", input + "." + sitetest.Encode(mustSignASN1(t, keys.P256, input))})
+	mustRefuse(t, s, []attack{{"a real one", "/p256", input + "." + sitetest.Encode(string(good))}}, attacks)
 }
 
 func mustSignASN1(t *testing.T, key crypto.Signer, input string) string {
@@ -196,22 +197,22 @@ func mustSignASN1(t *testing.T, key crypto.Signer, input string) string {
 
 func TestThreatKeyTypeOrCurve(t *testing.T) {
 	s := keySite(t)
-	keys := testKeys()
+	keys := sitetest.Keys()
 	own := map[string]struct {
 		key        any
 		algorithms []string
 	}{
-		"/rsa":     {keys.rsa, []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}},
-		"/p256":    {keys.p256, []string{"ES256"}},
-		"/p384":    {keys.p384, []string{"ES384"}},
-		"/p521":    {keys.p521, []string{"ES512"}},
-		"/ed25519": {keys.ed25519, []string{"EdDSA"}},
-		"/secret":  {[]byte(testSecret), []string{"HS256", "HS384", "HS512"}},
+		"/rsa":     {keys.RSA, []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}},
+		"/p256":    {keys.P256, []string{"ES256"}},
+		"/p384":    {keys.P384, []string{"ES384"}},
+		"/p521":    {keys.P521, []string{"ES512"}},
+		"/ed25519": {keys.Ed25519, []string{"EdDSA"}},
+		"/secret":  {[]byte(sitetest.Secret), []string{"HS256", "HS384", "HS512"}},
 	}
 	var controls, attacks []attack
 	for path, of := range own {
 		for _, algorithm := range of.algorithms {
-			token := sign(t, algorithm, of.key, nil, goodClaims(nil))
+			token := sitetest.Sign(t, algorithm, of.key, nil, sitetest.Claims(nil))
 			controls = append(controls, attack{algorithm, path, token})
 			parts := strings.Split(token, ".")
 			for other := range own {
@@ -220,13 +221,13 @@ func TestThreatKeyTypeOrCurve(t *testing.T) {
 				}
 				for _, claimed := range own[other].algorithms {
 					if claimed != algorithm {
-						attacks = append(attacks, attack{algorithm + " that calls itself " + claimed, path, encode(`{"alg":"`+claimed+`"}`) + "." + parts[1] + "." + parts[2]})
+						attacks = append(attacks, attack{algorithm + " that calls itself " + claimed, path, sitetest.Encode(`{"alg":"`+claimed+`"}`) + "." + parts[1] + "." + parts[2]})
 					}
 				}
 			}
 		}
 	}
-	attacks = append(attacks, attack{"ES256 with a P-384 key", "/p384", sign(t, "ES256", keys.p384, nil, goodClaims(nil))})
+	attacks = append(attacks, attack{"ES256 with a P-384 key", "/p384", sitetest.Sign(t, "ES256", keys.P384, nil, sitetest.Claims(nil))})
 	mustRefuse(t, s, controls, attacks)
 }
 
@@ -235,7 +236,7 @@ func TestThreatWeakSecret(t *testing.T) {
 		secret := strings.Repeat("s", least)
 		site := "jwt {\n algorithms " + algorithm + "\n secret %s\n}\nrespond ok"
 		s := serve(t, fmt.Sprintf(site, secret))
-		s.mustAnswer(200, s.bearer("/", sign(t, algorithm, []byte(secret), nil, goodClaims(nil))), "control: "+algorithm)
+		s.mustAnswer(200, s.bearer("/", sitetest.Sign(t, algorithm, []byte(secret), nil, sitetest.Claims(nil))), "control: "+algorithm)
 		if got := configError(t, fmt.Sprintf(site, secret[1:])); !strings.Contains(got, "secret") || !strings.Contains(got, fmt.Sprint(least)) || strings.Contains(got, secret[1:]) {
 			t.Errorf("%s with %d bytes: %s", algorithm, least-1, got)
 		}
@@ -260,63 +261,63 @@ func rocaModulus() *big.Int {
 }
 
 func TestThreatWeakOrOddKeysInSet(t *testing.T) {
-	keys := testKeys()
+	keys := sitetest.Keys()
 	small, err := rsa.GenerateKey(rand.Reader, 1024)
 	if err != nil {
 		t.Fatal(err)
 	}
 	base64URL := func(n *big.Int) string { return base64.RawURLEncoding.EncodeToString(n.Bytes()) }
-	as := func(id string, members claimsMap) claimsMap {
+	as := func(id string, members sitetest.JSON) sitetest.JSON {
 		members["kid"] = id
-		return publicJWK(t, keys.rsa, members)
+		return sitetest.JWK(t, keys.RSA, members)
 	}
-	provider := newIdentityProvider(t,
-		publicJWK(t, small, claimsMap{"kid": "rsa1024"}),
-		as("e1", claimsMap{"e": "AQ"}),
-		as("e2", claimsMap{"e": "Ag"}),
-		as("e4", claimsMap{"e": "BA"}),
-		as("rsa9000", claimsMap{"n": base64URL(new(big.Int).SetBit(keys.rsa.N, 9000, 1))}),
-		publicJWK(t, keys.ed25519, claimsMap{"kid": "ed31", "x": encode(strings.Repeat("x", 31))}),
-		publicJWK(t, keys.ed25519, claimsMap{"kid": "small-order", "x": encode("\x01" + strings.Repeat("\x00", 31))}),
-		as("roca", claimsMap{"n": base64URL(rocaModulus())}),
-		as("double", claimsMap{}), publicJWK(t, keys.p256, claimsMap{"kid": "double"}),
-		claimsMap{"kty": "oct", "k": encode(testSecret), "kid": "symmetric"},
-		as("enc", claimsMap{"use": "enc"}),
-		as("sign-only", claimsMap{"key_ops": []string{"sign"}}),
-		as("ps", claimsMap{"alg": "PS256"}),
-		as("oaep", claimsMap{"alg": "RSA-OAEP"}),
-		as("none", claimsMap{"alg": "none"}),
-		as(strings.Repeat("k", 300), claimsMap{}),
-		claimsMap{"kty": "new", "kid": "unknown-type"},
-		claimsMap{"kty": "EC", "crv": "P-256", "x": "AQ", "y": "AQ", "kid": "off-curve"},
-		as("verify-only", claimsMap{"key_ops": []string{"verify"}}),
-		as("good", claimsMap{"use": "sig", "alg": "RS256"}),
-		publicJWK(t, keys.ed25519, claimsMap{"kid": "ed"}),
+	provider := sitetest.NewIdentityProvider(t,
+		sitetest.JWK(t, small, sitetest.JSON{"kid": "rsa1024"}),
+		as("e1", sitetest.JSON{"e": "AQ"}),
+		as("e2", sitetest.JSON{"e": "Ag"}),
+		as("e4", sitetest.JSON{"e": "BA"}),
+		as("rsa9000", sitetest.JSON{"n": base64URL(new(big.Int).SetBit(keys.RSA.N, 9000, 1))}),
+		sitetest.JWK(t, keys.Ed25519, sitetest.JSON{"kid": "ed31", "x": sitetest.Encode(strings.Repeat("x", 31))}),
+		sitetest.JWK(t, keys.Ed25519, sitetest.JSON{"kid": "small-order", "x": sitetest.Encode("\x01" + strings.Repeat("\x00", 31))}),
+		as("roca", sitetest.JSON{"n": base64URL(rocaModulus())}),
+		as("double", sitetest.JSON{}), sitetest.JWK(t, keys.P256, sitetest.JSON{"kid": "double"}),
+		sitetest.JSON{"kty": "oct", "k": sitetest.Encode(sitetest.Secret), "kid": "symmetric"},
+		as("enc", sitetest.JSON{"use": "enc"}),
+		as("sign-only", sitetest.JSON{"key_ops": []string{"sign"}}),
+		as("ps", sitetest.JSON{"alg": "PS256"}),
+		as("oaep", sitetest.JSON{"alg": "RSA-OAEP"}),
+		as("none", sitetest.JSON{"alg": "none"}),
+		as(strings.Repeat("k", 300), sitetest.JSON{}),
+		sitetest.JSON{"kty": "new", "kid": "unknown-type"},
+		sitetest.JSON{"kty": "EC", "crv": "P-256", "x": "AQ", "y": "AQ", "kid": "off-curve"},
+		as("verify-only", sitetest.JSON{"key_ops": []string{"verify"}}),
+		as("good", sitetest.JSON{"use": "sig", "alg": "RS256"}),
+		sitetest.JWK(t, keys.Ed25519, sitetest.JSON{"kid": "ed"}),
 	)
 	s := serve(t, "jwt {\n issuer https://issuer.example\n jwks "+provider.URL+"/jwks\n}\n respond ok")
 	token := func(algorithm string, key any, id string) string {
-		return sign(t, algorithm, key, claimsMap{"kid": id}, goodClaims(nil))
+		return sitetest.Sign(t, algorithm, key, sitetest.JSON{"kid": id}, sitetest.Claims(nil))
 	}
 	attacks := []attack{
 		{"RSA-1024", "/", token("RS256", small, "rsa1024")},
-		{"kid of two keys, first", "/", token("RS256", keys.rsa, "double")},
-		{"kid of two keys, second", "/", token("ES256", keys.p256, "double")},
-		{"symmetric", "/", token("HS256", []byte(testSecret), "symmetric")},
-		{"RS256 by a key for PS256", "/", token("RS256", keys.rsa, "ps")},
-		{"PS256 by a key for RS256", "/", token("PS256", keys.rsa, "good")},
-		{"long kid", "/", token("RS256", keys.rsa, strings.Repeat("k", 300))},
-		{"Ed25519 key of 31 bytes", "/", token("EdDSA", keys.ed25519, "ed31")},
+		{"kid of two keys, first", "/", token("RS256", keys.RSA, "double")},
+		{"kid of two keys, second", "/", token("ES256", keys.P256, "double")},
+		{"symmetric", "/", token("HS256", []byte(sitetest.Secret), "symmetric")},
+		{"RS256 by a key for PS256", "/", token("RS256", keys.RSA, "ps")},
+		{"PS256 by a key for RS256", "/", token("PS256", keys.RSA, "good")},
+		{"long kid", "/", token("RS256", keys.RSA, strings.Repeat("k", 300))},
+		{"Ed25519 key of 31 bytes", "/", token("EdDSA", keys.Ed25519, "ed31")},
 	}
-	forged := encode(`{"alg":"EdDSA","kid":"small-order"}`) + "." + encode(mustJSON(t, goodClaims(nil)))
-	attacks = append(attacks, attack{"forged under a key of small order", "/", forged + "." + encode("\x01"+strings.Repeat("\x00", 63))})
+	forged := sitetest.Encode(`{"alg":"EdDSA","kid":"small-order"}`) + "." + sitetest.Encode(sitetest.Marshal(t, sitetest.Claims(nil)))
+	attacks = append(attacks, attack{"forged under a key of small order", "/", forged + "." + sitetest.Encode("\x01"+strings.Repeat("\x00", 63))})
 	for _, id := range []string{"e1", "e2", "e4", "rsa9000", "roca", "enc", "sign-only", "oaep", "none", "off-curve", "unknown-type"} {
-		attacks = append(attacks, attack{id, "/", token("RS256", keys.rsa, id)})
+		attacks = append(attacks, attack{id, "/", token("RS256", keys.RSA, id)})
 	}
 	mustRefuse(t, s, []attack{
-		{"good", "/", token("RS256", keys.rsa, "good")},
-		{"ps", "/", token("PS256", keys.rsa, "ps")},
-		{"verify-only", "/", token("RS256", keys.rsa, "verify-only")},
-		{"ed", "/", token("EdDSA", keys.ed25519, "ed")},
+		{"good", "/", token("RS256", keys.RSA, "good")},
+		{"ps", "/", token("PS256", keys.RSA, "ps")},
+		{"verify-only", "/", token("RS256", keys.RSA, "verify-only")},
+		{"ed", "/", token("EdDSA", keys.Ed25519, "ed")},
 	}, attacks)
 	log := s.log()
 	for _, why := range []string{"1024 bits", "exponent is 1", "exponent is 2", "exponent is 4", "RSA key of 9001 bits", "Ed25519 key of 31 bytes", "small order", "ROCA", "shared by 2 keys", "symmetric", "use is", "key_ops lack verify", "alg is", "unknown-type", "off-curve"} {
@@ -329,7 +330,9 @@ func TestThreatWeakOrOddKeysInSet(t *testing.T) {
 func TestThreatDuplicateAndFoldedNames(t *testing.T) {
 	s := secretSite(t, "")
 	future, past := "9999999999", "1"
-	token := func(header, payload string) string { return signRaw(t, "HS256", []byte(testSecret), header, payload) }
+	token := func(header, payload string) string {
+		return sitetest.SignRaw(t, "HS256", []byte(sitetest.Secret), header, payload)
+	}
 	payload := func(members string) string { return token(`{"alg":"HS256"}`, `{"sub":"alice",`+members+`}`) }
 	mustRefuse(t, s, []attack{{"plain", "/api/", payload(`"exp":` + future)}}, []attack{
 		{"exp twice, past first", "/api/", payload(`"exp":` + past + `,"exp":` + future)},
@@ -356,11 +359,11 @@ func TestThreatDuplicateAndFoldedNames(t *testing.T) {
 
 func TestThreatOtherSerialisations(t *testing.T) {
 	s := secretSite(t, "from header X-Raw")
-	good := hs(t, nil)
+	good := sitetest.HS256(t, nil)
 	parts := strings.Split(good, ".")
 	json := fmt.Sprintf(`{"payload":"%s","protected":"%s","signature":"%s"}`, parts[1], parts[0], parts[2])
 	encrypted := func(algorithm jwa.KeyEncryptionAlgorithm, key any, options ...jwe.EncryptOption) string {
-		text, err := jwe.Encrypt([]byte(mustJSON(t, goodClaims(nil))), append(options, jwe.WithKey(algorithm, key))...)
+		text, err := jwe.Encrypt([]byte(sitetest.Marshal(t, sitetest.Claims(nil))), append(options, jwe.WithKey(algorithm, key))...)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -375,9 +378,9 @@ func TestThreatOtherSerialisations(t *testing.T) {
 		"four parts":            good + "." + parts[2],
 		"empty parts":           "..",
 		"detached payload":      parts[0] + ".." + parts[2],
-		"JWE with a shared key": encrypted(jwa.DIRECT, []byte(testSecret)[:32]),
-		"JWE by PBES2":          encrypted(jwa.PBES2_HS256_A128KW, []byte(testSecret)),
-		"JWE that is a bomb":    encrypted(jwa.DIRECT, []byte(testSecret)[:32], jwe.WithCompress(jwa.Deflate)),
+		"JWE with a shared key": encrypted(jwa.DIRECT, []byte(sitetest.Secret)[:32]),
+		"JWE by PBES2":          encrypted(jwa.PBES2_HS256_A128KW, []byte(sitetest.Secret)),
+		"JWE that is a bomb":    encrypted(jwa.DIRECT, []byte(sitetest.Secret)[:32], jwe.WithCompress(jwa.Deflate)),
 	} {
 		if got := s.get("/api/", "X-Raw: "+token); got.status != 401 && got.status != 400 {
 			t.Errorf("%s: status %d", name, got.status)
@@ -413,7 +416,7 @@ func TestThreatKeyOfAnotherAlgorithm(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, algorithm := range []string{"HS256", "RS256", "ES384"} {
-			_, err := v.Verify(t.Context(), encode(`{"alg":"`+algorithm+`"}`)+"."+encode(`{"sub":"alice","exp":4102444800}`)+"."+strings.Repeat("A", 86), time.Now())
+			_, err := v.Verify(t.Context(), sitetest.Encode(`{"alg":"`+algorithm+`"}`)+"."+sitetest.Encode(`{"sub":"alice","exp":4102444800}`)+"."+strings.Repeat("A", 86), time.Now())
 			if failure, ok := errors.AsType[*refusal.Error](err); !ok || failure.Reason != refusal.Signature {
 				t.Errorf("%s, %s: %v", name, algorithm, err)
 			}
@@ -450,16 +453,16 @@ func TestThreatEncryptedAndHugeTokens(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	count := encode(`{"alg":"PBES2-HS512+A256KW","enc":"A256GCM","p2c":2147483647,"p2s":"AAAA"}`)
+	count := sitetest.Encode(`{"alg":"PBES2-HS512+A256KW","enc":"A256GCM","p2c":2147483647,"p2s":"AAAA"}`)
 	for name, c := range map[string]struct {
 		token  string
 		reason refusal.Reason
 	}{
 		"JWE with a PBES2 count of 2³¹": {count + ".a.b.c.d", refusal.MalformedToken},
-		"JWE bomb":                      {encode(`{"alg":"dir","enc":"A256GCM","zip":"DEF"}`) + ".." + strings.Repeat("A", 10_000) + ".c.d", refusal.MalformedToken},
+		"JWE bomb":                      {sitetest.Encode(`{"alg":"dir","enc":"A256GCM","zip":"DEF"}`) + ".." + strings.Repeat("A", 10_000) + ".c.d", refusal.MalformedToken},
 		"10⁶ dots":                      {strings.Repeat(".", 1_000_000), refusal.TokenTooLarge},
 		"one byte over 16 KiB":          {strings.Repeat("a", jwt.MaxTokenBytes+1), refusal.TokenTooLarge},
-		"kid of 1 MB":                   {encode(`{"alg":"HS256","kid":"`+strings.Repeat("k", 1<<20)+`"}`) + ".e30.AA", refusal.TokenTooLarge},
+		"kid of 1 MB":                   {sitetest.Encode(`{"alg":"HS256","kid":"`+strings.Repeat("k", 1<<20)+`"}`) + ".e30.AA", refusal.TokenTooLarge},
 	} {
 		_, err := v.Verify(t.Context(), c.token, time.Now())
 		if refusal, ok := err.(*refusal.Error); !ok || refusal.Reason != c.reason {
@@ -467,43 +470,43 @@ func TestThreatEncryptedAndHugeTokens(t *testing.T) {
 		}
 	}
 	s := secretSite(t, "")
-	s.mustAnswer(200, s.bearer("/api/", hs(t, claimsMap{"pad": strings.Repeat("p", 11_900)})), "control: just under 16 KiB")
-	s.mustAnswer(401, s.bearer("/api/", hs(t, claimsMap{"pad": strings.Repeat("p", 12_300)})), "just over 16 KiB")
+	s.mustAnswer(200, s.bearer("/api/", sitetest.HS256(t, sitetest.JSON{"pad": strings.Repeat("p", 11_900)})), "control: just under 16 KiB")
+	s.mustAnswer(401, s.bearer("/api/", sitetest.HS256(t, sitetest.JSON{"pad": strings.Repeat("p", 12_300)})), "just over 16 KiB")
 	s.mustAnswer(401, s.bearer("/api/", strings.Repeat(".", 20_000)), "20,000 dots")
 }
 
 func TestThreatBase64Malleability(t *testing.T) {
 	s := serve(t, `
 		jwt {
-			secret "`+testSecret+`"
+			secret "`+sitetest.Secret+`"
 			from query t
 		}
 		respond ok`)
-	header, payload := `{"alg":"HS256"}`, mustJSON(t, goodClaims(claimsMap{"p": "x"}))
+	header, payload := `{"alg":"HS256"}`, sitetest.Marshal(t, sitetest.Claims(sitetest.JSON{"p": "x"}))
 	for len(payload)%3 != 1 { // so that the last character has bits to spare
 		payload = strings.Replace(payload, `"x`, `"xx`, 1)
 	}
 	raw := func(header, payload string) string {
 		input := header + "." + payload
-		return input + "." + encode(string(signature(t, "HS256", []byte(testSecret), input)))
+		return input + "." + sitetest.Encode(string(sitetest.Signature(t, "HS256", []byte(sitetest.Secret), input)))
 	}
-	good := raw(encode(header), encode(payload))
-	spare := []byte(encode(payload))
+	good := raw(sitetest.Encode(header), sitetest.Encode(payload))
+	spare := []byte(sitetest.Encode(payload))
 	spare[len(spare)-1]++
 	signed := strings.Split(good, ".")
 	lastSpare := []byte(signed[2])
 	lastSpare[len(lastSpare)-1]++
 	s.mustAnswer(200, s.get("/?t="+good), "control")
 	for name, token := range map[string]string{
-		"padded payload":              raw(encode(header), encode(payload)+"=="),
-		"padded payload, percent":     strings.ReplaceAll(raw(encode(header), encode(payload)+"=="), "=", "%3D"),
+		"padded payload":              raw(sitetest.Encode(header), sitetest.Encode(payload)+"=="),
+		"padded payload, percent":     strings.ReplaceAll(raw(sitetest.Encode(header), sitetest.Encode(payload)+"=="), "=", "%3D"),
 		"padded signature":            good + "%3D",
 		"line end in the payload":     strings.Replace(good, ".", ".%0A", 1),
 		"line end at the end":         good + "%0A",
 		"carriage return":             strings.Replace(good, ".", "%0D.", 1),
 		"blank":                       good + "%20",
-		"standard alphabet":           raw(encode(header), strings.NewReplacer("-", "+", "_", "/").Replace(encode(`{"sub":"?>?>~~~","exp":9999999999}`))),
-		"spare bits in the payload":   raw(encode(header), string(spare)),
+		"standard alphabet":           raw(sitetest.Encode(header), strings.NewReplacer("-", "+", "_", "/").Replace(sitetest.Encode(`{"sub":"?>?>~~~","exp":9999999999}`))),
+		"spare bits in the payload":   raw(sitetest.Encode(header), string(spare)),
 		"spare bits in the signature": signed[0] + "." + signed[1] + "." + string(lastSpare),
 		"NUL":                         good + "%00",
 	} {
@@ -516,11 +519,11 @@ func TestThreatBase64Malleability(t *testing.T) {
 func TestThreatCritAndB64(t *testing.T) {
 	s := secretSite(t, "")
 	token := func(members string) string {
-		return signRaw(t, "HS256", []byte(testSecret), `{"alg":"HS256"`+members+`}`, mustJSON(t, goodClaims(nil)))
+		return sitetest.SignRaw(t, "HS256", []byte(sitetest.Secret), `{"alg":"HS256"`+members+`}`, sitetest.Marshal(t, sitetest.Claims(nil)))
 	}
 	unencoded := func() string {
-		header, payload := encode(`{"alg":"HS256","b64":false,"crit":["b64"]}`), encode(mustJSON(t, goodClaims(nil)))
-		return header + "." + payload + "." + encode(string(signature(t, "HS256", []byte(testSecret), header+"."+mustJSON(t, goodClaims(nil)))))
+		header, payload := sitetest.Encode(`{"alg":"HS256","b64":false,"crit":["b64"]}`), sitetest.Encode(sitetest.Marshal(t, sitetest.Claims(nil)))
+		return header + "." + payload + "." + sitetest.Encode(string(sitetest.Signature(t, "HS256", []byte(sitetest.Secret), header+"."+sitetest.Marshal(t, sitetest.Claims(nil)))))
 	}()
 	mustRefuse(t, s, []attack{{"an unknown parameter that is not critical", "/api/", token(`,"ext":1`)}}, []attack{
 		{"crit unknown", "/api/", token(`,"crit":["ext"],"ext":1`)},
@@ -540,13 +543,13 @@ func TestThreatAudience(t *testing.T) {
 	for _, option := range []string{"", "audience me other"} {
 		s := secretSite(t, option)
 		var attacks []attack
-		for _, aud := range []any{7, true, "", []string{}, []string{""}, []any{"me", 7}, []any{[]string{"me"}}, claimsMap{"me": "me"}} {
-			attacks = append(attacks, attack{fmt.Sprintf("aud %v", aud), "/api/", hs(t, claimsMap{"aud": aud})})
+		for _, aud := range []any{7, true, "", []string{}, []string{""}, []any{"me", 7}, []any{[]string{"me"}}, sitetest.JSON{"me": "me"}} {
+			attacks = append(attacks, attack{fmt.Sprintf("aud %v", aud), "/api/", sitetest.HS256(t, sitetest.JSON{"aud": aud})})
 		}
-		attacks = append(attacks, attack{"aud null", "/api/", signRaw(t, "HS256", []byte(testSecret), `{"alg":"HS256"}`, `{"sub":"a","exp":9999999999,"aud":null}`)})
-		controls := []attack{{"aud me", "/api/", hs(t, claimsMap{"aud": "me"})}, {"aud list", "/api/", hs(t, claimsMap{"aud": []string{"you", "me"}})}}
+		attacks = append(attacks, attack{"aud null", "/api/", sitetest.SignRaw(t, "HS256", []byte(sitetest.Secret), `{"alg":"HS256"}`, `{"sub":"a","exp":9999999999,"aud":null}`)})
+		controls := []attack{{"aud me", "/api/", sitetest.HS256(t, sitetest.JSON{"aud": "me"})}, {"aud list", "/api/", sitetest.HS256(t, sitetest.JSON{"aud": []string{"you", "me"}})}}
 		if option != "" {
-			attacks = append(attacks, attack{"aud missing", "/api/", hs(t, nil)}, attack{"aud another", "/api/", hs(t, claimsMap{"aud": "you"})}, attack{"aud in other case", "/api/", hs(t, claimsMap{"aud": "Me"})}, attack{"aud longer", "/api/", hs(t, claimsMap{"aud": "me2"})})
+			attacks = append(attacks, attack{"aud missing", "/api/", sitetest.HS256(t, nil)}, attack{"aud another", "/api/", sitetest.HS256(t, sitetest.JSON{"aud": "you"})}, attack{"aud in other case", "/api/", sitetest.HS256(t, sitetest.JSON{"aud": "Me"})}, attack{"aud longer", "/api/", sitetest.HS256(t, sitetest.JSON{"aud": "me2"})})
 		}
 		mustRefuse(t, s, controls, attacks)
 	}
@@ -554,31 +557,31 @@ func TestThreatAudience(t *testing.T) {
 
 func TestThreatIssuer(t *testing.T) {
 	s := keySite(t)
-	control := attack{"iss", "/secret", hs(t, nil)}
+	control := attack{"iss", "/secret", sitetest.HS256(t, nil)}
 	var attacks []attack
-	for _, iss := range []any{[]string{"https://issuer.example"}, []string{"https://attacker.example", "https://issuer.example"}, "https://issuer.example/", "https://ISSUER.example", "https://issuer.example.attacker.example", "", 7, claimsMap{}, nil} {
-		attacks = append(attacks, attack{fmt.Sprintf("iss %v", iss), "/secret", hs(t, claimsMap{"iss": iss})})
+	for _, iss := range []any{[]string{"https://issuer.example"}, []string{"https://attacker.example", "https://issuer.example"}, "https://issuer.example/", "https://ISSUER.example", "https://issuer.example.attacker.example", "", 7, sitetest.JSON{}, nil} {
+		attacks = append(attacks, attack{fmt.Sprintf("iss %v", iss), "/secret", sitetest.HS256(t, sitetest.JSON{"iss": iss})})
 	}
 	mustRefuse(t, s, []attack{control}, attacks)
 
 	// Keys are never pooled: each issuer's key is good for its own name alone.
-	keys := testKeys()
-	s = serve(t, fmt.Sprintf("jwt {\n issuer https://a.example {\n public_key `%s`\n }\n issuer https://b.example {\n public_key `%s`\n }\n}\n respond ok", publicPEM(t, keys.rsa), publicPEM(t, keys.strangerRSA)))
+	keys := sitetest.Keys()
+	s = serve(t, fmt.Sprintf("jwt {\n issuer https://a.example {\n public_key `%s`\n }\n issuer https://b.example {\n public_key `%s`\n }\n}\n respond ok", sitetest.PEM(t, keys.RSA), sitetest.PEM(t, keys.StrangerRSA)))
 	token := func(key any, iss any) string {
-		return sign(t, "RS256", key, nil, goodClaims(claimsMap{"iss": iss}))
+		return sitetest.Sign(t, "RS256", key, nil, sitetest.Claims(sitetest.JSON{"iss": iss}))
 	}
-	mustRefuse(t, s, []attack{{"a", "/", token(keys.rsa, "https://a.example")}, {"b", "/", token(keys.strangerRSA, "https://b.example")}}, []attack{
-		{"a's name with b's key", "/", token(keys.strangerRSA, "https://a.example")},
-		{"b's name with a's key", "/", token(keys.rsa, "https://b.example")},
-		{"both names", "/", token(keys.rsa, []string{"https://a.example", "https://b.example"})},
+	mustRefuse(t, s, []attack{{"a", "/", token(keys.RSA, "https://a.example")}, {"b", "/", token(keys.StrangerRSA, "https://b.example")}}, []attack{
+		{"a's name with b's key", "/", token(keys.StrangerRSA, "https://a.example")},
+		{"b's name with a's key", "/", token(keys.RSA, "https://b.example")},
+		{"both names", "/", token(keys.RSA, []string{"https://a.example", "https://b.example"})},
 	})
 	s = secretSite(t, "") // no issuer in the config: iss is not compared, its type is
-	mustRefuse(t, s, []attack{{"any iss", "/api/", hs(t, claimsMap{"iss": "whoever"})}}, []attack{{"iss a list", "/api/", hs(t, claimsMap{"iss": []string{"whoever"}})}})
+	mustRefuse(t, s, []attack{{"any iss", "/api/", sitetest.HS256(t, sitetest.JSON{"iss": "whoever"})}}, []attack{{"iss a list", "/api/", sitetest.HS256(t, sitetest.JSON{"iss": []string{"whoever"}})}})
 }
 
 func TestThreatSubject(t *testing.T) {
 	token := func(sub string) string {
-		return signRaw(t, "HS256", []byte(testSecret), `{"alg":"HS256"}`, `{"uid":"alice","exp":9999999999`+sub+`}`)
+		return sitetest.SignRaw(t, "HS256", []byte(sitetest.Secret), `{"alg":"HS256"}`, `{"uid":"alice","exp":9999999999`+sub+`}`)
 	}
 	mustRefuse(t, secretSite(t, "user_id uid"), []attack{{"sub a string", "/api/", token(`,"sub":"a"`)}, {"no sub", "/api/", token("")}}, []attack{
 		{"sub a number", "/api/", token(`,"sub":1`)}, {"sub a list", "/api/", token(`,"sub":["a"]`)}, {"sub null", "/api/", token(`,"sub":null`)},
@@ -587,7 +590,7 @@ func TestThreatSubject(t *testing.T) {
 
 func TestThreatExpiry(t *testing.T) {
 	token := func(exp string) string {
-		return signRaw(t, "HS256", []byte(testSecret), `{"alg":"HS256"}`, `{"sub":"alice"`+exp+`}`)
+		return sitetest.SignRaw(t, "HS256", []byte(sitetest.Secret), `{"alg":"HS256"}`, `{"sub":"alice"`+exp+`}`)
 	}
 	now := time.Now().Unix()
 	future, past := fmt.Sprint(now+3600), fmt.Sprint(now-31)
@@ -623,31 +626,31 @@ func TestThreatExpiry(t *testing.T) {
 }
 
 func TestThreatOtherTokenTypes(t *testing.T) {
-	typed := func(typ any, claims claimsMap) string {
-		return sign(t, "HS256", []byte(testSecret), claimsMap{"typ": typ}, goodClaims(claims))
+	typed := func(typ any, claims sitetest.JSON) string {
+		return sitetest.Sign(t, "HS256", []byte(sitetest.Secret), sitetest.JSON{"typ": typ}, sitetest.Claims(claims))
 	}
-	events := claimsMap{"events": claimsMap{"http://schemas.openid.net/event/backchannel-logout": claimsMap{}}}
+	events := sitetest.JSON{"events": sitetest.JSON{"http://schemas.openid.net/event/backchannel-logout": sitetest.JSON{}}}
 	controls := []attack{{"JWT", "/api/", typed("JWT", nil)}, {"jwt", "/api/", typed("jwt", nil)}, {"at+jwt", "/api/", typed("at+jwt", nil)}, {"application/at+jwt", "/api/", typed("application/at+JWT", nil)},
-		{"absent", "/api/", signRaw(t, "HS256", []byte(testSecret), `{"alg":"HS256"}`, mustJSON(t, goodClaims(nil)))}}
+		{"absent", "/api/", sitetest.SignRaw(t, "HS256", []byte(sitetest.Secret), `{"alg":"HS256"}`, sitetest.Marshal(t, sitetest.Claims(nil)))}}
 	var attacks []attack
 	for _, typ := range []any{"logout+jwt", "Logout+JWT", "application/logout+jwt", "dpop+jwt", "secevent+jwt", "oauth-authz-req+jwt", "JOSE", 7, []string{"JWT"}} {
 		attacks = append(attacks, attack{fmt.Sprintf("typ %v", typ), "/api/", typed(typ, nil)})
 	}
 	mustRefuse(t, secretSite(t, ""), controls, append(attacks, attack{"a log-out token of no type", "/api/", typed("JWT", events)}))
-	strict := append(attacks, controls[0], controls[4], attack{"an ID token", "/api/", typed("JWT", claimsMap{"nonce": "n", "at_hash": "h"})})
+	strict := append(attacks, controls[0], controls[4], attack{"an ID token", "/api/", typed("JWT", sitetest.JSON{"nonce": "n", "at_hash": "h"})})
 	mustRefuse(t, secretSite(t, "token_type at+jwt"), controls[2:4], strict)
 }
 
 func TestThreatSeveralTokens(t *testing.T) {
 	s := serve(t, `
 		jwt {
-			secret "`+testSecret+`"
+			secret "`+sitetest.Secret+`"
 			from header
 			from cookie session
 			from query access_token
 		}
 		respond ok`)
-	token, other := hs(t, nil), hs(t, claimsMap{"sub": "bob"})
+	token, other := sitetest.HS256(t, nil), sitetest.HS256(t, sitetest.JSON{"sub": "bob"})
 	header, cookie, query := "Authorization: Bearer "+token, "Cookie: session="+token, "/?access_token="+token
 	for _, got := range []answer{s.get("/", header), s.get("/", cookie), s.get(query)} {
 		s.mustAnswer(200, got, "control")
@@ -673,16 +676,16 @@ func TestThreatSeveralTokens(t *testing.T) {
 }
 
 func TestThreatTokenInQuery(t *testing.T) {
-	token := hs(t, nil)
+	token := sitetest.HS256(t, nil)
 	s := secretSite(t, "")
 	s.mustAnswer(401, s.get("/api/?access_token="+token), "a query is not looked at unless it is configured")
-	missing := serve(t, "jwt {\n secret \""+testSecret+"\"\n from query access_token\n}\n file_server /files/* {\n root "+tempDir(t)+"\n}").get("/files/none?access_token=" + token)
+	missing := serve(t, "jwt {\n secret \""+sitetest.Secret+"\"\n from query access_token\n}\n file_server /files/* {\n root "+sitetest.TempDir(t)+"\n}").get("/files/none?access_token=" + token)
 	if missing.status != 404 || missing.header.Get("Cache-Control") != "private" {
 		t.Errorf("an error behind it: %d %v", missing.status, missing.header)
 	}
 	s = serve(t, `
 		jwt {
-			secret "`+testSecret+`"
+			secret "`+sitetest.Secret+`"
 			from query access_token
 		}
 		reverse_proxy `+newUpstream(t))
@@ -702,7 +705,7 @@ func TestThreatIdentityHeaderSpoofing(t *testing.T) {
 		}
 ----------
 		jwt {
-			secret "`+testSecret+`"
+			secret "`+sitetest.Secret+`"
 			optional
 			public /public
 			allow_preflight
@@ -711,7 +714,7 @@ func TestThreatIdentityHeaderSpoofing(t *testing.T) {
 		}
 		reverse_proxy `+upstream)
 	spoofed := []string{"X-User: admin", "X_User: admin", "x-user: admin", "X.User: admin", "X-Mail: admin@example.com", "x_mail: admin@example.com", "X-Mail_: kept"}
-	token := "Authorization: Bearer " + hs(t, nil)
+	token := "Authorization: Bearer " + sitetest.HS256(t, nil)
 	for name, got := range map[string]answer{
 		"with a token":      s.get("/", append(spoofed, token)...),
 		"anonymous":         s.get("/", spoofed...),
@@ -734,16 +737,16 @@ func TestThreatIdentityHeaderSpoofing(t *testing.T) {
 func TestThreatIdentityHeaderBesideTheMatcher(t *testing.T) {
 	s := serve(t, `
 		jwt /a/* {
-			secret "`+testSecret+`"
+			secret "`+sitetest.Secret+`"
 			claim_header X-User sub
 		}
 		jwt /b/* {
-			secret "`+testSecret+`"
+			secret "`+sitetest.Secret+`"
 			claim_header X-User sub
 			claim_header X-Mail email
 		}
 		reverse_proxy `+newUpstream(t))
-	spoofed := []string{"X-User: admin", "X_User: admin", "X-Mail: admin@example.com", "Authorization: Bearer " + hs(t, claimsMap{"email": "alice@example.com"})}
+	spoofed := []string{"X-User: admin", "X_User: admin", "X-Mail: admin@example.com", "Authorization: Bearer " + sitetest.HS256(t, sitetest.JSON{"email": "alice@example.com"})}
 	for path, want := range map[string][2]bool{"/other": {false, false}, "/a/": {true, false}, "/b/": {true, true}} {
 		got := s.get(path, spoofed...)
 		s.mustAnswer(200, got, path)
@@ -767,14 +770,14 @@ func TestThreatOwnerRuleByOtherPlaceholders(t *testing.T) {
 			}
 			rewrite /todos/* /app
 			jwt {
-				secret "`+testSecret+`"
+				secret "`+sitetest.Secret+`"
 				`+rule+`
 			}
 			respond ok`)
-		s.mustAnswer(200, s.bearer("/todos/alice/1", hs(t, nil)), name+": control")
-		s.mustAnswer(403, s.bearer("/todos/bob/1", hs(t, nil)), name+": another user's")
+		s.mustAnswer(200, s.bearer("/todos/alice/1", sitetest.HS256(t, nil)), name+": control")
+		s.mustAnswer(403, s.bearer("/todos/bob/1", sitetest.HS256(t, nil)), name+": another user's")
 		for _, path := range []string{"/todos/alice/../bob", "/todos/alice/%2e%2e/bob", "/todos//alice/1", "/todos/alice/..;/bob"} {
-			s.mustAnswer(403, s.bearer(path, hs(t, nil)), name+": "+path)
+			s.mustAnswer(403, s.bearer(path, sitetest.HS256(t, nil)), name+": "+path)
 		}
 	}
 }
@@ -788,8 +791,8 @@ func TestThreatUnknownPlaceholderInRule(t *testing.T) {
 		"claims.sub != {http.request.uri.pth.1}":     403,
 		"claims.sub != {nonsense.thing}":             403,
 	} {
-		s := serve(t, "jwt {\n secret \""+testSecret+"\"\n require expression `"+rule+"`\n}\n respond ok")
-		s.mustAnswer(status, s.bearer("/", hs(t, nil)), rule)
+		s := serve(t, "jwt {\n secret \""+sitetest.Secret+"\"\n require expression `"+rule+"`\n}\n respond ok")
+		s.mustAnswer(status, s.bearer("/", sitetest.HS256(t, nil)), rule)
 	}
 }
 
@@ -797,14 +800,14 @@ func TestThreatUnknownPlaceholderInRule(t *testing.T) {
 func TestThreatMalformedTokenIsNotNone(t *testing.T) {
 	s := serve(t, `
 		jwt {
-			secret "`+testSecret+`"
+			secret "`+sitetest.Secret+`"
 			optional
 			strip_token
 			from cookie tok
 			from query access_token
 		}
 		respond "user=[{http.auth.user.id}]"`)
-	good := hs(t, nil)
+	good := sitetest.HS256(t, nil)
 	s.mustAnswer(200, s.get("/"), "control: none")
 	s.mustAnswer(200, s.get("/", "Cookie: other=a\\b; tok="+good), "control: a good one")
 	for cookie, status := range map[string]int{
@@ -822,7 +825,7 @@ func TestThreatMalformedTokenIsNotNone(t *testing.T) {
 // Secrets that stand in the wrong option are in no error, and those in the URL
 // of a key set in no log and no metric.
 func TestThreatSecretsInErrors(t *testing.T) {
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(testKeys().p256)
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(sitetest.Keys().P256)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -830,7 +833,7 @@ func TestThreatSecretsInErrors(t *testing.T) {
 	for _, body := range []string{
 		`public_key "` + secret + `"`, `public_key "` + base64.StdEncoding.EncodeToString(pkcs8) + `"`, `jwks "` + secret + `"`, `public_key "https://x.example/` + secret + `"`,
 	} {
-		text, err := adapt(t, "jwt {\n issuer https://issuer.example {\n"+body+"\n}\n}", "127.0.0.1:1", tempDir(t), filepath.Join(tempDir(t), "log"))
+		text, err := adapt(t, "jwt {\n issuer https://issuer.example {\n"+body+"\n}\n}", "127.0.0.1:1", sitetest.TempDir(t), filepath.Join(sitetest.TempDir(t), "log"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -843,11 +846,11 @@ func TestThreatSecretsInErrors(t *testing.T) {
 			t.Errorf("error %v", err)
 		}
 	}
-	p := newIdentityProvider(t)
-	p.setAnswer(500, "")
+	p := sitetest.NewIdentityProvider(t)
+	p.SetAnswer(500, "")
 	address := strings.Replace(p.URL, "http://", "http://user:hunter2@", 1) + "/jwks?apikey=hunter3"
 	s := serve(t, "jwt /api/* {\n issuer https://issuer.example\n jwks "+address+"\n}\n metrics /metrics\n respond /api/* ok")
-	s.mustAnswer(503, s.bearer("/api/", rs(t, testKeys().rsa, "a")), "no keys")
+	s.mustAnswer(503, s.bearer("/api/", rs(t, sitetest.Keys().RSA, "a")), "no keys")
 	for what, text := range map[string]string{"log": s.log(), "metrics": s.get("/metrics").body} {
 		if !strings.Contains(text, p.URL+"/jwks") || strings.Contains(text, "hunter") {
 			t.Errorf("%s:\n%s", what, text)
@@ -858,22 +861,22 @@ func TestThreatSecretsInErrors(t *testing.T) {
 // The salt of PSS is as long as the hash (RFC 7518 §3.5).
 func TestThreatPSSSaltLength(t *testing.T) {
 	s := keySite(t)
-	key := testKeys().rsa
-	input := encode(`{"alg":"PS256"}`) + "." + encode(mustJSON(t, goodClaims(nil)))
+	key := sitetest.Keys().RSA
+	input := sitetest.Encode(`{"alg":"PS256"}`) + "." + sitetest.Encode(sitetest.Marshal(t, sitetest.Claims(nil)))
 	digest := sha256.Sum256([]byte(input))
 	for length, status := range map[int]int{32: 200, 1: 401, 20: 401, 64: 401} {
 		signature, err := rsa.SignPSS(rand.Reader, key, crypto.SHA256, digest[:], &rsa.PSSOptions{SaltLength: length})
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.mustAnswer(status, s.bearer("/rsa", input+"."+encode(string(signature))), fmt.Sprintf("salt of %d bytes", length))
+		s.mustAnswer(status, s.bearer("/rsa", input+"."+sitetest.Encode(string(signature))), fmt.Sprintf("salt of %d bytes", length))
 	}
 }
 
 func TestThreatSkipPathBypass(t *testing.T) {
 	s := serve(t, `
 		jwt {
-			secret "`+testSecret+`"
+			secret "`+sitetest.Secret+`"
 			public /public/* /health *.css /*/free
 		}
 		respond "{http.request.uri.path}"`)
@@ -901,7 +904,7 @@ func TestThreatSkipPathBypass(t *testing.T) {
 // Caddy's client_ip, which believes a header only from a trusted proxy.
 func TestThreatClientIP(t *testing.T) {
 	rule := `require expression "{http.vars.client_ip} == '203.0.113.7'"`
-	spoof := []string{"Authorization: Bearer " + hs(t, nil), "X-Forwarded-For: 203.0.113.7", "X-Real-Ip: 203.0.113.7", "Forwarded: for=203.0.113.7"}
+	spoof := []string{"Authorization: Bearer " + sitetest.HS256(t, nil), "X-Forwarded-For: 203.0.113.7", "X-Real-Ip: 203.0.113.7", "Forwarded: for=203.0.113.7"}
 	s := secretSite(t, rule)
 	s.mustAnswer(403, s.get("/api/", spoof...), "a header of anybody")
 	s = serve(t, `servers {
@@ -909,7 +912,7 @@ func TestThreatClientIP(t *testing.T) {
 		}
 ----------
 		jwt {
-			secret "`+testSecret+`"
+			secret "`+sitetest.Secret+`"
 			`+rule+`
 		}
 		respond ok`)
@@ -919,7 +922,7 @@ func TestThreatClientIP(t *testing.T) {
 // newUpstream echoes the request that it was given.
 func newUpstream(t testing.TB) string {
 	t.Helper()
-	address := freeAddress(t)
+	address := sitetest.FreeAddress(t)
 	server := &http.Server{Addr: address, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/public":
@@ -934,7 +937,7 @@ func newUpstream(t testing.TB) string {
 	})}
 	go func() { _ = server.ListenAndServe() }()
 	t.Cleanup(func() { _ = server.Close() })
-	eventually(t, "the upstream answers", func() bool {
+	sitetest.Eventually(t, "the upstream answers", func() bool {
 		response, err := http.Get("http://" + address)
 		if err == nil {
 			_ = response.Body.Close()
@@ -948,23 +951,23 @@ func newUpstream(t testing.TB) string {
 func TestThreatClaimHeadersOfTwoUsers(t *testing.T) {
 	s := serve(t, `route {
 		jwt {
-			secret "`+testSecret+`"
+			secret "`+sitetest.Secret+`"
 			claim_header X-Email email
 		}
 		jwt /a/* {
-			secret "`+testSecret+`"
+			secret "`+sitetest.Secret+`"
 			from cookie t
 			optional
 			claim_header X-User sub
 		}
 		respond "email={http.request.header.X-Email} user={http.request.header.X-User} id={http.auth.user.id}"
 	}`)
-	alice := "Authorization: Bearer " + hs(t, claimsMap{"sub": "alice", "email": "alice@example.com"})
+	alice := "Authorization: Bearer " + sitetest.HS256(t, sitetest.JSON{"sub": "alice", "email": "alice@example.com"})
 	for _, test := range []struct{ path, cookie, want string }{
 		{"/b", "", "email=alice@example.com user= id=alice"},
-		{"/a/b", hs(t, claimsMap{"sub": "alice"}), "email=alice@example.com user=alice id=alice"},
-		{"/a/b", hs(t, claimsMap{"sub": "bob"}), "email= user=bob id=bob"},
-		{"/a/b", hs(t, claimsMap{"sub": "alice", "iss": "https://other.example"}), "email= user=alice id=alice"},
+		{"/a/b", sitetest.HS256(t, sitetest.JSON{"sub": "alice"}), "email=alice@example.com user=alice id=alice"},
+		{"/a/b", sitetest.HS256(t, sitetest.JSON{"sub": "bob"}), "email= user=bob id=bob"},
+		{"/a/b", sitetest.HS256(t, sitetest.JSON{"sub": "alice", "iss": "https://other.example"}), "email= user=alice id=alice"},
 		{"/a/b", "", "email= user= id="},
 	} {
 		headers := []string{alice}

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
 // filesBelow are all paths below a folder, with their modes.
@@ -35,7 +36,7 @@ func filesBelow(t testing.TB, dir string) string {
 
 // A config that is only looked at makes nothing, and one that runs makes all at once.
 func TestValidateMakesNothing(t *testing.T) {
-	dir := tempDir(t)
+	dir := sitetest.TempDir(t)
 	for _, name := range []string{"home", "work"} {
 		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
 			t.Fatal(err)
@@ -44,7 +45,7 @@ func TestValidateMakesNothing(t *testing.T) {
 	var asked atomic.Int64
 	keys := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		asked.Add(1)
-		_, _ = w.Write([]byte(`{"keys":[` + mustJSON(t, publicJWK(t, testKeys().p256, claimsMap{"kid": "1"})) + `]}`))
+		_, _ = w.Write([]byte(`{"keys":[` + sitetest.Marshal(t, sitetest.JWK(t, sitetest.Keys().P256, sitetest.JSON{"kid": "1"})) + `]}`))
 	}))
 	defer keys.Close()
 	config := filepath.Join(dir, "work", "Caddyfile")
@@ -84,7 +85,7 @@ http://%s {
 	}
 	respond ok
 }
-`, freeAddress(t), keys.URL, freeAddress(t))
+`, sitetest.FreeAddress(t), keys.URL, sitetest.FreeAddress(t))
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +117,7 @@ http://%s {
 		_ = server.Process.Signal(os.Interrupt)
 		_ = server.Wait()
 	}()
-	eventually(t, "a config that runs makes them", func() bool {
+	sitetest.Eventually(t, "a config that runs makes them", func() bool {
 		now := filesBelow(t, dir)
 		return strings.Contains(now, "users.db ") && strings.Contains(now, "provider.db ") && strings.Count(now, "signing_keys/") >= 4 && strings.Contains(now, "key_sets/")
 	})
@@ -124,12 +125,12 @@ http://%s {
 
 // What a config cannot make when it starts is said, and refuses it.
 func TestStartFailsWithoutKeys(t *testing.T) {
-	dir := tempDir(t)
+	dir := sitetest.TempDir(t)
 	if err := os.WriteFile(filepath.Join(dir, "data"), nil, 0o600); err != nil { // a file, where a folder must be
 		t.Fatal(err)
 	}
 	config := filepath.Join(dir, "Caddyfile")
-	text := fmt.Sprintf("{\n admin off\n auto_https off\n persist_config off\n storage file_system data/x\n}\nhttp://%s {\n jwt {\n accounts {\n store file users.db\n }\n }\n}\n", freeAddress(t))
+	text := fmt.Sprintf("{\n admin off\n auto_https off\n persist_config off\n storage file_system data/x\n}\nhttp://%s {\n jwt {\n accounts {\n store file users.db\n }\n }\n}\n", sitetest.FreeAddress(t))
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

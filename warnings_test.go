@@ -14,16 +14,17 @@ import (
 	"testing"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
 // What is valid and surely not meant is said when the config is loaded.
 func TestSuspiciousConfigs(t *testing.T) {
-	secret := `secret "` + testSecret + `"`
-	key := "public_key " + `"` + strings.ReplaceAll(publicPEM(t, testKeys().p256), "\n", " ") + `"`
+	secret := `secret "` + sitetest.Secret + `"`
+	key := "public_key " + `"` + strings.ReplaceAll(sitetest.PEM(t, sitetest.Keys().P256), "\n", " ") + `"`
 	issuer := func(name string) string {
 		return "issuer " + name + " {\n" + key + "\n audience https://api.example\n}\n"
 	}
-	store := "store file " + filepath.Join(tempDir(t), "users.db")
+	store := "store file " + filepath.Join(sitetest.TempDir(t), "users.db")
 	jwt := func(options string) string { return "jwt {\n" + secret + "\n" + options + "\n}\n respond ok" }
 	for name, c := range map[string]struct{ body, warning, control string }{
 		"path without *":        {"jwt /api {\n" + secret + "\n}\n respond ok", "/api/* stays open", "jwt /api/* {\n" + secret + "\n}\n respond ok"},
@@ -73,15 +74,15 @@ func TestValidateShowsWarnings(t *testing.T) {
 		return "jwt {\n accounts {\n store file /nowhere/users.db\n login_with other {\n issuer " + issuer + "\n client_id x\n}\n}\n}"
 	}
 	for name, c := range map[string]struct{ body, warning string }{
-		"a path without *":           {"jwt /api {\n secret \"" + testSecret + "\"\n}", "/api/* stays open"},
-		"control: a path with *":     {"jwt /api/* {\n secret \"" + testSecret + "\"\n}", ""},
+		"a path without *":           {"jwt /api {\n secret \"" + sitetest.Secret + "\"\n}", "/api/* stays open"},
+		"control: a path with *":     {"jwt /api/* {\n secret \"" + sitetest.Secret + "\"\n}", ""},
 		"a relative store in /":      {"jwt {\n accounts {\n store file users.db\n}\n}", "store file users.db is relative to the working folder, which is / here"},
 		"control: a whole path":      {"jwt {\n accounts {\n store file /nowhere/users.db\n}\n}", ""},
 		"login_with GitHub":          {login("https://github.com"), "has no OpenID discovery document"},
 		"control: login_with GitLab": {login("https://gitlab.com"), ""},
 	} {
-		config := filepath.Join(tempDir(t), "Caddyfile")
-		text := "{\n storage file_system " + tempDir(t) + "\n}\n:1 {\n" + c.body + "\n}\n"
+		config := filepath.Join(sitetest.TempDir(t), "Caddyfile")
+		text := "{\n storage file_system " + sitetest.TempDir(t) + "\n}\n:1 {\n" + c.body + "\n}\n"
 		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -99,7 +100,7 @@ func TestValidateShowsWarnings(t *testing.T) {
 // closed, and says how to open it.
 func TestSignupIsClosedByDefault(t *testing.T) {
 	site := func(options string) *site {
-		return serve(t, "jwt {\n accounts {\n store file "+filepath.Join(tempDir(t), "users.db")+"\n"+options+"\n}\n}\n respond ok")
+		return serve(t, "jwt {\n accounts {\n store file "+filepath.Join(sitetest.TempDir(t), "users.db")+"\n"+options+"\n}\n}\n respond ok")
 	}
 	closed := site("")
 	got := closed.post("/auth/signup", credentialsOf("alice@example.com"))
@@ -109,7 +110,7 @@ func TestSignupIsClosedByDefault(t *testing.T) {
 	if page := closed.get("/auth/login", "Accept: text/html"); strings.Contains(page.body, "/auth/signup") {
 		t.Errorf("the log-in page leads to the sign-up: %s", page.body)
 	}
-	eventually(t, "the log says how to begin", func() bool { return strings.Contains(closed.log(), "caddy jwt user add --store") })
+	sitetest.Eventually(t, "the log says how to begin", func() bool { return strings.Contains(closed.log(), "caddy jwt user add --store") })
 	open := site("signup open")
 	open.mustAnswer(201, open.post("/auth/signup", credentialsOf("alice@example.com")), "control: open")
 	if !strings.Contains(open.log(), "anybody can make an account") {
@@ -119,7 +120,7 @@ func TestSignupIsClosedByDefault(t *testing.T) {
 
 // Of two accounts on one site one would be ignored.
 func TestThreatTwoAccountsOnASite(t *testing.T) {
-	folder := tempDir(t)
+	folder := sitetest.TempDir(t)
 	accounts := func(options string) string {
 		return "accounts {\n store file " + filepath.Join(folder, "users.db") + "\n" + options + "\n}"
 	}
@@ -142,11 +143,11 @@ func TestThreatTwoAccountsOnASite(t *testing.T) {
 // the service behind reads.
 func TestThreatClaimHeaderTurnedRound(t *testing.T) {
 	for _, c := range []string{"sub X-User-Id", "email X-Forwarded-Email", "name remote-user", "roles Remote-Groups", "email From", "email Email", "sub User"} {
-		if text := configError(t, "jwt {\n secret \""+testSecret+"\"\n claim_header "+c+"\n}"); !strings.Contains(text, "claim_header takes the header first") {
+		if text := configError(t, "jwt {\n secret \""+sitetest.Secret+"\"\n claim_header "+c+"\n}"); !strings.Contains(text, "claim_header takes the header first") {
 			t.Errorf("%s: %s", c, text)
 		}
 	}
-	serve(t, "jwt {\n secret \""+testSecret+"\"\n claim_header X-User-Id sub\n claim_header Email email\n claim_header X-Tenant https://example.com/tenant-id\n claim_header X-Groups cognito:groups\n claim_header X-Role x-hasura-role\n}")
+	serve(t, "jwt {\n secret \""+sitetest.Secret+"\"\n claim_header X-User-Id sub\n claim_header Email email\n claim_header X-Tenant https://example.com/tenant-id\n claim_header X-Groups cognito:groups\n claim_header X-Role x-hasura-role\n}")
 }
 
 // A rule that is bound to an issuer is met by its tokens alone.
@@ -174,17 +175,17 @@ func TestThreatRulesOfAnIssuer(t *testing.T) {
 			}
 			require scope write of https://a.example
 		}
-		respond ok`, strings.ReplaceAll(publicPEM(t, testKeys().p256), "\n", " "), strings.ReplaceAll(publicPEM(t, testKeys().p384), "\n", " ")))
-	by := func(issuer string) claimsMap {
-		return goodClaims(claimsMap{"iss": issuer, "aud": "api", "roles": []string{"admin"}, "scope": "write"})
+		respond ok`, strings.ReplaceAll(sitetest.PEM(t, sitetest.Keys().P256), "\n", " "), strings.ReplaceAll(sitetest.PEM(t, sitetest.Keys().P384), "\n", " ")))
+	by := func(issuer string) sitetest.JSON {
+		return sitetest.Claims(sitetest.JSON{"iss": issuer, "aud": "api", "roles": []string{"admin"}, "scope": "write"})
 	}
-	ofA := sign(t, "ES256", testKeys().p256, nil, by("https://a.example"))
-	ofB := sign(t, "ES384", testKeys().p384, nil, by("https://b.example"))
+	ofA := sitetest.Sign(t, "ES256", sitetest.Keys().P256, nil, by("https://a.example"))
+	ofB := sitetest.Sign(t, "ES384", sitetest.Keys().P384, nil, by("https://b.example"))
 	for _, path := range []string{"/", "/scope"} {
 		s.mustAnswer(200, s.bearer(path, ofA), "control: the issuer: "+path)
 		s.mustAnswer(403, s.bearer(path, ofB), "another issuer: "+path)
 	}
-	if text := configError(t, "jwt {\n secret \""+testSecret+"\"\n require role admin of https://a.example\n}"); !strings.Contains(text, "no such issuer is accepted here") {
+	if text := configError(t, "jwt {\n secret \""+sitetest.Secret+"\"\n require role admin of https://a.example\n}"); !strings.Contains(text, "no such issuer is accepted here") {
 		t.Errorf("an unknown issuer: %s", text)
 	}
 }
@@ -202,7 +203,7 @@ func TestThreatBrokenSecretsInErrors(t *testing.T) {
 		"quoted":            "jwt {\n secret \"" + first + "\n" + second + "\"\n}",
 		"environment":       "jwt {\n secret {env.TWO_LINES}\n}",
 		"environment, b64":  "jwt {\n secret base64 {env.TWO_LINES}\n}",
-		"accounts, by env.": "jwt {\n accounts {\n store file " + filepath.Join(tempDir(t), "users.db") + "\n secret {env.TWO_LINES}\n}\n}",
+		"accounts, by env.": "jwt {\n accounts {\n store file " + filepath.Join(sitetest.TempDir(t), "users.db") + "\n secret {env.TWO_LINES}\n}\n}",
 	} {
 		text := configError(t, body)
 		if strings.Contains(text, first[:8]) || strings.Contains(text, second[:8]) || strings.Contains(text, "deadbeef") || !strings.Contains(text, "openssl rand -hex 64") {
@@ -225,29 +226,29 @@ func TestThreatKeysOnThisMachine(t *testing.T) {
 	provider := httptest.NewUnstartedServer(nil)
 	provider.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/jwks" {
-			fmt.Fprint(w, mustJSON(t, claimsMap{"keys": []any{publicJWK(t, testKeys().p256, claimsMap{"kid": "1"})}}))
+			fmt.Fprint(w, sitetest.Marshal(t, sitetest.JSON{"keys": []any{sitetest.JWK(t, sitetest.Keys().P256, sitetest.JSON{"kid": "1"})}}))
 			return
 		}
 		fmt.Fprintf(w, `{"issuer":%q,"jwks_uri":%q}`, provider.URL, keysAt.Load())
 	})
 	provider.StartTLS()
 	t.Cleanup(provider.Close)
-	ca := filepath.Join(tempDir(t), "ca.pem")
+	ca := filepath.Join(sitetest.TempDir(t), "ca.pem")
 	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: provider.Certificate().Raw}), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	load := func() *site {
 		return serve(t, "jwt {\n issuer "+provider.URL+" {\n jwks {\n trusted_ca_certs "+ca+"\n cooldown 100ms\n}\n audience api\n}\n}\n respond ok")
 	}
-	token := sign(t, "ES256", testKeys().p256, claimsMap{"kid": "1"}, goodClaims(claimsMap{"iss": provider.URL, "aud": "api"}))
+	token := sitetest.Sign(t, "ES256", sitetest.Keys().P256, sitetest.JSON{"kid": "1"}, sitetest.Claims(sitetest.JSON{"iss": provider.URL, "aud": "api"}))
 	keysAt.Store(internal.URL + "/internal?x=1")
 	s := load()
-	eventually(t, "the refusal is logged", func() bool { return strings.Contains(s.log(), "is plain http, and the issuer is https") })
+	sitetest.Eventually(t, "the refusal is logged", func() bool { return strings.Contains(s.log(), "is plain http, and the issuer is https") })
 	s.mustAnswer(503, s.bearer("/", token), "keys on this machine")
 	if asked.Load() > 0 {
 		t.Error("the server on this machine was asked")
 	}
 	keysAt.Store(provider.URL + "/jwks")
 	s = load()
-	eventually(t, "control: keys of the issuer", func() bool { return s.bearer("/", token).status == 200 })
+	sitetest.Eventually(t, "control: keys of the issuer", func() bool { return s.bearer("/", token).status == 200 })
 }

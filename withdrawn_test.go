@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/go-json-experiment/json"
 )
@@ -17,13 +18,13 @@ import (
 // A signing key that was withdrawn verifies nothing any more, whatever a backup brings
 // back.
 func TestThreatWithdrawnKeyComesBack(t *testing.T) {
-	dir := tempDir(t)
+	dir := sitetest.TempDir(t)
 	data, store, config := filepath.Join(dir, "data"), filepath.Join(dir, "users.db"), filepath.Join(dir, "Caddyfile")
 	body := accountsBody(store, "signup open")
 	if err := os.WriteFile(config, []byte(fmt.Sprintf("{\n storage file_system %s\n}\n:1 {\n%s\n}", data, strings.Replace(body, "metrics /metrics", "", 1))), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s := &site{t: t, url: "http://" + freeAddress(t), logFile: filepath.Join(dir, "log.json")}
+	s := &site{t: t, url: "http://" + sitetest.FreeAddress(t), logFile: filepath.Join(dir, "log.json")}
 	s.load(body, data)
 	t.Cleanup(func() { stopCaddy(t) })
 	old := s.signedUp("alice@example.com")

@@ -1,0 +1,59 @@
+package sitetest
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"sync/atomic"
+	"testing"
+)
+
+// IdentityProvider serves a key set and a discovery document, and counts.
+type IdentityProvider struct {
+	*httptest.Server
+	t           testing.TB
+	Fetches     atomic.Int64
+	Connections atomic.Int64
+	respond     atomic.Pointer[http.HandlerFunc] // of /jwks
+}
+
+func NewIdentityProvider(t testing.TB, keys ...JSON) *IdentityProvider {
+	t.Helper()
+	p := &IdentityProvider{t: t}
+	p.SetKeys(keys...)
+	mux := http.NewServeMux()
+	mux.HandleFunc("/.well-known/openid-configuration", func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, `{"issuer":%q,"jwks_uri":%q}`, p.URL, p.URL+"/jwks")
+	})
+	mux.HandleFunc("/jwks", func(w http.ResponseWriter, r *http.Request) {
+		p.Fetches.Add(1)
+		(*p.respond.Load())(w, r)
+	})
+	p.Server = httptest.NewUnstartedServer(mux)
+	p.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			p.Connections.Add(1)
+		}
+	}
+	p.Start()
+	t.Cleanup(p.Close)
+	return p
+}
+
+func (p *IdentityProvider) SetKeys(keys ...JSON) {
+	p.SetAnswer(http.StatusOK, Marshal(p.t, JSON{"keys": keys}))
+}
+
+func (p *IdentityProvider) SetAnswer(status int, body string) {
+	p.SetHandler(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+		w.WriteHeader(status)
+		_, _ = io.Copy(w, bytes.NewReader([]byte(body)))
+	})
+}
+
+func (p *IdentityProvider) SetHandler(handler http.HandlerFunc) { p.respond.Store(&handler) }

@@ -1,0 +1,47 @@
+package sitetest
+
+import (
+	"net"
+	"os"
+	"testing"
+	"time"
+)
+
+// TempDir is a folder whose name, unlike that of t.TempDir, holds nothing of
+// the test's name, which Caddy may take for a placeholder.
+func TempDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "caddy-jwt-test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+func FreeAddress(t testing.TB) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	return listener.Addr().String()
+}
+
+// Eventually polls, for what a background task brings about.
+func Eventually(t testing.TB, what string, met func() bool) {
+	t.Helper()
+	Within(t, time.Minute, what, met)
+}
+
+func Within(t testing.TB, limit time.Duration, what string, met func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(limit)
+	for !met() {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %s: %s", limit, what)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}

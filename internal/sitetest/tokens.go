@@ -1,0 +1,75 @@
+package sitetest
+
+import (
+	"encoding/base64"
+	stdjson "encoding/json"
+	"testing"
+	"time"
+
+	"github.com/lestrrat-go/jwx/v2/jwa"
+	"github.com/lestrrat-go/jwx/v2/jws"
+)
+
+const Secret = "a secret of more than sixty-four bytes, for tests and for nothing else"
+
+type JSON = map[string]any
+
+// Claims are accepted everywhere, with changes: nil takes a claim out.
+func Claims(changes JSON) JSON {
+	claims := JSON{"iss": "https://issuer.example", "sub": "alice", "exp": time.Now().Add(time.Hour).Unix()}
+	for name, value := range changes {
+		if value == nil {
+			delete(claims, name)
+		} else {
+			claims[name] = value
+		}
+	}
+	return claims
+}
+
+// Sign makes a token of claims.
+func Sign(t testing.TB, algorithm string, key any, header, claims JSON) string {
+	t.Helper()
+	full := JSON{"alg": algorithm, "typ": "JWT"}
+	for name, value := range header {
+		full[name] = value
+	}
+	return SignRaw(t, algorithm, key, Marshal(t, full), Marshal(t, claims))
+}
+
+// HS256 is a token signed with the test secret.
+func HS256(t testing.TB, changes JSON) string {
+	t.Helper()
+	return Sign(t, "HS256", []byte(Secret), nil, Claims(changes))
+}
+
+// SignRaw signs any header and payload, also such as no library would write.
+func SignRaw(t testing.TB, algorithm string, key any, header, payload string) string {
+	t.Helper()
+	input := Encode(header) + "." + Encode(payload)
+	return input + "." + Encode(string(Signature(t, algorithm, key, input)))
+}
+
+func Signature(t testing.TB, algorithm string, key any, input string) []byte {
+	t.Helper()
+	signer, err := jws.NewSigner(jwa.SignatureAlgorithm(algorithm))
+	if err != nil {
+		t.Fatal(err)
+	}
+	signature, err := signer.Sign([]byte(input), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return signature
+}
+
+func Encode(text string) string { return base64.RawURLEncoding.EncodeToString([]byte(text)) }
+
+func Marshal(t testing.TB, value any) string {
+	t.Helper()
+	text, err := stdjson.Marshal(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
