@@ -1,4 +1,4 @@
-package caddyjwt
+package jwt
 
 import (
 	"context"
@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
-	"github.com/caddy-jwt/caddy-jwt/jwks"
-	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/go-jose/go-jose/v4"
 	josejwt "github.com/go-jose/go-jose/v4/jwt"
@@ -22,17 +20,17 @@ import (
 
 var fuzzNow = time.Unix(1_800_000_000, 0)
 
-func fuzzVerifier(f *testing.F) *jwt.Verifier {
+func fuzzVerifier(f *testing.F) *Verifier {
 	f.Helper()
-	key, err := jwt.NewSecretKey([]byte(sitetest.Secret))
+	key, err := NewSecretKey([]byte(sitetest.Secret))
 	if err != nil {
 		f.Fatal(err)
 	}
-	set, err := jwt.NewKeySet(key)
+	set, err := NewKeySet(key)
 	if err != nil {
 		f.Fatal(err)
 	}
-	v, err := jwt.NewVerifier(jwt.VerifierConfig{Issuers: []jwt.Issuer{{Keys: []jwt.KeySource{set}, Algorithms: set.Algorithms()}}})
+	v, err := NewVerifier(VerifierConfig{Issuers: []Issuer{{Keys: []KeySource{set}, Algorithms: set.Algorithms()}}})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -40,7 +38,7 @@ func fuzzVerifier(f *testing.F) *jwt.Verifier {
 }
 
 // mustAgree verifies the token here and, if it is accepted, by go-jose.
-func mustAgree(t *testing.T, v *jwt.Verifier, token string) {
+func mustAgree(t *testing.T, v *Verifier, token string) {
 	t.Helper()
 	verified, err := v.Verify(context.Background(), token, fuzzNow)
 	if err != nil {
@@ -107,15 +105,15 @@ func FuzzClaims(f *testing.F) {
 	v := fuzzVerifier(f)
 	f.Fuzz(func(t *testing.T, payload string) {
 		mustAgree(t, v, sitetest.SignRaw(t, "HS256", []byte(sitetest.Secret), `{"alg":"HS256"}`, payload))
-		claims, err := jwt.ParseClaims([]byte(payload))
+		claims, err := ParseClaims([]byte(payload))
 		if err != nil {
 			return
 		}
-		if again, err := jwt.ParseClaims([]byte(claims.String())); err != nil || again.String() != claims.String() {
+		if again, err := ParseClaims([]byte(claims.String())); err != nil || again.String() != claims.String() {
 			t.Fatalf("the claims do not come back from their text: %v\n%s\n%s", err, claims, again)
 		}
 		for name, value := range claims {
-			if found, ok := claims.Lookup(name); !ok || jwt.ClaimText(found) != jwt.ClaimText(value) {
+			if found, ok := claims.Lookup(name); !ok || ClaimText(found) != ClaimText(value) {
 				t.Fatalf("claim %q is not found by its name", name)
 			}
 		}
@@ -124,11 +122,11 @@ func FuzzClaims(f *testing.F) {
 
 func FuzzKeySet(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
-		keys, _, err := jwt.ParseKeySet([]byte(text))
+		keys, _, err := ParseKeySet([]byte(text))
 		if err != nil {
 			return
 		}
-		if _, err := jwt.NewKeySet(keys...); err != nil {
+		if _, err := NewKeySet(keys...); err != nil {
 			t.Fatal(err)
 		}
 		var set jose.JSONWebKeySet
@@ -146,27 +144,6 @@ func FuzzKeySet(f *testing.F) {
 			if found := set.Key(key.ID()); len(found) != 1 || !found[0].Valid() || !found[0].IsPublic() {
 				t.Fatalf("go-jose finds %d keys %q, or not a valid public one", len(found), key.ID())
 			}
-		}
-	})
-}
-
-func FuzzDiscovery(f *testing.F) {
-	const issuer = "https://issuer.example"
-	f.Fuzz(func(t *testing.T, text string) {
-		found, err := jwks.ParseDiscovery([]byte(text), issuer)
-		if err != nil {
-			return
-		}
-		var document struct {
-			Issuer  string `json:"issuer"`
-			JWKSURI string `json:"jwks_uri"`
-		}
-		decoder := stdjson.NewDecoder(strings.NewReader(text))
-		if err := decoder.Decode(&document); err != nil {
-			t.Fatalf("encoding/json refuses the document: %v", err)
-		}
-		if !strings.Contains(strings.ToLower(text), "issuer") || found == "" {
-			t.Fatalf("accepted without an issuer or a URL: %q", text)
 		}
 	})
 }
