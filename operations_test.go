@@ -46,7 +46,7 @@ func TestOperationsNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	var code strings.Builder
-	for _, pattern := range []string{"*.go", "oidc/*.go", "postgres/*.go"} {
+	for _, pattern := range []string{"*.go", "jwt/*.go", "jwks/*.go", "oidc/*.go", "postgres/*.go"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)

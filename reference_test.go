@@ -31,9 +31,13 @@ import (
 // and for an option of the grammar that no field is for.
 func TestReference(t *testing.T) {
 	const file = "docs/reference.md"
-	paths, err := filepath.Glob("*.go")
-	if err != nil {
-		t.Fatal(err)
+	var paths []string
+	for _, pattern := range []string{"refusal/*.go", "*.go"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		paths = append(paths, found...)
 	}
 	r := &reference{t: t, comments: sourceComments(t, paths)}
 	r.directive()
