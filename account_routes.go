@@ -275,13 +275,25 @@ func (h *AccountsHandler) sessions(w http.ResponseWriter, r *http.Request) error
 		return storeRefusal(err)
 	}
 	answer := make([]map[string]any, len(sessions))
-	for i, s := range sessions {
+	for i, s := range h.ownView(sessions, sessionOf(token)) {
 		answer[i] = map[string]any{
 			"id": s.ID, "client": s.Client, "address": s.Address, "createdAt": s.CreatedAt.UTC(), "usedAt": s.UsedAt.UTC(), "expiresAt": s.ExpiresAt.UTC(),
 			"current": s.ID == sessionOf(token),
 		}
 	}
 	return writeJSON(w, http.StatusOK, answer)
+}
+
+// ownView has the session that asks used just now. When its refresh token was used
+// would tell a thief who has its access token when to use a refresh token; see
+// repeatWithin.
+func (h *AccountsHandler) ownView(sessions []Session, own string) []Session {
+	for i := range sessions {
+		if sessions[i].ID == own {
+			sessions[i].UsedAt = h.service.now()
+		}
+	}
+	return sessions
 }
 
 func (h *AccountsHandler) endSession(w http.ResponseWriter, r *http.Request, id string) error {

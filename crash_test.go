@@ -568,6 +568,57 @@ func TestStoreFilesTakenAway(t *testing.T) {
 			return p.post("/auth/login", credentialsOf("alice@example.com")).status == 200
 		})
 	})
+	t.Run("-wal removed, put back, and removed again", func(t *testing.T) {
+		dir, address := sitetest.TempDir(t), sitetest.FreeAddress(t)
+		wal := filepath.Join(dir, "users.db-wal")
+		p := startAccounts(t, dir, address)
+		p.signedUp("first@example.com")
+		if err := os.Rename(wal, wal+".away"); err != nil {
+			t.Fatal(err)
+		}
+		p.mustAnswer(503, p.post("/auth/signup", credentialsOf("refused@example.com")), "control")
+		if err := os.Rename(wal+".away", wal); err != nil {
+			t.Fatal(err)
+		}
+		p.signedUp("second@example.com")
+		if err := os.Remove(wal); err != nil {
+			t.Fatal(err)
+		}
+		p.mustAnswer(503, p.post("/auth/signup", credentialsOf("refused@example.com")), "removed again")
+		p.kill()
+		p = startAccounts(t, dir, address)
+		for _, email := range []string{"first@example.com", "second@example.com"} {
+			p.mustAnswer(200, p.post("/auth/login", credentialsOf(email)), email+" was acknowledged")
+		}
+	})
+	t.Run("-wal removed, and made anew by another process", func(t *testing.T) {
+		dir, address := sitetest.TempDir(t), sitetest.FreeAddress(t)
+		file := filepath.Join(dir, "users.db")
+		p := startAccounts(t, dir, address)
+		acknowledged := []string{"first@example.com", "second@example.com", "third@example.com"}
+		for _, email := range acknowledged {
+			p.signedUp(email)
+		}
+		if err := errors.Join(os.Remove(file+"-wal"), os.WriteFile(file+"-wal", nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		p.mustAnswer(503, p.post("/auth/signup", credentialsOf("refused@example.com")), "control")
+		rescued, err := filepath.Glob(file + "-rescued-*")
+		if err != nil || len(rescued) != 1 || !strings.Contains(p.log(), rescued[0]) {
+			t.Fatalf("rescued: %v %v; the log must name it", rescued, err)
+		}
+		if info, err := os.Stat(rescued[0]); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("others may read it: %v %v", info, err)
+		}
+		p.kill()
+		if err := errors.Join(os.Remove(file), os.Remove(file+"-wal"), os.Remove(file+"-shm"), os.Rename(rescued[0], file)); err != nil {
+			t.Fatal(err)
+		}
+		p = startAccounts(t, dir, address)
+		for _, email := range acknowledged {
+			p.mustAnswer(200, p.post("/auth/login", credentialsOf(email)), email+" was acknowledged")
+		}
+	})
 	t.Run("an old copy, made without its -wal", func(t *testing.T) {
 		dir, address := sitetest.TempDir(t), sitetest.FreeAddress(t)
 		file := filepath.Join(dir, "users.db")

@@ -134,8 +134,9 @@ type databaseFile struct {
 	files       []os.FileInfo // of what was opened, in the order of paths
 	triedAt     time.Time
 	err         error
-	damaged     error // found so while it was open; nothing is written any more
-	saved       bool  // what was in a file beside it that was removed
+	damaged     error  // found so while it was open; nothing is written any more
+	saved       bool   // what was in a file beside it that was removed
+	rescued     string // a copy of what was acknowledged, where another process opened the file anew
 	// usedBefore tell whether there is proof, outside the file, that it was used.
 	usedBefore []func(context.Context) bool
 }
@@ -177,16 +178,50 @@ func (f *databaseFile) check(ctx context.Context) error {
 	for i, path := range f.paths() {
 		file, err := os.Stat(path)
 		if errors.Is(err, fs.ErrNotExist) && i > 0 {
-			return fmt.Errorf("user store: %s was removed while Caddy uses it, and the newest changes with it%s; stop Caddy, put the file back if you still have it, and start Caddy", path, f.save(ctx))
+			return fmt.Errorf("user store: %s was removed while Caddy uses it, and the newest changes with it%s; stop Caddy, put the file back if you still have it, and start Caddy", path, f.keep(ctx))
 		}
 		if err != nil {
 			return fmt.Errorf("user store: it was there, and cannot be found any more; restart Caddy when it is back: %w", err)
+		}
+		if !os.SameFile(file, f.files[i]) && i > 0 {
+			return fmt.Errorf("user store: %s was removed while Caddy uses it, and another process has made it anew; a restart loses what Caddy acknowledged since the last checkpoint%s", path, f.rescue(ctx))
 		}
 		if !os.SameFile(file, f.files[i]) {
 			return fmt.Errorf("user store %s: another file was put in its place; restart Caddy if it is the right one", path)
 		}
 	}
+	f.saved, f.rescued = false, ""
 	return nil
+}
+
+// keep saves what was acknowledged, in the file itself or else in a copy, and tells
+// where it is.
+func (f *databaseFile) keep(ctx context.Context) string {
+	if told := f.save(ctx); told != "" {
+		return told
+	}
+	return f.rescue(ctx)
+}
+
+// rescue makes a copy of what was acknowledged, as the connections see it that were
+// opened before, and tells its name. It is nothing where the file itself is another.
+func (f *databaseFile) rescue(ctx context.Context) string {
+	file, err := os.Stat(f.path)
+	if err != nil || !os.SameFile(file, f.files[0]) {
+		return ""
+	}
+	if f.rescued == "" {
+		name := f.path + "-rescued-" + time.Now().UTC().Format("20060102T150405.000")
+		ctx := context.WithoutCancel(ctx)
+		if err := makePrivate(name); err != nil { // VACUUM would make it readable by others
+			return "; no copy of it could be made: " + err.Error()
+		}
+		if _, err := f.hold.ExecContext(ctx, `VACUUM INTO $1`, name); err != nil {
+			return "; no copy of it could be made: " + errors.Join(err, os.Remove(name)).Error()
+		}
+		f.rescued = name
+	}
+	return "; it is in " + f.rescued + ": stop Caddy, compare the two by `caddy jwt user list --store`, put the right one in place without the files beside it, and start Caddy"
 }
 
 // save has what is in a -wal that was removed go into the file itself, as long as
@@ -266,7 +301,7 @@ func (f *databaseFile) open(ctx context.Context) error {
 	}
 	read.SetMaxOpenConns(2*runtime.GOMAXPROCS(0) + 1)
 	read.SetMaxIdleConns(2*runtime.GOMAXPROCS(0) + 1)
-	f.read, f.write, f.hold, f.saved = read, write, hold, false
+	f.read, f.write, f.hold, f.saved, f.rescued = read, write, hold, false, ""
 	return nil
 }
 

@@ -2,11 +2,14 @@ package caddyjwt
 
 import (
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/clock"
 	"github.com/caddy-jwt/caddy-jwt/internal/outage"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
@@ -71,4 +74,34 @@ func TestKeySetOutageIsSaidOnce(t *testing.T) {
 	}
 	p.SetKeys(sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
 	sitetest.Eventually(t, "its end is said", func() bool { return strings.Count(s.log(), "key set reachable again") == 1 })
+}
+
+// A store that fails is not said to work again before it does, however quiet the site is.
+func TestStoreOutageEndsWhenItWorks(t *testing.T) {
+	var ahead atomic.Int64 // seconds
+	clock.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load()) * time.Second) }
+	t.Cleanup(func() { clock.Now = time.Now }) // after Caddy is stopped: serve comes later
+	file := filepath.Join(sitetest.TempDir(t), "users.db")
+	s := serve(t, accountsBody(file, ""))
+	s.signedUp("alice@example.com")
+	if err := os.Rename(file, file+".away"); err != nil {
+		t.Fatal(err)
+	}
+	s.mustAnswer(503, s.post("/auth/login", credentialsOf("alice@example.com")), "control")
+	for range 3 {
+		tried := serviceOf(t).requestsFail.LastNoted()
+		ahead.Add(61)
+		sitetest.Eventually(t, "it is tried", func() bool { return serviceOf(t).requestsFail.LastNoted().After(tried) })
+	}
+	if strings.Contains(s.log(), "user store fails no more") {
+		t.Error("it is said to work")
+	}
+	if err := os.Rename(file+".away", file); err != nil {
+		t.Fatal(err)
+	}
+	ahead.Add(61)
+	sitetest.Eventually(t, "its end is said", func() bool { return strings.Count(s.log(), "user store fails no more") == 1 })
+	if got := strings.Count(s.log(), "user store fails; account routes answer so"); got != 1 {
+		t.Errorf("its beginning is said %d times", got)
+	}
 }

@@ -321,7 +321,7 @@ func (h *AccountsHandler) renderAccount(w http.ResponseWriter, r *http.Request, 
 	for name, value := range user.Profile {
 		data.User.Profile[name] = profileText(value)
 	}
-	for _, x := range sessions {
+	for _, x := range h.ownView(sessions, sessionOf(token)) {
 		data.Sessions = append(data.Sessions, pageSession{x.ID, x.Client, x.Address, x.CreatedAt, x.UsedAt, x.ID == sessionOf(token)})
 	}
 	data.Links = h.service.accountLinks()

@@ -28,8 +28,10 @@ import (
 // session. That is at the latest when both have used what they got: if the thief
 // refreshes first and the owner after, the thief's next use ends the session, and if
 // the thief used his successor before, the owner's use does. Two who always refresh
-// within repeatWithin of each other share one line unnoticed. A thief whom the owner
-// leaves alone, by never coming back, stays until the session expires.
+// within repeatWithin of each other share one line unnoticed, so a thief who learns
+// within these 10 s of each refresh of the owner, and repeats it, stays until the session
+// expires. Nothing tells him: the session that a token is of shows itself as used just
+// now. A thief whom the owner leaves alone, by never coming back, stays as long.
 //
 // N1 is computed from N0 and the time in the row rather than drawn by lot, since the
 // store has only its hash.
@@ -61,10 +63,11 @@ type RefreshUse struct {
 	Family string
 	// HashOf is how tokens are kept.
 	HashOf func(token string) string
+	// Began is when the request came. Default: now.
+	Began time.Time
 
-	key   []byte
-	began time.Time
-	now   func() time.Time
+	key []byte
+	now func() time.Time
 }
 
 // Rotate returns the successor of the token, and what is to be kept for it: the line
@@ -79,7 +82,7 @@ func (u *RefreshUse) Rotate(line RefreshLine) (next RefreshLine, successor strin
 		// answered meanwhile, so it counts when this one began. A time that is still to
 		// come is of a clock that was set, or of another node's.
 		same := u.successor(line.RotatedAt)
-		if u.began.Sub(line.RotatedAt) <= repeatWithin && u.HashOf(same) == line.Hash {
+		if u.Began.Sub(line.RotatedAt) <= repeatWithin && u.HashOf(same) == line.Hash {
 			return line, same, nil
 		}
 	}
@@ -110,10 +113,13 @@ const kindRefreshKey = "refresh key"
 
 // useRefreshToken begins the use of a refresh token.
 func (s *accountService) useRefreshToken(ctx context.Context, use RefreshUse) (*RefreshUse, error) {
-	use.began, use.now = s.now(), s.now
+	use.now = s.now
+	if use.Began.IsZero() {
+		use.Began = s.now()
+	}
 	known := s.refreshKey.Load()
 	if known == nil {
-		key, err := SharedKey(ctx, s.users(), kindRefreshKey, "of all sites", use.began)
+		key, err := SharedKey(ctx, s.users(), kindRefreshKey, "of all sites", use.Began)
 		if err != nil {
 			return nil, err
 		}

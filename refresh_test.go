@@ -2,6 +2,7 @@ package caddyjwt
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -231,4 +232,41 @@ func countOf(s *site, event, result string) (number int) {
 	_, after, _ := strings.Cut(s.get("/metrics").body, fmt.Sprintf("caddy_jwt_account_events_total{event=%q,result=%q} ", event, result))
 	_, _ = fmt.Sscan(after, &number)
 	return number
+}
+
+// Nobody who has a session's access token learns when its refresh token is used, which
+// would tell a thief when a repeat of his gives the same successor.
+func TestThreatOwnSessionTellsNoRefresh(t *testing.T) {
+	hands := setClock(t)
+	s := accountsSite(t, "")
+	owner, other := s.signedUp("alice@example.com"), s.loggedIn("alice@example.com")
+	usedAt := func(token string, current bool) string {
+		t.Helper()
+		var sessions []struct {
+			Current bool
+			UsedAt  time.Time
+		}
+		if err := json.Unmarshal([]byte(s.bearer("/auth/sessions", token).body), &sessions); err != nil || len(sessions) != 2 {
+			t.Fatal(sessions, err)
+		}
+		for _, x := range sessions {
+			if x.Current == current {
+				return x.UsedAt.Truncate(time.Second).Format(time.TimeOnly)
+			}
+		}
+		return ""
+	}
+	now := func() string { return hands.now().UTC().Truncate(time.Second).Format(time.TimeOnly) }
+	before := usedAt(other.Token, false)
+	hands.ahead.Add(30)
+	if got, want := usedAt(owner.Token, true), now(); got < before || got > want || got == before {
+		t.Errorf("the own session was used at %s, it is %s", got, want)
+	}
+	if got := usedAt(other.Token, false); got != before {
+		t.Errorf("control: the other one was used at %s, and before at %s", got, before)
+	}
+	s.post("/auth/refresh", sitetest.JSON{"refreshToken": owner.RefreshToken}).tokens(t)
+	if got := usedAt(other.Token, false); got == before {
+		t.Error("control: a refresh is no use")
+	}
 }

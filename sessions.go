@@ -400,8 +400,8 @@ func (s *accountService) maintain(last time.Time) {
 		}
 		_ = s.keys.reload(s.ctx, keyReload) // which logs it
 		now := s.now()
-		if ends, lasted := s.requestsFail.Quiet(now, failsNoMore); ends {
-			s.log.Info("user store fails no more", zap.Duration("after", lasted))
+		if s.requestsFail.Quiet(now, failsNoMore) {
+			s.tryStore(now)
 		}
 		if !cleanUps.Due(now) {
 			continue
@@ -466,9 +466,24 @@ func (s *accountService) sayStoreFails(failure *refusal.Error) {
 	}
 }
 
-// failsNoMore is how long no request must have met a store that fails until that is
-// over.
+// failsNoMore is how long no request must have met a store that fails until it is tried
+// whether that is over.
 const failsNoMore = time.Minute
+
+// kindTry is of a record that is made to find out whether the store can be written.
+const kindTry = "try"
+
+func (s *accountService) tryStore(now time.Time) {
+	err := s.users().CreateRecord(s.ctx, Record{Kind: kindTry, ID: randomToken(familyBytes), Value: []byte("{}"), ExpiresAt: now.Add(time.Minute)})
+	if s.ctx.Err() != nil {
+		return
+	}
+	if err != nil {
+		s.sayStoreFails(refusal.Of(storeRefusal(err)))
+	} else if ends, lasted := s.requestsFail.Works(now); ends {
+		s.log.Info("user store fails no more", zap.Duration("after", lasted))
+	}
+}
 
 func (s *accountService) sayHowToBegin() {
 	first, err := s.users().Users(s.ctx, "", 1)

@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -86,11 +87,18 @@ func faults(ctx context.Context, args []string) error {
 		return printScenarios(os.Stdout, found)
 	}
 
-	dir, err := os.MkdirTemp("", "caddy-jwt-faults-")
+	dir, err := os.MkdirTemp("", "cj") // short, since sockets are in it
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	removed, err := scenario.Watch(`rm -rf "$1"`, dir) // also if this process is killed
+	if err != nil {
+		return err
+	}
+	defer removed()
+	if err := os.Chmod(dir, 0o755); err != nil { // some scenarios have another user
+		return err
+	}
 	arguments := []string{"-test.v", "-test.timeout=" + (*deadline + *soak).String(), "-soak=" + soak.String()}
 	if !*short {
 		arguments = append(arguments, "-full")
@@ -111,7 +119,8 @@ func faults(ctx context.Context, args []string) error {
 		began := time.Now()
 		limit, cancel := context.WithTimeout(ctx, *deadline+*soak+time.Minute) // the test ends itself before
 		run := command(limit, filepath.Join(root, f.pkg), binary, append(arguments, "-test.run=^"+f.test+"$")...)
-		output, err := run.CombinedOutput()
+		run.Env = append(os.Environ(), "TMPDIR="+dir)
+		output, err := runToItsEnd(run)
 		cancel()
 		if ctx.Err() != nil {
 			break // and tell what was seen until now
@@ -134,6 +143,21 @@ func faults(ctx context.Context, args []string) error {
 		return fmt.Errorf("%d of %d scenarios failed", failed, len(found))
 	}
 	return nil
+}
+
+// runToItsEnd runs a command, and kills it if this process is killed.
+func runToItsEnd(c *exec.Cmd) ([]byte, error) {
+	var output bytes.Buffer
+	c.Stdout, c.Stderr = &output, &output
+	if err := c.Start(); err != nil {
+		return nil, err
+	}
+	end, err := scenario.Watch(`grep -qsaFe "$2" "/proc/$1/cmdline" && kill -9 "$1"`, strconv.Itoa(c.Process.Pid), c.Path)
+	err = errors.Join(c.Wait(), err)
+	if end != nil {
+		end()
+	}
+	return output.Bytes(), err
 }
 
 // command is one that is interrupted, and so can clean up, when ctx ends.

@@ -49,6 +49,8 @@ type discovered struct {
 	pause    time.Duration
 	complain string // what the last look-up failed with; empty if it did not
 	outage   outage.Outage
+
+	logins outage.Outage // of what log-ins ask the provider for
 }
 
 // metadata of a provider.

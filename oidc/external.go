@@ -232,8 +232,33 @@ func (l *ExternalLogin) Finish(ctx context.Context, answer url.Values, redirectU
 	if answer.Get("code") == "" {
 		return nil, errors.New("the answer has no code")
 	}
+	identity, err := l.exchange(ctx, known, answer.Get("code"), redirectURL, &kept)
+	l.noteOutage(err)
+	return identity, err
+}
+
+// noteOutage logs that log-ins do not come to an end, through a fault of the provider's
+// or of the config, and when they do again.
+func (l *ExternalLogin) noteOutage(err error) {
+	log, failure := l.log.With(zap.String("login", l.Name)), (*refusal.Error)(nil)
+	const works = "log-ins at the provider work again"
+	switch {
+	case err == nil:
+		l.provider.logins.Note(log, time.Now(), nil, "", works)
+	case errors.Is(err, errUnknownClient):
+		l.provider.logins.Note(log, time.Now(), err, "provider does not know this site; are client_id and client_secret right?", works)
+	case errors.As(err, &failure) && failure.Reason == refusal.ProviderUnavailable:
+		l.provider.logins.Note(log, time.Now(), errors.New(failure.Detail), "log-ins at the provider fail", works)
+	}
+}
+
+// errUnknownClient is of a client that the provider refuses.
+var errUnknownClient = errors.New("the provider refuses client_id or client_secret")
+
+// exchange gives the code of an answer for tokens, and returns whose they are.
+func (l *ExternalLogin) exchange(ctx context.Context, known *metadata, code, redirectURL string, kept *keptLogin) (*caddyjwt.ExternalIdentity, error) {
 	ctx = gooidc.ClientContext(ctx, l.provider.client)
-	tokens, err := l.config(known, redirectURL).Exchange(ctx, answer.Get("code"), oauth2.VerifierOption(kept.Verifier))
+	tokens, err := l.config(known, redirectURL).Exchange(ctx, code, oauth2.VerifierOption(kept.Verifier))
 	if err != nil {
 		return nil, l.exchangeError(err)
 	}
@@ -269,7 +294,7 @@ func (l *ExternalLogin) exchangeError(err error) error {
 		return unavailable(fmt.Errorf("the token endpoint answered %d", status))
 	}
 	if answered.ErrorCode == "invalid_client" || answered.ErrorCode == "unauthorized_client" {
-		l.log.Warn("provider does not know this site; are client_id and client_secret right?", zap.String("login", l.Name), zap.String("error", answered.ErrorCode))
+		return fmt.Errorf("%w: the token endpoint answered %.64q", errUnknownClient, answered.ErrorCode)
 	}
 	return fmt.Errorf("the token endpoint answered %d, error %.64q", answered.Response.StatusCode, answered.ErrorCode)
 }

@@ -1406,3 +1406,33 @@ func TestLoginWithBackchannelLogout(t *testing.T) {
 		t.Errorf("the session has ended: %d", got.status)
 	}
 }
+
+// A fault of the provider that log-ins meet is said once, and when they work again.
+func TestLoginOutageIsSaidOnce(t *testing.T) {
+	p := newFakeProvider(t)
+	s := loginSite(t, p.option("fake", ""))
+	first := s.browser()
+	first.mustBeIn(first.logInBy("fake"))
+	for _, fault := range []struct {
+		status int
+		body   map[string]any
+		says   string
+	}{{500, nil, "log-ins at the provider fail"}, {401, map[string]any{"error": "invalid_client"}, "provider does not know this site"}} {
+		p.lie(lies{onToken: func(w http.ResponseWriter) bool { return writeJSON(w, fault.status, fault.body) == nil }})
+		for range 5 {
+			if got := s.browser().logInBy("fake"); got.status < 400 {
+				t.Errorf("control: %d", got.status)
+			}
+		}
+		if got := strings.Count(s.log(), fault.says); got != 1 {
+			t.Errorf("%q is said %d times", fault.says, got)
+		}
+		ends := strings.Count(s.log(), "log-ins at the provider work again")
+		p.lie(lies{})
+		chrome := s.browser()
+		chrome.mustBeIn(chrome.logInBy("fake"))
+		if got := strings.Count(s.log(), "log-ins at the provider work again") - ends; got != 1 {
+			t.Errorf("the end of %q is said %d times", fault.says, got)
+		}
+	}
+}

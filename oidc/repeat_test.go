@@ -15,6 +15,7 @@ import (
 	"time"
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/internal/clock"
 	"github.com/caddy-jwt/caddy-jwt/internal/storefault"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -613,4 +614,43 @@ func TestThreatRepeatedLogIns(t *testing.T) {
 			})
 		}},
 	})
+}
+
+// Two tabs use a refresh token at once, and the store lets one of them wait for longer
+// than a repeat gives the same token: neither ends what the other was given.
+func TestThreatSlowStoreIsNoReuse(t *testing.T) {
+	var ahead atomic.Int64 // seconds
+	clock.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load()) * time.Second) }
+	t.Cleanup(func() { clock.Now = time.Now })
+	s := provider(t)
+	s.faulty()
+	chrome := s.browser()
+	chrome.signUp("alice@example.com")
+	refresh := chrome.redeem("spa", chrome.code("spa", nil)).json(t)["refresh_token"].(string)
+	for n := 1; n <= 4; n++ {
+		var once sync.Once
+		var other answer
+		faults.Set(func(_ context.Context, moment storefault.Moment, i int) error {
+			if moment == storefault.BeforeStatement && i == n {
+				once.Do(func() {
+					other = s.browser().refresh("spa", refresh)
+					ahead.Add(11)
+				})
+			}
+			return nil
+		})
+		slow := chrome.refresh("spa", refresh)
+		faults.Set(nil)
+		if other.status != 200 {
+			t.Fatalf("statement %d: the other tab: %d %s", n, other.status, other.body)
+		}
+		if slow.status != 200 && slow.status != 503 {
+			t.Errorf("statement %d: the slow tab: %d %s", n, slow.status, slow.body)
+		}
+		next := chrome.refresh("spa", other.json(t)["refresh_token"].(string))
+		if next.status != 200 {
+			t.Fatalf("statement %d: what the other tab was given is refused: %d %s", n, next.status, next.body)
+		}
+		refresh = next.json(t)["refresh_token"].(string)
+	}
 }

@@ -20,6 +20,7 @@ func seconds(d time.Duration) string { return strconv.FormatInt(int64(d/time.Sec
 
 // token is the token endpoint (RFC 6749 §3.2).
 func (p *Provider) token(w http.ResponseWriter, r *http.Request) error {
+	began := p.accounts.Now()
 	values, err := form(r)
 	if err != nil {
 		return err
@@ -40,7 +41,7 @@ func (p *Provider) token(w http.ResponseWriter, r *http.Request) error {
 	case grantType == grantCode:
 		given, err = p.byCode(r.Context(), client, values)
 	case grantType == grantRefresh:
-		given, err = p.byRefreshToken(r.Context(), client, values)
+		given, err = p.byRefreshToken(r.Context(), client, values, began)
 	case grantType == grantCredentials:
 		given, err = p.byCredentials(r.Context(), client, values)
 	case grantType == grantDevice:
@@ -113,7 +114,7 @@ func required(values url.Values, name string) error {
 
 // byRefreshToken rotates a refresh token. One whose successor was used ends its
 // grant, since either its owner or a thief has it too (RFC 9700 §4.14.2).
-func (p *Provider) byRefreshToken(ctx context.Context, client *Client, values url.Values) (*tokens, error) {
+func (p *Provider) byRefreshToken(ctx context.Context, client *Client, values url.Values, began time.Time) (*tokens, error) {
 	const wrong = "the refresh token is unknown, has expired, was used before, or belongs to another client"
 	if err := required(values, "refresh_token"); err != nil {
 		return nil, err
@@ -139,7 +140,7 @@ func (p *Provider) byRefreshToken(ctx context.Context, client *Client, values ur
 	if err != nil {
 		return nil, err
 	}
-	use, err := p.accounts.UseRefreshToken(ctx, caddyjwt.RefreshUse{Token: given, Family: id + "~" + family + "~", HashOf: hashed})
+	use, err := p.accounts.UseRefreshToken(ctx, caddyjwt.RefreshUse{Token: given, Family: id + "~" + family + "~", HashOf: hashed, Began: began})
 	if err != nil {
 		return nil, err
 	}

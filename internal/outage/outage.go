@@ -47,17 +47,19 @@ func (o *Outage) Works(now time.Time) (ends bool, lasted time.Duration) {
 	return true, lasted
 }
 
-// Quiet ends an outage of which nothing was noted for a while: what fails now and
-// then, when somebody asks, says nothing when it works.
-func (o *Outage) Quiet(now time.Time, while time.Duration) (ends bool, lasted time.Duration) {
+// Quiet tells whether there is an outage of which nothing was noted for a while, so
+// that it is worth a try whether it goes on.
+func (o *Outage) Quiet(now time.Time, while time.Duration) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.began.IsZero() || now.Sub(o.last).Abs() < while {
-		return false, 0
-	}
-	lasted = o.last.Sub(o.began)
-	o.began = time.Time{}
-	return true, lasted
+	return !o.began.IsZero() && now.Sub(o.last).Abs() >= while
+}
+
+// LastNoted is when a failure was noted last; zero for never.
+func (o *Outage) LastNoted() time.Time {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.last
 }
 
 // Note logs the failure of something that was tried, or that it works again.

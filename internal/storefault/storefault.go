@@ -49,6 +49,8 @@ func (s *Switch) Down(moment Moment, n int) (hit func() bool) { return s.set(mom
 func (s *Switch) set(moment Moment, n int, stays bool) func() bool {
 	was := false
 	s.Set(func(_ context.Context, at Moment, i int) error {
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		if at == moment && i == n {
 			was = true
 			return ErrFault
@@ -77,12 +79,13 @@ func (s *Switch) at(ctx context.Context, moment Moment) error {
 		return nil
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.counts[moment]++
-	if s.fails == nil {
+	n, fails := s.counts[moment], s.fails
+	s.mu.Unlock()
+	if fails == nil {
 		return nil
 	}
-	return s.fails(ctx, moment, s.counts[moment])
+	return fails(ctx, moment, n) // which may ask for something meanwhile
 }
 
 // Connect is the Connect of a SQLStore with the switch in it.
