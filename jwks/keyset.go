@@ -1,3 +1,7 @@
+// Package jwks keeps a key set (RFC 7517 §5) that is behind a URL, or behind the
+// discovery document of an OpenID issuer: fetched ahead of need, kept while the URL is
+// out of reach, and looked at again for keys that are new. It is a key source of package
+// jwt.
 package jwks
 
 import (

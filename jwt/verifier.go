@@ -1,3 +1,10 @@
+// Package jwt verifies JSON Web Tokens (RFC 7519) that are signed (RFC 7515), by the
+// rules of RFC 8725. It needs neither Caddy nor a web server.
+//
+// A [Verifier] takes a token and a time, and returns what the token says, or an error of
+// type [refusal.Error], which tells what check failed. Keys come from the program alone:
+// a secret by [NewSecretKey], public keys by [ParsePublicKeys], or any [KeySource] such as
+// a key set behind a URL, of package jwks. What a token says of keys is never followed.
 package jwt
 
 import (

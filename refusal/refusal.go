@@ -1,3 +1,5 @@
+// Package refusal has the one table of what each failure answers: a status, an error code,
+// a challenge, and a sentence that may be shown.
 package refusal
 
 import (

@@ -1,3 +1,4 @@
+// Package clock is the time by which all is judged, and which tests set.
 package clock
 
 import (

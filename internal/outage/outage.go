@@ -1,3 +1,4 @@
+// Package outage logs what fails for a while once, and when it works again.
 package outage
 
 import (

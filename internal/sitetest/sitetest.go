@@ -1,3 +1,4 @@
+// Package sitetest has what tests make tokens, keys and identity providers by.
 package sitetest
 
 import (
