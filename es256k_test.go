@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"testing"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/decred/dcrd/dcrec/secp256k1/v4"
 )
 
@@ -15,9 +16,9 @@ func TestES256K(t *testing.T) {
 		t.Fatal(err)
 	}
 	private := key.ToECDSA()
-	p := newIdentityProvider(t, publicJWK(t, private, claimsMap{"kid": "k"}))
+	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, private, sitetest.JSON{"kid": "k"}))
 	s := jwksSite(t, p, "")
-	s.mustAnswer(200, s.bearer("/api/", sign(t, "ES256K", private, claimsMap{"kid": "k"}, goodClaims(nil))), "control")
-	s.mustAnswer(401, s.bearer("/api/", sign(t, "ES256K", private, claimsMap{"kid": "k"}, goodClaims(claimsMap{"exp": 1}))), "expired")
-	s.mustAnswer(401, s.bearer("/api/", sign(t, "ES256", testKeys().p256, claimsMap{"kid": "k"}, goodClaims(nil))), "a key of another curve")
+	s.mustAnswer(200, s.bearer("/api/", sitetest.Sign(t, "ES256K", private, sitetest.JSON{"kid": "k"}, sitetest.Claims(nil))), "control")
+	s.mustAnswer(401, s.bearer("/api/", sitetest.Sign(t, "ES256K", private, sitetest.JSON{"kid": "k"}, sitetest.Claims(sitetest.JSON{"exp": 1}))), "expired")
+	s.mustAnswer(401, s.bearer("/api/", sitetest.Sign(t, "ES256", sitetest.Keys().P256, sitetest.JSON{"kid": "k"}, sitetest.Claims(nil))), "a key of another curve")
 }
