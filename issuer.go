@@ -17,13 +17,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-const (
-	defaultRefresh  = 10 * time.Minute
-	defaultMaxStale = 24 * time.Hour
-	defaultCooldown = 30 * time.Second
-	defaultTimeout  = 5 * time.Second
-	shortestPause   = 100 * time.Millisecond
-)
+// shortestPause is the least that refresh, max_stale, cooldown and timeout may be.
+const shortestPause = 100 * time.Millisecond
 
 // hmacAlgorithms, and the secret that each needs at least, in bytes.
 var hmacAlgorithms = map[string]int{"HS256": 32, "HS384": 48, "HS512": 64}

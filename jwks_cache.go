@@ -79,10 +79,10 @@ func (c *IssuerConfig) remoteSettings() (settings jwks.Settings, err error) {
 		standard time.Duration
 		into     *time.Duration
 	}{
-		{"refresh", config.Refresh, defaultRefresh, &settings.Refresh},
-		{"max_stale", config.MaxStale, max(defaultMaxStale, time.Duration(config.Refresh)), &settings.MaxStale},
-		{"cooldown", config.Cooldown, defaultCooldown, &settings.Cooldown},
-		{"timeout", config.Timeout, defaultTimeout, &settings.Timeout},
+		{"refresh", config.Refresh, jwks.DefaultRefresh, &settings.Refresh},
+		{"max_stale", config.MaxStale, max(jwks.DefaultMaxStale, time.Duration(config.Refresh)), &settings.MaxStale},
+		{"cooldown", config.Cooldown, jwks.DefaultCooldown, &settings.Cooldown},
+		{"timeout", config.Timeout, jwks.DefaultTimeout, &settings.Timeout},
 	} {
 		*option.into = time.Duration(option.given)
 		if option.given == 0 {

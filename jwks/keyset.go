@@ -5,6 +5,7 @@
 package jwks
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -32,14 +33,45 @@ const (
 // an OpenID issuer. It is also the key under which sets are shared, so two
 // handlers with the same settings share one set, and one fetch.
 type Settings struct {
-	URL        string
-	Issuer     string // discovery, where url is empty
-	Refresh    time.Duration
-	MaxStale   time.Duration
-	Cooldown   time.Duration
-	Timeout    time.Duration
-	AllowHTTP  bool
-	TrustedCAs string // PEM
+	// URL of the key set, over https, or over http on this machine.
+	URL string
+	// Issuer whose discovery document names the URL (OpenID Connect Discovery 1.0 §4),
+	// where URL is empty.
+	Issuer string
+	// Refresh is how long a set is used before the next is fetched. Default: 10 minutes.
+	Refresh time.Duration
+	// MaxStale is how long the last good set is used while no other can be had.
+	// Default: 24 hours, or Refresh if that is longer.
+	MaxStale time.Duration
+	// Cooldown is the least time between two fetches that unknown key IDs cause, and the
+	// longest pause between attempts after a failure. Default: 30 seconds.
+	Cooldown time.Duration
+	// Timeout is how long a fetch may take, and a request wait for one. Default: 5
+	// seconds.
+	Timeout time.Duration
+	// AllowHTTP accepts keys over plain http: whoever can change them on their way can
+	// sign tokens.
+	AllowHTTP bool
+	// TrustedCAs are certificates in PEM that the server's must be signed by. Default:
+	// those of the system.
+	TrustedCAs string
+}
+
+// Defaults of [Settings].
+const (
+	DefaultRefresh  = 10 * time.Minute
+	DefaultMaxStale = 24 * time.Hour
+	DefaultCooldown = 30 * time.Second
+	DefaultTimeout  = 5 * time.Second
+)
+
+// withDefaults fills in what is not set.
+func (c Settings) withDefaults() Settings {
+	c.Refresh = cmp.Or(c.Refresh, DefaultRefresh)
+	c.MaxStale = cmp.Or(c.MaxStale, max(DefaultMaxStale, c.Refresh))
+	c.Cooldown = cmp.Or(c.Cooldown, DefaultCooldown)
+	c.Timeout = cmp.Or(c.Timeout, DefaultTimeout)
+	return c
 }
 
 // Name is what logs and metrics call the set.
@@ -98,6 +130,7 @@ type fetch struct {
 
 // Open returns the key set, which fetches nothing before it is started or asked.
 func Open(config Settings, options Options) (*KeySet, error) {
+	config = config.withDefaults()
 	if options.Storage == nil {
 		options.Storage = noStorage{}
 	}
@@ -138,6 +171,7 @@ type Stats struct {
 	Keys      int       // in it
 }
 
+// Stats returns what is counted of the set.
 func (c *KeySet) Stats() Stats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -179,7 +213,7 @@ func (c *KeySet) Find(ctx context.Context, algorithm, id string) ([]*jwt.Key, er
 	return c.FindAgain(ctx, algorithm, id)
 }
 
-// FindAgain implements refetcher. Unless the key is known, the request waits for
+// FindAgain implements jwt.Refetcher. Unless the key is known, the request waits for
 // the fetch under way, or for one that it may cause itself once per cooldown.
 func (c *KeySet) FindAgain(ctx context.Context, algorithm, id string) ([]*jwt.Key, error) {
 	c.Start() // a request may come before the config has started
@@ -392,7 +426,7 @@ func (c *KeySet) accept(keys []*jwt.Key, fetchedAt time.Time) {
 		}
 	}
 	set, err := jwt.NewKeySet(keys...)
-	if err != nil { // parseKeySet left no duplicate key IDs
+	if err != nil { // ParseKeySet left no duplicate key IDs
 		panic(err)
 	}
 	c.fetchedAt = fetchedAt

@@ -60,6 +60,7 @@ func (c *Cache) Get(raw string, now time.Time) *Token {
 	return remembered.Token
 }
 
+// Put remembers a token that was verified.
 func (c *Cache) Put(raw string, token *Token) {
 	if c != nil {
 		c.Tokens.Set(maphash.String(c.seed, raw), remembered{token, strings.Clone(raw)}) // raw may be part of a long header

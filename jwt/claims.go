@@ -74,6 +74,7 @@ var exactNumbers = json.WithMarshalers(json.MarshalToFunc(func(e *jsontext.Encod
 	return e.WriteValue(jsontext.Value(n))
 }))
 
+// MarshalClaims writes claims as JSON, with numbers as they were read.
 func MarshalClaims(claims map[string]any) ([]byte, error) {
 	return json.Marshal(claims, json.Deterministic(true), exactNumbers)
 }
@@ -256,6 +257,7 @@ func JSONError(err error) error {
 	return errors.New("broken JSON")
 }
 
+// Scopes are the scopes in the claims `scope` or `scp` (RFC 8693 §4.2).
 func Scopes(claims Claims) []string {
 	value, present := claims["scope"]
 	if !present {

@@ -66,7 +66,7 @@ MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=
 // A key set behind a URL, and a middleware that lets in whoever has a token of its
 // issuer.
 func Example_middleware() {
-	keys, err := jwks.Open(jwks.Settings{URL: "https://id.example.com/jwks.json", Refresh: time.Hour, MaxStale: 24 * time.Hour, Cooldown: 30 * time.Second, Timeout: 5 * time.Second}, jwks.Options{})
+	keys, err := jwks.Open(jwks.Settings{URL: "https://id.example.com/jwks.json"}, jwks.Options{})
 	if err != nil {
 		panic(err)
 	}

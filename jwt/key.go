@@ -82,6 +82,7 @@ func (k *Key) equal(other *Key) bool {
 	return ok && public.Equal(other.Material)
 }
 
+// NewKey returns a key for the algorithms that its kind, and size, allow.
 func NewKey(id string, material any, algorithms []string) (*Key, error) {
 	if len(id) > maxKeyIDBytes {
 		return nil, fmt.Errorf("its key ID has %d bytes, more than %d", len(id), maxKeyIDBytes)

@@ -18,6 +18,7 @@ import (
 	"github.com/lestrrat-go/jwx/v2/jwk"
 )
 
+// LooksLikeKey tells whether what is given as a secret is a public or private key.
 func LooksLikeKey(secret []byte) bool {
 	text := bytes.TrimSpace(secret)
 	if bytes.Contains(text, []byte("-----BEGIN")) || bytes.HasPrefix(text, []byte("ssh-")) ||

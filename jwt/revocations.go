@@ -27,6 +27,7 @@ func NewRevocations() *Revocations {
 	return r
 }
 
+// Add has the tokens of a session refused, the last of which expires at until.
 func (r *Revocations) Add(sessionID string, until time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -62,6 +63,7 @@ func (r *Revocations) has(sessionID string) bool {
 	return revoked
 }
 
+// ForgetExpired drops the sessions whose tokens have all expired.
 func (r *Revocations) ForgetExpired(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

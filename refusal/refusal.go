@@ -85,12 +85,12 @@ type Error struct {
 	// Detail is for logs: what was expected and what came. What came from the
 	// token is quoted and cut short in it, and it never holds the token.
 	Detail string
-	// Scope is the scope that a ReasonScope refusal asks for (RFC 6750 §3).
+	// Scope is the scope that a [Scope] refusal asks for (RFC 6750 §3).
 	Scope string
 	// RetryAfter says when another try may succeed. It is told as a
 	// Retry-After header in whole seconds, 0 for none.
 	RetryAfter time.Duration
-	// Properties are those of a ReasonProperties refusal.
+	// Properties are those of a [Properties] refusal.
 	Properties []PropertyError
 }
 

@@ -14,17 +14,18 @@ var Now = time.Now
 // until that is believed for what cannot be undone.
 const Trust = time.Hour
 
-// cleanUps says when to remove what has expired: each cleanUpInterval, the first time
+// CleanUps says when to remove what has expired: each Interval, the first time
 // within it, so that nodes that start together do not do it together; and not before a
-// clock that was set has stayed so for clockTrust.
-type cleanUps struct{ last, next time.Time }
+// clock that was set has stayed so for Trust.
+type CleanUps struct{ last, next time.Time }
 
-func NewCleanUps(now time.Time) *cleanUps {
-	return &cleanUps{now, now.Add(rand.N(Interval))}
+// NewCleanUps begins at a time.
+func NewCleanUps(now time.Time) *CleanUps {
+	return &CleanUps{now, now.Add(rand.N(Interval))}
 }
 
 // Due is asked often, and always with the time as it is.
-func (c *cleanUps) Due(now time.Time) bool {
+func (c *CleanUps) Due(now time.Time) bool {
 	if _, moved := Moved(c.last, now); moved {
 		c.next = now.Add(Trust)
 	}

@@ -39,6 +39,7 @@ var Keys = sync.OnceValue(func() (keys struct {
 	return keys
 })
 
+// PEM is the public half of a key.
 func PEM(t testing.TB, key crypto.Signer) string {
 	t.Helper()
 	der, err := x509.MarshalPKIXPublicKey(key.Public())

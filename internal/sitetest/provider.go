@@ -21,6 +21,7 @@ type IdentityProvider struct {
 	respond     atomic.Pointer[http.HandlerFunc] // of /jwks
 }
 
+// NewIdentityProvider serves a key set and its discovery document.
 func NewIdentityProvider(t testing.TB, keys ...JSON) *IdentityProvider {
 	t.Helper()
 	p := &IdentityProvider{t: t}
@@ -44,10 +45,12 @@ func NewIdentityProvider(t testing.TB, keys ...JSON) *IdentityProvider {
 	return p
 }
 
+// SetKeys replaces the key set.
 func (p *IdentityProvider) SetKeys(keys ...JSON) {
 	p.SetAnswer(http.StatusOK, Marshal(p.t, JSON{"keys": keys}))
 }
 
+// SetAnswer has all requests answered so.
 func (p *IdentityProvider) SetAnswer(status int, body string) {
 	p.SetHandler(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
@@ -56,4 +59,5 @@ func (p *IdentityProvider) SetAnswer(status int, body string) {
 	})
 }
 
+// SetHandler has all requests answered by a handler.
 func (p *IdentityProvider) SetHandler(handler http.HandlerFunc) { p.respond.Store(&handler) }

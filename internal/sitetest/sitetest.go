@@ -20,6 +20,7 @@ func TempDir(t testing.TB) string {
 	return dir
 }
 
+// FreeAddress is an address on this machine where nobody listens.
 func FreeAddress(t testing.TB) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -36,6 +37,7 @@ func Eventually(t testing.TB, what string, met func() bool) {
 	Within(t, time.Minute, what, met)
 }
 
+// Within polls until something is met, and fails the test after the limit.
 func Within(t testing.TB, limit time.Duration, what string, met func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(limit)

@@ -10,8 +10,10 @@ import (
 	"github.com/lestrrat-go/jwx/v2/jws"
 )
 
+// Secret is long enough for each HMAC.
 const Secret = "a secret of more than sixty-four bytes, for tests and for nothing else"
 
+// JSON is an object.
 type JSON = map[string]any
 
 // Claims are accepted everywhere, with changes: nil takes a claim out.
@@ -50,6 +52,7 @@ func SignRaw(t testing.TB, algorithm string, key any, header, payload string) st
 	return input + "." + Encode(string(Signature(t, algorithm, key, input)))
 }
 
+// Signature is a JWS signature of the input.
 func Signature(t testing.TB, algorithm string, key any, input string) []byte {
 	t.Helper()
 	signer, err := jws.NewSigner(jwa.SignatureAlgorithm(algorithm))
@@ -63,8 +66,10 @@ func Signature(t testing.TB, algorithm string, key any, input string) []byte {
 	return signature
 }
 
+// Encode is base64url without padding.
 func Encode(text string) string { return base64.RawURLEncoding.EncodeToString([]byte(text)) }
 
+// Marshal is the JSON of a value.
 func Marshal(t testing.TB, value any) string {
 	t.Helper()
 	text, err := stdjson.Marshal(value)
