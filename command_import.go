@@ -349,7 +349,7 @@ func readCSVHeader(lines *lineReader) (csvHeader, error) {
 		header[i] = notEscaped(strings.TrimSpace(header[i]))
 	}
 	if !slices.Contains(header, "email") || !slices.Contains(header, "password_hash") {
-		return nil, errors.New("it must name the columns email and password_hash, parted by commas")
+		return nil, errors.New("it must name the columns email and password_hash, separated by commas")
 	}
 	return header, csvHeader(header).check()
 }

@@ -415,7 +415,7 @@ func TestUserImportRefuses(t *testing.T) {
 	for _, refused := range []struct{ name, text, want string }{
 		{"users.txt", "", "say what it is by --format csv or --format jsonl"},
 		{"users.csv", "", "the first line of the CSV: it is empty"},
-		{"users.csv", "email;password_hash\n", "it must name the columns email and password_hash, parted by commas"},
+		{"users.csv", "email;password_hash\n", "it must name the columns email and password_hash, separated by commas"},
 		{"users.csv", "email,password\n", "it must name the columns email and password_hash"},
 		{"users.csv", "email,password_hash,email\n", `the column "email" is specified twice`},
 		{"users.csv", "email,password_hash,password\n", `"password" cannot be the name of a further property`},

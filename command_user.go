@@ -760,7 +760,7 @@ refreshed.`,
 	}
 	cmd.Flags().StringArray("add", nil, "A role that the user gets; may be repeated")
 	cmd.Flags().StringArray("remove", nil, "A role that the user loses; may be repeated")
-	cmd.Flags().StringSlice("set", nil, "The roles that the user has from now on, parted by commas; empty for none")
+	cmd.Flags().StringSlice("set", nil, "The roles that the user has from now on, separated by commas; empty for none")
 	cmd.MarkFlagsMutuallyExclusive("set", "add")
 	cmd.MarkFlagsMutuallyExclusive("set", "remove")
 	return cmd

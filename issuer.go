@@ -153,7 +153,7 @@ func (c *IssuerConfig) acceptedAlgorithms(allowed []string) ([]string, error) {
 		case slices.Contains(jwks.Algorithms, name):
 			return nil, fmt.Errorf("algorithms: no key of this issuer is for %s; its keys are for %s", name, strings.Join(allowed, ", "))
 		}
-		return nil, fmt.Errorf("algorithms: %q is none that is known here; give of %s", name, strings.Join(allowed, ", "))
+		return nil, fmt.Errorf("algorithms: unknown algorithm %q; supported: %s", name, strings.Join(allowed, ", "))
 	}
 	return c.Algorithms, nil
 }

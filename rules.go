@@ -25,7 +25,7 @@ import (
 // Role, Claim and Expression is set. Several requirements must all be met.
 type Requirement struct {
 	// Scope are scopes that the token must have, all of them (RFC 6749 §3.3).
-	// They are looked for in the claim `scope`, words parted by blanks or a
+	// They are looked for in the claim `scope`, words separated by blanks or a
 	// list (RFC 9068 §2.2.3), or else in `scp`.
 	Scope []string `json:"scope,omitempty"`
 
