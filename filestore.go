@@ -134,9 +134,11 @@ type databaseFile struct {
 	files       []os.FileInfo // of what was opened, in the order of paths
 	triedAt     time.Time
 	err         error
-	damaged     error  // found so while it was open; nothing is written any more
-	saved       bool   // what was in a file beside it that was removed
-	rescued     string // a copy of what was acknowledged, where another process opened the file anew
+	damaged     error     // found so while it was open; nothing is written any more
+	saved       bool      // what was in a file beside it that was removed
+	rescued     string    // a copy of what was acknowledged, where another process opened the file anew
+	rescuedAt   time.Time // when the copy was last attempted
+	rescueErr   error
 	// usedBefore tell whether there is proof, outside the file, that it was used.
 	usedBefore []func(context.Context) bool
 }
@@ -144,8 +146,13 @@ type databaseFile struct {
 // paths are the file and those that SQLite puts beside it, which are a part of it.
 func (f *databaseFile) paths() []string { return []string{f.path, f.path + "-wal", f.path + "-shm"} }
 
-// reopenAfter is how long a failure to open is believed.
-const reopenAfter = time.Second
+const (
+	// reopenAfter is how long a failure to open is believed.
+	reopenAfter = time.Second
+	// rescueAgain is how long after a copy failed it is attempted again, since that
+	// costs as much as the store is large.
+	rescueAgain = 10 * time.Second
+)
 
 func (f *databaseFile) connect(ctx context.Context) (read, write *sql.DB, err error) {
 	f.mu.Lock()
@@ -190,7 +197,7 @@ func (f *databaseFile) check(ctx context.Context) error {
 			return fmt.Errorf("user store %s: another file was put in its place; restart Caddy if it is the right one", path)
 		}
 	}
-	f.saved, f.rescued = false, ""
+	f.saved, f.rescued, f.rescuedAt = false, "", time.Time{}
 	return nil
 }
 
@@ -210,16 +217,22 @@ func (f *databaseFile) rescue(ctx context.Context) string {
 	if err != nil || !os.SameFile(file, f.files[0]) {
 		return ""
 	}
-	if f.rescued == "" {
+	if f.rescued == "" && time.Since(f.rescuedAt) > rescueAgain {
+		f.rescuedAt = time.Now()
 		name := f.path + "-rescued-" + time.Now().UTC().Format("20060102T150405.000")
 		ctx := context.WithoutCancel(ctx)
-		if err := makePrivate(name); err != nil { // VACUUM would make it readable by others
-			return "; no copy of it could be made: " + err.Error()
+		f.rescueErr = makePrivate(name) // VACUUM would make it readable by others
+		if f.rescueErr == nil {
+			_, f.rescueErr = f.hold.ExecContext(ctx, `VACUUM INTO $1`, name)
 		}
-		if _, err := f.hold.ExecContext(ctx, `VACUUM INTO $1`, name); err != nil {
-			return "; no copy of it could be made: " + errors.Join(err, os.Remove(name)).Error()
+		if f.rescueErr == nil {
+			f.rescued = name
+		} else {
+			_ = os.Remove(name)
 		}
-		f.rescued = name
+	}
+	if f.rescued == "" {
+		return fmt.Sprintf("; no copy of it could be made: %v", f.rescueErr)
 	}
 	return "; it is in " + f.rescued + ": stop Caddy, compare the two by `caddy jwt user list --store`, put the right one in place without the files beside it, and start Caddy"
 }

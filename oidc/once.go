@@ -29,9 +29,9 @@ import (
 //
 // An authorization code alone is of no use to a thief. He needs the code_verifier too,
 // and of a confidential client its secret; where such a client uses no PKCE, the secret
-// alone. Public clients must use PKCE. If a thief who has them comes first, the owner's use of the code, up to
-// codeMemory later, takes the grant back; if the owner comes first, the thief gets
-// nothing, and his use takes the grant back. If both come at once, one gets tokens, and
+// alone. Public clients must use PKCE. If a thief who has them comes first, the owner's
+// use of the code, up to codeMemory later, takes the grant back; if the owner comes
+// first, the thief gets nothing, and his use takes the grant back. If both come at once, one gets tokens, and
 // the other takes them back. So a thief stays only where the owner never uses the code.
 // That a code may be repeated after a fault gives him nothing more: he can be the first
 // then, as he could before the fault, and the owner, who repeats himself, ends it.
