@@ -16,6 +16,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
+	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 )
@@ -68,7 +69,7 @@ func BenchmarkStoreOfManyUsers(b *testing.B) {
 			ratio(b, find(small, 10), find(large, users))
 		})
 		b.Run("log-in/users="+strconv.Itoa(users), func(b *testing.B) {
-			login := func(store UserStore) func() {
+			login := func(store store.UserStore) func() {
 				s := &accountService{now: time.Now, config: Accounts{HashQueue: 1}, log: zap.NewNop()}
 				s.store.Store(&store)
 				return func() {

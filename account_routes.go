@@ -13,6 +13,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
+	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
@@ -66,7 +67,7 @@ func (h *AccountsHandler) signup(w http.ResponseWriter, r *http.Request) error {
 	}
 	email, password := in.want("email"), in.want("password")
 	if email != "" {
-		if _, err := EmailKey(email); err != nil {
+		if _, err := store.EmailKey(email); err != nil {
 			in.wrong("email", "format", err, map[string]any{"format": "email"})
 		}
 	}
@@ -74,17 +75,17 @@ func (h *AccountsHandler) signup(w http.ResponseWriter, r *http.Request) error {
 	profile := make(map[string]any)
 	for _, name := range h.Profile {
 		value, given := in.values[name]
-		if outOfRange(value) {
+		if store.OutOfRange(value) {
 			in.wrong(name, "type", errors.New("has a number that is out of range"), map[string]any{})
 		}
-		if deeperThan(value, maxProfileDepth) {
-			in.wrong(name, "maxDepth", fmt.Errorf("is nested deeper than %d levels", maxProfileDepth), map[string]any{"limit": maxProfileDepth})
+		if store.DeeperThan(value, store.MaxProfileDepth) {
+			in.wrong(name, "maxDepth", fmt.Errorf("is nested deeper than %d levels", store.MaxProfileDepth), map[string]any{"limit": store.MaxProfileDepth})
 		}
-		if !deeperThan(value, maxProfileDepth) && valueSize(value) > maxProfileBytes {
-			in.wrong(name, "maxLength", fmt.Errorf("has more than %d bytes", maxProfileBytes), map[string]any{"limit": maxProfileBytes})
+		if !store.DeeperThan(value, store.MaxProfileDepth) && store.ValueSize(value) > store.MaxProfileBytes {
+			in.wrong(name, "maxLength", fmt.Errorf("has more than %d bytes", store.MaxProfileBytes), map[string]any{"limit": store.MaxProfileBytes})
 		}
 		if given {
-			profile[name] = plainValue(value)
+			profile[name] = store.PlainValue(value)
 		}
 	}
 	if err := in.err(); err != nil {
@@ -122,7 +123,7 @@ func (h *AccountsHandler) checkPasswordInput(in *input, name, password string) {
 }
 
 // userAnswer is a user as clients see it: without the password.
-func userAnswer(user User) map[string]any {
+func userAnswer(user store.User) map[string]any {
 	answer := make(map[string]any)
 	for name, value := range user.Profile {
 		answer[name] = value
@@ -287,7 +288,7 @@ func (h *AccountsHandler) sessions(w http.ResponseWriter, r *http.Request) error
 // ownView has the session that asks used just now. When its refresh token was used
 // would tell a thief who has its access token when to use a refresh token; see
 // repeatWithin.
-func (h *AccountsHandler) ownView(sessions []Session, own string) []Session {
+func (h *AccountsHandler) ownView(sessions []store.Session, own string) []store.Session {
 	for i := range sessions {
 		if sessions[i].ID == own {
 			sessions[i].UsedAt = h.service.now()
@@ -305,7 +306,7 @@ func (h *AccountsHandler) endSession(w http.ResponseWriter, r *http.Request, id 
 	if err != nil {
 		return storeRefusal(err)
 	}
-	if !slices.ContainsFunc(sessions, func(s Session) bool { return s.ID == id }) {
+	if !slices.ContainsFunc(sessions, func(s store.Session) bool { return s.ID == id }) {
 		return &refusal.Error{Reason: refusal.NoSuchRoute}
 	}
 	if err := h.service.endSessions(r.Context(), token.UserID, id, ""); err != nil {
@@ -364,14 +365,14 @@ func (h *AccountsHandler) caller(w http.ResponseWriter, r *http.Request) (*jwt.T
 	return token, nil
 }
 
-func (h *AccountsHandler) callerUser(w http.ResponseWriter, r *http.Request) (*jwt.Token, User, error) {
+func (h *AccountsHandler) callerUser(w http.ResponseWriter, r *http.Request) (*jwt.Token, store.User, error) {
 	token, err := h.caller(w, r)
 	if err != nil {
-		return nil, User{}, err
+		return nil, store.User{}, err
 	}
 	user, err := h.service.users().User(r.Context(), token.UserID)
 	if err == nil && user.Disabled {
-		err = ErrNotFound
+		err = store.ErrNotFound
 	}
 	return token, user, storeRefusal(err)
 }

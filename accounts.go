@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/refusal"
+	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
@@ -36,7 +37,7 @@ type Accounts struct {
 	// Prefix is the path that the routes are under. Default: `/auth`.
 	Prefix string `json:"prefix,omitempty"`
 
-	// StoreRaw is the [UserStore], a module in the namespace `jwt.stores`.
+	// StoreRaw is the [store.UserStore], a module in the namespace `jwt.stores`.
 	// Default: `{"module": "file"}`, a file in Caddy's data directory.
 	StoreRaw json.RawMessage `json:"store,omitempty" caddy:"namespace=jwt.stores inline_key=module"`
 
@@ -221,7 +222,7 @@ func (a *Accounts) check() error {
 	case slices.Contains(a.Audience, ""):
 		return errors.New("audience has an empty value; remove it")
 	}
-	return checkRoles(a.DefaultRoles)
+	return store.CheckRoles(a.DefaultRoles)
 }
 
 func checkRoutePath(path string) error {

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/caddy-jwt/caddy-jwt/refusal"
+	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
 // Where a browser goes after a log-in is a path of the same site, as Go's URL
@@ -35,11 +36,11 @@ func FuzzReturnPath(f *testing.F) {
 // A key is its own key, and one address has one key, however it is written.
 func FuzzEmail(f *testing.F) {
 	f.Fuzz(func(t *testing.T, email string) {
-		key, err := EmailKey(email)
+		key, err := store.EmailKey(email)
 		if err != nil {
 			return
 		}
-		if again, err := EmailKey(key); err != nil || again != key {
+		if again, err := store.EmailKey(key); err != nil || again != key {
 			t.Fatalf("the key of %q is %q, whose key is %q, %v", email, key, again, err)
 		}
 		if strings.ContainsFunc(key, func(r rune) bool {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
+	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 )
@@ -29,7 +30,7 @@ type SharedAccounts struct {
 // Login is who is logged in by a browser's session.
 type Login struct {
 	// User as it is in the store now.
-	User User
+	User store.User
 	// SessionID is the `sid` of the session.
 	SessionID string
 	// At is when the user typed the password, here or at another provider; zero
@@ -67,7 +68,7 @@ func OpenAccounts(ctx caddy.Context, config *Accounts) (*SharedAccounts, error) 
 func (a *SharedAccounts) Close() error { return a.service.release() }
 
 // Store has the users, and keeps what the module has beside them.
-func (a *SharedAccounts) Store() UserStore { return a.service.users() }
+func (a *SharedAccounts) Store() store.UserStore { return a.service.users() }
 
 // Now is the time by the clock of the accounts.
 func (a *SharedAccounts) Now() time.Time { return a.service.now() }
@@ -138,7 +139,7 @@ func (a *SharedAccounts) Login(w http.ResponseWriter, r *http.Request) (*Login, 
 	}
 	login := &Login{User: user, SessionID: session.ID, At: session.CreatedAt}
 	record, err := a.Store().Record(r.Context(), kindBySubject, session.ID, a.Now())
-	if errors.Is(err, ErrNotFound) {
+	if errors.Is(err, store.ErrNotFound) {
 		return login, nil
 	}
 	var external externalSession
@@ -149,8 +150,8 @@ func (a *SharedAccounts) Login(w http.ResponseWriter, r *http.Request) (*Login, 
 	return login, storeRefusal(err)
 }
 
-// Session returns a session of a user if it has not ended; [ErrNotFound].
-func (a *SharedAccounts) Session(ctx context.Context, userID, sessionID string) (Session, error) {
+// Session returns a session of a user if it has not ended; [store.ErrNotFound].
+func (a *SharedAccounts) Session(ctx context.Context, userID, sessionID string) (store.Session, error) {
 	return a.service.session(ctx, userID, sessionID)
 }
 
@@ -177,14 +178,14 @@ func (a *SharedAccounts) LogOut(w http.ResponseWriter, r *http.Request, userID, 
 
 // PasswordMark tells the password that a user has from those that they had or will
 // have. It is no secret.
-func (a *SharedAccounts) PasswordMark(user User) string { return passwordMark(user) }
+func (a *SharedAccounts) PasswordMark(user store.User) string { return passwordMark(user) }
 
 // SamePassword tells whether a user still has the password whose mark this is,
 // however it is hashed now.
-func (a *SharedAccounts) SamePassword(ctx context.Context, user User, mark string) (bool, error) {
+func (a *SharedAccounts) SamePassword(ctx context.Context, user store.User, mark string) (bool, error) {
 	for now := passwordMark(user); now != mark; {
 		record, err := a.Store().Record(ctx, kindRehashed, now, a.Now())
-		if errors.Is(err, ErrNotFound) {
+		if errors.Is(err, store.ErrNotFound) {
 			return false, nil
 		}
 		if err == nil {

@@ -26,6 +26,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
+	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
 	"github.com/google/uuid"
@@ -144,12 +145,12 @@ func serviceOf(t testing.TB) (service *accountService) {
 	return service
 }
 
-func storeOf(t testing.TB) UserStore {
+func storeOf(t testing.TB) store.UserStore {
 	t.Helper()
 	return serviceOf(t).users()
 }
 
-func userOf(t testing.TB, email string) User {
+func userOf(t testing.TB, email string) store.User {
 	t.Helper()
 	user, err := storeOf(t).UserByEmail(t.Context(), email)
 	if err != nil {
@@ -158,9 +159,9 @@ func userOf(t testing.TB, email string) User {
 	return user
 }
 
-func changeUser(t testing.TB, email string, change func(*User)) {
+func changeUser(t testing.TB, email string, change func(*store.User)) {
 	t.Helper()
-	_, err := storeOf(t).UpdateUser(t.Context(), userOf(t, email).ID, time.Now(), func(u *User) error {
+	_, err := storeOf(t).UpdateUser(t.Context(), userOf(t, email).ID, time.Now(), func(u *store.User) error {
 		change(u)
 		return nil
 	})
@@ -380,7 +381,7 @@ func TestThreatEnumeration(t *testing.T) {
 	s := accountsSite(t, "throttle off")
 	s.signedUp("alice@example.com")
 	s.signedUp("disabled@example.com")
-	changeUser(t, "disabled@example.com", func(u *User) { u.Disabled = true })
+	changeUser(t, "disabled@example.com", func(u *store.User) { u.Disabled = true })
 	control := s.post("/auth/login", credentialsOf("alice@example.com"))
 	s.mustAnswer(200, control, "control")
 	var first answer
@@ -460,7 +461,7 @@ func TestThreatPasswordStorage(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, old := range map[string]string{"bcrypt": string(imported), "weaker argon2id": weakArgon2id(goodPassword)} {
-		changeUser(t, "alice@example.com", func(u *User) { u.PasswordHash = old })
+		changeUser(t, "alice@example.com", func(u *store.User) { u.PasswordHash = old })
 		s.mustAnswer(401, s.post("/auth/login", sitetest.JSON{"email": "alice@example.com", "password": "wrong password"}), name+": wrong password")
 		if userOf(t, "alice@example.com").PasswordHash != old {
 			t.Errorf("%s: hashed again by a wrong password", name)
@@ -939,7 +940,7 @@ func TestThreatEndedSessions(t *testing.T) {
 	s.mustAnswer(401, s.post("/auth/password", sitetest.JSON{"currentPassword": "wrong password", "newPassword": "one more good password"}, "Authorization: Bearer "+one.Token), "wrong current password")
 
 	// Another process disables the user: this one knows within a second.
-	changeUser(t, "bob@example.com", func(u *User) { u.Disabled = true })
+	changeUser(t, "bob@example.com", func(u *store.User) { u.Disabled = true })
 	store := storeOf(t)
 	if _, err := store.EndSessions(t.Context(), userOf(t, "bob@example.com").ID, "", "", time.Now()); err != nil {
 		t.Fatal(err)
@@ -1257,7 +1258,7 @@ func TestThreatUnknownUserCostsAHash(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	changeUser(t, "old@example.com", func(u *User) { u.PasswordHash = string(imported) })
+	changeUser(t, "old@example.com", func(u *store.User) { u.PasswordHash = string(imported) })
 	defer fillHashGate(t, "127.0.0.1")()
 	long := strings.Repeat("x", 73)
 	for _, body := range []sitetest.JSON{
@@ -1278,7 +1279,7 @@ func TestThreatBcryptIsNotCutShort(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	changeUser(t, "alice@example.com", func(u *User) { u.PasswordHash = string(imported) })
+	changeUser(t, "alice@example.com", func(u *store.User) { u.PasswordHash = string(imported) })
 	s.mustAnswer(401, s.post("/auth/login", sitetest.JSON{"email": "alice@example.com", "password": password + "more"}), "longer")
 	s.mustAnswer(200, s.post("/auth/login", sitetest.JSON{"email": "alice@example.com", "password": password}), "control")
 }
@@ -1522,8 +1523,8 @@ func TestThreatDeepProfile(t *testing.T) {
 	nested := func(levels int) string {
 		return fmt.Sprintf(`{"email":"a%d@example.com","password":%q,"name":%s}`, levels, goodPassword, strings.Repeat("[", levels)+strings.Repeat("]", levels))
 	}
-	s.mustAnswer(201, s.post("/auth/signup", nested(maxProfileDepth)), "control")
-	for _, levels := range []int{maxProfileDepth + 1, 9999} {
+	s.mustAnswer(201, s.post("/auth/signup", nested(store.MaxProfileDepth)), "control")
+	for _, levels := range []int{store.MaxProfileDepth + 1, 9999} {
 		got := s.post("/auth/signup", nested(levels))
 		s.mustAnswer(422, got, fmt.Sprintf("%d levels", levels))
 		if details := got.errorBody(t).Error.Details; len(details) != 1 || details[0].Path != "/name" || details[0].Code != "maxDepth" {
@@ -1536,12 +1537,12 @@ func TestThreatDeepProfile(t *testing.T) {
 		t.Errorf("import says %s", said)
 	}
 	id := uuid.NewString()
-	withUsers(t, path, func(store UserStore) {
+	withUsers(t, path, func(users store.UserStore) {
 		var deep any = []any{}
 		for range 9998 {
 			deep = []any{deep}
 		}
-		if err := store.CreateUser(t.Context(), User{ID: id, Email: "0@example.com", EmailKey: "0@example.com", Profile: map[string]any{"name": deep}, CreatedAt: time.Now()}); err != nil {
+		if err := users.CreateUser(t.Context(), store.User{ID: id, Email: "0@example.com", EmailKey: "0@example.com", Profile: map[string]any{"name": deep}, CreatedAt: time.Now()}); err != nil {
 			t.Fatal(err)
 		}
 	})

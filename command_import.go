@@ -22,6 +22,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
+	"github.com/caddy-jwt/caddy-jwt/store"
 	jsonv2 "github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
@@ -167,7 +168,7 @@ func (o *operator) importLines(lines *lineReader, parse func([]byte) (userRecord
 		switch {
 		case err == nil:
 			count.imported++
-		case errors.Is(err, ErrEmailTaken):
+		case errors.Is(err, store.ErrEmailTaken):
 			count.skipped++
 			count.report(lines.number, "skipped", err)
 		default:
@@ -192,18 +193,18 @@ func (o *operator) importLine(line []byte, parse func([]byte) (userRecord, error
 	}
 	_, err = o.store.UserByEmail(o.ctx, user.EmailKey)
 	if err == nil {
-		return ErrEmailTaken
+		return store.ErrEmailTaken
 	}
-	if errors.Is(err, ErrNotFound) {
+	if errors.Is(err, store.ErrNotFound) {
 		_, err = o.store.User(o.ctx, user.ID)
 	}
 	if err == nil {
 		return errors.New("another user has this id")
 	}
-	if errors.Is(err, ErrNotFound) {
+	if errors.Is(err, store.ErrNotFound) {
 		err = o.store.CreateUser(o.ctx, user)
 	}
-	if err == nil || errors.Is(err, ErrEmailTaken) {
+	if err == nil || errors.Is(err, store.ErrEmailTaken) {
 		return err
 	}
 	return &storeFailure{err}
@@ -255,9 +256,9 @@ type userRecord struct {
 var importableID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`)
 
 // user checks what a store does not. Errors hold none of the values.
-func (r userRecord) user(now time.Time) (user User, err error) {
-	user = User{ID: uuid.NewString(), Email: r.Email, Roles: r.Roles, Disabled: r.Disabled, CreatedAt: now, UpdatedAt: now}
-	if user.EmailKey, err = EmailKey(r.Email); err != nil {
+func (r userRecord) user(now time.Time) (user store.User, err error) {
+	user = store.User{ID: uuid.NewString(), Email: r.Email, Roles: r.Roles, Disabled: r.Disabled, CreatedAt: now, UpdatedAt: now}
+	if user.EmailKey, err = store.EmailKey(r.Email); err != nil {
 		return user, fmt.Errorf("email %w", err)
 	}
 	if r.PasswordHash == nil {
@@ -280,7 +281,7 @@ func (r userRecord) user(now time.Time) (user User, err error) {
 			return user, errors.New("created_at is no time, as in 2026-01-31T12:00:00Z")
 		}
 	}
-	if err := checkRoles(user.Roles); err != nil {
+	if err := store.CheckRoles(user.Roles); err != nil {
 		return user, fmt.Errorf("roles: %w", err)
 	}
 	user.Profile, err = r.profile()
@@ -296,20 +297,20 @@ func (r userRecord) profile() (map[string]any, error) {
 		return nil, fmt.Errorf("profile: %w", err)
 	}
 	for name := range profile {
-		if err := checkProfileName(name); err != nil {
+		if err := store.CheckProfileName(name); err != nil {
 			return nil, fmt.Errorf("profile: %w", err)
 		}
 	}
-	if outOfRange(profile) {
+	if store.OutOfRange(profile) {
 		return nil, errors.New("profile: a number is out of range")
 	}
-	if deeperThan(profile, maxProfileDepth+1) {
-		return nil, fmt.Errorf("profile: a property is nested deeper than %d levels", maxProfileDepth)
+	if store.DeeperThan(profile, store.MaxProfileDepth+1) {
+		return nil, fmt.Errorf("profile: a property is nested deeper than %d levels", store.MaxProfileDepth)
 	}
 	return profile, nil
 }
 
-func recordOf(user User) (userRecord, error) {
+func recordOf(user store.User) (userRecord, error) {
 	profile, err := json.Marshal(user.Profile)
 	return userRecord{
 		ID: user.ID, Email: user.Email, PasswordHash: &user.PasswordHash, Roles: user.Roles, Profile: profile, Disabled: user.Disabled,
@@ -365,7 +366,7 @@ func (h csvHeader) check() error {
 		if slices.Contains(csvColumns, name) {
 			continue
 		}
-		if err := checkProfileName(name); err != nil {
+		if err := store.CheckProfileName(name); err != nil {
 			return err
 		}
 		if lower := strings.ToLower(name); strings.Contains(lower, "password") || strings.Contains(lower, "hash") {
@@ -549,7 +550,7 @@ func (o *operator) csvHeader() (csvHeader, error) {
 // values are a line of CSV. What an import would read as something else is an
 // error.
 func (h csvHeader) values(record userRecord) ([]string, error) {
-	if err := checkRoles(record.Roles); err != nil {
+	if err := store.CheckRoles(record.Roles); err != nil {
 		return nil, err
 	}
 	var profile map[string]any

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/refusal"
+	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -99,7 +100,7 @@ func copyStores(cmd *cobra.Command, args []string) error {
 
 // openNamedStore opens a store that is named as behind the word store of a
 // Caddyfile, or by the path of its file. It also returns the hash of its name.
-func openNamedStore(ctx caddy.Context, text string, create bool) (store *SQLStore, name string, err error) {
+func openNamedStore(ctx caddy.Context, text string, create bool) (users *SQLStore, name string, err error) {
 	raw, err := namedStore(text)
 	if err != nil {
 		return nil, "", err
@@ -111,8 +112,8 @@ func openNamedStore(ctx caddy.Context, text string, create bool) (store *SQLStor
 	if err != nil {
 		return nil, "", err
 	}
-	if name = hashToken(path); path == "" {
-		name = hashToken(string(raw))
+	if name = store.HashToken(path); path == "" {
+		name = store.HashToken(string(raw))
 	}
 	ctx.Context = context.WithValue(ctx.Context, copying{}, true)
 	config := &Accounts{StoreRaw: raw}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
+	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
 // fill makes a store with users, and of each a session, a record and more.
@@ -21,22 +22,22 @@ func fillStore(t testing.TB, path string, users int) {
 		lines += fmt.Sprintf(`{"email":"user-%d@example.com","password_hash":"","roles":["editor"],"profile":{"name":"Zoë \u0000 %d","big":9007199254740993}}`+"\n", i, i)
 	}
 	c.must(lines, "user", "import", "--format", "jsonl", "-")
-	withUsers(t, path, func(store UserStore) {
-		first, err := store.Users(t.Context(), "", 3)
+	withUsers(t, path, func(users store.UserStore) {
+		first, err := users.Users(t.Context(), "", 3)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for i, user := range first {
 			now := time.Now()
 			err := errors.Join(
-				store.CreateSession(t.Context(), Session{ID: user.ID, UserID: user.ID, FamilyHash: user.ID, Client: "a client", CreatedAt: now, UsedAt: now, ExpiresAt: now.Add(time.Hour), LastTokenUntil: now.Add(time.Hour)}, ""),
-				store.CreateRecord(t.Context(), Record{Kind: fmt.Sprint("kind ", i%2), ID: user.ID, Owner: user.ID, Value: []byte(`{"a":1}`)}),
-				store.CreateOneTimeToken(t.Context(), OneTimeToken{Hash: user.ID, Purpose: "reset", UserID: user.ID, ExpiresAt: now.Add(time.Hour)}))
+				users.CreateSession(t.Context(), store.Session{ID: user.ID, UserID: user.ID, FamilyHash: user.ID, Client: "a client", CreatedAt: now, UsedAt: now, ExpiresAt: now.Add(time.Hour), LastTokenUntil: now.Add(time.Hour)}, ""),
+				users.CreateRecord(t.Context(), store.Record{Kind: fmt.Sprint("kind ", i%2), ID: user.ID, Owner: user.ID, Value: []byte(`{"a":1}`)}),
+				users.CreateOneTimeToken(t.Context(), store.OneTimeToken{Hash: user.ID, Purpose: "reset", UserID: user.ID, ExpiresAt: now.Add(time.Hour)}))
 			if err != nil {
 				t.Fatal(err)
 			}
 		}
-		if _, err := store.EndSessions(t.Context(), first[0].ID, "", "", time.Now()); err != nil {
+		if _, err := users.EndSessions(t.Context(), first[0].ID, "", "", time.Now()); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -55,7 +56,7 @@ func TestStoreCopy(t *testing.T) {
 	if export(from) != export(to) {
 		t.Error("the users are not the same")
 	}
-	withUsers(t, to, func(store UserStore) {
+	withUsers(t, to, func(store store.UserStore) {
 		if records, err := store.Records(t.Context(), kindCopy, "", time.Now()); err != nil || len(records) != 0 {
 			t.Errorf("the mark of the copy is left: %v %v", records, err)
 		}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
+	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/google/uuid"
@@ -100,7 +101,7 @@ func newUserStore(t testing.TB) (c *commandLine, path string) {
 }
 
 // withUsers does something with the store of a path, as a server would.
-func withUsers(t testing.TB, path string, do func(UserStore)) {
+func withUsers(t testing.TB, path string, do func(store.UserStore)) {
 	t.Helper()
 	ctx, cancel, err := openContext(nil)
 	if err != nil {
@@ -123,12 +124,12 @@ func withUsers(t testing.TB, path string, do func(UserStore)) {
 func logIn(t testing.TB, path, userID string) (sessionID string) {
 	t.Helper()
 	now, session := time.Now(), uuid.NewString()
-	withUsers(t, path, func(store UserStore) {
-		user, err := store.User(t.Context(), userID)
+	withUsers(t, path, func(users store.UserStore) {
+		user, err := users.User(t.Context(), userID)
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = store.CreateSession(t.Context(), Session{
+		err = users.CreateSession(t.Context(), store.Session{
 			ID: session, UserID: userID, FamilyHash: session, CreatedAt: now, UsedAt: now, ExpiresAt: now.Add(time.Hour),
 			LastTokenUntil: now.Add(time.Hour), Client: "Mozilla/5.0 \x1b[31m", Address: "192.0.2.1",
 		}, user.PasswordHash)
@@ -141,7 +142,7 @@ func logIn(t testing.TB, path, userID string) (sessionID string) {
 
 func revoked(t testing.TB, path, sessionID string) (is bool) {
 	t.Helper()
-	withUsers(t, path, func(store UserStore) {
+	withUsers(t, path, func(store store.UserStore) {
 		revocations, err := store.Revocations(t.Context(), time.Time{}, time.Now())
 		if err != nil {
 			t.Fatal(err)
@@ -155,7 +156,7 @@ func revoked(t testing.TB, path, sessionID string) (is bool) {
 
 func hashOf(t testing.TB, path, email string) (hash string) {
 	t.Helper()
-	withUsers(t, path, func(store UserStore) {
+	withUsers(t, path, func(store store.UserStore) {
 		user, err := store.UserByEmail(t.Context(), email)
 		if err != nil {
 			t.Fatal(err)
@@ -309,11 +310,11 @@ func TestUserCommandsRefuse(t *testing.T) {
 
 func TestUserListPages(t *testing.T) {
 	c, path := newUserStore(t)
-	const users = 2*usersPerPage + 1
-	withUsers(t, path, func(store UserStore) {
-		for i := range users {
+	const count = 2*usersPerPage + 1
+	withUsers(t, path, func(users store.UserStore) {
+		for i := range count {
 			email := fmt.Sprintf("user%d@example.com", i)
-			if err := store.CreateUser(t.Context(), User{ID: uuid.NewString(), Email: email, EmailKey: email}); err != nil {
+			if err := users.CreateUser(t.Context(), store.User{ID: uuid.NewString(), Email: email, EmailKey: email}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -322,8 +323,8 @@ func TestUserListPages(t *testing.T) {
 	for line := range strings.Lines(c.must("", "user", "list", "--json")) {
 		seen[line] = true
 	}
-	if lines := strings.Count(c.must("", "user", "list"), "\n"); len(seen) != users || lines != users+1 {
-		t.Errorf("%d users are listed as JSON, %d lines as a table, expected %d", len(seen), lines, users)
+	if lines := strings.Count(c.must("", "user", "list"), "\n"); len(seen) != count || lines != count+1 {
+		t.Errorf("%d users are listed as JSON, %d lines as a table, expected %d", len(seen), lines, count)
 	}
 }
 
@@ -512,8 +513,8 @@ func TestUserResetLink(t *testing.T) {
 		if link.RawQuery = ""; link.String() != want || len(token) < 43 {
 			t.Errorf("%s: the link is to %s with a token of %d characters, expected %s", args, link, len(token), want)
 		}
-		withUsers(t, path, func(store UserStore) {
-			if taken, err := store.TakeOneTimeToken(t.Context(), hashToken(token), purposeReset, time.Now().Add(59*time.Minute)); err != nil {
+		withUsers(t, path, func(users store.UserStore) {
+			if taken, err := users.TakeOneTimeToken(t.Context(), store.HashToken(token), purposeReset, time.Now().Add(59*time.Minute)); err != nil {
 				t.Errorf("%s: the token is not good: %v, %v", args, taken, err)
 			}
 		})

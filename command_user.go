@@ -18,9 +18,9 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
-	"unicode"
 
 	"github.com/caddy-jwt/caddy-jwt/refusal"
+	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
@@ -70,7 +70,7 @@ func AddStoreFlags(cmd *cobra.Command) {
 
 // OnStore makes a command of a function that works on the store which the flags
 // of AddStoreFlags name. A file that is not there is made if create says so.
-func OnStore(create bool, run func(ctx context.Context, cmd *cobra.Command, args []string, store UserStore) error) func(*cobra.Command, []string) error {
+func OnStore(create bool, run func(ctx context.Context, cmd *cobra.Command, args []string, store store.UserStore) error) func(*cobra.Command, []string) error {
 	return operates(create, func(o *operator) error { return run(o.ctx, o.cmd, o.args, o.store) })
 }
 
@@ -81,7 +81,7 @@ type operator struct {
 	args  []string
 	flags caddycmd.Flags
 	sites []*Accounts // all with the same store
-	store UserStore
+	store store.UserStore
 }
 
 // operates makes a command of a function that needs the store. Where the store
@@ -120,7 +120,7 @@ func operates(adds bool, operate func(*operator) error) func(*cobra.Command, []s
 			return fmt.Errorf("user store: %w", err)
 		}
 		var ok bool
-		if o.store, ok = module.(UserStore); !ok {
+		if o.store, ok = module.(store.UserStore); !ok {
 			return fmt.Errorf("user store: %T is no UserStore", module)
 		}
 		if err := checkWhole(ctx, o.store); err != nil {
@@ -208,11 +208,11 @@ func takes(what string) cobra.PositionalArgs {
 const userArgument = "an e-mail address or the ID of a user"
 
 // user is the one that the argument names.
-func (o *operator) user() (user User, err error) {
+func (o *operator) user() (user store.User, err error) {
 	name := o.args[0]
 	if strings.Contains(name, "@") {
 		var key string
-		if key, err = EmailKey(name); err != nil {
+		if key, err = store.EmailKey(name); err != nil {
 			return user, fmt.Errorf("the e-mail address %s %w", refusal.Quoted(name), err)
 		}
 		user, err = o.store.UserByEmail(o.ctx, key)
@@ -222,15 +222,15 @@ func (o *operator) user() (user User, err error) {
 		}
 		user, err = o.store.User(o.ctx, name)
 	}
-	if errors.Is(err, ErrNotFound) {
+	if errors.Is(err, store.ErrNotFound) {
 		return user, fmt.Errorf("there is no user %s; `caddy jwt user list` shows who there is", refusal.Quoted(name))
 	}
 	return user, err
 }
 
 // pages are all users, in the order of their e-mail addresses.
-func (o *operator) pages() iter.Seq2[[]User, error] {
-	return func(yield func([]User, error) bool) {
+func (o *operator) pages() iter.Seq2[[]store.User, error] {
+	return func(yield func([]store.User, error) bool) {
 		for after := ""; ; {
 			page, err := o.store.Users(o.ctx, after, usersPerPage)
 			if !yield(page, err) || err != nil || len(page) < usersPerPage {
@@ -274,23 +274,23 @@ for it as at sign-up. The roles are those given, and no default_roles.`,
 
 func addUser(o *operator) error {
 	now := time.Now()
-	user := User{ID: uuid.NewString(), Email: o.args[0], Disabled: o.flags.Bool("disabled"), CreatedAt: now, UpdatedAt: now}
+	user := store.User{ID: uuid.NewString(), Email: o.args[0], Disabled: o.flags.Bool("disabled"), CreatedAt: now, UpdatedAt: now}
 	var err error
-	if user.EmailKey, err = EmailKey(user.Email); err != nil {
+	if user.EmailKey, err = store.EmailKey(user.Email); err != nil {
 		return fmt.Errorf("the e-mail address %s %w", refusal.Quoted(user.Email), err)
 	}
 	user.Roles = o.texts("role")
-	if err := checkRoles(user.Roles); err != nil {
+	if err := store.CheckRoles(user.Roles); err != nil {
 		return fmt.Errorf("--role: %w", err)
 	}
 	if user.Profile, err = o.profile(); err != nil {
 		return err
 	}
-	taken := fmt.Errorf("%w: %s", ErrEmailTaken, refusal.Quoted(user.Email))
+	taken := fmt.Errorf("%w: %s", store.ErrEmailTaken, refusal.Quoted(user.Email))
 	switch _, err := o.store.UserByEmail(o.ctx, user.EmailKey); { // before somebody types a password
 	case err == nil:
 		return taken
-	case !errors.Is(err, ErrNotFound):
+	case !errors.Is(err, store.ErrNotFound):
 		return err
 	}
 	if !o.flags.Bool("no-password") {
@@ -299,7 +299,7 @@ func addUser(o *operator) error {
 		}
 	}
 	err = o.store.CreateUser(o.ctx, user)
-	if errors.Is(err, ErrEmailTaken) {
+	if errors.Is(err, store.ErrEmailTaken) {
 		return taken
 	}
 	if err == nil {
@@ -315,37 +315,12 @@ func (o *operator) profile() (map[string]any, error) {
 		if !found {
 			return nil, fmt.Errorf("--profile %q: it is a name and a text, as in name=Alice", text)
 		}
-		if err := checkProfileName(name); err != nil {
+		if err := store.CheckProfileName(name); err != nil {
 			return nil, fmt.Errorf("--profile: %w", err)
 		}
 		profile[name] = value
 	}
 	return profile, nil
-}
-
-// checkProfileName refuses what is no further property, as the config does.
-func checkProfileName(name string) error {
-	if name == "" || slices.Contains([]string{"id", "email", "password", "roles"}, name) {
-		return fmt.Errorf("%q cannot be the name of a further property; id, email, password and roles have their own places", name)
-	}
-	return nil
-}
-
-// checkRoles refuses what could not be told apart in a list.
-// maxRolesBytes is for the roles of a user together, since they stand in each of
-// their tokens, and browsers keep no cookie of more than 4096 bytes.
-const maxRolesBytes = 1024
-
-func checkRoles(roles []string) error {
-	if bytes := len(strings.Join(roles, ",")); bytes > maxRolesBytes {
-		return fmt.Errorf("the roles have %d bytes together; at most %d go into a token", bytes, maxRolesBytes)
-	}
-	for _, role := range roles {
-		if role == "" || strings.ContainsFunc(role, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) || r == ',' }) {
-			return errors.New("a role is one word, without blanks and commas")
-		}
-	}
-	return nil
 }
 
 // newPassword asks for a password, and returns its hash.
@@ -474,7 +449,7 @@ func newJSONEncoder(w io.Writer) *json.Encoder {
 }
 
 // shownUser is a user in JSON, without the password's hash.
-func shownUser(user User) map[string]any {
+func shownUser(user store.User) map[string]any {
 	shown := map[string]any{
 		"id": user.ID, "email": user.Email, "roles": user.Roles, "profile": user.Profile, "disabled": user.Disabled, "has_password": user.PasswordHash != "",
 		"created_at": user.CreatedAt.UTC(), "updated_at": user.UpdatedAt.UTC(),
@@ -488,7 +463,7 @@ func shownUser(user User) map[string]any {
 	return shown
 }
 
-func state(user User) string {
+func state(user store.User) string {
 	switch {
 	case user.Disabled:
 		return "disabled"
@@ -599,7 +574,7 @@ access tokens within a second.`,
 }
 
 func disableUser(o *operator) error {
-	user, err := o.change(func(u *User) { u.Disabled = true })
+	user, err := o.change(func(u *store.User) { u.Disabled = true })
 	if err != nil {
 		return err
 	}
@@ -612,22 +587,22 @@ func disableUser(o *operator) error {
 }
 
 // change changes the user that the argument names.
-func (o *operator) change(change func(*User)) (User, error) {
+func (o *operator) change(change func(*store.User)) (store.User, error) {
 	user, err := o.user()
 	if err != nil {
 		return user, err
 	}
-	return o.store.UpdateUser(o.ctx, user.ID, time.Now(), func(u *User) error {
+	return o.store.UpdateUser(o.ctx, user.ID, time.Now(), func(u *store.User) error {
 		before := slices.Clone(u.Roles)
 		change(u)
 		if slices.Equal(before, u.Roles) {
 			return nil
 		}
-		return checkRoles(u.Roles)
+		return store.CheckRoles(u.Roles)
 	})
 }
 
-func (o *operator) endSessions(user User) (ended int, err error) {
+func (o *operator) endSessions(user store.User) (ended int, err error) {
 	ids, err := o.store.EndSessions(o.ctx, user.ID, "", "", time.Now())
 	return len(ids), err
 }
@@ -644,7 +619,7 @@ func enableUserCommand() *cobra.Command {
 }
 
 func enableUser(o *operator) error {
-	user, err := o.change(func(u *User) { u.Disabled = false })
+	user, err := o.change(func(u *store.User) { u.Disabled = false })
 	if err == nil {
 		o.say("%s is enabled", visible(user.Email))
 	}
@@ -718,7 +693,7 @@ func setPassword(o *operator) error {
 	if err != nil {
 		return err
 	}
-	user, err := o.change(func(u *User) { u.PasswordHash = hash })
+	user, err := o.change(func(u *store.User) { u.PasswordHash = hash })
 	if err != nil {
 		return err
 	}
@@ -736,7 +711,7 @@ func setPassword(o *operator) error {
 }
 
 // sayKept says which other providers log the user in now.
-func (o *operator) sayKept(user User) error {
+func (o *operator) sayKept(user store.User) error {
 	kept, err := identitiesOf(o.ctx, o.store, user.ID, time.Now())
 	if err == nil && len(kept) > 0 {
 		fmt.Fprintf(o.cmd.ErrOrStderr(), "still connected are %d%s\n", len(kept), behindColon(kept))
@@ -779,7 +754,7 @@ func changeRoles(o *operator) error {
 	}
 	user, err := o.user()
 	if err == nil && slices.ContainsFunc([]string{"add", "remove", "set"}, o.flags.Changed) {
-		user, err = o.change(func(u *User) {
+		user, err = o.change(func(u *store.User) {
 			if o.flags.Changed("set") {
 				u.Roles = nil
 			}
@@ -847,8 +822,8 @@ func makeResetLink(o *operator) error {
 	if err != nil {
 		return err
 	}
-	token := randomToken(refreshBytes)
-	err = o.store.CreateOneTimeToken(o.ctx, OneTimeToken{Hash: hashToken(token), Purpose: purpose, UserID: user.ID, ExpiresAt: time.Now().Add(lifetime)})
+	token := store.RandomToken(refreshBytes)
+	err = o.store.CreateOneTimeToken(o.ctx, store.OneTimeToken{Hash: store.HashToken(token), Purpose: purpose, UserID: user.ID, ExpiresAt: time.Now().Add(lifetime)})
 	if err != nil {
 		return err
 	}

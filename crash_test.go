@@ -23,6 +23,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
+	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddyserver/caddy/v2"
 )
 
@@ -365,13 +366,13 @@ func TestStoreFailures(t *testing.T) {
 	t.Run("out of reach, and back", func(t *testing.T) {
 		s := accountsSite(t, "")
 		got := s.signedUp("alice@example.com")
-		store := storeOf(t).(*FileStore)
+		users := storeOf(t).(*FileStore)
 		var broken atomic.Bool
-		var wrapped UserStore = &SQLStore{Explain: store.Explain, Connect: func(ctx context.Context) (*sql.DB, *sql.DB, error) {
+		var wrapped store.UserStore = &SQLStore{Explain: users.Explain, Connect: func(ctx context.Context) (*sql.DB, *sql.DB, error) {
 			if broken.Load() {
 				return nil, nil, errors.New("unplugged")
 			}
-			return store.Connect(ctx)
+			return users.Connect(ctx)
 		}}
 		serviceOf(t).store.Store(&wrapped)
 		broken.Store(true)

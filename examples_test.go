@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
+	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 )
@@ -275,7 +276,7 @@ func TestExampleStaticSite(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := storeOf(t).CreateUser(t.Context(), User{ID: "1", Email: "alice@example.com", EmailKey: "alice@example.com", PasswordHash: hash}); err != nil {
+	if err := storeOf(t).CreateUser(t.Context(), store.User{ID: "1", Email: "alice@example.com", EmailKey: "alice@example.com", PasswordHash: hash}); err != nil {
 		t.Fatal(err)
 	}
 	chrome := browser(t)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
+	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/google/uuid"
 	"go.uber.org/zap"
 )
@@ -36,10 +37,12 @@ type linkedIdentity struct {
 }
 
 // disconnectedID names the identity and the user of a kindDisconnected.
-func disconnectedID(identityID, userID string) string { return hashToken(identityID + "\n" + userID) }
+func disconnectedID(identityID, userID string) string {
+	return store.HashToken(identityID + "\n" + userID)
+}
 
 func linked(login *externalLogin, identity *ExternalIdentity) linkedIdentity {
-	return linkedIdentity{Issuer: identity.Issuer, Subject: identity.Subject, Label: login.Label, Email: cut(identity.Email, maxEmailBytes)}
+	return linkedIdentity{Issuer: identity.Issuer, Subject: identity.Subject, Label: login.Label, Email: cut(identity.Email, store.MaxEmailBytes)}
 }
 
 // ID names the identity in paths.
@@ -51,12 +54,12 @@ func (l linkedIdentity) Name() string {
 	if l.Email != "" {
 		return visible(l.Email)
 	}
-	return visible(cut(l.Subject, maxEmailBytes))
+	return visible(cut(l.Subject, store.MaxEmailBytes))
 }
 
 // identityKey names an identity. Neither part can have a line end in it that
 // would make another pair look the same: an issuer is a URL.
-func identityKey(issuer, subject string) string { return hashToken(issuer + "\n" + subject) }
+func identityKey(issuer, subject string) string { return store.HashToken(issuer + "\n" + subject) }
 
 // accountExists says that an account has the e-mail address of an identity that
 // is nobody's yet.
@@ -77,7 +80,7 @@ func (*accountExists) Unwrap() error { return &refusal.Error{Reason: refusal.Acc
 // account for a new one.
 func (s *accountService) logInExternal(ctx context.Context, login *externalLogin, identity *ExternalIdentity, client clientInfo) (*grant, error) {
 	user, err := s.externalUser(ctx, login, identity, client)
-	if errors.Is(err, ErrNotFound) {
+	if errors.Is(err, store.ErrNotFound) {
 		user, err = s.signUpExternal(ctx, login, identity, client)
 	}
 	if err != nil {
@@ -112,59 +115,59 @@ func newUserID(identity *ExternalIdentity) string {
 	return uuid.NewSHA1(uuid.NameSpaceURL, []byte(identity.Issuer+"\n"+identity.Subject)).String()
 }
 
-// externalUser is whose identity it is; [ErrNotFound].
-func (s *accountService) externalUser(ctx context.Context, login *externalLogin, identity *ExternalIdentity, client clientInfo) (User, error) {
+// externalUser is whose identity it is; [store.ErrNotFound].
+func (s *accountService) externalUser(ctx context.Context, login *externalLogin, identity *ExternalIdentity, client clientInfo) (store.User, error) {
 	record, err := s.users().Record(ctx, kindIdentity, identityKey(identity.Issuer, identity.Subject), s.now())
 	if err == nil {
 		user, err := s.users().User(ctx, record.Owner)
 		return user, storeRefusal(err)
 	}
-	if !errors.Is(err, ErrNotFound) {
-		return User{}, storeRefusal(err)
+	if !errors.Is(err, store.ErrNotFound) {
+		return store.User{}, storeRefusal(err)
 	}
 	// A sign-up that stopped half way is finished, unless the identity was
 	// disconnected from the account since.
 	user, err := s.users().User(ctx, newUserID(identity))
-	if errors.Is(err, ErrNotFound) {
-		return User{}, err
+	if errors.Is(err, store.ErrNotFound) {
+		return store.User{}, err
 	}
 	if err != nil {
-		return User{}, storeRefusal(err)
+		return store.User{}, storeRefusal(err)
 	}
 	_, err = s.users().Record(ctx, kindDisconnected, disconnectedID(identityKey(identity.Issuer, identity.Subject), user.ID), s.now())
 	if err == nil {
-		return User{}, &accountExists{userID: user.ID}
+		return store.User{}, &accountExists{userID: user.ID}
 	}
-	if !errors.Is(err, ErrNotFound) {
-		return User{}, storeRefusal(err)
+	if !errors.Is(err, store.ErrNotFound) {
+		return store.User{}, storeRefusal(err)
 	}
 	return user, s.connect(ctx, user.ID, "", linked(login, identity), client)
 }
 
 // signUpExternal makes an account for an identity that has none.
-func (s *accountService) signUpExternal(ctx context.Context, login *externalLogin, identity *ExternalIdentity, client clientInfo) (User, error) {
-	key, err := EmailKey(identity.Email)
+func (s *accountService) signUpExternal(ctx context.Context, login *externalLogin, identity *ExternalIdentity, client clientInfo) (store.User, error) {
+	key, err := store.EmailKey(identity.Email)
 	if err != nil {
-		return User{}, refusal.New(refusal.EmailUnverified, "the e-mail address of the provider %v", err)
+		return store.User{}, refusal.New(refusal.EmailUnverified, "the e-mail address of the provider %v", err)
 	}
 	if !identity.EmailVerified {
-		return User{}, &refusal.Error{Reason: refusal.EmailUnverified}
+		return store.User{}, &refusal.Error{Reason: refusal.EmailUnverified}
 	}
 	taken, err := s.users().UserByEmail(ctx, key)
 	if err == nil {
-		return User{}, &accountExists{userID: taken.ID}
+		return store.User{}, &accountExists{userID: taken.ID}
 	}
-	if !errors.Is(err, ErrNotFound) {
-		return User{}, storeRefusal(err)
+	if !errors.Is(err, store.ErrNotFound) {
+		return store.User{}, storeRefusal(err)
 	}
 	if s.config.Signup == "closed" {
-		return User{}, &refusal.Error{Reason: refusal.SignupClosed}
+		return store.User{}, &refusal.Error{Reason: refusal.SignupClosed}
 	}
 	if _, wait := s.signups.begin(ctx, clientKey(client.address), s.now()); wait > 0 {
-		return User{}, throttled("sign-ups of the client", wait)
+		return store.User{}, throttled("sign-ups of the client", wait)
 	}
 	now := s.now()
-	user := User{
+	user := store.User{
 		ID: newUserID(identity), Email: identity.Email, EmailKey: key, Roles: s.config.DefaultRoles,
 		Profile: externalProfile(login, identity), CreatedAt: now, UpdatedAt: now,
 	}
@@ -173,10 +176,10 @@ func (s *accountService) signUpExternal(ctx context.Context, login *externalLogi
 		if user, err := s.externalUser(ctx, login, identity, client); err == nil {
 			return user, nil
 		}
-		if errors.Is(err, ErrEmailTaken) {
-			return User{}, &refusal.Error{Reason: refusal.EmailTaken}
+		if errors.Is(err, store.ErrEmailTaken) {
+			return store.User{}, &refusal.Error{Reason: refusal.EmailTaken}
 		}
-		return User{}, storeRefusal(err)
+		return store.User{}, storeRefusal(err)
 	}
 	countEvent("signup", "ok")
 	s.audit("signup", user.ID, "", client)
@@ -191,8 +194,8 @@ func externalProfile(login *externalLogin, identity *ExternalIdentity) map[strin
 		return profile
 	}
 	for claim, property := range login.Profile {
-		if value, _ := claims.Lookup(claim); value != nil && !outOfRange(value) && valueSize(value) <= maxProfileBytes {
-			profile[property] = plainValue(value)
+		if value, _ := claims.Lookup(claim); value != nil && !store.OutOfRange(value) && store.ValueSize(value) <= store.MaxProfileBytes {
+			profile[property] = store.PlainValue(value)
 		}
 	}
 	return profile
@@ -208,8 +211,8 @@ func (s *accountService) connect(ctx context.Context, userID, sessionID string, 
 	if err != nil {
 		return err
 	}
-	err = s.users().CreateRecord(ctx, Record{Kind: kindIdentity, ID: id, Owner: userID, Value: text})
-	if errors.Is(err, ErrRecordExists) {
+	err = s.users().CreateRecord(ctx, store.Record{Kind: kindIdentity, ID: id, Owner: userID, Value: text})
+	if errors.Is(err, store.ErrRecordExists) {
 		there, err := s.users().Record(ctx, kindIdentity, id, now)
 		if err == nil && there.Owner != userID {
 			return &refusal.Error{Reason: refusal.IdentityTaken}
@@ -236,7 +239,7 @@ func (s *accountService) identities(ctx context.Context, userID string) ([]linke
 	return links, storeRefusal(err)
 }
 
-func identitiesOf(ctx context.Context, store UserStore, userID string, now time.Time) ([]linkedIdentity, error) {
+func identitiesOf(ctx context.Context, store store.UserStore, userID string, now time.Time) ([]linkedIdentity, error) {
 	records, err := store.Records(ctx, kindIdentity, userID, now)
 	if err != nil {
 		return nil, err
@@ -269,7 +272,7 @@ func (s *accountService) rememberExternalSession(ctx context.Context, identity *
 	if err != nil {
 		return err
 	}
-	record := Record{Kind: kindBySubject, ID: given.sessionID, Owner: subject, Value: text, ExpiresAt: given.sessionEnds}
+	record := store.Record{Kind: kindBySubject, ID: given.sessionID, Owner: subject, Value: text, ExpiresAt: given.sessionEnds}
 	err = s.users().CreateRecord(ctx, record)
 	if err == nil && identity.SessionID != "" {
 		record.Kind, record.Owner = kindByID, identityKey(identity.Issuer, identity.SessionID)
@@ -285,19 +288,19 @@ func (s *accountService) rememberExternalSession(ctx context.Context, identity *
 // logOutExternal ends the sessions that a log-out token is about, and only
 // those that came of the provider.
 func (s *accountService) logOutExternal(ctx context.Context, logout *ExternalLogout, client clientInfo) error {
-	used := Record{Kind: kindLogOut, ID: identityKey(logout.Issuer, logout.ID), Value: []byte("{}"), ExpiresAt: logout.ExpiresAt.Add(jwt.MaxLeeway)}
+	used := store.Record{Kind: kindLogOut, ID: identityKey(logout.Issuer, logout.ID), Value: []byte("{}"), ExpiresAt: logout.ExpiresAt.Add(jwt.MaxLeeway)}
 	_, err := s.users().Record(ctx, used.Kind, used.ID, s.now())
 	if err == nil {
 		return refusal.New(refusal.LogoutToken, "it was used before")
 	}
-	if !errors.Is(err, ErrNotFound) {
+	if !errors.Is(err, store.ErrNotFound) {
 		return storeRefusal(err)
 	}
 	if err := s.endExternal(ctx, logout, client); err != nil {
 		return err
 	}
 	// It is used when all is done, so that it may come again until then.
-	if err := s.users().CreateRecord(ctx, used); !errors.Is(err, ErrRecordExists) {
+	if err := s.users().CreateRecord(ctx, used); !errors.Is(err, store.ErrRecordExists) {
 		return storeRefusal(err)
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
+	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
 const (
@@ -115,7 +116,7 @@ func (h *AccountsHandler) sendOut(w http.ResponseWriter, r *http.Request, login 
 	if wait > 0 {
 		return "", throttled("log-ins of the client", wait)
 	}
-	pending.Login, pending.State, pending.BeganAt = login.Name, randomToken(pendingBytes), now
+	pending.Login, pending.State, pending.BeganAt = login.Name, store.RandomToken(pendingBytes), now
 	pending.RedirectURL = siteURL(r) + h.Prefix + externalRoutes["callback"] + login.Name
 	pending.MaxAge = h.service.lead(pending.ReturnTo).MaxAge
 	location, kept, err := login.Begin(r.Context(), pending.RedirectURL, pending.State, pending.MaxAge)
@@ -138,8 +139,8 @@ func (h *AccountsHandler) keepPending(w http.ResponseWriter, r *http.Request, ki
 	if err != nil {
 		return err
 	}
-	secret, until := randomToken(pendingBytes), h.service.now().Add(pendingLifetime)
-	err = h.service.users().CreateRecord(r.Context(), Record{Kind: kind, ID: hashToken(secret), Owner: owner, Value: text, ExpiresAt: until})
+	secret, until := store.RandomToken(pendingBytes), h.service.now().Add(pendingLifetime)
+	err = h.service.users().CreateRecord(r.Context(), store.Record{Kind: kind, ID: store.HashToken(secret), Owner: owner, Value: text, ExpiresAt: until})
 	if err != nil {
 		return storeRefusal(err)
 	}
@@ -147,18 +148,18 @@ func (h *AccountsHandler) keepPending(w http.ResponseWriter, r *http.Request, ki
 	return nil
 }
 
-// pending returns what is kept for the browser; [ErrNotFound].
-func (h *AccountsHandler) pending(r *http.Request, kind, cookie string) (Record, error) {
+// pending returns what is kept for the browser; [store.ErrNotFound].
+func (h *AccountsHandler) pending(r *http.Request, kind, cookie string) (store.Record, error) {
 	cookies := r.CookiesNamed(cookieName(r, cookie))
 	if len(cookies) != 1 {
-		return Record{}, ErrNotFound
+		return store.Record{}, store.ErrNotFound
 	}
-	return h.service.users().Record(r.Context(), kind, hashToken(cookies[0].Value), h.service.now())
+	return h.service.users().Record(r.Context(), kind, store.HashToken(cookies[0].Value), h.service.now())
 }
 
 // takePending returns what was kept for the browser, once, if it is wanted.
-// [ErrNotFound].
-func (h *AccountsHandler) takePending(w http.ResponseWriter, r *http.Request, kind, cookie string, wanted func(Record) error) (Record, error) {
+// [store.ErrNotFound].
+func (h *AccountsHandler) takePending(w http.ResponseWriter, r *http.Request, kind, cookie string, wanted func(store.Record) error) (store.Record, error) {
 	record, err := h.pending(r, kind, cookie)
 	if err == nil {
 		err = wanted(record)
@@ -186,17 +187,17 @@ func siteURL(r *http.Request) string {
 // finishExternal is where the provider sends the browser back to.
 func (h *AccountsHandler) finishExternal(w http.ResponseWriter, r *http.Request, login *externalLogin) error {
 	var pending pendingLogin
-	_, err := h.takePending(w, r, kindPending, pendingCookie, func(kept Record) error {
+	_, err := h.takePending(w, r, kindPending, pendingCookie, func(kept store.Record) error {
 		if err := json.Unmarshal(kept.Value, &pending); err != nil {
 			return err
 		}
 		// An answer to another request, as of another tab, uses nothing up.
 		if subtle.ConstantTimeCompare([]byte(r.URL.Query().Get("state")), []byte(pending.State)) != 1 {
-			return ErrNotFound
+			return store.ErrNotFound
 		}
 		return nil
 	})
-	if errors.Is(err, ErrNotFound) {
+	if errors.Is(err, store.ErrNotFound) {
 		return h.showLogin(w, r, "", refusal.New(refusal.LoginState, "nothing is under way in this browser"))
 	}
 	if err != nil {

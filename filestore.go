@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"go.uber.org/zap"
@@ -425,7 +426,7 @@ func explainSQLite(err error) error {
 	}
 	switch failure.Code() & 0xff {
 	case sqlitelib.SQLITE_FULL:
-		return fmt.Errorf("%w: %w", ErrStoreFull, err)
+		return fmt.Errorf("%w: %w", store.ErrStoreFull, err)
 	case sqlitelib.SQLITE_IOERR:
 		return fmt.Errorf("the disk refuses it: its file system may be read-only, its quota used up, or it is broken; the log of the kernel says which: %w", err)
 	case sqlitelib.SQLITE_READONLY:
@@ -443,6 +444,6 @@ var (
 	_ caddy.Provisioner     = (*FileStore)(nil)
 	_ caddy.CleanerUpper    = (*FileStore)(nil)
 	_ caddyfile.Unmarshaler = (*FileStore)(nil)
-	_ UserStore             = (*FileStore)(nil)
+	_ store.UserStore       = (*FileStore)(nil)
 	_ caddy.Destructor      = (*databaseFile)(nil)
 )

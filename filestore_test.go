@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddy-jwt/caddy-jwt/storetest"
 	"github.com/caddyserver/caddy/v2"
 )
@@ -31,7 +32,7 @@ func openFile(t testing.TB, path string) *caddyjwt.FileStore {
 
 func TestFileStore(t *testing.T) {
 	dirs := make(map[string]string)
-	storetest.Run(t, func(t *testing.T, name string) caddyjwt.UserStore {
+	storetest.Run(t, func(t *testing.T, name string) store.UserStore {
 		if dirs[name] != "" {
 			// A link to the folder, so that the same file is opened once more.
 			link := filepath.Join(t.TempDir(), "link")

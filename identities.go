@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
+	"github.com/caddy-jwt/caddy-jwt/store"
 	"go.uber.org/zap"
 )
 
@@ -31,7 +32,7 @@ type offer struct {
 // who is asked next. One that waits for another user is dropped.
 func (h *AccountsHandler) offersTo(w http.ResponseWriter, r *http.Request, in *input, given *grant) bool {
 	record, err := h.pending(r, kindOffered, offerCookie)
-	if errors.Is(err, ErrNotFound) {
+	if errors.Is(err, store.ErrNotFound) {
 		return false
 	}
 	if err == nil && record.Owner != given.user.ID {
@@ -39,7 +40,7 @@ func (h *AccountsHandler) offersTo(w http.ResponseWriter, r *http.Request, in *i
 		return false
 	}
 	if err == nil {
-		_, err = h.service.users().UpdateRecord(r.Context(), kindOffered, record.ID, h.service.now(), func(kept *Record) error {
+		_, err = h.service.users().UpdateRecord(r.Context(), kindOffered, record.ID, h.service.now(), func(kept *store.Record) error {
 			var waiting offer
 			if err := json.Unmarshal(kept.Value, &waiting); err != nil {
 				return err
@@ -59,8 +60,8 @@ func (h *AccountsHandler) offersTo(w http.ResponseWriter, r *http.Request, in *i
 func (h *AccountsHandler) dropOffer(w http.ResponseWriter, r *http.Request) {
 	name := cookieName(r, offerCookie)
 	for _, cookie := range r.CookiesNamed(name) {
-		_, err := h.service.users().TakeRecord(r.Context(), kindOffered, hashToken(cookie.Value), h.service.now())
-		if err != nil && !errors.Is(err, ErrNotFound) {
+		_, err := h.service.users().TakeRecord(r.Context(), kindOffered, store.HashToken(cookie.Value), h.service.now())
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			h.service.log.Warn("an external identity that waits is not dropped; it expires by itself", zap.Error(err))
 		}
 		setCookie(w, r, offerCookie, "", time.Unix(1, 0))
@@ -68,12 +69,12 @@ func (h *AccountsHandler) dropOffer(w http.ResponseWriter, r *http.Request) {
 }
 
 // waiting returns the identity that waits in the browser for the caller.
-func (h *AccountsHandler) waiting(r *http.Request, token *jwt.Token, user User) (record Record, waiting offer, err error) {
+func (h *AccountsHandler) waiting(r *http.Request, token *jwt.Token, user store.User) (record store.Record, waiting offer, err error) {
 	record, err = h.pending(r, kindOffered, offerCookie)
 	if err == nil {
 		err = json.Unmarshal(record.Value, &waiting)
 	}
-	if errors.Is(err, ErrNotFound) || err == nil && (record.Owner != user.ID || waiting.SessionID != sessionOf(token)) {
+	if errors.Is(err, store.ErrNotFound) || err == nil && (record.Owner != user.ID || waiting.SessionID != sessionOf(token)) {
 		return record, waiting, refusal.New(refusal.LoginState, "no external identity waits in this browser for this session")
 	}
 	return record, waiting, storeRefusal(err)
@@ -92,7 +93,7 @@ func (h *AccountsHandler) connectPage(w http.ResponseWriter, r *http.Request) er
 	return h.askToConnect(w, r, token, user, record, waiting, pageData{}, http.StatusOK)
 }
 
-func (h *AccountsHandler) askToConnect(w http.ResponseWriter, r *http.Request, token *jwt.Token, user User, record Record, waiting offer, data pageData, status int) error {
+func (h *AccountsHandler) askToConnect(w http.ResponseWriter, r *http.Request, token *jwt.Token, user store.User, record store.Record, waiting offer, data pageData, status int) error {
 	data.Text = "From then on whoever logs in there as " + waiting.Name() + " is logged in to your account here. Say yes only if that is you."
 	data.Confirm = &pageConfirm{
 		Question: "Connect " + waiting.Label + " (" + waiting.Name() + ") to your account " + user.Email + "?",
@@ -104,7 +105,7 @@ func (h *AccountsHandler) askToConnect(w http.ResponseWriter, r *http.Request, t
 
 // ask shows a question, which wants the password unless the log-in was a moment
 // ago.
-func (h *AccountsHandler) ask(w http.ResponseWriter, r *http.Request, token *jwt.Token, user User, data pageData, status int) error {
+func (h *AccountsHandler) ask(w http.ResponseWriter, r *http.Request, token *jwt.Token, user store.User, data pageData, status int) error {
 	fresh, err := h.service.isFresh(r.Context(), user.ID, sessionOf(token))
 	if err != nil {
 		return err
@@ -152,8 +153,8 @@ func (h *AccountsHandler) connect(w http.ResponseWriter, r *http.Request) error 
 		told := refusal.Reason.Answer()
 		return h.askToConnect(w, r, token, user, record, waiting, pageData{Error: confirmError(refusal)}, told.Status)
 	}
-	_, err = h.takePending(w, r, kindOffered, offerCookie, func(Record) error { return nil })
-	if errors.Is(err, ErrNotFound) {
+	_, err = h.takePending(w, r, kindOffered, offerCookie, func(store.Record) error { return nil })
+	if errors.Is(err, store.ErrNotFound) {
 		err = refusal.New(refusal.LoginState, "the question was answered already")
 	}
 	if err == nil {
@@ -184,15 +185,15 @@ func (s *accountService) isFresh(ctx context.Context, userID, sessionID string) 
 	return age >= -jwt.MaxLeeway && age <= freshLogin, nil
 }
 
-// session returns a session of a user if it has not ended; [ErrNotFound].
-func (s *accountService) session(ctx context.Context, userID, sessionID string) (Session, error) {
+// session returns a session of a user if it has not ended; [store.ErrNotFound].
+func (s *accountService) session(ctx context.Context, userID, sessionID string) (store.Session, error) {
 	sessions, err := s.users().Sessions(ctx, userID, s.now())
 	if err != nil {
-		return Session{}, err
+		return store.Session{}, err
 	}
-	i := slices.IndexFunc(sessions, func(x Session) bool { return x.ID == sessionID })
+	i := slices.IndexFunc(sessions, func(x store.Session) bool { return x.ID == sessionID })
 	if i < 0 {
-		return Session{}, ErrNotFound
+		return store.Session{}, store.ErrNotFound
 	}
 	return sessions[i], nil
 }
@@ -200,7 +201,7 @@ func (s *accountService) session(ctx context.Context, userID, sessionID string) 
 // confirm sees to it that a user is there, and not somebody with a session of
 // theirs: the log-in was a moment ago, or the password is right. A wrong one counts
 // as a failed log-in.
-func (s *accountService) confirm(ctx context.Context, user User, sessionID, password string, client clientInfo) error {
+func (s *accountService) confirm(ctx context.Context, user store.User, sessionID, password string, client clientInfo) error {
 	fresh, err := s.isFresh(ctx, user.ID, sessionID)
 	if err != nil || fresh {
 		return err
@@ -217,7 +218,7 @@ func (s *accountService) confirm(ctx context.Context, user User, sessionID, pass
 func (s *accountService) isConnected(ctx context.Context, userID string, link linkedIdentity) (bool, error) {
 	record, err := s.users().Record(ctx, kindIdentity, link.ID(), s.now())
 	switch {
-	case errors.Is(err, ErrNotFound):
+	case errors.Is(err, store.ErrNotFound):
 		return false, nil
 	case err == nil && record.Owner != userID:
 		return false, &refusal.Error{Reason: refusal.IdentityTaken}
@@ -297,7 +298,7 @@ func (h *AccountsHandler) identity(w http.ResponseWriter, r *http.Request, id st
 	return nil
 }
 
-func (h *AccountsHandler) askToDisconnect(w http.ResponseWriter, r *http.Request, token *jwt.Token, user User, links []linkedIdentity, i int, data pageData, status int) error {
+func (h *AccountsHandler) askToDisconnect(w http.ResponseWriter, r *http.Request, token *jwt.Token, user store.User, links []linkedIdentity, i int, data pageData, status int) error {
 	link := links[i]
 	data.Text = "From then on nobody is logged in to your account by " + link.Label + " as " + link.Name() + "."
 	switch {
@@ -314,7 +315,7 @@ func (h *AccountsHandler) askToDisconnect(w http.ResponseWriter, r *http.Request
 }
 
 // disconnect takes an identity from a user, who keeps a way to log in.
-func (s *accountService) disconnect(ctx context.Context, user User, id string, client clientInfo) error {
+func (s *accountService) disconnect(ctx context.Context, user store.User, id string, client clientInfo) error {
 	if user.PasswordHash == "" {
 		links, err := s.identities(ctx, user.ID)
 		if err != nil {
@@ -332,19 +333,19 @@ func (s *accountService) disconnect(ctx context.Context, user User, id string, c
 }
 
 // disconnect takes an identity from a user; taken is false if it was not theirs.
-func disconnect(ctx context.Context, store UserStore, userID, id string, now time.Time) (taken bool, err error) {
-	record, err := store.Record(ctx, kindIdentity, id, now)
-	if errors.Is(err, ErrNotFound) || err == nil && record.Owner != userID {
+func disconnect(ctx context.Context, users store.UserStore, userID, id string, now time.Time) (taken bool, err error) {
+	record, err := users.Record(ctx, kindIdentity, id, now)
+	if errors.Is(err, store.ErrNotFound) || err == nil && record.Owner != userID {
 		return false, nil
 	}
 	// So that a log-in there does not take it for a sign-up that stopped half way.
 	if err == nil {
-		err = store.CreateRecord(ctx, Record{Kind: kindDisconnected, ID: disconnectedID(id, userID), Owner: userID, Value: []byte("{}")})
+		err = users.CreateRecord(ctx, store.Record{Kind: kindDisconnected, ID: disconnectedID(id, userID), Owner: userID, Value: []byte("{}")})
 	}
-	if err == nil || errors.Is(err, ErrRecordExists) {
-		_, err = store.TakeRecord(ctx, kindIdentity, id, now)
+	if err == nil || errors.Is(err, store.ErrRecordExists) {
+		_, err = users.TakeRecord(ctx, kindIdentity, id, now)
 	}
-	if errors.Is(err, ErrNotFound) { // somebody was faster
+	if errors.Is(err, store.ErrNotFound) { // somebody was faster
 		return false, nil
 	}
 	return err == nil, err
@@ -353,31 +354,31 @@ func disconnect(ctx context.Context, store UserStore, userID, id string, now tim
 // recoverAccount ends what somebody else may have set up in an account, whose new password
 // is set already: sessions, identities unless they are kept, and those that wait to
 // be connected. It returns the identities that were disconnected.
-func recoverAccount(ctx context.Context, store UserStore, userID string, keepIdentities bool, now time.Time, endSessions func() error) ([]linkedIdentity, error) {
+func recoverAccount(ctx context.Context, users store.UserStore, userID string, keepIdentities bool, now time.Time, endSessions func() error) ([]linkedIdentity, error) {
 	if err := endSessions(); err != nil {
 		return nil, err
 	}
 	for _, kind := range []string{kindPending, kindOffered} {
-		waiting, err := store.Records(ctx, kind, userID, now)
+		waiting, err := users.Records(ctx, kind, userID, now)
 		for _, record := range waiting {
-			if _, err = store.TakeRecord(ctx, kind, record.ID, now); err != nil && !errors.Is(err, ErrNotFound) {
+			if _, err = users.TakeRecord(ctx, kind, record.ID, now); err != nil && !errors.Is(err, store.ErrNotFound) {
 				return nil, err
 			}
 		}
-		if err != nil && !errors.Is(err, ErrNotFound) {
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return nil, err
 		}
 	}
 	if keepIdentities {
 		return nil, nil
 	}
-	links, err := identitiesOf(ctx, store, userID, now)
+	links, err := identitiesOf(ctx, users, userID, now)
 	if err != nil {
 		return nil, err
 	}
 	var gone []linkedIdentity
 	for _, link := range links {
-		taken, err := disconnect(ctx, store, userID, link.ID(), now)
+		taken, err := disconnect(ctx, users, userID, link.ID(), now)
 		if err != nil {
 			return gone, err
 		}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
+	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
 //go:embed pages/*.html pages/style.css
@@ -346,7 +347,7 @@ func (h *AccountsHandler) pageOr(w http.ResponseWriter, r *http.Request, in *inp
 		return err
 	}
 	h.announce(w, r, failure)
-	data := pageData{Email: cut(in.text("email"), 2*maxEmailBytes), ReturnTo: safeReturnPath(in.text("return_to"), ""), Errors: make(map[string]string)}
+	data := pageData{Email: cut(in.text("email"), 2*store.MaxEmailBytes), ReturnTo: safeReturnPath(in.text("return_to"), ""), Errors: make(map[string]string)}
 	if failure.Reason != refusal.Properties {
 		data.Error = failure.Reason.Answer().Description
 	}

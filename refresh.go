@@ -3,13 +3,13 @@ package caddyjwt
 import (
 	"context"
 	"crypto/hmac"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"time"
+
+	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
 // A refresh token N0 is replaced by a successor N1 each time it is used (RFC 9700
@@ -119,7 +119,7 @@ func (s *accountService) useRefreshToken(ctx context.Context, use RefreshUse) (*
 	}
 	known := s.refreshKey.Load()
 	if known == nil {
-		key, err := SharedKey(ctx, s.users(), kindRefreshKey, "of all sites", use.Began)
+		key, err := store.SharedKey(ctx, s.users(), kindRefreshKey, "of all sites", use.Began)
 		if err != nil {
 			return nil, err
 		}
@@ -128,26 +128,4 @@ func (s *accountService) useRefreshToken(ctx context.Context, use RefreshUse) (*
 	}
 	use.key = *known
 	return &use, nil
-}
-
-// SharedKey returns 32 random bytes that all processes with a store share: the record
-// of the kind with this ID, which is made by whoever asks first.
-func SharedKey(ctx context.Context, store RecordStore, kind, id string, now time.Time) ([]byte, error) {
-	var key []byte
-	kept, err := store.Record(ctx, kind, id, now)
-	if errors.Is(err, ErrNotFound) {
-		key = make([]byte, 32)
-		_, _ = rand.Read(key) // never fails
-		if kept.Value, err = json.Marshal(key); err != nil {
-			return nil, err
-		}
-		err = store.CreateRecord(ctx, Record{Kind: kind, ID: id, Value: kept.Value})
-		if errors.Is(err, ErrRecordExists) { // another node was faster
-			kept, err = store.Record(ctx, kind, id, now)
-		}
-	}
-	if err == nil {
-		err = json.Unmarshal(kept.Value, &key)
-	}
-	return key, err
 }

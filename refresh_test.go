@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
+	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
 // refreshStep is one use of a refresh token, so many seconds after the one before.
@@ -127,12 +128,12 @@ func cookieOf(got answer, name string) string {
 // failingRotations is a store that does what it should and says that it failed, as a
 // database does whose commit is not confirmed.
 type failingRotations struct {
-	UserStore
+	store.UserStore
 	before, after error
 	also          func()
 }
 
-func (f *failingRotations) RotateSession(ctx context.Context, r Rotation) error {
+func (f *failingRotations) RotateSession(ctx context.Context, r store.Rotation) error {
 	if f.also != nil {
 		f.also()
 	}
@@ -156,12 +157,12 @@ func TestThreatStoreFaultIsNoTheft(t *testing.T) {
 		"slow":                     {also: func() { hands.ahead.Add(11) }},
 		"timed out":                {after: context.DeadlineExceeded},
 		"timed out, and slow":      {after: context.DeadlineExceeded, also: func() { hands.ahead.Add(30) }},
-		"no room":                  {before: ErrStoreFull},
-		"said to be another's way": {after: ErrNotFound}, // as a statement that was done twice
+		"no room":                  {before: store.ErrStoreFull},
+		"said to be another's way": {after: store.ErrNotFound}, // as a statement that was done twice
 	} {
 		t.Run(name, func(t *testing.T) {
 			fault.UserStore = real
-			var faulty UserStore = fault
+			var faulty store.UserStore = fault
 			for _, long := range []int64{0, 60} {
 				serviceOf(t).store.Store(&faulty)
 				for range 3 {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/internal/storefault"
+	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddyserver/caddy/v2"
 )
 
@@ -81,7 +82,7 @@ func TestThreatRepeatedRequests(t *testing.T) {
 	var other tokens // a session of somebody else who knows the password
 	signUp := func(t *testing.T) tokens {
 		t.Helper()
-		email = strings.ToLower(randomToken(8)) + "@example.com"
+		email = strings.ToLower(store.RandomToken(8)) + "@example.com"
 		own := s.signedUp(email)
 		begun, err := serviceOf(t).beginSession(t.Context(), userOf(t, email), clientInfo{})
 		if err != nil {
@@ -111,8 +112,8 @@ func TestThreatRepeatedRequests(t *testing.T) {
 	}
 	link := func(t *testing.T) (token string) {
 		t.Helper()
-		token = randomToken(32)
-		err := storeOf(t).CreateOneTimeToken(t.Context(), OneTimeToken{Hash: hashToken(token), Purpose: purposeReset, UserID: userOf(t, email).ID, ExpiresAt: time.Now().Add(time.Hour)})
+		token = store.RandomToken(32)
+		err := storeOf(t).CreateOneTimeToken(t.Context(), store.OneTimeToken{Hash: store.HashToken(token), Purpose: purposeReset, UserID: userOf(t, email).ID, ExpiresAt: time.Now().Add(time.Hour)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -124,11 +125,11 @@ func TestThreatRepeatedRequests(t *testing.T) {
 	}
 	for _, r := range []repetition{
 		{"sign-up", func(*testing.T) func() answer {
-			email = strings.ToLower(randomToken(8)) + "@example.com"
+			email = strings.ToLower(store.RandomToken(8)) + "@example.com"
 			return func() answer { return s.post("/auth/signup", credentialsOf(email)) }
 		}, []int{201, 409}, func(t *testing.T, _ answer) { logsInWith(t, goodPassword) }},
 		{"sign-up by the form", func(t *testing.T) func() answer {
-			email = strings.ToLower(randomToken(8)) + "@example.com"
+			email = strings.ToLower(store.RandomToken(8)) + "@example.com"
 			chrome := browser(t)
 			return func() answer { return s.form(chrome, "/auth/signup", formOf(email)) }
 		}, []int{303, 409}, func(t *testing.T, second answer) {

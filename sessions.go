@@ -20,6 +20,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/outage"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
+	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/google/uuid"
 	"github.com/maypok86/otter/v2"
@@ -80,8 +81,8 @@ type accountService struct {
 	leadsTo sync.Map // of func(returnTo string) Lead, see SharedAccounts.LeadsTo
 
 	storesMu sync.Mutex
-	stores   []*UserStore // of the configs that are loaded, the newest last
-	store    atomic.Pointer[UserStore]
+	stores   []*store.UserStore // of the configs that are loaded, the newest last
+	store    atomic.Pointer[store.UserStore]
 	now      func() time.Time
 
 	refreshKey atomic.Pointer[[]byte]
@@ -181,17 +182,17 @@ func (s *accountService) ready(ctx context.Context) *refusal.Error {
 
 // addStore has the store of the newest config be the one that is used. Each is
 // cleaned up with its config, also with one that is refused after this.
-func (s *accountService) addStore(store *UserStore) {
+func (s *accountService) addStore(store *store.UserStore) {
 	s.storesMu.Lock()
 	defer s.storesMu.Unlock()
 	s.stores = append(s.stores, store)
 	s.store.Store(store)
 }
 
-func (s *accountService) dropStore(store *UserStore) {
+func (s *accountService) dropStore(users *store.UserStore) {
 	s.storesMu.Lock()
 	defer s.storesMu.Unlock()
-	s.stores = slices.DeleteFunc(s.stores, func(known *UserStore) bool { return known == store })
+	s.stores = slices.DeleteFunc(s.stores, func(known *store.UserStore) bool { return known == users })
 	if len(s.stores) > 0 {
 		s.store.Store(s.stores[len(s.stores)-1])
 	}
@@ -220,21 +221,21 @@ func (a *Accounts) identity(fixed *signer) (string, error) {
 	return hex.EncodeToString(sum.Sum(nil)), nil
 }
 
-func loadStore(ctx caddy.Context, config *Accounts) (UserStore, error) {
+func loadStore(ctx caddy.Context, config *Accounts) (store.UserStore, error) {
 	raw := config.StoreRaw
 	loaded, err := ctx.LoadModule(config, "StoreRaw")
 	config.StoreRaw = raw // LoadModule clears it, and it tells sites apart
 	if err != nil {
 		return nil, err
 	}
-	store, ok := loaded.(UserStore)
+	store, ok := loaded.(store.UserStore)
 	if !ok {
 		return nil, fmt.Errorf("%T is no UserStore", loaded)
 	}
 	return store, nil
 }
 
-func newAccountService(ctx caddy.Context, config Accounts, identity string, fixed *signer, store UserStore) (*accountService, error) {
+func newAccountService(ctx caddy.Context, config Accounts, identity string, fixed *signer, store store.UserStore) (*accountService, error) {
 	s := &accountService{
 		config: config, identity: identity, route: config.routeNames(), now: clock.Now, heard: make(chan struct{}, 1),
 		log: caddy.Log().Named("http.handlers.jwt_accounts"),
@@ -345,7 +346,7 @@ func (s *accountService) asIssuer() jwt.Issuer {
 	}
 }
 
-func (s *accountService) users() UserStore { return *s.store.Load() }
+func (s *accountService) users() store.UserStore { return *s.store.Load() }
 
 func (s *accountService) release() error {
 	_, err := accountServices.Delete(s.identity)
@@ -417,7 +418,7 @@ func (s *accountService) maintain(last time.Time) {
 // hears of it.
 func (s *accountService) listen() {
 	for s.ctx.Err() == nil {
-		listener, ok := s.users().(RevocationListener)
+		listener, ok := s.users().(store.RevocationListener)
 		if !ok {
 			return
 		}
@@ -427,7 +428,7 @@ func (s *accountService) listen() {
 			default: // it is awake
 			}
 		})
-		if errors.Is(err, ErrCannotListen) {
+		if errors.Is(err, store.ErrCannotListen) {
 			s.log.Info("database does not tell of ended sessions; it is asked", zap.Duration("every", revocationPoll), zap.Error(err))
 			return
 		}
@@ -474,7 +475,7 @@ const failsNoMore = time.Minute
 const kindTry = "try"
 
 func (s *accountService) tryStore(now time.Time) {
-	err := s.users().CreateRecord(s.ctx, Record{Kind: kindTry, ID: randomToken(familyBytes), Value: []byte("{}"), ExpiresAt: now.Add(time.Minute)})
+	err := s.users().CreateRecord(s.ctx, store.Record{Kind: kindTry, ID: store.RandomToken(familyBytes), Value: []byte("{}"), ExpiresAt: now.Add(time.Minute)})
 	if s.ctx.Err() != nil {
 		return
 	}
@@ -515,7 +516,7 @@ type clientInfo struct {
 
 // grant is what a log-in or a refresh gives.
 type grant struct {
-	user         User
+	user         store.User
 	sessionID    string
 	accessToken  string
 	refreshToken string
@@ -525,17 +526,17 @@ type grant struct {
 }
 
 // signUp makes an account.
-func (s *accountService) signUp(ctx context.Context, email, password string, profile map[string]any, client clientInfo) (User, error) {
-	key, err := EmailKey(email)
+func (s *accountService) signUp(ctx context.Context, email, password string, profile map[string]any, client clientInfo) (store.User, error) {
+	key, err := store.EmailKey(email)
 	if err != nil {
-		return User{}, propertyRefusal("email", "format", err)
+		return store.User{}, propertyRefusal("email", "format", err)
 	}
 	if _, wait := s.signups.begin(ctx, clientKey(client.address), s.now()); wait > 0 {
-		return User{}, throttled("sign-ups of the client", wait)
+		return store.User{}, throttled("sign-ups of the client", wait)
 	}
 	// Of many at once for one address one makes a hash, and none if it is taken. They
 	// are one question.
-	var user User
+	var user store.User
 	first := false
 	_, err, _ = s.signingUp.Do(key, func() (any, error) {
 		first = true
@@ -544,36 +545,36 @@ func (s *accountService) signUp(ctx context.Context, email, password string, pro
 			return nil, throttled("refused sign-ups of the client", wait)
 		}
 		defer func() {
-			if !errors.Is(err, ErrEmailTaken) { // also where it is not the client's fault
+			if !errors.Is(err, store.ErrEmailTaken) { // also where it is not the client's fault
 				refused.forgive()
 			}
 		}()
 		user, err = s.addUser(context.WithoutCancel(ctx), key, email, password, profile, client)
 		return nil, err
 	})
-	if err == nil && !first || errors.Is(err, ErrEmailTaken) {
+	if err == nil && !first || errors.Is(err, store.ErrEmailTaken) {
 		countEvent("signup", "refused")
-		return User{}, &refusal.Error{Reason: refusal.EmailTaken}
+		return store.User{}, &refusal.Error{Reason: refusal.EmailTaken}
 	}
 	if err != nil {
-		return User{}, storeRefusal(err)
+		return store.User{}, storeRefusal(err)
 	}
 	s.audit("signup", user.ID, "", client)
 	return user, nil
 }
 
-func (s *accountService) addUser(ctx context.Context, key, email, password string, profile map[string]any, client clientInfo) (User, error) {
+func (s *accountService) addUser(ctx context.Context, key, email, password string, profile map[string]any, client clientInfo) (store.User, error) {
 	if _, err := s.users().UserByEmail(ctx, key); err == nil {
-		return User{}, ErrEmailTaken
-	} else if !errors.Is(err, ErrNotFound) {
-		return User{}, err // before a hash is made for nothing
+		return store.User{}, store.ErrEmailTaken
+	} else if !errors.Is(err, store.ErrNotFound) {
+		return store.User{}, err // before a hash is made for nothing
 	}
 	hash, err := hashPassword(ctx, s.hashTurn("sign-up", client), password)
 	if err != nil {
-		return User{}, err
+		return store.User{}, err
 	}
 	now := s.now()
-	user := User{
+	user := store.User{
 		ID: uuid.NewString(), Email: email, EmailKey: key, PasswordHash: hash,
 		Roles: s.config.DefaultRoles, Profile: profile, CreatedAt: now, UpdatedAt: now,
 	}
@@ -587,7 +588,7 @@ func (s *accountService) hashTurn(what string, client clientInfo) hashTurn {
 // logIn begins a session. An unknown user, a disabled one and a wrong password
 // cannot be told apart, by the answer or its time.
 func (s *accountService) logIn(ctx context.Context, email, password string, client clientInfo) (*grant, error) {
-	key, err := EmailKey(email)
+	key, err := store.EmailKey(email)
 	if err != nil {
 		key = "" // nobody's
 	}
@@ -601,16 +602,16 @@ func (s *accountService) logIn(ctx context.Context, email, password string, clie
 	return s.beginSession(ctx, user, client)
 }
 
-func (s *accountService) checkCredentials(ctx context.Context, emailKey, password string, client clientInfo) (User, error) {
+func (s *accountService) checkCredentials(ctx context.Context, emailKey, password string, client clientInfo) (store.User, error) {
 	now := s.now()
 	byClient, wait := s.clientFailures.begin(ctx, clientKey(client.address), now)
 	if wait > 0 {
-		return User{}, s.refuseThrottled("client", wait, client)
+		return store.User{}, s.refuseThrottled("client", wait, client)
 	}
 	user, err := s.users().UserByEmail(ctx, emailKey)
-	if err != nil && !errors.Is(err, ErrNotFound) {
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		byClient.forgive()
-		return User{}, storeRefusal(err)
+		return store.User{}, storeRefusal(err)
 	}
 	familiar := sync.OnceValue(func() bool { return s.isFamiliar(ctx, user, emailKey, client, now) })
 	byAccount, wait := s.accountFailures.begin(ctx, emailKey, now)
@@ -618,7 +619,7 @@ func (s *accountService) checkCredentials(ctx context.Context, emailKey, passwor
 	if wait > 0 {
 		spared, allowed := s.spares(ctx, familiar(), emailKey, client, now)
 		if !allowed {
-			return User{}, s.refuseThrottled("account", wait, client)
+			return store.User{}, s.refuseThrottled("account", wait, client)
 		}
 		used = append(used, spared...)
 	}
@@ -636,15 +637,15 @@ func (s *accountService) checkCredentials(ctx context.Context, emailKey, passwor
 	right, err := checkPassword(ctx, turn, hash, password)
 	if err != nil {
 		forgive()
-		return User{}, storeRefusal(err)
+		return store.User{}, storeRefusal(err)
 	}
 	switch {
 	case !right && wait > 0:
-		return User{}, s.refuseThrottled("account", wait, client)
+		return store.User{}, s.refuseThrottled("account", wait, client)
 	case !right:
 		countEvent("login", "refused")
 		s.audit("login refused", user.ID, "", client)
-		return User{}, &refusal.Error{Reason: refusal.WrongCredentials}
+		return store.User{}, &refusal.Error{Reason: refusal.WrongCredentials}
 	}
 	forgive()
 	s.familiar.Set(familiarKey(emailKey, client), struct{}{})
@@ -678,10 +679,10 @@ func (s *accountService) spares(ctx context.Context, familiar bool, emailKey str
 
 // isFamiliar tells whether somebody has logged in to the account from the client:
 // here, or at another node in a session that goes on.
-func (s *accountService) isFamiliar(ctx context.Context, user User, emailKey string, client clientInfo, now time.Time) bool {
+func (s *accountService) isFamiliar(ctx context.Context, user store.User, emailKey string, client clientInfo, now time.Time) bool {
 	_, here := s.familiar.GetIfPresent(familiarKey(emailKey, client))
 	sessions, err := s.users().Sessions(ctx, user.ID, now) // also of nobody, so that it takes as long
-	return here || err == nil && slices.ContainsFunc(sessions, func(x Session) bool { return clientKey(x.Address) == clientKey(client.address) })
+	return here || err == nil && slices.ContainsFunc(sessions, func(x store.Session) bool { return clientKey(x.Address) == clientKey(client.address) })
 }
 
 func familiarKey(emailKey string, client clientInfo) string {
@@ -699,26 +700,26 @@ func (s *accountService) refuseThrottled(what string, wait time.Duration, client
 const kindRehashed = "rehashed password"
 
 // passwordMark tells passwords apart, and is no secret.
-func passwordMark(user User) string { return hashToken(user.PasswordHash) }
+func passwordMark(user store.User) string { return store.HashToken(user.PasswordHash) }
 
 // rehash replaces a hash of weaker parameters. If it cannot be done now, it is
 // at the next log-in.
-func (s *accountService) rehash(ctx context.Context, user User, password string, client clientInfo) User {
+func (s *accountService) rehash(ctx context.Context, user store.User, password string, client clientInfo) store.User {
 	turn := s.hashTurn("log-in", client)
 	turn.familiar = func() bool { return true } // by now
 	hash, err := hashPassword(ctx, turn, password)
-	var renewed User
+	var renewed store.User
 	var before []byte
 	if err == nil {
 		before, err = json.Marshal(passwordMark(user))
 	}
 	if err == nil {
-		err = s.users().CreateRecord(ctx, Record{Kind: kindRehashed, ID: hashToken(hash), Owner: user.ID, Value: before})
+		err = s.users().CreateRecord(ctx, store.Record{Kind: kindRehashed, ID: store.HashToken(hash), Owner: user.ID, Value: before})
 	}
 	if err == nil {
-		renewed, err = s.users().UpdateUser(ctx, user.ID, s.now(), func(u *User) error {
+		renewed, err = s.users().UpdateUser(ctx, user.ID, s.now(), func(u *store.User) error {
 			if u.PasswordHash != user.PasswordHash {
-				return ErrNotFound // it was changed meanwhile
+				return store.ErrNotFound // it was changed meanwhile
 			}
 			u.PasswordHash = hash
 			return nil
@@ -731,17 +732,17 @@ func (s *accountService) rehash(ctx context.Context, user User, password string,
 	return renewed
 }
 
-func (s *accountService) beginSession(ctx context.Context, user User, client clientInfo) (*grant, error) {
+func (s *accountService) beginSession(ctx context.Context, user store.User, client clientInfo) (*grant, error) {
 	now := s.now()
-	family := randomToken(familyBytes)
-	refresh := family + randomToken(refreshBytes)
-	session := Session{
-		ID: uuid.NewString(), UserID: user.ID, FamilyHash: s.familyHash(family), RefreshHash: hashToken(refresh),
+	family := store.RandomToken(familyBytes)
+	refresh := family + store.RandomToken(refreshBytes)
+	session := store.Session{
+		ID: uuid.NewString(), UserID: user.ID, FamilyHash: s.familyHash(family), RefreshHash: store.HashToken(refresh),
 		CreatedAt: now, UsedAt: now, ExpiresAt: now.Add(time.Duration(s.config.RefreshLifetime)), LastTokenUntil: s.lastTokenUntil(now),
 		Client: cut(client.userAgent, 256), Address: client.address,
 	}
 	err := s.users().CreateSession(ctx, session, user.PasswordHash)
-	if errors.Is(err, ErrNotFound) { // deleted, disabled, or with another password in this moment
+	if errors.Is(err, store.ErrNotFound) { // deleted, disabled, or with another password in this moment
 		return nil, &refusal.Error{Reason: refusal.WrongCredentials}
 	}
 	if err != nil {
@@ -759,7 +760,7 @@ func (s *accountService) beginSession(ctx context.Context, user User, client cli
 // were not used for the longest time.
 const maxSessions = 100
 
-func (s *accountService) endSurplus(ctx context.Context, user User) error {
+func (s *accountService) endSurplus(ctx context.Context, user store.User) error {
 	sessions, err := s.users().Sessions(ctx, user.ID, s.now())
 	if err != nil {
 		return storeRefusal(err)
@@ -775,7 +776,7 @@ func (s *accountService) endSurplus(ctx context.Context, user User) error {
 // familyHash is of the part that the refresh tokens of a family share, and of
 // the issuer: sites may share a store, and not their sessions.
 func (s *accountService) familyHash(family string) string {
-	return hashToken(s.config.Issuer + "\n" + family)
+	return store.HashToken(s.config.Issuer + "\n" + family)
 }
 
 // lastTokenUntil is when a token made now has expired everywhere, and one that is made
@@ -791,7 +792,7 @@ func cut(text string, length int) string {
 	return strings.ToValidUTF8(text, "")
 }
 
-func (s *accountService) grant(user User, session Session, refresh string, now time.Time) (*grant, error) {
+func (s *accountService) grant(user store.User, session store.Session, refresh string, now time.Time) (*grant, error) {
 	lifetime := min(time.Duration(s.config.TokenLifetime), session.ExpiresAt.Sub(now))
 	roles := user.Roles
 	if roles == nil {
@@ -815,7 +816,7 @@ const rotationTries = 20
 // owner or a thief has it too.
 func (s *accountService) refresh(ctx context.Context, token string, client clientInfo) (*grant, error) {
 	family := token[:min(len(token), base64.RawURLEncoding.EncodedLen(familyBytes))]
-	use, err := s.useRefreshToken(ctx, RefreshUse{Token: token, Family: family, HashOf: hashToken})
+	use, err := s.useRefreshToken(ctx, RefreshUse{Token: token, Family: family, HashOf: store.HashToken})
 	if err != nil {
 		return nil, storeRefusal(err)
 	}
@@ -833,7 +834,7 @@ var errRotatedMeanwhile = errors.New("another use of the refresh token was faste
 func (s *accountService) rotate(ctx context.Context, use *RefreshUse, client clientInfo) (*grant, error) {
 	now := s.now()
 	session, err := s.users().SessionByFamily(ctx, s.familyHash(use.Family), now)
-	if errors.Is(err, ErrNotFound) {
+	if errors.Is(err, store.ErrNotFound) {
 		countEvent("refresh", "refused")
 		return nil, &refusal.Error{Reason: refusal.RefreshToken}
 	}
@@ -853,11 +854,11 @@ func (s *accountService) rotate(ctx context.Context, use *RefreshUse, client cli
 		return nil, s.endReused(ctx, session, client)
 	}
 	if next != line {
-		err = s.users().RotateSession(ctx, Rotation{
+		err = s.users().RotateSession(ctx, store.Rotation{
 			FamilyHash: session.FamilyHash, ValidHash: session.RefreshHash, OldHash: next.PreviousHash, NewHash: next.Hash, Now: next.RotatedAt,
 			LastTokenUntil: s.lastTokenUntil(now), Client: cut(client.userAgent, 256), Address: client.address,
 		})
-		if errors.Is(err, ErrNotFound) {
+		if errors.Is(err, store.ErrNotFound) {
 			return nil, errRotatedMeanwhile
 		}
 		if err != nil {
@@ -881,7 +882,7 @@ func (s *accountService) rotate(ctx context.Context, use *RefreshUse, client cli
 }
 
 // endReused ends a session one of whose refresh tokens two have had.
-func (s *accountService) endReused(ctx context.Context, session Session, client clientInfo) error {
+func (s *accountService) endReused(ctx context.Context, session store.Session, client clientInfo) error {
 	if err := s.endSessions(ctx, session.UserID, session.ID, ""); err != nil {
 		return err
 	}
@@ -929,7 +930,7 @@ func (s *accountService) replaceSession(ctx context.Context, given *grant, cooki
 	}
 	token := cookies[0].Value
 	old, err := s.users().SessionByFamily(ctx, s.familyHash(token[:min(len(token), base64.RawURLEncoding.EncodedLen(familyBytes))]), s.now())
-	if errors.Is(err, ErrNotFound) || err == nil && old.RefreshHash != hashToken(token) && old.PreviousHash != hashToken(token) {
+	if errors.Is(err, store.ErrNotFound) || err == nil && old.RefreshHash != store.HashToken(token) && old.PreviousHash != store.HashToken(token) {
 		return nil
 	}
 	if err != nil {
@@ -944,12 +945,12 @@ func (s *accountService) replaceSession(ctx context.Context, given *grant, cooki
 // replacedBy notes that a session ends with another. One that took its place
 // before, as when a form is sent twice, ends with that too.
 func (s *accountService) replacedBy(ctx context.Context, oldID, newID string, until time.Time) error {
-	err := s.users().CreateRecord(ctx, Record{Kind: kindReplaced, ID: oldID, Owner: newID, Value: []byte("{}"), ExpiresAt: until})
-	if !errors.Is(err, ErrRecordExists) {
+	err := s.users().CreateRecord(ctx, store.Record{Kind: kindReplaced, ID: oldID, Owner: newID, Value: []byte("{}"), ExpiresAt: until})
+	if !errors.Is(err, store.ErrRecordExists) {
 		return storeRefusal(err)
 	}
 	before := ""
-	_, err = s.users().UpdateRecord(ctx, kindReplaced, oldID, s.now(), func(r *Record) error {
+	_, err = s.users().UpdateRecord(ctx, kindReplaced, oldID, s.now(), func(r *store.Record) error {
 		before, r.Owner = r.Owner, newID
 		return nil
 	})
@@ -976,7 +977,7 @@ func (s *accountService) endBrowser(ctx context.Context, userID, sessionID strin
 func (s *accountService) newest(ctx context.Context, sessionID string) (string, error) {
 	for range 1000 { // a bound, should the records ever go round
 		record, err := s.users().Record(ctx, kindReplaced, sessionID, s.now())
-		if errors.Is(err, ErrNotFound) {
+		if errors.Is(err, store.ErrNotFound) {
 			break
 		}
 		if err != nil {
@@ -1027,7 +1028,7 @@ func (s *accountService) setPassword(ctx context.Context, userID string, checked
 	if err != nil {
 		return storeRefusal(err)
 	}
-	_, err = s.users().UpdateUser(ctx, userID, s.now(), func(u *User) error {
+	_, err = s.users().UpdateUser(ctx, userID, s.now(), func(u *store.User) error {
 		if checked != nil && u.PasswordHash != *checked {
 			return errPasswordChanged
 		}
@@ -1050,17 +1051,17 @@ const (
 
 // resetUser is whose password a token sets, and the token as it is kept. It is not used
 // up.
-func (s *accountService) resetUser(ctx context.Context, token string) (User, OneTimeToken, error) {
-	found, err := s.users().OneTimeToken(ctx, hashToken(token), purposeReset, s.now())
-	if errors.Is(err, ErrNotFound) {
-		found, err = s.users().OneTimeToken(ctx, hashToken(token), purposeResetKeep, s.now())
+func (s *accountService) resetUser(ctx context.Context, token string) (store.User, store.OneTimeToken, error) {
+	found, err := s.users().OneTimeToken(ctx, store.HashToken(token), purposeReset, s.now())
+	if errors.Is(err, store.ErrNotFound) {
+		found, err = s.users().OneTimeToken(ctx, store.HashToken(token), purposeResetKeep, s.now())
 	}
-	var user User
+	var user store.User
 	if err == nil {
 		user, err = s.users().User(ctx, found.UserID)
 	}
-	if errors.Is(err, ErrNotFound) || err == nil && user.Disabled {
-		return User{}, OneTimeToken{}, &refusal.Error{Reason: refusal.OneTimeToken}
+	if errors.Is(err, store.ErrNotFound) || err == nil && user.Disabled {
+		return store.User{}, store.OneTimeToken{}, &refusal.Error{Reason: refusal.OneTimeToken}
 	}
 	return user, found, storeRefusal(err)
 }
@@ -1075,7 +1076,7 @@ func (s *accountService) resetPassword(ctx context.Context, token, password stri
 	}
 	var gone []linkedIdentity
 	_, err = s.users().TakeOneTimeToken(ctx, link.Hash, link.Purpose, s.now())
-	if errors.Is(err, ErrNotFound) {
+	if errors.Is(err, store.ErrNotFound) {
 		return nil, &refusal.Error{Reason: refusal.OneTimeToken}
 	}
 	if err == nil {
@@ -1088,7 +1089,7 @@ func (s *accountService) resetPassword(ctx context.Context, token, password stri
 }
 
 // recoverBy does what a one-time token is for.
-func (s *accountService) recoverBy(ctx context.Context, link OneTimeToken, password string, client clientInfo) ([]linkedIdentity, error) {
+func (s *accountService) recoverBy(ctx context.Context, link store.OneTimeToken, password string, client clientInfo) ([]linkedIdentity, error) {
 	if err := s.setPassword(ctx, link.UserID, nil, password, client); err != nil {
 		return nil, err
 	}
@@ -1117,9 +1118,9 @@ func storeRefusal(err error) error {
 		return err
 	case errors.Is(err, errHashQueueFull):
 		return &refusal.Error{Reason: refusal.HashQueueFull, RetryAfter: time.Second}
-	case errors.Is(err, ErrStoreFull):
+	case errors.Is(err, store.ErrStoreFull):
 		return refusal.New(refusal.StoreFull, "%v", err)
-	case errors.Is(err, ErrNotFound):
+	case errors.Is(err, store.ErrNotFound):
 		return &refusal.Error{Reason: refusal.Revoked}
 	case errors.Is(err, context.Canceled):
 		return refusal.New(refusal.Body, "the client hung up")

@@ -6,25 +6,24 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"math"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
 
 	"github.com/caddy-jwt/caddy-jwt/jwt"
+	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
-// SQLStore is a [UserStore] on a database. Its queries are the common ground
+// SQLStore is a [store.UserStore] on a database. Its queries are the common ground
 // of SQLite and PostgreSQL and what speaks its language; where one statement
 // cannot do a thing at once, a version column sees to it that none is lost.
 type SQLStore struct {
 	// Connect returns the database for reading and the one for writing, which
 	// may be the same. It is called by each method, and may connect anew.
 	Connect func(ctx context.Context) (read, write *sql.DB, err error)
-	// Explain may wrap an error of the driver, such as by [ErrStoreFull].
+	// Explain may wrap an error of the driver, such as by [store.ErrStoreFull].
 	// Default: it stays as it is.
 	Explain func(error) error
 	// Retry tells whether an error means that a transaction stood in another's
@@ -263,7 +262,7 @@ func query[T any](ctx context.Context, s *SQLStore, scan func(interface{ Scan(..
 
 func one[T any](rows []T, err error) (T, error) {
 	if err == nil && len(rows) == 0 {
-		err = ErrNotFound
+		err = store.ErrNotFound
 	}
 	if err != nil {
 		var none T
@@ -275,7 +274,7 @@ func one[T any](rows []T, err error) (T, error) {
 // orNotFound is the error of a statement that must change one row.
 func orNotFound(changed int64, err error) error {
 	if err == nil && changed == 0 {
-		return ErrNotFound
+		return store.ErrNotFound
 	}
 	return err
 }
@@ -297,7 +296,7 @@ func fromMilliseconds(ms int64) time.Time {
 const userColumns = `id, email, email_key, password_hash, roles, profile, disabled, created_at, updated_at, version`
 
 type versionedUser struct {
-	User
+	store.User
 	version int64
 }
 
@@ -316,100 +315,25 @@ func scanUser(row interface{ Scan(...any) error }) (u versionedUser, err error) 
 		return u, fmt.Errorf("the profile of user %s is damaged", u.ID)
 	}
 	if claims != nil {
-		u.Profile = plainValue(claims).(map[string]any)
+		u.Profile = store.PlainValue(claims).(map[string]any)
 	}
 	return u, nil
 }
 
-func userValues(u User) (roles, profile string, err error) {
+func userValues(u store.User) (roles, profile string, err error) {
 	rolesText, err := json.Marshal(u.Roles)
 	if err != nil {
 		return "", "", err
 	}
 	profileText, err := json.Marshal(u.Profile)
-	if err == nil && outOfRange(u.Profile) {
+	if err == nil && store.OutOfRange(u.Profile) {
 		err = errors.New("the profile has a number that is out of range")
 	}
 	return string(rolesText), string(profileText), err
 }
 
-// plainValue is a claim's value by the types of encoding/json.
-func plainValue(value any) any {
-	switch v := value.(type) {
-	case jwt.Claims:
-		object := make(map[string]any, len(v))
-		for name, inner := range v {
-			object[name] = plainValue(inner)
-		}
-		return object
-	case jwt.List:
-		list := make([]any, len(v))
-		for i, inner := range v {
-			list[i] = plainValue(inner)
-		}
-		return list
-	}
-	return value
-}
-
-// outOfRange tells whether a value holds a number that fits neither an int64
-// nor a float64.
-func outOfRange(value any) bool {
-	switch v := value.(type) {
-	case json.Number:
-		return true
-	case map[string]any:
-		for _, inner := range v {
-			if outOfRange(inner) {
-				return true
-			}
-		}
-	case jwt.Claims:
-		return outOfRange(map[string]any(v))
-	case jwt.List:
-		return slices.ContainsFunc(v, outOfRange)
-	case []any:
-		return slices.ContainsFunc(v, outOfRange)
-	}
-	return false
-}
-
-// maxProfileDepth is how deep a property of the profile may be nested.
-const maxProfileDepth = 16
-
-// maxProfileBytes is how large a property may be that users give themselves, or that
-// comes from another provider.
-const maxProfileBytes = 4096
-
-// valueSize is the size of a value: the bytes of a text, or those of its JSON.
-func valueSize(value any) int {
-	if text, ok := value.(string); ok {
-		return len(text)
-	}
-	text, _ := json.Marshal(value)
-	return len(text)
-}
-
-// deeperThan tells whether a value of JSON has more levels of lists and objects.
-func deeperThan(value any, levels int) bool {
-	var inner []any
-	switch v := value.(type) {
-	case jwt.Claims:
-		inner = slices.Collect(maps.Values(v))
-	case map[string]any:
-		inner = slices.Collect(maps.Values(v))
-	case jwt.List:
-		inner = v
-	case []any:
-		inner = v
-	default:
-		return false
-	}
-	return levels == 0 || slices.ContainsFunc(inner, func(value any) bool { return deeperThan(value, levels-1) })
-}
-
 // CreateUser implements UserStore.
-func (s *SQLStore) CreateUser(ctx context.Context, u User) error {
+func (s *SQLStore) CreateUser(ctx context.Context, u store.User) error {
 	roles, profile, err := userValues(u)
 	if err != nil {
 		return err
@@ -417,7 +341,7 @@ func (s *SQLStore) CreateUser(ctx context.Context, u User) error {
 	added, err := s.Exec(ctx, `INSERT INTO users (`+userColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 1) ON CONFLICT (email_key) DO NOTHING`,
 		u.ID, u.Email, u.EmailKey, u.PasswordHash, roles, profile, u.Disabled, milliseconds(u.CreatedAt), milliseconds(u.UpdatedAt))
 	if err == nil && added == 0 {
-		return ErrEmailTaken
+		return store.ErrEmailTaken
 	}
 	return err
 }
@@ -430,53 +354,53 @@ func canBeThere(text string) bool {
 
 func (s *SQLStore) user(ctx context.Context, where string, value string) (versionedUser, error) {
 	if !canBeThere(value) {
-		return versionedUser{}, ErrNotFound
+		return versionedUser{}, store.ErrNotFound
 	}
 	return one(query(ctx, s, scanUser, `SELECT `+userColumns+` FROM users WHERE `+where+` = $1`, value))
 }
 
 // User implements UserStore.
-func (s *SQLStore) User(ctx context.Context, id string) (User, error) {
+func (s *SQLStore) User(ctx context.Context, id string) (store.User, error) {
 	u, err := s.user(ctx, "id", id)
 	return u.User, err
 }
 
 // UserByEmail implements UserStore.
-func (s *SQLStore) UserByEmail(ctx context.Context, emailKey string) (User, error) {
+func (s *SQLStore) UserByEmail(ctx context.Context, emailKey string) (store.User, error) {
 	u, err := s.user(ctx, "email_key", emailKey)
 	return u.User, err
 }
 
 // UpdateUser implements UserStore.
-func (s *SQLStore) UpdateUser(ctx context.Context, id string, now time.Time, change func(*User) error) (User, error) {
+func (s *SQLStore) UpdateUser(ctx context.Context, id string, now time.Time, change func(*store.User) error) (store.User, error) {
 	for {
 		u, err := s.user(ctx, "id", id)
 		if err != nil {
-			return User{}, err
+			return store.User{}, err
 		}
 		changed := u.User
 		if err := change(&changed); err != nil {
-			return User{}, err
+			return store.User{}, err
 		}
 		changed.ID, changed.CreatedAt, changed.UpdatedAt = u.ID, u.CreatedAt, now
 		if changed.EmailKey != u.EmailKey {
 			if other, err := s.user(ctx, "email_key", changed.EmailKey); err == nil && other.ID != id {
-				return User{}, ErrEmailTaken
+				return store.User{}, store.ErrEmailTaken
 			}
 		}
 		roles, profile, err := userValues(changed)
 		if err != nil {
-			return User{}, err
+			return store.User{}, err
 		}
 		if changed.PasswordHash != u.PasswordHash || changed.Disabled && !u.Disabled {
 			if _, err := s.Exec(ctx, `DELETE FROM one_time_tokens WHERE user_id = $1`, id); err != nil {
-				return User{}, err
+				return store.User{}, err
 			}
 		}
 		updated, err := s.Exec(ctx, `UPDATE users SET email = $1, email_key = $2, password_hash = $3, roles = $4, profile = $5, disabled = $6, updated_at = $7, version = version + 1 WHERE id = $8 AND version = $9`,
 			changed.Email, changed.EmailKey, changed.PasswordHash, roles, profile, changed.Disabled, milliseconds(now), id, u.version)
 		if err != nil {
-			return User{}, err
+			return store.User{}, err
 		}
 		if updated == 1 {
 			return changed, nil
@@ -486,7 +410,7 @@ func (s *SQLStore) UpdateUser(ctx context.Context, id string, now time.Time, cha
 
 // DeleteUser implements UserStore.
 func (s *SQLStore) DeleteUser(ctx context.Context, id string, now time.Time) error {
-	if _, err := s.UpdateUser(ctx, id, now, func(u *User) error { u.Disabled = true; return nil }); err != nil { // so that no session begins meanwhile
+	if _, err := s.UpdateUser(ctx, id, now, func(u *store.User) error { u.Disabled = true; return nil }); err != nil { // so that no session begins meanwhile
 		return err
 	}
 	if _, err := s.EndSessions(ctx, id, "", "", now); err != nil {
@@ -499,9 +423,9 @@ func (s *SQLStore) DeleteUser(ctx context.Context, id string, now time.Time) err
 }
 
 // Users implements UserStore.
-func (s *SQLStore) Users(ctx context.Context, afterEmailKey string, limit int) ([]User, error) {
+func (s *SQLStore) Users(ctx context.Context, afterEmailKey string, limit int) ([]store.User, error) {
 	found, err := query(ctx, s, scanUser, `SELECT `+userColumns+` FROM users WHERE email_key > $1 ORDER BY email_key LIMIT $2`, afterEmailKey, limit)
-	users := make([]User, len(found))
+	users := make([]store.User, len(found))
 	for i := range found {
 		users[i] = found[i].User
 	}
@@ -510,7 +434,7 @@ func (s *SQLStore) Users(ctx context.Context, afterEmailKey string, limit int) (
 
 const sessionColumns = `id, user_id, family_hash, refresh_hash, previous_hash, rotated_at, created_at, used_at, expires_at, last_token_until, client, address`
 
-func scanSession(row interface{ Scan(...any) error }) (x Session, err error) {
+func scanSession(row interface{ Scan(...any) error }) (x store.Session, err error) {
 	var rotated, created, used, expires, last int64
 	err = row.Scan(&x.ID, &x.UserID, &x.FamilyHash, &x.RefreshHash, &x.PreviousHash, &rotated, &created, &used, &expires, &last, &x.Client, &x.Address)
 	x.RotatedAt, x.CreatedAt, x.UsedAt = fromMilliseconds(rotated), fromMilliseconds(created), fromMilliseconds(used)
@@ -519,31 +443,31 @@ func scanSession(row interface{ Scan(...any) error }) (x Session, err error) {
 }
 
 // CreateSession implements UserStore.
-func (s *SQLStore) CreateSession(ctx context.Context, x Session, passwordHash string) error {
+func (s *SQLStore) CreateSession(ctx context.Context, x store.Session, passwordHash string) error {
 	return orNotFound(s.Exec(ctx, `INSERT INTO sessions (`+sessionColumns+`) SELECT $1, id, $2, $3, $4, CAST($5 AS BIGINT), CAST($6 AS BIGINT), CAST($7 AS BIGINT), CAST($8 AS BIGINT), CAST($9 AS BIGINT), $10, $11 FROM users WHERE id = $12 AND NOT disabled AND password_hash = $13`,
 		x.ID, x.FamilyHash, x.RefreshHash, x.PreviousHash, milliseconds(x.RotatedAt), milliseconds(x.CreatedAt), milliseconds(x.UsedAt),
 		milliseconds(x.ExpiresAt), milliseconds(x.LastTokenUntil), x.Client, x.Address, x.UserID, passwordHash))
 }
 
 // SessionByFamily implements UserStore.
-func (s *SQLStore) SessionByFamily(ctx context.Context, familyHash string, now time.Time) (Session, error) {
+func (s *SQLStore) SessionByFamily(ctx context.Context, familyHash string, now time.Time) (store.Session, error) {
 	return one(query(ctx, s, scanSession, `SELECT `+sessionColumns+` FROM sessions WHERE family_hash = $1 AND expires_at > $2`, familyHash, milliseconds(now)))
 }
 
 // RotateSession implements UserStore.
-func (s *SQLStore) RotateSession(ctx context.Context, r Rotation) error {
+func (s *SQLStore) RotateSession(ctx context.Context, r store.Rotation) error {
 	return orNotFound(s.Exec(ctx, `UPDATE sessions SET previous_hash = $8, refresh_hash = $1, rotated_at = $2, used_at = $2, last_token_until = CASE WHEN last_token_until > $3 THEN last_token_until ELSE $3 END, client = $4, address = $5 WHERE family_hash = $6 AND refresh_hash = $7 AND expires_at > $2`,
 		r.NewHash, milliseconds(r.Now), milliseconds(r.LastTokenUntil), r.Client, r.Address, r.FamilyHash, r.ValidHash, r.OldHash))
 }
 
 // Sessions implements UserStore.
-func (s *SQLStore) Sessions(ctx context.Context, userID string, now time.Time) ([]Session, error) {
+func (s *SQLStore) Sessions(ctx context.Context, userID string, now time.Time) ([]store.Session, error) {
 	return query(ctx, s, scanSession, `SELECT `+sessionColumns+` FROM sessions WHERE user_id = $1 AND expires_at > $2 ORDER BY used_at DESC, id`, userID, milliseconds(now))
 }
 
 // EndSessions implements UserStore.
 func (s *SQLStore) EndSessions(ctx context.Context, userID, only, except string, now time.Time) ([]string, error) {
-	var ended []Revocation
+	var ended []store.Revocation
 	err := s.transaction(ctx, func(tx *sql.Tx) (err error) {
 		if ended, err = deleteSessions(ctx, tx, userID, only, except); err != nil {
 			return err
@@ -568,14 +492,14 @@ func (s *SQLStore) EndSessions(ctx context.Context, userID, only, except string,
 	return ids, nil
 }
 
-func deleteSessions(ctx context.Context, tx *sql.Tx, userID, only, except string) (ended []Revocation, err error) {
+func deleteSessions(ctx context.Context, tx *sql.Tx, userID, only, except string) (ended []store.Revocation, err error) {
 	rows, err := tx.QueryContext(ctx, `DELETE FROM sessions WHERE user_id = $1 AND ($2 = '' OR id = $2) AND id <> $3 RETURNING id, last_token_until`, userID, only, except)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var r Revocation
+		var r store.Revocation
 		var until int64
 		if err := rows.Scan(&r.SessionID, &until); err != nil {
 			return nil, err
@@ -587,8 +511,8 @@ func deleteSessions(ctx context.Context, tx *sql.Tx, userID, only, except string
 }
 
 // Revocations implements UserStore.
-func (s *SQLStore) Revocations(ctx context.Context, since, now time.Time) ([]Revocation, error) {
-	return query(ctx, s, func(row interface{ Scan(...any) error }) (r Revocation, err error) {
+func (s *SQLStore) Revocations(ctx context.Context, since, now time.Time) ([]store.Revocation, error) {
+	return query(ctx, s, func(row interface{ Scan(...any) error }) (r store.Revocation, err error) {
 		var revoked, until int64
 		err = row.Scan(&r.SessionID, &revoked, &until)
 		r.RevokedAt, r.Until = fromMilliseconds(revoked), fromMilliseconds(until)
@@ -597,14 +521,14 @@ func (s *SQLStore) Revocations(ctx context.Context, since, now time.Time) ([]Rev
 }
 
 // CreateOneTimeToken implements UserStore.
-func (s *SQLStore) CreateOneTimeToken(ctx context.Context, t OneTimeToken) error {
+func (s *SQLStore) CreateOneTimeToken(ctx context.Context, t store.OneTimeToken) error {
 	return orNotFound(s.Exec(ctx, `INSERT INTO one_time_tokens (hash, purpose, user_id, expires_at) SELECT $1, $2, id, CAST($3 AS BIGINT) FROM users WHERE id = $4`, t.Hash, t.Purpose, milliseconds(t.ExpiresAt), t.UserID))
 }
 
 // OneTimeToken implements UserStore.
-func (s *SQLStore) OneTimeToken(ctx context.Context, hash, purpose string, now time.Time) (OneTimeToken, error) {
-	return one(query(ctx, s, func(row interface{ Scan(...any) error }) (OneTimeToken, error) {
-		t, expires := OneTimeToken{Hash: hash, Purpose: purpose}, int64(0)
+func (s *SQLStore) OneTimeToken(ctx context.Context, hash, purpose string, now time.Time) (store.OneTimeToken, error) {
+	return one(query(ctx, s, func(row interface{ Scan(...any) error }) (store.OneTimeToken, error) {
+		t, expires := store.OneTimeToken{Hash: hash, Purpose: purpose}, int64(0)
 		err := row.Scan(&t.UserID, &expires)
 		t.ExpiresAt = fromMilliseconds(expires)
 		return t, err
@@ -612,8 +536,8 @@ func (s *SQLStore) OneTimeToken(ctx context.Context, hash, purpose string, now t
 }
 
 // TakeOneTimeToken implements UserStore.
-func (s *SQLStore) TakeOneTimeToken(ctx context.Context, hash, purpose string, now time.Time) (OneTimeToken, error) {
-	t := OneTimeToken{Hash: hash, Purpose: purpose}
+func (s *SQLStore) TakeOneTimeToken(ctx context.Context, hash, purpose string, now time.Time) (store.OneTimeToken, error) {
+	t := store.OneTimeToken{Hash: hash, Purpose: purpose}
 	err := s.transaction(ctx, func(tx *sql.Tx) error {
 		var expires int64
 		err := tx.QueryRowContext(ctx, `DELETE FROM one_time_tokens WHERE hash = $1 AND purpose = $2 AND expires_at > $3 RETURNING user_id, expires_at`, hash, purpose, milliseconds(now)).Scan(&t.UserID, &expires)
@@ -625,7 +549,7 @@ func (s *SQLStore) TakeOneTimeToken(ctx context.Context, hash, purpose string, n
 		return err
 	})
 	if errors.Is(err, sql.ErrNoRows) {
-		return OneTimeToken{}, ErrNotFound
+		return store.OneTimeToken{}, store.ErrNotFound
 	}
 	return t, err
 }
@@ -641,7 +565,7 @@ func recordEnd(t time.Time) int64 {
 const recordColumns = `kind, id, owner, value, expires_at, version`
 
 type versionedRecord struct {
-	Record
+	store.Record
 	version int64
 }
 
@@ -655,44 +579,44 @@ func scanRecord(row interface{ Scan(...any) error }) (r versionedRecord, err err
 }
 
 // CreateRecord implements RecordStore.
-func (s *SQLStore) CreateRecord(ctx context.Context, r Record) error {
+func (s *SQLStore) CreateRecord(ctx context.Context, r store.Record) error {
 	added, err := s.Exec(ctx, `INSERT INTO records (`+recordColumns+`) VALUES ($1, $2, $3, $4, $5, 1) ON CONFLICT (kind, id) DO NOTHING`,
 		r.Kind, r.ID, r.Owner, string(r.Value), recordEnd(r.ExpiresAt))
 	if err == nil && added == 0 {
-		return ErrRecordExists
+		return store.ErrRecordExists
 	}
 	return err
 }
 
 func (s *SQLStore) record(ctx context.Context, kind, id string, now time.Time) (versionedRecord, error) {
 	if !canBeThere(id) {
-		return versionedRecord{}, ErrNotFound
+		return versionedRecord{}, store.ErrNotFound
 	}
 	return one(query(ctx, s, scanRecord, `SELECT `+recordColumns+` FROM records WHERE kind = $1 AND id = $2 AND expires_at > $3`, kind, id, milliseconds(now)))
 }
 
 // Record implements RecordStore.
-func (s *SQLStore) Record(ctx context.Context, kind, id string, now time.Time) (Record, error) {
+func (s *SQLStore) Record(ctx context.Context, kind, id string, now time.Time) (store.Record, error) {
 	r, err := s.record(ctx, kind, id, now)
 	return r.Record, err
 }
 
 // UpdateRecord implements RecordStore.
-func (s *SQLStore) UpdateRecord(ctx context.Context, kind, id string, now time.Time, change func(*Record) error) (Record, error) {
+func (s *SQLStore) UpdateRecord(ctx context.Context, kind, id string, now time.Time, change func(*store.Record) error) (store.Record, error) {
 	for {
 		r, err := s.record(ctx, kind, id, now)
 		if err != nil {
-			return Record{}, err
+			return store.Record{}, err
 		}
 		changed := r.Record
 		if err := change(&changed); err != nil {
-			return Record{}, err
+			return store.Record{}, err
 		}
 		changed.Kind, changed.ID = kind, id
 		updated, err := s.Exec(ctx, `UPDATE records SET owner = $1, value = $2, expires_at = $3, version = version + 1 WHERE kind = $4 AND id = $5 AND version = $6`,
 			changed.Owner, string(changed.Value), recordEnd(changed.ExpiresAt), kind, id, r.version)
 		if err != nil {
-			return Record{}, err
+			return store.Record{}, err
 		}
 		if updated == 1 {
 			return changed, nil
@@ -701,15 +625,15 @@ func (s *SQLStore) UpdateRecord(ctx context.Context, kind, id string, now time.T
 }
 
 // TakeRecord implements RecordStore.
-func (s *SQLStore) TakeRecord(ctx context.Context, kind, id string, now time.Time) (Record, error) {
+func (s *SQLStore) TakeRecord(ctx context.Context, kind, id string, now time.Time) (store.Record, error) {
 	if !canBeThere(id) {
-		return Record{}, ErrNotFound
+		return store.Record{}, store.ErrNotFound
 	}
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
 	_, write, err := s.Connect(ctx)
 	if err != nil {
-		return Record{}, err
+		return store.Record{}, err
 	}
 	var r versionedRecord
 	err = s.retried(ctx, func() (err error) {
@@ -717,15 +641,15 @@ func (s *SQLStore) TakeRecord(ctx context.Context, kind, id string, now time.Tim
 		return err
 	})
 	if errors.Is(err, sql.ErrNoRows) {
-		return Record{}, ErrNotFound
+		return store.Record{}, store.ErrNotFound
 	}
 	return r.Record, s.acknowledged(ctx, err)
 }
 
 // Records implements RecordStore.
-func (s *SQLStore) Records(ctx context.Context, kind, owner string, now time.Time) ([]Record, error) {
+func (s *SQLStore) Records(ctx context.Context, kind, owner string, now time.Time) ([]store.Record, error) {
 	found, err := query(ctx, s, scanRecord, `SELECT `+recordColumns+` FROM records WHERE kind = $1 AND ($2 = '' OR owner = $2) AND expires_at > $3 ORDER BY id`, kind, owner, milliseconds(now))
-	records := make([]Record, len(found))
+	records := make([]store.Record, len(found))
 	for i := range found {
 		records[i] = found[i].Record
 	}
@@ -754,4 +678,4 @@ func (s *SQLStore) CleanUp(ctx context.Context, now time.Time) error {
 }
 
 // Interface guards
-var _ UserStore = (*SQLStore)(nil)
+var _ store.UserStore = (*SQLStore)(nil)

@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
 // storeTable is a table as it is copied from one store to another.
@@ -76,7 +78,7 @@ var errHalfCopy = errors.New("it is the unfinished copy of another; run `caddy j
 // checkWhole refuses a store that is an unfinished copy: a user who is not there
 // yet may be an address that is free, and what changes there is lost when the copy
 // goes on.
-func checkWhole(ctx context.Context, store UserStore) error {
+func checkWhole(ctx context.Context, store store.UserStore) error {
 	_, err := store.Record(ctx, kindCopy, copyID, time.Now())
 	if err == nil || errors.Is(err, errHalfCopy) {
 		return errHalfCopy
@@ -144,7 +146,7 @@ func (c *storeCopy) begin(ctx context.Context) (mark copyMark, err error) {
 		}
 		return mark, err
 	}
-	if !errors.Is(err, ErrNotFound) {
+	if !errors.Is(err, store.ErrNotFound) {
 		return mark, err
 	}
 	for _, table := range storeTables {
@@ -160,7 +162,7 @@ func (c *storeCopy) begin(ctx context.Context) (mark copyMark, err error) {
 	if err != nil {
 		return mark, err
 	}
-	return mark, c.to.CreateRecord(ctx, Record{Kind: kindCopy, ID: copyID, Value: text})
+	return mark, c.to.CreateRecord(ctx, store.Record{Kind: kindCopy, ID: copyID, Value: text})
 }
 
 func (c *storeCopy) marshal(mark copyMark) ([]byte, error) {
@@ -169,7 +171,7 @@ func (c *storeCopy) marshal(mark copyMark) ([]byte, error) {
 }
 
 func (c *storeCopy) keep(ctx context.Context, mark copyMark) error {
-	_, err := c.to.UpdateRecord(ctx, kindCopy, copyID, time.Now(), func(r *Record) (err error) {
+	_, err := c.to.UpdateRecord(ctx, kindCopy, copyID, time.Now(), func(r *store.Record) (err error) {
 		r.Value, err = c.marshal(mark)
 		return err
 	})

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/maypok86/otter/v2"
 	"golang.org/x/time/rate"
@@ -31,18 +32,7 @@ type throttle struct {
 	every  time.Duration
 	burst  int
 	counts *otter.Cache[string, *rate.Limiter]
-	shared func() TryCounter // nil where there are no other nodes
-}
-
-// TryCounter is what a [UserStore] of several nodes has beside: it counts tries
-// for all of them. A key stands for a user or a client, and tells nobody which.
-type TryCounter interface {
-	// CountTry counts a try unless there are burst of them already, of which one
-	// is forgotten each time every has passed: then it returns how long to wait.
-	// Of any number of callers at once no more are let through.
-	CountTry(ctx context.Context, key string, burst int, every time.Duration, now time.Time) (wait time.Duration, err error)
-	// ForgiveTry takes a count back.
-	ForgiveTry(ctx context.Context, key string, every time.Duration) error
+	shared func() store.TryCounter // nil where there are no other nodes
 }
 
 func newThrottle(name string, failures int, window time.Duration) *throttle {
@@ -67,8 +57,8 @@ func (s *accountService) newThrottle(name string, failures int, window time.Dura
 	if t != nil {
 		kept, _ := s.counts.LoadOrStore(fmt.Sprint(name, failures, window), t.counts)
 		t.counts = kept.(*otter.Cache[string, *rate.Limiter])
-		t.shared = func() TryCounter {
-			counter, _ := s.users().(TryCounter)
+		t.shared = func() store.TryCounter {
+			counter, _ := s.users().(store.TryCounter)
 			return counter
 		}
 	}
@@ -138,7 +128,7 @@ func (t *throttle) count(ctx context.Context, key string, burst int, every time.
 	if counter == nil {
 		return a, 0
 	}
-	shared := hashToken(t.name + "\n" + key)
+	shared := store.HashToken(t.name + "\n" + key)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sharedCountTimeout)
 	defer cancel()
 	wait, err := counter.CountTry(ctx, shared, burst, every, now)

@@ -7,7 +7,6 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -22,6 +21,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/outage"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
+	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
 	"github.com/go-json-experiment/json"
@@ -111,7 +111,7 @@ type SigningKeys struct {
 	storageKey string
 	lifetime   time.Duration
 	now        func() time.Time
-	users      func() UserStore // that remembers which keys were withdrawn; may be nil
+	users      func() store.UserStore // that remembers which keys were withdrawn; may be nil
 
 	mayMake   func(context.Context) error // nil: at any time
 	outage    outage.Outage
@@ -532,10 +532,10 @@ const kindWithdrawn = "withdrawn signing key"
 
 // rememberWithdrawn has the keys at a place refused from now on, should they come
 // back.
-func rememberWithdrawn(ctx context.Context, store UserStore, storageKey string, ids []string) error {
+func rememberWithdrawn(ctx context.Context, users store.UserStore, storageKey string, ids []string) error {
 	for _, id := range ids {
-		err := store.CreateRecord(ctx, Record{Kind: kindWithdrawn, ID: hashToken(storageKey + "\n" + id), Owner: storageKey, Value: []byte(strconv.Quote(id))})
-		if err != nil && !errors.Is(err, ErrRecordExists) {
+		err := users.CreateRecord(ctx, store.Record{Kind: kindWithdrawn, ID: store.HashToken(storageKey + "\n" + id), Owner: storageKey, Value: []byte(strconv.Quote(id))})
+		if err != nil && !errors.Is(err, store.ErrRecordExists) {
 			return err
 		}
 	}
@@ -571,20 +571,6 @@ func (k *SigningKeys) withoutWithdrawn(ctx context.Context, stored storedKeys) s
 		}
 	}
 	return stored
-}
-
-// randomToken is so many random bytes as text.
-func randomToken(bytes int) string {
-	random := make([]byte, bytes)
-	_, _ = rand.Read(random) // never fails
-	return base64.RawURLEncoding.EncodeToString(random)
-}
-
-// hashToken is a random token as it is stored. A plain hash will do: nobody
-// can guess what has so many random bits.
-func hashToken(token string) string {
-	sum := sha256.Sum256([]byte(token))
-	return hex.EncodeToString(sum[:])
 }
 
 // Interface guards

@@ -8,7 +8,7 @@ import (
 	"slices"
 	"strings"
 
-	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
 // standardClaims are those of OpenID Connect Core §5.4, and what a user of the
@@ -125,7 +125,7 @@ func (p *Provider) claimNames() []string {
 }
 
 // claimOf is a claim of a user, if there is one.
-func claimOf(user caddyjwt.User, name string) (any, bool) {
+func claimOf(user store.User, name string) (any, bool) {
 	switch name {
 	case "email":
 		return user.Email, true
@@ -156,7 +156,7 @@ func claimOf(user caddyjwt.User, name string) (any, bool) {
 
 // userClaims are what the scopes, and the claims that were asked for by name,
 // give of a user.
-func (p *Provider) userClaims(user caddyjwt.User, scopes []string, asked map[string]*claimRequest) map[string]any {
+func (p *Provider) userClaims(user store.User, scopes []string, asked map[string]*claimRequest) map[string]any {
 	names := make(map[string]bool)
 	for _, scope := range scopes {
 		for _, name := range p.Claims[scope] {

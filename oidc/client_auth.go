@@ -9,8 +9,8 @@ import (
 	"sync"
 	"time"
 
-	caddyjwt "github.com/caddy-jwt/caddy-jwt"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
+	"github.com/caddy-jwt/caddy-jwt/store"
 	"go.uber.org/zap"
 )
 
@@ -171,7 +171,7 @@ func (p *Provider) byAssertion(ctx context.Context, values url.Values, assertion
 		return nil, unknownClientError()
 	}
 	err = p.state.create(ctx, kindAssertion, hashed(client.ID+"\n"+jti), "", struct{}{}, token.Expiry().Sub(now)+time.Minute)
-	if errors.Is(err, caddyjwt.ErrRecordExists) {
+	if errors.Is(err, store.ErrRecordExists) {
 		return nil, unknownClientError()
 	}
 	return client, err

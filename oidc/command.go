@@ -12,6 +12,7 @@ import (
 	"time"
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/spf13/cobra"
 )
@@ -70,7 +71,7 @@ once: the store has its hash.`,
 	return cmd
 }
 
-func addClient(ctx context.Context, cmd *cobra.Command, args []string, store caddyjwt.UserStore) error {
+func addClient(ctx context.Context, cmd *cobra.Command, args []string, users store.UserStore) error {
 	flags := cmd.Flags()
 	if err := notInConfig(cmd, args[0]); err != nil {
 		return err
@@ -104,8 +105,8 @@ func addClient(ctx context.Context, cmd *cobra.Command, args []string, store cad
 	if err != nil {
 		return err
 	}
-	err = store.CreateRecord(ctx, caddyjwt.Record{Kind: kindClient, ID: client.ID, Value: text})
-	if errors.Is(err, caddyjwt.ErrRecordExists) {
+	err = users.CreateRecord(ctx, store.Record{Kind: kindClient, ID: client.ID, Value: text})
+	if errors.Is(err, store.ErrRecordExists) {
 		return fmt.Errorf("there is a client %s already; delete it first, or give this one another ID", client.ID)
 	}
 	if uri := checked.asksAllTheSame(); err == nil && uri != "" {
@@ -140,7 +141,7 @@ func listClientsCommand() *cobra.Command {
 		Short:   "Lists the clients in the store",
 		Example: "  caddy jwt client list --config /etc/caddy/Caddyfile",
 		Args:    cobra.NoArgs,
-		RunE: caddyjwt.OnStore(false, func(ctx context.Context, cmd *cobra.Command, _ []string, store caddyjwt.UserStore) error {
+		RunE: caddyjwt.OnStore(false, func(ctx context.Context, cmd *cobra.Command, _ []string, store store.UserStore) error {
 			records, err := store.Records(ctx, kindClient, "", time.Now())
 			if err != nil {
 				return err
@@ -175,7 +176,7 @@ func showClientCommand() *cobra.Command {
 		Short:   "Shows a client as JSON, without its secret",
 		Example: "  caddy jwt client show wiki",
 		Args:    cobra.ExactArgs(1),
-		RunE: caddyjwt.OnStore(false, func(ctx context.Context, cmd *cobra.Command, args []string, store caddyjwt.UserStore) error {
+		RunE: caddyjwt.OnStore(false, func(ctx context.Context, cmd *cobra.Command, args []string, store store.UserStore) error {
 			record, err := store.Record(ctx, kindClient, args[0], time.Now())
 			if err != nil {
 				return unknownClient(err, args[0])
@@ -200,7 +201,7 @@ func deleteClientCommand() *cobra.Command {
 		Short:   "Deletes a client: its users can log in there no longer",
 		Example: "  caddy jwt client delete wiki",
 		Args:    cobra.ExactArgs(1),
-		RunE: caddyjwt.OnStore(false, func(ctx context.Context, _ *cobra.Command, args []string, store caddyjwt.UserStore) error {
+		RunE: caddyjwt.OnStore(false, func(ctx context.Context, _ *cobra.Command, args []string, store store.UserStore) error {
 			_, err := store.TakeRecord(ctx, kindClient, args[0], time.Now())
 			return unknownClient(err, args[0])
 		}),

@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
 // conformance is a browser that is logged in, and the flow that a module of the
@@ -408,10 +408,10 @@ func newConformance(t *testing.T, backchannel string) *conformance {
 	s := serve(t, fmt.Sprintf(conformanceClients, more), "")
 	c := &conformance{browser: s.browser(), t: t, responseType: "code"}
 	c.signUp("alice@example.com")
-	store := s.store()
-	user, err := store.UserByEmail(t.Context(), "alice@example.com")
+	users := s.store()
+	user, err := users.UserByEmail(t.Context(), "alice@example.com")
 	if err == nil {
-		_, err = store.UpdateUser(t.Context(), user.ID, time.Now(), func(u *caddyjwt.User) error {
+		_, err = users.UpdateUser(t.Context(), user.ID, time.Now(), func(u *store.User) error {
 			u.Profile = map[string]any{
 				"name": "Alice A.", "given_name": "Alice", "family_name": "A.", "birthdate": "1990-01-01", "zoneinfo": "Europe/Berlin",
 				"address": map[string]any{"country": "DE"}, "phone_number": "+49 30 1", "phone_number_verified": true, "email_verified": true,

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
 // consent is what a user has agreed to for a client.
@@ -114,7 +115,7 @@ func (p *Provider) consent(w http.ResponseWriter, r *http.Request) error {
 func (p *Provider) remember(ctx context.Context, a *authorizationRequest, login *caddyjwt.Login) error {
 	id := consentID(login.User.ID, a.client)
 	err := p.state.create(ctx, kindConsent, id, login.User.ID, consent{a.client.ID, a.consent}, 0)
-	if !errors.Is(err, caddyjwt.ErrRecordExists) {
+	if !errors.Is(err, store.ErrRecordExists) {
 		return err
 	}
 	_, err = change(ctx, p.state, kindConsent, id, func(known *consent) error {

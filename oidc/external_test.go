@@ -26,8 +26,8 @@ import (
 	"testing"
 	"time"
 
-	caddyjwt "github.com/caddy-jwt/caddy-jwt"
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
+	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	gooidc "github.com/coreos/go-oidc/v3/oidc"
@@ -417,7 +417,7 @@ func TestLoginWithOwnProvider(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := users.UpdateUser(t.Context(), alice.ID, time.Now(), func(u *caddyjwt.User) error { u.Profile["email_verified"] = true; return nil }); err != nil {
+	if _, err := users.UpdateUser(t.Context(), alice.ID, time.Now(), func(u *store.User) error { u.Profile["email_verified"] = true; return nil }); err != nil {
 		t.Fatal(err)
 	}
 
@@ -434,7 +434,7 @@ func TestLoginWithOwnProvider(t *testing.T) {
 	}
 
 	// With another address there it is the same user here.
-	if _, err := users.UpdateUser(t.Context(), alice.ID, time.Now(), func(u *caddyjwt.User) error {
+	if _, err := users.UpdateUser(t.Context(), alice.ID, time.Now(), func(u *store.User) error {
 		u.Email, u.EmailKey = "alice@new.example", "alice@new.example"
 		return nil
 	}); err != nil {
@@ -965,10 +965,10 @@ func TestLoginWithInAChain(t *testing.T) {
 func TestLoginWithAccounts(t *testing.T) {
 	p, other := newFakeProvider(t), newFakeProvider(t)
 	s := loginSite(t, "default_roles member\n"+p.option("fake", "map_claim person.name name")+other.option("other", "trust_email"))
-	store := s.store()
-	userOf := func(email string) caddyjwt.User {
+	users := s.store()
+	userOf := func(email string) store.User {
 		t.Helper()
-		user, err := store.UserByEmail(t.Context(), email)
+		user, err := users.UserByEmail(t.Context(), email)
 		if err != nil {
 			t.Fatal(email, err)
 		}
@@ -1143,7 +1143,7 @@ func TestLoginWithAccounts(t *testing.T) {
 		if got := erin.get(back); got.status != 400 {
 			t.Errorf("another session: %d %s", got.status, got.body)
 		}
-		if records, err := store.Records(t.Context(), "external identity", userOf("carol@example.com").ID, time.Now()); err != nil || len(records) != 0 {
+		if records, err := users.Records(t.Context(), "external identity", userOf("carol@example.com").ID, time.Now()); err != nil || len(records) != 0 {
 			t.Errorf("connected: %v %v", records, err)
 		}
 	})
@@ -1152,7 +1152,7 @@ func TestLoginWithAccounts(t *testing.T) {
 		p.lie(lies{subject: "frank", email: "frank@example.com"})
 		chrome := s.browser()
 		id := chrome.mustBeIn(chrome.logInBy("fake"))
-		if _, err := store.UpdateUser(t.Context(), id, time.Now(), func(u *caddyjwt.User) error { u.Disabled = true; return nil }); err != nil {
+		if _, err := users.UpdateUser(t.Context(), id, time.Now(), func(u *store.User) error { u.Disabled = true; return nil }); err != nil {
 			t.Fatal(err)
 		}
 		chrome = s.browser()
@@ -1162,7 +1162,7 @@ func TestLoginWithAccounts(t *testing.T) {
 	t.Run("a deleted user is a new one", func(t *testing.T) {
 		p.lie(lies{subject: "grace", email: "grace@example.com"})
 		chrome := s.browser()
-		if err := store.DeleteUser(t.Context(), chrome.mustBeIn(chrome.logInBy("fake")), time.Now()); err != nil {
+		if err := users.DeleteUser(t.Context(), chrome.mustBeIn(chrome.logInBy("fake")), time.Now()); err != nil {
 			t.Fatal(err)
 		}
 		chrome = s.browser()
@@ -1176,7 +1176,7 @@ func TestLoginWithSignupClosed(t *testing.T) {
 	chrome := s.browser()
 	chrome.mustBeOut(chrome.logInBy("fake"), 403, "accounts are not open to everybody")
 	now := time.Now()
-	if err := s.store().CreateUser(t.Context(), caddyjwt.User{ID: "1", Email: "alice@example.com", EmailKey: "alice@example.com", CreatedAt: now, UpdatedAt: now}); err != nil {
+	if err := s.store().CreateUser(t.Context(), store.User{ID: "1", Email: "alice@example.com", EmailKey: "alice@example.com", CreatedAt: now, UpdatedAt: now}); err != nil {
 		t.Fatal(err)
 	}
 	chrome.mustBeOut(chrome.logInBy("fake"), 409, "Log in to it with its password")

@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/store"
 	gooidc "github.com/coreos/go-oidc/v3/oidc"
 	"golang.org/x/oauth2"
 )
@@ -426,7 +426,7 @@ func TestThreatRefreshTokenReplay(t *testing.T) {
 func (s *site) longAgo(refresh string) {
 	s.t.Helper()
 	id, _ := splitRefreshToken(refresh)
-	_, err := s.store().UpdateRecord(s.t.Context(), state{issuer: s.url}.kind(kindGrant), id, time.Now(), func(r *caddyjwt.Record) error {
+	_, err := s.store().UpdateRecord(s.t.Context(), state{issuer: s.url}.kind(kindGrant), id, time.Now(), func(r *store.Record) error {
 		var g grant
 		if err := json.Unmarshal(r.Value, &g); err != nil {
 			return err
@@ -843,12 +843,12 @@ func TestGrantsEnd(t *testing.T) {
 	if kept.status != 200 {
 		t.Errorf("offline: %d %s", kept.status, kept.body)
 	}
-	store := s.store()
-	user, err := store.UserByEmail(t.Context(), "alice@example.com")
+	users := s.store()
+	user, err := users.UserByEmail(t.Context(), "alice@example.com")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := store.UpdateUser(t.Context(), user.ID, time.Now(), func(u *caddyjwt.User) error { u.Disabled = true; return nil }); err != nil {
+	if _, err := users.UpdateUser(t.Context(), user.ID, time.Now(), func(u *store.User) error { u.Disabled = true; return nil }); err != nil {
 		t.Fatal(err)
 	}
 	chrome.refresh("spa", kept.json(t)["refresh_token"].(string)).mustFail(t, 400, "invalid_grant")

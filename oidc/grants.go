@@ -10,6 +10,7 @@ import (
 	"time"
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/google/uuid"
 )
 
@@ -160,7 +161,7 @@ func (p *Provider) keepGrant(ctx context.Context, client *Client, g *grant) erro
 var errTakenBack = refuse("invalid_grant", "what the user agreed to was taken back")
 
 // accessToken is a JWT by RFC 9068.
-func (p *Provider) accessToken(ctx context.Context, client *Client, g *grant, user caddyjwt.User) (token string, lifetime time.Duration, err error) {
+func (p *Provider) accessToken(ctx context.Context, client *Client, g *grant, user store.User) (token string, lifetime time.Duration, err error) {
 	now := p.accounts.Now()
 	lifetime = time.Duration(client.AccessTokenLifetime)
 	claims := map[string]any{
@@ -180,7 +181,7 @@ func (p *Provider) accessToken(ctx context.Context, client *Client, g *grant, us
 }
 
 // idToken says who the user is (OpenID Connect Core §2).
-func (p *Provider) idToken(ctx context.Context, client *Client, g *grant, user caddyjwt.User, accessToken, code string, withUser bool) (string, error) {
+func (p *Provider) idToken(ctx context.Context, client *Client, g *grant, user store.User, accessToken, code string, withUser bool) (string, error) {
 	now := p.accounts.Now()
 	claims := map[string]any{
 		"iss": p.Issuer, "sub": g.UserID, "aud": client.ID, "iat": now.Unix(), "exp": now.Add(time.Duration(client.IDTokenLifetime)).Unix(),
@@ -246,7 +247,7 @@ func verifies(verifier, challenge string) bool {
 
 // give makes the tokens of a grant, and a refresh token if the client may have
 // one.
-func (p *Provider) give(ctx context.Context, client *Client, g *grant, user caddyjwt.User, refreshToken string) (*tokens, error) {
+func (p *Provider) give(ctx context.Context, client *Client, g *grant, user store.User, refreshToken string) (*tokens, error) {
 	access, lifetime, err := p.accessToken(ctx, client, g, user)
 	if err != nil {
 		return nil, err
@@ -260,7 +261,7 @@ func (p *Provider) give(ctx context.Context, client *Client, g *grant, user cadd
 
 // userOf is the user of a grant, if the grant is still good: the user is there
 // and enabled, and so is the session unless the grant outlives it.
-func (p *Provider) userOf(ctx context.Context, g *grant) (caddyjwt.User, error) {
+func (p *Provider) userOf(ctx context.Context, g *grant) (store.User, error) {
 	user, err := p.accounts.Store().User(ctx, g.UserID)
 	if err == nil && user.Disabled {
 		err = errNotFound

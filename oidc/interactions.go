@@ -10,7 +10,7 @@ import (
 	"net/url"
 	"time"
 
-	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
 const (
@@ -61,7 +61,7 @@ func (o *outcome) answer(userID string, now time.Time) error {
 // note changes what has become of an interaction.
 func (p *Provider) note(ctx context.Context, id string, f func(*outcome) error) error {
 	err := p.state.create(ctx, kindInteraction, hashed(id), "", outcome{}, interactionLifetime)
-	if err != nil && !errors.Is(err, caddyjwt.ErrRecordExists) {
+	if err != nil && !errors.Is(err, store.ErrRecordExists) {
 		return err
 	}
 	_, err = change(ctx, p.state, kindInteraction, hashed(id), f)
@@ -117,7 +117,7 @@ func (p *Provider) box(ctx context.Context) (cipher.AEAD, error) {
 	if known := p.sealing.Load(); known != nil {
 		return *known, nil
 	}
-	key, err := caddyjwt.SharedKey(ctx, p.accounts.Store(), p.state.kind(kindSealingKey), "of interactions", p.accounts.Now())
+	key, err := store.SharedKey(ctx, p.accounts.Store(), p.state.kind(kindSealingKey), "of interactions", p.accounts.Now())
 	if err != nil {
 		return nil, err
 	}

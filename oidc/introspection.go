@@ -7,9 +7,9 @@ import (
 	"slices"
 	"strings"
 
-	caddyjwt "github.com/caddy-jwt/caddy-jwt"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
+	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
 // introspect tells a client that has proved who it is whether a token is good
@@ -154,7 +154,7 @@ func (p *Provider) revokeAccessToken(ctx context.Context, client *Client, given 
 	}
 	jti, _ := token.Claims["jti"].(string)
 	err = p.state.create(ctx, kindRevoked, jti, "", struct{}{}, token.Expiry().Sub(now))
-	if errors.Is(err, caddyjwt.ErrRecordExists) {
+	if errors.Is(err, store.ErrRecordExists) {
 		return nil
 	}
 	return err

@@ -12,9 +12,9 @@ import (
 	"sync"
 	"time"
 
-	caddyjwt "github.com/caddy-jwt/caddy-jwt"
 	"github.com/caddy-jwt/caddy-jwt/internal/outage"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
+	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/google/uuid"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
@@ -233,7 +233,7 @@ func (p *Provider) keepClient(ctx context.Context, client *Client, g *grant) err
 	kept := clientLogin{client.ID, g.UserID, g.SessionID, client.Since}
 	id := hashed(g.SessionID + "\n" + client.ID)
 	err := p.state.create(ctx, kindClientLogin, id, g.SessionID, kept, 366*24*time.Hour)
-	if !errors.Is(err, caddyjwt.ErrRecordExists) {
+	if !errors.Is(err, store.ErrRecordExists) {
 		return err
 	}
 	// It may be of a client of the same name that was deleted since.
@@ -376,7 +376,7 @@ func (p *Provider) noteMissed(ctx context.Context) error {
 			return err
 		}
 		for _, login := range logins[:i] {
-			if !slices.ContainsFunc(sessions, func(s caddyjwt.Session) bool { return s.ID == login.SessionID }) {
+			if !slices.ContainsFunc(sessions, func(s store.Session) bool { return s.ID == login.SessionID }) {
 				if err := p.sessionEnded(ctx, login.SessionID); err != nil {
 					return err
 				}
@@ -409,7 +409,7 @@ func (p *Provider) sessionEnded(ctx context.Context, sessionID string) error {
 		if err == nil {
 			err = p.state.create(ctx, kindLogout, ids[i], "", logout{clientLogin: login}, logoutMemory)
 		}
-		if err == nil || errors.Is(err, caddyjwt.ErrRecordExists) {
+		if err == nil || errors.Is(err, store.ErrRecordExists) {
 			err = p.state.remove(ctx, kindClientLogin, ids[i])
 		}
 	}
@@ -520,7 +520,7 @@ func (p *Provider) tellClient(ctx context.Context, id string) error {
 		p.log.Warn("client not told of a log-out", zap.String("client_id", told.ClientID), zap.Int("tries", told.Tries), zap.Error(err))
 	}
 	// It is kept for a moment, so that a node that is late finds it done.
-	_, _ = p.accounts.Store().UpdateRecord(ctx, p.state.kind(kindLogout), id, p.accounts.Now(), func(r *caddyjwt.Record) error {
+	_, _ = p.accounts.Store().UpdateRecord(ctx, p.state.kind(kindLogout), id, p.accounts.Now(), func(r *store.Record) error {
 		r.Value, r.ExpiresAt = []byte(`{"done":true}`), p.accounts.Now().Add(logoutLifetime)
 		return nil
 	})

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddyserver/caddy/v2"
 )
 
@@ -168,14 +169,14 @@ func TestLogoutWhileCaddyIsDown(t *testing.T) {
 // A client that was made anew is told of no session of the one before.
 func TestLogoutOfAClientMadeAnew(t *testing.T) {
 	s := provider(t)
-	store := s.store()
+	users := s.store()
 	old, toldOld := toldOf(t)
 	fresh, toldFresh := toldOf(t)
 	add := func(id, since, uri string) {
 		t.Helper()
 		text, err := json.Marshal(Client{ID: id, Public: true, Consent: "never", RedirectURIs: []string{"https://wiki.example/"}, Since: since, BackchannelLogoutURI: uri})
 		if err == nil {
-			err = store.CreateRecord(t.Context(), caddyjwt.Record{Kind: kindClient, ID: id, Value: text})
+			err = users.CreateRecord(t.Context(), store.Record{Kind: kindClient, ID: id, Value: text})
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -188,7 +189,7 @@ func TestLogoutOfAClientMadeAnew(t *testing.T) {
 	for _, id := range []string{"wiki", "blog"} {
 		chrome.code(id, url.Values{"redirect_uri": {"https://wiki.example/"}})
 	}
-	if _, err := store.TakeRecord(t.Context(), kindClient, "wiki", time.Now()); err != nil {
+	if _, err := users.TakeRecord(t.Context(), kindClient, "wiki", time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	add("wiki", "2", fresh.URL)
@@ -197,7 +198,7 @@ func TestLogoutOfAClientMadeAnew(t *testing.T) {
 		t.Errorf("told %v", claims)
 	}
 	eventually(t, "all log-outs are done", func() bool {
-		all, err := store.Records(t.Context(), state{issuer: s.url}.kind(kindLogout), "", time.Now())
+		all, err := users.Records(t.Context(), state{issuer: s.url}.kind(kindLogout), "", time.Now())
 		for _, record := range all {
 			var l logout
 			if json.Unmarshal(record.Value, &l) != nil || !l.Done {
@@ -215,13 +216,13 @@ func TestLogoutOfAClientMadeAnew(t *testing.T) {
 // of a session in which it has a login since.
 func TestLogoutOfAClientAddedAgain(t *testing.T) {
 	s := provider(t)
-	store := s.store()
+	users := s.store()
 	receiver, told := toldOf(t)
 	add := func(since string) {
 		t.Helper()
 		text, err := json.Marshal(Client{ID: "wiki", Public: true, Consent: "never", RedirectURIs: []string{"https://wiki.example/"}, Since: since, BackchannelLogoutURI: receiver.URL})
 		if err == nil {
-			err = store.CreateRecord(t.Context(), caddyjwt.Record{Kind: kindClient, ID: "wiki", Value: text})
+			err = users.CreateRecord(t.Context(), store.Record{Kind: kindClient, ID: "wiki", Value: text})
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -231,7 +232,7 @@ func TestLogoutOfAClientAddedAgain(t *testing.T) {
 	chrome := s.browser()
 	chrome.signUp("alice@example.com")
 	chrome.code("wiki", url.Values{"redirect_uri": {"https://wiki.example/"}})
-	if _, err := store.TakeRecord(t.Context(), kindClient, "wiki", time.Now()); err != nil {
+	if _, err := users.TakeRecord(t.Context(), kindClient, "wiki", time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	add("2")
@@ -273,11 +274,11 @@ func TestLogoutOfAClientThatRefusesSome(t *testing.T) {
 		t.Fatal(err)
 	}
 	// All are noted before the first is told, so that no clock has a say in the order.
-	store := s.store()
+	users := s.store()
 	for i := range sessions {
 		due, err := json.Marshal(logout{clientLogin: clientLogin{ClientID: "app", UserID: "alice", SessionID: fmt.Sprint("session ", i)}})
 		if err == nil {
-			err = store.CreateRecord(t.Context(), caddyjwt.Record{Kind: state{issuer: s.url}.kind(kindLogout), ID: fmt.Sprint(i), Value: due})
+			err = users.CreateRecord(t.Context(), store.Record{Kind: state{issuer: s.url}.kind(kindLogout), ID: fmt.Sprint(i), Value: due})
 		}
 		if err != nil {
 			t.Fatal(err)

@@ -20,6 +20,7 @@ import (
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
+	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
@@ -88,7 +89,7 @@ type site struct {
 }
 
 // store is that of the site.
-func (s *site) store() caddyjwt.UserStore {
+func (s *site) store() store.UserStore {
 	s.t.Helper()
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
 	s.t.Cleanup(cancel)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
 // An authorization code, and a device code whose user agreed, give tokens once. It is
@@ -121,7 +122,7 @@ func (p *Provider) firstRefreshToken(ctx context.Context, u oneUse) (refresh str
 		if !u.kept {
 			err = p.keepGrant(ctx, u.client, g)
 		}
-		if errors.Is(err, caddyjwt.ErrRecordExists) { // by an attempt that failed
+		if errors.Is(err, store.ErrRecordExists) { // by an attempt that failed
 			err = nil
 		}
 		return "", inTime, err
@@ -140,7 +141,7 @@ func (p *Provider) firstRefreshToken(ctx context.Context, u oneUse) (refresh str
 			return refresh, func() error { return use.InTime(line) }, nil
 		}
 	}
-	if err != nil && !errors.Is(err, caddyjwt.ErrRecordExists) {
+	if err != nil && !errors.Is(err, store.ErrRecordExists) {
 		return "", nil, err
 	}
 	kept, refresh, _, err := p.rotate(ctx, g.ID, use)

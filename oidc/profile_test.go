@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 )
@@ -84,10 +84,10 @@ func TestThreatProfileValues(t *testing.T) {
 	if got := signUp("alice@example.com", map[string]any{"name": map[string]any{"a": 1}, "nickname": []string{"x"}, "employer": map[string]any{"a": 1}}); got.status != 201 {
 		t.Fatalf("%d", got.status)
 	}
-	store := s.store()
-	user, err := store.UserByEmail(t.Context(), "alice@example.com")
+	users := s.store()
+	user, err := users.UserByEmail(t.Context(), "alice@example.com")
 	if err == nil {
-		_, err = store.UpdateUser(t.Context(), user.ID, time.Now(), func(u *caddyjwt.User) error {
+		_, err = users.UpdateUser(t.Context(), user.ID, time.Now(), func(u *store.User) error {
 			for _, name := range tokenClaims {
 				u.Profile[name] = "as the user typed it"
 			}

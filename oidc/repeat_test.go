@@ -17,6 +17,7 @@ import (
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
 	"github.com/caddy-jwt/caddy-jwt/internal/storefault"
+	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 )
@@ -358,10 +359,10 @@ func TestThreatCodeAfterAFault(t *testing.T) {
 		t.Errorf("control: %d %s", got.status, got.body)
 	}
 
-	store, kinds := s.store(), state{issuer: s.url}
+	users, kinds := s.store(), state{issuer: s.url}
 	change := func(kind, id string, f func(kept map[string]any)) {
 		t.Helper()
-		_, err := store.UpdateRecord(t.Context(), kinds.kind(kind), id, time.Now(), func(r *caddyjwt.Record) error {
+		_, err := users.UpdateRecord(t.Context(), kinds.kind(kind), id, time.Now(), func(r *store.Record) error {
 			var kept map[string]any
 			err := json.Unmarshal(r.Value, &kept)
 			if err == nil {

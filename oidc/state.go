@@ -10,6 +10,7 @@ import (
 	"time"
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
 // Kinds of records in the store. What is named by a secret is kept under the
@@ -44,14 +45,14 @@ func (s state) kind(kind string) string {
 	return kind + " of " + s.issuer
 }
 
-var errNotFound = caddyjwt.ErrNotFound
+var errNotFound = store.ErrNotFound
 
 func (s state) create(ctx context.Context, kind, id, owner string, value any, lifetime time.Duration) error {
 	text, err := json.Marshal(value)
 	if err != nil {
 		return err
 	}
-	record := caddyjwt.Record{Kind: s.kind(kind), ID: id, Owner: owner, Value: text}
+	record := store.Record{Kind: s.kind(kind), ID: id, Owner: owner, Value: text}
 	if lifetime > 0 {
 		record.ExpiresAt = s.accounts.Now().Add(lifetime)
 	}
@@ -77,7 +78,7 @@ func take[T any](ctx context.Context, s state, kind, id string) (value T, err er
 
 // change changes a record in one step. An error of f leaves it as it is.
 func change[T any](ctx context.Context, s state, kind, id string, f func(*T) error) (value T, err error) {
-	_, err = s.accounts.Store().UpdateRecord(ctx, s.kind(kind), id, s.accounts.Now(), func(record *caddyjwt.Record) error {
+	_, err = s.accounts.Store().UpdateRecord(ctx, s.kind(kind), id, s.accounts.Now(), func(record *store.Record) error {
 		value = *new(T)
 		err := json.Unmarshal(record.Value, &value)
 		if err == nil {

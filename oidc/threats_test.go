@@ -21,9 +21,9 @@ import (
 	"testing"
 	"time"
 
-	caddyjwt "github.com/caddy-jwt/caddy-jwt"
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
+	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/lestrrat-go/jwx/v2/jwk"
 	"golang.org/x/crypto/bcrypt"
@@ -349,12 +349,12 @@ func TestThreatClientSecretGuesses(t *testing.T) {
 // A client that is deleted has nothing any more, nor has another of its name.
 func TestThreatClientMadeAnew(t *testing.T) {
 	s := provider(t)
-	store := s.store()
+	users := s.store()
 	add := func(since string) {
 		t.Helper()
 		text, err := json.Marshal(Client{ID: "wiki", Public: true, RedirectURIs: []string{"https://wiki.example/"}, Since: since})
 		if err == nil {
-			err = store.CreateRecord(t.Context(), caddyjwt.Record{Kind: kindClient, ID: "wiki", Value: text})
+			err = users.CreateRecord(t.Context(), store.Record{Kind: kindClient, ID: "wiki", Value: text})
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -368,7 +368,7 @@ func TestThreatClientMadeAnew(t *testing.T) {
 	if !chrome.live(tokens["access_token"]) {
 		t.Fatal("control")
 	}
-	if _, err := store.TakeRecord(t.Context(), kindClient, "wiki", time.Now()); err != nil {
+	if _, err := users.TakeRecord(t.Context(), kindClient, "wiki", time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	if chrome.live(tokens["access_token"]) {
@@ -402,8 +402,8 @@ func TestOfflineAccessAfterRehash(t *testing.T) {
 	s := provider(t)
 	chrome := s.browser()
 	chrome.signUp("alice@example.com")
-	store := s.store()
-	user, err := store.UserByEmail(t.Context(), "alice@example.com")
+	users := s.store()
+	user, err := users.UserByEmail(t.Context(), "alice@example.com")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -411,12 +411,12 @@ func TestOfflineAccessAfterRehash(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := store.UpdateUser(t.Context(), user.ID, time.Now(), func(u *caddyjwt.User) error { u.PasswordHash = string(weak); return nil }); err != nil {
+	if _, err := users.UpdateUser(t.Context(), user.ID, time.Now(), func(u *store.User) error { u.PasswordHash = string(weak); return nil }); err != nil {
 		t.Fatal(err)
 	}
 	tokens := chrome.redeem("spa", chrome.code("spa", url.Values{"scope": {"openid offline_access"}})).json(t)
 	s.browser().goOn(s.authorizeURL("spa", nil)) // logs in
-	if user, err = store.UserByEmail(t.Context(), "alice@example.com"); err != nil || user.PasswordHash == string(weak) {
+	if user, err = users.UserByEmail(t.Context(), "alice@example.com"); err != nil || user.PasswordHash == string(weak) {
 		t.Fatalf("the hash is the same: %v", err)
 	}
 	got := chrome.refresh("spa", tokens["refresh_token"].(string))

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"time"
 
-	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -41,7 +41,7 @@ func (s *Store) ListenRevocations(ctx context.Context, heard func()) error {
 	defer func() { _ = connection.Close(context.Background()) }()
 	if _, err := connection.Exec(ctx, "LISTEN "+channel); err != nil {
 		if unsupported(err) {
-			return errors.Join(caddyjwt.ErrCannotListen, err)
+			return errors.Join(store.ErrCannotListen, err)
 		}
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/jackc/pgx/v5"
@@ -260,7 +261,7 @@ func explain(err error) error {
 	}
 	switch failure.Code {
 	case "53100": // disk_full
-		return fmt.Errorf("%w: %w", caddyjwt.ErrStoreFull, err)
+		return fmt.Errorf("%w: %w", store.ErrStoreFull, err)
 	case "25006": // read_only_sql_transaction
 		return fmt.Errorf("the database is read-only; is it a standby? %w", err)
 	case "42501": // insufficient_privilege
@@ -274,10 +275,10 @@ var (
 	_ caddy.Provisioner     = (*Store)(nil)
 	_ caddy.CleanerUpper    = (*Store)(nil)
 	_ caddyfile.Unmarshaler = (*Store)(nil)
-	_ caddyjwt.UserStore    = (*Store)(nil)
-	_ caddyjwt.TryCounter   = (*Store)(nil)
+	_ store.UserStore       = (*Store)(nil)
+	_ store.TryCounter      = (*Store)(nil)
 
-	_ caddyjwt.RevocationListener = (*Store)(nil)
+	_ store.RevocationListener = (*Store)(nil)
 
 	_ caddy.Destructor = (*pool)(nil)
 )

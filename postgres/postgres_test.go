@@ -18,9 +18,9 @@ import (
 	"testing"
 	"time"
 
-	caddyjwt "github.com/caddy-jwt/caddy-jwt"
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
+	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddy-jwt/caddy-jwt/storetest"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -146,7 +146,7 @@ func (s *server) dsn(name string) string { return "host=" + s.dir + " user=test 
 
 // open is a store as a node has it. more makes the DSN another, so that the pool
 // is not shared.
-func open(t testing.TB, dsn string) caddyjwt.UserStore {
+func open(t testing.TB, dsn string) store.UserStore {
 	t.Helper()
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
 	t.Cleanup(cancel)
@@ -176,7 +176,7 @@ func TestStoreSerializable(t *testing.T) {
 func conforms(t *testing.T, more string) {
 	s := start(t)
 	databases := make(map[string]string)
-	storetest.Run(t, func(t *testing.T, name string) caddyjwt.UserStore {
+	storetest.Run(t, func(t *testing.T, name string) store.UserStore {
 		dsn, known := databases[name]
 		if !known {
 			dsn = s.database(name) + more
@@ -315,10 +315,10 @@ func TestListenRevocations(t *testing.T) {
 	end := func(name string) {
 		t.Helper()
 		now := time.Now()
-		if err := a.CreateUser(t.Context(), caddyjwt.User{ID: name, Email: name, EmailKey: name}); err != nil {
+		if err := a.CreateUser(t.Context(), store.User{ID: name, Email: name, EmailKey: name}); err != nil {
 			t.Fatal(err)
 		}
-		if err := a.CreateSession(t.Context(), caddyjwt.Session{ID: name, UserID: name, FamilyHash: name, ExpiresAt: now.Add(time.Hour), LastTokenUntil: now.Add(time.Hour)}, ""); err != nil {
+		if err := a.CreateSession(t.Context(), store.Session{ID: name, UserID: name, FamilyHash: name, ExpiresAt: now.Add(time.Hour), LastTokenUntil: now.Add(time.Hour)}, ""); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := a.EndSessions(t.Context(), name, "", "", now); err != nil {
@@ -422,17 +422,17 @@ func TestManyNodesStartAtOnce(t *testing.T) {
 // twice, and after it all goes on by itself.
 func TestDatabaseRestarts(t *testing.T) {
 	s := start(t)
-	store := open(t, s.database("restarts"))
+	users := open(t, s.database("restarts"))
 	now := time.Now().Truncate(time.Millisecond)
 	for round := range 3 {
 		key := fmt.Sprintf("user-%d@example.com", round)
-		if err := store.CreateUser(t.Context(), caddyjwt.User{ID: key, Email: key, EmailKey: key, CreatedAt: now, UpdatedAt: now}); err != nil {
+		if err := users.CreateUser(t.Context(), store.User{ID: key, Email: key, EmailKey: key, CreatedAt: now, UpdatedAt: now}); err != nil {
 			t.Fatal(err)
 		}
 		s.restart()
 		deadline := time.Now().Add(20 * time.Second)
 		for {
-			_, err := store.UserByEmail(t.Context(), key)
+			_, err := users.UserByEmail(t.Context(), key)
 			if err == nil {
 				break
 			}

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/google/uuid"
 )
 
@@ -22,7 +22,7 @@ var start = time.UnixMilli(1_800_000_000_123)
 
 // Run runs the tests. open returns a store that is empty; its second call for
 // the same name returns another one on the same data, as a second process has.
-func Run(t *testing.T, open func(t *testing.T, name string) caddyjwt.UserStore) {
+func Run(t *testing.T, open func(t *testing.T, name string) store.UserStore) {
 	for _, c := range []struct {
 		name string
 		test func(s suite)
@@ -38,7 +38,7 @@ func Run(t *testing.T, open func(t *testing.T, name string) caddyjwt.UserStore) 
 // suite has two stores on the same data.
 type suite struct {
 	*testing.T
-	store, other caddyjwt.UserStore
+	store, other store.UserStore
 }
 
 func (s suite) ok(err error) {
@@ -55,23 +55,23 @@ func (s suite) mustBe(err, want error) {
 	}
 }
 
-func newUser(email string) caddyjwt.User {
-	return caddyjwt.User{
+func newUser(email string) store.User {
+	return store.User{
 		ID: uuid.NewString(), Email: email, EmailKey: email, PasswordHash: "$argon2id$…", Roles: []string{"author"},
 		Profile: map[string]any{"name": "Ålice \"A\"", "height": 1.75, "id": int64(9007199254740993), "tags": []any{"a", nil, true}}, CreatedAt: start, UpdatedAt: start,
 	}
 }
 
-func (s suite) added(email string) caddyjwt.User {
+func (s suite) added(email string) store.User {
 	s.Helper()
 	user := newUser(email)
 	s.ok(s.store.CreateUser(s.Context(), user))
 	return user
 }
 
-func (s suite) begun(user caddyjwt.User) caddyjwt.Session {
+func (s suite) begun(user store.User) store.Session {
 	s.Helper()
-	session := caddyjwt.Session{
+	session := store.Session{
 		ID: uuid.NewString(), UserID: user.ID, FamilyHash: uuid.NewString(), RefreshHash: uuid.NewString(), CreatedAt: start, UsedAt: start,
 		ExpiresAt: start.Add(time.Hour), LastTokenUntil: start.Add(10 * time.Minute), Client: "a client", Address: "2001:db8::1",
 	}
@@ -84,15 +84,15 @@ func same(a, b any) bool { return reflect.DeepEqual(plain(a), plain(b)) }
 // plain makes times comparable.
 func plain(value any) any {
 	switch v := value.(type) {
-	case caddyjwt.User:
+	case store.User:
 		v.CreatedAt, v.UpdatedAt = v.CreatedAt.UTC(), v.UpdatedAt.UTC()
 		return v
-	case caddyjwt.Session:
+	case store.Session:
 		for _, at := range []*time.Time{&v.RotatedAt, &v.CreatedAt, &v.UsedAt, &v.ExpiresAt, &v.LastTokenUntil} {
 			*at = at.UTC()
 		}
 		return v
-	case caddyjwt.Record:
+	case store.Record:
 		v.ExpiresAt = v.ExpiresAt.UTC()
 		return v
 	}
@@ -102,9 +102,9 @@ func plain(value any) any {
 func (s suite) users() {
 	ctx := s.Context()
 	alice := s.added("alice@example.com")
-	for _, find := range []func() (caddyjwt.User, error){
-		func() (caddyjwt.User, error) { return s.other.User(ctx, alice.ID) },
-		func() (caddyjwt.User, error) { return s.other.UserByEmail(ctx, "alice@example.com") },
+	for _, find := range []func() (store.User, error){
+		func() (store.User, error) { return s.other.User(ctx, alice.ID) },
+		func() (store.User, error) { return s.other.UserByEmail(ctx, "alice@example.com") },
 	} {
 		found, err := find()
 		s.ok(err)
@@ -113,14 +113,14 @@ func (s suite) users() {
 		}
 	}
 	_, err := s.store.User(ctx, "nobody")
-	s.mustBe(err, caddyjwt.ErrNotFound)
+	s.mustBe(err, store.ErrNotFound)
 	_, err = s.store.UserByEmail(ctx, "ALICE@example.com")
-	s.mustBe(err, caddyjwt.ErrNotFound)
+	s.mustBe(err, store.ErrNotFound)
 	again := newUser("alice@example.com")
-	s.mustBe(s.store.CreateUser(ctx, again), caddyjwt.ErrEmailTaken)
+	s.mustBe(s.store.CreateUser(ctx, again), store.ErrEmailTaken)
 
 	later := start.Add(time.Minute)
-	changed, err := s.store.UpdateUser(ctx, alice.ID, later, func(u *caddyjwt.User) error {
+	changed, err := s.store.UpdateUser(ctx, alice.ID, later, func(u *store.User) error {
 		u.ID, u.CreatedAt = "another", later // these stay
 		u.Email, u.EmailKey, u.Roles, u.Profile, u.Disabled, u.PasswordHash = "Alice@new.example", "alice@new.example", nil, nil, true, ""
 		return nil
@@ -132,25 +132,25 @@ func (s suite) users() {
 		s.Errorf("changed to %+v, found %+v", changed, found)
 	}
 	bob := s.added("bob@example.com")
-	_, err = s.store.UpdateUser(ctx, bob.ID, later, func(u *caddyjwt.User) error { u.EmailKey = "alice@new.example"; return nil })
-	s.mustBe(err, caddyjwt.ErrEmailTaken)
+	_, err = s.store.UpdateUser(ctx, bob.ID, later, func(u *store.User) error { u.EmailKey = "alice@new.example"; return nil })
+	s.mustBe(err, store.ErrEmailTaken)
 	refused := errors.New("refused")
-	_, err = s.store.UpdateUser(ctx, bob.ID, later, func(u *caddyjwt.User) error { u.Email = "x"; return refused })
+	_, err = s.store.UpdateUser(ctx, bob.ID, later, func(u *store.User) error { u.Email = "x"; return refused })
 	s.mustBe(err, refused)
 	if found, err := s.store.User(ctx, bob.ID); err != nil || !same(found, bob) {
 		s.Errorf("a change that was refused left %+v, %v", found, err)
 	}
-	_, err = s.store.UpdateUser(ctx, "nobody", later, func(*caddyjwt.User) error { return nil })
-	s.mustBe(err, caddyjwt.ErrNotFound)
+	_, err = s.store.UpdateUser(ctx, "nobody", later, func(*store.User) error { return nil })
+	s.mustBe(err, store.ErrNotFound)
 }
 
 func (s suite) sameAddress() {
 	var created atomic.Int64
-	s.atOnce(50, func(i int, store caddyjwt.UserStore) {
-		err := store.CreateUser(s.Context(), newUser("racer@example.com"))
+	s.atOnce(50, func(i int, users store.UserStore) {
+		err := users.CreateUser(s.Context(), newUser("racer@example.com"))
 		if err == nil {
 			created.Add(1)
-		} else if !errors.Is(err, caddyjwt.ErrEmailTaken) {
+		} else if !errors.Is(err, store.ErrEmailTaken) {
 			s.Error(err)
 		}
 	})
@@ -162,8 +162,8 @@ func (s suite) sameAddress() {
 func (s suite) changesAtOnce() {
 	alice := s.added("alice@example.com")
 	const times = 40
-	s.atOnce(times, func(i int, store caddyjwt.UserStore) {
-		_, err := store.UpdateUser(s.Context(), alice.ID, start, func(u *caddyjwt.User) error {
+	s.atOnce(times, func(i int, users store.UserStore) {
+		_, err := users.UpdateUser(s.Context(), alice.ID, start, func(u *store.User) error {
 			u.Roles = append(u.Roles, fmt.Sprint(i))
 			return nil
 		})
@@ -210,16 +210,16 @@ func (s suite) delete() {
 	ctx := s.Context()
 	alice := s.added("alice@example.com")
 	session := s.begun(alice)
-	s.ok(s.store.CreateOneTimeToken(ctx, caddyjwt.OneTimeToken{Hash: "h", Purpose: "p", UserID: alice.ID, ExpiresAt: start.Add(time.Hour)}))
+	s.ok(s.store.CreateOneTimeToken(ctx, store.OneTimeToken{Hash: "h", Purpose: "p", UserID: alice.ID, ExpiresAt: start.Add(time.Hour)}))
 	s.ok(s.store.DeleteUser(ctx, alice.ID, start))
 	_, err := s.other.User(ctx, alice.ID)
-	s.mustBe(err, caddyjwt.ErrNotFound)
+	s.mustBe(err, store.ErrNotFound)
 	_, err = s.other.SessionByFamily(ctx, session.FamilyHash, start)
-	s.mustBe(err, caddyjwt.ErrNotFound)
+	s.mustBe(err, store.ErrNotFound)
 	_, err = s.other.TakeOneTimeToken(ctx, "h", "p", start)
-	s.mustBe(err, caddyjwt.ErrNotFound)
+	s.mustBe(err, store.ErrNotFound)
 	s.revoked(session.ID)
-	s.mustBe(s.store.DeleteUser(ctx, alice.ID, start), caddyjwt.ErrNotFound)
+	s.mustBe(s.store.DeleteUser(ctx, alice.ID, start), store.ErrNotFound)
 	s.added("alice@example.com") // the address is free again
 }
 
@@ -252,7 +252,7 @@ func (s suite) sessions() {
 		s.Errorf("found %+v, expected %+v", found, first)
 	}
 	later := start.Add(time.Minute)
-	s.ok(s.store.RotateSession(ctx, caddyjwt.Rotation{FamilyHash: second.FamilyHash, ValidHash: second.RefreshHash, OldHash: second.RefreshHash, NewHash: "new", Now: later, LastTokenUntil: later.Add(10 * time.Minute), Client: "c", Address: "a"}))
+	s.ok(s.store.RotateSession(ctx, store.Rotation{FamilyHash: second.FamilyHash, ValidHash: second.RefreshHash, OldHash: second.RefreshHash, NewHash: "new", Now: later, LastTokenUntil: later.Add(10 * time.Minute), Client: "c", Address: "a"}))
 	listed, err := s.other.Sessions(ctx, alice.ID, later)
 	s.ok(err)
 	if len(listed) != 2 || listed[0].ID != second.ID || listed[1].ID != first.ID {
@@ -262,29 +262,29 @@ func (s suite) sessions() {
 		s.Errorf("rotated to %+v", got)
 	}
 	// By a clock that was set back: the token from before is still out there.
-	s.ok(s.store.RotateSession(ctx, caddyjwt.Rotation{FamilyHash: second.FamilyHash, ValidHash: "new", OldHash: "new", NewHash: "newer", Now: start, LastTokenUntil: start}))
+	s.ok(s.store.RotateSession(ctx, store.Rotation{FamilyHash: second.FamilyHash, ValidHash: "new", OldHash: "new", NewHash: "newer", Now: start, LastTokenUntil: start}))
 	if got, err := s.other.SessionByFamily(ctx, second.FamilyHash, start); err != nil || got.RefreshHash != "newer" || !got.LastTokenUntil.Equal(later.Add(10*time.Minute)) {
 		s.Errorf("rotated by an earlier clock to %+v, %v", got, err)
 	}
 	expired := start.Add(time.Hour)
 	_, err = s.store.SessionByFamily(ctx, first.FamilyHash, expired)
-	s.mustBe(err, caddyjwt.ErrNotFound)
-	s.mustBe(s.store.RotateSession(ctx, caddyjwt.Rotation{FamilyHash: first.FamilyHash, ValidHash: first.RefreshHash, OldHash: first.RefreshHash, NewHash: "x", Now: expired}), caddyjwt.ErrNotFound)
+	s.mustBe(err, store.ErrNotFound)
+	s.mustBe(s.store.RotateSession(ctx, store.Rotation{FamilyHash: first.FamilyHash, ValidHash: first.RefreshHash, OldHash: first.RefreshHash, NewHash: "x", Now: expired}), store.ErrNotFound)
 	if listed, err := s.store.Sessions(ctx, alice.ID, expired); err != nil || len(listed) != 0 {
 		s.Errorf("expired sessions %+v, %v", listed, err)
 	}
-	s.mustBe(s.store.CreateSession(ctx, caddyjwt.Session{ID: "x", UserID: "nobody", FamilyHash: "x", ExpiresAt: expired}, ""), caddyjwt.ErrNotFound)
-	s.mustBe(s.store.CreateSession(ctx, caddyjwt.Session{ID: "x", UserID: alice.ID, FamilyHash: "x", ExpiresAt: expired}, "the hash before"), caddyjwt.ErrNotFound)
+	s.mustBe(s.store.CreateSession(ctx, store.Session{ID: "x", UserID: "nobody", FamilyHash: "x", ExpiresAt: expired}, ""), store.ErrNotFound)
+	s.mustBe(s.store.CreateSession(ctx, store.Session{ID: "x", UserID: alice.ID, FamilyHash: "x", ExpiresAt: expired}, "the hash before"), store.ErrNotFound)
 }
 
 func (s suite) rotations() {
 	session := s.begun(s.added("alice@example.com"))
 	var succeeded atomic.Int64
-	s.atOnce(100, func(i int, store caddyjwt.UserStore) {
-		err := store.RotateSession(s.Context(), caddyjwt.Rotation{FamilyHash: session.FamilyHash, ValidHash: session.RefreshHash, OldHash: session.RefreshHash, NewHash: fmt.Sprint(i), Now: start, LastTokenUntil: start})
+	s.atOnce(100, func(i int, users store.UserStore) {
+		err := users.RotateSession(s.Context(), store.Rotation{FamilyHash: session.FamilyHash, ValidHash: session.RefreshHash, OldHash: session.RefreshHash, NewHash: fmt.Sprint(i), Now: start, LastTokenUntil: start})
 		if err == nil {
 			succeeded.Add(1)
-		} else if !errors.Is(err, caddyjwt.ErrNotFound) {
+		} else if !errors.Is(err, store.ErrNotFound) {
 			s.Error(err)
 		}
 	})
@@ -294,9 +294,9 @@ func (s suite) rotations() {
 	// Nobody has used the successor: the same token is replaced once more.
 	unused, err := s.other.SessionByFamily(s.Context(), session.FamilyHash, start)
 	s.ok(err)
-	again := caddyjwt.Rotation{FamilyHash: session.FamilyHash, ValidHash: unused.RefreshHash, OldHash: session.RefreshHash, NewHash: "again", Now: start.Add(time.Minute), LastTokenUntil: start}
+	again := store.Rotation{FamilyHash: session.FamilyHash, ValidHash: unused.RefreshHash, OldHash: session.RefreshHash, NewHash: "again", Now: start.Add(time.Minute), LastTokenUntil: start}
 	s.ok(s.store.RotateSession(s.Context(), again))
-	s.mustBe(s.other.RotateSession(s.Context(), again), caddyjwt.ErrNotFound)
+	s.mustBe(s.other.RotateSession(s.Context(), again), store.ErrNotFound)
 	found, err := s.other.SessionByFamily(s.Context(), session.FamilyHash, start)
 	s.ok(err)
 	if found.RefreshHash != "again" || found.PreviousHash != session.RefreshHash || !found.RotatedAt.Equal(start.Add(time.Minute)) {
@@ -339,73 +339,73 @@ func (s suite) endSessions() {
 func (s suite) disabled() {
 	ctx := s.Context()
 	alice := s.added("alice@example.com")
-	_, err := s.store.UpdateUser(ctx, alice.ID, start, func(u *caddyjwt.User) error { u.Disabled = true; return nil })
+	_, err := s.store.UpdateUser(ctx, alice.ID, start, func(u *store.User) error { u.Disabled = true; return nil })
 	s.ok(err)
-	session := caddyjwt.Session{ID: "x", UserID: alice.ID, FamilyHash: "x", RefreshHash: "x", ExpiresAt: start.Add(time.Hour)}
-	s.mustBe(s.other.CreateSession(ctx, session, alice.PasswordHash), caddyjwt.ErrNotFound)
+	session := store.Session{ID: "x", UserID: alice.ID, FamilyHash: "x", RefreshHash: "x", ExpiresAt: start.Add(time.Hour)}
+	s.mustBe(s.other.CreateSession(ctx, session, alice.PasswordHash), store.ErrNotFound)
 }
 
 func (s suite) oneTimeTokens() {
 	ctx := s.Context()
 	alice := s.added("alice@example.com")
-	token := caddyjwt.OneTimeToken{Hash: "h", Purpose: "reset", UserID: alice.ID, ExpiresAt: start.Add(time.Hour)}
+	token := store.OneTimeToken{Hash: "h", Purpose: "reset", UserID: alice.ID, ExpiresAt: start.Add(time.Hour)}
 	s.ok(s.store.CreateOneTimeToken(ctx, token))
 	_, err := s.other.TakeOneTimeToken(ctx, "h", "another purpose", start)
-	s.mustBe(err, caddyjwt.ErrNotFound)
+	s.mustBe(err, store.ErrNotFound)
 	_, err = s.other.TakeOneTimeToken(ctx, "h", "reset", start.Add(time.Hour))
-	s.mustBe(err, caddyjwt.ErrNotFound)
+	s.mustBe(err, store.ErrNotFound)
 	var taken atomic.Int64
-	s.atOnce(50, func(_ int, store caddyjwt.UserStore) {
-		got, err := store.TakeOneTimeToken(ctx, "h", "reset", start)
+	s.atOnce(50, func(_ int, users store.UserStore) {
+		got, err := users.TakeOneTimeToken(ctx, "h", "reset", start)
 		if err == nil {
 			taken.Add(1)
 			if got.UserID != alice.ID {
 				s.Errorf("taken %+v", got)
 			}
-		} else if !errors.Is(err, caddyjwt.ErrNotFound) {
+		} else if !errors.Is(err, store.ErrNotFound) {
 			s.Error(err)
 		}
 	})
 	if taken.Load() != 1 {
 		s.Errorf("%d of 50 took one token", taken.Load())
 	}
-	for _, token := range []caddyjwt.OneTimeToken{{Hash: "1", Purpose: "reset"}, {Hash: "2", Purpose: "reset"}, {Hash: "3", Purpose: "another"}} {
+	for _, token := range []store.OneTimeToken{{Hash: "1", Purpose: "reset"}, {Hash: "2", Purpose: "reset"}, {Hash: "3", Purpose: "another"}} {
 		token.UserID, token.ExpiresAt = alice.ID, start.Add(time.Hour)
 		s.ok(s.store.CreateOneTimeToken(ctx, token))
 	}
 	_, err = s.store.TakeOneTimeToken(ctx, "1", "reset", start)
 	s.ok(err)
 	_, err = s.other.TakeOneTimeToken(ctx, "2", "reset", start)
-	s.mustBe(err, caddyjwt.ErrNotFound)
+	s.mustBe(err, store.ErrNotFound)
 	_, err = s.other.TakeOneTimeToken(ctx, "3", "another", start)
 	s.ok(err)
-	token = caddyjwt.OneTimeToken{Hash: "4", Purpose: "reset", UserID: alice.ID, ExpiresAt: start.Add(time.Hour)}
+	token = store.OneTimeToken{Hash: "4", Purpose: "reset", UserID: alice.ID, ExpiresAt: start.Add(time.Hour)}
 	s.ok(s.store.CreateOneTimeToken(ctx, token))
-	_, err = s.store.UpdateUser(ctx, alice.ID, start, func(u *caddyjwt.User) error { u.PasswordHash = "another"; return nil })
+	_, err = s.store.UpdateUser(ctx, alice.ID, start, func(u *store.User) error { u.PasswordHash = "another"; return nil })
 	s.ok(err)
 	_, err = s.other.TakeOneTimeToken(ctx, "4", "reset", start)
-	s.mustBe(err, caddyjwt.ErrNotFound)
+	s.mustBe(err, store.ErrNotFound)
 	token.UserID = "nobody"
-	s.mustBe(s.store.CreateOneTimeToken(ctx, token), caddyjwt.ErrNotFound)
+	s.mustBe(s.store.CreateOneTimeToken(ctx, token), store.ErrNotFound)
 }
 
 func (s suite) records() {
 	for _, id := range []string{"a\x00b", "a\xffb"} { // what clients send need not be text
 		_, err := s.store.Record(s.Context(), "kind", id, start)
-		s.mustBe(err, caddyjwt.ErrNotFound)
+		s.mustBe(err, store.ErrNotFound)
 		_, err = s.store.TakeRecord(s.Context(), "kind", id, start)
-		s.mustBe(err, caddyjwt.ErrNotFound)
-		_, err = s.store.UpdateRecord(s.Context(), "kind", id, start, func(*caddyjwt.Record) error { return nil })
-		s.mustBe(err, caddyjwt.ErrNotFound)
+		s.mustBe(err, store.ErrNotFound)
+		_, err = s.store.UpdateRecord(s.Context(), "kind", id, start, func(*store.Record) error { return nil })
+		s.mustBe(err, store.ErrNotFound)
 		_, err = s.store.User(s.Context(), id)
-		s.mustBe(err, caddyjwt.ErrNotFound)
+		s.mustBe(err, store.ErrNotFound)
 	}
 	ctx := s.Context()
 	alice := s.added("alice@example.com")
-	client := caddyjwt.Record{Kind: "client", ID: "app", Value: []byte(`{"n":1}`)}
-	code := caddyjwt.Record{Kind: "code", ID: "app", Owner: alice.ID, Value: []byte(`{"n":0}`), ExpiresAt: start.Add(time.Minute)}
+	client := store.Record{Kind: "client", ID: "app", Value: []byte(`{"n":1}`)}
+	code := store.Record{Kind: "code", ID: "app", Owner: alice.ID, Value: []byte(`{"n":0}`), ExpiresAt: start.Add(time.Minute)}
 	s.ok(s.store.CreateRecord(ctx, client))
-	s.mustBe(s.other.CreateRecord(ctx, client), caddyjwt.ErrRecordExists)
+	s.mustBe(s.other.CreateRecord(ctx, client), store.ErrRecordExists)
 	s.ok(s.other.CreateRecord(ctx, code))
 	if got, err := s.other.Record(ctx, "client", "app", start.AddDate(100, 0, 0)); err != nil || !same(got, client) {
 		s.Errorf("kept was %+v, found %+v, %v", client, got, err)
@@ -414,17 +414,17 @@ func (s suite) records() {
 		s.Errorf("kept was %+v, found %+v, %v", code, got, err)
 	}
 	_, err := s.store.Record(ctx, "code", "app", start.Add(time.Minute))
-	s.mustBe(err, caddyjwt.ErrNotFound)
+	s.mustBe(err, store.ErrNotFound)
 	_, err = s.store.Record(ctx, "code", "nothing", start)
-	s.mustBe(err, caddyjwt.ErrNotFound)
+	s.mustBe(err, store.ErrNotFound)
 	for owner, want := range map[string]int{"": 1, alice.ID: 1, "nobody": 0} {
 		if found, err := s.store.Records(ctx, "code", owner, start); err != nil || len(found) != want {
 			s.Errorf("records of %q: %v, %v", owner, found, err)
 		}
 	}
 
-	s.atOnce(50, func(_ int, store caddyjwt.UserStore) {
-		_, err := store.UpdateRecord(ctx, "code", "app", start, func(r *caddyjwt.Record) error {
+	s.atOnce(50, func(_ int, users store.UserStore) {
+		_, err := users.UpdateRecord(ctx, "code", "app", start, func(r *store.Record) error {
 			var value struct{ N int }
 			if err := json.Unmarshal(r.Value, &value); err != nil {
 				return err
@@ -440,20 +440,20 @@ func (s suite) records() {
 		s.Errorf("after 50 changes at once: %s, %v", got.Value, err)
 	}
 	refused := errors.New("refused")
-	_, err = s.store.UpdateRecord(ctx, "code", "app", start, func(r *caddyjwt.Record) error { r.Value = nil; return refused })
+	_, err = s.store.UpdateRecord(ctx, "code", "app", start, func(r *store.Record) error { r.Value = nil; return refused })
 	s.mustBe(err, refused)
-	_, err = s.store.UpdateRecord(ctx, "code", "nothing", start, func(*caddyjwt.Record) error { return nil })
-	s.mustBe(err, caddyjwt.ErrNotFound)
+	_, err = s.store.UpdateRecord(ctx, "code", "nothing", start, func(*store.Record) error { return nil })
+	s.mustBe(err, store.ErrNotFound)
 
 	var taken atomic.Int64
-	s.atOnce(50, func(_ int, store caddyjwt.UserStore) {
-		got, err := store.TakeRecord(ctx, "code", "app", start)
+	s.atOnce(50, func(_ int, users store.UserStore) {
+		got, err := users.TakeRecord(ctx, "code", "app", start)
 		if err == nil {
 			taken.Add(1)
 			if string(got.Value) != `{"n":50}` || got.Owner != alice.ID {
 				s.Errorf("taken %+v", got)
 			}
-		} else if !errors.Is(err, caddyjwt.ErrNotFound) {
+		} else if !errors.Is(err, store.ErrNotFound) {
 			s.Error(err)
 		}
 	})
@@ -463,12 +463,12 @@ func (s suite) records() {
 
 	s.ok(s.store.CreateRecord(ctx, code))
 	_, err = s.store.TakeRecord(ctx, "code", "app", start.Add(time.Minute))
-	s.mustBe(err, caddyjwt.ErrNotFound)
+	s.mustBe(err, store.ErrNotFound)
 	s.ok(s.store.CleanUp(ctx, start.Add(time.Minute)))
 	s.ok(s.store.CreateRecord(ctx, code)) // it is gone
 	s.ok(s.store.DeleteUser(ctx, alice.ID, start))
 	_, err = s.store.Record(ctx, "code", "app", start)
-	s.mustBe(err, caddyjwt.ErrNotFound)
+	s.mustBe(err, store.ErrNotFound)
 	_, err = s.store.Record(ctx, "client", "app", start)
 	s.ok(err)
 }
@@ -485,7 +485,7 @@ func (s suite) cleanUp() {
 	}
 	s.revoked(ended.ID)
 	s.ok(s.store.CleanUp(ctx, start.Add(2*time.Hour)))
-	if _, err := s.store.SessionByFamily(ctx, kept.FamilyHash, start); !errors.Is(err, caddyjwt.ErrNotFound) {
+	if _, err := s.store.SessionByFamily(ctx, kept.FamilyHash, start); !errors.Is(err, store.ErrNotFound) {
 		s.Errorf("a session that has expired is still there: %v", err)
 	}
 	s.revoked()
@@ -495,10 +495,10 @@ func (s suite) cleanUp() {
 }
 
 // atOnce calls f so many times at once, with the two stores in turn.
-func (s suite) atOnce(times int, f func(i int, store caddyjwt.UserStore)) {
+func (s suite) atOnce(times int, f func(i int, store store.UserStore)) {
 	var all sync.WaitGroup
 	for i := range times {
-		all.Go(func() { f(i, []caddyjwt.UserStore{s.store, s.other}[i%2]) })
+		all.Go(func() { f(i, []store.UserStore{s.store, s.other}[i%2]) })
 	}
 	all.Wait()
 }

@@ -1,4 +1,4 @@
-package caddyjwt
+package store
 
 import (
 	"context"
@@ -187,4 +187,15 @@ type OneTimeToken struct {
 	UserID string
 	// ExpiresAt ends it.
 	ExpiresAt time.Time
+}
+
+// TryCounter is what a [UserStore] of several nodes has beside: it counts tries
+// for all of them. A key stands for a user or a client, and tells nobody which.
+type TryCounter interface {
+	// CountTry counts a try unless there are burst of them already, of which one
+	// is forgotten each time every has passed: then it returns how long to wait.
+	// Of any number of callers at once no more are let through.
+	CountTry(ctx context.Context, key string, burst int, every time.Duration, now time.Time) (wait time.Duration, err error)
+	// ForgiveTry takes a count back.
+	ForgiveTry(ctx context.Context, key string, every time.Duration) error
 }

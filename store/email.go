@@ -1,4 +1,4 @@
-package caddyjwt
+package store
 
 import (
 	"errors"
@@ -11,7 +11,7 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-const maxEmailBytes = 254 // RFC 5321 §4.5.3.1.3
+const MaxEmailBytes = 254 // RFC 5321 §4.5.3.1.3
 
 // emailLocalPart compares the part before the @: compatible forms, width and
 // case are alike, and what looks like nothing or turns text around is refused
@@ -26,7 +26,7 @@ var emailDomain = idna.New(idna.MapForLookup(), idna.BidiRule(), idna.StrictDoma
 // key are one user's. The error says what is wrong with the address, without
 // it.
 func EmailKey(email string) (string, error) {
-	if len(email) > maxEmailBytes {
+	if len(email) > MaxEmailBytes {
 		return "", errors.New("is longer than an e-mail address may be")
 	}
 	parsed, err := mail.ParseAddress(email)

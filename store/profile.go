@@ -1,0 +1,113 @@
+package store
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"unicode"
+
+	"github.com/caddy-jwt/caddy-jwt/jwt"
+)
+
+// PlainValue is a claim's value by the types of encoding/json.
+func PlainValue(value any) any {
+	switch v := value.(type) {
+	case jwt.Claims:
+		object := make(map[string]any, len(v))
+		for name, inner := range v {
+			object[name] = PlainValue(inner)
+		}
+		return object
+	case jwt.List:
+		list := make([]any, len(v))
+		for i, inner := range v {
+			list[i] = PlainValue(inner)
+		}
+		return list
+	}
+	return value
+}
+
+// OutOfRange tells whether a value holds a number that fits neither an int64
+// nor a float64.
+func OutOfRange(value any) bool {
+	switch v := value.(type) {
+	case json.Number:
+		return true
+	case map[string]any:
+		for _, inner := range v {
+			if OutOfRange(inner) {
+				return true
+			}
+		}
+	case jwt.Claims:
+		return OutOfRange(map[string]any(v))
+	case jwt.List:
+		return slices.ContainsFunc(v, OutOfRange)
+	case []any:
+		return slices.ContainsFunc(v, OutOfRange)
+	}
+	return false
+}
+
+// MaxProfileDepth is how deep a property of the profile may be nested.
+const MaxProfileDepth = 16
+
+// MaxProfileBytes is how large a property may be that users give themselves, or that
+// comes from another provider.
+const MaxProfileBytes = 4096
+
+// ValueSize is the size of a value: the bytes of a text, or those of its JSON.
+func ValueSize(value any) int {
+	if text, ok := value.(string); ok {
+		return len(text)
+	}
+	text, _ := json.Marshal(value)
+	return len(text)
+}
+
+// DeeperThan tells whether a value of JSON has more levels of lists and objects.
+func DeeperThan(value any, levels int) bool {
+	var inner []any
+	switch v := value.(type) {
+	case jwt.Claims:
+		inner = slices.Collect(maps.Values(v))
+	case map[string]any:
+		inner = slices.Collect(maps.Values(v))
+	case jwt.List:
+		inner = v
+	case []any:
+		inner = v
+	default:
+		return false
+	}
+	return levels == 0 || slices.ContainsFunc(inner, func(value any) bool { return DeeperThan(value, levels-1) })
+}
+
+// CheckProfileName refuses what is no further property, as the config does.
+func CheckProfileName(name string) error {
+	if name == "" || slices.Contains([]string{"id", "email", "password", "roles"}, name) {
+		return fmt.Errorf("%q cannot be the name of a further property; id, email, password and roles have their own places", name)
+	}
+	return nil
+}
+
+// CheckRoles refuses what could not be told apart in a list.
+// maxRolesBytes is for the roles of a user together, since they stand in each of
+// their tokens, and browsers keep no cookie of more than 4096 bytes.
+const maxRolesBytes = 1024
+
+func CheckRoles(roles []string) error {
+	if bytes := len(strings.Join(roles, ",")); bytes > maxRolesBytes {
+		return fmt.Errorf("the roles have %d bytes together; at most %d go into a token", bytes, maxRolesBytes)
+	}
+	for _, role := range roles {
+		if role == "" || strings.ContainsFunc(role, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) || r == ',' }) {
+			return errors.New("a role is one word, without blanks and commas")
+		}
+	}
+	return nil
+}
