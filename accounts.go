@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddyserver/caddy/v2"
@@ -71,7 +72,7 @@ type Accounts struct {
 
 	// Secret signs the tokens by HS256. Whoever has it can make tokens.
 	// Default: an ES256 key that is made once and kept in Caddy's storage.
-	Secret *SecretConfig `json:"secret,omitempty"`
+	Secret *config.Secret `json:"secret,omitempty"`
 
 	// SigningKey signs the tokens instead: a private key as PEM (PKCS#8,
 	// PKCS#1 or SEC 1) or JWK, or the path of a file with one.
@@ -138,10 +139,10 @@ func (a *Accounts) path(route string) string {
 // resolve fills defaults in, replaces placeholders, and refuses what is out of
 // range.
 func (a *Accounts) resolve() error {
-	err := errors.Join(resolve("prefix", &a.Prefix), resolve("issuer", &a.Issuer), resolve("templates", &a.Templates),
-		resolveList("audience", a.Audience), resolveList("default_roles", a.DefaultRoles), resolveList("profile", a.Profile))
+	err := errors.Join(config.Resolve("prefix", &a.Prefix), config.Resolve("issuer", &a.Issuer), config.Resolve("templates", &a.Templates),
+		config.ResolveList("audience", a.Audience), config.ResolveList("default_roles", a.DefaultRoles), config.ResolveList("profile", a.Profile))
 	for route, path := range a.Routes {
-		err = errors.Join(err, resolve(route, &path))
+		err = errors.Join(err, config.Resolve(route, &path))
 		a.Routes[route] = path
 	}
 	if value := a.Routes["signup"]; a.Signup == "" && (value == "open" || value == "closed") { // by a placeholder
@@ -151,15 +152,15 @@ func (a *Accounts) resolve() error {
 	if err != nil {
 		return err
 	}
-	setDefault(&a.Prefix, defaultAccountsPrefix)
-	setDefault(&a.Signup, "closed")
-	setDefault(&a.Issuer, defaultAccountsIssuer)
-	setDefault(&a.TokenLifetime, caddy.Duration(defaultTokenLifetime))
-	setDefault(&a.RefreshLifetime, caddy.Duration(defaultRefreshLifetime))
-	setDefault(&a.PasswordMinLength, defaultPasswordMinLength)
-	setDefault(&a.ThrottleFailures, defaultThrottleFailures)
-	setDefault(&a.ThrottleWindow, caddy.Duration(defaultThrottleWindow))
-	setDefault(&a.HashQueue, defaultHashQueue)
+	config.SetDefault(&a.Prefix, defaultAccountsPrefix)
+	config.SetDefault(&a.Signup, "closed")
+	config.SetDefault(&a.Issuer, defaultAccountsIssuer)
+	config.SetDefault(&a.TokenLifetime, caddy.Duration(defaultTokenLifetime))
+	config.SetDefault(&a.RefreshLifetime, caddy.Duration(defaultRefreshLifetime))
+	config.SetDefault(&a.PasswordMinLength, defaultPasswordMinLength)
+	config.SetDefault(&a.ThrottleFailures, defaultThrottleFailures)
+	config.SetDefault(&a.ThrottleWindow, caddy.Duration(defaultThrottleWindow))
+	config.SetDefault(&a.HashQueue, defaultHashQueue)
 	if len(a.Audience) == 0 {
 		a.Audience = []string{a.Issuer}
 	}
@@ -167,13 +168,6 @@ func (a *Accounts) resolve() error {
 		a.StoreRaw = json.RawMessage(`{"module":"file"}`)
 	}
 	return a.check()
-}
-
-func setDefault[T comparable](value *T, standard T) {
-	var zero T
-	if *value == zero {
-		*value = standard
-	}
 }
 
 func (a *Accounts) check() error {

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
@@ -108,7 +109,7 @@ func (a *SharedAccounts) OpenKeys(ctx caddy.Context, algorithm string, lifetime 
 		algorithm: algorithm, now: a.service.now, users: a.service.users, lifetime: lifetime + jwt.MaxLeeway,
 		storage: ctx.Storage(), storageKey: signingKeyPath(a.service.config.furtherKeys(algorithm)),
 	}
-	AtStart(ctx, func() error { return keys.ensure(ctx) })
+	config.AtStart(ctx, func() error { return keys.ensure(ctx) })
 	return keys, nil
 }
 

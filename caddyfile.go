@@ -1,10 +1,11 @@
 package caddyjwt
 
 import (
-	"regexp"
+	"reflect"
+	"slices"
 	"strconv"
-	"strings"
 
+	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
@@ -82,11 +83,9 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.Errf("jwt takes a matcher and a block, not %q; a path matcher begins with a slash, as in: jwt /api/* {, and several paths need a named matcher", d.Val())
 	}
-	p := parser{Dispenser: d, handler: h, given: make(map[string]bool)}
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		if err := p.option(d.Val()); err != nil {
-			return err
-		}
+	p := parser{Dispenser: d, handler: h}
+	if err := config.ReadBlock(d, "jwt", "", p.options()); err != nil {
+		return err
 	}
 	return p.finish()
 }
@@ -94,166 +93,105 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 type parser struct {
 	*caddyfile.Dispenser
 	handler *Handler
-	given   map[string]bool // options that may stand only once
-	outside *IssuerConfig   // what stands outside the issuer blocks
+	outside IssuerConfig // what is specified outside the issuer blocks
 }
 
-func (p *parser) option(name string) error {
+func (p *parser) options() []config.Option {
 	h := p.handler
-	switch name {
-	case "issuer":
-		return p.issuer()
-	case "jwks", "public_key", "secret", "algorithms", "audience", "token_type":
-		if p.outside == nil {
-			p.outside = new(IssuerConfig)
-		}
-		return p.issuerOption(name, p.outside)
-	case "leeway":
-		h.Leeway = new(caddy.Duration)
-		return p.duration(name, h.Leeway)
-	case "allow_missing_exp":
-		return p.flag(name, &h.AllowMissingExp)
-	case "from":
-		return p.from()
-	case "user_id":
-		return p.words(name, "claim names, as in: user_id sub", &h.UserID)
-	case "public":
-		return p.words(name, "paths, as in: public /health /assets/*", (*[]string)(&h.Public))
-	case "optional":
-		return p.flag(name, &h.Optional)
-	case "allow_preflight":
-		return p.flag(name, &h.AllowPreflight)
-	case "require":
-		return p.require()
-	case "claim_header":
-		args := p.RemainingArgs()
-		if len(args) != 2 {
-			return p.Errf("claim_header takes a header and a claim, as in: claim_header X-User-Id sub")
-		}
-		h.ClaimHeaders = append(h.ClaimHeaders, &ClaimHeader{Header: args[0], Claim: args[1]})
-		return nil
-	case "trusted_origins":
-		return p.words(name, "origins, as in: trusted_origins https://app.example.com", &h.TrustedOrigins)
-	case "strip_token":
-		return p.flag(name, &h.StripToken)
-	case "cache":
-		return p.cache()
-	case "realm":
-		return p.word(name, "a name", &h.Realm)
-	case "accounts":
-		if err := p.once(name); err != nil {
+	return slices.Concat([]config.Option{
+		{Name: "issuer", Read: p.issuer, Repeatable: true},
+	}, issuerOptions(&p.outside), []config.Option{
+		{Name: "leeway", Read: func(b *config.Block, name string) error {
+			h.Leeway = new(caddy.Duration)
+			return config.DurationOrZero(h.Leeway)(b, name)
+		}},
+		{Name: "allow_missing_exp", Read: config.Flag(&h.AllowMissingExp)},
+		{Name: "from", Read: p.from, Repeatable: true},
+		{Name: "user_id", Read: config.Words("claim names, as in: user_id sub", &h.UserID)},
+		{Name: "public", Read: config.Words("paths, as in: public /health /assets/*", (*[]string)(&h.Public))},
+		{Name: "optional", Read: config.Flag(&h.Optional)},
+		{Name: "allow_preflight", Read: config.Flag(&h.AllowPreflight)},
+		{Name: "require", Read: p.require, Repeatable: true},
+		{Name: "claim_header", Read: p.claimHeader, Repeatable: true},
+		{Name: "trusted_origins", Read: config.Words("origins, as in: trusted_origins https://app.example.com", &h.TrustedOrigins)},
+		{Name: "strip_token", Read: config.Flag(&h.StripToken)},
+		{Name: "cache", Read: p.cache},
+		{Name: "realm", Read: config.Word("a name", &h.Realm)},
+		{Name: "accounts", Read: func(b *config.Block, _ string) (err error) {
+			h.Accounts, err = ParseAccounts(b.Dispenser)
 			return err
-		}
-		var err error
-		h.Accounts, err = p.accounts()
-		return err
-	}
-	if name == "{" {
-		return p.Errf("a block stands where none is expected: of these options jwks, issuer and accounts take one")
-	}
-	return UnknownOption(p.Dispenser, "jwt", "it has issuer, jwks, public_key, secret, algorithms, audience, token_type, leeway, allow_missing_exp, from, user_id, public, optional, allow_preflight, require, claim_header, trusted_origins, strip_token, cache, realm and accounts")
+		}},
+	})
 }
 
-func (p *parser) issuer() error {
-	config := new(IssuerConfig)
+func (p *parser) issuer(b *config.Block, _ string) error {
+	issuer := new(IssuerConfig)
 	args := p.RemainingArgs()
 	if len(args) != 1 || args[0] == "" {
 		return p.Errf("issuer takes the value of the iss claim, as in: issuer https://tenant.example.com/")
 	}
-	config.Issuer = args[0]
+	issuer.Issuer = args[0]
 	for _, other := range p.handler.Issuers {
-		if other.Issuer == config.Issuer {
-			return p.Errf("issuer %s is specified twice; put all its options into one block", config.Issuer)
+		if other.Issuer == issuer.Issuer {
+			return p.Errf("issuer %s is specified twice; put all its options into one block", issuer.Issuer)
 		}
 	}
-	p.handler.Issuers = append(p.handler.Issuers, config)
-	inner := parser{Dispenser: p.Dispenser, given: make(map[string]bool)}
-	for nesting := p.Nesting(); p.NextBlock(nesting); {
-		if err := inner.issuerOption(p.Val(), config); err != nil {
+	p.handler.Issuers = append(p.handler.Issuers, issuer)
+	return config.ReadBlock(b.Dispenser, "issuer", ", and the other options are specified outside its block", issuerOptions(issuer))
+}
+
+// issuerOptions are those of an issuer's block, and of the `jwt` block where there is
+// only one issuer.
+func issuerOptions(issuer *IssuerConfig) []config.Option {
+	return []config.Option{
+		{Name: "jwks", Read: func(b *config.Block, _ string) error {
+			issuer.JWKS = new(JWKSConfig)
+			return readJWKS(b, issuer.JWKS)
+		}},
+		{Name: "public_key", Repeatable: true, Read: func(b *config.Block, name string) error {
+			var key string
+			err := config.Word("a PEM, a JWK or the path of a file with one, quoted if it has blanks", &key)(b, name)
+			issuer.PublicKeys = append(issuer.PublicKeys, key)
 			return err
-		}
+		}},
+		{Name: "secret", Repeatable: true, Read: func(b *config.Block, name string) error {
+			secret, err := config.ParseSecret(b, name)
+			issuer.Secrets = append(issuer.Secrets, secret)
+			return err
+		}},
+		{Name: "algorithms", Read: config.Words("algorithms, as in: algorithms RS256 ES256", &issuer.Algorithms)},
+		{Name: "audience", Read: config.Words("values of the aud claim", &issuer.Audience)},
+		{Name: "token_type", Read: config.Word("a typ, as in: token_type at+jwt", &issuer.TokenType)},
 	}
+}
+
+func readJWKS(b *config.Block, into *JWKSConfig) error {
+	if b.NextArg() {
+		into.URL = b.Val()
+	}
+	if b.NextArg() {
+		return b.Errf("jwks takes at most one URL; for keys of several issuers, give each its issuer block")
+	}
+	return config.ReadBlock(b.Dispenser, "jwks", "", []config.Option{
+		{Name: "refresh", Read: config.Duration(&into.Refresh)},
+		{Name: "max_stale", Read: config.Duration(&into.MaxStale)},
+		{Name: "cooldown", Read: config.Duration(&into.Cooldown)},
+		{Name: "timeout", Read: config.Duration(&into.Timeout)},
+		{Name: "allow_http", Read: config.Flag(&into.AllowHTTP)},
+		{Name: "trusted_ca_certs", Read: config.Words("PEM files", &into.TrustedCACerts)},
+	})
+}
+
+func (p *parser) claimHeader(b *config.Block, _ string) error {
+	args := b.RemainingArgs()
+	if len(args) != 2 {
+		return b.Errf("claim_header takes a header and a claim, as in: claim_header X-User-Id sub")
+	}
+	p.handler.ClaimHeaders = append(p.handler.ClaimHeaders, &ClaimHeader{Header: args[0], Claim: args[1]})
 	return nil
 }
 
-func (p *parser) issuerOption(name string, config *IssuerConfig) error {
-	switch name {
-	case "jwks":
-		config.JWKS = new(JWKSConfig)
-		return p.jwks(config.JWKS)
-	case "public_key":
-		var key string
-		if err := p.repeatable(name, "a PEM, a JWK or the path of a file with one, quoted if it has blanks", &key); err != nil {
-			return err
-		}
-		config.PublicKeys = append(config.PublicKeys, key)
-		return nil
-	case "secret":
-		return p.secret(config)
-	case "algorithms":
-		return p.words(name, "algorithms, as in: algorithms RS256 ES256", &config.Algorithms)
-	case "audience":
-		return p.words(name, "values of the aud claim", &config.Audience)
-	case "token_type":
-		return p.word(name, "a typ, as in: token_type at+jwt", &config.TokenType)
-	}
-	return UnknownOption(p.Dispenser, "issuer", "it has jwks, public_key, secret, algorithms, audience and token_type, and the other options stand outside its block")
-}
-
-func (p *parser) jwks(config *JWKSConfig) error {
-	if err := p.once("jwks"); err != nil {
-		return err
-	}
-	if p.NextArg() {
-		config.URL = p.Val()
-	}
-	if p.NextArg() {
-		return p.Errf("jwks takes at most one URL; for keys of several issuers, give each its issuer block")
-	}
-	inner := parser{Dispenser: p.Dispenser, given: make(map[string]bool)}
-	for nesting := p.Nesting(); p.NextBlock(nesting); {
-		var err error
-		switch name := p.Val(); name {
-		case "refresh":
-			err = inner.duration(name, &config.Refresh)
-		case "max_stale":
-			err = inner.duration(name, &config.MaxStale)
-		case "cooldown":
-			err = inner.duration(name, &config.Cooldown)
-		case "timeout":
-			err = inner.duration(name, &config.Timeout)
-		case "allow_http":
-			err = inner.flag(name, &config.AllowHTTP)
-		case "trusted_ca_certs":
-			err = inner.words(name, "PEM files", &config.TrustedCACerts)
-		default:
-			err = UnknownOption(p.Dispenser, "jwks", "it has refresh, max_stale, cooldown, timeout, allow_http and trusted_ca_certs")
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (p *parser) secret(config *IssuerConfig) error {
-	secret := new(SecretConfig)
-	switch args := p.RemainingArgs(); len(args) {
-	case 1:
-		secret.Value = args[0]
-	case 2:
-		secret.Encoding, secret.Value = args[0], args[1]
-		if secret.Encoding != "base64" && secret.Encoding != "hex" {
-			return p.Errf("secret takes base64, hex or nothing before its value; quote the value if it has blanks")
-		}
-	default:
-		return p.Errf("secret takes a value, as in: secret {env.JWT_SECRET}, or an encoding and a value, as in: secret base64 {env.JWT_SECRET}")
-	}
-	config.Secrets = append(config.Secrets, secret)
-	return nil
-}
-
-func (p *parser) from() error {
+func (p *parser) from(*config.Block, string) error {
 	source := new(TokenSource)
 	args := p.RemainingArgs()
 	switch {
@@ -276,7 +214,7 @@ func (p *parser) from() error {
 	return nil
 }
 
-func (p *parser) require() error {
+func (p *parser) require(*config.Block, string) error {
 	const forms = "require takes: scope <scope...>, any scope <scope...>, role <role...>, claim <name> <value...>, each followed by of <issuer> or not, or expression <CEL>"
 	if !p.NextArg() {
 		return p.Errf(forms)
@@ -333,17 +271,17 @@ func joined(raw []string) string {
 	return text
 }
 
-func (p *parser) cache() error {
+func (p *parser) cache(b *config.Block, name string) error {
 	var text string
 	const takes = "a number of entries, or off"
-	if err := p.word("cache", takes, &text); err != nil {
+	if err := config.Word(takes, &text)(b, name); err != nil {
 		return err
 	}
 	entries := 0
 	if text != "off" {
 		var err error
 		if entries, err = strconv.Atoi(text); err != nil || entries < 1 {
-			return p.Errf("cache takes %s, not %q%s", takes, text, placeholderHint(text))
+			return p.Errf("cache takes %s, not %q%s", takes, text, config.PlaceholderHint(text))
 		}
 	}
 	p.handler.Cache = &entries
@@ -353,7 +291,7 @@ func (p *parser) cache() error {
 // finish gives the options outside of an issuer block to the one issuer.
 func (p *parser) finish() error {
 	h := p.handler
-	if p.outside == nil {
+	if p.outside.empty() {
 		if len(h.Issuers) == 0 && h.Accounts == nil {
 			return p.Errf("jwt has neither keys nor an issuer, so no token could be accepted; give `issuer <url>` to find the keys by discovery, `secret`, `public_key` or `jwks`, or `accounts` for users of its own")
 		}
@@ -362,9 +300,9 @@ func (p *parser) finish() error {
 	switch len(h.Issuers) {
 	case 0:
 		if h.Accounts != nil {
-			return p.Errf("jwt has accounts, and jwks, public_key, secret, algorithms, audience or token_type outside a block; what is for the accounts' own tokens stands in the block of accounts, and what is for those of others in the block of their issuer")
+			return p.Errf("jwt has accounts, and jwks, public_key, secret, algorithms, audience or token_type outside a block; move options for the accounts' own tokens into the accounts block, and options for other tokens into the block of their issuer")
 		}
-		h.Issuers = []*IssuerConfig{p.outside}
+		h.Issuers = []*IssuerConfig{&p.outside}
 		return nil
 	case 1:
 		return p.merge(h.Issuers[0])
@@ -376,7 +314,7 @@ func (p *parser) merge(into *IssuerConfig) error {
 	from := p.outside
 	if into.JWKS != nil && from.JWKS != nil || into.Algorithms != nil && from.Algorithms != nil ||
 		into.Audience != nil && from.Audience != nil || into.TokenType != "" && from.TokenType != "" {
-		return p.Errf("an option of issuer %s stands both inside and outside its block; keep one", into.Issuer)
+		return p.Errf("an option of issuer %s is specified both inside and outside its block; keep one", into.Issuer)
 	}
 	into.PublicKeys = append(into.PublicKeys, from.PublicKeys...)
 	into.Secrets = append(into.Secrets, from.Secrets...)
@@ -395,87 +333,8 @@ func (p *parser) merge(into *IssuerConfig) error {
 	return nil
 }
 
-// optionName is what options are named like, and a line of a secret is not.
-var optionName = regexp.MustCompile(`^[A-Za-z][A-Za-z_]{0,23}$`)
-
-// UnknownOption is the error of a word that is no option of a block; has says which
-// there are. It shows the word only where that cannot be the second line of
-// a secret.
-func UnknownOption(d *caddyfile.Dispenser, block, has string) error {
-	name := d.Val()
-	if !optionName.MatchString(name) && name != "{" {
-		return d.Errf("%s has no option of the name that stands here; %s. If it is the second line of a secret: a secret has one line, as openssl rand -hex 64 prints it", block, has)
-	}
-	return d.Errf("%s has no option %q; %s", block, name, has)
-}
-
-func (p *parser) once(name string) error {
-	if p.given[name] {
-		return p.Errf("%s is specified twice", name)
-	}
-	p.given[name] = true
-	return nil
-}
-
-func (p *parser) flag(name string, into *bool) error {
-	*into = true
-	if p.NextArg() {
-		return p.Errf("%s takes no value, not %q; take the whole line out to switch it off", name, p.Val())
-	}
-	return p.once(name)
-}
-
-func (p *parser) repeatable(name, takes string, into *string) error {
-	args := p.RemainingArgs()
-	if len(args) != 1 || args[0] == "" {
-		return p.Errf("%s takes %s", name, takes)
-	}
-	*into = args[0]
-	return nil
-}
-
-func (p *parser) word(name, takes string, into *string) error {
-	if err := p.once(name); err != nil {
-		return err
-	}
-	return p.repeatable(name, takes, into)
-}
-
-func (p *parser) words(name, takes string, into *[]string) error {
-	if err := p.once(name); err != nil {
-		return err
-	}
-	*into = p.RemainingArgs()
-	if len(*into) == 0 {
-		return p.Errf("%s takes one or more %s", name, takes)
-	}
-	return nil
-}
-
-// placeholderHint says how a number or a time can come of the environment.
-func placeholderHint(text string) string {
-	if strings.Contains(text, "{") {
-		return "; a placeholder has no value yet here, but {$NAME} has that of the environment variable NAME"
-	}
-	return ""
-}
-
-func (p *parser) duration(name string, into *caddy.Duration) error {
-	const takes = "a duration, as in: 30s, 10m or 24h"
-	var text string
-	if err := p.word(name, takes, &text); err != nil {
-		return err
-	}
-	duration, err := caddy.ParseDuration(text)
-	if err != nil {
-		return p.Errf("%s takes %s, not %q%s", name, takes, text, placeholderHint(text))
-	}
-	if duration == 0 && name != "leeway" {
-		return p.Errf("%s is 0; give a time, or take the line out for the default", name)
-	}
-	*into = caddy.Duration(duration)
-	return nil
-}
+// empty tells whether no option of an issuer is given.
+func (c *IssuerConfig) empty() bool { return reflect.ValueOf(*c).IsZero() }
 
 // Interface guards
 var _ caddyfile.Unmarshaler = (*Handler)(nil)

@@ -17,6 +17,7 @@ import (
 	"unicode"
 	"unicode/utf16"
 
+	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/jwks"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
@@ -175,7 +176,7 @@ func newSigner(stdin io.Reader, flags caddycmd.Flags) (signer, error) {
 		if err != nil {
 			return s, err
 		}
-		verifier, err := decodeSecret(string(text), flags.String("encoding"))
+		verifier, err := config.DecodeSecret(string(text), flags.String("encoding"))
 		if err != nil {
 			return s, fmt.Errorf("--secret: %w", err)
 		}

@@ -19,6 +19,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddyserver/caddy/v2"
@@ -188,10 +189,10 @@ func storeFile(store json.RawMessage) (string, error) {
 	if err := json.Unmarshal(store, &file); err != nil {
 		return "", err
 	}
-	if err := resolve("path", &file.Path); err != nil {
+	if err := config.Resolve("path", &file.Path); err != nil {
 		return "", err
 	}
-	setDefault(&file.Path, defaultStorePath())
+	config.SetDefault(&file.Path, defaultStorePath())
 	return filepath.Abs(file.Path)
 }
 

@@ -14,10 +14,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
-	"go.uber.org/zap"
 	"modernc.org/sqlite"
 	sqlitelib "modernc.org/sqlite/lib"
 )
@@ -69,10 +69,10 @@ var files = caddy.NewUsagePool()
 // is needed. If that cannot be now, it is tried again later, so that tokens are
 // verified meanwhile.
 func (f *FileStore) Provision(ctx caddy.Context) error {
-	if err := resolve("path", &f.Path); err != nil {
+	if err := config.Resolve("path", &f.Path); err != nil {
 		return err
 	}
-	setDefault(&f.Path, defaultStorePath())
+	config.SetDefault(&f.Path, defaultStorePath())
 	path, err := filepath.Abs(f.Path)
 	if err != nil {
 		return err
@@ -87,31 +87,12 @@ func (f *FileStore) Provision(ctx caddy.Context) error {
 	f.opened = path
 	f.file = shared.(*databaseFile)
 	f.Connect, f.Explain, f.Committed = f.file.connect, f.file.explain, f.file.committed
-	AtStart(ctx, func() error {
+	config.AtStart(ctx, func() error {
 		_, _, err := f.file.connect(ctx)
-		return StoreAtStart(ctx, err, known)
+		return config.StoreAtStart(ctx, err, known)
 	})
 	return nil
 }
-
-// StoreAtStart judges an error of opening a store when a config starts. At the start of
-// Caddy, and where a config before it uses the store too, it is logged, and the store is
-// tried again when it is needed, so that tokens are verified meanwhile. At a reload to
-// another store it refuses the config, and the one before goes on. So does a store of
-// a newer program.
-func StoreAtStart(ctx caddy.Context, err error, known bool) error {
-	if err == nil || errors.Is(err, ErrNewerSchema) {
-		return err
-	}
-	if reloads() && !known {
-		return fmt.Errorf("the new config has a user store that cannot be opened, so it is refused: %w", err)
-	}
-	ctx.Logger().Error("user store cannot be opened; accounts answer 503 until it can", zap.Error(err))
-	return nil
-}
-
-// reloads tells whether a config runs already, while another one starts.
-func reloads() bool { return caddy.ActiveContext().Context != nil }
 
 func defaultStorePath() string { return filepath.Join(caddy.AppDataDir(), "jwt", "users.db") }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -51,7 +52,7 @@ func (g *Guard) Provision(ctx caddy.Context) error {
 		return errors.New("headers holds objects, and one is null")
 	}
 	for _, header := range g.Headers {
-		if err := resolve("claim_header", &header.Header, &header.Claim); err != nil {
+		if err := config.Resolve("claim_header", &header.Header, &header.Claim); err != nil {
 			return err
 		}
 		header.Header = http.CanonicalHeaderKey(header.Header)

@@ -1,17 +1,13 @@
 package caddyjwt
 
 import (
-	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/jwks"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddyserver/caddy/v2"
@@ -42,7 +38,7 @@ type IssuerConfig struct {
 	// Secrets are shared secrets for HMAC. Whoever verifies with one can also
 	// sign with it, so prefer a public key where issuer and verifier are not
 	// the same.
-	Secrets []*SecretConfig `json:"secrets,omitempty"`
+	Secrets []*config.Secret `json:"secrets,omitempty"`
 
 	// Algorithms that are accepted, of HS256, HS384, HS512, RS256, RS384,
 	// RS512, PS256, PS384, PS512, ES256, ES384, ES512 and EdDSA (Ed25519);
@@ -57,18 +53,6 @@ type IssuerConfig struct {
 	// TokenType is the `typ` that the token's header must have, such as
 	// `at+jwt` of RFC 9068. Default: absent, `JWT` or `at+jwt`.
 	TokenType string `json:"token_type,omitempty"`
-}
-
-// SecretConfig is a shared secret.
-type SecretConfig struct {
-	// Value of the secret, at least as long as the hash: 32 bytes for HS256,
-	// 48 for HS384, 64 for HS512 (RFC 7518 §3.2). Keep it out of the config,
-	// as in `{env.JWT_SECRET}` or `{file./run/secrets/jwt}`.
-	Value string `json:"value,omitempty"`
-
-	// Encoding of Value: `base64` (either alphabet, padded or not) or `hex`.
-	// Default: the bytes as they are written.
-	Encoding string `json:"encoding,omitempty"`
 }
 
 // JWKSConfig is a key set behind a URL (RFC 7517 §5). It is fetched in the
@@ -108,7 +92,7 @@ type JWKSConfig struct {
 // provision resolves placeholders, loads keys, and says which algorithms they
 // serve.
 func (c *IssuerConfig) provision(ctx caddy.Context, h *Handler) (jwt.Issuer, error) {
-	err := errors.Join(resolve("issuer", &c.Issuer), resolve("token_type", &c.TokenType), resolveList("audience", c.Audience), resolveList("algorithms", c.Algorithms))
+	err := errors.Join(config.Resolve("issuer", &c.Issuer), config.Resolve("token_type", &c.TokenType), config.ResolveList("audience", c.Audience), config.ResolveList("algorithms", c.Algorithms))
 	if err != nil {
 		return jwt.Issuer{}, err
 	}
@@ -164,14 +148,14 @@ func (c *IssuerConfig) localKeys() (*jwt.KeySet, error) {
 		if secret == nil {
 			return nil, fmt.Errorf("secret %d is null", i)
 		}
-		key, err := secret.key()
+		key, err := secret.Key()
 		if err != nil {
 			return nil, fmt.Errorf("secret %d: %w", i, err)
 		}
 		keys = append(keys, key)
 	}
 	for i, text := range c.PublicKeys {
-		parsed, err := loadPublicKeys(text)
+		parsed, err := config.LoadPublicKeys(text)
 		if err != nil {
 			return nil, fmt.Errorf("public_key %d: %w", i, err)
 		}
@@ -182,95 +166,4 @@ func (c *IssuerConfig) localKeys() (*jwt.KeySet, error) {
 		return nil, fmt.Errorf("public_key: %w", err)
 	}
 	return set, nil
-}
-
-// key resolves the secret. Errors never show it.
-func (c *SecretConfig) key() (*jwt.Key, error) {
-	if jwt.LooksLikeKey([]byte(c.Value)) { // a JWK has the braces of a placeholder
-		return jwt.NewSecretKey([]byte(c.Value))
-	}
-	value, err := caddy.NewReplacer().ReplaceOrErr(c.Value, true, true)
-	if err != nil || value == "" { // the error may quote a part of the secret
-		return nil, errors.New("it is empty, or a placeholder in it is; is the environment variable set, or the file there? {env.NAME} and {file./path} are read when the config is loaded; a brace that is part of the secret is written \\{")
-	}
-	return decodeSecret(value, c.Encoding)
-}
-
-func decodeSecret(value, encoding string) (*jwt.Key, error) {
-	if !jwt.LooksLikeKey([]byte(value)) && strings.ContainsAny(strings.TrimRight(value, "\r\n"), "\r\n") {
-		return nil, errors.New("it has several lines, of which a part is easily lost; a secret has one line, as openssl rand -hex 64 prints it")
-	}
-	secret := []byte(value)
-	var err error
-	switch encoding {
-	case "":
-	case "hex":
-		secret, err = hex.DecodeString(strings.TrimSpace(value))
-	case "base64":
-		standard := strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimSpace(value))
-		secret, err = base64.RawStdEncoding.DecodeString(strings.TrimRight(standard, "="))
-	default:
-		return nil, fmt.Errorf("encoding %q is not known; it is base64, hex, or none", encoding)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("it is not %s", encoding)
-	}
-	return jwt.NewSecretKey(secret)
-}
-
-// looksLikePath is strict: what is no path may be a secret.
-var looksLikePath = regexp.MustCompile(`^(/|\.{1,2}/|~/|[A-Za-z]:\\)([\w. -]{1,32}[/\\]?)+$|^([\w. -]{1,32}/)*[\w.-]{1,64}\.(pem|crt|cer|der|key|pub|json|jwk|jwks|txt)$`)
-
-// loadPublicKeys takes a key as it stands, or from the file that is named.
-func loadPublicKeys(text string) ([]*jwt.Key, error) {
-	text = strings.TrimSpace(caddy.NewReplacer().ReplaceKnown(text, ""))
-	if text == "" {
-		return nil, errors.New("it is empty; is the environment variable set, or the file there?")
-	}
-	if placeholder.FindString(text) == text {
-		return nil, fmt.Errorf("the placeholder %s is not known when the config is loaded; {env.NAME} and {file./path} are", text)
-	}
-	if strings.ContainsAny(text, "{\n") || strings.Contains(text, "-----BEGIN") {
-		return jwt.ParsePublicKeys(text)
-	}
-	content, err := os.ReadFile(text)
-	if err == nil {
-		keys, err := jwt.ParsePublicKeys(string(content))
-		if err != nil {
-			return nil, fmt.Errorf("file %s: %w", text, err)
-		}
-		return keys, nil
-	}
-	keys, parseErr := jwt.ParsePublicKeys(text)
-	switch {
-	case parseErr == nil:
-		return keys, nil
-	case strings.Contains(text, "://"):
-		return nil, errors.New("it is a URL; keys behind one belong under `jwks`")
-	case errors.Is(err, fs.ErrNotExist) && !looksLikePath.MatchString(text): // it may be a secret, which no log may have
-		return nil, fmt.Errorf("it is neither a public key nor the path of a file that can be read: %w", parseErr)
-	}
-	return nil, fmt.Errorf("it is neither a key nor a file that can be read: %w", err)
-}
-
-// resolve replaces the placeholders of an option's values.
-func resolve(option string, values ...*string) error {
-	replacer := caddy.NewReplacer()
-	for _, value := range values {
-		resolved, err := replacer.ReplaceOrErr(*value, true, true)
-		if err != nil {
-			return fmt.Errorf("%s %q: %w; placeholders are resolved when the config is loaded, so {env.NAME} and {file./path} work here and those of a request do not", option, *value, err)
-		}
-		*value = resolved
-	}
-	return nil
-}
-
-func resolveList(option string, values []string) error {
-	for i := range values {
-		if err := resolve(option, &values[i]); err != nil {
-			return err
-		}
-	}
-	return nil
 }

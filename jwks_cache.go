@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/jwks"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/prometheus/client_golang/prometheus"
@@ -42,7 +43,7 @@ func (c *IssuerConfig) remoteKeys(ctx caddy.Context, h *Handler) (*jwks.KeySet, 
 	h.keySets = append(h.keySets, settings)
 	set := shared.(sharedKeySet).KeySet
 	set.SetStorage(ctx.Storage()) // that of the newest config
-	AtStart(ctx, func() error {
+	config.AtStart(ctx, func() error {
 		set.Start()
 		return nil
 	})
@@ -50,27 +51,27 @@ func (c *IssuerConfig) remoteKeys(ctx caddy.Context, h *Handler) (*jwks.KeySet, 
 }
 
 func (c *IssuerConfig) remoteSettings() (settings jwks.Settings, err error) {
-	config := JWKSConfig{}
+	given := JWKSConfig{}
 	if c.JWKS != nil {
-		config = *c.JWKS
+		given = *c.JWKS
 	}
-	if err := resolve("jwks", &config.URL); err != nil {
+	if err := config.Resolve("jwks", &given.URL); err != nil {
 		return settings, err
 	}
 	if c.JWKS == nil && c.Issuer == "" {
 		return settings, errors.New("it has options for an issuer, and neither a key nor an issuer; give `issuer <url>` to find the keys by discovery, or `secret`, `public_key` or `jwks`")
 	}
-	if config.URL == "" && c.Issuer == "" {
+	if given.URL == "" && c.Issuer == "" {
 		return settings, errors.New("jwks: without a URL it needs an `issuer` to ask for one; give jwks <url>")
 	}
-	if config.URL == "" && !strings.Contains(c.Issuer, "://") {
+	if given.URL == "" && !strings.Contains(c.Issuer, "://") {
 		return settings, errors.New("it is no URL, so its keys cannot be discovered; give `jwks <url>`, `public_key` or `secret` with it")
 	}
-	if config.URL == "" && strings.ContainsAny(c.Issuer, "?#") {
+	if given.URL == "" && strings.ContainsAny(c.Issuer, "?#") {
 		return settings, errors.New("it has a query or a fragment, so its keys cannot be discovered (OpenID Connect Discovery 1.0 §2); give `jwks <url>`, `public_key` or `secret` with it")
 	}
-	settings = jwks.Settings{URL: config.URL, AllowHTTP: config.AllowHTTP}
-	if config.URL == "" {
+	settings = jwks.Settings{URL: given.URL, AllowHTTP: given.AllowHTTP}
+	if given.URL == "" {
 		settings.Issuer = c.Issuer
 	}
 	for _, option := range []struct {
@@ -79,10 +80,10 @@ func (c *IssuerConfig) remoteSettings() (settings jwks.Settings, err error) {
 		standard time.Duration
 		into     *time.Duration
 	}{
-		{"refresh", config.Refresh, jwks.DefaultRefresh, &settings.Refresh},
-		{"max_stale", config.MaxStale, max(jwks.DefaultMaxStale, time.Duration(config.Refresh)), &settings.MaxStale},
-		{"cooldown", config.Cooldown, jwks.DefaultCooldown, &settings.Cooldown},
-		{"timeout", config.Timeout, jwks.DefaultTimeout, &settings.Timeout},
+		{"refresh", given.Refresh, jwks.DefaultRefresh, &settings.Refresh},
+		{"max_stale", given.MaxStale, max(jwks.DefaultMaxStale, time.Duration(given.Refresh)), &settings.MaxStale},
+		{"cooldown", given.Cooldown, jwks.DefaultCooldown, &settings.Cooldown},
+		{"timeout", given.Timeout, jwks.DefaultTimeout, &settings.Timeout},
 	} {
 		*option.into = time.Duration(option.given)
 		if option.given == 0 {
@@ -95,8 +96,8 @@ func (c *IssuerConfig) remoteSettings() (settings jwks.Settings, err error) {
 	if settings.MaxStale < settings.Refresh {
 		return settings, fmt.Errorf("jwks: max_stale is %s, shorter than refresh, %s; it must be longer, or every set is stale before the next", settings.MaxStale, settings.Refresh)
 	}
-	for _, path := range config.TrustedCACerts {
-		if err := resolve("trusted_ca_certs", &path); err != nil {
+	for _, path := range given.TrustedCACerts {
+		if err := config.Resolve("trusted_ca_certs", &path); err != nil {
 			return settings, err
 		}
 		pem, err := os.ReadFile(path)

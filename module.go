@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
 	"github.com/caddy-jwt/caddy-jwt/jwks"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
@@ -348,16 +349,16 @@ func (h *Handler) trustOrigins() error {
 
 // resolve fills defaults in and replaces placeholders.
 func (h *Handler) resolve() error {
-	err := errors.Join(resolve("realm", &h.Realm), resolveList("user_id", h.UserID), resolveList("public", h.Public), resolveList("trusted_origins", h.TrustedOrigins))
+	err := errors.Join(config.Resolve("realm", &h.Realm), config.ResolveList("user_id", h.UserID), config.ResolveList("public", h.Public), config.ResolveList("trusted_origins", h.TrustedOrigins))
 	for _, source := range h.From {
-		err = errors.Join(err, resolve("from", &source.Header, &source.Scheme, &source.Cookie, &source.Query))
+		err = errors.Join(err, config.Resolve("from", &source.Header, &source.Scheme, &source.Cookie, &source.Query))
 	}
 	for _, header := range h.ClaimHeaders {
-		err = errors.Join(err, resolve("claim_header", &header.Header, &header.Claim))
+		err = errors.Join(err, config.Resolve("claim_header", &header.Header, &header.Claim))
 	}
 	for _, q := range h.Require {
-		err = errors.Join(err, resolveList("require scope", q.Scope), resolveList("require any scope", q.AnyScope), resolveList("require role", q.Role),
-			resolve("require", &q.Issuer), resolve("require claim", &q.Claim), resolveList("require claim", q.Values))
+		err = errors.Join(err, config.ResolveList("require scope", q.Scope), config.ResolveList("require any scope", q.AnyScope), config.ResolveList("require role", q.Role),
+			config.Resolve("require", &q.Issuer), config.Resolve("require claim", &q.Claim), config.ResolveList("require claim", q.Values))
 	}
 	if err != nil {
 		return err

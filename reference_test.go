@@ -32,7 +32,7 @@ import (
 func TestReference(t *testing.T) {
 	const file = "docs/reference.md"
 	var paths []string
-	for _, pattern := range []string{"refusal/*.go", "*.go"} {
+	for _, pattern := range []string{"refusal/*.go", "config/*.go", "*.go"} {
 		found, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)
@@ -88,7 +88,9 @@ func sourceComments(t *testing.T, paths []string) map[string]string {
 		ast.Inspect(file, func(node ast.Node) bool {
 			switch n := node.(type) {
 			case *ast.FuncDecl:
-				if n.Recv != nil {
+				if n.Recv == nil {
+					found[n.Name.Name] = n.Doc.Text()
+				} else {
 					found[strings.TrimPrefix(types.ExprString(n.Recv.List[0].Type), "*")+"."+n.Name.Name] = n.Doc.Text()
 				}
 				return false
@@ -113,7 +115,10 @@ func jsonName(f reflect.StructField) string {
 	return name
 }
 
-var word = regexp.MustCompile(`\w+`)
+var (
+	word    = regexp.MustCompile(`\w+`)
+	docLink = regexp.MustCompile(`\[(?:\w+\.)?(\w+)\]([^(]|$)`) // of Go's comments
+)
 
 // comment is that of a type or of one of its fields, as text of the page: the
 // name that it begins with is the one shown, other fields go by their JSON
@@ -132,6 +137,7 @@ func (r *reference) comment(of reflect.Type, fieldName, shown string) string {
 	}
 	pieces := strings.Split(paragraphs(text), "`")
 	for i := 0; i < len(pieces); i += 2 { // the others are code
+		pieces[i] = docLink.ReplaceAllString(pieces[i], "$1$2")
 		pieces[i] = word.ReplaceAllStringFunc(pieces[i], func(w string) string {
 			if names[w] == "" || w == strings.ToUpper(w) { // URL is a word as well
 				return w
@@ -251,7 +257,7 @@ func (r *reference) options(directive *option) {
 			case len(o.block) > 0:
 				queue = append(queue, section{o, holds, path + "."})
 				r.write("In its block: [options of `%s`](#options-of-%s).", o.name, o.name)
-			case holds.PkgPath() == at.config.PkgPath(): // one more struct, whose first sentence says it again
+			case strings.HasPrefix(holds.PkgPath(), "github.com/caddy-jwt/"): // one more struct, whose first sentence says it again
 				_, more, _ := strings.Cut(r.comment(holds, "", o.name)+" ", ". ")
 				r.write("%sIn JSON:\n\n%s", more, r.list(holds, configFields(holds)))
 			}
@@ -264,7 +270,7 @@ func (r *reference) options(directive *option) {
 func (r *reference) accounts() {
 	var grammar strings.Builder
 	var around strings.Builder
-	for line := range strings.Lines(r.comments["parser.accounts"]) {
+	for line := range strings.Lines(r.comments["ParseAccounts"]) {
 		if code, indented := strings.CutPrefix(line, "\t"); indented {
 			grammar.WriteString(code)
 		} else {

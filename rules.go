@@ -15,6 +15,7 @@ import (
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/ref"
 	"cel.dev/cel-go/ext"
+	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
@@ -101,7 +102,6 @@ func notScope(scope string) bool {
 }
 
 var (
-	placeholder        = regexp.MustCompile(`([^\\]|^){([a-zA-Z][\w.-]*)}`)
 	escapedPlaceholder = regexp.MustCompile(`\\{([a-zA-Z][\w.-]*)}`)
 	// currentPath and originalPath are placeholders of the path; pathless ones have
 	// nothing of it in them; any other may, such as a variable that was made of it.
@@ -121,8 +121,8 @@ func (q *Requirement) compile() error {
 		cel.CustomTypeAdapter(claimAdapter{}),
 		ext.Strings(), ext.Bindings(), ext.Lists(), ext.Math(),
 	}
-	source := placeholder.ReplaceAllStringFunc(q.Expression, func(found string) string {
-		part := placeholder.FindStringSubmatch(found)
+	source := config.Placeholder.ReplaceAllStringFunc(q.Expression, func(found string) string {
+		part := config.Placeholder.FindStringSubmatch(found)
 		name := fmt.Sprintf("placeholder_%d", len(q.placeholders))
 		q.placeholders[name] = part[2]
 		switch key := part[2]; {

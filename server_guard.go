@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -76,7 +77,7 @@ func derives(matcher any) bool {
 	case *caddyhttp.VarsMatcher, *caddyhttp.MatchVarsRE:
 		return true
 	case *caddyhttp.MatchExpression:
-		return strings.Contains(m.Expr, "vars") || slices.ContainsFunc(placeholder.FindAllStringSubmatch(m.Expr, -1), func(found []string) bool {
+		return strings.Contains(m.Expr, "vars") || slices.ContainsFunc(config.Placeholder.FindAllStringSubmatch(m.Expr, -1), func(found []string) bool {
 			return !pathless.MatchString(found[2]) && !currentPath.MatchString(found[2]) && !originalPath.MatchString(found[2])
 		})
 	}

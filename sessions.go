@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
 	"github.com/caddy-jwt/caddy-jwt/internal/outage"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
@@ -106,27 +107,27 @@ var accountServices = caddy.NewUsagePool()
 
 // openAccounts resolves the config and returns the service for it, which is
 // shared with all that have the same config. Each caller releases it.
-func openAccounts(ctx caddy.Context, config *Accounts) (*accountService, error) {
-	if err := config.resolve(); err != nil {
+func openAccounts(ctx caddy.Context, settings *Accounts) (*accountService, error) {
+	if err := settings.resolve(); err != nil {
 		return nil, fmt.Errorf("accounts: %w", err)
 	}
-	if err := claimAccounts(ctx, config); err != nil {
+	if err := claimAccounts(ctx, settings); err != nil {
 		return nil, err
 	}
-	store, err := loadStore(ctx, config)
+	store, err := loadStore(ctx, settings)
 	if err != nil {
 		return nil, fmt.Errorf("accounts: store: %w", err)
 	}
-	fixed, err := config.fixedKey()
+	fixed, err := settings.fixedKey()
 	if err != nil {
 		return nil, fmt.Errorf("accounts: %w", err)
 	}
-	identity, err := config.identity(fixed)
+	identity, err := settings.identity(fixed)
 	if err != nil {
 		return nil, err
 	}
 	shared, _, err := accountServices.LoadOrNew(identity, func() (caddy.Destructor, error) {
-		return newAccountService(ctx, *config, identity, fixed, store)
+		return newAccountService(ctx, *settings, identity, fixed, store)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("accounts: %w", err)
@@ -134,7 +135,7 @@ func openAccounts(ctx caddy.Context, config *Accounts) (*accountService, error) 
 	service := shared.(*accountService)
 	service.addStore(&store)
 	context.AfterFunc(ctx, func() { service.dropStore(&store) })
-	AtStart(ctx, func() error {
+	config.AtStart(ctx, func() error {
 		if err := checkWhole(ctx, store); err != nil {
 			return fmt.Errorf("accounts: store: %w", err)
 		}
@@ -278,7 +279,7 @@ func newAccountService(ctx caddy.Context, config Accounts, identity string, fixe
 func (a *Accounts) fixedKey() (*signer, error) {
 	switch {
 	case a.Secret != nil:
-		key, err := a.Secret.key()
+		key, err := a.Secret.Key()
 		if err != nil {
 			return nil, fmt.Errorf("secret: %w", err)
 		}

@@ -187,7 +187,7 @@ func Migrate(ctx context.Context, db *sql.DB, forUpdate string) error {
 		return err
 	}
 	if version > len(migrations) {
-		return fmt.Errorf("%w: it has version %d, this one knows %d; use the newer program, or a backup from before it", ErrNewerSchema, version, len(migrations))
+		return fmt.Errorf("%w: it has version %d, this one knows %d; use the newer program, or a backup from before it", store.ErrNewerSchema, version, len(migrations))
 	}
 	for ; version < len(migrations); version++ {
 		if _, err := tx.ExecContext(ctx, migrations[version]); err != nil {
@@ -202,9 +202,6 @@ func Migrate(ctx context.Context, db *sql.DB, forUpdate string) error {
 	}
 	return refuseHalfCopy(ctx, db)
 }
-
-// ErrNewerSchema means that a newer program than this has made the tables.
-var ErrNewerSchema = errors.New("the user store was made by a newer program")
 
 func (s *SQLStore) explain(err error) error {
 	if err != nil && s.Explain != nil {

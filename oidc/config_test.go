@@ -45,7 +45,7 @@ func TestWrongConfigs(t *testing.T) {
 		public("introspect yes"):                                    "introspect takes no value",
 		issuer + "accounts {\n colour blue\n}":                      `accounts has no option "colour"`,
 		issuer + "client x {\n secret \"0123456789abcdef\n0123456789abcdef\"\n redirect_uri https://a.example/\n}": "secret has several lines",
-		issuer + "client x {\n secret 0123456789abcdef\nPwiUmmZCjssktECq3eZkKw==\n}":                               "client has no option of the name that stands here",
+		issuer + "client x {\n secret 0123456789abcdef\nPwiUmmZCjssktECq3eZkKw==\n}":                               "client has no such option",
 		issuer + "client":                 "client takes the client's ID and a block",
 		issuer + "client app":             "client app: it needs `secret`, `public_key` or `public`",
 		public("secret 0123456789012345"): "it is public and has a secret or key",

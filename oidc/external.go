@@ -16,6 +16,7 @@ import (
 	"time"
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -508,19 +509,15 @@ func headerType(token string) string {
 // `map_claim` may be repeated.
 func (l *ExternalLogin) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next()
-	if err := word(d, "a name and a block, as in: login_with google {", &l.Name); err != nil {
-		return err
+	if !d.NextArg() || d.Val() == "" {
+		return d.Errf("login_with takes a name and a block, as in: login_with google {")
 	}
-	given := make(map[string]bool)
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		name := d.Val()
-		if given[name] && name != "map_claim" {
-			return d.Errf("%s is specified twice in login_with %s", name, l.Name)
-		}
-		given[name] = true
-		if err := l.option(d, name); err != nil {
-			return err
-		}
+	l.Name = d.Val()
+	if d.NextArg() {
+		return d.Errf("login_with takes a name and a block, as in: login_with google {")
+	}
+	if err := config.ReadBlock(d, "login_with "+l.Name, "", l.options()); err != nil {
+		return err
 	}
 	if l.Issuer == "" || l.ClientID == "" {
 		return d.Errf("login_with %s needs issuer and client_id, as in: issuer https://accounts.google.com", l.Name)
@@ -528,41 +525,32 @@ func (l *ExternalLogin) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-func (l *ExternalLogin) option(d *caddyfile.Dispenser, name string) error {
-	switch name {
-	case "label":
-		return word(d, "what the button says, as in: label Google", &l.Label)
-	case "issuer":
-		return word(d, "the URL of the provider, as in: issuer https://accounts.google.com", &l.Issuer)
-	case "client_id":
-		return word(d, "what the provider knows this site by", &l.ClientID)
-	case "client_secret":
-		return word(d, "the secret of this site at the provider, as in: client_secret {env.CLIENT_SECRET}", &l.ClientSecret)
-	case "scopes":
-		return words(d, "scopes, as in: scopes openid email profile", &l.Scopes)
-	case "map_claim":
-		args := d.RemainingArgs()
-		if len(args) != 2 {
-			return d.Errf("map_claim takes a claim and a property, as in: map_claim given_name name")
-		}
-		if l.MapClaim == nil {
-			l.MapClaim = make(map[string]string)
-		}
-		if l.MapClaim[args[0]] != "" {
-			return d.Errf("map_claim %s is specified twice; a claim goes into one property", args[0])
-		}
-		l.MapClaim[args[0]] = args[1]
-		return nil
-	case "trust_email":
-		if d.NextArg() {
-			return d.Errf("trust_email takes no value, not %q", d.Val())
-		}
-		l.TrustEmail = true
-		return nil
-	case "redirect_uri":
-		return word(d, "a URL, as in: redirect_uri https://example.com/auth/callback/"+l.Name, &l.RedirectURI)
+func (l *ExternalLogin) options() []config.Option {
+	return []config.Option{
+		{Name: "label", Read: config.Word("the text of its button, as in: label Google", &l.Label)},
+		{Name: "issuer", Read: config.Word("the URL of the provider, as in: issuer https://accounts.google.com", &l.Issuer)},
+		{Name: "client_id", Read: config.Word("the ID that the provider gave this site", &l.ClientID)},
+		{Name: "client_secret", Read: config.Word("the secret of this site at the provider, as in: client_secret {env.CLIENT_SECRET}", &l.ClientSecret)},
+		{Name: "scopes", Read: config.Words("scopes, as in: scopes openid email profile", &l.Scopes)},
+		{Name: "map_claim", Read: l.readMapClaim, Repeatable: true},
+		{Name: "trust_email", Read: config.Flag(&l.TrustEmail)},
+		{Name: "redirect_uri", Read: config.Word("a URL, as in: redirect_uri https://example.com/auth/callback/"+l.Name, &l.RedirectURI)},
 	}
-	return caddyjwt.UnknownOption(d, "login_with", "it has label, issuer, client_id, client_secret, scopes, map_claim, trust_email and redirect_uri")
+}
+
+func (l *ExternalLogin) readMapClaim(b *config.Block, _ string) error {
+	args := b.RemainingArgs()
+	if len(args) != 2 {
+		return b.Errf("map_claim takes a claim and a property, as in: map_claim given_name name")
+	}
+	if l.MapClaim == nil {
+		l.MapClaim = make(map[string]string)
+	}
+	if l.MapClaim[args[0]] != "" {
+		return b.Errf("map_claim %s is specified twice; a claim goes into one property", args[0])
+	}
+	l.MapClaim[args[0]] = args[1]
+	return nil
 }
 
 // Interface guards

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -195,7 +196,7 @@ func (p *Provider) Provision(ctx caddy.Context) error {
 	if p.clients, err = newClients(p); err != nil {
 		return err
 	}
-	caddyjwt.AtStart(ctx, func() error {
+	config.AtStart(ctx, func() error {
 		p.clients.sayHidden(ctx)
 		return nil
 	})
@@ -218,7 +219,7 @@ func (p *Provider) Provision(ctx caddy.Context) error {
 	p.stopLeading = p.accounts.LeadsTo(p.leadsTo)
 	p.stopLinking = p.accounts.AddAccountLink(p.applicationsLink())
 	p.newLogouts()
-	caddyjwt.AtStart(ctx, func() error {
+	config.AtStart(ctx, func() error {
 		p.startLogouts()
 		return nil
 	})

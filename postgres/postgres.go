@@ -15,6 +15,7 @@ import (
 	"time"
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -86,20 +87,20 @@ func (s *Store) Provision(ctx caddy.Context) error {
 	if dsn == "" {
 		return errors.New("dsn is empty; is the environment variable set, or the file there?")
 	}
-	config, err := parseDSN(dsn)
+	settings, err := parseDSN(dsn)
 	if err != nil {
 		return err
 	}
-	shared, known, err := pools.LoadOrNew(dsn, func() (caddy.Destructor, error) { return newPool(config), nil })
+	shared, known, err := pools.LoadOrNew(dsn, func() (caddy.Destructor, error) { return newPool(settings), nil })
 	if err != nil {
 		return err
 	}
 	s.opened = dsn
 	s.pool = shared.(*pool)
-	s.Connect, s.Explain, s.Retry, s.Revoked, s.Timeout = s.pool.connect, explain, stoodInTheWay, s.pool.tell, config.callTimeout
-	caddyjwt.AtStart(ctx, func() error {
+	s.Connect, s.Explain, s.Retry, s.Revoked, s.Timeout = s.pool.connect, explain, stoodInTheWay, s.pool.tell, settings.callTimeout
+	config.AtStart(ctx, func() error {
 		_, _, err := s.pool.connect(ctx)
-		return caddyjwt.StoreAtStart(ctx, err, known)
+		return config.StoreAtStart(ctx, err, known)
 	})
 	return nil
 }

@@ -199,3 +199,6 @@ type TryCounter interface {
 	// ForgiveTry takes a count back.
 	ForgiveTry(ctx context.Context, key string, every time.Duration) error
 }
+
+// ErrNewerSchema means that a newer program than this has made the tables.
+var ErrNewerSchema = errors.New("the user store was made by a newer program")

@@ -1,9 +1,13 @@
-package caddyjwt
+package config
 
 import (
+	"errors"
+	"fmt"
 	"sync"
 
+	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
 )
 
 func init() {
@@ -62,3 +66,22 @@ func (*startApp) Stop() error { return nil }
 
 // Interface guards
 var _ caddy.App = (*startApp)(nil)
+
+// StoreAtStart judges an error of opening a store when a config starts. At the start of
+// Caddy, and where a config before it uses the store too, it is logged, and the store is
+// tried again when it is needed, so that tokens are verified meanwhile. At a reload to
+// another store it refuses the config, and the one before goes on. So does a store of
+// a newer program.
+func StoreAtStart(ctx caddy.Context, err error, known bool) error {
+	if err == nil || errors.Is(err, store.ErrNewerSchema) {
+		return err
+	}
+	if reloads() && !known {
+		return fmt.Errorf("the new config has a user store that cannot be opened, so it is refused: %w", err)
+	}
+	ctx.Logger().Error("user store cannot be opened; accounts answer 503 until it can", zap.Error(err))
+	return nil
+}
+
+// reloads tells whether a config runs already, while another one starts.
+func reloads() bool { return caddy.ActiveContext().Context != nil }

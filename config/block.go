@@ -1,0 +1,250 @@
+// Package config reads what users write: the words of a Caddyfile block, placeholders,
+// secrets and key files. It also has what a module does when its config starts.
+package config
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+)
+
+// Block is a block of a Caddyfile, or an option in it that has a block of its own.
+type Block struct {
+	*caddyfile.Dispenser
+	// Name is what error messages call the block: the option, and the name that
+	// stands behind it if there may be several, as in `client my-app`.
+	Name string
+	// Hint is appended to the list of options where a word is none of them. Default:
+	// nothing.
+	Hint string
+
+	given map[string]bool
+}
+
+// Option is an option of a block. The list of a block's options is written once: it
+// reads the block, and the error about an unknown option names them.
+type Option struct {
+	Name string
+	// Read reads the values behind the name. Its error is of the Dispenser.
+	Read func(b *Block, name string) error
+	// Repeatable options may be specified more than once.
+	Repeatable bool
+}
+
+// ReadBlock reads the block behind the dispenser's current word, if there is one.
+func ReadBlock(d *caddyfile.Dispenser, name, hint string, options []Option) error {
+	b := &Block{Dispenser: d, Name: name, Hint: hint, given: make(map[string]bool)}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		word := d.Val()
+		i := slices.IndexFunc(options, func(o Option) bool { return o.Name == word })
+		if i < 0 {
+			return b.unknown(options)
+		}
+		if !options[i].Repeatable {
+			if err := b.Once(word); err != nil {
+				return err
+			}
+		}
+		if err := options[i].Read(b, word); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Once refuses a second option of the name in this block.
+func (b *Block) Once(name string) error {
+	if b.given[name] {
+		if strings.Contains(b.Name, " ") {
+			return b.Errf("%s is specified twice in %s", name, b.Name)
+		}
+		return b.Errf("%s is specified twice", name)
+	}
+	b.given[name] = true
+	return nil
+}
+
+// optionName is what options are named like, and a line of a secret is not.
+var optionName = regexp.MustCompile(`^[A-Za-z][A-Za-z_]{0,23}$`)
+
+// unknown is the error about a word that is no option of the block. It shows the word
+// only where that cannot be the second line of a secret.
+func (b *Block) unknown(options []Option) error {
+	var names []string
+	for _, option := range options {
+		names = append(names, option.Name)
+	}
+	has := "has " + List(names) + b.Hint
+	kind, _, _ := strings.Cut(b.Name, " ")
+	word := b.Val()
+	switch {
+	case word == "{":
+		return b.Errf("unexpected block in %s: the option on this line takes none", kind)
+	case !optionName.MatchString(word):
+		return b.Errf("%s has no such option; it %s. If this line belongs to a secret: a secret has one line, such as the output of openssl rand -hex 64", kind, has)
+	}
+	if meant := Nearest(word, names); meant != "" {
+		return b.Errf("%s has no option %q; did you mean %s? It %s", kind, word, meant, has)
+	}
+	return b.Errf("%s has no option %q; it %s", kind, word, has)
+}
+
+// List joins words as a sentence does: a, b and c.
+func List(words []string) string {
+	if len(words) < 2 {
+		return strings.Join(words, "")
+	}
+	return strings.Join(words[:len(words)-1], ", ") + " and " + words[len(words)-1]
+}
+
+// Nearest returns the name that somebody who typed word probably meant, or nothing:
+// the one with the fewest letters to change, of at most a third of its own.
+func Nearest(word string, names []string) (nearest string) {
+	least := len(word)
+	for _, name := range names {
+		if d := distance(strings.ToLower(word), name); d < least && d <= max(1, len(name)/3) {
+			nearest, least = name, d
+		}
+	}
+	return nearest
+}
+
+// distance is how many letters must be changed, added, removed or swapped with the next
+// one (optimal string alignment).
+func distance(a, b string) int {
+	var before []int
+	last := make([]int, len(b)+1)
+	for j := range last {
+		last[j] = j
+	}
+	for i := range len(a) {
+		row := make([]int, len(b)+1)
+		row[0] = i + 1
+		for j := range len(b) {
+			change := 1
+			if a[i] == b[j] {
+				change = 0
+			}
+			row[j+1] = min(last[j]+change, last[j+1]+1, row[j]+1)
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				row[j+1] = min(row[j+1], before[j-1]+1)
+			}
+		}
+		before, last = last, row
+	}
+	return last[len(b)]
+}
+
+// Flag reads an option without a value.
+func Flag(into *bool) func(*Block, string) error {
+	return func(b *Block, name string) error {
+		*into = true
+		if b.NextArg() {
+			return b.Errf("%s takes no value, not %q; remove the whole line to switch it off", name, b.Val())
+		}
+		return nil
+	}
+}
+
+// Word reads an option with one value. takes completes the sentence "<name> takes …".
+func Word(takes string, into *string) func(*Block, string) error {
+	return func(b *Block, name string) error {
+		args := b.RemainingArgs()
+		if len(args) != 1 || args[0] == "" {
+			return b.Errf("%s takes %s", name, takes)
+		}
+		*into = args[0]
+		return nil
+	}
+}
+
+// Words reads an option with one or more values, which are added to those that are
+// there.
+func Words(takes string, into *[]string) func(*Block, string) error {
+	return func(b *Block, name string) error {
+		args := b.RemainingArgs()
+		if len(args) == 0 {
+			return b.Errf("%s takes one or more %s", name, takes)
+		}
+		*into = append(*into, args...)
+		return nil
+	}
+}
+
+// Count reads a number of at least 1.
+func Count(takes string, into *int) func(*Block, string) error {
+	return func(b *Block, name string) error {
+		var text string
+		if err := Word(takes, &text)(b, name); err != nil {
+			return err
+		}
+		number, err := strconv.Atoi(text)
+		if err != nil || number < 1 {
+			return b.Errf("%s takes %s, not %q%s", name, takes, text, PlaceholderHint(text))
+		}
+		*into = number
+		return nil
+	}
+}
+
+// Duration reads a time span, which must be more than 0.
+func Duration(into *caddy.Duration) func(*Block, string) error {
+	return func(b *Block, name string) error {
+		err := DurationOrZero(into)(b, name)
+		if err == nil && *into == 0 {
+			return b.Errf("%s is 0; give a duration, or remove the line for the default", name)
+		}
+		return err
+	}
+}
+
+// DurationOrZero reads a time span.
+func DurationOrZero(into *caddy.Duration) func(*Block, string) error {
+	const takes = "a duration, as in: 30s, 10m or 24h"
+	return func(b *Block, name string) error {
+		var text string
+		if err := Word(takes, &text)(b, name); err != nil {
+			return err
+		}
+		duration, err := caddy.ParseDuration(text)
+		if err != nil {
+			return b.Errf("%s takes %s, not %q%s", name, takes, text, PlaceholderHint(text))
+		}
+		if duration < 0 {
+			return b.Errf("%s is %s; it must not be negative", name, text)
+		}
+		*into = caddy.Duration(duration)
+		return nil
+	}
+}
+
+// PlaceholderHint says how a number or a time can come from the environment, where the
+// text has a placeholder.
+func PlaceholderHint(text string) string {
+	if strings.Contains(text, "{") {
+		return fmt.Sprintf("; a placeholder such as %s has no value yet here, but {$NAME} is replaced by the environment variable NAME", text)
+	}
+	return ""
+}
+
+// ParseSecret reads `secret [base64|hex] <value>`.
+func ParseSecret(b *Block, name string) (*Secret, error) {
+	secret := new(Secret)
+	switch args := b.RemainingArgs(); len(args) {
+	case 1:
+		secret.Value = args[0]
+	case 2:
+		secret.Encoding, secret.Value = args[0], args[1]
+		if secret.Encoding != "base64" && secret.Encoding != "hex" {
+			return nil, b.Errf("%s takes base64, hex or nothing before its value; quote the value if it has blanks", name)
+		}
+	default:
+		return nil, b.Errf("%s takes a value, as in: secret {env.JWT_SECRET}, or an encoding and a value, as in: secret base64 {env.JWT_SECRET}", name)
+	}
+	return secret, nil
+}

@@ -1,0 +1,62 @@
+package config_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/caddy-jwt/caddy-jwt/config"
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+)
+
+// A misspelt option is answered by the one that was probably meant, and by the list of
+// all; what may be a line of a secret is not shown.
+func TestUnknownOption(t *testing.T) {
+	for word, want := range map[string]string{
+		"audiense":                 "did you mean audience?",
+		"token_typ":                "did you mean token_type?",
+		"Audience":                 "did you mean audience?",
+		"lewe":                     "no option \"lewe\"; it has audience, leeway and token_type",
+		"leewya":                   "did you mean leeway?",
+		"something":                "no option \"something\"; it has audience, leeway and token_type",
+		"Zm9vYmFyYmF6cXV4cXV1eA==": "has no such option",
+		"{":                        "unexpected block",
+	} {
+		_, err := read("test {\n\t" + word + " value\n}")
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v; expected %q", word, err, want)
+		}
+		if err != nil && len(word) > 24 && strings.Contains(err.Error(), word) {
+			t.Errorf("%s is shown: %v", word, err)
+		}
+		if err != nil && !strings.Contains(err.Error(), "Testfile:2") {
+			t.Errorf("%s: %v names no line", word, err)
+		}
+	}
+}
+
+func TestOptionsOnce(t *testing.T) {
+	if _, err := read("test {\n\tleeway 1s\n\tleeway 2s\n}"); err == nil || !strings.Contains(err.Error(), "leeway is specified twice") {
+		t.Errorf("twice: %v", err)
+	}
+	got, err := read("test {\n\taudience a\n\taudience b c\n\tleeway 5s\n}")
+	if err != nil || strings.Join(got.audience, " ") != "a b c" || got.leeway != caddy.Duration(5e9) {
+		t.Errorf("control: %+v, %v", got, err)
+	}
+}
+
+type options struct {
+	audience  []string
+	leeway    caddy.Duration
+	tokenType string
+}
+
+func read(text string) (o options, err error) {
+	d := caddyfile.NewTestDispenser(text)
+	d.Next()
+	return o, config.ReadBlock(d, "test", "", []config.Option{
+		{Name: "audience", Read: config.Words("values", &o.audience), Repeatable: true},
+		{Name: "leeway", Read: config.Duration(&o.leeway)},
+		{Name: "token_type", Read: config.Word("a typ", &o.tokenType)},
+	})
+}

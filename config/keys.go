@@ -1,0 +1,48 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"regexp"
+	"strings"
+
+	"github.com/caddy-jwt/caddy-jwt/jwt"
+	"github.com/caddyserver/caddy/v2"
+)
+
+// looksLikePath is strict: what is no path may be a secret.
+var looksLikePath = regexp.MustCompile(`^(/|\.{1,2}/|~/|[A-Za-z]:\\)([\w. -]{1,32}[/\\]?)+$|^([\w. -]{1,32}/)*[\w.-]{1,64}\.(pem|crt|cer|der|key|pub|json|jwk|jwks|txt)$`)
+
+// LoadPublicKeys takes a key as it stands, or from the file that is named.
+func LoadPublicKeys(text string) ([]*jwt.Key, error) {
+	text = strings.TrimSpace(caddy.NewReplacer().ReplaceKnown(text, ""))
+	if text == "" {
+		return nil, errors.New("it is empty; is the environment variable set, or the file there?")
+	}
+	if Placeholder.FindString(text) == text {
+		return nil, fmt.Errorf("the placeholder %s is not known when the config is loaded; {env.NAME} and {file./path} are", text)
+	}
+	if strings.ContainsAny(text, "{\n") || strings.Contains(text, "-----BEGIN") {
+		return jwt.ParsePublicKeys(text)
+	}
+	content, err := os.ReadFile(text)
+	if err == nil {
+		keys, err := jwt.ParsePublicKeys(string(content))
+		if err != nil {
+			return nil, fmt.Errorf("file %s: %w", text, err)
+		}
+		return keys, nil
+	}
+	keys, parseErr := jwt.ParsePublicKeys(text)
+	switch {
+	case parseErr == nil:
+		return keys, nil
+	case strings.Contains(text, "://"):
+		return nil, errors.New("it is a URL; keys behind one belong under `jwks`")
+	case errors.Is(err, fs.ErrNotExist) && !looksLikePath.MatchString(text): // it may be a secret, which no log may have
+		return nil, fmt.Errorf("it is neither a public key nor the path of a file that can be read: %w", parseErr)
+	}
+	return nil, fmt.Errorf("it is neither a key nor a file that can be read: %w", err)
+}

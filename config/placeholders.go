@@ -1,0 +1,39 @@
+package config
+
+import (
+	"fmt"
+	"regexp"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// Resolve replaces the placeholders of an option's values.
+func Resolve(option string, values ...*string) error {
+	replacer := caddy.NewReplacer()
+	for _, value := range values {
+		resolved, err := replacer.ReplaceOrErr(*value, true, true)
+		if err != nil {
+			return fmt.Errorf("%s %q: %w; placeholders are resolved when the config is loaded, so {env.NAME} and {file./path} work here and those of a request do not", option, *value, err)
+		}
+		*value = resolved
+	}
+	return nil
+}
+
+func ResolveList(option string, values []string) error {
+	for i := range values {
+		if err := Resolve(option, &values[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var Placeholder = regexp.MustCompile(`([^\\]|^){([a-zA-Z][\w.-]*)}`)
+
+func SetDefault[T comparable](value *T, standard T) {
+	var zero T
+	if *value == zero {
+		*value = standard
+	}
+}

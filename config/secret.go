@@ -1,0 +1,58 @@
+package config
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/caddy-jwt/caddy-jwt/jwt"
+	"github.com/caddyserver/caddy/v2"
+)
+
+// Secret is a shared secret.
+type Secret struct {
+	// Value of the secret, at least as long as the hash: 32 bytes for HS256,
+	// 48 for HS384, 64 for HS512 (RFC 7518 §3.2). Keep it out of the config,
+	// as in `{env.JWT_SECRET}` or `{file./run/secrets/jwt}`.
+	Value string `json:"value,omitempty"`
+
+	// Encoding of Value: `base64` (either alphabet, padded or not) or `hex`.
+	// Default: the bytes as they are written.
+	Encoding string `json:"encoding,omitempty"`
+}
+
+// Key resolves the secret. Errors never show it.
+func (c *Secret) Key() (*jwt.Key, error) {
+	if jwt.LooksLikeKey([]byte(c.Value)) { // a JWK has the braces of a placeholder
+		return jwt.NewSecretKey([]byte(c.Value))
+	}
+	value, err := caddy.NewReplacer().ReplaceOrErr(c.Value, true, true)
+	if err != nil || value == "" { // the error may quote a part of the secret
+		return nil, errors.New("it is empty, or a placeholder in it is; is the environment variable set, or the file there? {env.NAME} and {file./path} are read when the config is loaded; a brace that is part of the secret is written \\{")
+	}
+	return DecodeSecret(value, c.Encoding)
+}
+
+func DecodeSecret(value, encoding string) (*jwt.Key, error) {
+	if !jwt.LooksLikeKey([]byte(value)) && strings.ContainsAny(strings.TrimRight(value, "\r\n"), "\r\n") {
+		return nil, errors.New("it has several lines, of which a part is easily lost; a secret has one line, as openssl rand -hex 64 prints it")
+	}
+	secret := []byte(value)
+	var err error
+	switch encoding {
+	case "":
+	case "hex":
+		secret, err = hex.DecodeString(strings.TrimSpace(value))
+	case "base64":
+		standard := strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimSpace(value))
+		secret, err = base64.RawStdEncoding.DecodeString(strings.TrimRight(standard, "="))
+	default:
+		return nil, fmt.Errorf("encoding %q is not known; it is base64, hex, or none", encoding)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("it is not %s", encoding)
+	}
+	return jwt.NewSecretKey(secret)
+}
