@@ -100,7 +100,7 @@ func filledStore(b *testing.B, users int) *FileStore {
 	if err != nil {
 		b.Fatal(err)
 	}
-	insert, err := tx.Prepare(`INSERT INTO users (` + userColumns + `) VALUES ($1, $2, $2, $3, '[]', '{}', false, 1, 1, 1)`)
+	insert, err := tx.Prepare(`INSERT INTO users (id, email, email_key, password_hash, roles, profile, disabled, created_at, updated_at, version) VALUES ($1, $2, $2, $3, '[]', '{}', false, 1, 1, 1)`)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -1,7 +1,6 @@
 package caddyjwt
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
+	"github.com/caddy-jwt/caddy-jwt/store/sqlstore"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -69,7 +69,7 @@ func copyStores(cmd *cobra.Command, args []string) error {
 	defer cancel() // closes the stores
 	interrupted, stop := signal.NotifyContext(ctx, os.Interrupt)
 	defer stop()
-	var stores [2]*SQLStore
+	var stores [2]*sqlstore.Store
 	var names [2]string
 	for i, text := range args {
 		if stores[i], names[i], err = openNamedStore(ctx, text, i == 1); err != nil {
@@ -80,27 +80,27 @@ func copyStores(cmd *cobra.Command, args []string) error {
 		return errors.New("the two stores are the same")
 	}
 	progress := &copyProgress{out: cmd.ErrOrStderr(), shows: terminalOf(cmd.ErrOrStderr()) != nil}
-	sums, err := (&storeCopy{from: stores[0], to: stores[1], source: names[0], told: progress.told}).run(interrupted)
+	sums, err := (&sqlstore.Copy{From: stores[0], To: stores[1], Source: names[0], Progress: progress.report}).Run(interrupted)
 	progress.end()
 	switch {
 	case interrupted.Err() != nil:
 		return errors.New("interrupted; run it again, and it goes on where it was")
-	case errors.Is(err, errCopyDiffers):
+	case errors.Is(err, sqlstore.ErrCopyDiffers):
 		return fmt.Errorf("%w; did Caddy use one of them meanwhile? Stop it and run this again, which copies each row again; a row that is gone from the first store stays in the second, and then only a new, empty one helps", err)
-	case errors.Is(err, errNotBegun) || errors.Is(err, errHalfCopy) || errors.Is(err, errOtherCopy):
+	case err != nil && !sqlstore.Resumes(err):
 		return err
 	case err != nil:
-		return fmt.Errorf("%w; what was copied stays, and when it is run again it goes on there", err)
+		return fmt.Errorf("%w; the rows copied so far are kept; run the command again to resume", err)
 	}
-	for i, sum := range sums {
-		fmt.Fprintf(cmd.OutOrStdout(), "%s: %d rows, the same in both\n", storeTables[i].name, sum.Rows)
+	for _, sum := range sums {
+		fmt.Fprintf(cmd.OutOrStdout(), "%s: %d rows, the same in both\n", sum.Table, sum.Rows)
 	}
 	return nil
 }
 
 // openNamedStore opens a store that is named as behind the word store of a
 // Caddyfile, or by the path of its file. It also returns the hash of its name.
-func openNamedStore(ctx caddy.Context, text string, create bool) (users *SQLStore, name string, err error) {
+func openNamedStore(ctx caddy.Context, text string, create bool) (users *sqlstore.Store, name string, err error) {
 	raw, err := namedStore(text)
 	if err != nil {
 		return nil, "", err
@@ -115,18 +115,18 @@ func openNamedStore(ctx caddy.Context, text string, create bool) (users *SQLStor
 	if name = store.HashToken(path); path == "" {
 		name = store.HashToken(string(raw))
 	}
-	ctx.Context = context.WithValue(ctx.Context, copying{}, true)
+	ctx.Context = sqlstore.ForCopy(ctx.Context)
 	config := &Accounts{StoreRaw: raw}
 	module, err := loadStore(ctx, config)
 	if err != nil {
 		return nil, "", err
 	}
-	sqlStore, ok := module.(interface{ sqlStore() *SQLStore })
+	of, ok := module.(interface{ SQL() *sqlstore.Store })
 	if !ok {
 		return nil, "", fmt.Errorf("%T cannot be copied", module)
 	}
-	_, _, err = sqlStore.sqlStore().Connect(ctx)
-	return sqlStore.sqlStore(), name, err
+	_, _, err = of.SQL().Connect(ctx)
+	return of.SQL(), name, err
 }
 
 func namedStore(text string) (json.RawMessage, error) {
@@ -167,7 +167,7 @@ type copyProgress struct {
 
 const quietProgressInterval = 10 * time.Second
 
-func (p *copyProgress) told(doing, table string, rows, all int64) {
+func (p *copyProgress) report(doing, table string, rows, all int64) {
 	line := fmt.Sprintf("%s %s: %d of %d", doing, table, rows, all)
 	interval := quietProgressInterval
 	if p.shows {

@@ -11,9 +11,13 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/store"
+	"github.com/caddy-jwt/caddy-jwt/store/sqlstore"
 )
 
 // fill makes a store with users, and of each a session, a record and more.
+// rowsAtOnce are copied at once.
+const rowsAtOnce = 500
+
 func fillStore(t testing.TB, path string, users int) {
 	t.Helper()
 	c := &commandLine{t, []string{"--store", path}}
@@ -57,13 +61,13 @@ func TestStoreCopy(t *testing.T) {
 		t.Error("the users are not the same")
 	}
 	withUsers(t, to, func(store store.UserStore) {
-		if records, err := store.Records(t.Context(), kindCopy, "", time.Now()); err != nil || len(records) != 0 {
+		if records, err := store.Records(t.Context(), "store copy", "", time.Now()); err != nil || len(records) != 0 {
 			t.Errorf("the mark of the copy is left: %v %v", records, err)
 		}
 	})
 
 	c.refuses("", "the store to copy from: there is no user store at", "store", "copy", filepath.Join(dir, "none.db"), to)
-	c.refuses("", "it has 1200 rows in the table users; a copy is made into an empty one", "store", "copy", from, to)
+	c.refuses("", "it has 1200 rows in the table users; copy into an empty store", "store", "copy", from, to)
 	c.refuses("", "the two stores are the same", "store", "copy", from, from)
 	c.refuses("", "the two stores are the same", "store", "copy", from, `file "`+from+`"`)
 	c.refuses("", "takes two stores, as in: caddy jwt store copy users.db", "store", "copy", from)
@@ -76,16 +80,16 @@ func TestStoreCopy(t *testing.T) {
 }
 
 // copyOf opens two stores for a copy.
-func copyOf(t *testing.T, from, to string, told func(doing, table string, rows, all int64)) *storeCopy {
+func copyOf(t *testing.T, from, to string, progress func(doing, table string, rows, all int64)) *sqlstore.Copy {
 	t.Helper()
 	ctx, cancel, err := openContext(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(cancel)
-	c := &storeCopy{told: told}
-	if c.from, c.source, err = openNamedStore(ctx, from, false); err == nil {
-		c.to, _, err = openNamedStore(ctx, to, true)
+	c := &sqlstore.Copy{Progress: progress}
+	if c.From, c.Source, err = openNamedStore(ctx, from, false); err == nil {
+		c.To, _, err = openNamedStore(ctx, to, true)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -97,10 +101,10 @@ func copyOf(t *testing.T, from, to string, told func(doing, table string, rows, 
 func TestStoreCopyGoesOn(t *testing.T) {
 	dir := sitetest.TempDir(t)
 	from, to := filepath.Join(dir, "from.db"), filepath.Join(dir, "to.db")
-	fillStore(t, from, 2*copiedAtOnce+10)
+	fillStore(t, from, 2*rowsAtOnce+10)
 	ctx, cancel := context.WithCancel(t.Context())
 	c := copyOf(t, from, to, func(string, string, int64, int64) { cancel() })
-	if _, err := c.run(ctx); !errors.Is(err, context.Canceled) {
+	if _, err := c.Run(ctx); !errors.Is(err, context.Canceled) {
 		t.Fatalf("control: %v", err)
 	}
 	// Nobody works with the half that is there.
@@ -113,15 +117,15 @@ func TestStoreCopyGoesOn(t *testing.T) {
 	fillStore(t, filepath.Join(dir, "other.db"), 3)
 	(&commandLine{TB: t}).refuses("", "it is the unfinished copy of another store than this", "store", "copy", filepath.Join(dir, "other.db"), to)
 	copied := 0
-	c.told = func(doing, table string, rows, all int64) {
+	c.Progress = func(doing, table string, rows, all int64) {
 		if doing == "copied" && table == "users" {
-			if copied++; copied == 1 && rows != 2*copiedAtOnce || all != 2*copiedAtOnce+10 {
+			if copied++; copied == 1 && rows != 2*rowsAtOnce || all != 2*rowsAtOnce+10 {
 				t.Errorf("it goes on at %d of %d", rows, all)
 			}
 		}
 	}
-	sums, err := c.run(t.Context())
-	if err != nil || copied != 2 || sums[0].Rows != 2*copiedAtOnce+10 {
+	sums, err := c.Run(t.Context())
+	if err != nil || copied != 2 || sums[0].Rows != 2*rowsAtOnce+10 {
 		t.Errorf("%v %v, %d pages", sums, err, copied)
 	}
 }
@@ -134,21 +138,21 @@ func TestStoreCopyFindsDifferences(t *testing.T) {
 	fillStore(t, from, 20)
 	changed := false
 	c := copyOf(t, from, to, nil)
-	c.told = func(doing, table string, _, _ int64) {
+	c.Progress = func(doing, table string, _, _ int64) {
 		if doing == "compared" && !changed {
 			changed = true
-			if _, err := c.from.Exec(t.Context(), `UPDATE users SET profile = '{"name":"b"}' WHERE email_key = $1`, "user-7@example.com"); err != nil {
+			if _, err := c.From.Exec(t.Context(), `UPDATE users SET profile = '{"name":"b"}' WHERE email_key = $1`, "user-7@example.com"); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := c.to.Exec(t.Context(), `UPDATE records SET value = '{"a":2}' WHERE kind = $1`, "kind 1"); err != nil {
+			if _, err := c.To.Exec(t.Context(), `UPDATE records SET value = '{"a":2}' WHERE kind = $1`, "kind 1"); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	if _, err := c.run(t.Context()); !errors.Is(err, errCopyDiffers) {
+	if _, err := c.Run(t.Context()); !errors.Is(err, sqlstore.ErrCopyDiffers) {
 		t.Fatalf("a difference is not found: %v", err)
 	}
-	if sums, err := c.run(t.Context()); err != nil || sums[0].Rows != 20 {
+	if sums, err := c.Run(t.Context()); err != nil || sums[0].Rows != 20 {
 		t.Errorf("run again: %v %v", sums, err)
 	}
 }

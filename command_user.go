@@ -22,6 +22,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
+	"github.com/caddy-jwt/caddy-jwt/store/sqlstore"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
@@ -124,7 +125,7 @@ func operates(adds bool, operate func(*operator) error) func(*cobra.Command, []s
 		if o.store, ok = module.(store.UserStore); !ok {
 			return fmt.Errorf("user store: %T is no UserStore", module)
 		}
-		if err := checkWhole(ctx, o.store); err != nil {
+		if err := sqlstore.CheckWhole(ctx, o.store); err != nil {
 			return fmt.Errorf("user store: %w", err)
 		}
 		return operate(o)

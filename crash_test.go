@@ -24,6 +24,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/store"
+	"github.com/caddy-jwt/caddy-jwt/store/sqlstore"
 	"github.com/caddyserver/caddy/v2"
 )
 
@@ -368,7 +369,7 @@ func TestStoreFailures(t *testing.T) {
 		got := s.signedUp("alice@example.com")
 		users := storeOf(t).(*FileStore)
 		var broken atomic.Bool
-		var wrapped store.UserStore = &SQLStore{Explain: users.Explain, Connect: func(ctx context.Context) (*sql.DB, *sql.DB, error) {
+		var wrapped store.UserStore = &sqlstore.Store{Explain: users.Explain, Connect: func(ctx context.Context) (*sql.DB, *sql.DB, error) {
 			if broken.Load() {
 				return nil, nil, errors.New("unplugged")
 			}
@@ -655,7 +656,7 @@ func TestStoreFilesTakenAway(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer db.Close()
-		if err := Migrate(t.Context(), db, ""); err != nil {
+		if err := sqlstore.Migrate(t.Context(), db, ""); err != nil {
 			t.Fatal(err)
 		}
 		p.kill()

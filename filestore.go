@@ -16,6 +16,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/store"
+	"github.com/caddy-jwt/caddy-jwt/store/sqlstore"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"modernc.org/sqlite"
@@ -35,9 +36,9 @@ type FileStore struct {
 	// directory.
 	Path string `json:"path,omitempty"`
 
-	SQLStore `json:"-"`
-	opened   string // under which the file is shared
-	file     *databaseFile
+	sqlstore.Store `json:"-"`
+	opened         string // under which the file is shared
+	file           *databaseFile
 }
 
 // CaddyModule returns the Caddy module information.
@@ -271,7 +272,7 @@ func (f *databaseFile) open(ctx context.Context) error {
 	if err := holdsUsers(ctx, write); err != nil {
 		return errors.Join(fmt.Errorf("user store %s: %w", f.path, err), write.Close())
 	}
-	if err := Migrate(ctx, write, ""); err != nil {
+	if err := sqlstore.Migrate(ctx, write, ""); err != nil {
 		_ = write.Close()
 		return fmt.Errorf("user store %s: %w", f.path, explainSQLite(err))
 	}
@@ -344,7 +345,7 @@ func (f *databaseFile) make(ctx context.Context) error {
 	defer os.Remove(made.Name())
 	db, err := openSQLite(made.Name())
 	if err == nil {
-		err = errors.Join(explainSQLite(Migrate(ctx, db, "")), db.Close(), made.Close())
+		err = errors.Join(explainSQLite(sqlstore.Migrate(ctx, db, "")), db.Close(), made.Close())
 	}
 	if err == nil {
 		err = os.Link(made.Name(), f.path)

@@ -22,6 +22,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
+	"github.com/caddy-jwt/caddy-jwt/store/sqlstore"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/google/uuid"
 	"github.com/maypok86/otter/v2"
@@ -136,7 +137,7 @@ func openAccounts(ctx caddy.Context, settings *Accounts) (*accountService, error
 	service.addStore(&store)
 	context.AfterFunc(ctx, func() { service.dropStore(&store) })
 	config.AtStart(ctx, func() error {
-		if err := checkWhole(ctx, store); err != nil {
+		if err := sqlstore.CheckWhole(ctx, store); err != nil {
 			return fmt.Errorf("accounts: store: %w", err)
 		}
 		if err := service.start(ctx); err != nil && !errors.Is(err, errNoKeysYet) { // the store was said to fail

@@ -108,7 +108,7 @@ func TestThreatLogInsOfStrangersTogetherAreBounded(t *testing.T) {
 func TestThreatWhatStrangersKeptIsRemoved(t *testing.T) {
 	pass := passClock(t)
 	accountsSite(t, "")
-	const many = cleanUpBatch + 1000
+	const many = 5000 + 1000
 	_, write, err := storeOf(t).(*FileStore).Connect(t.Context())
 	if err != nil {
 		t.Fatal(err)

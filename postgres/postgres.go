@@ -14,9 +14,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	caddyjwt "github.com/caddy-jwt/caddy-jwt"
 	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/store"
+	"github.com/caddy-jwt/caddy-jwt/store/sqlstore"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/jackc/pgx/v5"
@@ -34,7 +34,7 @@ func init() {
 // nodes hear of ended sessions at once, is not everywhere; without it they ask,
 // every 0.4 seconds. Its tables are made and migrated by the first node that starts.
 type Store struct {
-	caddyjwt.SQLStore `json:"-"`
+	sqlstore.Store `json:"-"`
 
 	// DSN says where the database is: a URL as
 	// postgres://user:password@host:5432/name?sslmode=verify-full, or words as
@@ -222,7 +222,7 @@ func (p *pool) connect(ctx context.Context) (read, write *sql.DB, err error) {
 func (p *pool) migrate(ctx context.Context) error {
 	var err error
 	for range 10 {
-		if err = caddyjwt.Migrate(ctx, p.db, " FOR UPDATE"); err == nil || !conflict(err) {
+		if err = sqlstore.Migrate(ctx, p.db, " FOR UPDATE"); err == nil || !conflict(err) {
 			break
 		}
 	}

@@ -1,4 +1,4 @@
-package caddyjwt
+package sqlstore
 
 import (
 	"context"
@@ -14,8 +14,8 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
-// storeTable is a table as it is copied from one store to another.
-type storeTable struct {
+// table is a table as it is copied from one store to another.
+type table struct {
 	name  string
 	key   []string // columns of the primary key, all text
 	texts []string // the other columns, by type
@@ -23,9 +23,9 @@ type storeTable struct {
 	bools []string
 }
 
-// storeTables are all that outlives a restart, in an order in which a row comes
+// tables are all that outlives a restart, in an order in which a row comes
 // after those that it refers to. Tries are not: their windows are short.
-var storeTables = []storeTable{
+var tables = []table{
 	{"users", []string{"id"}, []string{"email", "email_key", "password_hash", "roles", "profile"}, []string{"created_at", "updated_at", "version"}, []string{"disabled"}},
 	{"sessions", []string{"id"}, []string{"user_id", "family_hash", "refresh_hash", "previous_hash", "client", "address"},
 		[]string{"rotated_at", "created_at", "used_at", "expires_at", "last_token_until"}, nil},
@@ -43,31 +43,40 @@ const (
 // copyMark says how far a copy is, and stands in the store that is copied to.
 type copyMark struct {
 	From  string   `json:"from"`            // what is copied, as hash of its name
-	Table int      `json:"table"`           // of storeTables
+	Table int      `json:"table"`           // of tables
 	After []string `json:"after,omitempty"` // key of the last row
 }
 
-// tableSum is what two copies of a table have alike: how many rows there are, and
+// TableSum is what two copies of a table have alike: how many rows there are, and
 // the sum of their hashes, which does not depend on their order.
-type tableSum struct {
-	Rows int64
-	Sum  [4]uint64
+type TableSum struct {
+	Table string
+	Rows  int64
+	Sum   [4]uint64
 }
 
-// storeCopy copies a store into an empty one.
-type storeCopy struct {
-	from, to *SQLStore
-	// source is the hash of the name of what is copied.
-	source string
-	// told is called as it goes on.
-	told func(doing, table string, rows, all int64)
+// Copy copies a store into an empty one.
+type Copy struct {
+	From, To *Store
+	// Source is the hash of the name of what is copied.
+	Source string
+	// Progress is called as it goes on, with what is done: "copied" or "compared".
+	Progress func(doing, table string, rows, all int64)
 }
 
-// errCopyDiffers means that the two stores are not the same after a copy.
-var errCopyDiffers = errors.New("the two stores differ")
+// ErrCopyDiffers means that the two stores are not the same after a copy.
+var ErrCopyDiffers = errors.New("the two stores differ")
 
-// errNotBegun means that nothing was copied.
-var errNotBegun = errors.New("")
+// NotEmptyError means that nothing was copied, since there are rows in the store to
+// copy to.
+type NotEmptyError struct {
+	table string
+	rows  int64
+}
+
+func (e *NotEmptyError) Error() string {
+	return fmt.Sprintf("it has %d rows in the table %s; copy into an empty store", e.rows, e.table)
+}
 
 // errOtherCopy means that a copy of something else was begun.
 var errOtherCopy = errors.New("it is the unfinished copy of another store than this, or of one that was named otherwise; name the one that the copy began with, or take an empty store to copy to")
@@ -75,10 +84,10 @@ var errOtherCopy = errors.New("it is the unfinished copy of another store than t
 // errHalfCopy means that a store is what a copy that was interrupted has made.
 var errHalfCopy = errors.New("it is the unfinished copy of another; run `caddy jwt store copy` to its end, or take an empty store")
 
-// checkWhole refuses a store that is an unfinished copy: a user who is not there
+// CheckWhole refuses a store that is an unfinished copy: a user who is not there
 // yet may be an address that is free, and what changes there is lost when the copy
 // goes on.
-func checkWhole(ctx context.Context, store store.UserStore) error {
+func CheckWhole(ctx context.Context, store store.UserStore) error {
 	_, err := store.Record(ctx, kindCopy, copyID, time.Now())
 	if err == nil || errors.Is(err, errHalfCopy) {
 		return errHalfCopy
@@ -86,10 +95,22 @@ func checkWhole(ctx context.Context, store store.UserStore) error {
 	return nil // not there, or not to be asked now; refuseHalfCopy asks when it is
 }
 
-// copying is the key of a context in which an unfinished copy may be opened.
+// copying is the key of a context of ForCopy.
 type copying struct{}
 
-// refuseHalfCopy is checkWhole for a database that has just been reached.
+// ForCopy returns a context in which an unfinished copy may be opened.
+func ForCopy(ctx context.Context) context.Context {
+	return context.WithValue(ctx, copying{}, true)
+}
+
+// Resumes tells whether a copy that failed by this error goes on where it was when it is
+// run again.
+func Resumes(err error) bool {
+	_, notEmpty := errors.AsType[*NotEmptyError](err)
+	return !notEmpty && !errors.Is(err, errHalfCopy) && !errors.Is(err, errOtherCopy)
+}
+
+// refuseHalfCopy is CheckWhole for a database that has just been reached.
 func refuseHalfCopy(ctx context.Context, db *sql.DB) error {
 	if ctx.Value(copying{}) != nil {
 		return nil
@@ -105,43 +126,43 @@ func refuseHalfCopy(ctx context.Context, db *sql.DB) error {
 	return err
 }
 
-// run copies what is not copied yet, and compares the stores. One that was
+// Run copies what is not copied yet, and compares the stores. One that was
 // interrupted goes on where it was.
-func (c *storeCopy) run(ctx context.Context) (sums []tableSum, err error) {
+func (c *Copy) Run(ctx context.Context) (sums []TableSum, err error) {
 	mark, err := c.begin(ctx)
 	if err != nil {
 		return nil, err
 	}
-	for mark.Table < len(storeTables) {
+	for mark.Table < len(tables) {
 		if err := c.copyTable(ctx, &mark); err != nil {
-			name := storeTables[mark.Table].name
+			name := tables[mark.Table].name
 			if text := strings.ToLower(err.Error()); strings.Contains(text, "foreign key") || strings.Contains(text, "unique") { // of a user who came or went meanwhile
-				err = errors.Join(fmt.Errorf("%w: %w", errCopyDiffers, err), c.keep(ctx, copyMark{}))
+				err = errors.Join(fmt.Errorf("%w: %w", ErrCopyDiffers, err), c.keep(ctx, copyMark{}))
 			}
 			return nil, fmt.Errorf("table %s: %w", name, err)
 		}
 		mark = copyMark{Table: mark.Table + 1}
 	}
-	if sums, err = c.compare(ctx); errors.Is(err, errCopyDiffers) {
+	if sums, err = c.compare(ctx); errors.Is(err, ErrCopyDiffers) {
 		// Whoever tries again has all rows copied again.
 		return nil, errors.Join(err, c.keep(ctx, copyMark{}))
 	}
 	if err != nil {
 		return nil, err
 	}
-	_, err = c.to.TakeRecord(ctx, kindCopy, copyID, time.Now())
+	_, err = c.To.TakeRecord(ctx, kindCopy, copyID, time.Now())
 	return sums, err
 }
 
 // begin returns how far a copy is that was interrupted. A store that has
 // something else in it is not for a copy.
-func (c *storeCopy) begin(ctx context.Context) (mark copyMark, err error) {
-	if err := checkWhole(ctx, c.from); err != nil {
+func (c *Copy) begin(ctx context.Context) (mark copyMark, err error) {
+	if err := CheckWhole(ctx, c.From); err != nil {
 		return mark, fmt.Errorf("the store to copy from: %w", err)
 	}
-	record, err := c.to.Record(ctx, kindCopy, copyID, time.Now())
+	record, err := c.To.Record(ctx, kindCopy, copyID, time.Now())
 	if err == nil {
-		if err = json.Unmarshal(record.Value, &mark); err == nil && mark.From != c.source {
+		if err = json.Unmarshal(record.Value, &mark); err == nil && mark.From != c.Source {
 			err = errOtherCopy
 		}
 		return mark, err
@@ -149,49 +170,49 @@ func (c *storeCopy) begin(ctx context.Context) (mark copyMark, err error) {
 	if !errors.Is(err, store.ErrNotFound) {
 		return mark, err
 	}
-	for _, table := range storeTables {
-		rows, err := c.to.count(ctx, table.name)
+	for _, table := range tables {
+		rows, err := c.To.count(ctx, table.name)
 		if err != nil {
 			return mark, err
 		}
 		if rows > 0 {
-			return mark, fmt.Errorf("it has %d rows in the table %s; a copy is made into an empty one%w", rows, table.name, errNotBegun)
+			return mark, &NotEmptyError{table.name, rows}
 		}
 	}
 	text, err := c.marshal(mark)
 	if err != nil {
 		return mark, err
 	}
-	return mark, c.to.CreateRecord(ctx, store.Record{Kind: kindCopy, ID: copyID, Value: text})
+	return mark, c.To.CreateRecord(ctx, store.Record{Kind: kindCopy, ID: copyID, Value: text})
 }
 
-func (c *storeCopy) marshal(mark copyMark) ([]byte, error) {
-	mark.From = c.source
+func (c *Copy) marshal(mark copyMark) ([]byte, error) {
+	mark.From = c.Source
 	return json.Marshal(mark)
 }
 
-func (c *storeCopy) keep(ctx context.Context, mark copyMark) error {
-	_, err := c.to.UpdateRecord(ctx, kindCopy, copyID, time.Now(), func(r *store.Record) (err error) {
+func (c *Copy) keep(ctx context.Context, mark copyMark) error {
+	_, err := c.To.UpdateRecord(ctx, kindCopy, copyID, time.Now(), func(r *store.Record) (err error) {
 		r.Value, err = c.marshal(mark)
 		return err
 	})
 	return err
 }
 
-func (c *storeCopy) copyTable(ctx context.Context, mark *copyMark) error {
-	table := storeTables[mark.Table]
-	all, err := c.from.count(ctx, table.name)
+func (c *Copy) copyTable(ctx context.Context, mark *copyMark) error {
+	table := tables[mark.Table]
+	all, err := c.From.count(ctx, table.name)
 	if err != nil {
 		return err
 	}
 	copied := int64(0)
 	if mark.After != nil { // some of it was copied before
-		if copied, err = c.to.count(ctx, table.name); err != nil {
+		if copied, err = c.To.count(ctx, table.name); err != nil {
 			return err
 		}
 	}
 	for {
-		rows, err := c.from.page(ctx, table, mark.After)
+		rows, err := c.From.page(ctx, table, mark.After)
 		if err != nil || len(rows) == 0 {
 			return err
 		}
@@ -200,12 +221,12 @@ func (c *storeCopy) copyTable(ctx context.Context, mark *copyMark) error {
 			return err
 		}
 		copied += int64(len(rows))
-		c.told("copied", table.name, copied, all)
+		c.Progress("copied", table.name, copied, all)
 	}
 }
 
 // put writes rows and how far the copy is in one step.
-func (c *storeCopy) put(ctx context.Context, table storeTable, rows [][]any, mark copyMark) error {
+func (c *Copy) put(ctx context.Context, table table, rows [][]any, mark copyMark) error {
 	text, err := c.marshal(mark)
 	if err != nil {
 		return err
@@ -226,7 +247,7 @@ func (c *storeCopy) put(ctx context.Context, table storeTable, rows [][]any, mar
 	}
 	statement := `INSERT INTO ` + table.name + ` (` + strings.Join(columns, ", ") + `) VALUES ` + strings.Join(places, ", ") +
 		` ON CONFLICT (` + strings.Join(table.key, ", ") + `) DO UPDATE SET ` + strings.Join(updates, ", ")
-	return c.to.transaction(ctx, func(tx *sql.Tx) error {
+	return c.To.transaction(ctx, func(tx *sql.Tx) error {
 		if _, err := tx.ExecContext(ctx, statement, args...); err != nil {
 			return err
 		}
@@ -236,23 +257,23 @@ func (c *storeCopy) put(ctx context.Context, table storeTable, rows [][]any, mar
 }
 
 // compare reads both stores whole.
-func (c *storeCopy) compare(ctx context.Context) (sums []tableSum, err error) {
-	for _, table := range storeTables {
-		var of [2]tableSum
-		for i, store := range []*SQLStore{c.from, c.to} {
-			if of[i], err = store.sum(ctx, table, c.told); err != nil {
+func (c *Copy) compare(ctx context.Context) (sums []TableSum, err error) {
+	for _, table := range tables {
+		var of [2]TableSum
+		for i, store := range []*Store{c.From, c.To} {
+			if of[i], err = store.sum(ctx, table, c.Progress); err != nil {
 				return nil, fmt.Errorf("table %s: %w", table.name, err)
 			}
 		}
 		if of[0] != of[1] {
-			return nil, fmt.Errorf("%w: the table %s has %d rows in the one and %d in the other, or some are not the same", errCopyDiffers, table.name, of[0].Rows, of[1].Rows)
+			return nil, fmt.Errorf("%w: the table %s has %d rows in the one and %d in the other, or some are not the same", ErrCopyDiffers, table.name, of[0].Rows, of[1].Rows)
 		}
 		sums = append(sums, of[0])
 	}
 	return sums, nil
 }
 
-func (t storeTable) columns() []string {
+func (t table) columns() []string {
 	var all []string
 	for _, some := range [][]string{t.key, t.texts, t.ints, t.bools} {
 		all = append(all, some...)
@@ -261,7 +282,7 @@ func (t storeTable) columns() []string {
 }
 
 // values are places for a row.
-func (t storeTable) values() []any {
+func (t table) values() []any {
 	var all []any
 	for range len(t.key) + len(t.texts) {
 		all = append(all, new(string))
@@ -275,7 +296,7 @@ func (t storeTable) values() []any {
 	return all
 }
 
-func (t storeTable) keyOf(row []any) (key []string) {
+func (t table) keyOf(row []any) (key []string) {
 	for _, value := range row[:len(t.key)] {
 		key = append(key, *value.(*string))
 	}
@@ -283,7 +304,7 @@ func (t storeTable) keyOf(row []any) (key []string) {
 }
 
 // page reads the rows that come next in the order of the store.
-func (s *SQLStore) page(ctx context.Context, t storeTable, after []string) ([][]any, error) {
+func (s *Store) page(ctx context.Context, t table, after []string) ([][]any, error) {
 	key := strings.Join(t.key, ", ")
 	where, args := "", []any{}
 	if after != nil {
@@ -301,14 +322,15 @@ func (s *SQLStore) page(ctx context.Context, t storeTable, after []string) ([][]
 	return rows, err
 }
 
-func (s *SQLStore) count(ctx context.Context, table string) (int64, error) {
+func (s *Store) count(ctx context.Context, table string) (int64, error) {
 	return one(query(ctx, s, func(row interface{ Scan(...any) error }) (rows int64, err error) {
 		return rows, row.Scan(&rows)
 	}, `SELECT COUNT(*) FROM `+table))
 }
 
 // sum reads a table whole, but for the mark of a copy.
-func (s *SQLStore) sum(ctx context.Context, t storeTable, told func(doing, table string, rows, all int64)) (sum tableSum, err error) {
+func (s *Store) sum(ctx context.Context, t table, progress func(doing, table string, rows, all int64)) (sum TableSum, err error) {
+	sum.Table = t.name
 	all, err := s.count(ctx, t.name)
 	if err != nil {
 		return sum, err
@@ -334,9 +356,9 @@ func (s *SQLStore) sum(ctx context.Context, t storeTable, told func(doing, table
 			}
 		}
 		after = t.keyOf(rows[len(rows)-1])
-		told("compared", t.name, sum.Rows, all)
+		progress("compared", t.name, sum.Rows, all)
 	}
 }
 
-// sqlStore is the store itself, from a module that it is a part of.
-func (s *SQLStore) sqlStore() *SQLStore { return s }
+// SQL is the store itself, for those who have a module that embeds it.
+func (s *Store) SQL() *Store { return s }

@@ -1,0 +1,113 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+
+	"github.com/caddy-jwt/caddy-jwt/store"
+)
+
+// migrations make the tables, each from the version before it. One that was
+// released is never changed.
+var migrations = []string{
+	`CREATE TABLE users (
+		id            TEXT PRIMARY KEY,
+		email         TEXT NOT NULL,
+		email_key     TEXT NOT NULL UNIQUE,
+		password_hash TEXT NOT NULL,
+		roles         TEXT NOT NULL,
+		profile       TEXT NOT NULL,
+		disabled      BOOLEAN NOT NULL,
+		created_at    BIGINT NOT NULL,
+		updated_at    BIGINT NOT NULL,
+		version       BIGINT NOT NULL
+	);
+	CREATE TABLE sessions (
+		id               TEXT PRIMARY KEY,
+		user_id          TEXT NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+		family_hash      TEXT NOT NULL UNIQUE,
+		refresh_hash     TEXT NOT NULL,
+		previous_hash    TEXT NOT NULL,
+		rotated_at       BIGINT NOT NULL,
+		created_at       BIGINT NOT NULL,
+		used_at          BIGINT NOT NULL,
+		expires_at       BIGINT NOT NULL,
+		last_token_until BIGINT NOT NULL,
+		client           TEXT NOT NULL,
+		address          TEXT NOT NULL
+	);
+	CREATE INDEX sessions_by_user ON sessions (user_id);
+	CREATE INDEX sessions_by_expiry ON sessions (expires_at);
+	CREATE TABLE revocations (
+		session_id TEXT PRIMARY KEY,
+		revoked_at BIGINT NOT NULL,
+		until      BIGINT NOT NULL
+	);
+	CREATE INDEX revocations_by_time ON revocations (revoked_at);
+	CREATE TABLE one_time_tokens (
+		hash       TEXT PRIMARY KEY,
+		purpose    TEXT NOT NULL,
+		user_id    TEXT NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+		expires_at BIGINT NOT NULL
+	)`,
+	`CREATE TABLE records (
+		kind       TEXT NOT NULL,
+		id         TEXT NOT NULL,
+		owner      TEXT NOT NULL,
+		value      TEXT NOT NULL,
+		expires_at BIGINT NOT NULL,
+		version    BIGINT NOT NULL,
+		PRIMARY KEY (kind, id)
+	);
+	CREATE INDEX records_by_owner ON records (owner, kind);
+	CREATE INDEX records_by_expiry ON records (expires_at)`,
+	`CREATE TABLE tries (
+		key  TEXT PRIMARY KEY,
+		full_until BIGINT NOT NULL
+	);
+	CREATE INDEX tries_by_time ON tries (full_until)`,
+}
+
+// Migrate brings the tables to the version of this program, in one
+// transaction. Tables of a newer program are an error. Of many nodes that start
+// at once one migrates and the others wait: forUpdate is the clause that locks a
+// row that is read, such as " FOR UPDATE", empty where a transaction locks all.
+func Migrate(ctx context.Context, db *sql.DB, forUpdate string) error {
+	var version int
+	err := db.QueryRowContext(ctx, `SELECT version FROM schema_version`).Scan(&version)
+	if err == nil && version == len(migrations) {
+		return refuseHalfCopy(ctx, db) // without a write
+	}
+	for _, statement := range []string{
+		`CREATE TABLE IF NOT EXISTS schema_version (id BIGINT PRIMARY KEY, version BIGINT NOT NULL)`,
+		`INSERT INTO schema_version (id, version) VALUES (1, 0) ON CONFLICT (id) DO NOTHING`,
+	} {
+		if _, err := db.ExecContext(ctx, statement); err != nil {
+			return err
+		}
+	}
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }()
+	if err := tx.QueryRowContext(ctx, `SELECT version FROM schema_version`+forUpdate).Scan(&version); err != nil {
+		return err
+	}
+	if version > len(migrations) {
+		return fmt.Errorf("%w: it has version %d, this one knows %d; use the newer program, or a backup from before it", store.ErrNewerSchema, version, len(migrations))
+	}
+	for ; version < len(migrations); version++ {
+		if _, err := tx.ExecContext(ctx, migrations[version]); err != nil {
+			return fmt.Errorf("making version %d of the tables: %w", version+1, err)
+		}
+	}
+	if _, err := tx.ExecContext(ctx, `UPDATE schema_version SET version = $1`, len(migrations)); err != nil {
+		return err
+	}
+	if err := tx.Commit(); err != nil {
+		return err
+	}
+	return refuseHalfCopy(ctx, db)
+}
