@@ -17,6 +17,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
+	"github.com/caddy-jwt/caddy-jwt/store/filestore"
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 )
@@ -57,7 +58,7 @@ func BenchmarkStoreOfManyUsers(b *testing.B) {
 	for _, users := range []int{1000, 1_000_000} {
 		large := filledStore(b, users)
 		b.Run("look-up/users="+strconv.Itoa(users), func(b *testing.B) {
-			find := func(store *FileStore, users int) func() {
+			find := func(store *filestore.Store, users int) func() {
 				n := 0
 				return func() {
 					n = (n + 7919) % users
@@ -83,11 +84,11 @@ func BenchmarkStoreOfManyUsers(b *testing.B) {
 	}
 }
 
-func filledStore(b *testing.B, users int) *FileStore {
+func filledStore(b *testing.B, users int) *filestore.Store {
 	b.Helper()
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: b.Context()})
 	b.Cleanup(cancel)
-	store := &FileStore{Path: filepath.Join(sitetest.TempDir(b), "users.db")}
+	store := &filestore.Store{Path: filepath.Join(sitetest.TempDir(b), "users.db")}
 	if err := store.Provision(ctx); err != nil {
 		b.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
+	"github.com/caddy-jwt/caddy-jwt/store/filestore"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/spf13/cobra"
@@ -228,7 +229,7 @@ func mustHaveRun(ctx caddy.Context, site *Accounts) error {
 	if err := site.resolve(); err != nil {
 		return err
 	}
-	if err := checkStoreExists(site.StoreRaw); err != nil {
+	if err := filestore.CheckExists(site.StoreRaw); err != nil {
 		return err
 	}
 	if site.Secret != nil || site.SigningKey != "" {

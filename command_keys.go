@@ -8,6 +8,8 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/owner"
+	"github.com/caddy-jwt/caddy-jwt/store/filestore"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
 	"github.com/spf13/cobra"
@@ -124,7 +126,7 @@ func withKeys(cmd *cobra.Command, do func(caddy.Context, certmagic.Storage, keyP
 		if place.optional && !ctx.Storage().Exists(ctx, place.path) {
 			continue
 		}
-		if err := do(ctx, keepOwners(ctx.Storage()), place); err != nil {
+		if err := do(ctx, owner.KeepAll(ctx.Storage()), place); err != nil {
 			errs = append(errs, fmt.Errorf("issuer %s, %v: %w", place.issuer, ctx.Storage(), err))
 		}
 	}
@@ -187,7 +189,7 @@ func rotateKeys(cmd *cobra.Command, _ []string) error {
 	}
 	return withKeys(cmd, func(ctx caddy.Context, storage certmagic.Storage, place keyPlace) error {
 		r.remember = func(ids []string) error {
-			if err := checkStoreExists(place.site.StoreRaw); err != nil {
+			if err := filestore.CheckExists(place.site.StoreRaw); err != nil {
 				return err
 			}
 			chosen := *place.site // since it loses the module's text

@@ -12,6 +12,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
+	"github.com/caddy-jwt/caddy-jwt/store/filestore"
 	"github.com/caddy-jwt/caddy-jwt/store/sqlstore"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -105,10 +106,10 @@ func openNamedStore(ctx caddy.Context, text string, create bool) (users *sqlstor
 	if err != nil {
 		return nil, "", err
 	}
-	if err := checkStoreExists(raw); err != nil && !(create && errors.Is(err, errNoStore)) {
+	if err := filestore.CheckExists(raw); err != nil && !(create && errors.Is(err, filestore.ErrNoStore)) {
 		return nil, "", err
 	}
-	path, err := storeFile(raw)
+	path, err := filestore.Path(raw)
 	if err != nil {
 		return nil, "", err
 	}
@@ -141,7 +142,7 @@ func namedStore(text string) (json.RawMessage, error) {
 			words[0].Text = "postgres"
 		}
 	} else if _, err := caddy.GetModule("jwt.stores." + words[0].Text); len(words) == 1 && err != nil || strings.ContainsAny(words[0].Text, `/\.`) {
-		return caddyconfig.JSONModuleObject(&FileStore{Path: text}, "module", "file", nil), nil
+		return caddyconfig.JSONModuleObject(&filestore.Store{Path: text}, "module", "file", nil), nil
 	}
 	id := "jwt.stores." + words[0].Text
 	if _, err := caddy.GetModule(id); err != nil {

@@ -21,6 +21,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/store"
+	"github.com/caddy-jwt/caddy-jwt/store/filestore"
 	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/google/uuid"
@@ -108,7 +109,7 @@ func withUsers(t testing.TB, path string, do func(store.UserStore)) {
 		t.Fatal(err)
 	}
 	defer cancel()
-	store := &FileStore{Path: path}
+	store := &filestore.Store{Path: path}
 	if err := store.Provision(ctx); err != nil {
 		t.Fatal(err)
 	}

@@ -8,20 +8,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"iter"
 	"net/url"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 
-	"github.com/caddy-jwt/caddy-jwt/config"
+	"github.com/caddy-jwt/caddy-jwt/internal/owner"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
+	"github.com/caddy-jwt/caddy-jwt/store/filestore"
 	"github.com/caddy-jwt/caddy-jwt/store/sqlstore"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -93,13 +92,13 @@ func operates(adds bool, operate func(*operator) error) func(*cobra.Command, []s
 		o := &operator{cmd: cmd, args: args, flags: flagsOf(cmd)}
 		storage, err := o.chooseSites()
 		if err == nil {
-			err = checkStoreExists(o.sites[0].StoreRaw)
+			err = filestore.CheckExists(o.sites[0].StoreRaw)
 		}
-		if adds && errors.Is(err, errNoStore) {
+		if adds && errors.Is(err, filestore.ErrNoStore) {
 			fmt.Fprintf(cmd.ErrOrStderr(), "%v, so it is made; it belongs to the owner of its folder, who must be the user who runs Caddy\n", err)
 			err = nil
 		}
-		if errors.Is(err, errNoStore) {
+		if errors.Is(err, filestore.ErrNoStore) {
 			return fmt.Errorf("%w; name another by --store <path> or --config <file>, or run this as the user who runs Caddy; `caddy jwt user add` makes one", err)
 		}
 		if err != nil {
@@ -111,8 +110,8 @@ func operates(adds bool, operate func(*operator) error) func(*cobra.Command, []s
 		}
 		defer cancel() // closes the store
 		o.ctx = ctx
-		if path, err := storeFile(o.sites[0].StoreRaw); err == nil && path != "" {
-			for _, warning := range readerWarnings(path) {
+		if path, err := filestore.Path(o.sites[0].StoreRaw); err == nil && path != "" {
+			for _, warning := range owner.ReaderWarnings(path) {
 				fmt.Fprintln(cmd.ErrOrStderr(), warning)
 			}
 		}
@@ -138,7 +137,7 @@ func (o *operator) chooseSites() (storage json.RawMessage, err error) {
 	if o.flags.String("config") == "" {
 		site := new(Accounts)
 		if path != "" {
-			site.StoreRaw = caddyconfig.JSONModuleObject(&FileStore{Path: path}, "module", "file", nil)
+			site.StoreRaw = caddyconfig.JSONModuleObject(&filestore.Store{Path: path}, "module", "file", nil)
 		}
 		o.sites = []*Accounts{site}
 		return nil, site.resolve()
@@ -159,42 +158,6 @@ func (o *operator) chooseSites() (storage json.RawMessage, err error) {
 		}
 	}
 	return config.storage, nil
-}
-
-// errNoStore means that no server and no command has made the store yet.
-var errNoStore = errors.New("there is no user store")
-
-// checkStoreExists sees to it that nothing is answered from an empty file that
-// was made for the question. Other kinds of stores say it themselves.
-func checkStoreExists(store json.RawMessage) error {
-	path, err := storeFile(store)
-	if err != nil || path == "" {
-		return err
-	}
-	_, err = os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w at %s", errNoStore, path)
-	}
-	return err
-}
-
-// storeFile is where a store is if it is a file, and else empty.
-func storeFile(store json.RawMessage) (string, error) {
-	var kind struct {
-		Module string `json:"module"`
-	}
-	var file FileStore
-	if err := json.Unmarshal(store, &kind); err != nil || kind.Module != "file" {
-		return "", err
-	}
-	if err := json.Unmarshal(store, &file); err != nil {
-		return "", err
-	}
-	if err := config.Resolve("path", &file.Path); err != nil {
-		return "", err
-	}
-	config.SetDefault(&file.Path, defaultStorePath())
-	return filepath.Abs(file.Path)
 }
 
 // takes checks that a command has one argument.

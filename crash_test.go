@@ -24,6 +24,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/store"
+	"github.com/caddy-jwt/caddy-jwt/store/filestore"
 	"github.com/caddy-jwt/caddy-jwt/store/sqlstore"
 	"github.com/caddyserver/caddy/v2"
 )
@@ -367,7 +368,7 @@ func TestStoreFailures(t *testing.T) {
 	t.Run("out of reach, and back", func(t *testing.T) {
 		s := accountsSite(t, "")
 		got := s.signedUp("alice@example.com")
-		users := storeOf(t).(*FileStore)
+		users := storeOf(t).(*filestore.Store)
 		var broken atomic.Bool
 		var wrapped store.UserStore = &sqlstore.Store{Explain: users.Explain, Connect: func(ctx context.Context) (*sql.DB, *sql.DB, error) {
 			if broken.Load() {

@@ -6,18 +6,18 @@ import (
 	"path/filepath"
 	"testing"
 
-	caddyjwt "github.com/caddy-jwt/caddy-jwt"
 	"github.com/caddy-jwt/caddy-jwt/store"
-	"github.com/caddy-jwt/caddy-jwt/storetest"
+	"github.com/caddy-jwt/caddy-jwt/store/filestore"
+	"github.com/caddy-jwt/caddy-jwt/store/storetest"
 	"github.com/caddyserver/caddy/v2"
 )
 
 // openFile returns a store on the file, as a process of its own has: what two
 // stores share in one process is not shared here.
-func openFile(t testing.TB, path string) *caddyjwt.FileStore {
+func openFile(t testing.TB, path string) *filestore.Store {
 	t.Helper()
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
-	store := &caddyjwt.FileStore{Path: path}
+	store := &filestore.Store{Path: path}
 	if err := store.Provision(ctx); err != nil {
 		t.Fatal(err)
 	}

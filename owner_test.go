@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
+	"github.com/caddy-jwt/caddy-jwt/internal/owner"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddyserver/certmagic"
 )
@@ -18,7 +19,7 @@ import (
 // A file of users that somebody else may have put there or can change is not used,
 // and none that is made can be read by others.
 func TestThreatStoreFileOfOthers(t *testing.T) {
-	defer func(before func() int) { effectiveUser = before }(effectiveUser)
+	defer func(before func() int) { owner.EffectiveUser = before }(owner.EffectiveUser)
 	defer syscall.Umask(syscall.Umask(0))
 	other := os.Geteuid() + 4321
 	for _, c := range []struct {
@@ -35,18 +36,18 @@ func TestThreatStoreFileOfOthers(t *testing.T) {
 		{"a dangling link", func(path string) error {
 			return errorsOf(os.Remove(path), os.Symlink(path+"2", path))
 		}, "symbolic link"},
-		{"a folder", func(path string) error { return errorsOf(os.Remove(path), os.Mkdir(path, 0o700)) }, "is no file"},
+		{"a folder", func(path string) error { return errorsOf(os.Remove(path), os.Mkdir(path, 0o700)) }, "is a folder; name a file in it"},
 		{"a link beside it", func(path string) error {
 			return errorsOf(os.RemoveAll(path+"-wal"), os.WriteFile(path+"2", nil, 0o600), os.Symlink(path+"2", path+"-wal"))
 		}, "symbolic link"},
 		{"of another owner", func(string) error {
-			effectiveUser = func() int { return other }
+			owner.EffectiveUser = func() int { return other }
 			return nil
 		}, "sudo -u"},
 		{"readable by others", func(path string) error { return os.Chmod(path, 0o644) }, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			effectiveUser = os.Geteuid
+			owner.EffectiveUser = os.Geteuid
 			path := filepath.Join(sitetest.TempDir(t), "users.db")
 			command := &commandLine{t, []string{"--store", path}}
 			command.must("", "user", "add", "--no-password", "alice@example.com")
@@ -89,13 +90,13 @@ func TestThreatRootKeepsOwners(t *testing.T) {
 		caddytest.Missing(t, "root, to give files away")
 	}
 	const service = 4321
-	owner := func(path string) int {
+	of := func(path string) int {
 		t.Helper()
 		info, err := os.Lstat(path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		uid, _ := ownerOf(info)
+		uid, _ := owner.OwnerOf(info)
 		return uid
 	}
 	data := filepath.Join(sitetest.TempDir(t), "data")
@@ -105,17 +106,17 @@ func TestThreatRootKeepsOwners(t *testing.T) {
 	path := filepath.Join(data, "jwt", "users.db")
 	command := &commandLine{t, []string{"--store", path}}
 	for range 2 {
-		command.must("", "user", "add", "--no-password", fmt.Sprintf("u%d@example.com", os.Getpid()+owner(data)))
-		command.must("", "user", "delete", "--yes", fmt.Sprintf("u%d@example.com", os.Getpid()+owner(data)))
+		command.must("", "user", "add", "--no-password", fmt.Sprintf("u%d@example.com", os.Getpid()+of(data)))
+		command.must("", "user", "delete", "--yes", fmt.Sprintf("u%d@example.com", os.Getpid()+of(data)))
 	}
 	copied := filepath.Join(data, "backup", "copy.db")
 	(&commandLine{TB: t}).must("", "store", "copy", path, copied)
 	for _, made := range []string{filepath.Dir(path), path, filepath.Dir(copied), copied} {
-		if got := owner(made); got != service {
+		if got := of(made); got != service {
 			t.Errorf("%s belongs to %d", made, got)
 		}
 	}
-	storage := keepOwners(&certmagic.FileStorage{Path: data})
+	storage := owner.KeepAll(&certmagic.FileStorage{Path: data})
 	for range 2 { // made, and replaced
 		if err := storage.Lock(t.Context(), "jwt/signing_keys/x.json"); err != nil {
 			t.Fatal(err)
@@ -127,7 +128,7 @@ func TestThreatRootKeepsOwners(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, made := range []string{"locks", "jwt/signing_keys", "jwt/signing_keys/x.json"} {
-			if got := owner(filepath.Join(data, made)); got != service {
+			if got := of(filepath.Join(data, made)); got != service {
 				t.Errorf("%s belongs to %d", made, got)
 			}
 		}

@@ -19,6 +19,7 @@ import (
 	"testing"
 
 	"github.com/caddy-jwt/caddy-jwt/refusal"
+	"github.com/caddy-jwt/caddy-jwt/store/filestore"
 	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/prometheus/client_golang/prometheus"
@@ -32,7 +33,7 @@ import (
 func TestReference(t *testing.T) {
 	const file = "docs/reference.md"
 	var paths []string
-	for _, pattern := range []string{"refusal/*.go", "config/*.go", "*.go"} {
+	for _, pattern := range []string{"refusal/*.go", "config/*.go", "store/filestore/*.go", "*.go"} {
 		found, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)
@@ -282,7 +283,7 @@ func (r *reference) accounts() {
 	r.write("## Accounts\n\n%s", r.comment(of, "", "accounts"))
 	r.write("```text\n%s```\n\n%s", grammar.String(), paragraphs(more))
 	r.write("In JSON:\n\n%s", r.list(of, configFields(of)))
-	r.write("The store `file`, in JSON:\n\n%s", r.list(reflect.TypeFor[FileStore](), configFields(reflect.TypeFor[FileStore]())))
+	r.write("The store `file`, in JSON:\n\n%s", r.list(reflect.TypeFor[filestore.Store](), configFields(reflect.TypeFor[filestore.Store]())))
 }
 
 // externalLogin has the options of a module of another package, which imports

@@ -12,6 +12,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/internal/storefault"
 	"github.com/caddy-jwt/caddy-jwt/store"
+	"github.com/caddy-jwt/caddy-jwt/store/filestore"
 	"github.com/caddyserver/caddy/v2"
 )
 
@@ -19,7 +20,7 @@ func init() { caddy.RegisterModule(new(faultyStore)) }
 
 // faultyStore is a file that fails when a test says so.
 type faultyStore struct {
-	FileStore
+	filestore.Store
 }
 
 var faults storefault.Switch
@@ -29,7 +30,7 @@ func (*faultyStore) CaddyModule() caddy.ModuleInfo {
 }
 
 func (f *faultyStore) Provision(ctx caddy.Context) error {
-	err := f.FileStore.Provision(ctx)
+	err := f.Store.Provision(ctx)
 	f.Connect, f.Committed = faults.Connect(f.Connect), faults.Committed(f.Committed)
 	return err
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
+	"github.com/caddy-jwt/caddy-jwt/store/filestore"
 	"github.com/caddy-jwt/caddy-jwt/store/sqlstore"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/google/uuid"
@@ -299,8 +300,8 @@ func newSigningKeys(ctx caddy.Context, config Accounts, fixed *signer, s *accoun
 	keys := &SigningKeys{algorithm: "ES256", now: s.now, users: s.users, lifetime: time.Duration(config.TokenLifetime) + jwt.MaxLeeway}
 	if fixed == nil {
 		keys.storage, keys.storageKey = ctx.Storage(), signingKeyPath(config.keyIdentity())
-		if files, ok := s.users().(*FileStore); ok {
-			files.file.isUsedWhere(func(ctx context.Context) bool { return keys.storage.Exists(ctx, keys.storageKey) })
+		if files, ok := s.users().(*filestore.Store); ok {
+			files.IsUsedWhere(func(ctx context.Context) bool { return keys.storage.Exists(ctx, keys.storageKey) })
 			keys.mayMake = func(ctx context.Context) error {
 				_, _, err := files.Connect(ctx)
 				return err
@@ -494,20 +495,10 @@ func (s *accountService) sayHowToBegin() {
 		return
 	}
 	where := ""
-	if path, err := storeFile(s.config.StoreRaw); err == nil && path != "" { // also the default one, since another user has another
-		where = " --store " + shellWord(path)
+	if path, err := filestore.Path(s.config.StoreRaw); err == nil && path != "" { // also the default one, since another user has another
+		where = " --store " + filestore.ShellWord(path)
 	}
 	s.log.Info("there is no user yet; this adds the first: caddy jwt user add" + where + " <email>")
-}
-
-// shellWord quotes a path for a shell, where it must.
-func shellWord(path string) string {
-	if strings.ContainsFunc(path, func(r rune) bool {
-		return !strings.ContainsRune("/._-", r) && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')
-	}) {
-		return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
-	}
-	return path
 }
 
 // clientInfo is who talks to the service.

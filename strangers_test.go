@@ -14,6 +14,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
+	"github.com/caddy-jwt/caddy-jwt/store/filestore"
 	"github.com/caddyserver/caddy/v2"
 )
 
@@ -52,7 +53,7 @@ func passClock(t *testing.T) (pass func(time.Duration)) {
 // recordsKept is how many records of a kind the store has, expired ones included.
 func recordsKept(t *testing.T, kind string) (kept int) {
 	t.Helper()
-	read, _, err := storeOf(t).(*FileStore).Connect(t.Context())
+	read, _, err := storeOf(t).(*filestore.Store).Connect(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +110,7 @@ func TestThreatWhatStrangersKeptIsRemoved(t *testing.T) {
 	pass := passClock(t)
 	accountsSite(t, "")
 	const many = 5000 + 1000
-	_, write, err := storeOf(t).(*FileStore).Connect(t.Context())
+	_, write, err := storeOf(t).(*filestore.Store).Connect(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

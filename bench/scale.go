@@ -25,6 +25,7 @@ import (
 	"time"
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/store/filestore"
 	"github.com/caddyserver/caddy/v2"
 	directive "github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -289,7 +290,7 @@ func (n *scaleNode) cpuPerSecond(ctx context.Context, workers int, length time.D
 func fillUsers(ctx context.Context, path string, users int) (err error) {
 	caddyContext, cancel := caddy.NewContext(caddy.Context{Context: ctx})
 	defer cancel()
-	store := &caddyjwt.FileStore{Path: path}
+	store := &filestore.Store{Path: path}
 	if err := store.Provision(caddyContext); err != nil {
 		return err
 	}
@@ -461,7 +462,7 @@ func (s *scaleRun) fileStore(ctx context.Context) error {
 func (s *scaleRun) lookUps(ctx context.Context) (err error) {
 	caddyContext, cancel := caddy.NewContext(caddy.Context{Context: ctx})
 	defer cancel()
-	store := &caddyjwt.FileStore{Path: s.usersFile()}
+	store := &filestore.Store{Path: s.usersFile()}
 	if err := store.Provision(caddyContext); err != nil {
 		return err
 	}

@@ -11,14 +11,14 @@ import (
 	"testing"
 	"time"
 
-	caddyjwt "github.com/caddy-jwt/caddy-jwt"
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
+	"github.com/caddy-jwt/caddy-jwt/store/filestore"
 )
 
 // ageSessions makes all log-ins of a site be so long ago.
 func (s *site) ageSessions(by time.Duration) {
 	s.t.Helper()
-	if _, err := s.store().(*caddyjwt.FileStore).Exec(s.t.Context(), `UPDATE sessions SET created_at = created_at - $1`, by.Milliseconds()); err != nil {
+	if _, err := s.store().(*filestore.Store).Exec(s.t.Context(), `UPDATE sessions SET created_at = created_at - $1`, by.Milliseconds()); err != nil {
 		s.t.Fatal(err)
 	}
 }

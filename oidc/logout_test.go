@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
-	caddyjwt "github.com/caddy-jwt/caddy-jwt"
 	"github.com/caddy-jwt/caddy-jwt/store"
+	"github.com/caddy-jwt/caddy-jwt/store/filestore"
 	"github.com/caddyserver/caddy/v2"
 )
 
@@ -155,7 +155,7 @@ func TestLogoutWhileCaddyIsDown(t *testing.T) {
 	if err := caddy.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	store := s.store().(*caddyjwt.FileStore)
+	store := s.store().(*filestore.Store)
 	if _, err := store.EndSessions(t.Context(), userID, "", "", time.Now()); err != nil {
 		t.Fatal(err)
 	}

@@ -18,9 +18,9 @@ import (
 	"testing"
 	"time"
 
-	caddyjwt "github.com/caddy-jwt/caddy-jwt"
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/store"
+	"github.com/caddy-jwt/caddy-jwt/store/filestore"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
@@ -93,7 +93,7 @@ func (s *site) store() store.UserStore {
 	s.t.Helper()
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
 	s.t.Cleanup(cancel)
-	file := &caddyjwt.FileStore{Path: filepath.Join(s.dir, "users.db")}
+	file := &filestore.Store{Path: filepath.Join(s.dir, "users.db")}
 	if err := file.Provision(ctx); err != nil {
 		s.t.Fatal(err)
 	}

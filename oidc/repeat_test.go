@@ -14,10 +14,10 @@ import (
 	"testing"
 	"time"
 
-	caddyjwt "github.com/caddy-jwt/caddy-jwt"
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
 	"github.com/caddy-jwt/caddy-jwt/internal/storefault"
 	"github.com/caddy-jwt/caddy-jwt/store"
+	"github.com/caddy-jwt/caddy-jwt/store/filestore"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 )
@@ -26,7 +26,7 @@ func init() { caddy.RegisterModule(new(faultyStore)) }
 
 // faultyStore is a file that fails when a test says so.
 type faultyStore struct {
-	caddyjwt.FileStore
+	filestore.Store
 }
 
 var faults storefault.Switch
@@ -36,8 +36,8 @@ func (*faultyStore) CaddyModule() caddy.ModuleInfo {
 }
 
 func (f *faultyStore) Provision(ctx caddy.Context) error {
-	err := f.FileStore.Provision(ctx)
-	f.Connect, f.FileStore.Committed = faults.Connect(f.Connect), faults.Committed(f.FileStore.Committed)
+	err := f.Store.Provision(ctx)
+	f.Connect, f.Store.Committed = faults.Connect(f.Connect), faults.Committed(f.Store.Committed)
 	return err
 }
 

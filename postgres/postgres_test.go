@@ -21,7 +21,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
 	"github.com/caddy-jwt/caddy-jwt/store"
-	"github.com/caddy-jwt/caddy-jwt/storetest"
+	"github.com/caddy-jwt/caddy-jwt/store/storetest"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"

@@ -1,3 +1,5 @@
+// Package store says what a store of users keeps and promises. Package store/storetest
+// tests one.
 package store
 
 import (

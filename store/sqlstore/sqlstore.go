@@ -1,3 +1,5 @@
+// Package sqlstore keeps users in an SQL database; packages store/filestore and postgres
+// connect it to one.
 package sqlstore
 
 import (

@@ -1,4 +1,6 @@
-package caddyjwt
+// Package filestore is the store `file`: users in an SQLite file. It is the Caddy module
+// jwt.stores.file.
+package filestore
 
 import (
 	"context"
@@ -15,6 +17,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/config"
+	"github.com/caddy-jwt/caddy-jwt/internal/owner"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddy-jwt/caddy-jwt/store/sqlstore"
 	"github.com/caddyserver/caddy/v2"
@@ -24,13 +27,13 @@ import (
 )
 
 func init() {
-	caddy.RegisterModule(new(FileStore))
+	caddy.RegisterModule(new(Store))
 }
 
-// FileStore keeps the users in one file, by SQLite. Other processes, such as
+// Store keeps the users in one file, by SQLite. Other processes, such as
 // `caddy jwt user`, can use it at the same time. A change is on the disk before
 // it is acknowledged.
-type FileStore struct {
+type Store struct {
 	// Path of the file. Two more stand beside it while it is used, with `-wal`
 	// and `-shm` behind the name. Default: `jwt/users.db` in Caddy's data
 	// directory.
@@ -42,17 +45,17 @@ type FileStore struct {
 }
 
 // CaddyModule returns the Caddy module information.
-func (*FileStore) CaddyModule() caddy.ModuleInfo {
+func (*Store) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{
 		ID:  "jwt.stores.file",
-		New: func() caddy.Module { return new(FileStore) },
+		New: func() caddy.Module { return new(Store) },
 	}
 }
 
 // UnmarshalCaddyfile sets the store up from Caddyfile tokens. Syntax:
 //
 //	store file [<path>]
-func (f *FileStore) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+func (f *Store) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the kind of the store
 	if d.NextArg() {
 		f.Path = d.Val()
@@ -69,7 +72,7 @@ var files = caddy.NewUsagePool()
 // Provision sets the store up; the file is opened when the config starts, or when it
 // is needed. If that cannot be now, it is tried again later, so that tokens are
 // verified meanwhile.
-func (f *FileStore) Provision(ctx caddy.Context) error {
+func (f *Store) Provision(ctx caddy.Context) error {
 	if err := config.Resolve("path", &f.Path); err != nil {
 		return err
 	}
@@ -98,7 +101,7 @@ func (f *FileStore) Provision(ctx caddy.Context) error {
 func defaultStorePath() string { return filepath.Join(caddy.AppDataDir(), "jwt", "users.db") }
 
 // Cleanup gives the shared file back.
-func (f *FileStore) Cleanup() error {
+func (f *Store) Cleanup() error {
 	if f.opened == "" {
 		return nil
 	}
@@ -258,7 +261,7 @@ func (f *databaseFile) open(ctx context.Context) error {
 		return err
 	}
 	// SQLite would make them readable by others, or as the file is.
-	warnOfReaders(f.path)
+	owner.WarnOfReaders(f.path)
 	for _, path := range f.paths() {
 		if err := makePrivate(path); err != nil {
 			return fmt.Errorf("user store: %w", err)
@@ -306,8 +309,11 @@ func openSQLite(path string) (*sql.DB, error) {
 	return sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?"+options.Encode())
 }
 
-// isUsedWhere adds a proof that the file was used.
-func (f *databaseFile) isUsedWhere(proof func(context.Context) bool) {
+// IsUsedWhere adds a proof, outside the file, that it was used before: where there is
+// one, a missing file is an error and not a new store.
+func (f *Store) IsUsedWhere(proof func(context.Context) bool) { f.file.addProof(proof) }
+
+func (f *databaseFile) addProof(proof func(context.Context) bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.usedBefore = append(f.usedBefore, proof)
@@ -316,7 +322,7 @@ func (f *databaseFile) isUsedWhere(proof func(context.Context) bool) {
 // make makes the file, if there is none and never was. It gets its name when its
 // tables are in it, so that a file without them is no store of Caddy's.
 func (f *databaseFile) make(ctx context.Context) error {
-	if err := checkStoreFile(f.path); err != nil {
+	if err := owner.Check(f.path); err != nil {
 		return fmt.Errorf("user store: %w", err)
 	}
 	info, err := os.Stat(f.path)
@@ -328,13 +334,13 @@ func (f *databaseFile) make(ctx context.Context) error {
 	}
 	for _, usedBefore := range f.usedBefore {
 		if usedBefore(ctx) {
-			return fmt.Errorf("user store %s: the file is not there, but it was: keys that sign tokens of its users are in Caddy's storage. Is its disk mounted? Restore a backup, or, to begin without users, make a new file by: caddy jwt user add --store %s <email>", f.path, shellWord(f.path))
+			return fmt.Errorf("user store %s: the file is not there, but it was: keys that sign tokens of its users are in Caddy's storage. Is its disk mounted? Restore a backup, or, to begin without users, make a new file by: caddy jwt user add --store %s <email>", f.path, ShellWord(f.path))
 		}
 	}
 	if _, err := os.Stat(f.path + "-wal"); err == nil {
 		return fmt.Errorf("user store %s: the file is not there, but %[1]s-wal is, which has its newest changes; put the file back, or remove both", f.path)
 	}
-	give := keepOwner(f.path)
+	give := owner.Keep(f.path)
 	if err := os.MkdirAll(filepath.Dir(f.path), 0o700); err != nil {
 		return fmt.Errorf("user store: %w", err)
 	}
@@ -371,11 +377,11 @@ func holdsUsers(ctx context.Context, db interface {
 // makePrivate makes a file that others cannot read, where there is none, and ends
 // that they can. One that they may have made is refused.
 func makePrivate(path string) error {
-	give := keepOwner(path)
+	give := owner.Keep(path)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	if err := checkStoreFile(path); err != nil {
+	if err := owner.Check(path); err != nil {
 		return err
 	}
 	file, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE, 0o600)
@@ -423,9 +429,9 @@ func explainSQLite(err error) error {
 
 // Interface guards
 var (
-	_ caddy.Provisioner     = (*FileStore)(nil)
-	_ caddy.CleanerUpper    = (*FileStore)(nil)
-	_ caddyfile.Unmarshaler = (*FileStore)(nil)
-	_ store.UserStore       = (*FileStore)(nil)
+	_ caddy.Provisioner     = (*Store)(nil)
+	_ caddy.CleanerUpper    = (*Store)(nil)
+	_ caddyfile.Unmarshaler = (*Store)(nil)
+	_ store.UserStore       = (*Store)(nil)
 	_ caddy.Destructor      = (*databaseFile)(nil)
 )

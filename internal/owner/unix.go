@@ -1,6 +1,8 @@
 //go:build unix
 
-package caddyjwt
+// Package owner keeps files with the user who runs Caddy, whoever runs a command, and
+// refuses files that others may have put there or can change.
+package owner
 
 import (
 	"context"
@@ -17,10 +19,10 @@ import (
 	"github.com/caddyserver/certmagic"
 )
 
-// effectiveUser is who runs the program; tests set another.
-var effectiveUser = os.Geteuid
+// EffectiveUser is who runs the program; tests set another.
+var EffectiveUser = os.Geteuid
 
-func ownerOf(info fs.FileInfo) (uid, gid int) {
+func OwnerOf(info fs.FileInfo) (uid, gid int) {
 	stat := info.Sys().(*syscall.Stat_t)
 	return int(stat.Uid), int(stat.Gid)
 }
@@ -33,9 +35,9 @@ func userName(uid int) string {
 	return "#" + strconv.Itoa(uid)
 }
 
-// checkStoreFile refuses a file of users that somebody else may have put there or
+// Check refuses a file of users that somebody else may have put there or
 // can change. It is not there yet in the beginning, which is fine.
-func checkStoreFile(path string) error {
+func Check(path string) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -43,12 +45,14 @@ func checkStoreFile(path string) error {
 	if err != nil {
 		return err
 	}
-	uid, _ := ownerOf(info)
+	uid, _ := OwnerOf(info)
 	switch {
 	case info.Mode()&fs.ModeSymlink != 0:
 		return fmt.Errorf("%s is a symbolic link, which others may have made; name the file that it leads to", path)
+	case info.IsDir():
+		return fmt.Errorf("%s is a folder; name a file in it, as in %s", path, filepath.Join(path, "users.db"))
 	case !info.Mode().IsRegular():
-		return fmt.Errorf("%s is no file", path)
+		return fmt.Errorf("%s is not a regular file", path)
 	case !mayOwn(uid, path):
 		return fmt.Errorf("%s belongs to the user %s; run this as that user, as in: sudo -u %[2]s -H caddy …, or give the file to the user who runs Caddy, by chown", path, userName(uid))
 	case info.Mode().Perm()&0o022 != 0:
@@ -60,27 +64,27 @@ func checkStoreFile(path string) error {
 // mayOwn tells whether a file of a user may be used: it is one's own, and root may
 // use what the owner of the folder has put there.
 func mayOwn(uid int, path string) bool {
-	if me := effectiveUser(); uid == me || me != 0 {
+	if me := EffectiveUser(); uid == me || me != 0 {
 		return uid == me
 	}
 	folder, err := os.Stat(filepath.Dir(path))
 	if err != nil {
 		return false
 	}
-	owner, _ := ownerOf(folder)
+	owner, _ := OwnerOf(folder)
 	return uid == owner
 }
 
-// warnOfReaders logs what others could do with the file.
-func warnOfReaders(path string) {
-	for _, warning := range readerWarnings(path) {
+// WarnOfReaders logs what others could do with the file.
+func WarnOfReaders(path string) {
+	for _, warning := range ReaderWarnings(path) {
 		caddy.Log().Named("jwt.stores.file").Warn(warning)
 	}
 }
 
-// readerWarnings say that others could read the file until now, or that they can put
+// ReaderWarnings say that others could read the file until now, or that they can put
 // another in its place.
-func readerWarnings(path string) (warnings []string) {
+func ReaderWarnings(path string) (warnings []string) {
 	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o044 != 0 {
 		warnings = append(warnings, "the user store could be read by others, hashes of passwords too; from now on by its owner alone"+fmt.Sprintf(": %s, which had mode %04o", path, info.Mode().Perm()))
 	}
@@ -91,13 +95,13 @@ func readerWarnings(path string) (warnings []string) {
 	return warnings
 }
 
-// keepOwner returns a function that gives what was made at a path, and the folders
+// Keep returns a function that gives what was made at a path, and the folders
 // above it, to the owner of what was there: the file that it took the place of, or
 // the folder that it is in. So a command of root makes nothing that the user who runs
 // Caddy cannot read.
-func keepOwner(path string) (give func() error) {
+func Keep(path string) (give func() error) {
 	nothing := func() error { return nil }
-	if effectiveUser() != 0 {
+	if EffectiveUser() != 0 {
 		return nothing
 	}
 	var made []string
@@ -105,7 +109,7 @@ func keepOwner(path string) (give func() error) {
 	for {
 		info, err := os.Lstat(at)
 		if err == nil {
-			uid, gid := ownerOf(info)
+			uid, gid := OwnerOf(info)
 			if at == path {
 				made = []string{path} // may be replaced
 			}
@@ -132,9 +136,9 @@ func keepOwner(path string) (give func() error) {
 	}
 }
 
-// keepOwners is a storage that keeps the owners of its files, if it is of files.
-func keepOwners(storage certmagic.Storage) certmagic.Storage {
-	if files, ok := storage.(*certmagic.FileStorage); ok && effectiveUser() == 0 {
+// KeepAll is a storage that keeps the owners of its files, if it is of files.
+func KeepAll(storage certmagic.Storage) certmagic.Storage {
+	if files, ok := storage.(*certmagic.FileStorage); ok && EffectiveUser() == 0 {
 		return ownedStorage{files}
 	}
 	return storage
@@ -144,12 +148,12 @@ type ownedStorage struct{ *certmagic.FileStorage }
 
 // Store implements certmagic.Storage.
 func (s ownedStorage) Store(ctx context.Context, key string, value []byte) error {
-	give := keepOwner(s.Filename(key))
+	give := Keep(s.Filename(key))
 	return errors.Join(s.FileStorage.Store(ctx, key, value), give())
 }
 
 // Lock implements certmagic.Locker.
 func (s ownedStorage) Lock(ctx context.Context, name string) error {
-	give := keepOwner(filepath.Join(s.Path, "locks"))
+	give := Keep(filepath.Join(s.Path, "locks"))
 	return errors.Join(s.FileStorage.Lock(ctx, name), give())
 }
