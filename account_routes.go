@@ -326,7 +326,7 @@ func (h *AccountsHandler) endSession(w http.ResponseWriter, r *http.Request, id 
 
 func (h *AccountsHandler) jwks(w http.ResponseWriter, _ *http.Request) error {
 	w.Header().Set("Content-Type", "application/jwk-set+json")
-	w.Header().Set("Cache-Control", "public, max-age=10") // rotationLead is longer
+	w.Header().Set("Cache-Control", "public, max-age=10") // signing.DefaultLead is longer
 	w.Header().Set("Access-Control-Allow-Origin", "*")    // public keys are for everybody
 	_, err := w.Write(h.service.keys.JWKS())
 	return err

@@ -14,8 +14,8 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/config"
-	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
+	"github.com/caddy-jwt/caddy-jwt/signing"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
@@ -104,12 +104,9 @@ func (a *SharedAccounts) Logger() *zap.Logger { return a.service.log }
 // OpenKeys returns further keys of the accounts, of the algorithm RS256 or
 // ES256, which are made once, when the config starts or they are used. lifetime is how long a token of theirs may be
 // good.
-func (a *SharedAccounts) OpenKeys(ctx caddy.Context, algorithm string, lifetime time.Duration) (*SigningKeys, error) {
-	keys := &SigningKeys{
-		algorithm: algorithm, now: a.service.now, users: a.service.users, lifetime: lifetime + jwt.MaxLeeway,
-		storage: ctx.Storage(), storageKey: signingKeyPath(a.service.config.furtherKeys(algorithm)),
-	}
-	config.AtStart(ctx, func() error { return keys.ensure(ctx) })
+func (a *SharedAccounts) OpenKeys(ctx caddy.Context, algorithm string, lifetime time.Duration) (*signing.Keys, error) {
+	keys := signing.New(a.service.keyOptions(ctx.Storage(), a.service.config.furtherKeys(algorithm), algorithm, lifetime))
+	config.AtStart(ctx, func() error { return keys.Ensure(ctx) })
 	return keys, nil
 }
 
@@ -118,10 +115,6 @@ var furtherAlgorithms = []string{"ES256", "RS256"}
 
 // furtherKeys tells further keys from those of the accounts.
 func (a *Accounts) furtherKeys(algorithm string) string { return a.keyIdentity() + "\n" + algorithm }
-
-// Reload looks for keys that a command or another node has changed. It costs
-// nothing if that was done a moment ago.
-func (k *SigningKeys) Reload(ctx context.Context) error { return k.reload(ctx, keyReload) }
 
 // Login returns who is logged in, and renews the session of a browser whose
 // access token has expired. The error is an *[Error] for nobody.

@@ -4,8 +4,13 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/base64"
 	stdjson "encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"net"
@@ -22,12 +27,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caddy-jwt/caddy-jwt/internal/clock"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
+	"github.com/caddy-jwt/caddy-jwt/signing"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/certmagic"
 	"github.com/google/uuid"
 	"golang.org/x/crypto/argon2"
@@ -982,17 +988,35 @@ func TestThreatBodies(t *testing.T) {
 	}
 }
 
+// signingKeyID is the ID of the key that signs now.
+func signingKeyID(t *testing.T, keys *signing.Keys) string {
+	t.Helper()
+	token, err := keys.Sign("", map[string]any{"sub": "somebody"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	decoded, err := jwt.Decode(token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	header, err := jwt.ParseClaims(decoded.Header)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return header["kid"].(string)
+}
+
 // A rotated key verifies until its last token has expired, and not longer.
 func TestKeyRotation(t *testing.T) {
 	s := accountsSite(t, "")
 	old := s.signedUp("alice@example.com")
 	keys := serviceOf(t).keys
-	kid := func() string { return keys.ring.Load().signer(clock.Now()).id }
+	kid := func() string { return signingKeyID(t, keys) }
 	rotate := func(at time.Time) {
 		t.Helper()
-		if _, fresh, err := rotateStoredKeys(t.Context(), keys.storage, keys.storageKey, rotation{now: at}); err != nil {
+		if _, fresh, err := signing.Rotate(t.Context(), caddy.ActiveContext().Storage(), signing.Path(serviceOf(t).config.keyIdentity()), signing.Rotation{Now: at}); err != nil {
 			t.Fatal(err)
-		} else if err := keys.reload(t.Context(), 0); err != nil || kid() != fresh {
+		} else if err := keys.Reload(t.Context(), 0); err != nil || kid() != fresh {
 			t.Fatalf("signs with %s, expected %s, %v", kid(), fresh, err)
 		}
 	}
@@ -1058,38 +1082,38 @@ func TestAccountsOfASinglePageApp(t *testing.T) {
 // key set that may still be kept.
 func TestKeyRotationLead(t *testing.T) {
 	const keptFor = 10 + 10 // seconds, by the answer's Cache-Control and two clocks
-	for _, lead := range []time.Duration{rotationLead, 0} {
+	for _, lead := range []time.Duration{signing.DefaultLead, 0} {
 		t.Run(fmt.Sprint("lead ", lead), func(t *testing.T) {
 			storage := &certmagic.FileStorage{Path: sitetest.TempDir(t)}
 			now := time.Now()
-			open := func() *SigningKeys {
-				keys := &SigningKeys{algorithm: "ES256", storage: storage, storageKey: "keys", lifetime: time.Hour, now: func() time.Time { return now }}
-				if err := keys.open(t.Context()); err != nil {
+			open := func() *signing.Keys {
+				keys := signing.New(signing.Options{Algorithm: "ES256", Storage: storage, Path: "keys", TokenLifetime: time.Hour, Now: func() time.Time { return now }})
+				if err := keys.Ensure(t.Context()); err != nil {
 					t.Fatal(err)
 				}
 				return keys
 			}
-			nodes := []*SigningKeys{open(), open()}
+			nodes := []*signing.Keys{open(), open()}
 			var published [2][]string // by second
 			signed := make(map[string]bool)
 			tooEarly := 0
 			for second := range 200 {
 				now = now.Add(time.Second)
 				if second == keptFor {
-					if _, _, err := rotateStoredKeys(t.Context(), storage, "keys", rotation{now: now, lead: lead}); err != nil {
+					if _, _, err := signing.Rotate(t.Context(), storage, "keys", signing.Rotation{Now: now, Lead: lead}); err != nil {
 						t.Fatal(err)
 					}
 				}
 				for i, node := range nodes {
 					if second >= 7*i { // they look at different moments
-						if err := node.reload(t.Context(), keyReload); err != nil {
+						if err := node.Reload(t.Context(), signing.ReloadInterval); err != nil {
 							t.Fatal(err)
 						}
 					}
 					published[i] = append(published[i], string(node.JWKS()))
 				}
 				for _, node := range nodes {
-					kid := node.ring.Load().signer(now).id
+					kid := signingKeyID(t, node)
 					signed[kid] = true
 					for i := range nodes {
 						for _, copy := range published[i][max(0, second-keptFor):] {
@@ -1162,11 +1186,15 @@ func TestKeyOfTheConfigIsReplacedByAReload(t *testing.T) {
 	dir := sitetest.TempDir(t)
 	key, secret := filepath.Join(dir, "key.json"), filepath.Join(dir, "secret")
 	write := func(round int) {
-		private, err := newStoredKey("ES256", time.Now())
+		private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for file, text := range map[string][]byte{key: private.JWK, secret: fmt.Appendf(nil, "%s-%d", sitetest.Secret, round)} {
+		der, err := x509.MarshalPKCS8PrivateKey(private)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for file, text := range map[string][]byte{key: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), secret: fmt.Appendf(nil, "%s-%d", sitetest.Secret, round)} {
 			if err := os.WriteFile(file, text, 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -1300,7 +1328,7 @@ func TestAccountRoutesNeedTheirScope(t *testing.T) {
 			t.Fatal(err)
 		}
 		change(claims)
-		token, err := signToken(serviceOf(t).keys.ring.Load().signers[0], "at+jwt", claims)
+		token, err := serviceOf(t).keys.Sign("at+jwt", claims)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -1400,39 +1428,65 @@ func TestRefusedReloadKeepsTheStore(t *testing.T) {
 	s.mustAnswer(200, s.post("/auth/login", credentialsOf("alice@example.com")), "after a reload that is good")
 }
 
-// hangingStorage does not answer, as a network file system may not.
+// hangingStorage is of files, and loads nothing while it hangs, as a network file system
+// may not.
 type hangingStorage struct {
-	certmagic.Storage
-	hangs chan struct{} // until it is closed
+	*certmagic.FileStorage
 }
 
-func (s hangingStorage) Load(ctx context.Context, key string) ([]byte, error) {
-	<-s.hangs
-	return s.Storage.Load(ctx, key)
+var hangs, asked atomic.Bool
+
+func init() { caddy.RegisterModule(hangingStorage{}) }
+
+func (hangingStorage) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "caddy.storage.hanging", New: func() caddy.Module { return &hangingStorage{new(certmagic.FileStorage)} }}
+}
+
+func (s *hangingStorage) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next()
+	d.Next()
+	s.Path = d.Val()
+	return nil
+}
+
+func (s *hangingStorage) CertMagicStorage() (certmagic.Storage, error) { return s, nil }
+
+func (s *hangingStorage) Load(ctx context.Context, key string) ([]byte, error) {
+	for hangs.Load() {
+		asked.Store(true)
+		time.Sleep(10 * time.Millisecond)
+	}
+	return s.FileStorage.Load(ctx, key)
 }
 
 // A storage that hangs holds up neither the keys in memory for long, nor what is
 // learned of ended sessions.
 func TestStorageHangs(t *testing.T) {
-	s := accountsSite(t, "")
+	s := &site{t: t, url: "http://" + sitetest.FreeAddress(t), logFile: filepath.Join(sitetest.TempDir(t), "log.json")}
+	s.load(accountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "signup open"), "hanging "+sitetest.TempDir(t))
+	t.Cleanup(func() { stopCaddy(t) })
 	s.signedUp("alice@example.com")
 	keys := serviceOf(t).keys
-	storage := hangingStorage{keys.storage, make(chan struct{})}
-	keys.mu.Lock()
-	keys.storage, keys.loadedAt = storage, time.Time{}
-	keys.mu.Unlock()
+	hangs.Store(true)
+	defer hangs.Store(false)
 	given := s.loggedIn("alice@example.com")
-	sitetest.Eventually(t, "the storage is asked", keys.loading.Load)
+	reloaded := make(chan struct{})
+	go func() {
+		_ = keys.Reload(context.Background(), 0)
+		close(reloaded)
+	}()
+	sitetest.Eventually(t, "the storage is asked", asked.Load)
 	s.mustAnswer(200, s.bearer("/todos/", given.Token), "a token of the key in memory")
 	if _, err := serviceOf(t).users().EndSessions(t.Context(), userOf(t, "alice@example.com").ID, "", "", time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	sitetest.Eventually(t, "the end of the session is learned", func() bool { return s.bearer("/todos/", given.Token).status == 401 })
-	if !keys.loading.Load() {
-		t.Error("control: the storage has answered meanwhile")
+	<-reloaded // it waits no longer than keyLoadTimeout
+	if err := keys.Reload(t.Context(), 0); err == nil || !strings.Contains(err.Error(), "does not answer") {
+		t.Errorf("control: the storage has answered meanwhile, %v", err)
 	}
-	close(storage.hangs)
-	sitetest.Eventually(t, "the storage has answered", func() bool { return !keys.loading.Load() })
+	hangs.Store(false)
+	sitetest.Eventually(t, "the storage has answered", func() bool { return keys.Reload(t.Context(), 0) == nil })
 	s.loggedIn("alice@example.com")
 }
 

@@ -47,12 +47,16 @@ func adapt(t testing.TB, body, address, storage, logFile string) ([]byte, error)
 }
 
 // globalOptions keep a Caddy of the tests to itself.
+// The storage is a folder, or a kind of storage and its options.
 func globalOptions(storage, logFile, more string) string {
+	if !strings.Contains(storage, " ") {
+		storage = "file_system " + storage
+	}
 	return fmt.Sprintf(`{
 		admin off
 		auto_https off
 		persist_config off
-		storage file_system %s
+		storage %s
 		log {
 			output file %s
 			format json

@@ -3,9 +3,7 @@ package caddyjwt
 import (
 	"bytes"
 	"context"
-	"crypto"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -21,9 +19,9 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/jwks"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
+	"github.com/caddy-jwt/caddy-jwt/signing"
 	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
-	"github.com/lestrrat-go/jwx/v2/jwk"
 	"github.com/spf13/cobra"
 )
 
@@ -106,7 +104,7 @@ func mintToken(cmd *cobra.Command, _ []string) error {
 	if err != nil {
 		return err
 	}
-	token, err := signToken(signer, flags.String("typ"), claims)
+	token, err := signer.Sign(flags.String("typ"), claims)
 	if err == nil {
 		fmt.Fprintln(cmd.OutOrStdout(), token)
 	}
@@ -155,16 +153,9 @@ func claimsFromFlags(flags caddycmd.Flags) (map[string]any, error) {
 	return claims, nil
 }
 
-type signer struct {
-	key       any
-	id        string
-	algorithm string
-	from      time.Time // when it begins to sign; zero for always
-}
-
-func newSigner(stdin io.Reader, flags caddycmd.Flags) (signer, error) {
+func newSigner(stdin io.Reader, flags caddycmd.Flags) (signing.Signer, error) {
 	secret, key := flags.String("secret"), flags.String("key")
-	var s signer
+	var s signing.Signer
 	var algorithms []string
 	switch {
 	case key != "" && flags.String("encoding") != "":
@@ -180,25 +171,25 @@ func newSigner(stdin io.Reader, flags caddycmd.Flags) (signer, error) {
 		if err != nil {
 			return s, fmt.Errorf("--secret: %w", err)
 		}
-		s.key, algorithms = verifier.Material, verifier.Algorithms()
+		s.Key, algorithms = verifier.Material, verifier.Algorithms()
 	default:
 		text, err := readSource(stdin, "--key", key)
 		if err != nil {
 			return s, err
 		}
-		if s, algorithms, err = parsePrivateKey(text); err != nil {
+		if s, algorithms, err = signing.ParsePrivateKey(text); err != nil {
 			return s, fmt.Errorf("--key: %w", err)
 		}
 	}
 	if id := flags.String("kid"); id != "" {
-		s.id = id
+		s.ID = id
 	}
-	s.algorithm = algorithms[0]
+	s.Algorithm = algorithms[0]
 	if wanted := flags.String("alg"); wanted != "" {
 		if !slices.Contains(algorithms, wanted) {
 			return s, fmt.Errorf("--alg %s: this key is for %s", wanted, strings.Join(algorithms, ", "))
 		}
-		s.algorithm = wanted
+		s.Algorithm = wanted
 	}
 	return s, nil
 }
@@ -223,39 +214,6 @@ func readSource(stdin io.Reader, flag, source string) (text []byte, err error) {
 		return nil, fmt.Errorf("%s: nothing is there", flag)
 	}
 	return text, nil
-}
-
-func parsePrivateKey(text []byte) (signer, []string, error) {
-	isPEM := bytes.Contains(text, []byte("-----BEGIN"))
-	var err error
-	if isPEM {
-		var block pem.Block
-		block, err = jwt.DecodePEM(string(text))
-		text = pem.EncodeToMemory(&block)
-	}
-	var parsed jwk.Key
-	if err == nil {
-		parsed, err = jwk.ParseKey(bytes.TrimSpace(text), jwk.WithPEM(isPEM))
-	}
-	if err != nil {
-		return signer{}, nil, errors.New("it is neither one PEM (PKCS#8, PKCS#1, SEC 1; not encrypted) nor a JWK")
-	}
-	s := signer{id: parsed.KeyID()}
-	if err := parsed.Raw(&s.key); err != nil {
-		return s, nil, errors.New("its numbers do not make a key")
-	}
-	private, ok := s.key.(crypto.Signer)
-	if !ok {
-		return s, nil, errors.New("it is not a private key")
-	}
-	algorithms, err := jwt.AlgorithmsFor(private.Public())
-	if own := parsed.Algorithm().String(); err == nil && own != "" {
-		algorithms = slices.DeleteFunc(algorithms, func(name string) bool { return name != own })
-		if len(algorithms) == 0 {
-			err = fmt.Errorf("its alg, %s, is not one for its type", own)
-		}
-	}
-	return s, algorithms, err
 }
 
 // runs makes a command of a function. Its error is told as Caddy tells its own,

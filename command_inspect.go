@@ -14,6 +14,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
+	"github.com/caddy-jwt/caddy-jwt/signing"
 	"github.com/caddy-jwt/caddy-jwt/store/filestore"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/go-json-experiment/json/jsontext"
@@ -235,7 +236,7 @@ func mustHaveRun(ctx caddy.Context, site *Accounts) error {
 	if site.Secret != nil || site.SigningKey != "" {
 		return nil
 	}
-	_, err := existingKeys(ctx, ctx.Storage(), signingKeyPath(site.keyIdentity()))
+	_, err := signing.Load(ctx, ctx.Storage(), signing.Path(site.keyIdentity()))
 	return err
 }
 

@@ -1,7 +1,6 @@
 package caddyjwt
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -9,6 +8,8 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/owner"
+	"github.com/caddy-jwt/caddy-jwt/signing"
+	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddy-jwt/caddy-jwt/store/filestore"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
@@ -67,7 +68,7 @@ is refused.`,
 		RunE: runs(rotateKeys),
 	}
 	cmd.Flags().Bool("withdraw", false, "Let the keys before it verify nothing any more")
-	cmd.Flags().String("lead", rotationLead.String(), "How long the new key is published before it signs: as long as other services keep the keys, and 0 for one node whose tokens nobody else verifies")
+	cmd.Flags().String("lead", signing.DefaultLead.String(), "How long the new key is published before it signs: as long as other services keep the keys, and 0 for one node whose tokens nobody else verifies")
 	return cmd
 }
 
@@ -87,13 +88,13 @@ func keyPlaces(config *siteConfig) ([]keyPlace, error) {
 	var places []keyPlace
 	seen := make(map[string]bool)
 	for _, site := range sites {
-		path := signingKeyPath(site.keyIdentity())
+		path := signing.Path(site.keyIdentity())
 		if site.Secret == nil && site.SigningKey == "" && !seen[path] {
 			seen[path] = true
 			places = append(places, keyPlace{issuer: site.Issuer, path: path, site: site})
 		}
 		for _, algorithm := range furtherAlgorithms {
-			if path := signingKeyPath(site.furtherKeys(algorithm)); !seen[path] {
+			if path := signing.Path(site.furtherKeys(algorithm)); !seen[path] {
 				seen[path] = true
 				places = append(places, keyPlace{site.Issuer, path, true, site})
 			}
@@ -138,30 +139,22 @@ func listKeys(cmd *cobra.Command, _ []string) error {
 	table := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "ISSUER\tKID\tCREATED\tSTATE")
 	err := withKeys(cmd, func(ctx caddy.Context, storage certmagic.Storage, place keyPlace) error {
-		stored, err := existingKeys(ctx, storage, place.path)
+		stored, err := signing.Load(ctx, storage, place.path)
 		for i, key := range stored.Keys {
-			fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", place.issuer, jwkID(key.JWK), timeText(key.CreatedAt), stored.state(i, now))
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", place.issuer, key.ID(), timeText(key.CreatedAt), keyState(stored, i, now))
 		}
 		return err
 	})
 	return errors.Join(table.Flush(), err)
 }
 
-func existingKeys(ctx context.Context, storage certmagic.Storage, path string) (storedKeys, error) {
-	stored, err := loadStoredKeys(ctx, storage, path)
-	if err == nil && len(stored.Keys) == 0 {
-		err = errors.New("there is no key yet: Caddy makes it when it first runs with this config")
-	}
-	return stored, err
-}
-
-// state is what a key is for.
-func (s storedKeys) state(i int, now time.Time) string {
+// keyState is what a stored key is for.
+func keyState(s signing.Stored, i int, now time.Time) string {
 	key := s.Keys[i]
 	switch {
-	case i == s.signs(now):
+	case i == s.Signs(now):
 		return "signs"
-	case key.SignsFrom.After(now) && !slices.ContainsFunc(s.Keys[:i], func(newer storedKey) bool { return !newer.SignsFrom.After(key.SignsFrom) }):
+	case key.SignsFrom.After(now) && !slices.ContainsFunc(s.Keys[:i], func(newer signing.StoredKey) bool { return !newer.SignsFrom.After(key.SignsFrom) }):
 		return "signs from " + timeText(key.SignsFrom)
 	case key.VerifyUntil.After(now):
 		return "verifies until " + timeText(key.VerifyUntil)
@@ -175,31 +168,31 @@ func rotateKeys(cmd *cobra.Command, _ []string) error {
 	if err != nil {
 		return fmt.Errorf("--lead %q: it is a duration, as in 45s, 24h or 2d", flags.String("lead"))
 	}
-	r := rotation{now: time.Now(), lead: lead, withdraw: flags.Bool("withdraw")}
-	begins, becomes := "from "+timeText(r.now.Add(r.lead))+" on", "verifies what it signed"
+	r := signing.Rotation{Now: time.Now(), Lead: lead, Withdraw: flags.Bool("withdraw")}
+	begins, becomes := "from "+timeText(r.Now.Add(r.Lead))+" on", "verifies what it signed"
 	switch {
-	case r.withdraw && cmd.Flags().Changed("lead"):
+	case r.Withdraw && cmd.Flags().Changed("lead"):
 		return errors.New("--withdraw lets the new key sign at once, so --lead has no meaning beside it; take one of them out")
-	case r.lead < 0 || r.lead > longestLead:
-		return fmt.Errorf("--lead %s: it must be from 0 to %dd", flags.String("lead"), longestLead/(24*time.Hour))
-	case r.withdraw:
-		r.lead, begins, becomes = 0, "within 15 seconds", "and those before it are withdrawn"
-	case r.lead == 0:
+	case r.Lead < 0 || r.Lead > signing.LongestLead:
+		return fmt.Errorf("--lead %s: it must be from 0 to %dd", flags.String("lead"), signing.LongestLead/(24*time.Hour))
+	case r.Withdraw:
+		r.Lead, begins, becomes = 0, "within 15 seconds", "and those before it are withdrawn"
+	case r.Lead == 0:
 		begins = "within 15 seconds"
 	}
 	return withKeys(cmd, func(ctx caddy.Context, storage certmagic.Storage, place keyPlace) error {
-		r.remember = func(ids []string) error {
+		r.Remember = func(ids []string) error {
 			if err := filestore.CheckExists(place.site.StoreRaw); err != nil {
 				return err
 			}
 			chosen := *place.site // since it loses the module's text
-			store, err := loadStore(ctx, &chosen)
+			users, err := loadStore(ctx, &chosen)
 			if err != nil {
 				return err
 			}
-			return rememberWithdrawn(ctx, store, place.path, ids)
+			return store.WithdrawKeys(ctx, users, place.path, ids)
 		}
-		old, fresh, err := rotateStoredKeys(ctx, storage, place.path, r)
+		old, fresh, err := signing.Rotate(ctx, storage, place.path, r)
 		if err == nil {
 			fmt.Fprintf(cmd.OutOrStdout(), "issuer %s: %s signs %s, and %s %s\n", place.issuer, fresh, begins, old, becomes)
 		}

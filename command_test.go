@@ -20,6 +20,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
+	"github.com/caddy-jwt/caddy-jwt/signing"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddy-jwt/caddy-jwt/store/filestore"
 	"github.com/caddyserver/caddy/v2"
@@ -609,11 +610,11 @@ func TestTokenByKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	pkcs8 := string(text)
-	signer, _, err := parsePrivateKey(text)
+	signer, _, err := signing.ParsePrivateKey(text)
 	if err != nil {
 		t.Fatal(err)
 	}
-	sec1, err := x509.MarshalECPrivateKey(signer.key.(*ecdsa.PrivateKey))
+	sec1, err := x509.MarshalECPrivateKey(signer.Key.(*ecdsa.PrivateKey))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
+	"github.com/caddy-jwt/caddy-jwt/signing"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -108,12 +109,12 @@ func TestExampleMain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	signer, _, err := parsePrivateKey(key)
+	signer, _, err := signing.ParsePrivateKey(key)
 	if err != nil {
 		t.Fatal(err)
 	}
 	good := sitetest.JSON{"iss": "https://demo.example", "aud": "https://api.example", "roles": []string{"editor", "author"}, "email": "a<b>@example.com"}
-	token := sitetest.Sign(t, "ES256", signer.key, nil, sitetest.Claims(good))
+	token := sitetest.Sign(t, "ES256", signer.Key, nil, sitetest.Claims(good))
 	spoofed := append(bearerOf(token), "X-User-Id: admin", "X-User-Roles: admin")
 	s.steps(
 		step{"/", nil, 200, "Anybody"},

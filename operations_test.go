@@ -4,6 +4,7 @@ import (
 	"bytes"
 	stdjson "encoding/json"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
@@ -39,29 +40,31 @@ func TestOperationsSections(t *testing.T) {
 	}
 }
 
+// sourceText is all of the program's source.
+func sourceText(t testing.TB) string {
+	t.Helper()
+	var code strings.Builder
+	err := filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		code.Write(text)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return code.String()
+}
+
 // A message or an alert that the page tells of is there.
 func TestOperationsNames(t *testing.T) {
 	page, err := os.ReadFile("docs/operations.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var code strings.Builder
-	for _, pattern := range []string{"*.go", "jwt/*.go", "jwks/*.go", "oidc/*.go", "postgres/*.go"} {
-		files, err := filepath.Glob(pattern)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, file := range files {
-			if strings.HasSuffix(file, "_test.go") {
-				continue
-			}
-			text, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			code.Write(text)
-		}
-	}
+	code := sourceText(t)
 	rows := regexp.MustCompile("(?m)^\\| (?:error|warn) \\| `([^`]+)` \\|(.*)$").FindAllStringSubmatch(string(page), -1)
 	if len(rows) < 10 {
 		t.Errorf("control: only %d rows of log lines are found", len(rows))
@@ -72,7 +75,7 @@ func TestOperationsNames(t *testing.T) {
 			messages = append(messages, other[1])
 		}
 		for _, message := range messages {
-			if !strings.Contains(code.String(), `"`+message+`"`) {
+			if !strings.Contains(code, `"`+message+`"`) {
 				t.Errorf("nothing logs %q", message)
 			}
 		}

@@ -21,10 +21,12 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/outage"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
+	"github.com/caddy-jwt/caddy-jwt/signing"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddy-jwt/caddy-jwt/store/filestore"
 	"github.com/caddy-jwt/caddy-jwt/store/sqlstore"
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/certmagic"
 	"github.com/google/uuid"
 	"github.com/maypok86/otter/v2"
 	"go.uber.org/zap"
@@ -53,7 +55,7 @@ const (
 type accountService struct {
 	config   Accounts
 	identity string // under which it is shared
-	keys     *SigningKeys
+	keys     *signing.Keys
 	verifier *jwt.Verifier
 	revoked  *jwt.Revocations
 	route    func(path string) (name, id string)
@@ -141,7 +143,7 @@ func openAccounts(ctx caddy.Context, settings *Accounts) (*accountService, error
 		if err := sqlstore.CheckWhole(ctx, store); err != nil {
 			return fmt.Errorf("accounts: store: %w", err)
 		}
-		if err := service.start(ctx); err != nil && !errors.Is(err, errNoKeysYet) { // the store was said to fail
+		if err := service.start(ctx); err != nil && !errors.Is(err, signing.ErrNoKeysYet) { // the store was said to fail
 			return fmt.Errorf("accounts: %w", err)
 		}
 		return nil
@@ -160,7 +162,7 @@ func (s *accountService) start(ctx context.Context) error {
 	if s.started.Load() {
 		return nil
 	}
-	if err := s.keys.ensure(ctx); err != nil {
+	if err := s.keys.Ensure(ctx); err != nil {
 		return err
 	}
 	asked := s.now()
@@ -203,7 +205,7 @@ func (s *accountService) dropStore(users *store.UserStore) {
 
 // identity tells configs apart, and the keys in them as they are now: a file or
 // variable that has another key at a reload makes other accounts.
-func (a *Accounts) identity(fixed *signer) (string, error) {
+func (a *Accounts) identity(fixed *signing.Signer) (string, error) {
 	text, err := json.Marshal(a)
 	if err != nil {
 		return "", err
@@ -213,13 +215,13 @@ func (a *Accounts) identity(fixed *signer) (string, error) {
 	switch {
 	case fixed == nil:
 	case a.Secret != nil:
-		sum.Write(fixed.key.([]byte))
+		sum.Write(fixed.Key.([]byte))
 	default:
-		print, err := thumbprint(fixed.key)
+		print, err := signing.Thumbprint(fixed.Key)
 		if err != nil {
 			return "", err
 		}
-		sum.Write([]byte(fixed.id + "\n" + print))
+		sum.Write([]byte(fixed.ID + "\n" + print))
 	}
 	return hex.EncodeToString(sum.Sum(nil)), nil
 }
@@ -238,7 +240,7 @@ func loadStore(ctx caddy.Context, config *Accounts) (store.UserStore, error) {
 	return store, nil
 }
 
-func newAccountService(ctx caddy.Context, config Accounts, identity string, fixed *signer, store store.UserStore) (*accountService, error) {
+func newAccountService(ctx caddy.Context, config Accounts, identity string, fixed *signing.Signer, store store.UserStore) (*accountService, error) {
 	s := &accountService{
 		config: config, identity: identity, route: config.routeNames(), now: clock.Now, heard: make(chan struct{}, 1),
 		log: caddy.Log().Named("http.handlers.jwt_accounts"),
@@ -278,14 +280,14 @@ func newAccountService(ctx caddy.Context, config Accounts, identity string, fixe
 }
 
 // fixedKey is the key that stands in the config, or nil.
-func (a *Accounts) fixedKey() (*signer, error) {
+func (a *Accounts) fixedKey() (*signing.Signer, error) {
 	switch {
 	case a.Secret != nil:
 		key, err := a.Secret.Key()
 		if err != nil {
 			return nil, fmt.Errorf("secret: %w", err)
 		}
-		return &signer{key: key.Material, algorithm: "HS256"}, nil
+		return &signing.Signer{Key: key.Material, Algorithm: "HS256"}, nil
 	case a.SigningKey != "":
 		key, err := loadSigningKey(a.SigningKey)
 		if err != nil {
@@ -296,47 +298,54 @@ func (a *Accounts) fixedKey() (*signer, error) {
 	return nil, nil
 }
 
-func newSigningKeys(ctx caddy.Context, config Accounts, fixed *signer, s *accountService) (*SigningKeys, error) {
-	keys := &SigningKeys{algorithm: "ES256", now: s.now, users: s.users, lifetime: time.Duration(config.TokenLifetime) + jwt.MaxLeeway}
-	if fixed == nil {
-		keys.storage, keys.storageKey = ctx.Storage(), signingKeyPath(config.keyIdentity())
-		if files, ok := s.users().(*filestore.Store); ok {
-			files.IsUsedWhere(func(ctx context.Context) bool { return keys.storage.Exists(ctx, keys.storageKey) })
-			keys.mayMake = func(ctx context.Context) error {
-				_, _, err := files.Connect(ctx)
-				return err
-			}
-		}
-		return keys, nil
+func newSigningKeys(ctx caddy.Context, config Accounts, fixed *signing.Signer, s *accountService) (*signing.Keys, error) {
+	if fixed != nil {
+		return signing.Fixed(*fixed)
 	}
-	ring, err := newKeyRing(nil, *fixed)
-	keys.ring.Store(ring)
-	return keys, err
+	o := s.keyOptions(ctx.Storage(), config.keyIdentity(), "ES256", time.Duration(config.TokenLifetime))
+	if files, ok := s.users().(*filestore.Store); ok {
+		files.IsUsedWhere(func(ctx context.Context) bool { return o.Storage.Exists(ctx, o.Path) })
+		o.MayMake = func(ctx context.Context) error {
+			_, _, err := files.Connect(ctx)
+			return err
+		}
+	}
+	return signing.New(o), nil
+}
+
+// keyOptions are those of signing keys of the accounts.
+func (s *accountService) keyOptions(storage certmagic.Storage, identity, algorithm string, lifetime time.Duration) signing.Options {
+	path := signing.Path(identity)
+	return signing.Options{
+		Algorithm: algorithm, Storage: storage, Path: path, TokenLifetime: lifetime + jwt.MaxLeeway, Now: s.now,
+		Withdrawn: func(ctx context.Context) ([]string, error) { return store.WithdrawnKeys(ctx, s.users(), path, s.now()) },
+		Log:       func() *zap.Logger { return caddy.Log().Named("http.handlers.jwt_accounts") },
+	}
 }
 
 // keyIdentity tells sites apart whose tokens must not serve each other: those
 // with another issuer or other users.
 func (a *Accounts) keyIdentity() string { return a.Issuer + "\n" + string(a.StoreRaw) }
 
-func loadSigningKey(text string) (signer, error) {
+func loadSigningKey(text string) (signing.Signer, error) {
 	text = strings.TrimSpace(caddy.NewReplacer().ReplaceKnown(text, ""))
 	if text == "" {
-		return signer{}, errors.New("it is empty; is the environment variable set, or the file there?")
+		return signing.Signer{}, errors.New("it is empty; is the environment variable set, or the file there?")
 	}
 	content := []byte(text)
 	if !strings.Contains(text, "-----BEGIN") && !strings.HasPrefix(text, "{") {
 		var err error
 		if content, err = os.ReadFile(text); err != nil {
-			return signer{}, err
+			return signing.Signer{}, err
 		}
 	}
-	s, algorithms, err := parsePrivateKey(content)
+	s, algorithms, err := signing.ParsePrivateKey(content)
 	if err != nil {
 		return s, err
 	}
-	s.algorithm = algorithms[0]
-	if s.id == "" {
-		s.id, err = thumbprint(s.key)
+	s.Algorithm = algorithms[0]
+	if s.ID == "" {
+		s.ID, err = signing.Thumbprint(s.Key)
 	}
 	return s, err
 }
@@ -402,7 +411,7 @@ func (s *accountService) maintain(last time.Time) {
 			return
 		case <-time.After(revocationPoll):
 		}
-		_ = s.keys.reload(s.ctx, keyReload) // which logs it
+		_ = s.keys.Reload(s.ctx, signing.ReloadInterval) // which logs it
 		now := s.now()
 		if s.requestsFail.Quiet(now, failsNoMore) {
 			s.tryStore(now)

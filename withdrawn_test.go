@@ -11,6 +11,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
+	"github.com/caddy-jwt/caddy-jwt/signing"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/go-json-experiment/json"
 )
@@ -30,7 +31,7 @@ func TestThreatWithdrawnKeyComesBack(t *testing.T) {
 	old := s.signedUp("alice@example.com")
 	s.mustAnswer(200, s.bearer("/todos/", old.Token), "control")
 	keys := serviceOf(t).keys
-	file := filepath.Join(data, keys.storageKey)
+	file := filepath.Join(data, signing.Path(serviceOf(t).config.keyIdentity()))
 	backup, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -40,7 +41,7 @@ func TestThreatWithdrawnKeyComesBack(t *testing.T) {
 	}
 	look := func() {
 		t.Helper()
-		if err := keys.reload(context.Background(), 0); err != nil {
+		if err := keys.Reload(context.Background(), 0); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -74,12 +75,12 @@ func stopCaddy(t testing.TB) {
 
 func jwkIDs(t testing.TB, text []byte) (ids []string) {
 	t.Helper()
-	var stored storedKeys
+	var stored signing.Stored
 	if err := json.Unmarshal(text, &stored); err != nil {
 		t.Fatal(err)
 	}
 	for _, key := range stored.Keys {
-		ids = append(ids, jwkID(key.JWK))
+		ids = append(ids, key.ID())
 	}
 	return ids
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/signing"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/google/uuid"
 )
@@ -219,8 +220,8 @@ func (p *Provider) idToken(ctx context.Context, client *Client, g *grant, user s
 
 // sign makes a token with the key that signs now, which a command or another
 // node may have changed.
-func (p *Provider) sign(ctx context.Context, keys *caddyjwt.SigningKeys, typ string, claims map[string]any) (string, error) {
-	_ = keys.Reload(ctx) // those in memory are used while it fails, which is logged
+func (p *Provider) sign(ctx context.Context, keys *signing.Keys, typ string, claims map[string]any) (string, error) {
+	_ = keys.Reload(ctx, signing.ReloadInterval) // those in memory are used while it fails, which is logged
 	return keys.Sign(typ, claims)
 }
 

@@ -6,7 +6,7 @@ import (
 	"net/http"
 	"slices"
 
-	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/signing"
 )
 
 // metadata is the discovery document (OpenID Connect Discovery 1.0 §3, RFC
@@ -57,8 +57,8 @@ func (p *Provider) jwks(w http.ResponseWriter, r *http.Request) error {
 	var all struct {
 		Keys []json.RawMessage `json:"keys"`
 	}
-	for _, keys := range []*caddyjwt.SigningKeys{p.idKeys, p.accessKeys} {
-		_ = keys.Reload(r.Context()) // as in sign
+	for _, keys := range []*signing.Keys{p.idKeys, p.accessKeys} {
+		_ = keys.Reload(r.Context(), signing.ReloadInterval) // as in sign
 		var one struct {
 			Keys []json.RawMessage `json:"keys"`
 		}

@@ -21,6 +21,7 @@ import (
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
 	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
+	"github.com/caddy-jwt/caddy-jwt/signing"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
@@ -75,7 +76,7 @@ type Provider struct {
 	basePath string // path of the issuer, without a slash at its end
 	// idKeys sign by RS256, which each client knows (OpenID Connect Core §15.1);
 	// accessKeys by ES256, which is faster. Neither signs the accounts' tokens.
-	idKeys, accessKeys *caddyjwt.SigningKeys
+	idKeys, accessKeys *signing.Keys
 	tokens             *jwt.Verifier // of access tokens
 	hints              *jwt.Verifier // of ID tokens that come back, expired or not
 	state              state
@@ -232,11 +233,11 @@ const secretTries = 30
 
 // currentKeys are keys that a command or another node may have withdrawn. What was
 // loaded last holds while the storage fails.
-type currentKeys struct{ *caddyjwt.SigningKeys }
+type currentKeys struct{ *signing.Keys }
 
 func (k currentKeys) Find(ctx context.Context, algorithm, id string) ([]*jwt.Key, error) {
-	_ = k.Reload(ctx)
-	return k.SigningKeys.Find(ctx, algorithm, id)
+	_ = k.Reload(ctx, signing.ReloadInterval)
+	return k.Keys.Find(ctx, algorithm, id)
 }
 
 func (p *Provider) newVerifiers() (err error) {

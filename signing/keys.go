@@ -1,0 +1,422 @@
+// Package signing has the keys that sign tokens: those in Caddy's storage, their rotation
+// and withdrawal, and those that the config names.
+package signing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddy-jwt/caddy-jwt/internal/outage"
+	"github.com/caddy-jwt/caddy-jwt/jwt"
+	"github.com/caddy-jwt/caddy-jwt/refusal"
+	"github.com/caddyserver/certmagic"
+	"github.com/go-json-experiment/json"
+	"github.com/lestrrat-go/jwx/v2/jwa"
+	"github.com/lestrrat-go/jwx/v2/jwk"
+	"github.com/lestrrat-go/jwx/v2/jws"
+	"go.uber.org/zap"
+)
+
+// Sign makes a JWS in compact form (RFC 7515 §7.1) of the claims. typ is for its header,
+// empty for none.
+func (s Signer) Sign(typ string, claims map[string]any) (string, error) {
+	payload, err := jwt.MarshalClaims(claims)
+	if err != nil {
+		return "", err
+	}
+	header := jws.NewHeaders()
+	for name, value := range map[string]string{jws.TypeKey: typ, jws.KeyIDKey: s.ID} {
+		if value == "" {
+			continue
+		}
+		if err := header.Set(name, value); err != nil {
+			return "", err
+		}
+	}
+	token, err := jws.Sign(payload, jws.WithKey(jwa.SignatureAlgorithm(s.Algorithm), s.Key, jws.WithProtectedHeaders(header)))
+	return string(token), err
+}
+
+const (
+	// ReloadInterval is how often stored keys are looked at again, for a rotation
+	// by the command or by another node.
+	ReloadInterval = 15 * time.Second
+	// unknownKeyCooldown is the least time between two look-ups that unknown
+	// key IDs cause.
+	unknownKeyCooldown = time.Second
+	// rotationMargin is how long a rotated key may still sign somewhere.
+	rotationMargin = time.Minute
+	// DefaultLead is how long a new key is published before it signs: until all
+	// nodes have it (ReloadInterval), whoever keeps the key set for as long as they may
+	// has fetched it anew (10 s), and by the clock of any node (10 s).
+	DefaultLead = 45 * time.Second
+	// LongestLead is longer than anyone caches a key set, and short enough to catch a typo.
+	LongestLead = 30 * 24 * time.Hour
+)
+
+// keyRing is what signs and what verifies at one time.
+type keyRing struct {
+	signers []Signer // the newest first
+	set     *jwt.KeySet
+	public  []byte // the JWK set (RFC 7517 §5) for other services
+}
+
+// current is the newest key whose time has come.
+func (r *keyRing) current(now time.Time) Signer {
+	for _, s := range r.signers {
+		if !s.from.After(now) {
+			return s
+		}
+	}
+	return r.signers[len(r.signers)-1]
+}
+
+// Options of [New].
+type Options struct {
+	// Algorithm of a key that is made: ES256 or RS256 (RFC 7518 §3.1).
+	Algorithm string
+	// Storage has the keys at Path.
+	Storage certmagic.Storage
+	Path    string
+	// TokenLifetime is the longest that a token may be valid, leeway included: for so
+	// long a rotated key verifies.
+	TokenLifetime time.Duration
+	// MayMake is asked before a first key is made; its error is wrapped by
+	// [ErrNoKeysYet]. Default: keys are made at any time.
+	MayMake func(context.Context) error
+	// Withdrawn returns the IDs of keys that must not be used, wherever they come from.
+	// While it fails, its last answer holds. Default: none is withdrawn.
+	Withdrawn func(context.Context) ([]string, error)
+	// Now is the clock. Default: the system's.
+	Now func() time.Time
+	// Log is the log, when there is something to say. Default: nothing is logged.
+	Log func() *zap.Logger
+}
+
+// Keys sign tokens, and are the [jwt.KeySource] that verifies them. They are
+// kept in Caddy's storage, which a cluster shares, unless they come from the
+// config. They are safe for concurrent use.
+type Keys struct {
+	o         Options
+	outage    outage.Outage
+	withdrawn map[string]bool // key IDs, by the last answer
+	reported  string          // of the withdrawn keys that are stored all the same
+
+	ring     atomic.Pointer[keyRing]
+	mu       sync.Mutex
+	loadedAt time.Time
+	loading  atomic.Bool // whether the storage has been asked and has not answered
+}
+
+// New returns the keys in a storage. [Keys.Ensure] loads them, or makes the
+// first one.
+func New(o Options) *Keys {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = zap.NewNop
+	}
+	return &Keys{o: o}
+}
+
+// Fixed returns the one key that the config names.
+func Fixed(s Signer) (*Keys, error) {
+	k := New(Options{Algorithm: s.Algorithm})
+	ring, err := newKeyRing(nil, s)
+	k.ring.Store(ring)
+	return k, err
+}
+
+// ErrNoKeysYet means that no keys are made before there is a store, to which they would
+// be proof that it was there.
+var ErrNoKeysYet = errors.New("there are no signing keys yet")
+
+// load asks the storage for the keys, unless it still owes an answer.
+func (k *Keys) load(ctx context.Context) (Stored, error) {
+	if !k.loading.CompareAndSwap(false, true) {
+		return Stored{}, errors.New("the storage does not answer")
+	}
+	type answer struct {
+		keys Stored
+		err  error
+	}
+	answered, storage := make(chan answer, 1), k.o.Storage
+	go func() {
+		keys, err := load(ctx, storage, k.o.Path)
+		k.loading.Store(false) // before whoever waits can ask again
+		answered <- answer{keys, err}
+	}()
+	select {
+	case a := <-answered:
+		return a.keys, a.err
+	case <-ctx.Done():
+		return Stored{}, ctx.Err()
+	case <-time.After(keyLoadTimeout):
+		return Stored{}, fmt.Errorf("the storage does not answer within %s", keyLoadTimeout)
+	}
+}
+
+// Ensure opens the keys unless that was done: it loads them, or makes the first one.
+func (k *Keys) Ensure(ctx context.Context) error {
+	if k.ring.Load() != nil {
+		return nil
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.ring.Load() != nil {
+		return nil
+	}
+	return k.open(ctx)
+}
+
+// current are the keys, which are made if this comes before the config has started.
+func (k *Keys) current(ctx context.Context) (*keyRing, error) {
+	if ring := k.ring.Load(); ring != nil {
+		return ring, nil
+	}
+	err := k.Ensure(ctx)
+	return k.ring.Load(), err
+}
+
+// open loads the keys, and makes the first one where there is none that was not
+// withdrawn.
+func (k *Keys) open(ctx context.Context) error {
+	unlock, err := lockStorage(ctx, k.o.Storage, k.o.Path)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	stored, err := load(ctx, k.o.Storage, k.o.Path)
+	if err != nil {
+		return err
+	}
+	stored = k.withoutWithdrawn(ctx, stored)
+	lifetime := int64(k.o.TokenLifetime / time.Second)
+	if len(stored.Keys) == 0 || stored.TokenLifetime < lifetime {
+		stored.TokenLifetime = lifetime
+		if len(stored.Keys) == 0 {
+			if k.o.MayMake != nil {
+				if err := k.o.MayMake(ctx); err != nil {
+					return fmt.Errorf("%w: %w", ErrNoKeysYet, err)
+				}
+			}
+			key, err := newStoredKey(k.o.Algorithm, k.o.Now())
+			if err != nil {
+				return err
+			}
+			stored.Keys = []StoredKey{key}
+		}
+		if err := saveStoredKeys(ctx, k.o.Storage, k.o.Path, stored); err != nil {
+			return err
+		}
+	}
+	return k.use(stored)
+}
+
+// use makes the stored keys the current ones. Those that leave are withdrawn,
+// which ends the tokens that are remembered with them.
+func (k *Keys) use(stored Stored) error {
+	var signers []Signer
+	for i, key := range stored.Keys {
+		if i > 0 && !key.VerifyUntil.After(k.o.Now()) {
+			continue
+		}
+		s, algorithms, err := ParsePrivateKey(key.JWK)
+		if err != nil {
+			return fmt.Errorf("stored signing key %d: %w", i, err)
+		}
+		s.Algorithm, s.from = algorithms[0], key.SignsFrom
+		signers = append(signers, s)
+	}
+	var known *jwt.KeySet
+	old := k.ring.Load()
+	if old != nil {
+		known = old.set
+	}
+	ring, err := newKeyRing(known, signers...)
+	if err != nil {
+		return err
+	}
+	k.ring.Store(ring)
+	if old != nil {
+		for _, key := range old.set.Keys {
+			if ring.set.Same(key) != key {
+				key.Withdrawn.Store(true)
+			}
+		}
+	}
+	return nil
+}
+
+// newKeyRing takes the newest key first. A key that was known before stays the
+// same Key.
+func newKeyRing(known *jwt.KeySet, signers ...Signer) (*keyRing, error) {
+	ring := &keyRing{signers: signers}
+	public := jwk.NewSet()
+	var keys []*jwt.Key
+	for _, s := range signers {
+		if secret, ok := s.Key.([]byte); ok {
+			key, err := jwt.NewSecretKey(secret)
+			if err != nil {
+				return nil, err
+			}
+			keys = append(keys, key)
+			continue
+		}
+		published, err := publicHalf(s)
+		if err != nil {
+			return nil, err
+		}
+		if err := public.AddKey(published); err != nil {
+			return nil, err
+		}
+		text, err := json.Marshal(published)
+		if err != nil {
+			return nil, err
+		}
+		key, err := jwt.ParseJWK(text)
+		if err != nil {
+			return nil, err
+		}
+		if known != nil && known.Same(key) != nil {
+			key = known.Same(key)
+		}
+		keys = append(keys, key)
+	}
+	var err error
+	if ring.set, err = jwt.NewKeySet(keys...); err != nil {
+		return nil, err
+	}
+	ring.public, err = json.Marshal(public)
+	return ring, err
+}
+
+func publicHalf(s Signer) (jwk.Key, error) {
+	private, err := jwk.FromRaw(s.Key)
+	if err != nil {
+		return nil, err
+	}
+	public, err := private.PublicKey()
+	if err != nil {
+		return nil, err
+	}
+	for name, value := range map[string]any{jwk.KeyIDKey: s.ID, jwk.AlgorithmKey: s.Algorithm, jwk.KeyUsageKey: jwk.ForSignature} {
+		if err := public.Set(name, value); err != nil {
+			return nil, err
+		}
+	}
+	return public, nil
+}
+
+// Thumbprint is the key ID of a key that has none (RFC 7638).
+func Thumbprint(key any) (string, error) {
+	parsed, err := jwk.FromRaw(key)
+	if err == nil {
+		err = jwk.AssignKeyID(parsed)
+	}
+	if err != nil {
+		return "", err
+	}
+	return parsed.KeyID(), nil
+}
+
+// Sign makes a JWT in compact form with the key that signs now. typ is that of
+// its header, empty for none.
+func (k *Keys) Sign(typ string, claims map[string]any) (string, error) {
+	ring, err := k.current(context.Background())
+	if err != nil {
+		return "", err
+	}
+	return ring.current(k.o.Now()).Sign(typ, claims)
+}
+
+// JWKS is the JWK set (RFC 7517 §5) that verifies the tokens.
+func (k *Keys) JWKS() []byte {
+	ring, err := k.current(context.Background())
+	if err != nil {
+		return []byte(`{"keys":[]}`)
+	}
+	return ring.public
+}
+
+// Algorithms are those of the keys (RFC 7518 §3.1).
+func (k *Keys) Algorithms() []string {
+	if ring := k.ring.Load(); ring != nil {
+		return ring.set.Algorithms()
+	}
+	return []string{k.o.Algorithm}
+}
+
+// Find implements KeySource. A key ID that is not known may be that of a key
+// which another node has just begun to sign with.
+func (k *Keys) Find(ctx context.Context, algorithm, id string) ([]*jwt.Key, error) {
+	ring, err := k.current(ctx)
+	if err != nil {
+		return nil, &refusal.Error{Reason: refusal.KeysUnavailable, Detail: err.Error(), RetryAfter: time.Second}
+	}
+	keys := ring.set.Match(algorithm, id)
+	if len(keys) == 0 && k.Reload(ctx, unknownKeyCooldown) == nil {
+		keys = k.ring.Load().set.Match(algorithm, id)
+	}
+	return keys, nil
+}
+
+// Reload looks for keys that a command or another node has changed, unless that was done
+// less than after ago. It logs an error, and when that ends.
+func (k *Keys) Reload(ctx context.Context, after time.Duration) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.o.Storage == nil || k.o.Now().Sub(k.loadedAt) < after {
+		return nil
+	}
+	k.loadedAt = k.o.Now()
+	stored, err := k.load(ctx)
+	if err == nil {
+		stored = k.withoutWithdrawn(ctx, stored)
+	}
+	if err == nil && len(stored.Keys) > 0 { // else those in memory go on
+		err = k.use(stored)
+	}
+	if ctx.Err() == nil {
+		k.outage.Note(k.o.Log(), k.o.Now(), err, "signing keys not readable; those in memory are used", "signing keys readable again")
+	}
+	return err
+}
+
+// withoutWithdrawn leaves the keys out that were withdrawn.
+func (k *Keys) withoutWithdrawn(ctx context.Context, stored Stored) Stored {
+	if k.o.Withdrawn == nil {
+		return stored
+	}
+	if ids, err := k.o.Withdrawn(ctx); err == nil {
+		k.withdrawn = make(map[string]bool)
+		for _, id := range ids {
+			k.withdrawn[id] = true
+		}
+	}
+	var refused []string
+	stored.Keys = slices.DeleteFunc(slices.Clone(stored.Keys), func(key StoredKey) bool {
+		id := key.ID()
+		if k.withdrawn[id] {
+			refused = append(refused, id)
+		}
+		return k.withdrawn[id]
+	})
+	if text := strings.Join(refused, " "); text != k.reported {
+		k.reported = text
+		if text != "" {
+			k.o.Log().Warn("signing keys that were withdrawn are in the storage again, as after a restore; they are refused", zap.Strings("kid", refused), zap.String("storage_key", k.o.Path))
+		}
+	}
+	return stored
+}
+
+// Interface guards
+var _ jwt.KeySource = (*Keys)(nil)

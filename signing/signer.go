@@ -1,0 +1,60 @@
+package signing
+
+import (
+	"bytes"
+	"crypto"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/caddy-jwt/caddy-jwt/jwt"
+	"github.com/lestrrat-go/jwx/v2/jwk"
+)
+
+// Signer is a private key or a secret that signs tokens.
+type Signer struct {
+	// Key is what jwx signs with.
+	Key any
+	// ID goes into the header as `kid`; empty for none.
+	ID string
+	// Algorithm is that of RFC 7518 §3.1.
+	Algorithm string
+	from      time.Time // when it begins to sign; zero for always
+}
+
+// ParsePrivateKey reads a private key, a PEM or a JWK, and returns the algorithms that it
+// can sign with. Errors never show it.
+func ParsePrivateKey(text []byte) (Signer, []string, error) {
+	isPEM := bytes.Contains(text, []byte("-----BEGIN"))
+	var err error
+	if isPEM {
+		var block pem.Block
+		block, err = jwt.DecodePEM(string(text))
+		text = pem.EncodeToMemory(&block)
+	}
+	var parsed jwk.Key
+	if err == nil {
+		parsed, err = jwk.ParseKey(bytes.TrimSpace(text), jwk.WithPEM(isPEM))
+	}
+	if err != nil {
+		return Signer{}, nil, errors.New("it is neither one PEM (PKCS#8, PKCS#1, SEC 1; not encrypted) nor a JWK")
+	}
+	s := Signer{ID: parsed.KeyID()}
+	if err := parsed.Raw(&s.Key); err != nil {
+		return s, nil, errors.New("its numbers do not make a key")
+	}
+	private, ok := s.Key.(crypto.Signer)
+	if !ok {
+		return s, nil, errors.New("it is not a private key")
+	}
+	algorithms, err := jwt.AlgorithmsFor(private.Public())
+	if own := parsed.Algorithm().String(); err == nil && own != "" {
+		algorithms = slices.DeleteFunc(algorithms, func(name string) bool { return name != own })
+		if len(algorithms) == 0 {
+			err = fmt.Errorf("its alg, %s, is not one for its type", own)
+		}
+	}
+	return s, algorithms, err
+}

@@ -1,0 +1,198 @@
+package signing
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/lestrrat-go/jwx/v2/jwk"
+)
+
+// Stored are the signing keys in Caddy's storage, the newest first.
+type Stored struct {
+	Keys []StoredKey `json:"keys"`
+	// TokenLifetime is the longest that a token of these keys may be good, in
+	// seconds, leeway included, so that a rotation knows.
+	TokenLifetime int64 `json:"token_lifetime"`
+}
+
+// StoredKey is a private key as it is stored.
+type StoredKey struct {
+	// JWK is the private key (RFC 7517).
+	JWK jsontext.Value `json:"jwk"`
+	// CreatedAt is when it was made.
+	CreatedAt time.Time `json:"created_at"`
+	// SignsFrom is when the key takes the place of the one after it.
+	SignsFrom time.Time `json:"signs_from,omitzero"`
+	// VerifyUntil is when the last token of a rotated key has expired.
+	VerifyUntil time.Time `json:"verify_until,omitzero"`
+}
+
+// keyLoadTimeout is how long a storage may take, which need not heed a context: a
+// network file system that hangs, for example.
+const keyLoadTimeout = 5 * time.Second
+
+// Path is where the keys of an issuer are stored. Issuers with
+// other users have other keys, so that no token of one serves the other.
+func Path(identity string) string {
+	sum := sha256.Sum256([]byte(identity))
+	return "jwt/signing_keys/" + hex.EncodeToString(sum[:]) + ".json"
+}
+
+// Signs returns the index of the key that signs: the newest whose time has come.
+func (s Stored) Signs(now time.Time) int {
+	return max(0, slices.IndexFunc(s.Keys, func(k StoredKey) bool { return !k.SignsFrom.After(now) }))
+}
+
+// Rotation is a change of the stored keys.
+type Rotation struct {
+	// Now is when it is made.
+	Now time.Time
+	// Lead is how long the new key is published before it signs.
+	Lead time.Duration
+	// Withdraw has the keys before it verify nothing any more.
+	Withdraw bool
+	// Remember has the IDs of the keys that are withdrawn refused from now on. If it
+	// fails, they are withdrawn all the same. Default: nobody remembers them.
+	Remember func(ids []string) error
+}
+
+// Rotate puts a new key before the others. The old one verifies until
+// its last token has expired.
+func Rotate(ctx context.Context, storage certmagic.Storage, storageKey string, r Rotation) (old, fresh string, err error) {
+	unlock, err := lockStorage(ctx, storage, storageKey)
+	if err != nil {
+		return "", "", err
+	}
+	defer unlock()
+	stored, err := load(ctx, storage, storageKey)
+	if err != nil {
+		return "", "", err
+	}
+	if len(stored.Keys) == 0 {
+		return "", "", errors.New("there is no key yet: Caddy makes it when it first runs with this config")
+	}
+	last, err := jwk.ParseKey(stored.Keys[0].JWK)
+	if err != nil {
+		return "", "", errors.New("the key that signs is damaged")
+	}
+	key, err := newStoredKey(last.Algorithm().String(), r.Now)
+	if err != nil {
+		return "", "", err
+	}
+	key.SignsFrom = r.Now.Add(r.Lead).UTC()
+	old, fresh = stored.Keys[stored.Signs(r.Now)].ID(), key.ID()
+	verifyUntil := key.SignsFrom.Add(time.Duration(stored.TokenLifetime)*time.Second + rotationMargin)
+	kept := []StoredKey{key}
+	for i, known := range stored.Keys {
+		if i == 0 || known.VerifyUntil.After(verifyUntil) { // one that was to sign for longer does not
+			known.VerifyUntil = verifyUntil
+		}
+		neverSigns := !known.SignsFrom.Before(key.SignsFrom) && known.SignsFrom.After(r.Now.Add(rotationMargin)) // by no node's clock
+		if !r.Withdraw && !neverSigns && known.VerifyUntil.After(r.Now) {
+			kept = append(kept, known)
+		}
+	}
+	var rememberErr error
+	if r.Withdraw && r.Remember != nil {
+		var ids []string
+		for _, known := range stored.Keys {
+			ids = append(ids, known.ID())
+		}
+		if err := r.Remember(ids); err != nil {
+			rememberErr = fmt.Errorf("the keys are withdrawn, but the user store does not remember it, so do not restore a backup of them: %w", err)
+		}
+	}
+	stored.Keys = kept
+	return old, fresh, errors.Join(saveStoredKeys(ctx, storage, storageKey, stored), rememberErr)
+}
+
+// ID is the key ID of a stored key, empty if the key is damaged.
+func (k StoredKey) ID() string {
+	parsed, err := jwk.ParseKey(k.JWK)
+	if err != nil {
+		return ""
+	}
+	return parsed.KeyID()
+}
+
+// newStoredKey makes a key for ES256 or RS256.
+func newStoredKey(algorithm string, now time.Time) (StoredKey, error) {
+	var private any
+	var err error
+	if algorithm == "RS256" {
+		private, err = rsa.GenerateKey(rand.Reader, 2048)
+	} else {
+		private, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	}
+	if err != nil {
+		return StoredKey{}, err
+	}
+	key, err := jwk.FromRaw(private)
+	if err == nil {
+		err = jwk.AssignKeyID(key) // RFC 7638
+	}
+	if err == nil {
+		err = key.Set(jwk.AlgorithmKey, algorithm)
+	}
+	if err != nil {
+		return StoredKey{}, err
+	}
+	text, err := json.Marshal(key)
+	return StoredKey{JWK: text, CreatedAt: now.UTC()}, err
+}
+
+func lockStorage(ctx context.Context, storage certmagic.Storage, name string) (unlock func(), err error) {
+	if err := storage.Lock(ctx, name); err != nil {
+		return nil, fmt.Errorf("locking the signing keys in Caddy's storage: %w", err)
+	}
+	return func() { _ = storage.Unlock(context.WithoutCancel(ctx), name) }, nil
+}
+
+func load(ctx context.Context, storage certmagic.Storage, name string) (stored Stored, err error) {
+	text, err := storage.Load(ctx, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return stored, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(text, &stored)
+	}
+	if err != nil { // of broken JSON it may quote the key
+		if _, broken := errors.AsType[*json.SemanticError](err); broken {
+			err = errors.New("they are damaged")
+		}
+		return stored, fmt.Errorf("reading the signing keys at %s in Caddy's storage: %w", name, err)
+	}
+	return stored, nil
+}
+
+func saveStoredKeys(ctx context.Context, storage certmagic.Storage, name string, stored Stored) error {
+	text, err := json.Marshal(stored)
+	if err == nil {
+		err = storage.Store(ctx, name, text)
+	}
+	if err != nil {
+		return fmt.Errorf("storing the signing keys at %s in Caddy's storage: %w", name, err)
+	}
+	return nil
+}
+
+func Load(ctx context.Context, storage certmagic.Storage, path string) (Stored, error) {
+	stored, err := load(ctx, storage, path)
+	if err == nil && len(stored.Keys) == 0 {
+		err = errors.New("there is no key yet: Caddy makes it when it first runs with this config")
+	}
+	return stored, err
+}
