@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
@@ -35,7 +36,7 @@ func (h *AccountsHandler) login(w http.ResponseWriter, r *http.Request) error {
 		return h.pageOr(w, r, in, "login", err)
 	}
 	if in.form && h.offersTo(w, r, in, given) {
-		in.values["return_to"] = mountedAt(r) + h.path("connect")
+		in.values["return_to"] = answer.MountedAt(r) + h.path("connect")
 	}
 	return h.answerGrant(w, r, in, given)
 }
@@ -44,13 +45,13 @@ func (h *AccountsHandler) login(w http.ResponseWriter, r *http.Request) error {
 // that is new, so that nobody can have planted it.
 func (h *AccountsHandler) answerGrant(w http.ResponseWriter, r *http.Request, in *input, given *grant) error {
 	if !in.form {
-		return writeJSON(w, http.StatusOK, tokenAnswer(given))
+		return answer.WriteJSON(w, http.StatusOK, tokenAnswer(given))
 	}
 	if err := h.service.replaceSession(r.Context(), given, r.CookiesNamed(cookieName(r, refreshCookie))); err != nil {
 		return err
 	}
 	setSessionCookies(w, r, given)
-	seeOther(w, safeReturnPath(in.text("return_to"), mountedAt(r)+h.path("account")))
+	answer.SeeOther(w, answer.SafeReturnPath(in.text("return_to"), answer.MountedAt(r)+h.path("account")))
 	return nil
 }
 
@@ -97,7 +98,7 @@ func (h *AccountsHandler) signup(w http.ResponseWriter, r *http.Request) error {
 	}
 	countEvent("signup", "ok")
 	if !in.form {
-		return writeJSON(w, http.StatusCreated, userAnswer(user))
+		return answer.WriteJSON(w, http.StatusCreated, userAnswer(user))
 	}
 	given, err := h.service.beginSession(r.Context(), user, client(r))
 	if err != nil {
@@ -151,7 +152,7 @@ func (h *AccountsHandler) refresh(w http.ResponseWriter, r *http.Request) error 
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, tokenAnswer(given))
+	return answer.WriteJSON(w, http.StatusOK, tokenAnswer(given))
 }
 
 // logout ends the session of the token. A browser without one is logged out
@@ -174,7 +175,7 @@ func (h *AccountsHandler) logout(w http.ResponseWriter, r *http.Request) error {
 	}
 	clearSessionCookies(w, r)
 	if form {
-		seeOther(w, mountedAt(r)+h.path("login"))
+		answer.SeeOther(w, answer.MountedAt(r)+h.path("login"))
 		return nil
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -186,12 +187,12 @@ func (h *AccountsHandler) whoami(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if prefers(r, "text/plain", "application/json") {
+	if answer.Prefers(r, "text/plain", "application/json") {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		_, err := io.WriteString(w, user.ID)
 		return err
 	}
-	return writeJSON(w, http.StatusOK, userAnswer(user))
+	return answer.WriteJSON(w, http.StatusOK, userAnswer(user))
 }
 
 func (h *AccountsHandler) password(w http.ResponseWriter, r *http.Request) error {
@@ -275,14 +276,14 @@ func (h *AccountsHandler) sessions(w http.ResponseWriter, r *http.Request) error
 	if err != nil {
 		return storeRefusal(err)
 	}
-	answer := make([]map[string]any, len(sessions))
+	body := make([]map[string]any, len(sessions))
 	for i, s := range h.ownView(sessions, sessionOf(token)) {
-		answer[i] = map[string]any{
+		body[i] = map[string]any{
 			"id": s.ID, "client": s.Client, "address": s.Address, "createdAt": s.CreatedAt.UTC(), "usedAt": s.UsedAt.UTC(), "expiresAt": s.ExpiresAt.UTC(),
 			"current": s.ID == sessionOf(token),
 		}
 	}
-	return writeJSON(w, http.StatusOK, answer)
+	return answer.WriteJSON(w, http.StatusOK, body)
 }
 
 // ownView has the session that asks used just now. When its refresh token was used
@@ -317,7 +318,7 @@ func (h *AccountsHandler) endSession(w http.ResponseWriter, r *http.Request, id 
 		if id == sessionOf(token) {
 			clearSessionCookies(w, r)
 		}
-		seeOther(w, mountedAt(r)+h.path("account"))
+		answer.SeeOther(w, answer.MountedAt(r)+h.path("account"))
 		return nil
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -344,7 +345,7 @@ func (h *AccountsHandler) caller(w http.ResponseWriter, r *http.Request) (*jwt.T
 	} else {
 		token, err = h.service.verifier.Verify(r.Context(), raw, h.service.now())
 	}
-	if err != nil && (source == nil || source.session) && renewable(refusal.Of(err)) {
+	if err != nil && (source == nil || source.OfAccounts) && renewable(refusal.Of(err)) {
 		fresh, storeErr := h.service.renew(w, r)
 		if storeErr != nil {
 			return nil, storeErr
@@ -527,20 +528,4 @@ func propertyRefusal(name, code string, err error) error {
 	in := new(input)
 	in.wrong(name, code, err, map[string]any{})
 	return in.err()
-}
-
-// prefers tells whether the request's Accept header prefers a media type to
-// another (RFC 9110 §12.5.1): it comes first, as no browser or client that
-// matters here sends weights for these.
-func prefers(r *http.Request, kind, over string) bool {
-	for part := range strings.SplitSeq(strings.Join(r.Header.Values("Accept"), ","), ",") {
-		accepted, _, _ := mime.ParseMediaType(part)
-		switch accepted {
-		case kind:
-			return true
-		case over:
-			return false
-		}
-	}
-	return false
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/config"
+	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddyserver/caddy/v2"
@@ -232,7 +233,7 @@ func checkRoutePath(path string) error {
 type AccountsHandler struct {
 	Accounts
 
-	responder
+	answers answer.Responder
 	service *accountService
 	pages   *pages
 	logins  []externalLogin
@@ -248,8 +249,8 @@ func (*AccountsHandler) CaddyModule() caddy.ModuleInfo {
 
 // Provision sets the handler up.
 func (h *AccountsHandler) Provision(ctx caddy.Context) error {
-	h.responder = responder{realm: defaultRealm, logger: ctx.Logger()}
-	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
+	h.answers = answer.Responder{Realm: answer.DefaultRealm, Logger: ctx.Logger()}
+	if err := answer.RegisterMetrics(ctx.GetMetricsRegistry()); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
 	}
 	var err error
@@ -326,17 +327,17 @@ func (h *AccountsHandler) logWithoutQuery(r *http.Request, answer caddyhttp.Resp
 // refuse answers a refusal: a browser as the site has it, a program always by JSON,
 // which says what is wrong with each property.
 func (h *AccountsHandler) refuse(w http.ResponseWriter, r *http.Request, refusal *refusal.Error) error {
-	page := prefers(r, "text/html", "application/json")
+	page := answer.Prefers(r, "text/html", "application/json")
 	if page && h.secretQuery(r) { // what is passed on is logged with its URL
-		h.announce(w, r, refusal)
+		h.answers.Announce(w, r, refusal)
 		told := refusal.Reason.Answer()
 		return h.pages.render(w, r, "message", pageData{Title: http.StatusText(told.Status), Text: told.Description}, told.Status)
 	}
 	if page {
-		return h.responder.refuse(w, r, refusal)
+		return h.answers.Refuse(w, r, refusal)
 	}
-	h.announce(w, r, refusal)
-	return writeRefusal(w, refusal)
+	h.answers.Announce(w, r, refusal)
+	return answer.WriteRefusal(w, refusal)
 }
 
 // crossOrigin refuses what a page of another site sends with a user's cookies,

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
 )
@@ -20,7 +21,7 @@ func FuzzReturnPath(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		path := safeReturnPath(text, "/standard")
+		path := answer.SafeReturnPath(text, "/standard")
 		if path != text && path != "/standard" {
 			t.Fatalf("%q leads to %q, which is neither", text, path)
 		}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/config"
+	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/signing"
 	"github.com/caddy-jwt/caddy-jwt/store"
@@ -82,7 +83,7 @@ func (a *SharedAccounts) StoreFailed(err error) {
 		failure = refusal.Of(storeRefusal(err))
 	}
 	if failure.Reason == refusal.StoreUnavailable || failure.Reason == refusal.StoreFull {
-		refused[failure.Reason].Inc()
+		answer.Refused(failure.Reason)
 	}
 	a.service.sayStoreFails(failure)
 }
@@ -155,7 +156,7 @@ func (a *SharedAccounts) LoginURL(r *http.Request, returnTo, email string) strin
 	if email != "" {
 		query.Set("email", email)
 	}
-	return mountedAt(r) + a.service.config.path("login") + "?" + query.Encode()
+	return answer.MountedAt(r) + a.service.config.path("login") + "?" + query.Encode()
 }
 
 // LogOut ends a session and those of the same browser, and takes its cookies from

@@ -27,6 +27,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
@@ -72,7 +73,7 @@ func accountsSite(t testing.TB, options string) *site {
 }
 
 // post sends JSON.
-func (s *site) post(path string, body any, headers ...string) answer {
+func (s *site) post(path string, body any, headers ...string) reply {
 	s.t.Helper()
 	text, isText := body.(string)
 	if !isText {
@@ -81,7 +82,7 @@ func (s *site) post(path string, body any, headers ...string) answer {
 	return s.send(http.MethodPost, path, text, append([]string{"Content-Type: application/json"}, headers...)...)
 }
 
-func (s *site) send(method, path, body string, headers ...string) answer {
+func (s *site) send(method, path, body string, headers ...string) reply {
 	s.t.Helper()
 	request, err := http.NewRequest(method, s.url+path, strings.NewReader(body))
 	if err != nil {
@@ -94,14 +95,14 @@ func (s *site) send(method, path, body string, headers ...string) answer {
 	response, err := s.roundTrip(request)
 	if err != nil {
 		s.t.Error(err)
-		return answer{header: make(http.Header)}
+		return reply{header: make(http.Header)}
 	}
 	defer response.Body.Close()
 	text, err := io.ReadAll(response.Body)
 	if err != nil {
 		s.t.Error(err)
 	}
-	return answer{response.StatusCode, response.Header, string(text)}
+	return reply{response.StatusCode, response.Header, string(text)}
 }
 
 func credentialsOf(email string) sitetest.JSON {
@@ -113,7 +114,7 @@ type tokens struct {
 	ExpiresIn                      int
 }
 
-func (a answer) tokens(t testing.TB) (found tokens) {
+func (a reply) tokens(t testing.TB) (found tokens) {
 	t.Helper()
 	if err := stdjson.Unmarshal([]byte(a.body), &found); err != nil || found.Token == "" || found.RefreshToken == "" {
 		t.Fatalf("no tokens in %d %s", a.status, a.body)
@@ -121,7 +122,7 @@ func (a answer) tokens(t testing.TB) (found tokens) {
 	return found
 }
 
-func (a answer) errorBody(t testing.TB) (body errorBody) {
+func (a reply) errorBody(t testing.TB) (body answer.ErrorBody) {
 	t.Helper()
 	if err := stdjson.Unmarshal([]byte(a.body), &body); err != nil {
 		t.Fatalf("no error body in %d %s", a.status, a.body)
@@ -390,7 +391,7 @@ func TestThreatEnumeration(t *testing.T) {
 	changeUser(t, "disabled@example.com", func(u *store.User) { u.Disabled = true })
 	control := s.post("/auth/login", credentialsOf("alice@example.com"))
 	s.mustAnswer(200, control, "control")
-	var first answer
+	var first reply
 	for _, body := range []sitetest.JSON{
 		{"email": "alice@example.com", "password": "wrong password"}, {"email": "nobody@example.com", "password": goodPassword}, {"email": "disabled@example.com", "password": goodPassword},
 		{"email": "no address", "password": goodPassword}, {"email": "alice@example.com", "password": strings.Repeat("x", 2000)},
@@ -513,7 +514,7 @@ func TestThreatHashingDenialOfService(t *testing.T) {
 func TestThreatPasswords(t *testing.T) {
 	s := accountsSite(t, "")
 	user := 0
-	signup := func(password string) answer {
+	signup := func(password string) reply {
 		user++
 		return s.post("/auth/signup", sitetest.JSON{"email": fmt.Sprintf("user%d@example.com", user), "password": password})
 	}
@@ -594,7 +595,7 @@ func TestThreatIdentifiers(t *testing.T) {
 func TestThreatRefreshReplay(t *testing.T) {
 	s := accountsSite(t, "")
 	first := s.signedUp("alice@example.com")
-	refresh := func(token string) answer { return s.post("/auth/refresh", sitetest.JSON{"refreshToken": token}) }
+	refresh := func(token string) reply { return s.post("/auth/refresh", sitetest.JSON{"refreshToken": token}) }
 	second := refresh(first.RefreshToken).tokens(t)
 	if second.RefreshToken == first.RefreshToken || len(second.RefreshToken) < 60 {
 		t.Error("the refresh token is not replaced, or too short")
@@ -676,7 +677,7 @@ func browser(t testing.TB) *http.Client {
 
 // form sends a form as a browser does, or asks for a page if there are no
 // fields.
-func (s *site) form(client *http.Client, path string, fields url.Values, headers ...string) answer {
+func (s *site) form(client *http.Client, path string, fields url.Values, headers ...string) reply {
 	s.t.Helper()
 	method, body := http.MethodGet, ""
 	if fields != nil {
@@ -706,7 +707,7 @@ func (s *site) form(client *http.Client, path string, fields url.Values, headers
 	if _, err := text.ReadFrom(response.Body); err != nil {
 		s.t.Fatal(err)
 	}
-	return answer{response.StatusCode, response.Header, text.String()}
+	return reply{response.StatusCode, response.Header, text.String()}
 }
 
 func formOf(email string) url.Values {
@@ -1698,7 +1699,7 @@ func TestThreatResetLinkOfADisabledUser(t *testing.T) {
 		link := c.must("", "user", "reset-link", "--base", s.url, "alice@example.com")
 		return strings.TrimSpace(link[strings.Index(link, "token=")+len("token="):])
 	}
-	reset := func(token string) answer {
+	reset := func(token string) reply {
 		return s.post("/auth/reset", sitetest.JSON{"token": token, "newPassword": "a password by link"})
 	}
 	token := link()

@@ -132,19 +132,13 @@ func (s *site) log() string {
 	return string(text)
 }
 
-type answer struct {
-	status int
-	header http.Header
-	body   string
-}
-
 // get asks for a path, with headers given as "Name: value".
-func (s *site) get(path string, headers ...string) answer {
+func (s *site) get(path string, headers ...string) reply {
 	s.t.Helper()
 	return s.do(http.MethodGet, path, headers...)
 }
 
-func (s *site) do(method, path string, headers ...string) answer {
+func (s *site) do(method, path string, headers ...string) reply {
 	s.t.Helper()
 	request, err := http.NewRequest(method, s.url, nil)
 	if err != nil {
@@ -169,18 +163,24 @@ func (s *site) do(method, path string, headers ...string) answer {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return answer{response.StatusCode, response.Header, string(body)}
+	return reply{response.StatusCode, response.Header, string(body)}
 }
 
 // bearer asks for a path with a token.
-func (s *site) bearer(path, token string) answer {
+func (s *site) bearer(path, token string) reply {
 	s.t.Helper()
 	return s.get(path, "Authorization: Bearer "+token)
 }
 
-func (s *site) mustAnswer(status int, got answer, why string) {
+func (s *site) mustAnswer(status int, got reply, why string) {
 	s.t.Helper()
 	if got.status != status {
 		s.t.Errorf("%s: status %d, expected %d; challenge %q, body %q", why, got.status, status, got.header.Get("WWW-Authenticate"), got.body)
 	}
+}
+
+type reply struct {
+	status int
+	header http.Header
+	body   string
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -98,7 +99,7 @@ func setCookie(w http.ResponseWriter, r *http.Request, name, value string, expir
 // keepSession renews the session of a browser whose access token is of no more
 // use, where session cookies are read.
 func (h *Handler) keepSession(w http.ResponseWriter, r *http.Request, token *jwt.Token, source *TokenSource, failure *refusal.Error) (kept *jwt.Token, renewed *grant, refused *refusal.Error) {
-	if token == nil && (source == nil || source.session) && h.sources.haveSession() && renewable(failure) {
+	if token == nil && (source == nil || source.OfAccounts) && h.sources.haveSession() && renewable(failure) {
 		var err error
 		if renewed, err = h.service.renew(w, r); err != nil {
 			return nil, nil, refusal.Of(err)
@@ -143,23 +144,23 @@ func (h *Handler) checkOrigin(r *http.Request) *refusal.Error {
 // sending it to the log-in page, from which it comes back.
 func (s *accountService) sendToLogin(w http.ResponseWriter, r *http.Request, refusal *refusal.Error) bool {
 	get := r.Method == http.MethodGet || r.Method == http.MethodHead
-	if !get || refusal.Reason.Answer().Status != http.StatusUnauthorized || !prefers(r, "text/html", "application/json") || slices.ContainsFunc(r.Header["Authorization"], byProgram) {
+	if !get || refusal.Reason.Answer().Status != http.StatusUnauthorized || !answer.Prefers(r, "text/html", "application/json") || slices.ContainsFunc(r.Header["Authorization"], byProgram) {
 		return false
 	}
 	original := *r.URL
 	if first, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
 		original = *first.URL
 	}
-	if original.Path == mountedAt(r)+s.config.path("login") {
+	if original.Path == answer.MountedAt(r)+s.config.path("login") {
 		s.sayLoginHidden.Do(func() {
 			s.log.Error("the log-in page cannot be reached, since something before it takes its path, such as rewrite or try_files; put that after jwt, in: route { jwt … try_files … }", zap.String("path", original.Path))
 		})
 		return false // it would lead to itself
 	}
-	refused[refusal.Reason].Inc()
+	answer.Refused(refusal.Reason)
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Add("Vary", "Accept, Cookie")
-	seeOther(w, mountedAt(r)+s.config.path("login")+"?return_to="+url.QueryEscape(original.RequestURI()))
+	answer.SeeOther(w, answer.MountedAt(r)+s.config.path("login")+"?return_to="+url.QueryEscape(original.RequestURI()))
 	return true
 }
 
@@ -168,27 +169,6 @@ func (s *accountService) sendToLogin(w http.ResponseWriter, r *http.Request, ref
 func byProgram(authorization string) bool {
 	scheme, _, _ := strings.Cut(authorization, " ")
 	return !strings.EqualFold(scheme, "Basic")
-}
-
-// seeOther sends a browser to a path as it is written, which http.Redirect
-// would clean.
-func seeOther(w http.ResponseWriter, location string) {
-	w.Header().Set("Location", location)
-	w.WriteHeader(http.StatusSeeOther)
-}
-
-// mountedAt is what Caddy took off the path before this site saw it, as
-// handle_path does: browsers need it in links. It is mostly empty.
-func mountedAt(r *http.Request) string {
-	original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request)
-	if !ok {
-		return ""
-	}
-	prefix, found := strings.CutSuffix(original.URL.Path, r.URL.Path)
-	if !found || safeReturnPath(prefix, "") == "" {
-		return ""
-	}
-	return (&url.URL{Path: prefix}).EscapedPath()
 }
 
 // stripRefreshCookie keeps the refresh token from the handlers behind, which
@@ -237,32 +217,4 @@ func forgetLateCookie(header http.Header, r *http.Request, renewed *grant) {
 	}
 	ours := cookieName(r, refreshCookie) + "=" + renewed.refreshToken + ";"
 	header["Set-Cookie"] = slices.DeleteFunc(header["Set-Cookie"], func(cookie string) bool { return strings.HasPrefix(cookie, ours) })
-}
-
-// safeReturnPath is where a browser goes after a log-in: a path of this site,
-// or the standard one. Whatever a browser could take for another site is none
-// (CWE-601).
-func safeReturnPath(path, standard string) string {
-	if len(path) > 2048 || !strings.HasPrefix(path, "/") {
-		return standard
-	}
-	clean, _, _ := strings.Cut(path, "?")
-	for text := path; ; {
-		if strings.HasPrefix(text, "//") || strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\\' }) {
-			return standard
-		}
-		decoded, err := url.PathUnescape(clean)
-		if err != nil && text == path {
-			return standard
-		}
-		if err != nil || decoded == clean {
-			break
-		}
-		text, clean = decoded, decoded
-	}
-	parsed, err := url.Parse(path)
-	if err != nil || parsed.Scheme != "" || parsed.Host != "" || parsed.User != nil {
-		return standard
-	}
-	return path
 }

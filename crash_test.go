@@ -378,7 +378,7 @@ func TestStoreFailures(t *testing.T) {
 		}}
 		serviceOf(t).store.Store(&wrapped)
 		broken.Store(true)
-		for name, answer := range map[string]answer{
+		for name, answer := range map[string]reply{
 			"sign-up": s.post("/auth/signup", credentialsOf("bob@example.com")), "log-in": s.post("/auth/login", credentialsOf("alice@example.com")), "who-am-I": s.bearer("/auth/whoami", got.Token),
 			"refresh": s.post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}), "log-out": s.send("POST", "/auth/logout", "", "Authorization: Bearer "+got.Token),
 		} {

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
@@ -69,22 +70,22 @@ func (h *AccountsHandler) externalRoute(route, name string) (accountRoute, []str
 // beginExternal sends the browser to the provider. A page of another site gets
 // as far as the log-in page: to log in is for the user to begin.
 func (h *AccountsHandler) beginExternal(w http.ResponseWriter, r *http.Request, login *externalLogin) error {
-	returnTo := safeReturnPath(r.URL.Query().Get("return_to"), "")
+	returnTo := answer.SafeReturnPath(r.URL.Query().Get("return_to"), "")
 	asked := r.Clone(r.Context())
 	asked.Method = http.MethodPost
 	if err := crossOrigin.Check(asked); err != nil {
-		location := mountedAt(r) + h.path("login")
+		location := answer.MountedAt(r) + h.path("login")
 		if returnTo != "" {
 			location += "?return_to=" + url.QueryEscape(returnTo)
 		}
-		seeOther(w, location)
+		answer.SeeOther(w, location)
 		return nil
 	}
 	location, err := h.sendOut(w, r, login, pendingLogin{ReturnTo: returnTo})
 	if err != nil {
 		return h.showLogin(w, r, returnTo, err)
 	}
-	seeOther(w, location)
+	answer.SeeOther(w, location)
 	return nil
 }
 
@@ -181,7 +182,7 @@ func siteURL(r *http.Request) string {
 	if r.TLS == nil && plainLoopback(r) {
 		scheme = "http"
 	}
-	return scheme + "://" + r.Host + mountedAt(r)
+	return scheme + "://" + r.Host + answer.MountedAt(r)
 }
 
 // finishExternal is where the provider sends the browser back to.
@@ -226,7 +227,7 @@ func (h *AccountsHandler) finishExternal(w http.ResponseWriter, r *http.Request,
 		return h.showLogin(w, r, pending.ReturnTo, err)
 	}
 	setSessionCookies(w, r, given)
-	seeOther(w, safeReturnPath(pending.ReturnTo, mountedAt(r)+h.path("account")))
+	answer.SeeOther(w, answer.SafeReturnPath(pending.ReturnTo, answer.MountedAt(r)+h.path("account")))
 	return nil
 }
 
@@ -301,9 +302,9 @@ func (h *AccountsHandler) finishConnect(w http.ResponseWriter, r *http.Request, 
 	case err != nil:
 		return h.showAccount(w, r, token, err)
 	case there:
-		seeOther(w, mountedAt(r)+h.path("account"))
+		answer.SeeOther(w, answer.MountedAt(r)+h.path("account"))
 	default:
-		seeOther(w, mountedAt(r)+h.path("connect"))
+		answer.SeeOther(w, answer.MountedAt(r)+h.path("connect"))
 	}
 	return nil
 }
@@ -315,7 +316,7 @@ func (h *AccountsHandler) showLogin(w http.ResponseWriter, r *http.Request, retu
 		return err
 	}
 	h.service.sayStoreFails(refusal)
-	h.announce(w, r, refusal)
+	h.answers.Announce(w, r, refusal)
 	told := refusal.Reason.Answer()
 	text := told.Description
 	if taken, ok := errors.AsType[*accountExists](err); ok {
@@ -331,7 +332,7 @@ func (h *AccountsHandler) showAccount(w http.ResponseWriter, r *http.Request, to
 		return err
 	}
 	h.service.sayStoreFails(refusal)
-	h.announce(w, r, refusal)
+	h.answers.Announce(w, r, refusal)
 	told := refusal.Reason.Answer()
 	return h.renderAccount(w, r, token, pageData{Error: told.Description}, told.Status)
 }

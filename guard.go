@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/caddy-jwt/caddy-jwt/config"
+	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -34,7 +35,7 @@ type Guard struct {
 	MatcherSetsRaw caddyhttp.RawMatcherSets `json:"match,omitempty" caddy:"namespace=http.matchers"`
 
 	matchers caddyhttp.MatcherSets
-	responder
+	answers  answer.Responder
 }
 
 // CaddyModule returns the Caddy module information.
@@ -47,7 +48,7 @@ func (*Guard) CaddyModule() caddy.ModuleInfo {
 
 // Provision replaces placeholders and loads the matchers.
 func (g *Guard) Provision(ctx caddy.Context) error {
-	g.responder = responder{realm: defaultRealm, logger: ctx.Logger()}
+	g.answers = answer.Responder{Realm: answer.DefaultRealm, Logger: ctx.Logger()}
 	if slices.Contains(g.Headers, nil) {
 		return errors.New("headers holds objects, and one is null")
 	}
@@ -77,17 +78,17 @@ func (g *Guard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 		removeClaimHeaders(r, g.Headers, kept)
 	}
 	if len(g.matchers) > 0 && !ordinary(r.URL) && !(way{g.matchers}).readAlike(r) {
-		return g.refusePath(w, r)
+		return refusePath(g.answers, w, r)
 	}
 	return next.ServeHTTP(w, r)
 }
 
 // refusePath answers by itself, and not by the site's handle_errors, which may lead
 // to the server that the path is kept from.
-func (h responder) refusePath(w http.ResponseWriter, r *http.Request) error {
+func refusePath(answers answer.Responder, w http.ResponseWriter, r *http.Request) error {
 	refusal := refusal.New(refusal.Path, "readings of %s differ in whether they come to jwt", refusal.Quoted(r.URL.EscapedPath()))
-	h.announce(w, r, refusal)
-	return writeRefusal(w, refusal)
+	answers.Announce(w, r, refusal)
+	return answer.WriteRefusal(w, refusal)
 }
 
 // removeClaimHeaders removes what a client may have sent to pass for somebody.

@@ -264,10 +264,10 @@ func TestThreatFamiliarLogInsGoFirst(t *testing.T) {
 	first := s.post("/auth/login", credentialsOf("alice@example.com"), from(home))
 	s.mustAnswer(200, first, "log-in")
 	// logIn comes when the queue is full: one more than may wait leaves.
-	logIn := func(email, ip string) answer {
+	logIn := func(email, ip string) reply {
 		t.Helper()
 		stop := fillHashGate(t, "10.0.0.1")
-		got := make(chan answer, 1)
+		got := make(chan reply, 1)
 		go func() { got <- s.post("/auth/login", credentialsOf(email), from(ip)) }()
 		sitetest.Eventually(t, "it waits, or is answered", func() bool {
 			hashing.mu.Lock()

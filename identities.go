@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
@@ -45,7 +46,7 @@ func (h *AccountsHandler) offersTo(w http.ResponseWriter, r *http.Request, in *i
 			if err := json.Unmarshal(kept.Value, &waiting); err != nil {
 				return err
 			}
-			waiting.SessionID, waiting.ReturnTo = given.sessionID, safeReturnPath(in.text("return_to"), "")
+			waiting.SessionID, waiting.ReturnTo = given.sessionID, answer.SafeReturnPath(in.text("return_to"), "")
 			kept.Value, err = json.Marshal(waiting)
 			return err
 		})
@@ -97,7 +98,7 @@ func (h *AccountsHandler) askToConnect(w http.ResponseWriter, r *http.Request, t
 	data.Text = "From then on whoever logs in there as " + waiting.Name() + " is logged in to your account here. Say yes only if that is you."
 	data.Confirm = &pageConfirm{
 		Question: "Connect " + waiting.Label + " (" + waiting.Name() + ") to your account " + user.Email + "?",
-		Yes:      "Connect", No: "Do not", Action: mountedAt(r) + h.path("connect"), Offer: record.ID,
+		Yes:      "Connect", No: "Do not", Action: answer.MountedAt(r) + h.path("connect"), Offer: record.ID,
 	}
 	data.leadsOn = waiting.ReturnTo != ""
 	return h.ask(w, r, token, user, data, status)
@@ -138,10 +139,10 @@ func (h *AccountsHandler) connect(w http.ResponseWriter, r *http.Request) error 
 	if err != nil {
 		return h.showAccount(w, r, token, err)
 	}
-	next := safeReturnPath(waiting.ReturnTo, mountedAt(r)+h.path("account"))
+	next := answer.SafeReturnPath(waiting.ReturnTo, answer.MountedAt(r)+h.path("account"))
 	if in.text("decision") != "yes" {
 		h.dropOffer(w, r)
-		seeOther(w, next)
+		answer.SeeOther(w, next)
 		return nil
 	}
 	if err := h.service.confirm(r.Context(), user, sessionOf(token), in.text("currentPassword"), client(r)); err != nil {
@@ -149,7 +150,7 @@ func (h *AccountsHandler) connect(w http.ResponseWriter, r *http.Request) error 
 		if !ok {
 			return err
 		}
-		h.announce(w, r, refusal)
+		h.answers.Announce(w, r, refusal)
 		told := refusal.Reason.Answer()
 		return h.askToConnect(w, r, token, user, record, waiting, pageData{Error: confirmError(refusal)}, told.Status)
 	}
@@ -163,7 +164,7 @@ func (h *AccountsHandler) connect(w http.ResponseWriter, r *http.Request) error 
 	if err != nil {
 		return h.showAccount(w, r, token, storeRefusal(err))
 	}
-	seeOther(w, next)
+	answer.SeeOther(w, next)
 	return nil
 }
 
@@ -236,11 +237,11 @@ func (h *AccountsHandler) identities(w http.ResponseWriter, r *http.Request) err
 	if err != nil {
 		return err
 	}
-	answer := make([]map[string]any, len(links))
+	body := make([]map[string]any, len(links))
 	for i, link := range links {
-		answer[i] = map[string]any{"id": link.ID(), "provider": link.Label, "issuer": link.Issuer, "subject": link.Subject, "email": link.Email, "connectedAt": link.At.UTC()}
+		body[i] = map[string]any{"id": link.ID(), "provider": link.Label, "issuer": link.Issuer, "subject": link.Subject, "email": link.Email, "connectedAt": link.At.UTC()}
 	}
-	return writeJSON(w, http.StatusOK, answer)
+	return answer.WriteJSON(w, http.StatusOK, body)
 }
 
 // identity asks whether an identity is to be disconnected, by GET, and does it, by
@@ -271,7 +272,7 @@ func (h *AccountsHandler) identity(w http.ResponseWriter, r *http.Request, id st
 		return refusal.New(refusal.MediaType, "it is no form")
 	}
 	if in.form && in.text("decision") != "yes" {
-		seeOther(w, mountedAt(r)+h.path("account"))
+		answer.SeeOther(w, answer.MountedAt(r)+h.path("account"))
 		return nil
 	}
 	if _, given := in.values["currentPassword"]; given {
@@ -284,14 +285,14 @@ func (h *AccountsHandler) identity(w http.ResponseWriter, r *http.Request, id st
 		err = h.service.disconnect(r.Context(), user, id, client(r))
 	}
 	if refusal, ok := errors.AsType[*refusal.Error](err); ok && in.form {
-		h.announce(w, r, refusal)
+		h.answers.Announce(w, r, refusal)
 		return h.askToDisconnect(w, r, token, user, links, i, pageData{Error: confirmError(refusal)}, refusal.Reason.Answer().Status)
 	}
 	if err != nil {
 		return err
 	}
 	if in.form {
-		seeOther(w, mountedAt(r)+h.path("account"))
+		answer.SeeOther(w, answer.MountedAt(r)+h.path("account"))
 		return nil
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -309,7 +310,7 @@ func (h *AccountsHandler) askToDisconnect(w http.ResponseWriter, r *http.Request
 	}
 	data.Confirm = &pageConfirm{
 		Question: "Disconnect " + link.Label + " (" + link.Name() + ") from your account " + user.Email + "?",
-		Yes:      "Disconnect", No: "Do not", Action: mountedAt(r) + h.path("identities") + "/" + link.ID(),
+		Yes:      "Disconnect", No: "Do not", Action: answer.MountedAt(r) + h.path("identities") + "/" + link.ID(),
 	}
 	return h.ask(w, r, token, user, data, status)
 }

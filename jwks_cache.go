@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/config"
+	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/jwks"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/prometheus/client_golang/prometheus"
@@ -108,6 +109,19 @@ func (c *IssuerConfig) remoteSettings() (settings jwks.Settings, err error) {
 	}
 	return settings, nil
 }
+
+var (
+	keySetLabels = []string{"key_set"}
+
+	fetchesDesc = prometheus.NewDesc("caddy_jwt_key_set_fetches_total",
+		"Fetches of a key set by result, ok or error.", append(keySetLabels, "result"), nil)
+	ageDesc = prometheus.NewDesc("caddy_jwt_key_set_age_seconds",
+		"Seconds since a key set was last loaded from its URL. Absent before the first time.", keySetLabels, nil)
+	keysDesc = prometheus.NewDesc("caddy_jwt_key_set_keys",
+		"Keys of a key set that are in use.", keySetLabels, nil)
+)
+
+func init() { answer.AddMetrics(keySetCollector{}) }
 
 // keySetCollector reports the sets in use at the time of a scrape.
 type keySetCollector struct{}

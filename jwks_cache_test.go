@@ -278,7 +278,7 @@ func TestKeyWithoutIDWhileProviderHangs(t *testing.T) {
 	p.SetHandler(func(http.ResponseWriter, *http.Request) { <-hang })
 	before := p.Fetches.Load()
 	sitetest.Eventually(t, "a fetch hangs", func() bool { return p.Fetches.Load() > before })
-	answered := make(chan answer, 1)
+	answered := make(chan reply, 1)
 	other := rs(t, keys.RSA, "b")
 	go func() { answered <- s.bearer("/api/", other) }()
 	select {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/config"
+	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
 	"github.com/caddy-jwt/caddy-jwt/jwks"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
@@ -26,8 +27,12 @@ func init() {
 	caddy.RegisterModule(new(Handler))
 }
 
-const (
-	defaultRealm = "restricted"
+// Why requests are let through.
+var (
+	allowed    = answer.Allowed("valid_token")
+	anonymous  = answer.Allowed("optional")
+	publicPath = answer.Allowed("public")
+	preflight  = answer.Allowed("preflight")
 )
 
 // Handler lets a request through if it carries a good JWT as a bearer token
@@ -139,7 +144,7 @@ type Handler struct {
 	keySets  []jwks.Settings // in use, to be given back in Cleanup
 
 	crossOrigin *http.CrossOriginProtection // nil if all origins are trusted
-	responder
+	answers     answer.Responder
 }
 
 // CaddyModule returns the Caddy module information.
@@ -158,7 +163,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	if h.service != nil {
 		if err := h.service.ready(r.Context()); err != nil {
-			return h.refuse(w, r, err)
+			return h.answers.Refuse(w, r, err)
 		}
 	}
 	token, source, refusal := h.authenticate(r)
@@ -187,7 +192,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		if token == nil {
 			attach(r, nil) // so that the placeholders are empty in handle_errors
 		}
-		return h.refuse(w, r, refusal)
+		return h.answers.Refuse(w, r, refusal)
 	}
 	allowed.Inc()
 	h.setClaimHeaders(r, token.Claims)
@@ -305,8 +310,8 @@ func (h *Handler) checkRules(r *http.Request, claims jwt.Claims) *refusal.Error 
 
 // Provision sets the handler up: defaults, placeholders, keys.
 func (h *Handler) Provision(ctx caddy.Context) error {
-	h.logger = ctx.Logger()
-	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
+	h.answers.Logger = ctx.Logger()
+	if err := answer.RegisterMetrics(ctx.GetMetricsRegistry()); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
 	}
 	if slices.Contains(h.Issuers, nil) || slices.Contains(h.From, nil) || slices.Contains(h.Require, nil) || slices.Contains(h.ClaimHeaders, nil) {
@@ -315,7 +320,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.resolve(); err != nil {
 		return err
 	}
-	h.realm = h.Realm
+	h.answers.Realm = h.Realm
 	if err := h.Public.Provision(ctx); err != nil {
 		return err
 	}
@@ -364,7 +369,7 @@ func (h *Handler) resolve() error {
 		return err
 	}
 	if h.Realm == "" {
-		h.Realm = defaultRealm
+		h.Realm = answer.DefaultRealm
 	}
 	if h.Leeway == nil {
 		leeway := caddy.Duration(jwt.DefaultLeeway)
@@ -380,7 +385,7 @@ func (h *Handler) resolve() error {
 	}
 	for _, source := range h.From {
 		if h.Accounts != nil && (source.Cookie == sessionCookie || source.Cookie == hostPrefix+sessionCookie) {
-			source.Cookie, source.session = sessionCookie, true
+			source.Cookie, source.OfAccounts = sessionCookie, true
 		}
 	}
 	if len(h.sources) == 0 {

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
@@ -49,7 +50,7 @@ func TestAnswers(t *testing.T) {
 				}
 				return
 			}
-			var body errorBody
+			var body answer.ErrorBody
 			if err := stdjson.Unmarshal([]byte(got.body), &body); err != nil {
 				t.Fatalf("body %q: %v", got.body, err)
 			}

@@ -3,6 +3,8 @@ package caddyjwt
 import (
 	"net/http"
 	"strconv"
+
+	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 )
 
 type object = map[string]any
@@ -11,10 +13,10 @@ type object = map[string]any
 func (h *AccountsHandler) openAPI(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Access-Control-Allow-Origin", "*") // nothing of a user is in it
 	document := h.openAPIDocument()
-	if mount := mountedAt(r); mount != "" {
+	if mount := answer.MountedAt(r); mount != "" {
 		document["servers"] = []object{{"url": mount}}
 	}
-	return writeJSON(w, http.StatusOK, document)
+	return answer.WriteJSON(w, http.StatusOK, document)
 }
 
 func (h *AccountsHandler) openAPIDocument() object {

@@ -139,7 +139,7 @@ func TestOperationsFile(t *testing.T) {
 	for _, email := range []string{unused, refreshed, loggedOut} {
 		given[email] = s.signedUp(email)
 	}
-	refresh := func(token string) answer { return s.post("/auth/refresh", sitetest.JSON{"refreshToken": token}) }
+	refresh := func(token string) reply { return s.post("/auth/refresh", sitetest.JSON{"refreshToken": token}) }
 	store := host.Path("/var/lib/caddy/.local/share/caddy/jwt/users.db")
 
 	arriving := s.arrive(t)

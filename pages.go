@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
@@ -157,9 +158,9 @@ func readPage(dir string, embedded fs.FS, name string) ([]byte, error) {
 // render writes a page, all of it or nothing.
 func (p *pages) render(w http.ResponseWriter, r *http.Request, name string, data pageData, status int) error {
 	data.Cancel, data.Onward = p.lead(data.ReturnTo).Cancel, data.ReturnTo
-	data.Paths, data.PasswordMinLength = p.standard.Paths.below(mountedAt(r)), p.standard.PasswordMinLength
+	data.Paths, data.PasswordMinLength = p.standard.Paths.below(answer.MountedAt(r)), p.standard.PasswordMinLength
 	for _, provider := range p.standard.Providers {
-		data.Providers = append(data.Providers, pageLink{provider.Name, mountedAt(r) + provider.Path})
+		data.Providers = append(data.Providers, pageLink{provider.Name, answer.MountedAt(r) + provider.Path})
 	}
 	page, err := p.execute(name, data)
 	if err == nil && status >= 400 && page.Len() > maxRefusedPage {
@@ -215,11 +216,11 @@ func (h *AccountsHandler) style(w http.ResponseWriter, _ *http.Request) error {
 func (h *AccountsHandler) loginPage(w http.ResponseWriter, r *http.Request) error {
 	h.dropOffer(w, r) // whoever comes here of their own does not go on with it
 	query := r.URL.Query()
-	return h.pages.render(w, r, "login", pageData{ReturnTo: safeReturnPath(query.Get("return_to"), ""), Email: query.Get("email")}, http.StatusOK)
+	return h.pages.render(w, r, "login", pageData{ReturnTo: answer.SafeReturnPath(query.Get("return_to"), ""), Email: query.Get("email")}, http.StatusOK)
 }
 
 func (h *AccountsHandler) signupPage(w http.ResponseWriter, r *http.Request) error {
-	return h.pages.render(w, r, "signup", pageData{ReturnTo: safeReturnPath(r.URL.Query().Get("return_to"), "")}, http.StatusOK)
+	return h.pages.render(w, r, "signup", pageData{ReturnTo: answer.SafeReturnPath(r.URL.Query().Get("return_to"), "")}, http.StatusOK)
 }
 
 // resetPage shows the form if the link is good. The token goes from the link into a
@@ -241,7 +242,7 @@ func (h *AccountsHandler) resetPage(w http.ResponseWriter, r *http.Request) erro
 	}
 	if r.URL.RawQuery != "" {
 		h.setResetCookie(w, r, token)
-		seeOther(w, mountedAt(r)+h.path("reset"))
+		answer.SeeOther(w, answer.MountedAt(r)+h.path("reset"))
 		return nil
 	}
 	return h.pages.render(w, r, "reset", pageData{Email: user.Email}, http.StatusOK)
@@ -250,7 +251,7 @@ func (h *AccountsHandler) resetPage(w http.ResponseWriter, r *http.Request) erro
 // showBrokenLink says that a link sets no password, and how to get another.
 func (h *AccountsHandler) showBrokenLink(w http.ResponseWriter, r *http.Request) error {
 	refusal := &refusal.Error{Reason: refusal.OneTimeToken}
-	h.announce(w, r, refusal)
+	h.answers.Announce(w, r, refusal)
 	w.Header().Set("Referrer-Policy", "no-referrer")
 	h.setResetCookie(w, r, "")
 	return h.pages.render(w, r, "message", pageData{
@@ -285,7 +286,7 @@ func (h *AccountsHandler) setResetCookie(w http.ResponseWriter, r *http.Request,
 		expires = time.Unix(1, 0)
 	}
 	http.SetCookie(w, &http.Cookie{
-		Name: resetCookieName(r), Value: token, Path: mountedAt(r) + h.path("reset"), Expires: expires,
+		Name: resetCookieName(r), Value: token, Path: answer.MountedAt(r) + h.path("reset"), Expires: expires,
 		Secure: !plainLoopback(r), HttpOnly: true, SameSite: http.SameSiteLaxMode,
 	})
 }
@@ -294,7 +295,7 @@ func (h *AccountsHandler) accountPage(w http.ResponseWriter, r *http.Request) er
 	token, err := h.caller(w, r)
 	if err != nil {
 		if refusal.Of(err).Reason.Answer().Status == http.StatusUnauthorized {
-			seeOther(w, mountedAt(r)+h.path("login"))
+			answer.SeeOther(w, answer.MountedAt(r)+h.path("login"))
 			return nil
 		}
 		return err
@@ -346,8 +347,8 @@ func (h *AccountsHandler) pageOr(w http.ResponseWriter, r *http.Request, in *inp
 	if !in.form || !ok {
 		return err
 	}
-	h.announce(w, r, failure)
-	data := pageData{Email: cut(in.text("email"), 2*store.MaxEmailBytes), ReturnTo: safeReturnPath(in.text("return_to"), ""), Errors: make(map[string]string)}
+	h.answers.Announce(w, r, failure)
+	data := pageData{Email: cut(in.text("email"), 2*store.MaxEmailBytes), ReturnTo: answer.SafeReturnPath(in.text("return_to"), ""), Errors: make(map[string]string)}
 	if failure.Reason != refusal.Properties {
 		data.Error = failure.Reason.Answer().Description
 	}

@@ -12,7 +12,9 @@ import (
 	"sync"
 	"unicode/utf8"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/crypto/argon2"
 	"golang.org/x/crypto/bcrypt"
 	"golang.org/x/text/secure/precis"
@@ -153,3 +155,10 @@ func CheckPasswordHash(hash string) error {
 	}
 	return nil
 }
+
+var hashesWaiting = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+	Namespace: answer.MetricsNamespace, Subsystem: answer.MetricsSubsystem, Name: "password_hashes",
+	Help: "Passwords that are being hashed or wait for it.",
+}, func() float64 { return float64(hashing.begun()) })
+
+func init() { answer.AddMetrics(hashesWaiting) }

@@ -52,7 +52,7 @@ func TestThreatPathsReadInTwoWays(t *testing.T) {
 		"jwt {\n"+secret+"require expression claims.sub == {http.request.uri.path.1}\n}"+reverse)
 	public, matcher, role, owner := sites[0], sites[1], sites[2], sites[3]
 	token := "Authorization: Bearer " + sitetest.HS256(t, nil)
-	never := func(got answer, why string) {
+	never := func(got reply, why string) {
 		t.Helper()
 		if got.status == 200 {
 			t.Errorf("%s reached the upstream: %q", why, got.body)

@@ -48,7 +48,7 @@ func (p *Provider) Authenticate(w http.ResponseWriter, r *http.Request) (caddyau
 		failure = p.checkRules(r, token.Claims)
 	}
 	if failure != nil {
-		p.announce(w, r, failure)
+		p.answers.Announce(w, r, failure)
 		if failure.Reason == refusal.KeysUnavailable {
 			return user, false, failure.Told()
 		}

@@ -18,6 +18,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store/filestore"
 	"github.com/caddyserver/caddy/v2"
@@ -342,8 +343,8 @@ func (r *reference) list(of reflect.Type, fields []reflect.StructField) string {
 
 func (r *reference) refusals() {
 	ctx := context.WithValue(r.t.Context(), caddy.ReplacerCtxKey, caddy.NewReplacer())
-	w, h := httptest.NewRecorder(), responder{realm: defaultRealm, logger: zap.NewNop()}
-	if err := h.refuse(w, httptest.NewRequestWithContext(ctx, "GET", "/", nil), &refusal.Error{Reason: refusal.Expired}); err != nil {
+	w, h := httptest.NewRecorder(), answer.Responder{Realm: answer.DefaultRealm, Logger: zap.NewNop()}
+	if err := h.Refuse(w, httptest.NewRequestWithContext(ctx, "GET", "/", nil), &refusal.Error{Reason: refusal.Expired}); err != nil {
 		r.t.Fatal(err)
 	}
 	r.write("## Refusals\n\nWhere the site has no `handle_errors` for it, a refusal looks as this one of an expired token:")
@@ -365,7 +366,7 @@ var description = regexp.MustCompile(`fqName: "(\w+)", help: "([^"]*)",.* variab
 
 func (r *reference) metrics() {
 	registry := prometheus.NewRegistry()
-	if err := registerMetrics(registry); err != nil {
+	if err := answer.RegisterMetrics(registry); err != nil {
 		r.t.Fatal(err)
 	}
 	descriptions := make(chan *prometheus.Desc)

@@ -116,7 +116,7 @@ func TestThreatRefreshOrders(t *testing.T) {
 }
 
 // cookieOf is the value of a cookie that an answer sets.
-func cookieOf(got answer, name string) string {
+func cookieOf(got reply, name string) string {
 	for _, cookie := range (&http.Response{Header: got.header}).Cookies() {
 		if cookie.Name == name {
 			return cookie.Value
@@ -207,7 +207,7 @@ func TestSlowPageBringsNoDeadCookie(t *testing.T) {
 	s := serve(t, body)
 	first := "Cookie: refresh=" + s.signedUp("alice@example.com").RefreshToken
 	slow.Lock()
-	done := make(chan answer)
+	done := make(chan reply)
 	go func() { done <- s.get("/todos/slow", first) }()
 	sitetest.Eventually(t, "the slow one has renewed the session", func() bool {
 		sessions, err := storeOf(t).Sessions(t.Context(), userOf(t, "alice@example.com").ID, time.Now())

@@ -39,11 +39,11 @@ func (f *faultyStore) Provision(ctx caddy.Context) error {
 type repetition struct {
 	name string
 	// begin leads to the request.
-	begin func(t *testing.T) (send func() answer)
+	begin func(t *testing.T) (send func() reply)
 	// gets are the answers to the second, of which the first is that to one alone.
 	gets []int
 	// holds checks what must hold after the second, whatever the fault was.
-	holds func(t *testing.T, second answer)
+	holds func(t *testing.T, second reply)
 }
 
 // sessionIn is the session of an access token.
@@ -120,90 +120,90 @@ func TestThreatRepeatedRequests(t *testing.T) {
 		}
 		return token
 	}
-	passwordIsNew := func(t *testing.T, _ answer) {
+	passwordIsNew := func(t *testing.T, _ reply) {
 		logsInWith(t, changed)
 		otherEnded(t)
 	}
 	for _, r := range []repetition{
-		{"sign-up", func(*testing.T) func() answer {
+		{"sign-up", func(*testing.T) func() reply {
 			email = strings.ToLower(store.RandomToken(8)) + "@example.com"
-			return func() answer { return s.post("/auth/signup", credentialsOf(email)) }
-		}, []int{201, 409}, func(t *testing.T, _ answer) { logsInWith(t, goodPassword) }},
-		{"sign-up by the form", func(t *testing.T) func() answer {
+			return func() reply { return s.post("/auth/signup", credentialsOf(email)) }
+		}, []int{201, 409}, func(t *testing.T, _ reply) { logsInWith(t, goodPassword) }},
+		{"sign-up by the form", func(t *testing.T) func() reply {
 			email = strings.ToLower(store.RandomToken(8)) + "@example.com"
 			chrome := browser(t)
-			return func() answer { return s.form(chrome, "/auth/signup", formOf(email)) }
-		}, []int{303, 409}, func(t *testing.T, second answer) {
+			return func() reply { return s.form(chrome, "/auth/signup", formOf(email)) }
+		}, []int{303, 409}, func(t *testing.T, second reply) {
 			logsInWith(t, goodPassword)
 			if second.status == 409 && (!strings.Contains(second.body, "log in with the password that you chose") || !strings.Contains(second.body, `href="/auth/login`)) {
 				t.Errorf("the page: %s", second.body)
 			}
 		}},
-		{"log-in", func(t *testing.T) func() answer {
+		{"log-in", func(t *testing.T) func() reply {
 			signUp(t)
-			return func() answer { return s.post("/auth/login", credentialsOf(email)) }
-		}, []int{200}, func(t *testing.T, second answer) {
+			return func() reply { return s.post("/auth/login", credentialsOf(email)) }
+		}, []int{200}, func(t *testing.T, second reply) {
 			s.mustAnswer(200, s.bearer("/todos/", second.tokens(t).Token), "the access token")
 		}},
-		{"log-in by the form", func(t *testing.T) func() answer {
+		{"log-in by the form", func(t *testing.T) func() reply {
 			signUp(t)
 			chrome := browser(t)
-			return func() answer { return s.form(chrome, "/auth/login", formOf(email)) }
+			return func() reply { return s.form(chrome, "/auth/login", formOf(email)) }
 		}, []int{303}, nil},
-		{"password change", func(t *testing.T) func() answer {
+		{"password change", func(t *testing.T) func() reply {
 			own := signUp(t)
-			return func() answer {
+			return func() reply {
 				return s.post("/auth/password", sitetest.JSON{"currentPassword": goodPassword, "newPassword": changed}, "Authorization: Bearer "+own.Token)
 			}
 		}, []int{204}, passwordIsNew},
-		{"password change by the form", func(t *testing.T) func() answer {
+		{"password change by the form", func(t *testing.T) func() reply {
 			signUp(t)
 			chrome := loggedInBy(t)
-			return func() answer {
+			return func() reply {
 				return s.form(chrome, "/auth/password", url.Values{"currentPassword": {goodPassword}, "newPassword": {changed}})
 			}
 		}, []int{200}, passwordIsNew},
-		{"reset", func(t *testing.T) func() answer {
+		{"reset", func(t *testing.T) func() reply {
 			signUp(t)
 			token := link(t)
-			return func() answer { return s.post("/auth/reset", sitetest.JSON{"token": token, "newPassword": changed}) }
+			return func() reply { return s.post("/auth/reset", sitetest.JSON{"token": token, "newPassword": changed}) }
 		}, []int{204}, passwordIsNew},
-		{"reset by the form", func(t *testing.T) func() answer {
+		{"reset by the form", func(t *testing.T) func() reply {
 			signUp(t)
 			token := link(t)
 			chrome := browser(t)
-			return func() answer {
+			return func() reply {
 				return s.form(chrome, "/auth/reset", url.Values{"token": {token}, "newPassword": {changed}})
 			}
 		}, []int{200}, passwordIsNew},
-		{"log-out", func(t *testing.T) func() answer {
+		{"log-out", func(t *testing.T) func() reply {
 			signUp(t)
 			chrome := loggedInBy(t)
 			replaced := accessCookie(t, s, chrome)
 			s.mustAnswer(303, s.form(chrome, "/auth/login", formOf(email)), "the same browser logs in again")
 			other = tokens{Token: replaced, RefreshToken: "none"}
 			newest := accessCookie(t, s, chrome)
-			return func() answer { return s.post("/auth/logout", "", "Authorization: Bearer "+newest) }
-		}, []int{204, 401}, func(t *testing.T, _ answer) { otherEnded(t) }},
-		{"log-out by the form", func(t *testing.T) func() answer {
+			return func() reply { return s.post("/auth/logout", "", "Authorization: Bearer "+newest) }
+		}, []int{204, 401}, func(t *testing.T, _ reply) { otherEnded(t) }},
+		{"log-out by the form", func(t *testing.T) func() reply {
 			signUp(t)
 			chrome := loggedInBy(t)
 			other = tokens{Token: accessCookie(t, s, chrome), RefreshToken: "none"}
-			return func() answer { return s.form(chrome, "/auth/logout", url.Values{}) }
-		}, []int{303}, func(t *testing.T, _ answer) { otherEnded(t) }},
-		{"the end of another session", func(t *testing.T) func() answer {
+			return func() reply { return s.form(chrome, "/auth/logout", url.Values{}) }
+		}, []int{303}, func(t *testing.T, _ reply) { otherEnded(t) }},
+		{"the end of another session", func(t *testing.T) func() reply {
 			own := signUp(t)
 			id := sessionIn(t, other.Token)
-			return func() answer {
+			return func() reply {
 				return s.send(http.MethodDelete, "/auth/sessions/"+id, "", "Authorization: Bearer "+own.Token)
 			}
-		}, []int{204, 404}, func(t *testing.T, _ answer) { otherEnded(t) }},
-		{"the end of another session, by the form", func(t *testing.T) func() answer {
+		}, []int{204, 404}, func(t *testing.T, _ reply) { otherEnded(t) }},
+		{"the end of another session, by the form", func(t *testing.T) func() reply {
 			signUp(t)
 			chrome := loggedInBy(t)
 			id := sessionIn(t, other.Token)
-			return func() answer { return s.form(chrome, "/auth/sessions/"+id, url.Values{}) }
-		}, []int{303, 404}, func(t *testing.T, _ answer) { otherEnded(t) }},
+			return func() reply { return s.form(chrome, "/auth/sessions/"+id, url.Values{}) }
+		}, []int{303, 404}, func(t *testing.T, _ reply) { otherEnded(t) }},
 	} {
 		for name, moment := range map[string]storefault.Moment{"not made": storefault.BeforeStatement, "made, and not told": storefault.AfterCommit} {
 			t.Run(r.name+"/"+name, func(t *testing.T) {

@@ -134,7 +134,7 @@ func TestThreatResetTokenIsInNoLog(t *testing.T) {
 	command("disable", "alice@example.com")
 	command("enable", "alice@example.com")
 	for what, path := range map[string]string{"used": path, "withdrawn": second, "wrong": "/auth/reset?token=x", "damaged": path + "&x=;%zz", "without a token": "/auth/reset?x=" + token, "empty": "/auth/reset", "cut": path[:len(path)-5]} {
-		for _, got := range []answer{s.form(browser(t), path, nil), s.form(browser(t), strings.Replace(path, "/auth", "/AUTH", 1), nil)} {
+		for _, got := range []reply{s.form(browser(t), path, nil), s.form(browser(t), strings.Replace(path, "/auth", "/AUTH", 1), nil)} {
 			if got.status != 401 || !strings.Contains(got.body, "This link does not work") || !strings.Contains(got.body, "ask whoever runs this site") || strings.Contains(got.body, `name="newPassword"`) || got.header.Get("Referrer-Policy") != "no-referrer" {
 				t.Errorf("%s: %d %s", what, got.status, got.body)
 			}

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/caddy-jwt/caddy-jwt/config"
+	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -93,9 +94,9 @@ func isHost(matcher any) bool {
 // the matchers around them let some requests come, as those of `handle` blocks do.
 // What these leave out is another handler's, which the Guard of a directive never sees.
 type serverGuard struct {
-	routes caddyhttp.RouteList
-	ways   []way
-	responder
+	routes  caddyhttp.RouteList
+	ways    []way
+	answers answer.Responder
 
 	compile sync.Once
 	chain   caddyhttp.Handler
@@ -122,7 +123,7 @@ func guardPlace(ctx caddy.Context, headers []*ClaimHeader) error {
 	}
 	guard := serverGuardOf(at.server)
 	if guard == nil {
-		guard = &serverGuard{routes: at.server.Routes, responder: responder{realm: defaultRealm, logger: ctx.Logger()}}
+		guard = &serverGuard{routes: at.server.Routes, answers: answer.Responder{Realm: answer.DefaultRealm, Logger: ctx.Logger()}}
 		route := caddyhttp.Route{Handlers: []caddyhttp.MiddlewareHandler{guard}}
 		if err := route.ProvisionHandlers(ctx, nil); err != nil {
 			return err
@@ -136,7 +137,7 @@ func guardPlace(ctx caddy.Context, headers []*ClaimHeader) error {
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (g *serverGuard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if !ordinary(r.URL) && slices.ContainsFunc(g.ways, func(w way) bool { return !w.readAlike(r) }) {
-		return g.refusePath(w, r)
+		return refusePath(g.answers, w, r)
 	}
 	g.compile.Do(func() { g.chain = g.routes.Compile(next) })
 	return g.chain.ServeHTTP(w, r)

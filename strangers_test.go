@@ -82,7 +82,7 @@ func TestThreatLogInsOfStrangersTogetherAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	alice := s.signedUp("alice@example.com")
-	begins := func(i int) answer {
+	begins := func(i int) reply {
 		return s.send("GET", "/auth/login/test", "", fmt.Sprintf("X-Forwarded-For: 10.0.%d.%d", i/250, i%250))
 	}
 	for i := range pendingKept {

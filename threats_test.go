@@ -652,10 +652,10 @@ func TestThreatSeveralTokens(t *testing.T) {
 		respond ok`)
 	token, other := sitetest.HS256(t, nil), sitetest.HS256(t, sitetest.JSON{"sub": "bob"})
 	header, cookie, query := "Authorization: Bearer "+token, "Cookie: session="+token, "/?access_token="+token
-	for _, got := range []answer{s.get("/", header), s.get("/", cookie), s.get(query)} {
+	for _, got := range []reply{s.get("/", header), s.get("/", cookie), s.get(query)} {
 		s.mustAnswer(200, got, "control")
 	}
-	for name, got := range map[string]answer{
+	for name, got := range map[string]reply{
 		"two headers":            s.get("/", header, "Authorization: Bearer "+other),
 		"the same header twice":  s.get("/", header, header),
 		"header with a list":     s.get("/", "Authorization: Bearer "+token+", Bearer "+other),
@@ -715,7 +715,7 @@ func TestThreatIdentityHeaderSpoofing(t *testing.T) {
 		reverse_proxy `+upstream)
 	spoofed := []string{"X-User: admin", "X_User: admin", "x-user: admin", "X.User: admin", "X-Mail: admin@example.com", "x_mail: admin@example.com", "X-Mail_: kept"}
 	token := "Authorization: Bearer " + sitetest.HS256(t, nil)
-	for name, got := range map[string]answer{
+	for name, got := range map[string]reply{
 		"with a token":      s.get("/", append(spoofed, token)...),
 		"anonymous":         s.get("/", spoofed...),
 		"public":            s.get("/public", append(spoofed, token)...),

@@ -37,13 +37,13 @@ type TokenSource struct {
 	// (RFC 6750 §2.3 and §5.3). The answer is marked `Cache-Control: private`.
 	Query string `json:"query,omitempty"`
 
-	// session makes Cookie that of the accounts, whose name depends on the
-	// request.
-	session bool
+	// OfAccounts makes Cookie the session cookie of the accounts, whose name depends on
+	// the request. The handler sets it.
+	OfAccounts bool `json:"-"`
 }
 
 // accountSources are where the accounts' own tokens stand.
-var accountSources = tokenSources{{Header: "Authorization", Scheme: "Bearer"}, {Cookie: sessionCookie, session: true}}
+var accountSources = tokenSources{{Header: "Authorization", Scheme: "Bearer"}, {Cookie: sessionCookie, OfAccounts: true}}
 
 // read returns the token at this place, empty if there is none.
 func (s *TokenSource) read(r *http.Request) (string, error) {
@@ -114,7 +114,7 @@ func queryValues(query, name string) (values []string) {
 }
 
 func (s *TokenSource) cookieName(r *http.Request) string {
-	if s.session {
+	if s.OfAccounts {
 		return cookieName(r, s.Cookie)
 	}
 	return s.Cookie
@@ -234,7 +234,7 @@ func (sources tokenSources) haveCookie() bool {
 
 // haveSession tells whether the session cookie of the accounts is among them.
 func (sources tokenSources) haveSession() bool {
-	return slices.ContainsFunc(sources, func(s *TokenSource) bool { return s.session })
+	return slices.ContainsFunc(sources, func(s *TokenSource) bool { return s.OfAccounts })
 }
 
 func (sources tokenSources) strip(r *http.Request) {

@@ -18,7 +18,7 @@ import (
 // warn logs what is suspicious in the options of the handler, and in its place.
 func (h *Handler) warn(at place) {
 	for _, warning := range slices.Concat(h.issuerWarnings(), h.ruleWarnings(), h.pathWarnings(), matcherWarnings(at)) {
-		h.logger.Warn(warning)
+		h.answers.Logger.Warn(warning)
 	}
 }
 
@@ -122,12 +122,12 @@ func matchesPath(pattern string) func(caddyhttp.Route) bool {
 // warn logs what is suspicious in the accounts of a site.
 func (h *AccountsHandler) warn(at place) {
 	if login := h.path("login"); len(at.outside(login)) > 0 && !othersWithin(at) {
-		h.logger.Warn("accounts: no request for "+login+" gets here, since a path matcher around jwt does not match it; put jwt at the top of the site, or give the accounts a prefix that the matcher matches", zap.Strings("matcher", at.outside(login)))
+		h.answers.Logger.Warn("accounts: no request for "+login+" gets here, since a path matcher around jwt does not match it; put jwt at the top of the site, or give the accounts a prefix that the matcher matches", zap.Strings("matcher", at.outside(login)))
 	}
 	if h.Signup == "open" {
-		h.logger.Info("accounts: signup is open, so anybody can make an account on this site; signup closed ends that", zap.String("issuer", h.Issuer))
+		h.answers.Logger.Info("accounts: signup is open, so anybody can make an account on this site; signup closed ends that", zap.String("issuer", h.Issuer))
 	} else {
-		h.logger.Info("accounts: signup is closed, so only `caddy jwt user add` makes accounts; signup open lets anybody make one", zap.String("issuer", h.Issuer))
+		h.answers.Logger.Info("accounts: signup is closed, so only `caddy jwt user add` makes accounts; signup open lets anybody make one", zap.String("issuer", h.Issuer))
 	}
 }
 

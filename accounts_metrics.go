@@ -1,0 +1,60 @@
+package caddyjwt
+
+import (
+	"github.com/caddy-jwt/caddy-jwt/internal/answer"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+var (
+	accountEvents = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: answer.MetricsNamespace, Subsystem: answer.MetricsSubsystem, Name: "account_events_total",
+		Help: "Log-ins, sign-ups, refreshes and log-outs by result: ok, repeated of a refresh token that came again before its successor was used, refused, throttled, or reused of one whose successor was used.",
+	}, []string{"event", "result"})
+	storeUpDesc = prometheus.NewDesc("caddy_jwt_user_store_up",
+		"1 if the user store of the accounts with this issuer could be read when it was last asked, which is every 0.4 seconds; else 0.", []string{"issuer"}, nil)
+)
+
+// accountResults are made before the first event, so that a scrape shows each
+// from the start, and the first of a kind is seen to be one more.
+var accountResults = map[string][]string{
+	"signup": {"ok", "refused"}, "login": {"ok", "refused", "throttled"}, "refresh": {"ok", "repeated", "refused", "reused"}, "logout": {"ok"},
+}
+
+func init() {
+	answer.AddMetrics(accountEvents, storeCollector{})
+	for event, results := range accountResults {
+		for _, result := range results {
+			accountEvents.WithLabelValues(event, result)
+		}
+	}
+}
+
+func countEvent(event, result string) { accountEvents.WithLabelValues(event, result).Inc() }
+
+// storeCollector reports the user stores in use at the time of a scrape.
+type storeCollector struct{}
+
+// Describe implements prometheus.Collector.
+func (storeCollector) Describe(out chan<- *prometheus.Desc) { out <- storeUpDesc }
+
+// Collect implements prometheus.Collector. Of several stores of one issuer all
+// must be up.
+func (storeCollector) Collect(out chan<- prometheus.Metric) {
+	up := make(map[string]float64)
+	accountServices.Range(func(_, value any) bool {
+		service := value.(*accountService)
+		if _, known := up[service.config.Issuer]; !known {
+			up[service.config.Issuer] = 1
+		}
+		if service.storeDown.Load() {
+			up[service.config.Issuer] = 0
+		}
+		return true
+	})
+	for issuer, value := range up {
+		out <- prometheus.MustNewConstMetric(storeUpDesc, prometheus.GaugeValue, value, issuer)
+	}
+}
+
+// Interface guards
+var _ prometheus.Collector = storeCollector{}
