@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
@@ -47,7 +48,7 @@ func (h *AccountsHandler) answerGrant(w http.ResponseWriter, r *http.Request, in
 	if !in.form {
 		return answer.WriteJSON(w, http.StatusOK, tokenAnswer(given))
 	}
-	if err := h.service.replaceSession(r.Context(), given, r.CookiesNamed(cookieName(r, refreshCookie))); err != nil {
+	if err := h.service.replaceSession(r.Context(), given, r.CookiesNamed(credentials.CookieName(r, credentials.RefreshCookie))); err != nil {
 		return err
 	}
 	setSessionCookies(w, r, given)
@@ -335,7 +336,7 @@ func (h *AccountsHandler) jwks(w http.ResponseWriter, _ *http.Request) error {
 
 // caller is who sent the request, by bearer token or cookie.
 func (h *AccountsHandler) caller(w http.ResponseWriter, r *http.Request) (*jwt.Token, error) {
-	raw, source, err := accountSources.read(r)
+	raw, source, err := credentials.AccountSources.Read(r)
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
@@ -80,18 +81,18 @@ func FuzzCookie(f *testing.F) {
 		r := httptest.NewRequest(http.MethodGet, "http://localhost/", nil)
 		r.RemoteAddr = "127.0.0.1:4711"
 		r.Header.Set("Cookie", header)
-		token, _, err := accountSources.read(r)
+		token, _, err := credentials.AccountSources.Read(r)
 		if err == nil && !strings.Contains(header, token) {
 			t.Fatalf("token %q of %q", token, header)
 		}
 		others := make(map[string]int)
 		for _, cookie := range r.Cookies() {
-			if cookie.Name != refreshCookie {
+			if cookie.Name != credentials.RefreshCookie {
 				others[cookie.Name+"="+cookie.Value]++
 			}
 		}
 		stripRefreshCookie(r)
-		if len(r.CookiesNamed(refreshCookie)) > 0 {
+		if len(r.CookiesNamed(credentials.RefreshCookie)) > 0 {
 			t.Fatalf("the refresh token is still in %q", r.Header.Get("Cookie"))
 		}
 		for _, cookie := range r.Cookies() {

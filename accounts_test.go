@@ -27,6 +27,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
@@ -810,7 +811,7 @@ func TestThreatCookies(t *testing.T) {
 		// What a sister site can set, which has no prefix, is not looked at.
 		if secure {
 			r.Header.Set("Cookie", "session=planted; refresh=planted")
-			if token, _, err := accountSources.read(r); token != "" || err != nil {
+			if token, _, err := credentials.AccountSources.Read(r); token != "" || err != nil {
 				t.Errorf("%s: a cookie without the prefix is read: %q %v", url, token, err)
 			}
 		}

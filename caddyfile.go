@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"github.com/caddy-jwt/caddy-jwt/config"
+	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
@@ -192,7 +193,7 @@ func (p *parser) claimHeader(b *config.Block, _ string) error {
 }
 
 func (p *parser) from(*config.Block, string) error {
-	source := new(TokenSource)
+	source := new(credentials.Source)
 	args := p.RemainingArgs()
 	switch {
 	case len(args) >= 1 && len(args) <= 3 && args[0] == "header":

@@ -1,13 +1,13 @@
 package caddyjwt
 
 import (
-	"net"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
@@ -15,91 +15,20 @@ import (
 	"go.uber.org/zap"
 )
 
-// The cookies of a browser's session: its access token, and the refresh token
-// that renews it. The prefix binds them to the host and to https (RFC 6265bis
-// §4.1.3.2); on plain http to this machine, where browsers refuse it, they
-// stand without.
-const (
-	hostPrefix    = "__Host-"
-	sessionCookie = "session"
-	refreshCookie = "refresh"
-)
-
-// plainLoopback reports whether the request came over plain http to this machine.
-// Where it may have come by https to a proxy in front, it did not.
-func plainLoopback(r *http.Request) bool {
-	if r.TLS != nil {
-		return false
-	}
-	host := r.Host
-	if name, _, err := net.SplitHostPort(host); err == nil {
-		host = name
-	}
-	ip := net.ParseIP(strings.Trim(host, "[]"))
-	here := host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback()
-	return here && fromNearby(r) && !forwarded(r)
-}
-
-// fromNearby tells whether the client is this machine, or one in a network of
-// its own, as Caddy in a container sees its host.
-func fromNearby(r *http.Request) bool {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	ip := net.ParseIP(host)
-	return err == nil && ip != nil && (ip.IsLoopback() || ip.IsPrivate())
-}
-
-// forwarded reports whether a proxy sent the request, which browsers may well reach by
-// https. Proxies say so in headers of their own; nginx does not unless told, and
-// speaks HTTP/1.0, which no browser does. A page of the site itself that has come by
-// https, or a session cookie that was set so, say it too.
-func forwarded(r *http.Request) bool {
-	if r.ProtoMajor == 1 && r.ProtoMinor == 0 {
-		return true
-	}
-	for name, values := range r.Header {
-		switch name {
-		case "Forwarded", "Via", "X-Real-Ip", "X-Client-Ip", "X-Cluster-Client-Ip", "True-Client-Ip", "Cf-Connecting-Ip", "Fastly-Client-Ip", "Fly-Client-Ip", "X-Original-For", "X-Original-Proto", "X-Original-Host", "X-Url-Scheme", "X-Scheme", "Front-End-Https":
-			return true
-		case "Origin", "Referer":
-			if strings.HasPrefix(values[0], "https:") && r.Header.Get("Sec-Fetch-Site") == "same-origin" {
-				return true
-			}
-		}
-		if strings.HasPrefix(name, "X-Forwarded-") || strings.HasPrefix(name, "X-Envoy-") {
-			return true
-		}
-	}
-	return len(cookieValues(r, hostPrefix+sessionCookie)) > 0 || len(cookieValues(r, hostPrefix+refreshCookie)) > 0
-}
-
-func cookieName(r *http.Request, name string) string {
-	if plainLoopback(r) {
-		return name
-	}
-	return hostPrefix + name
-}
-
 func setSessionCookies(w http.ResponseWriter, r *http.Request, given *grant) {
-	setCookie(w, r, sessionCookie, given.accessToken, given.sessionEnds)
-	setCookie(w, r, refreshCookie, given.refreshToken, given.sessionEnds)
+	credentials.SetCookie(w, r, credentials.SessionCookie, given.accessToken, given.sessionEnds)
+	credentials.SetCookie(w, r, credentials.RefreshCookie, given.refreshToken, given.sessionEnds)
 }
 
 func clearSessionCookies(w http.ResponseWriter, r *http.Request) {
-	setCookie(w, r, sessionCookie, "", time.Unix(1, 0))
-	setCookie(w, r, refreshCookie, "", time.Unix(1, 0))
-}
-
-func setCookie(w http.ResponseWriter, r *http.Request, name, value string, expires time.Time) {
-	http.SetCookie(w, &http.Cookie{
-		Name: cookieName(r, name), Value: value, Path: "/", Expires: expires,
-		Secure: !plainLoopback(r), HttpOnly: true, SameSite: http.SameSiteLaxMode,
-	})
+	credentials.SetCookie(w, r, credentials.SessionCookie, "", time.Unix(1, 0))
+	credentials.SetCookie(w, r, credentials.RefreshCookie, "", time.Unix(1, 0))
 }
 
 // keepSession renews the session of a browser whose access token is of no more
 // use, where session cookies are read.
-func (h *Handler) keepSession(w http.ResponseWriter, r *http.Request, token *jwt.Token, source *TokenSource, failure *refusal.Error) (kept *jwt.Token, renewed *grant, refused *refusal.Error) {
-	if token == nil && (source == nil || source.OfAccounts) && h.sources.haveSession() && renewable(failure) {
+func (h *Handler) keepSession(w http.ResponseWriter, r *http.Request, token *jwt.Token, source *credentials.Source, failure *refusal.Error) (kept *jwt.Token, renewed *grant, refused *refusal.Error) {
+	if token == nil && (source == nil || source.OfAccounts) && h.sources.HaveSession() && renewable(failure) {
 		var err error
 		if renewed, err = h.service.renew(w, r); err != nil {
 			return nil, nil, refusal.Of(err)
@@ -177,8 +106,8 @@ func stripRefreshCookie(r *http.Request) {
 	if len(r.Header["Cookie"]) == 0 {
 		return
 	}
-	if name := cookieName(r, refreshCookie); len(cookieValues(r, name)) > 0 {
-		stripCookie(r, name)
+	if name := credentials.CookieName(r, credentials.RefreshCookie); len(credentials.CookieValues(r, name)) > 0 {
+		credentials.StripCookie(r, name)
 	}
 }
 
@@ -186,7 +115,7 @@ func stripRefreshCookie(r *http.Request) {
 // none. The request carries the access token from then on, for the handlers
 // behind. An error means that it could not be done now.
 func (s *accountService) renew(w http.ResponseWriter, r *http.Request) (*grant, error) {
-	cookies := r.CookiesNamed(cookieName(r, refreshCookie))
+	cookies := r.CookiesNamed(credentials.CookieName(r, credentials.RefreshCookie))
 	if len(cookies) != 1 {
 		return nil, nil
 	}
@@ -202,8 +131,8 @@ func (s *accountService) renew(w http.ResponseWriter, r *http.Request) (*grant, 
 		return nil, err
 	}
 	setSessionCookies(w, r, given)
-	name := cookieName(r, sessionCookie)
-	stripCookie(r, name)
+	name := credentials.CookieName(r, credentials.SessionCookie)
+	credentials.StripCookie(r, name)
 	r.AddCookie(&http.Cookie{Name: name, Value: given.accessToken})
 	return given, nil
 }
@@ -215,6 +144,6 @@ func forgetLateCookie(header http.Header, r *http.Request, renewed *grant) {
 	if renewed == nil || renewed.inTime() {
 		return
 	}
-	ours := cookieName(r, refreshCookie) + "=" + renewed.refreshToken + ";"
+	ours := credentials.CookieName(r, credentials.RefreshCookie) + "=" + renewed.refreshToken + ";"
 	header["Set-Cookie"] = slices.DeleteFunc(header["Set-Cookie"], func(cookie string) bool { return strings.HasPrefix(cookie, ours) })
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/internal/chromiumtest"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
@@ -61,18 +62,18 @@ func FuzzCookies(f *testing.F) {
 			return
 		}
 		r := &http.Request{Header: http.Header{"Cookie": {line}}}
-		found := cookieValues(r, "token")
+		found := credentials.CookieValues(r, "token")
 		for _, cookie := range r.CookiesNamed("token") {
 			if !slices.Contains(found, strings.Trim(cookie.Value, " \t")) {
 				t.Fatalf("%q: net/http reads %q, which is not among %q", line, cookie.Value, found)
 			}
 		}
-		others := len(cookieValues(r, "other"))
-		stripCookie(r, "token")
-		if left := append(cookieValues(r, "token"), r.Header.Values("Set-Cookie")...); len(left) > 0 || len(r.CookiesNamed("token")) > 0 {
+		others := len(credentials.CookieValues(r, "other"))
+		credentials.StripCookie(r, "token")
+		if left := append(credentials.CookieValues(r, "token"), r.Header.Values("Set-Cookie")...); len(left) > 0 || len(r.CookiesNamed("token")) > 0 {
 			t.Fatalf("%q: left after its removal: %q", line, left)
 		}
-		if kept := len(cookieValues(r, "other")); kept != others {
+		if kept := len(credentials.CookieValues(r, "other")); kept != others {
 			t.Fatalf("%q: %d others and then %d", line, others, kept)
 		}
 	})

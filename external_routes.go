@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
@@ -145,13 +146,13 @@ func (h *AccountsHandler) keepPending(w http.ResponseWriter, r *http.Request, ki
 	if err != nil {
 		return storeRefusal(err)
 	}
-	setCookie(w, r, cookie, secret, until)
+	credentials.SetCookie(w, r, cookie, secret, until)
 	return nil
 }
 
 // pending returns what is kept for the browser; [store.ErrNotFound].
 func (h *AccountsHandler) pending(r *http.Request, kind, cookie string) (store.Record, error) {
-	cookies := r.CookiesNamed(cookieName(r, cookie))
+	cookies := r.CookiesNamed(credentials.CookieName(r, cookie))
 	if len(cookies) != 1 {
 		return store.Record{}, store.ErrNotFound
 	}
@@ -169,7 +170,7 @@ func (h *AccountsHandler) takePending(w http.ResponseWriter, r *http.Request, ki
 		record, err = h.service.users().TakeRecord(r.Context(), kind, record.ID, h.service.now())
 	}
 	if err == nil {
-		setCookie(w, r, cookie, "", time.Unix(1, 0))
+		credentials.SetCookie(w, r, cookie, "", time.Unix(1, 0))
 	}
 	return record, err
 }
@@ -179,7 +180,7 @@ func (h *AccountsHandler) takePending(w http.ResponseWriter, r *http.Request, ki
 // https.
 func siteURL(r *http.Request) string {
 	scheme := "https"
-	if r.TLS == nil && plainLoopback(r) {
+	if r.TLS == nil && credentials.PlainLoopback(r) {
 		scheme = "http"
 	}
 	return scheme + "://" + r.Host + answer.MountedAt(r)
@@ -223,7 +224,7 @@ func (h *AccountsHandler) finishExternal(w http.ResponseWriter, r *http.Request,
 		countEvent("login", "refused")
 		return h.showLogin(w, r, pending.ReturnTo, err)
 	}
-	if err := h.service.replaceSession(r.Context(), given, r.CookiesNamed(cookieName(r, refreshCookie))); err != nil {
+	if err := h.service.replaceSession(r.Context(), given, r.CookiesNamed(credentials.CookieName(r, credentials.RefreshCookie))); err != nil {
 		return h.showLogin(w, r, pending.ReturnTo, err)
 	}
 	setSessionCookies(w, r, given)

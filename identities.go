@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
@@ -59,13 +60,13 @@ func (h *AccountsHandler) offersTo(w http.ResponseWriter, r *http.Request, in *i
 
 // dropOffer forgets the identity that waits in the browser, if there is one.
 func (h *AccountsHandler) dropOffer(w http.ResponseWriter, r *http.Request) {
-	name := cookieName(r, offerCookie)
+	name := credentials.CookieName(r, offerCookie)
 	for _, cookie := range r.CookiesNamed(name) {
 		_, err := h.service.users().TakeRecord(r.Context(), kindOffered, store.HashToken(cookie.Value), h.service.now())
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			h.service.log.Warn("an external identity that waits is not dropped; it expires by itself", zap.Error(err))
 		}
-		setCookie(w, r, offerCookie, "", time.Unix(1, 0))
+		credentials.SetCookie(w, r, offerCookie, "", time.Unix(1, 0))
 	}
 }
 

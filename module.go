@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/config"
+	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
 	"github.com/caddy-jwt/caddy-jwt/jwks"
@@ -72,7 +73,7 @@ type Handler struct {
 	// Default: header `Authorization`, scheme `Bearer`; with `accounts` the session
 	// cookie of browsers too, which `from cookie session` names. Where that is not
 	// named, no browser is sent to log in.
-	From []*TokenSource `json:"from,omitempty"`
+	From []*credentials.Source `json:"from,omitempty"`
 
 	// UserID are the paths of the claims that may name the user: the first
 	// that is a text or a number and not empty does. A token without one is
@@ -140,7 +141,7 @@ type Handler struct {
 	rooted   caddyhttp.MatchPath // the patterns of Public that have a fixed beginning
 	service  *accountService     // nil without accounts
 	cache    *jwt.Cache
-	sources  tokenSources
+	sources  credentials.Sources
 	keySets  []jwks.Settings // in use, to be given back in Cleanup
 
 	crossOrigin *http.CrossOriginProtection // nil if all origins are trusted
@@ -179,14 +180,14 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	if refusal == nil && token == nil {
 		anonymous.Inc()
-		return h.passMarked(w, r, next, nil, marks{vary: h.sources.haveCookie()})
+		return h.passMarked(w, r, next, nil, marks{vary: h.sources.HaveCookie()})
 	}
 	if refusal == nil {
 		attach(r, token)
 		refusal = h.checkRules(r, token.Claims)
 	}
 	if refusal != nil {
-		if h.service != nil && h.sources.haveSession() && h.service.sendToLogin(w, r, refusal) {
+		if h.service != nil && h.sources.HaveSession() && h.service.sendToLogin(w, r, refusal) {
 			return nil
 		}
 		if token == nil {
@@ -247,7 +248,7 @@ func (h *Handler) pass(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 		attach(r, nil)
 	}
 	if h.StripToken {
-		h.sources.strip(r)
+		h.sources.Strip(r)
 	}
 	if h.service != nil {
 		stripRefreshCookie(r)
@@ -269,8 +270,8 @@ func (h *Handler) passMarked(w http.ResponseWriter, r *http.Request, next caddyh
 
 // authenticate returns what the token of the request says. There is neither a
 // token nor a refusal only where `optional` lets that pass.
-func (h *Handler) authenticate(r *http.Request) (*jwt.Token, *TokenSource, *refusal.Error) {
-	raw, source, err := h.sources.read(r)
+func (h *Handler) authenticate(r *http.Request) (*jwt.Token, *credentials.Source, *refusal.Error) {
+	raw, source, err := h.sources.Read(r)
 	switch {
 	case err != nil:
 		return nil, nil, refusal.Of(err)
@@ -381,15 +382,15 @@ func (h *Handler) resolve() error {
 	}
 	h.sources = h.From
 	if len(h.sources) == 0 && h.Accounts != nil {
-		h.sources = accountSources
+		h.sources = credentials.AccountSources
 	}
 	for _, source := range h.From {
-		if h.Accounts != nil && (source.Cookie == sessionCookie || source.Cookie == hostPrefix+sessionCookie) {
-			source.Cookie, source.OfAccounts = sessionCookie, true
+		if h.Accounts != nil && (source.Cookie == credentials.SessionCookie || source.Cookie == credentials.HostPrefix+credentials.SessionCookie) {
+			source.Cookie, source.OfAccounts = credentials.SessionCookie, true
 		}
 	}
 	if len(h.sources) == 0 {
-		h.sources = tokenSources{{Header: "Authorization"}}
+		h.sources = credentials.Sources{{Header: "Authorization"}}
 	}
 	for _, source := range h.sources {
 		source.Header = http.CanonicalHeaderKey(source.Header)
@@ -463,7 +464,7 @@ func (h *Handler) Validate() error {
 			return fmt.Errorf("public %q: no path matches this pattern; is a bracket not closed?", pattern)
 		}
 	}
-	if err := h.sources.validate(); err != nil {
+	if err := h.sources.Validate(); err != nil {
 		return err
 	}
 	return h.validateClaimHeaders()

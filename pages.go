@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
@@ -270,7 +271,7 @@ const (
 // resetCookieName has the prefix of a cookie that goes to one path alone; that of
 // the other ones would send it to the whole site.
 func resetCookieName(r *http.Request) string {
-	if plainLoopback(r) {
+	if credentials.PlainLoopback(r) {
 		return resetCookie
 	}
 	return securePrefix + resetCookie
@@ -287,7 +288,7 @@ func (h *AccountsHandler) setResetCookie(w http.ResponseWriter, r *http.Request,
 	}
 	http.SetCookie(w, &http.Cookie{
 		Name: resetCookieName(r), Value: token, Path: answer.MountedAt(r) + h.path("reset"), Expires: expires,
-		Secure: !plainLoopback(r), HttpOnly: true, SameSite: http.SameSiteLaxMode,
+		Secure: !credentials.PlainLoopback(r), HttpOnly: true, SameSite: http.SameSiteLaxMode,
 	})
 }
 

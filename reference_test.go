@@ -34,7 +34,7 @@ import (
 func TestReference(t *testing.T) {
 	const file = "docs/reference.md"
 	var paths []string
-	for _, pattern := range []string{"refusal/*.go", "config/*.go", "store/filestore/*.go", "*.go"} {
+	for _, pattern := range []string{"refusal/*.go", "config/*.go", "credentials/*.go", "store/filestore/*.go", "*.go"} {
 		found, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)

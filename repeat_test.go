@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/internal/storefault"
 	"github.com/caddy-jwt/caddy-jwt/store"
@@ -64,7 +65,7 @@ func accessCookie(t *testing.T, s *site, client *http.Client) string {
 		t.Fatal(err)
 	}
 	for _, cookie := range client.Jar.Cookies(at) {
-		if cookie.Name == sessionCookie {
+		if cookie.Name == credentials.SessionCookie {
 			return cookie.Value
 		}
 	}

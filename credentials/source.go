@@ -1,4 +1,5 @@
-package caddyjwt
+// Package credentials knows where in a request a token is: headers, cookies, the query.
+package credentials
 
 import (
 	"errors"
@@ -12,9 +13,9 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// TokenSource is a place in the request where a token may stand. Exactly one
+// Source is a place in the request where a token may stand. Exactly one
 // of Header, Cookie and Query is set.
-type TokenSource struct {
+type Source struct {
 	// Header is the name of a request header. Its value is Scheme, a blank and
 	// the token. The access log of Caddy redacts `Authorization`, and shows
 	// any other header as it came: filter it there.
@@ -42,11 +43,11 @@ type TokenSource struct {
 	OfAccounts bool `json:"-"`
 }
 
-// accountSources are where the accounts' own tokens stand.
-var accountSources = tokenSources{{Header: "Authorization", Scheme: "Bearer"}, {Cookie: sessionCookie, OfAccounts: true}}
+// AccountSources are where the accounts' own tokens stand.
+var AccountSources = Sources{{Header: "Authorization", Scheme: "Bearer"}, {Cookie: SessionCookie, OfAccounts: true}}
 
 // read returns the token at this place, empty if there is none.
-func (s *TokenSource) read(r *http.Request) (string, error) {
+func (s *Source) read(r *http.Request) (string, error) {
 	switch {
 	case s.Header != "":
 		return s.readHeader(r.Header[s.Header])
@@ -54,7 +55,7 @@ func (s *TokenSource) read(r *http.Request) (string, error) {
 		if _, present := r.Header["Cookie"]; !present {
 			return "", nil
 		}
-		return s.only(cookieValues(r, s.cookieName(r)))
+		return s.only(CookieValues(r, s.cookieName(r)))
 	default:
 		if r.URL.RawQuery == "" {
 			return "", nil
@@ -63,7 +64,7 @@ func (s *TokenSource) read(r *http.Request) (string, error) {
 	}
 }
 
-func (s *TokenSource) only(values []string) (string, error) {
+func (s *Source) only(values []string) (string, error) {
 	switch len(values) {
 	case 0:
 		return "", nil
@@ -73,9 +74,9 @@ func (s *TokenSource) only(values []string) (string, error) {
 	return "", refusal.New(refusal.SeveralTokens, "%s is specified twice", s)
 }
 
-// cookieValues are those of a name, as they came: net/http would drop one that
+// CookieValues are those of a name, as they came: net/http would drop one that
 // is malformed, and a bad token is not the same as none.
-func cookieValues(r *http.Request, name string) (values []string) {
+func CookieValues(r *http.Request, name string) (values []string) {
 	for _, line := range r.Header["Cookie"] {
 		for pair := range strings.SplitSeq(line, ";") {
 			if of, value := cutCookie(pair); of == name {
@@ -113,14 +114,14 @@ func queryValues(query, name string) (values []string) {
 	return values
 }
 
-func (s *TokenSource) cookieName(r *http.Request) string {
+func (s *Source) cookieName(r *http.Request) string {
 	if s.OfAccounts {
-		return cookieName(r, s.Cookie)
+		return CookieName(r, s.Cookie)
 	}
 	return s.Cookie
 }
 
-func (s *TokenSource) readHeader(values []string) (string, error) {
+func (s *Source) readHeader(values []string) (string, error) {
 	if len(values) == 0 {
 		return "", nil
 	}
@@ -159,15 +160,15 @@ func cutScheme(credentials string) (scheme, rest string) {
 
 // strip takes the token out of the request, so that handlers behind do not
 // see it.
-func (s *TokenSource) strip(r *http.Request) {
+func (s *Source) strip(r *http.Request) {
 	switch {
 	case s.Header != "":
 		if token, err := s.readHeader(r.Header[s.Header]); token != "" || err != nil {
 			r.Header.Del(s.Header)
 		}
 	case s.Cookie != "":
-		if name := s.cookieName(r); len(cookieValues(r, name)) > 0 {
-			stripCookie(r, name)
+		if name := s.cookieName(r); len(CookieValues(r, name)) > 0 {
+			StripCookie(r, name)
 		}
 	default:
 		if len(queryValues(r.URL.RawQuery, s.Query)) > 0 {
@@ -176,9 +177,9 @@ func (s *TokenSource) strip(r *http.Request) {
 	}
 }
 
-// stripCookie keeps the other cookies to the letter, which parsing and
+// StripCookie keeps the other cookies to the letter, which parsing and
 // writing them again would not.
-func stripCookie(r *http.Request, name string) {
+func StripCookie(r *http.Request, name string) {
 	var kept []string
 	for _, line := range r.Header["Cookie"] {
 		for pair := range strings.SplitSeq(line, ";") {
@@ -205,12 +206,12 @@ func withoutParameter(query, name string) string {
 	return strings.Join(kept, "&")
 }
 
-// tokenSources are asked in order.
-type tokenSources []*TokenSource
+// Sources are asked in order.
+type Sources []*Source
 
-// read returns the one token of the request and where it stood. More than one
+// Read returns the one token of the request and where it stood. More than one
 // is an error, whichever would be good (RFC 6750 §2).
-func (sources tokenSources) read(r *http.Request) (token string, from *TokenSource, err error) {
+func (sources Sources) Read(r *http.Request) (token string, from *Source, err error) {
 	for _, source := range sources {
 		found, err := source.read(r)
 		if err != nil {
@@ -227,24 +228,24 @@ func (sources tokenSources) read(r *http.Request) (token string, from *TokenSour
 	return token, from, nil
 }
 
-// haveCookie reports whether a cookie is among them.
-func (sources tokenSources) haveCookie() bool {
-	return slices.ContainsFunc(sources, func(s *TokenSource) bool { return s.Cookie != "" })
+// HaveCookie reports whether a cookie is among them.
+func (sources Sources) HaveCookie() bool {
+	return slices.ContainsFunc(sources, func(s *Source) bool { return s.Cookie != "" })
 }
 
-// haveSession tells whether the session cookie of the accounts is among them.
-func (sources tokenSources) haveSession() bool {
-	return slices.ContainsFunc(sources, func(s *TokenSource) bool { return s.OfAccounts })
+// HaveSession tells whether the session cookie of the accounts is among them.
+func (sources Sources) HaveSession() bool {
+	return slices.ContainsFunc(sources, func(s *Source) bool { return s.OfAccounts })
 }
 
-func (sources tokenSources) strip(r *http.Request) {
+func (sources Sources) Strip(r *http.Request) {
 	for _, source := range sources {
 		source.strip(r)
 	}
 }
 
 // String names the place.
-func (s *TokenSource) String() string {
+func (s *Source) String() string {
 	switch {
 	case s.Header != "":
 		return "header " + s.Header
@@ -254,7 +255,7 @@ func (s *TokenSource) String() string {
 	return "query parameter " + s.Query
 }
 
-func (sources tokenSources) validate() error {
+func (sources Sources) Validate() error {
 	for i, source := range sources {
 		if problem := source.problem(); problem != "" {
 			return errors.New(problem)
@@ -268,7 +269,7 @@ func (sources tokenSources) validate() error {
 	return nil
 }
 
-func (s *TokenSource) problem() string {
+func (s *Source) problem() string {
 	places := 0
 	for _, name := range []string{s.Header, s.Cookie, s.Query} {
 		if name != "" {
