@@ -101,12 +101,13 @@ func filledStore(b *testing.B, users int) *filestore.Store {
 	if err != nil {
 		b.Fatal(err)
 	}
+	hash := weakArgon2id(goodPassword)
 	insert, err := tx.Prepare(`INSERT INTO users (id, email, email_key, password_hash, roles, profile, disabled, created_at, updated_at, version) VALUES ($1, $2, $2, $3, '[]', '{}', false, 1, 1, 1)`)
 	if err != nil {
 		b.Fatal(err)
 	}
 	for i := range users {
-		if _, err := insert.Exec(fmt.Sprintf("%08d-0000-4000-8000-000000000000", i), fmt.Sprintf("user%d@example.com", i), noPasswordHash); err != nil {
+		if _, err := insert.Exec(fmt.Sprintf("%08d-0000-4000-8000-000000000000", i), fmt.Sprintf("user%d@example.com", i), hash); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/accounts/password"
 	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
@@ -108,17 +109,17 @@ func (h *AccountsHandler) signup(w http.ResponseWriter, r *http.Request) error {
 	return h.answerGrant(w, r, in, given)
 }
 
-func (h *AccountsHandler) checkPasswordInput(in *input, name, password string) {
-	if password == "" {
+func (h *AccountsHandler) checkPasswordInput(in *input, name, pw string) {
+	if pw == "" {
 		return // missing, which was said
 	}
-	if err := checkNewPassword(password, h.PasswordMinLength); err != nil {
+	if err := password.CheckNew(pw, h.PasswordMinLength); err != nil {
 		code, info := "password", map[string]any{}
 		switch {
-		case passwordLength(password) < h.PasswordMinLength:
+		case password.Length(pw) < h.PasswordMinLength:
 			code, info = "minLength", map[string]any{"limit": h.PasswordMinLength}
-		case len(password) > maxPasswordBytes:
-			code, info = "maxLength", map[string]any{"limit": maxPasswordBytes}
+		case len(pw) > password.MaxBytes:
+			code, info = "maxLength", map[string]any{"limit": password.MaxBytes}
 		}
 		in.wrong(name, code, err, info)
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/accounts/password"
 	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
@@ -158,10 +159,10 @@ func (a *Accounts) resolve() error {
 	config.SetDefault(&a.Issuer, defaultAccountsIssuer)
 	config.SetDefault(&a.TokenLifetime, caddy.Duration(defaultTokenLifetime))
 	config.SetDefault(&a.RefreshLifetime, caddy.Duration(defaultRefreshLifetime))
-	config.SetDefault(&a.PasswordMinLength, defaultPasswordMinLength)
+	config.SetDefault(&a.PasswordMinLength, password.DefaultMinLength)
 	config.SetDefault(&a.ThrottleFailures, defaultThrottleFailures)
 	config.SetDefault(&a.ThrottleWindow, caddy.Duration(defaultThrottleWindow))
-	config.SetDefault(&a.HashQueue, defaultHashQueue)
+	config.SetDefault(&a.HashQueue, password.DefaultQueue)
 	if len(a.Audience) == 0 {
 		a.Audience = []string{a.Issuer}
 	}
@@ -204,8 +205,8 @@ func (a *Accounts) check() error {
 		return fmt.Errorf("token_lifetime is %s; it must be at least %s", time.Duration(a.TokenLifetime), shortestTokenLifetime)
 	case a.RefreshLifetime < a.TokenLifetime:
 		return fmt.Errorf("refresh_lifetime is %s, shorter than token_lifetime, %s", time.Duration(a.RefreshLifetime), time.Duration(a.TokenLifetime))
-	case a.PasswordMinLength < defaultPasswordMinLength || a.PasswordMinLength > 64:
-		return fmt.Errorf("password_min_length is %d; it must be from %d to 64", a.PasswordMinLength, defaultPasswordMinLength)
+	case a.PasswordMinLength < password.DefaultMinLength || a.PasswordMinLength > 64:
+		return fmt.Errorf("password_min_length is %d; it must be from %d to 64", a.PasswordMinLength, password.DefaultMinLength)
 	case a.Secret != nil && a.SigningKey != "":
 		return errors.New("secret and signing_key are both given; tokens are signed with one of them")
 	case a.ThrottleWindow < 0 || a.ThrottleFailures < -1 || a.HashQueue < 0 || a.SignupLimit < 0:

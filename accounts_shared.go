@@ -13,8 +13,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/accounts/password"
 	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
+	"github.com/caddy-jwt/caddy-jwt/internal/network"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/signing"
 	"github.com/caddy-jwt/caddy-jwt/store"
@@ -196,7 +198,7 @@ func (a *SharedAccounts) SamePassword(ctx context.Context, user store.User, mark
 // HasPassword tells whether a secret that came with a request has a hash, argon2id
 // or bcrypt, by the same queue as the users' passwords.
 func (a *SharedAccounts) HasPassword(r *http.Request, hash, secret string) (bool, error) {
-	return checkPassword(r.Context(), a.service.hashTurn("client secret", client(r)), hash, secret)
+	return password.Check(r.Context(), a.service.hashTurn("client secret", client(r)), hash, secret)
 }
 
 // Page is a page of another module in the look of the accounts' pages.
@@ -259,7 +261,7 @@ func (t *Throttle) Try(ctx context.Context, key string, now time.Time) (forgive 
 
 // ClientKey is a client as it is throttled: its IP address, of IPv6 the /64. [Throttle.Try] counts
 // for the /48 beside.
-func ClientKey(r *http.Request) string { return clientKey(client(r).address) }
+func ClientKey(r *http.Request) string { return network.Key(client(r).address) }
 
 // Newest is the session that took the place of one, as when its user logged in
 // once more; the session itself if none did.

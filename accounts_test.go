@@ -27,8 +27,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/accounts/password"
 	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
+	"github.com/caddy-jwt/caddy-jwt/internal/network"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
@@ -447,7 +449,7 @@ func TestThreatCredentialStuffing(t *testing.T) {
 
 	s.mustAnswer(401, s.post("/auth/login", sitetest.JSON{"email": "first@example.com", "password": "wrong password"}, from("2001:db8:1::1")), "control: a client's first")
 	for range 29 { // at once, since time forgives
-		serviceOf(t).clientFailures.begin(t.Context(), clientKey("2001:db8:1::ffff"), time.Now())
+		serviceOf(t).clientFailures.begin(t.Context(), network.Key("2001:db8:1::ffff"), time.Now())
 	}
 	s.mustAnswer(429, s.post("/auth/login", sitetest.JSON{"email": "more@example.com", "password": "wrong password"}, from("2001:db8:1::1:1")), "31st of a client, by its /64")
 	s.mustAnswer(401, s.post("/auth/login", sitetest.JSON{"email": "more@example.com", "password": "wrong password"}, from("2001:db8:2::1")), "control: another client")
@@ -475,7 +477,7 @@ func TestThreatPasswordStorage(t *testing.T) {
 			t.Errorf("%s: hashed again by a wrong password", name)
 		}
 		s.mustAnswer(200, s.post("/auth/login", credentialsOf("alice@example.com")), name)
-		if renewed := userOf(t, "alice@example.com").PasswordHash; weakHash(renewed) {
+		if renewed := userOf(t, "alice@example.com").PasswordHash; password.Weak(renewed) {
 			t.Errorf("%s is not hashed again at log-in: %s", name, renewed)
 		}
 		s.mustAnswer(200, s.post("/auth/login", credentialsOf("alice@example.com")), name+" after it was hashed again")
@@ -506,7 +508,7 @@ func TestThreatHashingDenialOfService(t *testing.T) {
 	if busy.Load() == 0 || ok.Load() == 0 {
 		t.Errorf("%d served, %d turned away: expected some of each", ok.Load(), busy.Load())
 	}
-	if waiting := hashing.begun(); waiting != 0 {
+	if waiting := password.Busy(); waiting != 0 {
 		t.Errorf("%d hashes are still counted", waiting)
 	}
 	s.mustAnswer(200, s.post("/auth/login", credentialsOf("alice@example.com")), "control: afterwards")

@@ -20,6 +20,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/caddy-jwt/caddy-jwt/accounts/password"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
@@ -265,7 +266,7 @@ func (r userRecord) user(now time.Time) (user store.User, err error) {
 		return user, errors.New("password_hash is missing; it is empty for a user without a password")
 	}
 	if user.PasswordHash = *r.PasswordHash; user.PasswordHash != "" {
-		if err := CheckPasswordHash(user.PasswordHash); err != nil {
+		if err := password.CheckHash(user.PasswordHash); err != nil {
 			return user, fmt.Errorf("password_hash: %w", err)
 		}
 	}

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/accounts/password"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/signing"
@@ -177,7 +178,7 @@ func TestUserCommands(t *testing.T) {
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the store: %v, %v", info, err)
 	}
-	if right, err := checkPassword(t.Context(), hashTurn{queue: 1}, hashOf(t, path, "alice@example.com"), goodPassword); err != nil || !right {
+	if right, err := password.Check(t.Context(), password.Turn{Queue: 1}, hashOf(t, path, "alice@example.com"), goodPassword); err != nil || !right {
 		t.Errorf("the password is not the one that was given: %v", err)
 	}
 	c.must("", "user", "add", "--no-password", "bob@example.com")
@@ -228,7 +229,7 @@ func TestUserCommands(t *testing.T) {
 	t.Run("passwd", func(t *testing.T) {
 		session, before := logIn(t, path, id), hashOf(t, path, "alice@example.com")
 		has(t, c.must("another good password\r\nand more\n", "user", "passwd", id), "is set, sessions ended: 1")
-		if right, err := checkPassword(t.Context(), hashTurn{queue: 1}, hashOf(t, path, "alice@example.com"), "another good password"); err != nil || !right {
+		if right, err := password.Check(t.Context(), password.Turn{Queue: 1}, hashOf(t, path, "alice@example.com"), "another good password"); err != nil || !right {
 			t.Errorf("the password is not the first line: %v", err)
 		}
 		if !revoked(t, path, session) {
@@ -402,7 +403,7 @@ func TestUserImport(t *testing.T) {
 			has(t, c.must("", "user", "show", "carol@example.com"), "no password")
 			has(t, c.must("", "user", "show", "507f1f77bcf86cd799439011"), "last@example.com")
 			for _, email := range []string{"alice@example.com", "bob@example.com", "last@example.com"} {
-				if right, err := checkPassword(t.Context(), hashTurn{queue: 1}, hashOf(t, path, email), goodPassword); err != nil || !right {
+				if right, err := password.Check(t.Context(), password.Turn{Queue: 1}, hashOf(t, path, email), goodPassword); err != nil || !right {
 					t.Errorf("%s cannot log in by the hash that was imported: %v", email, err)
 				}
 			}
@@ -475,7 +476,7 @@ func TestUserExport(t *testing.T) {
 		if again := other.must("", "user", "export", "--format", format); again != exported {
 			t.Errorf("%s: exported, imported and exported it is\n%s\nand was\n%s", format, again, exported)
 		}
-		if right, err := checkPassword(t.Context(), hashTurn{queue: 1}, hashOf(t, path, "alice@example.com"), goodPassword); err != nil || !right {
+		if right, err := password.Check(t.Context(), password.Turn{Queue: 1}, hashOf(t, path, "alice@example.com"), goodPassword); err != nil || !right {
 			t.Errorf("%s: the password is lost: %v", format, err)
 		}
 	}

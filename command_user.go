@@ -17,6 +17,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/accounts/password"
 	"github.com/caddy-jwt/caddy-jwt/internal/owner"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
@@ -290,7 +291,7 @@ func (o *operator) profile() (map[string]any, error) {
 
 // newPassword asks for a password, and returns its hash.
 func (o *operator) newPassword() (hash string, err error) {
-	password, err := o.askPassword()
+	pw, err := o.askPassword()
 	if err != nil {
 		return "", err
 	}
@@ -298,10 +299,10 @@ func (o *operator) newPassword() (hash string, err error) {
 	for _, site := range o.sites {
 		minLength = max(minLength, site.PasswordMinLength)
 	}
-	if err := checkNewPassword(password, minLength); err != nil {
+	if err := password.CheckNew(pw, minLength); err != nil {
 		return "", fmt.Errorf("the password %w", err)
 	}
-	return hashPassword(o.ctx, hashTurn{queue: defaultHashQueue}, password)
+	return password.Hash(o.ctx, password.Turn{Queue: password.DefaultQueue}, pw)
 }
 
 func (o *operator) askPassword() (string, error) {
@@ -327,7 +328,7 @@ func (o *operator) askPassword() (string, error) {
 // readLine reads the first line of standard input, or as much of it as tells
 // that it is too long for a password.
 func (o *operator) readLine() (string, error) {
-	line, err := bufio.NewReader(io.LimitReader(o.cmd.InOrStdin(), maxPasswordBytes+3)).ReadString('\n')
+	line, err := bufio.NewReader(io.LimitReader(o.cmd.InOrStdin(), password.MaxBytes+3)).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
 		return "", fmt.Errorf("standard input: %w", err)
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddy-jwt/caddy-jwt/accounts/password"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/signing"
 	"github.com/caddy-jwt/caddy-jwt/store"
@@ -273,7 +274,7 @@ func TestExampleLoopbackTodo(t *testing.T) {
 
 func TestExampleStaticSite(t *testing.T) {
 	s := runExample(t, "static-site")
-	hash, err := hashPassword(t.Context(), hashTurn{queue: 1}, goodPassword)
+	hash, err := password.Hash(t.Context(), password.Turn{Queue: 1}, goodPassword)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/network"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
@@ -163,7 +164,7 @@ func (s *accountService) signUpExternal(ctx context.Context, login *externalLogi
 	if s.config.Signup == "closed" {
 		return store.User{}, &refusal.Error{Reason: refusal.SignupClosed}
 	}
-	if _, wait := s.signups.begin(ctx, clientKey(client.address), s.now()); wait > 0 {
+	if _, wait := s.signups.begin(ctx, network.Key(client.address), s.now()); wait > 0 {
 		return store.User{}, throttled("sign-ups of the client", wait)
 	}
 	now := s.now()

@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
+	"github.com/caddy-jwt/caddy-jwt/internal/network"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
@@ -114,7 +115,7 @@ func (h *AccountsHandler) beginConnect(w http.ResponseWriter, r *http.Request, l
 // to go.
 func (h *AccountsHandler) sendOut(w http.ResponseWriter, r *http.Request, login *externalLogin, pending pendingLogin) (string, error) {
 	now := h.service.now()
-	byClient, wait := h.service.externalBegun.begin(r.Context(), clientKey(client(r).address), now)
+	byClient, wait := h.service.externalBegun.begin(r.Context(), network.Key(client(r).address), now)
 	if wait > 0 {
 		return "", throttled("log-ins of the client", wait)
 	}

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strconv"
 
+	"github.com/caddy-jwt/caddy-jwt/accounts/password"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 )
 
@@ -21,7 +22,7 @@ func (h *AccountsHandler) openAPI(w http.ResponseWriter, r *http.Request) error 
 
 func (h *AccountsHandler) openAPIDocument() object {
 	text := object{"type": "string"}
-	email, password := object{"type": "string", "format": "email"}, object{"type": "string", "minLength": h.PasswordMinLength, "maxLength": maxPasswordBytes}
+	email, password := object{"type": "string", "format": "email"}, object{"type": "string", "minLength": h.PasswordMinLength, "maxLength": password.MaxBytes}
 	credentials := schema(object{"email": email, "password": text}, "email", "password")
 	user := schema(object{"id": text, "email": email, "roles": object{"type": "array", "items": text}}, "id", "email", "roles")
 	signup := object{"email": email, "password": password}

@@ -16,8 +16,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/accounts/password"
 	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
+	"github.com/caddy-jwt/caddy-jwt/internal/network"
 	"github.com/caddy-jwt/caddy-jwt/internal/outage"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
@@ -533,7 +535,7 @@ func (s *accountService) signUp(ctx context.Context, email, password string, pro
 	if err != nil {
 		return store.User{}, propertyRefusal("email", "format", err)
 	}
-	if _, wait := s.signups.begin(ctx, clientKey(client.address), s.now()); wait > 0 {
+	if _, wait := s.signups.begin(ctx, network.Key(client.address), s.now()); wait > 0 {
 		return store.User{}, throttled("sign-ups of the client", wait)
 	}
 	// Of many at once for one address one makes a hash, and none if it is taken. They
@@ -542,7 +544,7 @@ func (s *accountService) signUp(ctx context.Context, email, password string, pro
 	first := false
 	_, err, _ = s.signingUp.Do(key, func() (any, error) {
 		first = true
-		refused, wait := s.refusedSignups.begin(ctx, clientKey(client.address), s.now())
+		refused, wait := s.refusedSignups.begin(ctx, network.Key(client.address), s.now())
 		if wait > 0 {
 			return nil, throttled("refused sign-ups of the client", wait)
 		}
@@ -565,13 +567,13 @@ func (s *accountService) signUp(ctx context.Context, email, password string, pro
 	return user, nil
 }
 
-func (s *accountService) addUser(ctx context.Context, key, email, password string, profile map[string]any, client clientInfo) (store.User, error) {
+func (s *accountService) addUser(ctx context.Context, key, email, pw string, profile map[string]any, client clientInfo) (store.User, error) {
 	if _, err := s.users().UserByEmail(ctx, key); err == nil {
 		return store.User{}, store.ErrEmailTaken
 	} else if !errors.Is(err, store.ErrNotFound) {
 		return store.User{}, err // before a hash is made for nothing
 	}
-	hash, err := hashPassword(ctx, s.hashTurn("sign-up", client), password)
+	hash, err := password.Hash(ctx, s.hashTurn("sign-up", client), pw)
 	if err != nil {
 		return store.User{}, err
 	}
@@ -583,30 +585,30 @@ func (s *accountService) addUser(ctx context.Context, key, email, password strin
 	return user, s.users().CreateUser(ctx, user)
 }
 
-func (s *accountService) hashTurn(what string, client clientInfo) hashTurn {
-	return hashTurn{queue: s.config.HashQueue, what: what, client: client.address}
+func (s *accountService) hashTurn(what string, client clientInfo) password.Turn {
+	return password.Turn{Queue: s.config.HashQueue, What: what, Client: client.address}
 }
 
 // logIn begins a session. An unknown user, a disabled one and a wrong password
 // cannot be told apart, by the answer or its time.
-func (s *accountService) logIn(ctx context.Context, email, password string, client clientInfo) (*grant, error) {
+func (s *accountService) logIn(ctx context.Context, email, pw string, client clientInfo) (*grant, error) {
 	key, err := store.EmailKey(email)
 	if err != nil {
 		key = "" // nobody's
 	}
-	user, err := s.checkCredentials(ctx, key, password, client)
+	user, err := s.checkCredentials(ctx, key, pw, client)
 	if err != nil {
 		return nil, err
 	}
-	if weakHash(user.PasswordHash) {
-		user = s.rehash(ctx, user, password, client)
+	if password.Weak(user.PasswordHash) {
+		user = s.rehash(ctx, user, pw, client)
 	}
 	return s.beginSession(ctx, user, client)
 }
 
-func (s *accountService) checkCredentials(ctx context.Context, emailKey, password string, client clientInfo) (store.User, error) {
+func (s *accountService) checkCredentials(ctx context.Context, emailKey, pw string, client clientInfo) (store.User, error) {
 	now := s.now()
-	byClient, wait := s.clientFailures.begin(ctx, clientKey(client.address), now)
+	byClient, wait := s.clientFailures.begin(ctx, network.Key(client.address), now)
 	if wait > 0 {
 		return store.User{}, s.refuseThrottled("client", wait, client)
 	}
@@ -635,8 +637,8 @@ func (s *accountService) checkCredentials(ctx context.Context, emailKey, passwor
 		hash = ""
 	}
 	turn := s.hashTurn("log-in", client)
-	turn.familiar = familiar
-	right, err := checkPassword(ctx, turn, hash, password)
+	turn.Familiar = familiar
+	right, err := password.Check(ctx, turn, hash, pw)
 	if err != nil {
 		forgive()
 		return store.User{}, storeRefusal(err)
@@ -671,7 +673,7 @@ func (s *accountService) spares(ctx context.Context, familiar bool, emailKey str
 		its, wait := s.familiarTries.begin(ctx, familiarKey(emailKey, client), now)
 		return []attempt{its}, wait == 0
 	}
-	stranger, wait := s.strangerTries.begin(ctx, emailKey+"\n"+networkKey(client.address, 48), now)
+	stranger, wait := s.strangerTries.begin(ctx, emailKey+"\n"+network.Prefix(client.address, 48), now)
 	if wait > 0 {
 		return nil, false
 	}
@@ -684,11 +686,11 @@ func (s *accountService) spares(ctx context.Context, familiar bool, emailKey str
 func (s *accountService) isFamiliar(ctx context.Context, user store.User, emailKey string, client clientInfo, now time.Time) bool {
 	_, here := s.familiar.GetIfPresent(familiarKey(emailKey, client))
 	sessions, err := s.users().Sessions(ctx, user.ID, now) // also of nobody, so that it takes as long
-	return here || err == nil && slices.ContainsFunc(sessions, func(x store.Session) bool { return clientKey(x.Address) == clientKey(client.address) })
+	return here || err == nil && slices.ContainsFunc(sessions, func(x store.Session) bool { return network.Key(x.Address) == network.Key(client.address) })
 }
 
 func familiarKey(emailKey string, client clientInfo) string {
-	return emailKey + "\n" + clientKey(client.address)
+	return emailKey + "\n" + network.Key(client.address)
 }
 
 func (s *accountService) refuseThrottled(what string, wait time.Duration, client clientInfo) *refusal.Error {
@@ -706,10 +708,10 @@ func passwordMark(user store.User) string { return store.HashToken(user.Password
 
 // rehash replaces a hash of weaker parameters. If it cannot be done now, it is
 // at the next log-in.
-func (s *accountService) rehash(ctx context.Context, user store.User, password string, client clientInfo) store.User {
+func (s *accountService) rehash(ctx context.Context, user store.User, pw string, client clientInfo) store.User {
 	turn := s.hashTurn("log-in", client)
-	turn.familiar = func() bool { return true } // by now
-	hash, err := hashPassword(ctx, turn, password)
+	turn.Familiar = func() bool { return true } // by now
+	hash, err := password.Hash(ctx, turn, pw)
 	var renewed store.User
 	var before []byte
 	if err == nil {
@@ -1010,7 +1012,7 @@ func (s *accountService) changePassword(ctx context.Context, userID, sessionID, 
 	}
 	checked, err := s.checkCredentials(ctx, user.EmailKey, current, client)
 	if failure, ok := errors.AsType[*refusal.Error](err); ok && failure.Reason == refusal.WrongCredentials { // which is counted
-		done, checkErr := checkPassword(ctx, s.hashTurn("log-in", client), user.PasswordHash, fresh)
+		done, checkErr := password.Check(ctx, s.hashTurn("log-in", client), user.PasswordHash, fresh)
 		if checkErr != nil || !done {
 			return errors.Join(storeRefusal(checkErr), err)
 		}
@@ -1025,8 +1027,8 @@ func (s *accountService) changePassword(ctx context.Context, userID, sessionID, 
 
 // setPassword sets a password, if the hash of the one before is still what was
 // checked.
-func (s *accountService) setPassword(ctx context.Context, userID string, checked *string, password string, client clientInfo) error {
-	hash, err := hashPassword(ctx, s.hashTurn("new password", client), password)
+func (s *accountService) setPassword(ctx context.Context, userID string, checked *string, pw string, client clientInfo) error {
+	hash, err := password.Hash(ctx, s.hashTurn("new password", client), pw)
 	if err != nil {
 		return storeRefusal(err)
 	}
@@ -1118,7 +1120,7 @@ func storeRefusal(err error) error {
 		return nil
 	case isRefusal(err):
 		return err
-	case errors.Is(err, errHashQueueFull):
+	case errors.Is(err, password.ErrQueueFull):
 		return &refusal.Error{Reason: refusal.HashQueueFull, RetryAfter: time.Second}
 	case errors.Is(err, store.ErrStoreFull):
 		return refusal.New(refusal.StoreFull, "%v", err)

@@ -161,22 +161,3 @@ func widerKey(key string) string {
 	}
 	return key[:at] + netip.PrefixFrom(network.Addr(), 48).Masked().String()
 }
-
-// clientKey is an IP address as it is throttled: of IPv6 the /64, since
-// whoever has one address there has them all. [throttle.begin] counts for the /48
-// beside.
-func clientKey(address string) string { return networkKey(address, 64) }
-
-// networkKey is an IPv4 address, or the network of an IPv6 one.
-func networkKey(address string, bits int) string {
-	ip, err := netip.ParseAddr(address)
-	if err != nil {
-		return address
-	}
-	ip = ip.Unmap().WithZone("")
-	if ip.Is4() {
-		return ip.String()
-	}
-	prefix, _ := ip.Prefix(bits)
-	return prefix.String()
-}

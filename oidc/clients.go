@@ -15,6 +15,7 @@ import (
 	"time"
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/accounts/password"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
@@ -183,8 +184,8 @@ func (c *Client) check(p *Provider) error {
 		return errors.New("it is public and has a secret or key; one of them is right")
 	case authentications == 0:
 		return errors.New("it needs `secret`, `public_key` or `public`, so that it is known how it authenticates")
-	case isHash(c.Secret) && !strings.HasPrefix(c.Secret, randomPrefix) && caddyjwt.CheckPasswordHash(c.Secret) != nil:
-		return fmt.Errorf("secret begins as a hash does, and %w; one that is no hash must begin otherwise", caddyjwt.CheckPasswordHash(c.Secret))
+	case isHash(c.Secret) && !strings.HasPrefix(c.Secret, randomPrefix) && password.CheckHash(c.Secret) != nil:
+		return fmt.Errorf("secret begins as a hash does, and %w; one that is no hash must begin otherwise", password.CheckHash(c.Secret))
 	case strings.ContainsAny(strings.TrimRight(c.Secret, "\r\n"), "\r\n"):
 		return errors.New("secret has several lines; a secret has one line, as openssl rand -hex 32 prints it")
 	case c.Secret != "" && len(c.Secret) < minSecretBytes:

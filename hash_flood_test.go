@@ -2,16 +2,16 @@ package caddyjwt
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/accounts/password"
+	"github.com/caddy-jwt/caddy-jwt/internal/network"
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddyserver/caddy/v2"
@@ -21,216 +21,18 @@ import (
 // to stop.
 func fillHashGate(t testing.TB, address string) (stop func()) {
 	t.Helper()
-	hashing.mu.Lock()
-	slots := hashing.free
-	hashing.free, hashing.running = 0, hashing.running+slots
-	hashing.mu.Unlock()
+	release := password.Occupy()
 	ctx, cancel := context.WithCancel(t.Context())
 	var waiting sync.WaitGroup
-	before := hashing.begun()
-	waiting.Go(func() { _ = hashing.enter(ctx, hashTurn{queue: 1, what: "log-in", client: address}) })
-	sitetest.Eventually(t, "somebody waits", func() bool { return hashing.begun() > before })
+	before := password.Busy()
+	waiting.Go(func() {
+		_, _ = password.Hash(ctx, password.Turn{Queue: 1, What: "log-in", Client: address}, "a password")
+	})
+	sitetest.Eventually(t, "somebody waits", func() bool { return password.Busy() > before })
 	return func() {
 		cancel()
 		waiting.Wait()
-		for range slots {
-			hashing.leave()
-		}
-	}
-}
-
-// waitingRoom is a gate all of whose turns are taken, and those who come to it.
-type waitingRoom struct {
-	t     *testing.T
-	g     *hashGate
-	queue int
-	all   sync.WaitGroup
-
-	mu           sync.Mutex
-	served, left []string
-}
-
-func newWaitingRoom(t *testing.T, queue int) *waitingRoom {
-	t.Helper()
-	room := &waitingRoom{t: t, g: newHashGate(1), queue: queue}
-	if err := room.g.enter(t.Context(), hashTurn{}); err != nil {
-		t.Fatal(err)
-	}
-	return room
-}
-
-func stranger() bool { return false }
-func familiar() bool { return true }
-
-// comes has somebody come, and returns when they wait or somebody has left.
-func (r *waitingRoom) comes(name, what, client string, familiar func() bool) {
-	r.t.Helper()
-	before, left := r.g.begun(), len(r.gone())
-	r.all.Go(func() {
-		err := r.g.enter(r.t.Context(), hashTurn{r.queue, what, client, familiar})
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		switch {
-		case err == nil:
-			r.served = append(r.served, name)
-			r.g.leave()
-		case errors.Is(err, errHashQueueFull):
-			r.left = append(r.left, name)
-		default:
-			r.t.Error(err)
-		}
-	})
-	sitetest.Eventually(r.t, name+" waits or somebody leaves", func() bool { return r.g.begun() > before || len(r.gone()) > left })
-}
-
-func (r *waitingRoom) gone() []string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return slices.Clone(r.left)
-}
-
-// opens gives all who wait their turns.
-func (r *waitingRoom) opens() {
-	r.t.Helper()
-	r.g.leave()
-	r.all.Wait()
-	if r.g.begun() != 0 || r.g.free != 1 {
-		r.t.Errorf("%d are counted, %d free", r.g.begun(), r.g.free)
-	}
-}
-
-// Whoever waits is taken in turns, whatever the order of coming.
-func TestHashGateTurns(t *testing.T) {
-	room := newWaitingRoom(t, 64)
-	for i := range 3 {
-		room.comes(fmt.Sprint("flood", i), "sign-up", "192.0.2.1", nil)
-	}
-	room.comes("beside it", "sign-up", "192.0.2.2", nil)
-	room.comes("elsewhere", "sign-up", "198.51.100.1", nil)
-	room.comes("log-in", "log-in", "2001:db8::1", nil)
-	room.opens()
-	if want := []string{"flood0", "log-in", "elsewhere", "beside it", "flood1", "flood2"}; !slices.Equal(room.served, want) {
-		t.Errorf("order %q, expected %q", room.served, want)
-	}
-}
-
-// The familiar go before strangers, who have a turn now and then.
-func TestHashGateFamiliarFirst(t *testing.T) {
-	room := newWaitingRoom(t, 64)
-	for i := range 4 {
-		room.comes(fmt.Sprint("stranger", i), "log-in", fmt.Sprintf("10.%d.0.1", i), stranger)
-	}
-	for i := range 5 {
-		room.comes(fmt.Sprint("familiar", i), "log-in", fmt.Sprintf("198.51.%d.1", i), familiar)
-	}
-	room.opens()
-	if want := []string{"familiar0", "familiar1", "familiar2", "stranger0", "familiar3", "familiar4", "stranger1", "stranger2", "stranger3"}; !slices.Equal(room.served, want) {
-		t.Errorf("order %q, expected %q", room.served, want)
-	}
-}
-
-// No stranger has a familiar one leave a full queue, and half of it is the strangers'.
-func TestHashGateFamiliarStay(t *testing.T) {
-	room := newWaitingRoom(t, 16)
-	for i := range 16 {
-		room.comes("stranger", "log-in", fmt.Sprintf("10.%d.0.1", i), stranger)
-	}
-	for i := range 8 {
-		room.comes("familiar", "log-in", fmt.Sprintf("198.51.%d.1", i), familiar)
-	}
-	for i := range 40 {
-		room.comes("stranger", "log-in", fmt.Sprintf("10.%d.0.1", 100+i), stranger)
-	}
-	if left := room.gone(); len(left) != 48 || slices.Contains(left, "familiar") {
-		t.Errorf("%d left: %q", len(left), left)
-	}
-	for i := range 20 {
-		room.comes("familiar", "log-in", fmt.Sprintf("198.52.%d.1", i), familiar)
-	}
-	if left := room.gone()[48:]; len(left) != 20 || slices.Contains(left, "stranger") {
-		t.Errorf("then %d left: %q", len(left), left)
-	}
-	room.opens()
-}
-
-// Among the familiar those who press go after one who comes for once, and leave before.
-func TestHashGateFamiliarWhoPress(t *testing.T) {
-	q := &newHashGate(1).familiar
-	comes := func(network string) {
-		w := &hashWaiter{queue: q, path: []string{network, network + ".1"}}
-		q.add(w, w.path)
-	}
-	mustBe := func(what string, got *hashWaiter, network string) {
-		t.Helper()
-		if got.path[0] != network {
-			t.Errorf("%s: %s, expected %s", what, got.path[0], network)
-		}
-	}
-	pressing := []string{"a", "b", "c"}
-	for _, network := range pressing {
-		comes(network)
-	}
-	for _, network := range []string{"a", "b"} {
-		mustBe("in turns", q.next(), network)
-		comes(network)
-	}
-	comes("once")
-	mustBe("who leaves", q.heaviest(), "b")
-	for _, network := range []string{"c", "once", "a", "b"} {
-		mustBe("whose turn it is", q.next(), network)
-	}
-	// When nobody waits, all begin anew.
-	comes("a")
-	comes("new")
-	mustBe("control: of equals the last leaves", q.heaviest(), "new")
-	mustBe("control: of equals the first goes", q.next(), "a")
-}
-
-// A full queue loses the last of those who wait most, and a client has its share.
-func TestHashGateIsFull(t *testing.T) {
-	g := newHashGate(1)
-	if err := g.enter(t.Context(), hashTurn{}); err != nil {
-		t.Fatal(err)
-	}
-	results := make(chan error, 100)
-	ctx, cancel := context.WithCancel(t.Context())
-	enter := func(client string) {
-		t.Helper()
-		before, done := g.begun(), len(results)
-		go func() { results <- g.enter(ctx, hashTurn{queue: 16, what: "log-in", client: client}) }()
-		sitetest.Eventually(t, client+" waits or is told", func() bool { return g.begun() > before || len(results) > done })
-	}
-	for range 5 {
-		enter("192.0.2.1")
-	}
-	if got := g.begun() - g.running; got != 2 || len(results) != 3 {
-		t.Errorf("of one client %d wait, %d were told to go", got, len(results))
-	}
-	for i := range 40 {
-		enter(fmt.Sprintf("2001:db8:0:%x::1", i)) // of one owner
-	}
-	told := len(results)
-	for i := range 5 {
-		enter(fmt.Sprintf("198.51.%d.1", i))
-	}
-	if g.strangers.size != 16 || len(results) != told+5 {
-		t.Errorf("%d wait; %d left", g.strangers.size, len(results)-told)
-	}
-	for i := range 5 {
-		if g.strangers.of([]string{"log-in", fmt.Sprintf("198.51.%d", i)}) != 1 {
-			t.Errorf("the client of network %d does not wait", i)
-		}
-	}
-	waiting := g.strangers.size
-	cancel()
-	for range told + 5 + waiting {
-		if err := <-results; !errors.Is(err, errHashQueueFull) && !errors.Is(err, context.Canceled) {
-			t.Error(err)
-		}
-	}
-	g.leave()
-	if g.begun() != 0 || g.free != 1 {
-		t.Errorf("%d are counted, %d free", g.begun(), g.free)
+		release()
 	}
 }
 
@@ -270,9 +72,8 @@ func TestThreatFamiliarLogInsGoFirst(t *testing.T) {
 		got := make(chan reply, 1)
 		go func() { got <- s.post("/auth/login", credentialsOf(email), from(ip)) }()
 		sitetest.Eventually(t, "it waits, or is answered", func() bool {
-			hashing.mu.Lock()
-			defer hashing.mu.Unlock()
-			return hashing.familiar.size == 1 || len(got) == 1
+			familiar, _ := password.Waiting()
+			return familiar == 1 || len(got) == 1
 		})
 		stop()
 		return <-got
@@ -336,7 +137,7 @@ func TestScenarioHashFlood(t *testing.T) {
 					}
 				})
 			}
-			sitetest.Eventually(t, "the flood has come", func() bool { return answered.Load() > 100 && hashing.begun() > 0 })
+			sitetest.Eventually(t, "the flood has come", func() bool { return answered.Load() > 100 && password.Busy() > 0 })
 			var longest time.Duration
 			refused := 0
 			for range 15 {
@@ -407,7 +208,7 @@ func TestThreatSignUpOracle(t *testing.T) {
 	s.mustAnswer(201, s.post("/auth/signup", credentialsOf("alice@example.com"), from("192.0.2.1")), "sign-up")
 	s.mustAnswer(409, s.post("/auth/signup", credentialsOf("alice@example.com"), from("2001:db8::1")), "control: the first question")
 	for range clientFailuresPerMinute - 1 { // at once, since time gives some back
-		serviceOf(t).refusedSignups.begin(t.Context(), clientKey("2001:db8::2"), time.Now())
+		serviceOf(t).refusedSignups.begin(t.Context(), network.Key("2001:db8::2"), time.Now())
 	}
 	got := s.post("/auth/signup", credentialsOf("alice@example.com"), from("2001:db8::3"))
 	s.mustAnswer(429, got, "31st of a client, by its /64")
@@ -419,7 +220,7 @@ func TestThreatSignUpOracle(t *testing.T) {
 	for i := range 3 {
 		s.mustAnswer(201, s.post("/auth/signup", credentialsOf(fmt.Sprintf("new%d@example.com", i)), from("192.0.2.9")), "control: sign-ups that succeed")
 	}
-	limiter, _ := serviceOf(t).refusedSignups.counts.GetIfPresent(clientKey("192.0.2.9"))
+	limiter, _ := serviceOf(t).refusedSignups.counts.GetIfPresent(network.Key("192.0.2.9"))
 	if left := limiter.Tokens(); left < clientFailuresPerMinute-2 {
 		t.Errorf("sign-ups that succeeded are counted: %v left", left)
 	}

@@ -1,4 +1,6 @@
-package caddyjwt
+// Package password hashes and checks passwords, a few at a time, and says what is wrong with
+// a new one.
+package password
 
 import (
 	"context"
@@ -31,13 +33,13 @@ const (
 )
 
 const (
-	defaultPasswordMinLength = 8    // characters
-	maxPasswordBytes         = 1024 // a longer one costs time and adds nothing
-	maxBcryptBytes           = 72   // bcrypt does not look at more
-	defaultHashQueue         = 64   // waiting hashes
+	DefaultMinLength = 8    // characters
+	MaxBytes         = 1024 // a longer one costs time and adds nothing
+	maxBcryptBytes   = 72   // bcrypt does not look at more
+	DefaultQueue     = 64   // waiting hashes
 )
 
-//go:embed pages/passwords.txt
+//go:embed passwords.txt
 var commonPasswordList string
 
 var commonPasswords = sync.OnceValue(func() map[string]bool {
@@ -51,8 +53,8 @@ var commonPasswords = sync.OnceValue(func() map[string]bool {
 // normalPassword is a password as it is hashed (RFC 8265 §4.2): the same keys
 // make the same password, whatever the client's keyboard driver composes.
 func normalPassword(password string) (string, error) {
-	if len(password) > maxPasswordBytes {
-		return "", fmt.Errorf("is longer than %d bytes", maxPasswordBytes)
+	if len(password) > MaxBytes {
+		return "", fmt.Errorf("is longer than %d bytes", MaxBytes)
 	}
 	normal, err := precis.OpaqueString.String(password)
 	if err != nil {
@@ -61,19 +63,19 @@ func normalPassword(password string) (string, error) {
 	return normal, nil
 }
 
-// passwordLength is that of a password as it is hashed, in characters.
-func passwordLength(password string) int {
+// Length is that of a password as it is hashed, in characters.
+func Length(password string) int {
 	if normal, err := normalPassword(password); err == nil {
 		password = normal
 	}
 	return utf8.RuneCountInString(password)
 }
 
-// checkNewPassword says what is wrong with a password that somebody wants.
-func checkNewPassword(password string, minLength int) error {
+// CheckNew says what is wrong with a password that somebody wants.
+func CheckNew(password string, minLength int) error {
 	normal, err := normalPassword(password)
 	switch {
-	case passwordLength(password) < minLength: // also the empty one, which is not normal
+	case Length(password) < minLength: // also the empty one, which is not normal
 		return fmt.Errorf("must have at least %d characters", minLength)
 	case err != nil:
 		return err
@@ -83,8 +85,8 @@ func checkNewPassword(password string, minLength int) error {
 	return nil
 }
 
-// hashPassword returns the PHC string of a password.
-func hashPassword(ctx context.Context, turn hashTurn, password string) (hash string, err error) {
+// Hash returns the PHC string of a password.
+func Hash(ctx context.Context, turn Turn, password string) (hash string, err error) {
 	normal, err := normalPassword(password)
 	if err != nil {
 		return "", err
@@ -106,9 +108,9 @@ func hashPassword(ctx context.Context, turn hashTurn, password string) (hash str
 var noPasswordHash = fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, argon2Memory, argon2Time, argon2Threads,
 	base64.RawStdEncoding.EncodeToString(make([]byte, argon2SaltLen)), base64.RawStdEncoding.EncodeToString(make([]byte, argon2KeyLen)))
 
-// checkPassword tells whether a password has the hash. It takes the same time
+// Check tells whether a password has the hash. It takes the same time
 // whether it has or not, for an empty hash too.
-func checkPassword(ctx context.Context, turn hashTurn, hash, password string) (right bool, err error) {
+func Check(ctx context.Context, turn Turn, hash, password string) (right bool, err error) {
 	normal, normalErr := normalPassword(password)
 	if hash == "" || normalErr != nil || isBcrypt(hash) && len(normal) > maxBcryptBytes {
 		hash, normal = noPasswordHash, "no password"
@@ -125,8 +127,8 @@ func checkPassword(ctx context.Context, turn hashTurn, hash, password string) (r
 
 func isBcrypt(hash string) bool { return strings.HasPrefix(hash, "$2") }
 
-// weakHash tells whether a hash is of weaker parameters than today's.
-func weakHash(hash string) bool {
+// Weak tells whether a hash is of weaker parameters than today's.
+func Weak(hash string) bool {
 	var version, memory, time, threads int
 	_, err := fmt.Sscanf(hash, "$argon2id$v=%d$m=%d,t=%d,p=%d$", &version, &memory, &time, &threads)
 	return err != nil || version < argon2.Version || memory < argon2Memory || time < argon2Time
@@ -134,9 +136,9 @@ func weakHash(hash string) bool {
 
 var bcryptForm = regexp.MustCompile(`^\$2[abxy]?\$\d\d\$[./A-Za-z0-9]{53}$`)
 
-// CheckPasswordHash says why a hash from elsewhere cannot be used: a log-in
+// CheckHash says why a hash from elsewhere cannot be used: a log-in
 // must be able to afford it.
-func CheckPasswordHash(hash string) error {
+func CheckHash(hash string) error {
 	if isBcrypt(hash) {
 		if cost, err := bcrypt.Cost([]byte(hash)); err != nil || cost > 14 || !bcryptForm.MatchString(hash) {
 			return errors.New("the bcrypt hash is damaged, or of a cost above 14")
@@ -159,6 +161,6 @@ func CheckPasswordHash(hash string) error {
 var hashesWaiting = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 	Namespace: answer.MetricsNamespace, Subsystem: answer.MetricsSubsystem, Name: "password_hashes",
 	Help: "Passwords that are being hashed or wait for it.",
-}, func() float64 { return float64(hashing.begun()) })
+}, func() float64 { return float64(Busy()) })
 
 func init() { answer.AddMetrics(hashesWaiting) }

@@ -1,4 +1,4 @@
-package caddyjwt
+package password
 
 import (
 	"cmp"
@@ -8,10 +8,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/caddy-jwt/caddy-jwt/internal/network"
 )
 
-// errHashQueueFull means that more passwords wait to be hashed than may.
-var errHashQueueFull = errors.New("too many passwords are being checked")
+// ErrQueueFull means that more passwords wait to be hashed than may.
+var ErrQueueFull = errors.New("too many passwords are being checked")
 
 // shareOfClient is the part of the queue that one client may fill: an eighth.
 const shareOfClient = 8
@@ -20,15 +22,15 @@ const shareOfClient = 8
 // waits has one.
 const familiarInARow = 3
 
-// hashTurn says whose turn to hash it is.
-type hashTurn struct {
-	queue    int         // how many may wait
-	what     string      // is hashed: the password of a log-in or of a sign-up
-	client   string      // its address
-	familiar func() bool // tells whether it goes before strangers, asked if it has to wait; nil is for no
+// Turn says whose turn to hash it is.
+type Turn struct {
+	Queue    int         // how many may wait
+	What     string      // is hashed: the password of a log-in or of a sign-up
+	Client   string      // its address
+	Familiar func() bool // tells whether it goes before strangers, asked if it has to wait; nil is for no
 }
 
-// hashGate lets few hashes run at a time, so that a flood of log-ins takes neither
+// gate lets few hashes run at a time, so that a flood of log-ins takes neither
 // the memory nor the cores that verify tokens. It is one for the process.
 //
 // Whoever waits is taken in turns: by what is hashed, so that sign-ups never hold up
@@ -39,37 +41,37 @@ type hashTurn struct {
 // for sure: an attacker may be familiar too, with accounts of his own. Among the
 // familiar the network that has had the fewest turns goes first and leaves last, so
 // that whoever logs in now and then is not held up by those who press.
-type hashGate struct {
+type gate struct {
 	mu                  sync.Mutex
 	free                int
 	running             int
-	familiar, strangers hashQueue
+	familiar, strangers queue
 	inARow              int // turns of the familiar since the last one of a stranger
 }
 
-var hashing = newHashGate(max(1, runtime.GOMAXPROCS(0)-1))
+var hashing = newGate(max(1, runtime.GOMAXPROCS(0)-1))
 
-func newHashGate(atOnce int) *hashGate {
-	return &hashGate{free: atOnce, familiar: hashQueue{had: make(map[string]int)}}
+func newGate(atOnce int) *gate {
+	return &gate{free: atOnce, familiar: queue{had: make(map[string]int)}}
 }
 
-// hashQueue is a queue of queues, and at the leaves of those who wait.
-type hashQueue struct {
+// queue is a queue of queues, and at the leaves of those who wait.
+type queue struct {
 	name    string
-	inner   []*hashQueue   // in the order of their turns; each has somebody
+	inner   []*queue       // in the order of their turns; each has somebody
 	had     map[string]int // the turns that each of inner has had since all was empty; nil if that does not count
-	waiters []*hashWaiter
+	waiters []*waiter
 	size    int
 }
 
-type hashWaiter struct {
-	queue *hashQueue // of the familiar or the strangers
+type waiter struct {
+	queue *queue // of the familiar or the strangers
 	path  []string
 	turn  chan bool // says once whether it is its turn or it has to leave
 }
 
 // do runs f when it is its turn, unless too many others wait.
-func (g *hashGate) do(ctx context.Context, turn hashTurn, f func()) error {
+func (g *gate) do(ctx context.Context, turn Turn, f func()) error {
 	if err := g.enter(ctx, turn); err != nil {
 		return err
 	}
@@ -78,12 +80,12 @@ func (g *hashGate) do(ctx context.Context, turn hashTurn, f func()) error {
 	return nil
 }
 
-func (g *hashGate) enter(ctx context.Context, turn hashTurn) error {
-	w := &hashWaiter{&g.strangers, []string{turn.what, networkOf(turn.client), clientKey(turn.client)}, make(chan bool, 1)}
+func (g *gate) enter(ctx context.Context, turn Turn) error {
+	w := &waiter{&g.strangers, []string{turn.What, networkOf(turn.Client), network.Key(turn.Client)}, make(chan bool, 1)}
 	g.mu.Lock()
-	if g.free == 0 && turn.familiar != nil {
+	if g.free == 0 && turn.Familiar != nil {
 		g.mu.Unlock() // to ask takes a while
-		if turn.familiar() {
+		if turn.Familiar() {
 			w.queue, w.path = &g.familiar, w.path[1:] // all of them log in
 		}
 		g.mu.Lock()
@@ -94,19 +96,19 @@ func (g *hashGate) enter(ctx context.Context, turn hashTurn) error {
 		g.mu.Unlock()
 		return nil
 	}
-	if w.queue.of(w.path) >= max(1, turn.queue/shareOfClient) {
+	if w.queue.of(w.path) >= max(1, turn.Queue/shareOfClient) {
 		g.mu.Unlock()
-		return errHashQueueFull
+		return ErrQueueFull
 	}
 	w.queue.add(w, w.path)
-	if g.waiting() > turn.queue {
-		g.shed(turn.queue)
+	if g.waiting() > turn.Queue {
+		g.shed(turn.Queue)
 	}
 	g.mu.Unlock()
 	select {
 	case mine := <-w.turn:
 		if !mine {
-			return errHashQueueFull
+			return ErrQueueFull
 		}
 		return nil
 	case <-ctx.Done():
@@ -120,7 +122,7 @@ func (g *hashGate) enter(ctx context.Context, turn hashTurn) error {
 	return ctx.Err()
 }
 
-func (g *hashGate) leave() {
+func (g *gate) leave() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if next := g.next(); next != nil {
@@ -132,7 +134,7 @@ func (g *hashGate) leave() {
 }
 
 // next takes out whose turn it is, or returns nil.
-func (g *hashGate) next() *hashWaiter {
+func (g *gate) next() *waiter {
 	if g.familiar.size > 0 && (g.inARow < familiarInARow || g.strangers.size == 0) {
 		g.inARow++
 		return g.familiar.next()
@@ -143,7 +145,7 @@ func (g *hashGate) next() *hashWaiter {
 
 // shed has one of a queue that is full leave: a stranger, unless the familiar have
 // more than half of it.
-func (g *hashGate) shed(full int) {
+func (g *gate) shed(full int) {
 	from := &g.strangers
 	if from.size == 0 || g.familiar.size > (full+1)/2 {
 		from = &g.familiar
@@ -153,10 +155,10 @@ func (g *hashGate) shed(full int) {
 	last.turn <- false
 }
 
-func (g *hashGate) waiting() int { return g.familiar.size + g.strangers.size }
+func (g *gate) waiting() int { return g.familiar.size + g.strangers.size }
 
 // begun is how many run or wait.
-func (g *hashGate) begun() int {
+func (g *gate) begun() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.running + g.waiting()
@@ -165,19 +167,19 @@ func (g *hashGate) begun() int {
 // networkOf is what one owner of addresses mostly has: of IPv6 a /48, of IPv4 a
 // /24.
 func networkOf(address string) string {
-	network := networkKey(address, 48)
+	network := network.Prefix(address, 48)
 	if i := strings.LastIndexByte(network, '.'); i > 0 {
 		return network[:i]
 	}
 	return network
 }
 
-func (q *hashQueue) find(name string) int {
-	return slices.IndexFunc(q.inner, func(inner *hashQueue) bool { return inner.name == name })
+func (q *queue) find(name string) int {
+	return slices.IndexFunc(q.inner, func(inner *queue) bool { return inner.name == name })
 }
 
 // of is how many wait at a path.
-func (q *hashQueue) of(path []string) int {
+func (q *queue) of(path []string) int {
 	if len(path) == 0 {
 		return q.size
 	}
@@ -188,7 +190,7 @@ func (q *hashQueue) of(path []string) int {
 	return q.inner[i].of(path[1:])
 }
 
-func (q *hashQueue) add(w *hashWaiter, path []string) {
+func (q *queue) add(w *waiter, path []string) {
 	if q.size == 0 {
 		clear(q.had)
 	}
@@ -199,13 +201,13 @@ func (q *hashQueue) add(w *hashWaiter, path []string) {
 	}
 	i := q.find(path[0])
 	if i < 0 {
-		q.inner, i = append(q.inner, &hashQueue{name: path[0]}), len(q.inner)
+		q.inner, i = append(q.inner, &queue{name: path[0]}), len(q.inner)
 	}
 	q.inner[i].add(w, path[1:])
 }
 
 // remove returns false if it does not wait any more.
-func (q *hashQueue) remove(w *hashWaiter, path []string) (removed bool) {
+func (q *queue) remove(w *waiter, path []string) (removed bool) {
 	if len(path) == 0 {
 		i := slices.Index(q.waiters, w)
 		if i < 0 {
@@ -227,7 +229,7 @@ func (q *hashQueue) remove(w *hashWaiter, path []string) (removed bool) {
 }
 
 // next takes out whose turn it is, and lets the others go before its like.
-func (q *hashQueue) next() *hashWaiter {
+func (q *queue) next() *waiter {
 	if q.size == 0 {
 		return nil
 	}
@@ -237,8 +239,8 @@ func (q *hashQueue) next() *hashWaiter {
 		q.waiters = slices.Delete(q.waiters, 0, 1)
 		return first
 	}
-	turn := slices.MinFunc(q.inner, func(a, b *hashQueue) int { return q.had[a.name] - q.had[b.name] })
-	q.inner = slices.DeleteFunc(q.inner, func(inner *hashQueue) bool { return inner == turn })
+	turn := slices.MinFunc(q.inner, func(a, b *queue) int { return q.had[a.name] - q.had[b.name] })
+	q.inner = slices.DeleteFunc(q.inner, func(inner *queue) bool { return inner == turn })
 	if q.had != nil {
 		q.had[turn.name]++
 	}
@@ -250,7 +252,7 @@ func (q *hashQueue) next() *hashWaiter {
 }
 
 // heaviest is the last of those who wait most.
-func (q *hashQueue) heaviest() *hashWaiter {
+func (q *queue) heaviest() *waiter {
 	if len(q.waiters) > 0 {
 		return q.waiters[len(q.waiters)-1]
 	}
@@ -261,4 +263,28 @@ func (q *hashQueue) heaviest() *hashWaiter {
 		}
 	}
 	return most.heaviest()
+}
+
+// Busy is how many passwords are being hashed or wait for it.
+func Busy() int { return hashing.begun() }
+
+// Waiting is how many wait for their turn.
+func Waiting() (familiar, strangers int) {
+	hashing.mu.Lock()
+	defer hashing.mu.Unlock()
+	return hashing.familiar.size, hashing.strangers.size
+}
+
+// Occupy takes all turns that are free, as a flood of log-ins does, until release is
+// called. It is for tests.
+func Occupy() (release func()) {
+	hashing.mu.Lock()
+	defer hashing.mu.Unlock()
+	slots := hashing.free
+	hashing.free, hashing.running = 0, hashing.running+slots
+	return func() {
+		for range slots {
+			hashing.leave()
+		}
+	}
 }
