@@ -13,6 +13,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/accounts/password"
 	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
+	"github.com/caddy-jwt/caddy-jwt/internal/place"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddyserver/caddy/v2"
@@ -267,7 +268,7 @@ func (h *AccountsHandler) Provision(ctx caddy.Context) error {
 	for _, login := range h.logins {
 		h.pages.standard.Providers = append(h.pages.standard.Providers, pageLink{login.Label, h.Prefix + externalRoutes["external"] + login.Name})
 	}
-	h.warn(placeOf(ctx))
+	h.warn(place.Of(ctx))
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
+	"github.com/caddy-jwt/caddy-jwt/internal/place"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -77,7 +78,7 @@ func (g *Guard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 		}
 		removeClaimHeaders(r, g.Headers, kept)
 	}
-	if len(g.matchers) > 0 && !ordinary(r.URL) && !(way{g.matchers}).readAlike(r) {
+	if len(g.matchers) > 0 && !ordinary(r.URL) && !readAlike(place.Way{g.matchers}, r) {
 		return refusePath(g.answers, w, r)
 	}
 	return next.ServeHTTP(w, r)

@@ -17,6 +17,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
+	"github.com/caddy-jwt/caddy-jwt/internal/place"
 	"github.com/caddy-jwt/caddy-jwt/jwks"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
@@ -438,7 +439,7 @@ func (h *Handler) provisionVerifier(ctx caddy.Context) error {
 	var err error
 	h.verifier, err = jwt.NewVerifier(config)
 	h.cache = jwt.NewCache(*h.Cache)
-	h.warn(placeOf(ctx))
+	h.warn(place.Of(ctx))
 	return err
 }
 

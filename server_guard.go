@@ -9,16 +9,14 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
+	"github.com/caddy-jwt/caddy-jwt/internal/place"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// way is the matchers of the routes that lead to a handler, from the outermost on.
-type way []caddyhttp.MatcherSets
-
 // comes reports whether a request comes to the handler.
-func (w way) comes(r *http.Request) (bool, error) {
+func comes(w place.Way, r *http.Request) (bool, error) {
 	for _, sets := range w {
 		if matches, err := sets.AnyMatchWithError(r); err != nil || !matches {
 			return false, err
@@ -32,38 +30,24 @@ func (w way) comes(r *http.Request) (bool, error) {
 // would run that. What is derived from the path, by variables or maps, is known of one
 // reading only. A pattern with a % compares the path as it came (see Caddy's path matcher),
 // so what it matches is not read in another way here.
-func (w way) readAlike(r *http.Request) bool {
-	comes, err := w.comes(r)
+func readAlike(w place.Way, r *http.Request) bool {
+	there, err := comes(w, r)
 	if err != nil {
 		return false
 	}
-	if comes && w.has(comparesEscaped) {
+	if there && w.Has(comparesEscaped) {
 		return true
 	}
-	if paths, err := readings(r); err != nil || len(paths) > 1 && w.has(derives) {
+	if paths, err := readings(r); err != nil || len(paths) > 1 && w.Has(derives) {
 		return false
 	}
-	if _, alike := judgePath(r, w.comes); !alike || comes {
+	if _, alike := judgePath(r, func(r *http.Request) (bool, error) { return comes(w, r) }); !alike || there {
 		return alike
 	}
 	scripts, err := scriptsOf(r, false)
 	return err == nil && !slices.ContainsFunc(scripts, func(script string) bool {
-		comes, err := w.comes(reread(r, script))
-		return comes || err != nil
-	})
-}
-
-// has reports whether one of the matchers is of a kind.
-func (w way) has(kind func(matcher any) bool) bool {
-	return slices.ContainsFunc(w, func(sets caddyhttp.MatcherSets) bool {
-		return slices.ContainsFunc(sets, func(set caddyhttp.MatcherSet) bool {
-			return slices.ContainsFunc(set, func(matcher any) bool {
-				if not, ok := matcher.(*caddyhttp.MatchNot); ok {
-					return way{not.MatcherSets}.has(kind)
-				}
-				return kind(matcher)
-			})
-		})
+		there, err := comes(w, reread(r, script))
+		return there || err != nil
 	})
 }
 
@@ -95,7 +79,7 @@ func isHost(matcher any) bool {
 // What these leave out is another handler's, which the Guard of a directive never sees.
 type serverGuard struct {
 	routes  caddyhttp.RouteList
-	ways    []way
+	ways    []place.Way
 	answers answer.Responder
 
 	compile sync.Once
@@ -111,32 +95,35 @@ func serverGuardOf(server *caddyhttp.Server) *serverGuard {
 	return guard
 }
 
+// Wrapped are the server's own routes, which the guard has taken the place of.
+func (g *serverGuard) Wrapped() caddyhttp.RouteList { return g.routes }
+
 // guardPlace has the server guard a `jwt` handler that is being provisioned: the way to
 // it, and the headers that only it may set.
 func guardPlace(ctx caddy.Context, headers []*ClaimHeader) error {
 	if err := guardErrors(ctx, headers); err != nil {
 		return err
 	}
-	at := placeOf(ctx)
-	if at.server == nil || !at.way.has(func(matcher any) bool { return !isHost(matcher) }) {
+	at := place.Of(ctx)
+	if at.Server == nil || !at.Way.Has(func(matcher any) bool { return !isHost(matcher) }) {
 		return nil
 	}
-	guard := serverGuardOf(at.server)
+	guard := serverGuardOf(at.Server)
 	if guard == nil {
-		guard = &serverGuard{routes: at.server.Routes, answers: answer.Responder{Realm: answer.DefaultRealm, Logger: ctx.Logger()}}
+		guard = &serverGuard{routes: at.Server.Routes, answers: answer.Responder{Realm: answer.DefaultRealm, Logger: ctx.Logger()}}
 		route := caddyhttp.Route{Handlers: []caddyhttp.MiddlewareHandler{guard}}
 		if err := route.ProvisionHandlers(ctx, nil); err != nil {
 			return err
 		}
-		at.server.Routes = caddyhttp.RouteList{route} // the others go on being provisioned in their own list
+		at.Server.Routes = caddyhttp.RouteList{route} // the others go on being provisioned in their own list
 	}
-	guard.ways = append(guard.ways, at.way)
+	guard.ways = append(guard.ways, at.Way)
 	return nil
 }
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (g *serverGuard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if !ordinary(r.URL) && slices.ContainsFunc(g.ways, func(w way) bool { return !w.readAlike(r) }) {
+	if !ordinary(r.URL) && slices.ContainsFunc(g.ways, func(w place.Way) bool { return !readAlike(w, r) }) {
 		return refusePath(g.answers, w, r)
 	}
 	g.compile.Do(func() { g.chain = g.routes.Compile(next) })
@@ -153,9 +140,9 @@ func guardErrors(ctx caddy.Context, headers []*ClaimHeader) error {
 	}
 	guard := caddyhttp.Route{HandlersRaw: []json.RawMessage{caddyconfig.JSONModuleObject(&Guard{Headers: headers}, "handler", "jwt_guard", nil)}}
 	switch {
-	case placeOf(ctx).server != nil:
+	case place.Of(ctx).Server != nil:
 		server.Errors.Routes = append(caddyhttp.RouteList{guard}, server.Errors.Routes...)
-	case !slices.ContainsFunc(server.Errors.Routes, beingProvisioned): // this is a named route
+	case !slices.ContainsFunc(server.Errors.Routes, place.BeingProvisioned): // this is a named route
 		if err := guard.ProvisionHandlers(ctx, nil); err != nil {
 			return err
 		}

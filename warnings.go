@@ -8,15 +8,15 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/place"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"go.uber.org/zap"
 )
 
 // What is valid and surely not meant is a warning when the config is loaded, which
 // `caddy validate` shows too. Each says what to write instead.
 
 // warn logs what is suspicious in the options of the handler, and in its place.
-func (h *Handler) warn(at place) {
+func (h *Handler) warn(at place.Place) {
 	for _, warning := range slices.Concat(h.issuerWarnings(), h.ruleWarnings(), h.pathWarnings(), matcherWarnings(at)) {
 		h.answers.Logger.Warn(warning)
 	}
@@ -89,12 +89,12 @@ func separatorWarnings(option string, values []string) (warnings []string) {
 }
 
 // matcherWarnings are about the paths by which requests come to `jwt`.
-func matcherWarnings(at place) (warnings []string) {
-	for _, paths := range at.pathsAround() {
+func matcherWarnings(at place.Place) (warnings []string) {
+	for _, paths := range at.PathsAround() {
 		warnings = append(warnings, separatorWarnings("jwt", paths)...)
 		for _, path := range paths {
 			below := strings.TrimSuffix(path, "/") + "/*"
-			if strings.Contains(path, "*") || isFile(path) || slices.Contains(paths, below) || slices.ContainsFunc(at.siblings, matchesPath(below)) {
+			if strings.Contains(path, "*") || isFile(path) || slices.Contains(paths, below) || slices.ContainsFunc(at.Siblings, matchesPath(below)) {
 				continue
 			}
 			warnings = append(warnings, fmt.Sprintf("jwt %s protects %[1]s alone, and %s stays open; write both in a named matcher: @protected path %[1]s %s", path, below, below))
@@ -112,39 +112,9 @@ func isFile(path string) bool {
 // matchesPath is of routes that have the pattern.
 func matchesPath(pattern string) func(caddyhttp.Route) bool {
 	return func(route caddyhttp.Route) bool {
-		return way{route.MatcherSets}.has(func(matcher any) bool {
+		return place.Way{route.MatcherSets}.Has(func(matcher any) bool {
 			paths, ok := matcher.(*caddyhttp.MatchPath)
 			return ok && slices.Contains(*paths, pattern)
 		})
 	}
-}
-
-// warn logs what is suspicious in the accounts of a site.
-func (h *AccountsHandler) warn(at place) {
-	if login := h.path("login"); len(at.outside(login)) > 0 && !othersWithin(at) {
-		h.answers.Logger.Warn("accounts: no request for "+login+" gets here, since a path matcher around jwt does not match it; put jwt at the top of the site, or give the accounts a prefix that the matcher matches", zap.Strings("matcher", at.outside(login)))
-	}
-	if h.Signup == "open" {
-		h.answers.Logger.Info("accounts: signup is open, so anybody can make an account on this site; signup closed ends that", zap.String("issuer", h.Issuer))
-	} else {
-		h.answers.Logger.Info("accounts: signup is closed, so only `caddy jwt user add` makes accounts; signup open lets anybody make one", zap.String("issuer", h.Issuer))
-	}
-}
-
-// othersWithin reports whether the site has these accounts in another place too, which
-// may be in reach.
-func othersWithin(at place) bool {
-	routes := at.server.Routes
-	if guard := serverGuardOf(at.server); guard != nil {
-		routes = guard.routes
-	}
-	found := 0
-	for _, route := range routes {
-		for _, raw := range route.HandlersRaw { // what is not provisioned yet
-			found += strings.Count(string(raw), `"jwt_accounts"`)
-		}
-	}
-	accountsOfSites.Lock()
-	defer accountsOfSites.Unlock()
-	return found > 1 || len(accountsOfSites.known[at.server]) > 1
 }

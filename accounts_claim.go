@@ -1,0 +1,85 @@
+package caddyjwt
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/caddy-jwt/caddy-jwt/internal/place"
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// accountsOfSites are the accounts of each site of the configs that are loaded.
+var accountsOfSites = struct {
+	sync.Mutex
+	known map[*caddyhttp.Server][]claimedAccounts
+}{known: make(map[*caddyhttp.Server][]claimedAccounts)}
+
+type claimedAccounts struct {
+	hosts  []string
+	config Accounts
+}
+
+// claimAccounts refuses accounts where the site has others: both have the same
+// cookies and, unless moved, the same routes, so one of them would be ignored.
+func claimAccounts(ctx caddy.Context, config *Accounts) error {
+	at := place.Of(ctx)
+	if at.Server == nil {
+		return nil
+	}
+	accountsOfSites.Lock()
+	defer accountsOfSites.Unlock()
+	known := accountsOfSites.known[at.Server]
+	for _, other := range known {
+		if len(at.Hosts) > 0 && len(other.hosts) > 0 && !slices.ContainsFunc(at.Hosts, func(host string) bool { return slices.Contains(other.hosts, host) }) {
+			continue
+		}
+		differ, err := differingOptions(other.config, *config)
+		if err != nil {
+			return err
+		}
+		if len(differ) > 0 {
+			return fmt.Errorf("this site has accounts twice, with different %s; a site has one: write the block once, as a snippet, and import it where it is needed", strings.Join(differ, ", "))
+		}
+	}
+	if len(known) == 0 {
+		context.AfterFunc(ctx, func() {
+			accountsOfSites.Lock()
+			defer accountsOfSites.Unlock()
+			delete(accountsOfSites.known, at.Server)
+		})
+	}
+	accountsOfSites.known[at.Server] = append(known, claimedAccounts{at.Hosts, *config})
+	return nil
+}
+
+// claimsOf is how many handlers of a server have accounts.
+func claimsOf(server *caddyhttp.Server) int {
+	accountsOfSites.Lock()
+	defer accountsOfSites.Unlock()
+	return len(accountsOfSites.known[server])
+}
+
+// differingOptions are the names, in JSON, of what two accounts do not share.
+func differingOptions(a, b Accounts) ([]string, error) {
+	var options [2]map[string]json.RawMessage
+	for i, accounts := range []Accounts{a, b} {
+		text, err := json.Marshal(accounts)
+		if err == nil {
+			err = json.Unmarshal(text, &options[i])
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	names := maps.Clone(options[0])
+	maps.Copy(names, options[1])
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(names)), func(name string) bool {
+		return string(options[0][name]) == string(options[1][name])
+	}), nil
+}

@@ -1,0 +1,150 @@
+// Package place finds where in the routes of a server a handler is.
+package place
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/rewrite"
+)
+
+// Way is the matchers of the routes that lead to a handler, from the outermost on.
+type Way []caddyhttp.MatcherSets
+
+// Has reports whether one of the matchers is of a kind.
+func (w Way) Has(kind func(matcher any) bool) bool {
+	return slices.ContainsFunc(w, func(sets caddyhttp.MatcherSets) bool {
+		return slices.ContainsFunc(sets, func(set caddyhttp.MatcherSet) bool {
+			return slices.ContainsFunc(set, func(matcher any) bool {
+				if not, ok := matcher.(*caddyhttp.MatchNot); ok {
+					return Way{not.MatcherSets}.Has(kind)
+				}
+				return kind(matcher)
+			})
+		})
+	})
+}
+
+// Place is where in the server's routes a handler is being provisioned.
+type Place struct {
+	Server   *caddyhttp.Server // nil outside of the server's ordinary routes
+	Hosts    []string          // of the site; none for all
+	Way      Way               // to the handler, as far as the path is that of the request
+	Siblings caddyhttp.RouteList
+}
+
+// Of finds the place by the routes that are being provisioned: their handlers
+// are loaded one after the other, and the first that is not is on the way to
+// this one.
+func Of(ctx caddy.Context) (at Place) {
+	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	if !ok {
+		return at
+	}
+	lists := []caddyhttp.RouteList{Routes(server)}
+	for _, module := range ctx.Modules() {
+		if subroute, ok := module.(*caddyhttp.Subroute); ok {
+			lists = append(lists, subroute.Routes)
+		}
+	}
+	rewritten := false
+	for _, routes := range lists {
+		i := slices.IndexFunc(routes, BeingProvisioned)
+		if i < 0 {
+			return Place{} // a named route, or one of errors
+		}
+		if rewritten = rewritten || slices.ContainsFunc(routes[:i], rewrites); rewritten { // as in handle_path
+			at.Way = nil
+		} else if len(routes[i].MatcherSets) > 0 {
+			at.Way = append(at.Way, routes[i].MatcherSets)
+		}
+		if hosts := hostsOf(routes[i].MatcherSets); len(hosts) > 0 {
+			at.Hosts = hosts
+		}
+		at.Siblings = routes
+	}
+	at.Server = server
+	return at
+}
+
+// Routes are the routes of a server, also where a handler that has them wrapped takes
+// their place.
+func Routes(server *caddyhttp.Server) caddyhttp.RouteList {
+	if len(server.Routes) == 1 && len(server.Routes[0].Handlers) == 1 {
+		if handler, ok := server.Routes[0].Handlers[0].(interface{ Wrapped() caddyhttp.RouteList }); ok {
+			return handler.Wrapped()
+		}
+	}
+	return server.Routes
+}
+
+// BeingProvisioned reports whether the handlers of a route are not all loaded yet.
+func BeingProvisioned(route caddyhttp.Route) bool { return len(route.HandlersRaw) > 0 }
+
+func rewrites(route caddyhttp.Route) bool {
+	return slices.ContainsFunc(route.Handlers, func(handler caddyhttp.MiddlewareHandler) bool {
+		_, ok := handler.(*rewrite.Rewrite)
+		return ok
+	})
+}
+
+func hostsOf(sets caddyhttp.MatcherSets) (hosts []string) {
+	for _, set := range sets {
+		for _, matcher := range set {
+			if host, ok := matcher.(*caddyhttp.MatchHost); ok {
+				hosts = append(hosts, *host...)
+			}
+		}
+	}
+	return hosts
+}
+
+// PathsAround are the path matchers on the way.
+func (at Place) PathsAround() (paths []caddyhttp.MatchPath) {
+	for _, sets := range at.Way {
+		for _, set := range sets {
+			for _, matcher := range set {
+				if path, ok := matcher.(*caddyhttp.MatchPath); ok {
+					paths = append(paths, *path)
+				}
+			}
+		}
+	}
+	return paths
+}
+
+// Outside returns the matchers around the handler by which no request for the path
+// comes to it.
+func (at Place) Outside(path string) (matchers []string) {
+	r := &http.Request{Method: http.MethodGet, URL: &url.URL{Path: path}, Header: http.Header{}}
+	r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), nil, nil)
+	for _, sets := range at.Way {
+		for _, set := range sets {
+			for _, matcher := range set {
+				judge, ok := matcher.(caddyhttp.RequestMatcherWithError)
+				if !ok || !judgesByPath(matcher) {
+					continue
+				}
+				if matches, err := judge.MatchWithError(r); err == nil && !matches {
+					matchers = append(matchers, fmt.Sprintf("%s %v", caddy.GetModuleName(matcher), matcher))
+				}
+			}
+		}
+	}
+	return matchers
+}
+
+// judgesByPath reports whether a matcher looks at nothing but the path.
+func judgesByPath(matcher any) bool {
+	switch m := matcher.(type) {
+	case *caddyhttp.MatchPath, *caddyhttp.MatchPathRE:
+		return true
+	case *caddyhttp.MatchNot:
+		return !(Way{m.MatcherSets}).Has(func(matcher any) bool { return !judgesByPath(matcher) })
+	}
+	return false
+}
