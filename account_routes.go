@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts/password"
-	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
@@ -49,7 +48,7 @@ func (h *AccountsHandler) answerGrant(w http.ResponseWriter, r *http.Request, in
 	if !in.form {
 		return answer.WriteJSON(w, http.StatusOK, tokenAnswer(given))
 	}
-	if err := h.service.replaceSession(r.Context(), given, r.CookiesNamed(credentials.CookieName(r, credentials.RefreshCookie))); err != nil {
+	if err := h.service.replaceSession(r.Context(), given, refreshTokenOf(r)); err != nil {
 		return err
 	}
 	setSessionCookies(w, r, given)
@@ -161,7 +160,7 @@ func (h *AccountsHandler) refresh(w http.ResponseWriter, r *http.Request) error 
 // already.
 func (h *AccountsHandler) logout(w http.ResponseWriter, r *http.Request) error {
 	form := isForm(r)
-	token, err := h.caller(w, r)
+	token, err := h.shared.caller(w, r)
 	if err == nil {
 		err = h.service.endBrowser(r.Context(), token.UserID, sessionOf(token))
 	}
@@ -185,7 +184,7 @@ func (h *AccountsHandler) logout(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (h *AccountsHandler) whoami(w http.ResponseWriter, r *http.Request) error {
-	_, user, err := h.callerUser(w, r)
+	_, user, err := h.shared.callerUser(w, r)
 	if err != nil {
 		return err
 	}
@@ -198,7 +197,7 @@ func (h *AccountsHandler) whoami(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (h *AccountsHandler) password(w http.ResponseWriter, r *http.Request) error {
-	token, err := h.caller(w, r)
+	token, err := h.shared.caller(w, r)
 	if err != nil {
 		return err
 	}
@@ -270,7 +269,7 @@ func (h *AccountsHandler) reset(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (h *AccountsHandler) sessions(w http.ResponseWriter, r *http.Request) error {
-	token, err := h.caller(w, r)
+	token, err := h.shared.caller(w, r)
 	if err != nil {
 		return err
 	}
@@ -301,7 +300,7 @@ func (h *AccountsHandler) ownView(sessions []store.Session, own string) []store.
 }
 
 func (h *AccountsHandler) endSession(w http.ResponseWriter, r *http.Request, id string) error {
-	token, err := h.caller(w, r)
+	token, err := h.shared.caller(w, r)
 	if err != nil {
 		return err
 	}
@@ -333,51 +332,6 @@ func (h *AccountsHandler) jwks(w http.ResponseWriter, _ *http.Request) error {
 	w.Header().Set("Access-Control-Allow-Origin", "*")    // public keys are for everybody
 	_, err := w.Write(h.service.keys.JWKS())
 	return err
-}
-
-// caller is who sent the request, by bearer token or cookie.
-func (h *AccountsHandler) caller(w http.ResponseWriter, r *http.Request) (*jwt.Token, error) {
-	raw, source, err := credentials.AccountSources.Read(r)
-	if err != nil {
-		return nil, err
-	}
-	var token *jwt.Token
-	if raw == "" {
-		err = &refusal.Error{Reason: refusal.NoCredentials}
-	} else {
-		token, err = h.service.verifier.Verify(r.Context(), raw, h.service.now())
-	}
-	if err != nil && (source == nil || source.OfAccounts) && renewable(refusal.Of(err)) {
-		fresh, storeErr := h.service.renew(w, r)
-		if storeErr != nil {
-			return nil, storeErr
-		}
-		if fresh != nil {
-			token, err = h.service.verifier.Verify(r.Context(), fresh.accessToken, h.service.now())
-		}
-	}
-	if err != nil {
-		return nil, err
-	}
-	if sessionOf(token) == "" {
-		return nil, refusal.New(refusal.Claims, "sid is missing")
-	}
-	if !slices.Contains(jwt.Scopes(token.Claims), accountScope) {
-		return nil, &refusal.Error{Reason: refusal.Scope, Scope: accountScope, Detail: "the account routes need it"}
-	}
-	return token, nil
-}
-
-func (h *AccountsHandler) callerUser(w http.ResponseWriter, r *http.Request) (*jwt.Token, store.User, error) {
-	token, err := h.caller(w, r)
-	if err != nil {
-		return nil, store.User{}, err
-	}
-	user, err := h.service.users().User(r.Context(), token.UserID)
-	if err == nil && user.Disabled {
-		err = store.ErrNotFound
-	}
-	return token, user, storeRefusal(err)
 }
 
 func sessionOf(token *jwt.Token) string {
@@ -524,10 +478,4 @@ func shownName(name string) string {
 		}
 		return r
 	}, cut(name, 64))
-}
-
-func propertyRefusal(name, code string, err error) error {
-	in := new(input)
-	in.wrong(name, code, err, map[string]any{})
-	return in.err()
 }

@@ -236,7 +236,8 @@ type AccountsHandler struct {
 	Accounts
 
 	answers answer.Responder
-	service *accountService
+	shared  *SharedAccounts
+	service *accountService // that of shared
 	pages   *pages
 	logins  []externalLogin
 }
@@ -256,9 +257,10 @@ func (h *AccountsHandler) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("registering metrics: %w", err)
 	}
 	var err error
-	if h.service, err = openAccounts(ctx, &h.Accounts); err != nil {
+	if h.shared, err = OpenAccounts(ctx, &h.Accounts); err != nil {
 		return err
 	}
+	h.service = h.shared.service
 	if h.logins, err = loadLogins(ctx, &h.Accounts); err != nil {
 		return fmt.Errorf("accounts: login_with: %w", err)
 	}
@@ -274,10 +276,10 @@ func (h *AccountsHandler) Provision(ctx caddy.Context) error {
 
 // Cleanup gives the shared service back.
 func (h *AccountsHandler) Cleanup() error {
-	if h.service == nil {
+	if h.shared == nil {
 		return nil
 	}
-	return h.service.release()
+	return h.shared.Close()
 }
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler.

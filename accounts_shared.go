@@ -9,14 +9,14 @@ import (
 	"net/http"
 	"net/url"
 	"path"
-	"slices"
-	"strings"
+	"sync"
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts/password"
 	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/internal/network"
+	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/signing"
 	"github.com/caddy-jwt/caddy-jwt/store"
@@ -27,8 +27,8 @@ import (
 // SharedAccounts are the accounts of a site as another module uses them, such
 // as an OpenID Provider whose users they are.
 type SharedAccounts struct {
-	service *accountService
-	pages   *pages
+	service        *accountService
+	sayLoginHidden sync.Once
 }
 
 // Login is who is logged in by a browser's session.
@@ -44,16 +44,6 @@ type Login struct {
 	External bool
 }
 
-// Lead is what a log-in is for, as another module knows it.
-type Lead struct {
-	// Cancel is the path by which a user goes back without logging in; empty for
-	// none.
-	Cancel string
-	// MaxAge is how long ago the user may have typed the password at most, 0 for
-	// not before now. Nil if that does not matter.
-	MaxAge *time.Duration
-}
-
 // OpenAccounts returns the accounts with this config, which a `jwt_accounts`
 // handler with the same config serves. The caller closes them.
 func OpenAccounts(ctx caddy.Context, config *Accounts) (*SharedAccounts, error) {
@@ -61,11 +51,7 @@ func OpenAccounts(ctx caddy.Context, config *Accounts) (*SharedAccounts, error) 
 	if err != nil {
 		return nil, err
 	}
-	a := &SharedAccounts{service: service}
-	if a.pages, err = newPages(service, config); err != nil {
-		return nil, errors.Join(err, a.Close())
-	}
-	return a, nil
+	return &SharedAccounts{service: service}, nil
 }
 
 // Close gives the accounts back.
@@ -119,14 +105,29 @@ var furtherAlgorithms = []string{"ES256", "RS256"}
 // furtherKeys tells further keys from those of the accounts.
 func (a *Accounts) furtherKeys(algorithm string) string { return a.keyIdentity() + "\n" + algorithm }
 
+// Ready makes what a request needs that comes before the config has started.
+func (a *SharedAccounts) Ready(ctx context.Context) *refusal.Error { return a.service.ready(ctx) }
+
+// AsIssuer is how a jwt handler accepts the accounts' tokens.
+func (a *SharedAccounts) AsIssuer() jwt.Issuer { return a.service.asIssuer() }
+
+// LearnRevocations reads what a server learns in the background, for whoever judges a
+// token outside of one.
+func (a *SharedAccounts) LearnRevocations(ctx context.Context, now time.Time) error {
+	revoked, err := a.Store().Revocations(ctx, time.Time{}, now)
+	for _, revocation := range revoked {
+		a.service.revoked.Add(revocation.SessionID, revocation.Until)
+	}
+	return err
+}
+
 // Login returns who is logged in, and renews the session of a browser whose
 // access token has expired. The error is an *[Error] for nobody.
 func (a *SharedAccounts) Login(w http.ResponseWriter, r *http.Request) (*Login, error) {
 	if err := a.service.ready(r.Context()); err != nil {
 		return nil, err
 	}
-	h := &AccountsHandler{Accounts: a.service.config, service: a.service}
-	token, user, err := h.callerUser(w, r)
+	token, user, err := a.callerUser(w, r)
 	if err != nil {
 		return nil, err
 	}
@@ -233,7 +234,7 @@ func (a *SharedAccounts) NewPage(embedded fs.FS, file, dir string) (*Page, error
 	if err != nil {
 		return nil, err
 	}
-	page := &pages{templates: map[string]*template.Template{file: parsed}, standard: a.pages.standard, lead: a.pages.lead}
+	page := &pages{templates: map[string]*template.Template{file: parsed}, standard: standardData(a.service.config), lead: a.service.links.Lead}
 	return &Page{page, file}, nil
 }
 
@@ -272,47 +273,13 @@ func (a *SharedAccounts) Newest(ctx context.Context, sessionID string) (string, 
 // LeadsTo has log-ins ask what a return path leads to. The zero Lead means that
 // f does not know it. The function that is returned stops that.
 func (a *SharedAccounts) LeadsTo(f func(returnTo string) Lead) (stop func()) {
-	key := new(int)
-	a.service.leadsTo.Store(key, f)
-	return func() { a.service.leadsTo.Delete(key) }
-}
-
-// AccountLink is a link on the account page to a page of another module.
-type AccountLink struct {
-	Label, Path string
+	return a.service.links.LeadsTo(f)
 }
 
 // AddAccountLink puts a link on the account page, until the function that is
 // returned is called.
 func (a *SharedAccounts) AddAccountLink(link AccountLink) (remove func()) {
-	key := new(int)
-	a.service.links.Store(key, link)
-	return func() { a.service.links.Delete(key) }
-}
-
-// accountLinks are those on the account page; two of a kind, as during a config
-// reload, are one.
-func (s *accountService) accountLinks() (links []AccountLink) {
-	s.links.Range(func(_, link any) bool {
-		if !slices.Contains(links, link.(AccountLink)) {
-			links = append(links, link.(AccountLink))
-		}
-		return true
-	})
-	slices.SortFunc(links, func(a, b AccountLink) int { return strings.Compare(a.Path, b.Path) })
-	return links
-}
-
-// lead is what a log-in with this return path is for.
-func (s *accountService) lead(returnTo string) (lead Lead) {
-	if returnTo == "" {
-		return Lead{}
-	}
-	s.leadsTo.Range(func(_, f any) bool {
-		lead = f.(func(string) Lead)(returnTo)
-		return lead == Lead{}
-	})
-	return lead
+	return a.service.links.Add(link)
 }
 
 // OnSessionEnd has a function called with the ID of each session that ends from now

@@ -1,7 +1,6 @@
 package caddyjwt
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -237,17 +236,5 @@ func mustHaveRun(ctx caddy.Context, site *Accounts) error {
 		return nil
 	}
 	_, err := signing.Load(ctx, ctx.Storage(), signing.Path(site.keyIdentity()))
-	return err
-}
-
-// learnRevocations reads what a server learns in the background.
-func (h *Handler) learnRevocations(ctx context.Context, now time.Time) error {
-	if h.service == nil {
-		return nil
-	}
-	revoked, err := h.service.users().Revocations(ctx, time.Time{}, now)
-	for _, revocation := range revoked {
-		h.service.revoked.Add(revocation.SessionID, revocation.Until)
-	}
 	return err
 }

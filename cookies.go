@@ -30,7 +30,7 @@ func clearSessionCookies(w http.ResponseWriter, r *http.Request) {
 func (h *Handler) keepSession(w http.ResponseWriter, r *http.Request, token *jwt.Token, source *credentials.Source, failure *refusal.Error) (kept *jwt.Token, renewed *grant, refused *refusal.Error) {
 	if token == nil && (source == nil || source.OfAccounts) && h.sources.HaveSession() && renewable(failure) {
 		var err error
-		if renewed, err = h.service.renew(w, r); err != nil {
+		if renewed, err = h.accounts.renew(w, r); err != nil {
 			return nil, nil, refusal.Of(err)
 		}
 		if renewed != nil {
@@ -71,7 +71,7 @@ func (h *Handler) checkOrigin(r *http.Request) *refusal.Error {
 
 // sendToLogin answers a browser that shows a page and has no session, by
 // sending it to the log-in page, from which it comes back.
-func (s *accountService) sendToLogin(w http.ResponseWriter, r *http.Request, refusal *refusal.Error) bool {
+func (a *SharedAccounts) sendToLogin(w http.ResponseWriter, r *http.Request, refusal *refusal.Error) bool {
 	get := r.Method == http.MethodGet || r.Method == http.MethodHead
 	if !get || refusal.Reason.Answer().Status != http.StatusUnauthorized || !answer.Prefers(r, "text/html", "application/json") || slices.ContainsFunc(r.Header["Authorization"], byProgram) {
 		return false
@@ -80,16 +80,16 @@ func (s *accountService) sendToLogin(w http.ResponseWriter, r *http.Request, ref
 	if first, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
 		original = *first.URL
 	}
-	if original.Path == answer.MountedAt(r)+s.config.path("login") {
-		s.sayLoginHidden.Do(func() {
-			s.log.Error("the log-in page cannot be reached, since something before it takes its path, such as rewrite or try_files; put that after jwt, in: route { jwt … try_files … }", zap.String("path", original.Path))
+	if original.Path == answer.MountedAt(r)+a.service.config.path("login") {
+		a.sayLoginHidden.Do(func() {
+			a.service.log.Error("the log-in page cannot be reached, since something before it takes its path, such as rewrite or try_files; put that after jwt, in: route { jwt … try_files … }", zap.String("path", original.Path))
 		})
 		return false // it would lead to itself
 	}
 	answer.Refused(refusal.Reason)
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Add("Vary", "Accept, Cookie")
-	answer.SeeOther(w, answer.MountedAt(r)+s.config.path("login")+"?return_to="+url.QueryEscape(original.RequestURI()))
+	answer.SeeOther(w, answer.MountedAt(r)+a.service.config.path("login")+"?return_to="+url.QueryEscape(original.RequestURI()))
 	return true
 }
 
@@ -111,15 +111,24 @@ func stripRefreshCookie(r *http.Request) {
 	}
 }
 
+// refreshTokenOf is the refresh token of a browser, empty for none or several.
+func refreshTokenOf(r *http.Request) string {
+	cookies := r.CookiesNamed(credentials.CookieName(r, credentials.RefreshCookie))
+	if len(cookies) != 1 {
+		return ""
+	}
+	return cookies[0].Value
+}
+
 // renew gives a browser new tokens, as long as its session lasts; else there are
 // none. The request carries the access token from then on, for the handlers
 // behind. An error means that it could not be done now.
-func (s *accountService) renew(w http.ResponseWriter, r *http.Request) (*grant, error) {
-	cookies := r.CookiesNamed(credentials.CookieName(r, credentials.RefreshCookie))
-	if len(cookies) != 1 {
+func (a *SharedAccounts) renew(w http.ResponseWriter, r *http.Request) (*grant, error) {
+	refreshToken := refreshTokenOf(r)
+	if refreshToken == "" {
 		return nil, nil
 	}
-	given, err := s.refresh(r.Context(), cookies[0].Value, client(r))
+	given, err := a.service.refresh(r.Context(), refreshToken, client(r))
 	if err != nil {
 		switch refusal.Of(err).Reason {
 		case refusal.RefreshToken:

@@ -96,7 +96,7 @@ func (h *AccountsHandler) beginExternal(w http.ResponseWriter, r *http.Request, 
 // it, and a link that goes on: some browsers hold the page's
 // Content-Security-Policy against redirects of a form.
 func (h *AccountsHandler) beginConnect(w http.ResponseWriter, r *http.Request, login *externalLogin) error {
-	token, user, err := h.callerUser(w, r)
+	token, user, err := h.shared.callerUser(w, r)
 	if err != nil {
 		return err
 	}
@@ -121,7 +121,7 @@ func (h *AccountsHandler) sendOut(w http.ResponseWriter, r *http.Request, login 
 	}
 	pending.Login, pending.State, pending.BeganAt = login.Name, store.RandomToken(pendingBytes), now
 	pending.RedirectURL = siteURL(r) + h.Prefix + externalRoutes["callback"] + login.Name
-	pending.MaxAge = h.service.lead(pending.ReturnTo).MaxAge
+	pending.MaxAge = h.service.links.Lead(pending.ReturnTo).MaxAge
 	location, kept, err := login.Begin(r.Context(), pending.RedirectURL, pending.State, pending.MaxAge)
 	if err != nil {
 		return "", refuseLogin(err)
@@ -225,7 +225,7 @@ func (h *AccountsHandler) finishExternal(w http.ResponseWriter, r *http.Request,
 		countEvent("login", "refused")
 		return h.showLogin(w, r, pending.ReturnTo, err)
 	}
-	if err := h.service.replaceSession(r.Context(), given, r.CookiesNamed(credentials.CookieName(r, credentials.RefreshCookie))); err != nil {
+	if err := h.service.replaceSession(r.Context(), given, refreshTokenOf(r)); err != nil {
 		return h.showLogin(w, r, pending.ReturnTo, err)
 	}
 	setSessionCookies(w, r, given)
@@ -288,7 +288,7 @@ func (p *pendingLogin) checkAuthTime(identity *ExternalIdentity, now time.Time) 
 // finishConnect asks the user whose session began it whether the identity is to
 // be connected with the account.
 func (h *AccountsHandler) finishConnect(w http.ResponseWriter, r *http.Request, login *externalLogin, pending *pendingLogin, identity *ExternalIdentity, err error) error {
-	token, user, callerErr := h.callerUser(w, r)
+	token, user, callerErr := h.shared.callerUser(w, r)
 	if callerErr != nil || user.ID != pending.UserID || sessionOf(token) != pending.SessionID {
 		return h.showLogin(w, r, "", refusal.New(refusal.LoginState, "the session that began it is not that of this browser any more"))
 	}

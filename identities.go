@@ -84,7 +84,7 @@ func (h *AccountsHandler) waiting(r *http.Request, token *jwt.Token, user store.
 
 // connectPage asks whether an identity is to be connected.
 func (h *AccountsHandler) connectPage(w http.ResponseWriter, r *http.Request) error {
-	token, user, err := h.callerUser(w, r)
+	token, user, err := h.shared.callerUser(w, r)
 	if err != nil {
 		return h.accountPage(w, r) // which leads to the log-in page
 	}
@@ -122,7 +122,7 @@ func (h *AccountsHandler) ask(w http.ResponseWriter, r *http.Request, token *jwt
 
 // connect is the answer to the question.
 func (h *AccountsHandler) connect(w http.ResponseWriter, r *http.Request) error {
-	token, user, err := h.callerUser(w, r)
+	token, user, err := h.shared.callerUser(w, r)
 	if err != nil {
 		return err
 	}
@@ -230,7 +230,7 @@ func (s *accountService) isConnected(ctx context.Context, userID string, link li
 
 // identities lists those of the caller.
 func (h *AccountsHandler) identities(w http.ResponseWriter, r *http.Request) error {
-	token, err := h.caller(w, r)
+	token, err := h.shared.caller(w, r)
 	if err != nil {
 		return err
 	}
@@ -248,7 +248,7 @@ func (h *AccountsHandler) identities(w http.ResponseWriter, r *http.Request) err
 // identity asks whether an identity is to be disconnected, by GET, and does it, by
 // POST of the page's form or DELETE.
 func (h *AccountsHandler) identity(w http.ResponseWriter, r *http.Request, id string) error {
-	token, user, err := h.callerUser(w, r)
+	token, user, err := h.shared.callerUser(w, r)
 	if err != nil {
 		return err
 	}

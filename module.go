@@ -5,6 +5,7 @@
 package caddyjwt
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -140,7 +141,7 @@ type Handler struct {
 
 	verifier *jwt.Verifier
 	rooted   caddyhttp.MatchPath // the patterns of Public that have a fixed beginning
-	service  *accountService     // nil without accounts
+	accounts *SharedAccounts     // nil without accounts
 	cache    *jwt.Cache
 	sources  credentials.Sources
 	keySets  []jwks.Settings // in use, to be given back in Cleanup
@@ -163,14 +164,14 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if h.needsNoToken(r) {
 		return h.pass(w, r, next, nil)
 	}
-	if h.service != nil {
-		if err := h.service.ready(r.Context()); err != nil {
+	if h.accounts != nil {
+		if err := h.accounts.Ready(r.Context()); err != nil {
 			return h.answers.Refuse(w, r, err)
 		}
 	}
 	token, source, refusal := h.authenticate(r)
 	var renewed *grant
-	if h.service != nil {
+	if h.accounts != nil {
 		token, renewed, refusal = h.keepSession(w, r, token, source, refusal)
 	}
 	byCookie := renewed != nil || source != nil && source.Cookie != ""
@@ -188,7 +189,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		refusal = h.checkRules(r, token.Claims)
 	}
 	if refusal != nil {
-		if h.service != nil && h.sources.HaveSession() && h.service.sendToLogin(w, r, refusal) {
+		if h.accounts != nil && h.sources.HaveSession() && h.accounts.sendToLogin(w, r, refusal) {
 			return nil
 		}
 		if token == nil {
@@ -203,6 +204,14 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return h.pass(w, r, next, token)
 	}
 	return h.passMarked(w, r, next, token, marks{always: byQuery || renewed != nil, byCookie: byCookie, vary: byCookie, renewed: renewed})
+}
+
+// learnRevocations reads what a server learns in the background.
+func (h *Handler) learnRevocations(ctx context.Context, now time.Time) error {
+	if h.accounts == nil {
+		return nil
+	}
+	return h.accounts.LearnRevocations(ctx, now)
 }
 
 // needsNoToken tells whether the request is for a public path or a preflight.
@@ -251,7 +260,7 @@ func (h *Handler) pass(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 	if h.StripToken {
 		h.sources.Strip(r)
 	}
-	if h.service != nil {
+	if h.accounts != nil {
 		stripRefreshCookie(r)
 	}
 	return next.ServeHTTP(w, r)
@@ -413,10 +422,10 @@ func (h *Handler) provisionVerifier(ctx caddy.Context) error {
 	}
 	if h.Accounts != nil {
 		var err error
-		if h.service, err = openAccounts(ctx, h.Accounts); err != nil {
+		if h.accounts, err = OpenAccounts(ctx, h.Accounts); err != nil {
 			return err
 		}
-		config.Issuers = append(config.Issuers, h.service.asIssuer())
+		config.Issuers = append(config.Issuers, h.accounts.AsIssuer())
 	}
 	if len(h.Issuers) == 0 && h.Accounts == nil {
 		return errors.New("no keys and no issuer, so no token could be accepted; give `issuer <url>` to find the keys by discovery, or `secret`, `public_key` or `jwks`")
@@ -474,8 +483,8 @@ func (h *Handler) Validate() error {
 // Cleanup gives back what is shared.
 func (h *Handler) Cleanup() error {
 	var errs []error
-	if h.service != nil {
-		errs = append(errs, h.service.release())
+	if h.accounts != nil {
+		errs = append(errs, h.accounts.Close())
 	}
 	for _, set := range h.keySets {
 		_, err := keySets.Delete(set)

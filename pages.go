@@ -100,7 +100,7 @@ type pageSession struct {
 }
 
 func newPages(service *accountService, config *Accounts) (*pages, error) {
-	p := &pages{templates: make(map[string]*template.Template), lead: service.lead}
+	p := &pages{templates: make(map[string]*template.Template), lead: service.links.Lead, standard: standardData(*config)}
 	embedded, err := fs.Sub(embeddedPages, "pages")
 	if err != nil {
 		return nil, err
@@ -121,14 +121,19 @@ func newPages(service *accountService, config *Accounts) (*pages, error) {
 	if p.style, err = readPage(config.Templates, embedded, "style.css"); err != nil {
 		return nil, err
 	}
-	at := &p.standard.Paths
+	return p, nil
+}
+
+// standardData is what all pages of the accounts show.
+func standardData(config Accounts) (data pageData) {
+	at := &data.Paths
 	at.Login, at.Logout, at.Account, at.Password = config.path("login"), config.path("logout"), config.path("account"), config.path("password")
 	at.Sessions, at.Identities, at.Reset, at.Style = config.path("sessions"), config.path("identities"), config.path("reset"), config.path("style")
 	if config.Signup == "open" {
 		at.Signup = config.path("signup")
 	}
-	p.standard.PasswordMinLength = config.PasswordMinLength
-	return p, nil
+	data.PasswordMinLength = config.PasswordMinLength
+	return data
 }
 
 func parsePage(name string, layout, text []byte) (*template.Template, error) {
@@ -293,7 +298,7 @@ func (h *AccountsHandler) setResetCookie(w http.ResponseWriter, r *http.Request,
 }
 
 func (h *AccountsHandler) accountPage(w http.ResponseWriter, r *http.Request) error {
-	token, err := h.caller(w, r)
+	token, err := h.shared.caller(w, r)
 	if err != nil {
 		if refusal.Of(err).Reason.Answer().Status == http.StatusUnauthorized {
 			answer.SeeOther(w, answer.MountedAt(r)+h.path("login"))
@@ -327,7 +332,7 @@ func (h *AccountsHandler) renderAccount(w http.ResponseWriter, r *http.Request, 
 	for _, x := range h.ownView(sessions, sessionOf(token)) {
 		data.Sessions = append(data.Sessions, pageSession{x.ID, x.Client, x.Address, x.CreatedAt, x.UsedAt, x.ID == sessionOf(token)})
 	}
-	data.Links = h.service.accountLinks()
+	data.Links = h.service.links.All()
 	return h.pages.render(w, r, "account", data, status)
 }
 
@@ -366,7 +371,7 @@ func (h *AccountsHandler) pageOr(w http.ResponseWriter, r *http.Request, in *inp
 		}
 		return h.pages.render(w, r, page, data, status)
 	}
-	token, callerErr := h.caller(w, r)
+	token, callerErr := h.shared.caller(w, r)
 	if callerErr != nil {
 		return callerErr
 	}

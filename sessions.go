@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -72,20 +71,18 @@ type accountService struct {
 	familiarTries, strangerTries, sparedTries *throttle
 	familiar                                  *otter.Cache[string, struct{}]
 
-	sayLoginHidden sync.Once
-	requestsFail   outage.Outage // of the store, as requests meet it
-	storeOutage    outage.Outage // the same, as watch does
-	heard          chan struct{} // wakes watch
-	revokedSince   time.Time     // of what is asked for next
-	storeDown      atomic.Bool   // for the metrics
+	requestsFail outage.Outage // of the store, as requests meet it
+	storeOutage  outage.Outage // the same, as watch does
+	heard        chan struct{} // wakes watch
+	revokedSince time.Time     // of what is asked for next
+	storeDown    atomic.Bool   // for the metrics
 
 	signingUp singleflight.Group // by EmailKey
 
 	starting sync.Mutex
 	started  atomic.Bool
 
-	links   sync.Map // of AccountLink
-	leadsTo sync.Map // of func(returnTo string) Lead, see SharedAccounts.LeadsTo
+	links links
 
 	storesMu sync.Mutex
 	stores   []*store.UserStore // of the configs that are loaded, the newest last
@@ -533,7 +530,7 @@ type grant struct {
 func (s *accountService) signUp(ctx context.Context, email, password string, profile map[string]any, client clientInfo) (store.User, error) {
 	key, err := store.EmailKey(email)
 	if err != nil {
-		return store.User{}, propertyRefusal("email", "format", err)
+		return store.User{}, refusal.Property("email", "format", err)
 	}
 	if _, wait := s.signups.begin(ctx, network.Key(client.address), s.now()); wait > 0 {
 		return store.User{}, throttled("sign-ups of the client", wait)
@@ -926,13 +923,12 @@ func (s *accountService) endSessions(ctx context.Context, userID, only, except s
 // their place, which owns the record.
 const kindReplaced = "replaced session"
 
-// replaceSession notes that a browser which has a session has begun another. That
-// of another user ends.
-func (s *accountService) replaceSession(ctx context.Context, given *grant, cookies []*http.Cookie) error {
-	if len(cookies) != 1 {
+// replaceSession notes that a browser which has a session has begun another; token is
+// the refresh token of the one before, empty for none. That of another user ends.
+func (s *accountService) replaceSession(ctx context.Context, given *grant, token string) error {
+	if token == "" {
 		return nil
 	}
-	token := cookies[0].Value
 	old, err := s.users().SessionByFamily(ctx, s.familyHash(token[:min(len(token), base64.RawURLEncoding.EncodedLen(familyBytes))]), s.now())
 	if errors.Is(err, store.ErrNotFound) || err == nil && old.RefreshHash != store.HashToken(token) && old.PreviousHash != store.HashToken(token) {
 		return nil

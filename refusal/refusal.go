@@ -115,6 +115,12 @@ func (e *Error) Error() string {
 	return e.Reason.Answer().Description + ": " + e.Detail
 }
 
+// Property is the refusal of one property of a request's body: what is wrong with it,
+// under a code for programs.
+func Property(path, code string, err error) *Error {
+	return &Error{Reason: Properties, Properties: []PropertyError{{Path: "/" + path, Code: code, Message: err.Error(), Info: map[string]any{}}}}
+}
+
 func New(reason Reason, format string, args ...any) *Error {
 	return &Error{Reason: reason, Detail: fmt.Sprintf(format, args...)}
 }

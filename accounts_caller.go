@@ -1,0 +1,56 @@
+package caddyjwt
+
+import (
+	"net/http"
+	"slices"
+
+	"github.com/caddy-jwt/caddy-jwt/credentials"
+	"github.com/caddy-jwt/caddy-jwt/jwt"
+	"github.com/caddy-jwt/caddy-jwt/refusal"
+	"github.com/caddy-jwt/caddy-jwt/store"
+)
+
+// caller is who sent the request, by bearer token or cookie.
+func (a *SharedAccounts) caller(w http.ResponseWriter, r *http.Request) (*jwt.Token, error) {
+	raw, source, err := credentials.AccountSources.Read(r)
+	if err != nil {
+		return nil, err
+	}
+	var token *jwt.Token
+	if raw == "" {
+		err = &refusal.Error{Reason: refusal.NoCredentials}
+	} else {
+		token, err = a.service.verifier.Verify(r.Context(), raw, a.service.now())
+	}
+	if err != nil && (source == nil || source.OfAccounts) && renewable(refusal.Of(err)) {
+		fresh, storeErr := a.renew(w, r)
+		if storeErr != nil {
+			return nil, storeErr
+		}
+		if fresh != nil {
+			token, err = a.service.verifier.Verify(r.Context(), fresh.accessToken, a.service.now())
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if sessionOf(token) == "" {
+		return nil, refusal.New(refusal.Claims, "sid is missing")
+	}
+	if !slices.Contains(jwt.Scopes(token.Claims), accountScope) {
+		return nil, &refusal.Error{Reason: refusal.Scope, Scope: accountScope, Detail: "the account routes need it"}
+	}
+	return token, nil
+}
+
+func (a *SharedAccounts) callerUser(w http.ResponseWriter, r *http.Request) (*jwt.Token, store.User, error) {
+	token, err := a.caller(w, r)
+	if err != nil {
+		return nil, store.User{}, err
+	}
+	user, err := a.service.users().User(r.Context(), token.UserID)
+	if err == nil && user.Disabled {
+		err = store.ErrNotFound
+	}
+	return token, user, storeRefusal(err)
+}
