@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
@@ -71,10 +72,10 @@ func BenchmarkStoreOfManyUsers(b *testing.B) {
 		})
 		b.Run("log-in/users="+strconv.Itoa(users), func(b *testing.B) {
 			login := func(store store.UserStore) func() {
-				s := &accountService{now: time.Now, config: Accounts{HashQueue: 1}, log: zap.NewNop()}
-				s.store.Store(&store)
+				s := &accounts.Service{Now: time.Now, Config: accounts.Config{HashQueue: 1}, Log: zap.NewNop()}
+				s.AddStore(&store)
 				return func() {
-					if _, err := s.checkCredentials(b.Context(), "user7@example.com", "wrong password", clientInfo{}); refusal.Of(err).Reason != refusal.WrongCredentials {
+					if _, err := s.CheckCredentials(b.Context(), "user7@example.com", "wrong password", accounts.Client{}); refusal.Of(err).Reason != refusal.WrongCredentials {
 						b.Fatal(err)
 					}
 				}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/accounts/password"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
@@ -32,33 +33,33 @@ func (h *AccountsHandler) login(w http.ResponseWriter, r *http.Request) error {
 	if err := in.err(); err != nil {
 		return h.pageOr(w, r, in, "login", err)
 	}
-	given, err := h.service.logIn(r.Context(), in.text("email"), in.text("password"), client(r))
+	given, err := h.service.LogIn(r.Context(), in.text("email"), in.text("password"), client(r))
 	if err != nil {
 		return h.pageOr(w, r, in, "login", err)
 	}
 	if in.form && h.offersTo(w, r, in, given) {
-		in.values["return_to"] = answer.MountedAt(r) + h.path("connect")
+		in.values["return_to"] = answer.MountedAt(r) + h.Path("connect")
 	}
 	return h.answerGrant(w, r, in, given)
 }
 
 // answerGrant hands tokens out. A browser gets them as cookies, of a session
 // that is new, so that nobody can have planted it.
-func (h *AccountsHandler) answerGrant(w http.ResponseWriter, r *http.Request, in *input, given *grant) error {
+func (h *AccountsHandler) answerGrant(w http.ResponseWriter, r *http.Request, in *input, given *accounts.Grant) error {
 	if !in.form {
 		return answer.WriteJSON(w, http.StatusOK, tokenAnswer(given))
 	}
-	if err := h.service.replaceSession(r.Context(), given, refreshTokenOf(r)); err != nil {
+	if err := h.service.ReplaceSession(r.Context(), given, refreshTokenOf(r)); err != nil {
 		return err
 	}
 	setSessionCookies(w, r, given)
-	answer.SeeOther(w, answer.SafeReturnPath(in.text("return_to"), answer.MountedAt(r)+h.path("account")))
+	answer.SeeOther(w, answer.SafeReturnPath(in.text("return_to"), answer.MountedAt(r)+h.Path("account")))
 	return nil
 }
 
-func tokenAnswer(given *grant) map[string]any {
+func tokenAnswer(given *accounts.Grant) map[string]any {
 	return map[string]any{
-		"token": given.accessToken, "tokenType": "Bearer", "expiresIn": int64(given.expiresIn / time.Second), "refreshToken": given.refreshToken,
+		"token": given.AccessToken, "tokenType": "Bearer", "expiresIn": int64(given.ExpiresIn / time.Second), "refreshToken": given.RefreshToken,
 	}
 }
 
@@ -93,15 +94,15 @@ func (h *AccountsHandler) signup(w http.ResponseWriter, r *http.Request) error {
 	if err := in.err(); err != nil {
 		return h.pageOr(w, r, in, "signup", err)
 	}
-	user, err := h.service.signUp(r.Context(), email, password, profile, client(r))
+	user, err := h.service.SignUp(r.Context(), email, password, profile, client(r))
 	if err != nil {
 		return h.pageOr(w, r, in, "signup", err)
 	}
-	countEvent("signup", "ok")
+	accounts.CountEvent("signup", "ok")
 	if !in.form {
 		return answer.WriteJSON(w, http.StatusCreated, userAnswer(user))
 	}
-	given, err := h.service.beginSession(r.Context(), user, client(r))
+	given, err := h.service.BeginSession(r.Context(), user, client(r))
 	if err != nil {
 		return h.pageOr(w, r, in, "login", err)
 	}
@@ -149,7 +150,7 @@ func (h *AccountsHandler) refresh(w http.ResponseWriter, r *http.Request) error 
 	if err := in.err(); err != nil {
 		return err
 	}
-	given, err := h.service.refresh(r.Context(), token, client(r))
+	given, err := h.service.Refresh(r.Context(), token, client(r))
 	if err != nil {
 		return err
 	}
@@ -162,7 +163,7 @@ func (h *AccountsHandler) logout(w http.ResponseWriter, r *http.Request) error {
 	form := isForm(r)
 	token, err := h.shared.caller(w, r)
 	if err == nil {
-		err = h.service.endBrowser(r.Context(), token.UserID, sessionOf(token))
+		err = h.service.EndBrowser(r.Context(), token.UserID, sessionOf(token))
 	}
 	if refusal, ok := errors.AsType[*refusal.Error](err); ok && form && refusal.Reason.Answer().Status == http.StatusUnauthorized {
 		err = nil
@@ -171,12 +172,12 @@ func (h *AccountsHandler) logout(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if token != nil {
-		countEvent("logout", "ok")
-		h.service.audit("logout", token.UserID, sessionOf(token), client(r))
+		accounts.CountEvent("logout", "ok")
+		h.service.Audit("logout", token.UserID, sessionOf(token), client(r))
 	}
 	clearSessionCookies(w, r)
 	if form {
-		answer.SeeOther(w, answer.MountedAt(r)+h.path("login"))
+		answer.SeeOther(w, answer.MountedAt(r)+h.Path("login"))
 		return nil
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -210,17 +211,17 @@ func (h *AccountsHandler) password(w http.ResponseWriter, r *http.Request) error
 	if err := in.err(); err != nil {
 		return h.pageOr(w, r, in, "account", err)
 	}
-	if err := h.service.changePassword(r.Context(), token.UserID, sessionOf(token), current, fresh, client(r)); err != nil {
+	if err := h.service.ChangePassword(r.Context(), token.UserID, sessionOf(token), current, fresh, client(r)); err != nil {
 		return h.pageOr(w, r, in, "account", err)
 	}
 	if in.form {
 		notice := "Your password was changed, and your other sessions were ended."
-		links, err := h.service.identities(r.Context(), token.UserID)
+		links, err := h.service.Identities(r.Context(), token.UserID)
 		if err != nil {
 			return err
 		}
 		if len(links) > 0 {
-			notice += " You can still be logged in by " + listed(links) + "."
+			notice += " You can still be logged in by " + accounts.Listed(links) + "."
 		}
 		return h.renderAccount(w, r, token, pageData{Notice: notice}, http.StatusOK)
 	}
@@ -248,7 +249,7 @@ func (h *AccountsHandler) reset(w http.ResponseWriter, r *http.Request) error {
 	if err := in.err(); err != nil {
 		return h.pageOr(w, r, in, "reset", err)
 	}
-	gone, err := h.service.resetPassword(r.Context(), token, fresh, client(r))
+	gone, err := h.service.ResetPassword(r.Context(), token, fresh, client(r))
 	if failure, ok := errors.AsType[*refusal.Error](err); ok && in.form && failure.Reason == refusal.OneTimeToken {
 		return h.showBrokenLink(w, r)
 	}
@@ -260,7 +261,7 @@ func (h *AccountsHandler) reset(w http.ResponseWriter, r *http.Request) error {
 		h.setResetCookie(w, r, "")
 		text := "You can log in with it now. All sessions were ended."
 		if len(gone) > 0 {
-			text += " " + listed(gone) + " can no longer log in to your account; connect again what is yours on your account page."
+			text += " " + accounts.Listed(gone) + " can no longer log in to your account; connect again what is yours on your account page."
 		}
 		return h.pages.render(w, r, "message", pageData{Title: "Your password was changed", Text: text}, http.StatusOK)
 	}
@@ -273,9 +274,9 @@ func (h *AccountsHandler) sessions(w http.ResponseWriter, r *http.Request) error
 	if err != nil {
 		return err
 	}
-	sessions, err := h.service.users().Sessions(r.Context(), token.UserID, h.service.now())
+	sessions, err := h.service.Users().Sessions(r.Context(), token.UserID, h.service.Now())
 	if err != nil {
-		return storeRefusal(err)
+		return accounts.StoreRefusal(err)
 	}
 	body := make([]map[string]any, len(sessions))
 	for i, s := range h.ownView(sessions, sessionOf(token)) {
@@ -293,7 +294,7 @@ func (h *AccountsHandler) sessions(w http.ResponseWriter, r *http.Request) error
 func (h *AccountsHandler) ownView(sessions []store.Session, own string) []store.Session {
 	for i := range sessions {
 		if sessions[i].ID == own {
-			sessions[i].UsedAt = h.service.now()
+			sessions[i].UsedAt = h.service.Now()
 		}
 	}
 	return sessions
@@ -304,22 +305,22 @@ func (h *AccountsHandler) endSession(w http.ResponseWriter, r *http.Request, id 
 	if err != nil {
 		return err
 	}
-	sessions, err := h.service.users().Sessions(r.Context(), token.UserID, h.service.now())
+	sessions, err := h.service.Users().Sessions(r.Context(), token.UserID, h.service.Now())
 	if err != nil {
-		return storeRefusal(err)
+		return accounts.StoreRefusal(err)
 	}
 	if !slices.ContainsFunc(sessions, func(s store.Session) bool { return s.ID == id }) {
 		return &refusal.Error{Reason: refusal.NoSuchRoute}
 	}
-	if err := h.service.endSessions(r.Context(), token.UserID, id, ""); err != nil {
+	if err := h.service.EndSessions(r.Context(), token.UserID, id, ""); err != nil {
 		return err
 	}
-	h.service.audit("session ended", token.UserID, id, client(r))
+	h.service.Audit("session ended", token.UserID, id, client(r))
 	if r.Method == http.MethodPost {
 		if id == sessionOf(token) {
 			clearSessionCookies(w, r)
 		}
-		answer.SeeOther(w, answer.MountedAt(r)+h.path("account"))
+		answer.SeeOther(w, answer.MountedAt(r)+h.Path("account"))
 		return nil
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -330,7 +331,7 @@ func (h *AccountsHandler) jwks(w http.ResponseWriter, _ *http.Request) error {
 	w.Header().Set("Content-Type", "application/jwk-set+json")
 	w.Header().Set("Cache-Control", "public, max-age=10") // signing.DefaultLead is longer
 	w.Header().Set("Access-Control-Allow-Origin", "*")    // public keys are for everybody
-	_, err := w.Write(h.service.keys.JWKS())
+	_, err := w.Write(h.service.Keys.JWKS())
 	return err
 }
 
@@ -339,9 +340,9 @@ func sessionOf(token *jwt.Token) string {
 	return id
 }
 
-func client(r *http.Request) clientInfo {
+func client(r *http.Request) accounts.Client {
 	address, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
-	return clientInfo{address: address, userAgent: r.UserAgent()}
+	return accounts.Client{Address: address, UserAgent: r.UserAgent()}
 }
 
 // maxPropertyErrors is how many errors of a body are listed; that there are more is
@@ -477,5 +478,5 @@ func shownName(name string) string {
 			return '\ufffd'
 		}
 		return r
-	}, cut(name, 64))
+	}, accounts.Cut(name, 64))
 }

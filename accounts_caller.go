@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"slices"
 
+	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
@@ -20,7 +21,7 @@ func (a *SharedAccounts) caller(w http.ResponseWriter, r *http.Request) (*jwt.To
 	if raw == "" {
 		err = &refusal.Error{Reason: refusal.NoCredentials}
 	} else {
-		token, err = a.service.verifier.Verify(r.Context(), raw, a.service.now())
+		token, err = a.service.Verifier.Verify(r.Context(), raw, a.service.Now())
 	}
 	if err != nil && (source == nil || source.OfAccounts) && renewable(refusal.Of(err)) {
 		fresh, storeErr := a.renew(w, r)
@@ -28,7 +29,7 @@ func (a *SharedAccounts) caller(w http.ResponseWriter, r *http.Request) (*jwt.To
 			return nil, storeErr
 		}
 		if fresh != nil {
-			token, err = a.service.verifier.Verify(r.Context(), fresh.accessToken, a.service.now())
+			token, err = a.service.Verifier.Verify(r.Context(), fresh.AccessToken, a.service.Now())
 		}
 	}
 	if err != nil {
@@ -37,8 +38,8 @@ func (a *SharedAccounts) caller(w http.ResponseWriter, r *http.Request) (*jwt.To
 	if sessionOf(token) == "" {
 		return nil, refusal.New(refusal.Claims, "sid is missing")
 	}
-	if !slices.Contains(jwt.Scopes(token.Claims), accountScope) {
-		return nil, &refusal.Error{Reason: refusal.Scope, Scope: accountScope, Detail: "the account routes need it"}
+	if !slices.Contains(jwt.Scopes(token.Claims), accounts.AccountScope) {
+		return nil, &refusal.Error{Reason: refusal.Scope, Scope: accounts.AccountScope, Detail: "the account routes need it"}
 	}
 	return token, nil
 }
@@ -48,9 +49,9 @@ func (a *SharedAccounts) callerUser(w http.ResponseWriter, r *http.Request) (*jw
 	if err != nil {
 		return nil, store.User{}, err
 	}
-	user, err := a.service.users().User(r.Context(), token.UserID)
+	user, err := a.service.Users().User(r.Context(), token.UserID)
 	if err == nil && user.Disabled {
 		err = store.ErrNotFound
 	}
-	return token, user, storeRefusal(err)
+	return token, user, accounts.StoreRefusal(err)
 }

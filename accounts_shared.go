@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/accounts/password"
 	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
@@ -27,7 +28,7 @@ import (
 // SharedAccounts are the accounts of a site as another module uses them, such
 // as an OpenID Provider whose users they are.
 type SharedAccounts struct {
-	service        *accountService
+	service        *accounts.Service
 	sayLoginHidden sync.Once
 }
 
@@ -46,8 +47,8 @@ type Login struct {
 
 // OpenAccounts returns the accounts with this config, which a `jwt_accounts`
 // handler with the same config serves. The caller closes them.
-func OpenAccounts(ctx caddy.Context, config *Accounts) (*SharedAccounts, error) {
-	service, err := openAccounts(ctx, config)
+func OpenAccounts(ctx caddy.Context, config *accounts.Config) (*SharedAccounts, error) {
+	service, err := accounts.Open(ctx, config)
 	if err != nil {
 		return nil, err
 	}
@@ -55,68 +56,62 @@ func OpenAccounts(ctx caddy.Context, config *Accounts) (*SharedAccounts, error) 
 }
 
 // Close gives the accounts back.
-func (a *SharedAccounts) Close() error { return a.service.release() }
+func (a *SharedAccounts) Close() error { return a.service.Release() }
 
 // Store has the users, and keeps what the module has beside them.
-func (a *SharedAccounts) Store() store.UserStore { return a.service.users() }
+func (a *SharedAccounts) Store() store.UserStore { return a.service.Users() }
 
 // Now is the time by the clock of the accounts.
-func (a *SharedAccounts) Now() time.Time { return a.service.now() }
+func (a *SharedAccounts) Now() time.Time { return a.service.Now() }
 
 // StoreFailed counts an error of the store as the accounts count theirs, and logs an
 // outage as they do.
 func (a *SharedAccounts) StoreFailed(err error) {
 	failure, told := errors.AsType[*refusal.Error](err)
 	if !told {
-		failure = refusal.Of(storeRefusal(err))
+		failure = refusal.Of(accounts.StoreRefusal(err))
 	}
 	if failure.Reason == refusal.StoreUnavailable || failure.Reason == refusal.StoreFull {
 		answer.Refused(failure.Reason)
 	}
-	a.service.sayStoreFails(failure)
+	a.service.SayStoreFails(failure)
 }
 
 // UseRefreshToken begins the use of a refresh token of another module, by the same
 // rules as those of the accounts. The result of a use is counted by Refreshed.
-func (a *SharedAccounts) UseRefreshToken(ctx context.Context, use RefreshUse) (*RefreshUse, error) {
-	return a.service.useRefreshToken(ctx, use)
+func (a *SharedAccounts) UseRefreshToken(ctx context.Context, use accounts.RefreshUse) (*accounts.RefreshUse, error) {
+	return a.service.UseRefreshToken(ctx, use)
 }
 
 // Refreshed counts the use of a refresh token: its result is ok, repeated of one that
 // came again before its successor was used, refused, or reused of one whose successor
 // was used.
-func (a *SharedAccounts) Refreshed(result string) { countEvent("refresh", result) }
+func (a *SharedAccounts) Refreshed(result string) { accounts.CountEvent("refresh", result) }
 
 // Logger logs beside the accounts' own events.
-func (a *SharedAccounts) Logger() *zap.Logger { return a.service.log }
+func (a *SharedAccounts) Logger() *zap.Logger { return a.service.Log }
 
 // OpenKeys returns further keys of the accounts, of the algorithm RS256 or
 // ES256, which are made once, when the config starts or they are used. lifetime is how long a token of theirs may be
 // good.
 func (a *SharedAccounts) OpenKeys(ctx caddy.Context, algorithm string, lifetime time.Duration) (*signing.Keys, error) {
-	keys := signing.New(a.service.keyOptions(ctx.Storage(), a.service.config.furtherKeys(algorithm), algorithm, lifetime))
+	keys := signing.New(a.service.KeyOptions(ctx.Storage(), a.service.Config.FurtherKeys(algorithm), algorithm, lifetime))
 	config.AtStart(ctx, func() error { return keys.Ensure(ctx) })
 	return keys, nil
 }
 
-// furtherAlgorithms are those of OpenKeys.
-var furtherAlgorithms = []string{"ES256", "RS256"}
-
-// furtherKeys tells further keys from those of the accounts.
-func (a *Accounts) furtherKeys(algorithm string) string { return a.keyIdentity() + "\n" + algorithm }
-
 // Ready makes what a request needs that comes before the config has started.
-func (a *SharedAccounts) Ready(ctx context.Context) *refusal.Error { return a.service.ready(ctx) }
+func (a *SharedAccounts) Ready(ctx context.Context) *refusal.Error { return a.service.Ready(ctx) }
 
 // AsIssuer is how a jwt handler accepts the accounts' tokens.
-func (a *SharedAccounts) AsIssuer() jwt.Issuer { return a.service.asIssuer() }
+func (a *SharedAccounts) AsIssuer() jwt.Issuer { return a.service.AsIssuer() }
 
 // LearnRevocations reads what a server learns in the background, for whoever judges a
 // token outside of one.
 func (a *SharedAccounts) LearnRevocations(ctx context.Context, now time.Time) error {
 	revoked, err := a.Store().Revocations(ctx, time.Time{}, now)
 	for _, revocation := range revoked {
-		a.service.revoked.Add(revocation.SessionID, revocation.Until)
+		a.service.Revoked.Add(revocation.SessionID, revocation.Until)
 	}
 	return err
 }
@@ -124,7 +119,7 @@ func (a *SharedAccounts) LearnRevocations(ctx context.Context, now time.Time) er
 // Login returns who is logged in, and renews the session of a browser whose
 // access token has expired. The error is an *[Error] for nobody.
 func (a *SharedAccounts) Login(w http.ResponseWriter, r *http.Request) (*Login, error) {
-	if err := a.service.ready(r.Context()); err != nil {
+	if err := a.service.Ready(r.Context()); err != nil {
 		return nil, err
 	}
 	token, user, err := a.callerUser(w, r)
@@ -133,24 +128,24 @@ func (a *SharedAccounts) Login(w http.ResponseWriter, r *http.Request) (*Login, 
 	}
 	session, err := a.Session(r.Context(), user.ID, sessionOf(token))
 	if err != nil {
-		return nil, storeRefusal(err)
+		return nil, accounts.StoreRefusal(err)
 	}
 	login := &Login{User: user, SessionID: session.ID, At: session.CreatedAt}
-	record, err := a.Store().Record(r.Context(), kindBySubject, session.ID, a.Now())
+	record, err := a.Store().Record(r.Context(), accounts.KindBySubject, session.ID, a.Now())
 	if errors.Is(err, store.ErrNotFound) {
 		return login, nil
 	}
-	var external externalSession
+	var external accounts.ExternalSession
 	if err == nil {
 		err = json.Unmarshal(record.Value, &external)
 	}
 	login.At, login.External = external.AuthTime, true
-	return login, storeRefusal(err)
+	return login, accounts.StoreRefusal(err)
 }
 
 // Session returns a session of a user if it has not ended; [store.ErrNotFound].
 func (a *SharedAccounts) Session(ctx context.Context, userID, sessionID string) (store.Session, error) {
-	return a.service.session(ctx, userID, sessionID)
+	return a.service.Session(ctx, userID, sessionID)
 }
 
 // LoginURL is where a browser logs in, to come back to a path of the site.
@@ -159,30 +154,30 @@ func (a *SharedAccounts) LoginURL(r *http.Request, returnTo, email string) strin
 	if email != "" {
 		query.Set("email", email)
 	}
-	return answer.MountedAt(r) + a.service.config.path("login") + "?" + query.Encode()
+	return answer.MountedAt(r) + a.service.Config.Path("login") + "?" + query.Encode()
 }
 
 // LogOut ends a session and those of the same browser, and takes its cookies from
 // there.
 func (a *SharedAccounts) LogOut(w http.ResponseWriter, r *http.Request, userID, sessionID string) error {
 	clearSessionCookies(w, r)
-	if err := a.service.endBrowser(r.Context(), userID, sessionID); err != nil {
+	if err := a.service.EndBrowser(r.Context(), userID, sessionID); err != nil {
 		return err
 	}
-	countEvent("logout", "ok")
-	a.service.audit("logout", userID, sessionID, client(r))
+	accounts.CountEvent("logout", "ok")
+	a.service.Audit("logout", userID, sessionID, client(r))
 	return nil
 }
 
 // PasswordMark tells the password that a user has from those that they had or will
 // have. It is no secret.
-func (a *SharedAccounts) PasswordMark(user store.User) string { return passwordMark(user) }
+func (a *SharedAccounts) PasswordMark(user store.User) string { return accounts.PasswordMark(user) }
 
 // SamePassword tells whether a user still has the password whose mark this is,
 // however it is hashed now.
 func (a *SharedAccounts) SamePassword(ctx context.Context, user store.User, mark string) (bool, error) {
-	for now := passwordMark(user); now != mark; {
-		record, err := a.Store().Record(ctx, kindRehashed, now, a.Now())
+	for now := accounts.PasswordMark(user); now != mark; {
+		record, err := a.Store().Record(ctx, accounts.KindRehashed, now, a.Now())
 		if errors.Is(err, store.ErrNotFound) {
 			return false, nil
 		}
@@ -199,7 +194,7 @@ func (a *SharedAccounts) SamePassword(ctx context.Context, user store.User, mark
 // HasPassword tells whether a secret that came with a request has a hash, argon2id
 // or bcrypt, by the same queue as the users' passwords.
 func (a *SharedAccounts) HasPassword(r *http.Request, hash, secret string) (bool, error) {
-	return password.Check(r.Context(), a.service.hashTurn("client secret", client(r)), hash, secret)
+	return password.Check(r.Context(), a.service.HashTurn("client secret", client(r)), hash, secret)
 }
 
 // Page is a page of another module in the look of the accounts' pages.
@@ -220,7 +215,7 @@ func (a *SharedAccounts) NewPage(embedded fs.FS, file, dir string) (*Page, error
 		return nil, err
 	}
 	if dir == "" {
-		dir = a.service.config.Templates
+		dir = a.service.Config.Templates
 	}
 	layout, err := readPage(dir, own, "layout.html")
 	if err != nil {
@@ -234,7 +229,7 @@ func (a *SharedAccounts) NewPage(embedded fs.FS, file, dir string) (*Page, error
 	if err != nil {
 		return nil, err
 	}
-	page := &pages{templates: map[string]*template.Template{file: parsed}, standard: standardData(a.service.config), lead: a.service.links.Lead}
+	page := &pages{templates: map[string]*template.Template{file: parsed}, standard: standardData(a.service.Config), lead: a.service.Links.Lead}
 	return &Page{page, file}, nil
 }
 
@@ -245,46 +240,46 @@ func (p *Page) Render(w http.ResponseWriter, r *http.Request, data any, status i
 }
 
 // Throttle bounds tries by a key, such as a user.
-type Throttle struct{ throttle *throttle }
+type Throttle struct{ throttle *accounts.Throttle }
 
 // NewThrottle allows so many tries within the window, at all nodes together if
 // the store counts for them. No other throttle has its name.
 func (a *SharedAccounts) NewThrottle(name string, tries int, window time.Duration) *Throttle {
-	return &Throttle{a.service.newThrottle(name, tries, window)}
+	return &Throttle{a.service.NewThrottle(name, tries, window)}
 }
 
 // Try counts a try, and tells whether it may be made. forgive takes the count
 // back.
 func (t *Throttle) Try(ctx context.Context, key string, now time.Time) (forgive func(), allowed bool) {
-	attempt, wait := t.throttle.begin(ctx, key, now)
-	return attempt.forgive, wait == 0
+	attempt, wait := t.throttle.Begin(ctx, key, now)
+	return attempt.Forgive, wait == 0
 }
 
 // ClientKey is a client as it is throttled: its IP address, of IPv6 the /64. [Throttle.Try] counts
 // for the /48 beside.
-func ClientKey(r *http.Request) string { return network.Key(client(r).address) }
+func ClientKey(r *http.Request) string { return network.Key(client(r).Address) }
 
 // Newest is the session that took the place of one, as when its user logged in
 // once more; the session itself if none did.
 func (a *SharedAccounts) Newest(ctx context.Context, sessionID string) (string, error) {
-	return a.service.newest(ctx, sessionID)
+	return a.service.Newest(ctx, sessionID)
 }
 
 // LeadsTo has log-ins ask what a return path leads to. The zero Lead means that
 // f does not know it. The function that is returned stops that.
-func (a *SharedAccounts) LeadsTo(f func(returnTo string) Lead) (stop func()) {
-	return a.service.links.LeadsTo(f)
+func (a *SharedAccounts) LeadsTo(f func(returnTo string) accounts.Lead) (stop func()) {
+	return a.service.Links.LeadsTo(f)
 }
 
 // AddAccountLink puts a link on the account page, until the function that is
 // returned is called.
-func (a *SharedAccounts) AddAccountLink(link AccountLink) (remove func()) {
-	return a.service.links.Add(link)
+func (a *SharedAccounts) AddAccountLink(link accounts.AccountLink) (remove func()) {
+	return a.service.Links.Add(link)
 }
 
 // OnSessionEnd has a function called with the ID of each session that ends from now
 // on, here or in another process. It must not wait. The function that is returned
 // stops that.
 func (a *SharedAccounts) OnSessionEnd(f func(sessionID string)) (stop func()) {
-	return a.service.revoked.Listen(f)
+	return a.service.Revoked.Listen(f)
 }

@@ -27,6 +27,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/accounts/password"
 	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
@@ -146,18 +147,16 @@ func (s *site) loggedIn(email string) tokens {
 }
 
 // serviceOf is that of the site that runs.
-func serviceOf(t testing.TB) (service *accountService) {
+func serviceOf(t testing.TB) (service *accounts.Service) {
 	t.Helper()
-	accountServices.Range(func(_, value any) bool {
-		service = value.(*accountService)
-		return true
-	})
+	for _, service = range accounts.Running() {
+	}
 	return service
 }
 
 func storeOf(t testing.TB) store.UserStore {
 	t.Helper()
-	return serviceOf(t).users()
+	return serviceOf(t).Users()
 }
 
 func userOf(t testing.TB, email string) store.User {
@@ -293,17 +292,17 @@ func TestSessionsOfAUserAreBounded(t *testing.T) {
 	s := accountsSite(t, "")
 	first := s.signedUp("alice@example.com")
 	user := userOf(t, "alice@example.com")
-	for range maxSessions - 1 {
-		if _, err := serviceOf(t).beginSession(t.Context(), user, clientInfo{}); err != nil {
+	for range accounts.MaxSessions - 1 {
+		if _, err := serviceOf(t).BeginSession(t.Context(), user, accounts.Client{}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	s.mustAnswer(200, s.bearer("/todos/", first.Token), "as many as there may be")
-	if _, err := serviceOf(t).beginSession(t.Context(), user, clientInfo{}); err != nil {
+	if _, err := serviceOf(t).BeginSession(t.Context(), user, accounts.Client{}); err != nil {
 		t.Fatal(err)
 	}
 	s.mustAnswer(401, s.bearer("/todos/", first.Token), "one more")
-	if sessions, err := storeOf(t).Sessions(t.Context(), user.ID, time.Now()); err != nil || len(sessions) != maxSessions {
+	if sessions, err := storeOf(t).Sessions(t.Context(), user.ID, time.Now()); err != nil || len(sessions) != accounts.MaxSessions {
 		t.Errorf("%d sessions, %v", len(sessions), err)
 	}
 }
@@ -437,19 +436,19 @@ func TestThreatCredentialStuffing(t *testing.T) {
 	for range 10 {
 		s.mustAnswer(401, s.post("/auth/login", wrong, from("203.0.113.200")), "a guess")
 	}
-	for range strangerTries {
+	for range accounts.StrangerTries {
 		s.mustAnswer(429, s.post("/auth/login", wrong, from("203.0.113.200")), "a guess that is too many")
 	}
 	s.mustAnswer(429, s.post("/auth/login", credentialsOf("carol@example.com"), from("203.0.113.200")), "the right guess after too many")
 	s.mustAnswer(200, s.post("/auth/login", credentialsOf("carol@example.com"), from("198.51.100.1")), "carol herself")
-	for i := range sparedFactor*10 + 50 {
-		serviceOf(t).spares(t.Context(), false, "carol@example.com", clientInfo{address: fmt.Sprint("10.0.0.", i)}, time.Now())
+	for i := range accounts.SparedFactor*10 + 50 {
+		serviceOf(t).Spares(t.Context(), false, "carol@example.com", accounts.Client{Address: fmt.Sprint("10.0.0.", i)}, time.Now())
 	}
 	s.mustAnswer(429, s.post("/auth/login", credentialsOf("carol@example.com"), from("203.0.113.201")), "the right guess of one of many clients")
 
 	s.mustAnswer(401, s.post("/auth/login", sitetest.JSON{"email": "first@example.com", "password": "wrong password"}, from("2001:db8:1::1")), "control: a client's first")
 	for range 29 { // at once, since time forgives
-		serviceOf(t).clientFailures.begin(t.Context(), network.Key("2001:db8:1::ffff"), time.Now())
+		serviceOf(t).ClientFailures.Begin(t.Context(), network.Key("2001:db8:1::ffff"), time.Now())
 	}
 	s.mustAnswer(429, s.post("/auth/login", sitetest.JSON{"email": "more@example.com", "password": "wrong password"}, from("2001:db8:1::1:1")), "31st of a client, by its /64")
 	s.mustAnswer(401, s.post("/auth/login", sitetest.JSON{"email": "more@example.com", "password": "wrong password"}, from("2001:db8:2::1")), "control: another client")
@@ -804,7 +803,7 @@ func TestThreatCookies(t *testing.T) {
 	} {
 		w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, url, nil)
 		r.RemoteAddr = "127.0.0.1:4711"
-		setSessionCookies(w, r, &grant{accessToken: "a", refreshToken: "r", sessionEnds: time.Now().Add(time.Hour)})
+		setSessionCookies(w, r, &accounts.Grant{AccessToken: "a", RefreshToken: "r", SessionEnds: time.Now().Add(time.Hour)})
 		prefix := ""
 		if secure {
 			prefix = "__Host-"
@@ -1014,11 +1013,11 @@ func signingKeyID(t *testing.T, keys *signing.Keys) string {
 func TestKeyRotation(t *testing.T) {
 	s := accountsSite(t, "")
 	old := s.signedUp("alice@example.com")
-	keys := serviceOf(t).keys
+	keys := serviceOf(t).Keys
 	kid := func() string { return signingKeyID(t, keys) }
 	rotate := func(at time.Time) {
 		t.Helper()
-		if _, fresh, err := signing.Rotate(t.Context(), caddy.ActiveContext().Storage(), signing.Path(serviceOf(t).config.keyIdentity()), signing.Rotation{Now: at}); err != nil {
+		if _, fresh, err := signing.Rotate(t.Context(), caddy.ActiveContext().Storage(), signing.Path(serviceOf(t).Config.KeyIdentity()), signing.Rotation{Now: at}); err != nil {
 			t.Fatal(err)
 		} else if err := keys.Reload(t.Context(), 0); err != nil || kid() != fresh {
 			t.Fatalf("signs with %s, expected %s, %v", kid(), fresh, err)
@@ -1269,13 +1268,13 @@ func TestThreatLogInDuringPasswordChange(t *testing.T) {
 	s.mustAnswer(201, s.post("/auth/signup", credentialsOf("alice@example.com")), "sign-up")
 	checked := userOf(t, "alice@example.com")
 	service := serviceOf(t)
-	if _, err := service.beginSession(t.Context(), checked, clientInfo{}); err != nil {
+	if _, err := service.BeginSession(t.Context(), checked, accounts.Client{}); err != nil {
 		t.Fatalf("control: %v", err)
 	}
-	if err := service.setPassword(t.Context(), checked.ID, nil, "another good password", clientInfo{}); err != nil {
+	if err := service.SetPassword(t.Context(), checked.ID, nil, "another good password", accounts.Client{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := service.beginSession(t.Context(), checked, clientInfo{}); err == nil || refusal.Of(err).Reason != refusal.WrongCredentials {
+	if _, err := service.BeginSession(t.Context(), checked, accounts.Client{}); err == nil || refusal.Of(err).Reason != refusal.WrongCredentials {
 		t.Errorf("a session begins by the old password: %v", err)
 	}
 }
@@ -1332,7 +1331,7 @@ func TestAccountRoutesNeedTheirScope(t *testing.T) {
 			t.Fatal(err)
 		}
 		change(claims)
-		token, err := serviceOf(t).keys.Sign("at+jwt", claims)
+		token, err := serviceOf(t).Keys.Sign("at+jwt", claims)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -1470,7 +1469,7 @@ func TestStorageHangs(t *testing.T) {
 	s.load(accountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "signup open"), "hanging "+sitetest.TempDir(t))
 	t.Cleanup(func() { stopCaddy(t) })
 	s.signedUp("alice@example.com")
-	keys := serviceOf(t).keys
+	keys := serviceOf(t).Keys
 	hangs.Store(true)
 	defer hangs.Store(false)
 	given := s.loggedIn("alice@example.com")
@@ -1481,7 +1480,7 @@ func TestStorageHangs(t *testing.T) {
 	}()
 	sitetest.Eventually(t, "the storage is asked", asked.Load)
 	s.mustAnswer(200, s.bearer("/todos/", given.Token), "a token of the key in memory")
-	if _, err := serviceOf(t).users().EndSessions(t.Context(), userOf(t, "alice@example.com").ID, "", "", time.Now()); err != nil {
+	if _, err := serviceOf(t).Users().EndSessions(t.Context(), userOf(t, "alice@example.com").ID, "", "", time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	sitetest.Eventually(t, "the end of the session is learned", func() bool { return s.bearer("/todos/", given.Token).status == 401 })

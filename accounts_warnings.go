@@ -3,13 +3,14 @@ package caddyjwt
 import (
 	"strings"
 
+	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/internal/place"
 	"go.uber.org/zap"
 )
 
 // warn logs what is suspicious in the accounts of a site.
 func (h *AccountsHandler) warn(at place.Place) {
-	if login := h.path("login"); len(at.Outside(login)) > 0 && !othersWithin(at) {
+	if login := h.Path("login"); len(at.Outside(login)) > 0 && !othersWithin(at) {
 		h.answers.Logger.Warn("accounts: no request for "+login+" gets here, since a path matcher around jwt does not match it; put jwt at the top of the site, or give the accounts a prefix that the matcher matches", zap.Strings("matcher", at.Outside(login)))
 	}
 	if h.Signup == "open" {
@@ -28,5 +29,5 @@ func othersWithin(at place.Place) bool {
 			found += strings.Count(string(raw), `"jwt_accounts"`)
 		}
 	}
-	return found > 1 || claimsOf(at.Server) > 1
+	return found > 1 || accounts.ClaimsOf(at.Server) > 1
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddyserver/caddy/v2"
@@ -31,7 +32,7 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 	}
 	var routes []httpcaddyfile.ConfigValue
 	if handler.Accounts != nil {
-		routes = h.NewRoute(handler.Accounts.Matcher(), &AccountsHandler{Accounts: *handler.Accounts})
+		routes = h.NewRoute(handler.Accounts.Matcher(), &AccountsHandler{Config: *handler.Accounts})
 	}
 	if matcher != nil {
 		routes = append(routes, h.NewRoute(nil, &Guard{Headers: handler.ClaimHeaders, MatcherSetsRaw: caddyhttp.RawMatcherSets{matcher}})...)
@@ -119,7 +120,7 @@ func (p *parser) options() []config.Option {
 		{Name: "cache", Read: p.cache},
 		{Name: "realm", Read: config.Word("a name", &h.Realm)},
 		{Name: "accounts", Read: func(b *config.Block, _ string) (err error) {
-			h.Accounts, err = ParseAccounts(b.Dispenser)
+			h.Accounts, err = accounts.Parse(b.Dispenser)
 			return err
 		}},
 	})

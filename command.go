@@ -12,9 +12,8 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf16"
 
+	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/jwks"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
@@ -364,13 +363,13 @@ func elements(list any) (found []string) {
 }
 
 // accounts are those of the config, ready for use.
-func (c *siteConfig) accounts() ([]*Accounts, error) {
-	var all []*Accounts
+func (c *siteConfig) accounts() ([]*accounts.Config, error) {
+	var all []*accounts.Config
 	for _, handler := range c.handlers("jwt_accounts") {
-		a := new(Accounts)
+		a := new(accounts.Config)
 		err := json.Unmarshal(handler.text, a)
 		if err == nil {
-			err = a.resolve()
+			err = a.Resolve()
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: accounts: %w", c.file, err)
@@ -381,20 +380,4 @@ func (c *siteConfig) accounts() ([]*Accounts, error) {
 		return nil, fmt.Errorf("%s has no accounts, so it has neither users nor keys of its own", c.file)
 	}
 	return all, nil
-}
-
-// visible is a text of unknown origin made fit for a terminal: what does not
-// print is written as JSON would.
-func visible(text string) string {
-	var b strings.Builder
-	for _, r := range text {
-		if unicode.IsPrint(r) {
-			b.WriteRune(r)
-			continue
-		}
-		for _, unit := range utf16.Encode([]rune{r}) {
-			fmt.Fprintf(&b, `\u%04x`, unit)
-		}
-	}
-	return b.String()
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/signing"
@@ -89,7 +90,7 @@ var timeClaim = regexp.MustCompile(`^  "(exp|nbf|iat|auth_time)": (-?[0-9.eE+-]+
 func withTimes(object string, now time.Time) string {
 	var b strings.Builder
 	for line := range strings.SplitSeq(object, "\n") {
-		b.WriteString(visible(line))
+		b.WriteString(refusal.Visible(line))
 		if found := timeClaim.FindStringSubmatch(line); found != nil {
 			if date, err := strconv.ParseFloat(found[2], 64); err == nil {
 				b.WriteString("  // " + dateText(date, now))
@@ -141,7 +142,7 @@ func checkToken(cmd *cobra.Command, token string) error {
 	for _, handler := range handlers {
 		verdict, good := judge(ctx, handler.text, token)
 		accepted = accepted || good
-		fmt.Fprintf(cmd.OutOrStdout(), "jwt %s: %s\n", strings.Join(handler.places, "; "), visible(verdict))
+		fmt.Fprintf(cmd.OutOrStdout(), "jwt %s: %s\n", strings.Join(handler.places, "; "), refusal.Visible(verdict))
 	}
 	if !accepted {
 		return fmt.Errorf("no jwt handler in %s accepts the token", config.file)
@@ -204,8 +205,8 @@ func refusalText(err error) string {
 // openHandler sets a handler up, unless that would make users or keys.
 func openHandler(ctx caddy.Context, config json.RawMessage) (*Handler, error) {
 	var holder struct {
-		Handler  json.RawMessage `json:"-" caddy:"namespace=http.handlers inline_key=handler"`
-		Accounts *Accounts       `json:"accounts"`
+		Handler  json.RawMessage  `json:"-" caddy:"namespace=http.handlers inline_key=handler"`
+		Accounts *accounts.Config `json:"accounts"`
 	}
 	if err := json.Unmarshal(config, &holder); err != nil {
 		return nil, err
@@ -225,8 +226,8 @@ func openHandler(ctx caddy.Context, config json.RawMessage) (*Handler, error) {
 
 // mustHaveRun tells whether Caddy has run with the accounts: then their store
 // and keys are there.
-func mustHaveRun(ctx caddy.Context, site *Accounts) error {
-	if err := site.resolve(); err != nil {
+func mustHaveRun(ctx caddy.Context, site *accounts.Config) error {
+	if err := site.Resolve(); err != nil {
 		return err
 	}
 	if err := filestore.CheckExists(site.StoreRaw); err != nil {
@@ -235,6 +236,6 @@ func mustHaveRun(ctx caddy.Context, site *Accounts) error {
 	if site.Secret != nil || site.SigningKey != "" {
 		return nil
 	}
-	_, err := signing.Load(ctx, ctx.Storage(), signing.Path(site.keyIdentity()))
+	_, err := signing.Load(ctx, ctx.Storage(), signing.Path(site.KeyIdentity()))
 	return err
 }

@@ -7,6 +7,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/internal/owner"
 	"github.com/caddy-jwt/caddy-jwt/signing"
 	"github.com/caddy-jwt/caddy-jwt/store"
@@ -76,7 +77,7 @@ is refused.`,
 type keyPlace struct {
 	issuer, path string
 	optional     bool // there are keys only where another module has made them
-	site         *Accounts
+	site         *accounts.Config
 }
 
 // keyPlaces are those of the accounts in a config that have such keys.
@@ -88,13 +89,13 @@ func keyPlaces(config *siteConfig) ([]keyPlace, error) {
 	var places []keyPlace
 	seen := make(map[string]bool)
 	for _, site := range sites {
-		path := signing.Path(site.keyIdentity())
+		path := signing.Path(site.KeyIdentity())
 		if site.Secret == nil && site.SigningKey == "" && !seen[path] {
 			seen[path] = true
 			places = append(places, keyPlace{issuer: site.Issuer, path: path, site: site})
 		}
-		for _, algorithm := range furtherAlgorithms {
-			if path := signing.Path(site.furtherKeys(algorithm)); !seen[path] {
+		for _, algorithm := range accounts.FurtherAlgorithms {
+			if path := signing.Path(site.FurtherKeys(algorithm)); !seen[path] {
 				seen[path] = true
 				places = append(places, keyPlace{site.Issuer, path, true, site})
 			}
@@ -186,7 +187,7 @@ func rotateKeys(cmd *cobra.Command, _ []string) error {
 				return err
 			}
 			chosen := *place.site // since it loses the module's text
-			users, err := loadStore(ctx, &chosen)
+			users, err := accounts.LoadStore(ctx, &chosen)
 			if err != nil {
 				return err
 			}

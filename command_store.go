@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddy-jwt/caddy-jwt/store/filestore"
@@ -117,8 +118,8 @@ func openNamedStore(ctx caddy.Context, text string, create bool) (users *sqlstor
 		name = store.HashToken(string(raw))
 	}
 	ctx.Context = sqlstore.ForCopy(ctx.Context)
-	config := &Accounts{StoreRaw: raw}
-	module, err := loadStore(ctx, config)
+	config := &accounts.Config{StoreRaw: raw}
+	module, err := accounts.LoadStore(ctx, config)
 	if err != nil {
 		return nil, "", err
 	}

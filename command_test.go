@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/accounts/password"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
@@ -123,7 +124,7 @@ func withUsers(t testing.TB, path string, do func(store.UserStore)) {
 	do(store)
 }
 
-// logIn begins a session of a user, as a server would.
+// LogIn begins a session of a user, as a server would.
 func logIn(t testing.TB, path, userID string) (sessionID string) {
 	t.Helper()
 	now, session := time.Now(), uuid.NewString()
@@ -517,7 +518,7 @@ func TestUserResetLink(t *testing.T) {
 			t.Errorf("%s: the link is to %s with a token of %d characters, expected %s", args, link, len(token), want)
 		}
 		withUsers(t, path, func(users store.UserStore) {
-			if taken, err := users.TakeOneTimeToken(t.Context(), store.HashToken(token), purposeReset, time.Now().Add(59*time.Minute)); err != nil {
+			if taken, err := users.TakeOneTimeToken(t.Context(), store.HashToken(token), accounts.PurposeReset, time.Now().Add(59*time.Minute)); err != nil {
 				t.Errorf("%s: the token is not good: %v, %v", args, taken, err)
 			}
 		})

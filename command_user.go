@@ -17,6 +17,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/accounts/password"
 	"github.com/caddy-jwt/caddy-jwt/internal/owner"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
@@ -82,7 +83,7 @@ type operator struct {
 	cmd   *cobra.Command
 	args  []string
 	flags caddycmd.Flags
-	sites []*Accounts // all with the same store
+	sites []*accounts.Config // all with the same store
 	store store.UserStore
 }
 
@@ -136,12 +137,12 @@ func operates(adds bool, operate func(*operator) error) func(*cobra.Command, []s
 func (o *operator) chooseSites() (storage json.RawMessage, err error) {
 	path := o.flags.String("store")
 	if o.flags.String("config") == "" {
-		site := new(Accounts)
+		site := new(accounts.Config)
 		if path != "" {
 			site.StoreRaw = caddyconfig.JSONModuleObject(&filestore.Store{Path: path}, "module", "file", nil)
 		}
-		o.sites = []*Accounts{site}
-		return nil, site.resolve()
+		o.sites = []*accounts.Config{site}
+		return nil, site.Resolve()
 	}
 	if path != "" {
 		return nil, errors.New("--store and --config are both given; one of them says which users are meant")
@@ -396,7 +397,7 @@ func listUsers(o *operator) error {
 		}
 		for _, user := range users {
 			if !asJSON {
-				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", user.ID, visible(user.Email), visible(strings.Join(user.Roles, " ")), state(user), timeText(user.CreatedAt))
+				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", user.ID, refusal.Visible(user.Email), refusal.Visible(strings.Join(user.Roles, " ")), state(user), timeText(user.CreatedAt))
 			} else if err := lines.Encode(shownUser(user)); err != nil {
 				return err
 			}
@@ -460,23 +461,23 @@ func disconnectUser(o *operator) error {
 	if err != nil {
 		return err
 	}
-	gone, err := recoverAccount(o.ctx, o.store, user.ID, false, time.Now(), func() error { return nil })
+	gone, err := accounts.RecoverAccount(o.ctx, o.store, user.ID, false, time.Now(), func() error { return nil })
 	if err != nil {
 		return err
 	}
 	o.say("disconnected from %d%s", len(gone), behindColon(gone))
 	if user.PasswordHash == "" {
-		fmt.Fprintf(o.cmd.ErrOrStderr(), "%s has no password, so nobody can log in to it now; `caddy jwt user reset-link` makes a link to set one\n", visible(user.Email))
+		fmt.Fprintf(o.cmd.ErrOrStderr(), "%s has no password, so nobody can log in to it now; `caddy jwt user reset-link` makes a link to set one\n", refusal.Visible(user.Email))
 	}
 	return nil
 }
 
 // behindColon names identities behind their number.
-func behindColon(links []linkedIdentity) string {
+func behindColon(links []accounts.LinkedIdentity) string {
 	if len(links) == 0 {
 		return ""
 	}
-	return ": " + listed(links)
+	return ": " + accounts.Listed(links)
 }
 
 func showUserCommand() *cobra.Command {
@@ -517,11 +518,11 @@ func showUser(o *operator) error {
 		return err
 	}
 	table := tabwriter.NewWriter(o.cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-	fmt.Fprintf(table, "ID\t%s\nE-mail\t%s\nRoles\t%s\nState\t%s\nProfile\t%s\nCreated\t%s\nChanged\t%s\n\n", user.ID, visible(user.Email),
-		visible(strings.Join(user.Roles, " ")), state(user), visible(string(profile)), timeText(user.CreatedAt), timeText(user.UpdatedAt))
+	fmt.Fprintf(table, "ID\t%s\nE-mail\t%s\nRoles\t%s\nState\t%s\nProfile\t%s\nCreated\t%s\nChanged\t%s\n\n", user.ID, refusal.Visible(user.Email),
+		refusal.Visible(strings.Join(user.Roles, " ")), state(user), refusal.Visible(string(profile)), timeText(user.CreatedAt), timeText(user.UpdatedAt))
 	fmt.Fprintln(table, "SESSION\tBEGAN\tLAST USED\tENDS\tADDRESS\tCLIENT")
 	for _, s := range sessions {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", s.ID, timeText(s.CreatedAt), timeText(s.UsedAt), timeText(s.ExpiresAt), visible(s.Address), visible(s.Client))
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", s.ID, timeText(s.CreatedAt), timeText(s.UsedAt), timeText(s.ExpiresAt), refusal.Visible(s.Address), refusal.Visible(s.Client))
 	}
 	return table.Flush()
 }
@@ -548,7 +549,7 @@ func disableUser(o *operator) error {
 	if err != nil {
 		return fmt.Errorf("the user is disabled, but its sessions are not ended: %w", err)
 	}
-	o.say("%s is disabled, sessions ended: %d", visible(user.Email), ended)
+	o.say("%s is disabled, sessions ended: %d", refusal.Visible(user.Email), ended)
 	return nil
 }
 
@@ -587,7 +588,7 @@ func enableUserCommand() *cobra.Command {
 func enableUser(o *operator) error {
 	user, err := o.change(func(u *store.User) { u.Disabled = false })
 	if err == nil {
-		o.say("%s is enabled", visible(user.Email))
+		o.say("%s is enabled", refusal.Visible(user.Email))
 	}
 	return err
 }
@@ -615,9 +616,9 @@ func deleteUser(o *operator) error {
 	}
 	if !o.flags.Bool("yes") {
 		if terminalOf(o.cmd.InOrStdin()) == nil {
-			return fmt.Errorf("%s would be removed; say so by --yes, as nobody can be asked here", visible(user.Email))
+			return fmt.Errorf("%s would be removed; say so by --yes, as nobody can be asked here", refusal.Visible(user.Email))
 		}
-		fmt.Fprintf(o.cmd.ErrOrStderr(), "Remove %s, %s? Type yes: ", visible(user.Email), user.ID)
+		fmt.Fprintf(o.cmd.ErrOrStderr(), "Remove %s, %s? Type yes: ", refusal.Visible(user.Email), user.ID)
 		if answer, err := o.readLine(); err != nil || answer != "yes" {
 			return errors.Join(errors.New("nothing was removed"), err)
 		}
@@ -625,7 +626,7 @@ func deleteUser(o *operator) error {
 	if err := o.store.DeleteUser(o.ctx, user.ID, time.Now()); err != nil {
 		return err
 	}
-	o.say("%s is removed", visible(user.Email))
+	o.say("%s is removed", refusal.Visible(user.Email))
 	return nil
 }
 
@@ -664,7 +665,7 @@ func setPassword(o *operator) error {
 		return err
 	}
 	keep, ended := o.flags.Bool("keep-identities"), 0
-	gone, err := recoverAccount(o.ctx, o.store, user.ID, keep, time.Now(), func() error {
+	gone, err := accounts.RecoverAccount(o.ctx, o.store, user.ID, keep, time.Now(), func() error {
 		more, err := o.endSessions(user)
 		ended += more
 		return err
@@ -672,13 +673,13 @@ func setPassword(o *operator) error {
 	if err != nil {
 		return fmt.Errorf("the password is set, but the sessions of the user are not all ended, or other providers not all disconnected; run this again: %w", err)
 	}
-	o.say("the password of %s is set, sessions ended: %d, disconnected from %d%s", visible(user.Email), ended, len(gone), behindColon(gone))
+	o.say("the password of %s is set, sessions ended: %d, disconnected from %d%s", refusal.Visible(user.Email), ended, len(gone), behindColon(gone))
 	return o.sayKept(user)
 }
 
 // sayKept says which other providers log the user in now.
 func (o *operator) sayKept(user store.User) error {
-	kept, err := identitiesOf(o.ctx, o.store, user.ID, time.Now())
+	kept, err := accounts.IdentitiesOf(o.ctx, o.store, user.ID, time.Now())
 	if err == nil && len(kept) > 0 {
 		fmt.Fprintf(o.cmd.ErrOrStderr(), "still connected are %d%s\n", len(kept), behindColon(kept))
 	}
@@ -736,7 +737,7 @@ func changeRoles(o *operator) error {
 		return err
 	}
 	for _, role := range user.Roles {
-		o.say("%s", visible(role))
+		o.say("%s", refusal.Visible(role))
 	}
 	return nil
 }
@@ -758,7 +759,7 @@ login_with, unless --keep-identities is given. The command says which these are.
 		RunE: operates(false, makeResetLink),
 	}
 	cmd.Flags().String("base", "", "Where the site is, as in https://example.com")
-	cmd.Flags().String("prefix", "", "Path of the account routes; by default that of --config, or "+defaultAccountsPrefix)
+	cmd.Flags().String("prefix", "", "Path of the account routes; by default that of --config, or "+accounts.DefaultPrefix)
 	cmd.Flags().String("lifetime", "1h", "Time until the link expires")
 	addKeepIdentities(cmd)
 	return cmd
@@ -778,24 +779,24 @@ func makeResetLink(o *operator) error {
 		return err
 	}
 	if user.Disabled {
-		return fmt.Errorf("%s is disabled, so a password would be of no use; `caddy jwt user enable` goes before", visible(user.Email))
+		return fmt.Errorf("%s is disabled, so a password would be of no use; `caddy jwt user enable` goes before", refusal.Visible(user.Email))
 	}
-	purpose := purposeReset
+	purpose := accounts.PurposeReset
 	if o.flags.Bool("keep-identities") {
-		purpose = purposeResetKeep
+		purpose = accounts.PurposeResetKeep
 	}
-	connected, err := identitiesOf(o.ctx, o.store, user.ID, time.Now())
+	connected, err := accounts.IdentitiesOf(o.ctx, o.store, user.ID, time.Now())
 	if err != nil {
 		return err
 	}
-	token := store.RandomToken(refreshBytes)
+	token := store.RandomToken(accounts.RefreshBytes)
 	err = o.store.CreateOneTimeToken(o.ctx, store.OneTimeToken{Hash: store.HashToken(token), Purpose: purpose, UserID: user.ID, ExpiresAt: time.Now().Add(lifetime)})
 	if err != nil {
 		return err
 	}
 	switch {
 	case len(connected) == 0:
-	case purpose == purposeResetKeep:
+	case purpose == accounts.PurposeResetKeep:
 		fmt.Fprintf(o.cmd.ErrOrStderr(), "connected, and left so when the link is used, are %d%s\n", len(connected), behindColon(connected))
 	default:
 		fmt.Fprintf(o.cmd.ErrOrStderr(), "when the link is used, %d will be disconnected%s; --keep-identities leaves them\n", len(connected), behindColon(connected))
@@ -811,15 +812,15 @@ func (o *operator) resetPage() (*url.URL, error) {
 	if err != nil || base.Scheme != "https" && base.Scheme != "http" || base.Host == "" || base.User != nil || base.RawQuery != "" || base.Fragment != "" {
 		return nil, fmt.Errorf("--base %q: it is where people find the site, as in https://example.com", o.flags.String("base"))
 	}
-	site := Accounts{Prefix: o.flags.String("prefix")}
+	site := accounts.Config{Prefix: o.flags.String("prefix")}
 	if site.Prefix == "" {
 		site.Prefix = o.sites[0].Prefix
-		if slices.ContainsFunc(o.sites, func(other *Accounts) bool { return other.Prefix != site.Prefix }) {
+		if slices.ContainsFunc(o.sites, func(other *accounts.Config) bool { return other.Prefix != site.Prefix }) {
 			return nil, errors.New("the config has several accounts for these users; choose one by --prefix, which stands behind `accounts` in the Caddyfile, as in --prefix /auth")
 		}
 	}
-	if err := checkRoutePath(site.Prefix); err != nil {
+	if err := accounts.CheckRoutePath(site.Prefix); err != nil {
 		return nil, fmt.Errorf("--prefix: %w", err)
 	}
-	return base.JoinPath(site.path("reset")), nil
+	return base.JoinPath(site.Path("reset")), nil
 }

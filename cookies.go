@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
@@ -15,9 +16,9 @@ import (
 	"go.uber.org/zap"
 )
 
-func setSessionCookies(w http.ResponseWriter, r *http.Request, given *grant) {
-	credentials.SetCookie(w, r, credentials.SessionCookie, given.accessToken, given.sessionEnds)
-	credentials.SetCookie(w, r, credentials.RefreshCookie, given.refreshToken, given.sessionEnds)
+func setSessionCookies(w http.ResponseWriter, r *http.Request, given *accounts.Grant) {
+	credentials.SetCookie(w, r, credentials.SessionCookie, given.AccessToken, given.SessionEnds)
+	credentials.SetCookie(w, r, credentials.RefreshCookie, given.RefreshToken, given.SessionEnds)
 }
 
 func clearSessionCookies(w http.ResponseWriter, r *http.Request) {
@@ -27,14 +28,14 @@ func clearSessionCookies(w http.ResponseWriter, r *http.Request) {
 
 // keepSession renews the session of a browser whose access token is of no more
 // use, where session cookies are read.
-func (h *Handler) keepSession(w http.ResponseWriter, r *http.Request, token *jwt.Token, source *credentials.Source, failure *refusal.Error) (kept *jwt.Token, renewed *grant, refused *refusal.Error) {
+func (h *Handler) keepSession(w http.ResponseWriter, r *http.Request, token *jwt.Token, source *credentials.Source, failure *refusal.Error) (kept *jwt.Token, renewed *accounts.Grant, refused *refusal.Error) {
 	if token == nil && (source == nil || source.OfAccounts) && h.sources.HaveSession() && renewable(failure) {
 		var err error
 		if renewed, err = h.accounts.renew(w, r); err != nil {
 			return nil, nil, refusal.Of(err)
 		}
 		if renewed != nil {
-			token, failure = h.verify(r, renewed.accessToken)
+			token, failure = h.verify(r, renewed.AccessToken)
 		}
 	}
 	return token, renewed, failure
@@ -80,16 +81,16 @@ func (a *SharedAccounts) sendToLogin(w http.ResponseWriter, r *http.Request, ref
 	if first, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
 		original = *first.URL
 	}
-	if original.Path == answer.MountedAt(r)+a.service.config.path("login") {
+	if original.Path == answer.MountedAt(r)+a.service.Config.Path("login") {
 		a.sayLoginHidden.Do(func() {
-			a.service.log.Error("the log-in page cannot be reached, since something before it takes its path, such as rewrite or try_files; put that after jwt, in: route { jwt … try_files … }", zap.String("path", original.Path))
+			a.service.Log.Error("the log-in page cannot be reached, since something before it takes its path, such as rewrite or try_files; put that after jwt, in: route { jwt … try_files … }", zap.String("path", original.Path))
 		})
 		return false // it would lead to itself
 	}
 	answer.Refused(refusal.Reason)
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Add("Vary", "Accept, Cookie")
-	answer.SeeOther(w, answer.MountedAt(r)+a.service.config.path("login")+"?return_to="+url.QueryEscape(original.RequestURI()))
+	answer.SeeOther(w, answer.MountedAt(r)+a.service.Config.Path("login")+"?return_to="+url.QueryEscape(original.RequestURI()))
 	return true
 }
 
@@ -123,12 +124,12 @@ func refreshTokenOf(r *http.Request) string {
 // renew gives a browser new tokens, as long as its session lasts; else there are
 // none. The request carries the access token from then on, for the handlers
 // behind. An error means that it could not be done now.
-func (a *SharedAccounts) renew(w http.ResponseWriter, r *http.Request) (*grant, error) {
+func (a *SharedAccounts) renew(w http.ResponseWriter, r *http.Request) (*accounts.Grant, error) {
 	refreshToken := refreshTokenOf(r)
 	if refreshToken == "" {
 		return nil, nil
 	}
-	given, err := a.service.refresh(r.Context(), refreshToken, client(r))
+	given, err := a.service.Refresh(r.Context(), refreshToken, client(r))
 	if err != nil {
 		switch refusal.Of(err).Reason {
 		case refusal.RefreshToken:
@@ -142,17 +143,17 @@ func (a *SharedAccounts) renew(w http.ResponseWriter, r *http.Request) (*grant, 
 	setSessionCookies(w, r, given)
 	name := credentials.CookieName(r, credentials.SessionCookie)
 	credentials.StripCookie(r, name)
-	r.AddCookie(&http.Cookie{Name: name, Value: given.accessToken})
+	r.AddCookie(&http.Cookie{Name: name, Value: given.AccessToken})
 	return given, nil
 }
 
 // forgetLateCookie takes back the refresh token of a renewal whose answer a handler
 // behind has held up for so long that another request may have replaced it: the
 // browser would put the token, which is dead, in the place of a valid one.
-func forgetLateCookie(header http.Header, r *http.Request, renewed *grant) {
-	if renewed == nil || renewed.inTime() {
+func forgetLateCookie(header http.Header, r *http.Request, renewed *accounts.Grant) {
+	if renewed == nil || renewed.InTime() {
 		return
 	}
-	ours := credentials.CookieName(r, credentials.RefreshCookie) + "=" + renewed.refreshToken + ";"
+	ours := credentials.CookieName(r, credentials.RefreshCookie) + "=" + renewed.RefreshToken + ";"
 	header["Set-Cookie"] = slices.DeleteFunc(header["Set-Cookie"], func(cookie string) bool { return strings.HasPrefix(cookie, ours) })
 }

@@ -376,7 +376,7 @@ func TestStoreFailures(t *testing.T) {
 			}
 			return users.Connect(ctx)
 		}}
-		serviceOf(t).store.Store(&wrapped)
+		serviceOf(t).AddStore(&wrapped)
 		broken.Store(true)
 		for name, answer := range map[string]reply{
 			"sign-up": s.post("/auth/signup", credentialsOf("bob@example.com")), "log-in": s.post("/auth/login", credentialsOf("alice@example.com")), "who-am-I": s.bearer("/auth/whoami", got.Token),

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/internal/network"
@@ -21,16 +22,10 @@ const (
 	// browser has one at a time; the last one counts.
 	pendingCookie = "login"
 	// offerCookie binds an identity that waits for a yes in the same way.
-	offerCookie     = "connect"
-	pendingLifetime = 10 * time.Minute
-	pendingBytes    = 32
+	offerCookie = "connect"
 
-	kindPending = "external log-in"
+	pendingBytes = 32
 )
-
-// pendingKept is how many log-ins of strangers may be kept within pendingLifetime,
-// wherever they come from.
-var pendingKept = 20_000 // a test sets another
 
 // pendingLogin is a log-in at a provider that is under way, kept under the hash
 // of the browser's cookie.
@@ -53,11 +48,11 @@ type pendingLogin struct {
 
 // externalRoute serves the paths that end in the name of a log-in.
 func (h *AccountsHandler) externalRoute(route, name string) (accountRoute, []string) {
-	login := findLogin(h.logins, name)
+	login := accounts.FindLogin(h.logins, name)
 	if login == nil {
 		return func(http.ResponseWriter, *http.Request) error { return &refusal.Error{Reason: refusal.NoSuchRoute} }, []string{http.MethodGet, http.MethodPost}
 	}
-	with := func(serve func(http.ResponseWriter, *http.Request, *externalLogin) error) accountRoute {
+	with := func(serve func(http.ResponseWriter, *http.Request, *accounts.LoginProvider) error) accountRoute {
 		return func(w http.ResponseWriter, r *http.Request) error { return serve(w, r, login) }
 	}
 	switch route {
@@ -71,12 +66,12 @@ func (h *AccountsHandler) externalRoute(route, name string) (accountRoute, []str
 
 // beginExternal sends the browser to the provider. A page of another site gets
 // as far as the log-in page: to log in is for the user to begin.
-func (h *AccountsHandler) beginExternal(w http.ResponseWriter, r *http.Request, login *externalLogin) error {
+func (h *AccountsHandler) beginExternal(w http.ResponseWriter, r *http.Request, login *accounts.LoginProvider) error {
 	returnTo := answer.SafeReturnPath(r.URL.Query().Get("return_to"), "")
 	asked := r.Clone(r.Context())
 	asked.Method = http.MethodPost
 	if err := crossOrigin.Check(asked); err != nil {
-		location := answer.MountedAt(r) + h.path("login")
+		location := answer.MountedAt(r) + h.Path("login")
 		if returnTo != "" {
 			location += "?return_to=" + url.QueryEscape(returnTo)
 		}
@@ -95,7 +90,7 @@ func (h *AccountsHandler) beginExternal(w http.ResponseWriter, r *http.Request, 
 // identity with the account. It is a POST, so no other site's page can begin
 // it, and a link that goes on: some browsers hold the page's
 // Content-Security-Policy against redirects of a form.
-func (h *AccountsHandler) beginConnect(w http.ResponseWriter, r *http.Request, login *externalLogin) error {
+func (h *AccountsHandler) beginConnect(w http.ResponseWriter, r *http.Request, login *accounts.LoginProvider) error {
 	token, user, err := h.shared.callerUser(w, r)
 	if err != nil {
 		return err
@@ -113,27 +108,27 @@ func (h *AccountsHandler) beginConnect(w http.ResponseWriter, r *http.Request, l
 
 // sendOut keeps what is under way, binds it to the browser, and returns where
 // to go.
-func (h *AccountsHandler) sendOut(w http.ResponseWriter, r *http.Request, login *externalLogin, pending pendingLogin) (string, error) {
-	now := h.service.now()
-	byClient, wait := h.service.externalBegun.begin(r.Context(), network.Key(client(r).address), now)
+func (h *AccountsHandler) sendOut(w http.ResponseWriter, r *http.Request, login *accounts.LoginProvider, pending pendingLogin) (string, error) {
+	now := h.service.Now()
+	byClient, wait := h.service.ExternalBegun.Begin(r.Context(), network.Key(client(r).Address), now)
 	if wait > 0 {
-		return "", throttled("log-ins of the client", wait)
+		return "", accounts.Throttled("log-ins of the client", wait)
 	}
 	pending.Login, pending.State, pending.BeganAt = login.Name, store.RandomToken(pendingBytes), now
-	pending.RedirectURL = siteURL(r) + h.Prefix + externalRoutes["callback"] + login.Name
-	pending.MaxAge = h.service.links.Lead(pending.ReturnTo).MaxAge
+	pending.RedirectURL = siteURL(r) + h.Prefix + accounts.ExternalRoutes["callback"] + login.Name
+	pending.MaxAge = h.service.Links.Lead(pending.ReturnTo).MaxAge
 	location, kept, err := login.Begin(r.Context(), pending.RedirectURL, pending.State, pending.MaxAge)
 	if err != nil {
-		return "", refuseLogin(err)
+		return "", accounts.RefuseLogin(err)
 	}
 	pending.Kept = kept
 	if pending.UserID == "" { // of a stranger
-		if _, wait := h.service.externalKept.begin(r.Context(), "all", now); wait > 0 {
-			byClient.forgive()
+		if _, wait := h.service.ExternalKept.Begin(r.Context(), "all", now); wait > 0 {
+			byClient.Forgive()
 			return "", &refusal.Error{Reason: refusal.LoginsFull, Detail: "of all clients", RetryAfter: 5 * time.Second}
 		}
 	}
-	return location, h.keepPending(w, r, kindPending, pendingCookie, pending.UserID, pending)
+	return location, h.keepPending(w, r, accounts.KindPending, pendingCookie, pending.UserID, pending)
 }
 
 // keepPending keeps a value under the hash of a new cookie of the browser.
@@ -142,10 +137,10 @@ func (h *AccountsHandler) keepPending(w http.ResponseWriter, r *http.Request, ki
 	if err != nil {
 		return err
 	}
-	secret, until := store.RandomToken(pendingBytes), h.service.now().Add(pendingLifetime)
-	err = h.service.users().CreateRecord(r.Context(), store.Record{Kind: kind, ID: store.HashToken(secret), Owner: owner, Value: text, ExpiresAt: until})
+	secret, until := store.RandomToken(pendingBytes), h.service.Now().Add(accounts.PendingLifetime)
+	err = h.service.Users().CreateRecord(r.Context(), store.Record{Kind: kind, ID: store.HashToken(secret), Owner: owner, Value: text, ExpiresAt: until})
 	if err != nil {
-		return storeRefusal(err)
+		return accounts.StoreRefusal(err)
 	}
 	credentials.SetCookie(w, r, cookie, secret, until)
 	return nil
@@ -157,7 +152,7 @@ func (h *AccountsHandler) pending(r *http.Request, kind, cookie string) (store.R
 	if len(cookies) != 1 {
 		return store.Record{}, store.ErrNotFound
 	}
-	return h.service.users().Record(r.Context(), kind, store.HashToken(cookies[0].Value), h.service.now())
+	return h.service.Users().Record(r.Context(), kind, store.HashToken(cookies[0].Value), h.service.Now())
 }
 
 // takePending returns what was kept for the browser, once, if it is wanted.
@@ -168,7 +163,7 @@ func (h *AccountsHandler) takePending(w http.ResponseWriter, r *http.Request, ki
 		err = wanted(record)
 	}
 	if err == nil {
-		record, err = h.service.users().TakeRecord(r.Context(), kind, record.ID, h.service.now())
+		record, err = h.service.Users().TakeRecord(r.Context(), kind, record.ID, h.service.Now())
 	}
 	if err == nil {
 		credentials.SetCookie(w, r, cookie, "", time.Unix(1, 0))
@@ -188,9 +183,9 @@ func siteURL(r *http.Request) string {
 }
 
 // finishExternal is where the provider sends the browser back to.
-func (h *AccountsHandler) finishExternal(w http.ResponseWriter, r *http.Request, login *externalLogin) error {
+func (h *AccountsHandler) finishExternal(w http.ResponseWriter, r *http.Request, login *accounts.LoginProvider) error {
 	var pending pendingLogin
-	_, err := h.takePending(w, r, kindPending, pendingCookie, func(kept store.Record) error {
+	_, err := h.takePending(w, r, accounts.KindPending, pendingCookie, func(kept store.Record) error {
 		if err := json.Unmarshal(kept.Value, &pending); err != nil {
 			return err
 		}
@@ -204,38 +199,38 @@ func (h *AccountsHandler) finishExternal(w http.ResponseWriter, r *http.Request,
 		return h.showLogin(w, r, "", refusal.New(refusal.LoginState, "nothing is under way in this browser"))
 	}
 	if err != nil {
-		return h.showLogin(w, r, "", storeRefusal(err))
+		return h.showLogin(w, r, "", accounts.StoreRefusal(err))
 	}
 	identity, err := h.answeredIdentity(r, login, &pending)
 	if pending.UserID != "" {
 		return h.finishConnect(w, r, login, &pending, identity, err)
 	}
-	var given *grant
+	var given *accounts.Grant
 	if err == nil {
-		given, err = h.service.logInExternal(r.Context(), login, identity, client(r))
+		given, err = h.service.LogInExternal(r.Context(), login, identity, client(r))
 	}
-	if taken, ok := errors.AsType[*accountExists](err); ok {
+	if taken, ok := errors.AsType[*accounts.AccountExists](err); ok {
 		// The identity waits for the password of the account, and then for a yes.
-		taken.link = linked(login, identity)
-		if keepErr := h.keepPending(w, r, kindOffered, offerCookie, taken.userID, offer{linkedIdentity: taken.link}); keepErr != nil {
+		taken.Link = accounts.Linked(login, identity)
+		if keepErr := h.keepPending(w, r, accounts.KindOffered, offerCookie, taken.UserID, offer{LinkedIdentity: taken.Link}); keepErr != nil {
 			err = keepErr
 		}
 	}
 	if err != nil {
-		countEvent("login", "refused")
+		accounts.CountEvent("login", "refused")
 		return h.showLogin(w, r, pending.ReturnTo, err)
 	}
-	if err := h.service.replaceSession(r.Context(), given, refreshTokenOf(r)); err != nil {
+	if err := h.service.ReplaceSession(r.Context(), given, refreshTokenOf(r)); err != nil {
 		return h.showLogin(w, r, pending.ReturnTo, err)
 	}
 	setSessionCookies(w, r, given)
-	answer.SeeOther(w, answer.SafeReturnPath(pending.ReturnTo, answer.MountedAt(r)+h.path("account")))
+	answer.SeeOther(w, answer.SafeReturnPath(pending.ReturnTo, answer.MountedAt(r)+h.Path("account")))
 	return nil
 }
 
 // answeredIdentity checks that the answer is for what this browser began, and
 // has the module finish it.
-func (h *AccountsHandler) answeredIdentity(r *http.Request, login *externalLogin, pending *pendingLogin) (*ExternalIdentity, error) {
+func (h *AccountsHandler) answeredIdentity(r *http.Request, login *accounts.LoginProvider, pending *pendingLogin) (*accounts.ExternalIdentity, error) {
 	answer, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return nil, refusal.New(refusal.LoginRefused, "the query is damaged")
@@ -253,12 +248,12 @@ func (h *AccountsHandler) answeredIdentity(r *http.Request, login *externalLogin
 	}
 	identity, err := login.Finish(r.Context(), answer, pending.RedirectURL, pending.Kept)
 	if err != nil {
-		return nil, refuseLogin(err)
+		return nil, accounts.RefuseLogin(err)
 	}
 	if identity.Issuer == "" || identity.Subject == "" {
 		return nil, refusal.New(refusal.LoginRefused, "it names nobody")
 	}
-	return identity, pending.checkAuthTime(identity, h.service.now())
+	return identity, pending.checkAuthTime(identity, h.service.Now())
 }
 
 // authTimeLeeway is how far the clock of a provider may be behind.
@@ -266,7 +261,7 @@ const authTimeLeeway = time.Minute
 
 // checkAuthTime holds the provider to the age of the log-in that was asked for.
 // A session there that it goes on with is none, and no word of it is no yes.
-func (p *pendingLogin) checkAuthTime(identity *ExternalIdentity, now time.Time) error {
+func (p *pendingLogin) checkAuthTime(identity *accounts.ExternalIdentity, now time.Time) error {
 	if identity.AuthTime.After(now) {
 		identity.AuthTime = now
 	}
@@ -287,26 +282,26 @@ func (p *pendingLogin) checkAuthTime(identity *ExternalIdentity, now time.Time) 
 
 // finishConnect asks the user whose session began it whether the identity is to
 // be connected with the account.
-func (h *AccountsHandler) finishConnect(w http.ResponseWriter, r *http.Request, login *externalLogin, pending *pendingLogin, identity *ExternalIdentity, err error) error {
+func (h *AccountsHandler) finishConnect(w http.ResponseWriter, r *http.Request, login *accounts.LoginProvider, pending *pendingLogin, identity *accounts.ExternalIdentity, err error) error {
 	token, user, callerErr := h.shared.callerUser(w, r)
 	if callerErr != nil || user.ID != pending.UserID || sessionOf(token) != pending.SessionID {
 		return h.showLogin(w, r, "", refusal.New(refusal.LoginState, "the session that began it is not that of this browser any more"))
 	}
-	link, there := linkedIdentity{}, false
+	link, there := accounts.LinkedIdentity{}, false
 	if err == nil {
-		link = linked(login, identity)
-		there, err = h.service.isConnected(r.Context(), user.ID, link)
+		link = accounts.Linked(login, identity)
+		there, err = h.service.IsConnected(r.Context(), user.ID, link)
 	}
 	if err == nil && !there {
-		err = h.keepPending(w, r, kindOffered, offerCookie, user.ID, offer{linkedIdentity: link, SessionID: sessionOf(token)})
+		err = h.keepPending(w, r, accounts.KindOffered, offerCookie, user.ID, offer{LinkedIdentity: link, SessionID: sessionOf(token)})
 	}
 	switch {
 	case err != nil:
 		return h.showAccount(w, r, token, err)
 	case there:
-		answer.SeeOther(w, answer.MountedAt(r)+h.path("account"))
+		answer.SeeOther(w, answer.MountedAt(r)+h.Path("account"))
 	default:
-		answer.SeeOther(w, answer.MountedAt(r)+h.path("connect"))
+		answer.SeeOther(w, answer.MountedAt(r)+h.Path("connect"))
 	}
 	return nil
 }
@@ -317,11 +312,11 @@ func (h *AccountsHandler) showLogin(w http.ResponseWriter, r *http.Request, retu
 	if !ok {
 		return err
 	}
-	h.service.sayStoreFails(refusal)
+	h.service.SayStoreFails(refusal)
 	h.answers.Announce(w, r, refusal)
 	told := refusal.Reason.Answer()
 	text := told.Description
-	if taken, ok := errors.AsType[*accountExists](err); ok {
+	if taken, ok := errors.AsType[*accounts.AccountExists](err); ok {
 		text = taken.Error()
 	}
 	return h.pages.render(w, r, "login", pageData{ReturnTo: returnTo, Error: text}, told.Status)
@@ -333,7 +328,7 @@ func (h *AccountsHandler) showAccount(w http.ResponseWriter, r *http.Request, to
 	if !ok {
 		return err
 	}
-	h.service.sayStoreFails(refusal)
+	h.service.SayStoreFails(refusal)
 	h.answers.Announce(w, r, refusal)
 	told := refusal.Reason.Answer()
 	return h.renderAccount(w, r, token, pageData{Error: told.Description}, told.Status)
@@ -341,7 +336,7 @@ func (h *AccountsHandler) showAccount(w http.ResponseWriter, r *http.Request, to
 
 // backchannelLogout is told by the provider that somebody has logged out there
 // (OpenID Connect Back-Channel Logout 1.0 §2.5).
-func (h *AccountsHandler) backchannelLogout(w http.ResponseWriter, r *http.Request, login *externalLogin) error {
+func (h *AccountsHandler) backchannelLogout(w http.ResponseWriter, r *http.Request, login *accounts.LoginProvider) error {
 	r.Body = http.MaxBytesReader(w, r.Body, maxBodyBytes)
 	if err := r.ParseForm(); err != nil || !isForm(r) || len(r.PostForm["logout_token"]) != 1 {
 		return refusal.New(refusal.LogoutToken, "it is no form with one logout_token")
@@ -353,7 +348,7 @@ func (h *AccountsHandler) backchannelLogout(w http.ResponseWriter, r *http.Reque
 	if err != nil {
 		return refusal.New(refusal.LogoutToken, "%v", err)
 	}
-	if err := h.service.logOutExternal(r.Context(), logout, client(r)); err != nil {
+	if err := h.service.LogOutExternal(r.Context(), logout, client(r)); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusOK)

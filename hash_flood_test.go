@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/accounts/password"
 	"github.com/caddy-jwt/caddy-jwt/internal/network"
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
@@ -65,7 +66,7 @@ func TestThreatFamiliarLogInsGoFirst(t *testing.T) {
 	}
 	first := s.post("/auth/login", credentialsOf("alice@example.com"), from(home))
 	s.mustAnswer(200, first, "log-in")
-	// logIn comes when the queue is full: one more than may wait leaves.
+	// LogIn comes when the queue is full: one more than may wait leaves.
 	logIn := func(email, ip string) reply {
 		t.Helper()
 		stop := fillHashGate(t, "10.0.0.1")
@@ -173,25 +174,25 @@ func TestThreatRightLogInsSpendNothing(t *testing.T) {
 	for range 10 {
 		s.mustAnswer(401, s.post("/auth/login", wrong, from("203.0.113.1")), "a guess")
 	}
-	for range 2*defaultThrottleFailures + 1 {
+	for range 2*accounts.DefaultThrottleFailures + 1 {
 		s.mustAnswer(200, s.post("/auth/login", credentialsOf("alice@example.com"), from("10.20.0.1")), "at home, where somebody has logged in")
 	}
-	for i := range 2 * strangerTries { // of networks of their own, so that each is a stranger
+	for i := range 2 * accounts.StrangerTries { // of networks of their own, so that each is a stranger
 		s.mustAnswer(200, s.post("/auth/login", credentialsOf("alice@example.com"), from("10.30.0.1")), fmt.Sprint("at a new address, ", i))
 	}
 	// Of all strangers together, too.
 	service, now := serviceOf(t), time.Now()
-	for i := range 2 * sparedFactor * defaultThrottleFailures {
-		used, allowed := service.spares(t.Context(), false, "bob@example.com", clientInfo{address: fmt.Sprint("10.40.", i/250, ".", i%250)}, now)
+	for i := range 2 * accounts.SparedFactor * accounts.DefaultThrottleFailures {
+		used, allowed := service.Spares(t.Context(), false, "bob@example.com", accounts.Client{Address: fmt.Sprint("10.40.", i/250, ".", i%250)}, now)
 		if !allowed {
 			t.Fatalf("stranger %d", i)
 		}
 		for _, a := range used {
-			a.forgive()
+			a.Forgive()
 		}
 	}
 	// Control: wrong ones are spent.
-	for range strangerTries {
+	for range accounts.StrangerTries {
 		s.mustAnswer(429, s.post("/auth/login", wrong, from("203.0.113.9")), "a wrong guess of a stranger")
 	}
 	s.mustAnswer(429, s.post("/auth/login", credentialsOf("alice@example.com"), from("203.0.113.9")), "a right guess after too many")
@@ -207,8 +208,8 @@ func TestThreatSignUpOracle(t *testing.T) {
 	from := func(ip string) string { return "X-Forwarded-For: " + ip }
 	s.mustAnswer(201, s.post("/auth/signup", credentialsOf("alice@example.com"), from("192.0.2.1")), "sign-up")
 	s.mustAnswer(409, s.post("/auth/signup", credentialsOf("alice@example.com"), from("2001:db8::1")), "control: the first question")
-	for range clientFailuresPerMinute - 1 { // at once, since time gives some back
-		serviceOf(t).refusedSignups.begin(t.Context(), network.Key("2001:db8::2"), time.Now())
+	for range accounts.ClientFailuresPerMinute - 1 { // at once, since time gives some back
+		serviceOf(t).RefusedSignups.Begin(t.Context(), network.Key("2001:db8::2"), time.Now())
 	}
 	got := s.post("/auth/signup", credentialsOf("alice@example.com"), from("2001:db8::3"))
 	s.mustAnswer(429, got, "31st of a client, by its /64")
@@ -220,8 +221,8 @@ func TestThreatSignUpOracle(t *testing.T) {
 	for i := range 3 {
 		s.mustAnswer(201, s.post("/auth/signup", credentialsOf(fmt.Sprintf("new%d@example.com", i)), from("192.0.2.9")), "control: sign-ups that succeed")
 	}
-	limiter, _ := serviceOf(t).refusedSignups.counts.GetIfPresent(network.Key("192.0.2.9"))
-	if left := limiter.Tokens(); left < clientFailuresPerMinute-2 {
+	limiter, _ := serviceOf(t).RefusedSignups.Counts.GetIfPresent(network.Key("192.0.2.9"))
+	if left := limiter.Tokens(); left < accounts.ClientFailuresPerMinute-2 {
 		t.Errorf("sign-ups that succeeded are counted: %v left", left)
 	}
 }

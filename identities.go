@@ -1,13 +1,13 @@
 package caddyjwt
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
 	"slices"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
@@ -16,14 +16,10 @@ import (
 	"go.uber.org/zap"
 )
 
-// freshLogin is how long after the log-in a session may change by what its user
-// logs in without the password.
-const freshLogin = 5 * time.Minute
-
 // offer is an identity that waits for a user to say yes, kept under the hash of
 // the browser's cookie. Its record belongs to that user.
 type offer struct {
-	linkedIdentity
+	accounts.LinkedIdentity
 	// SessionID is the session that is asked. It is empty before the log-in to
 	// the account.
 	SessionID string `json:"session_id,omitempty"`
@@ -32,28 +28,28 @@ type offer struct {
 
 // offersTo tells whether an identity waits for the user who has just logged in,
 // who is asked next. One that waits for another user is dropped.
-func (h *AccountsHandler) offersTo(w http.ResponseWriter, r *http.Request, in *input, given *grant) bool {
-	record, err := h.pending(r, kindOffered, offerCookie)
+func (h *AccountsHandler) offersTo(w http.ResponseWriter, r *http.Request, in *input, given *accounts.Grant) bool {
+	record, err := h.pending(r, accounts.KindOffered, offerCookie)
 	if errors.Is(err, store.ErrNotFound) {
 		return false
 	}
-	if err == nil && record.Owner != given.user.ID {
+	if err == nil && record.Owner != given.User.ID {
 		h.dropOffer(w, r)
 		return false
 	}
 	if err == nil {
-		_, err = h.service.users().UpdateRecord(r.Context(), kindOffered, record.ID, h.service.now(), func(kept *store.Record) error {
+		_, err = h.service.Users().UpdateRecord(r.Context(), accounts.KindOffered, record.ID, h.service.Now(), func(kept *store.Record) error {
 			var waiting offer
 			if err := json.Unmarshal(kept.Value, &waiting); err != nil {
 				return err
 			}
-			waiting.SessionID, waiting.ReturnTo = given.sessionID, answer.SafeReturnPath(in.text("return_to"), "")
+			waiting.SessionID, waiting.ReturnTo = given.SessionID, answer.SafeReturnPath(in.text("return_to"), "")
 			kept.Value, err = json.Marshal(waiting)
 			return err
 		})
 	}
 	if err != nil {
-		h.service.log.Warn("nobody is asked about an external identity; the user can connect it on the account page", zap.String("user_id", given.user.ID), zap.Error(err))
+		h.service.Log.Warn("nobody is asked about an external identity; the user can connect it on the account page", zap.String("user_id", given.User.ID), zap.Error(err))
 	}
 	return err == nil
 }
@@ -62,9 +58,9 @@ func (h *AccountsHandler) offersTo(w http.ResponseWriter, r *http.Request, in *i
 func (h *AccountsHandler) dropOffer(w http.ResponseWriter, r *http.Request) {
 	name := credentials.CookieName(r, offerCookie)
 	for _, cookie := range r.CookiesNamed(name) {
-		_, err := h.service.users().TakeRecord(r.Context(), kindOffered, store.HashToken(cookie.Value), h.service.now())
+		_, err := h.service.Users().TakeRecord(r.Context(), accounts.KindOffered, store.HashToken(cookie.Value), h.service.Now())
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
-			h.service.log.Warn("an external identity that waits is not dropped; it expires by itself", zap.Error(err))
+			h.service.Log.Warn("an external identity that waits is not dropped; it expires by itself", zap.Error(err))
 		}
 		credentials.SetCookie(w, r, offerCookie, "", time.Unix(1, 0))
 	}
@@ -72,14 +68,14 @@ func (h *AccountsHandler) dropOffer(w http.ResponseWriter, r *http.Request) {
 
 // waiting returns the identity that waits in the browser for the caller.
 func (h *AccountsHandler) waiting(r *http.Request, token *jwt.Token, user store.User) (record store.Record, waiting offer, err error) {
-	record, err = h.pending(r, kindOffered, offerCookie)
+	record, err = h.pending(r, accounts.KindOffered, offerCookie)
 	if err == nil {
 		err = json.Unmarshal(record.Value, &waiting)
 	}
 	if errors.Is(err, store.ErrNotFound) || err == nil && (record.Owner != user.ID || waiting.SessionID != sessionOf(token)) {
 		return record, waiting, refusal.New(refusal.LoginState, "no external identity waits in this browser for this session")
 	}
-	return record, waiting, storeRefusal(err)
+	return record, waiting, accounts.StoreRefusal(err)
 }
 
 // connectPage asks whether an identity is to be connected.
@@ -99,7 +95,7 @@ func (h *AccountsHandler) askToConnect(w http.ResponseWriter, r *http.Request, t
 	data.Text = "From then on whoever logs in there as " + waiting.Name() + " is logged in to your account here. Say yes only if that is you."
 	data.Confirm = &pageConfirm{
 		Question: "Connect " + waiting.Label + " (" + waiting.Name() + ") to your account " + user.Email + "?",
-		Yes:      "Connect", No: "Do not", Action: answer.MountedAt(r) + h.path("connect"), Offer: record.ID,
+		Yes:      "Connect", No: "Do not", Action: answer.MountedAt(r) + h.Path("connect"), Offer: record.ID,
 	}
 	data.leadsOn = waiting.ReturnTo != ""
 	return h.ask(w, r, token, user, data, status)
@@ -108,7 +104,7 @@ func (h *AccountsHandler) askToConnect(w http.ResponseWriter, r *http.Request, t
 // ask shows a question, which wants the password unless the log-in was a moment
 // ago.
 func (h *AccountsHandler) ask(w http.ResponseWriter, r *http.Request, token *jwt.Token, user store.User, data pageData, status int) error {
-	fresh, err := h.service.isFresh(r.Context(), user.ID, sessionOf(token))
+	fresh, err := h.service.IsFresh(r.Context(), user.ID, sessionOf(token))
 	if err != nil {
 		return err
 	}
@@ -140,13 +136,13 @@ func (h *AccountsHandler) connect(w http.ResponseWriter, r *http.Request) error 
 	if err != nil {
 		return h.showAccount(w, r, token, err)
 	}
-	next := answer.SafeReturnPath(waiting.ReturnTo, answer.MountedAt(r)+h.path("account"))
+	next := answer.SafeReturnPath(waiting.ReturnTo, answer.MountedAt(r)+h.Path("account"))
 	if in.text("decision") != "yes" {
 		h.dropOffer(w, r)
 		answer.SeeOther(w, next)
 		return nil
 	}
-	if err := h.service.confirm(r.Context(), user, sessionOf(token), in.text("currentPassword"), client(r)); err != nil {
+	if err := h.service.Confirm(r.Context(), user, sessionOf(token), in.text("currentPassword"), client(r)); err != nil {
 		refusal, ok := errors.AsType[*refusal.Error](err)
 		if !ok {
 			return err
@@ -155,15 +151,15 @@ func (h *AccountsHandler) connect(w http.ResponseWriter, r *http.Request) error 
 		told := refusal.Reason.Answer()
 		return h.askToConnect(w, r, token, user, record, waiting, pageData{Error: confirmError(refusal)}, told.Status)
 	}
-	_, err = h.takePending(w, r, kindOffered, offerCookie, func(store.Record) error { return nil })
+	_, err = h.takePending(w, r, accounts.KindOffered, offerCookie, func(store.Record) error { return nil })
 	if errors.Is(err, store.ErrNotFound) {
 		err = refusal.New(refusal.LoginState, "the question was answered already")
 	}
 	if err == nil {
-		err = h.service.connect(r.Context(), user.ID, sessionOf(token), waiting.linkedIdentity, client(r))
+		err = h.service.Connect(r.Context(), user.ID, sessionOf(token), waiting.LinkedIdentity, client(r))
 	}
 	if err != nil {
-		return h.showAccount(w, r, token, storeRefusal(err))
+		return h.showAccount(w, r, token, accounts.StoreRefusal(err))
 	}
 	answer.SeeOther(w, next)
 	return nil
@@ -177,64 +173,13 @@ func confirmError(failure *refusal.Error) string {
 	return failure.Reason.Answer().Description
 }
 
-// isFresh tells whether the log-in of a session was a moment ago.
-func (s *accountService) isFresh(ctx context.Context, userID, sessionID string) (bool, error) {
-	session, err := s.session(ctx, userID, sessionID)
-	if err != nil {
-		return false, storeRefusal(err)
-	}
-	age := s.now().Sub(session.CreatedAt)
-	return age >= -jwt.MaxLeeway && age <= freshLogin, nil
-}
-
-// session returns a session of a user if it has not ended; [store.ErrNotFound].
-func (s *accountService) session(ctx context.Context, userID, sessionID string) (store.Session, error) {
-	sessions, err := s.users().Sessions(ctx, userID, s.now())
-	if err != nil {
-		return store.Session{}, err
-	}
-	i := slices.IndexFunc(sessions, func(x store.Session) bool { return x.ID == sessionID })
-	if i < 0 {
-		return store.Session{}, store.ErrNotFound
-	}
-	return sessions[i], nil
-}
-
-// confirm sees to it that a user is there, and not somebody with a session of
-// theirs: the log-in was a moment ago, or the password is right. A wrong one counts
-// as a failed log-in.
-func (s *accountService) confirm(ctx context.Context, user store.User, sessionID, password string, client clientInfo) error {
-	fresh, err := s.isFresh(ctx, user.ID, sessionID)
-	if err != nil || fresh {
-		return err
-	}
-	if password == "" || user.PasswordHash == "" {
-		return &refusal.Error{Reason: refusal.NotConfirmed}
-	}
-	_, err = s.checkCredentials(ctx, user.EmailKey, password, client)
-	return err
-}
-
-// isConnected tells whether an identity is that of a user.
-// [ReasonIdentityTaken] if it is somebody else's.
-func (s *accountService) isConnected(ctx context.Context, userID string, link linkedIdentity) (bool, error) {
-	record, err := s.users().Record(ctx, kindIdentity, link.ID(), s.now())
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-		return false, nil
-	case err == nil && record.Owner != userID:
-		return false, &refusal.Error{Reason: refusal.IdentityTaken}
-	}
-	return err == nil, storeRefusal(err)
-}
-
 // identities lists those of the caller.
 func (h *AccountsHandler) identities(w http.ResponseWriter, r *http.Request) error {
 	token, err := h.shared.caller(w, r)
 	if err != nil {
 		return err
 	}
-	links, err := h.service.identities(r.Context(), token.UserID)
+	links, err := h.service.Identities(r.Context(), token.UserID)
 	if err != nil {
 		return err
 	}
@@ -252,11 +197,11 @@ func (h *AccountsHandler) identity(w http.ResponseWriter, r *http.Request, id st
 	if err != nil {
 		return err
 	}
-	links, err := h.service.identities(r.Context(), user.ID)
+	links, err := h.service.Identities(r.Context(), user.ID)
 	if err != nil {
 		return err
 	}
-	i := slices.IndexFunc(links, func(link linkedIdentity) bool { return link.ID() == id })
+	i := slices.IndexFunc(links, func(link accounts.LinkedIdentity) bool { return link.ID() == id })
 	if i < 0 {
 		return &refusal.Error{Reason: refusal.NoSuchRoute}
 	}
@@ -273,17 +218,17 @@ func (h *AccountsHandler) identity(w http.ResponseWriter, r *http.Request, id st
 		return refusal.New(refusal.MediaType, "it is no form")
 	}
 	if in.form && in.text("decision") != "yes" {
-		answer.SeeOther(w, answer.MountedAt(r)+h.path("account"))
+		answer.SeeOther(w, answer.MountedAt(r)+h.Path("account"))
 		return nil
 	}
 	if _, given := in.values["currentPassword"]; given {
 		in.want("currentPassword")
 	}
 	if err = in.err(); err == nil {
-		err = h.service.confirm(r.Context(), user, sessionOf(token), in.text("currentPassword"), client(r))
+		err = h.service.Confirm(r.Context(), user, sessionOf(token), in.text("currentPassword"), client(r))
 	}
 	if err == nil {
-		err = h.service.disconnect(r.Context(), user, id, client(r))
+		err = h.service.Disconnect(r.Context(), user, id, client(r))
 	}
 	if refusal, ok := errors.AsType[*refusal.Error](err); ok && in.form {
 		h.answers.Announce(w, r, refusal)
@@ -293,14 +238,14 @@ func (h *AccountsHandler) identity(w http.ResponseWriter, r *http.Request, id st
 		return err
 	}
 	if in.form {
-		answer.SeeOther(w, answer.MountedAt(r)+h.path("account"))
+		answer.SeeOther(w, answer.MountedAt(r)+h.Path("account"))
 		return nil
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
 
-func (h *AccountsHandler) askToDisconnect(w http.ResponseWriter, r *http.Request, token *jwt.Token, user store.User, links []linkedIdentity, i int, data pageData, status int) error {
+func (h *AccountsHandler) askToDisconnect(w http.ResponseWriter, r *http.Request, token *jwt.Token, user store.User, links []accounts.LinkedIdentity, i int, data pageData, status int) error {
 	link := links[i]
 	data.Text = "From then on nobody is logged in to your account by " + link.Label + " as " + link.Name() + "."
 	switch {
@@ -311,97 +256,7 @@ func (h *AccountsHandler) askToDisconnect(w http.ResponseWriter, r *http.Request
 	}
 	data.Confirm = &pageConfirm{
 		Question: "Disconnect " + link.Label + " (" + link.Name() + ") from your account " + user.Email + "?",
-		Yes:      "Disconnect", No: "Do not", Action: answer.MountedAt(r) + h.path("identities") + "/" + link.ID(),
+		Yes:      "Disconnect", No: "Do not", Action: answer.MountedAt(r) + h.Path("identities") + "/" + link.ID(),
 	}
 	return h.ask(w, r, token, user, data, status)
-}
-
-// disconnect takes an identity from a user, who keeps a way to log in.
-func (s *accountService) disconnect(ctx context.Context, user store.User, id string, client clientInfo) error {
-	if user.PasswordHash == "" {
-		links, err := s.identities(ctx, user.ID)
-		if err != nil {
-			return err
-		}
-		if len(links) == 1 && links[0].ID() == id {
-			return &refusal.Error{Reason: refusal.LastLogin}
-		}
-	}
-	if _, err := disconnect(ctx, s.users(), user.ID, id, s.now()); err != nil {
-		return storeRefusal(err)
-	}
-	s.audit("external identity disconnected", user.ID, "", client)
-	return nil
-}
-
-// disconnect takes an identity from a user; taken is false if it was not theirs.
-func disconnect(ctx context.Context, users store.UserStore, userID, id string, now time.Time) (taken bool, err error) {
-	record, err := users.Record(ctx, kindIdentity, id, now)
-	if errors.Is(err, store.ErrNotFound) || err == nil && record.Owner != userID {
-		return false, nil
-	}
-	// So that a log-in there does not take it for a sign-up that stopped half way.
-	if err == nil {
-		err = users.CreateRecord(ctx, store.Record{Kind: kindDisconnected, ID: disconnectedID(id, userID), Owner: userID, Value: []byte("{}")})
-	}
-	if err == nil || errors.Is(err, store.ErrRecordExists) {
-		_, err = users.TakeRecord(ctx, kindIdentity, id, now)
-	}
-	if errors.Is(err, store.ErrNotFound) { // somebody was faster
-		return false, nil
-	}
-	return err == nil, err
-}
-
-// recoverAccount ends what somebody else may have set up in an account, whose new password
-// is set already: sessions, identities unless they are kept, and those that wait to
-// be connected. It returns the identities that were disconnected.
-func recoverAccount(ctx context.Context, users store.UserStore, userID string, keepIdentities bool, now time.Time, endSessions func() error) ([]linkedIdentity, error) {
-	if err := endSessions(); err != nil {
-		return nil, err
-	}
-	for _, kind := range []string{kindPending, kindOffered} {
-		waiting, err := users.Records(ctx, kind, userID, now)
-		for _, record := range waiting {
-			if _, err = users.TakeRecord(ctx, kind, record.ID, now); err != nil && !errors.Is(err, store.ErrNotFound) {
-				return nil, err
-			}
-		}
-		if err != nil && !errors.Is(err, store.ErrNotFound) {
-			return nil, err
-		}
-	}
-	if keepIdentities {
-		return nil, nil
-	}
-	links, err := identitiesOf(ctx, users, userID, now)
-	if err != nil {
-		return nil, err
-	}
-	var gone []linkedIdentity
-	for _, link := range links {
-		taken, err := disconnect(ctx, users, userID, link.ID(), now)
-		if err != nil {
-			return gone, err
-		}
-		if taken {
-			gone = append(gone, link)
-		}
-	}
-	if len(gone) == 0 {
-		return nil, nil
-	}
-	return gone, endSessions() // one of them may have logged in meanwhile
-}
-
-// listed names identities in a sentence.
-func listed(links []linkedIdentity) string {
-	text := ""
-	for i, link := range links {
-		if i > 0 {
-			text += ", "
-		}
-		text += visible(link.Label) + " (" + link.Name() + ")"
-	}
-	return text
 }

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
@@ -137,7 +138,7 @@ type Handler struct {
 	// session cookie of browsers too, and a browser without one is sent to the
 	// log-in page. The `jwt_accounts` handler, which must stand in front of this one,
 	// serves their routes.
-	Accounts *Accounts `json:"accounts,omitempty"`
+	Accounts *accounts.Config `json:"accounts,omitempty"`
 
 	verifier *jwt.Verifier
 	rooted   caddyhttp.MatchPath // the patterns of Public that have a fixed beginning
@@ -170,7 +171,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		}
 	}
 	token, source, refusal := h.authenticate(r)
-	var renewed *grant
+	var renewed *accounts.Grant
 	if h.accounts != nil {
 		token, renewed, refusal = h.keepSession(w, r, token, source, refusal)
 	}

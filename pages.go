@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
@@ -33,7 +34,7 @@ type pages struct {
 	templates map[string]*template.Template
 	style     []byte
 	standard  pageData
-	lead      func(returnTo string) Lead
+	lead      func(returnTo string) accounts.Lead
 }
 
 // pageData is what a template is given.
@@ -51,8 +52,8 @@ type pageData struct {
 	Token             string
 	Title, Text       string
 	Providers         []pageLink
-	Identities        []linkedIdentity
-	Links             []AccountLink
+	Identities        []accounts.LinkedIdentity
+	Links             []accounts.AccountLink
 	Next              *pageLink
 	Confirm           *pageConfirm
 	Data              any    // of a page of another module
@@ -99,8 +100,8 @@ type pageSession struct {
 	Current             bool
 }
 
-func newPages(service *accountService, config *Accounts) (*pages, error) {
-	p := &pages{templates: make(map[string]*template.Template), lead: service.links.Lead, standard: standardData(*config)}
+func newPages(service *accounts.Service, config *accounts.Config) (*pages, error) {
+	p := &pages{templates: make(map[string]*template.Template), lead: service.Links.Lead, standard: standardData(*config)}
 	embedded, err := fs.Sub(embeddedPages, "pages")
 	if err != nil {
 		return nil, err
@@ -125,12 +126,12 @@ func newPages(service *accountService, config *Accounts) (*pages, error) {
 }
 
 // standardData is what all pages of the accounts show.
-func standardData(config Accounts) (data pageData) {
+func standardData(config accounts.Config) (data pageData) {
 	at := &data.Paths
-	at.Login, at.Logout, at.Account, at.Password = config.path("login"), config.path("logout"), config.path("account"), config.path("password")
-	at.Sessions, at.Identities, at.Reset, at.Style = config.path("sessions"), config.path("identities"), config.path("reset"), config.path("style")
+	at.Login, at.Logout, at.Account, at.Password = config.Path("login"), config.Path("logout"), config.Path("account"), config.Path("password")
+	at.Sessions, at.Identities, at.Reset, at.Style = config.Path("sessions"), config.Path("identities"), config.Path("reset"), config.Path("style")
 	if config.Signup == "open" {
-		at.Signup = config.path("signup")
+		at.Signup = config.Path("signup")
 	}
 	data.PasswordMinLength = config.PasswordMinLength
 	return data
@@ -239,7 +240,7 @@ func (h *AccountsHandler) resetPage(w http.ResponseWriter, r *http.Request) erro
 			token = cookies[0].Value
 		}
 	}
-	user, _, err := h.service.resetUser(r.Context(), token)
+	user, _, err := h.service.ResetUser(r.Context(), token)
 	if failure, ok := errors.AsType[*refusal.Error](err); ok && failure.Reason == refusal.OneTimeToken {
 		return h.showBrokenLink(w, r)
 	}
@@ -248,7 +249,7 @@ func (h *AccountsHandler) resetPage(w http.ResponseWriter, r *http.Request) erro
 	}
 	if r.URL.RawQuery != "" {
 		h.setResetCookie(w, r, token)
-		answer.SeeOther(w, answer.MountedAt(r)+h.path("reset"))
+		answer.SeeOther(w, answer.MountedAt(r)+h.Path("reset"))
 		return nil
 	}
 	return h.pages.render(w, r, "reset", pageData{Email: user.Email}, http.StatusOK)
@@ -284,7 +285,7 @@ func resetCookieName(r *http.Request) string {
 
 // setResetCookie keeps a token in the browser; empty for none.
 func (h *AccountsHandler) setResetCookie(w http.ResponseWriter, r *http.Request, token string) {
-	expires := h.service.now().Add(resetCookieLifetime)
+	expires := h.service.Now().Add(resetCookieLifetime)
 	if token == "" {
 		if len(r.CookiesNamed(resetCookieName(r))) == 0 {
 			return
@@ -292,7 +293,7 @@ func (h *AccountsHandler) setResetCookie(w http.ResponseWriter, r *http.Request,
 		expires = time.Unix(1, 0)
 	}
 	http.SetCookie(w, &http.Cookie{
-		Name: resetCookieName(r), Value: token, Path: answer.MountedAt(r) + h.path("reset"), Expires: expires,
+		Name: resetCookieName(r), Value: token, Path: answer.MountedAt(r) + h.Path("reset"), Expires: expires,
 		Secure: !credentials.PlainLoopback(r), HttpOnly: true, SameSite: http.SameSiteLaxMode,
 	})
 }
@@ -301,7 +302,7 @@ func (h *AccountsHandler) accountPage(w http.ResponseWriter, r *http.Request) er
 	token, err := h.shared.caller(w, r)
 	if err != nil {
 		if refusal.Of(err).Reason.Answer().Status == http.StatusUnauthorized {
-			answer.SeeOther(w, answer.MountedAt(r)+h.path("login"))
+			answer.SeeOther(w, answer.MountedAt(r)+h.Path("login"))
 			return nil
 		}
 		return err
@@ -310,19 +311,19 @@ func (h *AccountsHandler) accountPage(w http.ResponseWriter, r *http.Request) er
 }
 
 func (h *AccountsHandler) renderAccount(w http.ResponseWriter, r *http.Request, token *jwt.Token, data pageData, status int) error {
-	user, err := h.service.users().User(r.Context(), token.UserID)
+	user, err := h.service.Users().User(r.Context(), token.UserID)
 	if err != nil {
-		return storeRefusal(err)
+		return accounts.StoreRefusal(err)
 	}
 	if status >= 400 { // what was refused, and no more
 		data.User = pageUser{ID: user.ID, Email: user.Email, Password: user.PasswordHash != ""}
 		return h.pages.render(w, r, "account", data, status)
 	}
-	sessions, err := h.service.users().Sessions(r.Context(), token.UserID, h.service.now())
+	sessions, err := h.service.Users().Sessions(r.Context(), token.UserID, h.service.Now())
 	if err != nil {
-		return storeRefusal(err)
+		return accounts.StoreRefusal(err)
 	}
-	if data.Identities, err = h.service.identities(r.Context(), user.ID); err != nil {
+	if data.Identities, err = h.service.Identities(r.Context(), user.ID); err != nil {
 		return err
 	}
 	data.User = pageUser{ID: user.ID, Email: user.Email, Password: user.PasswordHash != "", Roles: user.Roles, Profile: make(map[string]string)}
@@ -332,7 +333,7 @@ func (h *AccountsHandler) renderAccount(w http.ResponseWriter, r *http.Request, 
 	for _, x := range h.ownView(sessions, sessionOf(token)) {
 		data.Sessions = append(data.Sessions, pageSession{x.ID, x.Client, x.Address, x.CreatedAt, x.UsedAt, x.ID == sessionOf(token)})
 	}
-	data.Links = h.service.links.All()
+	data.Links = h.service.Links.All()
 	return h.pages.render(w, r, "account", data, status)
 }
 
@@ -354,7 +355,7 @@ func (h *AccountsHandler) pageOr(w http.ResponseWriter, r *http.Request, in *inp
 		return err
 	}
 	h.answers.Announce(w, r, failure)
-	data := pageData{Email: cut(in.text("email"), 2*store.MaxEmailBytes), ReturnTo: answer.SafeReturnPath(in.text("return_to"), ""), Errors: make(map[string]string)}
+	data := pageData{Email: accounts.Cut(in.text("email"), 2*store.MaxEmailBytes), ReturnTo: answer.SafeReturnPath(in.text("return_to"), ""), Errors: make(map[string]string)}
 	if failure.Reason != refusal.Properties {
 		data.Error = failure.Reason.Answer().Description
 	}
@@ -367,7 +368,7 @@ func (h *AccountsHandler) pageOr(w http.ResponseWriter, r *http.Request, in *inp
 	status := failure.Reason.Answer().Status
 	if page != "account" {
 		if page == "reset" && in.text("token") != "" && len(r.CookiesNamed(resetCookieName(r))) == 0 {
-			data.Token = cut(in.text("token"), 2*refreshBytes) // of a page that is not ours
+			data.Token = accounts.Cut(in.text("token"), 2*accounts.RefreshBytes) // of a page that is not ours
 		}
 		return h.pages.render(w, r, page, data, status)
 	}

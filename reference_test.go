@@ -18,6 +18,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store/filestore"
@@ -280,14 +281,14 @@ func (r *reference) accounts() {
 		}
 	}
 	_, more, _ := strings.Cut(around.String(), "\n\n")
-	of := reflect.TypeFor[Accounts]()
+	of := reflect.TypeFor[accounts.Config]()
 	r.write("## Accounts\n\n%s", r.comment(of, "", "accounts"))
 	r.write("```text\n%s```\n\n%s", grammar.String(), paragraphs(more))
 	r.write("In JSON:\n\n%s", r.list(of, configFields(of)))
 	r.write("The store `file`, in JSON:\n\n%s", r.list(reflect.TypeFor[filestore.Store](), configFields(reflect.TypeFor[filestore.Store]())))
 }
 
-// externalLogin has the options of a module of another package, which imports
+// accounts.LoginProvider has the options of a module of another package, which imports
 // this one: so they are read from the source alone.
 func (r *reference) externalLogin() {
 	const path = "oidc/external.go"

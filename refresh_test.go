@@ -164,7 +164,7 @@ func TestThreatStoreFaultIsNoTheft(t *testing.T) {
 			fault.UserStore = real
 			var faulty store.UserStore = fault
 			for _, long := range []int64{0, 60} {
-				serviceOf(t).store.Store(&faulty)
+				serviceOf(t).AddStore(&faulty)
 				for range 3 {
 					answer := s.post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken})
 					if status := answer.status; status != 503 && status != 507 && status != 200 {
@@ -176,7 +176,7 @@ func TestThreatStoreFaultIsNoTheft(t *testing.T) {
 					}
 					hands.ahead.Add(long)
 				}
-				serviceOf(t).store.Store(&real)
+				serviceOf(t).AddStore(&real)
 				got = s.post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}).tokens(t)
 				s.mustAnswer(200, s.bearer("/todos/", got.Token), "afterwards")
 			}

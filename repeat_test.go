@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/internal/storefault"
@@ -50,7 +51,7 @@ type repetition struct {
 // sessionIn is the session of an access token.
 func sessionIn(t *testing.T, accessToken string) string {
 	t.Helper()
-	token, err := serviceOf(t).verifier.Verify(t.Context(), accessToken, time.Now())
+	token, err := serviceOf(t).Verifier.Verify(t.Context(), accessToken, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,11 +87,11 @@ func TestThreatRepeatedRequests(t *testing.T) {
 		t.Helper()
 		email = strings.ToLower(store.RandomToken(8)) + "@example.com"
 		own := s.signedUp(email)
-		begun, err := serviceOf(t).beginSession(t.Context(), userOf(t, email), clientInfo{})
+		begun, err := serviceOf(t).BeginSession(t.Context(), userOf(t, email), accounts.Client{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		other = tokens{Token: begun.accessToken, RefreshToken: begun.refreshToken}
+		other = tokens{Token: begun.AccessToken, RefreshToken: begun.RefreshToken}
 		return own
 	}
 	logsInWith := func(t *testing.T, password string) {
@@ -115,7 +116,7 @@ func TestThreatRepeatedRequests(t *testing.T) {
 	link := func(t *testing.T) (token string) {
 		t.Helper()
 		token = store.RandomToken(32)
-		err := storeOf(t).CreateOneTimeToken(t.Context(), store.OneTimeToken{Hash: store.HashToken(token), Purpose: purposeReset, UserID: userOf(t, email).ID, ExpiresAt: time.Now().Add(time.Hour)})
+		err := storeOf(t).CreateOneTimeToken(t.Context(), store.OneTimeToken{Hash: store.HashToken(token), Purpose: accounts.PurposeReset, UserID: userOf(t, email).ID, ExpiresAt: time.Now().Add(time.Hour)})
 		if err != nil {
 			t.Fatal(err)
 		}

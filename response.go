@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
@@ -20,10 +21,10 @@ type privateWriter struct {
 
 // marks are why an answer is marked.
 type marks struct {
-	always   bool   // whatever a handler behind says of caching, as for a token in the URL (RFC 6750 §2.3)
-	byCookie bool   // the user came by a cookie, and is not anonymous
-	vary     bool   // another cookie may have another answer
-	renewed  *grant // whose cookies the answer brings; nil for none
+	always   bool            // whatever a handler behind says of caching, as for a token in the URL (RFC 6750 §2.3)
+	byCookie bool            // the user came by a cookie, and is not anonymous
+	vary     bool            // another cookie may have another answer
+	renewed  *accounts.Grant // whose cookies the answer brings; nil for none
 }
 
 // WriteHeader implements http.ResponseWriter.

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/store/filestore"
@@ -27,17 +28,19 @@ func (testLogin) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "jwt.logins.test", New: func() caddy.Module { return new(testLogin) }}
 }
 
-func (testLogin) Describe() ExternalLoginInfo { return ExternalLoginInfo{Name: "test", Label: "Test"} }
+func (testLogin) Describe() accounts.ExternalLoginInfo {
+	return accounts.ExternalLoginInfo{Name: "test", Label: "Test"}
+}
 
 func (testLogin) Begin(_ context.Context, _, state string, _ *time.Duration) (string, []byte, error) {
 	return "https://provider.example/?state=" + state, nil, nil
 }
 
-func (testLogin) Finish(context.Context, url.Values, string, []byte) (*ExternalIdentity, error) {
+func (testLogin) Finish(context.Context, url.Values, string, []byte) (*accounts.ExternalIdentity, error) {
 	return nil, errors.New("nobody comes back")
 }
 
-func (testLogin) VerifyLogout(context.Context, string) (*ExternalLogout, error) {
+func (testLogin) VerifyLogout(context.Context, string) (*accounts.ExternalLogout, error) {
 	return nil, errors.New("nobody logs out")
 }
 
@@ -66,8 +69,8 @@ func recordsKept(t *testing.T, kind string) (kept int) {
 // Log-ins that strangers begin at a provider are bounded, wherever they come from,
 // also where `throttle` is off; users who are logged in are not counted with them.
 func TestThreatLogInsOfStrangersTogetherAreBounded(t *testing.T) {
-	pendingKept = 20
-	t.Cleanup(func() { pendingKept = 20_000 })
+	accounts.PendingKept = 20
+	t.Cleanup(func() { accounts.PendingKept = 20_000 })
 	pass := passClock(t)
 	s := serve(t, "respond ok")
 	config, err := adapt(t, `servers {
@@ -85,7 +88,7 @@ func TestThreatLogInsOfStrangersTogetherAreBounded(t *testing.T) {
 	begins := func(i int) reply {
 		return s.send("GET", "/auth/login/test", "", fmt.Sprintf("X-Forwarded-For: 10.0.%d.%d", i/250, i%250))
 	}
-	for i := range pendingKept {
+	for i := range accounts.PendingKept {
 		s.mustAnswer(303, begins(i), fmt.Sprint("control: log-in ", i))
 	}
 	for i := range 5 {
@@ -93,16 +96,16 @@ func TestThreatLogInsOfStrangersTogetherAreBounded(t *testing.T) {
 			t.Errorf("one more: %d %v", got.status, got.header)
 		}
 	}
-	if kept := recordsKept(t, kindPending); kept != pendingKept {
-		t.Errorf("%d are kept, expected %d", kept, pendingKept)
+	if kept := recordsKept(t, accounts.KindPending); kept != accounts.PendingKept {
+		t.Errorf("%d are kept, expected %d", kept, accounts.PendingKept)
 	}
 	s.mustAnswer(200, s.send("POST", "/auth/login/test", "", "Authorization: Bearer "+alice.Token), "a user who connects an identity")
 	s.mustAnswer(200, s.post("/auth/login", credentialsOf("alice@example.com")), "control: a log-in by password")
-	pass(pendingLifetime / time.Duration(pendingKept))
+	pass(accounts.PendingLifetime / time.Duration(accounts.PendingKept))
 	s.mustAnswer(303, begins(2000), "control: when time has passed")
 
-	pass(pendingLifetime + time.Minute)
-	sitetest.Eventually(t, "what has expired is removed", func() bool { return recordsKept(t, kindPending) == 0 })
+	pass(accounts.PendingLifetime + time.Minute)
+	sitetest.Eventually(t, "what has expired is removed", func() bool { return recordsKept(t, accounts.KindPending) == 0 })
 }
 
 // What lives for a minute is removed within two.

@@ -30,8 +30,8 @@ func TestThreatWithdrawnKeyComesBack(t *testing.T) {
 	t.Cleanup(func() { stopCaddy(t) })
 	old := s.signedUp("alice@example.com")
 	s.mustAnswer(200, s.bearer("/todos/", old.Token), "control")
-	keys := serviceOf(t).keys
-	file := filepath.Join(data, signing.Path(serviceOf(t).config.keyIdentity()))
+	keys := serviceOf(t).Keys
+	file := filepath.Join(data, signing.Path(serviceOf(t).Config.KeyIdentity()))
 	backup, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/accounts"
 )
 
 // application is a client as its user sees it, who has let it in.
@@ -163,6 +163,6 @@ func (p *Provider) sessionsOf(ctx context.Context, userID string) (ids []string,
 }
 
 // applicationsLink is how the account page leads there.
-func (p *Provider) applicationsLink() caddyjwt.AccountLink {
-	return caddyjwt.AccountLink{Label: "Applications that you have let in", Path: p.basePath + "/oidc/applications"}
+func (p *Provider) applicationsLink() accounts.AccountLink {
+	return accounts.AccountLink{Label: "Applications that you have let in", Path: p.basePath + "/oidc/applications"}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/accounts"
 )
 
 const acrPassword = "urn:caddy-jwt:acr:password" // a log-in by password
@@ -460,7 +461,7 @@ func seeOther(w http.ResponseWriter, location string) {
 }
 
 // leadsTo says what a log-in is for whose request waits.
-func (p *Provider) leadsTo(returnTo string) (lead caddyjwt.Lead) {
+func (p *Provider) leadsTo(returnTo string) (lead accounts.Lead) {
 	u, err := url.Parse(returnTo)
 	if err != nil || u.Path != p.basePath+"/oidc/authorize" {
 		return lead
@@ -475,7 +476,7 @@ func (p *Provider) leadsTo(returnTo string) (lead caddyjwt.Lead) {
 	if err != nil || request == nil {
 		return lead
 	}
-	lead = caddyjwt.Lead{Cancel: returnTo + "&cancel=", MaxAge: request.maxAge}
+	lead = accounts.Lead{Cancel: returnTo + "&cancel=", MaxAge: request.maxAge}
 	if request.wantsLogin() {
 		lead.MaxAge = new(time.Duration)
 	}

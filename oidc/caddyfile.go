@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
@@ -22,9 +23,9 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 		return nil, err
 	}
 	if provider.Accounts == nil {
-		provider.Accounts = new(caddyjwt.Accounts)
+		provider.Accounts = new(accounts.Config)
 	}
-	accounts := h.NewRoute(provider.Accounts.Matcher(), &caddyjwt.AccountsHandler{Accounts: *provider.Accounts})
+	accounts := h.NewRoute(provider.Accounts.Matcher(), &caddyjwt.AccountsHandler{Config: *provider.Accounts})
 	return append(accounts, h.NewRoute(nil, provider)...), nil
 }
 
@@ -77,7 +78,7 @@ func (p *Provider) options() []config.Option {
 	return []config.Option{
 		{Name: "issuer", Read: config.Word("the URL of this site, as in: issuer https://id.example.com", &p.Issuer)},
 		{Name: "accounts", Read: func(b *config.Block, _ string) (err error) {
-			p.Accounts, err = caddyjwt.ParseAccounts(b.Dispenser)
+			p.Accounts, err = accounts.Parse(b.Dispenser)
 			return err
 		}},
 		{Name: "client", Repeatable: true, Read: func(b *config.Block, name string) error {

@@ -15,7 +15,7 @@ import (
 	"strings"
 	"time"
 
-	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
@@ -169,8 +169,8 @@ func (l *ExternalLogin) Cleanup() error {
 }
 
 // Describe implements caddyjwt.ExternalLogin.
-func (l *ExternalLogin) Describe() caddyjwt.ExternalLoginInfo {
-	return caddyjwt.ExternalLoginInfo{Name: l.Name, Label: l.Label, Profile: l.MapClaim}
+func (l *ExternalLogin) Describe() accounts.ExternalLoginInfo {
+	return accounts.ExternalLoginInfo{Name: l.Name, Label: l.Label, Profile: l.MapClaim}
 }
 
 // keptLogin is what a log-in needs when it comes back.
@@ -214,7 +214,7 @@ func (l *ExternalLogin) config(known *metadata, redirectURL string) *oauth2.Conf
 }
 
 // Finish implements caddyjwt.ExternalLogin.
-func (l *ExternalLogin) Finish(ctx context.Context, answer url.Values, redirectURL string, text []byte) (*caddyjwt.ExternalIdentity, error) {
+func (l *ExternalLogin) Finish(ctx context.Context, answer url.Values, redirectURL string, text []byte) (*accounts.ExternalIdentity, error) {
 	var kept keptLogin
 	if err := json.Unmarshal(text, &kept); err != nil {
 		return nil, err
@@ -257,7 +257,7 @@ func (l *ExternalLogin) noteOutage(err error) {
 var errUnknownClient = errors.New("the provider refuses client_id or client_secret")
 
 // exchange gives the code of an answer for tokens, and returns whose they are.
-func (l *ExternalLogin) exchange(ctx context.Context, known *metadata, code, redirectURL string, kept *keptLogin) (*caddyjwt.ExternalIdentity, error) {
+func (l *ExternalLogin) exchange(ctx context.Context, known *metadata, code, redirectURL string, kept *keptLogin) (*accounts.ExternalIdentity, error) {
 	ctx = gooidc.ClientContext(ctx, l.provider.client)
 	tokens, err := l.config(known, redirectURL).Exchange(ctx, code, oauth2.VerifierOption(kept.Verifier))
 	if err != nil {
@@ -414,7 +414,7 @@ func isFor(audience any, clientID string) bool {
 
 const maxClaimsBytes = 64 << 10
 
-func (l *ExternalLogin) identity(claims map[string]any) (*caddyjwt.ExternalIdentity, error) {
+func (l *ExternalLogin) identity(claims map[string]any) (*accounts.ExternalIdentity, error) {
 	text, err := json.Marshal(claims)
 	if err != nil {
 		return nil, err
@@ -422,7 +422,7 @@ func (l *ExternalLogin) identity(claims map[string]any) (*caddyjwt.ExternalIdent
 	if len(text) > maxClaimsBytes {
 		return nil, fmt.Errorf("the claims have more than %d bytes", maxClaimsBytes)
 	}
-	identity := &caddyjwt.ExternalIdentity{Issuer: l.Issuer, Claims: text}
+	identity := &accounts.ExternalIdentity{Issuer: l.Issuer, Claims: text}
 	identity.Subject, _ = claims["sub"].(string)
 	identity.Email, _ = claims["email"].(string)
 	identity.SessionID, _ = claims["sid"].(string)
@@ -437,7 +437,7 @@ func (l *ExternalLogin) identity(claims map[string]any) (*caddyjwt.ExternalIdent
 }
 
 // VerifyLogout implements caddyjwt.ExternalLogin.
-func (l *ExternalLogin) VerifyLogout(ctx context.Context, raw string) (*caddyjwt.ExternalLogout, error) {
+func (l *ExternalLogin) VerifyLogout(ctx context.Context, raw string) (*accounts.ExternalLogout, error) {
 	known, err := l.provider.get(ctx, l.log)
 	if err != nil {
 		return nil, err
@@ -466,7 +466,7 @@ func (l *ExternalLogin) VerifyLogout(ctx context.Context, raw string) (*caddyjwt
 	case token.IssuedAt.Before(now.Add(-maxLogoutAge)) || token.Expiry.After(token.IssuedAt.Add(maxLogoutAge)):
 		return nil, fmt.Errorf("iat and exp are more than %s apart, or iat is longer ago", maxLogoutAge)
 	}
-	return &caddyjwt.ExternalLogout{Issuer: l.Issuer, Subject: token.Subject, SessionID: token.SessionID, ID: token.TokenID, ExpiresAt: token.Expiry}, nil
+	return &accounts.ExternalLogout{Issuer: l.Issuer, Subject: token.Subject, SessionID: token.SessionID, ID: token.TokenID, ExpiresAt: token.Expiry}, nil
 }
 
 const (
@@ -558,5 +558,5 @@ var (
 	_ caddy.Provisioner      = (*ExternalLogin)(nil)
 	_ caddy.CleanerUpper     = (*ExternalLogin)(nil)
 	_ caddyfile.Unmarshaler  = (*ExternalLogin)(nil)
-	_ caddyjwt.ExternalLogin = (*ExternalLogin)(nil)
+	_ accounts.ExternalLogin = (*ExternalLogin)(nil)
 )

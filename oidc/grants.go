@@ -10,6 +10,7 @@ import (
 	"time"
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/signing"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/google/uuid"
@@ -49,11 +50,11 @@ type grant struct {
 }
 
 // line is what is kept of the grant's refresh tokens.
-func (g *grant) line() caddyjwt.RefreshLine {
-	return caddyjwt.RefreshLine{Hash: g.RefreshHash, PreviousHash: g.PreviousHash, RotatedAt: time.UnixMilli(g.RotatedAt)}
+func (g *grant) line() accounts.RefreshLine {
+	return accounts.RefreshLine{Hash: g.RefreshHash, PreviousHash: g.PreviousHash, RotatedAt: time.UnixMilli(g.RotatedAt)}
 }
 
-func (g *grant) setLine(line caddyjwt.RefreshLine) {
+func (g *grant) setLine(line accounts.RefreshLine) {
 	g.RefreshHash, g.PreviousHash, g.RotatedAt = line.Hash, line.PreviousHash, line.RotatedAt.UnixMilli()
 }
 

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
@@ -127,12 +127,12 @@ func (p *Provider) firstRefreshToken(ctx context.Context, u oneUse) (refresh str
 		}
 		return "", inTime, err
 	}
-	use, err := p.accounts.UseRefreshToken(ctx, caddyjwt.RefreshUse{Token: u.code, Family: g.ID + "~" + u.family + "~", HashOf: hashed})
+	use, err := p.accounts.UseRefreshToken(ctx, accounts.RefreshUse{Token: u.code, Family: g.ID + "~" + u.family + "~", HashOf: hashed})
 	if err != nil {
 		return "", nil, err
 	}
 	if !u.kept {
-		var line caddyjwt.RefreshLine
+		var line accounts.RefreshLine
 		if line, refresh, err = use.Rotate(g.line()); err != nil {
 			return "", nil, err
 		}
@@ -148,7 +148,7 @@ func (p *Provider) firstRefreshToken(ctx context.Context, u oneUse) (refresh str
 	switch {
 	case errors.Is(err, errNotFound):
 		return "", nil, errTakenBack
-	case errors.Is(err, caddyjwt.ErrRefreshReused): // somebody has used what the code gave
+	case errors.Is(err, accounts.ErrRefreshReused): // somebody has used what the code gave
 		return "", nil, errGiven
 	}
 	return refresh, func() error { return use.InTime(kept.line()) }, err

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/signing"
@@ -46,7 +47,7 @@ type Provider struct {
 
 	// Accounts are the users. The `jwt_accounts` handler, with the same
 	// accounts, serves their log-in page.
-	Accounts *caddyjwt.Accounts `json:"accounts,omitempty"`
+	Accounts *accounts.Config `json:"accounts,omitempty"`
 
 	// Clients are the sites and programs that users may log in to. Those that
 	// `caddy jwt client add` puts into the store are known beside them.
@@ -181,7 +182,7 @@ func (p *Provider) Provision(ctx caddy.Context) error {
 		return err
 	}
 	if p.Accounts == nil {
-		p.Accounts = new(caddyjwt.Accounts)
+		p.Accounts = new(accounts.Config)
 	}
 	var err error
 	if p.accounts, err = caddyjwt.OpenAccounts(ctx, p.Accounts); err != nil {

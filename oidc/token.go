@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/google/uuid"
 	"go.uber.org/zap"
@@ -140,13 +140,13 @@ func (p *Provider) byRefreshToken(ctx context.Context, client *Client, values ur
 	if err != nil {
 		return nil, err
 	}
-	use, err := p.accounts.UseRefreshToken(ctx, caddyjwt.RefreshUse{Token: given, Family: id + "~" + family + "~", HashOf: hashed, Began: began})
+	use, err := p.accounts.UseRefreshToken(ctx, accounts.RefreshUse{Token: given, Family: id + "~" + family + "~", HashOf: hashed, Began: began})
 	if err != nil {
 		return nil, err
 	}
 	g, fresh, result, err := p.rotate(ctx, id, use)
 	switch {
-	case errors.Is(err, caddyjwt.ErrRefreshReused):
+	case errors.Is(err, accounts.ErrRefreshReused):
 		if err := p.revokeGrant(ctx, id); err != nil {
 			return nil, err
 		}
@@ -174,7 +174,7 @@ func (p *Provider) byRefreshToken(ctx context.Context, client *Client, values ur
 // rotate replaces the token of a grant that is used, and returns the successor, the grant
 // as it is kept then, and whether it is the same successor again.
 // [caddyjwt.ErrRefreshReused].
-func (p *Provider) rotate(ctx context.Context, id string, use *caddyjwt.RefreshUse) (g grant, fresh, result string, err error) {
+func (p *Provider) rotate(ctx context.Context, id string, use *accounts.RefreshUse) (g grant, fresh, result string, err error) {
 	g, err = change(ctx, p.state, kindGrant, id, func(kept *grant) error {
 		line := kept.line()
 		next, successor, err := use.Rotate(line)

@@ -1,4 +1,4 @@
-package caddyjwt
+package accounts
 
 import (
 	"context"
@@ -111,15 +111,15 @@ func (u *RefreshUse) successor(rotatedAt time.Time) string {
 // kindRefreshKey is of the key by which the successors of refresh tokens are computed.
 const kindRefreshKey = "refresh key"
 
-// useRefreshToken begins the use of a refresh token.
-func (s *accountService) useRefreshToken(ctx context.Context, use RefreshUse) (*RefreshUse, error) {
-	use.now = s.now
+// UseRefreshToken begins the use of a refresh token.
+func (s *Service) UseRefreshToken(ctx context.Context, use RefreshUse) (*RefreshUse, error) {
+	use.now = s.Now
 	if use.Began.IsZero() {
-		use.Began = s.now()
+		use.Began = s.Now()
 	}
 	known := s.refreshKey.Load()
 	if known == nil {
-		key, err := store.SharedKey(ctx, s.users(), kindRefreshKey, "of all sites", use.Began)
+		key, err := store.SharedKey(ctx, s.Users(), kindRefreshKey, "of all sites", use.Began)
 		if err != nil {
 			return nil, err
 		}

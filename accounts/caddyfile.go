@@ -1,4 +1,4 @@
-package caddyjwt
+package accounts
 
 import (
 	"encoding/json"
@@ -12,7 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 )
 
-// ParseAccounts reads an `accounts` block, at whose name the dispenser is. Syntax:
+// Parse reads an `accounts` block, at whose name the dispenser is. Syntax:
 //
 //	accounts [<prefix>] {
 //	    store               file [<path>] | <module> [<args...>]
@@ -37,8 +37,8 @@ import (
 // `signup` may be specified twice: once to open or close it, once to move it.
 // `login_with` may be repeated; its block is that of the module
 // `jwt.logins.oidc`.
-func ParseAccounts(d *caddyfile.Dispenser) (*Accounts, error) {
-	a := new(Accounts)
+func Parse(d *caddyfile.Dispenser) (*Config, error) {
+	a := new(Config)
 	if d.NextArg() {
 		a.Prefix = d.Val()
 	}
@@ -48,7 +48,7 @@ func ParseAccounts(d *caddyfile.Dispenser) (*Accounts, error) {
 	return a, config.ReadBlock(d, "accounts", "", a.options())
 }
 
-func (a *Accounts) options() []config.Option {
+func (a *Config) options() []config.Option {
 	options := []config.Option{{Name: "store", Read: a.readStore}}
 	for _, route := range movableRoutes {
 		options = append(options, config.Option{Name: route, Read: a.readRoute, Repeatable: route == "signup"})
@@ -74,7 +74,7 @@ func (a *Accounts) options() []config.Option {
 	}...)
 }
 
-func (a *Accounts) readRoute(b *config.Block, name string) error {
+func (a *Config) readRoute(b *config.Block, name string) error {
 	args := b.RemainingArgs()
 	if len(args) == 1 && name == "signup" && (args[0] == "open" || args[0] == "closed") {
 		a.Signup = args[0]
@@ -96,7 +96,7 @@ func (a *Accounts) readRoute(b *config.Block, name string) error {
 	return nil
 }
 
-func (a *Accounts) readStore(b *config.Block, _ string) error {
+func (a *Config) readStore(b *config.Block, _ string) error {
 	if !b.NextArg() {
 		return b.Errf("store takes the kind of the store and its options, as in: store file /var/lib/users.db")
 	}
@@ -113,7 +113,7 @@ func (a *Accounts) readStore(b *config.Block, _ string) error {
 	return nil
 }
 
-func (a *Accounts) readLoginWith(b *config.Block, _ string) error {
+func (a *Config) readLoginWith(b *config.Block, _ string) error {
 	const id = "jwt.logins.oidc"
 	if _, err := caddy.GetModule(id); err != nil {
 		return b.Errf("login_with is not in this Caddy; build it in: xcaddy build --with github.com/caddy-jwt/caddy-jwt --with github.com/caddy-jwt/caddy-jwt/oidc")
@@ -126,7 +126,7 @@ func (a *Accounts) readLoginWith(b *config.Block, _ string) error {
 	return nil
 }
 
-func (a *Accounts) readThrottle(b *config.Block, _ string) error {
+func (a *Config) readThrottle(b *config.Block, _ string) error {
 	args := b.RemainingArgs()
 	if len(args) == 1 && args[0] == "off" {
 		a.ThrottleFailures = -1
@@ -147,8 +147,8 @@ func (a *Accounts) readThrottle(b *config.Block, _ string) error {
 
 // Matcher matches the account routes, so that a matcher of the directive never
 // hides them.
-func (a Accounts) Matcher() caddy.ModuleMap {
-	config.SetDefault(&a.Prefix, defaultAccountsPrefix)
+func (a Config) Matcher() caddy.ModuleMap {
+	config.SetDefault(&a.Prefix, DefaultPrefix)
 	paths := []string{a.Prefix + "/*"}
 	for _, moved := range a.Routes {
 		paths = append(paths, moved)

@@ -1,4 +1,4 @@
-package caddyjwt
+package accounts
 
 import (
 	"context"
@@ -15,50 +15,50 @@ import (
 )
 
 const (
-	defaultThrottleFailures = 10
+	DefaultThrottleFailures = 10
 	defaultThrottleWindow   = 15 * time.Minute
-	clientFailuresPerMinute = 30
+	ClientFailuresPerMinute = 30
 	maxThrottled            = 100_000 // accounts or clients that are remembered
 )
 
-// throttle counts failures by a key, such as an account or a client. After
+// Throttle counts failures by a key, such as an account or a client. After
 // burst failures, one more is let through each time a share of the window has
 // passed, so that nobody is locked out for good. A nil throttle counts nothing.
 //
 // It counts in memory, and then with the other nodes if the store does that. If
 // the store cannot, the count of this node holds.
-type throttle struct {
+type Throttle struct {
 	name   string // no other throttle has it
 	every  time.Duration
 	burst  int
-	counts *otter.Cache[string, *rate.Limiter]
+	Counts *otter.Cache[string, *rate.Limiter]
 	shared func() store.TryCounter // nil where there are no other nodes
 }
 
-func newThrottle(name string, failures int, window time.Duration) *throttle {
+func newThrottle(name string, failures int, window time.Duration) *Throttle {
 	if failures <= 0 {
 		return nil
 	}
-	return &throttle{
+	return &Throttle{
 		name:  name,
 		every: window / time.Duration(failures),
 		burst: failures,
-		counts: otter.Must(&otter.Options[string, *rate.Limiter]{
+		Counts: otter.Must(&otter.Options[string, *rate.Limiter]{
 			MaximumSize:      maxThrottled,
 			ExpiryCalculator: otter.ExpiryAccessing[string, *rate.Limiter](window),
 		}),
 	}
 }
 
-// newThrottle makes one that counts with other sites that have the issuer and the
+// NewThrottle makes one that counts with other sites that have the issuer and the
 // store, and with the other nodes, if the store does.
-func (s *accountService) newThrottle(name string, failures int, window time.Duration) *throttle {
-	t := newThrottle(s.config.Issuer+"\n"+name, failures, window)
+func (s *Service) NewThrottle(name string, failures int, window time.Duration) *Throttle {
+	t := newThrottle(s.Config.Issuer+"\n"+name, failures, window)
 	if t != nil {
-		kept, _ := s.counts.LoadOrStore(fmt.Sprint(name, failures, window), t.counts)
-		t.counts = kept.(*otter.Cache[string, *rate.Limiter])
+		kept, _ := s.counts.LoadOrStore(fmt.Sprint(name, failures, window), t.Counts)
+		t.Counts = kept.(*otter.Cache[string, *rate.Limiter])
 		t.shared = func() store.TryCounter {
-			counter, _ := s.users().(store.TryCounter)
+			counter, _ := s.Users().(store.TryCounter)
 			return counter
 		}
 	}
@@ -79,8 +79,8 @@ type attempt struct {
 	forgiveHere, forgiveThere func()
 }
 
-// forgive takes the count back: the try was none that counts.
-func (a attempt) forgive() {
+// Forgive takes the count back: the try was none that counts.
+func (a attempt) Forgive() {
 	if a.forgiveHere != nil {
 		a.forgiveHere()
 	}
@@ -92,11 +92,11 @@ func (a attempt) forgive() {
 // sharedCountTimeout is how long a count with the other nodes may take.
 const sharedCountTimeout = 2 * time.Second
 
-// begin counts a try as a failure before its outcome is known, so that many at
+// Begin counts a try as a failure before its outcome is known, so that many at
 // once are not more than one after the other. Where there were too many, it
 // returns how long to wait. A try of a client with an IPv6 address counts for its
 // /48 too.
-func (t *throttle) begin(ctx context.Context, key string, now time.Time) (attempt, time.Duration) {
+func (t *Throttle) Begin(ctx context.Context, key string, now time.Time) (attempt, time.Duration) {
 	if t == nil {
 		return attempt{}, 0
 	}
@@ -107,14 +107,14 @@ func (t *throttle) begin(ctx context.Context, key string, now time.Time) (attemp
 	}
 	wide, wait := t.count(ctx, wider, t.burst*networkFactor, t.every/networkFactor, now)
 	if wait > 0 {
-		narrow.forgive()
+		narrow.Forgive()
 		return attempt{}, wait
 	}
-	return attempt{forgiveHere: func() { narrow.forgive(); wide.forgive() }}, 0
+	return attempt{forgiveHere: func() { narrow.Forgive(); wide.Forgive() }}, 0
 }
 
-func (t *throttle) count(ctx context.Context, key string, burst int, every time.Duration, now time.Time) (a attempt, wait time.Duration) {
-	limiter, _ := t.counts.ComputeIfAbsent(key, func() (*rate.Limiter, bool) { return rate.NewLimiter(rate.Every(every), burst), false })
+func (t *Throttle) count(ctx context.Context, key string, burst int, every time.Duration, now time.Time) (a attempt, wait time.Duration) {
+	limiter, _ := t.Counts.ComputeIfAbsent(key, func() (*rate.Limiter, bool) { return rate.NewLimiter(rate.Every(every), burst), false })
 	reservation := limiter.ReserveN(now, 1)
 	if wait := reservation.DelayFrom(now); wait > 0 {
 		reservation.CancelAt(now)

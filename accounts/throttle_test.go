@@ -1,4 +1,4 @@
-package caddyjwt
+package accounts
 
 import (
 	"fmt"
@@ -15,7 +15,7 @@ func TestThreatThrottlesByNetwork(t *testing.T) {
 	for _, prefix := range []string{"", "alice@example.com\n"} {
 		counts := newThrottle("test", 5, time.Minute)
 		try := func(address string) bool {
-			_, wait := counts.begin(t.Context(), prefix+network.Key(address), now)
+			_, wait := counts.Begin(t.Context(), prefix+network.Key(address), now)
 			return wait == 0
 		}
 		for i := range 5 {
@@ -44,17 +44,17 @@ func TestThreatThrottlesByNetwork(t *testing.T) {
 	// A try that is forgiven counts for neither.
 	counts := newThrottle("test", 5, time.Minute)
 	for i := range 1000 {
-		a, wait := counts.begin(t.Context(), network.Key(fmt.Sprintf("2001:db8:1:%x::1", i%100)), now)
+		a, wait := counts.Begin(t.Context(), network.Key(fmt.Sprintf("2001:db8:1:%x::1", i%100)), now)
 		if wait > 0 {
 			t.Fatalf("try %d: %s", i, wait)
 		}
-		a.forgive()
+		a.Forgive()
 	}
 	// A /64 that is refused counts no more for its /48.
 	for range 1000 {
-		counts.begin(t.Context(), network.Key("2001:db8:1::1"), now)
+		counts.Begin(t.Context(), network.Key("2001:db8:1::1"), now)
 	}
-	if _, wait := counts.begin(t.Context(), network.Key("2001:db8:1:1::1"), now); wait > 0 {
+	if _, wait := counts.Begin(t.Context(), network.Key("2001:db8:1:1::1"), now); wait > 0 {
 		t.Errorf("a /64 uses up its /48: %s", wait)
 	}
 	for key, wide := range map[string]string{

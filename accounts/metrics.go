@@ -1,4 +1,4 @@
-package caddyjwt
+package accounts
 
 import (
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
@@ -29,7 +29,7 @@ func init() {
 	}
 }
 
-func countEvent(event, result string) { accountEvents.WithLabelValues(event, result).Inc() }
+func CountEvent(event, result string) { accountEvents.WithLabelValues(event, result).Inc() }
 
 // storeCollector reports the user stores in use at the time of a scrape.
 type storeCollector struct{}
@@ -41,16 +41,14 @@ func (storeCollector) Describe(out chan<- *prometheus.Desc) { out <- storeUpDesc
 // must be up.
 func (storeCollector) Collect(out chan<- prometheus.Metric) {
 	up := make(map[string]float64)
-	accountServices.Range(func(_, value any) bool {
-		service := value.(*accountService)
-		if _, known := up[service.config.Issuer]; !known {
-			up[service.config.Issuer] = 1
+	for _, service := range Running() {
+		if _, known := up[service.Config.Issuer]; !known {
+			up[service.Config.Issuer] = 1
 		}
 		if service.storeDown.Load() {
-			up[service.config.Issuer] = 0
+			up[service.Config.Issuer] = 0
 		}
-		return true
-	})
+	}
 	for issuer, value := range up {
 		out <- prometheus.MustNewConstMetric(storeUpDesc, prometheus.GaugeValue, value, issuer)
 	}

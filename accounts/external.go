@@ -1,4 +1,4 @@
-package caddyjwt
+package accounts
 
 import (
 	"context"
@@ -78,20 +78,20 @@ type ExternalLogout struct {
 	ExpiresAt time.Time
 }
 
-// externalRoutes are the paths, below the prefix, that have the name of a
+// ExternalRoutes are the paths, below the prefix, that have the name of a
 // log-in below them.
-var externalRoutes = map[string]string{"external": "/login/", "callback": "/callback/", "backchannel": "/backchannel/"}
+var ExternalRoutes = map[string]string{"external": "/login/", "callback": "/callback/", "backchannel": "/backchannel/"}
 
-// externalLogin is a log-in of the config, ready for use.
-type externalLogin struct {
+// LoginProvider is a log-in of the config, ready for use.
+type LoginProvider struct {
 	ExternalLogin
 	ExternalLoginInfo
 }
 
 var externalName = regexp.MustCompile(`^[a-z0-9_-]{1,64}$`)
 
-// loadLogins loads the modules of `login_with`.
-func loadLogins(ctx caddy.Context, config *Accounts) ([]externalLogin, error) {
+// LoadLogins loads the modules of `login_with`.
+func LoadLogins(ctx caddy.Context, config *Config) ([]LoginProvider, error) {
 	if len(config.LoginWithRaw) == 0 {
 		return nil, nil
 	}
@@ -101,7 +101,7 @@ func loadLogins(ctx caddy.Context, config *Accounts) ([]externalLogin, error) {
 	if err != nil {
 		return nil, err
 	}
-	var logins []externalLogin
+	var logins []LoginProvider
 	for _, module := range loaded.([]any) {
 		login, ok := module.(ExternalLogin)
 		if !ok {
@@ -111,7 +111,7 @@ func loadLogins(ctx caddy.Context, config *Accounts) ([]externalLogin, error) {
 		if !externalName.MatchString(info.Name) {
 			return nil, fmt.Errorf("the name %q stands in paths, so it has small letters, digits, - and _ only, as in google", info.Name)
 		}
-		if findLogin(logins, info.Name) != nil {
+		if FindLogin(logins, info.Name) != nil {
 			return nil, fmt.Errorf("two have the name %s; give each its own", info.Name)
 		}
 		for _, claim := range slices.Sorted(maps.Keys(info.Profile)) {
@@ -119,23 +119,30 @@ func loadLogins(ctx caddy.Context, config *Accounts) ([]externalLogin, error) {
 				return nil, fmt.Errorf("%s: map_claim %s %s: users have no property %s; add it to the accounts, as in: profile %s", info.Name, claim, property, property, property)
 			}
 		}
-		logins = append(logins, externalLogin{login, info})
+		logins = append(logins, LoginProvider{login, info})
 	}
 	return logins, nil
 }
 
-func findLogin(logins []externalLogin, name string) *externalLogin {
-	i := slices.IndexFunc(logins, func(l externalLogin) bool { return l.Name == name })
+func FindLogin(logins []LoginProvider, name string) *LoginProvider {
+	i := slices.IndexFunc(logins, func(l LoginProvider) bool { return l.Name == name })
 	if i < 0 {
 		return nil
 	}
 	return &logins[i]
 }
 
-// refuseLogin is what a user is told of an error of an ExternalLogin.
-func refuseLogin(err error) *refusal.Error {
+// RefuseLogin is what a user is told of an error of an ExternalLogin.
+func RefuseLogin(err error) *refusal.Error {
 	if refusal, ok := errors.AsType[*refusal.Error](err); ok {
 		return refusal
 	}
 	return refusal.New(refusal.LoginRefused, "%v", err)
 }
+
+const PendingLifetime = 10 * time.Minute
+const KindPending = "external log-in"
+
+// PendingKept is how many log-ins of strangers may be kept within PendingLifetime,
+// wherever they come from.
+var PendingKept = 20_000 // a test sets another

@@ -1,4 +1,4 @@
-package caddyjwt
+package accounts
 
 import (
 	"context"
@@ -22,12 +22,12 @@ var accountsOfSites = struct {
 
 type claimedAccounts struct {
 	hosts  []string
-	config Accounts
+	config Config
 }
 
 // claimAccounts refuses accounts where the site has others: both have the same
 // cookies and, unless moved, the same routes, so one of them would be ignored.
-func claimAccounts(ctx caddy.Context, config *Accounts) error {
+func claimAccounts(ctx caddy.Context, config *Config) error {
 	at := place.Of(ctx)
 	if at.Server == nil {
 		return nil
@@ -58,17 +58,17 @@ func claimAccounts(ctx caddy.Context, config *Accounts) error {
 	return nil
 }
 
-// claimsOf is how many handlers of a server have accounts.
-func claimsOf(server *caddyhttp.Server) int {
+// ClaimsOf is how many handlers of a server have accounts.
+func ClaimsOf(server *caddyhttp.Server) int {
 	accountsOfSites.Lock()
 	defer accountsOfSites.Unlock()
 	return len(accountsOfSites.known[server])
 }
 
 // differingOptions are the names, in JSON, of what two accounts do not share.
-func differingOptions(a, b Accounts) ([]string, error) {
+func differingOptions(a, b Config) ([]string, error) {
 	var options [2]map[string]json.RawMessage
-	for i, accounts := range []Accounts{a, b} {
+	for i, accounts := range []Config{a, b} {
 		text, err := json.Marshal(accounts)
 		if err == nil {
 			err = json.Unmarshal(text, &options[i])
