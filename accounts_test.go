@@ -29,6 +29,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/accounts/password"
+	"github.com/caddy-jwt/caddy-jwt/accounts/web"
 	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/internal/network"
@@ -803,7 +804,7 @@ func TestThreatCookies(t *testing.T) {
 	} {
 		w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, url, nil)
 		r.RemoteAddr = "127.0.0.1:4711"
-		setSessionCookies(w, r, &accounts.Grant{AccessToken: "a", RefreshToken: "r", SessionEnds: time.Now().Add(time.Hour)})
+		web.SetSessionCookies(w, r, &accounts.Grant{AccessToken: "a", RefreshToken: "r", SessionEnds: time.Now().Add(time.Hour)})
 		prefix := ""
 		if secure {
 			prefix = "__Host-"

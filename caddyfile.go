@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
+	"github.com/caddy-jwt/caddy-jwt/accounts/web"
 	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddyserver/caddy/v2"
@@ -32,7 +33,7 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 	}
 	var routes []httpcaddyfile.ConfigValue
 	if handler.Accounts != nil {
-		routes = h.NewRoute(handler.Accounts.Matcher(), &AccountsHandler{Config: *handler.Accounts})
+		routes = h.NewRoute(handler.Accounts.Matcher(), &web.Handler{Config: *handler.Accounts})
 	}
 	if matcher != nil {
 		routes = append(routes, h.NewRoute(nil, &Guard{Headers: handler.ClaimHeaders, MatcherSetsRaw: caddyhttp.RawMatcherSets{matcher}})...)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/accounts/password"
+	"github.com/caddy-jwt/caddy-jwt/accounts/web"
 	"github.com/caddy-jwt/caddy-jwt/internal/owner"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
@@ -34,7 +35,7 @@ import (
 
 const (
 	usersPerPage     = 500
-	maxImportLine    = 8 * maxBodyBytes // JSON may write a byte in six
+	maxImportLine    = 8 * web.MaxBodyBytes // JSON may write a byte in six
 	progressInterval = 500 * time.Millisecond
 )
 

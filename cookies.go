@@ -2,36 +2,20 @@ package caddyjwt
 
 import (
 	"net/http"
-	"net/url"
-	"slices"
-	"strings"
-	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
+	"github.com/caddy-jwt/caddy-jwt/accounts/web"
 	"github.com/caddy-jwt/caddy-jwt/credentials"
-	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"go.uber.org/zap"
 )
-
-func setSessionCookies(w http.ResponseWriter, r *http.Request, given *accounts.Grant) {
-	credentials.SetCookie(w, r, credentials.SessionCookie, given.AccessToken, given.SessionEnds)
-	credentials.SetCookie(w, r, credentials.RefreshCookie, given.RefreshToken, given.SessionEnds)
-}
-
-func clearSessionCookies(w http.ResponseWriter, r *http.Request) {
-	credentials.SetCookie(w, r, credentials.SessionCookie, "", time.Unix(1, 0))
-	credentials.SetCookie(w, r, credentials.RefreshCookie, "", time.Unix(1, 0))
-}
 
 // keepSession renews the session of a browser whose access token is of no more
 // use, where session cookies are read.
 func (h *Handler) keepSession(w http.ResponseWriter, r *http.Request, token *jwt.Token, source *credentials.Source, failure *refusal.Error) (kept *jwt.Token, renewed *accounts.Grant, refused *refusal.Error) {
-	if token == nil && (source == nil || source.OfAccounts) && h.sources.HaveSession() && renewable(failure) {
+	if token == nil && (source == nil || source.OfAccounts) && h.sources.HaveSession() && web.Renewable(failure) {
 		var err error
-		if renewed, err = h.accounts.renew(w, r); err != nil {
+		if renewed, err = h.accounts.Renew(w, r); err != nil {
 			return nil, nil, refusal.Of(err)
 		}
 		if renewed != nil {
@@ -39,19 +23,6 @@ func (h *Handler) keepSession(w http.ResponseWriter, r *http.Request, token *jwt
 		}
 	}
 	return token, renewed, failure
-}
-
-// renewable tells whether another token might be accepted where this one was not,
-// or none came: it has expired, or was made before keys or config changed.
-func renewable(failure *refusal.Error) bool {
-	if failure == nil { // an anonymous user, who may have a session
-		return true
-	}
-	switch failure.Reason {
-	case refusal.NoCredentials, refusal.Expired, refusal.UnknownKey, refusal.Signature, refusal.Algorithm, refusal.Issuer, refusal.Audience:
-		return true
-	}
-	return false
 }
 
 // checkOrigin refuses what does more than read, carries a user's cookie, and comes
@@ -68,92 +39,4 @@ func (h *Handler) checkOrigin(r *http.Request) *refusal.Error {
 		return refusal.New(refusal.CrossOrigin, "%v; trusted_origins can allow it", err)
 	}
 	return nil
-}
-
-// sendToLogin answers a browser that shows a page and has no session, by
-// sending it to the log-in page, from which it comes back.
-func (a *SharedAccounts) sendToLogin(w http.ResponseWriter, r *http.Request, refusal *refusal.Error) bool {
-	get := r.Method == http.MethodGet || r.Method == http.MethodHead
-	if !get || refusal.Reason.Answer().Status != http.StatusUnauthorized || !answer.Prefers(r, "text/html", "application/json") || slices.ContainsFunc(r.Header["Authorization"], byProgram) {
-		return false
-	}
-	original := *r.URL
-	if first, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
-		original = *first.URL
-	}
-	if original.Path == answer.MountedAt(r)+a.service.Config.Path("login") {
-		a.sayLoginHidden.Do(func() {
-			a.service.Log.Error("the log-in page cannot be reached, since something before it takes its path, such as rewrite or try_files; put that after jwt, in: route { jwt … try_files … }", zap.String("path", original.Path))
-		})
-		return false // it would lead to itself
-	}
-	answer.Refused(refusal.Reason)
-	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Add("Vary", "Accept, Cookie")
-	answer.SeeOther(w, answer.MountedAt(r)+a.service.Config.Path("login")+"?return_to="+url.QueryEscape(original.RequestURI()))
-	return true
-}
-
-// byProgram tells whether an Authorization header is one that no browser sends by
-// itself, as it does a password of Basic (RFC 7617).
-func byProgram(authorization string) bool {
-	scheme, _, _ := strings.Cut(authorization, " ")
-	return !strings.EqualFold(scheme, "Basic")
-}
-
-// stripRefreshCookie keeps the refresh token from the handlers behind, which
-// have no use for it.
-func stripRefreshCookie(r *http.Request) {
-	if len(r.Header["Cookie"]) == 0 {
-		return
-	}
-	if name := credentials.CookieName(r, credentials.RefreshCookie); len(credentials.CookieValues(r, name)) > 0 {
-		credentials.StripCookie(r, name)
-	}
-}
-
-// refreshTokenOf is the refresh token of a browser, empty for none or several.
-func refreshTokenOf(r *http.Request) string {
-	cookies := r.CookiesNamed(credentials.CookieName(r, credentials.RefreshCookie))
-	if len(cookies) != 1 {
-		return ""
-	}
-	return cookies[0].Value
-}
-
-// renew gives a browser new tokens, as long as its session lasts; else there are
-// none. The request carries the access token from then on, for the handlers
-// behind. An error means that it could not be done now.
-func (a *SharedAccounts) renew(w http.ResponseWriter, r *http.Request) (*accounts.Grant, error) {
-	refreshToken := refreshTokenOf(r)
-	if refreshToken == "" {
-		return nil, nil
-	}
-	given, err := a.service.Refresh(r.Context(), refreshToken, client(r))
-	if err != nil {
-		switch refusal.Of(err).Reason {
-		case refusal.RefreshToken:
-			clearSessionCookies(w, r)
-			return nil, nil
-		case refusal.Revoked: // the user is gone
-			return nil, nil
-		}
-		return nil, err
-	}
-	setSessionCookies(w, r, given)
-	name := credentials.CookieName(r, credentials.SessionCookie)
-	credentials.StripCookie(r, name)
-	r.AddCookie(&http.Cookie{Name: name, Value: given.AccessToken})
-	return given, nil
-}
-
-// forgetLateCookie takes back the refresh token of a renewal whose answer a handler
-// behind has held up for so long that another request may have replaced it: the
-// browser would put the token, which is dead, in the place of a valid one.
-func forgetLateCookie(header http.Header, r *http.Request, renewed *accounts.Grant) {
-	if renewed == nil || renewed.InTime() {
-		return
-	}
-	ours := credentials.CookieName(r, credentials.RefreshCookie) + "=" + renewed.RefreshToken + ";"
-	header["Set-Cookie"] = slices.DeleteFunc(header["Set-Cookie"], func(cookie string) bool { return strings.HasPrefix(cookie, ours) })
 }

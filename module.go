@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
+	"github.com/caddy-jwt/caddy-jwt/accounts/web"
 	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
@@ -142,7 +143,7 @@ type Handler struct {
 
 	verifier *jwt.Verifier
 	rooted   caddyhttp.MatchPath // the patterns of Public that have a fixed beginning
-	accounts *SharedAccounts     // nil without accounts
+	accounts *web.Shared         // nil without accounts
 	cache    *jwt.Cache
 	sources  credentials.Sources
 	keySets  []jwks.Settings // in use, to be given back in Cleanup
@@ -190,7 +191,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		refusal = h.checkRules(r, token.Claims)
 	}
 	if refusal != nil {
-		if h.accounts != nil && h.sources.HaveSession() && h.accounts.sendToLogin(w, r, refusal) {
+		if h.accounts != nil && h.sources.HaveSession() && h.accounts.SendToLogin(w, r, refusal) {
 			return nil
 		}
 		if token == nil {
@@ -262,7 +263,7 @@ func (h *Handler) pass(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 		h.sources.Strip(r)
 	}
 	if h.accounts != nil {
-		stripRefreshCookie(r)
+		web.StripRefreshCookie(r)
 	}
 	return next.ServeHTTP(w, r)
 }
@@ -423,7 +424,7 @@ func (h *Handler) provisionVerifier(ctx caddy.Context) error {
 	}
 	if h.Accounts != nil {
 		var err error
-		if h.accounts, err = OpenAccounts(ctx, h.Accounts); err != nil {
+		if h.accounts, err = web.Open(ctx, h.Accounts); err != nil {
 			return err
 		}
 		config.Issuers = append(config.Issuers, h.accounts.AsIssuer())

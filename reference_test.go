@@ -35,7 +35,7 @@ import (
 func TestReference(t *testing.T) {
 	const file = "docs/reference.md"
 	var paths []string
-	for _, pattern := range []string{"refusal/*.go", "config/*.go", "credentials/*.go", "store/filestore/*.go", "*.go"} {
+	for _, pattern := range []string{"refusal/*.go", "accounts/*.go", "accounts/web/*.go", "config/*.go", "credentials/*.go", "store/filestore/*.go", "*.go"} {
 		found, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)
@@ -273,7 +273,7 @@ func (r *reference) options(directive *option) {
 func (r *reference) accounts() {
 	var grammar strings.Builder
 	var around strings.Builder
-	for line := range strings.Lines(r.comments["ParseAccounts"]) {
+	for line := range strings.Lines(r.comments["Parse"]) {
 		if code, indented := strings.CutPrefix(line, "\t"); indented {
 			grammar.WriteString(code)
 		} else {

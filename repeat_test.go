@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
+	"github.com/caddy-jwt/caddy-jwt/accounts/web"
 	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/internal/storefault"
@@ -55,7 +56,7 @@ func sessionIn(t *testing.T, accessToken string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return sessionOf(token)
+	return web.SessionOf(token)
 }
 
 // accessCookie is the access token that a browser has.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddy-jwt/caddy-jwt/accounts/web"
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
@@ -48,7 +49,7 @@ func TestThreatRefusedBodies(t *testing.T) {
 				t.Errorf("%s at %s: %d bytes", what, path, len(got.body))
 			}
 			details := got.errorBody(t).Error.Details
-			if len(details) != maxPropertyErrors+1 || details[maxPropertyErrors].Code != "more" {
+			if len(details) != web.MaxPropertyErrors+1 || details[web.MaxPropertyErrors].Code != "more" {
 				t.Errorf("%s at %s: %d errors, the last %+v", what, path, len(details), details[len(details)-1])
 			}
 			known := 0

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
+	"github.com/caddy-jwt/caddy-jwt/accounts/web"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
@@ -41,7 +42,7 @@ func (w *privateWriter) mark() {
 	}
 	w.marked = true
 	if w.renewed != nil {
-		forgetLateCookie(w.Header(), w.request, w.renewed)
+		web.ForgetLateCookie(w.Header(), w.request, w.renewed)
 	}
 	control, vary := listOf(w.Header(), "Cache-Control"), listOf(w.Header(), "Vary")
 	has := func(directives ...string) bool {

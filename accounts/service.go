@@ -1,3 +1,5 @@
+// Package accounts has the users of a site: how they sign up and log in, their sessions,
+// and what was revoked. It knows nothing of HTTP; package accounts/web serves it.
 package accounts
 
 import (

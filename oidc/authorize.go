@@ -10,8 +10,8 @@ import (
 	"strings"
 	"time"
 
-	caddyjwt "github.com/caddy-jwt/caddy-jwt"
 	"github.com/caddy-jwt/caddy-jwt/accounts"
+	"github.com/caddy-jwt/caddy-jwt/accounts/web"
 )
 
 const acrPassword = "urn:caddy-jwt:acr:password" // a log-in by password
@@ -401,7 +401,7 @@ func (a *authorizationRequest) wantsLogin() bool {
 
 // needsLogin tells whether the user must log in, though perhaps logged in
 // already (OpenID Connect Core §3.1.2.3).
-func (p *Provider) needsLogin(a *authorizationRequest, login *caddyjwt.Login, beganAt time.Time) bool {
+func (p *Provider) needsLogin(a *authorizationRequest, login *web.Login, beganAt time.Time) bool {
 	switch {
 	case login == nil:
 		return true

@@ -3,8 +3,8 @@ package oidc
 import (
 	"strings"
 
-	caddyjwt "github.com/caddy-jwt/caddy-jwt"
 	"github.com/caddy-jwt/caddy-jwt/accounts"
+	"github.com/caddy-jwt/caddy-jwt/accounts/web"
 	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
@@ -25,7 +25,7 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 	if provider.Accounts == nil {
 		provider.Accounts = new(accounts.Config)
 	}
-	accounts := h.NewRoute(provider.Accounts.Matcher(), &caddyjwt.AccountsHandler{Config: *provider.Accounts})
+	accounts := h.NewRoute(provider.Accounts.Matcher(), &web.Handler{Config: *provider.Accounts})
 	return append(accounts, h.NewRoute(nil, provider)...), nil
 }
 

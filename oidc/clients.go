@@ -14,8 +14,8 @@ import (
 	"sync"
 	"time"
 
-	caddyjwt "github.com/caddy-jwt/caddy-jwt"
 	"github.com/caddy-jwt/caddy-jwt/accounts/password"
+	"github.com/caddy-jwt/caddy-jwt/accounts/web"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
@@ -424,7 +424,7 @@ func (c *clients) hasSecret(r *http.Request, client *Client, secret string) (boo
 			return true, nil
 		}
 	}
-	forgive, allowed := c.provider.secretGuesses.Try(r.Context(), caddyjwt.ClientKey(r), c.provider.accounts.Now())
+	forgive, allowed := c.provider.secretGuesses.Try(r.Context(), web.ClientKey(r), c.provider.accounts.Now())
 	if !allowed { // a hash is slow, and the users' passwords wait for it too
 		return false, &oauthError{status: http.StatusTooManyRequests, code: "temporarily_unavailable", description: "too many wrong secrets; wait a minute", retryAfter: time.Minute}
 	}

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/accounts/web"
 	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
@@ -22,12 +22,12 @@ func consentID(userID string, client *Client) string {
 }
 
 // question stands for what a user is asked, and in which session.
-func (a *authorizationRequest) question(login *caddyjwt.Login) string {
+func (a *authorizationRequest) question(login *web.Login) string {
 	return hashed(strings.Join(append([]string{login.SessionID, a.client.Since}, a.consent...), "\n"))
 }
 
 // consented tells whether the user need not be asked.
-func (p *Provider) consented(ctx context.Context, a *authorizationRequest, login *caddyjwt.Login, waiting interaction) (bool, error) {
+func (p *Provider) consented(ctx context.Context, a *authorizationRequest, login *web.Login, waiting interaction) (bool, error) {
 	if waiting.Consented == a.question(login) {
 		return true, nil
 	}
@@ -112,7 +112,7 @@ func (p *Provider) consent(w http.ResponseWriter, r *http.Request) error {
 }
 
 // remember keeps what the user agreed to, beside what was agreed to before.
-func (p *Provider) remember(ctx context.Context, a *authorizationRequest, login *caddyjwt.Login) error {
+func (p *Provider) remember(ctx context.Context, a *authorizationRequest, login *web.Login) error {
 	id := consentID(login.User.ID, a.client)
 	err := p.state.create(ctx, kindConsent, id, login.User.ID, consent{a.client.ID, a.consent}, 0)
 	if !errors.Is(err, store.ErrRecordExists) {

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/accounts/web"
 	"github.com/google/uuid"
 )
 
@@ -145,7 +145,7 @@ const deviceTries = 20 // wrong codes of a user while one is good
 
 // findDevice returns the device of a code that nobody has decided about but in
 // this session.
-func (p *Provider) findDevice(ctx context.Context, typed string, login *caddyjwt.Login) (id string, kept deviceCode, client *Client, err error) {
+func (p *Provider) findDevice(ctx context.Context, typed string, login *web.Login) (id string, kept deviceCode, client *Client, err error) {
 	wrong := &oauthError{status: http.StatusNotFound, code: "invalid_request", description: "The code is wrong, or has expired. Look at your device again."}
 	forgive, allowed := p.deviceGuesses.Try(ctx, login.User.ID, p.accounts.Now())
 	if !allowed {
@@ -169,7 +169,7 @@ func (p *Provider) findDevice(ctx context.Context, typed string, login *caddyjwt
 }
 
 // decideDevice lets a device in, or does not; the first decision holds.
-func (p *Provider) decideDevice(ctx context.Context, id string, login *caddyjwt.Login, allow bool) (deviceCode, error) {
+func (p *Provider) decideDevice(ctx context.Context, id string, login *web.Login, allow bool) (deviceCode, error) {
 	kept, err := change(ctx, p.state, kindDevice, id, func(d *deviceCode) error {
 		if d.DecidedIn != "" {
 			if d.DecidedIn != login.SessionID {

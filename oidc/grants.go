@@ -9,8 +9,8 @@ import (
 	"strings"
 	"time"
 
-	caddyjwt "github.com/caddy-jwt/caddy-jwt"
 	"github.com/caddy-jwt/caddy-jwt/accounts"
+	"github.com/caddy-jwt/caddy-jwt/accounts/web"
 	"github.com/caddy-jwt/caddy-jwt/signing"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/google/uuid"
@@ -103,7 +103,7 @@ type tokens struct {
 }
 
 // grantRequest makes what the request asks for: a code, tokens, or both.
-func (p *Provider) grantRequest(ctx context.Context, a *authorizationRequest, login *caddyjwt.Login) (map[string]string, error) {
+func (p *Provider) grantRequest(ctx context.Context, a *authorizationRequest, login *web.Login) (map[string]string, error) {
 	g := grant{
 		ID: uuid.NewString(), ClientID: a.client.ID, UserID: login.User.ID, SessionID: login.SessionID, Scopes: a.scopes, AuthTime: authTime(login), External: login.External,
 		Since: a.client.Since, Password: p.accounts.PasswordMark(login.User), Nonce: a.nonce, Claims: a.claims, ACR: slices.Contains(a.acrValues, acrPassword) || a.claims.IDToken["acr"] != nil,
@@ -142,7 +142,7 @@ func (p *Provider) grantRequest(ctx context.Context, a *authorizationRequest, lo
 	return answer, nil
 }
 
-func authTime(login *caddyjwt.Login) int64 {
+func authTime(login *web.Login) int64 {
 	if login.At.IsZero() {
 		return 0
 	}

@@ -8,7 +8,7 @@ import (
 	"html/template"
 	"net/http"
 
-	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/accounts/web"
 )
 
 //go:embed pages/*.html
@@ -16,11 +16,11 @@ var embeddedPages embed.FS
 
 // pages are the provider's own, in the look of the accounts' pages.
 type pages struct {
-	all map[string]*caddyjwt.Page
+	all map[string]*web.Page
 }
 
-func newPages(accounts *caddyjwt.SharedAccounts, dir string) (*pages, error) {
-	p := &pages{all: make(map[string]*caddyjwt.Page)}
+func newPages(accounts *web.Shared, dir string) (*pages, error) {
+	p := &pages{all: make(map[string]*web.Page)}
 	for _, name := range []string{"consent", "device", "logout", "applications", "error"} {
 		page, err := accounts.NewPage(embeddedPages, "pages/"+name+".html", dir)
 		if err != nil {

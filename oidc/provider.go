@@ -18,8 +18,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	caddyjwt "github.com/caddy-jwt/caddy-jwt"
 	"github.com/caddy-jwt/caddy-jwt/accounts"
+	"github.com/caddy-jwt/caddy-jwt/accounts/web"
 	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/signing"
@@ -73,7 +73,7 @@ type Provider struct {
 	// `error.html`, and the accounts' `layout.html`. Default: none.
 	Templates string `json:"templates,omitempty"`
 
-	accounts *caddyjwt.SharedAccounts
+	accounts *web.Shared
 	basePath string // path of the issuer, without a slash at its end
 	// idKeys sign by RS256, which each client knows (OpenID Connect Core §15.1);
 	// accessKeys by ES256, which is faster. Neither signs the accounts' tokens.
@@ -86,7 +86,7 @@ type Provider struct {
 	routes             map[string]route
 	log                *zap.Logger
 
-	deviceGuesses, secretGuesses *caddyjwt.Throttle
+	deviceGuesses, secretGuesses *web.Throttle
 	devices, pushes              strangers
 	sealing                      atomic.Pointer[cipher.AEAD]
 
@@ -185,7 +185,7 @@ func (p *Provider) Provision(ctx caddy.Context) error {
 		p.Accounts = new(accounts.Config)
 	}
 	var err error
-	if p.accounts, err = caddyjwt.OpenAccounts(ctx, p.Accounts); err != nil {
+	if p.accounts, err = web.Open(ctx, p.Accounts); err != nil {
 		return err
 	}
 	if err := p.checkProfile(); err != nil {

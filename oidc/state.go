@@ -9,7 +9,7 @@ import (
 	"errors"
 	"time"
 
-	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/accounts/web"
 	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
@@ -34,7 +34,7 @@ const (
 // state keeps what must outlive a restart, as JSON in the accounts' store. Only
 // the clients there are those of all issuers that share it.
 type state struct {
-	accounts *caddyjwt.SharedAccounts
+	accounts *web.Shared
 	issuer   string
 }
 

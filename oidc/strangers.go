@@ -5,7 +5,7 @@ import (
 	"slices"
 	"time"
 
-	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/accounts/web"
 )
 
 // strangersRequests are what strangers, who have proved nothing, may have kept in a
@@ -17,7 +17,7 @@ const strangersRequests = 120
 var strangersKept = 20_000 // a test sets another
 
 // strangers bounds what is kept for strangers, for one purpose.
-type strangers struct{ each, all *caddyjwt.Throttle }
+type strangers struct{ each, all *web.Throttle }
 
 func (p *Provider) newStrangers(purpose string, lifetime time.Duration) strangers {
 	return strangers{
@@ -33,7 +33,7 @@ func (p *Provider) limitStrangers(r *http.Request, client *Client, of strangers)
 		return nil
 	}
 	now := p.accounts.Now()
-	forgive, allowed := of.each.Try(r.Context(), caddyjwt.ClientKey(r), now)
+	forgive, allowed := of.each.Try(r.Context(), web.ClientKey(r), now)
 	if !allowed {
 		return &oauthError{status: http.StatusTooManyRequests, code: "temporarily_unavailable", description: "too many requests; wait a minute", retryAfter: time.Minute}
 	}

@@ -1,4 +1,4 @@
-package caddyjwt
+package web
 
 import (
 	"crypto/subtle"
@@ -47,7 +47,7 @@ type pendingLogin struct {
 }
 
 // externalRoute serves the paths that end in the name of a log-in.
-func (h *AccountsHandler) externalRoute(route, name string) (accountRoute, []string) {
+func (h *Handler) externalRoute(route, name string) (accountRoute, []string) {
 	login := accounts.FindLogin(h.logins, name)
 	if login == nil {
 		return func(http.ResponseWriter, *http.Request) error { return &refusal.Error{Reason: refusal.NoSuchRoute} }, []string{http.MethodGet, http.MethodPost}
@@ -66,7 +66,7 @@ func (h *AccountsHandler) externalRoute(route, name string) (accountRoute, []str
 
 // beginExternal sends the browser to the provider. A page of another site gets
 // as far as the log-in page: to log in is for the user to begin.
-func (h *AccountsHandler) beginExternal(w http.ResponseWriter, r *http.Request, login *accounts.LoginProvider) error {
+func (h *Handler) beginExternal(w http.ResponseWriter, r *http.Request, login *accounts.LoginProvider) error {
 	returnTo := answer.SafeReturnPath(r.URL.Query().Get("return_to"), "")
 	asked := r.Clone(r.Context())
 	asked.Method = http.MethodPost
@@ -90,12 +90,12 @@ func (h *AccountsHandler) beginExternal(w http.ResponseWriter, r *http.Request, 
 // identity with the account. It is a POST, so no other site's page can begin
 // it, and a link that goes on: some browsers hold the page's
 // Content-Security-Policy against redirects of a form.
-func (h *AccountsHandler) beginConnect(w http.ResponseWriter, r *http.Request, login *accounts.LoginProvider) error {
+func (h *Handler) beginConnect(w http.ResponseWriter, r *http.Request, login *accounts.LoginProvider) error {
 	token, user, err := h.shared.callerUser(w, r)
 	if err != nil {
 		return err
 	}
-	location, err := h.sendOut(w, r, login, pendingLogin{UserID: user.ID, SessionID: sessionOf(token)})
+	location, err := h.sendOut(w, r, login, pendingLogin{UserID: user.ID, SessionID: SessionOf(token)})
 	if err != nil {
 		return h.showAccount(w, r, token, err)
 	}
@@ -108,7 +108,7 @@ func (h *AccountsHandler) beginConnect(w http.ResponseWriter, r *http.Request, l
 
 // sendOut keeps what is under way, binds it to the browser, and returns where
 // to go.
-func (h *AccountsHandler) sendOut(w http.ResponseWriter, r *http.Request, login *accounts.LoginProvider, pending pendingLogin) (string, error) {
+func (h *Handler) sendOut(w http.ResponseWriter, r *http.Request, login *accounts.LoginProvider, pending pendingLogin) (string, error) {
 	now := h.service.Now()
 	byClient, wait := h.service.ExternalBegun.Begin(r.Context(), network.Key(client(r).Address), now)
 	if wait > 0 {
@@ -132,7 +132,7 @@ func (h *AccountsHandler) sendOut(w http.ResponseWriter, r *http.Request, login 
 }
 
 // keepPending keeps a value under the hash of a new cookie of the browser.
-func (h *AccountsHandler) keepPending(w http.ResponseWriter, r *http.Request, kind, cookie, owner string, value any) error {
+func (h *Handler) keepPending(w http.ResponseWriter, r *http.Request, kind, cookie, owner string, value any) error {
 	text, err := json.Marshal(value)
 	if err != nil {
 		return err
@@ -147,7 +147,7 @@ func (h *AccountsHandler) keepPending(w http.ResponseWriter, r *http.Request, ki
 }
 
 // pending returns what is kept for the browser; [store.ErrNotFound].
-func (h *AccountsHandler) pending(r *http.Request, kind, cookie string) (store.Record, error) {
+func (h *Handler) pending(r *http.Request, kind, cookie string) (store.Record, error) {
 	cookies := r.CookiesNamed(credentials.CookieName(r, cookie))
 	if len(cookies) != 1 {
 		return store.Record{}, store.ErrNotFound
@@ -157,7 +157,7 @@ func (h *AccountsHandler) pending(r *http.Request, kind, cookie string) (store.R
 
 // takePending returns what was kept for the browser, once, if it is wanted.
 // [store.ErrNotFound].
-func (h *AccountsHandler) takePending(w http.ResponseWriter, r *http.Request, kind, cookie string, wanted func(store.Record) error) (store.Record, error) {
+func (h *Handler) takePending(w http.ResponseWriter, r *http.Request, kind, cookie string, wanted func(store.Record) error) (store.Record, error) {
 	record, err := h.pending(r, kind, cookie)
 	if err == nil {
 		err = wanted(record)
@@ -183,7 +183,7 @@ func siteURL(r *http.Request) string {
 }
 
 // finishExternal is where the provider sends the browser back to.
-func (h *AccountsHandler) finishExternal(w http.ResponseWriter, r *http.Request, login *accounts.LoginProvider) error {
+func (h *Handler) finishExternal(w http.ResponseWriter, r *http.Request, login *accounts.LoginProvider) error {
 	var pending pendingLogin
 	_, err := h.takePending(w, r, accounts.KindPending, pendingCookie, func(kept store.Record) error {
 		if err := json.Unmarshal(kept.Value, &pending); err != nil {
@@ -223,14 +223,14 @@ func (h *AccountsHandler) finishExternal(w http.ResponseWriter, r *http.Request,
 	if err := h.service.ReplaceSession(r.Context(), given, refreshTokenOf(r)); err != nil {
 		return h.showLogin(w, r, pending.ReturnTo, err)
 	}
-	setSessionCookies(w, r, given)
+	SetSessionCookies(w, r, given)
 	answer.SeeOther(w, answer.SafeReturnPath(pending.ReturnTo, answer.MountedAt(r)+h.Path("account")))
 	return nil
 }
 
 // answeredIdentity checks that the answer is for what this browser began, and
 // has the module finish it.
-func (h *AccountsHandler) answeredIdentity(r *http.Request, login *accounts.LoginProvider, pending *pendingLogin) (*accounts.ExternalIdentity, error) {
+func (h *Handler) answeredIdentity(r *http.Request, login *accounts.LoginProvider, pending *pendingLogin) (*accounts.ExternalIdentity, error) {
 	answer, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return nil, refusal.New(refusal.LoginRefused, "the query is damaged")
@@ -282,9 +282,9 @@ func (p *pendingLogin) checkAuthTime(identity *accounts.ExternalIdentity, now ti
 
 // finishConnect asks the user whose session began it whether the identity is to
 // be connected with the account.
-func (h *AccountsHandler) finishConnect(w http.ResponseWriter, r *http.Request, login *accounts.LoginProvider, pending *pendingLogin, identity *accounts.ExternalIdentity, err error) error {
+func (h *Handler) finishConnect(w http.ResponseWriter, r *http.Request, login *accounts.LoginProvider, pending *pendingLogin, identity *accounts.ExternalIdentity, err error) error {
 	token, user, callerErr := h.shared.callerUser(w, r)
-	if callerErr != nil || user.ID != pending.UserID || sessionOf(token) != pending.SessionID {
+	if callerErr != nil || user.ID != pending.UserID || SessionOf(token) != pending.SessionID {
 		return h.showLogin(w, r, "", refusal.New(refusal.LoginState, "the session that began it is not that of this browser any more"))
 	}
 	link, there := accounts.LinkedIdentity{}, false
@@ -293,7 +293,7 @@ func (h *AccountsHandler) finishConnect(w http.ResponseWriter, r *http.Request, 
 		there, err = h.service.IsConnected(r.Context(), user.ID, link)
 	}
 	if err == nil && !there {
-		err = h.keepPending(w, r, accounts.KindOffered, offerCookie, user.ID, offer{LinkedIdentity: link, SessionID: sessionOf(token)})
+		err = h.keepPending(w, r, accounts.KindOffered, offerCookie, user.ID, offer{LinkedIdentity: link, SessionID: SessionOf(token)})
 	}
 	switch {
 	case err != nil:
@@ -307,7 +307,7 @@ func (h *AccountsHandler) finishConnect(w http.ResponseWriter, r *http.Request, 
 }
 
 // showLogin shows a refusal on the log-in page.
-func (h *AccountsHandler) showLogin(w http.ResponseWriter, r *http.Request, returnTo string, err error) error {
+func (h *Handler) showLogin(w http.ResponseWriter, r *http.Request, returnTo string, err error) error {
 	refusal, ok := errors.AsType[*refusal.Error](err)
 	if !ok {
 		return err
@@ -323,7 +323,7 @@ func (h *AccountsHandler) showLogin(w http.ResponseWriter, r *http.Request, retu
 }
 
 // showAccount shows a refusal on the account page.
-func (h *AccountsHandler) showAccount(w http.ResponseWriter, r *http.Request, token *jwt.Token, err error) error {
+func (h *Handler) showAccount(w http.ResponseWriter, r *http.Request, token *jwt.Token, err error) error {
 	refusal, ok := errors.AsType[*refusal.Error](err)
 	if !ok {
 		return err
@@ -336,8 +336,8 @@ func (h *AccountsHandler) showAccount(w http.ResponseWriter, r *http.Request, to
 
 // backchannelLogout is told by the provider that somebody has logged out there
 // (OpenID Connect Back-Channel Logout 1.0 §2.5).
-func (h *AccountsHandler) backchannelLogout(w http.ResponseWriter, r *http.Request, login *accounts.LoginProvider) error {
-	r.Body = http.MaxBytesReader(w, r.Body, maxBodyBytes)
+func (h *Handler) backchannelLogout(w http.ResponseWriter, r *http.Request, login *accounts.LoginProvider) error {
+	r.Body = http.MaxBytesReader(w, r.Body, MaxBodyBytes)
 	if err := r.ParseForm(); err != nil || !isForm(r) || len(r.PostForm["logout_token"]) != 1 {
 		return refusal.New(refusal.LogoutToken, "it is no form with one logout_token")
 	}

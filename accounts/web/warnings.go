@@ -1,4 +1,4 @@
-package caddyjwt
+package web
 
 import (
 	"strings"
@@ -9,7 +9,7 @@ import (
 )
 
 // warn logs what is suspicious in the accounts of a site.
-func (h *AccountsHandler) warn(at place.Place) {
+func (h *Handler) warn(at place.Place) {
 	if login := h.Path("login"); len(at.Outside(login)) > 0 && !othersWithin(at) {
 		h.answers.Logger.Warn("accounts: no request for "+login+" gets here, since a path matcher around jwt does not match it; put jwt at the top of the site, or give the accounts a prefix that the matcher matches", zap.Strings("matcher", at.Outside(login)))
 	}

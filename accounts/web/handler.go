@@ -1,4 +1,6 @@
-package caddyjwt
+// Package web serves the accounts of a site over HTTP: their routes, pages and cookies. It
+// is the Caddy module http.handlers.jwt_accounts.
+package web
 
 import (
 	"errors"
@@ -17,38 +19,38 @@ import (
 )
 
 func init() {
-	caddy.RegisterModule(new(AccountsHandler))
+	caddy.RegisterModule(new(Handler))
 }
 
-// AccountsHandler serves the account routes: sign-up, log-in, refresh,
+// Handler serves the account routes: sign-up, log-in, refresh,
 // log-out, who-am-I, password, sessions, the public keys, and the pages for
 // browsers. Requests for other paths go to the next handler.
-type AccountsHandler struct {
+type Handler struct {
 	accounts.Config
 
 	answers answer.Responder
-	shared  *SharedAccounts
+	shared  *Shared
 	service *accounts.Service // that of shared
 	pages   *pages
 	logins  []accounts.LoginProvider
 }
 
 // CaddyModule returns the Caddy module information.
-func (*AccountsHandler) CaddyModule() caddy.ModuleInfo {
+func (*Handler) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{
 		ID:  "http.handlers.jwt_accounts",
-		New: func() caddy.Module { return new(AccountsHandler) },
+		New: func() caddy.Module { return new(Handler) },
 	}
 }
 
 // Provision sets the handler up.
-func (h *AccountsHandler) Provision(ctx caddy.Context) error {
+func (h *Handler) Provision(ctx caddy.Context) error {
 	h.answers = answer.Responder{Realm: answer.DefaultRealm, Logger: ctx.Logger()}
 	if err := answer.RegisterMetrics(ctx.GetMetricsRegistry()); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
 	}
 	var err error
-	if h.shared, err = OpenAccounts(ctx, &h.Config); err != nil {
+	if h.shared, err = Open(ctx, &h.Config); err != nil {
 		return err
 	}
 	h.service = h.shared.service
@@ -66,7 +68,7 @@ func (h *AccountsHandler) Provision(ctx caddy.Context) error {
 }
 
 // Cleanup gives the shared service back.
-func (h *AccountsHandler) Cleanup() error {
+func (h *Handler) Cleanup() error {
 	if h.shared == nil {
 		return nil
 	}
@@ -74,7 +76,7 @@ func (h *AccountsHandler) Cleanup() error {
 }
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
-func (h *AccountsHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	serve, methods := h.route(r)
 	if serve == nil {
 		return next.ServeHTTP(w, r)
@@ -106,14 +108,14 @@ func (h *AccountsHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next
 
 // secretQuery tells whether the query has the token of a link or the code of a
 // provider.
-func (h *AccountsHandler) secretQuery(r *http.Request) bool {
+func (h *Handler) secretQuery(r *http.Request) bool {
 	name, _ := h.service.Route(r.URL.Path)
 	return r.URL.RawQuery != "" && (name == "reset" || name == "callback")
 }
 
 // logWithoutQuery has a line in place of the one of the access log for a request
 // whose query has the token of a link or the code of a provider.
-func (h *AccountsHandler) logWithoutQuery(r *http.Request, answer caddyhttp.ResponseRecorder) {
+func (h *Handler) logWithoutQuery(r *http.Request, answer caddyhttp.ResponseRecorder) {
 	caddyhttp.SetVar(r.Context(), caddyhttp.LogSkipVar, true)
 	h.service.Log.Info("handled request, whose query is secret", zap.String("method", r.Method), zap.String("host", r.Host), zap.String("path", r.URL.Path),
 		zap.Int("status", answer.Status()), zap.String("client_ip", client(r).Address))
@@ -121,7 +123,7 @@ func (h *AccountsHandler) logWithoutQuery(r *http.Request, answer caddyhttp.Resp
 
 // refuse answers a refusal: a browser as the site has it, a program always by JSON,
 // which says what is wrong with each property.
-func (h *AccountsHandler) refuse(w http.ResponseWriter, r *http.Request, refusal *refusal.Error) error {
+func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, refusal *refusal.Error) error {
 	page := answer.Prefers(r, "text/html", "application/json")
 	if page && h.secretQuery(r) { // what is passed on is logged with its URL
 		h.answers.Announce(w, r, refusal)
@@ -142,7 +144,7 @@ var crossOrigin = http.NewCrossOriginProtection()
 type accountRoute func(w http.ResponseWriter, r *http.Request) error
 
 // route says what serves the request, and by which methods.
-func (h *AccountsHandler) route(r *http.Request) (serve accountRoute, methods []string) {
+func (h *Handler) route(r *http.Request) (serve accountRoute, methods []string) {
 	get, post := []string{http.MethodGet, http.MethodHead}, []string{http.MethodPost}
 	both := slices.Concat(get, post)
 	name, id := h.service.Route(r.URL.Path)
@@ -188,7 +190,7 @@ func (h *AccountsHandler) route(r *http.Request) (serve accountRoute, methods []
 	return nil, nil
 }
 
-func (h *AccountsHandler) byMethod(page, action accountRoute) accountRoute {
+func (h *Handler) byMethod(page, action accountRoute) accountRoute {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		if r.Method == http.MethodPost {
 			return action(w, r)
@@ -199,7 +201,7 @@ func (h *AccountsHandler) byMethod(page, action accountRoute) accountRoute {
 
 // Interface guards
 var (
-	_ caddy.Provisioner           = (*AccountsHandler)(nil)
-	_ caddy.CleanerUpper          = (*AccountsHandler)(nil)
-	_ caddyhttp.MiddlewareHandler = (*AccountsHandler)(nil)
+	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddy.CleanerUpper          = (*Handler)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
 )

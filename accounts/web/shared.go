@@ -1,4 +1,4 @@
-package caddyjwt
+package web
 
 import (
 	"context"
@@ -25,9 +25,9 @@ import (
 	"go.uber.org/zap"
 )
 
-// SharedAccounts are the accounts of a site as another module uses them, such
+// Shared are the accounts of a site as another module uses them, such
 // as an OpenID Provider whose users they are.
-type SharedAccounts struct {
+type Shared struct {
 	service        *accounts.Service
 	sayLoginHidden sync.Once
 }
@@ -45,28 +45,28 @@ type Login struct {
 	External bool
 }
 
-// OpenAccounts returns the accounts with this config, which a `jwt_accounts`
+// Open returns the accounts with this config, which a `jwt_accounts`
 // handler with the same config serves. The caller closes them.
-func OpenAccounts(ctx caddy.Context, config *accounts.Config) (*SharedAccounts, error) {
+func Open(ctx caddy.Context, config *accounts.Config) (*Shared, error) {
 	service, err := accounts.Open(ctx, config)
 	if err != nil {
 		return nil, err
 	}
-	return &SharedAccounts{service: service}, nil
+	return &Shared{service: service}, nil
 }
 
 // Close gives the accounts back.
-func (a *SharedAccounts) Close() error { return a.service.Release() }
+func (a *Shared) Close() error { return a.service.Release() }
 
 // Store has the users, and keeps what the module has beside them.
-func (a *SharedAccounts) Store() store.UserStore { return a.service.Users() }
+func (a *Shared) Store() store.UserStore { return a.service.Users() }
 
 // Now is the time by the clock of the accounts.
-func (a *SharedAccounts) Now() time.Time { return a.service.Now() }
+func (a *Shared) Now() time.Time { return a.service.Now() }
 
 // StoreFailed counts an error of the store as the accounts count theirs, and logs an
 // outage as they do.
-func (a *SharedAccounts) StoreFailed(err error) {
+func (a *Shared) StoreFailed(err error) {
 	failure, told := errors.AsType[*refusal.Error](err)
 	if !told {
 		failure = refusal.Of(accounts.StoreRefusal(err))
@@ -79,36 +79,36 @@ func (a *SharedAccounts) StoreFailed(err error) {
 
 // UseRefreshToken begins the use of a refresh token of another module, by the same
 // rules as those of the accounts. The result of a use is counted by Refreshed.
-func (a *SharedAccounts) UseRefreshToken(ctx context.Context, use accounts.RefreshUse) (*accounts.RefreshUse, error) {
+func (a *Shared) UseRefreshToken(ctx context.Context, use accounts.RefreshUse) (*accounts.RefreshUse, error) {
 	return a.service.UseRefreshToken(ctx, use)
 }
 
 // Refreshed counts the use of a refresh token: its result is ok, repeated of one that
 // came again before its successor was used, refused, or reused of one whose successor
 // was used.
-func (a *SharedAccounts) Refreshed(result string) { accounts.CountEvent("refresh", result) }
+func (a *Shared) Refreshed(result string) { accounts.CountEvent("refresh", result) }
 
 // Logger logs beside the accounts' own events.
-func (a *SharedAccounts) Logger() *zap.Logger { return a.service.Log }
+func (a *Shared) Logger() *zap.Logger { return a.service.Log }
 
 // OpenKeys returns further keys of the accounts, of the algorithm RS256 or
 // ES256, which are made once, when the config starts or they are used. lifetime is how long a token of theirs may be
 // good.
-func (a *SharedAccounts) OpenKeys(ctx caddy.Context, algorithm string, lifetime time.Duration) (*signing.Keys, error) {
+func (a *Shared) OpenKeys(ctx caddy.Context, algorithm string, lifetime time.Duration) (*signing.Keys, error) {
 	keys := signing.New(a.service.KeyOptions(ctx.Storage(), a.service.Config.FurtherKeys(algorithm), algorithm, lifetime))
 	config.AtStart(ctx, func() error { return keys.Ensure(ctx) })
 	return keys, nil
 }
 
 // Ready makes what a request needs that comes before the config has started.
-func (a *SharedAccounts) Ready(ctx context.Context) *refusal.Error { return a.service.Ready(ctx) }
+func (a *Shared) Ready(ctx context.Context) *refusal.Error { return a.service.Ready(ctx) }
 
 // AsIssuer is how a jwt handler accepts the accounts' tokens.
-func (a *SharedAccounts) AsIssuer() jwt.Issuer { return a.service.AsIssuer() }
+func (a *Shared) AsIssuer() jwt.Issuer { return a.service.AsIssuer() }
 
 // LearnRevocations reads what a server learns in the background, for whoever judges a
 // token outside of one.
-func (a *SharedAccounts) LearnRevocations(ctx context.Context, now time.Time) error {
+func (a *Shared) LearnRevocations(ctx context.Context, now time.Time) error {
 	revoked, err := a.Store().Revocations(ctx, time.Time{}, now)
 	for _, revocation := range revoked {
 		a.service.Revoked.Add(revocation.SessionID, revocation.Until)
@@ -118,7 +118,7 @@ func (a *SharedAccounts) LearnRevocations(ctx context.Context, now time.Time) er
 
 // Login returns who is logged in, and renews the session of a browser whose
 // access token has expired. The error is an *[Error] for nobody.
-func (a *SharedAccounts) Login(w http.ResponseWriter, r *http.Request) (*Login, error) {
+func (a *Shared) Login(w http.ResponseWriter, r *http.Request) (*Login, error) {
 	if err := a.service.Ready(r.Context()); err != nil {
 		return nil, err
 	}
@@ -126,7 +126,7 @@ func (a *SharedAccounts) Login(w http.ResponseWriter, r *http.Request) (*Login, 
 	if err != nil {
 		return nil, err
 	}
-	session, err := a.Session(r.Context(), user.ID, sessionOf(token))
+	session, err := a.Session(r.Context(), user.ID, SessionOf(token))
 	if err != nil {
 		return nil, accounts.StoreRefusal(err)
 	}
@@ -144,12 +144,12 @@ func (a *SharedAccounts) Login(w http.ResponseWriter, r *http.Request) (*Login, 
 }
 
 // Session returns a session of a user if it has not ended; [store.ErrNotFound].
-func (a *SharedAccounts) Session(ctx context.Context, userID, sessionID string) (store.Session, error) {
+func (a *Shared) Session(ctx context.Context, userID, sessionID string) (store.Session, error) {
 	return a.service.Session(ctx, userID, sessionID)
 }
 
 // LoginURL is where a browser logs in, to come back to a path of the site.
-func (a *SharedAccounts) LoginURL(r *http.Request, returnTo, email string) string {
+func (a *Shared) LoginURL(r *http.Request, returnTo, email string) string {
 	query := url.Values{"return_to": {returnTo}}
 	if email != "" {
 		query.Set("email", email)
@@ -159,7 +159,7 @@ func (a *SharedAccounts) LoginURL(r *http.Request, returnTo, email string) strin
 
 // LogOut ends a session and those of the same browser, and takes its cookies from
 // there.
-func (a *SharedAccounts) LogOut(w http.ResponseWriter, r *http.Request, userID, sessionID string) error {
+func (a *Shared) LogOut(w http.ResponseWriter, r *http.Request, userID, sessionID string) error {
 	clearSessionCookies(w, r)
 	if err := a.service.EndBrowser(r.Context(), userID, sessionID); err != nil {
 		return err
@@ -171,11 +171,11 @@ func (a *SharedAccounts) LogOut(w http.ResponseWriter, r *http.Request, userID, 
 
 // PasswordMark tells the password that a user has from those that they had or will
 // have. It is no secret.
-func (a *SharedAccounts) PasswordMark(user store.User) string { return accounts.PasswordMark(user) }
+func (a *Shared) PasswordMark(user store.User) string { return accounts.PasswordMark(user) }
 
 // SamePassword tells whether a user still has the password whose mark this is,
 // however it is hashed now.
-func (a *SharedAccounts) SamePassword(ctx context.Context, user store.User, mark string) (bool, error) {
+func (a *Shared) SamePassword(ctx context.Context, user store.User, mark string) (bool, error) {
 	for now := accounts.PasswordMark(user); now != mark; {
 		record, err := a.Store().Record(ctx, accounts.KindRehashed, now, a.Now())
 		if errors.Is(err, store.ErrNotFound) {
@@ -193,7 +193,7 @@ func (a *SharedAccounts) SamePassword(ctx context.Context, user store.User, mark
 
 // HasPassword tells whether a secret that came with a request has a hash, argon2id
 // or bcrypt, by the same queue as the users' passwords.
-func (a *SharedAccounts) HasPassword(r *http.Request, hash, secret string) (bool, error) {
+func (a *Shared) HasPassword(r *http.Request, hash, secret string) (bool, error) {
 	return password.Check(r.Context(), a.service.HashTurn("client secret", client(r)), hash, secret)
 }
 
@@ -205,7 +205,7 @@ type Page struct {
 
 // NewPage reads a page, which defines "title" and "content" of the layout: the
 // file in the folder if it has one of this name, else the embedded one.
-func (a *SharedAccounts) NewPage(embedded fs.FS, file, dir string) (*Page, error) {
+func (a *Shared) NewPage(embedded fs.FS, file, dir string) (*Page, error) {
 	own, err := fs.Sub(embeddedPages, "pages")
 	if err != nil {
 		return nil, err
@@ -244,7 +244,7 @@ type Throttle struct{ throttle *accounts.Throttle }
 
 // NewThrottle allows so many tries within the window, at all nodes together if
 // the store counts for them. No other throttle has its name.
-func (a *SharedAccounts) NewThrottle(name string, tries int, window time.Duration) *Throttle {
+func (a *Shared) NewThrottle(name string, tries int, window time.Duration) *Throttle {
 	return &Throttle{a.service.NewThrottle(name, tries, window)}
 }
 
@@ -261,25 +261,25 @@ func ClientKey(r *http.Request) string { return network.Key(client(r).Address) }
 
 // Newest is the session that took the place of one, as when its user logged in
 // once more; the session itself if none did.
-func (a *SharedAccounts) Newest(ctx context.Context, sessionID string) (string, error) {
+func (a *Shared) Newest(ctx context.Context, sessionID string) (string, error) {
 	return a.service.Newest(ctx, sessionID)
 }
 
 // LeadsTo has log-ins ask what a return path leads to. The zero Lead means that
 // f does not know it. The function that is returned stops that.
-func (a *SharedAccounts) LeadsTo(f func(returnTo string) accounts.Lead) (stop func()) {
+func (a *Shared) LeadsTo(f func(returnTo string) accounts.Lead) (stop func()) {
 	return a.service.Links.LeadsTo(f)
 }
 
 // AddAccountLink puts a link on the account page, until the function that is
 // returned is called.
-func (a *SharedAccounts) AddAccountLink(link accounts.AccountLink) (remove func()) {
+func (a *Shared) AddAccountLink(link accounts.AccountLink) (remove func()) {
 	return a.service.Links.Add(link)
 }
 
 // OnSessionEnd has a function called with the ID of each session that ends from now
 // on, here or in another process. It must not wait. The function that is returned
 // stops that.
-func (a *SharedAccounts) OnSessionEnd(f func(sessionID string)) (stop func()) {
+func (a *Shared) OnSessionEnd(f func(sessionID string)) (stop func()) {
 	return a.service.Revoked.Listen(f)
 }

@@ -1,4 +1,4 @@
-package caddyjwt
+package web
 
 import (
 	"errors"
@@ -91,7 +91,7 @@ func FuzzCookie(f *testing.F) {
 				others[cookie.Name+"="+cookie.Value]++
 			}
 		}
-		stripRefreshCookie(r)
+		StripRefreshCookie(r)
 		if len(r.CookiesNamed(credentials.RefreshCookie)) > 0 {
 			t.Fatalf("the refresh token is still in %q", r.Header.Get("Cookie"))
 		}

@@ -1,4 +1,4 @@
-package caddyjwt
+package web
 
 import (
 	"net/http"
@@ -11,7 +11,7 @@ import (
 type object = map[string]any
 
 // openAPI describes the JSON routes in OpenAPI 3.1, for an explorer.
-func (h *AccountsHandler) openAPI(w http.ResponseWriter, r *http.Request) error {
+func (h *Handler) openAPI(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Access-Control-Allow-Origin", "*") // nothing of a user is in it
 	document := h.openAPIDocument()
 	if mount := answer.MountedAt(r); mount != "" {
@@ -20,7 +20,7 @@ func (h *AccountsHandler) openAPI(w http.ResponseWriter, r *http.Request) error 
 	return answer.WriteJSON(w, http.StatusOK, document)
 }
 
-func (h *AccountsHandler) openAPIDocument() object {
+func (h *Handler) openAPIDocument() object {
 	text := object{"type": "string"}
 	email, password := object{"type": "string", "format": "email"}, object{"type": "string", "minLength": h.PasswordMinLength, "maxLength": password.MaxBytes}
 	credentials := schema(object{"email": email, "password": text}, "email", "password")

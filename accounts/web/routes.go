@@ -1,4 +1,4 @@
-package caddyjwt
+package web
 
 import (
 	"cmp"
@@ -20,10 +20,10 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-const maxBodyBytes = 64 << 10
+const MaxBodyBytes = 64 << 10
 
 // login answers a log-in: by JSON with tokens, by the page's form with cookies.
-func (h *AccountsHandler) login(w http.ResponseWriter, r *http.Request) error {
+func (h *Handler) login(w http.ResponseWriter, r *http.Request) error {
 	in, err := readInput(w, r, "email", "password")
 	if err != nil {
 		return err
@@ -45,14 +45,14 @@ func (h *AccountsHandler) login(w http.ResponseWriter, r *http.Request) error {
 
 // answerGrant hands tokens out. A browser gets them as cookies, of a session
 // that is new, so that nobody can have planted it.
-func (h *AccountsHandler) answerGrant(w http.ResponseWriter, r *http.Request, in *input, given *accounts.Grant) error {
+func (h *Handler) answerGrant(w http.ResponseWriter, r *http.Request, in *input, given *accounts.Grant) error {
 	if !in.form {
 		return answer.WriteJSON(w, http.StatusOK, tokenAnswer(given))
 	}
 	if err := h.service.ReplaceSession(r.Context(), given, refreshTokenOf(r)); err != nil {
 		return err
 	}
-	setSessionCookies(w, r, given)
+	SetSessionCookies(w, r, given)
 	answer.SeeOther(w, answer.SafeReturnPath(in.text("return_to"), answer.MountedAt(r)+h.Path("account")))
 	return nil
 }
@@ -63,7 +63,7 @@ func tokenAnswer(given *accounts.Grant) map[string]any {
 	}
 }
 
-func (h *AccountsHandler) signup(w http.ResponseWriter, r *http.Request) error {
+func (h *Handler) signup(w http.ResponseWriter, r *http.Request) error {
 	in, err := readInput(w, r, append([]string{"email", "password"}, h.Profile...)...)
 	if err != nil {
 		return err
@@ -109,7 +109,7 @@ func (h *AccountsHandler) signup(w http.ResponseWriter, r *http.Request) error {
 	return h.answerGrant(w, r, in, given)
 }
 
-func (h *AccountsHandler) checkPasswordInput(in *input, name, pw string) {
+func (h *Handler) checkPasswordInput(in *input, name, pw string) {
 	if pw == "" {
 		return // missing, which was said
 	}
@@ -138,7 +138,7 @@ func userAnswer(user store.User) map[string]any {
 	return answer
 }
 
-func (h *AccountsHandler) refresh(w http.ResponseWriter, r *http.Request) error {
+func (h *Handler) refresh(w http.ResponseWriter, r *http.Request) error {
 	in, err := readInput(w, r, "refreshToken")
 	if err != nil {
 		return err
@@ -159,11 +159,11 @@ func (h *AccountsHandler) refresh(w http.ResponseWriter, r *http.Request) error 
 
 // logout ends the session of the token. A browser without one is logged out
 // already.
-func (h *AccountsHandler) logout(w http.ResponseWriter, r *http.Request) error {
+func (h *Handler) logout(w http.ResponseWriter, r *http.Request) error {
 	form := isForm(r)
 	token, err := h.shared.caller(w, r)
 	if err == nil {
-		err = h.service.EndBrowser(r.Context(), token.UserID, sessionOf(token))
+		err = h.service.EndBrowser(r.Context(), token.UserID, SessionOf(token))
 	}
 	if refusal, ok := errors.AsType[*refusal.Error](err); ok && form && refusal.Reason.Answer().Status == http.StatusUnauthorized {
 		err = nil
@@ -173,7 +173,7 @@ func (h *AccountsHandler) logout(w http.ResponseWriter, r *http.Request) error {
 	}
 	if token != nil {
 		accounts.CountEvent("logout", "ok")
-		h.service.Audit("logout", token.UserID, sessionOf(token), client(r))
+		h.service.Audit("logout", token.UserID, SessionOf(token), client(r))
 	}
 	clearSessionCookies(w, r)
 	if form {
@@ -184,7 +184,7 @@ func (h *AccountsHandler) logout(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func (h *AccountsHandler) whoami(w http.ResponseWriter, r *http.Request) error {
+func (h *Handler) whoami(w http.ResponseWriter, r *http.Request) error {
 	_, user, err := h.shared.callerUser(w, r)
 	if err != nil {
 		return err
@@ -197,7 +197,7 @@ func (h *AccountsHandler) whoami(w http.ResponseWriter, r *http.Request) error {
 	return answer.WriteJSON(w, http.StatusOK, userAnswer(user))
 }
 
-func (h *AccountsHandler) password(w http.ResponseWriter, r *http.Request) error {
+func (h *Handler) password(w http.ResponseWriter, r *http.Request) error {
 	token, err := h.shared.caller(w, r)
 	if err != nil {
 		return err
@@ -211,7 +211,7 @@ func (h *AccountsHandler) password(w http.ResponseWriter, r *http.Request) error
 	if err := in.err(); err != nil {
 		return h.pageOr(w, r, in, "account", err)
 	}
-	if err := h.service.ChangePassword(r.Context(), token.UserID, sessionOf(token), current, fresh, client(r)); err != nil {
+	if err := h.service.ChangePassword(r.Context(), token.UserID, SessionOf(token), current, fresh, client(r)); err != nil {
 		return h.pageOr(w, r, in, "account", err)
 	}
 	if in.form {
@@ -230,7 +230,7 @@ func (h *AccountsHandler) password(w http.ResponseWriter, r *http.Request) error
 }
 
 // reset sets a password by the token of a link.
-func (h *AccountsHandler) reset(w http.ResponseWriter, r *http.Request) error {
+func (h *Handler) reset(w http.ResponseWriter, r *http.Request) error {
 	in, err := readInput(w, r, "token", "newPassword")
 	if err != nil {
 		return err
@@ -269,7 +269,7 @@ func (h *AccountsHandler) reset(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func (h *AccountsHandler) sessions(w http.ResponseWriter, r *http.Request) error {
+func (h *Handler) sessions(w http.ResponseWriter, r *http.Request) error {
 	token, err := h.shared.caller(w, r)
 	if err != nil {
 		return err
@@ -279,10 +279,10 @@ func (h *AccountsHandler) sessions(w http.ResponseWriter, r *http.Request) error
 		return accounts.StoreRefusal(err)
 	}
 	body := make([]map[string]any, len(sessions))
-	for i, s := range h.ownView(sessions, sessionOf(token)) {
+	for i, s := range h.ownView(sessions, SessionOf(token)) {
 		body[i] = map[string]any{
 			"id": s.ID, "client": s.Client, "address": s.Address, "createdAt": s.CreatedAt.UTC(), "usedAt": s.UsedAt.UTC(), "expiresAt": s.ExpiresAt.UTC(),
-			"current": s.ID == sessionOf(token),
+			"current": s.ID == SessionOf(token),
 		}
 	}
 	return answer.WriteJSON(w, http.StatusOK, body)
@@ -291,7 +291,7 @@ func (h *AccountsHandler) sessions(w http.ResponseWriter, r *http.Request) error
 // ownView has the session that asks used just now. When its refresh token was used
 // would tell a thief who has its access token when to use a refresh token; see
 // repeatWithin.
-func (h *AccountsHandler) ownView(sessions []store.Session, own string) []store.Session {
+func (h *Handler) ownView(sessions []store.Session, own string) []store.Session {
 	for i := range sessions {
 		if sessions[i].ID == own {
 			sessions[i].UsedAt = h.service.Now()
@@ -300,7 +300,7 @@ func (h *AccountsHandler) ownView(sessions []store.Session, own string) []store.
 	return sessions
 }
 
-func (h *AccountsHandler) endSession(w http.ResponseWriter, r *http.Request, id string) error {
+func (h *Handler) endSession(w http.ResponseWriter, r *http.Request, id string) error {
 	token, err := h.shared.caller(w, r)
 	if err != nil {
 		return err
@@ -317,7 +317,7 @@ func (h *AccountsHandler) endSession(w http.ResponseWriter, r *http.Request, id 
 	}
 	h.service.Audit("session ended", token.UserID, id, client(r))
 	if r.Method == http.MethodPost {
-		if id == sessionOf(token) {
+		if id == SessionOf(token) {
 			clearSessionCookies(w, r)
 		}
 		answer.SeeOther(w, answer.MountedAt(r)+h.Path("account"))
@@ -327,7 +327,7 @@ func (h *AccountsHandler) endSession(w http.ResponseWriter, r *http.Request, id 
 	return nil
 }
 
-func (h *AccountsHandler) jwks(w http.ResponseWriter, _ *http.Request) error {
+func (h *Handler) jwks(w http.ResponseWriter, _ *http.Request) error {
 	w.Header().Set("Content-Type", "application/jwk-set+json")
 	w.Header().Set("Cache-Control", "public, max-age=10") // signing.DefaultLead is longer
 	w.Header().Set("Access-Control-Allow-Origin", "*")    // public keys are for everybody
@@ -335,7 +335,7 @@ func (h *AccountsHandler) jwks(w http.ResponseWriter, _ *http.Request) error {
 	return err
 }
 
-func sessionOf(token *jwt.Token) string {
+func SessionOf(token *jwt.Token) string {
 	id, _ := token.Claims["sid"].(string)
 	return id
 }
@@ -345,9 +345,9 @@ func client(r *http.Request) accounts.Client {
 	return accounts.Client{Address: address, UserAgent: r.UserAgent()}
 }
 
-// maxPropertyErrors is how many errors of a body are listed; that there are more is
+// MaxPropertyErrors is how many errors of a body are listed; that there are more is
 // said by one entry behind them.
-const maxPropertyErrors = 16
+const MaxPropertyErrors = 16
 
 // input is the body of a request: a JSON object or a form.
 type input struct {
@@ -369,7 +369,7 @@ func readInput(w http.ResponseWriter, r *http.Request, known ...string) (*input,
 	if kind != "application/json" && !in.form {
 		return nil, refusal.New(refusal.MediaType, "it is %s", refusal.Quoted(kind))
 	}
-	r.Body = http.MaxBytesReader(w, r.Body, maxBodyBytes)
+	r.Body = http.MaxBytesReader(w, r.Body, MaxBodyBytes)
 	if in.form {
 		return in, in.readForm(r)
 	}
@@ -386,7 +386,7 @@ func readInput(w http.ResponseWriter, r *http.Request, known ...string) (*input,
 		if slices.Contains(known, name) {
 			continue
 		}
-		if in.unknown++; in.unknown <= maxPropertyErrors {
+		if in.unknown++; in.unknown <= MaxPropertyErrors {
 			in.wrong(name, "additionalProperties", errors.New("is not known here"), map[string]any{"additionalProperty": shownName(name)})
 		}
 	}
@@ -414,7 +414,7 @@ func (in *input) readForm(r *http.Request) error {
 
 func bodyRefusal(err error) error {
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return refusal.New(refusal.BodyTooLarge, "more than %d bytes", maxBodyBytes)
+		return refusal.New(refusal.BodyTooLarge, "more than %d bytes", MaxBodyBytes)
 	}
 	return refusal.New(refusal.Body, "it does not arrive whole")
 }
@@ -449,12 +449,12 @@ func (in *input) err() error {
 	if len(in.properties) == 0 {
 		return nil
 	}
-	all := len(in.properties) + max(0, in.unknown-maxPropertyErrors)
-	if all > maxPropertyErrors { // those of properties that are known go before the others
+	all := len(in.properties) + max(0, in.unknown-MaxPropertyErrors)
+	if all > MaxPropertyErrors { // those of properties that are known go before the others
 		slices.SortStableFunc(in.properties, func(a, b refusal.PropertyError) int {
 			return cmp.Compare(btoi(a.Code == "additionalProperties"), btoi(b.Code == "additionalProperties"))
 		})
-		in.properties = in.properties[:maxPropertyErrors]
+		in.properties = in.properties[:MaxPropertyErrors]
 	}
 	slices.SortFunc(in.properties, func(a, b refusal.PropertyError) int { return strings.Compare(a.Path, b.Path) })
 	if more := all - len(in.properties); more > 0 {

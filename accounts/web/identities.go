@@ -1,4 +1,4 @@
-package caddyjwt
+package web
 
 import (
 	"encoding/json"
@@ -28,7 +28,7 @@ type offer struct {
 
 // offersTo tells whether an identity waits for the user who has just logged in,
 // who is asked next. One that waits for another user is dropped.
-func (h *AccountsHandler) offersTo(w http.ResponseWriter, r *http.Request, in *input, given *accounts.Grant) bool {
+func (h *Handler) offersTo(w http.ResponseWriter, r *http.Request, in *input, given *accounts.Grant) bool {
 	record, err := h.pending(r, accounts.KindOffered, offerCookie)
 	if errors.Is(err, store.ErrNotFound) {
 		return false
@@ -55,7 +55,7 @@ func (h *AccountsHandler) offersTo(w http.ResponseWriter, r *http.Request, in *i
 }
 
 // dropOffer forgets the identity that waits in the browser, if there is one.
-func (h *AccountsHandler) dropOffer(w http.ResponseWriter, r *http.Request) {
+func (h *Handler) dropOffer(w http.ResponseWriter, r *http.Request) {
 	name := credentials.CookieName(r, offerCookie)
 	for _, cookie := range r.CookiesNamed(name) {
 		_, err := h.service.Users().TakeRecord(r.Context(), accounts.KindOffered, store.HashToken(cookie.Value), h.service.Now())
@@ -67,19 +67,19 @@ func (h *AccountsHandler) dropOffer(w http.ResponseWriter, r *http.Request) {
 }
 
 // waiting returns the identity that waits in the browser for the caller.
-func (h *AccountsHandler) waiting(r *http.Request, token *jwt.Token, user store.User) (record store.Record, waiting offer, err error) {
+func (h *Handler) waiting(r *http.Request, token *jwt.Token, user store.User) (record store.Record, waiting offer, err error) {
 	record, err = h.pending(r, accounts.KindOffered, offerCookie)
 	if err == nil {
 		err = json.Unmarshal(record.Value, &waiting)
 	}
-	if errors.Is(err, store.ErrNotFound) || err == nil && (record.Owner != user.ID || waiting.SessionID != sessionOf(token)) {
+	if errors.Is(err, store.ErrNotFound) || err == nil && (record.Owner != user.ID || waiting.SessionID != SessionOf(token)) {
 		return record, waiting, refusal.New(refusal.LoginState, "no external identity waits in this browser for this session")
 	}
 	return record, waiting, accounts.StoreRefusal(err)
 }
 
 // connectPage asks whether an identity is to be connected.
-func (h *AccountsHandler) connectPage(w http.ResponseWriter, r *http.Request) error {
+func (h *Handler) connectPage(w http.ResponseWriter, r *http.Request) error {
 	token, user, err := h.shared.callerUser(w, r)
 	if err != nil {
 		return h.accountPage(w, r) // which leads to the log-in page
@@ -91,7 +91,7 @@ func (h *AccountsHandler) connectPage(w http.ResponseWriter, r *http.Request) er
 	return h.askToConnect(w, r, token, user, record, waiting, pageData{}, http.StatusOK)
 }
 
-func (h *AccountsHandler) askToConnect(w http.ResponseWriter, r *http.Request, token *jwt.Token, user store.User, record store.Record, waiting offer, data pageData, status int) error {
+func (h *Handler) askToConnect(w http.ResponseWriter, r *http.Request, token *jwt.Token, user store.User, record store.Record, waiting offer, data pageData, status int) error {
 	data.Text = "From then on whoever logs in there as " + waiting.Name() + " is logged in to your account here. Say yes only if that is you."
 	data.Confirm = &pageConfirm{
 		Question: "Connect " + waiting.Label + " (" + waiting.Name() + ") to your account " + user.Email + "?",
@@ -103,8 +103,8 @@ func (h *AccountsHandler) askToConnect(w http.ResponseWriter, r *http.Request, t
 
 // ask shows a question, which wants the password unless the log-in was a moment
 // ago.
-func (h *AccountsHandler) ask(w http.ResponseWriter, r *http.Request, token *jwt.Token, user store.User, data pageData, status int) error {
-	fresh, err := h.service.IsFresh(r.Context(), user.ID, sessionOf(token))
+func (h *Handler) ask(w http.ResponseWriter, r *http.Request, token *jwt.Token, user store.User, data pageData, status int) error {
+	fresh, err := h.service.IsFresh(r.Context(), user.ID, SessionOf(token))
 	if err != nil {
 		return err
 	}
@@ -117,7 +117,7 @@ func (h *AccountsHandler) ask(w http.ResponseWriter, r *http.Request, token *jwt
 }
 
 // connect is the answer to the question.
-func (h *AccountsHandler) connect(w http.ResponseWriter, r *http.Request) error {
+func (h *Handler) connect(w http.ResponseWriter, r *http.Request) error {
 	token, user, err := h.shared.callerUser(w, r)
 	if err != nil {
 		return err
@@ -142,7 +142,7 @@ func (h *AccountsHandler) connect(w http.ResponseWriter, r *http.Request) error 
 		answer.SeeOther(w, next)
 		return nil
 	}
-	if err := h.service.Confirm(r.Context(), user, sessionOf(token), in.text("currentPassword"), client(r)); err != nil {
+	if err := h.service.Confirm(r.Context(), user, SessionOf(token), in.text("currentPassword"), client(r)); err != nil {
 		refusal, ok := errors.AsType[*refusal.Error](err)
 		if !ok {
 			return err
@@ -156,7 +156,7 @@ func (h *AccountsHandler) connect(w http.ResponseWriter, r *http.Request) error 
 		err = refusal.New(refusal.LoginState, "the question was answered already")
 	}
 	if err == nil {
-		err = h.service.Connect(r.Context(), user.ID, sessionOf(token), waiting.LinkedIdentity, client(r))
+		err = h.service.Connect(r.Context(), user.ID, SessionOf(token), waiting.LinkedIdentity, client(r))
 	}
 	if err != nil {
 		return h.showAccount(w, r, token, accounts.StoreRefusal(err))
@@ -174,7 +174,7 @@ func confirmError(failure *refusal.Error) string {
 }
 
 // identities lists those of the caller.
-func (h *AccountsHandler) identities(w http.ResponseWriter, r *http.Request) error {
+func (h *Handler) identities(w http.ResponseWriter, r *http.Request) error {
 	token, err := h.shared.caller(w, r)
 	if err != nil {
 		return err
@@ -192,7 +192,7 @@ func (h *AccountsHandler) identities(w http.ResponseWriter, r *http.Request) err
 
 // identity asks whether an identity is to be disconnected, by GET, and does it, by
 // POST of the page's form or DELETE.
-func (h *AccountsHandler) identity(w http.ResponseWriter, r *http.Request, id string) error {
+func (h *Handler) identity(w http.ResponseWriter, r *http.Request, id string) error {
 	token, user, err := h.shared.callerUser(w, r)
 	if err != nil {
 		return err
@@ -225,7 +225,7 @@ func (h *AccountsHandler) identity(w http.ResponseWriter, r *http.Request, id st
 		in.want("currentPassword")
 	}
 	if err = in.err(); err == nil {
-		err = h.service.Confirm(r.Context(), user, sessionOf(token), in.text("currentPassword"), client(r))
+		err = h.service.Confirm(r.Context(), user, SessionOf(token), in.text("currentPassword"), client(r))
 	}
 	if err == nil {
 		err = h.service.Disconnect(r.Context(), user, id, client(r))
@@ -245,7 +245,7 @@ func (h *AccountsHandler) identity(w http.ResponseWriter, r *http.Request, id st
 	return nil
 }
 
-func (h *AccountsHandler) askToDisconnect(w http.ResponseWriter, r *http.Request, token *jwt.Token, user store.User, links []accounts.LinkedIdentity, i int, data pageData, status int) error {
+func (h *Handler) askToDisconnect(w http.ResponseWriter, r *http.Request, token *jwt.Token, user store.User, links []accounts.LinkedIdentity, i int, data pageData, status int) error {
 	link := links[i]
 	data.Text = "From then on nobody is logged in to your account by " + link.Label + " as " + link.Name() + "."
 	switch {

@@ -1,4 +1,4 @@
-package caddyjwt
+package web
 
 import (
 	"bytes"
@@ -213,26 +213,26 @@ func policy(data pageData) string {
 	return strings.Replace(pagePolicy, " form-action 'self';", "", 1)
 }
 
-func (h *AccountsHandler) style(w http.ResponseWriter, _ *http.Request) error {
+func (h *Handler) style(w http.ResponseWriter, _ *http.Request) error {
 	w.Header().Set("Content-Type", "text/css; charset=utf-8")
 	w.Header().Set("Cache-Control", "public, max-age=3600")
 	_, err := w.Write(h.pages.style)
 	return err
 }
 
-func (h *AccountsHandler) loginPage(w http.ResponseWriter, r *http.Request) error {
+func (h *Handler) loginPage(w http.ResponseWriter, r *http.Request) error {
 	h.dropOffer(w, r) // whoever comes here of their own does not go on with it
 	query := r.URL.Query()
 	return h.pages.render(w, r, "login", pageData{ReturnTo: answer.SafeReturnPath(query.Get("return_to"), ""), Email: query.Get("email")}, http.StatusOK)
 }
 
-func (h *AccountsHandler) signupPage(w http.ResponseWriter, r *http.Request) error {
+func (h *Handler) signupPage(w http.ResponseWriter, r *http.Request) error {
 	return h.pages.render(w, r, "signup", pageData{ReturnTo: answer.SafeReturnPath(r.URL.Query().Get("return_to"), "")}, http.StatusOK)
 }
 
 // resetPage shows the form if the link is good. The token goes from the link into a
 // cookie first, so that no page that the browser opens from here has it in its URL.
-func (h *AccountsHandler) resetPage(w http.ResponseWriter, r *http.Request) error {
+func (h *Handler) resetPage(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Referrer-Policy", "no-referrer")
 	token := r.URL.Query().Get("token")
 	if r.URL.RawQuery == "" {
@@ -256,7 +256,7 @@ func (h *AccountsHandler) resetPage(w http.ResponseWriter, r *http.Request) erro
 }
 
 // showBrokenLink says that a link sets no password, and how to get another.
-func (h *AccountsHandler) showBrokenLink(w http.ResponseWriter, r *http.Request) error {
+func (h *Handler) showBrokenLink(w http.ResponseWriter, r *http.Request) error {
 	refusal := &refusal.Error{Reason: refusal.OneTimeToken}
 	h.answers.Announce(w, r, refusal)
 	w.Header().Set("Referrer-Policy", "no-referrer")
@@ -284,7 +284,7 @@ func resetCookieName(r *http.Request) string {
 }
 
 // setResetCookie keeps a token in the browser; empty for none.
-func (h *AccountsHandler) setResetCookie(w http.ResponseWriter, r *http.Request, token string) {
+func (h *Handler) setResetCookie(w http.ResponseWriter, r *http.Request, token string) {
 	expires := h.service.Now().Add(resetCookieLifetime)
 	if token == "" {
 		if len(r.CookiesNamed(resetCookieName(r))) == 0 {
@@ -298,7 +298,7 @@ func (h *AccountsHandler) setResetCookie(w http.ResponseWriter, r *http.Request,
 	})
 }
 
-func (h *AccountsHandler) accountPage(w http.ResponseWriter, r *http.Request) error {
+func (h *Handler) accountPage(w http.ResponseWriter, r *http.Request) error {
 	token, err := h.shared.caller(w, r)
 	if err != nil {
 		if refusal.Of(err).Reason.Answer().Status == http.StatusUnauthorized {
@@ -310,7 +310,7 @@ func (h *AccountsHandler) accountPage(w http.ResponseWriter, r *http.Request) er
 	return h.renderAccount(w, r, token, pageData{}, http.StatusOK)
 }
 
-func (h *AccountsHandler) renderAccount(w http.ResponseWriter, r *http.Request, token *jwt.Token, data pageData, status int) error {
+func (h *Handler) renderAccount(w http.ResponseWriter, r *http.Request, token *jwt.Token, data pageData, status int) error {
 	user, err := h.service.Users().User(r.Context(), token.UserID)
 	if err != nil {
 		return accounts.StoreRefusal(err)
@@ -330,8 +330,8 @@ func (h *AccountsHandler) renderAccount(w http.ResponseWriter, r *http.Request, 
 	for name, value := range user.Profile {
 		data.User.Profile[name] = profileText(value)
 	}
-	for _, x := range h.ownView(sessions, sessionOf(token)) {
-		data.Sessions = append(data.Sessions, pageSession{x.ID, x.Client, x.Address, x.CreatedAt, x.UsedAt, x.ID == sessionOf(token)})
+	for _, x := range h.ownView(sessions, SessionOf(token)) {
+		data.Sessions = append(data.Sessions, pageSession{x.ID, x.Client, x.Address, x.CreatedAt, x.UsedAt, x.ID == SessionOf(token)})
 	}
 	data.Links = h.service.Links.All()
 	return h.pages.render(w, r, "account", data, status)
@@ -349,7 +349,7 @@ func profileText(value any) string {
 
 // pageOr shows a refusal of a form on its page; any other request gets the
 // refusal itself.
-func (h *AccountsHandler) pageOr(w http.ResponseWriter, r *http.Request, in *input, page string, err error) error {
+func (h *Handler) pageOr(w http.ResponseWriter, r *http.Request, in *input, page string, err error) error {
 	failure, ok := errors.AsType[*refusal.Error](err)
 	if !in.form || !ok {
 		return err

@@ -1,4 +1,4 @@
-package caddyjwt
+package web
 
 import (
 	"net/http"
@@ -12,7 +12,7 @@ import (
 )
 
 // caller is who sent the request, by bearer token or cookie.
-func (a *SharedAccounts) caller(w http.ResponseWriter, r *http.Request) (*jwt.Token, error) {
+func (a *Shared) caller(w http.ResponseWriter, r *http.Request) (*jwt.Token, error) {
 	raw, source, err := credentials.AccountSources.Read(r)
 	if err != nil {
 		return nil, err
@@ -23,8 +23,8 @@ func (a *SharedAccounts) caller(w http.ResponseWriter, r *http.Request) (*jwt.To
 	} else {
 		token, err = a.service.Verifier.Verify(r.Context(), raw, a.service.Now())
 	}
-	if err != nil && (source == nil || source.OfAccounts) && renewable(refusal.Of(err)) {
-		fresh, storeErr := a.renew(w, r)
+	if err != nil && (source == nil || source.OfAccounts) && Renewable(refusal.Of(err)) {
+		fresh, storeErr := a.Renew(w, r)
 		if storeErr != nil {
 			return nil, storeErr
 		}
@@ -35,7 +35,7 @@ func (a *SharedAccounts) caller(w http.ResponseWriter, r *http.Request) (*jwt.To
 	if err != nil {
 		return nil, err
 	}
-	if sessionOf(token) == "" {
+	if SessionOf(token) == "" {
 		return nil, refusal.New(refusal.Claims, "sid is missing")
 	}
 	if !slices.Contains(jwt.Scopes(token.Claims), accounts.AccountScope) {
@@ -44,7 +44,7 @@ func (a *SharedAccounts) caller(w http.ResponseWriter, r *http.Request) (*jwt.To
 	return token, nil
 }
 
-func (a *SharedAccounts) callerUser(w http.ResponseWriter, r *http.Request) (*jwt.Token, store.User, error) {
+func (a *Shared) callerUser(w http.ResponseWriter, r *http.Request) (*jwt.Token, store.User, error) {
 	token, err := a.caller(w, r)
 	if err != nil {
 		return nil, store.User{}, err
