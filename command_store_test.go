@@ -11,6 +11,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/store"
+	"github.com/caddy-jwt/caddy-jwt/store/filestore"
 	"github.com/caddy-jwt/caddy-jwt/store/sqlstore"
 )
 
@@ -82,18 +83,20 @@ func TestStoreCopy(t *testing.T) {
 // copyOf opens two stores for a copy.
 func copyOf(t *testing.T, from, to string, progress func(doing, table string, rows, all int64)) *sqlstore.Copy {
 	t.Helper()
-	ctx, cancel, err := openContext(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	ctx, cancel := moduleContext(t)
 	t.Cleanup(cancel)
-	c := &sqlstore.Copy{Progress: progress}
-	if c.From, c.Source, err = openNamedStore(ctx, from, false); err == nil {
-		c.To, _, err = openNamedStore(ctx, to, true)
+	open := func(path string) *sqlstore.Store {
+		users := &filestore.Store{Path: path}
+		if err := users.Provision(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := users.Connect(sqlstore.ForCopy(ctx)); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = users.Cleanup() })
+		return users.SQL()
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := &sqlstore.Copy{From: open(from), To: open(to), Source: store.HashToken(from), Progress: progress}
 	return c
 }
 

@@ -2,6 +2,7 @@ package caddyjwt
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/x509"
 	stdjson "encoding/json"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/accounts/password"
+	"github.com/caddy-jwt/caddy-jwt/accounts/web"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/signing"
@@ -105,12 +107,20 @@ func newUserStore(t testing.TB) (c *commandLine, path string) {
 }
 
 // withUsers does something with the store of a path, as a server would.
-func withUsers(t testing.TB, path string, do func(store.UserStore)) {
+// moduleContext is a context in which modules are provisioned without a site.
+func moduleContext(t testing.TB) (caddy.Context, context.CancelFunc) {
 	t.Helper()
-	ctx, cancel, err := openContext(nil)
+	quiet := &caddy.CustomLog{BaseLog: caddy.BaseLog{Level: "ERROR"}}
+	base, err := caddy.ProvisionContext(&caddy.Config{Logging: &caddy.Logging{Logs: map[string]*caddy.CustomLog{caddy.DefaultLoggerName: quiet}}})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return caddy.NewContext(base)
+}
+
+func withUsers(t testing.TB, path string, do func(store.UserStore)) {
+	t.Helper()
+	ctx, cancel := moduleContext(t)
 	defer cancel()
 	store := &filestore.Store{Path: path}
 	if err := store.Provision(ctx); err != nil {
@@ -314,7 +324,7 @@ func TestUserCommandsRefuse(t *testing.T) {
 
 func TestUserListPages(t *testing.T) {
 	c, path := newUserStore(t)
-	const count = 2*usersPerPage + 1
+	const count = 2*500 + 1 // pages of users
 	withUsers(t, path, func(users store.UserStore) {
 		for i := range count {
 			email := fmt.Sprintf("user%d@example.com", i)
@@ -354,7 +364,7 @@ func TestUserImport(t *testing.T) {
 			"ivan,,," + bcryptHash + ",,,\r\n" +
 			"judy@example.com," + strings.ToUpper(id) + ",," + bcryptHash + ",,,\r\n" +
 			"kim@example.com,,,\"" + bcryptHash + ",,,\r\n" +
-			strings.Repeat("x", 2*maxImportLine) + "\r\n" +
+			strings.Repeat("x", 16*web.MaxBodyBytes) + "\r\n" +
 			"last@example.com,507f1f77bcf86cd799439011,," + bcryptHash + ",,,",
 		"users.jsonl": `{"email":"alice@example.com","id":"` + id + `","roles":["admin","editor"],"password_hash":"` + argon2idHash +
 			`","created_at":"2020-02-03T04:05:06Z","profile":{"name":"Alice, A."}}` + "\n" +
@@ -370,7 +380,7 @@ func TestUserImport(t *testing.T) {
 			`{"email":"ivan","password_hash":"` + bcryptHash + `"}` + "\n" +
 			`{"email":"judy@example.com","id":"` + strings.ToUpper(id) + `","password_hash":"` + bcryptHash + `"}` + "\n" +
 			`{"email":"kim@example.com","password_hash":"","profile":{"born":1e999}}` + "\n" +
-			strings.Repeat("x", 2*maxImportLine) + "\n" +
+			strings.Repeat("x", 16*web.MaxBodyBytes) + "\n" +
 			`{"email":"last@example.com","id":"507f1f77bcf86cd799439011","password_hash":"` + bcryptHash + `"}`,
 	}
 	for name, text := range formats {

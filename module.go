@@ -5,7 +5,6 @@
 package caddyjwt
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -19,6 +18,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
+	_ "github.com/caddy-jwt/caddy-jwt/internal/cli" // caddy jwt …
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
 	"github.com/caddy-jwt/caddy-jwt/internal/place"
 	"github.com/caddy-jwt/caddy-jwt/jwks"
@@ -206,14 +206,6 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return h.pass(w, r, next, token)
 	}
 	return h.passMarked(w, r, next, token, marks{always: byQuery || renewed != nil, byCookie: byCookie, vary: byCookie, renewed: renewed})
-}
-
-// learnRevocations reads what a server learns in the background.
-func (h *Handler) learnRevocations(ctx context.Context, now time.Time) error {
-	if h.accounts == nil {
-		return nil
-	}
-	return h.accounts.LearnRevocations(ctx, now)
 }
 
 // needsNoToken tells whether the request is for a public path or a preflight.

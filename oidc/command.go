@@ -11,14 +11,14 @@ import (
 	"text/tabwriter"
 	"time"
 
-	caddyjwt "github.com/caddy-jwt/caddy-jwt"
+	"github.com/caddy-jwt/caddy-jwt/internal/cli"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/spf13/cobra"
 )
 
 func init() {
-	caddyjwt.AddCommand(clientCommand)
+	cli.Add(clientCommand)
 }
 
 func clientCommand() *cobra.Command {
@@ -36,7 +36,7 @@ caddy jwt user:
 		Example: `  caddy jwt client add --redirect-uri https://wiki.example.com/callback wiki
   caddy jwt client list`,
 	}
-	caddyjwt.AddStoreFlags(cmd)
+	cli.AddStoreFlags(cmd)
 	cmd.AddCommand(addClientCommand(), listClientsCommand(), showClientCommand(), deleteClientCommand())
 	return cmd
 }
@@ -51,7 +51,7 @@ once: the store has its hash.`,
 		Example: `  caddy jwt client add --redirect-uri https://wiki.example.com/callback wiki
   caddy jwt client add --public --redirect-uri com.example.app:/callback app`,
 		Args: cobra.ExactArgs(1),
-		RunE: caddyjwt.OnStore(true, addClient),
+		RunE: cli.OnStore(true, addClient),
 	}
 	flags := cmd.Flags()
 	flags.Bool("public", false, "It cannot keep a secret, and uses PKCE")
@@ -122,7 +122,7 @@ func addClient(ctx context.Context, cmd *cobra.Command, args []string, users sto
 // notInConfig refuses an ID that the config has, whose client is the one that
 // servers know.
 func notInConfig(cmd *cobra.Command, id string) error {
-	providers, err := caddyjwt.HandlersOf(cmd, "oidc_provider")
+	providers, err := cli.HandlersOf(cmd, "oidc_provider")
 	for _, text := range providers {
 		var provider Provider
 		if err := json.Unmarshal(text, &provider); err != nil {
@@ -141,7 +141,7 @@ func listClientsCommand() *cobra.Command {
 		Short:   "Lists the clients in the store",
 		Example: "  caddy jwt client list --config /etc/caddy/Caddyfile",
 		Args:    cobra.NoArgs,
-		RunE: caddyjwt.OnStore(false, func(ctx context.Context, cmd *cobra.Command, _ []string, store store.UserStore) error {
+		RunE: cli.OnStore(false, func(ctx context.Context, cmd *cobra.Command, _ []string, store store.UserStore) error {
 			records, err := store.Records(ctx, kindClient, "", time.Now())
 			if err != nil {
 				return err
@@ -176,7 +176,7 @@ func showClientCommand() *cobra.Command {
 		Short:   "Shows a client as JSON, without its secret",
 		Example: "  caddy jwt client show wiki",
 		Args:    cobra.ExactArgs(1),
-		RunE: caddyjwt.OnStore(false, func(ctx context.Context, cmd *cobra.Command, args []string, store store.UserStore) error {
+		RunE: cli.OnStore(false, func(ctx context.Context, cmd *cobra.Command, args []string, store store.UserStore) error {
 			record, err := store.Record(ctx, kindClient, args[0], time.Now())
 			if err != nil {
 				return unknownClient(err, args[0])
@@ -201,7 +201,7 @@ func deleteClientCommand() *cobra.Command {
 		Short:   "Deletes a client: its users can log in there no longer",
 		Example: "  caddy jwt client delete wiki",
 		Args:    cobra.ExactArgs(1),
-		RunE: caddyjwt.OnStore(false, func(ctx context.Context, _ *cobra.Command, args []string, store store.UserStore) error {
+		RunE: cli.OnStore(false, func(ctx context.Context, _ *cobra.Command, args []string, store store.UserStore) error {
 			_, err := store.TakeRecord(ctx, kindClient, args[0], time.Now())
 			return unknownClient(err, args[0])
 		}),

@@ -1,11 +1,10 @@
-package caddyjwt
+package cli
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
-	"net/http"
-	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
@@ -177,33 +176,17 @@ func judge(ctx caddy.Context, handler json.RawMessage, token string) (verdict st
 	if err != nil {
 		return "cannot be asked: " + err.Error(), false
 	}
-	now := time.Now()
-	if err := h.learnRevocations(ctx, now); err != nil {
-		return "cannot be asked: " + err.Error(), false
-	}
-	verified, err := h.verifier.Verify(ctx, token, now)
-	if err != nil {
-		return refusalText(err), false
-	}
-	verdict = "accepted"
-	for _, rule := range h.Require {
-		if len(rule.placeholders) > 0 {
-			verdict += ", if the request meets: " + rule.Expression
-			continue
-		}
-		if err := rule.met(&http.Request{URL: new(url.URL)}, verified.Claims); err != nil {
-			return refusalText(err), false
-		}
-	}
-	return verdict, true
+	return h.Judge(ctx, token, time.Now())
 }
 
-func refusalText(err error) string {
-	return fmt.Sprintf("refused by the check %q: %v", refusal.Of(err).Reason, err)
+// tokenJudge is what the handlers that verify tokens have for this command.
+type tokenJudge interface {
+	// Judge says what it would do with a token, and whether it would let it in.
+	Judge(ctx context.Context, token string, now time.Time) (verdict string, accepted bool)
 }
 
 // openHandler sets a handler up, unless that would make users or keys.
-func openHandler(ctx caddy.Context, config json.RawMessage) (*Handler, error) {
+func openHandler(ctx caddy.Context, config json.RawMessage) (tokenJudge, error) {
 	var holder struct {
 		Handler  json.RawMessage  `json:"-" caddy:"namespace=http.handlers inline_key=handler"`
 		Accounts *accounts.Config `json:"accounts"`
@@ -221,7 +204,11 @@ func openHandler(ctx caddy.Context, config json.RawMessage) (*Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	return module.(*Handler), nil
+	judge, ok := module.(tokenJudge)
+	if !ok {
+		return nil, fmt.Errorf("%T verifies no tokens", module)
+	}
+	return judge, nil
 }
 
 // mustHaveRun tells whether Caddy has run with the accounts: then their store

@@ -1,17 +1,14 @@
-package caddyjwt
+package cli
 
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"iter"
 	"net/url"
-	"os"
-	"os/signal"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -19,23 +16,18 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/accounts/password"
-	"github.com/caddy-jwt/caddy-jwt/accounts/web"
-	"github.com/caddy-jwt/caddy-jwt/internal/owner"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddy-jwt/caddy-jwt/store/filestore"
-	"github.com/caddy-jwt/caddy-jwt/store/sqlstore"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
-	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 )
 
 const (
 	usersPerPage     = 500
-	maxImportLine    = 8 * web.MaxBodyBytes // JSON may write a byte in six
+	maxImportLine    = 8 * 64 << 10 // of what a sign-up may have; JSON may write a byte in six
 	progressInterval = 500 * time.Millisecond
 )
 
@@ -66,74 +58,6 @@ A user is named by its e-mail address or its ID.`,
 	return cmd
 }
 
-// AddStoreFlags adds the flags that say which accounts a command is about.
-func AddStoreFlags(cmd *cobra.Command) {
-	cmd.PersistentFlags().String("store", "", "Path of the file with the users")
-	addConfigFlags(cmd, "Config of Caddy whose accounts are meant")
-}
-
-// OnStore makes a command of a function that works on the store which the flags
-// of AddStoreFlags name. A file that is not there is made if create says so.
-func OnStore(create bool, run func(ctx context.Context, cmd *cobra.Command, args []string, store store.UserStore) error) func(*cobra.Command, []string) error {
-	return operates(create, func(o *operator) error { return run(o.ctx, o.cmd, o.args, o.store) })
-}
-
-// operator is who works on the users, by one command.
-type operator struct {
-	ctx   context.Context
-	cmd   *cobra.Command
-	args  []string
-	flags caddycmd.Flags
-	sites []*accounts.Config // all with the same store
-	store store.UserStore
-}
-
-// operates makes a command of a function that needs the store. Where the store
-// is a file that is not there, it is made if the command adds users.
-func operates(adds bool, operate func(*operator) error) func(*cobra.Command, []string) error {
-	return runs(func(cmd *cobra.Command, args []string) error {
-		o := &operator{cmd: cmd, args: args, flags: flagsOf(cmd)}
-		storage, err := o.chooseSites()
-		if err == nil {
-			err = filestore.CheckExists(o.sites[0].StoreRaw)
-		}
-		if adds && errors.Is(err, filestore.ErrNoStore) {
-			fmt.Fprintf(cmd.ErrOrStderr(), "%v, so it is made; it belongs to the owner of its folder, who must be the user who runs Caddy\n", err)
-			err = nil
-		}
-		if errors.Is(err, filestore.ErrNoStore) {
-			return fmt.Errorf("%w; name another by --store <path> or --config <file>, or run this as the user who runs Caddy; `caddy jwt user add` makes one", err)
-		}
-		if err != nil {
-			return err
-		}
-		ctx, cancel, err := openContext(storage)
-		if err != nil {
-			return err
-		}
-		defer cancel() // closes the store
-		o.ctx = ctx
-		if path, err := filestore.Path(o.sites[0].StoreRaw); err == nil && path != "" {
-			for _, warning := range owner.ReaderWarnings(path) {
-				fmt.Fprintln(cmd.ErrOrStderr(), warning)
-			}
-		}
-		chosen := *o.sites[0] // since it loses the module's text
-		module, err := ctx.LoadModule(&chosen, "StoreRaw")
-		if err != nil {
-			return fmt.Errorf("user store: %w", err)
-		}
-		var ok bool
-		if o.store, ok = module.(store.UserStore); !ok {
-			return fmt.Errorf("user store: %T is no UserStore", module)
-		}
-		if err := sqlstore.CheckWhole(ctx, o.store); err != nil {
-			return fmt.Errorf("user store: %w", err)
-		}
-		return operate(o)
-	})
-}
-
 // chooseSites finds the accounts that are meant, and Caddy's storage beside them.
 func (o *operator) chooseSites() (storage json.RawMessage, err error) {
 	path := o.flags.String("store")
@@ -162,18 +86,6 @@ func (o *operator) chooseSites() (storage json.RawMessage, err error) {
 	}
 	return config.storage, nil
 }
-
-// takes checks that a command has one argument.
-func takes(what string) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if len(args) != 1 {
-			return fmt.Errorf("%s takes %s, and %d arguments are given", cmd.CommandPath(), what, len(args))
-		}
-		return nil
-	}
-}
-
-const userArgument = "an e-mail address or the ID of a user"
 
 // user is the one that the argument names.
 func (o *operator) user() (user store.User, err error) {
@@ -335,38 +247,6 @@ func (o *operator) readLine() (string, error) {
 		return "", fmt.Errorf("standard input: %w", err)
 	}
 	return strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r"), nil
-}
-
-// terminalOf returns the terminal that a command reads or writes; nil if it is
-// none.
-func terminalOf(stream any) *os.File {
-	if file, ok := stream.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
-		return file
-	}
-	return nil
-}
-
-// readHidden reads a line that the terminal does not show. Where it is
-// interrupted, the terminal shows again what is typed.
-func readHidden(terminal *os.File, prompt io.Writer, question string) (string, error) {
-	shown, err := term.GetState(int(terminal.Fd()))
-	if err != nil {
-		return "", err
-	}
-	interrupts := make(chan os.Signal, 1)
-	signal.Notify(interrupts, os.Interrupt)
-	defer close(interrupts)
-	defer signal.Stop(interrupts)
-	go func() {
-		if _, interrupted := <-interrupts; interrupted {
-			_ = term.Restore(int(terminal.Fd()), shown)
-			os.Exit(caddy.ExitCodeForceQuit)
-		}
-	}()
-	fmt.Fprint(prompt, question)
-	line, err := term.ReadPassword(int(terminal.Fd()))
-	fmt.Fprintln(prompt)
-	return string(line), err
 }
 
 func listUsersCommand() *cobra.Command {

@@ -1,0 +1,40 @@
+package caddyjwt
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/caddy-jwt/caddy-jwt/refusal"
+)
+
+// Judge says what the handler would do with a token, for `caddy jwt inspect`, and whether
+// it would let it in. Rules that need a request are named in the verdict.
+func (h *Handler) Judge(ctx context.Context, token string, now time.Time) (verdict string, accepted bool) {
+	if h.accounts != nil {
+		if err := h.accounts.LearnRevocations(ctx, now); err != nil {
+			return "cannot be asked: " + err.Error(), false
+		}
+	}
+	verified, err := h.verifier.Verify(ctx, token, now)
+	if err != nil {
+		return refusedBy(err), false
+	}
+	verdict = "accepted"
+	for _, rule := range h.Require {
+		if len(rule.placeholders) > 0 {
+			verdict += ", if the request meets: " + rule.Expression
+			continue
+		}
+		if err := rule.met(&http.Request{URL: new(url.URL)}, verified.Claims); err != nil {
+			return refusedBy(err), false
+		}
+	}
+	return verdict, true
+}
+
+func refusedBy(err error) string {
+	return fmt.Sprintf("refused by the check %q: %v", refusal.Of(err).Reason, err)
+}

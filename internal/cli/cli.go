@@ -1,0 +1,70 @@
+// Package cli is `caddy jwt …`: tokens, signing keys, users and their stores on the command
+// line. Other packages add commands of their own by [Add].
+package cli
+
+import (
+	"fmt"
+
+	"github.com/caddy-jwt/caddy-jwt/refusal"
+	"github.com/caddyserver/caddy/v2"
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/spf13/cobra"
+)
+
+func init() {
+	caddycmd.RegisterCommand(caddycmd.Command{
+		Name:  "jwt",
+		Short: "Works with JSON Web Tokens",
+		CobraFunc: func(cmd *cobra.Command) {
+			cmd.AddCommand(tokenCommand(), inspectCommand(), userCommand(), keysCommand(), storeCommand())
+			for _, further := range furtherCommands {
+				cmd.AddCommand(further())
+			}
+			groups(cmd)
+		},
+	})
+}
+
+var furtherCommands []func() *cobra.Command
+
+// Add puts a command of another module under `caddy jwt`. It is called
+// by init functions.
+func Add(command func() *cobra.Command) { furtherCommands = append(furtherCommands, command) }
+
+// groups has commands that only group others refuse what is none of them, so
+// that a script learns of a slip.
+func groups(cmd *cobra.Command) {
+	for _, inner := range cmd.Commands() {
+		groups(inner)
+	}
+	if cmd.Runnable() || !cmd.HasSubCommands() {
+		return
+	}
+	cmd.Args = cobra.ArbitraryArgs
+	cmd.RunE = runs(func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return cmd.Help()
+		}
+		return fmt.Errorf("%s has no command %s; `%s --help` lists them", cmd.CommandPath(), refusal.Quoted(args[0]), cmd.CommandPath())
+	})
+}
+
+// runs makes a command of a function. Its error is told as Caddy tells its own,
+// and makes the exit code.
+func runs(run func(cmd *cobra.Command, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		return caddycmd.WrapCommandFuncForCobra(func(caddycmd.Flags) (int, error) {
+			if err := run(cmd, args); err != nil {
+				return caddy.ExitCodeFailedStartup, err
+			}
+			return caddy.ExitCodeSuccess, nil
+		})(cmd, args)
+	}
+}
+
+func flagsOf(cmd *cobra.Command) caddycmd.Flags { return caddycmd.Flags{FlagSet: cmd.Flags()} }
+
+func addConfigFlags(cmd *cobra.Command, usage string) {
+	cmd.PersistentFlags().String("config", "", usage)
+	cmd.PersistentFlags().String("adapter", "", "Adapter of the config; by default caddyfile for a Caddyfile, and none for JSON")
+}

@@ -1,0 +1,164 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/caddy-jwt/caddy-jwt/accounts"
+	"github.com/caddyserver/caddy/v2"
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/spf13/cobra"
+)
+
+// openContext is a context of Caddy for modules, which are cleaned up when it
+// is cancelled. Its storage is as in the config; none is Caddy's default. What
+// the modules log is left out, as the commands tell their errors themselves.
+func openContext(storage json.RawMessage) (caddy.Context, context.CancelFunc, error) {
+	quiet := &caddy.CustomLog{BaseLog: caddy.BaseLog{Level: "ERROR"}, Exclude: []string{"jwt", "http.handlers.jwt", "http.handlers.jwt_accounts"}}
+	base, err := caddy.ProvisionContext(&caddy.Config{
+		StorageRaw: storage,
+		Logging:    &caddy.Logging{Logs: map[string]*caddy.CustomLog{caddy.DefaultLoggerName: quiet}},
+	})
+	if err != nil {
+		return base, nil, err
+	}
+	ctx, cancel := caddy.NewContext(base)
+	return ctx, cancel, nil
+}
+
+// siteConfig is a config of Caddy, as far as the commands need it.
+type siteConfig struct {
+	file    string
+	content any             // its JSON
+	storage json.RawMessage // of Caddy; empty for the default
+}
+
+func loadConfig(flags caddycmd.Flags) (*siteConfig, error) {
+	_, quiet, err := openContext(nil) // Caddy logs what it reads
+	if err != nil {
+		return nil, err
+	}
+	defer quiet()
+	text, file, _, err := caddycmd.LoadConfig(flags.String("config"), flags.String("adapter"))
+	if err != nil {
+		return nil, fmt.Errorf("--config: %w", err)
+	}
+	if file == "" {
+		return nil, errors.New("which config? There is no Caddyfile in this folder; name it by --config <file>")
+	}
+	var top struct {
+		Storage json.RawMessage `json:"storage"`
+	}
+	config := &siteConfig{file: file}
+	if err := errors.Join(json.Unmarshal(text, &config.content), json.Unmarshal(text, &top)); err != nil {
+		return nil, fmt.Errorf("--config %s: %w", file, err)
+	}
+	config.storage = top.Storage
+	return config, nil
+}
+
+// handlerConfig is a handler as it stands in a config.
+type handlerConfig struct {
+	text   json.RawMessage
+	places []string // the addresses, hosts and paths of the routes around it
+}
+
+// handlers are those of the config with the name. Equal ones are one.
+func (c *siteConfig) handlers(name string) []*handlerConfig {
+	var all []*handlerConfig
+	var look func(value any, place string)
+	look = func(value any, place string) {
+		switch v := value.(type) {
+		case []any:
+			for _, element := range v {
+				look(element, place)
+			}
+		case map[string]any:
+			if v["handler"] == name {
+				all = addHandler(all, v, place)
+				return
+			}
+			place = strings.TrimSpace(place + " " + strings.Join(matched(v), ", "))
+			for _, key := range slices.Sorted(maps.Keys(v)) {
+				look(v[key], place)
+			}
+		}
+	}
+	look(c.content, "")
+	return all
+}
+
+// HandlersOf are those with the name, as JSON, in the config that a command's flag
+// --config names; none without the flag.
+func HandlersOf(cmd *cobra.Command, name string) (found []json.RawMessage, err error) {
+	if flagsOf(cmd).String("config") == "" {
+		return nil, nil
+	}
+	config, err := loadConfig(flagsOf(cmd))
+	if err != nil {
+		return nil, err
+	}
+	for _, handler := range config.handlers(name) {
+		found = append(found, handler.text)
+	}
+	return found, nil
+}
+
+func addHandler(all []*handlerConfig, handler map[string]any, place string) []*handlerConfig {
+	text, err := json.Marshal(handler) // as Caddy itself does before it loads a config
+	if err != nil {
+		return all // what was JSON has JSON
+	}
+	for _, known := range all {
+		if bytes.Equal(known.text, text) {
+			known.places = append(known.places, place)
+			return all
+		}
+	}
+	return append(all, &handlerConfig{text, []string{place}})
+}
+
+// matched are the addresses of a server, or the hosts and paths of a route.
+func matched(object map[string]any) []string {
+	found := elements(object["listen"])
+	sets, _ := object["match"].([]any)
+	for _, set := range sets {
+		matchers, _ := set.(map[string]any)
+		found = slices.Concat(found, elements(matchers["host"]), elements(matchers["path"]))
+	}
+	return found
+}
+
+func elements(list any) (found []string) {
+	values, _ := list.([]any)
+	for _, value := range values {
+		found = append(found, fmt.Sprint(value))
+	}
+	return found
+}
+
+// accounts are those of the config, ready for use.
+func (c *siteConfig) accounts() ([]*accounts.Config, error) {
+	var all []*accounts.Config
+	for _, handler := range c.handlers("jwt_accounts") {
+		a := new(accounts.Config)
+		err := json.Unmarshal(handler.text, a)
+		if err == nil {
+			err = a.Resolve()
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: accounts: %w", c.file, err)
+		}
+		all = append(all, a)
+	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("%s has no accounts, so it has neither users nor keys of its own", c.file)
+	}
+	return all, nil
+}
