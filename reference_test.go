@@ -291,10 +291,10 @@ func (r *reference) accounts() {
 // accounts.LoginProvider has the options of a module of another package, which imports
 // this one: so they are read from the source alone.
 func (r *reference) externalLogin() {
-	const path = "oidc/external.go"
+	const path = "oidc/login/login.go"
 	comments := sourceComments(r.t, []string{path})
 	var grammar, around strings.Builder
-	for line := range strings.Lines(comments["ExternalLogin.UnmarshalCaddyfile"]) {
+	for line := range strings.Lines(comments["Login.UnmarshalCaddyfile"]) {
 		if code, indented := strings.CutPrefix(line, "\t"); indented {
 			grammar.WriteString(code)
 		} else {
@@ -302,7 +302,7 @@ func (r *reference) externalLogin() {
 		}
 	}
 	_, more, _ := strings.Cut(around.String(), "\n\n")
-	about := strings.Replace(comments["ExternalLogin"], "ExternalLogin", "`login_with`", 1)
+	about := strings.Replace(comments["Login"], "Login", "`login_with`", 1)
 	r.write("## `login_with`\n\n%s\n\n```text\n%s```\n\n%s", paragraphs(about), grammar.String(), paragraphs(more))
 	r.write("In JSON it is the module `jwt.logins.oidc`, one of `login_with` of the accounts:")
 	file, err := goparser.ParseFile(token.NewFileSet(), path, nil, goparser.ParseComments)

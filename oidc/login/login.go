@@ -1,0 +1,566 @@
+// Package login logs users in by an OpenID Provider elsewhere: `login_with`, the Caddy module
+// jwt.logins.oidc.
+package login
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caddy-jwt/caddy-jwt/accounts"
+	"github.com/caddy-jwt/caddy-jwt/config"
+	"github.com/caddy-jwt/caddy-jwt/oidc/internal/protocol"
+	"github.com/caddy-jwt/caddy-jwt/refusal"
+	"github.com/caddy-jwt/caddy-jwt/store"
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	gooidc "github.com/coreos/go-oidc/v3/oidc"
+	"go.uber.org/zap"
+	"golang.org/x/oauth2"
+)
+
+func init() {
+	caddy.RegisterModule(new(Login))
+}
+
+// Login lets users log in by an OpenID Provider: the authorisation code
+// flow of OpenID Connect Core 1.0 §3.1 with PKCE (RFC 7636, S256), `nonce`, and
+// `iss` in the answer (RFC 9207). The provider is looked up when somebody first
+// needs it, and looked up again if that fails, so an outage of it holds up
+// nothing else.
+type Login struct {
+	// Name of the log-in, which stands in its paths, below the prefix of the
+	// accounts: `/login/<name>` begins it, `/callback/<name>` is its redirect
+	// URI, and `/backchannel/<name>` takes the provider's log-out tokens.
+	Name string `json:"name,omitempty"`
+
+	// Label is what the button says. Default: the name.
+	Label string `json:"label,omitempty"`
+
+	// Issuer is the provider, by its `iss`: https, or http on this machine.
+	// Required.
+	Issuer string `json:"issuer,omitempty"`
+
+	// ClientID is what the provider knows this site by. Required.
+	ClientID string `json:"client_id,omitempty"`
+
+	// ClientSecret that the provider gave to the site. Default: none, for a
+	// public client.
+	ClientSecret string `json:"client_secret,omitempty"`
+
+	// Scopes are asked for; `openid` always is. Default: `openid email profile`.
+	Scopes []string `json:"scopes,omitempty"`
+
+	// MapClaim are the claims whose values a new user gets as properties, which
+	// `profile` of the accounts names: the claim to the property. A claim
+	// within another is written with a dot. Default: none.
+	MapClaim map[string]string `json:"map_claim,omitempty"`
+
+	// TrustEmail takes the provider's e-mail addresses for the users' own
+	// though it does not say that they are verified. Whoever can choose any
+	// address there can keep its owner from making an account here, and passes
+	// for the owner where a rule or an application goes by the address. Default:
+	// `email_verified` must be true.
+	TrustEmail bool `json:"trust_email,omitempty"`
+
+	// RedirectURI is the one that the provider has for this site, if it is not
+	// the one of the request: where a proxy in front changes the host or path.
+	// It must lead to `/callback/<name>`.
+	RedirectURI string `json:"redirect_uri,omitempty"`
+
+	provider *discovered
+	log      *zap.Logger
+}
+
+// CaddyModule returns the Caddy module information.
+func (*Login) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "jwt.logins.oidc",
+		New: func() caddy.Module { return new(Login) },
+	}
+}
+
+// Provision replaces placeholders, and checks what stands in the config.
+func (l *Login) Provision(ctx caddy.Context) error {
+	l.log = ctx.Logger()
+	options := map[string]*string{"label": &l.Label, "issuer": &l.Issuer, "client_id": &l.ClientID, "client_secret": &l.ClientSecret, "redirect_uri": &l.RedirectURI}
+	for _, name := range slices.Sorted(maps.Keys(options)) {
+		given := *options[name]
+		var err error
+		if *options[name], err = caddy.NewReplacer().ReplaceOrErr(given, true, true); err != nil {
+			if name == "client_secret" { // what is in braces may be a part of it
+				err = errors.New("it has a placeholder that is not known when the config is loaded; {env.NAME} and {file./path} are")
+			}
+			return fmt.Errorf("%s: %s: %w", l.Name, name, err)
+		}
+		if given != "" && *options[name] == "" {
+			return fmt.Errorf("%s: %s is empty; is the environment variable set, or the file there?", l.Name, name)
+		}
+	}
+	if l.Label == "" {
+		l.Label = l.Name
+	}
+	if len(l.Scopes) == 0 {
+		l.Scopes = []string{"email", "profile"}
+	}
+	if !slices.Contains(l.Scopes, gooidc.ScopeOpenID) {
+		l.Scopes = append([]string{gooidc.ScopeOpenID}, l.Scopes...)
+	}
+	if err := l.check(); err != nil {
+		return fmt.Errorf("%s: %w", l.Name, err)
+	}
+	if withoutDiscovery(l.Issuer) {
+		l.log.Warn("login_with " + l.Name + ": " + l.Issuer + " has no OpenID discovery document, so nobody can log in by it; give the issuer of an OpenID Provider, whose document is at <issuer>/.well-known/openid-configuration")
+	}
+	shared, _, err := discoveries.LoadOrNew(l.Issuer, func() (caddy.Destructor, error) { return newDiscovered(l.Issuer), nil })
+	if err != nil {
+		return err
+	}
+	l.provider = shared.(*discovered)
+	return nil
+}
+
+// withoutDiscovery reports whether an issuer is that of a service which many know, and
+// which lets users in by OAuth 2.0 alone.
+func withoutDiscovery(issuer string) bool {
+	u, err := url.Parse(issuer)
+	return err == nil && slices.Contains([]string{"github.com", "www.github.com", "api.github.com", "x.com", "api.x.com", "twitter.com", "api.twitter.com", "www.reddit.com", "bitbucket.org", "oauth.vk.com"}, u.Hostname())
+}
+
+func (l *Login) check() error {
+	if u, err := url.Parse(l.Issuer); l.Issuer == "" || err != nil || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil || !protocol.SecureURL(u) {
+		return fmt.Errorf("issuer %q: it is the URL of the provider: https, or http on this machine, as in https://accounts.google.com", l.Issuer)
+	}
+	if strings.ContainsAny(strings.TrimRight(l.ClientSecret, "\r\n"), "\r\n") {
+		return errors.New("client_secret has several lines; give it as the provider shows it, in one")
+	}
+	if l.ClientID == "" {
+		return errors.New("client_id is missing: what the provider knows this site by")
+	}
+	for _, scope := range l.Scopes {
+		if err := protocol.CheckScope(scope); err != nil {
+			return err
+		}
+	}
+	for claim, property := range l.MapClaim {
+		if claim == "" || property == "" {
+			return errors.New("map_claim has an empty name; it is a claim and a property, as in: map_claim given_name name")
+		}
+	}
+	if u, err := url.Parse(l.RedirectURI); l.RedirectURI != "" && (err != nil || u.Host == "" || u.Fragment != "" || !protocol.SecureURL(u) || !strings.HasSuffix(u.Path, "/callback/"+l.Name)) {
+		return fmt.Errorf("redirect_uri %q: it is an https URL that leads to /callback/%s, as in https://example.com/auth/callback/%s", l.RedirectURI, l.Name, l.Name)
+	}
+	return nil
+}
+
+// Cleanup gives back what is known of the provider.
+func (l *Login) Cleanup() error {
+	if l.provider == nil {
+		return nil
+	}
+	_, err := discoveries.Delete(l.Issuer)
+	return err
+}
+
+// Describe implements caddyjwt.ExternalLogin.
+func (l *Login) Describe() accounts.ExternalLoginInfo {
+	return accounts.ExternalLoginInfo{Name: l.Name, Label: l.Label, Profile: l.MapClaim}
+}
+
+// keptLogin is what a log-in needs when it comes back.
+type keptLogin struct {
+	Nonce    string `json:"nonce"`
+	Verifier string `json:"verifier"` // of PKCE
+}
+
+// Begin implements caddyjwt.ExternalLogin.
+func (l *Login) Begin(ctx context.Context, redirectURL, state string, maxAge *time.Duration) (string, []byte, error) {
+	known, err := l.provider.get(ctx, l.log)
+	if err != nil {
+		return "", nil, err
+	}
+	kept := keptLogin{Nonce: store.RandomToken(32), Verifier: oauth2.GenerateVerifier()}
+	text, err := json.Marshal(kept)
+	if err != nil {
+		return "", nil, err
+	}
+	options := []oauth2.AuthCodeOption{gooidc.Nonce(kept.Nonce), oauth2.S256ChallengeOption(kept.Verifier)}
+	if maxAge != nil { // with max_age the ID token must have auth_time (OpenID Connect Core §2)
+		options = append(options, oauth2.SetAuthURLParam("max_age", strconv.Itoa(int(*maxAge/time.Second))))
+		if *maxAge == 0 {
+			options = append(options, oauth2.SetAuthURLParam("prompt", "login"))
+		}
+	}
+	return l.config(known, redirectURL).AuthCodeURL(state, options...), text, nil
+}
+
+func (l *Login) config(known *metadata, redirectURL string) *oauth2.Config {
+	if l.RedirectURI != "" {
+		redirectURL = l.RedirectURI
+	}
+	endpoint := known.provider.Endpoint()
+	// Not left to be found out by trying: a code is good once.
+	endpoint.AuthStyle = oauth2.AuthStyleInHeader
+	if l.ClientSecret == "" || len(known.AuthMethods) > 0 && !slices.Contains(known.AuthMethods, "client_secret_basic") {
+		endpoint.AuthStyle = oauth2.AuthStyleInParams
+	}
+	return &oauth2.Config{ClientID: l.ClientID, ClientSecret: l.ClientSecret, Endpoint: endpoint, RedirectURL: redirectURL, Scopes: l.Scopes}
+}
+
+// Finish implements caddyjwt.ExternalLogin.
+func (l *Login) Finish(ctx context.Context, answer url.Values, redirectURL string, text []byte) (*accounts.ExternalIdentity, error) {
+	var kept keptLogin
+	if err := json.Unmarshal(text, &kept); err != nil {
+		return nil, err
+	}
+	known, err := l.provider.get(ctx, l.log)
+	if err != nil {
+		return nil, err
+	}
+	// RFC 9207 §2.4: an answer of another provider is none, be it an error.
+	if iss := answer.Get("iss"); iss != l.Issuer && (iss != "" || answer.Has("iss") || known.IssInAnswer) {
+		return nil, fmt.Errorf("iss of the answer is %.100q and not %q", iss, l.Issuer)
+	}
+	if code := answer.Get("error"); code != "" {
+		return nil, l.answeredError(code)
+	}
+	if answer.Get("code") == "" {
+		return nil, errors.New("the answer has no code")
+	}
+	identity, err := l.exchange(ctx, known, answer.Get("code"), redirectURL, &kept)
+	l.noteOutage(err)
+	return identity, err
+}
+
+// noteOutage logs that log-ins do not come to an end, through a fault of the provider's
+// or of the config, and when they do again.
+func (l *Login) noteOutage(err error) {
+	log, failure := l.log.With(zap.String("login", l.Name)), (*refusal.Error)(nil)
+	const works = "log-ins at the provider work again"
+	switch {
+	case err == nil:
+		l.provider.logins.Note(log, time.Now(), nil, "", works)
+	case errors.Is(err, errUnknownClient):
+		l.provider.logins.Note(log, time.Now(), err, "provider does not know this site; are client_id and client_secret right?", works)
+	case errors.As(err, &failure) && failure.Reason == refusal.ProviderUnavailable:
+		l.provider.logins.Note(log, time.Now(), errors.New(failure.Detail), "log-ins at the provider fail", works)
+	}
+}
+
+// errUnknownClient is of a client that the provider refuses.
+var errUnknownClient = errors.New("the provider refuses client_id or client_secret")
+
+// exchange gives the code of an answer for tokens, and returns whose they are.
+func (l *Login) exchange(ctx context.Context, known *metadata, code, redirectURL string, kept *keptLogin) (*accounts.ExternalIdentity, error) {
+	ctx = gooidc.ClientContext(ctx, l.provider.client)
+	tokens, err := l.config(known, redirectURL).Exchange(ctx, code, oauth2.VerifierOption(kept.Verifier))
+	if err != nil {
+		return nil, l.exchangeError(err)
+	}
+	claims, err := l.verifyIDToken(ctx, known, tokens, kept.Nonce)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.addUserinfo(ctx, known, tokens, claims); err != nil {
+		return nil, err
+	}
+	return l.identity(claims)
+}
+
+// answeredError is what an error in the answer means (OpenID Connect Core
+// §3.1.2.6, RFC 6749 §4.1.2.1). The provider's own text is shown to nobody.
+func (l *Login) answeredError(code string) error {
+	switch code {
+	case "server_error", "temporarily_unavailable":
+		return &refusal.Error{Reason: refusal.ProviderUnavailable, Detail: "it answered " + code, RetryAfter: firstPause}
+	case "access_denied", "login_required", "consent_required", "interaction_required", "account_selection_required":
+		return &refusal.Error{Reason: refusal.LoginDenied, Detail: "it answered " + code}
+	}
+	return fmt.Errorf("the provider answered the error %.64q", code)
+}
+
+// exchangeError leaves out what the provider's answer has in it.
+func (l *Login) exchangeError(err error) error {
+	answered, ok := errors.AsType[*oauth2.RetrieveError](err)
+	if !ok {
+		return unavailable(err)
+	}
+	if status := answered.Response.StatusCode; status >= 500 || status == http.StatusTooManyRequests {
+		return unavailable(fmt.Errorf("the token endpoint answered %d", status))
+	}
+	if answered.ErrorCode == "invalid_client" || answered.ErrorCode == "unauthorized_client" {
+		return fmt.Errorf("%w: the token endpoint answered %.64q", errUnknownClient, answered.ErrorCode)
+	}
+	return fmt.Errorf("the token endpoint answered %d, error %.64q", answered.Response.StatusCode, answered.ErrorCode)
+}
+
+func unavailable(err error) error {
+	return &refusal.Error{Reason: refusal.ProviderUnavailable, Detail: fmt.Sprintf("%.300s", err), RetryAfter: firstPause}
+}
+
+// verifyIDToken verifies the ID token (OpenID Connect Core §3.1.3.7) and what
+// binds it to this log-in, and returns its claims.
+func (l *Login) verifyIDToken(ctx context.Context, known *metadata, tokens *oauth2.Token, nonce string) (map[string]any, error) {
+	raw, _ := tokens.Extra("id_token").(string)
+	if raw == "" {
+		return nil, errors.New("the token endpoint gave no id_token")
+	}
+	token, err := known.verifier(l.ClientID).Verify(ctx, raw)
+	if err != nil {
+		return nil, keyError(err)
+	}
+	claims, err := exactClaims(token.Claims)
+	if err != nil {
+		return nil, err
+	}
+	if claims["nonce"] != nonce {
+		return nil, errors.New("nonce of the ID token is not that of this log-in")
+	}
+	if err := l.checkParties(token.Audience, claims); err != nil {
+		return nil, err
+	}
+	if claims["at_hash"] != nil {
+		if err := token.VerifyAccessToken(tokens.AccessToken); err != nil {
+			return nil, errors.New("at_hash of the ID token is not that of the access token")
+		}
+	}
+	if sub, _ := claims["sub"].(string); sub == "" {
+		return nil, errors.New("sub of the ID token is missing")
+	}
+	if claims["iat"] == nil || token.IssuedAt.After(time.Now().Add(maxClockDifference)) {
+		return nil, errors.New("iat of the ID token is missing, or in the future")
+	}
+	return claims, nil
+}
+
+// checkParties refuses a token that is for others too, unless it was issued to
+// this site.
+func (l *Login) checkParties(audience []string, claims map[string]any) error {
+	if azp := claims["azp"]; azp != l.ClientID && (azp != nil || len(audience) > 1) {
+		return errors.New("azp of the ID token is not this site's client_id")
+	}
+	return nil
+}
+
+// exactClaims are claims by their exact names. encoding/json takes other cases
+// for the same.
+func exactClaims(into func(any) error) (map[string]any, error) {
+	var raw json.RawMessage
+	if err := into(&raw); err != nil {
+		return nil, err
+	}
+	decoder := json.NewDecoder(bytes.NewReader(raw))
+	decoder.UseNumber() // keeps every digit
+	var claims map[string]any
+	err := decoder.Decode(&claims)
+	if err == nil && claims == nil {
+		err = errors.New("the claims are no object")
+	}
+	return claims, err
+}
+
+// addUserinfo asks for the claims that are wanted and not in the ID token.
+func (l *Login) addUserinfo(ctx context.Context, known *metadata, tokens *oauth2.Token, claims map[string]any) error {
+	wanted := append(slices.Collect(maps.Keys(l.MapClaim)), "email")
+	isThere := func(path string) bool {
+		name, _, _ := strings.Cut(path, ".")
+		return claims[path] != nil || claims[name] != nil
+	}
+	if known.provider.UserInfoEndpoint() == "" || !slices.ContainsFunc(wanted, func(path string) bool { return !isThere(path) }) {
+		return nil
+	}
+	contentType := ""
+	info, err := known.provider.UserInfo(gooidc.ClientContext(ctx, l.provider.noting(&contentType)), oauth2.StaticTokenSource(tokens))
+	if err != nil && claims["email"] != nil {
+		return nil // who it is, is known; a property may be missing
+	}
+	if err != nil {
+		return unavailable(errors.New("userinfo cannot be read"))
+	}
+	more, err := exactClaims(info.Claims)
+	if err != nil {
+		return errors.New("userinfo is no JSON object")
+	}
+	if kind, _, _ := strings.Cut(contentType, ";"); strings.EqualFold(strings.TrimSpace(kind), "application/jwt") || more["iss"] != nil || more["aud"] != nil {
+		if more["iss"] != l.Issuer || !isFor(more["aud"], l.ClientID) { // any JWT that the provider's key has signed would do otherwise
+			return errors.New("userinfo is of another issuer, or for another client")
+		}
+	}
+	if more["sub"] != claims["sub"] { // OpenID Connect Core §5.3.2
+		return errors.New("userinfo is of another user than the ID token")
+	}
+	if claims["email"] == nil { // the address and whether it is verified belong together
+		claims["email"], claims["email_verified"] = more["email"], more["email_verified"]
+	}
+	for name, value := range more {
+		if name != "email" && name != "email_verified" && claims[name] == nil && !protocol.Among(protocol.TokenClaims, name) { // which only the ID token says
+			claims[name] = value
+		}
+	}
+	return nil
+}
+
+// isFor tells whether an audience has a client in it.
+func isFor(audience any, clientID string) bool {
+	list, _ := audience.([]any)
+	return audience == clientID || slices.Contains(list, any(clientID))
+}
+
+const maxClaimsBytes = 64 << 10
+
+func (l *Login) identity(claims map[string]any) (*accounts.ExternalIdentity, error) {
+	text, err := json.Marshal(claims)
+	if err != nil {
+		return nil, err
+	}
+	if len(text) > maxClaimsBytes {
+		return nil, fmt.Errorf("the claims have more than %d bytes", maxClaimsBytes)
+	}
+	identity := &accounts.ExternalIdentity{Issuer: l.Issuer, Claims: text}
+	identity.Subject, _ = claims["sub"].(string)
+	identity.Email, _ = claims["email"].(string)
+	identity.SessionID, _ = claims["sid"].(string)
+	if at, ok := claims["auth_time"].(json.Number); ok {
+		if seconds, err := at.Float64(); err == nil && seconds > 0 && seconds < 1<<40 {
+			identity.AuthTime = time.Unix(int64(seconds), 0)
+		}
+	}
+	// Some providers say it as a text.
+	identity.EmailVerified = identity.Email != "" && (l.TrustEmail || claims["email_verified"] == true || claims["email_verified"] == "true")
+	return identity, nil
+}
+
+// VerifyLogout implements caddyjwt.ExternalLogin.
+func (l *Login) VerifyLogout(ctx context.Context, raw string) (*accounts.ExternalLogout, error) {
+	known, err := l.provider.get(ctx, l.log)
+	if err != nil {
+		return nil, err
+	}
+	token, err := known.verifier(l.ClientID).VerifyLogout(ctx, raw)
+	if err != nil {
+		return nil, keyError(err)
+	}
+	claims, err := exactClaims(token.Claims)
+	if err != nil {
+		return nil, err
+	}
+	events, _ := claims["events"].(map[string]any)
+	if _, isObject := events[protocol.LogoutEvent].(map[string]any); !isObject {
+		return nil, fmt.Errorf("events has no %s", protocol.LogoutEvent)
+	}
+	if _, has := claims["nonce"]; has {
+		return nil, errors.New("it has a nonce")
+	}
+	now := time.Now()
+	switch typ := headerType(raw); {
+	case typ != "" && typ != "logout+jwt" && typ != "jwt": // of which the last says nothing (RFC 7519 §5.1)
+		return nil, errors.New("typ is not logout+jwt")
+	case claims["iat"] == nil || token.IssuedAt.After(now.Add(maxClockDifference)):
+		return nil, errors.New("iat is missing, or in the future")
+	case token.IssuedAt.Before(now.Add(-maxLogoutAge)) || token.Expiry.After(token.IssuedAt.Add(maxLogoutAge)):
+		return nil, fmt.Errorf("iat and exp are more than %s apart, or iat is longer ago", maxLogoutAge)
+	}
+	return &accounts.ExternalLogout{Issuer: l.Issuer, Subject: token.Subject, SessionID: token.SessionID, ID: token.TokenID, ExpiresAt: token.Expiry}, nil
+}
+
+const (
+	maxClockDifference = 5 * time.Minute
+	// maxLogoutAge is how long a log-out token may be valid. 2 minutes are
+	// recommended (OpenID Connect Back-Channel Logout 1.0 §4); that it was used is kept
+	// as long.
+	maxLogoutAge = time.Hour
+)
+
+// headerType is the type that a token says it has, as in RFC 7515 §4.1.9.
+func headerType(token string) string {
+	header, _, _ := strings.Cut(token, ".")
+	text, err := base64.RawURLEncoding.DecodeString(header)
+	var values map[string]any
+	if err != nil || json.Unmarshal(text, &values) != nil {
+		return "?"
+	}
+	typ, given := values["typ"]
+	name, isText := typ.(string)
+	if given && !isText {
+		return "?"
+	}
+	return strings.TrimPrefix(strings.ToLower(name), "application/")
+}
+
+// UnmarshalCaddyfile sets the log-in up from Caddyfile tokens. Syntax:
+//
+//	login_with <name> {
+//	    label         <text>
+//	    issuer        <url>
+//	    client_id     <id>
+//	    client_secret <secret>
+//	    scopes        <scope...>
+//	    map_claim     <claim> <property>
+//	    trust_email
+//	    redirect_uri  <url>
+//	}
+//
+// `map_claim` may be repeated.
+func (l *Login) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next()
+	if !d.NextArg() || d.Val() == "" {
+		return d.Errf("login_with takes a name and a block, as in: login_with google {")
+	}
+	l.Name = d.Val()
+	if d.NextArg() {
+		return d.Errf("login_with takes a name and a block, as in: login_with google {")
+	}
+	if err := config.ReadBlock(d, "login_with "+l.Name, "", l.options()); err != nil {
+		return err
+	}
+	if l.Issuer == "" || l.ClientID == "" {
+		return d.Errf("login_with %s needs issuer and client_id, as in: issuer https://accounts.google.com", l.Name)
+	}
+	return nil
+}
+
+func (l *Login) options() []config.Option {
+	return []config.Option{
+		{Name: "label", Read: config.Word("the text of its button, as in: label Google", &l.Label)},
+		{Name: "issuer", Read: config.Word("the URL of the provider, as in: issuer https://accounts.google.com", &l.Issuer)},
+		{Name: "client_id", Read: config.Word("the ID that the provider gave this site", &l.ClientID)},
+		{Name: "client_secret", Read: config.Word("the secret of this site at the provider, as in: client_secret {env.CLIENT_SECRET}", &l.ClientSecret)},
+		{Name: "scopes", Read: config.Words("scopes, as in: scopes openid email profile", &l.Scopes)},
+		{Name: "map_claim", Read: l.readMapClaim, Repeatable: true},
+		{Name: "trust_email", Read: config.Flag(&l.TrustEmail)},
+		{Name: "redirect_uri", Read: config.Word("a URL, as in: redirect_uri https://example.com/auth/callback/"+l.Name, &l.RedirectURI)},
+	}
+}
+
+func (l *Login) readMapClaim(b *config.Block, _ string) error {
+	args := b.RemainingArgs()
+	if len(args) != 2 {
+		return b.Errf("map_claim takes a claim and a property, as in: map_claim given_name name")
+	}
+	if l.MapClaim == nil {
+		l.MapClaim = make(map[string]string)
+	}
+	if l.MapClaim[args[0]] != "" {
+		return b.Errf("map_claim %s is specified twice; a claim goes into one property", args[0])
+	}
+	l.MapClaim[args[0]] = args[1]
+	return nil
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner      = (*Login)(nil)
+	_ caddy.CleanerUpper     = (*Login)(nil)
+	_ caddyfile.Unmarshaler  = (*Login)(nil)
+	_ accounts.ExternalLogin = (*Login)(nil)
+)

@@ -1,9 +1,0 @@
-package oidc
-
-import (
-	"testing"
-
-	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
-)
-
-func TestMain(m *testing.M) { caddytest.Main(m) }

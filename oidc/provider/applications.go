@@ -1,0 +1,168 @@
+package provider
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/caddy-jwt/caddy-jwt/accounts"
+)
+
+// application is a client as its user sees it, who has let it in.
+type application struct {
+	ID, Name string
+	Scopes   []string // in words
+	// Stays tells that it has access when the user is not there.
+	Stays bool
+
+	records map[string][]string // what it has of the user: IDs by kind
+}
+
+// applications shows a user the clients that they have let in, and takes back
+// what one was given.
+func (p *Provider) applications(w http.ResponseWriter, r *http.Request) error {
+	values, err := pageValues(r)
+	if err != nil {
+		return err
+	}
+	login, err := p.accounts.Login(w, r)
+	if nobody(err) {
+		seeOther(w, p.accounts.LoginURL(r, p.basePath+"/oidc/applications", ""))
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	all, err := p.applicationsOf(r.Context(), login.User.ID)
+	if err != nil {
+		return err
+	}
+	if r.Method == http.MethodPost {
+		for _, a := range all {
+			if a.ID == values.Get("client_id") {
+				if err := p.takeBack(r.Context(), login.User.ID, a); err != nil {
+					return err
+				}
+			}
+		}
+		seeOther(w, p.basePath+"/oidc/applications")
+		return nil
+	}
+	return p.pages.render(w, r, "applications", map[string]any{"Action": p.basePath + "/oidc/applications", "Email": login.User.Email, "Applications": all}, http.StatusOK)
+}
+
+// applicationsOf are the clients that a user has let in, by name.
+func (p *Provider) applicationsOf(ctx context.Context, userID string) ([]*application, error) {
+	byID := make(map[string]*application)
+	scopes := make(map[string][]string)
+	add := func(clientID, kind, record string, given []string) *application {
+		a := byID[clientID]
+		if a == nil {
+			a = &application{ID: clientID, Name: clientID, records: make(map[string][]string)}
+			byID[clientID] = a
+		}
+		a.records[kind] = append(a.records[kind], record)
+		scopes[clientID] = append(scopes[clientID], given...)
+		return a
+	}
+	ids, consents, err := list[consent](ctx, p.state, kindConsent, userID)
+	if err != nil {
+		return nil, err
+	}
+	for i, known := range consents {
+		add(known.ClientID, kindConsent, ids[i], known.Scopes)
+	}
+	sessions, err := p.sessionsOf(ctx, userID)
+	if err != nil {
+		return nil, err
+	}
+	for _, owner := range append(sessions, userID) { // whose the grants are that outlive their session
+		ids, grants, err := list[grant](ctx, p.state, kindGrant, owner)
+		if err != nil {
+			return nil, err
+		}
+		for i, g := range grants {
+			a := add(g.ClientID, kindGrant, ids[i], g.Scopes)
+			a.Stays = a.Stays || g.has("offline_access")
+		}
+	}
+	var all []*application
+	for id, a := range byID {
+		if client, err := p.clients.find(ctx, id); err == nil {
+			a.Name = client.Name
+		} else if !errors.Is(err, errNotFound) {
+			return nil, err
+		}
+		slices.Sort(scopes[id])
+		a.Scopes = p.describe(slices.Compact(scopes[id]))
+		all = append(all, a)
+	}
+	slices.SortFunc(all, func(a, b *application) int { return strings.Compare(a.Name+"\n"+a.ID, b.Name+"\n"+b.ID) })
+	return all, nil
+}
+
+// takeBack ends what a client was given, and asks the user anew when it next
+// wants to be let in.
+func (p *Provider) takeBack(ctx context.Context, userID string, a *application) error {
+	if err := p.takeBackCodes(ctx, userID, a.ID); err != nil { // before the grants, which codes make
+		return err
+	}
+	for _, kind := range []string{kindConsent, kindGrant} {
+		for _, id := range a.records[kind] {
+			if err := p.state.remove(ctx, kind, id); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// takeBackCodes ends what a client was given and has not fetched yet: codes, and
+// devices that the user let in.
+func (p *Provider) takeBackCodes(ctx context.Context, userID, clientID string) error {
+	sessions, err := p.sessionsOf(ctx, userID)
+	if err != nil {
+		return err
+	}
+	for _, session := range sessions {
+		ids, codes, err := list[code](ctx, p.state, kindCode, session)
+		if err != nil {
+			return err
+		}
+		for i, known := range codes {
+			if known.Grant.ClientID == clientID {
+				if err := errors.Join(p.state.remove(ctx, kindCode, ids[i]), p.revokeGrant(ctx, known.Grant.ID)); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	ids, devices, err := list[deviceCode](ctx, p.state, kindDevice, "") // few, for 10 minutes each
+	if err != nil {
+		return err
+	}
+	for i, known := range devices {
+		if known.ClientID == clientID && known.Grant != nil && known.Grant.UserID == userID {
+			if err := p.state.remove(ctx, kindDevice, ids[i]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// sessionsOf are the IDs of a user's sessions.
+func (p *Provider) sessionsOf(ctx context.Context, userID string) (ids []string, err error) {
+	sessions, err := p.accounts.Store().Sessions(ctx, userID, p.accounts.Now())
+	for _, session := range sessions {
+		ids = append(ids, session.ID)
+	}
+	return ids, err
+}
+
+// applicationsLink is how the account page leads there.
+func (p *Provider) applicationsLink() accounts.AccountLink {
+	return accounts.AccountLink{Label: "Applications that you have let in", Path: p.basePath + "/oidc/applications"}
+}

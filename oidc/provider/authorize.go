@@ -1,0 +1,540 @@
+package provider
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caddy-jwt/caddy-jwt/accounts"
+	"github.com/caddy-jwt/caddy-jwt/accounts/web"
+	"github.com/caddy-jwt/caddy-jwt/store"
+)
+
+const acrPassword = "urn:caddy-jwt:acr:password" // a log-in by password
+
+// Bounds of a request: of a parameter, of those that are handed back as they came,
+// and of all together.
+const (
+	maxParameterBytes = 4096
+	maxEchoedBytes    = 1024
+	maxRequestBytes   = 8192
+)
+
+var errRequestTooLong = refuse("invalid_request", "the parameters have more than "+strconv.Itoa(maxRequestBytes)+" bytes in all")
+
+// authorizationRequest is a request to log a user in at a client (OpenID
+// Connect Core §3.1.2.1), checked but for the user.
+type authorizationRequest struct {
+	client      *Client
+	redirectURI string
+	state       string
+	mode        string // query, fragment or form_post
+
+	responseType  string
+	scopes        []string
+	consent       []string // what the user is to agree to: scopes, and those of claims asked for by name
+	nonce         string
+	challenge     string // of PKCE, S256
+	prompts       []string
+	maxAge        *time.Duration
+	hintedSubject string // of id_token_hint, or of claims
+	loginHint     string
+	acrValues     []string
+	claims        claimsRequest
+}
+
+func (a *authorizationRequest) has(part string) bool {
+	return slices.Contains(strings.Fields(a.responseType), part)
+}
+
+func (a *authorizationRequest) openID() bool { return slices.Contains(a.scopes, "openid") }
+
+func (a *authorizationRequest) prompt(name string) bool { return slices.Contains(a.prompts, name) }
+
+// authorize is the authorization endpoint: the way of a log-in at a client.
+func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) error {
+	if !opensPage(r) {
+		return shown(&oauthError{status: http.StatusForbidden, code: "invalid_request", description: "a user must be led here; an image or a script of a page is not"})
+	}
+	id, waiting, err := p.waiting(r)
+	if err != nil {
+		return shown(err)
+	}
+	request, err := p.parseRequest(r.Context(), waiting.Parameters)
+	if err != nil {
+		return p.refuseRequest(w, r, request, err)
+	}
+	err = p.decide(w, r, id, waiting, request)
+	if _, told := errors.AsType[*oauthError](err); err != nil && !told && request.prompt("none") { // nobody looks at a page
+		return p.refuseRequest(w, r, request, err)
+	}
+	return err
+}
+
+// decide answers a request that is good: by the log-in page, the page that asks,
+// or to the client.
+func (p *Provider) decide(w http.ResponseWriter, r *http.Request, id string, waiting interaction, request *authorizationRequest) error {
+	login, err := p.accounts.Login(w, r)
+	if err != nil && !nobody(err) {
+		return err
+	}
+	if id != "" && r.URL.Query().Has("cancel") {
+		if login != nil { // else nothing is kept: anybody can open such a URL, for any number of requests
+			if err := p.refuseInteraction(r.Context(), id); err != nil {
+				return err
+			}
+		}
+		return p.refuseRequest(w, r, request, refuse("access_denied", "the user went back"))
+	}
+	if waiting.Refused {
+		return shown(errFinished)
+	}
+	if login == nil && r.Method == http.MethodPost { // from a page of the client, which the cookie does not come with
+		if id, err = p.wait(r, id, waiting); err != nil {
+			return err
+		}
+		seeOther(w, p.basePath+"/oidc/authorize?interaction="+id)
+		return nil
+	}
+	if p.needsLogin(request, login, waiting.BeganAt) {
+		if request.prompt("none") || login != nil && !login.At.Before(waiting.BeganAt.Truncate(time.Millisecond)) { // somebody else has just logged in
+			return p.refuseRequest(w, r, request, refuse("login_required", "nobody is logged in, or not as the request wants it"))
+		}
+		if inFrame(r) {
+			return p.refuseRequest(w, r, request, errInFrame)
+		}
+		if id, err = p.wait(r, id, waiting); err != nil {
+			return err
+		}
+		seeOther(w, p.accounts.LoginURL(r, p.basePath+"/oidc/authorize?interaction="+id, request.loginHint))
+		return nil
+	}
+	if acr := request.claims.IDToken["acr"]; login.External && acr != nil && acr.Essential {
+		return p.refuseRequest(w, r, request, refuse("unmet_authentication_requirements", "another provider let the user in, and not a password here"))
+	}
+	agreed, err := p.consented(r.Context(), request, login, waiting)
+	if err != nil {
+		return err
+	}
+	if !agreed {
+		if request.prompt("none") {
+			return p.refuseRequest(w, r, request, refuse("consent_required", "the user has to be asked first"))
+		}
+		if inFrame(r) {
+			return p.refuseRequest(w, r, request, errInFrame)
+		}
+		if id, err = p.wait(r, id, waiting); err != nil {
+			return err
+		}
+		seeOther(w, p.basePath+"/oidc/consent?interaction="+id)
+		return nil
+	}
+	if id != "" {
+		err := p.note(r.Context(), id, func(o *outcome) error { return o.answer(login.User.ID, p.accounts.Now()) })
+		if err != nil {
+			return shown(err)
+		}
+	}
+	answer, err := p.grantRequest(r.Context(), request, login)
+	if err != nil {
+		return p.refuseRequest(w, r, request, err)
+	}
+	return p.respond(w, r, request, answer)
+}
+
+// shown makes an error one that the user looks at, since there is nowhere to
+// send it to.
+func shown(err error) error {
+	if told, ok := errors.AsType[*oauthError](err); ok {
+		page := *told
+		page.page = true
+		return &page
+	}
+	return err
+}
+
+// waiting returns the request: a new one, or one that waited for its user.
+func (p *Provider) waiting(r *http.Request) (id string, waiting interaction, err error) {
+	parameters := r.URL.Query()
+	if r.Method == http.MethodPost {
+		if parameters, err = anyForm(r); err != nil {
+			return "", waiting, err
+		}
+	}
+	for _, name := range []string{"interaction", "request_uri"} { // which replace all others: what is beside them must be read in one way
+		if parameters.Get(name) == "" {
+			continue
+		}
+		for _, other := range append([]string{"interaction", "request_uri", "request", "cancel"}, authorizationParameters...) {
+			if len(parameters[other]) > 1 {
+				return "", waiting, errTwice
+			}
+		}
+	}
+	if id = parameters.Get("interaction"); id != "" {
+		waiting, err = p.openInteraction(r.Context(), id)
+		return id, waiting, err
+	}
+	parameters, err = p.pushed(r.Context(), parameters)
+	return "", interaction{Parameters: parameters, BeganAt: p.accounts.Now()}, err
+}
+
+var errInFrame = refuse("interaction_required", "the user has to see a page of the provider, which is not shown in a frame")
+
+// wait returns the text by which a request goes on, while its user logs in or is
+// asked.
+func (p *Provider) wait(r *http.Request, id string, waiting interaction) (string, error) {
+	if id != "" {
+		return id, nil
+	}
+	waiting.Parameters = known(waiting.Parameters)
+	id, err := p.sealInteraction(r.Context(), waiting)
+	return id, shown(err)
+}
+
+// authorizationParameters are those of an authorization request that mean something here.
+var authorizationParameters = []string{
+	"client_id", "redirect_uri", "response_type", "response_mode", "scope", "state", "nonce", "code_challenge", "code_challenge_method", "prompt", "max_age", "login_hint",
+	"id_token_hint", "acr_values", "claims",
+}
+
+// known leaves out what has no meaning, since it would be kept.
+func known(values url.Values) url.Values {
+	kept := make(url.Values)
+	for _, name := range authorizationParameters {
+		if values.Get(name) != "" {
+			kept.Set(name, values.Get(name))
+		}
+	}
+	return kept
+}
+
+// parseRequest checks a request. Of a request that is wrong it returns as much
+// as says where the error is to be sent; without a client or redirect URI there
+// is nowhere (RFC 6749 §4.1.2.1).
+func (p *Provider) parseRequest(ctx context.Context, values url.Values) (*authorizationRequest, error) {
+	if len(values["client_id"]) > 1 || len(values["redirect_uri"]) > 1 {
+		return nil, errTwice
+	}
+	client, err := p.clients.find(ctx, values.Get("client_id"))
+	if errors.Is(err, errNotFound) {
+		return nil, refuse("invalid_client", "there is no client with this client_id")
+	}
+	if err != nil {
+		return nil, err
+	}
+	a := &authorizationRequest{client: client}
+	redirect := values.Get("redirect_uri")
+	if redirect == "" || !client.allowsRedirect(redirect) {
+		return nil, refuse("invalid_request", "redirect_uri is not one of the client's, to the letter")
+	}
+	a.redirectURI, a.state = redirect, values.Get("state")
+	a.responseType = normalResponseType(values.Get("response_type"))
+	a.mode = "query"
+	if a.responseType != "code" && a.responseType != "" {
+		a.mode = "fragment"
+	}
+	switch mode := values.Get("response_mode"); mode {
+	case "":
+	case "query", "fragment", "form_post":
+		if mode == "query" && a.mode == "fragment" {
+			return a, refuse("invalid_request", "response_mode query is not for tokens: they would stay in logs and histories")
+		}
+		a.mode = mode
+	default:
+		return a, refuse("invalid_request", "response_mode must be query, fragment or form_post")
+	}
+	return a, p.parseRest(ctx, a, values)
+}
+
+func (p *Provider) parseRest(ctx context.Context, a *authorizationRequest, values url.Values) (err error) {
+	all := 0
+	for _, name := range authorizationParameters {
+		length, longest := len(values.Get(name)), maxParameterBytes
+		if name == "state" || name == "nonce" {
+			longest = maxEchoedBytes
+		}
+		if length > longest {
+			return refuse("invalid_request", name+" has more than "+strconv.Itoa(longest)+" bytes")
+		}
+		if all += length; all > maxRequestBytes {
+			return errRequestTooLong
+		}
+		if len(values[name]) > 1 { // others have no meaning, however often they stand
+			return errTwice
+		}
+	}
+	for parameter, code := range map[string]string{"request": "request_not_supported", "request_uri": "request_uri_not_supported", "registration": "registration_not_supported"} {
+		if values.Get(parameter) != "" {
+			return refuse(code, "the parameter "+parameter+" is not supported")
+		}
+	}
+	switch {
+	case values.Get("response_type") == "":
+		return refuse("invalid_request", "response_type is missing")
+	case !slices.Contains(responseTypes, a.responseType):
+		return refuse("unsupported_response_type", "response_type is none of "+strings.Join(responseTypes, ", "))
+	case !slices.Contains(a.client.ResponseTypes, a.responseType):
+		return refuse("unauthorized_client", "the client is not registered for this response_type")
+	case a.has("code") && !slices.Contains(a.client.GrantTypes, grantCode):
+		return refuse("unauthorized_client", "the client is not registered for authorization_code")
+	}
+	if a.scopes, err = p.parseScopes(a.client, values.Get("scope")); err != nil {
+		return err
+	}
+	if !a.has("code") { // OpenID Connect Core §11
+		a.scopes = slices.DeleteFunc(a.scopes, func(scope string) bool { return scope == "offline_access" })
+	}
+	a.nonce = values.Get("nonce")
+	switch {
+	case a.has("id_token") && !a.openID():
+		return refuse("invalid_scope", "an ID token needs the scope openid")
+	case a.has("id_token") && a.nonce == "":
+		return refuse("invalid_request", "nonce is missing, which an ID token from this endpoint needs (OpenID Connect Core §3.2.2.1)")
+	}
+	if err := a.parsePKCE(values); err != nil {
+		return err
+	}
+	a.prompts, a.acrValues, a.loginHint = strings.Fields(values.Get("prompt")), strings.Fields(values.Get("acr_values")), values.Get("login_hint")
+	for _, prompt := range a.prompts {
+		if !slices.Contains([]string{"none", "login", "consent", "select_account"}, prompt) {
+			return refuse("invalid_request", "prompt must be none, login, consent or select_account")
+		}
+	}
+	if a.prompt("none") && len(a.prompts) > 1 {
+		return refuse("invalid_request", "prompt none stands alone")
+	}
+	if text := values.Get("max_age"); text != "" {
+		seconds, err := strconv.Atoi(text)
+		if err != nil || seconds < 0 || seconds > 1<<30 {
+			return refuse("invalid_request", "max_age must be a number of seconds")
+		}
+		age := time.Duration(seconds) * time.Second
+		a.maxAge = &age
+	}
+	if a.claims, err = parseClaimsRequest(values.Get("claims")); err != nil {
+		return err
+	}
+	a.consent = slices.Clone(a.scopes)
+	for _, scope := range p.limit(&a.claims, a.client) {
+		if !slices.Contains(a.consent, scope) {
+			a.consent = append(a.consent, scope)
+		}
+	}
+	return p.parseHint(ctx, a, values.Get("id_token_hint"))
+}
+
+// parsePKCE wants a challenge of public clients, and none but S256 (RFC 7636,
+// RFC 9700 §2.1.1).
+func (a *authorizationRequest) parsePKCE(values url.Values) error {
+	a.challenge = values.Get("code_challenge")
+	method := values.Get("code_challenge_method")
+	switch {
+	case a.challenge == "" && method != "":
+		return refuse("invalid_request", "code_challenge_method stands without a code_challenge")
+	case a.challenge == "" && a.client.Public && a.has("code"):
+		return refuse("invalid_request", "code_challenge is missing: a public client must use PKCE with S256 (RFC 7636)")
+	case a.challenge == "":
+		return nil
+	case method != "S256":
+		return refuse("invalid_request", "code_challenge_method must be S256")
+	case !isChallenge(a.challenge):
+		return refuse("invalid_request", "code_challenge must be the base64url of a SHA-256, 43 characters")
+	}
+	return nil
+}
+
+// parseScopes leaves out what the client may not ask for, and refuses where
+// nothing is left (RFC 6749 §3.3).
+func (p *Provider) parseScopes(client *Client, text string) ([]string, error) {
+	var granted []string
+	for _, scope := range strings.Fields(text) {
+		if slices.Contains(client.Scopes, scope) && !slices.Contains(granted, scope) {
+			granted = append(granted, scope)
+		}
+	}
+	if len(granted) == 0 {
+		return nil, refuse("invalid_scope", "scope has none that the client may ask for")
+	}
+	return granted, nil
+}
+
+func (p *Provider) parseHint(ctx context.Context, a *authorizationRequest, hint string) error {
+	if hint != "" {
+		switch token, err := p.hints.Verify(ctx, hint, p.accounts.Now()); {
+		case err == nil:
+			a.hintedSubject = token.UserID
+		case ofGoneKey(err): // it says who is to be logged in, and gives nothing
+			a.hintedSubject = unverifiedClaim(hint, "sub")
+		default:
+			return refuse("invalid_request", "id_token_hint is no ID token of this provider")
+		}
+	}
+	for _, claims := range []map[string]*claimRequest{a.claims.IDToken, a.claims.UserInfo} {
+		sub := claims["sub"]
+		if sub == nil || sub.Value == nil && sub.Values == nil {
+			continue
+		}
+		subject, isText := sub.Value.(string)
+		if !isText || sub.Values != nil {
+			return refuse("invalid_request", "claims: the value of sub must be one text")
+		}
+		if a.hintedSubject != "" && a.hintedSubject != subject {
+			return refuse("invalid_request", "id_token_hint and claims name two users")
+		}
+		a.hintedSubject = subject
+	}
+	if acr := a.claims.IDToken["acr"]; acr != nil && acr.Essential && (acr.Value != nil && acr.Value != acrPassword || acr.Values != nil && !slices.Contains(acr.Values, any(acrPassword))) {
+		return refuse("unmet_authentication_requirements", "a log-in is by password here: acr can be "+acrPassword+" alone")
+	}
+	return nil
+}
+
+// wantsLogin tells whether whoever is logged in is to log in once more.
+func (a *authorizationRequest) wantsLogin() bool {
+	return a.prompt("login") || a.prompt("select_account")
+}
+
+// needsLogin tells whether the user must log in, though perhaps logged in
+// already (OpenID Connect Core §3.1.2.3).
+func (p *Provider) needsLogin(a *authorizationRequest, login *web.Login, beganAt time.Time) bool {
+	switch {
+	case login == nil:
+		return true
+	case a.wantsLogin() && login.At.Before(beganAt.Truncate(time.Millisecond)):
+		return true
+	case a.maxAge != nil && p.accounts.Now().Sub(login.At) > *a.maxAge && login.At.Before(beganAt.Truncate(time.Millisecond)):
+		return true
+	}
+	return a.hintedSubject != "" && a.hintedSubject != login.User.ID
+}
+
+// refuseRequest sends an error to the client, or shows it where it is not known
+// who that is.
+func (p *Provider) refuseRequest(w http.ResponseWriter, r *http.Request, request *authorizationRequest, err error) error {
+	told, ok := errors.AsType[*oauthError](err)
+	if !ok {
+		told = p.notNow(err)
+	}
+	if request == nil || request.redirectURI == "" {
+		return shown(told)
+	}
+	return p.respond(w, r, request, map[string]string{"error": told.code, "error_description": inASCII(told.description)})
+}
+
+// respond sends the user back to the client (OAuth 2.0 Multiple Response Type
+// Encoding Practices, OAuth 2.0 Form Post Response Mode).
+func (p *Provider) respond(w http.ResponseWriter, r *http.Request, request *authorizationRequest, answer map[string]string) error {
+	if request.state != "" {
+		answer["state"] = request.state
+	}
+	answer["iss"] = p.Issuer // RFC 9207
+	w.Header().Set("Referrer-Policy", "no-referrer")
+	if request.mode == "form_post" {
+		return p.pages.formPost(w, request.redirectURI, answer)
+	}
+	values := make(url.Values)
+	for name, value := range answer {
+		values.Set(name, value)
+	}
+	if request.mode == "fragment" {
+		seeOther(w, request.redirectURI+"#"+values.Encode())
+		return nil
+	}
+	separator := "?"
+	if strings.Contains(request.redirectURI, "?") {
+		separator = "&"
+	}
+	seeOther(w, request.redirectURI+separator+values.Encode())
+	return nil
+}
+
+// seeOther redirects as RFC 9700 §4.12 wants it: what was posted is not posted
+// again.
+func seeOther(w http.ResponseWriter, location string) {
+	w.Header().Set("Location", location)
+	w.WriteHeader(http.StatusSeeOther)
+}
+
+// leadsTo says what a log-in is for whose request waits.
+func (p *Provider) leadsTo(returnTo string) (lead accounts.Lead) {
+	u, err := url.Parse(returnTo)
+	if err != nil || u.Path != p.basePath+"/oidc/authorize" {
+		return lead
+	}
+	ctx, done := context.WithTimeout(context.Background(), 5*time.Second)
+	defer done()
+	waiting, err := p.openInteraction(ctx, u.Query().Get("interaction"))
+	if err != nil {
+		return lead
+	}
+	request, err := p.parseRequest(ctx, waiting.Parameters)
+	if err != nil || request == nil {
+		return lead
+	}
+	lead = accounts.Lead{Cancel: returnTo + "&cancel=", MaxAge: request.maxAge}
+	if request.wantsLogin() {
+		lead.MaxAge = new(time.Duration)
+	}
+	return lead
+}
+
+// pushRequest takes an authorization request beforehand (RFC 9126).
+func (p *Provider) pushRequest(w http.ResponseWriter, r *http.Request) error {
+	values, err := form(r)
+	if err != nil {
+		return err
+	}
+	client, err := p.authenticate(r, values)
+	if err != nil {
+		return err
+	}
+	if values.Get("request_uri") != "" {
+		return refuse("invalid_request", "request_uri cannot be pushed")
+	}
+	for _, secret := range []string{"client_secret", "client_assertion", "client_assertion_type"} {
+		values.Del(secret)
+	}
+	values.Set("client_id", client.ID)
+	if _, err := p.parseRequest(r.Context(), values); err != nil {
+		return err
+	}
+	id := store.RandomToken(32)
+	if err := p.limitStrangers(r, client, p.pushes); err != nil {
+		return err
+	}
+	if err := p.state.create(r.Context(), kindPushed, hashed(id), "", known(values), pushedLifetime); err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusCreated, map[string]any{"request_uri": pushedPrefix + id, "expires_in": int(pushedLifetime / time.Second)})
+}
+
+const (
+	pushedLifetime = time.Minute
+	pushedPrefix   = "urn:ietf:params:oauth:request_uri:"
+)
+
+// pushed returns the parameters that were pushed, if they were. They are good
+// once.
+func (p *Provider) pushed(ctx context.Context, values url.Values) (url.Values, error) {
+	id, ok := strings.CutPrefix(values.Get("request_uri"), pushedPrefix)
+	if !ok {
+		return values, nil
+	}
+	pushed, err := load[url.Values](ctx, p.state, kindPushed, hashed(id))
+	if err == nil && pushed.Get("client_id") != values.Get("client_id") { // who sends it uses it up for nobody
+		return nil, refuse("invalid_request", "request_uri was pushed by another client")
+	}
+	if err == nil {
+		pushed, err = take[url.Values](ctx, p.state, kindPushed, hashed(id))
+	}
+	if errors.Is(err, errNotFound) {
+		return nil, refuse("invalid_request_uri", "request_uri has expired or was used already")
+	}
+	return pushed, err
+}

@@ -1,0 +1,133 @@
+package provider
+
+import (
+	"strings"
+
+	"github.com/caddy-jwt/caddy-jwt/accounts"
+	"github.com/caddy-jwt/caddy-jwt/accounts/web"
+	"github.com/caddy-jwt/caddy-jwt/config"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+)
+
+func init() {
+	httpcaddyfile.RegisterDirective("oidc_provider", parseDirective)
+	httpcaddyfile.RegisterDirectiveOrder("oidc_provider", httpcaddyfile.After, "try_files") // and so before jwt, whose tokens it needs none of
+}
+
+// parseDirective yields the routes of the provider and of its accounts.
+func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
+	h.Next()
+	provider := new(Provider)
+	if err := provider.UnmarshalCaddyfile(h.Dispenser); err != nil {
+		return nil, err
+	}
+	if provider.Accounts == nil {
+		provider.Accounts = new(accounts.Config)
+	}
+	accounts := h.NewRoute(provider.Accounts.Matcher(), &web.Handler{Config: *provider.Accounts})
+	return append(accounts, h.NewRoute(nil, provider)...), nil
+}
+
+// UnmarshalCaddyfile sets up the provider from Caddyfile tokens. Syntax:
+//
+//	oidc_provider {
+//	    issuer    <url>
+//	    accounts  [<prefix>] { … }
+//	    client <id> {
+//	        name                     <text>
+//	        secret                   <secret or its hash>
+//	        public
+//	        public_key               <PEM, JWK or JWK set>
+//	        redirect_uri             <uri...>
+//	        post_logout_redirect_uri <uri...>
+//	        grant_types              <type...>
+//	        response_types           <type...>
+//	        scopes                   <scope...>
+//	        access_token_lifetime    <duration>
+//	        refresh_token_lifetime   <duration>
+//	        id_token_lifetime        <duration>
+//	        consent                  always|once|never
+//	        backchannel_logout_uri   <uri>
+//	        introspect
+//	    }
+//	    claims    <scope> <claim...>
+//	    user_editable <property...>
+//	    templates <dir>
+//	}
+//
+// `client`, `claims`, `redirect_uri` and `post_logout_redirect_uri` may be
+// repeated. A response type of several words stands in quotes.
+func (p *Provider) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	if d.Val() != "oidc_provider" {
+		d.Next() // the directive's name
+	}
+	if d.NextArg() {
+		return d.Errf("oidc_provider takes a block and no matcher: its paths are those of the issuer")
+	}
+	if err := config.ReadBlock(d, "oidc_provider", "", p.options()); err != nil {
+		return err
+	}
+	if p.Issuer == "" {
+		return d.Err("oidc_provider needs `issuer`, the URL of this site, as in: issuer https://id.example.com")
+	}
+	return nil
+}
+
+func (p *Provider) options() []config.Option {
+	return []config.Option{
+		{Name: "issuer", Read: config.Word("the URL of this site, as in: issuer https://id.example.com", &p.Issuer)},
+		{Name: "accounts", Read: func(b *config.Block, _ string) (err error) {
+			p.Accounts, err = accounts.Parse(b.Dispenser)
+			return err
+		}},
+		{Name: "client", Repeatable: true, Read: func(b *config.Block, name string) error {
+			client := new(Client)
+			if err := config.Word("the client's ID and a block, as in: client my-app {", &client.ID)(b, name); err != nil {
+				return err
+			}
+			p.Clients = append(p.Clients, client)
+			return config.ReadBlock(b.Dispenser, "client "+client.ID, "", client.options())
+		}},
+		{Name: "claims", Repeatable: true, Read: p.readClaims},
+		{Name: "user_editable", Read: config.Words("properties under profile of the accounts, as in: user_editable employer", &p.UserEditable)},
+		{Name: "templates", Read: config.Word("a folder", &p.Templates)},
+	}
+}
+
+func (p *Provider) readClaims(b *config.Block, _ string) error {
+	args := b.RemainingArgs()
+	if len(args) < 2 {
+		return b.Errf("claims takes a scope and the claims that it gives, as in: claims company employer department")
+	}
+	if p.Claims == nil {
+		p.Claims = make(map[string][]string)
+	}
+	p.Claims[args[0]] = append(p.Claims[args[0]], args[1:]...)
+	return nil
+}
+
+func (c *Client) options() []config.Option {
+	return []config.Option{
+		{Name: "name", Read: config.Word("the name of the client that users see", &c.Name)},
+		{Name: "secret", Read: config.Word("a secret or its hash, as in: secret {env.APP_SECRET}", &c.Secret)},
+		{Name: "public", Read: config.Flag(&c.Public)},
+		{Name: "public_key", Read: config.Word("a public key as PEM, JWK or JWK set", &c.PublicKey)},
+		{Name: "redirect_uri", Repeatable: true,
+			Read: config.Words("URLs, as in: redirect_uri https://app.example.com/callback", &c.RedirectURIs)},
+		{Name: "post_logout_redirect_uri", Repeatable: true,
+			Read: config.Words("URLs, as in: post_logout_redirect_uri https://app.example.com/", &c.PostLogoutRedirectURIs)},
+		{Name: "grant_types", Read: config.Words("grant types: "+strings.Join(grantTypes, ", "), &c.GrantTypes)},
+		{Name: "response_types", Read: config.Words(`response types, as in: response_types code "code id_token"`, &c.ResponseTypes)},
+		{Name: "scopes", Read: config.Words("scopes, as in: scopes openid profile email", &c.Scopes)},
+		{Name: "access_token_lifetime", Read: config.Duration(&c.AccessTokenLifetime)},
+		{Name: "refresh_token_lifetime", Read: config.Duration(&c.RefreshTokenLifetime)},
+		{Name: "id_token_lifetime", Read: config.Duration(&c.IDTokenLifetime)},
+		{Name: "consent", Read: config.Word("always, once or never", &c.Consent)},
+		{Name: "backchannel_logout_uri", Read: config.Word("a URL", &c.BackchannelLogoutURI)},
+		{Name: "introspect", Read: config.Flag(&c.Introspect)},
+	}
+}
+
+// Interface guards
+var _ caddyfile.Unmarshaler = (*Provider)(nil)

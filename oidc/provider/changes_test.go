@@ -1,0 +1,115 @@
+package provider
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+)
+
+// What a client may have changes with its config, also while a log-in is under way
+// and after it.
+const (
+	shopOfMore = "client shop {\n secret " + appSecret + "\n redirect_uri " + appCallback + "\n scopes openid email roles offline_access\n}\n"
+	shopOfLess = "client shop {\n secret " + appSecret + "\n redirect_uri " + appCallback + "\n scopes openid offline_access\n}\n"
+)
+
+func shopRequest(s *site, more url.Values) string {
+	values := url.Values{"scope": {"openid email roles offline_access"}}
+	for name, value := range more {
+		values[name] = value
+	}
+	return s.authorizeURL("shop", values)
+}
+
+func (b *browser) asShop(form url.Values) answer {
+	return b.post("/oidc/token", form, basic("shop", appSecret))
+}
+
+func (b *browser) redeemAsShop(code string) answer {
+	return b.asShop(url.Values{"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {appCallback}, "code_verifier": {verifier}})
+}
+
+// To agree to a page is to agree to what it lists.
+func TestThreatConsentToAnOldPage(t *testing.T) {
+	s := serve(t, shopOfLess, "")
+	chrome := s.browser()
+	chrome.signUp("alice@example.com")
+	old := chrome.get(chrome.get(shopRequest(s, nil)).to(t).String())
+	if strings.Contains(old.body, "See your e-mail address") {
+		t.Fatalf("control: %s", old.body)
+	}
+	s.load(shopOfMore, "", s.dir)
+	page := chrome.decide("/oidc/consent", old, "allow")
+	if page.status != http.StatusOK || !strings.Contains(page.body, "See your e-mail address") {
+		t.Fatalf("it is not asked again: %d %s", page.status, page.body)
+	}
+	back := chrome.goOn(chrome.decide("/oidc/consent", page, "allow").to(t).String())
+	if given := chrome.redeemAsShop(back.Query().Get("code")).json(t); given["scope"] != "openid email roles offline_access" {
+		t.Errorf("control: after the new page the scope is %v", given["scope"])
+	}
+}
+
+// A scope that a client may have no longer gives nothing: neither in tokens that
+// are made later, nor the claims that were asked for by name.
+func TestThreatScopesThatWereTaken(t *testing.T) {
+	s := serve(t, shopOfMore, "")
+	chrome := s.browser()
+	chrome.signUp("alice@example.com")
+	byName := url.Values{"claims": {`{"userinfo":{"email":null},"id_token":{"email":null}}`}}
+	given := chrome.redeemAsShop(chrome.goOn(shopRequest(s, byName)).Query().Get("code")).json(t)
+	userinfo := func(tokens map[string]any) map[string]any {
+		return chrome.do(http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+tokens["access_token"].(string)).json(t)
+	}
+	if claimsOf(t, given["id_token"].(string))["email"] == nil || userinfo(given)["email"] == nil {
+		t.Fatal("control: the address is not given")
+	}
+	code := chrome.goOn(shopRequest(s, byName)).Query().Get("code")
+	s.load(shopOfLess, "", s.dir)
+	refreshed := chrome.asShop(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {given["refresh_token"].(string)}}).json(t)
+	for name, tokens := range map[string]map[string]any{"a refresh": refreshed, "a code from before": chrome.redeemAsShop(code).json(t)} {
+		if tokens["scope"] != "openid offline_access" || claimsOf(t, tokens["id_token"].(string))["email"] != nil || userinfo(tokens)["email"] != nil {
+			t.Errorf("%s gives %v, %v, %v", name, tokens["scope"], claimsOf(t, tokens["id_token"].(string)), userinfo(tokens))
+		}
+	}
+	if got := userinfo(given); got["email"] != nil {
+		t.Errorf("a token from before gives %v", got)
+	}
+}
+
+// Refreshes at the provider count as those of the accounts do.
+func TestRefreshMetrics(t *testing.T) {
+	s := serve(t, shopOfMore, "metrics /metrics")
+	chrome := s.browser()
+	chrome.signUp("alice@example.com")
+	count := func(result string) string {
+		for line := range strings.Lines(chrome.get("/metrics").body) {
+			if rest, found := strings.CutPrefix(line, `caddy_jwt_account_events_total{event="refresh",result="`+result+`"} `); found {
+				return strings.TrimSpace(rest)
+			}
+		}
+		return ""
+	}
+	before := map[string]string{"ok": count("ok"), "repeated": count("repeated"), "reused": count("reused"), "refused": count("refused")}
+	given := chrome.redeemAsShop(chrome.goOn(shopRequest(s, nil)).Query().Get("code")).json(t)
+	form := func(tokens map[string]any) url.Values {
+		return url.Values{"grant_type": {"refresh_token"}, "refresh_token": {tokens["refresh_token"].(string)}}
+	}
+	first := chrome.asShop(form(given)).json(t)
+	for i, step := range []struct {
+		tokens map[string]any
+		status int
+	}{
+		{given, 200}, {first, 200}, // again, and its successor
+		{given, 400}, {given, 400}, // whose successor was used, and of no grant any more
+	} {
+		if got := chrome.asShop(form(step.tokens)); got.status != step.status {
+			t.Errorf("step %d: %d %s", i+1, got.status, got.body)
+		}
+	}
+	for result, was := range before {
+		if now := count(result); now == was {
+			t.Errorf("%s was %s and is %s", result, was, now)
+		}
+	}
+}

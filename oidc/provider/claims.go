@@ -1,0 +1,210 @@
+package provider
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/caddy-jwt/caddy-jwt/oidc/internal/protocol"
+	"github.com/caddy-jwt/caddy-jwt/store"
+)
+
+// standardClaims are those of OpenID Connect Core §5.4, and what a user of the
+// accounts has beside.
+var standardClaims = map[string][]string{
+	"profile": {
+		"name", "family_name", "given_name", "middle_name", "nickname", "preferred_username", "profile", "picture", "website", "gender", "birthdate", "zoneinfo",
+		"locale", "updated_at",
+	},
+	"email":       {"email", "email_verified"},
+	"phone":       {"phone_number", "phone_number_verified"},
+	"address":     {"address"},
+	"roles":       {"roles"},
+	"permissions": {"permissions"},
+}
+
+// decidingClaims are what clients decide by.
+var decidingClaims = []string{"email_verified", "phone_number_verified", "updated_at", "groups", "roles", "role", "permissions", "entitlements", "verified_claims"}
+
+// checkProfile refuses properties that users give themselves at sign-up, where clients
+// would take them for what the provider says.
+func (p *Provider) checkProfile() error {
+	for scope, claims := range p.Claims {
+		for _, claim := range claims {
+			if protocol.Among(protocol.TokenClaims, claim) {
+				return fmt.Errorf("claims %s: %s is what the provider says of a token, and not a property of a user; remove it from the line", scope, claim)
+			}
+		}
+	}
+	for _, name := range p.UserEditable {
+		if !slices.Contains(p.Accounts.Profile, name) {
+			return fmt.Errorf("user_editable %s: users cannot set it, as the accounts have no such property; write `profile %s` in accounts, or remove it from user_editable", name, name)
+		}
+	}
+	for _, name := range p.Accounts.Profile {
+		if slices.Contains(p.UserEditable, name) {
+			continue
+		}
+		const instead = "remove it from profile, and give it to users by `caddy jwt user add --profile` or `caddy jwt user import`; or, if users may choose its value freely, write `user_editable %s` in oidc_provider"
+		if protocol.Among(protocol.TokenClaims, name) || protocol.Among(decidingClaims, name) {
+			return fmt.Errorf("accounts: profile %s: users could give themselves at sign-up what clients trust; "+instead, name, name)
+		}
+		for _, scope := range slices.Sorted(maps.Keys(p.Claims)) {
+			if i := slices.IndexFunc(p.Claims[scope], func(claim string) bool { return strings.EqualFold(claim, name) }); i >= 0 && !slices.Contains(standardClaims[scope], p.Claims[scope][i]) {
+				return fmt.Errorf("accounts: profile %s: `claims %s` hands it to clients, and users could give themselves any value at sign-up; "+instead, name, scope, name)
+			}
+		}
+	}
+	return nil
+}
+
+// isText tells whether a standard claim is a text (OpenID Connect Core §5.1).
+func isText(name string) bool {
+	for _, scope := range []string{"profile", "email", "phone"} {
+		if slices.Contains(standardClaims[scope], name) {
+			return !strings.HasSuffix(name, "_verified") && name != "updated_at"
+		}
+	}
+	return false
+}
+
+// isAddress tells whether a value is an address as clients read it (OpenID Connect Core
+// §5.1.1): an object of texts, or a text.
+func isAddress(value any) bool {
+	parts, isObject := value.(map[string]any)
+	for _, part := range parts {
+		if _, ok := part.(string); !ok {
+			return false
+		}
+	}
+	_, isText := value.(string)
+	return isObject || isText
+}
+
+// scopes are all that there are.
+func (p *Provider) scopes() map[string]bool {
+	all := map[string]bool{"openid": true, "offline_access": true}
+	for scope := range p.Claims {
+		all[scope] = true
+	}
+	return all
+}
+
+func (p *Provider) claimNames() []string {
+	all := map[string]bool{"sub": true, "iss": true, "aud": true, "exp": true, "iat": true, "auth_time": true, "nonce": true, "acr": true, "amr": true, "sid": true}
+	for _, claims := range p.Claims {
+		for _, claim := range claims {
+			all[claim] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(all))
+}
+
+// claimOf is a claim of a user, if there is one.
+func claimOf(user store.User, name string) (any, bool) {
+	switch name {
+	case "email":
+		return user.Email, true
+	case "email_verified":
+		if verified, ok := user.Profile["email_verified"].(bool); ok {
+			return verified, true
+		}
+		return false, true
+	case "roles":
+		if user.Roles == nil {
+			return []string{}, true
+		}
+		return user.Roles, true
+	case "updated_at":
+		return user.UpdatedAt.Unix(), true
+	}
+	value, ok := user.Profile[name]
+	switch {
+	case !ok || value == nil || protocol.Among(protocol.TokenClaims, name):
+		return nil, false
+	case isText(name):
+		_, ok = value.(string)
+	case name == "address":
+		ok = isAddress(value)
+	}
+	return value, ok
+}
+
+// userClaims are what the scopes, and the claims that were asked for by name,
+// give of a user.
+func (p *Provider) userClaims(user store.User, scopes []string, asked map[string]*claimRequest) map[string]any {
+	names := make(map[string]bool)
+	for _, scope := range scopes {
+		for _, name := range p.Claims[scope] {
+			names[name] = true
+		}
+	}
+	for name := range asked {
+		names[name] = true
+	}
+	found := make(map[string]any)
+	for name := range names {
+		if value, ok := claimOf(user, name); ok {
+			found[name] = value
+		}
+	}
+	return found
+}
+
+// claimsRequest is the `claims` parameter (OpenID Connect Core §5.5).
+type claimsRequest struct {
+	UserInfo map[string]*claimRequest `json:"userinfo,omitempty"`
+	IDToken  map[string]*claimRequest `json:"id_token,omitempty"`
+}
+
+type claimRequest struct {
+	Essential bool  `json:"essential,omitempty"`
+	Value     any   `json:"value,omitempty"`
+	Values    []any `json:"values,omitempty"`
+}
+
+func parseClaimsRequest(text string) (request claimsRequest, err error) {
+	if text == "" {
+		return request, nil
+	}
+	if err := json.Unmarshal([]byte(text), &request); err != nil {
+		return request, refuse("invalid_request", "claims is not the JSON object of OpenID Connect Core §5.5")
+	}
+	return request, nil
+}
+
+// limit leaves out what none of the client's scopes gives, and returns the
+// scopes that give the rest: to ask for a claim by its name is to ask for what
+// its scope gives, and the user is to agree to that.
+func (p *Provider) limit(request *claimsRequest, client *Client) (scopes []string) {
+	for _, asked := range []map[string]*claimRequest{request.UserInfo, request.IDToken} {
+		for name := range asked {
+			i := slices.IndexFunc(client.Scopes, func(scope string) bool { return slices.Contains(p.Claims[scope], name) })
+			if i < 0 {
+				if name != "acr" && name != "auth_time" && name != "sub" {
+					delete(asked, name)
+				}
+				continue
+			}
+			scopes = append(scopes, client.Scopes[i])
+		}
+	}
+	slices.Sort(scopes)
+	return slices.Compact(scopes)
+}
+
+// unverifiedClaim is a text that a token claims, whoever made it.
+func unverifiedClaim(token, name string) string {
+	_, rest, _ := strings.Cut(token, ".")
+	payload, _, _ := strings.Cut(rest, ".")
+	text, err := base64.RawURLEncoding.DecodeString(payload)
+	var claims map[string]any
+	if err != nil || json.Unmarshal(text, &claims) != nil {
+		return ""
+	}
+	claim, _ := claims[name].(string)
+	return claim
+}

@@ -1,0 +1,285 @@
+package provider
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/caddy-jwt/caddy-jwt/jwt"
+	"github.com/caddy-jwt/caddy-jwt/store"
+	"go.uber.org/zap"
+)
+
+const assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+
+var (
+	clientAuthMethods       = []string{"client_secret_basic", "client_secret_post", "private_key_jwt", "none"}
+	confidentialAuthMethods = clientAuthMethods[:3]
+	assertionAlgorithms     = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
+)
+
+// form reads a request's form, each parameter of which is specified once at most (RFC
+// 6749 §3.2).
+func form(r *http.Request) (url.Values, error) {
+	values, err := anyForm(r)
+	if err == nil {
+		err = once(values)
+	}
+	return values, err
+}
+
+// anyForm reads a request's form. A body of another type is refused.
+func anyForm(r *http.Request) (url.Values, error) {
+	if kind, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";"); strings.TrimSpace(strings.ToLower(kind)) != "application/x-www-form-urlencoded" {
+		return nil, refuse("invalid_request", "the body must be application/x-www-form-urlencoded")
+	}
+	if err := r.ParseForm(); err != nil {
+		if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
+			return nil, err
+		}
+		return nil, refuse("invalid_request", "the body is no form")
+	}
+	return r.PostForm, nil
+}
+
+// pageValues are what a user's browser sends to a page: by a form, which no page of
+// another site may send, or in the URL.
+func pageValues(r *http.Request) (url.Values, error) {
+	if r.Method != http.MethodPost {
+		return r.URL.Query(), nil
+	}
+	if err := crossOrigin.Check(r); err != nil {
+		return nil, shown(&oauthError{status: http.StatusForbidden, code: "access_denied", description: "a page of another site may not do this"})
+	}
+	values, err := form(r)
+	return values, shown(err)
+}
+
+func once(values url.Values) error {
+	for name, all := range values {
+		if len(all) > 1 && name != "resource" && name != "audience" {
+			return errTwice
+		}
+	}
+	return nil
+}
+
+var errTwice = refuse("invalid_request", "a parameter is specified twice")
+
+// authenticate returns the client of a request to an endpoint, which has
+// proved who it is, by one method (RFC 6749 §2.3). A public client only says
+// who it is.
+func (p *Provider) authenticate(r *http.Request, values url.Values) (*Client, error) {
+	id, secret, basic := r.BasicAuth()
+	if scheme, _, _ := strings.Cut(r.Header.Get("Authorization"), " "); !basic && strings.EqualFold(scheme, "Basic") {
+		return nil, refuse("invalid_request", "the Authorization header is not Basic and the base64 of id:secret")
+	}
+	if basic {
+		var err, secretErr error
+		id, err = url.QueryUnescape(id)
+		secret, secretErr = url.QueryUnescape(secret)
+		if err != nil || secretErr != nil {
+			return nil, refuse("invalid_request", "the client ID and secret must be form-encoded before they are put into the Authorization header (RFC 6749 §2.3.1)")
+		}
+	}
+	assertion := values.Get("client_assertion")
+	methods := 0
+	for _, used := range []bool{basic, values.Get("client_secret") != "", assertion != ""} {
+		if used {
+			methods++
+		}
+	}
+	if methods > 1 {
+		return nil, refuse("invalid_request", "the client authenticates in several ways; one is right")
+	}
+	if given := values.Get("client_id"); given != "" && id != "" && given != id {
+		return nil, refuse("invalid_request", "client_id is another than that of the Authorization header")
+	}
+	if assertion != "" {
+		return p.byAssertion(r.Context(), values, assertion)
+	}
+	if basic {
+		client, err := p.bySecret(r, id, secret)
+		if told, ok := errors.AsType[*oauthError](err); ok {
+			told.challenge = `Basic realm="` + ofChallenge(p.Issuer) + `"` // RFC 6749 §5.2
+		}
+		return client, err
+	}
+	return p.bySecret(r, values.Get("client_id"), values.Get("client_secret"))
+}
+
+// bySecret authenticates by client_secret_basic or client_secret_post, and lets
+// a public client say who it is without one.
+func (p *Provider) bySecret(r *http.Request, id, secret string) (*Client, error) {
+	client, err := p.clients.find(r.Context(), id)
+	switch {
+	case errors.Is(err, errNotFound):
+		return nil, unknownClientError()
+	case err != nil:
+		return nil, err
+	case client.Public && secret == "":
+		return client, nil
+	case client.Public || client.Secret == "" || secret == "":
+		return nil, unknownClientError()
+	}
+	right, err := p.clients.hasSecret(r, client, secret)
+	if err == nil && !right {
+		err = unknownClientError()
+	}
+	return client, err
+}
+
+// unknownClientError is the one answer for a client that is not known and one
+// that has not proved to be it.
+func unknownClientError() error {
+	return &oauthError{status: http.StatusUnauthorized, code: "invalid_client", description: "the client is unknown, or did not authenticate as it must"}
+}
+
+// byAssertion authenticates by private_key_jwt (RFC 7523 §3, OpenID Connect
+// Core §9). Each assertion is good once.
+func (p *Provider) byAssertion(ctx context.Context, values url.Values, assertion string) (*Client, error) {
+	if values.Get("client_assertion_type") != assertionType {
+		return nil, refuse("invalid_request", "client_assertion_type must be "+assertionType)
+	}
+	id := values.Get("client_id")
+	if id == "" {
+		id = unverifiedClaim(assertion, "sub")
+	}
+	client, err := p.clients.find(ctx, id)
+	if errors.Is(err, errNotFound) || err == nil && client.keys == nil {
+		return nil, unknownClientError()
+	}
+	if err != nil {
+		return nil, err
+	}
+	now := p.accounts.Now()
+	token, err := client.keys.Verify(ctx, assertion, now)
+	if err != nil || token.UserID != client.ID {
+		p.log.Debug("client assertion refused", zap.String("client_id", client.ID), zap.Error(err))
+		return nil, unknownClientError()
+	}
+	jti, _ := token.Claims["jti"].(string)
+	if audience, several := token.Claims["aud"].(jwt.List); several && len(audience) != 1 { // another of which could use it here
+		p.log.Debug("client assertion refused: its aud has several values", zap.String("client_id", client.ID))
+		return nil, unknownClientError()
+	}
+	if jti == "" || len(jti) > 256 || token.Expiry().Sub(now) > 10*time.Minute {
+		return nil, unknownClientError()
+	}
+	err = p.state.create(ctx, kindAssertion, hashed(client.ID+"\n"+jti), "", struct{}{}, token.Expiry().Sub(now)+time.Minute)
+	if errors.Is(err, store.ErrRecordExists) {
+		return nil, unknownClientError()
+	}
+	return client, err
+}
+
+// confidential is a client that has proved who it is.
+func (p *Provider) confidential(r *http.Request, values url.Values) (*Client, error) {
+	client, err := p.authenticate(r, values)
+	if err == nil && client.Public {
+		err = unknownClientError()
+	}
+	return client, err
+}
+
+type corsRule int
+
+const (
+	corsNone corsRule = iota
+	corsAll
+	corsClients
+)
+
+// allowOrigin lets pages of other sites ask, as the endpoint has it. It answers
+// preflights.
+func (p *Provider) allowOrigin(w http.ResponseWriter, r *http.Request, endpoint route) (answered bool) {
+	origin := r.Header.Get("Origin")
+	preflight := r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != ""
+	if endpoint.cors == corsClients {
+		w.Header().Add("Vary", "Origin")
+	}
+	switch {
+	case endpoint.cors == corsNone || origin == "":
+		return false
+	case endpoint.cors == corsAll:
+		origin = "*"
+	case !p.knowsOrigin(r.Context(), origin):
+		return false
+	}
+	w.Header().Set("Access-Control-Allow-Origin", origin)
+	if !preflight {
+		w.Header().Set("Access-Control-Expose-Headers", "WWW-Authenticate")
+		return false
+	}
+	w.Header().Set("Access-Control-Allow-Methods", strings.Join(endpoint.methods, ", "))
+	w.Header().Set("Access-Control-Allow-Headers", "Authorization, Content-Type")
+	w.Header().Set("Access-Control-Max-Age", "600")
+	w.WriteHeader(http.StatusNoContent)
+	return true
+}
+
+// knowsOrigin tells whether a page of a client may have this origin. The origins of
+// clients in the store are looked up once a second at most: anybody may ask.
+func (p *Provider) knowsOrigin(ctx context.Context, origin string) bool {
+	if p.clients.origins[origin] { // of the config, which need no store
+		return true
+	}
+	return p.clients.stored.has(origin, p.accounts.Now(), func() (map[string]bool, error) {
+		ids, stored, err := list[Client](ctx, p.state, kindClient, "")
+		origins := make(map[string]bool)
+		for i := range stored {
+			if p.clients.configured[ids[i]] == nil {
+				addOrigins(origins, &stored[i])
+			}
+		}
+		return origins, err
+	})
+}
+
+// originsPause is how long the origins of clients in the store are remembered.
+const originsPause = time.Second
+
+// storedOrigins are those of the clients in the store, as they were a moment ago.
+type storedOrigins struct {
+	mu    sync.Mutex
+	known map[string]bool
+	at    time.Time
+}
+
+func (o *storedOrigins) has(origin string, now time.Time, look func() (map[string]bool, error)) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if age := now.Sub(o.at); age < 0 || age >= originsPause {
+		if fresh, err := look(); err == nil { // else the last ones hold
+			o.known = fresh
+		}
+		o.at = now
+	}
+	return o.known[origin]
+}
+
+func addOrigins(origins map[string]bool, client *Client) {
+	for _, uri := range client.RedirectURIs {
+		origins[originOf(uri)] = true
+	}
+}
+
+// originOf is the origin of a URL (RFC 6454 §6.2), or the scheme of an app.
+func originOf(uri string) string {
+	u, err := url.Parse(uri)
+	if err != nil {
+		return ""
+	}
+	if u.Host == "" {
+		return u.Scheme + ":"
+	}
+	host := strings.ToLower(u.Host)
+	if port := map[string]string{"https": ":443", "http": ":80"}[u.Scheme]; port != "" {
+		host = strings.TrimSuffix(host, port)
+	}
+	return u.Scheme + "://" + host
+}

@@ -1,0 +1,432 @@
+package provider
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/caddy-jwt/caddy-jwt/accounts/password"
+	"github.com/caddy-jwt/caddy-jwt/accounts/web"
+	"github.com/caddy-jwt/caddy-jwt/jwt"
+	"github.com/caddy-jwt/caddy-jwt/oidc/internal/protocol"
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+)
+
+const (
+	defaultAccessTokenLifetime  = 15 * time.Minute
+	defaultIDTokenLifetime      = time.Hour
+	defaultRefreshTokenLifetime = 30 * 24 * time.Hour
+	longestTokenLifetime        = 24 * time.Hour
+	minSecretBytes              = 16
+
+	grantCode        = "authorization_code"
+	grantRefresh     = "refresh_token"
+	grantCredentials = "client_credentials"
+	grantImplicit    = "implicit"
+	grantDevice      = "urn:ietf:params:oauth:grant-type:device_code"
+)
+
+var (
+	grantTypes    = []string{grantCode, grantRefresh, grantCredentials, grantDevice, grantImplicit}
+	responseTypes = []string{"code", "id_token", "id_token token", "code id_token", "code token", "code id_token token"}
+	consentModes  = []string{"always", "once", "never"}
+)
+
+// Client is a site or program that users may log in to (RFC 6749 §2).
+type Client struct {
+	// ID is the `client_id`. Required.
+	ID string `json:"id,omitempty"`
+
+	// Name is what the user is told it is called. Default: the ID.
+	Name string `json:"name,omitempty"`
+
+	// Secret is the `client_secret`, or its hash as `caddy hash-password`
+	// makes it: argon2id ($argon2id$…) or bcrypt ($2b$…). At least 16 bytes.
+	// Default: none, and then the client is public or has a PublicKey.
+	Secret string `json:"secret,omitempty"`
+
+	// Public clients run where nothing can be kept secret, as in a browser or
+	// a phone. They must use PKCE (RFC 7636). Default: false.
+	Public bool `json:"public,omitempty"`
+
+	// PublicKey verifies the assertions of a client that authenticates by
+	// private_key_jwt (RFC 7523): PEM, a JWK or a JWK set.
+	PublicKey string `json:"public_key,omitempty"`
+
+	// RedirectURIs are where users may be sent back to, compared to the
+	// letter: https, http on this machine, or an app's own scheme with a dot in
+	// it. One for http://127.0.0.1 or http://[::1] without a port takes any
+	// port (RFC 8252 §7.3).
+	RedirectURIs []string `json:"redirect_uris,omitempty"`
+
+	// PostLogoutRedirectURIs are where users may be sent after a log-out.
+	PostLogoutRedirectURIs []string `json:"post_logout_redirect_uris,omitempty"`
+
+	// GrantTypes that the client may use. Default: `authorization_code` and
+	// `refresh_token`; with a response type that has tokens `implicit` too.
+	GrantTypes []string `json:"grant_types,omitempty"`
+
+	// ResponseTypes that the client may ask for. Those with `token` or
+	// `id_token` hand tokens to the browser's address line, where more can see
+	// them (RFC 9700 §2.1.2). Default: `code`.
+	ResponseTypes []string `json:"response_types,omitempty"`
+
+	// Scopes that the client may ask for. Default: `openid`, `profile`,
+	// `email` and `offline_access`.
+	Scopes []string `json:"scopes,omitempty"`
+
+	// AccessTokenLifetime is how long an access token is good. It cannot be
+	// taken back from services that verify it by the JWK set. At most
+	// 24h. Default: `15m`.
+	AccessTokenLifetime caddy.Duration `json:"access_token_lifetime,omitempty"`
+
+	// RefreshTokenLifetime is how long a user stays logged in at the client at
+	// most. Default: `30d`.
+	RefreshTokenLifetime caddy.Duration `json:"refresh_token_lifetime,omitempty"`
+
+	// IDTokenLifetime is how long an ID token is good. At most 24h. Default:
+	// `1h`.
+	IDTokenLifetime caddy.Duration `json:"id_token_lifetime,omitempty"`
+
+	// Consent says when the user is asked: `always`, `once` or `never`. A
+	// client of other people must not have `never`. A public client is asked for
+	// each time, whatever this says, where the redirect URI of the request is on the
+	// user's machine (http on a loopback address, or an app's own scheme), since any
+	// program there can open such a request and take the answer. Default: `once`.
+	Consent string `json:"consent,omitempty"`
+
+	// BackchannelLogoutURI is told when a session ends (OpenID Connect
+	// Back-Channel Logout 1.0). Default: none.
+	BackchannelLogoutURI string `json:"backchannel_logout_uri,omitempty"`
+
+	// Introspect lets the client know by introspection (RFC 7662) what the access
+	// tokens of all clients say: for an API that takes them. Any other client knows
+	// only its own, and those whose `aud` it is; of the rest it is told that they are
+	// not active. Default: false.
+	Introspect bool `json:"introspect,omitempty"`
+
+	// Since is when a client was put into the store: grants and consents of one of
+	// this ID before it are none of it.
+	Since string `json:"since,omitempty"`
+
+	keys       *jwt.Verifier     // of assertions
+	secretHash [sha256.Size]byte // of a Secret that is no hash itself
+}
+
+// resolve fills defaults in, replaces placeholders, and refuses what is not
+// right.
+func (c *Client) resolve(p *Provider) error {
+	replacer := caddy.NewReplacer()
+	for name, value := range map[string]*string{"secret": &c.Secret, "public_key": &c.PublicKey, "name": &c.Name, "backchannel_logout_uri": &c.BackchannelLogoutURI} {
+		if *value == "" {
+			continue
+		}
+		if name == "secret" && isHash(*value) {
+			continue
+		}
+		resolved := replacer.ReplaceKnown(*value, "")
+		if name == "secret" {
+			if _, err := replacer.ReplaceOrErr(*value, false, true); err != nil { // what is in braces may be a part of it
+				return errors.New("secret has a placeholder that is not known when the config is loaded; {env.NAME} and {file./path} are")
+			}
+		}
+		if resolved == "" {
+			return fmt.Errorf("%s is empty; is the environment variable set, or the file there?", name)
+		}
+		*value = resolved
+	}
+	setDefault(&c.Name, c.ID)
+	setDefault(&c.Consent, "once")
+	setDefault(&c.AccessTokenLifetime, caddy.Duration(defaultAccessTokenLifetime))
+	setDefault(&c.RefreshTokenLifetime, caddy.Duration(defaultRefreshTokenLifetime))
+	setDefault(&c.IDTokenLifetime, caddy.Duration(defaultIDTokenLifetime))
+	setDefaults(&c.ResponseTypes, "code")
+	standard := []string{grantCode, grantRefresh}
+	if c.handsOutTokens() {
+		standard = append(standard, grantImplicit)
+	}
+	setDefaults(&c.GrantTypes, standard...)
+	setDefaults(&c.Scopes, "openid", "profile", "email", "offline_access")
+	for i, responseType := range c.ResponseTypes {
+		c.ResponseTypes[i] = normalResponseType(responseType)
+		if !slices.Contains(responseTypes, c.ResponseTypes[i]) {
+			return fmt.Errorf("response_types: %q is none; there are %s", responseType, strings.Join(responseTypes, ", "))
+		}
+	}
+	return c.check(p)
+}
+
+// handsOutTokens tells whether a response type has tokens.
+func (c *Client) handsOutTokens() bool {
+	return slices.ContainsFunc(c.ResponseTypes, func(responseType string) bool { return strings.Contains(responseType, "token") })
+}
+
+func (c *Client) check(p *Provider) error {
+	authentications := 0
+	for _, given := range []bool{c.Public, c.Secret != "", c.PublicKey != ""} {
+		if given {
+			authentications++
+		}
+	}
+	switch {
+	case c.ID == "" || strings.ContainsFunc(c.ID, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return errors.New("a client needs an ID of visible ASCII")
+	case c.Public && (c.Secret != "" || c.PublicKey != ""):
+		return errors.New("it is public and has a secret or key; one of them is right")
+	case authentications == 0:
+		return errors.New("it needs `secret`, `public_key` or `public`, so that it is known how it authenticates")
+	case isHash(c.Secret) && !strings.HasPrefix(c.Secret, randomPrefix) && password.CheckHash(c.Secret) != nil:
+		return fmt.Errorf("secret begins as a hash does, and %w; one that is no hash must begin otherwise", password.CheckHash(c.Secret))
+	case strings.ContainsAny(strings.TrimRight(c.Secret, "\r\n"), "\r\n"):
+		return errors.New("secret has several lines; a secret has one line, as openssl rand -hex 32 prints it")
+	case c.Secret != "" && len(c.Secret) < minSecretBytes:
+		return fmt.Errorf("secret has %d bytes; it must have at least %d", len(c.Secret), minSecretBytes)
+	case !slices.Contains(consentModes, c.Consent):
+		return fmt.Errorf("consent is %q; it is always, once or never", c.Consent)
+	case c.AccessTokenLifetime < 0 || c.RefreshTokenLifetime < 0 || c.IDTokenLifetime < 0:
+		return errors.New("a lifetime is negative")
+	case max(c.AccessTokenLifetime, c.IDTokenLifetime) > caddy.Duration(longestTokenLifetime):
+		return fmt.Errorf("access_token_lifetime and id_token_lifetime must not be longer than %s, since such tokens cannot be taken back; refresh tokens can", longestTokenLifetime)
+	case c.Public && c.Introspect:
+		return errors.New("introspect: a public client cannot introspect, as it cannot prove who it is; give it a `secret` or a `public_key`")
+	case c.Public && slices.Contains(c.GrantTypes, grantCredentials):
+		return errors.New("grant_types: a public client cannot have client_credentials, as it cannot prove who it is")
+	case len(c.RedirectURIs) == 0 && slices.Contains(c.GrantTypes, grantCode):
+		return errors.New("it needs `redirect_uri`, where users are sent back to, or grant_types without authorization_code")
+	case c.handsOutTokens() && !slices.Contains(c.GrantTypes, grantImplicit):
+		return errors.New("response_types with token or id_token need the grant type implicit")
+	case slices.Contains(c.Scopes, "account"):
+		return errors.New("scopes: account is for the accounts' own tokens")
+	}
+	for _, scope := range c.Scopes {
+		if err := protocol.CheckScope(scope); err != nil {
+			return err
+		}
+	}
+	for _, grantType := range c.GrantTypes {
+		if !slices.Contains(grantTypes, grantType) {
+			return fmt.Errorf("grant_types: %q is none; there are %s", grantType, strings.Join(grantTypes, ", "))
+		}
+	}
+	for name, uris := range map[string][]string{"redirect_uri": c.RedirectURIs, "post_logout_redirect_uri": c.PostLogoutRedirectURIs} {
+		for _, uri := range uris {
+			if err := checkRedirectURI(uri); err != nil {
+				return fmt.Errorf("%s %q: %w", name, uri, err)
+			}
+		}
+	}
+	if c.BackchannelLogoutURI != "" {
+		u, err := url.Parse(c.BackchannelLogoutURI)
+		if err != nil || u.Host == "" || u.Fragment != "" || !protocol.SecureURL(u) {
+			return fmt.Errorf("backchannel_logout_uri %q: it is an https URL, or an http one on this machine", c.BackchannelLogoutURI)
+		}
+	}
+	if c.Secret != "" && !isHash(c.Secret) {
+		c.secretHash = sha256.Sum256([]byte(c.Secret))
+	}
+	if c.PublicKey == "" {
+		return nil
+	}
+	return c.provisionKeys(p)
+}
+
+func (c *Client) provisionKeys(p *Provider) error {
+	keys, err := jwt.ParsePublicKeys(c.PublicKey)
+	if err != nil {
+		return fmt.Errorf("public_key: %w", err)
+	}
+	set, err := jwt.NewKeySet(keys...)
+	if err != nil {
+		return fmt.Errorf("public_key: %w", err)
+	}
+	c.keys, err = jwt.NewVerifier(jwt.VerifierConfig{Leeway: 30 * time.Second, Issuers: []jwt.Issuer{{
+		Name: c.ID, Keys: []jwt.KeySource{set}, Algorithms: assertionAlgorithms, Audience: []string{p.Issuer, p.at("/oidc/token"), p.at("/oidc/par")}, TokenType: "",
+	}}})
+	return err
+}
+
+func setDefault[T comparable](value *T, standard T) {
+	var zero T
+	if *value == zero {
+		*value = standard
+	}
+}
+
+func setDefaults(values *[]string, standard ...string) {
+	if len(*values) == 0 {
+		*values = standard
+	}
+}
+
+// normalResponseType has the parts in order: they are a set (RFC 6749 §3.1.1).
+func normalResponseType(text string) string {
+	parts := strings.Fields(text)
+	slices.Sort(parts)
+	return strings.Join(parts, " ")
+}
+
+// onThisMachine tells whether a redirect URI leads to a program on the user's machine:
+// by a loopback address, or by the program's own scheme.
+func onThisMachine(redirectURI string) bool {
+	u, err := url.Parse(redirectURI)
+	return err != nil || u.Scheme != "https" || protocol.SecureURL(&url.URL{Scheme: "http", Host: u.Host})
+}
+
+// asksAllTheSame is a redirect URI for which the user sees the page that asks though
+// `consent` is never; empty if there is none.
+func (c *Client) asksAllTheSame() string {
+	i := slices.IndexFunc(c.RedirectURIs, onThisMachine)
+	if c.Consent != "never" || i < 0 || !c.Public && !c.handsOutTokens() {
+		return ""
+	}
+	return c.RedirectURIs[i]
+}
+
+// checkRedirectURI refuses what a browser could run, or somebody could read on
+// its way.
+func checkRedirectURI(text string) error {
+	u, err := url.Parse(text)
+	switch {
+	case err != nil || u.Scheme == "" || strings.ContainsAny(text, " \\*"):
+		return errors.New("it is no absolute URL")
+	case strings.Contains(text, "#"):
+		return errors.New("it has a fragment, which a redirect cannot keep")
+	case protocol.SecureURL(u) && u.Host != "" && u.User == nil:
+		return nil
+	case strings.Contains(u.Scheme, "."): // an app's own (RFC 8252 §7.1)
+		return nil
+	}
+	return errors.New("it must be https, http on this machine, or an app's own scheme with a dot in it, as in com.example.app:/callback")
+}
+
+// redirectURI returns the registered address that the given one is.
+func (c *Client) allowsRedirect(given string) bool {
+	if slices.Contains(c.RedirectURIs, given) {
+		return true
+	}
+	u, err := url.Parse(given)
+	if err != nil || u.Scheme != "http" || (u.Hostname() != "127.0.0.1" && u.Hostname() != "::1") || u.Port() == "" {
+		return false
+	}
+	u.Host = strings.TrimSuffix(u.Host, ":"+u.Port())
+	return slices.Contains(c.RedirectURIs, u.String()) && given == strings.Replace(u.String(), u.Host, u.Host+":"+portOf(given), 1)
+}
+
+func portOf(text string) string {
+	u, err := url.Parse(text)
+	if err != nil {
+		return ""
+	}
+	return u.Port()
+}
+
+func isHash(secret string) bool {
+	return strings.HasPrefix(secret, "$argon2id$") || strings.HasPrefix(secret, "$2") || strings.HasPrefix(secret, randomPrefix)
+}
+
+// randomPrefix marks the hash of a secret that was made at random, for which a
+// plain SHA-256 will do.
+const randomPrefix = "$sha256$"
+
+func secretHash(secret string) string { return randomPrefix + hashed(secret) }
+
+// clients are those of the config, and then those of the store.
+type clients struct {
+	provider   *Provider
+	configured map[string]*Client
+	origins    map[string]bool // of their redirect URIs
+	stored     storedOrigins
+	// proved remembers the secrets that had a hash, since to hash is slow on
+	// purpose: by the hash, the SHA-256 of the secret.
+	proved sync.Map
+}
+
+func newClients(p *Provider) (*clients, error) {
+	all := &clients{provider: p, configured: make(map[string]*Client), origins: make(map[string]bool)}
+	for _, client := range p.Clients {
+		if client == nil {
+			return nil, errors.New("clients holds objects, and one is null")
+		}
+		if err := client.resolve(p); err != nil {
+			return nil, fmt.Errorf("client %s: %w", client.ID, err)
+		}
+		if all.configured[client.ID] != nil {
+			return nil, fmt.Errorf("client %s is specified twice", client.ID)
+		}
+		all.configured[client.ID] = client
+		addOrigins(all.origins, client)
+		if uri := client.asksAllTheSame(); uri != "" {
+			p.log.Warn("client has `consent never`, and users see the page that asks all the same, since any program on their machine can take what goes to this redirect_uri; write `consent once`, or give the client an https redirect_uri", zap.String("client_id", client.ID), zap.String("redirect_uri", uri))
+		}
+	}
+	return all, nil
+}
+
+// sayHidden tells of clients in the store that servers never see.
+func (c *clients) sayHidden(ctx context.Context) {
+	records, err := c.provider.accounts.Store().Records(ctx, kindClient, "", c.provider.accounts.Now())
+	if err != nil {
+		return // the accounts say that the store fails
+	}
+	for _, record := range records {
+		if c.configured[record.ID] != nil {
+			c.provider.log.Warn("client in the user store is not used: the config has one of the same ID; delete one of them", zap.String("client_id", record.ID))
+		}
+	}
+}
+
+// find returns a client by its ID; errNotFound.
+func (c *clients) find(ctx context.Context, id string) (*Client, error) {
+	if client := c.configured[id]; client != nil {
+		return client, nil
+	}
+	if len(id) > 256 {
+		return nil, errNotFound
+	}
+	client, err := load[Client](ctx, c.provider.state, kindClient, id)
+	if err != nil {
+		return nil, err
+	}
+	if err := client.resolve(c.provider); err != nil {
+		return nil, fmt.Errorf("client %s in the store: %w", id, err)
+	}
+	return &client, nil
+}
+
+// hasSecret tells whether a secret is the client's.
+func (c *clients) hasSecret(r *http.Request, client *Client, secret string) (bool, error) {
+	sum := sha256.Sum256([]byte(secret))
+	if hash, random := strings.CutPrefix(client.Secret, randomPrefix); random {
+		return subtle.ConstantTimeCompare([]byte(hashed(secret)), []byte(hash)) == 1, nil
+	}
+	if !isHash(client.Secret) {
+		return subtle.ConstantTimeCompare(sum[:], client.secretHash[:]) == 1, nil
+	}
+	if proved, ok := c.proved.Load(client.Secret); ok {
+		known := proved.([sha256.Size]byte)
+		if subtle.ConstantTimeCompare(sum[:], known[:]) == 1 {
+			return true, nil
+		}
+	}
+	forgive, allowed := c.provider.secretGuesses.Try(r.Context(), web.ClientKey(r), c.provider.accounts.Now())
+	if !allowed { // a hash is slow, and the users' passwords wait for it too
+		return false, &oauthError{status: http.StatusTooManyRequests, code: "temporarily_unavailable", description: "too many wrong secrets; wait a minute", retryAfter: time.Minute}
+	}
+	right, err := c.provider.accounts.HasPassword(r, client.Secret, secret)
+	if right || err != nil {
+		forgive()
+	}
+	if right {
+		c.proved.Store(client.Secret, sum)
+	}
+	return right, err
+}

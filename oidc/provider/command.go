@@ -1,0 +1,216 @@
+package provider
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/caddy-jwt/caddy-jwt/internal/cli"
+	"github.com/caddy-jwt/caddy-jwt/store"
+	"github.com/caddyserver/caddy/v2"
+	"github.com/spf13/cobra"
+)
+
+func init() {
+	cli.Add(clientCommand)
+}
+
+func clientCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "client",
+		Short: "Works with the clients of an OpenID Provider that are in the user store",
+		Long: `
+Works with the clients of an OpenID Provider that are in the user store, beside
+those in the config. Servers see a change at once. The store is named as for
+caddy jwt user:
+
+    --store <path>   a file
+    --config <file>  that of the accounts in a config of Caddy
+    neither          the file where Caddy has it unless its config says other`,
+		Example: `  caddy jwt client add --redirect-uri https://wiki.example.com/callback wiki
+  caddy jwt client list`,
+	}
+	cli.AddStoreFlags(cmd)
+	cmd.AddCommand(addClientCommand(), listClientsCommand(), showClientCommand(), deleteClientCommand())
+	return cmd
+}
+
+func addClientCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "add [flags] <id>",
+		Short: "Adds a client, and prints its secret",
+		Long: `
+Adds a client. Unless it is public or has a key, a secret is made and printed,
+once: the store has its hash.`,
+		Example: `  caddy jwt client add --redirect-uri https://wiki.example.com/callback wiki
+  caddy jwt client add --public --redirect-uri com.example.app:/callback app`,
+		Args: cobra.ExactArgs(1),
+		RunE: cli.OnStore(true, addClient),
+	}
+	flags := cmd.Flags()
+	flags.Bool("public", false, "It cannot keep a secret, and uses PKCE")
+	flags.String("public-key", "", "Public key, PEM or JWK, of a client that authenticates by private_key_jwt")
+	flags.String("name", "", "What users are told it is called; the ID by default")
+	flags.StringArray("redirect-uri", nil, "Where users may be sent back to; may be repeated")
+	flags.StringArray("post-logout-redirect-uri", nil, "Where users may be sent after a log-out; may be repeated")
+	flags.StringSlice("grant-types", nil, "Grant types, separated by commas; authorization_code and refresh_token by default")
+	flags.StringArray("response-type", nil, "Response type; may be repeated; code by default")
+	flags.StringSlice("scopes", nil, "Scopes, separated by commas; openid, profile, email and offline_access by default")
+	flags.String("consent", "", "When the user is asked: always, once or never; once by default")
+	flags.String("backchannel-logout-uri", "", "What is told when a session ends")
+	flags.Bool("introspect", false, "It is an API, and may introspect the access tokens of all clients")
+	flags.Duration("access-token-lifetime", 0, "Lifetime of access tokens; 15m by default")
+	flags.Duration("refresh-token-lifetime", 0, "How long a user stays logged in there at most; 720h by default")
+	flags.Duration("id-token-lifetime", 0, "Lifetime of ID tokens; 1h by default")
+	return cmd
+}
+
+func addClient(ctx context.Context, cmd *cobra.Command, args []string, users store.UserStore) error {
+	flags := cmd.Flags()
+	if err := notInConfig(cmd, args[0]); err != nil {
+		return err
+	}
+	client := Client{ID: args[0], Since: time.Now().UTC().Format(time.RFC3339Nano)}
+	client.Public, _ = flags.GetBool("public")
+	client.Introspect, _ = flags.GetBool("introspect")
+	for name, into := range map[string]*string{"public-key": &client.PublicKey, "name": &client.Name, "consent": &client.Consent, "backchannel-logout-uri": &client.BackchannelLogoutURI} {
+		*into, _ = flags.GetString(name)
+	}
+	client.RedirectURIs, _ = flags.GetStringArray("redirect-uri")
+	client.PostLogoutRedirectURIs, _ = flags.GetStringArray("post-logout-redirect-uri")
+	client.ResponseTypes, _ = flags.GetStringArray("response-type")
+	client.GrantTypes, _ = flags.GetStringSlice("grant-types")
+	client.Scopes, _ = flags.GetStringSlice("scopes")
+	for name, into := range map[string]*caddy.Duration{"access-token-lifetime": &client.AccessTokenLifetime, "refresh-token-lifetime": &client.RefreshTokenLifetime, "id-token-lifetime": &client.IDTokenLifetime} {
+		lifetime, _ := flags.GetDuration(name)
+		*into = caddy.Duration(lifetime)
+	}
+	secret := ""
+	if !client.Public && client.PublicKey == "" {
+		secret = store.RandomToken(32)
+		client.Secret = secretHash(secret)
+	}
+	checked := client
+	checked.GrantTypes, checked.ResponseTypes, checked.Scopes = slices.Clone(client.GrantTypes), slices.Clone(client.ResponseTypes), slices.Clone(client.Scopes)
+	if err := checked.resolve(&Provider{Issuer: "https://issuer.invalid"}); err != nil {
+		return fmt.Errorf("client %s: %w", client.ID, err)
+	}
+	text, err := json.Marshal(client)
+	if err != nil {
+		return err
+	}
+	err = users.CreateRecord(ctx, store.Record{Kind: kindClient, ID: client.ID, Value: text})
+	if errors.Is(err, store.ErrRecordExists) {
+		return fmt.Errorf("there is a client %s already; delete it first, or give this one another ID", client.ID)
+	}
+	if uri := checked.asksAllTheSame(); err == nil && uri != "" {
+		fmt.Fprintf(cmd.ErrOrStderr(), "Users see the page that asks, in spite of --consent never: any program on their machine can take what goes to %s.\n", uri)
+	}
+	if err == nil && secret != "" {
+		fmt.Fprintln(cmd.ErrOrStderr(), "The secret of the client, which cannot be shown again:")
+		fmt.Fprintln(cmd.OutOrStdout(), secret)
+	}
+	return err
+}
+
+// notInConfig refuses an ID that the config has, whose client is the one that
+// servers know.
+func notInConfig(cmd *cobra.Command, id string) error {
+	providers, err := cli.HandlersOf(cmd, "oidc_provider")
+	for _, text := range providers {
+		var provider Provider
+		if err := json.Unmarshal(text, &provider); err != nil {
+			return err
+		}
+		if slices.ContainsFunc(provider.Clients, func(c *Client) bool { return c != nil && c.ID == id }) {
+			return fmt.Errorf("there is a client %s in the config already, of issuer %s; change it there, or give this one another ID", id, provider.Issuer)
+		}
+	}
+	return err
+}
+
+func listClientsCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "list [flags]",
+		Short:   "Lists the clients in the store",
+		Example: "  caddy jwt client list --config /etc/caddy/Caddyfile",
+		Args:    cobra.NoArgs,
+		RunE: cli.OnStore(false, func(ctx context.Context, cmd *cobra.Command, _ []string, store store.UserStore) error {
+			records, err := store.Records(ctx, kindClient, "", time.Now())
+			if err != nil {
+				return err
+			}
+			table := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+			fmt.Fprintln(table, "ID\tKIND\tREDIRECT URIS")
+			for _, record := range records {
+				var client Client
+				if err := json.Unmarshal(record.Value, &client); err != nil {
+					return fmt.Errorf("client %s is damaged: %w", record.ID, err)
+				}
+				fmt.Fprintf(table, "%s\t%s\t%s\n", client.ID, client.kind(), strings.Join(client.RedirectURIs, " "))
+			}
+			return table.Flush()
+		}),
+	}
+}
+
+func (c *Client) kind() string {
+	switch {
+	case c.Public:
+		return "public"
+	case c.PublicKey != "":
+		return "key"
+	}
+	return "secret"
+}
+
+func showClientCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "show [flags] <id>",
+		Short:   "Shows a client as JSON, without its secret",
+		Example: "  caddy jwt client show wiki",
+		Args:    cobra.ExactArgs(1),
+		RunE: cli.OnStore(false, func(ctx context.Context, cmd *cobra.Command, args []string, store store.UserStore) error {
+			record, err := store.Record(ctx, kindClient, args[0], time.Now())
+			if err != nil {
+				return unknownClient(err, args[0])
+			}
+			var client Client
+			if err := json.Unmarshal(record.Value, &client); err != nil {
+				return fmt.Errorf("client %s is damaged: %w", record.ID, err)
+			}
+			client.Secret = ""
+			text, err := json.MarshalIndent(client, "", "  ")
+			if err == nil {
+				_, err = io.WriteString(cmd.OutOrStdout(), string(text)+"\n")
+			}
+			return err
+		}),
+	}
+}
+
+func deleteClientCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "delete [flags] <id>",
+		Short:   "Deletes a client: its users can log in there no longer",
+		Example: "  caddy jwt client delete wiki",
+		Args:    cobra.ExactArgs(1),
+		RunE: cli.OnStore(false, func(ctx context.Context, _ *cobra.Command, args []string, store store.UserStore) error {
+			_, err := store.TakeRecord(ctx, kindClient, args[0], time.Now())
+			return unknownClient(err, args[0])
+		}),
+	}
+}
+
+func unknownClient(err error, id string) error {
+	if errors.Is(err, errNotFound) {
+		return fmt.Errorf("there is no client %q in the store; `caddy jwt client list` shows who there is, and those of the config stand there", id)
+	}
+	return err
+}

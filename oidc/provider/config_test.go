@@ -1,0 +1,306 @@
+package provider
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+)
+
+// Each wrong use of an option says what it is and what would be right.
+func TestWrongConfigs(t *testing.T) {
+	const issuer = "issuer http://localhost:1\n"
+	public := func(more string) string {
+		return issuer + "client app {\n public\n redirect_uri https://app.example/\n" + more + "\n}"
+	}
+	for body, want := range map[string]string{
+		"":                                   "oidc_provider needs `issuer`",
+		"issuer":                             "issuer takes the URL of this site",
+		"issuer localhost":                   "it is the URL of this site, without a slash at the end",
+		"issuer http://id.example.com":       "https, or http on this machine",
+		"issuer https://id.example.com/":     "without a slash at the end",
+		"issuer https://a\nissuer https://a": "issuer is specified twice",
+		issuer + "colour blue":               `oidc_provider has no option "colour"; it has issuer, accounts, client, claims, user_editable and templates`,
+		issuer + "claims company":            "claims takes a scope and the claims that it gives",
+		issuer + "templates /nowhere":        "templates: ",
+		issuer + "accounts {\n issuer http://localhost:1\n}":        "accounts: issuer is that of the provider",
+		issuer + "user_editable":                                    "user_editable takes one or more properties",
+		issuer + "user_editable team\naccounts {\n profile name\n}": "user_editable team: users cannot set it, as the accounts have no such property",
+		issuer + "claims team acr":                                  "claims team: acr is what the provider says of a token",
+		public("introspect"):                                        "a public client cannot introspect",
+		public("introspect yes"):                                    "introspect takes no value",
+		issuer + "accounts {\n colour blue\n}":                      `accounts has no option "colour"`,
+		issuer + "client x {\n secret \"0123456789abcdef\n0123456789abcdef\"\n redirect_uri https://a.example/\n}": "secret has several lines",
+		issuer + "client x {\n secret 0123456789abcdef\nPwiUmmZCjssktECq3eZkKw==\n}":                               "client has no such option",
+		issuer + "client":                 "client takes the client's ID and a block",
+		issuer + "client app":             "client app: it needs `secret`, `public_key` or `public`",
+		public("secret 0123456789012345"): "it is public and has a secret or key",
+		public("") + "\nclient app {\n public\n redirect_uri https://b/\n}": "client app is specified twice",
+		public("public"):                                                                       "public is specified twice in client app",
+		public("colour blue"):                                                                  `client has no option "colour"`,
+		public("consent sometimes"):                                                            "it is always, once or never",
+		public("grant_types password"):                                                         `grant_types: "password" is none`,
+		public("grant_types client_credentials"):                                               "a public client cannot have client_credentials",
+		public("response_types code+token"):                                                    `response_types: "code+token" is none`,
+		public("scopes openid account"):                                                        "account is for the accounts' own tokens",
+		public(`scopes "a\"b"`):                                                                "is no scope",
+		public("access_token_lifetime 25h"):                                                    "must not be longer than 24h",
+		public("access_token_lifetime soon"):                                                   "access_token_lifetime takes a duration",
+		public("backchannel_logout_uri http://app.example/"):                                   "backchannel_logout_uri",
+		public("redirect_uri http://app.example/"):                                             "it must be https, http on this machine, or an app's own scheme",
+		public("redirect_uri https://app.example/#x"):                                          "it has a fragment",
+		public("redirect_uri javascript:alert(1)"):                                             "it must be https",
+		public("redirect_uri https://*.example.com/"):                                          "it is no absolute URL",
+		public("post_logout_redirect_uri /"):                                                   "it is no absolute URL",
+		issuer + "client app {\n secret short\n redirect_uri https://a/\n}":                    "secret has 5 bytes; it must have at least 16",
+		issuer + "client app {\n secret {env.NOTHING}\n redirect_uri https://a/\n}":            "secret is empty; is the environment variable set",
+		issuer + "client app {\n secret {evn.NOTHING}\n redirect_uri https://a/\n}":            "secret has a placeholder that is not known",
+		issuer + "client app {\n secret $2secret-of-the-operator\n redirect_uri https://a/\n}": "secret begins as a hash does, and the bcrypt hash is damaged",
+		issuer + "client app {\n secret $argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQ$short\n redirect_uri https://a/\n}": "secret begins as a hash does, and the argon2id hash is damaged",
+		issuer + "client app {\n secret 0123456789012345\n}":                                                           "it needs `redirect_uri`",
+		issuer + "client app {\n public_key no!key\n redirect_uri https://a/\n}":                                       "public_key: neither PEM",
+	} {
+		text := "{\n admin off\n storage file_system " + t.TempDir() + "\n}\nhttp://localhost:1 {\n oidc_provider {\n" + body + "\n}\n}"
+		config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), map[string]any{"filename": "Caddyfile"})
+		if err == nil {
+			var parsed caddy.Config
+			if err := json.Unmarshal(config, &parsed); err != nil {
+				t.Fatal(err)
+			}
+			err = caddy.Validate(&parsed)
+		}
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s\nsays %v\nexpected %s", body, err, want)
+		}
+	}
+}
+
+// The Caddyfiles of the docs adapt.
+func TestDocs(t *testing.T) {
+	text, err := os.ReadFile("../../docs/oidc.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := regexp.MustCompile("(?ms)^```caddyfile\n(.*?)^```$").FindAllStringSubmatch(string(text), -1)
+	for _, block := range blocks {
+		if _, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(block[1]), nil); err != nil {
+			t.Error(err)
+		}
+	}
+	if len(blocks) == 0 {
+		t.Error("the docs have none")
+	}
+}
+
+// caddy jwt keys rotate rotates the provider's keys too: what was signed before
+// is still good, and servers sign with the new keys.
+func TestKeyRotation(t *testing.T) {
+	s := provider(t)
+	chrome := s.browser()
+	chrome.signUp("alice@example.com")
+	before := chrome.redeem("spa", chrome.code("spa", nil)).json(t)
+	binary := caddytest.Binary(t)
+	output, err := exec.Command(binary, "jwt", "keys", "rotate", "--lead", "0", "--config", s.config).CombinedOutput()
+	if err != nil || strings.Count(string(output), "signs within 15 seconds") != 3 {
+		t.Fatalf("%v\n%s", err, output)
+	}
+	eventually(t, "the set has the new keys beside the old ones", func() bool { return strings.Count(chrome.get("/oidc/jwks.json").body, `"kid"`) == 4 })
+	after := chrome.redeem("spa", chrome.code("spa", nil)).json(t)
+	for _, name := range []string{"access_token", "id_token"} {
+		if kidOf(t, before[name].(string)) == kidOf(t, after[name].(string)) {
+			t.Errorf("%s is signed with the old key", name)
+		}
+	}
+	for name, given := range map[string]map[string]any{"before": before, "after": after} {
+		if got := chrome.do(http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+given["access_token"].(string)); got.status != 200 {
+			t.Errorf("an access token from %s: %d", name, got.status)
+		}
+		if got := chrome.get(s.authorizeURL("spa", url.Values{"prompt": {"none"}, "id_token_hint": {given["id_token"].(string)}})).to(t); got.Query().Get("code") == "" {
+			t.Errorf("a hint from %s: %s", name, got)
+		}
+	}
+}
+
+// A key that was withdrawn is refused without anybody asking for the key set.
+func TestWithdrawnKey(t *testing.T) {
+	s := provider(t)
+	chrome := s.browser()
+	chrome.signUp("alice@example.com")
+	given := chrome.redeem("app", chrome.code("app", nil)).json(t)
+	token, hint := given["access_token"].(string), given["id_token"].(string)
+	userinfo := func() int {
+		return chrome.do(http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+token).status
+	}
+	if status := userinfo(); status != 200 {
+		t.Fatalf("control: %d", status)
+	}
+	if output, err := exec.Command(caddytest.Binary(t), "jwt", "keys", "rotate", "--withdraw", "--config", s.config).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, output)
+	}
+	deadline := time.Now().Add(time.Minute)
+	for userinfo() != 401 {
+		if time.Now().After(deadline) {
+			t.Fatal("a token of a withdrawn key is still good")
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+
+	// An ID token of such a key still says who is meant. It ends no session by itself.
+	silent := url.Values{"prompt": {"none"}, "id_token_hint": {hint}}
+	if to := chrome.get(s.authorizeURL("app", silent)).to(t); to.Query().Get("code") == "" {
+		t.Errorf("as a hint at log-in: %s", to)
+	}
+	bob := s.browser()
+	bob.signUp("bob@example.com")
+	if to := bob.get(s.authorizeURL("app", silent)).to(t); to.Query().Get("error") != "login_required" {
+		t.Errorf("as a hint at the log-in of another: %s", to)
+	}
+	page := chrome.get("/oidc/logout?" + url.Values{"id_token_hint": {hint}, "post_logout_redirect_uri": {"https://app.example/"}, "state": {"bye"}}.Encode())
+	if !strings.Contains(page.body, "Log out?") || chrome.get("/auth/whoami").status != 200 {
+		t.Fatalf("as a hint at log-out: %d %s", page.status, page.body)
+	}
+	if to := chrome.decide("/oidc/logout", page, "logout").to(t); to.String() != "https://app.example/?state=bye" || chrome.get("/auth/whoami").status != 401 {
+		t.Errorf("after the log-out: %s", to)
+	}
+}
+
+func kidOf(t *testing.T, token string) any {
+	t.Helper()
+	return claimsOf(t, "x."+strings.Split(token, ".")[0]+".x")["kid"]
+}
+
+// Codes, grants and consents outlive a restart; so do the keys.
+func TestStateOutlivesARestart(t *testing.T) {
+	s := provider(t)
+	chrome := s.browser()
+	chrome.signUp("alice@example.com")
+	tokens := chrome.redeem("app", chrome.code("app", nil)).json(t)
+	code := chrome.code("app", nil)
+	keys := chrome.get("/oidc/jwks.json").body
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	s.load(fmt.Sprintf(clientsOfTests, ""), "", s.dir)
+	if after := chrome.get("/oidc/jwks.json").body; after != keys {
+		t.Errorf("the keys were %s and are %s", keys, after)
+	}
+	if got := chrome.redeem("app", code); got.status != 200 {
+		t.Errorf("a code: %d %s", got.status, got.body)
+	}
+	if got := chrome.refresh("app", tokens["refresh_token"].(string)); got.status != 200 {
+		t.Errorf("a refresh token: %d %s", got.status, got.body)
+	}
+	if to := chrome.get(s.authorizeURL("app", nil)).to(t); to.Query().Get("code") == "" {
+		t.Errorf("asked again: %s", to)
+	}
+	chrome.redeem("app", code).mustFail(t, 400, "invalid_grant")
+}
+
+// Clients by the command, which servers know at once.
+func TestClientCommands(t *testing.T) {
+	s := provider(t)
+	binary := caddytest.Binary(t)
+	where := []string{"--store", filepath.Join(s.dir, "users.db")}
+	run := func(arguments ...string) (string, error) {
+		command := exec.Command(binary, slices.Concat([]string{"jwt", "client"}, where, arguments)...)
+		var stdout, stderr bytes.Buffer
+		command.Stdout, command.Stderr = &stdout, &stderr
+		err := command.Run()
+		if err != nil {
+			err = fmt.Errorf("%w: %s", err, strings.ReplaceAll(stderr.String(), `\"`, `"`))
+		}
+		return stdout.String(), err
+	}
+	chrome := s.browser()
+	chrome.signUp("alice@example.com")
+	request := s.authorizeURL("wiki", url.Values{"redirect_uri": {"https://wiki.example/callback"}})
+	if got := chrome.get(request); got.status != 400 {
+		t.Errorf("before it is added: %d", got.status)
+	}
+	secret, err := run("add", "--name", "The Wiki", "--redirect-uri", "https://wiki.example/callback", "--consent", "never", "wiki")
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret = strings.TrimSpace(secret)
+	code := chrome.get(request).to(t).Query().Get("code")
+	form := url.Values{"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {"https://wiki.example/callback"}, "code_verifier": {verifier}}
+	chrome.post("/oidc/token", form, basic("wiki", secret+"x")).mustFail(t, 401, "invalid_client")
+	if got := chrome.post("/oidc/token", form, basic("wiki", secret)); got.status != 200 {
+		t.Errorf("with the secret: %d %s", got.status, got.body)
+	}
+	if list, err := run("list"); err != nil || !strings.Contains(list, "wiki  secret  https://wiki.example/callback") {
+		t.Errorf("list: %s %v", list, err)
+	}
+	if shown, err := run("show", "wiki"); err != nil || !strings.Contains(shown, `"name": "The Wiki"`) || strings.Contains(shown, "secret") {
+		t.Errorf("show: %s %v", shown, err)
+	}
+	for want, arguments := range map[string][]string{
+		"there is a client wiki already":          {"add", "--redirect-uri", "https://wiki.example/callback", "wiki"},
+		"it must be https":                        {"add", "--redirect-uri", "http://wiki.example/", "other"},
+		"it needs `redirect_uri`":                 {"add", "--public", "other"},
+		`there is no client "nobody"`:             {"delete", "nobody"},
+		"caddy jwt client has no command \"lst\"": {"lst"},
+	} {
+		if _, err := run(arguments...); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: %v, expected %s", arguments, err, want)
+		}
+	}
+	if _, err := run("delete", "wiki"); err != nil {
+		t.Error(err)
+	}
+	if got := chrome.get(request); got.status != 400 {
+		t.Errorf("after it is deleted: %d", got.status)
+	}
+
+	// The config has a client of the ID, which is the one that servers know.
+	add := []string{"add", "--redirect-uri", "https://wiki.example/callback", "spa"}
+	if _, err := run(add...); err != nil {
+		t.Error(err)
+	}
+	s.load(fmt.Sprintf(clientsOfTests, ""), "", s.dir)
+	if log := s.log(); !strings.Contains(log, "client in the user store is not used: the config has one of the same ID") || !strings.Contains(log, `"client_id":"spa"`) {
+		t.Errorf("the log does not say that it is not used: %s", log)
+	}
+	if _, err := run("delete", "spa"); err != nil {
+		t.Error(err)
+	}
+	where = []string{"--config", s.config}
+	if _, err := run(add...); err == nil || !strings.Contains(err.Error(), "there is a client spa in the config already, of issuer "+s.url) {
+		t.Errorf("by --config: %v", err)
+	}
+	add[len(add)-1] = "wiki"
+	if _, err := run(add...); err != nil {
+		t.Errorf("control: %v", err)
+	}
+}
+
+// CORS is for the pages of clients, at the endpoints that they use.
+func TestThreatCORS(t *testing.T) {
+	s := provider(t)
+	chrome := s.browser()
+	const client = "Origin: https://spa.example:4711"
+	for path, want := range map[string]string{"/oidc/token": "https://spa.example:4711", "/oidc/userinfo": "https://spa.example:4711", "/oidc/revoke": "https://spa.example:4711",
+		"/oidc/jwks.json": "*", "/.well-known/openid-configuration": "*", "/oidc/authorize": "", "/oidc/introspect": "", "/oidc/consent": "", "/oidc/device": ""} {
+		got := chrome.do("OPTIONS", path, nil, client, "Access-Control-Request-Method: POST")
+		if allowed := got.header.Get("Access-Control-Allow-Origin"); allowed != want || got.header.Get("Access-Control-Allow-Credentials") != "" {
+			t.Errorf("%s: %d %v", path, got.status, got.header)
+		}
+		got = chrome.do("OPTIONS", path, nil, "Origin: https://evil.example", "Access-Control-Request-Method: POST")
+		if allowed := got.header.Get("Access-Control-Allow-Origin"); allowed != "" && allowed != "*" {
+			t.Errorf("%s from elsewhere: %v", path, got.header)
+		}
+	}
+}

@@ -1,0 +1,153 @@
+package provider
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/caddy-jwt/caddy-jwt/accounts/web"
+	"github.com/caddy-jwt/caddy-jwt/store"
+)
+
+// consent is what a user has agreed to for a client.
+type consent struct {
+	ClientID string   `json:"client_id"`
+	Scopes   []string `json:"scopes"`
+}
+
+func consentID(userID string, client *Client) string {
+	return hashed(userID + "\n" + client.ID + "\n" + client.Since)
+}
+
+// question stands for what a user is asked, and in which session.
+func (a *authorizationRequest) question(login *web.Login) string {
+	return hashed(strings.Join(append([]string{login.SessionID, a.client.Since}, a.consent...), "\n"))
+}
+
+// consented tells whether the user need not be asked.
+func (p *Provider) consented(ctx context.Context, a *authorizationRequest, login *web.Login, waiting interaction) (bool, error) {
+	if waiting.Consented == a.question(login) {
+		return true, nil
+	}
+	if a.prompt("consent") || a.client.Consent == "always" || a.toThisMachine() {
+		return false, nil
+	}
+	if a.client.Consent == "never" {
+		return true, nil
+	}
+	known, err := load[consent](ctx, p.state, kindConsent, consentID(login.User.ID, a.client))
+	if errors.Is(err, errNotFound) {
+		return false, nil
+	}
+	return err == nil && !slices.ContainsFunc(a.consent, func(scope string) bool { return !slices.Contains(known.Scopes, scope) }), err
+}
+
+// toThisMachine tells whether what the request asks for goes to a program on the
+// user's machine that cannot prove which one it is: any program there can open such a
+// request in the browser, and take the answer (RFC 8252 §8.6). So the user always sees
+// a page that names the client.
+func (a *authorizationRequest) toThisMachine() bool {
+	return (a.client.Public || a.responseType != "code") && onThisMachine(a.redirectURI)
+}
+
+// crossOrigin refuses what a page of another site sends with a user's cookies.
+var crossOrigin = http.NewCrossOriginProtection()
+
+// consent asks the user, and takes the answer.
+func (p *Provider) consent(w http.ResponseWriter, r *http.Request) error {
+	values, err := pageValues(r)
+	if err != nil {
+		return err
+	}
+	id := values.Get("interaction")
+	waiting, err := p.openInteraction(r.Context(), id)
+	if err != nil {
+		return shown(err)
+	}
+	request, err := p.parseRequest(r.Context(), waiting.Parameters)
+	if err != nil {
+		return p.refuseRequest(w, r, request, err)
+	}
+	login, err := p.accounts.Login(w, r)
+	if err != nil && !nobody(err) {
+		return err
+	}
+	if p.needsLogin(request, login, waiting.BeganAt) { // it ended meanwhile
+		seeOther(w, p.accounts.LoginURL(r, p.basePath+"/oidc/authorize?interaction="+id, request.loginHint))
+		return nil
+	}
+	if waiting.Refused && r.Method != http.MethodPost {
+		return shown(errFinished)
+	}
+	if r.Method != http.MethodPost || values.Get("session") != request.question(login) { // or the page was shown to somebody else, or asked for less
+		return p.pages.render(w, r, "consent", map[string]any{
+			"Client": request.client.Name, "Email": login.User.Email, "Scopes": p.describe(request.consent), "Interaction": id, "Action": p.basePath + "/oidc/consent",
+			"Session": request.question(login), "OnThisMachine": request.toThisMachine(),
+		}, http.StatusOK)
+	}
+	refused := values.Get("decision") != "allow"
+	if waiting.Refused && !refused {
+		return shown(errFinished)
+	}
+	if refused {
+		if err := p.refuseInteraction(r.Context(), id); err != nil {
+			return err
+		}
+		return p.refuseRequest(w, r, request, refuse("access_denied", "the user did not agree"))
+	}
+	if err := p.remember(r.Context(), request, login); err != nil {
+		return err
+	}
+	err = p.note(r.Context(), id, func(o *outcome) error {
+		o.Consented = request.question(login)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	seeOther(w, p.basePath+"/oidc/authorize?interaction="+id)
+	return nil
+}
+
+// remember keeps what the user agreed to, beside what was agreed to before.
+func (p *Provider) remember(ctx context.Context, a *authorizationRequest, login *web.Login) error {
+	id := consentID(login.User.ID, a.client)
+	err := p.state.create(ctx, kindConsent, id, login.User.ID, consent{a.client.ID, a.consent}, 0)
+	if !errors.Is(err, store.ErrRecordExists) {
+		return err
+	}
+	_, err = change(ctx, p.state, kindConsent, id, func(known *consent) error {
+		for _, scope := range a.consent {
+			if !slices.Contains(known.Scopes, scope) {
+				known.Scopes = append(known.Scopes, scope)
+			}
+		}
+		return nil
+	})
+	return err
+}
+
+// scopeTexts say what a scope gives, in a user's words.
+var scopeTexts = map[string]string{
+	"openid":         "Know who you are",
+	"profile":        "See your name and profile",
+	"email":          "See your e-mail address",
+	"phone":          "See your phone number",
+	"address":        "See your postal address",
+	"roles":          "See your roles",
+	"permissions":    "See what you may do",
+	"offline_access": "Stay connected when you are not here",
+}
+
+func (p *Provider) describe(scopes []string) (texts []string) {
+	for _, scope := range scopes {
+		if text := scopeTexts[scope]; text != "" {
+			texts = append(texts, text)
+		} else {
+			texts = append(texts, "Use “"+scope+"” for you")
+		}
+	}
+	return texts
+}

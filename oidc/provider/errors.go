@@ -1,0 +1,100 @@
+package provider
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caddy-jwt/caddy-jwt/refusal"
+	"go.uber.org/zap"
+)
+
+const maxBodyBytes = 64 << 10
+
+// oauthError is what a client, or a user, is told: RFC 6749 §5.2 and the
+// errors of the RFCs that extend it.
+type oauthError struct {
+	// status of the answer, 400 if it is 0.
+	status int
+	// code is the error of the RFC.
+	code string
+	// description says what was wrong and what would be right. It holds no
+	// token and no secret.
+	description string
+	// challenge is a WWW-Authenticate header, empty for none.
+	challenge string
+	// page tells that a user looks at the answer, and not a client.
+	page       bool
+	retryAfter time.Duration
+}
+
+func (e *oauthError) Error() string { return e.code + ": " + e.description }
+
+func refuse(code, description string) *oauthError {
+	return &oauthError{code: code, description: description}
+}
+
+// fail answers an error: to a client as JSON, to a user as a page.
+func (p *Provider) fail(w http.ResponseWriter, r *http.Request, err error) error {
+	told, ok := errors.AsType[*oauthError](err)
+	if !ok {
+		told = p.notNow(err)
+	}
+	p.log.Debug("request refused", zap.String("path", r.URL.Path), zap.String("error", told.code), zap.String("description", told.description))
+	status := cmp.Or(told.status, http.StatusBadRequest) // the error itself may be that of other requests too
+	if told.challenge != "" {
+		w.Header().Set("WWW-Authenticate", told.challenge)
+	}
+	if told.retryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(told.retryAfter/time.Second)))
+	}
+	if told.page {
+		return p.pages.render(w, r, "error", map[string]any{"Code": told.code, "Description": told.description}, status)
+	}
+	return writeJSON(w, status, map[string]any{"error": told.code, "error_description": inASCII(told.description)})
+}
+
+// inASCII is a description as a client may be told it (RFC 6749 §5.2).
+func inASCII(description string) string {
+	return ofChallenge(strings.ReplaceAll(description, "§", "section "))
+}
+
+// notNow is what a client is told where the store or the accounts fail.
+func (p *Provider) notNow(err error) *oauthError {
+	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return &oauthError{status: http.StatusRequestEntityTooLarge, code: "invalid_request", description: "the body has more than " + strconv.FormatInt(tooLarge.Limit, 10) + " bytes"}
+	}
+	p.accounts.StoreFailed(err)
+	return &oauthError{status: http.StatusServiceUnavailable, code: "temporarily_unavailable", description: "the user store cannot be read or changed now", retryAfter: time.Second}
+}
+
+func writeJSON(w http.ResponseWriter, status int, value any) error {
+	text, err := json.Marshal(value)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, err = w.Write(text)
+	return err
+}
+
+// nobody tells whether an error of the accounts means that nobody is logged in.
+func nobody(err error) bool {
+	failure, ok := errors.AsType[*refusal.Error](err)
+	return ok && failure.Reason != refusal.StoreUnavailable && failure.Reason != refusal.StoreFull
+}
+
+// ofChallenge makes a text fit for a quoted string of a header.
+func ofChallenge(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' || r == '"' || r == '\\' {
+			return '\''
+		}
+		return r
+	}, text)
+}

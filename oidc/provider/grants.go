@@ -1,0 +1,296 @@
+package provider
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddy-jwt/caddy-jwt/accounts"
+	"github.com/caddy-jwt/caddy-jwt/accounts/web"
+	"github.com/caddy-jwt/caddy-jwt/signing"
+	"github.com/caddy-jwt/caddy-jwt/store"
+	"github.com/google/uuid"
+)
+
+const (
+	codeLifetime = time.Minute
+	// codeMemory is how long a code is known, so that its replay takes back what it gave
+	// (RFC 6749 §4.1.2).
+	codeMemory = time.Hour
+)
+
+// grant is what a user gave a client: tokens are made of it until it ends.
+type grant struct {
+	ID        string        `json:"id"`
+	ClientID  string        `json:"client_id"`
+	UserID    string        `json:"user_id"`
+	SessionID string        `json:"session_id"`
+	Scopes    []string      `json:"scopes"`
+	AuthTime  int64         `json:"auth_time,omitempty"` // 0: not known
+	External  bool          `json:"external,omitempty"`  // another provider let the user in
+	Nonce     string        `json:"nonce,omitempty"`
+	Claims    claimsRequest `json:"claims,omitzero"`
+	ACR       bool          `json:"acr,omitempty"`
+	// Since is that of the client, Password the mark of the user's password: a
+	// client that was made anew, and offline access from before a password was
+	// changed, are other ones.
+	Since    string `json:"since,omitempty"`
+	Password string `json:"password,omitempty"`
+	// FamilyHash is of the part that the refresh tokens share, RefreshHash of the
+	// one that is valid; before the first, of the code that it succeeds. The valid one
+	// has replaced that of PreviousHash at RotatedAt, in milliseconds.
+	FamilyHash   string `json:"family_hash,omitempty"`
+	RefreshHash  string `json:"refresh_hash,omitempty"`
+	PreviousHash string `json:"previous_hash,omitempty"`
+	RotatedAt    int64  `json:"rotated_at,omitempty"`
+}
+
+// line is what is kept of the grant's refresh tokens.
+func (g *grant) line() accounts.RefreshLine {
+	return accounts.RefreshLine{Hash: g.RefreshHash, PreviousHash: g.PreviousHash, RotatedAt: time.UnixMilli(g.RotatedAt)}
+}
+
+func (g *grant) setLine(line accounts.RefreshLine) {
+	g.RefreshHash, g.PreviousHash, g.RotatedAt = line.Hash, line.PreviousHash, line.RotatedAt.UnixMilli()
+}
+
+// beginLine has the refresh tokens of a grant succeed a code, and returns the part that
+// they share.
+func (g *grant) beginLine(codeHash string) (family string) {
+	family = store.RandomToken(32)
+	g.FamilyHash, g.RefreshHash = hashed(family), codeHash
+	return family
+}
+
+// splitRefreshToken returns two of the parts of a refresh token: the grant's ID, a part
+// that all of the grant share, and one of its own. Only who has had one knows the
+// second, so nobody else can make it look as if one was used twice.
+func splitRefreshToken(token string) (grantID, family string) {
+	grantID, rest, _ := strings.Cut(token, "~")
+	family, _, _ = strings.Cut(rest, "~")
+	return grantID, family
+}
+
+func (g *grant) has(scope string) bool { return slices.Contains(g.Scopes, scope) }
+
+// code is an authorization code, kept under its hash.
+type code struct {
+	Grant       grant     `json:"grant"`
+	RedirectURI string    `json:"redirect_uri"`
+	Challenge   string    `json:"challenge,omitempty"`
+	ExpiresAt   time.Time `json:"expires_at"`
+	// Hybrid tells that tokens came with it: its grant is kept already.
+	Hybrid bool `json:"hybrid,omitempty"`
+	// Family is the part that the refresh tokens of the grant share. It helps nobody
+	// who reads it in the store to a token.
+	Family string `json:"family"`
+	// GivenBy is the request that gave tokens for the code; empty if none did.
+	GivenBy string `json:"given_by,omitempty"`
+}
+
+// tokens are what a client is given.
+type tokens struct {
+	AccessToken  string `json:"access_token"`
+	TokenType    string `json:"token_type"`
+	ExpiresIn    int64  `json:"expires_in"`
+	RefreshToken string `json:"refresh_token,omitempty"`
+	IDToken      string `json:"id_token,omitempty"`
+	Scope        string `json:"scope,omitempty"`
+}
+
+// grantRequest makes what the request asks for: a code, tokens, or both.
+func (p *Provider) grantRequest(ctx context.Context, a *authorizationRequest, login *web.Login) (map[string]string, error) {
+	g := grant{
+		ID: uuid.NewString(), ClientID: a.client.ID, UserID: login.User.ID, SessionID: login.SessionID, Scopes: a.scopes, AuthTime: authTime(login), External: login.External,
+		Since: a.client.Since, Password: p.accounts.PasswordMark(login.User), Nonce: a.nonce, Claims: a.claims, ACR: slices.Contains(a.acrValues, acrPassword) || a.claims.IDToken["acr"] != nil,
+	}
+	if err := p.keepClient(ctx, a.client, &g); err != nil {
+		return nil, err
+	}
+	answer := make(map[string]string)
+	if a.has("code") {
+		answer["code"] = store.RandomToken(32)
+		family := g.beginLine(hashed(answer["code"]))
+		kept := code{Grant: g, Family: family, RedirectURI: a.redirectURI, Challenge: a.challenge, ExpiresAt: p.accounts.Now().Add(codeLifetime), Hybrid: a.responseType != "code"}
+		if err := p.state.create(ctx, kindCode, hashed(answer["code"]), login.SessionID, kept, codeMemory); err != nil {
+			return nil, err
+		}
+	}
+	if a.responseType != "code" {
+		if err := p.keepGrant(ctx, a.client, &g); err != nil {
+			return nil, err
+		}
+	}
+	if a.has("token") {
+		access, lifetime, err := p.accessToken(ctx, a.client, &g, login.User)
+		if err != nil {
+			return nil, err
+		}
+		answer["access_token"], answer["token_type"], answer["expires_in"] = access, "Bearer", seconds(lifetime)
+		answer["scope"] = strings.Join(g.Scopes, " ")
+	}
+	if a.has("id_token") {
+		var err error
+		// Without an access token, userinfo cannot be asked (OpenID Connect Core §5.4).
+		answer["id_token"], err = p.idToken(ctx, a.client, &g, login.User, answer["access_token"], answer["code"], a.responseType == "id_token")
+		return answer, err
+	}
+	return answer, nil
+}
+
+func authTime(login *web.Login) int64 {
+	if login.At.IsZero() {
+		return 0
+	}
+	return login.At.Unix()
+}
+
+// keepGrant keeps a grant, so that it can be taken back. It belongs to the
+// session, and outlives it only with offline_access.
+func (p *Provider) keepGrant(ctx context.Context, client *Client, g *grant) error {
+	lifetime := time.Duration(max(client.RefreshTokenLifetime, client.AccessTokenLifetime))
+	owner := g.SessionID
+	if g.has("offline_access") {
+		owner = g.UserID // and goes with the user
+	}
+	return p.state.create(ctx, kindGrant, g.ID, owner, g, lifetime)
+}
+
+var errTakenBack = refuse("invalid_grant", "what the user agreed to was taken back")
+
+// accessToken is a JWT by RFC 9068.
+func (p *Provider) accessToken(ctx context.Context, client *Client, g *grant, user store.User) (token string, lifetime time.Duration, err error) {
+	now := p.accounts.Now()
+	lifetime = time.Duration(client.AccessTokenLifetime)
+	claims := map[string]any{
+		"iss": p.Issuer, "aud": p.Issuer, "sub": g.UserID, "client_id": client.ID, "iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(lifetime).Unix(),
+		"jti": uuid.NewString(), "gid": g.ID, "scope": strings.Join(g.Scopes, " "),
+	}
+	if g.AuthTime != 0 {
+		claims["auth_time"] = g.AuthTime
+	}
+	for _, name := range []string{"roles", "permissions"} { // what a service decides by
+		if value, ok := claimOf(user, name); ok && slices.ContainsFunc(g.Scopes, func(scope string) bool { return slices.Contains(p.Claims[scope], name) }) {
+			claims[name] = value
+		}
+	}
+	token, err = p.sign(ctx, p.accessKeys, "at+jwt", claims)
+	return token, lifetime, err
+}
+
+// idToken says who the user is (OpenID Connect Core §2).
+func (p *Provider) idToken(ctx context.Context, client *Client, g *grant, user store.User, accessToken, code string, withUser bool) (string, error) {
+	now := p.accounts.Now()
+	claims := map[string]any{
+		"iss": p.Issuer, "sub": g.UserID, "aud": client.ID, "iat": now.Unix(), "exp": now.Add(time.Duration(client.IDTokenLifetime)).Unix(),
+		"sid": g.SessionID,
+	}
+	if g.AuthTime != 0 {
+		claims["auth_time"] = g.AuthTime
+	}
+	if g.Nonce != "" {
+		claims["nonce"] = g.Nonce
+	}
+	if !g.External {
+		claims["amr"] = []string{"pwd"}
+		if g.ACR {
+			claims["acr"] = acrPassword
+		}
+	}
+	if accessToken != "" {
+		claims["at_hash"] = halfHash(accessToken)
+	}
+	if code != "" {
+		claims["c_hash"] = halfHash(code)
+	}
+	var scopes []string
+	if withUser {
+		scopes = g.Scopes
+	}
+	for name, value := range p.userClaims(user, scopes, g.Claims.IDToken) {
+		if _, taken := claims[name]; !taken {
+			claims[name] = value
+		}
+	}
+	return p.sign(ctx, p.idKeys, "JWT", claims)
+}
+
+// sign makes a token with the key that signs now, which a command or another
+// node may have changed.
+func (p *Provider) sign(ctx context.Context, keys *signing.Keys, typ string, claims map[string]any) (string, error) {
+	_ = keys.Reload(ctx, signing.ReloadInterval) // those in memory are used while it fails, which is logged
+	return keys.Sign(typ, claims)
+}
+
+// halfHash is that of at_hash and c_hash, for RS256.
+func halfHash(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return base64.RawURLEncoding.EncodeToString(sum[:len(sum)/2])
+}
+
+func isChallenge(challenge string) bool {
+	sum, err := base64.RawURLEncoding.Strict().DecodeString(challenge)
+	return err == nil && len(sum) == sha256.Size
+}
+
+// verifies tells whether a code_verifier is that of the challenge (RFC 7636
+// §4.6).
+func verifies(verifier, challenge string) bool {
+	if len(verifier) < 43 || len(verifier) > 128 {
+		return false
+	}
+	sum := sha256.Sum256([]byte(verifier))
+	return subtle.ConstantTimeCompare([]byte(base64.RawURLEncoding.EncodeToString(sum[:])), []byte(challenge)) == 1
+}
+
+// give makes the tokens of a grant, and a refresh token if the client may have
+// one.
+func (p *Provider) give(ctx context.Context, client *Client, g *grant, user store.User, refreshToken string) (*tokens, error) {
+	access, lifetime, err := p.accessToken(ctx, client, g, user)
+	if err != nil {
+		return nil, err
+	}
+	given := &tokens{AccessToken: access, TokenType: "Bearer", ExpiresIn: int64(lifetime / time.Second), RefreshToken: refreshToken, Scope: strings.Join(g.Scopes, " ")}
+	if g.has("openid") {
+		given.IDToken, err = p.idToken(ctx, client, g, user, access, "", false)
+	}
+	return given, err
+}
+
+// userOf is the user of a grant, if the grant is still good: the user is there
+// and enabled, and so is the session unless the grant outlives it.
+func (p *Provider) userOf(ctx context.Context, g *grant) (store.User, error) {
+	user, err := p.accounts.Store().User(ctx, g.UserID)
+	if err == nil && user.Disabled {
+		err = errNotFound
+	}
+	switch {
+	case err != nil:
+	case !g.has("offline_access"):
+		_, err = p.accounts.Session(ctx, g.UserID, g.SessionID)
+	default:
+		var same bool
+		if same, err = p.accounts.SamePassword(ctx, user, g.Password); err == nil && !same {
+			err = errNotFound
+		}
+	}
+	return user, err
+}
+
+// clientOf is the client of a grant, if it is the one that was given it.
+func (p *Provider) clientOf(ctx context.Context, g *grant) (*Client, error) {
+	client, err := p.clients.find(ctx, g.ClientID)
+	if err == nil && client.Since != g.Since {
+		err = errNotFound
+	}
+	return client, err
+}
+
+// revokeGrant takes back all that was made of a grant.
+func (p *Provider) revokeGrant(ctx context.Context, id string) error {
+	return p.state.remove(ctx, kindGrant, id)
+}

@@ -1,0 +1,161 @@
+package provider
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/caddy-jwt/caddy-jwt/jwt"
+	"github.com/caddy-jwt/caddy-jwt/refusal"
+	"github.com/caddy-jwt/caddy-jwt/store"
+)
+
+// introspect tells a client that has proved who it is whether a token is good
+// (RFC 7662). Of a token that is not, nothing is told.
+func (p *Provider) introspect(w http.ResponseWriter, r *http.Request) error {
+	values, err := form(r)
+	if err != nil {
+		return err
+	}
+	client, err := p.confidential(r, values)
+	if err != nil {
+		return err
+	}
+	if values.Get("token") == "" {
+		return refuse("invalid_request", "token is missing")
+	}
+	described, err := p.describeToken(r.Context(), client, values.Get("token"))
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, described)
+}
+
+var inactive = map[string]any{"active": false}
+
+func (p *Provider) describeToken(ctx context.Context, client *Client, given string) (map[string]any, error) {
+	if strings.Count(given, ".") != 2 {
+		return p.describeRefreshToken(ctx, client, given)
+	}
+	token, err := p.live(ctx, given)
+	if err != nil {
+		if _, refused := errors.AsType[*refusal.Error](err); refused || errors.Is(err, errNotFound) {
+			return inactive, nil
+		}
+		return nil, err
+	}
+	if !mayIntrospect(client, token.Claims) {
+		return inactive, nil
+	}
+	described := map[string]any{"active": true, "token_type": "Bearer"}
+	for _, name := range []string{"scope", "client_id", "sub", "aud", "iss", "exp", "iat", "nbf", "jti", "roles", "permissions"} {
+		if value, ok := token.Claims[name]; ok {
+			if list, isList := value.(jwt.List); isList && list == nil { // else it is null in JSON
+				value = jwt.List{}
+			}
+			described[name] = value
+		}
+	}
+	scopes, _ := token.Claims["scope"].(string)
+	if id, ok := token.Claims["gid"].(string); ok && contains(scopes, "email") {
+		if g, err := load[grant](ctx, p.state, kindGrant, id); err == nil {
+			if user, err := p.accounts.Store().User(ctx, g.UserID); err == nil {
+				described["username"] = user.Email
+			}
+		}
+	}
+	return described, nil
+}
+
+// mayIntrospect tells whether a client may know what an access token says: its own, one
+// that is for it, or any if it is a service that takes them (RFC 7662 §4).
+func mayIntrospect(client *Client, claims jwt.Claims) bool {
+	if client.Introspect || claims["client_id"] == client.ID || claims["aud"] == client.ID {
+		return true
+	}
+	audience, _ := claims["aud"].(jwt.List)
+	return slices.Contains(audience, any(client.ID))
+}
+
+// describeRefreshToken tells a client of its own refresh tokens only.
+func (p *Provider) describeRefreshToken(ctx context.Context, client *Client, given string) (map[string]any, error) {
+	id, family := splitRefreshToken(given)
+	g, err := load[grant](ctx, p.state, kindGrant, id)
+	if err == nil && (g.ClientID != client.ID || g.Since != client.Since || g.FamilyHash != hashed(family) || g.RefreshHash != hashed(given)) {
+		return inactive, nil
+	}
+	if err == nil {
+		_, err = p.userOf(ctx, &g)
+	}
+	if errors.Is(err, errNotFound) {
+		return inactive, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return map[string]any{"active": true, "client_id": g.ClientID, "sub": g.UserID, "scope": strings.Join(g.Scopes, " "), "iss": p.Issuer, "token_type": "refresh_token"}, nil
+}
+
+// revoke takes a token back (RFC 7009): a refresh token with all that was made
+// of its grant. A token that is not good is no error.
+func (p *Provider) revoke(w http.ResponseWriter, r *http.Request) error {
+	values, err := form(r)
+	if err != nil {
+		return err
+	}
+	client, err := p.authenticate(r, values)
+	if err != nil {
+		return err
+	}
+	given := values.Get("token")
+	if given == "" {
+		return refuse("invalid_request", "token is missing")
+	}
+	if strings.Count(given, ".") == 2 {
+		err = p.revokeAccessToken(r.Context(), client, given)
+	} else {
+		err = p.revokeRefreshToken(r.Context(), client, given)
+	}
+	if err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusOK)
+	return nil
+}
+
+// errOthersToken is what a client is told that would revoke a token of another one
+// (RFC 7009 §2.1).
+var errOthersToken = refuse("invalid_request", "the token was given to another client")
+
+func (p *Provider) revokeRefreshToken(ctx context.Context, client *Client, given string) error {
+	id, family := splitRefreshToken(given)
+	g, err := load[grant](ctx, p.state, kindGrant, id)
+	switch {
+	case errors.Is(err, errNotFound) || err == nil && g.FamilyHash != hashed(family):
+		return nil
+	case err != nil:
+		return err
+	case g.ClientID != client.ID:
+		return errOthersToken
+	}
+	return p.revokeGrant(ctx, id) // by a token that was replaced, too
+}
+
+func (p *Provider) revokeAccessToken(ctx context.Context, client *Client, given string) error {
+	now := p.accounts.Now()
+	token, err := p.tokens.Verify(ctx, given, now)
+	if err != nil {
+		return nil
+	}
+	if token.Claims["client_id"] != client.ID {
+		return errOthersToken
+	}
+	jti, _ := token.Claims["jti"].(string)
+	err = p.state.create(ctx, kindRevoked, jti, "", struct{}{}, token.Expiry().Sub(now))
+	if errors.Is(err, store.ErrRecordExists) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,293 @@
+package provider
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/caddy-jwt/caddy-jwt/store"
+	"github.com/caddy-jwt/caddy-jwt/store/filestore"
+	"github.com/caddyserver/caddy/v2"
+)
+
+// toldOf is a client's endpoint for log-outs, and what it was told.
+func toldOf(t *testing.T) (receiver *httptest.Server, told chan map[string]any) {
+	told = make(chan map[string]any, 100)
+	receiver = httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		told <- claimsOf(t, r.PostFormValue("logout_token"))
+	}))
+	t.Cleanup(receiver.Close)
+	return receiver, told
+}
+
+func mustBeTold(t *testing.T, told chan map[string]any, idToken any) {
+	t.Helper()
+	select {
+	case claims := <-told:
+		if wanted := claimsOf(t, idToken.(string)); claims["sid"] != wanted["sid"] || claims["sub"] != wanted["sub"] {
+			t.Errorf("told of %v, expected %v", claims, wanted)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("not told")
+	}
+}
+
+// A log-out with the ID token of a session that another took the place of, as when
+// a second client asks for the password once more, is that of the browser.
+func TestLogoutOfAReplacedSession(t *testing.T) {
+	for _, way := range []string{"GET by the browser", "POST without a cookie"} {
+		t.Run(way, func(t *testing.T) {
+			s := provider(t)
+			chrome := s.browser()
+			chrome.signUp("alice@example.com")
+			first := chrome.redeem("app", chrome.code("app", nil)).json(t)
+			second := chrome.redeem("spa", chrome.code("spa", url.Values{"prompt": {"login"}})).json(t)
+			values := url.Values{"id_token_hint": {first["id_token"].(string)}, "post_logout_redirect_uri": {"https://app.example/"}}
+			var got answer
+			if way == "GET by the browser" {
+				got = chrome.get("/oidc/logout?" + values.Encode())
+			} else {
+				got = chrome.get(s.browser().post("/oidc/logout", values, "Sec-Fetch-Site: cross-site").to(t).String())
+			}
+			if got.to(t).String() != "https://app.example/" {
+				t.Errorf("it leads to %s", got.to(t))
+			}
+			if chrome.get("/auth/whoami").status != 401 {
+				t.Error("the browser is still logged in")
+			}
+			for name, tokens := range map[string]map[string]any{"first": first, "second": second} {
+				if chrome.live(tokens["access_token"]) {
+					t.Errorf("the tokens of the %s client are good", name)
+				}
+			}
+		})
+	}
+}
+
+// A log-in form that was sent twice begins two sessions, whichever of them the
+// browser keeps: both end together.
+func TestLogoutOfEitherOfTwo(t *testing.T) {
+	s := provider(t)
+	s.browser().signUp("alice@example.com")
+	at, err := url.Parse(s.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for keeps := range 2 {
+		chrome := s.browser()
+		chrome.post("/auth/login", url.Values{"email": {"alice@example.com"}, "password": {goodPassword}})
+		before := chrome.client.Jar.Cookies(at)
+		var cookies [][]*http.Cookie
+		for range 2 {
+			chrome.client.Jar.SetCookies(at, before)
+			chrome.post("/auth/login", url.Values{"email": {"alice@example.com"}, "password": {goodPassword}})
+			cookies = append(cookies, chrome.client.Jar.Cookies(at))
+		}
+		chrome.client.Jar.SetCookies(at, cookies[keeps])
+		chrome.post("/auth/logout", url.Values{})
+		for i := range 2 {
+			chrome.client.Jar.SetCookies(at, cookies[i])
+			if got := chrome.get("/auth/whoami"); got.status != 401 {
+				t.Errorf("the browser keeps answer %d and logs out: that of %d is logged in", keeps, i)
+			}
+		}
+	}
+}
+
+// A client that does not answer holds up its own log-outs, and no other's.
+func TestLogoutOfAClientThatHangs(t *testing.T) {
+	stop := make(chan struct{})
+	var asked atomic.Int64
+	hangs := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		_ = r.ParseForm()
+		<-stop
+	}))
+	defer hangs.Close()
+	defer close(stop)
+	receiver, told := toldOf(t)
+	s := serve(t, fmt.Sprintf(`client app {
+		secret %s
+		redirect_uri %s
+		consent never
+		backchannel_logout_uri %s
+	}
+	client web {
+		secret %s
+		redirect_uri %s
+		consent never
+		backchannel_logout_uri %s
+	}`, appSecret, appCallback, hangs.URL, appSecret, appCallback, receiver.URL), "")
+	alice := s.browser()
+	alice.signUp("alice@example.com")
+	for range 5 * logoutsAtOnce {
+		s.browser().code("app", nil)
+	}
+	bob := s.browser()
+	bob.email = "bob@example.com"
+	bob.signUp(bob.email)
+	tokens := bob.redeem("web", bob.code("web", nil)).json(t)
+	alice.post("/auth/password", url.Values{"currentPassword": {goodPassword}, "newPassword": {"another good password"}})
+	eventually(t, "the client hangs", func() bool { return asked.Load() > 0 })
+	bob.post("/auth/logout", url.Values{})
+	mustBeTold(t, told, tokens["id_token"])
+	if got := asked.Load(); got > logoutsAtOnce {
+		t.Errorf("before the other is told the one that hangs was asked %d times", got)
+	}
+}
+
+// Sessions that end while no node runs, and are remembered by nothing else any
+// more: the clients are told all the same.
+func TestLogoutWhileCaddyIsDown(t *testing.T) {
+	receiver, told := toldOf(t)
+	clients := fmt.Sprintf(clientsOfTests, "backchannel_logout_uri "+receiver.URL)
+	s := serve(t, clients, "")
+	chrome := s.browser()
+	chrome.signUp("alice@example.com")
+	tokens := chrome.redeem("app", chrome.code("app", nil)).json(t)
+	userID := claimsOf(t, tokens["id_token"].(string))["sub"].(string)
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	store := s.store().(*filestore.Store)
+	if _, err := store.EndSessions(t.Context(), userID, "", "", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Exec(t.Context(), `DELETE FROM revocations`); err != nil { // as after some time
+		t.Fatal(err)
+	}
+	s.load(clients, "", s.dir)
+	mustBeTold(t, told, tokens["id_token"])
+}
+
+// A client that was made anew is told of no session of the one before.
+func TestLogoutOfAClientMadeAnew(t *testing.T) {
+	s := provider(t)
+	users := s.store()
+	old, toldOld := toldOf(t)
+	fresh, toldFresh := toldOf(t)
+	add := func(id, since, uri string) {
+		t.Helper()
+		text, err := json.Marshal(Client{ID: id, Public: true, Consent: "never", RedirectURIs: []string{"https://wiki.example/"}, Since: since, BackchannelLogoutURI: uri})
+		if err == nil {
+			err = users.CreateRecord(t.Context(), store.Record{Kind: kindClient, ID: id, Value: text})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	add("wiki", "1", old.URL)
+	add("blog", "1", old.URL)
+	chrome := s.browser()
+	chrome.signUp("alice@example.com")
+	for _, id := range []string{"wiki", "blog"} {
+		chrome.code(id, url.Values{"redirect_uri": {"https://wiki.example/"}})
+	}
+	if _, err := users.TakeRecord(t.Context(), kindClient, "wiki", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	add("wiki", "2", fresh.URL)
+	chrome.post("/auth/logout", url.Values{})
+	if claims := <-toldOld; claims["aud"] != "blog" { // the control
+		t.Errorf("told %v", claims)
+	}
+	eventually(t, "all log-outs are done", func() bool {
+		all, err := users.Records(t.Context(), state{issuer: s.url}.kind(kindLogout), "", time.Now())
+		for _, record := range all {
+			var l logout
+			if json.Unmarshal(record.Value, &l) != nil || !l.Done {
+				return false
+			}
+		}
+		return err == nil && len(all) == 2
+	})
+	if len(toldFresh) != 0 {
+		t.Errorf("the new client is told of a session that it never had: %v", <-toldFresh)
+	}
+}
+
+// A client that is deleted and added again, as for a new secret, is told of the end
+// of a session in which it has a login since.
+func TestLogoutOfAClientAddedAgain(t *testing.T) {
+	s := provider(t)
+	users := s.store()
+	receiver, told := toldOf(t)
+	add := func(since string) {
+		t.Helper()
+		text, err := json.Marshal(Client{ID: "wiki", Public: true, Consent: "never", RedirectURIs: []string{"https://wiki.example/"}, Since: since, BackchannelLogoutURI: receiver.URL})
+		if err == nil {
+			err = users.CreateRecord(t.Context(), store.Record{Kind: kindClient, ID: "wiki", Value: text})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	add("1")
+	chrome := s.browser()
+	chrome.signUp("alice@example.com")
+	chrome.code("wiki", url.Values{"redirect_uri": {"https://wiki.example/"}})
+	if _, err := users.TakeRecord(t.Context(), kindClient, "wiki", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	add("2")
+	chrome.code("wiki", url.Values{"redirect_uri": {"https://wiki.example/"}})
+	chrome.post("/auth/logout", url.Values{})
+	select {
+	case <-told:
+	case <-time.After(30 * time.Second):
+		t.Error("not told")
+	}
+}
+
+// A client that refuses some log-outs, as of sessions that it has forgotten, is told
+// of the others in the same round.
+func TestLogoutOfAClientThatRefusesSome(t *testing.T) {
+	const sessions = 6 * logoutsAtOnce
+	var mu sync.Mutex
+	asked := make(map[any]bool)
+	told := 0
+	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		sid := claimsOf(t, r.PostFormValue("logout_token"))["sid"]
+		again := asked[sid]
+		if again && told < sessions/2 {
+			t.Errorf("it is told of %v again before it was told of all once", sid)
+		}
+		if again || len(asked)%2 == 0 {
+			w.WriteHeader(http.StatusBadRequest)
+		} else {
+			told++
+		}
+		asked[sid] = true
+	}))
+	defer receiver.Close()
+	clients := fmt.Sprintf(clientsOfTests, "backchannel_logout_uri "+receiver.URL)
+	s := serve(t, clients, "")
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	// All are noted before the first is told, so that no clock has a say in the order.
+	users := s.store()
+	for i := range sessions {
+		due, err := json.Marshal(logout{clientLogin: clientLogin{ClientID: "app", UserID: "alice", SessionID: fmt.Sprint("session ", i)}})
+		if err == nil {
+			err = users.CreateRecord(t.Context(), store.Record{Kind: state{issuer: s.url}.kind(kindLogout), ID: fmt.Sprint(i), Value: due})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.load(clients, "", s.dir)
+	eventually(t, "half of them are taken", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return told == sessions/2
+	})
+}

@@ -1,0 +1,9 @@
+package provider
+
+import (
+	"testing"
+
+	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
+)
+
+func TestMain(m *testing.M) { caddytest.Main(m) }

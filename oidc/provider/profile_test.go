@@ -1,0 +1,230 @@
+package provider
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddy-jwt/caddy-jwt/oidc/internal/protocol"
+	"github.com/caddy-jwt/caddy-jwt/store"
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+)
+
+// What users may say of themselves at sign-up is not what clients decide by, unless
+// the config says so.
+func TestThreatProfileNames(t *testing.T) {
+	check := func(profile, more string) error {
+		text := "{\n admin off\n storage file_system " + t.TempDir() + "\n}\nhttp://localhost:1 {\n oidc_provider {\n issuer http://localhost:1\n accounts {\n store file " + t.TempDir() + "/users.db\n profile " + profile + "\n}\n" + more + "\n}\n}"
+		config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), nil)
+		if err != nil {
+			return err
+		}
+		var parsed caddy.Config
+		if err := json.Unmarshal(config, &parsed); err != nil {
+			t.Fatal(err)
+		}
+		return caddy.Validate(&parsed)
+	}
+	for _, name := range append(append([]string{"Groups", "ACR", "email_Verified"}, protocol.TokenClaims...), decidingClaims...) {
+		if name == "roles" { // which the accounts refuse
+			continue
+		}
+		if err := check("name "+name, ""); err == nil || !strings.Contains(err.Error(), "profile "+name+": users could give themselves") || !strings.Contains(err.Error(), "user_editable "+name) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := check("name "+name, "user_editable "+name); err != nil {
+			t.Errorf("%s, which users may set: %v", name, err)
+		}
+	}
+	for _, claims := range []string{"claims company employer", "claims profile employer", "claims email Employer"} {
+		if err := check("employer", claims); err == nil || !strings.Contains(err.Error(), "hands it to clients") || !strings.Contains(err.Error(), "user_editable employer") {
+			t.Errorf("%s: %v", claims, err)
+		}
+		if err := check("employer", claims+"\nuser_editable employer"); err != nil {
+			t.Errorf("%s, which users may set: %v", claims, err)
+		}
+		if err := check("name", claims); err != nil {
+			t.Errorf("%s, which the operator sets: %v", claims, err)
+		}
+	}
+	if err := check("name given_name family_name nickname picture phone_number address locale zoneinfo birthdate gender website employer", "claims team groups"); err != nil {
+		t.Errorf("control: %v", err)
+	}
+}
+
+// Standard claims come out as the type that clients expect, whatever a user typed, and
+// what a token says of itself never comes from a property.
+func TestThreatProfileValues(t *testing.T) {
+	s := provider(t)
+	chrome := s.browser()
+	signUp := func(email string, more map[string]any) answer {
+		in := map[string]any{"email": email, "password": goodPassword}
+		for name, value := range more {
+			in[name] = value
+		}
+		text, err := json.Marshal(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request, err := http.NewRequest(http.MethodPost, s.url+"/auth/signup", strings.NewReader(string(text)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("Content-Type", "application/json")
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		return answer{status: response.StatusCode}
+	}
+	if got := signUp("alice@example.com", map[string]any{"name": map[string]any{"a": 1}, "nickname": []string{"x"}, "employer": map[string]any{"a": 1}}); got.status != 201 {
+		t.Fatalf("%d", got.status)
+	}
+	users := s.store()
+	user, err := users.UserByEmail(t.Context(), "alice@example.com")
+	if err == nil {
+		_, err = users.UpdateUser(t.Context(), user.ID, time.Now(), func(u *store.User) error {
+			for _, name := range protocol.TokenClaims {
+				u.Profile[name] = "as the user typed it"
+			}
+			u.Profile["locale"] = "de"
+			return nil
+		})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := make(map[string]any)
+	for _, name := range protocol.TokenClaims {
+		asked[name] = nil
+	}
+	delete(asked, "sub")
+	claims, err := json.Marshal(map[string]any{"id_token": asked, "userinfo": asked})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tokens := chrome.redeem("spa", chrome.code("spa", url.Values{"scope": {"openid profile"}, "claims": {string(claims)}})).json(t)
+	info := chrome.do(http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+tokens["access_token"].(string))
+	for where, text := range map[string]string{"userinfo": info.body, "the ID token": string(mustJSON(t, claimsOf(t, tokens["id_token"].(string))))} {
+		if strings.Contains(text, "as the user typed it") {
+			t.Errorf("%s has a claim of the user's own: %s", where, text)
+		}
+	}
+	got := info.json(t)
+	if got["name"] != nil || got["nickname"] != nil || got["locale"] != "de" {
+		t.Errorf("userinfo %v", got)
+	}
+	for value, isOne := range map[any]bool{"a text": true, 1: false} {
+		if isAddress(value) != isOne || isAddress(map[string]any{"locality": value}) != isOne {
+			t.Errorf("address %v", value)
+		}
+	}
+
+	// And they are small.
+	for size, status := range map[int]int{4096: 201, 4097: 422, 60_000: 422} {
+		if got := signUp(strings.Repeat("x", size/1000+1)+"@example.com", map[string]any{"name": strings.Repeat("n", size)}); got.status != status {
+			t.Errorf("a name of %d bytes: %d", size, got.status)
+		}
+	}
+	if got := signUp("list@example.com", map[string]any{"employer": strings.Split(strings.Repeat("x", 3000), "")}); got.status != 422 {
+		t.Errorf("a long list: %d", got.status)
+	}
+}
+
+func mustJSON(t *testing.T, value any) []byte {
+	t.Helper()
+	text, err := json.Marshal(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// A request is read in one way, or not at all.
+func TestThreatRequestsThatDoNotParse(t *testing.T) {
+	s := provider(t)
+	chrome := s.browser()
+	chrome.signUp("alice@example.com")
+	request := s.authorizeURL("spa", nil)
+	for _, bad := range []string{"&state=s;redirect_uri=http://evil", "&x=%zz", "&x=%", ";"} {
+		if got := chrome.get(request + bad); got.status != 400 || got.header.Get("Location") != "" {
+			t.Errorf("authorize?%s: %d %v", bad, got.status, got.header)
+		}
+		for path := range endpoints {
+			for _, method := range []string{http.MethodGet, http.MethodPost} {
+				var body url.Values
+				if method == http.MethodPost {
+					body = url.Values{"client_id": {"spa"}}
+				}
+				if got := chrome.do(method, path+"?a=b"+bad, body); got.status != 400 && got.status != 405 {
+					t.Errorf("%s %s?a=b%s: %d", method, path, bad, got.status)
+				}
+			}
+		}
+	}
+	for _, path := range []string{"/oidc/authorize", "/oidc/token", "/oidc/par", "/oidc/device_authorization", "/oidc/device", "/oidc/consent", "/oidc/introspect", "/oidc/revoke", "/oidc/logout"} {
+		for _, body := range []string{"client_id=spa&x=%zz", "client_id=spa;scope=openid"} {
+			request, err := http.NewRequest(http.MethodPost, s.url+path, strings.NewReader(body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			response, err := chrome.client.Do(request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			response.Body.Close()
+			if response.StatusCode != 400 {
+				t.Errorf("%s, %s: %d", path, body, response.StatusCode)
+			}
+		}
+	}
+	if got := chrome.get(request + "&x=%3b%25").to(t); got.Query().Get("code") == "" {
+		t.Errorf("control: %s", got)
+	}
+
+	// Beside a request_uri.
+	pushed := func() string {
+		values, err := url.Parse(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return "/oidc/authorize?client_id=spa&request_uri=" + url.QueryEscape(chrome.post("/oidc/par", values.Query()).json(t)["request_uri"].(string))
+	}
+	for _, twice := range []string{"&client_id=other", "&client_id=spa", "&state=a&state=b", "&request_uri=x", "&redirect_uri=a&redirect_uri=b"} {
+		if got := chrome.get(pushed() + twice); got.status != 400 || got.header.Get("Location") != "" {
+			t.Errorf("pushed, %s: %d %v", twice, got.status, got.header)
+		}
+	}
+	if got := chrome.get(pushed() + "&state=a").to(t); got.Query().Get("code") == "" {
+		t.Errorf("control, pushed: %s", got)
+	}
+}
+
+// Pages that are no client's cost no look-up of all clients.
+func TestThreatOriginsCostNoLookUps(t *testing.T) {
+	origins, now := new(storedOrigins), time.Now()
+	looked := 0
+	look := func() (map[string]bool, error) { looked++; return map[string]bool{"https://a": true}, nil }
+	for range 1000 {
+		if origins.has("https://evil.example", now, look) || !origins.has("https://a", now, look) {
+			t.Fatal("a wrong answer")
+		}
+	}
+	if looked != 1 {
+		t.Errorf("%d look-ups", looked)
+	}
+	origins.has("https://a", now.Add(originsPause), look)
+	if looked != 2 {
+		t.Errorf("%d look-ups after the pause", looked)
+	}
+	origins.has("https://a", now.Add(-time.Hour), look) // the clock was set back
+	if looked != 3 {
+		t.Errorf("%d look-ups after the clock was set", looked)
+	}
+}

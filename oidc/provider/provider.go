@@ -1,0 +1,309 @@
+// Package provider lets the users of a site's accounts log in to other sites: the
+// Caddy module http.handlers.oidc_provider, its directive oidc_provider, is an
+// OpenID Provider (OpenID Connect Core 1.0) and an OAuth 2.0 authorization
+// server (RFC 6749, as RFC 9700 would have it used). And it lets the users of
+// other providers log in to a site: the module jwt.logins.oidc, the option
+// login_with of the accounts.
+package provider
+
+import (
+	"context"
+	"crypto/cipher"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddy-jwt/caddy-jwt/accounts"
+	"github.com/caddy-jwt/caddy-jwt/accounts/web"
+	"github.com/caddy-jwt/caddy-jwt/config"
+	"github.com/caddy-jwt/caddy-jwt/jwt"
+	"github.com/caddy-jwt/caddy-jwt/oidc/internal/protocol"
+	"github.com/caddy-jwt/caddy-jwt/signing"
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+)
+
+func init() {
+	caddy.RegisterModule(new(Provider))
+}
+
+// Provider is an OpenID Provider, whose users are those of the accounts.
+//
+// Its endpoints are below the path of the issuer: `/oidc/authorize`,
+// `/oidc/token`, `/oidc/userinfo`, `/oidc/jwks.json`, `/oidc/introspect`,
+// `/oidc/revoke`, `/oidc/par`, `/oidc/device_authorization`, `/oidc/device` and
+// `/oidc/logout`. Clients find them by `/.well-known/openid-configuration`. At
+// `/oidc/applications`, to which the account page leads, users see the clients that
+// they have let in, and take back what one was given.
+type Provider struct {
+	// Issuer is the provider's own URL, the `iss` of its tokens: https, or http
+	// on this machine. Required.
+	Issuer string `json:"issuer,omitempty"`
+
+	// Accounts are the users. The `jwt_accounts` handler, with the same
+	// accounts, serves their log-in page.
+	Accounts *accounts.Config `json:"accounts,omitempty"`
+
+	// Clients are the sites and programs that users may log in to. Those that
+	// `caddy jwt client add` puts into the store are known beside them.
+	Clients []*Client `json:"clients,omitempty"`
+
+	// Claims are the claims of a user that a scope gives: `sub` is always
+	// there, `email`, `roles`, and properties of the profile. Default:
+	// `profile`, `email`, `phone` and `address` as in OpenID Connect Core §5.4,
+	// `roles` for the scope of that name, and `permissions` likewise.
+	Claims map[string][]string `json:"claims,omitempty"`
+
+	// UserEditable are the properties under `profile` of the accounts that users may
+	// set to any value at sign-up though clients may decide by them: claims of tokens
+	// (`groups`, `acr`, `email_verified`, …), and what Claims hands on beyond the
+	// standard scopes. Any other property of that kind is refused when the config is
+	// loaded. Whoever signs up can then, for example, join the group `admins` at each
+	// client that goes by `groups`. What a token says of itself (`iss`, `acr`, …) is
+	// never taken from a property. Default: none.
+	UserEditable []string `json:"user_editable,omitempty"`
+
+	// Templates is a folder whose files replace the pages of the same name:
+	// `consent.html`, `device.html`, `logout.html`, `applications.html`,
+	// `error.html`, and the accounts' `layout.html`. Default: none.
+	Templates string `json:"templates,omitempty"`
+
+	accounts *web.Shared
+	basePath string // path of the issuer, without a slash at its end
+	// idKeys sign by RS256, which each client knows (OpenID Connect Core §15.1);
+	// accessKeys by ES256, which is faster. Neither signs the accounts' tokens.
+	idKeys, accessKeys *signing.Keys
+	tokens             *jwt.Verifier // of access tokens
+	hints              *jwt.Verifier // of ID tokens that come back, expired or not
+	state              state
+	clients            *clients
+	pages              *pages
+	routes             map[string]route
+	log                *zap.Logger
+
+	deviceGuesses, secretGuesses *web.Throttle
+	devices, pushes              strangers
+	sealing                      atomic.Pointer[cipher.AEAD]
+
+	logouts     *logouts
+	stopLeading func()
+	stopLinking func()
+}
+
+// CaddyModule returns the Caddy module information.
+func (*Provider) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.oidc_provider",
+		New: func() caddy.Module { return new(Provider) },
+	}
+}
+
+// route is an endpoint, and the methods that it takes.
+type route struct {
+	serve   func(p *Provider, w http.ResponseWriter, r *http.Request) error
+	methods []string
+	// cors says which pages of other sites may ask: all, those of clients, or
+	// none.
+	cors corsRule
+}
+
+var (
+	get  = []string{http.MethodGet, http.MethodHead}
+	post = []string{http.MethodPost}
+	both = []string{http.MethodGet, http.MethodPost} // of what a HEAD must not do
+)
+
+// endpoints are the routes below the issuer's path.
+var endpoints = map[string]route{
+	"/.well-known/openid-configuration": {(*Provider).metadata, get, corsAll},
+	"/oidc/jwks.json":                   {(*Provider).jwks, get, corsAll},
+	"/oidc/authorize":                   {(*Provider).authorize, both, corsNone},
+	"/oidc/consent":                     {(*Provider).consent, both, corsNone},
+	"/oidc/token":                       {(*Provider).token, post, corsClients},
+	"/oidc/userinfo":                    {(*Provider).userinfo, both, corsClients},
+	"/oidc/introspect":                  {(*Provider).introspect, post, corsNone},
+	"/oidc/revoke":                      {(*Provider).revoke, post, corsClients},
+	"/oidc/par":                         {(*Provider).pushRequest, post, corsNone},
+	"/oidc/device_authorization":        {(*Provider).deviceAuthorization, post, corsClients},
+	"/oidc/device":                      {(*Provider).device, both, corsNone},
+	"/oidc/logout":                      {(*Provider).endSession, both, corsNone},
+	"/oidc/applications":                {(*Provider).applications, both, corsNone},
+}
+
+// ServeHTTP implements caddyhttp.MiddlewareHandler.
+func (p *Provider) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	route, found := p.routes[r.URL.Path]
+	if !found {
+		return next.ServeHTTP(w, r)
+	}
+	if answered := p.allowOrigin(w, r, route); answered {
+		return nil
+	}
+	if r.Method == http.MethodPost && p.refusesPage(r, route) {
+		return p.fail(w, r, &oauthError{status: http.StatusForbidden, code: "access_denied", description: "a page of another site may not do this"})
+	}
+	if !slices.Contains(route.methods, r.Method) {
+		w.Header().Set("Allow", strings.Join(route.methods, ", "))
+		return p.fail(w, r, &oauthError{status: http.StatusMethodNotAllowed, code: "invalid_request", description: "this endpoint takes " + strings.Join(route.methods, ", ")})
+	}
+	if _, err := url.ParseQuery(r.URL.RawQuery); err != nil {
+		err := error(refuse("invalid_request", "the query does not parse; a semicolon or a percent sign must be encoded"))
+		if route.isPage() {
+			err = shown(err)
+		}
+		return p.fail(w, r, err)
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, maxBodyBytes)
+	w.Header().Set("Cache-Control", "no-store")
+	err := route.serve(p, w, r)
+	if err == nil {
+		return nil
+	}
+	if _, told := errors.AsType[*oauthError](err); !told && route.isPage() {
+		err = shown(p.notNow(err))
+	}
+	return p.fail(w, r, err)
+}
+
+// isPage tells whether a user is led there, who looks at the answer.
+func (r route) isPage() bool {
+	return r.cors == corsNone && slices.Contains(r.methods, http.MethodGet)
+}
+
+// Provision sets the provider up.
+func (p *Provider) Provision(ctx caddy.Context) error {
+	p.log = ctx.Logger()
+	if err := p.resolve(); err != nil {
+		return err
+	}
+	if p.Accounts == nil {
+		p.Accounts = new(accounts.Config)
+	}
+	var err error
+	if p.accounts, err = web.Open(ctx, p.Accounts); err != nil {
+		return err
+	}
+	if err := p.checkProfile(); err != nil {
+		return err
+	}
+	if p.Accounts.Issuer == p.Issuer {
+		return fmt.Errorf("accounts: issuer is that of the provider, %s; give the accounts another, since their tokens are for this site and the provider's for its clients", p.Issuer)
+	}
+	p.state = state{p.accounts, p.Issuer}
+	if p.clients, err = newClients(p); err != nil {
+		return err
+	}
+	config.AtStart(ctx, func() error {
+		p.clients.sayHidden(ctx)
+		return nil
+	})
+	if p.pages, err = newPages(p.accounts, p.Templates); err != nil {
+		return err
+	}
+	if p.idKeys, err = p.accounts.OpenKeys(ctx, "RS256", longestTokenLifetime); err != nil {
+		return err
+	}
+	if p.accessKeys, err = p.accounts.OpenKeys(ctx, "ES256", longestTokenLifetime); err != nil {
+		return err
+	}
+	if err := p.newVerifiers(); err != nil {
+		return err
+	}
+	p.deviceGuesses = p.accounts.NewThrottle("user codes", deviceTries, deviceLifetime)
+	p.secretGuesses = p.accounts.NewThrottle("client secrets", secretTries, time.Minute)
+	p.devices = p.newStrangers("devices", deviceLifetime)
+	p.pushes = p.newStrangers("pushed requests", pushedLifetime)
+	p.stopLeading = p.accounts.LeadsTo(p.leadsTo)
+	p.stopLinking = p.accounts.AddAccountLink(p.applicationsLink())
+	p.newLogouts()
+	config.AtStart(ctx, func() error {
+		p.startLogouts()
+		return nil
+	})
+	return nil
+}
+
+// secretTries are the wrong secrets that have a slow hash, of a client by its IP
+// address in a minute.
+const secretTries = 30
+
+// currentKeys are keys that a command or another node may have withdrawn. What was
+// loaded last holds while the storage fails.
+type currentKeys struct{ *signing.Keys }
+
+func (k currentKeys) Find(ctx context.Context, algorithm, id string) ([]*jwt.Key, error) {
+	_ = k.Reload(ctx, signing.ReloadInterval)
+	return k.Keys.Find(ctx, algorithm, id)
+}
+
+func (p *Provider) newVerifiers() (err error) {
+	p.tokens, err = jwt.NewVerifier(jwt.VerifierConfig{Issuers: []jwt.Issuer{{
+		Name: p.Issuer, Keys: []jwt.KeySource{currentKeys{p.accessKeys}}, Algorithms: p.accessKeys.Algorithms(), Audience: []string{p.Issuer}, TokenType: "at+jwt",
+	}}})
+	if err != nil {
+		return err
+	}
+	p.hints, err = jwt.NewVerifier(jwt.VerifierConfig{Leeway: hintLeeway, Issuers: []jwt.Issuer{{
+		Name: p.Issuer, Keys: []jwt.KeySource{currentKeys{p.idKeys}}, Algorithms: []string{"RS256"}, TokenType: "JWT",
+	}}})
+	return err
+}
+
+// resolve replaces placeholders and checks what stands in the config.
+func (p *Provider) resolve() error {
+	var err error
+	if p.Issuer, err = caddy.NewReplacer().ReplaceOrErr(p.Issuer, true, true); err != nil {
+		return fmt.Errorf("issuer: %w", err)
+	}
+	issuer, err := url.Parse(p.Issuer)
+	if p.Issuer == "" || err != nil || issuer.Host == "" || issuer.RawQuery != "" || issuer.Fragment != "" || strings.HasSuffix(p.Issuer, "/") || !protocol.SecureURL(issuer) {
+		return fmt.Errorf("issuer %q: it is the URL of this site, without a slash at the end: https, or http on this machine, as in https://id.example.com", p.Issuer)
+	}
+	p.basePath = issuer.Path
+	p.routes = make(map[string]route)
+	for path, endpoint := range endpoints {
+		p.routes[p.basePath+path] = endpoint
+	}
+	p.routes["/.well-known/oauth-authorization-server"+p.basePath] = endpoints["/.well-known/openid-configuration"] // RFC 8414 §3.1
+	if p.Claims == nil {
+		p.Claims = make(map[string][]string)
+	}
+	for scope, claims := range standardClaims {
+		if _, given := p.Claims[scope]; !given {
+			p.Claims[scope] = claims
+		}
+	}
+	return nil
+}
+
+// Cleanup gives the accounts back. Log-outs that clients were not told of yet are
+// kept, for the next config, another node, or after a restart.
+func (p *Provider) Cleanup() error {
+	if p.stopLeading != nil {
+		p.stopLeading()
+		p.stopLinking()
+	}
+	if p.logouts != nil {
+		p.logouts.end()
+	}
+	if p.accounts == nil {
+		return nil
+	}
+	return p.accounts.Close()
+}
+
+// at is the URL of an endpoint.
+func (p *Provider) at(path string) string { return p.Issuer + path }
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*Provider)(nil)
+	_ caddy.CleanerUpper          = (*Provider)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Provider)(nil)
+)

@@ -1,0 +1,120 @@
+package provider
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/caddy-jwt/caddy-jwt/accounts/web"
+	"github.com/caddy-jwt/caddy-jwt/store"
+)
+
+// Kinds of records in the store. What is named by a secret is kept under the
+// secret's hash.
+const (
+	kindClient      = "oidc client"
+	kindGrant       = "oidc grant"
+	kindCode        = "oidc code"
+	kindInteraction = "oidc interaction"
+	kindConsent     = "oidc consent"
+	kindSealingKey  = "oidc sealing key"
+	kindPushed      = "oidc pushed request"
+	kindDevice      = "oidc device"
+	kindUserCode    = "oidc user code"
+	kindAssertion   = "oidc assertion"
+	kindRevoked     = "oidc revoked token"
+	kindLogout      = "oidc log-out"
+	kindClientLogin = "oidc client of a session"
+)
+
+// state keeps what must outlive a restart, as JSON in the accounts' store. Only
+// the clients there are those of all issuers that share it.
+type state struct {
+	accounts *web.Shared
+	issuer   string
+}
+
+func (s state) kind(kind string) string {
+	if kind == kindClient {
+		return kind
+	}
+	return kind + " of " + s.issuer
+}
+
+var errNotFound = store.ErrNotFound
+
+func (s state) create(ctx context.Context, kind, id, owner string, value any, lifetime time.Duration) error {
+	text, err := json.Marshal(value)
+	if err != nil {
+		return err
+	}
+	record := store.Record{Kind: s.kind(kind), ID: id, Owner: owner, Value: text}
+	if lifetime > 0 {
+		record.ExpiresAt = s.accounts.Now().Add(lifetime)
+	}
+	return s.accounts.Store().CreateRecord(ctx, record)
+}
+
+func load[T any](ctx context.Context, s state, kind, id string) (value T, err error) {
+	record, err := s.accounts.Store().Record(ctx, s.kind(kind), id, s.accounts.Now())
+	if err == nil {
+		err = json.Unmarshal(record.Value, &value)
+	}
+	return value, err
+}
+
+// take removes a record and returns it: one caller of many gets it.
+func take[T any](ctx context.Context, s state, kind, id string) (value T, err error) {
+	record, err := s.accounts.Store().TakeRecord(ctx, s.kind(kind), id, s.accounts.Now())
+	if err == nil {
+		err = json.Unmarshal(record.Value, &value)
+	}
+	return value, err
+}
+
+// change changes a record in one step. An error of f leaves it as it is.
+func change[T any](ctx context.Context, s state, kind, id string, f func(*T) error) (value T, err error) {
+	_, err = s.accounts.Store().UpdateRecord(ctx, s.kind(kind), id, s.accounts.Now(), func(record *store.Record) error {
+		value = *new(T)
+		err := json.Unmarshal(record.Value, &value)
+		if err == nil {
+			err = f(&value)
+		}
+		if err == nil {
+			record.Value, err = json.Marshal(value)
+		}
+		return err
+	})
+	return value, err
+}
+
+// list loads the records of a kind: those of an owner, or all if that is empty.
+func list[T any](ctx context.Context, s state, kind, owner string) (ids []string, values []T, err error) {
+	records, err := s.accounts.Store().Records(ctx, s.kind(kind), owner, s.accounts.Now())
+	for _, record := range records {
+		var value T
+		if json.Unmarshal(record.Value, &value) == nil {
+			ids, values = append(ids, record.ID), append(values, value)
+		}
+	}
+	return ids, values, err
+}
+
+// remove removes a record, if it is there.
+func (s state) remove(ctx context.Context, kind, id string) error {
+	_, err := s.accounts.Store().TakeRecord(ctx, s.kind(kind), id, s.accounts.Now())
+	if errors.Is(err, errNotFound) {
+		return nil
+	}
+	return err
+}
+
+// hashed is a secret as it is kept. A plain hash will do: nobody guesses what
+// has so many random bits.
+func hashed(secret string) string {
+	sum := sha256.Sum256([]byte(secret))
+	return base64.RawURLEncoding.EncodeToString(sum[:])
+}

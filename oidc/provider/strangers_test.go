@@ -1,0 +1,296 @@
+package provider
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddy-jwt/caddy-jwt/store"
+)
+
+// kept is how many bytes the store has of what may be kept for somebody who has
+// proved nothing.
+func (s *site) kept() (records, bytes int) {
+	s.t.Helper()
+	store := s.store()
+	for _, kind := range []string{kindInteraction, kindDevice, kindUserCode, kindPushed, kindCode, kindGrant} {
+		all, err := store.Records(s.t.Context(), state{issuer: s.url}.kind(kind), "", time.Now())
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		records += len(all)
+		for _, record := range all {
+			bytes += len(record.Value)
+		}
+	}
+	return records, bytes
+}
+
+// sentBy are the headers of what a page of another site has a browser send.
+func sentBy(dest, mode string) []string {
+	return []string{"Sec-Fetch-Site: cross-site", "Sec-Fetch-Dest: " + dest, "Sec-Fetch-Mode: " + mode, "Referer: https://evil.example/"}
+}
+
+// A page of another site takes nothing from the users at its visitor's address,
+// whatever it has the browser ask for, and nothing is kept for it.
+func TestThreatRequestsOfOtherSites(t *testing.T) {
+	s := provider(t)
+	alice := s.browser()
+	alice.signUp("alice@example.com")
+	visitor := s.browser()
+	request := s.authorizeURL("app", nil)
+	const many = 2*strangersRequests + 1
+	for name, headers := range map[string][]string{
+		"an image":                     sentBy("image", "no-cors"),
+		"a script":                     sentBy("script", "no-cors"),
+		"a fetch":                      sentBy("empty", "cors"),
+		"a style sheet of a sister":    {"Sec-Fetch-Site: same-site", "Sec-Fetch-Dest: style", "Sec-Fetch-Mode: no-cors"},
+		"an object":                    sentBy("object", "navigate"),
+		"an image of a browser's mode": sentBy("image", "navigate"),
+		"a page that is fetched":       sentBy("document", "no-cors"),
+	} {
+		for range 3 {
+			for _, b := range []*browser{visitor, alice} {
+				if got := b.do(http.MethodGet, request, nil, headers...); got.status != 403 || got.header.Get("Location") != "" {
+					t.Fatalf("%s: %d %v", name, got.status, got.header)
+				}
+			}
+		}
+	}
+	for range many { // a window of the page's own, again and again
+		if got := visitor.do(http.MethodGet, request, nil, sentBy("document", "navigate")...); got.to(t).Path != "/auth/login" {
+			t.Fatalf("a window: %s", got.to(t))
+		}
+	}
+	frame := sentBy("iframe", "navigate")
+	if got := visitor.do(http.MethodGet, request, nil, frame...).to(t); got.Query().Get("error") != "interaction_required" {
+		t.Errorf("a frame: %s", got)
+	}
+	if got := visitor.do(http.MethodGet, s.authorizeURL("app", url.Values{"prompt": {"none"}}), nil, frame...).to(t); got.Query().Get("error") != "login_required" {
+		t.Errorf("a frame that asks for no page: %s", got)
+	}
+	cancelled := visitor.get(request).to(t).Query().Get("return_to") + "&cancel="
+	for range 3 {
+		if got := visitor.do(http.MethodGet, cancelled, nil, sentBy("document", "navigate")...).to(t); got.Query().Get("error") != "access_denied" {
+			t.Errorf("cancelled: %s", got)
+		}
+	}
+	public, err := url.Parse(s.authorizeURL("spa", nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	posts := map[string]struct {
+		form url.Values
+		want int
+	}{
+		"/oidc/device_authorization": {url.Values{"client_id": {"tv"}, "scope": {"openid"}}, 200},
+		"/oidc/par":                  {public.Query(), 201},
+		"/oidc/token":                {url.Values{"client_id": {"app"}, "client_secret": {"wrong"}, "grant_type": {"refresh_token"}}, 401},
+		"/oidc/introspect":           {url.Values{"client_id": {"app"}, "client_secret": {"wrong"}, "token": {"x"}}, 401},
+		"/oidc/revoke":               {url.Values{"client_id": {"app"}, "client_secret": {"wrong"}, "token": {"x"}}, 401},
+	}
+	for path, post := range posts {
+		for name, headers := range map[string][]string{
+			"a form":                append(sentBy("document", "navigate"), "Origin: https://evil.example"),
+			"a fetch without CORS":  append(sentBy("empty", "no-cors"), "Origin: https://evil.example"),
+			"a browser of old":      {"Origin: https://evil.example"},
+			"a page without origin": {"Origin: null"},
+			"a sister site":         {"Sec-Fetch-Site: same-site", "Origin: http://evil.localhost"},
+			"no Origin":             sentBy("empty", "no-cors"),
+		} {
+			if got := visitor.post(path, post.form, headers...); got.status != 403 {
+				t.Errorf("%s by %s: %d %s", path, name, got.status, got.body)
+			}
+		}
+		for range many {
+			visitor.post(path, post.form, "Sec-Fetch-Site: cross-site", "Origin: https://evil.example")
+		}
+	}
+	if records, bytes := s.kept(); records != 0 {
+		t.Errorf("%d records of %d bytes are kept", records, bytes)
+	}
+	for path, post := range posts { // the controls
+		if got := visitor.post(path, post.form); got.status != post.want {
+			t.Errorf("%s by a client: %d %s", path, got.status, got.body)
+		}
+		if got := visitor.post(path, post.form, "Sec-Fetch-Site: cross-site", "Origin: https://spa.example:4711"); path != "/oidc/par" && path != "/oidc/introspect" && got.status != post.want {
+			t.Errorf("%s by a page of a client: %d %s", path, got.status, got.body)
+		}
+	}
+	if back := s.browser().goOn(request); back.Query().Get("code") == "" {
+		t.Errorf("a user at that address: %s", back)
+	}
+	if back := alice.goOn(s.authorizeURL("app", url.Values{"prompt": {"consent"}})); back.Query().Get("code") == "" {
+		t.Errorf("a user who is logged in: %s", back)
+	}
+
+	// Codes of devices that a user did not type.
+	device := alice.post("/oidc/device_authorization", posts["/oidc/device_authorization"].form).json(t)
+	for range 2 * deviceTries {
+		if got := alice.do(http.MethodGet, "/oidc/device?user_code=BBBB-BBBB", nil, sentBy("document", "navigate")...); got.status != 200 || !strings.Contains(got.body, `value="BBBB-BBBB"`) {
+			t.Fatalf("a wrong code by another site: %d %s", got.status, got.body)
+		}
+	}
+	if got := alice.get("/oidc/device?user_code=" + device["user_code"].(string)); got.status != 200 || !strings.Contains(got.body, "Go on only if the device is yours") {
+		t.Errorf("the user's own code: %d %s", got.status, got.body)
+	}
+}
+
+// What is kept for strangers is bounded for each purpose, by the address and by the
+// network, and by size.
+func TestThreatStrangersAreBounded(t *testing.T) {
+	s := provider(t)
+	nobody := s.browser()
+	public, err := url.Parse(s.authorizeURL("spa", nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	push := func(address string) int {
+		return nobody.post("/oidc/par", public.Query(), "X-Forwarded-For: "+address).status
+	}
+	device := func(address string) int {
+		return nobody.post("/oidc/device_authorization", url.Values{"client_id": {"tv"}, "scope": {"openid"}}, "X-Forwarded-For: "+address).status
+	}
+	mustBeBounded(t, strangersRequests, 0, func() int { return push("192.0.2.1") })
+	if got := push("192.0.2.2"); got != 201 {
+		t.Errorf("control, another address: %d", got)
+	}
+	if got := device("192.0.2.1"); got != 200 {
+		t.Errorf("another purpose: %d", got)
+	}
+	if got := nobody.do(http.MethodGet, public.String(), nil, "X-Forwarded-For: 192.0.2.1").to(t); got.Path != "/auth/login" {
+		t.Errorf("a log-in: %s", got)
+	}
+	mustBeBounded(t, strangersRequests, 0, func() int { return device("2001:db8:1::1") })
+	if got := device("2001:db8:1:0:ffff::1"); got != 429 {
+		t.Errorf("of the /64: %d", got)
+	}
+	if got := device("2001:db8:1:1::1"); got != 200 {
+		t.Errorf("control, another /64: %d", got)
+	}
+	network, refused := 0, 0
+	for ; refused < 5 && network < 30*strangersRequests; network++ {
+		if device(fmt.Sprintf("2001:db8:1:%x::1", network+2)) == 429 {
+			refused++
+		}
+	}
+	if refused == 0 {
+		t.Errorf("%d networks of one /48 have one each", network)
+	}
+	if got := device("2001:db8:2::1"); got != 200 {
+		t.Errorf("control, another /48: %d", got)
+	}
+
+	long := strings.Repeat("x", maxEchoedBytes)
+	for name, c := range map[string]struct {
+		more url.Values
+		good bool
+	}{
+		"control":                 {url.Values{"state": {long}, "nonce": {long}}, true},
+		"state":                   {url.Values{"state": {long + "x"}}, false},
+		"nonce":                   {url.Values{"nonce": {long + "x"}}, false},
+		"each, but not all":       {url.Values{"acr_values": {strings.Repeat("x", 4000)}, "login_hint": {strings.Repeat("x", 4000)}, "state": {long}}, false},
+		"what has no meaning":     {url.Values{"junk": {strings.Repeat("x", 30000)}}, true},
+		"many words of one scope": {url.Values{"scope": {strings.Repeat("openid ", 500)}, "acr_values": {strings.Repeat("y ", 2000)}, "prompt": {strings.Repeat("login ", 400)}}, false},
+	} {
+		request, err := url.Parse(s.authorizeURL("spa", c.more))
+		if err != nil {
+			t.Fatal(err)
+		}
+		to := nobody.post("/oidc/authorize", request.Query()).to(t)
+		if (to.Query().Get("interaction") != "") != c.good || !c.good && to.Query().Get("error") != "invalid_request" {
+			t.Errorf("%s: %.200s", name, to)
+		}
+		if got := nobody.post("/oidc/par", request.Query(), "X-Forwarded-For: 192.0.2.3"); (got.status == 201) != c.good {
+			t.Errorf("%s, pushed: %d %s", name, got.status, got.body)
+		}
+		if id := to.Query().Get("interaction"); len(id) > 5000 {
+			t.Errorf("%s: it goes on by %d bytes", name, len(id))
+		}
+	}
+	records, before := s.kept()
+	for range 50 {
+		nobody.get(public.String())
+	}
+	if now, bytes := s.kept(); now != records || bytes != before {
+		t.Errorf("log-ins of nobody: %d records before, %d after", records, now)
+	}
+}
+
+// All strangers together have little kept, wherever they come from; clients that have
+// proved who they are are not counted with them.
+func TestThreatStrangersTogetherAreBounded(t *testing.T) {
+	strangersKept = 20
+	t.Cleanup(func() { strangersKept = 20_000 })
+	s := provider(t)
+	nobody := s.browser()
+	device := func(i int) answer {
+		return nobody.post("/oidc/device_authorization", url.Values{"client_id": {"tv"}, "scope": {"openid"}}, fmt.Sprintf("X-Forwarded-For: 192.0.2.%d", i))
+	}
+	for i := range strangersKept {
+		if got := device(i); got.status != 200 {
+			t.Fatalf("control, request %d: %d %s", i, got.status, got.body)
+		}
+	}
+	if got := device(100); got.status != 503 || got.header.Get("Retry-After") == "" {
+		t.Errorf("one more: %d %v %s", got.status, got.header, got.body)
+	}
+	request, err := url.Parse(s.authorizeURL("other", url.Values{"redirect_uri": {"https://other.example/callback"}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 * strangersKept {
+		if got := nobody.post("/oidc/par", request.Query(), basic("other", "another-secret-0123456789")); got.status != 201 {
+			t.Fatalf("control, a client with a secret: %d %s", got.status, got.body)
+		}
+	}
+	if got := nobody.get(s.authorizeURL("spa", nil)).to(t); got.Path != "/auth/login" {
+		t.Errorf("control, a log-in: %s", got)
+	}
+}
+
+// A request that goes on in a URL is the provider's own, and no other.
+func TestThreatInteractionsAreSealed(t *testing.T) {
+	s := provider(t)
+	chrome := s.browser()
+	chrome.signUp("alice@example.com")
+	to := s.browser().get(s.authorizeURL("spa", nil)).to(t)
+	own, err := url.Parse(to.Query().Get("return_to"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := own.Query().Get("interaction")
+	if strings.Contains(id, b64([]byte("client_id"))[:10]) {
+		t.Error("it can be read")
+	}
+	parameters, err := url.Parse(s.authorizeURL("spa", nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := json.Marshal(interaction{Parameters: parameters.Query(), BeganAt: time.Now()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, forged := range map[string]string{
+		"changed":      id[:len(id)/2] + map[bool]string{true: "B", false: "A"}[id[len(id)/2] == 'A'] + id[len(id)/2+1:],
+		"shorter":      id[:len(id)-4],
+		"longer":       id + "AAAA",
+		"padded":       id + "=",
+		"plain":        b64(plain),
+		"nothing":      "x",
+		"very long":    strings.Repeat("A", 20000),
+		"of another's": store.RandomToken(32),
+	} {
+		if got := chrome.get("/oidc/authorize?interaction=" + forged); got.status != 400 || got.header.Get("Location") != "" {
+			t.Errorf("%s: %d %v", name, got.status, got.header)
+		}
+	}
+	s.load(fmt.Sprintf(clientsOfTests, ""), "", s.dir)
+	if got := chrome.get(own.String()).to(t); got.Query().Get("code") == "" {
+		t.Errorf("control, after a reload: %s", got)
+	}
+}

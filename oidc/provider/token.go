@@ -1,0 +1,280 @@
+package provider
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caddy-jwt/caddy-jwt/accounts"
+	"github.com/caddy-jwt/caddy-jwt/jwt"
+	"github.com/google/uuid"
+	"go.uber.org/zap"
+)
+
+func seconds(d time.Duration) string { return strconv.FormatInt(int64(d/time.Second), 10) }
+
+// token is the token endpoint (RFC 6749 §3.2).
+func (p *Provider) token(w http.ResponseWriter, r *http.Request) error {
+	began := p.accounts.Now()
+	values, err := form(r)
+	if err != nil {
+		return err
+	}
+	client, err := p.authenticate(r, values)
+	if err != nil {
+		return err
+	}
+	var given *tokens
+	grantType := values.Get("grant_type")
+	switch {
+	case grantType == "":
+		return refuse("invalid_request", "grant_type is missing")
+	case !slices.Contains(grantTypes, grantType) || grantType == grantImplicit:
+		return refuse("unsupported_grant_type", "grant_type must be one of "+strings.Join(grantTypes[:4], ", "))
+	case !slices.Contains(client.GrantTypes, grantType):
+		return refuse("unauthorized_client", "the client is not registered for this grant_type")
+	case grantType == grantCode:
+		given, err = p.byCode(r.Context(), client, values)
+	case grantType == grantRefresh:
+		given, err = p.byRefreshToken(r.Context(), client, values, began)
+	case grantType == grantCredentials:
+		given, err = p.byCredentials(r.Context(), client, values)
+	case grantType == grantDevice:
+		given, err = p.byDevice(r.Context(), client, values)
+	}
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Pragma", "no-cache") // OpenID Connect Core §3.1.3.3
+	return writeJSON(w, http.StatusOK, given)
+}
+
+// byCode gives tokens for an authorization code, once. Its replay takes them
+// back (RFC 6749 §4.1.2); see giveOnce.
+func (p *Provider) byCode(ctx context.Context, client *Client, values url.Values) (*tokens, error) {
+	const wrong = "the code is unknown, has expired, was used before, or belongs to another client or redirect_uri"
+	if err := required(values, "code"); err != nil {
+		return nil, err
+	}
+	id := hashed(values.Get("code"))
+	kept, err := load[code](ctx, p.state, kindCode, id)
+	if errors.Is(err, errNotFound) {
+		return nil, refuse("invalid_grant", wrong)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if kept.Grant.ClientID != client.ID { // who sends it did not get it
+		return nil, refuse("invalid_grant", wrong)
+	}
+	if kept.RedirectURI != values.Get("redirect_uri") {
+		return nil, refuse("invalid_grant", wrong)
+	}
+	if verifier := values.Get("code_verifier"); kept.Challenge == "" && verifier != "" || kept.Challenge != "" && !verifies(verifier, kept.Challenge) {
+		return nil, refuse("invalid_grant", "code_verifier is not that of the code_challenge")
+	}
+	replayed := func() (*tokens, error) {
+		p.log.Warn("authorization code came again after it had given tokens, which are taken back", zap.String("client_id", client.ID))
+		if err := p.revokeGrant(ctx, kept.Grant.ID); err != nil {
+			return nil, err
+		}
+		return nil, refuse("invalid_grant", wrong)
+	}
+	if kept.GivenBy != "" {
+		return replayed()
+	}
+	if !p.accounts.Now().Before(kept.ExpiresAt) {
+		return nil, refuse("invalid_grant", wrong)
+	}
+	given, err := p.giveOnce(ctx, oneUse{
+		client: client, grant: &kept.Grant, code: values.Get("code"), family: kept.Family, kept: kept.Hybrid,
+		mark: func(ctx context.Context, f func(*string) error) error {
+			_, err := change(ctx, p.state, kindCode, id, func(c *code) error { return f(&c.GivenBy) })
+			return err
+		},
+	})
+	if errors.Is(err, errGiven) {
+		return replayed()
+	}
+	return given, err
+}
+
+// required refuses a request that lacks a parameter (RFC 6749 §5.2).
+func required(values url.Values, name string) error {
+	if values.Get(name) == "" {
+		return refuse("invalid_request", name+" is missing")
+	}
+	return nil
+}
+
+// byRefreshToken rotates a refresh token. One whose successor was used ends its
+// grant, since either its owner or a thief has it too (RFC 9700 §4.14.2).
+func (p *Provider) byRefreshToken(ctx context.Context, client *Client, values url.Values, began time.Time) (*tokens, error) {
+	const wrong = "the refresh token is unknown, has expired, was used before, or belongs to another client"
+	if err := required(values, "refresh_token"); err != nil {
+		return nil, err
+	}
+	given := values.Get("refresh_token")
+	id, family := splitRefreshToken(given)
+	g, err := load[grant](ctx, p.state, kindGrant, id)
+	if errors.Is(err, errNotFound) || err == nil && (g.ClientID != client.ID || g.Since != client.Since || g.FamilyHash != hashed(family)) {
+		p.accounts.Refreshed("refused")
+		return nil, refuse("invalid_grant", wrong)
+	}
+	if err != nil {
+		return nil, err
+	}
+	user, err := p.userOf(ctx, &g)
+	if errors.Is(err, errNotFound) {
+		return nil, refuse("invalid_grant", "the user is not logged in any more")
+	}
+	if err != nil {
+		return nil, err
+	}
+	scopes, err := narrowed(stillAllowed(client, g.Scopes), values.Get("scope"))
+	if err != nil {
+		return nil, err
+	}
+	use, err := p.accounts.UseRefreshToken(ctx, accounts.RefreshUse{Token: given, Family: id + "~" + family + "~", HashOf: hashed, Began: began})
+	if err != nil {
+		return nil, err
+	}
+	g, fresh, result, err := p.rotate(ctx, id, use)
+	switch {
+	case errors.Is(err, accounts.ErrRefreshReused):
+		if err := p.revokeGrant(ctx, id); err != nil {
+			return nil, err
+		}
+		p.accounts.Refreshed("reused")
+		p.log.Warn("refresh token used twice; its grant is taken back", zap.String("client_id", client.ID))
+		return nil, refuse("invalid_grant", wrong)
+	case errors.Is(err, errNotFound):
+		return nil, refuse("invalid_grant", wrong)
+	case err != nil:
+		return nil, err
+	}
+	line := g.line()
+	p.limit(&g.Claims, client)
+	g.Scopes, g.Nonce = scopes, "" // OpenID Connect Core §12.2
+	tokens, err := p.give(ctx, client, &g, user, fresh)
+	if err == nil {
+		err = use.InTime(line)
+	}
+	if err == nil {
+		p.accounts.Refreshed(result)
+	}
+	return tokens, err
+}
+
+// rotate replaces the token of a grant that is used, and returns the successor, the grant
+// as it is kept then, and whether it is the same successor again.
+// [caddyjwt.ErrRefreshReused].
+func (p *Provider) rotate(ctx context.Context, id string, use *accounts.RefreshUse) (g grant, fresh, result string, err error) {
+	g, err = change(ctx, p.state, kindGrant, id, func(kept *grant) error {
+		line := kept.line()
+		next, successor, err := use.Rotate(line)
+		if err != nil {
+			return err
+		}
+		if fresh, result = successor, "ok"; next.PreviousHash == line.PreviousHash {
+			result = "repeated"
+		}
+		if next == line {
+			return errSameLine
+		}
+		kept.setLine(next)
+		return nil
+	})
+	if errors.Is(err, errSameLine) { // g is as it was kept
+		err = nil
+	}
+	return g, fresh, result, err
+}
+
+// errSameLine tells that a refresh token is given again, and nothing is to be written.
+var errSameLine = errors.New("nothing changes")
+
+// stillAllowed are the scopes that a client may still have.
+func stillAllowed(client *Client, scopes []string) []string {
+	return slices.DeleteFunc(slices.Clone(scopes), func(scope string) bool { return !slices.Contains(client.Scopes, scope) })
+}
+
+// narrowed are the scopes of a refresh: those that were granted, or fewer (RFC
+// 6749 §6).
+func narrowed(granted []string, text string) ([]string, error) {
+	asked := strings.Fields(text)
+	slices.Sort(asked)
+	asked = slices.Compact(asked)
+	if len(asked) == 0 {
+		asked = granted
+	}
+	if len(asked) == 0 {
+		return nil, refuse("invalid_scope", "the client may have none of the scopes any more that were granted")
+	}
+	for _, scope := range asked {
+		if !slices.Contains(granted, scope) {
+			return nil, refuse("invalid_scope", "scope has one that was not granted")
+		}
+	}
+	return asked, nil
+}
+
+// machineSuffix tells the `sub` of a client's own tokens from all users (RFC 9068 §5):
+// no ID of a user has an @ in it.
+const machineSuffix = "@clients"
+
+// byCredentials gives a token to the client itself (RFC 6749 §4.4).
+func (p *Provider) byCredentials(ctx context.Context, client *Client, values url.Values) (*tokens, error) {
+	var scopes []string
+	for _, scope := range strings.Fields(values.Get("scope")) {
+		if !slices.Contains(client.Scopes, scope) || scope == "openid" || scope == "offline_access" {
+			return nil, refuse("invalid_scope", "scope has one that the client may not have, or that is of a user")
+		}
+		scopes = append(scopes, scope)
+	}
+	now, lifetime := p.accounts.Now(), time.Duration(client.AccessTokenLifetime)
+	token, err := p.sign(ctx, p.accessKeys, "at+jwt", map[string]any{
+		"iss": p.Issuer, "aud": p.Issuer, "sub": client.ID + machineSuffix, "client_id": client.ID, "iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(lifetime).Unix(),
+		"jti": uuid.NewString(), "scope": strings.Join(scopes, " "),
+	})
+	return &tokens{AccessToken: token, TokenType: "Bearer", ExpiresIn: int64(lifetime / time.Second), Scope: strings.Join(scopes, " ")}, err
+}
+
+// live verifies an access token, and that it was not taken back.
+func (p *Provider) live(ctx context.Context, accessToken string) (*jwt.Token, error) {
+	token, err := p.tokens.Verify(ctx, accessToken, p.accounts.Now())
+	if err != nil {
+		return nil, err
+	}
+	jti, _ := token.Claims["jti"].(string)
+	switch _, err := load[struct{}](ctx, p.state, kindRevoked, jti); {
+	case err == nil:
+		return nil, errNotFound
+	case !errors.Is(err, errNotFound):
+		return nil, err
+	}
+	if id, ofUser := token.Claims["gid"].(string); ofUser {
+		g, err := load[grant](ctx, p.state, kindGrant, id)
+		if err != nil {
+			return nil, err
+		}
+		if _, err = p.userOf(ctx, &g); err == nil {
+			_, err = p.clientOf(ctx, &g)
+		}
+		return token, err
+	}
+	id, _ := token.Claims["client_id"].(string)
+	client, err := p.clients.find(ctx, id)
+	if err == nil && client.Since != "" {
+		since, parseErr := time.Parse(time.RFC3339Nano, client.Since)
+		if issued, _ := token.Claims["iat"].(int64); parseErr == nil && issued < since.Unix() {
+			err = errNotFound // of another client of that name
+		}
+	}
+	return token, err
+}
