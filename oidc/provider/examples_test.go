@@ -16,7 +16,7 @@ import (
 func runExample(t *testing.T, name string, ports ...string) map[string]string {
 	t.Helper()
 	t.Setenv("XDG_DATA_HOME", t.TempDir()) // where accounts are by default
-	text, err := os.ReadFile(filepath.Join("..", "examples", name, "Caddyfile"))
+	text, err := os.ReadFile(filepath.Join("..", "..", "examples", name, "Caddyfile"))
 	if err != nil {
 		t.Fatal(err)
 	}
