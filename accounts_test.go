@@ -813,8 +813,8 @@ func TestThreatCookies(t *testing.T) {
 		// What a sister site can set, which has no prefix, is not looked at.
 		if secure {
 			r.Header.Set("Cookie", "session=planted; refresh=planted")
-			if token, _, err := credentials.AccountSources.Read(r); token != "" || err != nil {
-				t.Errorf("%s: a cookie without the prefix is read: %q %v", url, token, err)
+			if c := credentials.AccountSources.Read(r); c.Token != "" || c.Err != nil {
+				t.Errorf("%s: a cookie without the prefix is read: %q %v", url, c.Token, c.Err)
 			}
 		}
 	}

@@ -647,7 +647,7 @@ func TestTokenByKey(t *testing.T) {
 			continue
 		}
 		request, _ := http.NewRequest(http.MethodGet, "/", nil)
-		if verified, refusal := handler.verify(request, strings.TrimSpace(token)); refusal != nil || verified.UserID != "alice" {
+		if verified, refusal := handler.tokens.verify(request.Context(), strings.TrimSpace(token)); refusal != nil || verified.UserID != "alice" {
 			t.Errorf("%s: %v", name, refusal)
 		}
 	}

@@ -20,23 +20,97 @@ func linked(t *testing.T, name string) []string {
 	return strings.Fields(string(output))
 }
 
-// Imports run one way: each package may use those of this module that stand beside it
-// here, and no others.
+// Imports run one way: a package of this module links those that stand beside it here,
+// and no others.
 func TestImportsRunOneWay(t *testing.T) {
-	for name, allowed := range map[string][]string{
-		"refusal":              {},
-		"internal/clock":       {},
-		"internal/outage":      {},
-		"internal/thismachine": {},
-		"jwt":                  {"refusal"},
-		"jwks":                 {"jwt", "refusal", "internal/clock", "internal/outage", "internal/thismachine"},
-	} {
+	jwt := []string{"refusal"}
+	store := slices.Concat([]string{"jwt"}, jwt)
+	config := slices.Concat([]string{"store"}, store)
+	sqlstore := config
+	signing := slices.Concat([]string{"jwt", "internal/outage"}, jwt)
+	filestore := slices.Concat([]string{"config", "internal/owner", "store/sqlstore"}, config)
+	password := []string{"internal/answer", "internal/network", "refusal"}
+	accounts := slices.Concat(filestore, signing, password, []string{"accounts/password", "signing", "store/filestore", "internal/clock", "internal/place"})
+	web := slices.Concat(accounts, []string{"accounts", "credentials"})
+	jwks := slices.Concat([]string{"jwt", "internal/clock", "internal/outage", "internal/thismachine"}, jwt)
+	cli := slices.Concat(accounts, jwks, []string{"accounts", "jwks"})
+	login := slices.Concat(accounts, []string{"accounts", "internal/thismachine", "oidc/internal/protocol"})
+	table := map[string][]string{
+		"refusal": {}, "internal/clock": {}, "internal/outage": {}, "internal/thismachine": {}, "internal/network": {}, "internal/owner": {},
+		"internal/place": {}, "oidc/internal/protocol": {},
+		"internal/answer":   {"refusal"},
+		"credentials":       {"refusal"},
+		"jwt":               jwt,
+		"jwks":              jwks,
+		"signing":           signing,
+		"store":             store,
+		"store/storetest":   config,
+		"store/sqlstore":    sqlstore,
+		"config":            config,
+		"store/filestore":   filestore,
+		"postgres":          slices.Concat([]string{"config", "store/sqlstore"}, config),
+		"accounts/password": password,
+		"accounts":          accounts,
+		"accounts/web":      web,
+		"internal/cli":      cli,
+		"oidc/login":        login,
+		"oidc/provider":     slices.Concat(web, cli, []string{"accounts/web", "internal/cli", "oidc/internal/protocol"}),
+		".":                 slices.Concat(web, cli, []string{"accounts/web", "internal/cli"}),
+		"oidc":              nil, "cmd/caddy": nil, "bench": nil, // they put programs together
+		"internal/sitetest": nil, "internal/caddytest": nil, "internal/scenario": nil, "internal/storefault": nil, "internal/chromiumtest": nil, "internal/opstest": nil, // for tests
+	}
+	for _, name := range packages(t) {
+		allowed, known := table[name]
+		if !known {
+			t.Errorf("%s has no line in the table: what may it import?", name)
+		}
+		if allowed == nil {
+			continue
+		}
 		for _, path := range linked(t, name) {
 			own, ours := strings.CutPrefix(path, module+"/")
-			if (ours || path == module) && own != name && !slices.Contains(allowed, own) {
-				t.Errorf("%s links %s", name, path)
+			if path == module {
+				own, ours = ".", true
+			}
+			if ours && own != name && !slices.Contains(allowed, own) {
+				t.Errorf("%s links %s", name, own)
 			}
 		}
+	}
+}
+
+// packages are those of this module.
+func packages(t *testing.T) (names []string) {
+	t.Helper()
+	output, err := exec.Command("go", "list", "./...").CombinedOutput()
+	if err != nil {
+		t.Fatalf("go list ./...: %v\n%s", err, output)
+	}
+	for path := range strings.FieldsSeq(string(output)) {
+		name := strings.TrimPrefix(strings.TrimPrefix(path, module), "/")
+		if name == "" {
+			name = "."
+		}
+		names = append(names, name)
+	}
+	return names
+}
+
+// Nothing uses the command line but what adds commands to it.
+func TestOnlyTheTopUsesTheCommandLine(t *testing.T) {
+	output, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports ","}}`, "./...").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, output)
+	}
+	var users []string
+	for line := range strings.Lines(string(output)) {
+		path, imports, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if slices.Contains(strings.Split(imports, ","), module+"/internal/cli") {
+			users = append(users, path)
+		}
+	}
+	if !slices.Equal(users, []string{module, module + "/oidc/provider"}) {
+		t.Errorf("internal/cli is imported by %v", users)
 	}
 }
 

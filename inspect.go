@@ -18,7 +18,7 @@ func (h *Handler) Judge(ctx context.Context, token string, now time.Time) (verdi
 			return "cannot be asked: " + err.Error(), false
 		}
 	}
-	verified, err := h.verifier.Verify(ctx, token, now)
+	verified, err := h.tokens.verifier.Verify(ctx, token, now)
 	if err != nil {
 		return refusedBy(err), false
 	}

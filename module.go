@@ -19,13 +19,12 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	_ "github.com/caddy-jwt/caddy-jwt/internal/cli" // caddy jwt …
-	"github.com/caddy-jwt/caddy-jwt/internal/clock"
-	"github.com/caddy-jwt/caddy-jwt/internal/place"
 	"github.com/caddy-jwt/caddy-jwt/jwks"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 func init() {
@@ -141,12 +140,12 @@ type Handler struct {
 	// serves their routes.
 	Accounts *accounts.Config `json:"accounts,omitempty"`
 
-	verifier *jwt.Verifier
-	rooted   caddyhttp.MatchPath // the patterns of Public that have a fixed beginning
-	accounts *web.Shared         // nil without accounts
-	cache    *jwt.Cache
-	sources  credentials.Sources
-	keySets  []jwks.Settings // in use, to be given back in Cleanup
+	tokens     *tokenIdentifier // by which identifier verifies tokens
+	identifier identifier
+	rooted     caddyhttp.MatchPath // the patterns of Public that have a fixed beginning
+	accounts   *web.Shared         // nil without accounts
+	sources    credentials.Sources
+	keySets    []jwks.Settings // in use, to be given back in Cleanup
 
 	crossOrigin *http.CrossOriginProtection // nil if all origins are trusted
 	answers     answer.Responder
@@ -162,94 +161,71 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler: the whole way of a request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	credential, open := h.read(r)
+	who := h.identify(w, r, credential, open)
+	verdict := h.decide(r, who, open)
+	return h.forward(w, r, next, who, verdict)
+}
+
+// read removes what only this handler may say of a user, and returns the credential that
+// the request shows. Where none is needed, none is read, and open counts why.
+func (h *Handler) read(r *http.Request) (credential credentials.Credential, open prometheus.Counter) {
 	removeClaimHeaders(r, h.ClaimHeaders, nil)
-	if h.needsNoToken(r) {
-		return h.pass(w, r, next, nil)
+	if open = h.open(r); open != nil {
+		return credential, open
 	}
-	if h.accounts != nil {
-		if err := h.accounts.Ready(r.Context()); err != nil {
-			return h.answers.Refuse(w, r, err)
+	return h.sources.Read(r), nil
+}
+
+// identify finds out whose the credential is, and puts the user into the placeholders.
+func (h *Handler) identify(w http.ResponseWriter, r *http.Request, credential credentials.Credential, open prometheus.Counter) (who caller) {
+	if open == nil {
+		who = h.identifier.identify(w, r, credential)
+	}
+	attach(r, who.token)
+	return who
+}
+
+// verdict is what to do with a request.
+type verdict struct {
+	refusal *refusal.Error     // nil if the request is let through
+	reason  prometheus.Counter // counts why it is
+	marks   marks              // for the answer
+}
+
+// decide judges the request by paths and rules.
+func (h *Handler) decide(r *http.Request, who caller, open prometheus.Counter) verdict {
+	switch {
+	case open != nil:
+		return verdict{reason: open}
+	case who.failure != nil:
+		return verdict{refusal: who.failure}
+	case who.token == nil:
+		return verdict{reason: anonymous, marks: marks{vary: h.sources.HaveCookie()}}
+	}
+	if who.byCookie() {
+		if failure := h.checkOrigin(r); failure != nil {
+			return verdict{refusal: failure}
 		}
 	}
-	token, source, refusal := h.authenticate(r)
-	var renewed *accounts.Grant
-	if h.accounts != nil {
-		token, renewed, refusal = h.keepSession(w, r, token, source, refusal)
+	if failure := h.checkRules(r, who.token.Claims); failure != nil {
+		return verdict{refusal: failure}
 	}
-	byCookie := renewed != nil || source != nil && source.Cookie != ""
-	if refusal == nil && token != nil && byCookie {
-		if refusal = h.checkOrigin(r); refusal != nil {
-			token = nil
-		}
-	}
-	if refusal == nil && token == nil {
-		anonymous.Inc()
-		return h.passMarked(w, r, next, nil, marks{vary: h.sources.HaveCookie()})
-	}
-	if refusal == nil {
-		attach(r, token)
-		refusal = h.checkRules(r, token.Claims)
-	}
-	if refusal != nil {
-		if h.accounts != nil && h.sources.HaveSession() && h.accounts.SendToLogin(w, r, refusal) {
+	return verdict{reason: allowed, marks: marksFor(who)}
+}
+
+// forward hands the request on with what the handlers behind are to know, or answers a
+// refusal: a browser without a session by the log-in page.
+func (h *Handler) forward(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, who caller, verdict verdict) error {
+	if verdict.refusal != nil {
+		if h.accounts != nil && h.sources.HaveSession() && h.accounts.SendToLogin(w, r, verdict.refusal) {
 			return nil
 		}
-		if token == nil {
-			attach(r, nil) // so that the placeholders are empty in handle_errors
-		}
-		return h.answers.Refuse(w, r, refusal)
+		return h.answers.Refuse(w, r, verdict.refusal)
 	}
-	allowed.Inc()
-	h.setClaimHeaders(r, token.Claims)
-	byQuery := source != nil && source.Query != ""
-	if !byQuery && !byCookie {
-		return h.pass(w, r, next, token)
-	}
-	return h.passMarked(w, r, next, token, marks{always: byQuery || renewed != nil, byCookie: byCookie, vary: byCookie, renewed: renewed})
-}
-
-// needsNoToken tells whether the request is for a public path or a preflight.
-func (h *Handler) needsNoToken(r *http.Request) bool {
-	switch {
-	case h.AllowPreflight && isPreflight(r):
-		preflight.Inc()
-	case len(h.Public) > 0 && h.isPublic(r):
-		publicPath.Inc()
-	default:
-		return false
-	}
-	return true
-}
-
-// isPreflight follows the Fetch standard §3.3.2.
-func isPreflight(r *http.Request) bool {
-	return r.Method == http.MethodOptions && r.Header.Get("Origin") != "" && r.Header.Get("Access-Control-Request-Method") != ""
-}
-
-// isPublic asks Caddy's own path matcher, of each reading of the path. What a script
-// in the path may be taken for (`/admin.php/x.css`) is public only by a
-// pattern with a fixed beginning.
-func (h *Handler) isPublic(r *http.Request) bool {
-	public, alike := judgePath(r, h.Public.MatchWithError)
-	if !public || !alike || ordinary(r.URL) {
-		return public && alike
-	}
-	if scripts, err := scriptsOf(r, true); err == nil && len(scripts) == 0 {
-		return true
-	}
-	public, alike = judgePath(r, h.rooted.MatchWithError)
-	return public && alike
-}
-
-// hasOpenBeginning reports whether a pattern of Public matches by the path's end.
-func hasOpenBeginning(pattern string) bool {
-	return strings.Contains(strings.TrimSuffix(pattern, "*"), "*")
-}
-
-// pass hands the request on, of an anonymous user if there is no token.
-func (h *Handler) pass(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, token *jwt.Token) error {
-	if token == nil {
-		attach(r, nil)
+	verdict.reason.Inc()
+	if who.token != nil {
+		h.setClaimHeaders(r, who.token.Claims)
 	}
 	if h.StripToken {
 		h.sources.Strip(r)
@@ -257,51 +233,7 @@ func (h *Handler) pass(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 	if h.accounts != nil {
 		web.StripRefreshCookie(r)
 	}
-	return next.ServeHTTP(w, r)
-}
-
-// passMarked hands the request on, and has the answer marked for caches where that
-// is needed.
-func (h *Handler) passMarked(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, token *jwt.Token, needed marks) error {
-	if needed == (marks{}) {
-		return h.pass(w, r, next, token)
-	}
-	marking := &privateWriter{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, marks: needed, request: r}
-	err := h.pass(marking, r, next, token)
-	marking.mark() // an answer that somebody else writes, such as that to an error
-	return err
-}
-
-// authenticate returns what the token of the request says. There is neither a
-// token nor a refusal only where `optional` lets that pass.
-func (h *Handler) authenticate(r *http.Request) (*jwt.Token, *credentials.Source, *refusal.Error) {
-	raw, source, err := h.sources.Read(r)
-	switch {
-	case err != nil:
-		return nil, nil, refusal.Of(err)
-	case raw == "" && h.Optional:
-		return nil, nil, nil
-	case raw == "":
-		return nil, nil, &refusal.Error{Reason: refusal.NoCredentials}
-	}
-	token, refusal := h.verify(r, raw)
-	return token, source, refusal
-}
-
-// verify returns what the token says, from the cache if it was seen before.
-func (h *Handler) verify(r *http.Request, raw string) (*jwt.Token, *refusal.Error) {
-	now := clock.Now()
-	if token := h.cache.Get(raw, now); token != nil {
-		cacheHits.Inc()
-		return token, nil
-	}
-	cacheMisses.Inc()
-	token, err := h.verifier.Verify(r.Context(), raw, now)
-	if err != nil {
-		return nil, refusal.Of(err)
-	}
-	h.cache.Put(raw, token)
-	return token, nil
+	return serveMarked(w, r, next, verdict.marks)
 }
 
 func (h *Handler) checkRules(r *http.Request, claims jwt.Claims) *refusal.Error {
@@ -406,44 +338,6 @@ func (h *Handler) resolve() error {
 		header.Header = http.CanonicalHeaderKey(header.Header)
 	}
 	return nil
-}
-
-func (h *Handler) provisionVerifier(ctx caddy.Context) error {
-	config := jwt.VerifierConfig{
-		Leeway:             time.Duration(*h.Leeway),
-		AllowMissingExpiry: h.AllowMissingExp,
-		UserID:             h.UserID,
-	}
-	if h.Accounts != nil {
-		var err error
-		if h.accounts, err = web.Open(ctx, h.Accounts); err != nil {
-			return err
-		}
-		config.Issuers = append(config.Issuers, h.accounts.AsIssuer())
-	}
-	if len(h.Issuers) == 0 && h.Accounts == nil {
-		return errors.New("no keys and no issuer, so no token could be accepted; give `issuer <url>` to find the keys by discovery, or `secret`, `public_key` or `jwks`")
-	}
-	for _, issuer := range h.Issuers {
-		provisioned, err := issuer.provision(ctx, h)
-		if err != nil {
-			if issuer.Issuer != "" {
-				err = fmt.Errorf("issuer %s: %w", issuer.Issuer, err)
-			}
-			return err
-		}
-		config.Issuers = append(config.Issuers, provisioned)
-	}
-	for _, q := range h.Require {
-		if q.Issuer != "" && !slices.ContainsFunc(config.Issuers, func(issuer jwt.Issuer) bool { return issuer.Name == q.Issuer }) {
-			return fmt.Errorf("require … of %s: no such issuer is accepted here; write its name as after `issuer`", q.Issuer)
-		}
-	}
-	var err error
-	h.verifier, err = jwt.NewVerifier(config)
-	h.cache = jwt.NewCache(*h.Cache)
-	h.warn(place.Of(ctx))
-	return err
 }
 
 // Validate refuses options that are out of range.

@@ -42,12 +42,8 @@ func (p *Provider) Validate() error {
 // technical kind: keys that were never loaded.
 func (p *Provider) Authenticate(w http.ResponseWriter, r *http.Request) (caddyauth.User, bool, error) {
 	var user caddyauth.User
-	token, _, failure := p.authenticate(r)
-	if failure == nil {
-		user.ID = token.UserID
-		failure = p.checkRules(r, token.Claims)
-	}
-	if failure != nil {
+	who := p.identifier.identify(w, r, p.sources.Read(r))
+	if failure := p.decide(r, who, nil).refusal; failure != nil {
 		p.answers.Announce(w, r, failure)
 		if failure.Reason == refusal.KeysUnavailable {
 			return user, false, failure.Told()
@@ -55,7 +51,8 @@ func (p *Provider) Authenticate(w http.ResponseWriter, r *http.Request) (caddyau
 		return user, false, nil
 	}
 	allowed.Inc()
-	attach(r, token)
+	attach(r, who.token)
+	user.ID = who.token.UserID
 	return user, true, nil
 }
 

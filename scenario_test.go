@@ -397,7 +397,7 @@ func TestScenarioCacheFlood(t *testing.T) {
 				}
 				raw := sitetest.Sign(t, "HS256", []byte(secret), nil, claims)
 				request, _ := http.NewRequest(http.MethodGet, "/", nil)
-				if _, refusal := handler.verify(request, raw); refusal != nil {
+				if _, refusal := handler.tokens.verify(request.Context(), raw); refusal != nil {
 					refused.Add(1)
 				}
 			}
@@ -407,8 +407,8 @@ func TestScenarioCacheFlood(t *testing.T) {
 	if got := refused.Load(); got != int64(tokens/2) {
 		t.Errorf("%d refused of %d bad ones", got, tokens/2)
 	}
-	handler.cache.Tokens.CleanUp()
-	kept, after := handler.cache.Tokens.EstimatedSize(), heapInUse()
+	handler.tokens.cache.Tokens.CleanUp()
+	kept, after := handler.tokens.cache.Tokens.EstimatedSize(), heapInUse()
 	if kept > entries {
 		t.Errorf("%d entries, the cache is for %d", kept, entries)
 	}
@@ -417,7 +417,7 @@ func TestScenarioCacheFlood(t *testing.T) {
 	}
 	seen("%d unique tokens, half of them bad: %d refused; %d of %d entries; heap %.1f MiB before, %.1f MiB after",
 		tokens, refused.Load(), kept, entries, mebibytes(before), mebibytes(after))
-	for _, token := range handler.cache.Tokens.All() {
+	for _, token := range handler.tokens.cache.Tokens.All() {
 		if token.UserID == "mallory" {
 			t.Error("a bad token is remembered")
 		}

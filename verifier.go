@@ -1,9 +1,121 @@
 package caddyjwt
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/caddy-jwt/caddy-jwt/accounts"
+	"github.com/caddy-jwt/caddy-jwt/accounts/web"
+	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
+	"github.com/caddy-jwt/caddy-jwt/internal/clock"
+	"github.com/caddy-jwt/caddy-jwt/internal/place"
+	"github.com/caddy-jwt/caddy-jwt/jwt"
+	"github.com/caddy-jwt/caddy-jwt/refusal"
+	"github.com/caddyserver/caddy/v2"
 	"github.com/prometheus/client_golang/prometheus"
 )
+
+// caller is who sent a request, as far as an identifier knows.
+type caller struct {
+	token      *jwt.Token // nil for nobody
+	failure    *refusal.Error
+	credential credentials.Credential
+	renewed    *accounts.Grant // the tokens that a browser gets with the answer; nil for none
+}
+
+// byCookie reports whether the browser has identified the caller by itself, also where the
+// page of another site sent the request.
+func (c caller) byCookie() bool { return c.renewed != nil || c.credential.ByCookie() }
+
+// identifier finds out whose a credential is. There is neither a token nor a failure only
+// where `optional` lets that pass.
+type identifier interface {
+	identify(w http.ResponseWriter, r *http.Request, credential credentials.Credential) caller
+}
+
+// tokenIdentifier identifies callers by a JWT.
+type tokenIdentifier struct {
+	verifier *jwt.Verifier
+	cache    *jwt.Cache
+	optional bool
+}
+
+func (t *tokenIdentifier) identify(_ http.ResponseWriter, r *http.Request, credential credentials.Credential) caller {
+	who := caller{credential: credential}
+	switch {
+	case credential.Err != nil:
+		who.failure = refusal.Of(credential.Err)
+	case credential.Token != "":
+		who.token, who.failure = t.verify(r.Context(), credential.Token)
+	case !t.optional:
+		who.failure = &refusal.Error{Reason: refusal.NoCredentials}
+	}
+	return who
+}
+
+// verify returns what a token says, from the cache if it was seen before.
+func (t *tokenIdentifier) verify(ctx context.Context, raw string) (*jwt.Token, *refusal.Error) {
+	now := clock.Now()
+	if token := t.cache.Get(raw, now); token != nil {
+		cacheHits.Inc()
+		return token, nil
+	}
+	cacheMisses.Inc()
+	token, err := t.verifier.Verify(ctx, raw, now)
+	if err != nil {
+		return nil, refusal.Of(err)
+	}
+	t.cache.Put(raw, token)
+	return token, nil
+}
+
+// provisionVerifier sets up the issuers whose tokens are accepted, and how callers are
+// identified by them.
+func (h *Handler) provisionVerifier(ctx caddy.Context) error {
+	config := jwt.VerifierConfig{
+		Leeway:             time.Duration(*h.Leeway),
+		AllowMissingExpiry: h.AllowMissingExp,
+		UserID:             h.UserID,
+	}
+	if h.Accounts != nil {
+		var err error
+		if h.accounts, err = web.Open(ctx, h.Accounts); err != nil {
+			return err
+		}
+		config.Issuers = append(config.Issuers, h.accounts.AsIssuer())
+	}
+	if len(h.Issuers) == 0 && h.Accounts == nil {
+		return errors.New("no keys and no issuer, so no token could be accepted; give `issuer <url>` to find the keys by discovery, or `secret`, `public_key` or `jwks`")
+	}
+	for _, issuer := range h.Issuers {
+		provisioned, err := issuer.provision(ctx, h)
+		if err != nil {
+			if issuer.Issuer != "" {
+				err = fmt.Errorf("issuer %s: %w", issuer.Issuer, err)
+			}
+			return err
+		}
+		config.Issuers = append(config.Issuers, provisioned)
+	}
+	for _, q := range h.Require {
+		if q.Issuer != "" && !slices.ContainsFunc(config.Issuers, func(issuer jwt.Issuer) bool { return issuer.Name == q.Issuer }) {
+			return fmt.Errorf("require … of %s: no such issuer is accepted here; write its name as after `issuer`", q.Issuer)
+		}
+	}
+	verifier, err := jwt.NewVerifier(config)
+	h.tokens = &tokenIdentifier{verifier: verifier, cache: jwt.NewCache(*h.Cache), optional: h.Optional}
+	h.identifier = h.tokens
+	if h.accounts != nil {
+		h.identifier = &sessionIdentifier{tokens: h.tokens, accounts: h.accounts, browsers: h.sources.HaveSession()}
+	}
+	h.warn(place.Of(ctx))
+	return err
+}
 
 var (
 	cacheLookups = prometheus.NewCounterVec(prometheus.CounterOpts{

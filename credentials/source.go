@@ -209,23 +209,39 @@ func withoutParameter(query, name string) string {
 // Sources are asked in order.
 type Sources []*Source
 
-// Read returns the one token of the request and where it stood. More than one
-// is an error, whichever would be good (RFC 6750 §2).
-func (sources Sources) Read(r *http.Request) (token string, from *Source, err error) {
+// Credential is what a request shows of whoever sent it.
+type Credential struct {
+	// Token as it came, not verified; empty for none.
+	Token string
+	// Source is where it was; nil for none.
+	Source *Source
+	// Err is why none can be read, an *[refusal.Error].
+	Err error
+}
+
+// ByCookie reports whether a browser added the token by itself.
+func (c Credential) ByCookie() bool { return c.Source != nil && c.Source.Cookie != "" }
+
+// ByQuery reports whether the token was in the URL.
+func (c Credential) ByQuery() bool { return c.Source != nil && c.Source.Query != "" }
+
+// Read returns the one token of the request. More than one is an error, even where one of
+// them would be valid (RFC 6750 §2).
+func (sources Sources) Read(r *http.Request) (c Credential) {
 	for _, source := range sources {
 		found, err := source.read(r)
 		if err != nil {
-			return "", nil, err
+			return Credential{Err: err}
 		}
 		if found == "" {
 			continue
 		}
-		if token != "" {
-			return "", nil, refusal.New(refusal.SeveralTokens, "one in %s and one in %s", from, source)
+		if c.Token != "" {
+			return Credential{Err: refusal.New(refusal.SeveralTokens, "one in %s and one in %s", c.Source, source)}
 		}
-		token, from = found, source
+		c = Credential{Token: found, Source: source}
 	}
-	return token, from, nil
+	return c
 }
 
 // HaveCookie reports whether a cookie is among them.

@@ -3,6 +3,7 @@ package postgres
 import (
 	"testing"
 
+	_ "github.com/caddy-jwt/caddy-jwt" // the directive jwt
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 )
 

@@ -13,17 +13,18 @@ import (
 
 // caller is who sent the request, by bearer token or cookie.
 func (a *Shared) caller(w http.ResponseWriter, r *http.Request) (*jwt.Token, error) {
-	raw, source, err := credentials.AccountSources.Read(r)
-	if err != nil {
-		return nil, err
+	credential := credentials.AccountSources.Read(r)
+	if credential.Err != nil {
+		return nil, credential.Err
 	}
 	var token *jwt.Token
-	if raw == "" {
+	var err error
+	if credential.Token == "" {
 		err = &refusal.Error{Reason: refusal.NoCredentials}
 	} else {
-		token, err = a.service.Verifier.Verify(r.Context(), raw, a.service.Now())
+		token, err = a.service.Verifier.Verify(r.Context(), credential.Token, a.service.Now())
 	}
-	if err != nil && (source == nil || source.OfAccounts) && Renewable(refusal.Of(err)) {
+	if err != nil && (credential.Source == nil || credential.Source.OfAccounts) && Renewable(refusal.Of(err)) {
 		fresh, storeErr := a.Renew(w, r)
 		if storeErr != nil {
 			return nil, storeErr

@@ -81,7 +81,8 @@ func FuzzCookie(f *testing.F) {
 		r := httptest.NewRequest(http.MethodGet, "http://localhost/", nil)
 		r.RemoteAddr = "127.0.0.1:4711"
 		r.Header.Set("Cookie", header)
-		token, _, err := credentials.AccountSources.Read(r)
+		c := credentials.AccountSources.Read(r)
+		token, err := c.Token, c.Err
 		if err == nil && !strings.Contains(header, token) {
 			t.Fatalf("token %q of %q", token, header)
 		}

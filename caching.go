@@ -28,6 +28,27 @@ type marks struct {
 	renewed  *accounts.Grant // whose cookies the answer brings; nil for none
 }
 
+// marksFor says how to mark the answer to a request that is let through.
+func marksFor(who caller) marks {
+	byCookie, byQuery := who.byCookie(), who.credential.ByQuery()
+	if !byCookie && !byQuery {
+		return marks{}
+	}
+	return marks{always: byQuery || who.renewed != nil, byCookie: byCookie, vary: byCookie, renewed: who.renewed}
+}
+
+// serveMarked hands the request on, and has the answer marked for caches where that is
+// needed.
+func serveMarked(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, needed marks) error {
+	if needed == (marks{}) {
+		return next.ServeHTTP(w, r)
+	}
+	marking := &privateWriter{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, marks: needed, request: r}
+	err := next.ServeHTTP(marking, r)
+	marking.mark() // an answer that somebody else writes, such as that to an error
+	return err
+}
+
 // WriteHeader implements http.ResponseWriter.
 func (w *privateWriter) WriteHeader(status int) {
 	if status >= 200 || status == http.StatusSwitchingProtocols {

@@ -2,11 +2,8 @@ package caddyjwt
 
 import (
 	"errors"
-	"io"
-	"maps"
 	"net/http"
 	"slices"
-	"strings"
 
 	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
@@ -90,65 +87,6 @@ func refusePath(answers answer.Responder, w http.ResponseWriter, r *http.Request
 	refusal := refusal.New(refusal.Path, "readings of %s differ in whether they come to jwt", refusal.Quoted(r.URL.EscapedPath()))
 	answers.Announce(w, r, refusal)
 	return answer.WriteRefusal(w, refusal)
-}
-
-// removeClaimHeaders removes what a client may have sent to pass for somebody.
-// Those with the names of kept stay: a jwt handler has set them.
-func removeClaimHeaders(r *http.Request, headers []*ClaimHeader, kept []string) {
-	if len(headers) == 0 {
-		return
-	}
-	isClaim := func(name string) bool {
-		return slices.ContainsFunc(headers, func(header *ClaimHeader) bool { return sameHeader(name, header.Header) })
-	}
-	maps.DeleteFunc(r.Header, func(name string, _ []string) bool { return isClaim(name) && !slices.Contains(kept, name) })
-	if r.Trailer != nil {
-		removeTrailers(r, isClaim)
-	}
-	// A proxy takes the headers away that these name (RFC 9110 §7.6.1).
-	for _, list := range []string{"Connection", "Trailer"} {
-		for i, value := range r.Header[list] {
-			names := strings.Split(value, ",")
-			if slices.ContainsFunc(names, func(name string) bool { return isClaim(strings.TrimSpace(name)) }) {
-				others := slices.DeleteFunc(names, func(name string) bool { return isClaim(strings.TrimSpace(name)) })
-				r.Header[list][i] = strings.Join(others, ",")
-			}
-		}
-	}
-}
-
-// removeTrailers removes claim headers that come after the body, declared or not:
-// net/http adds them to the request's map once the body has ended.
-func removeTrailers(r *http.Request, isClaim func(name string) bool) {
-	trailers := r.Trailer
-	remove := func() {
-		maps.DeleteFunc(trailers, func(name string, _ []string) bool { return isClaim(name) })
-	}
-	remove()
-	if r.Body != nil {
-		r.Body = &trailerGuard{r.Body, remove}
-	}
-}
-
-// trailerGuard calls ended when the body has ended, before its reader knows.
-type trailerGuard struct {
-	io.ReadCloser
-	ended func()
-}
-
-// Read implements io.Reader.
-func (g *trailerGuard) Read(into []byte) (int, error) {
-	n, err := g.ReadCloser.Read(into)
-	if err != nil {
-		g.ended()
-	}
-	return n, err
-}
-
-// Close implements io.Closer. What is left of the body may be read in it.
-func (g *trailerGuard) Close() error {
-	defer g.ended()
-	return g.ReadCloser.Close()
 }
 
 // Interface guards

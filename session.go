@@ -1,0 +1,53 @@
+package caddyjwt
+
+import (
+	"net/http"
+
+	"github.com/caddy-jwt/caddy-jwt/accounts/web"
+	"github.com/caddy-jwt/caddy-jwt/credentials"
+	"github.com/caddy-jwt/caddy-jwt/refusal"
+)
+
+// sessionIdentifier identifies the users of the accounts too: it renews the session of a
+// browser whose access token is no longer accepted.
+type sessionIdentifier struct {
+	tokens   *tokenIdentifier
+	accounts *web.Shared
+	browsers bool // whether session cookies are read
+}
+
+func (s *sessionIdentifier) identify(w http.ResponseWriter, r *http.Request, credential credentials.Credential) caller {
+	if failure := s.accounts.Ready(r.Context()); failure != nil {
+		return caller{failure: failure, credential: credential}
+	}
+	who := s.tokens.identify(w, r, credential)
+	mayRenew := s.browsers && (credential.Source == nil || credential.Source.OfAccounts)
+	if who.token != nil || !mayRenew || !web.Renewable(who.failure) {
+		return who
+	}
+	renewed, err := s.accounts.Renew(w, r)
+	if err != nil {
+		return caller{failure: refusal.Of(err), credential: credential}
+	}
+	if renewed != nil {
+		who.renewed = renewed
+		who.token, who.failure = s.tokens.verify(r.Context(), renewed.AccessToken)
+	}
+	return who
+}
+
+// checkOrigin refuses what does more than read, carries a user's cookie, and comes
+// from a page of another origin. A WebSocket does, though it begins with a GET.
+func (h *Handler) checkOrigin(r *http.Request) *refusal.Error {
+	if h.crossOrigin == nil {
+		return nil
+	}
+	if r.Header.Get("Upgrade") != "" {
+		r = r.Clone(r.Context())
+		r.Method = http.MethodPost
+	}
+	if err := h.crossOrigin.Check(r); err != nil {
+		return refusal.New(refusal.CrossOrigin, "%v; trusted_origins can allow it", err)
+	}
+	return nil
+}
