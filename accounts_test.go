@@ -449,7 +449,7 @@ func TestThreatCredentialStuffing(t *testing.T) {
 
 	s.mustAnswer(401, s.post("/auth/login", sitetest.JSON{"email": "first@example.com", "password": "wrong password"}, from("2001:db8:1::1")), "control: a client's first")
 	for range 29 { // at once, since time forgives
-		serviceOf(t).ClientFailures.Begin(t.Context(), network.Key("2001:db8:1::ffff"), time.Now())
+		serviceOf(t).Attempts.Clients.Begin(t.Context(), network.Key("2001:db8:1::ffff"), time.Now())
 	}
 	s.mustAnswer(429, s.post("/auth/login", sitetest.JSON{"email": "more@example.com", "password": "wrong password"}, from("2001:db8:1::1:1")), "31st of a client, by its /64")
 	s.mustAnswer(401, s.post("/auth/login", sitetest.JSON{"email": "more@example.com", "password": "wrong password"}, from("2001:db8:2::1")), "control: another client")

@@ -89,7 +89,7 @@ func TestExamplesAreAllTested(t *testing.T) {
 		t.Fatal(err)
 	}
 	var tests string
-	for _, file := range []string{"examples_test.go", "oidc/examples_test.go"} {
+	for _, file := range []string{"examples_test.go", "oidc/provider/examples_test.go"} {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)

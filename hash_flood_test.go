@@ -209,7 +209,7 @@ func TestThreatSignUpOracle(t *testing.T) {
 	s.mustAnswer(201, s.post("/auth/signup", credentialsOf("alice@example.com"), from("192.0.2.1")), "sign-up")
 	s.mustAnswer(409, s.post("/auth/signup", credentialsOf("alice@example.com"), from("2001:db8::1")), "control: the first question")
 	for range accounts.ClientFailuresPerMinute - 1 { // at once, since time gives some back
-		serviceOf(t).RefusedSignups.Begin(t.Context(), network.Key("2001:db8::2"), time.Now())
+		serviceOf(t).Attempts.RefusedSignUps.Begin(t.Context(), network.Key("2001:db8::2"), time.Now())
 	}
 	got := s.post("/auth/signup", credentialsOf("alice@example.com"), from("2001:db8::3"))
 	s.mustAnswer(429, got, "31st of a client, by its /64")
@@ -221,7 +221,7 @@ func TestThreatSignUpOracle(t *testing.T) {
 	for i := range 3 {
 		s.mustAnswer(201, s.post("/auth/signup", credentialsOf(fmt.Sprintf("new%d@example.com", i)), from("192.0.2.9")), "control: sign-ups that succeed")
 	}
-	limiter, _ := serviceOf(t).RefusedSignups.Counts.GetIfPresent(network.Key("192.0.2.9"))
+	limiter, _ := serviceOf(t).Attempts.RefusedSignUps.Counts.GetIfPresent(network.Key("192.0.2.9"))
 	if left := limiter.Tokens(); left < accounts.ClientFailuresPerMinute-2 {
 		t.Errorf("sign-ups that succeeded are counted: %v left", left)
 	}

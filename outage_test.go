@@ -89,9 +89,9 @@ func TestStoreOutageEndsWhenItWorks(t *testing.T) {
 	}
 	s.mustAnswer(503, s.post("/auth/login", credentialsOf("alice@example.com")), "control")
 	for range 3 {
-		tried := serviceOf(t).RequestsFail.LastNoted()
+		tried := serviceOf(t).StoreTriedAt()
 		ahead.Add(61)
-		sitetest.Eventually(t, "it is tried", func() bool { return serviceOf(t).RequestsFail.LastNoted().After(tried) })
+		sitetest.Eventually(t, "it is tried", func() bool { return serviceOf(t).StoreTriedAt().After(tried) })
 	}
 	if strings.Contains(s.log(), "user store fails no more") {
 		t.Error("it is said to work")

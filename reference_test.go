@@ -310,7 +310,7 @@ func (r *reference) externalLogin() {
 		r.t.Fatal(err)
 	}
 	var items []string
-	fields := file.Scope.Lookup("ExternalLogin").Decl.(*ast.TypeSpec).Type.(*ast.StructType).Fields.List
+	fields := file.Scope.Lookup("Login").Decl.(*ast.TypeSpec).Type.(*ast.StructType).Fields.List
 	for _, field := range fields {
 		if field.Tag == nil {
 			continue

@@ -1,6 +1,8 @@
 package accounts
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +13,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/accounts/password"
 	"github.com/caddy-jwt/caddy-jwt/config"
+	"github.com/caddy-jwt/caddy-jwt/signing"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -267,3 +270,49 @@ var FurtherAlgorithms = []string{"ES256", "RS256"}
 
 // FurtherKeys tells further keys from those of the accounts.
 func (a *Config) FurtherKeys(algorithm string) string { return a.KeyIdentity() + "\n" + algorithm }
+
+// identity tells configs apart, and the keys in them as they are now: a file or
+// variable that has another key at a reload makes other accounts.
+func (a *Config) identity(fixed *signing.Signer) (string, error) {
+	text, err := json.Marshal(a)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.New()
+	sum.Write(text)
+	switch {
+	case fixed == nil:
+	case a.Secret != nil:
+		sum.Write(fixed.Key.([]byte))
+	default:
+		print, err := signing.Thumbprint(fixed.Key)
+		if err != nil {
+			return "", err
+		}
+		sum.Write([]byte(fixed.ID + "\n" + print))
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
+}
+
+// fixedKey is the key that stands in the config, or nil.
+func (a *Config) fixedKey() (*signing.Signer, error) {
+	switch {
+	case a.Secret != nil:
+		key, err := a.Secret.Key()
+		if err != nil {
+			return nil, fmt.Errorf("secret: %w", err)
+		}
+		return &signing.Signer{Key: key.Material, Algorithm: "HS256"}, nil
+	case a.SigningKey != "":
+		key, err := loadSigningKey(a.SigningKey)
+		if err != nil {
+			return nil, fmt.Errorf("signing_key: %w", err)
+		}
+		return &key, nil
+	}
+	return nil, nil
+}
+
+// KeyIdentity tells sites apart whose tokens must not serve each other: those
+// with another issuer or other users.
+func (a *Config) KeyIdentity() string { return a.Issuer + "\n" + string(a.StoreRaw) }

@@ -164,7 +164,7 @@ func (s *Service) signUpExternal(ctx context.Context, login *LoginProvider, iden
 	if s.Config.Signup == "closed" {
 		return store.User{}, &refusal.Error{Reason: refusal.SignupClosed}
 	}
-	if _, wait := s.signups.Begin(ctx, network.Key(client.Address), s.Now()); wait > 0 {
+	if _, wait := s.Attempts.signUps.Begin(ctx, network.Key(client.Address), s.Now()); wait > 0 {
 		return store.User{}, Throttled("sign-ups of the client", wait)
 	}
 	now := s.Now()

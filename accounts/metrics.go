@@ -45,7 +45,7 @@ func (storeCollector) Collect(out chan<- prometheus.Metric) {
 		if _, known := up[service.Config.Issuer]; !known {
 			up[service.Config.Issuer] = 1
 		}
-		if service.storeDown.Load() {
+		if service.background.storeDown.Load() {
 			up[service.Config.Issuer] = 0
 		}
 	}

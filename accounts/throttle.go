@@ -2,7 +2,6 @@ package accounts
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
 	"strings"
 	"sync"
@@ -48,21 +47,6 @@ func newThrottle(name string, failures int, window time.Duration) *Throttle {
 			ExpiryCalculator: otter.ExpiryAccessing[string, *rate.Limiter](window),
 		}),
 	}
-}
-
-// NewThrottle makes one that counts with other sites that have the issuer and the
-// store, and with the other nodes, if the store does.
-func (s *Service) NewThrottle(name string, failures int, window time.Duration) *Throttle {
-	t := newThrottle(s.Config.Issuer+"\n"+name, failures, window)
-	if t != nil {
-		kept, _ := s.counts.LoadOrStore(fmt.Sprint(name, failures, window), t.Counts)
-		t.Counts = kept.(*otter.Cache[string, *rate.Limiter])
-		t.shared = func() store.TryCounter {
-			counter, _ := s.Users().(store.TryCounter)
-			return counter
-		}
-	}
-	return t
 }
 
 // tryCounts are what the throttles count in this process, by the issuer and the

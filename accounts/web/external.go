@@ -110,7 +110,7 @@ func (h *Handler) beginConnect(w http.ResponseWriter, r *http.Request, login *ac
 // to go.
 func (h *Handler) sendOut(w http.ResponseWriter, r *http.Request, login *accounts.LoginProvider, pending pendingLogin) (string, error) {
 	now := h.service.Now()
-	byClient, wait := h.service.ExternalBegun.Begin(r.Context(), network.Key(client(r).Address), now)
+	byClient, wait := h.service.Attempts.External.Begin(r.Context(), network.Key(client(r).Address), now)
 	if wait > 0 {
 		return "", accounts.Throttled("log-ins of the client", wait)
 	}
@@ -123,7 +123,7 @@ func (h *Handler) sendOut(w http.ResponseWriter, r *http.Request, login *account
 	}
 	pending.Kept = kept
 	if pending.UserID == "" { // of a stranger
-		if _, wait := h.service.ExternalKept.Begin(r.Context(), "all", now); wait > 0 {
+		if _, wait := h.service.Attempts.ExternalKept.Begin(r.Context(), "all", now); wait > 0 {
 			byClient.Forgive()
 			return "", &refusal.Error{Reason: refusal.LoginsFull, Detail: "of all clients", RetryAfter: 5 * time.Second}
 		}

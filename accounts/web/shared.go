@@ -245,7 +245,7 @@ type Throttle struct{ throttle *accounts.Throttle }
 // NewThrottle allows so many tries within the window, at all nodes together if
 // the store counts for them. No other throttle has its name.
 func (a *Shared) NewThrottle(name string, tries int, window time.Duration) *Throttle {
-	return &Throttle{a.service.NewThrottle(name, tries, window)}
+	return &Throttle{a.service.Attempts.NewThrottle(name, tries, window)}
 }
 
 // Try counts a try, and tells whether it may be made. forgive takes the count

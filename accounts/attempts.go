@@ -1,0 +1,80 @@
+package accounts
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/caddy-jwt/caddy-jwt/store"
+	"github.com/caddyserver/caddy/v2"
+	"github.com/maypok86/otter/v2"
+	"golang.org/x/time/rate"
+)
+
+// Attempts counts what clients attempt, by account, by client and of all together.
+type Attempts struct {
+	counts *tryCounts
+	pooled string // under which counts are shared
+	issuer string
+	users  func() store.UserStore
+
+	logIns *Throttle // by account
+	// Clients counts the failed log-ins of clients.
+	Clients *Throttle
+	signUps *Throttle // by client
+	// RefusedSignUps counts those by client that say whose address is taken.
+	RefusedSignUps *Throttle
+	// External counts log-ins at providers by client, and ExternalKept those of all
+	// strangers, since they are kept.
+	External, ExternalKept *Throttle
+	// Attempts that are spared for when those of an account are used up; see
+	// [Service.Spares]. Clients that have logged in to an account are familiar.
+	familiars, strangers, allStrangers *Throttle
+
+	familiar *otter.Cache[string, struct{}]
+}
+
+func newAttempts(config Config, users func() store.UserStore) (*Attempts, error) {
+	a := &Attempts{issuer: config.Issuer, users: users, pooled: config.KeyIdentity()}
+	pooled, _, err := tryCountSets.LoadOrNew(a.pooled, func() (caddy.Destructor, error) { return new(tryCounts), nil })
+	if err != nil {
+		return nil, err
+	}
+	a.counts = pooled.(*tryCounts)
+	failures, window := config.ThrottleFailures, time.Duration(config.ThrottleWindow)
+	a.logIns = a.NewThrottle("log-ins of an account", failures, window)
+	a.Clients = a.NewThrottle("log-ins of a client", ClientFailuresPerMinute, time.Minute)
+	a.signUps = a.NewThrottle("sign-ups", config.SignupLimit, time.Hour)
+	a.RefusedSignUps = a.NewThrottle("refused sign-ups of a client", ClientFailuresPerMinute, time.Minute)
+	a.External = a.NewThrottle("log-ins at providers", ClientFailuresPerMinute, time.Minute)
+	a.ExternalKept = a.NewThrottle("log-ins at providers of all clients", PendingKept, PendingLifetime)
+	a.familiars = a.NewThrottle("tries of a familiar client", failures, window)
+	a.strangers = a.NewThrottle("tries of a stranger", StrangerTries, window)
+	a.allStrangers = a.NewThrottle("tries of strangers", SparedFactor*failures, window)
+	if failures < 0 {
+		a.Clients, a.External, a.RefusedSignUps = nil, nil, nil
+	}
+	a.familiar = otter.Must(&otter.Options[string, struct{}]{
+		MaximumSize: maxThrottled, ExpiryCalculator: otter.ExpiryWriting[string, struct{}](time.Duration(config.RefreshLifetime)),
+	})
+	return a, nil
+}
+
+func (a *Attempts) release() error {
+	_, err := tryCountSets.Delete(a.pooled)
+	return err
+}
+
+// NewThrottle makes one that counts with other sites that have the issuer and the
+// store, and with the other nodes, if the store does.
+func (a *Attempts) NewThrottle(name string, failures int, window time.Duration) *Throttle {
+	t := newThrottle(a.issuer+"\n"+name, failures, window)
+	if t != nil {
+		kept, _ := a.counts.LoadOrStore(fmt.Sprint(name, failures, window), t.Counts)
+		t.Counts = kept.(*otter.Cache[string, *rate.Limiter])
+		t.shared = func() store.TryCounter {
+			counter, _ := a.users().(store.TryCounter)
+			return counter
+		}
+	}
+	return t
+}

@@ -1,0 +1,204 @@
+package accounts
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddy-jwt/caddy-jwt/internal/clock"
+	"github.com/caddy-jwt/caddy-jwt/internal/outage"
+	"github.com/caddy-jwt/caddy-jwt/refusal"
+	"github.com/caddy-jwt/caddy-jwt/signing"
+	"github.com/caddy-jwt/caddy-jwt/store"
+	"github.com/caddy-jwt/caddy-jwt/store/filestore"
+	"go.uber.org/zap"
+)
+
+const (
+	// revocationPoll is how often the store is asked what other processes
+	// revoked, so that all know within a second.
+	revocationPoll = 400 * time.Millisecond
+	// listenPause is how long after a failure to hear of that it is tried again.
+	listenPause = time.Second
+	// revocationOverlap is asked for again, for what was written late or by a clock
+	// that is behind.
+	revocationOverlap = 10 * time.Second
+	// heardPause is the least between two looks, however much is heard.
+	heardPause = 100 * time.Millisecond
+)
+
+// background is what a service does beside requests: it learns what other processes
+// revoked and which keys they sign with, removes what has expired, and finds out whether a
+// store that failed works again.
+type background struct {
+	*Service
+	ctx     context.Context // ends with the service
+	stop    context.CancelFunc
+	running sync.WaitGroup
+
+	heard        chan struct{} // wakes watch
+	since        time.Time     // of the revocations that are asked for next
+	notReadable  outage.Outage // of the store, as watch meets it
+	storeDown    atomic.Bool   // the same, for the metrics
+	requestsFail outage.Outage // of the store, as requests meet it
+}
+
+func newBackground(s *Service) *background {
+	b := &background{Service: s, heard: make(chan struct{}, 1)}
+	b.ctx, b.stop = context.WithCancel(context.Background())
+	return b
+}
+
+func (b *background) begin(asked time.Time) {
+	b.running.Go(func() { b.watch(asked) })
+	b.running.Go(func() { b.maintain(asked) })
+	b.running.Go(b.listen)
+}
+
+// end leaves nothing running.
+func (b *background) end() {
+	b.stop()
+	b.running.Wait()
+}
+
+// StoreTriedAt is when a store that fails was last met or tried, by a request or in the
+// background.
+func (s *Service) StoreTriedAt() time.Time { return s.background.requestsFail.LastNoted() }
+
+// SayStoreFails logs that a request met a store that could not do its work.
+func (s *Service) SayStoreFails(failure *refusal.Error) {
+	if failure.Reason != refusal.StoreFull && failure.Reason != refusal.StoreUnavailable {
+		return
+	}
+	if say, lasts := s.background.requestsFail.Fails(s.Now()); say {
+		s.Log.Error("user store fails; account routes answer so, and tokens are verified all the same",
+			zap.Duration("for", lasts), zap.Int("status", failure.Reason.Answer().Status), zap.String("error", failure.Detail))
+	}
+}
+
+// watch learns what other processes revoked. It does nothing else, so that nothing
+// holds it up.
+func (b *background) watch(last time.Time) {
+	for {
+		select {
+		case <-b.ctx.Done():
+			return
+		case <-time.After(revocationPoll - heardPause):
+		case <-b.heard:
+		}
+		now := b.Now()
+		if by, moved := clock.Moved(last, now); moved {
+			b.Log.Warn("the clock was set to another time", zap.Duration("by", by))
+			b.since = time.Time{} // what others revoked is looked for by their time
+		}
+		last = now
+		b.learnRevocations()
+		select {
+		case <-b.ctx.Done():
+			return
+		case <-time.After(heardPause):
+		}
+	}
+}
+
+// maintain learns which keys other processes sign with, and removes what has
+// expired.
+func (b *background) maintain(last time.Time) {
+	b.sayHowToBegin()
+	cleanUps := clock.NewCleanUps(last)
+	var notCleaned outage.Outage
+	for {
+		select {
+		case <-b.ctx.Done():
+			return
+		case <-time.After(revocationPoll):
+		}
+		_ = b.Keys.Reload(b.ctx, signing.ReloadInterval) // which logs it
+		now := b.Now()
+		if b.requestsFail.Quiet(now, failsNoMore) {
+			b.tryStore(now)
+		}
+		if !cleanUps.Due(now) {
+			continue
+		}
+		b.Revoked.ForgetExpired(now)
+		if err := b.Users().CleanUp(b.ctx, now); b.ctx.Err() == nil {
+			notCleaned.Note(b.Log, now, err, "what has expired is not removed from the user store; it will be tried again", "what has expired is removed from the user store again")
+		}
+	}
+}
+
+// listen wakes watch when another process has revoked something, if the store
+// hears of it.
+func (b *background) listen() {
+	for b.ctx.Err() == nil {
+		listener, ok := b.Users().(store.RevocationListener)
+		if !ok {
+			return
+		}
+		err := listener.ListenRevocations(b.ctx, func() {
+			select {
+			case b.heard <- struct{}{}:
+			default: // it is awake
+			}
+		})
+		if errors.Is(err, store.ErrCannotListen) {
+			b.Log.Info("database does not tell of ended sessions; it is asked", zap.Duration("every", revocationPoll), zap.Error(err))
+			return
+		}
+		select {
+		case <-b.ctx.Done():
+		case <-time.After(listenPause):
+		}
+	}
+}
+
+func (b *background) learnRevocations() {
+	now := b.Now()
+	found, err := b.Users().Revocations(b.ctx, b.since, now)
+	if b.ctx.Err() != nil {
+		return
+	}
+	b.storeDown.Store(err != nil)
+	b.notReadable.Note(b.Log, now, err, "user store not readable; sessions that other processes end are good until their tokens expire", "user store readable again")
+	if err != nil {
+		return
+	}
+	for _, revocation := range found {
+		b.Revoked.Add(revocation.SessionID, revocation.Until)
+	}
+	b.since = now.Add(-revocationOverlap)
+}
+
+// failsNoMore is how long no request must have met a store that fails until it is tried
+// whether that is over.
+const failsNoMore = time.Minute
+
+// kindTry is of a record that is made to find out whether the store can be written.
+const kindTry = "try"
+
+func (b *background) tryStore(now time.Time) {
+	err := b.Users().CreateRecord(b.ctx, store.Record{Kind: kindTry, ID: store.RandomToken(familyBytes), Value: []byte("{}"), ExpiresAt: now.Add(time.Minute)})
+	if b.ctx.Err() != nil {
+		return
+	}
+	if err != nil {
+		b.SayStoreFails(refusal.Of(StoreRefusal(err)))
+	} else if ends, lasted := b.requestsFail.Works(now); ends {
+		b.Log.Info("user store fails no more", zap.Duration("after", lasted))
+	}
+}
+
+func (b *background) sayHowToBegin() {
+	first, err := b.Users().Users(b.ctx, "", 1)
+	if err != nil || len(first) > 0 {
+		return
+	}
+	where := ""
+	if path, err := filestore.Path(b.Config.StoreRaw); err == nil && path != "" { // also the default one, since another user has another
+		where = " --store " + filestore.ShellWord(path)
+	}
+	b.Log.Info("there is no user yet; this adds the first: caddy jwt user add" + where + " <email>")
+}

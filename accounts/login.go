@@ -1,0 +1,186 @@
+package accounts
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/caddy-jwt/caddy-jwt/accounts/password"
+	"github.com/caddy-jwt/caddy-jwt/internal/network"
+	"github.com/caddy-jwt/caddy-jwt/refusal"
+	"github.com/caddy-jwt/caddy-jwt/store"
+	"github.com/google/uuid"
+	"go.uber.org/zap"
+)
+
+// SignUp makes an account.
+func (s *Service) SignUp(ctx context.Context, email, password string, profile map[string]any, client Client) (store.User, error) {
+	key, err := store.EmailKey(email)
+	if err != nil {
+		return store.User{}, refusal.Property("email", "format", err)
+	}
+	if _, wait := s.Attempts.signUps.Begin(ctx, network.Key(client.Address), s.Now()); wait > 0 {
+		return store.User{}, Throttled("sign-ups of the client", wait)
+	}
+	// Of many at once for one address one makes a hash, and none if it is taken. They
+	// are one question.
+	var user store.User
+	first := false
+	_, err, _ = s.signingUp.Do(key, func() (any, error) {
+		first = true
+		refused, wait := s.Attempts.RefusedSignUps.Begin(ctx, network.Key(client.Address), s.Now())
+		if wait > 0 {
+			return nil, Throttled("refused sign-ups of the client", wait)
+		}
+		defer func() {
+			if !errors.Is(err, store.ErrEmailTaken) { // also where it is not the client's fault
+				refused.Forgive()
+			}
+		}()
+		user, err = s.addUser(context.WithoutCancel(ctx), key, email, password, profile, client)
+		return nil, err
+	})
+	if err == nil && !first || errors.Is(err, store.ErrEmailTaken) {
+		CountEvent("signup", "refused")
+		return store.User{}, &refusal.Error{Reason: refusal.EmailTaken}
+	}
+	if err != nil {
+		return store.User{}, StoreRefusal(err)
+	}
+	s.Audit("signup", user.ID, "", client)
+	return user, nil
+}
+
+func (s *Service) addUser(ctx context.Context, key, email, pw string, profile map[string]any, client Client) (store.User, error) {
+	if _, err := s.Users().UserByEmail(ctx, key); err == nil {
+		return store.User{}, store.ErrEmailTaken
+	} else if !errors.Is(err, store.ErrNotFound) {
+		return store.User{}, err // before a hash is made for nothing
+	}
+	hash, err := password.Hash(ctx, s.HashTurn("sign-up", client), pw)
+	if err != nil {
+		return store.User{}, err
+	}
+	now := s.Now()
+	user := store.User{
+		ID: uuid.NewString(), Email: email, EmailKey: key, PasswordHash: hash,
+		Roles: s.Config.DefaultRoles, Profile: profile, CreatedAt: now, UpdatedAt: now,
+	}
+	return user, s.Users().CreateUser(ctx, user)
+}
+
+func (s *Service) HashTurn(what string, client Client) password.Turn {
+	return password.Turn{Queue: s.Config.HashQueue, What: what, Client: client.Address}
+}
+
+// LogIn begins a session. An unknown user, a disabled one and a wrong password
+// cannot be told apart, by the answer or its time.
+func (s *Service) LogIn(ctx context.Context, email, pw string, client Client) (*Grant, error) {
+	key, err := store.EmailKey(email)
+	if err != nil {
+		key = "" // nobody's
+	}
+	user, err := s.CheckCredentials(ctx, key, pw, client)
+	if err != nil {
+		return nil, err
+	}
+	if password.Weak(user.PasswordHash) {
+		user = s.rehash(ctx, user, pw, client)
+	}
+	return s.BeginSession(ctx, user, client)
+}
+
+func (s *Service) CheckCredentials(ctx context.Context, emailKey, pw string, client Client) (store.User, error) {
+	now := s.Now()
+	byClient, wait := s.Attempts.Clients.Begin(ctx, network.Key(client.Address), now)
+	if wait > 0 {
+		return store.User{}, s.refuseThrottled("client", wait, client)
+	}
+	user, err := s.Users().UserByEmail(ctx, emailKey)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		byClient.Forgive()
+		return store.User{}, StoreRefusal(err)
+	}
+	familiar := sync.OnceValue(func() bool { return s.isFamiliar(ctx, user, emailKey, client, now) })
+	byAccount, wait := s.Attempts.logIns.Begin(ctx, emailKey, now)
+	used := []attempt{byClient, byAccount}
+	if wait > 0 {
+		spared, allowed := s.Spares(ctx, familiar(), emailKey, client, now)
+		if !allowed {
+			return store.User{}, s.refuseThrottled("account", wait, client)
+		}
+		used = append(used, spared...)
+	}
+	forgive := func() {
+		for _, a := range used {
+			a.Forgive()
+		}
+	}
+	hash := user.PasswordHash
+	if user.Disabled {
+		hash = ""
+	}
+	turn := s.HashTurn("log-in", client)
+	turn.Familiar = familiar
+	right, err := password.Check(ctx, turn, hash, pw)
+	if err != nil {
+		forgive()
+		return store.User{}, StoreRefusal(err)
+	}
+	switch {
+	case !right && wait > 0:
+		return store.User{}, s.refuseThrottled("account", wait, client)
+	case !right:
+		CountEvent("login", "refused")
+		s.Audit("login refused", user.ID, "", client)
+		return store.User{}, &refusal.Error{Reason: refusal.WrongCredentials}
+	}
+	forgive()
+	s.Attempts.familiar.Set(familiarKey(emailKey, client), struct{}{})
+	return user, nil
+}
+
+const (
+	StrangerTries = 3  // of a client from which nobody has logged in to the account
+	SparedFactor  = 10 // of all such clients, times the failures of an account
+)
+
+// Spares tells whether a client may try the password of an account whose tries
+// others have used up: if it is right, it is let in, so that whoever keeps
+// guessing locks nobody out, and else the answer is the one without a try. A
+// client from which somebody has logged in to the account has as many tries as
+// the account; any other has few, and to use up those of all takes many clients
+// that guess again and again. A right password gives back what was used. Nothing
+// here depends on whether there is such a user.
+func (s *Service) Spares(ctx context.Context, familiar bool, emailKey string, client Client, now time.Time) (used []attempt, allowed bool) {
+	if familiar {
+		its, wait := s.Attempts.familiars.Begin(ctx, familiarKey(emailKey, client), now)
+		return []attempt{its}, wait == 0
+	}
+	stranger, wait := s.Attempts.strangers.Begin(ctx, emailKey+"\n"+network.Prefix(client.Address, 48), now)
+	if wait > 0 {
+		return nil, false
+	}
+	spared, wait := s.Attempts.allStrangers.Begin(ctx, emailKey, now)
+	return []attempt{stranger, spared}, wait == 0
+}
+
+// isFamiliar tells whether somebody has logged in to the account from the client:
+// here, or at another node in a session that goes on.
+func (s *Service) isFamiliar(ctx context.Context, user store.User, emailKey string, client Client, now time.Time) bool {
+	_, here := s.Attempts.familiar.GetIfPresent(familiarKey(emailKey, client))
+	sessions, err := s.Users().Sessions(ctx, user.ID, now) // also of nobody, so that it takes as long
+	return here || err == nil && slices.ContainsFunc(sessions, func(x store.Session) bool { return network.Key(x.Address) == network.Key(client.Address) })
+}
+
+func familiarKey(emailKey string, client Client) string {
+	return emailKey + "\n" + network.Key(client.Address)
+}
+
+func (s *Service) refuseThrottled(what string, wait time.Duration, client Client) *refusal.Error {
+	CountEvent("login", "throttled")
+	s.Log.Debug("log-in throttled", zap.String("by", what), zap.String("client_ip", client.Address))
+	return Throttled("failed log-ins of the "+what, wait)
+}

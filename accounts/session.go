@@ -1,0 +1,298 @@
+package accounts
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/caddy-jwt/caddy-jwt/jwt"
+	"github.com/caddy-jwt/caddy-jwt/refusal"
+	"github.com/caddy-jwt/caddy-jwt/store"
+	"github.com/google/uuid"
+)
+
+const familyBytes = 16 // random bytes that the refresh tokens of a family share
+
+// Client is who talks to the service.
+type Client struct {
+	Address   string // Caddy's client_ip
+	UserAgent string
+}
+
+// Grant is what a log-in or a refresh gives.
+type Grant struct {
+	User         store.User
+	SessionID    string
+	AccessToken  string
+	RefreshToken string
+	ExpiresIn    time.Duration
+	SessionEnds  time.Time
+	InTime       func() bool // of a refresh: nobody else can have replaced RefreshToken yet
+}
+
+func (s *Service) BeginSession(ctx context.Context, user store.User, client Client) (*Grant, error) {
+	now := s.Now()
+	family := store.RandomToken(familyBytes)
+	refresh := family + store.RandomToken(RefreshBytes)
+	session := store.Session{
+		ID: uuid.NewString(), UserID: user.ID, FamilyHash: s.familyHash(family), RefreshHash: store.HashToken(refresh),
+		CreatedAt: now, UsedAt: now, ExpiresAt: now.Add(time.Duration(s.Config.RefreshLifetime)), LastTokenUntil: s.lastTokenUntil(now),
+		Client: Cut(client.UserAgent, 256), Address: client.Address,
+	}
+	err := s.Users().CreateSession(ctx, session, user.PasswordHash)
+	if errors.Is(err, store.ErrNotFound) { // deleted, disabled, or with another password in this moment
+		return nil, &refusal.Error{Reason: refusal.WrongCredentials}
+	}
+	if err != nil {
+		return nil, StoreRefusal(err)
+	}
+	CountEvent("login", "ok")
+	s.Audit("login", user.ID, session.ID, client)
+	if err := s.endSurplus(ctx, user); err != nil {
+		return nil, err
+	}
+	return s.grant(user, session, refresh, now)
+}
+
+// MaxSessions is how many sessions a user may have. Of more, those end that
+// were not used for the longest time.
+const MaxSessions = 100
+
+func (s *Service) endSurplus(ctx context.Context, user store.User) error {
+	sessions, err := s.Users().Sessions(ctx, user.ID, s.Now())
+	if err != nil {
+		return StoreRefusal(err)
+	}
+	for _, session := range sessions[min(len(sessions), MaxSessions):] {
+		if err := s.EndSessions(ctx, user.ID, session.ID, ""); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// familyHash is of the part that the refresh tokens of a family share, and of
+// the issuer: sites may share a store, and not their sessions.
+func (s *Service) familyHash(family string) string {
+	return store.HashToken(s.Config.Issuer + "\n" + family)
+}
+
+// lastTokenUntil is when a token made now has expired everywhere, and one that is made
+// without a change of the session, by the same refresh token within repeatWithin.
+func (s *Service) lastTokenUntil(now time.Time) time.Time {
+	return now.Add(time.Duration(s.Config.TokenLifetime)).Add(jwt.MaxLeeway).Add(repeatWithin)
+}
+
+func Cut(text string, length int) string {
+	if len(text) > length {
+		text = text[:length]
+	}
+	return strings.ToValidUTF8(text, "")
+}
+
+func (s *Service) grant(user store.User, session store.Session, refresh string, now time.Time) (*Grant, error) {
+	lifetime := min(time.Duration(s.Config.TokenLifetime), session.ExpiresAt.Sub(now))
+	roles := user.Roles
+	if roles == nil {
+		roles = []string{}
+	}
+	token, err := s.Keys.Sign("at+jwt", map[string]any{
+		"iss": s.Config.Issuer, "sub": user.ID, "aud": s.Config.Audience, "iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(lifetime).Unix(),
+		"jti": uuid.NewString(), "sid": session.ID, "email": user.Email, "roles": roles, "scope": AccountScope,
+	})
+	return &Grant{
+		User: user, SessionID: session.ID, AccessToken: token, RefreshToken: refresh, ExpiresIn: lifetime, SessionEnds: session.ExpiresAt,
+	}, err
+}
+
+// rotationTries is how often a refresh begins anew because another use of the token
+// was faster.
+const rotationTries = 20
+
+// Refresh gives an access token, and the refresh token that takes the place of the
+// one that is used. One whose successor was used ends its session, since either its
+// owner or a thief has it too.
+func (s *Service) Refresh(ctx context.Context, token string, client Client) (*Grant, error) {
+	family := token[:min(len(token), base64.RawURLEncoding.EncodedLen(familyBytes))]
+	use, err := s.UseRefreshToken(ctx, RefreshUse{Token: token, Family: family, HashOf: store.HashToken})
+	if err != nil {
+		return nil, StoreRefusal(err)
+	}
+	for range rotationTries {
+		given, err := s.rotate(ctx, use, client)
+		if !errors.Is(err, errRotatedMeanwhile) {
+			return given, err
+		}
+	}
+	return nil, StoreRefusal(errRotatedMeanwhile)
+}
+
+var errRotatedMeanwhile = errors.New("another use of the refresh token was faster")
+
+func (s *Service) rotate(ctx context.Context, use *RefreshUse, client Client) (*Grant, error) {
+	now := s.Now()
+	session, err := s.Users().SessionByFamily(ctx, s.familyHash(use.Family), now)
+	if errors.Is(err, store.ErrNotFound) {
+		CountEvent("refresh", "refused")
+		return nil, &refusal.Error{Reason: refusal.RefreshToken}
+	}
+	if err != nil {
+		return nil, StoreRefusal(err)
+	}
+	user, err := s.Users().User(ctx, session.UserID)
+	if err != nil {
+		return nil, StoreRefusal(err)
+	}
+	if user.Disabled {
+		return nil, &refusal.Error{Reason: refusal.RefreshToken}
+	}
+	line := RefreshLine{session.RefreshHash, session.PreviousHash, session.RotatedAt}
+	next, fresh, err := use.Rotate(line)
+	if errors.Is(err, ErrRefreshReused) {
+		return nil, s.endReused(ctx, session, client)
+	}
+	if next != line {
+		err = s.Users().RotateSession(ctx, store.Rotation{
+			FamilyHash: session.FamilyHash, ValidHash: session.RefreshHash, OldHash: next.PreviousHash, NewHash: next.Hash, Now: next.RotatedAt,
+			LastTokenUntil: s.lastTokenUntil(now), Client: Cut(client.UserAgent, 256), Address: client.Address,
+		})
+		if errors.Is(err, store.ErrNotFound) {
+			return nil, errRotatedMeanwhile
+		}
+		if err != nil {
+			return nil, StoreRefusal(err)
+		}
+	}
+	given, err := s.grant(user, session, fresh, now)
+	if err == nil {
+		err = StoreRefusal(use.InTime(next))
+	}
+	if err != nil {
+		return nil, err
+	}
+	given.InTime = func() bool { return use.InTime(next) == nil }
+	if next.PreviousHash == line.PreviousHash {
+		CountEvent("refresh", "repeated")
+	} else {
+		CountEvent("refresh", "ok")
+	}
+	return given, nil
+}
+
+// endReused ends a session one of whose refresh tokens two have had.
+func (s *Service) endReused(ctx context.Context, session store.Session, client Client) error {
+	if err := s.EndSessions(ctx, session.UserID, session.ID, ""); err != nil {
+		return err
+	}
+	CountEvent("refresh", "reused")
+	s.Audit("refresh token reused, session ended", session.UserID, session.ID, client)
+	return refusal.New(refusal.RefreshToken, "it was used before; the session is ended")
+}
+
+// EndSessions ends the user's session with the ID only or, if that is empty,
+// all but the one with the ID except. Their access tokens are refused from now
+// on.
+func (s *Service) EndSessions(ctx context.Context, userID, only, except string) error {
+	now := s.Now()
+	if only != "" { // first, since nobody can say it again once the session has ended
+		if err := s.endReplaced(ctx, userID, only); err != nil {
+			return err
+		}
+	}
+	ended, err := s.Users().EndSessions(ctx, userID, only, except, now)
+	if err != nil {
+		return StoreRefusal(err)
+	}
+	for _, id := range ended {
+		s.Revoked.Add(id, s.lastTokenUntil(now))
+		if only != "" {
+			continue
+		}
+		if err := s.endReplaced(ctx, userID, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// kindReplaced is of sessions whose browser has logged in again: they go on for
+// clients that an OpenID Provider let in by them, and end with the one that took
+// their place, which owns the record.
+const kindReplaced = "replaced session"
+
+// ReplaceSession notes that a browser which has a session has begun another; token is
+// the refresh token of the one before, empty for none. That of another user ends.
+func (s *Service) ReplaceSession(ctx context.Context, given *Grant, token string) error {
+	if token == "" {
+		return nil
+	}
+	old, err := s.Users().SessionByFamily(ctx, s.familyHash(token[:min(len(token), base64.RawURLEncoding.EncodedLen(familyBytes))]), s.Now())
+	if errors.Is(err, store.ErrNotFound) || err == nil && old.RefreshHash != store.HashToken(token) && old.PreviousHash != store.HashToken(token) {
+		return nil
+	}
+	if err != nil {
+		return StoreRefusal(err)
+	}
+	if old.UserID != given.User.ID {
+		return s.EndSessions(ctx, old.UserID, old.ID, "")
+	}
+	return s.replacedBy(ctx, old.ID, given.SessionID, old.ExpiresAt)
+}
+
+// replacedBy notes that a session ends with another. One that took its place
+// before, as when a form is sent twice, ends with that too.
+func (s *Service) replacedBy(ctx context.Context, oldID, newID string, until time.Time) error {
+	err := s.Users().CreateRecord(ctx, store.Record{Kind: kindReplaced, ID: oldID, Owner: newID, Value: []byte("{}"), ExpiresAt: until})
+	if !errors.Is(err, store.ErrRecordExists) {
+		return StoreRefusal(err)
+	}
+	before := ""
+	_, err = s.Users().UpdateRecord(ctx, kindReplaced, oldID, s.Now(), func(r *store.Record) error {
+		before, r.Owner = r.Owner, newID
+		return nil
+	})
+	if err != nil || before == newID {
+		return StoreRefusal(err)
+	}
+	return s.replacedBy(ctx, before, newID, until)
+}
+
+// EndBrowser ends a session and all others that are one browser's: those that it
+// took the place of, and those that took its.
+func (s *Service) EndBrowser(ctx context.Context, userID, sessionID string) error {
+	newest, err := s.Newest(ctx, sessionID)
+	if err == nil && newest != sessionID {
+		err = s.EndSessions(ctx, userID, newest, "")
+	}
+	if err != nil {
+		return err
+	}
+	return s.EndSessions(ctx, userID, sessionID, "")
+}
+
+// Newest is the session that took the place of one in the end.
+func (s *Service) Newest(ctx context.Context, sessionID string) (string, error) {
+	for range 1000 { // a bound, should the records ever go round
+		record, err := s.Users().Record(ctx, kindReplaced, sessionID, s.Now())
+		if errors.Is(err, store.ErrNotFound) {
+			break
+		}
+		if err != nil {
+			return "", StoreRefusal(err)
+		}
+		sessionID = record.Owner
+	}
+	return sessionID, nil
+}
+
+func (s *Service) endReplaced(ctx context.Context, userID, sessionID string) error {
+	replaced, err := s.Users().Records(ctx, kindReplaced, sessionID, s.Now())
+	for _, record := range replaced {
+		if err == nil {
+			err = s.EndSessions(ctx, userID, record.ID, "")
+		}
+	}
+	return StoreRefusal(err)
+}
