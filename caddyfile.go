@@ -31,9 +31,12 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 	if err := handler.UnmarshalCaddyfile(h.Dispenser); err != nil {
 		return nil, err
 	}
+	config.Remember(h.Dispenser, handler)
 	var routes []httpcaddyfile.ConfigValue
 	if handler.Accounts != nil {
-		routes = h.NewRoute(handler.Accounts.Matcher(), &web.Handler{Config: *handler.Accounts})
+		accounts := &web.Handler{Config: *handler.Accounts}
+		config.Remember(h.Dispenser, accounts)
+		routes = h.NewRoute(handler.Accounts.Matcher(), accounts)
 	}
 	if matcher != nil {
 		routes = append(routes, h.NewRoute(nil, &Guard{Headers: handler.ClaimHeaders, MatcherSetsRaw: caddyhttp.RawMatcherSets{matcher}})...)

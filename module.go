@@ -149,6 +149,7 @@ type Handler struct {
 
 	crossOrigin *http.CrossOriginProtection // nil if all origins are trusted
 	answers     answer.Responder
+	where       config.Where
 }
 
 // CaddyModule returns the Caddy module information.
@@ -247,6 +248,11 @@ func (h *Handler) checkRules(r *http.Request, claims jwt.Claims) *refusal.Error 
 
 // Provision sets the handler up: defaults, placeholders, keys.
 func (h *Handler) Provision(ctx caddy.Context) error {
+	h.where = config.WhereIs(h)
+	return h.where.Locate(h.provision(ctx))
+}
+
+func (h *Handler) provision(ctx caddy.Context) error {
 	h.answers.Logger = ctx.Logger()
 	if err := answer.RegisterMetrics(ctx.GetMetricsRegistry()); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
@@ -341,7 +347,9 @@ func (h *Handler) resolve() error {
 }
 
 // Validate refuses options that are out of range.
-func (h *Handler) Validate() error {
+func (h *Handler) Validate() error { return h.where.Locate(h.validate()) }
+
+func (h *Handler) validate() error {
 	if leeway := time.Duration(*h.Leeway); leeway < 0 || leeway > jwt.MaxLeeway || leeway > 0 && leeway < time.Millisecond {
 		return fmt.Errorf("leeway is %s; it must be from 0s to %s, and a bare number in JSON is nanoseconds", leeway, jwt.MaxLeeway)
 	}

@@ -25,8 +25,10 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 	if provider.Accounts == nil {
 		provider.Accounts = new(accounts.Config)
 	}
-	accounts := h.NewRoute(provider.Accounts.Matcher(), &web.Handler{Config: *provider.Accounts})
-	return append(accounts, h.NewRoute(nil, provider)...), nil
+	users := &web.Handler{Config: *provider.Accounts}
+	config.Remember(h.Dispenser, users)
+	config.Remember(h.Dispenser, provider)
+	return append(h.NewRoute(provider.Accounts.Matcher(), users), h.NewRoute(nil, provider)...), nil
 }
 
 // UnmarshalCaddyfile sets up the provider from Caddyfile tokens. Syntax:

@@ -178,6 +178,11 @@ func (r route) isPage() bool {
 
 // Provision sets the provider up.
 func (p *Provider) Provision(ctx caddy.Context) error {
+	where := config.WhereIs(p)
+	return where.Locate(p.provision(ctx))
+}
+
+func (p *Provider) provision(ctx caddy.Context) error {
 	p.log = ctx.Logger()
 	if err := p.resolve(); err != nil {
 		return err
