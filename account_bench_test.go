@@ -28,15 +28,15 @@ import (
 // each. In strict turns the garbage collector would run during the same one
 // each time, since each hash takes the same memory.
 func BenchmarkEnumeration(b *testing.B) {
-	s := accountsSite(b, "throttle off")
-	s.mustAnswer(201, s.post("/auth/signup", credentialsOf("alice@example.com")), "sign-up")
+	s := sitetest.AccountsSite(b, "throttle off")
+	s.MustAnswer(201, s.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com")), "sign-up")
 	took := map[string][]time.Duration{}
 	for b.Loop() {
 		pair := []string{"alice@example.com", "nobody@example.com"}
 		rand.Shuffle(2, func(i, j int) { pair[i], pair[j] = pair[j], pair[i] })
 		for _, email := range pair {
 			start := time.Now()
-			s.mustAnswer(401, s.post("/auth/login", sitetest.JSON{"email": email, "password": "wrong password"}), email)
+			s.MustAnswer(401, s.Post("/auth/login", sitetest.JSON{"email": email, "password": "wrong password"}), email)
 			took[email] = append(took[email], time.Since(start))
 		}
 	}
@@ -102,7 +102,7 @@ func filledStore(b *testing.B, users int) *filestore.Store {
 	if err != nil {
 		b.Fatal(err)
 	}
-	hash := weakArgon2id(goodPassword)
+	hash := sitetest.WeakArgon2id(sitetest.GoodPassword)
 	insert, err := tx.Prepare(`INSERT INTO users (id, email, email_key, password_hash, roles, profile, disabled, created_at, updated_at, version) VALUES ($1, $2, $2, $3, '[]', '{}', false, 1, 1, 1)`)
 	if err != nil {
 		b.Fatal(err)
@@ -121,9 +121,9 @@ func filledStore(b *testing.B, users int) *filestore.Store {
 // Verification while log-ins press on the passwords: the p99 of requests with
 // a token, without and with them; with -full until 10,000 log-ins are answered.
 func BenchmarkVerifyUnderLogins(b *testing.B) {
-	s := accountsSite(b, "throttle off")
-	token := s.signedUp("alice@example.com").Token
-	s.mustAnswer(201, s.post("/auth/signup", credentialsOf("bob@example.com")), "sign-up")
+	s := sitetest.AccountsSite(b, "throttle off")
+	token := s.SignedUp("alice@example.com").Token
+	s.MustAnswer(201, s.Post("/auth/signup", sitetest.CredentialsOf("bob@example.com")), "sign-up")
 	samples := b.N
 	if scenario.Full() {
 		samples = max(samples, 2000)
@@ -135,7 +135,7 @@ func BenchmarkVerifyUnderLogins(b *testing.B) {
 	for range 64 {
 		all.Go(func() {
 			for !stop.Load() && logins.Add(1) <= 10_000 {
-				s.post("/auth/login", credentialsOf("bob@example.com"))
+				s.Post("/auth/login", sitetest.CredentialsOf("bob@example.com"))
 			}
 		})
 	}
@@ -154,23 +154,23 @@ func BenchmarkVerifyUnderLogins(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-func verifyFor(s *site, token string, times int) []time.Duration {
+func verifyFor(s *sitetest.Site, token string, times int) []time.Duration {
 	took := make([]time.Duration, 0, times)
 	for range times {
-		r, err := http.NewRequest(http.MethodGet, s.url+"/todos/", strings.NewReader(""))
+		r, err := http.NewRequest(http.MethodGet, s.URL+"/todos/", strings.NewReader(""))
 		if err != nil {
-			s.t.Fatal(err)
+			s.T.Fatal(err)
 		}
 		r.Header.Set("Authorization", "Bearer "+token)
 		start := time.Now()
 		response, err := loadClient.Do(r)
 		if err != nil {
-			s.t.Fatal(err)
+			s.T.Fatal(err)
 		}
 		took = append(took, time.Since(start))
 		_ = response.Body.Close()
 		if response.StatusCode != 200 {
-			s.t.Fatal(response.Status)
+			s.T.Fatal(response.Status)
 		}
 	}
 	slices.Sort(took)

@@ -2,20 +2,16 @@ package caddyjwt
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
-	"encoding/base64"
 	stdjson "encoding/json"
 	"encoding/pem"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
-	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
 	"os"
@@ -31,7 +27,6 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/accounts/password"
 	"github.com/caddy-jwt/caddy-jwt/accounts/web"
 	"github.com/caddy-jwt/caddy-jwt/credentials"
-	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/internal/network"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
@@ -42,110 +37,8 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/certmagic"
 	"github.com/google/uuid"
-	"golang.org/x/crypto/argon2"
 	"golang.org/x/crypto/bcrypt"
 )
-
-const goodPassword = "correct horse battery"
-
-// accountsBody is a site with accounts; store is the path of their file.
-func accountsBody(store, options string) string {
-	return `
-		jwt /todos/* {
-			leeway 0s
-			accounts {
-				store file ` + store + `
-				` + withSignup(options) + `
-			}
-		}
-		metrics /metrics
-		respond /todos/* "user=[{http.auth.user.id}] roles=[{http.auth.user.roles}] cookies=[{http.request.header.Cookie}]"`
-}
-
-// withSignup opens sign-up where the options do not say whether it is.
-func withSignup(options string) string {
-	for _, given := range []string{"signup open", "signup closed", "signup {", "signup sometimes"} {
-		if strings.Contains(options, given) {
-			return options
-		}
-	}
-	return "signup open\n" + options
-}
-
-func accountsSite(t testing.TB, options string) *site {
-	t.Helper()
-	return serve(t, accountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), options))
-}
-
-// post sends JSON.
-func (s *site) post(path string, body any, headers ...string) reply {
-	s.t.Helper()
-	text, isText := body.(string)
-	if !isText {
-		text = sitetest.Marshal(s.t, body)
-	}
-	return s.send(http.MethodPost, path, text, append([]string{"Content-Type: application/json"}, headers...)...)
-}
-
-func (s *site) send(method, path, body string, headers ...string) reply {
-	s.t.Helper()
-	request, err := http.NewRequest(method, s.url+path, strings.NewReader(body))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	for _, header := range headers {
-		name, value, _ := strings.Cut(header, ": ")
-		request.Header.Set(name, value)
-	}
-	response, err := s.roundTrip(request)
-	if err != nil {
-		s.t.Error(err)
-		return reply{header: make(http.Header)}
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
-	if err != nil {
-		s.t.Error(err)
-	}
-	return reply{response.StatusCode, response.Header, string(text)}
-}
-
-func credentialsOf(email string) sitetest.JSON {
-	return sitetest.JSON{"email": email, "password": goodPassword}
-}
-
-type tokens struct {
-	Token, TokenType, RefreshToken string
-	ExpiresIn                      int
-}
-
-func (a reply) tokens(t testing.TB) (found tokens) {
-	t.Helper()
-	if err := stdjson.Unmarshal([]byte(a.body), &found); err != nil || found.Token == "" || found.RefreshToken == "" {
-		t.Fatalf("no tokens in %d %s", a.status, a.body)
-	}
-	return found
-}
-
-func (a reply) errorBody(t testing.TB) (body answer.ErrorBody) {
-	t.Helper()
-	if err := stdjson.Unmarshal([]byte(a.body), &body); err != nil {
-		t.Fatalf("no error body in %d %s", a.status, a.body)
-	}
-	return body
-}
-
-// signedUp makes an account and logs it in.
-func (s *site) signedUp(email string) tokens {
-	s.t.Helper()
-	s.mustAnswer(201, s.post("/auth/signup", credentialsOf(email)), "sign-up")
-	return s.loggedIn(email)
-}
-
-func (s *site) loggedIn(email string) tokens {
-	s.t.Helper()
-	return s.post("/auth/login", credentialsOf(email)).tokens(s.t)
-}
 
 // serviceOf is that of the site that runs.
 func serviceOf(t testing.TB) (service *accounts.Service) {
@@ -180,57 +73,50 @@ func changeUser(t testing.TB, email string, change func(*store.User)) {
 	}
 }
 
-// weakArgon2id is a hash of parameters that were good once.
-func weakArgon2id(password string) string {
-	salt := []byte("0123456789abcdef")
-	key := argon2.IDKey([]byte(password), salt, 1, 1024, 1, 32)
-	return fmt.Sprintf("$argon2id$v=19$m=1024,t=1,p=1$%s$%s", base64.RawStdEncoding.EncodeToString(salt), base64.RawStdEncoding.EncodeToString(key))
-}
-
 // The tutorial of LoopBack's authentication-jwt: sign up, log in, copy the
 // token, reach the todos, be refused without it.
 func TestAccountsTutorial(t *testing.T) {
-	s := accountsSite(t, "default_roles author")
-	refused := s.get("/todos/")
-	s.mustAnswer(401, refused, "without a token")
-	user := s.post("/auth/signup", credentialsOf("Alice@example.com"))
-	s.mustAnswer(201, user, "sign-up")
+	s := sitetest.AccountsSite(t, "default_roles author")
+	refused := s.Get("/todos/")
+	s.MustAnswer(401, refused, "without a token")
+	user := s.Post("/auth/signup", sitetest.CredentialsOf("Alice@example.com"))
+	s.MustAnswer(201, user, "sign-up")
 	var made struct {
 		ID, Email string
 		Roles     []string
 		Password  any
 	}
-	if err := stdjson.Unmarshal([]byte(user.body), &made); err != nil || len(made.ID) != 36 || made.Email != "Alice@example.com" || made.Password != nil || !slices.Equal(made.Roles, []string{"author"}) {
-		t.Errorf("sign-up answers %s", user.body)
+	if err := stdjson.Unmarshal([]byte(user.Body), &made); err != nil || len(made.ID) != 36 || made.Email != "Alice@example.com" || made.Password != nil || !slices.Equal(made.Roles, []string{"author"}) {
+		t.Errorf("sign-up answers %s", user.Body)
 	}
-	got := s.loggedIn("alice@EXAMPLE.com")
+	got := s.LoggedIn("alice@EXAMPLE.com")
 	if got.TokenType != "Bearer" || got.ExpiresIn != 900 {
 		t.Errorf("log-in answers %+v", got)
 	}
-	todos := s.bearer("/todos/", got.Token)
-	if want := "user=[" + made.ID + "] roles=[author] cookies=[]"; todos.body != want {
-		t.Errorf("todos: %d %q, expected %q", todos.status, todos.body, want)
+	todos := s.Bearer("/todos/", got.Token)
+	if want := "user=[" + made.ID + "] roles=[author] cookies=[]"; todos.Body != want {
+		t.Errorf("todos: %d %q, expected %q", todos.Status, todos.Body, want)
 	}
-	if who := s.bearer("/auth/whoami", got.Token); who.body != user.body {
-		t.Errorf("whoami: %s, expected %s", who.body, user.body)
+	if who := s.Bearer("/auth/whoami", got.Token); who.Body != user.Body {
+		t.Errorf("whoami: %s, expected %s", who.Body, user.Body)
 	}
-	if who := s.get("/auth/whoami", "Authorization: Bearer "+got.Token, "Accept: text/plain"); who.body != made.ID {
-		t.Errorf("whoami as text: %s", who.body)
+	if who := s.Get("/auth/whoami", "Authorization: Bearer "+got.Token, "Accept: text/plain"); who.Body != made.ID {
+		t.Errorf("whoami as text: %s", who.Body)
 	}
-	s.mustAnswer(401, s.get("/auth/whoami"), "whoami without a token")
+	s.MustAnswer(401, s.Get("/auth/whoami"), "whoami without a token")
 
-	next := s.post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}).tokens(t)
-	s.mustAnswer(200, s.bearer("/todos/", next.Token), "the refreshed token")
-	s.mustAnswer(204, s.send("POST", "/auth/logout", "", "Authorization: Bearer "+next.Token), "log-out")
+	next := s.Post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}).Tokens(t)
+	s.MustAnswer(200, s.Bearer("/todos/", next.Token), "the refreshed token")
+	s.MustAnswer(204, s.Send("POST", "/auth/logout", "", "Authorization: Bearer "+next.Token), "log-out")
 	for name, token := range map[string]string{"the newest token": next.Token, "an older token of the session": got.Token} {
-		s.mustAnswer(401, s.bearer("/todos/", token), name+" after the log-out")
+		s.MustAnswer(401, s.Bearer("/todos/", token), name+" after the log-out")
 	}
-	s.mustAnswer(401, s.post("/auth/refresh", sitetest.JSON{"refreshToken": next.RefreshToken}), "refresh after the log-out")
+	s.MustAnswer(401, s.Post("/auth/refresh", sitetest.JSON{"refreshToken": next.RefreshToken}), "refresh after the log-out")
 }
 
 func TestAccessTokenClaims(t *testing.T) {
-	s := accountsSite(t, "issuer https://id.example\n audience https://api.example\n token_lifetime 5m")
-	got := s.signedUp("alice@example.com")
+	s := sitetest.AccountsSite(t, "issuer https://id.example\n audience https://api.example\n token_lifetime 5m")
+	got := s.SignedUp("alice@example.com")
 	decoded, err := jwt.Decode(got.Token)
 	if err != nil {
 		t.Fatal(err)
@@ -245,16 +131,16 @@ func TestAccessTokenClaims(t *testing.T) {
 		t.Errorf("header %s, claims %s", header, claims)
 	}
 	// Another service verifies it by the published keys.
-	other := serve(t, `
+	other := sitetest.Serve(t, `
 		jwt /api/* {
 			issuer https://id.example
 			audience https://api.example
 			token_type at+jwt
-			public_key `+"`"+s.get("/auth/jwks.json").body+"`"+`
+			public_key `+"`"+s.Get("/auth/jwks.json").Body+"`"+`
 		}
 		respond "{http.auth.user.email}"`)
-	if got := other.bearer("/api/", got.Token); got.body != "alice@example.com" {
-		t.Errorf("by the published keys: %d %s", got.status, got.body)
+	if got := other.Bearer("/api/", got.Token); got.Body != "alice@example.com" {
+		t.Errorf("by the published keys: %d %s", got.Status, got.Body)
 	}
 }
 
@@ -263,14 +149,14 @@ func TestAccessTokenClaims(t *testing.T) {
 func TestAccountsOfOtherStores(t *testing.T) {
 	other := sitetest.FreeAddress(t)
 	dir := sitetest.TempDir(t)
-	s := serve(t, accountsBody(filepath.Join(dir, "a.db"), "")+"\n}\nhttp://"+other+" {\n"+accountsBody(filepath.Join(dir, "b.db"), ""))
-	b := &site{t: t, url: "http://" + other}
-	got := s.signedUp("alice@example.com")
-	s.mustAnswer(200, s.bearer("/todos/", got.Token), "control")
-	b.mustAnswer(401, b.bearer("/todos/", got.Token), "a token of the other site")
-	b.mustAnswer(401, b.post("/auth/login", credentialsOf("alice@example.com")), "a user of the other site")
-	b.mustAnswer(401, b.post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}), "a refresh token of the other site")
-	if a, b := s.get("/auth/jwks.json").body, b.get("/auth/jwks.json").body; a == b {
+	s := sitetest.Serve(t, sitetest.AccountsBody(filepath.Join(dir, "a.db"), "")+"\n}\nhttp://"+other+" {\n"+sitetest.AccountsBody(filepath.Join(dir, "b.db"), ""))
+	b := &sitetest.Site{T: t, URL: "http://" + other}
+	got := s.SignedUp("alice@example.com")
+	s.MustAnswer(200, s.Bearer("/todos/", got.Token), "control")
+	b.MustAnswer(401, b.Bearer("/todos/", got.Token), "a token of the other site")
+	b.MustAnswer(401, b.Post("/auth/login", sitetest.CredentialsOf("alice@example.com")), "a user of the other site")
+	b.MustAnswer(401, b.Post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}), "a refresh token of the other site")
+	if a, b := s.Get("/auth/jwks.json").Body, b.Get("/auth/jwks.json").Body; a == b {
 		t.Errorf("the sites have the same key: %s", a)
 	}
 }
@@ -279,30 +165,30 @@ func TestAccountsOfOtherStores(t *testing.T) {
 func TestThreatSessionsOfAnotherIssuer(t *testing.T) {
 	other := sitetest.FreeAddress(t)
 	store := filepath.Join(sitetest.TempDir(t), "users.db")
-	s := serve(t, accountsBody(store, "issuer https://a.example")+"\n}\nhttp://"+other+" {\n"+accountsBody(store, "issuer https://b.example"))
-	b := &site{t: t, url: "http://" + other}
-	got := s.signedUp("alice@example.com")
-	b.mustAnswer(200, b.post("/auth/login", credentialsOf("alice@example.com")), "control: the same user")
-	b.mustAnswer(401, b.post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}), "a refresh token of the other site")
-	b.mustAnswer(401, b.bearer("/todos/", got.Token), "an access token of the other site")
-	s.mustAnswer(200, s.post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}), "control: at its own")
+	s := sitetest.Serve(t, sitetest.AccountsBody(store, "issuer https://a.example")+"\n}\nhttp://"+other+" {\n"+sitetest.AccountsBody(store, "issuer https://b.example"))
+	b := &sitetest.Site{T: t, URL: "http://" + other}
+	got := s.SignedUp("alice@example.com")
+	b.MustAnswer(200, b.Post("/auth/login", sitetest.CredentialsOf("alice@example.com")), "control: the same user")
+	b.MustAnswer(401, b.Post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}), "a refresh token of the other site")
+	b.MustAnswer(401, b.Bearer("/todos/", got.Token), "an access token of the other site")
+	s.MustAnswer(200, s.Post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}), "control: at its own")
 }
 
 // Of too many sessions of a user, the ones end that were not used for long.
 func TestSessionsOfAUserAreBounded(t *testing.T) {
-	s := accountsSite(t, "")
-	first := s.signedUp("alice@example.com")
+	s := sitetest.AccountsSite(t, "")
+	first := s.SignedUp("alice@example.com")
 	user := userOf(t, "alice@example.com")
 	for range accounts.MaxSessions - 1 {
 		if _, err := serviceOf(t).BeginSession(t.Context(), user, accounts.Client{}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	s.mustAnswer(200, s.bearer("/todos/", first.Token), "as many as there may be")
+	s.MustAnswer(200, s.Bearer("/todos/", first.Token), "as many as there may be")
 	if _, err := serviceOf(t).BeginSession(t.Context(), user, accounts.Client{}); err != nil {
 		t.Fatal(err)
 	}
-	s.mustAnswer(401, s.bearer("/todos/", first.Token), "one more")
+	s.MustAnswer(401, s.Bearer("/todos/", first.Token), "one more")
 	if sessions, err := storeOf(t).Sessions(t.Context(), user.ID, time.Now()); err != nil || len(sessions) != accounts.MaxSessions {
 		t.Errorf("%d sessions, %v", len(sessions), err)
 	}
@@ -310,47 +196,47 @@ func TestSessionsOfAUserAreBounded(t *testing.T) {
 
 // handle_path takes a part off the path, which links and redirects need.
 func TestAccountsBelowAPath(t *testing.T) {
-	s := serve(t, "handle_path /app/* {\n"+accountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "")+"\n}")
-	chrome := browser(t)
-	got := s.form(chrome, "/app/todos/list?page=2", nil)
-	if got.status != 303 || got.header.Get("Location") != "/app/auth/login?return_to=%2Fapp%2Ftodos%2Flist%3Fpage%3D2" {
-		t.Fatalf("without a session: %d %v", got.status, got.header)
+	s := sitetest.Serve(t, "handle_path /app/* {\n"+sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "")+"\n}")
+	chrome := sitetest.Browser(t)
+	got := s.Form(chrome, "/app/todos/list?page=2", nil)
+	if got.Status != 303 || got.Header.Get("Location") != "/app/auth/login?return_to=%2Fapp%2Ftodos%2Flist%3Fpage%3D2" {
+		t.Fatalf("without a session: %d %v", got.Status, got.Header)
 	}
-	page := s.form(chrome, got.header.Get("Location"), nil)
+	page := s.Form(chrome, got.Header.Get("Location"), nil)
 	for _, link := range []string{`action="/app/auth/login"`, `href="/app/auth/style.css"`, `href="/app/auth/signup?`} {
-		if !strings.Contains(page.body, link) {
-			t.Errorf("log-in page has no %s:\n%s", link, page.body)
+		if !strings.Contains(page.Body, link) {
+			t.Errorf("log-in page has no %s:\n%s", link, page.Body)
 		}
 	}
-	made := s.form(chrome, "/app/auth/signup", formOf("alice@example.com"))
-	if made.status != 303 || made.header.Get("Location") != "/app/auth/account" {
-		t.Fatalf("sign-up: %d %v %s", made.status, made.header, made.body)
+	made := s.Form(chrome, "/app/auth/signup", sitetest.FormOf("alice@example.com"))
+	if made.Status != 303 || made.Header.Get("Location") != "/app/auth/account" {
+		t.Fatalf("sign-up: %d %v %s", made.Status, made.Header, made.Body)
 	}
-	s.mustAnswer(200, s.form(chrome, "/app/todos/", nil), "with the cookie")
-	if out := s.form(chrome, "/app/auth/logout", url.Values{}); out.header.Get("Location") != "/app/auth/login" {
-		t.Errorf("log-out: %d %v", out.status, out.header)
+	s.MustAnswer(200, s.Form(chrome, "/app/todos/", nil), "with the cookie")
+	if out := s.Form(chrome, "/app/auth/logout", url.Values{}); out.Header.Get("Location") != "/app/auth/login" {
+		t.Errorf("log-out: %d %v", out.Status, out.Header)
 	}
 }
 
 func TestAccountsSecretAndMovedRoutes(t *testing.T) {
-	s := accountsSite(t, `secret "`+sitetest.Secret+`"
+	s := sitetest.AccountsSite(t, `secret "`+sitetest.Secret+`"
 		signup /users/signup
 		login /users/login
 		refresh /refresh
 		whoami /whoAmI
 		jwks /keys.json
 		profile realm name`)
-	s.mustAnswer(201, s.post("/users/signup", sitetest.JSON{"email": "alice@example.com", "password": goodPassword, "realm": "earth", "name": "Alice"}), "sign-up")
-	got := s.post("/users/login", credentialsOf("alice@example.com")).tokens(t)
-	s.mustAnswer(200, s.bearer("/todos/", got.Token), "HS256")
-	if who := s.bearer("/whoAmI", got.Token); !strings.Contains(who.body, `"realm":"earth"`) {
-		t.Errorf("whoami: %s", who.body)
+	s.MustAnswer(201, s.Post("/users/signup", sitetest.JSON{"email": "alice@example.com", "password": sitetest.GoodPassword, "realm": "earth", "name": "Alice"}), "sign-up")
+	got := s.Post("/users/login", sitetest.CredentialsOf("alice@example.com")).Tokens(t)
+	s.MustAnswer(200, s.Bearer("/todos/", got.Token), "HS256")
+	if who := s.Bearer("/whoAmI", got.Token); !strings.Contains(who.Body, `"realm":"earth"`) {
+		t.Errorf("whoami: %s", who.Body)
 	}
-	if keys := s.get("/keys.json"); keys.body != `{"keys":[]}` {
-		t.Errorf("a secret is no public key: %s", keys.body)
+	if keys := s.Get("/keys.json"); keys.Body != `{"keys":[]}` {
+		t.Errorf("a secret is no public key: %s", keys.Body)
 	}
-	s.mustAnswer(401, s.send("POST", "/auth/logout", "", "Content-Type: application/json"), "the others stay under the prefix")
-	if got := s.get("/auth/login"); strings.Contains(got.body, "<form") {
+	s.MustAnswer(401, s.Send("POST", "/auth/logout", "", "Content-Type: application/json"), "the others stay under the prefix")
+	if got := s.Get("/auth/login"); strings.Contains(got.Body, "<form") {
 		t.Error("a moved route is still at its old path")
 	}
 }
@@ -360,149 +246,149 @@ func TestTemplates(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "login.html"), []byte(`{{define "title"}}Ours{{end}}{{define "content"}}<p>Our own page, for {{.Email}}</p>{{end}}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s := accountsSite(t, "templates "+dir)
-	if page := s.form(browser(t), "/auth/login", url.Values{"email": {"<b>"}, "password": {"x"}}); !strings.Contains(page.body, "<p>Our own page, for &lt;b&gt;</p>") || !strings.Contains(page.body, "<title>Ours") {
-		t.Errorf("the replaced page: %s", page.body)
+	s := sitetest.AccountsSite(t, "templates "+dir)
+	if page := s.Form(sitetest.Browser(t), "/auth/login", url.Values{"email": {"<b>"}, "password": {"x"}}); !strings.Contains(page.Body, "<p>Our own page, for &lt;b&gt;</p>") || !strings.Contains(page.Body, "<title>Ours") {
+		t.Errorf("the replaced page: %s", page.Body)
 	}
-	if page := s.form(browser(t), "/auth/signup", nil); !strings.Contains(page.body, `name="password"`) {
-		t.Errorf("a page that is not replaced: %s", page.body)
+	if page := s.Form(sitetest.Browser(t), "/auth/signup", nil); !strings.Contains(page.Body, `name="password"`) {
+		t.Errorf("a page that is not replaced: %s", page.Body)
 	}
-	if style := s.get("/auth/style.css"); style.status != 200 || !strings.HasPrefix(style.header.Get("Content-Type"), "text/css") {
-		t.Errorf("style sheet: %d %v", style.status, style.header)
+	if style := s.Get("/auth/style.css"); style.Status != 200 || !strings.HasPrefix(style.Header.Get("Content-Type"), "text/css") {
+		t.Errorf("style sheet: %d %v", style.Status, style.Header)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "reset.html"), []byte(`{{define "content"}}{{.Broken`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got := configError(t, accountsBody(filepath.Join(dir, "users.db"), "templates "+dir)); !strings.Contains(got, "templates: template: reset") {
+	if got := sitetest.ConfigError(t, sitetest.AccountsBody(filepath.Join(dir, "users.db"), "templates "+dir)); !strings.Contains(got, "templates: template: reset") {
 		t.Errorf("a broken page: %s", got)
 	}
 }
 
 func TestSignupClosed(t *testing.T) {
-	s := accountsSite(t, "signup closed")
-	s.mustAnswer(404, s.post("/auth/signup", credentialsOf("alice@example.com")), "JSON")
-	s.mustAnswer(404, s.get("/auth/signup", "Accept: text/html"), "page")
-	if page := s.get("/auth/login", "Accept: text/html"); page.status != 200 || strings.Contains(page.body, "/auth/signup") {
-		t.Errorf("the log-in page links a sign-up that is closed: %d", page.status)
+	s := sitetest.AccountsSite(t, "signup closed")
+	s.MustAnswer(404, s.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com")), "JSON")
+	s.MustAnswer(404, s.Get("/auth/signup", "Accept: text/html"), "page")
+	if page := s.Get("/auth/login", "Accept: text/html"); page.Status != 200 || strings.Contains(page.Body, "/auth/signup") {
+		t.Errorf("the log-in page links a sign-up that is closed: %d", page.Status)
 	}
 }
 
 func TestThreatEnumeration(t *testing.T) {
-	s := accountsSite(t, "throttle off")
-	s.signedUp("alice@example.com")
-	s.signedUp("disabled@example.com")
+	s := sitetest.AccountsSite(t, "throttle off")
+	s.SignedUp("alice@example.com")
+	s.SignedUp("disabled@example.com")
 	changeUser(t, "disabled@example.com", func(u *store.User) { u.Disabled = true })
-	control := s.post("/auth/login", credentialsOf("alice@example.com"))
-	s.mustAnswer(200, control, "control")
-	var first reply
+	control := s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com"))
+	s.MustAnswer(200, control, "control")
+	var first sitetest.Reply
 	for _, body := range []sitetest.JSON{
-		{"email": "alice@example.com", "password": "wrong password"}, {"email": "nobody@example.com", "password": goodPassword}, {"email": "disabled@example.com", "password": goodPassword},
-		{"email": "no address", "password": goodPassword}, {"email": "alice@example.com", "password": strings.Repeat("x", 2000)},
+		{"email": "alice@example.com", "password": "wrong password"}, {"email": "nobody@example.com", "password": sitetest.GoodPassword}, {"email": "disabled@example.com", "password": sitetest.GoodPassword},
+		{"email": "no address", "password": sitetest.GoodPassword}, {"email": "alice@example.com", "password": strings.Repeat("x", 2000)},
 	} {
-		got := s.post("/auth/login", body)
-		if first.body == "" {
+		got := s.Post("/auth/login", body)
+		if first.Body == "" {
 			first = got
 		}
-		if got.status != 401 || got.body != first.body || got.errorBody(t).Error.Message != "Invalid email or password." {
-			t.Errorf("%v: %d %s", body["email"], got.status, got.body)
+		if got.Status != 401 || got.Body != first.Body || got.ErrorBody(t).Error.Message != "Invalid email or password." {
+			t.Errorf("%v: %d %s", body["email"], got.Status, got.Body)
 		}
 	}
 }
 
 func TestThreatCredentialStuffing(t *testing.T) {
-	s := serve(t, `servers {
+	s := sitetest.Serve(t, `servers {
 			trusted_proxies static 127.0.0.1/32
 		}
 ----------
-`+accountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), ""))
+`+sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), ""))
 	from := func(ip string) string { return "X-Forwarded-For: " + ip }
 	wrong := sitetest.JSON{"email": "alice@example.com", "password": "wrong password"}
-	s.mustAnswer(201, s.post("/auth/signup", credentialsOf("alice@example.com"), from("2001:db8::1")), "sign-up")
-	s.mustAnswer(200, s.post("/auth/login", credentialsOf("alice@example.com"), from("2001:db8::1")), "alice is logged in at home")
+	s.MustAnswer(201, s.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com"), from("2001:db8::1")), "sign-up")
+	s.MustAnswer(200, s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com"), from("2001:db8::1")), "alice is logged in at home")
 	for i := range 10 {
-		s.mustAnswer(401, s.post("/auth/login", wrong, from(fmt.Sprintf("203.0.113.%d", i))), "a guess")
+		s.MustAnswer(401, s.Post("/auth/login", wrong, from(fmt.Sprintf("203.0.113.%d", i))), "a guess")
 	}
-	got := s.post("/auth/login", wrong, from("203.0.113.99"))
-	s.mustAnswer(429, got, "the guess that is too many")
-	if got.header.Get("Retry-After") == "" || got.errorBody(t).Error.Code != "too_many_requests" {
-		t.Errorf("429: %v %s", got.header, got.body)
+	got := s.Post("/auth/login", wrong, from("203.0.113.99"))
+	s.MustAnswer(429, got, "the guess that is too many")
+	if got.Header.Get("Retry-After") == "" || got.ErrorBody(t).Error.Code != "too_many_requests" {
+		t.Errorf("429: %v %s", got.Header, got.Body)
 	}
-	s.mustAnswer(429, s.post("/auth/login", sitetest.JSON{"email": "ALICE@example.com", "password": "wrong password"}, from("203.0.113.98")), "the same account in other case")
-	s.mustAnswer(200, s.post("/auth/login", credentialsOf("alice@example.com"), from("2001:db8::2")), "alice herself, at home, is not locked out")
-	s.mustAnswer(401, s.post("/auth/login", sitetest.JSON{"email": "bob@example.com", "password": "wrong password"}, from("203.0.113.99")), "another account")
+	s.MustAnswer(429, s.Post("/auth/login", sitetest.JSON{"email": "ALICE@example.com", "password": "wrong password"}, from("203.0.113.98")), "the same account in other case")
+	s.MustAnswer(200, s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com"), from("2001:db8::2")), "alice herself, at home, is not locked out")
+	s.MustAnswer(401, s.Post("/auth/login", sitetest.JSON{"email": "bob@example.com", "password": "wrong password"}, from("203.0.113.99")), "another account")
 
 	// Whoever keeps guessing locks nobody out who is logged in nowhere.
-	s.mustAnswer(201, s.post("/auth/signup", credentialsOf("carol@example.com"), from("192.0.2.1")), "sign-up")
+	s.MustAnswer(201, s.Post("/auth/signup", sitetest.CredentialsOf("carol@example.com"), from("192.0.2.1")), "sign-up")
 	wrong = sitetest.JSON{"email": "carol@example.com", "password": "wrong password"}
 	for range 10 {
-		s.mustAnswer(401, s.post("/auth/login", wrong, from("203.0.113.200")), "a guess")
+		s.MustAnswer(401, s.Post("/auth/login", wrong, from("203.0.113.200")), "a guess")
 	}
 	for range accounts.StrangerTries {
-		s.mustAnswer(429, s.post("/auth/login", wrong, from("203.0.113.200")), "a guess that is too many")
+		s.MustAnswer(429, s.Post("/auth/login", wrong, from("203.0.113.200")), "a guess that is too many")
 	}
-	s.mustAnswer(429, s.post("/auth/login", credentialsOf("carol@example.com"), from("203.0.113.200")), "the right guess after too many")
-	s.mustAnswer(200, s.post("/auth/login", credentialsOf("carol@example.com"), from("198.51.100.1")), "carol herself")
+	s.MustAnswer(429, s.Post("/auth/login", sitetest.CredentialsOf("carol@example.com"), from("203.0.113.200")), "the right guess after too many")
+	s.MustAnswer(200, s.Post("/auth/login", sitetest.CredentialsOf("carol@example.com"), from("198.51.100.1")), "carol herself")
 	for i := range accounts.SparedFactor*10 + 50 {
 		serviceOf(t).Spares(t.Context(), false, "carol@example.com", accounts.Client{Address: fmt.Sprint("10.0.0.", i)}, time.Now())
 	}
-	s.mustAnswer(429, s.post("/auth/login", credentialsOf("carol@example.com"), from("203.0.113.201")), "the right guess of one of many clients")
+	s.MustAnswer(429, s.Post("/auth/login", sitetest.CredentialsOf("carol@example.com"), from("203.0.113.201")), "the right guess of one of many clients")
 
-	s.mustAnswer(401, s.post("/auth/login", sitetest.JSON{"email": "first@example.com", "password": "wrong password"}, from("2001:db8:1::1")), "control: a client's first")
+	s.MustAnswer(401, s.Post("/auth/login", sitetest.JSON{"email": "first@example.com", "password": "wrong password"}, from("2001:db8:1::1")), "control: a client's first")
 	for range 29 { // at once, since time forgives
 		serviceOf(t).Attempts.Clients.Begin(t.Context(), network.Key("2001:db8:1::ffff"), time.Now())
 	}
-	s.mustAnswer(429, s.post("/auth/login", sitetest.JSON{"email": "more@example.com", "password": "wrong password"}, from("2001:db8:1::1:1")), "31st of a client, by its /64")
-	s.mustAnswer(401, s.post("/auth/login", sitetest.JSON{"email": "more@example.com", "password": "wrong password"}, from("2001:db8:2::1")), "control: another client")
+	s.MustAnswer(429, s.Post("/auth/login", sitetest.JSON{"email": "more@example.com", "password": "wrong password"}, from("2001:db8:1::1:1")), "31st of a client, by its /64")
+	s.MustAnswer(401, s.Post("/auth/login", sitetest.JSON{"email": "more@example.com", "password": "wrong password"}, from("2001:db8:2::1")), "control: another client")
 }
 
 func TestThreatPasswordStorage(t *testing.T) {
-	s := accountsSite(t, "")
-	s.signedUp("alice@example.com")
+	s := sitetest.AccountsSite(t, "")
+	s.SignedUp("alice@example.com")
 	hash := userOf(t, "alice@example.com").PasswordHash
 	if !strings.HasPrefix(hash, "$argon2id$v=19$m=19456,t=2,p=1$") {
 		t.Errorf("hash %s", hash)
 	}
-	s.signedUp("bob@example.com")
+	s.SignedUp("bob@example.com")
 	if userOf(t, "bob@example.com").PasswordHash == hash {
 		t.Error("one password of two users has one hash")
 	}
-	imported, err := bcrypt.GenerateFromPassword([]byte(goodPassword), bcrypt.MinCost)
+	imported, err := bcrypt.GenerateFromPassword([]byte(sitetest.GoodPassword), bcrypt.MinCost)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, old := range map[string]string{"bcrypt": string(imported), "weaker argon2id": weakArgon2id(goodPassword)} {
+	for name, old := range map[string]string{"bcrypt": string(imported), "weaker argon2id": sitetest.WeakArgon2id(sitetest.GoodPassword)} {
 		changeUser(t, "alice@example.com", func(u *store.User) { u.PasswordHash = old })
-		s.mustAnswer(401, s.post("/auth/login", sitetest.JSON{"email": "alice@example.com", "password": "wrong password"}), name+": wrong password")
+		s.MustAnswer(401, s.Post("/auth/login", sitetest.JSON{"email": "alice@example.com", "password": "wrong password"}), name+": wrong password")
 		if userOf(t, "alice@example.com").PasswordHash != old {
 			t.Errorf("%s: hashed again by a wrong password", name)
 		}
-		s.mustAnswer(200, s.post("/auth/login", credentialsOf("alice@example.com")), name)
+		s.MustAnswer(200, s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com")), name)
 		if renewed := userOf(t, "alice@example.com").PasswordHash; password.Weak(renewed) {
 			t.Errorf("%s is not hashed again at log-in: %s", name, renewed)
 		}
-		s.mustAnswer(200, s.post("/auth/login", credentialsOf("alice@example.com")), name+" after it was hashed again")
+		s.MustAnswer(200, s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com")), name+" after it was hashed again")
 	}
 }
 
 func TestThreatHashingDenialOfService(t *testing.T) {
-	s := accountsSite(t, "throttle off\n hash_queue 4")
-	got := s.signedUp("alice@example.com")
+	s := sitetest.AccountsSite(t, "throttle off\n hash_queue 4")
+	got := s.SignedUp("alice@example.com")
 	var busy, ok atomic.Int64
 	var all sync.WaitGroup
 	for range 60 {
 		all.Go(func() {
-			switch got := s.post("/auth/login", credentialsOf("alice@example.com")); got.status {
+			switch got := s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com")); got.Status {
 			case 200:
 				ok.Add(1)
 			case 503:
-				if got.header.Get("Retry-After") != "" {
+				if got.Header.Get("Retry-After") != "" {
 					busy.Add(1)
 				}
 			default:
-				t.Errorf("status %d %s", got.status, got.body)
+				t.Errorf("status %d %s", got.Status, got.Body)
 			}
 		})
-		all.Go(func() { s.mustAnswer(200, s.bearer("/todos/", got.Token), "verification goes on") })
+		all.Go(func() { s.MustAnswer(200, s.Bearer("/todos/", got.Token), "verification goes on") })
 	}
 	all.Wait()
 	if busy.Load() == 0 || ok.Load() == 0 {
@@ -511,52 +397,52 @@ func TestThreatHashingDenialOfService(t *testing.T) {
 	if waiting := password.Busy(); waiting != 0 {
 		t.Errorf("%d hashes are still counted", waiting)
 	}
-	s.mustAnswer(200, s.post("/auth/login", credentialsOf("alice@example.com")), "control: afterwards")
+	s.MustAnswer(200, s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com")), "control: afterwards")
 }
 
 func TestThreatPasswords(t *testing.T) {
-	s := accountsSite(t, "")
+	s := sitetest.AccountsSite(t, "")
 	user := 0
-	signup := func(password string) reply {
+	signup := func(password string) sitetest.Reply {
 		user++
-		return s.post("/auth/signup", sitetest.JSON{"email": fmt.Sprintf("user%d@example.com", user), "password": password})
+		return s.Post("/auth/signup", sitetest.JSON{"email": fmt.Sprintf("user%d@example.com", user), "password": password})
 	}
 	for name, password := range map[string]string{
 		"8 characters": "xk4 q9!z", "no composition rules": "zzzqqqvvvxxx", "1024 bytes": strings.Repeat("pw", 512), "a phrase": "пароль из слов", "blanks": "  two  words  ", "emoji": "🐢🐇🦊🐻🐼🐨🐯🦁",
 	} {
-		s.mustAnswer(201, signup(password), name)
+		s.MustAnswer(201, signup(password), name)
 	}
 	for name, password := range map[string]string{
 		"7 characters": "xk4q9!z", "1025 bytes": strings.Repeat("p", 1025), "common": "password", "common in capitals": "PassWord1", "most common digits": "123456789", "control character": "abcdefg\x00h", "tab": "abcd\tefgh",
 	} {
 		got := signup(password)
-		s.mustAnswer(422, got, name)
-		if got.status == 422 && got.errorBody(t).Error.Details[0].Path != "/password" {
-			t.Errorf("%s: %s", name, got.body)
+		s.MustAnswer(422, got, name)
+		if got.Status == 422 && got.ErrorBody(t).Error.Details[0].Path != "/password" {
+			t.Errorf("%s: %s", name, got.Body)
 		}
 	}
 	long := strings.Repeat("a", 100)
-	s.mustAnswer(201, s.post("/auth/signup", sitetest.JSON{"email": "long@example.com", "password": long + "1"}), "control")
-	s.mustAnswer(401, s.post("/auth/login", sitetest.JSON{"email": "long@example.com", "password": long + "2"}), "never cut short")
-	s.mustAnswer(200, s.post("/auth/login", sitetest.JSON{"email": "long@example.com", "password": long + "1"}), "control")
+	s.MustAnswer(201, s.Post("/auth/signup", sitetest.JSON{"email": "long@example.com", "password": long + "1"}), "control")
+	s.MustAnswer(401, s.Post("/auth/login", sitetest.JSON{"email": "long@example.com", "password": long + "2"}), "never cut short")
+	s.MustAnswer(200, s.Post("/auth/login", sitetest.JSON{"email": "long@example.com", "password": long + "1"}), "control")
 	// The same keys, composed otherwise by another machine.
-	s.mustAnswer(201, s.post("/auth/signup", sitetest.JSON{"email": "nfc@example.com", "password": "cafe\u0301 cafe\u0301"}), "control")
-	s.mustAnswer(200, s.post("/auth/login", sitetest.JSON{"email": "nfc@example.com", "password": "caf\u00e9 caf\u00e9"}), "composed")
+	s.MustAnswer(201, s.Post("/auth/signup", sitetest.JSON{"email": "nfc@example.com", "password": "cafe\u0301 cafe\u0301"}), "control")
+	s.MustAnswer(200, s.Post("/auth/login", sitetest.JSON{"email": "nfc@example.com", "password": "caf\u00e9 caf\u00e9"}), "composed")
 }
 
 func TestThreatIdentifiers(t *testing.T) {
-	s := accountsSite(t, "")
-	s.mustAnswer(201, s.post("/auth/signup", credentialsOf("alice@example.com")), "control")
+	s := sitetest.AccountsSite(t, "")
+	s.MustAnswer(201, s.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com")), "control")
 	for name, email := range map[string]string{
 		"capitals": "ALICE@EXAMPLE.COM", "full width": "ａｌｉｃｅ@example.com", "domain in capitals": "alice@Example.Com", "compatible letters": "ﬁnn@example.com",
 	} {
 		if name == "compatible letters" {
-			s.mustAnswer(201, s.post("/auth/signup", credentialsOf("finn@example.com")), "control")
+			s.MustAnswer(201, s.Post("/auth/signup", sitetest.CredentialsOf("finn@example.com")), "control")
 		}
-		got := s.post("/auth/signup", credentialsOf(email))
-		s.mustAnswer(409, got, name)
-		if got.status == 409 && got.errorBody(t).Error.Message != "Email value is already taken" {
-			t.Errorf("409: %s", got.body)
+		got := s.Post("/auth/signup", sitetest.CredentialsOf(email))
+		s.MustAnswer(409, got, name)
+		if got.Status == 409 && got.ErrorBody(t).Error.Message != "Email value is already taken" {
+			t.Errorf("409: %s", got.Body)
 		}
 	}
 	for name, email := range map[string]string{
@@ -566,26 +452,26 @@ func TestThreatIdentifiers(t *testing.T) {
 		"soft hyphen there": "ali@\u00adexample.com", "ideographic full stop at the end": "ali@example.com\u3002", "dot at the end": "ali@example.com.",
 		"with a name": "Alice <alice@example.com>", "two": "alice@example.com, bob@example.com", "too long": strings.Repeat("a", 250) + "@example.com", "mixed direction": "alicעה@example.com", "empty": "",
 	} {
-		got := s.post("/auth/signup", credentialsOf(email))
-		s.mustAnswer(422, got, name)
+		got := s.Post("/auth/signup", sitetest.CredentialsOf(email))
+		s.MustAnswer(422, got, name)
 	}
 	const racers = 100
 	var created, taken atomic.Int64
 	var all sync.WaitGroup
-	s = accountsSite(t, "")
+	s = sitetest.AccountsSite(t, "")
 	for i := range racers {
 		all.Go(func() {
 			email := "racer@example.com"
 			if i%2 == 0 {
 				email = "RACER@example.com"
 			}
-			switch got := s.post("/auth/signup", credentialsOf(email)); got.status {
+			switch got := s.Post("/auth/signup", sitetest.CredentialsOf(email)); got.Status {
 			case 201:
 				created.Add(1)
 			case 409:
 				taken.Add(1)
 			default:
-				t.Errorf("status %d %s", got.status, got.body)
+				t.Errorf("status %d %s", got.Status, got.Body)
 			}
 		})
 	}
@@ -596,43 +482,45 @@ func TestThreatIdentifiers(t *testing.T) {
 }
 
 func TestThreatRefreshReplay(t *testing.T) {
-	s := accountsSite(t, "")
-	first := s.signedUp("alice@example.com")
-	refresh := func(token string) reply { return s.post("/auth/refresh", sitetest.JSON{"refreshToken": token}) }
-	second := refresh(first.RefreshToken).tokens(t)
+	s := sitetest.AccountsSite(t, "")
+	first := s.SignedUp("alice@example.com")
+	refresh := func(token string) sitetest.Reply {
+		return s.Post("/auth/refresh", sitetest.JSON{"refreshToken": token})
+	}
+	second := refresh(first.RefreshToken).Tokens(t)
 	if second.RefreshToken == first.RefreshToken || len(second.RefreshToken) < 60 {
 		t.Error("the refresh token is not replaced, or too short")
 	}
-	third := refresh(second.RefreshToken).tokens(t)
-	s.mustAnswer(200, s.bearer("/todos/", third.Token), "control")
-	s.mustAnswer(401, refresh(first.RefreshToken), "a token that was used before")
-	s.mustAnswer(401, refresh(third.RefreshToken), "the family is revoked: its newest refresh token")
-	s.mustAnswer(401, s.bearer("/todos/", third.Token), "the family is revoked: its access tokens, remembered ones too")
+	third := refresh(second.RefreshToken).Tokens(t)
+	s.MustAnswer(200, s.Bearer("/todos/", third.Token), "control")
+	s.MustAnswer(401, refresh(first.RefreshToken), "a token that was used before")
+	s.MustAnswer(401, refresh(third.RefreshToken), "the family is revoked: its newest refresh token")
+	s.MustAnswer(401, s.Bearer("/todos/", third.Token), "the family is revoked: its access tokens, remembered ones too")
 
-	other := s.loggedIn("alice@example.com")
+	other := s.LoggedIn("alice@example.com")
 	family := other.RefreshToken[:22]
 	for name, token := range map[string]string{"empty": "x", "nobody's": strings.Repeat("A", 65), "of a session ID": "00000000-0000-0000-0000-000000000000"} {
-		s.mustAnswer(401, refresh(token), name)
+		s.MustAnswer(401, refresh(token), name)
 	}
-	s.mustAnswer(200, s.bearer("/todos/", other.Token), "control: another session lives on")
-	s.mustAnswer(401, refresh(family+strings.Repeat("B", 43)), "of the family, and never given out")
-	s.mustAnswer(401, s.bearer("/todos/", other.Token), "which ends that family")
+	s.MustAnswer(200, s.Bearer("/todos/", other.Token), "control: another session lives on")
+	s.MustAnswer(401, refresh(family+strings.Repeat("B", 43)), "of the family, and never given out")
+	s.MustAnswer(401, s.Bearer("/todos/", other.Token), "which ends that family")
 
 	// 100 at once have one line of tokens.
-	last := s.loggedIn("alice@example.com")
+	last := s.LoggedIn("alice@example.com")
 	successors := make(map[string]int)
 	var mu sync.Mutex
 	var all sync.WaitGroup
 	for range 100 {
 		all.Go(func() {
 			got := refresh(last.RefreshToken)
-			if got.status != 200 {
-				t.Errorf("status %d %s", got.status, got.body)
+			if got.Status != 200 {
+				t.Errorf("status %d %s", got.Status, got.Body)
 				return
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			successors[got.tokens(t).RefreshToken]++
+			successors[got.Tokens(t).RefreshToken]++
 		})
 	}
 	all.Wait()
@@ -640,10 +528,10 @@ func TestThreatRefreshReplay(t *testing.T) {
 		t.Errorf("100 uses of one refresh token gave %d successors", len(successors))
 	}
 	for successor := range successors {
-		s.mustAnswer(200, refresh(successor), "the successor")
-		s.mustAnswer(401, refresh(last.RefreshToken), "the token whose successor was used")
+		s.MustAnswer(200, refresh(successor), "the successor")
+		s.MustAnswer(401, refresh(last.RefreshToken), "the token whose successor was used")
 	}
-	s.mustAnswer(401, s.bearer("/todos/", last.Token), "afterwards the session is ended")
+	s.MustAnswer(401, s.Bearer("/todos/", last.Token), "afterwards the session is ended")
 
 	stored, err := storeOf(t).Sessions(t.Context(), userOf(t, "alice@example.com").ID, time.Now())
 	if err != nil {
@@ -657,147 +545,98 @@ func TestThreatRefreshReplay(t *testing.T) {
 }
 
 func TestRefreshEndsWithTheSession(t *testing.T) {
-	s := accountsSite(t, "token_lifetime 1s\n refresh_lifetime 2s")
-	got := s.signedUp("alice@example.com")
+	s := sitetest.AccountsSite(t, "token_lifetime 1s\n refresh_lifetime 2s")
+	got := s.SignedUp("alice@example.com")
 	sitetest.Eventually(t, "the session expires, however much it is used", func() bool {
-		answer := s.post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken})
-		if answer.status == 200 {
-			got = answer.tokens(t)
+		answer := s.Post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken})
+		if answer.Status == 200 {
+			got = answer.Tokens(t)
 		}
-		return answer.status == 401
+		return answer.Status == 401
 	})
-}
-
-// browser is a client with cookies that follows no redirects.
-func browser(t testing.TB) *http.Client {
-	t.Helper()
-	jar, err := cookiejar.New(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &http.Client{Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-}
-
-// form sends a form as a browser does, or asks for a page if there are no
-// fields.
-func (s *site) form(client *http.Client, path string, fields url.Values, headers ...string) reply {
-	s.t.Helper()
-	method, body := http.MethodGet, ""
-	if fields != nil {
-		method, body = http.MethodPost, fields.Encode()
-	}
-	request, err := http.NewRequest(method, s.url+path, strings.NewReader(body))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	request.Header.Set("Accept", "text/html,application/xhtml+xml,*/*;q=0.8")
-	if fields != nil {
-		request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	}
-	for _, header := range headers {
-		name, value, _ := strings.Cut(header, ": ")
-		request.Header.Set(name, value)
-		if name == "Host" {
-			request.Host = value
-		}
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer response.Body.Close()
-	var text bytes.Buffer
-	if _, err := text.ReadFrom(response.Body); err != nil {
-		s.t.Fatal(err)
-	}
-	return reply{response.StatusCode, response.Header, text.String()}
-}
-
-func formOf(email string) url.Values {
-	return url.Values{"email": {email}, "password": {goodPassword}}
 }
 
 func TestBrowserFlow(t *testing.T) {
-	s := accountsSite(t, "token_lifetime 1s")
-	chrome := browser(t)
-	got := s.form(chrome, "/todos/list?page=2", nil)
-	if got.status != 303 || got.header.Get("Location") != "/auth/login?return_to=%2Ftodos%2Flist%3Fpage%3D2" {
-		t.Fatalf("without a session: %d %v", got.status, got.header)
+	s := sitetest.AccountsSite(t, "token_lifetime 1s")
+	chrome := sitetest.Browser(t)
+	got := s.Form(chrome, "/todos/list?page=2", nil)
+	if got.Status != 303 || got.Header.Get("Location") != "/auth/login?return_to=%2Ftodos%2Flist%3Fpage%3D2" {
+		t.Fatalf("without a session: %d %v", got.Status, got.Header)
 	}
 	for authorization, status := range map[string]int{"Basic " + basicCredentials("carol", "opensesame"): 303, "Bearer x": 401} {
-		if got := s.get("/todos/", "Accept: text/html", "Authorization: "+authorization); got.status != status {
-			t.Errorf("%.6s without a session: %d", authorization, got.status)
+		if got := s.Get("/todos/", "Accept: text/html", "Authorization: "+authorization); got.Status != status {
+			t.Errorf("%.6s without a session: %d", authorization, got.Status)
 		}
 	}
-	page := s.form(chrome, got.header.Get("Location"), nil)
-	if page.status != 200 || !strings.Contains(page.body, `value="/todos/list?page=2"`) || page.header.Get("Content-Security-Policy") != "default-src 'none'; style-src 'self'; img-src 'self'; frame-ancestors 'none'; base-uri 'none'" {
-		t.Errorf("log-in page: %d %v %s", page.status, page.header, page.body)
+	page := s.Form(chrome, got.Header.Get("Location"), nil)
+	if page.Status != 200 || !strings.Contains(page.Body, `value="/todos/list?page=2"`) || page.Header.Get("Content-Security-Policy") != "default-src 'none'; style-src 'self'; img-src 'self'; frame-ancestors 'none'; base-uri 'none'" {
+		t.Errorf("log-in page: %d %v %s", page.Status, page.Header, page.Body)
 	}
-	made := s.form(chrome, "/auth/signup", url.Values{"email": {" alice@example.com "}, "password": {goodPassword}, "return_to": {"/todos/list?page=2"}})
-	if made.status != 303 || made.header.Get("Location") != "/todos/list?page=2" {
-		t.Fatalf("sign-up: %d %v %s", made.status, made.header, made.body)
+	made := s.Form(chrome, "/auth/signup", url.Values{"email": {" alice@example.com "}, "password": {sitetest.GoodPassword}, "return_to": {"/todos/list?page=2"}})
+	if made.Status != 303 || made.Header.Get("Location") != "/todos/list?page=2" {
+		t.Fatalf("sign-up: %d %v %s", made.Status, made.Header, made.Body)
 	}
-	first := s.form(chrome, "/todos/", nil)
-	if first.status != 200 || !strings.Contains(first.body, "user=[") || strings.Contains(first.body, "refresh=") {
-		t.Fatalf("with the cookie: %d %s", first.status, first.body)
+	first := s.Form(chrome, "/todos/", nil)
+	if first.Status != 200 || !strings.Contains(first.Body, "user=[") || strings.Contains(first.Body, "refresh=") {
+		t.Fatalf("with the cookie: %d %s", first.Status, first.Body)
 	}
-	home, _ := url.Parse(s.url)
+	home, _ := url.Parse(s.URL)
 	access := chrome.Jar.Cookies(home)
 	sitetest.Eventually(t, "the access token expires, and is renewed silently", func() bool {
-		got := s.form(chrome, "/todos/", nil)
-		if got.status != 200 {
-			t.Fatalf("status %d %s", got.status, got.body)
+		got := s.Form(chrome, "/todos/", nil)
+		if got.Status != 200 {
+			t.Fatalf("status %d %s", got.Status, got.Body)
 		}
 		return chrome.Jar.Cookies(home)[0].Value != access[0].Value
 	})
-	account := s.form(chrome, "/auth/account", nil)
-	if account.status != 200 || !strings.Contains(account.body, "alice@example.com") || strings.Contains(account.body, "$argon2id") {
-		t.Errorf("account page: %d %s", account.status, account.body)
+	account := s.Form(chrome, "/auth/account", nil)
+	if account.Status != 200 || !strings.Contains(account.Body, "alice@example.com") || strings.Contains(account.Body, "$argon2id") {
+		t.Errorf("account page: %d %s", account.Status, account.Body)
 	}
-	changed := s.form(chrome, "/auth/password", url.Values{"currentPassword": {goodPassword}, "newPassword": {"another good password"}})
-	if changed.status != 200 || !strings.Contains(changed.body, "Your password was changed") {
-		t.Errorf("password: %d %s", changed.status, changed.body)
+	changed := s.Form(chrome, "/auth/password", url.Values{"currentPassword": {sitetest.GoodPassword}, "newPassword": {"another good password"}})
+	if changed.Status != 200 || !strings.Contains(changed.Body, "Your password was changed") {
+		t.Errorf("password: %d %s", changed.Status, changed.Body)
 	}
-	wrong := s.form(chrome, "/auth/password", url.Values{"currentPassword": {goodPassword}, "newPassword": {"short"}})
-	if wrong.status != 422 || !strings.Contains(wrong.body, "at least 8 characters") {
-		t.Errorf("password: %d %s", wrong.status, wrong.body)
+	wrong := s.Form(chrome, "/auth/password", url.Values{"currentPassword": {sitetest.GoodPassword}, "newPassword": {"short"}})
+	if wrong.Status != 422 || !strings.Contains(wrong.Body, "at least 8 characters") {
+		t.Errorf("password: %d %s", wrong.Status, wrong.Body)
 	}
-	out := s.form(chrome, "/auth/logout", url.Values{})
-	if out.status != 303 || len(chrome.Jar.Cookies(home)) != 0 {
-		t.Errorf("log-out: %d, cookies left %v", out.status, chrome.Jar.Cookies(home))
+	out := s.Form(chrome, "/auth/logout", url.Values{})
+	if out.Status != 303 || len(chrome.Jar.Cookies(home)) != 0 {
+		t.Errorf("log-out: %d, cookies left %v", out.Status, chrome.Jar.Cookies(home))
 	}
-	s.mustAnswer(303, s.form(chrome, "/todos/", nil), "afterwards")
-	refused := s.form(chrome, "/auth/login", url.Values{"email": {"alice@example.com"}, "password": {"wrong <b>password"}})
-	if refused.status != 401 || !strings.Contains(refused.body, "Invalid email or password.") || !strings.Contains(refused.body, `value="alice@example.com"`) || strings.Contains(refused.body, "wrong") {
-		t.Errorf("wrong password: %d %s", refused.status, refused.body)
+	s.MustAnswer(303, s.Form(chrome, "/todos/", nil), "afterwards")
+	refused := s.Form(chrome, "/auth/login", url.Values{"email": {"alice@example.com"}, "password": {"wrong <b>password"}})
+	if refused.Status != 401 || !strings.Contains(refused.Body, "Invalid email or password.") || !strings.Contains(refused.Body, `value="alice@example.com"`) || strings.Contains(refused.Body, "wrong") {
+		t.Errorf("wrong password: %d %s", refused.Status, refused.Body)
 	}
 }
 
 // Many requests of a page at once, all with an access token that has expired:
 // none is refused, and the session lives on.
 func TestBrowserRenewsAtOnce(t *testing.T) {
-	s := accountsSite(t, "token_lifetime 1s")
-	chrome := browser(t)
-	s.mustAnswer(303, s.form(chrome, "/auth/signup", formOf("alice@example.com")), "sign-up")
-	home, _ := url.Parse(s.url)
+	s := sitetest.AccountsSite(t, "token_lifetime 1s")
+	chrome := sitetest.Browser(t)
+	s.MustAnswer(303, s.Form(chrome, "/auth/signup", sitetest.FormOf("alice@example.com")), "sign-up")
+	home, _ := url.Parse(s.URL)
 	stale := chrome.Jar.Cookies(home)
 	sitetest.Eventually(t, "the access token expires", func() bool {
-		return s.get("/todos/", "Cookie: session="+stale[0].Value).status == 401
+		return s.Get("/todos/", "Cookie: session="+stale[0].Value).Status == 401
 	})
 	var all sync.WaitGroup
 	for range 20 {
 		all.Go(func() {
-			s.mustAnswer(200, s.get("/todos/", "Cookie: session="+stale[0].Value+"; refresh="+stale[1].Value), "one of many")
+			s.MustAnswer(200, s.Get("/todos/", "Cookie: session="+stale[0].Value+"; refresh="+stale[1].Value), "one of many")
 		})
 	}
 	all.Wait()
-	s.mustAnswer(200, s.form(chrome, "/todos/", nil), "afterwards")
+	s.MustAnswer(200, s.Form(chrome, "/todos/", nil), "afterwards")
 }
 
 func TestThreatCookies(t *testing.T) {
-	s := accountsSite(t, "")
-	s.mustAnswer(201, s.post("/auth/signup", credentialsOf("alice@example.com")), "sign-up")
-	checkCookies(t, "a log-in on this machine", s.form(browser(t), "/auth/login", formOf("alice@example.com")).header, "", false)
+	s := sitetest.AccountsSite(t, "")
+	s.MustAnswer(201, s.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com")), "sign-up")
+	checkCookies(t, "a log-in on this machine", s.Form(sitetest.Browser(t), "/auth/login", sitetest.FormOf("alice@example.com")).Header, "", false)
 	for url, secure := range map[string]bool{
 		"https://app.example/": true, "http://app.example/": true, "https://localhost/": true, "http://localhost.example/": true, "http://127.0.0.1.example/": true,
 		"http://localhost:8080/": false, "http://127.0.0.1/": false, "http://[::1]:8080/": false, "http://app.localhost/": false,
@@ -834,39 +673,39 @@ func checkCookies(t *testing.T, what string, header http.Header, prefix string, 
 }
 
 func TestThreatCrossSiteRequestForgery(t *testing.T) {
-	s := accountsSite(t, "")
-	chrome := browser(t)
-	s.mustAnswer(303, s.form(chrome, "/auth/signup", formOf("alice@example.com")), "control")
+	s := sitetest.AccountsSite(t, "")
+	chrome := sitetest.Browser(t)
+	s.MustAnswer(303, s.Form(chrome, "/auth/signup", sitetest.FormOf("alice@example.com")), "control")
 	cross := []string{"Sec-Fetch-Site: cross-site", "Origin: https://evil.example"}
 	for _, c := range []struct {
 		path   string
 		fields url.Values
 	}{
-		{"/auth/login", formOf("alice@example.com")}, {"/auth/signup", formOf("mallory@example.com")}, {"/auth/logout", url.Values{}},
-		{"/auth/password", url.Values{"currentPassword": {goodPassword}, "newPassword": {"another good one"}}}, {"/todos/", url.Values{"delete": {"all"}}},
+		{"/auth/login", sitetest.FormOf("alice@example.com")}, {"/auth/signup", sitetest.FormOf("mallory@example.com")}, {"/auth/logout", url.Values{}},
+		{"/auth/password", url.Values{"currentPassword": {sitetest.GoodPassword}, "newPassword": {"another good one"}}}, {"/todos/", url.Values{"delete": {"all"}}},
 	} {
-		s.mustAnswer(403, s.form(chrome, c.path, c.fields, cross...), c.path)
-		s.mustAnswer(403, s.form(chrome, c.path, c.fields, "Origin: https://evil.example"), c.path+" by an older browser")
+		s.MustAnswer(403, s.Form(chrome, c.path, c.fields, cross...), c.path)
+		s.MustAnswer(403, s.Form(chrome, c.path, c.fields, "Origin: https://evil.example"), c.path+" by an older browser")
 	}
-	s.mustAnswer(200, s.form(chrome, "/todos/", url.Values{"a": {"b"}}, "Sec-Fetch-Site: same-origin"), "control: the site's own form")
+	s.MustAnswer(200, s.Form(chrome, "/todos/", url.Values{"a": {"b"}}, "Sec-Fetch-Site: same-origin"), "control: the site's own form")
 	for _, kind := range []string{"text/plain", "multipart/form-data", "", "application/xml"} {
-		s.mustAnswer(415, s.send("POST", "/auth/login", sitetest.Marshal(t, credentialsOf("alice@example.com")), "Content-Type: "+kind), "JSON as "+kind)
+		s.MustAnswer(415, s.Send("POST", "/auth/login", sitetest.Marshal(t, sitetest.CredentialsOf("alice@example.com")), "Content-Type: "+kind), "JSON as "+kind)
 	}
 	for _, path := range []string{"/auth/refresh", "/auth/logout", "/auth/password"} {
-		got := s.get(path)
-		s.mustAnswer(405, got, "GET "+path)
-		if got.header.Get("Allow") != "POST" {
-			t.Errorf("Allow %q", got.header.Get("Allow"))
+		got := s.Get(path)
+		s.MustAnswer(405, got, "GET "+path)
+		if got.Header.Get("Allow") != "POST" {
+			t.Errorf("Allow %q", got.Header.Get("Allow"))
 		}
 	}
-	s.mustAnswer(200, s.form(chrome, "/auth/account", nil), "control: still logged in")
+	s.MustAnswer(200, s.Form(chrome, "/auth/account", nil), "control: still logged in")
 }
 
 func TestThreatOpenRedirect(t *testing.T) {
-	s := accountsSite(t, "")
-	s.mustAnswer(201, s.post("/auth/signup", credentialsOf("alice@example.com")), "sign-up")
+	s := sitetest.AccountsSite(t, "")
+	s.MustAnswer(201, s.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com")), "sign-up")
 	location := func(to string) string {
-		return s.form(browser(t), "/auth/login", url.Values{"email": {"alice@example.com"}, "password": {goodPassword}, "return_to": {to}}).header.Get("Location")
+		return s.Form(sitetest.Browser(t), "/auth/login", url.Values{"email": {"alice@example.com"}, "password": {sitetest.GoodPassword}, "return_to": {to}}).Header.Get("Location")
 	}
 	for _, good := range []string{"/", "/todos/1?a=b&c=%20d#e", "/a%2Fb", "/a?q=100%25", `/a?path=C:%5Cx`, "/100%25", "/ü", "/x?url=https://elsewhere.example"} {
 		if got := location(good); got != good && !strings.EqualFold(got, strings.ReplaceAll(good, "ü", "%C3%BC")) {
@@ -887,43 +726,43 @@ func TestThreatOpenRedirect(t *testing.T) {
 }
 
 func TestThreatSessionFixation(t *testing.T) {
-	s := accountsSite(t, "")
-	planted := s.signedUp("mallory@example.com")
-	s.mustAnswer(201, s.post("/auth/signup", credentialsOf("alice@example.com")), "sign-up")
-	chrome := browser(t)
-	home, _ := url.Parse(s.url)
+	s := sitetest.AccountsSite(t, "")
+	planted := s.SignedUp("mallory@example.com")
+	s.MustAnswer(201, s.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com")), "sign-up")
+	chrome := sitetest.Browser(t)
+	home, _ := url.Parse(s.URL)
 	chrome.Jar.SetCookies(home, []*http.Cookie{{Name: "session", Value: planted.Token, Path: "/"}, {Name: "refresh", Value: planted.RefreshToken, Path: "/"}})
-	s.mustAnswer(303, s.form(chrome, "/auth/login", formOf("alice@example.com")), "log-in")
+	s.MustAnswer(303, s.Form(chrome, "/auth/login", sitetest.FormOf("alice@example.com")), "log-in")
 	for _, cookie := range chrome.Jar.Cookies(home) {
 		if cookie.Value == planted.Token || cookie.Value == planted.RefreshToken {
 			t.Errorf("cookie %s is still the planted one", cookie.Name)
 		}
 	}
-	if got := s.form(chrome, "/auth/account", nil); !strings.Contains(got.body, "alice@example.com") {
-		t.Errorf("the session is not alice's: %s", got.body)
+	if got := s.Form(chrome, "/auth/account", nil); !strings.Contains(got.Body, "alice@example.com") {
+		t.Errorf("the session is not alice's: %s", got.Body)
 	}
 }
 
 func TestThreatEndedSessions(t *testing.T) {
-	s := accountsSite(t, "")
-	one, two := s.signedUp("alice@example.com"), s.loggedIn("alice@example.com")
-	remembered := func(token string) int { return s.bearer("/todos/", token).status }
+	s := sitetest.AccountsSite(t, "")
+	one, two := s.SignedUp("alice@example.com"), s.LoggedIn("alice@example.com")
+	remembered := func(token string) int { return s.Bearer("/todos/", token).Status }
 	for range 3 {
 		if remembered(one.Token) != 200 || remembered(two.Token) != 200 {
 			t.Fatal("control")
 		}
 	}
-	sessions := s.bearer("/auth/sessions", one.Token)
+	sessions := s.Bearer("/auth/sessions", one.Token)
 	var listed []struct {
 		ID      string
 		Current bool
 	}
-	if err := stdjson.Unmarshal([]byte(sessions.body), &listed); err != nil || len(listed) != 2 {
-		t.Fatalf("sessions: %s", sessions.body)
+	if err := stdjson.Unmarshal([]byte(sessions.Body), &listed); err != nil || len(listed) != 2 {
+		t.Fatalf("sessions: %s", sessions.Body)
 	}
 	for _, session := range listed {
 		if !session.Current {
-			s.mustAnswer(204, s.do("DELETE", "/auth/sessions/"+session.ID, "Authorization: Bearer "+one.Token), "end the other session")
+			s.MustAnswer(204, s.Do("DELETE", "/auth/sessions/"+session.ID, "Authorization: Bearer "+one.Token), "end the other session")
 		}
 	}
 	if got := remembered(two.Token); got != 401 {
@@ -932,22 +771,22 @@ func TestThreatEndedSessions(t *testing.T) {
 	if got := remembered(one.Token); got != 200 {
 		t.Errorf("control: %d", got)
 	}
-	s.mustAnswer(404, s.do("DELETE", "/auth/sessions/"+listed[0].ID+"x", "Authorization: Bearer "+one.Token), "no such session")
-	bob := s.signedUp("bob@example.com")
+	s.MustAnswer(404, s.Do("DELETE", "/auth/sessions/"+listed[0].ID+"x", "Authorization: Bearer "+one.Token), "no such session")
+	bob := s.SignedUp("bob@example.com")
 	for _, session := range listed {
-		s.mustAnswer(404, s.do("DELETE", "/auth/sessions/"+session.ID, "Authorization: Bearer "+bob.Token), "somebody else's session")
+		s.MustAnswer(404, s.Do("DELETE", "/auth/sessions/"+session.ID, "Authorization: Bearer "+bob.Token), "somebody else's session")
 	}
 
-	three := s.loggedIn("alice@example.com")
-	change := s.post("/auth/password", sitetest.JSON{"currentPassword": goodPassword, "newPassword": "a new good password"}, "Authorization: Bearer "+one.Token)
-	s.mustAnswer(204, change, "password change")
+	three := s.LoggedIn("alice@example.com")
+	change := s.Post("/auth/password", sitetest.JSON{"currentPassword": sitetest.GoodPassword, "newPassword": "a new good password"}, "Authorization: Bearer "+one.Token)
+	s.MustAnswer(204, change, "password change")
 	if got := remembered(three.Token); got != 401 {
 		t.Errorf("another session after a password change: %d", got)
 	}
 	if got := remembered(one.Token); got != 200 {
 		t.Errorf("control: the session that changed it: %d", got)
 	}
-	s.mustAnswer(401, s.post("/auth/password", sitetest.JSON{"currentPassword": "wrong password", "newPassword": "one more good password"}, "Authorization: Bearer "+one.Token), "wrong current password")
+	s.MustAnswer(401, s.Post("/auth/password", sitetest.JSON{"currentPassword": "wrong password", "newPassword": "one more good password"}, "Authorization: Bearer "+one.Token), "wrong current password")
 
 	// Another process disables the user: this one knows within a second.
 	changeUser(t, "bob@example.com", func(u *store.User) { u.Disabled = true })
@@ -956,12 +795,12 @@ func TestThreatEndedSessions(t *testing.T) {
 		t.Fatal(err)
 	}
 	sitetest.Eventually(t, "a disabled user's token is refused", func() bool { return remembered(bob.Token) == 401 })
-	s.mustAnswer(401, s.post("/auth/refresh", sitetest.JSON{"refreshToken": bob.RefreshToken}), "a disabled user's refresh")
-	s.mustAnswer(401, s.post("/auth/login", credentialsOf("bob@example.com")), "a disabled user's log-in")
+	s.MustAnswer(401, s.Post("/auth/refresh", sitetest.JSON{"refreshToken": bob.RefreshToken}), "a disabled user's refresh")
+	s.MustAnswer(401, s.Post("/auth/login", sitetest.CredentialsOf("bob@example.com")), "a disabled user's log-in")
 }
 
 func TestThreatBodies(t *testing.T) {
-	s := accountsSite(t, "")
+	s := sitetest.AccountsSite(t, "")
 	for name, c := range map[string]struct {
 		body   string
 		status int
@@ -980,9 +819,9 @@ func TestThreatBodies(t *testing.T) {
 		"id chosen":         {`{"email":"a@example.com","password":"correct horse","id":"1"}`, 422},
 		"control: a good 1": {`{"email":"a@example.com","password":"correct horse"}`, 201},
 	} {
-		s.mustAnswer(c.status, s.post("/auth/signup", c.body), name)
+		s.MustAnswer(c.status, s.Post("/auth/signup", c.body), name)
 	}
-	got := s.post("/auth/signup", `{"password":"short","admin":true}`).errorBody(t)
+	got := s.Post("/auth/signup", `{"password":"short","admin":true}`).ErrorBody(t)
 	var paths []string
 	for _, detail := range got.Error.Details {
 		paths = append(paths, detail.Path+" "+detail.Code)
@@ -1012,8 +851,8 @@ func signingKeyID(t *testing.T, keys *signing.Keys) string {
 
 // A rotated key verifies until its last token has expired, and not longer.
 func TestKeyRotation(t *testing.T) {
-	s := accountsSite(t, "")
-	old := s.signedUp("alice@example.com")
+	s := sitetest.AccountsSite(t, "")
+	old := s.SignedUp("alice@example.com")
 	keys := serviceOf(t).Keys
 	kid := func() string { return signingKeyID(t, keys) }
 	rotate := func(at time.Time) {
@@ -1024,17 +863,17 @@ func TestKeyRotation(t *testing.T) {
 			t.Fatalf("signs with %s, expected %s, %v", kid(), fresh, err)
 		}
 	}
-	s.mustAnswer(200, s.bearer("/todos/", old.Token), "control, and now it is remembered")
+	s.MustAnswer(200, s.Bearer("/todos/", old.Token), "control, and now it is remembered")
 	rotate(time.Now())
-	s.mustAnswer(200, s.bearer("/todos/", old.Token), "a token of the key before")
-	fresh := s.loggedIn("alice@example.com")
-	s.mustAnswer(200, s.bearer("/todos/", fresh.Token), "a token of the new key")
-	if published := s.get("/auth/jwks.json").body; strings.Count(published, `"kid"`) != 2 {
+	s.MustAnswer(200, s.Bearer("/todos/", old.Token), "a token of the key before")
+	fresh := s.LoggedIn("alice@example.com")
+	s.MustAnswer(200, s.Bearer("/todos/", fresh.Token), "a token of the new key")
+	if published := s.Get("/auth/jwks.json").Body; strings.Count(published, `"kid"`) != 2 {
 		t.Errorf("published are %s", published)
 	}
 	rotate(time.Now().Add(-time.Hour)) // as if all had happened an hour ago
-	s.mustAnswer(401, s.bearer("/todos/", fresh.Token), "a token of a key whose last token has expired, remembered")
-	s.mustAnswer(200, s.bearer("/todos/", s.loggedIn("alice@example.com").Token), "control: the newest key")
+	s.MustAnswer(401, s.Bearer("/todos/", fresh.Token), "a token of a key whose last token has expired, remembered")
+	s.MustAnswer(200, s.Bearer("/todos/", s.LoggedIn("alice@example.com").Token), "control: the newest key")
 }
 
 // A single-page app takes every path that is no file: the account routes too, if it
@@ -1048,37 +887,37 @@ func TestAccountsOfASinglePageApp(t *testing.T) {
 	const rest = "try_files {path} /index.html\n file_server\n"
 	html := "Accept: text/html"
 	t.Run("before", func(t *testing.T) {
-		s := serve(t, "root * "+app+"\n"+jwt+rest)
-		if got := s.get("/somewhere", html); got.status != 303 {
-			t.Errorf("a page: %d", got.status)
+		s := sitetest.Serve(t, "root * "+app+"\n"+jwt+rest)
+		if got := s.Get("/somewhere", html); got.Status != 303 {
+			t.Errorf("a page: %d", got.Status)
 		}
-		s.mustAnswer(401, s.get("/auth/login?return_to=%2Fsomewhere", html), "the log-in page")
-		if log := s.log(); strings.Count(log, "the log-in page cannot be reached") != 1 {
+		s.MustAnswer(401, s.Get("/auth/login?return_to=%2Fsomewhere", html), "the log-in page")
+		if log := s.Log(); strings.Count(log, "the log-in page cannot be reached") != 1 {
 			t.Errorf("the log says %s", log)
 		}
 	})
 	t.Run("behind", func(t *testing.T) {
-		s := serve(t, "root * "+app+"\nroute {\n"+jwt+rest+"}")
-		chrome := browser(t)
-		got := s.form(chrome, "/somewhere", nil)
-		if got.status != 303 || got.header.Get("Location") != "/auth/login?return_to=%2Fsomewhere" {
-			t.Fatalf("a page: %d %v", got.status, got.header)
+		s := sitetest.Serve(t, "root * "+app+"\nroute {\n"+jwt+rest+"}")
+		chrome := sitetest.Browser(t)
+		got := s.Form(chrome, "/somewhere", nil)
+		if got.Status != 303 || got.Header.Get("Location") != "/auth/login?return_to=%2Fsomewhere" {
+			t.Fatalf("a page: %d %v", got.Status, got.Header)
 		}
-		form := formOf("alice@example.com")
+		form := sitetest.FormOf("alice@example.com")
 		form.Set("return_to", "/somewhere")
-		if made := s.form(chrome, "/auth/signup", form); made.status != 303 || made.header.Get("Location") != "/somewhere" {
-			t.Fatalf("sign-up: %d %v %s", made.status, made.header, made.body)
+		if made := s.Form(chrome, "/auth/signup", form); made.Status != 303 || made.Header.Get("Location") != "/somewhere" {
+			t.Fatalf("sign-up: %d %v %s", made.Status, made.Header, made.Body)
 		}
-		if got := s.form(chrome, "/somewhere", nil); got.status != 200 || got.body != "the app" {
-			t.Errorf("with a session: %d %s", got.status, got.body)
+		if got := s.Form(chrome, "/somewhere", nil); got.Status != 200 || got.Body != "the app" {
+			t.Errorf("with a session: %d %s", got.Status, got.Body)
 		}
 	})
 	t.Run("in a handle block", func(t *testing.T) {
-		s := serve(t, "handle /app/* {\n"+strings.Replace(jwt, "accounts", "accounts /app/auth", 1)+"respond app\n}\n handle {\n respond other\n}")
-		if got := s.get("/app/", html); got.status != 303 || !strings.HasPrefix(got.header.Get("Location"), "/app/auth/login?") {
-			t.Errorf("a page: %d %v", got.status, got.header)
+		s := sitetest.Serve(t, "handle /app/* {\n"+strings.Replace(jwt, "accounts", "accounts /app/auth", 1)+"respond app\n}\n handle {\n respond other\n}")
+		if got := s.Get("/app/", html); got.Status != 303 || !strings.HasPrefix(got.Header.Get("Location"), "/app/auth/login?") {
+			t.Errorf("a page: %d %v", got.Status, got.Header)
 		}
-		s.mustAnswer(200, s.get("/app/auth/login", html), "the log-in page")
+		s.MustAnswer(200, s.Get("/app/auth/login", html), "the log-in page")
 	})
 }
 
@@ -1143,20 +982,20 @@ func TestKeyRotationLead(t *testing.T) {
 // Of many changes of a password at once, each by the same old one, one is told
 // that it was done.
 func TestThreatPasswordChangedTwiceAtOnce(t *testing.T) {
-	s := accountsSite(t, "throttle off")
-	got := s.signedUp("alice@example.com")
+	s := sitetest.AccountsSite(t, "throttle off")
+	got := s.SignedUp("alice@example.com")
 	var done atomic.Int64
 	var last atomic.Value
 	var all sync.WaitGroup
 	for i := range 8 {
 		all.Go(func() {
 			fresh := fmt.Sprintf("another good password %d", i)
-			answer := s.post("/auth/password", sitetest.JSON{"currentPassword": goodPassword, "newPassword": fresh}, "Authorization: Bearer "+got.Token)
-			if answer.status == 204 {
+			answer := s.Post("/auth/password", sitetest.JSON{"currentPassword": sitetest.GoodPassword, "newPassword": fresh}, "Authorization: Bearer "+got.Token)
+			if answer.Status == 204 {
 				done.Add(1)
 				last.Store(fresh)
-			} else if answer.status != 401 {
-				t.Errorf("status %d", answer.status)
+			} else if answer.Status != 401 {
+				t.Errorf("status %d", answer.Status)
 			}
 		})
 	}
@@ -1164,24 +1003,24 @@ func TestThreatPasswordChangedTwiceAtOnce(t *testing.T) {
 	if done.Load() != 1 {
 		t.Fatalf("%d changes were acknowledged", done.Load())
 	}
-	s.mustAnswer(200, s.post("/auth/login", sitetest.JSON{"email": "alice@example.com", "password": last.Load()}), "the one that was")
+	s.MustAnswer(200, s.Post("/auth/login", sitetest.JSON{"email": "alice@example.com", "password": last.Load()}), "the one that was")
 }
 
 // From an address where somebody is logged in, the account's guesses are
 // counted and answered as anybody's.
 func TestThreatEnumerationFromAFamiliarAddress(t *testing.T) {
-	s := accountsSite(t, "")
-	s.signedUp("alice@example.com")
+	s := sitetest.AccountsSite(t, "")
+	s.SignedUp("alice@example.com")
 	var statuses [2][]int
 	for i, email := range []string{"alice@example.com", "nobody@example.com"} {
 		for range 13 {
-			statuses[i] = append(statuses[i], s.post("/auth/login", sitetest.JSON{"email": email, "password": "wrong password"}).status)
+			statuses[i] = append(statuses[i], s.Post("/auth/login", sitetest.JSON{"email": email, "password": "wrong password"}).Status)
 		}
 	}
 	if !slices.Equal(statuses[0], statuses[1]) || statuses[0][12] != 429 {
 		t.Errorf("answers for a user %v, for nobody %v", statuses[0], statuses[1])
 	}
-	s.mustAnswer(200, s.post("/auth/login", credentialsOf("alice@example.com")), "the right password, from there")
+	s.MustAnswer(200, s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com")), "the right password, from there")
 }
 
 // A key that the config takes from a file is the new one after a reload, and
@@ -1206,27 +1045,27 @@ func TestKeyOfTheConfigIsReplacedByAReload(t *testing.T) {
 	}
 	for name, option := range map[string]string{"signing_key": "signing_key " + key, "secret": "secret {file." + secret + "}"} {
 		write(1)
-		storage, body := sitetest.TempDir(t), accountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), option)
-		s := serve(t, "respond ok")
-		s.load(body, storage)
-		got := s.signedUp("alice@example.com")
-		s.mustAnswer(200, s.bearer("/todos/", got.Token), name+": control")
+		storage, body := sitetest.TempDir(t), sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), option)
+		s := sitetest.Serve(t, "respond ok")
+		s.Load(body, storage)
+		got := s.SignedUp("alice@example.com")
+		s.MustAnswer(200, s.Bearer("/todos/", got.Token), name+": control")
 		write(2)
-		s.load(body, storage)
+		s.Load(body, storage)
 		// Caddy does not wait for the server before it, which may still answer for a moment.
-		sitetest.Eventually(t, name+": a token of the old key is refused", func() bool { return s.bearer("/todos/", got.Token).status == 401 })
-		s.mustAnswer(200, s.bearer("/todos/", s.loggedIn("alice@example.com").Token), name+": a token of the new one")
+		sitetest.Eventually(t, name+": a token of the old key is refused", func() bool { return s.Bearer("/todos/", got.Token).Status == 401 })
+		s.MustAnswer(200, s.Bearer("/todos/", s.LoggedIn("alice@example.com").Token), name+": a token of the new one")
 	}
 }
 
 // The prefix of the cookies' names is left out only for a browser on this
 // machine, whatever the Host header says.
 func TestThreatCookiesBehindAProxy(t *testing.T) {
-	s := accountsSite(t, "")
-	s.signedUp("alice@example.com")
+	s := sitetest.AccountsSite(t, "")
+	s.SignedUp("alice@example.com")
 	for header, plain := range map[string]bool{"X-Other: 1": true, "X-Forwarded-Proto: https": false, "X-Forwarded-Host: example.com": false, "Forwarded: proto=https": false, "X-Forwarded-For: 203.0.113.7": false, "X-Real-Ip: 203.0.113.7": false, "Via: 1.1 proxy": false, "X-Forwarded-Ssl: on": false, "Sec-Fetch-Site: same-origin": true} {
-		got := s.form(browser(t), "/auth/login", formOf("alice@example.com"), header)
-		for _, cookie := range got.header.Values("Set-Cookie") {
+		got := s.Form(sitetest.Browser(t), "/auth/login", sitetest.FormOf("alice@example.com"), header)
+		for _, cookie := range got.Header.Values("Set-Cookie") {
 			if strings.HasPrefix(cookie, "__Host-") == plain || strings.Contains(cookie, "; Secure") == plain {
 				t.Errorf("%s: %.20s…%s", header, cookie, cookie[strings.Index(cookie, ";"):])
 			}
@@ -1237,15 +1076,15 @@ func TestThreatCookiesBehindAProxy(t *testing.T) {
 // nginx sends the address of the server behind it as Host, and nothing of the
 // browser's, unless it is told to.
 func TestThreatCookiesBehindNginx(t *testing.T) {
-	s := accountsSite(t, "")
-	s.signedUp("alice@example.com")
-	address := strings.TrimPrefix(s.url, "http://")
+	s := sitetest.AccountsSite(t, "")
+	s.SignedUp("alice@example.com")
+	address := strings.TrimPrefix(s.URL, "http://")
 	for version, plain := range map[string]bool{"1.1": true, "1.0": false} {
 		connection, err := net.Dial("tcp", address)
 		if err != nil {
 			t.Fatal(err)
 		}
-		body := formOf("alice@example.com").Encode()
+		body := sitetest.FormOf("alice@example.com").Encode()
 		fmt.Fprintf(connection, "POST /auth/login HTTP/%s\r\nHost: %s\r\nConnection: close\r\nAccept: text/html\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n%s", version, address, len(body), body)
 		response, err := http.ReadResponse(bufio.NewReader(connection), nil)
 		if err != nil {
@@ -1265,8 +1104,8 @@ func TestThreatCookiesBehindNginx(t *testing.T) {
 }
 
 func TestThreatLogInDuringPasswordChange(t *testing.T) {
-	s := accountsSite(t, "")
-	s.mustAnswer(201, s.post("/auth/signup", credentialsOf("alice@example.com")), "sign-up")
+	s := sitetest.AccountsSite(t, "")
+	s.MustAnswer(201, s.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com")), "sign-up")
 	checked := userOf(t, "alice@example.com")
 	service := serviceOf(t)
 	if _, err := service.BeginSession(t.Context(), checked, accounts.Client{}); err != nil {
@@ -1283,10 +1122,10 @@ func TestThreatLogInDuringPasswordChange(t *testing.T) {
 // An unknown user, a disabled one and one with a bcrypt hash cost a hash as any
 // other: with no room for one, all of them wait in vain.
 func TestThreatUnknownUserCostsAHash(t *testing.T) {
-	s := accountsSite(t, "hash_queue 1\n throttle off")
-	s.mustAnswer(201, s.post("/auth/signup", credentialsOf("alice@example.com")), "sign-up")
-	s.mustAnswer(201, s.post("/auth/signup", credentialsOf("old@example.com")), "sign-up")
-	imported, err := bcrypt.GenerateFromPassword([]byte(goodPassword), bcrypt.MinCost)
+	s := sitetest.AccountsSite(t, "hash_queue 1\n throttle off")
+	s.MustAnswer(201, s.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com")), "sign-up")
+	s.MustAnswer(201, s.Post("/auth/signup", sitetest.CredentialsOf("old@example.com")), "sign-up")
+	imported, err := bcrypt.GenerateFromPassword([]byte(sitetest.GoodPassword), bcrypt.MinCost)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -1297,31 +1136,31 @@ func TestThreatUnknownUserCostsAHash(t *testing.T) {
 		{"email": "alice@example.com", "password": "wrong password"}, {"email": "nobody@example.com", "password": "wrong password"}, {"email": "no address", "password": "wrong password"},
 		{"email": "old@example.com", "password": "wrong password"}, {"email": "old@example.com", "password": long}, {"email": "alice@example.com", "password": strings.Repeat("x", 2000)},
 	} {
-		s.mustAnswer(503, s.post("/auth/login", body), fmt.Sprint(body))
+		s.MustAnswer(503, s.Post("/auth/login", body), fmt.Sprint(body))
 	}
 }
 
 // bcrypt looks at 72 bytes: a longer password is not right for what it begins
 // with.
 func TestThreatBcryptIsNotCutShort(t *testing.T) {
-	s := accountsSite(t, "")
-	s.mustAnswer(201, s.post("/auth/signup", credentialsOf("alice@example.com")), "sign-up")
+	s := sitetest.AccountsSite(t, "")
+	s.MustAnswer(201, s.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com")), "sign-up")
 	password := strings.Repeat("ab cd ", 12)
 	imported, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
 	if err != nil {
 		t.Fatal(err)
 	}
 	changeUser(t, "alice@example.com", func(u *store.User) { u.PasswordHash = string(imported) })
-	s.mustAnswer(401, s.post("/auth/login", sitetest.JSON{"email": "alice@example.com", "password": password + "more"}), "longer")
-	s.mustAnswer(200, s.post("/auth/login", sitetest.JSON{"email": "alice@example.com", "password": password}), "control")
+	s.MustAnswer(401, s.Post("/auth/login", sitetest.JSON{"email": "alice@example.com", "password": password + "more"}), "longer")
+	s.MustAnswer(200, s.Post("/auth/login", sitetest.JSON{"email": "alice@example.com", "password": password}), "control")
 }
 
 // A token that the accounts' key has signed for something else does not open
 // the account.
 func TestAccountRoutesNeedTheirScope(t *testing.T) {
-	s := accountsSite(t, "")
-	got := s.signedUp("alice@example.com")
-	s.mustAnswer(200, s.bearer("/auth/whoami", got.Token), "control")
+	s := sitetest.AccountsSite(t, "")
+	got := s.SignedUp("alice@example.com")
+	s.MustAnswer(200, s.Bearer("/auth/whoami", got.Token), "control")
 	parts, err := jwt.Decode(got.Token)
 	if err != nil {
 		t.Fatal(err)
@@ -1337,24 +1176,24 @@ func TestAccountRoutesNeedTheirScope(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, path := range []string{"/auth/whoami", "/auth/sessions"} {
-			if got := s.bearer(path, token); got.status != 403 && got.status != 401 {
-				t.Errorf("%s at %s: %d", name, path, got.status)
+			if got := s.Bearer(path, token); got.Status != 403 && got.Status != 401 {
+				t.Errorf("%s at %s: %d", name, path, got.Status)
 			}
 		}
-		if got := s.send("POST", "/auth/logout", "", "Authorization: Bearer "+token); got.status != 403 && got.status != 401 {
-			t.Errorf("%s at log-out: %d", name, got.status)
+		if got := s.Send("POST", "/auth/logout", "", "Authorization: Bearer "+token); got.Status != 403 && got.Status != 401 {
+			t.Errorf("%s at log-out: %d", name, got.Status)
 		}
 	}
 }
 
 // Guesses at the password of a session that somebody left open are throttled.
 func TestThreatPasswordChangeIsThrottled(t *testing.T) {
-	s := accountsSite(t, "throttle 3 15m")
-	got := s.signedUp("alice@example.com")
+	s := sitetest.AccountsSite(t, "throttle 3 15m")
+	got := s.SignedUp("alice@example.com")
 	guess := sitetest.JSON{"currentPassword": "wrong password", "newPassword": "another good password"}
 	statuses := make(map[int]int)
 	for range 40 {
-		statuses[s.post("/auth/password", guess, "Authorization: Bearer "+got.Token).status]++
+		statuses[s.Post("/auth/password", guess, "Authorization: Bearer "+got.Token).Status]++
 	}
 	if statuses[429] == 0 || statuses[401] > 35 {
 		t.Errorf("answers %v", statuses)
@@ -1364,41 +1203,41 @@ func TestThreatPasswordChangeIsThrottled(t *testing.T) {
 // What is below the sessions and is no session is for the next handler, and
 // needs a token there.
 func TestThreatPathsBelowAccountRoutes(t *testing.T) {
-	s := serve(t, "jwt {\n accounts /api {\n signup open\n store file "+filepath.Join(sitetest.TempDir(t), "users.db")+"\n }\n}\nrespond upstream")
-	s.mustAnswer(200, s.get("/api/jwks.json"), "control")
+	s := sitetest.Serve(t, "jwt {\n accounts /api {\n signup open\n store file "+filepath.Join(sitetest.TempDir(t), "users.db")+"\n }\n}\nrespond upstream")
+	s.MustAnswer(200, s.Get("/api/jwks.json"), "control")
 	for _, path := range []string{"/api/other", "/api/sessions/", "/api/sessions/1/messages", "/api/sessions//", "/api/login/x", "/api/jwks.json/", "/api//login"} {
-		s.mustAnswer(401, s.get(path), path)
+		s.MustAnswer(401, s.Get(path), path)
 	}
 }
 
 func TestThreatMassAssignment(t *testing.T) {
-	s := accountsSite(t, "profile name")
-	chrome := browser(t)
-	in := s.form(chrome, "/auth/signup", url.Values{"email": {"alice@example.com"}, "password": {goodPassword}, "name": {"Alice"}, "roles": {"admin"}, "id": {"1"}, "disabled": {"true"}, "plan": {"gold"}})
-	s.mustAnswer(303, in, "sign-up")
+	s := sitetest.AccountsSite(t, "profile name")
+	chrome := sitetest.Browser(t)
+	in := s.Form(chrome, "/auth/signup", url.Values{"email": {"alice@example.com"}, "password": {sitetest.GoodPassword}, "name": {"Alice"}, "roles": {"admin"}, "id": {"1"}, "disabled": {"true"}, "plan": {"gold"}})
+	s.MustAnswer(303, in, "sign-up")
 	user := userOf(t, "alice@example.com")
 	if len(user.Roles) != 0 || user.ID == "1" || len(user.Profile) != 1 || user.Profile["name"] != "Alice" {
 		t.Errorf("user %+v", user)
 	}
 	for name, value := range map[string]string{"1e999": "1e999", "2⁶⁴": "18446744073709551616", "in a list": "[1e999]"} {
-		s.mustAnswer(422, s.post("/auth/signup", `{"email":"bob@example.com","password":"`+goodPassword+`","name":`+value+`}`), name)
+		s.MustAnswer(422, s.Post("/auth/signup", `{"email":"bob@example.com","password":"`+sitetest.GoodPassword+`","name":`+value+`}`), name)
 	}
-	got := s.post("/auth/signup", `{"email":"bob@example.com","password":"`+goodPassword+`","name":9007199254740993}`)
-	s.mustAnswer(201, got, "control")
-	token := s.loggedIn("bob@example.com").Token
-	if who := s.bearer("/auth/whoami", token); who.body != got.body {
-		t.Errorf("sign-up answers %s, whoami %s", got.body, who.body)
+	got := s.Post("/auth/signup", `{"email":"bob@example.com","password":"`+sitetest.GoodPassword+`","name":9007199254740993}`)
+	s.MustAnswer(201, got, "control")
+	token := s.LoggedIn("bob@example.com").Token
+	if who := s.Bearer("/auth/whoami", token); who.Body != got.Body {
+		t.Errorf("sign-up answers %s, whoami %s", got.Body, who.Body)
 	}
 }
 
 // A page of a sister site can open a WebSocket with the user's cookies.
 func TestThreatCrossSiteWebSocket(t *testing.T) {
-	s := accountsSite(t, "")
-	chrome := browser(t)
-	s.mustAnswer(303, s.form(chrome, "/auth/signup", formOf("alice@example.com")), "sign-up")
-	s.mustAnswer(403, s.form(chrome, "/todos/", nil, "Upgrade: websocket", "Connection: Upgrade", "Origin: https://evil.example"), "another origin")
-	s.mustAnswer(403, s.form(chrome, "/todos/", nil, "Upgrade: websocket", "Connection: Upgrade", "Sec-Fetch-Site: same-site"), "a sister site")
-	s.mustAnswer(200, s.form(chrome, "/todos/", nil, "Upgrade: websocket", "Connection: Upgrade", "Sec-Fetch-Site: same-origin"), "control")
+	s := sitetest.AccountsSite(t, "")
+	chrome := sitetest.Browser(t)
+	s.MustAnswer(303, s.Form(chrome, "/auth/signup", sitetest.FormOf("alice@example.com")), "sign-up")
+	s.MustAnswer(403, s.Form(chrome, "/todos/", nil, "Upgrade: websocket", "Connection: Upgrade", "Origin: https://evil.example"), "another origin")
+	s.MustAnswer(403, s.Form(chrome, "/todos/", nil, "Upgrade: websocket", "Connection: Upgrade", "Sec-Fetch-Site: same-site"), "a sister site")
+	s.MustAnswer(200, s.Form(chrome, "/todos/", nil, "Upgrade: websocket", "Connection: Upgrade", "Sec-Fetch-Site: same-origin"), "control")
 }
 
 // A config that is refused after its accounts were ready takes nothing from the
@@ -1413,23 +1252,23 @@ func TestRefusedReloadKeepsTheStore(t *testing.T) {
 		}
 	}
 	point("a.db")
-	body := "route {\n" + accountsBody("{file."+where+"}", "throttle off") + "\n}\n"
-	s := &site{t: t, url: "http://" + sitetest.FreeAddress(t), logFile: filepath.Join(dir, "log.json")}
+	body := "route {\n" + sitetest.AccountsBody("{file."+where+"}", "throttle off") + "\n}\n"
+	s := &sitetest.Site{T: t, URL: "http://" + sitetest.FreeAddress(t), LogFile: filepath.Join(dir, "log.json")}
 	storage := filepath.Join(dir, "storage")
 	runSite(t, s, body, storage)
-	s.signedUp("alice@example.com")
+	s.SignedUp("alice@example.com")
 	point("b.db")
-	config, err := adapt(t, body+"jwt /late/* {\nsecret {env.JWT_NOT_SET}\n}\n", strings.TrimPrefix(s.url, "http://"), storage, s.logFile)
+	config, err := sitetest.AdaptCaddyfile(t, body+"jwt /late/* {\nsecret {env.JWT_NOT_SET}\n}\n", strings.TrimPrefix(s.URL, "http://"), storage, s.LogFile)
 	if err == nil {
 		err = caddy.Load(config, true)
 	}
 	if err == nil {
 		t.Fatal("control: the config is not refused")
 	}
-	sitetest.Eventually(t, "log-ins go on", func() bool { return s.post("/auth/login", credentialsOf("alice@example.com")).status == 200 })
+	sitetest.Eventually(t, "log-ins go on", func() bool { return s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com")).Status == 200 })
 	point("a.db")
-	s.load(body+"respond /more more\n", storage)
-	s.mustAnswer(200, s.post("/auth/login", credentialsOf("alice@example.com")), "after a reload that is good")
+	s.Load(body+"respond /more more\n", storage)
+	s.MustAnswer(200, s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com")), "after a reload that is good")
 }
 
 // hangingStorage is of files, and loads nothing while it hangs, as a network file system
@@ -1466,32 +1305,32 @@ func (s *hangingStorage) Load(ctx context.Context, key string) ([]byte, error) {
 // A storage that hangs holds up neither the keys in memory for long, nor what is
 // learned of ended sessions.
 func TestStorageHangs(t *testing.T) {
-	s := &site{t: t, url: "http://" + sitetest.FreeAddress(t), logFile: filepath.Join(sitetest.TempDir(t), "log.json")}
-	s.load(accountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "signup open"), "hanging "+sitetest.TempDir(t))
+	s := &sitetest.Site{T: t, URL: "http://" + sitetest.FreeAddress(t), LogFile: filepath.Join(sitetest.TempDir(t), "log.json")}
+	s.Load(sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "signup open"), "hanging "+sitetest.TempDir(t))
 	t.Cleanup(func() { stopCaddy(t) })
-	s.signedUp("alice@example.com")
+	s.SignedUp("alice@example.com")
 	keys := serviceOf(t).Keys
 	hangs.Store(true)
 	defer hangs.Store(false)
-	given := s.loggedIn("alice@example.com")
+	given := s.LoggedIn("alice@example.com")
 	reloaded := make(chan struct{})
 	go func() {
 		_ = keys.Reload(context.Background(), 0)
 		close(reloaded)
 	}()
 	sitetest.Eventually(t, "the storage is asked", asked.Load)
-	s.mustAnswer(200, s.bearer("/todos/", given.Token), "a token of the key in memory")
+	s.MustAnswer(200, s.Bearer("/todos/", given.Token), "a token of the key in memory")
 	if _, err := serviceOf(t).Users().EndSessions(t.Context(), userOf(t, "alice@example.com").ID, "", "", time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	sitetest.Eventually(t, "the end of the session is learned", func() bool { return s.bearer("/todos/", given.Token).status == 401 })
+	sitetest.Eventually(t, "the end of the session is learned", func() bool { return s.Bearer("/todos/", given.Token).Status == 401 })
 	<-reloaded // it waits no longer than keyLoadTimeout
 	if err := keys.Reload(t.Context(), 0); err == nil || !strings.Contains(err.Error(), "does not answer") {
 		t.Errorf("control: the storage has answered meanwhile, %v", err)
 	}
 	hangs.Store(false)
 	sitetest.Eventually(t, "the storage has answered", func() bool { return keys.Reload(t.Context(), 0) == nil })
-	s.loggedIn("alice@example.com")
+	s.LoggedIn("alice@example.com")
 }
 
 // What a browser's session cookie says is taken as that of a renewal would be: by
@@ -1511,29 +1350,29 @@ func TestRenewal(t *testing.T) {
 		` + more + `
 		respond /todos/* "user=[{http.auth.user.id}]"`
 	}
-	s := serve(t, body("", "a", ""))
-	chrome := browser(t)
-	if made := s.form(chrome, "/auth/signup", formOf("alice@example.com")); made.status != 303 {
-		t.Fatalf("sign-up: %d %s", made.status, made.body)
+	s := sitetest.Serve(t, body("", "a", ""))
+	chrome := sitetest.Browser(t)
+	if made := s.Form(chrome, "/auth/signup", sitetest.FormOf("alice@example.com")); made.Status != 303 {
+		t.Fatalf("sign-up: %d %s", made.Status, made.Body)
 	}
 	restart := func(text string) {
 		t.Helper()
 		if err := caddy.Stop(); err != nil {
 			t.Fatal(err)
 		}
-		s.load(text, sitetest.TempDir(t))
+		s.Load(text, sitetest.TempDir(t))
 	}
 	load := func(text string) {
 		t.Helper()
 		restart(text)
-		chrome = browser(t)
-		if got := s.form(chrome, "/auth/login", formOf("alice@example.com")); got.status != 303 {
-			t.Fatalf("log-in: %d %s", got.status, got.body)
+		chrome = sitetest.Browser(t)
+		if got := s.Form(chrome, "/auth/login", sitetest.FormOf("alice@example.com")); got.Status != 303 {
+			t.Fatalf("log-in: %d %s", got.Status, got.Body)
 		}
 	}
-	home, _ := url.Parse(s.url)
+	home, _ := url.Parse(s.URL)
 	without := func(name string) *http.Client {
-		other := browser(t)
+		other := sitetest.Browser(t)
 		for _, cookie := range chrome.Jar.Cookies(home) {
 			if cookie.Name != name {
 				other.Jar.SetCookies(home, []*http.Cookie{cookie})
@@ -1543,33 +1382,33 @@ func TestRenewal(t *testing.T) {
 	}
 
 	restart(body("", "b", "")) // the key that signed is gone
-	if got := s.form(without("refresh"), "/todos/", nil); got.status != 303 {
-		t.Errorf("control: a token of another key: %d", got.status)
+	if got := s.Form(without("refresh"), "/todos/", nil); got.Status != 303 {
+		t.Errorf("control: a token of another key: %d", got.Status)
 	}
-	if got := s.form(chrome, "/todos/", nil); got.status != 200 {
-		t.Errorf("the key that signed is gone: %d %v", got.status, got.header)
+	if got := s.Form(chrome, "/todos/", nil); got.Status != 200 {
+		t.Errorf("the key that signed is gone: %d %v", got.Status, got.Header)
 	}
-	if got := s.form(chrome, "/auth/account", nil); got.status != 200 {
-		t.Errorf("the account page: %d", got.status)
+	if got := s.Form(chrome, "/auth/account", nil); got.Status != 200 {
+		t.Errorf("the account page: %d", got.Status)
 	}
 
 	load(body("user_id email", "b", ""))
 	for _, missing := range []string{"", "session"} {
-		if got := s.form(without(missing), "/todos/", nil); got.body != "user=[alice@example.com]" {
-			t.Errorf("user_id, without the cookie %q: %d %s", missing, got.status, got.body)
+		if got := s.Form(without(missing), "/todos/", nil); got.Body != "user=[alice@example.com]" {
+			t.Errorf("user_id, without the cookie %q: %d %s", missing, got.Status, got.Body)
 		}
 	}
 	load(body("user_id nickname", "b", ""))
-	if got := s.form(without("session"), "/todos/", nil); got.status == 200 {
-		t.Errorf("a user without the claim of user_id: %d %s", got.status, got.body)
+	if got := s.Form(without("session"), "/todos/", nil); got.Status == 200 {
+		t.Errorf("a user without the claim of user_id: %d %s", got.Status, got.Body)
 	}
 	load(body("from header Authorization", "b", ""))
-	if got := s.form(without(""), "/todos/", nil); got.status == 200 || len(got.header["Set-Cookie"]) > 0 {
-		t.Errorf("cookies are no place for a token: %d %v", got.status, got.header)
+	if got := s.Form(without(""), "/todos/", nil); got.Status == 200 || len(got.Header["Set-Cookie"]) > 0 {
+		t.Errorf("cookies are no place for a token: %d %v", got.Status, got.Header)
 	}
 	load(body("", "b", "jwt /todos/admin/* {\n require claim email alice@example.com\n accounts {\n signup open\n store file "+store+"\n secret "+strings.Repeat("b", 32)+"\n }\n }"))
-	if got := s.form(without("session"), "/todos/admin/", nil); got.status != 200 {
-		t.Errorf("two handlers: %d %v", got.status, got.header)
+	if got := s.Form(without("session"), "/todos/admin/", nil); got.Status != 200 {
+		t.Errorf("two handlers: %d %v", got.Status, got.Header)
 	}
 }
 
@@ -1577,15 +1416,15 @@ func TestRenewal(t *testing.T) {
 // keeps nobody else out of an export.
 func TestThreatDeepProfile(t *testing.T) {
 	path := filepath.Join(sitetest.TempDir(t), "users.db")
-	s := serve(t, accountsBody(path, "profile name"))
+	s := sitetest.Serve(t, sitetest.AccountsBody(path, "profile name"))
 	nested := func(levels int) string {
-		return fmt.Sprintf(`{"email":"a%d@example.com","password":%q,"name":%s}`, levels, goodPassword, strings.Repeat("[", levels)+strings.Repeat("]", levels))
+		return fmt.Sprintf(`{"email":"a%d@example.com","password":%q,"name":%s}`, levels, sitetest.GoodPassword, strings.Repeat("[", levels)+strings.Repeat("]", levels))
 	}
-	s.mustAnswer(201, s.post("/auth/signup", nested(store.MaxProfileDepth)), "control")
+	s.MustAnswer(201, s.Post("/auth/signup", nested(store.MaxProfileDepth)), "control")
 	for _, levels := range []int{store.MaxProfileDepth + 1, 9999} {
-		got := s.post("/auth/signup", nested(levels))
-		s.mustAnswer(422, got, fmt.Sprintf("%d levels", levels))
-		if details := got.errorBody(t).Error.Details; len(details) != 1 || details[0].Path != "/name" || details[0].Code != "maxDepth" {
+		got := s.Post("/auth/signup", nested(levels))
+		s.MustAnswer(422, got, fmt.Sprintf("%d levels", levels))
+		if details := got.ErrorBody(t).Error.Details; len(details) != 1 || details[0].Path != "/name" || details[0].Code != "maxDepth" {
 			t.Errorf("details %+v", details)
 		}
 	}
@@ -1615,19 +1454,19 @@ func TestThreatDeepProfile(t *testing.T) {
 func TestThreatSourcesBesideAccounts(t *testing.T) {
 	dir := sitetest.TempDir(t)
 	body := func(sources string) string {
-		return strings.Replace(accountsBody(filepath.Join(dir, "users.db"), "token_lifetime 1s"), "leeway 0s", "leeway 0s\n"+sources, 1)
+		return strings.Replace(sitetest.AccountsBody(filepath.Join(dir, "users.db"), "token_lifetime 1s"), "leeway 0s", "leeway 0s\n"+sources, 1)
 	}
 	for _, cookie := range []string{"session", "__Host-session"} {
-		s := serve(t, body("from header\nfrom cookie "+cookie+"\nfrom query t"))
-		chrome := browser(t)
-		s.form(chrome, "/auth/signup", formOf(cookie+"@example.com"))
-		if got := s.form(chrome, "/todos/", nil); got.status != 200 {
-			t.Fatalf("control: %d %s", got.status, got.body)
+		s := sitetest.Serve(t, body("from header\nfrom cookie "+cookie+"\nfrom query t"))
+		chrome := sitetest.Browser(t)
+		s.Form(chrome, "/auth/signup", sitetest.FormOf(cookie+"@example.com"))
+		if got := s.Form(chrome, "/todos/", nil); got.Status != 200 {
+			t.Fatalf("control: %d %s", got.Status, got.Body)
 		}
-		if got := s.form(chrome, "/todos/", url.Values{"a": {"b"}}, "Origin: https://evil.example", "Sec-Fetch-Site: same-site"); got.status != 403 {
-			t.Errorf("from another site: %d", got.status)
+		if got := s.Form(chrome, "/todos/", url.Values{"a": {"b"}}, "Origin: https://evil.example", "Sec-Fetch-Site: same-site"); got.Status != 403 {
+			t.Errorf("from another site: %d", got.Status)
 		}
-		home, _ := url.Parse(s.url)
+		home, _ := url.Parse(s.URL)
 		access := func() string {
 			for _, c := range chrome.Jar.Cookies(home) {
 				if c.Name == "session" {
@@ -1638,15 +1477,15 @@ func TestThreatSourcesBesideAccounts(t *testing.T) {
 		}
 		before := access()
 		sitetest.Eventually(t, "it is renewed", func() bool {
-			if got := s.form(chrome, "/todos/", nil); got.status != 200 {
-				t.Fatalf("%d %s", got.status, got.body)
+			if got := s.Form(chrome, "/todos/", nil); got.Status != 200 {
+				t.Fatalf("%d %s", got.Status, got.Body)
 			}
 			return access() != before
 		})
 	}
-	s := serve(t, body("from header"))
-	s.mustAnswer(401, s.get("/todos/", "Accept: text/html"), "a browser where no cookie is read")
-	s.mustAnswer(200, s.bearer("/todos/", s.loggedIn("session@example.com").Token), "control: the header")
+	s := sitetest.Serve(t, body("from header"))
+	s.MustAnswer(401, s.Get("/todos/", "Accept: text/html"), "a browser where no cookie is read")
+	s.MustAnswer(200, s.Bearer("/todos/", s.LoggedIn("session@example.com").Token), "control: the header")
 }
 
 // Neither a reload with other options nor another site with the same users gives
@@ -1654,20 +1493,20 @@ func TestThreatSourcesBesideAccounts(t *testing.T) {
 func TestThreatTriesOfTwoConfigs(t *testing.T) {
 	dir := sitetest.TempDir(t)
 	store := filepath.Join(dir, "users.db")
-	s := serve(t, "respond ok")
-	s.load(accountsBody(store, ""), dir)
-	s.signedUp("alice@example.com")
+	s := sitetest.Serve(t, "respond ok")
+	s.Load(sitetest.AccountsBody(store, ""), dir)
+	s.SignedUp("alice@example.com")
 	statuses := func() (counts map[int]int) {
 		counts = make(map[int]int)
 		for range 14 {
-			counts[s.post("/auth/login", sitetest.JSON{"email": "alice@example.com", "password": "a wrong password"}).status]++
+			counts[s.Post("/auth/login", sitetest.JSON{"email": "alice@example.com", "password": "a wrong password"}).Status]++
 		}
 		return counts
 	}
 	if got := statuses(); got[401] < 10 || got[429] == 0 {
 		t.Fatalf("control: %v", got)
 	}
-	s.load(accountsBody(store, "hash_queue 65"), dir)
+	s.Load(sitetest.AccountsBody(store, "hash_queue 65"), dir)
 	if got := statuses(); got[401] > 0 {
 		t.Errorf("after a reload: %v", got)
 	}
@@ -1676,55 +1515,55 @@ func TestThreatTriesOfTwoConfigs(t *testing.T) {
 // What a program is told of its mistake is JSON, whatever pages the site has for
 // errors; a browser gets those.
 func TestAccountErrorsBesideHandleErrors(t *testing.T) {
-	s := serve(t, accountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "")+"\n handle_errors {\n respond \"our page\" {err.status_code}\n}")
+	s := sitetest.Serve(t, sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "")+"\n handle_errors {\n respond \"our page\" {err.status_code}\n}")
 	for _, header := range []string{"Accept: application/json", "Accept: */*"} {
-		got := s.post("/auth/signup", sitetest.JSON{"email": "bad", "password": "x"}, header)
-		if got.status != 422 || len(got.errorBody(t).Error.Details) != 2 {
-			t.Errorf("%s: %d %s", header, got.status, got.body)
+		got := s.Post("/auth/signup", sitetest.JSON{"email": "bad", "password": "x"}, header)
+		if got.Status != 422 || len(got.ErrorBody(t).Error.Details) != 2 {
+			t.Errorf("%s: %d %s", header, got.Status, got.Body)
 		}
-		s.mustAnswer(401, s.post("/auth/login", sitetest.JSON{"email": "a@example.com", "password": goodPassword}, header), "log-in")
+		s.MustAnswer(401, s.Post("/auth/login", sitetest.JSON{"email": "a@example.com", "password": sitetest.GoodPassword}, header), "log-in")
 	}
-	if got := s.get("/auth/whoami", "Accept: text/html"); got.status != 401 || got.body != "our page" {
-		t.Errorf("a browser: %d %s", got.status, got.body)
+	if got := s.Get("/auth/whoami", "Accept: text/html"); got.Status != 401 || got.Body != "our page" {
+		t.Errorf("a browser: %d %s", got.Status, got.Body)
 	}
-	if got := s.get("/todos/"); got.status != 401 || got.body != "our page" {
-		t.Errorf("control: behind the account routes: %d %s", got.status, got.body)
+	if got := s.Get("/todos/"); got.Status != 401 || got.Body != "our page" {
+		t.Errorf("control: behind the account routes: %d %s", got.Status, got.Body)
 	}
 }
 
 // A link of somebody who is disabled sets no password, then or later.
 func TestThreatResetLinkOfADisabledUser(t *testing.T) {
 	store := filepath.Join(sitetest.TempDir(t), "users.db")
-	s := serve(t, accountsBody(store, ""))
-	s.signedUp("alice@example.com")
+	s := sitetest.Serve(t, sitetest.AccountsBody(store, ""))
+	s.SignedUp("alice@example.com")
 	c := &commandLine{t, []string{"--store", store}}
 	link := func() string {
-		link := c.must("", "user", "reset-link", "--base", s.url, "alice@example.com")
+		link := c.must("", "user", "reset-link", "--base", s.URL, "alice@example.com")
 		return strings.TrimSpace(link[strings.Index(link, "token=")+len("token="):])
 	}
-	reset := func(token string) reply {
-		return s.post("/auth/reset", sitetest.JSON{"token": token, "newPassword": "a password by link"})
+	reset := func(token string) sitetest.Reply {
+		return s.Post("/auth/reset", sitetest.JSON{"token": token, "newPassword": "a password by link"})
 	}
 	token := link()
 	c.must("", "user", "disable", "alice@example.com")
-	s.mustAnswer(401, reset(token), "while disabled")
+	s.MustAnswer(401, reset(token), "while disabled")
 	c.must("", "user", "enable", "alice@example.com")
-	s.mustAnswer(401, reset(token), "later")
-	s.mustAnswer(204, reset(link()), "control")
+	s.MustAnswer(401, reset(token), "later")
+	s.MustAnswer(204, reset(link()), "control")
 }
 
 func TestPasswordLengthIsThatOfItsNormalForm(t *testing.T) {
-	s := accountsSite(t, "")
-	s.mustAnswer(422, s.post("/auth/signup", sitetest.JSON{"email": "a@example.com", "password": strings.Repeat("e\u0301", 7)}), "7 letters of two characters each")
-	s.mustAnswer(201, s.post("/auth/signup", sitetest.JSON{"email": "a@example.com", "password": strings.Repeat("e\u0301", 8)}), "control: 8")
+	s := sitetest.AccountsSite(t, "")
+	s.MustAnswer(422, s.Post("/auth/signup", sitetest.JSON{"email": "a@example.com", "password": strings.Repeat("e\u0301", 7)}), "7 letters of two characters each")
+	s.MustAnswer(201, s.Post("/auth/signup", sitetest.JSON{"email": "a@example.com", "password": strings.Repeat("e\u0301", 8)}), "control: 8")
 }
 
 func TestSignupByPlaceholder(t *testing.T) {
 	t.Setenv("SIGNUP", "maybe")
-	if text := configError(t, accountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "signup {env.SIGNUP}")); !strings.Contains(text, "signup is open, closed or a path") {
+	if text := sitetest.ConfigError(t, sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "signup {env.SIGNUP}")); !strings.Contains(text, "signup is open, closed or a path") {
 		t.Errorf("a wrong value: %s", text)
 	}
 	t.Setenv("SIGNUP", "closed")
-	s := accountsSite(t, "signup {env.SIGNUP}")
-	s.mustAnswer(404, s.post("/auth/signup", sitetest.JSON{"email": "a@example.com", "password": goodPassword}), "closed")
+	s := sitetest.AccountsSite(t, "signup {env.SIGNUP}")
+	s.MustAnswer(404, s.Post("/auth/signup", sitetest.JSON{"email": "a@example.com", "password": sitetest.GoodPassword}), "closed")
 }

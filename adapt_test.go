@@ -139,8 +139,8 @@ func TestNullInJSON(t *testing.T) {
 // The path of a route is whatever its placeholder holds.
 func TestMovedRouteByPlaceholder(t *testing.T) {
 	t.Setenv("LOGIN_PATH", "/let/me/in")
-	s := accountsSite(t, "login {env.LOGIN_PATH}")
-	alice := sitetest.JSON{"email": "alice@example.com", "password": goodPassword}
-	s.mustAnswer(201, s.post("/auth/signup", alice), "sign-up")
-	s.mustAnswer(200, s.post("/let/me/in", alice), "log-in")
+	s := sitetest.AccountsSite(t, "login {env.LOGIN_PATH}")
+	alice := sitetest.JSON{"email": "alice@example.com", "password": sitetest.GoodPassword}
+	s.MustAnswer(201, s.Post("/auth/signup", alice), "sign-up")
+	s.MustAnswer(200, s.Post("/let/me/in", alice), "log-in")
 }

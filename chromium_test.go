@@ -28,7 +28,7 @@ func chromium(t *testing.T) context.Context {
 // from a protected page to the log-in, the sign-up and back, to the account
 // page, a new password, another session, and out.
 func TestChromium(t *testing.T) {
-	s := accountsSite(t, "default_roles author\n token_lifetime 2s")
+	s := sitetest.AccountsSite(t, "default_roles author\n token_lifetime 2s")
 	ctx := chromium(t)
 	do := func(what string, actions ...chromedp.Action[chromedp.Void]) {
 		t.Helper()
@@ -58,7 +58,7 @@ func TestChromium(t *testing.T) {
 	if _, err := chromedp.Call(ctx, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true}); err != nil {
 		t.Fatal(err)
 	}
-	do("protected page", chromedp.Navigate(s.url+"/todos/list?page=2"))
+	do("protected page", chromedp.Navigate(s.URL+"/todos/list?page=2"))
 	at("/auth/login?return_to=%2Ftodos%2Flist%3Fpage%3D2")
 	chromiumtest.Picture(t, ctx, "login")
 	do("log-in that fails", chromedp.SendKeys(chromedp.CSS("#email"), "alice@example.com"), chromedp.SendKeys(chromedp.CSS("#password"), "wrong password"+kb.Enter))
@@ -69,26 +69,26 @@ func TestChromium(t *testing.T) {
 	do("a common password", chromedp.SendKeys(chromedp.CSS("#email"), "alice@example.com"), chromedp.SendKeys(chromedp.CSS("#password"), "password1"+kb.Enter))
 	shows("is one of the most common ones")
 	chromiumtest.Picture(t, ctx, "signup-refused")
-	do("sign-up", chromedp.SendKeys(chromedp.CSS("#password"), goodPassword+kb.Enter))
+	do("sign-up", chromedp.SendKeys(chromedp.CSS("#password"), sitetest.GoodPassword+kb.Enter))
 	at("/todos/list?page=2")
 	shows("roles=[author]")
 
-	do("the account page", chromedp.Navigate(s.url+"/auth/account"))
+	do("the account page", chromedp.Navigate(s.URL+"/auth/account"))
 	shows("alice@example.com")
 	chromiumtest.Picture(t, ctx, "account")
 	sitetest.Eventually(t, "the session is renewed after its access token expired", func() bool {
-		do("again", chromedp.Navigate(s.url+"/todos/"))
+		do("again", chromedp.Navigate(s.URL+"/todos/"))
 		shows("roles=[author]")
-		return strings.Contains(s.get("/metrics").body, `caddy_jwt_account_events_total{event="refresh",result="ok"}`)
+		return strings.Contains(s.Get("/metrics").Body, `caddy_jwt_account_events_total{event="refresh",result="ok"}`)
 	})
-	elsewhere := s.loggedIn("alice@example.com")
-	do("change of the password", chromedp.Navigate(s.url+"/auth/account"),
-		chromedp.SendKeys(chromedp.CSS("#currentPassword"), goodPassword), chromedp.SendKeys(chromedp.CSS("#newPassword"), "another good password"+kb.Enter))
+	elsewhere := s.LoggedIn("alice@example.com")
+	do("change of the password", chromedp.Navigate(s.URL+"/auth/account"),
+		chromedp.SendKeys(chromedp.CSS("#currentPassword"), sitetest.GoodPassword), chromedp.SendKeys(chromedp.CSS("#newPassword"), "another good password"+kb.Enter))
 	shows("Your password was changed")
-	s.mustAnswer(401, s.bearer("/todos/", elsewhere.Token), "the session elsewhere is ended")
+	s.MustAnswer(401, s.Bearer("/todos/", elsewhere.Token), "the session elsewhere is ended")
 	do("log-out", chromedp.Click(chromedp.CSS(`form[action="/auth/logout"] button`)))
 	at("/auth/login")
-	do("protected page", chromedp.Navigate(s.url+"/todos/"))
+	do("protected page", chromedp.Navigate(s.URL+"/todos/"))
 	at("/auth/login?return_to=%2Ftodos%2F")
 	do("log-in with the new password", chromedp.SendKeys(chromedp.CSS("#email"), "alice@example.com"), chromedp.SendKeys(chromedp.CSS("#password"), "another good password"+kb.Enter))
 	at("/todos/")

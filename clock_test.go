@@ -51,13 +51,13 @@ func TestScenarioClockJumps(t *testing.T) {
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
 	dir := sitetest.TempDir(t)
 	body := "jwt /api/* {\n issuer https://issuer.example\n jwks " + p.URL + "/jwks {\n cooldown 100ms\n}\n leeway 0s\n}\n respond /api/* ok\n" +
-		accountsBody(filepath.Join(dir, "users.db"), "throttle off\n token_lifetime 24h")
-	s := serve(t, "respond ok")
-	s.load(body, dir)
+		sitetest.AccountsBody(filepath.Join(dir, "users.db"), "throttle off\n token_lifetime 24h")
+	s := sitetest.Serve(t, "respond ok")
+	s.Load(body, dir)
 
-	kept, ended, endedElsewhere := s.signedUp("alice@example.com"), s.signedUp("bob@example.com"), s.signedUp("carol@example.com")
-	s.mustAnswer(200, s.bearer("/todos/", ended.Token), "control: remembered")
-	s.mustAnswer(204, s.send("POST", "/auth/logout", "", "Authorization: Bearer "+ended.Token), "log-out")
+	kept, ended, endedElsewhere := s.SignedUp("alice@example.com"), s.SignedUp("bob@example.com"), s.SignedUp("carol@example.com")
+	s.MustAnswer(200, s.Bearer("/todos/", ended.Token), "control: remembered")
+	s.MustAnswer(204, s.Send("POST", "/auth/logout", "", "Authorization: Bearer "+ended.Token), "log-out")
 
 	start := time.Now()
 	const hour, day = time.Hour, 24 * time.Hour
@@ -83,7 +83,7 @@ func TestScenarioClockJumps(t *testing.T) {
 		}
 		jumps++
 		sitetest.Eventually(t, "the background task has seen the clock jump", func() bool {
-			return strings.Count(s.log(), "the clock was set to another time") >= jumps
+			return strings.Count(s.Log(), "the clock was set to another time") >= jumps
 		})
 	}
 	check := func(at time.Duration) {
@@ -95,22 +95,22 @@ func TestScenarioClockJumps(t *testing.T) {
 			}
 			for _, how := range []string{"verified", "remembered"} {
 				decisions++
-				if got := s.bearer("/api/", x.token); got.status != status {
+				if got := s.Bearer("/api/", x.token); got.Status != status {
 					wrong++
-					t.Errorf("clock at %s, token from %s to %s, %s: %d instead of %d", at, x.nbf, x.exp, how, got.status, status)
+					t.Errorf("clock at %s, token from %s to %s, %s: %d instead of %d", at, x.nbf, x.exp, how, got.Status, status)
 				}
 			}
 		}
-		s.mustAnswer(401, s.bearer("/todos/", ended.Token), fmt.Sprintf("a revoked token, the clock at %s", at))
-		s.mustAnswer(200, s.bearer("/todos/", s.loggedIn("alice@example.com").Token), fmt.Sprintf("a token made now, the clock at %s", at))
+		s.MustAnswer(401, s.Bearer("/todos/", ended.Token), fmt.Sprintf("a revoked token, the clock at %s", at))
+		s.MustAnswer(200, s.Bearer("/todos/", s.LoggedIn("alice@example.com").Token), fmt.Sprintf("a token made now, the clock at %s", at))
 	}
 	holds := func(when string) {
 		t.Helper()
-		s.mustAnswer(200, s.bearer("/todos/", kept.Token), "the token from before, "+when)
-		fresh := s.post("/auth/refresh", sitetest.JSON{"refreshToken": kept.RefreshToken})
-		s.mustAnswer(200, fresh, "refresh, "+when)
-		if fresh.status == 200 {
-			kept = fresh.tokens(t)
+		s.MustAnswer(200, s.Bearer("/todos/", kept.Token), "the token from before, "+when)
+		fresh := s.Post("/auth/refresh", sitetest.JSON{"refreshToken": kept.RefreshToken})
+		s.MustAnswer(200, fresh, "refresh, "+when)
+		if fresh.Status == 200 {
+			kept = fresh.Tokens(t)
 		}
 	}
 	check(0)
@@ -126,7 +126,7 @@ func TestScenarioClockJumps(t *testing.T) {
 		check(0)
 		holds(fmt.Sprintf("the clock is right again after %s", to))
 	}
-	sitetest.Eventually(t, "what was revoked elsewhere while the clock was wrong is known", func() bool { return s.bearer("/todos/", endedElsewhere.Token).status == 401 })
+	sitetest.Eventually(t, "what was revoked elsewhere while the clock was wrong is known", func() bool { return s.Bearer("/todos/", endedElsewhere.Token).Status == 401 })
 	fetches := p.Fetches.Load()
 	if fetches != 1 {
 		t.Errorf("%d fetches of the key set, expected the first alone", fetches)
@@ -137,26 +137,26 @@ func TestScenarioClockJumps(t *testing.T) {
 	if err := caddy.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	s.load(body, dir)
+	s.Load(body, dir)
 	jump(y2099)
 	check(y2099)
 	jump(0)
 	check(0)
 	holds("the clock is right again after a restart")
-	s.mustAnswer(401, s.bearer("/todos/", endedElsewhere.Token), "a session ended elsewhere, after a restart")
+	s.MustAnswer(401, s.Bearer("/todos/", endedElsewhere.Token), "a session ended elsewhere, after a restart")
 
 	// A session that is renewed while the clock is back ends for its older tokens
 	// too, on a node that learns it from the store.
 	jump(-365 * day)
-	s.mustAnswer(200, s.post("/auth/refresh", sitetest.JSON{"refreshToken": kept.RefreshToken}), "refresh, the clock a year back")
+	s.MustAnswer(200, s.Post("/auth/refresh", sitetest.JSON{"refreshToken": kept.RefreshToken}), "refresh, the clock a year back")
 	jump(0)
-	s.mustAnswer(200, s.bearer("/todos/", kept.Token), "control: the token from before")
+	s.MustAnswer(200, s.Bearer("/todos/", kept.Token), "control: the token from before")
 	if _, err := storeOf(t).EndSessions(t.Context(), userOf(t, "alice@example.com").ID, "", "", time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	sitetest.Eventually(t, "the token from before is refused", func() bool { return s.bearer("/todos/", kept.Token).status == 401 })
+	sitetest.Eventually(t, "the token from before is refused", func() bool { return s.Bearer("/todos/", kept.Token).Status == 401 })
 
-	if n := strings.Count(s.log(), "panic"); n > 0 {
+	if n := strings.Count(s.Log(), "panic"); n > 0 {
 		t.Errorf("%d panics in the log", n)
 	}
 	seen("%d jumps: to an hour ahead, an hour back, a year back, 2099, and back each time: %d decisions, %d wrong", jumps, decisions, wrong)

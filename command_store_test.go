@@ -113,7 +113,7 @@ func TestStoreCopyGoesOn(t *testing.T) {
 	// Nobody works with the half that is there.
 	half := &commandLine{t, []string{"--store", to}}
 	half.refuses("", "it is the unfinished copy of another", "user", "list")
-	if text := startError(t, accountsBody(to, "")); !strings.Contains(text, "it is the unfinished copy of another") {
+	if text := sitetest.StartError(t, sitetest.AccountsBody(to, "")); !strings.Contains(text, "it is the unfinished copy of another") {
 		t.Errorf("Caddy says %s", text)
 	}
 	(&commandLine{TB: t}).refuses("", "the store to copy from: it is the unfinished copy of another", "store", "copy", to, filepath.Join(dir, "third.db"))

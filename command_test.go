@@ -182,14 +182,14 @@ func hashOf(t testing.TB, path, email string) (hash string) {
 
 func TestUserCommands(t *testing.T) {
 	c, path := newUserStore(t)
-	id := strings.TrimSpace(c.must(goodPassword+"\n", "user", "add", "--role", "admin", "--role", "editor", "--profile", "name=Alice <A>", "Alice@Example.com"))
+	id := strings.TrimSpace(c.must(sitetest.GoodPassword+"\n", "user", "add", "--role", "admin", "--role", "editor", "--profile", "name=Alice <A>", "Alice@Example.com"))
 	if _, err := uuid.Parse(id); err != nil {
 		t.Errorf("the ID is %q", id)
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the store: %v, %v", info, err)
 	}
-	if right, err := password.Check(t.Context(), password.Turn{Queue: 1}, hashOf(t, path, "alice@example.com"), goodPassword); err != nil || !right {
+	if right, err := password.Check(t.Context(), password.Turn{Queue: 1}, hashOf(t, path, "alice@example.com"), sitetest.GoodPassword); err != nil || !right {
 		t.Errorf("the password is not the one that was given: %v", err)
 	}
 	c.must("", "user", "add", "--no-password", "bob@example.com")
@@ -206,7 +206,7 @@ func TestUserCommands(t *testing.T) {
 			t.Errorf("the first line is %s, %v", lines[0], err)
 		}
 		has(t, lines[0], `"roles":["admin","editor"]`, `"profile":{"name":"Alice <A>"}`, `"has_password":true`)
-		hasNot(t, table+lines[0]+lines[1], "argon2id", "hash", goodPassword)
+		hasNot(t, table+lines[0]+lines[1], "argon2id", "hash", sitetest.GoodPassword)
 	})
 	t.Run("show, disable, enable", func(t *testing.T) {
 		session := logIn(t, path, id)
@@ -276,7 +276,7 @@ func TestUserCommandsRefuse(t *testing.T) {
 	if _, err := os.Stat(path); err == nil {
 		t.Error("a command that only reads made the store")
 	}
-	_, stderr, err := c.run(goodPassword, "user", "add", "alice@example.com")
+	_, stderr, err := c.run(sitetest.GoodPassword, "user", "add", "alice@example.com")
 	if err != nil || !strings.Contains(stderr, path+", so it is made") {
 		t.Errorf("the first user: %v, %q", err, stderr)
 	}
@@ -288,23 +288,23 @@ func TestUserCommandsRefuse(t *testing.T) {
 		{"", "must look like name@example.com", []string{"add", "alice"}},
 		{"", "must look like name@example.com", []string{"add", "Alice <alice@example.com>"}},
 		{"", "takes an e-mail address, and 0 arguments are given", []string{"add"}},
-		{"", "takes an e-mail address, and 2 arguments are given", []string{"add", "bob@example.com", goodPassword}},
+		{"", "takes an e-mail address, and 2 arguments are given", []string{"add", "bob@example.com", sitetest.GoodPassword}},
 		{"", "no password is on the first line of standard input", []string{"add", "bob@example.com"}},
 		{"seven77\n", "the password must have at least 8 characters", []string{"add", "bob@example.com"}},
 		{"password123\n", "one of the most common ones", []string{"add", "bob@example.com"}},
 		{strings.Repeat("x", 1025), "longer than 1024 bytes", []string{"add", "bob@example.com"}},
 		{strings.Repeat("x", 100_000), "longer than 1024 bytes", []string{"add", "bob@example.com"}},
-		{goodPassword, "a role is one word", []string{"add", "--role", "admin,editor", "bob@example.com"}},
-		{goodPassword, "a role is one word", []string{"add", "--role", "site admin", "bob@example.com"}},
-		{goodPassword, `"roles" cannot be the name of a further property`, []string{"add", "--profile", "roles=admin", "bob@example.com"}},
-		{goodPassword, "it is a name and a text", []string{"add", "--profile", "Bob", "bob@example.com"}},
+		{sitetest.GoodPassword, "a role is one word", []string{"add", "--role", "admin,editor", "bob@example.com"}},
+		{sitetest.GoodPassword, "a role is one word", []string{"add", "--role", "site admin", "bob@example.com"}},
+		{sitetest.GoodPassword, `"roles" cannot be the name of a further property`, []string{"add", "--profile", "roles=admin", "bob@example.com"}},
+		{sitetest.GoodPassword, "it is a name and a text", []string{"add", "--profile", "Bob", "bob@example.com"}},
 		{"", "there is no user \"bob@example.com\"", []string{"show", "bob@example.com"}},
 		{"", "there is no user \"bob\"", []string{"show", "bob"}},
 		{"", "must look like name@example.com", []string{"show", "b ob@example.com"}},
 		{"", "there is no user", []string{"disable", "bob@example.com"}},
 		{"", "there is no user", []string{"enable", "bob@example.com"}},
 		{"", "there is no user", []string{"delete", "--yes", "bob@example.com"}},
-		{goodPassword, "there is no user", []string{"passwd", "bob@example.com"}},
+		{sitetest.GoodPassword, "there is no user", []string{"passwd", "bob@example.com"}},
 		{"", "there is no user", []string{"roles", "bob@example.com", "--add", "admin"}},
 		{"", "--store and --config are both given", []string{"list", "--config", "Caddyfile"}},
 		{"", `--format "xml": it is csv or jsonl`, []string{"export", "--format", "xml"}},
@@ -343,8 +343,8 @@ func TestUserListPages(t *testing.T) {
 }
 
 func TestUserImport(t *testing.T) {
-	argon2idHash := weakArgon2id(goodPassword)
-	bcryptBytes, err := bcrypt.GenerateFromPassword([]byte(goodPassword), bcrypt.MinCost)
+	argon2idHash := sitetest.WeakArgon2id(sitetest.GoodPassword)
+	bcryptBytes, err := bcrypt.GenerateFromPassword([]byte(sitetest.GoodPassword), bcrypt.MinCost)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -414,7 +414,7 @@ func TestUserImport(t *testing.T) {
 			has(t, c.must("", "user", "show", "carol@example.com"), "no password")
 			has(t, c.must("", "user", "show", "507f1f77bcf86cd799439011"), "last@example.com")
 			for _, email := range []string{"alice@example.com", "bob@example.com", "last@example.com"} {
-				if right, err := password.Check(t.Context(), password.Turn{Queue: 1}, hashOf(t, path, email), goodPassword); err != nil || !right {
+				if right, err := password.Check(t.Context(), password.Turn{Queue: 1}, hashOf(t, path, email), sitetest.GoodPassword); err != nil || !right {
 					t.Errorf("%s cannot log in by the hash that was imported: %v", email, err)
 				}
 			}
@@ -477,7 +477,7 @@ func TestUserImportRefuses(t *testing.T) {
 
 func TestUserExport(t *testing.T) {
 	c, _ := newUserStore(t)
-	c.must(goodPassword, "user", "add", "--role", "admin", "--role", "editor", "--profile", `name=Alice "A", B.`, "--profile", "hue= red", "Alice@example.com")
+	c.must(sitetest.GoodPassword, "user", "add", "--role", "admin", "--role", "editor", "--profile", `name=Alice "A", B.`, "--profile", "hue= red", "Alice@example.com")
 	c.must("", "user", "add", "--no-password", "--disabled", "bob@example.com")
 	for _, format := range []string{"csv", "jsonl"} {
 		exported := c.must("", "user", "export", "--format", format)
@@ -487,7 +487,7 @@ func TestUserExport(t *testing.T) {
 		if again := other.must("", "user", "export", "--format", format); again != exported {
 			t.Errorf("%s: exported, imported and exported it is\n%s\nand was\n%s", format, again, exported)
 		}
-		if right, err := password.Check(t.Context(), password.Turn{Queue: 1}, hashOf(t, path, "alice@example.com"), goodPassword); err != nil || !right {
+		if right, err := password.Check(t.Context(), password.Turn{Queue: 1}, hashOf(t, path, "alice@example.com"), sitetest.GoodPassword); err != nil || !right {
 			t.Errorf("%s: the password is lost: %v", format, err)
 		}
 	}
@@ -587,31 +587,31 @@ func TestUserCommandsDefaultStore(t *testing.T) {
 	t.Setenv("XDG_DATA_HOME", data)
 	c := &commandLine{t, nil}
 	c.refuses("", "there is no user store at "+filepath.Join(data, "caddy", "jwt", "users.db"), "user", "list")
-	c.must(goodPassword, "user", "add", "alice@example.com")
+	c.must(sitetest.GoodPassword, "user", "add", "alice@example.com")
 	withCaddyfile(t, ":1 {\n jwt {\n accounts\n }\n}").must("", "user", "show", "alice@example.com")
 }
 
 // TestUserCommandsWhileCaddyRuns uses the same store as a server.
 func TestUserCommandsWhileCaddyRuns(t *testing.T) {
 	store := filepath.Join(sitetest.TempDir(t), "users.db")
-	s := serve(t, accountsBody(store, ""))
+	s := sitetest.Serve(t, sitetest.AccountsBody(store, ""))
 	c := &commandLine{t, []string{"--store", store}}
-	c.must(goodPassword, "user", "add", "--role", "admin", "alice@example.com")
-	given := s.loggedIn("alice@example.com")
-	s.mustAnswer(200, s.bearer("/todos/", given.Token), "a user of the command")
+	c.must(sitetest.GoodPassword, "user", "add", "--role", "admin", "alice@example.com")
+	given := s.LoggedIn("alice@example.com")
+	s.MustAnswer(200, s.Bearer("/todos/", given.Token), "a user of the command")
 	c.must("", "user", "disable", "alice@example.com")
 	disabled := time.Now()
-	sitetest.Eventually(t, "the token of a disabled user is refused", func() bool { return s.bearer("/todos/", given.Token).status == 401 })
+	sitetest.Eventually(t, "the token of a disabled user is refused", func() bool { return s.Bearer("/todos/", given.Token).Status == 401 })
 	t.Logf("the token was refused after %s", time.Since(disabled).Round(time.Millisecond))
 	c.must("", "user", "enable", "alice@example.com")
-	earlier := c.must("", "user", "reset-link", "--base", s.url, "alice@example.com")
-	link := c.must("", "user", "reset-link", "--base", s.url, "alice@example.com")
+	earlier := c.must("", "user", "reset-link", "--base", s.URL, "alice@example.com")
+	link := c.must("", "user", "reset-link", "--base", s.URL, "alice@example.com")
 	token := strings.TrimSpace(link[strings.Index(link, "token=")+len("token="):])
-	s.mustAnswer(204, s.post("/auth/reset", sitetest.JSON{"token": token, "newPassword": "a password by link"}), "the link")
-	s.mustAnswer(401, s.post("/auth/reset", sitetest.JSON{"token": token, "newPassword": "a password by link"}), "the link once more")
+	s.MustAnswer(204, s.Post("/auth/reset", sitetest.JSON{"token": token, "newPassword": "a password by link"}), "the link")
+	s.MustAnswer(401, s.Post("/auth/reset", sitetest.JSON{"token": token, "newPassword": "a password by link"}), "the link once more")
 	token = strings.TrimSpace(earlier[strings.Index(earlier, "token=")+len("token="):])
-	s.mustAnswer(401, s.post("/auth/reset", sitetest.JSON{"token": token, "newPassword": "a password by link"}), "an earlier link")
-	s.mustAnswer(200, s.post("/auth/login", sitetest.JSON{"email": "alice@example.com", "password": "a password by link"}), "the new password")
+	s.MustAnswer(401, s.Post("/auth/reset", sitetest.JSON{"token": token, "newPassword": "a password by link"}), "an earlier link")
+	s.MustAnswer(200, s.Post("/auth/login", sitetest.JSON{"email": "alice@example.com", "password": "a password by link"}), "the new password")
 }
 
 // A private key is taken as people have it.
@@ -659,13 +659,13 @@ func TestTokenByKey(t *testing.T) {
 
 func TestKeysCommands(t *testing.T) {
 	storage, store := sitetest.TempDir(t), filepath.Join(sitetest.TempDir(t), "users.db")
-	s := &site{t: t, url: "http://" + sitetest.FreeAddress(t), logFile: filepath.Join(sitetest.TempDir(t), "log.json")}
-	body := accountsBody(store, "")
-	c := withCaddyfile(t, globalOptions(storage, s.logFile, "")+s.url+" {\n"+body+"\n}")
+	s := &sitetest.Site{T: t, URL: "http://" + sitetest.FreeAddress(t), LogFile: filepath.Join(sitetest.TempDir(t), "log.json")}
+	body := sitetest.AccountsBody(store, "")
+	c := withCaddyfile(t, sitetest.GlobalOptions(storage, s.LogFile, "")+s.URL+" {\n"+body+"\n}")
 	c.refuses("", "there is no key yet: Caddy makes it", "keys", "list")
 	c.refuses("", "there is no key yet: Caddy makes it", "keys", "rotate")
 	runSite(t, s, body, storage)
-	given := s.signedUp("alice@example.com")
+	given := s.SignedUp("alice@example.com")
 	before := c.must("", "keys", "list")
 	if strings.Count(before, "\n") != 2 || !regexp.MustCompile(`caddy-jwt-accounts +[\w-]{43} +20\S+Z +signs\n`).MatchString(before) {
 		t.Errorf("the list of keys is:\n%s", before)
@@ -680,9 +680,9 @@ func TestKeysCommands(t *testing.T) {
 	if err := caddy.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	s.load(body, storage)
-	s.mustAnswer(200, s.bearer("/todos/", given.Token), "a token of the old key")
-	described, _, err := c.run(s.loggedIn("alice@example.com").Token, "inspect")
+	s.Load(body, storage)
+	s.MustAnswer(200, s.Bearer("/todos/", given.Token), "a token of the old key")
+	described, _, err := c.run(s.LoggedIn("alice@example.com").Token, "inspect")
 	fresh := regexp.MustCompile(`[\w-]{43}`).FindString(after)
 	if has(t, described, `"kid": "`+fresh+`"`, ": accepted\n"); err != nil {
 		t.Error(err)
@@ -714,16 +714,16 @@ func TestKeysCommands(t *testing.T) {
 		c.refuses("", "--lead "+lead+": it must be from 0 to 30d", "keys", "rotate", "--lead", lead)
 	}
 
-	token := s.loggedIn("alice@example.com").Token
+	token := s.LoggedIn("alice@example.com").Token
 	has(t, c.must("", "keys", "rotate", "--withdraw"), " and those before it are withdrawn\n")
 	if list := c.must("", "keys", "list"); strings.Count(list, "\n") != 2 {
 		t.Errorf("the list of keys after a withdrawal is:\n%s", list)
 	}
-	sitetest.Eventually(t, "a running server refuses a token of a key that was withdrawn", func() bool { return s.bearer("/todos/", token).status == 401 })
-	s.mustAnswer(200, s.bearer("/todos/", s.loggedIn("alice@example.com").Token), "a token of the new key")
+	sitetest.Eventually(t, "a running server refuses a token of a key that was withdrawn", func() bool { return s.Bearer("/todos/", token).Status == 401 })
+	s.MustAnswer(200, s.Bearer("/todos/", s.LoggedIn("alice@example.com").Token), "a token of the new key")
 
 	for _, signing := range []string{"secret " + strings.Repeat("s", 32), "signing_key " + filepath.Join("testdata", "keys", "p256.pem")} {
-		c := withCaddyfile(t, globalOptions(storage, s.logFile, "")+s.url+" {\n"+accountsBody(store, signing)+"\n}")
+		c := withCaddyfile(t, sitetest.GlobalOptions(storage, s.LogFile, "")+s.URL+" {\n"+sitetest.AccountsBody(store, signing)+"\n}")
 		for _, command := range []string{"list", "rotate"} {
 			c.refuses("", "so no key is stored; change it there", "keys", command)
 		}
@@ -733,9 +733,9 @@ func TestKeysCommands(t *testing.T) {
 }
 
 // runSite runs a site whose storage is known.
-func runSite(t testing.TB, s *site, body, storage string) {
+func runSite(t testing.TB, s *sitetest.Site, body, storage string) {
 	t.Helper()
-	s.load(body, storage)
+	s.Load(body, storage)
 	t.Cleanup(func() {
 		if err := caddy.Stop(); err != nil {
 			t.Error(err)
@@ -862,9 +862,9 @@ func TestInspectFetchesKeys(t *testing.T) {
 func TestInspectAccounts(t *testing.T) {
 	storage, dir := sitetest.TempDir(t), sitetest.TempDir(t)
 	store := filepath.Join(dir, "users.db")
-	s := &site{t: t, url: "http://" + sitetest.FreeAddress(t), logFile: filepath.Join(dir, "log.json")}
-	body := accountsBody(store, "")
-	c := withCaddyfile(t, globalOptions(storage, s.logFile, "")+s.url+" {\n"+body+"\n}")
+	s := &sitetest.Site{T: t, URL: "http://" + sitetest.FreeAddress(t), LogFile: filepath.Join(dir, "log.json")}
+	body := sitetest.AccountsBody(store, "")
+	c := withCaddyfile(t, sitetest.GlobalOptions(storage, s.LogFile, "")+s.URL+" {\n"+body+"\n}")
 	stdout, _, err := c.run(sitetest.HS256(t, nil), "inspect")
 	if has(t, stdout, "cannot be asked: there is no user store at "+store); err == nil {
 		t.Error("a token is accepted before Caddy has run")
@@ -873,7 +873,7 @@ func TestInspectAccounts(t *testing.T) {
 		t.Errorf("inspect made keys: %v, %v", entries, err)
 	}
 	runSite(t, s, body, storage)
-	given := s.signedUp("alice@example.com")
+	given := s.SignedUp("alice@example.com")
 	if err := caddy.Stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -899,7 +899,7 @@ func TestInspectAsksProviders(t *testing.T) {
 
 func TestCommandsRefuseWhatWouldBeLost(t *testing.T) {
 	c, _ := newUserStore(t)
-	c.must(goodPassword, "user", "add", "alice@example.com")
+	c.must(sitetest.GoodPassword, "user", "add", "alice@example.com")
 	var many []string
 	for i := range 40 {
 		many = append(many, "--add", fmt.Sprintf("a-role-with-a-long-name-%08d", i))

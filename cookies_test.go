@@ -20,7 +20,7 @@ var unicodeBlanks = []string{"\u0085", "\u00a0", "\u1680", "\u2000", "\u2003", "
 
 // A cookie has the name that its browser gave it.
 func TestThreatCookieNames(t *testing.T) {
-	s := serve(t, `
+	s := sitetest.Serve(t, `
 		jwt {
 			secret "`+sitetest.Secret+`"
 			from cookie __Host-token
@@ -29,8 +29,8 @@ func TestThreatCookieNames(t *testing.T) {
 		respond "{http.auth.user.id}|{http.request.header.Cookie}"`)
 	alice, mallory := sitetest.HS256(t, nil), sitetest.HS256(t, sitetest.JSON{"sub": "mallory"})
 	for _, cookie := range []string{"__Host-token=" + alice, "a=1;\t__Host-token = " + alice + " ;b=2", `__Host-token="` + alice + `"`} {
-		if got := s.get("/", "Cookie: "+cookie); got.status != 200 || !strings.HasPrefix(got.body, "alice|") || strings.Contains(got.body, "__Host-token") {
-			t.Errorf("control: %q: %d %s", cookie[:14], got.status, got.body)
+		if got := s.Get("/", "Cookie: "+cookie); got.Status != 200 || !strings.HasPrefix(got.Body, "alice|") || strings.Contains(got.Body, "__Host-token") {
+			t.Errorf("control: %q: %d %s", cookie[:14], got.Status, got.Body)
 		}
 	}
 	for _, blank := range unicodeBlanks {
@@ -38,17 +38,17 @@ func TestThreatCookieNames(t *testing.T) {
 			continue // net/http lets no such header through
 		}
 		for where, planted := range map[string]string{"before": blank + "__Host-token=" + mallory, "after": "__Host-token" + blank + "=" + mallory} {
-			s.mustAnswer(401, s.get("/", "Cookie: "+planted), fmt.Sprintf("%q %s the name", blank, where))
-			got := s.get("/", "Cookie: "+planted+"; __Host-token="+alice)
-			if got.status != 200 || !strings.HasPrefix(got.body, "alice|"+planted[:4]) {
-				t.Errorf("%q %s the name, beside the user's own: %d %s", blank, where, got.status, got.body)
+			s.MustAnswer(401, s.Get("/", "Cookie: "+planted), fmt.Sprintf("%q %s the name", blank, where))
+			got := s.Get("/", "Cookie: "+planted+"; __Host-token="+alice)
+			if got.Status != 200 || !strings.HasPrefix(got.Body, "alice|"+planted[:4]) {
+				t.Errorf("%q %s the name, beside the user's own: %d %s", blank, where, got.Status, got.Body)
 			}
 		}
-		s.mustAnswer(401, s.get("/", "Cookie: __Host-token="+blank+alice), fmt.Sprintf("%q before the value", blank))
+		s.MustAnswer(401, s.Get("/", "Cookie: __Host-token="+blank+alice), fmt.Sprintf("%q before the value", blank))
 	}
-	s.mustAnswer(401, s.get("/", "Cookie: __host-token="+alice), "another case")
-	s.mustAnswer(401, s.get("/", `Cookie: __Host-token=""`+alice+`""`), "two quotes")
-	s.mustAnswer(400, s.get("/", "Cookie: __Host-token="+alice+"; __Host-token="+mallory), "two of the name")
+	s.MustAnswer(401, s.Get("/", "Cookie: __host-token="+alice), "another case")
+	s.MustAnswer(401, s.Get("/", `Cookie: __Host-token=""`+alice+`""`), "two quotes")
+	s.MustAnswer(400, s.Get("/", "Cookie: __Host-token="+alice+"; __Host-token="+mallory), "two of the name")
 }
 
 // What is read as a cookie's name is what net/http reads, which drops what it finds
@@ -132,20 +132,20 @@ func TestThreatSharedCaches(t *testing.T) {
 	site := func(more string) string {
 		return "jwt {\n secret \"" + sitetest.Secret + "\"\n from cookie token\n from header\n" + more + "\n}\n reverse_proxy " + newUpstream(t)
 	}
-	s := serve(t, site(""))
+	s := sitetest.Serve(t, site(""))
 	token := sitetest.HS256(t, nil)
 	for path, want := range map[string][2]string{"/": {"private", "Cookie"}, "/public": {"public, max-age=60", ""}, "/no-store": {"no-store", "Cookie"}, "/max-age": {"max-age=60, private", "Cookie"}} {
-		got := s.get(path, "Cookie: token="+token)
-		if control, vary := got.header.Get("Cache-Control"), got.header.Get("Vary"); got.status != 200 || control != want[0] || vary != want[1] {
-			t.Errorf("%s: %d, Cache-Control %q, Vary %q", path, got.status, control, vary)
+		got := s.Get(path, "Cookie: token="+token)
+		if control, vary := got.Header.Get("Cache-Control"), got.Header.Get("Vary"); got.Status != 200 || control != want[0] || vary != want[1] {
+			t.Errorf("%s: %d, Cache-Control %q, Vary %q", path, got.Status, control, vary)
 		}
 	}
-	if got := s.bearer("/", token); got.header.Get("Cache-Control") != "" {
-		t.Errorf("control: by Authorization: %v", got.header)
+	if got := s.Bearer("/", token); got.Header.Get("Cache-Control") != "" {
+		t.Errorf("control: by Authorization: %v", got.Header)
 	}
-	s = serve(t, site("optional"))
-	if got := s.get("/"); got.status != 200 || got.header.Get("Vary") != "Cookie" || got.header.Get("Cache-Control") != "" {
-		t.Errorf("anonymous: %d %v", got.status, got.header)
+	s = sitetest.Serve(t, site("optional"))
+	if got := s.Get("/"); got.Status != 200 || got.Header.Get("Vary") != "Cookie" || got.Header.Get("Cache-Control") != "" {
+		t.Errorf("anonymous: %d %v", got.Status, got.Header)
 	}
 }
 
@@ -160,22 +160,22 @@ func TestThreatCrossSiteRequestsByCookie(t *testing.T) {
 		"trusted_origins": {"trusted_origins https://sister.example", 403, 200},
 		"all are trusted": {"trusted_origins *", 200, 200},
 	} {
-		s := serve(t, "jwt {\n secret \""+sitetest.Secret+"\"\n from cookie token\n from header\n"+c.option+"\n}\n respond ok")
+		s := sitetest.Serve(t, "jwt {\n secret \""+sitetest.Secret+"\"\n from cookie token\n from header\n"+c.option+"\n}\n respond ok")
 		byCookie := "Cookie: token=" + token
 		foreign := []string{"Origin: https://evil.example", "Sec-Fetch-Site: cross-site"}
 		sister := []string{"Origin: https://sister.example", "Sec-Fetch-Site: same-site"}
 		for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodPatch} {
-			s.mustAnswer(c.foreign, s.do(method, "/", append(foreign, byCookie)...), name+": another site: "+method)
-			s.mustAnswer(c.sister, s.do(method, "/", append(sister, byCookie)...), name+": a sister site: "+method)
-			s.mustAnswer(200, s.do(method, "/", "Origin: "+s.url, "Sec-Fetch-Site: same-origin", byCookie), name+": control: the site itself: "+method)
-			s.mustAnswer(200, s.do(method, "/", byCookie), name+": control: a program: "+method)
-			s.mustAnswer(200, s.do(method, "/", append(foreign, "Authorization: Bearer "+token)...), name+": control: by header: "+method)
+			s.MustAnswer(c.foreign, s.Do(method, "/", append(foreign, byCookie)...), name+": another site: "+method)
+			s.MustAnswer(c.sister, s.Do(method, "/", append(sister, byCookie)...), name+": a sister site: "+method)
+			s.MustAnswer(200, s.Do(method, "/", "Origin: "+s.URL, "Sec-Fetch-Site: same-origin", byCookie), name+": control: the site itself: "+method)
+			s.MustAnswer(200, s.Do(method, "/", byCookie), name+": control: a program: "+method)
+			s.MustAnswer(200, s.Do(method, "/", append(foreign, "Authorization: Bearer "+token)...), name+": control: by header: "+method)
 		}
-		s.mustAnswer(200, s.get("/", append(foreign, byCookie)...), name+": control: GET")
-		s.mustAnswer(c.foreign, s.get("/", append(foreign, byCookie, "Connection: Upgrade", "Upgrade: websocket")...), name+": a WebSocket")
+		s.MustAnswer(200, s.Get("/", append(foreign, byCookie)...), name+": control: GET")
+		s.MustAnswer(c.foreign, s.Get("/", append(foreign, byCookie, "Connection: Upgrade", "Upgrade: websocket")...), name+": a WebSocket")
 	}
 	for _, wrong := range []string{"sister.example", "https://sister.example/x", "ftp"} {
-		if err := configError(t, "jwt {\n secret \""+sitetest.Secret+"\"\n from cookie token\n trusted_origins "+wrong+"\n}"); !strings.Contains(err, "as in https://app.example.com") {
+		if err := sitetest.ConfigError(t, "jwt {\n secret \""+sitetest.Secret+"\"\n from cookie token\n trusted_origins "+wrong+"\n}"); !strings.Contains(err, "as in https://app.example.com") {
 			t.Errorf("%s: %s", wrong, err)
 		}
 	}

@@ -31,7 +31,7 @@ import (
 
 // process is a Caddy of its own, with what it stores in its folder.
 type process struct {
-	*site
+	*sitetest.Site
 	dir     string
 	command *exec.Cmd
 	output  *bytes.Buffer
@@ -40,7 +40,7 @@ type process struct {
 // startAccounts runs Caddy with accounts in its folder.
 func startAccounts(t testing.TB, dir, address string, wrap ...string) *process {
 	t.Helper()
-	return startProcess(t, dir, address, accountsBody(filepath.Join(dir, "users.db"), "throttle off\n hash_queue 1000"), wrap...)
+	return startProcess(t, dir, address, sitetest.AccountsBody(filepath.Join(dir, "users.db"), "throttle off\n hash_queue 1000"), wrap...)
 }
 
 // startProcess runs Caddy by the words of wrap, if any, and waits until it
@@ -48,14 +48,14 @@ func startAccounts(t testing.TB, dir, address string, wrap ...string) *process {
 func startProcess(t testing.TB, dir, address, body string, wrap ...string) *process {
 	t.Helper()
 	binary := caddytest.Binary(t)
-	p := &process{site: &site{t: t, url: "http://" + address, logFile: filepath.Join(dir, "log.json")}, dir: dir, output: new(bytes.Buffer)}
+	p := &process{Site: &sitetest.Site{T: t, URL: "http://" + address, LogFile: filepath.Join(dir, "log.json")}, dir: dir, output: new(bytes.Buffer)}
 	words := append(wrap, binary, "run", "--config", p.writeConfig(t, body))
 	p.command = exec.Command(words[0], words[1:]...)
 	p.command.Stdout, p.command.Stderr = p.output, p.output
 	scenario.Start(t, p.command)
 	t.Cleanup(p.kill)
 	sitetest.Eventually(t, "Caddy answers", func() bool {
-		response, err := http.Get(p.url + "/auth/jwks.json")
+		response, err := http.Get(p.URL + "/auth/jwks.json")
 		if err == nil {
 			_ = response.Body.Close()
 		}
@@ -67,7 +67,7 @@ func startProcess(t testing.TB, dir, address, body string, wrap ...string) *proc
 // writeConfig writes the file from which the process has its config.
 func (p *process) writeConfig(t testing.TB, body string) (path string) {
 	t.Helper()
-	text := globalOptions(filepath.Join(p.dir, "storage"), p.logFile, "") + p.url + " {\n" + body + "\n}"
+	text := sitetest.GlobalOptions(filepath.Join(p.dir, "storage"), p.LogFile, "") + p.URL + " {\n" + body + "\n}"
 	path = filepath.Join(p.dir, "Caddyfile")
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
@@ -86,7 +86,7 @@ func (p *process) kill() {
 
 // trySignUp returns the status, or an error if the connection broke.
 func (p *process) trySignUp(email string) (int, error) {
-	response, err := http.Post(p.url+"/auth/signup", "application/json", strings.NewReader(`{"email":"`+email+`","password":"`+goodPassword+`"}`))
+	response, err := http.Post(p.URL+"/auth/signup", "application/json", strings.NewReader(`{"email":"`+email+`","password":"`+sitetest.GoodPassword+`"}`))
 	if err != nil {
 		return 0, err
 	}
@@ -158,7 +158,7 @@ func TestScenarioKilledDuringSignUps(t *testing.T) {
 	if err := db.QueryRow(`PRAGMA integrity_check`).Scan(&check); err != nil || check != "ok" {
 		t.Errorf("integrity check: %s %v", check, err)
 	}
-	p.mustAnswer(200, p.post("/auth/login", credentialsOf(acknowledged[len(acknowledged)-1])), "the last one logs in")
+	p.MustAnswer(200, p.Post("/auth/login", sitetest.CredentialsOf(acknowledged[len(acknowledged)-1])), "the last one logs in")
 	if scenario.Full() && slowest > 2*time.Second {
 		t.Errorf("a start took %s", slowest)
 	}
@@ -176,7 +176,7 @@ func TestScenarioKilledDuringRefreshes(t *testing.T) {
 		if err := os.Mkdir(filepath.Join(dir, "storage"), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		body := accountsBody(filepath.Join(dir, "users.db"), "throttle off\n hash_queue 1000")
+		body := sitetest.AccountsBody(filepath.Join(dir, "users.db"), "throttle off\n hash_queue 1000")
 		for range number {
 			own := sitetest.TempDir(t)
 			if err := os.Symlink(filepath.Join(dir, "storage"), filepath.Join(own, "storage")); err != nil {
@@ -185,15 +185,15 @@ func TestScenarioKilledDuringRefreshes(t *testing.T) {
 			processes = append(processes, startProcess(t, own, sitetest.FreeAddress(t), body))
 		}
 		first := processes[0]
-		first.signedUp("alice@example.com")
+		first.SignedUp("alice@example.com")
 		var given []scenario.Answered
 		for range 16 {
-			got := first.loggedIn("alice@example.com")
+			got := first.LoggedIn("alice@example.com")
 			given = append(given, scenario.Answered{AccessToken: got.Token, RefreshToken: got.RefreshToken})
 		}
 		var urls []string
 		for _, p := range processes {
-			urls = append(urls, p.url)
+			urls = append(urls, p.URL)
 		}
 		var requests atomic.Int64
 		clients := scenario.Refresh(given, 5*time.Millisecond, func(client int, token string) scenario.Answered {
@@ -205,9 +205,9 @@ func TestScenarioKilledDuringRefreshes(t *testing.T) {
 			sitetest.Eventually(t, "all clients refresh", func() bool { _, all := clients.GoOn(before); return all })
 			p := processes[i%number]
 			p.kill()
-			processes[i%number] = startProcess(t, p.dir, strings.TrimPrefix(p.url, "http://"), body)
+			processes[i%number] = startProcess(t, p.dir, strings.TrimPrefix(p.URL, "http://"), body)
 		}
-		told := clients.Finish(t, func(_ int, token string) bool { return processes[0].bearer("/todos/", token).status == 200 })
+		told := clients.Finish(t, func(_ int, token string) bool { return processes[0].Bearer("/todos/", token).Status == 200 })
 		seen("%d processes, killed %d times: %s", number, kills, told)
 	}
 }
@@ -225,7 +225,7 @@ func refreshAt(url string, byCookie bool, token string) (got scenario.Answered) 
 		return got
 	}
 	defer response.Body.Close()
-	var given tokens
+	var given sitetest.Tokens
 	text, err := io.ReadAll(response.Body)
 	if err == nil && !byCookie && response.StatusCode == http.StatusOK {
 		err = stdjson.Unmarshal(text, &given)
@@ -248,13 +248,13 @@ func refreshAt(url string, byCookie bool, token string) (got scenario.Answered) 
 func TestRevokedAcrossRestarts(t *testing.T) {
 	dir, address := sitetest.TempDir(t), sitetest.FreeAddress(t)
 	p := startAccounts(t, dir, address)
-	ended := p.signedUp("alice@example.com")
-	kept := p.loggedIn("alice@example.com")
-	p.mustAnswer(204, p.send("POST", "/auth/logout", "", "Authorization: Bearer "+ended.Token), "log-out")
+	ended := p.SignedUp("alice@example.com")
+	kept := p.LoggedIn("alice@example.com")
+	p.MustAnswer(204, p.Send("POST", "/auth/logout", "", "Authorization: Bearer "+ended.Token), "log-out")
 	p.kill()
 	p = startAccounts(t, dir, address)
-	p.mustAnswer(401, p.bearer("/todos/", ended.Token), "the session that was ended")
-	p.mustAnswer(200, p.bearer("/todos/", kept.Token), "control: another one")
+	p.MustAnswer(401, p.Bearer("/todos/", ended.Token), "the session that was ended")
+	p.MustAnswer(200, p.Bearer("/todos/", kept.Token), "control: another one")
 }
 
 // The disk has a sign-up before the client is told.
@@ -300,57 +300,57 @@ func TestSignUpIsOnDiskBeforeItIsAcknowledged(t *testing.T) {
 func TestStoreFailures(t *testing.T) {
 	t.Run("deleted while it is used", func(t *testing.T) {
 		file := filepath.Join(sitetest.TempDir(t), "users.db")
-		s := serve(t, accountsBody(file, ""))
-		got := s.signedUp("alice@example.com")
+		s := sitetest.Serve(t, sitetest.AccountsBody(file, ""))
+		got := s.SignedUp("alice@example.com")
 		if err := os.Rename(file, file+".away"); err != nil {
 			t.Fatal(err)
 		}
-		s.mustAnswer(503, s.post("/auth/signup", credentialsOf("bob@example.com")), "sign-up")
-		s.mustAnswer(200, s.bearer("/todos/", got.Token), "verification goes on")
-		if !strings.Contains(s.log(), "cannot be found any more; restart Caddy") {
-			t.Errorf("the log does not say so:\n%s", s.log())
+		s.MustAnswer(503, s.Post("/auth/signup", sitetest.CredentialsOf("bob@example.com")), "sign-up")
+		s.MustAnswer(200, s.Bearer("/todos/", got.Token), "verification goes on")
+		if !strings.Contains(s.Log(), "cannot be found any more; restart Caddy") {
+			t.Errorf("the log does not say so:\n%s", s.Log())
 		}
 		if err := os.WriteFile(file, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		s.mustAnswer(503, s.post("/auth/signup", credentialsOf("bob@example.com")), "another file in its place")
+		s.MustAnswer(503, s.Post("/auth/signup", sitetest.CredentialsOf("bob@example.com")), "another file in its place")
 		if err := os.Rename(file+".away", file); err != nil {
 			t.Fatal(err)
 		}
-		s.mustAnswer(201, s.post("/auth/signup", credentialsOf("bob@example.com")), "it is back")
+		s.MustAnswer(201, s.Post("/auth/signup", sitetest.CredentialsOf("bob@example.com")), "it is back")
 	})
 	t.Run("away while a session is to be renewed", func(t *testing.T) {
 		file := filepath.Join(sitetest.TempDir(t), "users.db")
-		s := serve(t, accountsBody(file, "token_lifetime 1s"))
-		chrome := browser(t)
-		s.mustAnswer(303, s.form(chrome, "/auth/signup", formOf("alice@example.com")), "sign-up")
+		s := sitetest.Serve(t, sitetest.AccountsBody(file, "token_lifetime 1s"))
+		chrome := sitetest.Browser(t)
+		s.MustAnswer(303, s.Form(chrome, "/auth/signup", sitetest.FormOf("alice@example.com")), "sign-up")
 		if err := os.Rename(file, file+".away"); err != nil {
 			t.Fatal(err)
 		}
-		sitetest.Eventually(t, "a browser is told so, and not sent to log in again", func() bool { return s.form(chrome, "/todos/", nil).status == 503 })
+		sitetest.Eventually(t, "a browser is told so, and not sent to log in again", func() bool { return s.Form(chrome, "/todos/", nil).Status == 503 })
 		if err := os.Rename(file+".away", file); err != nil {
 			t.Fatal(err)
 		}
-		sitetest.Eventually(t, "it is still logged in", func() bool { return s.form(chrome, "/todos/", nil).status == 200 })
+		sitetest.Eventually(t, "it is still logged in", func() bool { return s.Form(chrome, "/todos/", nil).Status == 200 })
 	})
 	t.Run("damaged", func(t *testing.T) {
 		file := filepath.Join(sitetest.TempDir(t), "users.db")
 		if err := os.WriteFile(file, bytes.Repeat([]byte("damaged "), 4096), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		s := serve(t, accountsBody(file, ""))
-		got := s.post("/auth/signup", credentialsOf("alice@example.com"))
-		s.mustAnswer(503, got, "sign-up")
-		if got.header.Get("Retry-After") == "" || got.errorBody(t).Error.Code != "store_unavailable" {
-			t.Errorf("answer %v %s", got.header, got.body)
+		s := sitetest.Serve(t, sitetest.AccountsBody(file, ""))
+		got := s.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com"))
+		s.MustAnswer(503, got, "sign-up")
+		if got.Header.Get("Retry-After") == "" || got.ErrorBody(t).Error.Code != "store_unavailable" {
+			t.Errorf("answer %v %s", got.Header, got.Body)
 		}
-		if !strings.Contains(s.log(), "the file is damaged; restore a backup") {
+		if !strings.Contains(s.Log(), "the file is damaged; restore a backup") {
 			t.Error("the log does not say what is wrong")
 		}
 	})
 	t.Run("of a newer program", func(t *testing.T) {
 		file := filepath.Join(sitetest.TempDir(t), "users.db")
-		serve(t, accountsBody(file, "")).load("respond ok", sitetest.TempDir(t))
+		sitetest.Serve(t, sitetest.AccountsBody(file, "")).Load("respond ok", sitetest.TempDir(t))
 		db, err := sql.Open("sqlite", file)
 		if err != nil {
 			t.Fatal(err)
@@ -361,13 +361,13 @@ func TestStoreFailures(t *testing.T) {
 		if err := db.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if got := startError(t, accountsBody(file, "")); !strings.Contains(got, "made by a newer program: it has version 99, this one knows") {
+		if got := sitetest.StartError(t, sitetest.AccountsBody(file, "")); !strings.Contains(got, "made by a newer program: it has version 99, this one knows") {
 			t.Errorf("error %s", got)
 		}
 	})
 	t.Run("out of reach, and back", func(t *testing.T) {
-		s := accountsSite(t, "")
-		got := s.signedUp("alice@example.com")
+		s := sitetest.AccountsSite(t, "")
+		got := s.SignedUp("alice@example.com")
 		users := storeOf(t).(*filestore.Store)
 		var broken atomic.Bool
 		var wrapped store.UserStore = &sqlstore.Store{Explain: users.Explain, Connect: func(ctx context.Context) (*sql.DB, *sql.DB, error) {
@@ -378,15 +378,15 @@ func TestStoreFailures(t *testing.T) {
 		}}
 		serviceOf(t).AddStore(&wrapped)
 		broken.Store(true)
-		for name, answer := range map[string]reply{
-			"sign-up": s.post("/auth/signup", credentialsOf("bob@example.com")), "log-in": s.post("/auth/login", credentialsOf("alice@example.com")), "who-am-I": s.bearer("/auth/whoami", got.Token),
-			"refresh": s.post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}), "log-out": s.send("POST", "/auth/logout", "", "Authorization: Bearer "+got.Token),
+		for name, answer := range map[string]sitetest.Reply{
+			"sign-up": s.Post("/auth/signup", sitetest.CredentialsOf("bob@example.com")), "log-in": s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com")), "who-am-I": s.Bearer("/auth/whoami", got.Token),
+			"refresh": s.Post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}), "log-out": s.Send("POST", "/auth/logout", "", "Authorization: Bearer "+got.Token),
 		} {
-			s.mustAnswer(503, answer, name)
+			s.MustAnswer(503, answer, name)
 		}
-		s.mustAnswer(200, s.bearer("/todos/", got.Token), "verification goes on")
+		s.MustAnswer(200, s.Bearer("/todos/", got.Token), "verification goes on")
 		broken.Store(false)
-		s.mustAnswer(200, s.post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}), "the refresh token was not used up")
+		s.MustAnswer(200, s.Post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}), "the refresh token was not used up")
 	})
 }
 
@@ -400,23 +400,23 @@ func TestScenarioDiskFull(t *testing.T) {
 	}
 	scenario.Ends(t, `umount -l "$1" 2>/dev/null`, dir)
 	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
-	s := serve(t, accountsBody(filepath.Join(dir, "users.db"), "throttle off"))
-	got := s.signedUp("alice@example.com")
+	s := sitetest.Serve(t, sitetest.AccountsBody(filepath.Join(dir, "users.db"), "throttle off"))
+	got := s.SignedUp("alice@example.com")
 	ballast := filepath.Join(dir, "ballast")
 	fill(t, ballast)
 	statuses, verified := make(map[int]int), 0
 	var kept []string
 	for i := range 40 {
 		email := fmt.Sprintf("user%d@example.com", i)
-		answer := s.post("/auth/signup", credentialsOf(email))
-		statuses[answer.status]++
-		if answer.status == 201 {
+		answer := s.Post("/auth/signup", sitetest.CredentialsOf(email))
+		statuses[answer.Status]++
+		if answer.Status == 201 {
 			kept = append(kept, email)
 		}
-		if answer := s.bearer("/todos/", got.Token); answer.status == 200 {
+		if answer := s.Bearer("/todos/", got.Token); answer.Status == 200 {
 			verified++
 		} else {
-			t.Errorf("verification: %d", answer.status)
+			t.Errorf("verification: %d", answer.Status)
 		}
 	}
 	if statuses[507] == 0 || statuses[201]+statuses[507]+statuses[503] != 40 {
@@ -425,9 +425,9 @@ func TestScenarioDiskFull(t *testing.T) {
 	if err := os.Remove(ballast); err != nil {
 		t.Fatal(err)
 	}
-	s.mustAnswer(201, s.post("/auth/signup", credentialsOf("later@example.com")), "with room again")
+	s.MustAnswer(201, s.Post("/auth/signup", sitetest.CredentialsOf("later@example.com")), "with room again")
 	for _, email := range append(kept, "alice@example.com") {
-		s.mustAnswer(200, s.post("/auth/login", credentialsOf(email)), email+" is still there")
+		s.MustAnswer(200, s.Post("/auth/login", sitetest.CredentialsOf(email)), email+" is still there")
 	}
 	seen("sign-ups on a full disk: %d × 201, %d × 507, %d × 503; %d of 40 tokens verified", statuses[201], statuses[507], statuses[503], verified)
 	seen("with room again a sign-up is made, and all %d acknowledged users log in", len(kept)+1)
@@ -459,21 +459,21 @@ func TestTwoNodesShareKeySets(t *testing.T) {
 	dir := sitetest.TempDir(t)
 	a := startProcess(t, dir, sitetest.FreeAddress(t), body)
 	token := rs(t, keys.RSA, "a")
-	sitetest.Eventually(t, "the first node has the keys", func() bool { return a.bearer("/api/", token).status == 200 })
+	sitetest.Eventually(t, "the first node has the keys", func() bool { return a.Bearer("/api/", token).Status == 200 })
 	p.SetAnswer(500, "away")
 	b := startProcess(t, dir, sitetest.FreeAddress(t), body)
-	b.mustAnswer(200, b.bearer("/api/", token), "the second node's first request")
-	b.mustAnswer(401, b.bearer("/api/", rs(t, keys.StrangerRSA, "a")), "control: a stranger's key")
+	b.MustAnswer(200, b.Bearer("/api/", token), "the second node's first request")
+	b.MustAnswer(401, b.Bearer("/api/", rs(t, keys.StrangerRSA, "a")), "control: a stranger's key")
 	c := startProcess(t, sitetest.TempDir(t), sitetest.FreeAddress(t), body)
-	c.mustAnswer(503, c.bearer("/api/", token), "control: a node with another storage")
+	c.MustAnswer(503, c.Bearer("/api/", token), "control: a node with another storage")
 
 	// A key that one of them meets first is in the storage for the next.
 	p.SetKeys(sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}), sitetest.JWK(t, keys.StrangerRSA, sitetest.JSON{"kid": "b"}))
 	fresh := rs(t, keys.StrangerRSA, "b")
-	sitetest.Eventually(t, "one node has the new key", func() bool { return a.bearer("/api/", fresh).status == 200 })
+	sitetest.Eventually(t, "one node has the new key", func() bool { return a.Bearer("/api/", fresh).Status == 200 })
 	p.SetAnswer(500, "away")
 	d := startProcess(t, dir, sitetest.FreeAddress(t), body)
-	d.mustAnswer(200, d.bearer("/api/", fresh), "a node that starts then")
+	d.MustAnswer(200, d.Bearer("/api/", fresh), "a node that starts then")
 }
 
 // The files of a store are removed, replaced, cut or copied in halves: nothing is
@@ -491,18 +491,18 @@ func TestStoreFilesTakenAway(t *testing.T) {
 				dir, address := sitetest.TempDir(t), sitetest.FreeAddress(t)
 				file := filepath.Join(dir, "users.db")
 				p := startAccounts(t, dir, address)
-				before := p.signedUp("before@example.com")
+				before := p.SignedUp("before@example.com")
 				for _, suffix := range strings.Split(name, " and ") {
 					if err := take(file + suffix); err != nil {
 						t.Fatal(err)
 					}
 				}
 				for range 3 {
-					p.mustAnswer(503, p.post("/auth/signup", credentialsOf("after@example.com")), "a sign-up")
-					p.mustAnswer(503, p.post("/auth/refresh", sitetest.JSON{"refreshToken": before.RefreshToken}), "a refresh")
+					p.MustAnswer(503, p.Post("/auth/signup", sitetest.CredentialsOf("after@example.com")), "a sign-up")
+					p.MustAnswer(503, p.Post("/auth/refresh", sitetest.JSON{"refreshToken": before.RefreshToken}), "a refresh")
 				}
-				p.mustAnswer(200, p.bearer("/todos/", before.Token), "verification goes on")
-				if log := p.log(); !strings.Contains(log, "users.db"+name[:4]) || !strings.Contains(log, "start Caddy") && !strings.Contains(log, "restart Caddy") {
+				p.MustAnswer(200, p.Bearer("/todos/", before.Token), "verification goes on")
+				if log := p.Log(); !strings.Contains(log, "users.db"+name[:4]) || !strings.Contains(log, "start Caddy") && !strings.Contains(log, "restart Caddy") {
 					t.Errorf("the log does not say what to do: %s", log)
 				}
 				p.kill()
@@ -510,8 +510,8 @@ func TestStoreFilesTakenAway(t *testing.T) {
 					return // the file that was there is the operator's to put back
 				}
 				p = startAccounts(t, dir, address)
-				p.mustAnswer(200, p.post("/auth/login", credentialsOf("before@example.com")), "who was acknowledged before")
-				p.mustAnswer(401, p.post("/auth/login", credentialsOf("after@example.com")), "who was not")
+				p.MustAnswer(200, p.Post("/auth/login", sitetest.CredentialsOf("before@example.com")), "who was acknowledged before")
+				p.MustAnswer(401, p.Post("/auth/login", sitetest.CredentialsOf("after@example.com")), "who was not")
 			})
 		}
 	}
@@ -519,7 +519,7 @@ func TestStoreFilesTakenAway(t *testing.T) {
 		dir, address := sitetest.TempDir(t), sitetest.FreeAddress(t)
 		file := filepath.Join(dir, "users.db")
 		p := startAccounts(t, dir, address)
-		token := p.signedUp("alice@example.com").Token
+		token := p.SignedUp("alice@example.com").Token
 		p.kill()
 		for _, suffix := range []string{"-wal", "-shm"} {
 			if err := os.Remove(file + suffix); err != nil {
@@ -530,9 +530,9 @@ func TestStoreFilesTakenAway(t *testing.T) {
 			t.Fatal(err)
 		}
 		p = startAccounts(t, dir, address)
-		p.mustAnswer(503, p.post("/auth/signup", credentialsOf("bob@example.com")), "a sign-up")
-		p.mustAnswer(200, p.bearer("/todos/", token), "a token")
-		if !strings.Contains(p.log(), "the file is empty") {
+		p.MustAnswer(503, p.Post("/auth/signup", sitetest.CredentialsOf("bob@example.com")), "a sign-up")
+		p.MustAnswer(200, p.Bearer("/todos/", token), "a token")
+		if !strings.Contains(p.Log(), "the file is empty") {
 			t.Error("the log does not say so")
 		}
 		if info, err := os.Stat(file); err != nil || info.Size() != 0 {
@@ -543,7 +543,7 @@ func TestStoreFilesTakenAway(t *testing.T) {
 		dir, address := sitetest.TempDir(t), sitetest.FreeAddress(t)
 		file := filepath.Join(dir, "users.db")
 		p := startAccounts(t, dir, address)
-		token := p.signedUp("alice@example.com").Token
+		token := p.SignedUp("alice@example.com").Token
 		p.kill()
 		if err := os.Mkdir(filepath.Join(dir, "away"), 0o700); err != nil {
 			t.Fatal(err)
@@ -558,9 +558,9 @@ func TestStoreFilesTakenAway(t *testing.T) {
 		}
 		move(dir, filepath.Join(dir, "away"))
 		p = startAccounts(t, dir, address)
-		p.mustAnswer(503, p.post("/auth/signup", credentialsOf("bob@example.com")), "a sign-up")
-		p.mustAnswer(200, p.bearer("/todos/", token), "a token")
-		if !strings.Contains(p.log(), "keys that sign tokens of its users are in Caddy's storage") {
+		p.MustAnswer(503, p.Post("/auth/signup", sitetest.CredentialsOf("bob@example.com")), "a sign-up")
+		p.MustAnswer(200, p.Bearer("/todos/", token), "a token")
+		if !strings.Contains(p.Log(), "keys that sign tokens of its users are in Caddy's storage") {
 			t.Error("the log does not say why")
 		}
 		if _, err := os.Stat(file); !errors.Is(err, os.ErrNotExist) {
@@ -568,30 +568,30 @@ func TestStoreFilesTakenAway(t *testing.T) {
 		}
 		move(filepath.Join(dir, "away"), dir)
 		sitetest.Eventually(t, "it is back", func() bool {
-			return p.post("/auth/login", credentialsOf("alice@example.com")).status == 200
+			return p.Post("/auth/login", sitetest.CredentialsOf("alice@example.com")).Status == 200
 		})
 	})
 	t.Run("-wal removed, put back, and removed again", func(t *testing.T) {
 		dir, address := sitetest.TempDir(t), sitetest.FreeAddress(t)
 		wal := filepath.Join(dir, "users.db-wal")
 		p := startAccounts(t, dir, address)
-		p.signedUp("first@example.com")
+		p.SignedUp("first@example.com")
 		if err := os.Rename(wal, wal+".away"); err != nil {
 			t.Fatal(err)
 		}
-		p.mustAnswer(503, p.post("/auth/signup", credentialsOf("refused@example.com")), "control")
+		p.MustAnswer(503, p.Post("/auth/signup", sitetest.CredentialsOf("refused@example.com")), "control")
 		if err := os.Rename(wal+".away", wal); err != nil {
 			t.Fatal(err)
 		}
-		p.signedUp("second@example.com")
+		p.SignedUp("second@example.com")
 		if err := os.Remove(wal); err != nil {
 			t.Fatal(err)
 		}
-		p.mustAnswer(503, p.post("/auth/signup", credentialsOf("refused@example.com")), "removed again")
+		p.MustAnswer(503, p.Post("/auth/signup", sitetest.CredentialsOf("refused@example.com")), "removed again")
 		p.kill()
 		p = startAccounts(t, dir, address)
 		for _, email := range []string{"first@example.com", "second@example.com"} {
-			p.mustAnswer(200, p.post("/auth/login", credentialsOf(email)), email+" was acknowledged")
+			p.MustAnswer(200, p.Post("/auth/login", sitetest.CredentialsOf(email)), email+" was acknowledged")
 		}
 	})
 	t.Run("-wal removed, and made anew by another process", func(t *testing.T) {
@@ -600,14 +600,14 @@ func TestStoreFilesTakenAway(t *testing.T) {
 		p := startAccounts(t, dir, address)
 		acknowledged := []string{"first@example.com", "second@example.com", "third@example.com"}
 		for _, email := range acknowledged {
-			p.signedUp(email)
+			p.SignedUp(email)
 		}
 		if err := errors.Join(os.Remove(file+"-wal"), os.WriteFile(file+"-wal", nil, 0o600)); err != nil {
 			t.Fatal(err)
 		}
-		p.mustAnswer(503, p.post("/auth/signup", credentialsOf("refused@example.com")), "control")
+		p.MustAnswer(503, p.Post("/auth/signup", sitetest.CredentialsOf("refused@example.com")), "control")
 		rescued, err := filepath.Glob(file + "-rescued-*")
-		if err != nil || len(rescued) != 1 || !strings.Contains(p.log(), rescued[0]) {
+		if err != nil || len(rescued) != 1 || !strings.Contains(p.Log(), rescued[0]) {
 			t.Fatalf("rescued: %v %v; the log must name it", rescued, err)
 		}
 		if info, err := os.Stat(rescued[0]); err != nil || info.Mode().Perm() != 0o600 {
@@ -619,14 +619,14 @@ func TestStoreFilesTakenAway(t *testing.T) {
 		}
 		p = startAccounts(t, dir, address)
 		for _, email := range acknowledged {
-			p.mustAnswer(200, p.post("/auth/login", credentialsOf(email)), email+" was acknowledged")
+			p.MustAnswer(200, p.Post("/auth/login", sitetest.CredentialsOf(email)), email+" was acknowledged")
 		}
 	})
 	t.Run("an old copy, made without its -wal", func(t *testing.T) {
 		dir, address := sitetest.TempDir(t), sitetest.FreeAddress(t)
 		file := filepath.Join(dir, "users.db")
 		p := startAccounts(t, dir, address)
-		kept := p.signedUp("kept@example.com")
+		kept := p.SignedUp("kept@example.com")
 		db, err := sql.Open("sqlite", file)
 		if err == nil {
 			_, err = db.Exec(`PRAGMA wal_checkpoint(TRUNCATE)`)
@@ -634,7 +634,7 @@ func TestStoreFilesTakenAway(t *testing.T) {
 		if err := errors.Join(err, db.Close()); err != nil {
 			t.Fatal(err)
 		}
-		p.signedUp("newer@example.com")
+		p.SignedUp("newer@example.com")
 		copied, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
@@ -644,10 +644,10 @@ func TestStoreFilesTakenAway(t *testing.T) {
 			t.Fatal(err)
 		}
 		p = startAccounts(t, dir, address)
-		p.mustAnswer(200, p.post("/auth/login", credentialsOf("kept@example.com")), "who is in the copy")
-		p.mustAnswer(200, p.post("/auth/refresh", sitetest.JSON{"refreshToken": kept.RefreshToken}), "a session that is in the copy")
-		p.mustAnswer(401, p.post("/auth/login", credentialsOf("newer@example.com")), "who is not")
-		p.mustAnswer(201, p.post("/auth/signup", credentialsOf("newer@example.com")), "and can sign up again")
+		p.MustAnswer(200, p.Post("/auth/login", sitetest.CredentialsOf("kept@example.com")), "who is in the copy")
+		p.MustAnswer(200, p.Post("/auth/refresh", sitetest.JSON{"refreshToken": kept.RefreshToken}), "a session that is in the copy")
+		p.MustAnswer(401, p.Post("/auth/login", sitetest.CredentialsOf("newer@example.com")), "who is not")
+		p.MustAnswer(201, p.Post("/auth/signup", sitetest.CredentialsOf("newer@example.com")), "and can sign up again")
 	})
 	t.Run("a copy without its -wal", func(t *testing.T) {
 		dir := sitetest.TempDir(t)
@@ -672,9 +672,9 @@ func TestStoreFilesTakenAway(t *testing.T) {
 			_ = os.Remove(filepath.Join(dir, "users.db"+suffix))
 		}
 		p = startAccounts(t, dir, sitetest.FreeAddress(t))
-		p.mustAnswer(503, p.post("/auth/signup", credentialsOf("bob@example.com")), "a sign-up")
-		if !strings.Contains(p.log(), "a copy that was made without the file -wal") {
-			t.Errorf("the log does not say what it is: %s", p.log())
+		p.MustAnswer(503, p.Post("/auth/signup", sitetest.CredentialsOf("bob@example.com")), "a sign-up")
+		if !strings.Contains(p.Log(), "a copy that was made without the file -wal") {
+			t.Errorf("the log does not say what it is: %s", p.Log())
 		}
 	})
 }
@@ -687,11 +687,11 @@ func TestReloadToAStoreThatFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	storage := sitetest.TempDir(t)
-	s := serve(t, "respond ok")
-	s.load(accountsBody(file, ""), storage)
-	got := s.signedUp("alice@example.com")
+	s := sitetest.Serve(t, "respond ok")
+	s.Load(sitetest.AccountsBody(file, ""), storage)
+	got := s.SignedUp("alice@example.com")
 	tryLoad := func(body string) error {
-		config, err := adapt(t, body, strings.TrimPrefix(s.url, "http://"), storage, s.logFile)
+		config, err := sitetest.AdaptCaddyfile(t, body, strings.TrimPrefix(s.URL, "http://"), storage, s.LogFile)
 		if err == nil {
 			err = caddy.Load(config, true)
 			http.DefaultClient.CloseIdleConnections()
@@ -699,37 +699,37 @@ func TestReloadToAStoreThatFails(t *testing.T) {
 		return err
 	}
 	for range 2 {
-		err := tryLoad(accountsBody(filepath.Join(broken, "users.db"), ""))
+		err := tryLoad(sitetest.AccountsBody(filepath.Join(broken, "users.db"), ""))
 		if err == nil || !strings.Contains(err.Error(), "the new config has a user store that cannot be opened") {
 			t.Errorf("a reload to a store that cannot be opened: %v", err)
 		}
-		s.mustAnswer(200, s.bearer("/todos/", got.Token), "a token of before")
-		got = s.post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}).tokens(t)
+		s.MustAnswer(200, s.Bearer("/todos/", got.Token), "a token of before")
+		got = s.Post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}).Tokens(t)
 	}
 
 	if err := os.Rename(file, file+".away"); err != nil {
 		t.Fatal(err)
 	}
-	if err := tryLoad(accountsBody(file, "token_lifetime 5m")); err != nil {
+	if err := tryLoad(sitetest.AccountsBody(file, "token_lifetime 5m")); err != nil {
 		t.Errorf("a reload while the store fails that runs: %v", err)
 	}
-	s.mustAnswer(503, s.post("/auth/signup", credentialsOf("bob@example.com")), "control: it fails")
+	s.MustAnswer(503, s.Post("/auth/signup", sitetest.CredentialsOf("bob@example.com")), "control: it fails")
 	if err := os.Rename(file+".away", file); err != nil {
 		t.Fatal(err)
 	}
-	s.mustAnswer(200, s.post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}), "it is back")
+	s.MustAnswer(200, s.Post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}), "it is back")
 
 	if err := caddy.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	if err := tryLoad(accountsBody(filepath.Join(broken, "users.db"), "")); err != nil {
+	if err := tryLoad(sitetest.AccountsBody(filepath.Join(broken, "users.db"), "")); err != nil {
 		t.Errorf("a start is refused: %v", err)
 	}
-	s.mustAnswer(503, s.post("/auth/signup", credentialsOf("bob@example.com")), "a start with a store that fails")
+	s.MustAnswer(503, s.Post("/auth/signup", sitetest.CredentialsOf("bob@example.com")), "a start with a store that fails")
 	if err := os.Remove(broken); err != nil {
 		t.Fatal(err)
 	}
 	sitetest.Eventually(t, "it works when the store can be opened", func() bool {
-		return s.post("/auth/signup", credentialsOf("bob@example.com")).status == 201
+		return s.Post("/auth/signup", sitetest.CredentialsOf("bob@example.com")).Status == 201
 	})
 }

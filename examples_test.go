@@ -19,7 +19,7 @@ import (
 
 // runExample runs an example as it stands, but for its ports and the folder
 // that Caddy stores in.
-func runExample(t *testing.T, name string, environment ...string) *site {
+func runExample(t *testing.T, name string, environment ...string) *sitetest.Site {
 	t.Helper()
 	t.Setenv("XDG_DATA_HOME", sitetest.TempDir(t)) // where accounts are by default
 	t.Setenv("TMPDIR", sitetest.TempDir(t))
@@ -34,13 +34,13 @@ func runExample(t *testing.T, name string, environment ...string) *site {
 	if err != nil || len(warnings) > 0 {
 		t.Fatal(err, warnings)
 	}
-	s := &site{t: t, url: "http://" + sitetest.FreeAddress(t), logFile: filepath.Join(sitetest.TempDir(t), "log.json")}
+	s := &sitetest.Site{T: t, URL: "http://" + sitetest.FreeAddress(t), LogFile: filepath.Join(sitetest.TempDir(t), "log.json")}
 	upstream := sitetest.FreeAddress(t)
 	body := globalBlock.ReplaceAllString(string(text), "")
-	body = strings.ReplaceAll(body, "\n:8080 {", "\nhttp://:"+port(s.url)+" {")
-	body = strings.NewReplacer("localhost:8080", "localhost:"+port(s.url), "127.0.0.1:8080", "127.0.0.1:"+port(s.url),
+	body = strings.ReplaceAll(body, "\n:8080 {", "\nhttp://:"+port(s.URL)+" {")
+	body = strings.NewReplacer("localhost:8080", "localhost:"+port(s.URL), "127.0.0.1:8080", "127.0.0.1:"+port(s.URL),
 		"localhost:8081", "localhost:"+port("http://"+upstream), "127.0.0.1:8081", upstream).Replace(body)
-	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(globalOptions(sitetest.TempDir(t), s.logFile, "")+body), map[string]any{"filename": "Caddyfile"})
+	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(sitetest.GlobalOptions(sitetest.TempDir(t), s.LogFile, "")+body), map[string]any{"filename": "Caddyfile"})
 	if err == nil {
 		err = caddy.Load(config, true)
 	}
@@ -72,13 +72,13 @@ type step struct {
 
 func bearerOf(token string) []string { return []string{"Authorization: Bearer " + token} }
 
-func (s *site) steps(steps ...step) {
-	s.t.Helper()
+func runSteps(s *sitetest.Site, steps ...step) {
+	s.T.Helper()
 	for _, step := range steps {
-		got := s.get(step.path, step.headers...)
-		s.mustAnswer(step.status, got, step.path)
-		if !strings.Contains(got.body, step.body) {
-			s.t.Errorf("%s: body %q, expected in it %q", step.path, got.body, step.body)
+		got := s.Get(step.path, step.headers...)
+		s.MustAnswer(step.status, got, step.path)
+		if !strings.Contains(got.Body, step.body) {
+			s.T.Errorf("%s: body %q, expected in it %q", step.path, got.Body, step.body)
 		}
 	}
 }
@@ -117,7 +117,7 @@ func TestExampleMain(t *testing.T) {
 	good := sitetest.JSON{"iss": "https://demo.example", "aud": "https://api.example", "roles": []string{"editor", "author"}, "email": "a<b>@example.com"}
 	token := sitetest.Sign(t, "ES256", signer.Key, nil, sitetest.Claims(good))
 	spoofed := append(bearerOf(token), "X-User-Id: admin", "X-User-Roles: admin")
-	s.steps(
+	runSteps(s,
 		step{"/", nil, 200, "Anybody"},
 		step{"/private.html", nil, 401, `"code":"credentials_required"`},
 		step{"/private.html", bearerOf(token), 200, "Hello, alice"},
@@ -135,7 +135,7 @@ func TestExampleIdentityProvider(t *testing.T) {
 	token := func(aud string) []string {
 		return bearerOf(sitetest.Sign(t, "RS256", keys.RSA, sitetest.JSON{"kid": "a"}, sitetest.Claims(sitetest.JSON{"iss": p.URL, "aud": aud})))
 	}
-	s.steps(
+	runSteps(s,
 		step{"/", nil, 200, "Anybody"},
 		step{"/api/", nil, 401, ""},
 		step{"/api/", token("me"), 200, "Hello, alice"},
@@ -145,7 +145,7 @@ func TestExampleIdentityProvider(t *testing.T) {
 
 func TestExampleSharedSecret(t *testing.T) {
 	s := runExample(t, "shared-secret", "JWT_SECRET", sitetest.Secret)
-	s.steps(
+	runSteps(s,
 		step{"/", nil, 200, "Anybody"},
 		step{"/api/", nil, 401, ""},
 		step{"/api/", bearerOf(sitetest.HS256(t, nil)), 200, "Hello, alice"},
@@ -155,14 +155,14 @@ func TestExampleSharedSecret(t *testing.T) {
 
 func TestExampleCookie(t *testing.T) {
 	s := runExample(t, "cookie", "JWT_SECRET", sitetest.Secret)
-	s.steps(
+	runSteps(s,
 		step{"/index.html", nil, 200, "Anybody"},
 		step{"/private.html", []string{"Cookie: __Host-session=" + sitetest.HS256(t, nil)}, 200, "Private"},
 		step{"/private.html", nil, 303, ""},
 		step{"/private.html", []string{"Cookie: __Host-session=x"}, 303, ""},
 		step{"/private.html", bearerOf(sitetest.HS256(t, nil)), 303, ""},
 	)
-	if got := s.get("/private.html").header.Get("Location"); got != "https://login.example.com/?return_to="+s.url+"/private.html" {
+	if got := s.Get("/private.html").Header.Get("Location"); got != "https://login.example.com/?return_to="+s.URL+"/private.html" {
 		t.Errorf("Location %q", got)
 	}
 }
@@ -175,7 +175,7 @@ func TestExampleSeveralIssuers(t *testing.T) {
 	token := func(algorithm string, key any, iss string) []string {
 		return bearerOf(sitetest.Sign(t, algorithm, key, sitetest.JSON{"kid": "a"}, sitetest.Claims(sitetest.JSON{"iss": iss, "aud": "https://api.example.com"})))
 	}
-	s.steps(
+	runSteps(s,
 		step{"/api/", token("RS256", keys.RSA, staff.URL), 200, "alice of " + staff.URL},
 		step{"/api/", token("ES256", keys.P256, "https://partner.example"), 200, "alice of https://partner.example"},
 		step{"/api/", token("ES256", keys.P256, staff.URL), 401, ""},
@@ -188,7 +188,7 @@ func TestExampleRules(t *testing.T) {
 	s := runExample(t, "rules", "JWT_SECRET", sitetest.Secret)
 	with := func(claims sitetest.JSON) []string { return bearerOf(sitetest.HS256(t, claims)) }
 	reader := with(sitetest.JSON{"scope": "read:todos"})
-	s.steps(
+	runSteps(s,
 		step{"/reports/1", reader, 200, ""},
 		step{"/reports/1", with(sitetest.JSON{"scope": "admin:all"}), 200, ""},
 		step{"/reports/1", with(nil), 403, "insufficient_scope"},
@@ -204,41 +204,41 @@ func TestExampleRules(t *testing.T) {
 		step{"/todos/alice/1", nil, 401, ""},
 	)
 	for _, path := range []string{"/todos/alice/../bob/1", "/todos/alice/%2e%2e/bob/1", "/todos/alice%2f..%2fbob/1", "/todos//alice/1", "/todos/alice/..;/bob/1", "/todos/./alice/1", `/todos/alice/..\bob`} {
-		s.mustAnswer(403, s.get(path, reader...), path)
+		s.MustAnswer(403, s.Get(path, reader...), path)
 	}
 }
 
 func TestExampleCORS(t *testing.T) {
 	s := runExample(t, "cors", "JWT_SECRET", sitetest.Secret, "ORIGIN", "https://app.example")
 	origin := "Origin: https://app.example"
-	got := s.do("OPTIONS", "/api/", origin, "Access-Control-Request-Method: PUT", "Access-Control-Request-Headers: authorization")
-	s.mustAnswer(204, got, "preflight")
-	if got.header.Get("Access-Control-Allow-Origin") != "https://app.example" || got.header.Get("Access-Control-Allow-Headers") != "Authorization" {
-		t.Errorf("preflight: %v", got.header)
+	got := s.Do("OPTIONS", "/api/", origin, "Access-Control-Request-Method: PUT", "Access-Control-Request-Headers: authorization")
+	s.MustAnswer(204, got, "preflight")
+	if got.Header.Get("Access-Control-Allow-Origin") != "https://app.example" || got.Header.Get("Access-Control-Allow-Headers") != "Authorization" {
+		t.Errorf("preflight: %v", got.Header)
 	}
-	refused := s.get("/api/", origin)
-	s.mustAnswer(401, refused, "no token")
-	if refused.header.Get("Access-Control-Allow-Origin") != "https://app.example" {
-		t.Errorf("the script cannot read the refusal: %v", refused.header)
+	refused := s.Get("/api/", origin)
+	s.MustAnswer(401, refused, "no token")
+	if refused.Header.Get("Access-Control-Allow-Origin") != "https://app.example" {
+		t.Errorf("the script cannot read the refusal: %v", refused.Header)
 	}
-	if got := s.do("OPTIONS", "/api/", "Origin: https://evil.example", "Access-Control-Request-Method: PUT"); got.header.Get("Access-Control-Allow-Origin") != "" {
-		t.Errorf("another origin: %v", got.header)
+	if got := s.Do("OPTIONS", "/api/", "Origin: https://evil.example", "Access-Control-Request-Method: PUT"); got.Header.Get("Access-Control-Allow-Origin") != "" {
+		t.Errorf("another origin: %v", got.Header)
 	}
-	if vary := s.get("/api/", append(bearerOf(sitetest.HS256(t, nil)), origin)...).header.Values("Vary"); !slices.Contains(vary, "Origin") {
+	if vary := s.Get("/api/", append(bearerOf(sitetest.HS256(t, nil)), origin)...).Header.Values("Vary"); !slices.Contains(vary, "Origin") {
 		t.Errorf("Vary %q", vary)
 	}
-	s.steps(step{"/api/", append(bearerOf(sitetest.HS256(t, nil)), origin), 200, "Hello, alice"})
+	runSteps(s, step{"/api/", append(bearerOf(sitetest.HS256(t, nil)), origin), 200, "Hello, alice"})
 }
 
 func TestExampleCustomErrors(t *testing.T) {
 	s := runExample(t, "custom-errors", "JWT_SECRET", sitetest.Secret)
-	s.steps(
+	runSteps(s,
 		step{"/account/", bearerOf(sitetest.HS256(t, sitetest.JSON{"roles": []string{"customer"}})), 200, "Hello, alice"},
 		step{"/account/", nil, 401, "Sorry: no bearer token was sent (credentials_required)"},
 		step{"/account/", bearerOf(sitetest.HS256(t, sitetest.JSON{"exp": 1})), 401, "Sorry: the token has expired (invalid_token)"},
 		step{"/account/", bearerOf(sitetest.HS256(t, nil)), 403, "Sorry: the user lacks a role that is needed here (forbidden)"},
 	)
-	if got := s.get("/account/").header.Get("WWW-Authenticate"); got != `Bearer realm="restricted"` {
+	if got := s.Get("/account/").Header.Get("WWW-Authenticate"); got != `Bearer realm="restricted"` {
 		t.Errorf("challenge %q", got)
 	}
 }
@@ -246,54 +246,54 @@ func TestExampleCustomErrors(t *testing.T) {
 // LoopBack's tutorial, step by step.
 func TestExampleLoopbackTodo(t *testing.T) {
 	s := runExample(t, "loopback-todo", "JWT_SECRET", sitetest.Secret)
-	s.mustAnswer(401, s.get("/todos"), "without a token")
-	s.mustAnswer(401, s.get("/todos/1"), "without a token")
-	user := s.post("/signup", sitetest.JSON{"email": "alice@example.com", "password": goodPassword, "username": "alice", "realm": "earth"})
-	s.mustAnswer(201, user, "sign-up")
-	s.mustAnswer(409, s.post("/signup", credentialsOf("Alice@example.com")), "again")
-	got := s.post("/users/login", credentialsOf("alice@example.com")).tokens(t)
+	s.MustAnswer(401, s.Get("/todos"), "without a token")
+	s.MustAnswer(401, s.Get("/todos/1"), "without a token")
+	user := s.Post("/signup", sitetest.JSON{"email": "alice@example.com", "password": sitetest.GoodPassword, "username": "alice", "realm": "earth"})
+	s.MustAnswer(201, user, "sign-up")
+	s.MustAnswer(409, s.Post("/signup", sitetest.CredentialsOf("Alice@example.com")), "again")
+	got := s.Post("/users/login", sitetest.CredentialsOf("alice@example.com")).Tokens(t)
 	if got.ExpiresIn != 6*60*60 {
 		t.Errorf("expires in %d s", got.ExpiresIn)
 	}
-	s.mustAnswer(200, s.bearer("/whoami", got.Token), "as the tutorial writes it")
-	who := s.get("/whoAmI", "Authorization: Bearer "+got.Token, "Accept: text/plain")
-	if !strings.Contains(user.body, `"id":"`+who.body+`"`) {
-		t.Errorf("whoAmI %q, user %s", who.body, user.body)
+	s.MustAnswer(200, s.Bearer("/whoami", got.Token), "as the tutorial writes it")
+	who := s.Get("/whoAmI", "Authorization: Bearer "+got.Token, "Accept: text/plain")
+	if !strings.Contains(user.Body, `"id":"`+who.Body+`"`) {
+		t.Errorf("whoAmI %q, user %s", who.Body, user.Body)
 	}
-	if todos := s.bearer("/todos", got.Token); todos.body != "todos of "+who.body {
-		t.Errorf("todos: %d %s", todos.status, todos.body)
+	if todos := s.Bearer("/todos", got.Token); todos.Body != "todos of "+who.Body {
+		t.Errorf("todos: %d %s", todos.Status, todos.Body)
 	}
-	s.mustAnswer(200, s.post("/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}), "refresh")
-	api := s.get("/auth/openapi.json")
+	s.MustAnswer(200, s.Post("/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}), "refresh")
+	api := s.Get("/auth/openapi.json")
 	for _, part := range []string{`"/users/login"`, `"/whoAmI"`, `"scheme":"bearer"`, `"openapi":"3.1.0"`} {
-		if !strings.Contains(api.body, part) {
-			t.Errorf("openapi.json lacks %s: %s", part, api.body)
+		if !strings.Contains(api.Body, part) {
+			t.Errorf("openapi.json lacks %s: %s", part, api.Body)
 		}
 	}
 }
 
 func TestExampleStaticSite(t *testing.T) {
 	s := runExample(t, "static-site")
-	hash, err := password.Hash(t.Context(), password.Turn{Queue: 1}, goodPassword)
+	hash, err := password.Hash(t.Context(), password.Turn{Queue: 1}, sitetest.GoodPassword)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := storeOf(t).CreateUser(t.Context(), store.User{ID: "1", Email: "alice@example.com", EmailKey: "alice@example.com", PasswordHash: hash}); err != nil {
 		t.Fatal(err)
 	}
-	chrome := browser(t)
-	s.mustAnswer(200, s.form(chrome, "/index.html", nil), "public")
-	refused := s.form(chrome, "/private.html", nil)
-	if refused.status != 303 || refused.header.Get("Location") != "/auth/login?return_to=%2Fprivate.html" {
-		t.Fatalf("without a session: %d %v", refused.status, refused.header)
+	chrome := sitetest.Browser(t)
+	s.MustAnswer(200, s.Form(chrome, "/index.html", nil), "public")
+	refused := s.Form(chrome, "/private.html", nil)
+	if refused.Status != 303 || refused.Header.Get("Location") != "/auth/login?return_to=%2Fprivate.html" {
+		t.Fatalf("without a session: %d %v", refused.Status, refused.Header)
 	}
-	s.mustAnswer(404, s.form(chrome, "/auth/signup", nil), "sign-up is closed")
-	in := s.form(chrome, "/auth/login", url.Values{"email": {"alice@example.com"}, "password": {goodPassword}, "return_to": {"/private.html"}})
-	if in.status != 303 || in.header.Get("Location") != "/private.html" {
-		t.Fatalf("log-in: %d %v %s", in.status, in.header, in.body)
+	s.MustAnswer(404, s.Form(chrome, "/auth/signup", nil), "sign-up is closed")
+	in := s.Form(chrome, "/auth/login", url.Values{"email": {"alice@example.com"}, "password": {sitetest.GoodPassword}, "return_to": {"/private.html"}})
+	if in.Status != 303 || in.Header.Get("Location") != "/private.html" {
+		t.Fatalf("log-in: %d %v %s", in.Status, in.Header, in.Body)
 	}
-	if page := s.form(chrome, "/private.html", nil); page.status != 200 || !strings.Contains(page.body, "Hello, 1") || !strings.Contains(page.body, "alice@example.com") {
-		t.Errorf("with a session: %d %s", page.status, page.body)
+	if page := s.Form(chrome, "/private.html", nil); page.Status != 200 || !strings.Contains(page.Body, "Hello, 1") || !strings.Contains(page.Body, "alice@example.com") {
+		t.Errorf("with a session: %d %s", page.Status, page.Body)
 	}
-	s.mustAnswer(401, s.get("/private.html"), "what is no browser gets a 401")
+	s.MustAnswer(401, s.Get("/private.html"), "what is no browser gets a 401")
 }

@@ -24,8 +24,8 @@ func TestScenarioDiskFaults(t *testing.T) {
 	seen := scenario.Promise(t, "503 or 507 while the disk fails, and the log says what to do; 0 sessions ended, 0 tokens of an answer refused; goes on by itself")
 	dir, address := sitetest.TempDir(t), sitetest.FreeAddress(t)
 	p := startAccounts(t, dir, address)
-	p.signedUp("alice@example.com")
-	watched := p.loggedIn("alice@example.com")
+	p.SignedUp("alice@example.com")
+	watched := p.LoggedIn("alice@example.com")
 	clients := p.refreshing(8)
 	for _, fault := range []struct{ name, calls, errno, says string }{
 		{"read-only file system", "pwrite64,ftruncate", "EROFS", "its file system may be read-only"},
@@ -35,24 +35,24 @@ func TestScenarioDiskFaults(t *testing.T) {
 		{"disk that confirms nothing", "fsync,fdatasync", "EIO", "the disk refuses it"},
 	} {
 		_, lostBefore := clients.Counts()
-		began := len(p.log())
+		began := len(p.Log())
 		mend := p.inject(t, fault.calls, fault.errno, filepath.Join(dir, "users.db"))
 		sitetest.Eventually(t, "answers are refused: "+fault.name, func() bool { _, lost := clients.Counts(); return lost >= lostBefore+20 })
-		p.mustAnswer(200, p.bearer("/todos/", watched.Token), fault.name+": verification goes on")
-		if got := p.post("/auth/login", credentialsOf("alice@example.com")); got.status != 503 && got.status != 507 || got.header.Get("Retry-After") == "" && got.status == 503 {
-			t.Errorf("%s: a log-in is answered by %d %s", fault.name, got.status, got.body)
+		p.MustAnswer(200, p.Bearer("/todos/", watched.Token), fault.name+": verification goes on")
+		if got := p.Post("/auth/login", sitetest.CredentialsOf("alice@example.com")); got.Status != 503 && got.Status != 507 || got.Header.Get("Retry-After") == "" && got.Status == 503 {
+			t.Errorf("%s: a log-in is answered by %d %s", fault.name, got.Status, got.Body)
 		}
 		mend()
 		_, lost := clients.Counts()
 		before, _ := clients.GoOn(nil)
 		sitetest.Eventually(t, "all clients go on after: "+fault.name, func() bool { _, all := clients.GoOn(before); return all })
-		if log := p.log()[began:]; !strings.Contains(log, fault.says) {
+		if log := p.Log()[began:]; !strings.Contains(log, fault.says) {
 			t.Errorf("%s: the log does not say %q: %s", fault.name, fault.says, log)
 		}
 		seen("%s: %d answers refused", fault.name, lost-lostBefore)
 	}
-	seen("%s", clients.Finish(t, func(_ int, token string) bool { return p.bearer("/todos/", token).status == 200 }))
-	if strings.Contains(p.log(), "reused") {
+	seen("%s", clients.Finish(t, func(_ int, token string) bool { return p.Bearer("/todos/", token).Status == 200 }))
+	if strings.Contains(p.Log(), "reused") {
 		t.Error("the log tells of a theft")
 	}
 }
@@ -81,10 +81,10 @@ func (p *process) inject(t *testing.T, calls, errno, file string) (mend func()) 
 func (p *process) refreshing(number int) *scenario.Refreshing {
 	var first []scenario.Answered
 	for range number {
-		got := p.loggedIn("alice@example.com")
+		got := p.LoggedIn("alice@example.com")
 		first = append(first, scenario.Answered{AccessToken: got.Token, RefreshToken: got.RefreshToken})
 	}
-	url := p.url
+	url := p.URL
 	return scenario.Refresh(first, 5*time.Millisecond, func(client int, token string) scenario.Answered {
 		return refreshAt(url, client%2 == 1, token)
 	})
@@ -104,7 +104,7 @@ func TestScenarioPermissionsChanged(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := startAccounts(t, dir, address, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "env", "HOME="+dir)
-	p.signedUp("alice@example.com")
+	p.SignedUp("alice@example.com")
 	clients := p.refreshing(8)
 	file := filepath.Join(dir, "users.db")
 	for _, change := range []struct {
@@ -123,7 +123,7 @@ func TestScenarioPermissionsChanged(t *testing.T) {
 		}
 		statuses := make(map[int]int)
 		for range 20 {
-			statuses[p.post("/auth/login", credentialsOf("alice@example.com")).status]++
+			statuses[p.Post("/auth/login", sitetest.CredentialsOf("alice@example.com")).Status]++
 		}
 		if statuses[200]+statuses[503] != 20 {
 			t.Errorf("%s: log-ins are answered by %v", change.name, statuses)
@@ -136,8 +136,8 @@ func TestScenarioPermissionsChanged(t *testing.T) {
 		_, lost := clients.Counts()
 		seen("%s: log-ins %v, %d answers to refreshes refused", change.name, statuses, lost-lostBefore)
 	}
-	seen("%s", clients.Finish(t, func(_ int, token string) bool { return p.bearer("/todos/", token).status == 200 }))
-	if log := p.log(); !strings.Contains(log, "users.db: permission denied") || strings.Contains(log, "reused") {
+	seen("%s", clients.Finish(t, func(_ int, token string) bool { return p.Bearer("/todos/", token).Status == 200 }))
+	if log := p.Log(); !strings.Contains(log, "users.db: permission denied") || strings.Contains(log, "reused") {
 		t.Errorf("the log does not say what it was: %.3000s", log)
 	}
 }

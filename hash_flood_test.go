@@ -41,15 +41,15 @@ func fillHashGate(t testing.TB, address string) (stop func()) {
 // its address, also after a restart if the session goes on. Whether there is such a user
 // shows nowhere else.
 func TestThreatFamiliarLogInsGoFirst(t *testing.T) {
-	s := serve(t, "respond ok")
+	s := sitetest.Serve(t, "respond ok")
 	dir := sitetest.TempDir(t)
 	load := func() {
 		t.Helper()
-		s.load(`servers {
+		s.Load(`servers {
 			trusted_proxies static 127.0.0.1/32
 		}
 ----------
-`+accountsBody(filepath.Join(dir, "users.db"), "signup open\n hash_queue 1"), dir)
+`+sitetest.AccountsBody(filepath.Join(dir, "users.db"), "signup open\n hash_queue 1"), dir)
 	}
 	restart := func() {
 		t.Helper()
@@ -62,16 +62,16 @@ func TestThreatFamiliarLogInsGoFirst(t *testing.T) {
 	const home = "198.51.100.7"
 	from := func(ip string) string { return "X-Forwarded-For: " + ip }
 	for _, email := range []string{"alice@example.com", "bob@example.com"} {
-		s.mustAnswer(201, s.post("/auth/signup", credentialsOf(email), from("192.0.2.1")), "sign-up")
+		s.MustAnswer(201, s.Post("/auth/signup", sitetest.CredentialsOf(email), from("192.0.2.1")), "sign-up")
 	}
-	first := s.post("/auth/login", credentialsOf("alice@example.com"), from(home))
-	s.mustAnswer(200, first, "log-in")
+	first := s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com"), from(home))
+	s.MustAnswer(200, first, "log-in")
 	// LogIn comes when the queue is full: one more than may wait leaves.
-	logIn := func(email, ip string) reply {
+	logIn := func(email, ip string) sitetest.Reply {
 		t.Helper()
 		stop := fillHashGate(t, "10.0.0.1")
-		got := make(chan reply, 1)
-		go func() { got <- s.post("/auth/login", credentialsOf(email), from(ip)) }()
+		got := make(chan sitetest.Reply, 1)
+		go func() { got <- s.Post("/auth/login", sitetest.CredentialsOf(email), from(ip)) }()
 		sitetest.Eventually(t, "it waits, or is answered", func() bool {
 			familiar, _ := password.Waiting()
 			return familiar == 1 || len(got) == 1
@@ -81,19 +81,19 @@ func TestThreatFamiliarLogInsGoFirst(t *testing.T) {
 	}
 	goesFirst := func(when string) {
 		t.Helper()
-		s.mustAnswer(503, logIn("alice@example.com", "203.0.113.1"), when+": from another address")
-		s.mustAnswer(503, logIn("bob@example.com", home), when+": another user")
-		s.mustAnswer(503, logIn("nobody@example.com", home), when+": an unknown user")
+		s.MustAnswer(503, logIn("alice@example.com", "203.0.113.1"), when+": from another address")
+		s.MustAnswer(503, logIn("bob@example.com", home), when+": another user")
+		s.MustAnswer(503, logIn("nobody@example.com", home), when+": an unknown user")
 		got := logIn("alice@example.com", home)
-		s.mustAnswer(200, got, when+": from an address where somebody has logged in")
-		s.mustAnswer(204, s.send("POST", "/auth/logout", "", "Authorization: Bearer "+got.tokens(t).Token), when+": its log-out")
+		s.MustAnswer(200, got, when+": from an address where somebody has logged in")
+		s.MustAnswer(204, s.Send("POST", "/auth/logout", "", "Authorization: Bearer "+got.Tokens(t).Token), when+": its log-out")
 	}
 	goesFirst("at first")
 	restart()
 	goesFirst("after a restart")
-	s.mustAnswer(204, s.send("POST", "/auth/logout", "", "Authorization: Bearer "+first.tokens(t).Token), "log-out")
+	s.MustAnswer(204, s.Send("POST", "/auth/logout", "", "Authorization: Bearer "+first.Tokens(t).Token), "log-out")
 	restart()
-	s.mustAnswer(503, logIn("alice@example.com", home), "from there, where nobody is logged in any more, after a restart")
+	s.MustAnswer(503, logIn("alice@example.com", home), "from there, where nobody is logged in any more, after a restart")
 }
 
 // Whoever has others wait for hashes, from one address or many, holds up no log-in
@@ -101,14 +101,14 @@ func TestThreatFamiliarLogInsGoFirst(t *testing.T) {
 // has logged in from the same address before.
 func TestScenarioHashFlood(t *testing.T) {
 	seen := scenario.Promise(t, "no flood of sign-ups or log-ins has a log-in refused of a user who has logged in from the same address before")
-	s := serve(t, `servers {
+	s := sitetest.Serve(t, `servers {
 			trusted_proxies static 127.0.0.1/32
 		}
 ----------
-`+accountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "signup open"))
+`+sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "signup open"))
 	from := func(ip string) string { return "X-Forwarded-For: " + ip }
-	s.mustAnswer(201, s.post("/auth/signup", credentialsOf("alice@example.com"), from("198.51.100.7")), "sign-up")
-	s.mustAnswer(200, s.post("/auth/login", credentialsOf("alice@example.com"), from("198.51.100.7")), "log-in before the floods")
+	s.MustAnswer(201, s.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com"), from("198.51.100.7")), "sign-up")
+	s.MustAnswer(200, s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com"), from("198.51.100.7")), "log-in before the floods")
 	one := func(int) string { return "203.0.113.1" }
 	for _, flood := range []struct {
 		name    string
@@ -124,7 +124,7 @@ func TestScenarioHashFlood(t *testing.T) {
 		{"log-ins of 100 networks", func(i int) string { return fmt.Sprintf("10.%d.0.1", i%100) }, "/auth/login"},
 	} {
 		t.Run(flood.name, func(t *testing.T) {
-			s.t = t
+			s.T = t
 			var next, answered atomic.Int64
 			var stop atomic.Bool
 			var all sync.WaitGroup
@@ -133,7 +133,7 @@ func TestScenarioHashFlood(t *testing.T) {
 					for !stop.Load() {
 						i := int(next.Add(1))
 						email := fmt.Sprintf("%s%d@flood.example", strings.ReplaceAll(flood.name, " ", ""), i)
-						s.post(flood.path, credentialsOf(email), from(flood.address(i)))
+						s.Post(flood.path, sitetest.CredentialsOf(email), from(flood.address(i)))
 						answered.Add(1)
 					}
 				})
@@ -143,7 +143,7 @@ func TestScenarioHashFlood(t *testing.T) {
 			refused := 0
 			for range 15 {
 				began := time.Now()
-				if got := s.post("/auth/login", credentialsOf("alice@example.com"), from("198.51.100.7")); got.status != 200 {
+				if got := s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com"), from("198.51.100.7")); got.Status != 200 {
 					refused++
 				}
 				longest = max(longest, time.Since(began))
@@ -156,29 +156,29 @@ func TestScenarioHashFlood(t *testing.T) {
 			seen("%s: %d of 15 log-ins were refused, the longest took %s, beside %d requests", flood.name, refused, longest.Round(time.Millisecond), answered.Load())
 		})
 	}
-	s.t = t
+	s.T = t
 }
 
 // What a right password used of the attempts it gives back, so that guesses of
 // others lock nobody out who logs in often.
 func TestThreatRightLogInsSpendNothing(t *testing.T) {
-	s := serve(t, `servers {
+	s := sitetest.Serve(t, `servers {
 			trusted_proxies static 127.0.0.1/32
 		}
 ----------
-`+accountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "signup open"))
+`+sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "signup open"))
 	from := func(ip string) string { return "X-Forwarded-For: " + ip }
-	s.mustAnswer(201, s.post("/auth/signup", credentialsOf("alice@example.com"), from("10.20.0.1")), "sign-up")
-	s.mustAnswer(200, s.post("/auth/login", credentialsOf("alice@example.com"), from("10.20.0.1")), "at home")
+	s.MustAnswer(201, s.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com"), from("10.20.0.1")), "sign-up")
+	s.MustAnswer(200, s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com"), from("10.20.0.1")), "at home")
 	wrong := sitetest.JSON{"email": "alice@example.com", "password": "wrong password"}
 	for range 10 {
-		s.mustAnswer(401, s.post("/auth/login", wrong, from("203.0.113.1")), "a guess")
+		s.MustAnswer(401, s.Post("/auth/login", wrong, from("203.0.113.1")), "a guess")
 	}
 	for range 2*accounts.DefaultThrottleFailures + 1 {
-		s.mustAnswer(200, s.post("/auth/login", credentialsOf("alice@example.com"), from("10.20.0.1")), "at home, where somebody has logged in")
+		s.MustAnswer(200, s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com"), from("10.20.0.1")), "at home, where somebody has logged in")
 	}
 	for i := range 2 * accounts.StrangerTries { // of networks of their own, so that each is a stranger
-		s.mustAnswer(200, s.post("/auth/login", credentialsOf("alice@example.com"), from("10.30.0.1")), fmt.Sprint("at a new address, ", i))
+		s.MustAnswer(200, s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com"), from("10.30.0.1")), fmt.Sprint("at a new address, ", i))
 	}
 	// Of all strangers together, too.
 	service, now := serviceOf(t), time.Now()
@@ -193,33 +193,33 @@ func TestThreatRightLogInsSpendNothing(t *testing.T) {
 	}
 	// Control: wrong ones are spent.
 	for range accounts.StrangerTries {
-		s.mustAnswer(429, s.post("/auth/login", wrong, from("203.0.113.9")), "a wrong guess of a stranger")
+		s.MustAnswer(429, s.Post("/auth/login", wrong, from("203.0.113.9")), "a wrong guess of a stranger")
 	}
-	s.mustAnswer(429, s.post("/auth/login", credentialsOf("alice@example.com"), from("203.0.113.9")), "a right guess after too many")
+	s.MustAnswer(429, s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com"), from("203.0.113.9")), "a right guess after too many")
 }
 
 // A client asks for few addresses in a minute whether they are taken.
 func TestThreatSignUpOracle(t *testing.T) {
-	s := serve(t, `servers {
+	s := sitetest.Serve(t, `servers {
 			trusted_proxies static 127.0.0.1/32
 		}
 ----------
-`+accountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "signup open"))
+`+sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "signup open"))
 	from := func(ip string) string { return "X-Forwarded-For: " + ip }
-	s.mustAnswer(201, s.post("/auth/signup", credentialsOf("alice@example.com"), from("192.0.2.1")), "sign-up")
-	s.mustAnswer(409, s.post("/auth/signup", credentialsOf("alice@example.com"), from("2001:db8::1")), "control: the first question")
+	s.MustAnswer(201, s.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com"), from("192.0.2.1")), "sign-up")
+	s.MustAnswer(409, s.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com"), from("2001:db8::1")), "control: the first question")
 	for range accounts.ClientFailuresPerMinute - 1 { // at once, since time gives some back
 		serviceOf(t).Attempts.RefusedSignUps.Begin(t.Context(), network.Key("2001:db8::2"), time.Now())
 	}
-	got := s.post("/auth/signup", credentialsOf("alice@example.com"), from("2001:db8::3"))
-	s.mustAnswer(429, got, "31st of a client, by its /64")
-	if got.header.Get("Retry-After") == "" {
+	got := s.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com"), from("2001:db8::3"))
+	s.MustAnswer(429, got, "31st of a client, by its /64")
+	if got.Header.Get("Retry-After") == "" {
 		t.Error("no Retry-After")
 	}
-	s.mustAnswer(429, s.post("/auth/signup", credentialsOf("nobody@example.com"), from("2001:db8::4")), "of an address that is free the same")
-	s.mustAnswer(409, s.post("/auth/signup", credentialsOf("alice@example.com"), from("192.0.2.9")), "control: another client")
+	s.MustAnswer(429, s.Post("/auth/signup", sitetest.CredentialsOf("nobody@example.com"), from("2001:db8::4")), "of an address that is free the same")
+	s.MustAnswer(409, s.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com"), from("192.0.2.9")), "control: another client")
 	for i := range 3 {
-		s.mustAnswer(201, s.post("/auth/signup", credentialsOf(fmt.Sprintf("new%d@example.com", i)), from("192.0.2.9")), "control: sign-ups that succeed")
+		s.MustAnswer(201, s.Post("/auth/signup", sitetest.CredentialsOf(fmt.Sprintf("new%d@example.com", i)), from("192.0.2.9")), "control: sign-ups that succeed")
 	}
 	limiter, _ := serviceOf(t).Attempts.RefusedSignUps.Counts.GetIfPresent(network.Key("192.0.2.9"))
 	if left := limiter.Tokens(); left < accounts.ClientFailuresPerMinute-2 {

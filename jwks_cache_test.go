@@ -21,9 +21,9 @@ import (
 )
 
 // jwksSite is protected by the provider's key set.
-func jwksSite(t testing.TB, p *sitetest.IdentityProvider, options string) *site {
+func jwksSite(t testing.TB, p *sitetest.IdentityProvider, options string) *sitetest.Site {
 	t.Helper()
-	return serve(t, jwksBody(p, options))
+	return sitetest.Serve(t, jwksBody(p, options))
 }
 
 func jwksBody(p *sitetest.IdentityProvider, options string) string {
@@ -39,14 +39,14 @@ func rs(t testing.TB, key any, id string) string {
 func TestDiscovery(t *testing.T) {
 	keys := sitetest.Keys()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
-	s := serve(t, "jwt {\n issuer "+p.URL+"\n}\n respond ok")
-	s.mustAnswer(200, s.bearer("/", sitetest.Sign(t, "RS256", keys.RSA, sitetest.JSON{"kid": "a"}, sitetest.Claims(sitetest.JSON{"iss": p.URL}))), "found by discovery")
+	s := sitetest.Serve(t, "jwt {\n issuer "+p.URL+"\n}\n respond ok")
+	s.MustAnswer(200, s.Bearer("/", sitetest.Sign(t, "RS256", keys.RSA, sitetest.JSON{"kid": "a"}, sitetest.Claims(sitetest.JSON{"iss": p.URL}))), "found by discovery")
 
-	s = serve(t, "jwt {\n issuer "+p.URL+"/\n}\n respond ok")
-	got := s.bearer("/", sitetest.Sign(t, "RS256", keys.RSA, sitetest.JSON{"kid": "a"}, sitetest.Claims(sitetest.JSON{"iss": p.URL + "/"})))
-	s.mustAnswer(503, got, "the document names another issuer")
-	if !strings.Contains(s.log(), "with or without the slash at its end") {
-		t.Errorf("the log does not say what is wrong:\n%s", s.log())
+	s = sitetest.Serve(t, "jwt {\n issuer "+p.URL+"/\n}\n respond ok")
+	got := s.Bearer("/", sitetest.Sign(t, "RS256", keys.RSA, sitetest.JSON{"kid": "a"}, sitetest.Claims(sitetest.JSON{"iss": p.URL + "/"})))
+	s.MustAnswer(503, got, "the document names another issuer")
+	if !strings.Contains(s.Log(), "with or without the slash at its end") {
+		t.Errorf("the log does not say what is wrong:\n%s", s.Log())
 	}
 }
 
@@ -60,10 +60,10 @@ func TestDiscoveryOfPlainHTTP(t *testing.T) {
 	}
 	handler := document("http://keys.example/jwks")
 	p.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handler(w, r) })
-	s := serve(t, "jwt {\n issuer "+p.URL+"\n}\n respond ok")
-	s.mustAnswer(503, s.bearer("/", sitetest.Sign(t, "RS256", sitetest.Keys().RSA, nil, sitetest.Claims(sitetest.JSON{"iss": p.URL}))), "keys over plain http")
-	if !strings.Contains(s.log(), "keys over plain http are accepted from this machine only") {
-		t.Errorf("the log does not say why:\n%s", s.log())
+	s := sitetest.Serve(t, "jwt {\n issuer "+p.URL+"\n}\n respond ok")
+	s.MustAnswer(503, s.Bearer("/", sitetest.Sign(t, "RS256", sitetest.Keys().RSA, nil, sitetest.Claims(sitetest.JSON{"iss": p.URL}))), "keys over plain http")
+	if !strings.Contains(s.Log(), "keys over plain http are accepted from this machine only") {
+		t.Errorf("the log does not say why:\n%s", s.Log())
 	}
 }
 
@@ -73,21 +73,21 @@ func TestNewKeyBesideOneWithoutID(t *testing.T) {
 	keys := sitetest.Keys()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, nil))
 	s := jwksSite(t, p, "")
-	s.mustAnswer(200, s.bearer("/api/", sitetest.Sign(t, "RS256", keys.RSA, nil, sitetest.Claims(nil))), "control")
+	s.MustAnswer(200, s.Bearer("/api/", sitetest.Sign(t, "RS256", keys.RSA, nil, sitetest.Claims(nil))), "control")
 	p.SetKeys(sitetest.JWK(t, keys.RSA, nil), sitetest.JWK(t, keys.StrangerRSA, sitetest.JSON{"kid": "new"}))
-	s.mustAnswer(200, s.bearer("/api/", rs(t, keys.StrangerRSA, "new")), "the new key")
+	s.MustAnswer(200, s.Bearer("/api/", rs(t, keys.StrangerRSA, "new")), "the new key")
 }
 
 func TestUnknownKeyIsFetchedAtOnce(t *testing.T) {
 	keys := sitetest.Keys()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
 	s := jwksSite(t, p, "")
-	s.mustAnswer(200, s.bearer("/api/", rs(t, keys.RSA, "a")), "control")
+	s.MustAnswer(200, s.Bearer("/api/", rs(t, keys.RSA, "a")), "control")
 	p.SetKeys(sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}), sitetest.JWK(t, keys.StrangerRSA, sitetest.JSON{"kid": "b"}))
 	var all sync.WaitGroup
 	for range 20 {
 		all.Go(func() {
-			s.mustAnswer(200, s.bearer("/api/", rs(t, keys.StrangerRSA, "b")), "the request that met the new key")
+			s.MustAnswer(200, s.Bearer("/api/", rs(t, keys.StrangerRSA, "b")), "the request that met the new key")
 		})
 	}
 	all.Wait()
@@ -100,11 +100,11 @@ func TestKeysWithoutID(t *testing.T) {
 	keys := sitetest.Keys()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, nil), sitetest.JWK(t, keys.P256, nil))
 	s := jwksSite(t, p, "")
-	s.mustAnswer(200, s.bearer("/api/", sitetest.Sign(t, "RS256", keys.RSA, nil, sitetest.Claims(nil))), "one RSA key, no kid on either side")
-	s.mustAnswer(200, s.bearer("/api/", sitetest.Sign(t, "ES256", keys.P256, sitetest.JSON{"kid": "x"}, sitetest.Claims(nil))), "one EC key without kid")
+	s.MustAnswer(200, s.Bearer("/api/", sitetest.Sign(t, "RS256", keys.RSA, nil, sitetest.Claims(nil))), "one RSA key, no kid on either side")
+	s.MustAnswer(200, s.Bearer("/api/", sitetest.Sign(t, "ES256", keys.P256, sitetest.JSON{"kid": "x"}, sitetest.Claims(nil))), "one EC key without kid")
 	p.SetKeys(sitetest.JWK(t, keys.RSA, nil), sitetest.JWK(t, keys.StrangerRSA, nil))
 	s = jwksSite(t, p, "refresh 9m")
-	s.mustAnswer(401, s.bearer("/api/", sitetest.Sign(t, "RS256", keys.RSA, nil, sitetest.Claims(nil))), "two keys, and nothing tells which")
+	s.MustAnswer(401, s.Bearer("/api/", sitetest.Sign(t, "RS256", keys.RSA, nil, sitetest.Claims(nil))), "two keys, and nothing tells which")
 }
 
 // badAnswers are what a key set URL may come to answer; none may replace a
@@ -161,19 +161,19 @@ func TestThreatBadKeySets(t *testing.T) {
 			good := rs(t, keys.RSA, "a")
 			p.SetHandler(bad)
 			s := jwksSite(t, p, "refresh 100ms\n cooldown 100ms\n timeout 200ms")
-			got := s.bearer("/api/", good)
-			s.mustAnswer(503, got, "no key was ever had")
-			if seconds, err := strconv.Atoi(got.header.Get("Retry-After")); err != nil || seconds < 1 {
-				t.Errorf("Retry-After %q", got.header.Get("Retry-After"))
+			got := s.Bearer("/api/", good)
+			s.MustAnswer(503, got, "no key was ever had")
+			if seconds, err := strconv.Atoi(got.Header.Get("Retry-After")); err != nil || seconds < 1 {
+				t.Errorf("Retry-After %q", got.Header.Get("Retry-After"))
 			}
 			p.SetKeys(sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
-			sitetest.Eventually(t, "control: it recovers by itself", func() bool { return s.bearer("/api/", good).status == 200 })
+			sitetest.Eventually(t, "control: it recovers by itself", func() bool { return s.Bearer("/api/", good).Status == 200 })
 
 			p.SetHandler(bad)
 			before := p.Fetches.Load()
 			sitetest.Eventually(t, "it is fetched twice more", func() bool { return p.Fetches.Load() >= before+3 })
-			s.mustAnswer(200, s.bearer("/api/", good), "the last good set is kept")
-			s.mustAnswer(401, s.bearer("/api/", rs(t, keys.StrangerRSA, "a")), "a key of the bad answer")
+			s.MustAnswer(200, s.Bearer("/api/", good), "the last good set is kept")
+			s.MustAnswer(401, s.Bearer("/api/", rs(t, keys.StrangerRSA, "a")), "a key of the bad answer")
 		})
 	}
 	if got := elsewhere.Fetches.Load(); got != 0 {
@@ -208,9 +208,9 @@ func TestThreatRedirectedKeySet(t *testing.T) {
 				_, _ = io.WriteString(w, set)
 			})
 			s := jwksSite(t, p, "")
-			s.mustAnswer(c.status, s.bearer("/api/", rs(t, sitetest.Keys().RSA, "a")), c.name)
-			if !strings.Contains(s.log(), c.log) {
-				t.Errorf("the log does not say %q:\n%s", c.log, s.log())
+			s.MustAnswer(c.status, s.Bearer("/api/", rs(t, sitetest.Keys().RSA, "a")), c.name)
+			if !strings.Contains(s.Log(), c.log) {
+				t.Errorf("the log does not say %q:\n%s", c.log, s.Log())
 			}
 		})
 	}
@@ -231,7 +231,7 @@ func TestKeySetThroughTheEnvironmentsProxy(t *testing.T) {
 	for name, status := range map[string]int{proxy.URL: 200, "": 503} {
 		t.Setenv("HTTP_PROXY", name)
 		p := startProcess(t, sitetest.TempDir(t), sitetest.FreeAddress(t), body)
-		p.mustAnswer(status, p.bearer("/", rs(t, sitetest.Keys().RSA, "a")), "proxy "+name)
+		p.MustAnswer(status, p.Bearer("/", rs(t, sitetest.Keys().RSA, "a")), "proxy "+name)
 	}
 }
 
@@ -243,7 +243,7 @@ func TestBadKeyBesideAGoodOne(t *testing.T) {
 		p := sitetest.NewIdentityProvider(t)
 		p.SetAnswer(200, `{"keys":[`+bad+`,`+good+`]}`)
 		s := jwksSite(t, p, "")
-		s.mustAnswer(200, s.bearer("/api/", rs(t, keys.RSA, "a")), name)
+		s.MustAnswer(200, s.Bearer("/api/", rs(t, keys.RSA, "a")), name)
 	}
 }
 
@@ -260,7 +260,7 @@ func TestOutageIsLoggedOnce(t *testing.T) {
 	})
 	s := jwksSite(t, p, "cooldown 100ms")
 	sitetest.Eventually(t, "it is tried ten times", func() bool { return p.Fetches.Load() >= 10 })
-	if told := regexp.MustCompile(`"level":"warn".*key set not reachable`).FindAllString(s.log(), -1); len(told) != 1 {
+	if told := regexp.MustCompile(`"level":"warn".*key set not reachable`).FindAllString(s.Log(), -1); len(told) != 1 {
 		t.Errorf("told %d times: %s", len(told), told)
 	}
 }
@@ -272,18 +272,18 @@ func TestKeyWithoutIDWhileProviderHangs(t *testing.T) {
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, nil))
 	s := jwksSite(t, p, "refresh 100ms\n cooldown 1h\n timeout 30s")
 	token := rs(t, keys.RSA, "a")
-	s.mustAnswer(200, s.bearer("/api/", token), "control, which uses the cooldown up")
+	s.MustAnswer(200, s.Bearer("/api/", token), "control, which uses the cooldown up")
 	hang := make(chan struct{})
 	t.Cleanup(func() { close(hang) })
 	p.SetHandler(func(http.ResponseWriter, *http.Request) { <-hang })
 	before := p.Fetches.Load()
 	sitetest.Eventually(t, "a fetch hangs", func() bool { return p.Fetches.Load() > before })
-	answered := make(chan reply, 1)
+	answered := make(chan sitetest.Reply, 1)
 	other := rs(t, keys.RSA, "b")
-	go func() { answered <- s.bearer("/api/", other) }()
+	go func() { answered <- s.Bearer("/api/", other) }()
 	select {
 	case got := <-answered:
-		s.mustAnswer(200, got, "while it hangs")
+		s.MustAnswer(200, got, "while it hangs")
 	case <-time.After(10 * time.Second):
 		t.Error("the request waits for the fetch")
 	}
@@ -297,16 +297,16 @@ func TestThreatWithdrawnKey(t *testing.T) {
 	withdrawn := rs(t, keys.RSA, "a")
 	kept := sitetest.Sign(t, "ES256", keys.P256, sitetest.JSON{"kid": "b"}, sitetest.Claims(nil))
 	for range 3 { // remembered
-		s.mustAnswer(200, s.bearer("/api/", withdrawn), "control")
-		s.mustAnswer(200, s.bearer("/api/", kept), "control")
+		s.MustAnswer(200, s.Bearer("/api/", withdrawn), "control")
+		s.MustAnswer(200, s.Bearer("/api/", kept), "control")
 	}
 	p.SetKeys(b)
 	before := p.Fetches.Load()
-	sitetest.Eventually(t, "the withdrawn key is refused", func() bool { return s.bearer("/api/", withdrawn).status == 401 })
+	sitetest.Eventually(t, "the withdrawn key is refused", func() bool { return s.Bearer("/api/", withdrawn).Status == 401 })
 	if after := p.Fetches.Load(); after > before+2 {
 		t.Errorf("refused after %d refreshes, expected one", after-before)
 	}
-	s.mustAnswer(200, s.bearer("/api/", kept), "control: the other key is not")
+	s.MustAnswer(200, s.Bearer("/api/", kept), "control: the other key is not")
 }
 
 func TestKeysStaleAfterMaxStale(t *testing.T) {
@@ -314,14 +314,14 @@ func TestKeysStaleAfterMaxStale(t *testing.T) {
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
 	s := jwksSite(t, p, "refresh 100ms\n max_stale 1s\n cooldown 100ms")
 	token := rs(t, keys.RSA, "a")
-	s.mustAnswer(200, s.bearer("/api/", token), "control")
+	s.MustAnswer(200, s.Bearer("/api/", token), "control")
 	p.SetAnswer(500, "")
-	sitetest.Eventually(t, "tokens, remembered ones too, are refused after max_stale", func() bool { return s.bearer("/api/", token).status == 401 })
-	if challenge := s.bearer("/api/", token).header.Get("WWW-Authenticate"); !strings.Contains(challenge, "out of date") {
+	sitetest.Eventually(t, "tokens, remembered ones too, are refused after max_stale", func() bool { return s.Bearer("/api/", token).Status == 401 })
+	if challenge := s.Bearer("/api/", token).Header.Get("WWW-Authenticate"); !strings.Contains(challenge, "out of date") {
 		t.Errorf("challenge %q", challenge)
 	}
 	p.SetKeys(sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
-	sitetest.Eventually(t, "it recovers by itself", func() bool { return s.bearer("/api/", token).status == 200 })
+	sitetest.Eventually(t, "it recovers by itself", func() bool { return s.Bearer("/api/", token).Status == 200 })
 }
 
 func TestKeySetOutlivesReloads(t *testing.T) {
@@ -330,18 +330,18 @@ func TestKeySetOutlivesReloads(t *testing.T) {
 	s := jwksSite(t, p, "")
 	token := rs(t, keys.RSA, "a")
 	for range 5 {
-		s.mustAnswer(200, s.bearer("/api/", token), "over reloads")
-		s.load(jwksBody(p, ""), sitetest.TempDir(t))
+		s.MustAnswer(200, s.Bearer("/api/", token), "over reloads")
+		s.Load(jwksBody(p, ""), sitetest.TempDir(t))
 	}
 	if got := p.Fetches.Load(); got != 1 {
 		t.Errorf("%d fetches over 5 reloads, expected 1", got)
 	}
-	s.load(jwksBody(p, "refresh 9m"), sitetest.TempDir(t))
-	s.mustAnswer(200, s.bearer("/api/", token), "with other settings")
+	s.Load(jwksBody(p, "refresh 9m"), sitetest.TempDir(t))
+	s.MustAnswer(200, s.Bearer("/api/", token), "with other settings")
 	if got := p.Fetches.Load(); got != 2 {
 		t.Errorf("%d fetches, expected one more for other settings", got)
 	}
-	s.load("respond ok", sitetest.TempDir(t))
+	s.Load("respond ok", sitetest.TempDir(t))
 	keySets.Range(func(key, _ any) bool {
 		t.Errorf("key set %v is still there, and nothing uses it", key)
 		return true
@@ -352,18 +352,18 @@ func TestKeySetIsStored(t *testing.T) {
 	keys := sitetest.Keys()
 	storage := sitetest.TempDir(t)
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
-	s := serve(t, "respond ok")
+	s := sitetest.Serve(t, "respond ok")
 	token := rs(t, keys.RSA, "a")
-	s.load(jwksBody(p, "max_stale 1h"), storage)
-	s.mustAnswer(200, s.bearer("/api/", token), "control")
+	s.Load(jwksBody(p, "max_stale 1h"), storage)
+	s.MustAnswer(200, s.Bearer("/api/", token), "control")
 	sitetest.Eventually(t, "it is stored", func() bool { return len(storedFiles(t, storage)) == 1 })
 	p.SetAnswer(500, "down")
 
 	if err := caddy.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	s.load(jwksBody(p, "max_stale 1h"), storage)
-	s.mustAnswer(200, s.bearer("/api/", token), "after a restart, with the provider down")
+	s.Load(jwksBody(p, "max_stale 1h"), storage)
+	s.MustAnswer(200, s.Bearer("/api/", token), "after a restart, with the provider down")
 
 	file := storedFiles(t, storage)[0]
 	text, err := os.ReadFile(file)
@@ -388,9 +388,9 @@ func TestKeySetIsStored(t *testing.T) {
 		if err := os.WriteFile(file, []byte(damaged), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		s.load("respond ok", storage)
-		s.load(jwksBody(p, "max_stale 1h"), storage)
-		s.mustAnswer(c.status, s.bearer("/api/", token), "a stored set "+name)
+		s.Load("respond ok", storage)
+		s.Load(jwksBody(p, "max_stale 1h"), storage)
+		s.MustAnswer(c.status, s.Bearer("/api/", token), "a stored set "+name)
 	}
 }
 
@@ -407,7 +407,7 @@ func storedFiles(t *testing.T, storage string) []string {
 func TestProviderBehindTheSameCaddy(t *testing.T) {
 	keys := sitetest.Keys()
 	address := sitetest.FreeAddress(t)
-	s := serve(t, "respond ok")
+	s := sitetest.Serve(t, "respond ok")
 	root := sitetest.TempDir(t)
 	for name, text := range map[string]string{
 		".well-known/openid-configuration": `{"issuer":"http://` + address + `","jwks_uri":"http://` + address + `/jwks.json"}`,
@@ -421,7 +421,7 @@ func TestProviderBehindTheSameCaddy(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s.load(`
+	s.Load(`
 		jwt {
 			issuer http://`+address+`
 		}
@@ -431,7 +431,7 @@ func TestProviderBehindTheSameCaddy(t *testing.T) {
 		root `+root+`
 		file_server`, sitetest.TempDir(t))
 	token := sitetest.Sign(t, "RS256", keys.RSA, sitetest.JSON{"kid": "a"}, sitetest.Claims(sitetest.JSON{"iss": "http://" + address}))
-	sitetest.Eventually(t, "the site behind the same Caddy is asked", func() bool { return s.bearer("/", token).status == 200 })
+	sitetest.Eventually(t, "the site behind the same Caddy is asked", func() bool { return s.Bearer("/", token).Status == 200 })
 }
 
 func TestPrivateCA(t *testing.T) {
@@ -444,10 +444,10 @@ func TestPrivateCA(t *testing.T) {
 		t.Fatal(err)
 	}
 	body := "jwt {\n issuer https://issuer.example\n jwks " + server.URL + " {\n %s\n}\n}\n respond ok"
-	s := serve(t, fmt.Sprintf(body, "trusted_ca_certs "+file))
-	s.mustAnswer(200, s.bearer("/", rs(t, keys.RSA, "a")), "trusted by file")
-	s = serve(t, fmt.Sprintf(body, ""))
-	s.mustAnswer(503, s.bearer("/", rs(t, keys.RSA, "a")), "not trusted by the system")
+	s := sitetest.Serve(t, fmt.Sprintf(body, "trusted_ca_certs "+file))
+	s.MustAnswer(200, s.Bearer("/", rs(t, keys.RSA, "a")), "trusted by file")
+	s = sitetest.Serve(t, fmt.Sprintf(body, ""))
+	s.MustAnswer(503, s.Bearer("/", rs(t, keys.RSA, "a")), "not trusted by the system")
 }
 
 func TestMetrics(t *testing.T) {
@@ -456,10 +456,10 @@ func TestMetrics(t *testing.T) {
 	s := jwksSite(t, p, "")
 	token := rs(t, keys.RSA, "a")
 	for range 3 {
-		s.mustAnswer(200, s.bearer("/api/", token), "control")
+		s.MustAnswer(200, s.Bearer("/api/", token), "control")
 	}
-	s.mustAnswer(401, s.bearer("/api/", token+"x"), "refused")
-	text := s.get("/metrics").body
+	s.MustAnswer(401, s.Bearer("/api/", token+"x"), "refused")
+	text := s.Get("/metrics").Body
 	for _, series := range []string{
 		`caddy_jwt_decisions_total{reason="valid_token",result="allowed"}`,
 		`caddy_jwt_decisions_total{reason="signature",result="refused"}`,
@@ -484,9 +484,9 @@ func TestWrongAlgorithmCausesNoFetch(t *testing.T) {
 	keys := sitetest.Keys()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
 	s := jwksSite(t, p, "")
-	s.mustAnswer(200, s.bearer("/api/", rs(t, keys.RSA, "a")), "control")
-	s.mustAnswer(401, s.bearer("/api/", sitetest.Sign(t, "HS256", []byte(sitetest.Secret), sitetest.JSON{"kid": "new"}, sitetest.Claims(nil))), "HS256")
-	s.mustAnswer(401, s.bearer("/api/", sitetest.Sign(t, "RS256", keys.RSA, sitetest.JSON{"kid": "new"}, sitetest.Claims(sitetest.JSON{"iss": "https://other.example"}))), "another issuer")
+	s.MustAnswer(200, s.Bearer("/api/", rs(t, keys.RSA, "a")), "control")
+	s.MustAnswer(401, s.Bearer("/api/", sitetest.Sign(t, "HS256", []byte(sitetest.Secret), sitetest.JSON{"kid": "new"}, sitetest.Claims(nil))), "HS256")
+	s.MustAnswer(401, s.Bearer("/api/", sitetest.Sign(t, "RS256", keys.RSA, sitetest.JSON{"kid": "new"}, sitetest.Claims(sitetest.JSON{"iss": "https://other.example"}))), "another issuer")
 	if got := p.Fetches.Load(); got != 1 {
 		t.Errorf("%d fetches, expected none but the first", got)
 	}

@@ -11,9 +11,9 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
-func secretSite(t testing.TB, options string) *site {
+func secretSite(t testing.TB, options string) *sitetest.Site {
 	t.Helper()
-	return serve(t, `
+	return sitetest.Serve(t, `
 		jwt /api/* {
 			secret "`+sitetest.Secret+`"
 			`+options+`
@@ -40,46 +40,46 @@ func TestAnswers(t *testing.T) {
 		{"good", []string{"Authorization: bEARER " + sitetest.HS256(t, sitetest.JSON{"scope": "read write"})}, 200, "", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := s.get("/api/x", c.headers...)
-			if got.status != c.status || got.header.Get("WWW-Authenticate") != c.challenge {
-				t.Fatalf("status %d, challenge %q; expected %d, %q", got.status, got.header.Get("WWW-Authenticate"), c.status, c.challenge)
+			got := s.Get("/api/x", c.headers...)
+			if got.Status != c.status || got.Header.Get("WWW-Authenticate") != c.challenge {
+				t.Fatalf("status %d, challenge %q; expected %d, %q", got.Status, got.Header.Get("WWW-Authenticate"), c.status, c.challenge)
 			}
 			if c.status == 200 {
-				if got.body != "user=[alice]" {
-					t.Errorf("body %q", got.body)
+				if got.Body != "user=[alice]" {
+					t.Errorf("body %q", got.Body)
 				}
 				return
 			}
 			var body answer.ErrorBody
-			if err := stdjson.Unmarshal([]byte(got.body), &body); err != nil {
-				t.Fatalf("body %q: %v", got.body, err)
+			if err := stdjson.Unmarshal([]byte(got.Body), &body); err != nil {
+				t.Fatalf("body %q: %v", got.Body, err)
 			}
 			if body.Error.StatusCode != c.status || body.Error.Code != c.code || body.Error.Message == "" || !strings.HasSuffix(body.Error.Name, "Error") {
-				t.Errorf("body %s", got.body)
+				t.Errorf("body %s", got.Body)
 			}
-			if kind := got.header.Get("Content-Type"); kind != "application/json" {
+			if kind := got.Header.Get("Content-Type"); kind != "application/json" {
 				t.Errorf("content type %q", kind)
 			}
 		})
 	}
-	if got := s.get("/elsewhere"); got.status != 200 || got.body != "user=[]" && got.body != "user=[{http.auth.user.id}]" {
-		t.Errorf("a path that the matcher does not name: %d %q", got.status, got.body)
+	if got := s.Get("/elsewhere"); got.Status != 200 || got.Body != "user=[]" && got.Body != "user=[{http.auth.user.id}]" {
+		t.Errorf("a path that the matcher does not name: %d %q", got.Status, got.Body)
 	}
 }
 
 // The tokens, the secret and the claims of refused and accepted requests stay
 // out of the logs, at the debug level too.
 func TestNothingSecretIsLogged(t *testing.T) {
-	s := serve(t, `log
+	s := sitetest.Serve(t, `log
 		jwt {
 			secret "`+sitetest.Secret+`"
 		}
 		respond ok`)
 	good, bad := sitetest.HS256(t, sitetest.JSON{"secret_claim": "sesame"}), sitetest.HS256(t, sitetest.JSON{"secret_claim": "sesame", "exp": 1})
-	s.mustAnswer(200, s.bearer("/", good), "control")
-	s.mustAnswer(401, s.bearer("/", bad), "expired")
-	s.mustAnswer(401, s.bearer("/", good+"x"), "tampered")
-	log := s.log()
+	s.MustAnswer(200, s.Bearer("/", good), "control")
+	s.MustAnswer(401, s.Bearer("/", bad), "expired")
+	s.MustAnswer(401, s.Bearer("/", good+"x"), "tampered")
+	log := s.Log()
 	for _, secret := range []string{sitetest.Secret, good, bad, good[:40], strings.Split(good, ".")[2], "sesame"} {
 		if strings.Contains(log, secret) {
 			t.Errorf("the log holds %q", secret)
@@ -93,7 +93,7 @@ func TestNothingSecretIsLogged(t *testing.T) {
 }
 
 func TestPlaceholders(t *testing.T) {
-	s := serve(t, `
+	s := sitetest.Serve(t, `
 		jwt {
 			secret "`+sitetest.Secret+`"
 			user_id employee email
@@ -101,17 +101,17 @@ func TestPlaceholders(t *testing.T) {
 		respond "{http.auth.user.id}|{http.auth.user.sub}|{http.auth.user.roles}|{http.auth.user.roles.1}|{http.auth.user.org.unit.name}|{http.auth.user.org}|{http.auth.user.big}|{http.auth.user.half}|{http.auth.user.yes}|{http.auth.user.absent}|{http.auth.user.null}|{http.auth.user.https://example.com/groups}|{http.auth.user.https://example.com/groups.0}|{http.auth.user.nested}"`)
 	payload := `{"sub":"alice","exp":9999999999,"employee":12345678901234567890,"roles":["a","b"],"org":{"unit":{"name":"R&D"},"id":7},
 		"big":9007199254740993,"nested":{"big":12345678901234567890},"half":0.5,"yes":true,"null":null,"https://example.com/groups":["x"]}`
-	got := s.bearer("/", sitetest.SignRaw(t, "HS256", []byte(sitetest.Secret), `{"alg":"HS256"}`, payload))
+	got := s.Bearer("/", sitetest.SignRaw(t, "HS256", []byte(sitetest.Secret), `{"alg":"HS256"}`, payload))
 	want := `12345678901234567890|alice|a,b|b|R&D|{"id":7,"unit":{"name":"R&D"}}|9007199254740993|0.5|true|||x|x|{"big":12345678901234567890}`
-	if got.body != want {
-		t.Errorf("got  %s\nwant %s", got.body, want)
+	if got.Body != want {
+		t.Errorf("got  %s\nwant %s", got.Body, want)
 	}
 }
 
 // A path that is public for the last handler has no user, whoever an earlier
 // one saw.
 func TestPublicForgetsUser(t *testing.T) {
-	s := serve(t, `
+	s := sitetest.Serve(t, `
 		route {
 			jwt {
 				secret "`+sitetest.Secret+`"
@@ -122,18 +122,18 @@ func TestPublicForgetsUser(t *testing.T) {
 			}
 			respond "user=[{http.auth.user.id}{http.auth.user.sub}]"
 		}`)
-	if got := s.bearer("/public", sitetest.HS256(t, nil)); got.body != "user=[]" {
-		t.Errorf("body %q", got.body)
+	if got := s.Bearer("/public", sitetest.HS256(t, nil)); got.Body != "user=[]" {
+		t.Errorf("body %q", got.Body)
 	}
-	if got := s.bearer("/", sitetest.HS256(t, nil)); got.body != "user=[alicealice]" {
-		t.Errorf("control: body %q", got.body)
+	if got := s.Bearer("/", sitetest.HS256(t, nil)); got.Body != "user=[alicealice]" {
+		t.Errorf("control: body %q", got.Body)
 	}
 }
 
 // Two handlers on the way: the last one's user counts, whole.
 func TestSecondHandlerReplacesUser(t *testing.T) {
 	const other = "another secret, of more than thirty-two bytes as well"
-	s := serve(t, `
+	s := sitetest.Serve(t, `
 		route {
 			jwt {
 				secret "`+sitetest.Secret+`"
@@ -144,51 +144,51 @@ func TestSecondHandlerReplacesUser(t *testing.T) {
 			}
 			respond "{http.auth.user.id} {http.auth.user.first}{http.auth.user.second}"
 		}`)
-	got := s.get("/", "Authorization: Bearer "+sitetest.HS256(t, sitetest.JSON{"first": "1"}), "X-Second: "+sitetest.Sign(t, "HS256", []byte(other), nil, sitetest.Claims(sitetest.JSON{"sub": "bob", "second": "2"})))
-	if got.body != "bob 2" {
-		t.Errorf("body %q", got.body)
+	got := s.Get("/", "Authorization: Bearer "+sitetest.HS256(t, sitetest.JSON{"first": "1"}), "X-Second: "+sitetest.Sign(t, "HS256", []byte(other), nil, sitetest.Claims(sitetest.JSON{"sub": "bob", "second": "2"})))
+	if got.Body != "bob 2" {
+		t.Errorf("body %q", got.Body)
 	}
 }
 
 func TestUserID(t *testing.T) {
 	s := secretSite(t, "user_id uid email")
-	s.mustAnswer(200, s.bearer("/api/", sitetest.HS256(t, sitetest.JSON{"email": "a@example.com"})), "second claim")
-	s.mustAnswer(401, s.bearer("/api/", sitetest.HS256(t, nil)), "neither")
-	s.mustAnswer(401, s.bearer("/api/", sitetest.HS256(t, sitetest.JSON{"uid": ""})), "empty")
-	s.mustAnswer(401, s.bearer("/api/", sitetest.HS256(t, sitetest.JSON{"uid": []string{"a"}})), "a list")
-	if got := s.bearer("/api/", sitetest.HS256(t, sitetest.JSON{"uid": 7, "email": "a@example.com"})); got.body != "user=[7]" {
-		t.Errorf("body %q", got.body)
+	s.MustAnswer(200, s.Bearer("/api/", sitetest.HS256(t, sitetest.JSON{"email": "a@example.com"})), "second claim")
+	s.MustAnswer(401, s.Bearer("/api/", sitetest.HS256(t, nil)), "neither")
+	s.MustAnswer(401, s.Bearer("/api/", sitetest.HS256(t, sitetest.JSON{"uid": ""})), "empty")
+	s.MustAnswer(401, s.Bearer("/api/", sitetest.HS256(t, sitetest.JSON{"uid": []string{"a"}})), "a list")
+	if got := s.Bearer("/api/", sitetest.HS256(t, sitetest.JSON{"uid": 7, "email": "a@example.com"})); got.Body != "user=[7]" {
+		t.Errorf("body %q", got.Body)
 	}
 	s = secretSite(t, "")
-	s.mustAnswer(401, s.bearer("/api/", sitetest.HS256(t, sitetest.JSON{"sub": nil})), "no sub")
-	s.mustAnswer(401, s.bearer("/api/", sitetest.HS256(t, sitetest.JSON{"sub": ""})), "empty sub")
+	s.MustAnswer(401, s.Bearer("/api/", sitetest.HS256(t, sitetest.JSON{"sub": nil})), "no sub")
+	s.MustAnswer(401, s.Bearer("/api/", sitetest.HS256(t, sitetest.JSON{"sub": ""})), "empty sub")
 }
 
 func TestOptionalPublicPreflight(t *testing.T) {
 	s := secretSite(t, "optional\nrequire role admin")
-	if got := s.get("/api/"); got.status != 200 || got.body != "user=[]" {
-		t.Errorf("anonymous: %d %q", got.status, got.body)
+	if got := s.Get("/api/"); got.Status != 200 || got.Body != "user=[]" {
+		t.Errorf("anonymous: %d %q", got.Status, got.Body)
 	}
-	s.mustAnswer(401, s.bearer("/api/", sitetest.HS256(t, sitetest.JSON{"exp": 1})), "a bad token is refused all the same")
-	s.mustAnswer(403, s.bearer("/api/", sitetest.HS256(t, nil)), "the rules are for those with a token")
-	s.mustAnswer(200, s.bearer("/api/", sitetest.HS256(t, sitetest.JSON{"roles": []string{"admin"}})), "control")
+	s.MustAnswer(401, s.Bearer("/api/", sitetest.HS256(t, sitetest.JSON{"exp": 1})), "a bad token is refused all the same")
+	s.MustAnswer(403, s.Bearer("/api/", sitetest.HS256(t, nil)), "the rules are for those with a token")
+	s.MustAnswer(200, s.Bearer("/api/", sitetest.HS256(t, sitetest.JSON{"roles": []string{"admin"}})), "control")
 
 	s = secretSite(t, "public /api/open/* /api/health\nallow_preflight")
 	for _, path := range []string{"/api/open/x", "/api/health", "/API/Open/x"} {
-		s.mustAnswer(200, s.get(path), path)
-		s.mustAnswer(200, s.bearer(path, "rubbish"), path+" does not look at tokens")
+		s.MustAnswer(200, s.Get(path), path)
+		s.MustAnswer(200, s.Bearer(path, "rubbish"), path+" does not look at tokens")
 	}
-	s.mustAnswer(401, s.get("/api/closed"), "control")
-	s.mustAnswer(200, s.do("OPTIONS", "/api/closed", "Origin: https://app.example", "Access-Control-Request-Method: PUT"), "preflight")
-	s.mustAnswer(401, s.do("OPTIONS", "/api/closed", "Origin: https://app.example"), "no preflight")
-	s.mustAnswer(401, s.do("OPTIONS", "/api/closed", "Access-Control-Request-Method: PUT"), "no preflight without an origin")
-	s.mustAnswer(401, s.do("GET", "/api/closed", "Origin: https://app.example", "Access-Control-Request-Method: PUT"), "GET is no preflight")
+	s.MustAnswer(401, s.Get("/api/closed"), "control")
+	s.MustAnswer(200, s.Do("OPTIONS", "/api/closed", "Origin: https://app.example", "Access-Control-Request-Method: PUT"), "preflight")
+	s.MustAnswer(401, s.Do("OPTIONS", "/api/closed", "Origin: https://app.example"), "no preflight")
+	s.MustAnswer(401, s.Do("OPTIONS", "/api/closed", "Access-Control-Request-Method: PUT"), "no preflight without an origin")
+	s.MustAnswer(401, s.Do("GET", "/api/closed", "Origin: https://app.example", "Access-Control-Request-Method: PUT"), "GET is no preflight")
 	s = secretSite(t, "")
-	s.mustAnswer(401, s.do("OPTIONS", "/api/closed", "Origin: https://app.example", "Access-Control-Request-Method: PUT"), "preflight not allowed")
+	s.MustAnswer(401, s.Do("OPTIONS", "/api/closed", "Origin: https://app.example", "Access-Control-Request-Method: PUT"), "preflight not allowed")
 }
 
 func TestTokenSources(t *testing.T) {
-	s := serve(t, `
+	s := sitetest.Serve(t, `
 		jwt {
 			secret "`+sitetest.Secret+`"
 			from header
@@ -213,24 +213,24 @@ func TestTokenSources(t *testing.T) {
 		"basic beside":  {"/", []string{"Authorization: Basic YTpi", "Cookie: session=" + token}, "Basic YTpi|||"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := s.get(c.path, c.headers...)
-			if got.status != 200 || got.body != c.rest {
-				t.Errorf("%d, left for the next handler: %q, expected %q", got.status, got.body, c.rest)
+			got := s.Get(c.path, c.headers...)
+			if got.Status != 200 || got.Body != c.rest {
+				t.Errorf("%d, left for the next handler: %q, expected %q", got.Status, got.Body, c.rest)
 			}
 			byCookie := name == "cookie" || name == "basic beside"
-			if private := got.header.Get("Cache-Control") == "private"; private != (byCookie || name == "query") {
-				t.Errorf("Cache-Control %q", got.header.Get("Cache-Control"))
+			if private := got.Header.Get("Cache-Control") == "private"; private != (byCookie || name == "query") {
+				t.Errorf("Cache-Control %q", got.Header.Get("Cache-Control"))
 			}
-			if varies := got.header.Get("Vary") == "Cookie"; varies != byCookie {
-				t.Errorf("Vary %q", got.header.Get("Vary"))
+			if varies := got.Header.Get("Vary") == "Cookie"; varies != byCookie {
+				t.Errorf("Vary %q", got.Header.Get("Vary"))
 			}
 		})
 	}
-	s.mustAnswer(401, s.get("/", "Cookie: session="), "an emptied cookie is no credential")
+	s.MustAnswer(401, s.Get("/", "Cookie: session="), "an emptied cookie is no credential")
 }
 
 func TestClaimHeaders(t *testing.T) {
-	s := serve(t, `
+	s := sitetest.Serve(t, `
 		jwt {
 			secret "`+sitetest.Secret+`"
 			claim_header X-User sub
@@ -238,9 +238,9 @@ func TestClaimHeaders(t *testing.T) {
 			claim_header X-Evil evil
 		}
 		respond "{http.request.header.X-User}|{http.request.header.X-Roles}|{http.request.header.X-Evil}"`)
-	got := s.bearer("/", sitetest.HS256(t, sitetest.JSON{"roles": []string{"a", "b"}, "evil": "x\r\nX-Admin: 1"}))
-	if got.body != "alice|a,b|" {
-		t.Errorf("body %q", got.body)
+	got := s.Bearer("/", sitetest.HS256(t, sitetest.JSON{"roles": []string{"a", "b"}, "evil": "x\r\nX-Admin: 1"}))
+	if got.Body != "alice|a,b|" {
+		t.Errorf("body %q", got.Body)
 	}
 }
 
@@ -287,13 +287,13 @@ func TestRules(t *testing.T) {
 			if c.met {
 				want = 200
 			}
-			s.mustAnswer(want, s.bearer("/api/alice", sitetest.HS256(t, c.claims)), sitetest.Marshal(t, c.claims))
+			s.MustAnswer(want, s.Bearer("/api/alice", sitetest.HS256(t, c.claims)), sitetest.Marshal(t, c.claims))
 		})
 	}
 }
 
 func TestHandleErrors(t *testing.T) {
-	s := serve(t, `
+	s := sitetest.Serve(t, `
 		jwt {
 			secret "`+sitetest.Secret+`"
 			require role admin
@@ -303,24 +303,24 @@ func TestHandleErrors(t *testing.T) {
 			header Content-Type text/plain
 			respond "custom {http.error.status_code} {http.jwt.error} {http.jwt.error_description}{http.auth.user.id}"
 		}`)
-	got := s.get("/")
-	if got.status != 401 || got.body != "custom 401 credentials_required no bearer token was sent" || got.header.Get("WWW-Authenticate") == "" {
-		t.Errorf("401: %d %q %v", got.status, got.body, got.header)
+	got := s.Get("/")
+	if got.Status != 401 || got.Body != "custom 401 credentials_required no bearer token was sent" || got.Header.Get("WWW-Authenticate") == "" {
+		t.Errorf("401: %d %q %v", got.Status, got.Body, got.Header)
 	}
-	s2 := serve(t, "jwt {\n secret \""+sitetest.Secret+"\"\n require role sesame\n}\nhandle_errors {\n respond {http.error.message}\n}")
-	if got := s2.bearer("/", sitetest.HS256(t, nil)); got.status != 403 || got.body != "the user lacks a role that is needed here" {
-		t.Errorf("the detail is for the log alone: %d %q", got.status, got.body)
+	s2 := sitetest.Serve(t, "jwt {\n secret \""+sitetest.Secret+"\"\n require role sesame\n}\nhandle_errors {\n respond {http.error.message}\n}")
+	if got := s2.Bearer("/", sitetest.HS256(t, nil)); got.Status != 403 || got.Body != "the user lacks a role that is needed here" {
+		t.Errorf("the detail is for the log alone: %d %q", got.Status, got.Body)
 	}
-	s = serve(t, "jwt {\n secret \""+sitetest.Secret+"\"\n require role admin\n}\nhandle_errors 401 {\n respond x\n}")
-	if got := s.bearer("/", sitetest.HS256(t, nil)); got.status != 403 || !strings.Contains(got.body, `"code":"forbidden"`) {
-		t.Errorf("the site handles no 403, so the JSON body is due: %d %q", got.status, got.body)
+	s = sitetest.Serve(t, "jwt {\n secret \""+sitetest.Secret+"\"\n require role admin\n}\nhandle_errors 401 {\n respond x\n}")
+	if got := s.Bearer("/", sitetest.HS256(t, nil)); got.Status != 403 || !strings.Contains(got.Body, `"code":"forbidden"`) {
+		t.Errorf("the site handles no 403, so the JSON body is due: %d %q", got.Status, got.Body)
 	}
 }
 
 // basic_auth may follow for those without a token: optional, then basic_auth
 // for whom that left anonymous.
 func TestBasicAuthBeside(t *testing.T) {
-	s := serve(t, `
+	s := sitetest.Serve(t, `
 		jwt {
 			secret "`+sitetest.Secret+`"
 			optional
@@ -331,21 +331,21 @@ func TestBasicAuthBeside(t *testing.T) {
 		}
 		respond "user=[{http.auth.user.id}]"`)
 	basic := "Authorization: Basic " + basicCredentials("carol", "opensesame")
-	if got := s.get("/", basic); got.status != 200 || got.body != "user=[carol]" {
-		t.Errorf("basic: %d %q", got.status, got.body)
+	if got := s.Get("/", basic); got.Status != 200 || got.Body != "user=[carol]" {
+		t.Errorf("basic: %d %q", got.Status, got.Body)
 	}
-	if got := s.bearer("/", sitetest.HS256(t, nil)); got.status != 200 || got.body != "user=[alice]" {
-		t.Errorf("bearer: %d %q", got.status, got.body)
+	if got := s.Bearer("/", sitetest.HS256(t, nil)); got.Status != 200 || got.Body != "user=[alice]" {
+		t.Errorf("bearer: %d %q", got.Status, got.Body)
 	}
-	s.mustAnswer(401, s.get("/"), "neither")
-	s.mustAnswer(401, s.get("/", "Authorization: Basic "+basicCredentials("carol", "wrong")), "wrong password")
-	s.mustAnswer(401, s.bearer("/", sitetest.HS256(t, sitetest.JSON{"exp": 1})), "bad token")
+	s.MustAnswer(401, s.Get("/"), "neither")
+	s.MustAnswer(401, s.Get("/", "Authorization: Basic "+basicCredentials("carol", "wrong")), "wrong password")
+	s.MustAnswer(401, s.Bearer("/", sitetest.HS256(t, sitetest.JSON{"exp": 1})), "bad token")
 }
 
 // Behind another handler that knows the user, all that is said of the user is
 // the token's.
 func TestBasicAuthInFront(t *testing.T) {
-	s := serve(t, `
+	s := sitetest.Serve(t, `
 		route {
 			basic_auth {
 				carol `+bcryptHash(t, "opensesame")+`
@@ -357,17 +357,17 @@ func TestBasicAuthInFront(t *testing.T) {
 			respond "user=[{http.auth.user.id}]"
 		}`)
 	basic := "Authorization: Basic " + basicCredentials("carol", "opensesame")
-	if got := s.get("/", basic, "Cookie: session="+sitetest.HS256(t, nil)); got.status != 200 || got.body != "user=[alice]" {
-		t.Errorf("both: %d %q", got.status, got.body)
+	if got := s.Get("/", basic, "Cookie: session="+sitetest.HS256(t, nil)); got.Status != 200 || got.Body != "user=[alice]" {
+		t.Errorf("both: %d %q", got.Status, got.Body)
 	}
-	s.mustAnswer(401, s.get("/", basic), "no token")
+	s.MustAnswer(401, s.Get("/", basic), "no token")
 }
 
 // A remembered token is refused once it expires.
 func TestCacheKeepsNothingPastExpiry(t *testing.T) {
 	s := secretSite(t, "leeway 0s")
 	token := sitetest.HS256(t, sitetest.JSON{"exp": float64(time.Now().UnixMilli())/1000 + 0.5})
-	s.mustAnswer(200, s.bearer("/api/", token), "fresh")
-	s.mustAnswer(200, s.bearer("/api/", token), "remembered")
-	sitetest.Eventually(t, "the remembered token is refused", func() bool { return s.bearer("/api/", token).status == http.StatusUnauthorized })
+	s.MustAnswer(200, s.Bearer("/api/", token), "fresh")
+	s.MustAnswer(200, s.Bearer("/api/", token), "remembered")
+	sitetest.Eventually(t, "the remembered token is refused", func() bool { return s.Bearer("/api/", token).Status == http.StatusUnauthorized })
 }

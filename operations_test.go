@@ -95,7 +95,7 @@ type arrivals struct {
 	stop func()
 }
 
-func (s *site) arrive(t *testing.T) *arrivals {
+func arrive(t *testing.T, s *sitetest.Site) *arrivals {
 	a, ended := new(arrivals), make(chan struct{})
 	var all sync.WaitGroup
 	for worker := range 2 {
@@ -107,7 +107,7 @@ func (s *site) arrive(t *testing.T) *arrivals {
 				default:
 				}
 				email := fmt.Sprintf("arrival-%d-%d@example.com", worker, i)
-				if got := s.post("/auth/signup", credentialsOf(email)); got.status == 201 {
+				if got := s.Post("/auth/signup", sitetest.CredentialsOf(email)); got.Status == 201 {
 					a.mu.Lock()
 					a.who = append(a.who, email)
 					a.mu.Unlock()
@@ -133,16 +133,18 @@ func TestOperationsFile(t *testing.T) {
 	host := opstest.NewHost(t, binary, ".")
 	host.Write("Caddyfile", "", "jwt /todos/* {\n accounts {\n signup open\n throttle off\n hash_queue 1000\n}\n}\n respond /todos/* ok")
 	host.Shell("systemctl start caddy")
-	s := &site{t: t, url: host.URL}
+	s := &sitetest.Site{T: t, URL: host.URL}
 	const unused, refreshed, loggedOut = "unused@example.com", "refreshed@example.com", "logged-out@example.com"
-	given := make(map[string]tokens)
+	given := make(map[string]sitetest.Tokens)
 	for _, email := range []string{unused, refreshed, loggedOut} {
-		given[email] = s.signedUp(email)
+		given[email] = s.SignedUp(email)
 	}
-	refresh := func(token string) reply { return s.post("/auth/refresh", sitetest.JSON{"refreshToken": token}) }
+	refresh := func(token string) sitetest.Reply {
+		return s.Post("/auth/refresh", sitetest.JSON{"refreshToken": token})
+	}
 	store := host.Path("/var/lib/caddy/.local/share/caddy/jwt/users.db")
 
-	arriving := s.arrive(t)
+	arriving := arrive(t, s)
 	sitetest.Eventually(t, "users sign up", func() bool { return len(arriving.soFar()) > 3 })
 	acknowledged := arriving.soFar()
 	listed := host.Type("A backup of the file", 0, 1)
@@ -152,10 +154,10 @@ func TestOperationsFile(t *testing.T) {
 	printed := host.Type("A backup of the file", 2) // with Caddy stopped
 	has(t, printed, fmt.Sprintf("users: %d rows, the same in both", 3+len(arriving.soFar())))
 
-	renewed := refresh(given[refreshed].RefreshToken).tokens(t)
-	s.mustAnswer(204, s.post("/auth/logout", nil, "Authorization: Bearer "+given[loggedOut].Token), "log-out")
+	renewed := refresh(given[refreshed].RefreshToken).Tokens(t)
+	s.MustAnswer(204, s.Post("/auth/logout", nil, "Authorization: Bearer "+given[loggedOut].Token), "log-out")
 	const late = "late@example.com"
-	lateTokens := s.signedUp(late)
+	lateTokens := s.SignedUp(late)
 
 	file, err := os.OpenFile(store, os.O_WRONLY, 0)
 	if err != nil {
@@ -167,37 +169,37 @@ func TestOperationsFile(t *testing.T) {
 	_ = file.Close()
 	host.Type("The file is damaged")
 	for _, email := range append(acknowledged, unused, refreshed, loggedOut) {
-		s.mustAnswer(200, s.post("/auth/login", credentialsOf(email)), email+" logs in after the restore")
+		s.MustAnswer(200, s.Post("/auth/login", sitetest.CredentialsOf(email)), email+" logs in after the restore")
 	}
-	s.mustAnswer(401, s.post("/auth/login", credentialsOf(late)), "who signed up after the backup")
-	s.mustAnswer(200, s.bearer("/todos/", lateTokens.Token), "their access token, until it expires")
-	s.mustAnswer(401, s.bearer("/auth/whoami", lateTokens.Token), "their access token where the user is looked up")
-	s.mustAnswer(200, s.bearer("/todos/", given[unused].Token), "a token of before the backup")
-	s.mustAnswer(200, refresh(given[unused].RefreshToken), "a session that was not used since")
-	s.mustAnswer(401, refresh(renewed.RefreshToken), "one that was refreshed since")
-	s.mustAnswer(200, s.bearer("/todos/", given[loggedOut].Token), "a session that ended since is back")
-	s.mustAnswer(200, refresh(given[loggedOut].RefreshToken), "its refresh token too")
+	s.MustAnswer(401, s.Post("/auth/login", sitetest.CredentialsOf(late)), "who signed up after the backup")
+	s.MustAnswer(200, s.Bearer("/todos/", lateTokens.Token), "their access token, until it expires")
+	s.MustAnswer(401, s.Bearer("/auth/whoami", lateTokens.Token), "their access token where the user is looked up")
+	s.MustAnswer(200, s.Bearer("/todos/", given[unused].Token), "a token of before the backup")
+	s.MustAnswer(200, refresh(given[unused].RefreshToken), "a session that was not used since")
+	s.MustAnswer(401, refresh(renewed.RefreshToken), "one that was refreshed since")
+	s.MustAnswer(200, s.Bearer("/todos/", given[loggedOut].Token), "a session that ended since is back")
+	s.MustAnswer(200, refresh(given[loggedOut].RefreshToken), "its refresh token too")
 
-	before := s.loggedIn(unused)
+	before := s.LoggedIn(unused)
 	host.Shell("rm -r /var/lib/caddy/.local/share/caddy/jwt/signing_keys; systemctl restart caddy")
-	s.mustAnswer(401, s.bearer("/todos/", before.Token), "a token of the lost key")
-	renewed = refresh(before.RefreshToken).tokens(t)
-	s.mustAnswer(200, s.bearer("/todos/", renewed.Token), "a token of the new key")
+	s.MustAnswer(401, s.Bearer("/todos/", before.Token), "a token of the lost key")
+	renewed = refresh(before.RefreshToken).Tokens(t)
+	s.MustAnswer(200, s.Bearer("/todos/", renewed.Token), "a token of the new key")
 	host.Type("The keys are lost")
-	s.mustAnswer(200, s.bearer("/todos/", before.Token), "a token of the key that is back")
+	s.MustAnswer(200, s.Bearer("/todos/", before.Token), "a token of the key that is back")
 
-	before = s.loggedIn(unused)
+	before = s.LoggedIn(unused)
 	has(t, host.Type("New keys", 0), "signs\n", " signs from 20")
-	s.mustAnswer(200, s.bearer("/todos/", before.Token), "a token of the key before")
+	s.MustAnswer(200, s.Bearer("/todos/", before.Token), "a token of the key before")
 	host.Shell("caddy jwt keys rotate --lead 0 --config /etc/caddy/Caddyfile; systemctl restart caddy") // sooner than 45 seconds
 	keyOf := func(token string) string { header, _, _ := strings.Cut(token, "."); return header }
-	if keyOf(s.loggedIn(unused).Token) == keyOf(before.Token) {
+	if keyOf(s.LoggedIn(unused).Token) == keyOf(before.Token) {
 		t.Error("after a rotation the key before signs")
 	}
-	s.mustAnswer(200, s.bearer("/todos/", before.Token), "a token of the key before, when the new one signs")
+	s.MustAnswer(200, s.Bearer("/todos/", before.Token), "a token of the key before, when the new one signs")
 	host.Type("New keys", 1)
-	s.mustAnswer(401, s.bearer("/todos/", before.Token), "a token of the key that leaked")
-	s.mustAnswer(200, s.bearer("/todos/", refresh(before.RefreshToken).tokens(t).Token), "its user, by the refresh token")
+	s.MustAnswer(401, s.Bearer("/todos/", before.Token), "a token of the key that leaked")
+	s.MustAnswer(200, s.Bearer("/todos/", refresh(before.RefreshToken).Tokens(t).Token), "its user, by the refresh token")
 }
 
 type alertRule struct{ Alert, Expr string }
@@ -264,10 +266,10 @@ var (
 	promSelector = regexp.MustCompile(`\b([a-zA-Z_][\w:]*)\s*(\{[^}]*\}|\()?`)
 )
 
-func scrape(t *testing.T, s *site) series {
+func scrape(t *testing.T, s *sitetest.Site) series {
 	t.Helper()
 	found := make(series)
-	for _, sample := range sampleLine.FindAllStringSubmatch(s.get("/metrics").body, -1) {
+	for _, sample := range sampleLine.FindAllStringSubmatch(s.Get("/metrics").Body, -1) {
 		if found[sample[1]] == nil {
 			found[sample[1]] = map[string][]string{"instance": nil, "job": nil} // Prometheus adds these
 		}
@@ -333,7 +335,7 @@ func (found series) complaints(query string) (wrong []string) {
 // one that a site shows.
 func TestOperationsMetrics(t *testing.T) {
 	provider := sitetest.NewIdentityProvider(t, sitetest.JWK(t, sitetest.Keys().RSA, sitetest.JSON{"kid": "a"}))
-	s := serve(t, "metrics\n----------\n"+`
+	s := sitetest.Serve(t, "metrics\n----------\n"+`
 		metrics /metrics
 		jwt /api/* {
 			issuer `+provider.URL+`
@@ -344,8 +346,8 @@ func TestOperationsMetrics(t *testing.T) {
 		}
 		respond /api/* ok
 		respond /broken 503`)
-	s.get("/api/")
-	s.get("/broken")
+	s.Get("/api/")
+	s.Get("/broken")
 	sitetest.Eventually(t, "the key set is fetched", func() bool {
 		return len(scrape(t, s)["caddy_jwt_key_set_age_seconds"]) > 0
 	})

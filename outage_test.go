@@ -47,7 +47,7 @@ func TestKeySetOutageIsSaidOnce(t *testing.T) {
 	keys := sitetest.Keys()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
 	s := jwksSite(t, p, "refresh 100ms\n cooldown 100ms\n timeout 200ms")
-	s.mustAnswer(200, s.bearer("/api/", rs(t, keys.RSA, "a")), "control")
+	s.MustAnswer(200, s.Bearer("/api/", rs(t, keys.RSA, "a")), "control")
 	var asked atomic.Int64
 	p.SetHandler(func(w http.ResponseWriter, r *http.Request) {
 		switch asked.Add(1) % 3 {
@@ -61,7 +61,7 @@ func TestKeySetOutageIsSaidOnce(t *testing.T) {
 		}
 	})
 	warned := func() (n int) {
-		for line := range strings.Lines(s.log()) {
+		for line := range strings.Lines(s.Log()) {
 			if strings.Contains(line, `"level":"warn"`) && strings.Contains(line, "key set not reachable") {
 				n++
 			}
@@ -73,7 +73,7 @@ func TestKeySetOutageIsSaidOnce(t *testing.T) {
 		t.Errorf("said %d times", got)
 	}
 	p.SetKeys(sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
-	sitetest.Eventually(t, "its end is said", func() bool { return strings.Count(s.log(), "key set reachable again") == 1 })
+	sitetest.Eventually(t, "its end is said", func() bool { return strings.Count(s.Log(), "key set reachable again") == 1 })
 }
 
 // A store that fails is not said to work again before it does, however quiet the site is.
@@ -82,26 +82,26 @@ func TestStoreOutageEndsWhenItWorks(t *testing.T) {
 	clock.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load()) * time.Second) }
 	t.Cleanup(func() { clock.Now = time.Now }) // after Caddy is stopped: serve comes later
 	file := filepath.Join(sitetest.TempDir(t), "users.db")
-	s := serve(t, accountsBody(file, ""))
-	s.signedUp("alice@example.com")
+	s := sitetest.Serve(t, sitetest.AccountsBody(file, ""))
+	s.SignedUp("alice@example.com")
 	if err := os.Rename(file, file+".away"); err != nil {
 		t.Fatal(err)
 	}
-	s.mustAnswer(503, s.post("/auth/login", credentialsOf("alice@example.com")), "control")
+	s.MustAnswer(503, s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com")), "control")
 	for range 3 {
 		tried := serviceOf(t).StoreTriedAt()
 		ahead.Add(61)
 		sitetest.Eventually(t, "it is tried", func() bool { return serviceOf(t).StoreTriedAt().After(tried) })
 	}
-	if strings.Contains(s.log(), "user store fails no more") {
+	if strings.Contains(s.Log(), "user store fails no more") {
 		t.Error("it is said to work")
 	}
 	if err := os.Rename(file+".away", file); err != nil {
 		t.Fatal(err)
 	}
 	ahead.Add(61)
-	sitetest.Eventually(t, "its end is said", func() bool { return strings.Count(s.log(), "user store fails no more") == 1 })
-	if got := strings.Count(s.log(), "user store fails; account routes answer so"); got != 1 {
+	sitetest.Eventually(t, "its end is said", func() bool { return strings.Count(s.Log(), "user store fails no more") == 1 })
+	if got := strings.Count(s.Log(), "user store fails; account routes answer so"); got != 1 {
 		t.Errorf("its beginning is said %d times", got)
 	}
 }

@@ -61,14 +61,14 @@ func TestThreatStoreFileOfOthers(t *testing.T) {
 				command.refuses("", c.want, "user", "add", "--no-password", "carol@example.com")
 				return
 			}
-			s := serve(t, accountsBody(path, "signup open"))
-			s.signedUp("bob@example.com")
+			s := sitetest.Serve(t, sitetest.AccountsBody(path, "signup open"))
+			s.SignedUp("bob@example.com")
 			for _, beside := range []string{"-wal", "-shm"} {
 				if info, err := os.Stat(path + beside); err != nil || info.Mode().Perm() != 0o600 {
 					t.Errorf("%s: %v %v", beside, info, err)
 				}
 			}
-			if warned := strings.Contains(s.log(), "could be read by others"); warned != (c.name == "readable by others") {
+			if warned := strings.Contains(s.Log(), "could be read by others"); warned != (c.name == "readable by others") {
 				t.Errorf("a warning: %v", warned)
 			}
 		})

@@ -52,72 +52,72 @@ func TestThreatPathsReadInTwoWays(t *testing.T) {
 		"jwt {\n"+secret+"require expression claims.sub == {http.request.uri.path.1}\n}"+reverse)
 	public, matcher, role, owner := sites[0], sites[1], sites[2], sites[3]
 	token := "Authorization: Bearer " + sitetest.HS256(t, nil)
-	never := func(got reply, why string) {
+	never := func(got sitetest.Reply, why string) {
 		t.Helper()
-		if got.status == 200 {
-			t.Errorf("%s reached the upstream: %q", why, got.body)
+		if got.Status == 200 {
+			t.Errorf("%s reached the upstream: %q", why, got.Body)
 		}
 	}
 	for _, pattern := range ambiguousPaths {
 		there := fmt.Sprintf(strings.Replace(strings.Replace(pattern, "%s", "%[1]s", 1), "%s", "%[2]s", 1), "/static", "secret/x")
-		never(public.get(there), "public: "+there)
+		never(public.Get(there), "public: "+there)
 		out := fmt.Sprintf(strings.Replace(strings.Replace(pattern, "%s", "%[1]s", 1), "%s", "%[2]s", 1), "/secret", "x")
-		never(matcher.get(out), "matcher: "+out)
-		matcher.mustAnswer(400, matcher.get(out, token), "matcher, with a token: "+out)
-		never(matcher.get(strings.Replace(out, "/secret", "/named", 1)), "named matcher: "+out)
+		never(matcher.Get(out), "matcher: "+out)
+		matcher.MustAnswer(400, matcher.Get(out, token), "matcher, with a token: "+out)
+		never(matcher.Get(strings.Replace(out, "/secret", "/named", 1)), "named matcher: "+out)
 		in := fmt.Sprintf(strings.Replace(strings.Replace(pattern, "%s", "%[1]s", 1), "%s", "%[2]s", 1), "/x", "secret/x")
-		never(matcher.get(in), "matcher, from outside: "+in)
-		never(role.get(out, token), "rule by matcher: "+out)
-		never(role.get(in, token), "rule by matcher, from outside: "+in)
+		never(matcher.Get(in), "matcher, from outside: "+in)
+		never(role.Get(out, token), "rule by matcher: "+out)
+		never(role.Get(in, token), "rule by matcher, from outside: "+in)
 		own := fmt.Sprintf(strings.Replace(strings.Replace(pattern, "%s", "%[1]s", 1), "%s", "%[2]s", 1), "/todos/alice", "bob")
-		owner.mustAnswer(403, owner.get(own, token), "owner: "+own)
+		owner.MustAnswer(403, owner.Get(own, token), "owner: "+own)
 	}
 	for path, why := range map[string]string{
 		"/secret;a=b/x": "path parameter", "/secret%3ba=b/x": "encoded parameter", "/secret%253bx/x": "parameter encoded twice", "/secret%2fx": "encoded slash", "/secret%5cx": "encoded backslash", `/secret\x`: "backslash",
 		"/secret%20/x": "blank at the end of a name", "/secret./x": "dot at the end of a name", "//host/secret/x": "authority", `/\host/secret/x`: "authority by backslash", "//secret/x": "two slashes", "///host/secret/x": "three slashes", "/////host/secret/x": "five slashes", "/x%2fy/%2e%2e/secret/x": "encoded slash that joins", "/./secret/x": "dot segment",
 		"/secret%252fx": "slash encoded twice", "/%2573ecret/x": "letter encoded twice", "/s%c1%a5cret/x": "overlong letter", "/\uff53ecret/x": "full-width letter", "/secret%00/x": "NUL", "/secre%09t/x": "tab in a name",
 	} {
-		never(matcher.get(path), why+", matcher: "+path)
-		never(role.get(path, token), why+", rule by matcher: "+path)
+		never(matcher.Get(path), why+", matcher: "+path)
+		never(role.Get(path, token), why+", rule by matcher: "+path)
 	}
 	for _, path := range []string{
 		"/admin%00.css", "/admin%0a.css", "/admin;x.css", "/admin%3bx.css", "/admin%3f.css", "/admin%253fx.css", "/admin%23.css", "/admin%2523.css", "/admin;/free", "//static/admin/x", `/\static/admin`,
 		"/admin.php/x.css", "/admin.php/.css", "/admin.PHP/x.css", "/admin.php%2fx.css", "/admin.php%252fx.css", "/admin.php;/x.css", "/a/admin.php/b/x.css", "/admin.cgi/x.css", "/admin.php5/x.css", "/admin.phtml/free", "/admin.php.css", "/.php/x.css", "/admin.php./x.css", "/admin.php/free",
 	} {
-		public.mustAnswer(401, public.get(path), "public: "+path)
+		public.MustAnswer(401, public.Get(path), "public: "+path)
 	}
 	for path, status := range map[string]int{
 		"/api/v4/projects/group%2Fname": 200, "/@scope%2fpackage": 200, "/a.b/c.tar.gz": 200, "/.well-known/x": 200, "/v1.2/x": 200, "/x%20y/z": 200, "/caf%C3%A9/x": 200, "/\u4e00\u4e2f/x": 200, "/cars;color=red/x": 200,
 		"/a..b/c": 200, "/...x/y": 200, "/x/": 200, "/a:b@c/!$&'()*+,=": 200, "/jquery-3.7.1.min.js": 200, "/~user/x": 200, "/100%25": 200, "/x%2By": 200, "//": 200, "/x//y": 200, "/index.php/x": 200, "/?x=/secret/..": 200,
 		"/secret/v4/projects/group%2Fname": 401, "/secret/@scope%2fpackage": 401, "/secret/a.b/c.tar.gz": 401, "/secret/x;color=red/y": 401, "/secret/%41": 401, "/%73ecret/x": 401, "/SECRET/x": 401, "/secret//x": 401,
 	} {
-		matcher.mustAnswer(status, matcher.get(path), "control, matcher: "+path)
-		got := matcher.get(path, token)
-		matcher.mustAnswer(200, got, "control, matcher, with a token: "+path)
+		matcher.MustAnswer(status, matcher.Get(path), "control, matcher: "+path)
+		got := matcher.Get(path, token)
+		matcher.MustAnswer(200, got, "control, matcher, with a token: "+path)
 		asSent, _, _ := strings.Cut(path, "?")
-		if u, err := url.Parse(asSent); !strings.HasPrefix(got.body, "GET "+asSent) && (err != nil || !strings.HasPrefix(got.body, "GET "+u.EscapedPath())) {
-			t.Errorf("%s went on as %q", path, got.body)
+		if u, err := url.Parse(asSent); !strings.HasPrefix(got.Body, "GET "+asSent) && (err != nil || !strings.HasPrefix(got.Body, "GET "+u.EscapedPath())) {
+			t.Errorf("%s went on as %q", path, got.Body)
 		}
 	}
 	for _, path := range []string{
 		"/static/x", "/STATIC/x", "/health", "/static//x", "/static/group%2Fname", "/static/a.b/c.tar.gz", "/static/x.php/y", "/static/.well-known/x", "/static/v1.2/x", "/static/x%20y", "/static/caf%C3%A9", "/static/a;b=1/x", "/%73tatic/x",
 		"/a/b.css", "/b.min.css", "/v1.2/b.css", "/jquery-3.7.1/b.css", "/.hidden/b.css", "/caf%C3%A9.css", "/x/free",
 	} {
-		public.mustAnswer(200, public.get(path), "control, public: "+path)
+		public.MustAnswer(200, public.Get(path), "control, public: "+path)
 	}
 	for _, path := range []string{"/todos/alice", "/todos/alice/x%2Fy", "/todos/alice/a.b/c", "/todos/alice/x;y=1", "/todos/alice/caf%C3%A9", "/todos/%61lice/x", "/todos/alice/", "/todos/alice/\U0001F468\u200d\U0001F469"} {
-		owner.mustAnswer(200, owner.get(path, token), "control, owner: "+path)
+		owner.MustAnswer(200, owner.Get(path, token), "control, owner: "+path)
 	}
 }
 
 // serveSeveral runs plain sites beside each other.
-func serveSeveral(t *testing.T, bodies ...string) (sites []*site) {
+func serveSeveral(t *testing.T, bodies ...string) (sites []*sitetest.Site) {
 	t.Helper()
 	logFile := filepath.Join(sitetest.TempDir(t), "log.json")
-	text := globalOptions(sitetest.TempDir(t), logFile, "")
+	text := sitetest.GlobalOptions(sitetest.TempDir(t), logFile, "")
 	for _, body := range bodies {
-		s := &site{t: t, url: "http://" + sitetest.FreeAddress(t), logFile: logFile}
-		text += s.url + " {\n" + body + "\n}\n"
+		s := &sitetest.Site{T: t, URL: "http://" + sitetest.FreeAddress(t), LogFile: logFile}
+		text += s.URL + " {\n" + body + "\n}\n"
 		sites = append(sites, s)
 	}
 	loadText(t, text)
@@ -141,7 +141,7 @@ func loadText(t *testing.T, text string) {
 func serveTLS(t *testing.T, sites map[string]string) (port string) {
 	t.Helper()
 	_, port, _ = net.SplitHostPort(sitetest.FreeAddress(t))
-	text := globalOptions(sitetest.TempDir(t), filepath.Join(sitetest.TempDir(t), "log.json"), "skip_install_trust\nhttp_port "+unusedPort(t))
+	text := sitetest.GlobalOptions(sitetest.TempDir(t), filepath.Join(sitetest.TempDir(t), "log.json"), "skip_install_trust\nhttp_port "+unusedPort(t))
 	text = strings.Replace(text, "auto_https off", "auto_https disable_redirects", 1)
 	for host, body := range sites {
 		text += "https://" + host + ":" + port + " {\n tls internal {\n on_demand\n}\n" + body + "\n}\n"
@@ -176,7 +176,7 @@ func clientsByVersion(t *testing.T) map[string]http.RoundTripper {
 // is judged as well.
 func TestThreatPathsAroundJWT(t *testing.T) {
 	reverse, secret := "\nreverse_proxy "+newUpstream(t)+"\n", "secret \""+sitetest.Secret+"\"\n"
-	sites := map[string]*site{}
+	sites := map[string]*sitetest.Site{}
 	var bodies []string
 	names := []string{"blocks", "route", "map", "vars", "nested", "json"}
 	for _, name := range names {
@@ -197,18 +197,18 @@ func TestThreatPathsAroundJWT(t *testing.T) {
 		for _, pattern := range ambiguousPaths {
 			for _, way := range [][2]string{{"/secret", "x"}, {"/x", "secret/x"}} {
 				path := fmt.Sprintf(strings.Replace(strings.Replace(pattern, "%s", "%[1]s", 1), "%s", "%[2]s", 1), way[0], way[1])
-				if got := s.get(path, token); got.status == 200 && (name == "blocks" || !strings.HasPrefix(path, "/secret")) || s.get(path).status == 200 {
+				if got := s.Get(path, token); got.Status == 200 && (name == "blocks" || !strings.HasPrefix(path, "/secret")) || s.Get(path).Status == 200 {
 					t.Errorf("%s: %s reached the upstream", name, path)
 				}
 			}
 		}
 		want := map[bool]int{true: 401, false: 200}[name == "blocks"]
 		if name != "map" && name != "vars" { // of which one reading is known
-			s.mustAnswer(want, s.get("/x/group%2Fname"), name+": control: open")
+			s.MustAnswer(want, s.Get("/x/group%2Fname"), name+": control: open")
 		}
-		s.mustAnswer(401, s.get("/secret/x"), name+": control: no token")
-		s.mustAnswer(200, s.get("/x/caf%C3%A9/a.b/c", token), name+": control: other paths")
-		s.mustAnswer(map[bool]int{true: 403, false: 200}[name == "blocks"], s.get("/secret/x", token), name+": control: with a token")
+		s.MustAnswer(401, s.Get("/secret/x"), name+": control: no token")
+		s.MustAnswer(200, s.Get("/x/caf%C3%A9/a.b/c", token), name+": control: other paths")
+		s.MustAnswer(map[bool]int{true: 403, false: 200}[name == "blocks"], s.Get("/secret/x", token), name+": control: with a token")
 	}
 }
 
@@ -221,12 +221,12 @@ func TestThreatPathsThatCost(t *testing.T) {
 		"@b expression {http.request.body}.contains('zz')\n jwt @b {\n"+secret+"}\n reverse_proxy "+newUpstream(t))
 	token := "Authorization: Bearer " + sitetest.HS256(t, nil)
 	for _, tail := range []string{strings.Repeat("//a", 3000) + strings.Repeat("/a1.b", 200), strings.Repeat("/./a", 3000), strings.Repeat("/a;b%5c%2520.", 100) + "//x%2f" + strings.Repeat("/c.d", 60), strings.Repeat("/a.php", 2000) + "/x"} {
-		sites[0].mustAnswer(400, sites[0].get("/y"+tail), "matcher: "+tail[:12])
-		sites[1].mustAnswer(403, sites[1].get("/todos/alice"+tail, token), "owner: "+tail[:12])
+		sites[0].MustAnswer(400, sites[0].Get("/y"+tail), "matcher: "+tail[:12])
+		sites[1].MustAnswer(403, sites[1].Get("/todos/alice"+tail, token), "owner: "+tail[:12])
 	}
 	for path, body := range map[string]string{"/x": "hello", "/caf%C3%A9": "hello"} {
-		if got := sites[2].send(http.MethodPost, path, body); got.status != 200 {
-			t.Errorf("control: a body that is read: %s: %d %s", path, got.status, got.body)
+		if got := sites[2].Send(http.MethodPost, path, body); got.Status != 200 {
+			t.Errorf("control: a body that is read: %s: %d %s", path, got.Status, got.Body)
 		}
 	}
 }
@@ -279,20 +279,20 @@ func TestThreatPathsBehindExpress(t *testing.T) {
 		t.Fatal("Express does not start")
 	}
 	upstream := "127.0.0.1:" + lines.Text()
-	public := serve(t, "jwt {\n secret \""+sitetest.Secret+"\"\n public /static/*\n}\n reverse_proxy "+upstream)
+	public := sitetest.Serve(t, "jwt {\n secret \""+sitetest.Secret+"\"\n public /static/*\n}\n reverse_proxy "+upstream)
 	for _, path := range []string{"/graphql", "/graphql/../static/x", "/graphql/%2e%2e/static/x", "/admin/delete-all/../../static/x", "//static/graphql"} {
-		public.mustAnswer(401, public.get(path), "public: "+path)
+		public.MustAnswer(401, public.Get(path), "public: "+path)
 	}
-	if got := public.get("/static/x"); got.status != 200 || got.body != "other /static/x" {
-		t.Errorf("control: %d %s", got.status, got.body)
+	if got := public.Get("/static/x"); got.Status != 200 || got.Body != "other /static/x" {
+		t.Errorf("control: %d %s", got.Status, got.Body)
 	}
-	matcher := serve(t, "jwt /graphql* {\n secret \""+sitetest.Secret+"\"\n}\n reverse_proxy "+upstream)
+	matcher := sitetest.Serve(t, "jwt /graphql* {\n secret \""+sitetest.Secret+"\"\n}\n reverse_proxy "+upstream)
 	for _, path := range []string{"/graphql/../x", "/graphql/%2e%2e/x", "/graphql/./../x"} {
-		matcher.mustAnswer(400, matcher.get(path), "matcher: "+path)
+		matcher.MustAnswer(400, matcher.Get(path), "matcher: "+path)
 	}
-	matcher.mustAnswer(401, matcher.get("/graphql/x"), "control: no token")
-	if got := matcher.bearer("/graphql/x", sitetest.HS256(t, nil)); got.body != "ran graphql" {
-		t.Errorf("control: %d %s", got.status, got.body)
+	matcher.MustAnswer(401, matcher.Get("/graphql/x"), "control: no token")
+	if got := matcher.Bearer("/graphql/x", sitetest.HS256(t, nil)); got.Body != "ran graphql" {
+		t.Errorf("control: %d %s", got.Status, got.Body)
 	}
 }
 
@@ -334,7 +334,7 @@ func TestThreatPathsBehindPHP(t *testing.T) {
 		}
 		return err == nil
 	})
-	s := serve(t, `
+	s := sitetest.Serve(t, `
 		root * `+folder+`
 		jwt {
 			secret "`+sitetest.Secret+`"
@@ -344,20 +344,20 @@ func TestThreatPathsBehindPHP(t *testing.T) {
 		php_fastcgi `+fpm+`
 		file_server`)
 	for _, path := range []string{"/admin.php", "/admin.php/x.css", "/admin.php/.css", "/admin.php%2fx.css", "/index.php/any/route.css", "/ADMIN.php/x.css", "/admin.php/a/b.css", "/assets/../admin.php/x.css", "/admin.php/../assets/x", "/assets/..%2fadmin.php"} {
-		s.mustAnswer(401, s.get(path, "X-User: root"), path)
+		s.MustAnswer(401, s.Get(path, "X-User: root"), path)
 	}
-	s.mustAnswer(200, s.get("/s.css"), "control: a file")
-	s.mustAnswer(200, s.get("/assets/a.css"), "control: a file in a public folder")
-	if got := s.bearer("/admin.php/x.css", sitetest.HS256(t, nil)); got.body != "ran admin alice" {
-		t.Errorf("control: with a token: %d %q", got.status, got.body)
+	s.MustAnswer(200, s.Get("/s.css"), "control: a file")
+	s.MustAnswer(200, s.Get("/assets/a.css"), "control: a file in a public folder")
+	if got := s.Bearer("/admin.php/x.css", sitetest.HS256(t, nil)); got.Body != "ran admin alice" {
+		t.Errorf("control: with a token: %d %q", got.Status, got.Body)
 	}
-	scripts := serve(t, "root * "+folder+"\n @php path *.php\n jwt @php {\n secret \""+sitetest.Secret+"\"\n}\n php_fastcgi "+fpm)
+	scripts := sitetest.Serve(t, "root * "+folder+"\n @php path *.php\n jwt @php {\n secret \""+sitetest.Secret+"\"\n}\n php_fastcgi "+fpm)
 	for _, path := range []string{"/admin.php/x", "/admin.php/x.css", "/admin.php%2fx"} {
-		if got := scripts.get(path); got.status == 200 {
-			t.Errorf("matcher *.php: %s: %s", path, got.body)
+		if got := scripts.Get(path); got.Status == 200 {
+			t.Errorf("matcher *.php: %s: %s", path, got.Body)
 		}
 	}
-	scripts.mustAnswer(401, scripts.get("/admin.php"), "control: matcher *.php")
+	scripts.MustAnswer(401, scripts.Get("/admin.php"), "control: matcher *.php")
 }
 
 // Trailers come after the body, and some servers behind take them for headers.
@@ -404,10 +404,10 @@ func TestThreatClaimHeadersAsTrailers(t *testing.T) {
 			}
 		}
 	}
-	s := serve(t, site)
+	s := sitetest.Serve(t, site)
 	for _, path := range []string{"/open", "/api/x"} {
 		for _, declared := range []string{"X-Ok", "X-Ok, X-User-Id", "X_User_Id, X-Ok"} { // what comes is not what was declared
-			connection, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+			connection, err := net.Dial("tcp", strings.TrimPrefix(s.URL, "http://"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -440,7 +440,7 @@ func checkTrailers(t *testing.T, what string, trailers http.Header, handedOn boo
 func TestThreatClaimHeadersInHandleErrors(t *testing.T) {
 	upstream := newUpstream(t)
 	for name, around := range map[string]string{"at the top": "%s", "in a block": "handle /api/* {\n%s\n}", "in a named route": "}\n&(app) {\n%s\n----------\ninvoke app"} {
-		s := serve(t, fmt.Sprintf(around, `jwt {
+		s := sitetest.Serve(t, fmt.Sprintf(around, `jwt {
 				secret "`+sitetest.Secret+`"
 				claim_header X-User-Id sub
 				public /public
@@ -452,12 +452,12 @@ func TestThreatClaimHeadersInHandleErrors(t *testing.T) {
 				reverse_proxy `+upstream+`
 			}`)
 		for _, path := range []string{"/nothere", "/api/nothere"} {
-			got := s.get(path, "X-User-Id: evil", "X_User_Id: evil", "X-Other: fine", "Authorization: Bearer "+sitetest.HS256(t, nil))
-			if strings.Contains(got.body, "evil") {
-				t.Errorf("%s: %s: the upstream saw %s", name, path, got.body)
+			got := s.Get(path, "X-User-Id: evil", "X_User_Id: evil", "X-Other: fine", "Authorization: Bearer "+sitetest.HS256(t, nil))
+			if strings.Contains(got.Body, "evil") {
+				t.Errorf("%s: %s: the upstream saw %s", name, path, got.Body)
 			}
-			if !strings.Contains(got.body, "X-Other: fine") {
-				t.Errorf("%s: control: %s: %d %s", name, path, got.status, got.body)
+			if !strings.Contains(got.Body, "X-Other: fine") {
+				t.Errorf("%s: control: %s: %d %s", name, path, got.Status, got.Body)
 			}
 		}
 	}

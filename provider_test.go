@@ -45,23 +45,23 @@ func providerConfig(t testing.TB, address, provider string) []byte {
 
 // Caddy's own authentication handler lets in whom any of its providers knows.
 func TestProviderBesideBasicAuth(t *testing.T) {
-	s := &site{t: t, url: "http://" + sitetest.FreeAddress(t)}
-	config := providerConfig(t, strings.TrimPrefix(s.url, "http://"), `{"issuers": [{"secrets": [{"value": "`+sitetest.Secret+`"}]}], "require": [{"role": ["admin"]}]}`)
+	s := &sitetest.Site{T: t, URL: "http://" + sitetest.FreeAddress(t)}
+	config := providerConfig(t, strings.TrimPrefix(s.URL, "http://"), `{"issuers": [{"secrets": [{"value": "`+sitetest.Secret+`"}]}], "require": [{"role": ["admin"]}]}`)
 	if err := caddy.Load(config, true); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = caddy.Stop() })
 	admin := sitetest.HS256(t, sitetest.JSON{"roles": "admin", "email": "alice@example.com"})
-	if got := s.bearer("/", admin); got.status != 200 || got.body != "user=[alice] email=[alice@example.com]" {
-		t.Errorf("bearer: %d %q", got.status, got.body)
+	if got := s.Bearer("/", admin); got.Status != 200 || got.Body != "user=[alice] email=[alice@example.com]" {
+		t.Errorf("bearer: %d %q", got.Status, got.Body)
 	}
-	if got := s.get("/", "Authorization: Basic "+basicCredentials("carol", "opensesame")); got.status != 200 || !strings.HasPrefix(got.body, "user=[carol]") {
-		t.Errorf("basic: %d %q", got.status, got.body)
+	if got := s.Get("/", "Authorization: Basic "+basicCredentials("carol", "opensesame")); got.Status != 200 || !strings.HasPrefix(got.Body, "user=[carol]") {
+		t.Errorf("basic: %d %q", got.Status, got.Body)
 	}
-	s.mustAnswer(401, s.get("/"), "neither")
-	s.mustAnswer(401, s.bearer("/", sitetest.HS256(t, nil)), "rule not met")
-	if got := s.bearer("/", admin+"x"); got.status != 401 || got.header.Get("WWW-Authenticate") == "" {
-		t.Errorf("tampered: %d %v", got.status, got.header)
+	s.MustAnswer(401, s.Get("/"), "neither")
+	s.MustAnswer(401, s.Bearer("/", sitetest.HS256(t, nil)), "rule not met")
+	if got := s.Bearer("/", admin+"x"); got.Status != 401 || got.Header.Get("WWW-Authenticate") == "" {
+		t.Errorf("tampered: %d %v", got.Status, got.Header)
 	}
 }
 

@@ -55,23 +55,23 @@ var refreshOrders = []struct {
 // order of events. It is the same for JSON and for cookies.
 func TestThreatRefreshOrders(t *testing.T) {
 	hands := setClock(t)
-	s := serve(t, accountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "throttle off"))
-	s.signedUp("alice@example.com")
+	s := sitetest.Serve(t, sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "throttle off"))
+	s.SignedUp("alice@example.com")
 	byJSON := func(token string) string {
-		got := s.post("/auth/refresh", sitetest.JSON{"refreshToken": token})
-		if got.status == 200 {
-			return got.tokens(t).RefreshToken
+		got := s.Post("/auth/refresh", sitetest.JSON{"refreshToken": token})
+		if got.Status == 200 {
+			return got.Tokens(t).RefreshToken
 		}
-		if got.status != 401 {
-			t.Errorf("status %d %s", got.status, got.body)
+		if got.Status != 401 {
+			t.Errorf("status %d %s", got.Status, got.Body)
 		}
 		return ""
 	}
 	byCookie := func(token string) string {
-		got := s.get("/todos/", "Cookie: refresh="+token)
+		got := s.Get("/todos/", "Cookie: refresh="+token)
 		fresh := cookieOf(got, "refresh")
-		if got.status == 200 && fresh == "" || got.status != 200 && got.status != 401 {
-			t.Errorf("status %d, %v", got.status, got.header)
+		if got.Status == 200 && fresh == "" || got.Status != 200 && got.Status != 401 {
+			t.Errorf("status %d, %v", got.Status, got.Header)
 		}
 		return fresh
 	}
@@ -79,7 +79,7 @@ func TestThreatRefreshOrders(t *testing.T) {
 		for _, c := range refreshOrders {
 			t.Run(how+"/"+c.name, func(t *testing.T) {
 				hands.ahead.Store(0)
-				began := s.loggedIn("alice@example.com")
+				began := s.LoggedIn("alice@example.com")
 				reused := countOf(s, "refresh", "reused")
 				known := map[string]string{"n0": began.RefreshToken}
 				for i, step := range c.steps {
@@ -107,8 +107,8 @@ func TestThreatRefreshOrders(t *testing.T) {
 					t.Errorf("%v reuses are counted", got)
 				}
 				hands.ahead.Store(0)
-				if got := s.bearer("/todos/", began.Token); (got.status == 401) != c.ends {
-					t.Errorf("the session's access token: %d", got.status)
+				if got := s.Bearer("/todos/", began.Token); (got.Status == 401) != c.ends {
+					t.Errorf("the session's access token: %d", got.Status)
 				}
 			})
 		}
@@ -116,8 +116,8 @@ func TestThreatRefreshOrders(t *testing.T) {
 }
 
 // cookieOf is the value of a cookie that an answer sets.
-func cookieOf(got reply, name string) string {
-	for _, cookie := range (&http.Response{Header: got.header}).Cookies() {
+func cookieOf(got sitetest.Reply, name string) string {
+	for _, cookie := range (&http.Response{Header: got.Header}).Cookies() {
 		if cookie.Name == name {
 			return cookie.Value
 		}
@@ -147,8 +147,8 @@ func (f *failingRotations) RotateSession(ctx context.Context, r store.Rotation) 
 // taken away, and the same token goes on afterwards.
 func TestThreatStoreFaultIsNoTheft(t *testing.T) {
 	hands := setClock(t)
-	s := serve(t, accountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "throttle off"))
-	got := s.signedUp("alice@example.com")
+	s := sitetest.Serve(t, sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "throttle off"))
+	got := s.SignedUp("alice@example.com")
 	reused := countOf(s, "refresh", "reused")
 	real := storeOf(t)
 	for name, fault := range map[string]*failingRotations{
@@ -166,26 +166,26 @@ func TestThreatStoreFaultIsNoTheft(t *testing.T) {
 			for _, long := range []int64{0, 60} {
 				serviceOf(t).AddStore(&faulty)
 				for range 3 {
-					answer := s.post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken})
-					if status := answer.status; status != 503 && status != 507 && status != 200 {
-						t.Fatalf("status %d %s", status, answer.body)
+					answer := s.Post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken})
+					if status := answer.Status; status != 503 && status != 507 && status != 200 {
+						t.Fatalf("status %d %s", status, answer.Body)
 					}
-					browser := s.get("/todos/", "Cookie: refresh="+got.RefreshToken)
-					if browser.status != 503 && browser.status != 507 && browser.status != 200 || browser.status != 200 && len(browser.header["Set-Cookie"]) > 0 {
-						t.Fatalf("browser: status %d %v", browser.status, browser.header)
+					browser := s.Get("/todos/", "Cookie: refresh="+got.RefreshToken)
+					if browser.Status != 503 && browser.Status != 507 && browser.Status != 200 || browser.Status != 200 && len(browser.Header["Set-Cookie"]) > 0 {
+						t.Fatalf("browser: status %d %v", browser.Status, browser.Header)
 					}
 					hands.ahead.Add(long)
 				}
 				serviceOf(t).AddStore(&real)
-				got = s.post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}).tokens(t)
-				s.mustAnswer(200, s.bearer("/todos/", got.Token), "afterwards")
+				got = s.Post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}).Tokens(t)
+				s.MustAnswer(200, s.Bearer("/todos/", got.Token), "afterwards")
 			}
 		})
 	}
 	if got := countOf(s, "refresh", "reused") - reused; got != 0 {
 		t.Errorf("%v reuses are counted", got)
 	}
-	if strings.Contains(s.log(), "reused") {
+	if strings.Contains(s.Log(), "reused") {
 		t.Error("the log tells of a theft")
 	}
 }
@@ -203,34 +203,34 @@ func TestSlowPageBringsNoDeadCookie(t *testing.T) {
 		w.Header().Add("Set-Cookie", "theirs=1")
 	}))
 	t.Cleanup(behind.Close)
-	body := strings.Replace(accountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "throttle off"), "respond /todos/* ", "reverse_proxy /todos/* "+behind.URL+"\n respond /nothing ", 1)
-	s := serve(t, body)
-	first := "Cookie: refresh=" + s.signedUp("alice@example.com").RefreshToken
+	body := strings.Replace(sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "throttle off"), "respond /todos/* ", "reverse_proxy /todos/* "+behind.URL+"\n respond /nothing ", 1)
+	s := sitetest.Serve(t, body)
+	first := "Cookie: refresh=" + s.SignedUp("alice@example.com").RefreshToken
 	slow.Lock()
-	done := make(chan reply)
-	go func() { done <- s.get("/todos/slow", first) }()
+	done := make(chan sitetest.Reply)
+	go func() { done <- s.Get("/todos/slow", first) }()
 	sitetest.Eventually(t, "the slow one has renewed the session", func() bool {
 		sessions, err := storeOf(t).Sessions(t.Context(), userOf(t, "alice@example.com").ID, time.Now())
 		return err == nil && len(sessions) == 1 && sessions[0].PreviousHash != ""
 	})
 	hands.ahead.Add(11)
-	valid := cookieOf(s.get("/todos/", first), "refresh")
+	valid := cookieOf(s.Get("/todos/", first), "refresh")
 	slow.Unlock()
 	late := <-done
-	if late.status != 200 || valid == "" || cookieOf(late, "session") == "" || cookieOf(late, "theirs") == "" {
-		t.Fatalf("control: %d %v", late.status, late.header)
+	if late.Status != 200 || valid == "" || cookieOf(late, "session") == "" || cookieOf(late, "theirs") == "" {
+		t.Fatalf("control: %d %v", late.Status, late.Header)
 	}
 	if cookieOf(late, "refresh") != "" {
 		t.Error("the slow page brings a refresh token that is dead")
 	}
-	if got := s.get("/todos/", "Cookie: refresh="+valid); got.status != 200 || cookieOf(got, "refresh") == "" {
-		t.Errorf("the session goes on: %d %v", got.status, got.header)
+	if got := s.Get("/todos/", "Cookie: refresh="+valid); got.Status != 200 || cookieOf(got, "refresh") == "" {
+		t.Errorf("the session goes on: %d %v", got.Status, got.Header)
 	}
 }
 
 // countOf is how many account events there were.
-func countOf(s *site, event, result string) (number int) {
-	_, after, _ := strings.Cut(s.get("/metrics").body, fmt.Sprintf("caddy_jwt_account_events_total{event=%q,result=%q} ", event, result))
+func countOf(s *sitetest.Site, event, result string) (number int) {
+	_, after, _ := strings.Cut(s.Get("/metrics").Body, fmt.Sprintf("caddy_jwt_account_events_total{event=%q,result=%q} ", event, result))
 	_, _ = fmt.Sscan(after, &number)
 	return number
 }
@@ -239,15 +239,15 @@ func countOf(s *site, event, result string) (number int) {
 // would tell a thief when a repeat of his gives the same successor.
 func TestThreatOwnSessionTellsNoRefresh(t *testing.T) {
 	hands := setClock(t)
-	s := accountsSite(t, "")
-	owner, other := s.signedUp("alice@example.com"), s.loggedIn("alice@example.com")
+	s := sitetest.AccountsSite(t, "")
+	owner, other := s.SignedUp("alice@example.com"), s.LoggedIn("alice@example.com")
 	usedAt := func(token string, current bool) string {
 		t.Helper()
 		var sessions []struct {
 			Current bool
 			UsedAt  time.Time
 		}
-		if err := json.Unmarshal([]byte(s.bearer("/auth/sessions", token).body), &sessions); err != nil || len(sessions) != 2 {
+		if err := json.Unmarshal([]byte(s.Bearer("/auth/sessions", token).Body), &sessions); err != nil || len(sessions) != 2 {
 			t.Fatal(sessions, err)
 		}
 		for _, x := range sessions {
@@ -266,7 +266,7 @@ func TestThreatOwnSessionTellsNoRefresh(t *testing.T) {
 	if got := usedAt(other.Token, false); got != before {
 		t.Errorf("control: the other one was used at %s, and before at %s", got, before)
 	}
-	s.post("/auth/refresh", sitetest.JSON{"refreshToken": owner.RefreshToken}).tokens(t)
+	s.Post("/auth/refresh", sitetest.JSON{"refreshToken": owner.RefreshToken}).Tokens(t)
 	if got := usedAt(other.Token, false); got == before {
 		t.Error("control: a refresh is no use")
 	}

@@ -42,11 +42,11 @@ func (f *faultyStore) Provision(ctx caddy.Context) error {
 type repetition struct {
 	name string
 	// begin leads to the request.
-	begin func(t *testing.T) (send func() reply)
+	begin func(t *testing.T) (send func() sitetest.Reply)
 	// gets are the answers to the second, of which the first is that to one alone.
 	gets []int
 	// holds checks what must hold after the second, whatever the fault was.
-	holds func(t *testing.T, second reply)
+	holds func(t *testing.T, second sitetest.Reply)
 }
 
 // sessionIn is the session of an access token.
@@ -60,9 +60,9 @@ func sessionIn(t *testing.T, accessToken string) string {
 }
 
 // accessCookie is the access token that a browser has.
-func accessCookie(t *testing.T, s *site, client *http.Client) string {
+func accessCookie(t *testing.T, s *sitetest.Site, client *http.Client) string {
 	t.Helper()
-	at, err := url.Parse(s.url)
+	at, err := url.Parse(s.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,39 +79,39 @@ func accessCookie(t *testing.T, s *site, client *http.Client) string {
 // statements failed: the table of docs/operations.md. Nothing is left undone that its
 // answer, or that of the second, says is done.
 func TestThreatRepeatedRequests(t *testing.T) {
-	s := serve(t, strings.Replace(accountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "throttle off"), "store file ", "store faulty ", 1))
+	s := sitetest.Serve(t, strings.Replace(sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "throttle off"), "store file ", "store faulty ", 1))
 	t.Cleanup(func() { faults.Set(nil) })
 	const changed = "another horse battery"
 	var email string
-	var other tokens // a session of somebody else who knows the password
-	signUp := func(t *testing.T) tokens {
+	var other sitetest.Tokens // a session of somebody else who knows the password
+	signUp := func(t *testing.T) sitetest.Tokens {
 		t.Helper()
 		email = strings.ToLower(store.RandomToken(8)) + "@example.com"
-		own := s.signedUp(email)
+		own := s.SignedUp(email)
 		begun, err := serviceOf(t).BeginSession(t.Context(), userOf(t, email), accounts.Client{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		other = tokens{Token: begun.AccessToken, RefreshToken: begun.RefreshToken}
+		other = sitetest.Tokens{Token: begun.AccessToken, RefreshToken: begun.RefreshToken}
 		return own
 	}
 	logsInWith := func(t *testing.T, password string) {
 		t.Helper()
-		if got := s.post("/auth/login", sitetest.JSON{"email": email, "password": password}); got.status != 200 {
-			t.Errorf("the log-in with %s: %d %s", password, got.status, got.body)
+		if got := s.Post("/auth/login", sitetest.JSON{"email": email, "password": password}); got.Status != 200 {
+			t.Errorf("the log-in with %s: %d %s", password, got.Status, got.Body)
 		}
 	}
 	otherEnded := func(t *testing.T) {
 		t.Helper()
-		sitetest.Eventually(t, "the access token of another session is refused", func() bool { return s.bearer("/todos/", other.Token).status == 401 })
-		if got := s.post("/auth/refresh", sitetest.JSON{"refreshToken": other.RefreshToken}); got.status != 401 {
-			t.Errorf("the refresh token of another session: %d", got.status)
+		sitetest.Eventually(t, "the access token of another session is refused", func() bool { return s.Bearer("/todos/", other.Token).Status == 401 })
+		if got := s.Post("/auth/refresh", sitetest.JSON{"refreshToken": other.RefreshToken}); got.Status != 401 {
+			t.Errorf("the refresh token of another session: %d", got.Status)
 		}
 	}
 	loggedInBy := func(t *testing.T) *http.Client {
 		t.Helper()
-		chrome := browser(t)
-		s.mustAnswer(303, s.form(chrome, "/auth/login", formOf(email)), "log-in")
+		chrome := sitetest.Browser(t)
+		s.MustAnswer(303, s.Form(chrome, "/auth/login", sitetest.FormOf(email)), "log-in")
 		return chrome
 	}
 	link := func(t *testing.T) (token string) {
@@ -123,94 +123,96 @@ func TestThreatRepeatedRequests(t *testing.T) {
 		}
 		return token
 	}
-	passwordIsNew := func(t *testing.T, _ reply) {
+	passwordIsNew := func(t *testing.T, _ sitetest.Reply) {
 		logsInWith(t, changed)
 		otherEnded(t)
 	}
 	for _, r := range []repetition{
-		{"sign-up", func(*testing.T) func() reply {
+		{"sign-up", func(*testing.T) func() sitetest.Reply {
 			email = strings.ToLower(store.RandomToken(8)) + "@example.com"
-			return func() reply { return s.post("/auth/signup", credentialsOf(email)) }
-		}, []int{201, 409}, func(t *testing.T, _ reply) { logsInWith(t, goodPassword) }},
-		{"sign-up by the form", func(t *testing.T) func() reply {
+			return func() sitetest.Reply { return s.Post("/auth/signup", sitetest.CredentialsOf(email)) }
+		}, []int{201, 409}, func(t *testing.T, _ sitetest.Reply) { logsInWith(t, sitetest.GoodPassword) }},
+		{"sign-up by the form", func(t *testing.T) func() sitetest.Reply {
 			email = strings.ToLower(store.RandomToken(8)) + "@example.com"
-			chrome := browser(t)
-			return func() reply { return s.form(chrome, "/auth/signup", formOf(email)) }
-		}, []int{303, 409}, func(t *testing.T, second reply) {
-			logsInWith(t, goodPassword)
-			if second.status == 409 && (!strings.Contains(second.body, "log in with the password that you chose") || !strings.Contains(second.body, `href="/auth/login`)) {
-				t.Errorf("the page: %s", second.body)
+			chrome := sitetest.Browser(t)
+			return func() sitetest.Reply { return s.Form(chrome, "/auth/signup", sitetest.FormOf(email)) }
+		}, []int{303, 409}, func(t *testing.T, second sitetest.Reply) {
+			logsInWith(t, sitetest.GoodPassword)
+			if second.Status == 409 && (!strings.Contains(second.Body, "log in with the password that you chose") || !strings.Contains(second.Body, `href="/auth/login`)) {
+				t.Errorf("the page: %s", second.Body)
 			}
 		}},
-		{"log-in", func(t *testing.T) func() reply {
+		{"log-in", func(t *testing.T) func() sitetest.Reply {
 			signUp(t)
-			return func() reply { return s.post("/auth/login", credentialsOf(email)) }
-		}, []int{200}, func(t *testing.T, second reply) {
-			s.mustAnswer(200, s.bearer("/todos/", second.tokens(t).Token), "the access token")
+			return func() sitetest.Reply { return s.Post("/auth/login", sitetest.CredentialsOf(email)) }
+		}, []int{200}, func(t *testing.T, second sitetest.Reply) {
+			s.MustAnswer(200, s.Bearer("/todos/", second.Tokens(t).Token), "the access token")
 		}},
-		{"log-in by the form", func(t *testing.T) func() reply {
+		{"log-in by the form", func(t *testing.T) func() sitetest.Reply {
 			signUp(t)
-			chrome := browser(t)
-			return func() reply { return s.form(chrome, "/auth/login", formOf(email)) }
+			chrome := sitetest.Browser(t)
+			return func() sitetest.Reply { return s.Form(chrome, "/auth/login", sitetest.FormOf(email)) }
 		}, []int{303}, nil},
-		{"password change", func(t *testing.T) func() reply {
+		{"password change", func(t *testing.T) func() sitetest.Reply {
 			own := signUp(t)
-			return func() reply {
-				return s.post("/auth/password", sitetest.JSON{"currentPassword": goodPassword, "newPassword": changed}, "Authorization: Bearer "+own.Token)
+			return func() sitetest.Reply {
+				return s.Post("/auth/password", sitetest.JSON{"currentPassword": sitetest.GoodPassword, "newPassword": changed}, "Authorization: Bearer "+own.Token)
 			}
 		}, []int{204}, passwordIsNew},
-		{"password change by the form", func(t *testing.T) func() reply {
+		{"password change by the form", func(t *testing.T) func() sitetest.Reply {
 			signUp(t)
 			chrome := loggedInBy(t)
-			return func() reply {
-				return s.form(chrome, "/auth/password", url.Values{"currentPassword": {goodPassword}, "newPassword": {changed}})
+			return func() sitetest.Reply {
+				return s.Form(chrome, "/auth/password", url.Values{"currentPassword": {sitetest.GoodPassword}, "newPassword": {changed}})
 			}
 		}, []int{200}, passwordIsNew},
-		{"reset", func(t *testing.T) func() reply {
+		{"reset", func(t *testing.T) func() sitetest.Reply {
 			signUp(t)
 			token := link(t)
-			return func() reply { return s.post("/auth/reset", sitetest.JSON{"token": token, "newPassword": changed}) }
+			return func() sitetest.Reply {
+				return s.Post("/auth/reset", sitetest.JSON{"token": token, "newPassword": changed})
+			}
 		}, []int{204}, passwordIsNew},
-		{"reset by the form", func(t *testing.T) func() reply {
+		{"reset by the form", func(t *testing.T) func() sitetest.Reply {
 			signUp(t)
 			token := link(t)
-			chrome := browser(t)
-			return func() reply {
-				return s.form(chrome, "/auth/reset", url.Values{"token": {token}, "newPassword": {changed}})
+			chrome := sitetest.Browser(t)
+			return func() sitetest.Reply {
+				return s.Form(chrome, "/auth/reset", url.Values{"token": {token}, "newPassword": {changed}})
 			}
 		}, []int{200}, passwordIsNew},
-		{"log-out", func(t *testing.T) func() reply {
+		{"log-out", func(t *testing.T) func() sitetest.Reply {
 			signUp(t)
 			chrome := loggedInBy(t)
 			replaced := accessCookie(t, s, chrome)
-			s.mustAnswer(303, s.form(chrome, "/auth/login", formOf(email)), "the same browser logs in again")
-			other = tokens{Token: replaced, RefreshToken: "none"}
+			s.MustAnswer(303, s.Form(chrome, "/auth/login", sitetest.FormOf(email)), "the same browser logs in again")
+			other = sitetest.Tokens{Token: replaced, RefreshToken: "none"}
 			newest := accessCookie(t, s, chrome)
-			return func() reply { return s.post("/auth/logout", "", "Authorization: Bearer "+newest) }
-		}, []int{204, 401}, func(t *testing.T, _ reply) { otherEnded(t) }},
-		{"log-out by the form", func(t *testing.T) func() reply {
+			return func() sitetest.Reply { return s.Post("/auth/logout", "", "Authorization: Bearer "+newest) }
+		}, []int{204, 401}, func(t *testing.T, _ sitetest.Reply) { otherEnded(t) }},
+		{"log-out by the form", func(t *testing.T) func() sitetest.Reply {
 			signUp(t)
 			chrome := loggedInBy(t)
-			other = tokens{Token: accessCookie(t, s, chrome), RefreshToken: "none"}
-			return func() reply { return s.form(chrome, "/auth/logout", url.Values{}) }
-		}, []int{303}, func(t *testing.T, _ reply) { otherEnded(t) }},
-		{"the end of another session", func(t *testing.T) func() reply {
+			other = sitetest.Tokens{Token: accessCookie(t, s, chrome), RefreshToken: "none"}
+			return func() sitetest.Reply { return s.Form(chrome, "/auth/logout", url.Values{}) }
+		}, []int{303}, func(t *testing.T, _ sitetest.Reply) { otherEnded(t) }},
+		{"the end of another session", func(t *testing.T) func() sitetest.Reply {
 			own := signUp(t)
 			id := sessionIn(t, other.Token)
-			return func() reply {
-				return s.send(http.MethodDelete, "/auth/sessions/"+id, "", "Authorization: Bearer "+own.Token)
+			return func() sitetest.Reply {
+				return s.Send(http.MethodDelete, "/auth/sessions/"+id, "", "Authorization: Bearer "+own.Token)
 			}
-		}, []int{204, 404}, func(t *testing.T, _ reply) { otherEnded(t) }},
-		{"the end of another session, by the form", func(t *testing.T) func() reply {
+		}, []int{204, 404}, func(t *testing.T, _ sitetest.Reply) { otherEnded(t) }},
+		{"the end of another session, by the form", func(t *testing.T) func() sitetest.Reply {
 			signUp(t)
 			chrome := loggedInBy(t)
 			id := sessionIn(t, other.Token)
-			return func() reply { return s.form(chrome, "/auth/sessions/"+id, url.Values{}) }
-		}, []int{303, 404}, func(t *testing.T, _ reply) { otherEnded(t) }},
+			return func() sitetest.Reply { return s.Form(chrome, "/auth/sessions/"+id, url.Values{}) }
+		}, []int{303, 404}, func(t *testing.T, _ sitetest.Reply) { otherEnded(t) }},
 	} {
 		for name, moment := range map[string]storefault.Moment{"not made": storefault.BeforeStatement, "made, and not told": storefault.AfterCommit} {
 			t.Run(r.name+"/"+name, func(t *testing.T) {
-				s.t = t
+				s.T = t
 				var seen []int
 				for n := 1; ; n++ {
 					send := r.begin(t)
@@ -218,19 +220,19 @@ func TestThreatRepeatedRequests(t *testing.T) {
 					got := send()
 					wasHit := hit()
 					faults.Set(nil)
-					if !wasHit && got.status != r.gets[0] {
-						t.Fatalf("control: %d %s", got.status, got.body)
+					if !wasHit && got.Status != r.gets[0] {
+						t.Fatalf("control: %d %s", got.Status, got.Body)
 					}
 					if wasHit {
-						if got.status != 503 || got.header.Get("Retry-After") == "" {
-							t.Errorf("the %d. fails: %d %v %s", n, got.status, got.header, got.body)
+						if got.Status != 503 || got.Header.Get("Retry-After") == "" {
+							t.Errorf("the %d. fails: %d %v %s", n, got.Status, got.Header, got.Body)
 						}
 						got = send()
-						if !slices.Contains(r.gets, got.status) {
-							t.Errorf("repeated after the %d. failed: %d %s", n, got.status, got.body)
+						if !slices.Contains(r.gets, got.Status) {
+							t.Errorf("repeated after the %d. failed: %d %s", n, got.Status, got.Body)
 						}
 					}
-					seen = append(seen, got.status)
+					seen = append(seen, got.Status)
 					if r.holds != nil {
 						r.holds(t, got)
 					}
@@ -245,7 +247,7 @@ func TestThreatRepeatedRequests(t *testing.T) {
 			})
 		}
 	}
-	if n := strings.Count(s.log(), "reused"); n > 0 {
+	if n := strings.Count(s.Log(), "reused"); n > 0 {
 		t.Error("the log tells of a theft")
 	}
 }

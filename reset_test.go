@@ -16,10 +16,10 @@ import (
 
 // What is wrong with a body costs little and is answered in few words.
 func TestThreatRefusedBodies(t *testing.T) {
-	s := accountsSite(t, "signup open\n throttle off\n profile name")
-	s.signedUp("alice@example.com")
-	chrome := browser(t)
-	s.form(chrome, "/auth/login", formOf("alice@example.com"))
+	s := sitetest.AccountsSite(t, "signup open\n throttle off\n profile name")
+	s.SignedUp("alice@example.com")
+	chrome := sitetest.Browser(t)
+	s.Form(chrome, "/auth/login", sitetest.FormOf("alice@example.com"))
 	unknown := func(name func(i int) string, count int) string {
 		var b strings.Builder
 		for i := range count {
@@ -41,14 +41,14 @@ func TestThreatRefusedBodies(t *testing.T) {
 		for _, path := range []string{"/auth/signup", "/auth/login", "/auth/refresh", "/auth/reset", "/auth/password"} {
 			headers := []string{}
 			if path == "/auth/password" {
-				headers = append(headers, "Authorization: Bearer "+s.loggedIn("alice@example.com").Token)
+				headers = append(headers, "Authorization: Bearer "+s.LoggedIn("alice@example.com").Token)
 			}
-			got := s.post(path, body, headers...)
-			s.mustAnswer(422, got, what+" at "+path)
-			if len(got.body) >= 8<<10 {
-				t.Errorf("%s at %s: %d bytes", what, path, len(got.body))
+			got := s.Post(path, body, headers...)
+			s.MustAnswer(422, got, what+" at "+path)
+			if len(got.Body) >= 8<<10 {
+				t.Errorf("%s at %s: %d bytes", what, path, len(got.Body))
 			}
-			details := got.errorBody(t).Error.Details
+			details := got.ErrorBody(t).Error.Details
 			if len(details) != web.MaxPropertyErrors+1 || details[web.MaxPropertyErrors].Code != "more" {
 				t.Errorf("%s at %s: %d errors, the last %+v", what, path, len(details), details[len(details)-1])
 			}
@@ -70,15 +70,15 @@ func TestThreatRefusedBodies(t *testing.T) {
 		"/auth/reset":    {"token": {long}, "newPassword": {"short"}},
 		"/auth/password": {"currentPassword": {long[:2000]}, "newPassword": {long[:2000]}},
 	} {
-		got := s.form(chrome, path, form)
-		if got.status < 400 || len(got.body) >= 8<<10 || !strings.Contains(got.body, `role="alert"`) && path != "/auth/reset" {
-			t.Errorf("form of %s: %d, %d bytes", path, got.status, len(got.body))
+		got := s.Form(chrome, path, form)
+		if got.Status < 400 || len(got.Body) >= 8<<10 || !strings.Contains(got.Body, `role="alert"`) && path != "/auth/reset" {
+			t.Errorf("form of %s: %d, %d bytes", path, got.Status, len(got.Body))
 		}
 	}
-	if got := s.form(chrome, "/auth/login", url.Values{"email": {"alice@example.com"}, "password": {"wrong password"}, "return_to": {"/todos/?a=1&b=2"}}); !strings.Contains(got.body, `value="/todos/?a=1&amp;b=2"`) || !strings.Contains(got.body, `value="alice@example.com"`) || !strings.Contains(got.body, "/auth/signup?return_to=") {
-		t.Errorf("control: %s", got.body)
+	if got := s.Form(chrome, "/auth/login", url.Values{"email": {"alice@example.com"}, "password": {"wrong password"}, "return_to": {"/todos/?a=1&b=2"}}); !strings.Contains(got.Body, `value="/todos/?a=1&amp;b=2"`) || !strings.Contains(got.Body, `value="alice@example.com"`) || !strings.Contains(got.Body, "/auth/signup?return_to=") {
+		t.Errorf("control: %s", got.Body)
 	}
-	got := s.post("/auth/signup", unknown(func(i int) string { return fmt.Sprint("a", i) }, 3)).errorBody(t)
+	got := s.Post("/auth/signup", unknown(func(i int) string { return fmt.Sprint("a", i) }, 3)).ErrorBody(t)
 	if len(got.Error.Details) != 5 {
 		t.Errorf("control: %+v", got.Error.Details)
 	}
@@ -88,8 +88,8 @@ func TestThreatRefusedBodies(t *testing.T) {
 // use says so.
 func TestThreatResetTokenIsInNoLog(t *testing.T) {
 	store := filepath.Join(sitetest.TempDir(t), "users.db")
-	s := serve(t, "log\n"+accountsBody(store, "signup open"))
-	s.signedUp("alice@example.com")
+	s := sitetest.Serve(t, "log\n"+sitetest.AccountsBody(store, "signup open"))
+	s.SignedUp("alice@example.com")
 	command := func(args ...string) string { // by a process of its own, since one here would take the log
 		t.Helper()
 		output, err := exec.Command(caddytest.Binary(t), append([]string{"jwt", "user", "--store", store}, args...)...).Output()
@@ -99,60 +99,60 @@ func TestThreatResetTokenIsInNoLog(t *testing.T) {
 		return string(output)
 	}
 	link := func() (path, token string) {
-		found, err := url.Parse(strings.TrimSpace(command("reset-link", "--base", s.url, "alice@example.com")))
+		found, err := url.Parse(strings.TrimSpace(command("reset-link", "--base", s.URL, "alice@example.com")))
 		if err != nil {
 			t.Fatal(err)
 		}
 		return found.RequestURI(), found.Query().Get("token")
 	}
 	path, token := link()
-	chrome := browser(t)
+	chrome := sitetest.Browser(t)
 	for range 2 { // it is not used up by being looked at
-		got := s.form(chrome, path, nil)
-		if got.status != 303 || got.header.Get("Location") != "/auth/reset" || got.header.Get("Referrer-Policy") != "no-referrer" {
-			t.Fatalf("the link: %d %v %s", got.status, got.header, got.body)
+		got := s.Form(chrome, path, nil)
+		if got.Status != 303 || got.Header.Get("Location") != "/auth/reset" || got.Header.Get("Referrer-Policy") != "no-referrer" {
+			t.Fatalf("the link: %d %v %s", got.Status, got.Header, got.Body)
 		}
-		cookie := got.header.Get("Set-Cookie")
+		cookie := got.Header.Get("Set-Cookie")
 		for _, want := range []string{"reset=" + token, "Path=/auth/reset;", "HttpOnly", "SameSite=Lax", "Expires="} {
 			if !strings.Contains(cookie, want) {
 				t.Errorf("the cookie is %s, without %s", cookie, want)
 			}
 		}
 	}
-	s.send(http.MethodHead, path, "")
-	if cookie := s.send(http.MethodGet, path, "", "X-Forwarded-Proto: https").header.Get("Set-Cookie"); !strings.HasPrefix(cookie, "__Secure-reset=") || !strings.Contains(cookie, "Secure;") {
+	s.Send(http.MethodHead, path, "")
+	if cookie := s.Send(http.MethodGet, path, "", "X-Forwarded-Proto: https").Header.Get("Set-Cookie"); !strings.HasPrefix(cookie, "__Secure-reset=") || !strings.Contains(cookie, "Secure;") {
 		t.Errorf("by https: %s", cookie)
 	}
-	page := s.form(chrome, "/auth/reset", nil)
-	if page.status != 200 || strings.Contains(page.body, token) || page.header.Get("Referrer-Policy") != "no-referrer" || !strings.Contains(page.body, `name="newPassword"`) {
-		t.Errorf("the form: %d %v %s", page.status, page.header, page.body)
+	page := s.Form(chrome, "/auth/reset", nil)
+	if page.Status != 200 || strings.Contains(page.Body, token) || page.Header.Get("Referrer-Policy") != "no-referrer" || !strings.Contains(page.Body, `name="newPassword"`) {
+		t.Errorf("the form: %d %v %s", page.Status, page.Header, page.Body)
 	}
-	s.mustAnswer(422, s.form(chrome, "/auth/reset", url.Values{"newPassword": {"short"}}), "a short password")
-	s.mustAnswer(200, s.form(chrome, "/auth/reset", url.Values{"newPassword": {"a password by link"}}), "the form")
-	s.mustAnswer(200, s.post("/auth/login", sitetest.JSON{"email": "alice@example.com", "password": "a password by link"}), "the new password")
+	s.MustAnswer(422, s.Form(chrome, "/auth/reset", url.Values{"newPassword": {"short"}}), "a short password")
+	s.MustAnswer(200, s.Form(chrome, "/auth/reset", url.Values{"newPassword": {"a password by link"}}), "the form")
+	s.MustAnswer(200, s.Post("/auth/login", sitetest.JSON{"email": "alice@example.com", "password": "a password by link"}), "the new password")
 
 	second, secondToken := link()
 	command("disable", "alice@example.com")
 	command("enable", "alice@example.com")
 	for what, path := range map[string]string{"used": path, "withdrawn": second, "wrong": "/auth/reset?token=x", "damaged": path + "&x=;%zz", "without a token": "/auth/reset?x=" + token, "empty": "/auth/reset", "cut": path[:len(path)-5]} {
-		for _, got := range []reply{s.form(browser(t), path, nil), s.form(browser(t), strings.Replace(path, "/auth", "/AUTH", 1), nil)} {
-			if got.status != 401 || !strings.Contains(got.body, "This link does not work") || !strings.Contains(got.body, "ask whoever runs this site") || strings.Contains(got.body, `name="newPassword"`) || got.header.Get("Referrer-Policy") != "no-referrer" {
-				t.Errorf("%s: %d %s", what, got.status, got.body)
+		for _, got := range []sitetest.Reply{s.Form(sitetest.Browser(t), path, nil), s.Form(sitetest.Browser(t), strings.Replace(path, "/auth", "/AUTH", 1), nil)} {
+			if got.Status != 401 || !strings.Contains(got.Body, "This link does not work") || !strings.Contains(got.Body, "ask whoever runs this site") || strings.Contains(got.Body, `name="newPassword"`) || got.Header.Get("Referrer-Policy") != "no-referrer" {
+				t.Errorf("%s: %d %s", what, got.Status, got.Body)
 			}
 		}
 	}
-	if got := s.form(browser(t), "/auth/reset", url.Values{"newPassword": {"a password by link"}}); got.status != 401 || !strings.Contains(got.body, "This link does not work") {
-		t.Errorf("the form without a link: %d %s", got.status, got.body)
+	if got := s.Form(sitetest.Browser(t), "/auth/reset", url.Values{"newPassword": {"a password by link"}}); got.Status != 401 || !strings.Contains(got.Body, "This link does not work") {
+		t.Errorf("the form without a link: %d %s", got.Status, got.Body)
 	}
 	third, thirdToken := link()
-	s.send(http.MethodDelete, third, "")
-	s.send(http.MethodPost, third, "{}")
-	s.mustAnswer(204, s.post("/auth/reset", sitetest.JSON{"token": thirdToken, "newPassword": "one more password"}), "by JSON")
+	s.Send(http.MethodDelete, third, "")
+	s.Send(http.MethodPost, third, "{}")
+	s.MustAnswer(204, s.Post("/auth/reset", sitetest.JSON{"token": thirdToken, "newPassword": "one more password"}), "by JSON")
 
-	s.mustAnswer(200, s.get("/auth/login?control=CONTROL"), "control")
+	s.MustAnswer(200, s.Get("/auth/login?control=CONTROL"), "control")
 	text := ""
 	sitetest.Eventually(t, "the log has the control", func() bool {
-		text = s.log()
+		text = s.Log()
 		return strings.Contains(text, "CONTROL")
 	})
 	for _, token := range []string{token, secondToken, thirdToken} {

@@ -34,7 +34,7 @@ func (p *process) resident(t *testing.T) int64 {
 func (p *process) metrics(t *testing.T) map[string]float64 {
 	t.Helper()
 	values := make(map[string]float64)
-	for line := range strings.Lines(p.get("/metrics").body) {
+	for line := range strings.Lines(p.Get("/metrics").Body) {
 		name, value, found := strings.Cut(strings.TrimSpace(line), " ")
 		if number, err := strconv.ParseFloat(value, 64); found && err == nil {
 			values[name] = number

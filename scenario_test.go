@@ -26,7 +26,7 @@ import (
 // load sends labelled requests at a steady rate until stopped, and counts the
 // answers that are not what the label says.
 type load struct {
-	site   *site
+	site   *sitetest.Site
 	stop   chan struct{}
 	done   sync.WaitGroup
 	mu     sync.Mutex
@@ -44,7 +44,7 @@ type labelled struct {
 	status int
 }
 
-func startLoad(s *site, perSecond int, requests ...labelled) *load {
+func startLoad(s *sitetest.Site, perSecond int, requests ...labelled) *load {
 	l := &load{site: s, stop: make(chan struct{}), wrong: make(map[string]int), counts: make(map[int]int)}
 	const workers = 8
 	for worker := range workers {
@@ -67,7 +67,7 @@ func startLoad(s *site, perSecond int, requests ...labelled) *load {
 var loadClient = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}}
 
 func (l *load) send(request labelled) {
-	r, err := http.NewRequest(http.MethodGet, l.site.url+"/api/", nil)
+	r, err := http.NewRequest(http.MethodGet, l.site.URL+"/api/", nil)
 	if err != nil {
 		panic(err)
 	}
@@ -134,7 +134,7 @@ func TestScenarioKeySetChaos(t *testing.T) {
 	elsewhere := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.StrangerRSA, sitetest.JSON{"kid": "a"}))
 	p := sitetest.NewIdentityProvider(t, good)
 	s := jwksSite(t, p, "refresh 200ms\n cooldown 200ms\n timeout 500ms")
-	s.mustAnswer(200, s.bearer("/api/", rs(t, keys.RSA, "a")), "control")
+	s.MustAnswer(200, s.Bearer("/api/", rs(t, keys.RSA, "a")), "control")
 	var p99 []time.Duration
 	for _, phase := range []string{"quiet", "chaos"} {
 		l := startLoad(s, 500,
@@ -170,7 +170,7 @@ func TestScenarioUnknownKeysFlood(t *testing.T) {
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "good"}))
 	s := jwksSite(t, p, "cooldown 1h")
 	good := rs(t, keys.RSA, "good")
-	s.mustAnswer(200, s.bearer("/api/", good), "control")
+	s.MustAnswer(200, s.Bearer("/api/", good), "control")
 	tokens := scenario.Length(2000, 100_000)
 	var refused, served atomic.Int64
 	var all sync.WaitGroup
@@ -179,14 +179,14 @@ func TestScenarioUnknownKeysFlood(t *testing.T) {
 			for i := worker; i < tokens; i += 8 {
 				header := `{"alg":"RS256","kid":"random-` + strconv.Itoa(i) + `"}`
 				token := sitetest.Encode(header) + "." + sitetest.Encode(sitetest.Marshal(t, sitetest.Claims(nil))) + "." + strings.Repeat("A", 342)
-				if got := s.bearer("/api/", token); got.status != 401 {
-					t.Errorf("status %d", got.status)
+				if got := s.Bearer("/api/", token); got.Status != 401 {
+					t.Errorf("status %d", got.Status)
 				} else {
 					refused.Add(1)
 				}
 				if i%50 == 0 {
-					if got := s.bearer("/api/", good); got.status != 200 {
-						t.Errorf("good traffic: status %d", got.status)
+					if got := s.Bearer("/api/", good); got.Status != 200 {
+						t.Errorf("good traffic: status %d", got.Status)
 					} else {
 						served.Add(1)
 					}
@@ -225,7 +225,7 @@ func TestScenarioRotation(t *testing.T) {
 		p.SetKeys(sitetest.JWK(t, current, sitetest.JSON{"kid": strconv.Itoa(i + 1)}), sitetest.JWK(t, next, sitetest.JSON{"kid": strconv.Itoa(i + 2)}))
 	}
 	last := rs(t, next, "9")
-	s.mustAnswer(200, s.bearer("/api/", last), "control")
+	s.MustAnswer(200, s.Bearer("/api/", last), "control")
 	var refreshes atomic.Int64
 	without := sitetest.Marshal(t, sitetest.JSON{"keys": []sitetest.JSON{sitetest.JWK(t, current, sitetest.JSON{"kid": "8"})}})
 	p.SetHandler(func(w http.ResponseWriter, _ *http.Request) {
@@ -235,8 +235,8 @@ func TestScenarioRotation(t *testing.T) {
 		}
 		_, _ = w.Write([]byte(without))
 	})
-	sitetest.Eventually(t, "the withdrawn key is refused by what the first refresh said", func() bool { return s.bearer("/api/", last).status == 401 })
-	s.mustAnswer(200, s.bearer("/api/", rs(t, current, "8")), "control: the key that stays")
+	sitetest.Eventually(t, "the withdrawn key is refused by what the first refresh said", func() bool { return s.Bearer("/api/", last).Status == 401 })
+	s.MustAnswer(200, s.Bearer("/api/", rs(t, current, "8")), "control: the key that stays")
 	seen("%d rotations, one each %s: %d requests, %d false refusals", rotations, step, requests, wrong)
 	seen("the withdrawn key was refused by the first refresh that lacked it")
 }
@@ -248,22 +248,22 @@ func TestScenarioColdStart(t *testing.T) {
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
 	p.SetAnswer(503, "not yet")
 	storage, token := sitetest.TempDir(t), rs(t, keys.RSA, "a")
-	s := serve(t, "respond ok")
-	s.load(jwksBody(p, "cooldown 200ms"), storage)
+	s := sitetest.Serve(t, "respond ok")
+	s.Load(jwksBody(p, "cooldown 200ms"), storage)
 	l := startLoad(s, 100, labelled{"before the provider is up", token, 503}, labelled{"not ours", "x", 401})
 	time.Sleep(scenario.Length(500*time.Millisecond, 20*time.Second))
 	sum := l.finish(t)
 	seen("provider down: %d requests, %d not answered by 503, or 401 where the token is none", sum.requests, sum.wrong)
 	p.SetKeys(sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
 	up := time.Now()
-	sitetest.Eventually(t, "it recovers by itself", func() bool { return s.bearer("/api/", token).status == 200 })
+	sitetest.Eventually(t, "it recovers by itself", func() bool { return s.Bearer("/api/", token).Status == 200 })
 	seen("verifies %s after the provider is up", time.Since(up).Round(time.Millisecond))
 	sitetest.Eventually(t, "the set is stored", func() bool { return len(storedFiles(t, storage)) == 1 })
 	p.SetAnswer(503, "down again")
 	if err := caddy.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	s.load(jwksBody(p, "cooldown 200ms"), storage)
+	s.Load(jwksBody(p, "cooldown 200ms"), storage)
 	l = startLoad(s, 200, labelled{"with a stored set", token, 200})
 	time.Sleep(scenario.Length(500*time.Millisecond, 20*time.Second))
 	seen("restarted with a stored set, provider down: %s", l.finish(t))
@@ -277,9 +277,9 @@ type logIns struct {
 	refused []string
 }
 
-func startLogIns(s *site, email string) *logIns {
+func startLogIns(s *sitetest.Site, email string) *logIns {
 	l := &logIns{stop: make(chan struct{})}
-	body := fmt.Sprintf(`{"email":%q,"password":%q}`, email, goodPassword)
+	body := fmt.Sprintf(`{"email":%q,"password":%q}`, email, sitetest.GoodPassword)
 	l.done.Go(func() {
 		for {
 			select {
@@ -287,9 +287,9 @@ func startLogIns(s *site, email string) *logIns {
 				return
 			default:
 			}
-			response, err := loadClient.Post(s.url+"/auth/login", "application/json", strings.NewReader(body))
+			response, err := loadClient.Post(s.URL+"/auth/login", "application/json", strings.NewReader(body))
 			for retries := 0; err != nil && retries < 10; retries++ { // as for load
-				response, err = loadClient.Post(s.url+"/auth/login", "application/json", strings.NewReader(body))
+				response, err = loadClient.Post(s.URL+"/auth/login", "application/json", strings.NewReader(body))
 			}
 			l.number++
 			if err != nil || response.StatusCode != http.StatusOK {
@@ -319,14 +319,14 @@ func TestScenarioReloads(t *testing.T) {
 	seen := scenario.Promise(t, "only expected answers; no fetch by a reload; goroutines and descriptors flat")
 	keys := sitetest.Keys()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
-	body := jwksBody(p, "") + accountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "throttle off")
-	s := serve(t, body)
+	body := jwksBody(p, "") + sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "throttle off")
+	s := sitetest.Serve(t, body)
 	token, storage := rs(t, keys.RSA, "a"), sitetest.TempDir(t)
-	s.mustAnswer(200, s.bearer("/api/", token), "control")
-	s.signedUp("alice@example.com")
+	s.MustAnswer(200, s.Bearer("/api/", token), "control")
+	s.SignedUp("alice@example.com")
 	reload := func(times int) {
 		for range times {
-			s.load(body+"\n# "+time.Now().String(), storage)
+			s.Load(body+"\n# "+time.Now().String(), storage)
 			time.Sleep(25 * time.Millisecond) // the pace of the load, not a wait
 		}
 	}

@@ -128,16 +128,16 @@ func TestScenarioSlowClients(t *testing.T) {
 		}
 	}
 	dir, address := sitetest.TempDir(t), sitetest.FreeAddress(t)
-	body := accountsBody(filepath.Join(dir, "users.db"), "throttle off\n hash_queue 1000\n token_lifetime 2h")
+	body := sitetest.AccountsBody(filepath.Join(dir, "users.db"), "throttle off\n hash_queue 1000\n token_lifetime 2h")
 	p := startProcess(t, dir, address, strings.ReplaceAll(body, "/todos/", "/api/"))
 	users := max(2, logins/100) // a user has 100 sessions at most
 	for i := range users {
-		p.mustAnswer(201, p.post("/auth/signup", credentialsOf(fmt.Sprintf("user%d@example.com", i))), "sign-up")
+		p.MustAnswer(201, p.Post("/auth/signup", sitetest.CredentialsOf(fmt.Sprintf("user%d@example.com", i))), "sign-up")
 	}
-	token := p.signedUp("steady@example.com").Token
+	token := p.SignedUp("steady@example.com").Token
 	verification := []labelled{{"known token", token, 200}, {"bad token", token + "x", 401}}
 
-	l := startLoad(p.site, 100, verification...)
+	l := startLoad(p.Site, 100, verification...)
 	time.Sleep(scenario.Length(time.Second, 20*time.Second))
 	quiet, before := l.finish(t), p.resident(t)
 
@@ -148,18 +148,18 @@ func TestScenarioSlowClients(t *testing.T) {
 		"GET /api/ HTTP/1.1\r\nHost: "+address+"\r\nAuthorization: Bearer "+token, // and no more
 		"GET /a")
 	held := p.resident(t)
-	l = startLoad(p.site, 100, verification...)
+	l = startLoad(p.Site, 100, verification...)
 	var next, answered, failed atomic.Int64
 	var all sync.WaitGroup
 	began := time.Now()
 	for range 64 {
 		all.Go(func() {
 			for i := next.Add(1); i <= int64(logins); i = next.Add(1) {
-				got := p.post("/auth/login", credentialsOf(fmt.Sprintf("user%d@example.com", i%int64(users))))
-				if got.status == 200 {
+				got := p.Post("/auth/login", sitetest.CredentialsOf(fmt.Sprintf("user%d@example.com", i%int64(users))))
+				if got.Status == 200 {
 					answered.Add(1)
 				} else if failed.Add(1) == 1 {
-					t.Errorf("log-in: %d %s", got.status, got.body)
+					t.Errorf("log-in: %d %s", got.Status, got.Body)
 				}
 			}
 		})

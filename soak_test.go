@@ -50,8 +50,8 @@ func TestScenarioSoak(t *testing.T) {
 	duration := scenario.Soak()
 	dir, address := sitetest.TempDir(t), sitetest.FreeAddress(t)
 	p := startProcess(t, dir, address, soakBody(dir, 0))
-	token := p.signedUp("steady@example.com").Token
-	l := startLoad(p.site, 200, labelled{"good", token, 200}, labelled{"bad signature", token + "x", 401}, labelled{"no token", "x", 401})
+	token := p.SignedUp("steady@example.com").Token
+	l := startLoad(p.Site, 200, labelled{"good", token, 200}, labelled{"bad signature", token + "x", 401}, labelled{"no token", "x", 401})
 
 	stop := make(chan struct{})
 	paced := func(pause time.Duration) bool {
@@ -64,13 +64,13 @@ func TestScenarioSoak(t *testing.T) {
 	}
 	var all sync.WaitGroup
 	var sessions atomic.Int64
-	apart := &site{t: t, url: p.url, transport: sentAgain{&http.Transport{DisableKeepAlives: true}}}
+	apart := &sitetest.Site{T: t, URL: p.URL, Transport: sentAgain{&http.Transport{DisableKeepAlives: true}}}
 	for worker := range 2 {
 		email := fmt.Sprintf("user%d@example.com", worker)
-		p.mustAnswer(201, p.post("/auth/signup", credentialsOf(email)), "sign-up")
+		p.MustAnswer(201, p.Post("/auth/signup", sitetest.CredentialsOf(email)), "sign-up")
 		all.Go(func() {
 			for paced(200 * time.Millisecond) {
-				if !apart.wholeSession(t, email) {
+				if !wholeSession(t, apart, email) {
 					return
 				}
 				sessions.Add(1)
@@ -90,7 +90,7 @@ func TestScenarioSoak(t *testing.T) {
 		at, resident, heap = append(at, time.Since(began).Minutes()), append(resident, float64(p.resident(t))), append(heap, last["go_memstats_heap_inuse_bytes"])
 		if time.Since(reloaded) > min(duration/4, 10*time.Second) {
 			reloads++
-			p.reload(t, soakBody(dir, reloads), func() bool { return p.get("/round").body == fmt.Sprint(reloads) })
+			p.reload(t, soakBody(dir, reloads), func() bool { return p.Get("/round").Body == fmt.Sprint(reloads) })
 			reloaded = time.Now()
 		}
 	}
@@ -117,14 +117,14 @@ func TestScenarioSoak(t *testing.T) {
 
 // wholeSession logs in, uses the session and logs out, and tells whether all
 // was answered as it must be.
-func (s *site) wholeSession(t *testing.T, email string) bool {
+func wholeSession(t *testing.T, s *sitetest.Site, email string) bool {
 	t.Helper()
-	got := s.loggedIn(email)
-	s.mustAnswer(200, s.bearer("/api/", got.Token), "after the log-in")
-	next := s.post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}).tokens(t)
-	s.mustAnswer(200, s.bearer("/api/", next.Token), "after the refresh")
-	s.mustAnswer(204, s.send("POST", "/auth/logout", "", "Authorization: Bearer "+next.Token), "log-out")
-	s.mustAnswer(401, s.bearer("/api/", next.Token), "after the log-out")
+	got := s.LoggedIn(email)
+	s.MustAnswer(200, s.Bearer("/api/", got.Token), "after the log-in")
+	next := s.Post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}).Tokens(t)
+	s.MustAnswer(200, s.Bearer("/api/", next.Token), "after the refresh")
+	s.MustAnswer(204, s.Send("POST", "/auth/logout", "", "Authorization: Bearer "+next.Token), "log-out")
+	s.MustAnswer(401, s.Bearer("/api/", next.Token), "after the log-out")
 	return !t.Failed()
 }
 

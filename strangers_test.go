@@ -72,37 +72,37 @@ func TestThreatLogInsOfStrangersTogetherAreBounded(t *testing.T) {
 	accounts.PendingKept = 20
 	t.Cleanup(func() { accounts.PendingKept = 20_000 })
 	pass := passClock(t)
-	s := serve(t, "respond ok")
-	config, err := adapt(t, `servers {
+	s := sitetest.Serve(t, "respond ok")
+	config, err := sitetest.AdaptCaddyfile(t, `servers {
 			trusted_proxies static 127.0.0.1/32
 		}
 ----------
-`+accountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "signup open\n throttle off\n hash_queue 63"), strings.TrimPrefix(s.url, "http://"), sitetest.TempDir(t), s.logFile)
+`+sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "signup open\n throttle off\n hash_queue 63"), strings.TrimPrefix(s.URL, "http://"), sitetest.TempDir(t), s.LogFile)
 	if err == nil {
 		err = caddy.Load(bytes.ReplaceAll(config, []byte(`"hash_queue":63`), []byte(`"hash_queue":63,"login_with":[{"module":"test"}]`)), true)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	alice := s.signedUp("alice@example.com")
-	begins := func(i int) reply {
-		return s.send("GET", "/auth/login/test", "", fmt.Sprintf("X-Forwarded-For: 10.0.%d.%d", i/250, i%250))
+	alice := s.SignedUp("alice@example.com")
+	begins := func(i int) sitetest.Reply {
+		return s.Send("GET", "/auth/login/test", "", fmt.Sprintf("X-Forwarded-For: 10.0.%d.%d", i/250, i%250))
 	}
 	for i := range accounts.PendingKept {
-		s.mustAnswer(303, begins(i), fmt.Sprint("control: log-in ", i))
+		s.MustAnswer(303, begins(i), fmt.Sprint("control: log-in ", i))
 	}
 	for i := range 5 {
-		if got := begins(1000 + i); got.status != 503 || got.header.Get("Retry-After") == "" {
-			t.Errorf("one more: %d %v", got.status, got.header)
+		if got := begins(1000 + i); got.Status != 503 || got.Header.Get("Retry-After") == "" {
+			t.Errorf("one more: %d %v", got.Status, got.Header)
 		}
 	}
 	if kept := recordsKept(t, accounts.KindPending); kept != accounts.PendingKept {
 		t.Errorf("%d are kept, expected %d", kept, accounts.PendingKept)
 	}
-	s.mustAnswer(200, s.send("POST", "/auth/login/test", "", "Authorization: Bearer "+alice.Token), "a user who connects an identity")
-	s.mustAnswer(200, s.post("/auth/login", credentialsOf("alice@example.com")), "control: a log-in by password")
+	s.MustAnswer(200, s.Send("POST", "/auth/login/test", "", "Authorization: Bearer "+alice.Token), "a user who connects an identity")
+	s.MustAnswer(200, s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com")), "control: a log-in by password")
 	pass(accounts.PendingLifetime / time.Duration(accounts.PendingKept))
-	s.mustAnswer(303, begins(2000), "control: when time has passed")
+	s.MustAnswer(303, begins(2000), "control: when time has passed")
 
 	pass(accounts.PendingLifetime + time.Minute)
 	sitetest.Eventually(t, "what has expired is removed", func() bool { return recordsKept(t, accounts.KindPending) == 0 })
@@ -111,7 +111,7 @@ func TestThreatLogInsOfStrangersTogetherAreBounded(t *testing.T) {
 // What lives for a minute is removed within two.
 func TestThreatWhatStrangersKeptIsRemoved(t *testing.T) {
 	pass := passClock(t)
-	accountsSite(t, "")
+	sitetest.AccountsSite(t, "")
 	const many = 5000 + 1000
 	_, write, err := storeOf(t).(*filestore.Store).Connect(t.Context())
 	if err != nil {

@@ -32,14 +32,14 @@ import (
 
 // keySite is protected by an issuer with one key of each kind: each under its
 // own path, by which the test chooses it.
-func keySite(t testing.TB) *site {
+func keySite(t testing.TB) *sitetest.Site {
 	t.Helper()
 	keys := sitetest.Keys()
 	body := ""
 	for name, key := range map[string]crypto.Signer{"rsa": keys.RSA, "p256": keys.P256, "p384": keys.P384, "p521": keys.P521, "ed25519": keys.Ed25519} {
 		body += fmt.Sprintf("jwt /%s {\n issuer https://issuer.example\n public_key `%s`\n}\n", name, sitetest.PEM(t, key))
 	}
-	return serve(t, body+`
+	return sitetest.Serve(t, body+`
 		jwt /secret {
 			issuer https://issuer.example
 			secret "`+sitetest.Secret+`"
@@ -55,15 +55,15 @@ type attack struct {
 
 // mustRefuse sends the control, which must pass, and then each attack, which
 // must be a 401 with invalid_token.
-func mustRefuse(t *testing.T, s *site, controls, attacks []attack) {
+func mustRefuse(t *testing.T, s *sitetest.Site, controls, attacks []attack) {
 	t.Helper()
 	for _, control := range controls {
-		s.mustAnswer(200, s.bearer(control.path, control.token), "control: "+control.name)
+		s.MustAnswer(200, s.Bearer(control.path, control.token), "control: "+control.name)
 	}
 	for _, a := range attacks {
-		got := s.bearer(a.path, a.token)
-		s.mustAnswer(401, got, a.name)
-		if challenge := got.header.Get("WWW-Authenticate"); got.status == 401 && !strings.Contains(challenge, `error="invalid_token"`) {
+		got := s.Bearer(a.path, a.token)
+		s.MustAnswer(401, got, a.name)
+		if challenge := got.Header.Get("WWW-Authenticate"); got.Status == 401 && !strings.Contains(challenge, `error="invalid_token"`) {
 			t.Errorf("%s: challenge %q", a.name, challenge)
 		}
 	}
@@ -107,11 +107,11 @@ func TestThreatAlgorithmConfusion(t *testing.T) {
 	}
 	mustRefuse(t, s, []attack{control}, attacks)
 	for _, secret := range []string{sitetest.PEM(t, keys.RSA), "  \n" + sitetest.PEM(t, keys.P256), sitetest.Marshal(t, sitetest.JWK(t, keys.RSA, nil))} {
-		if got := configError(t, "jwt {\n secret `"+secret+"`\n}"); !strings.Contains(got, "public key belongs under `public_key`") {
+		if got := sitetest.ConfigError(t, "jwt {\n secret `"+secret+"`\n}"); !strings.Contains(got, "public key belongs under `public_key`") {
 			t.Errorf("a public key as secret: %s", got)
 		}
 	}
-	if got := configError(t, "jwt {\n secret base64 "+base64.StdEncoding.EncodeToString([]byte(sitetest.PEM(t, keys.RSA)))+"\n}"); !strings.Contains(got, "public key belongs under `public_key`") {
+	if got := sitetest.ConfigError(t, "jwt {\n secret base64 "+base64.StdEncoding.EncodeToString([]byte(sitetest.PEM(t, keys.RSA)))+"\n}"); !strings.Contains(got, "public key belongs under `public_key`") {
 		t.Errorf("a public key in base64 as secret: %s", got)
 	}
 }
@@ -127,7 +127,7 @@ func TestThreatKeyInHeader(t *testing.T) {
 	} {
 		header := sitetest.JSON{name: value, "kid": "k"}
 		attacks = append(attacks, attack{name, "/rsa", sitetest.Sign(t, "RS256", keys.StrangerRSA, header, sitetest.Claims(nil))})
-		s.mustAnswer(200, s.bearer("/rsa", sitetest.Sign(t, "RS256", keys.RSA, header, sitetest.Claims(nil))), "control: a good signature with "+name+" beside")
+		s.MustAnswer(200, s.Bearer("/rsa", sitetest.Sign(t, "RS256", keys.RSA, header, sitetest.Claims(nil))), "control: a good signature with "+name+" beside")
 	}
 	mustRefuse(t, s, []attack{{"plain", "/rsa", sitetest.Sign(t, "RS256", keys.RSA, nil, sitetest.Claims(nil))}}, attacks)
 	if got := trap.Connections.Load(); got != 0 {
@@ -138,7 +138,7 @@ func TestThreatKeyInHeader(t *testing.T) {
 func TestThreatKeyID(t *testing.T) {
 	keys := sitetest.Keys()
 	provider := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "good"}))
-	s := serve(t, "jwt {\n issuer https://issuer.example\n jwks "+provider.URL+"/jwks\n}\n respond ok")
+	s := sitetest.Serve(t, "jwt {\n issuer https://issuer.example\n jwks "+provider.URL+"/jwks\n}\n respond ok")
 	control := attack{"good", "/", sitetest.Sign(t, "RS256", keys.RSA, sitetest.JSON{"kid": "good"}, sitetest.Claims(nil))}
 	var attacks []attack
 	for name, id := range map[string]string{
@@ -149,10 +149,10 @@ func TestThreatKeyID(t *testing.T) {
 	}
 	attacks = append(attacks, attack{"kid that is a number", "/", sitetest.SignRaw(t, "RS256", keys.RSA, `{"alg":"RS256","kid":1}`, sitetest.Marshal(t, sitetest.Claims(nil)))})
 	mustRefuse(t, s, []attack{control}, attacks)
-	if got := s.bearer("/", sitetest.Sign(t, "RS256", keys.RSA, sitetest.JSON{"kid": strings.Repeat("k", 1<<20)}, sitetest.Claims(nil))); got.status < 400 {
-		t.Errorf("kid of 1 MB: status %d", got.status)
+	if got := s.Bearer("/", sitetest.Sign(t, "RS256", keys.RSA, sitetest.JSON{"kid": strings.Repeat("k", 1<<20)}, sitetest.Claims(nil))); got.Status < 400 {
+		t.Errorf("kid of 1 MB: status %d", got.Status)
 	}
-	for line := range strings.Lines(s.log()) {
+	for line := range strings.Lines(s.Log()) {
 		if !strings.HasPrefix(line, "{") || strings.Contains(line, strings.Repeat("k", 65)) {
 			t.Errorf("a kid is in the log as it came: %.200s", line)
 		}
@@ -235,9 +235,9 @@ func TestThreatWeakSecret(t *testing.T) {
 	for algorithm, least := range hmacAlgorithms {
 		secret := strings.Repeat("s", least)
 		site := "jwt {\n algorithms " + algorithm + "\n secret %s\n}\nrespond ok"
-		s := serve(t, fmt.Sprintf(site, secret))
-		s.mustAnswer(200, s.bearer("/", sitetest.Sign(t, algorithm, []byte(secret), nil, sitetest.Claims(nil))), "control: "+algorithm)
-		if got := configError(t, fmt.Sprintf(site, secret[1:])); !strings.Contains(got, "secret") || !strings.Contains(got, fmt.Sprint(least)) || strings.Contains(got, secret[1:]) {
+		s := sitetest.Serve(t, fmt.Sprintf(site, secret))
+		s.MustAnswer(200, s.Bearer("/", sitetest.Sign(t, algorithm, []byte(secret), nil, sitetest.Claims(nil))), "control: "+algorithm)
+		if got := sitetest.ConfigError(t, fmt.Sprintf(site, secret[1:])); !strings.Contains(got, "secret") || !strings.Contains(got, fmt.Sprint(least)) || strings.Contains(got, secret[1:]) {
 			t.Errorf("%s with %d bytes: %s", algorithm, least-1, got)
 		}
 	}
@@ -294,7 +294,7 @@ func TestThreatWeakOrOddKeysInSet(t *testing.T) {
 		as("good", sitetest.JSON{"use": "sig", "alg": "RS256"}),
 		sitetest.JWK(t, keys.Ed25519, sitetest.JSON{"kid": "ed"}),
 	)
-	s := serve(t, "jwt {\n issuer https://issuer.example\n jwks "+provider.URL+"/jwks\n}\n respond ok")
+	s := sitetest.Serve(t, "jwt {\n issuer https://issuer.example\n jwks "+provider.URL+"/jwks\n}\n respond ok")
 	token := func(algorithm string, key any, id string) string {
 		return sitetest.Sign(t, algorithm, key, sitetest.JSON{"kid": id}, sitetest.Claims(nil))
 	}
@@ -319,7 +319,7 @@ func TestThreatWeakOrOddKeysInSet(t *testing.T) {
 		{"verify-only", "/", token("RS256", keys.RSA, "verify-only")},
 		{"ed", "/", token("EdDSA", keys.Ed25519, "ed")},
 	}, attacks)
-	log := s.log()
+	log := s.Log()
 	for _, why := range []string{"1024 bits", "exponent is 1", "exponent is 2", "exponent is 4", "RSA key of 9001 bits", "Ed25519 key of 31 bytes", "small order", "ROCA", "shared by 2 keys", "symmetric", "use is", "key_ops lack verify", "alg is", "unknown-type", "off-curve"} {
 		if !strings.Contains(log, why) {
 			t.Errorf("the log does not say why a key is not used: %q", why)
@@ -369,7 +369,7 @@ func TestThreatOtherSerialisations(t *testing.T) {
 		}
 		return string(text)
 	}
-	s.mustAnswer(200, s.get("/api/", "X-Raw: "+good), "control")
+	s.MustAnswer(200, s.Get("/api/", "X-Raw: "+good), "control")
 	for name, token := range map[string]string{
 		"JWS JSON":              json,
 		"polyglot":              `{"` + good + `":1}`,
@@ -382,8 +382,8 @@ func TestThreatOtherSerialisations(t *testing.T) {
 		"JWE by PBES2":          encrypted(jwa.PBES2_HS256_A128KW, []byte(sitetest.Secret)),
 		"JWE that is a bomb":    encrypted(jwa.DIRECT, []byte(sitetest.Secret)[:32], jwe.WithCompress(jwa.Deflate)),
 	} {
-		if got := s.get("/api/", "X-Raw: "+token); got.status != 401 && got.status != 400 {
-			t.Errorf("%s: status %d", name, got.status)
+		if got := s.Get("/api/", "X-Raw: "+token); got.Status != 401 && got.Status != 400 {
+			t.Errorf("%s: status %d", name, got.Status)
 		}
 	}
 }
@@ -470,13 +470,13 @@ func TestThreatEncryptedAndHugeTokens(t *testing.T) {
 		}
 	}
 	s := secretSite(t, "")
-	s.mustAnswer(200, s.bearer("/api/", sitetest.HS256(t, sitetest.JSON{"pad": strings.Repeat("p", 11_900)})), "control: just under 16 KiB")
-	s.mustAnswer(401, s.bearer("/api/", sitetest.HS256(t, sitetest.JSON{"pad": strings.Repeat("p", 12_300)})), "just over 16 KiB")
-	s.mustAnswer(401, s.bearer("/api/", strings.Repeat(".", 20_000)), "20,000 dots")
+	s.MustAnswer(200, s.Bearer("/api/", sitetest.HS256(t, sitetest.JSON{"pad": strings.Repeat("p", 11_900)})), "control: just under 16 KiB")
+	s.MustAnswer(401, s.Bearer("/api/", sitetest.HS256(t, sitetest.JSON{"pad": strings.Repeat("p", 12_300)})), "just over 16 KiB")
+	s.MustAnswer(401, s.Bearer("/api/", strings.Repeat(".", 20_000)), "20,000 dots")
 }
 
 func TestThreatBase64Malleability(t *testing.T) {
-	s := serve(t, `
+	s := sitetest.Serve(t, `
 		jwt {
 			secret "`+sitetest.Secret+`"
 			from query t
@@ -496,7 +496,7 @@ func TestThreatBase64Malleability(t *testing.T) {
 	signed := strings.Split(good, ".")
 	lastSpare := []byte(signed[2])
 	lastSpare[len(lastSpare)-1]++
-	s.mustAnswer(200, s.get("/?t="+good), "control")
+	s.MustAnswer(200, s.Get("/?t="+good), "control")
 	for name, token := range map[string]string{
 		"padded payload":              raw(sitetest.Encode(header), sitetest.Encode(payload)+"=="),
 		"padded payload, percent":     strings.ReplaceAll(raw(sitetest.Encode(header), sitetest.Encode(payload)+"=="), "=", "%3D"),
@@ -510,7 +510,7 @@ func TestThreatBase64Malleability(t *testing.T) {
 		"spare bits in the signature": signed[0] + "." + signed[1] + "." + string(lastSpare),
 		"NUL":                         good + "%00",
 	} {
-		if got := s.get("/?t=" + strings.ReplaceAll(token, "+", "%2B")); got.status == 200 {
+		if got := s.Get("/?t=" + strings.ReplaceAll(token, "+", "%2B")); got.Status == 200 {
 			t.Errorf("%s is accepted", name)
 		}
 	}
@@ -566,7 +566,7 @@ func TestThreatIssuer(t *testing.T) {
 
 	// Keys are never pooled: each issuer's key is good for its own name alone.
 	keys := sitetest.Keys()
-	s = serve(t, fmt.Sprintf("jwt {\n issuer https://a.example {\n public_key `%s`\n }\n issuer https://b.example {\n public_key `%s`\n }\n}\n respond ok", sitetest.PEM(t, keys.RSA), sitetest.PEM(t, keys.StrangerRSA)))
+	s = sitetest.Serve(t, fmt.Sprintf("jwt {\n issuer https://a.example {\n public_key `%s`\n }\n issuer https://b.example {\n public_key `%s`\n }\n}\n respond ok", sitetest.PEM(t, keys.RSA), sitetest.PEM(t, keys.StrangerRSA)))
 	token := func(key any, iss any) string {
 		return sitetest.Sign(t, "RS256", key, nil, sitetest.Claims(sitetest.JSON{"iss": iss}))
 	}
@@ -642,7 +642,7 @@ func TestThreatOtherTokenTypes(t *testing.T) {
 }
 
 func TestThreatSeveralTokens(t *testing.T) {
-	s := serve(t, `
+	s := sitetest.Serve(t, `
 		jwt {
 			secret "`+sitetest.Secret+`"
 			from header
@@ -652,25 +652,25 @@ func TestThreatSeveralTokens(t *testing.T) {
 		respond ok`)
 	token, other := sitetest.HS256(t, nil), sitetest.HS256(t, sitetest.JSON{"sub": "bob"})
 	header, cookie, query := "Authorization: Bearer "+token, "Cookie: session="+token, "/?access_token="+token
-	for _, got := range []reply{s.get("/", header), s.get("/", cookie), s.get(query)} {
-		s.mustAnswer(200, got, "control")
+	for _, got := range []sitetest.Reply{s.Get("/", header), s.Get("/", cookie), s.Get(query)} {
+		s.MustAnswer(200, got, "control")
 	}
-	for name, got := range map[string]reply{
-		"two headers":            s.get("/", header, "Authorization: Bearer "+other),
-		"the same header twice":  s.get("/", header, header),
-		"header with a list":     s.get("/", "Authorization: Bearer "+token+", Bearer "+other),
-		"another scheme beside":  s.get("/", header, "Authorization: Basic YTpi"),
-		"two schemes in one":     s.get("/", "Authorization: Basic YTpi, Bearer "+token),
-		"header and cookie":      s.get("/", header, cookie),
-		"header and query":       s.get(query, header),
-		"cookie and query":       s.get(query, cookie),
-		"two cookies":            s.get("/", "Cookie: session="+token+"; session="+other),
-		"two cookie headers":     s.get("/", cookie, "Cookie: session="+other),
-		"two query parameters":   s.get(query + "&access_token=" + other),
-		"bad header, good query": s.get(query, "Authorization: Bearer x"),
+	for name, got := range map[string]sitetest.Reply{
+		"two headers":            s.Get("/", header, "Authorization: Bearer "+other),
+		"the same header twice":  s.Get("/", header, header),
+		"header with a list":     s.Get("/", "Authorization: Bearer "+token+", Bearer "+other),
+		"another scheme beside":  s.Get("/", header, "Authorization: Basic YTpi"),
+		"two schemes in one":     s.Get("/", "Authorization: Basic YTpi, Bearer "+token),
+		"header and cookie":      s.Get("/", header, cookie),
+		"header and query":       s.Get(query, header),
+		"cookie and query":       s.Get(query, cookie),
+		"two cookies":            s.Get("/", "Cookie: session="+token+"; session="+other),
+		"two cookie headers":     s.Get("/", cookie, "Cookie: session="+other),
+		"two query parameters":   s.Get(query + "&access_token=" + other),
+		"bad header, good query": s.Get(query, "Authorization: Bearer x"),
 	} {
-		if got.status != 400 || !strings.Contains(got.header.Get("WWW-Authenticate"), `error="invalid_request"`) {
-			t.Errorf("%s: status %d, challenge %q", name, got.status, got.header.Get("WWW-Authenticate"))
+		if got.Status != 400 || !strings.Contains(got.Header.Get("WWW-Authenticate"), `error="invalid_request"`) {
+			t.Errorf("%s: status %d, challenge %q", name, got.Status, got.Header.Get("WWW-Authenticate"))
 		}
 	}
 }
@@ -678,21 +678,21 @@ func TestThreatSeveralTokens(t *testing.T) {
 func TestThreatTokenInQuery(t *testing.T) {
 	token := sitetest.HS256(t, nil)
 	s := secretSite(t, "")
-	s.mustAnswer(401, s.get("/api/?access_token="+token), "a query is not looked at unless it is configured")
-	missing := serve(t, "jwt {\n secret \""+sitetest.Secret+"\"\n from query access_token\n}\n file_server /files/* {\n root "+sitetest.TempDir(t)+"\n}").get("/files/none?access_token=" + token)
-	if missing.status != 404 || missing.header.Get("Cache-Control") != "private" {
-		t.Errorf("an error behind it: %d %v", missing.status, missing.header)
+	s.MustAnswer(401, s.Get("/api/?access_token="+token), "a query is not looked at unless it is configured")
+	missing := sitetest.Serve(t, "jwt {\n secret \""+sitetest.Secret+"\"\n from query access_token\n}\n file_server /files/* {\n root "+sitetest.TempDir(t)+"\n}").Get("/files/none?access_token=" + token)
+	if missing.Status != 404 || missing.Header.Get("Cache-Control") != "private" {
+		t.Errorf("an error behind it: %d %v", missing.Status, missing.Header)
 	}
-	s = serve(t, `
+	s = sitetest.Serve(t, `
 		jwt {
 			secret "`+sitetest.Secret+`"
 			from query access_token
 		}
 		reverse_proxy `+newUpstream(t))
 	for path, want := range map[string]string{"/": "private", "/public": "private", "/no-store": "no-store"} {
-		got := s.get(path + "?access_token=" + token)
-		s.mustAnswer(200, got, "control")
-		if control := got.header.Values("Cache-Control"); len(control) != 1 || control[0] != want {
+		got := s.Get(path + "?access_token=" + token)
+		s.MustAnswer(200, got, "control")
+		if control := got.Header.Values("Cache-Control"); len(control) != 1 || control[0] != want {
 			t.Errorf("%s: Cache-Control %q, expected %q", path, control, want)
 		}
 	}
@@ -700,7 +700,7 @@ func TestThreatTokenInQuery(t *testing.T) {
 
 func TestThreatIdentityHeaderSpoofing(t *testing.T) {
 	upstream := newUpstream(t)
-	s := serve(t, `servers {
+	s := sitetest.Serve(t, `servers {
 			expected_underscore_headers X_User X_Mail
 		}
 ----------
@@ -715,19 +715,19 @@ func TestThreatIdentityHeaderSpoofing(t *testing.T) {
 		reverse_proxy `+upstream)
 	spoofed := []string{"X-User: admin", "X_User: admin", "x-user: admin", "X.User: admin", "X-Mail: admin@example.com", "x_mail: admin@example.com", "X-Mail_: kept"}
 	token := "Authorization: Bearer " + sitetest.HS256(t, nil)
-	for name, got := range map[string]reply{
-		"with a token":      s.get("/", append(spoofed, token)...),
-		"anonymous":         s.get("/", spoofed...),
-		"public":            s.get("/public", append(spoofed, token)...),
-		"preflight":         s.do("OPTIONS", "/", append(spoofed, "Origin: https://a.example", "Access-Control-Request-Method: GET")...),
-		"connection header": s.get("/", append(spoofed, token, "Connection: X-User")...),
+	for name, got := range map[string]sitetest.Reply{
+		"with a token":      s.Get("/", append(spoofed, token)...),
+		"anonymous":         s.Get("/", spoofed...),
+		"public":            s.Get("/public", append(spoofed, token)...),
+		"preflight":         s.Do("OPTIONS", "/", append(spoofed, "Origin: https://a.example", "Access-Control-Request-Method: GET")...),
+		"connection header": s.Get("/", append(spoofed, token, "Connection: X-User")...),
 	} {
-		s.mustAnswer(200, got, name)
-		if strings.Contains(strings.ToLower(got.body), "admin") {
-			t.Errorf("%s: the upstream saw a spoofed header:\n%s", name, got.body)
+		s.MustAnswer(200, got, name)
+		if strings.Contains(strings.ToLower(got.Body), "admin") {
+			t.Errorf("%s: the upstream saw a spoofed header:\n%s", name, got.Body)
 		}
-		if user := strings.Contains(got.body, "X-User: alice"); user != (name == "with a token" || name == "connection header") {
-			t.Errorf("%s: X-User from the token: %v\n%s", name, user, got.body)
+		if user := strings.Contains(got.Body, "X-User: alice"); user != (name == "with a token" || name == "connection header") {
+			t.Errorf("%s: X-User from the token: %v\n%s", name, user, got.Body)
 		}
 	}
 }
@@ -735,7 +735,7 @@ func TestThreatIdentityHeaderSpoofing(t *testing.T) {
 // What is behind trusts a claim header wherever it comes, so a client's copy is
 // removed also where the matcher of the directive does not match.
 func TestThreatIdentityHeaderBesideTheMatcher(t *testing.T) {
-	s := serve(t, `
+	s := sitetest.Serve(t, `
 		jwt /a/* {
 			secret "`+sitetest.Secret+`"
 			claim_header X-User sub
@@ -748,10 +748,10 @@ func TestThreatIdentityHeaderBesideTheMatcher(t *testing.T) {
 		reverse_proxy `+newUpstream(t))
 	spoofed := []string{"X-User: admin", "X_User: admin", "X-Mail: admin@example.com", "Authorization: Bearer " + sitetest.HS256(t, sitetest.JSON{"email": "alice@example.com"})}
 	for path, want := range map[string][2]bool{"/other": {false, false}, "/a/": {true, false}, "/b/": {true, true}} {
-		got := s.get(path, spoofed...)
-		s.mustAnswer(200, got, path)
-		if strings.Contains(got.body, "admin") || strings.Contains(got.body, "X-User: alice") != want[0] || strings.Contains(got.body, "X-Mail: alice@example.com") != want[1] {
-			t.Errorf("%s: the upstream saw\n%s", path, got.body)
+		got := s.Get(path, spoofed...)
+		s.MustAnswer(200, got, path)
+		if strings.Contains(got.Body, "admin") || strings.Contains(got.Body, "X-User: alice") != want[0] || strings.Contains(got.Body, "X-Mail: alice@example.com") != want[1] {
+			t.Errorf("%s: the upstream saw\n%s", path, got.Body)
 		}
 	}
 }
@@ -763,7 +763,7 @@ func TestThreatOwnerRuleByOtherPlaceholders(t *testing.T) {
 		"variable":      "require expression claims.sub == {vars.owner}",
 		"map":           "require expression claims.sub == {owner.of}",
 	} {
-		s := serve(t, `
+		s := sitetest.Serve(t, `
 			vars owner {path.1}
 			map {http.request.orig_uri.path.1} {owner.of} {
 				default {http.request.orig_uri.path.1}
@@ -774,10 +774,10 @@ func TestThreatOwnerRuleByOtherPlaceholders(t *testing.T) {
 				`+rule+`
 			}
 			respond ok`)
-		s.mustAnswer(200, s.bearer("/todos/alice/1", sitetest.HS256(t, nil)), name+": control")
-		s.mustAnswer(403, s.bearer("/todos/bob/1", sitetest.HS256(t, nil)), name+": another user's")
+		s.MustAnswer(200, s.Bearer("/todos/alice/1", sitetest.HS256(t, nil)), name+": control")
+		s.MustAnswer(403, s.Bearer("/todos/bob/1", sitetest.HS256(t, nil)), name+": another user's")
 		for _, path := range []string{"/todos/alice/../bob", "/todos/alice/%2e%2e/bob", "/todos//alice/1", "/todos/alice/..;/bob"} {
-			s.mustAnswer(403, s.bearer(path, sitetest.HS256(t, nil)), name+": "+path)
+			s.MustAnswer(403, s.Bearer(path, sitetest.HS256(t, nil)), name+": "+path)
 		}
 	}
 }
@@ -791,14 +791,14 @@ func TestThreatUnknownPlaceholderInRule(t *testing.T) {
 		"claims.sub != {http.request.uri.pth.1}":     403,
 		"claims.sub != {nonsense.thing}":             403,
 	} {
-		s := serve(t, "jwt {\n secret \""+sitetest.Secret+"\"\n require expression `"+rule+"`\n}\n respond ok")
-		s.mustAnswer(status, s.bearer("/", sitetest.HS256(t, nil)), rule)
+		s := sitetest.Serve(t, "jwt {\n secret \""+sitetest.Secret+"\"\n require expression `"+rule+"`\n}\n respond ok")
+		s.MustAnswer(status, s.Bearer("/", sitetest.HS256(t, nil)), rule)
 	}
 }
 
 // A token that is malformed is not the same as none.
 func TestThreatMalformedTokenIsNotNone(t *testing.T) {
-	s := serve(t, `
+	s := sitetest.Serve(t, `
 		jwt {
 			secret "`+sitetest.Secret+`"
 			optional
@@ -808,17 +808,17 @@ func TestThreatMalformedTokenIsNotNone(t *testing.T) {
 		}
 		respond "user=[{http.auth.user.id}]"`)
 	good := sitetest.HS256(t, nil)
-	s.mustAnswer(200, s.get("/"), "control: none")
-	s.mustAnswer(200, s.get("/", "Cookie: other=a\\b; tok="+good), "control: a good one")
+	s.MustAnswer(200, s.Get("/"), "control: none")
+	s.MustAnswer(200, s.Get("/", "Cookie: other=a\\b; tok="+good), "control: a good one")
 	for cookie, status := range map[string]int{
 		`tok=bad\token`: 401, "tok=" + good + `; tok=evil\x`: 400, "tok=; tok=" + good: 400, "tok=" + good + "; tok=": 400,
 	} {
-		s.mustAnswer(status, s.get("/", "Cookie: "+cookie), cookie[:10])
+		s.MustAnswer(status, s.Get("/", "Cookie: "+cookie), cookie[:10])
 	}
 	for query, status := range map[string]int{
 		"access_token=bad.bad.bad;x=1": 401, "access_token=bad%zz": 401, "access_token=" + good + "&access_token=evil;a": 400,
 	} {
-		s.mustAnswer(status, s.get("/?"+query), query[:16])
+		s.MustAnswer(status, s.Get("/?"+query), query[:16])
 	}
 }
 
@@ -833,7 +833,7 @@ func TestThreatSecretsInErrors(t *testing.T) {
 	for _, body := range []string{
 		`public_key "` + secret + `"`, `public_key "` + base64.StdEncoding.EncodeToString(pkcs8) + `"`, `jwks "` + secret + `"`, `public_key "https://x.example/` + secret + `"`,
 	} {
-		text, err := adapt(t, "jwt {\n issuer https://issuer.example {\n"+body+"\n}\n}", "127.0.0.1:1", sitetest.TempDir(t), filepath.Join(sitetest.TempDir(t), "log"))
+		text, err := sitetest.AdaptCaddyfile(t, "jwt {\n issuer https://issuer.example {\n"+body+"\n}\n}", "127.0.0.1:1", sitetest.TempDir(t), filepath.Join(sitetest.TempDir(t), "log"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -849,9 +849,9 @@ func TestThreatSecretsInErrors(t *testing.T) {
 	p := sitetest.NewIdentityProvider(t)
 	p.SetAnswer(500, "")
 	address := strings.Replace(p.URL, "http://", "http://user:hunter2@", 1) + "/jwks?apikey=hunter3"
-	s := serve(t, "jwt /api/* {\n issuer https://issuer.example\n jwks "+address+"\n}\n metrics /metrics\n respond /api/* ok")
-	s.mustAnswer(503, s.bearer("/api/", rs(t, sitetest.Keys().RSA, "a")), "no keys")
-	for what, text := range map[string]string{"log": s.log(), "metrics": s.get("/metrics").body} {
+	s := sitetest.Serve(t, "jwt /api/* {\n issuer https://issuer.example\n jwks "+address+"\n}\n metrics /metrics\n respond /api/* ok")
+	s.MustAnswer(503, s.Bearer("/api/", rs(t, sitetest.Keys().RSA, "a")), "no keys")
+	for what, text := range map[string]string{"log": s.Log(), "metrics": s.Get("/metrics").Body} {
 		if !strings.Contains(text, p.URL+"/jwks") || strings.Contains(text, "hunter") {
 			t.Errorf("%s:\n%s", what, text)
 		}
@@ -869,19 +869,19 @@ func TestThreatPSSSaltLength(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.mustAnswer(status, s.bearer("/rsa", input+"."+sitetest.Encode(string(signature))), fmt.Sprintf("salt of %d bytes", length))
+		s.MustAnswer(status, s.Bearer("/rsa", input+"."+sitetest.Encode(string(signature))), fmt.Sprintf("salt of %d bytes", length))
 	}
 }
 
 func TestThreatSkipPathBypass(t *testing.T) {
-	s := serve(t, `
+	s := sitetest.Serve(t, `
 		jwt {
 			secret "`+sitetest.Secret+`"
 			public /public/* /health *.css /*/free
 		}
 		respond "{http.request.uri.path}"`)
 	for _, path := range []string{"/public/x", "/health", "/PUBLIC/x", "/public//x", "/public/a;b=1/x", "/%70ublic/x", "/a/b.css", "/x/free"} {
-		s.mustAnswer(200, s.get(path), "control: "+path)
+		s.MustAnswer(200, s.Get(path), "control: "+path)
 	}
 	for _, path := range []string{
 		"/admin", "/", "//public/x", "/admin/../public/x", "/publicx", "/public", "/public/../admin", "/public/%2e%2e/admin", "/public/.%2e/admin", "/public/..%2fadmin", "/public/x/../../admin",
@@ -889,15 +889,15 @@ func TestThreatSkipPathBypass(t *testing.T) {
 		"/health/", "/health/x", "/health%2f..%2fadmin", "/healthx", "/health;x", "/public/.;/../admin", "/public/;/../x", "/public/..;a/./x", "/admin?/public/x", "/admin#/public/x", "/admin%00/public/", "/%2e/admin", "/admin;/public/x", "/./admin",
 		"/admin;x.css", "/admin;.css", "/admin%3b.css", "/admin%00.css", "/admin%23.css", "/admin%3f.css", "/admin%0a.css", "/admin;/free", "/public/%252e%252e/admin", "/public/%252E./admin",
 	} {
-		got := s.get(path)
-		if got.status == 200 {
-			t.Errorf("%s is public: %q", path, got.body)
+		got := s.Get(path)
+		if got.Status == 200 {
+			t.Errorf("%s is public: %q", path, got.Body)
 		}
 	}
 	for _, header := range []string{"X-Forwarded-Uri", "X-Original-Url", "X-Rewrite-Url", "X-Forwarded-Path", "X-Original-Uri", "X-Forwarded-Prefix"} {
-		s.mustAnswer(401, s.get("/admin", header+": /public/x"), header)
+		s.MustAnswer(401, s.Get("/admin", header+": /public/x"), header)
 	}
-	s.mustAnswer(401, s.get("/admin", "X-Http-Method-Override: OPTIONS"), "method override")
+	s.MustAnswer(401, s.Get("/admin", "X-Http-Method-Override: OPTIONS"), "method override")
 }
 
 // No limit is kept by client address here, but a rule may read one: it is
@@ -906,8 +906,8 @@ func TestThreatClientIP(t *testing.T) {
 	rule := `require expression "{http.vars.client_ip} == '203.0.113.7'"`
 	spoof := []string{"Authorization: Bearer " + sitetest.HS256(t, nil), "X-Forwarded-For: 203.0.113.7", "X-Real-Ip: 203.0.113.7", "Forwarded: for=203.0.113.7"}
 	s := secretSite(t, rule)
-	s.mustAnswer(403, s.get("/api/", spoof...), "a header of anybody")
-	s = serve(t, `servers {
+	s.MustAnswer(403, s.Get("/api/", spoof...), "a header of anybody")
+	s = sitetest.Serve(t, `servers {
 			trusted_proxies static 127.0.0.1/32
 		}
 ----------
@@ -916,7 +916,7 @@ func TestThreatClientIP(t *testing.T) {
 			`+rule+`
 		}
 		respond ok`)
-	s.mustAnswer(200, s.get("/", spoof...), "control: a header of a trusted proxy")
+	s.MustAnswer(200, s.Get("/", spoof...), "control: a header of a trusted proxy")
 }
 
 // newUpstream echoes the request that it was given.
@@ -949,7 +949,7 @@ func newUpstream(t testing.TB) string {
 
 // Headers of one user do not stand beside another user.
 func TestThreatClaimHeadersOfTwoUsers(t *testing.T) {
-	s := serve(t, `route {
+	s := sitetest.Serve(t, `route {
 		jwt {
 			secret "`+sitetest.Secret+`"
 			claim_header X-Email email
@@ -974,8 +974,8 @@ func TestThreatClaimHeadersOfTwoUsers(t *testing.T) {
 		if test.cookie != "" {
 			headers = append(headers, "Cookie: t="+test.cookie)
 		}
-		if got := s.get(test.path, headers...); got.body != test.want {
-			t.Errorf("%s: %s, expected %s", test.path, got.body, test.want)
+		if got := s.Get(test.path, headers...); got.Body != test.want {
+			t.Errorf("%s: %s, expected %s", test.path, got.Body, test.want)
 		}
 	}
 }

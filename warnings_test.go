@@ -49,18 +49,18 @@ func TestSuspiciousConfigs(t *testing.T) {
 		"a block without *":          {"handle /admin {\n jwt {\n" + secret + "\n}\n respond ok\n}", "/admin/* stays open", "handle /admin/* {\n jwt {\n" + secret + "\n}\n respond ok\n}"},
 		"accounts below handle_path": {"handle /app/* {\n jwt {\n accounts {\n" + store + "\n}\n}\n respond ok\n}", "no request for /auth/login gets here", "handle_path /app/* {\n jwt {\n accounts {\n" + store + "\n}\n}\n respond ok\n}"},
 	} {
-		if text := warningsOf(serve(t, c.body)); strings.Count(text, c.warning) != 1 {
+		if text := warningsOf(sitetest.Serve(t, c.body)); strings.Count(text, c.warning) != 1 {
 			t.Errorf("%s: no warning, or several, with %q: %s", name, c.warning, text)
 		}
-		if text := warningsOf(serve(t, c.control)); text != "" {
+		if text := warningsOf(sitetest.Serve(t, c.control)); text != "" {
 			t.Errorf("control: %s: %s", name, text)
 		}
 	}
 }
 
 // warningsOf are the warnings of this package's handlers.
-func warningsOf(s *site) (warnings string) {
-	for line := range strings.Lines(s.log()) {
+func warningsOf(s *sitetest.Site) (warnings string) {
+	for line := range strings.Lines(s.Log()) {
 		if strings.Contains(line, `"level":"warn"`) && strings.Contains(line, `"logger":"http.handlers.jwt`) {
 			warnings += line
 		}
@@ -99,22 +99,22 @@ func TestValidateShowsWarnings(t *testing.T) {
 // Anybody can make an account where that is open, which is said; by default it is
 // closed, and says how to open it.
 func TestSignupIsClosedByDefault(t *testing.T) {
-	site := func(options string) *site {
-		return serve(t, "jwt {\n accounts {\n store file "+filepath.Join(sitetest.TempDir(t), "users.db")+"\n"+options+"\n}\n}\n respond ok")
+	site := func(options string) *sitetest.Site {
+		return sitetest.Serve(t, "jwt {\n accounts {\n store file "+filepath.Join(sitetest.TempDir(t), "users.db")+"\n"+options+"\n}\n}\n respond ok")
 	}
 	closed := site("")
-	got := closed.post("/auth/signup", credentialsOf("alice@example.com"))
-	if got.status != http.StatusNotFound || !strings.Contains(got.body, "signup open") || strings.Contains(closed.log(), "anybody can make an account") {
-		t.Errorf("by default: %d %s", got.status, got.body)
+	got := closed.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com"))
+	if got.Status != http.StatusNotFound || !strings.Contains(got.Body, "signup open") || strings.Contains(closed.Log(), "anybody can make an account") {
+		t.Errorf("by default: %d %s", got.Status, got.Body)
 	}
-	if page := closed.get("/auth/login", "Accept: text/html"); strings.Contains(page.body, "/auth/signup") {
-		t.Errorf("the log-in page leads to the sign-up: %s", page.body)
+	if page := closed.Get("/auth/login", "Accept: text/html"); strings.Contains(page.Body, "/auth/signup") {
+		t.Errorf("the log-in page leads to the sign-up: %s", page.Body)
 	}
-	sitetest.Eventually(t, "the log says how to begin", func() bool { return strings.Contains(closed.log(), "caddy jwt user add --store") })
+	sitetest.Eventually(t, "the log says how to begin", func() bool { return strings.Contains(closed.Log(), "caddy jwt user add --store") })
 	open := site("signup open")
-	open.mustAnswer(201, open.post("/auth/signup", credentialsOf("alice@example.com")), "control: open")
-	if !strings.Contains(open.log(), "anybody can make an account") {
-		t.Errorf("the log does not say that sign-up is open: %s", open.log())
+	open.MustAnswer(201, open.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com")), "control: open")
+	if !strings.Contains(open.Log(), "anybody can make an account") {
+		t.Errorf("the log does not say that sign-up is open: %s", open.Log())
 	}
 }
 
@@ -130,12 +130,12 @@ func TestThreatTwoAccountsOnASite(t *testing.T) {
 		"another store": "jwt /a/* {\n" + accounts("") + "\n}\n jwt /b/* {\n accounts {\n store file " + filepath.Join(folder, "others.db") + "\n}\n}",
 		"a prefix":      "jwt /a/* {\n" + accounts("") + "\n}\n jwt /b/* {\n accounts /b {\n store file " + filepath.Join(folder, "users.db") + "\n}\n}",
 	} {
-		if text := configError(t, body); !strings.Contains(text, "this site has accounts twice, with different ") {
+		if text := sitetest.ConfigError(t, body); !strings.Contains(text, "this site has accounts twice, with different ") {
 			t.Errorf("%s: %s", name, text)
 		}
 	}
 	same := "jwt /a/* {\n" + accounts("signup closed") + "\n}\n handle /b/* {\n jwt {\n require role admin\n" + accounts("") + "\n}\n}"
-	serve(t, same).mustAnswer(200, serve(t, same).get("/auth/login"), "control: the same, of which one has a default written out")
+	sitetest.Serve(t, same).MustAnswer(200, sitetest.Serve(t, same).Get("/auth/login"), "control: the same, of which one has a default written out")
 	serveSeveral(t, "jwt {\n"+accounts("signup open")+"\n}", "jwt {\n"+accounts("signup closed")+"\n}") // control: two sites
 }
 
@@ -143,16 +143,16 @@ func TestThreatTwoAccountsOnASite(t *testing.T) {
 // the service behind reads.
 func TestThreatClaimHeaderTurnedRound(t *testing.T) {
 	for _, c := range []string{"sub X-User-Id", "email X-Forwarded-Email", "name remote-user", "roles Remote-Groups", "email From", "email Email", "sub User"} {
-		if text := configError(t, "jwt {\n secret \""+sitetest.Secret+"\"\n claim_header "+c+"\n}"); !strings.Contains(text, "claim_header takes the header first") {
+		if text := sitetest.ConfigError(t, "jwt {\n secret \""+sitetest.Secret+"\"\n claim_header "+c+"\n}"); !strings.Contains(text, "claim_header takes the header first") {
 			t.Errorf("%s: %s", c, text)
 		}
 	}
-	serve(t, "jwt {\n secret \""+sitetest.Secret+"\"\n claim_header X-User-Id sub\n claim_header Email email\n claim_header X-Tenant https://example.com/tenant-id\n claim_header X-Groups cognito:groups\n claim_header X-Role x-hasura-role\n}")
+	sitetest.Serve(t, "jwt {\n secret \""+sitetest.Secret+"\"\n claim_header X-User-Id sub\n claim_header Email email\n claim_header X-Tenant https://example.com/tenant-id\n claim_header X-Groups cognito:groups\n claim_header X-Role x-hasura-role\n}")
 }
 
 // A rule that is bound to an issuer is met by its tokens alone.
 func TestThreatRulesOfAnIssuer(t *testing.T) {
-	s := serve(t, fmt.Sprintf(`
+	s := sitetest.Serve(t, fmt.Sprintf(`
 		jwt {
 			issuer https://a.example {
 				public_key %q
@@ -182,10 +182,10 @@ func TestThreatRulesOfAnIssuer(t *testing.T) {
 	ofA := sitetest.Sign(t, "ES256", sitetest.Keys().P256, nil, by("https://a.example"))
 	ofB := sitetest.Sign(t, "ES384", sitetest.Keys().P384, nil, by("https://b.example"))
 	for _, path := range []string{"/", "/scope"} {
-		s.mustAnswer(200, s.bearer(path, ofA), "control: the issuer: "+path)
-		s.mustAnswer(403, s.bearer(path, ofB), "another issuer: "+path)
+		s.MustAnswer(200, s.Bearer(path, ofA), "control: the issuer: "+path)
+		s.MustAnswer(403, s.Bearer(path, ofB), "another issuer: "+path)
 	}
-	if text := configError(t, "jwt {\n secret \""+sitetest.Secret+"\"\n require role admin of https://a.example\n}"); !strings.Contains(text, "no such issuer is accepted here") {
+	if text := sitetest.ConfigError(t, "jwt {\n secret \""+sitetest.Secret+"\"\n require role admin of https://a.example\n}"); !strings.Contains(text, "no such issuer is accepted here") {
 		t.Errorf("an unknown issuer: %s", text)
 	}
 }
@@ -205,13 +205,13 @@ func TestThreatBrokenSecretsInErrors(t *testing.T) {
 		"environment, b64":  "jwt {\n secret base64 {env.TWO_LINES}\n}",
 		"accounts, by env.": "jwt {\n accounts {\n store file " + filepath.Join(sitetest.TempDir(t), "users.db") + "\n secret {env.TWO_LINES}\n}\n}",
 	} {
-		text := configError(t, body)
+		text := sitetest.ConfigError(t, body)
 		if strings.Contains(text, first[:8]) || strings.Contains(text, second[:8]) || strings.Contains(text, "deadbeef") || !strings.Contains(text, "openssl rand -hex 64") {
 			t.Errorf("%s: %s", name, text)
 		}
 	}
-	serve(t, "jwt {\n secret "+first+"\n}") // control
-	if text := configError(t, "jwt {\n secret "+first+"\n audiance x\n}"); !strings.Contains(text, `no option "audiance"`) {
+	sitetest.Serve(t, "jwt {\n secret "+first+"\n}") // control
+	if text := sitetest.ConfigError(t, "jwt {\n secret "+first+"\n audiance x\n}"); !strings.Contains(text, `no option "audiance"`) {
 		t.Errorf("control: a word that is no secret: %s", text)
 	}
 }
@@ -237,18 +237,18 @@ func TestThreatKeysOnThisMachine(t *testing.T) {
 	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: provider.Certificate().Raw}), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	load := func() *site {
-		return serve(t, "jwt {\n issuer "+provider.URL+" {\n jwks {\n trusted_ca_certs "+ca+"\n cooldown 100ms\n}\n audience api\n}\n}\n respond ok")
+	load := func() *sitetest.Site {
+		return sitetest.Serve(t, "jwt {\n issuer "+provider.URL+" {\n jwks {\n trusted_ca_certs "+ca+"\n cooldown 100ms\n}\n audience api\n}\n}\n respond ok")
 	}
 	token := sitetest.Sign(t, "ES256", sitetest.Keys().P256, sitetest.JSON{"kid": "1"}, sitetest.Claims(sitetest.JSON{"iss": provider.URL, "aud": "api"}))
 	keysAt.Store(internal.URL + "/internal?x=1")
 	s := load()
-	sitetest.Eventually(t, "the refusal is logged", func() bool { return strings.Contains(s.log(), "is plain http, and the issuer is https") })
-	s.mustAnswer(503, s.bearer("/", token), "keys on this machine")
+	sitetest.Eventually(t, "the refusal is logged", func() bool { return strings.Contains(s.Log(), "is plain http, and the issuer is https") })
+	s.MustAnswer(503, s.Bearer("/", token), "keys on this machine")
 	if asked.Load() > 0 {
 		t.Error("the server on this machine was asked")
 	}
 	keysAt.Store(provider.URL + "/jwks")
 	s = load()
-	sitetest.Eventually(t, "control: keys of the issuer", func() bool { return s.bearer("/", token).status == 200 })
+	sitetest.Eventually(t, "control: keys of the issuer", func() bool { return s.Bearer("/", token).Status == 200 })
 }

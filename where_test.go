@@ -3,6 +3,8 @@ package caddyjwt
 import (
 	"strings"
 	"testing"
+
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
 // An error that comes when the config is loaded names the line that it is about, as the
@@ -18,7 +20,7 @@ func TestProvisionErrorsNameTheLine(t *testing.T) {
 		"a claim header":       {"jwt {\n secret 0123456789abcdef0123456789abcdef\n claim_header X-A sub\n claim_header Host sub\n}", "at Caddyfile:17"},
 		"no option":            {"jwt {\n accounts {\n secret 0123456789abcdef0123456789abcdef\n signing_key x\n }\n}", "at Caddyfile:"},
 	} {
-		if err := configError(t, c.body); !strings.Contains(err, c.want) {
+		if err := sitetest.ConfigError(t, c.body); !strings.Contains(err, c.want) {
 			t.Errorf("%s: %s; expected %s", name, err, c.want)
 		}
 	}

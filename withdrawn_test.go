@@ -21,15 +21,15 @@ import (
 func TestThreatWithdrawnKeyComesBack(t *testing.T) {
 	dir := sitetest.TempDir(t)
 	data, store, config := filepath.Join(dir, "data"), filepath.Join(dir, "users.db"), filepath.Join(dir, "Caddyfile")
-	body := accountsBody(store, "signup open")
+	body := sitetest.AccountsBody(store, "signup open")
 	if err := os.WriteFile(config, []byte(fmt.Sprintf("{\n storage file_system %s\n}\n:1 {\n%s\n}", data, strings.Replace(body, "metrics /metrics", "", 1))), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s := &site{t: t, url: "http://" + sitetest.FreeAddress(t), logFile: filepath.Join(dir, "log.json")}
-	s.load(body, data)
+	s := &sitetest.Site{T: t, URL: "http://" + sitetest.FreeAddress(t), LogFile: filepath.Join(dir, "log.json")}
+	s.Load(body, data)
 	t.Cleanup(func() { stopCaddy(t) })
-	old := s.signedUp("alice@example.com")
-	s.mustAnswer(200, s.bearer("/todos/", old.Token), "control")
+	old := s.SignedUp("alice@example.com")
+	s.MustAnswer(200, s.Bearer("/todos/", old.Token), "control")
 	keys := serviceOf(t).Keys
 	file := filepath.Join(data, signing.Path(serviceOf(t).Config.KeyIdentity()))
 	backup, err := os.ReadFile(file)
@@ -46,22 +46,22 @@ func TestThreatWithdrawnKeyComesBack(t *testing.T) {
 		}
 	}
 	look()
-	s.mustAnswer(401, s.bearer("/todos/", old.Token), "withdrawn")
-	fresh := s.loggedIn("alice@example.com")
+	s.MustAnswer(401, s.Bearer("/todos/", old.Token), "withdrawn")
+	fresh := s.LoggedIn("alice@example.com")
 	if err := os.WriteFile(file, backup, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	look()
-	s.mustAnswer(401, s.bearer("/todos/", old.Token), "after the backup is back")
-	s.mustAnswer(200, s.bearer("/todos/", fresh.Token), "control: the key in memory goes on")
-	if !strings.Contains(s.log(), "signing keys that were withdrawn are in the storage again") {
+	s.MustAnswer(401, s.Bearer("/todos/", old.Token), "after the backup is back")
+	s.MustAnswer(200, s.Bearer("/todos/", fresh.Token), "control: the key in memory goes on")
+	if !strings.Contains(s.Log(), "signing keys that were withdrawn are in the storage again") {
 		t.Error("the log has no warning")
 	}
 	stopCaddy(t)
-	s.load(body, data)
-	s.mustAnswer(401, s.bearer("/todos/", old.Token), "after a restart with the backup")
-	s.mustAnswer(200, s.bearer("/todos/", s.loggedIn("alice@example.com").Token), "control: a new key is made")
-	if published := s.get("/auth/jwks.json").body; strings.Contains(published, jwkIDs(t, backup)[0]) {
+	s.Load(body, data)
+	s.MustAnswer(401, s.Bearer("/todos/", old.Token), "after a restart with the backup")
+	s.MustAnswer(200, s.Bearer("/todos/", s.LoggedIn("alice@example.com").Token), "control: a new key is made")
+	if published := s.Get("/auth/jwks.json").Body; strings.Contains(published, jwkIDs(t, backup)[0]) {
 		t.Errorf("it is published: %s", published)
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
 // processes are those of the server: the first is the postmaster.
@@ -166,7 +167,7 @@ func TestScenarioLostAnswers(t *testing.T) {
 	goesOn := func() {
 		t.Helper()
 		before, _ := load.GoOn(nil)
-		eventually(t, "all clients refresh", func() bool { _, all := load.GoOn(before); return all })
+		sitetest.Eventually(t, "all clients refresh", func() bool { _, all := load.GoOn(before); return all })
 	}
 	long := scenario.Length(4*time.Second, 25*time.Second) // longer than each time-out, and the last with 10 seconds more
 	goesOn()

@@ -19,6 +19,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
 const goodPassword = "correct horse battery"
@@ -51,16 +52,6 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return listener.Addr().String()
-}
-
 // accountsOnly is a site with accounts in the database.
 func accountsOnly(dsn, more string) string {
 	return fmt.Sprintf("jwt /todos/* {\n accounts {\n signup open\n store postgres %q\n hash_queue 1000\n%s\n}\n}\n respond /todos/* ok", dsn, more)
@@ -85,7 +76,7 @@ func startNodes(t *testing.T, number int, site string) (nodes []*node) {
 // all nodes in the folder.
 func newNode(t *testing.T, dir, name, site string) *node {
 	t.Helper()
-	n := &node{t: t, url: "http://" + freeAddress(t), config: filepath.Join(dir, "Caddyfile-"+name)}
+	n := &node{t: t, url: "http://" + sitetest.FreeAddress(t), config: filepath.Join(dir, "Caddyfile-"+name)}
 	text := fmt.Sprintf("{\n admin off\n auto_https off\n storage file_system %s\n servers {\n trusted_proxies static private_ranges\n}\n}\n%s {\n%s\n}\n", filepath.Join(dir, "storage"), n.url, site)
 	if err := os.WriteFile(n.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -117,7 +108,7 @@ func (n *node) kill() {
 
 func (n *node) mustAnswer() {
 	n.t.Helper()
-	eventually(n.t, "a node answers", func() bool {
+	sitetest.Eventually(n.t, "a node answers", func() bool {
 		response, err := http.Get(n.url + "/auth/jwks.json")
 		if err == nil {
 			_ = response.Body.Close()
@@ -134,19 +125,6 @@ func (n *node) command(args ...string) string {
 		n.t.Fatalf("%q: %v\n%s", args, err, output)
 	}
 	return string(output)
-}
-
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; {
-		if holds() {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("it never came true: " + what)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
 }
 
 func (n *node) send(method, path, token string, body any) (status int, object map[string]any) {
@@ -268,7 +246,7 @@ func refusedBy(t *testing.T, after, token string, nodes ...*node) time.Duration 
 	t.Helper()
 	since := time.Now()
 	for _, n := range nodes {
-		eventually(t, "a node refuses the token after "+after, func() bool { status, _ := n.send("GET", "/todos/", token, nil); return status == 401 })
+		sitetest.Eventually(t, "a node refuses the token after "+after, func() bool { status, _ := n.send("GET", "/todos/", token, nil); return status == 401 })
 	}
 	took := time.Since(since).Round(time.Millisecond)
 	t.Logf("after %s all nodes refuse the token within %s", after, took)
@@ -370,7 +348,7 @@ func TestTwoNodesRotateKeys(t *testing.T) {
 		before := keyOf(tokens[len(tokens)-1])
 		a.command("keys", "rotate", "--lead", "20s") // more than it takes until both nodes publish it
 		for _, n := range nodes {
-			eventually(t, "a node signs with the new key", func() bool {
+			sitetest.Eventually(t, "a node signs with the new key", func() bool {
 				token := logIn(n)
 				tokens = append(tokens, token)
 				for _, token := range tokens { // at any moment, at any node
@@ -408,7 +386,7 @@ func TestDatabaseAway(t *testing.T) {
 	}
 	s.begin()
 	back := time.Now()
-	eventually(t, "log-ins go on", func() bool {
+	sitetest.Eventually(t, "log-ins go on", func() bool {
 		status, _ := n.send("POST", "/auth/login", "", credentials("alice@example.com"))
 		return status == 200
 	})
@@ -484,7 +462,7 @@ func TestTwoNodesWithoutNotify(t *testing.T) {
 		}
 		refusedBy(t, "a log-out", token, nodes...)
 	}
-	eventually(t, "a node says that it has to ask", func() bool {
+	sitetest.Eventually(t, "a node says that it has to ask", func() bool {
 		return strings.Contains(nodes[0].output.String(), "database does not tell of ended sessions; it is asked")
 	})
 }

@@ -15,6 +15,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
 // visitor is a browser that does not tell the ports of a host apart in its
@@ -235,7 +237,7 @@ func TestTwoNodesOpenID(t *testing.T) {
 			t.Errorf("after a log-out: %d", got)
 		}
 	}
-	eventually(t, "the client is told", func() bool { return told.Load() > 0 })
+	sitetest.Eventually(t, "the client is told", func() bool { return told.Load() > 0 })
 	if told.Load() != 1 {
 		t.Errorf("the client is told %d times", told.Load())
 	}
@@ -315,7 +317,7 @@ func TestOpenIDWithoutADatabase(t *testing.T) {
 
 	late := newNode(t, t.TempDir(), "late", site)
 	late.start()
-	eventually(t, "a node answers", func() bool {
+	sitetest.Eventually(t, "a node answers", func() bool {
 		response, err := http.Get(late.url + "/auth/jwks.json")
 		if err == nil {
 			_ = response.Body.Close()
@@ -335,5 +337,5 @@ func TestOpenIDWithoutADatabase(t *testing.T) {
 	if _, err := db.Exec(`DELETE FROM records WHERE kind = 'store copy'`); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the node goes on", func() bool { return signUp() == 303 })
+	sitetest.Eventually(t, "the node goes on", func() bool { return signUp() == 303 })
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/internal/opstest"
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
 // host is a machine whose Caddy has the server's programs at hand and the
@@ -93,10 +94,10 @@ func TestOperationsBackup(t *testing.T) {
 		})
 	}
 	t.Cleanup(func() { stopped.Store(true); all.Wait() })
-	eventually(t, "users sign up", func() bool { return len(soFar()) > 3 })
+	sitetest.Eventually(t, "users sign up", func() bool { return len(soFar()) > 3 })
 	before := soFar()
 	host.Type("A backup of PostgreSQL")
-	eventually(t, "users sign up after the backup", func() bool { return len(soFar()) > len(before)+4 })
+	sitetest.Eventually(t, "users sign up after the backup", func() bool { return len(soFar()) > len(before)+4 })
 	stopped.Store(true)
 	all.Wait()
 	_, renewed := n.refreshes(refreshedLater)

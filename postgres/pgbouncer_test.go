@@ -12,6 +12,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
 // A pooler that shares a connection by transaction needs the DSN that the docs
@@ -23,7 +24,7 @@ func TestPgBouncer(t *testing.T) {
 	}
 	s := start(t)
 	s.database("pooled")
-	host, port, _ := net.SplitHostPort(freeAddress(t))
+	host, port, _ := net.SplitHostPort(sitetest.FreeAddress(t))
 	config := filepath.Join(s.dir, "pgbouncer.ini")
 	text := fmt.Sprintf("[databases]\npooled = host=%s dbname=pooled user=test\n[pgbouncer]\nlisten_addr = %s\nlisten_port = %s\nauth_type = any\npool_mode = transaction\nunix_socket_dir =\n", s.dir, host, port)
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
@@ -41,7 +42,7 @@ func TestPgBouncer(t *testing.T) {
 			t.Logf("pgbouncer says:\n%s", said)
 		}
 	})
-	eventually(t, "pgbouncer listens", func() bool {
+	sitetest.Eventually(t, "pgbouncer listens", func() bool {
 		connection, err := net.Dial("tcp", net.JoinHostPort(host, port))
 		if err == nil {
 			_ = connection.Close()
@@ -78,7 +79,7 @@ func TestPgBouncer(t *testing.T) {
 	if status, body := nodes[0].send("POST", "/auth/logout", token, nil); status != 204 {
 		t.Fatalf("log-out: %d %v", status, body)
 	}
-	eventually(t, "the other node refuses the token", func() bool {
+	sitetest.Eventually(t, "the other node refuses the token", func() bool {
 		status, _ := nodes[1].send("GET", "/todos/", token, nil)
 		return status == 401
 	})

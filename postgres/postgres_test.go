@@ -20,6 +20,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddy-jwt/caddy-jwt/store/storetest"
 	"github.com/caddyserver/caddy/v2"
@@ -329,7 +330,7 @@ func TestListenRevocations(t *testing.T) {
 	<-heard
 	s.restart()
 	<-heard // it listens again
-	eventually(t, "the database answers", func() bool { _, err := a.User(t.Context(), "first"); return err == nil })
+	sitetest.Eventually(t, "the database answers", func() bool { _, err := a.User(t.Context(), "first"); return err == nil })
 	end("second")
 	<-heard
 	cancel()

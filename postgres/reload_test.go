@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
 // A config whose database cannot be reached is refused, and the one before goes on. One
@@ -15,7 +16,7 @@ func TestReloadToADatabaseThatIsAway(t *testing.T) {
 	s := start(t)
 	dsn, elsewhere := s.database("reloaded"), strings.Replace(s.dsn("reloaded"), "host="+s.dir, "host="+s.dir+"/nowhere", 1)
 	n := newNode(t, t.TempDir(), "0", accountsOnly(dsn, "throttle off"))
-	admin := freeAddress(t)
+	admin := sitetest.FreeAddress(t)
 	configure := func(old, fresh string) {
 		t.Helper()
 		text, err := os.ReadFile(n.config)
@@ -55,7 +56,7 @@ func TestReloadToADatabaseThatIsAway(t *testing.T) {
 	}
 	n.mustAllow(200, token, "a token meanwhile")
 	s.begin()
-	eventually(t, "log-ins go on", func() bool {
+	sitetest.Eventually(t, "log-ins go on", func() bool {
 		status, _ := n.send("POST", "/auth/login", "", credentials("alice@example.com"))
 		return status == 200
 	})

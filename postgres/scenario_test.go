@@ -18,6 +18,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
 // answerLimit is how long a request may hang before it counts as one that is
@@ -159,7 +160,7 @@ func (p *pressure) finish(t *testing.T, dsn string, seen func(string, ...any)) {
 // limit is asserted at full length only: a busy machine is slow.
 func recovery(t *testing.T, since time.Time, what string, holds func() bool) time.Duration {
 	t.Helper()
-	eventually(t, what, holds)
+	sitetest.Eventually(t, what, holds)
 	took := time.Since(since)
 	if scenario.Full() && took > 5*time.Second {
 		t.Errorf("%s after %s", what, took)
@@ -198,7 +199,7 @@ func TestScenarioDatabaseRestarts(t *testing.T) {
 	var slowest time.Duration
 	for range restarts {
 		before := p.signedUp()
-		eventually(t, "some have signed up", func() bool { return p.signedUp() >= before+5 })
+		sitetest.Eventually(t, "some have signed up", func() bool { return p.signedUp() >= before+5 })
 		s.restart()
 		back, before := time.Now(), p.signedUp()
 		slowest = max(slowest, recovery(t, back, "sign-ups go on", func() bool { return p.signedUp() > before }))
@@ -318,14 +319,14 @@ func TestScenarioDatabaseCutOff(t *testing.T) {
 	p := press(n, token)
 	for range scenario.Length(1, 3) {
 		before := p.signedUp()
-		eventually(t, "some have signed up", func() bool { return p.signedUp() >= before+5 })
+		sitetest.Eventually(t, "some have signed up", func() bool { return p.signedUp() >= before+5 })
 		w.cut()
 		began, failed := time.Now(), p.answeredUnavailable()
 		if status, err := n.ask("POST", "/auth/login", "", credentials("alice@example.com")); status != 503 {
 			t.Errorf("log-in while cut off: %d %v", status, err)
 		}
 		seen("cut off: a log-in is answered by 503 after %s", time.Since(began).Round(time.Millisecond))
-		eventually(t, "sign-ups are answered", func() bool { return p.answeredUnavailable() >= failed+4 })
+		sitetest.Eventually(t, "sign-ups are answered", func() bool { return p.answeredUnavailable() >= failed+4 })
 		if revoked != "" {
 			if status, err := n.ask("GET", "/todos/", revoked, nil); status != 200 {
 				t.Fatalf("control: %d %v", status, err)

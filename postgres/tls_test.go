@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddyserver/caddy/v2"
 )
 
@@ -59,7 +60,7 @@ func TestTLS(t *testing.T) {
 	s := start(t)
 	cert, key := s.certificate("server")
 	other, _ := s.certificate("other")
-	_, port, _ := net.SplitHostPort(freeAddress(t))
+	_, port, _ := net.SplitHostPort(sitetest.FreeAddress(t))
 	s.run("pg_ctl", "-D", s.dir+"/data", "-m", "immediate", "stop")
 	s.listen, s.more = "127.0.0.1", "-c port="+port+" -c ssl=on -c ssl_cert_file="+cert+" -c ssl_key_file="+key
 	s.begin()

@@ -4,6 +4,7 @@ package sitetest
 import (
 	"net"
 	"os"
+	"strings"
 	"testing"
 	"time"
 )
@@ -29,6 +30,11 @@ func FreeAddress(t testing.TB) string {
 	}
 	defer listener.Close()
 	return listener.Addr().String()
+}
+
+// FreeLocalhost is one whose host is a name, as OpenID Providers want it.
+func FreeLocalhost(t testing.TB) string {
+	return strings.Replace(FreeAddress(t), "127.0.0.1", "localhost", 1)
 }
 
 // Eventually polls, for what a background task brings about.

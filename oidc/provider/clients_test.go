@@ -19,6 +19,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/internal/chromiumtest"
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 	"github.com/lestrrat-go/jwx/v2/jwk"
@@ -132,7 +133,7 @@ func TestOAuth4WebAPI(t *testing.T) {
 // renewal in a frame, which is refused as no page names the client, log-out.
 func TestOIDCClientTSInChromium(t *testing.T) {
 	needNPM(t)
-	app := freeAddress(t)
+	app := sitetest.FreeLocalhost(t)
 	root := t.TempDir()
 	for _, file := range []string{"spa/index.html", "spa/app.js", "node_modules/oidc-client-ts/dist/browser/oidc-client-ts.min.js"} {
 		text, err := os.ReadFile(filepath.Join("testdata/clients", file))

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 )
@@ -117,7 +118,7 @@ func TestKeyRotation(t *testing.T) {
 	if err != nil || strings.Count(string(output), "signs within 15 seconds") != 3 {
 		t.Fatalf("%v\n%s", err, output)
 	}
-	eventually(t, "the set has the new keys beside the old ones", func() bool { return strings.Count(chrome.get("/oidc/jwks.json").body, `"kid"`) == 4 })
+	sitetest.Eventually(t, "the set has the new keys beside the old ones", func() bool { return strings.Count(chrome.get("/oidc/jwks.json").body, `"kid"`) == 4 })
 	after := chrome.redeem("spa", chrome.code("spa", nil)).json(t)
 	for _, name := range []string{"access_token", "id_token"} {
 		if kidOf(t, before[name].(string)) == kidOf(t, after[name].(string)) {

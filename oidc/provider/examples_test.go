@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 )
 
@@ -25,7 +26,7 @@ func runExample(t *testing.T, name string, ports ...string) map[string]string {
 	}
 	body, instead := string(text), make(map[string]string)
 	for _, port := range ports {
-		instead[port] = strings.TrimPrefix(freeAddress(t), "localhost:")
+		instead[port] = strings.TrimPrefix(sitetest.FreeLocalhost(t), "localhost:")
 		body = strings.ReplaceAll(body, ":"+port, ":"+instead[port])
 	}
 	run(t, filepath.Join(t.TempDir(), "log.json"), body)
@@ -49,7 +50,7 @@ func TestExampleOIDCProvider(t *testing.T) {
 	tokens := chrome.post("/oidc/token", url.Values{"grant_type": {"authorization_code"}, "code": {back.Query().Get("code")}, "redirect_uri": {callback}}, basic("shop", appSecret)).json(t)
 	access, _ := tokens["access_token"].(string)
 	api := "http://localhost:" + ports["8083"] + "/"
-	eventually(t, "the API has the keys", func() bool {
+	sitetest.Eventually(t, "the API has the keys", func() bool {
 		return chrome.do(http.MethodGet, api, nil, "Authorization: Bearer "+access).status == 200
 	})
 	if got := chrome.get(api); got.status != 401 {
@@ -80,5 +81,5 @@ func TestExampleLoginWith(t *testing.T) {
 		t.Errorf("%d %s", got.status, got.body)
 	}
 	there.post("/auth/logout", url.Values{})
-	eventually(t, "the log-out at the provider ends the session", func() bool { return chrome.get("/private").status == 303 })
+	sitetest.Eventually(t, "the log-out at the provider ends the session", func() bool { return chrome.get("/private").status == 303 })
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
 var interactionForm = regexp.MustCompile(`action="(http[^"]+/interaction/[^"]+)"`)
@@ -19,7 +20,7 @@ var interactionForm = regexp.MustCompile(`action="(http[^"]+/interaction/[^"]+)"
 func TestLoginWithOIDCProviderFromNPM(t *testing.T) {
 	needNPM(t)
 	s := newLoginSite(t)
-	port := strings.TrimPrefix(freeAddress(t), "localhost:")
+	port := strings.TrimPrefix(sitetest.FreeLocalhost(t), "localhost:")
 	command := exec.Command("node", "provider.mjs", port, "site", "the-secret-of-the-site", s.url+"/auth/callback/npm")
 	command.Dir = "testdata/clients"
 	stdout, err := command.StdoutPipe()

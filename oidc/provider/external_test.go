@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/oidc/internal/protocol"
 	"github.com/caddy-jwt/caddy-jwt/oidc/login"
 	"github.com/caddy-jwt/caddy-jwt/store"
@@ -64,7 +65,7 @@ func run(t testing.TB, logFile, sites string) {
 // the ports of a host apart in cookies.
 func newLoginSite(t testing.TB) *site {
 	t.Helper()
-	return &site{t: t, url: "http://127.0.0.1:" + strings.TrimPrefix(freeAddress(t), "localhost:"), logFile: filepath.Join(t.TempDir(), "log.json"), dir: t.TempDir()}
+	return &site{t: t, url: "http://127.0.0.1:" + strings.TrimPrefix(sitetest.FreeLocalhost(t), "localhost:"), logFile: filepath.Join(t.TempDir(), "log.json"), dir: t.TempDir()}
 }
 
 // caddyfile is the site, with options of its accounts.
@@ -380,7 +381,7 @@ func (b *browser) mustBeOut(got answer, status int, text string) {
 // which is not up when the site is set up; and the provider ends their sessions.
 func TestLoginWithOwnProvider(t *testing.T) {
 	app := newLoginSite(t)
-	id := &site{t: t, url: "http://" + freeAddress(t), logFile: app.logFile, dir: t.TempDir()}
+	id := &site{t: t, url: "http://" + sitetest.FreeLocalhost(t), logFile: app.logFile, dir: t.TempDir()}
 	run(t, app.logFile, app.caddyfile(`login_with home {
 		label "Home"
 		issuer `+id.url+`
@@ -455,7 +456,7 @@ func TestLoginWithOwnProvider(t *testing.T) {
 	if got := there.post("/auth/logout", url.Values{}); got.status != 303 {
 		t.Fatalf("log-out: %d %s", got.status, got.body)
 	}
-	eventually(t, "the session here ends with the one there", func() bool { return here.get("/auth/whoami").status == 401 })
+	sitetest.Eventually(t, "the session here ends with the one there", func() bool { return here.get("/auth/whoami").status == 401 })
 	if got := here.get("/private/x"); got.status != 303 {
 		t.Errorf("after the log-out: %d %s", got.status, got.body)
 	}
@@ -1218,7 +1219,7 @@ func TestLoginWithOutage(t *testing.T) {
 	}
 	p.lie(lies{subject: "bob", email: "bob@example.com"})
 	p.down.Store(false)
-	eventually(t, "the provider is looked up again", func() bool { return chrome.get("/auth/login/fake").status == 303 })
+	sitetest.Eventually(t, "the provider is looked up again", func() bool { return chrome.get("/auth/login/fake").status == 303 })
 	chrome = s.browser()
 	chrome.mustBeIn(chrome.logInBy("fake"))
 	if log := s.log(); strings.Count(log, "provider cannot be looked up") != 1 || !strings.Contains(log, "provider can be looked up again") {

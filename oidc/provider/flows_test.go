@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/oidc/internal/protocol"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	gooidc "github.com/coreos/go-oidc/v3/oidc"
@@ -25,7 +26,7 @@ import (
 // A client as people write it in Go: discovery, code flow with PKCE, ID token,
 // userinfo, refresh; and a site elsewhere that verifies the access token.
 func TestCodeFlowWithGoOIDC(t *testing.T) {
-	api := freeAddress(t)
+	api := sitetest.FreeLocalhost(t)
 	s := serve(t, fmt.Sprintf(clientsOfTests, ""), "")
 	s.load(fmt.Sprintf(clientsOfTests, ""), "}\nhttp://"+api+" {\n jwt {\n issuer "+s.url+" {\n audience "+s.url+"\n token_type at+jwt\n}\n require scope read:todos\n}\n respond \"user={http.auth.user.id} roles={http.auth.user.roles}\"", t.TempDir())
 	ctx := context.Background()
@@ -67,7 +68,7 @@ func TestCodeFlowWithGoOIDC(t *testing.T) {
 		t.Fatalf("refresh: %v", err)
 	}
 	var got answer
-	eventually(t, "the site elsewhere has the keys", func() bool {
+	sitetest.Eventually(t, "the site elsewhere has the keys", func() bool {
 		got = chrome.do(http.MethodGet, "http://"+api+"/", nil, "Authorization: Bearer "+fresh.AccessToken)
 		return got.status == 200
 	})

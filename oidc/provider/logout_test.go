@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddy-jwt/caddy-jwt/store/filestore"
 	"github.com/caddyserver/caddy/v2"
@@ -134,7 +135,7 @@ func TestLogoutOfAClientThatHangs(t *testing.T) {
 	bob.signUp(bob.email)
 	tokens := bob.redeem("web", bob.code("web", nil)).json(t)
 	alice.post("/auth/password", url.Values{"currentPassword": {goodPassword}, "newPassword": {"another good password"}})
-	eventually(t, "the client hangs", func() bool { return asked.Load() > 0 })
+	sitetest.Eventually(t, "the client hangs", func() bool { return asked.Load() > 0 })
 	bob.post("/auth/logout", url.Values{})
 	mustBeTold(t, told, tokens["id_token"])
 	if got := asked.Load(); got > logoutsAtOnce {
@@ -197,7 +198,7 @@ func TestLogoutOfAClientMadeAnew(t *testing.T) {
 	if claims := <-toldOld; claims["aud"] != "blog" { // the control
 		t.Errorf("told %v", claims)
 	}
-	eventually(t, "all log-outs are done", func() bool {
+	sitetest.Eventually(t, "all log-outs are done", func() bool {
 		all, err := users.Records(t.Context(), state{issuer: s.url}.kind(kindLogout), "", time.Now())
 		for _, record := range all {
 			var l logout
@@ -285,7 +286,7 @@ func TestLogoutOfAClientThatRefusesSome(t *testing.T) {
 		}
 	}
 	s.load(clients, "", s.dir)
-	eventually(t, "half of them are taken", func() bool {
+	sitetest.Eventually(t, "half of them are taken", func() bool {
 		mu.Lock()
 		defer mu.Unlock()
 		return told == sessions/2

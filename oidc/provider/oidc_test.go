@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"html"
 	"io"
-	"net"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
@@ -16,9 +15,9 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddy-jwt/caddy-jwt/store/filestore"
 	"github.com/caddyserver/caddy/v2"
@@ -101,20 +100,10 @@ func (s *site) store() store.UserStore {
 	return file
 }
 
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return fmt.Sprintf("localhost:%d", listener.Addr().(*net.TCPAddr).Port)
-}
-
 // serve runs a provider with these clients, and what else is in its site.
 func serve(t testing.TB, clients, more string) *site {
 	t.Helper()
-	s := &site{t: t, url: "http://" + freeAddress(t), logFile: filepath.Join(t.TempDir(), "log.json")}
+	s := &site{t: t, url: "http://" + sitetest.FreeLocalhost(t), logFile: filepath.Join(t.TempDir(), "log.json")}
 	s.load(clients, more, t.TempDir())
 	t.Cleanup(func() {
 		if err := caddy.Stop(); err != nil {
@@ -389,19 +378,6 @@ func (b *browser) refresh(client, token string) answer {
 }
 
 func challengeOf(verifier string) string { return hashed(verifier) }
-
-func eventually(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; {
-		if holds() {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("it never came true: " + what)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-}
 
 // provider serves the clients of the tests.
 func provider(t testing.TB) *site {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/internal/storefault"
 	"github.com/caddy-jwt/caddy-jwt/oidc/internal/protocol"
 	"github.com/caddy-jwt/caddy-jwt/store"
@@ -270,7 +271,7 @@ func TestHangUpIsNoReplay(t *testing.T) {
 		if err := exchange(ctx, code); err == nil {
 			t.Fatal("the client has not hung up")
 		}
-		eventually(t, "the request is over", func() bool { return hungUp() > before })
+		sitetest.Eventually(t, "the request is over", func() bool { return hungUp() > before })
 		faults.Set(nil)
 		if got := chrome.redeem("spa", code); got.status != 200 || !chrome.live(got.json(t)["access_token"]) || s.replaysLogged() > 0 {
 			t.Errorf("after change %d: %d %s", n, got.status, got.body)
@@ -476,7 +477,7 @@ func TestThreatRepeatedRequests(t *testing.T) {
 	s, chrome := repeating(t)
 	dead := func(what string, access any) {
 		s.t.Helper()
-		eventually(s.t, what+" is dead", func() bool { return !chrome.live(access) })
+		sitetest.Eventually(s.t, what+" is dead", func() bool { return !chrome.live(access) })
 	}
 	var tokens map[string]any
 	redeemed := func() { tokens = chrome.redeem("spa", chrome.code("spa", nil)).json(s.t) }
@@ -611,7 +612,7 @@ func TestThreatRepeatedLogIns(t *testing.T) {
 			token := p.sign(map[string]any{"iss": p.URL, "aud": "site", "sub": "s" + email, "iat": now, "exp": now + 60, "jti": store.RandomToken(32), "events": map[string]any{protocol.LogoutEvent: map[string]any{}}}, p.key)
 			return func() answer { return everyone.post("/auth/backchannel/fake", url.Values{"logout_token": {token}}) }
 		}, []int{200, 400}, func(answer) {
-			eventually(s.t, "the session is ended", func() bool {
+			sitetest.Eventually(s.t, "the session is ended", func() bool {
 				return chrome.do(http.MethodGet, "/auth/whoami", nil, "Accept: text/plain").status == 401
 			})
 		}},

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddyserver/caddy/v2"
@@ -138,7 +139,7 @@ func TestManyLogoutsAtOnce(t *testing.T) {
 	if got := last.post("/auth/password", url.Values{"currentPassword": {goodPassword}, "newPassword": {"another good password"}}); got.status != 200 {
 		t.Fatalf("%d %s", got.status, got.body)
 	}
-	eventually(t, "all are told", func() bool {
+	sitetest.Eventually(t, "all are told", func() bool {
 		mu.Lock()
 		defer mu.Unlock()
 		return len(told) == logins
@@ -312,7 +313,7 @@ func TestThreatNativeClientsWithoutAPage(t *testing.T) {
 
 // Two providers that share a store share nothing but users.
 func TestThreatStateOfAnotherIssuer(t *testing.T) {
-	other := freeAddress(t)
+	other := sitetest.FreeLocalhost(t)
 	s := provider(t)
 	s.load(fmt.Sprintf(clientsOfTests, ""), fmt.Sprintf("}\nhttp://%s {\n oidc_provider {\n issuer http://%s\n accounts {\n signup open\n issuer other\n store file %s/users.db\n throttle off\n}\n%s\n}\n", other, other, s.dir, fmt.Sprintf(clientsOfTests, "")), s.dir)
 	chrome := s.browser()
@@ -484,7 +485,7 @@ func TestThreatIntrospectionOfOthersTokens(t *testing.T) {
 // The API of docs/oidc.md: neither a client without the scope, nor a machine that
 // passes for a user.
 func TestThreatTokensAtAnAPI(t *testing.T) {
-	api, users := freeAddress(t), freeAddress(t)
+	api, users := sitetest.FreeLocalhost(t), sitetest.FreeLocalhost(t)
 	s := provider(t)
 	site := "}\nhttp://%s {\n jwt {\n issuer " + s.url + "\n audience " + s.url + "\n token_type at+jwt\n require scope read:todos\n %s\n}\n respond \"{http.auth.user.id} {http.auth.user.client_id}\"\n"
 	s.load(fmt.Sprintf(clientsOfTests, ""), fmt.Sprintf(site, api, "")+fmt.Sprintf(site, users, "require expression `!claims.sub.endsWith('@clients')`"), s.dir)
@@ -500,7 +501,7 @@ func TestThreatTokensAtAnAPI(t *testing.T) {
 		evil = chrome.exchange("other", url.Values{"grant_type": {"authorization_code"}, "code": {chrome.code("other", url.Values{"redirect_uri": {"https://other.example/callback"}})}, "redirect_uri": {"https://other.example/callback"}, "code_verifier": {verifier}})
 	}
 	for _, host := range []string{api, users} {
-		eventually(t, "the API has the keys", func() bool { return at(host, user).status == 200 })
+		sitetest.Eventually(t, "the API has the keys", func() bool { return at(host, user).status == 200 })
 	}
 	id := claimsOf(t, user)["sub"].(string)
 	if got := at(api, user); got.body != id+" app" {
@@ -593,7 +594,7 @@ func TestLogoutIsToldAfterARestart(t *testing.T) {
 		t.Fatalf("%d", got.status)
 	}
 	chrome.post("/auth/logout", url.Values{})
-	eventually(t, "it is tried", func() bool {
+	sitetest.Eventually(t, "it is tried", func() bool {
 		all, err := s.store().Records(context.Background(), state{issuer: s.url}.kind(kindLogout), "", time.Now())
 		return err == nil && len(all) == 1 && strings.Contains(string(all[0].Value), `"tries"`)
 	})

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 )
@@ -119,7 +120,7 @@ func TestChromiumClientLeadsOn(t *testing.T) {
 			}
 			shows := func(text string) {
 				t.Helper()
-				eventually(t, "the page shows "+text, func() bool {
+				sitetest.Eventually(t, "the page shows "+text, func() bool {
 					body, err := chromedp.Run(ctx, chromedp.Text(chromedp.CSS("body")))
 					return err == nil && strings.Contains(body, text)
 				})

@@ -1,0 +1,184 @@
+package sitetest
+
+import (
+	stdjson "encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+)
+
+// Site is a real Caddy with a real Caddyfile, in this process.
+type Site struct {
+	T       testing.TB
+	URL     string
+	LogFile string
+
+	Transport http.RoundTripper // of the requests; default: http.DefaultTransport
+}
+
+func (s *Site) roundTrip(request *http.Request) (*http.Response, error) {
+	if s.Transport != nil {
+		return s.Transport.RoundTrip(request)
+	}
+	return caddytest.RoundTrip(http.DefaultTransport, request)
+}
+
+// AdaptCaddyfile makes JSON of the inside of a site block. Whatever is before a line of
+// ten dashes goes before the site, as global options.
+func AdaptCaddyfile(t testing.TB, body, address, storage, logFile string) ([]byte, error) {
+	t.Helper()
+	global, body, found := strings.Cut(body, "----------\n")
+	if !found {
+		global, body = "", global
+	}
+	text := GlobalOptions(storage, logFile, global) + "http://" + address + " {\n" + body + "\n}"
+	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), map[string]any{"filename": "Caddyfile"})
+	return config, err
+}
+
+// GlobalOptions keep a Caddy of the tests to itself.
+// The storage is a folder, or a kind of storage and its options.
+func GlobalOptions(storage, logFile, more string) string {
+	if !strings.Contains(storage, " ") {
+		storage = "file_system " + storage
+	}
+	return fmt.Sprintf(`{
+		admin off
+		auto_https off
+		persist_config off
+		storage %s
+		log {
+			output file %s
+			format json
+			level DEBUG
+		}
+		%s
+	}
+	`, storage, logFile, more)
+}
+
+// Serve runs a site with this inside of its block.
+func Serve(t testing.TB, body string) *Site {
+	t.Helper()
+	s := &Site{T: t, URL: "http://" + FreeAddress(t), LogFile: filepath.Join(TempDir(t), "log.json")}
+	s.Load(body, TempDir(t))
+	t.Cleanup(func() {
+		if err := caddy.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// Load loads another config at the same address.
+func (s *Site) Load(body, storage string) {
+	s.T.Helper()
+	config, err := AdaptCaddyfile(s.T, body, strings.TrimPrefix(s.URL, "http://"), storage, s.LogFile)
+	if err == nil {
+		err = caddy.Load(config, true)
+		http.DefaultClient.CloseIdleConnections() // the server before it may still answer on one
+	}
+	if err != nil {
+		s.T.Fatalf("loading the config: %v", err)
+	}
+}
+
+// ConfigError is the error of a config that must not load.
+func ConfigError(t testing.TB, body string) string {
+	t.Helper()
+	config, err := AdaptCaddyfile(t, body, "127.0.0.1:0", TempDir(t), filepath.Join(TempDir(t), "log.json"))
+	if err == nil {
+		var parsed *caddy.Config
+		if err := stdjson.Unmarshal(config, &parsed); err != nil {
+			t.Fatal(err)
+		}
+		err = caddy.Validate(parsed)
+	}
+	if err == nil {
+		t.Fatalf("the config loads, and must not:\n%s", body)
+	}
+	return err.Error()
+}
+
+// StartError is the error of a config that may be valid and must not start.
+func StartError(t testing.TB, body string) string {
+	t.Helper()
+	config, err := AdaptCaddyfile(t, body, FreeAddress(t), TempDir(t), filepath.Join(TempDir(t), "log.json"))
+	if err == nil {
+		err = caddy.Load(config, true)
+	}
+	if err == nil {
+		_ = caddy.Stop()
+		t.Fatalf("the config starts, and must not:\n%s", body)
+	}
+	return err.Error()
+}
+
+func (s *Site) Log() string {
+	text, err := os.ReadFile(s.LogFile)
+	if err != nil {
+		s.T.Fatal(err)
+	}
+	return string(text)
+}
+
+// Get asks for a path, with headers given as "Name: value".
+func (s *Site) Get(path string, headers ...string) Reply {
+	s.T.Helper()
+	return s.Do(http.MethodGet, path, headers...)
+}
+
+func (s *Site) Do(method, path string, headers ...string) Reply {
+	s.T.Helper()
+	request, err := http.NewRequest(method, s.URL, nil)
+	if err != nil {
+		s.T.Fatal(err)
+	}
+	if path, request.URL.RawQuery, _ = strings.Cut(path, "?"); path != "" {
+		request.URL.Opaque = "//" + request.URL.Host + path // to the letter, as an attacker would send it
+	}
+	for _, header := range headers {
+		name, value, _ := strings.Cut(header, ": ")
+		request.Header[name] = append(request.Header[name], value)
+	}
+	response, err := s.roundTrip(request)
+	for tries := 0; err != nil && tries < 10; tries++ { // Caddy closes connections at a config reload
+		response, err = s.roundTrip(request)
+	}
+	if err != nil {
+		s.T.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		s.T.Fatal(err)
+	}
+	return Reply{response.StatusCode, response.Header, string(body)}
+}
+
+// Bearer asks for a path with a token.
+func (s *Site) Bearer(path, token string) Reply {
+	s.T.Helper()
+	return s.Get(path, "Authorization: Bearer "+token)
+}
+
+func (s *Site) MustAnswer(status int, got Reply, why string) {
+	s.T.Helper()
+	if got.Status != status {
+		s.T.Errorf("%s: status %d, expected %d; challenge %q, body %q", why, got.Status, status, got.Header.Get("WWW-Authenticate"), got.Body)
+	}
+}
+
+type Reply struct {
+	Status int
+	Header http.Header
+	Body   string
+}
