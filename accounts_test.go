@@ -27,6 +27,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/accounts/password"
 	"github.com/caddy-jwt/caddy-jwt/accounts/web"
 	"github.com/caddy-jwt/caddy-jwt/credentials"
+	"github.com/caddy-jwt/caddy-jwt/internal/accountstest"
 	"github.com/caddy-jwt/caddy-jwt/internal/network"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
@@ -39,39 +40,6 @@ import (
 	"github.com/google/uuid"
 	"golang.org/x/crypto/bcrypt"
 )
-
-// serviceOf is that of the site that runs.
-func serviceOf(t testing.TB) (service *accounts.Service) {
-	t.Helper()
-	for _, service = range accounts.Running() {
-	}
-	return service
-}
-
-func storeOf(t testing.TB) store.UserStore {
-	t.Helper()
-	return serviceOf(t).Users()
-}
-
-func userOf(t testing.TB, email string) store.User {
-	t.Helper()
-	user, err := storeOf(t).UserByEmail(t.Context(), email)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return user
-}
-
-func changeUser(t testing.TB, email string, change func(*store.User)) {
-	t.Helper()
-	_, err := storeOf(t).UpdateUser(t.Context(), userOf(t, email).ID, time.Now(), func(u *store.User) error {
-		change(u)
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-}
 
 // The tutorial of LoopBack's authentication-jwt: sign up, log in, copy the
 // token, reach the todos, be refused without it.
@@ -178,18 +146,18 @@ func TestThreatSessionsOfAnotherIssuer(t *testing.T) {
 func TestSessionsOfAUserAreBounded(t *testing.T) {
 	s := sitetest.AccountsSite(t, "")
 	first := s.SignedUp("alice@example.com")
-	user := userOf(t, "alice@example.com")
+	user := accountstest.UserOf(t, "alice@example.com")
 	for range accounts.MaxSessions - 1 {
-		if _, err := serviceOf(t).BeginSession(t.Context(), user, accounts.Client{}); err != nil {
+		if _, err := accountstest.ServiceOf(t).BeginSession(t.Context(), user, accounts.Client{}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	s.MustAnswer(200, s.Bearer("/todos/", first.Token), "as many as there may be")
-	if _, err := serviceOf(t).BeginSession(t.Context(), user, accounts.Client{}); err != nil {
+	if _, err := accountstest.ServiceOf(t).BeginSession(t.Context(), user, accounts.Client{}); err != nil {
 		t.Fatal(err)
 	}
 	s.MustAnswer(401, s.Bearer("/todos/", first.Token), "one more")
-	if sessions, err := storeOf(t).Sessions(t.Context(), user.ID, time.Now()); err != nil || len(sessions) != accounts.MaxSessions {
+	if sessions, err := accountstest.StoreOf(t).Sessions(t.Context(), user.ID, time.Now()); err != nil || len(sessions) != accounts.MaxSessions {
 		t.Errorf("%d sessions, %v", len(sessions), err)
 	}
 }
@@ -277,7 +245,7 @@ func TestThreatEnumeration(t *testing.T) {
 	s := sitetest.AccountsSite(t, "throttle off")
 	s.SignedUp("alice@example.com")
 	s.SignedUp("disabled@example.com")
-	changeUser(t, "disabled@example.com", func(u *store.User) { u.Disabled = true })
+	accountstest.ChangeUser(t, "disabled@example.com", func(u *store.User) { u.Disabled = true })
 	control := s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com"))
 	s.MustAnswer(200, control, "control")
 	var first sitetest.Reply
@@ -329,13 +297,13 @@ func TestThreatCredentialStuffing(t *testing.T) {
 	s.MustAnswer(429, s.Post("/auth/login", sitetest.CredentialsOf("carol@example.com"), from("203.0.113.200")), "the right guess after too many")
 	s.MustAnswer(200, s.Post("/auth/login", sitetest.CredentialsOf("carol@example.com"), from("198.51.100.1")), "carol herself")
 	for i := range accounts.SparedFactor*10 + 50 {
-		serviceOf(t).Spares(t.Context(), false, "carol@example.com", accounts.Client{Address: fmt.Sprint("10.0.0.", i)}, time.Now())
+		accountstest.ServiceOf(t).Spares(t.Context(), false, "carol@example.com", accounts.Client{Address: fmt.Sprint("10.0.0.", i)}, time.Now())
 	}
 	s.MustAnswer(429, s.Post("/auth/login", sitetest.CredentialsOf("carol@example.com"), from("203.0.113.201")), "the right guess of one of many clients")
 
 	s.MustAnswer(401, s.Post("/auth/login", sitetest.JSON{"email": "first@example.com", "password": "wrong password"}, from("2001:db8:1::1")), "control: a client's first")
 	for range 29 { // at once, since time forgives
-		serviceOf(t).Attempts.Clients.Begin(t.Context(), network.Key("2001:db8:1::ffff"), time.Now())
+		accountstest.ServiceOf(t).Attempts.Clients.Begin(t.Context(), network.Key("2001:db8:1::ffff"), time.Now())
 	}
 	s.MustAnswer(429, s.Post("/auth/login", sitetest.JSON{"email": "more@example.com", "password": "wrong password"}, from("2001:db8:1::1:1")), "31st of a client, by its /64")
 	s.MustAnswer(401, s.Post("/auth/login", sitetest.JSON{"email": "more@example.com", "password": "wrong password"}, from("2001:db8:2::1")), "control: another client")
@@ -344,12 +312,12 @@ func TestThreatCredentialStuffing(t *testing.T) {
 func TestThreatPasswordStorage(t *testing.T) {
 	s := sitetest.AccountsSite(t, "")
 	s.SignedUp("alice@example.com")
-	hash := userOf(t, "alice@example.com").PasswordHash
+	hash := accountstest.UserOf(t, "alice@example.com").PasswordHash
 	if !strings.HasPrefix(hash, "$argon2id$v=19$m=19456,t=2,p=1$") {
 		t.Errorf("hash %s", hash)
 	}
 	s.SignedUp("bob@example.com")
-	if userOf(t, "bob@example.com").PasswordHash == hash {
+	if accountstest.UserOf(t, "bob@example.com").PasswordHash == hash {
 		t.Error("one password of two users has one hash")
 	}
 	imported, err := bcrypt.GenerateFromPassword([]byte(sitetest.GoodPassword), bcrypt.MinCost)
@@ -357,13 +325,13 @@ func TestThreatPasswordStorage(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, old := range map[string]string{"bcrypt": string(imported), "weaker argon2id": sitetest.WeakArgon2id(sitetest.GoodPassword)} {
-		changeUser(t, "alice@example.com", func(u *store.User) { u.PasswordHash = old })
+		accountstest.ChangeUser(t, "alice@example.com", func(u *store.User) { u.PasswordHash = old })
 		s.MustAnswer(401, s.Post("/auth/login", sitetest.JSON{"email": "alice@example.com", "password": "wrong password"}), name+": wrong password")
-		if userOf(t, "alice@example.com").PasswordHash != old {
+		if accountstest.UserOf(t, "alice@example.com").PasswordHash != old {
 			t.Errorf("%s: hashed again by a wrong password", name)
 		}
 		s.MustAnswer(200, s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com")), name)
-		if renewed := userOf(t, "alice@example.com").PasswordHash; password.Weak(renewed) {
+		if renewed := accountstest.UserOf(t, "alice@example.com").PasswordHash; password.Weak(renewed) {
 			t.Errorf("%s is not hashed again at log-in: %s", name, renewed)
 		}
 		s.MustAnswer(200, s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com")), name+" after it was hashed again")
@@ -533,7 +501,7 @@ func TestThreatRefreshReplay(t *testing.T) {
 	}
 	s.MustAnswer(401, s.Bearer("/todos/", last.Token), "afterwards the session is ended")
 
-	stored, err := storeOf(t).Sessions(t.Context(), userOf(t, "alice@example.com").ID, time.Now())
+	stored, err := accountstest.StoreOf(t).Sessions(t.Context(), accountstest.UserOf(t, "alice@example.com").ID, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -789,9 +757,9 @@ func TestThreatEndedSessions(t *testing.T) {
 	s.MustAnswer(401, s.Post("/auth/password", sitetest.JSON{"currentPassword": "wrong password", "newPassword": "one more good password"}, "Authorization: Bearer "+one.Token), "wrong current password")
 
 	// Another process disables the user: this one knows within a second.
-	changeUser(t, "bob@example.com", func(u *store.User) { u.Disabled = true })
-	store := storeOf(t)
-	if _, err := store.EndSessions(t.Context(), userOf(t, "bob@example.com").ID, "", "", time.Now()); err != nil {
+	accountstest.ChangeUser(t, "bob@example.com", func(u *store.User) { u.Disabled = true })
+	store := accountstest.StoreOf(t)
+	if _, err := store.EndSessions(t.Context(), accountstest.UserOf(t, "bob@example.com").ID, "", "", time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	sitetest.Eventually(t, "a disabled user's token is refused", func() bool { return remembered(bob.Token) == 401 })
@@ -853,11 +821,11 @@ func signingKeyID(t *testing.T, keys *signing.Keys) string {
 func TestKeyRotation(t *testing.T) {
 	s := sitetest.AccountsSite(t, "")
 	old := s.SignedUp("alice@example.com")
-	keys := serviceOf(t).Keys
+	keys := accountstest.ServiceOf(t).Keys
 	kid := func() string { return signingKeyID(t, keys) }
 	rotate := func(at time.Time) {
 		t.Helper()
-		if _, fresh, err := signing.Rotate(t.Context(), caddy.ActiveContext().Storage(), signing.Path(serviceOf(t).Config.KeyIdentity()), signing.Rotation{Now: at}); err != nil {
+		if _, fresh, err := signing.Rotate(t.Context(), caddy.ActiveContext().Storage(), signing.Path(accountstest.ServiceOf(t).Config.KeyIdentity()), signing.Rotation{Now: at}); err != nil {
 			t.Fatal(err)
 		} else if err := keys.Reload(t.Context(), 0); err != nil || kid() != fresh {
 			t.Fatalf("signs with %s, expected %s, %v", kid(), fresh, err)
@@ -1106,8 +1074,8 @@ func TestThreatCookiesBehindNginx(t *testing.T) {
 func TestThreatLogInDuringPasswordChange(t *testing.T) {
 	s := sitetest.AccountsSite(t, "")
 	s.MustAnswer(201, s.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com")), "sign-up")
-	checked := userOf(t, "alice@example.com")
-	service := serviceOf(t)
+	checked := accountstest.UserOf(t, "alice@example.com")
+	service := accountstest.ServiceOf(t)
 	if _, err := service.BeginSession(t.Context(), checked, accounts.Client{}); err != nil {
 		t.Fatalf("control: %v", err)
 	}
@@ -1129,8 +1097,8 @@ func TestThreatUnknownUserCostsAHash(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	changeUser(t, "old@example.com", func(u *store.User) { u.PasswordHash = string(imported) })
-	defer fillHashGate(t, "127.0.0.1")()
+	accountstest.ChangeUser(t, "old@example.com", func(u *store.User) { u.PasswordHash = string(imported) })
+	defer accountstest.FillHashGate(t, "127.0.0.1")()
 	long := strings.Repeat("x", 73)
 	for _, body := range []sitetest.JSON{
 		{"email": "alice@example.com", "password": "wrong password"}, {"email": "nobody@example.com", "password": "wrong password"}, {"email": "no address", "password": "wrong password"},
@@ -1150,7 +1118,7 @@ func TestThreatBcryptIsNotCutShort(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	changeUser(t, "alice@example.com", func(u *store.User) { u.PasswordHash = string(imported) })
+	accountstest.ChangeUser(t, "alice@example.com", func(u *store.User) { u.PasswordHash = string(imported) })
 	s.MustAnswer(401, s.Post("/auth/login", sitetest.JSON{"email": "alice@example.com", "password": password + "more"}), "longer")
 	s.MustAnswer(200, s.Post("/auth/login", sitetest.JSON{"email": "alice@example.com", "password": password}), "control")
 }
@@ -1171,7 +1139,7 @@ func TestAccountRoutesNeedTheirScope(t *testing.T) {
 			t.Fatal(err)
 		}
 		change(claims)
-		token, err := serviceOf(t).Keys.Sign("at+jwt", claims)
+		token, err := accountstest.ServiceOf(t).Keys.Sign("at+jwt", claims)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -1215,7 +1183,7 @@ func TestThreatMassAssignment(t *testing.T) {
 	chrome := sitetest.Browser(t)
 	in := s.Form(chrome, "/auth/signup", url.Values{"email": {"alice@example.com"}, "password": {sitetest.GoodPassword}, "name": {"Alice"}, "roles": {"admin"}, "id": {"1"}, "disabled": {"true"}, "plan": {"gold"}})
 	s.MustAnswer(303, in, "sign-up")
-	user := userOf(t, "alice@example.com")
+	user := accountstest.UserOf(t, "alice@example.com")
 	if len(user.Roles) != 0 || user.ID == "1" || len(user.Profile) != 1 || user.Profile["name"] != "Alice" {
 		t.Errorf("user %+v", user)
 	}
@@ -1309,7 +1277,7 @@ func TestStorageHangs(t *testing.T) {
 	s.Load(sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "signup open"), "hanging "+sitetest.TempDir(t))
 	t.Cleanup(func() { stopCaddy(t) })
 	s.SignedUp("alice@example.com")
-	keys := serviceOf(t).Keys
+	keys := accountstest.ServiceOf(t).Keys
 	hangs.Store(true)
 	defer hangs.Store(false)
 	given := s.LoggedIn("alice@example.com")
@@ -1320,7 +1288,7 @@ func TestStorageHangs(t *testing.T) {
 	}()
 	sitetest.Eventually(t, "the storage is asked", asked.Load)
 	s.MustAnswer(200, s.Bearer("/todos/", given.Token), "a token of the key in memory")
-	if _, err := serviceOf(t).Users().EndSessions(t.Context(), userOf(t, "alice@example.com").ID, "", "", time.Now()); err != nil {
+	if _, err := accountstest.ServiceOf(t).Users().EndSessions(t.Context(), accountstest.UserOf(t, "alice@example.com").ID, "", "", time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	sitetest.Eventually(t, "the end of the session is learned", func() bool { return s.Bearer("/todos/", given.Token).Status == 401 })

@@ -4,49 +4,22 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
-	"unsafe"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/accountstest"
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddyserver/caddy/v2"
 )
 
-// handClock is a clock that the test moves. As in the kernel, only the time of
-// day jumps; the monotonic reading, by which a time.Time measures what passed,
-// goes on.
-type handClock struct{ ahead atomic.Int64 } // seconds
-
-func (c *handClock) now() time.Time {
-	now := time.Now()
-	*(*uint64)(unsafe.Pointer(&now)) += uint64(c.ahead.Load()) << 30 // the layout of time.Time; setClock checks it
-	return now
-}
-
-// setClock has all of Caddy go by a clock that the test moves.
-func setClock(t *testing.T) *handClock {
-	t.Helper()
-	c := new(handClock)
-	c.ahead.Store(-3600)
-	before := time.Now()
-	if got := c.now(); got.Unix()-before.Add(-time.Hour).Unix() > 1 || got.Sub(before) > time.Minute || got.Sub(before) < 0 {
-		t.Fatalf("the layout of time.Time is another than this test knows: an hour before %s is %s", before, got)
-	}
-	c.ahead.Store(0)
-	clock.Now = c.now
-	t.Cleanup(func() { clock.Now = time.Now }) // after Caddy is stopped: serve comes later
-	return c
-}
-
 // The clock jumps by an hour, by a year and by decades, and back: at each
 // moment the clock decides, what is remembered included, and when it is right
 // again nothing is lost.
 func TestScenarioClockJumps(t *testing.T) {
 	seen := scenario.Promise(t, "no token accepted after its exp or before its nbf by the clock as it is, the cache included; no refetch storm; sessions and revocations hold; all works when the clock is right again")
-	hands := setClock(t)
+	hands := sitetest.SetClock(t)
 	keys := sitetest.Keys()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
 	dir := sitetest.TempDir(t)
@@ -77,7 +50,7 @@ func TestScenarioClockJumps(t *testing.T) {
 
 	decisions, wrong, jumps := 0, 0, 0
 	jump := func(to time.Duration) {
-		from := hands.ahead.Swap(int64(to / time.Second))
+		from := hands.Ahead.Swap(int64(to / time.Second))
 		if from == int64(to/time.Second) {
 			return
 		}
@@ -118,7 +91,7 @@ func TestScenarioClockJumps(t *testing.T) {
 		jump(to)
 		check(to)
 		if to == y2099 { // as another process does it, whose clock is right, a minute before this one is
-			if _, err := storeOf(t).EndSessions(t.Context(), userOf(t, "carol@example.com").ID, "", "", time.Now().Add(-time.Minute)); err != nil {
+			if _, err := accountstest.StoreOf(t).EndSessions(t.Context(), accountstest.UserOf(t, "carol@example.com").ID, "", "", time.Now().Add(-time.Minute)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -151,7 +124,7 @@ func TestScenarioClockJumps(t *testing.T) {
 	s.MustAnswer(200, s.Post("/auth/refresh", sitetest.JSON{"refreshToken": kept.RefreshToken}), "refresh, the clock a year back")
 	jump(0)
 	s.MustAnswer(200, s.Bearer("/todos/", kept.Token), "control: the token from before")
-	if _, err := storeOf(t).EndSessions(t.Context(), userOf(t, "alice@example.com").ID, "", "", time.Now()); err != nil {
+	if _, err := accountstest.StoreOf(t).EndSessions(t.Context(), accountstest.UserOf(t, "alice@example.com").ID, "", "", time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	sitetest.Eventually(t, "the token from before is refused", func() bool { return s.Bearer("/todos/", kept.Token).Status == 401 })
@@ -166,11 +139,11 @@ func TestScenarioClockJumps(t *testing.T) {
 // What has expired is removed from time to time, and not by a clock that was just
 // set.
 func TestCleanUpsByAClockThatJumps(t *testing.T) {
-	hands := setClock(t)
+	hands := sitetest.SetClock(t)
 	passed := time.Duration(0)
 	now := func(more time.Duration) time.Time {
 		passed += more // by both clocks
-		return hands.now().Add(passed)
+		return hands.Now().Add(passed)
 	}
 	c := clock.NewCleanUps(now(0))
 	for _, step := range []struct {
@@ -188,7 +161,7 @@ func TestCleanUpsByAClockThatJumps(t *testing.T) {
 		{"right for long", 0, time.Minute, true},
 		{"after the interval again", 0, clock.Interval, true},
 	} {
-		hands.ahead.Add(int64(step.jump / time.Second))
+		hands.Ahead.Add(int64(step.jump / time.Second))
 		if got := c.Due(now(step.after)); got != step.due {
 			t.Errorf("%s: %v", step.name, got)
 		}

@@ -4,13 +4,10 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
-	stdjson "encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -20,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/accountstest"
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
@@ -28,72 +26,6 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/store/sqlstore"
 	"github.com/caddyserver/caddy/v2"
 )
-
-// process is a Caddy of its own, with what it stores in its folder.
-type process struct {
-	*sitetest.Site
-	dir     string
-	command *exec.Cmd
-	output  *bytes.Buffer
-}
-
-// startAccounts runs Caddy with accounts in its folder.
-func startAccounts(t testing.TB, dir, address string, wrap ...string) *process {
-	t.Helper()
-	return startProcess(t, dir, address, sitetest.AccountsBody(filepath.Join(dir, "users.db"), "throttle off\n hash_queue 1000"), wrap...)
-}
-
-// startProcess runs Caddy by the words of wrap, if any, and waits until it
-// answers.
-func startProcess(t testing.TB, dir, address, body string, wrap ...string) *process {
-	t.Helper()
-	binary := caddytest.Binary(t)
-	p := &process{Site: &sitetest.Site{T: t, URL: "http://" + address, LogFile: filepath.Join(dir, "log.json")}, dir: dir, output: new(bytes.Buffer)}
-	words := append(wrap, binary, "run", "--config", p.writeConfig(t, body))
-	p.command = exec.Command(words[0], words[1:]...)
-	p.command.Stdout, p.command.Stderr = p.output, p.output
-	scenario.Start(t, p.command)
-	t.Cleanup(p.kill)
-	sitetest.Eventually(t, "Caddy answers", func() bool {
-		response, err := http.Get(p.URL + "/auth/jwks.json")
-		if err == nil {
-			_ = response.Body.Close()
-		}
-		return err == nil
-	})
-	return p
-}
-
-// writeConfig writes the file from which the process has its config.
-func (p *process) writeConfig(t testing.TB, body string) (path string) {
-	t.Helper()
-	text := sitetest.GlobalOptions(filepath.Join(p.dir, "storage"), p.LogFile, "") + p.URL + " {\n" + body + "\n}"
-	path = filepath.Join(p.dir, "Caddyfile")
-	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
-// kill ends the process as the kernel does when it is out of memory.
-func (p *process) kill() {
-	if p.command.ProcessState != nil {
-		return
-	}
-	_ = syscall.Kill(-p.command.Process.Pid, syscall.SIGKILL)
-	_ = p.command.Wait()
-}
-
-// trySignUp returns the status, or an error if the connection broke.
-func (p *process) trySignUp(email string) (int, error) {
-	response, err := http.Post(p.URL+"/auth/signup", "application/json", strings.NewReader(`{"email":"`+email+`","password":"`+sitetest.GoodPassword+`"}`))
-	if err != nil {
-		return 0, err
-	}
-	defer response.Body.Close()
-	_, err = io.Copy(io.Discard, response.Body)
-	return response.StatusCode, err
-}
 
 // Killed again and again while users sign up: nobody whose sign-up was
 // acknowledged is lost.
@@ -106,7 +38,7 @@ func TestScenarioKilledDuringSignUps(t *testing.T) {
 	var slowest time.Duration // of the starts; the first makes the store and its keys
 	for round := range kills {
 		began := time.Now()
-		p := startAccounts(t, dir, address)
+		p := sitetest.StartAccounts(t, dir, address)
 		if round > 0 {
 			slowest = max(slowest, time.Since(began))
 		}
@@ -115,7 +47,7 @@ func TestScenarioKilledDuringSignUps(t *testing.T) {
 			all.Go(func() {
 				for i := 0; ; i++ {
 					email := fmt.Sprintf("user-%d-%d-%d@example.com", round, worker, i)
-					status, err := p.trySignUp(email)
+					status, err := p.TrySignUp(email)
 					if err != nil {
 						return // killed
 					}
@@ -137,10 +69,10 @@ func TestScenarioKilledDuringSignUps(t *testing.T) {
 			defer mu.Unlock()
 			return len(acknowledged) >= before+10
 		})
-		p.kill()
+		p.Kill()
 		all.Wait()
 	}
-	p := startAccounts(t, dir, address)
+	p := sitetest.StartAccounts(t, dir, address)
 	db, err := sql.Open("sqlite", "file:"+filepath.Join(dir, "users.db")+"?mode=ro")
 	if err != nil {
 		t.Fatal(err)
@@ -171,7 +103,7 @@ func TestScenarioKilledDuringSignUps(t *testing.T) {
 func TestScenarioKilledDuringRefreshes(t *testing.T) {
 	seen := scenario.Promise(t, "clients that send the same token again: 0 sessions ended, 0 tokens of an answer refused")
 	for _, number := range []int{1, 2} {
-		var processes []*process
+		var processes []*sitetest.Process
 		dir := sitetest.TempDir(t)
 		if err := os.Mkdir(filepath.Join(dir, "storage"), 0o700); err != nil {
 			t.Fatal(err)
@@ -182,7 +114,7 @@ func TestScenarioKilledDuringRefreshes(t *testing.T) {
 			if err := os.Symlink(filepath.Join(dir, "storage"), filepath.Join(own, "storage")); err != nil {
 				t.Fatal(err)
 			}
-			processes = append(processes, startProcess(t, own, sitetest.FreeAddress(t), body))
+			processes = append(processes, sitetest.StartProcess(t, own, sitetest.FreeAddress(t), body))
 		}
 		first := processes[0]
 		first.SignedUp("alice@example.com")
@@ -197,78 +129,46 @@ func TestScenarioKilledDuringRefreshes(t *testing.T) {
 		}
 		var requests atomic.Int64
 		clients := scenario.Refresh(given, 5*time.Millisecond, func(client int, token string) scenario.Answered {
-			return refreshAt(urls[requests.Add(1)%int64(number)], client%2 == 1, token)
+			return sitetest.RefreshAt(urls[requests.Add(1)%int64(number)], client%2 == 1, token)
 		})
 		kills := scenario.Length(4, 35)
 		for i := range kills {
 			before, _ := clients.GoOn(nil)
 			sitetest.Eventually(t, "all clients refresh", func() bool { _, all := clients.GoOn(before); return all })
 			p := processes[i%number]
-			p.kill()
-			processes[i%number] = startProcess(t, p.dir, strings.TrimPrefix(p.URL, "http://"), body)
+			p.Kill()
+			processes[i%number] = sitetest.StartProcess(t, p.Dir, strings.TrimPrefix(p.URL, "http://"), body)
 		}
 		told := clients.Finish(t, func(_ int, token string) bool { return processes[0].Bearer("/todos/", token).Status == 200 })
 		seen("%d processes, killed %d times: %s", number, kills, told)
 	}
 }
 
-// refreshAt refreshes by JSON or, as a browser does, by cookie.
-func refreshAt(url string, byCookie bool, token string) (got scenario.Answered) {
-	request, _ := http.NewRequest(http.MethodPost, url+"/auth/refresh", strings.NewReader(`{"refreshToken":"`+token+`"}`))
-	request.Header.Set("Content-Type", "application/json")
-	if byCookie {
-		request, _ = http.NewRequest(http.MethodGet, url+"/todos/", nil)
-		request.AddCookie(&http.Cookie{Name: "refresh", Value: token})
-	}
-	response, err := loadClient.Do(request)
-	if err != nil {
-		return got
-	}
-	defer response.Body.Close()
-	var given sitetest.Tokens
-	text, err := io.ReadAll(response.Body)
-	if err == nil && !byCookie && response.StatusCode == http.StatusOK {
-		err = stdjson.Unmarshal(text, &given)
-	}
-	if err != nil {
-		return got
-	}
-	for _, cookie := range response.Cookies() {
-		switch cookie.Name {
-		case "session":
-			given.Token = cookie.Value
-		case "refresh":
-			given.RefreshToken = cookie.Value
-		}
-	}
-	return scenario.Answered{Status: response.StatusCode, AccessToken: given.Token, RefreshToken: given.RefreshToken}
-}
-
 // What was revoked stays so over a restart, from the first request on.
 func TestRevokedAcrossRestarts(t *testing.T) {
 	dir, address := sitetest.TempDir(t), sitetest.FreeAddress(t)
-	p := startAccounts(t, dir, address)
+	p := sitetest.StartAccounts(t, dir, address)
 	ended := p.SignedUp("alice@example.com")
 	kept := p.LoggedIn("alice@example.com")
 	p.MustAnswer(204, p.Send("POST", "/auth/logout", "", "Authorization: Bearer "+ended.Token), "log-out")
-	p.kill()
-	p = startAccounts(t, dir, address)
+	p.Kill()
+	p = sitetest.StartAccounts(t, dir, address)
 	p.MustAnswer(401, p.Bearer("/todos/", ended.Token), "the session that was ended")
 	p.MustAnswer(200, p.Bearer("/todos/", kept.Token), "control: another one")
 }
 
 // The disk has a sign-up before the client is told.
 func TestSignUpIsOnDiskBeforeItIsAcknowledged(t *testing.T) {
-	needs(t, "strace")
+	caddytest.Needs(t, "strace")
 	dir := sitetest.TempDir(t)
 	trace := filepath.Join(dir, "trace")
-	p := startAccounts(t, dir, sitetest.FreeAddress(t), "strace", "-f", "-y", "-e", "trace=fsync,fdatasync,write,pwrite64", "-s", "64", "-o", trace)
+	p := sitetest.StartAccounts(t, dir, sitetest.FreeAddress(t), "strace", "-f", "-y", "-e", "trace=fsync,fdatasync,write,pwrite64", "-s", "64", "-o", trace)
 	for i := range 3 {
-		if status, err := p.trySignUp(fmt.Sprintf("user%d@example.com", i)); err != nil || status != 201 {
+		if status, err := p.TrySignUp(fmt.Sprintf("user%d@example.com", i)); err != nil || status != 201 {
 			t.Fatal(status, err)
 		}
 	}
-	p.kill()
+	p.Kill()
 	text, err := os.ReadFile(trace)
 	if err != nil {
 		t.Fatal(err)
@@ -368,7 +268,7 @@ func TestStoreFailures(t *testing.T) {
 	t.Run("out of reach, and back", func(t *testing.T) {
 		s := sitetest.AccountsSite(t, "")
 		got := s.SignedUp("alice@example.com")
-		users := storeOf(t).(*filestore.Store)
+		users := accountstest.StoreOf(t).(*filestore.Store)
 		var broken atomic.Bool
 		var wrapped store.UserStore = &sqlstore.Store{Explain: users.Explain, Connect: func(ctx context.Context) (*sql.DB, *sql.DB, error) {
 			if broken.Load() {
@@ -376,7 +276,7 @@ func TestStoreFailures(t *testing.T) {
 			}
 			return users.Connect(ctx)
 		}}
-		serviceOf(t).AddStore(&wrapped)
+		accountstest.ServiceOf(t).AddStore(&wrapped)
 		broken.Store(true)
 		for name, answer := range map[string]sitetest.Reply{
 			"sign-up": s.Post("/auth/signup", sitetest.CredentialsOf("bob@example.com")), "log-in": s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com")), "who-am-I": s.Bearer("/auth/whoami", got.Token),
@@ -455,24 +355,24 @@ func fill(t *testing.T, path string) {
 func TestTwoNodesShareKeySets(t *testing.T) {
 	keys := sitetest.Keys()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
-	body := jwksBody(p, "refresh 1h\n cooldown 100ms")
+	body := sitetest.JwksBody(p, "refresh 1h\n cooldown 100ms")
 	dir := sitetest.TempDir(t)
-	a := startProcess(t, dir, sitetest.FreeAddress(t), body)
-	token := rs(t, keys.RSA, "a")
+	a := sitetest.StartProcess(t, dir, sitetest.FreeAddress(t), body)
+	token := sitetest.SignRS(t, keys.RSA, "a")
 	sitetest.Eventually(t, "the first node has the keys", func() bool { return a.Bearer("/api/", token).Status == 200 })
 	p.SetAnswer(500, "away")
-	b := startProcess(t, dir, sitetest.FreeAddress(t), body)
+	b := sitetest.StartProcess(t, dir, sitetest.FreeAddress(t), body)
 	b.MustAnswer(200, b.Bearer("/api/", token), "the second node's first request")
-	b.MustAnswer(401, b.Bearer("/api/", rs(t, keys.StrangerRSA, "a")), "control: a stranger's key")
-	c := startProcess(t, sitetest.TempDir(t), sitetest.FreeAddress(t), body)
+	b.MustAnswer(401, b.Bearer("/api/", sitetest.SignRS(t, keys.StrangerRSA, "a")), "control: a stranger's key")
+	c := sitetest.StartProcess(t, sitetest.TempDir(t), sitetest.FreeAddress(t), body)
 	c.MustAnswer(503, c.Bearer("/api/", token), "control: a node with another storage")
 
 	// A key that one of them meets first is in the storage for the next.
 	p.SetKeys(sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}), sitetest.JWK(t, keys.StrangerRSA, sitetest.JSON{"kid": "b"}))
-	fresh := rs(t, keys.StrangerRSA, "b")
+	fresh := sitetest.SignRS(t, keys.StrangerRSA, "b")
 	sitetest.Eventually(t, "one node has the new key", func() bool { return a.Bearer("/api/", fresh).Status == 200 })
 	p.SetAnswer(500, "away")
-	d := startProcess(t, dir, sitetest.FreeAddress(t), body)
+	d := sitetest.StartProcess(t, dir, sitetest.FreeAddress(t), body)
 	d.MustAnswer(200, d.Bearer("/api/", fresh), "a node that starts then")
 }
 
@@ -490,7 +390,7 @@ func TestStoreFilesTakenAway(t *testing.T) {
 			t.Run(name+" "+how, func(t *testing.T) {
 				dir, address := sitetest.TempDir(t), sitetest.FreeAddress(t)
 				file := filepath.Join(dir, "users.db")
-				p := startAccounts(t, dir, address)
+				p := sitetest.StartAccounts(t, dir, address)
 				before := p.SignedUp("before@example.com")
 				for _, suffix := range strings.Split(name, " and ") {
 					if err := take(file + suffix); err != nil {
@@ -505,11 +405,11 @@ func TestStoreFilesTakenAway(t *testing.T) {
 				if log := p.Log(); !strings.Contains(log, "users.db"+name[:4]) || !strings.Contains(log, "start Caddy") && !strings.Contains(log, "restart Caddy") {
 					t.Errorf("the log does not say what to do: %s", log)
 				}
-				p.kill()
+				p.Kill()
 				if how == "replaced" {
 					return // the file that was there is the operator's to put back
 				}
-				p = startAccounts(t, dir, address)
+				p = sitetest.StartAccounts(t, dir, address)
 				p.MustAnswer(200, p.Post("/auth/login", sitetest.CredentialsOf("before@example.com")), "who was acknowledged before")
 				p.MustAnswer(401, p.Post("/auth/login", sitetest.CredentialsOf("after@example.com")), "who was not")
 			})
@@ -518,9 +418,9 @@ func TestStoreFilesTakenAway(t *testing.T) {
 	t.Run("0 bytes", func(t *testing.T) {
 		dir, address := sitetest.TempDir(t), sitetest.FreeAddress(t)
 		file := filepath.Join(dir, "users.db")
-		p := startAccounts(t, dir, address)
+		p := sitetest.StartAccounts(t, dir, address)
 		token := p.SignedUp("alice@example.com").Token
-		p.kill()
+		p.Kill()
 		for _, suffix := range []string{"-wal", "-shm"} {
 			if err := os.Remove(file + suffix); err != nil {
 				t.Fatal(err)
@@ -529,7 +429,7 @@ func TestStoreFilesTakenAway(t *testing.T) {
 		if err := os.Truncate(file, 0); err != nil {
 			t.Fatal(err)
 		}
-		p = startAccounts(t, dir, address)
+		p = sitetest.StartAccounts(t, dir, address)
 		p.MustAnswer(503, p.Post("/auth/signup", sitetest.CredentialsOf("bob@example.com")), "a sign-up")
 		p.MustAnswer(200, p.Bearer("/todos/", token), "a token")
 		if !strings.Contains(p.Log(), "the file is empty") {
@@ -542,9 +442,9 @@ func TestStoreFilesTakenAway(t *testing.T) {
 	t.Run("not there", func(t *testing.T) {
 		dir, address := sitetest.TempDir(t), sitetest.FreeAddress(t)
 		file := filepath.Join(dir, "users.db")
-		p := startAccounts(t, dir, address)
+		p := sitetest.StartAccounts(t, dir, address)
 		token := p.SignedUp("alice@example.com").Token
-		p.kill()
+		p.Kill()
 		if err := os.Mkdir(filepath.Join(dir, "away"), 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -557,7 +457,7 @@ func TestStoreFilesTakenAway(t *testing.T) {
 			}
 		}
 		move(dir, filepath.Join(dir, "away"))
-		p = startAccounts(t, dir, address)
+		p = sitetest.StartAccounts(t, dir, address)
 		p.MustAnswer(503, p.Post("/auth/signup", sitetest.CredentialsOf("bob@example.com")), "a sign-up")
 		p.MustAnswer(200, p.Bearer("/todos/", token), "a token")
 		if !strings.Contains(p.Log(), "keys that sign tokens of its users are in Caddy's storage") {
@@ -574,7 +474,7 @@ func TestStoreFilesTakenAway(t *testing.T) {
 	t.Run("-wal removed, put back, and removed again", func(t *testing.T) {
 		dir, address := sitetest.TempDir(t), sitetest.FreeAddress(t)
 		wal := filepath.Join(dir, "users.db-wal")
-		p := startAccounts(t, dir, address)
+		p := sitetest.StartAccounts(t, dir, address)
 		p.SignedUp("first@example.com")
 		if err := os.Rename(wal, wal+".away"); err != nil {
 			t.Fatal(err)
@@ -588,8 +488,8 @@ func TestStoreFilesTakenAway(t *testing.T) {
 			t.Fatal(err)
 		}
 		p.MustAnswer(503, p.Post("/auth/signup", sitetest.CredentialsOf("refused@example.com")), "removed again")
-		p.kill()
-		p = startAccounts(t, dir, address)
+		p.Kill()
+		p = sitetest.StartAccounts(t, dir, address)
 		for _, email := range []string{"first@example.com", "second@example.com"} {
 			p.MustAnswer(200, p.Post("/auth/login", sitetest.CredentialsOf(email)), email+" was acknowledged")
 		}
@@ -597,7 +497,7 @@ func TestStoreFilesTakenAway(t *testing.T) {
 	t.Run("-wal removed, and made anew by another process", func(t *testing.T) {
 		dir, address := sitetest.TempDir(t), sitetest.FreeAddress(t)
 		file := filepath.Join(dir, "users.db")
-		p := startAccounts(t, dir, address)
+		p := sitetest.StartAccounts(t, dir, address)
 		acknowledged := []string{"first@example.com", "second@example.com", "third@example.com"}
 		for _, email := range acknowledged {
 			p.SignedUp(email)
@@ -613,11 +513,11 @@ func TestStoreFilesTakenAway(t *testing.T) {
 		if info, err := os.Stat(rescued[0]); err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("others may read it: %v %v", info, err)
 		}
-		p.kill()
+		p.Kill()
 		if err := errors.Join(os.Remove(file), os.Remove(file+"-wal"), os.Remove(file+"-shm"), os.Rename(rescued[0], file)); err != nil {
 			t.Fatal(err)
 		}
-		p = startAccounts(t, dir, address)
+		p = sitetest.StartAccounts(t, dir, address)
 		for _, email := range acknowledged {
 			p.MustAnswer(200, p.Post("/auth/login", sitetest.CredentialsOf(email)), email+" was acknowledged")
 		}
@@ -625,7 +525,7 @@ func TestStoreFilesTakenAway(t *testing.T) {
 	t.Run("an old copy, made without its -wal", func(t *testing.T) {
 		dir, address := sitetest.TempDir(t), sitetest.FreeAddress(t)
 		file := filepath.Join(dir, "users.db")
-		p := startAccounts(t, dir, address)
+		p := sitetest.StartAccounts(t, dir, address)
 		kept := p.SignedUp("kept@example.com")
 		db, err := sql.Open("sqlite", file)
 		if err == nil {
@@ -639,11 +539,11 @@ func TestStoreFilesTakenAway(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p.kill()
+		p.Kill()
 		if err := errors.Join(os.WriteFile(file, copied, 0o600), os.Remove(file+"-wal"), os.Remove(file+"-shm")); err != nil {
 			t.Fatal(err)
 		}
-		p = startAccounts(t, dir, address)
+		p = sitetest.StartAccounts(t, dir, address)
 		p.MustAnswer(200, p.Post("/auth/login", sitetest.CredentialsOf("kept@example.com")), "who is in the copy")
 		p.MustAnswer(200, p.Post("/auth/refresh", sitetest.JSON{"refreshToken": kept.RefreshToken}), "a session that is in the copy")
 		p.MustAnswer(401, p.Post("/auth/login", sitetest.CredentialsOf("newer@example.com")), "who is not")
@@ -651,7 +551,7 @@ func TestStoreFilesTakenAway(t *testing.T) {
 	})
 	t.Run("a copy without its -wal", func(t *testing.T) {
 		dir := sitetest.TempDir(t)
-		p := startAccounts(t, dir, sitetest.FreeAddress(t))
+		p := sitetest.StartAccounts(t, dir, sitetest.FreeAddress(t))
 		db, err := sql.Open("sqlite", filepath.Join(dir, "another.db")+"?_pragma=journal_mode(WAL)") // whose tables are in its -wal alone
 		if err != nil {
 			t.Fatal(err)
@@ -660,7 +560,7 @@ func TestStoreFilesTakenAway(t *testing.T) {
 		if err := sqlstore.Migrate(t.Context(), db, ""); err != nil {
 			t.Fatal(err)
 		}
-		p.kill()
+		p.Kill()
 		text, err := os.ReadFile(filepath.Join(dir, "another.db"))
 		if err != nil || len(text) == 0 {
 			t.Fatal(len(text), err)
@@ -671,7 +571,7 @@ func TestStoreFilesTakenAway(t *testing.T) {
 		for _, suffix := range []string{"-wal", "-shm"} {
 			_ = os.Remove(filepath.Join(dir, "users.db"+suffix))
 		}
-		p = startAccounts(t, dir, sitetest.FreeAddress(t))
+		p = sitetest.StartAccounts(t, dir, sitetest.FreeAddress(t))
 		p.MustAnswer(503, p.Post("/auth/signup", sitetest.CredentialsOf("bob@example.com")), "a sign-up")
 		if !strings.Contains(p.Log(), "a copy that was made without the file -wal") {
 			t.Errorf("the log does not say what it is: %s", p.Log())

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts/password"
+	"github.com/caddy-jwt/caddy-jwt/internal/accountstest"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/signing"
 	"github.com/caddy-jwt/caddy-jwt/store"
@@ -278,7 +279,7 @@ func TestExampleStaticSite(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := storeOf(t).CreateUser(t.Context(), store.User{ID: "1", Email: "alice@example.com", EmailKey: "alice@example.com", PasswordHash: hash}); err != nil {
+	if err := accountstest.StoreOf(t).CreateUser(t.Context(), store.User{ID: "1", Email: "alice@example.com", EmailKey: "alice@example.com", PasswordHash: hash}); err != nil {
 		t.Fatal(err)
 	}
 	chrome := sitetest.Browser(t)

@@ -3,13 +3,9 @@ package caddyjwt
 import (
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
@@ -20,13 +16,13 @@ import (
 // the file and those beside it answer as a kernel does whose file system is read-only,
 // full or broken. Each client sends the same token again.
 func TestScenarioDiskFaults(t *testing.T) {
-	needs(t, "strace")
+	caddytest.Needs(t, "strace")
 	seen := scenario.Promise(t, "503 or 507 while the disk fails, and the log says what to do; 0 sessions ended, 0 tokens of an answer refused; goes on by itself")
 	dir, address := sitetest.TempDir(t), sitetest.FreeAddress(t)
-	p := startAccounts(t, dir, address)
+	p := sitetest.StartAccounts(t, dir, address)
 	p.SignedUp("alice@example.com")
 	watched := p.LoggedIn("alice@example.com")
-	clients := p.refreshing(8)
+	clients := p.Refreshing(8)
 	for _, fault := range []struct{ name, calls, errno, says string }{
 		{"read-only file system", "pwrite64,ftruncate", "EROFS", "its file system may be read-only"},
 		{"full disk", "pwrite64,ftruncate", "ENOSPC", "the store is full"},
@@ -36,7 +32,7 @@ func TestScenarioDiskFaults(t *testing.T) {
 	} {
 		_, lostBefore := clients.Counts()
 		began := len(p.Log())
-		mend := p.inject(t, fault.calls, fault.errno, filepath.Join(dir, "users.db"))
+		mend := p.Inject(t, fault.calls, fault.errno, filepath.Join(dir, "users.db"))
 		sitetest.Eventually(t, "answers are refused: "+fault.name, func() bool { _, lost := clients.Counts(); return lost >= lostBefore+20 })
 		p.MustAnswer(200, p.Bearer("/todos/", watched.Token), fault.name+": verification goes on")
 		if got := p.Post("/auth/login", sitetest.CredentialsOf("alice@example.com")); got.Status != 503 && got.Status != 507 || got.Header.Get("Retry-After") == "" && got.Status == 503 {
@@ -57,55 +53,22 @@ func TestScenarioDiskFaults(t *testing.T) {
 	}
 }
 
-// inject has system calls on the store's files fail, until the function that it
-// returns is called.
-func (p *process) inject(t *testing.T, calls, errno, file string) (mend func()) {
-	t.Helper()
-	args := []string{"-f", "-qq", "-o", "/dev/null", "-p", strconv.Itoa(p.command.Process.Pid), "-e", "inject=" + calls + ":error=" + errno}
-	for _, suffix := range []string{"", "-wal", "-shm"} {
-		args = append(args, "-P", file+suffix)
-	}
-	tracer := exec.Command("strace", args...)
-	if err := tracer.Start(); err != nil {
-		t.Fatal(err)
-	}
-	return func() {
-		t.Helper()
-		_ = tracer.Process.Signal(syscall.SIGINT)
-		_ = tracer.Wait()
-	}
-}
-
-// refreshing are clients of the process that refresh all the time, half of them by
-// cookies.
-func (p *process) refreshing(number int) *scenario.Refreshing {
-	var first []scenario.Answered
-	for range number {
-		got := p.LoggedIn("alice@example.com")
-		first = append(first, scenario.Answered{AccessToken: got.Token, RefreshToken: got.RefreshToken})
-	}
-	url := p.URL
-	return scenario.Refresh(first, 5*time.Millisecond, func(client int, token string) scenario.Answered {
-		return refreshAt(url, client%2 == 1, token)
-	})
-}
-
 // The files' permissions are changed under a Caddy that is not root, as by a chown -R
 // of an operator, while clients refresh.
 func TestScenarioPermissionsChanged(t *testing.T) {
 	if os.Geteuid() != 0 {
 		caddytest.Missing(t, "root, to run Caddy as another user")
 	}
-	needs(t, "setpriv")
+	caddytest.Needs(t, "setpriv")
 	seen := scenario.Promise(t, "200 or 503, and the log says what to do; 0 sessions ended, 0 tokens of an answer refused; goes on, at the latest by a restart")
 	const nobody = 65534
 	dir, address := sitetest.TempDir(t), sitetest.FreeAddress(t)
 	if err := os.Chown(dir, nobody, nobody); err != nil {
 		t.Fatal(err)
 	}
-	p := startAccounts(t, dir, address, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "env", "HOME="+dir)
+	p := sitetest.StartAccounts(t, dir, address, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "env", "HOME="+dir)
 	p.SignedUp("alice@example.com")
-	clients := p.refreshing(8)
+	clients := p.Refreshing(8)
 	file := filepath.Join(dir, "users.db")
 	for _, change := range []struct {
 		name       string

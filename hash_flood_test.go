@@ -1,7 +1,6 @@
 package caddyjwt
 
 import (
-	"context"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -12,30 +11,12 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/accounts/password"
+	"github.com/caddy-jwt/caddy-jwt/internal/accountstest"
 	"github.com/caddy-jwt/caddy-jwt/internal/network"
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddyserver/caddy/v2"
 )
-
-// fillHashGate has all hashes run, and one log-in of a client wait, until it is told
-// to stop.
-func fillHashGate(t testing.TB, address string) (stop func()) {
-	t.Helper()
-	release := password.Occupy()
-	ctx, cancel := context.WithCancel(t.Context())
-	var waiting sync.WaitGroup
-	before := password.Busy()
-	waiting.Go(func() {
-		_, _ = password.Hash(ctx, password.Turn{Queue: 1, What: "log-in", Client: address}, "a password")
-	})
-	sitetest.Eventually(t, "somebody waits", func() bool { return password.Busy() > before })
-	return func() {
-		cancel()
-		waiting.Wait()
-		release()
-	}
-}
 
 // A log-in goes before those of strangers if somebody has logged in to the account from
 // its address, also after a restart if the session goes on. Whether there is such a user
@@ -69,7 +50,7 @@ func TestThreatFamiliarLogInsGoFirst(t *testing.T) {
 	// LogIn comes when the queue is full: one more than may wait leaves.
 	logIn := func(email, ip string) sitetest.Reply {
 		t.Helper()
-		stop := fillHashGate(t, "10.0.0.1")
+		stop := accountstest.FillHashGate(t, "10.0.0.1")
 		got := make(chan sitetest.Reply, 1)
 		go func() { got <- s.Post("/auth/login", sitetest.CredentialsOf(email), from(ip)) }()
 		sitetest.Eventually(t, "it waits, or is answered", func() bool {
@@ -181,7 +162,7 @@ func TestThreatRightLogInsSpendNothing(t *testing.T) {
 		s.MustAnswer(200, s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com"), from("10.30.0.1")), fmt.Sprint("at a new address, ", i))
 	}
 	// Of all strangers together, too.
-	service, now := serviceOf(t), time.Now()
+	service, now := accountstest.ServiceOf(t), time.Now()
 	for i := range 2 * accounts.SparedFactor * accounts.DefaultThrottleFailures {
 		used, allowed := service.Spares(t.Context(), false, "bob@example.com", accounts.Client{Address: fmt.Sprint("10.40.", i/250, ".", i%250)}, now)
 		if !allowed {
@@ -209,7 +190,7 @@ func TestThreatSignUpOracle(t *testing.T) {
 	s.MustAnswer(201, s.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com"), from("192.0.2.1")), "sign-up")
 	s.MustAnswer(409, s.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com"), from("2001:db8::1")), "control: the first question")
 	for range accounts.ClientFailuresPerMinute - 1 { // at once, since time gives some back
-		serviceOf(t).Attempts.RefusedSignUps.Begin(t.Context(), network.Key("2001:db8::2"), time.Now())
+		accountstest.ServiceOf(t).Attempts.RefusedSignUps.Begin(t.Context(), network.Key("2001:db8::2"), time.Now())
 	}
 	got := s.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com"), from("2001:db8::3"))
 	s.MustAnswer(429, got, "31st of a client, by its /64")
@@ -221,7 +202,7 @@ func TestThreatSignUpOracle(t *testing.T) {
 	for i := range 3 {
 		s.MustAnswer(201, s.Post("/auth/signup", sitetest.CredentialsOf(fmt.Sprintf("new%d@example.com", i)), from("192.0.2.9")), "control: sign-ups that succeed")
 	}
-	limiter, _ := serviceOf(t).Attempts.RefusedSignUps.Counts.GetIfPresent(network.Key("192.0.2.9"))
+	limiter, _ := accountstest.ServiceOf(t).Attempts.RefusedSignUps.Counts.GetIfPresent(network.Key("192.0.2.9"))
 	if left := limiter.Tokens(); left < accounts.ClientFailuresPerMinute-2 {
 		t.Errorf("sign-ups that succeeded are counted: %v left", left)
 	}

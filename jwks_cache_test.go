@@ -20,22 +20,6 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// jwksSite is protected by the provider's key set.
-func jwksSite(t testing.TB, p *sitetest.IdentityProvider, options string) *sitetest.Site {
-	t.Helper()
-	return sitetest.Serve(t, jwksBody(p, options))
-}
-
-func jwksBody(p *sitetest.IdentityProvider, options string) string {
-	return "jwt /api/* {\n issuer https://issuer.example\n jwks " + p.URL + "/jwks {\n" + options + "\n}\n}\n metrics /metrics\n respond /api/* ok"
-}
-
-// rs is a token by one of the RSA test keys.
-func rs(t testing.TB, key any, id string) string {
-	t.Helper()
-	return sitetest.Sign(t, "RS256", key, sitetest.JSON{"kid": id}, sitetest.Claims(nil))
-}
-
 func TestDiscovery(t *testing.T) {
 	keys := sitetest.Keys()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
@@ -72,22 +56,22 @@ func TestDiscoveryOfPlainHTTP(t *testing.T) {
 func TestNewKeyBesideOneWithoutID(t *testing.T) {
 	keys := sitetest.Keys()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, nil))
-	s := jwksSite(t, p, "")
+	s := sitetest.JwksSite(t, p, "")
 	s.MustAnswer(200, s.Bearer("/api/", sitetest.Sign(t, "RS256", keys.RSA, nil, sitetest.Claims(nil))), "control")
 	p.SetKeys(sitetest.JWK(t, keys.RSA, nil), sitetest.JWK(t, keys.StrangerRSA, sitetest.JSON{"kid": "new"}))
-	s.MustAnswer(200, s.Bearer("/api/", rs(t, keys.StrangerRSA, "new")), "the new key")
+	s.MustAnswer(200, s.Bearer("/api/", sitetest.SignRS(t, keys.StrangerRSA, "new")), "the new key")
 }
 
 func TestUnknownKeyIsFetchedAtOnce(t *testing.T) {
 	keys := sitetest.Keys()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
-	s := jwksSite(t, p, "")
-	s.MustAnswer(200, s.Bearer("/api/", rs(t, keys.RSA, "a")), "control")
+	s := sitetest.JwksSite(t, p, "")
+	s.MustAnswer(200, s.Bearer("/api/", sitetest.SignRS(t, keys.RSA, "a")), "control")
 	p.SetKeys(sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}), sitetest.JWK(t, keys.StrangerRSA, sitetest.JSON{"kid": "b"}))
 	var all sync.WaitGroup
 	for range 20 {
 		all.Go(func() {
-			s.MustAnswer(200, s.Bearer("/api/", rs(t, keys.StrangerRSA, "b")), "the request that met the new key")
+			s.MustAnswer(200, s.Bearer("/api/", sitetest.SignRS(t, keys.StrangerRSA, "b")), "the request that met the new key")
 		})
 	}
 	all.Wait()
@@ -99,68 +83,23 @@ func TestUnknownKeyIsFetchedAtOnce(t *testing.T) {
 func TestKeysWithoutID(t *testing.T) {
 	keys := sitetest.Keys()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, nil), sitetest.JWK(t, keys.P256, nil))
-	s := jwksSite(t, p, "")
+	s := sitetest.JwksSite(t, p, "")
 	s.MustAnswer(200, s.Bearer("/api/", sitetest.Sign(t, "RS256", keys.RSA, nil, sitetest.Claims(nil))), "one RSA key, no kid on either side")
 	s.MustAnswer(200, s.Bearer("/api/", sitetest.Sign(t, "ES256", keys.P256, sitetest.JSON{"kid": "x"}, sitetest.Claims(nil))), "one EC key without kid")
 	p.SetKeys(sitetest.JWK(t, keys.RSA, nil), sitetest.JWK(t, keys.StrangerRSA, nil))
-	s = jwksSite(t, p, "refresh 9m")
+	s = sitetest.JwksSite(t, p, "refresh 9m")
 	s.MustAnswer(401, s.Bearer("/api/", sitetest.Sign(t, "RS256", keys.RSA, nil, sitetest.Claims(nil))), "two keys, and nothing tells which")
-}
-
-// badAnswers are what a key set URL may come to answer; none may replace a
-// good set, or crash.
-func badAnswers(t testing.TB, p *sitetest.IdentityProvider, elsewhere string) map[string]http.HandlerFunc {
-	text := func(status int, body string) http.HandlerFunc {
-		return func(w http.ResponseWriter, _ *http.Request) {
-			w.WriteHeader(status)
-			_, _ = w.Write([]byte(body))
-		}
-	}
-	stranger := sitetest.Marshal(t, sitetest.JSON{"keys": []any{sitetest.JWK(t, sitetest.Keys().StrangerRSA, sitetest.JSON{"kid": "a"})}})
-	return map[string]http.HandlerFunc{
-		"500":                      text(500, stranger),
-		"404":                      text(404, stranger),
-		"204":                      text(204, ""),
-		"HTML":                     text(200, "<html>log in, please</html>"),
-		"empty":                    text(200, ""),
-		"null":                     text(200, "null"),
-		"a list":                   text(200, "[]"),
-		"no keys":                  text(200, `{"keys":[]}`),
-		"keys is no list":          text(200, `{"keys":{}}`),
-		"only bad keys":            text(200, `{"keys":[{"kty":"RSA","kid":"a","n":"AQ","e":"AQAB"}]}`),
-		"truncated":                text(200, stranger[:len(stranger)/2]),
-		"a name twice":             text(200, `{"keys":[],`+stranger[1:]),
-		"2 MiB":                    text(200, `{"pad":"`+strings.Repeat("p", 2<<20)+`",`+stranger[1:]),
-		"redirect to another host": http.RedirectHandler(elsewhere+"/jwks", http.StatusFound).ServeHTTP,
-		"redirect for ever": func(w http.ResponseWriter, r *http.Request) {
-			http.Redirect(w, r, p.URL+"/jwks?again", http.StatusFound)
-		},
-		"slow": func(w http.ResponseWriter, r *http.Request) {
-			select {
-			case <-r.Context().Done():
-			case <-time.After(30 * time.Second):
-			}
-		},
-		"drip": func(w http.ResponseWriter, r *http.Request) {
-			for r.Context().Err() == nil {
-				_, _ = w.Write([]byte(" "))
-				w.(http.Flusher).Flush()
-				time.Sleep(20 * time.Millisecond)
-			}
-		},
-		"closed": func(w http.ResponseWriter, _ *http.Request) { panic(http.ErrAbortHandler) },
-	}
 }
 
 func TestThreatBadKeySets(t *testing.T) {
 	keys := sitetest.Keys()
 	elsewhere := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.StrangerRSA, sitetest.JSON{"kid": "a"}))
 	p := sitetest.NewIdentityProvider(t)
-	for name, bad := range badAnswers(t, p, elsewhere.URL) {
+	for name, bad := range sitetest.BadAnswers(t, p, elsewhere.URL) {
 		t.Run(name, func(t *testing.T) {
-			good := rs(t, keys.RSA, "a")
+			good := sitetest.SignRS(t, keys.RSA, "a")
 			p.SetHandler(bad)
-			s := jwksSite(t, p, "refresh 100ms\n cooldown 100ms\n timeout 200ms")
+			s := sitetest.JwksSite(t, p, "refresh 100ms\n cooldown 100ms\n timeout 200ms")
 			got := s.Bearer("/api/", good)
 			s.MustAnswer(503, got, "no key was ever had")
 			if seconds, err := strconv.Atoi(got.Header.Get("Retry-After")); err != nil || seconds < 1 {
@@ -173,7 +112,7 @@ func TestThreatBadKeySets(t *testing.T) {
 			before := p.Fetches.Load()
 			sitetest.Eventually(t, "it is fetched twice more", func() bool { return p.Fetches.Load() >= before+3 })
 			s.MustAnswer(200, s.Bearer("/api/", good), "the last good set is kept")
-			s.MustAnswer(401, s.Bearer("/api/", rs(t, keys.StrangerRSA, "a")), "a key of the bad answer")
+			s.MustAnswer(401, s.Bearer("/api/", sitetest.SignRS(t, keys.StrangerRSA, "a")), "a key of the bad answer")
 		})
 	}
 	if got := elsewhere.Fetches.Load(); got != 0 {
@@ -207,8 +146,8 @@ func TestThreatRedirectedKeySet(t *testing.T) {
 				}
 				_, _ = io.WriteString(w, set)
 			})
-			s := jwksSite(t, p, "")
-			s.MustAnswer(c.status, s.Bearer("/api/", rs(t, sitetest.Keys().RSA, "a")), c.name)
+			s := sitetest.JwksSite(t, p, "")
+			s.MustAnswer(c.status, s.Bearer("/api/", sitetest.SignRS(t, sitetest.Keys().RSA, "a")), c.name)
 			if !strings.Contains(s.Log(), c.log) {
 				t.Errorf("the log does not say %q:\n%s", c.log, s.Log())
 			}
@@ -230,8 +169,8 @@ func TestKeySetThroughTheEnvironmentsProxy(t *testing.T) {
 	body := "jwt {\n issuer https://issuer.example\n jwks http://keys.example/jwks {\n allow_http\n}\n}\n respond ok"
 	for name, status := range map[string]int{proxy.URL: 200, "": 503} {
 		t.Setenv("HTTP_PROXY", name)
-		p := startProcess(t, sitetest.TempDir(t), sitetest.FreeAddress(t), body)
-		p.MustAnswer(status, p.Bearer("/", rs(t, sitetest.Keys().RSA, "a")), "proxy "+name)
+		p := sitetest.StartProcess(t, sitetest.TempDir(t), sitetest.FreeAddress(t), body)
+		p.MustAnswer(status, p.Bearer("/", sitetest.SignRS(t, sitetest.Keys().RSA, "a")), "proxy "+name)
 	}
 }
 
@@ -242,8 +181,8 @@ func TestBadKeyBesideAGoodOne(t *testing.T) {
 	for name, bad := range map[string]string{"a name twice": `{"kty":"EC","foo":1,"foo":2}`, "invalid UTF-8": "{\"kty\":\"EC\",\"kid\":\"\xff\"}", "null": "null"} {
 		p := sitetest.NewIdentityProvider(t)
 		p.SetAnswer(200, `{"keys":[`+bad+`,`+good+`]}`)
-		s := jwksSite(t, p, "")
-		s.MustAnswer(200, s.Bearer("/api/", rs(t, keys.RSA, "a")), name)
+		s := sitetest.JwksSite(t, p, "")
+		s.MustAnswer(200, s.Bearer("/api/", sitetest.SignRS(t, keys.RSA, "a")), name)
 	}
 }
 
@@ -258,7 +197,7 @@ func TestOutageIsLoggedOnce(t *testing.T) {
 		_ = connection.(*net.TCPConn).SetLinger(0)
 		_ = connection.Close()
 	})
-	s := jwksSite(t, p, "cooldown 100ms")
+	s := sitetest.JwksSite(t, p, "cooldown 100ms")
 	sitetest.Eventually(t, "it is tried ten times", func() bool { return p.Fetches.Load() >= 10 })
 	if told := regexp.MustCompile(`"level":"warn".*key set not reachable`).FindAllString(s.Log(), -1); len(told) != 1 {
 		t.Errorf("told %d times: %s", len(told), told)
@@ -270,8 +209,8 @@ func TestOutageIsLoggedOnce(t *testing.T) {
 func TestKeyWithoutIDWhileProviderHangs(t *testing.T) {
 	keys := sitetest.Keys()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, nil))
-	s := jwksSite(t, p, "refresh 100ms\n cooldown 1h\n timeout 30s")
-	token := rs(t, keys.RSA, "a")
+	s := sitetest.JwksSite(t, p, "refresh 100ms\n cooldown 1h\n timeout 30s")
+	token := sitetest.SignRS(t, keys.RSA, "a")
 	s.MustAnswer(200, s.Bearer("/api/", token), "control, which uses the cooldown up")
 	hang := make(chan struct{})
 	t.Cleanup(func() { close(hang) })
@@ -279,7 +218,7 @@ func TestKeyWithoutIDWhileProviderHangs(t *testing.T) {
 	before := p.Fetches.Load()
 	sitetest.Eventually(t, "a fetch hangs", func() bool { return p.Fetches.Load() > before })
 	answered := make(chan sitetest.Reply, 1)
-	other := rs(t, keys.RSA, "b")
+	other := sitetest.SignRS(t, keys.RSA, "b")
 	go func() { answered <- s.Bearer("/api/", other) }()
 	select {
 	case got := <-answered:
@@ -293,8 +232,8 @@ func TestThreatWithdrawnKey(t *testing.T) {
 	keys := sitetest.Keys()
 	a, b := sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}), sitetest.JWK(t, keys.P256, sitetest.JSON{"kid": "b"})
 	p := sitetest.NewIdentityProvider(t, a, b)
-	s := jwksSite(t, p, "refresh 200ms")
-	withdrawn := rs(t, keys.RSA, "a")
+	s := sitetest.JwksSite(t, p, "refresh 200ms")
+	withdrawn := sitetest.SignRS(t, keys.RSA, "a")
 	kept := sitetest.Sign(t, "ES256", keys.P256, sitetest.JSON{"kid": "b"}, sitetest.Claims(nil))
 	for range 3 { // remembered
 		s.MustAnswer(200, s.Bearer("/api/", withdrawn), "control")
@@ -312,8 +251,8 @@ func TestThreatWithdrawnKey(t *testing.T) {
 func TestKeysStaleAfterMaxStale(t *testing.T) {
 	keys := sitetest.Keys()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
-	s := jwksSite(t, p, "refresh 100ms\n max_stale 1s\n cooldown 100ms")
-	token := rs(t, keys.RSA, "a")
+	s := sitetest.JwksSite(t, p, "refresh 100ms\n max_stale 1s\n cooldown 100ms")
+	token := sitetest.SignRS(t, keys.RSA, "a")
 	s.MustAnswer(200, s.Bearer("/api/", token), "control")
 	p.SetAnswer(500, "")
 	sitetest.Eventually(t, "tokens, remembered ones too, are refused after max_stale", func() bool { return s.Bearer("/api/", token).Status == 401 })
@@ -327,16 +266,16 @@ func TestKeysStaleAfterMaxStale(t *testing.T) {
 func TestKeySetOutlivesReloads(t *testing.T) {
 	keys := sitetest.Keys()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
-	s := jwksSite(t, p, "")
-	token := rs(t, keys.RSA, "a")
+	s := sitetest.JwksSite(t, p, "")
+	token := sitetest.SignRS(t, keys.RSA, "a")
 	for range 5 {
 		s.MustAnswer(200, s.Bearer("/api/", token), "over reloads")
-		s.Load(jwksBody(p, ""), sitetest.TempDir(t))
+		s.Load(sitetest.JwksBody(p, ""), sitetest.TempDir(t))
 	}
 	if got := p.Fetches.Load(); got != 1 {
 		t.Errorf("%d fetches over 5 reloads, expected 1", got)
 	}
-	s.Load(jwksBody(p, "refresh 9m"), sitetest.TempDir(t))
+	s.Load(sitetest.JwksBody(p, "refresh 9m"), sitetest.TempDir(t))
 	s.MustAnswer(200, s.Bearer("/api/", token), "with other settings")
 	if got := p.Fetches.Load(); got != 2 {
 		t.Errorf("%d fetches, expected one more for other settings", got)
@@ -353,19 +292,19 @@ func TestKeySetIsStored(t *testing.T) {
 	storage := sitetest.TempDir(t)
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
 	s := sitetest.Serve(t, "respond ok")
-	token := rs(t, keys.RSA, "a")
-	s.Load(jwksBody(p, "max_stale 1h"), storage)
+	token := sitetest.SignRS(t, keys.RSA, "a")
+	s.Load(sitetest.JwksBody(p, "max_stale 1h"), storage)
 	s.MustAnswer(200, s.Bearer("/api/", token), "control")
-	sitetest.Eventually(t, "it is stored", func() bool { return len(storedFiles(t, storage)) == 1 })
+	sitetest.Eventually(t, "it is stored", func() bool { return len(sitetest.StoredKeySets(t, storage)) == 1 })
 	p.SetAnswer(500, "down")
 
 	if err := caddy.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	s.Load(jwksBody(p, "max_stale 1h"), storage)
+	s.Load(sitetest.JwksBody(p, "max_stale 1h"), storage)
 	s.MustAnswer(200, s.Bearer("/api/", token), "after a restart, with the provider down")
 
-	file := storedFiles(t, storage)[0]
+	file := sitetest.StoredKeySets(t, storage)[0]
 	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -389,18 +328,9 @@ func TestKeySetIsStored(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.Load("respond ok", storage)
-		s.Load(jwksBody(p, "max_stale 1h"), storage)
+		s.Load(sitetest.JwksBody(p, "max_stale 1h"), storage)
 		s.MustAnswer(c.status, s.Bearer("/api/", token), "a stored set "+name)
 	}
-}
-
-func storedFiles(t *testing.T, storage string) []string {
-	t.Helper()
-	files, err := filepath.Glob(filepath.Join(storage, "jwt", "key_sets", "*.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return files
 }
 
 // The identity provider is a site of the Caddy that verifies its tokens.
@@ -445,16 +375,16 @@ func TestPrivateCA(t *testing.T) {
 	}
 	body := "jwt {\n issuer https://issuer.example\n jwks " + server.URL + " {\n %s\n}\n}\n respond ok"
 	s := sitetest.Serve(t, fmt.Sprintf(body, "trusted_ca_certs "+file))
-	s.MustAnswer(200, s.Bearer("/", rs(t, keys.RSA, "a")), "trusted by file")
+	s.MustAnswer(200, s.Bearer("/", sitetest.SignRS(t, keys.RSA, "a")), "trusted by file")
 	s = sitetest.Serve(t, fmt.Sprintf(body, ""))
-	s.MustAnswer(503, s.Bearer("/", rs(t, keys.RSA, "a")), "not trusted by the system")
+	s.MustAnswer(503, s.Bearer("/", sitetest.SignRS(t, keys.RSA, "a")), "not trusted by the system")
 }
 
 func TestMetrics(t *testing.T) {
 	keys := sitetest.Keys()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
-	s := jwksSite(t, p, "")
-	token := rs(t, keys.RSA, "a")
+	s := sitetest.JwksSite(t, p, "")
+	token := sitetest.SignRS(t, keys.RSA, "a")
 	for range 3 {
 		s.MustAnswer(200, s.Bearer("/api/", token), "control")
 	}
@@ -483,8 +413,8 @@ func TestMetrics(t *testing.T) {
 func TestWrongAlgorithmCausesNoFetch(t *testing.T) {
 	keys := sitetest.Keys()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
-	s := jwksSite(t, p, "")
-	s.MustAnswer(200, s.Bearer("/api/", rs(t, keys.RSA, "a")), "control")
+	s := sitetest.JwksSite(t, p, "")
+	s.MustAnswer(200, s.Bearer("/api/", sitetest.SignRS(t, keys.RSA, "a")), "control")
 	s.MustAnswer(401, s.Bearer("/api/", sitetest.Sign(t, "HS256", []byte(sitetest.Secret), sitetest.JSON{"kid": "new"}, sitetest.Claims(nil))), "HS256")
 	s.MustAnswer(401, s.Bearer("/api/", sitetest.Sign(t, "RS256", keys.RSA, sitetest.JSON{"kid": "new"}, sitetest.Claims(sitetest.JSON{"iss": "https://other.example"}))), "another issuer")
 	if got := p.Fetches.Load(); got != 1 {

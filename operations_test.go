@@ -128,7 +128,7 @@ func (a *arrivals) soFar() []string {
 
 // The page's commands for the file store and the keys, while users sign up.
 func TestOperationsFile(t *testing.T) {
-	needs(t, "bash", "curl", "sqlite3", "tar")
+	caddytest.Needs(t, "bash", "curl", "sqlite3", "tar")
 	binary := caddytest.Binary(t)
 	host := opstest.NewHost(t, binary, ".")
 	host.Write("Caddyfile", "", "jwt /todos/* {\n accounts {\n signup open\n throttle off\n hash_queue 1000\n}\n}\n respond /todos/* ok")
@@ -379,7 +379,7 @@ func TestOperationsMetrics(t *testing.T) {
 
 // Prometheus takes the rules, and one of them fires when it must and not before.
 func TestOperationsAlerts(t *testing.T) {
-	needs(t, "promtool")
+	caddytest.Needs(t, "promtool")
 	rules, err := filepath.Abs("docs/alerts.yaml")
 	if err != nil {
 		t.Fatal(err)

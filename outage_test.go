@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/accountstest"
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
 	"github.com/caddy-jwt/caddy-jwt/internal/outage"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
@@ -46,8 +47,8 @@ func TestOutageIsSaidOnce(t *testing.T) {
 func TestKeySetOutageIsSaidOnce(t *testing.T) {
 	keys := sitetest.Keys()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
-	s := jwksSite(t, p, "refresh 100ms\n cooldown 100ms\n timeout 200ms")
-	s.MustAnswer(200, s.Bearer("/api/", rs(t, keys.RSA, "a")), "control")
+	s := sitetest.JwksSite(t, p, "refresh 100ms\n cooldown 100ms\n timeout 200ms")
+	s.MustAnswer(200, s.Bearer("/api/", sitetest.SignRS(t, keys.RSA, "a")), "control")
 	var asked atomic.Int64
 	p.SetHandler(func(w http.ResponseWriter, r *http.Request) {
 		switch asked.Add(1) % 3 {
@@ -89,9 +90,9 @@ func TestStoreOutageEndsWhenItWorks(t *testing.T) {
 	}
 	s.MustAnswer(503, s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com")), "control")
 	for range 3 {
-		tried := serviceOf(t).StoreTriedAt()
+		tried := accountstest.ServiceOf(t).StoreTriedAt()
 		ahead.Add(61)
-		sitetest.Eventually(t, "it is tried", func() bool { return serviceOf(t).StoreTriedAt().After(tried) })
+		sitetest.Eventually(t, "it is tried", func() bool { return accountstest.ServiceOf(t).StoreTriedAt().After(tried) })
 	}
 	if strings.Contains(s.Log(), "user store fails no more") {
 		t.Error("it is said to work")

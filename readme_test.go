@@ -26,7 +26,7 @@ var (
 // what they print: a line of `…` stands for any lines, one inside of a line for
 // any text. A command that runs Caddy goes on until the end.
 func TestReadme(t *testing.T) {
-	needs(t, "bash", "curl")
+	caddytest.Needs(t, "bash", "curl")
 	for _, port := range []string{"8080", "8081"} {
 		listener, err := net.Listen("tcp", "127.0.0.1:"+port)
 		if err != nil {
@@ -151,14 +151,4 @@ func startCaddy(t *testing.T, command string) {
 		}
 		return err == nil
 	})
-}
-
-// needs looks for programs that a test cannot do without.
-func needs(t *testing.T, programs ...string) {
-	t.Helper()
-	for _, program := range programs {
-		if _, err := exec.LookPath(program); err != nil {
-			caddytest.Missing(t, program)
-		}
-	}
 }

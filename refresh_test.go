@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/accountstest"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/store"
 )
@@ -54,7 +55,7 @@ var refreshOrders = []struct {
 // nobody has used the successor; a token that two have used ends the session, in each
 // order of events. It is the same for JSON and for cookies.
 func TestThreatRefreshOrders(t *testing.T) {
-	hands := setClock(t)
+	hands := sitetest.SetClock(t)
 	s := sitetest.Serve(t, sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "throttle off"))
 	s.SignedUp("alice@example.com")
 	byJSON := func(token string) string {
@@ -78,12 +79,12 @@ func TestThreatRefreshOrders(t *testing.T) {
 	for how, use := range map[string]func(string) string{"JSON": byJSON, "cookies": byCookie} {
 		for _, c := range refreshOrders {
 			t.Run(how+"/"+c.name, func(t *testing.T) {
-				hands.ahead.Store(0)
+				hands.Ahead.Store(0)
 				began := s.LoggedIn("alice@example.com")
 				reused := countOf(s, "refresh", "reused")
 				known := map[string]string{"n0": began.RefreshToken}
 				for i, step := range c.steps {
-					hands.ahead.Add(int64(step.after))
+					hands.Ahead.Add(int64(step.after))
 					got := use(known[step.uses])
 					before, named := known[step.gives]
 					switch {
@@ -106,7 +107,7 @@ func TestThreatRefreshOrders(t *testing.T) {
 				if got := countOf(s, "refresh", "reused") - reused; (got > 0) != c.ends {
 					t.Errorf("%v reuses are counted", got)
 				}
-				hands.ahead.Store(0)
+				hands.Ahead.Store(0)
 				if got := s.Bearer("/todos/", began.Token); (got.Status == 401) != c.ends {
 					t.Errorf("the session's access token: %d", got.Status)
 				}
@@ -146,17 +147,17 @@ func (f *failingRotations) RotateSession(ctx context.Context, r store.Rotation) 
 // A fault of the store is no theft: nothing ends, nothing is counted, no cookie is
 // taken away, and the same token goes on afterwards.
 func TestThreatStoreFaultIsNoTheft(t *testing.T) {
-	hands := setClock(t)
+	hands := sitetest.SetClock(t)
 	s := sitetest.Serve(t, sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "throttle off"))
 	got := s.SignedUp("alice@example.com")
 	reused := countOf(s, "refresh", "reused")
-	real := storeOf(t)
+	real := accountstest.StoreOf(t)
 	for name, fault := range map[string]*failingRotations{
 		"not written":              {before: errors.New("unplugged")},
 		"written and not told":     {after: errors.New("the commit was not confirmed")},
-		"slow":                     {also: func() { hands.ahead.Add(11) }},
+		"slow":                     {also: func() { hands.Ahead.Add(11) }},
 		"timed out":                {after: context.DeadlineExceeded},
-		"timed out, and slow":      {after: context.DeadlineExceeded, also: func() { hands.ahead.Add(30) }},
+		"timed out, and slow":      {after: context.DeadlineExceeded, also: func() { hands.Ahead.Add(30) }},
 		"no room":                  {before: store.ErrStoreFull},
 		"said to be another's way": {after: store.ErrNotFound}, // as a statement that was done twice
 	} {
@@ -164,7 +165,7 @@ func TestThreatStoreFaultIsNoTheft(t *testing.T) {
 			fault.UserStore = real
 			var faulty store.UserStore = fault
 			for _, long := range []int64{0, 60} {
-				serviceOf(t).AddStore(&faulty)
+				accountstest.ServiceOf(t).AddStore(&faulty)
 				for range 3 {
 					answer := s.Post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken})
 					if status := answer.Status; status != 503 && status != 507 && status != 200 {
@@ -174,9 +175,9 @@ func TestThreatStoreFaultIsNoTheft(t *testing.T) {
 					if browser.Status != 503 && browser.Status != 507 && browser.Status != 200 || browser.Status != 200 && len(browser.Header["Set-Cookie"]) > 0 {
 						t.Fatalf("browser: status %d %v", browser.Status, browser.Header)
 					}
-					hands.ahead.Add(long)
+					hands.Ahead.Add(long)
 				}
-				serviceOf(t).AddStore(&real)
+				accountstest.ServiceOf(t).AddStore(&real)
 				got = s.Post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}).Tokens(t)
 				s.MustAnswer(200, s.Bearer("/todos/", got.Token), "afterwards")
 			}
@@ -193,7 +194,7 @@ func TestThreatStoreFaultIsNoTheft(t *testing.T) {
 // A page that takes long does not bring its browser a refresh token that another
 // request has replaced meanwhile.
 func TestSlowPageBringsNoDeadCookie(t *testing.T) {
-	hands := setClock(t)
+	hands := sitetest.SetClock(t)
 	var slow sync.Mutex
 	behind := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/todos/slow" {
@@ -210,10 +211,10 @@ func TestSlowPageBringsNoDeadCookie(t *testing.T) {
 	done := make(chan sitetest.Reply)
 	go func() { done <- s.Get("/todos/slow", first) }()
 	sitetest.Eventually(t, "the slow one has renewed the session", func() bool {
-		sessions, err := storeOf(t).Sessions(t.Context(), userOf(t, "alice@example.com").ID, time.Now())
+		sessions, err := accountstest.StoreOf(t).Sessions(t.Context(), accountstest.UserOf(t, "alice@example.com").ID, time.Now())
 		return err == nil && len(sessions) == 1 && sessions[0].PreviousHash != ""
 	})
-	hands.ahead.Add(11)
+	hands.Ahead.Add(11)
 	valid := cookieOf(s.Get("/todos/", first), "refresh")
 	slow.Unlock()
 	late := <-done
@@ -238,7 +239,7 @@ func countOf(s *sitetest.Site, event, result string) (number int) {
 // Nobody who has a session's access token learns when its refresh token is used, which
 // would tell a thief when a repeat of his gives the same successor.
 func TestThreatOwnSessionTellsNoRefresh(t *testing.T) {
-	hands := setClock(t)
+	hands := sitetest.SetClock(t)
 	s := sitetest.AccountsSite(t, "")
 	owner, other := s.SignedUp("alice@example.com"), s.LoggedIn("alice@example.com")
 	usedAt := func(token string, current bool) string {
@@ -257,9 +258,9 @@ func TestThreatOwnSessionTellsNoRefresh(t *testing.T) {
 		}
 		return ""
 	}
-	now := func() string { return hands.now().UTC().Truncate(time.Second).Format(time.TimeOnly) }
+	now := func() string { return hands.Now().UTC().Truncate(time.Second).Format(time.TimeOnly) }
 	before := usedAt(other.Token, false)
-	hands.ahead.Add(30)
+	hands.Ahead.Add(30)
 	if got, want := usedAt(owner.Token, true), now(); got < before || got > want || got == before {
 		t.Errorf("the own session was used at %s, it is %s", got, want)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/accounts/web"
 	"github.com/caddy-jwt/caddy-jwt/credentials"
+	"github.com/caddy-jwt/caddy-jwt/internal/accountstest"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/internal/storefault"
 	"github.com/caddy-jwt/caddy-jwt/store"
@@ -52,7 +53,7 @@ type repetition struct {
 // sessionIn is the session of an access token.
 func sessionIn(t *testing.T, accessToken string) string {
 	t.Helper()
-	token, err := serviceOf(t).Verifier.Verify(t.Context(), accessToken, time.Now())
+	token, err := accountstest.ServiceOf(t).Verifier.Verify(t.Context(), accessToken, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +89,7 @@ func TestThreatRepeatedRequests(t *testing.T) {
 		t.Helper()
 		email = strings.ToLower(store.RandomToken(8)) + "@example.com"
 		own := s.SignedUp(email)
-		begun, err := serviceOf(t).BeginSession(t.Context(), userOf(t, email), accounts.Client{})
+		begun, err := accountstest.ServiceOf(t).BeginSession(t.Context(), accountstest.UserOf(t, email), accounts.Client{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -117,7 +118,7 @@ func TestThreatRepeatedRequests(t *testing.T) {
 	link := func(t *testing.T) (token string) {
 		t.Helper()
 		token = store.RandomToken(32)
-		err := storeOf(t).CreateOneTimeToken(t.Context(), store.OneTimeToken{Hash: store.HashToken(token), Purpose: accounts.PurposeReset, UserID: userOf(t, email).ID, ExpiresAt: time.Now().Add(time.Hour)})
+		err := accountstest.StoreOf(t).CreateOneTimeToken(t.Context(), store.OneTimeToken{Hash: store.HashToken(token), Purpose: accounts.PurposeReset, UserID: accountstest.UserOf(t, email).ID, ExpiresAt: time.Now().Add(time.Hour)})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -64,8 +64,6 @@ func startLoad(s *sitetest.Site, perSecond int, requests ...labelled) *load {
 	return l
 }
 
-var loadClient = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}}
-
 func (l *load) send(request labelled) {
 	r, err := http.NewRequest(http.MethodGet, l.site.URL+"/api/", nil)
 	if err != nil {
@@ -73,10 +71,10 @@ func (l *load) send(request labelled) {
 	}
 	r.Header.Set("Authorization", "Bearer "+request.token)
 	start := time.Now()
-	response, err := loadClient.Do(r)
+	response, err := sitetest.LoadClient.Do(r)
 	retries := 0
 	for ; err != nil && retries < 10; retries++ {
-		response, err = loadClient.Do(r)
+		response, err = sitetest.LoadClient.Do(r)
 	}
 	took := time.Since(start)
 	status := 0
@@ -133,20 +131,20 @@ func TestScenarioKeySetChaos(t *testing.T) {
 	good := sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"})
 	elsewhere := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.StrangerRSA, sitetest.JSON{"kid": "a"}))
 	p := sitetest.NewIdentityProvider(t, good)
-	s := jwksSite(t, p, "refresh 200ms\n cooldown 200ms\n timeout 500ms")
-	s.MustAnswer(200, s.Bearer("/api/", rs(t, keys.RSA, "a")), "control")
+	s := sitetest.JwksSite(t, p, "refresh 200ms\n cooldown 200ms\n timeout 500ms")
+	s.MustAnswer(200, s.Bearer("/api/", sitetest.SignRS(t, keys.RSA, "a")), "control")
 	var p99 []time.Duration
 	for _, phase := range []string{"quiet", "chaos"} {
 		l := startLoad(s, 500,
-			labelled{"known key", rs(t, keys.RSA, "a"), 200},
-			labelled{"stranger's key", rs(t, keys.StrangerRSA, "a"), 401},
+			labelled{"known key", sitetest.SignRS(t, keys.RSA, "a"), 200},
+			labelled{"stranger's key", sitetest.SignRS(t, keys.StrangerRSA, "a"), 401},
 			labelled{"expired", sitetest.Sign(t, "RS256", keys.RSA, sitetest.JSON{"kid": "a"}, sitetest.Claims(sitetest.JSON{"exp": 1})), 401})
 		end := time.Now().Add(scenario.Length(2*time.Second, 2*time.Minute))
 		for phase == "quiet" && time.Now().Before(end) {
 			time.Sleep(100 * time.Millisecond)
 		}
 		for time.Now().Before(end) {
-			for _, bad := range badAnswers(t, p, elsewhere.URL) {
+			for _, bad := range sitetest.BadAnswers(t, p, elsewhere.URL) {
 				p.SetHandler(bad)
 				time.Sleep(scenario.Length(100*time.Millisecond, 2*time.Second))
 			}
@@ -168,8 +166,8 @@ func TestScenarioUnknownKeysFlood(t *testing.T) {
 	seen := scenario.Promise(t, "at most 1 fetch per cooldown; good traffic without an error")
 	keys := sitetest.Keys()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "good"}))
-	s := jwksSite(t, p, "cooldown 1h")
-	good := rs(t, keys.RSA, "good")
+	s := sitetest.JwksSite(t, p, "cooldown 1h")
+	good := sitetest.SignRS(t, keys.RSA, "good")
 	s.MustAnswer(200, s.Bearer("/api/", good), "control")
 	tokens := scenario.Length(2000, 100_000)
 	var refused, served atomic.Int64
@@ -209,7 +207,7 @@ func TestScenarioRotation(t *testing.T) {
 	a, b := sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "0"}), sitetest.JWK(t, keys.StrangerRSA, sitetest.JSON{"kid": "1"})
 	p := sitetest.NewIdentityProvider(t, a, b)
 	step := scenario.Length(300*time.Millisecond, 5*time.Second)
-	s := jwksSite(t, p, "cooldown 100ms\n refresh "+step.String())
+	s := sitetest.JwksSite(t, p, "cooldown 100ms\n refresh "+step.String())
 	current := keys.RSA
 	next := keys.StrangerRSA
 	var requests, wrong int
@@ -217,14 +215,14 @@ func TestScenarioRotation(t *testing.T) {
 	for i := range rotations {
 		// The token of the newest key is asked for right after its key is
 		// published, mostly before any refresh.
-		l := startLoad(s, 200, labelled{"older key " + strconv.Itoa(i), rs(t, current, strconv.Itoa(i)), 200}, labelled{"newer key " + strconv.Itoa(i+1), rs(t, next, strconv.Itoa(i+1)), 200})
+		l := startLoad(s, 200, labelled{"older key " + strconv.Itoa(i), sitetest.SignRS(t, current, strconv.Itoa(i)), 200}, labelled{"newer key " + strconv.Itoa(i+1), sitetest.SignRS(t, next, strconv.Itoa(i+1)), 200})
 		time.Sleep(step)
 		sum := l.finish(t)
 		requests, wrong = requests+sum.requests, wrong+sum.wrong
 		current, next = next, current
 		p.SetKeys(sitetest.JWK(t, current, sitetest.JSON{"kid": strconv.Itoa(i + 1)}), sitetest.JWK(t, next, sitetest.JSON{"kid": strconv.Itoa(i + 2)}))
 	}
-	last := rs(t, next, "9")
+	last := sitetest.SignRS(t, next, "9")
 	s.MustAnswer(200, s.Bearer("/api/", last), "control")
 	var refreshes atomic.Int64
 	without := sitetest.Marshal(t, sitetest.JSON{"keys": []sitetest.JSON{sitetest.JWK(t, current, sitetest.JSON{"kid": "8"})}})
@@ -236,7 +234,7 @@ func TestScenarioRotation(t *testing.T) {
 		_, _ = w.Write([]byte(without))
 	})
 	sitetest.Eventually(t, "the withdrawn key is refused by what the first refresh said", func() bool { return s.Bearer("/api/", last).Status == 401 })
-	s.MustAnswer(200, s.Bearer("/api/", rs(t, current, "8")), "control: the key that stays")
+	s.MustAnswer(200, s.Bearer("/api/", sitetest.SignRS(t, current, "8")), "control: the key that stays")
 	seen("%d rotations, one each %s: %d requests, %d false refusals", rotations, step, requests, wrong)
 	seen("the withdrawn key was refused by the first refresh that lacked it")
 }
@@ -247,9 +245,9 @@ func TestScenarioColdStart(t *testing.T) {
 	keys := sitetest.Keys()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
 	p.SetAnswer(503, "not yet")
-	storage, token := sitetest.TempDir(t), rs(t, keys.RSA, "a")
+	storage, token := sitetest.TempDir(t), sitetest.SignRS(t, keys.RSA, "a")
 	s := sitetest.Serve(t, "respond ok")
-	s.Load(jwksBody(p, "cooldown 200ms"), storage)
+	s.Load(sitetest.JwksBody(p, "cooldown 200ms"), storage)
 	l := startLoad(s, 100, labelled{"before the provider is up", token, 503}, labelled{"not ours", "x", 401})
 	time.Sleep(scenario.Length(500*time.Millisecond, 20*time.Second))
 	sum := l.finish(t)
@@ -258,12 +256,12 @@ func TestScenarioColdStart(t *testing.T) {
 	up := time.Now()
 	sitetest.Eventually(t, "it recovers by itself", func() bool { return s.Bearer("/api/", token).Status == 200 })
 	seen("verifies %s after the provider is up", time.Since(up).Round(time.Millisecond))
-	sitetest.Eventually(t, "the set is stored", func() bool { return len(storedFiles(t, storage)) == 1 })
+	sitetest.Eventually(t, "the set is stored", func() bool { return len(sitetest.StoredKeySets(t, storage)) == 1 })
 	p.SetAnswer(503, "down again")
 	if err := caddy.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	s.Load(jwksBody(p, "cooldown 200ms"), storage)
+	s.Load(sitetest.JwksBody(p, "cooldown 200ms"), storage)
 	l = startLoad(s, 200, labelled{"with a stored set", token, 200})
 	time.Sleep(scenario.Length(500*time.Millisecond, 20*time.Second))
 	seen("restarted with a stored set, provider down: %s", l.finish(t))
@@ -287,9 +285,9 @@ func startLogIns(s *sitetest.Site, email string) *logIns {
 				return
 			default:
 			}
-			response, err := loadClient.Post(s.URL+"/auth/login", "application/json", strings.NewReader(body))
+			response, err := sitetest.LoadClient.Post(s.URL+"/auth/login", "application/json", strings.NewReader(body))
 			for retries := 0; err != nil && retries < 10; retries++ { // as for load
-				response, err = loadClient.Post(s.URL+"/auth/login", "application/json", strings.NewReader(body))
+				response, err = sitetest.LoadClient.Post(s.URL+"/auth/login", "application/json", strings.NewReader(body))
 			}
 			l.number++
 			if err != nil || response.StatusCode != http.StatusOK {
@@ -319,9 +317,9 @@ func TestScenarioReloads(t *testing.T) {
 	seen := scenario.Promise(t, "only expected answers; no fetch by a reload; goroutines and descriptors flat")
 	keys := sitetest.Keys()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
-	body := jwksBody(p, "") + sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "throttle off")
+	body := sitetest.JwksBody(p, "") + sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "throttle off")
 	s := sitetest.Serve(t, body)
-	token, storage := rs(t, keys.RSA, "a"), sitetest.TempDir(t)
+	token, storage := sitetest.SignRS(t, keys.RSA, "a"), sitetest.TempDir(t)
 	s.MustAnswer(200, s.Bearer("/api/", token), "control")
 	s.SignedUp("alice@example.com")
 	reload := func(times int) {
@@ -337,7 +335,7 @@ func TestScenarioReloads(t *testing.T) {
 	reloads := scenario.Length(20, 200)
 	reload(reloads)
 	seen("%d reloads: %s; %d log-ins", reloads, l.finish(t), entering.finish(t))
-	loadClient.CloseIdleConnections()
+	sitetest.LoadClient.CloseIdleConnections()
 	sitetest.Eventually(t, fmt.Sprintf("goroutines are back at %d", goroutines), func() bool { return runtime.NumGoroutine() <= goroutines+4 })
 	sitetest.Eventually(t, fmt.Sprintf("open files are back at %d", files), func() bool { return openFiles() <= files+4 })
 	fetches := p.Fetches.Load()
@@ -366,60 +364,4 @@ func openFiles() int {
 		return 0 // not Linux
 	}
 	return len(entries)
-}
-
-// heapInUse is what is reachable, in bytes.
-func heapInUse() int64 {
-	runtime.GC()
-	var stats runtime.MemStats
-	runtime.ReadMemStats(&stats)
-	return int64(stats.HeapAlloc)
-}
-
-func mebibytes[T int | int64 | float64](bytes T) float64 { return float64(bytes) / (1 << 20) }
-
-// Unique good tokens, then bad ones: the cache stays at its size, and no bad
-// one enters it.
-func TestScenarioCacheFlood(t *testing.T) {
-	seen := scenario.Promise(t, "memory within the cache's cap; a bad token is never remembered")
-	const entries = 1000
-	handler := provisioned(t, "secret \""+sitetest.Secret+"\"\n cache "+strconv.Itoa(entries))
-	tokens := scenario.Length(20_000, 2_000_000)
-	var refused atomic.Int64
-	var all sync.WaitGroup
-	before := heapInUse()
-	for worker := range 8 {
-		all.Go(func() {
-			for i := worker; i < tokens; i += 8 {
-				secret, claims := sitetest.Secret, sitetest.Claims(sitetest.JSON{"n": i})
-				if i%2 == 0 {
-					secret, claims["sub"] = "another"+sitetest.Secret, "mallory"
-				}
-				raw := sitetest.Sign(t, "HS256", []byte(secret), nil, claims)
-				request, _ := http.NewRequest(http.MethodGet, "/", nil)
-				if _, refusal := handler.tokens.verify(request.Context(), raw); refusal != nil {
-					refused.Add(1)
-				}
-			}
-		})
-	}
-	all.Wait()
-	if got := refused.Load(); got != int64(tokens/2) {
-		t.Errorf("%d refused of %d bad ones", got, tokens/2)
-	}
-	handler.tokens.cache.Tokens.CleanUp()
-	kept, after := handler.tokens.cache.Tokens.EstimatedSize(), heapInUse()
-	if kept > entries {
-		t.Errorf("%d entries, the cache is for %d", kept, entries)
-	}
-	if limit := int64(16 << 20); after-before > limit {
-		t.Errorf("the heap grew by %d bytes, more than %d", after-before, limit)
-	}
-	seen("%d unique tokens, half of them bad: %d refused; %d of %d entries; heap %.1f MiB before, %.1f MiB after",
-		tokens, refused.Load(), kept, entries, mebibytes(before), mebibytes(after))
-	for _, token := range handler.tokens.cache.Tokens.All() {
-		if token.UserID == "mallory" {
-			t.Error("a bad token is remembered")
-		}
-	}
 }

@@ -129,7 +129,7 @@ func TestScenarioSlowClients(t *testing.T) {
 	}
 	dir, address := sitetest.TempDir(t), sitetest.FreeAddress(t)
 	body := sitetest.AccountsBody(filepath.Join(dir, "users.db"), "throttle off\n hash_queue 1000\n token_lifetime 2h")
-	p := startProcess(t, dir, address, strings.ReplaceAll(body, "/todos/", "/api/"))
+	p := sitetest.StartProcess(t, dir, address, strings.ReplaceAll(body, "/todos/", "/api/"))
 	users := max(2, logins/100) // a user has 100 sessions at most
 	for i := range users {
 		p.MustAnswer(201, p.Post("/auth/signup", sitetest.CredentialsOf(fmt.Sprintf("user%d@example.com", i))), "sign-up")
@@ -139,7 +139,7 @@ func TestScenarioSlowClients(t *testing.T) {
 
 	l := startLoad(p.Site, 100, verification...)
 	time.Sleep(scenario.Length(time.Second, 20*time.Second))
-	quiet, before := l.finish(t), p.resident(t)
+	quiet, before := l.finish(t), p.Resident(t)
 
 	// So long that none is done before the real log-ins: it is their passwords that are hashed.
 	login := sitetest.Marshal(t, sitetest.JSON{"email": "slow@example.com", "password": strings.Repeat("slow", 250)})
@@ -147,7 +147,7 @@ func TestScenarioSlowClients(t *testing.T) {
 		fmt.Sprintf("POST /auth/login HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", address, len(login), login),
 		"GET /api/ HTTP/1.1\r\nHost: "+address+"\r\nAuthorization: Bearer "+token, // and no more
 		"GET /a")
-	held := p.resident(t)
+	held := p.Resident(t)
 	l = startLoad(p.Site, 100, verification...)
 	var next, answered, failed atomic.Int64
 	var all sync.WaitGroup
@@ -173,7 +173,7 @@ func TestScenarioSlowClients(t *testing.T) {
 			working = false
 		case <-time.After(100 * time.Millisecond):
 		}
-		peak = max(peak, p.resident(t))
+		peak = max(peak, p.Resident(t))
 	}
 	took := time.Since(began)
 	pressed := l.finish(t)
@@ -186,13 +186,13 @@ func TestScenarioSlowClients(t *testing.T) {
 	// A connection that waits takes its buffers and a goroutine, and a request of
 	// 64 KiB at most is read.
 	if most := before + int64(clients)*64<<10 + 200<<20; peak > most {
-		t.Errorf("memory came to %.0f MiB, more than %.0f", mebibytes(peak), mebibytes(most))
+		t.Errorf("memory came to %.0f MiB, more than %.0f", scenario.Mebibytes(peak), scenario.Mebibytes(most))
 	}
 	if scenario.Full() && pressed.p99 > 50*time.Millisecond {
 		t.Errorf("the p99 of verification is %s", pressed.p99)
 	}
 	seen("%d slow clients at once, %d closed by Caddy and begun again; %d of %d log-ins answered by 200, in %s, argon2id at its default", open, slow.closed.Load(), answered.Load(), logins, took.Round(time.Second))
-	seen("memory (RSS): %.0f MiB before, %.0f MiB with the slow clients, %.0f MiB at most with the log-ins: %.1f KiB a slow client", mebibytes(before), mebibytes(held), mebibytes(peak), float64(held-before)/1024/float64(clients))
+	seen("memory (RSS): %.0f MiB before, %.0f MiB with the slow clients, %.0f MiB at most with the log-ins: %.1f KiB a slow client", scenario.Mebibytes(before), scenario.Mebibytes(held), scenario.Mebibytes(peak), float64(held-before)/1024/float64(clients))
 	seen("verification quiet: %s", quiet)
 	seen("verification pressed: %s", pressed)
 }

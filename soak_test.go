@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -34,22 +33,12 @@ func soakBody(dir string, round int) string {
 		respond /api/* ok`, filepath.Join(dir, "users.db"), round)
 }
 
-// reload has the process load another config.
-func (p *process) reload(t *testing.T, body string, loaded func() bool) {
-	t.Helper()
-	p.writeConfig(t, body)
-	if err := p.command.Process.Signal(syscall.SIGUSR1); err != nil {
-		t.Fatal(err)
-	}
-	sitetest.Eventually(t, "the config is loaded", loaded)
-}
-
 // A mixed load for a while, with config reloads: what Caddy holds does not grow.
 func TestScenarioSoak(t *testing.T) {
 	seen := scenario.Promise(t, "only expected answers; memory, goroutines and descriptors do not grow")
 	duration := scenario.Soak()
 	dir, address := sitetest.TempDir(t), sitetest.FreeAddress(t)
-	p := startProcess(t, dir, address, soakBody(dir, 0))
+	p := sitetest.StartProcess(t, dir, address, soakBody(dir, 0))
 	token := p.SignedUp("steady@example.com").Token
 	l := startLoad(p.Site, 200, labelled{"good", token, 200}, labelled{"bad signature", token + "x", 401}, labelled{"no token", "x", 401})
 
@@ -83,14 +72,14 @@ func TestScenarioSoak(t *testing.T) {
 	var first, last map[string]float64
 	for time.Since(began) < duration {
 		time.Sleep(max(duration/120, 50*time.Millisecond)) // the pace of the samples
-		last = p.metrics(t)
+		last = p.Metrics(t)
 		if first == nil && time.Since(began) > duration/4 {
 			first = last
 		}
-		at, resident, heap = append(at, time.Since(began).Minutes()), append(resident, float64(p.resident(t))), append(heap, last["go_memstats_heap_inuse_bytes"])
+		at, resident, heap = append(at, time.Since(began).Minutes()), append(resident, float64(p.Resident(t))), append(heap, last["go_memstats_heap_inuse_bytes"])
 		if time.Since(reloaded) > min(duration/4, 10*time.Second) {
 			reloads++
-			p.reload(t, soakBody(dir, reloads), func() bool { return p.Get("/round").Body == fmt.Sprint(reloads) })
+			p.Reload(t, soakBody(dir, reloads), func() bool { return p.Get("/round").Body == fmt.Sprint(reloads) })
 			reloaded = time.Now()
 		}
 	}
@@ -103,7 +92,7 @@ func TestScenarioSoak(t *testing.T) {
 	if duration < time.Minute {
 		about = " (too short a time to tell)"
 	} else if heapSlope > 8<<20 {
-		t.Errorf("the heap grows by %.1f MiB a minute", mebibytes(heapSlope))
+		t.Errorf("the heap grows by %.1f MiB a minute", scenario.Mebibytes(heapSlope))
 	}
 	for _, name := range []string{"go_goroutines", "process_open_fds"} {
 		if last[name] > first[name]+50 { // connections come and go
@@ -111,7 +100,7 @@ func TestScenarioSoak(t *testing.T) {
 		}
 	}
 	seen("%s: %s; %d whole sessions of log-in, refresh and log-out; %d reloads", duration, sum, sessions.Load(), reloads)
-	seen("slope over the second half, a minute: RSS %+.2f MiB, heap %+.2f MiB%s; at the end RSS %.0f MiB, heap %.0f MiB", mebibytes(residentSlope), mebibytes(heapSlope), about, mebibytes(resident[len(resident)-1]), mebibytes(heap[len(heap)-1]))
+	seen("slope over the second half, a minute: RSS %+.2f MiB, heap %+.2f MiB%s; at the end RSS %.0f MiB, heap %.0f MiB", scenario.Mebibytes(residentSlope), scenario.Mebibytes(heapSlope), about, scenario.Mebibytes(resident[len(resident)-1]), scenario.Mebibytes(heap[len(heap)-1]))
 	seen("goroutines %.0f after a quarter, %.0f at the end; descriptors %.0f, %.0f", first["go_goroutines"], last["go_goroutines"], first["process_open_fds"], last["process_open_fds"])
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
+	"github.com/caddy-jwt/caddy-jwt/internal/accountstest"
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/store/filestore"
@@ -56,7 +57,7 @@ func passClock(t *testing.T) (pass func(time.Duration)) {
 // recordsKept is how many records of a kind the store has, expired ones included.
 func recordsKept(t *testing.T, kind string) (kept int) {
 	t.Helper()
-	read, _, err := storeOf(t).(*filestore.Store).Connect(t.Context())
+	read, _, err := accountstest.StoreOf(t).(*filestore.Store).Connect(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +114,7 @@ func TestThreatWhatStrangersKeptIsRemoved(t *testing.T) {
 	pass := passClock(t)
 	sitetest.AccountsSite(t, "")
 	const many = 5000 + 1000
-	_, write, err := storeOf(t).(*filestore.Store).Connect(t.Context())
+	_, write, err := accountstest.StoreOf(t).(*filestore.Store).Connect(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -850,7 +850,7 @@ func TestThreatSecretsInErrors(t *testing.T) {
 	p.SetAnswer(500, "")
 	address := strings.Replace(p.URL, "http://", "http://user:hunter2@", 1) + "/jwks?apikey=hunter3"
 	s := sitetest.Serve(t, "jwt /api/* {\n issuer https://issuer.example\n jwks "+address+"\n}\n metrics /metrics\n respond /api/* ok")
-	s.MustAnswer(503, s.Bearer("/api/", rs(t, sitetest.Keys().RSA, "a")), "no keys")
+	s.MustAnswer(503, s.Bearer("/api/", sitetest.SignRS(t, sitetest.Keys().RSA, "a")), "no keys")
 	for what, text := range map[string]string{"log": s.Log(), "metrics": s.Get("/metrics").Body} {
 		if !strings.Contains(text, p.URL+"/jwks") || strings.Contains(text, "hunter") {
 			t.Errorf("%s:\n%s", what, text)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/accountstest"
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/signing"
@@ -30,8 +31,8 @@ func TestThreatWithdrawnKeyComesBack(t *testing.T) {
 	t.Cleanup(func() { stopCaddy(t) })
 	old := s.SignedUp("alice@example.com")
 	s.MustAnswer(200, s.Bearer("/todos/", old.Token), "control")
-	keys := serviceOf(t).Keys
-	file := filepath.Join(data, signing.Path(serviceOf(t).Config.KeyIdentity()))
+	keys := accountstest.ServiceOf(t).Keys
+	file := filepath.Join(data, signing.Path(accountstest.ServiceOf(t).Config.KeyIdentity()))
 	backup, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)

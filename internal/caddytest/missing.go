@@ -2,6 +2,7 @@ package caddytest
 
 import (
 	"os"
+	"os/exec"
 	"testing"
 )
 
@@ -13,4 +14,14 @@ func Missing(t testing.TB, what string) {
 		t.Fatalf("this test needs %s, and CI=true", what)
 	}
 	t.Skip("this test needs " + what)
+}
+
+// Needs looks for programs that a test cannot do without.
+func Needs(t *testing.T, programs ...string) {
+	t.Helper()
+	for _, program := range programs {
+		if _, err := exec.LookPath(program); err != nil {
+			Missing(t, program)
+		}
+	}
 }
