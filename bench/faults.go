@@ -25,7 +25,7 @@ import (
 )
 
 // scenarioPackages are where scenarios are looked for.
-var scenarioPackages = []string{".", "postgres", "oidc/provider"}
+var scenarioPackages = []string{".", "scenarios", "postgres", "oidc/provider"}
 
 const scenarioPrefix = "TestScenario"
 

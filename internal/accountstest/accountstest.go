@@ -1,3 +1,4 @@
+// Package accountstest looks into the accounts of the site that a test runs.
 package accountstest
 
 import (

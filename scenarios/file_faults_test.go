@@ -1,4 +1,4 @@
-package caddyjwt
+package scenarios
 
 import (
 	"errors"

@@ -1,0 +1,12 @@
+// Package scenarios has the tests of whole programs: what fails in production, such as a
+// kill, a full disk, a clock that jumps, a flood.
+package scenarios
+
+import (
+	"testing"
+
+	_ "github.com/caddy-jwt/caddy-jwt" // the directive jwt
+	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
+)
+
+func TestMain(m *testing.M) { caddytest.Main(m) }
