@@ -68,7 +68,7 @@ func BenchmarkStoreOfManyUsers(b *testing.B) {
 					}
 				}
 			}
-			ratio(b, find(small, 10), find(large, users))
+			sitetest.Ratio(b, find(small, 10), find(large, users))
 		})
 		b.Run("log-in/users="+strconv.Itoa(users), func(b *testing.B) {
 			login := func(store store.UserStore) func() {
@@ -80,7 +80,7 @@ func BenchmarkStoreOfManyUsers(b *testing.B) {
 					}
 				}
 			}
-			ratio(b, login(small), login(large))
+			sitetest.Ratio(b, login(small), login(large))
 		})
 	}
 }

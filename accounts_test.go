@@ -531,7 +531,7 @@ func TestBrowserFlow(t *testing.T) {
 	if got.Status != 303 || got.Header.Get("Location") != "/auth/login?return_to=%2Ftodos%2Flist%3Fpage%3D2" {
 		t.Fatalf("without a session: %d %v", got.Status, got.Header)
 	}
-	for authorization, status := range map[string]int{"Basic " + basicCredentials("carol", "opensesame"): 303, "Bearer x": 401} {
+	for authorization, status := range map[string]int{"Basic " + sitetest.BasicCredentials("carol", "opensesame"): 303, "Bearer x": 401} {
 		if got := s.Get("/todos/", "Accept: text/html", "Authorization: "+authorization); got.Status != status {
 			t.Errorf("%.6s without a session: %d", authorization, got.Status)
 		}
@@ -1223,7 +1223,7 @@ func TestRefusedReloadKeepsTheStore(t *testing.T) {
 	body := "route {\n" + sitetest.AccountsBody("{file."+where+"}", "throttle off") + "\n}\n"
 	s := &sitetest.Site{T: t, URL: "http://" + sitetest.FreeAddress(t), LogFile: filepath.Join(dir, "log.json")}
 	storage := filepath.Join(dir, "storage")
-	runSite(t, s, body, storage)
+	accountstest.RunSite(t, s, body, storage)
 	s.SignedUp("alice@example.com")
 	point("b.db")
 	config, err := sitetest.AdaptCaddyfile(t, body+"jwt /late/* {\nsecret {env.JWT_NOT_SET}\n}\n", strings.TrimPrefix(s.URL, "http://"), storage, s.LogFile)
@@ -1396,13 +1396,13 @@ func TestThreatDeepProfile(t *testing.T) {
 			t.Errorf("details %+v", details)
 		}
 	}
-	c := &commandLine{t, []string{"--store", path}}
+	c := &accountstest.CommandLine{TB: t, Where: []string{"--store", path}}
 	line := `{"email":"b@example.com","password_hash":"","profile":{"name":` + strings.Repeat("[", 17) + strings.Repeat("]", 17) + `}}`
-	if _, said, _ := c.run(line, "user", "import", "--format", "jsonl", "-"); !strings.Contains(said, "a property is nested deeper than 16 levels") {
+	if _, said, _ := c.Run(line, "user", "import", "--format", "jsonl", "-"); !strings.Contains(said, "a property is nested deeper than 16 levels") {
 		t.Errorf("import says %s", said)
 	}
 	id := uuid.NewString()
-	withUsers(t, path, func(users store.UserStore) {
+	accountstest.WithUsers(t, path, func(users store.UserStore) {
 		var deep any = []any{}
 		for range 9998 {
 			deep = []any{deep}
@@ -1411,7 +1411,7 @@ func TestThreatDeepProfile(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-	out, _, err := c.run("", "user", "export")
+	out, _, err := c.Run("", "user", "export")
 	if strings.Count(out, "\n") != 1 || err == nil || !strings.Contains(err.Error(), "user "+id+" is left out") {
 		t.Errorf("%v, exported is %s", err, out)
 	}
@@ -1504,18 +1504,18 @@ func TestThreatResetLinkOfADisabledUser(t *testing.T) {
 	store := filepath.Join(sitetest.TempDir(t), "users.db")
 	s := sitetest.Serve(t, sitetest.AccountsBody(store, ""))
 	s.SignedUp("alice@example.com")
-	c := &commandLine{t, []string{"--store", store}}
+	c := &accountstest.CommandLine{TB: t, Where: []string{"--store", store}}
 	link := func() string {
-		link := c.must("", "user", "reset-link", "--base", s.URL, "alice@example.com")
+		link := c.Must("", "user", "reset-link", "--base", s.URL, "alice@example.com")
 		return strings.TrimSpace(link[strings.Index(link, "token=")+len("token="):])
 	}
 	reset := func(token string) sitetest.Reply {
 		return s.Post("/auth/reset", sitetest.JSON{"token": token, "newPassword": "a password by link"})
 	}
 	token := link()
-	c.must("", "user", "disable", "alice@example.com")
+	c.Must("", "user", "disable", "alice@example.com")
 	s.MustAnswer(401, reset(token), "while disabled")
-	c.must("", "user", "enable", "alice@example.com")
+	c.Must("", "user", "enable", "alice@example.com")
 	s.MustAnswer(401, reset(token), "later")
 	s.MustAnswer(204, reset(link()), "control")
 }

@@ -64,34 +64,6 @@ func typicalClaims(id int) sitetest.JSON {
 	})
 }
 
-// ratio runs two functions in turn, in many short rounds, and reports the
-// ratio of their times as seen in this one run: machines are noisy.
-func ratio(b *testing.B, limit, ours func()) {
-	b.Helper()
-	const rounds = 50
-	var limitTime, oursTime time.Duration
-	per := max(1, b.N/rounds)
-	b.ResetTimer()
-	for done := 0; done < b.N; done += per {
-		start := time.Now()
-		for range per {
-			limit()
-		}
-		limitTime += time.Since(start)
-		start = time.Now()
-		for range per {
-			ours()
-		}
-		oursTime += time.Since(start)
-	}
-	n := float64((b.N + per - 1) / per * per)
-	b.ReportMetric(float64(limitTime.Nanoseconds())/n, "limit-ns/op")
-	b.ReportMetric(float64(oursTime.Nanoseconds())/n, "ours-ns/op")
-	b.ReportMetric(float64(oursTime)/float64(limitTime), "ratio")
-	b.ReportMetric(float64(oursTime-limitTime)/n, "extra-ns/op")
-	b.ReportMetric(0, "ns/op")
-}
-
 // A handler that is given a token that it saw before, in front of an empty one:
 // the limit is 1.5 µs. Each is given a fresh request, whose making is not
 // measured.
@@ -187,7 +159,7 @@ func BenchmarkFirstSight(b *testing.B) {
 			token := sitetest.Sign(b, c.algorithm, c.key, sitetest.JSON{"kid": "key-2026-01"}, typicalClaims(1))
 			input, signature := rawParts(b, token)
 			r := preparedRequest(token)
-			ratio(b, func() {
+			sitetest.Ratio(b, func() {
 				if !c.raw(input, signature) {
 					b.Fatal("raw verification fails")
 				}
@@ -205,7 +177,7 @@ func BenchmarkFirstSight(b *testing.B) {
 			_, wrong, _ := splitSignature(other)
 			input, signature := rawParts(b, signed+"."+wrong)
 			r := preparedRequest(token)
-			ratio(b, func() {
+			sitetest.Ratio(b, func() {
 				if c.raw(input, signature) {
 					b.Fatal("raw verification succeeds")
 				}
@@ -267,8 +239,8 @@ func BenchmarkFlat(b *testing.B) {
 			}
 		}
 	}
-	b.Run("issuers=64", func(b *testing.B) { ratio(b, verify(lone), verify(verifier(64, 1))) })
-	b.Run("keys=1000", func(b *testing.B) { ratio(b, verify(lone), verify(verifier(1, 1000))) })
+	b.Run("issuers=64", func(b *testing.B) { sitetest.Ratio(b, verify(lone), verify(verifier(64, 1))) })
+	b.Run("keys=1000", func(b *testing.B) { sitetest.Ratio(b, verify(lone), verify(verifier(1, 1000))) })
 }
 
 // What the cache holds of 10,000 tokens, token text included.

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/accountstest"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddy-jwt/caddy-jwt/store/filestore"
@@ -21,13 +22,13 @@ const rowsAtOnce = 500
 
 func fillStore(t testing.TB, path string, users int) {
 	t.Helper()
-	c := &commandLine{t, []string{"--store", path}}
+	c := &accountstest.CommandLine{TB: t, Where: []string{"--store", path}}
 	var lines string
 	for i := range users {
 		lines += fmt.Sprintf(`{"email":"user-%d@example.com","password_hash":"","roles":["editor"],"profile":{"name":"Zoë \u0000 %d","big":9007199254740993}}`+"\n", i, i)
 	}
-	c.must(lines, "user", "import", "--format", "jsonl", "-")
-	withUsers(t, path, func(users store.UserStore) {
+	c.Must(lines, "user", "import", "--format", "jsonl", "-")
+	accountstest.WithUsers(t, path, func(users store.UserStore) {
 		first, err := users.Users(t.Context(), "", 3)
 		if err != nil {
 			t.Fatal(err)
@@ -52,38 +53,38 @@ func TestStoreCopy(t *testing.T) {
 	dir := sitetest.TempDir(t)
 	from, to := filepath.Join(dir, "from.db"), filepath.Join(dir, "a folder", "to.db")
 	fillStore(t, from, 1200)
-	c := &commandLine{TB: t}
-	out := c.must("", "store", "copy", from, `file "`+to+`"`)
-	has(t, out, "users: 1200 rows, the same in both", "sessions: 2 rows", "revocations: 1 rows", "one_time_tokens: 3 rows", "records: 3 rows")
+	c := &accountstest.CommandLine{TB: t}
+	out := c.Must("", "store", "copy", from, `file "`+to+`"`)
+	accountstest.Has(t, out, "users: 1200 rows, the same in both", "sessions: 2 rows", "revocations: 1 rows", "one_time_tokens: 3 rows", "records: 3 rows")
 	export := func(path string) string {
-		return (&commandLine{t, []string{"--store", path}}).must("", "user", "export")
+		return (&accountstest.CommandLine{TB: t, Where: []string{"--store", path}}).Must("", "user", "export")
 	}
 	if export(from) != export(to) {
 		t.Error("the users are not the same")
 	}
-	withUsers(t, to, func(store store.UserStore) {
+	accountstest.WithUsers(t, to, func(store store.UserStore) {
 		if records, err := store.Records(t.Context(), "store copy", "", time.Now()); err != nil || len(records) != 0 {
 			t.Errorf("the mark of the copy is left: %v %v", records, err)
 		}
 	})
 
-	c.refuses("", "the store to copy from: there is no user store at", "store", "copy", filepath.Join(dir, "none.db"), to)
-	c.refuses("", "it has 1200 rows in the table users; copy into an empty store", "store", "copy", from, to)
-	c.refuses("", "the two stores are the same", "store", "copy", from, from)
-	c.refuses("", "the two stores are the same", "store", "copy", from, `file "`+from+`"`)
-	c.refuses("", "takes two stores, as in: caddy jwt store copy users.db", "store", "copy", from)
-	c.refuses("", "the store to copy to: there is no kind of store \"redis\" in this Caddy", "store", "copy", from, "redis localhost")
-	c.refuses("", "there is no kind of store \"postgres\" in this Caddy; file is always there, and postgres where it was built in", "store", "copy", from, "postgres://localhost/db")
-	c.refuses("", "there is no kind of store \"postgres\" in this Caddy", "store", "copy", from, "postgresql://localhost/db")
-	c.refuses("", "5 arguments are given, so put each store into quotes", "store", "copy", from, "postgres", "host=localhost", "dbname=db", "user=caddy")
-	c.refuses("", "store file takes at most one path", "store", "copy", from, "file a b")
-	c.refuses("", "it is the path of a file, or what stands behind the word store", "store", "copy", "", to)
+	c.Refuses("", "the store to copy from: there is no user store at", "store", "copy", filepath.Join(dir, "none.db"), to)
+	c.Refuses("", "it has 1200 rows in the table users; copy into an empty store", "store", "copy", from, to)
+	c.Refuses("", "the two stores are the same", "store", "copy", from, from)
+	c.Refuses("", "the two stores are the same", "store", "copy", from, `file "`+from+`"`)
+	c.Refuses("", "takes two stores, as in: caddy jwt store copy users.db", "store", "copy", from)
+	c.Refuses("", "the store to copy to: there is no kind of store \"redis\" in this Caddy", "store", "copy", from, "redis localhost")
+	c.Refuses("", "there is no kind of store \"postgres\" in this Caddy; file is always there, and postgres where it was built in", "store", "copy", from, "postgres://localhost/db")
+	c.Refuses("", "there is no kind of store \"postgres\" in this Caddy", "store", "copy", from, "postgresql://localhost/db")
+	c.Refuses("", "5 arguments are given, so put each store into quotes", "store", "copy", from, "postgres", "host=localhost", "dbname=db", "user=caddy")
+	c.Refuses("", "store file takes at most one path", "store", "copy", from, "file a b")
+	c.Refuses("", "it is the path of a file, or what stands behind the word store", "store", "copy", "", to)
 }
 
 // copyOf opens two stores for a copy.
 func copyOf(t *testing.T, from, to string, progress func(doing, table string, rows, all int64)) *sqlstore.Copy {
 	t.Helper()
-	ctx, cancel := moduleContext(t)
+	ctx, cancel := accountstest.ModuleContext(t)
 	t.Cleanup(cancel)
 	open := func(path string) *sqlstore.Store {
 		users := &filestore.Store{Path: path}
@@ -111,14 +112,14 @@ func TestStoreCopyGoesOn(t *testing.T) {
 		t.Fatalf("control: %v", err)
 	}
 	// Nobody works with the half that is there.
-	half := &commandLine{t, []string{"--store", to}}
-	half.refuses("", "it is the unfinished copy of another", "user", "list")
+	half := &accountstest.CommandLine{TB: t, Where: []string{"--store", to}}
+	half.Refuses("", "it is the unfinished copy of another", "user", "list")
 	if text := sitetest.StartError(t, sitetest.AccountsBody(to, "")); !strings.Contains(text, "it is the unfinished copy of another") {
 		t.Errorf("Caddy says %s", text)
 	}
-	(&commandLine{TB: t}).refuses("", "the store to copy from: it is the unfinished copy of another", "store", "copy", to, filepath.Join(dir, "third.db"))
+	(&accountstest.CommandLine{TB: t}).Refuses("", "the store to copy from: it is the unfinished copy of another", "store", "copy", to, filepath.Join(dir, "third.db"))
 	fillStore(t, filepath.Join(dir, "other.db"), 3)
-	(&commandLine{TB: t}).refuses("", "it is the unfinished copy of another store than this", "store", "copy", filepath.Join(dir, "other.db"), to)
+	(&accountstest.CommandLine{TB: t}).Refuses("", "it is the unfinished copy of another store than this", "store", "copy", filepath.Join(dir, "other.db"), to)
 	copied := 0
 	c.Progress = func(doing, table string, rows, all int64) {
 		if doing == "copied" && table == "users" {

@@ -1,8 +1,6 @@
 package caddyjwt
 
 import (
-	"bytes"
-	"context"
 	"crypto/ecdsa"
 	"crypto/x509"
 	stdjson "encoding/json"
@@ -22,74 +20,15 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/accounts/password"
 	"github.com/caddy-jwt/caddy-jwt/accounts/web"
+	"github.com/caddy-jwt/caddy-jwt/internal/accountstest"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/signing"
 	"github.com/caddy-jwt/caddy-jwt/store"
-	"github.com/caddy-jwt/caddy-jwt/store/filestore"
 	"github.com/caddyserver/caddy/v2"
-	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/google/uuid"
-	"github.com/spf13/cobra"
 	"golang.org/x/crypto/bcrypt"
 )
-
-// commandLine is where the commands of a test are run: with a user store, or a
-// config.
-type commandLine struct {
-	testing.TB
-	where []string
-}
-
-// run runs `caddy jwt …` with a standard input.
-func (c *commandLine) run(stdin string, args ...string) (stdout, stderr string, err error) {
-	c.Helper()
-	registered, root := caddycmd.Commands()["jwt"], &cobra.Command{Use: "caddy", SilenceUsage: true, SilenceErrors: true}
-	parent := &cobra.Command{Use: registered.Name}
-	registered.CobraFunc(parent)
-	root.AddCommand(parent)
-	var out, errOut bytes.Buffer
-	root.SetIn(strings.NewReader(stdin))
-	root.SetOut(&out)
-	root.SetErr(&errOut)
-	root.SetArgs(append(append([]string{"jwt"}, args...), c.where...))
-	err = root.Execute()
-	return out.String(), errOut.String(), err
-}
-
-// must is what a command that succeeds writes.
-func (c *commandLine) must(stdin string, args ...string) string {
-	c.Helper()
-	stdout, stderr, err := c.run(stdin, args...)
-	if err != nil {
-		c.Fatalf("%q: %v\n%s", args, err, stderr)
-	}
-	return stdout
-}
-
-// refuses runs a command that must fail, with this in its error.
-func (c *commandLine) refuses(stdin, want string, args ...string) {
-	c.Helper()
-	stdout, stderr, err := c.run(stdin, args...)
-	if err == nil || !strings.Contains(err.Error(), want) {
-		c.Errorf("%q: the error is %v, expected %q; output %q, %q", args, err, want, stdout, stderr)
-	}
-	for _, text := range []string{stdout, stderr, fmt.Sprint(err)} {
-		if secret := strings.TrimSpace(stdin); secret != "" && strings.Contains(text, secret) {
-			c.Errorf("%q shows its input: %q", args, text)
-		}
-	}
-}
-
-// has checks that an output has each of the texts.
-func has(t testing.TB, output string, wanted ...string) {
-	t.Helper()
-	for _, want := range wanted {
-		if !strings.Contains(output, want) {
-			t.Errorf("it has no %q:\n%s", want, output)
-		}
-	}
-}
 
 func hasNot(t testing.TB, output string, unwanted ...string) {
 	t.Helper()
@@ -100,45 +39,17 @@ func hasNot(t testing.TB, output string, unwanted ...string) {
 	}
 }
 
-func newUserStore(t testing.TB) (c *commandLine, path string) {
+func newUserStore(t testing.TB) (c *accountstest.CommandLine, path string) {
 	t.Helper()
 	path = filepath.Join(sitetest.TempDir(t), "users.db")
-	return &commandLine{t, []string{"--store", path}}, path
-}
-
-// withUsers does something with the store of a path, as a server would.
-// moduleContext is a context in which modules are provisioned without a site.
-func moduleContext(t testing.TB) (caddy.Context, context.CancelFunc) {
-	t.Helper()
-	quiet := &caddy.CustomLog{BaseLog: caddy.BaseLog{Level: "ERROR"}}
-	base, err := caddy.ProvisionContext(&caddy.Config{Logging: &caddy.Logging{Logs: map[string]*caddy.CustomLog{caddy.DefaultLoggerName: quiet}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return caddy.NewContext(base)
-}
-
-func withUsers(t testing.TB, path string, do func(store.UserStore)) {
-	t.Helper()
-	ctx, cancel := moduleContext(t)
-	defer cancel()
-	store := &filestore.Store{Path: path}
-	if err := store.Provision(ctx); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := store.Cleanup(); err != nil {
-			t.Error(err)
-		}
-	}()
-	do(store)
+	return &accountstest.CommandLine{TB: t, Where: []string{"--store", path}}, path
 }
 
 // LogIn begins a session of a user, as a server would.
 func logIn(t testing.TB, path, userID string) (sessionID string) {
 	t.Helper()
 	now, session := time.Now(), uuid.NewString()
-	withUsers(t, path, func(users store.UserStore) {
+	accountstest.WithUsers(t, path, func(users store.UserStore) {
 		user, err := users.User(t.Context(), userID)
 		if err != nil {
 			t.Fatal(err)
@@ -156,7 +67,7 @@ func logIn(t testing.TB, path, userID string) (sessionID string) {
 
 func revoked(t testing.TB, path, sessionID string) (is bool) {
 	t.Helper()
-	withUsers(t, path, func(store store.UserStore) {
+	accountstest.WithUsers(t, path, func(store store.UserStore) {
 		revocations, err := store.Revocations(t.Context(), time.Time{}, time.Now())
 		if err != nil {
 			t.Fatal(err)
@@ -170,7 +81,7 @@ func revoked(t testing.TB, path, sessionID string) (is bool) {
 
 func hashOf(t testing.TB, path, email string) (hash string) {
 	t.Helper()
-	withUsers(t, path, func(store store.UserStore) {
+	accountstest.WithUsers(t, path, func(store store.UserStore) {
 		user, err := store.UserByEmail(t.Context(), email)
 		if err != nil {
 			t.Fatal(err)
@@ -182,7 +93,7 @@ func hashOf(t testing.TB, path, email string) (hash string) {
 
 func TestUserCommands(t *testing.T) {
 	c, path := newUserStore(t)
-	id := strings.TrimSpace(c.must(sitetest.GoodPassword+"\n", "user", "add", "--role", "admin", "--role", "editor", "--profile", "name=Alice <A>", "Alice@Example.com"))
+	id := strings.TrimSpace(c.Must(sitetest.GoodPassword+"\n", "user", "add", "--role", "admin", "--role", "editor", "--profile", "name=Alice <A>", "Alice@Example.com"))
 	if _, err := uuid.Parse(id); err != nil {
 		t.Errorf("the ID is %q", id)
 	}
@@ -192,12 +103,12 @@ func TestUserCommands(t *testing.T) {
 	if right, err := password.Check(t.Context(), password.Turn{Queue: 1}, hashOf(t, path, "alice@example.com"), sitetest.GoodPassword); err != nil || !right {
 		t.Errorf("the password is not the one that was given: %v", err)
 	}
-	c.must("", "user", "add", "--no-password", "bob@example.com")
+	c.Must("", "user", "add", "--no-password", "bob@example.com")
 
 	t.Run("list", func(t *testing.T) {
-		table := c.must("", "user", "list")
-		has(t, table, "ID ", "E-MAIL", "ROLES", "STATE", "CREATED", id, "Alice@Example.com", "admin editor", "active", "bob@example.com", "no password")
-		lines := strings.Split(strings.TrimSpace(c.must("", "user", "list", "--json")), "\n")
+		table := c.Must("", "user", "list")
+		accountstest.Has(t, table, "ID ", "E-MAIL", "ROLES", "STATE", "CREATED", id, "Alice@Example.com", "admin editor", "active", "bob@example.com", "no password")
+		lines := strings.Split(strings.TrimSpace(c.Must("", "user", "list", "--json")), "\n")
 		if len(lines) != 2 {
 			t.Fatalf("%d lines for two users: %q", len(lines), lines)
 		}
@@ -205,23 +116,23 @@ func TestUserCommands(t *testing.T) {
 		if err := stdjson.Unmarshal([]byte(lines[0]), &user); err != nil || user["id"] != id || user["email"] != "Alice@Example.com" || user["disabled"] != false {
 			t.Errorf("the first line is %s, %v", lines[0], err)
 		}
-		has(t, lines[0], `"roles":["admin","editor"]`, `"profile":{"name":"Alice <A>"}`, `"has_password":true`)
+		accountstest.Has(t, lines[0], `"roles":["admin","editor"]`, `"profile":{"name":"Alice <A>"}`, `"has_password":true`)
 		hasNot(t, table+lines[0]+lines[1], "argon2id", "hash", sitetest.GoodPassword)
 	})
 	t.Run("show, disable, enable", func(t *testing.T) {
 		session := logIn(t, path, id)
-		shown := c.must("", "user", "show", "alice@example.com")
-		has(t, shown, id, "admin editor", `{"name":"Alice \u003cA\u003e"}`, session, "192.0.2.1", `Mozilla/5.0 \u001b[31m`)
-		hasNot(t, shown+c.must("", "user", "show", "--json", id), "argon2id", "\x1b")
-		has(t, c.must("", "user", "show", "--json", id), `"sessions":[{`, session)
+		shown := c.Must("", "user", "show", "alice@example.com")
+		accountstest.Has(t, shown, id, "admin editor", `{"name":"Alice \u003cA\u003e"}`, session, "192.0.2.1", `Mozilla/5.0 \u001b[31m`)
+		hasNot(t, shown+c.Must("", "user", "show", "--json", id), "argon2id", "\x1b")
+		accountstest.Has(t, c.Must("", "user", "show", "--json", id), `"sessions":[{`, session)
 
-		has(t, c.must("", "user", "disable", "alice@example.com"), "Alice@Example.com is disabled, sessions ended: 1")
-		has(t, c.must("", "user", "show", id), "disabled")
+		accountstest.Has(t, c.Must("", "user", "disable", "alice@example.com"), "Alice@Example.com is disabled, sessions ended: 1")
+		accountstest.Has(t, c.Must("", "user", "show", id), "disabled")
 		if !revoked(t, path, session) {
 			t.Error("the session of a disabled user is not revoked")
 		}
-		has(t, c.must("", "user", "enable", id), "is enabled")
-		hasNot(t, c.must("", "user", "show", id), "disabled", session)
+		accountstest.Has(t, c.Must("", "user", "enable", id), "is enabled")
+		hasNot(t, c.Must("", "user", "show", id), "disabled", session)
 	})
 	t.Run("roles", func(t *testing.T) {
 		for _, step := range []struct{ want, args string }{
@@ -230,35 +141,35 @@ func TestUserCommands(t *testing.T) {
 			{"x\ny\n", "--set x,y,x"},
 			{"", "--set="},
 		} {
-			if got := c.must("", append([]string{"user", "roles", id}, strings.Fields(step.args)...)...); got != step.want {
+			if got := c.Must("", append([]string{"user", "roles", id}, strings.Fields(step.args)...)...); got != step.want {
 				t.Errorf("%s: the roles are %q, expected %q", step.args, got, step.want)
 			}
 		}
-		c.refuses("", "a role is one word", "user", "roles", id, "--add", "a b")
-		c.refuses("", "none of the others can be", "user", "roles", id, "--add", "a", "--set", "b")
+		c.Refuses("", "a role is one word", "user", "roles", id, "--add", "a b")
+		c.Refuses("", "none of the others can be", "user", "roles", id, "--add", "a", "--set", "b")
 	})
 	t.Run("passwd", func(t *testing.T) {
 		session, before := logIn(t, path, id), hashOf(t, path, "alice@example.com")
-		has(t, c.must("another good password\r\nand more\n", "user", "passwd", id), "is set, sessions ended: 1")
+		accountstest.Has(t, c.Must("another good password\r\nand more\n", "user", "passwd", id), "is set, sessions ended: 1")
 		if right, err := password.Check(t.Context(), password.Turn{Queue: 1}, hashOf(t, path, "alice@example.com"), "another good password"); err != nil || !right {
 			t.Errorf("the password is not the first line: %v", err)
 		}
 		if !revoked(t, path, session) {
 			t.Error("the session is not revoked when the password is set")
 		}
-		c.refuses("short\n", "the password must have at least 8 characters", "user", "passwd", id)
+		c.Refuses("short\n", "the password must have at least 8 characters", "user", "passwd", id)
 		if hashOf(t, path, "alice@example.com") == before {
 			t.Error("the hash is the old one")
 		}
 	})
 	t.Run("delete", func(t *testing.T) {
 		session := logIn(t, path, id)
-		c.refuses("", "say so by --yes", "user", "delete", id)
-		has(t, c.must("", "user", "delete", "--yes", id), "Alice@Example.com is removed")
+		c.Refuses("", "say so by --yes", "user", "delete", id)
+		accountstest.Has(t, c.Must("", "user", "delete", "--yes", id), "Alice@Example.com is removed")
 		if !revoked(t, path, session) {
 			t.Error("the session of a deleted user is not revoked")
 		}
-		c.refuses("", "there is no user", "user", "show", id)
+		c.Refuses("", "there is no user", "user", "show", id)
 	})
 	if leftovers, err := filepath.Glob(path + "-*"); err != nil || leftovers != nil {
 		t.Errorf("files are left behind: %v, %v", leftovers, err)
@@ -271,12 +182,12 @@ func TestUserCommandsRefuse(t *testing.T) {
 		{"list"}, {"export"}, {"show", "a@example.com"}, {"disable", "a@example.com"}, {"enable", "a@example.com"}, {"delete", "--yes", "a@example.com"},
 		{"passwd", "a@example.com"}, {"roles", "a@example.com"}, {"reset-link", "--base", "https://example.com", "a@example.com"},
 	} {
-		c.refuses("", "there is no user store at "+path+"; name another by --store <path> or --config <file>", append([]string{"user"}, args...)...)
+		c.Refuses("", "there is no user store at "+path+"; name another by --store <path> or --config <file>", append([]string{"user"}, args...)...)
 	}
 	if _, err := os.Stat(path); err == nil {
 		t.Error("a command that only reads made the store")
 	}
-	_, stderr, err := c.run(sitetest.GoodPassword, "user", "add", "alice@example.com")
+	_, stderr, err := c.Run(sitetest.GoodPassword, "user", "add", "alice@example.com")
 	if err != nil || !strings.Contains(stderr, path+", so it is made") {
 		t.Errorf("the first user: %v, %q", err, stderr)
 	}
@@ -309,9 +220,9 @@ func TestUserCommandsRefuse(t *testing.T) {
 		{"", "--store and --config are both given", []string{"list", "--config", "Caddyfile"}},
 		{"", `--format "xml": it is csv or jsonl`, []string{"export", "--format", "xml"}},
 	} {
-		c.refuses(refused.stdin, refused.want, append([]string{"user"}, refused.args...)...)
+		c.Refuses(refused.stdin, refused.want, append([]string{"user"}, refused.args...)...)
 	}
-	if users := strings.Count(c.must("", "user", "list", "--json"), "\n"); users != 1 {
+	if users := strings.Count(c.Must("", "user", "list", "--json"), "\n"); users != 1 {
 		t.Errorf("there are %d users after refused commands", users)
 	}
 
@@ -319,13 +230,13 @@ func TestUserCommandsRefuse(t *testing.T) {
 	if err := os.WriteFile(damaged, []byte(strings.Repeat("no database ", 1000)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	(&commandLine{t, []string{"--store", damaged}}).refuses("", "the file is damaged; restore a backup", "user", "list")
+	(&accountstest.CommandLine{TB: t, Where: []string{"--store", damaged}}).Refuses("", "the file is damaged; restore a backup", "user", "list")
 }
 
 func TestUserListPages(t *testing.T) {
 	c, path := newUserStore(t)
 	const count = 2*500 + 1 // pages of users
-	withUsers(t, path, func(users store.UserStore) {
+	accountstest.WithUsers(t, path, func(users store.UserStore) {
 		for i := range count {
 			email := fmt.Sprintf("user%d@example.com", i)
 			if err := users.CreateUser(t.Context(), store.User{ID: uuid.NewString(), Email: email, EmailKey: email}); err != nil {
@@ -334,10 +245,10 @@ func TestUserListPages(t *testing.T) {
 		}
 	})
 	seen := make(map[string]bool)
-	for line := range strings.Lines(c.must("", "user", "list", "--json")) {
+	for line := range strings.Lines(c.Must("", "user", "list", "--json")) {
 		seen[line] = true
 	}
-	if lines := strings.Count(c.must("", "user", "list"), "\n"); len(seen) != count || lines != count+1 {
+	if lines := strings.Count(c.Must("", "user", "list"), "\n"); len(seen) != count || lines != count+1 {
 		t.Errorf("%d users are listed as JSON, %d lines as a table, expected %d", len(seen), lines, count)
 	}
 }
@@ -390,8 +301,8 @@ func TestUserImport(t *testing.T) {
 			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			stdout, stderr, err := c.run("", "user", "import", file)
-			has(t, stdout, "imported 4, skipped 1, refused 9\n")
+			stdout, stderr, err := c.Run("", "user", "import", file)
+			accountstest.Has(t, stdout, "imported 4, skipped 1, refused 9\n")
 			if err == nil || !strings.Contains(err.Error(), "not all lines could be imported") {
 				t.Errorf("the error is %v", err)
 			}
@@ -404,22 +315,22 @@ func TestUserImport(t *testing.T) {
 				7: "refused: id is neither a UUID nor", 8: "refused: ", 9: "refused: created_at is no time", 10: "refused: ", 11: "refused: email must look like",
 				12: "refused: another user has this id", 13: "refused: ", 14: "refused: it is longer than 524288 bytes",
 			} {
-				has(t, stderr, fmt.Sprintf("line %d %s", first+offset, want))
+				accountstest.Has(t, stderr, fmt.Sprintf("line %d %s", first+offset, want))
 			}
 			hasNot(t, stdout+stderr+err.Error(), bcryptHash, argon2idHash, "plain text password", bcryptHash[10:])
 
-			has(t, c.must("", "user", "show", "--json", id), "alice@example.com", `"roles":["admin","editor"]`, `"profile":{"name":"Alice, A."}`,
+			accountstest.Has(t, c.Must("", "user", "show", "--json", id), "alice@example.com", `"roles":["admin","editor"]`, `"profile":{"name":"Alice, A."}`,
 				`"created_at":"2020-02-03T04:05:06Z"`, `"disabled":false`)
-			has(t, c.must("", "user", "show", "--json", "bob@example.com"), `"disabled":true`, `"roles":[]`)
-			has(t, c.must("", "user", "show", "carol@example.com"), "no password")
-			has(t, c.must("", "user", "show", "507f1f77bcf86cd799439011"), "last@example.com")
+			accountstest.Has(t, c.Must("", "user", "show", "--json", "bob@example.com"), `"disabled":true`, `"roles":[]`)
+			accountstest.Has(t, c.Must("", "user", "show", "carol@example.com"), "no password")
+			accountstest.Has(t, c.Must("", "user", "show", "507f1f77bcf86cd799439011"), "last@example.com")
 			for _, email := range []string{"alice@example.com", "bob@example.com", "last@example.com"} {
 				if right, err := password.Check(t.Context(), password.Turn{Queue: 1}, hashOf(t, path, email), sitetest.GoodPassword); err != nil || !right {
 					t.Errorf("%s cannot log in by the hash that was imported: %v", email, err)
 				}
 			}
-			again, _, _ := c.run("", "user", "import", file)
-			has(t, again, "imported 0, skipped 5, refused 9\n")
+			again, _, _ := c.Run("", "user", "import", file)
+			accountstest.Has(t, again, "imported 0, skipped 5, refused 9\n")
 		})
 	}
 }
@@ -445,12 +356,12 @@ func TestUserImportRefuses(t *testing.T) {
 			t.Fatal(err)
 		}
 		if refused.want == "" {
-			c.must("", "user", "import", file)
+			c.Must("", "user", "import", file)
 			continue
 		}
-		c.refuses("", refused.want, "user", "import", file)
+		c.Refuses("", refused.want, "user", "import", file)
 	}
-	c.refuses("", "no such file", "user", "import", filepath.Join(dir, "none.csv"))
+	c.Refuses("", "no such file", "user", "import", filepath.Join(dir, "none.csv"))
 	for line, want := range map[string]string{
 		`[]`:                             `it is no JSON object`,
 		`{"email":1,"password_hash":""}`: `"/email" is of another JSON type`,
@@ -468,7 +379,7 @@ func TestUserImportRefuses(t *testing.T) {
 		`{"email":"a@example.com","password_hash":"$2b$20$` + "x" + `"}`:                                     `the bcrypt hash is damaged`,
 		`{"email":"a@example.com","password_hash":"$argon2id$v=19$m=9999999,t=1,p=1$c2FsdHNhbHRzYWx0$a2V5"}`: `parameters beyond`,
 	} {
-		stdout, stderr, err := c.run(line+"\n", "user", "import", "--format", "jsonl", "-")
+		stdout, stderr, err := c.Run(line+"\n", "user", "import", "--format", "jsonl", "-")
 		if err == nil || !strings.Contains(stderr, "line 1 refused: ") || !strings.Contains(stderr, want) || stdout != "imported 0, skipped 0, refused 1\n" {
 			t.Errorf("%s: %q, expected %q; output %q, error %v", line, stderr, want, stdout, err)
 		}
@@ -477,14 +388,14 @@ func TestUserImportRefuses(t *testing.T) {
 
 func TestUserExport(t *testing.T) {
 	c, _ := newUserStore(t)
-	c.must(sitetest.GoodPassword, "user", "add", "--role", "admin", "--role", "editor", "--profile", `name=Alice "A", B.`, "--profile", "hue= red", "Alice@example.com")
-	c.must("", "user", "add", "--no-password", "--disabled", "bob@example.com")
+	c.Must(sitetest.GoodPassword, "user", "add", "--role", "admin", "--role", "editor", "--profile", `name=Alice "A", B.`, "--profile", "hue= red", "Alice@example.com")
+	c.Must("", "user", "add", "--no-password", "--disabled", "bob@example.com")
 	for _, format := range []string{"csv", "jsonl"} {
-		exported := c.must("", "user", "export", "--format", format)
-		has(t, exported, "$argon2id$v=19$")
+		exported := c.Must("", "user", "export", "--format", format)
+		accountstest.Has(t, exported, "$argon2id$v=19$")
 		other, path := newUserStore(t)
-		has(t, other.must(exported, "user", "import", "--format", format, "-"), "imported 2, skipped 0, refused 0\n")
-		if again := other.must("", "user", "export", "--format", format); again != exported {
+		accountstest.Has(t, other.Must(exported, "user", "import", "--format", format, "-"), "imported 2, skipped 0, refused 0\n")
+		if again := other.Must("", "user", "export", "--format", format); again != exported {
 			t.Errorf("%s: exported, imported and exported it is\n%s\nand was\n%s", format, again, exported)
 		}
 		if right, err := password.Check(t.Context(), password.Turn{Queue: 1}, hashOf(t, path, "alice@example.com"), sitetest.GoodPassword); err != nil || !right {
@@ -503,23 +414,23 @@ func TestUserExport(t *testing.T) {
 	} {
 		other, _ := newUserStore(t)
 		text := fmt.Sprintf(line, profile)
-		other.must(text, "user", "import", "--format", "jsonl", "-")
-		if got := other.must("", "user", "export"); got != text {
+		other.Must(text, "user", "import", "--format", "jsonl", "-")
+		if got := other.Must("", "user", "export"); got != text {
 			t.Errorf("imported was\n%s\nexported is\n%s", text, got)
 		}
-		other.refuses("", want, "user", "export", "--format", "csv")
+		other.Refuses("", want, "user", "export", "--format", "csv")
 	}
 }
 
 func TestUserResetLink(t *testing.T) {
 	c, path := newUserStore(t)
-	c.must("", "user", "add", "--no-password", "alice@example.com")
+	c.Must("", "user", "add", "--no-password", "alice@example.com")
 	for want, args := range map[string]string{
 		"https://example.com/auth/reset":       "--base https://example.com",
 		"http://localhost:8080/app/auth/reset": "--base http://localhost:8080/app/ --lifetime 2d",
 		"https://example.com/users/reset":      "--base https://example.com/ --prefix /users",
 	} {
-		link, err := url.Parse(strings.TrimSpace(c.must("", append([]string{"user", "reset-link", "alice@example.com"}, strings.Fields(args)...)...)))
+		link, err := url.Parse(strings.TrimSpace(c.Must("", append([]string{"user", "reset-link", "alice@example.com"}, strings.Fields(args)...)...)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -527,7 +438,7 @@ func TestUserResetLink(t *testing.T) {
 		if link.RawQuery = ""; link.String() != want || len(token) < 43 {
 			t.Errorf("%s: the link is to %s with a token of %d characters, expected %s", args, link, len(token), want)
 		}
-		withUsers(t, path, func(users store.UserStore) {
+		accountstest.WithUsers(t, path, func(users store.UserStore) {
 			if taken, err := users.TakeOneTimeToken(t.Context(), store.HashToken(token), accounts.PurposeReset, time.Now().Add(59*time.Minute)); err != nil {
 				t.Errorf("%s: the token is not good: %v, %v", args, taken, err)
 			}
@@ -541,21 +452,21 @@ func TestUserResetLink(t *testing.T) {
 		"--lifetime \"soon\"":    "--base https://example.com --lifetime soon",
 		"--prefix: \"auth\"":     "--base https://example.com --prefix auth",
 	} {
-		c.refuses("", want, append([]string{"user", "reset-link", "alice@example.com"}, strings.Fields(args)...)...)
+		c.Refuses("", want, append([]string{"user", "reset-link", "alice@example.com"}, strings.Fields(args)...)...)
 	}
-	c.refuses("", "there is no user", "user", "reset-link", "--base", "https://example.com", "bob@example.com")
-	c.must("", "user", "disable", "alice@example.com")
-	c.refuses("", "is disabled", "user", "reset-link", "--base", "https://example.com", "alice@example.com")
+	c.Refuses("", "there is no user", "user", "reset-link", "--base", "https://example.com", "bob@example.com")
+	c.Must("", "user", "disable", "alice@example.com")
+	c.Refuses("", "is disabled", "user", "reset-link", "--base", "https://example.com", "alice@example.com")
 }
 
 // withCaddyfile writes a config, and returns what it is run with.
-func withCaddyfile(t testing.TB, text string) *commandLine {
+func withCaddyfile(t testing.TB, text string) *accountstest.CommandLine {
 	t.Helper()
 	file := filepath.Join(sitetest.TempDir(t), "Caddyfile")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return &commandLine{t, []string{"--config", file}}
+	return &accountstest.CommandLine{TB: t, Where: []string{"--config", file}}
 }
 
 func TestUserCommandsWithConfig(t *testing.T) {
@@ -564,48 +475,48 @@ func TestUserCommandsWithConfig(t *testing.T) {
 		return address + " {\n jwt {\n accounts " + options + "\n store file " + filepath.Join(dir, store) + "\n }\n }\n}\n"
 	}
 	c := withCaddyfile(t, site(":1", "users.db", "/users {\n password_min_length 12"))
-	c.refuses("eleven 7890", "the password must have at least 12 characters", "user", "add", "alice@example.com")
-	c.must("twelve 789012", "user", "add", "alice@example.com")
-	has(t, c.must("", "user", "reset-link", "--base", "https://example.com", "alice@example.com"), "https://example.com/users/reset?token=")
-	has(t, c.must("", "user", "reset-link", "--base", "https://example.com", "--prefix", "/a", "alice@example.com"), "https://example.com/a/reset?token=")
-	(&commandLine{t, []string{"--store", filepath.Join(dir, "users.db")}}).must("", "user", "show", "alice@example.com")
+	c.Refuses("eleven 7890", "the password must have at least 12 characters", "user", "add", "alice@example.com")
+	c.Must("twelve 789012", "user", "add", "alice@example.com")
+	accountstest.Has(t, c.Must("", "user", "reset-link", "--base", "https://example.com", "alice@example.com"), "https://example.com/users/reset?token=")
+	accountstest.Has(t, c.Must("", "user", "reset-link", "--base", "https://example.com", "--prefix", "/a", "alice@example.com"), "https://example.com/a/reset?token=")
+	(&accountstest.CommandLine{TB: t, Where: []string{"--store", filepath.Join(dir, "users.db")}}).Must("", "user", "show", "alice@example.com")
 
 	same := withCaddyfile(t, site(":1", "users.db", "{")+site(":2", "users.db", "/users {\n password_min_length 20"))
-	same.must("", "user", "show", "alice@example.com")
-	same.refuses("twelve 789012", "at least 20 characters", "user", "passwd", "alice@example.com")
-	same.refuses("", "choose one by --prefix", "user", "reset-link", "--base", "https://example.com", "alice@example.com")
+	same.Must("", "user", "show", "alice@example.com")
+	same.Refuses("twelve 789012", "at least 20 characters", "user", "passwd", "alice@example.com")
+	same.Refuses("", "choose one by --prefix", "user", "reset-link", "--base", "https://example.com", "alice@example.com")
 
-	withCaddyfile(t, site(":1", "users.db", "{")+site(":2", "others.db", "{")).refuses("", "choose one by --store", "user", "list")
-	withCaddyfile(t, site(":1", "none.db", "{")).refuses("", "there is no user store at "+filepath.Join(dir, "none.db"), "user", "list")
-	withCaddyfile(t, ":1 {\n jwt {\n secret "+strings.Repeat("s", 32)+"\n }\n}").refuses("", "has no accounts", "user", "list")
-	withCaddyfile(t, ":1 {\n jwt {\n accounts {\n signup open\n nonsense\n }\n }\n}").refuses("", `accounts has no option "nonsense"`, "user", "list")
-	(&commandLine{t, []string{"--config", filepath.Join(dir, "Caddyfile.none")}}).refuses("", "no such file", "user", "list")
+	withCaddyfile(t, site(":1", "users.db", "{")+site(":2", "others.db", "{")).Refuses("", "choose one by --store", "user", "list")
+	withCaddyfile(t, site(":1", "none.db", "{")).Refuses("", "there is no user store at "+filepath.Join(dir, "none.db"), "user", "list")
+	withCaddyfile(t, ":1 {\n jwt {\n secret "+strings.Repeat("s", 32)+"\n }\n}").Refuses("", "has no accounts", "user", "list")
+	withCaddyfile(t, ":1 {\n jwt {\n accounts {\n signup open\n nonsense\n }\n }\n}").Refuses("", `accounts has no option "nonsense"`, "user", "list")
+	(&accountstest.CommandLine{TB: t, Where: []string{"--config", filepath.Join(dir, "Caddyfile.none")}}).Refuses("", "no such file", "user", "list")
 }
 
 func TestUserCommandsDefaultStore(t *testing.T) {
 	data := sitetest.TempDir(t)
 	t.Setenv("XDG_DATA_HOME", data)
-	c := &commandLine{t, nil}
-	c.refuses("", "there is no user store at "+filepath.Join(data, "caddy", "jwt", "users.db"), "user", "list")
-	c.must(sitetest.GoodPassword, "user", "add", "alice@example.com")
-	withCaddyfile(t, ":1 {\n jwt {\n accounts\n }\n}").must("", "user", "show", "alice@example.com")
+	c := &accountstest.CommandLine{TB: t, Where: nil}
+	c.Refuses("", "there is no user store at "+filepath.Join(data, "caddy", "jwt", "users.db"), "user", "list")
+	c.Must(sitetest.GoodPassword, "user", "add", "alice@example.com")
+	withCaddyfile(t, ":1 {\n jwt {\n accounts\n }\n}").Must("", "user", "show", "alice@example.com")
 }
 
 // TestUserCommandsWhileCaddyRuns uses the same store as a server.
 func TestUserCommandsWhileCaddyRuns(t *testing.T) {
 	store := filepath.Join(sitetest.TempDir(t), "users.db")
 	s := sitetest.Serve(t, sitetest.AccountsBody(store, ""))
-	c := &commandLine{t, []string{"--store", store}}
-	c.must(sitetest.GoodPassword, "user", "add", "--role", "admin", "alice@example.com")
+	c := &accountstest.CommandLine{TB: t, Where: []string{"--store", store}}
+	c.Must(sitetest.GoodPassword, "user", "add", "--role", "admin", "alice@example.com")
 	given := s.LoggedIn("alice@example.com")
 	s.MustAnswer(200, s.Bearer("/todos/", given.Token), "a user of the command")
-	c.must("", "user", "disable", "alice@example.com")
+	c.Must("", "user", "disable", "alice@example.com")
 	disabled := time.Now()
 	sitetest.Eventually(t, "the token of a disabled user is refused", func() bool { return s.Bearer("/todos/", given.Token).Status == 401 })
 	t.Logf("the token was refused after %s", time.Since(disabled).Round(time.Millisecond))
-	c.must("", "user", "enable", "alice@example.com")
-	earlier := c.must("", "user", "reset-link", "--base", s.URL, "alice@example.com")
-	link := c.must("", "user", "reset-link", "--base", s.URL, "alice@example.com")
+	c.Must("", "user", "enable", "alice@example.com")
+	earlier := c.Must("", "user", "reset-link", "--base", s.URL, "alice@example.com")
+	link := c.Must("", "user", "reset-link", "--base", s.URL, "alice@example.com")
 	token := strings.TrimSpace(link[strings.Index(link, "token=")+len("token="):])
 	s.MustAnswer(204, s.Post("/auth/reset", sitetest.JSON{"token": token, "newPassword": "a password by link"}), "the link")
 	s.MustAnswer(401, s.Post("/auth/reset", sitetest.JSON{"token": token, "newPassword": "a password by link"}), "the link once more")
@@ -616,7 +527,7 @@ func TestUserCommandsWhileCaddyRuns(t *testing.T) {
 
 // A private key is taken as people have it.
 func TestTokenByKey(t *testing.T) {
-	c := &commandLine{TB: t}
+	c := &accountstest.CommandLine{TB: t}
 	text, err := os.ReadFile("testdata/keys/p256.pem")
 	if err != nil {
 		t.Fatal(err)
@@ -636,25 +547,35 @@ func TestTokenByKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	handler := provisioned(t, "public_key "+filepath.Join("testdata", "keys", "p256.pub.pem"))
+	keys, err := jwt.ParsePublicKeys(string(public))
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := jwt.NewKeySet(keys...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	verifier, err := jwt.NewVerifier(jwt.VerifierConfig{Issuers: []jwt.Issuer{{Keys: []jwt.KeySource{set}, Algorithms: set.Algorithms()}}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, key := range map[string]string{
 		"PKCS#8": pkcs8, "SEC 1": ec, "SEC 1 after its curve": curve + ec, "indented": strings.ReplaceAll(pkcs8, "\n", "\n\t\t"),
 		"in one line": strings.ReplaceAll(strings.TrimSpace(pkcs8), "\n", `\n`),
 	} {
-		token, _, err := c.run(key, "token", "--key", "-", "--claim", "sub=alice")
+		token, _, err := c.Run(key, "token", "--key", "-", "--claim", "sub=alice")
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		request, _ := http.NewRequest(http.MethodGet, "/", nil)
-		if verified, refusal := handler.tokens.verify(request.Context(), strings.TrimSpace(token)); refusal != nil || verified.UserID != "alice" {
+		if verified, refusal := verifier.Verify(t.Context(), strings.TrimSpace(token), time.Now()); refusal != nil || verified.UserID != "alice" {
 			t.Errorf("%s: %v", name, refusal)
 		}
 	}
 	for _, key := range []string{pkcs8 + ec, "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,AA\n\nAAAA\n-----END EC PRIVATE KEY-----\n", "-----BEGIN PRIVATE KEY-----\nAAAA"} {
-		c.refuses(key, "--key: it is neither one PEM (PKCS#8, PKCS#1, SEC 1; not encrypted) nor a JWK", "token", "--key", "-", "--claim", "sub=alice")
+		c.Refuses(key, "--key: it is neither one PEM (PKCS#8, PKCS#1, SEC 1; not encrypted) nor a JWK", "token", "--key", "-", "--claim", "sub=alice")
 	}
-	c.refuses(string(public), "--key: it is not a private key", "token", "--key", "-", "--claim", "sub=alice")
+	c.Refuses(string(public), "--key: it is not a private key", "token", "--key", "-", "--claim", "sub=alice")
 }
 
 func TestKeysCommands(t *testing.T) {
@@ -662,17 +583,17 @@ func TestKeysCommands(t *testing.T) {
 	s := &sitetest.Site{T: t, URL: "http://" + sitetest.FreeAddress(t), LogFile: filepath.Join(sitetest.TempDir(t), "log.json")}
 	body := sitetest.AccountsBody(store, "")
 	c := withCaddyfile(t, sitetest.GlobalOptions(storage, s.LogFile, "")+s.URL+" {\n"+body+"\n}")
-	c.refuses("", "there is no key yet: Caddy makes it", "keys", "list")
-	c.refuses("", "there is no key yet: Caddy makes it", "keys", "rotate")
-	runSite(t, s, body, storage)
+	c.Refuses("", "there is no key yet: Caddy makes it", "keys", "list")
+	c.Refuses("", "there is no key yet: Caddy makes it", "keys", "rotate")
+	accountstest.RunSite(t, s, body, storage)
 	given := s.SignedUp("alice@example.com")
-	before := c.must("", "keys", "list")
+	before := c.Must("", "keys", "list")
 	if strings.Count(before, "\n") != 2 || !regexp.MustCompile(`caddy-jwt-accounts +[\w-]{43} +20\S+Z +signs\n`).MatchString(before) {
 		t.Errorf("the list of keys is:\n%s", before)
 	}
 	old := regexp.MustCompile(`[\w-]{43}`).FindString(before)
-	has(t, c.must("", "keys", "rotate", "--lead", "0"), " signs within 15 seconds, and "+old+" verifies what it signed\n")
-	after := c.must("", "keys", "list")
+	accountstest.Has(t, c.Must("", "keys", "rotate", "--lead", "0"), " signs within 15 seconds, and "+old+" verifies what it signed\n")
+	after := c.Must("", "keys", "list")
 	if !regexp.MustCompile(`[\w-]{43} +\S+ +signs\n\S+ +` + old + ` +\S+ +verifies until 20\S+Z\n`).MatchString(after) {
 		t.Errorf("the list of keys after a rotation is:\n%s", after)
 	}
@@ -682,25 +603,25 @@ func TestKeysCommands(t *testing.T) {
 	}
 	s.Load(body, storage)
 	s.MustAnswer(200, s.Bearer("/todos/", given.Token), "a token of the old key")
-	described, _, err := c.run(s.LoggedIn("alice@example.com").Token, "inspect")
+	described, _, err := c.Run(s.LoggedIn("alice@example.com").Token, "inspect")
 	fresh := regexp.MustCompile(`[\w-]{43}`).FindString(after)
-	if has(t, described, `"kid": "`+fresh+`"`, ": accepted\n"); err != nil {
+	if accountstest.Has(t, described, `"kid": "`+fresh+`"`, ": accepted\n"); err != nil {
 		t.Error(err)
 	}
 
-	if said := c.must("", "keys", "rotate"); !regexp.MustCompile(`: [\w-]{43} signs from 20\S+Z on, and ` + fresh + ` verifies what it signed\n`).MatchString(said) {
+	if said := c.Must("", "keys", "rotate"); !regexp.MustCompile(`: [\w-]{43} signs from 20\S+Z on, and ` + fresh + ` verifies what it signed\n`).MatchString(said) {
 		t.Errorf("a rotation with a lead says %s", said)
 	}
-	if list := c.must("", "keys", "list"); !regexp.MustCompile(`signs from 20\S+Z\n\S+ +` + fresh + ` +\S+ +signs\n\S+ +` + old + ` +\S+ +verifies until 20\S+Z\n`).MatchString(list) {
+	if list := c.Must("", "keys", "list"); !regexp.MustCompile(`signs from 20\S+Z\n\S+ +` + fresh + ` +\S+ +signs\n\S+ +` + old + ` +\S+ +verifies until 20\S+Z\n`).MatchString(list) {
 		t.Errorf("the list of keys before the newest signs is:\n%s", list)
 	}
-	c.must("", "keys", "rotate", "--lead", "1d")
-	c.must("", "keys", "rotate", "--lead", "10m")
-	if list := c.must("", "keys", "list"); strings.Count(list, "signs from") != 2 {
+	c.Must("", "keys", "rotate", "--lead", "1d")
+	c.Must("", "keys", "rotate", "--lead", "10m")
+	if list := c.Must("", "keys", "list"); strings.Count(list, "signs from") != 2 {
 		t.Errorf("a key that never signs is listed:\n%s", list)
 	}
-	has(t, c.must("", "keys", "rotate", "--lead", "0"), "and "+fresh+" verifies what it signed\n")
-	if list := c.must("", "keys", "list"); strings.Contains(list, "signs from") || strings.Count(list, "signs\n") != 1 {
+	accountstest.Has(t, c.Must("", "keys", "rotate", "--lead", "0"), "and "+fresh+" verifies what it signed\n")
+	if list := c.Must("", "keys", "list"); strings.Contains(list, "signs from") || strings.Count(list, "signs\n") != 1 {
 		t.Errorf("keys that never sign are listed:\n%s", list)
 	} else {
 		for _, until := range regexp.MustCompile(`verifies until (\S+)`).FindAllStringSubmatch(list, -1) {
@@ -709,14 +630,14 @@ func TestKeysCommands(t *testing.T) {
 			}
 		}
 	}
-	c.refuses("", "--lead has no meaning beside it", "keys", "rotate", "--withdraw", "--lead", "1m")
+	c.Refuses("", "--lead has no meaning beside it", "keys", "rotate", "--withdraw", "--lead", "1m")
 	for _, lead := range []string{"-1s", "31d"} {
-		c.refuses("", "--lead "+lead+": it must be from 0 to 30d", "keys", "rotate", "--lead", lead)
+		c.Refuses("", "--lead "+lead+": it must be from 0 to 30d", "keys", "rotate", "--lead", lead)
 	}
 
 	token := s.LoggedIn("alice@example.com").Token
-	has(t, c.must("", "keys", "rotate", "--withdraw"), " and those before it are withdrawn\n")
-	if list := c.must("", "keys", "list"); strings.Count(list, "\n") != 2 {
+	accountstest.Has(t, c.Must("", "keys", "rotate", "--withdraw"), " and those before it are withdrawn\n")
+	if list := c.Must("", "keys", "list"); strings.Count(list, "\n") != 2 {
 		t.Errorf("the list of keys after a withdrawal is:\n%s", list)
 	}
 	sitetest.Eventually(t, "a running server refuses a token of a key that was withdrawn", func() bool { return s.Bearer("/todos/", token).Status == 401 })
@@ -725,29 +646,18 @@ func TestKeysCommands(t *testing.T) {
 	for _, signing := range []string{"secret " + strings.Repeat("s", 32), "signing_key " + filepath.Join("testdata", "keys", "p256.pem")} {
 		c := withCaddyfile(t, sitetest.GlobalOptions(storage, s.LogFile, "")+s.URL+" {\n"+sitetest.AccountsBody(store, signing)+"\n}")
 		for _, command := range []string{"list", "rotate"} {
-			c.refuses("", "so no key is stored; change it there", "keys", command)
+			c.Refuses("", "so no key is stored; change it there", "keys", command)
 		}
 	}
 	t.Chdir(sitetest.TempDir(t))
-	(&commandLine{t, nil}).refuses("", "There is no Caddyfile in this folder", "keys", "rotate")
-}
-
-// runSite runs a site whose storage is known.
-func runSite(t testing.TB, s *sitetest.Site, body, storage string) {
-	t.Helper()
-	s.Load(body, storage)
-	t.Cleanup(func() {
-		if err := caddy.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
+	(&accountstest.CommandLine{TB: t, Where: nil}).Refuses("", "There is no Caddyfile in this folder", "keys", "rotate")
 }
 
 func TestInspect(t *testing.T) {
-	c := &commandLine{t, nil}
+	c := &accountstest.CommandLine{TB: t, Where: nil}
 	token := sitetest.HS256(t, sitetest.JSON{"nbf": 1e300, "iat": time.Now().Add(-72 * time.Hour).Unix(), "nested": sitetest.JSON{"exp": 1}, "text": "\u009b31m"})
-	described := c.must("Bearer "+token+"\n", "inspect")
-	has(t, described, "header\n{\n  \"alg\": \"HS256\"", "claims\n{\n", `"sub": "alice"`, `"text": "\u009b31m"`, "signature not checked; name a config by --config")
+	described := c.Must("Bearer "+token+"\n", "inspect")
+	accountstest.Has(t, described, "header\n{\n  \"alg\": \"HS256\"", "claims\n{\n", `"sub": "alice"`, `"text": "\u009b31m"`, "signature not checked; name a config by --config")
 	for _, want := range []string{`"exp": \d+,?  // 20\S+Z, in (59m5.|1h0m0)s\n`, `"nbf": 1e\+300,?  // beyond all years\n`, `"iat": \d+,?  // 20\S+Z, 3 days ago\n`, `    "exp": 1\n`} {
 		if !regexp.MustCompile(want).MatchString(described) {
 			t.Errorf("it has no %s:\n%s", want, described)
@@ -759,13 +669,13 @@ func TestInspect(t *testing.T) {
 	}
 	t.Setenv("TOKEN_OF_TEST", token)
 	for _, source := range []string{"-", "@" + file, "env:TOKEN_OF_TEST"} {
-		has(t, c.must(token, "inspect", source), `"sub": "alice"`)
+		accountstest.Has(t, c.Must(token, "inspect", source), `"sub": "alice"`)
 	}
-	_, _, err := c.run("", "inspect", token)
+	_, _, err := c.Run("", "inspect", token)
 	if err == nil || !strings.Contains(err.Error(), "inspect takes -, @<file> or env:<NAME>, not the value itself") || strings.Contains(err.Error(), token) {
 		t.Errorf("a token as an argument: %v", err)
 	}
-	has(t, c.must(sitetest.HS256(t, sitetest.JSON{"exp": time.Now().Add(-time.Minute).Unix()}), "inspect"), "Z, 1m")
+	accountstest.Has(t, c.Must(sitetest.HS256(t, sitetest.JSON{"exp": time.Now().Add(-time.Minute).Unix()}), "inspect"), "Z, 1m")
 
 	header, rest, _ := strings.Cut(token, ".")
 	payload, signature, _ := strings.Cut(rest, ".")
@@ -783,7 +693,7 @@ func TestInspect(t *testing.T) {
 		{header + "." + sitetest.Encode(`{"sub":"a","Exp":1}`) + "." + signature, `"Exp" differs from "exp" by case`, `"Exp"`},
 		{strings.Repeat("x", jwt.MaxTokenBytes) + token, "the token is too large", ""},
 	} {
-		stdout, _, err := c.run(malformed.token, "inspect")
+		stdout, _, err := c.Run(malformed.token, "inspect")
 		if err == nil || !strings.Contains(err.Error(), malformed.want) || !strings.Contains(stdout, malformed.shown) {
 			t.Errorf("%.80q: the error is %v, expected %q; output %q", malformed.token, err, malformed.want, stdout)
 		}
@@ -814,8 +724,8 @@ func TestInspectWithConfig(t *testing.T) {
 		{sitetest.HS256(t, sitetest.JSON{"roles": []string{"admin"}, "level": 1}), []string{": accepted\n", `refused by the check "expression": the user is not allowed here: claims.level > 3 is false`}},
 		{sitetest.HS256(t, sitetest.JSON{"roles": []string{"admin"}, "level": 4}), []string{"/api/*: accepted\n", "/api/*: accepted, if the request meets: claims.sub == {http.request.uri.path.1}\n"}},
 	} {
-		got := c.must(accepted.token, "inspect")
-		has(t, got, accepted.want...)
+		got := c.Must(accepted.token, "inspect")
+		accountstest.Has(t, got, accepted.want...)
 		hasNot(t, got, "signature not checked", accepted.token)
 	}
 	good := sitetest.HS256(t, nil)
@@ -826,16 +736,16 @@ func TestInspectWithConfig(t *testing.T) {
 		{sitetest.Sign(t, "HS384", []byte(sitetest.Secret), nil, sitetest.Claims(nil)), ": accepted"},
 		{sitetest.Sign(t, "RS256", sitetest.Keys().RSA, nil, sitetest.Claims(nil)), `refused by the check "algorithm"`},
 	} {
-		stdout, stderr, err := c.run(refused.token, "inspect")
-		has(t, stdout, refused.want)
+		stdout, stderr, err := c.Run(refused.token, "inspect")
+		accountstest.Has(t, stdout, refused.want)
 		if accepts := strings.Contains(refused.want, "accepted"); accepts != (err == nil) || !accepts && !strings.Contains(err.Error(), "no jwt handler in ") {
 			t.Errorf("%s: %v", refused.want, err)
 		}
 		hasNot(t, stdout+stderr+fmt.Sprint(err), refused.token, sitetest.Secret)
 	}
-	c.refuses("a.b", "2 parts, a signed JWT has 3", "inspect")
+	c.Refuses("a.b", "2 parts, a signed JWT has 3", "inspect")
 	c = withCaddyfile(t, ":1 {\n respond hello\n}")
-	if _, _, err := c.run(good, "inspect"); err == nil || !strings.Contains(err.Error(), "has no jwt handler") {
+	if _, _, err := c.Run(good, "inspect"); err == nil || !strings.Contains(err.Error(), "has no jwt handler") {
 		t.Errorf("a config without a jwt handler: %v", err)
 	}
 }
@@ -848,13 +758,13 @@ func TestInspectFetchesKeys(t *testing.T) {
 		_, _ = io.WriteString(w, `{"keys":[`+sitetest.Marshal(t, sitetest.JWK(t, key, sitetest.JSON{"kid": "1"}))+`]}`)
 	}))
 	defer keys.Close()
-	config := func(url string) *commandLine {
+	config := func(url string) *accountstest.CommandLine {
 		return withCaddyfile(t, "{\n storage file_system "+sitetest.TempDir(t)+"\n}\n:1 {\n jwt {\n issuer https://issuer.example\n jwks "+url+"\n }\n}")
 	}
 	token := sitetest.Sign(t, "ES256", key, sitetest.JSON{"kid": "1"}, sitetest.Claims(nil))
-	has(t, config(keys.URL).must(token, "inspect"), "jwt :1: accepted\n")
-	stdout, _, err := config("http://"+sitetest.FreeAddress(t)).run(token, "inspect")
-	if has(t, stdout, `refused by the check "keys_unavailable"`, "connection refused"); err == nil {
+	accountstest.Has(t, config(keys.URL).Must(token, "inspect"), "jwt :1: accepted\n")
+	stdout, _, err := config("http://"+sitetest.FreeAddress(t)).Run(token, "inspect")
+	if accountstest.Has(t, stdout, `refused by the check "keys_unavailable"`, "connection refused"); err == nil {
 		t.Error("a token is accepted whose keys cannot be fetched")
 	}
 }
@@ -865,22 +775,22 @@ func TestInspectAccounts(t *testing.T) {
 	s := &sitetest.Site{T: t, URL: "http://" + sitetest.FreeAddress(t), LogFile: filepath.Join(dir, "log.json")}
 	body := sitetest.AccountsBody(store, "")
 	c := withCaddyfile(t, sitetest.GlobalOptions(storage, s.LogFile, "")+s.URL+" {\n"+body+"\n}")
-	stdout, _, err := c.run(sitetest.HS256(t, nil), "inspect")
-	if has(t, stdout, "cannot be asked: there is no user store at "+store); err == nil {
+	stdout, _, err := c.Run(sitetest.HS256(t, nil), "inspect")
+	if accountstest.Has(t, stdout, "cannot be asked: there is no user store at "+store); err == nil {
 		t.Error("a token is accepted before Caddy has run")
 	}
 	if entries, err := os.ReadDir(storage); err != nil || len(entries) > 0 {
 		t.Errorf("inspect made keys: %v, %v", entries, err)
 	}
-	runSite(t, s, body, storage)
+	accountstest.RunSite(t, s, body, storage)
 	given := s.SignedUp("alice@example.com")
 	if err := caddy.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	has(t, c.must(given.Token, "inspect"), "/todos/*: accepted\n", `"typ": "at+jwt"`)
-	(&commandLine{t, []string{"--store", store}}).must("", "user", "disable", "alice@example.com")
-	stdout, _, err = c.run(given.Token, "inspect")
-	if has(t, stdout, `refused by the check "revoked"`); err == nil {
+	accountstest.Has(t, c.Must(given.Token, "inspect"), "/todos/*: accepted\n", `"typ": "at+jwt"`)
+	(&accountstest.CommandLine{TB: t, Where: []string{"--store", store}}).Must("", "user", "disable", "alice@example.com")
+	stdout, _, err = c.Run(given.Token, "inspect")
+	if accountstest.Has(t, stdout, `refused by the check "revoked"`); err == nil {
 		t.Error("the token of a disabled user is accepted")
 	}
 }
@@ -892,31 +802,31 @@ func TestInspectAsksProviders(t *testing.T) {
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c := &commandLine{t, []string{"--config", config}}
-	has(t, c.must(sitetest.HS256(t, nil), "inspect"), "jwt :1 /api/*: accepted\n")
-	c.refuses(sitetest.HS256(t, sitetest.JSON{"exp": 1}), "accepts the token", "inspect")
+	c := &accountstest.CommandLine{TB: t, Where: []string{"--config", config}}
+	accountstest.Has(t, c.Must(sitetest.HS256(t, nil), "inspect"), "jwt :1 /api/*: accepted\n")
+	c.Refuses(sitetest.HS256(t, sitetest.JSON{"exp": 1}), "accepts the token", "inspect")
 }
 
 func TestCommandsRefuseWhatWouldBeLost(t *testing.T) {
 	c, _ := newUserStore(t)
-	c.must(sitetest.GoodPassword, "user", "add", "alice@example.com")
+	c.Must(sitetest.GoodPassword, "user", "add", "alice@example.com")
 	var many []string
 	for i := range 40 {
 		many = append(many, "--add", fmt.Sprintf("a-role-with-a-long-name-%08d", i))
 	}
-	c.refuses("", "at most 1024 go into a token", append([]string{"user", "roles", "alice@example.com"}, many...)...)
-	c.refuses("", "the role admin is both added and removed", "user", "roles", "alice@example.com", "--add", "admin", "--remove", "admin")
+	c.Refuses("", "at most 1024 go into a token", append([]string{"user", "roles", "alice@example.com"}, many...)...)
+	c.Refuses("", "the role admin is both added and removed", "user", "roles", "alice@example.com", "--add", "admin", "--remove", "admin")
 	damaged := `{"email":"bob@example.com","password_hash":"$2a$10$N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhW!"}`
-	if _, said, _ := c.run(damaged, "user", "import", "--format", "jsonl", "-"); !strings.Contains(said, "the bcrypt hash is damaged") {
+	if _, said, _ := c.Run(damaged, "user", "import", "--format", "jsonl", "-"); !strings.Contains(said, "the bcrypt hash is damaged") {
 		t.Errorf("import says %s", said)
 	}
-	c.where = nil
+	c.Where = nil
 	t.Setenv("TOKEN_SECRET", sitetest.Secret)
 	for want, claims := range map[string][]string{
 		"--claim aud is specified twice": {"--claim", "aud=a", "--claim", "aud=b"},
 		"--claim exp is a text":          {"--claim", "exp=5"},
 		"--lifetime":                     {"--lifetime", "soon"},
 	} {
-		c.refuses("", want, append([]string{"token", "--secret", "env:TOKEN_SECRET"}, claims...)...)
+		c.Refuses("", want, append([]string{"token", "--secret", "env:TOKEN_SECRET"}, claims...)...)
 	}
 }

@@ -85,7 +85,7 @@ func TestThreatSisterSite(t *testing.T) {
 	if path == "" {
 		caddytest.Missing(t, "Chromium")
 	}
-	port := serveTLS(t, map[string]string{
+	port := sitetest.ServeTLS(t, map[string]string{
 		"app.example.test": `
 			jwt {
 				secret "` + sitetest.Secret + `"
@@ -130,7 +130,7 @@ func TestThreatSisterSite(t *testing.T) {
 // A shared cache keeps nothing that a cookie opened.
 func TestThreatSharedCaches(t *testing.T) {
 	site := func(more string) string {
-		return "jwt {\n secret \"" + sitetest.Secret + "\"\n from cookie token\n from header\n" + more + "\n}\n reverse_proxy " + newUpstream(t)
+		return "jwt {\n secret \"" + sitetest.Secret + "\"\n from cookie token\n from header\n" + more + "\n}\n reverse_proxy " + sitetest.NewUpstream(t)
 	}
 	s := sitetest.Serve(t, site(""))
 	token := sitetest.HS256(t, nil)

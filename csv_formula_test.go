@@ -7,20 +7,21 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/accountstest"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
 // A file that is exported can be opened in a spreadsheet, and is imported as it was.
 func TestThreatFormulasInCSV(t *testing.T) {
 	dir := sitetest.TempDir(t)
-	from, to := &commandLine{t, []string{"--store", filepath.Join(dir, "from.db")}}, &commandLine{t, []string{"--store", filepath.Join(dir, "to.db")}}
+	from, to := &accountstest.CommandLine{TB: t, Where: []string{"--store", filepath.Join(dir, "from.db")}}, &accountstest.CommandLine{TB: t, Where: []string{"--store", filepath.Join(dir, "to.db")}}
 	values := append([]string{"'", "'t Hooft", "O'Brien", "plain", "a;b", "1-1", "''x"}, sitetest.Formulas...)
 	var lines strings.Builder
 	for i, value := range values {
 		fmt.Fprintln(&lines, sitetest.Marshal(t, sitetest.JSON{"email": fmt.Sprintf("=%d+1@example.com", i), "password_hash": sitetest.WeakArgon2id("x"), "roles": []string{"=role", "-b"}, "profile": sitetest.JSON{"name": value, "=HYPERLINK(1)": value}}))
 	}
-	from.must(lines.String(), "user", "import", "--format", "jsonl", "-")
-	exported := from.must("", "user", "export", "--format", "csv")
+	from.Must(lines.String(), "user", "import", "--format", "jsonl", "-")
+	exported := from.Must("", "user", "export", "--format", "csv")
 	rows, err := csv.NewReader(strings.NewReader(exported)).ReadAll()
 	if err != nil || len(rows) != len(values)+1 {
 		t.Fatal(len(rows), err)
@@ -35,11 +36,11 @@ func TestThreatFormulasInCSV(t *testing.T) {
 			sitetest.NoFormula(t, cell)
 		}
 	}
-	to.must(exported, "user", "import", "--format", "csv", "-")
-	if got, want := to.must("", "user", "export"), from.must("", "user", "export"); got != want {
+	to.Must(exported, "user", "import", "--format", "csv", "-")
+	if got, want := to.Must("", "user", "export"), from.Must("", "user", "export"); got != want {
 		t.Errorf("imported as\n%s\nexpected\n%s", got, want)
 	}
-	if again := to.must("", "user", "export", "--format", "csv"); again != exported {
+	if again := to.Must("", "user", "export", "--format", "csv"); again != exported {
 		t.Error("exported again, it is something else")
 	}
 }

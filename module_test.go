@@ -330,7 +330,7 @@ func TestBasicAuthBeside(t *testing.T) {
 			carol `+bcryptHash(t, "opensesame")+`
 		}
 		respond "user=[{http.auth.user.id}]"`)
-	basic := "Authorization: Basic " + basicCredentials("carol", "opensesame")
+	basic := "Authorization: Basic " + sitetest.BasicCredentials("carol", "opensesame")
 	if got := s.Get("/", basic); got.Status != 200 || got.Body != "user=[carol]" {
 		t.Errorf("basic: %d %q", got.Status, got.Body)
 	}
@@ -338,7 +338,7 @@ func TestBasicAuthBeside(t *testing.T) {
 		t.Errorf("bearer: %d %q", got.Status, got.Body)
 	}
 	s.MustAnswer(401, s.Get("/"), "neither")
-	s.MustAnswer(401, s.Get("/", "Authorization: Basic "+basicCredentials("carol", "wrong")), "wrong password")
+	s.MustAnswer(401, s.Get("/", "Authorization: Basic "+sitetest.BasicCredentials("carol", "wrong")), "wrong password")
 	s.MustAnswer(401, s.Bearer("/", sitetest.HS256(t, sitetest.JSON{"exp": 1})), "bad token")
 }
 
@@ -356,7 +356,7 @@ func TestBasicAuthInFront(t *testing.T) {
 			}
 			respond "user=[{http.auth.user.id}]"
 		}`)
-	basic := "Authorization: Basic " + basicCredentials("carol", "opensesame")
+	basic := "Authorization: Basic " + sitetest.BasicCredentials("carol", "opensesame")
 	if got := s.Get("/", basic, "Cookie: session="+sitetest.HS256(t, nil)); got.Status != 200 || got.Body != "user=[alice]" {
 		t.Errorf("both: %d %q", got.Status, got.Body)
 	}

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/accountstest"
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/internal/opstest"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
@@ -150,9 +151,9 @@ func TestOperationsFile(t *testing.T) {
 	listed := host.Type("A backup of the file", 0, 1)
 	sitetest.Eventually(t, "users sign up after the backup", func() bool { return len(arriving.soFar()) > len(acknowledged)+8 })
 	arriving.stop()
-	has(t, listed, "ok\n", unused)
+	accountstest.Has(t, listed, "ok\n", unused)
 	printed := host.Type("A backup of the file", 2) // with Caddy stopped
-	has(t, printed, fmt.Sprintf("users: %d rows, the same in both", 3+len(arriving.soFar())))
+	accountstest.Has(t, printed, fmt.Sprintf("users: %d rows, the same in both", 3+len(arriving.soFar())))
 
 	renewed := refresh(given[refreshed].RefreshToken).Tokens(t)
 	s.MustAnswer(204, s.Post("/auth/logout", nil, "Authorization: Bearer "+given[loggedOut].Token), "log-out")
@@ -189,7 +190,7 @@ func TestOperationsFile(t *testing.T) {
 	s.MustAnswer(200, s.Bearer("/todos/", before.Token), "a token of the key that is back")
 
 	before = s.LoggedIn(unused)
-	has(t, host.Type("New keys", 0), "signs\n", " signs from 20")
+	accountstest.Has(t, host.Type("New keys", 0), "signs\n", " signs from 20")
 	s.MustAnswer(200, s.Bearer("/todos/", before.Token), "a token of the key before")
 	host.Shell("caddy jwt keys rotate --lead 0 --config /etc/caddy/Caddyfile; systemctl restart caddy") // sooner than 45 seconds
 	keyOf := func(token string) string { header, _, _ := strings.Cut(token, "."); return header }
@@ -246,7 +247,7 @@ func dashboardQueries(t *testing.T) (queries []string) {
 			queries = append(queries, metric)
 		}
 	}
-	has(t, variables, "datasource datasource", "instance query")
+	accountstest.Has(t, variables, "datasource datasource", "instance query")
 	for _, panel := range dashboard.Panels {
 		for _, target := range panel.Targets {
 			queries = append(queries, target.Expr)

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/accountstest"
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/internal/owner"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
@@ -49,8 +50,8 @@ func TestThreatStoreFileOfOthers(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			owner.EffectiveUser = os.Geteuid
 			path := filepath.Join(sitetest.TempDir(t), "users.db")
-			command := &commandLine{t, []string{"--store", path}}
-			command.must("", "user", "add", "--no-password", "alice@example.com")
+			command := &accountstest.CommandLine{TB: t, Where: []string{"--store", path}}
+			command.Must("", "user", "add", "--no-password", "alice@example.com")
 			if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 				t.Fatal(info.Mode(), err)
 			}
@@ -58,7 +59,7 @@ func TestThreatStoreFileOfOthers(t *testing.T) {
 				t.Fatal(err)
 			}
 			if c.want != "" {
-				command.refuses("", c.want, "user", "add", "--no-password", "carol@example.com")
+				command.Refuses("", c.want, "user", "add", "--no-password", "carol@example.com")
 				return
 			}
 			s := sitetest.Serve(t, sitetest.AccountsBody(path, "signup open"))
@@ -104,13 +105,13 @@ func TestThreatRootKeepsOwners(t *testing.T) {
 		t.Fatal(err)
 	}
 	path := filepath.Join(data, "jwt", "users.db")
-	command := &commandLine{t, []string{"--store", path}}
+	command := &accountstest.CommandLine{TB: t, Where: []string{"--store", path}}
 	for range 2 {
-		command.must("", "user", "add", "--no-password", fmt.Sprintf("u%d@example.com", os.Getpid()+of(data)))
-		command.must("", "user", "delete", "--yes", fmt.Sprintf("u%d@example.com", os.Getpid()+of(data)))
+		command.Must("", "user", "add", "--no-password", fmt.Sprintf("u%d@example.com", os.Getpid()+of(data)))
+		command.Must("", "user", "delete", "--yes", fmt.Sprintf("u%d@example.com", os.Getpid()+of(data)))
 	}
 	copied := filepath.Join(data, "backup", "copy.db")
-	(&commandLine{TB: t}).must("", "store", "copy", path, copied)
+	(&accountstest.CommandLine{TB: t}).Must("", "store", "copy", path, copied)
 	for _, made := range []string{filepath.Dir(path), path, filepath.Dir(copied), copied} {
 		if got := of(made); got != service {
 			t.Errorf("%s belongs to %d", made, got)
@@ -139,5 +140,5 @@ func TestThreatRootKeepsOwners(t *testing.T) {
 	if err := errorsOf(os.Chmod(shared, 0o1777), os.WriteFile(pre, nil, 0o600), os.Chown(pre, service, service)); err != nil {
 		t.Fatal(err)
 	}
-	(&commandLine{t, []string{"--store", pre}}).refuses("", "belongs to the user", "user", "list")
+	(&accountstest.CommandLine{TB: t, Where: []string{"--store", pre}}).Refuses("", "belongs to the user", "user", "list")
 }

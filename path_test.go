@@ -22,7 +22,6 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/quic-go/quic-go/http3"
 )
@@ -43,7 +42,7 @@ var ambiguousPaths = []string{
 
 // Where a path decides, each way to read it must decide alike.
 func TestThreatPathsReadInTwoWays(t *testing.T) {
-	upstream := newUpstream(t)
+	upstream := sitetest.NewUpstream(t)
 	reverse, secret := "\nreverse_proxy "+upstream, "secret \""+sitetest.Secret+"\"\n"
 	sites := serveSeveral(t,
 		"jwt {\n"+secret+"public /static/* /health *.css /*/free\n}"+reverse,
@@ -120,39 +119,8 @@ func serveSeveral(t *testing.T, bodies ...string) (sites []*sitetest.Site) {
 		text += s.URL + " {\n" + body + "\n}\n"
 		sites = append(sites, s)
 	}
-	loadText(t, text)
+	sitetest.LoadText(t, text)
 	return sites
-}
-
-// loadText runs a Caddyfile until the test ends.
-func loadText(t *testing.T, text string) {
-	t.Helper()
-	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), map[string]any{"filename": "Caddyfile"})
-	if err == nil {
-		err = caddy.Load(config, true)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = caddy.Stop() })
-}
-
-// serveTLS runs sites over https, each with its host's name, and returns the port.
-func serveTLS(t *testing.T, sites map[string]string) (port string) {
-	t.Helper()
-	_, port, _ = net.SplitHostPort(sitetest.FreeAddress(t))
-	text := sitetest.GlobalOptions(sitetest.TempDir(t), filepath.Join(sitetest.TempDir(t), "log.json"), "skip_install_trust\nhttp_port "+unusedPort(t))
-	text = strings.Replace(text, "auto_https off", "auto_https disable_redirects", 1)
-	for host, body := range sites {
-		text += "https://" + host + ":" + port + " {\n tls internal {\n on_demand\n}\n" + body + "\n}\n"
-	}
-	loadText(t, text)
-	return port
-}
-
-func unusedPort(t *testing.T) string {
-	_, port, _ := net.SplitHostPort(sitetest.FreeAddress(t))
-	return port
 }
 
 // clientsByVersion are of HTTP/1.1, 2 and 3.
@@ -175,7 +143,7 @@ func clientsByVersion(t *testing.T) map[string]http.RoundTripper {
 // Where a handle block decides what comes to jwt, or a variable does, each reading
 // is judged as well.
 func TestThreatPathsAroundJWT(t *testing.T) {
-	reverse, secret := "\nreverse_proxy "+newUpstream(t)+"\n", "secret \""+sitetest.Secret+"\"\n"
+	reverse, secret := "\nreverse_proxy "+sitetest.NewUpstream(t)+"\n", "secret \""+sitetest.Secret+"\"\n"
 	sites := map[string]*sitetest.Site{}
 	var bodies []string
 	names := []string{"blocks", "route", "map", "vars", "nested", "json"}
@@ -218,7 +186,7 @@ func TestThreatPathsThatCost(t *testing.T) {
 	sites := serveSeveral(t,
 		"jwt /secret/* {\n"+secret+"}\n respond ok",
 		"jwt {\n"+secret+"require expression claims.sub == {http.request.uri.path.1}\n}\n respond ok",
-		"@b expression {http.request.body}.contains('zz')\n jwt @b {\n"+secret+"}\n reverse_proxy "+newUpstream(t))
+		"@b expression {http.request.body}.contains('zz')\n jwt @b {\n"+secret+"}\n reverse_proxy "+sitetest.NewUpstream(t))
 	token := "Authorization: Bearer " + sitetest.HS256(t, nil)
 	for _, tail := range []string{strings.Repeat("//a", 3000) + strings.Repeat("/a1.b", 200), strings.Repeat("/./a", 3000), strings.Repeat("/a;b%5c%2520.", 100) + "//x%2f" + strings.Repeat("/c.d", 60), strings.Repeat("/a.php", 2000) + "/x"} {
 		sites[0].MustAnswer(400, sites[0].Get("/y"+tail), "matcher: "+tail[:12])
@@ -236,7 +204,7 @@ func TestThreatConnect(t *testing.T) {
 	seen := make(chan string, 8)
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { seen <- r.Method }))
 	t.Cleanup(upstream.Close)
-	port := serveTLS(t, map[string]string{"localhost": "jwt /api/* {\n secret \"" + sitetest.Secret + "\"\n}\n reverse_proxy " + strings.TrimPrefix(upstream.URL, "http://")})
+	port := sitetest.ServeTLS(t, map[string]string{"localhost": "jwt /api/* {\n secret \"" + sitetest.Secret + "\"\n}\n reverse_proxy " + strings.TrimPrefix(upstream.URL, "http://")})
 	for version, client := range clientsByVersion(t) {
 		for _, method := range []string{http.MethodGet, http.MethodConnect} {
 			request, err := http.NewRequest(method, "https://localhost:"+port, nil)
@@ -374,7 +342,7 @@ func TestThreatClaimHeadersAsTrailers(t *testing.T) {
 			claim_header X-User-Id sub
 		}
 		reverse_proxy ` + strings.TrimPrefix(upstream.URL, "http://")
-	port := serveTLS(t, map[string]string{"localhost": site})
+	port := sitetest.ServeTLS(t, map[string]string{"localhost": site})
 	for version, client := range clientsByVersion(t) {
 		for _, path := range []string{"/open", "/api/x"} {
 			for _, declared := range []string{"X-Ok", "X-Ok X-User-Id", "X_User_Id X-Ok"} {
@@ -438,7 +406,7 @@ func checkTrailers(t *testing.T, what string, trailers http.Header, handedOn boo
 
 // An error of a directive before jwt leads into handle_errors.
 func TestThreatClaimHeadersInHandleErrors(t *testing.T) {
-	upstream := newUpstream(t)
+	upstream := sitetest.NewUpstream(t)
 	for name, around := range map[string]string{"at the top": "%s", "in a block": "handle /api/* {\n%s\n}", "in a named route": "}\n&(app) {\n%s\n----------\ninvoke app"} {
 		s := sitetest.Serve(t, fmt.Sprintf(around, `jwt {
 				secret "`+sitetest.Secret+`"

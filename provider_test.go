@@ -1,7 +1,6 @@
 package caddyjwt
 
 import (
-	"encoding/base64"
 	stdjson "encoding/json"
 	"strings"
 	"testing"
@@ -18,10 +17,6 @@ func bcryptHash(t testing.TB, password string) string {
 		t.Fatal(err)
 	}
 	return string(hash)
-}
-
-func basicCredentials(user, password string) string {
-	return base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
 }
 
 func providerConfig(t testing.TB, address, provider string) []byte {
@@ -55,7 +50,7 @@ func TestProviderBesideBasicAuth(t *testing.T) {
 	if got := s.Bearer("/", admin); got.Status != 200 || got.Body != "user=[alice] email=[alice@example.com]" {
 		t.Errorf("bearer: %d %q", got.Status, got.Body)
 	}
-	if got := s.Get("/", "Authorization: Basic "+basicCredentials("carol", "opensesame")); got.Status != 200 || !strings.HasPrefix(got.Body, "user=[carol]") {
+	if got := s.Get("/", "Authorization: Basic "+sitetest.BasicCredentials("carol", "opensesame")); got.Status != 200 || !strings.HasPrefix(got.Body, "user=[carol]") {
 		t.Errorf("basic: %d %q", got.Status, got.Body)
 	}
 	s.MustAnswer(401, s.Get("/"), "neither")

@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
-	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -688,7 +687,7 @@ func TestThreatTokenInQuery(t *testing.T) {
 			secret "`+sitetest.Secret+`"
 			from query access_token
 		}
-		reverse_proxy `+newUpstream(t))
+		reverse_proxy `+sitetest.NewUpstream(t))
 	for path, want := range map[string]string{"/": "private", "/public": "private", "/no-store": "no-store"} {
 		got := s.Get(path + "?access_token=" + token)
 		s.MustAnswer(200, got, "control")
@@ -699,7 +698,7 @@ func TestThreatTokenInQuery(t *testing.T) {
 }
 
 func TestThreatIdentityHeaderSpoofing(t *testing.T) {
-	upstream := newUpstream(t)
+	upstream := sitetest.NewUpstream(t)
 	s := sitetest.Serve(t, `servers {
 			expected_underscore_headers X_User X_Mail
 		}
@@ -745,7 +744,7 @@ func TestThreatIdentityHeaderBesideTheMatcher(t *testing.T) {
 			claim_header X-User sub
 			claim_header X-Mail email
 		}
-		reverse_proxy `+newUpstream(t))
+		reverse_proxy `+sitetest.NewUpstream(t))
 	spoofed := []string{"X-User: admin", "X_User: admin", "X-Mail: admin@example.com", "Authorization: Bearer " + sitetest.HS256(t, sitetest.JSON{"email": "alice@example.com"})}
 	for path, want := range map[string][2]bool{"/other": {false, false}, "/a/": {true, false}, "/b/": {true, true}} {
 		got := s.Get(path, spoofed...)
@@ -917,34 +916,6 @@ func TestThreatClientIP(t *testing.T) {
 		}
 		respond ok`)
 	s.MustAnswer(200, s.Get("/", spoof...), "control: a header of a trusted proxy")
-}
-
-// newUpstream echoes the request that it was given.
-func newUpstream(t testing.TB) string {
-	t.Helper()
-	address := sitetest.FreeAddress(t)
-	server := &http.Server{Addr: address, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch r.URL.Path {
-		case "/public":
-			w.Header().Set("Cache-Control", "public, max-age=60")
-		case "/max-age":
-			w.Header().Set("Cache-Control", "max-age=60")
-		case "/no-store":
-			w.Header().Set("Cache-Control", "no-store")
-		}
-		fmt.Fprintf(w, "%s %s\n", r.Method, r.URL)
-		_ = r.Header.Write(w)
-	})}
-	go func() { _ = server.ListenAndServe() }()
-	t.Cleanup(func() { _ = server.Close() })
-	sitetest.Eventually(t, "the upstream answers", func() bool {
-		response, err := http.Get("http://" + address)
-		if err == nil {
-			_ = response.Body.Close()
-		}
-		return err == nil
-	})
-	return address
 }
 
 // Headers of one user do not stand beside another user.

@@ -78,3 +78,7 @@ func Marshal(t testing.TB, value any) string {
 	}
 	return string(text)
 }
+
+func BasicCredentials(user, password string) string {
+	return base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
+}

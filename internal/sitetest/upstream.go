@@ -1,0 +1,72 @@
+package sitetest
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+)
+
+// NewUpstream echoes the request that it was given.
+func NewUpstream(t testing.TB) string {
+	t.Helper()
+	address := FreeAddress(t)
+	server := &http.Server{Addr: address, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/public":
+			w.Header().Set("Cache-Control", "public, max-age=60")
+		case "/max-age":
+			w.Header().Set("Cache-Control", "max-age=60")
+		case "/no-store":
+			w.Header().Set("Cache-Control", "no-store")
+		}
+		fmt.Fprintf(w, "%s %s\n", r.Method, r.URL)
+		_ = r.Header.Write(w)
+	})}
+	go func() { _ = server.ListenAndServe() }()
+	t.Cleanup(func() { _ = server.Close() })
+	Eventually(t, "the upstream answers", func() bool {
+		response, err := http.Get("http://" + address)
+		if err == nil {
+			_ = response.Body.Close()
+		}
+		return err == nil
+	})
+	return address
+}
+
+// LoadText runs a Caddyfile until the test ends.
+func LoadText(t *testing.T, text string) {
+	t.Helper()
+	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), map[string]any{"filename": "Caddyfile"})
+	if err == nil {
+		err = caddy.Load(config, true)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = caddy.Stop() })
+}
+
+// ServeTLS runs sites over https, each with its host's name, and returns the port.
+func ServeTLS(t *testing.T, sites map[string]string) (port string) {
+	t.Helper()
+	_, port, _ = net.SplitHostPort(FreeAddress(t))
+	text := GlobalOptions(TempDir(t), filepath.Join(TempDir(t), "log.json"), "skip_install_trust\nhttp_port "+unusedPort(t))
+	text = strings.Replace(text, "auto_https off", "auto_https disable_redirects", 1)
+	for host, body := range sites {
+		text += "https://" + host + ":" + port + " {\n tls internal {\n on_demand\n}\n" + body + "\n}\n"
+	}
+	LoadText(t, text)
+	return port
+}
+
+func unusedPort(t *testing.T) string {
+	_, port, _ := net.SplitHostPort(FreeAddress(t))
+	return port
+}
