@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 )
@@ -72,7 +71,7 @@ func testAdapt(t *testing.T, file string) {
 	input, expected = input+"\n", strings.TrimSpace(expected)
 	adapted, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(input), nil)
 	if err == nil {
-		err = validate(t, adapted)
+		err = sitetest.Validate(t, adapted)
 	}
 	if !strings.HasPrefix(expected, "{") && !(*update && expected == "") {
 		switch {
@@ -104,17 +103,6 @@ func testAdapt(t *testing.T, file string) {
 	}
 }
 
-// validate provisions the config, with a storage of its own so that no key
-// set of another run is found.
-func validate(t *testing.T, adapted []byte) error {
-	var config caddy.Config
-	if err := json.Unmarshal(adapted, &config); err != nil {
-		t.Fatal(err)
-	}
-	config.StorageRaw = caddyconfig.JSONModuleObject(map[string]string{"root": t.TempDir()}, "module", "file_system", nil)
-	return caddy.Validate(&config)
-}
-
 // A config in JSON may hold null where an object belongs: that is an error, and
 // ends no server.
 func TestNullInJSON(t *testing.T) {
@@ -129,7 +117,7 @@ func TestNullInJSON(t *testing.T) {
 		`{"handler":"authentication","providers":{"jwt_bearer":{"issuers":[null]}}}`:           "one is null",
 		`{"handler":"authentication","providers":{"jwt_bearer":{"issuers":[],"from":[null]}}}`: "one is null",
 	} {
-		err := validate(t, []byte(`{"admin":{"disabled":true},"apps":{"http":{"servers":{"s":{"listen":["127.0.0.1:0"],"routes":[{"handle":[`+handler+`]}]}}}}}`))
+		err := sitetest.Validate(t, []byte(`{"admin":{"disabled":true},"apps":{"http":{"servers":{"s":{"listen":["127.0.0.1:0"],"routes":[{"handle":[`+handler+`]}]}}}}}`))
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s says %v, expected %q", handler, err, want)
 		}

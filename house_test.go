@@ -57,7 +57,7 @@ func TestImportsRunOneWay(t *testing.T) {
 		"oidc/provider":     slices.Concat(web, cli, []string{"accounts/web", "internal/cli", "oidc/internal/protocol"}),
 		".":                 slices.Concat(web, cli, []string{"accounts/web", "internal/cli"}),
 		"oidc":              nil, "cmd/caddy": nil, "bench": nil, // they put programs together
-		"internal/sitetest": nil, "internal/caddytest": nil, "internal/scenario": nil, "internal/storefault": nil, "internal/chromiumtest": nil, "internal/opstest": nil, "internal/accountstest": nil, "scenarios": nil, // for tests
+		"internal/sitetest": nil, "internal/caddytest": nil, "internal/scenario": nil, "internal/storefault": nil, "internal/chromiumtest": nil, "internal/opstest": nil, "internal/accountstest": nil, "scenarios": nil, "docs": nil, "examples": nil, // for tests
 	}
 	for _, name := range packages(t) {
 		allowed, known := table[name]

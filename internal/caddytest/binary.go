@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 
+	_ "github.com/caddyserver/caddy/v2/modules/standard" // of a Caddy as users build it
+
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
 )
 

@@ -1,4 +1,4 @@
-package caddyjwt
+package web_test
 
 import (
 	"fmt"

@@ -1,8 +1,9 @@
-package caddyjwt
+package docs_test
 
 import (
 	"cmp"
 	"context"
+	"flag"
 	"fmt"
 	"go/ast"
 	goparser "go/parser"
@@ -18,6 +19,7 @@ import (
 	"strings"
 	"testing"
 
+	caddyjwt "github.com/caddy-jwt/caddy-jwt"
 	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
@@ -28,6 +30,8 @@ import (
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 )
+
+var update = flag.Bool("update", false, "rewrite the generated pages")
 
 // TestReference compares docs/reference.md with the Go comments and the
 // program; -update rewrites it. It fails for a config field without a comment,
@@ -61,7 +65,7 @@ func TestReference(t *testing.T) {
 		t.Fatal(err)
 	}
 	if string(there) != page {
-		t.Errorf("%s differs from the sources; `go test -run TestReference -update .` rewrites it, and git diff shows what changed", file)
+		t.Errorf("%s differs from the sources; `go test -run TestReference -update ./docs` rewrites it, and git diff shows what changed", file)
 	}
 }
 
@@ -204,7 +208,7 @@ func (r *reference) directive() {
 		}
 	}
 	_, more, _ := strings.Cut(strings.Join(around, ""), "\n\n") // the first paragraph is for Go programmers
-	text := strings.Split(r.comment(reflect.TypeFor[Handler](), "", "jwt"), "\n\n")
+	text := strings.Split(r.comment(reflect.TypeFor[caddyjwt.Handler](), "", "jwt"), "\n\n")
 	table := slices.IndexFunc(text, isTable)
 
 	r.write("# Reference\n\n<!-- TestReference generates this page from the Go comments. Change those. -->")
@@ -212,7 +216,7 @@ func (r *reference) directive() {
 	r.write("[Directive](#directive) · [Placeholders](#placeholders) · [Options](#options) · [Accounts](#accounts) · [`login_with`](#login_with) · [Refusals](#refusals) · [Metrics](#metrics) · [Provider](#provider) · [Commands](#commands)")
 	r.write("## Directive\n\n%s\n\n```text\n%s```", text[0], strings.Join(grammar, ""))
 	r.write("%s\n\n%s", paragraphs(more), strings.Join(text[table+1:], "\n\n"))
-	r.write("In JSON it is the handler `%s`.", new(Handler).CaddyModule().ID.Name())
+	r.write("In JSON it is the handler `%s`.", new(caddyjwt.Handler).CaddyModule().ID.Name())
 	r.write("## Placeholders\n\n%s", strings.Join(text[1:table+1], "\n\n"))
 	r.options(parseGrammar(grammar))
 }
@@ -224,7 +228,7 @@ func (r *reference) options(directive *option) {
 		config reflect.Type
 		path   string
 	}
-	for queue := []section{{directive, reflect.TypeFor[Handler](), ""}}; len(queue) > 0; queue = queue[1:] {
+	for queue := []section{{directive, reflect.TypeFor[caddyjwt.Handler](), ""}}; len(queue) > 0; queue = queue[1:] {
 		at := queue[0]
 		fields, of := configFields(at.config), make(map[*option]reflect.StructField)
 		var links []string
@@ -389,8 +393,8 @@ func (r *reference) metrics() {
 }
 
 func (r *reference) provider() {
-	refused := (&Provider{Handler{Optional: true}}).Validate()
-	r.write("## Provider\n\n%s", r.comment(reflect.TypeFor[Provider](), "", string(new(Provider).CaddyModule().ID)))
+	refused := (&caddyjwt.Provider{Handler: caddyjwt.Handler{Optional: true}}).Validate()
+	r.write("## Provider\n\n%s", r.comment(reflect.TypeFor[caddyjwt.Provider](), "", string(new(caddyjwt.Provider).CaddyModule().ID)))
 	r.write("It is set up in JSON, with the fields of the handler but these: %s.", refused)
 }
 

@@ -1,6 +1,6 @@
 //go:build unix
 
-package caddyjwt
+package cli_test
 
 import (
 	"fmt"

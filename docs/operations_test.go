@@ -1,4 +1,4 @@
-package caddyjwt
+package docs_test
 
 import (
 	"bytes"

@@ -1,4 +1,4 @@
-package caddyjwt
+package docs_test
 
 import (
 	"fmt"
@@ -66,7 +66,7 @@ func testDocsCaddyfile(t *testing.T, block string) {
 	}
 	adapted, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(config), nil)
 	if err == nil {
-		err = validate(t, adapted)
+		err = sitetest.Validate(t, adapted)
 	}
 	if err != nil {
 		t.Errorf("%v\n%s", err, config)

@@ -1,4 +1,4 @@
-package caddyjwt
+package cli_test
 
 import (
 	"crypto/ecdsa"
@@ -528,7 +528,7 @@ func TestUserCommandsWhileCaddyRuns(t *testing.T) {
 // A private key is taken as people have it.
 func TestTokenByKey(t *testing.T) {
 	c := &accountstest.CommandLine{TB: t}
-	text, err := os.ReadFile("testdata/keys/p256.pem")
+	text, err := os.ReadFile("../../testdata/keys/p256.pem")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -543,7 +543,7 @@ func TestTokenByKey(t *testing.T) {
 	}
 	curve := "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n" // as openssl ecparam -genkey writes it
 	ec := string(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: sec1}))
-	public, err := os.ReadFile("testdata/keys/p256.pub.pem")
+	public, err := os.ReadFile("../../testdata/keys/p256.pub.pem")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -643,7 +643,7 @@ func TestKeysCommands(t *testing.T) {
 	sitetest.Eventually(t, "a running server refuses a token of a key that was withdrawn", func() bool { return s.Bearer("/todos/", token).Status == 401 })
 	s.MustAnswer(200, s.Bearer("/todos/", s.LoggedIn("alice@example.com").Token), "a token of the new key")
 
-	for _, signing := range []string{"secret " + strings.Repeat("s", 32), "signing_key " + filepath.Join("testdata", "keys", "p256.pem")} {
+	for _, signing := range []string{"secret " + strings.Repeat("s", 32), "signing_key " + filepath.Join("..", "..", "testdata", "keys", "p256.pem")} {
 		c := withCaddyfile(t, sitetest.GlobalOptions(storage, s.LogFile, "")+s.URL+" {\n"+sitetest.AccountsBody(store, signing)+"\n}")
 		for _, command := range []string{"list", "rotate"} {
 			c.Refuses("", "so no key is stored; change it there", "keys", command)

@@ -1,4 +1,4 @@
-package caddyjwt_test
+package filestore_test
 
 import (
 	"context"

@@ -1,4 +1,4 @@
-package caddyjwt
+package cli_test
 
 import (
 	"encoding/csv"

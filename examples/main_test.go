@@ -1,0 +1,18 @@
+// Package examples_test has the tests of what is written here.
+package examples_test
+
+import (
+	"os"
+	"testing"
+
+	_ "github.com/caddy-jwt/caddy-jwt" // the directive jwt
+	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
+)
+
+// TestMain runs the tests at the top of the repository, where a user reads this.
+func TestMain(m *testing.M) {
+	if err := os.Chdir(".."); err != nil {
+		panic(err)
+	}
+	caddytest.Main(m)
+}
