@@ -1,4 +1,4 @@
-package caddyjwt
+package examples_test
 
 import (
 	"net/url"
@@ -90,7 +90,7 @@ func TestExamplesAreAllTested(t *testing.T) {
 		t.Fatal(err)
 	}
 	var tests string
-	for _, file := range []string{"examples_test.go", "oidc/provider/examples_test.go"} {
+	for _, file := range []string{"examples/examples_test.go", "oidc/provider/examples_test.go"} {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
