@@ -1,7 +1,7 @@
 // Package caddyjwt is a Caddy module that verifies JWTs in front of a site:
 // the handler http.handlers.jwt, its directive jwt, and the provider
-// http.authentication.providers.jwt_bearer. Its [Verifier] serves any Go
-// program.
+// http.authentication.providers.jwt_bearer. Package jwt has the verifier, which
+// any Go program can use.
 package caddyjwt
 
 import (
