@@ -87,7 +87,7 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the directive's name
 	if d.NextArg() {
-		return d.Errf("jwt takes a matcher and a block, not %q; a path matcher begins with a slash, as in: jwt /api/* {, and several paths need a named matcher", d.Val())
+		return d.Errf("jwt takes a matcher and a block, not %q; a path matcher begins with a slash, as in: jwt /api/* {, and several paths require a named matcher", d.Val())
 	}
 	p := parser{Dispenser: d, handler: h}
 	if err := config.ReadBlock(d, "jwt", "", p.options()); err != nil {
@@ -156,7 +156,7 @@ func issuerOptions(issuer *IssuerConfig) []config.Option {
 		}},
 		{Name: "public_key", Repeatable: true, Read: func(b *config.Block, name string) error {
 			var key string
-			err := config.Word("a PEM, a JWK or the path of a file with one, quoted if it has blanks", &key)(b, name)
+			err := config.Word("a PEM, a JWK or the path of its file, in quotes if it contains spaces", &key)(b, name)
 			issuer.PublicKeys = append(issuer.PublicKeys, key)
 			return err
 		}},
@@ -221,7 +221,7 @@ func (p *parser) from(*config.Block, string) error {
 }
 
 func (p *parser) require(*config.Block, string) error {
-	const forms = "require takes: scope <scope...>, any scope <scope...>, role <role...>, claim <name> <value...>, each followed by of <issuer> or not, or expression <CEL>"
+	const forms = "require takes: scope <scope...>, any scope <scope...>, role <role...>, claim <name> <value...>, each optionally followed by of <issuer>, or expression <CEL>"
 	if !p.NextArg() {
 		return p.Errf(forms)
 	}
@@ -263,7 +263,7 @@ func (p *parser) require(*config.Block, string) error {
 	case "claim":
 		requirement.Claim, requirement.Values = args[0], args[1:]
 	default:
-		return p.Errf("require has no form %q; %s", kind, forms)
+		return p.Errf("unknown requirement %q; %s", kind, forms)
 	}
 	p.handler.Require = append(p.handler.Require, requirement)
 	return nil
@@ -299,21 +299,21 @@ func (p *parser) finish() error {
 	h := p.handler
 	if p.outside.empty() {
 		if len(h.Issuers) == 0 && h.Accounts == nil {
-			return p.Errf("jwt has neither keys nor an issuer, so no token could be accepted; give `issuer <url>` to find the keys by discovery, `secret`, `public_key` or `jwks`, or `accounts` for users of its own")
+			return p.Errf("jwt has neither keys nor an issuer, so it would reject every token; set `issuer <url>` to find the keys by discovery, or `secret`, `public_key` or `jwks`, or `accounts` for a site with its own users")
 		}
 		return nil
 	}
 	switch len(h.Issuers) {
 	case 0:
 		if h.Accounts != nil {
-			return p.Errf("jwt has accounts, and jwks, public_key, secret, algorithms, audience or token_type outside a block; move options for the accounts' own tokens into the accounts block, and options for other tokens into the block of their issuer")
+			return p.Errf("jwt has accounts and also jwks, public_key, secret, algorithms, audience or token_type outside a block; move options for the accounts' own tokens into the accounts block, and options for other tokens into the block of their issuer")
 		}
 		h.Issuers = []*IssuerConfig{&p.outside}
 		return nil
 	case 1:
 		return p.merge(h.Issuers[0])
 	}
-	return p.Errf("jwt has %d issuers, and jwks, public_key, secret, algorithms, audience or token_type outside their blocks; move each into the block of its issuer", len(h.Issuers))
+	return p.Errf("jwt has %d issuers and also jwks, public_key, secret, algorithms, audience or token_type outside their blocks; move each option into the block of its issuer", len(h.Issuers))
 }
 
 func (p *parser) merge(into *IssuerConfig) error {

@@ -46,22 +46,22 @@ func turnedRound(header *ClaimHeader) bool {
 func (h *Handler) validateClaimHeaders() error {
 	for i, header := range h.ClaimHeaders {
 		if !httpguts.ValidHeaderFieldName(header.Header) || header.Claim == "" {
-			return fmt.Errorf("claim_header needs a header name and a claim, not %q and %q", header.Header, header.Claim)
+			return fmt.Errorf("claim_header takes a header name and a claim, not %q and %q", header.Header, header.Claim)
 		}
 		if turnedRound(header) {
-			return fmt.Errorf("claim_header takes the header first, and then the claim; write: claim_header %s %s", header.Claim, strings.ToLower(header.Header))
+			return fmt.Errorf("claim_header takes the header first and then the claim; write: claim_header %s %s", header.Claim, strings.ToLower(header.Header))
 		}
 		if slices.Contains([]string{"Host", "Connection", "Content-Length", "Transfer-Encoding", "Keep-Alive", "Trailer", "Te", "Upgrade", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host"}, header.Header) {
-			return fmt.Errorf("claim_header %s: this header is HTTP's own or the proxy's; give the claim another", header.Header)
+			return fmt.Errorf("claim_header %s: this header is reserved for HTTP or the proxy; choose another header for the claim", header.Header)
 		}
 		for _, earlier := range h.ClaimHeaders[:i] {
 			if sameHeader(header.Header, earlier.Header) {
-				return fmt.Errorf("claim_header %s is specified twice; give each claim a header of its own", header.Header)
+				return fmt.Errorf("claim_header %s is specified twice; give each claim its own header", header.Header)
 			}
 		}
 		for _, source := range h.sources {
 			if sameHeader(header.Header, source.Header) || source.Cookie != "" && header.Header == "Cookie" {
-				return fmt.Errorf("claim_header %s: the token is read from this header, and a client's copy is removed; give the claim another header", header.Header)
+				return fmt.Errorf("claim_header %s: the token is read from this header, and clients' values are removed from it; choose another header for the claim", header.Header)
 			}
 		}
 	}

@@ -15,7 +15,7 @@ import (
 func (h *Handler) Judge(ctx context.Context, token string, now time.Time) (verdict string, accepted bool) {
 	if h.accounts != nil {
 		if err := h.accounts.LearnRevocations(ctx, now); err != nil {
-			return "cannot be asked: " + err.Error(), false
+			return "cannot check the token: " + err.Error(), false
 		}
 	}
 	verified, err := h.tokens.verifier.Verify(ctx, token, now)

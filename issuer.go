@@ -97,7 +97,7 @@ func (c *IssuerConfig) provision(ctx caddy.Context, h *Handler) (jwt.Issuer, err
 		return jwt.Issuer{}, err
 	}
 	if slices.Contains(c.Audience, "") {
-		return jwt.Issuer{}, errors.New("audience: an empty value stands for no audience; remove it")
+		return jwt.Issuer{}, errors.New("audience: an empty value matches no audience; remove it")
 	}
 	issuer := jwt.Issuer{Name: c.Issuer, Audience: c.Audience, TokenType: c.TokenType}
 	local, err := c.localKeys()
@@ -131,11 +131,11 @@ func (c *IssuerConfig) acceptedAlgorithms(allowed []string) ([]string, error) {
 		least, isHMAC := hmacAlgorithms[name]
 		switch {
 		case isHMAC && len(c.Secrets) > 0:
-			return nil, fmt.Errorf("algorithms: %s needs a secret of at least %d bytes; %s", name, least, jwt.SecretBytesHint)
+			return nil, fmt.Errorf("algorithms: %s requires a secret of at least %d bytes; %s", name, least, jwt.SecretBytesHint)
 		case isHMAC:
-			return nil, fmt.Errorf("algorithms: %s needs a `secret`; with a public key anybody could sign", name)
+			return nil, fmt.Errorf("algorithms: %s requires a `secret`; with a public key, anybody could sign tokens", name)
 		case slices.Contains(jwks.Algorithms, name):
-			return nil, fmt.Errorf("algorithms: no key of this issuer is for %s; its keys are for %s", name, strings.Join(allowed, ", "))
+			return nil, fmt.Errorf("algorithms: this issuer has no key for %s; its keys are for %s", name, strings.Join(allowed, ", "))
 		}
 		return nil, fmt.Errorf("algorithms: unknown algorithm %q; supported: %s", name, strings.Join(allowed, ", "))
 	}

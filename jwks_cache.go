@@ -60,16 +60,16 @@ func (c *IssuerConfig) remoteSettings() (settings jwks.Settings, err error) {
 		return settings, err
 	}
 	if c.JWKS == nil && c.Issuer == "" {
-		return settings, errors.New("it has options for an issuer, and neither a key nor an issuer; give `issuer <url>` to find the keys by discovery, or `secret`, `public_key` or `jwks`")
+		return settings, errors.New("it has options for an issuer, but neither a key nor an issuer; set `issuer <url>` to find the keys by discovery, or `secret`, `public_key` or `jwks`")
 	}
 	if given.URL == "" && c.Issuer == "" {
-		return settings, errors.New("jwks: without a URL it needs an `issuer` to ask for one; give jwks <url>")
+		return settings, errors.New("jwks: without a URL it requires an `issuer` for discovery; set jwks <url>")
 	}
 	if given.URL == "" && !strings.Contains(c.Issuer, "://") {
-		return settings, errors.New("it is no URL, so its keys cannot be discovered; give `jwks <url>`, `public_key` or `secret` with it")
+		return settings, errors.New("it is not a URL, so its keys cannot be discovered; set also `jwks <url>`, `public_key` or `secret`")
 	}
 	if given.URL == "" && strings.ContainsAny(c.Issuer, "?#") {
-		return settings, errors.New("it has a query or a fragment, so its keys cannot be discovered (OpenID Connect Discovery 1.0 §2); give `jwks <url>`, `public_key` or `secret` with it")
+		return settings, errors.New("it has a query or a fragment, so its keys cannot be discovered (OpenID Connect Discovery 1.0 §2); set also `jwks <url>`, `public_key` or `secret`")
 	}
 	settings = jwks.Settings{URL: given.URL, AllowHTTP: given.AllowHTTP}
 	if given.URL == "" {
@@ -95,7 +95,7 @@ func (c *IssuerConfig) remoteSettings() (settings jwks.Settings, err error) {
 		}
 	}
 	if settings.MaxStale < settings.Refresh {
-		return settings, fmt.Errorf("jwks: max_stale is %s, shorter than refresh, %s; it must be longer, or every set is stale before the next", settings.MaxStale, settings.Refresh)
+		return settings, fmt.Errorf("jwks: max_stale is %s, which is shorter than refresh, %s; it must be longer, otherwise each key set becomes stale before it is refreshed", settings.MaxStale, settings.Refresh)
 	}
 	for _, path := range given.TrustedCACerts {
 		if err := config.Resolve("trusted_ca_certs", &path); err != nil {
@@ -116,7 +116,7 @@ var (
 	fetchesDesc = prometheus.NewDesc("caddy_jwt_key_set_fetches_total",
 		"Fetches of a key set by result, ok or error.", append(keySetLabels, "result"), nil)
 	ageDesc = prometheus.NewDesc("caddy_jwt_key_set_age_seconds",
-		"Seconds since a key set was last loaded from its URL. Absent before the first time.", keySetLabels, nil)
+		"Seconds since a key set was last loaded from its URL. Absent until it is loaded once.", keySetLabels, nil)
 	keysDesc = prometheus.NewDesc("caddy_jwt_key_set_keys",
 		"Keys of a key set that are in use.", keySetLabels, nil)
 )

@@ -29,7 +29,7 @@ func TestDiscovery(t *testing.T) {
 	s = sitetest.Serve(t, "jwt {\n issuer "+p.URL+"/\n}\n respond ok")
 	got := s.Bearer("/", sitetest.Sign(t, "RS256", keys.RSA, sitetest.JSON{"kid": "a"}, sitetest.Claims(sitetest.JSON{"iss": p.URL + "/"})))
 	s.MustAnswer(503, got, "the document names another issuer")
-	if !strings.Contains(s.Log(), "with or without the slash at its end") {
+	if !strings.Contains(s.Log(), "with or without the slash at the end") {
 		t.Errorf("the log does not say what is wrong:\n%s", s.Log())
 	}
 }
@@ -46,7 +46,7 @@ func TestDiscoveryOfPlainHTTP(t *testing.T) {
 	p.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handler(w, r) })
 	s := sitetest.Serve(t, "jwt {\n issuer "+p.URL+"\n}\n respond ok")
 	s.MustAnswer(503, s.Bearer("/", sitetest.Sign(t, "RS256", sitetest.Keys().RSA, nil, sitetest.Claims(sitetest.JSON{"iss": p.URL}))), "keys over plain http")
-	if !strings.Contains(s.Log(), "keys over plain http are accepted from this machine only") {
+	if !strings.Contains(s.Log(), "keys over plain http are only accepted from this machine") {
 		t.Errorf("the log does not say why:\n%s", s.Log())
 	}
 }

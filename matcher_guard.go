@@ -48,7 +48,7 @@ func (*Guard) CaddyModule() caddy.ModuleInfo {
 func (g *Guard) Provision(ctx caddy.Context) error {
 	g.answers = answer.Responder{Realm: answer.DefaultRealm, Logger: ctx.Logger()}
 	if slices.Contains(g.Headers, nil) {
-		return errors.New("headers holds objects, and one is null")
+		return errors.New("headers is a list of objects, but one entry is null")
 	}
 	for _, header := range g.Headers {
 		if err := config.Resolve("claim_header", &header.Header, &header.Claim); err != nil {
@@ -84,7 +84,7 @@ func (g *Guard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 // refusePath answers by itself, and not by the site's handle_errors, which may lead
 // to the server that the path is kept from.
 func refusePath(answers answer.Responder, w http.ResponseWriter, r *http.Request) error {
-	refusal := refusal.New(refusal.Path, "readings of %s differ in whether they come to jwt", refusal.Quoted(r.URL.EscapedPath()))
+	refusal := refusal.New(refusal.Path, "interpretations of %s differ in whether they reach jwt", refusal.Quoted(r.URL.EscapedPath()))
 	answers.Announce(w, r, refusal)
 	return answer.WriteRefusal(w, refusal)
 }

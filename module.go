@@ -258,7 +258,7 @@ func (h *Handler) provision(ctx caddy.Context) error {
 		return fmt.Errorf("registering metrics: %w", err)
 	}
 	if slices.Contains(h.Issuers, nil) || slices.Contains(h.From, nil) || slices.Contains(h.Require, nil) || slices.Contains(h.ClaimHeaders, nil) {
-		return errors.New("issuers, from, require and claim_headers hold objects, and one is null")
+		return errors.New("issuers, from, require and claim_headers are lists of objects, but one entry is null")
 	}
 	if err := h.resolve(); err != nil {
 		return err
@@ -351,10 +351,10 @@ func (h *Handler) Validate() error { return h.where.Locate(h.validate()) }
 
 func (h *Handler) validate() error {
 	if leeway := time.Duration(*h.Leeway); leeway < 0 || leeway > jwt.MaxLeeway || leeway > 0 && leeway < time.Millisecond {
-		return fmt.Errorf("leeway is %s; it must be from 0s to %s, and a bare number in JSON is nanoseconds", leeway, jwt.MaxLeeway)
+		return fmt.Errorf("leeway is %s; it must be from 0s to %s (in JSON, a plain number is nanoseconds)", leeway, jwt.MaxLeeway)
 	}
 	if *h.Cache < 0 || *h.Cache > jwt.MaxCacheEntries {
-		return fmt.Errorf("cache is %d; it must be a number of entries up to %d, or 0 for none", *h.Cache, jwt.MaxCacheEntries)
+		return fmt.Errorf("cache is %d; it must be a number of entries up to %d, or 0 for no cache", *h.Cache, jwt.MaxCacheEntries)
 	}
 	if strings.ContainsFunc(h.Realm, func(r rune) bool { return r < ' ' || r > '~' || r == '"' || r == '\\' }) {
 		return fmt.Errorf("realm %q: it must be visible ASCII without quotes and backslashes", h.Realm)
@@ -367,7 +367,7 @@ func (h *Handler) validate() error {
 			return fmt.Errorf("public %q: a path begins with / or *", pattern)
 		}
 		if _, err := path.Match(pattern, ""); err != nil {
-			return fmt.Errorf("public %q: no path matches this pattern; is a bracket not closed?", pattern)
+			return fmt.Errorf("public %q: this pattern matches no path; is a bracket not closed?", pattern)
 		}
 	}
 	if err := h.sources.Validate(); err != nil {

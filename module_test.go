@@ -32,11 +32,11 @@ func TestAnswers(t *testing.T) {
 	}{
 		{"no credentials", nil, 401, `Bearer realm="restricted"`, "credentials_required"},
 		{"another scheme", []string{"Authorization: Basic YTpi"}, 401, `Bearer realm="restricted"`, "credentials_required"},
-		{"no token", []string{"Authorization: Bearer"}, 400, `Bearer realm="restricted", error="invalid_request", error_description="the credentials must be one scheme and one token, as in Authorization: Bearer xx.yy.zz"`, "invalid_request"},
-		{"too many parts", []string{"Authorization: Bearer a b"}, 400, `Bearer realm="restricted", error="invalid_request", error_description="the credentials must be one scheme and one token, as in Authorization: Bearer xx.yy.zz"`, "invalid_request"},
+		{"no token", []string{"Authorization: Bearer"}, 400, `Bearer realm="restricted", error="invalid_request", error_description="the credentials must be a scheme and a token, as in Authorization: Bearer xx.yy.zz"`, "invalid_request"},
+		{"too many parts", []string{"Authorization: Bearer a b"}, 400, `Bearer realm="restricted", error="invalid_request", error_description="the credentials must be a scheme and a token, as in Authorization: Bearer xx.yy.zz"`, "invalid_request"},
 		{"no JWT", []string{"Authorization: Bearer abc"}, 401, `Bearer realm="restricted", error="invalid_token", error_description="the token is not a signed JWT in compact form"`, "invalid_token"},
 		{"expired", []string{"Authorization: Bearer " + sitetest.HS256(t, sitetest.JSON{"exp": 1})}, 401, `Bearer realm="restricted", error="invalid_token", error_description="the token has expired"`, "invalid_token"},
-		{"scope missing", []string{"Authorization: Bearer " + sitetest.HS256(t, nil)}, 403, `Bearer realm="restricted", error="insufficient_scope", error_description="the token lacks a scope that is needed here", scope="read"`, "insufficient_scope"},
+		{"scope missing", []string{"Authorization: Bearer " + sitetest.HS256(t, nil)}, 403, `Bearer realm="restricted", error="insufficient_scope", error_description="the token lacks a required scope", scope="read"`, "insufficient_scope"},
 		{"good", []string{"Authorization: bEARER " + sitetest.HS256(t, sitetest.JSON{"scope": "read write"})}, 200, "", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -308,7 +308,7 @@ func TestHandleErrors(t *testing.T) {
 		t.Errorf("401: %d %q %v", got.Status, got.Body, got.Header)
 	}
 	s2 := sitetest.Serve(t, "jwt {\n secret \""+sitetest.Secret+"\"\n require role sesame\n}\nhandle_errors {\n respond {http.error.message}\n}")
-	if got := s2.Bearer("/", sitetest.HS256(t, nil)); got.Status != 403 || got.Body != "the user lacks a role that is needed here" {
+	if got := s2.Bearer("/", sitetest.HS256(t, nil)); got.Status != 403 || got.Body != "You do not have a role that is required here." {
 		t.Errorf("the detail is for the log alone: %d %q", got.Status, got.Body)
 	}
 	s = sitetest.Serve(t, "jwt {\n secret \""+sitetest.Secret+"\"\n require role admin\n}\nhandle_errors 401 {\n respond x\n}")

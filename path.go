@@ -84,7 +84,7 @@ var readDifferently = func() (table [256]bool) {
 	return table
 }()
 
-var errReadings = errors.New("the path has too many readings, or none")
+var errReadings = errors.New("the path has too many interpretations, or none")
 
 // readings returns every plausible reading of the request's path, that of Caddy
 // among them: all that the rewritings make of it, in any order.

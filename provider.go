@@ -33,7 +33,7 @@ func (*Provider) CaddyModule() caddy.ModuleInfo {
 // another provider lets the request in, this one does not see it.
 func (p *Provider) Validate() error {
 	if p.Public != nil || p.Optional || p.AllowPreflight || p.ClaimHeaders != nil || p.StripToken || p.Accounts != nil {
-		return errors.New("public, optional, allow_preflight, claim_headers, strip_token and accounts work in the `jwt` handler only; take them out of the authentication provider")
+		return errors.New("public, optional, allow_preflight, claim_headers, strip_token and accounts only work in the `jwt` handler; remove them from the authentication provider")
 	}
 	return p.Handler.Validate()
 }

@@ -67,7 +67,7 @@ func TestProviderRefusesHandlerOptions(t *testing.T) {
 		if err := stdjson.Unmarshal(text, &config); err != nil {
 			t.Fatal(err)
 		}
-		if err := caddy.Validate(&config); err == nil || !strings.Contains(err.Error(), "work in the `jwt` handler only") {
+		if err := caddy.Validate(&config); err == nil || !strings.Contains(err.Error(), "only work in the `jwt` handler") {
 			t.Errorf("%s: %v", option, err)
 		}
 	}

@@ -90,7 +90,7 @@ func TestDemoKeepsToItself(t *testing.T) {
 		output, err := command.CombinedOutput()
 		_ = listener.Close()
 		_, port, _ := net.SplitHostPort(taken)
-		if err == nil || !strings.Contains(string(output), "another program listens on 127.0.0.1:"+port) {
+		if err == nil || !strings.Contains(string(output), "another program is already listening on 127.0.0.1:"+port) {
 			t.Errorf("%s is taken: %v: %s", taken, err, output)
 		}
 	}

@@ -74,16 +74,16 @@ func (q *Requirement) provision() error {
 		}
 	}
 	if q.Claim == "" && len(q.Values) > 0 {
-		return fmt.Errorf("`require claim` has values and no name of a claim")
+		return fmt.Errorf("`require claim` has values but no claim name")
 	}
 	if kinds != 1 {
-		return fmt.Errorf("it needs one of scope, any scope, role, claim and expression; write one `require` for each")
+		return fmt.Errorf("it must have exactly one of scope, any scope, role, claim and expression; write a separate `require` for each")
 	}
 	if q.Claim != "" && len(q.Values) == 0 {
-		return fmt.Errorf("`require claim %s` needs at least one value", q.Claim)
+		return fmt.Errorf("`require claim %s` requires at least one value", q.Claim)
 	}
 	if q.Expression != "" && q.Issuer != "" {
-		return fmt.Errorf("`require expression` takes no issuer; compare it in the expression: claims.iss == %q", q.Issuer)
+		return fmt.Errorf("`require expression` does not take an issuer; compare it in the expression: claims.iss == %q", q.Issuer)
 	}
 	if slices.Contains(q.Role, "") {
 		return fmt.Errorf("`require role` has an empty role; remove it")
@@ -149,14 +149,14 @@ func (q *Requirement) compile() error {
 	read := checked.NativeRep().ReferenceMap()
 	for name, written := range q.placeholders {
 		if !strings.Contains(written, ".") {
-			return fmt.Errorf("there is no placeholder {%s}; a claim is written as claims.%s, and one of the request as in {http.request.method}", written, written)
+			return fmt.Errorf("unknown placeholder {%s}; write a claim as claims.%s, and a placeholder of the request as in {http.request.method}", written, written)
 		}
 		if !slices.ContainsFunc(slices.Collect(maps.Values(read)), func(r *ast.ReferenceInfo) bool { return r.Name == name }) {
-			return fmt.Errorf("the placeholder {%s} stands between quotes, so it would be compared as it is written; take the quotes away, or write \\{%s} if that is meant", written, written)
+			return fmt.Errorf("the placeholder {%s} is inside quotes, so it would be compared literally; remove the quotes, or write \\{%s} if you want the literal text", written, written)
 		}
 	}
 	if kind := checked.OutputType(); kind != cel.BoolType && kind != cel.DynType {
-		return fmt.Errorf("the expression yields %s; it must yield true or false", kind)
+		return fmt.Errorf("the expression returns %s; it must return true or false", kind)
 	}
 	q.program, err = env.Program(checked, cel.EvalOptions(cel.OptOptimize))
 	return err
@@ -179,20 +179,20 @@ func (q *Requirement) met(r *http.Request, claims jwt.Claims) error {
 	case q.Scope != nil:
 		granted := jwt.Scopes(claims)
 		if slices.ContainsFunc(q.Scope, func(s string) bool { return !slices.Contains(granted, s) }) {
-			return &refusal.Error{Reason: refusal.Scope, Scope: strings.Join(q.Scope, " "), Detail: fmt.Sprintf("needs all of %q", q.Scope)}
+			return &refusal.Error{Reason: refusal.Scope, Scope: strings.Join(q.Scope, " "), Detail: fmt.Sprintf("requires all of %q", q.Scope)}
 		}
 	case q.AnyScope != nil:
 		if !intersect(jwt.Scopes(claims), q.AnyScope) {
-			return &refusal.Error{Reason: refusal.Scope, Scope: strings.Join(q.AnyScope, " "), Detail: fmt.Sprintf("needs one of %q", q.AnyScope)}
+			return &refusal.Error{Reason: refusal.Scope, Scope: strings.Join(q.AnyScope, " "), Detail: fmt.Sprintf("requires one of %q", q.AnyScope)}
 		}
 	case q.Role != nil:
 		if !intersect(jwt.Texts(claims["roles"]), q.Role) {
-			return refusal.New(refusal.Role, "needs one of %q in roles", q.Role)
+			return refusal.New(refusal.Role, "requires one of %q in roles", q.Role)
 		}
 	case q.Claim != "":
 		value, _ := claims.Lookup(q.Claim)
 		if !intersect(jwt.Texts(value), q.Values) {
-			return refusal.New(refusal.Claim, "needs one of %q in %s", q.Values, q.Claim)
+			return refusal.New(refusal.Claim, "requires one of %q in %s", q.Values, q.Claim)
 		}
 	default:
 		return q.metByExpression(r, claims)
@@ -202,7 +202,7 @@ func (q *Requirement) met(r *http.Request, claims jwt.Claims) error {
 
 // unmetByIssuer is the refusal of a token of another issuer.
 func (q *Requirement) unmetByIssuer() error {
-	const detail = "only a token of %s meets the rule"
+	const detail = "only a token from %s can satisfy the rule"
 	switch {
 	case q.Role != nil:
 		return refusal.New(refusal.Role, detail, q.Issuer)
@@ -228,15 +228,15 @@ func (q *Requirement) metByExpression(r *http.Request, claims jwt.Claims) error 
 		}
 		paths, err := readings(path.request)
 		if err != nil || len(paths) > 1 && (q.reads.derived || q.reads.current && q.reads.original && rewritten) {
-			return refusal.New(refusal.Expression, "%s reads a path that can be read in more than one way", q.Expression)
+			return refusal.New(refusal.Expression, "%s uses a path that is ambiguous", q.Expression)
 		}
 		run, err := scriptsOf(path.request, false)
 		if err != nil {
-			return refusal.New(refusal.Expression, "%s reads a path that can be read in too many ways", q.Expression)
+			return refusal.New(refusal.Expression, "%s uses a path with too many interpretations", q.Expression)
 		}
 		for _, reading := range slices.Concat(paths, run) {
 			if err := q.evaluate(reread(r, reading), claims); err != nil {
-				return refusal.New(refusal.Expression, "%s is not met by each way to read the path", q.Expression)
+				return refusal.New(refusal.Expression, "%s is not satisfied by every interpretation of the path", q.Expression)
 			}
 		}
 	}
@@ -253,7 +253,7 @@ func (q *Requirement) evaluate(r *http.Request, claims jwt.Claims) error {
 	result, _, err := q.program.Eval(variables)
 	switch {
 	case variables.unknown != "":
-		return refusal.New(refusal.Expression, "%s: the placeholder {%s} is not known", q.Expression, variables.unknown)
+		return refusal.New(refusal.Expression, "%s: unknown placeholder {%s}", q.Expression, variables.unknown)
 	case err != nil:
 		return refusal.New(refusal.Expression, "%s: %v", q.Expression, err)
 	case result != types.True:

@@ -106,11 +106,11 @@ func TestThreatAlgorithmConfusion(t *testing.T) {
 	}
 	mustRefuse(t, s, []attack{control}, attacks)
 	for _, secret := range []string{sitetest.PEM(t, keys.RSA), "  \n" + sitetest.PEM(t, keys.P256), sitetest.Marshal(t, sitetest.JWK(t, keys.RSA, nil))} {
-		if got := sitetest.ConfigError(t, "jwt {\n secret `"+secret+"`\n}"); !strings.Contains(got, "public key belongs under `public_key`") {
+		if got := sitetest.ConfigError(t, "jwt {\n secret `"+secret+"`\n}"); !strings.Contains(got, "set a public key with `public_key`") {
 			t.Errorf("a public key as secret: %s", got)
 		}
 	}
-	if got := sitetest.ConfigError(t, "jwt {\n secret base64 "+base64.StdEncoding.EncodeToString([]byte(sitetest.PEM(t, keys.RSA)))+"\n}"); !strings.Contains(got, "public key belongs under `public_key`") {
+	if got := sitetest.ConfigError(t, "jwt {\n secret base64 "+base64.StdEncoding.EncodeToString([]byte(sitetest.PEM(t, keys.RSA)))+"\n}"); !strings.Contains(got, "set a public key with `public_key`") {
 		t.Errorf("a public key in base64 as secret: %s", got)
 	}
 }
@@ -319,7 +319,7 @@ func TestThreatWeakOrOddKeysInSet(t *testing.T) {
 		{"ed", "/", token("EdDSA", keys.Ed25519, "ed")},
 	}, attacks)
 	log := s.Log()
-	for _, why := range []string{"1024 bits", "exponent is 1", "exponent is 2", "exponent is 4", "RSA key of 9001 bits", "Ed25519 key of 31 bytes", "small order", "ROCA", "shared by 2 keys", "symmetric", "use is", "key_ops lack verify", "alg is", "unknown-type", "off-curve"} {
+	for _, why := range []string{"1024 bits", "exponent is 1", "exponent is 2", "exponent is 4", "RSA key of 9001 bits", "Ed25519 key of 31 bytes", "small order", "ROCA", "shared by 2 keys", "symmetric", "use is", "key_ops do not include verify", "alg is", "unknown-type", "off-curve"} {
 		if !strings.Contains(log, why) {
 			t.Errorf("the log does not say why a key is not used: %q", why)
 		}

@@ -90,7 +90,7 @@ func (h *Handler) provisionVerifier(ctx caddy.Context) error {
 		config.Issuers = append(config.Issuers, h.accounts.AsIssuer())
 	}
 	if len(h.Issuers) == 0 && h.Accounts == nil {
-		return errors.New("no keys and no issuer, so no token could be accepted; give `issuer <url>` to find the keys by discovery, or `secret`, `public_key` or `jwks`")
+		return errors.New("no keys and no issuer, so every token would be rejected; give `issuer <url>` to find the keys by discovery, or `secret`, `public_key` or `jwks`")
 	}
 	for _, issuer := range h.Issuers {
 		provisioned, err := issuer.provision(ctx, h)
@@ -104,7 +104,7 @@ func (h *Handler) provisionVerifier(ctx caddy.Context) error {
 	}
 	for _, q := range h.Require {
 		if q.Issuer != "" && !slices.ContainsFunc(config.Issuers, func(issuer jwt.Issuer) bool { return issuer.Name == q.Issuer }) {
-			return fmt.Errorf("require … of %s: no such issuer is accepted here; write its name as after `issuer`", q.Issuer)
+			return fmt.Errorf("require … of %s: unknown issuer; write its name exactly as after `issuer`", q.Issuer)
 		}
 	}
 	verifier, err := jwt.NewVerifier(config)

@@ -28,10 +28,10 @@ func (h *Handler) issuerWarnings() (warnings []string) {
 			continue
 		}
 		if len(issuer.Audience) == 0 {
-			warnings = append(warnings, fmt.Sprintf("issuer %s: audience is not set, so tokens that it made for other services are accepted here too; write: audience <the aud of your tokens>", issuer.Issuer))
+			warnings = append(warnings, fmt.Sprintf("issuer %s: audience is not set, so tokens that it issued for other services are accepted here too; write: audience <the aud of your tokens>", issuer.Issuer))
 		}
 		if isTemplate(issuer.Issuer) {
-			warnings = append(warnings, fmt.Sprintf("issuer %s is a template that stands for many tenants, and no token has it as its iss; write the issuer of your tenant, as the iss of a token shows it", issuer.Issuer))
+			warnings = append(warnings, fmt.Sprintf("issuer %s is a template for many tenants, and no token has it as its iss; write the issuer of your tenant, which is the iss of its tokens", issuer.Issuer))
 		}
 	}
 	issuers := len(h.Issuers)
@@ -42,10 +42,10 @@ func (h *Handler) issuerWarnings() (warnings []string) {
 		return warnings
 	}
 	if slices.ContainsFunc(h.Require, func(q *Requirement) bool { return q.Issuer == "" && (len(q.Role) > 0 || q.Claim != "") }) {
-		warnings = append(warnings, "roles and claims of all issuers meet the same rules, so each issuer can make anybody an administrator of this site; bind a rule to one: require role <role> of <issuer>")
+		warnings = append(warnings, "the same rules apply to roles and claims of all issuers, so each issuer can make anybody an administrator of this site; bind each rule to one issuer: require role <role> of <issuer>")
 	}
 	if len(h.ClaimHeaders) > 0 && !slices.ContainsFunc(h.ClaimHeaders, func(header *ClaimHeader) bool { return header.Claim == "iss" }) {
-		warnings = append(warnings, "claim_header does not show which of several issuers a user is of, and each may use the name of another one's user; add: claim_header X-Issuer iss")
+		warnings = append(warnings, "claim_header does not show which of the issuers a user comes from, and two issuers may use the same user ID; add: claim_header X-Issuer iss")
 	}
 	return warnings
 }
@@ -70,7 +70,7 @@ func (h *Handler) ruleWarnings() (warnings []string) {
 			warnings = append(warnings, separatorWarnings("require "+kind.name, kind.values)...)
 		}
 		if len(q.Role) > 1 && strings.Contains(q.Role[0], ".") {
-			warnings = append(warnings, fmt.Sprintf("require role %s means the role %s or another one; if a claim is meant, write: require claim %[1]s", strings.Join(q.Role, " "), q.Role[0]))
+			warnings = append(warnings, fmt.Sprintf("require role %s accepts the role %s or any other of the list; if it is meant as the name of a claim, write: require claim %[1]s", strings.Join(q.Role, " "), q.Role[0]))
 		}
 	}
 	return warnings
@@ -82,7 +82,7 @@ func (h *Handler) pathWarnings() []string { return separatorWarnings("public", h
 func separatorWarnings(option string, values []string) (warnings []string) {
 	for _, value := range values {
 		if words := strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' }); len(words) != 1 || words[0] != value {
-			warnings = append(warnings, fmt.Sprintf("%s %q is one value with commas or blanks in it; separate several by blanks, without quotes: %s %s", option, value, option, strings.Join(words, " ")))
+			warnings = append(warnings, fmt.Sprintf("%s %q is a single value with commas or spaces in it; to set several values, separate them by spaces, without quotes: %s %s", option, value, option, strings.Join(words, " ")))
 		}
 	}
 	return warnings
@@ -97,7 +97,7 @@ func matcherWarnings(at place.Place) (warnings []string) {
 			if strings.Contains(path, "*") || isFile(path) || slices.Contains(paths, below) || slices.ContainsFunc(at.Siblings, matchesPath(below)) {
 				continue
 			}
-			warnings = append(warnings, fmt.Sprintf("jwt %s protects %[1]s alone, and %s stays open; write both in a named matcher: @protected path %[1]s %s", path, below, below))
+			warnings = append(warnings, fmt.Sprintf("jwt %s protects only %[1]s, and %s stays open; write both in a named matcher: @protected path %[1]s %s", path, below, below))
 		}
 	}
 	return warnings

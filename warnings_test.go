@@ -39,15 +39,15 @@ func TestSuspiciousConfigs(t *testing.T) {
 		"blank in a path":       {jwt(`public "/a /b"`), "public /a /b", jwt("public /a /b")},
 		"a claim as a role":     {jwt("require role realm_access.roles admin"), "require claim realm_access.roles admin", jwt("require role v1.editor")},
 		"roles of two issuers":  {"jwt {\n" + issuer("https://a.example") + issuer("https://b.example") + "require role admin\n}\n respond ok", "require role <role> of <issuer>", "jwt {\n" + issuer("https://a.example") + issuer("https://b.example") + "require role admin of https://a.example\n}\n respond ok"},
-		"claims of two issuers": {"jwt {\n" + issuer("https://a.example") + issuer("https://b.example") + "require claim group x\n}\n respond ok", "bind a rule to one", "jwt {\n" + issuer("https://a.example") + issuer("https://b.example") + "require claim group x of https://a.example\n}\n respond ok"},
+		"claims of two issuers": {"jwt {\n" + issuer("https://a.example") + issuer("https://b.example") + "require claim group x\n}\n respond ok", "bind each rule to one", "jwt {\n" + issuer("https://a.example") + issuer("https://b.example") + "require claim group x of https://a.example\n}\n respond ok"},
 		"headers of two": {"jwt {\n" + issuer("https://a.example") + "accounts {\n" + store + "\n}\nclaim_header X-User sub\n}\n respond ok", "claim_header X-Issuer iss",
 			"jwt {\n" + issuer("https://a.example") + "accounts {\n" + store + "\n}\nclaim_header X-User sub\n claim_header X-Issuer iss\n}\n respond ok"},
 		"a template":                 {"jwt {\n" + issuer("https://login.microsoftonline.com/common/v2.0") + "}\n respond ok", "is a template", "jwt {\n" + issuer("https://login.microsoftonline.com/72f988bf-86f1-41af-91ab-2d7cd011db47/v2.0") + "}\n respond ok"},
-		"accounts out of reach":      {"handle /app/* {\n jwt {\n accounts {\n" + store + "\n}\n}\n respond ok\n}", "no request for /auth/login gets here", "handle /app/* {\n jwt {\n accounts /app/auth {\n" + store + "\n}\n}\n respond ok\n}"},
-		"accounts out of a regexp":   {"@app path_regexp ^/app/\n handle @app {\n jwt {\n accounts {\n" + store + "\n}\n}\n respond ok\n}", "no request for /auth/login gets here", "@app path_regexp ^/(app|auth)/\n handle @app {\n jwt {\n accounts {\n" + store + "\n}\n}\n respond ok\n}"},
-		"accounts that are left out": {"@app not path /auth/*\n handle @app {\n jwt {\n accounts {\n" + store + "\n}\n}\n respond ok\n}", "no request for /auth/login gets here", "@app not path /other/*\n handle @app {\n jwt {\n accounts {\n" + store + "\n}\n}\n respond ok\n}"},
+		"accounts out of reach":      {"handle /app/* {\n jwt {\n accounts {\n" + store + "\n}\n}\n respond ok\n}", "requests for /auth/login do not reach this handler", "handle /app/* {\n jwt {\n accounts /app/auth {\n" + store + "\n}\n}\n respond ok\n}"},
+		"accounts out of a regexp":   {"@app path_regexp ^/app/\n handle @app {\n jwt {\n accounts {\n" + store + "\n}\n}\n respond ok\n}", "requests for /auth/login do not reach this handler", "@app path_regexp ^/(app|auth)/\n handle @app {\n jwt {\n accounts {\n" + store + "\n}\n}\n respond ok\n}"},
+		"accounts that are left out": {"@app not path /auth/*\n handle @app {\n jwt {\n accounts {\n" + store + "\n}\n}\n respond ok\n}", "requests for /auth/login do not reach this handler", "@app not path /other/*\n handle @app {\n jwt {\n accounts {\n" + store + "\n}\n}\n respond ok\n}"},
 		"a block without *":          {"handle /admin {\n jwt {\n" + secret + "\n}\n respond ok\n}", "/admin/* stays open", "handle /admin/* {\n jwt {\n" + secret + "\n}\n respond ok\n}"},
-		"accounts below handle_path": {"handle /app/* {\n jwt {\n accounts {\n" + store + "\n}\n}\n respond ok\n}", "no request for /auth/login gets here", "handle_path /app/* {\n jwt {\n accounts {\n" + store + "\n}\n}\n respond ok\n}"},
+		"accounts below handle_path": {"handle /app/* {\n jwt {\n accounts {\n" + store + "\n}\n}\n respond ok\n}", "requests for /auth/login do not reach this handler", "handle_path /app/* {\n jwt {\n accounts {\n" + store + "\n}\n}\n respond ok\n}"},
 	} {
 		if text := warningsOf(sitetest.Serve(t, c.body)); strings.Count(text, c.warning) != 1 {
 			t.Errorf("%s: no warning, or several, with %q: %s", name, c.warning, text)
@@ -76,7 +76,7 @@ func TestValidateShowsWarnings(t *testing.T) {
 	for name, c := range map[string]struct{ body, warning string }{
 		"a path without *":           {"jwt /api {\n secret \"" + sitetest.Secret + "\"\n}", "/api/* stays open"},
 		"control: a path with *":     {"jwt /api/* {\n secret \"" + sitetest.Secret + "\"\n}", ""},
-		"a relative store in /":      {"jwt {\n accounts {\n store file users.db\n}\n}", "store file users.db is relative to the working folder, which is / here"},
+		"a relative store in /":      {"jwt {\n accounts {\n store file users.db\n}\n}", "store file users.db is relative to the working directory, which is / here"},
 		"control: a whole path":      {"jwt {\n accounts {\n store file /nowhere/users.db\n}\n}", ""},
 		"login_with GitHub":          {login("https://github.com"), "has no OpenID discovery document"},
 		"control: login_with GitLab": {login("https://gitlab.com"), ""},
@@ -104,7 +104,7 @@ func TestSignupIsClosedByDefault(t *testing.T) {
 	}
 	closed := site("")
 	got := closed.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com"))
-	if got.Status != http.StatusNotFound || !strings.Contains(got.Body, "signup open") || strings.Contains(closed.Log(), "anybody can make an account") {
+	if got.Status != http.StatusNotFound || !strings.Contains(got.Body, "signup open") || strings.Contains(closed.Log(), "anybody can create an account") {
 		t.Errorf("by default: %d %s", got.Status, got.Body)
 	}
 	if page := closed.Get("/auth/login", "Accept: text/html"); strings.Contains(page.Body, "/auth/signup") {
@@ -113,7 +113,7 @@ func TestSignupIsClosedByDefault(t *testing.T) {
 	sitetest.Eventually(t, "the log says how to begin", func() bool { return strings.Contains(closed.Log(), "caddy jwt user add --store") })
 	open := site("signup open")
 	open.MustAnswer(201, open.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com")), "control: open")
-	if !strings.Contains(open.Log(), "anybody can make an account") {
+	if !strings.Contains(open.Log(), "anybody can create an account") {
 		t.Errorf("the log does not say that sign-up is open: %s", open.Log())
 	}
 }
@@ -130,7 +130,7 @@ func TestThreatTwoAccountsOnASite(t *testing.T) {
 		"another store": "jwt /a/* {\n" + accounts("") + "\n}\n jwt /b/* {\n accounts {\n store file " + filepath.Join(folder, "others.db") + "\n}\n}",
 		"a prefix":      "jwt /a/* {\n" + accounts("") + "\n}\n jwt /b/* {\n accounts /b {\n store file " + filepath.Join(folder, "users.db") + "\n}\n}",
 	} {
-		if text := sitetest.ConfigError(t, body); !strings.Contains(text, "this site has accounts twice, with different ") {
+		if text := sitetest.ConfigError(t, body); !strings.Contains(text, "this site has two accounts blocks with different ") {
 			t.Errorf("%s: %s", name, text)
 		}
 	}
@@ -185,7 +185,7 @@ func TestThreatRulesOfAnIssuer(t *testing.T) {
 		s.MustAnswer(200, s.Bearer(path, ofA), "control: the issuer: "+path)
 		s.MustAnswer(403, s.Bearer(path, ofB), "another issuer: "+path)
 	}
-	if text := sitetest.ConfigError(t, "jwt {\n secret \""+sitetest.Secret+"\"\n require role admin of https://a.example\n}"); !strings.Contains(text, "no such issuer is accepted here") {
+	if text := sitetest.ConfigError(t, "jwt {\n secret \""+sitetest.Secret+"\"\n require role admin of https://a.example\n}"); !strings.Contains(text, "unknown issuer") {
 		t.Errorf("an unknown issuer: %s", text)
 	}
 }
@@ -243,7 +243,7 @@ func TestThreatKeysOnThisMachine(t *testing.T) {
 	token := sitetest.Sign(t, "ES256", sitetest.Keys().P256, sitetest.JSON{"kid": "1"}, sitetest.Claims(sitetest.JSON{"iss": provider.URL, "aud": "api"}))
 	keysAt.Store(internal.URL + "/internal?x=1")
 	s := load()
-	sitetest.Eventually(t, "the refusal is logged", func() bool { return strings.Contains(s.Log(), "is plain http, and the issuer is https") })
+	sitetest.Eventually(t, "the refusal is logged", func() bool { return strings.Contains(s.Log(), "is plain http, but the issuer is https") })
 	s.MustAnswer(503, s.Bearer("/", token), "keys on this machine")
 	if asked.Load() > 0 {
 		t.Error("the server on this machine was asked")

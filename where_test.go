@@ -11,7 +11,7 @@ import (
 // errors of the parser do.
 func TestProvisionErrorsNameTheLine(t *testing.T) {
 	for name, c := range map[string]struct{ body, want string }{
-		"an option":            {"jwt {\n secret 0123456789abcdef0123456789abcdef\n leeway 10m\n}", "leeway is 10m0s; it must be from 0s to 5m0s, and a bare number in JSON is nanoseconds, at Caddyfile:16"},
+		"an option":            {"jwt {\n secret 0123456789abcdef0123456789abcdef\n leeway 10m\n}", "leeway is 10m0s; it must be from 0s to 5m0s (in JSON, a plain number is nanoseconds), at Caddyfile:16"},
 		"the second of two":    {"jwt {\n secret 0123456789abcdef0123456789abcdef\n secret short\n}", "at Caddyfile:16"},
 		"the first of two":     {"jwt {\n secret short\n secret 0123456789abcdef0123456789abcdef\n}", "at Caddyfile:15"},
 		"an issuer's option":   {"jwt {\n issuer a {\n secret 0123456789abcdef0123456789abcdef\n }\n issuer b {\n secret short\n }\n}", "at Caddyfile:19"},

@@ -73,7 +73,7 @@ func (s *Service) SayStoreFails(failure *refusal.Error) {
 		return
 	}
 	if say, lasts := s.background.requestsFail.Fails(s.Now()); say {
-		s.Log.Error("user store fails; account routes answer so, and tokens are verified all the same",
+		s.Log.Error("user store is not working; account routes answer with an error, tokens are still verified",
 			zap.Duration("for", lasts), zap.Int("status", failure.Reason.Answer().Status), zap.String("error", failure.Detail))
 	}
 }
@@ -90,7 +90,7 @@ func (b *background) watch(last time.Time) {
 		}
 		now := b.Now()
 		if by, moved := clock.Moved(last, now); moved {
-			b.Log.Warn("the clock was set to another time", zap.Duration("by", by))
+			b.Log.Warn("the system clock was changed", zap.Duration("by", by))
 			b.since = time.Time{} // what others revoked is looked for by their time
 		}
 		last = now
@@ -125,7 +125,7 @@ func (b *background) maintain(last time.Time) {
 		}
 		b.Revoked.ForgetExpired(now)
 		if err := b.Users().CleanUp(b.ctx, now); b.ctx.Err() == nil {
-			notCleaned.Note(b.Log, now, err, "what has expired is not removed from the user store; it will be tried again", "what has expired is removed from the user store again")
+			notCleaned.Note(b.Log, now, err, "expired entries not removed from the user store; will retry", "expired entries removed from the user store again")
 		}
 	}
 }
@@ -145,7 +145,7 @@ func (b *background) listen() {
 			}
 		})
 		if errors.Is(err, store.ErrCannotListen) {
-			b.Log.Info("database does not tell of ended sessions; it is asked", zap.Duration("every", revocationPoll), zap.Error(err))
+			b.Log.Info("database cannot notify of ended sessions; polling it instead", zap.Duration("every", revocationPoll), zap.Error(err))
 			return
 		}
 		select {
@@ -162,7 +162,7 @@ func (b *background) learnRevocations() {
 		return
 	}
 	b.storeDown.Store(err != nil)
-	b.notReadable.Note(b.Log, now, err, "user store not readable; sessions that other processes end are good until their tokens expire", "user store readable again")
+	b.notReadable.Note(b.Log, now, err, "user store not readable; sessions that other processes end stay valid until their tokens expire", "user store readable again")
 	if err != nil {
 		return
 	}
@@ -187,7 +187,7 @@ func (b *background) tryStore(now time.Time) {
 	if err != nil {
 		b.SayStoreFails(refusal.Of(StoreRefusal(err)))
 	} else if ends, lasted := b.requestsFail.Works(now); ends {
-		b.Log.Info("user store fails no more", zap.Duration("after", lasted))
+		b.Log.Info("user store is working again", zap.Duration("after", lasted))
 	}
 }
 
@@ -200,5 +200,5 @@ func (b *background) sayHowToBegin() {
 	if path, err := filestore.Path(b.Config.StoreRaw); err == nil && path != "" { // also the default one, since another user has another
 		where = " --store " + filestore.ShellWord(path)
 	}
-	b.Log.Info("there is no user yet; this adds the first: caddy jwt user add" + where + " <email>")
+	b.Log.Info("there are no users yet; add the first one with: caddy jwt user add" + where + " <email>")
 }

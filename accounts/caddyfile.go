@@ -54,7 +54,7 @@ func (a *Config) options() []config.Option {
 		options = append(options, config.Option{Name: route, Read: a.readRoute, Repeatable: route == "signup"})
 	}
 	return append(options, []config.Option{
-		{Name: "signup_limit", Read: config.Count("a number of accounts an hour", &a.SignupLimit)},
+		{Name: "signup_limit", Read: config.Count("a number of accounts per hour", &a.SignupLimit)},
 		{Name: "issuer", Read: config.Word("the value of the iss claim, as in: issuer https://example.com", &a.Issuer)},
 		{Name: "audience", Read: config.Words("values of the aud claim", &a.Audience)},
 		{Name: "token_lifetime", Read: config.Duration(&a.TokenLifetime)},
@@ -63,7 +63,7 @@ func (a *Config) options() []config.Option {
 			a.Secret, err = config.ParseSecret(b, name)
 			return err
 		}},
-		{Name: "signing_key", Read: config.Word("a private key as PEM or JWK, or the path of a file with one", &a.SigningKey)},
+		{Name: "signing_key", Read: config.Word("a private key as PEM or JWK, or the path of its file", &a.SigningKey)},
 		{Name: "default_roles", Read: config.Words("roles", &a.DefaultRoles)},
 		{Name: "password_min_length", Read: config.Count("a number of characters", &a.PasswordMinLength)},
 		{Name: "profile", Read: config.Words("names of properties, as in: profile name phone", &a.Profile)},
@@ -103,7 +103,7 @@ func (a *Config) readStore(b *config.Block, _ string) error {
 	kind := b.Val()
 	id := "jwt.stores." + kind
 	if _, err := caddy.GetModule(id); err != nil {
-		return b.Errf("store has no kind %q in this Caddy; file is always there", kind)
+		return b.Errf("unknown store %q; this Caddy may be built without it, only file is always available", kind)
 	}
 	module, err := caddyfile.UnmarshalModule(b.Dispenser, id)
 	if err != nil {
@@ -116,7 +116,7 @@ func (a *Config) readStore(b *config.Block, _ string) error {
 func (a *Config) readLoginWith(b *config.Block, _ string) error {
 	const id = "jwt.logins.oidc"
 	if _, err := caddy.GetModule(id); err != nil {
-		return b.Errf("login_with is not in this Caddy; build it in: xcaddy build --with github.com/caddy-jwt/caddy-jwt --with github.com/caddy-jwt/caddy-jwt/oidc")
+		return b.Errf("this Caddy is built without login_with; build one with it: xcaddy build --with github.com/caddy-jwt/caddy-jwt --with github.com/caddy-jwt/caddy-jwt/oidc")
 	}
 	module, err := caddyfile.UnmarshalModule(b.Dispenser, id)
 	if err != nil {
@@ -132,7 +132,7 @@ func (a *Config) readThrottle(b *config.Block, _ string) error {
 		a.ThrottleFailures = -1
 		return nil
 	}
-	const takes = "throttle takes a number of failed log-ins and a time, as in: throttle 10 15m, or off"
+	const takes = "throttle takes a number of failed log-ins and a duration, as in: throttle 10 15m, or off"
 	if len(args) != 2 {
 		return b.Errf(takes)
 	}

@@ -44,7 +44,7 @@ func claimAccounts(ctx caddy.Context, config *Config) error {
 			return err
 		}
 		if len(differ) > 0 {
-			return fmt.Errorf("this site has accounts twice, with different %s; a site has one: write the block once, as a snippet, and import it where it is needed", strings.Join(differ, ", "))
+			return fmt.Errorf("this site has two accounts blocks with different %s; a site can have only one: write the block once, as a snippet, and import it where it is needed", strings.Join(differ, ", "))
 		}
 	}
 	if len(known) == 0 {

@@ -170,10 +170,10 @@ func (a *Config) Resolve() error {
 func (a *Config) check() error {
 	for route, path := range a.Routes {
 		if !slices.Contains(movableRoutes, route) {
-			return fmt.Errorf("there is no route %q to be moved; there are %s", route, strings.Join(movableRoutes, ", "))
+			return fmt.Errorf("unknown route %q; the routes that can be moved are %s", route, strings.Join(movableRoutes, ", "))
 		}
 		if err := CheckRoutePath(path); err != nil && route == "signup" {
-			return fmt.Errorf("signup is open, closed or a path: %w", err)
+			return fmt.Errorf("signup must be open, closed or a path: %w", err)
 		} else if err != nil {
 			return fmt.Errorf("%s: %w", route, err)
 		}
@@ -186,7 +186,7 @@ func (a *Config) check() error {
 		paths[strings.ToLower(a.Path(route))] = route
 		for _, below := range a.externalPaths() {
 			if strings.HasPrefix(strings.ToLower(a.Path(route)), below) {
-				return fmt.Errorf("%s: %s is below %s, where the paths of login_with are; give it another", route, a.Path(route), below)
+				return fmt.Errorf("%s: %s is below %s, which is reserved for login_with; choose another path", route, a.Path(route), below)
 			}
 		}
 	}
@@ -195,7 +195,7 @@ func (a *Config) check() error {
 	}
 	switch {
 	case a.Signup != "open" && a.Signup != "closed":
-		return fmt.Errorf("signup is %q; it is open or closed", a.Signup)
+		return fmt.Errorf("signup is %q; it must be open or closed", a.Signup)
 	case time.Duration(a.TokenLifetime) < shortestTokenLifetime:
 		return fmt.Errorf("token_lifetime is %s; it must be at least %s", time.Duration(a.TokenLifetime), shortestTokenLifetime)
 	case a.RefreshLifetime < a.TokenLifetime:
@@ -203,13 +203,13 @@ func (a *Config) check() error {
 	case a.PasswordMinLength < password.DefaultMinLength || a.PasswordMinLength > 64:
 		return fmt.Errorf("password_min_length is %d; it must be from %d to 64", a.PasswordMinLength, password.DefaultMinLength)
 	case a.Secret != nil && a.SigningKey != "":
-		return errors.New("secret and signing_key are both given; tokens are signed with one of them")
+		return errors.New("secret and signing_key are both set; set only one of them")
 	case a.ThrottleWindow < 0 || a.ThrottleFailures < -1 || a.HashQueue < 0 || a.SignupLimit < 0:
 		return errors.New("throttle, hash_queue and signup_limit must not be negative")
 	case slices.ContainsFunc(a.Profile, func(name string) bool {
 		return name == "" || slices.Contains([]string{"id", "email", "password", "roles"}, name)
 	}):
-		return errors.New("profile names further properties, which id, email, password and roles are not")
+		return errors.New("profile must not contain id, email, password or roles; these are not profile properties")
 	case slices.Contains(a.Audience, ""):
 		return errors.New("audience has an empty value; remove it")
 	}
@@ -218,7 +218,7 @@ func (a *Config) check() error {
 
 func CheckRoutePath(path string) error {
 	if !strings.HasPrefix(path, "/") || path == "/" || caddyhttp.CleanPath(path, true) != path || strings.HasSuffix(path, "/") || strings.ContainsAny(path, "*?#%\\ ") {
-		return fmt.Errorf("%q is no path for a route; one is as in /auth or /users/login", path)
+		return fmt.Errorf("%q is not a valid path for a route; write it as in /auth or /users/login", path)
 	}
 	return nil
 }

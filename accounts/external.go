@@ -105,18 +105,18 @@ func LoadLogins(ctx caddy.Context, config *Config) ([]LoginProvider, error) {
 	for _, module := range loaded.([]any) {
 		login, ok := module.(ExternalLogin)
 		if !ok {
-			return nil, fmt.Errorf("%T is no ExternalLogin", module)
+			return nil, fmt.Errorf("%T is not an ExternalLogin", module)
 		}
 		info := login.Describe()
 		if !externalName.MatchString(info.Name) {
-			return nil, fmt.Errorf("the name %q stands in paths, so it has small letters, digits, - and _ only, as in google", info.Name)
+			return nil, fmt.Errorf("the name %q is not valid; it is part of URL paths, so it may only contain lower-case letters, digits, - and _, as in google", info.Name)
 		}
 		if FindLogin(logins, info.Name) != nil {
-			return nil, fmt.Errorf("two have the name %s; give each its own", info.Name)
+			return nil, fmt.Errorf("the name %s is used twice; give each provider its own", info.Name)
 		}
 		for _, claim := range slices.Sorted(maps.Keys(info.Profile)) {
 			if property := info.Profile[claim]; !slices.Contains(config.Profile, property) {
-				return nil, fmt.Errorf("%s: map_claim %s %s: users have no property %s; add it to the accounts, as in: profile %s", info.Name, claim, property, property, property)
+				return nil, fmt.Errorf("%s: map_claim %s %s: users have no property %s; add it to the accounts block, as in: profile %s", info.Name, claim, property, property, property)
 			}
 		}
 		logins = append(logins, LoginProvider{login, info})

@@ -72,7 +72,7 @@ type AccountExists struct {
 // Error names whoever the browser is at the provider, who need not be the one who
 // sits before it.
 func (e *AccountExists) Error() string {
-	return "At " + e.Link.Label + " you are logged in as " + e.Link.Name() + ". " + refusal.AccountExists.Answer().Description
+	return "You are logged in to " + e.Link.Label + " as " + e.Link.Name() + ". " + refusal.AccountExists.Answer().Description
 }
 
 func (*AccountExists) Unwrap() error { return &refusal.Error{Reason: refusal.AccountExists} }
@@ -292,7 +292,7 @@ func (s *Service) LogOutExternal(ctx context.Context, logout *ExternalLogout, cl
 	used := store.Record{Kind: kindLogOut, ID: identityKey(logout.Issuer, logout.ID), Value: []byte("{}"), ExpiresAt: logout.ExpiresAt.Add(jwt.MaxLeeway)}
 	_, err := s.Users().Record(ctx, used.Kind, used.ID, s.Now())
 	if err == nil {
-		return refusal.New(refusal.LogoutToken, "it was used before")
+		return refusal.New(refusal.LogoutToken, "it was already used")
 	}
 	if !errors.Is(err, store.ErrNotFound) {
 		return StoreRefusal(err)
@@ -320,7 +320,7 @@ func (s *Service) endExternal(ctx context.Context, logout *ExternalLogout, clien
 	for _, record := range records {
 		var session ExternalSession
 		if err := json.Unmarshal(record.Value, &session); err != nil {
-			s.Log.Warn("record of an external session is damaged", zap.String("session_id", record.ID))
+			s.Log.Warn("record of an external session is corrupt", zap.String("session_id", record.ID))
 			continue
 		}
 		if logout.Subject != "" && session.Subject != subject {

@@ -8,10 +8,10 @@ import (
 var (
 	accountEvents = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: answer.MetricsNamespace, Subsystem: answer.MetricsSubsystem, Name: "account_events_total",
-		Help: "Log-ins, sign-ups, refreshes and log-outs by result: ok, repeated of a refresh token that came again before its successor was used, refused, throttled, or reused of one whose successor was used.",
+		Help: "Log-ins, sign-ups, refreshes and log-outs by result: ok, refused, throttled, repeated (a refresh token was sent again before its successor was used) or reused (after its successor was used).",
 	}, []string{"event", "result"})
 	storeUpDesc = prometheus.NewDesc("caddy_jwt_user_store_up",
-		"1 if the user store of the accounts with this issuer could be read when it was last asked, which is every 0.4 seconds; else 0.", []string{"issuer"}, nil)
+		"1 if the last read of the user store of the accounts with this issuer succeeded, else 0. The store is read every 0.4 seconds.", []string{"issuer"}, nil)
 )
 
 // accountResults are made before the first event, so that a scrape shows each

@@ -42,7 +42,7 @@ func (s *Service) rehash(ctx context.Context, user store.User, pw string, client
 		})
 	}
 	if err != nil {
-		s.Log.Warn("password hash not renewed; it will be at the next log-in", zap.String("user_id", user.ID), zap.Error(err))
+		s.Log.Warn("password hash not upgraded; will retry at the next log-in", zap.String("user_id", user.ID), zap.Error(err))
 		return user
 	}
 	return renewed
@@ -91,7 +91,7 @@ func (s *Service) SetPassword(ctx context.Context, userID string, checked *strin
 	return StoreRefusal(err)
 }
 
-var errPasswordChanged = errors.New("the password was changed meanwhile")
+var errPasswordChanged = errors.New("the password was changed in the meantime")
 
 // Purposes of the tokens of `caddy jwt user reset-link`.
 const (

@@ -42,7 +42,7 @@ const repeatWithin = 10 * time.Second
 
 var (
 	// ErrRefreshReused means that a refresh token was replaced by one that was used.
-	ErrRefreshReused = errors.New("the refresh token was used before")
+	ErrRefreshReused = errors.New("the refresh token was already used")
 	// errLateRefresh is why a client whose refresh took too long repeats itself: its
 	// token may be replaced by then, and the next answer has one that is valid.
 	errLateRefresh = errors.New("the user store took too long to refresh a session; the client can send the same refresh token again")

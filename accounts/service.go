@@ -167,7 +167,7 @@ func LoadStore(ctx caddy.Context, config *Config) (store.UserStore, error) {
 	}
 	store, ok := loaded.(store.UserStore)
 	if !ok {
-		return nil, fmt.Errorf("%T is no UserStore", loaded)
+		return nil, fmt.Errorf("%T is not a UserStore", loaded)
 	}
 	return store, nil
 }
@@ -223,7 +223,7 @@ func (s *Service) KeyOptions(storage certmagic.Storage, identity, algorithm stri
 func loadSigningKey(text string) (signing.Signer, error) {
 	text = strings.TrimSpace(caddy.NewReplacer().ReplaceKnown(text, ""))
 	if text == "" {
-		return signing.Signer{}, errors.New("it is empty; is the environment variable set, or the file there?")
+		return signing.Signer{}, errors.New("it is empty; is the environment variable set, and does the file exist?")
 	}
 	content := []byte(text)
 	if !strings.Contains(text, "-----BEGIN") && !strings.HasPrefix(text, "{") {
@@ -282,7 +282,7 @@ func StoreRefusal(err error) error {
 	case errors.Is(err, store.ErrNotFound):
 		return &refusal.Error{Reason: refusal.Revoked}
 	case errors.Is(err, context.Canceled):
-		return refusal.New(refusal.Body, "the client hung up")
+		return refusal.New(refusal.Body, "the client closed the connection")
 	}
 	return &refusal.Error{Reason: refusal.StoreUnavailable, Detail: err.Error(), RetryAfter: time.Second}
 }

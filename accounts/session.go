@@ -129,7 +129,7 @@ func (s *Service) Refresh(ctx context.Context, token string, client Client) (*Gr
 	return nil, StoreRefusal(errRotatedMeanwhile)
 }
 
-var errRotatedMeanwhile = errors.New("another use of the refresh token was faster")
+var errRotatedMeanwhile = errors.New("another request used the refresh token first")
 
 func (s *Service) rotate(ctx context.Context, use *RefreshUse, client Client) (*Grant, error) {
 	now := s.Now()
@@ -188,7 +188,7 @@ func (s *Service) endReused(ctx context.Context, session store.Session, client C
 	}
 	CountEvent("refresh", "reused")
 	s.Audit("refresh token reused, session ended", session.UserID, session.ID, client)
-	return refusal.New(refusal.RefreshToken, "it was used before; the session is ended")
+	return refusal.New(refusal.RefreshToken, "it was already used; the session was ended")
 }
 
 // EndSessions ends the user's session with the ID only or, if that is empty,

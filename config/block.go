@@ -84,9 +84,9 @@ func (b *Block) unknown(options []Option) error {
 	word := b.Val()
 	switch {
 	case word == "{":
-		return b.Errf("unexpected block in %s: the option on this line takes none", kind)
+		return b.Errf("unexpected block in %s: the option on this line does not take a block", kind)
 	case !optionName.MatchString(word):
-		return b.Errf("%s has no such option; it %s. If this line belongs to a secret: a secret has one line, such as the output of openssl rand -hex 64", kind, has)
+		return b.Errf("%s has no such option; it %s. If this line is part of a secret: a secret must be a single line, such as the output of openssl rand -hex 64", kind, has)
 	}
 	if meant := Nearest(word, names); meant != "" {
 		return b.Errf("%s has no option %q; did you mean %s? It %s", kind, word, meant, has)
@@ -145,7 +145,7 @@ func Flag(into *bool) func(*Block, string) error {
 	return func(b *Block, name string) error {
 		*into = true
 		if b.NextArg() {
-			return b.Errf("%s takes no value, not %q; remove the whole line to switch it off", name, b.Val())
+			return b.Errf("%s does not take a value, but has %q; to switch it off, remove the line", name, b.Val())
 		}
 		return nil
 	}
@@ -197,7 +197,7 @@ func Duration(into *caddy.Duration) func(*Block, string) error {
 	return func(b *Block, name string) error {
 		err := DurationOrZero(into)(b, name)
 		if err == nil && *into == 0 {
-			return b.Errf("%s is 0; give a duration, or remove the line for the default", name)
+			return b.Errf("%s is 0; set a duration, or remove the line to use the default", name)
 		}
 		return err
 	}
@@ -227,7 +227,7 @@ func DurationOrZero(into *caddy.Duration) func(*Block, string) error {
 // text has a placeholder.
 func PlaceholderHint(text string) string {
 	if strings.Contains(text, "{") {
-		return fmt.Sprintf("; a placeholder such as %s has no value yet here, but {$NAME} is replaced by the environment variable NAME", text)
+		return fmt.Sprintf("; a placeholder such as %s is not replaced here; use {$NAME} for the environment variable NAME", text)
 	}
 	return ""
 }
@@ -241,7 +241,7 @@ func ParseSecret(b *Block, name string) (*Secret, error) {
 	case 2:
 		secret.Encoding, secret.Value = args[0], args[1]
 		if secret.Encoding != "base64" && secret.Encoding != "hex" {
-			return nil, b.Errf("%s takes base64, hex or nothing before its value; quote the value if it has blanks", name)
+			return nil, b.Errf("%s takes base64, hex or nothing before its value; put the value in quotes if it contains spaces", name)
 		}
 	default:
 		return nil, b.Errf("%s takes a value, as in: secret {env.JWT_SECRET}, or an encoding and a value, as in: secret base64 {env.JWT_SECRET}", name)

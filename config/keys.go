@@ -19,10 +19,10 @@ var looksLikePath = regexp.MustCompile(`^(/|\.{1,2}/|~/|[A-Za-z]:\\)([\w. -]{1,3
 func LoadPublicKeys(text string) ([]*jwt.Key, error) {
 	text = strings.TrimSpace(caddy.NewReplacer().ReplaceKnown(text, ""))
 	if text == "" {
-		return nil, errors.New("it is empty; is the environment variable set, or the file there?")
+		return nil, errors.New("it is empty; is the environment variable set, and does the file exist?")
 	}
 	if Placeholder.FindString(text) == text {
-		return nil, fmt.Errorf("the placeholder %s is not known when the config is loaded; {env.NAME} and {file./path} are", text)
+		return nil, fmt.Errorf("the placeholder %s has no value when the config is loaded; use {env.NAME} or {file./path}", text)
 	}
 	if strings.ContainsAny(text, "{\n") || strings.Contains(text, "-----BEGIN") {
 		return jwt.ParsePublicKeys(text)
@@ -40,9 +40,9 @@ func LoadPublicKeys(text string) ([]*jwt.Key, error) {
 	case parseErr == nil:
 		return keys, nil
 	case strings.Contains(text, "://"):
-		return nil, errors.New("it is a URL; keys behind one belong under `jwks`")
+		return nil, errors.New("it is a URL; set it with `jwks` instead")
 	case errors.Is(err, fs.ErrNotExist) && !looksLikePath.MatchString(text): // it may be a secret, which no log may have
-		return nil, fmt.Errorf("it is neither a public key nor the path of a file that can be read: %w", parseErr)
+		return nil, fmt.Errorf("it is neither a public key nor the path of a readable file: %w", parseErr)
 	}
-	return nil, fmt.Errorf("it is neither a key nor a file that can be read: %w", err)
+	return nil, fmt.Errorf("it is neither a key nor the path of a readable file: %w", err)
 }

@@ -30,14 +30,14 @@ func (c *Secret) Key() (*jwt.Key, error) {
 	}
 	value, err := caddy.NewReplacer().ReplaceOrErr(c.Value, true, true)
 	if err != nil || value == "" { // the error may quote a part of the secret
-		return nil, errors.New("it is empty, or a placeholder in it is; is the environment variable set, or the file there? {env.NAME} and {file./path} are read when the config is loaded; a brace that is part of the secret is written \\{")
+		return nil, errors.New("it is empty, or a placeholder in it is; is the environment variable set, and does the file exist? {env.NAME} and {file./path} are read when the config is loaded; write a brace that is part of the secret as \\{")
 	}
 	return DecodeSecret(value, c.Encoding)
 }
 
 func DecodeSecret(value, encoding string) (*jwt.Key, error) {
 	if !jwt.LooksLikeKey([]byte(value)) && strings.ContainsAny(strings.TrimRight(value, "\r\n"), "\r\n") {
-		return nil, errors.New("it has several lines, of which a part is easily lost; a secret has one line, as openssl rand -hex 64 prints it")
+		return nil, errors.New("it has several lines; a secret must be a single line, such as the output of openssl rand -hex 64")
 	}
 	secret := []byte(value)
 	var err error
@@ -49,7 +49,7 @@ func DecodeSecret(value, encoding string) (*jwt.Key, error) {
 		standard := strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimSpace(value))
 		secret, err = base64.RawStdEncoding.DecodeString(strings.TrimRight(standard, "="))
 	default:
-		return nil, fmt.Errorf("encoding %q is not known; it is base64, hex, or none", encoding)
+		return nil, fmt.Errorf("unknown encoding %q; it must be base64 or hex, or omitted", encoding)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("it is not %s", encoding)

@@ -79,7 +79,7 @@ func StoreAtStart(ctx caddy.Context, err error, known bool) error {
 	if reloads() && !known {
 		return fmt.Errorf("the new config has a user store that cannot be opened, so it is refused: %w", err)
 	}
-	ctx.Logger().Error("user store cannot be opened; accounts answer 503 until it can", zap.Error(err))
+	ctx.Logger().Error("user store cannot be opened; accounts answer 503 until it can be opened", zap.Error(err))
 	return nil
 }
 

@@ -134,14 +134,14 @@ func (s *Source) readHeader(values []string) (string, error) {
 		if !strings.EqualFold(scheme, s.Scheme) {
 			for part := range strings.SplitSeq(token, ",") {
 				if scheme, _ := cutScheme(strings.Trim(part, " \t")); strings.EqualFold(scheme, s.Scheme) {
-					return "", refusal.New(refusal.MalformedCredentials, "header %s has credentials of two schemes", s.Header)
+					return "", refusal.New(refusal.MalformedCredentials, "header %s has credentials with two schemes", s.Header)
 				}
 			}
 			return "", nil // credentials of another kind are somebody else's
 		}
 		token = rest
 		if token == "" {
-			return "", refusal.New(refusal.MalformedCredentials, "header %s has a scheme and no token", s.Header)
+			return "", refusal.New(refusal.MalformedCredentials, "header %s has a scheme but no token", s.Header)
 		}
 	}
 	// Three searches for a byte are faster than one for any of them.
@@ -278,7 +278,7 @@ func (sources Sources) Validate() error {
 		}
 		for _, earlier := range sources[:i] {
 			if source.String() == earlier.String() && (strings.EqualFold(source.Scheme, earlier.Scheme) || source.Scheme == "" || earlier.Scheme == "") {
-				return fmt.Errorf("`from` names %s twice; once is enough", source)
+				return fmt.Errorf("`from` lists %s twice; remove one of them", source)
 			}
 		}
 	}
@@ -294,13 +294,13 @@ func (s *Source) problem() string {
 	}
 	switch {
 	case places != 1:
-		return "each place of `from` needs one of header, cookie and query, and no more"
+		return "each entry of `from` must have exactly one of header, cookie and query"
 	case s.Header != "" && !httpguts.ValidHeaderFieldName(s.Header):
-		return "`from header` needs a header name, not \"" + s.Header + "\""
+		return "`from header` takes a header name, not \"" + s.Header + "\""
 	case s.Scheme != "" && (s.Header == "" || !httpguts.ValidHeaderFieldName(s.Scheme)):
-		return "`from header` takes one word as the scheme, as in: from header Authorization Bearer"
+		return "`from header` takes a single word as the scheme, as in: from header Authorization Bearer"
 	case s.Cookie != "" && !httpguts.ValidHeaderFieldName(s.Cookie):
-		return "`from cookie` needs a cookie name, not \"" + s.Cookie + "\""
+		return "`from cookie` takes a cookie name, not \"" + s.Cookie + "\""
 	}
 	return ""
 }

@@ -417,7 +417,7 @@ tests:
           - exp_labels: {severity: critical, instance: a, issuer: "https://site.example"}
             exp_annotations:
               summary: The user store of https://site.example cannot be read by a
-              description: Nobody can log in there, and sessions that end elsewhere are good until their tokens expire.
+              description: Nobody can log in there, and sessions that end elsewhere stay valid until their tokens expire.
       - eval_time: 10m
         alertname: JWTStoreFails
       - eval_time: 13m

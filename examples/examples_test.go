@@ -237,7 +237,7 @@ func TestExampleCustomErrors(t *testing.T) {
 		step{"/account/", bearerOf(sitetest.HS256(t, sitetest.JSON{"roles": []string{"customer"}})), 200, "Hello, alice"},
 		step{"/account/", nil, 401, "Sorry: no bearer token was sent (credentials_required)"},
 		step{"/account/", bearerOf(sitetest.HS256(t, sitetest.JSON{"exp": 1})), 401, "Sorry: the token has expired (invalid_token)"},
-		step{"/account/", bearerOf(sitetest.HS256(t, nil)), 403, "Sorry: the user lacks a role that is needed here (forbidden)"},
+		step{"/account/", bearerOf(sitetest.HS256(t, nil)), 403, "Sorry: You do not have a role that is required here. (forbidden)"},
 	)
 	if got := s.Get("/account/").Header.Get("WWW-Authenticate"); got != `Bearer realm="restricted"` {
 		t.Errorf("challenge %q", got)

@@ -25,7 +25,7 @@ const (
 func withoutSecrets(text string) string {
 	u, err := url.Parse(text)
 	if err != nil {
-		return "a URL that is none"
+		return "(invalid URL)"
 	}
 	u.User, u.RawQuery, u.Fragment = nil, "", ""
 	return u.String()
@@ -62,7 +62,7 @@ func (c *KeySet) download(ctx context.Context) ([]byte, error) {
 // config itself may loosen that.
 func checkDiscovered(keysURL, issuer string, allowHTTP bool) error {
 	if strings.HasPrefix(keysURL, "http:") && strings.HasPrefix(issuer, "https:") && !allowHTTP {
-		return fmt.Errorf("%q is plain http, and the issuer is https; give jwks <url> if the document is wrong", withoutSecrets(keysURL))
+		return fmt.Errorf("%q is plain http, but the issuer is https; if the document is wrong, set jwks <url>", withoutSecrets(keysURL))
 	}
 	return checkKeyURL(keysURL, allowHTTP)
 }
@@ -79,12 +79,12 @@ func ParseDiscovery(text []byte, issuer string) (keysURL string, err error) {
 	}
 	if document.Issuer != issuer {
 		if strings.Contains(document.Issuer, "{") {
-			return "", fmt.Errorf("discovery document: %q stands for many tenants, whose issuers are as in %s; write that of your tenant, as the iss of a token shows it", issuer, refusal.Quoted(document.Issuer))
+			return "", fmt.Errorf("discovery document: %q is shared by many tenants, whose issuers look like %s; write the issuer of your tenant, which is the iss of its tokens", issuer, refusal.Quoted(document.Issuer))
 		}
-		return "", fmt.Errorf("discovery document: its issuer is %s, not %q; write it in the config exactly so, with or without the slash at its end", refusal.Quoted(document.Issuer), issuer)
+		return "", fmt.Errorf("discovery document: its issuer is %s, not %q; write the issuer in the config exactly like this, with or without the slash at the end", refusal.Quoted(document.Issuer), issuer)
 	}
 	if document.JWKSURI == "" {
-		return "", errors.New("discovery document: it has no jwks_uri")
+		return "", errors.New("discovery document: jwks_uri is missing")
 	}
 	return document.JWKSURI, nil
 }
@@ -119,7 +119,7 @@ func (c *KeySet) get(ctx context.Context, from string) ([]byte, error) {
 
 func sameHost(request *http.Request, via []*http.Request) error {
 	if first := via[0].URL; request.URL.Host != first.Host || request.URL.Scheme != first.Scheme {
-		return fmt.Errorf("redirected to another host, %s://%s; give that URL if it is right", request.URL.Scheme, request.URL.Host)
+		return fmt.Errorf("redirected to another host, %s://%s; if that host is right, use its URL", request.URL.Scheme, request.URL.Host)
 	}
 	if len(via) > maxRedirects {
 		return fmt.Errorf("redirected more than %d times", maxRedirects)
@@ -132,7 +132,7 @@ func sameHost(request *http.Request, via []*http.Request) error {
 func checkKeyURL(text string, allowHTTP bool) error {
 	u, err := url.Parse(text)
 	if err != nil || u.Hostname() == "" || strings.ContainsAny(text, " \t") {
-		return errors.New("the value is no URL, as https://id.example.com/jwks.json is one; keys in a file belong under `public_key`")
+		return errors.New("the value is not a URL such as https://id.example.com/jwks.json; for keys in a file use `public_key`")
 	}
 	text = withoutSecrets(text)
 	host := u.Hostname()
@@ -143,7 +143,7 @@ func checkKeyURL(text string, allowHTTP bool) error {
 	case u.Scheme == "http" && (allowHTTP || host == "localhost" || ip != nil && ip.IsLoopback()):
 		return nil
 	case u.Scheme == "http":
-		return fmt.Errorf("%q: keys over plain http are accepted from this machine only; use https, or `allow_http` if the network in between is yours", text)
+		return fmt.Errorf("%q: keys over plain http are only accepted from this machine; use https, or `allow_http` if you trust the network in between", text)
 	}
 	return fmt.Errorf("%q: the scheme must be https", text)
 }

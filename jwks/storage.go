@@ -53,13 +53,13 @@ func (c *KeySet) load() time.Duration {
 	text, err := c.storage.Load().Load(c.ctx, c.storageKey())
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
-			c.log().Warn("stored key set not readable; it will be fetched", zap.Error(err))
+			c.log().Warn("stored key set not readable; fetching it again", zap.Error(err))
 		}
 		return 0
 	}
 	var stored storedKeySet
 	if err := json.Unmarshal(text, &stored); err != nil || stored.URL != c.Name() {
-		c.log().Warn("stored key set damaged; it will be fetched", zap.String("storage_key", c.storageKey()))
+		c.log().Warn("stored key set corrupt; fetching it again", zap.String("storage_key", c.storageKey()))
 		return 0
 	}
 	age := clock.Now().Sub(stored.FetchedAt)
@@ -87,6 +87,6 @@ func (c *KeySet) save(document []byte, fetchedAt time.Time) {
 		err = c.storage.Load().Store(c.ctx, c.storageKey(), text)
 	}
 	if err != nil {
-		c.log().Warn("key set not stored; after a restart it must be fetched before tokens are verified", zap.Error(err))
+		c.log().Warn("key set not stored; after a restart, tokens cannot be verified until it is fetched", zap.Error(err))
 	}
 }

@@ -134,7 +134,7 @@ func ParseClaims(text []byte) (Claims, error) {
 		return nil, JSONError(err)
 	}
 	if _, err := r.ReadToken(); err != io.EOF {
-		return nil, errors.New("bytes after the JSON object")
+		return nil, errors.New("extra bytes after the JSON object")
 	}
 	return claims, nil
 }
@@ -245,16 +245,16 @@ func numericDate(value any) (float64, bool) {
 // input, which is part of a token.
 func JSONError(err error) error {
 	if syntactic, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
-		what := "broken JSON"
+		what := "malformed JSON"
 		if errors.Is(err, jsontext.ErrDuplicateName) {
-			what = "a name that is specified twice"
+			what = "a name that appears twice"
 		}
 		return errors.New(what + " at byte " + strconv.FormatInt(syntactic.ByteOffset, 10))
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return errors.New("broken JSON: it ends too soon")
+		return errors.New("malformed JSON: unexpected end")
 	}
-	return errors.New("broken JSON")
+	return errors.New("malformed JSON")
 }
 
 // Scopes are the scopes in the claims `scope` or `scp` (RFC 8693 §4.2).

@@ -41,11 +41,11 @@ var scratches = sync.Pool{New: func() any { return new([]byte) }}
 // scratch buffer, and are good until that is used again.
 func splitCompact(token string, scratch *[]byte) (parts compact, err error) {
 	if len(token) > MaxTokenBytes {
-		return parts, refusal.New(refusal.TokenTooLarge, "%d bytes, at most %d are accepted", len(token), MaxTokenBytes)
+		return parts, refusal.New(refusal.TokenTooLarge, "%d bytes; at most %d are accepted", len(token), MaxTokenBytes)
 	}
 	// The decoder skips line ends, so they are looked for here.
 	if strings.Count(token, ".") != 2 || strings.IndexByte(token, '\r') >= 0 || strings.IndexByte(token, '\n') >= 0 {
-		return parts, refusal.New(refusal.MalformedToken, "%d parts, a signed JWT has 3", strings.Count(token, ".")+1)
+		return parts, refusal.New(refusal.MalformedToken, "%d parts; a signed JWT has 3", strings.Count(token, ".")+1)
 	}
 	buffer := append(slices.Grow((*scratch)[:0], 2*len(token)), token...)
 	raw := buffer[:len(token):len(token)]
@@ -118,9 +118,9 @@ func parseHeader(text []byte) (header joseHeader, err error) {
 	}
 	switch {
 	case header.Critical != nil || header.Base64 != nil:
-		return header, refusal.New(refusal.Header, "crit or b64 stands in it, and no extension is understood (RFC 7515 §4.1.11, RFC 7797)")
+		return header, refusal.New(refusal.Header, "it has crit or b64, but no extensions are supported (RFC 7515 §4.1.11, RFC 7797)")
 	case len(header.KeyID) > maxKeyIDBytes:
-		return header, refusal.New(refusal.Header, "kid has %d bytes, at most %d are accepted", len(header.KeyID), maxKeyIDBytes)
+		return header, refusal.New(refusal.Header, "kid has %d bytes; at most %d are accepted", len(header.KeyID), maxKeyIDBytes)
 	case header.Algorithm == "":
 		return header, refusal.New(refusal.Header, "alg is missing")
 	}
@@ -136,7 +136,7 @@ func checkNames[V any](object map[string]V, registered []string) error {
 		}
 		for _, exact := range registered {
 			if strings.EqualFold(name, exact) {
-				return fmt.Errorf("%q differs from %q by case", name, exact)
+				return fmt.Errorf("%q differs from %q only in case", name, exact)
 			}
 		}
 	}
@@ -166,7 +166,7 @@ func checkType(typ, wanted string) error {
 	} else if got == mediaType(wanted) {
 		return nil
 	}
-	return refusal.New(refusal.TokenType, "typ is %s, expected %s", refusal.Quoted(typ), wanted)
+	return refusal.New(refusal.TokenType, "typ is %s; expected %s", refusal.Quoted(typ), wanted)
 }
 
 func mediaType(typ string) string {

@@ -79,7 +79,7 @@ var pemBlock = regexp.MustCompile(`(?s)-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END
 func parsePEM(text string) ([]*Key, error) {
 	block, err := DecodePEM(text)
 	if strings.HasSuffix(block.Type, "PRIVATE KEY") {
-		return nil, errors.New("it is a private key; give only the public part (`openssl pkey -in key.pem -pubout`) and keep the private one away from this server")
+		return nil, errors.New("it is a private key; use only the public part (`openssl pkey -in key.pem -pubout`) and keep the private key away from this server")
 	}
 	if err != nil {
 		return nil, err
@@ -94,7 +94,7 @@ func parsePEM(text string) ([]*Key, error) {
 func DecodePEM(text string) (block pem.Block, err error) {
 	blocks := slices.DeleteFunc(pemBlock.FindAllStringSubmatch(text, -1), func(block []string) bool { return block[1] == "EC PARAMETERS" })
 	if len(blocks) != 1 {
-		return block, fmt.Errorf("it holds %d whole PEM blocks, not one; of a certificate chain give only the leaf", len(blocks))
+		return block, fmt.Errorf("it contains %d complete PEM blocks, not one; of a certificate chain, use only the leaf certificate", len(blocks))
 	}
 	block.Type = blocks[0][1]
 	body := strings.Join(strings.Fields(strings.ReplaceAll(blocks[0][2], `\n`, "\n")), "")
@@ -118,10 +118,10 @@ func parseDER(kind string, der []byte) ([]*Key, error) {
 			material = certificate.PublicKey
 		}
 	default:
-		return nil, fmt.Errorf("a %s block is no public key; PUBLIC KEY, RSA PUBLIC KEY or CERTIFICATE is", kind)
+		return nil, fmt.Errorf("a %s block is not a public key; use PUBLIC KEY, RSA PUBLIC KEY or CERTIFICATE", kind)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("the %s does not parse: %w", strings.ToLower(kind), err)
+		return nil, fmt.Errorf("the %s is malformed: %w", strings.ToLower(kind), err)
 	}
 	algorithms, err := AlgorithmsFor(material)
 	if err != nil {
@@ -137,23 +137,23 @@ func parseDER(kind string, der []byte) ([]*Key, error) {
 func ParseJWK(text []byte) (*Key, error) {
 	parsed, err := jwk.ParseKey(text)
 	if err != nil {
-		return nil, errors.New("it does not parse as a JWK")
+		return nil, errors.New("it is not a valid JWK")
 	}
 	switch parsed.(type) {
 	case jwk.SymmetricKey:
-		return nil, errors.New("it is symmetric (kty oct), and a secret does not belong in a public key set; give it as `secret`")
+		return nil, errors.New("it is symmetric (kty oct), and a secret does not belong in a public key set; set it with `secret`")
 	case jwk.RSAPrivateKey, jwk.ECDSAPrivateKey, jwk.OKPPrivateKey:
-		return nil, errors.New("it is a private key; give only its public part")
+		return nil, errors.New("it is a private key; use only its public part")
 	}
 	if use := parsed.KeyUsage(); use != "" && use != string(jwk.ForSignature) {
 		return nil, fmt.Errorf("its use is %s, not sig", refusal.Quoted(use))
 	}
 	if operations := parsed.KeyOps(); len(operations) > 0 && !slices.Contains(operations, jwk.KeyOpVerify) {
-		return nil, errors.New("its key_ops lack verify")
+		return nil, errors.New("its key_ops do not include verify")
 	}
 	var material any
 	if err := parsed.Raw(&material); err != nil {
-		return nil, errors.New("its numbers do not make a key")
+		return nil, errors.New("its parameters are not a valid key")
 	}
 	algorithms, err := AlgorithmsFor(material)
 	if err != nil {
@@ -161,7 +161,7 @@ func ParseJWK(text []byte) (*Key, error) {
 	}
 	if own := parsed.Algorithm().String(); own != "" {
 		if !slices.Contains(algorithms, own) {
-			return nil, fmt.Errorf("its alg is %s, and its type allows %s", refusal.Quoted(own), strings.Join(algorithms, ", "))
+			return nil, fmt.Errorf("its alg is %s, but its type only allows %s", refusal.Quoted(own), strings.Join(algorithms, ", "))
 		}
 		algorithms = []string{own}
 	}
@@ -199,7 +199,7 @@ func ParseKeySet(text []byte) (keys []*Key, unused []error, err error) {
 		}
 	}
 	if number := holders[""]; number > MaxKeysWithoutID {
-		unused = append(unused, fmt.Errorf("%d keys have no key ID, more than %d: which of them a token needs can only be tried", number, MaxKeysWithoutID))
+		unused = append(unused, fmt.Errorf("%d keys have no key ID, more than %d; each of them would have to be tried for every token", number, MaxKeysWithoutID))
 	}
 	keys = slices.DeleteFunc(keys, func(k *Key) bool {
 		return k.id != "" && holders[k.id] > 1 || k.id == "" && holders[""] > MaxKeysWithoutID
@@ -208,7 +208,7 @@ func ParseKeySet(text []byte) (keys []*Key, unused []error, err error) {
 		return nil, nil, errors.New("the JWK set has no keys")
 	}
 	if len(keys) == 0 {
-		return nil, unused, fmt.Errorf("no usable key among the %d of the JWK set: %w", len(set.Keys), errors.Join(unused...))
+		return nil, unused, fmt.Errorf("none of the %d keys of the JWK set is usable: %w", len(set.Keys), errors.Join(unused...))
 	}
 	return keys, unused, nil
 }

@@ -95,7 +95,7 @@ func NewVerifier(config VerifierConfig) (*Verifier, error) {
 		case len(issuer.Keys) == 0 || len(issuer.Algorithms) == 0:
 			return nil, fmt.Errorf("issuer %q has no keys or no algorithms", issuer.Name)
 		case issuer.Name == "" && len(config.Issuers) > 1:
-			return nil, errors.New("there are several issuers, accounts included, and one has no name; each needs one, which tells whose a token is")
+			return nil, errors.New("there are several issuers (accounts count as one), and one of them has no name; each needs a name, because the iss of a token selects its issuer")
 		case issuer.Name == "":
 			v.anyone = issuer
 		case v.issuers[issuer.Name] != nil:
@@ -105,7 +105,7 @@ func NewVerifier(config VerifierConfig) (*Verifier, error) {
 		}
 	}
 	if len(config.Issuers) == 0 {
-		return nil, errors.New("no issuer, so no token could be accepted")
+		return nil, errors.New("no issuer, so every token would be rejected")
 	}
 	return v, nil
 }
@@ -136,7 +136,7 @@ func (v *Verifier) Verify(ctx context.Context, token string, now time.Time) (*To
 		return nil, err
 	}
 	if !slices.Contains(issuer.Algorithms, header.Algorithm) {
-		return nil, refusal.New(refusal.Algorithm, "alg is %s, accepted: %s", refusal.Quoted(header.Algorithm), strings.Join(issuer.Algorithms, ", "))
+		return nil, refusal.New(refusal.Algorithm, "alg is %s; accepted: %s", refusal.Quoted(header.Algorithm), strings.Join(issuer.Algorithms, ", "))
 	}
 	if err := checkType(header.Type, issuer.TokenType); err != nil {
 		return nil, err
@@ -185,7 +185,7 @@ func (v *Verifier) issuer(claims Claims) (*Issuer, error) {
 	if !present {
 		return nil, refusal.New(refusal.Issuer, "iss is missing")
 	}
-	return nil, refusal.New(refusal.Issuer, "iss is %s, which is no issuer here", refusal.Quoted(name))
+	return nil, refusal.New(refusal.Issuer, "iss is %s, which is not an accepted issuer", refusal.Quoted(name))
 }
 
 func verifySignature(ctx context.Context, issuer *Issuer, header joseHeader, parts compact) (*Key, error) {
@@ -221,7 +221,7 @@ func verifySignature(ctx context.Context, issuer *Issuer, header joseHeader, par
 		}
 	}
 	if found {
-		return nil, refusal.New(refusal.Signature, "no %s key of issuer %q verifies it, kid is %s", header.Algorithm, issuer.Name, refusal.Quoted(header.KeyID))
+		return nil, refusal.New(refusal.Signature, "no %s key of issuer %q verifies it; kid is %s", header.Algorithm, issuer.Name, refusal.Quoted(header.KeyID))
 	}
 	return nil, refusal.New(refusal.UnknownKey, "issuer %q has no %s key for kid %s", issuer.Name, header.Algorithm, refusal.Quoted(header.KeyID))
 }
@@ -238,7 +238,7 @@ func (v *Verifier) checkTimes(claims Claims, now time.Time) (begins, expiry floa
 	case !ok:
 		return 0, 0, refusal.New(refusal.Claims, "exp is not a finite number")
 	case date+v.leeway <= at:
-		return 0, 0, refusal.New(refusal.Expired, "exp was %.0f s ago, the leeway is %.0f s", at-date, v.leeway)
+		return 0, 0, refusal.New(refusal.Expired, "exp was %.0f s ago; the leeway is %.0f s", at-date, v.leeway)
 	default:
 		expiry = date + v.leeway
 	}
@@ -251,7 +251,7 @@ func (v *Verifier) checkTimes(claims Claims, now time.Time) (begins, expiry floa
 		case !ok:
 			return 0, 0, refusal.New(refusal.Claims, "%s is not a finite number", name)
 		case date-v.leeway > at:
-			return 0, 0, refusal.New(refusal.NotYetValid, "%s is %.0f s ahead, the leeway is %.0f s", name, date-at, v.leeway)
+			return 0, 0, refusal.New(refusal.NotYetValid, "%s is %.0f s in the future; the leeway is %.0f s", name, date-at, v.leeway)
 		default:
 			begins = max(begins, date-v.leeway)
 		}
@@ -265,7 +265,7 @@ func checkAudience(claims Claims, accepted []string) error {
 	value, present := claims["aud"]
 	if !present {
 		if len(accepted) > 0 {
-			return refusal.New(refusal.Audience, "aud is missing, expected one of %q", accepted)
+			return refusal.New(refusal.Audience, "aud is missing; expected one of %q", accepted)
 		}
 		return nil
 	}
@@ -277,7 +277,7 @@ func checkAudience(claims Claims, accepted []string) error {
 	for _, element := range list {
 		audience, ok := element.(string)
 		if !ok || audience == "" {
-			return refusal.New(refusal.Audience, "aud is neither a string nor a list of strings, or one is empty")
+			return refusal.New(refusal.Audience, "aud is neither a string nor a list of non-empty strings")
 		}
 		meant = meant || slices.Contains(accepted, audience)
 	}
@@ -285,7 +285,7 @@ func checkAudience(claims Claims, accepted []string) error {
 	case len(list) == 0:
 		return refusal.New(refusal.Audience, "aud is empty")
 	case !meant:
-		return refusal.New(refusal.Audience, "aud is %s, expected one of %q", refusal.Quoted(list.String()), accepted)
+		return refusal.New(refusal.Audience, "aud is %s; expected one of %q", refusal.Quoted(list.String()), accepted)
 	}
 	return nil
 }
@@ -300,7 +300,7 @@ func (v *Verifier) userID(claims Claims) (string, error) {
 		}
 	}
 	if _, present := claims["events"]; present {
-		return "", refusal.New(refusal.TokenType, "it holds events, so it is a security event or log-out token")
+		return "", refusal.New(refusal.TokenType, "it has the claim events, so it is a security event token or a logout token")
 	}
 	for _, path := range v.config.UserID {
 		value, _ := claims.Lookup(path)
@@ -312,7 +312,7 @@ func (v *Verifier) userID(claims Claims) (string, error) {
 			return id, nil
 		}
 	}
-	return "", refusal.New(refusal.UserID, "no claim of %q is a string or number that is not empty", v.config.UserID)
+	return "", refusal.New(refusal.UserID, "none of the claims %q is a number or a non-empty string", v.config.UserID)
 }
 
 const (

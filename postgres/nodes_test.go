@@ -463,6 +463,6 @@ func TestTwoNodesWithoutNotify(t *testing.T) {
 		refusedBy(t, "a log-out", token, nodes...)
 	}
 	sitetest.Eventually(t, "a node says that it has to ask", func() bool {
-		return strings.Contains(nodes[0].output.String(), "database does not tell of ended sessions; it is asked")
+		return strings.Contains(nodes[0].output.String(), "database cannot notify of ended sessions; polling it instead")
 	})
 }

@@ -62,7 +62,7 @@ func (s *Store) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the kind
 	args := d.RemainingArgs()
 	if len(args) > 1 {
-		return d.Errf("store postgres takes one DSN; put one of several words into quotes, as in: store postgres \"host=db.example.com dbname=accounts user=caddy\"")
+		return d.Errf("store postgres takes one DSN; put a DSN of several words in quotes, as in: store postgres \"host=db.example.com dbname=accounts user=caddy\"")
 	}
 	if len(args) == 0 {
 		return d.Errf("store postgres takes a DSN, as in: store postgres {env.ACCOUNTS_DSN}")
@@ -85,7 +85,7 @@ const (
 func (s *Store) Provision(ctx caddy.Context) error {
 	dsn := caddy.NewReplacer().ReplaceKnown(s.DSN, "")
 	if dsn == "" {
-		return errors.New("dsn is empty; is the environment variable set, or the file there?")
+		return errors.New("dsn is empty; is the environment variable set, and does the file exist?")
 	}
 	settings, err := parseDSN(dsn)
 	if err != nil {
@@ -120,7 +120,7 @@ func parseDSN(dsn string) (poolConfig, error) {
 			err = errors.Unwrap(failure)
 		}
 		if err == nil || strings.Contains(err.Error(), dsn) {
-			err = errors.New("it does not parse")
+			err = errors.New("it is malformed")
 		}
 		return poolConfig{}, fmt.Errorf("dsn, as postgres://user:password@host:5432/name or host=… user=…: %w", err)
 	}
@@ -133,7 +133,7 @@ func parseDSN(dsn string) (poolConfig, error) {
 	}
 	for name := range connection.RuntimeParams {
 		if strings.HasPrefix(name, "pool_") {
-			return config, fmt.Errorf("dsn: there is no %s here; pool_max_conns is how many connections there are at most", name)
+			return config, fmt.Errorf("dsn: %s is not supported; use pool_max_conns for the maximum number of connections", name)
 		}
 	}
 	if connection.ConnectTimeout == 0 {
@@ -162,7 +162,7 @@ func statementTimeout(text string) (time.Duration, error) {
 	}
 	timeout, err := time.ParseDuration(strings.ReplaceAll(strings.ReplaceAll(text, " ", ""), "min", "m"))
 	if err != nil || timeout < 0 {
-		return 0, fmt.Errorf("dsn: statement_timeout is %q; it must be milliseconds, as 5000, or have a unit, as 5s or 1min", text)
+		return 0, fmt.Errorf("dsn: statement_timeout is %q; it must be a number of milliseconds, such as 5000, or have a unit, such as 5s or 1min", text)
 	}
 	return timeout, nil
 }
@@ -266,7 +266,7 @@ func explain(err error) error {
 	case "25006": // read_only_sql_transaction
 		return fmt.Errorf("the database is read-only; is it a standby? %w", err)
 	case "42501": // insufficient_privilege
-		return fmt.Errorf("the user of the DSN may not do this; it must own the tables, and may make them in its schema: %w", err)
+		return fmt.Errorf("the user of the DSN lacks a permission; it must own the tables and be allowed to create them in its schema: %w", err)
 	}
 	return err
 }

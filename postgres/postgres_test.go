@@ -380,7 +380,7 @@ func TestStoreCopy(t *testing.T) {
 	if output, err := run("", "store", "copy", file, "postgres {env.NOT_SET}"); err == nil || !strings.Contains(output, "dsn is empty") {
 		t.Errorf("a variable that is not set: %v %s", err, output)
 	}
-	if output, err := run("", "store", "copy", file, "postgres host=127.0.0.1 dbname=accounts"); err == nil || !strings.Contains(output, "put one of several words into quotes") {
+	if output, err := run("", "store", "copy", file, "postgres host=127.0.0.1 dbname=accounts"); err == nil || !strings.Contains(output, "put a DSN of several words in quotes") {
 		t.Errorf("a DSN of several words without quotes: %v %s", err, output)
 	}
 	if output, err := run("", "store", "copy", file, "postgres "); err == nil || !strings.Contains(output, "store postgres takes a DSN") {

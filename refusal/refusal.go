@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -112,7 +113,7 @@ func (e *Error) Error() string {
 	if e.Detail == "" {
 		return e.Reason.Answer().Description
 	}
-	return e.Reason.Answer().Description + ": " + e.Detail
+	return strings.TrimSuffix(e.Reason.Answer().Description, ".") + ": " + e.Detail
 }
 
 // Property is the refusal of one property of a request's body: what is wrong with it,
@@ -161,13 +162,13 @@ func (r Reason) Answer() Answer { return refusals[r] }
 var refusals = map[Reason]Answer{
 	NoCredentials: {401, "UnauthorizedError", "credentials_required", true, "no bearer token was sent"},
 
-	MalformedCredentials: {400, "BadRequestError", "invalid_request", true, "the credentials must be one scheme and one token, as in Authorization: Bearer xx.yy.zz"},
+	MalformedCredentials: {400, "BadRequestError", "invalid_request", true, "the credentials must be a scheme and a token, as in Authorization: Bearer xx.yy.zz"},
 	SeveralTokens:        {400, "BadRequestError", "invalid_request", true, "more than one token was sent"},
 
 	TokenTooLarge:  {401, "UnauthorizedError", "invalid_token", true, "the token is too large"},
 	MalformedToken: {401, "UnauthorizedError", "invalid_token", true, "the token is not a signed JWT in compact form"},
 	Header:         {401, "UnauthorizedError", "invalid_token", true, "the token header is not valid"},
-	TokenType:      {401, "UnauthorizedError", "invalid_token", true, "the token is of another type than an access token"},
+	TokenType:      {401, "UnauthorizedError", "invalid_token", true, "the token is not an access token"},
 	Claims:         {401, "UnauthorizedError", "invalid_token", true, "the token claims are not valid"},
 	Issuer:         {401, "UnauthorizedError", "invalid_token", true, "the token issuer is not accepted"},
 	Algorithm:      {401, "UnauthorizedError", "invalid_token", true, "the token algorithm is not accepted"},
@@ -180,48 +181,48 @@ var refusals = map[Reason]Answer{
 	Audience:       {401, "UnauthorizedError", "invalid_token", true, "the token is meant for another audience"},
 	UserID:         {401, "UnauthorizedError", "invalid_token", true, "the token names no user"},
 
-	Path: {400, "BadRequestError", "invalid_request", false, "the path can be read in more than one way; send it without dot segments, encoded slashes, backslashes and parameters"},
+	Path: {400, "BadRequestError", "invalid_request", false, "The path is ambiguous. Send it without dot segments, encoded slashes, backslashes and parameters."},
 
-	Scope:      {403, "ForbiddenError", "insufficient_scope", true, "the token lacks a scope that is needed here"},
-	Role:       {403, "ForbiddenError", "forbidden", false, "the user lacks a role that is needed here"},
-	Claim:      {403, "ForbiddenError", "forbidden", false, "the user lacks a claim that is needed here"},
-	Expression: {403, "ForbiddenError", "forbidden", false, "the user is not allowed here"},
+	Scope:      {403, "ForbiddenError", "insufficient_scope", true, "the token lacks a required scope"},
+	Role:       {403, "ForbiddenError", "forbidden", false, "You do not have a role that is required here."},
+	Claim:      {403, "ForbiddenError", "forbidden", false, "Your token does not have a claim that is required here."},
+	Expression: {403, "ForbiddenError", "forbidden", false, "You are not allowed to do this."},
 
 	Revoked:     {401, "UnauthorizedError", "invalid_token", true, "the session of the token has ended"},
-	CrossOrigin: {403, "ForbiddenError", "cross_origin", false, "a page of another site may not do this"},
+	CrossOrigin: {403, "ForbiddenError", "cross_origin", false, "A page of another site must not send this request."},
 
-	Body:             {400, "BadRequestError", "invalid_body", false, "the body is not a JSON object whose names are unique"},
-	BodyTooLarge:     {413, "PayloadTooLargeError", "body_too_large", false, "the body is too large"},
-	MediaType:        {415, "UnsupportedMediaTypeError", "unsupported_media_type", false, "the Content-Type must be application/json"},
-	Method:           {405, "MethodNotAllowedError", "method_not_allowed", false, "this route takes another method"},
-	NoSuchRoute:      {404, "NotFoundError", "not_found", false, "there is nothing here"},
-	NoSignup:         {404, "NotFoundError", "not_found", false, "sign-up is closed here; the site's administrator can open it by: signup open"},
+	Body:             {400, "BadRequestError", "invalid_body", false, "The body must be a JSON object with unique names."},
+	BodyTooLarge:     {413, "PayloadTooLargeError", "body_too_large", false, "The body is too large."},
+	MediaType:        {415, "UnsupportedMediaTypeError", "unsupported_media_type", false, "The Content-Type must be application/json."},
+	Method:           {405, "MethodNotAllowedError", "method_not_allowed", false, "This method is not allowed here."},
+	NoSuchRoute:      {404, "NotFoundError", "not_found", false, "There is no page at this address."},
+	NoSignup:         {404, "NotFoundError", "not_found", false, "Sign-up is closed on this site. Its administrator can open it with: signup open"},
 	Properties:       {422, "UnprocessableEntityError", "VALIDATION_FAILED", false, "The request body is invalid. See error object `details` property for more info."},
 	WrongCredentials: {401, "UnauthorizedError", "invalid_credentials", false, "Invalid email or password."},
 	EmailTaken:       {409, "ConflictError", "email_taken", false, "Email value is already taken"},
-	RefreshToken:     {401, "UnauthorizedError", "invalid_refresh_token", false, "the refresh token is not valid"},
-	OneTimeToken:     {401, "UnauthorizedError", "invalid_link", false, "the link was used before or has expired; if you have just set a password by it, log in with that one"},
-	Throttled:        {429, "TooManyRequestsError", "too_many_requests", false, "too many tries; wait before the next one"},
-	HashQueueFull:    {503, "ServiceUnavailableError", "busy", false, "too many passwords are being checked; try again soon"},
-	StoreUnavailable: {503, "ServiceUnavailableError", "store_unavailable", false, "the accounts cannot be read or changed now"},
-	StoreFull:        {507, "InsufficientStorageError", "store_full", false, "there is no room left for accounts"},
+	RefreshToken:     {401, "UnauthorizedError", "invalid_refresh_token", false, "The refresh token is not valid."},
+	OneTimeToken:     {401, "UnauthorizedError", "invalid_link", false, "This link has expired or was already used. If you have just used it to set a password, log in with that password."},
+	Throttled:        {429, "TooManyRequestsError", "too_many_requests", false, "Too many attempts. Wait a while and try again."},
+	HashQueueFull:    {503, "ServiceUnavailableError", "busy", false, "The server is busy. Try again in a few seconds."},
+	StoreUnavailable: {503, "ServiceUnavailableError", "store_unavailable", false, "The accounts are temporarily unavailable. Try again later."},
+	StoreFull:        {507, "InsufficientStorageError", "store_full", false, "The server has no space left for accounts."},
 
-	LoginState:          {400, "BadRequestError", "login_state", false, "this log-in was not begun in this browser, has expired, or was finished already; please begin it again"},
-	LoginsFull:          {503, "ServiceUnavailableError", "busy", false, "too many people are logging in by a provider; try again soon, or log in another way"},
-	LoginDenied:         {401, "UnauthorizedError", "login_denied", false, "the provider did not log you in, or you did not allow it to tell this site who you are"},
-	LoginNotFresh:       {401, "UnauthorizedError", "login_not_fresh", false, "the provider did not ask you for your password again, which is wanted here; log out there first, or log in by password"},
-	LoginRefused:        {401, "UnauthorizedError", "login_refused", false, "the answer of the provider is not valid, so nobody was logged in"},
-	ProviderUnavailable: {503, "ServiceUnavailableError", "provider_unavailable", false, "the provider cannot be reached now; try again soon, or log in another way"},
-	AccountExists:       {409, "ConflictError", "account_exists", false, "There is an account with this e-mail address already. Log in to it with its password now, and you are asked whether the two are to be connected. If it has no password, log in as you did before, and connect the provider on the account page."},
-	IdentityTaken:       {409, "ConflictError", "identity_taken", false, "this user of the provider is connected with another account already"},
-	EmailUnverified:     {403, "ForbiddenError", "email_unverified", false, "the provider does not vouch for an e-mail address of yours, so no account was made; verify it there, or log in with a password and connect the provider on your account page"},
-	SignupClosed:        {403, "ForbiddenError", "signup_closed", false, "you have no account here, and accounts are not open to everybody"},
-	Disabled:            {403, "ForbiddenError", "disabled", false, "the account is disabled"},
-	NotConfirmed:        {403, "ForbiddenError", "confirmation_required", false, "your log-in is longer ago than 5 minutes; give your current password, or log in again first"},
-	LastLogin:           {409, "ConflictError", "last_login", false, "there would be no way left to log in; set a password first, by a link from whoever runs this site"},
-	LogoutToken:         {400, "BadRequestError", "invalid_request", false, "the logout token is not valid, or was used before"},
+	LoginState:          {400, "BadRequestError", "login_state", false, "This log-in has expired, is already complete, or was started in another browser. Please log in again."},
+	LoginsFull:          {503, "ServiceUnavailableError", "busy", false, "Too many people are logging in through a provider right now. Try again in a few seconds, or log in another way."},
+	LoginDenied:         {401, "UnauthorizedError", "login_denied", false, "The provider did not log you in, or you did not allow it to share your identity with this site."},
+	LoginNotFresh:       {401, "UnauthorizedError", "login_not_fresh", false, "This site requires a fresh log-in, but the provider did not ask for your password. Log out there first, or log in with your password here."},
+	LoginRefused:        {401, "UnauthorizedError", "login_refused", false, "The provider's response is not valid, so you were not logged in."},
+	ProviderUnavailable: {503, "ServiceUnavailableError", "provider_unavailable", false, "The provider is temporarily unavailable. Try again later, or log in another way."},
+	AccountExists:       {409, "ConflictError", "account_exists", false, "An account with this e-mail address already exists. Log in to it with its password now; you can then connect the two. If it has no password, log in the way you did before, and connect the provider on your account page."},
+	IdentityTaken:       {409, "ConflictError", "identity_taken", false, "Your account at the provider is already connected to another account here."},
+	EmailUnverified:     {403, "ForbiddenError", "email_unverified", false, "The provider has not verified your e-mail address, so no account was created. Verify the address there, or log in with a password and connect the provider on your account page."},
+	SignupClosed:        {403, "ForbiddenError", "signup_closed", false, "You do not have an account here, and sign-up is closed."},
+	Disabled:            {403, "ForbiddenError", "disabled", false, "This account is disabled."},
+	NotConfirmed:        {403, "ForbiddenError", "confirmation_required", false, "You logged in more than 5 minutes ago. Enter your current password, or log in again first."},
+	LastLogin:           {409, "ConflictError", "last_login", false, "This is your only way to log in. Set a password first; the operators of this site can send you a link for that."},
+	LogoutToken:         {400, "BadRequestError", "invalid_request", false, "The logout token is not valid or was already used."},
 
-	KeysUnavailable: {503, "ServiceUnavailableError", "keys_unavailable", false, "the keys of the token issuer could not be loaded yet"},
+	KeysUnavailable: {503, "ServiceUnavailableError", "keys_unavailable", false, "The keys of the token issuer are not loaded yet."},
 }
 
 func Of(err error) *Error {

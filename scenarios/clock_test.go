@@ -56,7 +56,7 @@ func TestScenarioClockJumps(t *testing.T) {
 		}
 		jumps++
 		sitetest.Eventually(t, "the background task has seen the clock jump", func() bool {
-			return strings.Count(s.Log(), "the clock was set to another time") >= jumps
+			return strings.Count(s.Log(), "the system clock was changed") >= jumps
 		})
 	}
 	check := func(at time.Duration) {

@@ -207,7 +207,7 @@ func TestStoreFailures(t *testing.T) {
 		}
 		s.MustAnswer(503, s.Post("/auth/signup", sitetest.CredentialsOf("bob@example.com")), "sign-up")
 		s.MustAnswer(200, s.Bearer("/todos/", got.Token), "verification goes on")
-		if !strings.Contains(s.Log(), "cannot be found any more; restart Caddy") {
+		if !strings.Contains(s.Log(), "the file no longer exists; restart Caddy") {
 			t.Errorf("the log does not say so:\n%s", s.Log())
 		}
 		if err := os.WriteFile(file, nil, 0o600); err != nil {
@@ -244,7 +244,7 @@ func TestStoreFailures(t *testing.T) {
 		if got.Header.Get("Retry-After") == "" || got.ErrorBody(t).Error.Code != "store_unavailable" {
 			t.Errorf("answer %v %s", got.Header, got.Body)
 		}
-		if !strings.Contains(s.Log(), "the file is damaged; restore a backup") {
+		if !strings.Contains(s.Log(), "the file is corrupt; restore a backup") {
 			t.Error("the log does not say what is wrong")
 		}
 	})
@@ -573,7 +573,7 @@ func TestStoreFilesTakenAway(t *testing.T) {
 		}
 		p = sitetest.StartAccounts(t, dir, sitetest.FreeAddress(t))
 		p.MustAnswer(503, p.Post("/auth/signup", sitetest.CredentialsOf("bob@example.com")), "a sign-up")
-		if !strings.Contains(p.Log(), "a copy that was made without the file -wal") {
+		if !strings.Contains(p.Log(), "it was copied without its -wal file") {
 			t.Errorf("the log does not say what it is: %s", p.Log())
 		}
 	})

@@ -24,11 +24,11 @@ func TestScenarioDiskFaults(t *testing.T) {
 	watched := p.LoggedIn("alice@example.com")
 	clients := p.Refreshing(8)
 	for _, fault := range []struct{ name, calls, errno, says string }{
-		{"read-only file system", "pwrite64,ftruncate", "EROFS", "its file system may be read-only"},
+		{"read-only file system", "pwrite64,ftruncate", "EROFS", "its file system is read-only"},
 		{"full disk", "pwrite64,ftruncate", "ENOSPC", "the store is full"},
-		{"disk quota", "pwrite64,ftruncate", "EDQUOT", "the disk refuses it"},
-		{"writes that fail", "pwrite64,ftruncate", "EIO", "the disk refuses it"},
-		{"disk that confirms nothing", "fsync,fdatasync", "EIO", "the disk refuses it"},
+		{"disk quota", "pwrite64,ftruncate", "EDQUOT", "the disk refuses to write"},
+		{"writes that fail", "pwrite64,ftruncate", "EIO", "the disk refuses to write"},
+		{"disk that confirms nothing", "fsync,fdatasync", "EIO", "the disk refuses to write"},
 	} {
 		_, lostBefore := clients.Counts()
 		began := len(p.Log())

@@ -94,15 +94,15 @@ func TestStoreOutageEndsWhenItWorks(t *testing.T) {
 		ahead.Add(61)
 		sitetest.Eventually(t, "it is tried", func() bool { return accountstest.ServiceOf(t).StoreTriedAt().After(tried) })
 	}
-	if strings.Contains(s.Log(), "user store fails no more") {
+	if strings.Contains(s.Log(), "user store is working again") {
 		t.Error("it is said to work")
 	}
 	if err := os.Rename(file+".away", file); err != nil {
 		t.Fatal(err)
 	}
 	ahead.Add(61)
-	sitetest.Eventually(t, "its end is said", func() bool { return strings.Count(s.Log(), "user store fails no more") == 1 })
-	if got := strings.Count(s.Log(), "user store fails; account routes answer so"); got != 1 {
+	sitetest.Eventually(t, "its end is said", func() bool { return strings.Count(s.Log(), "user store is working again") == 1 })
+	if got := strings.Count(s.Log(), "user store is not working; account routes answer with an error"); got != 1 {
 		t.Errorf("its beginning is said %d times", got)
 	}
 }

@@ -141,7 +141,7 @@ var ErrNoKeysYet = errors.New("there are no signing keys yet")
 // load asks the storage for the keys, unless it still owes an answer.
 func (k *Keys) load(ctx context.Context) (Stored, error) {
 	if !k.loading.CompareAndSwap(false, true) {
-		return Stored{}, errors.New("the storage does not answer")
+		return Stored{}, errors.New("the storage does not respond")
 	}
 	type answer struct {
 		keys Stored
@@ -159,7 +159,7 @@ func (k *Keys) load(ctx context.Context) (Stored, error) {
 	case <-ctx.Done():
 		return Stored{}, ctx.Err()
 	case <-time.After(keyLoadTimeout):
-		return Stored{}, fmt.Errorf("the storage does not answer within %s", keyLoadTimeout)
+		return Stored{}, fmt.Errorf("the storage does not respond within %s", keyLoadTimeout)
 	}
 }
 
@@ -385,7 +385,7 @@ func (k *Keys) Reload(ctx context.Context, after time.Duration) error {
 		err = k.use(stored)
 	}
 	if ctx.Err() == nil {
-		k.outage.Note(k.o.Log(), k.o.Now(), err, "signing keys not readable; those in memory are used", "signing keys readable again")
+		k.outage.Note(k.o.Log(), k.o.Now(), err, "signing keys not readable; using the keys in memory", "signing keys readable again")
 	}
 	return err
 }
@@ -412,7 +412,7 @@ func (k *Keys) withoutWithdrawn(ctx context.Context, stored Stored) Stored {
 	if text := strings.Join(refused, " "); text != k.reported {
 		k.reported = text
 		if text != "" {
-			k.o.Log().Warn("signing keys that were withdrawn are in the storage again, as after a restore; they are refused", zap.Strings("kid", refused), zap.String("storage_key", k.o.Path))
+			k.o.Log().Warn("withdrawn signing keys are in the storage again, as after restoring a backup; they are refused", zap.Strings("kid", refused), zap.String("storage_key", k.o.Path))
 		}
 	}
 	return stored

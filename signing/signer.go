@@ -43,7 +43,7 @@ func ParsePrivateKey(text []byte) (Signer, []string, error) {
 	}
 	s := Signer{ID: parsed.KeyID()}
 	if err := parsed.Raw(&s.Key); err != nil {
-		return s, nil, errors.New("its numbers do not make a key")
+		return s, nil, errors.New("its parameters are not a valid key")
 	}
 	private, ok := s.Key.(crypto.Signer)
 	if !ok {
@@ -53,7 +53,7 @@ func ParsePrivateKey(text []byte) (Signer, []string, error) {
 	if own := parsed.Algorithm().String(); err == nil && own != "" {
 		algorithms = slices.DeleteFunc(algorithms, func(name string) bool { return name != own })
 		if len(algorithms) == 0 {
-			err = fmt.Errorf("its alg, %s, is not one for its type", own)
+			err = fmt.Errorf("its alg, %s, does not match its type", own)
 		}
 	}
 	return s, algorithms, err

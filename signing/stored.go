@@ -82,11 +82,11 @@ func Rotate(ctx context.Context, storage certmagic.Storage, storageKey string, r
 		return "", "", err
 	}
 	if len(stored.Keys) == 0 {
-		return "", "", errors.New("there is no key yet: Caddy makes it when it first runs with this config")
+		return "", "", errors.New("there is no key yet; Caddy creates it when it first runs with this config")
 	}
 	last, err := jwk.ParseKey(stored.Keys[0].JWK)
 	if err != nil {
-		return "", "", errors.New("the key that signs is damaged")
+		return "", "", errors.New("the signing key is corrupt")
 	}
 	key, err := newStoredKey(last.Algorithm().String(), r.Now)
 	if err != nil {
@@ -112,7 +112,7 @@ func Rotate(ctx context.Context, storage certmagic.Storage, storageKey string, r
 			ids = append(ids, known.ID())
 		}
 		if err := r.Remember(ids); err != nil {
-			rememberErr = fmt.Errorf("the keys are withdrawn, but the user store does not remember it, so do not restore a backup of them: %w", err)
+			rememberErr = fmt.Errorf("the keys are withdrawn, but this was not recorded in the user store, so do not restore a backup of them: %w", err)
 		}
 	}
 	stored.Keys = kept
@@ -171,7 +171,7 @@ func load(ctx context.Context, storage certmagic.Storage, name string) (stored S
 	}
 	if err != nil { // of broken JSON it may quote the key
 		if _, broken := errors.AsType[*json.SemanticError](err); broken {
-			err = errors.New("they are damaged")
+			err = errors.New("they are corrupt")
 		}
 		return stored, fmt.Errorf("reading the signing keys at %s in Caddy's storage: %w", name, err)
 	}
@@ -192,7 +192,7 @@ func saveStoredKeys(ctx context.Context, storage certmagic.Storage, name string,
 func Load(ctx context.Context, storage certmagic.Storage, path string) (Stored, error) {
 	stored, err := load(ctx, storage, path)
 	if err == nil && len(stored.Keys) == 0 {
-		err = errors.New("there is no key yet: Caddy makes it when it first runs with this config")
+		err = errors.New("there is no key yet; Caddy creates it when it first runs with this config")
 	}
 	return stored, err
 }

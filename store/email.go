@@ -27,7 +27,7 @@ var emailDomain = idna.New(idna.MapForLookup(), idna.BidiRule(), idna.StrictDoma
 // it.
 func EmailKey(email string) (string, error) {
 	if len(email) > MaxEmailBytes {
-		return "", errors.New("is longer than an e-mail address may be")
+		return "", errors.New("is too long for an e-mail address")
 	}
 	parsed, err := mail.ParseAddress(email)
 	if err != nil || parsed.Name != "" || parsed.Address != email {
@@ -37,13 +37,13 @@ func EmailKey(email string) (string, error) {
 	// Folding leaves a compatible form such as ℑ, which only NFKC makes a letter.
 	local, err := emailLocalPart.String(norm.NFKC.String(email[:at]))
 	if err != nil {
-		return "", errors.New("has a character before the @ that an e-mail address cannot have")
+		return "", errors.New("contains a character before the @ that is not allowed in e-mail addresses")
 	}
 	// What idna leaves out, such as a zero-width blank, would still be shown, and an
 	// ideographic full stop at the end is one more that it leaves in.
 	domain, err := emailDomain.ToASCII(email[at+1:])
 	if err != nil || strings.ContainsFunc(email[at+1:], invisible) || strings.HasSuffix(domain, ".") {
-		return "", errors.New("has a domain that is no domain name")
+		return "", errors.New("has an invalid domain name")
 	}
 	return local + "@" + domain, nil
 }

@@ -90,7 +90,7 @@ func DeeperThan(value any, levels int) bool {
 // CheckProfileName refuses what is no further property, as the config does.
 func CheckProfileName(name string) error {
 	if name == "" || slices.Contains([]string{"id", "email", "password", "roles"}, name) {
-		return fmt.Errorf("%q cannot be the name of a further property; id, email, password and roles have their own places", name)
+		return fmt.Errorf("%q cannot be the name of a profile property; id, email, password and roles are not part of the profile", name)
 	}
 	return nil
 }
@@ -102,11 +102,11 @@ const maxRolesBytes = 1024
 
 func CheckRoles(roles []string) error {
 	if bytes := len(strings.Join(roles, ",")); bytes > maxRolesBytes {
-		return fmt.Errorf("the roles have %d bytes together; at most %d go into a token", bytes, maxRolesBytes)
+		return fmt.Errorf("the roles have %d bytes in total; a token can hold at most %d", bytes, maxRolesBytes)
 	}
 	for _, role := range roles {
 		if role == "" || strings.ContainsFunc(role, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) || r == ',' }) {
-			return errors.New("a role is one word, without blanks and commas")
+			return errors.New("a role must be a single word without spaces and commas")
 		}
 	}
 	return nil

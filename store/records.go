@@ -43,4 +43,4 @@ type RecordStore interface {
 }
 
 // ErrRecordExists means that a record of the kind has the ID already.
-var ErrRecordExists = errors.New("there is such a record already")
+var ErrRecordExists = errors.New("the record already exists")

@@ -89,7 +89,7 @@ type RevocationListener interface {
 var (
 	// ErrCannotListen is wrapped by errors that say that the database tells
 	// nobody, now or later.
-	ErrCannotListen = errors.New("the database does not tell of changes")
+	ErrCannotListen = errors.New("the database cannot notify of changes")
 	ErrNotFound     = errors.New("not found")
 	ErrEmailTaken   = errors.New("another user has this e-mail address")
 	// ErrStoreFull is wrapped by errors that say that there is no room left.
@@ -203,4 +203,4 @@ type TryCounter interface {
 }
 
 // ErrNewerSchema means that a newer program than this has made the tables.
-var ErrNewerSchema = errors.New("the user store was made by a newer program")
+var ErrNewerSchema = errors.New("the user store was created by a newer program")

@@ -58,7 +58,7 @@ func normalPassword(password string) (string, error) {
 	}
 	normal, err := precis.OpaqueString.String(password)
 	if err != nil {
-		return "", errors.New("has a character that a password cannot have, such as a control character")
+		return "", errors.New("contains a character that is not allowed in passwords, such as a control character")
 	}
 	return normal, nil
 }
@@ -80,7 +80,7 @@ func CheckNew(password string, minLength int) error {
 	case err != nil:
 		return err
 	case commonPasswords()[strings.ToLower(normal)]:
-		return errors.New("is one of the most common ones, which are tried first; choose another")
+		return errors.New("is too common, so it is easy to guess; choose another")
 	}
 	return nil
 }
@@ -141,7 +141,7 @@ var bcryptForm = regexp.MustCompile(`^\$2[abxy]?\$\d\d\$[./A-Za-z0-9]{53}$`)
 func CheckHash(hash string) error {
 	if isBcrypt(hash) {
 		if cost, err := bcrypt.Cost([]byte(hash)); err != nil || cost > 14 || !bcryptForm.MatchString(hash) {
-			return errors.New("the bcrypt hash is damaged, or of a cost above 14")
+			return errors.New("the bcrypt hash is corrupt, or its cost is above 14")
 		}
 		return nil
 	}
@@ -150,17 +150,17 @@ func CheckHash(hash string) error {
 		return errors.New("the hash is neither argon2id ($argon2id$v=19$m=…,t=…,p=…$salt$key) nor bcrypt ($2b$…)")
 	}
 	if memory < 8 || memory > 256*1024 || time < 1 || time > 10 || threads < 1 || threads > 16 {
-		return errors.New("the argon2id hash has parameters beyond m=8 to 262144, t=1 to 10, p=1 to 16")
+		return errors.New("the argon2id hash has parameters outside m=8 to 262144, t=1 to 10, p=1 to 16")
 	}
 	if _, key, err := caddyauth.DecodeHash([]byte(hash)); err != nil || len(key) < 16 || len(key) > 64 {
-		return errors.New("the argon2id hash is damaged")
+		return errors.New("the argon2id hash is corrupt")
 	}
 	return nil
 }
 
 var hashesWaiting = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 	Namespace: answer.MetricsNamespace, Subsystem: answer.MetricsSubsystem, Name: "password_hashes",
-	Help: "Passwords that are being hashed or wait for it.",
+	Help: "Passwords that are being hashed or are waiting to be.",
 }, func() float64 { return float64(Busy()) })
 
 func init() { answer.AddMetrics(hashesWaiting) }

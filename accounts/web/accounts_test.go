@@ -1528,7 +1528,7 @@ func TestPasswordLengthIsThatOfItsNormalForm(t *testing.T) {
 
 func TestSignupByPlaceholder(t *testing.T) {
 	t.Setenv("SIGNUP", "maybe")
-	if text := sitetest.ConfigError(t, sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "signup {env.SIGNUP}")); !strings.Contains(text, "signup is open, closed or a path") {
+	if text := sitetest.ConfigError(t, sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "signup {env.SIGNUP}")); !strings.Contains(text, "signup must be open, closed or a path") {
 		t.Errorf("a wrong value: %s", text)
 	}
 	t.Setenv("SIGNUP", "closed")

@@ -67,7 +67,7 @@ func TestChromium(t *testing.T) {
 	do("to the sign-up", chromedp.Click(chromedp.CSS(`a[href^="/auth/signup"]`)))
 	at("/auth/signup?return_to=%2Ftodos%2Flist%3Fpage%3D2")
 	do("a common password", chromedp.SendKeys(chromedp.CSS("#email"), "alice@example.com"), chromedp.SendKeys(chromedp.CSS("#password"), "password1"+kb.Enter))
-	shows("is one of the most common ones")
+	shows("is too common, so it is easy to guess")
 	chromiumtest.Picture(t, ctx, "signup-refused")
 	do("sign-up", chromedp.SendKeys(chromedp.CSS("#password"), sitetest.GoodPassword+kb.Enter))
 	at("/todos/list?page=2")

@@ -51,7 +51,7 @@ func (a *Shared) SendToLogin(w http.ResponseWriter, r *http.Request, refusal *re
 	}
 	if original.Path == answer.MountedAt(r)+a.service.Config.Path("login") {
 		a.sayLoginHidden.Do(func() {
-			a.service.Log.Error("the log-in page cannot be reached, since something before it takes its path, such as rewrite or try_files; put that after jwt, in: route { jwt … try_files … }", zap.String("path", original.Path))
+			a.service.Log.Error("the log-in page cannot be reached, because another directive, such as rewrite or try_files, handles its path first; put that directive after jwt, in: route { jwt … try_files … }", zap.String("path", original.Path))
 		})
 		return false // it would lead to itself
 	}

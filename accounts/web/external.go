@@ -101,8 +101,8 @@ func (h *Handler) beginConnect(w http.ResponseWriter, r *http.Request, login *ac
 	}
 	return h.pages.render(w, r, "message", pageData{
 		Title: "Connect your account at " + login.Label,
-		Text:  "Log in there with the account by which you want to log in here too.",
-		Next:  &pageLink{"Go on to " + login.Label, location},
+		Text:  "Log in there with the account that you want to use for logging in here.",
+		Next:  &pageLink{"Continue to " + login.Label, location},
 	}, http.StatusOK)
 }
 
@@ -196,7 +196,7 @@ func (h *Handler) finishExternal(w http.ResponseWriter, r *http.Request, login *
 		return nil
 	})
 	if errors.Is(err, store.ErrNotFound) {
-		return h.showLogin(w, r, "", refusal.New(refusal.LoginState, "nothing is under way in this browser"))
+		return h.showLogin(w, r, "", refusal.New(refusal.LoginState, "no log-in is in progress in this browser"))
 	}
 	if err != nil {
 		return h.showLogin(w, r, "", accounts.StoreRefusal(err))
@@ -233,7 +233,7 @@ func (h *Handler) finishExternal(w http.ResponseWriter, r *http.Request, login *
 func (h *Handler) answeredIdentity(r *http.Request, login *accounts.LoginProvider, pending *pendingLogin) (*accounts.ExternalIdentity, error) {
 	answer, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return nil, refusal.New(refusal.LoginRefused, "the query is damaged")
+		return nil, refusal.New(refusal.LoginRefused, "the query is malformed")
 	}
 	for name, values := range answer {
 		if len(values) > 1 { // RFC 6749 §3.1
@@ -241,17 +241,17 @@ func (h *Handler) answeredIdentity(r *http.Request, login *accounts.LoginProvide
 		}
 	}
 	if pending.Login != login.Name {
-		return nil, refusal.New(refusal.LoginState, "it was begun with %s and comes back from %s", pending.Login, login.Name)
+		return nil, refusal.New(refusal.LoginState, "it was started at %s, but the response came from %s", pending.Login, login.Name)
 	}
 	if subtle.ConstantTimeCompare([]byte(answer.Get("state")), []byte(pending.State)) != 1 {
-		return nil, refusal.New(refusal.LoginState, "state is another than this browser was sent out with")
+		return nil, refusal.New(refusal.LoginState, "state is not the value that this browser was sent with")
 	}
 	identity, err := login.Finish(r.Context(), answer, pending.RedirectURL, pending.Kept)
 	if err != nil {
 		return nil, accounts.RefuseLogin(err)
 	}
 	if identity.Issuer == "" || identity.Subject == "" {
-		return nil, refusal.New(refusal.LoginRefused, "it names nobody")
+		return nil, refusal.New(refusal.LoginRefused, "it has no issuer or no subject")
 	}
 	return identity, pending.checkAuthTime(identity, h.service.Now())
 }
@@ -269,10 +269,10 @@ func (p *pendingLogin) checkAuthTime(identity *accounts.ExternalIdentity, now ti
 		return nil
 	}
 	if identity.AuthTime.IsZero() {
-		return refusal.New(refusal.LoginNotFresh, "the provider was asked to log the user in anew, and does not say when it did (auth_time)")
+		return refusal.New(refusal.LoginNotFresh, "the provider was asked for a fresh log-in and did not return its time (auth_time)")
 	}
 	if identity.AuthTime.Add(*p.MaxAge).Before(p.BeganAt.Add(-authTimeLeeway)) {
-		return refusal.New(refusal.LoginNotFresh, "the provider was asked to log the user in anew, and says that it did so longer ago (auth_time)")
+		return refusal.New(refusal.LoginNotFresh, "the provider was asked for a fresh log-in and returned an older one (auth_time)")
 	}
 	if identity.AuthTime.Add(*p.MaxAge).Before(p.BeganAt) { // its clock is behind
 		identity.AuthTime = p.BeganAt
@@ -285,7 +285,7 @@ func (p *pendingLogin) checkAuthTime(identity *accounts.ExternalIdentity, now ti
 func (h *Handler) finishConnect(w http.ResponseWriter, r *http.Request, login *accounts.LoginProvider, pending *pendingLogin, identity *accounts.ExternalIdentity, err error) error {
 	token, user, callerErr := h.shared.callerUser(w, r)
 	if callerErr != nil || user.ID != pending.UserID || SessionOf(token) != pending.SessionID {
-		return h.showLogin(w, r, "", refusal.New(refusal.LoginState, "the session that began it is not that of this browser any more"))
+		return h.showLogin(w, r, "", refusal.New(refusal.LoginState, "the session that started it is no longer the session of this browser"))
 	}
 	link, there := accounts.LinkedIdentity{}, false
 	if err == nil {
@@ -339,7 +339,7 @@ func (h *Handler) showAccount(w http.ResponseWriter, r *http.Request, token *jwt
 func (h *Handler) backchannelLogout(w http.ResponseWriter, r *http.Request, login *accounts.LoginProvider) error {
 	r.Body = http.MaxBytesReader(w, r.Body, MaxBodyBytes)
 	if err := r.ParseForm(); err != nil || !isForm(r) || len(r.PostForm["logout_token"]) != 1 {
-		return refusal.New(refusal.LogoutToken, "it is no form with one logout_token")
+		return refusal.New(refusal.LogoutToken, "it is not a form with exactly one logout_token")
 	}
 	logout, err := login.VerifyLogout(r.Context(), r.PostForm.Get("logout_token"))
 	if refusal, ok := errors.AsType[*refusal.Error](err); ok {

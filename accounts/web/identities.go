@@ -49,7 +49,7 @@ func (h *Handler) offersTo(w http.ResponseWriter, r *http.Request, in *input, gi
 		})
 	}
 	if err != nil {
-		h.service.Log.Warn("nobody is asked about an external identity; the user can connect it on the account page", zap.String("user_id", given.User.ID), zap.Error(err))
+		h.service.Log.Warn("user not asked about an external identity; it can be connected on the account page", zap.String("user_id", given.User.ID), zap.Error(err))
 	}
 	return err == nil
 }
@@ -60,7 +60,7 @@ func (h *Handler) dropOffer(w http.ResponseWriter, r *http.Request) {
 	for _, cookie := range r.CookiesNamed(name) {
 		_, err := h.service.Users().TakeRecord(r.Context(), accounts.KindOffered, store.HashToken(cookie.Value), h.service.Now())
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
-			h.service.Log.Warn("an external identity that waits is not dropped; it expires by itself", zap.Error(err))
+			h.service.Log.Warn("pending external identity not removed; it expires by itself", zap.Error(err))
 		}
 		credentials.SetCookie(w, r, offerCookie, "", time.Unix(1, 0))
 	}
@@ -73,7 +73,7 @@ func (h *Handler) waiting(r *http.Request, token *jwt.Token, user store.User) (r
 		err = json.Unmarshal(record.Value, &waiting)
 	}
 	if errors.Is(err, store.ErrNotFound) || err == nil && (record.Owner != user.ID || waiting.SessionID != SessionOf(token)) {
-		return record, waiting, refusal.New(refusal.LoginState, "no external identity waits in this browser for this session")
+		return record, waiting, refusal.New(refusal.LoginState, "no external identity is pending in this browser for this session")
 	}
 	return record, waiting, accounts.StoreRefusal(err)
 }
@@ -92,10 +92,10 @@ func (h *Handler) connectPage(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (h *Handler) askToConnect(w http.ResponseWriter, r *http.Request, token *jwt.Token, user store.User, record store.Record, waiting offer, data pageData, status int) error {
-	data.Text = "From then on whoever logs in there as " + waiting.Name() + " is logged in to your account here. Say yes only if that is you."
+	data.Text = "Anyone who logs in there as " + waiting.Name() + " will then be logged in to your account here. Connect only an account of your own."
 	data.Confirm = &pageConfirm{
 		Question: "Connect " + waiting.Label + " (" + waiting.Name() + ") to your account " + user.Email + "?",
-		Yes:      "Connect", No: "Do not", Action: answer.MountedAt(r) + h.Path("connect"), Offer: record.ID,
+		Yes:      "Connect", No: "Cancel", Action: answer.MountedAt(r) + h.Path("connect"), Offer: record.ID,
 	}
 	data.leadsOn = waiting.ReturnTo != ""
 	return h.ask(w, r, token, user, data, status)
@@ -111,7 +111,7 @@ func (h *Handler) ask(w http.ResponseWriter, r *http.Request, token *jwt.Token, 
 	data.Confirm.Password = !fresh && user.PasswordHash != ""
 	data.User = pageUser{ID: user.ID, Email: user.Email, Password: user.PasswordHash != ""}
 	if !fresh && user.PasswordHash == "" {
-		data.Text += " Your log-in is longer ago than 5 minutes, and your account has no password: log out and in again first, and begin this again."
+		data.Text += " You logged in more than 5 minutes ago, and your account has no password. Log out, log in again and repeat this step."
 	}
 	return h.pages.render(w, r, "confirm", data, status)
 }
@@ -127,11 +127,11 @@ func (h *Handler) connect(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if !in.form { // a program has seen no question
-		return refusal.New(refusal.MediaType, "it is no form")
+		return refusal.New(refusal.MediaType, "it is not a form")
 	}
 	record, waiting, err := h.waiting(r, token, user)
 	if err == nil && in.text("offer") != record.ID {
-		err = refusal.New(refusal.LoginState, "the page asked about another external identity")
+		err = refusal.New(refusal.LoginState, "the page was about another external identity")
 	}
 	if err != nil {
 		return h.showAccount(w, r, token, err)
@@ -153,7 +153,7 @@ func (h *Handler) connect(w http.ResponseWriter, r *http.Request) error {
 	}
 	_, err = h.takePending(w, r, accounts.KindOffered, offerCookie, func(store.Record) error { return nil })
 	if errors.Is(err, store.ErrNotFound) {
-		err = refusal.New(refusal.LoginState, "the question was answered already")
+		err = refusal.New(refusal.LoginState, "the question was already answered")
 	}
 	if err == nil {
 		err = h.service.Connect(r.Context(), user.ID, SessionOf(token), waiting.LinkedIdentity, client(r))
@@ -215,7 +215,7 @@ func (h *Handler) identity(w http.ResponseWriter, r *http.Request, id string) er
 		}
 	}
 	if !in.form && r.Method == http.MethodPost {
-		return refusal.New(refusal.MediaType, "it is no form")
+		return refusal.New(refusal.MediaType, "it is not a form")
 	}
 	if in.form && in.text("decision") != "yes" {
 		answer.SeeOther(w, answer.MountedAt(r)+h.Path("account"))
@@ -247,16 +247,16 @@ func (h *Handler) identity(w http.ResponseWriter, r *http.Request, id string) er
 
 func (h *Handler) askToDisconnect(w http.ResponseWriter, r *http.Request, token *jwt.Token, user store.User, links []accounts.LinkedIdentity, i int, data pageData, status int) error {
 	link := links[i]
-	data.Text = "From then on nobody is logged in to your account by " + link.Label + " as " + link.Name() + "."
+	data.Text = "You will no longer be able to log in to your account through " + link.Label + " as " + link.Name() + "."
 	switch {
 	case len(links) == 1 && user.PasswordHash == "":
-		data.Text = "You have no password, so this is your only way to log in, and it cannot be disconnected. Ask whoever runs this site for a link to set a password."
+		data.Text = "You have no password, so this is your only way to log in and cannot be disconnected. Ask the operators of this site for a link to set a password."
 	case user.PasswordHash == "":
-		data.Text += " You have no password; the other providers that you connected remain."
+		data.Text += " You have no password. You can still log in through the other providers that you connected."
 	}
 	data.Confirm = &pageConfirm{
 		Question: "Disconnect " + link.Label + " (" + link.Name() + ") from your account " + user.Email + "?",
-		Yes:      "Disconnect", No: "Do not", Action: answer.MountedAt(r) + h.Path("identities") + "/" + link.ID(),
+		Yes:      "Disconnect", No: "Cancel", Action: answer.MountedAt(r) + h.Path("identities") + "/" + link.ID(),
 	}
 	return h.ask(w, r, token, user, data, status)
 }

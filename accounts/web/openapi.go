@@ -36,19 +36,19 @@ func (h *Handler) openAPIDocument() object {
 	bearer := []object{{"bearer": []string{}}}
 	paths := object{
 		h.Path("login"):                object{"post": operation("Log in", nil, credentials, answers("200", tokens, 401, 422, 429, 503))},
-		h.Path("refresh"):              object{"post": operation("Get a new access token; the refresh token is replaced", nil, schema(object{"refreshToken": text}, "refreshToken"), answers("200", tokens, 401, 422, 503))},
+		h.Path("refresh"):              object{"post": operation("Get a new access token and a new refresh token", nil, schema(object{"refreshToken": text}, "refreshToken"), answers("200", tokens, 401, 422, 503))},
 		h.Path("logout"):               object{"post": operation("End the session", bearer, nil, answers("204", nil, 401, 503))},
-		h.Path("whoami"):               object{"get": operation("Who the token is of", bearer, nil, answers("200", user, 401, 503))},
+		h.Path("whoami"):               object{"get": operation("The user of the token", bearer, nil, answers("200", user, 401, 503))},
 		h.Path("password"):             object{"post": operation("Change the password", bearer, schema(object{"currentPassword": text, "newPassword": password}, "currentPassword", "newPassword"), answers("204", nil, 401, 422, 429, 503))},
-		h.Path("reset"):                object{"post": operation("Set a password by the token of a link", nil, schema(object{"token": text, "newPassword": password}, "token", "newPassword"), answers("204", nil, 401, 422, 503))},
+		h.Path("reset"):                object{"post": operation("Set a password with the token from a reset link", nil, schema(object{"token": text, "newPassword": password}, "token", "newPassword"), answers("204", nil, 401, 422, 503))},
 		h.Path("sessions"):             object{"get": operation("The user's sessions", bearer, nil, answers("200", object{"type": "array", "items": session}, 401, 503))},
 		h.Path("sessions") + "/{id}":   object{"delete": operation("End a session", bearer, nil, answers("204", nil, 401, 404, 503)), "parameters": []object{{"name": "id", "in": "path", "required": true, "schema": text}}},
-		h.Path("identities"):           object{"get": operation("Users of other providers that log in to the account", bearer, nil, answers("200", object{"type": "array", "items": identity}, 401, 503))},
-		h.Path("identities") + "/{id}": object{"delete": operation("Disconnect one; the password is needed unless the log-in was within 5 minutes", bearer, schema(object{"currentPassword": text}), answers("204", nil, 401, 403, 404, 409, 422, 429, 503)), "parameters": []object{{"name": "id", "in": "path", "required": true, "schema": text}}},
+		h.Path("identities"):           object{"get": operation("Identities at other providers that can log in to the account", bearer, nil, answers("200", object{"type": "array", "items": identity}, 401, 503))},
+		h.Path("identities") + "/{id}": object{"delete": operation("Disconnect an identity; requires the password unless the log-in was at most 5 minutes ago", bearer, schema(object{"currentPassword": text}), answers("204", nil, 401, 403, 404, 409, 422, 429, 503)), "parameters": []object{{"name": "id", "in": "path", "required": true, "schema": text}}},
 		h.Path("jwks"):                 object{"get": operation("The public keys that verify the tokens", nil, nil, answers("200", object{"type": "object"}))},
 	}
 	if h.Signup == "open" {
-		paths[h.Path("signup")] = object{"post": operation("Make an account", nil, schema(signup, "email", "password"), answers("201", user, 409, 422, 429, 503))}
+		paths[h.Path("signup")] = object{"post": operation("Create an account", nil, schema(signup, "email", "password"), answers("201", user, 409, 422, 429, 503))}
 	}
 	return object{
 		"openapi":    "3.1.0",

@@ -263,7 +263,7 @@ func (h *Handler) showBrokenLink(w http.ResponseWriter, r *http.Request) error {
 	h.setResetCookie(w, r, "")
 	return h.pages.render(w, r, "message", pageData{
 		Title: "This link does not work",
-		Text:  "It was used before, has expired, is not whole, or your browser keeps no cookies. If you have just set a password by it, log in with that one. Else open the link once more as you got it. If that does not help, ask whoever runs this site for a new one.",
+		Text:  "It has expired, was already used or is incomplete, or your browser blocks cookies. If you have just used it to set a password, log in with that password. Otherwise, open the link again exactly as you received it. If that does not help, ask the operators of this site for a new one.",
 	}, refusal.Reason.Answer().Status)
 }
 
@@ -360,7 +360,7 @@ func (h *Handler) pageOr(w http.ResponseWriter, r *http.Request, in *input, page
 		data.Error = failure.Reason.Answer().Description
 	}
 	if failure.Reason == refusal.EmailTaken {
-		data.Error = "There is an account with this e-mail address already. If you have just made it, log in with the password that you chose."
+		data.Error = "An account with this e-mail address already exists. If you have just created it, log in with the password that you chose."
 	}
 	for _, property := range failure.Properties {
 		data.Errors[property.Path[1:]] = property.Message

@@ -136,7 +136,7 @@ func TestThreatResetTokenIsInNoLog(t *testing.T) {
 	command("enable", "alice@example.com")
 	for what, path := range map[string]string{"used": path, "withdrawn": second, "wrong": "/auth/reset?token=x", "damaged": path + "&x=;%zz", "without a token": "/auth/reset?x=" + token, "empty": "/auth/reset", "cut": path[:len(path)-5]} {
 		for _, got := range []sitetest.Reply{s.Form(sitetest.Browser(t), path, nil), s.Form(sitetest.Browser(t), strings.Replace(path, "/auth", "/AUTH", 1), nil)} {
-			if got.Status != 401 || !strings.Contains(got.Body, "This link does not work") || !strings.Contains(got.Body, "ask whoever runs this site") || strings.Contains(got.Body, `name="newPassword"`) || got.Header.Get("Referrer-Policy") != "no-referrer" {
+			if got.Status != 401 || !strings.Contains(got.Body, "This link does not work") || !strings.Contains(got.Body, "ask the operators of this site") || strings.Contains(got.Body, `name="newPassword"`) || got.Header.Get("Referrer-Policy") != "no-referrer" {
 				t.Errorf("%s: %d %s", what, got.Status, got.Body)
 			}
 		}

@@ -79,7 +79,7 @@ func (h *Handler) signup(w http.ResponseWriter, r *http.Request) error {
 	for _, name := range h.Profile {
 		value, given := in.values[name]
 		if store.OutOfRange(value) {
-			in.wrong(name, "type", errors.New("has a number that is out of range"), map[string]any{})
+			in.wrong(name, "type", errors.New("contains a number that is out of range"), map[string]any{})
 		}
 		if store.DeeperThan(value, store.MaxProfileDepth) {
 			in.wrong(name, "maxDepth", fmt.Errorf("is nested deeper than %d levels", store.MaxProfileDepth), map[string]any{"limit": store.MaxProfileDepth})
@@ -144,7 +144,7 @@ func (h *Handler) refresh(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if in.form { // a browser is renewed silently
-		return refusal.New(refusal.MediaType, "it is a form")
+		return refusal.New(refusal.MediaType, "it is a form, not JSON")
 	}
 	token := in.want("refreshToken")
 	if err := in.err(); err != nil {
@@ -221,7 +221,7 @@ func (h *Handler) password(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 		if len(links) > 0 {
-			notice += " You can still be logged in by " + accounts.Listed(links) + "."
+			notice += " You can still log in through " + accounts.Listed(links) + "."
 		}
 		return h.renderAccount(w, r, token, pageData{Notice: notice}, http.StatusOK)
 	}
@@ -261,7 +261,7 @@ func (h *Handler) reset(w http.ResponseWriter, r *http.Request) error {
 		h.setResetCookie(w, r, "")
 		text := "You can log in with it now. All sessions were ended."
 		if len(gone) > 0 {
-			text += " " + accounts.Listed(gone) + " can no longer log in to your account; connect again what is yours on your account page."
+			text += " " + accounts.Listed(gone) + " can no longer log in to your account. You can connect your own identities again on your account page."
 		}
 		return h.pages.render(w, r, "message", pageData{Title: "Your password was changed", Text: text}, http.StatusOK)
 	}
@@ -387,7 +387,7 @@ func readInput(w http.ResponseWriter, r *http.Request, known ...string) (*input,
 			continue
 		}
 		if in.unknown++; in.unknown <= MaxPropertyErrors {
-			in.wrong(name, "additionalProperties", errors.New("is not known here"), map[string]any{"additionalProperty": shownName(name)})
+			in.wrong(name, "additionalProperties", errors.New("is not a known property"), map[string]any{"additionalProperty": shownName(name)})
 		}
 	}
 	return in, nil
@@ -416,7 +416,7 @@ func bodyRefusal(err error) error {
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return refusal.New(refusal.BodyTooLarge, "more than %d bytes", MaxBodyBytes)
 	}
-	return refusal.New(refusal.Body, "it does not arrive whole")
+	return refusal.New(refusal.Body, "it was not received completely")
 }
 
 // text is a property that is a text, empty if it is none.
@@ -431,7 +431,7 @@ func (in *input) want(name string) string {
 	text, isText := value.(string)
 	switch {
 	case !present:
-		in.wrong(name, "required", errors.New("must be given"), map[string]any{"missingProperty": name})
+		in.wrong(name, "required", errors.New("is required"), map[string]any{"missingProperty": name})
 	case !isText:
 		in.wrong(name, "type", errors.New("must be a string"), map[string]any{"type": "string"})
 	case text == "":

@@ -55,7 +55,7 @@ func TestThreatWithdrawnKeyComesBack(t *testing.T) {
 	look()
 	s.MustAnswer(401, s.Bearer("/todos/", old.Token), "after the backup is back")
 	s.MustAnswer(200, s.Bearer("/todos/", fresh.Token), "control: the key in memory goes on")
-	if !strings.Contains(s.Log(), "signing keys that were withdrawn are in the storage again") {
+	if !strings.Contains(s.Log(), "withdrawn signing keys are in the storage again") {
 		t.Error("the log has no warning")
 	}
 	stopCaddy(t)

@@ -66,5 +66,5 @@ func flagsOf(cmd *cobra.Command) caddycmd.Flags { return caddycmd.Flags{FlagSet:
 
 func addConfigFlags(cmd *cobra.Command, usage string) {
 	cmd.PersistentFlags().String("config", "", usage)
-	cmd.PersistentFlags().String("adapter", "", "Adapter of the config; by default caddyfile for a Caddyfile, and none for JSON")
+	cmd.PersistentFlags().String("adapter", "", "Config adapter; by default caddyfile for a Caddyfile, and none for JSON")
 }

@@ -145,7 +145,7 @@ func TestUserCommands(t *testing.T) {
 				t.Errorf("%s: the roles are %q, expected %q", step.args, got, step.want)
 			}
 		}
-		c.Refuses("", "a role is one word", "user", "roles", id, "--add", "a b")
+		c.Refuses("", "a role must be a single word", "user", "roles", id, "--add", "a b")
 		c.Refuses("", "none of the others can be", "user", "roles", id, "--add", "a", "--set", "b")
 	})
 	t.Run("passwd", func(t *testing.T) {
@@ -165,7 +165,7 @@ func TestUserCommands(t *testing.T) {
 	t.Run("delete", func(t *testing.T) {
 		session := logIn(t, path, id)
 		c.Refuses("", "say so by --yes", "user", "delete", id)
-		accountstest.Has(t, c.Must("", "user", "delete", "--yes", id), "Alice@Example.com is removed")
+		accountstest.Has(t, c.Must("", "user", "delete", "--yes", id), "Alice@Example.com is deleted")
 		if !revoked(t, path, session) {
 			t.Error("the session of a deleted user is not revoked")
 		}
@@ -182,7 +182,7 @@ func TestUserCommandsRefuse(t *testing.T) {
 		{"list"}, {"export"}, {"show", "a@example.com"}, {"disable", "a@example.com"}, {"enable", "a@example.com"}, {"delete", "--yes", "a@example.com"},
 		{"passwd", "a@example.com"}, {"roles", "a@example.com"}, {"reset-link", "--base", "https://example.com", "a@example.com"},
 	} {
-		c.Refuses("", "there is no user store at "+path+"; name another by --store <path> or --config <file>", append([]string{"user"}, args...)...)
+		c.Refuses("", "there is no user store at "+path+"; choose another store with --store <path> or --config <file>", append([]string{"user"}, args...)...)
 	}
 	if _, err := os.Stat(path); err == nil {
 		t.Error("a command that only reads made the store")
@@ -198,17 +198,17 @@ func TestUserCommandsRefuse(t *testing.T) {
 		{"", "another user has this e-mail address", []string{"add", "ALICE@example.com"}},
 		{"", "must look like name@example.com", []string{"add", "alice"}},
 		{"", "must look like name@example.com", []string{"add", "Alice <alice@example.com>"}},
-		{"", "takes an e-mail address, and 0 arguments are given", []string{"add"}},
-		{"", "takes an e-mail address, and 2 arguments are given", []string{"add", "bob@example.com", sitetest.GoodPassword}},
-		{"", "no password is on the first line of standard input", []string{"add", "bob@example.com"}},
+		{"", "takes an e-mail address, but 0 arguments are given", []string{"add"}},
+		{"", "takes an e-mail address, but 2 arguments are given", []string{"add", "bob@example.com", sitetest.GoodPassword}},
+		{"", "the first line of standard input is empty; it must be the password", []string{"add", "bob@example.com"}},
 		{"seven77\n", "the password must have at least 8 characters", []string{"add", "bob@example.com"}},
-		{"password123\n", "one of the most common ones", []string{"add", "bob@example.com"}},
+		{"password123\n", "is too common, so it is easy to guess", []string{"add", "bob@example.com"}},
 		{strings.Repeat("x", 1025), "longer than 1024 bytes", []string{"add", "bob@example.com"}},
 		{strings.Repeat("x", 100_000), "longer than 1024 bytes", []string{"add", "bob@example.com"}},
-		{sitetest.GoodPassword, "a role is one word", []string{"add", "--role", "admin,editor", "bob@example.com"}},
-		{sitetest.GoodPassword, "a role is one word", []string{"add", "--role", "site admin", "bob@example.com"}},
-		{sitetest.GoodPassword, `"roles" cannot be the name of a further property`, []string{"add", "--profile", "roles=admin", "bob@example.com"}},
-		{sitetest.GoodPassword, "it is a name and a text", []string{"add", "--profile", "Bob", "bob@example.com"}},
+		{sitetest.GoodPassword, "a role must be a single word", []string{"add", "--role", "admin,editor", "bob@example.com"}},
+		{sitetest.GoodPassword, "a role must be a single word", []string{"add", "--role", "site admin", "bob@example.com"}},
+		{sitetest.GoodPassword, `"roles" cannot be the name of a profile property`, []string{"add", "--profile", "roles=admin", "bob@example.com"}},
+		{sitetest.GoodPassword, "it must be a name and a text", []string{"add", "--profile", "Bob", "bob@example.com"}},
 		{"", "there is no user \"bob@example.com\"", []string{"show", "bob@example.com"}},
 		{"", "there is no user \"bob\"", []string{"show", "bob"}},
 		{"", "must look like name@example.com", []string{"show", "b ob@example.com"}},
@@ -217,8 +217,8 @@ func TestUserCommandsRefuse(t *testing.T) {
 		{"", "there is no user", []string{"delete", "--yes", "bob@example.com"}},
 		{sitetest.GoodPassword, "there is no user", []string{"passwd", "bob@example.com"}},
 		{"", "there is no user", []string{"roles", "bob@example.com", "--add", "admin"}},
-		{"", "--store and --config are both given", []string{"list", "--config", "Caddyfile"}},
-		{"", `--format "xml": it is csv or jsonl`, []string{"export", "--format", "xml"}},
+		{"", "--store and --config are both set", []string{"list", "--config", "Caddyfile"}},
+		{"", `--format "xml": it must be csv or jsonl`, []string{"export", "--format", "xml"}},
 	} {
 		c.Refuses(refused.stdin, refused.want, append([]string{"user"}, refused.args...)...)
 	}
@@ -230,7 +230,7 @@ func TestUserCommandsRefuse(t *testing.T) {
 	if err := os.WriteFile(damaged, []byte(strings.Repeat("no database ", 1000)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	(&accountstest.CommandLine{TB: t, Where: []string{"--store", damaged}}).Refuses("", "the file is damaged; restore a backup", "user", "list")
+	(&accountstest.CommandLine{TB: t, Where: []string{"--store", damaged}}).Refuses("", "the file is corrupt; restore a backup", "user", "list")
 }
 
 func TestUserListPages(t *testing.T) {
@@ -303,7 +303,7 @@ func TestUserImport(t *testing.T) {
 			}
 			stdout, stderr, err := c.Run("", "user", "import", file)
 			accountstest.Has(t, stdout, "imported 4, skipped 1, refused 9\n")
-			if err == nil || !strings.Contains(err.Error(), "not all lines could be imported") {
+			if err == nil || !strings.Contains(err.Error(), "some lines were refused") {
 				t.Errorf("the error is %v", err)
 			}
 			first := 0 // the number of the line of Alice
@@ -312,8 +312,8 @@ func TestUserImport(t *testing.T) {
 			}
 			for offset, want := range map[int]string{
 				5: "refused: password_hash: the hash is neither argon2id", 6: "skipped: another user has this e-mail address",
-				7: "refused: id is neither a UUID nor", 8: "refused: ", 9: "refused: created_at is no time", 10: "refused: ", 11: "refused: email must look like",
-				12: "refused: another user has this id", 13: "refused: ", 14: "refused: it is longer than 524288 bytes",
+				7: "refused: id must be a UUID, or", 8: "refused: ", 9: "refused: created_at must be a time", 10: "refused: ", 11: "refused: email must look like",
+				12: "refused: another user has this ID", 13: "refused: ", 14: "refused: it is longer than 524288 bytes",
 			} {
 				accountstest.Has(t, stderr, fmt.Sprintf("line %d %s", first+offset, want))
 			}
@@ -339,16 +339,16 @@ func TestUserImportRefuses(t *testing.T) {
 	c, _ := newUserStore(t)
 	dir := sitetest.TempDir(t)
 	for _, refused := range []struct{ name, text, want string }{
-		{"users.txt", "", "say what it is by --format csv or --format jsonl"},
+		{"users.txt", "", "set --format csv or --format jsonl"},
 		{"users.csv", "", "the first line of the CSV: it is empty"},
 		{"users.csv", "email;password_hash\n", "it must name the columns email and password_hash, separated by commas"},
 		{"users.csv", "email,password\n", "it must name the columns email and password_hash"},
 		{"users.csv", "email,password_hash,email\n", `the column "email" is specified twice`},
-		{"users.csv", "email,password_hash,password\n", `"password" cannot be the name of a further property`},
-		{"users.csv", "email,password_hash,OldPassword\n", `the column "OldPassword" would be a property of the profile, which is shown`},
+		{"users.csv", "email,password_hash,password\n", `"password" cannot be the name of a profile property`},
+		{"users.csv", "email,password_hash,OldPassword\n", `the column "OldPassword" would become a profile property, which is visible to the user`},
 		{"users.csv", "email,password_hash,profile\n", ""},
-		{"users.csv", "email,password_hash,\n", `"" cannot be the name of a further property`},
-		{"users.csv", "email,password_hash,stra\xdfe\n", "it is not in UTF-8"},
+		{"users.csv", "email,password_hash,\n", `"" cannot be the name of a profile property`},
+		{"users.csv", "email,password_hash,stra\xdfe\n", "it is not valid UTF-8"},
 		{"users.csv", "email,\"password_hash\n", "its quotation marks do not match"},
 	} {
 		file := filepath.Join(dir, refused.name)
@@ -363,21 +363,21 @@ func TestUserImportRefuses(t *testing.T) {
 	}
 	c.Refuses("", "no such file", "user", "import", filepath.Join(dir, "none.csv"))
 	for line, want := range map[string]string{
-		`[]`:                             `it is no JSON object`,
-		`{"email":1,"password_hash":""}`: `"/email" is of another JSON type`,
-		`{"email":"a@example.com","email":"b@example.com"}`:                                                  `a name that is specified twice`,
-		`{"email":"a@example.com","password":"x"}`:                                                           `there is no member "password"; further properties go into profile`,
-		`{"Email":"a@example.com","password_hash":""}`:                                                       `there is no member "Email"`,
+		`[]`:                             `it is not a JSON object`,
+		`{"email":1,"password_hash":""}`: `"/email" has the wrong JSON type`,
+		`{"email":"a@example.com","email":"b@example.com"}`:                                                  `a name that appears twice`,
+		`{"email":"a@example.com","password":"x"}`:                                                           `unknown member "password"; put other properties into profile`,
+		`{"Email":"a@example.com","password_hash":""}`:                                                       `unknown member "Email"`,
 		`{"password_hash":""}`:                                                                               `email must look like`,
 		`{"email":"a@example.com","password_hash":null}`:                                                     `password_hash is missing`,
-		`{"email":"a@example.com","password_hash":"","roles":"admin"}`:                                       `"/roles" is of another JSON type`,
-		`{"email":"a@example.com","password_hash":"","roles":[1]}`:                                           `"/roles/0" is of another JSON type`,
-		`{"email":"a@example.com","password_hash":"","roles":["a b"]}`:                                       `a role is one word`,
+		`{"email":"a@example.com","password_hash":"","roles":"admin"}`:                                       `"/roles" has the wrong JSON type`,
+		`{"email":"a@example.com","password_hash":"","roles":[1]}`:                                           `"/roles/0" has the wrong JSON type`,
+		`{"email":"a@example.com","password_hash":"","roles":["a b"]}`:                                       `a role must be a single word`,
 		`{"email":"a@example.com","password_hash":"","profile":[]}`:                                          `profile: not a JSON object`,
 		`{"email":"a@example.com","password_hash":"","profile":{"id":"x"}}`:                                  `"id" cannot be the name`,
-		`{"email":"a@example.com","password_hash":"","profile":{"a":1,"a":2}}`:                               `a name that is specified twice`,
-		`{"email":"a@example.com","password_hash":"$2b$20$` + "x" + `"}`:                                     `the bcrypt hash is damaged`,
-		`{"email":"a@example.com","password_hash":"$argon2id$v=19$m=9999999,t=1,p=1$c2FsdHNhbHRzYWx0$a2V5"}`: `parameters beyond`,
+		`{"email":"a@example.com","password_hash":"","profile":{"a":1,"a":2}}`:                               `a name that appears twice`,
+		`{"email":"a@example.com","password_hash":"$2b$20$` + "x" + `"}`:                                     `the bcrypt hash is corrupt`,
+		`{"email":"a@example.com","password_hash":"$argon2id$v=19$m=9999999,t=1,p=1$c2FsdHNhbHRzYWx0$a2V5"}`: `parameters outside`,
 	} {
 		stdout, stderr, err := c.Run(line+"\n", "user", "import", "--format", "jsonl", "-")
 		if err == nil || !strings.Contains(stderr, "line 1 refused: ") || !strings.Contains(stderr, want) || stdout != "imported 0, skipped 0, refused 1\n" {
@@ -405,12 +405,12 @@ func TestUserExport(t *testing.T) {
 	// What CSV cannot hold, JSON lines can.
 	line := `{"id":"` + uuid.NewString() + `","email":"carol@example.com","password_hash":"","roles":[],"profile":%s,"disabled":false,"created_at":"2026-01-02T03:04:05.006Z"}` + "\n"
 	for profile, want := range map[string]string{
-		`{"age":12}`:         `the property "age" is no text of one line`,
-		`{"text":"a\nb"}`:    `the property "text" is no text of one line`,
+		`{"age":12}`:         `the property "age" is not a string of one line`,
+		`{"text":"a\nb"}`:    `the property "text" is not a string of one line`,
 		`{"disabled":"no"}`:  `the column "disabled" is specified twice`,
-		`{"hash tag":"no"}`:  `the column "hash tag" would be a property`,
-		`{"list":["a","b"]}`: `the property "list" is no text of one line`,
-		`{"text":""}`:        `the property "text" is there and empty`,
+		`{"hash tag":"no"}`:  `the column "hash tag" would become a profile property`,
+		`{"list":["a","b"]}`: `the property "list" is not a string of one line`,
+		`{"text":""}`:        `the property "text" is an empty string`,
 	} {
 		other, _ := newUserStore(t)
 		text := fmt.Sprintf(line, profile)
@@ -445,12 +445,12 @@ func TestUserResetLink(t *testing.T) {
 		})
 	}
 	for want, args := range map[string]string{
-		"--base":                 "",
-		"it is where people":     "--base example.com",
-		"--base \"https://a?b\"": "--base https://a?b",
-		"--lifetime \"0\"":       "--base https://example.com --lifetime 0",
-		"--lifetime \"soon\"":    "--base https://example.com --lifetime soon",
-		"--prefix: \"auth\"":     "--base https://example.com --prefix auth",
+		"--base":                         "",
+		"it must be the URL of the site": "--base example.com",
+		"--base \"https://a?b\"":         "--base https://a?b",
+		"--lifetime \"0\"":               "--base https://example.com --lifetime 0",
+		"--lifetime \"soon\"":            "--base https://example.com --lifetime soon",
+		"--prefix: \"auth\"":             "--base https://example.com --prefix auth",
 	} {
 		c.Refuses("", want, append([]string{"user", "reset-link", "alice@example.com"}, strings.Fields(args)...)...)
 	}
@@ -583,8 +583,8 @@ func TestKeysCommands(t *testing.T) {
 	s := &sitetest.Site{T: t, URL: "http://" + sitetest.FreeAddress(t), LogFile: filepath.Join(sitetest.TempDir(t), "log.json")}
 	body := sitetest.AccountsBody(store, "")
 	c := withCaddyfile(t, sitetest.GlobalOptions(storage, s.LogFile, "")+s.URL+" {\n"+body+"\n}")
-	c.Refuses("", "there is no key yet: Caddy makes it", "keys", "list")
-	c.Refuses("", "there is no key yet: Caddy makes it", "keys", "rotate")
+	c.Refuses("", "there is no key yet; Caddy creates it", "keys", "list")
+	c.Refuses("", "there is no key yet; Caddy creates it", "keys", "rotate")
 	accountstest.RunSite(t, s, body, storage)
 	given := s.SignedUp("alice@example.com")
 	before := c.Must("", "keys", "list")
@@ -630,13 +630,13 @@ func TestKeysCommands(t *testing.T) {
 			}
 		}
 	}
-	c.Refuses("", "--lead has no meaning beside it", "keys", "rotate", "--withdraw", "--lead", "1m")
+	c.Refuses("", "--withdraw and --lead cannot be combined", "keys", "rotate", "--withdraw", "--lead", "1m")
 	for _, lead := range []string{"-1s", "31d"} {
 		c.Refuses("", "--lead "+lead+": it must be from 0 to 30d", "keys", "rotate", "--lead", lead)
 	}
 
 	token := s.LoggedIn("alice@example.com").Token
-	accountstest.Has(t, c.Must("", "keys", "rotate", "--withdraw"), " and those before it are withdrawn\n")
+	accountstest.Has(t, c.Must("", "keys", "rotate", "--withdraw"), " and all older keys are withdrawn\n")
 	if list := c.Must("", "keys", "list"); strings.Count(list, "\n") != 2 {
 		t.Errorf("the list of keys after a withdrawal is:\n%s", list)
 	}
@@ -646,18 +646,18 @@ func TestKeysCommands(t *testing.T) {
 	for _, signing := range []string{"secret " + strings.Repeat("s", 32), "signing_key " + filepath.Join("..", "..", "testdata", "keys", "p256.pem")} {
 		c := withCaddyfile(t, sitetest.GlobalOptions(storage, s.LogFile, "")+s.URL+" {\n"+sitetest.AccountsBody(store, signing)+"\n}")
 		for _, command := range []string{"list", "rotate"} {
-			c.Refuses("", "so no key is stored; change it there", "keys", command)
+			c.Refuses("", "so no key is stored; change that option", "keys", command)
 		}
 	}
 	t.Chdir(sitetest.TempDir(t))
-	(&accountstest.CommandLine{TB: t, Where: nil}).Refuses("", "There is no Caddyfile in this folder", "keys", "rotate")
+	(&accountstest.CommandLine{TB: t, Where: nil}).Refuses("", "there is no Caddyfile in this folder", "keys", "rotate")
 }
 
 func TestInspect(t *testing.T) {
 	c := &accountstest.CommandLine{TB: t, Where: nil}
 	token := sitetest.HS256(t, sitetest.JSON{"nbf": 1e300, "iat": time.Now().Add(-72 * time.Hour).Unix(), "nested": sitetest.JSON{"exp": 1}, "text": "\u009b31m"})
 	described := c.Must("Bearer "+token+"\n", "inspect")
-	accountstest.Has(t, described, "header\n{\n  \"alg\": \"HS256\"", "claims\n{\n", `"sub": "alice"`, `"text": "\u009b31m"`, "signature not checked; name a config by --config")
+	accountstest.Has(t, described, "header\n{\n  \"alg\": \"HS256\"", "claims\n{\n", `"sub": "alice"`, `"text": "\u009b31m"`, "signature not checked; to check the token with the jwt handlers of a config, set --config")
 	for _, want := range []string{`"exp": \d+,?  // 20\S+Z, in (59m5.|1h0m0)s\n`, `"nbf": 1e\+300,?  // beyond all years\n`, `"iat": \d+,?  // 20\S+Z, 3 days ago\n`, `    "exp": 1\n`} {
 		if !regexp.MustCompile(want).MatchString(described) {
 			t.Errorf("it has no %s:\n%s", want, described)
@@ -680,17 +680,17 @@ func TestInspect(t *testing.T) {
 	header, rest, _ := strings.Cut(token, ".")
 	payload, signature, _ := strings.Cut(rest, ".")
 	for _, malformed := range []struct{ token, want, shown string }{
-		{"", "nothing is there", ""},
-		{"opaque", "1 parts, a signed JWT has 3", ""},
-		{token + ".x.y", "5 parts, a signed JWT has 3", ""},
+		{"", "it is empty", ""},
+		{"opaque", "1 parts; a signed JWT has 3", ""},
+		{token + ".x.y", "5 parts; a signed JWT has 3", ""},
 		{"=" + token, "the header is empty or not strict base64url", ""},
 		{header + ".." + signature, "the payload is empty or not strict base64url", `"alg"`},
 		{header + "." + payload + ".", "the signature is empty or not strict base64url", `"sub"`},
 		{sitetest.Encode("[]") + "." + payload + "." + signature, "the token header is not valid", "claims"},
-		{sitetest.Encode(`{"alg":"HS256","alg":"none"}`) + "." + payload + "." + signature, "a name that is specified twice", `"alg": "none"`},
-		{sitetest.Encode(`{"alg":"HS256","crit":["exp"]}`) + "." + payload + "." + signature, "crit or b64 stands in it", `"crit"`},
-		{header + "." + sitetest.Encode(`{"sub":`) + "." + signature, "payload: broken JSON", `"alg"`},
-		{header + "." + sitetest.Encode(`{"sub":"a","Exp":1}`) + "." + signature, `"Exp" differs from "exp" by case`, `"Exp"`},
+		{sitetest.Encode(`{"alg":"HS256","alg":"none"}`) + "." + payload + "." + signature, "a name that appears twice", `"alg": "none"`},
+		{sitetest.Encode(`{"alg":"HS256","crit":["exp"]}`) + "." + payload + "." + signature, "it has crit or b64", `"crit"`},
+		{header + "." + sitetest.Encode(`{"sub":`) + "." + signature, "payload: malformed JSON", `"alg"`},
+		{header + "." + sitetest.Encode(`{"sub":"a","Exp":1}`) + "." + signature, `"Exp" differs from "exp" only in case`, `"Exp"`},
 		{strings.Repeat("x", jwt.MaxTokenBytes) + token, "the token is too large", ""},
 	} {
 		stdout, _, err := c.Run(malformed.token, "inspect")
@@ -720,8 +720,8 @@ func TestInspectWithConfig(t *testing.T) {
 		token string
 		want  []string
 	}{
-		{sitetest.HS256(t, nil), []string{"jwt :1001 /api/*; :1002 /api/*: accepted\n", `jwt :1003 admin.example /api/*: refused by the check "role": the user lacks a role that is needed here: needs one of ["admin"] in roles`}},
-		{sitetest.HS256(t, sitetest.JSON{"roles": []string{"admin"}, "level": 1}), []string{": accepted\n", `refused by the check "expression": the user is not allowed here: claims.level > 3 is false`}},
+		{sitetest.HS256(t, nil), []string{"jwt :1001 /api/*; :1002 /api/*: accepted\n", `jwt :1003 admin.example /api/*: refused by the check "role": You do not have a role that is required here: requires one of ["admin"] in roles`}},
+		{sitetest.HS256(t, sitetest.JSON{"roles": []string{"admin"}, "level": 1}), []string{": accepted\n", `refused by the check "expression": You are not allowed to do this: claims.level > 3 is false`}},
 		{sitetest.HS256(t, sitetest.JSON{"roles": []string{"admin"}, "level": 4}), []string{"/api/*: accepted\n", "/api/*: accepted, if the request meets: claims.sub == {http.request.uri.path.1}\n"}},
 	} {
 		got := c.Must(accepted.token, "inspect")
@@ -743,7 +743,7 @@ func TestInspectWithConfig(t *testing.T) {
 		}
 		hasNot(t, stdout+stderr+fmt.Sprint(err), refused.token, sitetest.Secret)
 	}
-	c.Refuses("a.b", "2 parts, a signed JWT has 3", "inspect")
+	c.Refuses("a.b", "2 parts; a signed JWT has 3", "inspect")
 	c = withCaddyfile(t, ":1 {\n respond hello\n}")
 	if _, _, err := c.Run(good, "inspect"); err == nil || !strings.Contains(err.Error(), "has no jwt handler") {
 		t.Errorf("a config without a jwt handler: %v", err)
@@ -776,7 +776,7 @@ func TestInspectAccounts(t *testing.T) {
 	body := sitetest.AccountsBody(store, "")
 	c := withCaddyfile(t, sitetest.GlobalOptions(storage, s.LogFile, "")+s.URL+" {\n"+body+"\n}")
 	stdout, _, err := c.Run(sitetest.HS256(t, nil), "inspect")
-	if accountstest.Has(t, stdout, "cannot be asked: there is no user store at "+store); err == nil {
+	if accountstest.Has(t, stdout, "cannot check the token: there is no user store at "+store); err == nil {
 		t.Error("a token is accepted before Caddy has run")
 	}
 	if entries, err := os.ReadDir(storage); err != nil || len(entries) > 0 {
@@ -814,10 +814,10 @@ func TestCommandsRefuseWhatWouldBeLost(t *testing.T) {
 	for i := range 40 {
 		many = append(many, "--add", fmt.Sprintf("a-role-with-a-long-name-%08d", i))
 	}
-	c.Refuses("", "at most 1024 go into a token", append([]string{"user", "roles", "alice@example.com"}, many...)...)
+	c.Refuses("", "a token can hold at most 1024", append([]string{"user", "roles", "alice@example.com"}, many...)...)
 	c.Refuses("", "the role admin is both added and removed", "user", "roles", "alice@example.com", "--add", "admin", "--remove", "admin")
 	damaged := `{"email":"bob@example.com","password_hash":"$2a$10$N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhW!"}`
-	if _, said, _ := c.Run(damaged, "user", "import", "--format", "jsonl", "-"); !strings.Contains(said, "the bcrypt hash is damaged") {
+	if _, said, _ := c.Run(damaged, "user", "import", "--format", "jsonl", "-"); !strings.Contains(said, "the bcrypt hash is corrupt") {
 		t.Errorf("import says %s", said)
 	}
 	c.Where = nil

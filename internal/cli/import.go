@@ -33,35 +33,35 @@ import (
 func importCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "import <file or -> [flags]",
-		Short: "Adds users from a file, with the hashes of their passwords",
+		Short: "Adds users from a file, with their password hashes",
 		Long: `
-Adds users from a file, or from standard input for -, with the hashes of their
-passwords as they are: argon2id ($argon2id$v=19$…) or bcrypt ($2b$…). Whose
-e-mail address is there already is skipped, so an import can be repeated. A line
-that is wrong is reported with its number, and does not stop the others.
+Adds users from a file, or from standard input for -. Passwords are imported as
+hashes: argon2id ($argon2id$v=19$…) or bcrypt ($2b$…). Users whose e-mail address
+already exists are skipped, so you can repeat an import. An invalid line is
+reported with its number, and the import continues with the next line.
 
-JSON lines are objects with these members, one a line:
+JSON lines: each line is an object with these members:
 
     email          required
     password_hash  required; empty for a user without a password
-    id             a UUID, or what another system called the user: 1 to 64 of
-                   A-Z a-z 0-9 - _; a new UUID by default
-    roles          list of texts
-    profile        object of further properties
+    id             a UUID, or the user's ID in another system: 1 to 64 of
+                   A-Z a-z 0-9 - _; default: a new UUID
+    roles          list of strings
+    profile        object of profile properties
     disabled       true or false
-    created_at     time, as in 2026-01-31T12:00:00Z; now by default
+    created_at     time, as in 2026-01-31T12:00:00Z; default: now
 
-CSV has them as columns, in any order, named by its first line. Roles are separated
-by blanks, and each further column is a property of the profile. A value cannot
-have a line end there. An empty one is as if it were not given. An apostrophe
-before what a spreadsheet would take for a formula, as export writes it, is not
-part of the value.`,
+CSV: the first line names the columns, which are the same members in any order.
+Roles are separated by spaces, and every other column is a profile property. A
+value cannot contain line breaks, and an empty value means that it is not set. If
+a value looks like a formula, export writes an apostrophe before it; import
+removes that apostrophe.`,
 		Example: `  caddy jwt user import users.csv
   other-database-dump | caddy jwt user import --format jsonl -`,
-		Args: takes("the name of a file, or - for standard input"),
+		Args: takes("a file name, or - for standard input"),
 		RunE: operates(true, importUsers),
 	}
-	cmd.Flags().String("format", "", "csv or jsonl; by default as the file's name ends")
+	cmd.Flags().String("format", "", "csv or jsonl; by default the extension of the file")
 	return cmd
 }
 
@@ -77,7 +77,7 @@ func (o *operator) importFormat() (string, error) {
 	case "ndjson":
 		return "jsonl", nil
 	}
-	return "", fmt.Errorf("%s could be anything; say what it is by --format csv or --format jsonl", refusal.Quoted(o.args[0]))
+	return "", fmt.Errorf("the format of %s is unknown; set --format csv or --format jsonl", refusal.Quoted(o.args[0]))
 }
 
 // importCount is what became of the lines of an import.
@@ -143,7 +143,7 @@ func importUsers(o *operator) error {
 	count.clear()
 	o.say("%s", count)
 	if err == nil && count.refused > 0 {
-		err = errors.New("not all lines could be imported; correct the refused ones, and import the file again")
+		err = errors.New("some lines were refused; correct them and import the file again")
 	}
 	return err
 }
@@ -164,7 +164,7 @@ func (o *operator) importLines(lines *lineReader, parse func([]byte) (userRecord
 			err = o.importLine(line, parse)
 		}
 		if failure, ok := errors.AsType[*storeFailure](err); ok {
-			return fmt.Errorf("line %d: %w; those before it are done, and are skipped when you import the file again", lines.number, failure.error)
+			return fmt.Errorf("line %d: %w; the lines before it were imported and will be skipped when you import the file again", lines.number, failure.error)
 		}
 		switch {
 		case err == nil:
@@ -200,7 +200,7 @@ func (o *operator) importLine(line []byte, parse func([]byte) (userRecord, error
 		_, err = o.store.User(o.ctx, user.ID)
 	}
 	if err == nil {
-		return errors.New("another user has this id")
+		return errors.New("another user has this ID")
 	}
 	if errors.Is(err, store.ErrNotFound) {
 		err = o.store.CreateUser(o.ctx, user)
@@ -263,7 +263,7 @@ func (r userRecord) user(now time.Time) (user store.User, err error) {
 		return user, fmt.Errorf("email %w", err)
 	}
 	if r.PasswordHash == nil {
-		return user, errors.New("password_hash is missing; it is empty for a user without a password")
+		return user, errors.New("password_hash is missing; for a user without a password, set it to the empty string")
 	}
 	if user.PasswordHash = *r.PasswordHash; user.PasswordHash != "" {
 		if err := password.CheckHash(user.PasswordHash); err != nil {
@@ -274,12 +274,12 @@ func (r userRecord) user(now time.Time) (user store.User, err error) {
 		if user.ID = r.ID; len(r.ID) == 36 && uuid.Validate(r.ID) == nil {
 			user.ID = strings.ToLower(r.ID)
 		} else if !importableID.MatchString(r.ID) {
-			return user, errors.New("id is neither a UUID nor 1 to 64 of the characters A-Z, a-z, 0-9, - and _, the first a letter or digit; leave it out for a new one")
+			return user, errors.New("id must be a UUID, or 1 to 64 of the characters A-Z, a-z, 0-9, - and _ that start with a letter or digit; omit it to get a new one")
 		}
 	}
 	if r.CreatedAt != "" {
 		if user.CreatedAt, err = time.Parse(time.RFC3339, r.CreatedAt); err != nil {
-			return user, errors.New("created_at is no time, as in 2026-01-31T12:00:00Z")
+			return user, errors.New("created_at must be a time, as in 2026-01-31T12:00:00Z")
 		}
 	}
 	if err := store.CheckRoles(user.Roles); err != nil {
@@ -328,11 +328,11 @@ func parseJSONUser(line []byte) (record userRecord, err error) {
 	case !ok:
 		return record, jwt.JSONError(err)
 	case errors.Is(err, jsonv2.ErrUnknownName):
-		return record, fmt.Errorf("there is no member %s; further properties go into profile", refusal.Quoted(semantic.JSONPointer.LastToken()))
+		return record, fmt.Errorf("unknown member %s; put other properties into profile", refusal.Quoted(semantic.JSONPointer.LastToken()))
 	case semantic.JSONPointer == "":
-		return record, errors.New("it is no JSON object")
+		return record, errors.New("it is not a JSON object")
 	}
-	return record, fmt.Errorf("%s is of another JSON type than it must be", refusal.Quoted(string(semantic.JSONPointer)))
+	return record, fmt.Errorf("%s has the wrong JSON type", refusal.Quoted(string(semantic.JSONPointer)))
 }
 
 // csvHeader are the names of the columns.
@@ -371,7 +371,7 @@ func (h csvHeader) check() error {
 			return err
 		}
 		if lower := strings.ToLower(name); strings.Contains(lower, "password") || strings.Contains(lower, "hash") {
-			return fmt.Errorf("the column %s would be a property of the profile, which is shown; hashes are in the column password_hash, and JSON lines can have any property", refusal.Quoted(name))
+			return fmt.Errorf("the column %s would become a profile property, which is visible to the user; put hashes into the column password_hash, or, if it really is a property, import JSON lines", refusal.Quoted(name))
 		}
 	}
 	return nil
@@ -379,14 +379,14 @@ func (h csvHeader) check() error {
 
 func parseCSVLine(line []byte) ([]string, error) {
 	if !utf8.Valid(line) {
-		return nil, errors.New("it is not in UTF-8")
+		return nil, errors.New("it is not valid UTF-8")
 	}
 	values, err := csv.NewReader(bytes.NewReader(line)).Read()
 	if errors.Is(err, io.EOF) {
 		return nil, errors.New("it is empty")
 	}
 	if err != nil {
-		return nil, errors.New("its quotation marks do not match; a value with one is in quotation marks, and has it twice")
+		return nil, errors.New("its quotation marks do not match; put a value that contains a quotation mark in quotation marks, and double the mark inside")
 	}
 	return values, nil
 }
@@ -397,7 +397,7 @@ func (h csvHeader) parseUser(line []byte) (record userRecord, err error) {
 		return record, err
 	}
 	if len(values) != len(h) {
-		return record, fmt.Errorf("it has %d values, and the first line names %d columns", len(values), len(h))
+		return record, fmt.Errorf("it has %d values, but the first line names %d columns", len(values), len(h))
 	}
 	profile := make(map[string]string)
 	for i, value := range values {
@@ -430,15 +430,15 @@ func (h csvHeader) parseUser(line []byte) (record userRecord, err error) {
 func exportCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export [flags]",
-		Short: "Prints all users as import takes them, with the hashes of their passwords",
+		Short: "Prints all users, with their password hashes, in the format of import",
 		Long: `
-Prints all users as import takes them, with the hashes of their passwords. Keep
-the output as secret as the store: passwords can be guessed from hashes.
-Sessions are not in it.
+Prints all users, with their password hashes, in the format that import reads.
+Keep the output as secret as the store: passwords can be guessed from hashes. It
+does not contain sessions.
 
-CSV can be opened in a spreadsheet: an apostrophe stands before what that would
-take for a formula, such as =1+1, and import removes it again. JSON lines have
-everything as it is.`,
+You can open the CSV in a spreadsheet: if a value looks like a formula, such as
+=1+1, export writes an apostrophe before it, and import removes it. JSON lines
+contain every value unchanged.`,
 		Example: `  (umask 077; caddy jwt user export > users.jsonl)`,
 		Args:    cobra.NoArgs,
 		RunE:    operates(false, exportUsers),
@@ -456,7 +456,7 @@ func exportUsers(o *operator) error {
 	case "csv":
 		err = o.exportCSV(out)
 	default:
-		err = fmt.Errorf("--format %q: it is csv or jsonl", format)
+		err = fmt.Errorf("--format %q: it must be csv or jsonl", format)
 	}
 	return errors.Join(err, out.Flush())
 }
@@ -490,7 +490,7 @@ func (o *operator) exportJSON(out io.Writer) error {
 			line, err = jsonv2.Marshal(record)
 		}
 		if err != nil {
-			left = errors.Join(left, fmt.Errorf("user %s is left out: %w", record.ID, err))
+			left = errors.Join(left, fmt.Errorf("user %s is skipped: %w", record.ID, err))
 			continue
 		}
 		if _, err := out.Write(append(line, '\n')); err != nil {
@@ -542,7 +542,7 @@ func (o *operator) csvHeader() (csvHeader, error) {
 	header := csvHeader(slices.Concat(csvColumns, slices.Sorted(maps.Keys(names))))
 	for _, name := range header {
 		if strings.TrimSpace(name) != name || strings.ContainsAny(name, "\r\n") {
-			return nil, fmt.Errorf("the property %s begins or ends with a blank, or has a line end, which CSV cannot hold", refusal.Quoted(name))
+			return nil, fmt.Errorf("the property %s begins or ends with a space or contains a line break, which CSV cannot represent", refusal.Quoted(name))
 		}
 	}
 	return header, header.check()
@@ -563,16 +563,16 @@ func (h csvHeader) values(record userRecord) ([]string, error) {
 		value, given := profile[name]
 		text, isText := value.(string)
 		if given && !isText || strings.ContainsAny(text, "\r\n") {
-			return nil, fmt.Errorf("the property %s is no text of one line, which CSV cannot hold", refusal.Quoted(name))
+			return nil, fmt.Errorf("the property %s is not a string of one line, so CSV cannot represent it", refusal.Quoted(name))
 		}
 		if given && text == "" {
-			return nil, fmt.Errorf("the property %s is there and empty, which CSV cannot tell from none", refusal.Quoted(name))
+			return nil, fmt.Errorf("the property %s is an empty string, which CSV cannot distinguish from a missing one", refusal.Quoted(name))
 		}
 		values = append(values, text)
 		delete(profile, name)
 	}
 	if len(profile) > 0 {
-		return nil, errors.New("it got a new property while it was exported")
+		return nil, errors.New("a property was added while it was exported")
 	}
 	return values, nil
 }

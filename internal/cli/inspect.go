@@ -23,27 +23,28 @@ import (
 func inspectCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "inspect [<token source>] [flags]",
-		Short: "Shows what is in a token, and which check it fails",
+		Short: "Shows the contents of a token, and which check it fails",
 		Long: `
 Shows the header and the claims of a token. With --config, each jwt handler of
-the config checks the token as it does for a request, fetches keys where it must,
-and says whether it accepts the token or which check fails. The exit code is 0
-if a handler does, and without --config if the token is well-formed.
+the config checks the token as it would for a request (it may fetch keys), and the
+command prints whether the handler accepts it, or which check fails. The exit code
+is 0 if at least one handler accepts the token; without --config, if the token is
+well-formed.
 
-The token is read from a source, and never taken from the command line itself:
+The token is read from a source, never from the command line itself:
 
     -           standard input, the default
     @<file>     a file
     env:<NAME>  an environment variable
 
-The handlers read the keys in Caddy's storage, and keep there what they fetch,
-as they do in Caddy. So run the command as the user who runs Caddy.`,
+As in Caddy, the handlers read keys from Caddy's storage and store fetched keys
+there. So run the command as the user who runs Caddy.`,
 		Example: `  caddy jwt inspect < token.txt
   caddy jwt inspect --config /etc/caddy/Caddyfile env:TOKEN`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: runs(inspect),
 	}
-	addConfigFlags(cmd, "Config of Caddy whose jwt handlers check the token")
+	addConfigFlags(cmd, "Caddy config whose jwt handlers check the token")
 	return cmd
 }
 
@@ -61,7 +62,7 @@ func inspect(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	if flagsOf(cmd).String("config") == "" {
-		fmt.Fprintln(cmd.OutOrStdout(), "\nsignature not checked; name a config by --config <file> to have its jwt handlers check the token")
+		fmt.Fprintln(cmd.OutOrStdout(), "\nsignature not checked; to check the token with the jwt handlers of a config, set --config <file>")
 		return nil
 	}
 	return checkToken(cmd, token)
@@ -174,7 +175,7 @@ func (c *siteConfig) providers() (found []*handlerConfig) {
 func judge(ctx caddy.Context, handler json.RawMessage, token string) (verdict string, accepted bool) {
 	h, err := openHandler(ctx, handler)
 	if err != nil {
-		return "cannot be asked: " + err.Error(), false
+		return "cannot check the token: " + err.Error(), false
 	}
 	return h.Judge(ctx, token, time.Now())
 }
@@ -206,7 +207,7 @@ func openHandler(ctx caddy.Context, config json.RawMessage) (tokenJudge, error) 
 	}
 	judge, ok := module.(tokenJudge)
 	if !ok {
-		return nil, fmt.Errorf("%T verifies no tokens", module)
+		return nil, fmt.Errorf("%T cannot verify tokens", module)
 	}
 	return judge, nil
 }

@@ -20,16 +20,16 @@ import (
 func keysCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "keys",
-		Short: "Works with the keys that sign the tokens of a site's accounts",
+		Short: "Manages the keys that sign the tokens of a site's accounts",
 		Long: `
-Works with the keys that sign the tokens of a site's accounts. They are in the
-storage of Caddy that the config names, by default in the data directory of the
-user who runs Caddy, and nobody else can read them. So run the command as that
-user, as in: sudo -u caddy -H caddy jwt keys list --config /etc/caddy/Caddyfile`,
+Manages the keys that sign the tokens of a site's accounts. The keys are in the
+storage of the Caddy config, which by default is the data directory of the user who
+runs Caddy. Only that user can read them, so run the command as that user, as in:
+sudo -u caddy -H caddy jwt keys list --config /etc/caddy/Caddyfile`,
 		Example: `  caddy jwt keys list
   caddy jwt keys rotate --config /etc/caddy/Caddyfile`,
 	}
-	addConfigFlags(cmd, "Config of Caddy whose accounts are meant; by default the Caddyfile in this folder")
+	addConfigFlags(cmd, "Caddy config with the accounts; by default the Caddyfile in this folder")
 	cmd.AddCommand(listKeysCommand(), rotateKeysCommand())
 	return cmd
 }
@@ -39,8 +39,8 @@ func listKeysCommand() *cobra.Command {
 		Use:   "list [flags]",
 		Short: "Lists the signing keys",
 		Long: `
-Lists the signing keys: the one that signs, and those that verify the tokens
-that they signed before.`,
+Lists the signing keys: the key that signs now, and older keys that still verify the
+tokens that they signed.`,
 		Example: `  caddy jwt keys list --config /etc/caddy/Caddyfile`,
 		Args:    cobra.NoArgs,
 		RunE:    runs(listKeys),
@@ -50,26 +50,25 @@ that they signed before.`,
 func rotateKeysCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rotate [flags]",
-		Short: "Lets a new key sign",
+		Short: "Replaces the signing key",
 		Long: `
-Makes a new signing key for the accounts in the config. Servers that run publish
-it within 15 seconds, and sign with it after --lead, so that every node and every
-service that fetches the keys has it by then. The key before it verifies until the
-last token that it signed has expired, so nobody is logged out.
+Creates a new signing key for the accounts in the config. Running servers publish it
+within 15 seconds and start to sign with it after --lead, so that all nodes, and all
+services that fetch the keys, have it by then. The previous key still verifies
+tokens until the last one that it signed has expired, so nobody is logged out.
 
-With --withdraw servers sign with the new key within 15 seconds, and the keys
-before it verify nothing any more from then on: for a key that leaked. All access
-and ID tokens are refused then; sessions go on by their refresh tokens. Services
-that fetch the keys refuse the old ones when they have fetched again. The user
-store remembers which keys were withdrawn: one that comes back, as from a backup,
-is refused.`,
+Use --withdraw if a key has leaked: servers sign with the new key within 15 seconds,
+and the old keys no longer verify anything. All existing access and ID tokens are
+then refused, but sessions continue with their refresh tokens. Services that fetch
+the keys refuse the old ones after their next fetch. The user store records which
+keys are withdrawn, so a key that returns, for example from a backup, is refused.`,
 		Example: `  caddy jwt keys rotate --config /etc/caddy/Caddyfile
   caddy jwt keys rotate --lead 24h --config /etc/caddy/Caddyfile`,
 		Args: cobra.NoArgs,
 		RunE: runs(rotateKeys),
 	}
-	cmd.Flags().Bool("withdraw", false, "Let the keys before it verify nothing any more")
-	cmd.Flags().String("lead", signing.DefaultLead.String(), "How long the new key is published before it signs: as long as other services keep the keys, and 0 for one node whose tokens nobody else verifies")
+	cmd.Flags().Bool("withdraw", false, "Make the old keys invalid at once, for example after a leak")
+	cmd.Flags().String("lead", signing.DefaultLead.String(), "How long the new key is published before it signs: at least as long as other services cache the keys; 0 for a single node whose tokens no other service verifies")
 	return cmd
 }
 
@@ -102,7 +101,7 @@ func keyPlaces(config *siteConfig) ([]keyPlace, error) {
 		}
 	}
 	if !slices.ContainsFunc(places, func(p keyPlace) bool { return !p.optional }) {
-		return nil, fmt.Errorf("the accounts in %s sign with the `secret` or `signing_key` that stands there, so no key is stored; change it there and reload the config", config.file)
+		return nil, fmt.Errorf("the accounts in %s sign with `secret` or `signing_key`, so no key is stored; change that option and reload the config", config.file)
 	}
 	return places, nil
 }
@@ -167,17 +166,17 @@ func rotateKeys(cmd *cobra.Command, _ []string) error {
 	flags := flagsOf(cmd)
 	lead, err := caddy.ParseDuration(flags.String("lead"))
 	if err != nil {
-		return fmt.Errorf("--lead %q: it is a duration, as in 45s, 24h or 2d", flags.String("lead"))
+		return fmt.Errorf("--lead %q: it must be a duration, as in 45s, 24h or 2d", flags.String("lead"))
 	}
 	r := signing.Rotation{Now: time.Now(), Lead: lead, Withdraw: flags.Bool("withdraw")}
-	begins, becomes := "from "+timeText(r.Now.Add(r.Lead))+" on", "verifies what it signed"
+	begins, becomes := "from "+timeText(r.Now.Add(r.Lead))+" on", "still verifies what it signed"
 	switch {
 	case r.Withdraw && cmd.Flags().Changed("lead"):
-		return errors.New("--withdraw lets the new key sign at once, so --lead has no meaning beside it; take one of them out")
+		return errors.New("--withdraw and --lead cannot be combined, because --withdraw makes the new key sign at once; remove one of them")
 	case r.Lead < 0 || r.Lead > signing.LongestLead:
 		return fmt.Errorf("--lead %s: it must be from 0 to %dd", flags.String("lead"), signing.LongestLead/(24*time.Hour))
 	case r.Withdraw:
-		r.Lead, begins, becomes = 0, "within 15 seconds", "and those before it are withdrawn"
+		r.Lead, begins, becomes = 0, "within 15 seconds", "and all older keys are withdrawn"
 	case r.Lead == 0:
 		begins = "within 15 seconds"
 	}

@@ -22,7 +22,7 @@ import (
 // AddStoreFlags adds the flags that say which accounts a command is about.
 func AddStoreFlags(cmd *cobra.Command) {
 	cmd.PersistentFlags().String("store", "", "Path of the file with the users")
-	addConfigFlags(cmd, "Config of Caddy whose accounts are meant")
+	addConfigFlags(cmd, "Caddy config with the accounts")
 }
 
 // OnStore makes a command of a function that works on the store which the flags
@@ -51,11 +51,11 @@ func operates(adds bool, operate func(*operator) error) func(*cobra.Command, []s
 			err = filestore.CheckExists(o.sites[0].StoreRaw)
 		}
 		if adds && errors.Is(err, filestore.ErrNoStore) {
-			fmt.Fprintf(cmd.ErrOrStderr(), "%v, so it is made; it belongs to the owner of its folder, who must be the user who runs Caddy\n", err)
+			fmt.Fprintf(cmd.ErrOrStderr(), "%v, so it is created now; its owner is the owner of its folder, which must be the user who runs Caddy\n", err)
 			err = nil
 		}
 		if errors.Is(err, filestore.ErrNoStore) {
-			return fmt.Errorf("%w; name another by --store <path> or --config <file>, or run this as the user who runs Caddy; `caddy jwt user add` makes one", err)
+			return fmt.Errorf("%w; choose another store with --store <path> or --config <file>, or run this as the user who runs Caddy; `caddy jwt user add` creates a store", err)
 		}
 		if err != nil {
 			return err
@@ -78,7 +78,7 @@ func operates(adds bool, operate func(*operator) error) func(*cobra.Command, []s
 		}
 		var ok bool
 		if o.store, ok = module.(store.UserStore); !ok {
-			return fmt.Errorf("user store: %T is no UserStore", module)
+			return fmt.Errorf("user store: %T is not a UserStore", module)
 		}
 		if err := sqlstore.CheckWhole(ctx, o.store); err != nil {
 			return fmt.Errorf("user store: %w", err)
@@ -91,7 +91,7 @@ func operates(adds bool, operate func(*operator) error) func(*cobra.Command, []s
 func takes(what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) != 1 {
-			return fmt.Errorf("%s takes %s, and %d arguments are given", cmd.CommandPath(), what, len(args))
+			return fmt.Errorf("%s takes %s, but %d arguments are given", cmd.CommandPath(), what, len(args))
 		}
 		return nil
 	}

@@ -37,7 +37,7 @@ func TestThreatStoreFileOfOthers(t *testing.T) {
 		{"a dangling link", func(path string) error {
 			return errorsOf(os.Remove(path), os.Symlink(path+"2", path))
 		}, "symbolic link"},
-		{"a folder", func(path string) error { return errorsOf(os.Remove(path), os.Mkdir(path, 0o700)) }, "is a folder; name a file in it"},
+		{"a folder", func(path string) error { return errorsOf(os.Remove(path), os.Mkdir(path, 0o700)) }, "is a folder; use the path of a file in it"},
 		{"a link beside it", func(path string) error {
 			return errorsOf(os.RemoveAll(path+"-wal"), os.WriteFile(path+"2", nil, 0o600), os.Symlink(path+"2", path+"-wal"))
 		}, "symbolic link"},
@@ -69,7 +69,7 @@ func TestThreatStoreFileOfOthers(t *testing.T) {
 					t.Errorf("%s: %v %v", beside, info, err)
 				}
 			}
-			if warned := strings.Contains(s.Log(), "could be read by others"); warned != (c.name == "readable by others") {
+			if warned := strings.Contains(s.Log(), "was readable by other users"); warned != (c.name == "readable by others") {
 				t.Errorf("a warning: %v", warned)
 			}
 		})

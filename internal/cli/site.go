@@ -50,7 +50,7 @@ func loadConfig(flags caddycmd.Flags) (*siteConfig, error) {
 		return nil, fmt.Errorf("--config: %w", err)
 	}
 	if file == "" {
-		return nil, errors.New("which config? There is no Caddyfile in this folder; name it by --config <file>")
+		return nil, errors.New("there is no Caddyfile in this folder; set --config <file>")
 	}
 	var top struct {
 		Storage json.RawMessage `json:"storage"`
@@ -158,7 +158,7 @@ func (c *siteConfig) accounts() ([]*accounts.Config, error) {
 		all = append(all, a)
 	}
 	if len(all) == 0 {
-		return nil, fmt.Errorf("%s has no accounts, so it has neither users nor keys of its own", c.file)
+		return nil, fmt.Errorf("%s has no accounts, so it has no users and no keys of its own", c.file)
 	}
 	return all, nil
 }

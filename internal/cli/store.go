@@ -24,8 +24,8 @@ import (
 func storeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "store",
-		Short:   "Works with the stores of users",
-		Long:    "\nWorks with the stores of users.",
+		Short:   "Manages user stores",
+		Long:    "\nManages user stores.",
 		Example: `  caddy jwt store copy users.db 'postgres {env.ACCOUNTS_DSN}'`,
 	}
 	cmd.AddCommand(copyStoreCommand())
@@ -37,25 +37,25 @@ func copyStoreCommand() *cobra.Command {
 		Use:   "copy <from> <to>",
 		Short: "Copies all users, sessions and clients into an empty store",
 		Long: `
-Copies all that a store has into an empty one: users with their passwords,
-sessions, what was revoked, the OpenID Provider's clients, grants and consents.
-Then both are read whole, and their rows counted and their sums compared. One
-that was interrupted goes on where it was when it is run again.
+Copies everything in a store into an empty store: users with their passwords,
+sessions, revocations, and the OpenID Provider's clients, grants and consents. Then
+it reads both stores completely and compares their row counts and checksums. If the
+copy is interrupted, run the command again to resume it.
 
-A store is named as it stands behind the word store in a Caddyfile, or by the
-path of its file:
+Name a store as after the option store in a Caddyfile, or by the path of its file:
 
     users.db
     'file /var/lib/caddy/jwt/users.db'
     'postgres {env.ACCOUNTS_DSN}'
 
-An argument can be seen by other users of the machine, so a password is better
-in a variable. Stop Caddy before: what changes meanwhile may be left out, and is
-told as a difference. Signing keys are in Caddy's storage, and stay there.`,
+Other users of the machine can see arguments, so put a password into an environment
+variable. Stop Caddy first: changes made during the copy may be missing from it, and
+are then reported as a difference. Signing keys are in Caddy's storage and are not
+copied.`,
 		Example: `  caddy jwt store copy users.db 'postgres {env.ACCOUNTS_DSN}'`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 2 {
-				return fmt.Errorf("%s takes two stores, as in: caddy jwt store copy users.db 'postgres {env.ACCOUNTS_DSN}'; %d arguments are given, so put each store into quotes", cmd.CommandPath(), len(args))
+				return fmt.Errorf("%s takes two stores, as in: caddy jwt store copy users.db 'postgres {env.ACCOUNTS_DSN}'; %d arguments are given, so put each store in quotes", cmd.CommandPath(), len(args))
 			}
 			return nil
 		},
@@ -86,9 +86,9 @@ func copyStores(cmd *cobra.Command, args []string) error {
 	progress.end()
 	switch {
 	case interrupted.Err() != nil:
-		return errors.New("interrupted; run it again, and it goes on where it was")
+		return errors.New("interrupted; run the command again to resume")
 	case errors.Is(err, sqlstore.ErrCopyDiffers):
-		return fmt.Errorf("%w; did Caddy use one of them meanwhile? Stop it and run this again, which copies each row again; a row that is gone from the first store stays in the second, and then only a new, empty one helps", err)
+		return fmt.Errorf("%w; was Caddy running during the copy? Stop it and run this again, which copies every row again; if rows were deleted from the source in the meantime, copy to a new, empty store instead", err)
 	case err != nil && !sqlstore.Resumes(err):
 		return err
 	case err != nil:
@@ -134,7 +134,7 @@ func openNamedStore(ctx caddy.Context, text string, create bool) (users *sqlstor
 func namedStore(text string) (json.RawMessage, error) {
 	words, err := caddyfile.Tokenize([]byte(text), "the argument")
 	if err != nil || len(words) == 0 {
-		return nil, errors.New("it is the path of a file, or what stands behind the word store in a Caddyfile, as in: 'postgres {env.ACCOUNTS_DSN}'")
+		return nil, errors.New("it must be the path of a file, or what follows the option store in a Caddyfile, as in: 'postgres {env.ACCOUNTS_DSN}'")
 	}
 	if scheme, _, isURL := strings.Cut(text, "://"); isURL && len(words) == 1 {
 		words = append(words, words[0])
@@ -147,7 +147,7 @@ func namedStore(text string) (json.RawMessage, error) {
 	}
 	id := "jwt.stores." + words[0].Text
 	if _, err := caddy.GetModule(id); err != nil {
-		return nil, fmt.Errorf("there is no kind of store %s in this Caddy; file is always there, and postgres where it was built in", refusal.Quoted(words[0].Text))
+		return nil, fmt.Errorf("unknown store %s; file is always available, and postgres if this Caddy is built with it", refusal.Quoted(words[0].Text))
 	}
 	d := caddyfile.NewDispenser(words)
 	d.Next() // on the kind, as UnmarshalModule wants it

@@ -69,16 +69,16 @@ func TestStoreCopy(t *testing.T) {
 	})
 
 	c.Refuses("", "the store to copy from: there is no user store at", "store", "copy", filepath.Join(dir, "none.db"), to)
-	c.Refuses("", "it has 1200 rows in the table users; copy into an empty store", "store", "copy", from, to)
+	c.Refuses("", "it already has 1200 rows in the table users; copy into an empty store", "store", "copy", from, to)
 	c.Refuses("", "the two stores are the same", "store", "copy", from, from)
 	c.Refuses("", "the two stores are the same", "store", "copy", from, `file "`+from+`"`)
 	c.Refuses("", "takes two stores, as in: caddy jwt store copy users.db", "store", "copy", from)
 	c.Refuses("", "the store to copy to: there is no kind of store \"redis\" in this Caddy", "store", "copy", from, "redis localhost")
-	c.Refuses("", "there is no kind of store \"postgres\" in this Caddy; file is always there, and postgres where it was built in", "store", "copy", from, "postgres://localhost/db")
-	c.Refuses("", "there is no kind of store \"postgres\" in this Caddy", "store", "copy", from, "postgresql://localhost/db")
-	c.Refuses("", "5 arguments are given, so put each store into quotes", "store", "copy", from, "postgres", "host=localhost", "dbname=db", "user=caddy")
+	c.Refuses("", "unknown store \"postgres\"; file is always available, and postgres if this Caddy is built with it", "store", "copy", from, "postgres://localhost/db")
+	c.Refuses("", "unknown store \"postgres\"", "store", "copy", from, "postgresql://localhost/db")
+	c.Refuses("", "5 arguments are given, so put each store in quotes", "store", "copy", from, "postgres", "host=localhost", "dbname=db", "user=caddy")
 	c.Refuses("", "store file takes at most one path", "store", "copy", from, "file a b")
-	c.Refuses("", "it is the path of a file, or what stands behind the word store", "store", "copy", "", to)
+	c.Refuses("", "it must be the path of a file, or what follows the option store", "store", "copy", "", to)
 }
 
 // copyOf opens two stores for a copy.
@@ -119,7 +119,7 @@ func TestStoreCopyGoesOn(t *testing.T) {
 	}
 	(&accountstest.CommandLine{TB: t}).Refuses("", "the store to copy from: it is the unfinished copy of another", "store", "copy", to, filepath.Join(dir, "third.db"))
 	fillStore(t, filepath.Join(dir, "other.db"), 3)
-	(&accountstest.CommandLine{TB: t}).Refuses("", "it is the unfinished copy of another store than this", "store", "copy", filepath.Join(dir, "other.db"), to)
+	(&accountstest.CommandLine{TB: t}).Refuses("", "it is the unfinished copy of another store, or of this store under another name", "store", "copy", filepath.Join(dir, "other.db"), to)
 	copied := 0
 	c.Progress = func(doing, table string, rows, all int64) {
 		if doing == "copied" && table == "users" {

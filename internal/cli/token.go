@@ -24,27 +24,27 @@ func tokenCommand() *cobra.Command {
 		Use:   "token (--secret <source> | --key <source>) [flags]",
 		Short: "Mints a signed token, for tests and for services that sign their own",
 		Long: `
-Mints a JWT and prints it. It is signed with a shared secret or a private key,
-which is read from a source, and never taken from the command line itself:
+Mints a JWT and prints it. It is signed with a shared secret or a private key, which
+is read from a source, never from the command line itself:
 
     -           standard input
     @<file>     a file
     env:<NAME>  an environment variable
 
-A private key is PEM (PKCS#8, PKCS#1 or SEC 1) or a JWK. One line end after a
-secret is not part of it.`,
+A private key is a PEM (PKCS#8, PKCS#1 or SEC 1) or a JWK. A single line break at
+the end of a secret is ignored.`,
 		Example: `  caddy jwt token --secret env:JWT_SECRET --claim sub=alice --claim scope="read write"
   caddy jwt token --key @private.pem --claim iss=https://example.com --claim-json 'roles=["admin"]' --lifetime 5m`,
 		Args: cobra.NoArgs,
 	}
 	cmd.Flags().String("secret", "", "Source of the shared secret")
-	cmd.Flags().String("encoding", "", "Encoding of the secret, base64 or hex; its bytes as they are by default")
+	cmd.Flags().String("encoding", "", "Encoding of the secret, base64 or hex; by default the bytes are used unchanged")
 	cmd.Flags().String("key", "", "Source of the private key")
-	cmd.Flags().StringArray("claim", nil, "A claim with a text value; may be repeated")
+	cmd.Flags().StringArray("claim", nil, "A claim with a string value; may be repeated")
 	cmd.Flags().StringArray("claim-json", nil, "A claim with a JSON value; may be repeated")
-	cmd.Flags().String("lifetime", "1h", "Time until the token expires; 0 for a token that never does")
-	cmd.Flags().String("alg", "", "Algorithm; by default HS256 for a secret, and what the key is made for")
-	cmd.Flags().String("kid", "", "Key ID for the header; that of a JWK by default")
+	cmd.Flags().String("lifetime", "1h", "Time until the token expires; 0 for a token that never expires")
+	cmd.Flags().String("alg", "", "Algorithm; by default HS256 for a secret, and the algorithm of a key")
+	cmd.Flags().String("kid", "", "Key ID for the header; by default the key ID of a JWK")
 	cmd.Flags().String("typ", "JWT", "Type for the header, such as at+jwt")
 	cmd.RunE = runs(mintToken)
 	return cmd
@@ -70,7 +70,7 @@ func mintToken(cmd *cobra.Command, _ []string) error {
 func claimsFromFlags(flags caddycmd.Flags) (map[string]any, error) {
 	lifetime, err := caddy.ParseDuration(flags.String("lifetime"))
 	if err != nil || lifetime < 0 {
-		return nil, fmt.Errorf("--lifetime %q: it is a duration, as in 5m, 1h or 30d, or 0 for no expiry", flags.String("lifetime"))
+		return nil, fmt.Errorf("--lifetime %q: it must be a duration, as in 5m, 1h or 30d, or 0 for no expiry", flags.String("lifetime"))
 	}
 	now := time.Now()
 	claims := map[string]any{"iat": now.Unix()}
@@ -84,13 +84,13 @@ func claimsFromFlags(flags caddycmd.Flags) (map[string]any, error) {
 	for _, text := range texts {
 		name, value, found := strings.Cut(text, "=")
 		if !found || name == "" {
-			return nil, fmt.Errorf("--claim %q: it is a name and a text, as in sub=alice", text)
+			return nil, fmt.Errorf("--claim %q: it must be a name and a string, as in sub=alice", text)
 		}
 		if _, twice := claims[name].(string); twice {
-			return nil, fmt.Errorf("--claim %s is specified twice; a list is one value of --claim-json, as in %s=[\"a\",\"b\"]", name, name)
+			return nil, fmt.Errorf("--claim %s is specified twice; for a list use --claim-json, as in %s=[\"a\",\"b\"]", name, name)
 		}
 		if slices.Contains([]string{"exp", "nbf", "iat"}, name) {
-			return nil, fmt.Errorf("--claim %s is a text, and a time is a number; give it by --claim-json", name)
+			return nil, fmt.Errorf("--claim %s is a string, but a time must be a number; use --claim-json", name)
 		}
 		claims[name] = value
 	}
@@ -102,7 +102,7 @@ func claimsFromFlags(flags caddycmd.Flags) (map[string]any, error) {
 		name, raw, _ := strings.Cut(text, "=")
 		object, err := jwt.ParseClaims([]byte(`{"value":` + raw + `}`))
 		if err != nil || name == "" || len(object) != 1 {
-			return nil, fmt.Errorf(`--claim-json %q: it is a name and a JSON value, as in roles=["admin"]`, text)
+			return nil, fmt.Errorf(`--claim-json %q: it must be a name and a JSON value, as in roles=["admin"]`, text)
 		}
 		claims[name] = object["value"]
 	}
@@ -115,9 +115,9 @@ func newSigner(stdin io.Reader, flags caddycmd.Flags) (signing.Signer, error) {
 	var algorithms []string
 	switch {
 	case key != "" && flags.String("encoding") != "":
-		return s, errors.New("--encoding is that of a secret, and --key is none; remove it")
+		return s, errors.New("--encoding only applies to --secret; remove it when using --key")
 	case (secret == "") == (key == ""):
-		return s, errors.New("give either --secret or --key: -, @<file> or env:<NAME>")
+		return s, errors.New("set exactly one of --secret and --key to -, @<file> or env:<NAME>")
 	case secret != "":
 		text, err := readSource(stdin, "--secret", secret)
 		if err != nil {
@@ -160,14 +160,14 @@ func readSource(stdin io.Reader, flag, source string) (text []byte, err error) {
 	case strings.HasPrefix(source, "env:"):
 		text = []byte(os.Getenv(source[len("env:"):]))
 	default:
-		return nil, fmt.Errorf("%s takes -, @<file> or env:<NAME>, not the value itself, which others could see in the list of processes", flag)
+		return nil, fmt.Errorf("%s takes -, @<file> or env:<NAME>, not the value itself, which other users could see in the process list", flag)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", flag, err)
 	}
 	text = bytes.TrimSuffix(bytes.TrimSuffix(text, []byte("\n")), []byte("\r"))
 	if len(text) == 0 {
-		return nil, fmt.Errorf("%s: nothing is there", flag)
+		return nil, fmt.Errorf("%s: it is empty", flag)
 	}
 	return text, nil
 }

@@ -34,20 +34,20 @@ const (
 func userCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "user",
-		Short: "Works with the users of a site that has accounts",
+		Short: "Manages the users of a site that has accounts",
 		Long: `
-Works with the users of a site that has accounts, also while Caddy runs. They
-are those of
+Manages the users of a site that has accounts, also while Caddy is running. The
+users are read from
 
     --store <path>   a file
-    --config <file>  the accounts in a config of Caddy, whatever their store is
-    neither          the file where Caddy has them unless its config says other
+    --config <file>  the store of the accounts in a Caddy config
+    neither          the default file of the accounts
 
-That file is in the data directory of the user who runs Caddy, and nobody else
-can read it. So run the command as that user, as in: sudo -u caddy -H caddy jwt
-user list
+The default file is in the data directory of the user who runs Caddy, and only that
+user can read it. So run the command as that user, as in:
+sudo -u caddy -H caddy jwt user list
 
-A user is named by its e-mail address or its ID.`,
+Name a user by e-mail address or ID.`,
 		Example: `  caddy jwt user add --role admin alice@example.com
   caddy jwt user list --config /etc/caddy/Caddyfile
   caddy jwt user disable alice@example.com`,
@@ -70,7 +70,7 @@ func (o *operator) chooseSites() (storage json.RawMessage, err error) {
 		return nil, site.Resolve()
 	}
 	if path != "" {
-		return nil, errors.New("--store and --config are both given; one of them says which users are meant")
+		return nil, errors.New("--store and --config are both set; set only one of them")
 	}
 	config, err := loadConfig(o.flags)
 	if err != nil {
@@ -81,7 +81,7 @@ func (o *operator) chooseSites() (storage json.RawMessage, err error) {
 	}
 	for _, site := range o.sites {
 		if !bytes.Equal(site.StoreRaw, o.sites[0].StoreRaw) {
-			return nil, fmt.Errorf("%s has accounts with several stores; choose one by --store <path> in place of --config", config.file)
+			return nil, fmt.Errorf("%s has accounts with different stores; choose one with --store <path> instead of --config", config.file)
 		}
 	}
 	return config.storage, nil
@@ -103,7 +103,7 @@ func (o *operator) user() (user store.User, err error) {
 		user, err = o.store.User(o.ctx, name)
 	}
 	if errors.Is(err, store.ErrNotFound) {
-		return user, fmt.Errorf("there is no user %s; `caddy jwt user list` shows who there is", refusal.Quoted(name))
+		return user, fmt.Errorf("there is no user %s; `caddy jwt user list` lists all users", refusal.Quoted(name))
 	}
 	return user, err
 }
@@ -136,9 +136,9 @@ func addUserCommand() *cobra.Command {
 		Use:   "add <email> [flags]",
 		Short: "Adds a user",
 		Long: `
-Adds a user and prints its ID. The password is asked for where somebody can
-type it, and otherwise is the first line of standard input. The same rules hold
-for it as at sign-up. The roles are those given, and no default_roles.`,
+Adds a user and prints its ID. On a terminal, the command prompts for the password;
+otherwise the password is the first line of standard input. The same password rules
+apply as at sign-up. The user gets the given roles, but not default_roles.`,
 		Example: `  caddy jwt user add --role admin alice@example.com
   caddy jwt user add --role editor --role author --profile name="Bob B." bob@example.com < password.txt
   caddy jwt user add --no-password carol@example.com && caddy jwt user reset-link --base https://example.com carol@example.com`,
@@ -146,9 +146,9 @@ for it as at sign-up. The roles are those given, and no default_roles.`,
 		RunE: operates(true, addUser),
 	}
 	cmd.Flags().StringArray("role", nil, "A role; may be repeated")
-	cmd.Flags().StringArray("profile", nil, "A further property, as name=text; may be repeated")
-	cmd.Flags().Bool("disabled", false, "The user cannot log in before it is enabled")
-	cmd.Flags().Bool("no-password", false, "The user cannot log in before it has a password, as by reset-link")
+	cmd.Flags().StringArray("profile", nil, "A profile property, as name=text; may be repeated")
+	cmd.Flags().Bool("disabled", false, "The user cannot log in until it is enabled")
+	cmd.Flags().Bool("no-password", false, "The user cannot log in until a password is set, for example with reset-link")
 	return cmd
 }
 
@@ -193,7 +193,7 @@ func (o *operator) profile() (map[string]any, error) {
 	for _, text := range o.texts("profile") {
 		name, value, found := strings.Cut(text, "=")
 		if !found {
-			return nil, fmt.Errorf("--profile %q: it is a name and a text, as in name=Alice", text)
+			return nil, fmt.Errorf("--profile %q: it must be a name and a text, as in name=Alice", text)
 		}
 		if err := store.CheckProfileName(name); err != nil {
 			return nil, fmt.Errorf("--profile: %w", err)
@@ -224,7 +224,7 @@ func (o *operator) askPassword() (string, error) {
 	if terminal == nil {
 		line, err := o.readLine()
 		if err == nil && line == "" {
-			err = errors.New("no password is on the first line of standard input")
+			err = errors.New("the first line of standard input is empty; it must be the password")
 		}
 		return line, err
 	}
@@ -232,9 +232,9 @@ func (o *operator) askPassword() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	again, err := readHidden(terminal, o.cmd.ErrOrStderr(), "Once more: ")
+	again, err := readHidden(terminal, o.cmd.ErrOrStderr(), "Repeat it: ")
 	if err == nil && again != password {
-		err = errors.New("the passwords are not the same; nothing was changed")
+		err = errors.New("the passwords do not match; nothing was changed")
 	}
 	return password, err
 }
@@ -254,14 +254,14 @@ func listUsersCommand() *cobra.Command {
 		Use:   "list [flags]",
 		Short: "Lists the users",
 		Long: `
-Lists the users in the order of their e-mail addresses, as a table or, by
---json, as one JSON object a line.`,
+Lists the users, sorted by e-mail address, as a table or, with --json, as one JSON
+object per line.`,
 		Example: `  caddy jwt user list
   caddy jwt user list --json | jq -r 'select(.disabled) | .email'`,
 		Args: cobra.NoArgs,
 		RunE: operates(false, listUsers),
 	}
-	cmd.Flags().Bool("json", false, "One JSON object a line")
+	cmd.Flags().Bool("json", false, "Print one JSON object per line")
 	return cmd
 }
 
@@ -328,9 +328,9 @@ func disconnectCommand() *cobra.Command {
 		Use:   "disconnect <email or ID> [flags]",
 		Short: "Disconnects a user from other providers",
 		Long: `
-Disconnects a user from all that login_with has connected it with: nobody logs in
-to it by another provider any more, until it is connected again. Its sessions
-stay; caddy jwt user passwd ends them.`,
+Disconnects a user from all identities at the providers of login_with: nobody can
+log in to the account through a provider until an identity is connected again. The
+sessions of the user continue; to end them, use caddy jwt user passwd.`,
 		Example: `  caddy jwt user disconnect alice@example.com`,
 		Args:    takes(userArgument),
 		RunE:    operates(false, disconnectUser),
@@ -348,7 +348,7 @@ func disconnectUser(o *operator) error {
 	}
 	o.say("disconnected from %d%s", len(gone), behindColon(gone))
 	if user.PasswordHash == "" {
-		fmt.Fprintf(o.cmd.ErrOrStderr(), "%s has no password, so nobody can log in to it now; `caddy jwt user reset-link` makes a link to set one\n", refusal.Visible(user.Email))
+		fmt.Fprintf(o.cmd.ErrOrStderr(), "%s has no password, so nobody can log in to the account now; create a link to set one with `caddy jwt user reset-link`\n", refusal.Visible(user.Email))
 	}
 	return nil
 }
@@ -366,12 +366,12 @@ func showUserCommand() *cobra.Command {
 		Use:   "show <email or ID> [flags]",
 		Short: "Shows a user and its sessions",
 		Long: `
-Shows a user and the sessions in which it is logged in.`,
+Shows a user and its sessions.`,
 		Example: `  caddy jwt user show alice@example.com`,
 		Args:    takes(userArgument),
 		RunE:    operates(false, showUser),
 	}
-	cmd.Flags().Bool("json", false, "As a JSON object")
+	cmd.Flags().Bool("json", false, "Print a JSON object")
 	return cmd
 }
 
@@ -401,7 +401,7 @@ func showUser(o *operator) error {
 	table := tabwriter.NewWriter(o.cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 	fmt.Fprintf(table, "ID\t%s\nE-mail\t%s\nRoles\t%s\nState\t%s\nProfile\t%s\nCreated\t%s\nChanged\t%s\n\n", user.ID, refusal.Visible(user.Email),
 		refusal.Visible(strings.Join(user.Roles, " ")), state(user), refusal.Visible(string(profile)), timeText(user.CreatedAt), timeText(user.UpdatedAt))
-	fmt.Fprintln(table, "SESSION\tBEGAN\tLAST USED\tENDS\tADDRESS\tCLIENT")
+	fmt.Fprintln(table, "SESSION\tSTARTED\tLAST USED\tENDS\tADDRESS\tCLIENT")
 	for _, s := range sessions {
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", s.ID, timeText(s.CreatedAt), timeText(s.UsedAt), timeText(s.ExpiresAt), refusal.Visible(s.Address), refusal.Visible(s.Client))
 	}
@@ -411,10 +411,10 @@ func showUser(o *operator) error {
 func disableUserCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "disable <email or ID>",
-		Short: "Keeps a user out",
+		Short: "Disables a user",
 		Long: `
-Keeps a user from logging in, and ends its sessions. Servers that run refuse its
-access tokens within a second.`,
+Disables a user: the user can no longer log in, and its sessions end. Running servers
+refuse its access tokens within a second.`,
 		Example: `  caddy jwt user disable alice@example.com`,
 		Args:    takes(userArgument),
 		RunE:    operates(false, disableUser),
@@ -428,7 +428,7 @@ func disableUser(o *operator) error {
 	}
 	ended, err := o.endSessions(user)
 	if err != nil {
-		return fmt.Errorf("the user is disabled, but its sessions are not ended: %w", err)
+		return fmt.Errorf("the user is disabled, but ending its sessions failed: %w", err)
 	}
 	o.say("%s is disabled, sessions ended: %d", refusal.Visible(user.Email), ended)
 	return nil
@@ -458,8 +458,8 @@ func (o *operator) endSessions(user store.User) (ended int, err error) {
 func enableUserCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "enable <email or ID>",
-		Short:   "Lets a user in again that was disabled",
-		Long:    "\nLets a user log in again that was disabled.",
+		Short:   "Enables a disabled user",
+		Long:    "\nEnables a disabled user, who can then log in again.",
 		Example: `  caddy jwt user enable alice@example.com`,
 		Args:    takes(userArgument),
 		RunE:    operates(false, enableUser),
@@ -477,16 +477,16 @@ func enableUser(o *operator) error {
 func deleteUserCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "delete <email or ID> [flags]",
-		Short: "Removes a user and all that belongs to it",
+		Short: "Deletes a user and all its data",
 		Long: `
-Removes a user and all that belongs to it, and ends its sessions. Servers that
-run refuse its access tokens within a second. Somebody else can then sign up
-with the e-mail address.`,
+Deletes a user and all its data, and ends its sessions. Running servers refuse its
+access tokens within a second. After that, somebody else can sign up with the e-mail
+address.`,
 		Example: `  caddy jwt user delete --yes alice@example.com`,
 		Args:    takes(userArgument),
 		RunE:    operates(false, deleteUser),
 	}
-	cmd.Flags().Bool("yes", false, "Do not ask")
+	cmd.Flags().Bool("yes", false, "Do not ask for confirmation")
 	return cmd
 }
 
@@ -497,17 +497,17 @@ func deleteUser(o *operator) error {
 	}
 	if !o.flags.Bool("yes") {
 		if terminalOf(o.cmd.InOrStdin()) == nil {
-			return fmt.Errorf("%s would be removed; say so by --yes, as nobody can be asked here", refusal.Visible(user.Email))
+			return fmt.Errorf("%s was not deleted, because the command cannot ask for confirmation here; confirm with --yes", refusal.Visible(user.Email))
 		}
-		fmt.Fprintf(o.cmd.ErrOrStderr(), "Remove %s, %s? Type yes: ", refusal.Visible(user.Email), user.ID)
+		fmt.Fprintf(o.cmd.ErrOrStderr(), "Delete %s, %s? Type yes: ", refusal.Visible(user.Email), user.ID)
 		if answer, err := o.readLine(); err != nil || answer != "yes" {
-			return errors.Join(errors.New("nothing was removed"), err)
+			return errors.Join(errors.New("nothing was deleted"), err)
 		}
 	}
 	if err := o.store.DeleteUser(o.ctx, user.ID, time.Now()); err != nil {
 		return err
 	}
-	o.say("%s is removed", refusal.Visible(user.Email))
+	o.say("%s is deleted", refusal.Visible(user.Email))
 	return nil
 }
 
@@ -516,11 +516,10 @@ func passwordCommand() *cobra.Command {
 		Use:   "passwd <email or ID>",
 		Short: "Sets the password of a user",
 		Long: `
-Sets the password of a user, and ends what somebody else may have set up in the
-account: its sessions, links for a new password, and the users of other providers
-that log in to it by login_with, unless --keep-identities is given. The password
-is asked for where somebody can type it, and otherwise is the first line of
-standard input.`,
+Sets the password of a user, and removes what an intruder may have set up in the
+account: its sessions, its reset links and, unless --keep-identities is set, its
+connected identities at other providers. On a terminal, the command prompts for the
+password; otherwise the password is the first line of standard input.`,
 		Example: `  caddy jwt user passwd alice@example.com`,
 		Args:    takes(userArgument),
 		RunE:    operates(false, setPassword),
@@ -530,7 +529,7 @@ standard input.`,
 }
 
 func addKeepIdentities(cmd *cobra.Command) {
-	cmd.Flags().Bool("keep-identities", false, "Leave connected the users of other providers that log in to the account")
+	cmd.Flags().Bool("keep-identities", false, "Keep the identities at other providers that are connected to the account")
 }
 
 func setPassword(o *operator) error {
@@ -552,7 +551,7 @@ func setPassword(o *operator) error {
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("the password is set, but the sessions of the user are not all ended, or other providers not all disconnected; run this again: %w", err)
+		return fmt.Errorf("the password is set, but ending the sessions or disconnecting the other providers failed; run this again: %w", err)
 	}
 	o.say("the password of %s is set, sessions ended: %d, disconnected from %d%s", refusal.Visible(user.Email), ended, len(gone), behindColon(gone))
 	return o.sayKept(user)
@@ -562,7 +561,7 @@ func setPassword(o *operator) error {
 func (o *operator) sayKept(user store.User) error {
 	kept, err := accounts.IdentitiesOf(o.ctx, o.store, user.ID, time.Now())
 	if err == nil && len(kept) > 0 {
-		fmt.Fprintf(o.cmd.ErrOrStderr(), "still connected are %d%s\n", len(kept), behindColon(kept))
+		fmt.Fprintf(o.cmd.ErrOrStderr(), "still connected: %d%s\n", len(kept), behindColon(kept))
 	}
 	return err
 }
@@ -570,20 +569,19 @@ func (o *operator) sayKept(user store.User) error {
 func rolesCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "roles <email or ID> [flags]",
-		Short: "Prints the roles of a user, and changes them",
+		Short: "Prints or changes the roles of a user",
 		Long: `
-Prints the roles of a user, one a line, after changing them as the flags say.
-Access tokens keep the roles that they were made with until they expire or are
-refreshed.`,
+Changes the roles of a user as the flags say, then prints all roles, one per line. An
+existing access token keeps its roles until it expires or is refreshed.`,
 		Example: `  caddy jwt user roles alice@example.com
   caddy jwt user roles alice@example.com --add editor --remove author
   caddy jwt user roles alice@example.com --set admin,editor`,
 		Args: takes(userArgument),
 		RunE: operates(false, changeRoles),
 	}
-	cmd.Flags().StringArray("add", nil, "A role that the user gets; may be repeated")
-	cmd.Flags().StringArray("remove", nil, "A role that the user loses; may be repeated")
-	cmd.Flags().StringSlice("set", nil, "The roles that the user has from now on, separated by commas; empty for none")
+	cmd.Flags().StringArray("add", nil, "A role to add; may be repeated")
+	cmd.Flags().StringArray("remove", nil, "A role to remove; may be repeated")
+	cmd.Flags().StringSlice("set", nil, "The new list of roles, separated by commas; empty to remove all roles")
 	cmd.MarkFlagsMutuallyExclusive("set", "add")
 	cmd.MarkFlagsMutuallyExclusive("set", "remove")
 	return cmd
@@ -597,7 +595,7 @@ func changeRoles(o *operator) error {
 	added, removed := slices.Concat(set, o.texts("add")), o.texts("remove")
 	for _, role := range added {
 		if slices.Contains(removed, role) {
-			return fmt.Errorf("the role %s is both added and removed; take one of them out", role)
+			return fmt.Errorf("the role %s is both added and removed; do only one of them", role)
 		}
 	}
 	user, err := o.user()
@@ -626,21 +624,21 @@ func changeRoles(o *operator) error {
 func resetLinkCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "reset-link <email or ID> --base <URL> [flags]",
-		Short: "Makes a link by which a user sets a new password",
+		Short: "Creates a link for setting a new password",
 		Long: `
-Prints a link by which a user sets a new password, once. Whoever has the link
-can do it, so send it to nobody else.
+Prints a link with which a user can set a new password, once. Anybody who has the link
+can use it, so send it only to that user.
 
-When it is used, what somebody else may have set up in the account ends: its
-sessions, other such links, and the users of other providers that log in to it by
-login_with, unless --keep-identities is given. The command says which these are.`,
+Using the link removes what an intruder may have set up in the account: its sessions,
+other reset links and, unless --keep-identities is set, its connected identities at
+other providers, which the command lists.`,
 		Example: `  caddy jwt user reset-link --base https://example.com alice@example.com
   caddy jwt user reset-link --base https://example.com --config /etc/caddy/Caddyfile --lifetime 1d alice@example.com`,
 		Args: takes(userArgument),
 		RunE: operates(false, makeResetLink),
 	}
-	cmd.Flags().String("base", "", "Where the site is, as in https://example.com")
-	cmd.Flags().String("prefix", "", "Path of the account routes; by default that of --config, or "+accounts.DefaultPrefix)
+	cmd.Flags().String("base", "", "URL of the site, as in https://example.com")
+	cmd.Flags().String("prefix", "", "Path of the account routes; by default the path in --config, or "+accounts.DefaultPrefix)
 	cmd.Flags().String("lifetime", "1h", "Time until the link expires")
 	addKeepIdentities(cmd)
 	return cmd
@@ -649,7 +647,7 @@ login_with, unless --keep-identities is given. The command says which these are.
 func makeResetLink(o *operator) error {
 	lifetime, err := caddy.ParseDuration(o.flags.String("lifetime"))
 	if err != nil || lifetime <= 0 {
-		return fmt.Errorf("--lifetime %q: it is a duration, as in 30m, 1h or 2d", o.flags.String("lifetime"))
+		return fmt.Errorf("--lifetime %q: it must be a duration, as in 30m, 1h or 2d", o.flags.String("lifetime"))
 	}
 	link, err := o.resetPage()
 	if err != nil {
@@ -660,7 +658,7 @@ func makeResetLink(o *operator) error {
 		return err
 	}
 	if user.Disabled {
-		return fmt.Errorf("%s is disabled, so a password would be of no use; `caddy jwt user enable` goes before", refusal.Visible(user.Email))
+		return fmt.Errorf("%s is disabled; run `caddy jwt user enable` first", refusal.Visible(user.Email))
 	}
 	purpose := accounts.PurposeReset
 	if o.flags.Bool("keep-identities") {
@@ -678,9 +676,9 @@ func makeResetLink(o *operator) error {
 	switch {
 	case len(connected) == 0:
 	case purpose == accounts.PurposeResetKeep:
-		fmt.Fprintf(o.cmd.ErrOrStderr(), "connected, and left so when the link is used, are %d%s\n", len(connected), behindColon(connected))
+		fmt.Fprintf(o.cmd.ErrOrStderr(), "when the link is used, %d will stay connected%s\n", len(connected), behindColon(connected))
 	default:
-		fmt.Fprintf(o.cmd.ErrOrStderr(), "when the link is used, %d will be disconnected%s; --keep-identities leaves them\n", len(connected), behindColon(connected))
+		fmt.Fprintf(o.cmd.ErrOrStderr(), "when the link is used, %d will be disconnected%s; to keep them, set --keep-identities\n", len(connected), behindColon(connected))
 	}
 	link.RawQuery = url.Values{"token": {token}}.Encode()
 	o.say("%s", link)
@@ -691,13 +689,13 @@ func makeResetLink(o *operator) error {
 func (o *operator) resetPage() (*url.URL, error) {
 	base, err := url.Parse(o.flags.String("base"))
 	if err != nil || base.Scheme != "https" && base.Scheme != "http" || base.Host == "" || base.User != nil || base.RawQuery != "" || base.Fragment != "" {
-		return nil, fmt.Errorf("--base %q: it is where people find the site, as in https://example.com", o.flags.String("base"))
+		return nil, fmt.Errorf("--base %q: it must be the URL of the site, as in https://example.com", o.flags.String("base"))
 	}
 	site := accounts.Config{Prefix: o.flags.String("prefix")}
 	if site.Prefix == "" {
 		site.Prefix = o.sites[0].Prefix
 		if slices.ContainsFunc(o.sites, func(other *accounts.Config) bool { return other.Prefix != site.Prefix }) {
-			return nil, errors.New("the config has several accounts for these users; choose one by --prefix, which stands behind `accounts` in the Caddyfile, as in --prefix /auth")
+			return nil, errors.New("the config has several accounts blocks for these users; choose one with --prefix, the path after `accounts` in the Caddyfile, as in --prefix /auth")
 		}
 	}
 	if err := accounts.CheckRoutePath(site.Prefix); err != nil {

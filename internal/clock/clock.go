@@ -37,7 +37,7 @@ func (c *CleanUps) Due(now time.Time) bool {
 	return true
 }
 
-// Moved tells by how much the clock was set to another time between two
+// Moved tells by how much the system clock was changed between two
 // readings: what it differs by from the monotonic clock in them.
 func Moved(before, after time.Time) (by time.Duration, moved bool) {
 	by = after.Round(0).Sub(before.Round(0)) - after.Sub(before)

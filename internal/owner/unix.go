@@ -48,15 +48,15 @@ func Check(path string) error {
 	uid, _ := OwnerOf(info)
 	switch {
 	case info.Mode()&fs.ModeSymlink != 0:
-		return fmt.Errorf("%s is a symbolic link, which others may have made; name the file that it leads to", path)
+		return fmt.Errorf("%s is a symbolic link, which another user may have created; use the path of the file that it points to", path)
 	case info.IsDir():
-		return fmt.Errorf("%s is a folder; name a file in it, as in %s", path, filepath.Join(path, "users.db"))
+		return fmt.Errorf("%s is a folder; use the path of a file in it, as in %s", path, filepath.Join(path, "users.db"))
 	case !info.Mode().IsRegular():
 		return fmt.Errorf("%s is not a regular file", path)
 	case !mayOwn(uid, path):
-		return fmt.Errorf("%s belongs to the user %s; run this as that user, as in: sudo -u %[2]s -H caddy …, or give the file to the user who runs Caddy, by chown", path, userName(uid))
+		return fmt.Errorf("%s belongs to the user %s; run this as that user, as in: sudo -u %[2]s -H caddy …, or change its owner to the user who runs Caddy, with chown", path, userName(uid))
 	case info.Mode().Perm()&0o022 != 0:
-		return fmt.Errorf("%s can be changed by others than its owner (mode %04o); after a look at who may have done so: chmod 600 %[1]s", path, info.Mode().Perm())
+		return fmt.Errorf("%s is writable by users other than its owner (mode %04o); check whether it was changed, then run: chmod 600 %[1]s", path, info.Mode().Perm())
 	}
 	return nil
 }
@@ -86,11 +86,11 @@ func WarnOfReaders(path string) {
 // another in its place.
 func ReaderWarnings(path string) (warnings []string) {
 	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o044 != 0 {
-		warnings = append(warnings, "the user store could be read by others, hashes of passwords too; from now on by its owner alone"+fmt.Sprintf(": %s, which had mode %04o", path, info.Mode().Perm()))
+		warnings = append(warnings, "the user store, including password hashes, was readable by other users; from now on only its owner can read it"+fmt.Sprintf(": %s, which had mode %04o", path, info.Mode().Perm()))
 	}
 	folder, err := os.Stat(filepath.Dir(path))
 	if err == nil && folder.Mode().Perm()&0o002 != 0 && folder.Mode()&fs.ModeSticky == 0 {
-		warnings = append(warnings, "everybody can put another file in the place of the user store; its folder's owner ends that by chmod o-w"+fmt.Sprintf(": %s", filepath.Dir(path)))
+		warnings = append(warnings, "any user can replace the file of the user store; to prevent that, run chmod o-w on its folder"+fmt.Sprintf(": %s", filepath.Dir(path)))
 	}
 	return warnings
 }
@@ -122,7 +122,7 @@ func Keep(path string) (give func() error) {
 						continue
 					}
 					if err := os.Lchown(path, uid, gid); err != nil {
-						return fmt.Errorf("%s cannot be given to its owner, who could not read it; run this as in: sudo -u %s -H caddy …: %w", path, userName(uid), err)
+						return fmt.Errorf("cannot set the owner of %s, who could not read it then; run this as in: sudo -u %s -H caddy …: %w", path, userName(uid), err)
 					}
 				}
 				return nil

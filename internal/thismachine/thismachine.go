@@ -47,7 +47,7 @@ type forbidden struct{}
 // machine, whatever name leads there.
 func Forbid(ctx context.Context) context.Context { return context.WithValue(ctx, forbidden{}, true) }
 
-var errHere = errors.New("it leads to this machine, and who names it is elsewhere")
+var errHere = errors.New("it points to this machine, but comes from another one")
 
 // Transport heeds [Forbid].
 type Transport struct{ transport *http.Transport }

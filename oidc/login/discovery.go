@@ -113,7 +113,7 @@ func (d *discovered) get(ctx context.Context, log *zap.Logger) (*metadata, error
 
 func (d *discovered) note(log *zap.Logger, now time.Time, err error) {
 	d.outage.Note(log.With(zap.String("issuer", d.issuer)), now, err,
-		"provider cannot be looked up; nobody can log in by it until it can, and it is tried again when somebody wants to", "provider can be looked up again")
+		"provider discovery fails; nobody can log in through it until it works; will retry at the next log-in", "provider discovery works again")
 }
 
 // last is the outcome of the last look-up that was good.
@@ -143,7 +143,7 @@ func (d *discovered) look(ctx context.Context) (*metadata, error) {
 	for name, at := range map[string]string{"authorization_endpoint": endpoint.AuthURL, "token_endpoint": endpoint.TokenURL, "jwks_uri": m.KeysURL, "userinfo_endpoint": provider.UserInfoEndpoint()} {
 		if u, err := url.Parse(at); (at != "" || name != "userinfo_endpoint") && (err != nil || u.Host == "" || !protocol.SecureURL(u) || own.Scheme == "https" && u.Scheme != "https" || thismachine.Is(u.Hostname()) && !isHere()) {
 			// Else a provider elsewhere could have this site ask what is on its own machine.
-			return nil, fmt.Errorf("its %s is %.100q; it must be https, or http on this machine where the issuer is so too", name, at)
+			return nil, fmt.Errorf("its %s is %.100q; it must be an https URL, or http on this machine if the issuer is also http", name, at)
 		}
 	}
 	for _, algorithm := range m.Algorithms {
@@ -169,7 +169,7 @@ var errCooldown = errors.New("keys were fetched less than 30s ago")
 // have been tried.
 func keyError(err error) error {
 	if strings.Contains(err.Error(), "fetching keys") && !strings.Contains(err.Error(), errCooldown.Error()) {
-		return unavailable(errors.New("its keys cannot be fetched"))
+		return unavailable(errors.New("fetching its keys failed"))
 	}
 	return fmt.Errorf("%.300s", err)
 }
@@ -252,7 +252,7 @@ func (t *keysTransport) RoundTrip(request *http.Request) (*http.Response, error)
 func clientFor(transport http.RoundTripper) *http.Client {
 	return &http.Client{Timeout: providerTimeout, Transport: transport, CheckRedirect: func(request *http.Request, via []*http.Request) error {
 		if first := via[0].URL; request.URL.Host != first.Host || request.URL.Scheme != first.Scheme || len(via) > 3 {
-			return errors.New("redirected to another host, or too often")
+			return errors.New("redirected to another host, or too many times")
 		}
 		return nil
 	}}

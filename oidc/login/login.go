@@ -99,12 +99,12 @@ func (l *Login) Provision(ctx caddy.Context) error {
 		var err error
 		if *options[name], err = caddy.NewReplacer().ReplaceOrErr(given, true, true); err != nil {
 			if name == "client_secret" { // what is in braces may be a part of it
-				err = errors.New("it has a placeholder that is not known when the config is loaded; {env.NAME} and {file./path} are")
+				err = errors.New("it has a placeholder without a value when the config is loaded; use {env.NAME} or {file./path}")
 			}
 			return fmt.Errorf("%s: %s: %w", l.Name, name, err)
 		}
 		if given != "" && *options[name] == "" {
-			return fmt.Errorf("%s: %s is empty; is the environment variable set, or the file there?", l.Name, name)
+			return fmt.Errorf("%s: %s is empty; is the environment variable set, and does the file exist?", l.Name, name)
 		}
 	}
 	if l.Label == "" {
@@ -120,7 +120,7 @@ func (l *Login) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("%s: %w", l.Name, err)
 	}
 	if withoutDiscovery(l.Issuer) {
-		l.log.Warn("login_with " + l.Name + ": " + l.Issuer + " has no OpenID discovery document, so nobody can log in by it; give the issuer of an OpenID Provider, whose document is at <issuer>/.well-known/openid-configuration")
+		l.log.Warn("login_with " + l.Name + ": " + l.Issuer + " has no OpenID discovery document, so nobody can log in through it; set the issuer of an OpenID Provider, whose document is at <issuer>/.well-known/openid-configuration")
 	}
 	shared, _, err := discoveries.LoadOrNew(l.Issuer, func() (caddy.Destructor, error) { return newDiscovered(l.Issuer), nil })
 	if err != nil {
@@ -139,13 +139,13 @@ func withoutDiscovery(issuer string) bool {
 
 func (l *Login) check() error {
 	if u, err := url.Parse(l.Issuer); l.Issuer == "" || err != nil || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil || !protocol.SecureURL(u) {
-		return fmt.Errorf("issuer %q: it is the URL of the provider: https, or http on this machine, as in https://accounts.google.com", l.Issuer)
+		return fmt.Errorf("issuer %q: it must be the URL of the provider: https, or http on this machine, as in https://accounts.google.com", l.Issuer)
 	}
 	if strings.ContainsAny(strings.TrimRight(l.ClientSecret, "\r\n"), "\r\n") {
-		return errors.New("client_secret has several lines; give it as the provider shows it, in one")
+		return errors.New("client_secret has several lines; write it on one line, as the provider shows it")
 	}
 	if l.ClientID == "" {
-		return errors.New("client_id is missing: what the provider knows this site by")
+		return errors.New("client_id is missing; set the ID of this site at the provider")
 	}
 	for _, scope := range l.Scopes {
 		if err := protocol.CheckScope(scope); err != nil {
@@ -154,11 +154,11 @@ func (l *Login) check() error {
 	}
 	for claim, property := range l.MapClaim {
 		if claim == "" || property == "" {
-			return errors.New("map_claim has an empty name; it is a claim and a property, as in: map_claim given_name name")
+			return errors.New("map_claim has an empty name; set a claim and a property, as in: map_claim given_name name")
 		}
 	}
 	if u, err := url.Parse(l.RedirectURI); l.RedirectURI != "" && (err != nil || u.Host == "" || u.Fragment != "" || !protocol.SecureURL(u) || !strings.HasSuffix(u.Path, "/callback/"+l.Name)) {
-		return fmt.Errorf("redirect_uri %q: it is an https URL that leads to /callback/%s, as in https://example.com/auth/callback/%s", l.RedirectURI, l.Name, l.Name)
+		return fmt.Errorf("redirect_uri %q: it must be an https URL that ends in /callback/%s, as in https://example.com/auth/callback/%s", l.RedirectURI, l.Name, l.Name)
 	}
 	return nil
 }
@@ -229,13 +229,13 @@ func (l *Login) Finish(ctx context.Context, answer url.Values, redirectURL strin
 	}
 	// RFC 9207 §2.4: an answer of another provider is none, be it an error.
 	if iss := answer.Get("iss"); iss != l.Issuer && (iss != "" || answer.Has("iss") || known.IssInAnswer) {
-		return nil, fmt.Errorf("iss of the answer is %.100q and not %q", iss, l.Issuer)
+		return nil, fmt.Errorf("iss of the response is %.100q, not %q", iss, l.Issuer)
 	}
 	if code := answer.Get("error"); code != "" {
 		return nil, l.answeredError(code)
 	}
 	if answer.Get("code") == "" {
-		return nil, errors.New("the answer has no code")
+		return nil, errors.New("the response has no code")
 	}
 	identity, err := l.exchange(ctx, known, answer.Get("code"), redirectURL, &kept)
 	l.noteOutage(err)
@@ -251,14 +251,14 @@ func (l *Login) noteOutage(err error) {
 	case err == nil:
 		l.provider.logins.Note(log, time.Now(), nil, "", works)
 	case errors.Is(err, errUnknownClient):
-		l.provider.logins.Note(log, time.Now(), err, "provider does not know this site; are client_id and client_secret right?", works)
+		l.provider.logins.Note(log, time.Now(), err, "provider rejects this site's credentials; are client_id and client_secret right?", works)
 	case errors.As(err, &failure) && failure.Reason == refusal.ProviderUnavailable:
 		l.provider.logins.Note(log, time.Now(), errors.New(failure.Detail), "log-ins at the provider fail", works)
 	}
 }
 
 // errUnknownClient is of a client that the provider refuses.
-var errUnknownClient = errors.New("the provider refuses client_id or client_secret")
+var errUnknownClient = errors.New("the provider rejects client_id or client_secret")
 
 // exchange gives the code of an answer for tokens, and returns whose they are.
 func (l *Login) exchange(ctx context.Context, known *metadata, code, redirectURL string, kept *keptLogin) (*accounts.ExternalIdentity, error) {
@@ -313,7 +313,7 @@ func unavailable(err error) error {
 func (l *Login) verifyIDToken(ctx context.Context, known *metadata, tokens *oauth2.Token, nonce string) (map[string]any, error) {
 	raw, _ := tokens.Extra("id_token").(string)
 	if raw == "" {
-		return nil, errors.New("the token endpoint gave no id_token")
+		return nil, errors.New("the token endpoint returned no id_token")
 	}
 	token, err := known.verifier(l.ClientID).Verify(ctx, raw)
 	if err != nil {
@@ -324,14 +324,14 @@ func (l *Login) verifyIDToken(ctx context.Context, known *metadata, tokens *oaut
 		return nil, err
 	}
 	if claims["nonce"] != nonce {
-		return nil, errors.New("nonce of the ID token is not that of this log-in")
+		return nil, errors.New("nonce of the ID token does not match this log-in")
 	}
 	if err := l.checkParties(token.Audience, claims); err != nil {
 		return nil, err
 	}
 	if claims["at_hash"] != nil {
 		if err := token.VerifyAccessToken(tokens.AccessToken); err != nil {
-			return nil, errors.New("at_hash of the ID token is not that of the access token")
+			return nil, errors.New("at_hash of the ID token does not match the access token")
 		}
 	}
 	if sub, _ := claims["sub"].(string); sub == "" {
@@ -364,7 +364,7 @@ func exactClaims(into func(any) error) (map[string]any, error) {
 	var claims map[string]any
 	err := decoder.Decode(&claims)
 	if err == nil && claims == nil {
-		err = errors.New("the claims are no object")
+		err = errors.New("the claims are not a JSON object")
 	}
 	return claims, err
 }
@@ -389,15 +389,15 @@ func (l *Login) addUserinfo(ctx context.Context, known *metadata, tokens *oauth2
 	}
 	more, err := exactClaims(info.Claims)
 	if err != nil {
-		return errors.New("userinfo is no JSON object")
+		return errors.New("userinfo is not a JSON object")
 	}
 	if kind, _, _ := strings.Cut(contentType, ";"); strings.EqualFold(strings.TrimSpace(kind), "application/jwt") || more["iss"] != nil || more["aud"] != nil {
 		if more["iss"] != l.Issuer || !isFor(more["aud"], l.ClientID) { // any JWT that the provider's key has signed would do otherwise
-			return errors.New("userinfo is of another issuer, or for another client")
+			return errors.New("userinfo is from another issuer, or for another client")
 		}
 	}
 	if more["sub"] != claims["sub"] { // OpenID Connect Core §5.3.2
-		return errors.New("userinfo is of another user than the ID token")
+		return errors.New("userinfo and the ID token are for different users")
 	}
 	if claims["email"] == nil { // the address and whether it is verified belong together
 		claims["email"], claims["email_verified"] = more["email"], more["email_verified"]
@@ -468,7 +468,7 @@ func (l *Login) VerifyLogout(ctx context.Context, raw string) (*accounts.Externa
 	case claims["iat"] == nil || token.IssuedAt.After(now.Add(maxClockDifference)):
 		return nil, errors.New("iat is missing, or in the future")
 	case token.IssuedAt.Before(now.Add(-maxLogoutAge)) || token.Expiry.After(token.IssuedAt.Add(maxLogoutAge)):
-		return nil, fmt.Errorf("iat and exp are more than %s apart, or iat is longer ago", maxLogoutAge)
+		return nil, fmt.Errorf("iat and exp are more than %s apart, or iat is older than that", maxLogoutAge)
 	}
 	return &accounts.ExternalLogout{Issuer: l.Issuer, Subject: token.Subject, SessionID: token.SessionID, ID: token.TokenID, ExpiresAt: token.Expiry}, nil
 }

@@ -164,5 +164,5 @@ func (p *Provider) sessionsOf(ctx context.Context, userID string) (ids []string,
 
 // applicationsLink is how the account page leads there.
 func (p *Provider) applicationsLink() accounts.AccountLink {
-	return accounts.AccountLink{Label: "Applications that you have let in", Path: p.basePath + "/oidc/applications"}
+	return accounts.AccountLink{Label: "Applications with access to your account", Path: p.basePath + "/oidc/applications"}
 }

@@ -59,7 +59,7 @@ func (a *authorizationRequest) prompt(name string) bool { return slices.Contains
 // authorize is the authorization endpoint: the way of a log-in at a client.
 func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) error {
 	if !opensPage(r) {
-		return shown(&oauthError{status: http.StatusForbidden, code: "invalid_request", description: "a user must be led here; an image or a script of a page is not"})
+		return shown(&oauthError{status: http.StatusForbidden, code: "invalid_request", description: "a browser must open this URL as a page, not as an image or script of a page"})
 	}
 	id, waiting, err := p.waiting(r)
 	if err != nil {
@@ -89,7 +89,7 @@ func (p *Provider) decide(w http.ResponseWriter, r *http.Request, id string, wai
 				return err
 			}
 		}
-		return p.refuseRequest(w, r, request, refuse("access_denied", "the user went back"))
+		return p.refuseRequest(w, r, request, refuse("access_denied", "the user canceled the log-in"))
 	}
 	if waiting.Refused {
 		return shown(errFinished)
@@ -103,7 +103,7 @@ func (p *Provider) decide(w http.ResponseWriter, r *http.Request, id string, wai
 	}
 	if p.needsLogin(request, login, waiting.BeganAt) {
 		if request.prompt("none") || login != nil && !login.At.Before(waiting.BeganAt.Truncate(time.Millisecond)) { // somebody else has just logged in
-			return p.refuseRequest(w, r, request, refuse("login_required", "nobody is logged in, or not as the request wants it"))
+			return p.refuseRequest(w, r, request, refuse("login_required", "no user is logged in, or the log-in does not meet the request"))
 		}
 		if inFrame(r) {
 			return p.refuseRequest(w, r, request, errInFrame)
@@ -115,7 +115,7 @@ func (p *Provider) decide(w http.ResponseWriter, r *http.Request, id string, wai
 		return nil
 	}
 	if acr := request.claims.IDToken["acr"]; login.External && acr != nil && acr.Essential {
-		return p.refuseRequest(w, r, request, refuse("unmet_authentication_requirements", "another provider let the user in, and not a password here"))
+		return p.refuseRequest(w, r, request, refuse("unmet_authentication_requirements", "the user logged in through another provider, not with a password"))
 	}
 	agreed, err := p.consented(r.Context(), request, login, waiting)
 	if err != nil {
@@ -123,7 +123,7 @@ func (p *Provider) decide(w http.ResponseWriter, r *http.Request, id string, wai
 	}
 	if !agreed {
 		if request.prompt("none") {
-			return p.refuseRequest(w, r, request, refuse("consent_required", "the user has to be asked first"))
+			return p.refuseRequest(w, r, request, refuse("consent_required", "the user must give consent first"))
 		}
 		if inFrame(r) {
 			return p.refuseRequest(w, r, request, errInFrame)
@@ -184,7 +184,7 @@ func (p *Provider) waiting(r *http.Request) (id string, waiting interaction, err
 	return "", interaction{Parameters: parameters, BeganAt: p.accounts.Now()}, err
 }
 
-var errInFrame = refuse("interaction_required", "the user has to see a page of the provider, which is not shown in a frame")
+var errInFrame = refuse("interaction_required", "the user must see a page of the provider, which cannot be shown in a frame")
 
 // wait returns the text by which a request goes on, while its user logs in or is
 // asked.
@@ -231,7 +231,7 @@ func (p *Provider) parseRequest(ctx context.Context, values url.Values) (*author
 	a := &authorizationRequest{client: client}
 	redirect := values.Get("redirect_uri")
 	if redirect == "" || !client.allowsRedirect(redirect) {
-		return nil, refuse("invalid_request", "redirect_uri is not one of the client's, to the letter")
+		return nil, refuse("invalid_request", "redirect_uri does not exactly match one that is registered for the client")
 	}
 	a.redirectURI, a.state = redirect, values.Get("state")
 	a.responseType = normalResponseType(values.Get("response_type"))
@@ -243,7 +243,7 @@ func (p *Provider) parseRequest(ctx context.Context, values url.Values) (*author
 	case "":
 	case "query", "fragment", "form_post":
 		if mode == "query" && a.mode == "fragment" {
-			return a, refuse("invalid_request", "response_mode query is not for tokens: they would stay in logs and histories")
+			return a, refuse("invalid_request", "response_mode query is not allowed for tokens, which would be kept in logs and browser histories")
 		}
 		a.mode = mode
 	default:
@@ -278,7 +278,7 @@ func (p *Provider) parseRest(ctx context.Context, a *authorizationRequest, value
 	case values.Get("response_type") == "":
 		return refuse("invalid_request", "response_type is missing")
 	case !slices.Contains(responseTypes, a.responseType):
-		return refuse("unsupported_response_type", "response_type is none of "+strings.Join(responseTypes, ", "))
+		return refuse("unsupported_response_type", "response_type must be one of "+strings.Join(responseTypes, ", "))
 	case !slices.Contains(a.client.ResponseTypes, a.responseType):
 		return refuse("unauthorized_client", "the client is not registered for this response_type")
 	case a.has("code") && !slices.Contains(a.client.GrantTypes, grantCode):
@@ -293,9 +293,9 @@ func (p *Provider) parseRest(ctx context.Context, a *authorizationRequest, value
 	a.nonce = values.Get("nonce")
 	switch {
 	case a.has("id_token") && !a.openID():
-		return refuse("invalid_scope", "an ID token needs the scope openid")
+		return refuse("invalid_scope", "an ID token requires the scope openid")
 	case a.has("id_token") && a.nonce == "":
-		return refuse("invalid_request", "nonce is missing, which an ID token from this endpoint needs (OpenID Connect Core §3.2.2.1)")
+		return refuse("invalid_request", "nonce is missing; it is required for an ID token from this endpoint (OpenID Connect Core §3.2.2.1)")
 	}
 	if err := a.parsePKCE(values); err != nil {
 		return err
@@ -307,7 +307,7 @@ func (p *Provider) parseRest(ctx context.Context, a *authorizationRequest, value
 		}
 	}
 	if a.prompt("none") && len(a.prompts) > 1 {
-		return refuse("invalid_request", "prompt none stands alone")
+		return refuse("invalid_request", "prompt none cannot be combined with other values")
 	}
 	if text := values.Get("max_age"); text != "" {
 		seconds, err := strconv.Atoi(text)
@@ -336,9 +336,9 @@ func (a *authorizationRequest) parsePKCE(values url.Values) error {
 	method := values.Get("code_challenge_method")
 	switch {
 	case a.challenge == "" && method != "":
-		return refuse("invalid_request", "code_challenge_method stands without a code_challenge")
+		return refuse("invalid_request", "code_challenge_method is set without a code_challenge")
 	case a.challenge == "" && a.client.Public && a.has("code"):
-		return refuse("invalid_request", "code_challenge is missing: a public client must use PKCE with S256 (RFC 7636)")
+		return refuse("invalid_request", "code_challenge is missing; a public client must use PKCE with S256 (RFC 7636)")
 	case a.challenge == "":
 		return nil
 	case method != "S256":
@@ -359,7 +359,7 @@ func (p *Provider) parseScopes(client *Client, text string) ([]string, error) {
 		}
 	}
 	if len(granted) == 0 {
-		return nil, refuse("invalid_scope", "scope has none that the client may ask for")
+		return nil, refuse("invalid_scope", "scope contains no scope that the client is allowed to request")
 	}
 	return granted, nil
 }
@@ -372,7 +372,7 @@ func (p *Provider) parseHint(ctx context.Context, a *authorizationRequest, hint 
 		case ofGoneKey(err): // it says who is to be logged in, and gives nothing
 			a.hintedSubject = unverifiedClaim(hint, "sub")
 		default:
-			return refuse("invalid_request", "id_token_hint is no ID token of this provider")
+			return refuse("invalid_request", "id_token_hint is not an ID token of this provider")
 		}
 	}
 	for _, claims := range []map[string]*claimRequest{a.claims.IDToken, a.claims.UserInfo} {
@@ -382,15 +382,15 @@ func (p *Provider) parseHint(ctx context.Context, a *authorizationRequest, hint 
 		}
 		subject, isText := sub.Value.(string)
 		if !isText || sub.Values != nil {
-			return refuse("invalid_request", "claims: the value of sub must be one text")
+			return refuse("invalid_request", "claims: the value of sub must be a single string")
 		}
 		if a.hintedSubject != "" && a.hintedSubject != subject {
-			return refuse("invalid_request", "id_token_hint and claims name two users")
+			return refuse("invalid_request", "id_token_hint and claims name different users")
 		}
 		a.hintedSubject = subject
 	}
 	if acr := a.claims.IDToken["acr"]; acr != nil && acr.Essential && (acr.Value != nil && acr.Value != acrPassword || acr.Values != nil && !slices.Contains(acr.Values, any(acrPassword))) {
-		return refuse("unmet_authentication_requirements", "a log-in is by password here: acr can be "+acrPassword+" alone")
+		return refuse("unmet_authentication_requirements", "log-ins here use a password, so acr can only be "+acrPassword)
 	}
 	return nil
 }
@@ -534,7 +534,7 @@ func (p *Provider) pushed(ctx context.Context, values url.Values) (url.Values, e
 		pushed, err = take[url.Values](ctx, p.state, kindPushed, hashed(id))
 	}
 	if errors.Is(err, errNotFound) {
-		return nil, refuse("invalid_request_uri", "request_uri has expired or was used already")
+		return nil, refuse("invalid_request_uri", "request_uri has expired or was already used")
 	}
 	return pushed, err
 }

@@ -65,13 +65,13 @@ func (p *Provider) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		d.Next() // the directive's name
 	}
 	if d.NextArg() {
-		return d.Errf("oidc_provider takes a block and no matcher: its paths are those of the issuer")
+		return d.Errf("oidc_provider takes a block and no matcher; the issuer determines its paths")
 	}
 	if err := config.ReadBlock(d, "oidc_provider", "", p.options()); err != nil {
 		return err
 	}
 	if p.Issuer == "" {
-		return d.Err("oidc_provider needs `issuer`, the URL of this site, as in: issuer https://id.example.com")
+		return d.Err("oidc_provider requires `issuer`, the URL of this site, as in: issuer https://id.example.com")
 	}
 	return nil
 }
@@ -92,7 +92,7 @@ func (p *Provider) options() []config.Option {
 			return config.ReadBlock(b.Dispenser, "client "+client.ID, "", client.options())
 		}},
 		{Name: "claims", Repeatable: true, Read: p.readClaims},
-		{Name: "user_editable", Read: config.Words("properties under profile of the accounts, as in: user_editable employer", &p.UserEditable)},
+		{Name: "user_editable", Read: config.Words("profile properties of the accounts, as in: user_editable employer", &p.UserEditable)},
 		{Name: "templates", Read: config.Word("a folder", &p.Templates)},
 	}
 }
@@ -100,7 +100,7 @@ func (p *Provider) options() []config.Option {
 func (p *Provider) readClaims(b *config.Block, _ string) error {
 	args := b.RemainingArgs()
 	if len(args) < 2 {
-		return b.Errf("claims takes a scope and the claims that it gives, as in: claims company employer department")
+		return b.Errf("claims takes a scope and the claims that it grants, as in: claims company employer department")
 	}
 	if p.Claims == nil {
 		p.Claims = make(map[string][]string)

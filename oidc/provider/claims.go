@@ -35,26 +35,26 @@ func (p *Provider) checkProfile() error {
 	for scope, claims := range p.Claims {
 		for _, claim := range claims {
 			if protocol.Among(protocol.TokenClaims, claim) {
-				return fmt.Errorf("claims %s: %s is what the provider says of a token, and not a property of a user; remove it from the line", scope, claim)
+				return fmt.Errorf("claims %s: %s describes the token and is not a property of a user; remove it from this line", scope, claim)
 			}
 		}
 	}
 	for _, name := range p.UserEditable {
 		if !slices.Contains(p.Accounts.Profile, name) {
-			return fmt.Errorf("user_editable %s: users cannot set it, as the accounts have no such property; write `profile %s` in accounts, or remove it from user_editable", name, name)
+			return fmt.Errorf("user_editable %s: the accounts have no such property, so users cannot set it; write `profile %s` in accounts, or remove it from user_editable", name, name)
 		}
 	}
 	for _, name := range p.Accounts.Profile {
 		if slices.Contains(p.UserEditable, name) {
 			continue
 		}
-		const instead = "remove it from profile, and give it to users by `caddy jwt user add --profile` or `caddy jwt user import`; or, if users may choose its value freely, write `user_editable %s` in oidc_provider"
+		const instead = "remove it from profile and set it with `caddy jwt user add --profile` or `caddy jwt user import`; or, if users may choose its value freely, write `user_editable %s` in oidc_provider"
 		if protocol.Among(protocol.TokenClaims, name) || protocol.Among(decidingClaims, name) {
-			return fmt.Errorf("accounts: profile %s: users could give themselves at sign-up what clients trust; "+instead, name, name)
+			return fmt.Errorf("accounts: profile %s: at sign-up, users could give themselves a value that clients trust; "+instead, name, name)
 		}
 		for _, scope := range slices.Sorted(maps.Keys(p.Claims)) {
 			if i := slices.IndexFunc(p.Claims[scope], func(claim string) bool { return strings.EqualFold(claim, name) }); i >= 0 && !slices.Contains(standardClaims[scope], p.Claims[scope][i]) {
-				return fmt.Errorf("accounts: profile %s: `claims %s` hands it to clients, and users could give themselves any value at sign-up; "+instead, name, scope, name)
+				return fmt.Errorf("accounts: profile %s: `claims %s` passes it to clients, but users could give themselves any value at sign-up; "+instead, name, scope, name)
 			}
 		}
 	}
@@ -171,7 +171,7 @@ func parseClaimsRequest(text string) (request claimsRequest, err error) {
 		return request, nil
 	}
 	if err := json.Unmarshal([]byte(text), &request); err != nil {
-		return request, refuse("invalid_request", "claims is not the JSON object of OpenID Connect Core §5.5")
+		return request, refuse("invalid_request", "claims is not a JSON object as in OpenID Connect Core §5.5")
 	}
 	return request, nil
 }

@@ -41,7 +41,7 @@ func anyForm(r *http.Request) (url.Values, error) {
 		if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
 			return nil, err
 		}
-		return nil, refuse("invalid_request", "the body is no form")
+		return nil, refuse("invalid_request", "the body is not a valid form")
 	}
 	return r.PostForm, nil
 }
@@ -53,7 +53,7 @@ func pageValues(r *http.Request) (url.Values, error) {
 		return r.URL.Query(), nil
 	}
 	if err := crossOrigin.Check(r); err != nil {
-		return nil, shown(&oauthError{status: http.StatusForbidden, code: "access_denied", description: "a page of another site may not do this"})
+		return nil, shown(&oauthError{status: http.StatusForbidden, code: "access_denied", description: "a page of another site must not send this request"})
 	}
 	values, err := form(r)
 	return values, shown(err)
@@ -76,7 +76,7 @@ var errTwice = refuse("invalid_request", "a parameter is specified twice")
 func (p *Provider) authenticate(r *http.Request, values url.Values) (*Client, error) {
 	id, secret, basic := r.BasicAuth()
 	if scheme, _, _ := strings.Cut(r.Header.Get("Authorization"), " "); !basic && strings.EqualFold(scheme, "Basic") {
-		return nil, refuse("invalid_request", "the Authorization header is not Basic and the base64 of id:secret")
+		return nil, refuse("invalid_request", "the Authorization header must be Basic and the base64 of id:secret")
 	}
 	if basic {
 		var err, secretErr error
@@ -94,10 +94,10 @@ func (p *Provider) authenticate(r *http.Request, values url.Values) (*Client, er
 		}
 	}
 	if methods > 1 {
-		return nil, refuse("invalid_request", "the client authenticates in several ways; one is right")
+		return nil, refuse("invalid_request", "the client authenticates in several ways; it must use only one")
 	}
 	if given := values.Get("client_id"); given != "" && id != "" && given != id {
-		return nil, refuse("invalid_request", "client_id is another than that of the Authorization header")
+		return nil, refuse("invalid_request", "client_id does not match the Authorization header")
 	}
 	if assertion != "" {
 		return p.byAssertion(r.Context(), values, assertion)
@@ -136,7 +136,7 @@ func (p *Provider) bySecret(r *http.Request, id, secret string) (*Client, error)
 // unknownClientError is the one answer for a client that is not known and one
 // that has not proved to be it.
 func unknownClientError() error {
-	return &oauthError{status: http.StatusUnauthorized, code: "invalid_client", description: "the client is unknown, or did not authenticate as it must"}
+	return &oauthError{status: http.StatusUnauthorized, code: "invalid_client", description: "the client is unknown, or did not authenticate correctly"}
 }
 
 // byAssertion authenticates by private_key_jwt (RFC 7523 §3, OpenID Connect

@@ -136,11 +136,11 @@ func (c *Client) resolve(p *Provider) error {
 		resolved := replacer.ReplaceKnown(*value, "")
 		if name == "secret" {
 			if _, err := replacer.ReplaceOrErr(*value, false, true); err != nil { // what is in braces may be a part of it
-				return errors.New("secret has a placeholder that is not known when the config is loaded; {env.NAME} and {file./path} are")
+				return errors.New("secret has a placeholder without a value when the config is loaded; use {env.NAME} or {file./path}")
 			}
 		}
 		if resolved == "" {
-			return fmt.Errorf("%s is empty; is the environment variable set, or the file there?", name)
+			return fmt.Errorf("%s is empty; is the environment variable set, and does the file exist?", name)
 		}
 		*value = resolved
 	}
@@ -159,7 +159,7 @@ func (c *Client) resolve(p *Provider) error {
 	for i, responseType := range c.ResponseTypes {
 		c.ResponseTypes[i] = normalResponseType(responseType)
 		if !slices.Contains(responseTypes, c.ResponseTypes[i]) {
-			return fmt.Errorf("response_types: %q is none; there are %s", responseType, strings.Join(responseTypes, ", "))
+			return fmt.Errorf("response_types: unknown response type %q; supported: %s", responseType, strings.Join(responseTypes, ", "))
 		}
 	}
 	return c.check(p)
@@ -179,33 +179,33 @@ func (c *Client) check(p *Provider) error {
 	}
 	switch {
 	case c.ID == "" || strings.ContainsFunc(c.ID, func(r rune) bool { return r <= ' ' || r > '~' }):
-		return errors.New("a client needs an ID of visible ASCII")
+		return errors.New("a client must have an ID of visible ASCII characters")
 	case c.Public && (c.Secret != "" || c.PublicKey != ""):
-		return errors.New("it is public and has a secret or key; one of them is right")
+		return errors.New("it is public but has a secret or key; remove one of them")
 	case authentications == 0:
-		return errors.New("it needs `secret`, `public_key` or `public`, so that it is known how it authenticates")
+		return errors.New("it must have `secret`, `public_key` or `public`, which determines how it authenticates")
 	case isHash(c.Secret) && !strings.HasPrefix(c.Secret, randomPrefix) && password.CheckHash(c.Secret) != nil:
-		return fmt.Errorf("secret begins as a hash does, and %w; one that is no hash must begin otherwise", password.CheckHash(c.Secret))
+		return fmt.Errorf("secret starts like a hash, but %w; if it is not a hash, choose a secret that starts differently", password.CheckHash(c.Secret))
 	case strings.ContainsAny(strings.TrimRight(c.Secret, "\r\n"), "\r\n"):
-		return errors.New("secret has several lines; a secret has one line, as openssl rand -hex 32 prints it")
+		return errors.New("secret has several lines; a secret must be a single line, such as the output of openssl rand -hex 32")
 	case c.Secret != "" && len(c.Secret) < minSecretBytes:
 		return fmt.Errorf("secret has %d bytes; it must have at least %d", len(c.Secret), minSecretBytes)
 	case !slices.Contains(consentModes, c.Consent):
-		return fmt.Errorf("consent is %q; it is always, once or never", c.Consent)
+		return fmt.Errorf("consent is %q; it must be always, once or never", c.Consent)
 	case c.AccessTokenLifetime < 0 || c.RefreshTokenLifetime < 0 || c.IDTokenLifetime < 0:
 		return errors.New("a lifetime is negative")
 	case max(c.AccessTokenLifetime, c.IDTokenLifetime) > caddy.Duration(longestTokenLifetime):
-		return fmt.Errorf("access_token_lifetime and id_token_lifetime must not be longer than %s, since such tokens cannot be taken back; refresh tokens can", longestTokenLifetime)
+		return fmt.Errorf("access_token_lifetime and id_token_lifetime must not be longer than %s, because these tokens, unlike refresh tokens, cannot be revoked", longestTokenLifetime)
 	case c.Public && c.Introspect:
 		return errors.New("introspect: a public client cannot introspect, as it cannot prove who it is; give it a `secret` or a `public_key`")
 	case c.Public && slices.Contains(c.GrantTypes, grantCredentials):
 		return errors.New("grant_types: a public client cannot have client_credentials, as it cannot prove who it is")
 	case len(c.RedirectURIs) == 0 && slices.Contains(c.GrantTypes, grantCode):
-		return errors.New("it needs `redirect_uri`, where users are sent back to, or grant_types without authorization_code")
+		return errors.New("it must have `redirect_uri`, the URL that users are sent back to, or grant_types without authorization_code")
 	case c.handsOutTokens() && !slices.Contains(c.GrantTypes, grantImplicit):
-		return errors.New("response_types with token or id_token need the grant type implicit")
+		return errors.New("response_types with token or id_token require the grant type implicit")
 	case slices.Contains(c.Scopes, "account"):
-		return errors.New("scopes: account is for the accounts' own tokens")
+		return errors.New("scopes: account is reserved for the accounts' own tokens")
 	}
 	for _, scope := range c.Scopes {
 		if err := protocol.CheckScope(scope); err != nil {
@@ -214,7 +214,7 @@ func (c *Client) check(p *Provider) error {
 	}
 	for _, grantType := range c.GrantTypes {
 		if !slices.Contains(grantTypes, grantType) {
-			return fmt.Errorf("grant_types: %q is none; there are %s", grantType, strings.Join(grantTypes, ", "))
+			return fmt.Errorf("grant_types: unknown grant type %q; supported: %s", grantType, strings.Join(grantTypes, ", "))
 		}
 	}
 	for name, uris := range map[string][]string{"redirect_uri": c.RedirectURIs, "post_logout_redirect_uri": c.PostLogoutRedirectURIs} {
@@ -227,7 +227,7 @@ func (c *Client) check(p *Provider) error {
 	if c.BackchannelLogoutURI != "" {
 		u, err := url.Parse(c.BackchannelLogoutURI)
 		if err != nil || u.Host == "" || u.Fragment != "" || !protocol.SecureURL(u) {
-			return fmt.Errorf("backchannel_logout_uri %q: it is an https URL, or an http one on this machine", c.BackchannelLogoutURI)
+			return fmt.Errorf("backchannel_logout_uri %q: it must be an https URL, or http on this machine", c.BackchannelLogoutURI)
 		}
 	}
 	if c.Secret != "" && !isHash(c.Secret) {
@@ -297,7 +297,7 @@ func checkRedirectURI(text string) error {
 	u, err := url.Parse(text)
 	switch {
 	case err != nil || u.Scheme == "" || strings.ContainsAny(text, " \\*"):
-		return errors.New("it is no absolute URL")
+		return errors.New("it is not an absolute URL")
 	case strings.Contains(text, "#"):
 		return errors.New("it has a fragment, which a redirect cannot keep")
 	case protocol.SecureURL(u) && u.Host != "" && u.User == nil:
@@ -354,7 +354,7 @@ func newClients(p *Provider) (*clients, error) {
 	all := &clients{provider: p, configured: make(map[string]*Client), origins: make(map[string]bool)}
 	for _, client := range p.Clients {
 		if client == nil {
-			return nil, errors.New("clients holds objects, and one is null")
+			return nil, errors.New("clients is a list of objects, but one entry is null")
 		}
 		if err := client.resolve(p); err != nil {
 			return nil, fmt.Errorf("client %s: %w", client.ID, err)
@@ -365,7 +365,7 @@ func newClients(p *Provider) (*clients, error) {
 		all.configured[client.ID] = client
 		addOrigins(all.origins, client)
 		if uri := client.asksAllTheSame(); uri != "" {
-			p.log.Warn("client has `consent never`, and users see the page that asks all the same, since any program on their machine can take what goes to this redirect_uri; write `consent once`, or give the client an https redirect_uri", zap.String("client_id", client.ID), zap.String("redirect_uri", uri))
+			p.log.Warn("client has `consent never`, but users are still asked for consent, because any program on their machine can intercept this redirect_uri; write `consent once`, or give the client an https redirect_uri", zap.String("client_id", client.ID), zap.String("redirect_uri", uri))
 		}
 	}
 	return all, nil
@@ -379,7 +379,7 @@ func (c *clients) sayHidden(ctx context.Context) {
 	}
 	for _, record := range records {
 		if c.configured[record.ID] != nil {
-			c.provider.log.Warn("client in the user store is not used: the config has one of the same ID; delete one of them", zap.String("client_id", record.ID))
+			c.provider.log.Warn("client in the user store is not used, because the config has a client with the same ID; delete one of them", zap.String("client_id", record.ID))
 		}
 	}
 }

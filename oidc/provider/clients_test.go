@@ -176,7 +176,7 @@ func TestOIDCClientTSInChromium(t *testing.T) {
 	do("consent", chromedp.Click(chromedp.CSS(`button[value="allow"]`)))
 	shows("user alice@example.com")
 	do("silent renewal, which a public client on this machine may not have", chromedp.Click(chromedp.CSS("#renew")))
-	shows("error: the user has to be asked first")
+	shows("error: the user must give consent first")
 	do("log-out", chromedp.Click(chromedp.CSS("#logout")))
 	shows("bye")
 	do("log-in again", chromedp.Navigate("http://"+app+"/"))

@@ -24,15 +24,15 @@ func init() {
 func clientCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "client",
-		Short: "Works with the clients of an OpenID Provider that are in the user store",
+		Short: "Manages the clients of an OpenID Provider in the user store",
 		Long: `
-Works with the clients of an OpenID Provider that are in the user store, beside
-those in the config. Servers see a change at once. The store is named as for
+Manages the clients of an OpenID Provider in the user store; clients in the config
+are not affected. Changes take effect at once. The store is chosen as for
 caddy jwt user:
 
     --store <path>   a file
-    --config <file>  that of the accounts in a config of Caddy
-    neither          the file where Caddy has it unless its config says other`,
+    --config <file>  the store of the accounts in a Caddy config
+    neither          the default file of the accounts`,
 		Example: `  caddy jwt client add --redirect-uri https://wiki.example.com/callback wiki
   caddy jwt client list`,
 	}
@@ -44,29 +44,29 @@ caddy jwt user:
 func addClientCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "add [flags] <id>",
-		Short: "Adds a client, and prints its secret",
+		Short: "Adds a client and prints its secret",
 		Long: `
-Adds a client. Unless it is public or has a key, a secret is made and printed,
-once: the store has its hash.`,
+Adds a client. Unless the client is public or has a key, the command generates a
+secret and prints it once; the store only keeps its hash.`,
 		Example: `  caddy jwt client add --redirect-uri https://wiki.example.com/callback wiki
   caddy jwt client add --public --redirect-uri com.example.app:/callback app`,
 		Args: cobra.ExactArgs(1),
 		RunE: cli.OnStore(true, addClient),
 	}
 	flags := cmd.Flags()
-	flags.Bool("public", false, "It cannot keep a secret, and uses PKCE")
-	flags.String("public-key", "", "Public key, PEM or JWK, of a client that authenticates by private_key_jwt")
-	flags.String("name", "", "What users are told it is called; the ID by default")
-	flags.StringArray("redirect-uri", nil, "Where users may be sent back to; may be repeated")
-	flags.StringArray("post-logout-redirect-uri", nil, "Where users may be sent after a log-out; may be repeated")
+	flags.Bool("public", false, "The client cannot keep a secret, and uses PKCE")
+	flags.String("public-key", "", "Public key (PEM or JWK) of a client that authenticates with private_key_jwt")
+	flags.String("name", "", "Name that users see; the ID by default")
+	flags.StringArray("redirect-uri", nil, "URL that users are sent back to; may be repeated")
+	flags.StringArray("post-logout-redirect-uri", nil, "URL that users can be sent to after a log-out; may be repeated")
 	flags.StringSlice("grant-types", nil, "Grant types, separated by commas; authorization_code and refresh_token by default")
 	flags.StringArray("response-type", nil, "Response type; may be repeated; code by default")
 	flags.StringSlice("scopes", nil, "Scopes, separated by commas; openid, profile, email and offline_access by default")
-	flags.String("consent", "", "When the user is asked: always, once or never; once by default")
-	flags.String("backchannel-logout-uri", "", "What is told when a session ends")
-	flags.Bool("introspect", false, "It is an API, and may introspect the access tokens of all clients")
+	flags.String("consent", "", "When the user is asked for consent: always, once or never; once by default")
+	flags.String("backchannel-logout-uri", "", "URL that is notified when a session ends")
+	flags.Bool("introspect", false, "The client is an API that may introspect the access tokens of all clients")
 	flags.Duration("access-token-lifetime", 0, "Lifetime of access tokens; 15m by default")
-	flags.Duration("refresh-token-lifetime", 0, "How long a user stays logged in there at most; 720h by default")
+	flags.Duration("refresh-token-lifetime", 0, "Maximum time that a user stays logged in there; 720h by default")
 	flags.Duration("id-token-lifetime", 0, "Lifetime of ID tokens; 1h by default")
 	return cmd
 }
@@ -107,10 +107,10 @@ func addClient(ctx context.Context, cmd *cobra.Command, args []string, users sto
 	}
 	err = users.CreateRecord(ctx, store.Record{Kind: kindClient, ID: client.ID, Value: text})
 	if errors.Is(err, store.ErrRecordExists) {
-		return fmt.Errorf("there is a client %s already; delete it first, or give this one another ID", client.ID)
+		return fmt.Errorf("the client %s already exists; delete it first, or choose another ID", client.ID)
 	}
 	if uri := checked.asksAllTheSame(); err == nil && uri != "" {
-		fmt.Fprintf(cmd.ErrOrStderr(), "Users see the page that asks, in spite of --consent never: any program on their machine can take what goes to %s.\n", uri)
+		fmt.Fprintf(cmd.ErrOrStderr(), "Users are asked for consent in spite of --consent never, because any program on their machine can intercept %s.\n", uri)
 	}
 	if err == nil && secret != "" {
 		fmt.Fprintln(cmd.ErrOrStderr(), "The secret of the client, which cannot be shown again:")
@@ -129,7 +129,7 @@ func notInConfig(cmd *cobra.Command, id string) error {
 			return err
 		}
 		if slices.ContainsFunc(provider.Clients, func(c *Client) bool { return c != nil && c.ID == id }) {
-			return fmt.Errorf("there is a client %s in the config already, of issuer %s; change it there, or give this one another ID", id, provider.Issuer)
+			return fmt.Errorf("the config already has a client %s, of issuer %s; change it there, or choose another ID", id, provider.Issuer)
 		}
 	}
 	return err
@@ -151,7 +151,7 @@ func listClientsCommand() *cobra.Command {
 			for _, record := range records {
 				var client Client
 				if err := json.Unmarshal(record.Value, &client); err != nil {
-					return fmt.Errorf("client %s is damaged: %w", record.ID, err)
+					return fmt.Errorf("client %s is corrupt: %w", record.ID, err)
 				}
 				fmt.Fprintf(table, "%s\t%s\t%s\n", client.ID, client.kind(), strings.Join(client.RedirectURIs, " "))
 			}
@@ -183,7 +183,7 @@ func showClientCommand() *cobra.Command {
 			}
 			var client Client
 			if err := json.Unmarshal(record.Value, &client); err != nil {
-				return fmt.Errorf("client %s is damaged: %w", record.ID, err)
+				return fmt.Errorf("client %s is corrupt: %w", record.ID, err)
 			}
 			client.Secret = ""
 			text, err := json.MarshalIndent(client, "", "  ")
@@ -198,7 +198,7 @@ func showClientCommand() *cobra.Command {
 func deleteClientCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "delete [flags] <id>",
-		Short:   "Deletes a client: its users can log in there no longer",
+		Short:   "Deletes a client; users can no longer log in to it",
 		Example: "  caddy jwt client delete wiki",
 		Args:    cobra.ExactArgs(1),
 		RunE: cli.OnStore(false, func(ctx context.Context, _ *cobra.Command, args []string, store store.UserStore) error {
@@ -210,7 +210,7 @@ func deleteClientCommand() *cobra.Command {
 
 func unknownClient(err error, id string) error {
 	if errors.Is(err, errNotFound) {
-		return fmt.Errorf("there is no client %q in the store; `caddy jwt client list` shows who there is, and those of the config stand there", id)
+		return fmt.Errorf("there is no client %q in the store; `caddy jwt client list` lists all; clients in the config are not in the store", id)
 	}
 	return err
 }

@@ -28,35 +28,35 @@ func TestWrongConfigs(t *testing.T) {
 		return issuer + "client app {\n public\n redirect_uri https://app.example/\n" + more + "\n}"
 	}
 	for body, want := range map[string]string{
-		"":                                   "oidc_provider needs `issuer`",
+		"":                                   "oidc_provider requires `issuer`",
 		"issuer":                             "issuer takes the URL of this site",
-		"issuer localhost":                   "it is the URL of this site, without a slash at the end",
+		"issuer localhost":                   "it must be the URL of this site without a slash at the end",
 		"issuer http://id.example.com":       "https, or http on this machine",
 		"issuer https://id.example.com/":     "without a slash at the end",
 		"issuer https://a\nissuer https://a": "issuer is specified twice",
 		issuer + "colour blue":               `oidc_provider has no option "colour"; it has issuer, accounts, client, claims, user_editable and templates`,
-		issuer + "claims company":            "claims takes a scope and the claims that it gives",
+		issuer + "claims company":            "claims takes a scope and the claims that it grants",
 		issuer + "templates /nowhere":        "templates: ",
-		issuer + "accounts {\n issuer http://localhost:1\n}":        "accounts: issuer is that of the provider",
+		issuer + "accounts {\n issuer http://localhost:1\n}":        "accounts: issuer is the same as the issuer of the provider",
 		issuer + "user_editable":                                    "user_editable takes one or more properties",
-		issuer + "user_editable team\naccounts {\n profile name\n}": "user_editable team: users cannot set it, as the accounts have no such property",
-		issuer + "claims team acr":                                  "claims team: acr is what the provider says of a token",
+		issuer + "user_editable team\naccounts {\n profile name\n}": "user_editable team: the accounts have no such property, so users cannot set it",
+		issuer + "claims team acr":                                  "claims team: acr describes the token",
 		public("introspect"):                                        "a public client cannot introspect",
 		public("introspect yes"):                                    "introspect takes no value",
 		issuer + "accounts {\n colour blue\n}":                      `accounts has no option "colour"`,
 		issuer + "client x {\n secret \"0123456789abcdef\n0123456789abcdef\"\n redirect_uri https://a.example/\n}": "secret has several lines",
 		issuer + "client x {\n secret 0123456789abcdef\nPwiUmmZCjssktECq3eZkKw==\n}":                               "client has no such option",
 		issuer + "client":                 "client takes the client's ID and a block",
-		issuer + "client app":             "client app: it needs `secret`, `public_key` or `public`",
-		public("secret 0123456789012345"): "it is public and has a secret or key",
+		issuer + "client app":             "client app: it must have `secret`, `public_key` or `public`",
+		public("secret 0123456789012345"): "it is public but has a secret or key",
 		public("") + "\nclient app {\n public\n redirect_uri https://b/\n}": "client app is specified twice",
 		public("public"):                                                                       "public is specified twice in client app",
 		public("colour blue"):                                                                  `client has no option "colour"`,
-		public("consent sometimes"):                                                            "it is always, once or never",
+		public("consent sometimes"):                                                            "it must be always, once or never",
 		public("grant_types password"):                                                         `grant_types: "password" is none`,
 		public("grant_types client_credentials"):                                               "a public client cannot have client_credentials",
 		public("response_types code+token"):                                                    `response_types: "code+token" is none`,
-		public("scopes openid account"):                                                        "account is for the accounts' own tokens",
+		public("scopes openid account"):                                                        "account is reserved for the accounts' own tokens",
 		public(`scopes "a\"b"`):                                                                "is no scope",
 		public("access_token_lifetime 25h"):                                                    "must not be longer than 24h",
 		public("access_token_lifetime soon"):                                                   "access_token_lifetime takes a duration",
@@ -64,14 +64,14 @@ func TestWrongConfigs(t *testing.T) {
 		public("redirect_uri http://app.example/"):                                             "it must be https, http on this machine, or an app's own scheme",
 		public("redirect_uri https://app.example/#x"):                                          "it has a fragment",
 		public("redirect_uri javascript:alert(1)"):                                             "it must be https",
-		public("redirect_uri https://*.example.com/"):                                          "it is no absolute URL",
-		public("post_logout_redirect_uri /"):                                                   "it is no absolute URL",
+		public("redirect_uri https://*.example.com/"):                                          "it is not an absolute URL",
+		public("post_logout_redirect_uri /"):                                                   "it is not an absolute URL",
 		issuer + "client app {\n secret short\n redirect_uri https://a/\n}":                    "secret has 5 bytes; it must have at least 16",
 		issuer + "client app {\n secret {env.NOTHING}\n redirect_uri https://a/\n}":            "secret is empty; is the environment variable set",
-		issuer + "client app {\n secret {evn.NOTHING}\n redirect_uri https://a/\n}":            "secret has a placeholder that is not known",
-		issuer + "client app {\n secret $2secret-of-the-operator\n redirect_uri https://a/\n}": "secret begins as a hash does, and the bcrypt hash is damaged",
-		issuer + "client app {\n secret $argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQ$short\n redirect_uri https://a/\n}": "secret begins as a hash does, and the argon2id hash is damaged",
-		issuer + "client app {\n secret 0123456789012345\n}":                                                           "it needs `redirect_uri`",
+		issuer + "client app {\n secret {evn.NOTHING}\n redirect_uri https://a/\n}":            "secret has a placeholder without a value",
+		issuer + "client app {\n secret $2secret-of-the-operator\n redirect_uri https://a/\n}": "secret starts like a hash, but the bcrypt hash is corrupt",
+		issuer + "client app {\n secret $argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQ$short\n redirect_uri https://a/\n}": "secret starts like a hash, but the argon2id hash is corrupt",
+		issuer + "client app {\n secret 0123456789012345\n}":                                                           "it must have `redirect_uri`",
 		issuer + "client app {\n public_key no!key\n redirect_uri https://a/\n}":                                       "public_key: neither PEM",
 	} {
 		text := "{\n admin off\n storage file_system " + t.TempDir() + "\n}\nhttp://localhost:1 {\n oidc_provider {\n" + body + "\n}\n}"
@@ -249,9 +249,9 @@ func TestClientCommands(t *testing.T) {
 		t.Errorf("show: %s %v", shown, err)
 	}
 	for want, arguments := range map[string][]string{
-		"there is a client wiki already":          {"add", "--redirect-uri", "https://wiki.example/callback", "wiki"},
+		"the client wiki already exists":          {"add", "--redirect-uri", "https://wiki.example/callback", "wiki"},
 		"it must be https":                        {"add", "--redirect-uri", "http://wiki.example/", "other"},
-		"it needs `redirect_uri`":                 {"add", "--public", "other"},
+		"it must have `redirect_uri`":             {"add", "--public", "other"},
 		`there is no client "nobody"`:             {"delete", "nobody"},
 		"caddy jwt client has no command \"lst\"": {"lst"},
 	} {
@@ -272,14 +272,14 @@ func TestClientCommands(t *testing.T) {
 		t.Error(err)
 	}
 	s.load(fmt.Sprintf(clientsOfTests, ""), "", s.dir)
-	if log := s.log(); !strings.Contains(log, "client in the user store is not used: the config has one of the same ID") || !strings.Contains(log, `"client_id":"spa"`) {
+	if log := s.log(); !strings.Contains(log, "client in the user store is not used, because the config has a client with the same ID") || !strings.Contains(log, `"client_id":"spa"`) {
 		t.Errorf("the log does not say that it is not used: %s", log)
 	}
 	if _, err := run("delete", "spa"); err != nil {
 		t.Error(err)
 	}
 	where = []string{"--config", s.config}
-	if _, err := run(add...); err == nil || !strings.Contains(err.Error(), "there is a client spa in the config already, of issuer "+s.url) {
+	if _, err := run(add...); err == nil || !strings.Contains(err.Error(), "the config already has a client spa, of issuer "+s.url) {
 		t.Errorf("by --config: %v", err)
 	}
 	add[len(add)-1] = "wiki"

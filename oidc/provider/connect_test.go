@@ -88,7 +88,7 @@ func TestThreatConnectAsks(t *testing.T) {
 	refusedAtLogin := func(b *browser) {
 		t.Helper()
 		got := b.logInBy("fake")
-		b.mustBeOut(got, 409, "At Fake &amp; Sons you are logged in as vic@example.com.")
+		b.mustBeOut(got, 409, "You are logged in to Fake &amp; Sons as vic@example.com.")
 	}
 	for _, attack := range []struct {
 		name string
@@ -282,10 +282,10 @@ func TestThreatRecoveryDisconnects(t *testing.T) {
 			output := s.userCommand("", "reset-link", "--keep-identities", "--base", s.url, email)
 			s.browser().post("/auth/reset", link(output))
 			return output
-		}, "left so when the link is used, are 1: fake (mallory@evil.example)", true, nil},
+		}, "when the link is used, 1 will stay connected: fake (mallory@evil.example)", true, nil},
 		{"passwd --keep-identities", func(email string) string {
 			return s.userCommand("the password of the owner", "passwd", "--keep-identities", email)
-		}, "still connected are 1: fake (mallory@evil.example)", true, nil},
+		}, "still connected: 1: fake (mallory@evil.example)", true, nil},
 	} {
 		t.Run(recovery.name, func(t *testing.T) {
 			user++
@@ -340,7 +340,7 @@ func TestThreatRecoveryDisconnects(t *testing.T) {
 	owner.signUp("owner@corp.example")
 	p.lie(lies{subject: "owner", email: "owner@home.example"})
 	owner.decideOffer(owner.connectOut("fake"), "yes", "").to(t)
-	if got := owner.post("/auth/password", url.Values{"currentPassword": {goodPassword}, "newPassword": {"another good password"}}); got.status != 200 || !strings.Contains(got.body, "still be logged in by fake (owner@home.example)") || s.connected("owner@corp.example") != 1 {
+	if got := owner.post("/auth/password", url.Values{"currentPassword": {goodPassword}, "newPassword": {"another good password"}}); got.status != 200 || !strings.Contains(got.body, "can still log in through fake (owner@home.example)") || s.connected("owner@corp.example") != 1 {
 		t.Errorf("a new password: %s", got.body)
 	}
 }
@@ -443,7 +443,7 @@ func TestDisconnect(t *testing.T) {
 	if got := alone.post(path, yes); got.status != 409 || s.connected("alone@home.example") != 1 {
 		t.Errorf("the only way in: %s", got.brief())
 	}
-	if got := s.userCommand("", "disconnect", "alone@home.example"); !strings.Contains(got, "nobody can log in to it now") {
+	if got := s.userCommand("", "disconnect", "alone@home.example"); !strings.Contains(got, "nobody can log in to the account now") {
 		t.Errorf("the command says %s", got)
 	}
 }

@@ -95,7 +95,7 @@ func (p *Provider) consent(w http.ResponseWriter, r *http.Request) error {
 		if err := p.refuseInteraction(r.Context(), id); err != nil {
 			return err
 		}
-		return p.refuseRequest(w, r, request, refuse("access_denied", "the user did not agree"))
+		return p.refuseRequest(w, r, request, refuse("access_denied", "the user did not give consent"))
 	}
 	if err := p.remember(r.Context(), request, login); err != nil {
 		return err
@@ -137,7 +137,7 @@ var scopeTexts = map[string]string{
 	"phone":          "See your phone number",
 	"address":        "See your postal address",
 	"roles":          "See your roles",
-	"permissions":    "See what you may do",
+	"permissions":    "See your permissions",
 	"offline_access": "Stay connected when you are not here",
 }
 

@@ -185,13 +185,13 @@ func (p *Provider) decideDevice(ctx context.Context, id string, login *web.Login
 		return nil
 	})
 	if errors.Is(err, errNotFound) {
-		err = shown(refuse("invalid_request", "the code has expired or was used already; begin again at your device"))
+		err = shown(refuse("invalid_request", "the code has expired or was already used; start again on your device"))
 	}
 	return kept, err
 }
 
 // errDecided tells that nothing is to be noted of a poll.
-var errDecided = errors.New("the user has decided")
+var errDecided = errors.New("the user has already decided")
 
 // byDevice gives the tokens once the user has let the device in (RFC 8628
 // §3.5); see giveOnce.
@@ -199,7 +199,7 @@ func (p *Provider) byDevice(ctx context.Context, client *Client, values url.Valu
 	if err := required(values, "device_code"); err != nil {
 		return nil, err
 	}
-	used := refuse("expired_token", "the device_code is unknown, has expired or was used")
+	used := refuse("expired_token", "the device_code is unknown, has expired or was already used")
 	now, id := p.accounts.Now(), hashed(values.Get("device_code"))
 	tooFast := false
 	kept, err := change(ctx, p.state, kindDevice, id, func(d *deviceCode) error {
@@ -218,9 +218,9 @@ func (p *Provider) byDevice(ctx context.Context, client *Client, values url.Valu
 	case errors.Is(err, errNotFound) || kept.ClientID != client.ID || kept.Since != client.Since || kept.GivenBy != "":
 		return nil, used
 	case kept.Denied:
-		return nil, refuse("access_denied", "the user did not agree")
+		return nil, refuse("access_denied", "the user did not give consent")
 	case kept.Grant == nil && tooFast:
-		return nil, refuse("slow_down", "wait five seconds more between the requests")
+		return nil, refuse("slow_down", "wait five seconds longer between requests")
 	case kept.Grant == nil:
 		return nil, refuse("authorization_pending", "the user has not decided yet")
 	}

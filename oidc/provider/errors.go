@@ -69,7 +69,7 @@ func (p *Provider) notNow(err error) *oauthError {
 		return &oauthError{status: http.StatusRequestEntityTooLarge, code: "invalid_request", description: "the body has more than " + strconv.FormatInt(tooLarge.Limit, 10) + " bytes"}
 	}
 	p.accounts.StoreFailed(err)
-	return &oauthError{status: http.StatusServiceUnavailable, code: "temporarily_unavailable", description: "the user store cannot be read or changed now", retryAfter: time.Second}
+	return &oauthError{status: http.StatusServiceUnavailable, code: "temporarily_unavailable", description: "the user store is temporarily unavailable", retryAfter: time.Second}
 }
 
 func writeJSON(w http.ResponseWriter, status int, value any) error {

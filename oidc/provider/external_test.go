@@ -413,7 +413,7 @@ func TestLoginWithOwnProvider(t *testing.T) {
 		t.Helper()
 		return here.get(there.goOn(here.get("/auth/login/home?return_to=/private/x?y=1").to(t).String()).String())
 	}
-	here.mustBeOut(logIn(), 403, "does not vouch for an e-mail address")
+	here.mustBeOut(logIn(), 403, "has not verified your e-mail address")
 	users := id.store()
 	alice, err := users.UserByEmail(t.Context(), "alice@example.com")
 	if err != nil {
@@ -490,7 +490,7 @@ func TestLoginWithHostileProvider(t *testing.T) {
 			return text + "." + b64(mac.Sum(nil))
 		}
 	}
-	const refused, begun = "answer of the provider is not valid", "not begun in this browser"
+	const refused, begun = "response is not valid", "was started in another browser"
 	for _, attack := range []struct {
 		name   string
 		lies   lies
@@ -542,12 +542,12 @@ func TestLoginWithHostileProvider(t *testing.T) {
 		{"invalid_client", lies{onToken: func(w http.ResponseWriter) bool {
 			return writeJSON(w, 401, map[string]any{"error": "invalid_client"}) == nil
 		}}, 401, refused},
-		{"token endpoint down", lies{onToken: func(w http.ResponseWriter) bool { w.WriteHeader(500); return true }}, 503, "cannot be reached now"},
+		{"token endpoint down", lies{onToken: func(w http.ResponseWriter) bool { w.WriteHeader(500); return true }}, 503, "is temporarily unavailable"},
 		{"token endpoint leads elsewhere", lies{onToken: func(w http.ResponseWriter) bool {
 			w.Header().Set("Location", other.URL+"/token")
 			w.WriteHeader(307)
 			return true
-		}}, 503, "cannot be reached now"},
+		}}, 503, "is temporarily unavailable"},
 	} {
 		t.Run(attack.name, func(t *testing.T) {
 			s.t = t
@@ -626,7 +626,7 @@ func TestLoginWithHostileProvider(t *testing.T) {
 	if log := s.log(); strings.Contains(log, "the-secret-of-the-site") || strings.Contains(log, "SECRET-OF-THE-PROVIDER") || strings.Contains(log, p.last) || strings.Contains(log, "alice@example.com") {
 		t.Error("the log has a secret, a token or an address")
 	}
-	if !strings.Contains(s.log(), "provider does not know this site") {
+	if !strings.Contains(s.log(), "provider rejects this site's credentials") {
 		t.Error("nobody is told that the client secret is wrong")
 	}
 }
@@ -679,7 +679,7 @@ func TestLoginWithReplacesASession(t *testing.T) {
 func TestLoginWithAsksAgain(t *testing.T) {
 	p := newFakeProvider(t)
 	s := chained(t, p)
-	const notFresh = "did not ask you for your password again"
+	const notFresh = "requires a fresh log-in"
 	login, maxAge0, anyAge := url.Values{"prompt": {"login"}}, url.Values{"max_age": {"0"}}, url.Values{"max_age": {"600"}}
 	ago := func(d time.Duration) func() any { return func() any { return time.Now().Add(-d).Unix() } }
 	for _, test := range []struct {
@@ -756,7 +756,7 @@ func TestLoginWithSecretIsInNoError(t *testing.T) {
 	l := &login.Login{Name: "fake", Issuer: "https://id.example.com", ClientID: "site", ClientSecret: "abc{def}ghi"}
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
 	defer cancel()
-	if err := l.Provision(ctx); err == nil || strings.Contains(err.Error(), "def") || !strings.Contains(err.Error(), "client_secret: it has a placeholder that is not known") {
+	if err := l.Provision(ctx); err == nil || strings.Contains(err.Error(), "def") || !strings.Contains(err.Error(), "client_secret: it has a placeholder without a value") {
 		t.Errorf("error %v", err)
 	}
 }
@@ -1034,7 +1034,7 @@ func TestLoginWithAccounts(t *testing.T) {
 	t.Run("an address that is not verified", func(t *testing.T) {
 		p.lie(lies{subject: "unverified", email: "unverified@example.com", unverified: true})
 		chrome := s.browser()
-		chrome.mustBeOut(chrome.logInBy("fake"), 403, "does not vouch for an e-mail address")
+		chrome.mustBeOut(chrome.logInBy("fake"), 403, "has not verified your e-mail address")
 		other.lie(lies{subject: "unverified", email: "unverified@example.com", unverified: true}) // trusted by the config
 		chrome.mustBeIn(chrome.logInBy("other"))
 	})
@@ -1043,7 +1043,7 @@ func TestLoginWithAccounts(t *testing.T) {
 		for _, email := range []string{"", "nobody", "a@example.com\r\nBcc: b@example.com"} {
 			other.lie(lies{subject: "no address", email: email})
 			chrome := s.browser()
-			chrome.mustBeOut(chrome.logInBy("other"), 403, "does not vouch for an e-mail address")
+			chrome.mustBeOut(chrome.logInBy("other"), 403, "has not verified your e-mail address")
 		}
 	})
 
@@ -1117,7 +1117,7 @@ func TestLoginWithAccounts(t *testing.T) {
 		if id := chrome.mustBeIn(chrome.logInBy("fake")); id != userOf("dave@example.com").ID {
 			t.Errorf("user %s", id)
 		}
-		if got := connect(erin); got.status != 409 || !strings.Contains(got.body, "connected with another account already") {
+		if got := connect(erin); got.status != 409 || !strings.Contains(got.body, "already connected to another account here") {
 			t.Errorf("to a second account: %d %s", got.status, got.body)
 		}
 		// A session that ended meanwhile connects nothing.
@@ -1141,7 +1141,7 @@ func TestLoginWithAccounts(t *testing.T) {
 			t.Fatal(err)
 		}
 		chrome = s.browser()
-		chrome.mustBeOut(chrome.logInBy("fake"), 403, "the account is disabled")
+		chrome.mustBeOut(chrome.logInBy("fake"), 403, "This account is disabled.")
 	})
 
 	t.Run("a deleted user is a new one", func(t *testing.T) {
@@ -1159,7 +1159,7 @@ func TestLoginWithSignupClosed(t *testing.T) {
 	p := newFakeProvider(t)
 	s := loginSite(t, "signup closed\n"+p.option("fake", ""))
 	chrome := s.browser()
-	chrome.mustBeOut(chrome.logInBy("fake"), 403, "accounts are not open to everybody")
+	chrome.mustBeOut(chrome.logInBy("fake"), 403, "sign-up is closed")
 	now := time.Now()
 	if err := s.store().CreateUser(t.Context(), store.User{ID: "1", Email: "alice@example.com", EmailKey: "alice@example.com", CreatedAt: now, UpdatedAt: now}); err != nil {
 		t.Fatal(err)
@@ -1176,7 +1176,7 @@ func TestLoginWithErrorsOfTheProvider(t *testing.T) {
 		text   string
 	}{
 		"access_denied":           {401, "did not log you in"},
-		"temporarily_unavailable": {503, "cannot be reached now"},
+		"temporarily_unavailable": {503, "is temporarily unavailable"},
 		"<script>":                {401, "is not valid"},
 	} {
 		p.lie(lies{answer: func(values url.Values) {
@@ -1207,7 +1207,7 @@ func TestLoginWithOutage(t *testing.T) {
 	}
 	chrome := s.browser()
 	got := chrome.get("/auth/login/fake?return_to=/private")
-	if got.status != 503 || got.header.Get("Retry-After") == "" || !strings.Contains(got.body, "cannot be reached now") || !strings.Contains(got.body, `name="return_to" value="/private"`) {
+	if got.status != 503 || got.header.Get("Retry-After") == "" || !strings.Contains(got.body, "is temporarily unavailable") || !strings.Contains(got.body, `name="return_to" value="/private"`) {
 		t.Errorf("%d %v %s", got.status, got.header, got.body)
 	}
 	chrome.signUp("alice@example.com")
@@ -1222,7 +1222,7 @@ func TestLoginWithOutage(t *testing.T) {
 	sitetest.Eventually(t, "the provider is looked up again", func() bool { return chrome.get("/auth/login/fake").status == 303 })
 	chrome = s.browser()
 	chrome.mustBeIn(chrome.logInBy("fake"))
-	if log := s.log(); strings.Count(log, "provider cannot be looked up") != 1 || !strings.Contains(log, "provider can be looked up again") {
+	if log := s.log(); strings.Count(log, "provider discovery fails") != 1 || !strings.Contains(log, "provider discovery works again") {
 		t.Error("the log does not tell of the outage once, and of its end")
 	}
 	before, keys := p.lookUps.Load(), p.keyFetches.Load()
@@ -1402,7 +1402,7 @@ func TestLoginOutageIsSaidOnce(t *testing.T) {
 		status int
 		body   map[string]any
 		says   string
-	}{{500, nil, "log-ins at the provider fail"}, {401, map[string]any{"error": "invalid_client"}, "provider does not know this site"}} {
+	}{{500, nil, "log-ins at the provider fail"}, {401, map[string]any{"error": "invalid_client"}, "provider rejects this site's credentials"}} {
 		p.lie(lies{onToken: func(w http.ResponseWriter) bool { return writeJSON(w, fault.status, fault.body) == nil }})
 		for range 5 {
 			if got := s.browser().logInBy("fake"); got.status < 400 {

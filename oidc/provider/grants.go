@@ -160,7 +160,7 @@ func (p *Provider) keepGrant(ctx context.Context, client *Client, g *grant) erro
 	return p.state.create(ctx, kindGrant, g.ID, owner, g, lifetime)
 }
 
-var errTakenBack = refuse("invalid_grant", "what the user agreed to was taken back")
+var errTakenBack = refuse("invalid_grant", "the consent of the user was withdrawn")
 
 // accessToken is a JWT by RFC 9068.
 func (p *Provider) accessToken(ctx context.Context, client *Client, g *grant, user store.User) (token string, lifetime time.Duration, err error) {

@@ -41,7 +41,7 @@ type outcome struct {
 	Refused bool `json:"refused,omitempty"`
 }
 
-var errFinished = refuse("invalid_request", "this log-in has expired or was finished already; go back to where you began")
+var errFinished = refuse("invalid_request", "this log-in has expired or is already complete; go back to the application where you started")
 
 // answeredTwice is how long a user may be sent back once more, who pressed a
 // button twice: a browser drops the first answer then.

@@ -139,13 +139,13 @@ func (p *Provider) parseLogout(ctx context.Context, values url.Values) (*logoutR
 	}
 	client, err := p.clients.find(ctx, l.clientID)
 	if errors.Is(err, errNotFound) {
-		return nil, refuse("invalid_request", "post_logout_redirect_uri needs an id_token_hint or a client_id, so that it is known whose it is")
+		return nil, refuse("invalid_request", "post_logout_redirect_uri requires an id_token_hint or a client_id, which identifies the client")
 	}
 	if err != nil {
 		return nil, err
 	}
 	if !slices.Contains(client.PostLogoutRedirectURIs, redirect) {
-		return nil, refuse("invalid_request", "post_logout_redirect_uri is not one of the client's, to the letter")
+		return nil, refuse("invalid_request", "post_logout_redirect_uri does not exactly match one that is registered for the client")
 	}
 	l.redirectURI = redirect
 	return l, nil
@@ -175,10 +175,10 @@ func (p *Provider) readHint(ctx context.Context, l *logoutRequest) error {
 	case ofGoneKey(err):
 		audience, l.hint = unverifiedClaim(l.hint, "aud"), ""
 	default:
-		return refuse("invalid_request", "id_token_hint is no ID token of this provider")
+		return refuse("invalid_request", "id_token_hint is not an ID token of this provider")
 	}
 	if l.clientID != "" && l.clientID != audience {
-		return refuse("invalid_request", "id_token_hint is of another client than client_id")
+		return refuse("invalid_request", "id_token_hint and client_id belong to different clients")
 	}
 	l.clientID = audience
 	return nil
@@ -345,7 +345,7 @@ func (p *Provider) findMissed() {
 		pause := missedPoll
 		err := p.noteMissed(l.ctx)
 		if l.ctx.Err() == nil {
-			outage.Note(p.log, p.accounts.Now(), err, "ended sessions not looked for; it will be tried again", "ended sessions are looked for again")
+			outage.Note(p.log, p.accounts.Now(), err, "looking for ended sessions failed; will retry", "looking for ended sessions works again")
 		}
 		if err != nil {
 			pause = missedRetry
@@ -421,7 +421,7 @@ func (p *Provider) sessionEnded(ctx context.Context, sessionID string) error {
 		}
 	}
 	if err != nil && ctx.Err() == nil {
-		p.log.Warn("clients of an ended session not noted; it will be tried again", zap.Error(err))
+		p.log.Warn("recording the clients of an ended session failed; will retry", zap.Error(err))
 	}
 	return err
 }
@@ -511,13 +511,13 @@ func (p *Provider) tellClient(ctx context.Context, id string) error {
 		return ctx.Err()
 	}
 	if err != nil && told.Tries < logoutTries {
-		p.log.Debug("client not told of a log-out; it will be tried again", zap.String("client_id", told.ClientID), zap.Int("tries", told.Tries), zap.Error(err))
+		p.log.Debug("client not notified of a log-out; will retry", zap.String("client_id", told.ClientID), zap.Int("tries", told.Tries), zap.Error(err))
 		retry := now.Add(time.Second << (told.Tries - 1))
 		_, _ = change(ctx, p.state, kindLogout, id, func(l *logout) error { l.NotBefore = retry; return nil })
 		return err
 	}
 	if err != nil {
-		p.log.Warn("client not told of a log-out", zap.String("client_id", told.ClientID), zap.Int("tries", told.Tries), zap.Error(err))
+		p.log.Warn("client not notified of a log-out", zap.String("client_id", told.ClientID), zap.Int("tries", told.Tries), zap.Error(err))
 	}
 	// It is kept for a moment, so that a node that is late finds it done.
 	_, _ = p.accounts.Store().UpdateRecord(ctx, p.state.kind(kindLogout), id, p.accounts.Now(), func(r *store.Record) error {

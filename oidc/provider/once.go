@@ -38,7 +38,7 @@ import (
 // then, as he could before the fault, and the owner, who repeats himself, ends it.
 
 // errGiven is of a code for which tokens were given.
-var errGiven = errors.New("tokens were given for the code")
+var errGiven = errors.New("the code was exchanged for tokens")
 
 // undoTime is how long it is tried to take GivenBy away again.
 const undoTime = 5 * time.Second
@@ -60,13 +60,13 @@ func (p *Provider) giveOnce(ctx context.Context, u oneUse) (*tokens, error) {
 	client, g := u.client, u.grant
 	user, err := p.userOf(ctx, g)
 	if errors.Is(err, errNotFound) {
-		return nil, refuse("invalid_grant", "the user is not logged in any more")
+		return nil, refuse("invalid_grant", "the user is no longer logged in")
 	}
 	if err != nil {
 		return nil, err
 	}
 	if _, err := p.accounts.Session(ctx, g.UserID, g.SessionID); errors.Is(err, errNotFound) || err == nil && g.Since != client.Since {
-		return nil, refuse("invalid_grant", "the session in which the user agreed has ended")
+		return nil, refuse("invalid_grant", "the session in which the user gave consent has ended")
 	} else if err != nil {
 		return nil, err
 	}

@@ -41,10 +41,10 @@ var (
 	submitHash   = sha256.Sum256([]byte(submit))
 	submitPolicy = "default-src 'none'; script-src 'sha256-" + base64.StdEncoding.EncodeToString(submitHash[:]) + "'; frame-ancestors 'none'; base-uri 'none'"
 	formPostPage = template.Must(template.New("").Parse(`<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>Going on</title></head>
+<html lang="en"><head><meta charset="utf-8"><title>Redirecting…</title></head>
 <body><form method="post" action="{{.Action}}">
 {{range $name, $value := .Values}}<input type="hidden" name="{{$name}}" value="{{$value}}">
-{{end}}<noscript><button>Go on</button></noscript></form><script>` + submit + `</script></body></html>
+{{end}}<noscript><button>Continue</button></noscript></form><script>` + submit + `</script></body></html>
 `))
 )
 

@@ -146,14 +146,14 @@ func (p *Provider) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 		return nil
 	}
 	if r.Method == http.MethodPost && p.refusesPage(r, route) {
-		return p.fail(w, r, &oauthError{status: http.StatusForbidden, code: "access_denied", description: "a page of another site may not do this"})
+		return p.fail(w, r, &oauthError{status: http.StatusForbidden, code: "access_denied", description: "a page of another site must not send this request"})
 	}
 	if !slices.Contains(route.methods, r.Method) {
 		w.Header().Set("Allow", strings.Join(route.methods, ", "))
-		return p.fail(w, r, &oauthError{status: http.StatusMethodNotAllowed, code: "invalid_request", description: "this endpoint takes " + strings.Join(route.methods, ", ")})
+		return p.fail(w, r, &oauthError{status: http.StatusMethodNotAllowed, code: "invalid_request", description: "this endpoint accepts " + strings.Join(route.methods, ", ")})
 	}
 	if _, err := url.ParseQuery(r.URL.RawQuery); err != nil {
-		err := error(refuse("invalid_request", "the query does not parse; a semicolon or a percent sign must be encoded"))
+		err := error(refuse("invalid_request", "the query is malformed; a semicolon or a percent sign must be encoded"))
 		if route.isPage() {
 			err = shown(err)
 		}
@@ -198,7 +198,7 @@ func (p *Provider) provision(ctx caddy.Context) error {
 		return err
 	}
 	if p.Accounts.Issuer == p.Issuer {
-		return fmt.Errorf("accounts: issuer is that of the provider, %s; give the accounts another, since their tokens are for this site and the provider's for its clients", p.Issuer)
+		return fmt.Errorf("accounts: issuer is the same as the issuer of the provider, %s; choose another, because the accounts' tokens are for this site and the provider's tokens are for its clients", p.Issuer)
 	}
 	p.state = state{p.accounts, p.Issuer}
 	if p.clients, err = newClients(p); err != nil {
@@ -268,7 +268,7 @@ func (p *Provider) resolve() error {
 	}
 	issuer, err := url.Parse(p.Issuer)
 	if p.Issuer == "" || err != nil || issuer.Host == "" || issuer.RawQuery != "" || issuer.Fragment != "" || strings.HasSuffix(p.Issuer, "/") || !protocol.SecureURL(issuer) {
-		return fmt.Errorf("issuer %q: it is the URL of this site, without a slash at the end: https, or http on this machine, as in https://id.example.com", p.Issuer)
+		return fmt.Errorf("issuer %q: it must be the URL of this site without a slash at the end: https, or http on this machine, as in https://id.example.com", p.Issuer)
 	}
 	p.basePath = issuer.Path
 	p.routes = make(map[string]route)

@@ -61,7 +61,7 @@ func (s *site) faulty() {
 	s.t.Cleanup(func() { faults.Set(nil) })
 }
 
-const saysReplayed = "authorization code came again after it had given tokens"
+const saysReplayed = "authorization code was used twice; its tokens are revoked"
 
 func (s *site) replaysLogged() int { return strings.Count(s.log(), saysReplayed) }
 
@@ -585,7 +585,7 @@ func TestThreatRepeatedLogIns(t *testing.T) {
 			return func() answer { return chrome.get(back) }
 		}, []int{303, 400}, func(second answer) {
 			if second.status == 400 {
-				if !strings.Contains(second.body, "please begin it again") {
+				if !strings.Contains(second.body, "Please log in again") {
 					s.t.Errorf("%s", second.body)
 				}
 				second = chrome.logInBy("fake")
@@ -601,7 +601,7 @@ func TestThreatRepeatedLogIns(t *testing.T) {
 				return chrome.post("/auth/connect", url.Values{"offer": {found[1]}, "decision": {"yes"}})
 			}
 		}, []int{303, 400}, func(second answer) {
-			if second.status == 400 && !strings.Contains(second.body, "please begin it again") {
+			if second.status == 400 && !strings.Contains(second.body, "Please log in again") {
 				s.t.Errorf("%s", second.body)
 			}
 		}},

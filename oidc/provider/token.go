@@ -57,7 +57,7 @@ func (p *Provider) token(w http.ResponseWriter, r *http.Request) error {
 // byCode gives tokens for an authorization code, once. Its replay takes them
 // back (RFC 6749 §4.1.2); see giveOnce.
 func (p *Provider) byCode(ctx context.Context, client *Client, values url.Values) (*tokens, error) {
-	const wrong = "the code is unknown, has expired, was used before, or belongs to another client or redirect_uri"
+	const wrong = "the code is unknown, has expired, was already used, or belongs to another client or redirect_uri"
 	if err := required(values, "code"); err != nil {
 		return nil, err
 	}
@@ -76,10 +76,10 @@ func (p *Provider) byCode(ctx context.Context, client *Client, values url.Values
 		return nil, refuse("invalid_grant", wrong)
 	}
 	if verifier := values.Get("code_verifier"); kept.Challenge == "" && verifier != "" || kept.Challenge != "" && !verifies(verifier, kept.Challenge) {
-		return nil, refuse("invalid_grant", "code_verifier is not that of the code_challenge")
+		return nil, refuse("invalid_grant", "code_verifier does not match the code_challenge")
 	}
 	replayed := func() (*tokens, error) {
-		p.log.Warn("authorization code came again after it had given tokens, which are taken back", zap.String("client_id", client.ID))
+		p.log.Warn("authorization code was used twice; its tokens are revoked", zap.String("client_id", client.ID))
 		if err := p.revokeGrant(ctx, kept.Grant.ID); err != nil {
 			return nil, err
 		}
@@ -115,7 +115,7 @@ func required(values url.Values, name string) error {
 // byRefreshToken rotates a refresh token. One whose successor was used ends its
 // grant, since either its owner or a thief has it too (RFC 9700 §4.14.2).
 func (p *Provider) byRefreshToken(ctx context.Context, client *Client, values url.Values, began time.Time) (*tokens, error) {
-	const wrong = "the refresh token is unknown, has expired, was used before, or belongs to another client"
+	const wrong = "the refresh token is unknown, has expired, was already used, or belongs to another client"
 	if err := required(values, "refresh_token"); err != nil {
 		return nil, err
 	}
@@ -131,7 +131,7 @@ func (p *Provider) byRefreshToken(ctx context.Context, client *Client, values ur
 	}
 	user, err := p.userOf(ctx, &g)
 	if errors.Is(err, errNotFound) {
-		return nil, refuse("invalid_grant", "the user is not logged in any more")
+		return nil, refuse("invalid_grant", "the user is no longer logged in")
 	}
 	if err != nil {
 		return nil, err
@@ -151,7 +151,7 @@ func (p *Provider) byRefreshToken(ctx context.Context, client *Client, values ur
 			return nil, err
 		}
 		p.accounts.Refreshed("reused")
-		p.log.Warn("refresh token used twice; its grant is taken back", zap.String("client_id", client.ID))
+		p.log.Warn("refresh token was used twice; its grant is revoked", zap.String("client_id", client.ID))
 		return nil, refuse("invalid_grant", wrong)
 	case errors.Is(err, errNotFound):
 		return nil, refuse("invalid_grant", wrong)
@@ -214,11 +214,11 @@ func narrowed(granted []string, text string) ([]string, error) {
 		asked = granted
 	}
 	if len(asked) == 0 {
-		return nil, refuse("invalid_scope", "the client may have none of the scopes any more that were granted")
+		return nil, refuse("invalid_scope", "the client is no longer allowed any of the granted scopes")
 	}
 	for _, scope := range asked {
 		if !slices.Contains(granted, scope) {
-			return nil, refuse("invalid_scope", "scope has one that was not granted")
+			return nil, refuse("invalid_scope", "scope contains a scope that was not granted")
 		}
 	}
 	return asked, nil
@@ -233,7 +233,7 @@ func (p *Provider) byCredentials(ctx context.Context, client *Client, values url
 	var scopes []string
 	for _, scope := range strings.Fields(values.Get("scope")) {
 		if !slices.Contains(client.Scopes, scope) || scope == "openid" || scope == "offline_access" {
-			return nil, refuse("invalid_scope", "scope has one that the client may not have, or that is of a user")
+			return nil, refuse("invalid_scope", "scope contains a scope that the client is not allowed, or that requires a user")
 		}
 		scopes = append(scopes, scope)
 	}

@@ -19,12 +19,12 @@ func (p *Provider) userinfo(w http.ResponseWriter, r *http.Request) error {
 		if _, refused := errors.AsType[*refusal.Error](err); !refused && !errors.Is(err, errNotFound) {
 			return err
 		}
-		return p.challenged(http.StatusUnauthorized, "invalid_token", "the access token is not valid, has expired or was taken back", "")
+		return p.challenged(http.StatusUnauthorized, "invalid_token", "the access token is not valid, has expired or was revoked", "")
 	}
 	id, _ := token.Claims["gid"].(string)
 	scopes, _ := token.Claims["scope"].(string)
 	if id == "" {
-		return p.challenged(http.StatusForbidden, "insufficient_scope", "the access token is the client's own, and of no user", "openid")
+		return p.challenged(http.StatusForbidden, "insufficient_scope", "the access token belongs to the client itself, not to a user", "openid")
 	}
 	if !contains(scopes, "openid") {
 		return p.challenged(http.StatusForbidden, "insufficient_scope", "the access token lacks the scope openid", "openid")
@@ -64,7 +64,7 @@ func (p *Provider) bearer(r *http.Request) (string, error) {
 		fromForm = values.Get("access_token")
 	}
 	if len(headers) > 1 || len(headers) == 1 && fromForm != "" {
-		return "", p.challenged(http.StatusBadRequest, "invalid_request", "the access token stands in several places", "")
+		return "", p.challenged(http.StatusBadRequest, "invalid_request", "the access token is sent in several places", "")
 	}
 	if fromForm != "" {
 		return fromForm, nil
@@ -75,7 +75,7 @@ func (p *Provider) bearer(r *http.Request) (string, error) {
 			return strings.TrimSpace(token), nil
 		}
 	}
-	return "", &oauthError{status: http.StatusUnauthorized, code: "invalid_request", description: "an access token is needed, as in Authorization: Bearer <token>",
+	return "", &oauthError{status: http.StatusUnauthorized, code: "invalid_request", description: "an access token is required, as in Authorization: Bearer <token>",
 		challenge: `Bearer realm="` + ofChallenge(p.Issuer) + `"`}
 }
 

@@ -82,7 +82,7 @@ func (f *Store) Provision(ctx caddy.Context) error {
 		return err
 	}
 	if folder := filepath.Dir(path); folder == string(filepath.Separator) && !filepath.IsAbs(f.Path) {
-		ctx.Logger().Warn("store file " + f.Path + " is relative to the working folder, which is " + folder + " here, as services have it; write the whole path, such as /var/lib/caddy/users.db")
+		ctx.Logger().Warn("store file " + f.Path + " is relative to the working directory, which is " + folder + " here, as it is for services; write an absolute path, such as /var/lib/caddy/users.db")
 	}
 	shared, known, err := files.LoadOrNew(path, func() (caddy.Destructor, error) { return &databaseFile{path: path}, nil })
 	if err != nil {
@@ -171,16 +171,16 @@ func (f *databaseFile) check(ctx context.Context) error {
 	for i, path := range f.paths() {
 		file, err := os.Stat(path)
 		if errors.Is(err, fs.ErrNotExist) && i > 0 {
-			return fmt.Errorf("user store: %s was removed while Caddy uses it, and the newest changes with it%s; stop Caddy, put the file back if you still have it, and start Caddy", path, f.keep(ctx))
+			return fmt.Errorf("user store: %s was removed while Caddy was using it, together with the newest changes%s; stop Caddy, put the file back if you still have it, and start Caddy", path, f.keep(ctx))
 		}
 		if err != nil {
-			return fmt.Errorf("user store: it was there, and cannot be found any more; restart Caddy when it is back: %w", err)
+			return fmt.Errorf("user store: the file no longer exists; restart Caddy when it is back: %w", err)
 		}
 		if !os.SameFile(file, f.files[i]) && i > 0 {
-			return fmt.Errorf("user store: %s was removed while Caddy uses it, and another process has made it anew; a restart loses what Caddy acknowledged since the last checkpoint%s", path, f.rescue(ctx))
+			return fmt.Errorf("user store: %s was removed while Caddy was using it, and another process has created it again; a restart loses the changes that Caddy has acknowledged since the last checkpoint%s", path, f.rescue(ctx))
 		}
 		if !os.SameFile(file, f.files[i]) {
-			return fmt.Errorf("user store %s: another file was put in its place; restart Caddy if it is the right one", path)
+			return fmt.Errorf("user store %s: the file was replaced by another one; if the new file is right, restart Caddy", path)
 		}
 	}
 	f.saved, f.rescued, f.rescuedAt = false, "", time.Time{}
@@ -218,9 +218,9 @@ func (f *databaseFile) rescue(ctx context.Context) string {
 		}
 	}
 	if f.rescued == "" {
-		return fmt.Sprintf("; no copy of it could be made: %v", f.rescueErr)
+		return fmt.Sprintf("; copying it failed: %v", f.rescueErr)
 	}
-	return "; it is in " + f.rescued + ": stop Caddy, compare the two by `caddy jwt user list --store`, put the right one in place without the files beside it, and start Caddy"
+	return "; a copy is in " + f.rescued + ": stop Caddy, compare the two with `caddy jwt user list --store`, put the right one in place without its -wal and -shm files, and start Caddy"
 }
 
 // save has what is in a -wal that was removed go into the file itself, as long as
@@ -241,7 +241,7 @@ func (f *databaseFile) save(ctx context.Context) string {
 		f.saved = err == nil && busy == 0 && pages == moved
 	}
 	if f.saved {
-		return " (they were saved into " + f.path + " now, so nothing that was acknowledged is lost)"
+		return " (they were saved into " + f.path + " now, so no acknowledged change is lost)"
 	}
 	return ""
 }
@@ -327,18 +327,18 @@ func (f *databaseFile) make(ctx context.Context) error {
 	}
 	info, err := os.Stat(f.path)
 	if err == nil && info.Mode().IsRegular() && info.Size() == 0 {
-		return fmt.Errorf("user store %s: the file is empty, and Caddy leaves none so: its users are lost, or were never there; restore a backup, or remove the file to begin without users", f.path)
+		return fmt.Errorf("user store %s: the file is empty, but Caddy never creates an empty file, so its users may be lost; restore a backup, or remove the file to start without users", f.path)
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	for _, usedBefore := range f.usedBefore {
 		if usedBefore(ctx) {
-			return fmt.Errorf("user store %s: the file is not there, but it was: keys that sign tokens of its users are in Caddy's storage. Is its disk mounted? Restore a backup, or, to begin without users, make a new file by: caddy jwt user add --store %s <email>", f.path, ShellWord(f.path))
+			return fmt.Errorf("user store %s: the file is missing, but it existed before: keys that sign tokens of its users are in Caddy's storage. Is its disk mounted? Restore a backup, or, to start without users, create a new file with: caddy jwt user add --store %s <email>", f.path, ShellWord(f.path))
 		}
 	}
 	if _, err := os.Stat(f.path + "-wal"); err == nil {
-		return fmt.Errorf("user store %s: the file is not there, but %[1]s-wal is, which has its newest changes; put the file back, or remove both", f.path)
+		return fmt.Errorf("user store %s: the file is missing, but %[1]s-wal, which has its newest changes, exists; put the file back, or remove both", f.path)
 	}
 	give := owner.Keep(f.path)
 	if err := os.MkdirAll(filepath.Dir(f.path), 0o700); err != nil {
@@ -357,7 +357,7 @@ func (f *databaseFile) make(ctx context.Context) error {
 		err = os.Link(made.Name(), f.path)
 	}
 	if err != nil && !errors.Is(err, fs.ErrExist) { // another process was faster
-		return fmt.Errorf("user store %s cannot be made: %w", f.path, err)
+		return fmt.Errorf("user store %s cannot be created: %w", f.path, err)
 	}
 	return give()
 }
@@ -369,7 +369,7 @@ func holdsUsers(ctx context.Context, db interface {
 	var tables int
 	err := db.QueryRowContext(ctx, `SELECT COUNT(*) FROM sqlite_schema WHERE name = 'schema_version'`).Scan(&tables)
 	if err == nil && tables == 0 {
-		return errors.New("there are no users in the file: it is none of Caddy's, or a copy that was made without the file -wal beside it; restore a backup")
+		return errors.New("the file contains no users: it was not created by Caddy, or it was copied without its -wal file; restore a backup")
 	}
 	return explainSQLite(err)
 }
@@ -416,13 +416,13 @@ func explainSQLite(err error) error {
 	case sqlitelib.SQLITE_FULL:
 		return fmt.Errorf("%w: %w", store.ErrStoreFull, err)
 	case sqlitelib.SQLITE_IOERR:
-		return fmt.Errorf("the disk refuses it: its file system may be read-only, its quota used up, or it is broken; the log of the kernel says which: %w", err)
+		return fmt.Errorf("the disk refuses to write: its file system is read-only, its quota is used up, or it is failing; see the kernel log: %w", err)
 	case sqlitelib.SQLITE_READONLY:
-		return fmt.Errorf("the file cannot be written; who runs Caddy must own it: %w", err)
+		return fmt.Errorf("the file cannot be written; the user who runs Caddy must own it: %w", err)
 	case sqlitelib.SQLITE_CANTOPEN:
-		return fmt.Errorf("the file, or one beside it, cannot be opened; who runs Caddy must be able to write into the folder, and the file system must not be read-only: %w", err)
+		return fmt.Errorf("the file, or its -wal or -shm file, cannot be opened; the user who runs Caddy must be able to write to the folder, and the file system must not be read-only: %w", err)
 	case sqlitelib.SQLITE_CORRUPT, sqlitelib.SQLITE_NOTADB:
-		return fmt.Errorf("the file is damaged; restore a backup: %w", err)
+		return fmt.Errorf("the file is corrupt; restore a backup: %w", err)
 	}
 	return err
 }

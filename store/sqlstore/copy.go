@@ -75,14 +75,14 @@ type NotEmptyError struct {
 }
 
 func (e *NotEmptyError) Error() string {
-	return fmt.Sprintf("it has %d rows in the table %s; copy into an empty store", e.rows, e.table)
+	return fmt.Sprintf("it already has %d rows in the table %s; copy into an empty store", e.rows, e.table)
 }
 
 // errOtherCopy means that a copy of something else was begun.
-var errOtherCopy = errors.New("it is the unfinished copy of another store than this, or of one that was named otherwise; name the one that the copy began with, or take an empty store to copy to")
+var errOtherCopy = errors.New("it is the unfinished copy of another store, or of this store under another name; use the name that the copy was started with, or copy to an empty store")
 
 // errHalfCopy means that a store is what a copy that was interrupted has made.
-var errHalfCopy = errors.New("it is the unfinished copy of another; run `caddy jwt store copy` to its end, or take an empty store")
+var errHalfCopy = errors.New("it is the unfinished copy of another store; finish it with `caddy jwt store copy`, or use an empty store")
 
 // CheckWhole refuses a store that is an unfinished copy: a user who is not there
 // yet may be an address that is free, and what changes there is lost when the copy
@@ -266,7 +266,7 @@ func (c *Copy) compare(ctx context.Context) (sums []TableSum, err error) {
 			}
 		}
 		if of[0] != of[1] {
-			return nil, fmt.Errorf("%w: the table %s has %d rows in the one and %d in the other, or some are not the same", ErrCopyDiffers, table.name, of[0].Rows, of[1].Rows)
+			return nil, fmt.Errorf("%w: the table %s has %d rows in the source and %d in the copy, or some rows differ", ErrCopyDiffers, table.name, of[0].Rows, of[1].Rows)
 		}
 		sums = append(sums, of[0])
 	}

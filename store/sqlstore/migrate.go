@@ -96,11 +96,11 @@ func Migrate(ctx context.Context, db *sql.DB, forUpdate string) error {
 		return err
 	}
 	if version > len(migrations) {
-		return fmt.Errorf("%w: it has version %d, this one knows %d; use the newer program, or a backup from before it", store.ErrNewerSchema, version, len(migrations))
+		return fmt.Errorf("%w: its schema has version %d, this program supports up to %d; use the newer program, or a backup from before it ran", store.ErrNewerSchema, version, len(migrations))
 	}
 	for ; version < len(migrations); version++ {
 		if _, err := tx.ExecContext(ctx, migrations[version]); err != nil {
-			return fmt.Errorf("making version %d of the tables: %w", version+1, err)
+			return fmt.Errorf("upgrading the tables to version %d: %w", version+1, err)
 		}
 	}
 	if _, err := tx.ExecContext(ctx, `UPDATE schema_version SET version = $1`, len(migrations)); err != nil {

@@ -28,11 +28,11 @@ func scanUser(row interface{ Scan(...any) error }) (u versionedUser, err error) 
 	}
 	u.CreatedAt, u.UpdatedAt = fromMilliseconds(created), fromMilliseconds(updated)
 	if err := json.Unmarshal([]byte(roles), &u.Roles); err != nil {
-		return u, fmt.Errorf("the roles of user %s are damaged", u.ID)
+		return u, fmt.Errorf("the roles of user %s are corrupt", u.ID)
 	}
 	claims, err := jwt.ParseClaims([]byte(profile)) // keeps every digit of a whole number
 	if err != nil && profile != "null" {
-		return u, fmt.Errorf("the profile of user %s is damaged", u.ID)
+		return u, fmt.Errorf("the profile of user %s is corrupt", u.ID)
 	}
 	if claims != nil {
 		u.Profile = store.PlainValue(claims).(map[string]any)
@@ -47,7 +47,7 @@ func userValues(u store.User) (roles, profile string, err error) {
 	}
 	profileText, err := json.Marshal(u.Profile)
 	if err == nil && store.OutOfRange(u.Profile) {
-		err = errors.New("the profile has a number that is out of range")
+		err = errors.New("the profile contains a number that is out of range")
 	}
 	return string(rolesText), string(profileText), err
 }

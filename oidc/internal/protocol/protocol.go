@@ -26,7 +26,7 @@ func Among(names []string, name string) bool {
 // clients' own services need no claims.
 func CheckScope(scope string) error {
 	if scope == "" || strings.ContainsFunc(scope, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }) {
-		return fmt.Errorf("scopes: %q is no scope", scope)
+		return fmt.Errorf("scopes: %q is not a valid scope", scope)
 	}
 	return nil
 }
