@@ -107,15 +107,15 @@ func testAdapt(t *testing.T, file string) {
 // ends no server.
 func TestNullInJSON(t *testing.T) {
 	for handler, want := range map[string]string{
-		`{"handler":"jwt","issuers":[null]}`:                                                   "one is null",
+		`{"handler":"jwt","issuers":[null]}`:                                                   "one entry is null",
 		`{"handler":"jwt","issuers":[{"secrets":[null]}]}`:                                     "secret 0 is null",
-		`{"handler":"jwt","issuers":[{"jwks":{}}],"from":[null]}`:                              "one is null",
-		`{"handler":"jwt","issuers":[{"jwks":{}}],"require":[null]}`:                           "one is null",
-		`{"handler":"jwt","issuers":[{"jwks":{}}],"claim_headers":[null]}`:                     "one is null",
-		`{"handler":"jwt_guard","headers":[null]}`:                                             "one is null",
+		`{"handler":"jwt","issuers":[{"jwks":{}}],"from":[null]}`:                              "one entry is null",
+		`{"handler":"jwt","issuers":[{"jwks":{}}],"require":[null]}`:                           "one entry is null",
+		`{"handler":"jwt","issuers":[{"jwks":{}}],"claim_headers":[null]}`:                     "one entry is null",
+		`{"handler":"jwt_guard","headers":[null]}`:                                             "one entry is null",
 		`{"handler":"jwt_accounts","login_with":[null]}`:                                       "login_with",
-		`{"handler":"authentication","providers":{"jwt_bearer":{"issuers":[null]}}}`:           "one is null",
-		`{"handler":"authentication","providers":{"jwt_bearer":{"issuers":[],"from":[null]}}}`: "one is null",
+		`{"handler":"authentication","providers":{"jwt_bearer":{"issuers":[null]}}}`:           "one entry is null",
+		`{"handler":"authentication","providers":{"jwt_bearer":{"issuers":[],"from":[null]}}}`: "one entry is null",
 	} {
 		err := sitetest.Validate(t, []byte(`{"admin":{"disabled":true},"apps":{"http":{"servers":{"s":{"listen":["127.0.0.1:0"],"routes":[{"handle":[`+handler+`]}]}}}}}`))
 		if err == nil || !strings.Contains(err.Error(), want) {
