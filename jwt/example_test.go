@@ -60,7 +60,7 @@ MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=
 	}
 	_, err = verifierFor(keys...).Verify(context.Background(), token, time.Now())
 	fmt.Println(keys[0].Algorithms(), err)
-	// Output: [EdDSA] the token algorithm is not accepted: alg is "HS256", accepted: EdDSA
+	// Output: [EdDSA] the token algorithm is not accepted: alg is "HS256"; accepted: EdDSA
 }
 
 // A key set behind a URL, and a middleware that lets in whoever has a token of its

@@ -164,7 +164,7 @@ func TestUserCommands(t *testing.T) {
 	})
 	t.Run("delete", func(t *testing.T) {
 		session := logIn(t, path, id)
-		c.Refuses("", "say so by --yes", "user", "delete", id)
+		c.Refuses("", "confirm with --yes", "user", "delete", id)
 		accountstest.Has(t, c.Must("", "user", "delete", "--yes", id), "Alice@Example.com is deleted")
 		if !revoked(t, path, session) {
 			t.Error("the session of a deleted user is not revoked")
@@ -188,7 +188,7 @@ func TestUserCommandsRefuse(t *testing.T) {
 		t.Error("a command that only reads made the store")
 	}
 	_, stderr, err := c.Run(sitetest.GoodPassword, "user", "add", "alice@example.com")
-	if err != nil || !strings.Contains(stderr, path+", so it is made") {
+	if err != nil || !strings.Contains(stderr, path+", so it is created now") {
 		t.Errorf("the first user: %v, %q", err, stderr)
 	}
 	for _, refused := range []struct {
@@ -484,9 +484,9 @@ func TestUserCommandsWithConfig(t *testing.T) {
 	same := withCaddyfile(t, site(":1", "users.db", "{")+site(":2", "users.db", "/users {\n password_min_length 20"))
 	same.Must("", "user", "show", "alice@example.com")
 	same.Refuses("twelve 789012", "at least 20 characters", "user", "passwd", "alice@example.com")
-	same.Refuses("", "choose one by --prefix", "user", "reset-link", "--base", "https://example.com", "alice@example.com")
+	same.Refuses("", "choose one with --prefix", "user", "reset-link", "--base", "https://example.com", "alice@example.com")
 
-	withCaddyfile(t, site(":1", "users.db", "{")+site(":2", "others.db", "{")).Refuses("", "choose one by --store", "user", "list")
+	withCaddyfile(t, site(":1", "users.db", "{")+site(":2", "others.db", "{")).Refuses("", "choose one with --store", "user", "list")
 	withCaddyfile(t, site(":1", "none.db", "{")).Refuses("", "there is no user store at "+filepath.Join(dir, "none.db"), "user", "list")
 	withCaddyfile(t, ":1 {\n jwt {\n secret "+strings.Repeat("s", 32)+"\n }\n}").Refuses("", "has no accounts", "user", "list")
 	withCaddyfile(t, ":1 {\n jwt {\n accounts {\n signup open\n nonsense\n }\n }\n}").Refuses("", `accounts has no option "nonsense"`, "user", "list")
@@ -592,7 +592,7 @@ func TestKeysCommands(t *testing.T) {
 		t.Errorf("the list of keys is:\n%s", before)
 	}
 	old := regexp.MustCompile(`[\w-]{43}`).FindString(before)
-	accountstest.Has(t, c.Must("", "keys", "rotate", "--lead", "0"), " signs within 15 seconds, and "+old+" verifies what it signed\n")
+	accountstest.Has(t, c.Must("", "keys", "rotate", "--lead", "0"), " signs within 15 seconds, and "+old+" still verifies what it signed\n")
 	after := c.Must("", "keys", "list")
 	if !regexp.MustCompile(`[\w-]{43} +\S+ +signs\n\S+ +` + old + ` +\S+ +verifies until 20\S+Z\n`).MatchString(after) {
 		t.Errorf("the list of keys after a rotation is:\n%s", after)
@@ -609,7 +609,7 @@ func TestKeysCommands(t *testing.T) {
 		t.Error(err)
 	}
 
-	if said := c.Must("", "keys", "rotate"); !regexp.MustCompile(`: [\w-]{43} signs from 20\S+Z on, and ` + fresh + ` verifies what it signed\n`).MatchString(said) {
+	if said := c.Must("", "keys", "rotate"); !regexp.MustCompile(`: [\w-]{43} signs from 20\S+Z on, and ` + fresh + ` still verifies what it signed\n`).MatchString(said) {
 		t.Errorf("a rotation with a lead says %s", said)
 	}
 	if list := c.Must("", "keys", "list"); !regexp.MustCompile(`signs from 20\S+Z\n\S+ +` + fresh + ` +\S+ +signs\n\S+ +` + old + ` +\S+ +verifies until 20\S+Z\n`).MatchString(list) {
@@ -620,7 +620,7 @@ func TestKeysCommands(t *testing.T) {
 	if list := c.Must("", "keys", "list"); strings.Count(list, "signs from") != 2 {
 		t.Errorf("a key that never signs is listed:\n%s", list)
 	}
-	accountstest.Has(t, c.Must("", "keys", "rotate", "--lead", "0"), "and "+fresh+" verifies what it signed\n")
+	accountstest.Has(t, c.Must("", "keys", "rotate", "--lead", "0"), "and "+fresh+" still verifies what it signed\n")
 	if list := c.Must("", "keys", "list"); strings.Contains(list, "signs from") || strings.Count(list, "signs\n") != 1 {
 		t.Errorf("keys that never sign are listed:\n%s", list)
 	} else {
@@ -824,7 +824,7 @@ func TestCommandsRefuseWhatWouldBeLost(t *testing.T) {
 	t.Setenv("TOKEN_SECRET", sitetest.Secret)
 	for want, claims := range map[string][]string{
 		"--claim aud is specified twice": {"--claim", "aud=a", "--claim", "aud=b"},
-		"--claim exp is a text":          {"--claim", "exp=5"},
+		"--claim exp is a string, but a time must be a number":          {"--claim", "exp=5"},
 		"--lifetime":                     {"--lifetime", "soon"},
 	} {
 		c.Refuses("", want, append([]string{"token", "--secret", "env:TOKEN_SECRET"}, claims...)...)

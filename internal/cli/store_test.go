@@ -73,7 +73,7 @@ func TestStoreCopy(t *testing.T) {
 	c.Refuses("", "the two stores are the same", "store", "copy", from, from)
 	c.Refuses("", "the two stores are the same", "store", "copy", from, `file "`+from+`"`)
 	c.Refuses("", "takes two stores, as in: caddy jwt store copy users.db", "store", "copy", from)
-	c.Refuses("", "the store to copy to: there is no kind of store \"redis\" in this Caddy", "store", "copy", from, "redis localhost")
+	c.Refuses("", "the store to copy to: unknown store \"redis\"", "store", "copy", from, "redis localhost")
 	c.Refuses("", "unknown store \"postgres\"; file is always available, and postgres if this Caddy is built with it", "store", "copy", from, "postgres://localhost/db")
 	c.Refuses("", "unknown store \"postgres\"", "store", "copy", from, "postgresql://localhost/db")
 	c.Refuses("", "5 arguments are given, so put each store in quotes", "store", "copy", from, "postgres", "host=localhost", "dbname=db", "user=caddy")

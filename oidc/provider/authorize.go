@@ -295,7 +295,7 @@ func (p *Provider) parseRest(ctx context.Context, a *authorizationRequest, value
 	case a.has("id_token") && !a.openID():
 		return refuse("invalid_scope", "an ID token requires the scope openid")
 	case a.has("id_token") && a.nonce == "":
-		return refuse("invalid_request", "nonce is missing; it is required for an ID token from this endpoint (OpenID Connect Core §3.2.2.1)")
+		return refuse("invalid_request", "nonce is missing, but required for an ID token from this endpoint (OpenID Connect Core §3.2.2.1)")
 	}
 	if err := a.parsePKCE(values); err != nil {
 		return err
@@ -338,7 +338,7 @@ func (a *authorizationRequest) parsePKCE(values url.Values) error {
 	case a.challenge == "" && method != "":
 		return refuse("invalid_request", "code_challenge_method is set without a code_challenge")
 	case a.challenge == "" && a.client.Public && a.has("code"):
-		return refuse("invalid_request", "code_challenge is missing; a public client must use PKCE with S256 (RFC 7636)")
+		return refuse("invalid_request", "code_challenge is missing, and a public client must use PKCE with S256 (RFC 7636)")
 	case a.challenge == "":
 		return nil
 	case method != "S256":

@@ -318,7 +318,7 @@ func (a answer) brief() string {
 	return fmt.Sprint(a.status, " ", a.header.Get("Location"), " ", text)
 }
 
-var nextLink = regexp.MustCompile(`<a class="button" href="([^"]+)">Go on to`)
+var nextLink = regexp.MustCompile(`<a class="button" href="([^"]+)">Continue to`)
 
 // connectLink begins, on the account page, to connect a user of a provider.
 func (b *browser) connectLink(name string) string {
@@ -781,7 +781,7 @@ func TestLoginWithDisconnected(t *testing.T) {
 			t.Errorf("%d: %s", i, got)
 		}
 	}
-	s.browser().mustBeOut(s.browser().logInBy("fake"), 409, "There is an account")
+	s.browser().mustBeOut(s.browser().logInBy("fake"), 409, "An account with this e-mail address already exists")
 	// It has no password, so nobody can say that it is theirs, until the operator
 	// lets them.
 	reset := regexp.MustCompile(`/auth/reset[^\s"]*`).FindString(command("reset-link", "--base", s.url, id))
@@ -794,7 +794,7 @@ func TestLoginWithDisconnected(t *testing.T) {
 		t.Fatalf("a new password: %d %s", got.status, got.body)
 	}
 	again := s.browser()
-	again.mustBeOut(again.logInBy("fake"), 409, "There is an account")
+	again.mustBeOut(again.logInBy("fake"), 409, "An account with this e-mail address already exists")
 	if got := again.decideOffer(again.post("/auth/login", url.Values{"email": {"alice@example.com"}, "password": {goodPassword}}), "yes", ""); got.status != 303 {
 		t.Fatalf("%d %s", got.status, got.body)
 	}
@@ -812,7 +812,7 @@ func TestLoginWithDisconnected(t *testing.T) {
 		t.Error("control: it is not that of who connected it")
 	}
 	command("delete", "--yes", "bob@example.com")
-	s.browser().mustBeOut(s.browser().logInBy("fake"), 409, "There is an account")
+	s.browser().mustBeOut(s.browser().logInBy("fake"), 409, "An account with this e-mail address already exists")
 }
 
 // The cookie of a log-in under way, and where it leads.
