@@ -209,7 +209,7 @@ func BenchmarkFlat(b *testing.B) {
 		for i := range issuers {
 			var all []*jwt.Key
 			for id := range keysEach {
-				key, err := jwt.NewKey(fmt.Sprint(id), &keys.P256.PublicKey, []string{"ES256"})
+				key, err := jwt.NewKey(fmt.Sprint(id), &keys.P256.PublicKey)
 				if err != nil {
 					b.Fatal(err)
 				}

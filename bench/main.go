@@ -8,11 +8,12 @@
 // them the same number of requests in turn, and prints one table. CPU time and
 // not throughput is compared, since the load comes from the same machine.
 //
-// Two words do something else. One measures what grows with cores, users and
-// nodes (docs/scaling.md). The other runs what must hold when things fail, the
-// tests named TestScenario… at full length, and prints what they promise and what
-// was seen:
+// Three words do something else. One measures package jwt beside other libraries
+// that verify tokens. One measures what grows with cores, users and nodes
+// (docs/scaling.md). The last runs what must hold when things fail, the tests named
+// TestScenario… at full length, and prints what they promise and what was seen:
 //
+//	go run ./bench verifiers
 //	go run ./bench scale
 //	go run ./bench faults
 package main
@@ -30,7 +31,7 @@ import (
 )
 
 // commands are what a first word may be; without one it is compare.
-var commands = map[string]func(ctx context.Context, args []string) error{"compare": compare, "scale": scale, "faults": faults}
+var commands = map[string]func(ctx context.Context, args []string) error{"compare": compare, "verifiers": verifiers, "scale": scale, "faults": faults}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -65,7 +66,7 @@ func compare(ctx context.Context, args []string) error {
 	}
 	switch {
 	case flags.NArg() > 0:
-		return fmt.Errorf("unexpected %q; the words are compare, the default, and faults; see -help for the flags", flags.Arg(0))
+		return fmt.Errorf("unexpected %q; the words are compare, the default, verifiers, scale and faults; see -help for the flags", flags.Arg(0))
 	case *requests < 1 || *connections < 1:
 		return errors.New("-requests and -connections must be 1 or more")
 	case *rounds < minRounds:

@@ -31,7 +31,7 @@ func printTable(out io.Writer, servers []*server) error {
 		middle, _, _ := median(s.spent)
 		fmt.Fprintf(table, "%s\t%.1f", s.name, middle)
 		for _, other := range unprotected {
-			middle, low, high := median(s.ratios(other))
+			middle, low, high := median(ratios(s.spent, other.spent))
 			fmt.Fprintf(table, "\t%.3f\t%.3f to %.3f", middle, low, high)
 		}
 		fmt.Fprintln(table)
@@ -39,13 +39,13 @@ func printTable(out io.Writer, servers []*server) error {
 	return table.Flush()
 }
 
-// ratios are those to the CPU times of another server, round by round.
-func (s *server) ratios(other *server) []float64 {
-	ratios := make([]float64, len(s.spent))
-	for round := range ratios {
-		ratios[round] = s.spent[round] / other.spent[round]
+// ratios are those of what two took in the same round.
+func ratios(spent, other []float64) []float64 {
+	found := make([]float64, len(spent))
+	for round := range found {
+		found[round] = spent[round] / other[round]
 	}
-	return ratios
+	return found
 }
 
 // median comes with its 95 % confidence interval by order statistics, which

@@ -47,25 +47,9 @@ type issuerKey struct {
 // newIssuerKeys makes keys of the usual sizes, and writes the public ones into
 // dir for the servers.
 func newIssuerKeys(dir string) ([]*issuerKey, error) {
-	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	keys, err := usualKeys()
 	if err != nil {
 		return nil, err
-	}
-	ecKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	_, edKey, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	secret := make([]byte, 32)
-	rand.Read(secret)
-	keys := []*issuerKey{
-		{algorithm: jwa.RS256, private: rsaKey},
-		{algorithm: jwa.ES256, private: ecKey},
-		{algorithm: jwa.EdDSA, private: edKey},
-		{algorithm: jwa.HS256, private: secret},
 	}
 	for _, key := range keys {
 		if err := key.signTokens(); err != nil {
@@ -86,6 +70,30 @@ func newIssuerKeys(dir string) ([]*issuerKey, error) {
 		}
 	}
 	return keys, nil
+}
+
+// usualKeys are keys of the usual sizes, without tokens.
+func usualKeys() ([]*issuerKey, error) {
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		return nil, err
+	}
+	ecKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	_, edKey, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	secret := make([]byte, 32)
+	rand.Read(secret)
+	return []*issuerKey{
+		{algorithm: jwa.RS256, private: rsaKey},
+		{algorithm: jwa.ES256, private: ecKey},
+		{algorithm: jwa.EdDSA, private: edKey},
+		{algorithm: jwa.HS256, private: secret},
+	}, nil
 }
 
 // signTokens signs on all cores: ten thousand RSA signatures take seconds.

@@ -257,7 +257,7 @@ func (c *KeySet) find(algorithm, id string) (keys []*jwt.Key, known bool) {
 	if len(keys) > 1 {
 		return nil, true
 	}
-	return keys, set.ByID[id] != nil || id == "" && len(keys) == 1
+	return keys, set.Has(id) || id == "" && len(keys) == 1
 }
 
 // join returns the fetch under way, or starts one if the cooldown allows.

@@ -8,6 +8,8 @@ import (
 	"github.com/maypok86/otter/v2"
 )
 
+// How many tokens a [Cache] has room for in the handlers of this module: by default, and
+// at most.
 const (
 	DefaultCacheEntries = 10_000
 	MaxCacheEntries     = 10_000_000 // some 20 GiB
@@ -16,14 +18,17 @@ const (
 // Cache remembers verified tokens (W-TinyLFU: Einziger, Friedman and
 // Manes, "TinyLFU: A Highly Efficient Cache Admission Policy", 2017). Only
 // tokens that passed every check get in, so a flood of bad ones cannot push
-// out good ones. A nil cache remembers nothing.
+// out good ones. A nil cache remembers nothing. It is safe for concurrent use.
+//
+// It does not know by which rules a token was verified, so each [Verifier] needs a cache of
+// its own.
 //
 // Entries are found by a short hash of the token, since the library hashes its
 // keys again and again to see which are used. The hash proves nothing: the
 // whole text of the token is compared.
 type Cache struct {
 	seed   maphash.Seed
-	Tokens *otter.Cache[uint64, remembered]
+	tokens *otter.Cache[uint64, remembered]
 }
 
 // remembered is a value and not a pointer, since the library keeps it in
@@ -34,7 +39,8 @@ type remembered struct {
 	text string
 }
 
-// NewCache returns a cache of at most this many entries, nil for 0.
+// NewCache returns a cache of at most this many tokens, nil for 0. 10,000 tokens of 492
+// bytes take 19 MiB.
 func NewCache(entries int) *Cache {
 	if entries <= 0 {
 		return nil
@@ -42,27 +48,40 @@ func NewCache(entries int) *Cache {
 	return &Cache{maphash.MakeSeed(), otter.Must(&otter.Options[uint64, remembered]{MaximumSize: entries})}
 }
 
-// Get returns a token that is still good: not past its expiry, its key not
-// withdrawn.
+// Get returns the token of this text if it is remembered and still good: it has not
+// expired, its key was not withdrawn, its session not revoked. Otherwise nil.
 func (c *Cache) Get(raw string, now time.Time) *Token {
 	if c == nil {
 		return nil
 	}
 	hash := maphash.String(c.seed, raw)
-	remembered, found := c.Tokens.GetIfPresent(hash)
+	remembered, found := c.tokens.GetIfPresent(hash)
 	if !found || remembered.text != raw {
 		return nil
 	}
 	if !remembered.good(now) {
-		c.Tokens.Invalidate(hash)
+		c.tokens.Invalidate(hash)
 		return nil
 	}
 	return remembered.Token
 }
 
-// Put remembers a token that was verified.
+// All returns the tokens that are remembered, in no order.
+func (c *Cache) All() []*Token {
+	var all []*Token
+	if c == nil {
+		return nil
+	}
+	c.tokens.CleanUp() // what is to be evicted is no longer remembered
+	for remembered := range c.tokens.Values() {
+		all = append(all, remembered.Token)
+	}
+	return all
+}
+
+// Put remembers a token that [Verifier.Verify] returned, under its text.
 func (c *Cache) Put(raw string, token *Token) {
 	if c != nil {
-		c.Tokens.Set(maphash.String(c.seed, raw), remembered{token, strings.Clone(raw)}) // raw may be part of a long header
+		c.tokens.Set(maphash.String(c.seed, raw), remembered{token, strings.Clone(raw)}) // raw may be part of a long header
 	}
 }

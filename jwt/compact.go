@@ -102,9 +102,7 @@ type joseHeader struct {
 	Others map[string]jsontext.Value `json:",embed"`
 }
 
-var (
-	registeredParameters = []string{"alg", "kid", "typ", "crit", "b64"}
-)
+var registeredParameters = []string{"alg", "kid", "typ", "crit", "b64"}
 
 func parseHeader(text []byte) (header joseHeader, err error) {
 	if err := json.Unmarshal(text, &header); err != nil {

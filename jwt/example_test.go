@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"time"
 
@@ -32,22 +33,34 @@ func verifierFor(keys ...*jwt.Key) *jwt.Verifier {
 	return verifier
 }
 
+func secretVerifier() *jwt.Verifier {
+	key, err := jwt.NewSecretKey([]byte(secret))
+	if err != nil {
+		panic(err)
+	}
+	return verifierFor(key)
+}
+
 // A secret that the issuer has too.
 func ExampleNewSecretKey() {
 	key, err := jwt.NewSecretKey([]byte(secret))
 	if err != nil {
 		panic(err)
 	}
-	verifier := verifierFor(key)
+	set, err := jwt.NewKeySet(key)
+	if err != nil {
+		panic(err)
+	}
+	verifier, err := jwt.NewVerifier(jwt.VerifierConfig{Issuers: []jwt.Issuer{{Keys: []jwt.KeySource{set}, Algorithms: []string{"HS256"}}}})
+	if err != nil {
+		panic(err)
+	}
 	verified, err := verifier.Verify(context.Background(), token, time.Now())
-	fmt.Println(verified.UserID, err)
-
-	_, err = verifier.Verify(context.Background(), token, time.Date(2101, 1, 1, 0, 0, 0, 0, time.UTC))
-	var refused *refusal.Error
-	fmt.Println(errors.As(err, &refused), refused.Reason)
-	// Output:
-	// alice <nil>
-	// true expired
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(verified.UserID, verified.Expiry().UTC())
+	// Output: alice 2100-01-01 00:00:00 +0000 UTC
 }
 
 // A public key in PEM.
@@ -63,8 +76,48 @@ MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=
 	// Output: [EdDSA] the token algorithm is not accepted: alg is "HS256"; accepted: EdDSA
 }
 
-// A key set behind a URL, and a middleware that lets in whoever has a token of its
-// issuer.
+// What was wrong with a token.
+func ExampleVerifier_Verify_refused() {
+	in2101 := time.Date(2101, 1, 1, 0, 0, 0, 0, time.UTC)
+	_, err := secretVerifier().Verify(context.Background(), token, in2101)
+	if errors.Is(err, refusal.Expired) {
+		fmt.Println("Log in again.")
+	}
+	var refused *refusal.Error
+	if errors.As(err, &refused) {
+		fmt.Println("for the log:", refused.Reason, "-", refused.Detail)
+		fmt.Println("for the client:", refused.Reason.Answer().Status, refused.Reason.Answer().Code)
+	}
+	// Output:
+	// Log in again.
+	// for the log: expired - exp was 31536000 s ago, the leeway is 0 s
+	// for the client: 401 invalid_token
+}
+
+// Tokens that were verified before are not verified again.
+func ExampleCache() {
+	verifier, cache := secretVerifier(), jwt.NewCache(jwt.DefaultCacheEntries)
+	verify := func(text string, now time.Time) (*jwt.Token, error) {
+		if known := cache.Get(text, now); known != nil {
+			return known, nil
+		}
+		verified, err := verifier.Verify(context.Background(), text, now)
+		if err == nil {
+			cache.Put(text, verified)
+		}
+		return verified, err
+	}
+	for range 2 {
+		verified, err := verify(token, time.Now())
+		fmt.Println(verified.UserID, err)
+	}
+	// Output:
+	// alice <nil>
+	// alice <nil>
+}
+
+// A middleware that lets in whoever has a token of an issuer, whose key set is behind a
+// URL.
 func Example_middleware() {
 	keys, err := jwks.Open(jwks.Settings{URL: "https://id.example.com/jwks.json"}, jwks.Options{})
 	if err != nil {
@@ -81,13 +134,17 @@ func Example_middleware() {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 			if _, err := verifier.Verify(r.Context(), token, time.Now()); err != nil {
+				refused := refusal.Of(err).Reason.Answer() // 401, or 503 while there are no keys yet
 				w.Header().Set("WWW-Authenticate", "Bearer")
-				http.Error(w, "unauthorized", http.StatusUnauthorized)
+				http.Error(w, refused.Description, refused.Status)
 				return
 			}
 			next.ServeHTTP(w, r)
 		})
 	}
-	_ = protect(http.NotFoundHandler())
-	// Output:
+
+	answer := httptest.NewRecorder()
+	protect(http.NotFoundHandler()).ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/todos", nil))
+	fmt.Println(answer.Code, answer.Body)
+	// Output: 401 the token is not a signed JWT in compact form
 }

@@ -23,7 +23,10 @@ const (
 	maxRSABits    = 8192 // as crypto/tls: a larger one only burns time
 	maxKeyIDBytes = 256
 
-	minSecretBytes  = 32 // RFC 7518 §3.2, for HS256, the shortest
+	minSecretBytes = 32 // RFC 7518 §3.2, for HS256, the shortest
+
+	// SecretBytesHint says how a secret is made, for a message about one that is too
+	// short.
 	SecretBytesHint = "`openssl rand -hex 64` makes a secret that is long enough for every HMAC algorithm"
 )
 
@@ -32,8 +35,11 @@ const (
 // its key was not made for (RFC 8725 §3.1).
 type Key struct {
 	id        string
-	Material  any
 	verifiers map[string]jws.Verifier
+
+	// Material is the key: an *rsa.PublicKey, *ecdsa.PublicKey or ed25519.PublicKey, or
+	// the bytes of a secret.
+	Material any
 	// Withdrawn is set when the key leaves its set. It ends the tokens that
 	// were verified with the key and are remembered.
 	Withdrawn atomic.Bool
@@ -82,8 +88,19 @@ func (k *Key) equal(other *Key) bool {
 	return ok && public.Equal(other.Material)
 }
 
-// NewKey returns a key for the algorithms that its kind, and size, allow.
-func NewKey(id string, material any, algorithms []string) (*Key, error) {
+// NewKey returns a public key, of the types in crypto/rsa, crypto/ecdsa and
+// crypto/ed25519, for the algorithms that its kind and size allow. A weak key is an
+// error. The key ID may be empty.
+func NewKey(id string, public crypto.PublicKey) (*Key, error) {
+	algorithms, err := AlgorithmsFor(public)
+	if err != nil {
+		return nil, err
+	}
+	return newKey(id, public, algorithms)
+}
+
+// newKey trusts that the material is good for the algorithms.
+func newKey(id string, material any, algorithms []string) (*Key, error) {
 	if len(id) > maxKeyIDBytes {
 		return nil, fmt.Errorf("its key ID has %d bytes; at most %d are accepted", len(id), maxKeyIDBytes)
 	}
@@ -118,7 +135,7 @@ func NewSecretKey(secret []byte) (*Key, error) {
 	if algorithms == nil {
 		return nil, fmt.Errorf("the secret has %d bytes; HS256 requires at least 32, HS384 48, HS512 64: %s", len(secret), SecretBytesHint)
 	}
-	return NewKey("", bytes.Clone(secret), algorithms)
+	return newKey("", bytes.Clone(secret), algorithms)
 }
 
 // AlgorithmsFor names the algorithms that a public key may verify, or says

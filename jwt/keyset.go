@@ -7,29 +7,30 @@ import (
 	"slices"
 )
 
-const (
-	// MaxKeysWithoutID is how many keys of a set may have no key ID: each costs a
-	// token without one, and a refresh, a comparison.
-	MaxKeysWithoutID = 64
-)
+// maxKeysWithoutID is how many keys of a set may have no key ID: each costs a
+// token without one, and a refresh, a comparison.
+const maxKeysWithoutID = 64
 
-// KeySet is a set of keys that does not change.
+// KeySet is a set of keys that does not change. It is the [KeySource] of keys that the
+// program has.
 type KeySet struct {
-	Keys  []*Key
-	ByID  map[string]*Key
+	// Keys of the set, not to be changed.
+	Keys []*Key
+
+	byID  map[string]*Key
 	byAlg map[string][]*Key // Keys that verify an algorithm
 	noID  map[string][]*Key // of these, the ones without a key ID
 }
 
 // NewKeySet returns a set of the keys. A key ID may stand only once.
 func NewKeySet(keys ...*Key) (*KeySet, error) {
-	s := &KeySet{Keys: keys, ByID: make(map[string]*Key), byAlg: make(map[string][]*Key), noID: make(map[string][]*Key)}
+	s := &KeySet{Keys: keys, byID: make(map[string]*Key), byAlg: make(map[string][]*Key), noID: make(map[string][]*Key)}
 	for _, key := range keys {
 		if key.id != "" {
-			if s.ByID[key.id] != nil {
+			if s.byID[key.id] != nil {
 				return nil, fmt.Errorf("two keys have the key ID %q", key.id)
 			}
-			s.ByID[key.id] = key
+			s.byID[key.id] = key
 		}
 		for algorithm := range key.verifiers {
 			s.byAlg[algorithm] = append(s.byAlg[algorithm], key)
@@ -48,7 +49,7 @@ func (s *KeySet) Match(algorithm, id string) []*Key {
 	if id == "" {
 		return s.byAlg[algorithm]
 	}
-	if key := s.ByID[id]; key != nil {
+	if key := s.byID[id]; key != nil {
 		if key.verifiers[algorithm] == nil {
 			return nil
 		}
@@ -57,9 +58,12 @@ func (s *KeySet) Match(algorithm, id string) []*Key {
 	return s.noID[algorithm]
 }
 
-// Same returns the key of the set that equals the given one.
+// Has tells whether a key of the set has this key ID.
+func (s *KeySet) Has(id string) bool { return s.byID[id] != nil }
+
+// Same returns the key of the set that equals the given one, nil if none does.
 func (s *KeySet) Same(key *Key) *Key {
-	if known := s.ByID[key.id]; known != nil && known.equal(key) {
+	if known := s.byID[key.id]; known != nil && known.equal(key) {
 		return known
 	}
 	if key.id == "" {

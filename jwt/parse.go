@@ -123,12 +123,11 @@ func parseDER(kind string, der []byte) ([]*Key, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the %s is malformed: %w", strings.ToLower(kind), err)
 	}
-	algorithms, err := AlgorithmsFor(material)
+	key, err := NewKey("", material)
 	if err != nil {
 		return nil, err
 	}
-	key, err := NewKey("", material, algorithms)
-	return []*Key{key}, err
+	return []*Key{key}, nil
 }
 
 // ParseJWK reads one public JWK and refuses what must not verify tokens: a
@@ -165,7 +164,7 @@ func ParseJWK(text []byte) (*Key, error) {
 		}
 		algorithms = []string{own}
 	}
-	return NewKey(parsed.KeyID(), material, algorithms)
+	return newKey(parsed.KeyID(), material, algorithms)
 }
 
 // ParseKeySet reads a JWK set (RFC 7517 §5). Keys that must not be used are
@@ -198,11 +197,11 @@ func ParseKeySet(text []byte) (keys []*Key, unused []error, err error) {
 			unused = append(unused, fmt.Errorf("key ID %s is shared by %d keys", refusal.Quoted(id), number))
 		}
 	}
-	if number := holders[""]; number > MaxKeysWithoutID {
-		unused = append(unused, fmt.Errorf("%d keys have no key ID, more than %d; each of them would have to be tried for every token", number, MaxKeysWithoutID))
+	if number := holders[""]; number > maxKeysWithoutID {
+		unused = append(unused, fmt.Errorf("%d keys have no key ID, more than %d; each of them would have to be tried for every token", number, maxKeysWithoutID))
 	}
 	keys = slices.DeleteFunc(keys, func(k *Key) bool {
-		return k.id != "" && holders[k.id] > 1 || k.id == "" && holders[""] > MaxKeysWithoutID
+		return k.id != "" && holders[k.id] > 1 || k.id == "" && holders[""] > maxKeysWithoutID
 	})
 	if len(set.Keys) == 0 {
 		return nil, nil, errors.New("the JWK set has no keys")

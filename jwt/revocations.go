@@ -7,10 +7,9 @@ import (
 	"time"
 )
 
-// Revocations are the sessions of this process's knowledge whose access tokens
-// are no longer good. They are asked with each request, and mostly answer by
-// one atomic load: a token that was looked up is not looked up again before
-// something else is revoked.
+// Revocations are the sessions whose access tokens are refused, as far as this process
+// knows. They are asked with each request, and mostly answer by one atomic load: a
+// token that was looked up is not looked up again before another session is revoked.
 type Revocations struct {
 	version  atomic.Uint64 // grows with each revocation; never 0
 	mu       sync.RWMutex
@@ -20,14 +19,14 @@ type Revocations struct {
 	listened  int // how many there ever were
 }
 
-// NewRevocations is of no session yet.
+// NewRevocations returns revocations of no session.
 func NewRevocations() *Revocations {
 	r := &Revocations{sessions: make(map[string]time.Time), listeners: make(map[int]func(string))}
 	r.version.Store(1)
 	return r
 }
 
-// Add has the tokens of a session refused, the last of which expires at until.
+// Add revokes a session. Its last token expires at until.
 func (r *Revocations) Add(sessionID string, until time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -41,8 +40,7 @@ func (r *Revocations) Add(sessionID string, until time.Time) {
 	}
 }
 
-// Listen has a function told of each session that is revoked, until it is
-// stopped.
+// Listen calls a function with each session that is revoked, until stop is called.
 func (r *Revocations) Listen(f func(sessionID string)) (stop func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -63,7 +61,7 @@ func (r *Revocations) has(sessionID string) bool {
 	return revoked
 }
 
-// ForgetExpired drops the sessions whose tokens have all expired.
+// ForgetExpired removes the sessions whose tokens have all expired.
 func (r *Revocations) ForgetExpired(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

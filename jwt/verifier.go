@@ -1,10 +1,3 @@
-// Package jwt verifies JSON Web Tokens (RFC 7519) that are signed (RFC 7515), by the
-// rules of RFC 8725. It needs neither Caddy nor a web server.
-//
-// A [Verifier] takes a token and a time, and returns what the token says, or an error of
-// type [refusal.Error], which tells what check failed. Keys come from the program alone:
-// a secret by [NewSecretKey], public keys by [ParsePublicKeys], or any [KeySource] such as
-// a key set behind a URL, of package jwks. What a token says of keys is never followed.
 package jwt
 
 import (
@@ -19,8 +12,15 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 )
 
+// Leeways of the handlers of this module. A [Verifier] has none by default, and does
+// not bound it.
+const (
+	DefaultLeeway = 30 * time.Second
+	MaxLeeway     = 5 * time.Minute
+)
+
 // KeySource finds the keys that may have signed a token. Find returns none if
-// it has no such key, and an *[Error] if it cannot tell. It may wait for a
+// it has no such key, and a *[refusal.Error] if it cannot tell. It may wait for a
 // key set to load, until ctx ends. algorithm has been checked against the
 // issuer's; id is the token's key ID, empty if it has none.
 type KeySource interface {
@@ -52,7 +52,9 @@ type Issuer struct {
 	// RFC 9068. Default: absent, JWT or at+jwt.
 	TokenType string
 
-	Revoked *Revocations // sessions, by `sid`, whose tokens are no longer good
+	// Revoked are sessions, by the `sid` claim, whose tokens are refused.
+	// Default: none.
+	Revoked *Revocations
 }
 
 // VerifierConfig says which tokens a [Verifier] accepts.
@@ -111,8 +113,9 @@ func NewVerifier(config VerifierConfig) (*Verifier, error) {
 }
 
 // Verify checks a token as it stood at the time now, and returns what it says
-// or the *[Error] that tells which check it failed. It waits only where keys
-// must be fetched, and then not longer than ctx lives.
+// or a *[refusal.Error] with the check that it failed. It waits only where keys
+// must be fetched, and then not longer than ctx lives. Of a token that is refused
+// nothing is returned.
 func (v *Verifier) Verify(ctx context.Context, token string, now time.Time) (*Token, error) {
 	scratch := scratches.Get().(*[]byte)
 	defer scratches.Put(scratch)
@@ -166,9 +169,7 @@ func (v *Verifier) Verify(ctx context.Context, token string, now time.Time) (*To
 	return verified, nil
 }
 
-var (
-	registeredClaims = []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "events"}
-)
+var registeredClaims = []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "events"}
 
 func (v *Verifier) issuer(claims Claims) (*Issuer, error) {
 	value, present := claims["iss"]
@@ -314,11 +315,3 @@ func (v *Verifier) userID(claims Claims) (string, error) {
 	}
 	return "", refusal.New(refusal.UserID, "none of the claims %q is a number or a non-empty string", v.config.UserID)
 }
-
-const (
-	DefaultLeeway = 30 * time.Second
-)
-
-const (
-	MaxLeeway = 5 * time.Minute
-)

@@ -16,6 +16,10 @@ import (
 // values are few, fixed, and never taken from a request.
 type Reason string
 
+// Error is the name of the reason. It makes a reason an error, so that errors.Is(err,
+// refusal.Expired) tells whether a token was refused since it has expired.
+func (r Reason) Error() string { return string(r) }
+
 // The reasons for which a request is refused.
 const (
 	NoCredentials        Reason = "no_credentials"
@@ -79,7 +83,7 @@ const (
 	LastLogin           Reason = "last_login"
 )
 
-// Error is a refusal: every error that [Verifier.Verify] returns is one.
+// Error is a refusal: every error of jwt.Verifier.Verify is one. It wraps its Reason.
 type Error struct {
 	// Reason is the check that failed.
 	Reason Reason
@@ -88,7 +92,7 @@ type Error struct {
 	Detail string
 	// Scope is the scope that a [Scope] refusal asks for (RFC 6750 §3).
 	Scope string
-	// RetryAfter says when another try may succeed. It is told as a
+	// RetryAfter is the time after which another attempt may succeed. It is sent as a
 	// Retry-After header in whole seconds, 0 for none.
 	RetryAfter time.Duration
 	// Properties are those of a [Properties] refusal.
@@ -108,6 +112,9 @@ type PropertyError struct {
 	Info map[string]any `json:"info"`
 }
 
+// Unwrap returns the reason, for errors.Is and errors.As.
+func (e *Error) Unwrap() error { return e.Reason }
+
 // Error says which check failed, and the detail.
 func (e *Error) Error() string {
 	if e.Detail == "" {
@@ -122,6 +129,7 @@ func Property(path, code string, err error) *Error {
 	return &Error{Reason: Properties, Properties: []PropertyError{{Path: "/" + path, Code: code, Message: err.Error(), Info: map[string]any{}}}}
 }
 
+// New returns a refusal. The detail must not hold the token.
 func New(reason Reason, format string, args ...any) *Error {
 	return &Error{Reason: reason, Detail: fmt.Sprintf(format, args...)}
 }
@@ -225,6 +233,8 @@ var refusals = map[Reason]Answer{
 	KeysUnavailable: {503, "ServiceUnavailableError", "keys_unavailable", false, "The keys of the token issuer are not loaded yet."},
 }
 
+// Of returns the refusal that an error is or wraps; of any other error, one that the
+// token is malformed.
 func Of(err error) *Error {
 	refusal, ok := errors.AsType[*Error](err)
 	if !ok { // every error of the verifier, the sources and the rules is one
