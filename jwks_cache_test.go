@@ -56,7 +56,7 @@ func TestDiscoveryOfPlainHTTP(t *testing.T) {
 func TestNewKeyBesideOneWithoutID(t *testing.T) {
 	keys := sitetest.Keys()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, nil))
-	s := sitetest.JwksSite(t, p, "")
+	s := sitetest.JWKSSite(t, p, "")
 	s.MustAnswer(200, s.Bearer("/api/", sitetest.Sign(t, "RS256", keys.RSA, nil, sitetest.Claims(nil))), "control")
 	p.SetKeys(sitetest.JWK(t, keys.RSA, nil), sitetest.JWK(t, keys.StrangerRSA, sitetest.JSON{"kid": "new"}))
 	s.MustAnswer(200, s.Bearer("/api/", sitetest.SignRS(t, keys.StrangerRSA, "new")), "the new key")
@@ -65,7 +65,7 @@ func TestNewKeyBesideOneWithoutID(t *testing.T) {
 func TestUnknownKeyIsFetchedAtOnce(t *testing.T) {
 	keys := sitetest.Keys()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
-	s := sitetest.JwksSite(t, p, "")
+	s := sitetest.JWKSSite(t, p, "")
 	s.MustAnswer(200, s.Bearer("/api/", sitetest.SignRS(t, keys.RSA, "a")), "control")
 	p.SetKeys(sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}), sitetest.JWK(t, keys.StrangerRSA, sitetest.JSON{"kid": "b"}))
 	var all sync.WaitGroup
@@ -83,11 +83,11 @@ func TestUnknownKeyIsFetchedAtOnce(t *testing.T) {
 func TestKeysWithoutID(t *testing.T) {
 	keys := sitetest.Keys()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, nil), sitetest.JWK(t, keys.P256, nil))
-	s := sitetest.JwksSite(t, p, "")
+	s := sitetest.JWKSSite(t, p, "")
 	s.MustAnswer(200, s.Bearer("/api/", sitetest.Sign(t, "RS256", keys.RSA, nil, sitetest.Claims(nil))), "one RSA key, no kid on either side")
 	s.MustAnswer(200, s.Bearer("/api/", sitetest.Sign(t, "ES256", keys.P256, sitetest.JSON{"kid": "x"}, sitetest.Claims(nil))), "one EC key without kid")
 	p.SetKeys(sitetest.JWK(t, keys.RSA, nil), sitetest.JWK(t, keys.StrangerRSA, nil))
-	s = sitetest.JwksSite(t, p, "refresh 9m")
+	s = sitetest.JWKSSite(t, p, "refresh 9m")
 	s.MustAnswer(401, s.Bearer("/api/", sitetest.Sign(t, "RS256", keys.RSA, nil, sitetest.Claims(nil))), "two keys, and nothing tells which")
 }
 
@@ -99,7 +99,7 @@ func TestThreatBadKeySets(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			good := sitetest.SignRS(t, keys.RSA, "a")
 			p.SetHandler(bad)
-			s := sitetest.JwksSite(t, p, "refresh 100ms\n cooldown 100ms\n timeout 200ms")
+			s := sitetest.JWKSSite(t, p, "refresh 100ms\n cooldown 100ms\n timeout 200ms")
 			got := s.Bearer("/api/", good)
 			s.MustAnswer(503, got, "no key was ever had")
 			if seconds, err := strconv.Atoi(got.Header.Get("Retry-After")); err != nil || seconds < 1 {
@@ -146,7 +146,7 @@ func TestThreatRedirectedKeySet(t *testing.T) {
 				}
 				_, _ = io.WriteString(w, set)
 			})
-			s := sitetest.JwksSite(t, p, "")
+			s := sitetest.JWKSSite(t, p, "")
 			s.MustAnswer(c.status, s.Bearer("/api/", sitetest.SignRS(t, sitetest.Keys().RSA, "a")), c.name)
 			if !strings.Contains(s.Log(), c.log) {
 				t.Errorf("the log does not say %q:\n%s", c.log, s.Log())
@@ -181,7 +181,7 @@ func TestBadKeyBesideAGoodOne(t *testing.T) {
 	for name, bad := range map[string]string{"a name twice": `{"kty":"EC","foo":1,"foo":2}`, "invalid UTF-8": "{\"kty\":\"EC\",\"kid\":\"\xff\"}", "null": "null"} {
 		p := sitetest.NewIdentityProvider(t)
 		p.SetAnswer(200, `{"keys":[`+bad+`,`+good+`]}`)
-		s := sitetest.JwksSite(t, p, "")
+		s := sitetest.JWKSSite(t, p, "")
 		s.MustAnswer(200, s.Bearer("/api/", sitetest.SignRS(t, keys.RSA, "a")), name)
 	}
 }
@@ -197,7 +197,7 @@ func TestOutageIsLoggedOnce(t *testing.T) {
 		_ = connection.(*net.TCPConn).SetLinger(0)
 		_ = connection.Close()
 	})
-	s := sitetest.JwksSite(t, p, "cooldown 100ms")
+	s := sitetest.JWKSSite(t, p, "cooldown 100ms")
 	sitetest.Eventually(t, "it is tried ten times", func() bool { return p.Fetches.Load() >= 10 })
 	if told := regexp.MustCompile(`"level":"warn".*key set not reachable`).FindAllString(s.Log(), -1); len(told) != 1 {
 		t.Errorf("told %d times: %s", len(told), told)
@@ -209,7 +209,7 @@ func TestOutageIsLoggedOnce(t *testing.T) {
 func TestKeyWithoutIDWhileProviderHangs(t *testing.T) {
 	keys := sitetest.Keys()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, nil))
-	s := sitetest.JwksSite(t, p, "refresh 100ms\n cooldown 1h\n timeout 30s")
+	s := sitetest.JWKSSite(t, p, "refresh 100ms\n cooldown 1h\n timeout 30s")
 	token := sitetest.SignRS(t, keys.RSA, "a")
 	s.MustAnswer(200, s.Bearer("/api/", token), "control, which uses the cooldown up")
 	hang := make(chan struct{})
@@ -232,7 +232,7 @@ func TestThreatWithdrawnKey(t *testing.T) {
 	keys := sitetest.Keys()
 	a, b := sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}), sitetest.JWK(t, keys.P256, sitetest.JSON{"kid": "b"})
 	p := sitetest.NewIdentityProvider(t, a, b)
-	s := sitetest.JwksSite(t, p, "refresh 200ms")
+	s := sitetest.JWKSSite(t, p, "refresh 200ms")
 	withdrawn := sitetest.SignRS(t, keys.RSA, "a")
 	kept := sitetest.Sign(t, "ES256", keys.P256, sitetest.JSON{"kid": "b"}, sitetest.Claims(nil))
 	for range 3 { // remembered
@@ -251,7 +251,7 @@ func TestThreatWithdrawnKey(t *testing.T) {
 func TestKeysStaleAfterMaxStale(t *testing.T) {
 	keys := sitetest.Keys()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
-	s := sitetest.JwksSite(t, p, "refresh 100ms\n max_stale 1s\n cooldown 100ms")
+	s := sitetest.JWKSSite(t, p, "refresh 100ms\n max_stale 1s\n cooldown 100ms")
 	token := sitetest.SignRS(t, keys.RSA, "a")
 	s.MustAnswer(200, s.Bearer("/api/", token), "control")
 	p.SetAnswer(500, "")
@@ -266,16 +266,16 @@ func TestKeysStaleAfterMaxStale(t *testing.T) {
 func TestKeySetOutlivesReloads(t *testing.T) {
 	keys := sitetest.Keys()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
-	s := sitetest.JwksSite(t, p, "")
+	s := sitetest.JWKSSite(t, p, "")
 	token := sitetest.SignRS(t, keys.RSA, "a")
 	for range 5 {
 		s.MustAnswer(200, s.Bearer("/api/", token), "over reloads")
-		s.Load(sitetest.JwksBody(p, ""), sitetest.TempDir(t))
+		s.Load(sitetest.JWKSBody(p, ""), sitetest.TempDir(t))
 	}
 	if got := p.Fetches.Load(); got != 1 {
 		t.Errorf("%d fetches over 5 reloads, expected 1", got)
 	}
-	s.Load(sitetest.JwksBody(p, "refresh 9m"), sitetest.TempDir(t))
+	s.Load(sitetest.JWKSBody(p, "refresh 9m"), sitetest.TempDir(t))
 	s.MustAnswer(200, s.Bearer("/api/", token), "with other settings")
 	if got := p.Fetches.Load(); got != 2 {
 		t.Errorf("%d fetches, expected one more for other settings", got)
@@ -293,7 +293,7 @@ func TestKeySetIsStored(t *testing.T) {
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
 	s := sitetest.Serve(t, "respond ok")
 	token := sitetest.SignRS(t, keys.RSA, "a")
-	s.Load(sitetest.JwksBody(p, "max_stale 1h"), storage)
+	s.Load(sitetest.JWKSBody(p, "max_stale 1h"), storage)
 	s.MustAnswer(200, s.Bearer("/api/", token), "control")
 	sitetest.Eventually(t, "it is stored", func() bool { return len(sitetest.StoredKeySets(t, storage)) == 1 })
 	p.SetAnswer(500, "down")
@@ -301,7 +301,7 @@ func TestKeySetIsStored(t *testing.T) {
 	if err := caddy.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	s.Load(sitetest.JwksBody(p, "max_stale 1h"), storage)
+	s.Load(sitetest.JWKSBody(p, "max_stale 1h"), storage)
 	s.MustAnswer(200, s.Bearer("/api/", token), "after a restart, with the provider down")
 
 	file := sitetest.StoredKeySets(t, storage)[0]
@@ -328,7 +328,7 @@ func TestKeySetIsStored(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.Load("respond ok", storage)
-		s.Load(sitetest.JwksBody(p, "max_stale 1h"), storage)
+		s.Load(sitetest.JWKSBody(p, "max_stale 1h"), storage)
 		s.MustAnswer(c.status, s.Bearer("/api/", token), "a stored set "+name)
 	}
 }
@@ -383,7 +383,7 @@ func TestPrivateCA(t *testing.T) {
 func TestMetrics(t *testing.T) {
 	keys := sitetest.Keys()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
-	s := sitetest.JwksSite(t, p, "")
+	s := sitetest.JWKSSite(t, p, "")
 	token := sitetest.SignRS(t, keys.RSA, "a")
 	for range 3 {
 		s.MustAnswer(200, s.Bearer("/api/", token), "control")
@@ -413,7 +413,7 @@ func TestMetrics(t *testing.T) {
 func TestWrongAlgorithmCausesNoFetch(t *testing.T) {
 	keys := sitetest.Keys()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
-	s := sitetest.JwksSite(t, p, "")
+	s := sitetest.JWKSSite(t, p, "")
 	s.MustAnswer(200, s.Bearer("/api/", sitetest.SignRS(t, keys.RSA, "a")), "control")
 	s.MustAnswer(401, s.Bearer("/api/", sitetest.Sign(t, "HS256", []byte(sitetest.Secret), sitetest.JSON{"kid": "new"}, sitetest.Claims(nil))), "HS256")
 	s.MustAnswer(401, s.Bearer("/api/", sitetest.Sign(t, "RS256", keys.RSA, sitetest.JSON{"kid": "new"}, sitetest.Claims(sitetest.JSON{"iss": "https://other.example"}))), "another issuer")

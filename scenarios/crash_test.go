@@ -355,7 +355,7 @@ func fill(t *testing.T, path string) {
 func TestTwoNodesShareKeySets(t *testing.T) {
 	keys := sitetest.Keys()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
-	body := sitetest.JwksBody(p, "refresh 1h\n cooldown 100ms")
+	body := sitetest.JWKSBody(p, "refresh 1h\n cooldown 100ms")
 	dir := sitetest.TempDir(t)
 	a := sitetest.StartProcess(t, dir, sitetest.FreeAddress(t), body)
 	token := sitetest.SignRS(t, keys.RSA, "a")

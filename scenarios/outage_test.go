@@ -47,7 +47,7 @@ func TestOutageIsSaidOnce(t *testing.T) {
 func TestKeySetOutageIsSaidOnce(t *testing.T) {
 	keys := sitetest.Keys()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
-	s := sitetest.JwksSite(t, p, "refresh 100ms\n cooldown 100ms\n timeout 200ms")
+	s := sitetest.JWKSSite(t, p, "refresh 100ms\n cooldown 100ms\n timeout 200ms")
 	s.MustAnswer(200, s.Bearer("/api/", sitetest.SignRS(t, keys.RSA, "a")), "control")
 	var asked atomic.Int64
 	p.SetHandler(func(w http.ResponseWriter, r *http.Request) {

@@ -131,7 +131,7 @@ func TestScenarioKeySetChaos(t *testing.T) {
 	good := sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"})
 	elsewhere := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.StrangerRSA, sitetest.JSON{"kid": "a"}))
 	p := sitetest.NewIdentityProvider(t, good)
-	s := sitetest.JwksSite(t, p, "refresh 200ms\n cooldown 200ms\n timeout 500ms")
+	s := sitetest.JWKSSite(t, p, "refresh 200ms\n cooldown 200ms\n timeout 500ms")
 	s.MustAnswer(200, s.Bearer("/api/", sitetest.SignRS(t, keys.RSA, "a")), "control")
 	var p99 []time.Duration
 	for _, phase := range []string{"quiet", "chaos"} {
@@ -166,7 +166,7 @@ func TestScenarioUnknownKeysFlood(t *testing.T) {
 	seen := scenario.Promise(t, "at most 1 fetch per cooldown; good traffic without an error")
 	keys := sitetest.Keys()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "good"}))
-	s := sitetest.JwksSite(t, p, "cooldown 1h")
+	s := sitetest.JWKSSite(t, p, "cooldown 1h")
 	good := sitetest.SignRS(t, keys.RSA, "good")
 	s.MustAnswer(200, s.Bearer("/api/", good), "control")
 	tokens := scenario.Length(2000, 100_000)
@@ -207,7 +207,7 @@ func TestScenarioRotation(t *testing.T) {
 	a, b := sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "0"}), sitetest.JWK(t, keys.StrangerRSA, sitetest.JSON{"kid": "1"})
 	p := sitetest.NewIdentityProvider(t, a, b)
 	step := scenario.Length(300*time.Millisecond, 5*time.Second)
-	s := sitetest.JwksSite(t, p, "cooldown 100ms\n refresh "+step.String())
+	s := sitetest.JWKSSite(t, p, "cooldown 100ms\n refresh "+step.String())
 	current := keys.RSA
 	next := keys.StrangerRSA
 	var requests, wrong int
@@ -247,7 +247,7 @@ func TestScenarioColdStart(t *testing.T) {
 	p.SetAnswer(503, "not yet")
 	storage, token := sitetest.TempDir(t), sitetest.SignRS(t, keys.RSA, "a")
 	s := sitetest.Serve(t, "respond ok")
-	s.Load(sitetest.JwksBody(p, "cooldown 200ms"), storage)
+	s.Load(sitetest.JWKSBody(p, "cooldown 200ms"), storage)
 	l := startLoad(s, 100, labelled{"before the provider is up", token, 503}, labelled{"not ours", "x", 401})
 	time.Sleep(scenario.Length(500*time.Millisecond, 20*time.Second))
 	sum := l.finish(t)
@@ -261,7 +261,7 @@ func TestScenarioColdStart(t *testing.T) {
 	if err := caddy.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	s.Load(sitetest.JwksBody(p, "cooldown 200ms"), storage)
+	s.Load(sitetest.JWKSBody(p, "cooldown 200ms"), storage)
 	l = startLoad(s, 200, labelled{"with a stored set", token, 200})
 	time.Sleep(scenario.Length(500*time.Millisecond, 20*time.Second))
 	seen("restarted with a stored set, provider down: %s", l.finish(t))
@@ -317,7 +317,7 @@ func TestScenarioReloads(t *testing.T) {
 	seen := scenario.Promise(t, "only expected answers; no fetch by a reload; goroutines and descriptors flat")
 	keys := sitetest.Keys()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
-	body := sitetest.JwksBody(p, "") + sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "throttle off")
+	body := sitetest.JWKSBody(p, "") + sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "throttle off")
 	s := sitetest.Serve(t, body)
 	token, storage := sitetest.SignRS(t, keys.RSA, "a"), sitetest.TempDir(t)
 	s.MustAnswer(200, s.Bearer("/api/", token), "control")

@@ -8,13 +8,13 @@ import (
 	"time"
 )
 
-// JwksSite is protected by the provider's key set.
-func JwksSite(t testing.TB, p *IdentityProvider, options string) *Site {
+// JWKSSite is protected by the provider's key set.
+func JWKSSite(t testing.TB, p *IdentityProvider, options string) *Site {
 	t.Helper()
-	return Serve(t, JwksBody(p, options))
+	return Serve(t, JWKSBody(p, options))
 }
 
-func JwksBody(p *IdentityProvider, options string) string {
+func JWKSBody(p *IdentityProvider, options string) string {
 	return "jwt /api/* {\n issuer https://issuer.example\n jwks " + p.URL + "/jwks {\n" + options + "\n}\n}\n metrics /metrics\n respond /api/* ok"
 }
 
