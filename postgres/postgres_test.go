@@ -374,7 +374,7 @@ func TestStoreCopy(t *testing.T) {
 	if must("", "user", "export", "--store", file) != must("", "user", "export", "--store", back) {
 		t.Error("there and back, they are not the same")
 	}
-	if output, err := run("", "store", "copy", file, "postgres {env.ACCOUNTS_DSN}"); err == nil || !strings.Contains(output, "it has 1500 rows in the table users") {
+	if output, err := run("", "store", "copy", file, "postgres {env.ACCOUNTS_DSN}"); err == nil || !strings.Contains(output, "1500 rows in the table users") {
 		t.Errorf("into one that is not empty: %v %s", err, output)
 	}
 	if output, err := run("", "store", "copy", file, "postgres {env.NOT_SET}"); err == nil || !strings.Contains(output, "dsn is empty") {
@@ -472,7 +472,7 @@ func TestWrongDSN(t *testing.T) {
 		"postgres://user:" + password + "@host:port/db":                 "dsn, as postgres://",
 		"host=x password=" + password + " pool_max_conns=many":          `pool_max_conns is "many"`,
 		"host=x password=" + password + " pool_max_conns=16abc":         `pool_max_conns is "16abc"`,
-		"host=x password=" + password + " pool_min_conns=2":             "there is no pool_min_conns here; pool_max_conns is",
+		"host=x password=" + password + " pool_min_conns=2":             "pool_min_conns is not supported; use pool_max_conns",
 		"host=x password=" + password + " statement_timeout=soon":       `statement_timeout is "soon"`,
 		"host=x password=" + password + " sslmode=perhaps":              "sslmode is invalid",
 		"postgres://user:" + password + "@host/db?connect_timeout=soon": "invalid syntax",

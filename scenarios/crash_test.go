@@ -261,7 +261,7 @@ func TestStoreFailures(t *testing.T) {
 		if err := db.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if got := sitetest.StartError(t, sitetest.AccountsBody(file, "")); !strings.Contains(got, "made by a newer program: it has version 99, this one knows") {
+		if got := sitetest.StartError(t, sitetest.AccountsBody(file, "")); !strings.Contains(got, "created by a newer program: its schema has version 99, this program supports") {
 			t.Errorf("error %s", got)
 		}
 	})
