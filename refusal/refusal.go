@@ -1,5 +1,5 @@
-// Package refusal has the one table of what each failure answers: a status, an error code,
-// a challenge, and a sentence that may be shown.
+// Package refusal has the table of responses to failures: for each, a status, an error code,
+// a challenge and a description that may be shown to users.
 package refusal
 
 import (

@@ -169,7 +169,7 @@ func rotateKeys(cmd *cobra.Command, _ []string) error {
 		return fmt.Errorf("--lead %q: it must be a duration, as in 45s, 24h or 2d", flags.String("lead"))
 	}
 	r := signing.Rotation{Now: time.Now(), Lead: lead, Withdraw: flags.Bool("withdraw")}
-	begins, becomes := "from "+timeText(r.Now.Add(r.Lead))+" on", "still verifies what it signed"
+	begins, becomes := "from "+timeText(r.Now.Add(r.Lead))+" on", "verifies what it signed"
 	switch {
 	case r.Withdraw && cmd.Flags().Changed("lead"):
 		return errors.New("--withdraw and --lead cannot be combined, because --withdraw makes the new key sign at once; remove one of them")
