@@ -179,7 +179,9 @@ func (h *Handler) read(r *http.Request) (credential credentials.Credential, open
 }
 
 // identify finds the user of the credential, and sets the placeholders of the user.
-func (h *Handler) identify(w http.ResponseWriter, r *http.Request, credential credentials.Credential, open prometheus.Counter) (who caller) {
+func (h *Handler) identify(
+	w http.ResponseWriter, r *http.Request, credential credentials.Credential, open prometheus.Counter,
+) (who caller) {
 	if open == nil {
 		who = h.identifier.identify(w, r, credential)
 	}
@@ -217,7 +219,9 @@ func (h *Handler) decide(r *http.Request, who caller, open prometheus.Counter) v
 
 // forward passes an allowed request on with the user's data, or answers a refusal. A
 // browser without a session gets the log-in page.
-func (h *Handler) forward(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, who caller, verdict verdict) error {
+func (h *Handler) forward(
+	w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, who caller, verdict verdict,
+) error {
 	if verdict.refusal != nil {
 		if h.accounts != nil && h.sources.HaveSession() && h.accounts.SendToLogin(w, r, verdict.refusal) {
 			return nil

@@ -81,7 +81,9 @@ func (*AccountExists) Unwrap() error { return &refusal.Error{Reason: refusal.Acc
 
 // LogInExternal starts a session for the user of an identity, and creates an account for a
 // new identity.
-func (s *Service) LogInExternal(ctx context.Context, login *LoginProvider, identity *ExternalIdentity, client Client) (*Grant, error) {
+func (s *Service) LogInExternal(
+	ctx context.Context, login *LoginProvider, identity *ExternalIdentity, client Client,
+) (*Grant, error) {
 	user, err := s.externalUser(ctx, login, identity, client)
 	if errors.Is(err, store.ErrNotFound) {
 		user, err = s.signUpExternal(ctx, login, identity, client)
@@ -119,7 +121,9 @@ func newUserID(identity *ExternalIdentity) string {
 }
 
 // externalUser returns the user of an identity, or [store.ErrNotFound].
-func (s *Service) externalUser(ctx context.Context, login *LoginProvider, identity *ExternalIdentity, client Client) (store.User, error) {
+func (s *Service) externalUser(
+	ctx context.Context, login *LoginProvider, identity *ExternalIdentity, client Client,
+) (store.User, error) {
 	record, err := s.Users().Record(ctx, kindIdentity, identityKey(identity.Issuer, identity.Subject), s.Now())
 	if err == nil {
 		user, err := s.Users().User(ctx, record.Owner)
@@ -148,7 +152,9 @@ func (s *Service) externalUser(ctx context.Context, login *LoginProvider, identi
 }
 
 // signUpExternal creates an account for a new identity.
-func (s *Service) signUpExternal(ctx context.Context, login *LoginProvider, identity *ExternalIdentity, client Client) (store.User, error) {
+func (s *Service) signUpExternal(
+	ctx context.Context, login *LoginProvider, identity *ExternalIdentity, client Client,
+) (store.User, error) {
 	key, err := store.EmailKey(identity.Email)
 	if err != nil {
 		return store.User{}, refusal.New(refusal.EmailUnverified, "the e-mail address of the provider %v", err)
@@ -434,7 +440,10 @@ func disconnect(ctx context.Context, users store.UserStore, userID, id string, n
 // RecoverAccount ends what somebody else may have set up in an account, whose new password
 // is set already: sessions, identities unless they are kept, and those that wait to
 // be connected. It returns the identities that were disconnected.
-func RecoverAccount(ctx context.Context, users store.UserStore, userID string, keepIdentities bool, now time.Time, endSessions func() error) ([]LinkedIdentity, error) {
+func RecoverAccount(
+	ctx context.Context, users store.UserStore, userID string, keepIdentities bool, now time.Time,
+	endSessions func() error,
+) ([]LinkedIdentity, error) {
 	if err := endSessions(); err != nil {
 		return nil, err
 	}

@@ -16,7 +16,9 @@ import (
 )
 
 // SignUp creates an account.
-func (s *Service) SignUp(ctx context.Context, email, password string, profile map[string]any, client Client) (store.User, error) {
+func (s *Service) SignUp(
+	ctx context.Context, email, password string, profile map[string]any, client Client,
+) (store.User, error) {
 	key, err := store.EmailKey(email)
 	if err != nil {
 		return store.User{}, refusal.Property("email", "format", err)
@@ -53,7 +55,9 @@ func (s *Service) SignUp(ctx context.Context, email, password string, profile ma
 	return user, nil
 }
 
-func (s *Service) addUser(ctx context.Context, key, email, pw string, profile map[string]any, client Client) (store.User, error) {
+func (s *Service) addUser(
+	ctx context.Context, key, email, pw string, profile map[string]any, client Client,
+) (store.User, error) {
 	if _, err := s.Users().UserByEmail(ctx, key); err == nil {
 		return store.User{}, store.ErrEmailTaken
 	} else if !errors.Is(err, store.ErrNotFound) {
@@ -156,7 +160,9 @@ const (
 // client has few, and using up the attempts of all of them takes many clients that keep
 // guessing. A correct password gives the attempts back. None of this depends on whether the
 // user exists.
-func (s *Service) Spares(ctx context.Context, familiar bool, emailKey string, client Client, now time.Time) (used []attempt, allowed bool) {
+func (s *Service) Spares(
+	ctx context.Context, familiar bool, emailKey string, client Client, now time.Time,
+) (used []attempt, allowed bool) {
 	if familiar {
 		its, wait := s.Attempts.familiars.Begin(ctx, familiarKey(emailKey, client), now)
 		return []attempt{its}, wait == 0

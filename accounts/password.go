@@ -139,7 +139,9 @@ func (s *Service) ResetPassword(ctx context.Context, token, password string, cli
 }
 
 // recoverBy sets the password and recovers the account of a one-time token.
-func (s *Service) recoverBy(ctx context.Context, link store.OneTimeToken, password string, client Client) ([]LinkedIdentity, error) {
+func (s *Service) recoverBy(
+	ctx context.Context, link store.OneTimeToken, password string, client Client,
+) ([]LinkedIdentity, error) {
 	if err := s.SetPassword(ctx, link.UserID, nil, password, client); err != nil {
 		return nil, err
 	}

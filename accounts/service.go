@@ -173,7 +173,9 @@ func LoadStore(ctx caddy.Context, config *Config) (store.UserStore, error) {
 	return store, nil
 }
 
-func newService(ctx caddy.Context, config Config, identity string, fixed *signing.Signer, store store.UserStore) (*Service, error) {
+func newService(
+	ctx caddy.Context, config Config, identity string, fixed *signing.Signer, store store.UserStore,
+) (*Service, error) {
 	s := &Service{
 		Config: config, identity: identity, Route: config.routeNames(), Now: clock.Now,
 		Log: caddy.Log().Named("http.handlers.jwt_accounts"),
@@ -212,7 +214,9 @@ func newSigningKeys(ctx caddy.Context, config Config, fixed *signing.Signer, s *
 }
 
 // KeyOptions returns the options for signing keys of the accounts.
-func (s *Service) KeyOptions(storage certmagic.Storage, identity, algorithm string, lifetime time.Duration) signing.Options {
+func (s *Service) KeyOptions(
+	storage certmagic.Storage, identity, algorithm string, lifetime time.Duration,
+) signing.Options {
 	path := signing.Path(identity)
 	return signing.Options{
 		Algorithm: algorithm, Storage: storage, Path: path, TokenLifetime: lifetime + jwt.MaxLeeway, Now: s.Now,

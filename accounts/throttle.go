@@ -96,7 +96,9 @@ func (t *Throttle) Begin(ctx context.Context, key string, now time.Time) (attemp
 	return attempt{forgiveHere: func() { narrow.Forgive(); wide.Forgive() }}, 0
 }
 
-func (t *Throttle) count(ctx context.Context, key string, burst int, every time.Duration, now time.Time) (a attempt, wait time.Duration) {
+func (t *Throttle) count(
+	ctx context.Context, key string, burst int, every time.Duration, now time.Time,
+) (a attempt, wait time.Duration) {
 	limiter, _ := t.Counts.ComputeIfAbsent(key, func() (*rate.Limiter, bool) { return rate.NewLimiter(rate.Every(every), burst), false })
 	reservation := limiter.ReserveN(now, 1)
 	if wait := reservation.DelayFrom(now); wait > 0 {

@@ -22,7 +22,9 @@ const (
 )
 
 // CountTry implements caddyjwt.TryCounter.
-func (s *Store) CountTry(ctx context.Context, key string, burst int, every time.Duration, now time.Time) (time.Duration, error) {
+func (s *Store) CountTry(
+	ctx context.Context, key string, burst int, every time.Duration, now time.Time,
+) (time.Duration, error) {
 	before := int64(burst - 1) // attempts that may already have been counted
 	full := now.Add(time.Duration(burst) * every).UnixMilli()
 	counted, err := s.Exec(ctx, countTry, key, now.UnixMilli(), every.Milliseconds(), before, full)

@@ -71,7 +71,9 @@ type Rotation struct {
 
 // Rotate adds a new key before the others. The old key verifies until its last token has
 // expired.
-func Rotate(ctx context.Context, storage certmagic.Storage, storageKey string, r Rotation) (old, fresh string, err error) {
+func Rotate(
+	ctx context.Context, storage certmagic.Storage, storageKey string, r Rotation,
+) (old, fresh string, err error) {
 	unlock, err := lockStorage(ctx, storage, storageKey)
 	if err != nil {
 		return "", "", err

@@ -106,7 +106,9 @@ func (h *Handler) beginConnect(w http.ResponseWriter, r *http.Request, login *ac
 }
 
 // sendOut stores the state, binds it to the browser, and returns the URL of the provider.
-func (h *Handler) sendOut(w http.ResponseWriter, r *http.Request, login *accounts.LoginProvider, pending pendingLogin) (string, error) {
+func (h *Handler) sendOut(
+	w http.ResponseWriter, r *http.Request, login *accounts.LoginProvider, pending pendingLogin,
+) (string, error) {
 	now := h.service.Now()
 	byClient, wait := h.service.Attempts.External.Begin(r.Context(), network.Key(client(r).Address), now)
 	if wait > 0 {
@@ -155,7 +157,9 @@ func (h *Handler) pending(r *http.Request, kind, cookie string) (store.Record, e
 
 // takePending returns and removes the stored value of the browser if wanted returns nil. It
 // returns [store.ErrNotFound] if there is no value.
-func (h *Handler) takePending(w http.ResponseWriter, r *http.Request, kind, cookie string, wanted func(store.Record) error) (store.Record, error) {
+func (h *Handler) takePending(
+	w http.ResponseWriter, r *http.Request, kind, cookie string, wanted func(store.Record) error,
+) (store.Record, error) {
 	record, err := h.pending(r, kind, cookie)
 	if err == nil {
 		err = wanted(record)
@@ -229,7 +233,9 @@ func (h *Handler) finishExternal(w http.ResponseWriter, r *http.Request, login *
 
 // answeredIdentity checks that the response belongs to the browser's log-in, and lets the
 // module complete it.
-func (h *Handler) answeredIdentity(r *http.Request, login *accounts.LoginProvider, pending *pendingLogin) (*accounts.ExternalIdentity, error) {
+func (h *Handler) answeredIdentity(
+	r *http.Request, login *accounts.LoginProvider, pending *pendingLogin,
+) (*accounts.ExternalIdentity, error) {
 	answer, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return nil, refusal.New(refusal.LoginRefused, "the query is malformed")
@@ -282,7 +288,10 @@ func (p *pendingLogin) checkAuthTime(identity *accounts.ExternalIdentity, now ti
 
 // finishConnect asks the user who started it whether to connect the identity with the
 // account.
-func (h *Handler) finishConnect(w http.ResponseWriter, r *http.Request, login *accounts.LoginProvider, pending *pendingLogin, identity *accounts.ExternalIdentity, err error) error {
+func (h *Handler) finishConnect(
+	w http.ResponseWriter, r *http.Request, login *accounts.LoginProvider, pending *pendingLogin,
+	identity *accounts.ExternalIdentity, err error,
+) error {
 	token, user, callerErr := h.shared.callerUser(w, r)
 	if callerErr != nil || user.ID != pending.UserID || SessionOf(token) != pending.SessionID {
 		return h.showLogin(w, r, "", refusal.New(refusal.LoginState, "the session that started it is no longer the session of this browser"))

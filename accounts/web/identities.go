@@ -67,7 +67,9 @@ func (h *Handler) dropOffer(w http.ResponseWriter, r *http.Request) {
 }
 
 // waiting returns the identity that waits in the browser for the caller.
-func (h *Handler) waiting(r *http.Request, token *jwt.Token, user store.User) (record store.Record, waiting offer, err error) {
+func (h *Handler) waiting(
+	r *http.Request, token *jwt.Token, user store.User,
+) (record store.Record, waiting offer, err error) {
 	record, err = h.pending(r, accounts.KindOffered, offerCookie)
 	if err == nil {
 		err = json.Unmarshal(record.Value, &waiting)
@@ -91,7 +93,10 @@ func (h *Handler) connectPage(w http.ResponseWriter, r *http.Request) error {
 	return h.askToConnect(w, r, token, user, record, waiting, pageData{}, http.StatusOK)
 }
 
-func (h *Handler) askToConnect(w http.ResponseWriter, r *http.Request, token *jwt.Token, user store.User, record store.Record, waiting offer, data pageData, status int) error {
+func (h *Handler) askToConnect(
+	w http.ResponseWriter, r *http.Request, token *jwt.Token, user store.User, record store.Record,
+	waiting offer, data pageData, status int,
+) error {
 	data.Text = "Anyone who logs in there as " + waiting.Name() + " will then be logged in to your account here. Connect only an account of your own."
 	data.Confirm = &pageConfirm{
 		Question: "Connect " + waiting.Label + " (" + waiting.Name() + ") to your account " + user.Email + "?",
@@ -102,7 +107,9 @@ func (h *Handler) askToConnect(w http.ResponseWriter, r *http.Request, token *jw
 }
 
 // ask shows a question. It also asks for the password unless the log-in was recent.
-func (h *Handler) ask(w http.ResponseWriter, r *http.Request, token *jwt.Token, user store.User, data pageData, status int) error {
+func (h *Handler) ask(
+	w http.ResponseWriter, r *http.Request, token *jwt.Token, user store.User, data pageData, status int,
+) error {
 	fresh, err := h.service.IsFresh(r.Context(), user.ID, SessionOf(token))
 	if err != nil {
 		return err
@@ -244,7 +251,10 @@ func (h *Handler) identity(w http.ResponseWriter, r *http.Request, id string) er
 	return nil
 }
 
-func (h *Handler) askToDisconnect(w http.ResponseWriter, r *http.Request, token *jwt.Token, user store.User, links []accounts.LinkedIdentity, i int, data pageData, status int) error {
+func (h *Handler) askToDisconnect(
+	w http.ResponseWriter, r *http.Request, token *jwt.Token, user store.User,
+	links []accounts.LinkedIdentity, i int, data pageData, status int,
+) error {
 	link := links[i]
 	data.Text = "You will no longer be able to log in to your account through " + link.Label + " as " + link.Name() + "."
 	switch {

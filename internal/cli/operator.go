@@ -27,7 +27,10 @@ func AddStoreFlags(cmd *cobra.Command) {
 
 // OnStore converts a function that works on the store selected by the flags of
 // AddStoreFlags to the function of a command. If create is set, a missing file is created.
-func OnStore(create bool, run func(ctx context.Context, cmd *cobra.Command, args []string, store store.UserStore) error) func(*cobra.Command, []string) error {
+func OnStore(
+	create bool,
+	run func(ctx context.Context, cmd *cobra.Command, args []string, store store.UserStore) error,
+) func(*cobra.Command, []string) error {
 	return operates(create, func(o *operator) error { return run(o.ctx, o.cmd, o.args, o.store) })
 }
 

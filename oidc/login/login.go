@@ -216,7 +216,9 @@ func (l *Login) config(known *metadata, redirectURL string) *oauth2.Config {
 }
 
 // Finish implements caddyjwt.ExternalLogin.
-func (l *Login) Finish(ctx context.Context, answer url.Values, redirectURL string, text []byte) (*accounts.ExternalIdentity, error) {
+func (l *Login) Finish(
+	ctx context.Context, answer url.Values, redirectURL string, text []byte,
+) (*accounts.ExternalIdentity, error) {
 	var kept keptLogin
 	if err := json.Unmarshal(text, &kept); err != nil {
 		return nil, err
@@ -259,7 +261,9 @@ func (l *Login) noteOutage(err error) {
 var errUnknownClient = errors.New("the provider rejects client_id or client_secret")
 
 // exchange exchanges the code for tokens and returns the identity of the user.
-func (l *Login) exchange(ctx context.Context, known *metadata, code, redirectURL string, kept *keptLogin) (*accounts.ExternalIdentity, error) {
+func (l *Login) exchange(
+	ctx context.Context, known *metadata, code, redirectURL string, kept *keptLogin,
+) (*accounts.ExternalIdentity, error) {
 	ctx = gooidc.ClientContext(ctx, l.provider.client)
 	tokens, err := l.config(known, redirectURL).Exchange(ctx, code, oauth2.VerifierOption(kept.Verifier))
 	if err != nil {
@@ -308,7 +312,9 @@ func unavailable(err error) error {
 
 // verifyIDToken verifies the ID token (OpenID Connect Core §3.1.3.7) and that it belongs to
 // this log-in. It returns the claims.
-func (l *Login) verifyIDToken(ctx context.Context, known *metadata, tokens *oauth2.Token, nonce string) (map[string]any, error) {
+func (l *Login) verifyIDToken(
+	ctx context.Context, known *metadata, tokens *oauth2.Token, nonce string,
+) (map[string]any, error) {
 	raw, _ := tokens.Extra("id_token").(string)
 	if raw == "" {
 		return nil, errors.New("the token endpoint returned no id_token")

@@ -78,7 +78,9 @@ func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) error {
 
 // decide answers a valid request: with the log-in page, the consent page, or a redirect to
 // the client.
-func (p *Provider) decide(w http.ResponseWriter, r *http.Request, id string, waiting interaction, request *authorizationRequest) error {
+func (p *Provider) decide(
+	w http.ResponseWriter, r *http.Request, id string, waiting interaction, request *authorizationRequest,
+) error {
 	login, err := p.accounts.Login(w, r)
 	if err != nil && !nobody(err) {
 		return err
@@ -413,7 +415,9 @@ func (p *Provider) needsLogin(a *authorizationRequest, login *web.Login, beganAt
 }
 
 // refuseRequest sends an error to the client, or shows it if the client is unknown.
-func (p *Provider) refuseRequest(w http.ResponseWriter, r *http.Request, request *authorizationRequest, err error) error {
+func (p *Provider) refuseRequest(
+	w http.ResponseWriter, r *http.Request, request *authorizationRequest, err error,
+) error {
 	told, ok := errors.AsType[*oauthError](err)
 	if !ok {
 		told = p.notNow(err)
@@ -426,7 +430,9 @@ func (p *Provider) refuseRequest(w http.ResponseWriter, r *http.Request, request
 
 // respond redirects the user to the client (OAuth 2.0 Multiple Response Type Encoding
 // Practices, OAuth 2.0 Form Post Response Mode).
-func (p *Provider) respond(w http.ResponseWriter, r *http.Request, request *authorizationRequest, answer map[string]string) error {
+func (p *Provider) respond(
+	w http.ResponseWriter, r *http.Request, request *authorizationRequest, answer map[string]string,
+) error {
 	if request.state != "" {
 		answer["state"] = request.state
 	}

@@ -27,7 +27,9 @@ func (a *authorizationRequest) question(login *web.Login) string {
 }
 
 // consented reports whether the user need not be asked for consent.
-func (p *Provider) consented(ctx context.Context, a *authorizationRequest, login *web.Login, waiting interaction) (bool, error) {
+func (p *Provider) consented(
+	ctx context.Context, a *authorizationRequest, login *web.Login, waiting interaction,
+) (bool, error) {
 	if waiting.Consented == a.question(login) {
 		return true, nil
 	}

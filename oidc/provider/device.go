@@ -145,7 +145,9 @@ func (p *Provider) device(w http.ResponseWriter, r *http.Request) error {
 const deviceTries = 20 // wrong codes per user while a code is valid
 
 // findDevice returns the device of a code that is undecided or was decided in this session.
-func (p *Provider) findDevice(ctx context.Context, typed string, login *web.Login) (id string, kept deviceCode, client *Client, err error) {
+func (p *Provider) findDevice(
+	ctx context.Context, typed string, login *web.Login,
+) (id string, kept deviceCode, client *Client, err error) {
 	wrong := &oauthError{status: http.StatusNotFound, code: "invalid_request", description: "The code is wrong, or has expired. Look at your device again."}
 	forgive, allowed := p.deviceGuesses.Try(ctx, login.User.ID, p.accounts.Now())
 	if !allowed {

@@ -104,7 +104,9 @@ type tokens struct {
 }
 
 // grantRequest issues what the request asks for: a code, tokens, or both.
-func (p *Provider) grantRequest(ctx context.Context, a *authorizationRequest, login *web.Login) (map[string]string, error) {
+func (p *Provider) grantRequest(
+	ctx context.Context, a *authorizationRequest, login *web.Login,
+) (map[string]string, error) {
 	g := grant{
 		ID: uuid.NewString(), ClientID: a.client.ID, UserID: login.User.ID, SessionID: login.SessionID, Scopes: a.scopes, AuthTime: authTime(login), External: login.External,
 		Since: a.client.Since, Password: p.accounts.PasswordMark(login.User), Nonce: a.nonce, Claims: a.claims, ACR: slices.Contains(a.acrValues, acrPassword) || a.claims.IDToken["acr"] != nil,
@@ -165,7 +167,9 @@ func (p *Provider) keepGrant(ctx context.Context, client *Client, g *grant) erro
 var errTakenBack = refuse("invalid_grant", "the consent of the user was withdrawn")
 
 // accessToken returns an access token according to RFC 9068.
-func (p *Provider) accessToken(ctx context.Context, client *Client, g *grant, user store.User) (token string, lifetime time.Duration, err error) {
+func (p *Provider) accessToken(
+	ctx context.Context, client *Client, g *grant, user store.User,
+) (token string, lifetime time.Duration, err error) {
 	now := p.accounts.Now()
 	lifetime = time.Duration(client.AccessTokenLifetime)
 	claims := map[string]any{
@@ -185,7 +189,9 @@ func (p *Provider) accessToken(ctx context.Context, client *Client, g *grant, us
 }
 
 // idToken returns an ID token (OpenID Connect Core §2).
-func (p *Provider) idToken(ctx context.Context, client *Client, g *grant, user store.User, accessToken, code string, withUser bool) (string, error) {
+func (p *Provider) idToken(
+	ctx context.Context, client *Client, g *grant, user store.User, accessToken, code string, withUser bool,
+) (string, error) {
 	now := p.accounts.Now()
 	claims := map[string]any{
 		"iss": p.Issuer, "sub": g.UserID, "aud": client.ID, "iat": now.Unix(), "exp": now.Add(time.Duration(client.IDTokenLifetime)).Unix(),
@@ -249,7 +255,9 @@ func verifies(verifier, challenge string) bool {
 }
 
 // give issues the tokens of a grant, with a refresh token if the client may have one.
-func (p *Provider) give(ctx context.Context, client *Client, g *grant, user store.User, refreshToken string) (*tokens, error) {
+func (p *Provider) give(
+	ctx context.Context, client *Client, g *grant, user store.User, refreshToken string,
+) (*tokens, error) {
 	access, lifetime, err := p.accessToken(ctx, client, g, user)
 	if err != nil {
 		return nil, err

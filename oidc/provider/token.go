@@ -114,7 +114,9 @@ func required(values url.Values, name string) error {
 
 // byRefreshToken rotates a refresh token. If the successor of the token was already used,
 // it ends the grant, because both the owner and a thief have the token (RFC 9700 §4.14.2).
-func (p *Provider) byRefreshToken(ctx context.Context, client *Client, values url.Values, began time.Time) (*tokens, error) {
+func (p *Provider) byRefreshToken(
+	ctx context.Context, client *Client, values url.Values, began time.Time,
+) (*tokens, error) {
 	const wrong = "the refresh token is unknown, has expired, was already used, or belongs to another client"
 	if err := required(values, "refresh_token"); err != nil {
 		return nil, err
@@ -174,7 +176,9 @@ func (p *Provider) byRefreshToken(ctx context.Context, client *Client, values ur
 // rotate replaces the refresh token of a grant. It returns the successor, the grant as
 // stored then, and whether it is the same successor again. It returns
 // [caddyjwt.ErrRefreshReused] for a reused token.
-func (p *Provider) rotate(ctx context.Context, id string, use *accounts.RefreshUse) (g grant, fresh, result string, err error) {
+func (p *Provider) rotate(
+	ctx context.Context, id string, use *accounts.RefreshUse,
+) (g grant, fresh, result string, err error) {
 	g, err = change(ctx, p.state, kindGrant, id, func(kept *grant) error {
 		line := kept.line()
 		next, successor, err := use.Rotate(line)
