@@ -11,8 +11,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// privateWriter marks the answers to requests that shared caches take for anybody's
-// (RFC 9111 §3.5 knows of `Authorization` alone).
+// privateWriter marks responses that shared caches would otherwise store for everybody. RFC
+// 9111 §3.5 only protects requests with `Authorization`.
 type privateWriter struct {
 	*caddyhttp.ResponseWriterWrapper
 	marks
@@ -20,15 +20,15 @@ type privateWriter struct {
 	marked  bool
 }
 
-// marks are why an answer is marked.
+// marks are the reasons for marking a response.
 type marks struct {
-	always   bool            // whatever a handler behind says of caching, as for a token in the URL (RFC 6750 §2.3)
-	byCookie bool            // the user came by a cookie, and is not anonymous
-	vary     bool            // another cookie may have another answer
-	renewed  *accounts.Grant // whose cookies the answer brings; nil for none
+	always   bool            // regardless of a handler's Cache-Control, as for a token in the URL (RFC 6750 §2.3)
+	byCookie bool            // the user was identified by a cookie
+	vary     bool            // the response may depend on the cookie
+	renewed  *accounts.Grant // the tokens in the response's cookies; nil for none
 }
 
-// marksFor says how to mark the answer to a request that is let through.
+// marksFor returns how to mark the response to an allowed request.
 func marksFor(who caller) marks {
 	byCookie, byQuery := who.byCookie(), who.credential.ByQuery()
 	if !byCookie && !byQuery {
@@ -37,15 +37,14 @@ func marksFor(who caller) marks {
 	return marks{always: byQuery || who.renewed != nil, byCookie: byCookie, vary: byCookie, renewed: who.renewed}
 }
 
-// serveMarked hands the request on, and has the answer marked for caches where that is
-// needed.
+// serveMarked calls the next handler and marks the response for caches if necessary.
 func serveMarked(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, needed marks) error {
 	if needed == (marks{}) {
 		return next.ServeHTTP(w, r)
 	}
 	marking := &privateWriter{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, marks: needed, request: r}
 	err := next.ServeHTTP(marking, r)
-	marking.mark() // an answer that somebody else writes, such as that to an error
+	marking.mark() // for a response written elsewhere, such as an error
 	return err
 }
 
@@ -72,7 +71,7 @@ func (w *privateWriter) mark() {
 			return slices.Contains(directives, name)
 		})
 	}
-	forAll := has("public", "s-maxage") // as a handler behind says, which knows whether it is the same for all
+	forAll := has("public", "s-maxage") // the handler declares that the response is the same for everybody
 	switch isPrivate := has("private", "no-store"); {
 	case w.always && !isPrivate:
 		w.Header().Set("Cache-Control", "private")
@@ -84,7 +83,7 @@ func (w *privateWriter) mark() {
 	}
 }
 
-// listOf are the elements of a header, in small letters.
+// listOf returns the elements of a header in lower case.
 func listOf(header http.Header, name string) (elements []string) {
 	for _, line := range header[name] {
 		for element := range strings.SplitSeq(line, ",") {

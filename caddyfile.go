@@ -20,7 +20,7 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("jwt", httpcaddyfile.Before, "basic_auth")
 }
 
-// parseDirective yields the route of the handler and, with accounts, theirs.
+// parseDirective returns the route of the handler and, with accounts, the account routes.
 func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 	h.Next()
 	matcher, err := h.ExtractMatcherSet()
@@ -99,7 +99,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 type parser struct {
 	*caddyfile.Dispenser
 	handler *Handler
-	outside IssuerConfig // what is specified outside the issuer blocks
+	outside IssuerConfig // options outside the issuer blocks
 }
 
 func (p *parser) options() []config.Option {
@@ -146,8 +146,8 @@ func (p *parser) issuer(b *config.Block, _ string) error {
 	return config.ReadBlock(b.Dispenser, "issuer", ", and the other options are specified outside its block", issuerOptions(issuer))
 }
 
-// issuerOptions are those of an issuer's block, and of the `jwt` block where there is
-// only one issuer.
+// issuerOptions returns the options of an issuer block, which can also be in the `jwt`
+// block if there is only one issuer.
 func issuerOptions(issuer *IssuerConfig) []config.Option {
 	return []config.Option{
 		{Name: "jwks", Read: func(b *config.Block, _ string) error {
@@ -228,8 +228,8 @@ func (p *parser) require(*config.Block, string) error {
 	requirement := new(Requirement)
 	kind := p.Val()
 	if kind == "expression" {
-		// Quotes inside of the expression are part of it, unless they are
-		// around all of it, as with Caddy's expression matcher.
+		// Quotes inside the expression are part of it. As in Caddy's expression matcher,
+		// quotes around the whole expression are not.
 		switch raw := p.RemainingArgsRaw(); len(raw) {
 		case 0:
 		case 1:
@@ -294,7 +294,7 @@ func (p *parser) cache(b *config.Block, name string) error {
 	return nil
 }
 
-// finish gives the options outside of an issuer block to the one issuer.
+// finish adds the options outside of issuer blocks to the only issuer.
 func (p *parser) finish() error {
 	h := p.handler
 	if p.outside.empty() {
@@ -339,7 +339,7 @@ func (p *parser) merge(into *IssuerConfig) error {
 	return nil
 }
 
-// empty tells whether no option of an issuer is given.
+// empty reports whether no option of the issuer is set.
 func (c *IssuerConfig) empty() bool { return reflect.ValueOf(*c).IsZero() }
 
 // Interface guards

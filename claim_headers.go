@@ -14,28 +14,28 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// ClaimHeader is a request header that tells the upstream a claim.
+// ClaimHeader is a request header that passes a claim to the upstream.
 type ClaimHeader struct {
-	// Header is the name of the header. The client's own copies are always
-	// removed, in every spelling that an upstream might take for it
-	// (`X-User`, `X_User`, `X.User`), also when the claim is absent and when
-	// no token was needed.
+	// Header is the name of the header. Values from the client are always removed, for
+	// every spelling that an upstream may treat as the same name (`X-User`, `X_User`,
+	// `X.User`), also if the claim is absent or the request does not require a token.
 	Header string `json:"header"`
 
-	// Claim is the path of the claim. Lists are joined by commas, so that an element
-	// with a comma in it looks like two; objects are JSON. If it is absent, or holds a line end or another control
-	// character, the header is not set.
+	// Claim is the path of the claim. Lists are joined by commas, so an element that
+	// contains a comma looks like two; objects are JSON. If the claim is absent or contains
+	// a line break or another control character, the header is not set.
 	Claim string `json:"claim"`
 }
 
-// headerName is a name that headers have, and claims do not.
+// headerName matches names that are used for headers but not for claims.
 var headerName = regexp.MustCompile(`^([Xx]|[A-Z][A-Za-z0-9]*|remote)(-[A-Za-z0-9]+)+$`)
 
-// commonClaims are names that claims have, and headers do not.
+// commonClaims are names that are used for claims but not for headers.
 var commonClaims = []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "name", "given_name", "family_name", "preferred_username", "nickname", "email", "email_verified", "phone_number", "scope", "scp", "role", "roles", "groups", "permissions", "entitlements", "azp", "client_id", "sid", "acr", "amr", "auth_time", "tid", "oid", "upn"}
 
-// turnedRound reports whether the claim has the form of a header, or the header the
-// name of a claim. Clients could then send the header that the service behind reads.
+// turnedRound reports whether header and claim are swapped: the claim looks like a header,
+// or the header is the name of a claim. Clients could then send the header that the
+// upstream uses.
 func turnedRound(header *ClaimHeader) bool {
 	if headerName.MatchString(header.Header) {
 		return false
@@ -68,8 +68,8 @@ func (h *Handler) validateClaimHeaders() error {
 	return nil
 }
 
-// sameHeader compares header names as CGI and its heirs do, which write `-`
-// and any other punctuation as `_` (RFC 3875 §4.1.18).
+// sameHeader compares header names like CGI and similar interfaces, which convert `-` and
+// any other punctuation to `_` (RFC 3875 §4.1.18).
 func sameHeader(a, b string) bool {
 	if len(a) != len(b) {
 		return false
@@ -109,8 +109,8 @@ func (h *Handler) setClaimHeaders(r *http.Request, claims jwt.Claims) {
 	}
 }
 
-// removeClaimHeaders removes what a client may have sent to pass for somebody.
-// Those with the names of kept stay: a jwt handler has set them.
+// removeClaimHeaders removes headers that a client may have sent to impersonate a user.
+// Headers with the names in kept were set by a jwt handler and stay.
 func removeClaimHeaders(r *http.Request, headers []*ClaimHeader, kept []string) {
 	if len(headers) == 0 {
 		return
@@ -122,7 +122,7 @@ func removeClaimHeaders(r *http.Request, headers []*ClaimHeader, kept []string) 
 	if r.Trailer != nil {
 		removeTrailers(r, isClaim)
 	}
-	// A proxy takes the headers away that these name (RFC 9110 §7.6.1).
+	// A proxy removes the headers named in these (RFC 9110 §7.6.1).
 	for _, list := range []string{"Connection", "Trailer"} {
 		for i, value := range r.Header[list] {
 			names := strings.Split(value, ",")
@@ -134,8 +134,8 @@ func removeClaimHeaders(r *http.Request, headers []*ClaimHeader, kept []string) 
 	}
 }
 
-// removeTrailers removes claim headers that come after the body, declared or not:
-// net/http adds them to the request's map once the body has ended.
+// removeTrailers removes claim headers that arrive after the body, declared or not:
+// net/http adds them to the request's map when the body has ended.
 func removeTrailers(r *http.Request, isClaim func(name string) bool) {
 	trailers := r.Trailer
 	remove := func() {
@@ -147,7 +147,7 @@ func removeTrailers(r *http.Request, isClaim func(name string) bool) {
 	}
 }
 
-// trailerGuard calls ended when the body has ended, before its reader knows.
+// trailerGuard calls ended at the end of the body, before the reader gets to know of it.
 type trailerGuard struct {
 	io.ReadCloser
 	ended func()
@@ -162,7 +162,7 @@ func (g *trailerGuard) Read(into []byte) (int, error) {
 	return n, err
 }
 
-// Close implements io.Closer. What is left of the body may be read in it.
+// Close implements io.Closer. It may read the rest of the body.
 func (g *trailerGuard) Close() error {
 	defer g.ended()
 	return g.ReadCloser.Close()

@@ -14,9 +14,9 @@ func init() {
 	caddy.RegisterModule(ExclusiveListener{})
 }
 
-// ExclusiveListener is a listener wrapper by which Caddy does not start where another
-// program listens on a port of the server. Without it two Caddy processes of one user
-// share a port, and either of them answers.
+// ExclusiveListener is a listener wrapper that prevents Caddy from starting if another
+// program listens on a port of the server. Without it, two Caddy processes of the same user
+// share the port, and either of them answers.
 type ExclusiveListener struct{}
 
 // CaddyModule returns the Caddy module information.
@@ -38,8 +38,8 @@ func (*ExclusiveListener) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// Provision listens on each address for a moment, as a program does that shares
-// none. A reload is not checked: its addresses are those of this process.
+// Provision briefly listens on each address without sharing it. It does nothing at a
+// reload, because the addresses are in use by this process.
 func (*ExclusiveListener) Provision(ctx caddy.Context) error {
 	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if !ok || caddy.ActiveContext().Context != nil {

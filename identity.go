@@ -14,18 +14,17 @@ const (
 	identityVar      = "caddy_jwt_identity"
 )
 
-// identity is whose request it is, for the handlers behind. There is one per
-// request; where several jwt handlers meet it, the last one decides.
+// identity is the user of a request, for the next handlers. There is one per request; if
+// several jwt handlers run, the last one decides.
 type identity struct {
 	claims  jwt.Claims
 	userID  any      // a string, or nil for an anonymous user
-	headers []string // claim headers that were set
+	headers []string // claim headers set by the handler
 }
 
-// attach puts the user into the request's placeholders and, by the user ID,
-// into its access log. A nil token is an anonymous user, whose placeholders
-// are empty. What an earlier jwt handler said of the user is forgotten, so that
-// nothing of one user stands beside something of another.
+// attach sets the user in the request's placeholders and, by the user ID, in its access
+// log. A nil token means an anonymous user with empty placeholders. Data of an earlier jwt
+// handler is removed, so that data of different users is never mixed.
 func attach(r *http.Request, token *jwt.Token) {
 	replacer := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	vars := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
@@ -49,15 +48,15 @@ func attach(r *http.Request, token *jwt.Token) {
 	replacer.DeleteByPrefix(userPlaceholders)
 }
 
-// is tells whether a token is of the same user: an ID is one issuer's.
+// is reports whether a token has the same user; an ID is only unique per issuer.
 func (who *identity) is(token *jwt.Token) bool {
 	issuer, _ := who.claims["iss"].(string)
 	same, _ := token.Claims["iss"].(string)
 	return who.userID == token.UserIDValue() && issuer == same
 }
 
-// placeholder looks a claim up when it is read. The names of claims are
-// known, so an absent one is empty and not left as it is written.
+// placeholder evaluates a claim when it is used. The prefix is known, so an absent claim is
+// empty and the placeholder is not left unchanged.
 func (who *identity) placeholder(key string) (any, bool) {
 	path, ours := strings.CutPrefix(key, userPlaceholders)
 	if !ours {

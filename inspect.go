@@ -10,8 +10,8 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 )
 
-// Judge says what the handler would do with a token, for `caddy jwt inspect`, and whether
-// it would let it in. Rules that need a request are named in the verdict.
+// Judge returns what the handler would do with a token, for `caddy jwt inspect`, and
+// whether it would accept it. The verdict lists rules that require a request.
 func (h *Handler) Judge(ctx context.Context, token string, now time.Time) (verdict string, accepted bool) {
 	if h.accounts != nil {
 		if err := h.accounts.LearnRevocations(ctx, now); err != nil {

@@ -13,84 +13,81 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// shortestPause is the least that refresh, max_stale, cooldown and timeout may be.
+// shortestPause is the minimum of refresh, max_stale, cooldown and timeout.
 const shortestPause = 100 * time.Millisecond
 
-// hmacAlgorithms, and the secret that each needs at least, in bytes.
+// hmacAlgorithms maps each HMAC algorithm to the minimum length of its secret, in bytes.
 var hmacAlgorithms = map[string]int{"HS256": 32, "HS384": 48, "HS512": 64}
 
-// IssuerConfig is somebody whose tokens are accepted, and the keys that only
-// it signs with.
+// IssuerConfig is an issuer whose tokens are accepted, with its own keys.
 type IssuerConfig struct {
-	// Issuer is what the `iss` claim must equal, to the letter. Default: `iss`
-	// is not checked; then a key must be given, and this be the only issuer.
+	// Issuer is the required value of the `iss` claim, compared exactly. Default: `iss` is
+	// not checked; then a key must be set, and there can be no other issuer.
 	Issuer string `json:"issuer,omitempty"`
 
-	// JWKS says where the issuer's key set is. Default: where the issuer has
-	// no other key, it is found by OpenID discovery on Issuer.
+	// JWKS configures the issuer's key set. Default: if the issuer has no other key, the
+	// key set is found by OpenID discovery on Issuer.
 	JWKS *JWKSConfig `json:"jwks,omitempty"`
 
-	// PublicKeys are the issuer's public keys: PEM (SPKI, PKCS#1 or a
-	// certificate, whose validity is not checked), a JWK, a JWK set, or the
-	// path of a file with one of these. White space does not matter.
+	// PublicKeys are the issuer's public keys: PEM (SPKI, PKCS#1 or a certificate, whose
+	// validity is not checked), a JWK, a JWK set, or the path of a file with one of these.
+	// White space is ignored.
 	PublicKeys []string `json:"public_keys,omitempty"`
 
-	// Secrets are shared secrets for HMAC. Whoever verifies with one can also
-	// sign with it, so prefer a public key where issuer and verifier are not
-	// the same.
+	// Secrets are shared secrets for HMAC. Anybody who can verify with a secret can also
+	// sign with it, so prefer public keys unless issuer and verifier are the same.
 	Secrets []*config.Secret `json:"secrets,omitempty"`
 
-	// Algorithms that are accepted, of HS256, HS384, HS512, RS256, RS384,
-	// RS512, PS256, PS384, PS512, ES256, ES384, ES512 and EdDSA (Ed25519);
-	// built with the tag `jwx_es256k`, also ES256K. Default: those that the keys allow by type, curve, length and `alg`.
+	// Algorithms are the accepted algorithms, out of HS256, HS384, HS512, RS256, RS384,
+	// RS512, PS256, PS384, PS512, ES256, ES384, ES512 and EdDSA (Ed25519), and ES256K if
+	// built with the tag `jwx_es256k`. Default: the algorithms that the keys allow by type,
+	// curve, length and `alg`.
 	Algorithms []string `json:"algorithms,omitempty"`
 
-	// Audience: the `aud` claim must hold one of these. Default: `aud` is not
-	// compared, so a token that the issuer made for another service is
-	// accepted here too.
+	// Audience lists the accepted audiences: the `aud` claim must contain one of them.
+	// Default: `aud` is not checked, so tokens that the issuer made for other services are
+	// accepted too.
 	Audience []string `json:"audience,omitempty"`
 
-	// TokenType is the `typ` that the token's header must have, such as
-	// `at+jwt` of RFC 9068. Default: absent, `JWT` or `at+jwt`.
+	// TokenType is the required `typ` of the token's header, such as `at+jwt` of RFC 9068.
+	// Default: omitted, `JWT` or `at+jwt`.
 	TokenType string `json:"token_type,omitempty"`
 }
 
-// JWKSConfig is a key set behind a URL (RFC 7517 §5). It is fetched in the
-// background and kept in Caddy's storage. Handlers with the same settings
-// share one set, over config reloads too.
+// JWKSConfig is a key set behind a URL (RFC 7517 §5). It is fetched in the background and
+// kept in Caddy's storage. Handlers with the same settings share one set, also across
+// config reloads.
 type JWKSConfig struct {
-	// URL of the key set: https, http to this machine, or http by
-	// `allow_http`. Default: what OpenID discovery on the issuer says.
+	// URL of the key set: https, http to this machine or, with `allow_http`, any http.
+	// Default: the URL that OpenID discovery on the issuer returns.
 	URL string `json:"url,omitempty"`
 
-	// Refresh is how old the set may get before it is fetched again, ahead of
-	// need; at least 100ms, as the other times. A key that was withdrawn is
-	// refused within this time, as long as the URL answers. Default: `10m`.
+	// Refresh is how long the set is used before it is fetched again, ahead of need; at
+	// least 100ms, like the other durations. A key that the issuer withdraws is refused
+	// within this time, as long as the URL is available. Default: `10m`.
 	Refresh caddy.Duration `json:"refresh,omitempty"`
 
-	// MaxStale is how old the last good set may get while the URL is out of
-	// reach; not less than `refresh`. After it, the issuer's tokens are
-	// refused. Default: `24h`, or `refresh` where that is longer.
+	// MaxStale is how long the last valid set is used while the URL is unavailable; not
+	// less than `refresh`. After that, the issuer's tokens are refused. Default: `24h`, or
+	// `refresh` if that is longer.
 	MaxStale caddy.Duration `json:"max_stale,omitempty"`
 
-	// Cooldown is the least time between two fetches that unknown key IDs
-	// cause. Default: `30s`.
+	// Cooldown is the minimum time between two fetches for unknown key IDs. Default: `30s`.
 	Cooldown caddy.Duration `json:"cooldown,omitempty"`
 
-	// Timeout of one fetch, discovery and redirects included. Default: `5s`.
+	// Timeout of a fetch, including discovery and redirects. Default: `5s`.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 
-	// AllowHTTP accepts plain http to other machines. Whoever can change the
-	// answer on its way can then sign tokens that are accepted here.
+	// AllowHTTP accepts plain http to other machines. Anybody who can change the response
+	// in transit can then sign tokens that are accepted here.
 	AllowHTTP bool `json:"allow_http,omitempty"`
 
-	// TrustedCACerts are PEM files with the certificates of the CAs that the
-	// URL's server is trusted by. Default: the system's.
+	// TrustedCACerts are PEM files with the certificates of the CAs that are trusted for
+	// the URL's server. Default: the CAs of the system.
 	TrustedCACerts []string `json:"trusted_ca_certs,omitempty"`
 }
 
-// provision resolves placeholders, loads keys, and says which algorithms they
-// serve.
+// provision resolves placeholders, loads keys, and determines their algorithms.
 func (c *IssuerConfig) provision(ctx caddy.Context, h *Handler) (jwt.Issuer, error) {
 	err := errors.Join(config.Resolve("issuer", &c.Issuer), config.Resolve("token_type", &c.TokenType), config.ResolveList("audience", c.Audience), config.ResolveList("algorithms", c.Algorithms))
 	if err != nil {

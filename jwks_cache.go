@@ -15,8 +15,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// keySets are the sets in use. They outlive a config reload, so that it
-// neither fetches a set again nor forgets it.
+// keySets are the sets in use. They outlive config reloads, so a reload neither fetches a
+// set again nor loses it.
 var keySets = caddy.NewUsagePool()
 
 type sharedKeySet struct{ *jwks.KeySet }
@@ -24,8 +24,7 @@ type sharedKeySet struct{ *jwks.KeySet }
 // Destruct implements caddy.Destructor.
 func (s sharedKeySet) Destruct() error { return s.Close() }
 
-// remoteKeys returns the shared key set of the issuer, which is started with the
-// config.
+// remoteKeys returns the shared key set of the issuer. It starts when the config starts.
 func (c *IssuerConfig) remoteKeys(ctx caddy.Context, h *Handler) (*jwks.KeySet, error) {
 	settings, err := c.remoteSettings()
 	if err != nil {
@@ -43,7 +42,7 @@ func (c *IssuerConfig) remoteKeys(ctx caddy.Context, h *Handler) (*jwks.KeySet, 
 	}
 	h.keySets = append(h.keySets, settings)
 	set := shared.(sharedKeySet).KeySet
-	set.SetStorage(ctx.Storage()) // that of the newest config
+	set.SetStorage(ctx.Storage()) // the storage of the newest config
 	config.AtStart(ctx, func() error {
 		set.Start()
 		return nil
@@ -123,7 +122,7 @@ var (
 
 func init() { answer.AddMetrics(keySetCollector{}) }
 
-// keySetCollector reports the sets in use at the time of a scrape.
+// keySetCollector reports the sets that are in use at the time of a scrape.
 type keySetCollector struct{}
 
 // Describe implements prometheus.Collector.
@@ -133,8 +132,8 @@ func (keySetCollector) Describe(out chan<- *prometheus.Desc) {
 	out <- keysDesc
 }
 
-// Collect implements prometheus.Collector. Sets of one URL with other settings
-// are one series: their fetches are added up, and the youngest one counts.
+// Collect implements prometheus.Collector. Sets with the same URL but different settings
+// are one series: their fetches are added, and the most recent one determines the age.
 func (keySetCollector) Collect(out chan<- prometheus.Metric) {
 	type sum struct {
 		good, bad uint64

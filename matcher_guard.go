@@ -17,18 +17,18 @@ func init() {
 	caddy.RegisterModule(new(Guard))
 }
 
-// Guard stands in front of a site's handlers and sees the requests that the matcher
-// of a `jwt` handler leaves out. It removes claim headers that a client sent, since
-// what is behind trusts these headers wherever they come from. And it answers 400 to a
-// path that what is behind may read as another one, where the matcher judges the
-// two differently: dot segments, plain or encoded, encoded slashes, backslashes,
-// path parameters and the like. The directive puts it into the site by itself.
+// Guard runs before the handlers of a site and sees the requests that the matcher of a
+// `jwt` handler does not match. It removes claim headers that a client sent, because the
+// upstream trusts these headers for every request. It also answers 400 to ambiguous paths:
+// paths that the upstream may interpret differently (dot segments, plain or encoded,
+// encoded slashes, backslashes, path parameters and similar), if the matcher does not treat
+// all interpretations alike. The directive adds the guard automatically.
 type Guard struct {
-	// Headers are the claim headers of the `jwt` handler. Those that a `jwt` handler
-	// has set stay.
+	// Headers are the claim headers of the `jwt` handler. Headers that a `jwt` handler has
+	// set are kept.
 	Headers []*ClaimHeader `json:"headers,omitempty"`
 
-	// MatcherSetsRaw are the matchers of the `jwt` handler's route. Default: none, and
+	// MatcherSetsRaw are the matchers of the `jwt` handler's route. Default: none, and then
 	// no path is refused.
 	MatcherSetsRaw caddyhttp.RawMatcherSets `json:"match,omitempty" caddy:"namespace=http.matchers"`
 
@@ -44,7 +44,7 @@ func (*Guard) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision replaces placeholders and loads the matchers.
+// Provision resolves placeholders and loads the matchers.
 func (g *Guard) Provision(ctx caddy.Context) error {
 	g.answers = answer.Responder{Realm: answer.DefaultRealm, Logger: ctx.Logger()}
 	if slices.Contains(g.Headers, nil) {
@@ -81,8 +81,8 @@ func (g *Guard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 	return next.ServeHTTP(w, r)
 }
 
-// refusePath answers by itself, and not by the site's handle_errors, which may lead
-// to the server that the path is kept from.
+// refusePath writes the response itself, because the site's handle_errors may lead to the
+// server that must not get the path.
 func refusePath(answers answer.Responder, w http.ResponseWriter, r *http.Request) error {
 	refusal := refusal.New(refusal.Path, "interpretations of %s differ in whether they reach jwt", refusal.Quoted(r.URL.EscapedPath()))
 	answers.Announce(w, r, refusal)

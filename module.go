@@ -31,7 +31,7 @@ func init() {
 	caddy.RegisterModule(new(Handler))
 }
 
-// Why requests are let through.
+// Counters of allowed requests, by reason.
 var (
 	allowed    = answer.Allowed("valid_token")
 	anonymous  = answer.Allowed("optional")
@@ -39,11 +39,11 @@ var (
 	preflight  = answer.Allowed("preflight")
 )
 
-// Handler lets a request through if it carries a good JWT as a bearer token
-// (RFC 6750), and tells the handlers behind it whose request it is.
+// Handler allows a request if it carries a valid JWT as a bearer token (RFC 6750), and
+// passes the user to the next handlers.
 //
-// Placeholders for the handlers behind it; those of the user are empty for an
-// anonymous one:
+// Placeholders for the next handlers; the placeholders of the user are empty for an
+// anonymous user:
 //
 // Placeholder | Description
 // ------------|------------
@@ -52,100 +52,99 @@ var (
 // `{http.jwt.error}` | In `handle_errors`: `credentials_required`, `invalid_request`, `invalid_token`, `insufficient_scope`, `forbidden` or `keys_unavailable`
 // `{http.jwt.error_description}` | In `handle_errors`: which check failed
 //
-// Every text value may hold placeholders such as `{env.NAME}` and
-// `{file./path}`, which are resolved when the config is loaded; only
-// `expression` reads them with each request.
+// All string values can contain placeholders such as `{env.NAME}` and `{file./path}`. They
+// are resolved when the config is loaded; only `expression` evaluates placeholders at every
+// request.
 type Handler struct {
-	// Issuers are whose tokens are accepted. One is required, and of several
-	// each needs its name. Keys are never shared between them, but users are told
-	// apart by `user_id` alone: each issuer can name a user of another one, and give any
-	// role or scope. Bind rules to one by `of <issuer>`, and pass `iss` on
-	// where the service behind tells users apart.
+	// Issuers are the issuers whose tokens are accepted. At least one is required; if there
+	// are several, each must have a name. Issuers do not share keys, but users are only
+	// distinguished by `user_id`: each issuer can name a user of another issuer, and can
+	// grant any role or scope. So bind rules to one issuer with `of <issuer>`, and pass
+	// `iss` to the upstream if it distinguishes users.
 	Issuers []*IssuerConfig `json:"issuers,omitempty"`
 
-	// Leeway is the clock difference allowed in `exp`, `nbf` and `iat`, from 0
-	// to 5m: an expired token is accepted for so much longer. Default: `30s`.
+	// Leeway is the allowed clock difference for `exp`, `nbf` and `iat`, from 0 to 5m. An
+	// expired token is accepted for this much longer. Default: `30s`.
 	Leeway *caddy.Duration `json:"leeway,omitempty"`
 
-	// AllowMissingExp accepts tokens without `exp`. Nobody can take such a
-	// token back, short of a change of its key. Default: they are refused.
+	// AllowMissingExp accepts tokens without `exp`. Such a token cannot be revoked except
+	// by replacing its key. Default: they are refused.
 	AllowMissingExp bool `json:"allow_missing_exp,omitempty"`
 
-	// From are the places where a token may stand; naming one replaces the
-	// default. A request with tokens in two of them is refused with 400.
-	// Default: header `Authorization`, scheme `Bearer`; with `accounts` the session
-	// cookie of browsers too, which `from cookie session` names. Where that is not
-	// named, no browser is sent to log in.
+	// From lists the places in a request that can contain a token; if it is set, it
+	// replaces the default. A request with tokens in two of these places is refused with
+	// 400. Default: the header `Authorization` with the scheme `Bearer` and, with
+	// `accounts`, the session cookie of browsers. If you list `from` yourself, include
+	// `cookie session`; otherwise browsers are not redirected to the log-in page.
 	From []*credentials.Source `json:"from,omitempty"`
 
-	// UserID are the paths of the claims that may name the user: the first
-	// that is a text or a number and not empty does. A token without one is
-	// refused. Default: `sub`.
+	// UserID lists the paths of the claims that can name the user. The first one that is a
+	// number or a non-empty string is used. A token without any of them is refused.
+	// Default: `sub`.
 	UserID []string `json:"user_id,omitempty"`
 
-	// Public are paths that need no token, as Caddy's own path matcher matches
-	// them. The token is not read there, and the user is anonymous. A path that the
-	// service behind may read as another one (dot segments, plain or encoded,
-	// encoded slashes, backslashes, `;`) is public only if each reading is. Prefer
-	// folders: a pattern with an open beginning, such as `*.css`, also matches the
-	// routes of an app that end so (`/admin/x.css`), and a front controller of PHP answers
-	// those that are no file. It does not match `/admin.php/x.css`, where a PHP or
-	// CGI server would run `/admin.php`.
+	// Public lists paths that do not require a token, in the syntax of Caddy's path
+	// matcher. The token is not read there, and the user is anonymous. If the upstream may
+	// interpret a path as a different one (dot segments, plain or encoded, encoded slashes,
+	// backslashes, `;`), it is public only if every interpretation is public. Prefer
+	// folders. A pattern with an open beginning, such as `*.css`, also matches routes of an
+	// app that end like this (`/admin/x.css`), and a PHP front controller answers these if
+	// there is no such file. It does not match `/admin.php/x.css`, for which a PHP or CGI
+	// server would run `/admin.php`.
 	Public caddyhttp.MatchPath `json:"public,omitempty"`
 
-	// Optional lets requests without a token through as anonymous, without
-	// asking `require` of them. Credentials of another scheme, such as Basic,
-	// are no token. A bad token is still refused.
+	// Optional allows requests without a token as anonymous and does not apply `require` to
+	// them. Credentials with another scheme, such as Basic, do not count as a token. An
+	// invalid token is still refused. Default: false.
 	Optional bool `json:"optional,omitempty"`
 
-	// AllowPreflight lets CORS preflights through, which cannot carry a token:
-	// OPTIONS requests with `Origin` and `Access-Control-Request-Method`. What
-	// is behind must not do more on OPTIONS than answer them.
+	// AllowPreflight allows CORS preflight requests, which cannot carry a token: OPTIONS
+	// requests with `Origin` and `Access-Control-Request-Method`. The upstream must not do
+	// anything on OPTIONS except answer them. Default: false.
 	AllowPreflight bool `json:"allow_preflight,omitempty"`
 
-	// Require are the rules that the claims must meet, all of them.
+	// Require lists the rules for the claims. All of them must be satisfied.
 	Require []*Requirement `json:"require,omitempty"`
 
-	// ClaimHeaders are request headers that tell the upstream a claim, and
-	// that a client cannot send itself: neither where the handler runs nor, of the
-	// directive, where its matcher does not match. A directive within a `handle` or
-	// `route` block knows only that block; what goes to the same upstream from
-	// another one needs `request_header -<Header>` there, or the directive with a
-	// matcher at the site's top level.
+	// ClaimHeaders are request headers that pass claims to the upstream. Clients cannot
+	// send these headers themselves: they are removed where the handler runs and, with the
+	// directive, also from requests that its matcher does not match. A directive within a
+	// `handle` or `route` block only covers that block. If another block leads to the same
+	// upstream, add `request_header -<Header>` there, or put the directive with a matcher
+	// at the top level of the site.
 	ClaimHeaders []*ClaimHeader `json:"claim_headers,omitempty"`
 
-	// TrustedOrigins are the origins, as in `https://app.example.com`, whose pages may
-	// send requests that change something with the user's cookie; `*` trusts all, also
-	// an attacker's page that the user has open. Default: the site itself alone
-	// (OWASP: Cross-Site Request Forgery).
+	// TrustedOrigins lists the origins, as in `https://app.example.com`, whose pages can
+	// send requests that change data with the user's cookie. `*` trusts all origins, even
+	// an attacker's page that the user has open. Default: only the site itself (OWASP:
+	// Cross-Site Request Forgery).
 	TrustedOrigins []string `json:"trusted_origins,omitempty"`
 
-	// StripToken takes the token out of the request before the handlers
-	// behind see it, another `jwt` too. Default: it is passed on.
+	// StripToken removes the token from the request before the next handlers see it,
+	// including another `jwt`. Default: the token is passed on.
 	StripToken bool `json:"strip_token,omitempty"`
 
-	// Cache is how many verified tokens are remembered at most, in entries; 0
-	// remembers none, and verifies each token with each request. A remembered
-	// token is still refused once it expires or its key leaves the key set.
-	// Default: 10000.
+	// Cache is the maximum number of verified tokens that are remembered. 0 disables the
+	// cache, so that every request verifies its token. A remembered token is still refused
+	// when it expires or when its key leaves the key set. Default: 10000.
 	Cache *int `json:"cache,omitempty"`
 
-	// Realm of the challenge in WWW-Authenticate (RFC 9110 §11.5); that of the
-	// account routes is `restricted`. Default: `restricted`.
+	// Realm is the realm of the challenge in WWW-Authenticate (RFC 9110 §11.5). The account
+	// routes always use `restricted`. Default: `restricted`.
 	Realm string `json:"realm,omitempty"`
 
-	// Accounts are the site's own users: their tokens are accepted, in the
-	// session cookie of browsers too, and a browser without one is sent to the
-	// log-in page. The `jwt_accounts` handler, which must stand in front of this one,
-	// serves their routes.
+	// Accounts configures the users of the site. Their tokens are accepted, also in the
+	// session cookie of browsers, and a browser without a session is redirected to the
+	// log-in page. The `jwt_accounts` handler, which must be placed before this one, serves
+	// the account routes.
 	Accounts *accounts.Config `json:"accounts,omitempty"`
 
-	tokens     *tokenIdentifier // by which identifier verifies tokens
+	tokens     *tokenIdentifier // identifies callers; tokens verifies tokens
 	identifier identifier
-	rooted     caddyhttp.MatchPath // the patterns of Public that have a fixed beginning
+	rooted     caddyhttp.MatchPath // the patterns of Public with a fixed beginning
 	accounts   *web.Shared         // nil without accounts
 	sources    credentials.Sources
-	keySets    []jwks.Settings // in use, to be given back in Cleanup
+	keySets    []jwks.Settings // in use, released in Cleanup
 
 	crossOrigin *http.CrossOriginProtection // nil if all origins are trusted
 	answers     answer.Responder
@@ -160,7 +159,7 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// ServeHTTP implements caddyhttp.MiddlewareHandler: the whole way of a request.
+// ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	credential, open := h.read(r)
 	who := h.identify(w, r, credential, open)
@@ -168,8 +167,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	return h.forward(w, r, next, who, verdict)
 }
 
-// read removes what only this handler may say of a user, and returns the credential that
-// the request shows. Where none is needed, none is read, and open counts why.
+// read removes everything that only this handler may set, and returns the credential of the
+// request. If the request does not require a credential, read does not read one, and open
+// is the counter of the reason.
 func (h *Handler) read(r *http.Request) (credential credentials.Credential, open prometheus.Counter) {
 	removeClaimHeaders(r, h.ClaimHeaders, nil)
 	if open = h.open(r); open != nil {
@@ -178,8 +178,10 @@ func (h *Handler) read(r *http.Request) (credential credentials.Credential, open
 	return h.sources.Read(r), nil
 }
 
-// identify finds out whose the credential is, and puts the user into the placeholders.
-func (h *Handler) identify(w http.ResponseWriter, r *http.Request, credential credentials.Credential, open prometheus.Counter) (who caller) {
+// identify finds the user of the credential, and sets the placeholders of the user.
+func (h *Handler) identify(
+	w http.ResponseWriter, r *http.Request, credential credentials.Credential, open prometheus.Counter,
+) (who caller) {
 	if open == nil {
 		who = h.identifier.identify(w, r, credential)
 	}
@@ -187,14 +189,14 @@ func (h *Handler) identify(w http.ResponseWriter, r *http.Request, credential cr
 	return who
 }
 
-// verdict is what to do with a request.
+// verdict is the decision about a request.
 type verdict struct {
-	refusal *refusal.Error     // nil if the request is let through
-	reason  prometheus.Counter // counts why it is
-	marks   marks              // for the answer
+	refusal *refusal.Error     // nil if the request is allowed
+	reason  prometheus.Counter // counts why it is allowed
+	marks   marks              // for the response
 }
 
-// decide judges the request by paths and rules.
+// decide applies the paths and rules to the request.
 func (h *Handler) decide(r *http.Request, who caller, open prometheus.Counter) verdict {
 	switch {
 	case open != nil:
@@ -215,9 +217,11 @@ func (h *Handler) decide(r *http.Request, who caller, open prometheus.Counter) v
 	return verdict{reason: allowed, marks: marksFor(who)}
 }
 
-// forward hands the request on with what the handlers behind are to know, or answers a
-// refusal: a browser without a session by the log-in page.
-func (h *Handler) forward(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, who caller, verdict verdict) error {
+// forward passes an allowed request on with the user's data, or answers a refusal. A
+// browser without a session gets the log-in page.
+func (h *Handler) forward(
+	w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, who caller, verdict verdict,
+) error {
 	if verdict.refusal != nil {
 		if h.accounts != nil && h.sources.HaveSession() && h.accounts.SendToLogin(w, r, verdict.refusal) {
 			return nil
@@ -246,7 +250,7 @@ func (h *Handler) checkRules(r *http.Request, claims jwt.Claims) *refusal.Error 
 	return nil
 }
 
-// Provision sets the handler up: defaults, placeholders, keys.
+// Provision sets defaults, resolves placeholders and loads keys.
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.where = config.WhereIs(h)
 	return h.where.Locate(h.provision(ctx))
@@ -295,7 +299,7 @@ func (h *Handler) trustOrigins() error {
 	return nil
 }
 
-// resolve fills defaults in and replaces placeholders.
+// resolve sets defaults and resolves placeholders.
 func (h *Handler) resolve() error {
 	err := errors.Join(config.Resolve("realm", &h.Realm), config.ResolveList("user_id", h.UserID), config.ResolveList("public", h.Public), config.ResolveList("trusted_origins", h.TrustedOrigins))
 	for _, source := range h.From {
@@ -346,7 +350,7 @@ func (h *Handler) resolve() error {
 	return nil
 }
 
-// Validate refuses options that are out of range.
+// Validate returns an error if an option is out of range.
 func (h *Handler) Validate() error { return h.where.Locate(h.validate()) }
 
 func (h *Handler) validate() error {
@@ -376,7 +380,7 @@ func (h *Handler) validate() error {
 	return h.validateClaimHeaders()
 }
 
-// Cleanup gives back what is shared.
+// Cleanup releases shared resources.
 func (h *Handler) Cleanup() error {
 	var errs []error
 	if h.accounts != nil {

@@ -15,21 +15,20 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// Servers read the same path in different ways: some resolve dot segments, some
-// decode twice, some cut path parameters off. Where a path decides who gets in, each
-// reading is judged, and a request whose readings are not judged alike is refused.
-// A path that all servers read alike, as nearly all are, is found out without
-// an allocation.
+// Servers interpret the same path in different ways: some resolve dot segments, some decode
+// twice, some remove path parameters. If access depends on a path, every interpretation is
+// checked, and a request whose interpretations do not all agree is refused. Nearly all
+// paths have only one interpretation, which is detected without an allocation.
 
-// The readings of a path are bounded, since a client chooses it. A path that exceeds
-// a bound counts as one whose readings differ.
+// These limits bound the interpretations of a path, because clients choose it. A path that
+// exceeds a limit is treated as if its interpretations disagreed.
 const (
 	maxReadings     = 64
 	maxReadingBytes = 16 << 10
 )
 
-// judgePath returns what decide says of a request, and whether it says the same of
-// every reading of the path.
+// judgePath returns the decision about a request, and whether it is the same for every
+// interpretation of the path.
 func judgePath(r *http.Request, decide func(*http.Request) (bool, error)) (decision, alike bool) {
 	decision, err := decide(r)
 	if err != nil {
@@ -50,13 +49,13 @@ func judgePath(r *http.Request, decide func(*http.Request) (bool, error)) (decis
 	return decision, true
 }
 
-// ordinary reports whether servers surely read a path alike.
+// ordinary reports whether all servers interpret a path the same way.
 func ordinary(u *url.URL) bool {
 	path := u.Path
 	if u.RawPath != "" || !strings.HasPrefix(path, "/") || strings.Contains(path, "//") {
 		return false
 	}
-	names := true // of letters and the like alone
+	names := true // only letters and similar
 	for i := range len(path) {
 		if readDifferently[path[i]] {
 			return false
@@ -76,7 +75,7 @@ func ordinary(u *url.URL) bool {
 	return true
 }
 
-// readDifferently are the bytes that may mean something else to another server.
+// readDifferently has the bytes that other servers may treat specially.
 var readDifferently = func() (table [256]bool) {
 	for c := range table {
 		table[c] = c < ' ' || c >= 0x7f || strings.IndexByte(`\;%?#`, byte(c)) >= 0
@@ -86,14 +85,14 @@ var readDifferently = func() (table [256]bool) {
 
 var errReadings = errors.New("the path has too many interpretations, or none")
 
-// readings returns every plausible reading of the request's path, that of Caddy
-// among them: all that the rewritings make of it, in any order.
+// readings returns every plausible interpretation of the request's path, including Caddy's:
+// all results of the rewritings, in any order.
 func readings(r *http.Request) ([]string, error) {
 	first := decodeOrdinary(r.URL.EscapedPath())
 	if first == "" && r.Method != http.MethodConnect { // as in GET http://host
 		first = "/"
 	}
-	if !strings.HasPrefix(first, "/") { // CONNECT names a host and no path
+	if !strings.HasPrefix(first, "/") { // CONNECT has a host instead of a path
 		return nil, errReadings
 	}
 	found := []string{first}
@@ -116,9 +115,8 @@ func readings(r *http.Request) ([]string, error) {
 	return found, nil
 }
 
-// reread is the request as a server sees it that reads its path so. What maps and
-// variables of the config made of the path is that of the request as it came, and so
-// is its body.
+// reread returns the request with another interpretation of its path. Values that maps and
+// variables of the config derived from the path are unchanged, and so is the body.
 func reread(r *http.Request, path string) *http.Request {
 	trial := new(http.Request)
 	*trial = *r
@@ -148,29 +146,29 @@ func reread(r *http.Request, path string) *http.Request {
 	return trial
 }
 
-// rewritings are what servers do with a path before they look at it.
+// rewritings are the transformations that servers apply to a path.
 var rewritings = []func(string) string{
 	decode, decodeDots, backslashesAsSlashes, withoutParameters, cutShort, withoutInvisible, foldUnicode, trimSegments, mergeSlashes, resolveDots, withoutAuthority, withoutSlashesAndAuthority,
 }
 
-// decodeOrdinary decodes what every server does, and leaves what some compare as
-// it was sent.
+// decodeOrdinary decodes what every server decodes, and keeps what some servers compare as
+// sent.
 func decodeOrdinary(path string) string {
 	return percentDecode(path, func(c byte) bool { return c >= ' ' && c != '.' && c != '/' && (c >= 0x80 || !readDifferently[c]) })
 }
 
-// decode decodes once more: the server may do so after a proxy did.
+// decode decodes again, as a server behind a proxy may do.
 func decode(path string) string {
 	return percentDecode(path, func(byte) bool { return true })
 }
 
-// decodeDots decodes dots alone, as the URL standard does of dot segments: what `%2f`
-// joins stays one segment.
+// decodeDots decodes only dots, as the URL standard does for dot segments: segments joined
+// by `%2f` stay one segment.
 func decodeDots(path string) string {
 	return percentDecode(path, func(c byte) bool { return c == '.' })
 }
 
-// percentDecode also knows the escapes of IIS, %u and four digits, and leaves what is none.
+// percentDecode also decodes the %uXXXX escapes of IIS. It keeps invalid escapes.
 func percentDecode(path string, wanted func(byte) bool) string {
 	if !strings.Contains(path, "%") {
 		return path
@@ -212,7 +210,7 @@ func hexadecimal(text string, from, digits int) (value rune, ok bool) {
 
 func backslashesAsSlashes(path string) string { return strings.ReplaceAll(path, `\`, "/") }
 
-// withoutParameters removes path parameters (RFC 3986 §3.3), as Java's servers do.
+// withoutParameters removes path parameters (RFC 3986 §3.3), as Java servers do.
 func withoutParameters(path string) string {
 	return eachSegment(path, ";", func(segment string) string {
 		name, _, _ := strings.Cut(segment, ";")
@@ -220,8 +218,8 @@ func withoutParameters(path string) string {
 	})
 }
 
-// cutShort ends the path where a server may see its end: at a NUL or another
-// control character, or where a query, a fragment or a parameter begins.
+// cutShort ends the path where a server may end it: at a NUL or other control character, or
+// where a query, a fragment or a parameter starts.
 func cutShort(path string) string {
 	if end := strings.IndexFunc(path, func(c rune) bool { return c < ' ' || c == 0x7f || strings.ContainsRune(";?#", c) }); end >= 0 {
 		return path[:end]
@@ -229,8 +227,9 @@ func cutShort(path string) string {
 	return path
 }
 
-// withoutInvisible removes what parsers of URLs or file systems drop: control
-// characters and, between dots, format characters, which other names may need.
+// withoutInvisible removes characters that URL parsers or file systems drop: control
+// characters and, between dots, format characters. Format characters elsewhere can be part
+// of a name.
 func withoutInvisible(path string) string {
 	drop := func(of func(rune) bool) func(rune) rune {
 		return func(c rune) rune {
@@ -249,11 +248,11 @@ func withoutInvisible(path string) string {
 	})
 }
 
-// lookalikes are read as ASCII by best-fit mappings, and not by NFKC.
+// lookalikes are converted to ASCII by best-fit mappings but not by NFKC.
 var lookalikes = strings.NewReplacer("\u2044", "/", "\u2215", "/", "\u29f8", "/", "\u2216", `\`, "\u29f5", `\`, "\u29f9", `\`, "\u00a5", `\`, "\u20a9", `\`, "\u3002", ".", "\uff61", ".")
 
-// foldUnicode reads overlong UTF-8 (CVE-2000-0884) and compatibility forms, such as
-// the full-width dot, as the character that they stand for.
+// foldUnicode converts overlong UTF-8 (CVE-2000-0884) and compatibility forms, such as
+// full-width dots, to the characters that they represent.
 func foldUnicode(path string) string {
 	if !strings.ContainsFunc(path, func(c rune) bool { return c >= utf8.RuneSelf }) {
 		return path
@@ -275,8 +274,8 @@ func foldUnicode(path string) string {
 	return lookalikes.Replace(norm.NFKC.String(plain.String()))
 }
 
-// overlong decodes an ASCII character that has more bytes than it needs, as lenient
-// decoders do, which look at the low six bits of what follows alone.
+// overlong decodes an ASCII character that is encoded with more bytes than necessary, as
+// lenient decoders do, which only use the low six bits of the following bytes.
 func overlong(text string) (c rune, length int, ok bool) {
 	switch lead := text[0]; {
 	case lead&0xe0 == 0xc0:
@@ -301,8 +300,8 @@ func overlong(text string) (c rune, length int, ok bool) {
 	return c, length, c < utf8.RuneSelf
 }
 
-// trimSegments removes blanks and dots from the ends of names, as Windows does,
-// and blanks around dots.
+// trimSegments removes spaces and dots at the end of names, as Windows does, and spaces
+// around dots.
 func trimSegments(path string) string {
 	return eachSegment(path, " .\t", func(segment string) string {
 		if dots := strings.Trim(segment, " \t"); strings.Trim(dots, ".") == "" {
@@ -319,7 +318,7 @@ func mergeSlashes(path string) string {
 	return path
 }
 
-// resolveDots is RFC 3986 §5.2.4.
+// resolveDots implements RFC 3986 §5.2.4.
 func resolveDots(path string) string {
 	if !strings.Contains(path, "/.") {
 		return path
@@ -343,8 +342,8 @@ func resolveDots(path string) string {
 	return "/" + strings.Join(kept, "/")
 }
 
-// withoutAuthority reads //host/path as a reference without a scheme (RFC 3986
-// §4.2), as `new URL(req.url, base)` does.
+// withoutAuthority interprets //host/path as a reference without a scheme (RFC 3986 §4.2),
+// as `new URL(req.url, base)` does.
 func withoutAuthority(path string) string {
 	if !strings.HasPrefix(path, "//") {
 		return path
@@ -353,7 +352,8 @@ func withoutAuthority(path string) string {
 	return "/" + rest
 }
 
-// withoutSlashesAndAuthority skips all slashes before the authority, as the URL standard does.
+// withoutSlashesAndAuthority ignores all slashes before the authority, as the URL standard
+// does.
 func withoutSlashesAndAuthority(path string) string {
 	if !strings.HasPrefix(path, "//") {
 		return path
@@ -373,8 +373,8 @@ func eachSegment(path, marks string, rewrite func(string) string) string {
 	return strings.Join(segments, "/")
 }
 
-// keepSegments writes dot segments and empty ones so that Caddy's matchers leave
-// them as they are: this reading is that of a server which does.
+// keepSegments encodes dot segments and empty segments so that Caddy's matchers keep them,
+// as some servers do.
 func keepSegments(path string) string {
 	if !strings.Contains(path, "/.") && !strings.Contains(path, "//") {
 		return path
@@ -391,9 +391,9 @@ func keepSegments(path string) string {
 	return strings.Join(segments, "/")
 }
 
-// scripts returns the beginnings of a path that a PHP or CGI server may run as a
-// script, with the rest as PATH_INFO (RFC 3875 §4.1.5): those with the extension of
-// a script, or with any.
+// scripts returns the beginnings of a path that a PHP or CGI server may run as a script,
+// with the rest as PATH_INFO (RFC 3875 §4.1.5): those with the extension of a script or, if
+// anyExtension is set, with any extension.
 func scripts(path string, anyExtension bool) (found []string) {
 	for start, more := 0, true; more; {
 		segment, _, slash := strings.Cut(path[start:], "/")
@@ -405,7 +405,7 @@ func scripts(path string, anyExtension bool) (found []string) {
 	return found
 }
 
-// scriptsOf are the scripts in all readings of the path, which are bounded as those are.
+// scriptsOf returns the scripts in all interpretations of the path, with the same limits.
 func scriptsOf(r *http.Request, anyExtension bool) (found []string, err error) {
 	paths, err := readings(r)
 	size := 0
@@ -423,8 +423,8 @@ func scriptsOf(r *http.Request, anyExtension bool) (found []string, err error) {
 	return found, err
 }
 
-// scriptEnd returns where the next name of a script ends in a segment, 0 if there is
-// none. Any extension counts only before a slash.
+// scriptEnd returns the end of the next script name in a segment, or 0. With anyExtension,
+// the name must be followed by a slash.
 func scriptEnd(segment string, from int, slash, anyExtension bool) int {
 	for {
 		dot := strings.IndexByte(segment[from:], '.')

@@ -13,10 +13,9 @@ func init() {
 	caddy.RegisterModule(new(Provider))
 }
 
-// Provider is the handler as a provider of Caddy's own `authentication`
-// handler, where it stands beside others such as `http_basic`, and any of
-// them may let a request in. It is set up in JSON. Every refusal is a 401
-// there, as Caddy answers nothing else.
+// Provider is the handler as a provider of Caddy's `authentication` handler, next to others
+// such as `http_basic`; any of them can allow a request. It can only be configured in JSON.
+// Every refusal is a 401, because Caddy's handler returns no other status.
 type Provider struct {
 	Handler
 }
@@ -29,8 +28,8 @@ func (*Provider) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Validate also refuses the options that only a handler can keep: where
-// another provider lets the request in, this one does not see it.
+// Validate also refuses options that only work in a handler. If another provider allows the
+// request, this provider does not see it.
 func (p *Provider) Validate() error {
 	if p.Public != nil || p.Optional || p.AllowPreflight || p.ClaimHeaders != nil || p.StripToken || p.Accounts != nil {
 		return errors.New("public, optional, allow_preflight, claim_headers, strip_token and accounts only work in the `jwt` handler; remove them from the authentication provider")
@@ -38,8 +37,8 @@ func (p *Provider) Validate() error {
 	return p.Handler.Validate()
 }
 
-// Authenticate implements caddyauth.Authenticator. The error is of a
-// technical kind: keys that were never loaded.
+// Authenticate implements caddyauth.Authenticator. It returns an error only for a technical
+// problem: keys that were never loaded.
 func (p *Provider) Authenticate(w http.ResponseWriter, r *http.Request) (caddyauth.User, bool, error) {
 	var user caddyauth.User
 	who := p.identifier.identify(w, r, p.sources.Read(r))

@@ -7,8 +7,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// open returns the counter of requests that need no token, of preflights or for public
-// paths; nil for any other.
+// open returns a counter if the request does not require a token, because it is a preflight
+// or its path is public; otherwise nil.
 func (h *Handler) open(r *http.Request) prometheus.Counter {
 	switch {
 	case h.AllowPreflight && isPreflight(r):
@@ -19,14 +19,14 @@ func (h *Handler) open(r *http.Request) prometheus.Counter {
 	return nil
 }
 
-// isPreflight follows the Fetch standard §3.3.2.
+// isPreflight implements the Fetch standard §3.3.2.
 func isPreflight(r *http.Request) bool {
 	return r.Method == http.MethodOptions && r.Header.Get("Origin") != "" && r.Header.Get("Access-Control-Request-Method") != ""
 }
 
-// isPublic asks Caddy's own path matcher, of each reading of the path. What a script
-// in the path may be taken for (`/admin.php/x.css`) is public only by a
-// pattern with a fixed beginning.
+// isPublic applies Caddy's path matcher to every interpretation of the path. If the path
+// may name a script (`/admin.php/x.css`), it is public only by a pattern with a fixed
+// beginning.
 func (h *Handler) isPublic(r *http.Request) bool {
 	public, alike := judgePath(r, h.Public.MatchWithError)
 	if !public || !alike || ordinary(r.URL) {
@@ -39,7 +39,7 @@ func (h *Handler) isPublic(r *http.Request) bool {
 	return public && alike
 }
 
-// hasOpenBeginning reports whether a pattern of Public matches by the path's end.
+// hasOpenBeginning reports whether a pattern of Public can match by the end of the path.
 func hasOpenBeginning(pattern string) bool {
 	return strings.Contains(strings.TrimSuffix(pattern, "*"), "*")
 }

@@ -22,48 +22,47 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// Requirement is one rule about the claims. Exactly one of Scope, AnyScope,
-// Role, Claim and Expression is set. Several requirements must all be met.
+// Requirement is a rule about the claims. Exactly one of Scope, AnyScope, Role, Claim and
+// Expression must be set.
 type Requirement struct {
-	// Scope are scopes that the token must have, all of them (RFC 6749 §3.3).
-	// They are looked for in the claim `scope`, words separated by blanks or a
-	// list (RFC 9068 §2.2.3), or else in `scp`.
+	// Scope lists scopes that the token must all have (RFC 6749 §3.3). They are in the
+	// claim `scope`, which is a string of words separated by spaces or a list (RFC 9068
+	// §2.2.3), or otherwise in `scp`.
 	Scope []string `json:"scope,omitempty"`
 
-	// AnyScope are scopes of which the token must have one.
+	// AnyScope lists scopes of which the token must have at least one.
 	AnyScope []string `json:"any_scope,omitempty"`
 
-	// Role are roles of which the user must have one. They are looked for in
-	// the claim `roles`, a list or a string (RFC 9068 §2.2.3.1).
+	// Role lists roles of which the user must have at least one. They are in the claim
+	// `roles`, a list or a string (RFC 9068 §2.2.3.1).
 	Role []string `json:"role,omitempty"`
 
-	// Claim is the path of a claim whose value, or one element of it if it is
-	// a list, must be one of Values.
+	// Claim is the path of a claim whose value must be one of Values. If it is a list, one
+	// of its elements must be.
 	Claim string `json:"claim,omitempty"`
 
-	// Values for Claim, compared as text.
+	// Values are the accepted values of Claim, compared as text.
 	Values []string `json:"values,omitempty"`
 
-	// Expression is a [CEL](https://cel.dev) expression that must be true. It
-	// sees the claims as `claims`, and Caddy's placeholders of the request:
-	// `claims.sub == {http.request.uri.path.1}`. A claim that is absent makes
-	// it fail; `has(claims.name)` asks whether it is there. Placeholders stand
-	// without quotes around them, which the config is refused for; `\{…}` is no
-	// placeholder. One that is not known with the request makes it fail. Where
-	// it reads the path, it must be true for each way in which the service behind may
-	// read that (`/alice/../bob`, `/alice%2f..%2fbob`). Of a placeholder that was made of the
-	// path before, as by `map` or `vars`, only one value is known: then a path that can
-	// be read in two ways is refused.
+	// Expression is a [CEL](https://cel.dev) expression that must be true. It can use the
+	// claims as `claims`, and Caddy's placeholders of the request: `claims.sub ==
+	// {http.request.uri.path.1}`. If a claim is absent, the expression fails; to test for
+	// it, use `has(claims.name)`. Write placeholders without quotes, otherwise the config
+	// is refused; `\{…}` is literal text. If a placeholder is unknown for a request, the
+	// expression fails. If the expression uses the path, it must be true for every
+	// interpretation of the path by the upstream (`/alice/../bob`, `/alice%2f..%2fbob`). A
+	// placeholder that was derived from the path earlier, for example by `map` or `vars`,
+	// has only one value; then ambiguous paths are refused.
 	Expression string `json:"expression,omitempty"`
 
-	// Issuer is whose tokens alone meet the requirement, by the value of `iss`. It
-	// matters where several issuers are accepted, since each can give its users any
-	// role, scope or claim. Default: any issuer that is accepted.
+	// Issuer restricts the requirement to tokens of one issuer, by the value of `iss`. Set
+	// it if several issuers are accepted, because each of them can give its users any role,
+	// scope or claim. Default: any accepted issuer.
 	Issuer string `json:"issuer,omitempty"`
 
 	program      cel.Program
 	placeholders map[string]string                         // CEL variable to placeholder
-	reads        struct{ current, original, derived bool } // what placeholders read of the path
+	reads        struct{ current, original, derived bool } // which forms of the path the placeholders use
 }
 
 func (q *Requirement) provision() error {
@@ -103,17 +102,18 @@ func notScope(scope string) bool {
 
 var (
 	escapedPlaceholder = regexp.MustCompile(`\\{([a-zA-Z][\w.-]*)}`)
-	// currentPath and originalPath are placeholders of the path; pathless ones have
-	// nothing of it in them; any other may, such as a variable that was made of it.
+	// currentPath and originalPath match placeholders of the path; pathless matches
+	// placeholders that do not depend on it. Any other placeholder may, such as a variable
+	// derived from the path.
 	currentPath  = regexp.MustCompile(`^http\.request\.uri($|[._])`)
 	originalPath = regexp.MustCompile(`^http\.request\.orig_uri($|[._])`)
 	pathless     = regexp.MustCompile(`^(env|file|system|time)\.|^http\.auth\.|^http\.request\.((orig_)?(method|host|hostport|port|proto|scheme)|(header|cookie|host|remote|tls|(orig_)?uri\.query)\..*|(remote|uuid|client_ip|local|body|duration|(orig_)?uri\.query)|(local|duration)[._].*|client_ip)$`)
-	// unset placeholders are known and may have no value.
+	// unset matches placeholders that are known but may have no value.
 	unset = regexp.MustCompile(`^(http\.request\.cookie|http\.vars|vars|http\.auth)\.`)
 )
 
-// compile turns each placeholder into a CEL variable, which is looked up only
-// when the expression reads it.
+// compile replaces each placeholder by a CEL variable, which is evaluated only if the
+// expression uses it.
 func (q *Requirement) compile() error {
 	q.placeholders = make(map[string]string)
 	options := []cel.EnvOption{
@@ -162,7 +162,7 @@ func (q *Requirement) compile() error {
 	return err
 }
 
-// asWritten has the placeholders in a text of the compiler.
+// asWritten restores the placeholders in a message of the compiler.
 func (q *Requirement) asWritten(text string) string {
 	for name, written := range q.placeholders {
 		text = regexp.MustCompile(name+`\b`).ReplaceAllLiteralString(text, "{"+written+"}")
@@ -170,7 +170,7 @@ func (q *Requirement) asWritten(text string) string {
 	return text
 }
 
-// met tells whether the claims meet the requirement: nil or the refusal.
+// met returns nil if the claims satisfy the requirement, otherwise the refusal.
 func (q *Requirement) met(r *http.Request, claims jwt.Claims) error {
 	if q.Issuer != "" && claims["iss"] != q.Issuer {
 		return q.unmetByIssuer()
@@ -200,7 +200,7 @@ func (q *Requirement) met(r *http.Request, claims jwt.Claims) error {
 	return nil
 }
 
-// unmetByIssuer is the refusal of a token of another issuer.
+// unmetByIssuer returns the refusal of a token from another issuer.
 func (q *Requirement) unmetByIssuer() error {
 	const detail = "only a token from %s can satisfy the rule"
 	switch {
@@ -212,7 +212,7 @@ func (q *Requirement) unmetByIssuer() error {
 	return &refusal.Error{Reason: refusal.Scope, Scope: strings.Join(slices.Concat(q.Scope, q.AnyScope), " "), Detail: fmt.Sprintf(detail, q.Issuer)}
 }
 
-// metByExpression asks the expression for each reading of the path that it reads.
+// metByExpression evaluates the expression for every interpretation of the path.
 func (q *Requirement) metByExpression(r *http.Request, claims jwt.Claims) error {
 	if err := q.evaluate(r, claims); err != nil || !q.readsPath() {
 		return err
@@ -262,7 +262,7 @@ func (q *Requirement) evaluate(r *http.Request, claims jwt.Claims) error {
 	return nil
 }
 
-// originalRequest has the path and the method as the client sent them.
+// originalRequest returns the request with the path and method that the client sent.
 func originalRequest(r *http.Request) *http.Request {
 	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
 		return &original
@@ -274,12 +274,12 @@ func intersect(a, b []string) bool {
 	return slices.ContainsFunc(a, func(s string) bool { return slices.Contains(b, s) })
 }
 
-// activation gives an expression its variables.
+// activation provides the variables of an expression.
 type activation struct {
 	request      *http.Request
 	claims       jwt.Claims
 	placeholders map[string]string
-	unknown      string // a placeholder that was read and is not known
+	unknown      string // an unknown placeholder that was used
 }
 
 // ResolveName implements cel.Activation.
@@ -302,7 +302,7 @@ func (a *activation) ResolveName(name string) (any, bool) {
 // Parent implements cel.Activation.
 func (a *activation) Parent() cel.Activation { return nil }
 
-// claimAdapter shows claims to CEL: lists as lists, objects as maps.
+// claimAdapter converts claims for CEL: lists to lists, objects to maps.
 type claimAdapter struct{}
 
 // NativeToValue implements types.Adapter.

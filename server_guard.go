@@ -15,7 +15,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// comes reports whether a request comes to the handler.
+// comes reports whether a request reaches the handler.
 func comes(w place.Way, r *http.Request) (bool, error) {
 	for _, sets := range w {
 		if matches, err := sets.AnyMatchWithError(r); err != nil || !matches {
@@ -25,11 +25,12 @@ func comes(w place.Way, r *http.Request) (bool, error) {
 	return true, nil
 }
 
-// readAlike reports whether the same is so for each reading of the path. Where a
-// request does not come to the handler, no script in its path may, since a server
-// would run that. What is derived from the path, by variables or maps, is known of one
-// reading only. A pattern with a % compares the path as it came (see Caddy's path matcher),
-// so what it matches is not read in another way here.
+// readAlike reports whether all interpretations of the path agree on whether the request
+// reaches the handler. If the request does not reach it, no script in the path may reach it
+// either, because a server would run that script. Values derived from the path, by
+// variables or maps, are only known for one interpretation. A pattern with a % is compared
+// with the path as sent (see Caddy's path matcher), so a path that it matches has no other
+// interpretation here.
 func readAlike(w place.Way, r *http.Request) bool {
 	there, err := comes(w, r)
 	if err != nil {
@@ -56,7 +57,7 @@ func comparesEscaped(matcher any) bool {
 	return ok && slices.ContainsFunc(*paths, func(pattern string) bool { return strings.Contains(pattern, "%") })
 }
 
-// derives reports whether a matcher reads what the config may have made of the path.
+// derives reports whether a matcher uses values that the config may derive from the path.
 func derives(matcher any) bool {
 	switch m := matcher.(type) {
 	case *caddyhttp.VarsMatcher, *caddyhttp.MatchVarsRE:
@@ -74,9 +75,9 @@ func isHost(matcher any) bool {
 	return ok
 }
 
-// serverGuard stands in front of all routes of a server, for the `jwt` handlers to which
-// the matchers around them let some requests come, as those of `handle` blocks do.
-// What these leave out is another handler's, which the Guard of a directive never sees.
+// serverGuard runs before all routes of a server. It is for `jwt` handlers that only some
+// requests reach, because of matchers around them, as in `handle` blocks. The requests that
+// these matchers exclude go to other handlers and never reach the Guard of a directive.
 type serverGuard struct {
 	routes  caddyhttp.RouteList
 	ways    []place.Way
@@ -86,7 +87,7 @@ type serverGuard struct {
 	chain   caddyhttp.Handler
 }
 
-// serverGuardOf is nil if the server has none yet.
+// serverGuardOf returns the guard of the server, or nil.
 func serverGuardOf(server *caddyhttp.Server) *serverGuard {
 	if len(server.Routes) != 1 || len(server.Routes[0].Handlers) != 1 {
 		return nil
@@ -95,11 +96,11 @@ func serverGuardOf(server *caddyhttp.Server) *serverGuard {
 	return guard
 }
 
-// Wrapped are the server's own routes, which the guard has taken the place of.
+// Wrapped returns the original routes of the server, which the guard replaced.
 func (g *serverGuard) Wrapped() caddyhttp.RouteList { return g.routes }
 
-// guardPlace has the server guard a `jwt` handler that is being provisioned: the way to
-// it, and the headers that only it may set.
+// guardPlace registers a `jwt` handler with the server guard: the way to the handler, and
+// the headers that only it may set.
 func guardPlace(ctx caddy.Context, headers []*ClaimHeader) error {
 	if err := guardErrors(ctx, headers); err != nil {
 		return err
@@ -115,7 +116,7 @@ func guardPlace(ctx caddy.Context, headers []*ClaimHeader) error {
 		if err := route.ProvisionHandlers(ctx, nil); err != nil {
 			return err
 		}
-		at.Server.Routes = caddyhttp.RouteList{route} // the others go on being provisioned in their own list
+		at.Server.Routes = caddyhttp.RouteList{route} // Caddy continues to provision the others in their own list
 	}
 	guard.ways = append(guard.ways, at.Way)
 	return nil
@@ -130,9 +131,9 @@ func (g *serverGuard) ServeHTTP(w http.ResponseWriter, r *http.Request, next cad
 	return g.chain.ServeHTTP(w, r)
 }
 
-// guardErrors has claim headers removed in front of the server's handle_errors too,
-// which an error of a directive before `jwt` leads to. The routes of errors are
-// provisioned after the ordinary ones, and named routes after both.
+// guardErrors also removes claim headers before the server's handle_errors, which an error
+// of a directive before `jwt` leads to. Caddy provisions error routes after the ordinary
+// routes, and named routes last.
 func guardErrors(ctx caddy.Context, headers []*ClaimHeader) error {
 	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if !ok || server.Errors == nil || len(headers) == 0 {

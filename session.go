@@ -8,8 +8,8 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 )
 
-// sessionIdentifier identifies the users of the accounts too: it renews the session of a
-// browser whose access token is no longer accepted.
+// sessionIdentifier also identifies the users of the accounts. If a browser's access token
+// is no longer accepted, it renews the session.
 type sessionIdentifier struct {
 	tokens   *tokenIdentifier
 	accounts *web.Shared
@@ -36,8 +36,8 @@ func (s *sessionIdentifier) identify(w http.ResponseWriter, r *http.Request, cre
 	return who
 }
 
-// checkOrigin refuses what does more than read, carries a user's cookie, and comes
-// from a page of another origin. A WebSocket does, though it begins with a GET.
+// checkOrigin refuses a request from a page of another origin if it carries the user's
+// cookie and is not read-only. A WebSocket is not read-only, although it starts with a GET.
 func (h *Handler) checkOrigin(r *http.Request) *refusal.Error {
 	if h.crossOrigin == nil {
 		return nil

@@ -5,35 +5,35 @@ import (
 	_ "github.com/caddy-jwt/caddy-jwt/store/filestore" // `store file`, which is always there
 )
 
-// Whoever writes a user store of another kind, a Caddy module in the namespace
-// `jwt.stores`, finds here the names of package store, which says what a store promises.
-// Package store/storetest tests that a store keeps it.
+// These are the names of package store for implementing another kind of user store, a Caddy
+// module in the namespace `jwt.stores`. Package store documents the requirements, and
+// package store/storetest tests them.
 type (
-	// UserStore keeps users, their sessions, and what was revoked.
+	// UserStore stores users, their sessions and revocations.
 	UserStore = store.UserStore
-	// RecordStore keeps what other modules have beside the users.
+	// RecordStore stores data of other modules.
 	RecordStore = store.RecordStore
-	// User is somebody who has an account.
+	// User is a user with an account.
 	User = store.User
-	// Session is a log-in, and the family of refresh tokens that belong to it.
+	// Session is a log-in and its family of refresh tokens.
 	Session = store.Session
 	// Rotation is the use of a refresh token.
 	Rotation = store.Rotation
-	// Revocation says that the access tokens of a session are no longer valid.
+	// Revocation revokes the access tokens of a session.
 	Revocation = store.Revocation
-	// OneTimeToken is a token that may be used once.
+	// OneTimeToken is a token that can be used once.
 	OneTimeToken = store.OneTimeToken
-	// Record is something that is kept beside the users.
+	// Record is an entry of a RecordStore.
 	Record = store.Record
-	// RevocationListener is what a UserStore has beside that is notified of what other
-	// processes revoke.
+	// RevocationListener is an optional interface of a UserStore that can notify of
+	// revocations by other processes.
 	RevocationListener = store.RevocationListener
-	// TryCounter is what a UserStore of several nodes has beside: it counts attempts
-	// for all of them.
+	// TryCounter is an optional interface of a UserStore that counts attempts for several
+	// nodes.
 	TryCounter = store.TryCounter
 )
 
-// Errors of a UserStore, to be compared by errors.Is.
+// Errors of a UserStore; compare them with errors.Is.
 var (
 	ErrNotFound     = store.ErrNotFound
 	ErrEmailTaken   = store.ErrEmailTaken
@@ -43,6 +43,6 @@ var (
 	ErrCannotListen = store.ErrCannotListen
 )
 
-// EmailKey is an e-mail address as it is compared: two addresses with the same key
-// belong to one user.
+// EmailKey returns the normalized form of an e-mail address. Addresses with the same key
+// belong to the same user.
 func EmailKey(email string) (string, error) { return store.EmailKey(email) }

@@ -20,20 +20,20 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// caller is who sent a request, as far as an identifier knows.
+// caller is the sender of a request, as far as an identifier knows.
 type caller struct {
 	token      *jwt.Token // nil for nobody
 	failure    *refusal.Error
 	credential credentials.Credential
-	renewed    *accounts.Grant // the tokens that a browser gets with the answer; nil for none
+	renewed    *accounts.Grant // tokens for the browser, to be sent with the response; nil for none
 }
 
-// byCookie reports whether the browser has identified the caller by itself, also where the
-// page of another site sent the request.
+// byCookie reports whether the browser sent the credential automatically, which it also
+// does for requests from pages of other sites.
 func (c caller) byCookie() bool { return c.renewed != nil || c.credential.ByCookie() }
 
-// identifier finds out whose a credential is. There is neither a token nor a failure only
-// where `optional` lets that pass.
+// identifier finds the user of a credential. It returns neither a token nor a failure only
+// if `optional` allows that.
 type identifier interface {
 	identify(w http.ResponseWriter, r *http.Request, credential credentials.Credential) caller
 }
@@ -58,7 +58,7 @@ func (t *tokenIdentifier) identify(_ http.ResponseWriter, r *http.Request, crede
 	return who
 }
 
-// verify returns what a token says, from the cache if it was seen before.
+// verify returns a verified token, from the cache if possible.
 func (t *tokenIdentifier) verify(ctx context.Context, raw string) (*jwt.Token, *refusal.Error) {
 	now := clock.Now()
 	if token := t.cache.Get(raw, now); token != nil {
@@ -74,8 +74,7 @@ func (t *tokenIdentifier) verify(ctx context.Context, raw string) (*jwt.Token, *
 	return token, nil
 }
 
-// provisionVerifier sets up the issuers whose tokens are accepted, and how callers are
-// identified by them.
+// provisionVerifier sets up the accepted issuers and the identifiers that use them.
 func (h *Handler) provisionVerifier(ctx caddy.Context) error {
 	config := jwt.VerifierConfig{
 		Leeway:             time.Duration(*h.Leeway),

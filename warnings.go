@@ -12,10 +12,10 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// What is valid and surely not meant is a warning when the config is loaded, which
-// `caddy validate` shows too. Each says what to write instead.
+// These warnings are for options that are valid but probably not intended. They are logged
+// when the config is loaded, also by `caddy validate`, and say what to write instead.
 
-// warn logs what is suspicious in the options of the handler, and in its place.
+// warn logs suspicious options and positions of the handler.
 func (h *Handler) warn(at place.Place) {
 	for _, warning := range slices.Concat(h.issuerWarnings(), h.ruleWarnings(), h.pathWarnings(), matcherWarnings(at)) {
 		h.answers.Logger.Warn(warning)
@@ -50,8 +50,8 @@ func (h *Handler) issuerWarnings() (warnings []string) {
 	return warnings
 }
 
-// isTemplate reports whether an issuer stands for others: with a part in braces, or as
-// Microsoft's do that are for several tenants.
+// isTemplate reports whether an issuer is a template: it has a part in braces, or is one of
+// Microsoft's issuers for several tenants.
 func isTemplate(issuer string) bool {
 	u, err := url.Parse(issuer)
 	if err != nil || strings.ContainsAny(issuer, "{}<>*") {
@@ -78,7 +78,7 @@ func (h *Handler) ruleWarnings() (warnings []string) {
 
 func (h *Handler) pathWarnings() []string { return separatorWarnings("public", h.Public) }
 
-// separatorWarnings are about a list that was written as one word.
+// separatorWarnings returns warnings about lists written as a single word.
 func separatorWarnings(option string, values []string) (warnings []string) {
 	for _, value := range values {
 		if words := strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' }); len(words) != 1 || words[0] != value {
@@ -88,7 +88,7 @@ func separatorWarnings(option string, values []string) (warnings []string) {
 	return warnings
 }
 
-// matcherWarnings are about the paths by which requests come to `jwt`.
+// matcherWarnings returns warnings about the path matchers of `jwt`.
 func matcherWarnings(at place.Place) (warnings []string) {
 	for _, paths := range at.PathsAround() {
 		warnings = append(warnings, separatorWarnings("jwt", paths)...)
@@ -103,13 +103,13 @@ func matcherWarnings(at place.Place) (warnings []string) {
 	return warnings
 }
 
-// isFile reports whether a path ends in the name of a file, below which nothing is.
+// isFile reports whether a path ends in a file name, so that nothing is below it.
 func isFile(path string) bool {
 	extension := strings.TrimPrefix(filepath.Ext(path), ".")
 	return extension != "" && unicode.IsLetter(rune(extension[0]))
 }
 
-// matchesPath is of routes that have the pattern.
+// matchesPath returns a function that reports whether a route has the pattern.
 func matchesPath(pattern string) func(caddyhttp.Route) bool {
 	return func(route caddyhttp.Route) bool {
 		return place.Way{route.MatcherSets}.Has(func(matcher any) bool {

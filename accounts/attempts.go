@@ -10,10 +10,10 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Attempts counts what clients attempt, by account, by client and of all together.
+// Attempts counts the attempts of clients: per account, per client and in total.
 type Attempts struct {
 	counts *tryCounts
-	pooled string // under which counts are shared
+	pooled string // the key under which counts are shared
 	issuer string
 	users  func() store.UserStore
 
@@ -21,13 +21,13 @@ type Attempts struct {
 	// Clients counts the failed log-ins of clients.
 	Clients *Throttle
 	signUps *Throttle // by client
-	// RefusedSignUps counts those by client that say whose address is taken.
+	// RefusedSignUps counts, by client, sign-ups that reveal that an address is taken.
 	RefusedSignUps *Throttle
-	// External counts log-ins at providers by client, and ExternalKept those of all
-	// strangers, since they are kept.
+	// External counts log-ins at providers by client. ExternalKept counts those of all
+	// clients without a session, because their state is stored.
 	External, ExternalKept *Throttle
-	// Attempts that are spared for when those of an account are used up; see
-	// [Service.Spares]. Clients that have logged in to an account are familiar.
+	// These attempts are reserved for when those of an account are used up; see
+	// [Service.Spares]. Clients that have logged in to an account before are familiar.
 	familiars, strangers, allStrangers *Throttle
 
 	familiar *otter.Cache[string, struct{}]
@@ -64,8 +64,8 @@ func (a *Attempts) release() error {
 	return err
 }
 
-// NewThrottle makes one that counts with other sites that have the issuer and the
-// store, and with the other nodes, if the store does.
+// NewThrottle returns a throttle whose counts are shared by all sites with the same issuer
+// and store and, if the store supports it, by all nodes.
 func (a *Attempts) NewThrottle(name string, failures int, window time.Duration) *Throttle {
 	t := newThrottle(a.issuer+"\n"+name, failures, window)
 	if t != nil {

@@ -17,21 +17,20 @@ import (
 )
 
 const (
-	// revocationPoll is how often the store is asked what other processes
-	// revoked, so that all know within a second.
+	// revocationPoll is how often the store is polled for revocations by other processes,
+	// so that all of them know within a second.
 	revocationPoll = 400 * time.Millisecond
-	// listenPause is how long after a failure to hear of that it is tried again.
+	// listenPause is the pause after listening failed.
 	listenPause = time.Second
-	// revocationOverlap is asked for again, for what was written late or by a clock
-	// that is behind.
+	// revocationOverlap is queried again, for revocations that were written late or with a
+	// slow clock.
 	revocationOverlap = 10 * time.Second
-	// heardPause is the least between two looks, however much is heard.
+	// heardPause is the minimum time between two polls, regardless of notifications.
 	heardPause = 100 * time.Millisecond
 )
 
-// background is what a service does beside requests: it learns what other processes
-// revoked and which keys they sign with, removes what has expired, and finds out whether a
-// store that failed works again.
+// background runs the tasks of a service: it loads revocations and signing keys of other
+// processes, removes expired data, and checks whether a failed store works again.
 type background struct {
 	*Service
 	ctx     context.Context // ends with the service
@@ -39,10 +38,10 @@ type background struct {
 	running sync.WaitGroup
 
 	heard        chan struct{} // wakes watch
-	since        time.Time     // of the revocations that are asked for next
-	notReadable  outage.Outage // of the store, as watch meets it
+	since        time.Time     // for the next poll of revocations
+	notReadable  outage.Outage // failures in watch
 	storeDown    atomic.Bool   // the same, for the metrics
-	requestsFail outage.Outage // of the store, as requests meet it
+	requestsFail outage.Outage // failures in requests
 }
 
 func newBackground(s *Service) *background {
@@ -57,17 +56,17 @@ func (b *background) begin(asked time.Time) {
 	b.running.Go(b.listen)
 }
 
-// end leaves nothing running.
+// end stops all tasks and waits for them.
 func (b *background) end() {
 	b.stop()
 	b.running.Wait()
 }
 
-// StoreTriedAt is when a store that fails was last met or tried, by a request or in the
+// StoreTriedAt returns when a failing store was last used, by a request or in the
 // background.
 func (s *Service) StoreTriedAt() time.Time { return s.background.requestsFail.LastNoted() }
 
-// SayStoreFails logs that a request met a store that could not do its work.
+// SayStoreFails logs that a request failed because of the store.
 func (s *Service) SayStoreFails(failure *refusal.Error) {
 	if failure.Reason != refusal.StoreFull && failure.Reason != refusal.StoreUnavailable {
 		return
@@ -78,8 +77,8 @@ func (s *Service) SayStoreFails(failure *refusal.Error) {
 	}
 }
 
-// watch learns what other processes revoked. It does nothing else, so that nothing
-// holds it up.
+// watch loads revocations of other processes. It does nothing else, so that nothing delays
+// it.
 func (b *background) watch(last time.Time) {
 	for {
 		select {
@@ -91,7 +90,7 @@ func (b *background) watch(last time.Time) {
 		now := b.Now()
 		if by, moved := clock.Moved(last, now); moved {
 			b.Log.Warn("the system clock was changed", zap.Duration("by", by))
-			b.since = time.Time{} // what others revoked is looked for by their time
+			b.since = time.Time{} // poll all, because revocations are selected by time
 		}
 		last = now
 		b.learnRevocations()
@@ -103,8 +102,7 @@ func (b *background) watch(last time.Time) {
 	}
 }
 
-// maintain learns which keys other processes sign with, and removes what has
-// expired.
+// maintain reloads signing keys and removes expired data.
 func (b *background) maintain(last time.Time) {
 	b.sayHowToBegin()
 	cleanUps := clock.NewCleanUps(last)
@@ -115,7 +113,7 @@ func (b *background) maintain(last time.Time) {
 			return
 		case <-time.After(revocationPoll):
 		}
-		_ = b.Keys.Reload(b.ctx, signing.ReloadInterval) // which logs it
+		_ = b.Keys.Reload(b.ctx, signing.ReloadInterval) // Reload logs its errors
 		now := b.Now()
 		if b.requestsFail.Quiet(now, failsNoMore) {
 			b.tryStore(now)
@@ -130,8 +128,8 @@ func (b *background) maintain(last time.Time) {
 	}
 }
 
-// listen wakes watch when another process has revoked something, if the store
-// hears of it.
+// listen wakes watch when another process has revoked something, if the store supports
+// notifications.
 func (b *background) listen() {
 	for b.ctx.Err() == nil {
 		listener, ok := b.Users().(store.RevocationListener)
@@ -172,11 +170,11 @@ func (b *background) learnRevocations() {
 	b.since = now.Add(-revocationOverlap)
 }
 
-// failsNoMore is how long no request must have met a store that fails until it is tried
-// whether that is over.
+// failsNoMore is how long requests must not have met a store failure before the store is
+// tested.
 const failsNoMore = time.Minute
 
-// kindTry is of a record that is made to find out whether the store can be written.
+// kindTry is the kind of the record that tests whether the store can be written.
 const kindTry = "try"
 
 func (b *background) tryStore(now time.Time) {

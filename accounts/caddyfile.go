@@ -12,7 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 )
 
-// Parse reads an `accounts` block, at whose name the dispenser is. Syntax:
+// Parse parses an `accounts` block. The dispenser must be at its name. Syntax:
 //
 //	accounts [<prefix>] {
 //	    store               file [<path>] | <module> [<args...>]
@@ -34,9 +34,8 @@ import (
 //	    templates           <dir>
 //	}
 //
-// `signup` may be specified twice: once to open or close it, once to move it.
-// `login_with` may be repeated; its block is that of the module
-// `jwt.logins.oidc`.
+// `signup` may be specified twice: once to open or close sign-up, once to set its path.
+// `login_with` may be repeated; its block is described at the module `jwt.logins.oidc`.
 func Parse(d *caddyfile.Dispenser) (*Config, error) {
 	a := new(Config)
 	if d.NextArg() {
@@ -145,8 +144,8 @@ func (a *Config) readThrottle(b *config.Block, _ string) error {
 	return nil
 }
 
-// Matcher matches the account routes, so that a matcher of the directive never
-// hides them.
+// Matcher matches the account routes. The account handler uses it instead of the
+// directive's matcher, so that the routes are always reachable.
 func (a Config) Matcher() caddy.ModuleMap {
 	config.SetDefault(&a.Prefix, DefaultPrefix)
 	paths := []string{a.Prefix + "/*"}
@@ -154,6 +153,6 @@ func (a Config) Matcher() caddy.ModuleMap {
 		paths = append(paths, moved)
 	}
 	slices.Sort(paths)
-	text, _ := json.Marshal(paths) // strings always have JSON
+	text, _ := json.Marshal(paths) // marshaling strings cannot fail
 	return caddy.ModuleMap{"path": text}
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// accountsOfSites are the accounts of each site of the configs that are loaded.
+// accountsOfSites has the accounts of each site of the loaded configs.
 var accountsOfSites = struct {
 	sync.Mutex
 	known map[*caddyhttp.Server][]claimedAccounts
@@ -25,8 +25,8 @@ type claimedAccounts struct {
 	config Config
 }
 
-// claimAccounts refuses accounts where the site has others: both have the same
-// cookies and, unless moved, the same routes, so one of them would be ignored.
+// claimAccounts returns an error if the site already has other accounts: both would use the
+// same cookies and, unless moved, the same routes, so one of them would be ignored.
 func claimAccounts(ctx caddy.Context, config *Config) error {
 	at := place.Of(ctx)
 	if at.Server == nil {
@@ -58,14 +58,14 @@ func claimAccounts(ctx caddy.Context, config *Config) error {
 	return nil
 }
 
-// ClaimsOf is how many handlers of a server have accounts.
+// ClaimsOf returns how many handlers of a server have accounts.
 func ClaimsOf(server *caddyhttp.Server) int {
 	accountsOfSites.Lock()
 	defer accountsOfSites.Unlock()
 	return len(accountsOfSites.known[server])
 }
 
-// differingOptions are the names, in JSON, of what two accounts do not share.
+// differingOptions returns the JSON names of the options in which two configs differ.
 func differingOptions(a, b Config) ([]string, error) {
 	var options [2]map[string]json.RawMessage
 	for i, accounts := range []Config{a, b} {

@@ -28,104 +28,103 @@ const (
 	AccountScope           = "account"
 )
 
-// Config are users that the site has itself: who they are, how they log in,
-// and what their tokens look like. The `jwt` handler and the `jwt_accounts`
-// handler of a site have the same Accounts.
+// Config configures the users of the site: how they log in, and what their tokens contain.
+// The `jwt` handler and the `jwt_accounts` handler of a site must have the same Config.
 type Config struct {
-	// Prefix is the path that the routes are under. Default: `/auth`.
+	// Prefix is the path of the account routes. Default: `/auth`.
 	Prefix string `json:"prefix,omitempty"`
 
 	// StoreRaw is the [store.UserStore], a module in the namespace `jwt.stores`.
 	// Default: `{"module": "file"}`, a file in Caddy's data directory.
 	StoreRaw json.RawMessage `json:"store,omitempty" caddy:"namespace=jwt.stores inline_key=module"`
 
-	// Signup says whether people can make accounts themselves: `open` lets anybody
-	// in who can reach the site, and new users of `login_with` too; `closed` leaves it to
-	// `caddy jwt user add`. Default: `closed`.
+	// Signup controls who can create accounts. `open`: anybody who can reach the site,
+	// including new users of `login_with`. `closed`: only administrators, with `caddy jwt
+	// user add`. Default: `closed`.
 	Signup string `json:"signup,omitempty"`
 
-	// SignupLimit is how many sign-ups a client may attempt in an hour, by its IP
-	// address, of IPv6 by its /64, and ten times as many by its /48. Default: no limit
-	// for those that succeed; 30 in a minute may be refused, unless `throttle` is off.
+	// SignupLimit is the maximum number of sign-ups per hour and client IP address. For
+	// IPv6 it applies to each /64, and ten times the limit to each /48. Default: successful
+	// sign-ups are not limited; refused ones are limited to 30 per minute, unless
+	// `throttle` is off.
 	SignupLimit int `json:"signup_limit,omitempty"`
 
-	// Routes moves routes to other paths, by their names: `login`, `signup`,
-	// `refresh`, `logout`, `whoami`, `password`, `jwks`.
+	// Routes maps the names of routes to other paths. The names are `login`, `signup`,
+	// `refresh`, `logout`, `whoami`, `password` and `jwks`.
 	Routes map[string]string `json:"routes,omitempty"`
 
-	// Issuer is the `iss` of the tokens. Other services need it to verify
-	// them. Default: `caddy-jwt-accounts`.
+	// Issuer is the `iss` claim of the tokens. Other services need it to verify the tokens.
+	// Default: `caddy-jwt-accounts`.
 	Issuer string `json:"issuer,omitempty"`
 
-	// Audience is the `aud` of the tokens. Default: the issuer.
+	// Audience is the `aud` claim of the tokens. Default: the issuer.
 	Audience []string `json:"audience,omitempty"`
 
-	// TokenLifetime is how long an access token is good. Default: `15m`.
+	// TokenLifetime is how long an access token is valid. Default: `15m`.
 	TokenLifetime caddy.Duration `json:"token_lifetime,omitempty"`
 
-	// RefreshLifetime is how long a session lasts after the log-in, however
-	// much it is used. Default: `30d`.
+	// RefreshLifetime is how long a session lasts after the log-in, regardless of its use.
+	// Default: `30d`.
 	RefreshLifetime caddy.Duration `json:"refresh_lifetime,omitempty"`
 
-	// Secret signs the tokens by HS256. Whoever has it can make tokens.
-	// Default: an ES256 key that is made once and kept in Caddy's storage.
+	// Secret signs the tokens with HS256. Anybody who has the secret can create tokens.
+	// Default: an ES256 key that Caddy creates once and keeps in its storage.
 	Secret *config.Secret `json:"secret,omitempty"`
 
-	// SigningKey signs the tokens instead: a private key as PEM (PKCS#8,
-	// PKCS#1 or SEC 1) or JWK, or the path of a file with one.
+	// SigningKey signs the tokens instead of Secret: a private key as PEM (PKCS#8, PKCS#1
+	// or SEC 1) or JWK, or the path of its file.
 	SigningKey string `json:"signing_key,omitempty"`
 
-	// DefaultRoles are the roles of a user who signs up. Default: none.
+	// DefaultRoles are the roles of users who sign up. Default: none.
 	DefaultRoles []string `json:"default_roles,omitempty"`
 
-	// PasswordMinLength is how many characters a password must have at least,
-	// not less than 8. Default: `8`.
+	// PasswordMinLength is the minimum length of a password in characters, from 8 to 64.
+	// Default: `8`.
 	PasswordMinLength int `json:"password_min_length,omitempty"`
 
-	// Profile are the names of further properties that a user may give at
-	// sign-up, such as `name`. A value has at most 4096 bytes. Default: none.
+	// Profile lists the names of additional properties that users can set at sign-up, such
+	// as `name`. A value has at most 4096 bytes. Default: none.
 	Profile []string `json:"profile,omitempty"`
 
-	// ThrottleFailures is how many log-ins of an account may fail within
-	// ThrottleWindow. After them a try is let through now and then; and an
-	// address from which somebody has logged in to the account has as many
-	// tries more, any other 3, all of these 10 times the failures, that only
-	// the right password passes. 30 failures a minute are allowed for a client. -1 switches both off: then passwords can be
-	// guessed as fast as they are hashed. Default: `10`.
+	// ThrottleFailures is how many log-ins to an account can fail within ThrottleWindow.
+	// After that, an occasional attempt is still allowed. In addition, an address that has
+	// logged in to the account before gets as many attempts again, any other address gets 3
+	// (all of these together 10 times ThrottleFailures), and only the correct password
+	// succeeds. Each client can fail 30 times per minute. -1 switches off both limits: then
+	// passwords can be guessed as fast as the server can hash them. Default: `10`.
 	ThrottleFailures int `json:"throttle_failures,omitempty"`
 
-	// ThrottleWindow is the time for ThrottleFailures. Default: `15m`.
+	// ThrottleWindow is the time window for ThrottleFailures. Default: `15m`.
 	ThrottleWindow caddy.Duration `json:"throttle_window,omitempty"`
 
-	// HashQueue is how many passwords may wait to be hashed, of one client an
-	// eighth; more are answered with 503. Whoever waits is taken in turns, by what
-	// is hashed, network and client; a log-in goes first if somebody has logged in to
-	// the account from its address. Default: `64`.
+	// HashQueue is how many passwords can wait to be hashed; a single client can have an
+	// eighth of them. Further requests get 503. The queue is fair between kinds of
+	// requests, networks and clients; a log-in from an address that has logged in to the
+	// account before has priority. Default: `64`.
 	HashQueue int `json:"hash_queue,omitempty"`
 
-	// LoginWithRaw are the providers by which users may log in beside a
-	// password, modules in the namespace `jwt.logins`, in the order of their
-	// buttons. Whoever logs in there is the same user here each time, by the
-	// provider's `iss` and `sub`. Default: none.
+	// LoginWithRaw are the providers that users can log in with instead of a password:
+	// modules in the namespace `jwt.logins`, in the order of their buttons. A user of a
+	// provider is identified by the provider's `iss` and `sub`. Default: none.
 	LoginWithRaw []json.RawMessage `json:"login_with,omitempty" caddy:"namespace=jwt.logins inline_key=module"`
 
-	// Templates is a folder whose files replace the pages of the same name:
+	// Templates is a folder of files that replace the pages with the same name:
 	// `login.html`, `signup.html`, `account.html`, `confirm.html`, `reset.html`,
 	// `message.html`, `layout.html` and `style.css`. Default: none.
 	Templates string `json:"templates,omitempty"`
 }
 
-// accountRoutes are the routes by name, and their paths below the prefix.
+// accountRoutes maps the names of the routes to their paths below the prefix.
 var accountRoutes = map[string]string{
 	"login": "/login", "signup": "/signup", "refresh": "/refresh", "logout": "/logout", "whoami": "/whoami", "password": "/password",
 	"sessions": "/sessions", "jwks": "/jwks.json", "openapi": "/openapi.json", "account": "/account", "reset": "/reset", "style": "/style.css",
 	"connect": "/connect", "identities": "/identities",
 }
 
-// movableRoutes are those that the config may move.
+// movableRoutes are the routes whose paths can be configured.
 var movableRoutes = []string{"login", "signup", "refresh", "logout", "whoami", "password", "jwks"}
 
-// Path is where a route is.
+// Path returns the path of a route.
 func (a *Config) Path(route string) string {
 	if moved := a.Routes[route]; moved != "" {
 		return moved
@@ -133,8 +132,8 @@ func (a *Config) Path(route string) string {
 	return a.Prefix + accountRoutes[route]
 }
 
-// Resolve fills defaults in, replaces placeholders, and refuses what is out of
-// range.
+// Resolve sets defaults and replaces placeholders. It returns an error if a value is not
+// valid.
 func (a *Config) Resolve() error {
 	err := errors.Join(config.Resolve("prefix", &a.Prefix), config.Resolve("issuer", &a.Issuer), config.Resolve("templates", &a.Templates),
 		config.ResolveList("audience", a.Audience), config.ResolveList("default_roles", a.DefaultRoles), config.ResolveList("profile", a.Profile))
@@ -142,7 +141,7 @@ func (a *Config) Resolve() error {
 		err = errors.Join(err, config.Resolve(route, &path))
 		a.Routes[route] = path
 	}
-	if value := a.Routes["signup"]; a.Signup == "" && (value == "open" || value == "closed") { // by a placeholder
+	if value := a.Routes["signup"]; a.Signup == "" && (value == "open" || value == "closed") { // from a placeholder
 		a.Signup = value
 		delete(a.Routes, "signup")
 	}
@@ -216,6 +215,7 @@ func (a *Config) check() error {
 	return store.CheckRoles(a.DefaultRoles)
 }
 
+// CheckRoutePath returns an error if a path cannot be the path of a route.
 func CheckRoutePath(path string) error {
 	if !strings.HasPrefix(path, "/") || path == "/" || caddyhttp.CleanPath(path, true) != path || strings.HasSuffix(path, "/") || strings.ContainsAny(path, "*?#%\\ ") {
 		return fmt.Errorf("%q is not a valid path for a route; write it as in /auth or /users/login", path)
@@ -223,8 +223,7 @@ func CheckRoutePath(path string) error {
 	return nil
 }
 
-// externalPaths are the paths, in small letters, that have the names of
-// login_with below them.
+// externalPaths returns the paths, in lower case, below which login_with has its routes.
 func (a *Config) externalPaths() map[string]string {
 	paths := make(map[string]string)
 	if len(a.LoginWithRaw) > 0 {
@@ -235,12 +234,11 @@ func (a *Config) externalPaths() map[string]string {
 	return paths
 }
 
-// routeID is what an ID in a path may be.
+// routeID matches IDs that are allowed in paths.
 var routeID = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
-// routeNames tells which route a path is of, and the session ID or the name of
-// a log-in in it. Paths are compared without case, as Caddy's own path matcher
-// does.
+// routeNames returns a function that finds the route of a path, and the session ID or
+// log-in name in the path. Like Caddy's path matcher, it ignores case.
 func (a *Config) routeNames() func(path string) (name, id string) {
 	names, below := make(map[string]string), a.externalPaths()
 	below["session"] = strings.ToLower(a.Path("sessions")) + "/"
@@ -253,7 +251,7 @@ func (a *Config) routeNames() func(path string) (name, id string) {
 		if name := names[lower]; name != "" {
 			return name, ""
 		}
-		if names[strings.TrimSuffix(lower, "/")] == "reset" { // a link that somebody has changed still has its token
+		if names[strings.TrimSuffix(lower, "/")] == "reset" { // a modified link still contains its token
 			return "reset", ""
 		}
 		for route, prefix := range below {
@@ -265,14 +263,15 @@ func (a *Config) routeNames() func(path string) (name, id string) {
 	}
 }
 
-// FurtherAlgorithms are those of OpenKeys.
+// FurtherAlgorithms are the algorithms of OpenKeys.
 var FurtherAlgorithms = []string{"ES256", "RS256"}
 
-// FurtherKeys tells further keys from those of the accounts.
+// FurtherKeys returns an identity for additional keys, different from that of the accounts'
+// keys.
 func (a *Config) FurtherKeys(algorithm string) string { return a.KeyIdentity() + "\n" + algorithm }
 
-// identity tells configs apart, and the keys in them as they are now: a file or
-// variable that has another key at a reload makes other accounts.
+// identity returns a value that is equal for equal configs with equal keys. If a file or
+// variable has another key at a reload, the identity differs.
 func (a *Config) identity(fixed *signing.Signer) (string, error) {
 	text, err := json.Marshal(a)
 	if err != nil {
@@ -294,7 +293,7 @@ func (a *Config) identity(fixed *signing.Signer) (string, error) {
 	return hex.EncodeToString(sum.Sum(nil)), nil
 }
 
-// fixedKey is the key that stands in the config, or nil.
+// fixedKey returns the key in the config, or nil.
 func (a *Config) fixedKey() (*signing.Signer, error) {
 	switch {
 	case a.Secret != nil:
@@ -313,6 +312,6 @@ func (a *Config) fixedKey() (*signing.Signer, error) {
 	return nil, nil
 }
 
-// KeyIdentity tells sites apart whose tokens must not serve each other: those
-// with another issuer or other users.
+// KeyIdentity identifies sites whose tokens are interchangeable: sites with the same issuer
+// and the same users.
 func (a *Config) KeyIdentity() string { return a.Issuer + "\n" + string(a.StoreRaw) }

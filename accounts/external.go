@@ -14,75 +14,71 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// ExternalLogin is a way to log in at somebody else's provider: a Caddy module
-// in the namespace `jwt.logins`, named by the member `login_with` of the
-// accounts config. The accounts keep what is under way, bind it to the browser,
-// and know whose account it is; the module speaks the provider's protocol.
+// ExternalLogin is a way to log in at another provider: a Caddy module in the namespace
+// `jwt.logins`, configured by the member `login_with` of the accounts config. The accounts
+// store the state of a log-in, bind it to the browser, and find the account; the module
+// implements the provider's protocol.
 //
-// All methods are safe for concurrent use. An error that is an [*Error] is what
-// the user is told; any other means that the provider's answer is not good. No
-// error has a token or a secret in its text.
+// All methods are safe for concurrent use. If an error is an [*Error], it is shown to the
+// user; any other error means that the provider's response is not valid. Errors never
+// contain tokens or secrets.
 type ExternalLogin interface {
-	// Describe says what the site is to know of it.
+	// Describe returns the settings that the site needs.
 	Describe() ExternalLoginInfo
-	// Begin returns where the browser is sent, and what Finish needs when it
-	// comes back to redirectURL with this state. Unless maxAge is nil, the
-	// provider is to ask for the password if it did so longer ago, always if it
-	// is 0, and to say when it did. [ReasonProviderUnavailable].
+	// Begin returns the URL to send the browser to, and the state that Finish needs when
+	// the browser returns to redirectURL. Unless maxAge is nil, the provider must ask for
+	// the password if the last time is longer ago (always if it is 0), and must return the
+	// time. Error: [ReasonProviderUnavailable].
 	Begin(ctx context.Context, redirectURL, state string, maxAge *time.Duration) (location string, kept []byte, err error)
-	// Finish says who has logged in, by the query that the browser came back
-	// with and what Begin kept for it. The state is checked already. Errors of
-	// the provider are in the query too. [ReasonLoginDenied],
-	// [ReasonProviderUnavailable].
+	// Finish returns the user, from the query of the redirect and the state from Begin. The
+	// caller has checked the OAuth state parameter. The query may contain an error of the
+	// provider. Errors: [ReasonLoginDenied], [ReasonProviderUnavailable].
 	Finish(ctx context.Context, answer url.Values, redirectURL string, kept []byte) (*ExternalIdentity, error)
-	// VerifyLogout verifies a token by which the provider says that somebody
-	// has logged out there (OpenID Connect Back-Channel Logout 1.0 §2.6), but
-	// for its reuse. [ReasonProviderUnavailable].
+	// VerifyLogout verifies a logout token of the provider (OpenID Connect Back-Channel
+	// Logout 1.0 §2.6), except for its reuse. Error: [ReasonProviderUnavailable].
 	VerifyLogout(ctx context.Context, token string) (*ExternalLogout, error)
 }
 
-// ExternalLoginInfo is what the site is to know of an [ExternalLogin].
+// ExternalLoginInfo is what the site needs to know about an [ExternalLogin].
 type ExternalLoginInfo struct {
-	// Name stands in paths: small letters, digits, - and _.
+	// Name is part of URL paths: lower-case letters, digits, - and _.
 	Name string
-	// Label is what its button says.
+	// Label is the text of its button.
 	Label string
-	// Profile are the properties that a new user gets from claims: the name of
-	// the claim to that of the property.
+	// Profile maps claims to the properties that a new user gets from them.
 	Profile map[string]string
 }
 
-// ExternalIdentity is who has logged in at a provider. Issuer and Subject
-// together say who it is, and nothing else does: addresses change hands.
+// ExternalIdentity is a user of a provider. Only Issuer and Subject together identify the
+// user, because e-mail addresses can change owners.
 type ExternalIdentity struct {
 	Issuer, Subject string
-	// Email of the user, empty if the provider does not say it. EmailVerified
-	// tells whether the provider vouches for it.
+	// Email of the user, empty if unknown. EmailVerified reports whether the provider has
+	// verified it.
 	Email         string
 	EmailVerified bool
-	// SessionID is the provider's name of its session; may be empty.
+	// SessionID is the provider's session ID; may be empty.
 	SessionID string
-	// AuthTime is when the provider last asked for the password; zero if it does
-	// not say so.
+	// AuthTime is when the provider last asked for the password; zero if unknown.
 	AuthTime time.Time
-	// Claims is a JSON object of all that the provider says of the user.
+	// Claims is a JSON object with all claims of the user.
 	Claims []byte
 }
 
-// ExternalLogout is what a verified log-out token says. Either of Subject and
-// SessionID may be empty.
+// ExternalLogout is the content of a verified logout token. Subject or SessionID may be
+// empty.
 type ExternalLogout struct {
 	Issuer, Subject, SessionID string
-	// ID is unique to the token, which is good once until ExpiresAt.
+	// ID is unique to the token, which is valid once until ExpiresAt.
 	ID        string
 	ExpiresAt time.Time
 }
 
-// ExternalRoutes are the paths, below the prefix, that have the name of a
-// log-in below them.
+// ExternalRoutes maps routes to their paths below the prefix, which are followed by the
+// name of a log-in.
 var ExternalRoutes = map[string]string{"external": "/login/", "callback": "/callback/", "backchannel": "/backchannel/"}
 
-// LoginProvider is a log-in of the config, ready for use.
+// LoginProvider is a configured log-in.
 type LoginProvider struct {
 	ExternalLogin
 	ExternalLoginInfo
@@ -97,7 +93,7 @@ func LoadLogins(ctx caddy.Context, config *Config) ([]LoginProvider, error) {
 	}
 	raw := slices.Clone(config.LoginWithRaw)
 	loaded, err := ctx.LoadModule(config, "LoginWithRaw")
-	config.LoginWithRaw = raw // LoadModule clears it, and it tells sites apart
+	config.LoginWithRaw = raw // LoadModule clears it, but it is part of the site's identity
 	if err != nil {
 		return nil, err
 	}
@@ -124,6 +120,7 @@ func LoadLogins(ctx caddy.Context, config *Config) ([]LoginProvider, error) {
 	return logins, nil
 }
 
+// FindLogin returns the log-in with the name, or nil.
 func FindLogin(logins []LoginProvider, name string) *LoginProvider {
 	i := slices.IndexFunc(logins, func(l LoginProvider) bool { return l.Name == name })
 	if i < 0 {
@@ -132,7 +129,7 @@ func FindLogin(logins []LoginProvider, name string) *LoginProvider {
 	return &logins[i]
 }
 
-// RefuseLogin is what a user is told of an error of an ExternalLogin.
+// RefuseLogin converts an error of an ExternalLogin to a refusal.
 func RefuseLogin(err error) *refusal.Error {
 	if refusal, ok := errors.AsType[*refusal.Error](err); ok {
 		return refusal
@@ -143,6 +140,6 @@ func RefuseLogin(err error) *refusal.Error {
 const PendingLifetime = 10 * time.Minute
 const KindPending = "external log-in"
 
-// PendingKept is how many log-ins of strangers may be kept within PendingLifetime,
-// wherever they come from.
+// PendingKept is the maximum number of log-ins without a session that are stored within
+// PendingLifetime, for all clients together.
 var PendingKept = 20_000 // a test sets another

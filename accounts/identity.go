@@ -22,35 +22,36 @@ const (
 	kindByID      = "external session"          // by the provider's sid
 	KindBySubject = "external session by sub"
 	kindLogOut    = "external log-out" // tokens that were used
-	// kindDisconnected is of an identity and a user: it does not become that user's
-	// again by itself.
+	// kindDisconnected is the kind of records for an identity and a user that were
+	// disconnected: the identity is not connected to that user again automatically.
 	kindDisconnected = "external identity disconnected"
 )
 
-// LinkedIdentity says that whoever is (issuer, subject) at a provider is a user
-// here: the owner of the record.
+// LinkedIdentity connects (issuer, subject) at a provider with a user here, the owner of
+// the record.
 type LinkedIdentity struct {
 	Issuer  string    `json:"issuer"`
 	Subject string    `json:"subject"`
 	Label   string    `json:"label"`
-	Email   string    `json:"email,omitempty"` // to show, and for nothing else
+	Email   string    `json:"email,omitempty"` // only for display
 	At      time.Time `json:"at"`
 }
 
-// disconnectedID names the identity and the user of a kindDisconnected.
+// disconnectedID returns the record ID of kindDisconnected for an identity and a user.
 func disconnectedID(identityID, userID string) string {
 	return store.HashToken(identityID + "\n" + userID)
 }
 
+// Linked returns an identity as it is stored when it is connected.
 func Linked(login *LoginProvider, identity *ExternalIdentity) LinkedIdentity {
 	return LinkedIdentity{Issuer: identity.Issuer, Subject: identity.Subject, Label: login.Label, Email: Cut(identity.Email, store.MaxEmailBytes)}
 }
 
-// ID names the identity in paths.
+// ID returns the ID of the identity in paths.
 func (l LinkedIdentity) ID() string { return identityKey(l.Issuer, l.Subject) }
 
-// Name is what the provider calls the user. It says all characters of an address
-// that is to look like another one.
+// Name returns the name of the user at the provider, with invisible characters escaped, so
+// that one address cannot look like another.
 func (l LinkedIdentity) Name() string {
 	if l.Email != "" {
 		return refusal.Visible(l.Email)
@@ -58,28 +59,31 @@ func (l LinkedIdentity) Name() string {
 	return refusal.Visible(Cut(l.Subject, store.MaxEmailBytes))
 }
 
-// identityKey names an identity. Neither part can have a line end in it that
-// would make another pair look the same: an issuer is a URL.
+// identityKey returns the key of an identity. Its parts cannot be confused, because an
+// issuer is a URL and has no line break.
 func identityKey(issuer, subject string) string { return store.HashToken(issuer + "\n" + subject) }
 
-// AccountExists says that an account has the e-mail address of an identity that
-// is nobody's yet.
+// AccountExists means that an account has the e-mail address of an identity that is not
+// connected to any account.
 type AccountExists struct {
 	UserID string
 	Link   LinkedIdentity
 }
 
-// Error names whoever the browser is at the provider, who need not be the one who
-// sits before it.
+// Error names the user who is logged in at the provider, who may be somebody else than the
+// person at the browser.
 func (e *AccountExists) Error() string {
 	return "You are logged in to " + e.Link.Label + " as " + e.Link.Name() + ". " + refusal.AccountExists.Answer().Description
 }
 
+// Unwrap returns the refusal.
 func (*AccountExists) Unwrap() error { return &refusal.Error{Reason: refusal.AccountExists} }
 
-// LogInExternal begins a session of whoever the identity is, and makes an
-// account for a new one.
-func (s *Service) LogInExternal(ctx context.Context, login *LoginProvider, identity *ExternalIdentity, client Client) (*Grant, error) {
+// LogInExternal starts a session for the user of an identity, and creates an account for a
+// new identity.
+func (s *Service) LogInExternal(
+	ctx context.Context, login *LoginProvider, identity *ExternalIdentity, client Client,
+) (*Grant, error) {
 	user, err := s.externalUser(ctx, login, identity, client)
 	if errors.Is(err, store.ErrNotFound) {
 		user, err = s.signUpExternal(ctx, login, identity, client)
@@ -98,8 +102,8 @@ func (s *Service) LogInExternal(ctx context.Context, login *LoginProvider, ident
 	if err := s.rememberExternalSession(ctx, identity, given); err != nil {
 		return nil, err
 	}
-	// The identity may have been disconnected since it was looked up, and the
-	// user's sessions ended before this one began.
+	// In the meantime, the identity may have been disconnected and the user's sessions
+	// ended, before this session started.
 	if there, err := s.IsConnected(ctx, user.ID, Linked(login, identity)); err != nil || !there {
 		if err == nil {
 			err = &refusal.Error{Reason: refusal.LoginState}
@@ -109,15 +113,17 @@ func (s *Service) LogInExternal(ctx context.Context, login *LoginProvider, ident
 	return given, nil
 }
 
-// newUserID is the ID of the user that an identity is given. It is always the
-// same, so that a sign-up that stopped half way is finished by the next log-in,
-// and two at once make one user.
+// newUserID returns the ID of the user for a new identity. It is deterministic, so that the
+// next log-in completes an interrupted sign-up, and two concurrent sign-ups create one
+// user.
 func newUserID(identity *ExternalIdentity) string {
 	return uuid.NewSHA1(uuid.NameSpaceURL, []byte(identity.Issuer+"\n"+identity.Subject)).String()
 }
 
-// externalUser is whose identity it is; [store.ErrNotFound].
-func (s *Service) externalUser(ctx context.Context, login *LoginProvider, identity *ExternalIdentity, client Client) (store.User, error) {
+// externalUser returns the user of an identity, or [store.ErrNotFound].
+func (s *Service) externalUser(
+	ctx context.Context, login *LoginProvider, identity *ExternalIdentity, client Client,
+) (store.User, error) {
 	record, err := s.Users().Record(ctx, kindIdentity, identityKey(identity.Issuer, identity.Subject), s.Now())
 	if err == nil {
 		user, err := s.Users().User(ctx, record.Owner)
@@ -126,8 +132,8 @@ func (s *Service) externalUser(ctx context.Context, login *LoginProvider, identi
 	if !errors.Is(err, store.ErrNotFound) {
 		return store.User{}, StoreRefusal(err)
 	}
-	// A sign-up that stopped half way is finished, unless the identity was
-	// disconnected from the account since.
+	// Complete an interrupted sign-up, unless the identity was disconnected from the
+	// account since.
 	user, err := s.Users().User(ctx, newUserID(identity))
 	if errors.Is(err, store.ErrNotFound) {
 		return store.User{}, err
@@ -145,8 +151,10 @@ func (s *Service) externalUser(ctx context.Context, login *LoginProvider, identi
 	return user, s.Connect(ctx, user.ID, "", Linked(login, identity), client)
 }
 
-// signUpExternal makes an account for an identity that has none.
-func (s *Service) signUpExternal(ctx context.Context, login *LoginProvider, identity *ExternalIdentity, client Client) (store.User, error) {
+// signUpExternal creates an account for a new identity.
+func (s *Service) signUpExternal(
+	ctx context.Context, login *LoginProvider, identity *ExternalIdentity, client Client,
+) (store.User, error) {
 	key, err := store.EmailKey(identity.Email)
 	if err != nil {
 		return store.User{}, refusal.New(refusal.EmailUnverified, "the e-mail address of the provider %v", err)
@@ -173,7 +181,7 @@ func (s *Service) signUpExternal(ctx context.Context, login *LoginProvider, iden
 		Profile: externalProfile(login, identity), CreatedAt: now, UpdatedAt: now,
 	}
 	if err := s.Users().CreateUser(ctx, user); err != nil {
-		// Another log-in of the same identity may have been faster.
+		// Another log-in of the same identity may have been first.
 		if user, err := s.externalUser(ctx, login, identity, client); err == nil {
 			return user, nil
 		}
@@ -187,7 +195,7 @@ func (s *Service) signUpExternal(ctx context.Context, login *LoginProvider, iden
 	return user, s.Connect(ctx, user.ID, "", Linked(login, identity), client)
 }
 
-// externalProfile are the properties of a new user that come from claims.
+// externalProfile returns the properties of a new user from the claims.
 func externalProfile(login *LoginProvider, identity *ExternalIdentity) map[string]any {
 	profile := make(map[string]any)
 	claims, err := jwt.ParseClaims(identity.Claims)
@@ -202,9 +210,8 @@ func externalProfile(login *LoginProvider, identity *ExternalIdentity) map[strin
 	return profile
 }
 
-// Connect makes an identity that of a user. It is nobody else's then. It is not
-// connected if the session that asked for it has ended; there is none where the
-// account is new.
+// Connect connects an identity to a user. An identity has at most one user. If the session
+// that requested it has ended, nothing is connected; sessionID is empty for a new account.
 func (s *Service) Connect(ctx context.Context, userID, sessionID string, link LinkedIdentity, client Client) error {
 	id, now := identityKey(link.Issuer, link.Subject), s.Now()
 	link.At = now
@@ -223,7 +230,7 @@ func (s *Service) Connect(ctx context.Context, userID, sessionID string, link Li
 	if err != nil {
 		return StoreRefusal(err)
 	}
-	if sessionID != "" { // after the record is there, so that whoever ends the sessions and then the identities sees it
+	if sessionID != "" { // after the record exists, so that anybody who ends the sessions and then the identities sees it
 		_, err := s.Session(ctx, userID, sessionID)
 		if err != nil {
 			_, takeErr := s.Users().TakeRecord(context.WithoutCancel(ctx), kindIdentity, id, now)
@@ -234,12 +241,14 @@ func (s *Service) Connect(ctx context.Context, userID, sessionID string, link Li
 	return nil
 }
 
-// Identities are those of a user.
+// Identities returns the identities of a user.
 func (s *Service) Identities(ctx context.Context, userID string) ([]LinkedIdentity, error) {
 	links, err := IdentitiesOf(ctx, s.Users(), userID, s.Now())
 	return links, StoreRefusal(err)
 }
 
+// IdentitiesOf returns the identities of a user in a store, sorted by the time when they
+// were connected.
 func IdentitiesOf(ctx context.Context, store store.UserStore, userID string, now time.Time) ([]LinkedIdentity, error) {
 	records, err := store.Records(ctx, kindIdentity, userID, now)
 	if err != nil {
@@ -255,18 +264,17 @@ func IdentitiesOf(ctx context.Context, store store.UserStore, userID string, now
 	return links, nil
 }
 
-// ExternalSession is a session here that came of one at a provider. Its record
-// has the ID of the one here, and the one there for an owner.
+// ExternalSession is a session here that was started by a session at a provider. Its record
+// has the ID of the session here, and the session at the provider as owner.
 type ExternalSession struct {
 	UserID  string `json:"user_id"`
 	Subject string `json:"subject"` // identityKey
-	// AuthTime is when the user typed the password there; zero if that is not
-	// known.
+	// AuthTime is when the user entered the password there; zero if unknown.
 	AuthTime time.Time `json:"auth_time,omitzero"`
 }
 
-// rememberExternalSession lets the provider end the session later, by its own
-// session or by whose it is.
+// rememberExternalSession allows the provider to end the session later, by its own session
+// or by its user.
 func (s *Service) rememberExternalSession(ctx context.Context, identity *ExternalIdentity, given *Grant) error {
 	subject := identityKey(identity.Issuer, identity.Subject)
 	text, err := json.Marshal(ExternalSession{given.User.ID, subject, identity.AuthTime})
@@ -282,12 +290,12 @@ func (s *Service) rememberExternalSession(ctx context.Context, identity *Externa
 	if err == nil {
 		return nil
 	}
-	// A session that the provider could not end is none to begin.
+	// Do not start a session that the provider could not end.
 	return errors.Join(StoreRefusal(err), s.EndSessions(context.WithoutCancel(ctx), given.User.ID, given.SessionID, ""))
 }
 
-// LogOutExternal ends the sessions that a log-out token is about, and only
-// those that came of the provider.
+// LogOutExternal ends the sessions that a logout token refers to, but only sessions that
+// the provider started.
 func (s *Service) LogOutExternal(ctx context.Context, logout *ExternalLogout, client Client) error {
 	used := store.Record{Kind: kindLogOut, ID: identityKey(logout.Issuer, logout.ID), Value: []byte("{}"), ExpiresAt: logout.ExpiresAt.Add(jwt.MaxLeeway)}
 	_, err := s.Users().Record(ctx, used.Kind, used.ID, s.Now())
@@ -300,7 +308,8 @@ func (s *Service) LogOutExternal(ctx context.Context, logout *ExternalLogout, cl
 	if err := s.endExternal(ctx, logout, client); err != nil {
 		return err
 	}
-	// It is used when all is done, so that it may come again until then.
+	// Mark the token as used only at the end, so that the provider can send it again after
+	// a failure.
 	if err := s.Users().CreateRecord(ctx, used); !errors.Is(err, store.ErrRecordExists) {
 		return StoreRefusal(err)
 	}
@@ -335,11 +344,11 @@ func (s *Service) endExternal(ctx context.Context, logout *ExternalLogout, clien
 	return nil
 }
 
-// freshLogin is how long after the log-in a session may change by what its user
-// logs in without the password.
+// freshLogin is how long after the log-in a session can change the ways to log in without
+// the password.
 const freshLogin = 5 * time.Minute
 
-// IsFresh tells whether the log-in of a session was a moment ago.
+// IsFresh reports whether the log-in of a session was recent.
 func (s *Service) IsFresh(ctx context.Context, userID, sessionID string) (bool, error) {
 	session, err := s.Session(ctx, userID, sessionID)
 	if err != nil {
@@ -349,7 +358,7 @@ func (s *Service) IsFresh(ctx context.Context, userID, sessionID string) (bool, 
 	return age >= -jwt.MaxLeeway && age <= freshLogin, nil
 }
 
-// Session returns a session of a user if it has not ended; [store.ErrNotFound].
+// Session returns an active session of a user, or [store.ErrNotFound].
 func (s *Service) Session(ctx context.Context, userID, sessionID string) (store.Session, error) {
 	sessions, err := s.Users().Sessions(ctx, userID, s.Now())
 	if err != nil {
@@ -362,9 +371,9 @@ func (s *Service) Session(ctx context.Context, userID, sessionID string) (store.
 	return sessions[i], nil
 }
 
-// Confirm sees to it that a user is there, and not somebody with a session of
-// theirs: the log-in was a moment ago, or the password is right. A wrong one counts
-// as a failed log-in.
+// Confirm ensures that the user is present, and not somebody who has taken over a session:
+// the log-in is recent, or the password is correct. A wrong password counts as a failed
+// log-in.
 func (s *Service) Confirm(ctx context.Context, user store.User, sessionID, password string, client Client) error {
 	fresh, err := s.IsFresh(ctx, user.ID, sessionID)
 	if err != nil || fresh {
@@ -377,8 +386,8 @@ func (s *Service) Confirm(ctx context.Context, user store.User, sessionID, passw
 	return err
 }
 
-// IsConnected tells whether an identity is that of a user.
-// [ReasonIdentityTaken] if it is somebody else's.
+// IsConnected reports whether an identity is connected to a user. It returns
+// [ReasonIdentityTaken] if it is connected to another user.
 func (s *Service) IsConnected(ctx context.Context, userID string, link LinkedIdentity) (bool, error) {
 	record, err := s.Users().Record(ctx, kindIdentity, link.ID(), s.Now())
 	switch {
@@ -390,7 +399,8 @@ func (s *Service) IsConnected(ctx context.Context, userID string, link LinkedIde
 	return err == nil, StoreRefusal(err)
 }
 
-// Disconnect takes an identity from a user, who keeps a way to log in.
+// Disconnect disconnects an identity from a user. It refuses if the user could no longer
+// log in.
 func (s *Service) Disconnect(ctx context.Context, user store.User, id string, client Client) error {
 	if user.PasswordHash == "" {
 		links, err := s.Identities(ctx, user.ID)
@@ -408,20 +418,20 @@ func (s *Service) Disconnect(ctx context.Context, user store.User, id string, cl
 	return nil
 }
 
-// disconnect takes an identity from a user; taken is false if it was not theirs.
+// disconnect disconnects an identity from a user; taken is false if it was not connected.
 func disconnect(ctx context.Context, users store.UserStore, userID, id string, now time.Time) (taken bool, err error) {
 	record, err := users.Record(ctx, kindIdentity, id, now)
 	if errors.Is(err, store.ErrNotFound) || err == nil && record.Owner != userID {
 		return false, nil
 	}
-	// So that a log-in there does not take it for a sign-up that stopped half way.
+	// Otherwise the next log-in there would treat it as an interrupted sign-up.
 	if err == nil {
 		err = users.CreateRecord(ctx, store.Record{Kind: kindDisconnected, ID: disconnectedID(id, userID), Owner: userID, Value: []byte("{}")})
 	}
 	if err == nil || errors.Is(err, store.ErrRecordExists) {
 		_, err = users.TakeRecord(ctx, kindIdentity, id, now)
 	}
-	if errors.Is(err, store.ErrNotFound) { // somebody was faster
+	if errors.Is(err, store.ErrNotFound) { // somebody else was first
 		return false, nil
 	}
 	return err == nil, err
@@ -430,7 +440,10 @@ func disconnect(ctx context.Context, users store.UserStore, userID, id string, n
 // RecoverAccount ends what somebody else may have set up in an account, whose new password
 // is set already: sessions, identities unless they are kept, and those that wait to
 // be connected. It returns the identities that were disconnected.
-func RecoverAccount(ctx context.Context, users store.UserStore, userID string, keepIdentities bool, now time.Time, endSessions func() error) ([]LinkedIdentity, error) {
+func RecoverAccount(
+	ctx context.Context, users store.UserStore, userID string, keepIdentities bool, now time.Time,
+	endSessions func() error,
+) ([]LinkedIdentity, error) {
 	if err := endSessions(); err != nil {
 		return nil, err
 	}

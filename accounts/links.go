@@ -7,13 +7,12 @@ import (
 	"time"
 )
 
-// Lead is what a log-in is for, as another module knows it.
+// Lead is the purpose of a log-in, as known by another module.
 type Lead struct {
-	// Cancel is the path by which a user goes back without logging in; empty for
-	// none.
+	// Cancel is the path to go back to without logging in; empty for none.
 	Cancel string
-	// MaxAge is how long ago the user may have typed the password at most, 0 for
-	// not before now. Nil if that does not matter.
+	// MaxAge is how long ago the user may have entered the password at most; 0 requires it
+	// now, nil means no limit.
 	MaxAge *time.Duration
 }
 
@@ -22,17 +21,17 @@ type AccountLink struct {
 	Label, Path string
 }
 
-// links are what other modules tell the accounts of themselves.
+// links are the registrations of other modules.
 type links struct {
 	links sync.Map // of AccountLink
 	leads sync.Map // of func(returnTo string) Lead
 }
 
-// LeadsTo has log-ins ask what a return path leads to. The zero Lead means that
-// f does not know it. The function that is returned stops that.
+// LeadsTo registers a function that returns the purpose of a log-in with a return path, or
+// the zero Lead if it does not know the path. Call stop to unregister it.
 func (l *links) LeadsTo(f func(returnTo string) Lead) (stop func()) { return hold(&l.leads, f) }
 
-// Add puts a link on the account page, until the function that is returned is called.
+// Add adds a link to the account page until remove is called.
 func (l *links) Add(link AccountLink) (remove func()) { return hold(&l.links, link) }
 
 func hold(in *sync.Map, value any) (remove func()) {
@@ -41,8 +40,8 @@ func hold(in *sync.Map, value any) (remove func()) {
 	return func() { in.Delete(key) }
 }
 
-// All are the links on the account page; two of a kind, as during a config reload, are
-// one.
+// All returns the links on the account page without duplicates, which exist during a config
+// reload.
 func (l *links) All() (all []AccountLink) {
 	l.links.Range(func(_, link any) bool {
 		if !slices.Contains(all, link.(AccountLink)) {
@@ -54,7 +53,7 @@ func (l *links) All() (all []AccountLink) {
 	return all
 }
 
-// Lead is what a log-in with this return path is for.
+// Lead returns the purpose of a log-in with this return path.
 func (l *links) Lead(returnTo string) (lead Lead) {
 	if returnTo == "" {
 		return Lead{}

@@ -15,8 +15,10 @@ import (
 	"go.uber.org/zap"
 )
 
-// SignUp makes an account.
-func (s *Service) SignUp(ctx context.Context, email, password string, profile map[string]any, client Client) (store.User, error) {
+// SignUp creates an account.
+func (s *Service) SignUp(
+	ctx context.Context, email, password string, profile map[string]any, client Client,
+) (store.User, error) {
 	key, err := store.EmailKey(email)
 	if err != nil {
 		return store.User{}, refusal.Property("email", "format", err)
@@ -24,8 +26,8 @@ func (s *Service) SignUp(ctx context.Context, email, password string, profile ma
 	if _, wait := s.Attempts.signUps.Begin(ctx, network.Key(client.Address), s.Now()); wait > 0 {
 		return store.User{}, Throttled("sign-ups of the client", wait)
 	}
-	// Of many at once for one address one makes a hash, and none if it is taken. They
-	// are one question.
+	// Concurrent sign-ups with one address create a single hash, or none if the address is
+	// taken.
 	var user store.User
 	first := false
 	_, err, _ = s.signingUp.Do(key, func() (any, error) {
@@ -35,7 +37,7 @@ func (s *Service) SignUp(ctx context.Context, email, password string, profile ma
 			return nil, Throttled("refused sign-ups of the client", wait)
 		}
 		defer func() {
-			if !errors.Is(err, store.ErrEmailTaken) { // also where it is not the client's fault
+			if !errors.Is(err, store.ErrEmailTaken) { // also if it is not the client's fault
 				refused.Forgive()
 			}
 		}()
@@ -53,11 +55,13 @@ func (s *Service) SignUp(ctx context.Context, email, password string, profile ma
 	return user, nil
 }
 
-func (s *Service) addUser(ctx context.Context, key, email, pw string, profile map[string]any, client Client) (store.User, error) {
+func (s *Service) addUser(
+	ctx context.Context, key, email, pw string, profile map[string]any, client Client,
+) (store.User, error) {
 	if _, err := s.Users().UserByEmail(ctx, key); err == nil {
 		return store.User{}, store.ErrEmailTaken
 	} else if !errors.Is(err, store.ErrNotFound) {
-		return store.User{}, err // before a hash is made for nothing
+		return store.User{}, err // before creating a hash for nothing
 	}
 	hash, err := password.Hash(ctx, s.HashTurn("sign-up", client), pw)
 	if err != nil {
@@ -71,12 +75,13 @@ func (s *Service) addUser(ctx context.Context, key, email, pw string, profile ma
 	return user, s.Users().CreateUser(ctx, user)
 }
 
+// HashTurn returns the place of a client in the queue for hashing.
 func (s *Service) HashTurn(what string, client Client) password.Turn {
 	return password.Turn{Queue: s.Config.HashQueue, What: what, Client: client.Address}
 }
 
-// LogIn begins a session. An unknown user, a disabled one and a wrong password
-// cannot be told apart, by the answer or its time.
+// LogIn starts a session. The response and its timing are the same for an unknown user, a
+// disabled user and a wrong password.
 func (s *Service) LogIn(ctx context.Context, email, pw string, client Client) (*Grant, error) {
 	key, err := store.EmailKey(email)
 	if err != nil {
@@ -92,6 +97,7 @@ func (s *Service) LogIn(ctx context.Context, email, pw string, client Client) (*
 	return s.BeginSession(ctx, user, client)
 }
 
+// CheckCredentials returns the user if the password is correct.
 func (s *Service) CheckCredentials(ctx context.Context, emailKey, pw string, client Client) (store.User, error) {
 	now := s.Now()
 	byClient, wait := s.Attempts.Clients.Begin(ctx, network.Key(client.Address), now)
@@ -143,18 +149,20 @@ func (s *Service) CheckCredentials(ctx context.Context, emailKey, pw string, cli
 }
 
 const (
-	StrangerTries = 3  // of a client from which nobody has logged in to the account
-	SparedFactor  = 10 // of all such clients, times the failures of an account
+	StrangerTries = 3  // attempts of a client that has not logged in to the account before
+	SparedFactor  = 10 // of all such clients together, times the failures of an account
 )
 
-// Spares tells whether a client may try the password of an account whose tries
-// others have used up: if it is right, it is let in, so that whoever keeps
-// guessing locks nobody out, and else the answer is the one without a try. A
-// client from which somebody has logged in to the account has as many tries as
-// the account; any other has few, and to use up those of all takes many clients
-// that guess again and again. A right password gives back what was used. Nothing
-// here depends on whether there is such a user.
-func (s *Service) Spares(ctx context.Context, familiar bool, emailKey string, client Client, now time.Time) (used []attempt, allowed bool) {
+// Spares reports whether a client may still attempt a log-in to an account whose attempts
+// are used up. If the password is correct, the client is let in, so that guessing cannot
+// lock the user out; otherwise the response is the same as without the attempt. A client
+// that has logged in to the account before has as many attempts as the account; any other
+// client has few, and using up the attempts of all of them takes many clients that keep
+// guessing. A correct password gives the attempts back. None of this depends on whether the
+// user exists.
+func (s *Service) Spares(
+	ctx context.Context, familiar bool, emailKey string, client Client, now time.Time,
+) (used []attempt, allowed bool) {
 	if familiar {
 		its, wait := s.Attempts.familiars.Begin(ctx, familiarKey(emailKey, client), now)
 		return []attempt{its}, wait == 0
@@ -167,11 +175,11 @@ func (s *Service) Spares(ctx context.Context, familiar bool, emailKey string, cl
 	return []attempt{stranger, spared}, wait == 0
 }
 
-// isFamiliar tells whether somebody has logged in to the account from the client:
-// here, or at another node in a session that goes on.
+// isFamiliar reports whether the client has logged in to the account before: on this node,
+// or on another node in a session that is still active.
 func (s *Service) isFamiliar(ctx context.Context, user store.User, emailKey string, client Client, now time.Time) bool {
 	_, here := s.Attempts.familiar.GetIfPresent(familiarKey(emailKey, client))
-	sessions, err := s.Users().Sessions(ctx, user.ID, now) // also of nobody, so that it takes as long
+	sessions, err := s.Users().Sessions(ctx, user.ID, now) // also for an unknown user, so that it takes as long
 	return here || err == nil && slices.ContainsFunc(sessions, func(x store.Session) bool { return network.Key(x.Address) == network.Key(client.Address) })
 }
 

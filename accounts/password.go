@@ -11,15 +11,15 @@ import (
 	"go.uber.org/zap"
 )
 
-// KindRehashed is of hashes that took the place of one of the same password: the
-// ID is the mark of the new one, the value that of the one before.
+// KindRehashed is the kind of records of upgraded hashes of the same password: the ID is
+// the mark of the new hash, the value is the mark of the previous one.
 const KindRehashed = "rehashed password"
 
-// PasswordMark tells passwords apart, and is no secret.
+// PasswordMark returns a value that identifies the user's password hash and is not secret.
 func PasswordMark(user store.User) string { return store.HashToken(user.PasswordHash) }
 
-// rehash replaces a hash of weaker parameters. If it cannot be done now, it is
-// at the next log-in.
+// rehash upgrades a hash with weaker parameters. If that fails, it is retried at the next
+// log-in.
 func (s *Service) rehash(ctx context.Context, user store.User, pw string, client Client) store.User {
 	turn := s.HashTurn("log-in", client)
 	turn.Familiar = func() bool { return true } // by now
@@ -35,7 +35,7 @@ func (s *Service) rehash(ctx context.Context, user store.User, pw string, client
 	if err == nil {
 		renewed, err = s.Users().UpdateUser(ctx, user.ID, s.Now(), func(u *store.User) error {
 			if u.PasswordHash != user.PasswordHash {
-				return store.ErrNotFound // it was changed meanwhile
+				return store.ErrNotFound // it was changed in the meantime
 			}
 			u.PasswordHash = hash
 			return nil
@@ -48,16 +48,16 @@ func (s *Service) rehash(ctx context.Context, user store.User, pw string, client
 	return renewed
 }
 
-// ChangePassword changes the password of somebody who knows it, and ends the
-// other sessions. Where the new password is the one that the user has, it was changed by
-// a request whose answer was lost, and what is left is done.
+// ChangePassword changes the password of a user who knows the current one, and ends the
+// other sessions. If the new password is already set, the response of an earlier request
+// was lost, and the remaining steps are completed.
 func (s *Service) ChangePassword(ctx context.Context, userID, sessionID, current, fresh string, client Client) error {
 	user, err := s.Users().User(ctx, userID)
 	if err != nil {
 		return StoreRefusal(err)
 	}
 	checked, err := s.CheckCredentials(ctx, user.EmailKey, current, client)
-	if failure, ok := errors.AsType[*refusal.Error](err); ok && failure.Reason == refusal.WrongCredentials { // which is counted
+	if failure, ok := errors.AsType[*refusal.Error](err); ok && failure.Reason == refusal.WrongCredentials { // it is counted
 		done, checkErr := password.Check(ctx, s.HashTurn("log-in", client), user.PasswordHash, fresh)
 		if checkErr != nil || !done {
 			return errors.Join(StoreRefusal(checkErr), err)
@@ -71,8 +71,8 @@ func (s *Service) ChangePassword(ctx context.Context, userID, sessionID, current
 	return s.EndSessions(ctx, userID, "", sessionID)
 }
 
-// SetPassword sets a password, if the hash of the one before is still what was
-// checked.
+// SetPassword sets a password. If checked is not nil, it must still be the hash of the
+// current password.
 func (s *Service) SetPassword(ctx context.Context, userID string, checked *string, pw string, client Client) error {
 	hash, err := password.Hash(ctx, s.HashTurn("new password", client), pw)
 	if err != nil {
@@ -93,14 +93,14 @@ func (s *Service) SetPassword(ctx context.Context, userID string, checked *strin
 
 var errPasswordChanged = errors.New("the password was changed in the meantime")
 
-// Purposes of the tokens of `caddy jwt user reset-link`.
+// Purposes of reset tokens from `caddy jwt user reset-link`.
 const (
 	PurposeReset     = "reset"
 	PurposeResetKeep = "reset, identities stay"
 )
 
-// ResetUser is whose password a token sets, and the token as it is kept. It is not used
-// up.
+// ResetUser returns the user of a reset token, and the stored token. It does not use up the
+// token.
 func (s *Service) ResetUser(ctx context.Context, token string) (store.User, store.OneTimeToken, error) {
 	found, err := s.Users().OneTimeToken(ctx, store.HashToken(token), PurposeReset, s.Now())
 	if errors.Is(err, store.ErrNotFound) {
@@ -116,9 +116,9 @@ func (s *Service) ResetUser(ctx context.Context, token string) (store.User, stor
 	return user, found, StoreRefusal(err)
 }
 
-// ResetPassword sets a password by a one-time token, and ends all that somebody
-// else may have set up in the account. It returns the identities that it
-// disconnected. If it fails, the token may be used again, to do what is left.
+// ResetPassword sets a password with a one-time token and removes everything that an
+// intruder may have set up in the account. It returns the disconnected identities. If it
+// fails, the token can be used again to complete it.
 func (s *Service) ResetPassword(ctx context.Context, token, password string, client Client) ([]LinkedIdentity, error) {
 	_, link, err := s.ResetUser(ctx, token)
 	if err != nil {
@@ -138,13 +138,15 @@ func (s *Service) ResetPassword(ctx context.Context, token, password string, cli
 	return gone, err
 }
 
-// recoverBy does what a one-time token is for.
-func (s *Service) recoverBy(ctx context.Context, link store.OneTimeToken, password string, client Client) ([]LinkedIdentity, error) {
+// recoverBy sets the password and recovers the account of a one-time token.
+func (s *Service) recoverBy(
+	ctx context.Context, link store.OneTimeToken, password string, client Client,
+) ([]LinkedIdentity, error) {
 	if err := s.SetPassword(ctx, link.UserID, nil, password, client); err != nil {
 		return nil, err
 	}
 	s.Audit("password reset", link.UserID, "", client)
-	ctx = context.WithoutCancel(ctx) // the password is another by now
+	ctx = context.WithoutCancel(ctx) // the password is already changed
 	gone, err := RecoverAccount(ctx, s.Users(), link.UserID, link.Purpose == PurposeResetKeep, s.Now(), func() error {
 		return s.EndSessions(ctx, link.UserID, "", "")
 	})

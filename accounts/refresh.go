@@ -36,22 +36,22 @@ import (
 // N1 is computed from N0 and the time in the row rather than drawn by lot, since the
 // store has only its hash.
 
-// repeatWithin is how long after its use a refresh token gives the same successor
-// again.
+// repeatWithin is how long after its use a refresh token returns the same successor again.
 const repeatWithin = 10 * time.Second
 
 var (
-	// ErrRefreshReused means that a refresh token was replaced by one that was used.
+	// ErrRefreshReused means that a refresh token was used although its successor was
+	// already used.
 	ErrRefreshReused = errors.New("the refresh token was already used")
-	// errLateRefresh is why a client whose refresh took too long repeats itself: its
-	// token may be replaced by then, and the next answer has one that is valid.
+	// errLateRefresh makes a client repeat a refresh that took too long: its token may have
+	// been replaced in the meantime, and the next response has a valid one.
 	errLateRefresh = errors.New("the user store took too long to refresh a session; the client can send the same refresh token again")
 )
 
-// RefreshLine is what is kept of a family of refresh tokens.
+// RefreshLine is the stored state of a family of refresh tokens.
 type RefreshLine struct {
-	// Hash is of the token that is valid. It replaced the one of PreviousHash at
-	// RotatedAt, which is kept to the millisecond.
+	// Hash is the hash of the valid token. It replaced the token of PreviousHash at
+	// RotatedAt, in milliseconds.
 	Hash, PreviousHash string
 	RotatedAt          time.Time
 }
@@ -59,28 +59,28 @@ type RefreshLine struct {
 // RefreshUse is one request that uses a refresh token.
 type RefreshUse struct {
 	Token string
-	// Family is the beginning of Token that its successors share.
+	// Family is the prefix of Token that its successors share.
 	Family string
-	// HashOf is how tokens are kept.
+	// HashOf returns the hash of a token for storage.
 	HashOf func(token string) string
-	// Began is when the request came. Default: now.
+	// Began is when the request arrived. Default: now.
 	Began time.Time
 
 	key []byte
 	now func() time.Time
 }
 
-// Rotate returns the successor of the token, and what is to be kept for it: the line
-// as it is where nothing is to be written. [ErrRefreshReused].
+// Rotate returns the successor of the token and the new state of the family, which is
+// unchanged if nothing must be written. It returns [ErrRefreshReused] for a reused token.
 func (u *RefreshUse) Rotate(line RefreshLine) (next RefreshLine, successor string, err error) {
 	used := u.HashOf(u.Token)
 	if used != line.Hash {
 		if used != line.PreviousHash {
 			return line, "", ErrRefreshReused
 		}
-		// A request that had begun before must not replace a successor that was
-		// answered meanwhile, so it counts when this one began. A time that is still to
-		// come is of a clock that was set, or of another node's.
+		// A request that started earlier must not replace a successor that was returned in
+		// the meantime, so the time when this request started counts. A time in the future
+		// comes from a clock that was set, or from another node.
 		same := u.successor(line.RotatedAt)
 		if u.Began.Sub(line.RotatedAt) <= repeatWithin && u.HashOf(same) == line.Hash {
 			return line, same, nil
@@ -92,8 +92,8 @@ func (u *RefreshUse) Rotate(line RefreshLine) (next RefreshLine, successor strin
 	return next, successor, nil
 }
 
-// InTime refuses an answer that comes so late that another request may have replaced
-// its refresh token: what was answered stays valid.
+// InTime returns an error if the response is so late that another request may have replaced
+// its refresh token. So a returned token is always valid.
 func (u *RefreshUse) InTime(line RefreshLine) error {
 	if u.now().Sub(line.RotatedAt) > repeatWithin {
 		return errLateRefresh
@@ -101,17 +101,18 @@ func (u *RefreshUse) InTime(line RefreshLine) error {
 	return nil
 }
 
-// successor is computed from the token and the time of its rotation.
+// successor computes the successor from the token and the time of its rotation.
 func (u *RefreshUse) successor(rotatedAt time.Time) string {
 	mac := hmac.New(sha256.New, u.key)
 	mac.Write(binary.BigEndian.AppendUint64(append([]byte(u.Token), 0), uint64(rotatedAt.UnixMilli())))
 	return u.Family + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
 }
 
-// kindRefreshKey is of the key by which the successors of refresh tokens are computed.
+// kindRefreshKey is the kind of the record with the key that computes the successors of
+// refresh tokens.
 const kindRefreshKey = "refresh key"
 
-// UseRefreshToken begins the use of a refresh token.
+// UseRefreshToken starts the use of a refresh token.
 func (s *Service) UseRefreshToken(ctx context.Context, use RefreshUse) (*RefreshUse, error) {
 	use.now = s.Now
 	if use.Began.IsZero() {

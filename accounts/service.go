@@ -1,5 +1,5 @@
-// Package accounts has the users of a site: how they sign up and log in, their sessions,
-// and what was revoked. It knows nothing of HTTP; package accounts/web serves it.
+// Package accounts manages the users of a site: sign-up, log-in, sessions and revocations.
+// It is independent of HTTP; package accounts/web serves it.
 package accounts
 
 import (
@@ -31,31 +31,31 @@ const (
 	RefreshBytes = 32 // random bytes of each refresh token beside them
 )
 
-// Service is what the handlers of one site's accounts share. It outlives config reloads,
-// and knows nothing of HTTP. What it has to remember is in parts, each with its own lock:
-// the stores, the attempts that were counted, and what is learned in the background.
+// Service is shared by the handlers of a site's accounts. It outlives config reloads and is
+// independent of HTTP. Its state is in parts that each have their own lock: the stores, the
+// counted attempts, and the background tasks.
 type Service struct {
-	// Config is resolved: defaults are filled in.
+	// Config is resolved: defaults are set.
 	Config Config
 	// Keys sign the tokens, and Verifier verifies them.
 	Keys     *signing.Keys
 	Verifier *jwt.Verifier
-	// Revoked are the sessions whose tokens are refused.
+	// Revoked has the sessions whose tokens are refused.
 	Revoked *jwt.Revocations
-	// Route tells which route a path is of, and what is in it.
+	// Route returns the route of a path, and the ID or name in the path.
 	Route func(path string) (name, id string)
-	// Attempts are counted, so that nobody can guess without end.
+	// Attempts are counted, to limit guessing.
 	Attempts *Attempts
-	// Links are what other modules tell the accounts of themselves.
+	// Links are registered by other modules.
 	Links links
-	// Now is the clock, and Log the log of the accounts.
+	// Now is the clock, and Log the logger of the accounts.
 	Now func() time.Time
 	Log *zap.Logger
 
 	stores
 	background *background
 
-	identity   string             // under which it is shared
+	identity   string             // the key under which it is shared
 	signingUp  singleflight.Group // by EmailKey
 	refreshKey atomic.Pointer[[]byte]
 
@@ -63,8 +63,8 @@ type Service struct {
 	started  atomic.Bool
 }
 
-// revocationSets are in use, by the issuer and the store: sites that share
-// these share their sessions, whatever else differs.
+// revocationSets are the sets in use, by issuer and store: sites with the same issuer and
+// store share their sessions.
 var revocationSets = caddy.NewUsagePool()
 
 type sharedRevocations struct{ *jwt.Revocations }
@@ -72,10 +72,10 @@ type sharedRevocations struct{ *jwt.Revocations }
 // Destruct implements caddy.Destructor.
 func (sharedRevocations) Destruct() error { return nil }
 
-// services are in use, by identity.
+// services are the services in use, by identity.
 var services = caddy.NewUsagePool()
 
-// Running are the services in use.
+// Running returns the services in use.
 func Running() (all []*Service) {
 	services.Range(func(_, service any) bool {
 		all = append(all, service.(*Service))
@@ -84,8 +84,8 @@ func Running() (all []*Service) {
 	return all
 }
 
-// Open resolves the config and returns the service for it, which is
-// shared with all that have the same config. Each caller releases it.
+// Open resolves the config and returns its service, which is shared by all callers with the
+// same config. Each caller must release it.
 func Open(ctx caddy.Context, settings *Config) (*Service, error) {
 	if err := settings.Resolve(); err != nil {
 		return nil, fmt.Errorf("accounts: %w", err)
@@ -118,7 +118,7 @@ func Open(ctx caddy.Context, settings *Config) (*Service, error) {
 		if err := sqlstore.CheckWhole(ctx, store); err != nil {
 			return fmt.Errorf("accounts: store: %w", err)
 		}
-		if err := service.start(ctx); err != nil && !errors.Is(err, signing.ErrNoKeysYet) { // the store was said to fail
+		if err := service.start(ctx); err != nil && !errors.Is(err, signing.ErrNoKeysYet) { // a failing store is already logged
 			return fmt.Errorf("accounts: %w", err)
 		}
 		return nil
@@ -126,8 +126,8 @@ func Open(ctx caddy.Context, settings *Config) (*Service, error) {
 	return service, nil
 }
 
-// start makes the signing keys if there are none, learns what was revoked before a
-// restart, and keeps an eye on the store from then on. It does so once.
+// start creates the signing keys if there are none, loads revocations from before a
+// restart, and starts the background tasks. It does so once.
 func (s *Service) start(ctx context.Context) error {
 	if s.started.Load() {
 		return nil
@@ -147,7 +147,7 @@ func (s *Service) start(ctx context.Context) error {
 	return nil
 }
 
-// Ready is start for a request, which may come before the config has started.
+// Ready calls start for a request, which may arrive before the config has started.
 func (s *Service) Ready(ctx context.Context) *refusal.Error {
 	if s.started.Load() {
 		return nil
@@ -158,10 +158,11 @@ func (s *Service) Ready(ctx context.Context) *refusal.Error {
 	return nil
 }
 
+// LoadStore loads the store module of a config.
 func LoadStore(ctx caddy.Context, config *Config) (store.UserStore, error) {
 	raw := config.StoreRaw
 	loaded, err := ctx.LoadModule(config, "StoreRaw")
-	config.StoreRaw = raw // LoadModule clears it, and it tells sites apart
+	config.StoreRaw = raw // LoadModule clears it, but it is part of the site's identity
 	if err != nil {
 		return nil, err
 	}
@@ -172,7 +173,9 @@ func LoadStore(ctx caddy.Context, config *Config) (store.UserStore, error) {
 	return store, nil
 }
 
-func newService(ctx caddy.Context, config Config, identity string, fixed *signing.Signer, store store.UserStore) (*Service, error) {
+func newService(
+	ctx caddy.Context, config Config, identity string, fixed *signing.Signer, store store.UserStore,
+) (*Service, error) {
 	s := &Service{
 		Config: config, identity: identity, Route: config.routeNames(), Now: clock.Now,
 		Log: caddy.Log().Named("http.handlers.jwt_accounts"),
@@ -210,8 +213,10 @@ func newSigningKeys(ctx caddy.Context, config Config, fixed *signing.Signer, s *
 	return signing.New(o), nil
 }
 
-// KeyOptions are those of signing keys of the accounts.
-func (s *Service) KeyOptions(storage certmagic.Storage, identity, algorithm string, lifetime time.Duration) signing.Options {
+// KeyOptions returns the options for signing keys of the accounts.
+func (s *Service) KeyOptions(
+	storage certmagic.Storage, identity, algorithm string, lifetime time.Duration,
+) signing.Options {
 	path := signing.Path(identity)
 	return signing.Options{
 		Algorithm: algorithm, Storage: storage, Path: path, TokenLifetime: lifetime + jwt.MaxLeeway, Now: s.Now,
@@ -243,7 +248,7 @@ func loadSigningKey(text string) (signing.Signer, error) {
 	return s, err
 }
 
-// AsIssuer is how a jwt handler accepts the tokens.
+// AsIssuer returns the issuer for a jwt handler that accepts the tokens.
 func (s *Service) AsIssuer() jwt.Issuer {
 	return jwt.Issuer{
 		Name: s.Config.Issuer, Keys: []jwt.KeySource{s.Keys}, Algorithms: s.Keys.Algorithms(),
@@ -251,12 +256,13 @@ func (s *Service) AsIssuer() jwt.Issuer {
 	}
 }
 
+// Release releases a service that was returned by Open.
 func (s *Service) Release() error {
 	_, err := services.Delete(s.identity)
 	return err
 }
 
-// Destruct implements caddy.Destructor: nothing is left running after it.
+// Destruct implements caddy.Destructor. It stops everything.
 func (s *Service) Destruct() error {
 	s.background.end()
 	_, err := revocationSets.Delete(s.Config.KeyIdentity())
@@ -268,7 +274,7 @@ func isRefusal(err error) bool {
 	return ok
 }
 
-// StoreRefusal is what a client is told of an error of the store or the hashes.
+// StoreRefusal converts an error of the store or of hashing to a refusal.
 func StoreRefusal(err error) error {
 	switch {
 	case err == nil:
@@ -287,12 +293,13 @@ func StoreRefusal(err error) error {
 	return &refusal.Error{Reason: refusal.StoreUnavailable, Detail: err.Error(), RetryAfter: time.Second}
 }
 
+// Throttled returns the refusal of too many attempts.
 func Throttled(what string, wait time.Duration) *refusal.Error {
 	return &refusal.Error{Reason: refusal.Throttled, Detail: "too many " + what, RetryAfter: wait}
 }
 
-// Audit logs an account event. It names users by their ID: what is typed as an
-// address may be a password.
+// Audit logs an account event. It identifies users by ID, because text in the e-mail field
+// may be a password.
 func (s *Service) Audit(event, userID, sessionID string, client Client) {
 	s.Log.Named("audit").Info(event, zap.String("user_id", userID), zap.String("session_id", sessionID), zap.String("client_ip", client.Address))
 }

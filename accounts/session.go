@@ -13,15 +13,15 @@ import (
 	"github.com/google/uuid"
 )
 
-const familyBytes = 16 // random bytes that the refresh tokens of a family share
+const familyBytes = 16 // random bytes shared by the refresh tokens of a family
 
-// Client is who talks to the service.
+// Client is the client of a request.
 type Client struct {
 	Address   string // Caddy's client_ip
 	UserAgent string
 }
 
-// Grant is what a log-in or a refresh gives.
+// Grant is the result of a log-in or refresh.
 type Grant struct {
 	User         store.User
 	SessionID    string
@@ -29,9 +29,10 @@ type Grant struct {
 	RefreshToken string
 	ExpiresIn    time.Duration
 	SessionEnds  time.Time
-	InTime       func() bool // of a refresh: nobody else can have replaced RefreshToken yet
+	InTime       func() bool // for a refresh: whether RefreshToken cannot have been replaced yet
 }
 
+// BeginSession starts a session of a user and returns its tokens.
 func (s *Service) BeginSession(ctx context.Context, user store.User, client Client) (*Grant, error) {
 	now := s.Now()
 	family := store.RandomToken(familyBytes)
@@ -42,7 +43,7 @@ func (s *Service) BeginSession(ctx context.Context, user store.User, client Clie
 		Client: Cut(client.UserAgent, 256), Address: client.Address,
 	}
 	err := s.Users().CreateSession(ctx, session, user.PasswordHash)
-	if errors.Is(err, store.ErrNotFound) { // deleted, disabled, or with another password in this moment
+	if errors.Is(err, store.ErrNotFound) { // deleted, disabled, or given another password at this moment
 		return nil, &refusal.Error{Reason: refusal.WrongCredentials}
 	}
 	if err != nil {
@@ -56,8 +57,8 @@ func (s *Service) BeginSession(ctx context.Context, user store.User, client Clie
 	return s.grant(user, session, refresh, now)
 }
 
-// MaxSessions is how many sessions a user may have. Of more, those end that
-// were not used for the longest time.
+// MaxSessions is the maximum number of sessions of a user. Beyond it, the least recently
+// used sessions end.
 const MaxSessions = 100
 
 func (s *Service) endSurplus(ctx context.Context, user store.User) error {
@@ -73,18 +74,20 @@ func (s *Service) endSurplus(ctx context.Context, user store.User) error {
 	return nil
 }
 
-// familyHash is of the part that the refresh tokens of a family share, and of
-// the issuer: sites may share a store, and not their sessions.
+// familyHash returns the hash of the shared part of a family's refresh tokens and of the
+// issuer: sites that share a store do not share sessions.
 func (s *Service) familyHash(family string) string {
 	return store.HashToken(s.Config.Issuer + "\n" + family)
 }
 
-// lastTokenUntil is when a token made now has expired everywhere, and one that is made
-// without a change of the session, by the same refresh token within repeatWithin.
+// lastTokenUntil returns when a token issued now has expired everywhere, including a token
+// issued by repeating the same refresh token within repeatWithin, which does not change the
+// session.
 func (s *Service) lastTokenUntil(now time.Time) time.Time {
 	return now.Add(time.Duration(s.Config.TokenLifetime)).Add(jwt.MaxLeeway).Add(repeatWithin)
 }
 
+// Cut truncates a text to a length in bytes.
 func Cut(text string, length int) string {
 	if len(text) > length {
 		text = text[:length]
@@ -107,13 +110,13 @@ func (s *Service) grant(user store.User, session store.Session, refresh string, 
 	}, err
 }
 
-// rotationTries is how often a refresh begins anew because another use of the token
-// was faster.
+// rotationTries is how often a refresh is retried because another request used the token
+// first.
 const rotationTries = 20
 
-// Refresh gives an access token, and the refresh token that takes the place of the
-// one that is used. One whose successor was used ends its session, since either its
-// owner or a thief has it too.
+// Refresh returns an access token and the successor of a refresh token. If the successor of
+// the token was already used, it ends the session, because both the owner and a thief have
+// the token.
 func (s *Service) Refresh(ctx context.Context, token string, client Client) (*Grant, error) {
 	family := token[:min(len(token), base64.RawURLEncoding.EncodedLen(familyBytes))]
 	use, err := s.UseRefreshToken(ctx, RefreshUse{Token: token, Family: family, HashOf: store.HashToken})
@@ -181,7 +184,7 @@ func (s *Service) rotate(ctx context.Context, use *RefreshUse, client Client) (*
 	return given, nil
 }
 
-// endReused ends a session one of whose refresh tokens two have had.
+// endReused ends a session whose refresh token was used by two parties.
 func (s *Service) endReused(ctx context.Context, session store.Session, client Client) error {
 	if err := s.EndSessions(ctx, session.UserID, session.ID, ""); err != nil {
 		return err
@@ -191,12 +194,12 @@ func (s *Service) endReused(ctx context.Context, session store.Session, client C
 	return refusal.New(refusal.RefreshToken, "it was already used; the session was ended")
 }
 
-// EndSessions ends the user's session with the ID only or, if that is empty,
-// all but the one with the ID except. Their access tokens are refused from now
-// on.
+// EndSessions ends sessions of a user: only the session with the ID only or, if that is
+// empty, all except the session with the ID except. Their access tokens are refused from
+// now on.
 func (s *Service) EndSessions(ctx context.Context, userID, only, except string) error {
 	now := s.Now()
-	if only != "" { // first, since nobody can say it again once the session has ended
+	if only != "" { // first, because it cannot be repeated once the session has ended
 		if err := s.endReplaced(ctx, userID, only); err != nil {
 			return err
 		}
@@ -217,13 +220,14 @@ func (s *Service) EndSessions(ctx context.Context, userID, only, except string) 
 	return nil
 }
 
-// kindReplaced is of sessions whose browser has logged in again: they go on for
-// clients that an OpenID Provider let in by them, and end with the one that took
-// their place, which owns the record.
+// kindReplaced is the kind of records of sessions whose browser has logged in again. They
+// continue for clients that got access through them at an OpenID Provider, and end with the
+// session that replaced them, which owns the record.
 const kindReplaced = "replaced session"
 
-// ReplaceSession notes that a browser which has a session has begun another; token is
-// the refresh token of the one before, empty for none. That of another user ends.
+// ReplaceSession records that a browser with a session has started another one. token is
+// the refresh token of the previous session, or empty. If that session belongs to another
+// user, it ends.
 func (s *Service) ReplaceSession(ctx context.Context, given *Grant, token string) error {
 	if token == "" {
 		return nil
@@ -241,8 +245,8 @@ func (s *Service) ReplaceSession(ctx context.Context, given *Grant, token string
 	return s.replacedBy(ctx, old.ID, given.SessionID, old.ExpiresAt)
 }
 
-// replacedBy notes that a session ends with another. One that took its place
-// before, as when a form is sent twice, ends with that too.
+// replacedBy records that a session ends with another one. If it was already replaced by a
+// third one, for example because a form was sent twice, that one ends with it too.
 func (s *Service) replacedBy(ctx context.Context, oldID, newID string, until time.Time) error {
 	err := s.Users().CreateRecord(ctx, store.Record{Kind: kindReplaced, ID: oldID, Owner: newID, Value: []byte("{}"), ExpiresAt: until})
 	if !errors.Is(err, store.ErrRecordExists) {
@@ -259,8 +263,8 @@ func (s *Service) replacedBy(ctx context.Context, oldID, newID string, until tim
 	return s.replacedBy(ctx, before, newID, until)
 }
 
-// EndBrowser ends a session and all others that are one browser's: those that it
-// took the place of, and those that took its.
+// EndBrowser ends a session and all other sessions of the same browser: those that it
+// replaced, and those that replaced it.
 func (s *Service) EndBrowser(ctx context.Context, userID, sessionID string) error {
 	newest, err := s.Newest(ctx, sessionID)
 	if err == nil && newest != sessionID {
@@ -272,9 +276,9 @@ func (s *Service) EndBrowser(ctx context.Context, userID, sessionID string) erro
 	return s.EndSessions(ctx, userID, sessionID, "")
 }
 
-// Newest is the session that took the place of one in the end.
+// Newest returns the session that replaced a session in the end, or the session itself.
 func (s *Service) Newest(ctx context.Context, sessionID string) (string, error) {
-	for range 1000 { // a bound, should the records ever go round
+	for range 1000 { // a limit, in case the records form a cycle
 		record, err := s.Users().Record(ctx, kindReplaced, sessionID, s.Now())
 		if errors.Is(err, store.ErrNotFound) {
 			break

@@ -8,18 +8,18 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
-// stores are those of the configs that are loaded. The newest one is used.
+// stores are the stores of the loaded configs. The newest one is used.
 type stores struct {
 	mu      sync.Mutex
 	all     []*store.UserStore
 	current atomic.Pointer[store.UserStore]
 }
 
-// Users is the store.
+// Users returns the store in use.
 func (s *stores) Users() store.UserStore { return *s.current.Load() }
 
-// AddStore has the store of the newest config be the one that is used. Each is
-// cleaned up with its config, also with one that is refused after this.
+// AddStore makes the store of the newest config the one in use. Each store is cleaned up
+// with its config, even if the config is refused later.
 func (s *stores) AddStore(users *store.UserStore) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -17,21 +17,21 @@ const (
 	DefaultThrottleFailures = 10
 	defaultThrottleWindow   = 15 * time.Minute
 	ClientFailuresPerMinute = 30
-	maxThrottled            = 100_000 // accounts or clients that are remembered
+	maxThrottled            = 100_000 // remembered accounts or clients
 )
 
-// Throttle counts failures by a key, such as an account or a client. After
-// burst failures, one more is let through each time a share of the window has
-// passed, so that nobody is locked out for good. A nil throttle counts nothing.
+// Throttle counts failures by a key, such as an account or a client. After burst failures,
+// another attempt is allowed each time a share of the window has passed, so that nobody is
+// locked out permanently. A nil throttle counts nothing.
 //
-// It counts in memory, and then with the other nodes if the store does that. If
-// the store cannot, the count of this node holds.
+// It counts in memory and, if the store supports it, for all nodes. If the store fails,
+// only the count of this node applies.
 type Throttle struct {
-	name   string // no other throttle has it
+	name   string // unique among throttles
 	every  time.Duration
 	burst  int
 	Counts *otter.Cache[string, *rate.Limiter]
-	shared func() store.TryCounter // nil where there are no other nodes
+	shared func() store.TryCounter // nil without other nodes
 }
 
 func newThrottle(name string, failures int, window time.Duration) *Throttle {
@@ -49,8 +49,8 @@ func newThrottle(name string, failures int, window time.Duration) *Throttle {
 	}
 }
 
-// tryCounts are what the throttles count in this process, by the issuer and the
-// store: neither another site nor a config reload gives tries back.
+// tryCounts are the counts of this process, by issuer and store. Neither another site nor a
+// config reload resets them.
 type tryCounts struct{ sync.Map }
 
 var tryCountSets = caddy.NewUsagePool()
@@ -58,12 +58,12 @@ var tryCountSets = caddy.NewUsagePool()
 // Destruct implements caddy.Destructor.
 func (*tryCounts) Destruct() error { return nil }
 
-// attempt is a try that has been counted as a failure, until it is forgiven.
+// attempt is an attempt that is counted as a failure until it is forgiven.
 type attempt struct {
 	forgiveHere, forgiveThere func()
 }
 
-// Forgive takes the count back: the try was none that counts.
+// Forgive removes the attempt from the counts.
 func (a attempt) Forgive() {
 	if a.forgiveHere != nil {
 		a.forgiveHere()
@@ -73,13 +73,12 @@ func (a attempt) Forgive() {
 	}
 }
 
-// sharedCountTimeout is how long a count with the other nodes may take.
+// sharedCountTimeout is the maximum time for counting in the store.
 const sharedCountTimeout = 2 * time.Second
 
-// Begin counts a try as a failure before its outcome is known, so that many at
-// once are not more than one after the other. Where there were too many, it
-// returns how long to wait. A try of a client with an IPv6 address counts for its
-// /48 too.
+// Begin counts an attempt as a failure before its result is known, so that concurrent
+// attempts cannot exceed the limit. If there were too many, it returns how long to wait. An
+// attempt of an IPv6 client also counts for its /48.
 func (t *Throttle) Begin(ctx context.Context, key string, now time.Time) (attempt, time.Duration) {
 	if t == nil {
 		return attempt{}, 0
@@ -97,7 +96,9 @@ func (t *Throttle) Begin(ctx context.Context, key string, now time.Time) (attemp
 	return attempt{forgiveHere: func() { narrow.Forgive(); wide.Forgive() }}, 0
 }
 
-func (t *Throttle) count(ctx context.Context, key string, burst int, every time.Duration, now time.Time) (a attempt, wait time.Duration) {
+func (t *Throttle) count(
+	ctx context.Context, key string, burst int, every time.Duration, now time.Time,
+) (a attempt, wait time.Duration) {
 	limiter, _ := t.Counts.ComputeIfAbsent(key, func() (*rate.Limiter, bool) { return rate.NewLimiter(rate.Every(every), burst), false })
 	reservation := limiter.ReserveN(now, 1)
 	if wait := reservation.DelayFrom(now); wait > 0 {
@@ -126,17 +127,17 @@ func (t *Throttle) count(ctx context.Context, key string, burst int, every time.
 	a.forgiveThere = func() {
 		ctx, cancel := context.WithTimeout(context.Background(), sharedCountTimeout)
 		defer cancel()
-		_ = counter.ForgiveTry(ctx, shared, every) // one more is counted, and forgotten in time
+		_ = counter.ForgiveTry(ctx, shared, every) // on failure one attempt too many is counted, until it expires
 	}
 	return a, 0
 }
 
-// networkFactor is how many times as much as an IPv6 /64 its /48 may do: a provider
-// hands out a /48, with 65,536 of them, to one customer.
+// networkFactor is the limit of an IPv6 /48 relative to a /64: providers assign a /48, with
+// 65,536 of them, to one customer.
 const networkFactor = 10
 
-// widerKey is a key that ends in the /64 of a client, with the /48 in its place;
-// empty for any other key.
+// widerKey returns a key that ends in a client's /64 with its /48 instead; empty for any
+// other key.
 func widerKey(key string) string {
 	at := strings.LastIndexByte(key, '\n') + 1
 	network, err := netip.ParsePrefix(key[at:])

@@ -1,5 +1,5 @@
-// Package config reads what users write: the words of a Caddyfile block, placeholders,
-// secrets and key files. It also has what a module does when its config starts.
+// Package config parses what users write: the options of Caddyfile blocks, placeholders,
+// secrets and key files. It also runs what a module does when its config starts.
 package config
 
 import (
@@ -13,30 +13,30 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 )
 
-// Block is a block of a Caddyfile, or an option in it that has a block of its own.
+// Block is a block of a Caddyfile, or an option that has its own block.
 type Block struct {
 	*caddyfile.Dispenser
-	// Name is what error messages call the block: the option, and the name that
-	// stands behind it if there may be several, as in `client my-app`.
+	// Name is the block's name in error messages: the option, and its argument if there can
+	// be several, as in `client my-app`.
 	Name string
-	// Hint is appended to the list of options where a word is none of them. Default:
-	// nothing.
+	// Hint is appended to the list of options in the error about an unknown option.
+	// Default: nothing.
 	Hint string
 
 	given map[string]bool
 }
 
-// Option is an option of a block. The list of a block's options is written once: it
-// reads the block, and the error about an unknown option names them.
+// Option is an option of a block. The same list of options is used to parse the block and
+// to name its options in errors.
 type Option struct {
 	Name string
-	// Read reads the values behind the name. Its error is of the Dispenser.
+	// Read parses the values after the name. It returns an error of the Dispenser.
 	Read func(b *Block, name string) error
 	// Repeatable options may be specified more than once.
 	Repeatable bool
 }
 
-// ReadBlock reads the block behind the dispenser's current word, if there is one.
+// ReadBlock parses the block after the dispenser's current word, if there is one.
 func ReadBlock(d *caddyfile.Dispenser, name, hint string, options []Option) error {
 	b := &Block{Dispenser: d, Name: name, Hint: hint, given: make(map[string]bool)}
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
@@ -57,7 +57,7 @@ func ReadBlock(d *caddyfile.Dispenser, name, hint string, options []Option) erro
 	return nil
 }
 
-// Once refuses a second option of the name in this block.
+// Once returns an error if the option is already set in this block.
 func (b *Block) Once(name string) error {
 	if b.given[name] {
 		if strings.Contains(b.Name, " ") {
@@ -69,11 +69,11 @@ func (b *Block) Once(name string) error {
 	return nil
 }
 
-// optionName is what options are named like, and a line of a secret is not.
+// optionName matches option names, but not a line of a secret.
 var optionName = regexp.MustCompile(`^[A-Za-z][A-Za-z_]{0,23}$`)
 
-// unknown is the error about a word that is no option of the block. It shows the word
-// only where that cannot be the second line of a secret.
+// unknown returns the error about an unknown option. It omits the word if it may be the
+// second line of a secret.
 func (b *Block) unknown(options []Option) error {
 	var names []string
 	for _, option := range options {
@@ -94,7 +94,7 @@ func (b *Block) unknown(options []Option) error {
 	return b.Errf("%s has no option %q; it %s", kind, word, has)
 }
 
-// List joins words as a sentence does: a, b and c.
+// List joins words as in a sentence: a, b and c.
 func List(words []string) string {
 	if len(words) < 2 {
 		return strings.Join(words, "")
@@ -102,8 +102,8 @@ func List(words []string) string {
 	return strings.Join(words[:len(words)-1], ", ") + " and " + words[len(words)-1]
 }
 
-// Nearest returns the name that somebody who typed word probably meant, or nothing:
-// the one with the fewest letters to change, of at most a third of its own.
+// Nearest returns the name that was probably meant by a mistyped word, or the empty string:
+// the name with the fewest changed letters, at most a third of its own.
 func Nearest(word string, names []string) (nearest string) {
 	least := len(word)
 	for _, name := range names {
@@ -114,8 +114,8 @@ func Nearest(word string, names []string) (nearest string) {
 	return nearest
 }
 
-// distance is how many letters must be changed, added, removed or swapped with the next
-// one (optimal string alignment).
+// distance returns how many letters must be changed, added, removed or swapped with the
+// next one (optimal string alignment).
 func distance(a, b string) int {
 	var before []int
 	last := make([]int, len(b)+1)
@@ -140,7 +140,7 @@ func distance(a, b string) int {
 	return last[len(b)]
 }
 
-// Flag reads an option without a value.
+// Flag returns a parser for an option without a value.
 func Flag(into *bool) func(*Block, string) error {
 	return func(b *Block, name string) error {
 		*into = true
@@ -151,7 +151,8 @@ func Flag(into *bool) func(*Block, string) error {
 	}
 }
 
-// Word reads an option with one value. takes completes the sentence "<name> takes …".
+// Word returns a parser for an option with one value. takes completes the sentence "<name>
+// takes …".
 func Word(takes string, into *string) func(*Block, string) error {
 	return func(b *Block, name string) error {
 		args := b.RemainingArgs()
@@ -163,8 +164,7 @@ func Word(takes string, into *string) func(*Block, string) error {
 	}
 }
 
-// Words reads an option with one or more values, which are added to those that are
-// there.
+// Words returns a parser for an option with one or more values, which are appended.
 func Words(takes string, into *[]string) func(*Block, string) error {
 	return func(b *Block, name string) error {
 		args := b.RemainingArgs()
@@ -176,7 +176,7 @@ func Words(takes string, into *[]string) func(*Block, string) error {
 	}
 }
 
-// Count reads a number of at least 1.
+// Count returns a parser for a number of at least 1.
 func Count(takes string, into *int) func(*Block, string) error {
 	return func(b *Block, name string) error {
 		var text string
@@ -192,7 +192,7 @@ func Count(takes string, into *int) func(*Block, string) error {
 	}
 }
 
-// Duration reads a time span, which must be more than 0.
+// Duration returns a parser for a duration greater than 0.
 func Duration(into *caddy.Duration) func(*Block, string) error {
 	return func(b *Block, name string) error {
 		err := DurationOrZero(into)(b, name)
@@ -203,7 +203,7 @@ func Duration(into *caddy.Duration) func(*Block, string) error {
 	}
 }
 
-// DurationOrZero reads a time span.
+// DurationOrZero returns a parser for a duration of at least 0.
 func DurationOrZero(into *caddy.Duration) func(*Block, string) error {
 	const takes = "a duration, as in: 30s, 10m or 24h"
 	return func(b *Block, name string) error {
@@ -223,8 +223,8 @@ func DurationOrZero(into *caddy.Duration) func(*Block, string) error {
 	}
 }
 
-// PlaceholderHint says how a number or a time can come from the environment, where the
-// text has a placeholder.
+// PlaceholderHint returns how to set a number or duration from the environment, if the text
+// contains a placeholder.
 func PlaceholderHint(text string) string {
 	if strings.Contains(text, "{") {
 		return fmt.Sprintf("; a placeholder such as %s is not replaced here; use {$NAME} for the environment variable NAME", text)
@@ -232,7 +232,7 @@ func PlaceholderHint(text string) string {
 	return ""
 }
 
-// ParseSecret reads `secret [base64|hex] <value>`.
+// ParseSecret parses `secret [base64|hex] <value>`.
 func ParseSecret(b *Block, name string) (*Secret, error) {
 	secret := new(Secret)
 	switch args := b.RemainingArgs(); len(args) {

@@ -12,10 +12,10 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// looksLikePath is strict: what is no path may be a secret.
+// looksLikePath is strict, because a text that is not a path may be a secret.
 var looksLikePath = regexp.MustCompile(`^(/|\.{1,2}/|~/|[A-Za-z]:\\)([\w. -]{1,32}[/\\]?)+$|^([\w. -]{1,32}/)*[\w.-]{1,64}\.(pem|crt|cer|der|key|pub|json|jwk|jwks|txt)$`)
 
-// LoadPublicKeys takes a key as it stands, or from the file that is named.
+// LoadPublicKeys parses a public key, or reads it from the file with that path.
 func LoadPublicKeys(text string) ([]*jwt.Key, error) {
 	text = strings.TrimSpace(caddy.NewReplacer().ReplaceKnown(text, ""))
 	if text == "" {

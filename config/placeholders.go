@@ -7,7 +7,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// Resolve replaces the placeholders of an option's values.
+// Resolve replaces the placeholders in the values of an option.
 func Resolve(option string, values ...*string) error {
 	replacer := caddy.NewReplacer()
 	for _, value := range values {
@@ -20,6 +20,7 @@ func Resolve(option string, values ...*string) error {
 	return nil
 }
 
+// ResolveList replaces the placeholders in a list of values of an option.
 func ResolveList(option string, values []string) error {
 	for i := range values {
 		if err := Resolve(option, &values[i]); err != nil {
@@ -29,8 +30,10 @@ func ResolveList(option string, values []string) error {
 	return nil
 }
 
+// Placeholder matches a placeholder that is not escaped.
 var Placeholder = regexp.MustCompile(`([^\\]|^){([a-zA-Z][\w.-]*)}`)
 
+// SetDefault sets a value that is not set.
 func SetDefault[T comparable](value *T, standard T) {
 	var zero T
 	if *value == zero {

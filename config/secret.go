@@ -13,28 +13,31 @@ import (
 
 // Secret is a shared secret.
 type Secret struct {
-	// Value of the secret, at least as long as the hash: 32 bytes for HS256,
-	// 48 for HS384, 64 for HS512 (RFC 7518 §3.2). Keep it out of the config,
-	// as in `{env.JWT_SECRET}` or `{file./run/secrets/jwt}`.
+	// Value of the secret, at least as long as the hash: 32 bytes for HS256, 48 for HS384,
+	// 64 for HS512 (RFC 7518 §3.2). Keep it out of the config: use `{env.JWT_SECRET}` or
+	// `{file./run/secrets/jwt}`.
 	Value string `json:"value,omitempty"`
 
-	// Encoding of Value: `base64` (either alphabet, padded or not) or `hex`.
-	// Default: the bytes as they are written.
+	// Encoding of Value: `base64` (either alphabet, padded or not) or `hex`. Default: the
+	// bytes are used unchanged.
 	Encoding string `json:"encoding,omitempty"`
 }
 
-// Key resolves the secret. Errors never show it.
+// Key returns the key of the secret, with placeholders resolved. Errors never contain the
+// secret.
 func (c *Secret) Key() (*jwt.Key, error) {
-	if jwt.LooksLikeKey([]byte(c.Value)) { // a JWK has the braces of a placeholder
+	if jwt.LooksLikeKey([]byte(c.Value)) { // the braces of a JWK look like a placeholder
 		return jwt.NewSecretKey([]byte(c.Value))
 	}
 	value, err := caddy.NewReplacer().ReplaceOrErr(c.Value, true, true)
-	if err != nil || value == "" { // the error may quote a part of the secret
+	if err != nil || value == "" { // the error may quote part of the secret
 		return nil, errors.New("it is empty, or a placeholder in it is; is the environment variable set, and does the file exist? {env.NAME} and {file./path} are read when the config is loaded; write a brace that is part of the secret as \\{")
 	}
 	return DecodeSecret(value, c.Encoding)
 }
 
+// DecodeSecret returns the key of a secret with an encoding. Errors never contain the
+// secret.
 func DecodeSecret(value, encoding string) (*jwt.Key, error) {
 	if !jwt.LooksLikeKey([]byte(value)) && strings.ContainsAny(strings.TrimRight(value, "\r\n"), "\r\n") {
 		return nil, errors.New("it has several lines; a secret must be a single line, such as the output of openssl rand -hex 64")

@@ -14,8 +14,8 @@ func init() {
 	caddy.RegisterModule(new(startApp))
 }
 
-// startApp is an app of each config that has something to do when it starts. Caddy
-// provisions the modules of a config that it only validates, and starts none.
+// startApp is an app that runs functions when its config starts. If a config is only
+// validated, Caddy provisions its modules but does not start it.
 type startApp struct {
 	mu     sync.Mutex
 	starts []func() error
@@ -26,22 +26,22 @@ func (*startApp) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "jwt", New: func() caddy.Module { return new(startApp) }}
 }
 
-// AtStart has a function called when the config of the context starts, in the order
-// of the calls; its error refuses the config. So what a module makes on a disk or in
-// a database is not made by `caddy validate`. Requests may come before: what they
-// need is made by whoever is first.
+// AtStart registers a function that is called when the config of the context starts, in the
+// order of registration. If it returns an error, the config is refused. So `caddy validate`
+// creates nothing on disk or in a database. Requests may arrive earlier: the first caller
+// then creates what it needs.
 func AtStart(ctx caddy.Context, start func() error) {
 	app := startAppOf(ctx)
 	if app == nil {
-		return // made when it is used
+		return // created when it is used
 	}
 	app.mu.Lock()
 	defer app.mu.Unlock()
 	app.starts = append(app.starts, start)
 }
 
-// startAppOf is nil for a context without a config, such as that of a test, where
-// Caddy panics.
+// startAppOf returns nil for a context without a config, such as in a test, for which Caddy
+// panics.
 func startAppOf(ctx caddy.Context) (app *startApp) {
 	defer func() { _ = recover() }()
 	loaded, _ := ctx.App("jwt")
@@ -61,17 +61,17 @@ func (a *startApp) Start() error {
 	return nil
 }
 
-// Stop implements caddy.App. What was started ends with the modules.
+// Stop implements caddy.App. Modules stop what they started.
 func (*startApp) Stop() error { return nil }
 
 // Interface guards
 var _ caddy.App = (*startApp)(nil)
 
-// StoreAtStart judges an error of opening a store when a config starts. At the start of
-// Caddy, and where a config before it uses the store too, it is logged, and the store is
-// tried again when it is needed, so that tokens are verified meanwhile. At a reload to
-// another store it refuses the config, and the one before goes on. So does a store of
-// a newer program.
+// StoreAtStart handles an error of opening a store when a config starts. When Caddy starts,
+// or if a previous config uses the same store, it logs the error; the store is opened later
+// when it is needed, and tokens are verified in the meantime. When a reload changes the
+// store, or if the store was created by a newer program, it returns the error, so that the
+// previous config stays active.
 func StoreAtStart(ctx caddy.Context, err error, known bool) error {
 	if err == nil || errors.Is(err, store.ErrNewerSchema) {
 		return err
@@ -83,5 +83,5 @@ func StoreAtStart(ctx caddy.Context, err error, known bool) error {
 	return nil
 }
 
-// reloads tells whether a config runs already, while another one starts.
+// reloads reports whether another config is already running.
 func reloads() bool { return caddy.ActiveContext().Context != nil }

@@ -12,15 +12,15 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 )
 
-// Where is the place in a Caddyfile that a module was configured at. Errors that come when
-// the config is loaded name it, as those of the parser do. It is known where the process
-// that loads the config has adapted it, as in `caddy run` and `caddy validate`; the zero
-// value is for a config that came as JSON.
+// Where is the position of a module in a Caddyfile, for errors that occur when the config
+// is loaded. It is known if this process has adapted the Caddyfile, as in `caddy run` and
+// `caddy validate`; for a JSON config it is the zero value.
 type Where struct {
 	lines [][]caddyfile.Token // of the directive and its block
 }
 
-// maxPlaces bounds what is remembered, since an API may adapt configs without end.
+// maxPlaces limits the remembered positions, because an API may adapt any number of
+// configs.
 const maxPlaces = 1000
 
 var places = struct {
@@ -28,13 +28,13 @@ var places = struct {
 	known map[[sha256.Size]byte]Where
 }{known: make(map[[sha256.Size]byte]Where)}
 
-// Remember keeps the place of a module that was parsed from the tokens of d.
+// Remember stores the position of a module that was parsed from the tokens of d.
 func Remember(d *caddyfile.Dispenser, module any) {
 	key, ok := placeKey(module)
 	if !ok {
 		return
 	}
-	tokens := *d // the parser goes on with its own position
+	tokens := *d // the parser continues with its own position
 	tokens.Reset()
 	var where Where
 	for tokens.Next() {
@@ -54,7 +54,7 @@ func Remember(d *caddyfile.Dispenser, module any) {
 	places.known[key] = where
 }
 
-// WhereIs returns the place of a module, whose config is still as it was loaded.
+// WhereIs returns the position of a module whose config is unchanged since it was loaded.
 func WhereIs(module any) Where {
 	key, ok := placeKey(module)
 	if !ok {
@@ -70,8 +70,9 @@ func placeKey(module any) (key [sha256.Size]byte, ok bool) {
 	return sha256.Sum256(append([]byte(fmt.Sprintf("%T", module)), text...)), err == nil
 }
 
-// Locate adds file and line to an error about an option. The error names it first, and
-// before it the options around it: "issuer https://id.example.com: jwks: refresh is …".
+// Locate adds file and line to an error about an option. The error starts with the names of
+// the enclosing options and the option: "issuer https://id.example.com: jwks: refresh is
+// …".
 func (w Where) Locate(err error) error {
 	if err == nil || len(w.lines) == 0 {
 		return err
@@ -88,8 +89,9 @@ func (w Where) Locate(err error) error {
 	return fmt.Errorf("%w, at %s:%d", err, first.File, first.Line)
 }
 
-// find returns the line of an option, from a line on: the one that has the second word
-// too, or of the number that the second word is; -1 if there is none.
+// find returns the line of an option, starting at a line: the line that also has the second
+// word, or, if the second word is a number, that occurrence. It returns -1 if there is
+// none.
 func (w Where) find(words []string, from int) (found int) {
 	if len(words) == 0 {
 		return -1

@@ -7,18 +7,17 @@ import (
 	"time"
 )
 
-// The cookies of a browser's session: its access token, and the refresh token
-// that renews it. The prefix binds them to the host and to https (RFC 6265bis
-// §4.1.3.2); on plain http to this machine, where browsers refuse it, they
-// stand without.
+// The cookies of a browser's session: its access token, and the refresh token that renews
+// it. The prefix `__Host-` binds them to the host and to https (RFC 6265bis §4.1.3.2). On
+// plain http to this machine, browsers refuse the prefix, so it is omitted.
 const (
 	HostPrefix    = "__Host-"
 	SessionCookie = "session"
 	RefreshCookie = "refresh"
 )
 
-// PlainLoopback reports whether the request came over plain http to this machine.
-// Where it may have come by https to a proxy in front, it did not.
+// PlainLoopback reports whether the request came over plain http to this machine, and
+// surely not over https to a proxy in front.
 func PlainLoopback(r *http.Request) bool {
 	if r.TLS != nil {
 		return false
@@ -32,18 +31,18 @@ func PlainLoopback(r *http.Request) bool {
 	return here && fromNearby(r) && !forwarded(r)
 }
 
-// fromNearby tells whether the client is this machine, or one in a network of
-// its own, as Caddy in a container sees its host.
+// fromNearby reports whether the client is on this machine or in a private network, such as
+// the host of a container.
 func fromNearby(r *http.Request) bool {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	ip := net.ParseIP(host)
 	return err == nil && ip != nil && (ip.IsLoopback() || ip.IsPrivate())
 }
 
-// forwarded reports whether a proxy sent the request, which browsers may well reach by
-// https. Proxies say so in headers of their own; nginx does not unless told, and
-// speaks HTTP/1.0, which no browser does. A page of the site itself that has come by
-// https, or a session cookie that was set so, say it too.
+// forwarded reports whether a proxy sent the request, so that browsers may use https.
+// Proxies set their own headers. nginx does not by default, but uses HTTP/1.0, which no
+// browser does. A page of the site that was loaded over https, or a session cookie with the
+// prefix, are signs too.
 func forwarded(r *http.Request) bool {
 	if r.ProtoMajor == 1 && r.ProtoMinor == 0 {
 		return true
@@ -64,6 +63,7 @@ func forwarded(r *http.Request) bool {
 	return len(CookieValues(r, HostPrefix+SessionCookie)) > 0 || len(CookieValues(r, HostPrefix+RefreshCookie)) > 0
 }
 
+// CookieName returns the name of a cookie for the request, with its prefix.
 func CookieName(r *http.Request, name string) string {
 	if PlainLoopback(r) {
 		return name
@@ -71,6 +71,8 @@ func CookieName(r *http.Request, name string) string {
 	return HostPrefix + name
 }
 
+// SetCookie sets a cookie of the session; an empty value with a time in the past removes
+// it.
 func SetCookie(w http.ResponseWriter, r *http.Request, name, value string, expires time.Time) {
 	http.SetCookie(w, &http.Cookie{
 		Name: CookieName(r, name), Value: value, Path: "/", Expires: expires,

@@ -1,4 +1,4 @@
-// Package credentials knows where in a request a token is: headers, cookies, the query.
+// Package credentials finds the token in a request: in a header, a cookie or the query.
 package credentials
 
 import (
@@ -13,40 +13,39 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// Source is a place in the request where a token may stand. Exactly one
-// of Header, Cookie and Query is set.
+// Source is a place in a request that can contain a token. Exactly one of Header, Cookie
+// and Query must be set.
 type Source struct {
-	// Header is the name of a request header. Its value is Scheme, a blank and
-	// the token. The access log of Caddy redacts `Authorization`, and shows
-	// any other header as it came: filter it there.
+	// Header is the name of a request header. Its value is Scheme, a space and the token.
+	// Caddy's access log only redacts `Authorization`; filter any other header there.
 	Header string `json:"header,omitempty"`
 
-	// Scheme is the authentication scheme before the token, compared without
-	// case (RFC 9110 §11.1). Default: `Bearer` for the `Authorization` header;
-	// for any other header none, and its whole value is the token.
+	// Scheme is the authentication scheme before the token, compared without case (RFC 9110
+	// §11.1). Default: `Bearer` for the `Authorization` header; none for any other header,
+	// whose whole value is then the token.
 	Scheme string `json:"scheme,omitempty"`
 
-	// Cookie is the name of a cookie. Only a name with the prefix `__Host-` keeps other
-	// sites of the same domain from planting one. A request that does more than read
-	// is refused if a page of another origin sent it; see `trusted_origins`. The answer is
-	// marked `Cache-Control: private` and `Vary: Cookie`, unless a handler behind sets
-	// Cache-Control itself.
+	// Cookie is the name of a cookie. Only a name with the prefix `__Host-` prevents other
+	// sites of the same domain from setting the cookie. A request that is not read-only is
+	// refused if a page of another origin sent it; see `trusted_origins`. The response is
+	// marked `Cache-Control: private` and `Vary: Cookie`, unless a later handler sets
+	// Cache-Control.
 	Cookie string `json:"cookie,omitempty"`
 
-	// Query is the name of a query parameter. URLs end up in logs, histories
-	// and `Referer` headers, so this is for links that cannot carry a header
-	// (RFC 6750 §2.3 and §5.3). The answer is marked `Cache-Control: private`.
+	// Query is the name of a query parameter. URLs end up in logs, histories and `Referer`
+	// headers, so use it only for links, which cannot have a header (RFC 6750 §2.3 and
+	// §5.3). The response is marked `Cache-Control: private`.
 	Query string `json:"query,omitempty"`
 
-	// OfAccounts makes Cookie the session cookie of the accounts, whose name depends on
-	// the request. The handler sets it.
+	// OfAccounts means that Cookie is the session cookie of the accounts, whose name
+	// depends on the request. The handler sets it.
 	OfAccounts bool `json:"-"`
 }
 
-// AccountSources are where the accounts' own tokens stand.
+// AccountSources are the default sources of the accounts' own tokens.
 var AccountSources = Sources{{Header: "Authorization", Scheme: "Bearer"}, {Cookie: SessionCookie, OfAccounts: true}}
 
-// read returns the token at this place, empty if there is none.
+// read returns the token in this place, or the empty string.
 func (s *Source) read(r *http.Request) (string, error) {
 	switch {
 	case s.Header != "":
@@ -74,8 +73,8 @@ func (s *Source) only(values []string) (string, error) {
 	return "", refusal.New(refusal.SeveralTokens, "%s is specified twice", s)
 }
 
-// CookieValues are those of a name, as they came: net/http would drop one that
-// is malformed, and a bad token is not the same as none.
+// CookieValues returns the values of a cookie exactly as sent. net/http would drop a
+// malformed value, but an invalid token is not the same as no token.
 func CookieValues(r *http.Request, name string) (values []string) {
 	for _, line := range r.Header["Cookie"] {
 		for pair := range strings.SplitSeq(line, ";") {
@@ -87,9 +86,9 @@ func CookieValues(r *http.Request, name string) (values []string) {
 	return values
 }
 
-// cutCookie reads a pair as a browser means it (RFC 6265 §4.2.1, §5.2). Blanks
-// around it are those of ASCII alone: a sister site can put any other in front of a
-// name, by which `__Host-` binds no browser.
+// cutCookie splits a cookie pair like a browser (RFC 6265 §4.2.1, §5.2). It only trims
+// ASCII white space: a sibling site can put other white space before a name, which defeats
+// `__Host-`.
 func cutCookie(pair string) (name, value string) {
 	name, value, _ = strings.Cut(pair, "=")
 	name, value = strings.Trim(name, " \t"), strings.Trim(value, " \t")
@@ -99,7 +98,7 @@ func cutCookie(pair string) (name, value string) {
 	return name, value
 }
 
-// queryValues are those of a name, malformed ones too.
+// queryValues returns the values of a parameter, including malformed ones.
 func queryValues(query, name string) (values []string) {
 	for pair := range strings.SplitSeq(query, "&") {
 		key, value, _ := strings.Cut(pair, "=")
@@ -137,14 +136,14 @@ func (s *Source) readHeader(values []string) (string, error) {
 					return "", refusal.New(refusal.MalformedCredentials, "header %s has credentials with two schemes", s.Header)
 				}
 			}
-			return "", nil // credentials of another kind are somebody else's
+			return "", nil // another scheme, not for this source
 		}
 		token = rest
 		if token == "" {
 			return "", refusal.New(refusal.MalformedCredentials, "header %s has a scheme but no token", s.Header)
 		}
 	}
-	// Three searches for a byte are faster than one for any of them.
+	// Three searches for one byte are faster than one search for any of them.
 	if strings.IndexByte(token, ' ') >= 0 || strings.IndexByte(token, '\t') >= 0 || strings.IndexByte(token, ',') >= 0 {
 		return "", refusal.New(refusal.MalformedCredentials, "header %s has more than one token or too many parts", s.Header)
 	}
@@ -158,8 +157,7 @@ func cutScheme(credentials string) (scheme, rest string) {
 	return credentials, ""
 }
 
-// strip takes the token out of the request, so that handlers behind do not
-// see it.
+// strip removes the token from the request, so that the next handlers do not see it.
 func (s *Source) strip(r *http.Request) {
 	switch {
 	case s.Header != "":
@@ -177,7 +175,7 @@ func (s *Source) strip(r *http.Request) {
 	}
 }
 
-// StripCookie keeps the other cookies to the letter, which parsing and
+// StripCookie removes a cookie and keeps the others byte for byte, which parsing and
 // writing them again would not.
 func StripCookie(r *http.Request, name string) {
 	var kept []string
@@ -206,27 +204,27 @@ func withoutParameter(query, name string) string {
 	return strings.Join(kept, "&")
 }
 
-// Sources are asked in order.
+// Sources are searched in order.
 type Sources []*Source
 
-// Credential is what a request shows of whoever sent it.
+// Credential is the credential in a request.
 type Credential struct {
-	// Token as it came, not verified; empty for none.
+	// Token is the unverified token, or empty.
 	Token string
-	// Source is where it was; nil for none.
+	// Source is where the token was; nil for none.
 	Source *Source
-	// Err is why none can be read, an *[refusal.Error].
+	// Err is why no token could be read, an *[refusal.Error].
 	Err error
 }
 
-// ByCookie reports whether a browser added the token by itself.
+// ByCookie reports whether the browser sent the token automatically.
 func (c Credential) ByCookie() bool { return c.Source != nil && c.Source.Cookie != "" }
 
 // ByQuery reports whether the token was in the URL.
 func (c Credential) ByQuery() bool { return c.Source != nil && c.Source.Query != "" }
 
-// Read returns the one token of the request. More than one is an error, even where one of
-// them would be valid (RFC 6750 §2).
+// Read returns the token of the request. Several tokens are an error, even if one of them
+// is valid (RFC 6750 §2).
 func (sources Sources) Read(r *http.Request) (c Credential) {
 	for _, source := range sources {
 		found, err := source.read(r)
@@ -244,23 +242,24 @@ func (sources Sources) Read(r *http.Request) (c Credential) {
 	return c
 }
 
-// HaveCookie reports whether a cookie is among them.
+// HaveCookie reports whether one of the sources is a cookie.
 func (sources Sources) HaveCookie() bool {
 	return slices.ContainsFunc(sources, func(s *Source) bool { return s.Cookie != "" })
 }
 
-// HaveSession tells whether the session cookie of the accounts is among them.
+// HaveSession reports whether one of the sources is the session cookie of the accounts.
 func (sources Sources) HaveSession() bool {
 	return slices.ContainsFunc(sources, func(s *Source) bool { return s.OfAccounts })
 }
 
+// Strip removes the tokens of all sources from the request.
 func (sources Sources) Strip(r *http.Request) {
 	for _, source := range sources {
 		source.strip(r)
 	}
 }
 
-// String names the place.
+// String returns a description of the source.
 func (s *Source) String() string {
 	switch {
 	case s.Header != "":
@@ -271,6 +270,7 @@ func (s *Source) String() string {
 	return "query parameter " + s.Query
 }
 
+// Validate returns an error if a source is not valid or is listed twice.
 func (sources Sources) Validate() error {
 	for i, source := range sources {
 		if problem := source.problem(); problem != "" {

@@ -20,8 +20,7 @@ const (
 	MaxDocumentBytes = 1 << 20 // of a key set or discovery document
 )
 
-// withoutSecrets is a URL as it may be shown: without what may be a password or
-// an API key in it.
+// withoutSecrets returns a URL without the parts that may contain a password or an API key.
 func withoutSecrets(text string) string {
 	u, err := url.Parse(text)
 	if err != nil {
@@ -35,7 +34,7 @@ func discoveryURL(issuer string) string {
 	return strings.TrimSuffix(issuer, "/") + "/.well-known/openid-configuration"
 }
 
-// download gets the key set's text.
+// download fetches the text of the key set.
 func (c *KeySet) download(ctx context.Context) ([]byte, error) {
 	if c.URL != "" {
 		return c.get(ctx, c.URL)
@@ -49,7 +48,7 @@ func (c *KeySet) download(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !isHere() { // else an issuer elsewhere could have Caddy ask what is on its own machine
+	if !isHere() { // otherwise a remote issuer could make Caddy send requests to its own machine
 		ctx = thismachine.Forbid(ctx)
 	}
 	if err := checkDiscovered(keysURL, c.Issuer, c.AllowHTTP); err != nil {
@@ -58,8 +57,8 @@ func (c *KeySet) download(ctx context.Context) ([]byte, error) {
 	return c.get(ctx, keysURL)
 }
 
-// checkDiscovered also refuses plain http where the issuer has https: only the
-// config itself may loosen that.
+// checkDiscovered also rejects plain http if the issuer has https. Only the config can
+// allow that.
 func checkDiscovered(keysURL, issuer string, allowHTTP bool) error {
 	if strings.HasPrefix(keysURL, "http:") && strings.HasPrefix(issuer, "https:") && !allowHTTP {
 		return fmt.Errorf("%q is plain http, but the issuer is https; if the document is wrong, set jwks <url>", withoutSecrets(keysURL))
@@ -67,8 +66,8 @@ func checkDiscovered(keysURL, issuer string, allowHTTP bool) error {
 	return checkKeyURL(keysURL, allowHTTP)
 }
 
-// ParseDiscovery reads jwks_uri from a document of OpenID Connect Discovery
-// 1.0 §3, whose issuer must be the one asked for (§4.3).
+// ParseDiscovery returns the jwks_uri of a discovery document (OpenID Connect Discovery 1.0
+// §3). The issuer in the document must equal issuer (§4.3).
 func ParseDiscovery(text []byte, issuer string) (keysURL string, err error) {
 	var document struct {
 		Issuer  string `json:"issuer"`
@@ -96,7 +95,7 @@ func (c *KeySet) get(ctx context.Context, from string) ([]byte, error) {
 	}
 	request.Header.Set("Accept", "application/jwk-set+json, application/json")
 	response, err := c.client.Do(request)
-	if failure, ok := errors.AsType[*url.Error](err); ok { // it has the whole URL
+	if failure, ok := errors.AsType[*url.Error](err); ok { // the error contains the whole URL
 		err = fmt.Errorf("%s: %w", withoutSecrets(from), failure.Err)
 	}
 	if err != nil {
@@ -127,8 +126,8 @@ func sameHost(request *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// checkKeyURL allows https, and plain http to this machine or by option: who
-// can change a key set on its way can sign tokens.
+// checkKeyURL accepts https, plain http to this machine and, if allowHTTP is set, plain
+// http to other machines: anybody who can change a key set in transit can sign tokens.
 func checkKeyURL(text string, allowHTTP bool) error {
 	u, err := url.Parse(text)
 	if err != nil || u.Hostname() == "" || strings.ContainsAny(text, " \t") {

@@ -1,7 +1,6 @@
-// Package jwks keeps a key set (RFC 7517 §5) that is behind a URL, or behind the
-// discovery document of an OpenID issuer: fetched ahead of need, kept while the URL is
-// out of reach, and looked at again for keys that are new. It is a key source of package
-// jwt.
+// Package jwks loads a key set (RFC 7517 §5) from a URL, or from the URL in the discovery
+// document of an OpenID issuer. It fetches the set ahead of need, keeps it while the URL is
+// unavailable, and fetches it again for unknown keys. It is a key source for package jwt.
 package jwks
 
 import (
@@ -29,31 +28,31 @@ const (
 	firstRetry   = time.Second
 )
 
-// Settings is a key set behind a URL, or behind the discovery document of
-// an OpenID issuer. It is also the key under which sets are shared, so two
-// handlers with the same settings share one set, and one fetch.
+// Settings configures a key set behind a URL, or behind the discovery document of an OpenID
+// issuer. Settings are also the key for sharing: two handlers with the same settings share
+// one set and its fetches.
 type Settings struct {
-	// URL of the key set, over https, or over http on this machine.
+	// URL of the key set: https, or http on this machine.
 	URL string
-	// Issuer whose discovery document names the URL (OpenID Connect Discovery 1.0 §4),
-	// where URL is empty.
+	// Issuer is used if URL is empty: its discovery document contains the URL (OpenID
+	// Connect Discovery 1.0 §4).
 	Issuer string
-	// Refresh is how long a set is used before the next is fetched. Default: 10 minutes.
+	// Refresh is how long a set is used before it is fetched again. Default: 10 minutes.
 	Refresh time.Duration
-	// MaxStale is how long the last good set is used while no other can be had.
+	// MaxStale is how long the last valid set is used while no new one can be fetched.
 	// Default: 24 hours, or Refresh if that is longer.
 	MaxStale time.Duration
-	// Cooldown is the least time between two fetches that unknown key IDs cause, and the
-	// longest pause between attempts after a failure. Default: 30 seconds.
+	// Cooldown is the minimum time between two fetches for unknown key IDs, and the maximum
+	// pause between attempts after a failure. Default: 30 seconds.
 	Cooldown time.Duration
-	// Timeout is how long a fetch may take, and a request wait for one. Default: 5
-	// seconds.
+	// Timeout is the maximum duration of a fetch, and of the time that a request waits for
+	// one. Default: 5 seconds.
 	Timeout time.Duration
-	// AllowHTTP accepts keys over plain http: whoever can change them on their way can
+	// AllowHTTP accepts keys over plain http. Anybody who can change them in transit can
 	// sign tokens.
 	AllowHTTP bool
-	// TrustedCAs are certificates in PEM that the server's must be signed by. Default:
-	// those of the system.
+	// TrustedCAs are PEM certificates of the CAs that are trusted for the server. Default:
+	// the CAs of the system.
 	TrustedCAs string
 }
 
@@ -65,7 +64,7 @@ const (
 	DefaultTimeout  = 5 * time.Second
 )
 
-// withDefaults fills in what is not set.
+// withDefaults returns the settings with defaults for values that are not set.
 func (c Settings) withDefaults() Settings {
 	c.Refresh = cmp.Or(c.Refresh, DefaultRefresh)
 	c.MaxStale = cmp.Or(c.MaxStale, max(DefaultMaxStale, c.Refresh))
@@ -74,10 +73,10 @@ func (c Settings) withDefaults() Settings {
 	return c
 }
 
-// Name is what logs and metrics call the set.
+// Name returns the name of the set in logs and metrics.
 func (c Settings) Name() string { return withoutSecrets(c.source()) }
 
-// source is the URL that is asked first.
+// source returns the URL that is fetched first.
 func (c Settings) source() string {
 	if c.URL != "" {
 		return c.URL
@@ -85,12 +84,11 @@ func (c Settings) source() string {
 	return discoveryURL(c.Issuer)
 }
 
-// KeySet keeps the key set of a URL: it fetches ahead of need, keeps the
-// last good set while the URL is out of reach, and looks once more for a key
-// ID that it does not know.
+// KeySet holds the key set of a URL. It fetches the set ahead of need, keeps the last valid
+// set while the URL is unavailable, and fetches the set again for an unknown key ID.
 //
-// Every key handed out belongs to the current set; one that leaves the set is
-// marked withdrawn, which ends the tokens remembered with it.
+// Every returned key belongs to the current set. A key that leaves the set is marked as
+// withdrawn, so that remembered tokens of the key are rejected.
 type KeySet struct {
 	Settings
 	client  *http.Client
@@ -102,24 +100,24 @@ type KeySet struct {
 
 	starting sync.Once
 
-	current atomic.Pointer[jwt.KeySet] // nil before the first set and beyond max_stale
+	current atomic.Pointer[jwt.KeySet] // nil before the first set and after max_stale
 
 	mu         sync.Mutex
-	ongoing    *fetch    // the fetch under way, which all who need one wait for
-	nextExtra  time.Time // before it, no request may cause a fetch
+	ongoing    *fetch    // the fetch in progress, which all who need one wait for
+	nextExtra  time.Time // no request may cause a fetch before this time
 	nextRetry  time.Time // of the background, while fetches fail
-	fetchedAt  time.Time // of the last good set; zero if there was none
+	fetchedAt  time.Time // of the last valid set; zero if there was none
 	complaints string    // of the last fetch
-	complained string    // of the last that did not fail; what was said is not said again
+	complained string    // of the last fetch that did not fail; messages are not repeated
 	outage     outage.Outage
 	good, bad  uint64 // fetches, for the metrics
 }
 
-// Options are what a key set uses beside its settings.
+// Options are what a key set uses in addition to its settings.
 type Options struct {
-	// Storage keeps the last good set. Optional.
+	// Storage keeps the last valid set. Optional.
 	Storage Storage
-	// Log returns where to log, which may be another after a config reload. Optional.
+	// Log returns the logger, which may change at a config reload. Optional.
 	Log func() *zap.Logger
 }
 
@@ -128,7 +126,8 @@ type fetch struct {
 	err  error
 }
 
-// Open returns the key set, which fetches nothing before it is started or asked.
+// Open returns the key set. It does not fetch anything before Start or the first Find. It
+// returns an error if the settings are not valid.
 func Open(config Settings, options Options) (*KeySet, error) {
 	config = config.withDefaults()
 	if options.Storage == nil {
@@ -142,7 +141,7 @@ func Open(config Settings, options Options) (*KeySet, error) {
 			return nil, err
 		}
 	}
-	transport := http.DefaultTransport.(*http.Transport).Clone() // has the environment's proxy settings
+	transport := http.DefaultTransport.(*http.Transport).Clone() // uses the proxy settings of the environment
 	if config.TrustedCAs != "" {
 		pool := x509.NewCertPool()
 		if !pool.AppendCertsFromPEM([]byte(config.TrustedCAs)) {
@@ -161,17 +160,17 @@ func Open(config Settings, options Options) (*KeySet, error) {
 	return c, nil
 }
 
-// SetStorage has the set kept in another storage from now on.
+// SetStorage replaces the storage of the set.
 func (c *KeySet) SetStorage(storage Storage) { c.storage.Store(&storageRef{storage}) }
 
-// Stats are what is counted of a key set.
+// Stats are the statistics of a key set.
 type Stats struct {
 	Good, Bad uint64    // fetches
 	FetchedAt time.Time // of the set that is used; zero if there was none
 	Keys      int       // in it
 }
 
-// Stats returns what is counted of the set.
+// Stats returns the statistics of the set.
 func (c *KeySet) Stats() Stats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -182,8 +181,8 @@ func (c *KeySet) Stats() Stats {
 	return told
 }
 
-// Start fetches in the background, so that Caddy starts while the identity
-// provider is down, or is served by this same Caddy.
+// Start starts fetching in the background. It does not wait, so Caddy also starts if the
+// identity provider is down or is served by this Caddy.
 func (c *KeySet) Start() {
 	c.starting.Do(func() {
 		c.mu.Lock()
@@ -194,9 +193,9 @@ func (c *KeySet) Start() {
 	})
 }
 
-// Close ends the fetching: nothing is left running after it.
+// Close stops fetching, and returns when nothing is running any more.
 func (c *KeySet) Close() error {
-	c.mu.Lock() // from here on, join starts nothing
+	c.mu.Lock() // from now on, join starts no fetch
 	c.stop()
 	c.mu.Unlock()
 	c.running.Wait()
@@ -204,8 +203,7 @@ func (c *KeySet) Close() error {
 	return nil
 }
 
-// Find implements KeySource. A key that is known, or may be the right one, costs
-// no lock and no waiting.
+// Find implements KeySource. If a matching key is known, it neither takes a lock nor waits.
 func (c *KeySet) Find(ctx context.Context, algorithm, id string) ([]*jwt.Key, error) {
 	if keys, known := c.find(algorithm, id); known || len(keys) > 0 {
 		return keys, nil
@@ -213,16 +211,16 @@ func (c *KeySet) Find(ctx context.Context, algorithm, id string) ([]*jwt.Key, er
 	return c.FindAgain(ctx, algorithm, id)
 }
 
-// FindAgain implements jwt.Refetcher. Unless the key is known, the request waits for
-// the fetch under way, or for one that it may cause itself once per cooldown.
+// FindAgain implements jwt.Refetcher. Unless the key is known, it waits for the fetch in
+// progress, or starts a fetch if the cooldown allows.
 func (c *KeySet) FindAgain(ctx context.Context, algorithm, id string) ([]*jwt.Key, error) {
-	c.Start() // a request may come before the config has started
+	c.Start() // a request may arrive before the config has started
 	keys, known := c.find(algorithm, id)
 	limit := time.NewTimer(c.Timeout) // for both fetches that it may wait for
 	defer limit.Stop()
 	for tries := 0; !known && tries < 2; tries++ {
 		ongoing, own := c.join()
-		if ongoing == nil { // the fetch of another request may have ended since the look
+		if ongoing == nil { // the fetch of another request may have ended in the meantime
 			keys, _ = c.find(algorithm, id)
 			break
 		}
@@ -244,10 +242,9 @@ func (c *KeySet) FindAgain(ctx context.Context, algorithm, id string) ([]*jwt.Ke
 	return keys, nil
 }
 
-// find looks in the current set. Of several keys that may be meant none is
-// used: only a set with one key for the algorithm serves tokens without kid. A
-// key without an ID may be the one of a token that has an ID, but its own key
-// may also be new.
+// find searches the current set. If several keys match a token without kid, it returns
+// none: such tokens require a set with a single key for the algorithm. A key without an ID
+// may match a token with a kid, but then known is false, because the real key may be new.
 func (c *KeySet) find(algorithm, id string) (keys []*jwt.Key, known bool) {
 	set := c.current.Load()
 	if set == nil {
@@ -260,7 +257,7 @@ func (c *KeySet) find(algorithm, id string) (keys []*jwt.Key, known bool) {
 	return keys, set.Has(id) || id == "" && len(keys) == 1
 }
 
-// join returns the fetch under way, or starts one if the cooldown allows.
+// join returns the fetch in progress, or starts one if the cooldown allows.
 func (c *KeySet) join() (ongoing *fetch, own bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -287,13 +284,13 @@ func (c *KeySet) noKeys() *refusal.Error {
 		RetryAfter: max(time.Second, c.nextRetry.Sub(clock.Now()))}
 }
 
-// run loads the stored set, and then fetches for as long as the set is used:
-// ahead of the refresh interval while it works, with growing pauses up to the
-// cooldown while it does not.
+// run loads the stored set and then fetches until the set is closed: shortly before the
+// refresh interval ends while fetches succeed, and with pauses that grow up to the cooldown
+// while they fail.
 func (c *KeySet) run() {
 	pause := c.load()
 	first := c.ongoing
-	if pause > 0 { // the stored set is young enough
+	if pause > 0 { // the stored set is recent enough
 		c.finish(first, nil)
 		first = nil
 	}
@@ -306,7 +303,7 @@ func (c *KeySet) run() {
 		if ongoing == nil {
 			ongoing = c.begin()
 		}
-		if ongoing == nil { // a request's own fetch is under way; look at its outcome
+		if ongoing == nil { // a request has started a fetch; wait for its result
 			pause = firstRetry
 			continue
 		}
@@ -323,14 +320,14 @@ func (c *KeySet) run() {
 	}
 }
 
-// beforeRefresh is a little less than the refresh interval, and not the same
-// for all nodes of a cluster.
+// beforeRefresh returns a little less than the refresh interval, with jitter, so that the
+// nodes of a cluster do not fetch at the same time.
 func (c *KeySet) beforeRefresh() time.Duration {
 	return c.Refresh - time.Duration(rand.Float64()*0.1*float64(c.Refresh))
 }
 
-// wait pauses, and ends the current set when max_stale passes meanwhile. It
-// returns false when the set is no longer used.
+// wait pauses. If max_stale passes in the meantime, it drops the current set. It returns
+// false when the set is closed.
 func (c *KeySet) wait(pause time.Duration) bool {
 	until := clock.Now().Add(pause)
 	for {
@@ -354,7 +351,7 @@ func (c *KeySet) wait(pause time.Duration) bool {
 	}
 }
 
-// expire ends the set if max_stale has passed since it was loaded.
+// expire drops the set if it was loaded longer than max_stale ago.
 func (c *KeySet) expire() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -389,8 +386,8 @@ func (c *KeySet) finish(f *fetch, err error) {
 	close(f.done)
 }
 
-// fetch downloads the set and installs it. A set that cannot be had or used
-// never replaces a good one. Nobody waits for the storage.
+// fetch downloads and installs the set. A failed fetch, or an unusable set, never replaces
+// a valid one. Nothing waits for the storage.
 func (c *KeySet) fetch(f *fetch) {
 	ctx, cancel := context.WithTimeout(c.ctx, c.Timeout)
 	defer cancel()
@@ -413,8 +410,8 @@ func (c *KeySet) fetch(f *fetch) {
 	}
 }
 
-// accept makes the keys the current set. A key that was there before stays
-// the same Key, so that the tokens remembered with it stay good.
+// accept makes the keys the current set. A key that was already in the set keeps its Key
+// object, so that remembered tokens stay valid.
 func (c *KeySet) accept(keys []*jwt.Key, fetchedAt time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -451,8 +448,8 @@ func (c *KeySet) install(set *jwt.KeySet) {
 	}
 }
 
-// report tells the operator what changed: fetches fail or work again, keys of
-// the set are not used. What was said is not said again at each refresh.
+// report logs changes: fetches fail or work again, keys of the set are unusable. It does
+// not repeat a message at each refresh.
 func (c *KeySet) report(err error, unused []error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

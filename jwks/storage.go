@@ -15,24 +15,24 @@ import (
 	"go.uber.org/zap"
 )
 
-// Storage keeps the last good set over restarts. A certmagic.Storage is one.
+// Storage keeps the last valid set across restarts. A certmagic.Storage implements it.
 type Storage interface {
 	// Load returns the value of a key, or fs.ErrNotExist.
 	Load(ctx context.Context, key string) ([]byte, error)
-	// Store keeps the value of a key.
+	// Store sets the value of a key.
 	Store(ctx context.Context, key string, value []byte) error
 }
 
 type storageRef struct{ Storage }
 
-// noStorage is for a program that keeps no set.
+// noStorage stores nothing.
 type noStorage struct{}
 
 func (noStorage) Load(context.Context, string) ([]byte, error) { return nil, fs.ErrNotExist }
 
 func (noStorage) Store(context.Context, string, []byte) error { return nil }
 
-// storedKeySet is the last good set in Caddy's storage.
+// storedKeySet is the last valid set in Caddy's storage.
 type storedKeySet struct {
 	URL       string         `json:"url"`
 	FetchedAt time.Time      `json:"fetched_at"`
@@ -44,11 +44,11 @@ func (c *KeySet) storageKey() string {
 	return "jwt/key_sets/" + hex.EncodeToString(sum[:]) + ".json"
 }
 
-// maxClockDifference is how far ahead the clock of another node may be.
+// maxClockDifference is how far the clock of another node may be ahead.
 const maxClockDifference = 5 * time.Minute
 
-// load takes the set from storage, if one is there and not beyond max_stale,
-// and returns how long it is good before the next fetch.
+// load restores the set from storage, unless it is missing or older than max_stale. It
+// returns how long the set can be used before the next fetch.
 func (c *KeySet) load() time.Duration {
 	text, err := c.storage.Load().Load(c.ctx, c.storageKey())
 	if err != nil {
@@ -74,7 +74,7 @@ func (c *KeySet) load() time.Duration {
 	if age > c.MaxStale {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		c.fetchedAt = stored.FetchedAt // keys were had, and are out of date
+		c.fetchedAt = stored.FetchedAt // the stored keys are out of date
 		return 0
 	}
 	c.accept(keys, clock.Now().Add(-age))

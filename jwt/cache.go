@@ -23,17 +23,20 @@ const (
 // It does not know by which rules a token was verified, so each [Verifier] needs a cache of
 // its own.
 //
-// Entries are found by a short hash of the token, since the library hashes its
-// keys again and again to see which are used. The hash proves nothing: the
-// whole text of the token is compared.
+// Only tokens that passed every check are added, so a flood of invalid tokens cannot evict
+// valid ones. Eviction is W-TinyLFU (Einziger, Friedman and Manes, "TinyLFU: A Highly
+// Efficient Cache Admission Policy", 2017).
+//
+// The key of an entry is a short hash of the token, because the library hashes its keys
+// repeatedly to track their use. The hash proves nothing: the full text of the token is
+// compared as well.
 type Cache struct {
 	seed   maphash.Seed
 	tokens *otter.Cache[uint64, remembered]
 }
 
-// remembered is a value and not a pointer, since the library keeps it in
-// its own entry then: one less place to fetch from memory that is no longer in
-// the cores' caches.
+// remembered is a value and not a pointer, because the library then stores it within its
+// own entry, which saves a memory access outside the CPU caches.
 type remembered struct {
 	*Token
 	text string

@@ -14,17 +14,17 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// Claims are the claims of a JWT (RFC 7519 §4). A value is a string, a bool,
-// nil, an int64, a float64, an encoding/json.Number (a whole number beyond
-// int64, kept to the digit), a [List] or a nested Claims.
+// Claims are the claims of a JWT (RFC 7519 §4). A value is a string, a bool, nil, an int64,
+// a float64, an encoding/json.Number (a whole number beyond int64, with all its digits), a
+// [List] or nested Claims.
 type Claims map[string]any
 
 // List is a list of claim values.
 type List []any
 
-// Lookup returns the claim at a path: a claim's own name, or names and list
-// indices joined by dots. A name that itself holds dots, as in
-// "https://example.com/roles", is found as it is written.
+// Lookup returns the claim at a path: either the name of a claim, or names and list indices
+// joined by dots. A name that itself contains dots, as in "https://example.com/roles", is
+// found too.
 func (c Claims) Lookup(path string) (any, bool) {
 	return lookup(c, path)
 }
@@ -59,7 +59,7 @@ func child(value any, name string) (any, bool) {
 	return nil, false
 }
 
-// String is the JSON text of the claims, names in order.
+// String returns the claims as JSON, sorted by name.
 func (c Claims) String() string {
 	text, err := MarshalClaims(c)
 	if err != nil {
@@ -68,18 +68,18 @@ func (c Claims) String() string {
 	return string(text)
 }
 
-// exactNumbers writes an encoding/json.Number as the number that it is. The
-// library would write it as a text.
+// exactNumbers writes an encoding/json.Number as a number. By default, the library would
+// write it as a string.
 var exactNumbers = json.WithMarshalers(json.MarshalToFunc(func(e *jsontext.Encoder, n stdjson.Number) error {
 	return e.WriteValue(jsontext.Value(n))
 }))
 
-// MarshalClaims writes claims as JSON, with numbers as they were read.
+// MarshalClaims returns claims as JSON, with numbers exactly as they were read.
 func MarshalClaims(claims map[string]any) ([]byte, error) {
 	return json.Marshal(claims, json.Deterministic(true), exactNumbers)
 }
 
-// String is the text of the values, joined by commas.
+// String returns the values as text, joined by commas.
 func (l List) String() string {
 	texts := make([]string, len(l))
 	for i, value := range l {
@@ -88,8 +88,8 @@ func (l List) String() string {
 	return strings.Join(texts, ",")
 }
 
-// ClaimText is a claim as text: whole numbers exact, lists joined by commas,
-// objects as JSON, null empty.
+// ClaimText returns a claim as text: whole numbers exactly, lists joined by commas, objects
+// as JSON, null as the empty string.
 func ClaimText(value any) string {
 	switch v := value.(type) {
 	case string:
@@ -110,8 +110,8 @@ func ClaimText(value any) string {
 	return ""
 }
 
-// claimsReader reads claims off a decoder. It reads texts as parts of the one
-// text that they stand in, which is far cheaper than one of their own each.
+// claimsReader reads claims from a decoder. Its strings are parts of one shared string,
+// which is much cheaper than one allocation each.
 type claimsReader struct {
 	*jsontext.Decoder
 	whole string
@@ -119,9 +119,9 @@ type claimsReader struct {
 
 var decoders = sync.Pool{New: func() any { return jsontext.NewDecoder(bytes.NewReader(nil)) }}
 
-// ParseClaims reads a JSON object as RFC 7519 §4 and RFC 8725 §2.4 would have
-// it: names unique at each depth, valid UTF-8, nothing behind the object. The
-// decoder checks all of that by default.
+// ParseClaims parses a JSON object as RFC 7519 §4 and RFC 8725 §2.4 require: unique names
+// at every depth, valid UTF-8, and nothing after the object. The decoder checks all of this
+// by default.
 func ParseClaims(text []byte) (Claims, error) {
 	r := claimsReader{decoders.Get().(*jsontext.Decoder), string(text)}
 	defer decoders.Put(r.Decoder)
@@ -139,12 +139,12 @@ func ParseClaims(text []byte) (Claims, error) {
 	return claims, nil
 }
 
-// usualClaims is how many claims have room at once. Access tokens have some
-// ten, and a map with room for 14 is the largest of its size.
+// usualClaims is the initial capacity. Access tokens have about ten claims, and a map with
+// room for 14 is the largest of its size class.
 const usualClaims = 14
 
-// value exists since the library reads a number in an `any` as a float64,
-// which loses whole numbers beyond 2⁵³.
+// value exists because the library decodes a number in an `any` as a float64, which cannot
+// represent all whole numbers above 2⁵³.
 func (r claimsReader) value() (any, error) {
 	switch r.PeekKind() {
 	case '{':
@@ -201,7 +201,7 @@ func (r claimsReader) list() (List, error) {
 	return list, err
 }
 
-// text reads a text, the name of a claim or a value.
+// text reads a string: a claim name or a value.
 func (r claimsReader) text() (string, error) {
 	quoted, err := r.ReadValue()
 	if err != nil {
@@ -226,8 +226,8 @@ func number(text string) any {
 	return fraction
 }
 
-// numericDate reads a numericDate (RFC 7519 §2), in seconds: any finite
-// number, a fraction included.
+// numericDate converts a NumericDate (RFC 7519 §2) to seconds. Any finite number is
+// accepted, also with a fraction.
 func numericDate(value any) (float64, bool) {
 	switch v := value.(type) {
 	case int64:
@@ -241,8 +241,8 @@ func numericDate(value any) (float64, bool) {
 	return 0, false
 }
 
-// JSONError keeps what is wrong and where, and drops the excerpts of the
-// input, which is part of a token.
+// JSONError returns an error with the kind and position of a JSON error, but without its
+// excerpt of the input, which is part of a token.
 func JSONError(err error) error {
 	if syntactic, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
 		what := "malformed JSON"
@@ -257,7 +257,7 @@ func JSONError(err error) error {
 	return errors.New("malformed JSON")
 }
 
-// Scopes are the scopes in the claims `scope` or `scp` (RFC 8693 §4.2).
+// Scopes returns the scopes in the claim `scope` or `scp` (RFC 8693 §4.2).
 func Scopes(claims Claims) []string {
 	value, present := claims["scope"]
 	if !present {
@@ -269,8 +269,8 @@ func Scopes(claims Claims) []string {
 	return Texts(value)
 }
 
-// Texts is a claim as a list of texts. What is neither text, number nor truth
-// value has none.
+// Texts returns a claim as a list of strings. Values other than strings, numbers and
+// booleans are omitted.
 func Texts(value any) []string {
 	list, isList := value.(List)
 	if !isList {

@@ -14,7 +14,8 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// MaxTokenBytes caps a token before anything is split or decoded.
+// MaxTokenBytes is the maximum length of a token, in bytes. It is checked before anything
+// is split or decoded.
 const MaxTokenBytes = 16 << 10
 
 type readHeader struct {
@@ -28,22 +29,22 @@ type compact struct {
 	header string // still encoded
 }
 
-// base64URL is strict about the bits that the last character leaves over.
+// base64URL rejects unused bits in the last character.
 var base64URL = base64.RawURLEncoding.Strict()
 
-// scratches are buffers that splitCompact decodes into: nothing of a token that
-// is kept lies in one.
+// scratches pools the buffers that splitCompact decodes into; nothing that outlives the
+// call may alias one.
 var scratches = sync.Pool{New: func() any { return new([]byte) }}
 
-// splitCompact takes a JWS compact serialisation apart (RFC 7515 §7.1):
-// exactly three parts of base64url, without padding or white space. A JWE has
-// five parts and ends here, before any key is looked at. The parts lie in the
-// scratch buffer, and are good until that is used again.
+// splitCompact splits a JWS in compact serialization (RFC 7515 §7.1): exactly three parts
+// of base64url, without padding or white space. A JWE has five parts, so it is rejected
+// here, before any key is used. The parts alias the scratch buffer and are valid until its
+// next use.
 func splitCompact(token string, scratch *[]byte) (parts compact, err error) {
 	if len(token) > MaxTokenBytes {
 		return parts, refusal.New(refusal.TokenTooLarge, "%d bytes; at most %d are accepted", len(token), MaxTokenBytes)
 	}
-	// The decoder skips line ends, so they are looked for here.
+	// The decoder ignores line breaks, so reject them here.
 	if strings.Count(token, ".") != 2 || strings.IndexByte(token, '\r') >= 0 || strings.IndexByte(token, '\n') >= 0 {
 		return parts, refusal.New(refusal.MalformedToken, "%d parts; a signed JWT has 3", strings.Count(token, ".")+1)
 	}
@@ -90,8 +91,8 @@ func (v *Verifier) header(encoded string) (joseHeader, error) {
 	return header, err
 }
 
-// joseHeader holds the header parameters that are used (RFC 7515 §4.1). A key
-// or a URL of one in the header (jwk, jku, x5c, x5u) is never looked at.
+// joseHeader holds the header parameters that are used (RFC 7515 §4.1). Keys and key URLs
+// in the header (jwk, jku, x5c, x5u) are ignored.
 type joseHeader struct {
 	Algorithm string         `json:"alg"`
 	KeyID     string         `json:"kid"`
@@ -125,8 +126,8 @@ func parseHeader(text []byte) (header joseHeader, err error) {
 	return header, nil
 }
 
-// checkNames refuses names that differ from a registered one by case alone: a
-// reader that folds case would take them for it (RFC 7515 §5.3).
+// checkNames rejects names that differ from a registered name only in case, because a
+// case-insensitive reader would confuse them (RFC 7515 §5.3).
 func checkNames[V any](object map[string]V, registered []string) error {
 	for name := range object {
 		if !foldable(name) {
@@ -141,8 +142,8 @@ func checkNames[V any](object map[string]V, registered []string) error {
 	return nil
 }
 
-// foldable tells whether a name has a letter that may fold to a small ASCII
-// one. Beside the capitals, U+017F and U+212A do.
+// foldable reports whether a name has a letter that may fold to a lower-case ASCII letter:
+// a capital, U+017F or U+212A.
 func foldable(name string) bool {
 	for i := range len(name) {
 		if c := name[i]; 'A' <= c && c <= 'Z' || c >= 0x80 {
@@ -152,8 +153,8 @@ func foldable(name string) bool {
 	return false
 }
 
-// checkType keeps ID tokens, log-out tokens, DPoP proofs and the like from
-// passing for access tokens (RFC 8725 §3.11).
+// checkType prevents ID tokens, logout tokens, DPoP proofs and similar from being accepted
+// as access tokens (RFC 8725 §3.11).
 func checkType(typ, wanted string) error {
 	got := mediaType(typ)
 	if wanted == "" {
@@ -171,17 +172,16 @@ func mediaType(typ string) string {
 	return strings.TrimPrefix(strings.ToLower(typ), "application/")
 }
 
-// Decoded is what a token says, whoever has signed it.
+// Decoded is the content of a token that was not verified.
 type Decoded struct {
-	// Header and Payload are JSON, as they are in the token; nil where they are not
-	// readable.
+	// Header and Payload are the JSON texts of the token, or nil if they cannot be read.
 	Header, Payload []byte
 	Claims          Claims
 }
 
-// Decode returns what a token says, and verifies neither its signature nor its claims:
-// it is for showing a token, never for deciding by it. Of a malformed token it returns
-// what is readable, and the error that [Verifier.Verify] has for it.
+// Decode returns the content of a token without verifying its signature or claims. Use it
+// only to display a token, never for a decision. For a malformed token it returns the
+// readable parts, and the error that [Verifier.Verify] would return.
 func Decode(token string) (Decoded, error) {
 	parts, err := splitCompact(token, new([]byte))
 	decoded := Decoded{Payload: parts.payload}

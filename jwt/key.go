@@ -30,9 +30,9 @@ const (
 	SecretBytesHint = "`openssl rand -hex 64` makes a secret that is long enough for every HMAC algorithm"
 )
 
-// Key is a key that verifies signatures, and the algorithms it may do so
-// with. A key knows its own algorithms, so a token can never choose one that
-// its key was not made for (RFC 8725 §3.1).
+// Key is a key that verifies signatures, together with the algorithms that it may be used
+// with. Because the key has its own list of algorithms, a token cannot choose one that the
+// key was not made for (RFC 8725 §3.1).
 type Key struct {
 	id        string
 	verifiers map[string]jws.Verifier
@@ -45,10 +45,10 @@ type Key struct {
 	Withdrawn atomic.Bool
 }
 
-// ID is the key ID (RFC 7517 §4.5), empty if the key has none.
+// ID returns the key ID (RFC 7517 §4.5), empty if the key has none.
 func (k *Key) ID() string { return k.id }
 
-// Algorithms are the JWS algorithms (RFC 7518 §3.1) the key may verify, sorted.
+// Algorithms returns the JWS algorithms (RFC 7518 §3.1) that the key may verify, sorted.
 func (k *Key) Algorithms() []string { return slices.Sorted(maps.Keys(k.verifiers)) }
 
 // pkcs1Hashes are those of RSASSA-PKCS1-v1_5 (RFC 7518 §3.3).
@@ -57,12 +57,12 @@ var pkcs1Hashes = map[string]crypto.Hash{"RS256": crypto.SHA256, "RS384": crypto
 // pssHashes are those of RSASSA-PSS (RFC 7518 §3.5).
 var pssHashes = map[string]crypto.Hash{"PS256": crypto.SHA256, "PS384": crypto.SHA384, "PS512": crypto.SHA512}
 
-// verify verifies a signature. RSA goes to the standard library directly: it is
-// most in use, and that saves a sixth of what is not arithmetic; and the salt of
-// PSS must be as long as the hash, which jwx does not check.
+// verify checks a signature. RSA, the most common algorithm, uses the standard library
+// directly, which saves a sixth of the overhead. It also requires the PSS salt to be as
+// long as the hash, which jwx does not check.
 func (k *Key) verify(algorithm string, signingInput, signature []byte) error {
 	verifier, ok := k.verifiers[algorithm]
-	if !ok { // a KeySource of somebody else's may find any key
+	if !ok { // a foreign KeySource may return any key
 		return errors.New("the key is not for the token's algorithm")
 	}
 	if public, ok := k.Material.(*rsa.PublicKey); ok {
@@ -115,10 +115,10 @@ func newKey(id string, material any, algorithms []string) (*Key, error) {
 	return k, nil
 }
 
-// NewSecretKey returns a key for the HMAC algorithms that the secret is long
-// enough for: HS256 from 32 bytes, HS384 from 48, HS512 from 64 (RFC 7518
-// §3.2). A shorter secret is an error, and so is a PEM or JWK text, which is
-// public or belongs under `public_key`.
+// NewSecretKey returns a key for the HMAC algorithms that the secret is long enough for:
+// HS256 from 32 bytes, HS384 from 48, HS512 from 64 (RFC 7518 §3.2). It returns an error
+// for a shorter secret, and for a PEM or JWK text, which is public or belongs under
+// `public_key`.
 func NewSecretKey(secret []byte) (*Key, error) {
 	if LooksLikeKey(secret) {
 		return nil, errors.New("the secret is a PEM, DER, SSH or JWK key; set a public key with `public_key`, because anybody could sign tokens if it were the secret")
@@ -138,8 +138,8 @@ func NewSecretKey(secret []byte) (*Key, error) {
 	return newKey("", bytes.Clone(secret), algorithms)
 }
 
-// AlgorithmsFor names the algorithms that a public key may verify, or says
-// why it must not verify anything.
+// AlgorithmsFor returns the algorithms that a public key may verify, or an error with the
+// reason why the key must not be used.
 func AlgorithmsFor(material any) ([]string, error) {
 	switch public := material.(type) {
 	case *rsa.PublicKey:
@@ -167,8 +167,8 @@ func ecdsaAlgorithms(public *ecdsa.PublicKey) ([]string, error) {
 	return []string{algorithm}, nil
 }
 
-// checkEd25519 refuses a key of small order, under which anybody can sign: eight
-// times its point is the neutral one (RFC 8032 §5.1.7, RFC 7748 §6.1).
+// checkEd25519 rejects a key of small order, for which anybody can forge signatures: eight
+// times its point is the neutral element (RFC 8032 §5.1.7, RFC 7748 §6.1).
 func checkEd25519(public ed25519.PublicKey) error {
 	if len(public) != ed25519.PublicKeySize {
 		return fmt.Errorf("it is an Ed25519 key of %d bytes; it must have %d", len(public), ed25519.PublicKeySize)
@@ -195,10 +195,9 @@ func checkRSA(public *rsa.PublicKey) error {
 	return nil
 }
 
-// hasROCA tests a modulus for the fingerprint of Nemec, Sys, Svenda, Klinec
-// and Matyas, "The Return of Coppersmith's Attack" (CCS 2017), §2.1: modulo
-// each of these small primes it is a power of 65537. A good key passes for
-// one with a chance of about 2⁻²⁸.
+// hasROCA tests a modulus for the fingerprint of Nemec, Sys, Svenda, Klinec and Matyas,
+// "The Return of Coppersmith's Attack" (CCS 2017), §2.1: modulo each of these small primes
+// it is a power of 65537. The probability of a false positive is about 2⁻²⁸.
 func hasROCA(modulus *big.Int) bool {
 	for _, prime := range []int64{11, 13, 17, 19, 37, 53, 61, 71, 73, 79, 97, 103, 107, 109, 127, 151, 157} {
 		rest := new(big.Int).Mod(modulus, big.NewInt(prime)).Int64()

@@ -22,7 +22,8 @@ type KeySet struct {
 	noID  map[string][]*Key // of these, the ones without a key ID
 }
 
-// NewKeySet returns a set of the keys. A key ID may stand only once.
+// NewKeySet returns a set of the keys. It returns an error if two keys have the same key
+// ID.
 func NewKeySet(keys ...*Key) (*KeySet, error) {
 	s := &KeySet{Keys: keys, byID: make(map[string]*Key), byAlg: make(map[string][]*Key), noID: make(map[string][]*Key)}
 	for _, key := range keys {
@@ -42,9 +43,9 @@ func NewKeySet(keys ...*Key) (*KeySet, error) {
 	return s, nil
 }
 
-// Match returns the keys that may have signed a token with this algorithm and
-// key ID: the one of that ID or, since PEM keys and secrets have none, those
-// without one; for a token without key ID, every key of that algorithm.
+// Match returns the keys that may have signed a token with this algorithm and key ID. If
+// the token has a key ID, these are the key with that ID or, because PEM keys and secrets
+// have no ID, the keys without one. Otherwise these are all keys of the algorithm.
 func (s *KeySet) Match(algorithm, id string) []*Key {
 	if id == "" {
 		return s.byAlg[algorithm]
@@ -76,7 +77,7 @@ func (s *KeySet) Same(key *Key) *Key {
 	return nil
 }
 
-// Algorithms are all that the keys of the set verify.
+// Algorithms returns all algorithms that the keys of the set verify, sorted.
 func (s *KeySet) Algorithms() []string { return slices.Sorted(maps.Keys(s.byAlg)) }
 
 // Find implements KeySource.

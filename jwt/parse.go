@@ -18,7 +18,7 @@ import (
 	"github.com/lestrrat-go/jwx/v2/jwk"
 )
 
-// LooksLikeKey tells whether what is given as a secret is a public or private key.
+// LooksLikeKey reports whether a secret is in fact a public or private key.
 func LooksLikeKey(secret []byte) bool {
 	text := bytes.TrimSpace(secret)
 	if bytes.Contains(text, []byte("-----BEGIN")) || bytes.HasPrefix(text, []byte("ssh-")) ||
@@ -37,10 +37,10 @@ func LooksLikeKey(secret []byte) bool {
 	return false
 }
 
-// ParsePublicKeys reads a public key as people have it: PEM (SPKI, PKCS#1 or
-// a certificate, whose validity is not checked), its lines indented, joined by
-// blanks or by "\n" spelled out; the same without its BEGIN and END lines; a
-// JWK (RFC 7517 §4) or a JWK set (§5). Only a set yields several keys.
+// ParsePublicKeys parses a public key in any usual form: PEM (SPKI, PKCS#1 or a
+// certificate, whose validity is not checked), with lines that may be indented, joined by
+// spaces or by a literal "\n"; the same without its BEGIN and END lines; a JWK (RFC 7517
+// §4) or a JWK set (§5). Only a set yields several keys.
 func ParsePublicKeys(text string) ([]*Key, error) {
 	text = strings.TrimSpace(text)
 	switch {
@@ -87,10 +87,10 @@ func parsePEM(text string) ([]*Key, error) {
 	return parseDER(block.Type, block.Bytes)
 }
 
-// DecodePEM returns the one block of a PEM, with its type also where its content
-// cannot be read. It is laxer than encoding/pem in white space alone: a key in an
-// environment variable or an indented Caddyfile has seldom kept its lines. The
-// curve that openssl writes before a key stands in the key as well.
+// DecodePEM returns the single block of a PEM, with its type even if its content is
+// malformed. It differs from encoding/pem only in accepting any white space, because keys
+// in environment variables or indented Caddyfiles often lose their line breaks. The EC
+// parameters that openssl writes before a key are ignored: the key itself names the curve.
 func DecodePEM(text string) (block pem.Block, err error) {
 	blocks := slices.DeleteFunc(pemBlock.FindAllStringSubmatch(text, -1), func(block []string) bool { return block[1] == "EC PARAMETERS" })
 	if len(blocks) != 1 {
@@ -130,9 +130,8 @@ func parseDER(kind string, der []byte) ([]*Key, error) {
 	return []*Key{key}, nil
 }
 
-// ParseJWK reads one public JWK and refuses what must not verify tokens: a
-// private or symmetric key, a weak one, one whose `use`, `key_ops` or `alg`
-// forbid it (RFC 7517 §4.2 to §4.4).
+// ParseJWK parses a single public JWK. It rejects a private, symmetric or weak key, and a
+// key whose `use`, `key_ops` or `alg` do not allow verification (RFC 7517 §4.2 to §4.4).
 func ParseJWK(text []byte) (*Key, error) {
 	parsed, err := jwk.ParseKey(text)
 	if err != nil {
@@ -167,14 +166,14 @@ func ParseJWK(text []byte) (*Key, error) {
 	return newKey(parsed.KeyID(), material, algorithms)
 }
 
-// ParseKeySet reads a JWK set (RFC 7517 §5). Keys that must not be used are
-// left out, each with the error that says why; so are all keys that share a
-// key ID, since nothing tells which of them is meant.
+// ParseKeySet parses a JWK set (RFC 7517 §5). Keys that must not be used are omitted, and
+// unused has an error with the reason for each. If several keys share a key ID, all of them
+// are omitted, because a token cannot select one of them.
 func ParseKeySet(text []byte) (keys []*Key, unused []error, err error) {
 	var set struct {
 		Keys []jsontext.Value `json:"keys"`
 	}
-	// What is wrong within one key costs that key, which is read strictly below.
+	// An error within one key only affects that key, which is parsed strictly below.
 	err = json.Unmarshal(text, &set, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 	if err == nil {
 		err = uniqueMembers(text)
@@ -212,7 +211,8 @@ func ParseKeySet(text []byte) (keys []*Key, unused []error, err error) {
 	return keys, unused, nil
 }
 
-// uniqueMembers refuses an object two of whose own members have one name.
+// uniqueMembers returns an error if an object has two members of the same name at its top
+// level.
 func uniqueMembers(text []byte) error {
 	d := jsontext.NewDecoder(bytes.NewReader(text), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 	_, err := d.ReadToken()

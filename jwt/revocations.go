@@ -16,7 +16,7 @@ type Revocations struct {
 	sessions map[string]time.Time // session ID to when its tokens have expired
 
 	listeners map[int]func(sessionID string)
-	listened  int // how many there ever were
+	listened  int // number of listeners ever added; the next key
 }
 
 // NewRevocations returns revocations of no session.
@@ -68,14 +68,14 @@ func (r *Revocations) ForgetExpired(now time.Time) {
 	maps.DeleteFunc(r.sessions, func(_ string, until time.Time) bool { return until.Before(now) })
 }
 
-// liveness remembers of a verified token that it was not revoked at a version.
+// liveness records up to which version a verified token was not revoked.
 type liveness struct {
 	revoked   *Revocations
 	sessionID string
 	version   atomic.Uint64
 }
 
-// ended tells whether the token's session was ended.
+// ended reports whether the session of the token was revoked.
 func (l *liveness) ended() bool {
 	if l.revoked == nil {
 		return false

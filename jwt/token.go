@@ -2,7 +2,7 @@ package jwt
 
 import "time"
 
-// Token is what a verified token says.
+// Token is the content of a verified token.
 type Token struct {
 	// Claims of the token.
 	Claims Claims
@@ -16,14 +16,14 @@ type Token struct {
 	session liveness
 }
 
-// lastSecond is the end of the year 9999, the last that RFC 3339 can write.
+// lastSecond is the end of the year 9999, the last one that RFC 3339 can represent.
 const lastSecond = 253402300799
 
-// UserIDValue is UserID in an interface, and allocates nothing.
+// UserIDValue returns UserID as an interface, without an allocation.
 func (t *Token) UserIDValue() any { return t.boxedID }
 
-// Expiry is when the token ends, the leeway included, in the year 9999 at the
-// latest; zero if it never does.
+// Expiry returns the time when the token expires, leeway included, but not after the year
+// 9999; zero if it never expires.
 func (t *Token) Expiry() time.Time {
 	if t.expiry == 0 {
 		return time.Time{}
@@ -31,8 +31,8 @@ func (t *Token) Expiry() time.Time {
 	return time.UnixMilli(int64(min(t.expiry, lastSecond) * 1000))
 }
 
-// good tells whether a token that was verified before still is good, also by
-// a clock that was set back.
+// good reports whether a token that was verified before is still valid, also if the clock
+// was set back in the meantime.
 func (t *Token) good(now time.Time) bool {
 	at := seconds(now)
 	return !t.key.Withdrawn.Load() && (t.expiry == 0 || at < t.expiry) && at >= t.begins && !t.session.ended()

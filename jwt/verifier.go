@@ -27,29 +27,28 @@ type KeySource interface {
 	Find(ctx context.Context, algorithm, id string) ([]*Key, error)
 }
 
-// Refetcher is a KeySource that may know of other keys when it is asked again,
-// after those that it gave first did not verify the signature.
+// Refetcher is a KeySource that may find other keys if the keys of the first call did not
+// verify the signature.
 type Refetcher interface {
 	FindAgain(ctx context.Context, algorithm, id string) ([]*Key, error)
 }
 
-// Issuer is somebody whose tokens are accepted, with the keys that only it
-// signs with.
+// Issuer is an issuer whose tokens are accepted, with its own keys.
 type Issuer struct {
-	// Name is what the `iss` claim must equal, to the letter (RFC 7519
-	// §4.1.1). Empty leaves `iss` unchecked, and then it is the only issuer.
+	// Name is the required value of the `iss` claim, compared exactly (RFC 7519 §4.1.1). If
+	// Name is empty, `iss` is not checked, and there can be no other issuer.
 	Name string
-	// Keys are asked in turn for the key of a token.
+	// Keys are searched in order for the key of a token.
 	Keys []KeySource
-	// Algorithms (RFC 7518 §3.1) that are accepted. Required; a key still
-	// verifies only those that it was made for.
+	// Algorithms (RFC 7518 §3.1) that are accepted. Required. Each key only verifies those
+	// that it was made for.
 	Algorithms []string
-	// Audience: the `aud` claim must hold one of these (RFC 7519 §4.1.3).
-	// Default: `aud` is not compared.
+	// Audience lists the accepted audiences: the `aud` claim must contain one of them (RFC
+	// 7519 §4.1.3). Default: `aud` is not checked.
 	Audience []string
-	// TokenType is the `typ` that the header must have, compared without
-	// case and without "application/" (RFC 7515 §4.1.9), such as at+jwt of
-	// RFC 9068. Default: absent, JWT or at+jwt.
+	// TokenType is the required `typ` of the header, compared without case and without
+	// "application/" (RFC 7515 §4.1.9), such as at+jwt of RFC 9068. Default: omitted, JWT
+	// or at+jwt.
 	TokenType string
 
 	// Revoked are sessions, by the `sid` claim, whose tokens are refused.
@@ -57,35 +56,35 @@ type Issuer struct {
 	Revoked *Revocations
 }
 
-// VerifierConfig says which tokens a [Verifier] accepts.
+// VerifierConfig configures which tokens a [Verifier] accepts.
 type VerifierConfig struct {
-	// Issuers whose tokens are accepted. Required, each Name once.
+	// Issuers whose tokens are accepted. Required; each Name must be unique.
 	Issuers []Issuer
 	// Leeway is the clock difference allowed in exp, nbf and iat. Default: 0.
 	Leeway time.Duration
-	// AllowMissingExpiry accepts tokens without `exp`. Such a token is good
-	// until its key is changed: nobody can take it back.
+	// AllowMissingExpiry accepts tokens without `exp`. Such a token cannot be revoked
+	// except by replacing its key.
 	AllowMissingExpiry bool
-	// UserID are the paths of the claims that may name the user; the first
-	// that is there and not empty does, and a token without is refused.
-	// Default: `sub`.
+	// UserID lists the paths of the claims that may name the user. The first one that is
+	// present and not empty is used. A token without any of them is rejected. Default:
+	// `sub`.
 	UserID []string
 }
 
-// Verifier verifies JWTs (RFC 7519) in the compact serialisation of RFC 7515,
-// by the rules of RFC 8725. It knows nothing of HTTP, and is safe for
-// concurrent use.
+// Verifier verifies JWTs (RFC 7519) in the compact serialization of RFC 7515, by the rules
+// of RFC 8725. It is independent of HTTP and safe for concurrent use.
 type Verifier struct {
 	issuers map[string]*Issuer
 	anyone  *Issuer
 	leeway  float64 // seconds
 	config  VerifierConfig
 
-	// lastHeader was read last: an issuer signs most tokens with one header.
+	// lastHeader caches the last header, because an issuer signs most tokens with the same
+	// one.
 	lastHeader atomic.Pointer[readHeader]
 }
 
-// NewVerifier checks the configuration.
+// NewVerifier returns a Verifier, or an error if the configuration is not valid.
 func NewVerifier(config VerifierConfig) (*Verifier, error) {
 	v := &Verifier{issuers: make(map[string]*Issuer), leeway: config.Leeway.Seconds(), config: config}
 	if len(config.UserID) == 0 {
@@ -227,8 +226,8 @@ func verifySignature(ctx context.Context, issuer *Issuer, header joseHeader, par
 	return nil, refusal.New(refusal.UnknownKey, "issuer %q has no %s key for kid %s", issuer.Name, header.Algorithm, refusal.Quoted(header.KeyID))
 }
 
-// checkTimes checks exp, nbf and iat (RFC 7519 §4.1.4 to §4.1.6) and returns
-// when the token begins and ends, in seconds since 1970 with the leeway.
+// checkTimes checks exp, nbf and iat (RFC 7519 §4.1.4 to §4.1.6). It returns when the token
+// becomes valid and when it expires, in seconds since 1970, leeway included.
 func (v *Verifier) checkTimes(claims Claims, now time.Time) (begins, expiry float64, err error) {
 	at := seconds(now)
 	exp, present := claims["exp"]
@@ -291,9 +290,9 @@ func checkAudience(claims Claims, accepted []string) error {
 	return nil
 }
 
-// userID names the user. It also refuses what is no access token by its
-// claims: a `sub` that is no string (RFC 7519 §4.1.2), and a security event or
-// log-out token, which `events` gives away (RFC 8417 §2.2).
+// userID returns the name of the user. It also rejects tokens whose claims show that they
+// are not access tokens: a `sub` that is not a string (RFC 7519 §4.1.2), or `events`, which
+// marks a security event token or logout token (RFC 8417 §2.2).
 func (v *Verifier) userID(claims Claims) (string, error) {
 	if sub, present := claims["sub"]; present {
 		if _, ok := sub.(string); !ok {

@@ -10,15 +10,15 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// channel is that on which nodes tell each other that sessions were ended. What
-// was ended stands in the tables.
+// channel is the channel on which nodes notify each other of ended sessions. The data is in
+// the tables.
 const channel = "caddy_jwt_revoked"
 
-// tellTimeout is how long it may take to tell the other nodes, who ask anyway.
+// tellTimeout is the maximum time for notifying the other nodes, which also poll.
 const tellTimeout = time.Second
 
-// tell lets the other nodes know that sessions were ended. Where that fails, as
-// in an engine without NOTIFY, they find out when they next ask.
+// tell notifies the other nodes of ended sessions. If that fails, as in a database without
+// NOTIFY, they notice when they poll.
 func (p *pool) tell(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tellTimeout)
 	defer cancel()
@@ -28,8 +28,8 @@ func (p *pool) tell(ctx context.Context) {
 	}
 }
 
-// ListenRevocations implements caddyjwt.RevocationListener by LISTEN, on a
-// connection of its own.
+// ListenRevocations implements caddyjwt.RevocationListener with LISTEN on its own
+// connection.
 func (s *Store) ListenRevocations(ctx context.Context, heard func()) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -45,7 +45,7 @@ func (s *Store) ListenRevocations(ctx context.Context, heard func()) error {
 		}
 		return err
 	}
-	heard() // of what was ended before
+	heard() // for sessions that ended before
 	for {
 		if _, err := connection.WaitForNotification(ctx); err != nil {
 			return err
@@ -54,7 +54,7 @@ func (s *Store) ListenRevocations(ctx context.Context, heard func()) error {
 	}
 }
 
-// unsupported tells whether an engine does not know a statement:
+// unsupported reports whether the database does not support a statement:
 // feature_not_supported, syntax_error.
 func unsupported(err error) bool {
 	failure, ok := errors.AsType[*pgconn.PgError](err)

@@ -1,4 +1,4 @@
-// Package postgres keeps the accounts in PostgreSQL, so that several Caddys
+// Package postgres stores the accounts in PostgreSQL, so that several Caddy servers can
 // share them: the Caddy module jwt.stores.postgres, `store postgres <dsn>`.
 package postgres
 
@@ -28,22 +28,22 @@ func init() {
 	caddy.RegisterModule(new(Store))
 }
 
-// Store keeps the accounts in PostgreSQL, or in an engine that speaks its
-// language. It uses the queries of the file store, and nothing that such engines
-// lack: no extensions, triggers, sequences or advisory locks. Only NOTIFY, by which
-// nodes hear of ended sessions at once, is not everywhere; without it they ask,
-// every 0.4 seconds. Its tables are made and migrated by the first node that starts.
+// Store stores the accounts in PostgreSQL or a compatible database. It uses the same
+// queries as the file store, and no features that compatible databases may lack: no
+// extensions, triggers, sequences or advisory locks. Only NOTIFY, which informs nodes of
+// ended sessions at once, is optional; without it, nodes poll every 0.4 seconds. The first
+// node that starts creates and migrates the tables.
 type Store struct {
 	sqlstore.Store `json:"-"`
 
-	// DSN says where the database is: a URL as
-	// postgres://user:password@host:5432/name?sslmode=verify-full, or words as
-	// host=… user=…, with pgx's options for TLS and timeouts
-	// (`connect_timeout`, `statement_timeout`), and `pool_max_conns` for how many
-	// connections a node holds at most, beside one that listens. Placeholders such as {env.DSN} keep the
-	// password out of the config. Required. Default of pool_max_conns: 16, and of
-	// connect_timeout and statement_timeout: 5 seconds. A call that has no answer
-	// after both together fails, also where the network drops it without a word.
+	// DSN is the address of the database: a URL such as
+	// postgres://user:password@host:5432/name?sslmode=verify-full, or words such as host=…
+	// user=…. It can have pgx's options for TLS and timeouts (`connect_timeout`,
+	// `statement_timeout`), and `pool_max_conns`, the maximum number of connections of a
+	// node, in addition to one that listens. To keep the password out of the config, use a
+	// placeholder such as {env.DSN}. Required. Defaults: 16 for pool_max_conns, 5 seconds
+	// for connect_timeout and statement_timeout. If a call gets no response within the sum
+	// of both timeouts, it fails, even if the network drops it silently.
 	DSN string `json:"dsn,omitempty"`
 
 	opened string // the key of the shared pool
@@ -71,7 +71,7 @@ func (s *Store) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// pools are those in use, by DSN.
+// pools are the connection pools in use, by DSN.
 var pools = caddy.NewUsagePool()
 
 const (
@@ -79,9 +79,9 @@ const (
 	defaultTimeout     = 5 * time.Second
 )
 
-// Provision sets the pool up, which connects when the config starts, or when it is
-// needed. If the database cannot be reached then, it is tried again when it is
-// needed, so that tokens are verified meanwhile.
+// Provision sets up the pool, which connects when the config starts or when it is first
+// needed. If the database is unavailable, it tries again when it is needed next; tokens are
+// verified in the meantime.
 func (s *Store) Provision(ctx caddy.Context) error {
 	dsn := caddy.NewReplacer().ReplaceKnown(s.DSN, "")
 	if dsn == "" {
@@ -105,14 +105,14 @@ func (s *Store) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// poolConfig is what a DSN says.
+// poolConfig is a parsed DSN.
 type poolConfig struct {
 	connection  *pgx.ConnConfig
 	connections int
-	callTimeout time.Duration // 0 is none
+	callTimeout time.Duration // 0 for none
 }
 
-// parseDSN reads a DSN. Its errors do not show it, since it has a password.
+// parseDSN parses a DSN. Its errors do not contain the DSN, which includes a password.
 func parseDSN(dsn string) (poolConfig, error) {
 	connection, err := pgx.ParseConfig(dsn)
 	if err != nil {
@@ -148,14 +148,14 @@ func parseDSN(dsn string) (poolConfig, error) {
 	}
 	if statement > 0 {
 		config.callTimeout = connection.ConnectTimeout + statement
-	} else { // a pooler may refuse connections that say anything of it
+	} else { // a pooler may refuse connections that set it
 		delete(connection.RuntimeParams, "statement_timeout")
 	}
 	return config, nil
 }
 
-// statementTimeout reads a time as PostgreSQL does: milliseconds unless a unit
-// is given. 0 is none.
+// statementTimeout parses a duration like PostgreSQL: milliseconds unless it has a unit. 0
+// means no timeout.
 func statementTimeout(text string) (time.Duration, error) {
 	if ms, err := strconv.Atoi(text); err == nil && ms >= 0 {
 		return time.Duration(ms) * time.Millisecond, nil
@@ -167,7 +167,7 @@ func statementTimeout(text string) (time.Duration, error) {
 	return timeout, nil
 }
 
-// Cleanup gives the shared pool back.
+// Cleanup releases the shared pool.
 func (s *Store) Cleanup() error {
 	if s.opened == "" {
 		return nil
@@ -177,14 +177,14 @@ func (s *Store) Cleanup() error {
 	return err
 }
 
-// pool is a database whose tables are there.
+// pool is a database whose tables exist.
 type pool struct {
 	db     *sql.DB
 	config *pgx.ConnConfig
 	ctx    context.Context // ends with Destruct
 	end    context.CancelFunc
 
-	cannotNotify atomic.Bool // the engine knows no NOTIFY
+	cannotNotify atomic.Bool // the database does not support NOTIFY
 
 	mu       sync.Mutex
 	migrated bool
@@ -197,13 +197,13 @@ func newPool(config poolConfig) *pool {
 	db.SetMaxOpenConns(config.connections)
 	db.SetMaxIdleConns(config.connections)
 	db.SetConnMaxIdleTime(5 * time.Minute)
-	db.SetConnMaxLifetime(time.Hour) // so that a change of the database's address is found
+	db.SetConnMaxLifetime(time.Hour) // to notice when the address of the database changes
 	p := &pool{db: db, config: config.connection}
 	p.ctx, p.end = context.WithCancel(context.Background())
 	return p
 }
 
-// retryAfter is how long a failure to reach the database is believed.
+// retryAfter is how long to wait after connecting failed.
 const retryAfter = time.Second
 
 func (p *pool) connect(ctx context.Context) (read, write *sql.DB, err error) {
@@ -217,8 +217,8 @@ func (p *pool) connect(ctx context.Context) (read, write *sql.DB, err error) {
 	return p.db, p.db, p.err
 }
 
-// migrate makes the tables. Nodes that start at once may stand in each other's
-// way where the first table is made; then it is tried again.
+// migrate creates or upgrades the tables. Nodes that start at the same time can conflict
+// when they create the first table; then it retries.
 func (p *pool) migrate(ctx context.Context) error {
 	var err error
 	for range 10 {
@@ -232,17 +232,17 @@ func (p *pool) migrate(ctx context.Context) error {
 	return nil
 }
 
-// conflict tells whether another node was faster to make the tables:
-// unique_violation, duplicate_table, duplicate_object, and what PostgreSQL says of
-// one CREATE TABLE IF NOT EXISTS beside another.
+// conflict reports whether another node created the tables first: unique_violation,
+// duplicate_table, duplicate_object, and the error of PostgreSQL for concurrent CREATE
+// TABLE IF NOT EXISTS.
 func conflict(err error) bool {
 	failure, ok := errors.AsType[*pgconn.PgError](err)
 	return stoodInTheWay(err) || ok && slices.Contains([]string{"23505", "42P07", "42710", "XX000"}, failure.Code)
 }
 
-// stoodInTheWay tells whether a transaction was undone because of another one:
-// serialization_failure, deadlock_detected. Engines that isolate more than
-// PostgreSQL does by default say so often.
+// stoodInTheWay reports whether a transaction failed because of another one:
+// serialization_failure, deadlock_detected. This is frequent with databases that use a
+// stricter isolation level than PostgreSQL by default.
 func stoodInTheWay(err error) bool {
 	failure, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && (failure.Code == "40001" || failure.Code == "40P01")
@@ -254,7 +254,7 @@ func (p *pool) Destruct() error {
 	return p.db.Close()
 }
 
-// explain says in other words what PostgreSQL has a code for.
+// explain adds explanations to errors of PostgreSQL.
 func explain(err error) error {
 	failure, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {

@@ -1,5 +1,5 @@
-// Package refusal has the one table of what each failure answers: a status, an error code,
-// a challenge, and a sentence that may be shown.
+// Package refusal has the table of responses to failures: for each, a status, an error code,
+// a challenge and a description that may be shown to users.
 package refusal
 
 import (
@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// Reason names the check that refused a request. It is the `reason` of the
-// debug log lines, and that of refusals in `caddy_jwt_decisions_total`, so its
-// values are few, fixed, and never taken from a request.
+// Reason names the check that refused a request. It is the `reason` in debug log lines and,
+// for refusals, in `caddy_jwt_decisions_total`. Its values are few and fixed, and are never
+// taken from a request.
 type Reason string
 
 // Error is the name of the reason. It makes a reason an error, so that errors.Is(err,
@@ -49,7 +49,7 @@ const (
 	CrossOrigin          Reason = "cross_origin"
 	Path                 Reason = "path"
 
-	// These are of the account routes.
+	// Reasons of the account routes.
 	Body             Reason = "body"
 	BodyTooLarge     Reason = "body_too_large"
 	MediaType        Reason = "media_type"
@@ -66,7 +66,7 @@ const (
 	StoreUnavailable Reason = "store_unavailable"
 	StoreFull        Reason = "store_full"
 
-	// These are of log-ins at other providers.
+	// Reasons of log-ins at other providers.
 	LoginState          Reason = "login_state"
 	LoginsFull          Reason = "logins_full"
 	LoginDenied         Reason = "login_denied"
@@ -83,32 +83,31 @@ const (
 	LastLogin           Reason = "last_login"
 )
 
-// Error is a refusal: every error of jwt.Verifier.Verify is one. It wraps its Reason.
+// Error is a refusal. Every error that [Verifier.Verify] returns is an *Error.
 type Error struct {
 	// Reason is the check that failed.
 	Reason Reason
-	// Detail is for logs: what was expected and what came. What came from the
-	// token is quoted and cut short in it, and it never holds the token.
+	// Detail is for logs: the expected and the actual value. Values from the token are
+	// quoted and truncated; it never contains the token itself.
 	Detail string
-	// Scope is the scope that a [Scope] refusal asks for (RFC 6750 §3).
+	// Scope is the scope that a [Scope] refusal requires (RFC 6750 §3).
 	Scope string
-	// RetryAfter is the time after which another attempt may succeed. It is sent as a
-	// Retry-After header in whole seconds, 0 for none.
+	// RetryAfter is how long to wait before the next attempt. It is sent as a Retry-After
+	// header in whole seconds; 0 sends none.
 	RetryAfter time.Duration
-	// Properties are those of a [Properties] refusal.
+	// Properties are the invalid properties, for a [Properties] refusal.
 	Properties []PropertyError
 }
 
-// PropertyError says what is wrong with a property of a JSON body or a field
-// of a form.
+// PropertyError describes an invalid property of a JSON body or field of a form.
 type PropertyError struct {
 	// Path of the property, as a JSON Pointer (RFC 6901).
 	Path string `json:"path"`
-	// Code is the rule of JSON Schema that is not met, such as required.
+	// Code is the JSON Schema rule that is violated, such as required.
 	Code string `json:"code"`
-	// Message says what is wrong, to be read after the property's name.
+	// Message describes the error; it reads on from the property's name.
 	Message string `json:"message"`
-	// Info has the rule's parameters.
+	// Info has the parameters of the rule.
 	Info map[string]any `json:"info"`
 }
 
@@ -123,18 +122,18 @@ func (e *Error) Error() string {
 	return strings.TrimSuffix(e.Reason.Answer().Description, ".") + ": " + e.Detail
 }
 
-// Property is the refusal of one property of a request's body: what is wrong with it,
-// under a code for programs.
+// Property returns the refusal of a single property of a request's body, with an error code
+// for programs.
 func Property(path, code string, err error) *Error {
 	return &Error{Reason: Properties, Properties: []PropertyError{{Path: "/" + path, Code: code, Message: err.Error(), Info: map[string]any{}}}}
 }
 
-// New returns a refusal. The detail must not hold the token.
+// New returns a refusal with a formatted detail.
 func New(reason Reason, format string, args ...any) *Error {
 	return &Error{Reason: reason, Detail: fmt.Sprintf(format, args...)}
 }
 
-// Quoted makes a value from a token fit for a log line.
+// Quoted makes a value from a token safe for a log line.
 func Quoted(s string) string {
 	const longest = 64
 	if len(s) > longest {
@@ -143,30 +142,31 @@ func Quoted(s string) string {
 	return fmt.Sprintf("%q", s)
 }
 
-// Answer is what a client is told.
+// Answer is the response to a refusal.
 type Answer struct {
-	// Status of the answer.
+	// Status is the HTTP status.
 	Status int
-	// Name of the error in the JSON body.
+	// Name is the error name in the JSON body.
 	Name string
-	// Code of the error in the JSON body and in `{http.jwt.error}`; with a
-	// challenge it is also the error of RFC 6750 §3.1, except where the client
-	// sent no credentials, for which that section asks for none.
+	// Code is the error code in the JSON body and in `{http.jwt.error}`. With a challenge
+	// it is also the error of RFC 6750 §3.1, unless the client sent no credentials: then
+	// that section requires a challenge without an error.
 	Code string
-	// Challenge tells whether a WWW-Authenticate header goes with it.
+	// Challenge reports whether the response has a WWW-Authenticate header.
 	Challenge bool
-	// Description says which check failed, in the characters that RFC 6750 §3
-	// allows. It holds nothing of the token or the configuration.
+	// Description describes the failed check. With a challenge it is a phrase, sent as
+	// error_description in the characters that RFC 6750 §3 allows; otherwise it is a
+	// sentence that pages show. It never contains data of the token or the configuration.
 	Description string
 }
 
-// All are those of the table, in order.
+// All returns all reasons, sorted.
 func All() []Reason { return slices.Sorted(maps.Keys(refusals)) }
 
-// Answer is what the table has for the reason.
+// Answer returns the response for the reason.
 func (r Reason) Answer() Answer { return refusals[r] }
 
-// refusals is the one table of what each failure answers.
+// refusals is the table of responses.
 var refusals = map[Reason]Answer{
 	NoCredentials: {401, "UnauthorizedError", "credentials_required", true, "no bearer token was sent"},
 
@@ -233,16 +233,15 @@ var refusals = map[Reason]Answer{
 	KeysUnavailable: {503, "ServiceUnavailableError", "keys_unavailable", false, "The keys of the token issuer are not loaded yet."},
 }
 
-// Of returns the refusal that an error is or wraps; of any other error, one that the
-// token is malformed.
+// Of returns an error as a refusal.
 func Of(err error) *Error {
 	refusal, ok := errors.AsType[*Error](err)
-	if !ok { // every error of the verifier, the sources and the rules is one
+	if !ok { // every error of the verifier, the sources and the rules is a refusal
 		return New(MalformedToken, "%v", err)
 	}
 	return refusal
 }
 
-// Told is the error as a site's handle_errors sees it in
-// {http.error.message}: without the detail, which is for the operator.
+// Told returns the error for a site's handle_errors ({http.error.message}), without the
+// detail, which is only for the operator.
 func (e *Error) Told() error { return &Error{Reason: e.Reason} }

@@ -7,8 +7,8 @@ import (
 	"unicode/utf16"
 )
 
-// Visible is a text of unknown origin made fit for a terminal: what does not
-// print is written as JSON would.
+// Visible makes a text of unknown origin safe for a terminal: non-printing characters are
+// escaped as in JSON.
 func Visible(text string) string {
 	var b strings.Builder
 	for _, r := range text {

@@ -1,5 +1,5 @@
-// Package signing has the keys that sign tokens: those in Caddy's storage, their rotation
-// and withdrawal, and those that the config names.
+// Package signing manages the keys that sign tokens: keys in Caddy's storage, with rotation
+// and withdrawal, and keys in the config.
 package signing
 
 import (
@@ -23,8 +23,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// Sign makes a JWS in compact form (RFC 7515 §7.1) of the claims. typ is for its header,
-// empty for none.
+// Sign returns the claims as a JWS in compact form (RFC 7515 §7.1). typ is set in the
+// header unless it is empty.
 func (s Signer) Sign(typ string, claims map[string]any) (string, error) {
 	payload, err := jwt.MarshalClaims(claims)
 	if err != nil {
@@ -44,30 +44,29 @@ func (s Signer) Sign(typ string, claims map[string]any) (string, error) {
 }
 
 const (
-	// ReloadInterval is how often stored keys are looked at again, for a rotation
-	// by the command or by another node.
+	// ReloadInterval is how often stored keys are reloaded, to notice a rotation by a
+	// command or another node.
 	ReloadInterval = 15 * time.Second
-	// unknownKeyCooldown is the least time between two look-ups that unknown
-	// key IDs cause.
+	// unknownKeyCooldown is the minimum time between two reloads for unknown key IDs.
 	unknownKeyCooldown = time.Second
-	// rotationMargin is how long a rotated key may still sign somewhere.
+	// rotationMargin is how long another node may still sign with a rotated key.
 	rotationMargin = time.Minute
-	// DefaultLead is how long a new key is published before it signs: until all
-	// nodes have it (ReloadInterval), whoever keeps the key set for as long as they may
-	// has fetched it anew (10 s), and by the clock of any node (10 s).
+	// DefaultLead is how long a new key is published before it signs: until all nodes have
+	// loaded it (ReloadInterval), clients that cache the key set have fetched it again (10
+	// s), and all clocks have reached the time (10 s).
 	DefaultLead = 45 * time.Second
 	// LongestLead is longer than anyone caches a key set, and short enough to catch a typo.
 	LongestLead = 30 * 24 * time.Hour
 )
 
-// keyRing is what signs and what verifies at one time.
+// keyRing is a consistent set of signing and verifying keys.
 type keyRing struct {
-	signers []Signer // the newest first
+	signers []Signer // newest first
 	set     *jwt.KeySet
 	public  []byte // the JWK set (RFC 7517 §5) for other services
 }
 
-// current is the newest key whose time has come.
+// current returns the newest key that may already sign.
 func (r *keyRing) current(now time.Time) Signer {
 	for _, s := range r.signers {
 		if !s.from.After(now) {
@@ -77,45 +76,44 @@ func (r *keyRing) current(now time.Time) Signer {
 	return r.signers[len(r.signers)-1]
 }
 
-// Options of [New].
+// Options configure [New].
 type Options struct {
-	// Algorithm of a key that is made: ES256 or RS256 (RFC 7518 §3.1).
+	// Algorithm of new keys: ES256 or RS256 (RFC 7518 §3.1).
 	Algorithm string
-	// Storage has the keys at Path.
+	// Storage stores the keys at Path.
 	Storage certmagic.Storage
 	Path    string
-	// TokenLifetime is the longest that a token may be valid, leeway included: for so
-	// long a rotated key verifies.
+	// TokenLifetime is the maximum lifetime of a token, leeway included. A rotated key
+	// still verifies for this long.
 	TokenLifetime time.Duration
-	// MayMake is asked before a first key is made; its error is wrapped by
-	// [ErrNoKeysYet]. Default: keys are made at any time.
+	// MayMake is called before the first key is created. [ErrNoKeysYet] wraps its error.
+	// Default: creating is always allowed.
 	MayMake func(context.Context) error
-	// Withdrawn returns the IDs of keys that must not be used, wherever they come from.
-	// While it fails, its last answer holds. Default: none is withdrawn.
+	// Withdrawn returns the IDs of keys that must not be used, wherever they come from. If
+	// it fails, its last result is used. Default: none.
 	Withdrawn func(context.Context) ([]string, error)
 	// Now is the clock. Default: the system's.
 	Now func() time.Time
-	// Log is the log, when there is something to say. Default: nothing is logged.
+	// Log returns the logger. Default: nothing is logged.
 	Log func() *zap.Logger
 }
 
-// Keys sign tokens, and are the [jwt.KeySource] that verifies them. They are
-// kept in Caddy's storage, which a cluster shares, unless they come from the
-// config. They are safe for concurrent use.
+// Keys sign tokens, and implement [jwt.KeySource] to verify them. Unless the keys are in
+// the config, they are kept in Caddy's storage, which the nodes of a cluster share. Keys is
+// safe for concurrent use.
 type Keys struct {
 	o         Options
 	outage    outage.Outage
-	withdrawn map[string]bool // key IDs, by the last answer
-	reported  string          // of the withdrawn keys that are stored all the same
+	withdrawn map[string]bool // key IDs, as of the last result
+	reported  string          // the withdrawn keys that were logged because they are still stored
 
 	ring     atomic.Pointer[keyRing]
 	mu       sync.Mutex
 	loadedAt time.Time
-	loading  atomic.Bool // whether the storage has been asked and has not answered
+	loading  atomic.Bool // whether a call to the storage is in progress
 }
 
-// New returns the keys in a storage. [Keys.Ensure] loads them, or makes the
-// first one.
+// New returns the keys in a storage. [Keys.Ensure] loads them or creates the first one.
 func New(o Options) *Keys {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -126,7 +124,7 @@ func New(o Options) *Keys {
 	return &Keys{o: o}
 }
 
-// Fixed returns the one key that the config names.
+// Fixed returns a single key from the config.
 func Fixed(s Signer) (*Keys, error) {
 	k := New(Options{Algorithm: s.Algorithm})
 	ring, err := newKeyRing(nil, s)
@@ -134,11 +132,11 @@ func Fixed(s Signer) (*Keys, error) {
 	return k, err
 }
 
-// ErrNoKeysYet means that no keys are made before there is a store, to which they would
-// be proof that it was there.
+// ErrNoKeysYet means that no keys are created because the user store does not exist yet.
+// Stored keys would be proof that it existed.
 var ErrNoKeysYet = errors.New("there are no signing keys yet")
 
-// load asks the storage for the keys, unless it still owes an answer.
+// load loads the keys from the storage, unless an earlier call is still in progress.
 func (k *Keys) load(ctx context.Context) (Stored, error) {
 	if !k.loading.CompareAndSwap(false, true) {
 		return Stored{}, errors.New("the storage does not respond")
@@ -150,7 +148,7 @@ func (k *Keys) load(ctx context.Context) (Stored, error) {
 	answered, storage := make(chan answer, 1), k.o.Storage
 	go func() {
 		keys, err := load(ctx, storage, k.o.Path)
-		k.loading.Store(false) // before whoever waits can ask again
+		k.loading.Store(false) // before any waiting caller can call again
 		answered <- answer{keys, err}
 	}()
 	select {
@@ -163,7 +161,7 @@ func (k *Keys) load(ctx context.Context) (Stored, error) {
 	}
 }
 
-// Ensure opens the keys unless that was done: it loads them, or makes the first one.
+// Ensure loads the keys or creates the first one, unless that was already done.
 func (k *Keys) Ensure(ctx context.Context) error {
 	if k.ring.Load() != nil {
 		return nil
@@ -176,7 +174,7 @@ func (k *Keys) Ensure(ctx context.Context) error {
 	return k.open(ctx)
 }
 
-// current are the keys, which are made if this comes before the config has started.
+// current returns the keys. It creates them if the config has not started yet.
 func (k *Keys) current(ctx context.Context) (*keyRing, error) {
 	if ring := k.ring.Load(); ring != nil {
 		return ring, nil
@@ -185,8 +183,7 @@ func (k *Keys) current(ctx context.Context) (*keyRing, error) {
 	return k.ring.Load(), err
 }
 
-// open loads the keys, and makes the first one where there is none that was not
-// withdrawn.
+// open loads the keys. If there is none, or all were withdrawn, it creates one.
 func (k *Keys) open(ctx context.Context) error {
 	unlock, err := lockStorage(ctx, k.o.Storage, k.o.Path)
 	if err != nil {
@@ -220,8 +217,8 @@ func (k *Keys) open(ctx context.Context) error {
 	return k.use(stored)
 }
 
-// use makes the stored keys the current ones. Those that leave are withdrawn,
-// which ends the tokens that are remembered with them.
+// use makes the stored keys the current ones. Keys that are no longer stored are marked as
+// withdrawn, so that remembered tokens of them are rejected.
 func (k *Keys) use(stored Stored) error {
 	var signers []Signer
 	for i, key := range stored.Keys {
@@ -255,8 +252,8 @@ func (k *Keys) use(stored Stored) error {
 	return nil
 }
 
-// newKeyRing takes the newest key first. A key that was known before stays the
-// same Key.
+// newKeyRing returns a ring of the signers, newest first. A key that was already known
+// keeps its Key object.
 func newKeyRing(known *jwt.KeySet, signers ...Signer) (*keyRing, error) {
 	ring := &keyRing{signers: signers}
 	public := jwk.NewSet()
@@ -315,7 +312,7 @@ func publicHalf(s Signer) (jwk.Key, error) {
 	return public, nil
 }
 
-// Thumbprint is the key ID of a key that has none (RFC 7638).
+// Thumbprint returns a key ID for a key that has none (RFC 7638).
 func Thumbprint(key any) (string, error) {
 	parsed, err := jwk.FromRaw(key)
 	if err == nil {
@@ -327,8 +324,8 @@ func Thumbprint(key any) (string, error) {
 	return parsed.KeyID(), nil
 }
 
-// Sign makes a JWT in compact form with the key that signs now. typ is that of
-// its header, empty for none.
+// Sign returns a JWT in compact form, signed with the current key. typ is set in the header
+// unless it is empty.
 func (k *Keys) Sign(typ string, claims map[string]any) (string, error) {
 	ring, err := k.current(context.Background())
 	if err != nil {
@@ -337,7 +334,7 @@ func (k *Keys) Sign(typ string, claims map[string]any) (string, error) {
 	return ring.current(k.o.Now()).Sign(typ, claims)
 }
 
-// JWKS is the JWK set (RFC 7517 §5) that verifies the tokens.
+// JWKS returns the JWK set (RFC 7517 §5) that verifies the tokens.
 func (k *Keys) JWKS() []byte {
 	ring, err := k.current(context.Background())
 	if err != nil {
@@ -346,7 +343,7 @@ func (k *Keys) JWKS() []byte {
 	return ring.public
 }
 
-// Algorithms are those of the keys (RFC 7518 §3.1).
+// Algorithms returns the algorithms of the keys (RFC 7518 §3.1).
 func (k *Keys) Algorithms() []string {
 	if ring := k.ring.Load(); ring != nil {
 		return ring.set.Algorithms()
@@ -354,8 +351,8 @@ func (k *Keys) Algorithms() []string {
 	return []string{k.o.Algorithm}
 }
 
-// Find implements KeySource. A key ID that is not known may be that of a key
-// which another node has just begun to sign with.
+// Find implements KeySource. It reloads the keys for an unknown key ID, because another
+// node may have just started to sign with a new key.
 func (k *Keys) Find(ctx context.Context, algorithm, id string) ([]*jwt.Key, error) {
 	ring, err := k.current(ctx)
 	if err != nil {
@@ -368,8 +365,8 @@ func (k *Keys) Find(ctx context.Context, algorithm, id string) ([]*jwt.Key, erro
 	return keys, nil
 }
 
-// Reload looks for keys that a command or another node has changed, unless that was done
-// less than after ago. It logs an error, and when that ends.
+// Reload reloads keys that a command or another node may have changed, unless the last
+// reload was less than after ago. It logs when reloading fails, and when it works again.
 func (k *Keys) Reload(ctx context.Context, after time.Duration) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -381,7 +378,7 @@ func (k *Keys) Reload(ctx context.Context, after time.Duration) error {
 	if err == nil {
 		stored = k.withoutWithdrawn(ctx, stored)
 	}
-	if err == nil && len(stored.Keys) > 0 { // else those in memory go on
+	if err == nil && len(stored.Keys) > 0 { // otherwise the keys in memory stay in use
 		err = k.use(stored)
 	}
 	if ctx.Err() == nil {
@@ -390,7 +387,7 @@ func (k *Keys) Reload(ctx context.Context, after time.Duration) error {
 	return err
 }
 
-// withoutWithdrawn leaves the keys out that were withdrawn.
+// withoutWithdrawn returns the keys that were not withdrawn.
 func (k *Keys) withoutWithdrawn(ctx context.Context, stored Stored) Stored {
 	if k.o.Withdrawn == nil {
 		return stored

@@ -15,17 +15,17 @@ import (
 
 // Signer is a private key or a secret that signs tokens.
 type Signer struct {
-	// Key is what jwx signs with.
+	// Key is the key in the form that jwx signs with.
 	Key any
-	// ID goes into the header as `kid`; empty for none.
+	// ID is the `kid` of the header; empty for none.
 	ID string
-	// Algorithm is that of RFC 7518 §3.1.
+	// Algorithm is the algorithm (RFC 7518 §3.1).
 	Algorithm string
-	from      time.Time // when it begins to sign; zero for always
+	from      time.Time // when it starts to sign; zero for always
 }
 
-// ParsePrivateKey reads a private key, a PEM or a JWK, and returns the algorithms that it
-// can sign with. Errors never show it.
+// ParsePrivateKey parses a private key, a PEM or a JWK, and returns the algorithms that it
+// can sign with. Errors never contain the key.
 func ParsePrivateKey(text []byte) (Signer, []string, error) {
 	isPEM := bytes.Contains(text, []byte("-----BEGIN"))
 	var err error

@@ -20,58 +20,60 @@ import (
 	"github.com/lestrrat-go/jwx/v2/jwk"
 )
 
-// Stored are the signing keys in Caddy's storage, the newest first.
+// Stored are the signing keys in Caddy's storage, newest first.
 type Stored struct {
 	Keys []StoredKey `json:"keys"`
-	// TokenLifetime is the longest that a token of these keys may be good, in
-	// seconds, leeway included, so that a rotation knows.
+	// TokenLifetime is the maximum lifetime of a token of these keys, in seconds, leeway
+	// included. A rotation uses it.
 	TokenLifetime int64 `json:"token_lifetime"`
 }
 
-// StoredKey is a private key as it is stored.
+// StoredKey is a stored private key.
 type StoredKey struct {
 	// JWK is the private key (RFC 7517).
 	JWK jsontext.Value `json:"jwk"`
-	// CreatedAt is when it was made.
+	// CreatedAt is when the key was created.
 	CreatedAt time.Time `json:"created_at"`
-	// SignsFrom is when the key takes the place of the one after it.
+	// SignsFrom is when the key replaces the previous one.
 	SignsFrom time.Time `json:"signs_from,omitzero"`
-	// VerifyUntil is when the last token of a rotated key has expired.
+	// VerifyUntil is when the last token of a rotated key expires.
 	VerifyUntil time.Time `json:"verify_until,omitzero"`
 }
 
-// keyLoadTimeout is how long a storage may take, which need not heed a context: a
-// network file system that hangs, for example.
+// keyLoadTimeout is the maximum time for loading keys. A storage may ignore the context,
+// for example a network file system that hangs.
 const keyLoadTimeout = 5 * time.Second
 
-// Path is where the keys of an issuer are stored. Issuers with
-// other users have other keys, so that no token of one serves the other.
+// Path returns the storage path of an issuer's keys. Issuers with different users have
+// different keys, so that a token of one is not valid for the other.
 func Path(identity string) string {
 	sum := sha256.Sum256([]byte(identity))
 	return "jwt/signing_keys/" + hex.EncodeToString(sum[:]) + ".json"
 }
 
-// Signs returns the index of the key that signs: the newest whose time has come.
+// Signs returns the index of the signing key: the newest one that may already sign.
 func (s Stored) Signs(now time.Time) int {
 	return max(0, slices.IndexFunc(s.Keys, func(k StoredKey) bool { return !k.SignsFrom.After(now) }))
 }
 
 // Rotation is a change of the stored keys.
 type Rotation struct {
-	// Now is when it is made.
+	// Now is the time of the rotation.
 	Now time.Time
 	// Lead is how long the new key is published before it signs.
 	Lead time.Duration
-	// Withdraw has the keys before it verify nothing any more.
+	// Withdraw makes the old keys invalid at once.
 	Withdraw bool
-	// Remember has the IDs of the keys that are withdrawn refused from now on. If it
-	// fails, they are withdrawn all the same. Default: nobody remembers them.
+	// Remember records the IDs of withdrawn keys, so that they are refused from now on. If
+	// it fails, the keys are withdrawn nevertheless. Default: they are not recorded.
 	Remember func(ids []string) error
 }
 
-// Rotate puts a new key before the others. The old one verifies until
-// its last token has expired.
-func Rotate(ctx context.Context, storage certmagic.Storage, storageKey string, r Rotation) (old, fresh string, err error) {
+// Rotate adds a new key before the others. The old key verifies until its last token has
+// expired.
+func Rotate(
+	ctx context.Context, storage certmagic.Storage, storageKey string, r Rotation,
+) (old, fresh string, err error) {
 	unlock, err := lockStorage(ctx, storage, storageKey)
 	if err != nil {
 		return "", "", err
@@ -119,7 +121,7 @@ func Rotate(ctx context.Context, storage certmagic.Storage, storageKey string, r
 	return old, fresh, errors.Join(saveStoredKeys(ctx, storage, storageKey, stored), rememberErr)
 }
 
-// ID is the key ID of a stored key, empty if the key is damaged.
+// ID returns the key ID of a stored key, empty if the key is corrupt.
 func (k StoredKey) ID() string {
 	parsed, err := jwk.ParseKey(k.JWK)
 	if err != nil {
@@ -128,7 +130,7 @@ func (k StoredKey) ID() string {
 	return parsed.KeyID()
 }
 
-// newStoredKey makes a key for ES256 or RS256.
+// newStoredKey creates a key for ES256 or RS256.
 func newStoredKey(algorithm string, now time.Time) (StoredKey, error) {
 	var private any
 	var err error
@@ -169,7 +171,7 @@ func load(ctx context.Context, storage certmagic.Storage, name string) (stored S
 	if err == nil {
 		err = json.Unmarshal(text, &stored)
 	}
-	if err != nil { // of broken JSON it may quote the key
+	if err != nil { // an error about malformed JSON may quote the key
 		if _, broken := errors.AsType[*json.SemanticError](err); broken {
 			err = errors.New("they are corrupt")
 		}
@@ -189,6 +191,7 @@ func saveStoredKeys(ctx context.Context, storage certmagic.Storage, name string,
 	return nil
 }
 
+// Load returns the stored keys at a path. It returns an error if there are none.
 func Load(ctx context.Context, storage certmagic.Storage, path string) (Stored, error) {
 	stored, err := load(ctx, storage, path)
 	if err == nil && len(stored.Keys) == 0 {

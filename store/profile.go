@@ -12,7 +12,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 )
 
-// PlainValue is a claim's value by the types of encoding/json.
+// PlainValue converts a claim's value to the types of encoding/json.
 func PlainValue(value any) any {
 	switch v := value.(type) {
 	case jwt.Claims:
@@ -31,8 +31,8 @@ func PlainValue(value any) any {
 	return value
 }
 
-// OutOfRange tells whether a value holds a number that fits neither an int64
-// nor a float64.
+// OutOfRange reports whether a value contains a number that fits neither an int64 nor a
+// float64.
 func OutOfRange(value any) bool {
 	switch v := value.(type) {
 	case json.Number:
@@ -53,14 +53,14 @@ func OutOfRange(value any) bool {
 	return false
 }
 
-// MaxProfileDepth is how deep a property of the profile may be nested.
+// MaxProfileDepth is the maximum nesting depth of a profile property.
 const MaxProfileDepth = 16
 
-// MaxProfileBytes is how large a property may be that users give themselves, or that
-// comes from another provider.
+// MaxProfileBytes is the maximum size of a property that users set themselves or that comes
+// from another provider, in bytes.
 const MaxProfileBytes = 4096
 
-// ValueSize is the size of a value: the bytes of a text, or those of its JSON.
+// ValueSize returns the size of a value in bytes: of a string itself, or of its JSON.
 func ValueSize(value any) int {
 	if text, ok := value.(string); ok {
 		return len(text)
@@ -69,7 +69,7 @@ func ValueSize(value any) int {
 	return len(text)
 }
 
-// DeeperThan tells whether a value of JSON has more levels of lists and objects.
+// DeeperThan reports whether a JSON value has more levels of lists and objects.
 func DeeperThan(value any, levels int) bool {
 	var inner []any
 	switch v := value.(type) {
@@ -87,7 +87,7 @@ func DeeperThan(value any, levels int) bool {
 	return levels == 0 || slices.ContainsFunc(inner, func(value any) bool { return DeeperThan(value, levels-1) })
 }
 
-// CheckProfileName refuses what is no further property, as the config does.
+// CheckProfileName returns an error if a name cannot be the name of a profile property.
 func CheckProfileName(name string) error {
 	if name == "" || slices.Contains([]string{"id", "email", "password", "roles"}, name) {
 		return fmt.Errorf("%q cannot be the name of a profile property; id, email, password and roles are not part of the profile", name)
@@ -95,11 +95,12 @@ func CheckProfileName(name string) error {
 	return nil
 }
 
-// CheckRoles refuses what could not be told apart in a list.
-// maxRolesBytes is for the roles of a user together, since they stand in each of
-// their tokens, and browsers keep no cookie of more than 4096 bytes.
+// maxRolesBytes limits the total size of a user's roles, because they are in each of the
+// user's tokens, and browsers do not store cookies of more than 4096 bytes.
 const maxRolesBytes = 1024
 
+// CheckRoles returns an error if a role is not a single word, or if the roles are too long
+// in total.
 func CheckRoles(roles []string) error {
 	if bytes := len(strings.Join(roles, ",")); bytes > maxRolesBytes {
 		return fmt.Errorf("the roles have %d bytes in total; a token can hold at most %d", bytes, maxRolesBytes)

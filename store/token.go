@@ -11,22 +11,22 @@ import (
 	"time"
 )
 
-// RandomToken is so many random bytes as text.
+// RandomToken returns the given number of random bytes as text.
 func RandomToken(bytes int) string {
 	random := make([]byte, bytes)
 	_, _ = rand.Read(random) // never fails
 	return base64.RawURLEncoding.EncodeToString(random)
 }
 
-// HashToken is a random token as it is stored. A plain hash will do: nobody
-// can guess what has so many random bits.
+// HashToken returns the hash of a random token for storage. A fast hash is sufficient,
+// because nobody can guess that many random bits.
 func HashToken(token string) string {
 	sum := sha256.Sum256([]byte(token))
 	return hex.EncodeToString(sum[:])
 }
 
-// SharedKey returns 32 random bytes that all processes with a store share: the record
-// of the kind with this ID, which is made by whoever asks first.
+// SharedKey returns 32 random bytes that all processes with the store share. They are
+// stored in the record with the kind and ID, which the first caller creates.
 func SharedKey(ctx context.Context, store RecordStore, kind, id string, now time.Time) ([]byte, error) {
 	var key []byte
 	kept, err := store.Record(ctx, kind, id, now)
@@ -37,7 +37,7 @@ func SharedKey(ctx context.Context, store RecordStore, kind, id string, now time
 			return nil, err
 		}
 		err = store.CreateRecord(ctx, Record{Kind: kind, ID: id, Value: kept.Value})
-		if errors.Is(err, ErrRecordExists) { // another node was faster
+		if errors.Is(err, ErrRecordExists) { // another node created it first
 			kept, err = store.Record(ctx, kind, id, now)
 		}
 	}

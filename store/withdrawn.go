@@ -7,12 +7,12 @@ import (
 	"time"
 )
 
-// kindWithdrawn is of signing keys that must not verify any more, whatever the storage
-// has: a backup of it has them too. The owner is where they were stored.
+// kindWithdrawn is the kind of records of signing keys that must no longer verify, even if
+// the storage has them again after restoring a backup. The owner is the place of the keys.
 const kindWithdrawn = "withdrawn signing key"
 
-// WithdrawKeys remembers that the signing keys with these IDs, which were stored at a
-// place, must be refused should they come back.
+// WithdrawKeys records that the signing keys with these IDs, stored at a place, must be
+// refused if they return.
 func WithdrawKeys(ctx context.Context, store RecordStore, place string, ids []string) error {
 	for _, id := range ids {
 		err := store.CreateRecord(ctx, Record{
@@ -25,7 +25,7 @@ func WithdrawKeys(ctx context.Context, store RecordStore, place string, ids []st
 	return nil
 }
 
-// WithdrawnKeys returns the IDs of the keys of a place that were withdrawn.
+// WithdrawnKeys returns the IDs of the withdrawn keys of a place.
 func WithdrawnKeys(ctx context.Context, store RecordStore, place string, now time.Time) ([]string, error) {
 	records, err := store.Records(ctx, kindWithdrawn, place, now)
 	if err != nil {

@@ -12,41 +12,41 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/network"
 )
 
-// ErrQueueFull means that more passwords wait to be hashed than may.
+// ErrQueueFull means that the queue for hashing is full.
 var ErrQueueFull = errors.New("too many passwords are being checked")
 
-// shareOfClient is the part of the queue that one client may fill: an eighth.
+// shareOfClient is the part of the queue that one client can fill: an eighth.
 const shareOfClient = 8
 
-// familiarInARow is how many familiar clients may have a turn before a stranger who
-// waits has one.
+// familiarInARow is how many familiar clients can have a turn before a waiting stranger.
 const familiarInARow = 3
 
-// Turn says whose turn to hash it is.
+// Turn describes a request for hashing, which determines its place in the queue.
 type Turn struct {
-	Queue    int         // how many may wait
-	What     string      // is hashed: the password of a log-in or of a sign-up
-	Client   string      // its address
-	Familiar func() bool // tells whether it goes before strangers, asked if it has to wait; nil is for no
+	Queue    int         // maximum number of waiting requests
+	What     string      // kind of request: log-in or sign-up
+	Client   string      // IP address of the client
+	Familiar func() bool // reports whether it has priority; called only if it must wait; nil means no
 }
 
-// gate lets few hashes run at a time, so that a flood of log-ins takes neither
-// the memory nor the cores that verify tokens. It is one for the process.
+// gate limits concurrent hashes, so that a flood of log-ins takes neither the memory nor
+// the CPU cores needed for verifying tokens. There is one gate per process.
 //
-// Whoever waits is taken in turns: by what is hashed, so that sign-ups never hold up
-// log-ins; then by network, since whoever has one of its addresses may have many;
-// then by client. If the queue is full, the last of those who wait most leaves it.
+// The queue is fair: first between kinds of requests, so that sign-ups never delay log-ins;
+// then between networks, because an attacker often has many addresses of one network; then
+// between clients. If the queue is full, the last request of the one with the most waiting
+// requests is dropped.
 //
-// The familiar go before strangers, who have one of four turns and half of the queue
-// for sure: an attacker may be familiar too, with accounts of his own. Among the
-// familiar the network that has had the fewest turns goes first and leaves last, so
-// that whoever logs in now and then is not held up by those who press.
+// Familiar clients have priority over strangers. Strangers are guaranteed one of four turns
+// and half of the queue, because an attacker can be familiar too, with accounts of their
+// own. Among familiar clients, the network with the fewest turns so far goes first and is
+// dropped last, so that frequent clients do not delay occasional ones.
 type gate struct {
 	mu                  sync.Mutex
 	free                int
 	running             int
 	familiar, strangers queue
-	inARow              int // turns of the familiar since the last one of a stranger
+	inARow              int // consecutive turns of familiar clients
 }
 
 var hashing = newGate(max(1, runtime.GOMAXPROCS(0)-1))
@@ -55,22 +55,22 @@ func newGate(atOnce int) *gate {
 	return &gate{free: atOnce, familiar: queue{had: make(map[string]int)}}
 }
 
-// queue is a queue of queues, and at the leaves of those who wait.
+// queue is a tree of queues, whose leaves are the waiting requests.
 type queue struct {
 	name    string
-	inner   []*queue       // in the order of their turns; each has somebody
-	had     map[string]int // the turns that each of inner has had since all was empty; nil if that does not count
+	inner   []*queue       // in the order of their turns; none is empty
+	had     map[string]int // turns of each inner queue since all were empty; nil if not counted
 	waiters []*waiter
 	size    int
 }
 
 type waiter struct {
-	queue *queue // of the familiar or the strangers
+	queue *queue // of familiar clients or of strangers
 	path  []string
-	turn  chan bool // says once whether it is its turn or it has to leave
+	turn  chan bool // receives once whether it may run or must leave
 }
 
-// do runs f when it is its turn, unless too many others wait.
+// do waits for its turn and runs f. It returns ErrQueueFull if it must leave the queue.
 func (g *gate) do(ctx context.Context, turn Turn, f func()) error {
 	if err := g.enter(ctx, turn); err != nil {
 		return err
@@ -84,13 +84,13 @@ func (g *gate) enter(ctx context.Context, turn Turn) error {
 	w := &waiter{&g.strangers, []string{turn.What, networkOf(turn.Client), network.Key(turn.Client)}, make(chan bool, 1)}
 	g.mu.Lock()
 	if g.free == 0 && turn.Familiar != nil {
-		g.mu.Unlock() // to ask takes a while
+		g.mu.Unlock() // the call may take a while
 		if turn.Familiar() {
 			w.queue, w.path = &g.familiar, w.path[1:] // all of them log in
 		}
 		g.mu.Lock()
 	}
-	if g.free > 0 { // then nobody waits
+	if g.free > 0 { // then nobody is waiting
 		g.free--
 		g.running++
 		g.mu.Unlock()
@@ -133,7 +133,7 @@ func (g *gate) leave() {
 	g.free++
 }
 
-// next takes out whose turn it is, or returns nil.
+// next removes and returns the next request, or nil.
 func (g *gate) next() *waiter {
 	if g.familiar.size > 0 && (g.inARow < familiarInARow || g.strangers.size == 0) {
 		g.inARow++
@@ -143,8 +143,8 @@ func (g *gate) next() *waiter {
 	return g.strangers.next()
 }
 
-// shed has one of a queue that is full leave: a stranger, unless the familiar have
-// more than half of it.
+// shed drops a request from a full queue: a stranger, unless familiar clients have more
+// than half of the queue.
 func (g *gate) shed(full int) {
 	from := &g.strangers
 	if from.size == 0 || g.familiar.size > (full+1)/2 {
@@ -157,15 +157,14 @@ func (g *gate) shed(full int) {
 
 func (g *gate) waiting() int { return g.familiar.size + g.strangers.size }
 
-// begun is how many run or wait.
+// begun returns how many requests run or wait.
 func (g *gate) begun() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.running + g.waiting()
 }
 
-// networkOf is what one owner of addresses mostly has: of IPv6 a /48, of IPv4 a
-// /24.
+// networkOf returns the network that usually has one owner: a /48 of IPv6, a /24 of IPv4.
 func networkOf(address string) string {
 	network := network.Prefix(address, 48)
 	if i := strings.LastIndexByte(network, '.'); i > 0 {
@@ -178,7 +177,7 @@ func (q *queue) find(name string) int {
 	return slices.IndexFunc(q.inner, func(inner *queue) bool { return inner.name == name })
 }
 
-// of is how many wait at a path.
+// of returns how many requests wait at a path.
 func (q *queue) of(path []string) int {
 	if len(path) == 0 {
 		return q.size
@@ -206,7 +205,7 @@ func (q *queue) add(w *waiter, path []string) {
 	q.inner[i].add(w, path[1:])
 }
 
-// remove returns false if it does not wait any more.
+// remove removes a request. It returns false if the request no longer waits.
 func (q *queue) remove(w *waiter, path []string) (removed bool) {
 	if len(path) == 0 {
 		i := slices.Index(q.waiters, w)
@@ -228,7 +227,7 @@ func (q *queue) remove(w *waiter, path []string) (removed bool) {
 	return true
 }
 
-// next takes out whose turn it is, and lets the others go before its like.
+// next removes and returns the next request, and moves its queue to the end.
 func (q *queue) next() *waiter {
 	if q.size == 0 {
 		return nil
@@ -251,7 +250,7 @@ func (q *queue) next() *waiter {
 	return first
 }
 
-// heaviest is the last of those who wait most.
+// heaviest returns the last request of the queue with the most requests.
 func (q *queue) heaviest() *waiter {
 	if len(q.waiters) > 0 {
 		return q.waiters[len(q.waiters)-1]
@@ -265,18 +264,18 @@ func (q *queue) heaviest() *waiter {
 	return most.heaviest()
 }
 
-// Busy is how many passwords are being hashed or wait for it.
+// Busy returns how many passwords are being hashed or are waiting.
 func Busy() int { return hashing.begun() }
 
-// Waiting is how many wait for their turn.
+// Waiting returns how many requests are waiting.
 func Waiting() (familiar, strangers int) {
 	hashing.mu.Lock()
 	defer hashing.mu.Unlock()
 	return hashing.familiar.size, hashing.strangers.size
 }
 
-// Occupy takes all turns that are free, as a flood of log-ins does, until release is
-// called. It is for tests.
+// Occupy takes all free turns, like a flood of log-ins, until release is called. It is for
+// tests.
 func Occupy() (release func()) {
 	hashing.mu.Lock()
 	defer hashing.mu.Unlock()

@@ -1,5 +1,5 @@
-// Package password hashes and checks passwords, a few at a time, and says what is wrong with
-// a new one.
+// Package password hashes and checks passwords with limited concurrency, and validates new
+// passwords.
 package password
 
 import (
@@ -22,8 +22,7 @@ import (
 	"golang.org/x/text/secure/precis"
 )
 
-// Parameters of argon2id (RFC 9106), as OWASP's Password Storage Cheat Sheet
-// recommends at least.
+// Parameters of argon2id (RFC 9106), the minimum of OWASP's Password Storage Cheat Sheet.
 const (
 	argon2Memory  = 19 * 1024 // KiB
 	argon2Time    = 2
@@ -34,8 +33,8 @@ const (
 
 const (
 	DefaultMinLength = 8    // characters
-	MaxBytes         = 1024 // a longer one costs time and adds nothing
-	maxBcryptBytes   = 72   // bcrypt does not look at more
+	MaxBytes         = 1024 // a longer password costs time without benefit
+	maxBcryptBytes   = 72   // bcrypt ignores the rest
 	DefaultQueue     = 64   // waiting hashes
 )
 
@@ -50,8 +49,8 @@ var commonPasswords = sync.OnceValue(func() map[string]bool {
 	return common
 })
 
-// normalPassword is a password as it is hashed (RFC 8265 §4.2): the same keys
-// make the same password, whatever the client's keyboard driver composes.
+// normalPassword normalizes a password before hashing (RFC 8265 §4.2), so that the same
+// keys give the same password, regardless of how the keyboard driver composes characters.
 func normalPassword(password string) (string, error) {
 	if len(password) > MaxBytes {
 		return "", fmt.Errorf("is longer than %d bytes", MaxBytes)
@@ -63,7 +62,7 @@ func normalPassword(password string) (string, error) {
 	return normal, nil
 }
 
-// Length is that of a password as it is hashed, in characters.
+// Length returns the length of a normalized password, in characters.
 func Length(password string) int {
 	if normal, err := normalPassword(password); err == nil {
 		password = normal
@@ -71,7 +70,7 @@ func Length(password string) int {
 	return utf8.RuneCountInString(password)
 }
 
-// CheckNew says what is wrong with a password that somebody wants.
+// CheckNew returns an error if a new password is not acceptable.
 func CheckNew(password string, minLength int) error {
 	normal, err := normalPassword(password)
 	switch {
@@ -103,13 +102,13 @@ func Hash(ctx context.Context, turn Turn, password string) (hash string, err err
 	return hash, err
 }
 
-// noPasswordHash is compared with where a user is unknown or has no password,
-// so that this takes the same time. No password has it.
+// noPasswordHash is used if a user is unknown or has no password, so that checking takes
+// the same time. No password matches it.
 var noPasswordHash = fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, argon2Memory, argon2Time, argon2Threads,
 	base64.RawStdEncoding.EncodeToString(make([]byte, argon2SaltLen)), base64.RawStdEncoding.EncodeToString(make([]byte, argon2KeyLen)))
 
-// Check tells whether a password has the hash. It takes the same time
-// whether it has or not, for an empty hash too.
+// Check reports whether a password matches the hash. It takes the same time in either case,
+// and for an empty hash.
 func Check(ctx context.Context, turn Turn, hash, password string) (right bool, err error) {
 	normal, normalErr := normalPassword(password)
 	if hash == "" || normalErr != nil || isBcrypt(hash) && len(normal) > maxBcryptBytes {
@@ -127,7 +126,7 @@ func Check(ctx context.Context, turn Turn, hash, password string) (right bool, e
 
 func isBcrypt(hash string) bool { return strings.HasPrefix(hash, "$2") }
 
-// Weak tells whether a hash is of weaker parameters than today's.
+// Weak reports whether a hash has weaker parameters than the current ones.
 func Weak(hash string) bool {
 	var version, memory, time, threads int
 	_, err := fmt.Sscanf(hash, "$argon2id$v=%d$m=%d,t=%d,p=%d$", &version, &memory, &time, &threads)
@@ -136,8 +135,8 @@ func Weak(hash string) bool {
 
 var bcryptForm = regexp.MustCompile(`^\$2[abxy]?\$\d\d\$[./A-Za-z0-9]{53}$`)
 
-// CheckHash says why a hash from elsewhere cannot be used: a log-in
-// must be able to afford it.
+// CheckHash returns an error if an imported hash cannot be used, for example because
+// checking it would be too expensive.
 func CheckHash(hash string) error {
 	if isBcrypt(hash) {
 		if cost, err := bcrypt.Cost([]byte(hash)); err != nil || cost > 14 || !bcryptForm.MatchString(hash) {

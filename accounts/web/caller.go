@@ -11,7 +11,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
-// caller is who sent the request, by bearer token or cookie.
+// caller returns the token of the request, from a bearer header or cookie.
 func (a *Shared) caller(w http.ResponseWriter, r *http.Request) (*jwt.Token, error) {
 	credential := credentials.AccountSources.Read(r)
 	if credential.Err != nil {

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 )
 
+// SetSessionCookies sets the tokens of a session as cookies.
 func SetSessionCookies(w http.ResponseWriter, r *http.Request, given *accounts.Grant) {
 	credentials.SetCookie(w, r, credentials.SessionCookie, given.AccessToken, given.SessionEnds)
 	credentials.SetCookie(w, r, credentials.RefreshCookie, given.RefreshToken, given.SessionEnds)
@@ -25,10 +26,10 @@ func clearSessionCookies(w http.ResponseWriter, r *http.Request) {
 	credentials.SetCookie(w, r, credentials.RefreshCookie, "", time.Unix(1, 0))
 }
 
-// Renewable tells whether another token might be accepted where this one was not,
-// or none came: it has expired, or was made before keys or config changed.
+// Renewable reports whether a new token may be accepted although this one was not, or there
+// was none: it has expired, or was issued before keys or config changed.
 func Renewable(failure *refusal.Error) bool {
-	if failure == nil { // an anonymous user, who may have a session
+	if failure == nil { // an anonymous user may have a session
 		return true
 	}
 	switch failure.Reason {
@@ -38,8 +39,8 @@ func Renewable(failure *refusal.Error) bool {
 	return false
 }
 
-// SendToLogin answers a browser that shows a page and has no session, by
-// sending it to the log-in page, from which it comes back.
+// SendToLogin redirects a browser without a session to the log-in page, which leads back to
+// the page. It reports whether it did.
 func (a *Shared) SendToLogin(w http.ResponseWriter, r *http.Request, refusal *refusal.Error) bool {
 	get := r.Method == http.MethodGet || r.Method == http.MethodHead
 	if !get || refusal.Reason.Answer().Status != http.StatusUnauthorized || !answer.Prefers(r, "text/html", "application/json") || slices.ContainsFunc(r.Header["Authorization"], byProgram) {
@@ -53,7 +54,7 @@ func (a *Shared) SendToLogin(w http.ResponseWriter, r *http.Request, refusal *re
 		a.sayLoginHidden.Do(func() {
 			a.service.Log.Error("the log-in page cannot be reached, because another directive, such as rewrite or try_files, handles its path first; put that directive after jwt, in: route { jwt … try_files … }", zap.String("path", original.Path))
 		})
-		return false // it would lead to itself
+		return false // it would redirect to itself
 	}
 	answer.Refused(refusal.Reason)
 	w.Header().Set("Cache-Control", "no-store")
@@ -62,15 +63,14 @@ func (a *Shared) SendToLogin(w http.ResponseWriter, r *http.Request, refusal *re
 	return true
 }
 
-// byProgram tells whether an Authorization header is one that no browser sends by
-// itself, as it does a password of Basic (RFC 7617).
+// byProgram reports whether an Authorization header was set by a program: browsers only
+// send Basic (RFC 7617) automatically.
 func byProgram(authorization string) bool {
 	scheme, _, _ := strings.Cut(authorization, " ")
 	return !strings.EqualFold(scheme, "Basic")
 }
 
-// StripRefreshCookie keeps the refresh token from the handlers behind, which
-// have no use for it.
+// StripRefreshCookie removes the refresh token, which the next handlers do not need.
 func StripRefreshCookie(r *http.Request) {
 	if len(r.Header["Cookie"]) == 0 {
 		return
@@ -80,7 +80,7 @@ func StripRefreshCookie(r *http.Request) {
 	}
 }
 
-// refreshTokenOf is the refresh token of a browser, empty for none or several.
+// refreshTokenOf returns the refresh token of a browser; empty if there is none or several.
 func refreshTokenOf(r *http.Request) string {
 	cookies := r.CookiesNamed(credentials.CookieName(r, credentials.RefreshCookie))
 	if len(cookies) != 1 {
@@ -89,9 +89,9 @@ func refreshTokenOf(r *http.Request) string {
 	return cookies[0].Value
 }
 
-// Renew gives a browser new tokens, as long as its session lasts; else there are
-// none. The request carries the access token from then on, for the handlers
-// behind. An error means that it could not be done now.
+// Renew gives a browser new tokens if its session is still active; otherwise it returns
+// nil. It also puts the new access token into the request for the next handlers. An error
+// means that renewing is not possible now.
 func (a *Shared) Renew(w http.ResponseWriter, r *http.Request) (*accounts.Grant, error) {
 	refreshToken := refreshTokenOf(r)
 	if refreshToken == "" {
@@ -115,9 +115,9 @@ func (a *Shared) Renew(w http.ResponseWriter, r *http.Request) (*accounts.Grant,
 	return given, nil
 }
 
-// ForgetLateCookie takes back the refresh token of a renewal whose answer a handler
-// behind has held up for so long that another request may have replaced it: the
-// browser would put the token, which is dead, in the place of a valid one.
+// ForgetLateCookie removes the refresh token from a response that a handler delayed for so
+// long that another request may have replaced the token. Otherwise the browser would
+// replace a valid token with an invalid one.
 func ForgetLateCookie(header http.Header, r *http.Request, renewed *accounts.Grant) {
 	if renewed == nil || renewed.InTime() {
 		return

@@ -18,30 +18,29 @@ import (
 )
 
 const (
-	// pendingCookie binds a log-in under way to the browser that began it. A
-	// browser has one at a time; the last one counts.
+	// pendingCookie binds a log-in in progress to the browser that started it. A browser
+	// has at most one; the most recent one counts.
 	pendingCookie = "login"
-	// offerCookie binds an identity that waits for a yes in the same way.
+	// offerCookie binds an identity that waits for confirmation in the same way.
 	offerCookie = "connect"
 
 	pendingBytes = 32
 )
 
-// pendingLogin is a log-in at a provider that is under way, kept under the hash
-// of the browser's cookie.
+// pendingLogin is a log-in at a provider in progress, stored under the hash of the
+// browser's cookie.
 type pendingLogin struct {
 	Login       string `json:"login"` // its name
 	State       string `json:"state"`
 	RedirectURL string `json:"redirect_url"`
 	ReturnTo    string `json:"return_to,omitempty"`
-	// MaxAge is how long ago the user may have typed the password there; nil if
-	// nobody asks.
+	// MaxAge is how long ago the user may have entered the password there; nil for no
+	// limit.
 	MaxAge  *time.Duration `json:"max_age,omitempty"`
-	Kept    []byte         `json:"kept,omitempty"` // the module's own
+	Kept    []byte         `json:"kept,omitempty"` // state of the module
 	BeganAt time.Time      `json:"began_at"`
 
-	// UserID and SessionID are whose account is to be connected, empty for a
-	// log-in.
+	// UserID and SessionID identify the account to connect; empty for a log-in.
 	UserID    string `json:"user_id,omitempty"`
 	SessionID string `json:"session_id,omitempty"`
 }
@@ -64,8 +63,8 @@ func (h *Handler) externalRoute(route, name string) (accountRoute, []string) {
 	return h.byMethod(with(h.beginExternal), with(h.beginConnect)), []string{http.MethodGet, http.MethodPost}
 }
 
-// beginExternal sends the browser to the provider. A page of another site gets
-// as far as the log-in page: to log in is for the user to begin.
+// beginExternal redirects the browser to the provider. A request from a page of another
+// site only gets the log-in page, because only the user may start a log-in.
 func (h *Handler) beginExternal(w http.ResponseWriter, r *http.Request, login *accounts.LoginProvider) error {
 	returnTo := answer.SafeReturnPath(r.URL.Query().Get("return_to"), "")
 	asked := r.Clone(r.Context())
@@ -86,10 +85,10 @@ func (h *Handler) beginExternal(w http.ResponseWriter, r *http.Request, login *a
 	return nil
 }
 
-// beginConnect sends a user who is logged in to the provider, to connect that
-// identity with the account. It is a POST, so no other site's page can begin
-// it, and a link that goes on: some browsers hold the page's
-// Content-Security-Policy against redirects of a form.
+// beginConnect sends a logged-in user to the provider, to connect an identity with the
+// account. It is a POST, so that pages of other sites cannot start it. It shows a page with
+// a link instead of redirecting, because some browsers apply the page's
+// Content-Security-Policy to redirects of a form.
 func (h *Handler) beginConnect(w http.ResponseWriter, r *http.Request, login *accounts.LoginProvider) error {
 	token, user, err := h.shared.callerUser(w, r)
 	if err != nil {
@@ -106,9 +105,10 @@ func (h *Handler) beginConnect(w http.ResponseWriter, r *http.Request, login *ac
 	}, http.StatusOK)
 }
 
-// sendOut keeps what is under way, binds it to the browser, and returns where
-// to go.
-func (h *Handler) sendOut(w http.ResponseWriter, r *http.Request, login *accounts.LoginProvider, pending pendingLogin) (string, error) {
+// sendOut stores the state, binds it to the browser, and returns the URL of the provider.
+func (h *Handler) sendOut(
+	w http.ResponseWriter, r *http.Request, login *accounts.LoginProvider, pending pendingLogin,
+) (string, error) {
 	now := h.service.Now()
 	byClient, wait := h.service.Attempts.External.Begin(r.Context(), network.Key(client(r).Address), now)
 	if wait > 0 {
@@ -122,7 +122,7 @@ func (h *Handler) sendOut(w http.ResponseWriter, r *http.Request, login *account
 		return "", accounts.RefuseLogin(err)
 	}
 	pending.Kept = kept
-	if pending.UserID == "" { // of a stranger
+	if pending.UserID == "" { // of a client without a session
 		if _, wait := h.service.Attempts.ExternalKept.Begin(r.Context(), "all", now); wait > 0 {
 			byClient.Forgive()
 			return "", &refusal.Error{Reason: refusal.LoginsFull, Detail: "of all clients", RetryAfter: 5 * time.Second}
@@ -131,7 +131,7 @@ func (h *Handler) sendOut(w http.ResponseWriter, r *http.Request, login *account
 	return location, h.keepPending(w, r, accounts.KindPending, pendingCookie, pending.UserID, pending)
 }
 
-// keepPending keeps a value under the hash of a new cookie of the browser.
+// keepPending stores a value under the hash of a new cookie of the browser.
 func (h *Handler) keepPending(w http.ResponseWriter, r *http.Request, kind, cookie, owner string, value any) error {
 	text, err := json.Marshal(value)
 	if err != nil {
@@ -146,7 +146,7 @@ func (h *Handler) keepPending(w http.ResponseWriter, r *http.Request, kind, cook
 	return nil
 }
 
-// pending returns what is kept for the browser; [store.ErrNotFound].
+// pending returns the stored value of the browser, or [store.ErrNotFound].
 func (h *Handler) pending(r *http.Request, kind, cookie string) (store.Record, error) {
 	cookies := r.CookiesNamed(credentials.CookieName(r, cookie))
 	if len(cookies) != 1 {
@@ -155,9 +155,11 @@ func (h *Handler) pending(r *http.Request, kind, cookie string) (store.Record, e
 	return h.service.Users().Record(r.Context(), kind, store.HashToken(cookies[0].Value), h.service.Now())
 }
 
-// takePending returns what was kept for the browser, once, if it is wanted.
-// [store.ErrNotFound].
-func (h *Handler) takePending(w http.ResponseWriter, r *http.Request, kind, cookie string, wanted func(store.Record) error) (store.Record, error) {
+// takePending returns and removes the stored value of the browser if wanted returns nil. It
+// returns [store.ErrNotFound] if there is no value.
+func (h *Handler) takePending(
+	w http.ResponseWriter, r *http.Request, kind, cookie string, wanted func(store.Record) error,
+) (store.Record, error) {
 	record, err := h.pending(r, kind, cookie)
 	if err == nil {
 		err = wanted(record)
@@ -171,9 +173,9 @@ func (h *Handler) takePending(w http.ResponseWriter, r *http.Request, kind, cook
 	return record, err
 }
 
-// siteURL is the site as the browser sees it. On plain http, but to this
-// machine, there are no cookies and so no log-ins: then a proxy in front speaks
-// https.
+// siteURL returns the URL of the site as the browser sees it. Log-ins require cookies,
+// which do not work on plain http except to this machine; so on plain http there must be a
+// proxy in front that uses https.
 func siteURL(r *http.Request) string {
 	scheme := "https"
 	if r.TLS == nil && credentials.PlainLoopback(r) {
@@ -182,14 +184,15 @@ func siteURL(r *http.Request) string {
 	return scheme + "://" + r.Host + answer.MountedAt(r)
 }
 
-// finishExternal is where the provider sends the browser back to.
+// finishExternal handles the redirect back from the provider.
 func (h *Handler) finishExternal(w http.ResponseWriter, r *http.Request, login *accounts.LoginProvider) error {
 	var pending pendingLogin
 	_, err := h.takePending(w, r, accounts.KindPending, pendingCookie, func(kept store.Record) error {
 		if err := json.Unmarshal(kept.Value, &pending); err != nil {
 			return err
 		}
-		// An answer to another request, as of another tab, uses nothing up.
+		// A response to another request, for example of another tab, does not use up the
+		// state.
 		if subtle.ConstantTimeCompare([]byte(r.URL.Query().Get("state")), []byte(pending.State)) != 1 {
 			return store.ErrNotFound
 		}
@@ -210,7 +213,7 @@ func (h *Handler) finishExternal(w http.ResponseWriter, r *http.Request, login *
 		given, err = h.service.LogInExternal(r.Context(), login, identity, client(r))
 	}
 	if taken, ok := errors.AsType[*accounts.AccountExists](err); ok {
-		// The identity waits for the password of the account, and then for a yes.
+		// The identity waits for the password of the account, and then for confirmation.
 		taken.Link = accounts.Linked(login, identity)
 		if keepErr := h.keepPending(w, r, accounts.KindOffered, offerCookie, taken.UserID, offer{LinkedIdentity: taken.Link}); keepErr != nil {
 			err = keepErr
@@ -228,9 +231,11 @@ func (h *Handler) finishExternal(w http.ResponseWriter, r *http.Request, login *
 	return nil
 }
 
-// answeredIdentity checks that the answer is for what this browser began, and
-// has the module finish it.
-func (h *Handler) answeredIdentity(r *http.Request, login *accounts.LoginProvider, pending *pendingLogin) (*accounts.ExternalIdentity, error) {
+// answeredIdentity checks that the response belongs to the browser's log-in, and lets the
+// module complete it.
+func (h *Handler) answeredIdentity(
+	r *http.Request, login *accounts.LoginProvider, pending *pendingLogin,
+) (*accounts.ExternalIdentity, error) {
 	answer, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return nil, refusal.New(refusal.LoginRefused, "the query is malformed")
@@ -259,8 +264,9 @@ func (h *Handler) answeredIdentity(r *http.Request, login *accounts.LoginProvide
 // authTimeLeeway is how far the clock of a provider may be behind.
 const authTimeLeeway = time.Minute
 
-// checkAuthTime holds the provider to the age of the log-in that was asked for.
-// A session there that it goes on with is none, and no word of it is no yes.
+// checkAuthTime checks the age of the log-in at the provider, if a maximum was requested.
+// Resuming a session at the provider does not count as a log-in, and a missing auth_time is
+// not accepted.
 func (p *pendingLogin) checkAuthTime(identity *accounts.ExternalIdentity, now time.Time) error {
 	if identity.AuthTime.After(now) {
 		identity.AuthTime = now
@@ -280,9 +286,12 @@ func (p *pendingLogin) checkAuthTime(identity *accounts.ExternalIdentity, now ti
 	return nil
 }
 
-// finishConnect asks the user whose session began it whether the identity is to
-// be connected with the account.
-func (h *Handler) finishConnect(w http.ResponseWriter, r *http.Request, login *accounts.LoginProvider, pending *pendingLogin, identity *accounts.ExternalIdentity, err error) error {
+// finishConnect asks the user who started it whether to connect the identity with the
+// account.
+func (h *Handler) finishConnect(
+	w http.ResponseWriter, r *http.Request, login *accounts.LoginProvider, pending *pendingLogin,
+	identity *accounts.ExternalIdentity, err error,
+) error {
 	token, user, callerErr := h.shared.callerUser(w, r)
 	if callerErr != nil || user.ID != pending.UserID || SessionOf(token) != pending.SessionID {
 		return h.showLogin(w, r, "", refusal.New(refusal.LoginState, "the session that started it is no longer the session of this browser"))
@@ -334,7 +343,7 @@ func (h *Handler) showAccount(w http.ResponseWriter, r *http.Request, token *jwt
 	return h.renderAccount(w, r, token, pageData{Error: told.Description}, told.Status)
 }
 
-// backchannelLogout is told by the provider that somebody has logged out there
+// backchannelLogout handles a provider's notification that a user has logged out there
 // (OpenID Connect Back-Channel Logout 1.0 §2.5).
 func (h *Handler) backchannelLogout(w http.ResponseWriter, r *http.Request, login *accounts.LoginProvider) error {
 	r.Body = http.MaxBytesReader(w, r.Body, MaxBodyBytes)

@@ -23,9 +23,9 @@ func init() {
 	caddy.RegisterModule(new(Handler))
 }
 
-// Handler serves the account routes: sign-up, log-in, refresh,
-// log-out, who-am-I, password, sessions, the public keys, and the pages for
-// browsers. Requests for other paths go to the next handler.
+// Handler serves the account routes: sign-up, log-in, refresh, log-out, whoami, password,
+// sessions, the public keys, and the pages for browsers. Requests for other paths go to the
+// next handler.
 type Handler struct {
 	accounts.Config
 
@@ -73,7 +73,7 @@ func (h *Handler) provision(ctx caddy.Context) error {
 	return nil
 }
 
-// Cleanup gives the shared service back.
+// Cleanup releases the shared service.
 func (h *Handler) Cleanup() error {
 	if h.shared == nil {
 		return nil
@@ -112,26 +112,26 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	return err
 }
 
-// secretQuery tells whether the query has the token of a link or the code of a
+// secretQuery reports whether the query contains the token of a link or the code of a
 // provider.
 func (h *Handler) secretQuery(r *http.Request) bool {
 	name, _ := h.service.Route(r.URL.Path)
 	return r.URL.RawQuery != "" && (name == "reset" || name == "callback")
 }
 
-// logWithoutQuery has a line in place of the one of the access log for a request
-// whose query has the token of a link or the code of a provider.
+// logWithoutQuery replaces the access log line of a request whose query contains the token
+// of a link or the code of a provider.
 func (h *Handler) logWithoutQuery(r *http.Request, answer caddyhttp.ResponseRecorder) {
 	caddyhttp.SetVar(r.Context(), caddyhttp.LogSkipVar, true)
 	h.service.Log.Info("handled request, whose query is secret", zap.String("method", r.Method), zap.String("host", r.Host), zap.String("path", r.URL.Path),
 		zap.Int("status", answer.Status()), zap.String("client_ip", client(r).Address))
 }
 
-// refuse answers a refusal: a browser as the site has it, a program always by JSON,
-// which says what is wrong with each property.
+// refuse answers a refusal: for a browser as the site is configured, for a program always
+// as JSON with the invalid properties.
 func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, refusal *refusal.Error) error {
 	page := answer.Prefers(r, "text/html", "application/json")
-	if page && h.secretQuery(r) { // what is passed on is logged with its URL
+	if page && h.secretQuery(r) { // an error that is passed on is logged with its URL
 		h.answers.Announce(w, r, refusal)
 		told := refusal.Reason.Answer()
 		return h.pages.render(w, r, "message", pageData{Title: http.StatusText(told.Status), Text: told.Description}, told.Status)
@@ -143,13 +143,13 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, refusal *refusa
 	return answer.WriteRefusal(w, refusal)
 }
 
-// crossOrigin refuses what a page of another site sends with a user's cookies,
-// log-ins included (OWASP: CSRF, log-in CSRF).
+// crossOrigin refuses requests from pages of other sites that carry a user's cookies,
+// including log-ins (OWASP: CSRF, log-in CSRF).
 var crossOrigin = http.NewCrossOriginProtection()
 
 type accountRoute func(w http.ResponseWriter, r *http.Request) error
 
-// route says what serves the request, and by which methods.
+// route returns the handler and the methods of a request's route.
 func (h *Handler) route(r *http.Request) (serve accountRoute, methods []string) {
 	get, post := []string{http.MethodGet, http.MethodHead}, []string{http.MethodPost}
 	both := slices.Concat(get, post)

@@ -16,18 +16,18 @@ import (
 	"go.uber.org/zap"
 )
 
-// offer is an identity that waits for a user to say yes, kept under the hash of
-// the browser's cookie. Its record belongs to that user.
+// offer is an identity that waits for a user's confirmation, stored under the hash of the
+// browser's cookie. The user owns the record.
 type offer struct {
 	accounts.LinkedIdentity
-	// SessionID is the session that is asked. It is empty before the log-in to
-	// the account.
+	// SessionID is the session that must confirm. It is empty before the log-in to the
+	// account.
 	SessionID string `json:"session_id,omitempty"`
 	ReturnTo  string `json:"return_to,omitempty"`
 }
 
-// offersTo tells whether an identity waits for the user who has just logged in,
-// who is asked next. One that waits for another user is dropped.
+// offersTo reports whether an identity waits for the user who has just logged in. An
+// identity that waits for another user is removed.
 func (h *Handler) offersTo(w http.ResponseWriter, r *http.Request, in *input, given *accounts.Grant) bool {
 	record, err := h.pending(r, accounts.KindOffered, offerCookie)
 	if errors.Is(err, store.ErrNotFound) {
@@ -54,7 +54,7 @@ func (h *Handler) offersTo(w http.ResponseWriter, r *http.Request, in *input, gi
 	return err == nil
 }
 
-// dropOffer forgets the identity that waits in the browser, if there is one.
+// dropOffer removes the identity that waits in the browser, if any.
 func (h *Handler) dropOffer(w http.ResponseWriter, r *http.Request) {
 	name := credentials.CookieName(r, offerCookie)
 	for _, cookie := range r.CookiesNamed(name) {
@@ -67,7 +67,9 @@ func (h *Handler) dropOffer(w http.ResponseWriter, r *http.Request) {
 }
 
 // waiting returns the identity that waits in the browser for the caller.
-func (h *Handler) waiting(r *http.Request, token *jwt.Token, user store.User) (record store.Record, waiting offer, err error) {
+func (h *Handler) waiting(
+	r *http.Request, token *jwt.Token, user store.User,
+) (record store.Record, waiting offer, err error) {
 	record, err = h.pending(r, accounts.KindOffered, offerCookie)
 	if err == nil {
 		err = json.Unmarshal(record.Value, &waiting)
@@ -82,7 +84,7 @@ func (h *Handler) waiting(r *http.Request, token *jwt.Token, user store.User) (r
 func (h *Handler) connectPage(w http.ResponseWriter, r *http.Request) error {
 	token, user, err := h.shared.callerUser(w, r)
 	if err != nil {
-		return h.accountPage(w, r) // which leads to the log-in page
+		return h.accountPage(w, r) // it redirects to the log-in page
 	}
 	record, waiting, err := h.waiting(r, token, user)
 	if err != nil {
@@ -91,7 +93,10 @@ func (h *Handler) connectPage(w http.ResponseWriter, r *http.Request) error {
 	return h.askToConnect(w, r, token, user, record, waiting, pageData{}, http.StatusOK)
 }
 
-func (h *Handler) askToConnect(w http.ResponseWriter, r *http.Request, token *jwt.Token, user store.User, record store.Record, waiting offer, data pageData, status int) error {
+func (h *Handler) askToConnect(
+	w http.ResponseWriter, r *http.Request, token *jwt.Token, user store.User, record store.Record,
+	waiting offer, data pageData, status int,
+) error {
 	data.Text = "Anyone who logs in there as " + waiting.Name() + " will then be logged in to your account here. Connect only an account of your own."
 	data.Confirm = &pageConfirm{
 		Question: "Connect " + waiting.Label + " (" + waiting.Name() + ") to your account " + user.Email + "?",
@@ -101,9 +106,10 @@ func (h *Handler) askToConnect(w http.ResponseWriter, r *http.Request, token *jw
 	return h.ask(w, r, token, user, data, status)
 }
 
-// ask shows a question, which wants the password unless the log-in was a moment
-// ago.
-func (h *Handler) ask(w http.ResponseWriter, r *http.Request, token *jwt.Token, user store.User, data pageData, status int) error {
+// ask shows a question. It also asks for the password unless the log-in was recent.
+func (h *Handler) ask(
+	w http.ResponseWriter, r *http.Request, token *jwt.Token, user store.User, data pageData, status int,
+) error {
 	fresh, err := h.service.IsFresh(r.Context(), user.ID, SessionOf(token))
 	if err != nil {
 		return err
@@ -116,7 +122,7 @@ func (h *Handler) ask(w http.ResponseWriter, r *http.Request, token *jwt.Token, 
 	return h.pages.render(w, r, "confirm", data, status)
 }
 
-// connect is the answer to the question.
+// connect handles the answer to the question.
 func (h *Handler) connect(w http.ResponseWriter, r *http.Request) error {
 	token, user, err := h.shared.callerUser(w, r)
 	if err != nil {
@@ -126,7 +132,7 @@ func (h *Handler) connect(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if !in.form { // a program has seen no question
+	if !in.form { // a program has not seen the question
 		return refusal.New(refusal.MediaType, "it is not a form")
 	}
 	record, waiting, err := h.waiting(r, token, user)
@@ -165,7 +171,7 @@ func (h *Handler) connect(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// confirmError says what is wrong on a page that wants the password.
+// confirmError returns the error text for a page that asks for the password.
 func confirmError(failure *refusal.Error) string {
 	if failure.Reason == refusal.WrongCredentials {
 		return "The current password is wrong."
@@ -173,7 +179,7 @@ func confirmError(failure *refusal.Error) string {
 	return failure.Reason.Answer().Description
 }
 
-// identities lists those of the caller.
+// identities lists the identities of the caller.
 func (h *Handler) identities(w http.ResponseWriter, r *http.Request) error {
 	token, err := h.shared.caller(w, r)
 	if err != nil {
@@ -190,8 +196,8 @@ func (h *Handler) identities(w http.ResponseWriter, r *http.Request) error {
 	return answer.WriteJSON(w, http.StatusOK, body)
 }
 
-// identity asks whether an identity is to be disconnected, by GET, and does it, by
-// POST of the page's form or DELETE.
+// identity asks whether to disconnect an identity (GET), or disconnects it (POST of the
+// page's form, or DELETE).
 func (h *Handler) identity(w http.ResponseWriter, r *http.Request, id string) error {
 	token, user, err := h.shared.callerUser(w, r)
 	if err != nil {
@@ -245,7 +251,10 @@ func (h *Handler) identity(w http.ResponseWriter, r *http.Request, id string) er
 	return nil
 }
 
-func (h *Handler) askToDisconnect(w http.ResponseWriter, r *http.Request, token *jwt.Token, user store.User, links []accounts.LinkedIdentity, i int, data pageData, status int) error {
+func (h *Handler) askToDisconnect(
+	w http.ResponseWriter, r *http.Request, token *jwt.Token, user store.User,
+	links []accounts.LinkedIdentity, i int, data pageData, status int,
+) error {
 	link := links[i]
 	data.Text = "You will no longer be able to log in to your account through " + link.Label + " as " + link.Name() + "."
 	switch {

@@ -310,7 +310,9 @@ func (h *Handler) accountPage(w http.ResponseWriter, r *http.Request) error {
 	return h.renderAccount(w, r, token, pageData{}, http.StatusOK)
 }
 
-func (h *Handler) renderAccount(w http.ResponseWriter, r *http.Request, token *jwt.Token, data pageData, status int) error {
+func (h *Handler) renderAccount(
+	w http.ResponseWriter, r *http.Request, token *jwt.Token, data pageData, status int,
+) error {
 	user, err := h.service.Users().User(r.Context(), token.UserID)
 	if err != nil {
 		return accounts.StoreRefusal(err)

@@ -20,9 +20,10 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
+// MaxBodyBytes is the maximum size of a request body, in bytes.
 const MaxBodyBytes = 64 << 10
 
-// login answers a log-in: by JSON with tokens, by the page's form with cookies.
+// login handles a log-in: it answers JSON with tokens, and the page's form with cookies.
 func (h *Handler) login(w http.ResponseWriter, r *http.Request) error {
 	in, err := readInput(w, r, "email", "password")
 	if err != nil {
@@ -43,8 +44,8 @@ func (h *Handler) login(w http.ResponseWriter, r *http.Request) error {
 	return h.answerGrant(w, r, in, given)
 }
 
-// answerGrant hands tokens out. A browser gets them as cookies, of a session
-// that is new, so that nobody can have planted it.
+// answerGrant returns the tokens. A browser gets them as cookies of a new session, so that
+// nobody can have set them before.
 func (h *Handler) answerGrant(w http.ResponseWriter, r *http.Request, in *input, given *accounts.Grant) error {
 	if !in.form {
 		return answer.WriteJSON(w, http.StatusOK, tokenAnswer(given))
@@ -111,7 +112,7 @@ func (h *Handler) signup(w http.ResponseWriter, r *http.Request) error {
 
 func (h *Handler) checkPasswordInput(in *input, name, pw string) {
 	if pw == "" {
-		return // missing, which was said
+		return // missing, already reported
 	}
 	if err := password.CheckNew(pw, h.PasswordMinLength); err != nil {
 		code, info := "password", map[string]any{}
@@ -125,7 +126,7 @@ func (h *Handler) checkPasswordInput(in *input, name, pw string) {
 	}
 }
 
-// userAnswer is a user as clients see it: without the password.
+// userAnswer returns a user as clients see it, without the password.
 func userAnswer(user store.User) map[string]any {
 	answer := make(map[string]any)
 	for name, value := range user.Profile {
@@ -143,7 +144,7 @@ func (h *Handler) refresh(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if in.form { // a browser is renewed silently
+	if in.form { // browsers are renewed automatically
 		return refusal.New(refusal.MediaType, "it is a form, not JSON")
 	}
 	token := in.want("refreshToken")
@@ -157,8 +158,7 @@ func (h *Handler) refresh(w http.ResponseWriter, r *http.Request) error {
 	return answer.WriteJSON(w, http.StatusOK, tokenAnswer(given))
 }
 
-// logout ends the session of the token. A browser without one is logged out
-// already.
+// logout ends the session of the token. A browser without a session is already logged out.
 func (h *Handler) logout(w http.ResponseWriter, r *http.Request) error {
 	form := isForm(r)
 	token, err := h.shared.caller(w, r)
@@ -229,7 +229,7 @@ func (h *Handler) password(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// reset sets a password by the token of a link.
+// reset sets a password with the token of a link.
 func (h *Handler) reset(w http.ResponseWriter, r *http.Request) error {
 	in, err := readInput(w, r, "token", "newPassword")
 	if err != nil {
@@ -288,9 +288,8 @@ func (h *Handler) sessions(w http.ResponseWriter, r *http.Request) error {
 	return answer.WriteJSON(w, http.StatusOK, body)
 }
 
-// ownView has the session that asks used just now. When its refresh token was used
-// would tell a thief who has its access token when to use a refresh token; see
-// repeatWithin.
+// ownView shows the requesting session as used just now. The time of its last refresh would
+// tell a thief with the access token when to use a refresh token; see repeatWithin.
 func (h *Handler) ownView(sessions []store.Session, own string) []store.Session {
 	for i := range sessions {
 		if sessions[i].ID == own {
@@ -335,6 +334,7 @@ func (h *Handler) jwks(w http.ResponseWriter, _ *http.Request) error {
 	return err
 }
 
+// SessionOf returns the session ID of a token, or the empty string.
 func SessionOf(token *jwt.Token) string {
 	id, _ := token.Claims["sid"].(string)
 	return id
@@ -345,8 +345,8 @@ func client(r *http.Request) accounts.Client {
 	return accounts.Client{Address: address, UserAgent: r.UserAgent()}
 }
 
-// MaxPropertyErrors is how many errors of a body are listed; that there are more is
-// said by one entry behind them.
+// MaxPropertyErrors is the maximum number of listed errors of a body. If there are more,
+// one additional entry says so.
 const MaxPropertyErrors = 16
 
 // input is the body of a request: a JSON object or a form.
@@ -362,7 +362,7 @@ func isForm(r *http.Request) bool {
 	return kind == "application/x-www-form-urlencoded"
 }
 
-// readInput reads a body. Properties that are not known are an error.
+// readInput reads a body. Unknown properties are an error.
 func readInput(w http.ResponseWriter, r *http.Request, known ...string) (*input, error) {
 	in := &input{form: isForm(r)}
 	kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
@@ -419,13 +419,13 @@ func bodyRefusal(err error) error {
 	return refusal.New(refusal.Body, "it was not received completely")
 }
 
-// text is a property that is a text, empty if it is none.
+// text returns a property that is a string, otherwise the empty string.
 func (in *input) text(name string) string {
 	text, _ := in.values[name].(string)
 	return text
 }
 
-// want returns a text that must be there.
+// want returns a required string.
 func (in *input) want(name string) string {
 	value, present := in.values[name]
 	text, isText := value.(string)
@@ -470,8 +470,8 @@ func btoi(b bool) int {
 	return 0
 }
 
-// shownName is a property's name as an answer has it: JSON would write a control
-// character with six.
+// shownName returns a property's name for a response, shortened because JSON needs six
+// characters for a control character.
 func shownName(name string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f || r == '\u2028' || r == '\u2029' {

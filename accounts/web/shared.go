@@ -25,28 +25,28 @@ import (
 	"go.uber.org/zap"
 )
 
-// Shared are the accounts of a site as another module uses them, such
-// as an OpenID Provider whose users they are.
+// Shared gives other modules access to the accounts of a site, such as an OpenID Provider
+// for their users.
 type Shared struct {
 	service        *accounts.Service
 	sayLoginHidden sync.Once
 }
 
-// Login is who is logged in by a browser's session.
+// Login is the log-in of a browser's session.
 type Login struct {
-	// User as it is in the store now.
+	// User is the user as currently stored.
 	User store.User
 	// SessionID is the `sid` of the session.
 	SessionID string
-	// At is when the user typed the password, here or at another provider; zero
-	// if that one does not say.
+	// At is when the user entered the password, here or at another provider; zero if that
+	// provider does not return it.
 	At time.Time
-	// External tells that another provider let the user in.
+	// External reports whether the user logged in through another provider.
 	External bool
 }
 
-// Open returns the accounts with this config, which a `jwt_accounts`
-// handler with the same config serves. The caller closes them.
+// Open returns the accounts of this config, which a `jwt_accounts` handler with the same
+// config serves. The caller must call Close.
 func Open(ctx caddy.Context, config *accounts.Config) (*Shared, error) {
 	service, err := accounts.Open(ctx, config)
 	if err != nil {
@@ -55,17 +55,16 @@ func Open(ctx caddy.Context, config *accounts.Config) (*Shared, error) {
 	return &Shared{service: service}, nil
 }
 
-// Close gives the accounts back.
+// Close releases the accounts.
 func (a *Shared) Close() error { return a.service.Release() }
 
-// Store has the users, and keeps what the module has beside them.
+// Store returns the store of the users, which the module can also use for its own records.
 func (a *Shared) Store() store.UserStore { return a.service.Users() }
 
-// Now is the time by the clock of the accounts.
+// Now returns the time of the accounts' clock.
 func (a *Shared) Now() time.Time { return a.service.Now() }
 
-// StoreFailed counts an error of the store as the accounts count theirs, and logs an
-// outage as they do.
+// StoreFailed reports an error of the store, so that the accounts log an outage.
 func (a *Shared) StoreFailed(err error) {
 	failure, told := errors.AsType[*refusal.Error](err)
 	if !told {
@@ -77,37 +76,35 @@ func (a *Shared) StoreFailed(err error) {
 	a.service.SayStoreFails(failure)
 }
 
-// UseRefreshToken begins the use of a refresh token of another module, by the same
-// rules as those of the accounts. The result of a use is counted by Refreshed.
+// UseRefreshToken starts the use of another module's refresh token, by the same rules as
+// for the accounts. Refreshed counts its result.
 func (a *Shared) UseRefreshToken(ctx context.Context, use accounts.RefreshUse) (*accounts.RefreshUse, error) {
 	return a.service.UseRefreshToken(ctx, use)
 }
 
-// Refreshed counts the use of a refresh token: its result is ok, repeated of one that
-// came again before its successor was used, refused, or reused of one whose successor
-// was used.
+// Refreshed counts the use of a refresh token. Its result is ok, refused, repeated (sent
+// again before its successor was used) or reused (after its successor was used).
 func (a *Shared) Refreshed(result string) { accounts.CountEvent("refresh", result) }
 
-// Logger logs beside the accounts' own events.
+// Logger returns the logger of the accounts.
 func (a *Shared) Logger() *zap.Logger { return a.service.Log }
 
-// OpenKeys returns further keys of the accounts, of the algorithm RS256 or
-// ES256, which are made once, when the config starts or they are used. lifetime is how long a token of theirs may be
-// good.
+// OpenKeys returns additional keys for the algorithm RS256 or ES256. They are created once,
+// when the config starts or when they are first used. lifetime is the maximum lifetime of a
+// token signed with them.
 func (a *Shared) OpenKeys(ctx caddy.Context, algorithm string, lifetime time.Duration) (*signing.Keys, error) {
 	keys := signing.New(a.service.KeyOptions(ctx.Storage(), a.service.Config.FurtherKeys(algorithm), algorithm, lifetime))
 	config.AtStart(ctx, func() error { return keys.Ensure(ctx) })
 	return keys, nil
 }
 
-// Ready makes what a request needs that comes before the config has started.
+// Ready prepares the accounts for a request that arrives before the config has started.
 func (a *Shared) Ready(ctx context.Context) *refusal.Error { return a.service.Ready(ctx) }
 
-// AsIssuer is how a jwt handler accepts the accounts' tokens.
+// AsIssuer returns the issuer for a jwt handler that accepts the accounts' tokens.
 func (a *Shared) AsIssuer() jwt.Issuer { return a.service.AsIssuer() }
 
-// LearnRevocations reads what a server learns in the background, for whoever judges a
-// token outside of one.
+// LearnRevocations loads revocations, for checking a token outside of a server.
 func (a *Shared) LearnRevocations(ctx context.Context, now time.Time) error {
 	revoked, err := a.Store().Revocations(ctx, time.Time{}, now)
 	for _, revocation := range revoked {
@@ -116,8 +113,8 @@ func (a *Shared) LearnRevocations(ctx context.Context, now time.Time) error {
 	return err
 }
 
-// Login returns who is logged in, and renews the session of a browser whose
-// access token has expired. The error is an *[Error] for nobody.
+// Login returns the log-in of the browser, and renews its session if the access token has
+// expired. The error is an *[Error] if nobody is logged in.
 func (a *Shared) Login(w http.ResponseWriter, r *http.Request) (*Login, error) {
 	if err := a.service.Ready(r.Context()); err != nil {
 		return nil, err
@@ -143,12 +140,12 @@ func (a *Shared) Login(w http.ResponseWriter, r *http.Request) (*Login, error) {
 	return login, accounts.StoreRefusal(err)
 }
 
-// Session returns a session of a user if it has not ended; [store.ErrNotFound].
+// Session returns an active session of a user, or [store.ErrNotFound].
 func (a *Shared) Session(ctx context.Context, userID, sessionID string) (store.Session, error) {
 	return a.service.Session(ctx, userID, sessionID)
 }
 
-// LoginURL is where a browser logs in, to come back to a path of the site.
+// LoginURL returns the URL of the log-in page that leads back to a path of the site.
 func (a *Shared) LoginURL(r *http.Request, returnTo, email string) string {
 	query := url.Values{"return_to": {returnTo}}
 	if email != "" {
@@ -157,8 +154,8 @@ func (a *Shared) LoginURL(r *http.Request, returnTo, email string) string {
 	return answer.MountedAt(r) + a.service.Config.Path("login") + "?" + query.Encode()
 }
 
-// LogOut ends a session and those of the same browser, and takes its cookies from
-// there.
+// LogOut ends a session and the other sessions of the same browser, and removes the
+// cookies.
 func (a *Shared) LogOut(w http.ResponseWriter, r *http.Request, userID, sessionID string) error {
 	clearSessionCookies(w, r)
 	if err := a.service.EndBrowser(r.Context(), userID, sessionID); err != nil {
@@ -169,12 +166,12 @@ func (a *Shared) LogOut(w http.ResponseWriter, r *http.Request, userID, sessionI
 	return nil
 }
 
-// PasswordMark tells the password that a user has from those that they had or will
-// have. It is no secret.
+// PasswordMark returns a value that identifies the user's current password and is not
+// secret.
 func (a *Shared) PasswordMark(user store.User) string { return accounts.PasswordMark(user) }
 
-// SamePassword tells whether a user still has the password whose mark this is,
-// however it is hashed now.
+// SamePassword reports whether a user still has the password of the mark, even if its hash
+// was upgraded.
 func (a *Shared) SamePassword(ctx context.Context, user store.User, mark string) (bool, error) {
 	for now := accounts.PasswordMark(user); now != mark; {
 		record, err := a.Store().Record(ctx, accounts.KindRehashed, now, a.Now())
@@ -191,20 +188,20 @@ func (a *Shared) SamePassword(ctx context.Context, user store.User, mark string)
 	return true, nil
 }
 
-// HasPassword tells whether a secret that came with a request has a hash, argon2id
-// or bcrypt, by the same queue as the users' passwords.
+// HasPassword reports whether a secret in a request matches a hash (argon2id or bcrypt). It
+// uses the same queue as the users' passwords.
 func (a *Shared) HasPassword(r *http.Request, hash, secret string) (bool, error) {
 	return password.Check(r.Context(), a.service.HashTurn("client secret", client(r)), hash, secret)
 }
 
-// Page is a page of another module in the look of the accounts' pages.
+// Page is a page of another module in the style of the accounts' pages.
 type Page struct {
 	pages *pages
 	name  string
 }
 
-// NewPage reads a page, which defines "title" and "content" of the layout: the
-// file in the folder if it has one of this name, else the embedded one.
+// NewPage loads a page, which defines "title" and "content" of the layout: from the folder
+// if it contains the file, otherwise the embedded one.
 func (a *Shared) NewPage(embedded fs.FS, file, dir string) (*Page, error) {
 	own, err := fs.Sub(embeddedPages, "pages")
 	if err != nil {
@@ -233,53 +230,50 @@ func (a *Shared) NewPage(embedded fs.FS, file, dir string) (*Page, error) {
 	return &Page{page, file}, nil
 }
 
-// Render shows the page with its data as `.Data`. Its form may lead on to other
-// sites.
+// Render shows the page with data as `.Data`. Its form may redirect to other sites.
 func (p *Page) Render(w http.ResponseWriter, r *http.Request, data any, status int) error {
 	return p.pages.render(w, r, p.name, pageData{Data: data, leadsOn: true}, status)
 }
 
-// Throttle bounds tries by a key, such as a user.
+// Throttle limits attempts by a key, such as a user.
 type Throttle struct{ throttle *accounts.Throttle }
 
-// NewThrottle allows so many tries within the window, at all nodes together if
-// the store counts for them. No other throttle has its name.
+// NewThrottle returns a throttle for a number of attempts within the window, for all nodes
+// together if the store supports it. The name must be unique.
 func (a *Shared) NewThrottle(name string, tries int, window time.Duration) *Throttle {
 	return &Throttle{a.service.Attempts.NewThrottle(name, tries, window)}
 }
 
-// Try counts a try, and tells whether it may be made. forgive takes the count
-// back.
+// Try counts an attempt and reports whether it is allowed. forgive removes it from the
+// count.
 func (t *Throttle) Try(ctx context.Context, key string, now time.Time) (forgive func(), allowed bool) {
 	attempt, wait := t.throttle.Begin(ctx, key, now)
 	return attempt.Forgive, wait == 0
 }
 
-// ClientKey is a client as it is throttled: its IP address, of IPv6 the /64. [Throttle.Try] counts
-// for the /48 beside.
+// ClientKey returns the throttle key of a client: its IP address, or its /64 for IPv6.
+// [Throttle.Try] also counts for the /48.
 func ClientKey(r *http.Request) string { return network.Key(client(r).Address) }
 
-// Newest is the session that took the place of one, as when its user logged in
-// once more; the session itself if none did.
+// Newest returns the session that replaced a session, for example because the user logged
+// in again; otherwise the session itself.
 func (a *Shared) Newest(ctx context.Context, sessionID string) (string, error) {
 	return a.service.Newest(ctx, sessionID)
 }
 
-// LeadsTo has log-ins ask what a return path leads to. The zero Lead means that
-// f does not know it. The function that is returned stops that.
+// LeadsTo registers a function that returns the purpose of a log-in with a return path, or
+// the zero Lead if it does not know the path. Call stop to unregister it.
 func (a *Shared) LeadsTo(f func(returnTo string) accounts.Lead) (stop func()) {
 	return a.service.Links.LeadsTo(f)
 }
 
-// AddAccountLink puts a link on the account page, until the function that is
-// returned is called.
+// AddAccountLink adds a link to the account page until remove is called.
 func (a *Shared) AddAccountLink(link accounts.AccountLink) (remove func()) {
 	return a.service.Links.Add(link)
 }
 
-// OnSessionEnd has a function called with the ID of each session that ends from now
-// on, here or in another process. It must not wait. The function that is returned
-// stops that.
+// OnSessionEnd registers a function that is called with the ID of each session that ends
+// from now on, here or in another process. It must not block. Call stop to unregister it.
 func (a *Shared) OnSessionEnd(f func(sessionID string)) (stop func()) {
 	return a.service.Revoked.Listen(f)
 }

@@ -8,7 +8,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// warn logs what is suspicious in the accounts of a site.
+// warn logs suspicious settings of the accounts of a site.
 func (h *Handler) warn(at place.Place) {
 	if login := h.Path("login"); len(at.Outside(login)) > 0 && !othersWithin(at) {
 		h.answers.Logger.Warn("accounts: requests for "+login+" do not reach this handler, because a path matcher around jwt does not match them; put jwt at the top of the site, or give the accounts a prefix that the matcher matches", zap.Strings("matcher", at.Outside(login)))
@@ -20,12 +20,12 @@ func (h *Handler) warn(at place.Place) {
 	}
 }
 
-// othersWithin reports whether the site has these accounts in another place too, which
-// may be in reach.
+// othersWithin reports whether the site has the same accounts in another place, which may
+// be reachable.
 func othersWithin(at place.Place) bool {
 	found := 0
 	for _, route := range place.Routes(at.Server) {
-		for _, raw := range route.HandlersRaw { // what is not provisioned yet
+		for _, raw := range route.HandlersRaw { // not provisioned yet
 			found += strings.Count(string(raw), `"jwt_accounts"`)
 		}
 	}

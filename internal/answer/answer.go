@@ -1,5 +1,5 @@
-// Package answer answers a refusal over HTTP: challenge, JSON or the handle_errors of the
-// site; and counts what was decided.
+// Package answer sends refusals over HTTP, as a challenge, JSON or through the site's
+// handle_errors, and counts decisions.
 package answer
 
 import (
@@ -18,10 +18,10 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// DefaultRealm of the challenge in WWW-Authenticate.
+// DefaultRealm is the default realm of the challenge in WWW-Authenticate.
 const DefaultRealm = "restricted"
 
-// ErrorBody is the answer where the site has no handle_errors.
+// ErrorBody is the JSON body of a refusal, if the site has no handle_errors.
 type ErrorBody struct {
 	Error struct {
 		StatusCode int    `json:"statusCode"`
@@ -33,16 +33,16 @@ type ErrorBody struct {
 	} `json:"error"`
 }
 
-// Responder answers refusals.
+// Responder sends refusals.
 type Responder struct {
 	// Realm of the challenge (RFC 9110 §11.5).
 	Realm string
-	// Logger has a line for each refusal, at debug level.
+	// Logger logs each refusal at debug level.
 	Logger *zap.Logger
 }
 
-// Refuse answers a refusal: headers of RFC 6750 §3, then the site's own
-// handle_errors if one of its routes takes the error, else a JSON body.
+// Refuse sends a refusal: the headers of RFC 6750 §3, then the response of the site's
+// handle_errors if it has a matching route, otherwise a JSON body.
 func (h Responder) Refuse(w http.ResponseWriter, r *http.Request, err *refusal.Error) error {
 	told := err.Reason.Answer()
 	h.Announce(w, r, err)
@@ -53,7 +53,7 @@ func (h Responder) Refuse(w http.ResponseWriter, r *http.Request, err *refusal.E
 	return WriteRefusal(w, err)
 }
 
-// WriteRefusal answers with the JSON body.
+// WriteRefusal writes the JSON body of a refusal.
 func WriteRefusal(w http.ResponseWriter, err *refusal.Error) error {
 	told := err.Reason.Answer()
 	var body ErrorBody
@@ -63,7 +63,7 @@ func WriteRefusal(w http.ResponseWriter, err *refusal.Error) error {
 	return WriteJSON(w, told.Status, body)
 }
 
-// WriteJSON answers with a value as JSON.
+// WriteJSON writes a value as JSON.
 func WriteJSON(w http.ResponseWriter, status int, value any) error {
 	text, err := json.Marshal(value, json.Deterministic(true))
 	if err != nil {
@@ -76,7 +76,7 @@ func WriteJSON(w http.ResponseWriter, status int, value any) error {
 	return err
 }
 
-// Announce sets the challenge and the placeholders, counts and logs.
+// Announce sets the challenge and the placeholders, and counts and logs the refusal.
 func (h Responder) Announce(w http.ResponseWriter, r *http.Request, err *refusal.Error) {
 	told := err.Reason.Answer()
 	Refused(err.Reason)
@@ -94,8 +94,8 @@ func (h Responder) Announce(w http.ResponseWriter, r *http.Request, err *refusal
 	replacer.Set("http.jwt.error_description", told.Description)
 }
 
-// challenge is the WWW-Authenticate header of RFC 6750 §3. It names no error
-// to a client that sent no credentials (§3.1).
+// challenge returns the WWW-Authenticate header of RFC 6750 §3. It has no error if the
+// client sent no credentials (§3.1).
 func challenge(realm string, err *refusal.Error) string {
 	told := err.Reason.Answer()
 	var text strings.Builder
@@ -110,9 +110,9 @@ func challenge(realm string, err *refusal.Error) string {
 	return text.String()
 }
 
-// takesError tells whether the site has a handle_errors route for the error.
-// The server's error routes are those of all its sites, so their matchers are
-// asked, on the request as Caddy shows it to them.
+// takesError reports whether the site has a handle_errors route for the error. The error
+// routes of a server are those of all its sites, so it evaluates their matchers on the
+// request that Caddy would pass to them.
 func takesError(r *http.Request, err error) bool {
 	server, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if !ok || server == nil || server.Errors == nil {
@@ -141,9 +141,9 @@ func anyHandles(routes caddyhttp.RouteList, r *http.Request) bool {
 	return false
 }
 
-// Prefers tells whether the request's Accept header prefers a media type to
-// another (RFC 9110 §12.5.1): it comes first, as no browser or client that
-// matters here sends weights for these.
+// Prefers reports whether the request's Accept header prefers one media type to another
+// (RFC 9110 §12.5.1): the type that comes first, because no relevant client sends weights
+// for these types.
 func Prefers(r *http.Request, kind, over string) bool {
 	for part := range strings.SplitSeq(strings.Join(r.Header.Values("Accept"), ","), ",") {
 		accepted, _, _ := mime.ParseMediaType(part)

@@ -8,15 +8,14 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// SeeOther sends a browser to a path as it is written, which http.Redirect
-// would clean.
+// SeeOther redirects a browser to a path without changing it; http.Redirect would clean it.
 func SeeOther(w http.ResponseWriter, location string) {
 	w.Header().Set("Location", location)
 	w.WriteHeader(http.StatusSeeOther)
 }
 
-// MountedAt is what Caddy took off the path before this site saw it, as
-// handle_path does: browsers need it in links. It is mostly empty.
+// MountedAt returns the prefix that Caddy removed from the path before this site, as
+// handle_path does. Links for browsers need it. It is usually empty.
 func MountedAt(r *http.Request) string {
 	original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request)
 	if !ok {
@@ -29,9 +28,9 @@ func MountedAt(r *http.Request) string {
 	return (&url.URL{Path: prefix}).EscapedPath()
 }
 
-// SafeReturnPath is where a browser goes after a log-in: a path of this site,
-// or the standard one. Whatever a browser could take for another site is none
-// (CWE-601).
+// SafeReturnPath returns where a browser goes after a log-in: path if it is a path of this
+// site, otherwise standard. It rejects anything that a browser could interpret as another
+// site (CWE-601).
 func SafeReturnPath(path, standard string) string {
 	if len(path) > 2048 || !strings.HasPrefix(path, "/") {
 		return standard

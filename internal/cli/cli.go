@@ -1,5 +1,5 @@
-// Package cli is `caddy jwt …`: tokens, signing keys, users and their stores on the command
-// line. Other packages add commands of their own by [Add].
+// Package cli implements `caddy jwt …`: commands for tokens, signing keys, users and their
+// stores. Other packages add commands with [Add].
 package cli
 
 import (
@@ -27,12 +27,12 @@ func init() {
 
 var furtherCommands []func() *cobra.Command
 
-// Add puts a command of another module under `caddy jwt`. It is called
-// by init functions.
+// Add registers a command of another module below `caddy jwt`. Call it from an init
+// function.
 func Add(command func() *cobra.Command) { furtherCommands = append(furtherCommands, command) }
 
-// groups has commands that only group others refuse what is none of them, so
-// that a script learns of a slip.
+// groups makes pure parent commands reject unknown subcommands, so that scripts notice
+// typos.
 func groups(cmd *cobra.Command) {
 	for _, inner := range cmd.Commands() {
 		groups(inner)
@@ -49,8 +49,8 @@ func groups(cmd *cobra.Command) {
 	})
 }
 
-// runs makes a command of a function. Its error is told as Caddy tells its own,
-// and makes the exit code.
+// runs converts a function to the function of a command. Errors are reported as by Caddy's
+// own commands, and determine the exit code.
 func runs(run func(cmd *cobra.Command, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		return caddycmd.WrapCommandFuncForCobra(func(caddycmd.Flags) (int, error) {

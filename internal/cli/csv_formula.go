@@ -7,10 +7,10 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// escaped are values for a line of CSV that no spreadsheet takes for a formula: an
-// apostrophe stands before what it might (OWASP: CSV Injection). Spreadsheets of some
-// countries separate cells by semicolons or tabs, so that a formula may also begin
-// within a value.
+// escaped returns values for a line of CSV that spreadsheets do not interpret as formulas:
+// a potential formula gets an apostrophe in front (OWASP: CSV Injection). In some locales,
+// spreadsheets separate cells by semicolons or tabs, so a formula may also start within a
+// value.
 func escaped(values []string) []string {
 	safe := make([]string, len(values))
 	for i, value := range values {
@@ -24,8 +24,7 @@ func escaped(values []string) []string {
 	return safe
 }
 
-// notEscaped is a value as it was before escaped. What cannot have come from there
-// stays as it is.
+// notEscaped reverts escaped. It does not change values that escaped cannot have produced.
 func notEscaped(value string) string {
 	return eachCell(value, func(cell string) string {
 		if rest, ok := strings.CutPrefix(cell, "'"); ok && looksLikeFormula(rest) {
@@ -35,8 +34,8 @@ func notEscaped(value string) string {
 	})
 }
 
-// eachCell changes the parts of a value that some spreadsheet takes for cells. What
-// separates them belongs to the end of the one before.
+// eachCell applies a function to the parts of a value that some spreadsheet interprets as
+// cells. A separator belongs to the cell before it.
 func eachCell(value string, change func(string) string) string {
 	var b strings.Builder
 	for cell := range splitAfterAny(value) {
@@ -45,7 +44,7 @@ func eachCell(value string, change func(string) string) string {
 	return b.String()
 }
 
-// splitAfterAny splits a value after each of what separates cells.
+// splitAfterAny splits a value after each cell separator.
 func splitAfterAny(value string) func(yield func(string) bool) {
 	return func(yield func(string) bool) {
 		for value != "" {
@@ -61,9 +60,8 @@ func splitAfterAny(value string) func(yield func(string) bool) {
 	}
 }
 
-// looksLikeFormula tells whether the first character of a cell begins a formula,
-// beyond blanks, quotation marks and apostrophes. So an apostrophe before a formula
-// leaves one, and notEscaped knows what was escaped.
+// looksLikeFormula reports whether a cell starts with a formula after any spaces, quotation
+// marks and apostrophes. So it also matches an escaped formula, which notEscaped relies on.
 func looksLikeFormula(cell string) bool {
 	for _, r := range cell {
 		switch {

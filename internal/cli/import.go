@@ -65,7 +65,7 @@ removes that apostrophe.`,
 	return cmd
 }
 
-// importFormat takes it from the name of the file if no flag says it.
+// importFormat returns the format: from the flag, otherwise from the file name.
 func (o *operator) importFormat() (string, error) {
 	format := o.flags.String("format")
 	if format == "" {
@@ -80,7 +80,7 @@ func (o *operator) importFormat() (string, error) {
 	return "", fmt.Errorf("the format of %s is unknown; set --format csv or --format jsonl", refusal.Quoted(o.args[0]))
 }
 
-// importCount is what became of the lines of an import.
+// importCount counts the results of the lines of an import.
 type importCount struct {
 	imported, skipped, refused int
 
@@ -93,7 +93,7 @@ func (c *importCount) String() string {
 	return fmt.Sprintf("imported %d, skipped %d, refused %d", c.imported, c.skipped, c.refused)
 }
 
-// show tells on a terminal how far it is.
+// show shows the progress on a terminal.
 func (c *importCount) show() {
 	if c.shows && time.Since(c.last) > progressInterval {
 		c.last = time.Now()
@@ -101,15 +101,14 @@ func (c *importCount) show() {
 	}
 }
 
-// clear makes room on the terminal's line.
+// clear clears the line of the terminal.
 func (c *importCount) clear() {
 	if c.shows {
 		fmt.Fprintf(c.out, "\r%*s\r", len(c.String()), "")
 	}
 }
 
-// report tells of a line. What it says must hold nothing of the line's values,
-// as one may be a hash.
+// report reports a line. It must not contain values of the line, because one may be a hash.
 func (c *importCount) report(number int, what string, err error) {
 	c.clear()
 	fmt.Fprintf(c.out, "line %d %s: %v\n", number, what, err)
@@ -180,7 +179,7 @@ func (o *operator) importLines(lines *lineReader, parse func([]byte) (userRecord
 	}
 }
 
-// storeFailure is an error that is not the line's.
+// storeFailure is an error of the store, not of the line.
 type storeFailure struct{ error }
 
 func (o *operator) importLine(line []byte, parse func([]byte) (userRecord, error)) error {
@@ -211,7 +210,7 @@ func (o *operator) importLine(line []byte, parse func([]byte) (userRecord, error
 	return &storeFailure{err}
 }
 
-// lineReader reads lines without more memory than one takes.
+// lineReader reads lines and only needs memory for one of them.
 type lineReader struct {
 	in     *bufio.Reader
 	number int // of the line that was read last
@@ -219,7 +218,7 @@ type lineReader struct {
 
 var errLineTooLong = fmt.Errorf("it is longer than %d bytes", maxImportLine)
 
-// next returns a line without its end. It is good until the next call.
+// next returns a line without its end. The line is valid until the next call.
 func (l *lineReader) next() ([]byte, error) {
 	l.number++
 	line, err := l.in.ReadSlice('\n')
@@ -241,7 +240,7 @@ func (l *lineReader) next() ([]byte, error) {
 	return bytes.TrimRight(line, "\r\n"), err
 }
 
-// userRecord is a user as it stands in a file, in JSON lines literally so.
+// userRecord is a user in a file; its JSON is a line of JSON lines.
 type userRecord struct {
 	ID           string         `json:"id"`
 	Email        string         `json:"email"`
@@ -252,11 +251,11 @@ type userRecord struct {
 	CreatedAt    string         `json:"created_at"`
 }
 
-// importableID is what a user may be called whom another system made: a UUID, a
-// number, an ObjectId. It is safe in a path and a header.
+// importableID matches IDs of other systems that can be imported: a UUID, a number, an
+// ObjectId. They are safe in paths and headers.
 var importableID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`)
 
-// user checks what a store does not. Errors hold none of the values.
+// user validates what a store does not. Errors do not contain the values.
 func (r userRecord) user(now time.Time) (user store.User, err error) {
 	user = store.User{ID: uuid.NewString(), Email: r.Email, Roles: r.Roles, Disabled: r.Disabled, CreatedAt: now, UpdatedAt: now}
 	if user.EmailKey, err = store.EmailKey(r.Email); err != nil {
@@ -335,7 +334,7 @@ func parseJSONUser(line []byte) (record userRecord, err error) {
 	return record, fmt.Errorf("%s has the wrong JSON type", refusal.Quoted(string(semantic.JSONPointer)))
 }
 
-// csvHeader are the names of the columns.
+// csvHeader lists the names of the columns.
 type csvHeader []string
 
 func readCSVHeader(lines *lineReader) (csvHeader, error) {
@@ -356,7 +355,7 @@ func readCSVHeader(lines *lineReader) (csvHeader, error) {
 	return header, csvHeader(header).check()
 }
 
-// csvColumns are those that are no property of the profile.
+// csvColumns are the columns that are not profile properties.
 var csvColumns = []string{"email", "password_hash", "id", "roles", "disabled", "created_at"}
 
 func (h csvHeader) check() error {
@@ -461,7 +460,7 @@ func exportUsers(o *operator) error {
 	return errors.Join(err, out.Flush())
 }
 
-// records are all users as they stand in a file.
+// records returns all users in the form of a file.
 func (o *operator) records() iter.Seq2[userRecord, error] {
 	return func(yield func(userRecord, error) bool) {
 		for users, err := range o.pages() {
@@ -478,7 +477,7 @@ func (o *operator) records() iter.Seq2[userRecord, error] {
 	}
 }
 
-// exportJSON leaves out a user that cannot be written, and says so at the end.
+// exportJSON skips users that cannot be exported, and reports them at the end.
 func (o *operator) exportJSON(out io.Writer) error {
 	var left error
 	for record, err := range o.records() {
@@ -500,8 +499,7 @@ func (o *operator) exportJSON(out io.Writer) error {
 	return left
 }
 
-// exportCSV goes through the users twice, since the first line must name all
-// properties that there are.
+// exportCSV reads the users twice, because the first line must name all properties.
 func (o *operator) exportCSV(out io.Writer) error {
 	header, err := o.csvHeader()
 	if err != nil {
@@ -548,8 +546,8 @@ func (o *operator) csvHeader() (csvHeader, error) {
 	return header, header.check()
 }
 
-// values are a line of CSV. What an import would read as something else is an
-// error.
+// values returns a line of CSV. It returns an error for a value that an import would read
+// differently.
 func (h csvHeader) values(record userRecord) ([]string, error) {
 	if err := store.CheckRoles(record.Roles); err != nil {
 		return nil, err

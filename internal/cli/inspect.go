@@ -68,8 +68,7 @@ func inspect(cmd *cobra.Command, args []string) error {
 	return checkToken(cmd, token)
 }
 
-// describeToken writes what can be read of a token, and returns why it is
-// malformed.
+// describeToken prints the readable parts of a token, and returns why it is malformed.
 func describeToken(w io.Writer, token string, now time.Time) error {
 	decoded, err := jwt.Decode(token)
 	for _, part := range []struct {
@@ -83,10 +82,10 @@ func describeToken(w io.Writer, token string, now time.Time) error {
 	return err
 }
 
-// timeClaim is a line of indented claims, of which none is nested.
+// timeClaim matches a line with a time in indented claims, at the top level.
 var timeClaim = regexp.MustCompile(`^  "(exp|nbf|iat|auth_time)": (-?[0-9.eE+-]+),?$`)
 
-// withTimes writes behind each time what it is in words.
+// withTimes adds each time in words.
 func withTimes(object string, now time.Time) string {
 	var b strings.Builder
 	for line := range strings.SplitSeq(object, "\n") {
@@ -121,8 +120,8 @@ func durationText(d time.Duration) string {
 	return d.String()
 }
 
-// checkToken says of each handler of the config whether it accepts the token.
-// It is an error if none does.
+// checkToken prints for each handler of the config whether it accepts the token. It returns
+// an error if none does.
 func checkToken(cmd *cobra.Command, token string) error {
 	config, err := loadConfig(flagsOf(cmd))
 	if err != nil {
@@ -150,8 +149,8 @@ func checkToken(cmd *cobra.Command, token string) error {
 	return nil
 }
 
-// providers are those of Caddy's own authentication handlers in the config, as the
-// handlers that they are inside.
+// providers returns the jwt providers of Caddy's authentication handlers in the config, as
+// handlers.
 func (c *siteConfig) providers() (found []*handlerConfig) {
 	for _, handler := range c.handlers("authentication") {
 		var of struct {
@@ -171,7 +170,7 @@ func (c *siteConfig) providers() (found []*handlerConfig) {
 	return found
 }
 
-// judge says what a handler would do with the token.
+// judge returns what a handler would do with the token.
 func judge(ctx caddy.Context, handler json.RawMessage, token string) (verdict string, accepted bool) {
 	h, err := openHandler(ctx, handler)
 	if err != nil {
@@ -180,13 +179,13 @@ func judge(ctx caddy.Context, handler json.RawMessage, token string) (verdict st
 	return h.Judge(ctx, token, time.Now())
 }
 
-// tokenJudge is what the handlers that verify tokens have for this command.
+// tokenJudge is implemented by handlers that verify tokens.
 type tokenJudge interface {
-	// Judge says what it would do with a token, and whether it would let it in.
+	// Judge returns what the handler would do with a token, and whether it would accept it.
 	Judge(ctx context.Context, token string, now time.Time) (verdict string, accepted bool)
 }
 
-// openHandler sets a handler up, unless that would make users or keys.
+// openHandler sets up a handler, unless that would create users or keys.
 func openHandler(ctx caddy.Context, config json.RawMessage) (tokenJudge, error) {
 	var holder struct {
 		Handler  json.RawMessage  `json:"-" caddy:"namespace=http.handlers inline_key=handler"`
@@ -212,8 +211,8 @@ func openHandler(ctx caddy.Context, config json.RawMessage) (tokenJudge, error) 
 	return judge, nil
 }
 
-// mustHaveRun tells whether Caddy has run with the accounts: then their store
-// and keys are there.
+// mustHaveRun returns an error if Caddy has not run with the accounts yet, so that their
+// store and keys do not exist.
 func mustHaveRun(ctx caddy.Context, site *accounts.Config) error {
 	if err := site.Resolve(); err != nil {
 		return err

@@ -72,14 +72,14 @@ keys are withdrawn, so a key that returns, for example from a backup, is refused
 	return cmd
 }
 
-// keyPlace is where the signing keys of accounts are stored.
+// keyPlace is a place where signing keys of accounts are stored.
 type keyPlace struct {
 	issuer, path string
-	optional     bool // there are keys only where another module has made them
+	optional     bool // keys only exist if another module has created them
 	site         *accounts.Config
 }
 
-// keyPlaces are those of the accounts in a config that have such keys.
+// keyPlaces returns the places of stored keys of the accounts in a config.
 func keyPlaces(config *siteConfig) ([]keyPlace, error) {
 	sites, err := config.accounts()
 	if err != nil {
@@ -106,8 +106,7 @@ func keyPlaces(config *siteConfig) ([]keyPlace, error) {
 	return places, nil
 }
 
-// withKeys calls a function with each place of keys, and the storage that they
-// are in.
+// withKeys calls a function with each place of keys and the storage.
 func withKeys(cmd *cobra.Command, do func(caddy.Context, certmagic.Storage, keyPlace) error) error {
 	config, err := loadConfig(flagsOf(cmd))
 	if err != nil {
@@ -148,7 +147,7 @@ func listKeys(cmd *cobra.Command, _ []string) error {
 	return errors.Join(table.Flush(), err)
 }
 
-// keyState is what a stored key is for.
+// keyState describes the use of a stored key.
 func keyState(s signing.Stored, i int, now time.Time) string {
 	key := s.Keys[i]
 	switch {
@@ -169,7 +168,7 @@ func rotateKeys(cmd *cobra.Command, _ []string) error {
 		return fmt.Errorf("--lead %q: it must be a duration, as in 45s, 24h or 2d", flags.String("lead"))
 	}
 	r := signing.Rotation{Now: time.Now(), Lead: lead, Withdraw: flags.Bool("withdraw")}
-	begins, becomes := "from "+timeText(r.Now.Add(r.Lead))+" on", "still verifies what it signed"
+	begins, becomes := "from "+timeText(r.Now.Add(r.Lead))+" on", "verifies what it signed"
 	switch {
 	case r.Withdraw && cmd.Flags().Changed("lead"):
 		return errors.New("--withdraw and --lead cannot be combined, because --withdraw makes the new key sign at once; remove one of them")
@@ -185,7 +184,7 @@ func rotateKeys(cmd *cobra.Command, _ []string) error {
 			if err := filestore.CheckExists(place.site.StoreRaw); err != nil {
 				return err
 			}
-			chosen := *place.site // since it loses the module's text
+			chosen := *place.site // a copy, because LoadStore clears the module's config
 			users, err := accounts.LoadStore(ctx, &chosen)
 			if err != nil {
 				return err

@@ -19,19 +19,22 @@ import (
 	"golang.org/x/term"
 )
 
-// AddStoreFlags adds the flags that say which accounts a command is about.
+// AddStoreFlags adds the flags that select the accounts.
 func AddStoreFlags(cmd *cobra.Command) {
 	cmd.PersistentFlags().String("store", "", "Path of the file with the users")
 	addConfigFlags(cmd, "Caddy config with the accounts")
 }
 
-// OnStore makes a command of a function that works on the store which the flags
-// of AddStoreFlags name. A file that is not there is made if create says so.
-func OnStore(create bool, run func(ctx context.Context, cmd *cobra.Command, args []string, store store.UserStore) error) func(*cobra.Command, []string) error {
+// OnStore converts a function that works on the store selected by the flags of
+// AddStoreFlags to the function of a command. If create is set, a missing file is created.
+func OnStore(
+	create bool,
+	run func(ctx context.Context, cmd *cobra.Command, args []string, store store.UserStore) error,
+) func(*cobra.Command, []string) error {
 	return operates(create, func(o *operator) error { return run(o.ctx, o.cmd, o.args, o.store) })
 }
 
-// operator is who works on the users, by one command.
+// operator runs one command on the users.
 type operator struct {
 	ctx   context.Context
 	cmd   *cobra.Command
@@ -41,8 +44,8 @@ type operator struct {
 	store store.UserStore
 }
 
-// operates makes a command of a function that needs the store. Where the store
-// is a file that is not there, it is made if the command adds users.
+// operates converts a function that needs the store to the function of a command. If the
+// store is a missing file, it is created if the command adds users.
 func operates(adds bool, operate func(*operator) error) func(*cobra.Command, []string) error {
 	return runs(func(cmd *cobra.Command, args []string) error {
 		o := &operator{cmd: cmd, args: args, flags: flagsOf(cmd)}
@@ -71,7 +74,7 @@ func operates(adds bool, operate func(*operator) error) func(*cobra.Command, []s
 				fmt.Fprintln(cmd.ErrOrStderr(), warning)
 			}
 		}
-		chosen := *o.sites[0] // since it loses the module's text
+		chosen := *o.sites[0] // a copy, because LoadStore clears the module's config
 		module, err := ctx.LoadModule(&chosen, "StoreRaw")
 		if err != nil {
 			return fmt.Errorf("user store: %w", err)
@@ -99,8 +102,7 @@ func takes(what string) cobra.PositionalArgs {
 
 const userArgument = "an e-mail address or the ID of a user"
 
-// terminalOf returns the terminal that a command reads or writes; nil if it is
-// none.
+// terminalOf returns the terminal that a command reads from or writes to, or nil.
 func terminalOf(stream any) *os.File {
 	if file, ok := stream.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
 		return file
@@ -108,8 +110,7 @@ func terminalOf(stream any) *os.File {
 	return nil
 }
 
-// readHidden reads a line that the terminal does not show. Where it is
-// interrupted, the terminal shows again what is typed.
+// readHidden reads a line without echo. If it is interrupted, it restores the echo.
 func readHidden(terminal *os.File, prompt io.Writer, question string) (string, error) {
 	shown, err := term.GetState(int(terminal.Fd()))
 	if err != nil {

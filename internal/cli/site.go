@@ -16,9 +16,9 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// openContext is a context of Caddy for modules, which are cleaned up when it
-// is cancelled. Its storage is as in the config; none is Caddy's default. What
-// the modules log is left out, as the commands tell their errors themselves.
+// openContext returns a Caddy context for modules, which are cleaned up when it is
+// canceled. An empty storage means Caddy's default. Logs of the modules are discarded,
+// because commands report errors themselves.
 func openContext(storage json.RawMessage) (caddy.Context, context.CancelFunc, error) {
 	quiet := &caddy.CustomLog{BaseLog: caddy.BaseLog{Level: "ERROR"}, Exclude: []string{"jwt", "http.handlers.jwt", "http.handlers.jwt_accounts"}}
 	base, err := caddy.ProvisionContext(&caddy.Config{
@@ -32,7 +32,7 @@ func openContext(storage json.RawMessage) (caddy.Context, context.CancelFunc, er
 	return ctx, cancel, nil
 }
 
-// siteConfig is a config of Caddy, as far as the commands need it.
+// siteConfig is the part of a Caddy config that the commands need.
 type siteConfig struct {
 	file    string
 	content any             // its JSON
@@ -63,13 +63,13 @@ func loadConfig(flags caddycmd.Flags) (*siteConfig, error) {
 	return config, nil
 }
 
-// handlerConfig is a handler as it stands in a config.
+// handlerConfig is a handler in a config.
 type handlerConfig struct {
 	text   json.RawMessage
 	places []string // the addresses, hosts and paths of the routes around it
 }
 
-// handlers are those of the config with the name. Equal ones are one.
+// handlers returns the handlers with the name in the config, without duplicates.
 func (c *siteConfig) handlers(name string) []*handlerConfig {
 	var all []*handlerConfig
 	var look func(value any, place string)
@@ -94,8 +94,8 @@ func (c *siteConfig) handlers(name string) []*handlerConfig {
 	return all
 }
 
-// HandlersOf are those with the name, as JSON, in the config that a command's flag
-// --config names; none without the flag.
+// HandlersOf returns the handlers with the name, as JSON, in the config of a command's flag
+// --config; none without the flag.
 func HandlersOf(cmd *cobra.Command, name string) (found []json.RawMessage, err error) {
 	if flagsOf(cmd).String("config") == "" {
 		return nil, nil
@@ -111,9 +111,9 @@ func HandlersOf(cmd *cobra.Command, name string) (found []json.RawMessage, err e
 }
 
 func addHandler(all []*handlerConfig, handler map[string]any, place string) []*handlerConfig {
-	text, err := json.Marshal(handler) // as Caddy itself does before it loads a config
+	text, err := json.Marshal(handler) // as Caddy does before it loads a config
 	if err != nil {
-		return all // what was JSON has JSON
+		return all // it was unmarshaled from JSON
 	}
 	for _, known := range all {
 		if bytes.Equal(known.text, text) {
@@ -124,7 +124,7 @@ func addHandler(all []*handlerConfig, handler map[string]any, place string) []*h
 	return append(all, &handlerConfig{text, []string{place}})
 }
 
-// matched are the addresses of a server, or the hosts and paths of a route.
+// matched returns the addresses of a server, or the hosts and paths of a route.
 func matched(object map[string]any) []string {
 	found := elements(object["listen"])
 	sets, _ := object["match"].([]any)
@@ -143,7 +143,7 @@ func elements(list any) (found []string) {
 	return found
 }
 
-// accounts are those of the config, ready for use.
+// accounts returns the resolved accounts of the config.
 func (c *siteConfig) accounts() ([]*accounts.Config, error) {
 	var all []*accounts.Config
 	for _, handler := range c.handlers("jwt_accounts") {

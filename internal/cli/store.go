@@ -100,8 +100,8 @@ func copyStores(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// openNamedStore opens a store that is named as behind the word store of a
-// Caddyfile, or by the path of its file. It also returns the hash of its name.
+// openNamedStore opens a store that is named as after the option store in a Caddyfile, or
+// by the path of its file. It also returns the hash of its name.
 func openNamedStore(ctx caddy.Context, text string, create bool) (users *sqlstore.Store, name string, err error) {
 	raw, err := namedStore(text)
 	if err != nil {
@@ -158,8 +158,8 @@ func namedStore(text string) (json.RawMessage, error) {
 	return caddyconfig.JSONModuleObject(module, "module", words[0].Text, nil), nil
 }
 
-// copyProgress tells how far a copy is: on a terminal all the time, else now and
-// then.
+// copyProgress shows the progress of a copy: continuously on a terminal, otherwise
+// occasionally.
 type copyProgress struct {
 	out   io.Writer
 	shows bool // on a terminal
@@ -186,7 +186,7 @@ func (p *copyProgress) report(doing, table string, rows, all int64) {
 	p.line = line
 }
 
-// end makes room on the terminal's line.
+// end clears the line of the terminal.
 func (p *copyProgress) end() {
 	if p.shows && p.line != "" {
 		fmt.Fprintf(p.out, "\r%*s\r", len(p.line), "")

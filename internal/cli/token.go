@@ -150,7 +150,7 @@ func newSigner(stdin io.Reader, flags caddycmd.Flags) (signing.Signer, error) {
 	return s, nil
 }
 
-// readSource reads a secret from where people may keep one.
+// readSource reads a secret from standard input, a file or an environment variable.
 func readSource(stdin io.Reader, flag, source string) (text []byte, err error) {
 	switch {
 	case source == "-":

@@ -58,7 +58,7 @@ Name a user by e-mail address or ID.`,
 	return cmd
 }
 
-// chooseSites finds the accounts that are meant, and Caddy's storage beside them.
+// chooseSites finds the selected accounts, and the config's storage.
 func (o *operator) chooseSites() (storage json.RawMessage, err error) {
 	path := o.flags.String("store")
 	if o.flags.String("config") == "" {
@@ -87,7 +87,7 @@ func (o *operator) chooseSites() (storage json.RawMessage, err error) {
 	return config.storage, nil
 }
 
-// user is the one that the argument names.
+// user returns the user that the argument names.
 func (o *operator) user() (user store.User, err error) {
 	name := o.args[0]
 	if strings.Contains(name, "@") {
@@ -108,7 +108,7 @@ func (o *operator) user() (user store.User, err error) {
 	return user, err
 }
 
-// pages are all users, in the order of their e-mail addresses.
+// pages returns all users, sorted by e-mail address.
 func (o *operator) pages() iter.Seq2[[]store.User, error] {
 	return func(yield func([]store.User, error) bool) {
 		for after := ""; ; {
@@ -125,7 +125,7 @@ func (o *operator) say(format string, args ...any) {
 	fmt.Fprintf(o.cmd.OutOrStdout(), format+"\n", args...)
 }
 
-// texts are the values of a flag that may be repeated.
+// texts returns the values of a repeatable flag.
 func (o *operator) texts(flag string) []string {
 	values, _ := o.flags.GetStringArray(flag) // which the command has
 	return values
@@ -203,7 +203,7 @@ func (o *operator) profile() (map[string]any, error) {
 	return profile, nil
 }
 
-// newPassword asks for a password, and returns its hash.
+// newPassword prompts for a password and returns its hash.
 func (o *operator) newPassword() (hash string, err error) {
 	pw, err := o.askPassword()
 	if err != nil {
@@ -239,8 +239,8 @@ func (o *operator) askPassword() (string, error) {
 	return password, err
 }
 
-// readLine reads the first line of standard input, or as much of it as tells
-// that it is too long for a password.
+// readLine reads the first line of standard input, up to a length that is too long for a
+// password.
 func (o *operator) readLine() (string, error) {
 	line, err := bufio.NewReader(io.LimitReader(o.cmd.InOrStdin(), password.MaxBytes+3)).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -296,7 +296,7 @@ func newJSONEncoder(w io.Writer) *json.Encoder {
 	return encoder
 }
 
-// shownUser is a user in JSON, without the password's hash.
+// shownUser returns a user for JSON, without the password hash.
 func shownUser(user store.User) map[string]any {
 	shown := map[string]any{
 		"id": user.ID, "email": user.Email, "roles": user.Roles, "profile": user.Profile, "disabled": user.Disabled, "has_password": user.PasswordHash != "",
@@ -353,7 +353,7 @@ func disconnectUser(o *operator) error {
 	return nil
 }
 
-// behindColon names identities behind their number.
+// behindColon returns a list of identities to append to their number.
 func behindColon(links []accounts.LinkedIdentity) string {
 	if len(links) == 0 {
 		return ""
@@ -557,7 +557,7 @@ func setPassword(o *operator) error {
 	return o.sayKept(user)
 }
 
-// sayKept says which other providers log the user in now.
+// sayKept prints the identities that can still log in to the account.
 func (o *operator) sayKept(user store.User) error {
 	kept, err := accounts.IdentitiesOf(o.ctx, o.store, user.ID, time.Now())
 	if err == nil && len(kept) > 0 {
@@ -685,7 +685,7 @@ func makeResetLink(o *operator) error {
 	return nil
 }
 
-// resetPage is the page where a user sets a new password.
+// resetPage returns the URL of the page for setting a new password.
 func (o *operator) resetPage() (*url.URL, error) {
 	base, err := url.Parse(o.flags.String("base"))
 	if err != nil || base.Scheme != "https" && base.Scheme != "http" || base.Host == "" || base.User != nil || base.RawQuery != "" || base.Fragment != "" {

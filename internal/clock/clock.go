@@ -1,4 +1,4 @@
-// Package clock is the time by which all is judged, and which tests set.
+// Package clock provides the time for all checks, which tests can set.
 package clock
 
 import (
@@ -6,25 +6,25 @@ import (
 	"time"
 )
 
-// Now is the time by which tokens, sessions and key sets are judged. Tests
-// set another, before they load a config.
+// Now returns the time for checking tokens, sessions and key sets. Tests replace it before
+// they load a config.
 var Now = time.Now
 
-// Trust is how long a clock that was set to another time must stay so
-// until that is believed for what cannot be undone.
+// Trust is how long a changed clock must stay stable before it is trusted for irreversible
+// actions.
 const Trust = time.Hour
 
-// CleanUps says when to remove what has expired: each Interval, the first time
-// within it, so that nodes that start together do not do it together; and not before a
-// clock that was set has stayed so for Trust.
+// CleanUps schedules the removal of expired data: once per Interval, first at a random
+// time, so that nodes started together do not clean up together; and not until a changed
+// clock has been stable for Trust.
 type CleanUps struct{ last, next time.Time }
 
-// NewCleanUps begins at a time.
+// NewCleanUps starts the schedule at a time.
 func NewCleanUps(now time.Time) *CleanUps {
 	return &CleanUps{now, now.Add(rand.N(Interval))}
 }
 
-// Due is asked often, and always with the time as it is.
+// Due reports whether a clean-up is due. Call it often, with the current time.
 func (c *CleanUps) Due(now time.Time) bool {
 	if _, moved := Moved(c.last, now); moved {
 		c.next = now.Add(Trust)
@@ -37,15 +37,15 @@ func (c *CleanUps) Due(now time.Time) bool {
 	return true
 }
 
-// Moved tells by how much the system clock was changed between two
-// readings: what it differs by from the monotonic clock in them.
+// Moved returns by how much the system clock was changed between two readings: its
+// difference from their monotonic clock.
 func Moved(before, after time.Time) (by time.Duration, moved bool) {
 	by = after.Round(0).Sub(before.Round(0)) - after.Sub(before)
 	return by, by.Abs() > time.Second
 }
 
 const (
-	// Interval is as long as what strangers have kept lives at least, so that
-	// little of it outlives its time.
+	// Interval is not longer than the minimum lifetime of data of unauthenticated clients,
+	// so that expired data is removed soon.
 	Interval = time.Minute
 )

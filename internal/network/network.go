@@ -1,11 +1,11 @@
-// Package network has IP addresses as they are throttled: who has one often has many.
+// Package network normalizes IP addresses for throttling, because one client often has many
+// addresses.
 package network
 
 import "net/netip"
 
-// Key is an IP address as it is throttled: of IPv6 the /64, since
-// whoever has one address there has them all. [throttle.begin] counts for the /48
-// beside.
+// Key returns the throttle key of an IP address: for IPv6 its /64, because one client
+// usually has all of it. [throttle.begin] also counts for the /48.
 func Key(address string) string { return Prefix(address, 64) }
 
 // Prefix is an IPv4 address, or the network of an IPv6 one.

@@ -1,4 +1,4 @@
-// Package outage logs what fails for a while once, and when it works again.
+// Package outage logs a lasting failure once, and when it ends.
 package outage
 
 import (
@@ -8,19 +8,19 @@ import (
 	"go.uber.org/zap"
 )
 
-// sayAgain is how often the log says that an outage goes on.
+// sayAgain is how often a lasting outage is logged again.
 const sayAgain = 10 * time.Minute
 
-// Outage is something that fails, and is logged when it begins, at most each 10
-// minutes while it lasts, and when it ends, however its errors differ from each other.
-// The zero Outage is none. It is safe for concurrent use.
+// Outage is a lasting failure. It is logged when it starts, at most every 10 minutes while
+// it lasts, and when it ends, even if its errors differ. The zero Outage is ready to use.
+// It is safe for concurrent use.
 type Outage struct {
 	mu                sync.Mutex
 	began, said, last time.Time
 }
 
-// Fails notes a failure. It returns whether to log it, and for how long the outage has
-// lasted: 0 where it begins.
+// Fails records a failure. It returns whether to log it, and how long the outage has
+// lasted: 0 at its start.
 func (o *Outage) Fails(now time.Time) (say bool, lasts time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -35,8 +35,8 @@ func (o *Outage) Fails(now time.Time) (say bool, lasts time.Duration) {
 	return say, now.Sub(o.began)
 }
 
-// Works notes that it works. It returns whether an outage ends by that, and how long
-// it was.
+// Works records a success. It returns whether this ends an outage, and how long the outage
+// lasted.
 func (o *Outage) Works(now time.Time) (ends bool, lasted time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -48,22 +48,22 @@ func (o *Outage) Works(now time.Time) (ends bool, lasted time.Duration) {
 	return true, lasted
 }
 
-// Quiet tells whether there is an outage of which nothing was noted for a while, so
-// that it is worth a try whether it goes on.
+// Quiet reports whether there is an outage but nothing was recorded for a while, so that it
+// is worth testing.
 func (o *Outage) Quiet(now time.Time, while time.Duration) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return !o.began.IsZero() && now.Sub(o.last).Abs() >= while
 }
 
-// LastNoted is when a failure was noted last; zero for never.
+// LastNoted returns when a failure was last recorded; zero for never.
 func (o *Outage) LastNoted() time.Time {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.last
 }
 
-// Note logs the failure of something that was tried, or that it works again.
+// Note records the result of an attempt, and logs an outage and its end.
 func (o *Outage) Note(log *zap.Logger, now time.Time, err error, fails, works string) {
 	if err == nil {
 		if ends, lasted := o.Works(now); ends {

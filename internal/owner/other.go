@@ -1,24 +1,24 @@
 //go:build !unix
 
-// Package owner keeps files with the user who runs Caddy, whoever runs a command, and
-// refuses files that others may have put there or can change.
+// Package owner makes sure that files belong to the user who runs Caddy, whoever runs a
+// command, and refuses files that others may have created or can change.
 package owner
 
 import "github.com/caddyserver/certmagic"
 
-// Other systems have other rights, which are inherited from the folder.
+// Other systems have other permissions, which are inherited from the folder.
 
-// Check refuses nothing.
+// Check does nothing on this system.
 func Check(string) error { return nil }
 
-// WarnOfReaders says nothing.
+// WarnOfReaders does nothing on this system.
 func WarnOfReaders(string) {}
 
-// ReaderWarnings are none.
+// ReaderWarnings returns nil on this system.
 func ReaderWarnings(string) []string { return nil }
 
-// Keep changes no owner.
+// Keep does nothing on this system.
 func Keep(string) func() error { return func() error { return nil } }
 
-// KeepAll returns the storage.
+// KeepAll returns the storage unchanged.
 func KeepAll(storage certmagic.Storage) certmagic.Storage { return storage }

@@ -1,7 +1,7 @@
 //go:build unix
 
-// Package owner keeps files with the user who runs Caddy, whoever runs a command, and
-// refuses files that others may have put there or can change.
+// Package owner makes sure that files belong to the user who runs Caddy, whoever runs a
+// command, and refuses files that others may have created or can change.
 package owner
 
 import (
@@ -19,15 +19,16 @@ import (
 	"github.com/caddyserver/certmagic"
 )
 
-// EffectiveUser is who runs the program; tests set another.
+// EffectiveUser returns the user who runs the program; tests replace it.
 var EffectiveUser = os.Geteuid
 
+// OwnerOf returns the owner and group of a file.
 func OwnerOf(info fs.FileInfo) (uid, gid int) {
 	stat := info.Sys().(*syscall.Stat_t)
 	return int(stat.Uid), int(stat.Gid)
 }
 
-// userName is how to name a user to sudo.
+// userName returns the name of a user for sudo.
 func userName(uid int) string {
 	if known, err := user.LookupId(strconv.Itoa(uid)); err == nil {
 		return known.Username
@@ -35,8 +36,8 @@ func userName(uid int) string {
 	return "#" + strconv.Itoa(uid)
 }
 
-// Check refuses a file of users that somebody else may have put there or
-// can change. It is not there yet in the beginning, which is fine.
+// Check returns an error for a user file that somebody else may have created or can change.
+// A missing file is no error.
 func Check(path string) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -61,8 +62,8 @@ func Check(path string) error {
 	return nil
 }
 
-// mayOwn tells whether a file of a user may be used: it is one's own, and root may
-// use what the owner of the folder has put there.
+// mayOwn reports whether a file of a user may be used: one's own files, and for root also
+// files of the folder's owner.
 func mayOwn(uid int, path string) bool {
 	if me := EffectiveUser(); uid == me || me != 0 {
 		return uid == me
@@ -75,15 +76,14 @@ func mayOwn(uid int, path string) bool {
 	return uid == owner
 }
 
-// WarnOfReaders logs what others could do with the file.
+// WarnOfReaders logs the warnings about a file.
 func WarnOfReaders(path string) {
 	for _, warning := range ReaderWarnings(path) {
 		caddy.Log().Named("jwt.stores.file").Warn(warning)
 	}
 }
 
-// ReaderWarnings say that others could read the file until now, or that they can put
-// another in its place.
+// ReaderWarnings returns warnings if others can read the file or replace it.
 func ReaderWarnings(path string) (warnings []string) {
 	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o044 != 0 {
 		warnings = append(warnings, "the user store, including password hashes, was readable by other users; from now on only its owner can read it"+fmt.Sprintf(": %s, which had mode %04o", path, info.Mode().Perm()))
@@ -95,10 +95,9 @@ func ReaderWarnings(path string) (warnings []string) {
 	return warnings
 }
 
-// Keep returns a function that gives what was made at a path, and the folders
-// above it, to the owner of what was there: the file that it took the place of, or
-// the folder that it is in. So a command of root makes nothing that the user who runs
-// Caddy cannot read.
+// Keep returns a function that gives new files at a path, and the folders above it, to the
+// owner of the file that they replace or of the existing folder. So a command that runs as
+// root does not create files that the user who runs Caddy cannot read.
 func Keep(path string) (give func() error) {
 	nothing := func() error { return nil }
 	if EffectiveUser() != 0 {
@@ -136,7 +135,7 @@ func Keep(path string) (give func() error) {
 	}
 }
 
-// KeepAll is a storage that keeps the owners of its files, if it is of files.
+// KeepAll returns a storage that keeps the owners of its files, if it is a file storage.
 func KeepAll(storage certmagic.Storage) certmagic.Storage {
 	if files, ok := storage.(*certmagic.FileStorage); ok && EffectiveUser() == 0 {
 		return ownedStorage{files}

@@ -1,4 +1,4 @@
-// Package place finds where in the routes of a server a handler is.
+// Package place finds the position of a handler in the routes of a server.
 package place
 
 import (
@@ -12,7 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/rewrite"
 )
 
-// Way is the matchers of the routes that lead to a handler, from the outermost on.
+// Way has the matchers of the routes that lead to a handler, starting with the outermost.
 type Way []caddyhttp.MatcherSets
 
 // Has reports whether one of the matchers is of a kind.
@@ -29,17 +29,16 @@ func (w Way) Has(kind func(matcher any) bool) bool {
 	})
 }
 
-// Place is where in the server's routes a handler is being provisioned.
+// Place is the position of a handler that is being provisioned.
 type Place struct {
 	Server   *caddyhttp.Server // nil outside of the server's ordinary routes
 	Hosts    []string          // of the site; none for all
-	Way      Way               // to the handler, as far as the path is that of the request
+	Way      Way               // to the handler, up to the first rewrite of the path
 	Siblings caddyhttp.RouteList
 }
 
-// Of finds the place by the routes that are being provisioned: their handlers
-// are loaded one after the other, and the first that is not is on the way to
-// this one.
+// Of finds the position from the routes that are being provisioned: Caddy loads their
+// handlers in order, so the first handler that is not loaded leads to this one.
 func Of(ctx caddy.Context) (at Place) {
 	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if !ok {
@@ -55,7 +54,7 @@ func Of(ctx caddy.Context) (at Place) {
 	for _, routes := range lists {
 		i := slices.IndexFunc(routes, BeingProvisioned)
 		if i < 0 {
-			return Place{} // a named route, or one of errors
+			return Place{} // a named route, or an error route
 		}
 		if rewritten = rewritten || slices.ContainsFunc(routes[:i], rewrites); rewritten { // as in handle_path
 			at.Way = nil
@@ -71,8 +70,7 @@ func Of(ctx caddy.Context) (at Place) {
 	return at
 }
 
-// Routes are the routes of a server, also where a handler that has them wrapped takes
-// their place.
+// Routes returns the routes of a server, also if a handler has wrapped them.
 func Routes(server *caddyhttp.Server) caddyhttp.RouteList {
 	if len(server.Routes) == 1 && len(server.Routes[0].Handlers) == 1 {
 		if handler, ok := server.Routes[0].Handlers[0].(interface{ Wrapped() caddyhttp.RouteList }); ok {
@@ -82,7 +80,7 @@ func Routes(server *caddyhttp.Server) caddyhttp.RouteList {
 	return server.Routes
 }
 
-// BeingProvisioned reports whether the handlers of a route are not all loaded yet.
+// BeingProvisioned reports whether not all handlers of a route are loaded yet.
 func BeingProvisioned(route caddyhttp.Route) bool { return len(route.HandlersRaw) > 0 }
 
 func rewrites(route caddyhttp.Route) bool {
@@ -103,7 +101,7 @@ func hostsOf(sets caddyhttp.MatcherSets) (hosts []string) {
 	return hosts
 }
 
-// PathsAround are the path matchers on the way.
+// PathsAround returns the path matchers on the way.
 func (at Place) PathsAround() (paths []caddyhttp.MatchPath) {
 	for _, sets := range at.Way {
 		for _, set := range sets {
@@ -117,8 +115,8 @@ func (at Place) PathsAround() (paths []caddyhttp.MatchPath) {
 	return paths
 }
 
-// Outside returns the matchers around the handler by which no request for the path
-// comes to it.
+// Outside returns the matchers around the handler that prevent requests for the path from
+// reaching it.
 func (at Place) Outside(path string) (matchers []string) {
 	r := &http.Request{Method: http.MethodGet, URL: &url.URL{Path: path}, Header: http.Header{}}
 	r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), nil, nil)
@@ -138,7 +136,7 @@ func (at Place) Outside(path string) (matchers []string) {
 	return matchers
 }
 
-// judgesByPath reports whether a matcher looks at nothing but the path.
+// judgesByPath reports whether a matcher only uses the path.
 func judgesByPath(matcher any) bool {
 	switch m := matcher.(type) {
 	case *caddyhttp.MatchPath, *caddyhttp.MatchPathRE:

@@ -89,7 +89,9 @@ func (s *Switch) at(ctx context.Context, moment Moment) error {
 }
 
 // Connect is the Connect of a SQLStore with the switch in it.
-func (s *Switch) Connect(real func(context.Context) (read, write *sql.DB, err error)) func(context.Context) (*sql.DB, *sql.DB, error) {
+func (s *Switch) Connect(
+	real func(context.Context) (read, write *sql.DB, err error),
+) func(context.Context) (*sql.DB, *sql.DB, error) {
 	return func(ctx context.Context) (read, write *sql.DB, err error) {
 		if err := s.at(ctx, BeforeStatement); err != nil {
 			return nil, nil, err

@@ -1,5 +1,5 @@
-// Package thismachine keeps a URL that somebody else names from leading to a
-// server on this machine, which may answer to nobody but this machine.
+// Package thismachine prevents URLs from untrusted sources from reaching servers on this
+// machine, which may only be meant for local use.
 package thismachine
 
 import (
@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// Is reports whether a host is this machine by its name or address: localhost
-// (RFC 6761 §6.3), a loopback address, or the unspecified one.
+// Is reports whether a host is this machine: localhost (RFC 6761 §6.3), a loopback address,
+// or the unspecified address.
 func Is(host string) bool {
 	host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
 	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
@@ -30,8 +30,8 @@ func isHere(address netip.Addr) bool {
 	return address.IsLoopback() || address.IsUnspecified()
 }
 
-// Reached returns a context whose requests note whether one of them was answered
-// by this machine, without a proxy.
+// Reached returns a context whose requests record whether this machine answered one of them
+// without a proxy.
 func Reached(ctx context.Context) (traced context.Context, reached func() bool) {
 	here := false
 	traced = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(got httptrace.GotConnInfo) {
@@ -43,16 +43,16 @@ func Reached(ctx context.Context) (traced context.Context, reached func() bool) 
 
 type forbidden struct{}
 
-// Forbid returns a context whose requests by a [Transport] do not reach this
-// machine, whatever name leads there.
+// Forbid returns a context whose requests through a [Transport] cannot reach this machine,
+// by any name.
 func Forbid(ctx context.Context) context.Context { return context.WithValue(ctx, forbidden{}, true) }
 
 var errHere = errors.New("it points to this machine, but comes from another one")
 
-// Transport heeds [Forbid].
+// Transport implements [Forbid].
 type Transport struct{ transport *http.Transport }
 
-// NewTransport takes over a transport.
+// NewTransport wraps a transport.
 func NewTransport(transport *http.Transport) *Transport {
 	dialer := &net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second, ControlContext: func(ctx context.Context, _, address string, _ syscall.RawConn) error {
 		to, err := netip.ParseAddrPort(address)
@@ -74,12 +74,12 @@ func (t *Transport) RoundTrip(request *http.Request) (*http.Response, error) {
 		return nil, errHere
 	}
 	if t.transport.Proxy != nil {
-		if proxy, err := t.transport.Proxy(request); err == nil && proxy != nil { // which may be on this machine
+		if proxy, err := t.transport.Proxy(request); err == nil && proxy != nil { // the proxy may be on this machine
 			request = request.WithContext(context.WithValue(request.Context(), forbidden{}, false))
 		}
 	}
 	return t.transport.RoundTrip(request)
 }
 
-// CloseIdleConnections closes the connections that are not in use.
+// CloseIdleConnections closes unused connections.
 func (t *Transport) CloseIdleConnections() { t.transport.CloseIdleConnections() }

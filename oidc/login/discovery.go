@@ -23,35 +23,35 @@ import (
 )
 
 const (
-	providerTimeout  = 5 * time.Second // of a request to a provider, all in all
-	maxProviderBytes = 1 << 20         // of an answer of it
-	providerGood     = time.Hour       // after which it is looked up again
-	firstPause       = time.Second     // after a look-up that failed, doubled each time
+	providerTimeout  = 5 * time.Second // of a request to a provider in total
+	maxProviderBytes = 1 << 20         // of its response
+	providerGood     = time.Hour       // until the next discovery
+	firstPause       = time.Second     // after a failed discovery, doubled each time
 	longestPause     = 30 * time.Second
 	keysCooldown     = 30 * time.Second // between two fetches of keys
 )
 
-// discoveries are the providers that are in use, by issuer. They outlive a
-// config reload, so that it looks none up again.
+// discoveries are the providers in use, by issuer. They outlive config reloads, so that a
+// reload does not repeat the discovery.
 var discoveries = caddy.NewUsagePool()
 
-// discovered is what is known of a provider, by OpenID Connect Discovery 1.0.
-// Nothing is asked for before somebody needs it.
+// discovered is the metadata of a provider (OpenID Connect Discovery 1.0). It is fetched
+// only when it is needed.
 type discovered struct {
 	issuer string
 	client *http.Client
 	here   atomic.Bool // whether it is on this machine
 
-	mu       sync.Mutex // held while it is looked up: others wait for the outcome
+	mu       sync.Mutex // held during discovery: others wait for the result
 	known    *metadata
 	keys     *gooidc.RemoteKeySet
 	keysURL  string
-	next     time.Time // of the next look-up
+	next     time.Time // of the next discovery
 	pause    time.Duration
-	complain string // what the last look-up failed with; empty if it did not
+	complain string // error of the last discovery; empty if it succeeded
 	outage   outage.Outage
 
-	logins outage.Outage // of what log-ins ask the provider for
+	logins outage.Outage // of requests to the provider during log-ins
 }
 
 // metadata of a provider.
@@ -67,13 +67,12 @@ type metadata struct {
 	issuer      string
 }
 
-// signingAlgorithms are those by which a key that everybody has verifies what
-// only the provider can sign: no HMAC, and never none.
+// signingAlgorithms are the asymmetric algorithms: no HMAC, and never none.
 var signingAlgorithms = []string{
 	gooidc.RS256, gooidc.RS384, gooidc.RS512, gooidc.ES256, gooidc.ES384, gooidc.ES512, gooidc.PS256, gooidc.PS384, gooidc.PS512, gooidc.EdDSA,
 }
 
-// verifier verifies ID tokens and log-out tokens for a client.
+// verifier returns a verifier of a client's ID tokens and logout tokens.
 func (m *metadata) verifier(clientID string) *gooidc.IDTokenVerifier {
 	return gooidc.NewVerifier(m.issuer, m.keys, &gooidc.Config{ClientID: clientID, SupportedSigningAlgs: m.algorithms})
 }
@@ -87,8 +86,8 @@ func newDiscovered(issuer string) *discovered {
 // Destruct implements caddy.Destructor.
 func (*discovered) Destruct() error { return nil }
 
-// get returns what is known, and looks the provider up if need be. While it
-// cannot be reached, a pause passes between two tries, and the error says so.
+// get returns the metadata, and runs the discovery if necessary. While the provider is
+// unavailable, there is a pause between attempts, and get returns the last error.
 func (d *discovered) get(ctx context.Context, log *zap.Logger) (*metadata, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -96,7 +95,7 @@ func (d *discovered) get(ctx context.Context, log *zap.Logger) (*metadata, error
 	if now.Before(d.next) {
 		return d.last(now)
 	}
-	// Not with the request's own end: the next one needs the outcome too.
+	// Do not cancel with the request: the next request needs the result too.
 	fresh, err := d.look(gooidc.ClientContext(context.WithoutCancel(ctx), d.client))
 	if err != nil {
 		d.pause = min(max(2*d.pause, firstPause), longestPause)
@@ -116,7 +115,7 @@ func (d *discovered) note(log *zap.Logger, now time.Time, err error) {
 		"provider discovery fails; nobody can log in through it until it works; will retry at the next log-in", "provider discovery works again")
 }
 
-// last is the outcome of the last look-up that was good.
+// last returns the result of the last successful discovery.
 func (d *discovered) last(now time.Time) (*metadata, error) {
 	if d.known != nil {
 		return d.known, nil
@@ -128,7 +127,7 @@ func (d *discovered) look(ctx context.Context) (*metadata, error) {
 	traced, isHere := thismachine.Reached(ctx)
 	provider, err := gooidc.NewProvider(traced, d.issuer)
 	if err != nil {
-		return nil, fmt.Errorf("%.300s", err) // it may have a whole page in it
+		return nil, fmt.Errorf("%.300s", err) // it may contain a whole page
 	}
 	m := &metadata{provider: provider, issuer: d.issuer}
 	if err := provider.Claims(m); err != nil {
@@ -142,7 +141,8 @@ func (d *discovered) look(ctx context.Context) (*metadata, error) {
 	}
 	for name, at := range map[string]string{"authorization_endpoint": endpoint.AuthURL, "token_endpoint": endpoint.TokenURL, "jwks_uri": m.KeysURL, "userinfo_endpoint": provider.UserInfoEndpoint()} {
 		if u, err := url.Parse(at); (at != "" || name != "userinfo_endpoint") && (err != nil || u.Host == "" || !protocol.SecureURL(u) || own.Scheme == "https" && u.Scheme != "https" || thismachine.Is(u.Hostname()) && !isHere()) {
-			// Else a provider elsewhere could have this site ask what is on its own machine.
+			// Otherwise a remote provider could make this site send requests to its own
+			// machine.
 			return nil, fmt.Errorf("its %s is %.100q; it must be an https URL, or http on this machine if the issuer is also http", name, at)
 		}
 	}
@@ -152,21 +152,21 @@ func (d *discovered) look(ctx context.Context) (*metadata, error) {
 		}
 	}
 	if len(m.algorithms) == 0 {
-		m.algorithms = []string{gooidc.RS256} // which every provider has (OpenID Connect Core §15.1)
+		m.algorithms = []string{gooidc.RS256} // every provider supports it (OpenID Connect Core §15.1)
 	}
-	if d.keys == nil || d.keysURL != m.KeysURL { // else the keys that are known are kept
+	if d.keys == nil || d.keysURL != m.KeysURL { // otherwise the known keys are kept
 		d.keys, d.keysURL = gooidc.NewRemoteKeySet(gooidc.ClientContext(ctx, clientFor(&keysTransport{transport: boundedTransport{d}})), m.KeysURL), m.KeysURL
 	}
 	m.keys = d.keys
 	return m, nil
 }
 
-// errCooldown means that keys were fetched a moment ago.
+// errCooldown means that keys were fetched very recently.
 var errCooldown = errors.New("keys were fetched less than 30s ago")
 
-// keyError tells a token that is not good from keys that cannot be fetched, by
-// the text, as go-oidc wraps no error. After errCooldown the keys that are known
-// have been tried.
+// keyError distinguishes an invalid token from keys that cannot be fetched, by the error
+// text, because go-oidc does not wrap errors. After errCooldown, the known keys have been
+// tried.
 func keyError(err error) error {
 	if strings.Contains(err.Error(), "fetching keys") && !strings.Contains(err.Error(), errCooldown.Error()) {
 		return unavailable(errors.New("fetching its keys failed"))
@@ -176,8 +176,8 @@ func keyError(err error) error {
 
 var transport = thismachine.NewTransport(http.DefaultTransport.(*http.Transport).Clone())
 
-// boundedTransport bounds the answers of a provider, and where it can lead: to
-// this machine only if it is there itself.
+// boundedTransport limits the size of a provider's responses, and refuses connections to
+// this machine unless the provider is on this machine.
 type boundedTransport struct{ provider *discovered }
 
 // RoundTrip implements http.RoundTripper.
@@ -195,7 +195,7 @@ func (t boundedTransport) RoundTrip(request *http.Request) (*http.Response, erro
 	return response, err
 }
 
-// noting is the provider's client, which notes the type of the last answer.
+// noting returns the provider's client, which records the type of the last response.
 func (d *discovered) noting(contentType *string) *http.Client {
 	client := *d.client
 	client.Transport = notingTransport{d.client.Transport, contentType}
@@ -216,8 +216,8 @@ func (t notingTransport) RoundTrip(request *http.Request) (*http.Response, error
 	return response, err
 }
 
-// keysTransport also bounds how often keys are fetched: go-oidc asks for them
-// again with each token that it cannot verify, and anybody may send those.
+// keysTransport also limits how often keys are fetched: go-oidc fetches them for each token
+// that it cannot verify, which anybody can send.
 type keysTransport struct {
 	transport boundedTransport
 
@@ -248,7 +248,8 @@ func (t *keysTransport) RoundTrip(request *http.Request) (*http.Response, error)
 	return response, err
 }
 
-// clientFor follows redirects within a host only, to where a secret may go.
+// clientFor returns a client that only follows redirects within the same host, because
+// requests may contain a secret.
 func clientFor(transport http.RoundTripper) *http.Client {
 	return &http.Client{Timeout: providerTimeout, Transport: transport, CheckRedirect: func(request *http.Request, via []*http.Request) error {
 		if first := via[0].URL; request.URL.Host != first.Host || request.URL.Scheme != first.Scheme || len(via) > 3 {

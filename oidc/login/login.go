@@ -1,5 +1,5 @@
-// Package login logs users in by an OpenID Provider elsewhere: `login_with`, the Caddy module
-// jwt.logins.oidc.
+// Package login logs users in through another OpenID Provider: the option `login_with`, the
+// Caddy module jwt.logins.oidc.
 package login
 
 import (
@@ -33,49 +33,47 @@ func init() {
 	caddy.RegisterModule(new(Login))
 }
 
-// Login lets users log in by an OpenID Provider: the authorisation code
-// flow of OpenID Connect Core 1.0 §3.1 with PKCE (RFC 7636, S256), `nonce`, and
-// `iss` in the answer (RFC 9207). The provider is looked up when somebody first
-// needs it, and looked up again if that fails, so an outage of it holds up
-// nothing else.
+// Login lets users log in through an OpenID Provider. It uses the authorization code flow
+// of OpenID Connect Core 1.0 §3.1 with PKCE (RFC 7636, S256), `nonce`, and `iss` in the
+// response (RFC 9207). Discovery runs when it is first needed, and again after a failure,
+// so an outage of the provider does not affect anything else.
 type Login struct {
-	// Name of the log-in, which stands in its paths, below the prefix of the
-	// accounts: `/login/<name>` begins it, `/callback/<name>` is its redirect
-	// URI, and `/backchannel/<name>` takes the provider's log-out tokens.
+	// Name of the log-in. It is part of its paths below the prefix of the accounts:
+	// `/login/<name>` starts the log-in, `/callback/<name>` is its redirect URI, and
+	// `/backchannel/<name>` receives the provider's logout tokens. Required.
 	Name string `json:"name,omitempty"`
 
-	// Label is what the button says. Default: the name.
+	// Label is the text of the button. Default: the name.
 	Label string `json:"label,omitempty"`
 
-	// Issuer is the provider, by its `iss`: https, or http on this machine.
-	// Required.
+	// Issuer is the `iss` of the provider: https, or http on this machine. Required.
 	Issuer string `json:"issuer,omitempty"`
 
-	// ClientID is what the provider knows this site by. Required.
+	// ClientID is the ID of this site at the provider. Required.
 	ClientID string `json:"client_id,omitempty"`
 
-	// ClientSecret that the provider gave to the site. Default: none, for a
-	// public client.
+	// ClientSecret is the secret of this site at the provider. Default: none, for a public
+	// client.
 	ClientSecret string `json:"client_secret,omitempty"`
 
-	// Scopes are asked for; `openid` always is. Default: `openid email profile`.
+	// Scopes are requested from the provider; `openid` is always included. Default: `openid
+	// email profile`.
 	Scopes []string `json:"scopes,omitempty"`
 
-	// MapClaim are the claims whose values a new user gets as properties, which
-	// `profile` of the accounts names: the claim to the property. A claim
-	// within another is written with a dot. Default: none.
+	// MapClaim maps claims of the provider to properties of a new user, which must be
+	// listed in `profile` of the accounts. Write a claim within another one with a dot.
+	// Default: none.
 	MapClaim map[string]string `json:"map_claim,omitempty"`
 
-	// TrustEmail takes the provider's e-mail addresses for the users' own
-	// though it does not say that they are verified. Whoever can choose any
-	// address there can keep its owner from making an account here, and passes
-	// for the owner where a rule or an application goes by the address. Default:
-	// `email_verified` must be true.
+	// TrustEmail accepts the provider's e-mail addresses even if they are not marked as
+	// verified. Anybody who can choose any address there can then prevent its owner from
+	// creating an account here, and can impersonate the owner if a rule or an application
+	// uses the address. Default: `email_verified` must be true.
 	TrustEmail bool `json:"trust_email,omitempty"`
 
-	// RedirectURI is the one that the provider has for this site, if it is not
-	// the one of the request: where a proxy in front changes the host or path.
-	// It must lead to `/callback/<name>`.
+	// RedirectURI is the redirect URI that is registered at the provider, if it differs
+	// from the URL of the request because a proxy changes the host or path. It must end in
+	// `/callback/<name>`. Default: derived from the request.
 	RedirectURI string `json:"redirect_uri,omitempty"`
 
 	provider *discovered
@@ -90,7 +88,7 @@ func (*Login) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision replaces placeholders, and checks what stands in the config.
+// Provision resolves placeholders and checks the config.
 func (l *Login) Provision(ctx caddy.Context) error {
 	l.log = ctx.Logger()
 	options := map[string]*string{"label": &l.Label, "issuer": &l.Issuer, "client_id": &l.ClientID, "client_secret": &l.ClientSecret, "redirect_uri": &l.RedirectURI}
@@ -98,7 +96,7 @@ func (l *Login) Provision(ctx caddy.Context) error {
 		given := *options[name]
 		var err error
 		if *options[name], err = caddy.NewReplacer().ReplaceOrErr(given, true, true); err != nil {
-			if name == "client_secret" { // what is in braces may be a part of it
+			if name == "client_secret" { // the text in braces may be part of the secret
 				err = errors.New("it has a placeholder without a value when the config is loaded; use {env.NAME} or {file./path}")
 			}
 			return fmt.Errorf("%s: %s: %w", l.Name, name, err)
@@ -130,8 +128,8 @@ func (l *Login) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// withoutDiscovery reports whether an issuer is that of a service which many know, and
-// which lets users in by OAuth 2.0 alone.
+// withoutDiscovery reports whether an issuer is a well-known service that only supports
+// OAuth 2.0.
 func withoutDiscovery(issuer string) bool {
 	u, err := url.Parse(issuer)
 	return err == nil && slices.Contains([]string{"github.com", "www.github.com", "api.github.com", "x.com", "api.x.com", "twitter.com", "api.twitter.com", "www.reddit.com", "bitbucket.org", "oauth.vk.com"}, u.Hostname())
@@ -163,7 +161,7 @@ func (l *Login) check() error {
 	return nil
 }
 
-// Cleanup gives back what is known of the provider.
+// Cleanup releases the provider's cached metadata.
 func (l *Login) Cleanup() error {
 	if l.provider == nil {
 		return nil
@@ -177,7 +175,7 @@ func (l *Login) Describe() accounts.ExternalLoginInfo {
 	return accounts.ExternalLoginInfo{Name: l.Name, Label: l.Label, Profile: l.MapClaim}
 }
 
-// keptLogin is what a log-in needs when it comes back.
+// keptLogin is the state of a log-in until the provider's response.
 type keptLogin struct {
 	Nonce    string `json:"nonce"`
 	Verifier string `json:"verifier"` // of PKCE
@@ -209,7 +207,7 @@ func (l *Login) config(known *metadata, redirectURL string) *oauth2.Config {
 		redirectURL = l.RedirectURI
 	}
 	endpoint := known.provider.Endpoint()
-	// Not left to be found out by trying: a code is good once.
+	// Do not detect the style by trying: a code can only be used once.
 	endpoint.AuthStyle = oauth2.AuthStyleInHeader
 	if l.ClientSecret == "" || len(known.AuthMethods) > 0 && !slices.Contains(known.AuthMethods, "client_secret_basic") {
 		endpoint.AuthStyle = oauth2.AuthStyleInParams
@@ -218,7 +216,9 @@ func (l *Login) config(known *metadata, redirectURL string) *oauth2.Config {
 }
 
 // Finish implements caddyjwt.ExternalLogin.
-func (l *Login) Finish(ctx context.Context, answer url.Values, redirectURL string, text []byte) (*accounts.ExternalIdentity, error) {
+func (l *Login) Finish(
+	ctx context.Context, answer url.Values, redirectURL string, text []byte,
+) (*accounts.ExternalIdentity, error) {
 	var kept keptLogin
 	if err := json.Unmarshal(text, &kept); err != nil {
 		return nil, err
@@ -227,7 +227,7 @@ func (l *Login) Finish(ctx context.Context, answer url.Values, redirectURL strin
 	if err != nil {
 		return nil, err
 	}
-	// RFC 9207 §2.4: an answer of another provider is none, be it an error.
+	// RFC 9207 §2.4: ignore a response from another provider, even an error.
 	if iss := answer.Get("iss"); iss != l.Issuer && (iss != "" || answer.Has("iss") || known.IssInAnswer) {
 		return nil, fmt.Errorf("iss of the response is %.100q, not %q", iss, l.Issuer)
 	}
@@ -242,8 +242,8 @@ func (l *Login) Finish(ctx context.Context, answer url.Values, redirectURL strin
 	return identity, err
 }
 
-// noteOutage logs that log-ins do not come to an end, through a fault of the provider's
-// or of the config, and when they do again.
+// noteOutage logs when log-ins fail because of the provider or the config, and when they
+// work again.
 func (l *Login) noteOutage(err error) {
 	log, failure := l.log.With(zap.String("login", l.Name)), (*refusal.Error)(nil)
 	const works = "log-ins at the provider work again"
@@ -257,11 +257,13 @@ func (l *Login) noteOutage(err error) {
 	}
 }
 
-// errUnknownClient is of a client that the provider refuses.
+// errUnknownClient means that the provider rejects the client.
 var errUnknownClient = errors.New("the provider rejects client_id or client_secret")
 
-// exchange gives the code of an answer for tokens, and returns whose they are.
-func (l *Login) exchange(ctx context.Context, known *metadata, code, redirectURL string, kept *keptLogin) (*accounts.ExternalIdentity, error) {
+// exchange exchanges the code for tokens and returns the identity of the user.
+func (l *Login) exchange(
+	ctx context.Context, known *metadata, code, redirectURL string, kept *keptLogin,
+) (*accounts.ExternalIdentity, error) {
 	ctx = gooidc.ClientContext(ctx, l.provider.client)
 	tokens, err := l.config(known, redirectURL).Exchange(ctx, code, oauth2.VerifierOption(kept.Verifier))
 	if err != nil {
@@ -277,8 +279,8 @@ func (l *Login) exchange(ctx context.Context, known *metadata, code, redirectURL
 	return l.identity(claims)
 }
 
-// answeredError is what an error in the answer means (OpenID Connect Core
-// §3.1.2.6, RFC 6749 §4.1.2.1). The provider's own text is shown to nobody.
+// answeredError maps an error in the response (OpenID Connect Core §3.1.2.6, RFC 6749
+// §4.1.2.1). The text of the provider is never shown.
 func (l *Login) answeredError(code string) error {
 	switch code {
 	case "server_error", "temporarily_unavailable":
@@ -289,7 +291,7 @@ func (l *Login) answeredError(code string) error {
 	return fmt.Errorf("the provider answered the error %.64q", code)
 }
 
-// exchangeError leaves out what the provider's answer has in it.
+// exchangeError removes the content of the provider's response from an error.
 func (l *Login) exchangeError(err error) error {
 	answered, ok := errors.AsType[*oauth2.RetrieveError](err)
 	if !ok {
@@ -308,9 +310,11 @@ func unavailable(err error) error {
 	return &refusal.Error{Reason: refusal.ProviderUnavailable, Detail: fmt.Sprintf("%.300s", err), RetryAfter: firstPause}
 }
 
-// verifyIDToken verifies the ID token (OpenID Connect Core §3.1.3.7) and what
-// binds it to this log-in, and returns its claims.
-func (l *Login) verifyIDToken(ctx context.Context, known *metadata, tokens *oauth2.Token, nonce string) (map[string]any, error) {
+// verifyIDToken verifies the ID token (OpenID Connect Core §3.1.3.7) and that it belongs to
+// this log-in. It returns the claims.
+func (l *Login) verifyIDToken(
+	ctx context.Context, known *metadata, tokens *oauth2.Token, nonce string,
+) (map[string]any, error) {
 	raw, _ := tokens.Extra("id_token").(string)
 	if raw == "" {
 		return nil, errors.New("the token endpoint returned no id_token")
@@ -343,8 +347,7 @@ func (l *Login) verifyIDToken(ctx context.Context, known *metadata, tokens *oaut
 	return claims, nil
 }
 
-// checkParties refuses a token that is for others too, unless it was issued to
-// this site.
+// checkParties refuses a token with several audiences unless it was issued to this site.
 func (l *Login) checkParties(audience []string, claims map[string]any) error {
 	if azp := claims["azp"]; azp != l.ClientID && (azp != nil || len(audience) > 1) {
 		return errors.New("azp of the ID token is not this site's client_id")
@@ -352,8 +355,7 @@ func (l *Login) checkParties(audience []string, claims map[string]any) error {
 	return nil
 }
 
-// exactClaims are claims by their exact names. encoding/json takes other cases
-// for the same.
+// exactClaims returns claims by their exact names, because encoding/json ignores case.
 func exactClaims(into func(any) error) (map[string]any, error) {
 	var raw json.RawMessage
 	if err := into(&raw); err != nil {
@@ -369,7 +371,7 @@ func exactClaims(into func(any) error) (map[string]any, error) {
 	return claims, err
 }
 
-// addUserinfo asks for the claims that are wanted and not in the ID token.
+// addUserinfo fetches required claims that are missing in the ID token.
 func (l *Login) addUserinfo(ctx context.Context, known *metadata, tokens *oauth2.Token, claims map[string]any) error {
 	wanted := append(slices.Collect(maps.Keys(l.MapClaim)), "email")
 	isThere := func(path string) bool {
@@ -382,7 +384,7 @@ func (l *Login) addUserinfo(ctx context.Context, known *metadata, tokens *oauth2
 	contentType := ""
 	info, err := known.provider.UserInfo(gooidc.ClientContext(ctx, l.provider.noting(&contentType)), oauth2.StaticTokenSource(tokens))
 	if err != nil && claims["email"] != nil {
-		return nil // who it is, is known; a property may be missing
+		return nil // the user is known; properties are optional
 	}
 	if err != nil {
 		return unavailable(errors.New("userinfo cannot be read"))
@@ -410,7 +412,7 @@ func (l *Login) addUserinfo(ctx context.Context, known *metadata, tokens *oauth2
 	return nil
 }
 
-// isFor tells whether an audience has a client in it.
+// isFor reports whether an audience contains a client.
 func isFor(audience any, clientID string) bool {
 	list, _ := audience.([]any)
 	return audience == clientID || slices.Contains(list, any(clientID))
@@ -435,7 +437,7 @@ func (l *Login) identity(claims map[string]any) (*accounts.ExternalIdentity, err
 			identity.AuthTime = time.Unix(int64(seconds), 0)
 		}
 	}
-	// Some providers say it as a text.
+	// Some providers send a string.
 	identity.EmailVerified = identity.Email != "" && (l.TrustEmail || claims["email_verified"] == true || claims["email_verified"] == "true")
 	return identity, nil
 }
@@ -475,13 +477,13 @@ func (l *Login) VerifyLogout(ctx context.Context, raw string) (*accounts.Externa
 
 const (
 	maxClockDifference = 5 * time.Minute
-	// maxLogoutAge is how long a log-out token may be valid. 2 minutes are
-	// recommended (OpenID Connect Back-Channel Logout 1.0 §4); that it was used is kept
-	// as long.
+	// maxLogoutAge is the maximum lifetime of a logout token, and how long its use is
+	// remembered. The recommendation is 2 minutes (OpenID Connect Back-Channel Logout 1.0
+	// §4).
 	maxLogoutAge = time.Hour
 )
 
-// headerType is the type that a token says it has, as in RFC 7515 §4.1.9.
+// headerType returns the typ of a token (RFC 7515 §4.1.9).
 func headerType(token string) string {
 	header, _, _ := strings.Cut(token, ".")
 	text, err := base64.RawURLEncoding.DecodeString(header)

@@ -10,18 +10,17 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/accounts"
 )
 
-// application is a client as its user sees it, who has let it in.
+// application is a client that has access to a user's account, as shown to the user.
 type application struct {
 	ID, Name string
 	Scopes   []string // in words
-	// Stays tells that it has access when the user is not there.
+	// Stays reports whether it has access when the user is not present.
 	Stays bool
 
-	records map[string][]string // what it has of the user: IDs by kind
+	records map[string][]string // IDs of its records of the user, by kind
 }
 
-// applications shows a user the clients that they have let in, and takes back
-// what one was given.
+// applications shows a user the clients that have access, and revokes the access of one.
 func (p *Provider) applications(w http.ResponseWriter, r *http.Request) error {
 	values, err := pageValues(r)
 	if err != nil {
@@ -53,7 +52,7 @@ func (p *Provider) applications(w http.ResponseWriter, r *http.Request) error {
 	return p.pages.render(w, r, "applications", map[string]any{"Action": p.basePath + "/oidc/applications", "Email": login.User.Email, "Applications": all}, http.StatusOK)
 }
 
-// applicationsOf are the clients that a user has let in, by name.
+// applicationsOf returns the clients that have access to a user's account, sorted by name.
 func (p *Provider) applicationsOf(ctx context.Context, userID string) ([]*application, error) {
 	byID := make(map[string]*application)
 	scopes := make(map[string][]string)
@@ -78,7 +77,7 @@ func (p *Provider) applicationsOf(ctx context.Context, userID string) ([]*applic
 	if err != nil {
 		return nil, err
 	}
-	for _, owner := range append(sessions, userID) { // whose the grants are that outlive their session
+	for _, owner := range append(sessions, userID) { // the user owns grants that outlive their session
 		ids, grants, err := list[grant](ctx, p.state, kindGrant, owner)
 		if err != nil {
 			return nil, err
@@ -103,10 +102,9 @@ func (p *Provider) applicationsOf(ctx context.Context, userID string) ([]*applic
 	return all, nil
 }
 
-// takeBack ends what a client was given, and asks the user anew when it next
-// wants to be let in.
+// takeBack revokes the access of a client, so that the user is asked for consent again.
 func (p *Provider) takeBack(ctx context.Context, userID string, a *application) error {
-	if err := p.takeBackCodes(ctx, userID, a.ID); err != nil { // before the grants, which codes make
+	if err := p.takeBackCodes(ctx, userID, a.ID); err != nil { // before the grants, because codes create grants
 		return err
 	}
 	for _, kind := range []string{kindConsent, kindGrant} {
@@ -119,8 +117,8 @@ func (p *Provider) takeBack(ctx context.Context, userID string, a *application) 
 	return nil
 }
 
-// takeBackCodes ends what a client was given and has not fetched yet: codes, and
-// devices that the user let in.
+// takeBackCodes revokes what a client has not fetched yet: codes, and devices that the user
+// allowed.
 func (p *Provider) takeBackCodes(ctx context.Context, userID, clientID string) error {
 	sessions, err := p.sessionsOf(ctx, userID)
 	if err != nil {
@@ -139,7 +137,7 @@ func (p *Provider) takeBackCodes(ctx context.Context, userID, clientID string) e
 			}
 		}
 	}
-	ids, devices, err := list[deviceCode](ctx, p.state, kindDevice, "") // few, for 10 minutes each
+	ids, devices, err := list[deviceCode](ctx, p.state, kindDevice, "") // few, each for 10 minutes
 	if err != nil {
 		return err
 	}
@@ -153,7 +151,7 @@ func (p *Provider) takeBackCodes(ctx context.Context, userID, clientID string) e
 	return nil
 }
 
-// sessionsOf are the IDs of a user's sessions.
+// sessionsOf returns the IDs of a user's sessions.
 func (p *Provider) sessionsOf(ctx context.Context, userID string) (ids []string, err error) {
 	sessions, err := p.accounts.Store().Sessions(ctx, userID, p.accounts.Now())
 	for _, session := range sessions {
@@ -162,7 +160,7 @@ func (p *Provider) sessionsOf(ctx context.Context, userID string) (ids []string,
 	return ids, err
 }
 
-// applicationsLink is how the account page leads there.
+// applicationsLink returns the link on the account page.
 func (p *Provider) applicationsLink() accounts.AccountLink {
 	return accounts.AccountLink{Label: "Applications with access to your account", Path: p.basePath + "/oidc/applications"}
 }

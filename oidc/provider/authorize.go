@@ -17,8 +17,8 @@ import (
 
 const acrPassword = "urn:caddy-jwt:acr:password" // a log-in by password
 
-// Bounds of a request: of a parameter, of those that are handed back as they came,
-// and of all together.
+// Limits of a request, in bytes: of a parameter, of a parameter that is returned unchanged,
+// and in total.
 const (
 	maxParameterBytes = 4096
 	maxEchoedBytes    = 1024
@@ -27,8 +27,8 @@ const (
 
 var errRequestTooLong = refuse("invalid_request", "the parameters have more than "+strconv.Itoa(maxRequestBytes)+" bytes in all")
 
-// authorizationRequest is a request to log a user in at a client (OpenID
-// Connect Core §3.1.2.1), checked but for the user.
+// authorizationRequest is a validated request to log a user in at a client (OpenID Connect
+// Core §3.1.2.1).
 type authorizationRequest struct {
 	client      *Client
 	redirectURI string
@@ -37,12 +37,12 @@ type authorizationRequest struct {
 
 	responseType  string
 	scopes        []string
-	consent       []string // what the user is to agree to: scopes, and those of claims asked for by name
+	consent       []string // what needs consent: scopes, including those of claims requested by name
 	nonce         string
 	challenge     string // of PKCE, S256
 	prompts       []string
 	maxAge        *time.Duration
-	hintedSubject string // of id_token_hint, or of claims
+	hintedSubject string // from id_token_hint or claims
 	loginHint     string
 	acrValues     []string
 	claims        claimsRequest
@@ -56,7 +56,7 @@ func (a *authorizationRequest) openID() bool { return slices.Contains(a.scopes, 
 
 func (a *authorizationRequest) prompt(name string) bool { return slices.Contains(a.prompts, name) }
 
-// authorize is the authorization endpoint: the way of a log-in at a client.
+// authorize is the authorization endpoint.
 func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) error {
 	if !opensPage(r) {
 		return shown(&oauthError{status: http.StatusForbidden, code: "invalid_request", description: "a browser must open this URL as a page, not as an image or script of a page"})
@@ -70,21 +70,23 @@ func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) error {
 		return p.refuseRequest(w, r, request, err)
 	}
 	err = p.decide(w, r, id, waiting, request)
-	if _, told := errors.AsType[*oauthError](err); err != nil && !told && request.prompt("none") { // nobody looks at a page
+	if _, told := errors.AsType[*oauthError](err); err != nil && !told && request.prompt("none") { // no user is looking at a page
 		return p.refuseRequest(w, r, request, err)
 	}
 	return err
 }
 
-// decide answers a request that is good: by the log-in page, the page that asks,
-// or to the client.
-func (p *Provider) decide(w http.ResponseWriter, r *http.Request, id string, waiting interaction, request *authorizationRequest) error {
+// decide answers a valid request: with the log-in page, the consent page, or a redirect to
+// the client.
+func (p *Provider) decide(
+	w http.ResponseWriter, r *http.Request, id string, waiting interaction, request *authorizationRequest,
+) error {
 	login, err := p.accounts.Login(w, r)
 	if err != nil && !nobody(err) {
 		return err
 	}
 	if id != "" && r.URL.Query().Has("cancel") {
-		if login != nil { // else nothing is kept: anybody can open such a URL, for any number of requests
+		if login != nil { // otherwise nothing is stored, because anybody can open such URLs
 			if err := p.refuseInteraction(r.Context(), id); err != nil {
 				return err
 			}
@@ -94,7 +96,7 @@ func (p *Provider) decide(w http.ResponseWriter, r *http.Request, id string, wai
 	if waiting.Refused {
 		return shown(errFinished)
 	}
-	if login == nil && r.Method == http.MethodPost { // from a page of the client, which the cookie does not come with
+	if login == nil && r.Method == http.MethodPost { // from a page of the client, which does not send the cookie
 		if id, err = p.wait(r, id, waiting); err != nil {
 			return err
 		}
@@ -147,8 +149,7 @@ func (p *Provider) decide(w http.ResponseWriter, r *http.Request, id string, wai
 	return p.respond(w, r, request, answer)
 }
 
-// shown makes an error one that the user looks at, since there is nowhere to
-// send it to.
+// shown marks an error to be shown to the user, because there is no URL to send it to.
 func shown(err error) error {
 	if told, ok := errors.AsType[*oauthError](err); ok {
 		page := *told
@@ -186,8 +187,7 @@ func (p *Provider) waiting(r *http.Request) (id string, waiting interaction, err
 
 var errInFrame = refuse("interaction_required", "the user must see a page of the provider, which cannot be shown in a frame")
 
-// wait returns the text by which a request goes on, while its user logs in or is
-// asked.
+// wait returns the text that continues a request after the log-in or consent.
 func (p *Provider) wait(r *http.Request, id string, waiting interaction) (string, error) {
 	if id != "" {
 		return id, nil
@@ -197,13 +197,13 @@ func (p *Provider) wait(r *http.Request, id string, waiting interaction) (string
 	return id, shown(err)
 }
 
-// authorizationParameters are those of an authorization request that mean something here.
+// authorizationParameters are the supported parameters of an authorization request.
 var authorizationParameters = []string{
 	"client_id", "redirect_uri", "response_type", "response_mode", "scope", "state", "nonce", "code_challenge", "code_challenge_method", "prompt", "max_age", "login_hint",
 	"id_token_hint", "acr_values", "claims",
 }
 
-// known leaves out what has no meaning, since it would be kept.
+// known removes unsupported parameters, because the others are kept.
 func known(values url.Values) url.Values {
 	kept := make(url.Values)
 	for _, name := range authorizationParameters {
@@ -214,9 +214,9 @@ func known(values url.Values) url.Values {
 	return kept
 }
 
-// parseRequest checks a request. Of a request that is wrong it returns as much
-// as says where the error is to be sent; without a client or redirect URI there
-// is nowhere (RFC 6749 §4.1.2.1).
+// parseRequest validates a request. If it is not valid, the returned request has what is
+// needed to send the error to the client; if the client or redirect URI is not valid, it is
+// nil (RFC 6749 §4.1.2.1).
 func (p *Provider) parseRequest(ctx context.Context, values url.Values) (*authorizationRequest, error) {
 	if len(values["client_id"]) > 1 || len(values["redirect_uri"]) > 1 {
 		return nil, errTwice
@@ -265,7 +265,7 @@ func (p *Provider) parseRest(ctx context.Context, a *authorizationRequest, value
 		if all += length; all > maxRequestBytes {
 			return errRequestTooLong
 		}
-		if len(values[name]) > 1 { // others have no meaning, however often they stand
+		if len(values[name]) > 1 { // other parameters are ignored, even if repeated
 			return errTwice
 		}
 	}
@@ -329,7 +329,7 @@ func (p *Provider) parseRest(ctx context.Context, a *authorizationRequest, value
 	return p.parseHint(ctx, a, values.Get("id_token_hint"))
 }
 
-// parsePKCE wants a challenge of public clients, and none but S256 (RFC 7636,
+// parsePKCE requires a code challenge for public clients, and only accepts S256 (RFC 7636,
 // RFC 9700 §2.1.1).
 func (a *authorizationRequest) parsePKCE(values url.Values) error {
 	a.challenge = values.Get("code_challenge")
@@ -349,8 +349,8 @@ func (a *authorizationRequest) parsePKCE(values url.Values) error {
 	return nil
 }
 
-// parseScopes leaves out what the client may not ask for, and refuses where
-// nothing is left (RFC 6749 §3.3).
+// parseScopes removes scopes that the client may not request, and returns an error if none
+// is left (RFC 6749 §3.3).
 func (p *Provider) parseScopes(client *Client, text string) ([]string, error) {
 	var granted []string
 	for _, scope := range strings.Fields(text) {
@@ -395,13 +395,13 @@ func (p *Provider) parseHint(ctx context.Context, a *authorizationRequest, hint 
 	return nil
 }
 
-// wantsLogin tells whether whoever is logged in is to log in once more.
+// wantsLogin reports whether the request requires a new log-in.
 func (a *authorizationRequest) wantsLogin() bool {
 	return a.prompt("login") || a.prompt("select_account")
 }
 
-// needsLogin tells whether the user must log in, though perhaps logged in
-// already (OpenID Connect Core §3.1.2.3).
+// needsLogin reports whether the user must log in, even if there is a session (OpenID
+// Connect Core §3.1.2.3).
 func (p *Provider) needsLogin(a *authorizationRequest, login *web.Login, beganAt time.Time) bool {
 	switch {
 	case login == nil:
@@ -414,9 +414,10 @@ func (p *Provider) needsLogin(a *authorizationRequest, login *web.Login, beganAt
 	return a.hintedSubject != "" && a.hintedSubject != login.User.ID
 }
 
-// refuseRequest sends an error to the client, or shows it where it is not known
-// who that is.
-func (p *Provider) refuseRequest(w http.ResponseWriter, r *http.Request, request *authorizationRequest, err error) error {
+// refuseRequest sends an error to the client, or shows it if the client is unknown.
+func (p *Provider) refuseRequest(
+	w http.ResponseWriter, r *http.Request, request *authorizationRequest, err error,
+) error {
 	told, ok := errors.AsType[*oauthError](err)
 	if !ok {
 		told = p.notNow(err)
@@ -427,9 +428,11 @@ func (p *Provider) refuseRequest(w http.ResponseWriter, r *http.Request, request
 	return p.respond(w, r, request, map[string]string{"error": told.code, "error_description": inASCII(told.description)})
 }
 
-// respond sends the user back to the client (OAuth 2.0 Multiple Response Type
-// Encoding Practices, OAuth 2.0 Form Post Response Mode).
-func (p *Provider) respond(w http.ResponseWriter, r *http.Request, request *authorizationRequest, answer map[string]string) error {
+// respond redirects the user to the client (OAuth 2.0 Multiple Response Type Encoding
+// Practices, OAuth 2.0 Form Post Response Mode).
+func (p *Provider) respond(
+	w http.ResponseWriter, r *http.Request, request *authorizationRequest, answer map[string]string,
+) error {
 	if request.state != "" {
 		answer["state"] = request.state
 	}
@@ -454,14 +457,13 @@ func (p *Provider) respond(w http.ResponseWriter, r *http.Request, request *auth
 	return nil
 }
 
-// seeOther redirects as RFC 9700 §4.12 wants it: what was posted is not posted
-// again.
+// seeOther redirects so that a POST is not repeated (RFC 9700 §4.12).
 func seeOther(w http.ResponseWriter, location string) {
 	w.Header().Set("Location", location)
 	w.WriteHeader(http.StatusSeeOther)
 }
 
-// leadsTo says what a log-in is for whose request waits.
+// leadsTo returns the purpose of a log-in for a waiting request.
 func (p *Provider) leadsTo(returnTo string) (lead accounts.Lead) {
 	u, err := url.Parse(returnTo)
 	if err != nil || u.Path != p.basePath+"/oidc/authorize" {
@@ -484,7 +486,7 @@ func (p *Provider) leadsTo(returnTo string) (lead accounts.Lead) {
 	return lead
 }
 
-// pushRequest takes an authorization request beforehand (RFC 9126).
+// pushRequest is the endpoint for pushed authorization requests (RFC 9126).
 func (p *Provider) pushRequest(w http.ResponseWriter, r *http.Request) error {
 	values, err := form(r)
 	if err != nil {
@@ -519,15 +521,14 @@ const (
 	pushedPrefix   = "urn:ietf:params:oauth:request_uri:"
 )
 
-// pushed returns the parameters that were pushed, if they were. They are good
-// once.
+// pushed returns pushed parameters, if the request refers to them. They can be used once.
 func (p *Provider) pushed(ctx context.Context, values url.Values) (url.Values, error) {
 	id, ok := strings.CutPrefix(values.Get("request_uri"), pushedPrefix)
 	if !ok {
 		return values, nil
 	}
 	pushed, err := load[url.Values](ctx, p.state, kindPushed, hashed(id))
-	if err == nil && pushed.Get("client_id") != values.Get("client_id") { // who sends it uses it up for nobody
+	if err == nil && pushed.Get("client_id") != values.Get("client_id") { // another client's request does not use it up
 		return nil, refuse("invalid_request", "request_uri was pushed by another client")
 	}
 	if err == nil {

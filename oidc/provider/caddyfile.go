@@ -15,7 +15,7 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("oidc_provider", httpcaddyfile.After, "try_files") // and so before jwt, whose tokens it needs none of
 }
 
-// parseDirective yields the routes of the provider and of its accounts.
+// parseDirective returns the routes of the provider and of its accounts.
 func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 	h.Next()
 	provider := new(Provider)
@@ -58,8 +58,8 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 //	    templates <dir>
 //	}
 //
-// `client`, `claims`, `redirect_uri` and `post_logout_redirect_uri` may be
-// repeated. A response type of several words stands in quotes.
+// `client`, `claims`, `redirect_uri` and `post_logout_redirect_uri` may be repeated. Put a
+// response type of several words in quotes.
 func (p *Provider) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.Val() != "oidc_provider" {
 		d.Next() // the directive's name

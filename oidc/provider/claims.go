@@ -12,8 +12,8 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
-// standardClaims are those of OpenID Connect Core §5.4, and what a user of the
-// accounts has beside.
+// standardClaims are the claims of OpenID Connect Core §5.4 and additional ones of the
+// accounts.
 var standardClaims = map[string][]string{
 	"profile": {
 		"name", "family_name", "given_name", "middle_name", "nickname", "preferred_username", "profile", "picture", "website", "gender", "birthdate", "zoneinfo",
@@ -26,11 +26,11 @@ var standardClaims = map[string][]string{
 	"permissions": {"permissions"},
 }
 
-// decidingClaims are what clients decide by.
+// decidingClaims are claims that clients use for decisions.
 var decidingClaims = []string{"email_verified", "phone_number_verified", "updated_at", "groups", "roles", "role", "permissions", "entitlements", "verified_claims"}
 
-// checkProfile refuses properties that users give themselves at sign-up, where clients
-// would take them for what the provider says.
+// checkProfile returns an error for properties that users set at sign-up but that clients
+// would trust.
 func (p *Provider) checkProfile() error {
 	for scope, claims := range p.Claims {
 		for _, claim := range claims {
@@ -61,7 +61,7 @@ func (p *Provider) checkProfile() error {
 	return nil
 }
 
-// isText tells whether a standard claim is a text (OpenID Connect Core §5.1).
+// isText reports whether a standard claim is a string (OpenID Connect Core §5.1).
 func isText(name string) bool {
 	for _, scope := range []string{"profile", "email", "phone"} {
 		if slices.Contains(standardClaims[scope], name) {
@@ -71,8 +71,8 @@ func isText(name string) bool {
 	return false
 }
 
-// isAddress tells whether a value is an address as clients read it (OpenID Connect Core
-// §5.1.1): an object of texts, or a text.
+// isAddress reports whether a value is a valid address (OpenID Connect Core §5.1.1): an
+// object of strings, or a string.
 func isAddress(value any) bool {
 	parts, isObject := value.(map[string]any)
 	for _, part := range parts {
@@ -84,7 +84,7 @@ func isAddress(value any) bool {
 	return isObject || isText
 }
 
-// scopes are all that there are.
+// scopes returns all scopes.
 func (p *Provider) scopes() map[string]bool {
 	all := map[string]bool{"openid": true, "offline_access": true}
 	for scope := range p.Claims {
@@ -103,7 +103,7 @@ func (p *Provider) claimNames() []string {
 	return slices.Sorted(maps.Keys(all))
 }
 
-// claimOf is a claim of a user, if there is one.
+// claimOf returns a claim of a user, if present.
 func claimOf(user store.User, name string) (any, bool) {
 	switch name {
 	case "email":
@@ -133,8 +133,8 @@ func claimOf(user store.User, name string) (any, bool) {
 	return value, ok
 }
 
-// userClaims are what the scopes, and the claims that were asked for by name,
-// give of a user.
+// userClaims returns the user's claims that the scopes, and the claims requested by name,
+// include.
 func (p *Provider) userClaims(user store.User, scopes []string, asked map[string]*claimRequest) map[string]any {
 	names := make(map[string]bool)
 	for _, scope := range scopes {
@@ -176,9 +176,9 @@ func parseClaimsRequest(text string) (request claimsRequest, err error) {
 	return request, nil
 }
 
-// limit leaves out what none of the client's scopes gives, and returns the
-// scopes that give the rest: to ask for a claim by its name is to ask for what
-// its scope gives, and the user is to agree to that.
+// limit removes requested claims that none of the client's scopes includes, and returns the
+// scopes of the rest: requesting a claim by name needs the same consent as requesting its
+// scope.
 func (p *Provider) limit(request *claimsRequest, client *Client) (scopes []string) {
 	for _, asked := range []map[string]*claimRequest{request.UserInfo, request.IDToken} {
 		for name := range asked {
@@ -196,7 +196,7 @@ func (p *Provider) limit(request *claimsRequest, client *Client) (scopes []strin
 	return slices.Compact(scopes)
 }
 
-// unverifiedClaim is a text that a token claims, whoever made it.
+// unverifiedClaim returns a string claim of an unverified token.
 func unverifiedClaim(token, name string) string {
 	_, rest, _ := strings.Cut(token, ".")
 	payload, _, _ := strings.Cut(rest, ".")

@@ -22,8 +22,7 @@ var (
 	assertionAlgorithms     = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
 )
 
-// form reads a request's form, each parameter of which is specified once at most (RFC
-// 6749 §3.2).
+// form parses the form of a request, which must not repeat parameters (RFC 6749 §3.2).
 func form(r *http.Request) (url.Values, error) {
 	values, err := anyForm(r)
 	if err == nil {
@@ -32,7 +31,7 @@ func form(r *http.Request) (url.Values, error) {
 	return values, err
 }
 
-// anyForm reads a request's form. A body of another type is refused.
+// anyForm parses the form of a request. It refuses other media types.
 func anyForm(r *http.Request) (url.Values, error) {
 	if kind, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";"); strings.TrimSpace(strings.ToLower(kind)) != "application/x-www-form-urlencoded" {
 		return nil, refuse("invalid_request", "the body must be application/x-www-form-urlencoded")
@@ -46,8 +45,8 @@ func anyForm(r *http.Request) (url.Values, error) {
 	return r.PostForm, nil
 }
 
-// pageValues are what a user's browser sends to a page: by a form, which no page of
-// another site may send, or in the URL.
+// pageValues returns the values that a browser sends to a page, in the URL or by a form,
+// which must not come from a page of another site.
 func pageValues(r *http.Request) (url.Values, error) {
 	if r.Method != http.MethodPost {
 		return r.URL.Query(), nil
@@ -70,9 +69,8 @@ func once(values url.Values) error {
 
 var errTwice = refuse("invalid_request", "a parameter is specified twice")
 
-// authenticate returns the client of a request to an endpoint, which has
-// proved who it is, by one method (RFC 6749 §2.3). A public client only says
-// who it is.
+// authenticate returns the client of a request, which must authenticate with exactly one
+// method (RFC 6749 §2.3). A public client only sends its ID.
 func (p *Provider) authenticate(r *http.Request, values url.Values) (*Client, error) {
 	id, secret, basic := r.BasicAuth()
 	if scheme, _, _ := strings.Cut(r.Header.Get("Authorization"), " "); !basic && strings.EqualFold(scheme, "Basic") {
@@ -112,8 +110,8 @@ func (p *Provider) authenticate(r *http.Request, values url.Values) (*Client, er
 	return p.bySecret(r, values.Get("client_id"), values.Get("client_secret"))
 }
 
-// bySecret authenticates by client_secret_basic or client_secret_post, and lets
-// a public client say who it is without one.
+// bySecret authenticates with client_secret_basic or client_secret_post. A public client
+// needs no secret.
 func (p *Provider) bySecret(r *http.Request, id, secret string) (*Client, error) {
 	client, err := p.clients.find(r.Context(), id)
 	switch {
@@ -133,14 +131,13 @@ func (p *Provider) bySecret(r *http.Request, id, secret string) (*Client, error)
 	return client, err
 }
 
-// unknownClientError is the one answer for a client that is not known and one
-// that has not proved to be it.
+// unknownClientError is the same error for an unknown client and for wrong credentials.
 func unknownClientError() error {
 	return &oauthError{status: http.StatusUnauthorized, code: "invalid_client", description: "the client is unknown, or did not authenticate correctly"}
 }
 
-// byAssertion authenticates by private_key_jwt (RFC 7523 §3, OpenID Connect
-// Core §9). Each assertion is good once.
+// byAssertion authenticates with private_key_jwt (RFC 7523 §3, OpenID Connect Core §9).
+// Each assertion can be used once.
 func (p *Provider) byAssertion(ctx context.Context, values url.Values, assertion string) (*Client, error) {
 	if values.Get("client_assertion_type") != assertionType {
 		return nil, refuse("invalid_request", "client_assertion_type must be "+assertionType)
@@ -163,7 +160,7 @@ func (p *Provider) byAssertion(ctx context.Context, values url.Values, assertion
 		return nil, unknownClientError()
 	}
 	jti, _ := token.Claims["jti"].(string)
-	if audience, several := token.Claims["aud"].(jwt.List); several && len(audience) != 1 { // another of which could use it here
+	if audience, several := token.Claims["aud"].(jwt.List); several && len(audience) != 1 { // another audience could replay it
 		p.log.Debug("client assertion refused: its aud has several values", zap.String("client_id", client.ID))
 		return nil, unknownClientError()
 	}
@@ -177,7 +174,7 @@ func (p *Provider) byAssertion(ctx context.Context, values url.Values, assertion
 	return client, err
 }
 
-// confidential is a client that has proved who it is.
+// confidential returns a client that has authenticated.
 func (p *Provider) confidential(r *http.Request, values url.Values) (*Client, error) {
 	client, err := p.authenticate(r, values)
 	if err == nil && client.Public {
@@ -194,8 +191,7 @@ const (
 	corsClients
 )
 
-// allowOrigin lets pages of other sites ask, as the endpoint has it. It answers
-// preflights.
+// allowOrigin sets the CORS headers of the endpoint and answers preflights.
 func (p *Provider) allowOrigin(w http.ResponseWriter, r *http.Request, endpoint route) (answered bool) {
 	origin := r.Header.Get("Origin")
 	preflight := r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != ""
@@ -222,10 +218,10 @@ func (p *Provider) allowOrigin(w http.ResponseWriter, r *http.Request, endpoint 
 	return true
 }
 
-// knowsOrigin tells whether a page of a client may have this origin. The origins of
-// clients in the store are looked up once a second at most: anybody may ask.
+// knowsOrigin reports whether a page of a client may have this origin. Origins of clients
+// in the store are loaded at most once a second, because anybody can send requests.
 func (p *Provider) knowsOrigin(ctx context.Context, origin string) bool {
-	if p.clients.origins[origin] { // of the config, which need no store
+	if p.clients.origins[origin] { // from the config, without the store
 		return true
 	}
 	return p.clients.stored.has(origin, p.accounts.Now(), func() (map[string]bool, error) {
@@ -240,10 +236,10 @@ func (p *Provider) knowsOrigin(ctx context.Context, origin string) bool {
 	})
 }
 
-// originsPause is how long the origins of clients in the store are remembered.
+// originsPause is how long the origins of clients in the store are cached.
 const originsPause = time.Second
 
-// storedOrigins are those of the clients in the store, as they were a moment ago.
+// storedOrigins caches the origins of the clients in the store.
 type storedOrigins struct {
 	mu    sync.Mutex
 	known map[string]bool
@@ -254,7 +250,7 @@ func (o *storedOrigins) has(origin string, now time.Time, look func() (map[strin
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if age := now.Sub(o.at); age < 0 || age >= originsPause {
-		if fresh, err := look(); err == nil { // else the last ones hold
+		if fresh, err := look(); err == nil { // otherwise the previous ones are kept
 			o.known = fresh
 		}
 		o.at = now
@@ -268,7 +264,7 @@ func addOrigins(origins map[string]bool, client *Client) {
 	}
 }
 
-// originOf is the origin of a URL (RFC 6454 §6.2), or the scheme of an app.
+// originOf returns the origin of a URL (RFC 6454 §6.2), or the scheme of an app.
 func originOf(uri string) string {
 	u, err := url.Parse(uri)
 	if err != nil {

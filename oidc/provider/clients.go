@@ -41,89 +41,87 @@ var (
 	consentModes  = []string{"always", "once", "never"}
 )
 
-// Client is a site or program that users may log in to (RFC 6749 §2).
+// Client is a site or program that users can log in to (RFC 6749 §2).
 type Client struct {
 	// ID is the `client_id`. Required.
 	ID string `json:"id,omitempty"`
 
-	// Name is what the user is told it is called. Default: the ID.
+	// Name is the name that users see. Default: the ID.
 	Name string `json:"name,omitempty"`
 
-	// Secret is the `client_secret`, or its hash as `caddy hash-password`
-	// makes it: argon2id ($argon2id$…) or bcrypt ($2b$…). At least 16 bytes.
-	// Default: none, and then the client is public or has a PublicKey.
+	// Secret is the `client_secret`, or its hash from `caddy hash-password`: argon2id
+	// ($argon2id$…) or bcrypt ($2b$…). At least 16 bytes. Default: none; then the client
+	// must be public or have a PublicKey.
 	Secret string `json:"secret,omitempty"`
 
-	// Public clients run where nothing can be kept secret, as in a browser or
-	// a phone. They must use PKCE (RFC 7636). Default: false.
+	// Public clients run where a secret cannot be kept, such as in a browser or on a phone.
+	// They must use PKCE (RFC 7636). Default: false.
 	Public bool `json:"public,omitempty"`
 
-	// PublicKey verifies the assertions of a client that authenticates by
-	// private_key_jwt (RFC 7523): PEM, a JWK or a JWK set.
+	// PublicKey verifies the assertions of a client that authenticates with private_key_jwt
+	// (RFC 7523): PEM, a JWK or a JWK set. Default: none.
 	PublicKey string `json:"public_key,omitempty"`
 
-	// RedirectURIs are where users may be sent back to, compared to the
-	// letter: https, http on this machine, or an app's own scheme with a dot in
-	// it. One for http://127.0.0.1 or http://[::1] without a port takes any
-	// port (RFC 8252 §7.3).
+	// RedirectURIs are the URLs that users can be sent back to. They are compared exactly:
+	// https, http on this machine, or an app's own scheme that contains a dot. A URL for
+	// http://127.0.0.1 or http://[::1] without a port matches any port (RFC 8252 §7.3).
 	RedirectURIs []string `json:"redirect_uris,omitempty"`
 
-	// PostLogoutRedirectURIs are where users may be sent after a log-out.
+	// PostLogoutRedirectURIs are the URLs that users can be sent to after a log-out.
+	// Default: none.
 	PostLogoutRedirectURIs []string `json:"post_logout_redirect_uris,omitempty"`
 
-	// GrantTypes that the client may use. Default: `authorization_code` and
-	// `refresh_token`; with a response type that has tokens `implicit` too.
+	// GrantTypes are the grant types that the client may use. Default: `authorization_code`
+	// and `refresh_token`, and `implicit` if a response type contains tokens.
 	GrantTypes []string `json:"grant_types,omitempty"`
 
-	// ResponseTypes that the client may ask for. Those with `token` or
-	// `id_token` hand tokens to the browser's address line, where more can see
-	// them (RFC 9700 §2.1.2). Default: `code`.
+	// ResponseTypes are the response types that the client may request. Those with `token`
+	// or `id_token` put tokens into the browser's address bar, where they can leak (RFC
+	// 9700 §2.1.2). Default: `code`.
 	ResponseTypes []string `json:"response_types,omitempty"`
 
-	// Scopes that the client may ask for. Default: `openid`, `profile`,
+	// Scopes are the scopes that the client may request. Default: `openid`, `profile`,
 	// `email` and `offline_access`.
 	Scopes []string `json:"scopes,omitempty"`
 
-	// AccessTokenLifetime is how long an access token is good. It cannot be
-	// taken back from services that verify it by the JWK set. At most
-	// 24h. Default: `15m`.
+	// AccessTokenLifetime is how long an access token is valid, at most 24h. Services that
+	// verify it with the JWK set do not learn of its revocation. Default: `15m`.
 	AccessTokenLifetime caddy.Duration `json:"access_token_lifetime,omitempty"`
 
-	// RefreshTokenLifetime is how long a user stays logged in at the client at
-	// most. Default: `30d`.
+	// RefreshTokenLifetime is the maximum time that a user stays logged in at the client.
+	// Default: `30d`.
 	RefreshTokenLifetime caddy.Duration `json:"refresh_token_lifetime,omitempty"`
 
-	// IDTokenLifetime is how long an ID token is good. At most 24h. Default:
-	// `1h`.
+	// IDTokenLifetime is how long an ID token is valid, at most 24h. Default: `1h`.
 	IDTokenLifetime caddy.Duration `json:"id_token_lifetime,omitempty"`
 
-	// Consent says when the user is asked: `always`, `once` or `never`. A
-	// client of other people must not have `never`. A public client is asked for
-	// each time, whatever this says, where the redirect URI of the request is on the
-	// user's machine (http on a loopback address, or an app's own scheme), since any
-	// program there can open such a request and take the answer. Default: `once`.
+	// Consent determines when the user is asked for consent: `always`, `once` or `never`.
+	// Do not use `never` for clients of third parties. A public client is asked about every
+	// time, regardless of this option, if the redirect URI of the request is on the user's
+	// machine (http on a loopback address, or an app's own scheme), because any program
+	// there can send such a request and intercept the response. Default: `once`.
 	Consent string `json:"consent,omitempty"`
 
-	// BackchannelLogoutURI is told when a session ends (OpenID Connect
-	// Back-Channel Logout 1.0). Default: none.
+	// BackchannelLogoutURI is notified when a session ends (OpenID Connect Back-Channel
+	// Logout 1.0). Default: none.
 	BackchannelLogoutURI string `json:"backchannel_logout_uri,omitempty"`
 
-	// Introspect lets the client know by introspection (RFC 7662) what the access
-	// tokens of all clients say: for an API that takes them. Any other client knows
-	// only its own, and those whose `aud` it is; of the rest it is told that they are
-	// not active. Default: false.
+	// Introspect allows the client to introspect (RFC 7662) the access tokens of all
+	// clients; it is for an API that accepts these tokens. Any other client can only
+	// introspect its own tokens and those with its ID in `aud`; all other tokens are
+	// reported as not active. Default: false.
 	Introspect bool `json:"introspect,omitempty"`
 
-	// Since is when a client was put into the store: grants and consents of one of
-	// this ID before it are none of it.
+	// Since is when the client was added to the store. Grants and consents from before
+	// belong to an earlier client with the same ID.
 	Since string `json:"since,omitempty"`
 
-	keys       *jwt.Verifier     // of assertions
-	secretHash [sha256.Size]byte // of a Secret that is no hash itself
+	keys       *jwt.Verifier     // verify assertions
+	secretHash [sha256.Size]byte // of a Secret that is not a hash
 }
 
-// resolve fills defaults in, replaces placeholders, and refuses what is not
-// right.
+// resolve sets defaults and resolves placeholders. It returns an error if a value is not
+// valid.
 func (c *Client) resolve(p *Provider) error {
 	replacer := caddy.NewReplacer()
 	for name, value := range map[string]*string{"secret": &c.Secret, "public_key": &c.PublicKey, "name": &c.Name, "backchannel_logout_uri": &c.BackchannelLogoutURI} {
@@ -135,7 +133,7 @@ func (c *Client) resolve(p *Provider) error {
 		}
 		resolved := replacer.ReplaceKnown(*value, "")
 		if name == "secret" {
-			if _, err := replacer.ReplaceOrErr(*value, false, true); err != nil { // what is in braces may be a part of it
+			if _, err := replacer.ReplaceOrErr(*value, false, true); err != nil { // the text in braces may be part of the secret
 				return errors.New("secret has a placeholder without a value when the config is loaded; use {env.NAME} or {file./path}")
 			}
 		}
@@ -165,7 +163,7 @@ func (c *Client) resolve(p *Provider) error {
 	return c.check(p)
 }
 
-// handsOutTokens tells whether a response type has tokens.
+// handsOutTokens reports whether a response type includes tokens.
 func (c *Client) handsOutTokens() bool {
 	return slices.ContainsFunc(c.ResponseTypes, func(responseType string) bool { return strings.Contains(responseType, "token") })
 }
@@ -267,22 +265,22 @@ func setDefaults(values *[]string, standard ...string) {
 	}
 }
 
-// normalResponseType has the parts in order: they are a set (RFC 6749 §3.1.1).
+// normalResponseType sorts the parts, which are a set (RFC 6749 §3.1.1).
 func normalResponseType(text string) string {
 	parts := strings.Fields(text)
 	slices.Sort(parts)
 	return strings.Join(parts, " ")
 }
 
-// onThisMachine tells whether a redirect URI leads to a program on the user's machine:
-// by a loopback address, or by the program's own scheme.
+// onThisMachine reports whether a redirect URI leads to a program on the user's machine:
+// through a loopback address or through the program's own scheme.
 func onThisMachine(redirectURI string) bool {
 	u, err := url.Parse(redirectURI)
 	return err != nil || u.Scheme != "https" || protocol.SecureURL(&url.URL{Scheme: "http", Host: u.Host})
 }
 
-// asksAllTheSame is a redirect URI for which the user sees the page that asks though
-// `consent` is never; empty if there is none.
+// asksAllTheSame returns a redirect URI for which users are asked for consent in spite of
+// `consent never`, or the empty string.
 func (c *Client) asksAllTheSame() string {
 	i := slices.IndexFunc(c.RedirectURIs, onThisMachine)
 	if c.Consent != "never" || i < 0 || !c.Public && !c.handsOutTokens() {
@@ -291,8 +289,8 @@ func (c *Client) asksAllTheSame() string {
 	return c.RedirectURIs[i]
 }
 
-// checkRedirectURI refuses what a browser could run, or somebody could read on
-// its way.
+// checkRedirectURI refuses URIs that a browser could execute or that others could read in
+// transit.
 func checkRedirectURI(text string) error {
 	u, err := url.Parse(text)
 	switch {
@@ -308,7 +306,7 @@ func checkRedirectURI(text string) error {
 	return errors.New("it must be https, http on this machine, or an app's own scheme with a dot in it, as in com.example.app:/callback")
 }
 
-// redirectURI returns the registered address that the given one is.
+// allowsRedirect reports whether a redirect URI is registered.
 func (c *Client) allowsRedirect(given string) bool {
 	if slices.Contains(c.RedirectURIs, given) {
 		return true
@@ -333,13 +331,13 @@ func isHash(secret string) bool {
 	return strings.HasPrefix(secret, "$argon2id$") || strings.HasPrefix(secret, "$2") || strings.HasPrefix(secret, randomPrefix)
 }
 
-// randomPrefix marks the hash of a secret that was made at random, for which a
-// plain SHA-256 will do.
+// randomPrefix marks the hash of a randomly generated secret, for which SHA-256 is
+// sufficient.
 const randomPrefix = "$sha256$"
 
 func secretHash(secret string) string { return randomPrefix + hashed(secret) }
 
-// clients are those of the config, and then those of the store.
+// clients are the clients of the config and of the store. The config takes precedence.
 type clients struct {
 	provider   *Provider
 	configured map[string]*Client
@@ -371,11 +369,11 @@ func newClients(p *Provider) (*clients, error) {
 	return all, nil
 }
 
-// sayHidden tells of clients in the store that servers never see.
+// sayHidden logs clients in the store that are hidden by the config.
 func (c *clients) sayHidden(ctx context.Context) {
 	records, err := c.provider.accounts.Store().Records(ctx, kindClient, "", c.provider.accounts.Now())
 	if err != nil {
-		return // the accounts say that the store fails
+		return // the accounts log that the store fails
 	}
 	for _, record := range records {
 		if c.configured[record.ID] != nil {
@@ -384,7 +382,7 @@ func (c *clients) sayHidden(ctx context.Context) {
 	}
 }
 
-// find returns a client by its ID; errNotFound.
+// find returns a client by its ID, or errNotFound.
 func (c *clients) find(ctx context.Context, id string) (*Client, error) {
 	if client := c.configured[id]; client != nil {
 		return client, nil
@@ -402,7 +400,7 @@ func (c *clients) find(ctx context.Context, id string) (*Client, error) {
 	return &client, nil
 }
 
-// hasSecret tells whether a secret is the client's.
+// hasSecret reports whether a secret is the client's.
 func (c *clients) hasSecret(r *http.Request, client *Client, secret string) (bool, error) {
 	sum := sha256.Sum256([]byte(secret))
 	if hash, random := strings.CutPrefix(client.Secret, randomPrefix); random {
@@ -418,7 +416,7 @@ func (c *clients) hasSecret(r *http.Request, client *Client, secret string) (boo
 		}
 	}
 	forgive, allowed := c.provider.secretGuesses.Try(r.Context(), web.ClientKey(r), c.provider.accounts.Now())
-	if !allowed { // a hash is slow, and the users' passwords wait for it too
+	if !allowed { // hashing is slow and shared with the users' passwords
 		return false, &oauthError{status: http.StatusTooManyRequests, code: "temporarily_unavailable", description: "too many wrong secrets; wait a minute", retryAfter: time.Minute}
 	}
 	right, err := c.provider.accounts.HasPassword(r, client.Secret, secret)

@@ -119,8 +119,8 @@ func addClient(ctx context.Context, cmd *cobra.Command, args []string, users sto
 	return err
 }
 
-// notInConfig refuses an ID that the config has, whose client is the one that
-// servers know.
+// notInConfig returns an error if the config has a client with the ID, because servers use
+// that one.
 func notInConfig(cmd *cobra.Command, id string) error {
 	providers, err := cli.HandlersOf(cmd, "oidc_provider")
 	for _, text := range providers {

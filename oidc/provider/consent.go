@@ -11,7 +11,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
-// consent is what a user has agreed to for a client.
+// consent is what a user has allowed a client.
 type consent struct {
 	ClientID string   `json:"client_id"`
 	Scopes   []string `json:"scopes"`
@@ -21,13 +21,15 @@ func consentID(userID string, client *Client) string {
 	return hashed(userID + "\n" + client.ID + "\n" + client.Since)
 }
 
-// question stands for what a user is asked, and in which session.
+// question identifies the question to a user, and the session.
 func (a *authorizationRequest) question(login *web.Login) string {
 	return hashed(strings.Join(append([]string{login.SessionID, a.client.Since}, a.consent...), "\n"))
 }
 
-// consented tells whether the user need not be asked.
-func (p *Provider) consented(ctx context.Context, a *authorizationRequest, login *web.Login, waiting interaction) (bool, error) {
+// consented reports whether the user need not be asked for consent.
+func (p *Provider) consented(
+	ctx context.Context, a *authorizationRequest, login *web.Login, waiting interaction,
+) (bool, error) {
 	if waiting.Consented == a.question(login) {
 		return true, nil
 	}
@@ -44,18 +46,18 @@ func (p *Provider) consented(ctx context.Context, a *authorizationRequest, login
 	return err == nil && !slices.ContainsFunc(a.consent, func(scope string) bool { return !slices.Contains(known.Scopes, scope) }), err
 }
 
-// toThisMachine tells whether what the request asks for goes to a program on the
-// user's machine that cannot prove which one it is: any program there can open such a
-// request in the browser, and take the answer (RFC 8252 §8.6). So the user always sees
-// a page that names the client.
+// toThisMachine reports whether the response goes to a program on the user's machine that
+// cannot authenticate: any program there can open such a request in the browser and
+// intercept the response (RFC 8252 §8.6). So the user always sees a page that names the
+// client.
 func (a *authorizationRequest) toThisMachine() bool {
 	return (a.client.Public || a.responseType != "code") && onThisMachine(a.redirectURI)
 }
 
-// crossOrigin refuses what a page of another site sends with a user's cookies.
+// crossOrigin refuses requests from pages of other sites that carry a user's cookies.
 var crossOrigin = http.NewCrossOriginProtection()
 
-// consent asks the user, and takes the answer.
+// consent shows the consent page and handles its form.
 func (p *Provider) consent(w http.ResponseWriter, r *http.Request) error {
 	values, err := pageValues(r)
 	if err != nil {
@@ -74,7 +76,7 @@ func (p *Provider) consent(w http.ResponseWriter, r *http.Request) error {
 	if err != nil && !nobody(err) {
 		return err
 	}
-	if p.needsLogin(request, login, waiting.BeganAt) { // it ended meanwhile
+	if p.needsLogin(request, login, waiting.BeganAt) { // the session ended in the meantime
 		seeOther(w, p.accounts.LoginURL(r, p.basePath+"/oidc/authorize?interaction="+id, request.loginHint))
 		return nil
 	}
@@ -111,7 +113,7 @@ func (p *Provider) consent(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// remember keeps what the user agreed to, beside what was agreed to before.
+// remember stores what the user allowed, in addition to earlier consent.
 func (p *Provider) remember(ctx context.Context, a *authorizationRequest, login *web.Login) error {
 	id := consentID(login.User.ID, a.client)
 	err := p.state.create(ctx, kindConsent, id, login.User.ID, consent{a.client.ID, a.consent}, 0)
@@ -129,7 +131,7 @@ func (p *Provider) remember(ctx context.Context, a *authorizationRequest, login 
 	return err
 }
 
-// scopeTexts say what a scope gives, in a user's words.
+// scopeTexts describe the scopes for users.
 var scopeTexts = map[string]string{
 	"openid":         "Know who you are",
 	"profile":        "See your name and profile",

@@ -19,14 +19,14 @@ import (
 const (
 	deviceLifetime = 10 * time.Minute
 	deviceInterval = 5 * time.Second
-	// userCodeLetters cannot spell words, and none looks like another (RFC 8628
-	// §6.1). 8 of 20 are 34 bits, of which few can be tried in 10 minutes.
+	// userCodeLetters cannot spell words and do not look alike (RFC 8628 §6.1). 8 of 20
+	// letters are 34 bits, of which few can be tried in 10 minutes.
 	userCodeLetters = "BCDFGHJKLMNPQRSTVWXZ"
 	userCodeLength  = 8
 )
 
-// deviceCode is a log-in on a device without a browser (RFC 8628), kept under
-// the hash of its device code.
+// deviceCode is a log-in on a device without a browser (RFC 8628), stored under the hash of
+// its device code.
 type deviceCode struct {
 	Since    string        `json:"since,omitempty"` // of the client
 	ClientID string        `json:"client_id"`
@@ -36,14 +36,14 @@ type deviceCode struct {
 	Interval time.Duration `json:"interval"`
 	Grant    *grant        `json:"grant,omitempty"`
 	Denied   bool          `json:"denied,omitempty"`
-	// DecidedIn is the session in which the user let the device in or did not.
+	// DecidedIn is the session in which the user allowed or refused the device.
 	DecidedIn string `json:"decided_in,omitempty"`
-	// Family and GivenBy are as those of an authorization code.
+	// Family and GivenBy are like those of an authorization code.
 	Family  string `json:"family,omitempty"`
 	GivenBy string `json:"given_by,omitempty"`
 }
 
-// deviceAuthorization gives a device its codes.
+// deviceAuthorization is the endpoint that gives a device its codes.
 func (p *Provider) deviceAuthorization(w http.ResponseWriter, r *http.Request) error {
 	values, err := form(r)
 	if err != nil {
@@ -87,7 +87,7 @@ func newUserCode() string {
 	return b.String()
 }
 
-// plainUserCode is what somebody typed, without what they put between.
+// plainUserCode returns a typed code without separators.
 func plainUserCode(text string) string {
 	return strings.Map(func(r rune) rune {
 		if strings.ContainsRune(userCodeLetters, r) {
@@ -97,7 +97,7 @@ func plainUserCode(text string) string {
 	}, strings.ToUpper(text[:min(len(text), 32)]))
 }
 
-// device is the page where a user lets a device in.
+// device is the page on which a user allows a device.
 func (p *Provider) device(w http.ResponseWriter, r *http.Request) error {
 	values, err := pageValues(r)
 	if err != nil {
@@ -113,7 +113,7 @@ func (p *Provider) device(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	page := map[string]any{"Action": p.basePath + "/oidc/device", "Email": login.User.Email, "Typed": typed}
-	if typed == "" || ofAnotherSite(r) { // whose pages could use up the user's guesses
+	if typed == "" || ofAnotherSite(r) { // pages of other sites could use up the user's guesses
 		return p.pages.render(w, r, "device", page, http.StatusOK)
 	}
 	id, kept, client, err := p.findDevice(r.Context(), typed, login)
@@ -142,11 +142,12 @@ func (p *Provider) device(w http.ResponseWriter, r *http.Request) error {
 	return p.pages.render(w, r, "device", page, http.StatusOK)
 }
 
-const deviceTries = 20 // wrong codes of a user while one is good
+const deviceTries = 20 // wrong codes per user while a code is valid
 
-// findDevice returns the device of a code that nobody has decided about but in
-// this session.
-func (p *Provider) findDevice(ctx context.Context, typed string, login *web.Login) (id string, kept deviceCode, client *Client, err error) {
+// findDevice returns the device of a code that is undecided or was decided in this session.
+func (p *Provider) findDevice(
+	ctx context.Context, typed string, login *web.Login,
+) (id string, kept deviceCode, client *Client, err error) {
 	wrong := &oauthError{status: http.StatusNotFound, code: "invalid_request", description: "The code is wrong, or has expired. Look at your device again."}
 	forgive, allowed := p.deviceGuesses.Try(ctx, login.User.ID, p.accounts.Now())
 	if !allowed {
@@ -169,7 +170,7 @@ func (p *Provider) findDevice(ctx context.Context, typed string, login *web.Logi
 	return id, kept, client, err
 }
 
-// decideDevice lets a device in, or does not; the first decision holds.
+// decideDevice records whether the user allows the device; the first decision counts.
 func (p *Provider) decideDevice(ctx context.Context, id string, login *web.Login, allow bool) (deviceCode, error) {
 	kept, err := change(ctx, p.state, kindDevice, id, func(d *deviceCode) error {
 		if d.DecidedIn != "" {
@@ -190,11 +191,11 @@ func (p *Provider) decideDevice(ctx context.Context, id string, login *web.Login
 	return kept, err
 }
 
-// errDecided tells that nothing is to be noted of a poll.
+// errDecided means that a poll need not be recorded.
 var errDecided = errors.New("the user has already decided")
 
-// byDevice gives the tokens once the user has let the device in (RFC 8628
-// §3.5); see giveOnce.
+// byDevice returns the tokens once the user has allowed the device (RFC 8628 §3.5); see
+// giveOnce.
 func (p *Provider) byDevice(ctx context.Context, client *Client, values url.Values) (*tokens, error) {
 	if err := required(values, "device_code"); err != nil {
 		return nil, err

@@ -15,19 +15,18 @@ import (
 
 const maxBodyBytes = 64 << 10
 
-// oauthError is what a client, or a user, is told: RFC 6749 §5.2 and the
-// errors of the RFCs that extend it.
+// oauthError is an error for a client or a user: RFC 6749 §5.2 and its extensions.
 type oauthError struct {
-	// status of the answer, 400 if it is 0.
+	// status of the response; 0 means 400.
 	status int
-	// code is the error of the RFC.
+	// code is the error code of the RFC.
 	code string
-	// description says what was wrong and what would be right. It holds no
-	// token and no secret.
+	// description says what is wrong and what would be right. It never contains a token or
+	// a secret.
 	description string
 	// challenge is a WWW-Authenticate header, empty for none.
 	challenge string
-	// page tells that a user looks at the answer, and not a client.
+	// page reports whether a user sees the response, not a client.
 	page       bool
 	retryAfter time.Duration
 }
@@ -58,12 +57,12 @@ func (p *Provider) fail(w http.ResponseWriter, r *http.Request, err error) error
 	return writeJSON(w, status, map[string]any{"error": told.code, "error_description": inASCII(told.description)})
 }
 
-// inASCII is a description as a client may be told it (RFC 6749 §5.2).
+// inASCII converts a description to the characters that RFC 6749 §5.2 allows.
 func inASCII(description string) string {
 	return ofChallenge(strings.ReplaceAll(description, "§", "section "))
 }
 
-// notNow is what a client is told where the store or the accounts fail.
+// notNow converts a failure of the store or the accounts to an error for the client.
 func (p *Provider) notNow(err error) *oauthError {
 	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return &oauthError{status: http.StatusRequestEntityTooLarge, code: "invalid_request", description: "the body has more than " + strconv.FormatInt(tooLarge.Limit, 10) + " bytes"}
@@ -83,13 +82,13 @@ func writeJSON(w http.ResponseWriter, status int, value any) error {
 	return err
 }
 
-// nobody tells whether an error of the accounts means that nobody is logged in.
+// nobody reports whether an error of the accounts means that no user is logged in.
 func nobody(err error) bool {
 	failure, ok := errors.AsType[*refusal.Error](err)
 	return ok && failure.Reason != refusal.StoreUnavailable && failure.Reason != refusal.StoreFull
 }
 
-// ofChallenge makes a text fit for a quoted string of a header.
+// ofChallenge makes a text safe for a quoted string of a header.
 func ofChallenge(text string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' || r == '"' || r == '\\' {

@@ -144,7 +144,7 @@ func TestConformanceOfLoginWith(t *testing.T) {
 			if m.accepted {
 				chrome.mustBeIn(got)
 			} else {
-				chrome.mustBeOut(got, 401, "provider&#39;s response is not valid")
+				chrome.mustBeOut(got, 401, "response is not valid")
 			}
 		})
 	}

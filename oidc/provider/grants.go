@@ -18,38 +18,38 @@ import (
 
 const (
 	codeLifetime = time.Minute
-	// codeMemory is how long a code is known, so that its replay takes back what it gave
+	// codeMemory is how long a code is remembered, so that its replay revokes its tokens
 	// (RFC 6749 §4.1.2).
 	codeMemory = time.Hour
 )
 
-// grant is what a user gave a client: tokens are made of it until it ends.
+// grant is the access that a user gave a client. Tokens are issued for it until it ends.
 type grant struct {
 	ID        string        `json:"id"`
 	ClientID  string        `json:"client_id"`
 	UserID    string        `json:"user_id"`
 	SessionID string        `json:"session_id"`
 	Scopes    []string      `json:"scopes"`
-	AuthTime  int64         `json:"auth_time,omitempty"` // 0: not known
-	External  bool          `json:"external,omitempty"`  // another provider let the user in
+	AuthTime  int64         `json:"auth_time,omitempty"` // 0 if unknown
+	External  bool          `json:"external,omitempty"`  // the user logged in through another provider
 	Nonce     string        `json:"nonce,omitempty"`
 	Claims    claimsRequest `json:"claims,omitzero"`
 	ACR       bool          `json:"acr,omitempty"`
-	// Since is that of the client, Password the mark of the user's password: a
-	// client that was made anew, and offline access from before a password was
-	// changed, are other ones.
+	// Since is when the client was added, and Password the mark of the user's password. A
+	// grant is invalid for a later client with the same ID, and an offline grant after a
+	// change of the password.
 	Since    string `json:"since,omitempty"`
 	Password string `json:"password,omitempty"`
-	// FamilyHash is of the part that the refresh tokens share, RefreshHash of the
-	// one that is valid; before the first, of the code that it succeeds. The valid one
-	// has replaced that of PreviousHash at RotatedAt, in milliseconds.
+	// FamilyHash is the hash of the shared part of the refresh tokens. RefreshHash is the
+	// hash of the valid token, or of the code before the first refresh token. It replaced
+	// PreviousHash at RotatedAt, in milliseconds.
 	FamilyHash   string `json:"family_hash,omitempty"`
 	RefreshHash  string `json:"refresh_hash,omitempty"`
 	PreviousHash string `json:"previous_hash,omitempty"`
 	RotatedAt    int64  `json:"rotated_at,omitempty"`
 }
 
-// line is what is kept of the grant's refresh tokens.
+// line returns the state of the grant's refresh tokens.
 func (g *grant) line() accounts.RefreshLine {
 	return accounts.RefreshLine{Hash: g.RefreshHash, PreviousHash: g.PreviousHash, RotatedAt: time.UnixMilli(g.RotatedAt)}
 }
@@ -58,17 +58,17 @@ func (g *grant) setLine(line accounts.RefreshLine) {
 	g.RefreshHash, g.PreviousHash, g.RotatedAt = line.Hash, line.PreviousHash, line.RotatedAt.UnixMilli()
 }
 
-// beginLine has the refresh tokens of a grant succeed a code, and returns the part that
-// they share.
+// beginLine makes the refresh tokens of a grant follow a code, and returns their shared
+// part.
 func (g *grant) beginLine(codeHash string) (family string) {
 	family = store.RandomToken(32)
 	g.FamilyHash, g.RefreshHash = hashed(family), codeHash
 	return family
 }
 
-// splitRefreshToken returns two of the parts of a refresh token: the grant's ID, a part
-// that all of the grant share, and one of its own. Only who has had one knows the
-// second, so nobody else can make it look as if one was used twice.
+// splitRefreshToken returns two parts of a refresh token: the grant's ID, and a part that
+// all refresh tokens of the grant share. The third part is unique. Only somebody who had a
+// token knows the second part, so nobody else can fake a reuse.
 func splitRefreshToken(token string) (grantID, family string) {
 	grantID, rest, _ := strings.Cut(token, "~")
 	family, _, _ = strings.Cut(rest, "~")
@@ -77,22 +77,23 @@ func splitRefreshToken(token string) (grantID, family string) {
 
 func (g *grant) has(scope string) bool { return slices.Contains(g.Scopes, scope) }
 
-// code is an authorization code, kept under its hash.
+// code is an authorization code, stored under its hash.
 type code struct {
 	Grant       grant     `json:"grant"`
 	RedirectURI string    `json:"redirect_uri"`
 	Challenge   string    `json:"challenge,omitempty"`
 	ExpiresAt   time.Time `json:"expires_at"`
-	// Hybrid tells that tokens came with it: its grant is kept already.
+	// Hybrid reports whether tokens were issued together with it: its grant is already
+	// stored.
 	Hybrid bool `json:"hybrid,omitempty"`
-	// Family is the part that the refresh tokens of the grant share. It helps nobody
-	// who reads it in the store to a token.
+	// Family is the shared part of the grant's refresh tokens. Knowing it does not help to
+	// guess a token.
 	Family string `json:"family"`
-	// GivenBy is the request that gave tokens for the code; empty if none did.
+	// GivenBy is the request that exchanged the code; empty if none did.
 	GivenBy string `json:"given_by,omitempty"`
 }
 
-// tokens are what a client is given.
+// tokens are the tokens for a client.
 type tokens struct {
 	AccessToken  string `json:"access_token"`
 	TokenType    string `json:"token_type"`
@@ -102,8 +103,10 @@ type tokens struct {
 	Scope        string `json:"scope,omitempty"`
 }
 
-// grantRequest makes what the request asks for: a code, tokens, or both.
-func (p *Provider) grantRequest(ctx context.Context, a *authorizationRequest, login *web.Login) (map[string]string, error) {
+// grantRequest issues what the request asks for: a code, tokens, or both.
+func (p *Provider) grantRequest(
+	ctx context.Context, a *authorizationRequest, login *web.Login,
+) (map[string]string, error) {
 	g := grant{
 		ID: uuid.NewString(), ClientID: a.client.ID, UserID: login.User.ID, SessionID: login.SessionID, Scopes: a.scopes, AuthTime: authTime(login), External: login.External,
 		Since: a.client.Since, Password: p.accounts.PasswordMark(login.User), Nonce: a.nonce, Claims: a.claims, ACR: slices.Contains(a.acrValues, acrPassword) || a.claims.IDToken["acr"] != nil,
@@ -135,7 +138,8 @@ func (p *Provider) grantRequest(ctx context.Context, a *authorizationRequest, lo
 	}
 	if a.has("id_token") {
 		var err error
-		// Without an access token, userinfo cannot be asked (OpenID Connect Core §5.4).
+		// Without an access token, the client cannot call userinfo (OpenID Connect Core
+		// §5.4).
 		answer["id_token"], err = p.idToken(ctx, a.client, &g, login.User, answer["access_token"], answer["code"], a.responseType == "id_token")
 		return answer, err
 	}
@@ -149,21 +153,23 @@ func authTime(login *web.Login) int64 {
 	return login.At.Unix()
 }
 
-// keepGrant keeps a grant, so that it can be taken back. It belongs to the
-// session, and outlives it only with offline_access.
+// keepGrant stores a grant, so that it can be revoked. It belongs to the session, and
+// outlives it only with offline_access.
 func (p *Provider) keepGrant(ctx context.Context, client *Client, g *grant) error {
 	lifetime := time.Duration(max(client.RefreshTokenLifetime, client.AccessTokenLifetime))
 	owner := g.SessionID
 	if g.has("offline_access") {
-		owner = g.UserID // and goes with the user
+		owner = g.UserID // it is deleted with the user
 	}
 	return p.state.create(ctx, kindGrant, g.ID, owner, g, lifetime)
 }
 
 var errTakenBack = refuse("invalid_grant", "the consent of the user was withdrawn")
 
-// accessToken is a JWT by RFC 9068.
-func (p *Provider) accessToken(ctx context.Context, client *Client, g *grant, user store.User) (token string, lifetime time.Duration, err error) {
+// accessToken returns an access token according to RFC 9068.
+func (p *Provider) accessToken(
+	ctx context.Context, client *Client, g *grant, user store.User,
+) (token string, lifetime time.Duration, err error) {
 	now := p.accounts.Now()
 	lifetime = time.Duration(client.AccessTokenLifetime)
 	claims := map[string]any{
@@ -173,7 +179,7 @@ func (p *Provider) accessToken(ctx context.Context, client *Client, g *grant, us
 	if g.AuthTime != 0 {
 		claims["auth_time"] = g.AuthTime
 	}
-	for _, name := range []string{"roles", "permissions"} { // what a service decides by
+	for _, name := range []string{"roles", "permissions"} { // claims that services use for decisions
 		if value, ok := claimOf(user, name); ok && slices.ContainsFunc(g.Scopes, func(scope string) bool { return slices.Contains(p.Claims[scope], name) }) {
 			claims[name] = value
 		}
@@ -182,8 +188,10 @@ func (p *Provider) accessToken(ctx context.Context, client *Client, g *grant, us
 	return token, lifetime, err
 }
 
-// idToken says who the user is (OpenID Connect Core §2).
-func (p *Provider) idToken(ctx context.Context, client *Client, g *grant, user store.User, accessToken, code string, withUser bool) (string, error) {
+// idToken returns an ID token (OpenID Connect Core §2).
+func (p *Provider) idToken(
+	ctx context.Context, client *Client, g *grant, user store.User, accessToken, code string, withUser bool,
+) (string, error) {
 	now := p.accounts.Now()
 	claims := map[string]any{
 		"iss": p.Issuer, "sub": g.UserID, "aud": client.ID, "iat": now.Unix(), "exp": now.Add(time.Duration(client.IDTokenLifetime)).Unix(),
@@ -219,14 +227,14 @@ func (p *Provider) idToken(ctx context.Context, client *Client, g *grant, user s
 	return p.sign(ctx, p.idKeys, "JWT", claims)
 }
 
-// sign makes a token with the key that signs now, which a command or another
-// node may have changed.
+// sign signs a token with the current key, which a command or another node may have
+// changed.
 func (p *Provider) sign(ctx context.Context, keys *signing.Keys, typ string, claims map[string]any) (string, error) {
-	_ = keys.Reload(ctx, signing.ReloadInterval) // those in memory are used while it fails, which is logged
+	_ = keys.Reload(ctx, signing.ReloadInterval) // if it fails, it is logged and the keys in memory are used
 	return keys.Sign(typ, claims)
 }
 
-// halfHash is that of at_hash and c_hash, for RS256.
+// halfHash returns the hash for at_hash and c_hash with RS256.
 func halfHash(text string) string {
 	sum := sha256.Sum256([]byte(text))
 	return base64.RawURLEncoding.EncodeToString(sum[:len(sum)/2])
@@ -237,8 +245,7 @@ func isChallenge(challenge string) bool {
 	return err == nil && len(sum) == sha256.Size
 }
 
-// verifies tells whether a code_verifier is that of the challenge (RFC 7636
-// §4.6).
+// verifies reports whether a code_verifier matches the challenge (RFC 7636 §4.6).
 func verifies(verifier, challenge string) bool {
 	if len(verifier) < 43 || len(verifier) > 128 {
 		return false
@@ -247,9 +254,10 @@ func verifies(verifier, challenge string) bool {
 	return subtle.ConstantTimeCompare([]byte(base64.RawURLEncoding.EncodeToString(sum[:])), []byte(challenge)) == 1
 }
 
-// give makes the tokens of a grant, and a refresh token if the client may have
-// one.
-func (p *Provider) give(ctx context.Context, client *Client, g *grant, user store.User, refreshToken string) (*tokens, error) {
+// give issues the tokens of a grant, with a refresh token if the client may have one.
+func (p *Provider) give(
+	ctx context.Context, client *Client, g *grant, user store.User, refreshToken string,
+) (*tokens, error) {
 	access, lifetime, err := p.accessToken(ctx, client, g, user)
 	if err != nil {
 		return nil, err
@@ -261,8 +269,8 @@ func (p *Provider) give(ctx context.Context, client *Client, g *grant, user stor
 	return given, err
 }
 
-// userOf is the user of a grant, if the grant is still good: the user is there
-// and enabled, and so is the session unless the grant outlives it.
+// userOf returns the user of a grant if the grant is still valid: the user exists and is
+// enabled, and the session is active unless the grant outlives it.
 func (p *Provider) userOf(ctx context.Context, g *grant) (store.User, error) {
 	user, err := p.accounts.Store().User(ctx, g.UserID)
 	if err == nil && user.Disabled {
@@ -281,7 +289,7 @@ func (p *Provider) userOf(ctx context.Context, g *grant) (store.User, error) {
 	return user, err
 }
 
-// clientOf is the client of a grant, if it is the one that was given it.
+// clientOf returns the client of a grant, if it is still the same client.
 func (p *Provider) clientOf(ctx context.Context, g *grant) (*Client, error) {
 	client, err := p.clients.find(ctx, g.ClientID)
 	if err == nil && client.Since != g.Since {
@@ -290,7 +298,7 @@ func (p *Provider) clientOf(ctx context.Context, g *grant) (*Client, error) {
 	return client, err
 }
 
-// revokeGrant takes back all that was made of a grant.
+// revokeGrant revokes a grant and everything issued for it.
 func (p *Provider) revokeGrant(ctx context.Context, id string) error {
 	return p.state.remove(ctx, kindGrant, id)
 }

@@ -15,39 +15,38 @@ import (
 
 const (
 	interactionLifetime = 30 * time.Minute
-	// maxInteractionBytes bounds the text of a request in a URL.
+	// maxInteractionBytes limits the size of a request in a URL.
 	maxInteractionBytes = 16 << 10
 )
 
-// interaction is an authorization request that waits for its user. Nothing is
-// kept of it: it travels in the URLs of the pages that the user sees, encrypted,
-// so that requests of strangers cost no room, and no share of a bound that others
-// need.
+// interaction is an authorization request that waits for its user. It is not stored: it is
+// encrypted in the URLs of the pages, so that requests from anybody use neither storage nor
+// a limit that others need.
 type interaction struct {
 	Parameters url.Values `json:"parameters"`
 	BeganAt    time.Time  `json:"began_at"`
 	outcome
 }
 
-// outcome is what a user who is logged in has done with an interaction. It is
-// kept under the hash of the interaction.
+// outcome is what a logged-in user has done with an interaction, stored under the hash of
+// the interaction.
 type outcome struct {
-	// Consented is the question that the user has agreed to.
+	// Consented is the question that the user has confirmed.
 	Consented string `json:"consented,omitempty"`
-	// AnsweredTo is the user who was sent back to the client, at AnsweredAt.
+	// AnsweredTo is the user who was redirected to the client, at AnsweredAt.
 	AnsweredTo string    `json:"answered_to,omitempty"`
 	AnsweredAt time.Time `json:"answered_at,omitzero"`
-	// Refused is a request whose user went back, or did not agree.
+	// Refused reports whether the user canceled or refused.
 	Refused bool `json:"refused,omitempty"`
 }
 
 var errFinished = refuse("invalid_request", "this log-in has expired or is already complete; go back to the application where you started")
 
-// answeredTwice is how long a user may be sent back once more, who pressed a
-// button twice: a browser drops the first answer then.
+// answeredTwice is how long a user can be redirected a second time, for a double click: the
+// browser then drops the first response.
 const answeredTwice = time.Minute
 
-// answer notes that a request is answered, once and for its user once more.
+// answer records that a request is answered, once, or again for the same user.
 func (o *outcome) answer(userID string, now time.Time) error {
 	switch {
 	case o.AnsweredTo == "":
@@ -58,7 +57,7 @@ func (o *outcome) answer(userID string, now time.Time) error {
 	return nil
 }
 
-// note changes what has become of an interaction.
+// note updates the outcome of an interaction.
 func (p *Provider) note(ctx context.Context, id string, f func(*outcome) error) error {
 	err := p.state.create(ctx, kindInteraction, hashed(id), "", outcome{}, interactionLifetime)
 	if err != nil && !errors.Is(err, store.ErrRecordExists) {
@@ -68,12 +67,13 @@ func (p *Provider) note(ctx context.Context, id string, f func(*outcome) error) 
 	return err
 }
 
-// refuseInteraction notes that a user has refused. To do so twice is the same.
+// refuseInteraction records that a user has refused. It can be repeated.
 func (p *Provider) refuseInteraction(ctx context.Context, id string) error {
 	return p.note(ctx, id, func(o *outcome) error { o.Refused = true; return nil })
 }
 
-// openInteraction returns an interaction by its text; errFinished.
+// openInteraction decrypts an interaction. It returns errFinished if it has expired or is
+// not valid.
 func (p *Provider) openInteraction(ctx context.Context, id string) (waiting interaction, err error) {
 	box, err := p.box(ctx)
 	if err != nil {
@@ -94,7 +94,7 @@ func (p *Provider) openInteraction(ctx context.Context, id string) (waiting inte
 	return waiting, err
 }
 
-// sealInteraction is the text of an interaction.
+// sealInteraction encrypts an interaction.
 func (p *Provider) sealInteraction(ctx context.Context, waiting interaction) (id string, err error) {
 	box, err := p.box(ctx)
 	if err != nil {
@@ -111,8 +111,8 @@ func (p *Provider) sealInteraction(ctx context.Context, waiting interaction) (id
 	return id, nil
 }
 
-// box encrypts interactions with a key that all nodes share by the store. Not one
-// of the signing keys: what it makes must never pass for a token.
+// box returns the cipher for interactions, with a key that all nodes share through the
+// store. It is not a signing key, so that its output can never pass for a token.
 func (p *Provider) box(ctx context.Context) (cipher.AEAD, error) {
 	if known := p.sealing.Load(); known != nil {
 		return *known, nil

@@ -12,8 +12,8 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
-// introspect tells a client that has proved who it is whether a token is good
-// (RFC 7662). Of a token that is not, nothing is told.
+// introspect tells an authenticated client whether a token is valid (RFC 7662). For an
+// invalid token it returns nothing else.
 func (p *Provider) introspect(w http.ResponseWriter, r *http.Request) error {
 	values, err := form(r)
 	if err != nil {
@@ -69,8 +69,8 @@ func (p *Provider) describeToken(ctx context.Context, client *Client, given stri
 	return described, nil
 }
 
-// mayIntrospect tells whether a client may know what an access token says: its own, one
-// that is for it, or any if it is a service that takes them (RFC 7662 §4).
+// mayIntrospect reports whether a client may introspect an access token: its own, one with
+// its ID in aud, or any if it is an API that accepts them (RFC 7662 §4).
 func mayIntrospect(client *Client, claims jwt.Claims) bool {
 	if client.Introspect || claims["client_id"] == client.ID || claims["aud"] == client.ID {
 		return true
@@ -79,7 +79,7 @@ func mayIntrospect(client *Client, claims jwt.Claims) bool {
 	return slices.Contains(audience, any(client.ID))
 }
 
-// describeRefreshToken tells a client of its own refresh tokens only.
+// describeRefreshToken describes a client's own refresh token.
 func (p *Provider) describeRefreshToken(ctx context.Context, client *Client, given string) (map[string]any, error) {
 	id, family := splitRefreshToken(given)
 	g, err := load[grant](ctx, p.state, kindGrant, id)
@@ -98,8 +98,8 @@ func (p *Provider) describeRefreshToken(ctx context.Context, client *Client, giv
 	return map[string]any{"active": true, "client_id": g.ClientID, "sub": g.UserID, "scope": strings.Join(g.Scopes, " "), "iss": p.Issuer, "token_type": "refresh_token"}, nil
 }
 
-// revoke takes a token back (RFC 7009): a refresh token with all that was made
-// of its grant. A token that is not good is no error.
+// revoke revokes a token (RFC 7009), and with a refresh token everything issued for its
+// grant. An invalid token is not an error.
 func (p *Provider) revoke(w http.ResponseWriter, r *http.Request) error {
 	values, err := form(r)
 	if err != nil {

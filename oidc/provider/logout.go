@@ -21,10 +21,10 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// endSession logs the user out (OpenID Connect RP-Initiated Logout 1.0). Unless
-// the ID token of the browser's session comes with it, the user is asked. An ID token
-// without the browser's session ends what its client has, and nothing of the user or
-// of other clients.
+// endSession logs the user out (OpenID Connect RP-Initiated Logout 1.0). It asks the user
+// first, unless the request has the ID token of the browser's session. An ID token without
+// the browser's session only ends the access of its client; the user and other clients are
+// not affected.
 func (p *Provider) endSession(w http.ResponseWriter, r *http.Request) error {
 	values, err := logoutValues(r)
 	if err == nil {
@@ -53,7 +53,7 @@ func (p *Provider) endSession(w http.ResponseWriter, r *http.Request) error {
 		if r.Method != http.MethodPost {
 			return p.loggedOut(w, r, request)
 		}
-		// A post from the client's page comes without the cookie, a redirect with it.
+		// A POST from the client's page does not send the cookie, a redirect does.
 		id, err := p.sealInteraction(r.Context(), interaction{Parameters: values, BeganAt: p.accounts.Now()})
 		if err != nil {
 			return shown(err)
@@ -82,13 +82,13 @@ func logoutValues(r *http.Request) (url.Values, error) {
 	return r.URL.Query(), nil
 }
 
-// endClient ends what a client has of a session: codes, and grants that end with the
+// endClient ends a client's access from a session: codes, and grants that end with the
 // session.
 func (p *Provider) endClient(ctx context.Context, clientID, userID, sessionID string) error {
 	if sessionID == "" {
 		return nil
 	}
-	if _, err := p.accounts.Session(ctx, userID, sessionID); errors.Is(err, errNotFound) { // what was of it ends already
+	if _, err := p.accounts.Session(ctx, userID, sessionID); errors.Is(err, errNotFound) { // a session that has ended is handled already
 		return nil
 	} else if err != nil {
 		return err
@@ -109,13 +109,13 @@ func (p *Provider) endClient(ctx context.Context, clientID, userID, sessionID st
 	return err
 }
 
-// logoutRequest is what a client asks for, checked.
+// logoutRequest is a validated request of a client.
 type logoutRequest struct {
 	clientID, hint, redirectURI, state string
-	subject, sessionID                 string // of the hint
+	subject, sessionID                 string // from the hint
 }
 
-// kept are the parameters for the form that asks the user.
+// kept returns the parameters for the confirmation form.
 func (l *logoutRequest) kept() map[string]string {
 	kept := make(map[string]string)
 	for name, value := range map[string]string{"client_id": l.clientID, "id_token_hint": l.hint, "post_logout_redirect_uri": l.redirectURI, "state": l.state} {
@@ -152,15 +152,15 @@ func (p *Provider) parseLogout(ctx context.Context, values url.Values) (*logoutR
 }
 
 const (
-	// hintLifetime is how long after its end an ID token ends a session.
+	// hintLifetime is how long after its expiry an ID token can end a session.
 	hintLifetime = 30 * 24 * time.Hour
-	// hintLeeway has an ID token that has expired still say who is meant.
+	// hintLeeway accepts expired ID tokens as hints.
 	hintLeeway = 100 * 365 * 24 * time.Hour
 )
 
-// readHint learns whose session is to end. The key of an old ID token may be gone:
-// such a token proves nothing, so that the user is asked, and says like client_id
-// which client it is. So does one that has expired long ago.
+// readHint finds the session to end. The key of an old ID token may no longer exist. Such a
+// token proves nothing, so the user is asked; like client_id, it only names the client. The
+// same applies to a token that expired long ago.
 func (p *Provider) readHint(ctx context.Context, l *logoutRequest) error {
 	token, err := p.hints.Verify(ctx, l.hint, p.accounts.Now())
 	var audience string
@@ -184,7 +184,7 @@ func (p *Provider) readHint(ctx context.Context, l *logoutRequest) error {
 	return nil
 }
 
-// ofGoneKey tells whether a token names a key that is not known, or not any more.
+// ofGoneKey reports whether a token has an unknown or removed key.
 func ofGoneKey(err error) bool {
 	failure, ok := errors.AsType[*refusal.Error](err)
 	return ok && failure.Reason == refusal.UnknownKey
@@ -207,21 +207,21 @@ func (p *Provider) loggedOut(w http.ResponseWriter, r *http.Request, l *logoutRe
 }
 
 const (
-	logoutTries    = 14 // over some 2 hours
+	logoutTries    = 14 // over about 2 hours
 	logoutsAtOnce  = 4  // to one client
 	logoutTimeout  = 5 * time.Second
 	logoutLifetime = 2 * time.Minute
 	logoutMemory   = 24 * time.Hour
-	// logoutPoll is how often the store is looked at for log-outs that another
-	// node has left.
+	// logoutPoll is how often the store is polled for notifications that another node has
+	// left.
 	logoutPoll = 5 * time.Second
-	// missedPoll is how often it is looked for sessions whose end nobody has noted:
-	// they expired, or ended while no node ran.
+	// missedPoll is how often to look for sessions whose end was not noticed: they expired,
+	// or ended while no node was running.
 	missedPoll  = time.Hour
 	missedRetry = time.Minute
 )
 
-// clientLogin says that a client has a login in a session, until that ends.
+// clientLogin records that a client has a log-in in a session, until the session ends.
 type clientLogin struct {
 	ClientID  string `json:"client_id"`
 	UserID    string `json:"user_id"`
@@ -236,7 +236,7 @@ func (p *Provider) keepClient(ctx context.Context, client *Client, g *grant) err
 	if !errors.Is(err, store.ErrRecordExists) {
 		return err
 	}
-	// It may be of a client of the same name that was deleted since.
+	// It may belong to a deleted client with the same ID.
 	_, err = change(ctx, p.state, kindClientLogin, id, func(l *clientLogin) error {
 		if *l == kept {
 			return errUnchanged
@@ -244,7 +244,7 @@ func (p *Provider) keepClient(ctx context.Context, client *Client, g *grant) err
 		*l = kept
 		return nil
 	})
-	if errors.Is(err, errUnchanged) || errors.Is(err, errNotFound) { // the session has ended meanwhile
+	if errors.Is(err, errUnchanged) || errors.Is(err, errNotFound) { // the session has ended in the meantime
 		return nil
 	}
 	return err
@@ -252,8 +252,8 @@ func (p *Provider) keepClient(ctx context.Context, client *Client, g *grant) err
 
 var errUnchanged = errors.New("it says so already")
 
-// logout is a client that is to be told of the end of a session. It is in the
-// store until that is done, so that it outlives a restart, and any node may do it.
+// logout is a pending notification of a client. It is stored until it is delivered, so that
+// it survives a restart and any node can send it.
 type logout struct {
 	clientLogin
 	Tries     int       `json:"tries,omitempty"`
@@ -261,8 +261,7 @@ type logout struct {
 	Done      bool      `json:"done,omitempty"`
 }
 
-// logouts tells clients of sessions that have ended (OpenID Connect Back-Channel
-// Logout 1.0).
+// logouts notifies clients of ended sessions (OpenID Connect Back-Channel Logout 1.0).
 type logouts struct {
 	stopListening func()
 	ctx           context.Context
@@ -270,8 +269,8 @@ type logouts struct {
 	running       sync.WaitGroup
 
 	mu    sync.Mutex
-	ended []string        // IDs of sessions that are not noted yet
-	busy  map[string]bool // clients that are being told, by ID
+	ended []string        // IDs of sessions that are not recorded yet
+	busy  map[string]bool // IDs of clients that are being notified
 	wake  chan struct{}
 	noted chan struct{}
 }
@@ -288,7 +287,7 @@ func (p *Provider) newLogouts() {
 	})
 }
 
-// startLogouts tells clients from now on.
+// startLogouts starts to notify clients.
 func (p *Provider) startLogouts() {
 	l := p.logouts
 	l.running.Go(p.noteEnded)
@@ -309,8 +308,8 @@ func (l *logouts) end() {
 	l.running.Wait()
 }
 
-// noteEnded notes the clients of sessions as they end. To tell them, which may
-// take long, is for tellDue.
+// noteEnded records the clients of sessions as they end. tellDue notifies them, which may
+// take long.
 func (p *Provider) noteEnded() {
 	l := p.logouts
 	for {
@@ -337,7 +336,7 @@ func (p *Provider) noteEnded() {
 	}
 }
 
-// findMissed notes sessions that have ended without a word.
+// findMissed records sessions whose end was not noticed.
 func (p *Provider) findMissed() {
 	l := p.logouts
 	var outage outage.Outage
@@ -370,7 +369,8 @@ func (p *Provider) noteMissed(ctx context.Context) error {
 		if i < 0 {
 			i = len(logins)
 		}
-		// Expired ones that are still there included: a clock may be wrong.
+		// This includes expired sessions that are still stored, because a clock may be
+		// wrong.
 		sessions, err := p.accounts.Store().Sessions(ctx, of, time.Time{})
 		if err != nil {
 			return err
@@ -401,8 +401,8 @@ func (p *Provider) tellDue() {
 	}
 }
 
-// sessionEnded takes back what was granted in a session that has ended, and notes
-// its clients. Several nodes may do so for one session.
+// sessionEnded revokes what was granted in an ended session, and records its clients.
+// Several nodes may do so for the same session.
 func (p *Provider) sessionEnded(ctx context.Context, sessionID string) error {
 	ids, logins, err := list[clientLogin](ctx, p.state, kindClientLogin, sessionID)
 	for i, login := range logins {
@@ -426,12 +426,12 @@ func (p *Provider) sessionEnded(ctx context.Context, sessionID string) error {
 	return err
 }
 
-// tellClients begins to tell those that are due, each by one node. A client that
-// does not answer holds up no other.
+// tellClients starts to send the notifications that are due, each from one node. A client
+// that does not respond does not delay others.
 func (p *Provider) tellClients(ctx context.Context) {
 	ids, logouts, err := list[logout](ctx, p.state, kindLogout, "")
 	if err != nil {
-		return // the accounts say that the store fails
+		return // the accounts log that the store fails
 	}
 	due := make(map[string][]string)
 	for i, l := range logouts {
@@ -453,17 +453,17 @@ func (p *Provider) tellClients(ctx context.Context) {
 			defer l.mu.Unlock()
 			delete(l.busy, clientID)
 			if err == nil {
-				signal(l.noted) // what was noted meanwhile need not wait for logoutPoll
+				signal(l.noted) // newly recorded notifications need not wait for logoutPoll
 			}
 		})
 	}
 }
 
-// errAnswered means that a client answered, and did not like what it was told.
+// errAnswered means that a client responded with an error.
 var errAnswered = errors.New("it answered")
 
-// tellOne tells one client of several log-outs. If the client does not answer, that
-// is an error, and the rest waits for the next time.
+// tellOne sends several notifications to one client. If the client does not respond, it
+// returns an error, and the rest is sent later.
 func (p *Provider) tellOne(ctx context.Context, ids []string) error {
 	all, failed := errgroup.WithContext(ctx)
 	all.SetLimit(logoutsAtOnce)
@@ -491,7 +491,7 @@ func (p *Provider) tellClient(ctx context.Context, id string) error {
 			return errNotDue
 		}
 		l.Tries++
-		l.NotBefore = now.Add(max(2*logoutTimeout, time.Second<<l.Tries)) // if this node dies meanwhile, too
+		l.NotBefore = now.Add(max(2*logoutTimeout, time.Second<<l.Tries)) // also if this node stops in the meantime
 		return nil
 	})
 	if errors.Is(err, errNotDue) || errors.Is(err, errNotFound) {
@@ -519,7 +519,7 @@ func (p *Provider) tellClient(ctx context.Context, id string) error {
 	if err != nil {
 		p.log.Warn("client not notified of a log-out", zap.String("client_id", told.ClientID), zap.Int("tries", told.Tries), zap.Error(err))
 	}
-	// It is kept for a moment, so that a node that is late finds it done.
+	// Keep it for a while, so that a slow node sees that it is done.
 	_, _ = p.accounts.Store().UpdateRecord(ctx, p.state.kind(kindLogout), id, p.accounts.Now(), func(r *store.Record) error {
 		r.Value, r.ExpiresAt = []byte(`{"done":true}`), p.accounts.Now().Add(logoutLifetime)
 		return nil
@@ -555,5 +555,5 @@ func (p *Provider) sendLogout(ctx context.Context, client *Client, g *clientLogi
 	return nil
 }
 
-// logoutClient follows no redirect: the token is for the one address.
+// logoutClient does not follow redirects: the token is only for this URL.
 var logoutClient = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}

@@ -9,8 +9,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/signing"
 )
 
-// metadata is the discovery document (OpenID Connect Discovery 1.0 §3, RFC
-// 8414 §2).
+// metadata returns the discovery document (OpenID Connect Discovery 1.0 §3, RFC 8414 §2).
 func (p *Provider) metadata(w http.ResponseWriter, _ *http.Request) error {
 	w.Header().Set("Cache-Control", "public, max-age=300")
 	return writeJSON(w, http.StatusOK, map[string]any{
@@ -52,7 +51,7 @@ func (p *Provider) metadata(w http.ResponseWriter, _ *http.Request) error {
 	})
 }
 
-// jwks is the JWK set that verifies ID tokens, log-out tokens and access tokens.
+// jwks returns the JWK set that verifies ID tokens, logout tokens and access tokens.
 func (p *Provider) jwks(w http.ResponseWriter, r *http.Request) error {
 	var all struct {
 		Keys []json.RawMessage `json:"keys"`
@@ -67,6 +66,6 @@ func (p *Provider) jwks(w http.ResponseWriter, r *http.Request) error {
 		}
 		all.Keys = append(all.Keys, one.Keys...)
 	}
-	w.Header().Set("Cache-Control", "public, max-age=10") // less than a new key is published before it signs
+	w.Header().Set("Cache-Control", "public, max-age=10") // less than the lead of a new key
 	return writeJSON(w, http.StatusOK, all)
 }

@@ -10,52 +10,54 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
-// An authorization code, and a device code whose user agreed, give tokens once. It is
-// given when its record has GivenBy, which is the last that is written before the
-// answer. So a code that comes again is one of two:
+// An authorization code, and a device code that the user has allowed, can be exchanged for
+// tokens once. GivenBy in its record is written last before the response, and marks the
+// code as used. If a code arrives again, there are two cases:
 //
-//   - Its record has no GivenBy: no answer had tokens, since the store failed or the
-//     client hung up. The same client, with the same redirect_uri and the code_verifier,
-//     gets tokens for as long as the code is good. The refresh token is the successor of
-//     the code by the rules of refresh tokens, so what an attempt made that nobody was
-//     told is made again or is dead.
-//   - It has one: an authorization code is refused, and its grant is taken back (RFC
-//     6749 §4.1.2), as an answer on its way cannot be told from a thief's. A device
+//   - Its record has no GivenBy: no response contained tokens, because the store failed
+//     or the client closed the connection. The same client, with the same redirect_uri
+//     and code_verifier, gets tokens as long as the code is valid. The refresh token is
+//     the successor of the code by the rules of refresh tokens, so tokens of an earlier
+//     attempt that were never sent are either issued again or invalid.
+//   - It has one: an authorization code is refused and its grant is revoked (RFC 6749
+//     §4.1.2), because a lost response cannot be distinguished from a theft. A device
 //     code is refused.
 //
-// Whether GivenBy was written is not known where the store says that it failed. Then it
-// is taken away again, so that the client can repeat itself. Where that fails too, and
-// where an answer is lost after it was sent, the code counts as given: the client,
-// which has none of the tokens, begins the log-in anew.
+// If the store returns an error, it is unknown whether GivenBy was written. It is then
+// removed again, so that the client can retry. If that fails too, or if a response is lost
+// after it was sent, the code counts as used: the client has no tokens and must start the
+// log-in again.
 //
-// An authorization code alone is of no use to a thief. He needs the code_verifier too,
-// and of a confidential client its secret; where such a client uses no PKCE, the secret
-// alone. Public clients must use PKCE. If a thief who has them comes first, the owner's
-// use of the code, up to codeMemory later, takes the grant back; if the owner comes
-// first, the thief gets nothing, and his use takes the grant back. If both come at once, one gets tokens, and
-// the other takes them back. So a thief stays only where the owner never uses the code.
-// That a code may be repeated after a fault gives him nothing more: he can be the first
-// then, as he could before the fault, and the owner, who repeats himself, ends it.
+// An authorization code alone is useless to a thief, who also needs the code_verifier and,
+// for a confidential client, its secret; or only the secret if such a client does not use
+// PKCE. Public clients must use PKCE. If a thief who has these is first, the owner's use of
+// the code, up to codeMemory later, revokes the grant. If the owner is first, the thief
+// gets nothing, and the attempt revokes the grant. If both arrive at once, one gets tokens
+// and the other revokes them. So a thief only keeps access if the owner never uses the
+// code. That a code can be retried after a failure does not help a thief: being first was
+// possible before the failure too, and the retry of the owner ends the access.
 
-// errGiven is of a code for which tokens were given.
+// errGiven means that the code was already exchanged.
 var errGiven = errors.New("the code was exchanged for tokens")
 
-// undoTime is how long it is tried to take GivenBy away again.
+// undoTime is how long to try to remove GivenBy again.
 const undoTime = 5 * time.Second
 
-// oneUse is the use of a code by a client that may use it.
+// oneUse is the use of a code by an authorized client.
 type oneUse struct {
 	client *Client
 	grant  *grant
-	// code as the client sent it, and family of the record.
+	// code is the code that the client sent, and family comes from the record.
 	code, family string
-	// kept tells that tokens were given beside the code, so that the grant is kept.
+	// kept reports whether tokens were issued together with the code, so that the grant is
+	// already stored.
 	kept bool
-	// mark changes GivenBy of the record, in one step.
+	// mark changes GivenBy of the record atomically.
 	mark func(ctx context.Context, f func(givenBy *string) error) error
 }
 
-// giveOnce keeps the grant of a code and gives its first tokens. errGiven.
+// giveOnce stores the grant of a code and issues its first tokens. It returns errGiven if
+// the code was already exchanged.
 func (p *Provider) giveOnce(ctx context.Context, u oneUse) (*tokens, error) {
 	client, g := u.client, u.grant
 	user, err := p.userOf(ctx, g)
@@ -70,7 +72,7 @@ func (p *Provider) giveOnce(ctx context.Context, u oneUse) (*tokens, error) {
 	} else if err != nil {
 		return nil, err
 	}
-	// The config may have changed since the user agreed.
+	// The config may have changed since the user gave consent.
 	p.limit(&g.Claims, client)
 	if g.Scopes, err = narrowed(stillAllowed(client, g.Scopes), ""); err != nil {
 		return nil, err
@@ -113,8 +115,8 @@ func (p *Provider) giveOnce(ctx context.Context, u oneUse) (*tokens, error) {
 	return nil, err
 }
 
-// firstRefreshToken keeps the grant and returns its first refresh token, which is the
-// successor of the code; empty if the client may have none.
+// firstRefreshToken stores the grant and returns its first refresh token, which is the
+// successor of the code; empty if the client must not have one.
 func (p *Provider) firstRefreshToken(ctx context.Context, u oneUse) (refresh string, inTime func() error, err error) {
 	g := u.grant
 	inTime = func() error { return nil }
@@ -122,7 +124,7 @@ func (p *Provider) firstRefreshToken(ctx context.Context, u oneUse) (refresh str
 		if !u.kept {
 			err = p.keepGrant(ctx, u.client, g)
 		}
-		if errors.Is(err, store.ErrRecordExists) { // by an attempt that failed
+		if errors.Is(err, store.ErrRecordExists) { // by an earlier attempt that failed
 			err = nil
 		}
 		return "", inTime, err

@@ -14,7 +14,7 @@ import (
 //go:embed pages/*.html
 var embeddedPages embed.FS
 
-// pages are the provider's own, in the look of the accounts' pages.
+// pages are the provider's pages, in the style of the accounts' pages.
 type pages struct {
 	all map[string]*web.Page
 }
@@ -48,11 +48,11 @@ var (
 `))
 )
 
-// formPost sends the answer to the client by a form that submits itself, or by
-// a button where scripts are off (OAuth 2.0 Form Post Response Mode §2).
+// formPost sends the response to the client with a form that submits itself, or with a
+// button if scripts are disabled (OAuth 2.0 Form Post Response Mode §2).
 func (p *pages) formPost(w http.ResponseWriter, to string, values map[string]string) error {
 	var page bytes.Buffer
-	// A scheme that is not http was checked when the client was registered.
+	// Schemes other than http were checked when the client was registered.
 	if err := formPostPage.Execute(&page, map[string]any{"Action": template.URL(to), "Values": values}); err != nil { //nolint:gosec // see above
 		return err
 	}

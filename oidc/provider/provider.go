@@ -1,9 +1,7 @@
-// Package provider lets the users of a site's accounts log in to other sites: the
-// Caddy module http.handlers.oidc_provider, its directive oidc_provider, is an
-// OpenID Provider (OpenID Connect Core 1.0) and an OAuth 2.0 authorization
-// server (RFC 6749, as RFC 9700 would have it used). And it lets the users of
-// other providers log in to a site: the module jwt.logins.oidc, the option
-// login_with of the accounts.
+// Package provider lets the users of a site's accounts log in to other sites. The Caddy
+// module http.handlers.oidc_provider, with the directive oidc_provider, is an OpenID
+// Provider (OpenID Connect Core 1.0) and an OAuth 2.0 authorization server (RFC 6749, as
+// recommended by RFC 9700).
 package provider
 
 import (
@@ -33,54 +31,55 @@ func init() {
 	caddy.RegisterModule(new(Provider))
 }
 
-// Provider is an OpenID Provider, whose users are those of the accounts.
+// Provider is an OpenID Provider for the users of the accounts.
 //
-// Its endpoints are below the path of the issuer: `/oidc/authorize`,
-// `/oidc/token`, `/oidc/userinfo`, `/oidc/jwks.json`, `/oidc/introspect`,
-// `/oidc/revoke`, `/oidc/par`, `/oidc/device_authorization`, `/oidc/device` and
-// `/oidc/logout`. Clients find them by `/.well-known/openid-configuration`. At
-// `/oidc/applications`, to which the account page leads, users see the clients that
-// they have let in, and take back what one was given.
+// Its endpoints are below the path of the issuer: `/oidc/authorize`, `/oidc/token`,
+// `/oidc/userinfo`, `/oidc/jwks.json`, `/oidc/introspect`, `/oidc/revoke`, `/oidc/par`,
+// `/oidc/device_authorization`, `/oidc/device` and `/oidc/logout`. Clients find them
+// through `/.well-known/openid-configuration`. At `/oidc/applications`, which the account
+// page links to, users see the clients that have access to their account, and can revoke
+// it.
 type Provider struct {
-	// Issuer is the provider's own URL, the `iss` of its tokens: https, or http
-	// on this machine. Required.
+	// Issuer is the URL of the provider, and the `iss` of its tokens: https, or http on
+	// this machine. Required.
 	Issuer string `json:"issuer,omitempty"`
 
-	// Accounts are the users. The `jwt_accounts` handler, with the same
-	// accounts, serves their log-in page.
+	// Accounts configures the users. The `jwt_accounts` handler, with the same accounts,
+	// serves their log-in page.
 	Accounts *accounts.Config `json:"accounts,omitempty"`
 
-	// Clients are the sites and programs that users may log in to. Those that
-	// `caddy jwt client add` puts into the store are known beside them.
+	// Clients are the sites and programs that users can log in to. Clients that `caddy jwt
+	// client add` stores are known too.
 	Clients []*Client `json:"clients,omitempty"`
 
-	// Claims are the claims of a user that a scope gives: `sub` is always
-	// there, `email`, `roles`, and properties of the profile. Default:
-	// `profile`, `email`, `phone` and `address` as in OpenID Connect Core §5.4,
-	// `roles` for the scope of that name, and `permissions` likewise.
+	// Claims maps scopes to the claims of a user that they grant: `email`, `roles` and
+	// profile properties; `sub` is always included. Default: `profile`, `email`, `phone`
+	// and `address` as in OpenID Connect Core §5.4, and the scopes `roles` and
+	// `permissions` with the claims of the same names.
 	Claims map[string][]string `json:"claims,omitempty"`
 
-	// UserEditable are the properties under `profile` of the accounts that users may
-	// set to any value at sign-up though clients may decide by them: claims of tokens
-	// (`groups`, `acr`, `email_verified`, …), and what Claims hands on beyond the
-	// standard scopes. Any other property of that kind is refused when the config is
-	// loaded. Whoever signs up can then, for example, join the group `admins` at each
-	// client that goes by `groups`. What a token says of itself (`iss`, `acr`, …) is
-	// never taken from a property. Default: none.
+	// UserEditable lists profile properties that users may set to any value at sign-up,
+	// although clients may rely on them: claims of tokens (`groups`, `acr`,
+	// `email_verified`, …), and properties that Claims grants in addition to the standard
+	// scopes. Any other property of this kind is refused when the config is loaded, because
+	// users who sign up could, for example, join the group `admins` at each client that
+	// uses `groups`. Claims that describe the token itself (`iss`, `acr`, …) are never
+	// taken from a property. Default: none.
 	UserEditable []string `json:"user_editable,omitempty"`
 
-	// Templates is a folder whose files replace the pages of the same name:
-	// `consent.html`, `device.html`, `logout.html`, `applications.html`,
-	// `error.html`, and the accounts' `layout.html`. Default: none.
+	// Templates is a folder of files that replace the pages with the same name:
+	// `consent.html`, `device.html`, `logout.html`, `applications.html`, `error.html`, and
+	// the accounts' `layout.html`. Default: none.
 	Templates string `json:"templates,omitempty"`
 
 	accounts *web.Shared
 	basePath string // path of the issuer, without a slash at its end
-	// idKeys sign by RS256, which each client knows (OpenID Connect Core §15.1);
-	// accessKeys by ES256, which is faster. Neither signs the accounts' tokens.
+	// idKeys sign with RS256, which every client supports (OpenID Connect Core §15.1);
+	// accessKeys sign with ES256, which is faster. Neither signs the tokens of the
+	// accounts.
 	idKeys, accessKeys *signing.Keys
 	tokens             *jwt.Verifier // of access tokens
-	hints              *jwt.Verifier // of ID tokens that come back, expired or not
+	hints              *jwt.Verifier // of ID tokens that clients send back, expired or not
 	state              state
 	clients            *clients
 	pages              *pages
@@ -104,19 +103,18 @@ func (*Provider) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// route is an endpoint, and the methods that it takes.
+// route is an endpoint with its methods.
 type route struct {
 	serve   func(p *Provider, w http.ResponseWriter, r *http.Request) error
 	methods []string
-	// cors says which pages of other sites may ask: all, those of clients, or
-	// none.
+	// cors selects the sites whose pages may send requests: all, those of clients, or none.
 	cors corsRule
 }
 
 var (
 	get  = []string{http.MethodGet, http.MethodHead}
 	post = []string{http.MethodPost}
-	both = []string{http.MethodGet, http.MethodPost} // of what a HEAD must not do
+	both = []string{http.MethodGet, http.MethodPost} // for endpoints that must not act on a HEAD
 )
 
 // endpoints are the routes below the issuer's path.
@@ -171,12 +169,12 @@ func (p *Provider) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 	return p.fail(w, r, err)
 }
 
-// isPage tells whether a user is led there, who looks at the answer.
+// isPage reports whether the response is a page for the user.
 func (r route) isPage() bool {
 	return r.cors == corsNone && slices.Contains(r.methods, http.MethodGet)
 }
 
-// Provision sets the provider up.
+// Provision sets defaults, loads keys and checks the config.
 func (p *Provider) Provision(ctx caddy.Context) error {
 	where := config.WhereIs(p)
 	return where.Locate(p.provision(ctx))
@@ -234,12 +232,12 @@ func (p *Provider) provision(ctx caddy.Context) error {
 	return nil
 }
 
-// secretTries are the wrong secrets that have a slow hash, of a client by its IP
-// address in a minute.
+// secretTries is how many wrong secrets a client IP address may send per minute, if the
+// secret has a slow hash.
 const secretTries = 30
 
-// currentKeys are keys that a command or another node may have withdrawn. What was
-// loaded last holds while the storage fails.
+// currentKeys checks at each use whether a command or another node has withdrawn keys.
+// While the storage fails, it uses the keys that were loaded last.
 type currentKeys struct{ *signing.Keys }
 
 func (k currentKeys) Find(ctx context.Context, algorithm, id string) ([]*jwt.Key, error) {
@@ -260,7 +258,7 @@ func (p *Provider) newVerifiers() (err error) {
 	return err
 }
 
-// resolve replaces placeholders and checks what stands in the config.
+// resolve resolves placeholders and checks the config.
 func (p *Provider) resolve() error {
 	var err error
 	if p.Issuer, err = caddy.NewReplacer().ReplaceOrErr(p.Issuer, true, true); err != nil {
@@ -287,8 +285,8 @@ func (p *Provider) resolve() error {
 	return nil
 }
 
-// Cleanup gives the accounts back. Log-outs that clients were not told of yet are
-// kept, for the next config, another node, or after a restart.
+// Cleanup releases the accounts. Pending log-out notifications are stored, for the next
+// config, another node or after a restart.
 func (p *Provider) Cleanup() error {
 	if p.stopLeading != nil {
 		p.stopLeading()
@@ -303,7 +301,7 @@ func (p *Provider) Cleanup() error {
 	return p.accounts.Close()
 }
 
-// at is the URL of an endpoint.
+// at returns the URL of an endpoint.
 func (p *Provider) at(path string) string { return p.Issuer + path }
 
 // Interface guards

@@ -12,8 +12,8 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
-// Kinds of records in the store. What is named by a secret is kept under the
-// secret's hash.
+// Kinds of records in the store. A record that is identified by a secret is stored under
+// the secret's hash.
 const (
 	kindClient      = "oidc client"
 	kindGrant       = "oidc grant"
@@ -30,8 +30,8 @@ const (
 	kindClientLogin = "oidc client of a session"
 )
 
-// state keeps what must outlive a restart, as JSON in the accounts' store. Only
-// the clients there are those of all issuers that share it.
+// state stores data that must survive a restart, as JSON in the accounts' store. Only
+// clients are shared by all issuers with the same store.
 type state struct {
 	accounts *web.Shared
 	issuer   string
@@ -66,7 +66,7 @@ func load[T any](ctx context.Context, s state, kind, id string) (value T, err er
 	return value, err
 }
 
-// take removes a record and returns it: one caller of many gets it.
+// take removes a record and returns it: of several callers, only one succeeds.
 func take[T any](ctx context.Context, s state, kind, id string) (value T, err error) {
 	record, err := s.accounts.Store().TakeRecord(ctx, s.kind(kind), id, s.accounts.Now())
 	if err == nil {
@@ -75,7 +75,7 @@ func take[T any](ctx context.Context, s state, kind, id string) (value T, err er
 	return value, err
 }
 
-// change changes a record in one step. An error of f leaves it as it is.
+// change changes a record atomically. If f returns an error, nothing is changed.
 func change[T any](ctx context.Context, s state, kind, id string, f func(*T) error) (value T, err error) {
 	_, err = s.accounts.Store().UpdateRecord(ctx, s.kind(kind), id, s.accounts.Now(), func(record *store.Record) error {
 		value = *new(T)
@@ -91,7 +91,7 @@ func change[T any](ctx context.Context, s state, kind, id string, f func(*T) err
 	return value, err
 }
 
-// list loads the records of a kind: those of an owner, or all if that is empty.
+// list returns the records of a kind: those of an owner, or all if owner is empty.
 func list[T any](ctx context.Context, s state, kind, owner string) (ids []string, values []T, err error) {
 	records, err := s.accounts.Store().Records(ctx, s.kind(kind), owner, s.accounts.Now())
 	for _, record := range records {
@@ -103,7 +103,7 @@ func list[T any](ctx context.Context, s state, kind, owner string) (ids []string
 	return ids, values, err
 }
 
-// remove removes a record, if it is there.
+// remove removes a record if it exists.
 func (s state) remove(ctx context.Context, kind, id string) error {
 	_, err := s.accounts.Store().TakeRecord(ctx, s.kind(kind), id, s.accounts.Now())
 	if errors.Is(err, errNotFound) {
@@ -112,8 +112,8 @@ func (s state) remove(ctx context.Context, kind, id string) error {
 	return err
 }
 
-// hashed is a secret as it is kept. A plain hash will do: nobody guesses what
-// has so many random bits.
+// hashed returns the hash of a random secret for storage. A fast hash is sufficient,
+// because nobody can guess that many random bits.
 func hashed(secret string) string {
 	sum := sha256.Sum256([]byte(secret))
 	return base64.RawURLEncoding.EncodeToString(sum[:])

@@ -8,15 +8,14 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/accounts/web"
 )
 
-// strangersRequests are what strangers, who have proved nothing, may have kept in a
-// minute by the address of the client. What one purpose has used up is there for the
-// others.
+// strangersRequests is how many unauthenticated requests with stored data are allowed per
+// minute and client address, for each purpose separately.
 const strangersRequests = 120
 
-// strangersKept is what all of them together may have kept.
+// strangersKept is the limit for all clients together.
 var strangersKept = 20_000 // a test sets another
 
-// strangers bounds what is kept for strangers, for one purpose.
+// strangers limits the data that is stored for unauthenticated clients, for one purpose.
 type strangers struct{ each, all *web.Throttle }
 
 func (p *Provider) newStrangers(purpose string, lifetime time.Duration) strangers {
@@ -26,8 +25,7 @@ func (p *Provider) newStrangers(purpose string, lifetime time.Duration) stranger
 	}
 }
 
-// limitStrangers counts a request that keeps something, unless its client has proved who it
-// is.
+// limitStrangers counts a request that stores data, unless its client has authenticated.
 func (p *Provider) limitStrangers(r *http.Request, client *Client, of strangers) error {
 	if !client.Public {
 		return nil
@@ -44,18 +42,17 @@ func (p *Provider) limitStrangers(r *http.Request, client *Client, of strangers)
 	return nil
 }
 
-// A page of any site can have its visitors' browsers send requests, which come from
-// the visitors' addresses. Browsers say so by Sec-Fetch-Site and Origin. Clients
-// that are no browsers send neither.
+// A page of any site can make browsers send requests, which come from the addresses of its
+// visitors. Browsers mark them with Sec-Fetch-Site and Origin. Other clients send neither.
 
-// ofAnotherSite tells whether a page of another site has a browser send the request.
+// ofAnotherSite reports whether a page of another site made a browser send the request.
 func ofAnotherSite(r *http.Request) bool {
 	site := r.Header.Get("Sec-Fetch-Site")
 	return site != "" && site != "same-origin" && site != "none"
 }
 
-// refusesPage tells whether a page of another site sends a request to an endpoint
-// that is not for it.
+// refusesPage reports whether a page of another site sent a request to an endpoint that
+// pages must not use.
 func (p *Provider) refusesPage(r *http.Request, endpoint route) bool {
 	if endpoint.isPage() || crossOrigin.Check(r) == nil {
 		return false
@@ -63,15 +60,14 @@ func (p *Provider) refusesPage(r *http.Request, endpoint route) bool {
 	return endpoint.cors == corsNone || !p.knowsOrigin(r.Context(), r.Header.Get("Origin"))
 }
 
-// opensPage tells whether a request is one of a user who is led there, rather than an
-// image or a script of some page.
+// opensPage reports whether a browser opens the URL as a page, not as an image or script of
+// another page.
 func opensPage(r *http.Request) bool {
 	mode := r.Header.Get("Sec-Fetch-Mode")
 	return (mode == "" || mode == "navigate") && slices.Contains([]string{"", "document", "iframe", "frame"}, r.Header.Get("Sec-Fetch-Dest"))
 }
 
-// inFrame tells whether a request is for a frame, which shows no page of the
-// provider.
+// inFrame reports whether the request is for a frame, in which the provider shows no pages.
 func inFrame(r *http.Request) bool {
 	return slices.Contains([]string{"iframe", "frame"}, r.Header.Get("Sec-Fetch-Dest"))
 }

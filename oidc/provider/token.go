@@ -54,8 +54,8 @@ func (p *Provider) token(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, given)
 }
 
-// byCode gives tokens for an authorization code, once. Its replay takes them
-// back (RFC 6749 §4.1.2); see giveOnce.
+// byCode issues tokens for an authorization code, once. A replay revokes them (RFC 6749
+// §4.1.2); see giveOnce.
 func (p *Provider) byCode(ctx context.Context, client *Client, values url.Values) (*tokens, error) {
 	const wrong = "the code is unknown, has expired, was already used, or belongs to another client or redirect_uri"
 	if err := required(values, "code"); err != nil {
@@ -69,7 +69,7 @@ func (p *Provider) byCode(ctx context.Context, client *Client, values url.Values
 	if err != nil {
 		return nil, err
 	}
-	if kept.Grant.ClientID != client.ID { // who sends it did not get it
+	if kept.Grant.ClientID != client.ID { // the code was issued to another client
 		return nil, refuse("invalid_grant", wrong)
 	}
 	if kept.RedirectURI != values.Get("redirect_uri") {
@@ -104,7 +104,7 @@ func (p *Provider) byCode(ctx context.Context, client *Client, values url.Values
 	return given, err
 }
 
-// required refuses a request that lacks a parameter (RFC 6749 §5.2).
+// required returns an error if a parameter is missing (RFC 6749 §5.2).
 func required(values url.Values, name string) error {
 	if values.Get(name) == "" {
 		return refuse("invalid_request", name+" is missing")
@@ -112,9 +112,11 @@ func required(values url.Values, name string) error {
 	return nil
 }
 
-// byRefreshToken rotates a refresh token. One whose successor was used ends its
-// grant, since either its owner or a thief has it too (RFC 9700 §4.14.2).
-func (p *Provider) byRefreshToken(ctx context.Context, client *Client, values url.Values, began time.Time) (*tokens, error) {
+// byRefreshToken rotates a refresh token. If the successor of the token was already used,
+// it ends the grant, because both the owner and a thief have the token (RFC 9700 §4.14.2).
+func (p *Provider) byRefreshToken(
+	ctx context.Context, client *Client, values url.Values, began time.Time,
+) (*tokens, error) {
 	const wrong = "the refresh token is unknown, has expired, was already used, or belongs to another client"
 	if err := required(values, "refresh_token"); err != nil {
 		return nil, err
@@ -171,10 +173,12 @@ func (p *Provider) byRefreshToken(ctx context.Context, client *Client, values ur
 	return tokens, err
 }
 
-// rotate replaces the token of a grant that is used, and returns the successor, the grant
-// as it is kept then, and whether it is the same successor again.
-// [caddyjwt.ErrRefreshReused].
-func (p *Provider) rotate(ctx context.Context, id string, use *accounts.RefreshUse) (g grant, fresh, result string, err error) {
+// rotate replaces the refresh token of a grant. It returns the successor, the grant as
+// stored then, and whether it is the same successor again. It returns
+// [caddyjwt.ErrRefreshReused] for a reused token.
+func (p *Provider) rotate(
+	ctx context.Context, id string, use *accounts.RefreshUse,
+) (g grant, fresh, result string, err error) {
 	g, err = change(ctx, p.state, kindGrant, id, func(kept *grant) error {
 		line := kept.line()
 		next, successor, err := use.Rotate(line)
@@ -190,22 +194,23 @@ func (p *Provider) rotate(ctx context.Context, id string, use *accounts.RefreshU
 		kept.setLine(next)
 		return nil
 	})
-	if errors.Is(err, errSameLine) { // g is as it was kept
+	if errors.Is(err, errSameLine) { // g is unchanged
 		err = nil
 	}
 	return g, fresh, result, err
 }
 
-// errSameLine tells that a refresh token is given again, and nothing is to be written.
+// errSameLine means that the same refresh token is returned again and nothing must be
+// written.
 var errSameLine = errors.New("nothing changes")
 
-// stillAllowed are the scopes that a client may still have.
+// stillAllowed returns the scopes that the client is still allowed.
 func stillAllowed(client *Client, scopes []string) []string {
 	return slices.DeleteFunc(slices.Clone(scopes), func(scope string) bool { return !slices.Contains(client.Scopes, scope) })
 }
 
-// narrowed are the scopes of a refresh: those that were granted, or fewer (RFC
-// 6749 §6).
+// narrowed returns the scopes of a refresh: the granted scopes or some of them (RFC 6749
+// §6).
 func narrowed(granted []string, text string) ([]string, error) {
 	asked := strings.Fields(text)
 	slices.Sort(asked)
@@ -224,11 +229,11 @@ func narrowed(granted []string, text string) ([]string, error) {
 	return asked, nil
 }
 
-// machineSuffix tells the `sub` of a client's own tokens from all users (RFC 9068 §5):
-// no ID of a user has an @ in it.
+// machineSuffix distinguishes the `sub` of a client's own tokens from users (RFC 9068 §5):
+// user IDs never contain an @.
 const machineSuffix = "@clients"
 
-// byCredentials gives a token to the client itself (RFC 6749 §4.4).
+// byCredentials issues a token to the client itself (RFC 6749 §4.4).
 func (p *Provider) byCredentials(ctx context.Context, client *Client, values url.Values) (*tokens, error) {
 	var scopes []string
 	for _, scope := range strings.Fields(values.Get("scope")) {
@@ -245,7 +250,7 @@ func (p *Provider) byCredentials(ctx context.Context, client *Client, values url
 	return &tokens{AccessToken: token, TokenType: "Bearer", ExpiresIn: int64(lifetime / time.Second), Scope: strings.Join(scopes, " ")}, err
 }
 
-// live verifies an access token, and that it was not taken back.
+// live verifies an access token and checks that it was not revoked.
 func (p *Provider) live(ctx context.Context, accessToken string) (*jwt.Token, error) {
 	token, err := p.tokens.Verify(ctx, accessToken, p.accounts.Now())
 	if err != nil {
@@ -273,7 +278,7 @@ func (p *Provider) live(ctx context.Context, accessToken string) (*jwt.Token, er
 	if err == nil && client.Since != "" {
 		since, parseErr := time.Parse(time.RFC3339Nano, client.Since)
 		if issued, _ := token.Claims["iat"].(int64); parseErr == nil && issued < since.Unix() {
-			err = errNotFound // of another client of that name
+			err = errNotFound // of another client with the same ID
 		}
 	}
 	return token, err

@@ -8,7 +8,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 )
 
-// userinfo says who the user of an access token is (OpenID Connect Core §5.3).
+// userinfo returns the claims of the user of an access token (OpenID Connect Core §5.3).
 func (p *Provider) userinfo(w http.ResponseWriter, r *http.Request) error {
 	given, err := p.bearer(r)
 	if err != nil {
@@ -51,8 +51,8 @@ func contains(scopes, scope string) bool {
 	return strings.Contains(" "+scopes+" ", " "+scope+" ")
 }
 
-// bearer is the access token of a request, in the header or the form (RFC 6750
-// §2), and never in the URL.
+// bearer returns the access token of a request, from the header or the form (RFC 6750 §2),
+// never from the URL.
 func (p *Provider) bearer(r *http.Request) (string, error) {
 	headers := r.Header["Authorization"]
 	fromForm := ""

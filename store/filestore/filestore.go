@@ -30,17 +30,15 @@ func init() {
 	caddy.RegisterModule(new(Store))
 }
 
-// Store keeps the users in one file, by SQLite. Other processes, such as
-// `caddy jwt user`, can use it at the same time. A change is on the disk before
-// it is acknowledged.
+// Store stores the users in an SQLite file. Other processes, such as `caddy jwt user`, can
+// use the file at the same time. Changes are on disk before they are acknowledged.
 type Store struct {
-	// Path of the file. Two more stand beside it while it is used, with `-wal`
-	// and `-shm` behind the name. Default: `jwt/users.db` in Caddy's data
-	// directory.
+	// Path of the file. While it is in use, there are two more files with the suffixes
+	// `-wal` and `-shm`. Default: `jwt/users.db` in Caddy's data directory.
 	Path string `json:"path,omitempty"`
 
 	sqlstore.Store `json:"-"`
-	opened         string // under which the file is shared
+	opened         string // the key under which the file is shared
 	file           *databaseFile
 }
 
@@ -66,12 +64,11 @@ func (f *Store) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// files are those in use, by path.
+// files are the files in use, by path.
 var files = caddy.NewUsagePool()
 
-// Provision sets the store up; the file is opened when the config starts, or when it
-// is needed. If that cannot be now, it is tried again later, so that tokens are
-// verified meanwhile.
+// Provision sets up the store. The file is opened when the config starts or when it is
+// first needed. If opening fails, it is retried later; tokens are verified in the meantime.
 func (f *Store) Provision(ctx caddy.Context) error {
 	if err := config.Resolve("path", &f.Path); err != nil {
 		return err
@@ -100,7 +97,7 @@ func (f *Store) Provision(ctx caddy.Context) error {
 
 func defaultStorePath() string { return filepath.Join(caddy.AppDataDir(), "jwt", "users.db") }
 
-// Cleanup gives the shared file back.
+// Cleanup releases the shared file.
 func (f *Store) Cleanup() error {
 	if f.opened == "" {
 		return nil
@@ -110,33 +107,33 @@ func (f *Store) Cleanup() error {
 	return err
 }
 
-// databaseFile is an SQLite file: one connection writes, several read.
+// databaseFile is an SQLite file with one connection for writing and several for reading.
 type databaseFile struct {
 	path string
 
 	mu          sync.Mutex
 	read, write *sql.DB
-	hold        *sql.Conn     // keeps the files beside it from being removed by who closes it last
-	files       []os.FileInfo // of what was opened, in the order of paths
+	hold        *sql.Conn     // prevents the last process that closes it from removing its -wal file
+	files       []os.FileInfo // of the opened files, in the order of paths
 	triedAt     time.Time
 	err         error
-	damaged     error     // found so while it was open; nothing is written any more
-	saved       bool      // what was in a file beside it that was removed
-	rescued     string    // a copy of what was acknowledged, where another process opened the file anew
+	damaged     error     // found while it was open; nothing is written any more
+	saved       bool      // whether the content of a removed -wal file was saved
+	rescued     string    // a copy of the acknowledged changes, if another process created the file again
 	rescuedAt   time.Time // when the copy was last attempted
 	rescueErr   error
-	// usedBefore tell whether there is proof, outside the file, that it was used.
+	// usedBefore report whether there is proof, outside the file, that it was used before.
 	usedBefore []func(context.Context) bool
 }
 
-// paths are the file and those that SQLite puts beside it, which are a part of it.
+// paths returns the file and the files that SQLite adds to it.
 func (f *databaseFile) paths() []string { return []string{f.path, f.path + "-wal", f.path + "-shm"} }
 
 const (
-	// reopenAfter is how long a failure to open is believed.
+	// reopenAfter is how long to wait after opening failed.
 	reopenAfter = time.Second
-	// rescueAgain is how long after a copy failed it is attempted again, since that
-	// costs as much as the store is large.
+	// rescueAgain is how long to wait after a copy failed, because copying a large store is
+	// expensive.
 	rescueAgain = 10 * time.Second
 )
 
@@ -153,8 +150,8 @@ func (f *databaseFile) connect(ctx context.Context) (read, write *sql.DB, err er
 	return f.read, f.write, f.err
 }
 
-// committed is asked after a change and before it is acknowledged: one that was
-// written into a file which is gone by now is not kept.
+// committed is called after a change and before it is acknowledged: a change that was
+// written to a removed file is lost.
 func (f *databaseFile) committed(ctx context.Context) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -162,8 +159,8 @@ func (f *databaseFile) committed(ctx context.Context) error {
 	return f.err
 }
 
-// check finds out that a file is another one by now: what is written to the one that
-// was opened would be lost.
+// check detects that a file was replaced or removed. Changes to the opened file would then
+// be lost.
 func (f *databaseFile) check(ctx context.Context) error {
 	if f.damaged != nil {
 		return f.damaged
@@ -187,8 +184,8 @@ func (f *databaseFile) check(ctx context.Context) error {
 	return nil
 }
 
-// keep saves what was acknowledged, in the file itself or else in a copy, and tells
-// where it is.
+// keep saves the acknowledged changes, in the file itself or in a copy, and returns a text
+// that says where.
 func (f *databaseFile) keep(ctx context.Context) string {
 	if told := f.save(ctx); told != "" {
 		return told
@@ -196,8 +193,8 @@ func (f *databaseFile) keep(ctx context.Context) string {
 	return f.rescue(ctx)
 }
 
-// rescue makes a copy of what was acknowledged, as the connections see it that were
-// opened before, and tells its name. It is nothing where the file itself is another.
+// rescue copies the acknowledged changes, which the connections opened earlier can still
+// read, and returns the name of the copy. It does nothing if the file itself was replaced.
 func (f *databaseFile) rescue(ctx context.Context) string {
 	file, err := os.Stat(f.path)
 	if err != nil || !os.SameFile(file, f.files[0]) {
@@ -207,7 +204,7 @@ func (f *databaseFile) rescue(ctx context.Context) string {
 		f.rescuedAt = time.Now()
 		name := f.path + "-rescued-" + time.Now().UTC().Format("20060102T150405.000")
 		ctx := context.WithoutCancel(ctx)
-		f.rescueErr = makePrivate(name) // VACUUM would make it readable by others
+		f.rescueErr = makePrivate(name) // VACUUM would make it readable by other users
 		if f.rescueErr == nil {
 			_, f.rescueErr = f.hold.ExecContext(ctx, `VACUUM INTO $1`, name)
 		}
@@ -223,8 +220,8 @@ func (f *databaseFile) rescue(ctx context.Context) string {
 	return "; a copy is in " + f.rescued + ": stop Caddy, compare the two with `caddy jwt user list --store`, put the right one in place without its -wal and -shm files, and start Caddy"
 }
 
-// save has what is in a -wal that was removed go into the file itself, as long as
-// nobody has opened that anew, who would have made another -wal.
+// save writes the content of a removed -wal into the file itself, unless another process
+// has opened the file since and created a new -wal.
 func (f *databaseFile) save(ctx context.Context) string {
 	file, err := os.Stat(f.path)
 	if err != nil || !os.SameFile(file, f.files[0]) {
@@ -260,7 +257,8 @@ func (f *databaseFile) open(ctx context.Context) error {
 	if err := f.make(ctx); err != nil {
 		return err
 	}
-	// SQLite would make them readable by others, or as the file is.
+	// SQLite would make these files readable by other users, or give them the mode of the
+	// file.
 	owner.WarnOfReaders(f.path)
 	for _, path := range f.paths() {
 		if err := makePrivate(path); err != nil {
@@ -285,7 +283,7 @@ func (f *databaseFile) open(ctx context.Context) error {
 	}
 	hold, err := read.Conn(ctx)
 	if err == nil {
-		err = holdsUsers(ctx, hold) // has it open the files
+		err = holdsUsers(ctx, hold) // this makes it open the files
 	}
 	f.files = nil
 	for _, path := range f.paths() {
@@ -309,8 +307,8 @@ func openSQLite(path string) (*sql.DB, error) {
 	return sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?"+options.Encode())
 }
 
-// IsUsedWhere adds a proof, outside the file, that it was used before: where there is
-// one, a missing file is an error and not a new store.
+// IsUsedWhere adds a proof, outside the file, that it was used before. If there is one, a
+// missing file is an error instead of a new store.
 func (f *Store) IsUsedWhere(proof func(context.Context) bool) { f.file.addProof(proof) }
 
 func (f *databaseFile) addProof(proof func(context.Context) bool) {
@@ -319,8 +317,8 @@ func (f *databaseFile) addProof(proof func(context.Context) bool) {
 	f.usedBefore = append(f.usedBefore, proof)
 }
 
-// make makes the file, if there is none and never was. It gets its name when its
-// tables are in it, so that a file without them is no store of Caddy's.
+// make creates the file, unless it exists or existed before. The file gets its name only
+// after its tables are created, so a file without tables is never a store of Caddy's.
 func (f *databaseFile) make(ctx context.Context) error {
 	if err := owner.Check(f.path); err != nil {
 		return fmt.Errorf("user store: %w", err)
@@ -344,7 +342,7 @@ func (f *databaseFile) make(ctx context.Context) error {
 	if err := os.MkdirAll(filepath.Dir(f.path), 0o700); err != nil {
 		return fmt.Errorf("user store: %w", err)
 	}
-	made, err := os.CreateTemp(filepath.Dir(f.path), "."+filepath.Base(f.path)+"-*.new") // for its owner alone
+	made, err := os.CreateTemp(filepath.Dir(f.path), "."+filepath.Base(f.path)+"-*.new") // readable only by its owner
 	if err != nil {
 		return fmt.Errorf("user store: %w", err)
 	}
@@ -362,7 +360,7 @@ func (f *databaseFile) make(ctx context.Context) error {
 	return give()
 }
 
-// holdsUsers tells whether the tables are in a database.
+// holdsUsers returns an error if a database does not have the tables.
 func holdsUsers(ctx context.Context, db interface {
 	QueryRowContext(context.Context, string, ...any) *sql.Row
 }) error {
@@ -374,8 +372,8 @@ func holdsUsers(ctx context.Context, db interface {
 	return explainSQLite(err)
 }
 
-// makePrivate makes a file that others cannot read, where there is none, and ends
-// that they can. One that they may have made is refused.
+// makePrivate creates a file that others cannot read, or makes an existing file private. It
+// refuses a file that others may have created.
 func makePrivate(path string) error {
 	give := owner.Keep(path)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -400,13 +398,13 @@ func (f *databaseFile) Destruct() error {
 	}
 	for i, path := range f.paths() {
 		if file, err := os.Stat(path); err == nil && !os.SameFile(file, f.files[i]) {
-			return nil // who closes it last writes what is in its -wal over the file, which others have changed
+			return nil // closing would let the last process overwrite the file, which was changed by others, with its -wal
 		}
 	}
 	return errors.Join(f.hold.Close(), f.read.Close(), f.write.Close())
 }
 
-// explainSQLite says in other words what SQLite has a code for.
+// explainSQLite adds explanations to SQLite's errors.
 func explainSQLite(err error) error {
 	failure, ok := errors.AsType[*sqlite.Error](err)
 	if !ok {

@@ -14,7 +14,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
-// table is a table as it is copied from one store to another.
+// table is a table for copying.
 type table struct {
 	name  string
 	key   []string // columns of the primary key, all text
@@ -23,8 +23,8 @@ type table struct {
 	bools []string
 }
 
-// tables are all that outlives a restart, in an order in which a row comes
-// after those that it refers to. Tries are not: their windows are short.
+// tables are all tables with lasting data, ordered so that rows come after the rows that
+// they refer to. Attempts are not copied, because their windows are short.
 var tables = []table{
 	{"users", []string{"id"}, []string{"email", "email_key", "password_hash", "roles", "profile"}, []string{"created_at", "updated_at", "version"}, []string{"disabled"}},
 	{"sessions", []string{"id"}, []string{"user_id", "family_hash", "refresh_hash", "previous_hash", "client", "address"},
@@ -35,20 +35,20 @@ var tables = []table{
 }
 
 const (
-	copiedAtOnce = 500 // rows; at 12 columns well below the parameters that a statement may have
+	copiedAtOnce = 500 // rows; with 12 columns well below the maximum number of parameters
 	kindCopy     = "store copy"
 	copyID       = "progress"
 )
 
-// copyMark says how far a copy is, and stands in the store that is copied to.
+// copyMark is the progress of a copy, stored in the destination.
 type copyMark struct {
-	From  string   `json:"from"`            // what is copied, as hash of its name
-	Table int      `json:"table"`           // of tables
+	From  string   `json:"from"`            // hash of the name of the source
+	Table int      `json:"table"`           // index in tables
 	After []string `json:"after,omitempty"` // key of the last row
 }
 
-// TableSum is what two copies of a table have alike: how many rows there are, and
-// the sum of their hashes, which does not depend on their order.
+// TableSum is equal for equal tables: the number of rows, and the sum of their hashes,
+// which does not depend on their order.
 type TableSum struct {
 	Table string
 	Rows  int64
@@ -58,59 +58,57 @@ type TableSum struct {
 // Copy copies a store into an empty one.
 type Copy struct {
 	From, To *Store
-	// Source is the hash of the name of what is copied.
+	// Source is the hash of the name of the source.
 	Source string
-	// Progress is called as it goes on, with what is done: "copied" or "compared".
+	// Progress is called with the current activity: "copied" or "compared".
 	Progress func(doing, table string, rows, all int64)
 }
 
-// ErrCopyDiffers means that the two stores are not the same after a copy.
+// ErrCopyDiffers means that the stores differ after a copy.
 var ErrCopyDiffers = errors.New("the two stores differ")
 
-// NotEmptyError means that nothing was copied, since there are rows in the store to
-// copy to.
+// NotEmptyError means that nothing was copied, because the destination is not empty.
 type NotEmptyError struct {
 	table string
 	rows  int64
 }
 
+// Error returns the table that is not empty, and its number of rows.
 func (e *NotEmptyError) Error() string {
 	return fmt.Sprintf("it already has %d rows in the table %s; copy into an empty store", e.rows, e.table)
 }
 
-// errOtherCopy means that a copy of something else was begun.
+// errOtherCopy means that the destination has an unfinished copy of another store.
 var errOtherCopy = errors.New("it is the unfinished copy of another store, or of this store under another name; use the name that the copy was started with, or copy to an empty store")
 
-// errHalfCopy means that a store is what a copy that was interrupted has made.
+// errHalfCopy means that a store is an unfinished copy.
 var errHalfCopy = errors.New("it is the unfinished copy of another store; finish it with `caddy jwt store copy`, or use an empty store")
 
-// CheckWhole refuses a store that is an unfinished copy: a user who is not there
-// yet may be an address that is free, and what changes there is lost when the copy
-// goes on.
+// CheckWhole returns an error for a store that is an unfinished copy: addresses of missing
+// users would appear to be free, and changes would be lost when the copy continues.
 func CheckWhole(ctx context.Context, store store.UserStore) error {
 	_, err := store.Record(ctx, kindCopy, copyID, time.Now())
 	if err == nil || errors.Is(err, errHalfCopy) {
 		return errHalfCopy
 	}
-	return nil // not there, or not to be asked now; refuseHalfCopy asks when it is
+	return nil // missing or unavailable; refuseHalfCopy checks it later
 }
 
-// copying is the key of a context of ForCopy.
+// copying is the context key of ForCopy.
 type copying struct{}
 
-// ForCopy returns a context in which an unfinished copy may be opened.
+// ForCopy returns a context that allows opening an unfinished copy.
 func ForCopy(ctx context.Context) context.Context {
 	return context.WithValue(ctx, copying{}, true)
 }
 
-// Resumes tells whether a copy that failed by this error goes on where it was when it is
-// run again.
+// Resumes reports whether a copy that failed with this error can be resumed.
 func Resumes(err error) bool {
 	_, notEmpty := errors.AsType[*NotEmptyError](err)
 	return !notEmpty && !errors.Is(err, errHalfCopy) && !errors.Is(err, errOtherCopy)
 }
 
-// refuseHalfCopy is CheckWhole for a database that has just been reached.
+// refuseHalfCopy is CheckWhole for a newly connected database.
 func refuseHalfCopy(ctx context.Context, db *sql.DB) error {
 	if ctx.Value(copying{}) != nil {
 		return nil
@@ -126,8 +124,7 @@ func refuseHalfCopy(ctx context.Context, db *sql.DB) error {
 	return err
 }
 
-// Run copies what is not copied yet, and compares the stores. One that was
-// interrupted goes on where it was.
+// Run copies the missing rows and compares the stores. It resumes an interrupted copy.
 func (c *Copy) Run(ctx context.Context) (sums []TableSum, err error) {
 	mark, err := c.begin(ctx)
 	if err != nil {
@@ -144,7 +141,7 @@ func (c *Copy) Run(ctx context.Context) (sums []TableSum, err error) {
 		mark = copyMark{Table: mark.Table + 1}
 	}
 	if sums, err = c.compare(ctx); errors.Is(err, ErrCopyDiffers) {
-		// Whoever tries again has all rows copied again.
+		// The next attempt copies all rows again.
 		return nil, errors.Join(err, c.keep(ctx, copyMark{}))
 	}
 	if err != nil {
@@ -154,8 +151,8 @@ func (c *Copy) Run(ctx context.Context) (sums []TableSum, err error) {
 	return sums, err
 }
 
-// begin returns how far a copy is that was interrupted. A store that has
-// something else in it is not for a copy.
+// begin returns the progress of an interrupted copy. It returns an error if the destination
+// has other data.
 func (c *Copy) begin(ctx context.Context) (mark copyMark, err error) {
 	if err := CheckWhole(ctx, c.From); err != nil {
 		return mark, fmt.Errorf("the store to copy from: %w", err)
@@ -206,7 +203,7 @@ func (c *Copy) copyTable(ctx context.Context, mark *copyMark) error {
 		return err
 	}
 	copied := int64(0)
-	if mark.After != nil { // some of it was copied before
+	if mark.After != nil { // part of it was copied earlier
 		if copied, err = c.To.count(ctx, table.name); err != nil {
 			return err
 		}
@@ -225,7 +222,7 @@ func (c *Copy) copyTable(ctx context.Context, mark *copyMark) error {
 	}
 }
 
-// put writes rows and how far the copy is in one step.
+// put writes rows and the progress in one transaction.
 func (c *Copy) put(ctx context.Context, table table, rows [][]any, mark copyMark) error {
 	text, err := c.marshal(mark)
 	if err != nil {
@@ -256,7 +253,7 @@ func (c *Copy) put(ctx context.Context, table table, rows [][]any, mark copyMark
 	})
 }
 
-// compare reads both stores whole.
+// compare reads both stores completely and compares them.
 func (c *Copy) compare(ctx context.Context) (sums []TableSum, err error) {
 	for _, table := range tables {
 		var of [2]TableSum
@@ -281,7 +278,7 @@ func (t table) columns() []string {
 	return all
 }
 
-// values are places for a row.
+// values returns variables for a row.
 func (t table) values() []any {
 	var all []any
 	for range len(t.key) + len(t.texts) {
@@ -303,7 +300,7 @@ func (t table) keyOf(row []any) (key []string) {
 	return key
 }
 
-// page reads the rows that come next in the order of the store.
+// page returns the next rows, sorted by key.
 func (s *Store) page(ctx context.Context, t table, after []string) ([][]any, error) {
 	key := strings.Join(t.key, ", ")
 	where, args := "", []any{}
@@ -328,8 +325,10 @@ func (s *Store) count(ctx context.Context, table string) (int64, error) {
 	}, `SELECT COUNT(*) FROM `+table))
 }
 
-// sum reads a table whole, but for the mark of a copy.
-func (s *Store) sum(ctx context.Context, t table, progress func(doing, table string, rows, all int64)) (sum TableSum, err error) {
+// sum returns the sum of a table, without the mark of a copy.
+func (s *Store) sum(
+	ctx context.Context, t table, progress func(doing, table string, rows, all int64),
+) (sum TableSum, err error) {
 	sum.Table = t.name
 	all, err := s.count(ctx, t.name)
 	if err != nil {
@@ -360,5 +359,5 @@ func (s *Store) sum(ctx context.Context, t table, progress func(doing, table str
 	}
 }
 
-// SQL is the store itself, for those who have a module that embeds it.
+// SQL returns the store itself, for modules that embed it.
 func (s *Store) SQL() *Store { return s }

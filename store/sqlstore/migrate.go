@@ -8,8 +8,8 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
-// migrations make the tables, each from the version before it. One that was
-// released is never changed.
+// migrations upgrade the tables, each from the previous version. A released migration is
+// never changed.
 var migrations = []string{
 	`CREATE TABLE users (
 		id            TEXT PRIMARY KEY,
@@ -69,10 +69,10 @@ var migrations = []string{
 	CREATE INDEX tries_by_time ON tries (full_until)`,
 }
 
-// Migrate brings the tables to the version of this program, in one
-// transaction. Tables of a newer program are an error. Of many nodes that start
-// at once one migrates and the others wait: forUpdate is the clause that locks a
-// row that is read, such as " FOR UPDATE", empty where a transaction locks all.
+// Migrate upgrades the tables to the version of this program, in one transaction. It
+// returns an error if the tables have a newer version. If several nodes start at once, one
+// migrates and the others wait. forUpdate is the clause that locks a row when it is read,
+// such as " FOR UPDATE", or empty if a transaction locks everything.
 func Migrate(ctx context.Context, db *sql.DB, forUpdate string) error {
 	var version int
 	err := db.QueryRowContext(ctx, `SELECT version FROM schema_version`).Scan(&version)

@@ -10,7 +10,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
-// recordEnd is when a record expires, as it is kept: far away for never.
+// recordEnd returns the stored expiry of a record: far in the future for never.
 func recordEnd(t time.Time) int64 {
 	if t.IsZero() {
 		return math.MaxInt64
@@ -58,7 +58,9 @@ func (s *Store) Record(ctx context.Context, kind, id string, now time.Time) (sto
 }
 
 // UpdateRecord implements RecordStore.
-func (s *Store) UpdateRecord(ctx context.Context, kind, id string, now time.Time, change func(*store.Record) error) (store.Record, error) {
+func (s *Store) UpdateRecord(
+	ctx context.Context, kind, id string, now time.Time, change func(*store.Record) error,
+) (store.Record, error) {
 	for {
 		r, err := s.record(ctx, kind, id, now)
 		if err != nil {

@@ -69,7 +69,9 @@ func (s *Store) EndSessions(ctx context.Context, userID, only, except string, no
 	return ids, nil
 }
 
-func deleteSessions(ctx context.Context, tx *sql.Tx, userID, only, except string) (ended []store.Revocation, err error) {
+func deleteSessions(
+	ctx context.Context, tx *sql.Tx, userID, only, except string,
+) (ended []store.Revocation, err error) {
 	rows, err := tx.QueryContext(ctx, `DELETE FROM sessions WHERE user_id = $1 AND ($2 = '' OR id = $2) AND id <> $3 RETURNING id, last_token_until`, userID, only, except)
 	if err != nil {
 		return nil, err

@@ -1,5 +1,5 @@
-// Package sqlstore keeps users in an SQL database; packages store/filestore and postgres
-// connect it to one.
+// Package sqlstore stores users in an SQL database. Packages store/filestore and postgres
+// connect it to a database.
 package sqlstore
 
 import (
@@ -13,33 +13,32 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
-// Store is a [store.UserStore] on a database. Its queries are the common ground
-// of SQLite and PostgreSQL and what speaks its language; where one statement
-// cannot do a thing at once, a version column sees to it that none is lost.
+// Store is a [store.UserStore] in a database. Its queries work with SQLite, PostgreSQL and
+// compatible databases. If a change takes more than one statement, a version column
+// prevents lost updates.
 type Store struct {
-	// Connect returns the database for reading and the one for writing, which
-	// may be the same. It is called by each method, and may connect anew.
+	// Connect returns the database for reading and the one for writing, which may be the
+	// same. Each method calls it, and it may connect again.
 	Connect func(ctx context.Context) (read, write *sql.DB, err error)
-	// Explain may wrap an error of the driver, such as by [store.ErrStoreFull].
-	// Default: it stays as it is.
+	// Explain may wrap an error of the driver, for example with [store.ErrStoreFull].
+	// Default: errors are unchanged.
 	Explain func(error) error
-	// Retry tells whether an error means that a transaction stood in another's
-	// way and nothing is changed, so that it may be tried again. Default: none
-	// does.
+	// Retry reports whether a transaction failed because of a concurrent one without
+	// changing anything, so that it can be retried. Default: never.
 	Retry func(error) bool
-	// Revoked is called after sessions were ended, so that other processes can
-	// be told. Default: they ask.
+	// Revoked is called after sessions were ended, to notify other processes. Default: they
+	// poll.
 	Revoked func(ctx context.Context)
-	// Committed is called after a change; its error keeps the change from being
-	// acknowledged. Default: it is acknowledged.
+	// Committed is called after a change. If it returns an error, the change is not
+	// acknowledged. Default: none.
 	Committed func(ctx context.Context) error
-	// Timeout is how long a statement or a transaction may take, the wait for a
-	// connection included, so that nobody waits for a database whose answers do
-	// not arrive. Default: as long as the context allows.
+	// Timeout is the maximum duration of a statement or transaction, including the wait for
+	// a connection, so that nothing waits for an unavailable database. Default: only the
+	// context limits it.
 	Timeout time.Duration
 }
 
-// bounded is the context of one statement or transaction.
+// bounded returns the context for a statement or transaction.
 func (s *Store) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	if s.Timeout <= 0 {
 		return ctx, func() {}
@@ -47,11 +46,10 @@ func (s *Store) bounded(ctx context.Context) (context.Context, context.CancelFun
 	return context.WithTimeout(ctx, s.Timeout)
 }
 
-// conflictTries is how often a transaction is tried that stands in another's
-// way.
+// conflictTries is the maximum number of attempts for a conflicting transaction.
 const conflictTries = 20
 
-// retried does something again as long as it stands in another's way.
+// retried calls a function until it does not conflict.
 func (s *Store) retried(ctx context.Context, do func() error) error {
 	for try := 1; ; try++ {
 		err := do()
@@ -66,7 +64,7 @@ func (s *Store) retried(ctx context.Context, do func() error) error {
 	}
 }
 
-// transaction changes all or nothing. do may be called again.
+// transaction runs do in a transaction. It may call do again.
 func (s *Store) transaction(ctx context.Context, do func(tx *sql.Tx) error) error {
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
@@ -88,7 +86,7 @@ func (s *Store) transaction(ctx context.Context, do func(tx *sql.Tx) error) erro
 	return s.acknowledged(ctx, err)
 }
 
-// acknowledged is the error of a change that was made.
+// acknowledged returns the error for a completed change.
 func (s *Store) acknowledged(ctx context.Context, err error) error {
 	if err == nil && s.Committed != nil {
 		return s.Committed(ctx)
@@ -103,7 +101,7 @@ func (s *Store) explain(err error) error {
 	return err
 }
 
-// Exec runs one statement, and returns how many rows it changed.
+// Exec runs a statement and returns the number of changed rows.
 func (s *Store) Exec(ctx context.Context, statement string, args ...any) (int64, error) {
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
@@ -122,8 +120,11 @@ func (s *Store) Exec(ctx context.Context, statement string, args ...any) (int64,
 	return changed, s.acknowledged(ctx, err)
 }
 
-// query scans each row of a read.
-func query[T any](ctx context.Context, s *Store, scan func(interface{ Scan(...any) error }) (T, error), statement string, args ...any) ([]T, error) {
+// query reads all rows of a query.
+func query[T any](
+	ctx context.Context, s *Store, scan func(interface{ Scan(...any) error }) (T, error), statement string,
+	args ...any,
+) ([]T, error) {
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
 	read, _, err := s.Connect(ctx)
@@ -161,7 +162,7 @@ func one[T any](rows []T, err error) (T, error) {
 	return rows[0], nil
 }
 
-// orNotFound is the error of a statement that must change one row.
+// orNotFound returns the error of a statement that must change one row.
 func orNotFound(changed int64, err error) error {
 	if err == nil && changed == 0 {
 		return store.ErrNotFound
@@ -183,10 +184,10 @@ func fromMilliseconds(ms int64) time.Time {
 	return time.UnixMilli(ms)
 }
 
-// cleanUpBatch is how many rows one statement removes, so that none takes long.
+// cleanUpBatch is the number of rows that one statement removes, so that none takes long.
 const cleanUpBatch = 5000
 
-// CleanUp implements UserStore. What one table refuses keeps no other from it.
+// CleanUp implements UserStore. An error for one table does not affect the others.
 func (s *Store) CleanUp(ctx context.Context, now time.Time) error {
 	var errs []error
 	for _, table := range []struct{ name, key, expires string }{

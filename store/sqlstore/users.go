@@ -66,8 +66,8 @@ func (s *Store) CreateUser(ctx context.Context, u store.User) error {
 	return err
 }
 
-// canBeThere tells whether a text can be in any database: what clients send need
-// not be UTF-8, and PostgreSQL knows no NUL.
+// canBeThere reports whether a text can be in every database: client data need not be
+// UTF-8, and PostgreSQL does not support NUL.
 func canBeThere(text string) bool {
 	return utf8.ValidString(text) && !strings.Contains(text, "\x00")
 }
@@ -92,7 +92,9 @@ func (s *Store) UserByEmail(ctx context.Context, emailKey string) (store.User, e
 }
 
 // UpdateUser implements UserStore.
-func (s *Store) UpdateUser(ctx context.Context, id string, now time.Time, change func(*store.User) error) (store.User, error) {
+func (s *Store) UpdateUser(
+	ctx context.Context, id string, now time.Time, change func(*store.User) error,
+) (store.User, error) {
 	for {
 		u, err := s.user(ctx, "id", id)
 		if err != nil {

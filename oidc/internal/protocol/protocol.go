@@ -1,4 +1,4 @@
-// Package protocol has what an OpenID Provider and those who log in by one share.
+// Package protocol has what an OpenID Provider and its relying parties share.
 package protocol
 
 import (
@@ -9,21 +9,21 @@ import (
 	"strings"
 )
 
-// TokenClaims are what a token says of itself or of the log-in. They are the
-// provider's own, and never properties of a user.
+// TokenClaims are the claims that describe a token or a log-in. The provider sets them;
+// they are never properties of a user.
 var TokenClaims = []string{
 	"iss", "sub", "aud", "exp", "nbf", "iat", "jti", // RFC 7519
 	"auth_time", "nonce", "acr", "amr", "azp", "sid", "at_hash", "c_hash", "s_hash", "events", "sub_jwk", "_claim_names", "_claim_sources", // OpenID Connect
 	"cnf", "act", "may_act", "scope", "scp", "client_id", "gid", "active", "token_type", "typ", "toe", "txn", "authorization_details", // RFC 7800, 8693, 9068, 7662, 8417, 9396
 }
 
-// Among tells whether a name is in a list, in any case: many clients read claims so.
+// Among reports whether a name is in a list, ignoring case, because many clients ignore it.
 func Among(names []string, name string) bool {
 	return slices.ContainsFunc(names, func(other string) bool { return strings.EqualFold(name, other) })
 }
 
-// CheckScope refuses what is no scope-token (RFC 6749 §3.3). Scopes of the
-// clients' own services need no claims.
+// CheckScope returns an error if a scope is not a valid scope-token (RFC 6749 §3.3). Custom
+// scopes of clients need not have claims.
 func CheckScope(scope string) error {
 	if scope == "" || strings.ContainsFunc(scope, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }) {
 		return fmt.Errorf("scopes: %q is not a valid scope", scope)
@@ -31,13 +31,12 @@ func CheckScope(scope string) error {
 	return nil
 }
 
-// SecureURL tells whether a URL is https, or http to this machine.
+// SecureURL reports whether a URL is https, or http to this machine.
 func SecureURL(u *url.URL) bool {
 	host := u.Hostname()
 	ip := net.ParseIP(host)
 	return u.Scheme == "https" || u.Scheme == "http" && (host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback())
 }
 
-// LogoutEvent is what a logout token is about (OpenID Connect Back-Channel Logout 1.0
-// §2.4).
+// LogoutEvent is the event of a logout token (OpenID Connect Back-Channel Logout 1.0 §2.4).
 const LogoutEvent = "http://schemas.openid.net/event/backchannel-logout"
