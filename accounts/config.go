@@ -19,13 +19,14 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
+// Defaults and limits of [Config].
 const (
 	DefaultPrefix          = "/auth"
 	defaultAccountsIssuer  = "caddy-jwt-accounts"
 	defaultTokenLifetime   = 15 * time.Minute
 	defaultRefreshLifetime = 30 * 24 * time.Hour
 	shortestTokenLifetime  = time.Second
-	AccountScope           = "account"
+	AccountScope           = "account" // in the `scope` of tokens that may use the account routes
 )
 
 // Config configures the users of the site: how they log in, and what their tokens contain.

@@ -52,6 +52,7 @@ type ExternalLoginInfo struct {
 // ExternalIdentity is a user of a provider. Only Issuer and Subject together identify the
 // user, because e-mail addresses can change owners.
 type ExternalIdentity struct {
+	// Issuer and Subject identify the user.
 	Issuer, Subject string
 	// Email of the user, empty if unknown. EmailVerified reports whether the provider has
 	// verified it.
@@ -68,6 +69,7 @@ type ExternalIdentity struct {
 // ExternalLogout is the content of a verified logout token. Subject or SessionID may be
 // empty.
 type ExternalLogout struct {
+	// Issuer is the provider; Subject and SessionID say who has logged out.
 	Issuer, Subject, SessionID string
 	// ID is unique to the token, which is valid once until ExpiresAt.
 	ID        string
@@ -137,7 +139,10 @@ func RefuseLogin(err error) *refusal.Error {
 	return refusal.New(refusal.LoginRefused, "%v", err)
 }
 
+// PendingLifetime is how long a user may take to log in at a provider.
 const PendingLifetime = 10 * time.Minute
+
+// KindPending is the kind of the records of log-ins at providers that are under way.
 const KindPending = "external log-in"
 
 // PendingKept is the maximum number of log-ins without a session that are stored within

@@ -31,10 +31,10 @@ const (
 // the record.
 type LinkedIdentity struct {
 	Issuer  string    `json:"issuer"`
-	Subject string    `json:"subject"`
-	Label   string    `json:"label"`
+	Subject string    `json:"subject"`         // the user's ID at the issuer
+	Label   string    `json:"label"`           // of the `login_with` that connected it
 	Email   string    `json:"email,omitempty"` // only for display
-	At      time.Time `json:"at"`
+	At      time.Time `json:"at"`              // when it was connected
 }
 
 // disconnectedID returns the record ID of kindDisconnected for an identity and a user.
@@ -66,8 +66,8 @@ func identityKey(issuer, subject string) string { return store.HashToken(issuer 
 // AccountExists means that an account has the e-mail address of an identity that is not
 // connected to any account.
 type AccountExists struct {
-	UserID string
-	Link   LinkedIdentity
+	UserID string         // of the account
+	Link   LinkedIdentity // the identity
 }
 
 // Error names the user who is logged in at the provider, who may be somebody else than the

@@ -29,6 +29,7 @@ func init() {
 	}
 }
 
+// CountEvent counts a log-in, sign-up, refresh or log-out by its result.
 func CountEvent(event, result string) { accountEvents.WithLabelValues(event, result).Inc() }
 
 // storeCollector reports the user stores in use at the time of a scrape.

@@ -18,18 +18,18 @@ const familyBytes = 16 // random bytes shared by the refresh tokens of a family
 // Client is the client of a request.
 type Client struct {
 	Address   string // Caddy's client_ip
-	UserAgent string
+	UserAgent string // the header User-Agent
 }
 
 // Grant is the result of a log-in or refresh.
 type Grant struct {
-	User         store.User
-	SessionID    string
-	AccessToken  string
-	RefreshToken string
-	ExpiresIn    time.Duration
-	SessionEnds  time.Time
-	InTime       func() bool // for a refresh: whether RefreshToken cannot have been replaced yet
+	User         store.User    // whose session it is
+	SessionID    string        // the `sid` of the tokens
+	AccessToken  string        // a JWT (RFC 9068)
+	RefreshToken string        // may be used once; see refresh.go
+	ExpiresIn    time.Duration // lifetime of AccessToken
+	SessionEnds  time.Time     // however often it is refreshed
+	InTime       func() bool   // for a refresh: whether RefreshToken cannot have been replaced yet
 }
 
 // BeginSession starts a session of a user and returns its tokens.

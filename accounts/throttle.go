@@ -13,10 +13,11 @@ import (
 	"golang.org/x/time/rate"
 )
 
+// Attempts that may fail before clients have to wait.
 const (
-	DefaultThrottleFailures = 10
+	DefaultThrottleFailures = 10 // of an account, within defaultThrottleWindow
 	defaultThrottleWindow   = 15 * time.Minute
-	ClientFailuresPerMinute = 30
+	ClientFailuresPerMinute = 30      // of a client, of IPv6 a /64
 	maxThrottled            = 100_000 // remembered accounts or clients
 )
 

@@ -65,7 +65,7 @@ func TestReference(t *testing.T) {
 		t.Fatal(err)
 	}
 	if string(there) != page {
-		t.Errorf("%s differs from the sources; `go test -run TestReference -update ./docs` rewrites it, and git diff shows what changed", file)
+		t.Errorf("%s differs from the sources; `go test ./docs -run TestReference -update` rewrites it, and git diff shows what changed", file)
 	}
 }
 

@@ -135,7 +135,7 @@ func TestThreatRequestsOfOtherSites(t *testing.T) {
 			t.Fatalf("a wrong code by another site: %d %s", got.status, got.body)
 		}
 	}
-	if got := alice.get("/oidc/device?user_code=" + device["user_code"].(string)); got.status != 200 || !strings.Contains(got.body, "Go on only if the device is yours") {
+	if got := alice.get("/oidc/device?user_code=" + device["user_code"].(string)); got.status != 200 || !strings.Contains(got.body, "Continue only if the device is yours") {
 		t.Errorf("the user's own code: %d %s", got.status, got.body)
 	}
 }

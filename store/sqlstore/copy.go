@@ -50,13 +50,14 @@ type copyMark struct {
 // TableSum is equal for equal tables: the number of rows, and the sum of their hashes,
 // which does not depend on their order.
 type TableSum struct {
-	Table string
-	Rows  int64
-	Sum   [4]uint64
+	Table string    // name
+	Rows  int64     // without the mark of the copy
+	Sum   [4]uint64 // of the SHA-256 of the rows
 }
 
 // Copy copies a store into an empty one.
 type Copy struct {
+	// From is read, and To written.
 	From, To *Store
 	// Source is the hash of the name of the source.
 	Source string
