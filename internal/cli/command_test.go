@@ -823,9 +823,9 @@ func TestCommandsRefuseWhatWouldBeLost(t *testing.T) {
 	c.Where = nil
 	t.Setenv("TOKEN_SECRET", sitetest.Secret)
 	for want, claims := range map[string][]string{
-		"--claim aud is specified twice": {"--claim", "aud=a", "--claim", "aud=b"},
-		"--claim exp is a string, but a time must be a number":          {"--claim", "exp=5"},
-		"--lifetime":                     {"--lifetime", "soon"},
+		"--claim aud is specified twice":                       {"--claim", "aud=a", "--claim", "aud=b"},
+		"--claim exp is a string, but a time must be a number": {"--claim", "exp=5"},
+		"--lifetime": {"--lifetime", "soon"},
 	} {
 		c.Refuses("", want, append([]string{"token", "--secret", "env:TOKEN_SECRET"}, claims...)...)
 	}
