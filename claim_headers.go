@@ -96,7 +96,7 @@ func (h *Handler) setClaimHeaders(r *http.Request, claims jwt.Claims) {
 	if len(h.ClaimHeaders) == 0 {
 		return
 	}
-	who := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)[identityVar].(*identity)
+	who := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)[requestUserVar].(*requestUser)
 	for _, header := range h.ClaimHeaders {
 		value, _ := claims.Lookup(header.Claim)
 		if value == nil {

@@ -159,7 +159,7 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// ServeHTTP implements caddyhttp.MiddlewareHandler.
+// ServeHTTP implements caddyhttp.MiddlewareHandler: the four steps of a request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	credential, open := h.read(r)
 	who := h.identify(w, r, credential, open)
@@ -178,7 +178,8 @@ func (h *Handler) read(r *http.Request) (credential credentials.Credential, open
 	return h.sources.Read(r), nil
 }
 
-// identify finds the user of the credential, and sets the placeholders of the user.
+// identify finds the user of the credential, and sets the placeholders of the user: the
+// rules may read them, and so may handle_errors.
 func (h *Handler) identify(
 	w http.ResponseWriter, r *http.Request, credential credentials.Credential, open prometheus.Counter,
 ) (who caller) {
@@ -192,6 +193,7 @@ func (h *Handler) identify(
 // verdict is the decision about a request.
 type verdict struct {
 	refusal *refusal.Error     // nil if the request is allowed
+	toLogin bool               // whether the browser is sent to the log-in page instead
 	reason  prometheus.Counter // counts why it is allowed
 	marks   marks              // for the response
 }
@@ -202,19 +204,26 @@ func (h *Handler) decide(r *http.Request, who caller, open prometheus.Counter) v
 	case open != nil:
 		return verdict{reason: open}
 	case who.failure != nil:
-		return verdict{refusal: who.failure}
+		return h.refuse(r, who.failure)
 	case who.token == nil:
 		return verdict{reason: anonymous, marks: marks{vary: h.sources.HaveCookie()}}
 	}
 	if who.byCookie() {
 		if failure := h.checkOrigin(r); failure != nil {
-			return verdict{refusal: failure}
+			return h.refuse(r, failure)
 		}
 	}
 	if failure := h.checkRules(r, who.token.Claims); failure != nil {
-		return verdict{refusal: failure}
+		return h.refuse(r, failure)
 	}
 	return verdict{reason: allowed, marks: marksFor(who)}
+}
+
+// refuse is the verdict on a request that is not allowed: a browser without a session may
+// log in.
+func (h *Handler) refuse(r *http.Request, failure *refusal.Error) verdict {
+	toLogin := h.accounts != nil && h.sources.HaveSession() && h.accounts.LeadsToLogin(r, failure)
+	return verdict{refusal: failure, toLogin: toLogin}
 }
 
 // forward passes an allowed request on with the user's data, or answers a refusal. A
@@ -223,7 +232,8 @@ func (h *Handler) forward(
 	w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, who caller, verdict verdict,
 ) error {
 	if verdict.refusal != nil {
-		if h.accounts != nil && h.sources.HaveSession() && h.accounts.SendToLogin(w, r, verdict.refusal) {
+		if verdict.toLogin {
+			h.accounts.SendToLogin(w, r, verdict.refusal)
 			return nil
 		}
 		return h.answers.Refuse(w, r, verdict.refusal)

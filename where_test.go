@@ -18,6 +18,10 @@ func TestProvisionErrorsNameTheLine(t *testing.T) {
 		"the second directive": {"jwt /a/* {\n secret 0123456789abcdef0123456789abcdef\n}\njwt /b/* {\n public_key ./none.pem\n secret 0123456789abcdef0123456789abcdef\n}", "at Caddyfile:18"},
 		"of accounts":          {"jwt {\n accounts {\n issuer x\n password_min_length 3\n }\n}", "at Caddyfile:17"},
 		"a claim header":       {"jwt {\n secret 0123456789abcdef0123456789abcdef\n claim_header X-A sub\n claim_header Host sub\n}", "at Caddyfile:17"},
+		"in backticks":         {"jwt {\n secret 0123456789abcdef0123456789abcdef\n from header\n from cookie \"a b\"\n}", "at Caddyfile:17"},
+		"the second rule":      {"jwt {\n secret 0123456789abcdef0123456789abcdef\n require role a\n require role x of https://nowhere.example\n}", "at Caddyfile:17"},
+		"before the issuer":    {"jwt {\n secret short\n issuer https://a.example\n}", "at Caddyfile:15"},
+		"used twice":           {"jwt {\n secret 0123456789abcdef0123456789abcdef\n claim_header X-A sub\n claim_header X-A name\n}", "at Caddyfile:17"},
 		"no option":            {"jwt {\n accounts {\n secret 0123456789abcdef0123456789abcdef\n signing_key x\n }\n}", "at Caddyfile:"},
 	} {
 		if err := sitetest.ConfigError(t, c.body); !strings.Contains(err, c.want) {

@@ -267,13 +267,13 @@ func (a *Config) routeNames() func(path string) (name, id string) {
 // FurtherAlgorithms are the algorithms of OpenKeys.
 var FurtherAlgorithms = []string{"ES256", "RS256"}
 
-// FurtherKeys returns an identity for additional keys, different from that of the accounts'
+// FurtherKeys returns the name of additional keys, different from that of the accounts'
 // keys.
 func (a *Config) FurtherKeys(algorithm string) string { return a.KeyIdentity() + "\n" + algorithm }
 
-// identity returns a value that is equal for equal configs with equal keys. If a file or
-// variable has another key at a reload, the identity differs.
-func (a *Config) identity(fixed *signing.Signer) (string, error) {
+// fingerprint returns a value that is equal for equal configs with equal keys. If a file or
+// variable has another key at a reload, the fingerprint differs.
+func (a *Config) fingerprint(fixed *signing.Signer) (string, error) {
 	text, err := json.Marshal(a)
 	if err != nil {
 		return "", err

@@ -28,14 +28,14 @@ type ExternalLogin interface {
 	// Begin returns the URL to send the browser to, and the state that Finish needs when
 	// the browser returns to redirectURL. Unless maxAge is nil, the provider must ask for
 	// the password if the last time is longer ago (always if it is 0), and must return the
-	// time. Error: [ReasonProviderUnavailable].
+	// time. Error: [refusal.ProviderUnavailable].
 	Begin(ctx context.Context, redirectURL, state string, maxAge *time.Duration) (location string, kept []byte, err error)
 	// Finish returns the user, from the query of the redirect and the state from Begin. The
 	// caller has checked the OAuth state parameter. The query may contain an error of the
-	// provider. Errors: [ReasonLoginDenied], [ReasonProviderUnavailable].
+	// provider. Errors: [refusal.LoginDenied], [refusal.ProviderUnavailable].
 	Finish(ctx context.Context, answer url.Values, redirectURL string, kept []byte) (*ExternalIdentity, error)
 	// VerifyLogout verifies a logout token of the provider (OpenID Connect Back-Channel
-	// Logout 1.0 §2.6), except for its reuse. Error: [ReasonProviderUnavailable].
+	// Logout 1.0 §2.6), except for its reuse. Error: [refusal.ProviderUnavailable].
 	VerifyLogout(ctx context.Context, token string) (*ExternalLogout, error)
 }
 

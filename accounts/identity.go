@@ -387,7 +387,7 @@ func (s *Service) Confirm(ctx context.Context, user store.User, sessionID, passw
 }
 
 // IsConnected reports whether an identity is connected to a user. It returns
-// [ReasonIdentityTaken] if it is connected to another user.
+// [refusal.IdentityTaken] if it is connected to another user.
 func (s *Service) IsConnected(ctx context.Context, userID string, link LinkedIdentity) (bool, error) {
 	record, err := s.Users().Record(ctx, kindIdentity, link.ID(), s.Now())
 	switch {

@@ -55,9 +55,9 @@ type Service struct {
 	stores
 	background *background
 
-	identity   string             // the key under which it is shared
-	signingUp  singleflight.Group // by EmailKey
-	refreshKey atomic.Pointer[[]byte]
+	fingerprint string             // the key under which it is shared
+	signingUp   singleflight.Group // by EmailKey
+	refreshKey  atomic.Pointer[[]byte]
 
 	starting sync.Mutex
 	started  atomic.Bool
@@ -72,7 +72,7 @@ type sharedRevocations struct{ *jwt.Revocations }
 // Destruct implements caddy.Destructor.
 func (sharedRevocations) Destruct() error { return nil }
 
-// services are the services in use, by identity.
+// services are the services in use, by fingerprint.
 var services = caddy.NewUsagePool()
 
 // Running returns the services in use.
@@ -101,12 +101,12 @@ func Open(ctx caddy.Context, settings *Config) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("accounts: %w", err)
 	}
-	identity, err := settings.identity(fixed)
+	fingerprint, err := settings.fingerprint(fixed)
 	if err != nil {
 		return nil, err
 	}
-	shared, _, err := services.LoadOrNew(identity, func() (caddy.Destructor, error) {
-		return newService(ctx, *settings, identity, fixed, store)
+	shared, _, err := services.LoadOrNew(fingerprint, func() (caddy.Destructor, error) {
+		return newService(ctx, *settings, fingerprint, fixed, store)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("accounts: %w", err)
@@ -162,7 +162,7 @@ func (s *Service) Ready(ctx context.Context) *refusal.Error {
 func LoadStore(ctx caddy.Context, config *Config) (store.UserStore, error) {
 	raw := config.StoreRaw
 	loaded, err := ctx.LoadModule(config, "StoreRaw")
-	config.StoreRaw = raw // LoadModule clears it, but it is part of the site's identity
+	config.StoreRaw = raw // LoadModule clears it, but it is part of what tells sites apart
 	if err != nil {
 		return nil, err
 	}
@@ -174,10 +174,10 @@ func LoadStore(ctx caddy.Context, config *Config) (store.UserStore, error) {
 }
 
 func newService(
-	ctx caddy.Context, config Config, identity string, fixed *signing.Signer, store store.UserStore,
+	ctx caddy.Context, config Config, fingerprint string, fixed *signing.Signer, store store.UserStore,
 ) (*Service, error) {
 	s := &Service{
-		Config: config, identity: identity, Route: config.routeNames(), Now: clock.Now,
+		Config: config, fingerprint: fingerprint, Route: config.routeNames(), Now: clock.Now,
 		Log: caddy.Log().Named("http.handlers.jwt_accounts"),
 	}
 	s.current.Store(&store)
@@ -215,9 +215,9 @@ func newSigningKeys(ctx caddy.Context, config Config, fixed *signing.Signer, s *
 
 // KeyOptions returns the options for signing keys of the accounts.
 func (s *Service) KeyOptions(
-	storage certmagic.Storage, identity, algorithm string, lifetime time.Duration,
+	storage certmagic.Storage, of, algorithm string, lifetime time.Duration,
 ) signing.Options {
-	path := signing.Path(identity)
+	path := signing.Path(of)
 	return signing.Options{
 		Algorithm: algorithm, Storage: storage, Path: path, TokenLifetime: lifetime + jwt.MaxLeeway, Now: s.Now,
 		Withdrawn: func(ctx context.Context) ([]string, error) { return store.WithdrawnKeys(ctx, s.Users(), path, s.Now()) },
@@ -258,7 +258,7 @@ func (s *Service) AsIssuer() jwt.Issuer {
 
 // Release releases a service that was returned by Open.
 func (s *Service) Release() error {
-	_, err := services.Delete(s.identity)
+	_, err := services.Delete(s.fingerprint)
 	return err
 }
 

@@ -241,7 +241,7 @@ func (s *scaleRun) verification(ctx context.Context) error {
 }
 
 func argonHash(salt []byte) []byte {
-	return argon2.IDKey([]byte(scalePassword), salt, 2, 19456, 1, 32) // as passwords.go has it
+	return argon2.IDKey([]byte(scalePassword), salt, 2, 19456, 1, 32) // as package password does
 }
 
 // logIns are compared with the bare hash on as many cores.

@@ -70,7 +70,7 @@ func (b *Block) Once(name string) error {
 }
 
 // optionName matches option names, but not a line of a secret.
-var optionName = regexp.MustCompile(`^[A-Za-z][A-Za-z_]{0,23}$`)
+var optionName = regexp.MustCompile(`^[A-Za-z][A-Za-z_-]{0,23}$|^[a-z][a-z_-]{0,39}$`)
 
 // unknown returns the error about an unknown option. It omits the word if it may be the
 // second line of a secret.
@@ -107,7 +107,7 @@ func List(words []string) string {
 func Nearest(word string, names []string) (nearest string) {
 	least := len(word)
 	for _, name := range names {
-		if d := distance(strings.ToLower(word), name); d < least && d <= max(1, len(name)/3) {
+		if d := distance(strings.ReplaceAll(strings.ToLower(word), "-", "_"), name); d < least && d <= max(1, len(name)/3) {
 			nearest, least = name, d
 		}
 	}

@@ -77,48 +77,73 @@ func (w Where) Locate(err error) error {
 	if err == nil || len(w.lines) == 0 {
 		return err
 	}
-	at := 0
-	for _, part := range strings.Split(err.Error(), ": ") {
-		found := w.find(strings.Fields(part), at)
-		if found < 0 && at > 0 {
-			break
+	at, last := 0, strings.Contains(err.Error(), "twice")
+	for part := range strings.SplitSeq(err.Error(), ": ") {
+		words := strings.Fields(strings.NewReplacer("`", " ", "\"", " ", ",", " ", ";", " ").Replace(part))
+		found := w.find(words, at, last)
+		if found < 0 { // an option of the only issuer may be before its block
+			found = w.find(words, 0, last)
 		}
-		at = max(at, found)
+		if found >= 0 {
+			at = found
+		}
 	}
 	first := w.lines[at][0]
 	return fmt.Errorf("%w, at %s:%d", err, first.File, first.Line)
 }
 
-// find returns the line of an option, starting at a line: the line that also has the second
-// word, or, if the second word is a number, that occurrence. It returns -1 if there is
-// none.
-func (w Where) find(words []string, from int) (found int) {
-	if len(words) == 0 {
+// find returns the line of the option that the first of the words names, from a line on:
+// the one with most of the words in it, of the number that the second word is, or the last
+// one; -1 if there is none.
+func (w Where) find(words []string, from int, last bool) (found int) {
+	for skipped := range min(len(words), 3) { // as in: each entry of `from` must …
+		if found = w.findOption(words[skipped:], from, last); found >= 0 {
+			return found
+		}
+		if !strings.Contains("each entry of", words[skipped]) {
+			break
+		}
+	}
+	if len(words) != 1 {
 		return -1
 	}
-	name, more := words[0], ""
-	if len(words) > 1 {
-		more = words[1]
+	// A log-in or client by its name.
+	for i := from; i < len(w.lines); i++ {
+		if line := w.lines[i]; len(line) > 2 && line[1].Text == words[0] && line[len(line)-1].Text == "{" {
+			return i
+		}
 	}
-	number, err := strconv.Atoi(more)
-	isNumber := err == nil
+	return -1
+}
+
+func (w Where) findOption(words []string, from int, last bool) (found int) {
+	name, more := words[0], words[1:]
+	number, numbered := -1, false
+	if len(more) > 0 {
+		n, err := strconv.Atoi(more[0])
+		number, numbered = n, err == nil
+	}
 	found = -1
+	most := -1
 	for i := from; i < len(w.lines); i++ {
 		line := w.lines[i]
 		if line[0].Text != name {
 			continue
 		}
-		if isNumber {
-			if number--; number >= 0 {
-				continue
+		if numbered {
+			if number--; number < 0 {
+				return i
 			}
-			return i
+			continue
 		}
-		if slices.ContainsFunc(line[1:], func(t caddyfile.Token) bool { return t.Text == strings.Trim(more, `"`) }) {
-			return i
+		score := 0
+		for _, token := range line[1:] {
+			if slices.Contains(more, token.Text) {
+				score++
+			}
 		}
-		if found < 0 {
-			found = i
+		if score > most || last && score == most {
+			found, most = i, score
 		}
 	}
 	return found

@@ -83,7 +83,7 @@ const (
 	LastLogin           Reason = "last_login"
 )
 
-// Error is a refusal. Every error that [Verifier.Verify] returns is an *Error.
+// Error is a refusal. Every error that Verifier.Verify of package jwt returns is an *Error.
 type Error struct {
 	// Reason is the check that failed.
 	Reason Reason

@@ -39,28 +39,39 @@ func Renewable(failure *refusal.Error) bool {
 	return false
 }
 
-// SendToLogin redirects a browser without a session to the log-in page, which leads back to
-// the page. It reports whether it did.
-func (a *Shared) SendToLogin(w http.ResponseWriter, r *http.Request, refusal *refusal.Error) bool {
+// LeadsToLogin reports whether a request that is refused is that of a browser which shows a
+// page and has no session, so that its user can log in.
+func (a *Shared) LeadsToLogin(r *http.Request, refusal *refusal.Error) bool {
 	get := r.Method == http.MethodGet || r.Method == http.MethodHead
-	if !get || refusal.Reason.Answer().Status != http.StatusUnauthorized || !answer.Prefers(r, "text/html", "application/json") || slices.ContainsFunc(r.Header["Authorization"], byProgram) {
+	if !get || refusal.Reason.Answer().Status != http.StatusUnauthorized ||
+		!answer.Prefers(r, "text/html", "application/json") || slices.ContainsFunc(r.Header["Authorization"], byProgram) {
 		return false
 	}
-	original := *r.URL
-	if first, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
-		original = *first.URL
+	path := originalURL(r).Path
+	if path != answer.MountedAt(r)+a.service.Config.Path("login") {
+		return true
 	}
-	if original.Path == answer.MountedAt(r)+a.service.Config.Path("login") {
-		a.sayLoginHidden.Do(func() {
-			a.service.Log.Error("the log-in page cannot be reached, because another directive, such as rewrite or try_files, handles its path first; put that directive after jwt, in: route { jwt … try_files … }", zap.String("path", original.Path))
-		})
-		return false // it would redirect to itself
-	}
+	a.sayLoginHidden.Do(func() {
+		a.service.Log.Error("the log-in page cannot be reached, because another directive, such as rewrite or try_files, handles its path first; put that directive after jwt, in: route { jwt … try_files … }", zap.String("path", path))
+	})
+	return false // it would redirect to itself
+}
+
+// SendToLogin redirects a browser to the log-in page, which sends it back afterwards.
+func (a *Shared) SendToLogin(w http.ResponseWriter, r *http.Request, refusal *refusal.Error) {
 	answer.Refused(refusal.Reason)
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Add("Vary", "Accept, Cookie")
-	answer.SeeOther(w, answer.MountedAt(r)+a.service.Config.Path("login")+"?return_to="+url.QueryEscape(original.RequestURI()))
-	return true
+	login := answer.MountedAt(r) + a.service.Config.Path("login")
+	answer.SeeOther(w, login+"?return_to="+url.QueryEscape(originalURL(r).RequestURI()))
+}
+
+// originalURL is what the browser asked for, before directives such as rewrite.
+func originalURL(r *http.Request) *url.URL {
+	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
+		return original.URL
+	}
+	return r.URL
 }
 
 // byProgram reports whether an Authorization header was set by a program: browsers only

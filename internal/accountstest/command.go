@@ -72,7 +72,6 @@ func Has(t testing.TB, output string, wanted ...string) {
 	}
 }
 
-// WithUsers does something with the store of a path, as a server would.
 // ModuleContext is a context in which modules are provisioned without a site.
 func ModuleContext(t testing.TB) (caddy.Context, context.CancelFunc) {
 	t.Helper()
@@ -84,6 +83,7 @@ func ModuleContext(t testing.TB) (caddy.Context, context.CancelFunc) {
 	return caddy.NewContext(base)
 }
 
+// WithUsers calls a function with the store at a path, as a server opens it.
 func WithUsers(t testing.TB, path string, do func(store.UserStore)) {
 	t.Helper()
 	ctx, cancel := ModuleContext(t)

@@ -158,7 +158,11 @@ func readSource(stdin io.Reader, flag, source string) (text []byte, err error) {
 	case strings.HasPrefix(source, "@"):
 		text, err = os.ReadFile(source[1:])
 	case strings.HasPrefix(source, "env:"):
-		text = []byte(os.Getenv(source[len("env:"):]))
+		value, set := os.LookupEnv(source[len("env:"):])
+		if !set {
+			return nil, fmt.Errorf("%s: the environment variable %s is not set", flag, source[len("env:"):])
+		}
+		text = []byte(value)
 	default:
 		return nil, fmt.Errorf("%s takes -, @<file> or env:<NAME>, not the value itself, which other users could see in the process list", flag)
 	}

@@ -12,7 +12,7 @@ import (
 
 func init() {
 	httpcaddyfile.RegisterDirective("oidc_provider", parseDirective)
-	httpcaddyfile.RegisterDirectiveOrder("oidc_provider", httpcaddyfile.After, "try_files") // and so before jwt, whose tokens it needs none of
+	httpcaddyfile.RegisterDirectiveOrder("oidc_provider", httpcaddyfile.After, "try_files") // and therefore before jwt, since it needs no token
 }
 
 // parseDirective returns the routes of the provider and of its accounts.

@@ -294,7 +294,9 @@ func (c *Client) asksAllTheSame() string {
 func checkRedirectURI(text string) error {
 	u, err := url.Parse(text)
 	switch {
-	case err != nil || u.Scheme == "" || strings.ContainsAny(text, " \\*"):
+	case strings.ContainsAny(text, " \\*"):
+		return errors.New("it must not contain *, a space or a backslash; list each URL in full")
+	case err != nil || u.Scheme == "":
 		return errors.New("it is not an absolute URL")
 	case strings.Contains(text, "#"):
 		return errors.New("it has a fragment, which a redirect cannot keep")

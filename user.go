@@ -11,12 +11,12 @@ import (
 
 const (
 	userPlaceholders = "http.auth.user."
-	identityVar      = "caddy_jwt_identity"
+	requestUserVar   = "caddy_jwt_identity"
 )
 
-// identity is the user of a request, for the next handlers. There is one per request; if
+// requestUser is the user of a request, for the next handlers. There is one per request; if
 // several jwt handlers run, the last one decides.
-type identity struct {
+type requestUser struct {
 	claims  jwt.Claims
 	userID  any      // a string, or nil for an anonymous user
 	headers []string // claim headers set by the handler
@@ -28,10 +28,10 @@ type identity struct {
 func attach(r *http.Request, token *jwt.Token) {
 	replacer := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	vars := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
-	who, attached := vars[identityVar].(*identity)
+	who, attached := vars[requestUserVar].(*requestUser)
 	if !attached {
-		who = new(identity)
-		vars[identityVar] = who
+		who = new(requestUser)
+		vars[requestUserVar] = who
 		replacer.Map(who.placeholder)
 	}
 	if token == nil || attached && !who.is(token) {
@@ -41,7 +41,7 @@ func attach(r *http.Request, token *jwt.Token) {
 		who.headers = nil
 	}
 	if token == nil {
-		*who = identity{}
+		*who = requestUser{}
 		return
 	}
 	who.claims, who.userID = token.Claims, token.UserIDValue()
@@ -49,7 +49,7 @@ func attach(r *http.Request, token *jwt.Token) {
 }
 
 // is reports whether a token has the same user; an ID is only unique per issuer.
-func (who *identity) is(token *jwt.Token) bool {
+func (who *requestUser) is(token *jwt.Token) bool {
 	issuer, _ := who.claims["iss"].(string)
 	same, _ := token.Claims["iss"].(string)
 	return who.userID == token.UserIDValue() && issuer == same
@@ -57,7 +57,7 @@ func (who *identity) is(token *jwt.Token) bool {
 
 // placeholder evaluates a claim when it is used. The prefix is known, so an absent claim is
 // empty and the placeholder is not left unchanged.
-func (who *identity) placeholder(key string) (any, bool) {
+func (who *requestUser) placeholder(key string) (any, bool) {
 	path, ours := strings.CutPrefix(key, userPlaceholders)
 	if !ours {
 		return nil, false
