@@ -1,6 +1,6 @@
 //go:build jwx_es256k
 
-package caddyjwt
+package caddyjwt_test
 
 import (
 	"crypto/rand"
