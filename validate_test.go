@@ -1,6 +1,7 @@
 package caddyjwt_test
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"net/http"
@@ -21,11 +22,19 @@ func filesBelow(t testing.TB, dir string) string {
 	t.Helper()
 	var all strings.Builder
 	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) { // a temporary file that was just removed
+			return nil
+		}
 		if err != nil {
 			return err
 		}
 		info, err := entry.Info()
-		fmt.Fprintln(&all, path, info.Mode())
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err == nil {
+			fmt.Fprintln(&all, path, info.Mode())
+		}
 		return err
 	})
 	if err != nil {
