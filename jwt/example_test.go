@@ -90,7 +90,7 @@ func ExampleVerifier_Verify_refused() {
 	}
 	// Output:
 	// Log in again.
-	// for the log: expired - exp was 31536000 s ago, the leeway is 0 s
+	// for the log: expired - exp was 31536000 s ago; the leeway is 0 s
 	// for the client: 401 invalid_token
 }
 
