@@ -33,7 +33,7 @@ func TestThreatProfileNames(t *testing.T) {
 		if name == "roles" { // which the accounts refuse
 			continue
 		}
-		if err := check("name "+name, ""); err == nil || !strings.Contains(err.Error(), "profile "+name+": users could give themselves") || !strings.Contains(err.Error(), "user_editable "+name) {
+		if err := check("name "+name, ""); err == nil || !strings.Contains(err.Error(), "profile "+name+": at sign-up, users could give themselves") || !strings.Contains(err.Error(), "user_editable "+name) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if err := check("name "+name, "user_editable "+name); err != nil {
@@ -41,7 +41,7 @@ func TestThreatProfileNames(t *testing.T) {
 		}
 	}
 	for _, claims := range []string{"claims company employer", "claims profile employer", "claims email Employer"} {
-		if err := check("employer", claims); err == nil || !strings.Contains(err.Error(), "hands it to clients") || !strings.Contains(err.Error(), "user_editable employer") {
+		if err := check("employer", claims); err == nil || !strings.Contains(err.Error(), "passes it to clients") || !strings.Contains(err.Error(), "user_editable employer") {
 			t.Errorf("%s: %v", claims, err)
 		}
 		if err := check("employer", claims+"\nuser_editable employer"); err != nil {
