@@ -64,7 +64,7 @@ func TestWrongConfigs(t *testing.T) {
 		public("redirect_uri http://app.example/"):                                             "it must be https, http on this machine, or an app's own scheme",
 		public("redirect_uri https://app.example/#x"):                                          "it has a fragment",
 		public("redirect_uri javascript:alert(1)"):                                             "it must be https",
-		public("redirect_uri https://*.example.com/"):                                          "it is not an absolute URL",
+		public("redirect_uri https://*.example.com/"):                                          "it must not contain *, a space or a backslash",
 		public("post_logout_redirect_uri /"):                                                   "it is not an absolute URL",
 		issuer + "client app {\n secret short\n redirect_uri https://a/\n}":                    "secret has 5 bytes; it must have at least 16",
 		issuer + "client app {\n secret {env.NOTHING}\n redirect_uri https://a/\n}":            "secret is empty; is the environment variable set",
