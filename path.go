@@ -168,7 +168,7 @@ func decodeDots(path string) string {
 	return percentDecode(path, func(c byte) bool { return c == '.' })
 }
 
-// percentDecode also decodes the %uXXXX escapes of IIS. It keeps invalid escapes.
+// percentDecode also decodes the escapes of IIS, such as %u002e. It keeps invalid escapes.
 func percentDecode(path string, wanted func(byte) bool) string {
 	if !strings.Contains(path, "%") {
 		return path
