@@ -139,8 +139,8 @@ type Handler struct {
 	// the account routes.
 	Accounts *accounts.Config `json:"accounts,omitempty"`
 
-	tokens     *tokenIdentifier // identifies callers; tokens verifies tokens
 	identifier identifier
+	tokens     *tokenIdentifier    // the part of identifier that verifies tokens
 	rooted     caddyhttp.MatchPath // the patterns of Public with a fixed beginning
 	accounts   *web.Shared         // nil without accounts
 	sources    credentials.Sources

@@ -18,6 +18,7 @@ func TestProvisionErrorsNameTheLine(t *testing.T) {
 		"the second directive": {"jwt /a/* {\n secret 0123456789abcdef0123456789abcdef\n}\njwt /b/* {\n public_key ./none.pem\n secret 0123456789abcdef0123456789abcdef\n}", "at Caddyfile:18"},
 		"of accounts":          {"jwt {\n accounts {\n issuer x\n password_min_length 3\n }\n}", "at Caddyfile:17"},
 		"a claim header":       {"jwt {\n secret 0123456789abcdef0123456789abcdef\n claim_header X-A sub\n claim_header Host sub\n}", "at Caddyfile:17"},
+		"roles of accounts":    {"jwt {\n accounts {\n issuer x\n default_roles \"a b\"\n }\n}", "accounts: default_roles: a role must be a single word without spaces and commas, at Caddyfile:17"},
 		"in backticks":         {"jwt {\n secret 0123456789abcdef0123456789abcdef\n from header\n from cookie \"a b\"\n}", "at Caddyfile:17"},
 		"the second rule":      {"jwt {\n secret 0123456789abcdef0123456789abcdef\n require role a\n require role x of https://nowhere.example\n}", "at Caddyfile:17"},
 		"before the issuer":    {"jwt {\n secret short\n issuer https://a.example\n}", "at Caddyfile:15"},

@@ -213,7 +213,10 @@ func (a *Config) check() error {
 	case slices.Contains(a.Audience, ""):
 		return errors.New("audience has an empty value; remove it")
 	}
-	return store.CheckRoles(a.DefaultRoles)
+	if err := store.CheckRoles(a.DefaultRoles); err != nil {
+		return fmt.Errorf("default_roles: %w", err)
+	}
+	return nil
 }
 
 // CheckRoutePath returns an error if a path cannot be the path of a route.
