@@ -96,13 +96,11 @@ func (w Where) Locate(err error) error {
 // the one with most of the words in it, of the number that the second word is, or the last
 // one; -1 if there is none.
 func (w Where) find(words []string, from int, last bool) (found int) {
-	for skipped := range min(len(words), 3) { // as in: each entry of `from` must …
-		if found = w.findOption(words[skipped:], from, last); found >= 0 {
-			return found
-		}
-		if !strings.Contains("each entry of", words[skipped]) {
-			break
-		}
+	if len(words) == 0 {
+		return -1
+	}
+	if found = w.findOption(words, from, last); found >= 0 {
+		return found
 	}
 	if len(words) != 1 {
 		return -1

@@ -294,7 +294,7 @@ func (s *Source) problem() string {
 	}
 	switch {
 	case places != 1:
-		return "each entry of `from` must have exactly one of header, cookie and query"
+		return "`from`: each entry must have exactly one of header, cookie and query"
 	case s.Header != "" && !httpguts.ValidHeaderFieldName(s.Header):
 		return "`from header` takes a header name, not \"" + s.Header + "\""
 	case s.Scheme != "" && (s.Header == "" || !httpguts.ValidHeaderFieldName(s.Scheme)):
