@@ -121,7 +121,7 @@ func (b *background) maintain(last time.Time) {
 		if !cleanUps.Due(now) {
 			continue
 		}
-		b.Revoked.ForgetExpired(now)
+		b.Sessions.Revoked.ForgetExpired(now)
 		if err := b.Users().CleanUp(b.ctx, now); b.ctx.Err() == nil {
 			notCleaned.Note(b.Log, now, err, "expired entries not removed from the user store; will retry", "expired entries removed from the user store again")
 		}
@@ -165,7 +165,7 @@ func (b *background) learnRevocations() {
 		return
 	}
 	for _, revocation := range found {
-		b.Revoked.Add(revocation.SessionID, revocation.Until)
+		b.Sessions.Revoked.Add(revocation.SessionID, revocation.Until)
 	}
 	b.since = now.Add(-revocationOverlap)
 }

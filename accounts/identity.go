@@ -79,36 +79,44 @@ func (e *AccountExists) Error() string {
 // Unwrap returns the refusal.
 func (*AccountExists) Unwrap() error { return &refusal.Error{Reason: refusal.AccountExists} }
 
-// LogInExternal starts a session for the user of an identity, and creates an account for a
+// Identities logs users in with their identities at other providers, and connects and
+// disconnects these.
+type Identities struct {
+	*site
+	sessions *Sessions
+	attempts *Attempts
+}
+
+// LogIn starts a session for the user of an identity, and creates an account for a
 // new identity.
-func (s *Service) LogInExternal(
+func (i *Identities) LogIn(
 	ctx context.Context, login *LoginProvider, identity *ExternalIdentity, client Client,
 ) (*Grant, error) {
-	user, err := s.externalUser(ctx, login, identity, client)
+	user, err := i.user(ctx, login, identity, client)
 	if errors.Is(err, store.ErrNotFound) {
-		user, err = s.signUpExternal(ctx, login, identity, client)
+		user, err = i.signUp(ctx, login, identity, client)
 	}
 	if err != nil {
 		return nil, err
 	}
 	if user.Disabled {
-		s.Audit("login refused", user.ID, "", client)
+		i.Audit("login refused", user.ID, "", client)
 		return nil, &refusal.Error{Reason: refusal.Disabled}
 	}
-	given, err := s.BeginSession(ctx, user, client)
+	given, err := i.sessions.Begin(ctx, user, client)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.rememberExternalSession(ctx, identity, given); err != nil {
+	if err := i.remember(ctx, identity, given); err != nil {
 		return nil, err
 	}
 	// In the meantime, the identity may have been disconnected and the user's sessions
 	// ended, before this session started.
-	if there, err := s.IsConnected(ctx, user.ID, Linked(login, identity)); err != nil || !there {
+	if there, err := i.IsConnected(ctx, user.ID, Linked(login, identity)); err != nil || !there {
 		if err == nil {
 			err = &refusal.Error{Reason: refusal.LoginState}
 		}
-		return nil, errors.Join(err, s.EndSessions(context.WithoutCancel(ctx), user.ID, given.SessionID, ""))
+		return nil, errors.Join(err, i.sessions.End(context.WithoutCancel(ctx), user.ID, given.SessionID, ""))
 	}
 	return given, nil
 }
@@ -120,13 +128,13 @@ func newUserID(identity *ExternalIdentity) string {
 	return uuid.NewSHA1(uuid.NameSpaceURL, []byte(identity.Issuer+"\n"+identity.Subject)).String()
 }
 
-// externalUser returns the user of an identity, or [store.ErrNotFound].
-func (s *Service) externalUser(
+// user returns the user of an identity, or [store.ErrNotFound].
+func (i *Identities) user(
 	ctx context.Context, login *LoginProvider, identity *ExternalIdentity, client Client,
 ) (store.User, error) {
-	record, err := s.Users().Record(ctx, kindIdentity, identityKey(identity.Issuer, identity.Subject), s.Now())
+	record, err := i.Users().Record(ctx, kindIdentity, identityKey(identity.Issuer, identity.Subject), i.Now())
 	if err == nil {
-		user, err := s.Users().User(ctx, record.Owner)
+		user, err := i.Users().User(ctx, record.Owner)
 		return user, StoreRefusal(err)
 	}
 	if !errors.Is(err, store.ErrNotFound) {
@@ -134,25 +142,25 @@ func (s *Service) externalUser(
 	}
 	// Complete an interrupted sign-up, unless the identity was disconnected from the
 	// account since.
-	user, err := s.Users().User(ctx, newUserID(identity))
+	user, err := i.Users().User(ctx, newUserID(identity))
 	if errors.Is(err, store.ErrNotFound) {
 		return store.User{}, err
 	}
 	if err != nil {
 		return store.User{}, StoreRefusal(err)
 	}
-	_, err = s.Users().Record(ctx, kindDisconnected, disconnectedID(identityKey(identity.Issuer, identity.Subject), user.ID), s.Now())
+	_, err = i.Users().Record(ctx, kindDisconnected, disconnectedID(identityKey(identity.Issuer, identity.Subject), user.ID), i.Now())
 	if err == nil {
 		return store.User{}, &AccountExists{UserID: user.ID}
 	}
 	if !errors.Is(err, store.ErrNotFound) {
 		return store.User{}, StoreRefusal(err)
 	}
-	return user, s.Connect(ctx, user.ID, "", Linked(login, identity), client)
+	return user, i.Connect(ctx, user.ID, "", Linked(login, identity), client)
 }
 
-// signUpExternal creates an account for a new identity.
-func (s *Service) signUpExternal(
+// signUp creates an account for a new identity.
+func (i *Identities) signUp(
 	ctx context.Context, login *LoginProvider, identity *ExternalIdentity, client Client,
 ) (store.User, error) {
 	key, err := store.EmailKey(identity.Email)
@@ -162,27 +170,27 @@ func (s *Service) signUpExternal(
 	if !identity.EmailVerified {
 		return store.User{}, &refusal.Error{Reason: refusal.EmailUnverified}
 	}
-	taken, err := s.Users().UserByEmail(ctx, key)
+	taken, err := i.Users().UserByEmail(ctx, key)
 	if err == nil {
 		return store.User{}, &AccountExists{UserID: taken.ID}
 	}
 	if !errors.Is(err, store.ErrNotFound) {
 		return store.User{}, StoreRefusal(err)
 	}
-	if s.Config.Signup == "closed" {
+	if i.Config.Signup == "closed" {
 		return store.User{}, &refusal.Error{Reason: refusal.SignupClosed}
 	}
-	if _, wait := s.Attempts.signUps.Begin(ctx, network.Key(client.Address), s.Now()); wait > 0 {
+	if _, wait := i.attempts.signUps.Begin(ctx, network.Key(client.Address), i.Now()); wait > 0 {
 		return store.User{}, Throttled("sign-ups of the client", wait)
 	}
-	now := s.Now()
+	now := i.Now()
 	user := store.User{
-		ID: newUserID(identity), Email: identity.Email, EmailKey: key, Roles: s.Config.DefaultRoles,
+		ID: newUserID(identity), Email: identity.Email, EmailKey: key, Roles: i.Config.DefaultRoles,
 		Profile: externalProfile(login, identity), CreatedAt: now, UpdatedAt: now,
 	}
-	if err := s.Users().CreateUser(ctx, user); err != nil {
+	if err := i.Users().CreateUser(ctx, user); err != nil {
 		// Another log-in of the same identity may have been first.
-		if user, err := s.externalUser(ctx, login, identity, client); err == nil {
+		if user, err := i.user(ctx, login, identity, client); err == nil {
 			return user, nil
 		}
 		if errors.Is(err, store.ErrEmailTaken) {
@@ -191,8 +199,8 @@ func (s *Service) signUpExternal(
 		return store.User{}, StoreRefusal(err)
 	}
 	CountEvent("signup", "ok")
-	s.Audit("signup", user.ID, "", client)
-	return user, s.Connect(ctx, user.ID, "", Linked(login, identity), client)
+	i.Audit("signup", user.ID, "", client)
+	return user, i.Connect(ctx, user.ID, "", Linked(login, identity), client)
 }
 
 // externalProfile returns the properties of a new user from the claims.
@@ -212,16 +220,16 @@ func externalProfile(login *LoginProvider, identity *ExternalIdentity) map[strin
 
 // Connect connects an identity to a user. An identity has at most one user. If the session
 // that requested it has ended, nothing is connected; sessionID is empty for a new account.
-func (s *Service) Connect(ctx context.Context, userID, sessionID string, link LinkedIdentity, client Client) error {
-	id, now := identityKey(link.Issuer, link.Subject), s.Now()
+func (i *Identities) Connect(ctx context.Context, userID, sessionID string, link LinkedIdentity, client Client) error {
+	id, now := identityKey(link.Issuer, link.Subject), i.Now()
 	link.At = now
 	text, err := json.Marshal(link)
 	if err != nil {
 		return err
 	}
-	err = s.Users().CreateRecord(ctx, store.Record{Kind: kindIdentity, ID: id, Owner: userID, Value: text})
+	err = i.Users().CreateRecord(ctx, store.Record{Kind: kindIdentity, ID: id, Owner: userID, Value: text})
 	if errors.Is(err, store.ErrRecordExists) {
-		there, err := s.Users().Record(ctx, kindIdentity, id, now)
+		there, err := i.Users().Record(ctx, kindIdentity, id, now)
 		if err == nil && there.Owner != userID {
 			return &refusal.Error{Reason: refusal.IdentityTaken}
 		}
@@ -231,19 +239,19 @@ func (s *Service) Connect(ctx context.Context, userID, sessionID string, link Li
 		return StoreRefusal(err)
 	}
 	if sessionID != "" { // after the record exists, so that anybody who ends the sessions and then the identities sees it
-		_, err := s.Session(ctx, userID, sessionID)
+		_, err := i.sessions.Session(ctx, userID, sessionID)
 		if err != nil {
-			_, takeErr := s.Users().TakeRecord(context.WithoutCancel(ctx), kindIdentity, id, now)
+			_, takeErr := i.Users().TakeRecord(context.WithoutCancel(ctx), kindIdentity, id, now)
 			return errors.Join(StoreRefusal(err), StoreRefusal(takeErr))
 		}
 	}
-	s.Audit("external identity connected", userID, sessionID, client)
+	i.Audit("external identity connected", userID, sessionID, client)
 	return nil
 }
 
-// Identities returns the identities of a user.
-func (s *Service) Identities(ctx context.Context, userID string) ([]LinkedIdentity, error) {
-	links, err := IdentitiesOf(ctx, s.Users(), userID, s.Now())
+// Of returns the identities of a user.
+func (i *Identities) Of(ctx context.Context, userID string) ([]LinkedIdentity, error) {
+	links, err := IdentitiesOf(ctx, i.Users(), userID, i.Now())
 	return links, StoreRefusal(err)
 }
 
@@ -273,123 +281,81 @@ type ExternalSession struct {
 	AuthTime time.Time `json:"auth_time,omitzero"`
 }
 
-// rememberExternalSession allows the provider to end the session later, by its own session
+// remember allows the provider to end the session later, by its own session
 // or by its user.
-func (s *Service) rememberExternalSession(ctx context.Context, identity *ExternalIdentity, given *Grant) error {
+func (i *Identities) remember(ctx context.Context, identity *ExternalIdentity, given *Grant) error {
 	subject := identityKey(identity.Issuer, identity.Subject)
 	text, err := json.Marshal(ExternalSession{given.User.ID, subject, identity.AuthTime})
 	if err != nil {
 		return err
 	}
 	record := store.Record{Kind: KindBySubject, ID: given.SessionID, Owner: subject, Value: text, ExpiresAt: given.SessionEnds}
-	err = s.Users().CreateRecord(ctx, record)
+	err = i.Users().CreateRecord(ctx, record)
 	if err == nil && identity.SessionID != "" {
 		record.Kind, record.Owner = kindByID, identityKey(identity.Issuer, identity.SessionID)
-		err = s.Users().CreateRecord(ctx, record)
+		err = i.Users().CreateRecord(ctx, record)
 	}
 	if err == nil {
 		return nil
 	}
 	// Do not start a session that the provider could not end.
-	return errors.Join(StoreRefusal(err), s.EndSessions(context.WithoutCancel(ctx), given.User.ID, given.SessionID, ""))
+	return errors.Join(StoreRefusal(err), i.sessions.End(context.WithoutCancel(ctx), given.User.ID, given.SessionID, ""))
 }
 
-// LogOutExternal ends the sessions that a logout token refers to, but only sessions that
+// LogOut ends the sessions that a logout token refers to, but only sessions that
 // the provider started.
-func (s *Service) LogOutExternal(ctx context.Context, logout *ExternalLogout, client Client) error {
+func (i *Identities) LogOut(ctx context.Context, logout *ExternalLogout, client Client) error {
 	used := store.Record{Kind: kindLogOut, ID: identityKey(logout.Issuer, logout.ID), Value: []byte("{}"), ExpiresAt: logout.ExpiresAt.Add(jwt.MaxLeeway)}
-	_, err := s.Users().Record(ctx, used.Kind, used.ID, s.Now())
+	_, err := i.Users().Record(ctx, used.Kind, used.ID, i.Now())
 	if err == nil {
 		return refusal.New(refusal.LogoutToken, "it was already used")
 	}
 	if !errors.Is(err, store.ErrNotFound) {
 		return StoreRefusal(err)
 	}
-	if err := s.endExternal(ctx, logout, client); err != nil {
+	if err := i.end(ctx, logout, client); err != nil {
 		return err
 	}
 	// Mark the token as used only at the end, so that the provider can send it again after
 	// a failure.
-	if err := s.Users().CreateRecord(ctx, used); !errors.Is(err, store.ErrRecordExists) {
+	if err := i.Users().CreateRecord(ctx, used); !errors.Is(err, store.ErrRecordExists) {
 		return StoreRefusal(err)
 	}
 	return nil
 }
 
-func (s *Service) endExternal(ctx context.Context, logout *ExternalLogout, client Client) error {
+func (i *Identities) end(ctx context.Context, logout *ExternalLogout, client Client) error {
 	subject := identityKey(logout.Issuer, logout.Subject)
 	kind, owner := KindBySubject, subject
 	if logout.SessionID != "" {
 		kind, owner = kindByID, identityKey(logout.Issuer, logout.SessionID)
 	}
-	records, err := s.Users().Records(ctx, kind, owner, s.Now())
+	records, err := i.Users().Records(ctx, kind, owner, i.Now())
 	if err != nil {
 		return StoreRefusal(err)
 	}
 	for _, record := range records {
 		var session ExternalSession
 		if err := json.Unmarshal(record.Value, &session); err != nil {
-			s.Log.Warn("record of an external session is corrupt", zap.String("session_id", record.ID))
+			i.Log.Warn("record of an external session is corrupt", zap.String("session_id", record.ID))
 			continue
 		}
 		if logout.Subject != "" && session.Subject != subject {
 			continue
 		}
-		if err := s.EndBrowser(ctx, session.UserID, record.ID); err != nil {
+		if err := i.sessions.EndBrowser(ctx, session.UserID, record.ID); err != nil {
 			return err
 		}
 		CountEvent("logout", "ok")
-		s.Audit("logout by the provider", session.UserID, record.ID, client)
+		i.Audit("logout by the provider", session.UserID, record.ID, client)
 	}
 	return nil
 }
 
-// freshLogin is how long after the log-in a session can change the ways to log in without
-// the password.
-const freshLogin = 5 * time.Minute
-
-// IsFresh reports whether the log-in of a session was recent.
-func (s *Service) IsFresh(ctx context.Context, userID, sessionID string) (bool, error) {
-	session, err := s.Session(ctx, userID, sessionID)
-	if err != nil {
-		return false, StoreRefusal(err)
-	}
-	age := s.Now().Sub(session.CreatedAt)
-	return age >= -jwt.MaxLeeway && age <= freshLogin, nil
-}
-
-// Session returns an active session of a user, or [store.ErrNotFound].
-func (s *Service) Session(ctx context.Context, userID, sessionID string) (store.Session, error) {
-	sessions, err := s.Users().Sessions(ctx, userID, s.Now())
-	if err != nil {
-		return store.Session{}, err
-	}
-	i := slices.IndexFunc(sessions, func(x store.Session) bool { return x.ID == sessionID })
-	if i < 0 {
-		return store.Session{}, store.ErrNotFound
-	}
-	return sessions[i], nil
-}
-
-// Confirm ensures that the user is present, and not somebody who has taken over a session:
-// the log-in is recent, or the password is correct. A wrong password counts as a failed
-// log-in.
-func (s *Service) Confirm(ctx context.Context, user store.User, sessionID, password string, client Client) error {
-	fresh, err := s.IsFresh(ctx, user.ID, sessionID)
-	if err != nil || fresh {
-		return err
-	}
-	if password == "" || user.PasswordHash == "" {
-		return &refusal.Error{Reason: refusal.NotConfirmed}
-	}
-	_, err = s.CheckCredentials(ctx, user.EmailKey, password, client)
-	return err
-}
-
 // IsConnected reports whether an identity is connected to a user. It returns
 // [refusal.IdentityTaken] if it is connected to another user.
-func (s *Service) IsConnected(ctx context.Context, userID string, link LinkedIdentity) (bool, error) {
-	record, err := s.Users().Record(ctx, kindIdentity, link.ID(), s.Now())
+func (i *Identities) IsConnected(ctx context.Context, userID string, link LinkedIdentity) (bool, error) {
+	record, err := i.Users().Record(ctx, kindIdentity, link.ID(), i.Now())
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return false, nil
@@ -401,9 +367,9 @@ func (s *Service) IsConnected(ctx context.Context, userID string, link LinkedIde
 
 // Disconnect disconnects an identity from a user. It refuses if the user could no longer
 // log in.
-func (s *Service) Disconnect(ctx context.Context, user store.User, id string, client Client) error {
+func (i *Identities) Disconnect(ctx context.Context, user store.User, id string, client Client) error {
 	if user.PasswordHash == "" {
-		links, err := s.Identities(ctx, user.ID)
+		links, err := i.Of(ctx, user.ID)
 		if err != nil {
 			return err
 		}
@@ -411,10 +377,10 @@ func (s *Service) Disconnect(ctx context.Context, user store.User, id string, cl
 			return &refusal.Error{Reason: refusal.LastLogin}
 		}
 	}
-	if _, err := disconnect(ctx, s.Users(), user.ID, id, s.Now()); err != nil {
+	if _, err := disconnect(ctx, i.Users(), user.ID, id, i.Now()); err != nil {
 		return StoreRefusal(err)
 	}
-	s.Audit("external identity disconnected", user.ID, "", client)
+	i.Audit("external identity disconnected", user.ID, "", client)
 	return nil
 }
 

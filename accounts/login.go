@@ -13,26 +13,36 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/google/uuid"
 	"go.uber.org/zap"
+	"golang.org/x/sync/singleflight"
 )
 
+// LogIns checks passwords, changes them, and creates accounts. It limits guessing.
+type LogIns struct {
+	*site
+	sessions *Sessions
+	attempts *Attempts
+
+	signingUp singleflight.Group // by EmailKey
+}
+
 // SignUp creates an account.
-func (s *Service) SignUp(
+func (l *LogIns) SignUp(
 	ctx context.Context, email, password string, profile map[string]any, client Client,
 ) (store.User, error) {
 	key, err := store.EmailKey(email)
 	if err != nil {
 		return store.User{}, refusal.Property("email", "format", err)
 	}
-	if _, wait := s.Attempts.signUps.Begin(ctx, network.Key(client.Address), s.Now()); wait > 0 {
+	if _, wait := l.attempts.signUps.Begin(ctx, network.Key(client.Address), l.Now()); wait > 0 {
 		return store.User{}, Throttled("sign-ups of the client", wait)
 	}
 	// Concurrent sign-ups with one address create a single hash, or none if the address is
 	// taken.
 	var user store.User
 	first := false
-	_, err, _ = s.signingUp.Do(key, func() (any, error) {
+	_, err, _ = l.signingUp.Do(key, func() (any, error) {
 		first = true
-		refused, wait := s.Attempts.RefusedSignUps.Begin(ctx, network.Key(client.Address), s.Now())
+		refused, wait := l.attempts.RefusedSignUps.Begin(ctx, network.Key(client.Address), l.Now())
 		if wait > 0 {
 			return nil, Throttled("refused sign-ups of the client", wait)
 		}
@@ -41,7 +51,7 @@ func (s *Service) SignUp(
 				refused.Forgive()
 			}
 		}()
-		user, err = s.addUser(context.WithoutCancel(ctx), key, email, password, profile, client)
+		user, err = l.addUser(context.WithoutCancel(ctx), key, email, password, profile, client)
 		return nil, err
 	})
 	if err == nil && !first || errors.Is(err, store.ErrEmailTaken) {
@@ -51,71 +61,66 @@ func (s *Service) SignUp(
 	if err != nil {
 		return store.User{}, StoreRefusal(err)
 	}
-	s.Audit("signup", user.ID, "", client)
+	l.Audit("signup", user.ID, "", client)
 	return user, nil
 }
 
-func (s *Service) addUser(
+func (l *LogIns) addUser(
 	ctx context.Context, key, email, pw string, profile map[string]any, client Client,
 ) (store.User, error) {
-	if _, err := s.Users().UserByEmail(ctx, key); err == nil {
+	if _, err := l.Users().UserByEmail(ctx, key); err == nil {
 		return store.User{}, store.ErrEmailTaken
 	} else if !errors.Is(err, store.ErrNotFound) {
 		return store.User{}, err // before creating a hash for nothing
 	}
-	hash, err := password.Hash(ctx, s.HashTurn("sign-up", client), pw)
+	hash, err := password.Hash(ctx, l.HashTurn("sign-up", client), pw)
 	if err != nil {
 		return store.User{}, err
 	}
-	now := s.Now()
+	now := l.Now()
 	user := store.User{
 		ID: uuid.NewString(), Email: email, EmailKey: key, PasswordHash: hash,
-		Roles: s.Config.DefaultRoles, Profile: profile, CreatedAt: now, UpdatedAt: now,
+		Roles: l.Config.DefaultRoles, Profile: profile, CreatedAt: now, UpdatedAt: now,
 	}
-	return user, s.Users().CreateUser(ctx, user)
-}
-
-// HashTurn returns the place of a client in the queue for hashing.
-func (s *Service) HashTurn(what string, client Client) password.Turn {
-	return password.Turn{Queue: s.Config.HashQueue, What: what, Client: client.Address}
+	return user, l.Users().CreateUser(ctx, user)
 }
 
 // LogIn starts a session. The response and its timing are the same for an unknown user, a
 // disabled user and a wrong password.
-func (s *Service) LogIn(ctx context.Context, email, pw string, client Client) (*Grant, error) {
+func (l *LogIns) LogIn(ctx context.Context, email, pw string, client Client) (*Grant, error) {
 	key, err := store.EmailKey(email)
 	if err != nil {
 		key = "" // nobody's
 	}
-	user, err := s.CheckCredentials(ctx, key, pw, client)
+	user, err := l.Check(ctx, key, pw, client)
 	if err != nil {
 		return nil, err
 	}
 	if password.Weak(user.PasswordHash) {
-		user = s.rehash(ctx, user, pw, client)
+		user = l.rehash(ctx, user, pw, client)
 	}
-	return s.BeginSession(ctx, user, client)
+	return l.sessions.Begin(ctx, user, client)
 }
 
-// CheckCredentials returns the user if the password is correct.
-func (s *Service) CheckCredentials(ctx context.Context, emailKey, pw string, client Client) (store.User, error) {
-	now := s.Now()
-	byClient, wait := s.Attempts.Clients.Begin(ctx, network.Key(client.Address), now)
+// Check returns the user if the password is correct.
+func (l *LogIns) Check(ctx context.Context, emailKey, pw string, client Client) (store.User, error) {
+	now := l.Now()
+	byClient, wait := l.attempts.Clients.Begin(ctx, network.Key(client.Address), now)
 	if wait > 0 {
-		return store.User{}, s.refuseThrottled("client", wait, client)
+		return store.User{}, l.refuseThrottled("client", wait, client)
 	}
-	user, err := s.Users().UserByEmail(ctx, emailKey)
+	user, err := l.Users().UserByEmail(ctx, emailKey)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		byClient.Forgive()
 		return store.User{}, StoreRefusal(err)
 	}
-	familiar := sync.OnceValue(func() bool { return s.isFamiliar(ctx, user, emailKey, client, now) })
-	byAccount, wait := s.Attempts.logIns.Begin(ctx, emailKey, now)
+	familiar := sync.OnceValue(func() bool { return l.isFamiliar(ctx, user, emailKey, client, now) })
+	byAccount, wait := l.attempts.logIns.Begin(ctx, emailKey, now)
 	used := []attempt{byClient, byAccount}
 	if wait > 0 {
-		spared, allowed := s.Spares(ctx, familiar(), emailKey, client, now)
+		spared, allowed := l.Spares(ctx, familiar(), emailKey, client, now)
 		if !allowed {
-			return store.User{}, s.refuseThrottled("account", wait, client)
+			return store.User{}, l.refuseThrottled("account", wait, client)
 		}
 		used = append(used, spared...)
 	}
@@ -128,7 +133,7 @@ func (s *Service) CheckCredentials(ctx context.Context, emailKey, pw string, cli
 	if user.Disabled {
 		hash = ""
 	}
-	turn := s.HashTurn("log-in", client)
+	turn := l.HashTurn("log-in", client)
 	turn.Familiar = familiar
 	right, err := password.Check(ctx, turn, hash, pw)
 	if err != nil {
@@ -137,15 +142,30 @@ func (s *Service) CheckCredentials(ctx context.Context, emailKey, pw string, cli
 	}
 	switch {
 	case !right && wait > 0:
-		return store.User{}, s.refuseThrottled("account", wait, client)
+		return store.User{}, l.refuseThrottled("account", wait, client)
 	case !right:
 		CountEvent("login", "refused")
-		s.Audit("login refused", user.ID, "", client)
+		l.Audit("login refused", user.ID, "", client)
 		return store.User{}, &refusal.Error{Reason: refusal.WrongCredentials}
 	}
 	forgive()
-	s.Attempts.familiar.Set(familiarKey(emailKey, client), struct{}{})
+	l.attempts.familiar.Set(familiarKey(emailKey, client), struct{}{})
 	return user, nil
+}
+
+// Confirm ensures that the user is present, and not somebody who has taken over a session:
+// the log-in is recent, or the password is correct. A wrong password counts as a failed
+// log-in.
+func (l *LogIns) Confirm(ctx context.Context, user store.User, sessionID, password string, client Client) error {
+	fresh, err := l.sessions.IsFresh(ctx, user.ID, sessionID)
+	if err != nil || fresh {
+		return err
+	}
+	if password == "" || user.PasswordHash == "" {
+		return &refusal.Error{Reason: refusal.NotConfirmed}
+	}
+	_, err = l.Check(ctx, user.EmailKey, password, client)
+	return err
 }
 
 const (
@@ -160,26 +180,26 @@ const (
 // client has few, and using up the attempts of all of them takes many clients that keep
 // guessing. A correct password gives the attempts back. None of this depends on whether the
 // user exists.
-func (s *Service) Spares(
+func (l *LogIns) Spares(
 	ctx context.Context, familiar bool, emailKey string, client Client, now time.Time,
 ) (used []attempt, allowed bool) {
 	if familiar {
-		its, wait := s.Attempts.familiars.Begin(ctx, familiarKey(emailKey, client), now)
+		its, wait := l.attempts.familiars.Begin(ctx, familiarKey(emailKey, client), now)
 		return []attempt{its}, wait == 0
 	}
-	stranger, wait := s.Attempts.strangers.Begin(ctx, emailKey+"\n"+network.Prefix(client.Address, 48), now)
+	stranger, wait := l.attempts.strangers.Begin(ctx, emailKey+"\n"+network.Prefix(client.Address, 48), now)
 	if wait > 0 {
 		return nil, false
 	}
-	spared, wait := s.Attempts.allStrangers.Begin(ctx, emailKey, now)
+	spared, wait := l.attempts.allStrangers.Begin(ctx, emailKey, now)
 	return []attempt{stranger, spared}, wait == 0
 }
 
 // isFamiliar reports whether the client has logged in to the account before: on this node,
 // or on another node in a session that is still active.
-func (s *Service) isFamiliar(ctx context.Context, user store.User, emailKey string, client Client, now time.Time) bool {
-	_, here := s.Attempts.familiar.GetIfPresent(familiarKey(emailKey, client))
-	sessions, err := s.Users().Sessions(ctx, user.ID, now) // also for an unknown user, so that it takes as long
+func (l *LogIns) isFamiliar(ctx context.Context, user store.User, emailKey string, client Client, now time.Time) bool {
+	_, here := l.attempts.familiar.GetIfPresent(familiarKey(emailKey, client))
+	sessions, err := l.Users().Sessions(ctx, user.ID, now) // also for an unknown user, so that it takes as long
 	return here || err == nil && slices.ContainsFunc(sessions, func(x store.Session) bool { return network.Key(x.Address) == network.Key(client.Address) })
 }
 
@@ -187,8 +207,8 @@ func familiarKey(emailKey string, client Client) string {
 	return emailKey + "\n" + network.Key(client.Address)
 }
 
-func (s *Service) refuseThrottled(what string, wait time.Duration, client Client) *refusal.Error {
+func (l *LogIns) refuseThrottled(what string, wait time.Duration, client Client) *refusal.Error {
 	CountEvent("login", "throttled")
-	s.Log.Debug("log-in throttled", zap.String("by", what), zap.String("client_ip", client.Address))
+	l.Log.Debug("log-in throttled", zap.String("by", what), zap.String("client_ip", client.Address))
 	return Throttled("failed log-ins of the "+what, wait)
 }

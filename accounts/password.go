@@ -20,8 +20,8 @@ func PasswordMark(user store.User) string { return store.HashToken(user.Password
 
 // rehash upgrades a hash with weaker parameters. If that fails, it is retried at the next
 // log-in.
-func (s *Service) rehash(ctx context.Context, user store.User, pw string, client Client) store.User {
-	turn := s.HashTurn("log-in", client)
+func (l *LogIns) rehash(ctx context.Context, user store.User, pw string, client Client) store.User {
+	turn := l.HashTurn("log-in", client)
 	turn.Familiar = func() bool { return true } // by now
 	hash, err := password.Hash(ctx, turn, pw)
 	var renewed store.User
@@ -30,10 +30,10 @@ func (s *Service) rehash(ctx context.Context, user store.User, pw string, client
 		before, err = json.Marshal(PasswordMark(user))
 	}
 	if err == nil {
-		err = s.Users().CreateRecord(ctx, store.Record{Kind: KindRehashed, ID: store.HashToken(hash), Owner: user.ID, Value: before})
+		err = l.Users().CreateRecord(ctx, store.Record{Kind: KindRehashed, ID: store.HashToken(hash), Owner: user.ID, Value: before})
 	}
 	if err == nil {
-		renewed, err = s.Users().UpdateUser(ctx, user.ID, s.Now(), func(u *store.User) error {
+		renewed, err = l.Users().UpdateUser(ctx, user.ID, l.Now(), func(u *store.User) error {
 			if u.PasswordHash != user.PasswordHash {
 				return store.ErrNotFound // it was changed in the meantime
 			}
@@ -42,7 +42,7 @@ func (s *Service) rehash(ctx context.Context, user store.User, pw string, client
 		})
 	}
 	if err != nil {
-		s.Log.Warn("password hash not upgraded; will retry at the next log-in", zap.String("user_id", user.ID), zap.Error(err))
+		l.Log.Warn("password hash not upgraded; will retry at the next log-in", zap.String("user_id", user.ID), zap.Error(err))
 		return user
 	}
 	return renewed
@@ -51,34 +51,34 @@ func (s *Service) rehash(ctx context.Context, user store.User, pw string, client
 // ChangePassword changes the password of a user who knows the current one, and ends the
 // other sessions. If the new password is already set, the response of an earlier request
 // was lost, and the remaining steps are completed.
-func (s *Service) ChangePassword(ctx context.Context, userID, sessionID, current, fresh string, client Client) error {
-	user, err := s.Users().User(ctx, userID)
+func (l *LogIns) ChangePassword(ctx context.Context, userID, sessionID, current, fresh string, client Client) error {
+	user, err := l.Users().User(ctx, userID)
 	if err != nil {
 		return StoreRefusal(err)
 	}
-	checked, err := s.CheckCredentials(ctx, user.EmailKey, current, client)
+	checked, err := l.Check(ctx, user.EmailKey, current, client)
 	if failure, ok := errors.AsType[*refusal.Error](err); ok && failure.Reason == refusal.WrongCredentials { // it is counted
-		done, checkErr := password.Check(ctx, s.HashTurn("log-in", client), user.PasswordHash, fresh)
+		done, checkErr := password.Check(ctx, l.HashTurn("log-in", client), user.PasswordHash, fresh)
 		if checkErr != nil || !done {
 			return errors.Join(StoreRefusal(checkErr), err)
 		}
 	} else if err != nil {
 		return err
-	} else if err := s.SetPassword(ctx, userID, &checked.PasswordHash, fresh, client); err != nil {
+	} else if err := l.SetPassword(ctx, userID, &checked.PasswordHash, fresh, client); err != nil {
 		return err
 	}
-	s.Audit("password changed", userID, sessionID, client)
-	return s.EndSessions(ctx, userID, "", sessionID)
+	l.Audit("password changed", userID, sessionID, client)
+	return l.sessions.End(ctx, userID, "", sessionID)
 }
 
 // SetPassword sets a password. If checked is not nil, it must still be the hash of the
 // current password.
-func (s *Service) SetPassword(ctx context.Context, userID string, checked *string, pw string, client Client) error {
-	hash, err := password.Hash(ctx, s.HashTurn("new password", client), pw)
+func (l *LogIns) SetPassword(ctx context.Context, userID string, checked *string, pw string, client Client) error {
+	hash, err := password.Hash(ctx, l.HashTurn("new password", client), pw)
 	if err != nil {
 		return StoreRefusal(err)
 	}
-	_, err = s.Users().UpdateUser(ctx, userID, s.Now(), func(u *store.User) error {
+	_, err = l.Users().UpdateUser(ctx, userID, l.Now(), func(u *store.User) error {
 		if checked != nil && u.PasswordHash != *checked {
 			return errPasswordChanged
 		}
@@ -101,14 +101,14 @@ const (
 
 // ResetUser returns the user of a reset token, and the stored token. It does not use up the
 // token.
-func (s *Service) ResetUser(ctx context.Context, token string) (store.User, store.OneTimeToken, error) {
-	found, err := s.Users().OneTimeToken(ctx, store.HashToken(token), PurposeReset, s.Now())
+func (l *LogIns) ResetUser(ctx context.Context, token string) (store.User, store.OneTimeToken, error) {
+	found, err := l.Users().OneTimeToken(ctx, store.HashToken(token), PurposeReset, l.Now())
 	if errors.Is(err, store.ErrNotFound) {
-		found, err = s.Users().OneTimeToken(ctx, store.HashToken(token), PurposeResetKeep, s.Now())
+		found, err = l.Users().OneTimeToken(ctx, store.HashToken(token), PurposeResetKeep, l.Now())
 	}
 	var user store.User
 	if err == nil {
-		user, err = s.Users().User(ctx, found.UserID)
+		user, err = l.Users().User(ctx, found.UserID)
 	}
 	if errors.Is(err, store.ErrNotFound) || err == nil && user.Disabled {
 		return store.User{}, store.OneTimeToken{}, &refusal.Error{Reason: refusal.OneTimeToken}
@@ -119,39 +119,39 @@ func (s *Service) ResetUser(ctx context.Context, token string) (store.User, stor
 // ResetPassword sets a password with a one-time token and removes everything that an
 // intruder may have set up in the account. It returns the disconnected identities. If it
 // fails, the token can be used again to complete it.
-func (s *Service) ResetPassword(ctx context.Context, token, password string, client Client) ([]LinkedIdentity, error) {
-	_, link, err := s.ResetUser(ctx, token)
+func (l *LogIns) ResetPassword(ctx context.Context, token, password string, client Client) ([]LinkedIdentity, error) {
+	_, link, err := l.ResetUser(ctx, token)
 	if err != nil {
 		return nil, err
 	}
 	var gone []LinkedIdentity
-	_, err = s.Users().TakeOneTimeToken(ctx, link.Hash, link.Purpose, s.Now())
+	_, err = l.Users().TakeOneTimeToken(ctx, link.Hash, link.Purpose, l.Now())
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, &refusal.Error{Reason: refusal.OneTimeToken}
 	}
 	if err == nil {
-		gone, err = s.recoverBy(ctx, link, password, client)
+		gone, err = l.recoverBy(ctx, link, password, client)
 	}
 	if err != nil {
-		err = errors.Join(StoreRefusal(err), s.Users().CreateOneTimeToken(context.WithoutCancel(ctx), link))
+		err = errors.Join(StoreRefusal(err), l.Users().CreateOneTimeToken(context.WithoutCancel(ctx), link))
 	}
 	return gone, err
 }
 
 // recoverBy sets the password and recovers the account of a one-time token.
-func (s *Service) recoverBy(
+func (l *LogIns) recoverBy(
 	ctx context.Context, link store.OneTimeToken, password string, client Client,
 ) ([]LinkedIdentity, error) {
-	if err := s.SetPassword(ctx, link.UserID, nil, password, client); err != nil {
+	if err := l.SetPassword(ctx, link.UserID, nil, password, client); err != nil {
 		return nil, err
 	}
-	s.Audit("password reset", link.UserID, "", client)
+	l.Audit("password reset", link.UserID, "", client)
 	ctx = context.WithoutCancel(ctx) // the password is already changed
-	gone, err := RecoverAccount(ctx, s.Users(), link.UserID, link.Purpose == PurposeResetKeep, s.Now(), func() error {
-		return s.EndSessions(ctx, link.UserID, "", "")
+	gone, err := RecoverAccount(ctx, l.Users(), link.UserID, link.Purpose == PurposeResetKeep, l.Now(), func() error {
+		return l.sessions.End(ctx, link.UserID, "", "")
 	})
 	if len(gone) > 0 {
-		s.Audit("external identities disconnected", link.UserID, "", client)
+		l.Audit("external identities disconnected", link.UserID, "", client)
 	}
 	return gone, err
 }

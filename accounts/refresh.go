@@ -1,15 +1,12 @@
 package accounts
 
 import (
-	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"time"
-
-	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
 // A refresh token N0 is replaced by a successor N1 each time it is used (RFC 9700
@@ -106,27 +103,4 @@ func (u *RefreshUse) successor(rotatedAt time.Time) string {
 	mac := hmac.New(sha256.New, u.key)
 	mac.Write(binary.BigEndian.AppendUint64(append([]byte(u.Token), 0), uint64(rotatedAt.UnixMilli())))
 	return u.Family + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
-}
-
-// kindRefreshKey is the kind of the record with the key that computes the successors of
-// refresh tokens.
-const kindRefreshKey = "refresh key"
-
-// UseRefreshToken starts the use of a refresh token.
-func (s *Service) UseRefreshToken(ctx context.Context, use RefreshUse) (*RefreshUse, error) {
-	use.now = s.Now
-	if use.Began.IsZero() {
-		use.Began = s.Now()
-	}
-	known := s.refreshKey.Load()
-	if known == nil {
-		key, err := store.SharedKey(ctx, s.Users(), kindRefreshKey, "of all sites", use.Began)
-		if err != nil {
-			return nil, err
-		}
-		known = &key
-		s.refreshKey.Store(known)
-	}
-	use.key = *known
-	return &use, nil
 }

@@ -24,7 +24,6 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
-	"golang.org/x/sync/singleflight"
 )
 
 const (
@@ -32,32 +31,26 @@ const (
 )
 
 // Service is shared by the handlers of a site's accounts. It outlives config reloads and is
-// independent of HTTP. Its state is in parts that each have their own lock: the stores, the
-// counted attempts, and the background tasks.
+// independent of HTTP. Its parts have their own state and locks.
 type Service struct {
-	// Config is resolved: defaults are set.
-	Config Config
+	*site
+	// Sessions, LogIns and Identities are what the accounts do.
+	Sessions   *Sessions
+	LogIns     *LogIns
+	Identities *Identities
+
 	// Keys sign the tokens, and Verifier verifies them.
 	Keys     *signing.Keys
 	Verifier *jwt.Verifier
-	// Revoked has the sessions whose tokens are refused.
-	Revoked *jwt.Revocations
 	// Route returns the route of a path, and the ID or name in the path.
 	Route func(path string) (name, id string)
 	// Attempts are counted, to limit guessing.
 	Attempts *Attempts
 	// Links are registered by other modules.
 	Links links
-	// Now is the clock, and Log the logger of the accounts.
-	Now func() time.Time
-	Log *zap.Logger
 
-	stores
-	background *background
-
-	fingerprint string             // the key under which it is shared
-	signingUp   singleflight.Group // by EmailKey
-	refreshKey  atomic.Pointer[[]byte]
+	background  *background
+	fingerprint string // the key under which it is shared
 
 	starting sync.Mutex
 	started  atomic.Bool
@@ -174,25 +167,26 @@ func LoadStore(ctx caddy.Context, config *Config) (store.UserStore, error) {
 }
 
 func newService(
-	ctx caddy.Context, config Config, fingerprint string, fixed *signing.Signer, store store.UserStore,
+	ctx caddy.Context, config Config, fingerprint string, fixed *signing.Signer, users store.UserStore,
 ) (*Service, error) {
-	s := &Service{
-		Config: config, fingerprint: fingerprint, Route: config.routeNames(), Now: clock.Now,
-		Log: caddy.Log().Named("http.handlers.jwt_accounts"),
-	}
-	s.current.Store(&store)
-	var err error
-	if s.Attempts, err = newAttempts(config, s.Users); err != nil {
-		return nil, err
-	}
-	shared, _, err := revocationSets.LoadOrNew(config.KeyIdentity(), func() (caddy.Destructor, error) { return sharedRevocations{jwt.NewRevocations()}, nil })
+	shared := &site{Config: config, Now: clock.Now, Log: caddy.Log().Named("http.handlers.jwt_accounts")}
+	shared.current.Store(&users)
+	s := &Service{site: shared, fingerprint: fingerprint, Route: config.routeNames()}
+	revoked, _, err := revocationSets.LoadOrNew(config.KeyIdentity(), func() (caddy.Destructor, error) {
+		return sharedRevocations{jwt.NewRevocations()}, nil
+	})
 	if err != nil {
 		return nil, err
 	}
-	s.Revoked = shared.(sharedRevocations).Revocations
 	if s.Keys, err = newSigningKeys(ctx, config, fixed, s); err != nil {
 		return nil, err
 	}
+	if s.Attempts, err = newAttempts(config, s.Users); err != nil {
+		return nil, err
+	}
+	s.Sessions = &Sessions{site: shared, keys: s.Keys, Revoked: revoked.(sharedRevocations).Revocations}
+	s.LogIns = &LogIns{site: shared, sessions: s.Sessions, attempts: s.Attempts}
+	s.Identities = &Identities{site: shared, sessions: s.Sessions, attempts: s.Attempts}
 	s.background = newBackground(s)
 	s.Verifier, err = jwt.NewVerifier(jwt.VerifierConfig{Issuers: []jwt.Issuer{s.AsIssuer()}, Leeway: jwt.DefaultLeeway})
 	return s, err
@@ -252,7 +246,7 @@ func loadSigningKey(text string) (signing.Signer, error) {
 func (s *Service) AsIssuer() jwt.Issuer {
 	return jwt.Issuer{
 		Name: s.Config.Issuer, Keys: []jwt.KeySource{s.Keys}, Algorithms: s.Keys.Algorithms(),
-		Audience: s.Config.Audience, TokenType: "at+jwt", Revoked: s.Revoked,
+		Audience: s.Config.Audience, TokenType: "at+jwt", Revoked: s.Sessions.Revoked,
 	}
 }
 
@@ -296,12 +290,6 @@ func StoreRefusal(err error) error {
 // Throttled returns the refusal of too many attempts.
 func Throttled(what string, wait time.Duration) *refusal.Error {
 	return &refusal.Error{Reason: refusal.Throttled, Detail: "too many " + what, RetryAfter: wait}
-}
-
-// Audit logs an account event. It identifies users by ID, because text in the e-mail field
-// may be a password.
-func (s *Service) Audit(event, userID, sessionID string, client Client) {
-	s.Log.Named("audit").Info(event, zap.String("user_id", userID), zap.String("session_id", sessionID), zap.String("client_ip", client.Address))
 }
 
 // Interface guards

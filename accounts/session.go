@@ -4,11 +4,14 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
+	"github.com/caddy-jwt/caddy-jwt/signing"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/google/uuid"
 )
@@ -32,8 +35,18 @@ type Grant struct {
 	InTime       func() bool   // for a refresh: whether RefreshToken cannot have been replaced yet
 }
 
-// BeginSession starts a session of a user and returns its tokens.
-func (s *Service) BeginSession(ctx context.Context, user store.User, client Client) (*Grant, error) {
+// Sessions starts, refreshes and ends the sessions of users.
+type Sessions struct {
+	*site
+	keys *signing.Keys
+	// Revoked has the sessions whose tokens are refused.
+	Revoked *jwt.Revocations
+
+	refreshKey atomic.Pointer[[]byte] // see UseRefreshToken
+}
+
+// Begin starts a session of a user and returns its tokens.
+func (s *Sessions) Begin(ctx context.Context, user store.User, client Client) (*Grant, error) {
 	now := s.Now()
 	family := store.RandomToken(familyBytes)
 	refresh := family + store.RandomToken(RefreshBytes)
@@ -61,13 +74,13 @@ func (s *Service) BeginSession(ctx context.Context, user store.User, client Clie
 // used sessions end.
 const MaxSessions = 100
 
-func (s *Service) endSurplus(ctx context.Context, user store.User) error {
+func (s *Sessions) endSurplus(ctx context.Context, user store.User) error {
 	sessions, err := s.Users().Sessions(ctx, user.ID, s.Now())
 	if err != nil {
 		return StoreRefusal(err)
 	}
 	for _, session := range sessions[min(len(sessions), MaxSessions):] {
-		if err := s.EndSessions(ctx, user.ID, session.ID, ""); err != nil {
+		if err := s.End(ctx, user.ID, session.ID, ""); err != nil {
 			return err
 		}
 	}
@@ -76,14 +89,14 @@ func (s *Service) endSurplus(ctx context.Context, user store.User) error {
 
 // familyHash returns the hash of the shared part of a family's refresh tokens and of the
 // issuer: sites that share a store do not share sessions.
-func (s *Service) familyHash(family string) string {
+func (s *Sessions) familyHash(family string) string {
 	return store.HashToken(s.Config.Issuer + "\n" + family)
 }
 
 // lastTokenUntil returns when a token issued now has expired everywhere, including a token
 // issued by repeating the same refresh token within repeatWithin, which does not change the
 // session.
-func (s *Service) lastTokenUntil(now time.Time) time.Time {
+func (s *Sessions) lastTokenUntil(now time.Time) time.Time {
 	return now.Add(time.Duration(s.Config.TokenLifetime)).Add(jwt.MaxLeeway).Add(repeatWithin)
 }
 
@@ -95,13 +108,13 @@ func Cut(text string, length int) string {
 	return strings.ToValidUTF8(text, "")
 }
 
-func (s *Service) grant(user store.User, session store.Session, refresh string, now time.Time) (*Grant, error) {
+func (s *Sessions) grant(user store.User, session store.Session, refresh string, now time.Time) (*Grant, error) {
 	lifetime := min(time.Duration(s.Config.TokenLifetime), session.ExpiresAt.Sub(now))
 	roles := user.Roles
 	if roles == nil {
 		roles = []string{}
 	}
-	token, err := s.Keys.Sign("at+jwt", map[string]any{
+	token, err := s.keys.Sign("at+jwt", map[string]any{
 		"iss": s.Config.Issuer, "sub": user.ID, "aud": s.Config.Audience, "iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(lifetime).Unix(),
 		"jti": uuid.NewString(), "sid": session.ID, "email": user.Email, "roles": roles, "scope": AccountScope,
 	})
@@ -117,7 +130,7 @@ const rotationTries = 20
 // Refresh returns an access token and the successor of a refresh token. If the successor of
 // the token was already used, it ends the session, because both the owner and a thief have
 // the token.
-func (s *Service) Refresh(ctx context.Context, token string, client Client) (*Grant, error) {
+func (s *Sessions) Refresh(ctx context.Context, token string, client Client) (*Grant, error) {
 	family := token[:min(len(token), base64.RawURLEncoding.EncodedLen(familyBytes))]
 	use, err := s.UseRefreshToken(ctx, RefreshUse{Token: token, Family: family, HashOf: store.HashToken})
 	if err != nil {
@@ -134,7 +147,7 @@ func (s *Service) Refresh(ctx context.Context, token string, client Client) (*Gr
 
 var errRotatedMeanwhile = errors.New("another request used the refresh token first")
 
-func (s *Service) rotate(ctx context.Context, use *RefreshUse, client Client) (*Grant, error) {
+func (s *Sessions) rotate(ctx context.Context, use *RefreshUse, client Client) (*Grant, error) {
 	now := s.Now()
 	session, err := s.Users().SessionByFamily(ctx, s.familyHash(use.Family), now)
 	if errors.Is(err, store.ErrNotFound) {
@@ -185,8 +198,8 @@ func (s *Service) rotate(ctx context.Context, use *RefreshUse, client Client) (*
 }
 
 // endReused ends a session whose refresh token was used by two parties.
-func (s *Service) endReused(ctx context.Context, session store.Session, client Client) error {
-	if err := s.EndSessions(ctx, session.UserID, session.ID, ""); err != nil {
+func (s *Sessions) endReused(ctx context.Context, session store.Session, client Client) error {
+	if err := s.End(ctx, session.UserID, session.ID, ""); err != nil {
 		return err
 	}
 	CountEvent("refresh", "reused")
@@ -194,10 +207,10 @@ func (s *Service) endReused(ctx context.Context, session store.Session, client C
 	return refusal.New(refusal.RefreshToken, "it was already used; the session was ended")
 }
 
-// EndSessions ends sessions of a user: only the session with the ID only or, if that is
+// End ends sessions of a user: only the session with the ID only or, if that is
 // empty, all except the session with the ID except. Their access tokens are refused from
 // now on.
-func (s *Service) EndSessions(ctx context.Context, userID, only, except string) error {
+func (s *Sessions) End(ctx context.Context, userID, only, except string) error {
 	now := s.Now()
 	if only != "" { // first, because it cannot be repeated once the session has ended
 		if err := s.endReplaced(ctx, userID, only); err != nil {
@@ -225,10 +238,10 @@ func (s *Service) EndSessions(ctx context.Context, userID, only, except string) 
 // session that replaced them, which owns the record.
 const kindReplaced = "replaced session"
 
-// ReplaceSession records that a browser with a session has started another one. token is
+// Replace records that a browser with a session has started another one. token is
 // the refresh token of the previous session, or empty. If that session belongs to another
 // user, it ends.
-func (s *Service) ReplaceSession(ctx context.Context, given *Grant, token string) error {
+func (s *Sessions) Replace(ctx context.Context, given *Grant, token string) error {
 	if token == "" {
 		return nil
 	}
@@ -240,14 +253,14 @@ func (s *Service) ReplaceSession(ctx context.Context, given *Grant, token string
 		return StoreRefusal(err)
 	}
 	if old.UserID != given.User.ID {
-		return s.EndSessions(ctx, old.UserID, old.ID, "")
+		return s.End(ctx, old.UserID, old.ID, "")
 	}
 	return s.replacedBy(ctx, old.ID, given.SessionID, old.ExpiresAt)
 }
 
 // replacedBy records that a session ends with another one. If it was already replaced by a
 // third one, for example because a form was sent twice, that one ends with it too.
-func (s *Service) replacedBy(ctx context.Context, oldID, newID string, until time.Time) error {
+func (s *Sessions) replacedBy(ctx context.Context, oldID, newID string, until time.Time) error {
 	err := s.Users().CreateRecord(ctx, store.Record{Kind: kindReplaced, ID: oldID, Owner: newID, Value: []byte("{}"), ExpiresAt: until})
 	if !errors.Is(err, store.ErrRecordExists) {
 		return StoreRefusal(err)
@@ -265,19 +278,19 @@ func (s *Service) replacedBy(ctx context.Context, oldID, newID string, until tim
 
 // EndBrowser ends a session and all other sessions of the same browser: those that it
 // replaced, and those that replaced it.
-func (s *Service) EndBrowser(ctx context.Context, userID, sessionID string) error {
+func (s *Sessions) EndBrowser(ctx context.Context, userID, sessionID string) error {
 	newest, err := s.Newest(ctx, sessionID)
 	if err == nil && newest != sessionID {
-		err = s.EndSessions(ctx, userID, newest, "")
+		err = s.End(ctx, userID, newest, "")
 	}
 	if err != nil {
 		return err
 	}
-	return s.EndSessions(ctx, userID, sessionID, "")
+	return s.End(ctx, userID, sessionID, "")
 }
 
 // Newest returns the session that replaced a session in the end, or the session itself.
-func (s *Service) Newest(ctx context.Context, sessionID string) (string, error) {
+func (s *Sessions) Newest(ctx context.Context, sessionID string) (string, error) {
 	for range 1000 { // a limit, in case the records form a cycle
 		record, err := s.Users().Record(ctx, kindReplaced, sessionID, s.Now())
 		if errors.Is(err, store.ErrNotFound) {
@@ -291,12 +304,62 @@ func (s *Service) Newest(ctx context.Context, sessionID string) (string, error) 
 	return sessionID, nil
 }
 
-func (s *Service) endReplaced(ctx context.Context, userID, sessionID string) error {
+func (s *Sessions) endReplaced(ctx context.Context, userID, sessionID string) error {
 	replaced, err := s.Users().Records(ctx, kindReplaced, sessionID, s.Now())
 	for _, record := range replaced {
 		if err == nil {
-			err = s.EndSessions(ctx, userID, record.ID, "")
+			err = s.End(ctx, userID, record.ID, "")
 		}
 	}
 	return StoreRefusal(err)
+}
+
+// Session returns an active session of a user, or [store.ErrNotFound].
+func (s *Sessions) Session(ctx context.Context, userID, sessionID string) (store.Session, error) {
+	sessions, err := s.Users().Sessions(ctx, userID, s.Now())
+	if err != nil {
+		return store.Session{}, err
+	}
+	i := slices.IndexFunc(sessions, func(x store.Session) bool { return x.ID == sessionID })
+	if i < 0 {
+		return store.Session{}, store.ErrNotFound
+	}
+	return sessions[i], nil
+}
+
+// freshLogin is how long after the log-in a session can change the ways to log in without
+// the password.
+const freshLogin = 5 * time.Minute
+
+// IsFresh reports whether the log-in of a session was recent.
+func (s *Sessions) IsFresh(ctx context.Context, userID, sessionID string) (bool, error) {
+	session, err := s.Session(ctx, userID, sessionID)
+	if err != nil {
+		return false, StoreRefusal(err)
+	}
+	age := s.Now().Sub(session.CreatedAt)
+	return age >= -jwt.MaxLeeway && age <= freshLogin, nil
+}
+
+// kindRefreshKey is the kind of the record with the key that computes the successors of
+// refresh tokens.
+const kindRefreshKey = "refresh key"
+
+// UseRefreshToken starts the use of a refresh token.
+func (s *Sessions) UseRefreshToken(ctx context.Context, use RefreshUse) (*RefreshUse, error) {
+	use.now = s.Now
+	if use.Began.IsZero() {
+		use.Began = s.Now()
+	}
+	known := s.refreshKey.Load()
+	if known == nil {
+		key, err := store.SharedKey(ctx, s.Users(), kindRefreshKey, "of all sites", use.Began)
+		if err != nil {
+			return nil, err
+		}
+		known = &key
+		s.refreshKey.Store(known)
+	}
+	use.key = *known
+	return &use, nil
 }

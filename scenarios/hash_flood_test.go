@@ -164,7 +164,7 @@ func TestThreatRightLogInsSpendNothing(t *testing.T) {
 	// Of all strangers together, too.
 	service, now := accountstest.ServiceOf(t), time.Now()
 	for i := range 2 * accounts.SparedFactor * accounts.DefaultThrottleFailures {
-		used, allowed := service.Spares(t.Context(), false, "bob@example.com", accounts.Client{Address: fmt.Sprint("10.40.", i/250, ".", i%250)}, now)
+		used, allowed := service.LogIns.Spares(t.Context(), false, "bob@example.com", accounts.Client{Address: fmt.Sprint("10.40.", i/250, ".", i%250)}, now)
 		if !allowed {
 			t.Fatalf("stranger %d", i)
 		}

@@ -148,12 +148,12 @@ func TestSessionsOfAUserAreBounded(t *testing.T) {
 	first := s.SignedUp("alice@example.com")
 	user := accountstest.UserOf(t, "alice@example.com")
 	for range accounts.MaxSessions - 1 {
-		if _, err := accountstest.ServiceOf(t).BeginSession(t.Context(), user, accounts.Client{}); err != nil {
+		if _, err := accountstest.ServiceOf(t).Sessions.Begin(t.Context(), user, accounts.Client{}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	s.MustAnswer(200, s.Bearer("/todos/", first.Token), "as many as there may be")
-	if _, err := accountstest.ServiceOf(t).BeginSession(t.Context(), user, accounts.Client{}); err != nil {
+	if _, err := accountstest.ServiceOf(t).Sessions.Begin(t.Context(), user, accounts.Client{}); err != nil {
 		t.Fatal(err)
 	}
 	s.MustAnswer(401, s.Bearer("/todos/", first.Token), "one more")
@@ -297,7 +297,7 @@ func TestThreatCredentialStuffing(t *testing.T) {
 	s.MustAnswer(429, s.Post("/auth/login", sitetest.CredentialsOf("carol@example.com"), from("203.0.113.200")), "the right guess after too many")
 	s.MustAnswer(200, s.Post("/auth/login", sitetest.CredentialsOf("carol@example.com"), from("198.51.100.1")), "carol herself")
 	for i := range accounts.SparedFactor*10 + 50 {
-		accountstest.ServiceOf(t).Spares(t.Context(), false, "carol@example.com", accounts.Client{Address: fmt.Sprint("10.0.0.", i)}, time.Now())
+		accountstest.ServiceOf(t).LogIns.Spares(t.Context(), false, "carol@example.com", accounts.Client{Address: fmt.Sprint("10.0.0.", i)}, time.Now())
 	}
 	s.MustAnswer(429, s.Post("/auth/login", sitetest.CredentialsOf("carol@example.com"), from("203.0.113.201")), "the right guess of one of many clients")
 
@@ -1076,13 +1076,13 @@ func TestThreatLogInDuringPasswordChange(t *testing.T) {
 	s.MustAnswer(201, s.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com")), "sign-up")
 	checked := accountstest.UserOf(t, "alice@example.com")
 	service := accountstest.ServiceOf(t)
-	if _, err := service.BeginSession(t.Context(), checked, accounts.Client{}); err != nil {
+	if _, err := service.Sessions.Begin(t.Context(), checked, accounts.Client{}); err != nil {
 		t.Fatalf("control: %v", err)
 	}
-	if err := service.SetPassword(t.Context(), checked.ID, nil, "another good password", accounts.Client{}); err != nil {
+	if err := service.LogIns.SetPassword(t.Context(), checked.ID, nil, "another good password", accounts.Client{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := service.BeginSession(t.Context(), checked, accounts.Client{}); err == nil || refusal.Of(err).Reason != refusal.WrongCredentials {
+	if _, err := service.Sessions.Begin(t.Context(), checked, accounts.Client{}); err == nil || refusal.Of(err).Reason != refusal.WrongCredentials {
 		t.Errorf("a session begins by the old password: %v", err)
 	}
 }

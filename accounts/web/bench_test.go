@@ -17,10 +17,8 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
-	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddy-jwt/caddy-jwt/store/filestore"
 	"github.com/caddyserver/caddy/v2"
-	"go.uber.org/zap"
 )
 
 // Log-ins with a wrong password, of a user who exists and of one who does not,
@@ -71,11 +69,13 @@ func BenchmarkStoreOfManyUsers(b *testing.B) {
 			sitetest.Ratio(b, find(small, 10), find(large, users))
 		})
 		b.Run("log-in/users="+strconv.Itoa(users), func(b *testing.B) {
-			login := func(store store.UserStore) func() {
-				s := &accounts.Service{Now: time.Now, Config: accounts.Config{HashQueue: 1}, Log: zap.NewNop()}
-				s.AddStore(&store)
+			sitetest.LoadText(b, sitetest.GlobalOptions(sitetest.TempDir(b), filepath.Join(sitetest.TempDir(b), "log.json"), "")+siteOf(b, small)+siteOf(b, large))
+			login := func(users *filestore.Store) func() {
+				all := accounts.Running()
+				i := slices.IndexFunc(all, func(s *accounts.Service) bool { return s.Config.Issuer == users.Path })
 				return func() {
-					if _, err := s.CheckCredentials(b.Context(), "user7@example.com", "wrong password", accounts.Client{}); refusal.Of(err).Reason != refusal.WrongCredentials {
+					_, err := all[i].LogIns.Check(b.Context(), "user7@example.com", "wrong password", accounts.Client{})
+					if refusal.Of(err).Reason != refusal.WrongCredentials {
 						b.Fatal(err)
 					}
 				}
@@ -83,6 +83,11 @@ func BenchmarkStoreOfManyUsers(b *testing.B) {
 			sitetest.Ratio(b, login(small), login(large))
 		})
 	}
+}
+
+// siteOf is a site with a store, which also names its issuer.
+func siteOf(b *testing.B, users *filestore.Store) string {
+	return fmt.Sprintf("http://%s {\njwt {\naccounts {\nstore file %s\nissuer %[2]s\nthrottle off\n}\n}\n}\n", sitetest.FreeAddress(b), users.Path)
 }
 
 func filledStore(b *testing.B, users int) *filestore.Store {

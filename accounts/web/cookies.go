@@ -108,7 +108,7 @@ func (a *Shared) Renew(w http.ResponseWriter, r *http.Request) (*accounts.Grant,
 	if refreshToken == "" {
 		return nil, nil
 	}
-	given, err := a.service.Refresh(r.Context(), refreshToken, client(r))
+	given, err := a.service.Sessions.Refresh(r.Context(), refreshToken, client(r))
 	if err != nil {
 		switch refusal.Of(err).Reason {
 		case refusal.RefreshToken:

@@ -210,7 +210,7 @@ func (h *Handler) finishExternal(w http.ResponseWriter, r *http.Request, login *
 	}
 	var given *accounts.Grant
 	if err == nil {
-		given, err = h.service.LogInExternal(r.Context(), login, identity, client(r))
+		given, err = h.service.Identities.LogIn(r.Context(), login, identity, client(r))
 	}
 	if taken, ok := errors.AsType[*accounts.AccountExists](err); ok {
 		// The identity waits for the password of the account, and then for confirmation.
@@ -223,7 +223,7 @@ func (h *Handler) finishExternal(w http.ResponseWriter, r *http.Request, login *
 		accounts.CountEvent("login", "refused")
 		return h.showLogin(w, r, pending.ReturnTo, err)
 	}
-	if err := h.service.ReplaceSession(r.Context(), given, refreshTokenOf(r)); err != nil {
+	if err := h.service.Sessions.Replace(r.Context(), given, refreshTokenOf(r)); err != nil {
 		return h.showLogin(w, r, pending.ReturnTo, err)
 	}
 	SetSessionCookies(w, r, given)
@@ -299,7 +299,7 @@ func (h *Handler) finishConnect(
 	link, there := accounts.LinkedIdentity{}, false
 	if err == nil {
 		link = accounts.Linked(login, identity)
-		there, err = h.service.IsConnected(r.Context(), user.ID, link)
+		there, err = h.service.Identities.IsConnected(r.Context(), user.ID, link)
 	}
 	if err == nil && !there {
 		err = h.keepPending(w, r, accounts.KindOffered, offerCookie, user.ID, offer{LinkedIdentity: link, SessionID: SessionOf(token)})
@@ -357,7 +357,7 @@ func (h *Handler) backchannelLogout(w http.ResponseWriter, r *http.Request, logi
 	if err != nil {
 		return refusal.New(refusal.LogoutToken, "%v", err)
 	}
-	if err := h.service.LogOutExternal(r.Context(), logout, client(r)); err != nil {
+	if err := h.service.Identities.LogOut(r.Context(), logout, client(r)); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusOK)

@@ -110,7 +110,7 @@ func (h *Handler) askToConnect(
 func (h *Handler) ask(
 	w http.ResponseWriter, r *http.Request, token *jwt.Token, user store.User, data pageData, status int,
 ) error {
-	fresh, err := h.service.IsFresh(r.Context(), user.ID, SessionOf(token))
+	fresh, err := h.service.Sessions.IsFresh(r.Context(), user.ID, SessionOf(token))
 	if err != nil {
 		return err
 	}
@@ -148,7 +148,7 @@ func (h *Handler) connect(w http.ResponseWriter, r *http.Request) error {
 		answer.SeeOther(w, next)
 		return nil
 	}
-	if err := h.service.Confirm(r.Context(), user, SessionOf(token), in.text("currentPassword"), client(r)); err != nil {
+	if err := h.service.LogIns.Confirm(r.Context(), user, SessionOf(token), in.text("currentPassword"), client(r)); err != nil {
 		refusal, ok := errors.AsType[*refusal.Error](err)
 		if !ok {
 			return err
@@ -162,7 +162,7 @@ func (h *Handler) connect(w http.ResponseWriter, r *http.Request) error {
 		err = refusal.New(refusal.LoginState, "the question was already answered")
 	}
 	if err == nil {
-		err = h.service.Connect(r.Context(), user.ID, SessionOf(token), waiting.LinkedIdentity, client(r))
+		err = h.service.Identities.Connect(r.Context(), user.ID, SessionOf(token), waiting.LinkedIdentity, client(r))
 	}
 	if err != nil {
 		return h.showAccount(w, r, token, accounts.StoreRefusal(err))
@@ -185,7 +185,7 @@ func (h *Handler) identities(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	links, err := h.service.Identities(r.Context(), token.UserID)
+	links, err := h.service.Identities.Of(r.Context(), token.UserID)
 	if err != nil {
 		return err
 	}
@@ -203,7 +203,7 @@ func (h *Handler) identity(w http.ResponseWriter, r *http.Request, id string) er
 	if err != nil {
 		return err
 	}
-	links, err := h.service.Identities(r.Context(), user.ID)
+	links, err := h.service.Identities.Of(r.Context(), user.ID)
 	if err != nil {
 		return err
 	}
@@ -231,10 +231,10 @@ func (h *Handler) identity(w http.ResponseWriter, r *http.Request, id string) er
 		in.want("currentPassword")
 	}
 	if err = in.err(); err == nil {
-		err = h.service.Confirm(r.Context(), user, SessionOf(token), in.text("currentPassword"), client(r))
+		err = h.service.LogIns.Confirm(r.Context(), user, SessionOf(token), in.text("currentPassword"), client(r))
 	}
 	if err == nil {
-		err = h.service.Disconnect(r.Context(), user, id, client(r))
+		err = h.service.Identities.Disconnect(r.Context(), user, id, client(r))
 	}
 	if refusal, ok := errors.AsType[*refusal.Error](err); ok && in.form {
 		h.answers.Announce(w, r, refusal)

@@ -240,7 +240,7 @@ func (h *Handler) resetPage(w http.ResponseWriter, r *http.Request) error {
 			token = cookies[0].Value
 		}
 	}
-	user, _, err := h.service.ResetUser(r.Context(), token)
+	user, _, err := h.service.LogIns.ResetUser(r.Context(), token)
 	if failure, ok := errors.AsType[*refusal.Error](err); ok && failure.Reason == refusal.OneTimeToken {
 		return h.showBrokenLink(w, r)
 	}
@@ -325,7 +325,7 @@ func (h *Handler) renderAccount(
 	if err != nil {
 		return accounts.StoreRefusal(err)
 	}
-	if data.Identities, err = h.service.Identities(r.Context(), user.ID); err != nil {
+	if data.Identities, err = h.service.Identities.Of(r.Context(), user.ID); err != nil {
 		return err
 	}
 	data.User = pageUser{ID: user.ID, Email: user.Email, Password: user.PasswordHash != "", Roles: user.Roles, Profile: make(map[string]string)}

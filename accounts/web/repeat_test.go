@@ -89,7 +89,7 @@ func TestThreatRepeatedRequests(t *testing.T) {
 		t.Helper()
 		email = strings.ToLower(store.RandomToken(8)) + "@example.com"
 		own := s.SignedUp(email)
-		begun, err := accountstest.ServiceOf(t).BeginSession(t.Context(), accountstest.UserOf(t, email), accounts.Client{})
+		begun, err := accountstest.ServiceOf(t).Sessions.Begin(t.Context(), accountstest.UserOf(t, email), accounts.Client{})
 		if err != nil {
 			t.Fatal(err)
 		}

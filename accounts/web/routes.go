@@ -34,7 +34,7 @@ func (h *Handler) login(w http.ResponseWriter, r *http.Request) error {
 	if err := in.err(); err != nil {
 		return h.pageOr(w, r, in, "login", err)
 	}
-	given, err := h.service.LogIn(r.Context(), in.text("email"), in.text("password"), client(r))
+	given, err := h.service.LogIns.LogIn(r.Context(), in.text("email"), in.text("password"), client(r))
 	if err != nil {
 		return h.pageOr(w, r, in, "login", err)
 	}
@@ -50,7 +50,7 @@ func (h *Handler) answerGrant(w http.ResponseWriter, r *http.Request, in *input,
 	if !in.form {
 		return answer.WriteJSON(w, http.StatusOK, tokenAnswer(given))
 	}
-	if err := h.service.ReplaceSession(r.Context(), given, refreshTokenOf(r)); err != nil {
+	if err := h.service.Sessions.Replace(r.Context(), given, refreshTokenOf(r)); err != nil {
 		return err
 	}
 	SetSessionCookies(w, r, given)
@@ -95,7 +95,7 @@ func (h *Handler) signup(w http.ResponseWriter, r *http.Request) error {
 	if err := in.err(); err != nil {
 		return h.pageOr(w, r, in, "signup", err)
 	}
-	user, err := h.service.SignUp(r.Context(), email, password, profile, client(r))
+	user, err := h.service.LogIns.SignUp(r.Context(), email, password, profile, client(r))
 	if err != nil {
 		return h.pageOr(w, r, in, "signup", err)
 	}
@@ -103,7 +103,7 @@ func (h *Handler) signup(w http.ResponseWriter, r *http.Request) error {
 	if !in.form {
 		return answer.WriteJSON(w, http.StatusCreated, userAnswer(user))
 	}
-	given, err := h.service.BeginSession(r.Context(), user, client(r))
+	given, err := h.service.Sessions.Begin(r.Context(), user, client(r))
 	if err != nil {
 		return h.pageOr(w, r, in, "login", err)
 	}
@@ -151,7 +151,7 @@ func (h *Handler) refresh(w http.ResponseWriter, r *http.Request) error {
 	if err := in.err(); err != nil {
 		return err
 	}
-	given, err := h.service.Refresh(r.Context(), token, client(r))
+	given, err := h.service.Sessions.Refresh(r.Context(), token, client(r))
 	if err != nil {
 		return err
 	}
@@ -163,7 +163,7 @@ func (h *Handler) logout(w http.ResponseWriter, r *http.Request) error {
 	form := isForm(r)
 	token, err := h.shared.caller(w, r)
 	if err == nil {
-		err = h.service.EndBrowser(r.Context(), token.UserID, SessionOf(token))
+		err = h.service.Sessions.EndBrowser(r.Context(), token.UserID, SessionOf(token))
 	}
 	if refusal, ok := errors.AsType[*refusal.Error](err); ok && form && refusal.Reason.Answer().Status == http.StatusUnauthorized {
 		err = nil
@@ -211,12 +211,12 @@ func (h *Handler) password(w http.ResponseWriter, r *http.Request) error {
 	if err := in.err(); err != nil {
 		return h.pageOr(w, r, in, "account", err)
 	}
-	if err := h.service.ChangePassword(r.Context(), token.UserID, SessionOf(token), current, fresh, client(r)); err != nil {
+	if err := h.service.LogIns.ChangePassword(r.Context(), token.UserID, SessionOf(token), current, fresh, client(r)); err != nil {
 		return h.pageOr(w, r, in, "account", err)
 	}
 	if in.form {
 		notice := "Your password was changed, and your other sessions were ended."
-		links, err := h.service.Identities(r.Context(), token.UserID)
+		links, err := h.service.Identities.Of(r.Context(), token.UserID)
 		if err != nil {
 			return err
 		}
@@ -249,7 +249,7 @@ func (h *Handler) reset(w http.ResponseWriter, r *http.Request) error {
 	if err := in.err(); err != nil {
 		return h.pageOr(w, r, in, "reset", err)
 	}
-	gone, err := h.service.ResetPassword(r.Context(), token, fresh, client(r))
+	gone, err := h.service.LogIns.ResetPassword(r.Context(), token, fresh, client(r))
 	if failure, ok := errors.AsType[*refusal.Error](err); ok && in.form && failure.Reason == refusal.OneTimeToken {
 		return h.showBrokenLink(w, r)
 	}
@@ -311,7 +311,7 @@ func (h *Handler) endSession(w http.ResponseWriter, r *http.Request, id string) 
 	if !slices.ContainsFunc(sessions, func(s store.Session) bool { return s.ID == id }) {
 		return &refusal.Error{Reason: refusal.NoSuchRoute}
 	}
-	if err := h.service.EndSessions(r.Context(), token.UserID, id, ""); err != nil {
+	if err := h.service.Sessions.End(r.Context(), token.UserID, id, ""); err != nil {
 		return err
 	}
 	h.service.Audit("session ended", token.UserID, id, client(r))

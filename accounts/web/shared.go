@@ -79,7 +79,7 @@ func (a *Shared) StoreFailed(err error) {
 // UseRefreshToken starts the use of another module's refresh token, by the same rules as
 // for the accounts. Refreshed counts its result.
 func (a *Shared) UseRefreshToken(ctx context.Context, use accounts.RefreshUse) (*accounts.RefreshUse, error) {
-	return a.service.UseRefreshToken(ctx, use)
+	return a.service.Sessions.UseRefreshToken(ctx, use)
 }
 
 // Refreshed counts the use of a refresh token. Its result is ok, refused, repeated (sent
@@ -108,7 +108,7 @@ func (a *Shared) AsIssuer() jwt.Issuer { return a.service.AsIssuer() }
 func (a *Shared) LearnRevocations(ctx context.Context, now time.Time) error {
 	revoked, err := a.Store().Revocations(ctx, time.Time{}, now)
 	for _, revocation := range revoked {
-		a.service.Revoked.Add(revocation.SessionID, revocation.Until)
+		a.service.Sessions.Revoked.Add(revocation.SessionID, revocation.Until)
 	}
 	return err
 }
@@ -142,7 +142,7 @@ func (a *Shared) Login(w http.ResponseWriter, r *http.Request) (*Login, error) {
 
 // Session returns an active session of a user, or [store.ErrNotFound].
 func (a *Shared) Session(ctx context.Context, userID, sessionID string) (store.Session, error) {
-	return a.service.Session(ctx, userID, sessionID)
+	return a.service.Sessions.Session(ctx, userID, sessionID)
 }
 
 // LoginURL returns the URL of the log-in page that leads back to a path of the site.
@@ -158,7 +158,7 @@ func (a *Shared) LoginURL(r *http.Request, returnTo, email string) string {
 // cookies.
 func (a *Shared) LogOut(w http.ResponseWriter, r *http.Request, userID, sessionID string) error {
 	clearSessionCookies(w, r)
-	if err := a.service.EndBrowser(r.Context(), userID, sessionID); err != nil {
+	if err := a.service.Sessions.EndBrowser(r.Context(), userID, sessionID); err != nil {
 		return err
 	}
 	accounts.CountEvent("logout", "ok")
@@ -258,7 +258,7 @@ func ClientKey(r *http.Request) string { return network.Key(client(r).Address) }
 // Newest returns the session that replaced a session, for example because the user logged
 // in again; otherwise the session itself.
 func (a *Shared) Newest(ctx context.Context, sessionID string) (string, error) {
-	return a.service.Newest(ctx, sessionID)
+	return a.service.Sessions.Newest(ctx, sessionID)
 }
 
 // LeadsTo registers a function that returns the purpose of a log-in with a return path, or
@@ -275,5 +275,5 @@ func (a *Shared) AddAccountLink(link accounts.AccountLink) (remove func()) {
 // OnSessionEnd registers a function that is called with the ID of each session that ends
 // from now on, here or in another process. It must not block. Call stop to unregister it.
 func (a *Shared) OnSessionEnd(f func(sessionID string)) (stop func()) {
-	return a.service.Revoked.Listen(f)
+	return a.service.Sessions.Revoked.Listen(f)
 }

@@ -41,7 +41,7 @@ func NewUpstream(t testing.TB) string {
 }
 
 // LoadText runs a Caddyfile until the test ends.
-func LoadText(t *testing.T, text string) {
+func LoadText(t testing.TB, text string) {
 	t.Helper()
 	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), map[string]any{"filename": "Caddyfile"})
 	if err == nil {
