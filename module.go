@@ -193,7 +193,6 @@ func (h *Handler) identify(
 // verdict is the decision about a request.
 type verdict struct {
 	refusal *refusal.Error     // nil if the request is allowed
-	toLogin bool               // whether the browser is sent to the log-in page instead
 	reason  prometheus.Counter // counts why it is allowed
 	marks   marks              // for the response
 }
@@ -204,26 +203,14 @@ func (h *Handler) decide(r *http.Request, who caller, open prometheus.Counter) v
 	case open != nil:
 		return verdict{reason: open}
 	case who.failure != nil:
-		return h.refuse(r, who.failure)
+		return verdict{refusal: who.failure}
 	case who.token == nil:
 		return verdict{reason: anonymous, marks: marks{vary: h.sources.HaveCookie()}}
 	}
-	if who.byCookie() {
-		if failure := h.checkOrigin(r); failure != nil {
-			return h.refuse(r, failure)
-		}
-	}
-	if failure := h.checkRules(r, who.token.Claims); failure != nil {
-		return h.refuse(r, failure)
+	if failure := h.judge(r, who); failure != nil {
+		return verdict{refusal: failure}
 	}
 	return verdict{reason: allowed, marks: marksFor(who)}
-}
-
-// refuse is the verdict on a request that is not allowed: a browser without a session may
-// log in.
-func (h *Handler) refuse(r *http.Request, failure *refusal.Error) verdict {
-	toLogin := h.accounts != nil && h.sources.HaveSession() && h.accounts.LeadsToLogin(r, failure)
-	return verdict{refusal: failure, toLogin: toLogin}
 }
 
 // forward passes an allowed request on with the user's data, or answers a refusal. A
@@ -232,8 +219,7 @@ func (h *Handler) forward(
 	w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, who caller, verdict verdict,
 ) error {
 	if verdict.refusal != nil {
-		if verdict.toLogin {
-			h.accounts.SendToLogin(w, r, verdict.refusal)
+		if h.sources.HaveSession() && h.accounts.SendToLogin(w, r, verdict.refusal) {
 			return nil
 		}
 		return h.answers.Refuse(w, r, verdict.refusal)
@@ -246,18 +232,9 @@ func (h *Handler) forward(
 		h.sources.Strip(r)
 	}
 	if h.accounts != nil {
-		web.StripRefreshCookie(r)
+		credentials.StripRefreshCookie(r)
 	}
 	return serveMarked(w, r, next, verdict.marks)
-}
-
-func (h *Handler) checkRules(r *http.Request, claims jwt.Claims) *refusal.Error {
-	for _, requirement := range h.Require {
-		if err := requirement.met(r, claims); err != nil {
-			return refusal.Of(err)
-		}
-	}
-	return nil
 }
 
 // Provision sets defaults, resolves placeholders and loads keys.
@@ -294,19 +271,6 @@ func (h *Handler) provision(ctx caddy.Context) error {
 		}
 	}
 	return h.provisionVerifier(ctx)
-}
-
-func (h *Handler) trustOrigins() error {
-	if slices.Contains(h.TrustedOrigins, "*") {
-		return nil
-	}
-	h.crossOrigin = http.NewCrossOriginProtection()
-	for _, origin := range h.TrustedOrigins {
-		if err := h.crossOrigin.AddTrustedOrigin(origin); err != nil {
-			return fmt.Errorf("trusted_origins %q: an origin is a scheme and a host, as in https://app.example.com, or * for all", origin)
-		}
-	}
-	return nil
 }
 
 // resolve sets defaults and resolves placeholders.

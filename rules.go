@@ -65,6 +65,22 @@ type Requirement struct {
 	reads        struct{ current, original, derived bool } // which forms of the path the placeholders use
 }
 
+// judge applies the rules to an identified caller: that of the origin, if the browser sent
+// the credential automatically, and then the requirements.
+func (h *Handler) judge(r *http.Request, who caller) *refusal.Error {
+	if who.byCookie() {
+		if failure := h.checkOrigin(r); failure != nil {
+			return failure
+		}
+	}
+	for _, requirement := range h.Require {
+		if err := requirement.met(r, who.token.Claims); err != nil {
+			return refusal.Of(err)
+		}
+	}
+	return nil
+}
+
 func (q *Requirement) provision() error {
 	kinds := 0
 	for _, set := range []bool{len(q.Scope) > 0, len(q.AnyScope) > 0, len(q.Role) > 0, q.Claim != "", q.Expression != ""} {

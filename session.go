@@ -35,19 +35,3 @@ func (s *sessionIdentifier) identify(w http.ResponseWriter, r *http.Request, cre
 	}
 	return who
 }
-
-// checkOrigin refuses a request from a page of another origin if it carries the user's
-// cookie and is not read-only. A WebSocket is not read-only, although it starts with a GET.
-func (h *Handler) checkOrigin(r *http.Request) *refusal.Error {
-	if h.crossOrigin == nil {
-		return nil
-	}
-	if r.Header.Get("Upgrade") != "" {
-		r = r.Clone(r.Context())
-		r.Method = http.MethodPost
-	}
-	if err := h.crossOrigin.Check(r); err != nil {
-		return refusal.New(refusal.CrossOrigin, "%v; trusted_origins can allow it", err)
-	}
-	return nil
-}

@@ -92,7 +92,7 @@ func (l *LogIns) LogIn(ctx context.Context, email, pw string, client Client) (*G
 	if err != nil {
 		key = "" // nobody's
 	}
-	user, err := l.Check(ctx, key, pw, client)
+	user, err := l.CheckPassword(ctx, key, pw, client)
 	if err != nil {
 		return nil, err
 	}
@@ -102,8 +102,8 @@ func (l *LogIns) LogIn(ctx context.Context, email, pw string, client Client) (*G
 	return l.sessions.Begin(ctx, user, client)
 }
 
-// Check returns the user if the password is correct.
-func (l *LogIns) Check(ctx context.Context, emailKey, pw string, client Client) (store.User, error) {
+// CheckPassword returns the user if the password is correct.
+func (l *LogIns) CheckPassword(ctx context.Context, emailKey, pw string, client Client) (store.User, error) {
 	now := l.Now()
 	byClient, wait := l.attempts.Clients.Begin(ctx, network.Key(client.Address), now)
 	if wait > 0 {
@@ -164,7 +164,7 @@ func (l *LogIns) Confirm(ctx context.Context, user store.User, sessionID, passwo
 	if password == "" || user.PasswordHash == "" {
 		return &refusal.Error{Reason: refusal.NotConfirmed}
 	}
-	_, err = l.Check(ctx, user.EmailKey, password, client)
+	_, err = l.CheckPassword(ctx, user.EmailKey, password, client)
 	return err
 }
 

@@ -56,7 +56,7 @@ func (l *LogIns) ChangePassword(ctx context.Context, userID, sessionID, current,
 	if err != nil {
 		return StoreRefusal(err)
 	}
-	checked, err := l.Check(ctx, user.EmailKey, current, client)
+	checked, err := l.CheckPassword(ctx, user.EmailKey, current, client)
 	if failure, ok := errors.AsType[*refusal.Error](err); ok && failure.Reason == refusal.WrongCredentials { // it is counted
 		done, checkErr := password.Check(ctx, l.HashTurn("log-in", client), user.PasswordHash, fresh)
 		if checkErr != nil || !done {

@@ -79,3 +79,14 @@ func SetCookie(w http.ResponseWriter, r *http.Request, name, value string, expir
 		Secure: !PlainLoopback(r), HttpOnly: true, SameSite: http.SameSiteLaxMode,
 	})
 }
+
+// StripRefreshCookie removes the refresh token of the accounts, which the next handlers do
+// not need.
+func StripRefreshCookie(r *http.Request) {
+	if len(r.Header["Cookie"]) == 0 {
+		return
+	}
+	if name := CookieName(r, RefreshCookie); len(CookieValues(r, name)) > 0 {
+		StripCookie(r, name)
+	}
+}

@@ -39,31 +39,27 @@ func Renewable(failure *refusal.Error) bool {
 	return false
 }
 
-// LeadsToLogin reports whether a request that is refused is that of a browser which shows a
-// page and has no session, so that its user can log in.
-func (a *Shared) LeadsToLogin(r *http.Request, refusal *refusal.Error) bool {
+// SendToLogin answers a refused request with a redirect to the log-in page, which sends the
+// browser back afterwards. It does so only for a browser that shows a page and has no
+// session, and otherwise returns false.
+func (a *Shared) SendToLogin(w http.ResponseWriter, r *http.Request, refusal *refusal.Error) bool {
 	get := r.Method == http.MethodGet || r.Method == http.MethodHead
 	if !get || refusal.Reason.Answer().Status != http.StatusUnauthorized ||
 		!answer.Prefers(r, "text/html", "application/json") || slices.ContainsFunc(r.Header["Authorization"], byProgram) {
 		return false
 	}
-	path := originalURL(r).Path
-	if path != answer.MountedAt(r)+a.service.Config.Path("login") {
-		return true
+	original, login := originalURL(r), answer.MountedAt(r)+a.service.Config.Path("login")
+	if original.Path == login { // it would redirect to itself
+		a.sayLoginHidden.Do(func() {
+			a.service.Log.Error("the log-in page cannot be reached, because another directive, such as rewrite or try_files, handles its path first; put that directive after jwt, in: route { jwt … try_files … }", zap.String("path", login))
+		})
+		return false
 	}
-	a.sayLoginHidden.Do(func() {
-		a.service.Log.Error("the log-in page cannot be reached, because another directive, such as rewrite or try_files, handles its path first; put that directive after jwt, in: route { jwt … try_files … }", zap.String("path", path))
-	})
-	return false // it would redirect to itself
-}
-
-// SendToLogin redirects a browser to the log-in page, which sends it back afterwards.
-func (a *Shared) SendToLogin(w http.ResponseWriter, r *http.Request, refusal *refusal.Error) {
 	answer.Refused(refusal.Reason)
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Add("Vary", "Accept, Cookie")
-	login := answer.MountedAt(r) + a.service.Config.Path("login")
-	answer.SeeOther(w, login+"?return_to="+url.QueryEscape(originalURL(r).RequestURI()))
+	answer.SeeOther(w, login+"?return_to="+url.QueryEscape(original.RequestURI()))
+	return true
 }
 
 // originalURL is what the browser asked for, before directives such as rewrite.
@@ -79,16 +75,6 @@ func originalURL(r *http.Request) *url.URL {
 func byProgram(authorization string) bool {
 	scheme, _, _ := strings.Cut(authorization, " ")
 	return !strings.EqualFold(scheme, "Basic")
-}
-
-// StripRefreshCookie removes the refresh token, which the next handlers do not need.
-func StripRefreshCookie(r *http.Request) {
-	if len(r.Header["Cookie"]) == 0 {
-		return
-	}
-	if name := credentials.CookieName(r, credentials.RefreshCookie); len(credentials.CookieValues(r, name)) > 0 {
-		credentials.StripCookie(r, name)
-	}
 }
 
 // refreshTokenOf returns the refresh token of a browser; empty if there is none or several.

@@ -92,7 +92,7 @@ func FuzzCookie(f *testing.F) {
 				others[cookie.Name+"="+cookie.Value]++
 			}
 		}
-		StripRefreshCookie(r)
+		credentials.StripRefreshCookie(r)
 		if len(r.CookiesNamed(credentials.RefreshCookie)) > 0 {
 			t.Fatalf("the refresh token is still in %q", r.Header.Get("Cookie"))
 		}

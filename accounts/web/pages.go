@@ -349,34 +349,35 @@ func profileText(value any) string {
 	return jwt.ClaimText(value)
 }
 
-// pageOr shows a refusal of a form on its page; any other request gets the
-// refusal itself.
+// pageOr shows a refusal of a form on its page; any other request gets the refusal itself.
 func (h *Handler) pageOr(w http.ResponseWriter, r *http.Request, in *input, page string, err error) error {
 	failure, ok := errors.AsType[*refusal.Error](err)
 	if !in.form || !ok {
 		return err
 	}
 	h.answers.Announce(w, r, failure)
-	data := pageData{Email: accounts.Cut(in.text("email"), 2*store.MaxEmailBytes), ReturnTo: answer.SafeReturnPath(in.text("return_to"), ""), Errors: make(map[string]string)}
-	if failure.Reason != refusal.Properties {
-		data.Error = failure.Reason.Answer().Description
+	data := refusedForm(in, failure)
+	if page == "reset" && in.text("token") != "" && len(r.CookiesNamed(resetCookieName(r))) == 0 {
+		data.Token = accounts.Cut(in.text("token"), 2*accounts.RefreshBytes) // of a page that is not ours
 	}
-	if failure.Reason == refusal.EmailTaken {
+	return h.pages.render(w, r, page, data, failure.Reason.Answer().Status)
+}
+
+// refusedForm is a page that shows a form again, with what is wrong with it.
+func refusedForm(in *input, failure *refusal.Error) pageData {
+	data := pageData{
+		Email:    accounts.Cut(in.text("email"), 2*store.MaxEmailBytes),
+		ReturnTo: answer.SafeReturnPath(in.text("return_to"), ""), Errors: make(map[string]string),
+	}
+	switch failure.Reason {
+	case refusal.Properties:
+	case refusal.EmailTaken:
 		data.Error = "An account with this e-mail address already exists. If you have just created it, log in with the password that you chose."
+	default:
+		data.Error = failure.Reason.Answer().Description
 	}
 	for _, property := range failure.Properties {
 		data.Errors[property.Path[1:]] = property.Message
 	}
-	status := failure.Reason.Answer().Status
-	if page != "account" {
-		if page == "reset" && in.text("token") != "" && len(r.CookiesNamed(resetCookieName(r))) == 0 {
-			data.Token = accounts.Cut(in.text("token"), 2*accounts.RefreshBytes) // of a page that is not ours
-		}
-		return h.pages.render(w, r, page, data, status)
-	}
-	token, callerErr := h.shared.caller(w, r)
-	if callerErr != nil {
-		return callerErr
-	}
-	return h.renderAccount(w, r, token, data, status)
+	return data
 }

@@ -1,18 +1,13 @@
 package web
 
 import (
-	"cmp"
 	"errors"
-	"fmt"
 	"io"
-	"mime"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
-	"github.com/caddy-jwt/caddy-jwt/accounts/password"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
@@ -20,24 +15,26 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// MaxBodyBytes is the maximum size of a request body, in bytes.
-const MaxBodyBytes = 64 << 10
-
 // login handles a log-in: it answers JSON with tokens, and the page's form with cookies.
 func (h *Handler) login(w http.ResponseWriter, r *http.Request) error {
 	in, err := readInput(w, r, "email", "password")
 	if err != nil {
 		return err
 	}
-	in.want("email")
-	in.want("password")
-	if err := in.err(); err != nil {
-		return h.pageOr(w, r, in, "login", err)
+	var given *accounts.Grant
+	email, password := in.want("email"), in.want("password")
+	if err = in.err(); err == nil {
+		given, err = h.service.LogIns.LogIn(r.Context(), email, password, client(r))
 	}
-	given, err := h.service.LogIns.LogIn(r.Context(), in.text("email"), in.text("password"), client(r))
 	if err != nil {
 		return h.pageOr(w, r, in, "login", err)
 	}
+	return h.answerLogin(w, r, in, given)
+}
+
+// answerLogin is answerGrant after a log-in: a browser in which an external identity waits
+// for this user gets the question whether to connect it.
+func (h *Handler) answerLogin(w http.ResponseWriter, r *http.Request, in *input, given *accounts.Grant) error {
 	if in.form && h.offersTo(w, r, in, given) {
 		in.values["return_to"] = answer.MountedAt(r) + h.Path("connect")
 	}
@@ -64,38 +61,17 @@ func tokenAnswer(given *accounts.Grant) map[string]any {
 	}
 }
 
+// signup creates an account. A browser is logged in, too.
 func (h *Handler) signup(w http.ResponseWriter, r *http.Request) error {
 	in, err := readInput(w, r, append([]string{"email", "password"}, h.Profile...)...)
 	if err != nil {
 		return err
 	}
-	email, password := in.want("email"), in.want("password")
-	if email != "" {
-		if _, err := store.EmailKey(email); err != nil {
-			in.wrong("email", "format", err, map[string]any{"format": "email"})
-		}
+	var user store.User
+	email, password, profile := h.wantEmail(in), h.wantPassword(in, "password"), h.profile(in)
+	if err = in.err(); err == nil {
+		user, err = h.service.LogIns.SignUp(r.Context(), email, password, profile, client(r))
 	}
-	h.checkPasswordInput(in, "password", password)
-	profile := make(map[string]any)
-	for _, name := range h.Profile {
-		value, given := in.values[name]
-		if store.OutOfRange(value) {
-			in.wrong(name, "type", errors.New("contains a number that is out of range"), map[string]any{})
-		}
-		if store.DeeperThan(value, store.MaxProfileDepth) {
-			in.wrong(name, "maxDepth", fmt.Errorf("is nested deeper than %d levels", store.MaxProfileDepth), map[string]any{"limit": store.MaxProfileDepth})
-		}
-		if !store.DeeperThan(value, store.MaxProfileDepth) && store.ValueSize(value) > store.MaxProfileBytes {
-			in.wrong(name, "maxLength", fmt.Errorf("has more than %d bytes", store.MaxProfileBytes), map[string]any{"limit": store.MaxProfileBytes})
-		}
-		if given {
-			profile[name] = store.PlainValue(value)
-		}
-	}
-	if err := in.err(); err != nil {
-		return h.pageOr(w, r, in, "signup", err)
-	}
-	user, err := h.service.LogIns.SignUp(r.Context(), email, password, profile, client(r))
 	if err != nil {
 		return h.pageOr(w, r, in, "signup", err)
 	}
@@ -108,22 +84,6 @@ func (h *Handler) signup(w http.ResponseWriter, r *http.Request) error {
 		return h.pageOr(w, r, in, "login", err)
 	}
 	return h.answerGrant(w, r, in, given)
-}
-
-func (h *Handler) checkPasswordInput(in *input, name, pw string) {
-	if pw == "" {
-		return // missing, already reported
-	}
-	if err := password.CheckNew(pw, h.PasswordMinLength); err != nil {
-		code, info := "password", map[string]any{}
-		switch {
-		case password.Length(pw) < h.PasswordMinLength:
-			code, info = "minLength", map[string]any{"limit": h.PasswordMinLength}
-		case len(pw) > password.MaxBytes:
-			code, info = "maxLength", map[string]any{"limit": password.MaxBytes}
-		}
-		in.wrong(name, code, err, info)
-	}
 }
 
 // userAnswer returns a user as clients see it, without the password.
@@ -206,13 +166,16 @@ func (h *Handler) password(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	current, fresh := in.want("currentPassword"), in.want("newPassword")
-	h.checkPasswordInput(in, "newPassword", fresh)
-	if err := in.err(); err != nil {
-		return h.pageOr(w, r, in, "account", err)
+	current, replacement := in.want("currentPassword"), h.wantPassword(in, "newPassword")
+	if err = in.err(); err == nil {
+		err = h.service.LogIns.ChangePassword(r.Context(), token.UserID, SessionOf(token), current, replacement, client(r))
 	}
-	if err := h.service.LogIns.ChangePassword(r.Context(), token.UserID, SessionOf(token), current, fresh, client(r)); err != nil {
-		return h.pageOr(w, r, in, "account", err)
+	if failure, ok := errors.AsType[*refusal.Error](err); ok && in.form {
+		h.answers.Announce(w, r, failure)
+		return h.renderAccount(w, r, token, refusedForm(in, failure), failure.Reason.Answer().Status)
+	}
+	if err != nil {
+		return err
 	}
 	if in.form {
 		notice := "Your password was changed, and your other sessions were ended."
@@ -244,12 +207,11 @@ func (h *Handler) reset(w http.ResponseWriter, r *http.Request) error {
 			return h.showBrokenLink(w, r)
 		}
 	}
-	token, fresh := in.want("token"), in.want("newPassword")
-	h.checkPasswordInput(in, "newPassword", fresh)
-	if err := in.err(); err != nil {
-		return h.pageOr(w, r, in, "reset", err)
+	var gone []accounts.LinkedIdentity
+	token, replacement := in.want("token"), h.wantPassword(in, "newPassword")
+	if err = in.err(); err == nil {
+		gone, err = h.service.LogIns.ResetPassword(r.Context(), token, replacement, client(r))
 	}
-	gone, err := h.service.LogIns.ResetPassword(r.Context(), token, fresh, client(r))
 	if failure, ok := errors.AsType[*refusal.Error](err); ok && in.form && failure.Reason == refusal.OneTimeToken {
 		return h.showBrokenLink(w, r)
 	}
@@ -343,140 +305,4 @@ func SessionOf(token *jwt.Token) string {
 func client(r *http.Request) accounts.Client {
 	address, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
 	return accounts.Client{Address: address, UserAgent: r.UserAgent()}
-}
-
-// MaxPropertyErrors is the maximum number of listed errors of a body. If there are more,
-// one additional entry says so.
-const MaxPropertyErrors = 16
-
-// input is the body of a request: a JSON object or a form.
-type input struct {
-	values     map[string]any
-	form       bool
-	properties []refusal.PropertyError
-	unknown    int // properties
-}
-
-func isForm(r *http.Request) bool {
-	kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	return kind == "application/x-www-form-urlencoded"
-}
-
-// readInput reads a body. Unknown properties are an error.
-func readInput(w http.ResponseWriter, r *http.Request, known ...string) (*input, error) {
-	in := &input{form: isForm(r)}
-	kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if kind != "application/json" && !in.form {
-		return nil, refusal.New(refusal.MediaType, "it is %s", refusal.Quoted(kind))
-	}
-	r.Body = http.MaxBytesReader(w, r.Body, MaxBodyBytes)
-	if in.form {
-		return in, in.readForm(r)
-	}
-	text, err := io.ReadAll(r.Body)
-	if err != nil {
-		return nil, bodyRefusal(err)
-	}
-	object, err := jwt.ParseClaims(text)
-	if err != nil {
-		return nil, refusal.New(refusal.Body, "%v", err)
-	}
-	in.values = object
-	for name := range object {
-		if slices.Contains(known, name) {
-			continue
-		}
-		if in.unknown++; in.unknown <= MaxPropertyErrors {
-			in.wrong(name, "additionalProperties", errors.New("is not a known property"), map[string]any{"additionalProperty": shownName(name)})
-		}
-	}
-	return in, nil
-}
-
-func (in *input) readForm(r *http.Request) error {
-	if err := r.ParseForm(); err != nil {
-		return bodyRefusal(err)
-	}
-	in.values = make(map[string]any)
-	for name, values := range r.PostForm {
-		if len(values) > 1 {
-			return refusal.New(refusal.Body, "a field of the form is specified twice")
-		}
-		if name == "email" {
-			values[0] = strings.TrimSpace(values[0]) // phones add a blank
-		}
-		if values[0] != "" {
-			in.values[name] = values[0]
-		}
-	}
-	return nil
-}
-
-func bodyRefusal(err error) error {
-	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return refusal.New(refusal.BodyTooLarge, "more than %d bytes", MaxBodyBytes)
-	}
-	return refusal.New(refusal.Body, "it was not received completely")
-}
-
-// text returns a property that is a string, otherwise the empty string.
-func (in *input) text(name string) string {
-	text, _ := in.values[name].(string)
-	return text
-}
-
-// want returns a required string.
-func (in *input) want(name string) string {
-	value, present := in.values[name]
-	text, isText := value.(string)
-	switch {
-	case !present:
-		in.wrong(name, "required", errors.New("is required"), map[string]any{"missingProperty": name})
-	case !isText:
-		in.wrong(name, "type", errors.New("must be a string"), map[string]any{"type": "string"})
-	case text == "":
-		in.wrong(name, "minLength", errors.New("must not be empty"), map[string]any{"limit": 1})
-	}
-	return text
-}
-
-func (in *input) wrong(name, code string, err error, info map[string]any) {
-	path := "/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(shownName(name))
-	in.properties = append(in.properties, refusal.PropertyError{Path: path, Code: code, Message: err.Error(), Info: info})
-}
-
-func (in *input) err() error {
-	if len(in.properties) == 0 {
-		return nil
-	}
-	all := len(in.properties) + max(0, in.unknown-MaxPropertyErrors)
-	if all > MaxPropertyErrors { // those of properties that are known go before the others
-		slices.SortStableFunc(in.properties, func(a, b refusal.PropertyError) int {
-			return cmp.Compare(btoi(a.Code == "additionalProperties"), btoi(b.Code == "additionalProperties"))
-		})
-		in.properties = in.properties[:MaxPropertyErrors]
-	}
-	slices.SortFunc(in.properties, func(a, b refusal.PropertyError) int { return strings.Compare(a.Path, b.Path) })
-	if more := all - len(in.properties); more > 0 {
-		in.properties = append(in.properties, refusal.PropertyError{Path: "", Code: "more", Message: fmt.Sprintf("has %d more errors", more), Info: map[string]any{"more": more}})
-	}
-	return &refusal.Error{Reason: refusal.Properties, Properties: in.properties}
-}
-
-func btoi(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
-}
-
-// shownName returns a property's name for a response, shortened because JSON needs six
-// characters for a control character.
-func shownName(name string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r == '\u2028' || r == '\u2029' {
-			return '\ufffd'
-		}
-		return r
-	}, accounts.Cut(name, 64))
 }

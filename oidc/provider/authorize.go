@@ -5,184 +5,104 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/accounts/web"
-	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
-const acrPassword = "urn:caddy-jwt:acr:password" // a log-in by password
-
-// Limits of a request, in bytes: of a parameter, of a parameter that is returned unchanged,
-// and in total.
-const (
-	maxParameterBytes = 4096
-	maxEchoedBytes    = 1024
-	maxRequestBytes   = 8192
-)
-
-var errRequestTooLong = refuse("invalid_request", "the parameters have more than "+strconv.Itoa(maxRequestBytes)+" bytes in all")
-
-// authorizationRequest is a validated request to log a user in at a client (OpenID Connect
-// Core §3.1.2.1).
-type authorizationRequest struct {
-	client      *Client
-	redirectURI string
-	state       string
-	mode        string // query, fragment or form_post
-
-	responseType  string
-	scopes        []string
-	consent       []string // what needs consent: scopes, including those of claims requested by name
-	nonce         string
-	challenge     string // of PKCE, S256
-	prompts       []string
-	maxAge        *time.Duration
-	hintedSubject string // from id_token_hint or claims
-	loginHint     string
-	acrValues     []string
-	claims        claimsRequest
-}
-
-func (a *authorizationRequest) has(part string) bool {
-	return slices.Contains(strings.Fields(a.responseType), part)
-}
-
-func (a *authorizationRequest) openID() bool { return slices.Contains(a.scopes, "openid") }
-
-func (a *authorizationRequest) prompt(name string) bool { return slices.Contains(a.prompts, name) }
-
-// authorize is the authorization endpoint.
+// authorize is the authorization endpoint: it reads the request, decides what comes next,
+// and answers it.
 func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) error {
-	if !opensPage(r) {
-		return shown(&oauthError{status: http.StatusForbidden, code: "invalid_request", description: "a browser must open this URL as a page, not as an image or script of a page"})
-	}
-	id, waiting, err := p.waiting(r)
-	if err != nil {
-		return shown(err)
-	}
-	request, err := p.parseRequest(r.Context(), waiting.Parameters)
+	id, waiting, request, err := p.readRequest(r)
 	if err != nil {
 		return p.refuseRequest(w, r, request, err)
 	}
-	err = p.decide(w, r, id, waiting, request)
-	if _, told := errors.AsType[*oauthError](err); err != nil && !told && request.prompt("none") { // no user is looking at a page
+	login, err := p.accounts.Login(w, r)
+	if err == nil || nobody(err) {
+		var next step
+		if next, err = p.decide(r, id, waiting, request, login); err == nil {
+			return p.answerRequest(w, r, request, next)
+		}
+	}
+	if told, ok := errors.AsType[*oauthError](err); ok && !told.page || !ok && request.prompt("none") { // no user is looking at a page
 		return p.refuseRequest(w, r, request, err)
 	}
 	return err
 }
 
-// decide answers a valid request: with the log-in page, the consent page, or a redirect to
-// the client.
+// step is what comes next for an authorization request: exactly one of its fields is set.
+type step struct {
+	location string            // a page of this site, such as that of the log-in or the consent
+	answer   map[string]string // the parameters for the client
+}
+
+// decide returns the next step for a valid request: the log-in page, the consent page, or
+// the response for the client. An error is for the client, unless it is [shown].
 func (p *Provider) decide(
-	w http.ResponseWriter, r *http.Request, id string, waiting interaction, request *authorizationRequest,
-) error {
-	login, err := p.accounts.Login(w, r)
-	if err != nil && !nobody(err) {
-		return err
-	}
+	r *http.Request, id string, waiting interaction, request *authorizationRequest, login *web.Login,
+) (next step, err error) {
 	if id != "" && r.URL.Query().Has("cancel") {
 		if login != nil { // otherwise nothing is stored, because anybody can open such URLs
 			if err := p.refuseInteraction(r.Context(), id); err != nil {
-				return err
+				return next, err
 			}
 		}
-		return p.refuseRequest(w, r, request, refuse("access_denied", "the user canceled the log-in"))
+		return next, refuse("access_denied", "the user canceled the log-in")
 	}
 	if waiting.Refused {
-		return shown(errFinished)
+		return next, shown(errFinished)
 	}
 	if login == nil && r.Method == http.MethodPost { // from a page of the client, which does not send the cookie
-		if id, err = p.wait(r, id, waiting); err != nil {
-			return err
-		}
-		seeOther(w, p.basePath+"/oidc/authorize?interaction="+id)
-		return nil
+		id, err = p.wait(r, id, waiting)
+		return step{location: p.continueAt("authorize", id)}, err
 	}
 	if p.needsLogin(request, login, waiting.BeganAt) {
 		if request.prompt("none") || login != nil && !login.At.Before(waiting.BeganAt.Truncate(time.Millisecond)) { // somebody else has just logged in
-			return p.refuseRequest(w, r, request, refuse("login_required", "no user is logged in, or the log-in does not meet the request"))
+			return next, refuse("login_required", "no user is logged in, or the log-in does not meet the request")
 		}
-		if inFrame(r) {
-			return p.refuseRequest(w, r, request, errInFrame)
+		if id, err = p.waitForUser(r, id, waiting); err != nil {
+			return next, err
 		}
-		if id, err = p.wait(r, id, waiting); err != nil {
-			return err
-		}
-		seeOther(w, p.accounts.LoginURL(r, p.basePath+"/oidc/authorize?interaction="+id, request.loginHint))
-		return nil
+		return step{location: p.accounts.LoginURL(r, p.continueAt("authorize", id), request.loginHint)}, nil
 	}
 	if acr := request.claims.IDToken["acr"]; login.External && acr != nil && acr.Essential {
-		return p.refuseRequest(w, r, request, refuse("unmet_authentication_requirements", "the user logged in through another provider, not with a password"))
+		return next, refuse("unmet_authentication_requirements", "the user logged in through another provider, not with a password")
 	}
 	agreed, err := p.consented(r.Context(), request, login, waiting)
 	if err != nil {
-		return err
+		return next, err
 	}
 	if !agreed {
 		if request.prompt("none") {
-			return p.refuseRequest(w, r, request, refuse("consent_required", "the user must give consent first"))
+			return next, refuse("consent_required", "the user must give consent first")
 		}
-		if inFrame(r) {
-			return p.refuseRequest(w, r, request, errInFrame)
-		}
-		if id, err = p.wait(r, id, waiting); err != nil {
-			return err
-		}
-		seeOther(w, p.basePath+"/oidc/consent?interaction="+id)
-		return nil
+		id, err = p.waitForUser(r, id, waiting)
+		return step{location: p.continueAt("consent", id)}, err
 	}
 	if id != "" {
 		err := p.note(r.Context(), id, func(o *outcome) error { return o.answer(login.User.ID, p.accounts.Now()) })
 		if err != nil {
-			return shown(err)
+			return next, shown(err)
 		}
 	}
-	answer, err := p.grantRequest(r.Context(), request, login)
-	if err != nil {
-		return p.refuseRequest(w, r, request, err)
+	if next.answer, err = p.grantRequest(r.Context(), request, login); err != nil {
+		err = p.told(err) // the client can try again
 	}
-	return p.respond(w, r, request, answer)
+	return next, err
 }
 
-// shown marks an error to be shown to the user, because there is no URL to send it to.
-func shown(err error) error {
-	if told, ok := errors.AsType[*oauthError](err); ok {
-		page := *told
-		page.page = true
-		return &page
-	}
-	return err
+// continueAt returns the URL of an endpoint that continues a waiting request.
+func (p *Provider) continueAt(endpoint, id string) string {
+	return p.basePath + "/oidc/" + endpoint + "?interaction=" + id
 }
 
-// waiting returns the request: a new one, or one that waited for its user.
-func (p *Provider) waiting(r *http.Request) (id string, waiting interaction, err error) {
-	parameters := r.URL.Query()
-	if r.Method == http.MethodPost {
-		if parameters, err = anyForm(r); err != nil {
-			return "", waiting, err
-		}
+// waitForUser is like wait, for a page that the user must see.
+func (p *Provider) waitForUser(r *http.Request, id string, waiting interaction) (string, error) {
+	if inFrame(r) {
+		return "", errInFrame
 	}
-	for _, name := range []string{"interaction", "request_uri"} { // which replace all others: what is beside them must be read in one way
-		if parameters.Get(name) == "" {
-			continue
-		}
-		for _, other := range append([]string{"interaction", "request_uri", "request", "cancel"}, authorizationParameters...) {
-			if len(parameters[other]) > 1 {
-				return "", waiting, errTwice
-			}
-		}
-	}
-	if id = parameters.Get("interaction"); id != "" {
-		waiting, err = p.openInteraction(r.Context(), id)
-		return id, waiting, err
-	}
-	parameters, err = p.pushed(r.Context(), parameters)
-	return "", interaction{Parameters: parameters, BeganAt: p.accounts.Now()}, err
+	return p.wait(r, id, waiting)
 }
 
 var errInFrame = refuse("interaction_required", "the user must see a page of the provider, which cannot be shown in a frame")
@@ -197,209 +117,6 @@ func (p *Provider) wait(r *http.Request, id string, waiting interaction) (string
 	return id, shown(err)
 }
 
-// authorizationParameters are the supported parameters of an authorization request.
-var authorizationParameters = []string{
-	"client_id", "redirect_uri", "response_type", "response_mode", "scope", "state", "nonce", "code_challenge", "code_challenge_method", "prompt", "max_age", "login_hint",
-	"id_token_hint", "acr_values", "claims",
-}
-
-// known removes unsupported parameters, because the others are kept.
-func known(values url.Values) url.Values {
-	kept := make(url.Values)
-	for _, name := range authorizationParameters {
-		if values.Get(name) != "" {
-			kept.Set(name, values.Get(name))
-		}
-	}
-	return kept
-}
-
-// parseRequest validates a request. If it is not valid, the returned request has what is
-// needed to send the error to the client; if the client or redirect URI is not valid, it is
-// nil (RFC 6749 §4.1.2.1).
-func (p *Provider) parseRequest(ctx context.Context, values url.Values) (*authorizationRequest, error) {
-	if len(values["client_id"]) > 1 || len(values["redirect_uri"]) > 1 {
-		return nil, errTwice
-	}
-	client, err := p.clients.find(ctx, values.Get("client_id"))
-	if errors.Is(err, errNotFound) {
-		return nil, refuse("invalid_client", "there is no client with this client_id")
-	}
-	if err != nil {
-		return nil, err
-	}
-	a := &authorizationRequest{client: client}
-	redirect := values.Get("redirect_uri")
-	if redirect == "" || !client.allowsRedirect(redirect) {
-		return nil, refuse("invalid_request", "redirect_uri does not exactly match one that is registered for the client")
-	}
-	a.redirectURI, a.state = redirect, values.Get("state")
-	a.responseType = normalResponseType(values.Get("response_type"))
-	a.mode = "query"
-	if a.responseType != "code" && a.responseType != "" {
-		a.mode = "fragment"
-	}
-	switch mode := values.Get("response_mode"); mode {
-	case "":
-	case "query", "fragment", "form_post":
-		if mode == "query" && a.mode == "fragment" {
-			return a, refuse("invalid_request", "response_mode query is not allowed for tokens, which would be kept in logs and browser histories")
-		}
-		a.mode = mode
-	default:
-		return a, refuse("invalid_request", "response_mode must be query, fragment or form_post")
-	}
-	return a, p.parseRest(ctx, a, values)
-}
-
-func (p *Provider) parseRest(ctx context.Context, a *authorizationRequest, values url.Values) (err error) {
-	all := 0
-	for _, name := range authorizationParameters {
-		length, longest := len(values.Get(name)), maxParameterBytes
-		if name == "state" || name == "nonce" {
-			longest = maxEchoedBytes
-		}
-		if length > longest {
-			return refuse("invalid_request", name+" has more than "+strconv.Itoa(longest)+" bytes")
-		}
-		if all += length; all > maxRequestBytes {
-			return errRequestTooLong
-		}
-		if len(values[name]) > 1 { // other parameters are ignored, even if repeated
-			return errTwice
-		}
-	}
-	for parameter, code := range map[string]string{"request": "request_not_supported", "request_uri": "request_uri_not_supported", "registration": "registration_not_supported"} {
-		if values.Get(parameter) != "" {
-			return refuse(code, "the parameter "+parameter+" is not supported")
-		}
-	}
-	switch {
-	case values.Get("response_type") == "":
-		return refuse("invalid_request", "response_type is missing")
-	case !slices.Contains(responseTypes, a.responseType):
-		return refuse("unsupported_response_type", "response_type must be one of "+strings.Join(responseTypes, ", "))
-	case !slices.Contains(a.client.ResponseTypes, a.responseType):
-		return refuse("unauthorized_client", "the client is not registered for this response_type")
-	case a.has("code") && !slices.Contains(a.client.GrantTypes, grantCode):
-		return refuse("unauthorized_client", "the client is not registered for authorization_code")
-	}
-	if a.scopes, err = p.parseScopes(a.client, values.Get("scope")); err != nil {
-		return err
-	}
-	if !a.has("code") { // OpenID Connect Core §11
-		a.scopes = slices.DeleteFunc(a.scopes, func(scope string) bool { return scope == "offline_access" })
-	}
-	a.nonce = values.Get("nonce")
-	switch {
-	case a.has("id_token") && !a.openID():
-		return refuse("invalid_scope", "an ID token requires the scope openid")
-	case a.has("id_token") && a.nonce == "":
-		return refuse("invalid_request", "nonce is missing, but required for an ID token from this endpoint (OpenID Connect Core §3.2.2.1)")
-	}
-	if err := a.parsePKCE(values); err != nil {
-		return err
-	}
-	a.prompts, a.acrValues, a.loginHint = strings.Fields(values.Get("prompt")), strings.Fields(values.Get("acr_values")), values.Get("login_hint")
-	for _, prompt := range a.prompts {
-		if !slices.Contains([]string{"none", "login", "consent", "select_account"}, prompt) {
-			return refuse("invalid_request", "prompt must be none, login, consent or select_account")
-		}
-	}
-	if a.prompt("none") && len(a.prompts) > 1 {
-		return refuse("invalid_request", "prompt none cannot be combined with other values")
-	}
-	if text := values.Get("max_age"); text != "" {
-		seconds, err := strconv.Atoi(text)
-		if err != nil || seconds < 0 || seconds > 1<<30 {
-			return refuse("invalid_request", "max_age must be a number of seconds")
-		}
-		age := time.Duration(seconds) * time.Second
-		a.maxAge = &age
-	}
-	if a.claims, err = parseClaimsRequest(values.Get("claims")); err != nil {
-		return err
-	}
-	a.consent = slices.Clone(a.scopes)
-	for _, scope := range p.limit(&a.claims, a.client) {
-		if !slices.Contains(a.consent, scope) {
-			a.consent = append(a.consent, scope)
-		}
-	}
-	return p.parseHint(ctx, a, values.Get("id_token_hint"))
-}
-
-// parsePKCE requires a code challenge for public clients, and only accepts S256 (RFC 7636,
-// RFC 9700 §2.1.1).
-func (a *authorizationRequest) parsePKCE(values url.Values) error {
-	a.challenge = values.Get("code_challenge")
-	method := values.Get("code_challenge_method")
-	switch {
-	case a.challenge == "" && method != "":
-		return refuse("invalid_request", "code_challenge_method is set without a code_challenge")
-	case a.challenge == "" && a.client.Public && a.has("code"):
-		return refuse("invalid_request", "code_challenge is missing, and a public client must use PKCE with S256 (RFC 7636)")
-	case a.challenge == "":
-		return nil
-	case method != "S256":
-		return refuse("invalid_request", "code_challenge_method must be S256")
-	case !isChallenge(a.challenge):
-		return refuse("invalid_request", "code_challenge must be the base64url of a SHA-256, 43 characters")
-	}
-	return nil
-}
-
-// parseScopes removes scopes that the client may not request, and returns an error if none
-// is left (RFC 6749 §3.3).
-func (p *Provider) parseScopes(client *Client, text string) ([]string, error) {
-	var granted []string
-	for _, scope := range strings.Fields(text) {
-		if slices.Contains(client.Scopes, scope) && !slices.Contains(granted, scope) {
-			granted = append(granted, scope)
-		}
-	}
-	if len(granted) == 0 {
-		return nil, refuse("invalid_scope", "scope contains no scope that the client is allowed to request")
-	}
-	return granted, nil
-}
-
-func (p *Provider) parseHint(ctx context.Context, a *authorizationRequest, hint string) error {
-	if hint != "" {
-		switch token, err := p.hints.Verify(ctx, hint, p.accounts.Now()); {
-		case err == nil:
-			a.hintedSubject = token.UserID
-		case ofGoneKey(err): // it says who is to be logged in, and gives nothing
-			a.hintedSubject = unverifiedClaim(hint, "sub")
-		default:
-			return refuse("invalid_request", "id_token_hint is not an ID token of this provider")
-		}
-	}
-	for _, claims := range []map[string]*claimRequest{a.claims.IDToken, a.claims.UserInfo} {
-		sub := claims["sub"]
-		if sub == nil || sub.Value == nil && sub.Values == nil {
-			continue
-		}
-		subject, isText := sub.Value.(string)
-		if !isText || sub.Values != nil {
-			return refuse("invalid_request", "claims: the value of sub must be a single string")
-		}
-		if a.hintedSubject != "" && a.hintedSubject != subject {
-			return refuse("invalid_request", "id_token_hint and claims name different users")
-		}
-		a.hintedSubject = subject
-	}
-	if acr := a.claims.IDToken["acr"]; acr != nil && acr.Essential && (acr.Value != nil && acr.Value != acrPassword || acr.Values != nil && !slices.Contains(acr.Values, any(acrPassword))) {
-		return refuse("unmet_authentication_requirements", "log-ins here use a password, so acr can only be "+acrPassword)
-	}
-	return nil
-}
-
-// wantsLogin reports whether the request requires a new log-in.
-func (a *authorizationRequest) wantsLogin() bool {
-	return a.prompt("login") || a.prompt("select_account")
-}
-
 // needsLogin reports whether the user must log in, even if there is a session (OpenID
 // Connect Core §3.1.2.3).
 func (p *Provider) needsLogin(a *authorizationRequest, login *web.Login, beganAt time.Time) bool {
@@ -412,55 +129,6 @@ func (p *Provider) needsLogin(a *authorizationRequest, login *web.Login, beganAt
 		return true
 	}
 	return a.hintedSubject != "" && a.hintedSubject != login.User.ID
-}
-
-// refuseRequest sends an error to the client, or shows it if the client is unknown.
-func (p *Provider) refuseRequest(
-	w http.ResponseWriter, r *http.Request, request *authorizationRequest, err error,
-) error {
-	told, ok := errors.AsType[*oauthError](err)
-	if !ok {
-		told = p.notNow(err)
-	}
-	if request == nil || request.redirectURI == "" {
-		return shown(told)
-	}
-	return p.respond(w, r, request, map[string]string{"error": told.code, "error_description": inASCII(told.description)})
-}
-
-// respond redirects the user to the client (OAuth 2.0 Multiple Response Type Encoding
-// Practices, OAuth 2.0 Form Post Response Mode).
-func (p *Provider) respond(
-	w http.ResponseWriter, r *http.Request, request *authorizationRequest, answer map[string]string,
-) error {
-	if request.state != "" {
-		answer["state"] = request.state
-	}
-	answer["iss"] = p.Issuer // RFC 9207
-	w.Header().Set("Referrer-Policy", "no-referrer")
-	if request.mode == "form_post" {
-		return p.pages.formPost(w, request.redirectURI, answer)
-	}
-	values := make(url.Values)
-	for name, value := range answer {
-		values.Set(name, value)
-	}
-	if request.mode == "fragment" {
-		seeOther(w, request.redirectURI+"#"+values.Encode())
-		return nil
-	}
-	separator := "?"
-	if strings.Contains(request.redirectURI, "?") {
-		separator = "&"
-	}
-	seeOther(w, request.redirectURI+separator+values.Encode())
-	return nil
-}
-
-// seeOther redirects so that a POST is not repeated (RFC 9700 §4.12).
-func seeOther(w http.ResponseWriter, location string) {
-	w.Header().Set("Location", location)
-	w.WriteHeader(http.StatusSeeOther)
 }
 
 // leadsTo returns the purpose of a log-in for a waiting request.
@@ -484,58 +152,4 @@ func (p *Provider) leadsTo(returnTo string) (lead accounts.Lead) {
 		lead.MaxAge = new(time.Duration)
 	}
 	return lead
-}
-
-// pushRequest is the endpoint for pushed authorization requests (RFC 9126).
-func (p *Provider) pushRequest(w http.ResponseWriter, r *http.Request) error {
-	values, err := form(r)
-	if err != nil {
-		return err
-	}
-	client, err := p.authenticate(r, values)
-	if err != nil {
-		return err
-	}
-	if values.Get("request_uri") != "" {
-		return refuse("invalid_request", "request_uri cannot be pushed")
-	}
-	for _, secret := range []string{"client_secret", "client_assertion", "client_assertion_type"} {
-		values.Del(secret)
-	}
-	values.Set("client_id", client.ID)
-	if _, err := p.parseRequest(r.Context(), values); err != nil {
-		return err
-	}
-	id := store.RandomToken(32)
-	if err := p.limitStrangers(r, client, p.pushes); err != nil {
-		return err
-	}
-	if err := p.state.create(r.Context(), kindPushed, hashed(id), "", known(values), pushedLifetime); err != nil {
-		return err
-	}
-	return writeJSON(w, http.StatusCreated, map[string]any{"request_uri": pushedPrefix + id, "expires_in": int(pushedLifetime / time.Second)})
-}
-
-const (
-	pushedLifetime = time.Minute
-	pushedPrefix   = "urn:ietf:params:oauth:request_uri:"
-)
-
-// pushed returns pushed parameters, if the request refers to them. They can be used once.
-func (p *Provider) pushed(ctx context.Context, values url.Values) (url.Values, error) {
-	id, ok := strings.CutPrefix(values.Get("request_uri"), pushedPrefix)
-	if !ok {
-		return values, nil
-	}
-	pushed, err := load[url.Values](ctx, p.state, kindPushed, hashed(id))
-	if err == nil && pushed.Get("client_id") != values.Get("client_id") { // another client's request does not use it up
-		return nil, refuse("invalid_request", "request_uri was pushed by another client")
-	}
-	if err == nil {
-		pushed, err = take[url.Values](ctx, p.state, kindPushed, hashed(id))
-	}
-	if errors.Is(err, errNotFound) {
-		return nil, refuse("invalid_request_uri", "request_uri has expired or was already used")
-	}
-	return pushed, err
 }

@@ -39,10 +39,7 @@ func refuse(code, description string) *oauthError {
 
 // fail answers an error: to a client as JSON, to a user as a page.
 func (p *Provider) fail(w http.ResponseWriter, r *http.Request, err error) error {
-	told, ok := errors.AsType[*oauthError](err)
-	if !ok {
-		told = p.notNow(err)
-	}
+	told := p.told(err)
 	p.log.Debug("request refused", zap.String("path", r.URL.Path), zap.String("error", told.code), zap.String("description", told.description))
 	status := cmp.Or(told.status, http.StatusBadRequest) // the error itself may be that of other requests too
 	if told.challenge != "" {
@@ -55,6 +52,15 @@ func (p *Provider) fail(w http.ResponseWriter, r *http.Request, err error) error
 		return p.pages.render(w, r, "error", map[string]any{"Code": told.code, "Description": told.description}, status)
 	}
 	return writeJSON(w, status, map[string]any{"error": told.code, "error_description": inASCII(told.description)})
+}
+
+// told returns the error for the client or user: that of the store or the accounts says that
+// it does not work now.
+func (p *Provider) told(err error) *oauthError {
+	if told, ok := errors.AsType[*oauthError](err); ok {
+		return told
+	}
+	return p.notNow(err)
 }
 
 // inASCII converts a description to the characters that RFC 6749 §5.2 allows.
