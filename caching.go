@@ -66,8 +66,8 @@ func (w *privateWriter) mark() {
 	}
 	control, vary := listOf(w.Header(), "Cache-Control"), listOf(w.Header(), "Vary")
 	has := func(directives ...string) bool {
-		return slices.ContainsFunc(control, func(given string) bool {
-			name, _, _ := strings.Cut(given, "=")
+		return slices.ContainsFunc(control, func(element string) bool {
+			name, _, _ := strings.Cut(element, "=")
 			return slices.Contains(directives, name)
 		})
 	}

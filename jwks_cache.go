@@ -77,7 +77,7 @@ func (c *IssuerConfig) remoteSettings() (settings jwks.Settings, err error) {
 	for _, option := range []struct {
 		name     string
 		given    caddy.Duration
-		standard time.Duration
+		fallback time.Duration
 		into     *time.Duration
 	}{
 		{"refresh", given.Refresh, jwks.DefaultRefresh, &settings.Refresh},
@@ -87,7 +87,7 @@ func (c *IssuerConfig) remoteSettings() (settings jwks.Settings, err error) {
 	} {
 		*option.into = time.Duration(option.given)
 		if option.given == 0 {
-			*option.into = option.standard
+			*option.into = option.fallback
 		}
 		if *option.into < shortestPause {
 			return settings, fmt.Errorf("jwks: %s is %s; it must be at least %s", option.name, *option.into, shortestPause)

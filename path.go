@@ -169,14 +169,14 @@ func decodeDots(path string) string {
 }
 
 // percentDecode also decodes the escapes of IIS, such as %u002e. It keeps invalid escapes.
-func percentDecode(path string, wanted func(byte) bool) string {
+func percentDecode(path string, matches func(byte) bool) string {
 	if !strings.Contains(path, "%") {
 		return path
 	}
 	var decoded strings.Builder
 	for i := 0; i < len(path); i++ {
 		if path[i] == '%' {
-			if c, ok := hexadecimal(path, i+1, 2); ok && wanted(byte(c)) {
+			if c, ok := hexadecimal(path, i+1, 2); ok && matches(byte(c)) {
 				decoded.WriteByte(byte(c))
 				i += 2
 				continue

@@ -45,7 +45,7 @@ func (p *Provider) Authenticate(w http.ResponseWriter, r *http.Request) (caddyau
 	if failure := p.decide(r, who, nil).refusal; failure != nil {
 		p.answers.Announce(w, r, failure)
 		if failure.Reason == refusal.KeysUnavailable {
-			return user, false, failure.Told()
+			return user, false, failure.Public()
 		}
 		return user, false, nil
 	}

@@ -28,9 +28,9 @@ type (
 	// RevocationListener is an optional interface of a UserStore that can notify of
 	// revocations by other processes.
 	RevocationListener = store.RevocationListener
-	// TryCounter is an optional interface of a UserStore that counts attempts for several
+	// AttemptCounter is an optional interface of a UserStore that counts attempts for several
 	// nodes.
-	TryCounter = store.TryCounter
+	AttemptCounter = store.AttemptCounter
 )
 
 // Errors of a UserStore; compare them with errors.Is.

@@ -12,7 +12,7 @@ import (
 
 // Attempts counts the attempts of clients: per account, per client and in total.
 type Attempts struct {
-	counts *tryCounts
+	counts *attemptCounts
 	pooled string // the key under which counts are shared
 	issuer string
 	users  func() store.UserStore
@@ -35,11 +35,11 @@ type Attempts struct {
 
 func newAttempts(config Config, users func() store.UserStore) (*Attempts, error) {
 	a := &Attempts{issuer: config.Issuer, users: users, pooled: config.KeyIdentity()}
-	pooled, _, err := tryCountSets.LoadOrNew(a.pooled, func() (caddy.Destructor, error) { return new(tryCounts), nil })
+	pooled, _, err := attemptCountSets.LoadOrNew(a.pooled, func() (caddy.Destructor, error) { return new(attemptCounts), nil })
 	if err != nil {
 		return nil, err
 	}
-	a.counts = pooled.(*tryCounts)
+	a.counts = pooled.(*attemptCounts)
 	failures, window := config.ThrottleFailures, time.Duration(config.ThrottleWindow)
 	a.logIns = a.NewThrottle("log-ins of an account", failures, window)
 	a.Clients = a.NewThrottle("log-ins of a client", ClientFailuresPerMinute, time.Minute)
@@ -48,7 +48,7 @@ func newAttempts(config Config, users func() store.UserStore) (*Attempts, error)
 	a.External = a.NewThrottle("log-ins at providers", ClientFailuresPerMinute, time.Minute)
 	a.ExternalKept = a.NewThrottle("log-ins at providers of all clients", PendingKept, PendingLifetime)
 	a.familiars = a.NewThrottle("tries of a familiar client", failures, window)
-	a.strangers = a.NewThrottle("tries of a stranger", StrangerTries, window)
+	a.strangers = a.NewThrottle("tries of a stranger", StrangerAttempts, window)
 	a.allStrangers = a.NewThrottle("tries of strangers", SparedFactor*failures, window)
 	if failures < 0 {
 		a.Clients, a.External, a.RefusedSignUps = nil, nil, nil
@@ -60,7 +60,7 @@ func newAttempts(config Config, users func() store.UserStore) (*Attempts, error)
 }
 
 func (a *Attempts) release() error {
-	_, err := tryCountSets.Delete(a.pooled)
+	_, err := attemptCountSets.Delete(a.pooled)
 	return err
 }
 
@@ -71,8 +71,8 @@ func (a *Attempts) NewThrottle(name string, failures int, window time.Duration) 
 	if t != nil {
 		kept, _ := a.counts.LoadOrStore(fmt.Sprint(name, failures, window), t.Counts)
 		t.Counts = kept.(*otter.Cache[string, *rate.Limiter])
-		t.shared = func() store.TryCounter {
-			counter, _ := a.users().(store.TryCounter)
+		t.shared = func() store.AttemptCounter {
+			counter, _ := a.users().(store.AttemptCounter)
 			return counter
 		}
 	}

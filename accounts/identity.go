@@ -103,11 +103,11 @@ func (i *Identities) LogIn(
 		i.Audit("login refused", user.ID, "", client)
 		return nil, &refusal.Error{Reason: refusal.Disabled}
 	}
-	given, err := i.sessions.Begin(ctx, user, client)
+	grant, err := i.sessions.Begin(ctx, user, client)
 	if err != nil {
 		return nil, err
 	}
-	if err := i.remember(ctx, identity, given); err != nil {
+	if err := i.remember(ctx, identity, grant); err != nil {
 		return nil, err
 	}
 	// In the meantime, the identity may have been disconnected and the user's sessions
@@ -116,9 +116,9 @@ func (i *Identities) LogIn(
 		if err == nil {
 			err = &refusal.Error{Reason: refusal.LoginState}
 		}
-		return nil, errors.Join(err, i.sessions.End(context.WithoutCancel(ctx), user.ID, given.SessionID, ""))
+		return nil, errors.Join(err, i.sessions.End(context.WithoutCancel(ctx), user.ID, grant.SessionID, ""))
 	}
-	return given, nil
+	return grant, nil
 }
 
 // newUserID returns the ID of the user for a new identity. It is deterministic, so that the
@@ -283,13 +283,13 @@ type ExternalSession struct {
 
 // remember allows the provider to end the session later, by its own session
 // or by its user.
-func (i *Identities) remember(ctx context.Context, identity *ExternalIdentity, given *Grant) error {
+func (i *Identities) remember(ctx context.Context, identity *ExternalIdentity, grant *Grant) error {
 	subject := identityKey(identity.Issuer, identity.Subject)
-	text, err := json.Marshal(ExternalSession{given.User.ID, subject, identity.AuthTime})
+	text, err := json.Marshal(ExternalSession{grant.User.ID, subject, identity.AuthTime})
 	if err != nil {
 		return err
 	}
-	record := store.Record{Kind: KindBySubject, ID: given.SessionID, Owner: subject, Value: text, ExpiresAt: given.SessionEnds}
+	record := store.Record{Kind: KindBySubject, ID: grant.SessionID, Owner: subject, Value: text, ExpiresAt: grant.SessionEnds}
 	err = i.Users().CreateRecord(ctx, record)
 	if err == nil && identity.SessionID != "" {
 		record.Kind, record.Owner = kindByID, identityKey(identity.Issuer, identity.SessionID)
@@ -299,7 +299,7 @@ func (i *Identities) remember(ctx context.Context, identity *ExternalIdentity, g
 		return nil
 	}
 	// Do not start a session that the provider could not end.
-	return errors.Join(StoreRefusal(err), i.sessions.End(context.WithoutCancel(ctx), given.User.ID, given.SessionID, ""))
+	return errors.Join(StoreRefusal(err), i.sessions.End(context.WithoutCancel(ctx), grant.User.ID, grant.SessionID, ""))
 }
 
 // LogOut ends the sessions that a logout token refers to, but only sessions that

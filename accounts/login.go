@@ -169,7 +169,7 @@ func (l *LogIns) Confirm(ctx context.Context, user store.User, sessionID, passwo
 }
 
 const (
-	StrangerTries = 3  // attempts of a client that has not logged in to the account before
+	StrangerAttempts = 3  // attempts of a client that has not logged in to the account before
 	SparedFactor  = 10 // of all such clients together, times the failures of an account
 )
 

@@ -51,20 +51,20 @@ func (l *LogIns) rehash(ctx context.Context, user store.User, pw string, client 
 // ChangePassword changes the password of a user who knows the current one, and ends the
 // other sessions. If the new password is already set, the response of an earlier request
 // was lost, and the remaining steps are completed.
-func (l *LogIns) ChangePassword(ctx context.Context, userID, sessionID, current, fresh string, client Client) error {
+func (l *LogIns) ChangePassword(ctx context.Context, userID, sessionID, current, replacement string, client Client) error {
 	user, err := l.Users().User(ctx, userID)
 	if err != nil {
 		return StoreRefusal(err)
 	}
 	checked, err := l.CheckPassword(ctx, user.EmailKey, current, client)
 	if failure, ok := errors.AsType[*refusal.Error](err); ok && failure.Reason == refusal.WrongCredentials { // it is counted
-		done, checkErr := password.Check(ctx, l.HashTurn("log-in", client), user.PasswordHash, fresh)
+		done, checkErr := password.Check(ctx, l.HashTurn("log-in", client), user.PasswordHash, replacement)
 		if checkErr != nil || !done {
 			return errors.Join(StoreRefusal(checkErr), err)
 		}
 	} else if err != nil {
 		return err
-	} else if err := l.SetPassword(ctx, userID, &checked.PasswordHash, fresh, client); err != nil {
+	} else if err := l.SetPassword(ctx, userID, &checked.PasswordHash, replacement, client); err != nil {
 		return err
 	}
 	l.Audit("password changed", userID, sessionID, client)

@@ -137,9 +137,9 @@ func (s *Sessions) Refresh(ctx context.Context, token string, client Client) (*G
 		return nil, StoreRefusal(err)
 	}
 	for range rotationTries {
-		given, err := s.rotate(ctx, use, client)
+		grant, err := s.rotate(ctx, use, client)
 		if !errors.Is(err, errRotatedMeanwhile) {
-			return given, err
+			return grant, err
 		}
 	}
 	return nil, StoreRefusal(errRotatedMeanwhile)
@@ -165,7 +165,7 @@ func (s *Sessions) rotate(ctx context.Context, use *RefreshUse, client Client) (
 		return nil, &refusal.Error{Reason: refusal.RefreshToken}
 	}
 	line := RefreshLine{session.RefreshHash, session.PreviousHash, session.RotatedAt}
-	next, fresh, err := use.Rotate(line)
+	next, successor, err := use.Rotate(line)
 	if errors.Is(err, ErrRefreshReused) {
 		return nil, s.endReused(ctx, session, client)
 	}
@@ -181,20 +181,20 @@ func (s *Sessions) rotate(ctx context.Context, use *RefreshUse, client Client) (
 			return nil, StoreRefusal(err)
 		}
 	}
-	given, err := s.grant(user, session, fresh, now)
+	grant, err := s.grant(user, session, successor, now)
 	if err == nil {
 		err = StoreRefusal(use.InTime(next))
 	}
 	if err != nil {
 		return nil, err
 	}
-	given.InTime = func() bool { return use.InTime(next) == nil }
+	grant.InTime = func() bool { return use.InTime(next) == nil }
 	if next.PreviousHash == line.PreviousHash {
 		CountEvent("refresh", "repeated")
 	} else {
 		CountEvent("refresh", "ok")
 	}
-	return given, nil
+	return grant, nil
 }
 
 // endReused ends a session whose refresh token was used by two parties.
@@ -241,7 +241,7 @@ const kindReplaced = "replaced session"
 // Replace records that a browser with a session has started another one. token is
 // the refresh token of the previous session, or empty. If that session belongs to another
 // user, it ends.
-func (s *Sessions) Replace(ctx context.Context, given *Grant, token string) error {
+func (s *Sessions) Replace(ctx context.Context, grant *Grant, token string) error {
 	if token == "" {
 		return nil
 	}
@@ -252,10 +252,10 @@ func (s *Sessions) Replace(ctx context.Context, given *Grant, token string) erro
 	if err != nil {
 		return StoreRefusal(err)
 	}
-	if old.UserID != given.User.ID {
+	if old.UserID != grant.User.ID {
 		return s.End(ctx, old.UserID, old.ID, "")
 	}
-	return s.replacedBy(ctx, old.ID, given.SessionID, old.ExpiresAt)
+	return s.replacedBy(ctx, old.ID, grant.SessionID, old.ExpiresAt)
 }
 
 // replacedBy records that a session ends with another one. If it was already replaced by a

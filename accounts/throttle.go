@@ -32,7 +32,7 @@ type Throttle struct {
 	every  time.Duration
 	burst  int
 	Counts *otter.Cache[string, *rate.Limiter]
-	shared func() store.TryCounter // nil without other nodes
+	shared func() store.AttemptCounter // nil without other nodes
 }
 
 func newThrottle(name string, failures int, window time.Duration) *Throttle {
@@ -50,14 +50,14 @@ func newThrottle(name string, failures int, window time.Duration) *Throttle {
 	}
 }
 
-// tryCounts are the counts of this process, by issuer and store. Neither another site nor a
+// attemptCounts are the counts of this process, by issuer and store. Neither another site nor a
 // config reload resets them.
-type tryCounts struct{ sync.Map }
+type attemptCounts struct{ sync.Map }
 
-var tryCountSets = caddy.NewUsagePool()
+var attemptCountSets = caddy.NewUsagePool()
 
 // Destruct implements caddy.Destructor.
-func (*tryCounts) Destruct() error { return nil }
+func (*attemptCounts) Destruct() error { return nil }
 
 // attempt is an attempt that is counted as a failure until it is forgiven.
 type attempt struct {
@@ -117,7 +117,7 @@ func (t *Throttle) count(
 	shared := store.HashToken(t.name + "\n" + key)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sharedCountTimeout)
 	defer cancel()
-	wait, err := counter.CountTry(ctx, shared, burst, every, now)
+	wait, err := counter.CountAttempt(ctx, shared, burst, every, now)
 	if err != nil {
 		return a, 0
 	}
@@ -128,7 +128,7 @@ func (t *Throttle) count(
 	a.forgiveThere = func() {
 		ctx, cancel := context.WithTimeout(context.Background(), sharedCountTimeout)
 		defer cancel()
-		_ = counter.ForgiveTry(ctx, shared, every) // on failure one attempt too many is counted, until it expires
+		_ = counter.ForgiveAttempt(ctx, shared, every) // on failure one attempt too many is counted, until it expires
 	}
 	return a, 0
 }

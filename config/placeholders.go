@@ -34,9 +34,9 @@ func ResolveList(option string, values []string) error {
 var Placeholder = regexp.MustCompile(`([^\\]|^){([a-zA-Z][\w.-]*)}`)
 
 // SetDefault sets a value that is not set.
-func SetDefault[T comparable](value *T, standard T) {
+func SetDefault[T comparable](value *T, fallback T) {
 	var zero T
 	if *value == zero {
-		*value = standard
+		*value = fallback
 	}
 }

@@ -49,8 +49,8 @@ func DecodeSecret(value, encoding string) (*jwt.Key, error) {
 	case "hex":
 		secret, err = hex.DecodeString(strings.TrimSpace(value))
 	case "base64":
-		standard := strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimSpace(value))
-		secret, err = base64.RawStdEncoding.DecodeString(strings.TrimRight(standard, "="))
+		standardAlphabet := strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimSpace(value))
+		secret, err = base64.RawStdEncoding.DecodeString(strings.TrimRight(standardAlphabet, "="))
 	default:
 		return nil, fmt.Errorf("unknown encoding %q; it must be base64 or hex, or omitted", encoding)
 	}

@@ -174,11 +174,11 @@ type Stats struct {
 func (c *KeySet) Stats() Stats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	told := Stats{Good: c.good, Bad: c.bad, FetchedAt: c.fetchedAt}
+	stats := Stats{Good: c.good, Bad: c.bad, FetchedAt: c.fetchedAt}
 	if current := c.current.Load(); current != nil {
-		told.Keys = len(current.Keys)
+		stats.Keys = len(current.Keys)
 	}
-	return told
+	return stats
 }
 
 // Start starts fetching in the background. It does not wait, so Caddy also starts if the

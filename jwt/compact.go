@@ -155,17 +155,17 @@ func foldable(name string) bool {
 
 // checkType prevents ID tokens, logout tokens, DPoP proofs and similar from being accepted
 // as access tokens (RFC 8725 §3.11).
-func checkType(typ, wanted string) error {
+func checkType(typ, expected string) error {
 	got := mediaType(typ)
-	if wanted == "" {
+	if expected == "" {
 		if got == "" || got == "jwt" || got == "at+jwt" {
 			return nil
 		}
-		wanted = "JWT or at+jwt"
-	} else if got == mediaType(wanted) {
+		expected = "JWT or at+jwt"
+	} else if got == mediaType(expected) {
 		return nil
 	}
-	return refusal.New(refusal.TokenType, "typ is %s; expected %s", refusal.Quoted(typ), wanted)
+	return refusal.New(refusal.TokenType, "typ is %s; expected %s", refusal.Quoted(typ), expected)
 }
 
 func mediaType(typ string) string {

@@ -211,12 +211,12 @@ func verifySignature(ctx context.Context, issuer *Issuer, header joseHeader, par
 		if !ok || len(keys) == 0 {
 			continue
 		}
-		fresh, err := again.FindAgain(ctx, header.Algorithm, header.KeyID)
+		reloaded, err := again.FindAgain(ctx, header.Algorithm, header.KeyID)
 		if err != nil {
 			return nil, err
 		}
-		fresh = slices.DeleteFunc(slices.Clone(fresh), func(key *Key) bool { return slices.Contains(keys, key) })
-		if key := verifying(fresh); key != nil {
+		reloaded = slices.DeleteFunc(slices.Clone(reloaded), func(key *Key) bool { return slices.Contains(keys, key) })
+		if key := verifying(reloaded); key != nil {
 			return key, nil
 		}
 	}

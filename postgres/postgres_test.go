@@ -200,7 +200,7 @@ func TestTries(t *testing.T) {
 	try := func(key string, now time.Time) (time.Duration, bool) {
 		t.Helper()
 		stores[0], stores[1] = stores[1], stores[0]
-		wait, err := stores[0].CountTry(t.Context(), key, 10, every, now)
+		wait, err := stores[0].CountAttempt(t.Context(), key, 10, every, now)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -226,7 +226,7 @@ func TestTries(t *testing.T) {
 	if _, ok := try("alice", now.Add(every)); ok {
 		t.Error("a share later there is more than one")
 	}
-	if err := stores[0].ForgiveTry(t.Context(), "alice", every); err != nil {
+	if err := stores[0].ForgiveAttempt(t.Context(), "alice", every); err != nil {
 		t.Fatal(err)
 	}
 	if _, ok := try("alice", now.Add(every)); !ok {
@@ -237,7 +237,7 @@ func TestTries(t *testing.T) {
 	var through atomic.Int64
 	for i := range 100 {
 		all.Go(func() {
-			wait, err := stores[i%2].CountTry(t.Context(), "at once", 10, every, now)
+			wait, err := stores[i%2].CountAttempt(t.Context(), "at once", 10, every, now)
 			if err != nil {
 				t.Error(err)
 			} else if wait == 0 {
@@ -492,25 +492,25 @@ func TestTriesOfAWrongClock(t *testing.T) {
 	store := open(t, s.database("wrong clock")).(*Store)
 	now, every := time.Now(), time.Minute
 	for range 10 { // all there are, by a clock that is a year ahead
-		if wait, err := store.CountTry(t.Context(), "alice", 10, every, now.AddDate(1, 0, 0)); err != nil || wait != 0 {
+		if wait, err := store.CountAttempt(t.Context(), "alice", 10, every, now.AddDate(1, 0, 0)); err != nil || wait != 0 {
 			t.Fatal(wait, err)
 		}
 	}
-	wait, err := store.CountTry(t.Context(), "alice", 10, every, now)
+	wait, err := store.CountAttempt(t.Context(), "alice", 10, every, now)
 	if err != nil || wait <= 0 || wait > every {
 		t.Errorf("by the right clock it waits %s, %v", wait, err)
 	}
-	if wait, err := store.CountTry(t.Context(), "alice", 10, every, now.Add(every)); err != nil || wait != 0 {
+	if wait, err := store.CountAttempt(t.Context(), "alice", 10, every, now.Add(every)); err != nil || wait != 0 {
 		t.Errorf("a share later it waits %s, %v", wait, err)
 	}
-	if wait, err := store.CountTry(t.Context(), "bob", 10, every, now.AddDate(1, 0, 0)); err != nil || wait != 0 {
+	if wait, err := store.CountAttempt(t.Context(), "bob", 10, every, now.AddDate(1, 0, 0)); err != nil || wait != 0 {
 		t.Fatal(wait, err)
 	}
-	if err := store.ForgiveTry(t.Context(), "bob", every); err != nil {
+	if err := store.ForgiveAttempt(t.Context(), "bob", every); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 2 {
-		if wait, err := store.CountTry(t.Context(), "bob", 10, every, now.Add(time.Duration(i)*every)); err != nil || i == 1 && wait != 0 {
+		if wait, err := store.CountAttempt(t.Context(), "bob", 10, every, now.Add(time.Duration(i)*every)); err != nil || i == 1 && wait != 0 {
 			t.Errorf("one try that was forgiven: it waits %s, %v", wait, err)
 		}
 	}

@@ -242,6 +242,6 @@ func Of(err error) *Error {
 	return refusal
 }
 
-// Told returns the error for a site's handle_errors ({http.error.message}), without the
+// Public returns the error for a site's handle_errors ({http.error.message}), without the
 // detail, which is only for the operator.
-func (e *Error) Told() error { return &Error{Reason: e.Reason} }
+func (e *Error) Public() error { return &Error{Reason: e.Reason} }

@@ -158,7 +158,7 @@ func TestThreatRightLogInsSpendNothing(t *testing.T) {
 	for range 2*accounts.DefaultThrottleFailures + 1 {
 		s.MustAnswer(200, s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com"), from("10.20.0.1")), "at home, where somebody has logged in")
 	}
-	for i := range 2 * accounts.StrangerTries { // of networks of their own, so that each is a stranger
+	for i := range 2 * accounts.StrangerAttempts { // of networks of their own, so that each is a stranger
 		s.MustAnswer(200, s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com"), from("10.30.0.1")), fmt.Sprint("at a new address, ", i))
 	}
 	// Of all strangers together, too.
@@ -173,7 +173,7 @@ func TestThreatRightLogInsSpendNothing(t *testing.T) {
 		}
 	}
 	// Control: wrong ones are spent.
-	for range accounts.StrangerTries {
+	for range accounts.StrangerAttempts {
 		s.MustAnswer(429, s.Post("/auth/login", wrong, from("203.0.113.9")), "a wrong guess of a stranger")
 	}
 	s.MustAnswer(429, s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com"), from("203.0.113.9")), "a right guess after too many")

@@ -73,7 +73,7 @@ type Rotation struct {
 // expired.
 func Rotate(
 	ctx context.Context, storage certmagic.Storage, storageKey string, r Rotation,
-) (old, fresh string, err error) {
+) (old, successor string, err error) {
 	unlock, err := lockStorage(ctx, storage, storageKey)
 	if err != nil {
 		return "", "", err
@@ -95,7 +95,7 @@ func Rotate(
 		return "", "", err
 	}
 	key.SignsFrom = r.Now.Add(r.Lead).UTC()
-	old, fresh = stored.Keys[stored.Signs(r.Now)].ID(), key.ID()
+	old, successor = stored.Keys[stored.Signs(r.Now)].ID(), key.ID()
 	verifyUntil := key.SignsFrom.Add(time.Duration(stored.TokenLifetime)*time.Second + rotationMargin)
 	kept := []StoredKey{key}
 	for i, known := range stored.Keys {
@@ -118,7 +118,7 @@ func Rotate(
 		}
 	}
 	stored.Keys = kept
-	return old, fresh, errors.Join(saveStoredKeys(ctx, storage, storageKey, stored), rememberErr)
+	return old, successor, errors.Join(saveStoredKeys(ctx, storage, storageKey, stored), rememberErr)
 }
 
 // ID returns the key ID of a stored key, empty if the key is corrupt.

@@ -181,15 +181,15 @@ type OneTimeToken struct {
 	ExpiresAt time.Time
 }
 
-// TryCounter is an optional interface of a [UserStore] for several nodes: it counts
+// AttemptCounter is an optional interface of a [UserStore] for several nodes: it counts
 // attempts for all of them. A key identifies a user or a client without revealing which.
-type TryCounter interface {
-	// CountTry counts an attempt, unless burst attempts are already counted; then it
+type AttemptCounter interface {
+	// CountAttempt counts an attempt, unless burst attempts are already counted; then it
 	// returns how long to wait. One attempt is forgotten each time every has passed.
 	// Concurrent callers cannot exceed the limit.
-	CountTry(ctx context.Context, key string, burst int, every time.Duration, now time.Time) (wait time.Duration, err error)
-	// ForgiveTry removes an attempt from the count.
-	ForgiveTry(ctx context.Context, key string, every time.Duration) error
+	CountAttempt(ctx context.Context, key string, burst int, every time.Duration, now time.Time) (wait time.Duration, err error)
+	// ForgiveAttempt removes an attempt from the count.
+	ForgiveAttempt(ctx context.Context, key string, every time.Duration) error
 }
 
 // ErrNewerSchema means that a newer program has created the tables.

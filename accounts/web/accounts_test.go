@@ -291,7 +291,7 @@ func TestThreatCredentialStuffing(t *testing.T) {
 	for range 10 {
 		s.MustAnswer(401, s.Post("/auth/login", wrong, from("203.0.113.200")), "a guess")
 	}
-	for range accounts.StrangerTries {
+	for range accounts.StrangerAttempts {
 		s.MustAnswer(429, s.Post("/auth/login", wrong, from("203.0.113.200")), "a guess that is too many")
 	}
 	s.MustAnswer(429, s.Post("/auth/login", sitetest.CredentialsOf("carol@example.com"), from("203.0.113.200")), "the right guess after too many")

@@ -25,12 +25,12 @@ func (a *Shared) caller(w http.ResponseWriter, r *http.Request) (*jwt.Token, err
 		token, err = a.service.Verifier.Verify(r.Context(), credential.Token, a.service.Now())
 	}
 	if err != nil && (credential.Source == nil || credential.Source.OfAccounts) && Renewable(refusal.Of(err)) {
-		fresh, storeErr := a.Renew(w, r)
+		renewed, storeErr := a.Renew(w, r)
 		if storeErr != nil {
 			return nil, storeErr
 		}
-		if fresh != nil {
-			token, err = a.service.Verifier.Verify(r.Context(), fresh.AccessToken, a.service.Now())
+		if renewed != nil {
+			token, err = a.service.Verifier.Verify(r.Context(), renewed.AccessToken, a.service.Now())
 		}
 	}
 	if err != nil {

@@ -16,9 +16,9 @@ import (
 )
 
 // SetSessionCookies sets the tokens of a session as cookies.
-func SetSessionCookies(w http.ResponseWriter, r *http.Request, given *accounts.Grant) {
-	credentials.SetCookie(w, r, credentials.SessionCookie, given.AccessToken, given.SessionEnds)
-	credentials.SetCookie(w, r, credentials.RefreshCookie, given.RefreshToken, given.SessionEnds)
+func SetSessionCookies(w http.ResponseWriter, r *http.Request, grant *accounts.Grant) {
+	credentials.SetCookie(w, r, credentials.SessionCookie, grant.AccessToken, grant.SessionEnds)
+	credentials.SetCookie(w, r, credentials.RefreshCookie, grant.RefreshToken, grant.SessionEnds)
 }
 
 func clearSessionCookies(w http.ResponseWriter, r *http.Request) {
@@ -94,7 +94,7 @@ func (a *Shared) Renew(w http.ResponseWriter, r *http.Request) (*accounts.Grant,
 	if refreshToken == "" {
 		return nil, nil
 	}
-	given, err := a.service.Sessions.Refresh(r.Context(), refreshToken, client(r))
+	grant, err := a.service.Sessions.Refresh(r.Context(), refreshToken, client(r))
 	if err != nil {
 		switch refusal.Of(err).Reason {
 		case refusal.RefreshToken:
@@ -105,11 +105,11 @@ func (a *Shared) Renew(w http.ResponseWriter, r *http.Request) (*accounts.Grant,
 		}
 		return nil, err
 	}
-	SetSessionCookies(w, r, given)
+	SetSessionCookies(w, r, grant)
 	name := credentials.CookieName(r, credentials.SessionCookie)
 	credentials.StripCookie(r, name)
-	r.AddCookie(&http.Cookie{Name: name, Value: given.AccessToken})
-	return given, nil
+	r.AddCookie(&http.Cookie{Name: name, Value: grant.AccessToken})
+	return grant, nil
 }
 
 // ForgetLateCookie removes the refresh token from a response that a handler delayed for so

@@ -158,11 +158,11 @@ func (h *Handler) pending(r *http.Request, kind, cookie string) (store.Record, e
 // takePending returns and removes the stored value of the browser if wanted returns nil. It
 // returns [store.ErrNotFound] if there is no value.
 func (h *Handler) takePending(
-	w http.ResponseWriter, r *http.Request, kind, cookie string, wanted func(store.Record) error,
+	w http.ResponseWriter, r *http.Request, kind, cookie string, check func(store.Record) error,
 ) (store.Record, error) {
 	record, err := h.pending(r, kind, cookie)
 	if err == nil {
-		err = wanted(record)
+		err = check(record)
 	}
 	if err == nil {
 		record, err = h.service.Users().TakeRecord(r.Context(), kind, record.ID, h.service.Now())
@@ -208,9 +208,9 @@ func (h *Handler) finishExternal(w http.ResponseWriter, r *http.Request, login *
 	if pending.UserID != "" {
 		return h.finishConnect(w, r, login, &pending, identity, err)
 	}
-	var given *accounts.Grant
+	var grant *accounts.Grant
 	if err == nil {
-		given, err = h.service.Identities.LogIn(r.Context(), login, identity, client(r))
+		grant, err = h.service.Identities.LogIn(r.Context(), login, identity, client(r))
 	}
 	if taken, ok := errors.AsType[*accounts.AccountExists](err); ok {
 		// The identity waits for the password of the account, and then for confirmation.
@@ -223,10 +223,10 @@ func (h *Handler) finishExternal(w http.ResponseWriter, r *http.Request, login *
 		accounts.CountEvent("login", "refused")
 		return h.showLogin(w, r, pending.ReturnTo, err)
 	}
-	if err := h.service.Sessions.Replace(r.Context(), given, refreshTokenOf(r)); err != nil {
+	if err := h.service.Sessions.Replace(r.Context(), grant, refreshTokenOf(r)); err != nil {
 		return h.showLogin(w, r, pending.ReturnTo, err)
 	}
-	SetSessionCookies(w, r, given)
+	SetSessionCookies(w, r, grant)
 	answer.SeeOther(w, answer.SafeReturnPath(pending.ReturnTo, answer.MountedAt(r)+h.Path("account")))
 	return nil
 }
@@ -323,12 +323,12 @@ func (h *Handler) showLogin(w http.ResponseWriter, r *http.Request, returnTo str
 	}
 	h.service.SayStoreFails(refusal)
 	h.answers.Announce(w, r, refusal)
-	told := refusal.Reason.Answer()
-	text := told.Description
+	public := refusal.Reason.Answer()
+	text := public.Description
 	if taken, ok := errors.AsType[*accounts.AccountExists](err); ok {
 		text = taken.Error()
 	}
-	return h.pages.render(w, r, "login", pageData{ReturnTo: returnTo, Error: text}, told.Status)
+	return h.pages.render(w, r, "login", pageData{ReturnTo: returnTo, Error: text}, public.Status)
 }
 
 // showAccount shows a refusal on the account page.
@@ -339,8 +339,8 @@ func (h *Handler) showAccount(w http.ResponseWriter, r *http.Request, token *jwt
 	}
 	h.service.SayStoreFails(refusal)
 	h.answers.Announce(w, r, refusal)
-	told := refusal.Reason.Answer()
-	return h.renderAccount(w, r, token, pageData{Error: told.Description}, told.Status)
+	public := refusal.Reason.Answer()
+	return h.renderAccount(w, r, token, pageData{Error: public.Description}, public.Status)
 }
 
 // backchannelLogout handles a provider's notification that a user has logged out there

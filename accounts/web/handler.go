@@ -67,7 +67,7 @@ func (h *Handler) provision(ctx caddy.Context) error {
 		return err
 	}
 	for _, login := range h.logins {
-		h.pages.standard.Providers = append(h.pages.standard.Providers, pageLink{login.Label, h.Prefix + accounts.ExternalRoutes["external"] + login.Name})
+		h.pages.defaults.Providers = append(h.pages.defaults.Providers, pageLink{login.Label, h.Prefix + accounts.ExternalRoutes["external"] + login.Name})
 	}
 	h.warn(place.Of(ctx))
 	return nil
@@ -133,8 +133,8 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, refusal *refusa
 	page := answer.Prefers(r, "text/html", "application/json")
 	if page && h.secretQuery(r) { // an error that is passed on is logged with its URL
 		h.answers.Announce(w, r, refusal)
-		told := refusal.Reason.Answer()
-		return h.pages.render(w, r, "message", pageData{Title: http.StatusText(told.Status), Text: told.Description}, told.Status)
+		public := refusal.Reason.Answer()
+		return h.pages.render(w, r, "message", pageData{Title: http.StatusText(public.Status), Text: public.Description}, public.Status)
 	}
 	if page {
 		return h.answers.Refuse(w, r, refusal)

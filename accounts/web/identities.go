@@ -28,12 +28,12 @@ type offer struct {
 
 // offersTo reports whether an identity waits for the user who has just logged in. An
 // identity that waits for another user is removed.
-func (h *Handler) offersTo(w http.ResponseWriter, r *http.Request, in *input, given *accounts.Grant) bool {
+func (h *Handler) offersTo(w http.ResponseWriter, r *http.Request, in *input, grant *accounts.Grant) bool {
 	record, err := h.pending(r, accounts.KindOffered, offerCookie)
 	if errors.Is(err, store.ErrNotFound) {
 		return false
 	}
-	if err == nil && record.Owner != given.User.ID {
+	if err == nil && record.Owner != grant.User.ID {
 		h.dropOffer(w, r)
 		return false
 	}
@@ -43,13 +43,13 @@ func (h *Handler) offersTo(w http.ResponseWriter, r *http.Request, in *input, gi
 			if err := json.Unmarshal(kept.Value, &waiting); err != nil {
 				return err
 			}
-			waiting.SessionID, waiting.ReturnTo = given.SessionID, answer.SafeReturnPath(in.text("return_to"), "")
+			waiting.SessionID, waiting.ReturnTo = grant.SessionID, answer.SafeReturnPath(in.text("return_to"), "")
 			kept.Value, err = json.Marshal(waiting)
 			return err
 		})
 	}
 	if err != nil {
-		h.service.Log.Warn("user not asked about an external identity; it can be connected on the account page", zap.String("user_id", given.User.ID), zap.Error(err))
+		h.service.Log.Warn("user not asked about an external identity; it can be connected on the account page", zap.String("user_id", grant.User.ID), zap.Error(err))
 	}
 	return err == nil
 }
@@ -154,8 +154,8 @@ func (h *Handler) connect(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 		h.answers.Announce(w, r, refusal)
-		told := refusal.Reason.Answer()
-		return h.askToConnect(w, r, token, user, record, waiting, pageData{Error: confirmError(refusal)}, told.Status)
+		public := refusal.Reason.Answer()
+		return h.askToConnect(w, r, token, user, record, waiting, pageData{Error: confirmError(refusal)}, public.Status)
 	}
 	_, err = h.takePending(w, r, accounts.KindOffered, offerCookie, func(store.Record) error { return nil })
 	if errors.Is(err, store.ErrNotFound) {

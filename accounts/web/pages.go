@@ -33,7 +33,7 @@ var pageNames = []string{"login", "signup", "account", "confirm", "reset", "mess
 type pages struct {
 	templates map[string]*template.Template
 	style     []byte
-	standard  pageData
+	defaults  pageData
 	lead      func(returnTo string) accounts.Lead
 }
 
@@ -101,7 +101,7 @@ type pageSession struct {
 }
 
 func newPages(service *accounts.Service, config *accounts.Config) (*pages, error) {
-	p := &pages{templates: make(map[string]*template.Template), lead: service.Links.Lead, standard: standardData(*config)}
+	p := &pages{templates: make(map[string]*template.Template), lead: service.Links.Lead, defaults: standardData(*config)}
 	embedded, err := fs.Sub(embeddedPages, "pages")
 	if err != nil {
 		return nil, err
@@ -165,8 +165,8 @@ func readPage(dir string, embedded fs.FS, name string) ([]byte, error) {
 // render writes a page, all of it or nothing.
 func (p *pages) render(w http.ResponseWriter, r *http.Request, name string, data pageData, status int) error {
 	data.Cancel, data.Onward = p.lead(data.ReturnTo).Cancel, data.ReturnTo
-	data.Paths, data.PasswordMinLength = p.standard.Paths.below(answer.MountedAt(r)), p.standard.PasswordMinLength
-	for _, provider := range p.standard.Providers {
+	data.Paths, data.PasswordMinLength = p.defaults.Paths.below(answer.MountedAt(r)), p.defaults.PasswordMinLength
+	for _, provider := range p.defaults.Providers {
 		data.Providers = append(data.Providers, pageLink{provider.Name, answer.MountedAt(r) + provider.Path})
 	}
 	page, err := p.execute(name, data)

@@ -21,43 +21,43 @@ func (h *Handler) login(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	var given *accounts.Grant
+	var grant *accounts.Grant
 	email, password := in.want("email"), in.want("password")
 	if err = in.err(); err == nil {
-		given, err = h.service.LogIns.LogIn(r.Context(), email, password, client(r))
+		grant, err = h.service.LogIns.LogIn(r.Context(), email, password, client(r))
 	}
 	if err != nil {
 		return h.pageOr(w, r, in, "login", err)
 	}
-	return h.answerLogin(w, r, in, given)
+	return h.answerLogin(w, r, in, grant)
 }
 
 // answerLogin is answerGrant after a log-in: a browser in which an external identity waits
 // for this user gets the question whether to connect it.
-func (h *Handler) answerLogin(w http.ResponseWriter, r *http.Request, in *input, given *accounts.Grant) error {
-	if in.form && h.offersTo(w, r, in, given) {
+func (h *Handler) answerLogin(w http.ResponseWriter, r *http.Request, in *input, grant *accounts.Grant) error {
+	if in.form && h.offersTo(w, r, in, grant) {
 		in.values["return_to"] = answer.MountedAt(r) + h.Path("connect")
 	}
-	return h.answerGrant(w, r, in, given)
+	return h.answerGrant(w, r, in, grant)
 }
 
 // answerGrant returns the tokens. A browser gets them as cookies of a new session, so that
 // nobody can have set them before.
-func (h *Handler) answerGrant(w http.ResponseWriter, r *http.Request, in *input, given *accounts.Grant) error {
+func (h *Handler) answerGrant(w http.ResponseWriter, r *http.Request, in *input, grant *accounts.Grant) error {
 	if !in.form {
-		return answer.WriteJSON(w, http.StatusOK, tokenAnswer(given))
+		return answer.WriteJSON(w, http.StatusOK, tokenAnswer(grant))
 	}
-	if err := h.service.Sessions.Replace(r.Context(), given, refreshTokenOf(r)); err != nil {
+	if err := h.service.Sessions.Replace(r.Context(), grant, refreshTokenOf(r)); err != nil {
 		return err
 	}
-	SetSessionCookies(w, r, given)
+	SetSessionCookies(w, r, grant)
 	answer.SeeOther(w, answer.SafeReturnPath(in.text("return_to"), answer.MountedAt(r)+h.Path("account")))
 	return nil
 }
 
-func tokenAnswer(given *accounts.Grant) map[string]any {
+func tokenAnswer(grant *accounts.Grant) map[string]any {
 	return map[string]any{
-		"token": given.AccessToken, "tokenType": "Bearer", "expiresIn": int64(given.ExpiresIn / time.Second), "refreshToken": given.RefreshToken,
+		"token": grant.AccessToken, "tokenType": "Bearer", "expiresIn": int64(grant.ExpiresIn / time.Second), "refreshToken": grant.RefreshToken,
 	}
 }
 
@@ -79,11 +79,11 @@ func (h *Handler) signup(w http.ResponseWriter, r *http.Request) error {
 	if !in.form {
 		return answer.WriteJSON(w, http.StatusCreated, userAnswer(user))
 	}
-	given, err := h.service.Sessions.Begin(r.Context(), user, client(r))
+	grant, err := h.service.Sessions.Begin(r.Context(), user, client(r))
 	if err != nil {
 		return h.pageOr(w, r, in, "login", err)
 	}
-	return h.answerGrant(w, r, in, given)
+	return h.answerGrant(w, r, in, grant)
 }
 
 // userAnswer returns a user as clients see it, without the password.
@@ -111,11 +111,11 @@ func (h *Handler) refresh(w http.ResponseWriter, r *http.Request) error {
 	if err := in.err(); err != nil {
 		return err
 	}
-	given, err := h.service.Sessions.Refresh(r.Context(), token, client(r))
+	grant, err := h.service.Sessions.Refresh(r.Context(), token, client(r))
 	if err != nil {
 		return err
 	}
-	return answer.WriteJSON(w, http.StatusOK, tokenAnswer(given))
+	return answer.WriteJSON(w, http.StatusOK, tokenAnswer(grant))
 }
 
 // logout ends the session of the token. A browser without a session is already logged out.

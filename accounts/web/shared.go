@@ -66,8 +66,8 @@ func (a *Shared) Now() time.Time { return a.service.Now() }
 
 // StoreFailed reports an error of the store, so that the accounts log an outage.
 func (a *Shared) StoreFailed(err error) {
-	failure, told := errors.AsType[*refusal.Error](err)
-	if !told {
+	failure, refused := errors.AsType[*refusal.Error](err)
+	if !refused {
 		failure = refusal.Of(accounts.StoreRefusal(err))
 	}
 	if failure.Reason == refusal.StoreUnavailable || failure.Reason == refusal.StoreFull {
@@ -226,7 +226,7 @@ func (a *Shared) NewPage(embedded fs.FS, file, dir string) (*Page, error) {
 	if err != nil {
 		return nil, err
 	}
-	page := &pages{templates: map[string]*template.Template{file: parsed}, standard: standardData(a.service.Config), lead: a.service.Links.Lead}
+	page := &pages{templates: map[string]*template.Template{file: parsed}, defaults: standardData(a.service.Config), lead: a.service.Links.Lead}
 	return &Page{page, file}, nil
 }
 

@@ -44,9 +44,9 @@ type Responder struct {
 // Refuse sends a refusal: the headers of RFC 6750 §3, then the response of the site's
 // handle_errors if it has a matching route, otherwise a JSON body.
 func (h Responder) Refuse(w http.ResponseWriter, r *http.Request, err *refusal.Error) error {
-	told := err.Reason.Answer()
+	public := err.Reason.Answer()
 	h.Announce(w, r, err)
-	handlerError := caddyhttp.Error(told.Status, err.Told())
+	handlerError := caddyhttp.Error(public.Status, err.Public())
 	if takesError(r, handlerError) {
 		return handlerError
 	}
@@ -55,12 +55,12 @@ func (h Responder) Refuse(w http.ResponseWriter, r *http.Request, err *refusal.E
 
 // WriteRefusal writes the JSON body of a refusal.
 func WriteRefusal(w http.ResponseWriter, err *refusal.Error) error {
-	told := err.Reason.Answer()
+	public := err.Reason.Answer()
 	var body ErrorBody
-	body.Error.StatusCode, body.Error.Name = told.Status, told.Name
-	body.Error.Code, body.Error.Message = told.Code, told.Description
+	body.Error.StatusCode, body.Error.Name = public.Status, public.Name
+	body.Error.Code, body.Error.Message = public.Code, public.Description
 	body.Error.Details = err.Properties
-	return WriteJSON(w, told.Status, body)
+	return WriteJSON(w, public.Status, body)
 }
 
 // WriteJSON writes a value as JSON.
@@ -78,32 +78,32 @@ func WriteJSON(w http.ResponseWriter, status int, value any) error {
 
 // Announce sets the challenge and the placeholders, and counts and logs the refusal.
 func (h Responder) Announce(w http.ResponseWriter, r *http.Request, err *refusal.Error) {
-	told := err.Reason.Answer()
+	public := err.Reason.Answer()
 	Refused(err.Reason)
 	if entry := h.Logger.Check(zapcore.DebugLevel, "request refused"); entry != nil {
-		entry.Write(zap.String("reason", string(err.Reason)), zap.String("detail", err.Detail), zap.Int("status", told.Status))
+		entry.Write(zap.String("reason", string(err.Reason)), zap.String("detail", err.Detail), zap.Int("status", public.Status))
 	}
-	if told.Challenge {
+	if public.Challenge {
 		w.Header().Add("WWW-Authenticate", challenge(h.Realm, err))
 	}
 	if err.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(err.RetryAfter.Seconds()))))
 	}
 	replacer := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	replacer.Set("http.jwt.error", told.Code)
-	replacer.Set("http.jwt.error_description", told.Description)
+	replacer.Set("http.jwt.error", public.Code)
+	replacer.Set("http.jwt.error_description", public.Description)
 }
 
 // challenge returns the WWW-Authenticate header of RFC 6750 §3. It has no error if the
 // client sent no credentials (§3.1).
 func challenge(realm string, err *refusal.Error) string {
-	told := err.Reason.Answer()
+	public := err.Reason.Answer()
 	var text strings.Builder
 	text.WriteString(`Bearer realm="` + realm + `"`)
 	if err.Reason == refusal.NoCredentials {
 		return text.String()
 	}
-	text.WriteString(`, error="` + told.Code + `", error_description="` + told.Description + `"`)
+	text.WriteString(`, error="` + public.Code + `", error_description="` + public.Description + `"`)
 	if err.Scope != "" {
 		text.WriteString(`, scope="` + err.Scope + `"`)
 	}

@@ -31,18 +31,18 @@ func MountedAt(r *http.Request) string {
 // SafeReturnPath returns where a browser goes after a log-in: path if it is a path of this
 // site, otherwise standard. It rejects anything that a browser could interpret as another
 // site (CWE-601).
-func SafeReturnPath(path, standard string) string {
+func SafeReturnPath(path, fallback string) string {
 	if len(path) > 2048 || !strings.HasPrefix(path, "/") {
-		return standard
+		return fallback
 	}
 	clean, _, _ := strings.Cut(path, "?")
 	for text := path; ; {
 		if strings.HasPrefix(text, "//") || strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\\' }) {
-			return standard
+			return fallback
 		}
 		decoded, err := url.PathUnescape(clean)
 		if err != nil && text == path {
-			return standard
+			return fallback
 		}
 		if err != nil || decoded == clean {
 			break
@@ -51,7 +51,7 @@ func SafeReturnPath(path, standard string) string {
 	}
 	parsed, err := url.Parse(path)
 	if err != nil || parsed.Scheme != "" || parsed.Host != "" || parsed.User != nil {
-		return standard
+		return fallback
 	}
 	return path
 }

@@ -191,9 +191,9 @@ func rotateKeys(cmd *cobra.Command, _ []string) error {
 			}
 			return store.WithdrawKeys(ctx, users, place.path, ids)
 		}
-		old, fresh, err := signing.Rotate(ctx, storage, place.path, r)
+		old, successor, err := signing.Rotate(ctx, storage, place.path, r)
 		if err == nil {
-			fmt.Fprintf(cmd.OutOrStdout(), "issuer %s: %s signs %s, and %s %s\n", place.issuer, fresh, begins, old, becomes)
+			fmt.Fprintf(cmd.OutOrStdout(), "issuer %s: %s signs %s, and %s %s\n", place.issuer, successor, begins, old, becomes)
 		}
 		return err
 	})

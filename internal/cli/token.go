@@ -141,11 +141,11 @@ func newSigner(stdin io.Reader, flags caddycmd.Flags) (signing.Signer, error) {
 		s.ID = id
 	}
 	s.Algorithm = algorithms[0]
-	if wanted := flags.String("alg"); wanted != "" {
-		if !slices.Contains(algorithms, wanted) {
-			return s, fmt.Errorf("--alg %s: this key is for %s", wanted, strings.Join(algorithms, ", "))
+	if expected := flags.String("alg"); expected != "" {
+		if !slices.Contains(algorithms, expected) {
+			return s, fmt.Errorf("--alg %s: this key is for %s", expected, strings.Join(algorithms, ", "))
 		}
-		s.Algorithm = wanted
+		s.Algorithm = expected
 	}
 	return s, nil
 }

@@ -96,7 +96,7 @@ func (d *discovered) get(ctx context.Context, log *zap.Logger) (*metadata, error
 		return d.last(now)
 	}
 	// Do not cancel with the request: the next request needs the result too.
-	fresh, err := d.look(gooidc.ClientContext(context.WithoutCancel(ctx), d.client))
+	loaded, err := d.look(gooidc.ClientContext(context.WithoutCancel(ctx), d.client))
 	if err != nil {
 		d.pause = min(max(2*d.pause, firstPause), longestPause)
 		now = time.Now()
@@ -106,8 +106,8 @@ func (d *discovered) get(ctx context.Context, log *zap.Logger) (*metadata, error
 		return d.last(now)
 	}
 	d.note(log, now, nil)
-	d.known, d.complain, d.pause, d.next = fresh, "", 0, time.Now().Add(providerGood)
-	return fresh, nil
+	d.known, d.complain, d.pause, d.next = loaded, "", 0, time.Now().Add(providerGood)
+	return loaded, nil
 }
 
 func (d *discovered) note(log *zap.Logger, now time.Time, err error) {

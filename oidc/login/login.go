@@ -93,15 +93,15 @@ func (l *Login) Provision(ctx caddy.Context) error {
 	l.log = ctx.Logger()
 	options := map[string]*string{"label": &l.Label, "issuer": &l.Issuer, "client_id": &l.ClientID, "client_secret": &l.ClientSecret, "redirect_uri": &l.RedirectURI}
 	for _, name := range slices.Sorted(maps.Keys(options)) {
-		given := *options[name]
+		value := *options[name]
 		var err error
-		if *options[name], err = caddy.NewReplacer().ReplaceOrErr(given, true, true); err != nil {
+		if *options[name], err = caddy.NewReplacer().ReplaceOrErr(value, true, true); err != nil {
 			if name == "client_secret" { // the text in braces may be part of the secret
 				err = errors.New("it has a placeholder without a value when the config is loaded; use {env.NAME} or {file./path}")
 			}
 			return fmt.Errorf("%s: %s: %w", l.Name, name, err)
 		}
-		if given != "" && *options[name] == "" {
+		if value != "" && *options[name] == "" {
 			return fmt.Errorf("%s: %s is empty; is the environment variable set, and does the file exist?", l.Name, name)
 		}
 	}
@@ -373,12 +373,12 @@ func exactClaims(into func(any) error) (map[string]any, error) {
 
 // addUserinfo fetches required claims that are missing in the ID token.
 func (l *Login) addUserinfo(ctx context.Context, known *metadata, tokens *oauth2.Token, claims map[string]any) error {
-	wanted := append(slices.Collect(maps.Keys(l.MapClaim)), "email")
+	expected := append(slices.Collect(maps.Keys(l.MapClaim)), "email")
 	isThere := func(path string) bool {
 		name, _, _ := strings.Cut(path, ".")
 		return claims[path] != nil || claims[name] != nil
 	}
-	if known.provider.UserInfoEndpoint() == "" || !slices.ContainsFunc(wanted, func(path string) bool { return !isThere(path) }) {
+	if known.provider.UserInfoEndpoint() == "" || !slices.ContainsFunc(expected, func(path string) bool { return !isThere(path) }) {
 		return nil
 	}
 	contentType := ""

@@ -56,14 +56,14 @@ func (p *Provider) applications(w http.ResponseWriter, r *http.Request) error {
 func (p *Provider) applicationsOf(ctx context.Context, userID string) ([]*application, error) {
 	byID := make(map[string]*application)
 	scopes := make(map[string][]string)
-	add := func(clientID, kind, record string, given []string) *application {
+	add := func(clientID, kind, record string, names []string) *application {
 		a := byID[clientID]
 		if a == nil {
 			a = &application{ID: clientID, Name: clientID, records: make(map[string][]string)}
 			byID[clientID] = a
 		}
 		a.records[kind] = append(a.records[kind], record)
-		scopes[clientID] = append(scopes[clientID], given...)
+		scopes[clientID] = append(scopes[clientID], names...)
 		return a
 	}
 	ids, consents, err := list[consent](ctx, p.state, kindConsent, userID)

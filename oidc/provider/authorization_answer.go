@@ -22,11 +22,11 @@ func (p *Provider) answerRequest(
 func (p *Provider) refuseRequest(
 	w http.ResponseWriter, r *http.Request, request *authorizationRequest, err error,
 ) error {
-	told := p.told(err)
+	failure := p.public(err)
 	if request == nil || request.redirectURI == "" {
-		return shown(told)
+		return shown(failure)
 	}
-	return p.respond(w, r, request, map[string]string{"error": told.code, "error_description": inASCII(told.description)})
+	return p.respond(w, r, request, map[string]string{"error": failure.code, "error_description": inASCII(failure.description)})
 }
 
 // respond redirects the user to the client (OAuth 2.0 Multiple Response Type Encoding
@@ -66,8 +66,8 @@ func seeOther(w http.ResponseWriter, location string) {
 
 // shown marks an error to be shown to the user, because there is no URL to send it to.
 func shown(err error) error {
-	if told, ok := errors.AsType[*oauthError](err); ok {
-		page := *told
+	if failure, ok := errors.AsType[*oauthError](err); ok {
+		page := *failure
 		page.page = true
 		return &page
 	}

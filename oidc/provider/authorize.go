@@ -25,7 +25,7 @@ func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) error {
 			return p.answerRequest(w, r, request, next)
 		}
 	}
-	if told, ok := errors.AsType[*oauthError](err); ok && !told.page || !ok && request.prompt("none") { // no user is looking at a page
+	if failure, ok := errors.AsType[*oauthError](err); ok && !failure.page || !ok && request.prompt("none") { // no user is looking at a page
 		return p.refuseRequest(w, r, request, err)
 	}
 	return err
@@ -87,7 +87,7 @@ func (p *Provider) decide(
 		}
 	}
 	if next.answer, err = p.grantRequest(r.Context(), request, login); err != nil {
-		err = p.told(err) // the client can try again
+		err = p.public(err) // the client can try again
 	}
 	return next, err
 }

@@ -94,7 +94,7 @@ func (p *Provider) authenticate(r *http.Request, values url.Values) (*Client, er
 	if methods > 1 {
 		return nil, refuse("invalid_request", "the client authenticates in several ways; it must use only one")
 	}
-	if given := values.Get("client_id"); given != "" && id != "" && given != id {
+	if presented := values.Get("client_id"); presented != "" && id != "" && presented != id {
 		return nil, refuse("invalid_request", "client_id does not match the Authorization header")
 	}
 	if assertion != "" {
@@ -102,8 +102,8 @@ func (p *Provider) authenticate(r *http.Request, values url.Values) (*Client, er
 	}
 	if basic {
 		client, err := p.bySecret(r, id, secret)
-		if told, ok := errors.AsType[*oauthError](err); ok {
-			told.challenge = `Basic realm="` + ofChallenge(p.Issuer) + `"` // RFC 6749 §5.2
+		if failure, ok := errors.AsType[*oauthError](err); ok {
+			failure.challenge = `Basic realm="` + ofChallenge(p.Issuer) + `"` // RFC 6749 §5.2
 		}
 		return client, err
 	}

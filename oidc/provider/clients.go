@@ -148,11 +148,11 @@ func (c *Client) resolve(p *Provider) error {
 	setDefault(&c.RefreshTokenLifetime, caddy.Duration(defaultRefreshTokenLifetime))
 	setDefault(&c.IDTokenLifetime, caddy.Duration(defaultIDTokenLifetime))
 	setDefaults(&c.ResponseTypes, "code")
-	standard := []string{grantCode, grantRefresh}
+	defaults := []string{grantCode, grantRefresh}
 	if c.handsOutTokens() {
-		standard = append(standard, grantImplicit)
+		defaults = append(defaults, grantImplicit)
 	}
-	setDefaults(&c.GrantTypes, standard...)
+	setDefaults(&c.GrantTypes, defaults...)
 	setDefaults(&c.Scopes, "openid", "profile", "email", "offline_access")
 	for i, responseType := range c.ResponseTypes {
 		c.ResponseTypes[i] = normalResponseType(responseType)
@@ -252,16 +252,16 @@ func (c *Client) provisionKeys(p *Provider) error {
 	return err
 }
 
-func setDefault[T comparable](value *T, standard T) {
+func setDefault[T comparable](value *T, fallback T) {
 	var zero T
 	if *value == zero {
-		*value = standard
+		*value = fallback
 	}
 }
 
-func setDefaults(values *[]string, standard ...string) {
+func setDefaults(values *[]string, defaults ...string) {
 	if len(*values) == 0 {
-		*values = standard
+		*values = defaults
 	}
 }
 
@@ -309,16 +309,16 @@ func checkRedirectURI(text string) error {
 }
 
 // allowsRedirect reports whether a redirect URI is registered.
-func (c *Client) allowsRedirect(given string) bool {
-	if slices.Contains(c.RedirectURIs, given) {
+func (c *Client) allowsRedirect(presented string) bool {
+	if slices.Contains(c.RedirectURIs, presented) {
 		return true
 	}
-	u, err := url.Parse(given)
+	u, err := url.Parse(presented)
 	if err != nil || u.Scheme != "http" || (u.Hostname() != "127.0.0.1" && u.Hostname() != "::1") || u.Port() == "" {
 		return false
 	}
 	u.Host = strings.TrimSuffix(u.Host, ":"+u.Port())
-	return slices.Contains(c.RedirectURIs, u.String()) && given == strings.Replace(u.String(), u.Host, u.Host+":"+portOf(given), 1)
+	return slices.Contains(c.RedirectURIs, u.String()) && presented == strings.Replace(u.String(), u.Host, u.Host+":"+portOf(presented), 1)
 }
 
 func portOf(text string) string {

@@ -118,12 +118,12 @@ func (p *Provider) device(w http.ResponseWriter, r *http.Request) error {
 	}
 	id, kept, client, err := p.findDevice(r.Context(), typed, login)
 	if err != nil {
-		told, ok := errors.AsType[*oauthError](err)
+		failure, ok := errors.AsType[*oauthError](err)
 		if !ok {
 			return err
 		}
-		page["Error"] = told.description
-		return p.pages.render(w, r, "device", page, told.status)
+		page["Error"] = failure.description
+		return p.pages.render(w, r, "device", page, failure.status)
 	}
 	page["Client"], page["Scopes"], page["UserCode"] = client.Name, p.describe(kept.Scopes), kept.UserCode[:4]+"-"+kept.UserCode[4:]
 	if kept.DecidedIn != "" { // the form was sent twice
@@ -229,7 +229,7 @@ func (p *Provider) byDevice(ctx context.Context, client *Client, values url.Valu
 	if err := p.keepClient(ctx, client, kept.Grant); err != nil {
 		return nil, err
 	}
-	given, err := p.giveOnce(ctx, oneUse{
+	granted, err := p.giveOnce(ctx, oneUse{
 		client: client, grant: kept.Grant, code: values.Get("device_code"), family: kept.Family,
 		mark: func(ctx context.Context, f func(*string) error) error {
 			_, err := change(ctx, p.state, kindDevice, id, func(d *deviceCode) error { return f(&d.GivenBy) })
@@ -239,5 +239,5 @@ func (p *Provider) byDevice(ctx context.Context, client *Client, values url.Valu
 	if errors.Is(err, errGiven) {
 		return nil, used
 	}
-	return given, err
+	return granted, err
 }

@@ -39,26 +39,26 @@ func refuse(code, description string) *oauthError {
 
 // fail answers an error: to a client as JSON, to a user as a page.
 func (p *Provider) fail(w http.ResponseWriter, r *http.Request, err error) error {
-	told := p.told(err)
-	p.log.Debug("request refused", zap.String("path", r.URL.Path), zap.String("error", told.code), zap.String("description", told.description))
-	status := cmp.Or(told.status, http.StatusBadRequest) // the error itself may be that of other requests too
-	if told.challenge != "" {
-		w.Header().Set("WWW-Authenticate", told.challenge)
+	failure := p.public(err)
+	p.log.Debug("request refused", zap.String("path", r.URL.Path), zap.String("error", failure.code), zap.String("description", failure.description))
+	status := cmp.Or(failure.status, http.StatusBadRequest) // the error itself may be that of other requests too
+	if failure.challenge != "" {
+		w.Header().Set("WWW-Authenticate", failure.challenge)
 	}
-	if told.retryAfter > 0 {
-		w.Header().Set("Retry-After", strconv.Itoa(int(told.retryAfter/time.Second)))
+	if failure.retryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(failure.retryAfter/time.Second)))
 	}
-	if told.page {
-		return p.pages.render(w, r, "error", map[string]any{"Code": told.code, "Description": told.description}, status)
+	if failure.page {
+		return p.pages.render(w, r, "error", map[string]any{"Code": failure.code, "Description": failure.description}, status)
 	}
-	return writeJSON(w, status, map[string]any{"error": told.code, "error_description": inASCII(told.description)})
+	return writeJSON(w, status, map[string]any{"error": failure.code, "error_description": inASCII(failure.description)})
 }
 
-// told returns the error for the client or user: that of the store or the accounts says that
+// public returns the error for the client or user: that of the store or the accounts says that
 // it does not work now.
-func (p *Provider) told(err error) *oauthError {
-	if told, ok := errors.AsType[*oauthError](err); ok {
-		return told
+func (p *Provider) public(err error) *oauthError {
+	if failure, ok := errors.AsType[*oauthError](err); ok {
+		return failure
 	}
 	return p.notNow(err)
 }

@@ -262,11 +262,11 @@ func (p *Provider) give(
 	if err != nil {
 		return nil, err
 	}
-	given := &tokens{AccessToken: access, TokenType: "Bearer", ExpiresIn: int64(lifetime / time.Second), RefreshToken: refreshToken, Scope: strings.Join(g.Scopes, " ")}
+	granted := &tokens{AccessToken: access, TokenType: "Bearer", ExpiresIn: int64(lifetime / time.Second), RefreshToken: refreshToken, Scope: strings.Join(g.Scopes, " ")}
 	if g.has("openid") {
-		given.IDToken, err = p.idToken(ctx, client, g, user, access, "", false)
+		granted.IDToken, err = p.idToken(ctx, client, g, user, access, "", false)
 	}
-	return given, err
+	return granted, err
 }
 
 // userOf returns the user of a grant if the grant is still valid: the user exists and is

@@ -35,11 +35,11 @@ func (p *Provider) introspect(w http.ResponseWriter, r *http.Request) error {
 
 var inactive = map[string]any{"active": false}
 
-func (p *Provider) describeToken(ctx context.Context, client *Client, given string) (map[string]any, error) {
-	if strings.Count(given, ".") != 2 {
-		return p.describeRefreshToken(ctx, client, given)
+func (p *Provider) describeToken(ctx context.Context, client *Client, presented string) (map[string]any, error) {
+	if strings.Count(presented, ".") != 2 {
+		return p.describeRefreshToken(ctx, client, presented)
 	}
-	token, err := p.live(ctx, given)
+	token, err := p.live(ctx, presented)
 	if err != nil {
 		if _, refused := errors.AsType[*refusal.Error](err); refused || errors.Is(err, errNotFound) {
 			return inactive, nil
@@ -80,10 +80,10 @@ func mayIntrospect(client *Client, claims jwt.Claims) bool {
 }
 
 // describeRefreshToken describes a client's own refresh token.
-func (p *Provider) describeRefreshToken(ctx context.Context, client *Client, given string) (map[string]any, error) {
-	id, family := splitRefreshToken(given)
+func (p *Provider) describeRefreshToken(ctx context.Context, client *Client, presented string) (map[string]any, error) {
+	id, family := splitRefreshToken(presented)
 	g, err := load[grant](ctx, p.state, kindGrant, id)
-	if err == nil && (g.ClientID != client.ID || g.Since != client.Since || g.FamilyHash != hashed(family) || g.RefreshHash != hashed(given)) {
+	if err == nil && (g.ClientID != client.ID || g.Since != client.Since || g.FamilyHash != hashed(family) || g.RefreshHash != hashed(presented)) {
 		return inactive, nil
 	}
 	if err == nil {
@@ -109,14 +109,14 @@ func (p *Provider) revoke(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	given := values.Get("token")
-	if given == "" {
+	presented := values.Get("token")
+	if presented == "" {
 		return refuse("invalid_request", "token is missing")
 	}
-	if strings.Count(given, ".") == 2 {
-		err = p.revokeAccessToken(r.Context(), client, given)
+	if strings.Count(presented, ".") == 2 {
+		err = p.revokeAccessToken(r.Context(), client, presented)
 	} else {
-		err = p.revokeRefreshToken(r.Context(), client, given)
+		err = p.revokeRefreshToken(r.Context(), client, presented)
 	}
 	if err != nil {
 		return err
@@ -129,8 +129,8 @@ func (p *Provider) revoke(w http.ResponseWriter, r *http.Request) error {
 // (RFC 7009 §2.1).
 var errOthersToken = refuse("invalid_request", "the token was given to another client")
 
-func (p *Provider) revokeRefreshToken(ctx context.Context, client *Client, given string) error {
-	id, family := splitRefreshToken(given)
+func (p *Provider) revokeRefreshToken(ctx context.Context, client *Client, presented string) error {
+	id, family := splitRefreshToken(presented)
 	g, err := load[grant](ctx, p.state, kindGrant, id)
 	switch {
 	case errors.Is(err, errNotFound) || err == nil && g.FamilyHash != hashed(family):
@@ -143,9 +143,9 @@ func (p *Provider) revokeRefreshToken(ctx context.Context, client *Client, given
 	return p.revokeGrant(ctx, id) // by a token that was replaced, too
 }
 
-func (p *Provider) revokeAccessToken(ctx context.Context, client *Client, given string) error {
+func (p *Provider) revokeAccessToken(ctx context.Context, client *Client, presented string) error {
 	now := p.accounts.Now()
-	token, err := p.tokens.Verify(ctx, given, now)
+	token, err := p.tokens.Verify(ctx, presented, now)
 	if err != nil {
 		return nil
 	}

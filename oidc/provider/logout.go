@@ -486,7 +486,7 @@ var errNotDue = errors.New("another node does it")
 
 func (p *Provider) tellClient(ctx context.Context, id string) error {
 	now := p.accounts.Now()
-	told, err := change(ctx, p.state, kindLogout, id, func(l *logout) error {
+	event, err := change(ctx, p.state, kindLogout, id, func(l *logout) error {
 		if l.Done || l.NotBefore.After(now) {
 			return errNotDue
 		}
@@ -500,24 +500,24 @@ func (p *Provider) tellClient(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	client, err := p.clients.find(ctx, told.ClientID)
+	client, err := p.clients.find(ctx, event.ClientID)
 	switch {
-	case errors.Is(err, errNotFound) || err == nil && (client.BackchannelLogoutURI == "" || client.Since != told.Since):
+	case errors.Is(err, errNotFound) || err == nil && (client.BackchannelLogoutURI == "" || client.Since != event.Since):
 		err = nil
 	case err == nil:
-		err = p.sendLogout(ctx, client, &told.clientLogin)
+		err = p.sendLogout(ctx, client, &event.clientLogin)
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if err != nil && told.Tries < logoutTries {
-		p.log.Debug("client not notified of a log-out; will retry", zap.String("client_id", told.ClientID), zap.Int("tries", told.Tries), zap.Error(err))
-		retry := now.Add(time.Second << (told.Tries - 1))
+	if err != nil && event.Tries < logoutTries {
+		p.log.Debug("client not notified of a log-out; will retry", zap.String("client_id", event.ClientID), zap.Int("tries", event.Tries), zap.Error(err))
+		retry := now.Add(time.Second << (event.Tries - 1))
 		_, _ = change(ctx, p.state, kindLogout, id, func(l *logout) error { l.NotBefore = retry; return nil })
 		return err
 	}
 	if err != nil {
-		p.log.Warn("client not notified of a log-out", zap.String("client_id", told.ClientID), zap.Int("tries", told.Tries), zap.Error(err))
+		p.log.Warn("client not notified of a log-out", zap.String("client_id", event.ClientID), zap.Int("tries", event.Tries), zap.Error(err))
 	}
 	// Keep it for a while, so that a slow node sees that it is done.
 	_, _ = p.accounts.Store().UpdateRecord(ctx, p.state.kind(kindLogout), id, p.accounts.Now(), func(r *store.Record) error {

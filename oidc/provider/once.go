@@ -81,7 +81,7 @@ func (p *Provider) giveOnce(ctx context.Context, u oneUse) (*tokens, error) {
 	if err != nil {
 		return nil, err
 	}
-	given, err := p.give(ctx, client, g, user, refresh)
+	granted, err := p.give(ctx, client, g, user, refresh)
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +105,7 @@ func (p *Provider) giveOnce(ctx context.Context, u oneUse) (*tokens, error) {
 		err = errors.Join(inTime(), ctx.Err())
 	}
 	if err == nil {
-		return given, nil
+		return granted, nil
 	}
 	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
 	defer cancel()

@@ -163,7 +163,7 @@ func (p *Provider) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 	if err == nil {
 		return nil
 	}
-	if _, told := errors.AsType[*oauthError](err); !told && route.isPage() {
+	if _, refused := errors.AsType[*oauthError](err); !refused && route.isPage() {
 		err = shown(p.notNow(err))
 	}
 	return p.fail(w, r, err)

@@ -29,7 +29,7 @@ func (p *Provider) token(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	var given *tokens
+	var granted *tokens
 	grantType := values.Get("grant_type")
 	switch {
 	case grantType == "":
@@ -39,19 +39,19 @@ func (p *Provider) token(w http.ResponseWriter, r *http.Request) error {
 	case !slices.Contains(client.GrantTypes, grantType):
 		return refuse("unauthorized_client", "the client is not registered for this grant_type")
 	case grantType == grantCode:
-		given, err = p.byCode(r.Context(), client, values)
+		granted, err = p.byCode(r.Context(), client, values)
 	case grantType == grantRefresh:
-		given, err = p.byRefreshToken(r.Context(), client, values, began)
+		granted, err = p.byRefreshToken(r.Context(), client, values, began)
 	case grantType == grantCredentials:
-		given, err = p.byCredentials(r.Context(), client, values)
+		granted, err = p.byCredentials(r.Context(), client, values)
 	case grantType == grantDevice:
-		given, err = p.byDevice(r.Context(), client, values)
+		granted, err = p.byDevice(r.Context(), client, values)
 	}
 	if err != nil {
 		return err
 	}
 	w.Header().Set("Pragma", "no-cache") // OpenID Connect Core §3.1.3.3
-	return writeJSON(w, http.StatusOK, given)
+	return writeJSON(w, http.StatusOK, granted)
 }
 
 // byCode issues tokens for an authorization code, once. A replay revokes them (RFC 6749
@@ -91,7 +91,7 @@ func (p *Provider) byCode(ctx context.Context, client *Client, values url.Values
 	if !p.accounts.Now().Before(kept.ExpiresAt) {
 		return nil, refuse("invalid_grant", wrong)
 	}
-	given, err := p.giveOnce(ctx, oneUse{
+	granted, err := p.giveOnce(ctx, oneUse{
 		client: client, grant: &kept.Grant, code: values.Get("code"), family: kept.Family, kept: kept.Hybrid,
 		mark: func(ctx context.Context, f func(*string) error) error {
 			_, err := change(ctx, p.state, kindCode, id, func(c *code) error { return f(&c.GivenBy) })
@@ -101,7 +101,7 @@ func (p *Provider) byCode(ctx context.Context, client *Client, values url.Values
 	if errors.Is(err, errGiven) {
 		return replayed()
 	}
-	return given, err
+	return granted, err
 }
 
 // required returns an error if a parameter is missing (RFC 6749 §5.2).
@@ -121,8 +121,8 @@ func (p *Provider) byRefreshToken(
 	if err := required(values, "refresh_token"); err != nil {
 		return nil, err
 	}
-	given := values.Get("refresh_token")
-	id, family := splitRefreshToken(given)
+	presented := values.Get("refresh_token")
+	id, family := splitRefreshToken(presented)
 	g, err := load[grant](ctx, p.state, kindGrant, id)
 	if errors.Is(err, errNotFound) || err == nil && (g.ClientID != client.ID || g.Since != client.Since || g.FamilyHash != hashed(family)) {
 		p.accounts.Refreshed("refused")
@@ -142,11 +142,11 @@ func (p *Provider) byRefreshToken(
 	if err != nil {
 		return nil, err
 	}
-	use, err := p.accounts.UseRefreshToken(ctx, accounts.RefreshUse{Token: given, Family: id + "~" + family + "~", HashOf: hashed, Began: began})
+	use, err := p.accounts.UseRefreshToken(ctx, accounts.RefreshUse{Token: presented, Family: id + "~" + family + "~", HashOf: hashed, Began: began})
 	if err != nil {
 		return nil, err
 	}
-	g, fresh, result, err := p.rotate(ctx, id, use)
+	g, successor, result, err := p.rotate(ctx, id, use)
 	switch {
 	case errors.Is(err, accounts.ErrRefreshReused):
 		if err := p.revokeGrant(ctx, id); err != nil {
@@ -163,7 +163,7 @@ func (p *Provider) byRefreshToken(
 	line := g.line()
 	p.limit(&g.Claims, client)
 	g.Scopes, g.Nonce = scopes, "" // OpenID Connect Core §12.2
-	tokens, err := p.give(ctx, client, &g, user, fresh)
+	tokens, err := p.give(ctx, client, &g, user, successor)
 	if err == nil {
 		err = use.InTime(line)
 	}
@@ -175,17 +175,17 @@ func (p *Provider) byRefreshToken(
 
 // rotate replaces the refresh token of a grant. It returns the successor, the grant as
 // stored then, and whether it is the same successor again. It returns
-// [caddyjwt.ErrRefreshReused] for a reused token.
+// [accounts.ErrRefreshReused] for a reused token.
 func (p *Provider) rotate(
 	ctx context.Context, id string, use *accounts.RefreshUse,
-) (g grant, fresh, result string, err error) {
+) (g grant, successor, result string, err error) {
 	g, err = change(ctx, p.state, kindGrant, id, func(kept *grant) error {
 		line := kept.line()
-		next, successor, err := use.Rotate(line)
+		next, token, err := use.Rotate(line)
 		if err != nil {
 			return err
 		}
-		if fresh, result = successor, "ok"; next.PreviousHash == line.PreviousHash {
+		if successor, result = token, "ok"; next.PreviousHash == line.PreviousHash {
 			result = "repeated"
 		}
 		if next == line {
@@ -197,7 +197,7 @@ func (p *Provider) rotate(
 	if errors.Is(err, errSameLine) { // g is unchanged
 		err = nil
 	}
-	return g, fresh, result, err
+	return g, successor, result, err
 }
 
 // errSameLine means that the same refresh token is returned again and nothing must be

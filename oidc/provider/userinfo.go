@@ -10,11 +10,11 @@ import (
 
 // userinfo returns the claims of the user of an access token (OpenID Connect Core §5.3).
 func (p *Provider) userinfo(w http.ResponseWriter, r *http.Request) error {
-	given, err := p.bearer(r)
+	presented, err := p.bearer(r)
 	if err != nil {
 		return err
 	}
-	token, err := p.live(r.Context(), given)
+	token, err := p.live(r.Context(), presented)
 	if err != nil {
 		if _, refused := errors.AsType[*refusal.Error](err); !refused && !errors.Is(err, errNotFound) {
 			return err

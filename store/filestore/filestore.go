@@ -187,8 +187,8 @@ func (f *databaseFile) check(ctx context.Context) error {
 // keep saves the acknowledged changes, in the file itself or in a copy, and returns a text
 // that says where.
 func (f *databaseFile) keep(ctx context.Context) string {
-	if told := f.save(ctx); told != "" {
-		return told
+	if problem := f.save(ctx); problem != "" {
+		return problem
 	}
 	return f.rescue(ctx)
 }

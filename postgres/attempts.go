@@ -21,8 +21,8 @@ const (
 	forgiveTry = `UPDATE tries SET full_until = full_until - $2 WHERE key = $1`
 )
 
-// CountTry implements caddyjwt.TryCounter.
-func (s *Store) CountTry(
+// CountAttempt implements caddyjwt.AttemptCounter.
+func (s *Store) CountAttempt(
 	ctx context.Context, key string, burst int, every time.Duration, now time.Time,
 ) (time.Duration, error) {
 	before := int64(burst - 1) // attempts that may already have been counted
@@ -39,8 +39,8 @@ func (s *Store) CountTry(
 	return max(time.Duration(wait)*time.Millisecond, time.Millisecond), err
 }
 
-// ForgiveTry implements caddyjwt.TryCounter.
-func (s *Store) ForgiveTry(ctx context.Context, key string, every time.Duration) error {
+// ForgiveAttempt implements caddyjwt.AttemptCounter.
+func (s *Store) ForgiveAttempt(ctx context.Context, key string, every time.Duration) error {
 	_, err := s.Exec(ctx, forgiveTry, key, every.Milliseconds())
 	return err
 }
