@@ -30,7 +30,7 @@ const (
 // LinkedIdentity connects (issuer, subject) at a provider with a user here, the owner of
 // the record.
 type LinkedIdentity struct {
-	Issuer  string    `json:"issuer"`
+	Issuer  string    `json:"issuer"`          // the provider's `iss`
 	Subject string    `json:"subject"`         // the user's ID at the issuer
 	Label   string    `json:"label"`           // of the `login_with` that connected it
 	Email   string    `json:"email,omitempty"` // only for display
@@ -275,7 +275,7 @@ func IdentitiesOf(ctx context.Context, store store.UserStore, userID string, now
 // ExternalSession is a session here that was started by a session at a provider. Its record
 // has the ID of the session here, and the session at the provider as owner.
 type ExternalSession struct {
-	UserID  string `json:"user_id"`
+	UserID  string `json:"user_id"` // here
 	Subject string `json:"subject"` // identityKey
 	// AuthTime is when the user entered the password there; zero if unknown.
 	AuthTime time.Time `json:"auth_time,omitzero"`

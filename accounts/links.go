@@ -18,7 +18,7 @@ type Lead struct {
 
 // AccountLink is a link on the account page to a page of another module.
 type AccountLink struct {
-	Label, Path string
+	Label, Path string // the text of the link, and the path below the site
 }
 
 // links are the registrations of other modules.

@@ -170,7 +170,7 @@ func (l *LogIns) Confirm(ctx context.Context, user store.User, sessionID, passwo
 
 const (
 	StrangerAttempts = 3  // attempts of a client that has not logged in to the account before
-	SparedFactor  = 10 // of all such clients together, times the failures of an account
+	SparedFactor     = 10 // of all such clients together, times the failures of an account
 )
 
 // Spares reports whether a client may still attempt a log-in to an account whose attempts

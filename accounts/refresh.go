@@ -55,6 +55,7 @@ type RefreshLine struct {
 
 // RefreshUse is one request that uses a refresh token.
 type RefreshUse struct {
+	// Token is the refresh token, as the client sent it.
 	Token string
 	// Family is the prefix of Token that its successors share.
 	Family string

@@ -31,8 +31,8 @@ type Throttle struct {
 	name   string // unique among throttles
 	every  time.Duration
 	burst  int
-	Counts *otter.Cache[string, *rate.Limiter]
-	shared func() store.AttemptCounter // nil without other nodes
+	Counts *otter.Cache[string, *rate.Limiter] // of this node, by key
+	shared func() store.AttemptCounter         // nil without other nodes
 }
 
 func newThrottle(name string, failures int, window time.Duration) *Throttle {

@@ -29,6 +29,7 @@ type Block struct {
 // Option is an option of a block. The same list of options is used to parse the block and
 // to name its options in errors.
 type Option struct {
+	// Name is the option's name in the Caddyfile.
 	Name string
 	// Read parses the values after the name. It returns an error of the Dispenser.
 	Read func(b *Block, name string) error

@@ -176,7 +176,8 @@ func mediaType(typ string) string {
 type Decoded struct {
 	// Header and Payload are the JSON texts of the token, or nil if they cannot be read.
 	Header, Payload []byte
-	Claims          Claims
+	// Claims are those of the payload, or nil.
+	Claims Claims
 }
 
 // Decode returns the content of a token without verifying its signature or claims. Use it

@@ -19,17 +19,18 @@ const (
 	MaxLeeway     = 5 * time.Minute
 )
 
-// KeySource finds the keys that may have signed a token. Find returns none if
-// it has no such key, and a *[refusal.Error] if it cannot tell. It may wait for a
-// key set to load, until ctx ends. algorithm has been checked against the
-// issuer's; id is the token's key ID, empty if it has none.
+// KeySource finds the keys that may have signed a token.
 type KeySource interface {
+	// Find returns no keys if it has none for the token, and a *[refusal.Error] if it cannot
+	// know. It may wait for a key set to load, until ctx ends. algorithm was checked against
+	// the issuer's; id is the token's key ID, empty if it has none.
 	Find(ctx context.Context, algorithm, id string) ([]*Key, error)
 }
 
 // Refetcher is a KeySource that may find other keys if the keys of the first call did not
 // verify the signature.
 type Refetcher interface {
+	// FindAgain is like Find, after it has fetched the keys again where it may.
 	FindAgain(ctx context.Context, algorithm, id string) ([]*Key, error)
 }
 

@@ -80,9 +80,10 @@ func (r *keyRing) current(now time.Time) Signer {
 type Options struct {
 	// Algorithm of new keys: ES256 or RS256 (RFC 7518 §3.1).
 	Algorithm string
-	// Storage stores the keys at Path.
+	// Storage stores the keys.
 	Storage certmagic.Storage
-	Path    string
+	// Path is the key of the signing keys in Storage.
+	Path string
 	// TokenLifetime is the maximum lifetime of a token, leeway included. A rotated key
 	// still verifies for this long.
 	TokenLifetime time.Duration

@@ -22,7 +22,7 @@ import (
 
 // Stored are the signing keys in Caddy's storage, newest first.
 type Stored struct {
-	Keys []StoredKey `json:"keys"`
+	Keys []StoredKey `json:"keys"` // newest first; see Signs
 	// TokenLifetime is the maximum lifetime of a token of these keys, in seconds, leeway
 	// included. A rotation uses it.
 	TokenLifetime int64 `json:"token_lifetime"`

@@ -23,6 +23,7 @@ const DefaultRealm = "restricted"
 
 // ErrorBody is the JSON body of a refusal, if the site has no handle_errors.
 type ErrorBody struct {
+	// Error has the status, the code of RFC 6750 §3.1, and a sentence.
 	Error struct {
 		StatusCode int    `json:"statusCode"`
 		Name       string `json:"name"`

@@ -31,10 +31,10 @@ func (w Way) Has(kind func(matcher any) bool) bool {
 
 // Place is the position of a handler that is being provisioned.
 type Place struct {
-	Server   *caddyhttp.Server // nil outside of the server's ordinary routes
-	Hosts    []string          // of the site; none for all
-	Way      Way               // to the handler, up to the first rewrite of the path
-	Siblings caddyhttp.RouteList
+	Server   *caddyhttp.Server   // nil outside of the server's ordinary routes
+	Hosts    []string            // of the site; none for all
+	Way      Way                 // to the handler, up to the first rewrite of the path
+	Siblings caddyhttp.RouteList // the routes of the list that has the handler
 }
 
 // Of finds the position from the routes that are being provisioned: Caddy loads their
