@@ -25,12 +25,12 @@ import (
 // The sections of docs/operations.md that have commands, and the test that types
 // them.
 var operationSections = map[string]string{
-	"A backup of the file":     "TestOperationsFile",
-	"The file is damaged":      "TestOperationsFile",
-	"The keys are lost":        "TestOperationsFile",
-	"New keys":                 "TestOperationsFile",
-	"A backup of PostgreSQL":   "postgres: TestOperationsBackup",
-	"PostgreSQL is lost":       "postgres: TestOperationsBackup",
+	"Backing up the file":     "TestOperationsFile",
+	"Damaged user store":      "TestOperationsFile",
+	"Lost signing keys":        "TestOperationsFile",
+	"Replacing signing keys":                 "TestOperationsFile",
+	"Backing up PostgreSQL":   "postgres: TestOperationsBackup",
+	"Lost PostgreSQL":       "postgres: TestOperationsBackup",
 	"From one node to several": "postgres: TestOperationsSeveralNodes",
 }
 
@@ -148,11 +148,11 @@ func TestOperationsFile(t *testing.T) {
 	arriving := arrive(t, s)
 	sitetest.Eventually(t, "users sign up", func() bool { return len(arriving.soFar()) > 3 })
 	acknowledged := arriving.soFar()
-	listed := host.Type("A backup of the file", 0, 1)
+	listed := host.Type("Backing up the file", 0, 1)
 	sitetest.Eventually(t, "users sign up after the backup", func() bool { return len(arriving.soFar()) > len(acknowledged)+8 })
 	arriving.stop()
 	accountstest.Has(t, listed, "ok\n", unused)
-	printed := host.Type("A backup of the file", 2) // with Caddy stopped
+	printed := host.Type("Backing up the file", 2) // with Caddy stopped
 	accountstest.Has(t, printed, fmt.Sprintf("users: %d rows, the same in both", 3+len(arriving.soFar())))
 
 	renewed := refresh(given[refreshed].RefreshToken).Tokens(t)
@@ -168,7 +168,7 @@ func TestOperationsFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = file.Close()
-	host.Type("The file is damaged")
+	host.Type("Damaged user store")
 	for _, email := range append(acknowledged, unused, refreshed, loggedOut) {
 		s.MustAnswer(200, s.Post("/auth/login", sitetest.CredentialsOf(email)), email+" logs in after the restore")
 	}
@@ -186,11 +186,11 @@ func TestOperationsFile(t *testing.T) {
 	s.MustAnswer(401, s.Bearer("/todos/", before.Token), "a token of the lost key")
 	renewed = refresh(before.RefreshToken).Tokens(t)
 	s.MustAnswer(200, s.Bearer("/todos/", renewed.Token), "a token of the new key")
-	host.Type("The keys are lost")
+	host.Type("Lost signing keys")
 	s.MustAnswer(200, s.Bearer("/todos/", before.Token), "a token of the key that is back")
 
 	before = s.LoggedIn(unused)
-	accountstest.Has(t, host.Type("New keys", 0), "signs\n", " signs from 20")
+	accountstest.Has(t, host.Type("Replacing signing keys", 0), "signs\n", " signs from 20")
 	s.MustAnswer(200, s.Bearer("/todos/", before.Token), "a token of the key before")
 	host.Shell("caddy jwt keys rotate --lead 0 --config /etc/caddy/Caddyfile; systemctl restart caddy") // sooner than 45 seconds
 	keyOf := func(token string) string { header, _, _ := strings.Cut(token, "."); return header }
@@ -198,7 +198,7 @@ func TestOperationsFile(t *testing.T) {
 		t.Error("after a rotation the key before signs")
 	}
 	s.MustAnswer(200, s.Bearer("/todos/", before.Token), "a token of the key before, when the new one signs")
-	host.Type("New keys", 1)
+	host.Type("Replacing signing keys", 1)
 	s.MustAnswer(401, s.Bearer("/todos/", before.Token), "a token of the key that leaked")
 	s.MustAnswer(200, s.Bearer("/todos/", refresh(before.RefreshToken).Tokens(t).Token), "its user, by the refresh token")
 }

@@ -96,7 +96,7 @@ func TestOperationsBackup(t *testing.T) {
 	t.Cleanup(func() { stopped.Store(true); all.Wait() })
 	sitetest.Eventually(t, "users sign up", func() bool { return len(soFar()) > 3 })
 	before := soFar()
-	host.Type("A backup of PostgreSQL")
+	host.Type("Backing up PostgreSQL")
 	sitetest.Eventually(t, "users sign up after the backup", func() bool { return len(soFar()) > len(before)+4 })
 	stopped.Store(true)
 	all.Wait()
@@ -116,7 +116,7 @@ func TestOperationsBackup(t *testing.T) {
 	}
 	n.mustAllow(200, token, "a token while the tables are gone")
 
-	host.Type("PostgreSQL is lost")
+	host.Type("Lost PostgreSQL")
 	for _, email := range append(before, "unused@example.com", "refreshed@example.com") {
 		n.logsIn(email)
 	}
