@@ -29,7 +29,7 @@ func MountedAt(r *http.Request) string {
 }
 
 // SafeReturnPath returns where a browser goes after a log-in: path if it is a path of this
-// site, otherwise standard. It rejects anything that a browser could interpret as another
+// site, otherwise fallback. It rejects anything that a browser could interpret as another
 // site (CWE-601).
 func SafeReturnPath(path, fallback string) string {
 	if len(path) > 2048 || !strings.HasPrefix(path, "/") {
