@@ -25,12 +25,12 @@ import (
 // The sections of docs/operations.md that have commands, and the test that types
 // them.
 var operationSections = map[string]string{
-	"Backing up the file":     "TestOperationsFile",
-	"Damaged user store":      "TestOperationsFile",
+	"Backing up the file":      "TestOperationsFile",
+	"Damaged user store":       "TestOperationsFile",
 	"Lost signing keys":        "TestOperationsFile",
-	"Replacing signing keys":                 "TestOperationsFile",
-	"Backing up PostgreSQL":   "postgres: TestOperationsBackup",
-	"Lost PostgreSQL":       "postgres: TestOperationsBackup",
+	"Replacing signing keys":   "TestOperationsFile",
+	"Backing up PostgreSQL":    "postgres: TestOperationsBackup",
+	"Lost PostgreSQL":          "postgres: TestOperationsBackup",
 	"From one node to several": "postgres: TestOperationsSeveralNodes",
 }
 

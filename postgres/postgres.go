@@ -277,7 +277,7 @@ var (
 	_ caddy.CleanerUpper    = (*Store)(nil)
 	_ caddyfile.Unmarshaler = (*Store)(nil)
 	_ store.UserStore       = (*Store)(nil)
-	_ store.AttemptCounter      = (*Store)(nil)
+	_ store.AttemptCounter  = (*Store)(nil)
 
 	_ store.RevocationListener = (*Store)(nil)
 
