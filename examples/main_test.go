@@ -7,6 +7,7 @@ import (
 
 	_ "github.com/caddy-jwt/caddy-jwt" // the directive jwt
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
+	_ "github.com/caddy-jwt/caddy-jwt/oidc" // oidc_provider and login_with
 )
 
 // TestMain runs the tests at the top of the repository, where a user reads this.

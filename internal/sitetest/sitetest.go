@@ -37,6 +37,13 @@ func FreeLocalhost(t testing.TB) string {
 	return strings.Replace(FreeAddress(t), "127.0.0.1", "localhost", 1)
 }
 
+// FreePort is the port of one.
+func FreePort(t testing.TB) string {
+	t.Helper()
+	_, port, _ := net.SplitHostPort(FreeAddress(t))
+	return port
+}
+
 // Eventually polls, for what a background task brings about.
 func Eventually(t testing.TB, what string, met func() bool) {
 	t.Helper()
