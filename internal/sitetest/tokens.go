@@ -11,6 +11,7 @@ import (
 
 	"github.com/lestrrat-go/jwx/v2/jwa"
 	"github.com/lestrrat-go/jwx/v2/jws"
+	"golang.org/x/crypto/bcrypt"
 )
 
 // Secret is long enough for each HMAC.
@@ -133,4 +134,14 @@ func Challenge(verifier string) string {
 func HalfHash(text string) string {
 	sum := sha256.Sum256([]byte(text))
 	return Encode(string(sum[:len(sum)/2]))
+}
+
+// BcryptHash is a hash for `basic_auth` that costs little.
+func BcryptHash(t testing.TB, password string) string {
+	t.Helper()
+	hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(hash)
 }

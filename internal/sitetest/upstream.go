@@ -49,6 +49,20 @@ func RunSites(t testing.TB, logFile, sites string) {
 	LoadText(t, GlobalOptions(TempDir(t), logFile, "")+sites)
 }
 
+// ServeSeveral runs plain sites beside each other.
+func ServeSeveral(t testing.TB, bodies ...string) (sites []*Site) {
+	t.Helper()
+	logFile := filepath.Join(TempDir(t), "log.json")
+	text := GlobalOptions(TempDir(t), logFile, "")
+	for _, body := range bodies {
+		s := &Site{T: t, URL: "http://" + FreeAddress(t), LogFile: logFile}
+		text += s.URL + " {\n" + body + "\n}\n"
+		sites = append(sites, s)
+	}
+	LoadText(t, text)
+	return sites
+}
+
 // ServeTLS runs sites over https, each with its host's name, and returns the port.
 func ServeTLS(t *testing.T, sites map[string]string) (port string) {
 	t.Helper()
