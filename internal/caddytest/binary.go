@@ -44,6 +44,14 @@ func Main(m *testing.M) {
 	os.Exit(code)
 }
 
+// MainIn is Main with another working folder than that of the package.
+func MainIn(m *testing.M, dir string) {
+	if err := os.Chdir(dir); err != nil {
+		panic(err)
+	}
+	Main(m)
+}
+
 // Binary is the path of cmd/caddy, built once for all tests of a package.
 func Binary(t testing.TB) string {
 	t.Helper()

@@ -1,7 +1,6 @@
 package sitetest
 
 import (
-	"bytes"
 	"html"
 	"io"
 	"net/http"
@@ -62,14 +61,15 @@ func (s *Site) browse(client *http.Client, method, location string, fields url.V
 	}
 	response, err := client.Do(request)
 	if err != nil {
-		s.T.Fatal(err)
+		s.T.Error(err)
+		return Reply{Header: make(http.Header)}
 	}
 	defer response.Body.Close()
-	var text bytes.Buffer
-	if _, err := text.ReadFrom(response.Body); err != nil {
-		s.T.Fatal(err)
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		s.T.Error(err)
 	}
-	return Reply{response.StatusCode, response.Header, text.String()}
+	return Reply{response.StatusCode, response.Header, string(text)}
 }
 
 // Visitor is a person with a browser at a site. The browser keeps cookies and
