@@ -56,20 +56,33 @@ func (s *Site) Post(path string, body any, headers ...string) Reply {
 	return s.Send(http.MethodPost, path, text, append([]string{"Content-Type: application/json"}, headers...)...)
 }
 
+// Send sends a body, with headers given as "Name: value".
 func (s *Site) Send(method, path, body string, headers ...string) Reply {
 	s.T.Helper()
-	request, err := http.NewRequest(method, s.URL+path, strings.NewReader(body))
+	return s.exchange(s.roundTrip, method, s.URL+path, strings.NewReader(body), headers)
+}
+
+// exchange sends a request by a function. Other than [Site.Get], it may be called by
+// several goroutines, so an error does not end the test.
+func (s *Site) exchange(send func(*http.Request) (*http.Response, error), method, location string, body io.Reader, headers []string) Reply {
+	s.T.Helper()
+	none := Reply{Header: make(http.Header)}
+	request, err := http.NewRequest(method, location, body)
 	if err != nil {
-		s.T.Fatal(err)
+		s.T.Error(err)
+		return none
 	}
 	for _, header := range headers {
 		name, value, _ := strings.Cut(header, ": ")
 		request.Header.Set(name, value)
+		if name == "Host" {
+			request.Host = value
+		}
 	}
-	response, err := s.roundTrip(request)
+	response, err := send(request)
 	if err != nil {
 		s.T.Error(err)
-		return Reply{Header: make(http.Header)}
+		return none
 	}
 	defer response.Body.Close()
 	text, err := io.ReadAll(response.Body)

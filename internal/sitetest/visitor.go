@@ -44,32 +44,11 @@ func (s *Site) browse(client *http.Client, method, location string, fields url.V
 	if fields != nil {
 		body = strings.NewReader(fields.Encode())
 	}
-	request, err := http.NewRequest(method, location, body)
-	if err != nil {
-		s.T.Fatal(err)
-	}
-	request.Header.Set("Accept", "text/html,application/xhtml+xml,*/*;q=0.8")
+	usual := []string{"Accept: text/html,application/xhtml+xml,*/*;q=0.8"}
 	if fields != nil {
-		request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		usual = append(usual, "Content-Type: application/x-www-form-urlencoded")
 	}
-	for _, header := range headers {
-		name, value, _ := strings.Cut(header, ": ")
-		request.Header.Set(name, value)
-		if name == "Host" {
-			request.Host = value
-		}
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		s.T.Error(err)
-		return Reply{Header: make(http.Header)}
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
-	if err != nil {
-		s.T.Error(err)
-	}
-	return Reply{response.StatusCode, response.Header, string(text)}
+	return s.exchange(client.Do, method, location, body, append(usual, headers...))
 }
 
 // Visitor is a person with a browser at a site. The browser keeps cookies and

@@ -176,13 +176,7 @@ func TestLogoutOfAClientMadeAnew(t *testing.T) {
 	fresh, toldFresh := toldOf(t)
 	add := func(id, since, uri string) {
 		t.Helper()
-		text, err := json.Marshal(provider.Client{ID: id, Public: true, Consent: "never", RedirectURIs: []string{"https://wiki.example/"}, Since: since, BackchannelLogoutURI: uri})
-		if err == nil {
-			err = users.CreateRecord(t.Context(), store.Record{Kind: kindClient, ID: id, Value: text})
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		s.addClient(id, since, func(c *provider.Client) { c.Consent, c.BackchannelLogoutURI = "never", uri })
 	}
 	add("wiki", "1", old.URL)
 	add("blog", "1", old.URL)
@@ -222,13 +216,7 @@ func TestLogoutOfAClientAddedAgain(t *testing.T) {
 	receiver, told := toldOf(t)
 	add := func(since string) {
 		t.Helper()
-		text, err := json.Marshal(provider.Client{ID: "wiki", Public: true, Consent: "never", RedirectURIs: []string{"https://wiki.example/"}, Since: since, BackchannelLogoutURI: receiver.URL})
-		if err == nil {
-			err = users.CreateRecord(t.Context(), store.Record{Kind: kindClient, ID: "wiki", Value: text})
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		s.addClient("wiki", since, func(c *provider.Client) { c.Consent, c.BackchannelLogoutURI = "never", receiver.URL })
 	}
 	add("1")
 	chrome := s.browser()

@@ -1,6 +1,7 @@
 package provider_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/url"
 	"os"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/internal/accountstest"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
+	"github.com/caddy-jwt/caddy-jwt/oidc/provider"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 )
@@ -112,6 +114,21 @@ func (s *site) store() store.UserStore {
 
 // kind is a kind of records that an issuer keeps for itself.
 func (s *site) kind(kind string) string { return kind + " of " + s.URL }
+
+// addClient has a client in the store as the commands add it. It is public and comes
+// back to https://wiki.example/; more changes that.
+func (s *site) addClient(id, since string, more func(*provider.Client)) {
+	s.T.Helper()
+	client := provider.Client{ID: id, Public: true, RedirectURIs: []string{"https://wiki.example/"}, Since: since}
+	more(&client)
+	text, err := json.Marshal(client)
+	if err == nil {
+		err = s.store().CreateRecord(s.T.Context(), store.Record{Kind: kindClient, ID: id, Value: text})
+	}
+	if err != nil {
+		s.T.Fatal(err)
+	}
+}
 
 // serve runs a provider with these clients, and what else is in its site.
 func serve(t testing.TB, clients, more string) *site {

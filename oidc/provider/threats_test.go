@@ -349,13 +349,7 @@ func TestThreatClientMadeAnew(t *testing.T) {
 	users := s.store()
 	add := func(since string) {
 		t.Helper()
-		text, err := json.Marshal(provider.Client{ID: "wiki", Public: true, RedirectURIs: []string{"https://wiki.example/"}, Since: since})
-		if err == nil {
-			err = users.CreateRecord(t.Context(), store.Record{Kind: kindClient, ID: "wiki", Value: text})
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		s.addClient("wiki", since, func(*provider.Client) {})
 	}
 	add("1")
 	chrome := s.browser()
