@@ -201,9 +201,9 @@ func TestThreatConnect(t *testing.T) {
 
 // Express routes by prefix and resolves nothing.
 func TestThreatPathsBehindExpress(t *testing.T) {
-	caddytest.NPM(t, "testdata/upstreams")
+	folder := caddytest.NPM(t, "testdata/upstreams")
 	command := exec.CommandContext(t.Context(), "node", "express.mjs")
-	command.Dir = "testdata/upstreams"
+	command.Dir = folder
 	stdout, err := command.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

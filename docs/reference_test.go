@@ -20,6 +20,7 @@ import (
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
 	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
+	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store/filestore"
@@ -35,12 +36,13 @@ import (
 // and for an option of the grammar that no field is for.
 func TestReference(t *testing.T) {
 	var paths []string
-	for _, pattern := range []string{"refusal/*.go", "accounts/*.go", "accounts/web/*.go", "config/*.go", "credentials/*.go", "store/filestore/*.go", "*.go"} {
-		found, err := filepath.Glob(pattern)
-		if err != nil {
-			t.Fatal(err)
+	sources := caddytest.Sources(t)
+	for _, folder := range []string{"refusal", "accounts", "accounts/web", "config", "credentials", "store/filestore", "."} {
+		for _, path := range sources {
+			if filepath.Dir(path) == folder {
+				paths = append(paths, path)
+			}
 		}
-		paths = append(paths, found...)
 	}
 	r := &reference{t: t, comments: sourceComments(t, paths)}
 	r.directive()

@@ -14,15 +14,12 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
-// clients has the packages from npm that the tests of OpenID Connect use.
-const clients = "../provider/testdata/clients"
-
 var interactionForm = regexp.MustCompile(`action="(http[^"]+/interaction/[^"]+)"`)
 
 // oidc-provider from npm as the provider of login_with: the whole way, by its own
 // pages, in a browser.
 func TestLoginWithOIDCProviderFromNPM(t *testing.T) {
-	caddytest.NPM(t, clients)
+	clients := caddytest.NPM(t, "../provider/testdata/clients")
 	s := newLoginSite(t)
 	port := strings.TrimPrefix(sitetest.FreeLocalhost(t), "localhost:")
 	command := exec.Command("node", "provider.mjs", port, "site", "the-secret-of-the-site", s.URL+"/auth/callback/npm")

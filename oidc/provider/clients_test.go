@@ -26,12 +26,12 @@ import (
 
 // runClient runs a client in Node.js, and is its browser: what it prints is
 // visited, and told where that led.
-func runClient(t *testing.T, visit func(address string) string, script string, environment []string, arguments ...string) {
+func runClient(t *testing.T, folder string, visit func(address string) string, script string, environment []string, arguments ...string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	command := exec.CommandContext(ctx, "node", append([]string{script}, arguments...)...)
-	command.Dir = "testdata/clients"
+	command.Dir = folder
 	command.Env = append(os.Environ(), environment...)
 	stdin, err := command.StdinPipe()
 	if err != nil {
@@ -59,7 +59,7 @@ func runClient(t *testing.T, visit func(address string) string, script string, e
 }
 
 func TestOpenIDClient(t *testing.T) {
-	caddytest.NPM(t, "testdata/clients")
+	folder := caddytest.NPM(t, "testdata/clients")
 	s := serveClients(t)
 	chrome := s.browser()
 	chrome.SignUp("alice@example.com")
@@ -76,11 +76,11 @@ func TestOpenIDClient(t *testing.T) {
 		}
 		return chrome.GoOn(address).String()
 	}
-	runClient(t, visit, "openid-client.mjs", nil, s.URL, "app", appSecret, appCallback)
+	runClient(t, folder, visit, "openid-client.mjs", nil, s.URL, "app", appSecret, appCallback)
 }
 
 func TestOAuth4WebAPI(t *testing.T) {
-	caddytest.NPM(t, "testdata/clients")
+	folder := caddytest.NPM(t, "testdata/clients")
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -103,17 +103,17 @@ func TestOAuth4WebAPI(t *testing.T) {
 	s := serve(t, fmt.Sprintf(clientsOfTests, "")+"\nclient keyed {\n public_key `"+texts["public"]+"`\n redirect_uri "+appCallback+"\n consent never\n}\n", "")
 	chrome := s.browser()
 	chrome.SignUp("alice@example.com")
-	runClient(t, func(address string) string { return chrome.GoOn(address).String() }, "oauth4webapi.mjs", []string{"KEY=" + texts["private"]}, s.URL, appCallback)
+	runClient(t, folder, func(address string) string { return chrome.GoOn(address).String() }, "oauth4webapi.mjs", []string{"KEY=" + texts["private"]}, s.URL, appCallback)
 }
 
 // oidc-client-ts in a real browser: log-in with a page that asks, silent
 // renewal in a frame, which is refused as no page names the client, log-out.
 func TestOIDCClientTSInChromium(t *testing.T) {
-	caddytest.NPM(t, "testdata/clients")
+	folder := caddytest.NPM(t, "testdata/clients")
 	app := sitetest.FreeLocalhost(t)
 	root := t.TempDir()
 	for _, file := range []string{"spa/index.html", "spa/app.js", "node_modules/oidc-client-ts/dist/browser/oidc-client-ts.min.js"} {
-		text, err := os.ReadFile(filepath.Join("testdata/clients", file))
+		text, err := os.ReadFile(filepath.Join(folder, file))
 		if err == nil {
 			err = os.WriteFile(filepath.Join(root, filepath.Base(file)), text, 0o600)
 		}
