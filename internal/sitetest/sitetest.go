@@ -1,4 +1,6 @@
-// Package sitetest has what tests make tokens, keys and identity providers by.
+// Package sitetest has what tests share: sites in this process and in another, their
+// visitors, tokens and keys, identity providers, an upstream, a clock, the adapt tests. It
+// imports nothing that has white-box tests of its own, so that those can use it too.
 package sitetest
 
 import (
