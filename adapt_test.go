@@ -1,22 +1,14 @@
 package caddyjwt_test
 
 import (
-	"bytes"
-	"encoding/json"
-	"flag"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
-	"github.com/caddyserver/caddy/v2/caddyconfig"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 )
-
-var update = flag.Bool("update", false, "rewrite the generated parts of testdata and docs")
-
-const separator = "\n----------\n"
 
 // adaptEnvironment is what the placeholders of the files read. JWT_UNSET is
 // not here, nor may it be in the environment of the test.
@@ -32,10 +24,7 @@ var adaptEnvironment = map[string]string{
 	"JWT_KEYS":          "keys",
 }
 
-// TestAdapt runs the files of testdata/adapt: a Caddyfile, a line of ten
-// dashes, then the JSON it adapts to, or text from the error that it causes.
-// A config that adapts is also provisioned, as `caddy validate` does, because
-// keys and ranges are checked there.
+// TestAdapt runs the files of testdata/adapt as [sitetest.AdaptFiles] does.
 func TestAdapt(t *testing.T) {
 	for name, value := range adaptEnvironment {
 		t.Setenv(name, value)
@@ -48,59 +37,7 @@ func TestAdapt(t *testing.T) {
 
 	t.Setenv("JWT_USERS", filepath.Join(sitetest.TempDir(t), "users.db"))
 	t.Setenv("XDG_DATA_HOME", sitetest.TempDir(t)) // where the accounts are by default
-
-	files, err := filepath.Glob("testdata/adapt/*.caddyfiletest")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no adapt tests: %v", err)
-	}
-	for _, file := range files {
-		name := strings.TrimSuffix(filepath.Base(file), ".caddyfiletest")
-		t.Run(name, func(t *testing.T) { testAdapt(t, file) })
-	}
-}
-
-func testAdapt(t *testing.T, file string) {
-	content, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	input, expected, found := strings.Cut(string(content), separator)
-	if !found {
-		t.Fatal("the file has no line of ten dashes")
-	}
-	input, expected = input+"\n", strings.TrimSpace(expected)
-	adapted, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(input), nil)
-	if err == nil {
-		err = sitetest.Validate(t, adapted)
-	}
-	if !strings.HasPrefix(expected, "{") && !(*update && expected == "") {
-		switch {
-		case err == nil:
-			t.Errorf("no error; expected:\n%s", expected)
-		case expected == "" || !strings.Contains(err.Error(), expected):
-			t.Errorf("got the error:\n%v\nexpected in it:\n%s", err, expected)
-		}
-		return
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, warning := range warnings { // such as that `caddy fmt` would change the file
-		t.Error(warning)
-	}
-	var pretty bytes.Buffer
-	if err := json.Indent(&pretty, adapted, "", "\t"); err != nil {
-		t.Fatal(err)
-	}
-	if pretty.String() == expected {
-		return
-	}
-	if !*update {
-		t.Fatalf("adapted to other JSON than the file has; -update rewrites it, and git diff shows what changed:\n%s", pretty.String())
-	}
-	if err := os.WriteFile(file, []byte(input[:len(input)-1]+separator+pretty.String()+"\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	sitetest.AdaptFiles(t)
 }
 
 // A config in JSON may hold null where an object belongs: that is an error, and

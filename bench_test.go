@@ -279,3 +279,25 @@ func rawParts(b *testing.B, token string) (input, signature []byte) {
 	}
 	return []byte(signed), signature
 }
+
+// The guard costs an ordinary path a look at each byte.
+func BenchmarkPathGuard(b *testing.B) {
+	ctx, cancel := caddy.NewContext(caddy.Context{Context: b.Context()})
+	defer cancel()
+	guard := &Guard{MatcherSetsRaw: caddyhttp.RawMatcherSets{{"path": []byte(`["/api/*"]`)}}}
+	if err := guard.Provision(ctx); err != nil {
+		b.Fatal(err)
+	}
+	for _, target := range []string{"/api/v1.2/projects/42/files/report.final.pdf", "/api/v4/projects/group%2Fname", "/api/caf%C3%A9", "/api/x/%2e%2e/y"} {
+		b.Run(target[1:], func(b *testing.B) {
+			r := caddyhttp.PrepareRequest(httptest.NewRequest(http.MethodGet, target, nil), caddy.NewReplacer(), nil, nil)
+			w := httptest.NewRecorder()
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := guard.ServeHTTP(w, r, empty); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

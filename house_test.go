@@ -1,13 +1,12 @@
 package caddyjwt_test
 
 import (
-	"io/fs"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 )
 
 const module = "github.com/caddy-jwt/caddy-jwt"
@@ -60,9 +59,11 @@ func TestImportsRunOneWay(t *testing.T) {
 		"oidc/provider":     slices.Concat(web, cli, []string{"accounts/web", "internal/cli", "oidc/internal/protocol"}),
 		".":                 slices.Concat(web, cli, []string{"accounts/web", "internal/cli"}),
 		"oidc":              nil, "cmd/caddy": nil, "bench": nil, // they put programs together
-		"internal/sitetest": nil, "internal/caddytest": nil, "internal/scenario": nil, "internal/storefault": nil, "internal/chromiumtest": nil, "internal/opstest": nil, "internal/accountstest": nil, "scenarios": nil, "docs": nil, "examples": nil, // for tests
+		// White-box tests can use sitetest, so it links nothing that has some.
+		"internal/sitetest":  {"refusal", "internal/answer", "internal/clock", "internal/caddytest", "internal/scenario"},
+		"internal/caddytest": nil, "internal/scenario": nil, "internal/storefault": nil, "internal/chromiumtest": nil, "internal/opstest": nil, "internal/accountstest": nil, "scenarios": nil, "docs": nil, "examples": nil, // for tests
 	}
-	readSources(t)
+	caddytest.Sources(t) // which the go command reads
 	for _, name := range packages(t) {
 		allowed, known := table[name]
 		if !known {
@@ -80,21 +81,6 @@ func TestImportsRunOneWay(t *testing.T) {
 				t.Errorf("%s links %s", name, own)
 			}
 		}
-	}
-}
-
-// readSources opens every source, because Go's test cache does not know what a `go list`
-// of the test reads: with a source changed the test runs again.
-func readSources(t *testing.T) {
-	t.Helper()
-	err := filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
-		if err == nil && (strings.HasSuffix(path, ".go") || path == "go.mod") {
-			_, err = os.ReadFile(path)
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
 }
 
@@ -117,7 +103,7 @@ func packages(t *testing.T) (names []string) {
 
 // Nothing uses the command line but what adds commands to it.
 func TestOnlyTheTopUsesTheCommandLine(t *testing.T) {
-	readSources(t)
+	caddytest.Sources(t) // which the go command reads
 	output, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports ","}}`, "./...").CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, output)
@@ -136,7 +122,7 @@ func TestOnlyTheTopUsesTheCommandLine(t *testing.T) {
 
 // A Go program that verifies tokens links no web server, database or rule language.
 func TestVerifierIsSmall(t *testing.T) {
-	readSources(t)
+	caddytest.Sources(t) // which the go command reads
 	heavy := func(path string) bool {
 		return slices.ContainsFunc([]string{
 			"github.com/caddyserver/", "go.uber.org/zap", "github.com/prometheus/", "modernc.org/", "github.com/google/cel-go", "github.com/spf13/cobra", "github.com/jackc/",

@@ -1,4 +1,4 @@
-package caddyjwt
+package caddyjwt_test
 
 import (
 	"encoding/pem"
@@ -281,10 +281,11 @@ func TestKeySetOutlivesReloads(t *testing.T) {
 		t.Errorf("%d fetches, expected one more for other settings", got)
 	}
 	s.Load("respond ok", sitetest.TempDir(t))
-	keySets.Range(func(key, _ any) bool {
-		t.Errorf("key set %v is still there, and nothing uses it", key)
-		return true
-	})
+	s.Load(sitetest.JWKSBody(p, "refresh 9m"), sitetest.TempDir(t))
+	s.MustAnswer(200, s.Bearer("/api/", token), "used again")
+	if got := p.Fetches.Load(); got != 3 {
+		t.Errorf("%d fetches, expected one more: a key set that nothing uses is not kept", got)
+	}
 }
 
 func TestKeySetIsStored(t *testing.T) {

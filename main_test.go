@@ -1,4 +1,4 @@
-package caddyjwt
+package caddyjwt_test
 
 import (
 	"testing"

@@ -1,4 +1,4 @@
-package caddyjwt
+package caddyjwt_test
 
 import (
 	stdjson "encoding/json"
@@ -327,7 +327,7 @@ func TestBasicAuthBeside(t *testing.T) {
 		}
 		@nobody expression {http.auth.user.id} == ""
 		basic_auth @nobody {
-			carol `+bcryptHash(t, "opensesame")+`
+			carol `+sitetest.BcryptHash(t, "opensesame")+`
 		}
 		respond "user=[{http.auth.user.id}]"`)
 	basic := "Authorization: Basic " + sitetest.BasicCredentials("carol", "opensesame")
@@ -348,7 +348,7 @@ func TestBasicAuthInFront(t *testing.T) {
 	s := sitetest.Serve(t, `
 		route {
 			basic_auth {
-				carol `+bcryptHash(t, "opensesame")+`
+				carol `+sitetest.BcryptHash(t, "opensesame")+`
 			}
 			jwt {
 				secret "`+sitetest.Secret+`"

@@ -1,4 +1,4 @@
-package caddyjwt
+package caddyjwt_test
 
 import (
 	stdjson "encoding/json"
@@ -7,17 +7,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddyserver/caddy/v2"
-	"golang.org/x/crypto/bcrypt"
 )
-
-func bcryptHash(t testing.TB, password string) string {
-	t.Helper()
-	hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(hash)
-}
 
 func providerConfig(t testing.TB, address, provider string) []byte {
 	t.Helper()
@@ -30,7 +20,7 @@ func providerConfig(t testing.TB, address, provider string) []byte {
 			"routes": [{"handle": [
 				{"handler": "authentication", "providers": {
 					"jwt_bearer": ` + provider + `,
-					"http_basic": {"hash": {"algorithm": "bcrypt"}, "accounts": [{"username": "carol", "password": ` + sitetest.Marshal(t, bcryptHash(t, "opensesame")) + `}]}
+					"http_basic": {"hash": {"algorithm": "bcrypt"}, "accounts": [{"username": "carol", "password": ` + sitetest.Marshal(t, sitetest.BcryptHash(t, "opensesame")) + `}]}
 				}},
 				{"handler": "static_response", "body": "user=[{http.auth.user.id}] email=[{http.auth.user.email}]"}
 			]}]

@@ -1,4 +1,4 @@
-package caddyjwt
+package caddyjwt_test
 
 import (
 	"encoding/pem"
@@ -136,7 +136,7 @@ func TestThreatTwoAccountsOnASite(t *testing.T) {
 	}
 	same := "jwt /a/* {\n" + accounts("signup closed") + "\n}\n handle /b/* {\n jwt {\n require role admin\n" + accounts("") + "\n}\n}"
 	sitetest.Serve(t, same).MustAnswer(200, sitetest.Serve(t, same).Get("/auth/login"), "control: the same, of which one has a default written out")
-	serveSeveral(t, "jwt {\n"+accounts("signup open")+"\n}", "jwt {\n"+accounts("signup closed")+"\n}") // control: two sites
+	sitetest.ServeSeveral(t, "jwt {\n"+accounts("signup open")+"\n}", "jwt {\n"+accounts("signup closed")+"\n}") // control: two sites
 }
 
 // claim_header takes the header first; else clients could send the header that

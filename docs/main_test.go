@@ -2,7 +2,6 @@
 package docs_test
 
 import (
-	"os"
 	"testing"
 
 	_ "github.com/caddy-jwt/caddy-jwt" // the directive jwt
@@ -10,9 +9,4 @@ import (
 )
 
 // TestMain runs the tests at the top of the repository, where a user reads this.
-func TestMain(m *testing.M) {
-	if err := os.Chdir(".."); err != nil {
-		panic(err)
-	}
-	caddytest.Main(m)
-}
+func TestMain(m *testing.M) { caddytest.MainIn(m, "..") }

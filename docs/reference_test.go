@@ -3,7 +3,6 @@ package docs_test
 import (
 	"cmp"
 	"context"
-	"flag"
 	"fmt"
 	"go/ast"
 	goparser "go/parser"
@@ -11,7 +10,6 @@ import (
 	"go/types"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -22,6 +20,8 @@ import (
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
 	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
+	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store/filestore"
 	"github.com/caddyserver/caddy/v2"
@@ -31,20 +31,18 @@ import (
 	"go.uber.org/zap"
 )
 
-var update = flag.Bool("update", false, "rewrite the generated pages")
-
 // TestReference compares docs/reference.md with the Go comments and the
 // program; -update rewrites it. It fails for a config field without a comment,
 // and for an option of the grammar that no field is for.
 func TestReference(t *testing.T) {
-	const file = "docs/reference.md"
 	var paths []string
-	for _, pattern := range []string{"refusal/*.go", "accounts/*.go", "accounts/web/*.go", "config/*.go", "credentials/*.go", "store/filestore/*.go", "*.go"} {
-		found, err := filepath.Glob(pattern)
-		if err != nil {
-			t.Fatal(err)
+	sources := caddytest.Sources(t)
+	for _, folder := range []string{"refusal", "accounts", "accounts/web", "config", "credentials", "store/filestore", "."} {
+		for _, path := range sources {
+			if filepath.Dir(path) == folder {
+				paths = append(paths, path)
+			}
 		}
-		paths = append(paths, found...)
 	}
 	r := &reference{t: t, comments: sourceComments(t, paths)}
 	r.directive()
@@ -54,19 +52,7 @@ func TestReference(t *testing.T) {
 	r.metrics()
 	r.provider()
 	r.commands()
-	page := strings.TrimSpace(r.page.String()) + "\n"
-	if *update && !t.Failed() {
-		if err := os.WriteFile(file, []byte(page), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	there, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if string(there) != page {
-		t.Errorf("%s differs from the sources; `go test ./docs -run TestReference -update` rewrites it, and git diff shows what changed", file)
-	}
+	sitetest.UpToDate(t, "docs/reference.md", r.page.String())
 }
 
 type reference struct {

@@ -1,6 +1,7 @@
 package examples_test
 
 import (
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -14,13 +15,40 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/signing"
 	"github.com/caddy-jwt/caddy-jwt/store"
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 )
 
-// runExample runs an example as it stands, but for its ports and the folder
+// runExample runs an example of one site as it stands, but for its ports and the folder
 // that Caddy stores in.
 func runExample(t *testing.T, name string, environment ...string) *sitetest.Site {
+	t.Helper()
+	s := &sitetest.Site{T: t, URL: "http://" + sitetest.FreeAddress(t), LogFile: filepath.Join(sitetest.TempDir(t), "log.json")}
+	upstream := sitetest.FreeAddress(t)
+	startExample(t, name, s.LogFile, func(text string) string {
+		text = strings.ReplaceAll(text, "\n:8080 {", "\nhttp://:"+port(s.URL)+" {")
+		return strings.NewReplacer("localhost:8080", "localhost:"+port(s.URL), "127.0.0.1:8080", "127.0.0.1:"+port(s.URL),
+			"localhost:8081", "localhost:"+port("http://"+upstream), "127.0.0.1:8081", upstream).Replace(text)
+	}, environment...)
+	return s
+}
+
+// runExampleSites runs an example of several sites, and returns their ports by those in
+// the file.
+func runExampleSites(t *testing.T, name string, ports []string, environment ...string) map[string]string {
+	t.Helper()
+	instead := make(map[string]string)
+	startExample(t, name, filepath.Join(sitetest.TempDir(t), "log.json"), func(text string) string {
+		for _, port := range ports {
+			instead[port] = sitetest.FreePort(t)
+			text = strings.ReplaceAll(text, ":"+port, ":"+instead[port])
+		}
+		return text
+	}, environment...)
+	return instead
+}
+
+// startExample loads an example, changed by a function.
+func startExample(t *testing.T, name, logFile string, change func(text string) string, environment ...string) {
 	t.Helper()
 	t.Setenv("XDG_DATA_HOME", sitetest.TempDir(t)) // where accounts are by default
 	t.Setenv("TMPDIR", sitetest.TempDir(t))
@@ -35,21 +63,7 @@ func runExample(t *testing.T, name string, environment ...string) *sitetest.Site
 	if err != nil || len(warnings) > 0 {
 		t.Fatal(err, warnings)
 	}
-	s := &sitetest.Site{T: t, URL: "http://" + sitetest.FreeAddress(t), LogFile: filepath.Join(sitetest.TempDir(t), "log.json")}
-	upstream := sitetest.FreeAddress(t)
-	body := globalBlock.ReplaceAllString(string(text), "")
-	body = strings.ReplaceAll(body, "\n:8080 {", "\nhttp://:"+port(s.URL)+" {")
-	body = strings.NewReplacer("localhost:8080", "localhost:"+port(s.URL), "127.0.0.1:8080", "127.0.0.1:"+port(s.URL),
-		"localhost:8081", "localhost:"+port("http://"+upstream), "127.0.0.1:8081", upstream).Replace(body)
-	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(sitetest.GlobalOptions(sitetest.TempDir(t), s.LogFile, "")+body), map[string]any{"filename": "Caddyfile"})
-	if err == nil {
-		err = caddy.Load(config, true)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = caddy.Stop() })
-	return s
+	sitetest.RunSites(t, logFile, change(globalBlock.ReplaceAllString(string(text), "")))
 }
 
 // globalBlock are the global options of an example.
@@ -89,17 +103,13 @@ func TestExamplesAreAllTested(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var tests string
-	for _, file := range []string{"examples/examples_test.go", "oidc/provider/examples_test.go"} {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		tests += string(text)
+	tests, err := os.ReadFile("examples/examples_test.go")
+	if err != nil {
+		t.Fatal(err)
 	}
 	for _, file := range files {
 		name := filepath.Base(filepath.Dir(file))
-		if !strings.Contains(tests, `runExample(t, "`+name+`"`) {
+		if !regexp.MustCompile(`runExample(Sites)?\(t, "` + name + `"`).Match(tests) {
 			t.Errorf("no test runs %s", file)
 		}
 	}
@@ -297,4 +307,52 @@ func TestExampleStaticSite(t *testing.T) {
 		t.Errorf("with a session: %d %s", page.Status, page.Body)
 	}
 	s.MustAnswer(401, s.Get("/private.html"), "what is no browser gets a 401")
+}
+
+func TestExampleOIDCProvider(t *testing.T) {
+	const secret = "a-secret-of-the-shop-0123456789"
+	ports := runExampleSites(t, "oidc-provider", []string{"8080", "8081", "8082", "8083"}, "SHOP_SECRET", secret)
+	s := &sitetest.Site{T: t, URL: "http://localhost:" + ports["8080"]}
+	chrome := s.Visitor()
+	if got := chrome.Get("/"); got.Body != "An OpenID Provider." {
+		t.Errorf("%d %s", got.Status, got.Body)
+	}
+	if got := chrome.Get("/.well-known/openid-configuration").JSON(t); got["issuer"] != s.URL {
+		t.Errorf("discovery %v", got)
+	}
+	chrome.Do(http.MethodPost, "/auth/signup", url.Values{"email": {"alice@example.com"}, "password": {sitetest.GoodPassword}, "name": {"Alice"}}).To(t)
+	callback := "http://localhost:" + ports["8081"] + "/callback"
+	back := chrome.GoOn(s.URL + "/oidc/authorize?" + url.Values{"client_id": {"shop"}, "redirect_uri": {callback}, "response_type": {"code"}, "scope": {"openid orders"}}.Encode())
+	tokens := chrome.Post("/oidc/token", url.Values{"grant_type": {"authorization_code"}, "code": {back.Query().Get("code")}, "redirect_uri": {callback}}, sitetest.Basic("shop", secret)).JSON(t)
+	access, _ := tokens["access_token"].(string)
+	api := "http://localhost:" + ports["8083"] + "/"
+	sitetest.Eventually(t, "the API has the keys", func() bool {
+		return chrome.Do(http.MethodGet, api, nil, "Authorization: Bearer "+access).Status == 200
+	})
+	if got := chrome.Get(api); got.Status != 401 {
+		t.Errorf("without a token: %d", got.Status)
+	}
+}
+
+func TestExampleLoginWith(t *testing.T) {
+	ports := runExampleSites(t, "login-with", []string{"8080", "8081"}, "USERS", sitetest.TempDir(t), "CLIENT_SECRET", "a-secret-of-the-site-0123456789")
+	there := (&sitetest.Site{T: t, URL: "http://localhost:" + ports["8080"]}).Visitor()
+	chrome := there.At(&sitetest.Site{T: t, URL: "http://127.0.0.1:" + ports["8081"]})
+	there.Do(http.MethodPost, "/auth/signup", url.Values{"email": {"alice@example.com"}, "password": {sitetest.GoodPassword}, "name": {"Alice"}}).To(t)
+	if got := chrome.Get("/"); got.Status != 200 {
+		t.Errorf("public: %d", got.Status)
+	}
+	login := chrome.Get("/private").To(t).String()
+	if page := chrome.Get(login); !strings.Contains(page.Body, `href="/auth/login/company?return_to=%2fprivate">My Company</a>`) {
+		t.Fatalf("log-in page: %s", page.Body)
+	}
+	back := chrome.Get(there.GoOn(chrome.Get("/auth/login/company?return_to=/private").To(t).String()).String())
+	if to := back.To(t).String(); to != "/private" {
+		t.Errorf("it returns to %s", to)
+	}
+	if got := chrome.Get("/private"); got.Body != "Hello, alice@example.com" {
+		t.Errorf("%d %s", got.Status, got.Body)
+	}
+	there.Post("/auth/logout", url.Values{})
+	sitetest.Eventually(t, "the log-out at the provider ends the session", func() bool { return chrome.Get("/private").Status == 303 })
 }

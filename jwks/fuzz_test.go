@@ -1,15 +1,17 @@
-package jwks
+package jwks_test
 
 import (
 	"encoding/json"
 	"strings"
 	"testing"
+
+	"github.com/caddy-jwt/caddy-jwt/jwks"
 )
 
 func FuzzDiscovery(f *testing.F) {
 	const issuer = "https://issuer.example"
 	f.Fuzz(func(t *testing.T, text string) {
-		found, err := ParseDiscovery([]byte(text), issuer)
+		found, err := jwks.ParseDiscovery([]byte(text), issuer)
 		if err != nil {
 			return
 		}

@@ -1,4 +1,4 @@
-package jwt
+package jwt_test
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
+	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/go-jose/go-jose/v4"
 	josejwt "github.com/go-jose/go-jose/v4/jwt"
@@ -20,17 +21,17 @@ import (
 
 var fuzzNow = time.Unix(1_800_000_000, 0)
 
-func fuzzVerifier(f *testing.F) *Verifier {
+func fuzzVerifier(f *testing.F) *jwt.Verifier {
 	f.Helper()
-	key, err := NewSecretKey([]byte(sitetest.Secret))
+	key, err := jwt.NewSecretKey([]byte(sitetest.Secret))
 	if err != nil {
 		f.Fatal(err)
 	}
-	set, err := NewKeySet(key)
+	set, err := jwt.NewKeySet(key)
 	if err != nil {
 		f.Fatal(err)
 	}
-	v, err := NewVerifier(VerifierConfig{Issuers: []Issuer{{Keys: []KeySource{set}, Algorithms: set.Algorithms()}}})
+	v, err := jwt.NewVerifier(jwt.VerifierConfig{Issuers: []jwt.Issuer{{Keys: []jwt.KeySource{set}, Algorithms: set.Algorithms()}}})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -38,7 +39,7 @@ func fuzzVerifier(f *testing.F) *Verifier {
 }
 
 // mustAgree verifies the token here and, if it is accepted, by go-jose.
-func mustAgree(t *testing.T, v *Verifier, token string) {
+func mustAgree(t *testing.T, v *jwt.Verifier, token string) {
 	t.Helper()
 	verified, err := v.Verify(context.Background(), token, fuzzNow)
 	if err != nil {
@@ -105,15 +106,15 @@ func FuzzClaims(f *testing.F) {
 	v := fuzzVerifier(f)
 	f.Fuzz(func(t *testing.T, payload string) {
 		mustAgree(t, v, sitetest.SignRaw(t, "HS256", []byte(sitetest.Secret), `{"alg":"HS256"}`, payload))
-		claims, err := ParseClaims([]byte(payload))
+		claims, err := jwt.ParseClaims([]byte(payload))
 		if err != nil {
 			return
 		}
-		if again, err := ParseClaims([]byte(claims.String())); err != nil || again.String() != claims.String() {
+		if again, err := jwt.ParseClaims([]byte(claims.String())); err != nil || again.String() != claims.String() {
 			t.Fatalf("the claims do not come back from their text: %v\n%s\n%s", err, claims, again)
 		}
 		for name, value := range claims {
-			if found, ok := claims.Lookup(name); !ok || ClaimText(found) != ClaimText(value) {
+			if found, ok := claims.Lookup(name); !ok || jwt.ClaimText(found) != jwt.ClaimText(value) {
 				t.Fatalf("claim %q is not found by its name", name)
 			}
 		}
@@ -122,11 +123,11 @@ func FuzzClaims(f *testing.F) {
 
 func FuzzKeySet(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
-		keys, _, err := ParseKeySet([]byte(text))
+		keys, _, err := jwt.ParseKeySet([]byte(text))
 		if err != nil {
 			return
 		}
-		if _, err := NewKeySet(keys...); err != nil {
+		if _, err := jwt.NewKeySet(keys...); err != nil {
 			t.Fatal(err)
 		}
 		var set jose.JSONWebKeySet

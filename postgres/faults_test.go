@@ -1,9 +1,7 @@
-package postgres
+package postgres_test
 
 import (
-	"crypto/sha256"
 	"database/sql"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -51,7 +49,7 @@ type refresher struct {
 var refreshClient = &http.Client{Timeout: answerLimit, Transport: &http.Transport{MaxIdleConnsPerHost: 32}}
 
 func (r *refresher) use(kind int, token string) (got scenario.Answered) {
-	url1 := r.nodes[int(r.at.Load())%len(r.nodes)].url
+	url1 := r.nodes[int(r.at.Load())%len(r.nodes)].URL
 	var request *http.Request
 	switch kind {
 	case byJSON:
@@ -142,7 +140,7 @@ func TestScenarioLostAnswers(t *testing.T) {
 	var first []scenario.Answered
 	clients := scenario.Length(9, 24)
 	v := newVisitor(t)
-	if status, _, body := v.ask(nodes[0], "/auth/signup", url.Values{"email": {"alice@example.com"}, "password": {goodPassword}}); status != 303 {
+	if status, _, body := v.ask(nodes[0], "/auth/signup", url.Values{"email": {"alice@example.com"}, "password": {sitetest.GoodPassword}}); status != 303 {
 		t.Fatalf("sign-up: %d %s", status, body)
 	}
 	for i := range clients {
@@ -150,7 +148,7 @@ func TestScenarioLostAnswers(t *testing.T) {
 			first = append(first, openIDTokens(t, v, nodes[0]))
 			continue
 		}
-		status, given := nodes[0].send("POST", "/auth/login", "", credentials("alice@example.com"))
+		status, given := nodes[0].send("POST", "/auth/login", "", sitetest.CredentialsOf("alice@example.com"))
 		if status != 200 {
 			t.Fatalf("log-in: %d %v", status, given)
 		}
@@ -201,8 +199,8 @@ func TestScenarioLostAnswers(t *testing.T) {
 	kills := scenario.Length(4, 35)
 	for i := range kills {
 		n := nodes[i%2]
-		n.kill()
-		n.start()
+		n.Kill()
+		n.Start()
 		n.mustAnswer()
 		goesOn()
 	}
@@ -222,9 +220,8 @@ func TestScenarioLostAnswers(t *testing.T) {
 func openIDTokens(t *testing.T, v *visitor, n *node) scenario.Answered {
 	t.Helper()
 	const verifier = "a-code-verifier-that-is-long-enough-for-rfc-7636"
-	sum := sha256.Sum256([]byte(verifier))
 	request := url.Values{"client_id": {"app"}, "redirect_uri": {"https://app.example/callback"}, "response_type": {"code"}, "scope": {"openid"}, "state": {"x"},
-		"code_challenge": {base64.RawURLEncoding.EncodeToString(sum[:])}, "code_challenge_method": {"S256"}}
+		"code_challenge": {sitetest.Challenge(verifier)}, "code_challenge_method": {"S256"}}
 	_, location, body := v.ask(n, "/oidc/authorize?"+request.Encode(), nil)
 	_, _, text := v.ask(n, "/oidc/token", url.Values{"grant_type": {"authorization_code"}, "client_id": {"app"}, "code": {location.Query().Get("code")}, "redirect_uri": {"https://app.example/callback"}, "code_verifier": {verifier}})
 	var given struct {

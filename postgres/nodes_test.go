@@ -1,4 +1,4 @@
-package postgres
+package postgres_test
 
 import (
 	"bytes"
@@ -6,50 +6,20 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
-	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
-const goodPassword = "correct horse battery"
-
-// node is a Caddy of its own.
+// node is a Caddy of its own, beside others with the same storage.
 type node struct {
-	t      *testing.T
-	url    string
-	config string // path of the Caddyfile
-	from   string // address of the client; empty for this machine's
-	output *output
-	run    *exec.Cmd
-}
-
-// output is what a node says, which a test may read meanwhile.
-type output struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (o *output) Write(text []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(text)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
+	*sitetest.Process
+	from string // address of the client; empty for this machine's
 }
 
 // accountsOnly is a site with accounts in the database.
@@ -63,7 +33,7 @@ func startNodes(t *testing.T, number int, site string) (nodes []*node) {
 	dir := t.TempDir()
 	for i := range number {
 		n := newNode(t, dir, fmt.Sprint(i), site)
-		n.start()
+		n.Start()
 		nodes = append(nodes, n)
 	}
 	for _, n := range nodes {
@@ -76,86 +46,27 @@ func startNodes(t *testing.T, number int, site string) (nodes []*node) {
 // all nodes in the folder.
 func newNode(t *testing.T, dir, name, site string) *node {
 	t.Helper()
-	n := &node{t: t, url: "http://" + sitetest.FreeAddress(t), config: filepath.Join(dir, "Caddyfile-"+name)}
-	text := fmt.Sprintf("{\n admin off\n auto_https off\n storage file_system %s\n servers {\n trusted_proxies static private_ranges\n}\n}\n%s {\n%s\n}\n", filepath.Join(dir, "storage"), n.url, site)
-	if err := os.WriteFile(n.config, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return n
-}
-
-func (n *node) start() {
-	n.t.Helper()
-	command := exec.Command(caddytest.Binary(n.t), "run", "--config", n.config)
-	n.output, n.run = new(output), command
-	command.Stdout, command.Stderr = n.output, n.output
-	scenario.Start(n.t, command)
-	n.t.Cleanup(func() {
-		_ = command.Process.Signal(syscall.SIGTERM)
-		_ = command.Wait()
-		if n.t.Failed() {
-			n.t.Logf("a node says:\n%s", n.output.String())
-		}
-	})
-}
-
-// kill ends the node as the kernel does when it is out of memory.
-func (n *node) kill() {
-	n.t.Helper()
-	_ = n.run.Process.Kill()
-	_ = n.run.Wait()
+	return &node{Process: sitetest.NewProcess(t, dir, "-"+name, sitetest.FreeAddress(t), "servers {\n trusted_proxies static private_ranges\n}", site)}
 }
 
 func (n *node) mustAnswer() {
-	n.t.Helper()
-	sitetest.Eventually(n.t, "a node answers", func() bool {
-		response, err := http.Get(n.url + "/auth/jwks.json")
-		if err == nil {
-			_ = response.Body.Close()
-		}
-		return err == nil && response.StatusCode != 503
-	})
+	n.T.Helper()
+	n.AwaitAnswer(func(status int) bool { return status != 503 })
 }
 
-// command runs `caddy jwt …` with the config of the node.
-func (n *node) command(args ...string) string {
-	n.t.Helper()
-	output, err := exec.Command(caddytest.Binary(n.t), append(append([]string{"jwt"}, args...), "--config", n.config)...).CombinedOutput()
-	if err != nil {
-		n.t.Fatalf("%q: %v\n%s", args, err, output)
-	}
-	return string(output)
-}
-
+// send sends JSON, with a token if there is one.
 func (n *node) send(method, path, token string, body any) (status int, object map[string]any) {
-	n.t.Helper()
-	text, err := json.Marshal(body)
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	request, err := http.NewRequest(method, n.url+path, bytes.NewReader(text))
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	request.Header.Set("Content-Type", "application/json")
+	n.T.Helper()
+	headers := []string{"Content-Type: application/json"}
 	if n.from != "" {
-		request.Header.Set("X-Forwarded-For", n.from)
+		headers = append(headers, "X-Forwarded-For: "+n.from)
 	}
 	if token != "" {
-		request.Header.Set("Authorization", "Bearer "+token)
+		headers = append(headers, "Authorization: Bearer "+token)
 	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		n.t.Error(err)
-		return 0, nil
-	}
-	defer response.Body.Close()
-	_ = json.NewDecoder(response.Body).Decode(&object)
-	return response.StatusCode, object
-}
-
-func credentials(email string) map[string]string {
-	return map[string]string{"email": email, "password": goodPassword}
+	got := n.Send(method, path, sitetest.Marshal(n.T, body), headers...)
+	_ = json.Unmarshal([]byte(got.Body), &object)
+	return got.Status, object
 }
 
 // Two nodes on one database behave as one.
@@ -169,7 +80,7 @@ func TestScenarioTwoNodes(t *testing.T) {
 	var made, taken atomic.Int64
 	for i := range 20 {
 		all.Go(func() {
-			switch status, body := nodes[i%2].send("POST", "/auth/signup", "", credentials("alice@example.com")); status {
+			switch status, body := nodes[i%2].send("POST", "/auth/signup", "", sitetest.CredentialsOf("alice@example.com")); status {
 			case 201:
 				made.Add(1)
 			case 409:
@@ -184,7 +95,7 @@ func TestScenarioTwoNodes(t *testing.T) {
 		t.Errorf("of 20 sign-ups of one address %d were made and %d refused", made.Load(), taken.Load())
 	}
 
-	_, given := a.send("POST", "/auth/login", "", credentials("alice@example.com"))
+	_, given := a.send("POST", "/auth/login", "", sitetest.CredentialsOf("alice@example.com"))
 	token := given["token"].(string)
 	for name, n := range map[string]*node{"its own": a, "the other": b} {
 		if status, body := n.send("GET", "/todos/", token, nil); status != 200 {
@@ -218,7 +129,7 @@ func TestScenarioTwoNodes(t *testing.T) {
 		t.Errorf("a refresh token whose successor was used: %d", status)
 	}
 
-	_, given = a.send("POST", "/auth/login", "", credentials("alice@example.com"))
+	_, given = a.send("POST", "/auth/login", "", sitetest.CredentialsOf("alice@example.com"))
 	token = given["token"].(string)
 	if status, _ := b.send("GET", "/todos/", token, nil); status != 200 { // remembered there
 		t.Fatalf("control: %d", status)
@@ -231,11 +142,11 @@ func TestScenarioTwoNodes(t *testing.T) {
 	}
 	loggedOut := refusedBy(t, "a log-out", token, b)
 
-	_, given = a.send("POST", "/auth/login", "", credentials("alice@example.com"))
+	_, given = a.send("POST", "/auth/login", "", sitetest.CredentialsOf("alice@example.com"))
 	token = given["token"].(string)
-	a.command("user", "disable", "alice@example.com")
+	a.Command("user", "disable", "alice@example.com")
 	disabled := refusedBy(t, "disabling the user", token, a, b)
-	if status, _ := b.send("POST", "/auth/login", "", credentials("alice@example.com")); status != 401 {
+	if status, _ := b.send("POST", "/auth/login", "", sitetest.CredentialsOf("alice@example.com")); status != 401 {
 		t.Errorf("a disabled user logs in: %d", status)
 	}
 	seen("%d of 20 sign-ups made; 40 refreshes gave %d successor; a log-out known after %s, a disabled user after %s", made.Load(), len(successors), loggedOut, disabled)
@@ -260,7 +171,7 @@ func refusedBy(t *testing.T, after, token string, nodes ...*node) time.Duration 
 func TestTwoNodesThrottle(t *testing.T) {
 	s := start(t)
 	nodes := startNodes(t, 2, accountsOnly(s.database("throttle"), "throttle 5 15m"))
-	if status, _ := nodes[0].send("POST", "/auth/signup", "", credentials("alice@example.com")); status != 201 {
+	if status, _ := nodes[0].send("POST", "/auth/signup", "", sitetest.CredentialsOf("alice@example.com")); status != 201 {
 		t.Fatal(status)
 	}
 	at := func(i int, address string) *node {
@@ -270,7 +181,7 @@ func TestTwoNodesThrottle(t *testing.T) {
 	}
 	home := "198.51.100.1"
 	for i := range 12 { // a right password forgives, at both
-		if status, body := at(i, home).send("POST", "/auth/login", "", credentials("alice@example.com")); status != 200 {
+		if status, body := at(i, home).send("POST", "/auth/login", "", sitetest.CredentialsOf("alice@example.com")); status != 200 {
 			t.Fatalf("control: %d %v", status, body)
 		}
 	}
@@ -303,11 +214,11 @@ func TestTwoNodesThrottle(t *testing.T) {
 			t.Fatalf("a guess of another address: %d", status)
 		}
 	}
-	if status, _ := at(0, "192.0.2.1").send("POST", "/auth/login", "", credentials("alice@example.com")); status != 429 {
+	if status, _ := at(0, "192.0.2.1").send("POST", "/auth/login", "", sitetest.CredentialsOf("alice@example.com")); status != 429 {
 		t.Errorf("control: the right password of a stranger: %d", status)
 	}
 	for i := range 2 {
-		if status, body := at(i, home).send("POST", "/auth/login", "", credentials("alice@example.com")); status != 200 {
+		if status, body := at(i, home).send("POST", "/auth/login", "", sitetest.CredentialsOf("alice@example.com")); status != 200 {
 			t.Errorf("alice is locked out at node %d: %d %v", i, status, body)
 		}
 	}
@@ -322,18 +233,18 @@ func TestTwoNodesRotateKeys(t *testing.T) {
 	a, b := nodes[0], nodes[1]
 	var verifiers []*node
 	for i, n := range []*node{a, b} {
-		outside := newNode(t, t.TempDir(), fmt.Sprint("outside", i), "jwt {\n issuer caddy-jwt-accounts {\n token_type at+jwt\n jwks "+n.url+"/auth/jwks.json {\n cooldown 10m\n}\n}\n}\n respond ok")
-		outside.start()
+		outside := newNode(t, t.TempDir(), fmt.Sprint("outside", i), "jwt {\n issuer caddy-jwt-accounts {\n token_type at+jwt\n jwks "+n.URL+"/auth/jwks.json {\n cooldown 10m\n}\n}\n}\n respond ok")
+		outside.Start()
 		outside.mustAnswer()
 		verifiers = append(verifiers, outside)
 	}
 	verifiers = append(verifiers, nodes...) // last, since by what it is asked a node learns of a key
-	if status, _ := a.send("POST", "/auth/signup", "", credentials("alice@example.com")); status != 201 {
+	if status, _ := a.send("POST", "/auth/signup", "", sitetest.CredentialsOf("alice@example.com")); status != 201 {
 		t.Fatal(status)
 	}
 	logIn := func(n *node) string {
 		t.Helper()
-		status, given := n.send("POST", "/auth/login", "", credentials("alice@example.com"))
+		status, given := n.send("POST", "/auth/login", "", sitetest.CredentialsOf("alice@example.com"))
 		if status != 200 {
 			t.Fatalf("log-in: %d %v", status, given)
 		}
@@ -346,7 +257,7 @@ func TestTwoNodesRotateKeys(t *testing.T) {
 	}
 	for range scenario.Length(1, 3) {
 		before := keyOf(tokens[len(tokens)-1])
-		a.command("keys", "rotate", "--lead", "20s") // more than it takes until both nodes publish it
+		a.Command("keys", "rotate", "--lead", "20s") // more than it takes until both nodes publish it
 		for _, n := range nodes {
 			sitetest.Eventually(t, "a node signs with the new key", func() bool {
 				token := logIn(n)
@@ -370,13 +281,13 @@ func TestTwoNodesRotateKeys(t *testing.T) {
 func TestDatabaseAway(t *testing.T) {
 	s := start(t)
 	n := startNodes(t, 1, accountsOnly(s.database("away"), "throttle off"))[0]
-	if status, body := n.send("POST", "/auth/signup", "", credentials("alice@example.com")); status != 201 {
+	if status, body := n.send("POST", "/auth/signup", "", sitetest.CredentialsOf("alice@example.com")); status != 201 {
 		t.Fatalf("%d %v", status, body)
 	}
-	_, given := n.send("POST", "/auth/login", "", credentials("alice@example.com"))
+	_, given := n.send("POST", "/auth/login", "", sitetest.CredentialsOf("alice@example.com"))
 	token := given["token"].(string)
 	s.run("pg_ctl", "-D", s.dir+"/data", "-m", "immediate", "stop")
-	if status, body := n.send("POST", "/auth/login", "", credentials("alice@example.com")); status != 503 || !strings.Contains(fmt.Sprint(body), "store_unavailable") {
+	if status, body := n.send("POST", "/auth/login", "", sitetest.CredentialsOf("alice@example.com")); status != 503 || !strings.Contains(fmt.Sprint(body), "store_unavailable") {
 		t.Errorf("log-in without a database: %d %v", status, body)
 	}
 	for range 50 {
@@ -387,7 +298,7 @@ func TestDatabaseAway(t *testing.T) {
 	s.begin()
 	back := time.Now()
 	sitetest.Eventually(t, "log-ins go on", func() bool {
-		status, _ := n.send("POST", "/auth/login", "", credentials("alice@example.com"))
+		status, _ := n.send("POST", "/auth/login", "", sitetest.CredentialsOf("alice@example.com"))
 		return status == 200
 	})
 	t.Logf("log-ins went on %s after the database", time.Since(back).Round(time.Millisecond))
@@ -446,11 +357,11 @@ func TestTwoNodesWithoutNotify(t *testing.T) {
 	s.database("silent")
 	host, port, _ := net.SplitHostPort(s.without("LISTEN", "NOTIFY"))
 	nodes := startNodes(t, 2, accountsOnly("host="+host+" port="+port+" user=test dbname=silent sslmode=disable", "throttle off"))
-	if status, body := nodes[0].send("POST", "/auth/signup", "", credentials("alice@example.com")); status != 201 {
+	if status, body := nodes[0].send("POST", "/auth/signup", "", sitetest.CredentialsOf("alice@example.com")); status != 201 {
 		t.Fatalf("%d %v", status, body)
 	}
 	for range 3 {
-		_, given := nodes[0].send("POST", "/auth/login", "", credentials("alice@example.com"))
+		_, given := nodes[0].send("POST", "/auth/login", "", sitetest.CredentialsOf("alice@example.com"))
 		token := given["token"].(string)
 		for _, n := range nodes {
 			if status, _ := n.send("GET", "/todos/", token, nil); status != 200 {
@@ -463,6 +374,6 @@ func TestTwoNodesWithoutNotify(t *testing.T) {
 		refusedBy(t, "a log-out", token, nodes...)
 	}
 	sitetest.Eventually(t, "a node says that it has to ask", func() bool {
-		return strings.Contains(nodes[0].output.String(), "database cannot notify of ended sessions; polling it instead")
+		return strings.Contains(nodes[0].Log(), "database cannot notify of ended sessions; polling it instead")
 	})
 }

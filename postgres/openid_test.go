@@ -1,14 +1,11 @@
-package postgres
+package postgres_test
 
 import (
-	"crypto/sha256"
 	"database/sql"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
 	"strings"
@@ -21,48 +18,23 @@ import (
 
 // visitor is a browser that does not tell the ports of a host apart in its
 // cookies, as none does: to it, the nodes are one site behind a load balancer.
-type visitor struct {
-	t      *testing.T
-	client *http.Client
-}
+type visitor struct{ client *http.Client }
 
 func newVisitor(t *testing.T) *visitor {
 	t.Helper()
-	jar, err := cookiejar.New(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &visitor{t, &http.Client{Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
+	return &visitor{sitetest.Browser(t)}
 }
 
 // ask sends a form, or without one a GET, and returns where it leads and what it
 // says.
 func (v *visitor) ask(n *node, path string, form url.Values) (status int, location *url.URL, body string) {
-	v.t.Helper()
-	method, text := http.MethodGet, ""
-	if form != nil {
-		method, text = http.MethodPost, form.Encode()
-	}
-	request, err := http.NewRequest(method, n.url+path, strings.NewReader(text))
+	n.T.Helper()
+	got := n.Form(v.client, path, form)
+	location, err := url.Parse(got.Header.Get("Location"))
 	if err != nil {
-		v.t.Fatal(err)
+		n.T.Error(err)
 	}
-	request.Header.Set("Accept", "text/html")
-	if form != nil {
-		request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	}
-	response, err := v.client.Do(request)
-	if err != nil {
-		v.t.Error(err)
-		return 0, new(url.URL), ""
-	}
-	defer response.Body.Close()
-	content, _ := io.ReadAll(response.Body)
-	location, err = url.Parse(response.Header.Get("Location"))
-	if err != nil {
-		v.t.Error(err)
-	}
-	return response.StatusCode, location, string(content)
+	return got.Status, location, got.Body
 }
 
 // OpenID at two nodes on one database is OpenID at one: what one node gave the
@@ -89,13 +61,12 @@ func TestTwoNodesOpenID(t *testing.T) {
 	}`, s.database("openid"), receiver.URL))
 	a, b := nodes[0], nodes[1]
 	v := newVisitor(t)
-	if status, _, body := v.ask(a, "/auth/signup", url.Values{"email": {"alice@example.com"}, "password": {goodPassword}}); status != 303 {
+	if status, _, body := v.ask(a, "/auth/signup", url.Values{"email": {"alice@example.com"}, "password": {sitetest.GoodPassword}}); status != 303 {
 		t.Fatalf("sign-up: %d %s", status, body)
 	}
-	sum := sha256.Sum256([]byte(verifier))
 	request := func(client string) url.Values {
 		return url.Values{"client_id": {client}, "redirect_uri": {"https://" + client + ".example/callback"}, "response_type": {"code"}, "scope": {"openid"}, "state": {"x"},
-			"code_challenge": {base64.RawURLEncoding.EncodeToString(sum[:])}, "code_challenge_method": {"S256"}}
+			"code_challenge": {sitetest.Challenge(verifier)}, "code_challenge_method": {"S256"}}
 	}
 	codeAt := func(n *node, path, client string) string {
 		t.Helper()
@@ -193,19 +164,19 @@ func TestTwoNodesOpenID(t *testing.T) {
 	// A log-in that waits at one node goes on at the other.
 	w := newVisitor(t)
 	_, login, _ := w.ask(a, "/oidc/authorize?"+request("app").Encode(), nil)
-	_, back, body := w.ask(b, "/auth/login", url.Values{"email": {"alice@example.com"}, "password": {goodPassword}, "return_to": {login.Query().Get("return_to")}})
+	_, back, body := w.ask(b, "/auth/login", url.Values{"email": {"alice@example.com"}, "password": {sitetest.GoodPassword}, "return_to": {login.Query().Get("return_to")}})
 	if _, to, _ := w.ask(a, back.String(), nil); to.Query().Get("code") == "" {
 		t.Errorf("the log-in leads to %s, %s %s", to, back, body)
 	}
 
 	// Clients of the store are known at all nodes at once, and gone at once.
-	a.command("client", "add", "--public", "--consent", "never", "--redirect-uri", "https://wiki.example/callback", "wiki")
+	a.Command("client", "add", "--public", "--consent", "never", "--redirect-uri", "https://wiki.example/callback", "wiki")
 	code := codeAt(b, "/oidc/authorize?"+request("wiki").Encode(), "wiki")
 	status, ofWiki := tokenAt(a, exchange(code, "wiki"))
 	if status != 200 {
 		t.Fatalf("a new client: %d %v", status, ofWiki)
 	}
-	a.command("client", "delete", "wiki")
+	a.Command("client", "delete", "wiki")
 	for _, n := range nodes {
 		if got := userinfo(n, ofWiki["access_token"]); got != 401 {
 			t.Errorf("a token of a client that is gone: %d", got)
@@ -265,7 +236,7 @@ func TestOpenIDWithoutADatabase(t *testing.T) {
 	}`, dsn)
 	n := startNodes(t, 1, site)[0]
 	v := newVisitor(t)
-	if status, _, body := v.ask(n, "/auth/signup", url.Values{"email": {"alice@example.com"}, "password": {goodPassword}}); status != 303 {
+	if status, _, body := v.ask(n, "/auth/signup", url.Values{"email": {"alice@example.com"}, "password": {sitetest.GoodPassword}}); status != 303 {
 		t.Fatalf("sign-up: %d %s", status, body)
 	}
 	const request = "/oidc/authorize?client_id=app&redirect_uri=https%3A%2F%2FApp.example%2Fcallback&response_type=code&scope=openid&state=x&code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM&code_challenge_method=S256"
@@ -274,7 +245,7 @@ func TestOpenIDWithoutADatabase(t *testing.T) {
 	}
 	cors := func(method, path string) (status int, allowed, body string) {
 		t.Helper()
-		r, _ := http.NewRequest(method, n.url+path, strings.NewReader("client_id=app&grant_type=refresh_token&refresh_token=a~b~c"))
+		r, _ := http.NewRequest(method, n.URL+path, strings.NewReader("client_id=app&grant_type=refresh_token&refresh_token=a~b~c"))
 		r.Header.Set("Origin", "https://app.example")
 		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		if method == http.MethodOptions {
@@ -316,17 +287,11 @@ func TestOpenIDWithoutADatabase(t *testing.T) {
 	}
 
 	late := newNode(t, t.TempDir(), "late", site)
-	late.start()
-	sitetest.Eventually(t, "a node answers", func() bool {
-		response, err := http.Get(late.url + "/auth/jwks.json")
-		if err == nil {
-			_ = response.Body.Close()
-		}
-		return err == nil
-	})
+	late.Start()
+	late.AwaitAnswer(func(int) bool { return true })
 	s.begin()
 	signUp := func() int {
-		status, _, _ := v.ask(late, "/auth/signup", url.Values{"email": {"bob@example.com"}, "password": {goodPassword}})
+		status, _, _ := v.ask(late, "/auth/signup", url.Values{"email": {"bob@example.com"}, "password": {sitetest.GoodPassword}})
 		return status
 	}
 	for range 3 { // it is tried again each second

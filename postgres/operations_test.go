@@ -1,4 +1,4 @@
-package postgres
+package postgres_test
 
 import (
 	"fmt"
@@ -12,6 +12,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/internal/opstest"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
+	"github.com/caddy-jwt/caddy-jwt/postgres"
 )
 
 // host is a machine whose Caddy has the server's programs at hand and the
@@ -24,7 +25,7 @@ func (s *server) host(t *testing.T, dsn string) (*opstest.Host, *node) {
 			t.Fatal(err)
 		}
 	}
-	return host, &node{t: t, url: host.URL}
+	return host, &node{Process: &sitetest.Process{Site: &sitetest.Site{T: t, URL: host.URL}}}
 }
 
 func operatedSite(store string) string {
@@ -33,24 +34,24 @@ func operatedSite(store string) string {
 
 // signsUp makes an account, and logs it in.
 func (n *node) signsUp(email string) (token, refreshToken string) {
-	n.t.Helper()
-	if status, body := n.send("POST", "/auth/signup", "", credentials(email)); status != 201 {
-		n.t.Fatalf("sign-up: %d %v", status, body)
+	n.T.Helper()
+	if status, body := n.send("POST", "/auth/signup", "", sitetest.CredentialsOf(email)); status != 201 {
+		n.T.Fatalf("sign-up: %d %v", status, body)
 	}
 	return n.logsIn(email)
 }
 
 func (n *node) logsIn(email string) (token, refreshToken string) {
-	n.t.Helper()
-	status, given := n.send("POST", "/auth/login", "", credentials(email))
+	n.T.Helper()
+	status, given := n.send("POST", "/auth/login", "", sitetest.CredentialsOf(email))
 	if status != 200 {
-		n.t.Fatalf("%s logs in: %d %v", email, status, given)
+		n.T.Fatalf("%s logs in: %d %v", email, status, given)
 	}
 	return given["token"].(string), given["refreshToken"].(string)
 }
 
 func (n *node) refreshes(refreshToken string) (status int, token string) {
-	n.t.Helper()
+	n.T.Helper()
 	status, given := n.send("POST", "/auth/refresh", "", map[string]string{"refreshToken": refreshToken})
 	if status == 200 {
 		token = given["token"].(string)
@@ -59,9 +60,9 @@ func (n *node) refreshes(refreshToken string) (status int, token string) {
 }
 
 func (n *node) mustAllow(status int, token, why string) {
-	n.t.Helper()
+	n.T.Helper()
 	if got, body := n.send("GET", "/todos/", token, nil); got != status {
-		n.t.Errorf("%s: %d %v, expected %d", why, got, body, status)
+		n.T.Errorf("%s: %d %v, expected %d", why, got, body, status)
 	}
 }
 
@@ -85,7 +86,7 @@ func TestOperationsBackup(t *testing.T) {
 		all.Go(func() {
 			for i := 0; !stopped.Load(); i++ {
 				email := fmt.Sprintf("arrival-%d-%d@example.com", worker, i)
-				if status, _ := n.send("POST", "/auth/signup", "", credentials(email)); status == 201 {
+				if status, _ := n.send("POST", "/auth/signup", "", sitetest.CredentialsOf(email)); status == 201 {
 					mu.Lock()
 					acknowledged = append(acknowledged, email)
 					mu.Unlock()
@@ -104,14 +105,14 @@ func TestOperationsBackup(t *testing.T) {
 	n.mustAllow(200, renewed, "control")
 	n.signsUp("late@example.com")
 
-	db := open(t, dsn+" application_name=vandal").(*Store)
+	db := open(t, dsn+" application_name=vandal").(*postgres.Store)
 	if _, err := db.Exec(t.Context(), "DROP TABLE users CASCADE"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := db.Exec(t.Context(), "DROP TABLE revocations"); err != nil {
 		t.Fatal(err)
 	}
-	if status, _ := n.send("POST", "/auth/login", "", credentials("unused@example.com")); status != 503 {
+	if status, _ := n.send("POST", "/auth/login", "", sitetest.CredentialsOf("unused@example.com")); status != 503 {
 		t.Errorf("control: a log-in without tables: %d", status)
 	}
 	n.mustAllow(200, token, "a token while the tables are gone")
@@ -120,7 +121,7 @@ func TestOperationsBackup(t *testing.T) {
 	for _, email := range append(before, "unused@example.com", "refreshed@example.com") {
 		n.logsIn(email)
 	}
-	if status, _ := n.send("POST", "/auth/login", "", credentials("late@example.com")); status != 401 {
+	if status, _ := n.send("POST", "/auth/login", "", sitetest.CredentialsOf("late@example.com")); status != 401 {
 		t.Errorf("who signed up after the backup: %d", status)
 	}
 	n.mustAllow(200, token, "a token of before the backup")

@@ -1,4 +1,4 @@
-package postgres
+package postgres_test
 
 import (
 	"fmt"
@@ -32,7 +32,7 @@ func TestPgBouncer(t *testing.T) {
 	}
 	pooler := exec.Command(program, config)
 	pooler.SysProcAttr, pooler.Dir = s.attr, s.dir // it does not run as root
-	said := new(output)
+	said := new(sitetest.Output)
 	pooler.Stdout, pooler.Stderr = said, said
 	scenario.Start(t, pooler)
 	t.Cleanup(func() {
@@ -62,16 +62,16 @@ func TestPgBouncer(t *testing.T) {
 	for i := range 20 {
 		all.Go(func() {
 			email := fmt.Sprintf("user%d@example.com", i)
-			if status, body := nodes[i%2].send("POST", "/auth/signup", "", credentials(email)); status != 201 {
+			if status, body := nodes[i%2].send("POST", "/auth/signup", "", sitetest.CredentialsOf(email)); status != 201 {
 				t.Errorf("sign-up: %d %v", status, body)
 			}
-			if status, body := nodes[1-i%2].send("POST", "/auth/login", "", credentials(email)); status != 200 {
+			if status, body := nodes[1-i%2].send("POST", "/auth/login", "", sitetest.CredentialsOf(email)); status != 200 {
 				t.Errorf("log-in: %d %v", status, body)
 			}
 		})
 	}
 	all.Wait()
-	_, given := nodes[0].send("POST", "/auth/login", "", credentials("user0@example.com"))
+	_, given := nodes[0].send("POST", "/auth/login", "", sitetest.CredentialsOf("user0@example.com"))
 	token := given["token"].(string)
 	if status, body := nodes[1].send("GET", "/todos/", token, nil); status != 200 {
 		t.Fatalf("control: %d %v", status, body)

@@ -1,4 +1,4 @@
-package postgres
+package postgres_test
 
 import (
 	"context"
@@ -21,6 +21,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
+	"github.com/caddy-jwt/caddy-jwt/postgres"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddy-jwt/caddy-jwt/store/storetest"
 	"github.com/caddyserver/caddy/v2"
@@ -151,7 +152,7 @@ func open(t testing.TB, dsn string) store.UserStore {
 	t.Helper()
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
 	t.Cleanup(cancel)
-	store := &Store{DSN: dsn}
+	store := &postgres.Store{DSN: dsn}
 	if err := store.Provision(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -161,6 +162,16 @@ func open(t testing.TB, dsn string) store.UserStore {
 		}
 	})
 	return store
+}
+
+// databaseOf is the database as the store is connected to it.
+func databaseOf(t testing.TB, store *postgres.Store) *sql.DB {
+	t.Helper()
+	db, _, err := store.Connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return db
 }
 
 func TestStore(t *testing.T) {
@@ -195,7 +206,7 @@ func conforms(t *testing.T, more string) {
 func TestTries(t *testing.T) {
 	s := start(t)
 	dsn := s.database("tries")
-	stores := []*Store{open(t, dsn).(*Store), open(t, dsn+" application_name=another").(*Store)}
+	stores := []*postgres.Store{open(t, dsn).(*postgres.Store), open(t, dsn+" application_name=another").(*postgres.Store)}
 	now, every := time.Now(), time.Minute
 	try := func(key string, now time.Time) (time.Duration, bool) {
 		t.Helper()
@@ -253,7 +264,7 @@ func TestTries(t *testing.T) {
 		t.Fatal(err)
 	}
 	var left int
-	if err := stores[0].pool.db.QueryRow(`SELECT COUNT(*) FROM tries`).Scan(&left); err != nil || left != 0 {
+	if err := databaseOf(t, stores[0]).QueryRow(`SELECT COUNT(*) FROM tries`).Scan(&left); err != nil || left != 0 {
 		t.Errorf("%d are left: %v", left, err)
 	}
 }
@@ -262,16 +273,13 @@ func TestTries(t *testing.T) {
 func TestCleanUpAtSeveralNodes(t *testing.T) {
 	s := start(t)
 	dsn := s.database("cleanup")
-	var stores []*Store
+	var stores []*postgres.Store
 	for i := range 3 {
-		stores = append(stores, open(t, fmt.Sprint(dsn, " application_name=node", i)).(*Store))
+		stores = append(stores, open(t, fmt.Sprint(dsn, " application_name=node", i)).(*postgres.Store))
 	}
 	now := time.Now()
-	db, _, err := stores[0].Connect(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = db.ExecContext(t.Context(), `INSERT INTO records (kind, id, owner, value, expires_at, version)
+	db := databaseOf(t, stores[0])
+	_, err := db.ExecContext(t.Context(), `INSERT INTO records (kind, id, owner, value, expires_at, version)
 		SELECT 'pushed', n, '', '{}', CASE WHEN n > 20000 THEN $1 + CAST(3600000 AS BIGINT) ELSE CAST($1 AS BIGINT) END, 1 FROM generate_series(1, 20010) n`, now.UnixMilli())
 	if err != nil {
 		t.Fatal(err)
@@ -302,7 +310,7 @@ func TestCleanUpAtSeveralNodes(t *testing.T) {
 func TestListenRevocations(t *testing.T) {
 	s := start(t)
 	dsn := s.database("listen")
-	a, b := open(t, dsn).(*Store), open(t, dsn+" application_name=another").(*Store)
+	a, b := open(t, dsn).(*postgres.Store), open(t, dsn+" application_name=another").(*postgres.Store)
 	heard := make(chan struct{}, 100)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
@@ -400,14 +408,15 @@ func TestManyNodesStartAtOnce(t *testing.T) {
 	var all sync.WaitGroup
 	for node := range 20 {
 		all.Go(func() {
-			config, err := parseDSN(dsn + " pool_max_conns=2 application_name=node" + fmt.Sprint(node))
-			if err != nil {
+			ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
+			defer cancel()
+			one := &postgres.Store{DSN: dsn + " pool_max_conns=2 application_name=node" + fmt.Sprint(node)}
+			if err := one.Provision(ctx); err != nil {
 				t.Error(err)
 				return
 			}
-			p := newPool(config)
-			defer p.db.Close()
-			if _, _, err := p.connect(t.Context()); err != nil {
+			defer func() { _ = one.Cleanup() }()
+			if _, err := one.Users(t.Context(), "", 1); err != nil {
 				t.Error(err)
 			}
 		})
@@ -478,7 +487,7 @@ func TestWrongDSN(t *testing.T) {
 		"postgres://user:" + password + "@host/db?connect_timeout=soon": "invalid syntax",
 	} {
 		ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
-		err := (&Store{DSN: dsn}).Provision(ctx)
+		err := (&postgres.Store{DSN: dsn}).Provision(ctx)
 		cancel()
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), password) {
 			t.Errorf("%v, expected %s", err, want)
@@ -489,7 +498,7 @@ func TestWrongDSN(t *testing.T) {
 // Tries that a wrong clock has counted hold nobody up when it is right again.
 func TestTriesOfAWrongClock(t *testing.T) {
 	s := start(t)
-	store := open(t, s.database("wrong clock")).(*Store)
+	store := open(t, s.database("wrong clock")).(*postgres.Store)
 	now, every := time.Now(), time.Minute
 	for range 10 { // all there are, by a clock that is a year ahead
 		if wait, err := store.CountAttempt(t.Context(), "alice", 10, every, now.AddDate(1, 0, 0)); err != nil || wait != 0 {

@@ -1,4 +1,4 @@
-package postgres
+package postgres_test
 
 import (
 	"os"
@@ -19,20 +19,20 @@ func TestReloadToADatabaseThatIsAway(t *testing.T) {
 	admin := sitetest.FreeAddress(t)
 	configure := func(old, fresh string) {
 		t.Helper()
-		text, err := os.ReadFile(n.config)
+		text, err := os.ReadFile(n.Config)
 		if err == nil {
-			err = os.WriteFile(n.config, []byte(strings.ReplaceAll(string(text), old, fresh)), 0o600)
+			err = os.WriteFile(n.Config, []byte(strings.ReplaceAll(string(text), old, fresh)), 0o600)
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
 	reload := func() (said string, err error) {
-		output, err := exec.Command(caddytest.Binary(t), "reload", "--config", n.config, "--address", admin).CombinedOutput()
+		output, err := exec.Command(caddytest.Binary(t), "reload", "--config", n.Config, "--address", admin).CombinedOutput()
 		return string(output), err
 	}
 	configure("admin off", "admin "+admin)
-	n.start()
+	n.Start()
 	n.mustAnswer()
 	token, refreshToken := n.signsUp("alice@example.com")
 
@@ -51,13 +51,13 @@ func TestReloadToADatabaseThatIsAway(t *testing.T) {
 	if said, err := reload(); err != nil {
 		t.Errorf("a reload while the database that is used is away: %v %s", err, said)
 	}
-	if status, _ := n.send("POST", "/auth/login", "", credentials("alice@example.com")); status != 503 {
+	if status, _ := n.send("POST", "/auth/login", "", sitetest.CredentialsOf("alice@example.com")); status != 503 {
 		t.Errorf("control: a log-in while the database is away: %d", status)
 	}
 	n.mustAllow(200, token, "a token meanwhile")
 	s.begin()
 	sitetest.Eventually(t, "log-ins go on", func() bool {
-		status, _ := n.send("POST", "/auth/login", "", credentials("alice@example.com"))
+		status, _ := n.send("POST", "/auth/login", "", sitetest.CredentialsOf("alice@example.com"))
 		return status == 200
 	})
 }

@@ -1,4 +1,4 @@
-package postgres
+package postgres_test
 
 import (
 	"bytes"
@@ -47,7 +47,7 @@ func (n *node) ask(method, path, token string, body any) (status int, err error)
 	if err != nil {
 		return 0, err
 	}
-	request, err := http.NewRequest(method, n.url+path, bytes.NewReader(text))
+	request, err := http.NewRequest(method, n.URL+path, bytes.NewReader(text))
 	if err != nil {
 		return 0, err
 	}
@@ -73,7 +73,7 @@ func press(n *node, token string) *pressure {
 				if status == 200 {
 					p.verified.Add(1)
 				} else if p.refused.Add(1) == 1 {
-					n.t.Errorf("verification: %d %v", status, err)
+					n.T.Errorf("verification: %d %v", status, err)
 				}
 			}
 		})
@@ -83,7 +83,7 @@ func press(n *node, token string) *pressure {
 			for i := 0; p.paced(20 * time.Millisecond); i++ {
 				email := fmt.Sprintf("user-%d-%d@example.com", worker, i)
 				began := time.Now()
-				status, err := n.ask("POST", "/auth/signup", "", credentials(email))
+				status, err := n.ask("POST", "/auth/signup", "", sitetest.CredentialsOf(email))
 				p.count(email, status, time.Since(began), err)
 			}
 		})
@@ -111,7 +111,7 @@ func (p *pressure) count(email string, status int, took time.Duration, err error
 		p.slowest = max(p.slowest, took)
 	default:
 		if p.other++; p.other == 1 {
-			p.n.t.Errorf("sign-up: %d %v", status, err)
+			p.n.T.Errorf("sign-up: %d %v", status, err)
 		}
 	}
 }
@@ -172,7 +172,7 @@ func recovery(t *testing.T, since time.Time, what string, holds func() bool) tim
 func begun(t *testing.T, dsn string) (n *node, token string) {
 	t.Helper()
 	n = startNodes(t, 1, accountsOnly(dsn, "throttle off"))[0]
-	if status, body := n.send("POST", "/auth/signup", "", credentials("alice@example.com")); status != 201 {
+	if status, body := n.send("POST", "/auth/signup", "", sitetest.CredentialsOf("alice@example.com")); status != 201 {
 		t.Fatalf("%d %v", status, body)
 	}
 	return n, loggedIn(t, n)
@@ -180,7 +180,7 @@ func begun(t *testing.T, dsn string) (n *node, token string) {
 
 func loggedIn(t *testing.T, n *node) string {
 	t.Helper()
-	status, given := n.send("POST", "/auth/login", "", credentials("alice@example.com"))
+	status, given := n.send("POST", "/auth/login", "", sitetest.CredentialsOf("alice@example.com"))
 	token, ok := given["token"].(string)
 	if !ok {
 		t.Fatalf("%d %v", status, given)
@@ -322,7 +322,7 @@ func TestScenarioDatabaseCutOff(t *testing.T) {
 		sitetest.Eventually(t, "some have signed up", func() bool { return p.signedUp() >= before+5 })
 		w.cut()
 		began, failed := time.Now(), p.answeredUnavailable()
-		if status, err := n.ask("POST", "/auth/login", "", credentials("alice@example.com")); status != 503 {
+		if status, err := n.ask("POST", "/auth/login", "", sitetest.CredentialsOf("alice@example.com")); status != 503 {
 			t.Errorf("log-in while cut off: %d %v", status, err)
 		}
 		seen("cut off: a log-in is answered by 503 after %s", time.Since(began).Round(time.Millisecond))
@@ -338,7 +338,7 @@ func TestScenarioDatabaseCutOff(t *testing.T) {
 		w.connect()
 		back := time.Now()
 		login := recovery(t, back, "log-ins go on", func() bool {
-			status, _ := n.ask("POST", "/auth/login", "", credentials("alice@example.com"))
+			status, _ := n.ask("POST", "/auth/login", "", sitetest.CredentialsOf("alice@example.com"))
 			return status == 200
 		})
 		seen("back: a log-in after %s", login.Round(time.Millisecond))

@@ -1,4 +1,4 @@
-package postgres
+package postgres_test
 
 import (
 	"context"
@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
+	"github.com/caddy-jwt/caddy-jwt/postgres"
 	"github.com/caddyserver/caddy/v2"
 )
 
@@ -66,14 +67,14 @@ func TestTLS(t *testing.T) {
 	s.begin()
 	dsn := "host=127.0.0.1 port=" + port + " user=test dbname=postgres sslmode=verify-full sslrootcert="
 
-	store := open(t, dsn+cert).(*Store)
+	store := open(t, dsn+cert).(*postgres.Store)
 	var encrypted bool
-	if err := store.pool.db.QueryRow(`SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()`).Scan(&encrypted); err != nil || !encrypted {
+	if err := databaseOf(t, store).QueryRow(`SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()`).Scan(&encrypted); err != nil || !encrypted {
 		t.Errorf("the connection is encrypted: %v, %v", encrypted, err)
 	}
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
 	defer cancel()
-	stranger := &Store{DSN: dsn + other}
+	stranger := &postgres.Store{DSN: dsn + other}
 	if err := stranger.Provision(ctx); err != nil { // so that tokens are verified meanwhile
 		t.Fatal(err)
 	}

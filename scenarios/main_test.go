@@ -1,6 +1,6 @@
 // Package scenarios has the tests of whole programs: what fails in production, such as a
 // kill, a full disk, a clock that jumps, a flood.
-package scenarios
+package scenarios_test
 
 import (
 	"testing"

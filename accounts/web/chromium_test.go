@@ -1,12 +1,10 @@
 package web_test
 
 import (
-	"context"
 	"net/url"
 	"strings"
 	"testing"
 
-	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/internal/chromiumtest"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/chromedp/cdproto/emulation"
@@ -14,22 +12,12 @@ import (
 	"github.com/chromedp/chromedp/kb"
 )
 
-// chromium is a browser for the test.
-func chromium(t *testing.T) context.Context {
-	t.Helper()
-	path := chromiumtest.Path()
-	if path == "" {
-		caddytest.Missing(t, "chromium")
-	}
-	return chromiumtest.Start(t, path)
-}
-
 // A user with a real browser, without JavaScript and by the keyboard alone:
 // from a protected page to the log-in, the sign-up and back, to the account
 // page, a new password, another session, and out.
 func TestChromium(t *testing.T) {
 	s := sitetest.AccountsSite(t, "default_roles author\n token_lifetime 2s")
-	ctx := chromium(t)
+	ctx := chromiumtest.Start(t)
 	do := func(what string, actions ...chromedp.Action[chromedp.Void]) {
 		t.Helper()
 		if err := chromedp.Do(ctx, actions...); err != nil {

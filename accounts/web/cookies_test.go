@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/caddy-jwt/caddy-jwt/credentials"
-	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/internal/chromiumtest"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/chromedp/chromedp"
@@ -81,10 +80,6 @@ func FuzzCookies(f *testing.F) {
 
 // A sister site of the domain cannot plant a session, in a real browser.
 func TestThreatSisterSite(t *testing.T) {
-	path := chromiumtest.Path()
-	if path == "" {
-		caddytest.Missing(t, "Chromium")
-	}
 	port := sitetest.ServeTLS(t, map[string]string{
 		"app.example.test": `
 			jwt {
@@ -94,7 +89,7 @@ func TestThreatSisterSite(t *testing.T) {
 			respond "user={http.auth.user.id}"`,
 		"evil.example.test": `respond "a page"`,
 	})
-	browser := chromiumtest.Start(t, path, chromedp.Flag("host-resolver-rules", "MAP *.example.test 127.0.0.1"), chromedp.Flag("ignore-certificate-errors", true))
+	browser := chromiumtest.Start(t, chromedp.Flag("host-resolver-rules", "MAP *.example.test 127.0.0.1"), chromedp.Flag("ignore-certificate-errors", true))
 	alice, mallory := sitetest.HS256(t, nil), sitetest.HS256(t, sitetest.JSON{"sub": "mallory"})
 	app, evil := "https://app.example.test:"+port+"/", "https://evil.example.test:"+port+"/"
 	// page evaluates a script on a page, and returns its value.

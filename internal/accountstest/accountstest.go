@@ -1,4 +1,5 @@
-// Package accountstest looks into the accounts of the site that a test runs.
+// Package accountstest looks into the accounts of the site that a test runs, and runs the
+// commands. It imports the accounts, which sitetest does not, for their own tests use that.
 package accountstest
 
 import (

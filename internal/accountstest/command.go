@@ -83,30 +83,43 @@ func ModuleContext(t testing.TB) (caddy.Context, context.CancelFunc) {
 	return caddy.NewContext(base)
 }
 
+// OpenUsers is the store at a path, as a second process opens it beside the site
+// that runs, until the test ends.
+func OpenUsers(t testing.TB, path string) store.UserStore {
+	t.Helper()
+	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()}) // its log is the site's
+	t.Cleanup(cancel)
+	users := openUsers(t, ctx, path)
+	t.Cleanup(func() { _ = users.Cleanup() })
+	return users
+}
+
 // WithUsers calls a function with the store at a path, as a server opens it.
 func WithUsers(t testing.TB, path string, do func(store.UserStore)) {
 	t.Helper()
 	ctx, cancel := ModuleContext(t)
 	defer cancel()
-	store := &filestore.Store{Path: path}
-	if err := store.Provision(ctx); err != nil {
-		t.Fatal(err)
-	}
+	users := openUsers(t, ctx, path)
 	defer func() {
-		if err := store.Cleanup(); err != nil {
+		if err := users.Cleanup(); err != nil {
 			t.Error(err)
 		}
 	}()
-	do(store)
+	do(users)
+}
+
+func openUsers(t testing.TB, ctx caddy.Context, path string) *filestore.Store {
+	t.Helper()
+	users := &filestore.Store{Path: path}
+	if err := users.Provision(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return users
 }
 
 // RunSite runs a site whose storage is known.
 func RunSite(t testing.TB, s *sitetest.Site, body, storage string) {
 	t.Helper()
 	s.Load(body, storage)
-	t.Cleanup(func() {
-		if err := caddy.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
+	sitetest.StopAfter(t)
 }

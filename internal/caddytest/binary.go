@@ -1,4 +1,6 @@
-// Package caddytest builds the program as users run it, for tests.
+// Package caddytest has what tests need of the machine: the program as users run it,
+// packages from npm, and other programs. It does not link the plugin, so that tests of
+// what the plugin is made of can use it too.
 package caddytest
 
 import (
@@ -14,17 +16,36 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
 )
 
-var removed func() // what was built; nil before
+var (
+	mu      sync.Mutex
+	removed []func() // of the folders of scratch
+)
 
-var built = sync.OnceValues(func() (path string, err error) {
-	dir, err := os.MkdirTemp("", "caddy-jwt-test")
+// scratch is a folder that is removed when the tests of the package have ended, however
+// they do.
+func scratch() (dir string, err error) {
+	if dir, err = os.MkdirTemp("", "caddy-jwt-test"); err != nil {
+		return "", err
+	}
+	if err := os.Chmod(dir, 0o755); err != nil { // some tests run what is in it as another user
+		return "", err
+	}
+	remove, err := scenario.Watch(`rm -rf "$1"`, dir)
 	if err != nil {
 		return "", err
 	}
-	if err := os.Chmod(dir, 0o755); err != nil { // some tests run it as another user
+	mu.Lock()
+	defer mu.Unlock()
+	removed = append(removed, remove)
+	return dir, nil
+}
+
+var built = sync.OnceValues(func() (path string, err error) {
+	if _, err := sources(); err != nil {
 		return "", err
 	}
-	if removed, err = scenario.Watch(`rm -rf "$1"`, dir); err != nil {
+	dir, err := scratch()
+	if err != nil {
 		return "", err
 	}
 	path = filepath.Join(dir, "caddy")
@@ -38,10 +59,18 @@ var built = sync.OnceValues(func() (path string, err error) {
 // Main runs the tests of a package and removes what they built; it is for TestMain.
 func Main(m *testing.M) {
 	code := m.Run()
-	if removed != nil {
-		removed()
+	for _, remove := range removed {
+		remove()
 	}
 	os.Exit(code)
+}
+
+// MainIn is Main with another working folder than that of the package.
+func MainIn(m *testing.M, dir string) {
+	if err := os.Chdir(dir); err != nil {
+		panic(err)
+	}
+	Main(m)
 }
 
 // Binary is the path of cmd/caddy, built once for all tests of a package.

@@ -1,4 +1,5 @@
-// Package chromiumtest drives Debian's Chromium for the tests.
+// Package chromiumtest drives Debian's Chromium for the tests. It is a package of its
+// own so that tests without a browser do not link chromedp, which is large.
 package chromiumtest
 
 import (
@@ -10,26 +11,27 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/chromedp"
 )
 
-// Path is where the browser is, empty if there is none.
-func Path() string {
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-		if found, err := exec.LookPath(name); err == nil {
-			return found
-		}
-	}
-	return ""
-}
-
 // Start starts the browser with flags of its own beside the usual ones, and fails
 // the test for what its console complains about, such as the
 // Content-Security-Policy.
-func Start(t *testing.T, path string, flags ...chromedp.ExecAllocatorOption) context.Context {
+func Start(t *testing.T, flags ...chromedp.ExecAllocatorOption) context.Context {
 	t.Helper()
+	path := ""
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+		if found, err := exec.LookPath(name); err == nil {
+			path = found
+			break
+		}
+	}
+	if path == "" {
+		caddytest.Missing(t, "chromium")
+	}
 	dir, err := os.MkdirTemp("", "chromium")
 	if err != nil {
 		t.Fatal(err)

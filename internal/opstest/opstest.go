@@ -1,5 +1,6 @@
 // Package opstest types the commands of docs/operations.md into a machine of a
-// test's own.
+// test's own. The tests of docs and of postgres each do a part of the page. It knows
+// Caddy by its commands alone.
 package opstest
 
 import (

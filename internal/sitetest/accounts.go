@@ -1,13 +1,11 @@
 package sitetest
 
 import (
-	"bytes"
 	"encoding/base64"
 	stdjson "encoding/json"
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/cookiejar"
 	"net/url"
 	"path/filepath"
 	"strings"
@@ -58,20 +56,33 @@ func (s *Site) Post(path string, body any, headers ...string) Reply {
 	return s.Send(http.MethodPost, path, text, append([]string{"Content-Type: application/json"}, headers...)...)
 }
 
+// Send sends a body, with headers given as "Name: value".
 func (s *Site) Send(method, path, body string, headers ...string) Reply {
 	s.T.Helper()
-	request, err := http.NewRequest(method, s.URL+path, strings.NewReader(body))
+	return s.exchange(s.roundTrip, method, s.URL+path, strings.NewReader(body), headers)
+}
+
+// exchange sends a request by a function. Other than [Site.Get], it may be called by
+// several goroutines, so an error does not end the test.
+func (s *Site) exchange(send func(*http.Request) (*http.Response, error), method, location string, body io.Reader, headers []string) Reply {
+	s.T.Helper()
+	none := Reply{Header: make(http.Header)}
+	request, err := http.NewRequest(method, location, body)
 	if err != nil {
-		s.T.Fatal(err)
+		s.T.Error(err)
+		return none
 	}
 	for _, header := range headers {
 		name, value, _ := strings.Cut(header, ": ")
 		request.Header.Set(name, value)
+		if name == "Host" {
+			request.Host = value
+		}
 	}
-	response, err := s.roundTrip(request)
+	response, err := send(request)
 	if err != nil {
 		s.T.Error(err)
-		return Reply{Header: make(http.Header)}
+		return none
 	}
 	defer response.Body.Close()
 	text, err := io.ReadAll(response.Body)
@@ -123,51 +134,6 @@ func WeakArgon2id(password string) string {
 	salt := []byte("0123456789abcdef")
 	key := argon2.IDKey([]byte(password), salt, 1, 1024, 1, 32)
 	return fmt.Sprintf("$argon2id$v=19$m=1024,t=1,p=1$%s$%s", base64.RawStdEncoding.EncodeToString(salt), base64.RawStdEncoding.EncodeToString(key))
-}
-
-// Browser is a client with cookies that follows no redirects.
-func Browser(t testing.TB) *http.Client {
-	t.Helper()
-	jar, err := cookiejar.New(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &http.Client{Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-}
-
-// Form sends a form as a browser does, or asks for a page if there are no
-// fields.
-func (s *Site) Form(client *http.Client, path string, fields url.Values, headers ...string) Reply {
-	s.T.Helper()
-	method, body := http.MethodGet, ""
-	if fields != nil {
-		method, body = http.MethodPost, fields.Encode()
-	}
-	request, err := http.NewRequest(method, s.URL+path, strings.NewReader(body))
-	if err != nil {
-		s.T.Fatal(err)
-	}
-	request.Header.Set("Accept", "text/html,application/xhtml+xml,*/*;q=0.8")
-	if fields != nil {
-		request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	}
-	for _, header := range headers {
-		name, value, _ := strings.Cut(header, ": ")
-		request.Header.Set(name, value)
-		if name == "Host" {
-			request.Host = value
-		}
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		s.T.Fatal(err)
-	}
-	defer response.Body.Close()
-	var text bytes.Buffer
-	if _, err := text.ReadFrom(response.Body); err != nil {
-		s.T.Fatal(err)
-	}
-	return Reply{response.StatusCode, response.Header, text.String()}
 }
 
 func FormOf(email string) url.Values {

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -23,8 +24,29 @@ import (
 type Process struct {
 	*Site
 	Dir     string
+	Config  string // path of the Caddyfile
+	global  string
 	command *exec.Cmd
-	output  *bytes.Buffer
+	output  *Output
+}
+
+// Output is what a program writes, which a test may read meanwhile.
+type Output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (o *Output) Write(text []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(text)
+}
+
+func (o *Output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
 }
 
 // StartAccounts runs Caddy with accounts in its folder.
@@ -37,41 +59,78 @@ func StartAccounts(t testing.TB, dir, address string, wrap ...string) *Process {
 // answers.
 func StartProcess(t testing.TB, dir, address, body string, wrap ...string) *Process {
 	t.Helper()
-	binary := caddytest.Binary(t)
-	p := &Process{Site: &Site{T: t, URL: "http://" + address, LogFile: filepath.Join(dir, "log.json")}, Dir: dir, output: new(bytes.Buffer)}
-	words := append(wrap, binary, "run", "--config", p.writeConfig(t, body))
-	p.command = exec.Command(words[0], words[1:]...)
-	p.command.Stdout, p.command.Stderr = p.output, p.output
-	scenario.Start(t, p.command)
-	t.Cleanup(p.Kill)
-	Eventually(t, "Caddy answers", func() bool {
+	p := NewProcess(t, dir, "", address, "", body)
+	p.Start(wrap...)
+	p.AwaitAnswer(func(int) bool { return true })
+	return p
+}
+
+// NewProcess is a Caddy that does not run yet. Those of a folder have different names and
+// one storage; global are further global options.
+func NewProcess(t testing.TB, dir, name, address, global, body string) *Process {
+	t.Helper()
+	p := &Process{Site: &Site{T: t, URL: "http://" + address, LogFile: filepath.Join(dir, "log"+name+".json")}, Dir: dir, Config: filepath.Join(dir, "Caddyfile"+name), global: global}
+	p.writeConfig(t, body)
+	return p
+}
+
+// Start runs Caddy by the words of wrap, if any, also after Kill.
+func (p *Process) Start(wrap ...string) {
+	p.T.Helper()
+	words := append(wrap, caddytest.Binary(p.T), "run", "--config", p.Config)
+	command := exec.Command(words[0], words[1:]...)
+	p.command, p.output = command, new(Output)
+	command.Stdout, command.Stderr = p.output, p.output
+	scenario.Start(p.T, command)
+	output := p.output
+	p.T.Cleanup(func() {
+		kill(command)
+		if p.T.Failed() {
+			p.T.Logf("Caddy at %s says:\n%s", p.URL, output)
+		}
+	})
+}
+
+// AwaitAnswer waits until the process answers with a status that will do.
+func (p *Process) AwaitAnswer(willDo func(status int) bool) {
+	p.T.Helper()
+	Eventually(p.T, "Caddy answers", func() bool {
 		response, err := http.Get(p.URL + "/auth/jwks.json")
 		if err == nil {
 			_ = response.Body.Close()
 		}
-		return err == nil
+		return err == nil && willDo(response.StatusCode)
 	})
-	return p
+}
+
+// Command runs `caddy jwt …` with the config of the process.
+func (p *Process) Command(args ...string) string {
+	p.T.Helper()
+	output, err := exec.Command(caddytest.Binary(p.T), append(append([]string{"jwt"}, args...), "--config", p.Config)...).CombinedOutput()
+	if err != nil {
+		p.T.Fatalf("%q: %v\n%s", args, err, output)
+	}
+	return string(output)
 }
 
 // writeConfig writes the file from which the process has its config.
-func (p *Process) writeConfig(t testing.TB, body string) (path string) {
+func (p *Process) writeConfig(t testing.TB, body string) {
 	t.Helper()
-	text := GlobalOptions(filepath.Join(p.Dir, "storage"), p.LogFile, "") + p.URL + " {\n" + body + "\n}"
-	path = filepath.Join(p.Dir, "Caddyfile")
-	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+	text := GlobalOptions(filepath.Join(p.Dir, "storage"), p.LogFile, p.global) + p.URL + " {\n" + body + "\n}"
+	if err := os.WriteFile(p.Config, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	return path
 }
 
 // Kill ends the process as the kernel does when it is out of memory.
-func (p *Process) Kill() {
-	if p.command.ProcessState != nil {
+func (p *Process) Kill() { kill(p.command) }
+
+func kill(command *exec.Cmd) {
+	if command.ProcessState != nil {
 		return
 	}
-	_ = syscall.Kill(-p.command.Process.Pid, syscall.SIGKILL)
-	_ = p.command.Wait()
+	_ = syscall.Kill(-command.Process.Pid, syscall.SIGKILL)
+	_ = command.Wait()
 }
 
 // TrySignUp returns the status, or an error if the connection broke.

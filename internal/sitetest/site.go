@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -70,11 +72,7 @@ func Serve(t testing.TB, body string) *Site {
 	t.Helper()
 	s := &Site{T: t, URL: "http://" + FreeAddress(t), LogFile: filepath.Join(TempDir(t), "log.json")}
 	s.Load(body, TempDir(t))
-	t.Cleanup(func() {
-		if err := caddy.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
+	StopAfter(t)
 	return s
 }
 
@@ -82,13 +80,35 @@ func Serve(t testing.TB, body string) *Site {
 func (s *Site) Load(body, storage string) {
 	s.T.Helper()
 	config, err := AdaptCaddyfile(s.T, body, strings.TrimPrefix(s.URL, "http://"), storage, s.LogFile)
+	load(s.T, config, err)
+}
+
+// LoadText loads a whole Caddyfile.
+func (s *Site) LoadText(text string) {
+	s.T.Helper()
+	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), map[string]any{"filename": "Caddyfile"})
+	load(s.T, config, err)
+}
+
+// load loads a config that was adapted with this error.
+func load(t testing.TB, config []byte, err error) {
+	t.Helper()
 	if err == nil {
 		err = caddy.Load(config, true)
 		http.DefaultClient.CloseIdleConnections() // the server before it may still answer on one
 	}
 	if err != nil {
-		s.T.Fatalf("loading the config: %v", err)
+		t.Fatalf("loading the config: %v", err)
 	}
+}
+
+// StopAfter stops Caddy when the test has ended.
+func StopAfter(t testing.TB) {
+	t.Cleanup(func() {
+		if err := caddy.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // ConfigError is the error of a config that must not load.
@@ -181,4 +201,43 @@ type Reply struct {
 	Status int
 	Header http.Header
 	Body   string
+}
+
+// JSON is the object in the body.
+func (a Reply) JSON(t testing.TB) JSON {
+	t.Helper()
+	var object JSON
+	if err := stdjson.Unmarshal([]byte(a.Body), &object); err != nil {
+		t.Fatalf("%d %s: %v", a.Status, a.Body, err)
+	}
+	return object
+}
+
+// MustFail checks an error of OAuth.
+func (a Reply) MustFail(t testing.TB, status int, code string) {
+	t.Helper()
+	if a.Status != status || a.JSON(t)["error"] != code {
+		t.Errorf("got %d %s, expected %d %s", a.Status, a.Body, status, code)
+	}
+}
+
+// To is where a browser is redirected.
+func (a Reply) To(t testing.TB) *url.URL {
+	t.Helper()
+	location, err := url.Parse(a.Header.Get("Location"))
+	if a.Status != http.StatusSeeOther || err != nil {
+		t.Fatalf("no redirect: %d %v %s", a.Status, a.Header, a.Body)
+	}
+	return location
+}
+
+var alertText = regexp.MustCompile(`(?s)role="alert".*?</p>`)
+
+// Brief is what a failed test needs to say of a page.
+func (a Reply) Brief() string {
+	text := alertText.FindString(a.Body)
+	if text == "" {
+		text = a.Body[:min(len(a.Body), 300)]
+	}
+	return fmt.Sprint(a.Status, " ", a.Header.Get("Location"), " ", text)
 }

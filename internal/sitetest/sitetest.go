@@ -1,4 +1,6 @@
-// Package sitetest has what tests make tokens, keys and identity providers by.
+// Package sitetest has what tests share: sites in this process and in another, their
+// visitors, tokens and keys, identity providers, an upstream, a clock, the adapt tests. It
+// imports nothing that has white-box tests of its own, so that those can use it too.
 package sitetest
 
 import (
@@ -35,6 +37,13 @@ func FreeAddress(t testing.TB) string {
 // FreeLocalhost is one whose host is a name, as OpenID Providers want it.
 func FreeLocalhost(t testing.TB) string {
 	return strings.Replace(FreeAddress(t), "127.0.0.1", "localhost", 1)
+}
+
+// FreePort is the port of one.
+func FreePort(t testing.TB) string {
+	t.Helper()
+	_, port, _ := net.SplitHostPort(FreeAddress(t))
+	return port
 }
 
 // Eventually polls, for what a background task brings about.

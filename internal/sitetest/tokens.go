@@ -1,13 +1,17 @@
 package sitetest
 
 import (
+	"crypto/sha256"
 	"encoding/base64"
 	stdjson "encoding/json"
+	"net/url"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/lestrrat-go/jwx/v2/jwa"
 	"github.com/lestrrat-go/jwx/v2/jws"
+	"golang.org/x/crypto/bcrypt"
 )
 
 // Secret is long enough for each HMAC.
@@ -36,7 +40,13 @@ func Sign(t testing.TB, algorithm string, key any, header, claims JSON) string {
 	for name, value := range header {
 		full[name] = value
 	}
-	return SignRaw(t, algorithm, key, Marshal(t, full), Marshal(t, claims))
+	return SignExactly(t, algorithm, key, full, claims)
+}
+
+// SignExactly makes a token whose header has these members alone.
+func SignExactly(t testing.TB, algorithm string, key any, header, claims JSON) string {
+	t.Helper()
+	return SignRaw(t, algorithm, key, Marshal(t, header), Marshal(t, claims))
 }
 
 // HS256 is a token signed with the test secret.
@@ -81,4 +91,57 @@ func Marshal(t testing.TB, value any) string {
 
 func BasicCredentials(user, password string) string {
 	return base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
+}
+
+// Basic is the header by which a client of an authorization server
+// authenticates.
+func Basic(id, secret string) string {
+	return "Authorization: Basic " + BasicCredentials(url.QueryEscape(id), url.QueryEscape(secret))
+}
+
+// Unsigned is a token without its signature and the dot before that.
+func Unsigned(t testing.TB, header, claims JSON) string {
+	t.Helper()
+	return Encode(Marshal(t, header)) + "." + Encode(Marshal(t, claims))
+}
+
+// ClaimsOf reads a token without verifying it.
+func ClaimsOf(t testing.TB, token string) JSON {
+	t.Helper()
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		t.Fatalf("no token: %q", token)
+	}
+	text, err := base64.RawURLEncoding.DecodeString(parts[1])
+	var claims JSON
+	if err == nil {
+		err = stdjson.Unmarshal(text, &claims)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return claims
+}
+
+// Challenge is the S256 challenge of a code verifier (RFC 7636).
+func Challenge(verifier string) string {
+	sum := sha256.Sum256([]byte(verifier))
+	return Encode(string(sum[:]))
+}
+
+// HalfHash is what at_hash and c_hash hold with a 256-bit algorithm (OpenID
+// Connect Core 1.0, section 3.3.2.11).
+func HalfHash(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return Encode(string(sum[:len(sum)/2]))
+}
+
+// BcryptHash is a hash for `basic_auth` that costs little.
+func BcryptHash(t testing.TB, password string) string {
+	t.Helper()
+	hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(hash)
 }

@@ -2,14 +2,10 @@ package sitetest
 
 import (
 	"fmt"
-	"net"
 	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/caddyconfig"
 )
 
 // NewUpstream echoes the request that it was given.
@@ -43,30 +39,39 @@ func NewUpstream(t testing.TB) string {
 // LoadText runs a Caddyfile until the test ends.
 func LoadText(t testing.TB, text string) {
 	t.Helper()
-	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), map[string]any{"filename": "Caddyfile"})
-	if err == nil {
-		err = caddy.Load(config, true)
+	(&Site{T: t}).LoadText(text)
+	StopAfter(t)
+}
+
+// RunSites runs whole sites, with a storage of their own.
+func RunSites(t testing.TB, logFile, sites string) {
+	t.Helper()
+	LoadText(t, GlobalOptions(TempDir(t), logFile, "")+sites)
+}
+
+// ServeSeveral runs plain sites beside each other.
+func ServeSeveral(t testing.TB, bodies ...string) (sites []*Site) {
+	t.Helper()
+	logFile := filepath.Join(TempDir(t), "log.json")
+	text := GlobalOptions(TempDir(t), logFile, "")
+	for _, body := range bodies {
+		s := &Site{T: t, URL: "http://" + FreeAddress(t), LogFile: logFile}
+		text += s.URL + " {\n" + body + "\n}\n"
+		sites = append(sites, s)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = caddy.Stop() })
+	LoadText(t, text)
+	return sites
 }
 
 // ServeTLS runs sites over https, each with its host's name, and returns the port.
 func ServeTLS(t *testing.T, sites map[string]string) (port string) {
 	t.Helper()
-	_, port, _ = net.SplitHostPort(FreeAddress(t))
-	text := GlobalOptions(TempDir(t), filepath.Join(TempDir(t), "log.json"), "skip_install_trust\nhttp_port "+unusedPort(t))
+	port = FreePort(t)
+	text := GlobalOptions(TempDir(t), filepath.Join(TempDir(t), "log.json"), "skip_install_trust\nhttp_port "+FreePort(t))
 	text = strings.Replace(text, "auto_https off", "auto_https disable_redirects", 1)
 	for host, body := range sites {
 		text += "https://" + host + ":" + port + " {\n tls internal {\n on_demand\n}\n" + body + "\n}\n"
 	}
 	LoadText(t, text)
-	return port
-}
-
-func unusedPort(t *testing.T) string {
-	_, port, _ := net.SplitHostPort(FreeAddress(t))
 	return port
 }

@@ -1,5 +1,6 @@
 // Package storefault has a store fail at a chosen moment of a request, as a database does
-// that is away, or that commits and cannot say so.
+// that is away, or that commits and cannot say so. It imports a store, which sitetest does
+// not.
 package storefault
 
 import (

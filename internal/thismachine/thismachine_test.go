@@ -1,4 +1,4 @@
-package thismachine
+package thismachine_test
 
 import (
 	"io"
@@ -6,6 +6,8 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"github.com/caddy-jwt/caddy-jwt/internal/thismachine"
 )
 
 func TestIs(t *testing.T) {
@@ -13,7 +15,7 @@ func TestIs(t *testing.T) {
 		"localhost": true, "LOCALHOST.": true, "a.localhost": true, "127.0.0.1": true, "127.9.9.9": true, "[::1]": true, "::ffff:127.0.0.1": true, "0.0.0.0": true, "::": true,
 		"example.com": false, "10.0.0.1": false, "localhost.example.com": false, "128.0.0.1": false,
 	} {
-		if Is(host) != want {
+		if thismachine.Is(host) != want {
 			t.Errorf("%s: %v", host, !want)
 		}
 	}
@@ -26,11 +28,11 @@ func TestForbid(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked = true }))
 	t.Cleanup(server.Close)
 	inner := new(http.Transport)
-	client := &http.Client{Transport: NewTransport(inner)}
+	client := &http.Client{Transport: thismachine.NewTransport(inner)}
 	get := func(forbid bool) (reached bool, err error) {
-		ctx, here := Reached(t.Context())
+		ctx, here := thismachine.Reached(t.Context())
 		if forbid {
-			ctx = Forbid(ctx)
+			ctx = thismachine.Forbid(ctx)
 		}
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, server.URL, nil)
 		if err != nil {
@@ -47,7 +49,7 @@ func TestForbid(t *testing.T) {
 	if _, err := get(true); err == nil || asked || !strings.Contains(err.Error(), "this machine") {
 		t.Errorf("forbidden: %v", err)
 	}
-	if _, err := inner.DialContext(Forbid(t.Context()), "tcp", strings.TrimPrefix(server.URL, "http://")); err == nil {
+	if _, err := inner.DialContext(thismachine.Forbid(t.Context()), "tcp", strings.TrimPrefix(server.URL, "http://")); err == nil {
 		t.Error("the address is reached")
 	}
 	if reached, err := get(false); err != nil || !asked || !reached {

@@ -1,4 +1,4 @@
-package provider
+package provider_test
 
 import (
 	"crypto"
@@ -12,15 +12,17 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
 // From a log-in to the tokens by the code flow: the time of each step, seen by
 // the client over HTTP, and the exchange of a code beside the two signatures that
 // it takes.
 func BenchmarkCodeFlow(b *testing.B) {
-	s := provider(b)
+	s := serveClients(b)
 	chrome := s.browser()
-	chrome.signUp("alice@example.com")
+	chrome.SignUp("alice@example.com")
 	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		b.Fatal(err)
@@ -39,20 +41,20 @@ func BenchmarkCodeFlow(b *testing.B) {
 	}
 	for b.Loop() {
 		timed("log-in", func() {
-			chrome.post("/auth/login", url.Values{"email": {"alice@example.com"}, "password": {goodPassword}})
+			chrome.Post("/auth/login", url.Values{"email": {"alice@example.com"}, "password": {sitetest.GoodPassword}})
 		})
 		var code string
-		timed("authorize", func() { code = chrome.get(s.authorizeURL("spa", nil)).to(b).Query().Get("code") })
+		timed("authorize", func() { code = chrome.Get(s.authorizeURL("spa", nil)).To(b).Query().Get("code") })
 		var given map[string]any
-		timed("exchange", func() { given = chrome.redeem("spa", code).json(b) })
+		timed("exchange", func() { given = chrome.redeem("spa", code).JSON(b) })
 		timed("userinfo", func() {
-			if got := chrome.do(http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+given["access_token"].(string)); got.status != 200 {
-				b.Fatal(got.status, got.body)
+			if got := chrome.Do(http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+given["access_token"].(string)); got.Status != 200 {
+				b.Fatal(got.Status, got.Body)
 			}
 		})
 		timed("refresh", func() {
-			if got := chrome.refresh("spa", given["refresh_token"].(string)); got.status != 200 {
-				b.Fatal(got.status, got.body)
+			if got := chrome.refresh("spa", given["refresh_token"].(string)); got.Status != 200 {
+				b.Fatal(got.Status, got.Body)
 			}
 		})
 		timed("raw-signing", func() {

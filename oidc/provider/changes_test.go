@@ -1,10 +1,12 @@
-package provider
+package provider_test
 
 import (
 	"net/http"
 	"net/url"
 	"strings"
 	"testing"
+
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
 // What a client may have changes with its config, also while a log-in is under way
@@ -22,11 +24,11 @@ func shopRequest(s *site, more url.Values) string {
 	return s.authorizeURL("shop", values)
 }
 
-func (b *browser) asShop(form url.Values) answer {
-	return b.post("/oidc/token", form, basic("shop", appSecret))
+func (b *browser) asShop(form url.Values) sitetest.Reply {
+	return b.Post("/oidc/token", form, sitetest.Basic("shop", appSecret))
 }
 
-func (b *browser) redeemAsShop(code string) answer {
+func (b *browser) redeemAsShop(code string) sitetest.Reply {
 	return b.asShop(url.Values{"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {appCallback}, "code_verifier": {verifier}})
 }
 
@@ -34,18 +36,18 @@ func (b *browser) redeemAsShop(code string) answer {
 func TestThreatConsentToAnOldPage(t *testing.T) {
 	s := serve(t, shopOfLess, "")
 	chrome := s.browser()
-	chrome.signUp("alice@example.com")
-	old := chrome.get(chrome.get(shopRequest(s, nil)).to(t).String())
-	if strings.Contains(old.body, "See your e-mail address") {
-		t.Fatalf("control: %s", old.body)
+	chrome.SignUp("alice@example.com")
+	old := chrome.Get(chrome.Get(shopRequest(s, nil)).To(t).String())
+	if strings.Contains(old.Body, "See your e-mail address") {
+		t.Fatalf("control: %s", old.Body)
 	}
 	s.load(shopOfMore, "", s.dir)
-	page := chrome.decide("/oidc/consent", old, "allow")
-	if page.status != http.StatusOK || !strings.Contains(page.body, "See your e-mail address") {
-		t.Fatalf("it is not asked again: %d %s", page.status, page.body)
+	page := chrome.Decide("/oidc/consent", old, "allow")
+	if page.Status != http.StatusOK || !strings.Contains(page.Body, "See your e-mail address") {
+		t.Fatalf("it is not asked again: %d %s", page.Status, page.Body)
 	}
-	back := chrome.goOn(chrome.decide("/oidc/consent", page, "allow").to(t).String())
-	if given := chrome.redeemAsShop(back.Query().Get("code")).json(t); given["scope"] != "openid email roles offline_access" {
+	back := chrome.GoOn(chrome.Decide("/oidc/consent", page, "allow").To(t).String())
+	if given := chrome.redeemAsShop(back.Query().Get("code")).JSON(t); given["scope"] != "openid email roles offline_access" {
 		t.Errorf("control: after the new page the scope is %v", given["scope"])
 	}
 }
@@ -55,21 +57,21 @@ func TestThreatConsentToAnOldPage(t *testing.T) {
 func TestThreatScopesThatWereTaken(t *testing.T) {
 	s := serve(t, shopOfMore, "")
 	chrome := s.browser()
-	chrome.signUp("alice@example.com")
+	chrome.SignUp("alice@example.com")
 	byName := url.Values{"claims": {`{"userinfo":{"email":null},"id_token":{"email":null}}`}}
-	given := chrome.redeemAsShop(chrome.goOn(shopRequest(s, byName)).Query().Get("code")).json(t)
+	given := chrome.redeemAsShop(chrome.GoOn(shopRequest(s, byName)).Query().Get("code")).JSON(t)
 	userinfo := func(tokens map[string]any) map[string]any {
-		return chrome.do(http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+tokens["access_token"].(string)).json(t)
+		return chrome.Do(http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+tokens["access_token"].(string)).JSON(t)
 	}
-	if claimsOf(t, given["id_token"].(string))["email"] == nil || userinfo(given)["email"] == nil {
+	if sitetest.ClaimsOf(t, given["id_token"].(string))["email"] == nil || userinfo(given)["email"] == nil {
 		t.Fatal("control: the address is not given")
 	}
-	code := chrome.goOn(shopRequest(s, byName)).Query().Get("code")
+	code := chrome.GoOn(shopRequest(s, byName)).Query().Get("code")
 	s.load(shopOfLess, "", s.dir)
-	refreshed := chrome.asShop(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {given["refresh_token"].(string)}}).json(t)
-	for name, tokens := range map[string]map[string]any{"a refresh": refreshed, "a code from before": chrome.redeemAsShop(code).json(t)} {
-		if tokens["scope"] != "openid offline_access" || claimsOf(t, tokens["id_token"].(string))["email"] != nil || userinfo(tokens)["email"] != nil {
-			t.Errorf("%s gives %v, %v, %v", name, tokens["scope"], claimsOf(t, tokens["id_token"].(string)), userinfo(tokens))
+	refreshed := chrome.asShop(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {given["refresh_token"].(string)}}).JSON(t)
+	for name, tokens := range map[string]map[string]any{"a refresh": refreshed, "a code from before": chrome.redeemAsShop(code).JSON(t)} {
+		if tokens["scope"] != "openid offline_access" || sitetest.ClaimsOf(t, tokens["id_token"].(string))["email"] != nil || userinfo(tokens)["email"] != nil {
+			t.Errorf("%s gives %v, %v, %v", name, tokens["scope"], sitetest.ClaimsOf(t, tokens["id_token"].(string)), userinfo(tokens))
 		}
 	}
 	if got := userinfo(given); got["email"] != nil {
@@ -81,9 +83,9 @@ func TestThreatScopesThatWereTaken(t *testing.T) {
 func TestRefreshMetrics(t *testing.T) {
 	s := serve(t, shopOfMore, "metrics /metrics")
 	chrome := s.browser()
-	chrome.signUp("alice@example.com")
+	chrome.SignUp("alice@example.com")
 	count := func(result string) string {
-		for line := range strings.Lines(chrome.get("/metrics").body) {
+		for line := range strings.Lines(chrome.Get("/metrics").Body) {
 			if rest, found := strings.CutPrefix(line, `caddy_jwt_account_events_total{event="refresh",result="`+result+`"} `); found {
 				return strings.TrimSpace(rest)
 			}
@@ -91,11 +93,11 @@ func TestRefreshMetrics(t *testing.T) {
 		return ""
 	}
 	before := map[string]string{"ok": count("ok"), "repeated": count("repeated"), "reused": count("reused"), "refused": count("refused")}
-	given := chrome.redeemAsShop(chrome.goOn(shopRequest(s, nil)).Query().Get("code")).json(t)
+	given := chrome.redeemAsShop(chrome.GoOn(shopRequest(s, nil)).Query().Get("code")).JSON(t)
 	form := func(tokens map[string]any) url.Values {
 		return url.Values{"grant_type": {"refresh_token"}, "refresh_token": {tokens["refresh_token"].(string)}}
 	}
-	first := chrome.asShop(form(given)).json(t)
+	first := chrome.asShop(form(given)).JSON(t)
 	for i, step := range []struct {
 		tokens map[string]any
 		status int
@@ -103,8 +105,8 @@ func TestRefreshMetrics(t *testing.T) {
 		{given, 200}, {first, 200}, // again, and its successor
 		{given, 400}, {given, 400}, // whose successor was used, and of no grant any more
 	} {
-		if got := chrome.asShop(form(step.tokens)); got.status != step.status {
-			t.Errorf("step %d: %d %s", i+1, got.status, got.body)
+		if got := chrome.asShop(form(step.tokens)); got.Status != step.status {
+			t.Errorf("step %d: %d %s", i+1, got.Status, got.Body)
 		}
 	}
 	for result, was := range before {

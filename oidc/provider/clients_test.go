@@ -1,4 +1,4 @@
-package provider
+package provider_test
 
 import (
 	"bufio"
@@ -13,7 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -25,36 +24,14 @@ import (
 	"github.com/lestrrat-go/jwx/v2/jwk"
 )
 
-// npmClients installs the clients from npm, once.
-var npmClients = sync.OnceValue(func() error {
-	command := exec.Command("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund")
-	command.Dir = "testdata/clients"
-	if output, err := command.CombinedOutput(); err != nil {
-		return fmt.Errorf("npm ci: %w\n%s", err, output)
-	}
-	return nil
-})
-
-func needNPM(t *testing.T) {
-	t.Helper()
-	for _, program := range []string{"node", "npm"} {
-		if _, err := exec.LookPath(program); err != nil {
-			caddytest.Missing(t, program)
-		}
-	}
-	if err := npmClients(); err != nil {
-		caddytest.Missing(t, "npm's registry: "+err.Error())
-	}
-}
-
 // runClient runs a client in Node.js, and is its browser: what it prints is
 // visited, and told where that led.
-func runClient(t *testing.T, visit func(address string) string, script string, environment []string, arguments ...string) {
+func runClient(t *testing.T, folder string, visit func(address string) string, script string, environment []string, arguments ...string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	command := exec.CommandContext(ctx, "node", append([]string{script}, arguments...)...)
-	command.Dir = "testdata/clients"
+	command.Dir = folder
 	command.Env = append(os.Environ(), environment...)
 	stdin, err := command.StdinPipe()
 	if err != nil {
@@ -82,28 +59,28 @@ func runClient(t *testing.T, visit func(address string) string, script string, e
 }
 
 func TestOpenIDClient(t *testing.T) {
-	needNPM(t)
-	s := provider(t)
+	folder := caddytest.NPM(t, "testdata/clients")
+	s := serveClients(t)
 	chrome := s.browser()
-	chrome.signUp("alice@example.com")
+	chrome.SignUp("alice@example.com")
 	visit := func(address string) string {
 		u, err := url.Parse(address)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if u.Path == "/oidc/device" {
-			if got := chrome.decide("/oidc/device", chrome.get(address), "allow"); got.status != 200 {
-				t.Errorf("device: %d %s", got.status, got.body)
+			if got := chrome.Decide("/oidc/device", chrome.Get(address), "allow"); got.Status != 200 {
+				t.Errorf("device: %d %s", got.Status, got.Body)
 			}
 			return address
 		}
-		return chrome.goOn(address).String()
+		return chrome.GoOn(address).String()
 	}
-	runClient(t, visit, "openid-client.mjs", nil, s.url, "app", appSecret, appCallback)
+	runClient(t, folder, visit, "openid-client.mjs", nil, s.URL, "app", appSecret, appCallback)
 }
 
 func TestOAuth4WebAPI(t *testing.T) {
-	needNPM(t)
+	folder := caddytest.NPM(t, "testdata/clients")
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -125,18 +102,18 @@ func TestOAuth4WebAPI(t *testing.T) {
 	}
 	s := serve(t, fmt.Sprintf(clientsOfTests, "")+"\nclient keyed {\n public_key `"+texts["public"]+"`\n redirect_uri "+appCallback+"\n consent never\n}\n", "")
 	chrome := s.browser()
-	chrome.signUp("alice@example.com")
-	runClient(t, func(address string) string { return chrome.goOn(address).String() }, "oauth4webapi.mjs", []string{"KEY=" + texts["private"]}, s.url, appCallback)
+	chrome.SignUp("alice@example.com")
+	runClient(t, folder, func(address string) string { return chrome.GoOn(address).String() }, "oauth4webapi.mjs", []string{"KEY=" + texts["private"]}, s.URL, appCallback)
 }
 
 // oidc-client-ts in a real browser: log-in with a page that asks, silent
 // renewal in a frame, which is refused as no page names the client, log-out.
 func TestOIDCClientTSInChromium(t *testing.T) {
-	needNPM(t)
+	folder := caddytest.NPM(t, "testdata/clients")
 	app := sitetest.FreeLocalhost(t)
 	root := t.TempDir()
 	for _, file := range []string{"spa/index.html", "spa/app.js", "node_modules/oidc-client-ts/dist/browser/oidc-client-ts.min.js"} {
-		text, err := os.ReadFile(filepath.Join("testdata/clients", file))
+		text, err := os.ReadFile(filepath.Join(folder, file))
 		if err == nil {
 			err = os.WriteFile(filepath.Join(root, filepath.Base(file)), text, 0o600)
 		}
@@ -146,8 +123,8 @@ func TestOIDCClientTSInChromium(t *testing.T) {
 	}
 	s := serve(t, "client browser {\n name \"A page\"\n public\n grant_types authorization_code\n redirect_uri http://"+app+"/callback http://"+app+"/silent\n post_logout_redirect_uri http://"+app+"/bye\n}\n",
 		"}\nhttp://"+app+" {\n root "+root+"\n try_files {path} /index.html\n file_server")
-	s.browser().signUp("alice@example.com")
-	ctx := chromium(t)
+	s.browser().SignUp("alice@example.com")
+	ctx := chromiumtest.Start(t)
 	do := func(what string, actions ...chromedp.Action[chromedp.Void]) {
 		t.Helper()
 		if err := chromedp.Do(ctx, actions...); err != nil {
@@ -166,11 +143,11 @@ func TestOIDCClientTSInChromium(t *testing.T) {
 		}
 		t.Fatalf("the page does not show %q but %q", text, body)
 	}
-	do("the application", chromedp.Navigate("http://"+app+"/?issuer="+url.QueryEscape(s.url)))
+	do("the application", chromedp.Navigate("http://"+app+"/?issuer="+url.QueryEscape(s.URL)))
 	shows("nobody")
 	do("log-in", chromedp.Click(chromedp.CSS("#login")))
 	shows("E-mail address")
-	do("password", chromedp.SendKeys(chromedp.CSS("#email"), "alice@example.com"), chromedp.SendKeys(chromedp.CSS("#password"), goodPassword+kb.Enter))
+	do("password", chromedp.SendKeys(chromedp.CSS("#email"), "alice@example.com"), chromedp.SendKeys(chromedp.CSS("#password"), sitetest.GoodPassword+kb.Enter))
 	shows("A page would like to")
 	chromiumtest.Picture(t, ctx, "consent")
 	do("consent", chromedp.Click(chromedp.CSS(`button[value="allow"]`)))
@@ -183,14 +160,4 @@ func TestOIDCClientTSInChromium(t *testing.T) {
 	shows("nobody")
 	do("log-in", chromedp.Click(chromedp.CSS("#login")))
 	shows("E-mail address")
-}
-
-// chromium is a browser for the test.
-func chromium(t *testing.T) context.Context {
-	t.Helper()
-	path := chromiumtest.Path()
-	if path == "" {
-		caddytest.Missing(t, "chromium")
-	}
-	return chromiumtest.Start(t, path)
 }

@@ -1,4 +1,4 @@
-package provider
+package provider_test
 
 import (
 	"bytes"
@@ -109,27 +109,27 @@ func TestDocs(t *testing.T) {
 // caddy jwt keys rotate rotates the provider's keys too: what was signed before
 // is still good, and servers sign with the new keys.
 func TestKeyRotation(t *testing.T) {
-	s := provider(t)
+	s := serveClients(t)
 	chrome := s.browser()
-	chrome.signUp("alice@example.com")
-	before := chrome.redeem("spa", chrome.code("spa", nil)).json(t)
+	chrome.SignUp("alice@example.com")
+	before := chrome.redeem("spa", chrome.code("spa", nil)).JSON(t)
 	binary := caddytest.Binary(t)
 	output, err := exec.Command(binary, "jwt", "keys", "rotate", "--lead", "0", "--config", s.config).CombinedOutput()
 	if err != nil || strings.Count(string(output), "signs within 15 seconds") != 3 {
 		t.Fatalf("%v\n%s", err, output)
 	}
-	sitetest.Eventually(t, "the set has the new keys beside the old ones", func() bool { return strings.Count(chrome.get("/oidc/jwks.json").body, `"kid"`) == 4 })
-	after := chrome.redeem("spa", chrome.code("spa", nil)).json(t)
+	sitetest.Eventually(t, "the set has the new keys beside the old ones", func() bool { return strings.Count(chrome.Get("/oidc/jwks.json").Body, `"kid"`) == 4 })
+	after := chrome.redeem("spa", chrome.code("spa", nil)).JSON(t)
 	for _, name := range []string{"access_token", "id_token"} {
 		if kidOf(t, before[name].(string)) == kidOf(t, after[name].(string)) {
 			t.Errorf("%s is signed with the old key", name)
 		}
 	}
 	for name, given := range map[string]map[string]any{"before": before, "after": after} {
-		if got := chrome.do(http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+given["access_token"].(string)); got.status != 200 {
-			t.Errorf("an access token from %s: %d", name, got.status)
+		if got := chrome.Do(http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+given["access_token"].(string)); got.Status != 200 {
+			t.Errorf("an access token from %s: %d", name, got.Status)
 		}
-		if got := chrome.get(s.authorizeURL("spa", url.Values{"prompt": {"none"}, "id_token_hint": {given["id_token"].(string)}})).to(t); got.Query().Get("code") == "" {
+		if got := chrome.Get(s.authorizeURL("spa", url.Values{"prompt": {"none"}, "id_token_hint": {given["id_token"].(string)}})).To(t); got.Query().Get("code") == "" {
 			t.Errorf("a hint from %s: %s", name, got)
 		}
 	}
@@ -137,13 +137,13 @@ func TestKeyRotation(t *testing.T) {
 
 // A key that was withdrawn is refused without anybody asking for the key set.
 func TestWithdrawnKey(t *testing.T) {
-	s := provider(t)
+	s := serveClients(t)
 	chrome := s.browser()
-	chrome.signUp("alice@example.com")
-	given := chrome.redeem("app", chrome.code("app", nil)).json(t)
+	chrome.SignUp("alice@example.com")
+	given := chrome.redeem("app", chrome.code("app", nil)).JSON(t)
 	token, hint := given["access_token"].(string), given["id_token"].(string)
 	userinfo := func() int {
-		return chrome.do(http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+token).status
+		return chrome.Do(http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+token).Status
 	}
 	if status := userinfo(); status != 200 {
 		t.Fatalf("control: %d", status)
@@ -161,58 +161,58 @@ func TestWithdrawnKey(t *testing.T) {
 
 	// An ID token of such a key still says who is meant. It ends no session by itself.
 	silent := url.Values{"prompt": {"none"}, "id_token_hint": {hint}}
-	if to := chrome.get(s.authorizeURL("app", silent)).to(t); to.Query().Get("code") == "" {
+	if to := chrome.Get(s.authorizeURL("app", silent)).To(t); to.Query().Get("code") == "" {
 		t.Errorf("as a hint at log-in: %s", to)
 	}
 	bob := s.browser()
-	bob.signUp("bob@example.com")
-	if to := bob.get(s.authorizeURL("app", silent)).to(t); to.Query().Get("error") != "login_required" {
+	bob.SignUp("bob@example.com")
+	if to := bob.Get(s.authorizeURL("app", silent)).To(t); to.Query().Get("error") != "login_required" {
 		t.Errorf("as a hint at the log-in of another: %s", to)
 	}
-	page := chrome.get("/oidc/logout?" + url.Values{"id_token_hint": {hint}, "post_logout_redirect_uri": {"https://app.example/"}, "state": {"bye"}}.Encode())
-	if !strings.Contains(page.body, "Log out?") || chrome.get("/auth/whoami").status != 200 {
-		t.Fatalf("as a hint at log-out: %d %s", page.status, page.body)
+	page := chrome.Get("/oidc/logout?" + url.Values{"id_token_hint": {hint}, "post_logout_redirect_uri": {"https://app.example/"}, "state": {"bye"}}.Encode())
+	if !strings.Contains(page.Body, "Log out?") || chrome.Get("/auth/whoami").Status != 200 {
+		t.Fatalf("as a hint at log-out: %d %s", page.Status, page.Body)
 	}
-	if to := chrome.decide("/oidc/logout", page, "logout").to(t); to.String() != "https://app.example/?state=bye" || chrome.get("/auth/whoami").status != 401 {
+	if to := chrome.Decide("/oidc/logout", page, "logout").To(t); to.String() != "https://app.example/?state=bye" || chrome.Get("/auth/whoami").Status != 401 {
 		t.Errorf("after the log-out: %s", to)
 	}
 }
 
 func kidOf(t *testing.T, token string) any {
 	t.Helper()
-	return claimsOf(t, "x."+strings.Split(token, ".")[0]+".x")["kid"]
+	return sitetest.ClaimsOf(t, "x."+strings.Split(token, ".")[0]+".x")["kid"]
 }
 
 // Codes, grants and consents outlive a restart; so do the keys.
 func TestStateOutlivesARestart(t *testing.T) {
-	s := provider(t)
+	s := serveClients(t)
 	chrome := s.browser()
-	chrome.signUp("alice@example.com")
-	tokens := chrome.redeem("app", chrome.code("app", nil)).json(t)
+	chrome.SignUp("alice@example.com")
+	tokens := chrome.redeem("app", chrome.code("app", nil)).JSON(t)
 	code := chrome.code("app", nil)
-	keys := chrome.get("/oidc/jwks.json").body
+	keys := chrome.Get("/oidc/jwks.json").Body
 	if err := caddy.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	s.load(fmt.Sprintf(clientsOfTests, ""), "", s.dir)
-	if after := chrome.get("/oidc/jwks.json").body; after != keys {
+	if after := chrome.Get("/oidc/jwks.json").Body; after != keys {
 		t.Errorf("the keys were %s and are %s", keys, after)
 	}
-	if got := chrome.redeem("app", code); got.status != 200 {
-		t.Errorf("a code: %d %s", got.status, got.body)
+	if got := chrome.redeem("app", code); got.Status != 200 {
+		t.Errorf("a code: %d %s", got.Status, got.Body)
 	}
-	if got := chrome.refresh("app", tokens["refresh_token"].(string)); got.status != 200 {
-		t.Errorf("a refresh token: %d %s", got.status, got.body)
+	if got := chrome.refresh("app", tokens["refresh_token"].(string)); got.Status != 200 {
+		t.Errorf("a refresh token: %d %s", got.Status, got.Body)
 	}
-	if to := chrome.get(s.authorizeURL("app", nil)).to(t); to.Query().Get("code") == "" {
+	if to := chrome.Get(s.authorizeURL("app", nil)).To(t); to.Query().Get("code") == "" {
 		t.Errorf("asked again: %s", to)
 	}
-	chrome.redeem("app", code).mustFail(t, 400, "invalid_grant")
+	chrome.redeem("app", code).MustFail(t, 400, "invalid_grant")
 }
 
 // Clients by the command, which servers know at once.
 func TestClientCommands(t *testing.T) {
-	s := provider(t)
+	s := serveClients(t)
 	binary := caddytest.Binary(t)
 	where := []string{"--store", filepath.Join(s.dir, "users.db")}
 	run := func(arguments ...string) (string, error) {
@@ -226,21 +226,21 @@ func TestClientCommands(t *testing.T) {
 		return stdout.String(), err
 	}
 	chrome := s.browser()
-	chrome.signUp("alice@example.com")
+	chrome.SignUp("alice@example.com")
 	request := s.authorizeURL("wiki", url.Values{"redirect_uri": {"https://wiki.example/callback"}})
-	if got := chrome.get(request); got.status != 400 {
-		t.Errorf("before it is added: %d", got.status)
+	if got := chrome.Get(request); got.Status != 400 {
+		t.Errorf("before it is added: %d", got.Status)
 	}
 	secret, err := run("add", "--name", "The Wiki", "--redirect-uri", "https://wiki.example/callback", "--consent", "never", "wiki")
 	if err != nil {
 		t.Fatal(err)
 	}
 	secret = strings.TrimSpace(secret)
-	code := chrome.get(request).to(t).Query().Get("code")
+	code := chrome.Get(request).To(t).Query().Get("code")
 	form := url.Values{"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {"https://wiki.example/callback"}, "code_verifier": {verifier}}
-	chrome.post("/oidc/token", form, basic("wiki", secret+"x")).mustFail(t, 401, "invalid_client")
-	if got := chrome.post("/oidc/token", form, basic("wiki", secret)); got.status != 200 {
-		t.Errorf("with the secret: %d %s", got.status, got.body)
+	chrome.Post("/oidc/token", form, sitetest.Basic("wiki", secret+"x")).MustFail(t, 401, "invalid_client")
+	if got := chrome.Post("/oidc/token", form, sitetest.Basic("wiki", secret)); got.Status != 200 {
+		t.Errorf("with the secret: %d %s", got.Status, got.Body)
 	}
 	if list, err := run("list"); err != nil || !strings.Contains(list, "wiki  secret  https://wiki.example/callback") {
 		t.Errorf("list: %s %v", list, err)
@@ -262,8 +262,8 @@ func TestClientCommands(t *testing.T) {
 	if _, err := run("delete", "wiki"); err != nil {
 		t.Error(err)
 	}
-	if got := chrome.get(request); got.status != 400 {
-		t.Errorf("after it is deleted: %d", got.status)
+	if got := chrome.Get(request); got.Status != 400 {
+		t.Errorf("after it is deleted: %d", got.Status)
 	}
 
 	// The config has a client of the ID, which is the one that servers know.
@@ -272,14 +272,14 @@ func TestClientCommands(t *testing.T) {
 		t.Error(err)
 	}
 	s.load(fmt.Sprintf(clientsOfTests, ""), "", s.dir)
-	if log := s.log(); !strings.Contains(log, "client in the user store is not used, because the config has a client with the same ID") || !strings.Contains(log, `"client_id":"spa"`) {
+	if log := s.Log(); !strings.Contains(log, "client in the user store is not used, because the config has a client with the same ID") || !strings.Contains(log, `"client_id":"spa"`) {
 		t.Errorf("the log does not say that it is not used: %s", log)
 	}
 	if _, err := run("delete", "spa"); err != nil {
 		t.Error(err)
 	}
 	where = []string{"--config", s.config}
-	if _, err := run(add...); err == nil || !strings.Contains(err.Error(), "the config already has a client spa, of issuer "+s.url) {
+	if _, err := run(add...); err == nil || !strings.Contains(err.Error(), "the config already has a client spa, of issuer "+s.URL) {
 		t.Errorf("by --config: %v", err)
 	}
 	add[len(add)-1] = "wiki"
@@ -290,18 +290,18 @@ func TestClientCommands(t *testing.T) {
 
 // CORS is for the pages of clients, at the endpoints that they use.
 func TestThreatCORS(t *testing.T) {
-	s := provider(t)
+	s := serveClients(t)
 	chrome := s.browser()
 	const client = "Origin: https://spa.example:4711"
 	for path, want := range map[string]string{"/oidc/token": "https://spa.example:4711", "/oidc/userinfo": "https://spa.example:4711", "/oidc/revoke": "https://spa.example:4711",
 		"/oidc/jwks.json": "*", "/.well-known/openid-configuration": "*", "/oidc/authorize": "", "/oidc/introspect": "", "/oidc/consent": "", "/oidc/device": ""} {
-		got := chrome.do("OPTIONS", path, nil, client, "Access-Control-Request-Method: POST")
-		if allowed := got.header.Get("Access-Control-Allow-Origin"); allowed != want || got.header.Get("Access-Control-Allow-Credentials") != "" {
-			t.Errorf("%s: %d %v", path, got.status, got.header)
+		got := chrome.Do("OPTIONS", path, nil, client, "Access-Control-Request-Method: POST")
+		if allowed := got.Header.Get("Access-Control-Allow-Origin"); allowed != want || got.Header.Get("Access-Control-Allow-Credentials") != "" {
+			t.Errorf("%s: %d %v", path, got.Status, got.Header)
 		}
-		got = chrome.do("OPTIONS", path, nil, "Origin: https://evil.example", "Access-Control-Request-Method: POST")
-		if allowed := got.header.Get("Access-Control-Allow-Origin"); allowed != "" && allowed != "*" {
-			t.Errorf("%s from elsewhere: %v", path, got.header)
+		got = chrome.Do("OPTIONS", path, nil, "Origin: https://evil.example", "Access-Control-Request-Method: POST")
+		if allowed := got.Header.Get("Access-Control-Allow-Origin"); allowed != "" && allowed != "*" {
+			t.Errorf("%s from elsewhere: %v", path, got.Header)
 		}
 	}
 }

@@ -1,21 +1,19 @@
-package provider
+package provider_test
 
 import (
 	"database/sql"
 	"fmt"
-	"html"
 	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/oidc/internal/protocol"
 	"github.com/caddy-jwt/caddy-jwt/store"
 )
@@ -43,22 +41,16 @@ func (c *conformance) url(more url.Values) string {
 	return c.authorizeURL("web", values)
 }
 
-var hiddenField = regexp.MustCompile(`<input type="hidden" name="(\w+)" value="([^"]*)">`)
-
 // read is what an answer of the authorization endpoint has for the client.
-func (c *conformance) read(got answer) url.Values {
+func (c *conformance) read(got sitetest.Reply) url.Values {
 	c.t.Helper()
-	if got.status == http.StatusOK {
-		if c.mode != "form_post" || !strings.Contains(got.body, `<form method="post" action="`+appCallback+`">`) {
-			c.t.Fatalf("a page instead of an answer: %s", got.body)
+	if got.Status == http.StatusOK {
+		if c.mode != "form_post" || !strings.Contains(got.Body, `<form method="post" action="`+appCallback+`">`) {
+			c.t.Fatalf("a page instead of an answer: %s", got.Body)
 		}
-		values := make(url.Values)
-		for _, field := range hiddenField.FindAllStringSubmatch(got.body, -1) {
-			values.Set(field[1], html.UnescapeString(field[2]))
-		}
-		return values
+		return got.HiddenFields()
 	}
-	to := got.to(c.t)
+	to := got.To(c.t)
 	if c.responseType == "code" || to.Fragment == "" {
 		return to.Query()
 	}
@@ -71,13 +63,13 @@ func (c *conformance) read(got answer) url.Values {
 
 func (c *conformance) ask(more url.Values) url.Values {
 	c.t.Helper()
-	return c.read(c.get(c.url(more)))
+	return c.read(c.Get(c.url(more)))
 }
 
 // good is an answer that must be one of success, checked as a client does.
 func (c *conformance) good(values url.Values) url.Values {
 	c.t.Helper()
-	if values.Get("error") != "" || values.Get("state") != "a state" || values.Get("iss") != c.browser.url {
+	if values.Get("error") != "" || values.Get("state") != "a state" || values.Get("iss") != c.browser.URL {
 		c.t.Fatalf("the answer has %v", values)
 	}
 	for part, name := range map[string]string{"code": "code", "token": "access_token", "id_token": "id_token"} {
@@ -93,15 +85,15 @@ func (c *conformance) good(values url.Values) url.Values {
 
 func (c *conformance) checkIDToken(token, accessToken, code string) map[string]any {
 	c.t.Helper()
-	claims := claimsOf(c.t, token)
+	claims := sitetest.ClaimsOf(c.t, token)
 	now := float64(time.Now().Unix())
 	exp, _ := claims["exp"].(float64)
 	iat, _ := claims["iat"].(float64)
-	if claims["iss"] != c.browser.url || claims["aud"] != "web" || claims["sub"] == "" || exp <= now || iat > now+1 || iat < now-60 {
+	if claims["iss"] != c.browser.URL || claims["aud"] != "web" || claims["sub"] == "" || exp <= now || iat > now+1 || iat < now-60 {
 		c.t.Fatalf("ID token %v", claims)
 	}
 	for name, of := range map[string]string{"at_hash": accessToken, "c_hash": code} {
-		if of != "" && claims[name] != halfHash(of) {
+		if of != "" && claims[name] != sitetest.HalfHash(of) {
 			c.t.Fatalf("%s is %v", name, claims[name])
 		}
 	}
@@ -116,10 +108,10 @@ func (c *conformance) tokens(values url.Values) map[string]any {
 		return map[string]any{"access_token": values.Get("access_token"), "id_token": values.Get("id_token")}
 	}
 	got := c.redeem("web", values.Get("code"))
-	if got.status != 200 {
-		c.t.Fatalf("token endpoint: %d %s", got.status, got.body)
+	if got.Status != 200 {
+		c.t.Fatalf("token endpoint: %d %s", got.Status, got.Body)
 	}
-	given := got.json(c.t)
+	given := got.JSON(c.t)
 	c.checkIDToken(given["id_token"].(string), given["access_token"].(string), "")
 	return given
 }
@@ -130,14 +122,14 @@ func (c *conformance) user(more url.Values) map[string]any {
 	given := c.tokens(c.ask(more))
 	access, _ := given["access_token"].(string)
 	if access == "" {
-		return claimsOf(c.t, given["id_token"].(string))
+		return sitetest.ClaimsOf(c.t, given["id_token"].(string))
 	}
-	got := c.do(http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+access)
-	if got.status != 200 {
-		c.t.Fatalf("userinfo: %d %s", got.status, got.body)
+	got := c.Do(http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+access)
+	if got.Status != 200 {
+		c.t.Fatalf("userinfo: %d %s", got.Status, got.Body)
 	}
-	user := got.json(c.t)
-	if id, _ := given["id_token"].(string); id != "" && claimsOf(c.t, id)["sub"] != user["sub"] {
+	user := got.JSON(c.t)
+	if id, _ := given["id_token"].(string); id != "" && sitetest.ClaimsOf(c.t, id)["sub"] != user["sub"] {
 		c.t.Fatalf("userinfo is of another: %v", user)
 	}
 	return user
@@ -162,12 +154,12 @@ func (c *conformance) mustFail(values url.Values, code string) {
 // age puts the log-in of the tokens a minute back.
 func (c *conformance) age(given map[string]any) {
 	c.t.Helper()
-	db, err := sql.Open("sqlite", "file:"+filepath.Join(c.dir, "users.db"))
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(c.at.dir, "users.db"))
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	defer db.Close()
-	if _, err := db.Exec(`PRAGMA busy_timeout = 5000; UPDATE sessions SET created_at = created_at - 60000 WHERE id = $1`, claimsOf(c.t, given["id_token"].(string))["sid"]); err != nil {
+	if _, err := db.Exec(`PRAGMA busy_timeout = 5000; UPDATE sessions SET created_at = created_at - 60000 WHERE id = $1`, sitetest.ClaimsOf(c.t, given["id_token"].(string))["sid"]); err != nil {
 		c.t.Fatal(err)
 	}
 }
@@ -175,19 +167,19 @@ func (c *conformance) age(given map[string]any) {
 // fresh is a browser in which nobody is logged in.
 func (c *conformance) fresh() *conformance {
 	other := *c
-	other.browser = c.site.browser()
+	other.browser = c.at.browser()
 	return &other
 }
 
 // logIn goes through the log-in page and returns the last answer.
-func (c *conformance) logIn(location string) answer {
+func (c *conformance) logIn(location string) sitetest.Reply {
 	c.t.Helper()
-	to := c.get(location).to(c.t)
+	to := c.Get(location).To(c.t)
 	if to.Path != "/auth/login" {
 		c.t.Fatalf("no log-in page: %s", to)
 	}
-	back := c.post("/auth/login", url.Values{"email": {"alice@example.com"}, "password": {goodPassword}, "return_to": {to.Query().Get("return_to")}}).to(c.t)
-	return c.get(back.String())
+	back := c.Post("/auth/login", url.Values{"email": {"alice@example.com"}, "password": {sitetest.GoodPassword}, "return_to": {to.Query().Get("return_to")}}).To(c.t)
+	return c.Get(back.String())
 }
 
 func scopeModule(scope string, claims ...string) func(*conformance) {
@@ -216,39 +208,39 @@ type module struct {
 var modules = []module{
 	{"oidcc-server", "A log-in gives what the response type says; the ID token is checked as a client does; userinfo has the same subject.", "", func(c *conformance) { c.user(nil) }},
 	{"oidcc-response-type-missing", "Without response_type the answer is invalid_request.", "code", func(c *conformance) {
-		c.mustFail(c.read(c.get(c.url(url.Values{"response_type": {""}}))), "invalid_request")
+		c.mustFail(c.read(c.Get(c.url(url.Values{"response_type": {""}}))), "invalid_request")
 	}},
 	{"oidcc-idtoken-signature", "The ID token is signed by RS256, with the kid of a key in the JWK set.", "", func(c *conformance) {
 		token := c.tokens(c.ask(nil))["id_token"].(string)
 		if token == "" {
 			return
 		}
-		header := claimsOf(c.t, "x."+strings.Split(token, ".")[0]+".x")
-		if header["alg"] != "RS256" || !strings.Contains(c.get("/oidc/jwks.json").body, fmt.Sprintf(`"kid":"%s"`, header["kid"])) {
+		header := sitetest.ClaimsOf(c.t, "x."+strings.Split(token, ".")[0]+".x")
+		if header["alg"] != "RS256" || !strings.Contains(c.Get("/oidc/jwks.json").Body, fmt.Sprintf(`"kid":"%s"`, header["kid"])) {
 			c.t.Errorf("header %v", header)
 		}
 	}},
 	{"oidcc-idtoken-unsigned", "The metadata offers no unsigned ID tokens, so the module is skipped there; so is a registration for them here.", "", func(c *conformance) {
-		if got := fmt.Sprint(c.get("/.well-known/openid-configuration").json(c.t)["id_token_signing_alg_values_supported"]); got != "[RS256]" {
+		if got := fmt.Sprint(c.Get("/.well-known/openid-configuration").JSON(c.t)["id_token_signing_alg_values_supported"]); got != "[RS256]" {
 			c.t.Errorf("algorithms %s", got)
 		}
 	}},
 	{"oidcc-userinfo-get", "userinfo by GET with the token in the header.", "", func(c *conformance) { c.mustHave(c.user(nil), "sub") }},
 	{"oidcc-userinfo-post-header", "userinfo by POST with the token in the header.", "token|code", func(c *conformance) {
 		access := c.tokens(c.ask(nil))["access_token"].(string)
-		if got := c.do(http.MethodPost, "/oidc/userinfo", nil, "Authorization: Bearer "+access); got.status != 200 {
-			c.t.Errorf("%d %s", got.status, got.body)
+		if got := c.Do(http.MethodPost, "/oidc/userinfo", nil, "Authorization: Bearer "+access); got.Status != 200 {
+			c.t.Errorf("%d %s", got.Status, got.Body)
 		}
 	}},
 	{"oidcc-userinfo-post-body", "userinfo by POST with the token in the form.", "token|code", func(c *conformance) {
 		access := c.tokens(c.ask(nil))["access_token"].(string)
-		if got := c.post("/oidc/userinfo", url.Values{"access_token": {access}}); got.status != 200 {
-			c.t.Errorf("%d %s", got.status, got.body)
+		if got := c.Post("/oidc/userinfo", url.Values{"access_token": {access}}); got.Status != 200 {
+			c.t.Errorf("%d %s", got.Status, got.Body)
 		}
 	}},
 	{"oidcc-ensure-request-without-nonce-succeeds-for-code-flow", "Of the code flow no nonce is asked.", "only code", func(c *conformance) {
 		given := c.tokens(c.ask(url.Values{"nonce": {""}}))
-		if claimsOf(c.t, given["id_token"].(string))["nonce"] != nil {
+		if sitetest.ClaimsOf(c.t, given["id_token"].(string))["nonce"] != nil {
 			c.t.Error("the ID token has a nonce")
 		}
 	}},
@@ -269,7 +261,7 @@ var modules = []module{
 		before := c.tokens(c.ask(url.Values{"max_age": {"10000"}}))
 		c.age(before)
 		after := c.tokens(c.read(c.logIn(c.url(url.Values{"prompt": {"login"}}))))
-		first, second := claimsOf(c.t, before["id_token"].(string)), claimsOf(c.t, after["id_token"].(string))
+		first, second := sitetest.ClaimsOf(c.t, before["id_token"].(string)), sitetest.ClaimsOf(c.t, after["id_token"].(string))
 		if first["sub"] != second["sub"] || second["auth_time"].(float64) < first["auth_time"].(float64) || after["id_token"] == before["id_token"] || first["sid"] == second["sid"] {
 			c.t.Errorf("before %v, after %v", first, second)
 		}
@@ -280,7 +272,7 @@ var modules = []module{
 	{"oidcc-prompt-none-logged-in", "prompt=none goes on where somebody is logged in, with the same subject and auth_time.", "", func(c *conformance) {
 		first := c.tokens(c.ask(nil))
 		second := c.tokens(c.ask(url.Values{"prompt": {"none"}}))
-		a, b := claimsOf(c.t, first["id_token"].(string)), claimsOf(c.t, second["id_token"].(string))
+		a, b := sitetest.ClaimsOf(c.t, first["id_token"].(string)), sitetest.ClaimsOf(c.t, second["id_token"].(string))
 		if a["sub"] != b["sub"] || a["auth_time"] != b["auth_time"] {
 			c.t.Errorf("%v, %v", a, b)
 		}
@@ -288,24 +280,24 @@ var modules = []module{
 	{"oidcc-max-age-1", "max_age=1 asks for the password when the log-in is older, and auth_time is there.", "", func(c *conformance) {
 		c.age(c.tokens(c.ask(nil)))
 		given := c.tokens(c.read(c.logIn(c.url(url.Values{"max_age": {"1"}}))))
-		c.mustHave(claimsOf(c.t, given["id_token"].(string)), "auth_time")
+		c.mustHave(sitetest.ClaimsOf(c.t, given["id_token"].(string)), "auth_time")
 	}},
 	{"oidcc-max-age-10000", "max_age=10000 does not, and auth_time is there.", "", func(c *conformance) {
-		c.mustHave(claimsOf(c.t, c.tokens(c.ask(url.Values{"max_age": {"10000"}}))["id_token"].(string)), "auth_time")
+		c.mustHave(sitetest.ClaimsOf(c.t, c.tokens(c.ask(url.Values{"max_age": {"10000"}}))["id_token"].(string)), "auth_time")
 	}},
 	{"oidcc-ensure-request-with-unknown-parameter-succeeds", "A parameter that is not known is ignored.", "", accepted("extra", "foobar")},
 	{"oidcc-id-token-hint", "id_token_hint with prompt=none goes on for that user.", "", func(c *conformance) {
 		hint := c.tokens(c.ask(nil))["id_token"].(string)
 		second := c.tokens(c.ask(url.Values{"prompt": {"none"}, "id_token_hint": {hint}}))
-		if claimsOf(c.t, hint)["sub"] != claimsOf(c.t, second["id_token"].(string))["sub"] {
+		if sitetest.ClaimsOf(c.t, hint)["sub"] != sitetest.ClaimsOf(c.t, second["id_token"].(string))["sub"] {
 			c.t.Error("another subject")
 		}
 	}},
 	{"oidcc-login-hint", "login_hint is accepted, and is in the log-in page.", "", func(c *conformance) {
 		other := c.fresh()
-		to := other.get(c.url(url.Values{"login_hint": {"alice@example.com"}})).to(c.t)
-		if page := other.get(to.String()); !strings.Contains(page.body, `value="alice@example.com"`) {
-			c.t.Errorf("log-in page: %s", page.body)
+		to := other.Get(c.url(url.Values{"login_hint": {"alice@example.com"}})).To(c.t)
+		if page := other.Get(to.String()); !strings.Contains(page.Body, `value="alice@example.com"`) {
+			c.t.Errorf("log-in page: %s", page.Body)
 		}
 	}},
 	{"oidcc-ui-locales", "ui_locales is accepted.", "", accepted("ui_locales", "se")},
@@ -314,19 +306,19 @@ var modules = []module{
 	{"oidcc-codereuse", "A code is refused the second time.", "code", func(c *conformance) {
 		values := c.ask(nil)
 		c.tokens(values)
-		c.redeem("web", values.Get("code")).mustFail(c.t, 400, "invalid_grant")
+		c.redeem("web", values.Get("code")).MustFail(c.t, 400, "invalid_grant")
 	}},
 	{"oidcc-codereuse-30seconds", "When a code comes the second time, later, the access token that it gave is taken back. (The suite waits 30 seconds; nothing here depends on the time.)", "code", func(c *conformance) {
 		values := c.ask(nil)
 		access := c.tokens(values)["access_token"].(string)
-		c.redeem("web", values.Get("code")).mustFail(c.t, 400, "invalid_grant")
-		if got := c.do(http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+access); got.status != 401 {
-			c.t.Errorf("the access token is still good: %d", got.status)
+		c.redeem("web", values.Get("code")).MustFail(c.t, 400, "invalid_grant")
+		if got := c.Do(http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+access); got.Status != 401 {
+			c.t.Errorf("the access token is still good: %d", got.Status)
 		}
 	}},
 	{"oidcc-ensure-registered-redirect-uri", "A redirect_uri that is not registered is answered by a page, and not by a redirect.", "", func(c *conformance) {
-		if got := c.get(c.url(url.Values{"redirect_uri": {appCallback + "/other"}})); got.status != 400 || got.header.Get("Location") != "" {
-			c.t.Errorf("%d %v", got.status, got.header)
+		if got := c.Get(c.url(url.Values{"redirect_uri": {appCallback + "/other"}})); got.Status != 400 || got.Header.Get("Location") != "" {
+			c.t.Errorf("%d %v", got.Status, got.Header)
 		}
 	}},
 	{"oidcc-ensure-post-request-succeeds", "The request may come by POST.", "", func(c *conformance) {
@@ -334,13 +326,13 @@ var modules = []module{
 		if err != nil {
 			c.t.Fatal(err)
 		}
-		c.tokens(c.read(c.post("/oidc/authorize", u.Query())))
+		c.tokens(c.read(c.Post("/oidc/authorize", u.Query())))
 	}},
 	{"oidcc-server-client-secret-post", "A client may authenticate by client_secret_post.", "code", func(c *conformance) {
 		values := c.good(c.ask(nil))
-		got := c.post("/oidc/token", url.Values{"grant_type": {"authorization_code"}, "code": {values.Get("code")}, "redirect_uri": {appCallback}, "code_verifier": {verifier}, "client_id": {"web"}, "client_secret": {appSecret}})
-		if got.status != 200 {
-			c.t.Errorf("%d %s", got.status, got.body)
+		got := c.Post("/oidc/token", url.Values{"grant_type": {"authorization_code"}, "code": {values.Get("code")}, "redirect_uri": {appCallback}, "code_verifier": {verifier}, "client_id": {"web"}, "client_secret": {appSecret}})
+		if got.Status != 200 {
+			c.t.Errorf("%d %s", got.Status, got.Body)
 		}
 	}},
 	{"oidcc-unsigned-request-object-supported-correctly-or-rejected-as-unsupported", "A request object is refused by request_not_supported.", "", func(c *conformance) {
@@ -359,15 +351,15 @@ var modules = []module{
 	{"oidcc-refresh-token", "A refresh token gives tokens of the same subject, and is no good for another client.", "code", func(c *conformance) {
 		given := c.tokens(c.ask(url.Values{"scope": {"openid offline_access"}}))
 		refresh := given["refresh_token"].(string)
-		c.refresh("other", refresh).mustFail(c.t, 400, "invalid_grant")
+		c.refresh("other", refresh).MustFail(c.t, 400, "invalid_grant")
 		got := c.refresh("web", refresh)
-		if got.status != 200 || claimsOf(c.t, got.json(c.t)["id_token"].(string))["sub"] != claimsOf(c.t, given["id_token"].(string))["sub"] {
-			c.t.Errorf("%d %s", got.status, got.body)
+		if got.Status != 200 || sitetest.ClaimsOf(c.t, got.JSON(c.t)["id_token"].(string))["sub"] != sitetest.ClaimsOf(c.t, given["id_token"].(string))["sub"] {
+			c.t.Errorf("%d %s", got.Status, got.Body)
 		}
 	}},
 	{"oidcc-ensure-request-with-valid-pkce-succeeds", "PKCE with S256 is accepted, and checked.", "code", func(c *conformance) {
 		values := c.good(c.ask(nil))
-		c.exchange("web", url.Values{"grant_type": {"authorization_code"}, "code": {values.Get("code")}, "redirect_uri": {appCallback}, "code_verifier": {verifier + "x"}}).mustFail(c.t, 400, "invalid_grant")
+		c.exchange("web", url.Values{"grant_type": {"authorization_code"}, "code": {values.Get("code")}, "redirect_uri": {appCallback}, "code_verifier": {verifier + "x"}}).MustFail(c.t, 400, "invalid_grant")
 		c.tokens(c.ask(nil))
 	}},
 }
@@ -408,7 +400,7 @@ func newConformance(t *testing.T, backchannel string) *conformance {
 	}
 	s := serve(t, fmt.Sprintf(conformanceClients, more), "")
 	c := &conformance{browser: s.browser(), t: t, responseType: "code"}
-	c.signUp("alice@example.com")
+	c.SignUp("alice@example.com")
 	users := s.store()
 	user, err := users.UserByEmail(t.Context(), "alice@example.com")
 	if err == nil {
@@ -448,24 +440,24 @@ func TestConformanceOfTheProvider(t *testing.T) {
 
 func TestConformanceOfTheConfiguration(t *testing.T) {
 	c := newConformance(t, "")
-	document := c.get("/.well-known/openid-configuration").json(t)
+	document := c.Get("/.well-known/openid-configuration").JSON(t)
 	c.mustHave(document, "issuer", "authorization_endpoint", "token_endpoint", "userinfo_endpoint", "jwks_uri", "scopes_supported", "response_types_supported", "subject_types_supported",
 		"id_token_signing_alg_values_supported", "claims_supported", "grant_types_supported")
-	if document["issuer"] != c.browser.url {
+	if document["issuer"] != c.browser.URL {
 		t.Errorf("issuer %v", document["issuer"])
 	}
-	if other := c.get("/.well-known/oauth-authorization-server").json(t); other["issuer"] != document["issuer"] {
+	if other := c.Get("/.well-known/oauth-authorization-server").JSON(t); other["issuer"] != document["issuer"] {
 		t.Errorf("RFC 8414: %v", other)
 	}
-	if set := c.get("/oidc/jwks.json"); strings.Contains(set.body, `"d":`) || strings.Count(set.body, `"kid"`) != 2 {
-		t.Errorf("JWK set %s", set.body)
+	if set := c.Get("/oidc/jwks.json"); strings.Contains(set.Body, `"d":`) || strings.Count(set.Body, `"kid"`) != 2 {
+		t.Errorf("JWK set %s", set.Body)
 	}
 }
 
 // logoutModules are those of the RP-initiated log-out plan of an OP.
 var logoutModules = []module{
 	{"oidcc-rp-initiated-logout-discovery-endpoint-verification", "The metadata has end_session_endpoint.", "", func(c *conformance) {
-		c.mustHave(c.get("/.well-known/openid-configuration").json(c.t), "end_session_endpoint")
+		c.mustHave(c.Get("/.well-known/openid-configuration").JSON(c.t), "end_session_endpoint")
 	}},
 	{"oidcc-rp-initiated-logout", "With hint, redirect and state: the user is logged out and sent back with the state.", "", func(c *conformance) {
 		c.logsOut(url.Values{"id_token_hint": {c.hint()}, "post_logout_redirect_uri": {"https://app.example/bye"}, "state": {"s"}}, "https://app.example/bye?state=s")
@@ -482,8 +474,8 @@ var logoutModules = []module{
 	}},
 	{"oidcc-rp-initiated-logout-no-params", "Without any parameter the user is asked, and logged out.", "", func(c *conformance) { c.asks(nil) }},
 	{"oidcc-rp-initiated-logout-no-post-logout-redirect-uri", "With a hint alone the user is logged out and told so.", "", func(c *conformance) {
-		if page := c.get("/oidc/logout?" + url.Values{"id_token_hint": {c.hint()}}.Encode()); page.status != 200 || !strings.Contains(page.body, "You are logged out") {
-			c.t.Errorf("%d %s", page.status, page.body)
+		if page := c.Get("/oidc/logout?" + url.Values{"id_token_hint": {c.hint()}}.Encode()); page.Status != 200 || !strings.Contains(page.Body, "You are logged out") {
+			c.t.Errorf("%d %s", page.Status, page.Body)
 		}
 		c.mustFail(c.ask(url.Values{"prompt": {"none"}}), "login_required")
 	}},
@@ -503,7 +495,7 @@ func (c *conformance) hint() string { return c.tokens(c.ask(nil))["id_token"].(s
 
 func (c *conformance) logsOut(request url.Values, to string) {
 	c.t.Helper()
-	if got := c.get("/oidc/logout?" + request.Encode()).to(c.t); got.String() != to {
+	if got := c.Get("/oidc/logout?" + request.Encode()).To(c.t); got.String() != to {
 		c.t.Errorf("sent to %s", got)
 	}
 	c.mustFail(c.ask(url.Values{"prompt": {"none"}}), "login_required")
@@ -511,20 +503,20 @@ func (c *conformance) logsOut(request url.Values, to string) {
 
 func (c *conformance) logoutFails(request url.Values) {
 	c.t.Helper()
-	if got := c.get("/oidc/logout?" + request.Encode()); got.status != 400 || got.header.Get("Location") != "" {
-		c.t.Errorf("%d %v", got.status, got.header)
+	if got := c.Get("/oidc/logout?" + request.Encode()); got.Status != 400 || got.Header.Get("Location") != "" {
+		c.t.Errorf("%d %v", got.Status, got.Header)
 	}
 	c.good(c.ask(url.Values{"prompt": {"none"}}))
 }
 
 func (c *conformance) asks(request url.Values) {
 	c.t.Helper()
-	if page := c.get("/oidc/logout?" + request.Encode()); page.status != 200 || !strings.Contains(page.body, "Log out?") {
-		c.t.Errorf("%d %s", page.status, page.body)
+	if page := c.Get("/oidc/logout?" + request.Encode()); page.Status != 200 || !strings.Contains(page.Body, "Log out?") {
+		c.t.Errorf("%d %s", page.Status, page.Body)
 	}
 	c.good(c.ask(url.Values{"prompt": {"none"}}))
-	if page := c.post("/oidc/logout", url.Values{"decision": {"logout"}}); !strings.Contains(page.body, "You are logged out") {
-		c.t.Errorf("%d %s", page.status, page.body)
+	if page := c.Post("/oidc/logout", url.Values{"decision": {"logout"}}); !strings.Contains(page.Body, "You are logged out") {
+		c.t.Errorf("%d %s", page.Status, page.Body)
 	}
 	c.mustFail(c.ask(url.Values{"prompt": {"none"}}), "login_required")
 }
@@ -534,7 +526,7 @@ func TestConformanceOfLogout(t *testing.T) {
 	for _, m := range logoutModules {
 		t.Run(m.name, func(t *testing.T) {
 			run := *c
-			run.t, run.browser = t, c.site.browser()
+			run.t, run.browser = t, c.at.browser()
 			run.read(run.logIn(run.url(nil)))
 			m.run(&run)
 		})
@@ -551,7 +543,7 @@ func TestConformanceOfBackchannelLogout(t *testing.T) {
 	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { told <- r.PostFormValue("logout_token") }))
 	defer receiver.Close()
 	c := newConformance(t, receiver.URL)
-	document := c.get("/.well-known/openid-configuration").json(t)
+	document := c.Get("/.well-known/openid-configuration").JSON(t)
 	if document["backchannel_logout_supported"] != true || document["backchannel_logout_session_supported"] != true {
 		t.Errorf("metadata %v", document)
 	}
@@ -559,10 +551,10 @@ func TestConformanceOfBackchannelLogout(t *testing.T) {
 	c.logsOut(url.Values{"id_token_hint": {hint}, "post_logout_redirect_uri": {"https://app.example/bye"}}, "https://app.example/bye")
 	select {
 	case token := <-told:
-		claims, header := claimsOf(t, token), claimsOf(t, "x."+strings.Split(token, ".")[0]+".x")
+		claims, header := sitetest.ClaimsOf(t, token), sitetest.ClaimsOf(t, "x."+strings.Split(token, ".")[0]+".x")
 		events, _ := claims["events"].(map[string]any)
 		c.mustHave(claims, "iat", "jti", "exp")
-		if claims["iss"] != c.browser.url || claims["aud"] != "web" || claims["sid"] != claimsOf(t, hint)["sid"] || events[protocol.LogoutEvent] == nil || claims["nonce"] != nil || header["typ"] != "logout+jwt" {
+		if claims["iss"] != c.browser.URL || claims["aud"] != "web" || claims["sid"] != sitetest.ClaimsOf(t, hint)["sid"] || events[protocol.LogoutEvent] == nil || claims["nonce"] != nil || header["typ"] != "logout+jwt" {
 			t.Errorf("log-out token %v %v", header, claims)
 		}
 	case <-time.After(20 * time.Second):
@@ -571,38 +563,25 @@ func TestConformanceOfBackchannelLogout(t *testing.T) {
 }
 
 // TestConformancePage compares docs/conformance.md with the tables of the tests;
-// -update rewrites it.
+// -update rewrites it. Its last part is that of oidc/login.
 func TestConformancePage(t *testing.T) {
 	var page strings.Builder
 	page.WriteString(`# Coverage of the OpenID conformance suite
 
-The modules of the OpenID Foundation's conformance suite by name, and what a test of the same name asserts here, by ` + "`go test ./oidc/provider -run Conformance`" + `. These are this project's own tests, run against itself. They are no certification, and the suite itself was not run.
+The modules of the OpenID Foundation's conformance suite by name, and what a test of the same name asserts here, by ` + "`go test ./oidc/... -run Conformance`" + `. These are this project's own tests, run against itself. They are no certification, and the suite itself was not run.
 
 `)
-	table := func(title, about string, rows []module) {
-		fmt.Fprintf(&page, "## %s\n\n%s\n\nModule | What is asserted\n---|---\n", title, about)
-		for _, m := range rows {
-			fmt.Fprintf(&page, "`%s` | %s\n", m.name, m.asserts)
+	table := func(title, about string, modules []module) {
+		var rows [][2]string
+		for _, m := range modules {
+			rows = append(rows, [2]string{m.name, m.asserts})
 		}
-		page.WriteString("\n")
+		page.WriteString(sitetest.ConformanceTable(title, about, rows))
 	}
 	table("OP: basic, implicit, hybrid and form_post", "Each for every response type that it applies to (`code`; `id_token`, `id_token token`; `code id_token`, `code token`, `code id_token token`), in its own response mode and by `form_post`.", modules)
 	table("OP: configuration", "", []module{{"oidcc-discovery-endpoint-verification", "The discovery document has what a client needs, and its issuer is the one asked for; the JWK set has public keys alone.", "", nil}})
 	table("OP: RP-initiated log-out", "", logoutModules)
 	table("OP: back-channel log-out", "", backchannelModules)
-	var rp []module
-	for _, m := range rpModules {
-		rp = append(rp, module{name: m.name, asserts: m.asserts})
-	}
-	table("RP: basic", "Of `login_with`.", rp)
-	const file = "../../docs/conformance.md"
-	text := strings.TrimSpace(strings.ReplaceAll(page.String(), "\n\n\n", "\n\n")) + "\n"
-	if *update {
-		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if there, err := os.ReadFile(file); err != nil || string(there) != text {
-		t.Errorf("%s differs from the tests (%v); -update rewrites it", file, err)
-	}
+	_, login := sitetest.ConformancePage(t)
+	sitetest.UpToDate(t, sitetest.ConformanceFile, page.String()+login)
 }

@@ -1,4 +1,4 @@
-package provider
+package provider_test
 
 import (
 	"fmt"
@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 )
 
@@ -34,7 +35,7 @@ func TestDocsCaddyfiles(t *testing.T) {
 			t.Run(fmt.Sprint(page, i), func(t *testing.T) {
 				adapted, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(block[1]), nil)
 				if err == nil {
-					err = validate(t, adapted)
+					err = sitetest.Validate(t, adapted)
 				}
 				if err != nil {
 					t.Errorf("%v\n%s", err, block[1])

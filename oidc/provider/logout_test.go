@@ -1,4 +1,4 @@
-package provider
+package provider_test
 
 import (
 	"encoding/json"
@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
+	"github.com/caddy-jwt/caddy-jwt/oidc/provider"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddy-jwt/caddy-jwt/store/filestore"
 	"github.com/caddyserver/caddy/v2"
@@ -21,7 +22,7 @@ import (
 func toldOf(t *testing.T) (receiver *httptest.Server, told chan map[string]any) {
 	told = make(chan map[string]any, 100)
 	receiver = httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		told <- claimsOf(t, r.PostFormValue("logout_token"))
+		told <- sitetest.ClaimsOf(t, r.PostFormValue("logout_token"))
 	}))
 	t.Cleanup(receiver.Close)
 	return receiver, told
@@ -31,7 +32,7 @@ func mustBeTold(t *testing.T, told chan map[string]any, idToken any) {
 	t.Helper()
 	select {
 	case claims := <-told:
-		if wanted := claimsOf(t, idToken.(string)); claims["sid"] != wanted["sid"] || claims["sub"] != wanted["sub"] {
+		if wanted := sitetest.ClaimsOf(t, idToken.(string)); claims["sid"] != wanted["sid"] || claims["sub"] != wanted["sub"] {
 			t.Errorf("told of %v, expected %v", claims, wanted)
 		}
 	case <-time.After(30 * time.Second):
@@ -44,22 +45,22 @@ func mustBeTold(t *testing.T, told chan map[string]any, idToken any) {
 func TestLogoutOfAReplacedSession(t *testing.T) {
 	for _, way := range []string{"GET by the browser", "POST without a cookie"} {
 		t.Run(way, func(t *testing.T) {
-			s := provider(t)
+			s := serveClients(t)
 			chrome := s.browser()
-			chrome.signUp("alice@example.com")
-			first := chrome.redeem("app", chrome.code("app", nil)).json(t)
-			second := chrome.redeem("spa", chrome.code("spa", url.Values{"prompt": {"login"}})).json(t)
+			chrome.SignUp("alice@example.com")
+			first := chrome.redeem("app", chrome.code("app", nil)).JSON(t)
+			second := chrome.redeem("spa", chrome.code("spa", url.Values{"prompt": {"login"}})).JSON(t)
 			values := url.Values{"id_token_hint": {first["id_token"].(string)}, "post_logout_redirect_uri": {"https://app.example/"}}
-			var got answer
+			var got sitetest.Reply
 			if way == "GET by the browser" {
-				got = chrome.get("/oidc/logout?" + values.Encode())
+				got = chrome.Get("/oidc/logout?" + values.Encode())
 			} else {
-				got = chrome.get(s.browser().post("/oidc/logout", values, "Sec-Fetch-Site: cross-site").to(t).String())
+				got = chrome.Get(s.browser().Post("/oidc/logout", values, "Sec-Fetch-Site: cross-site").To(t).String())
 			}
-			if got.to(t).String() != "https://app.example/" {
-				t.Errorf("it leads to %s", got.to(t))
+			if got.To(t).String() != "https://app.example/" {
+				t.Errorf("it leads to %s", got.To(t))
 			}
-			if chrome.get("/auth/whoami").status != 401 {
+			if chrome.Get("/auth/whoami").Status != 401 {
 				t.Error("the browser is still logged in")
 			}
 			for name, tokens := range map[string]map[string]any{"first": first, "second": second} {
@@ -74,27 +75,27 @@ func TestLogoutOfAReplacedSession(t *testing.T) {
 // A log-in form that was sent twice begins two sessions, whichever of them the
 // browser keeps: both end together.
 func TestLogoutOfEitherOfTwo(t *testing.T) {
-	s := provider(t)
-	s.browser().signUp("alice@example.com")
-	at, err := url.Parse(s.url)
+	s := serveClients(t)
+	s.browser().SignUp("alice@example.com")
+	at, err := url.Parse(s.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for keeps := range 2 {
 		chrome := s.browser()
-		chrome.post("/auth/login", url.Values{"email": {"alice@example.com"}, "password": {goodPassword}})
-		before := chrome.client.Jar.Cookies(at)
+		chrome.Post("/auth/login", url.Values{"email": {"alice@example.com"}, "password": {sitetest.GoodPassword}})
+		before := chrome.Client.Jar.Cookies(at)
 		var cookies [][]*http.Cookie
 		for range 2 {
-			chrome.client.Jar.SetCookies(at, before)
-			chrome.post("/auth/login", url.Values{"email": {"alice@example.com"}, "password": {goodPassword}})
-			cookies = append(cookies, chrome.client.Jar.Cookies(at))
+			chrome.Client.Jar.SetCookies(at, before)
+			chrome.Post("/auth/login", url.Values{"email": {"alice@example.com"}, "password": {sitetest.GoodPassword}})
+			cookies = append(cookies, chrome.Client.Jar.Cookies(at))
 		}
-		chrome.client.Jar.SetCookies(at, cookies[keeps])
-		chrome.post("/auth/logout", url.Values{})
+		chrome.Client.Jar.SetCookies(at, cookies[keeps])
+		chrome.Post("/auth/logout", url.Values{})
 		for i := range 2 {
-			chrome.client.Jar.SetCookies(at, cookies[i])
-			if got := chrome.get("/auth/whoami"); got.status != 401 {
+			chrome.Client.Jar.SetCookies(at, cookies[i])
+			if got := chrome.Get("/auth/whoami"); got.Status != 401 {
 				t.Errorf("the browser keeps answer %d and logs out: that of %d is logged in", keeps, i)
 			}
 		}
@@ -126,17 +127,17 @@ func TestLogoutOfAClientThatHangs(t *testing.T) {
 		backchannel_logout_uri %s
 	}`, appSecret, appCallback, hangs.URL, appSecret, appCallback, receiver.URL), "")
 	alice := s.browser()
-	alice.signUp("alice@example.com")
+	alice.SignUp("alice@example.com")
 	for range 5 * logoutsAtOnce {
 		s.browser().code("app", nil)
 	}
 	bob := s.browser()
-	bob.email = "bob@example.com"
-	bob.signUp(bob.email)
-	tokens := bob.redeem("web", bob.code("web", nil)).json(t)
-	alice.post("/auth/password", url.Values{"currentPassword": {goodPassword}, "newPassword": {"another good password"}})
+	bob.Email = "bob@example.com"
+	bob.SignUp(bob.Email)
+	tokens := bob.redeem("web", bob.code("web", nil)).JSON(t)
+	alice.Post("/auth/password", url.Values{"currentPassword": {sitetest.GoodPassword}, "newPassword": {"another good password"}})
 	sitetest.Eventually(t, "the client hangs", func() bool { return asked.Load() > 0 })
-	bob.post("/auth/logout", url.Values{})
+	bob.Post("/auth/logout", url.Values{})
 	mustBeTold(t, told, tokens["id_token"])
 	if got := asked.Load(); got > logoutsAtOnce {
 		t.Errorf("before the other is told the one that hangs was asked %d times", got)
@@ -150,9 +151,9 @@ func TestLogoutWhileCaddyIsDown(t *testing.T) {
 	clients := fmt.Sprintf(clientsOfTests, "backchannel_logout_uri "+receiver.URL)
 	s := serve(t, clients, "")
 	chrome := s.browser()
-	chrome.signUp("alice@example.com")
-	tokens := chrome.redeem("app", chrome.code("app", nil)).json(t)
-	userID := claimsOf(t, tokens["id_token"].(string))["sub"].(string)
+	chrome.SignUp("alice@example.com")
+	tokens := chrome.redeem("app", chrome.code("app", nil)).JSON(t)
+	userID := sitetest.ClaimsOf(t, tokens["id_token"].(string))["sub"].(string)
 	if err := caddy.Stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -169,24 +170,18 @@ func TestLogoutWhileCaddyIsDown(t *testing.T) {
 
 // A client that was made anew is told of no session of the one before.
 func TestLogoutOfAClientMadeAnew(t *testing.T) {
-	s := provider(t)
+	s := serveClients(t)
 	users := s.store()
 	old, toldOld := toldOf(t)
 	fresh, toldFresh := toldOf(t)
 	add := func(id, since, uri string) {
 		t.Helper()
-		text, err := json.Marshal(Client{ID: id, Public: true, Consent: "never", RedirectURIs: []string{"https://wiki.example/"}, Since: since, BackchannelLogoutURI: uri})
-		if err == nil {
-			err = users.CreateRecord(t.Context(), store.Record{Kind: kindClient, ID: id, Value: text})
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		s.addClient(id, since, func(c *provider.Client) { c.Consent, c.BackchannelLogoutURI = "never", uri })
 	}
 	add("wiki", "1", old.URL)
 	add("blog", "1", old.URL)
 	chrome := s.browser()
-	chrome.signUp("alice@example.com")
+	chrome.SignUp("alice@example.com")
 	for _, id := range []string{"wiki", "blog"} {
 		chrome.code(id, url.Values{"redirect_uri": {"https://wiki.example/"}})
 	}
@@ -194,14 +189,14 @@ func TestLogoutOfAClientMadeAnew(t *testing.T) {
 		t.Fatal(err)
 	}
 	add("wiki", "2", fresh.URL)
-	chrome.post("/auth/logout", url.Values{})
+	chrome.Post("/auth/logout", url.Values{})
 	if claims := <-toldOld; claims["aud"] != "blog" { // the control
 		t.Errorf("told %v", claims)
 	}
 	sitetest.Eventually(t, "all log-outs are done", func() bool {
-		all, err := users.Records(t.Context(), state{issuer: s.url}.kind(kindLogout), "", time.Now())
+		all, err := users.Records(t.Context(), s.kind(kindLogout), "", time.Now())
 		for _, record := range all {
-			var l logout
+			var l struct{ Done bool }
 			if json.Unmarshal(record.Value, &l) != nil || !l.Done {
 				return false
 			}
@@ -216,29 +211,23 @@ func TestLogoutOfAClientMadeAnew(t *testing.T) {
 // A client that is deleted and added again, as for a new secret, is told of the end
 // of a session in which it has a login since.
 func TestLogoutOfAClientAddedAgain(t *testing.T) {
-	s := provider(t)
+	s := serveClients(t)
 	users := s.store()
 	receiver, told := toldOf(t)
 	add := func(since string) {
 		t.Helper()
-		text, err := json.Marshal(Client{ID: "wiki", Public: true, Consent: "never", RedirectURIs: []string{"https://wiki.example/"}, Since: since, BackchannelLogoutURI: receiver.URL})
-		if err == nil {
-			err = users.CreateRecord(t.Context(), store.Record{Kind: kindClient, ID: "wiki", Value: text})
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		s.addClient("wiki", since, func(c *provider.Client) { c.Consent, c.BackchannelLogoutURI = "never", receiver.URL })
 	}
 	add("1")
 	chrome := s.browser()
-	chrome.signUp("alice@example.com")
+	chrome.SignUp("alice@example.com")
 	chrome.code("wiki", url.Values{"redirect_uri": {"https://wiki.example/"}})
 	if _, err := users.TakeRecord(t.Context(), kindClient, "wiki", time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	add("2")
 	chrome.code("wiki", url.Values{"redirect_uri": {"https://wiki.example/"}})
-	chrome.post("/auth/logout", url.Values{})
+	chrome.Post("/auth/logout", url.Values{})
 	select {
 	case <-told:
 	case <-time.After(30 * time.Second):
@@ -256,7 +245,7 @@ func TestLogoutOfAClientThatRefusesSome(t *testing.T) {
 	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		mu.Lock()
 		defer mu.Unlock()
-		sid := claimsOf(t, r.PostFormValue("logout_token"))["sid"]
+		sid := sitetest.ClaimsOf(t, r.PostFormValue("logout_token"))["sid"]
 		again := asked[sid]
 		if again && told < sessions/2 {
 			t.Errorf("it is told of %v again before it was told of all once", sid)
@@ -277,9 +266,9 @@ func TestLogoutOfAClientThatRefusesSome(t *testing.T) {
 	// All are noted before the first is told, so that no clock has a say in the order.
 	users := s.store()
 	for i := range sessions {
-		due, err := json.Marshal(logout{clientLogin: clientLogin{ClientID: "app", UserID: "alice", SessionID: fmt.Sprint("session ", i)}})
+		due, err := json.Marshal(sitetest.JSON{"client_id": "app", "user_id": "alice", "session_id": fmt.Sprint("session ", i)})
 		if err == nil {
-			err = users.CreateRecord(t.Context(), store.Record{Kind: state{issuer: s.url}.kind(kindLogout), ID: fmt.Sprint(i), Value: due})
+			err = users.CreateRecord(t.Context(), store.Record{Kind: s.kind(kindLogout), ID: fmt.Sprint(i), Value: due})
 		}
 		if err != nil {
 			t.Fatal(err)

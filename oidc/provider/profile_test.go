@@ -1,4 +1,4 @@
-package provider
+package provider_test
 
 import (
 	"encoding/json"
@@ -8,7 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/oidc/internal/protocol"
+	"github.com/caddy-jwt/caddy-jwt/oidc/provider"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -29,7 +31,7 @@ func TestThreatProfileNames(t *testing.T) {
 		}
 		return caddy.Validate(&parsed)
 	}
-	for _, name := range append(append([]string{"Groups", "ACR", "email_Verified"}, protocol.TokenClaims...), decidingClaims...) {
+	for _, name := range append(append([]string{"Groups", "ACR", "email_Verified"}, protocol.TokenClaims...), []string{"email_verified", "phone_number_verified", "updated_at", "groups", "roles", "role", "permissions", "entitlements", "verified_claims"}...) {
 		if name == "roles" { // which the accounts refuse
 			continue
 		}
@@ -59,10 +61,10 @@ func TestThreatProfileNames(t *testing.T) {
 // Standard claims come out as the type that clients expect, whatever a user typed, and
 // what a token says of itself never comes from a property.
 func TestThreatProfileValues(t *testing.T) {
-	s := provider(t)
+	s := serveClients(t)
 	chrome := s.browser()
-	signUp := func(email string, more map[string]any) answer {
-		in := map[string]any{"email": email, "password": goodPassword}
+	signUp := func(email string, more map[string]any) sitetest.Reply {
+		in := map[string]any{"email": email, "password": sitetest.GoodPassword}
 		for name, value := range more {
 			in[name] = value
 		}
@@ -70,7 +72,7 @@ func TestThreatProfileValues(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		request, err := http.NewRequest(http.MethodPost, s.url+"/auth/signup", strings.NewReader(string(text)))
+		request, err := http.NewRequest(http.MethodPost, s.URL+"/auth/signup", strings.NewReader(string(text)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -80,10 +82,10 @@ func TestThreatProfileValues(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer response.Body.Close()
-		return answer{status: response.StatusCode}
+		return sitetest.Reply{Status: response.StatusCode}
 	}
-	if got := signUp("alice@example.com", map[string]any{"name": map[string]any{"a": 1}, "nickname": []string{"x"}, "employer": map[string]any{"a": 1}}); got.status != 201 {
-		t.Fatalf("%d", got.status)
+	if got := signUp("alice@example.com", map[string]any{"name": map[string]any{"a": 1}, "nickname": []string{"x"}, "employer": map[string]any{"a": 1}}); got.Status != 201 {
+		t.Fatalf("%d", got.Status)
 	}
 	users := s.store()
 	user, err := users.UserByEmail(t.Context(), "alice@example.com")
@@ -108,31 +110,25 @@ func TestThreatProfileValues(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tokens := chrome.redeem("spa", chrome.code("spa", url.Values{"scope": {"openid profile"}, "claims": {string(claims)}})).json(t)
-	info := chrome.do(http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+tokens["access_token"].(string))
-	for where, text := range map[string]string{"userinfo": info.body, "the ID token": string(mustJSON(t, claimsOf(t, tokens["id_token"].(string))))} {
+	tokens := chrome.redeem("spa", chrome.code("spa", url.Values{"scope": {"openid profile"}, "claims": {string(claims)}})).JSON(t)
+	info := chrome.Do(http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+tokens["access_token"].(string))
+	for where, text := range map[string]string{"userinfo": info.Body, "the ID token": string(mustJSON(t, sitetest.ClaimsOf(t, tokens["id_token"].(string))))} {
 		if strings.Contains(text, "as the user typed it") {
 			t.Errorf("%s has a claim of the user's own: %s", where, text)
 		}
 	}
-	got := info.json(t)
+	got := info.JSON(t)
 	if got["name"] != nil || got["nickname"] != nil || got["locale"] != "de" {
 		t.Errorf("userinfo %v", got)
 	}
-	for value, isOne := range map[any]bool{"a text": true, 1: false} {
-		if isAddress(value) != isOne || isAddress(map[string]any{"locality": value}) != isOne {
-			t.Errorf("address %v", value)
-		}
-	}
-
 	// And they are small.
 	for size, status := range map[int]int{4096: 201, 4097: 422, 60_000: 422} {
-		if got := signUp(strings.Repeat("x", size/1000+1)+"@example.com", map[string]any{"name": strings.Repeat("n", size)}); got.status != status {
-			t.Errorf("a name of %d bytes: %d", size, got.status)
+		if got := signUp(strings.Repeat("x", size/1000+1)+"@example.com", map[string]any{"name": strings.Repeat("n", size)}); got.Status != status {
+			t.Errorf("a name of %d bytes: %d", size, got.Status)
 		}
 	}
-	if got := signUp("list@example.com", map[string]any{"employer": strings.Split(strings.Repeat("x", 3000), "")}); got.status != 422 {
-		t.Errorf("a long list: %d", got.status)
+	if got := signUp("list@example.com", map[string]any{"employer": strings.Split(strings.Repeat("x", 3000), "")}); got.Status != 422 {
+		t.Errorf("a long list: %d", got.Status)
 	}
 }
 
@@ -147,34 +143,34 @@ func mustJSON(t *testing.T, value any) []byte {
 
 // A request is read in one way, or not at all.
 func TestThreatRequestsThatDoNotParse(t *testing.T) {
-	s := provider(t)
+	s := serveClients(t)
 	chrome := s.browser()
-	chrome.signUp("alice@example.com")
+	chrome.SignUp("alice@example.com")
 	request := s.authorizeURL("spa", nil)
 	for _, bad := range []string{"&state=s;redirect_uri=http://evil", "&x=%zz", "&x=%", ";"} {
-		if got := chrome.get(request + bad); got.status != 400 || got.header.Get("Location") != "" {
-			t.Errorf("authorize?%s: %d %v", bad, got.status, got.header)
+		if got := chrome.Get(request + bad); got.Status != 400 || got.Header.Get("Location") != "" {
+			t.Errorf("authorize?%s: %d %v", bad, got.Status, got.Header)
 		}
-		for path := range endpoints {
+		for _, path := range provider.Endpoints() {
 			for _, method := range []string{http.MethodGet, http.MethodPost} {
 				var body url.Values
 				if method == http.MethodPost {
 					body = url.Values{"client_id": {"spa"}}
 				}
-				if got := chrome.do(method, path+"?a=b"+bad, body); got.status != 400 && got.status != 405 {
-					t.Errorf("%s %s?a=b%s: %d", method, path, bad, got.status)
+				if got := chrome.Do(method, path+"?a=b"+bad, body); got.Status != 400 && got.Status != 405 {
+					t.Errorf("%s %s?a=b%s: %d", method, path, bad, got.Status)
 				}
 			}
 		}
 	}
 	for _, path := range []string{"/oidc/authorize", "/oidc/token", "/oidc/par", "/oidc/device_authorization", "/oidc/device", "/oidc/consent", "/oidc/introspect", "/oidc/revoke", "/oidc/logout"} {
 		for _, body := range []string{"client_id=spa&x=%zz", "client_id=spa;scope=openid"} {
-			request, err := http.NewRequest(http.MethodPost, s.url+path, strings.NewReader(body))
+			request, err := http.NewRequest(http.MethodPost, s.URL+path, strings.NewReader(body))
 			if err != nil {
 				t.Fatal(err)
 			}
 			request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-			response, err := chrome.client.Do(request)
+			response, err := chrome.Client.Do(request)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -184,7 +180,7 @@ func TestThreatRequestsThatDoNotParse(t *testing.T) {
 			}
 		}
 	}
-	if got := chrome.get(request + "&x=%3b%25").to(t); got.Query().Get("code") == "" {
+	if got := chrome.Get(request + "&x=%3b%25").To(t); got.Query().Get("code") == "" {
 		t.Errorf("control: %s", got)
 	}
 
@@ -194,37 +190,14 @@ func TestThreatRequestsThatDoNotParse(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return "/oidc/authorize?client_id=spa&request_uri=" + url.QueryEscape(chrome.post("/oidc/par", values.Query()).json(t)["request_uri"].(string))
+		return "/oidc/authorize?client_id=spa&request_uri=" + url.QueryEscape(chrome.Post("/oidc/par", values.Query()).JSON(t)["request_uri"].(string))
 	}
 	for _, twice := range []string{"&client_id=other", "&client_id=spa", "&state=a&state=b", "&request_uri=x", "&redirect_uri=a&redirect_uri=b"} {
-		if got := chrome.get(pushed() + twice); got.status != 400 || got.header.Get("Location") != "" {
-			t.Errorf("pushed, %s: %d %v", twice, got.status, got.header)
+		if got := chrome.Get(pushed() + twice); got.Status != 400 || got.Header.Get("Location") != "" {
+			t.Errorf("pushed, %s: %d %v", twice, got.Status, got.Header)
 		}
 	}
-	if got := chrome.get(pushed() + "&state=a").to(t); got.Query().Get("code") == "" {
+	if got := chrome.Get(pushed() + "&state=a").To(t); got.Query().Get("code") == "" {
 		t.Errorf("control, pushed: %s", got)
-	}
-}
-
-// Pages that are no client's cost no look-up of all clients.
-func TestThreatOriginsCostNoLookUps(t *testing.T) {
-	origins, now := new(storedOrigins), time.Now()
-	looked := 0
-	look := func() (map[string]bool, error) { looked++; return map[string]bool{"https://a": true}, nil }
-	for range 1000 {
-		if origins.has("https://evil.example", now, look) || !origins.has("https://a", now, look) {
-			t.Fatal("a wrong answer")
-		}
-	}
-	if looked != 1 {
-		t.Errorf("%d look-ups", looked)
-	}
-	origins.has("https://a", now.Add(originsPause), look)
-	if looked != 2 {
-		t.Errorf("%d look-ups after the pause", looked)
-	}
-	origins.has("https://a", now.Add(-time.Hour), look) // the clock was set back
-	if looked != 3 {
-		t.Errorf("%d look-ups after the clock was set", looked)
 	}
 }

@@ -1,13 +1,15 @@
-package provider
+package provider_test
 
 import (
 	"go/ast"
 	"go/parser"
 	"go/token"
-	"os"
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
+	"github.com/caddy-jwt/caddy-jwt/oidc/provider"
 )
 
 // TestReference compares docs/oidc-reference.md with the Go comments; -update
@@ -43,7 +45,7 @@ func TestReference(t *testing.T) {
 	for _, of := range []struct {
 		title string
 		kind  reflect.Type
-	}{{"Options", reflect.TypeFor[Provider]()}, {"Options of a client", reflect.TypeFor[Client]()}} {
+	}{{"Options", reflect.TypeFor[provider.Provider]()}, {"Options of a client", reflect.TypeFor[provider.Client]()}} {
 		page.WriteString("## " + of.title + "\n\nThe names are those in JSON; the Caddyfile has some in the singular, as above.\n\n")
 		for i := range of.kind.NumField() {
 			field := of.kind.Field(i)
@@ -58,14 +60,5 @@ func TestReference(t *testing.T) {
 			page.WriteString("### `" + name + "`\n\n" + strings.ReplaceAll(comment, "\n", " ") + "\n\n")
 		}
 	}
-	const file = "../../docs/oidc-reference.md"
-	text := strings.TrimSpace(page.String()) + "\n"
-	if *update {
-		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if there, err := os.ReadFile(file); err != nil || string(there) != text {
-		t.Errorf("%s differs from the sources (%v); -update rewrites it", file, err)
-	}
+	sitetest.UpToDate(t, "../../docs/oidc-reference.md", page.String())
 }

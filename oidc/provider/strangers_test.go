@@ -1,4 +1,4 @@
-package provider
+package provider_test
 
 import (
 	"encoding/json"
@@ -9,18 +9,20 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
+	"github.com/caddy-jwt/caddy-jwt/oidc/provider"
 	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
 // kept is how many bytes the store has of what may be kept for somebody who has
 // proved nothing.
 func (s *site) kept() (records, bytes int) {
-	s.t.Helper()
+	s.T.Helper()
 	store := s.store()
 	for _, kind := range []string{kindInteraction, kindDevice, kindUserCode, kindPushed, kindCode, kindGrant} {
-		all, err := store.Records(s.t.Context(), state{issuer: s.url}.kind(kind), "", time.Now())
+		all, err := store.Records(s.T.Context(), s.kind(kind), "", time.Now())
 		if err != nil {
-			s.t.Fatal(err)
+			s.T.Fatal(err)
 		}
 		records += len(all)
 		for _, record := range all {
@@ -38,9 +40,9 @@ func sentBy(dest, mode string) []string {
 // A page of another site takes nothing from the users at its visitor's address,
 // whatever it has the browser ask for, and nothing is kept for it.
 func TestThreatRequestsOfOtherSites(t *testing.T) {
-	s := provider(t)
+	s := serveClients(t)
 	alice := s.browser()
-	alice.signUp("alice@example.com")
+	alice.SignUp("alice@example.com")
 	visitor := s.browser()
 	request := s.authorizeURL("app", nil)
 	const many = 2*strangersRequests + 1
@@ -55,27 +57,27 @@ func TestThreatRequestsOfOtherSites(t *testing.T) {
 	} {
 		for range 3 {
 			for _, b := range []*browser{visitor, alice} {
-				if got := b.do(http.MethodGet, request, nil, headers...); got.status != 403 || got.header.Get("Location") != "" {
-					t.Fatalf("%s: %d %v", name, got.status, got.header)
+				if got := b.Do(http.MethodGet, request, nil, headers...); got.Status != 403 || got.Header.Get("Location") != "" {
+					t.Fatalf("%s: %d %v", name, got.Status, got.Header)
 				}
 			}
 		}
 	}
 	for range many { // a window of the page's own, again and again
-		if got := visitor.do(http.MethodGet, request, nil, sentBy("document", "navigate")...); got.to(t).Path != "/auth/login" {
-			t.Fatalf("a window: %s", got.to(t))
+		if got := visitor.Do(http.MethodGet, request, nil, sentBy("document", "navigate")...); got.To(t).Path != "/auth/login" {
+			t.Fatalf("a window: %s", got.To(t))
 		}
 	}
 	frame := sentBy("iframe", "navigate")
-	if got := visitor.do(http.MethodGet, request, nil, frame...).to(t); got.Query().Get("error") != "interaction_required" {
+	if got := visitor.Do(http.MethodGet, request, nil, frame...).To(t); got.Query().Get("error") != "interaction_required" {
 		t.Errorf("a frame: %s", got)
 	}
-	if got := visitor.do(http.MethodGet, s.authorizeURL("app", url.Values{"prompt": {"none"}}), nil, frame...).to(t); got.Query().Get("error") != "login_required" {
+	if got := visitor.Do(http.MethodGet, s.authorizeURL("app", url.Values{"prompt": {"none"}}), nil, frame...).To(t); got.Query().Get("error") != "login_required" {
 		t.Errorf("a frame that asks for no page: %s", got)
 	}
-	cancelled := visitor.get(request).to(t).Query().Get("return_to") + "&cancel="
+	cancelled := visitor.Get(request).To(t).Query().Get("return_to") + "&cancel="
 	for range 3 {
-		if got := visitor.do(http.MethodGet, cancelled, nil, sentBy("document", "navigate")...).to(t); got.Query().Get("error") != "access_denied" {
+		if got := visitor.Do(http.MethodGet, cancelled, nil, sentBy("document", "navigate")...).To(t); got.Query().Get("error") != "access_denied" {
 			t.Errorf("cancelled: %s", got)
 		}
 	}
@@ -102,58 +104,58 @@ func TestThreatRequestsOfOtherSites(t *testing.T) {
 			"a sister site":         {"Sec-Fetch-Site: same-site", "Origin: http://evil.localhost"},
 			"no Origin":             sentBy("empty", "no-cors"),
 		} {
-			if got := visitor.post(path, post.form, headers...); got.status != 403 {
-				t.Errorf("%s by %s: %d %s", path, name, got.status, got.body)
+			if got := visitor.Post(path, post.form, headers...); got.Status != 403 {
+				t.Errorf("%s by %s: %d %s", path, name, got.Status, got.Body)
 			}
 		}
 		for range many {
-			visitor.post(path, post.form, "Sec-Fetch-Site: cross-site", "Origin: https://evil.example")
+			visitor.Post(path, post.form, "Sec-Fetch-Site: cross-site", "Origin: https://evil.example")
 		}
 	}
 	if records, bytes := s.kept(); records != 0 {
 		t.Errorf("%d records of %d bytes are kept", records, bytes)
 	}
 	for path, post := range posts { // the controls
-		if got := visitor.post(path, post.form); got.status != post.want {
-			t.Errorf("%s by a client: %d %s", path, got.status, got.body)
+		if got := visitor.Post(path, post.form); got.Status != post.want {
+			t.Errorf("%s by a client: %d %s", path, got.Status, got.Body)
 		}
-		if got := visitor.post(path, post.form, "Sec-Fetch-Site: cross-site", "Origin: https://spa.example:4711"); path != "/oidc/par" && path != "/oidc/introspect" && got.status != post.want {
-			t.Errorf("%s by a page of a client: %d %s", path, got.status, got.body)
+		if got := visitor.Post(path, post.form, "Sec-Fetch-Site: cross-site", "Origin: https://spa.example:4711"); path != "/oidc/par" && path != "/oidc/introspect" && got.Status != post.want {
+			t.Errorf("%s by a page of a client: %d %s", path, got.Status, got.Body)
 		}
 	}
-	if back := s.browser().goOn(request); back.Query().Get("code") == "" {
+	if back := s.browser().GoOn(request); back.Query().Get("code") == "" {
 		t.Errorf("a user at that address: %s", back)
 	}
-	if back := alice.goOn(s.authorizeURL("app", url.Values{"prompt": {"consent"}})); back.Query().Get("code") == "" {
+	if back := alice.GoOn(s.authorizeURL("app", url.Values{"prompt": {"consent"}})); back.Query().Get("code") == "" {
 		t.Errorf("a user who is logged in: %s", back)
 	}
 
 	// Codes of devices that a user did not type.
-	device := alice.post("/oidc/device_authorization", posts["/oidc/device_authorization"].form).json(t)
+	device := alice.Post("/oidc/device_authorization", posts["/oidc/device_authorization"].form).JSON(t)
 	for range 2 * deviceTries {
-		if got := alice.do(http.MethodGet, "/oidc/device?user_code=BBBB-BBBB", nil, sentBy("document", "navigate")...); got.status != 200 || !strings.Contains(got.body, `value="BBBB-BBBB"`) {
-			t.Fatalf("a wrong code by another site: %d %s", got.status, got.body)
+		if got := alice.Do(http.MethodGet, "/oidc/device?user_code=BBBB-BBBB", nil, sentBy("document", "navigate")...); got.Status != 200 || !strings.Contains(got.Body, `value="BBBB-BBBB"`) {
+			t.Fatalf("a wrong code by another site: %d %s", got.Status, got.Body)
 		}
 	}
-	if got := alice.get("/oidc/device?user_code=" + device["user_code"].(string)); got.status != 200 || !strings.Contains(got.body, "Continue only if the device is yours") {
-		t.Errorf("the user's own code: %d %s", got.status, got.body)
+	if got := alice.Get("/oidc/device?user_code=" + device["user_code"].(string)); got.Status != 200 || !strings.Contains(got.Body, "Continue only if the device is yours") {
+		t.Errorf("the user's own code: %d %s", got.Status, got.Body)
 	}
 }
 
 // What is kept for strangers is bounded for each purpose, by the address and by the
 // network, and by size.
 func TestThreatStrangersAreBounded(t *testing.T) {
-	s := provider(t)
+	s := serveClients(t)
 	nobody := s.browser()
 	public, err := url.Parse(s.authorizeURL("spa", nil))
 	if err != nil {
 		t.Fatal(err)
 	}
 	push := func(address string) int {
-		return nobody.post("/oidc/par", public.Query(), "X-Forwarded-For: "+address).status
+		return nobody.Post("/oidc/par", public.Query(), "X-Forwarded-For: "+address).Status
 	}
 	device := func(address string) int {
-		return nobody.post("/oidc/device_authorization", url.Values{"client_id": {"tv"}, "scope": {"openid"}}, "X-Forwarded-For: "+address).status
+		return nobody.Post("/oidc/device_authorization", url.Values{"client_id": {"tv"}, "scope": {"openid"}}, "X-Forwarded-For: "+address).Status
 	}
 	mustBeBounded(t, strangersRequests, 0, func() int { return push("192.0.2.1") })
 	if got := push("192.0.2.2"); got != 201 {
@@ -162,7 +164,7 @@ func TestThreatStrangersAreBounded(t *testing.T) {
 	if got := device("192.0.2.1"); got != 200 {
 		t.Errorf("another purpose: %d", got)
 	}
-	if got := nobody.do(http.MethodGet, public.String(), nil, "X-Forwarded-For: 192.0.2.1").to(t); got.Path != "/auth/login" {
+	if got := nobody.Do(http.MethodGet, public.String(), nil, "X-Forwarded-For: 192.0.2.1").To(t); got.Path != "/auth/login" {
 		t.Errorf("a log-in: %s", got)
 	}
 	mustBeBounded(t, strangersRequests, 0, func() int { return device("2001:db8:1::1") })
@@ -201,12 +203,12 @@ func TestThreatStrangersAreBounded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		to := nobody.post("/oidc/authorize", request.Query()).to(t)
+		to := nobody.Post("/oidc/authorize", request.Query()).To(t)
 		if (to.Query().Get("interaction") != "") != c.good || !c.good && to.Query().Get("error") != "invalid_request" {
 			t.Errorf("%s: %.200s", name, to)
 		}
-		if got := nobody.post("/oidc/par", request.Query(), "X-Forwarded-For: 192.0.2.3"); (got.status == 201) != c.good {
-			t.Errorf("%s, pushed: %d %s", name, got.status, got.body)
+		if got := nobody.Post("/oidc/par", request.Query(), "X-Forwarded-For: 192.0.2.3"); (got.Status == 201) != c.good {
+			t.Errorf("%s, pushed: %d %s", name, got.Status, got.Body)
 		}
 		if id := to.Query().Get("interaction"); len(id) > 5000 {
 			t.Errorf("%s: it goes on by %d bytes", name, len(id))
@@ -214,7 +216,7 @@ func TestThreatStrangersAreBounded(t *testing.T) {
 	}
 	records, before := s.kept()
 	for range 50 {
-		nobody.get(public.String())
+		nobody.Get(public.String())
 	}
 	if now, bytes := s.kept(); now != records || bytes != before {
 		t.Errorf("log-ins of nobody: %d records before, %d after", records, now)
@@ -224,54 +226,54 @@ func TestThreatStrangersAreBounded(t *testing.T) {
 // All strangers together have little kept, wherever they come from; clients that have
 // proved who they are are not counted with them.
 func TestThreatStrangersTogetherAreBounded(t *testing.T) {
-	strangersKept = 20
-	t.Cleanup(func() { strangersKept = 20_000 })
-	s := provider(t)
+	const strangersKept = 20
+	t.Cleanup(provider.SetStrangersKept(strangersKept))
+	s := serveClients(t)
 	nobody := s.browser()
-	device := func(i int) answer {
-		return nobody.post("/oidc/device_authorization", url.Values{"client_id": {"tv"}, "scope": {"openid"}}, fmt.Sprintf("X-Forwarded-For: 192.0.2.%d", i))
+	device := func(i int) sitetest.Reply {
+		return nobody.Post("/oidc/device_authorization", url.Values{"client_id": {"tv"}, "scope": {"openid"}}, fmt.Sprintf("X-Forwarded-For: 192.0.2.%d", i))
 	}
 	for i := range strangersKept {
-		if got := device(i); got.status != 200 {
-			t.Fatalf("control, request %d: %d %s", i, got.status, got.body)
+		if got := device(i); got.Status != 200 {
+			t.Fatalf("control, request %d: %d %s", i, got.Status, got.Body)
 		}
 	}
-	if got := device(100); got.status != 503 || got.header.Get("Retry-After") == "" {
-		t.Errorf("one more: %d %v %s", got.status, got.header, got.body)
+	if got := device(100); got.Status != 503 || got.Header.Get("Retry-After") == "" {
+		t.Errorf("one more: %d %v %s", got.Status, got.Header, got.Body)
 	}
 	request, err := url.Parse(s.authorizeURL("other", url.Values{"redirect_uri": {"https://other.example/callback"}}))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 2 * strangersKept {
-		if got := nobody.post("/oidc/par", request.Query(), basic("other", "another-secret-0123456789")); got.status != 201 {
-			t.Fatalf("control, a client with a secret: %d %s", got.status, got.body)
+		if got := nobody.Post("/oidc/par", request.Query(), sitetest.Basic("other", "another-secret-0123456789")); got.Status != 201 {
+			t.Fatalf("control, a client with a secret: %d %s", got.Status, got.Body)
 		}
 	}
-	if got := nobody.get(s.authorizeURL("spa", nil)).to(t); got.Path != "/auth/login" {
+	if got := nobody.Get(s.authorizeURL("spa", nil)).To(t); got.Path != "/auth/login" {
 		t.Errorf("control, a log-in: %s", got)
 	}
 }
 
 // A request that goes on in a URL is the provider's own, and no other.
 func TestThreatInteractionsAreSealed(t *testing.T) {
-	s := provider(t)
+	s := serveClients(t)
 	chrome := s.browser()
-	chrome.signUp("alice@example.com")
-	to := s.browser().get(s.authorizeURL("spa", nil)).to(t)
+	chrome.SignUp("alice@example.com")
+	to := s.browser().Get(s.authorizeURL("spa", nil)).To(t)
 	own, err := url.Parse(to.Query().Get("return_to"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	id := own.Query().Get("interaction")
-	if strings.Contains(id, b64([]byte("client_id"))[:10]) {
+	if strings.Contains(id, sitetest.Encode("client_id")[:10]) {
 		t.Error("it can be read")
 	}
 	parameters, err := url.Parse(s.authorizeURL("spa", nil))
 	if err != nil {
 		t.Fatal(err)
 	}
-	plain, err := json.Marshal(interaction{Parameters: parameters.Query(), BeganAt: time.Now()})
+	plain, err := json.Marshal(sitetest.JSON{"parameters": parameters.Query(), "began_at": time.Now()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -280,17 +282,17 @@ func TestThreatInteractionsAreSealed(t *testing.T) {
 		"shorter":      id[:len(id)-4],
 		"longer":       id + "AAAA",
 		"padded":       id + "=",
-		"plain":        b64(plain),
+		"plain":        sitetest.Encode(string(plain)),
 		"nothing":      "x",
 		"very long":    strings.Repeat("A", 20000),
 		"of another's": store.RandomToken(32),
 	} {
-		if got := chrome.get("/oidc/authorize?interaction=" + forged); got.status != 400 || got.header.Get("Location") != "" {
-			t.Errorf("%s: %d %v", name, got.status, got.header)
+		if got := chrome.Get("/oidc/authorize?interaction=" + forged); got.Status != 400 || got.Header.Get("Location") != "" {
+			t.Errorf("%s: %d %v", name, got.Status, got.Header)
 		}
 	}
 	s.load(fmt.Sprintf(clientsOfTests, ""), "", s.dir)
-	if got := chrome.get(own.String()).to(t); got.Query().Get("code") == "" {
+	if got := chrome.Get(own.String()).To(t); got.Query().Get("code") == "" {
 		t.Errorf("control, after a reload: %s", got)
 	}
 }

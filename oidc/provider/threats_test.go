@@ -1,13 +1,9 @@
-package provider
+package provider_test
 
 import (
 	"context"
-	"crypto/hmac"
 	"crypto/rsa"
-	"crypto/sha256"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -23,7 +19,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
-	"github.com/caddy-jwt/caddy-jwt/jwt"
+	"github.com/caddy-jwt/caddy-jwt/oidc/provider"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/lestrrat-go/jwx/v2/jwk"
@@ -32,55 +28,55 @@ import (
 
 // live tells whether an access token is good at userinfo.
 func (b *browser) live(token any) bool {
-	b.t.Helper()
-	got := b.do(http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+token.(string))
-	if got.status != 200 && got.status != 401 {
-		b.t.Fatalf("userinfo: %d %s", got.status, got.body)
+	b.T.Helper()
+	got := b.Do(http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+token.(string))
+	if got.Status != 200 && got.Status != 401 {
+		b.T.Fatalf("userinfo: %d %s", got.Status, got.Body)
 	}
-	return got.status == 200
+	return got.Status == 200
 }
 
 // Who sees an access token cannot make it look as if a refresh token was used
 // twice.
 func TestThreatForgedRefreshToken(t *testing.T) {
-	chrome := provider(t).browser()
-	chrome.signUp("alice@example.com")
-	tokens := chrome.redeem("spa", chrome.code("spa", nil)).json(t)
-	gid := claimsOf(t, tokens["access_token"].(string))["gid"].(string)
+	chrome := serveClients(t).browser()
+	chrome.SignUp("alice@example.com")
+	tokens := chrome.redeem("spa", chrome.code("spa", nil)).JSON(t)
+	gid := sitetest.ClaimsOf(t, tokens["access_token"].(string))["gid"].(string)
 	for _, forged := range []string{gid, gid + "~x", gid + "~x~y", gid + ".x", "~~"} {
-		chrome.refresh("spa", forged).mustFail(t, 400, "invalid_grant")
+		chrome.refresh("spa", forged).MustFail(t, 400, "invalid_grant")
 	}
 	if !chrome.live(tokens["access_token"]) {
 		t.Error("the grant has ended")
 	}
-	if got := chrome.refresh("spa", tokens["refresh_token"].(string)); got.status != 200 {
-		t.Errorf("the real one: %d %s", got.status, got.body)
+	if got := chrome.refresh("spa", tokens["refresh_token"].(string)); got.Status != 200 {
+		t.Errorf("the real one: %d %s", got.Status, got.Body)
 	}
 }
 
 // A browser that logs in again, as prompt=login has it, and then out: what was
 // granted before ends too. Another user who logs in there ends it at once.
 func TestThreatReplacedSession(t *testing.T) {
-	s := provider(t)
+	s := serveClients(t)
 	chrome := s.browser()
-	chrome.signUp("alice@example.com")
-	before := chrome.redeem("spa", chrome.code("spa", nil)).json(t)
-	again := chrome.redeem("spa", chrome.code("spa", url.Values{"prompt": {"login"}})).json(t)
-	if claimsOf(t, before["id_token"].(string))["sid"] == claimsOf(t, again["id_token"].(string))["sid"] {
+	chrome.SignUp("alice@example.com")
+	before := chrome.redeem("spa", chrome.code("spa", nil)).JSON(t)
+	again := chrome.redeem("spa", chrome.code("spa", url.Values{"prompt": {"login"}})).JSON(t)
+	if sitetest.ClaimsOf(t, before["id_token"].(string))["sid"] == sitetest.ClaimsOf(t, again["id_token"].(string))["sid"] {
 		t.Error("the session is the same after a log-in")
 	}
 	if !chrome.live(before["access_token"]) {
 		t.Error("the first grant ends with the second log-in")
 	}
-	chrome.get("/oidc/logout?" + url.Values{"id_token_hint": {again["id_token"].(string)}}.Encode())
+	chrome.Get("/oidc/logout?" + url.Values{"id_token_hint": {again["id_token"].(string)}}.Encode())
 	for name, tokens := range map[string]map[string]any{"before": before, "again": again} {
 		if chrome.live(tokens["access_token"]) {
 			t.Errorf("%s: good after the log-out", name)
 		}
 	}
-	chrome.goOn(s.authorizeURL("spa", nil))
-	hers := chrome.redeem("spa", chrome.code("spa", nil)).json(t)
-	chrome.signUp("frank@example.com")
+	chrome.GoOn(s.authorizeURL("spa", nil))
+	hers := chrome.redeem("spa", chrome.code("spa", nil)).JSON(t)
+	chrome.SignUp("frank@example.com")
 	if chrome.live(hers["access_token"]) {
 		t.Error("somebody else has logged in there, and her session lives on")
 	}
@@ -89,30 +85,30 @@ func TestThreatReplacedSession(t *testing.T) {
 // The form of a log-in sent twice by one browser: both work, and one log-out ends
 // both.
 func TestLoginSentTwice(t *testing.T) {
-	s := provider(t)
+	s := serveClients(t)
 	chrome := s.browser()
-	chrome.signUp("alice@example.com")
-	at, err := url.Parse(s.url)
+	chrome.SignUp("alice@example.com")
+	at, err := url.Parse(s.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
-	old := chrome.client.Jar.Cookies(at)
-	form := url.Values{"email": {"alice@example.com"}, "password": {goodPassword}}
+	old := chrome.Client.Jar.Cookies(at)
+	form := url.Values{"email": {"alice@example.com"}, "password": {sitetest.GoodPassword}}
 	var given []*browser
 	for range 3 {
 		again := s.browser()
-		again.client.Jar.SetCookies(at, old)
-		if got := again.post("/auth/login", form); got.status != 303 {
-			t.Fatalf("%d %s", got.status, got.body)
+		again.Client.Jar.SetCookies(at, old)
+		if got := again.Post("/auth/login", form); got.Status != 303 {
+			t.Fatalf("%d %s", got.Status, got.Body)
 		}
 		given = append(given, again)
 	}
-	if got := given[2].post("/auth/logout", url.Values{}); got.status != 303 {
-		t.Fatal(got.status)
+	if got := given[2].Post("/auth/logout", url.Values{}); got.Status != 303 {
+		t.Fatal(got.Status)
 	}
 	for i, b := range given {
-		if got := b.get("/auth/whoami"); got.status != 401 {
-			t.Errorf("log-in %d is good after the log-out: %d", i, got.status)
+		if got := b.Get("/auth/whoami"); got.Status != 401 {
+			t.Errorf("log-in %d is good after the log-out: %d", i, got.Status)
 		}
 	}
 }
@@ -124,20 +120,20 @@ func TestManyLogoutsAtOnce(t *testing.T) {
 	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		mu.Lock()
 		defer mu.Unlock()
-		told[claimsOf(t, r.PostFormValue("logout_token"))["sid"]]++
+		told[sitetest.ClaimsOf(t, r.PostFormValue("logout_token"))["sid"]]++
 	}))
 	defer receiver.Close()
 	s := serve(t, fmt.Sprintf(clientsOfTests, "backchannel_logout_uri "+receiver.URL), "")
 	const logins = 20
 	last := s.browser()
-	last.signUp("alice@example.com")
+	last.SignUp("alice@example.com")
 	for range logins {
 		b := s.browser()
 		b.redeem("app", b.code("app", nil))
 	}
 	// A new password ends all other sessions.
-	if got := last.post("/auth/password", url.Values{"currentPassword": {goodPassword}, "newPassword": {"another good password"}}); got.status != 200 {
-		t.Fatalf("%d %s", got.status, got.body)
+	if got := last.Post("/auth/password", url.Values{"currentPassword": {sitetest.GoodPassword}, "newPassword": {"another good password"}}); got.Status != 200 {
+		t.Fatalf("%d %s", got.Status, got.Body)
 	}
 	sitetest.Eventually(t, "all are told", func() bool {
 		mu.Lock()
@@ -154,74 +150,74 @@ func TestManyLogoutsAtOnce(t *testing.T) {
 // A log-out that the client's page posts comes without the cookie, and goes on by a
 // redirect, which has it.
 func TestLogoutByPost(t *testing.T) {
-	s := provider(t)
+	s := serveClients(t)
 	chrome := s.browser()
-	chrome.signUp("alice@example.com")
-	tokens := chrome.redeem("app", chrome.code("app", nil)).json(t)
+	chrome.SignUp("alice@example.com")
+	tokens := chrome.redeem("app", chrome.code("app", nil)).JSON(t)
 	form := url.Values{"id_token_hint": {tokens["id_token"].(string)}, "post_logout_redirect_uri": {"https://app.example/"}, "state": {"bye"}}
-	to := s.browser().post("/oidc/logout", form, "Sec-Fetch-Site: cross-site", "Origin: https://app.example").to(t)
-	if strings.Contains(to.String(), form.Get("id_token_hint")) || chrome.get("/auth/whoami").status != 200 {
+	to := s.browser().Post("/oidc/logout", form, "Sec-Fetch-Site: cross-site", "Origin: https://app.example").To(t)
+	if strings.Contains(to.String(), form.Get("id_token_hint")) || chrome.Get("/auth/whoami").Status != 200 {
 		t.Errorf("the post leads to %s", to)
 	}
-	if to := chrome.get(to.String()).to(t); to.String() != "https://app.example/?state=bye" {
+	if to := chrome.Get(to.String()).To(t); to.String() != "https://app.example/?state=bye" {
 		t.Errorf("the redirect leads to %s", to)
 	}
-	if chrome.live(tokens["access_token"]) || chrome.get("/auth/whoami").status != 401 {
+	if chrome.live(tokens["access_token"]) || chrome.Get("/auth/whoami").Status != 401 {
 		t.Error("the session lives on")
 	}
-	if to := chrome.get(s.authorizeURL("spa", nil)).to(t); to.Path != "/auth/login" {
+	if to := chrome.Get(s.authorizeURL("spa", nil)).To(t); to.Path != "/auth/login" {
 		t.Errorf("still logged in: %s", to)
 	}
 }
 
 // An ID token alone, as from a log, ends what its client has and no more.
 func TestThreatLogoutByAnIDTokenAlone(t *testing.T) {
-	s := provider(t)
+	s := serveClients(t)
 	chrome := s.browser()
-	chrome.signUp("alice@example.com")
-	other := chrome.redeem("web", chrome.code("web", nil)).json(t)
-	offline := chrome.redeem("app", chrome.code("app", url.Values{"scope": {"openid offline_access"}})).json(t)
+	chrome.SignUp("alice@example.com")
+	other := chrome.redeem("web", chrome.code("web", nil)).JSON(t)
+	offline := chrome.redeem("app", chrome.code("app", url.Values{"scope": {"openid offline_access"}})).JSON(t)
 	for _, method := range []string{http.MethodGet, http.MethodPost} {
-		tokens := chrome.redeem("app", chrome.code("app", nil)).json(t)
+		tokens := chrome.redeem("app", chrome.code("app", nil)).JSON(t)
 		fetched := chrome.code("app", nil)
 		hint := url.Values{"id_token_hint": {tokens["id_token"].(string)}, "post_logout_redirect_uri": {"https://app.example/"}}
 		thief := s.browser()
 		if method == http.MethodGet {
-			if to := thief.get("/oidc/logout?" + hint.Encode()).to(t); to.String() != "https://app.example/" {
+			if to := thief.Get("/oidc/logout?" + hint.Encode()).To(t); to.String() != "https://app.example/" {
 				t.Errorf("%s leads to %s", method, to)
 			}
-		} else if to := thief.get(thief.post("/oidc/logout", hint).to(t).String()).to(t); to.String() != "https://app.example/" {
+		} else if to := thief.Get(thief.Post("/oidc/logout", hint).To(t).String()).To(t); to.String() != "https://app.example/" {
 			t.Errorf("%s leads to %s", method, to)
 		}
 		if chrome.live(tokens["access_token"]) {
 			t.Errorf("%s: the client's own tokens go on", method)
 		}
-		chrome.redeem("app", fetched).mustFail(t, 400, "invalid_grant")
-		if chrome.get("/auth/whoami").status != 200 || !chrome.live(other["access_token"]) || !chrome.live(offline["access_token"]) {
+		chrome.redeem("app", fetched).MustFail(t, 400, "invalid_grant")
+		if chrome.Get("/auth/whoami").Status != 200 || !chrome.live(other["access_token"]) || !chrome.live(offline["access_token"]) {
 			t.Errorf("%s: the user or another client is logged out", method)
 		}
 	}
 	// Another user's browser is asked, and so is the user's own of an ID token that is old.
-	tokens := chrome.redeem("app", chrome.code("app", nil)).json(t)
+	tokens := chrome.redeem("app", chrome.code("app", nil)).JSON(t)
 	bob := s.browser()
-	bob.signUp("bob@example.com")
-	if page := bob.get("/oidc/logout?" + url.Values{"id_token_hint": {tokens["id_token"].(string)}}.Encode()); !strings.Contains(page.body, "Log out?") {
-		t.Errorf("another user: %d %s", page.status, page.body)
+	bob.SignUp("bob@example.com")
+	if page := bob.Get("/oidc/logout?" + url.Values{"id_token_hint": {tokens["id_token"].(string)}}.Encode()); !strings.Contains(page.Body, "Log out?") {
+		t.Errorf("another user: %d %s", page.Status, page.Body)
 	}
 	if !chrome.live(tokens["access_token"]) {
 		t.Error("another user's browser ends it")
 	}
-	old := s.idTokenOfPast(t, claimsOf(t, tokens["id_token"].(string)), hintLifetime+time.Hour)
-	if page := chrome.get("/oidc/logout?" + url.Values{"id_token_hint": {old}}.Encode()); !strings.Contains(page.body, "Log out?") {
-		t.Errorf("an old one: %d %s", page.status, page.body)
+	old := s.idTokenOfPast(t, sitetest.ClaimsOf(t, tokens["id_token"].(string)), hintLifetime+time.Hour)
+	if page := chrome.Get("/oidc/logout?" + url.Values{"id_token_hint": {old}}.Encode()); !strings.Contains(page.Body, "Log out?") {
+		t.Errorf("an old one: %d %s", page.Status, page.Body)
 	}
-	s.browser().get("/oidc/logout?" + url.Values{"id_token_hint": {old}}.Encode())
+	s.browser().Get("/oidc/logout?" + url.Values{"id_token_hint": {old}}.Encode())
 	if !chrome.live(tokens["access_token"]) {
 		t.Error("an old one ends what the client has")
 	}
-	recent := s.idTokenOfPast(t, claimsOf(t, tokens["id_token"].(string)), hintLifetime-time.Hour)
-	if got := chrome.get("/oidc/logout?" + url.Values{"id_token_hint": {recent}}.Encode()); !strings.Contains(got.body, "You are logged out") || chrome.get("/auth/whoami").status != 401 {
-		t.Errorf("control, by the browser: %d %s", got.status, got.body)
+	recent := s.idTokenOfPast(t, sitetest.ClaimsOf(t, tokens["id_token"].(string)), hintLifetime-time.Hour)
+	if got := chrome.Get("/oidc/logout?" + url.Values{"id_token_hint": {recent}}.Encode()); !strings.Contains(got.Body, "You are logged out") || chrome.Get("/auth/whoami").Status != 401 {
+		t.Errorf("control, by the browser: %d %s", got.Status, got.Body)
 	}
 }
 
@@ -251,7 +247,7 @@ func (s *site) idTokenOfPast(t *testing.T, claims map[string]any, ago time.Durat
 		}
 		var private rsa.PrivateKey
 		if key.Raw(&private) == nil {
-			return signedWith(map[string]any{"alg": "RS256", "typ": "JWT", "kid": key.KeyID()}, claims, &private)
+			return sitetest.SignExactly(t, "RS256", &private, map[string]any{"alg": "RS256", "typ": "JWT", "kid": key.KeyID()}, claims)
 		}
 	}
 	t.Fatal("there is no RSA key")
@@ -261,51 +257,51 @@ func (s *site) idTokenOfPast(t *testing.T, claims map[string]any, ago time.Durat
 // What goes to a program on the user's machine that cannot prove which one it is does
 // so after a page, whatever `consent` says: any program there can ask for it.
 func TestThreatNativeClientsWithoutAPage(t *testing.T) {
-	s := provider(t)
-	if log := s.log(); !strings.Contains(log, "client has `consent never`, but users are still asked for consent") || !strings.Contains(log, `"client_id":"native"`) {
+	s := serveClients(t)
+	if log := s.Log(); !strings.Contains(log, "client has `consent never`, but users are still asked for consent") || !strings.Contains(log, `"client_id":"native"`) {
 		t.Error("the log does not say that the page is shown")
 	}
 	chrome := s.browser()
-	chrome.signUp("alice@example.com")
-	redeem := func(back *url.URL, redirect string) answer {
+	chrome.SignUp("alice@example.com")
+	redeem := func(back *url.URL, redirect string) sitetest.Reply {
 		return chrome.exchange("native", url.Values{"grant_type": {"authorization_code"}, "code": {back.Query().Get("code")}, "redirect_uri": {redirect}, "code_verifier": {verifier}})
 	}
 	for _, redirect := range []string{"http://127.0.0.1:4444/callback", "http://127.0.0.1/callback", "http://[::1]:4444/callback", "http://localhost:4712/callback", "https://localhost:4713/callback", "com.example.app:/callback"} {
 		for _, scope := range []string{"openid", "openid offline_access"} {
 			more := url.Values{"redirect_uri": {redirect}, "scope": {scope}, "prompt": {"none"}}
-			if got := chrome.get(s.authorizeURL("native", more)).to(t); got.Query().Get("error") != "consent_required" || got.Query().Get("code") != "" {
+			if got := chrome.Get(s.authorizeURL("native", more)).To(t); got.Query().Get("error") != "consent_required" || got.Query().Get("code") != "" {
 				t.Errorf("%s, %s, nobody asks: %s", redirect, scope, got)
 			}
 			more.Del("prompt")
 			for range 2 { // not only the first time
-				to := chrome.get(s.authorizeURL("native", more)).to(t)
+				to := chrome.Get(s.authorizeURL("native", more)).To(t)
 				if to.Path != "/oidc/consent" {
 					t.Errorf("%s, %s: %s", redirect, scope, to)
 					continue
 				}
-				if page := chrome.get(to.String()); !strings.Contains(page.body, "native") || !strings.Contains(page.body, "on this device") {
-					t.Errorf("%s: %s", redirect, page.body)
+				if page := chrome.Get(to.String()); !strings.Contains(page.Body, "native") || !strings.Contains(page.Body, "on this device") {
+					t.Errorf("%s: %s", redirect, page.Body)
 				}
-				back := chrome.goOn(to.String())
-				if got := redeem(back, redirect); got.status != 200 { // the control
-					t.Errorf("%s: %d %s", redirect, got.status, got.body)
+				back := chrome.GoOn(to.String())
+				if got := redeem(back, redirect); got.Status != 200 { // the control
+					t.Errorf("%s: %d %s", redirect, got.Status, got.Body)
 				}
 			}
 			// A page of a log-in before is none of this one.
-			if got := chrome.get(s.authorizeURL("native", more)).to(t); got.Path != "/oidc/consent" {
+			if got := chrome.Get(s.authorizeURL("native", more)).To(t); got.Path != "/oidc/consent" {
 				t.Errorf("%s, after a log-in: %s", redirect, got)
 			}
 		}
 	}
-	if got := chrome.get(s.authorizeURL("native", url.Values{"redirect_uri": {"https://native.example/callback"}, "prompt": {"none"}})).to(t); got.Query().Get("code") == "" {
+	if got := chrome.Get(s.authorizeURL("native", url.Values{"redirect_uri": {"https://native.example/callback"}, "prompt": {"none"}})).To(t); got.Query().Get("code") == "" {
 		t.Errorf("control, an https redirect: %s", got)
 	}
 	// Tokens in the address line need no secret.
 	s.load("client hybrid {\n secret "+appSecret+"\n redirect_uri http://localhost:4712/callback\n response_types code id_token \"id_token token\"\n consent never\n}\n", "", s.dir)
 	for responseType, want := range map[string]string{"id_token": "consent_required", "id_token token": "consent_required", "code": ""} {
-		to := chrome.get(s.authorizeURL("hybrid", url.Values{"redirect_uri": {"http://localhost:4712/callback"}, "response_type": {responseType}, "prompt": {"none"}})).to(t)
+		to := chrome.Get(s.authorizeURL("hybrid", url.Values{"redirect_uri": {"http://localhost:4712/callback"}, "response_type": {responseType}, "prompt": {"none"}})).To(t)
 		values, err := url.ParseQuery(to.RawQuery + to.Fragment)
-		if err != nil || values.Get("error") != want || values.Get("iss") != s.url {
+		if err != nil || values.Get("error") != want || values.Get("iss") != s.URL {
 			t.Errorf("%s of a client with a secret: %s", responseType, to)
 		}
 	}
@@ -314,23 +310,23 @@ func TestThreatNativeClientsWithoutAPage(t *testing.T) {
 // Two providers that share a store share nothing but users.
 func TestThreatStateOfAnotherIssuer(t *testing.T) {
 	other := sitetest.FreeLocalhost(t)
-	s := provider(t)
+	s := serveClients(t)
 	s.load(fmt.Sprintf(clientsOfTests, ""), fmt.Sprintf("}\nhttp://%s {\n oidc_provider {\n issuer http://%s\n accounts {\n signup open\n issuer other\n store file %s/users.db\n throttle off\n}\n%s\n}\n", other, other, s.dir, fmt.Sprintf(clientsOfTests, "")), s.dir)
 	chrome := s.browser()
-	chrome.signUp("alice@example.com")
-	elsewhere := &browser{site: &site{t: t, url: "http://" + other}, client: chrome.client}
-	tokens := chrome.redeem("app", chrome.code("app", nil)).json(t)
-	elsewhere.redeem("app", chrome.code("app", nil)).mustFail(t, 400, "invalid_grant")
-	elsewhere.refresh("app", tokens["refresh_token"].(string)).mustFail(t, 400, "invalid_grant")
-	if got := elsewhere.do(http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+tokens["access_token"].(string)); got.status != 401 {
-		t.Errorf("an access token there: %d", got.status)
+	chrome.SignUp("alice@example.com")
+	elsewhere := chrome.goTo(&site{Site: &sitetest.Site{T: t, URL: "http://" + other}})
+	tokens := chrome.redeem("app", chrome.code("app", nil)).JSON(t)
+	elsewhere.redeem("app", chrome.code("app", nil)).MustFail(t, 400, "invalid_grant")
+	elsewhere.refresh("app", tokens["refresh_token"].(string)).MustFail(t, 400, "invalid_grant")
+	if got := elsewhere.Do(http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+tokens["access_token"].(string)); got.Status != 401 {
+		t.Errorf("an access token there: %d", got.Status)
 	}
-	waiting := s.browser().get(s.authorizeURL("app", nil)).to(t).Query().Get("return_to")
-	if got := elsewhere.get(waiting); got.status != 400 {
-		t.Errorf("a log-in that waits, there: %d", got.status)
+	waiting := s.browser().Get(s.authorizeURL("app", nil)).To(t).Query().Get("return_to")
+	if got := elsewhere.Get(waiting); got.Status != 400 {
+		t.Errorf("a log-in that waits, there: %d", got.Status)
 	}
-	if got := chrome.refresh("app", tokens["refresh_token"].(string)); got.status != 200 {
-		t.Errorf("control: %d %s", got.status, got.body)
+	if got := chrome.refresh("app", tokens["refresh_token"].(string)); got.Status != 200 {
+		t.Errorf("control: %d %s", got.Status, got.Body)
 	}
 }
 
@@ -339,33 +335,27 @@ func TestThreatStateOfAnotherIssuer(t *testing.T) {
 func TestThreatClientSecretGuesses(t *testing.T) {
 	hash := "$argon2id$v=19$m=8,t=1,p=1$c29tZSBzYWx0IG9mIG91cnM$QOTxbXWr1TtSzaBdErLIhI4s5NdNGqs8gfJ+M9Rrh2A" // of "right", and quick
 	s := serve(t, "client app {\n secret "+hash+"\n redirect_uri "+appCallback+"\n}\n", "")
-	with := func(secret string) answer {
-		return s.browser().post("/oidc/token", url.Values{"grant_type": {"authorization_code"}, "code": {"none"}, "redirect_uri": {appCallback}}, basic("app", secret))
+	with := func(secret string) sitetest.Reply {
+		return s.browser().Post("/oidc/token", url.Values{"grant_type": {"authorization_code"}, "code": {"none"}, "redirect_uri": {appCallback}}, sitetest.Basic("app", secret))
 	}
-	with("right").mustFail(t, 400, "invalid_grant")
-	mustBeBounded(t, secretTries, 0, func() int { return with("wrong").status })
-	with("right").mustFail(t, 400, "invalid_grant") // the client itself is let in
+	with("right").MustFail(t, 400, "invalid_grant")
+	mustBeBounded(t, secretTries, 0, func() int { return with("wrong").Status })
+	with("right").MustFail(t, 400, "invalid_grant") // the client itself is let in
 }
 
 // A client that is deleted has nothing any more, nor has another of its name.
 func TestThreatClientMadeAnew(t *testing.T) {
-	s := provider(t)
+	s := serveClients(t)
 	users := s.store()
 	add := func(since string) {
 		t.Helper()
-		text, err := json.Marshal(Client{ID: "wiki", Public: true, RedirectURIs: []string{"https://wiki.example/"}, Since: since})
-		if err == nil {
-			err = users.CreateRecord(t.Context(), store.Record{Kind: kindClient, ID: "wiki", Value: text})
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		s.addClient("wiki", since, func(*provider.Client) {})
 	}
 	add("1")
 	chrome := s.browser()
-	chrome.signUp("alice@example.com")
+	chrome.SignUp("alice@example.com")
 	more := url.Values{"redirect_uri": {"https://wiki.example/"}}
-	tokens := chrome.exchange("wiki", url.Values{"grant_type": {"authorization_code"}, "code": {chrome.code("wiki", more)}, "redirect_uri": {"https://wiki.example/"}, "code_verifier": {verifier}}).json(t)
+	tokens := chrome.exchange("wiki", url.Values{"grant_type": {"authorization_code"}, "code": {chrome.code("wiki", more)}, "redirect_uri": {"https://wiki.example/"}, "code_verifier": {verifier}}).JSON(t)
 	if !chrome.live(tokens["access_token"]) {
 		t.Fatal("control")
 	}
@@ -379,63 +369,63 @@ func TestThreatClientMadeAnew(t *testing.T) {
 	if chrome.live(tokens["access_token"]) {
 		t.Error("good for another client of that name")
 	}
-	chrome.refresh("wiki", tokens["refresh_token"].(string)).mustFail(t, 400, "invalid_grant")
-	if to := chrome.get(s.authorizeURL("wiki", more)).to(t); to.Path != "/oidc/consent" {
+	chrome.refresh("wiki", tokens["refresh_token"].(string)).MustFail(t, 400, "invalid_grant")
+	if to := chrome.Get(s.authorizeURL("wiki", more)).To(t); to.Path != "/oidc/consent" {
 		t.Errorf("not asked again: %s", to)
 	}
 }
 
 // A new password ends what was granted for offline use.
 func TestThreatOfflineAccessAfterPasswordChange(t *testing.T) {
-	chrome := provider(t).browser()
-	chrome.signUp("alice@example.com")
-	tokens := chrome.redeem("spa", chrome.code("spa", url.Values{"scope": {"openid offline_access"}})).json(t)
-	tokens = chrome.refresh("spa", tokens["refresh_token"].(string)).json(t)
-	if got := chrome.post("/auth/password", url.Values{"currentPassword": {goodPassword}, "newPassword": {"another good password"}}); got.status != 200 {
-		t.Fatalf("%d %s", got.status, got.body)
+	chrome := serveClients(t).browser()
+	chrome.SignUp("alice@example.com")
+	tokens := chrome.redeem("spa", chrome.code("spa", url.Values{"scope": {"openid offline_access"}})).JSON(t)
+	tokens = chrome.refresh("spa", tokens["refresh_token"].(string)).JSON(t)
+	if got := chrome.Post("/auth/password", url.Values{"currentPassword": {sitetest.GoodPassword}, "newPassword": {"another good password"}}); got.Status != 200 {
+		t.Fatalf("%d %s", got.Status, got.Body)
 	}
-	chrome.refresh("spa", tokens["refresh_token"].(string)).mustFail(t, 400, "invalid_grant")
+	chrome.refresh("spa", tokens["refresh_token"].(string)).MustFail(t, 400, "invalid_grant")
 }
 
 // What was granted for offline use goes on when a log-in renews the hash of the
 // password, and ends with the password all the same.
 func TestOfflineAccessAfterRehash(t *testing.T) {
-	s := provider(t)
+	s := serveClients(t)
 	chrome := s.browser()
-	chrome.signUp("alice@example.com")
+	chrome.SignUp("alice@example.com")
 	users := s.store()
 	user, err := users.UserByEmail(t.Context(), "alice@example.com")
 	if err != nil {
 		t.Fatal(err)
 	}
-	weak, err := bcrypt.GenerateFromPassword([]byte(goodPassword), bcrypt.MinCost)
+	weak, err := bcrypt.GenerateFromPassword([]byte(sitetest.GoodPassword), bcrypt.MinCost)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := users.UpdateUser(t.Context(), user.ID, time.Now(), func(u *store.User) error { u.PasswordHash = string(weak); return nil }); err != nil {
 		t.Fatal(err)
 	}
-	tokens := chrome.redeem("spa", chrome.code("spa", url.Values{"scope": {"openid offline_access"}})).json(t)
-	s.browser().goOn(s.authorizeURL("spa", nil)) // logs in
+	tokens := chrome.redeem("spa", chrome.code("spa", url.Values{"scope": {"openid offline_access"}})).JSON(t)
+	s.browser().GoOn(s.authorizeURL("spa", nil)) // logs in
 	if user, err = users.UserByEmail(t.Context(), "alice@example.com"); err != nil || user.PasswordHash == string(weak) {
 		t.Fatalf("the hash is the same: %v", err)
 	}
 	got := chrome.refresh("spa", tokens["refresh_token"].(string))
-	if got.status != 200 {
-		t.Fatalf("%d %s", got.status, got.body)
+	if got.Status != 200 {
+		t.Fatalf("%d %s", got.Status, got.Body)
 	}
-	if got := chrome.post("/auth/password", url.Values{"currentPassword": {goodPassword}, "newPassword": {"another good password"}}); got.status != 200 {
-		t.Fatalf("%d %s", got.status, got.body)
+	if got := chrome.Post("/auth/password", url.Values{"currentPassword": {sitetest.GoodPassword}, "newPassword": {"another good password"}}); got.Status != 200 {
+		t.Fatalf("%d %s", got.Status, got.Body)
 	}
-	chrome.refresh("spa", got.json(t)["refresh_token"].(string)).mustFail(t, 400, "invalid_grant")
+	chrome.refresh("spa", got.JSON(t)["refresh_token"].(string)).MustFail(t, 400, "invalid_grant")
 }
 
 func TestThreatIntrospectionTellsNoMoreThanScopes(t *testing.T) {
-	chrome := provider(t).browser()
-	chrome.signUp("alice@example.com")
+	chrome := serveClients(t).browser()
+	chrome.SignUp("alice@example.com")
 	for scope, told := range map[string]bool{"openid": false, "openid email": true} {
-		tokens := chrome.redeem("spa", chrome.code("spa", url.Values{"scope": {scope}})).json(t)
-		got := chrome.post("/oidc/introspect", url.Values{"token": {tokens["access_token"].(string)}}, basic("api", appSecret)).json(t)
+		tokens := chrome.redeem("spa", chrome.code("spa", url.Values{"scope": {scope}})).JSON(t)
+		got := chrome.Post("/oidc/introspect", url.Values{"token": {tokens["access_token"].(string)}}, sitetest.Basic("api", appSecret)).JSON(t)
 		if got["active"] != true || (got["username"] != nil) != told {
 			t.Errorf("%s: %v", scope, got)
 		}
@@ -444,41 +434,38 @@ func TestThreatIntrospectionTellsNoMoreThanScopes(t *testing.T) {
 
 // A client knows what its own tokens say, and an API those of all clients.
 func TestThreatIntrospectionOfOthersTokens(t *testing.T) {
-	s := provider(t)
+	s := serveClients(t)
 	chrome := s.browser()
-	chrome.signUp("alice@example.com")
-	of := map[string]string{"spa": chrome.redeem("spa", chrome.code("spa", nil)).json(t)["access_token"].(string)}
-	of["app"] = chrome.redeem("app", chrome.code("app", url.Values{"scope": {"openid roles"}})).json(t)["access_token"].(string)
-	of["a machine"] = chrome.exchange("app", url.Values{"grant_type": {"client_credentials"}}).json(t)["access_token"].(string)
+	chrome.SignUp("alice@example.com")
+	of := map[string]string{"spa": chrome.redeem("spa", chrome.code("spa", nil)).JSON(t)["access_token"].(string)}
+	of["app"] = chrome.redeem("app", chrome.code("app", url.Values{"scope": {"openid roles"}})).JSON(t)["access_token"].(string)
+	of["a machine"] = chrome.exchange("app", url.Values{"grant_type": {"client_credentials"}}).JSON(t)["access_token"].(string)
 	for token, c := range map[string]struct{ own, other []string }{
 		"spa":       {[]string{"api"}, []string{"app", "web", "other"}},
 		"app":       {[]string{"api", "app"}, []string{"web", "other"}},
 		"a machine": {[]string{"api", "app"}, []string{"web", "other"}},
 	} {
-		ask := func(client string) answer {
+		ask := func(client string) sitetest.Reply {
 			secret := map[string]string{"other": "another-secret-0123456789"}[client]
 			if secret == "" {
 				secret = appSecret
 			}
-			return chrome.post("/oidc/introspect", url.Values{"token": {of[token]}}, basic(client, secret))
+			return chrome.Post("/oidc/introspect", url.Values{"token": {of[token]}}, sitetest.Basic(client, secret))
 		}
 		for _, client := range c.own { // the controls
-			got := ask(client).json(t)
-			if got["active"] != true || got["sub"] != claimsOf(t, of[token])["sub"] || got["iss"] != s.url {
+			got := ask(client).JSON(t)
+			if got["active"] != true || got["sub"] != sitetest.ClaimsOf(t, of[token])["sub"] || got["iss"] != s.URL {
 				t.Errorf("%s of %s: %v", client, token, got)
 			}
-			if roles, given := claimsOf(t, of[token])["roles"]; given && fmt.Sprint(roles) != fmt.Sprint(got["roles"]) {
+			if roles, given := sitetest.ClaimsOf(t, of[token])["roles"]; given && fmt.Sprint(roles) != fmt.Sprint(got["roles"]) {
 				t.Errorf("%s of %s: roles are %v, in the token %v", client, token, got["roles"], roles)
 			}
 		}
 		for _, client := range c.other {
-			if got := ask(client); got.status != 200 || got.body != `{"active":false}` {
-				t.Errorf("%s of %s: %d %s", client, token, got.status, got.body)
+			if got := ask(client); got.Status != 200 || got.Body != `{"active":false}` {
+				t.Errorf("%s of %s: %d %s", client, token, got.Status, got.Body)
 			}
 		}
-	}
-	if mayIntrospect(&Client{ID: "x"}, jwt.Claims{"aud": jwt.List{"y", "z"}}) || !mayIntrospect(&Client{ID: "x"}, jwt.Claims{"aud": jwt.List{"y", "x"}}) || !mayIntrospect(&Client{ID: "x"}, jwt.Claims{"aud": "x"}) {
-		t.Error("whose audience it is")
 	}
 }
 
@@ -486,38 +473,38 @@ func TestThreatIntrospectionOfOthersTokens(t *testing.T) {
 // passes for a user.
 func TestThreatTokensAtAnAPI(t *testing.T) {
 	api, users := sitetest.FreeLocalhost(t), sitetest.FreeLocalhost(t)
-	s := provider(t)
-	site := "}\nhttp://%s {\n jwt {\n issuer " + s.url + "\n audience " + s.url + "\n token_type at+jwt\n require scope read:todos\n %s\n}\n respond \"{http.auth.user.id} {http.auth.user.client_id}\"\n"
+	s := serveClients(t)
+	site := "}\nhttp://%s {\n jwt {\n issuer " + s.URL + "\n audience " + s.URL + "\n token_type at+jwt\n require scope read:todos\n %s\n}\n respond \"{http.auth.user.id} {http.auth.user.client_id}\"\n"
 	s.load(fmt.Sprintf(clientsOfTests, ""), fmt.Sprintf(site, api, "")+fmt.Sprintf(site, users, "require expression `!claims.sub.endsWith('@clients')`"), s.dir)
 	chrome := s.browser()
-	chrome.signUp("alice@example.com")
-	at := func(host, token string) answer {
-		return chrome.do(http.MethodGet, "http://"+host+"/", nil, "Authorization: Bearer "+token)
+	chrome.SignUp("alice@example.com")
+	at := func(host, token string) sitetest.Reply {
+		return chrome.Do(http.MethodGet, "http://"+host+"/", nil, "Authorization: Bearer "+token)
 	}
-	user := chrome.redeem("app", chrome.code("app", url.Values{"scope": {"openid read:todos"}})).json(t)["access_token"].(string)
-	machine := chrome.exchange("app", url.Values{"grant_type": {"client_credentials"}, "scope": {"read:todos"}}).json(t)["access_token"].(string)
+	user := chrome.redeem("app", chrome.code("app", url.Values{"scope": {"openid read:todos"}})).JSON(t)["access_token"].(string)
+	machine := chrome.exchange("app", url.Values{"grant_type": {"client_credentials"}, "scope": {"read:todos"}}).JSON(t)["access_token"].(string)
 	evil := chrome.redeem("other", chrome.code("other", url.Values{"redirect_uri": {"https://other.example/callback"}}))
-	if evil.status != 200 { // its redirect URI is another
+	if evil.Status != 200 { // its redirect URI is another
 		evil = chrome.exchange("other", url.Values{"grant_type": {"authorization_code"}, "code": {chrome.code("other", url.Values{"redirect_uri": {"https://other.example/callback"}})}, "redirect_uri": {"https://other.example/callback"}, "code_verifier": {verifier}})
 	}
 	for _, host := range []string{api, users} {
-		sitetest.Eventually(t, "the API has the keys", func() bool { return at(host, user).status == 200 })
+		sitetest.Eventually(t, "the API has the keys", func() bool { return at(host, user).Status == 200 })
 	}
-	id := claimsOf(t, user)["sub"].(string)
-	if got := at(api, user); got.body != id+" app" {
-		t.Errorf("control: %s", got.body)
+	id := sitetest.ClaimsOf(t, user)["sub"].(string)
+	if got := at(api, user); got.Body != id+" app" {
+		t.Errorf("control: %s", got.Body)
 	}
-	if got := at(api, machine); got.body != "app@clients app" {
-		t.Errorf("control, a machine: %s", got.body)
+	if got := at(api, machine); got.Body != "app@clients app" {
+		t.Errorf("control, a machine: %s", got.Body)
 	}
-	if got := at(users, machine); got.status != 403 {
-		t.Errorf("a machine passes for a user: %d %s", got.status, got.body)
+	if got := at(users, machine); got.Status != 403 {
+		t.Errorf("a machine passes for a user: %d %s", got.Status, got.Body)
 	}
-	if got := at(api, evil.json(t)["access_token"].(string)); got.status != 403 {
-		t.Errorf("a client without the scope: %d %s", got.status, got.body)
+	if got := at(api, evil.JSON(t)["access_token"].(string)); got.Status != 403 {
+		t.Errorf("a client without the scope: %d %s", got.Status, got.Body)
 	}
-	if got := chrome.do(http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+machine); got.status != 403 || strings.Contains(got.body, "@clients") {
-		t.Errorf("userinfo of a machine: %d %s", got.status, got.body)
+	if got := chrome.Do(http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+machine); got.Status != 403 || strings.Contains(got.Body, "@clients") {
+		t.Errorf("userinfo of a machine: %d %s", got.Status, got.Body)
 	}
 	users2 := filepath.Join(t.TempDir(), "users.jsonl")
 	if err := os.WriteFile(users2, []byte(`{"id":"app@clients","email":"m@example.com","password_hash":""}`+"\n"), 0o600); err != nil {
@@ -531,9 +518,9 @@ func TestThreatTokensAtAnAPI(t *testing.T) {
 // What a request insists on and cannot have is an error, and nobody goes round in
 // circles.
 func TestRequestsThatCannotBeMet(t *testing.T) {
-	s := provider(t)
+	s := serveClients(t)
 	chrome := s.browser()
-	chrome.signUp("alice@example.com")
+	chrome.SignUp("alice@example.com")
 	for claims, code := range map[string]string{
 		`{"id_token":{"acr":{"essential":true,"values":["urn:gold"]}}}`:         "unmet_authentication_requirements",
 		`{"id_token":{"sub":{"value":12345}}}`:                                  "invalid_request",
@@ -541,32 +528,32 @@ func TestRequestsThatCannotBeMet(t *testing.T) {
 		`{"userinfo":{"sub":{"value":"other"}}}`:                                "login_required",
 		`{"id_token":{"acr":{"essential":true,"value":"` + acrPassword + `"}}}`: "",
 	} {
-		got := chrome.get(s.authorizeURL("spa", url.Values{"prompt": {"none"}, "claims": {claims}})).to(t).Query()
+		got := chrome.Get(s.authorizeURL("spa", url.Values{"prompt": {"none"}, "claims": {claims}})).To(t).Query()
 		if got.Get("error") != code || (code == "") != (got.Get("code") != "") {
 			t.Errorf("%s: %v", claims, got)
 		}
 	}
-	hint := chrome.redeem("spa", chrome.code("spa", nil)).json(t)["id_token"].(string)
+	hint := chrome.redeem("spa", chrome.code("spa", nil)).JSON(t)["id_token"].(string)
 	frank := s.browser()
-	frank.signUp("frank@example.com")
-	to := frank.get(s.authorizeURL("spa", url.Values{"id_token_hint": {hint}})).to(t)
-	back := frank.post("/auth/login", url.Values{"email": {"frank@example.com"}, "password": {goodPassword}, "return_to": {to.Query().Get("return_to")}}).to(t)
-	if got := frank.get(back.String()).to(t).Query().Get("error"); got != "login_required" {
+	frank.SignUp("frank@example.com")
+	to := frank.Get(s.authorizeURL("spa", url.Values{"id_token_hint": {hint}})).To(t)
+	back := frank.Post("/auth/login", url.Values{"email": {"frank@example.com"}, "password": {sitetest.GoodPassword}, "return_to": {to.Query().Get("return_to")}}).To(t)
+	if got := frank.Get(back.String()).To(t).Query().Get("error"); got != "login_required" {
 		t.Errorf("frank, for a hint of alice: %q", got)
 	}
 }
 
 // The log-in page has a way back to the client.
 func TestCancelledLogin(t *testing.T) {
-	s := provider(t)
+	s := serveClients(t)
 	nobody := s.browser()
-	page := nobody.get(nobody.get(s.authorizeURL("spa", nil)).to(t).String())
-	_, link, found := strings.Cut(page.body, `<a href="/oidc/authorize?`)
+	page := nobody.Get(nobody.Get(s.authorizeURL("spa", nil)).To(t).String())
+	_, link, found := strings.Cut(page.Body, `<a href="/oidc/authorize?`)
 	if !found || !strings.Contains(link, ">Cancel and go back<") {
-		t.Fatalf("no way back: %s", page.body)
+		t.Fatalf("no way back: %s", page.Body)
 	}
 	link, _, _ = strings.Cut(link, `"`)
-	got := nobody.get("/oidc/authorize?" + strings.ReplaceAll(link, "&amp;", "&")).to(t)
+	got := nobody.Get("/oidc/authorize?" + strings.ReplaceAll(link, "&amp;", "&")).To(t)
 	if !strings.HasPrefix(got.String(), spaCallback) || got.Query().Get("error") != "access_denied" || got.Query().Get("state") != "a state" {
 		t.Errorf("back at %s", got)
 	}
@@ -588,14 +575,14 @@ func TestLogoutIsToldAfterARestart(t *testing.T) {
 	clients := fmt.Sprintf(clientsOfTests, "backchannel_logout_uri "+receiver.URL)
 	s := serve(t, clients, "")
 	chrome := s.browser()
-	chrome.signUp("alice@example.com")
-	tokens := chrome.redeem("app", chrome.code("app", nil)).json(t)
-	if got := chrome.post("/oidc/revoke", url.Values{"token": {tokens["refresh_token"].(string)}}, basic("app", appSecret)); got.status != 200 {
-		t.Fatalf("%d", got.status)
+	chrome.SignUp("alice@example.com")
+	tokens := chrome.redeem("app", chrome.code("app", nil)).JSON(t)
+	if got := chrome.Post("/oidc/revoke", url.Values{"token": {tokens["refresh_token"].(string)}}, sitetest.Basic("app", appSecret)); got.Status != 200 {
+		t.Fatalf("%d", got.Status)
 	}
-	chrome.post("/auth/logout", url.Values{})
+	chrome.Post("/auth/logout", url.Values{})
 	sitetest.Eventually(t, "it is tried", func() bool {
-		all, err := s.store().Records(context.Background(), state{issuer: s.url}.kind(kindLogout), "", time.Now())
+		all, err := s.store().Records(context.Background(), s.kind(kindLogout), "", time.Now())
 		return err == nil && len(all) == 1 && strings.Contains(string(all[0].Value), `"tries"`)
 	})
 	if err := caddy.Stop(); err != nil {
@@ -605,8 +592,8 @@ func TestLogoutIsToldAfterARestart(t *testing.T) {
 	s.load(clients, "", s.dir)
 	select {
 	case token := <-told:
-		if claimsOf(t, token)["sid"] != claimsOf(t, tokens["id_token"].(string))["sid"] {
-			t.Errorf("told of %v", claimsOf(t, token))
+		if sitetest.ClaimsOf(t, token)["sid"] != sitetest.ClaimsOf(t, tokens["id_token"].(string))["sid"] {
+			t.Errorf("told of %v", sitetest.ClaimsOf(t, token))
 		}
 	case <-time.After(60 * time.Second):
 		t.Fatal("the client is not told")
@@ -616,37 +603,35 @@ func TestLogoutIsToldAfterARestart(t *testing.T) {
 // private_key_jwt (RFC 7523 §3): each assertion is the client's own, for this
 // provider, for a short time, and good once.
 func TestThreatClientAssertions(t *testing.T) {
-	keys := fakeKeys()
-	der, err := x509.MarshalPKIXPublicKey(&keys[0].PublicKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	public := string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
+	keys := sitetest.Keys()
+	public := sitetest.PEM(t, keys.RSA)
 	s := serve(t, "client robot {\n public_key \""+public+"\"\n grant_types client_credentials\n scopes read:todos\n}\nclient other {\n secret another-secret-0123456789\n grant_types client_credentials\n}\n", "")
 	header := map[string]any{"alg": "RS256", "typ": "JWT"}
-	ask := func(path string, header map[string]any, change func(claims map[string]any), sign func(header, claims map[string]any) string) answer {
+	ask := func(path string, header map[string]any, change func(claims map[string]any), sign func(header, claims map[string]any) string) sitetest.Reply {
 		now := time.Now().Unix()
-		claims := map[string]any{"iss": "robot", "sub": "robot", "aud": s.url + "/oidc/token", "iat": now, "exp": now + 60, "jti": store.RandomToken(32)}
+		claims := map[string]any{"iss": "robot", "sub": "robot", "aud": s.URL + "/oidc/token", "iat": now, "exp": now + 60, "jti": store.RandomToken(32)}
 		if change != nil {
 			change(claims)
 		}
-		return s.browser().post(path, url.Values{"grant_type": {"client_credentials"}, "client_assertion_type": {assertionType}, "client_assertion": {sign(header, claims)}})
+		return s.browser().Post(path, url.Values{"grant_type": {"client_credentials"}, "client_assertion_type": {assertionType}, "client_assertion": {sign(header, claims)}})
 	}
-	right := func(header, claims map[string]any) string { return signedWith(header, claims, keys[0]) }
-	for _, aud := range []any{s.url, s.url + "/oidc/token", s.url + "/oidc/par", []string{s.url}} {
-		if got := ask("/oidc/token", header, func(claims map[string]any) { claims["aud"] = aud }, right); got.status != 200 {
-			t.Errorf("control, aud %v: %d %s", aud, got.status, got.body)
+	right := func(header, claims map[string]any) string {
+		return sitetest.SignExactly(t, "RS256", keys.RSA, header, claims)
+	}
+	for _, aud := range []any{s.URL, s.URL + "/oidc/token", s.URL + "/oidc/par", []string{s.URL}} {
+		if got := ask("/oidc/token", header, func(claims map[string]any) { claims["aud"] = aud }, right); got.Status != 200 {
+			t.Errorf("control, aud %v: %d %s", aud, got.Status, got.Body)
 		}
 	}
-	for _, aud := range [][]string{{s.url, "https://other.example"}, {"https://other.example", s.url + "/oidc/token"}, {s.url, s.url + "/oidc/token"}, {}} {
-		if got := ask("/oidc/token", header, func(claims map[string]any) { claims["aud"] = aud }, right); got.status != 401 {
-			t.Errorf("for others too, aud %v: %d %s", aud, got.status, got.body)
+	for _, aud := range [][]string{{s.URL, "https://other.example"}, {"https://other.example", s.URL + "/oidc/token"}, {s.URL, s.URL + "/oidc/token"}, {}} {
+		if got := ask("/oidc/token", header, func(claims map[string]any) { claims["aud"] = aud }, right); got.Status != 401 {
+			t.Errorf("for others too, aud %v: %d %s", aud, got.Status, got.Body)
 		}
 	}
 	jti := store.RandomToken(32)
 	for i, status := range []int{200, 401} {
-		if got := ask("/oidc/token", header, func(claims map[string]any) { claims["jti"] = jti }, right); got.status != status {
-			t.Errorf("use %d of an assertion: %d %s", i+1, got.status, got.body)
+		if got := ask("/oidc/token", header, func(claims map[string]any) { claims["jti"] = jti }, right); got.Status != status {
+			t.Errorf("use %d of an assertion: %d %s", i+1, got.Status, got.Body)
 		}
 	}
 	set := func(name string, value any) func(map[string]any) {
@@ -656,18 +641,17 @@ func TestThreatClientAssertions(t *testing.T) {
 		return func(claims map[string]any) { delete(claims, name) }
 	}
 	hmacWithPublicKey := func(header, claims map[string]any) string {
-		text := unsigned(header, claims)
-		mac := hmac.New(sha256.New, []byte(public))
-		mac.Write([]byte(text))
-		return text + "." + b64(mac.Sum(nil))
+		return sitetest.SignExactly(t, "HS256", []byte(public), header, claims)
 	}
 	for name, attack := range map[string]struct {
 		header map[string]any
 		change func(map[string]any)
 		sign   func(header, claims map[string]any) string
 	}{
-		"a stranger's key":      {header, nil, func(header, claims map[string]any) string { return signedWith(header, claims, keys[1]) }},
-		"no signature":          {map[string]any{"alg": "none"}, nil, func(header, claims map[string]any) string { return unsigned(header, claims) + "." }},
+		"a stranger's key": {header, nil, func(header, claims map[string]any) string {
+			return sitetest.SignExactly(t, "RS256", keys.StrangerRSA, header, claims)
+		}},
+		"no signature":          {map[string]any{"alg": "none"}, nil, func(header, claims map[string]any) string { return sitetest.Unsigned(t, header, claims) + "." }},
 		"HMAC by the key":       {map[string]any{"alg": "HS256"}, nil, hmacWithPublicKey},
 		"for somebody else":     {header, set("aud", "https://other.example/token"), right},
 		"for no one":            {header, without("aud"), right},
@@ -681,8 +665,8 @@ func TestThreatClientAssertions(t *testing.T) {
 		"a critical extension":  {map[string]any{"alg": "RS256", "crit": []string{"x"}, "x": 1}, nil, right},
 		"not good before later": {header, set("nbf", time.Now().Add(time.Hour).Unix()), right},
 	} {
-		if got := ask("/oidc/token", attack.header, attack.change, attack.sign); got.status != 401 || got.json(t)["error"] != "invalid_client" {
-			t.Errorf("%s: %d %s", name, got.status, got.body)
+		if got := ask("/oidc/token", attack.header, attack.change, attack.sign); got.Status != 401 || got.JSON(t)["error"] != "invalid_client" {
+			t.Errorf("%s: %d %s", name, got.Status, got.Body)
 		}
 	}
 }
