@@ -681,8 +681,8 @@ func TestInspect(t *testing.T) {
 	payload, signature, _ := strings.Cut(rest, ".")
 	for _, malformed := range []struct{ token, want, shown string }{
 		{"", "it is empty", ""},
-		{"opaque", "1 parts; a signed JWT has 3", ""},
-		{token + ".x.y", "5 parts; a signed JWT has 3", ""},
+		{"opaque", "a signed JWT has 3 parts, not 1", ""},
+		{token + ".x.y", "a signed JWT has 3 parts, not 5", ""},
 		{"=" + token, "the header is empty or not strict base64url", ""},
 		{header + ".." + signature, "the payload is empty or not strict base64url", `"alg"`},
 		{header + "." + payload + ".", "the signature is empty or not strict base64url", `"sub"`},
@@ -743,7 +743,7 @@ func TestInspectWithConfig(t *testing.T) {
 		}
 		hasNot(t, stdout+stderr+fmt.Sprint(err), refused.token, sitetest.Secret)
 	}
-	c.Refuses("a.b", "2 parts; a signed JWT has 3", "inspect")
+	c.Refuses("a.b", "a signed JWT has 3 parts, not 2", "inspect")
 	c = withCaddyfile(t, ":1 {\n respond hello\n}")
 	if _, _, err := c.Run(good, "inspect"); err == nil || !strings.Contains(err.Error(), "has no jwt handler") {
 		t.Errorf("a config without a jwt handler: %v", err)

@@ -55,7 +55,7 @@ copied.`,
 		Example: `  caddy jwt store copy users.db 'postgres {env.ACCOUNTS_DSN}'`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 2 {
-				return fmt.Errorf("%s takes two stores, as in: caddy jwt store copy users.db 'postgres {env.ACCOUNTS_DSN}'; %d arguments are given, so put each store in quotes", cmd.CommandPath(), len(args))
+				return fmt.Errorf("%s takes two stores, as in: caddy jwt store copy users.db 'postgres {env.ACCOUNTS_DSN}'; put each store in quotes", cmd.CommandPath())
 			}
 			return nil
 		},
@@ -95,7 +95,7 @@ func copyStores(cmd *cobra.Command, args []string) error {
 		return fmt.Errorf("%w; the rows copied so far are kept; run the command again to resume", err)
 	}
 	for _, sum := range sums {
-		fmt.Fprintf(cmd.OutOrStdout(), "%s: %d rows, the same in both\n", sum.Table, sum.Rows)
+		fmt.Fprintf(cmd.OutOrStdout(), "%s: %s, the same in both\n", sum.Table, sqlstore.Rows(sum.Rows))
 	}
 	return nil
 }

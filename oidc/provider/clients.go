@@ -187,7 +187,7 @@ func (c *Client) check(p *Provider) error {
 	case strings.ContainsAny(strings.TrimRight(c.Secret, "\r\n"), "\r\n"):
 		return errors.New("secret has several lines; a secret must be a single line, such as the output of openssl rand -hex 32")
 	case c.Secret != "" && len(c.Secret) < minSecretBytes:
-		return fmt.Errorf("secret has %d bytes; it must have at least %d", len(c.Secret), minSecretBytes)
+		return fmt.Errorf("secret has a length of %d; it must have at least %d bytes", len(c.Secret), minSecretBytes)
 	case !slices.Contains(consentModes, c.Consent):
 		return fmt.Errorf("consent is %q; it must be always, once or never", c.Consent)
 	case c.AccessTokenLifetime < 0 || c.RefreshTokenLifetime < 0 || c.IDTokenLifetime < 0:
