@@ -586,6 +586,10 @@ func TestKeysCommands(t *testing.T) {
 	c.Refuses("", "there is no key yet; Caddy creates it", "keys", "list")
 	c.Refuses("", "there is no key yet; Caddy creates it", "keys", "rotate")
 	accountstest.RunSite(t, s, body, storage)
+	if out, _, _ := c.Run("", "keys", "list"); out != "" {
+		t.Errorf("a list without keys has %q", out)
+	}
+	accountstest.Has(t, (&accountstest.CommandLine{TB: t}).Must("", "user", "reset", "--help"), "caddy jwt user reset-link <email or ID> --base <URL>")
 	given := s.SignedUp("alice@example.com")
 	before := c.Must("", "keys", "list")
 	if strings.Count(before, "\n") != 2 || !regexp.MustCompile(`caddy-jwt-accounts +[\w-]{43} +20\S+Z +signs\n`).MatchString(before) {
