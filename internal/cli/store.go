@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
-	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddy-jwt/caddy-jwt/store/filestore"
 	"github.com/caddy-jwt/caddy-jwt/store/sqlstore"
@@ -145,13 +144,12 @@ func namedStore(text string) (json.RawMessage, error) {
 	} else if _, err := caddy.GetModule("jwt.stores." + words[0].Text); len(words) == 1 && err != nil || strings.ContainsAny(words[0].Text, `/\.`) {
 		return caddyconfig.JSONModuleObject(&filestore.Store{Path: text}, "module", "file", nil), nil
 	}
-	id := "jwt.stores." + words[0].Text
-	if _, err := caddy.GetModule(id); err != nil {
-		return nil, fmt.Errorf("unknown store %s; file is always available, and postgres if this Caddy is built with it", refusal.Quoted(words[0].Text))
+	if err := accounts.CheckModule("jwt.stores", words[0].Text); err != nil {
+		return nil, err
 	}
 	d := caddyfile.NewDispenser(words)
 	d.Next() // on the kind, as UnmarshalModule wants it
-	module, err := caddyfile.UnmarshalModule(d, id)
+	module, err := caddyfile.UnmarshalModule(d, "jwt.stores."+words[0].Text)
 	if err != nil {
 		return nil, err
 	}

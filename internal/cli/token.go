@@ -143,7 +143,7 @@ func newSigner(stdin io.Reader, flags caddycmd.Flags) (signing.Signer, error) {
 	s.Algorithm = algorithms[0]
 	if wanted := flags.String("alg"); wanted != "" {
 		if !slices.Contains(algorithms, wanted) {
-			return s, fmt.Errorf("--alg %s: this key is for %s", wanted, strings.Join(algorithms, ", "))
+			return s, fmt.Errorf("--alg %s: this key is for %s%s", wanted, strings.Join(algorithms, ", "), config.Meant(wanted, algorithms...))
 		}
 		s.Algorithm = wanted
 	}
