@@ -18,6 +18,9 @@ import (
 func init() {
 	httpcaddyfile.RegisterDirective("jwt", parseDirective)
 	httpcaddyfile.RegisterDirectiveOrder("jwt", httpcaddyfile.Before, "basic_auth")
+	config.RegisterBlock("jwt", (&parser{handler: new(Handler)}).options())
+	config.RegisterBlock("issuer", issuerOptions(new(IssuerConfig)))
+	config.RegisterBlock("jwks", jwksOptions(new(JWKSConfig)))
 }
 
 // parseDirective returns the route of the handler and, with accounts, the account routes.
@@ -90,7 +93,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		return d.Errf("jwt takes a matcher and a block, not %q; a path matcher begins with a slash, as in: jwt /api/* {, and several paths require a named matcher", d.Val())
 	}
 	p := parser{Dispenser: d, handler: h}
-	if err := config.ReadBlock(d, "jwt", "", p.options()); err != nil {
+	if err := config.ReadBlock(d, "jwt", p.options()); err != nil {
 		return err
 	}
 	return p.finish()
@@ -143,7 +146,7 @@ func (p *parser) issuer(b *config.Block, _ string) error {
 		}
 	}
 	p.handler.Issuers = append(p.handler.Issuers, issuer)
-	return config.ReadBlock(b.Dispenser, "issuer", ", and the other options are specified outside its block", issuerOptions(issuer))
+	return config.ReadBlock(b.Dispenser, "issuer", issuerOptions(issuer))
 }
 
 // issuerOptions returns the options of an issuer block, which can also be in the `jwt`
@@ -178,14 +181,18 @@ func readJWKS(b *config.Block, into *JWKSConfig) error {
 	if b.NextArg() {
 		return b.Errf("jwks takes at most one URL; for keys of several issuers, give each its issuer block")
 	}
-	return config.ReadBlock(b.Dispenser, "jwks", "", []config.Option{
+	return config.ReadBlock(b.Dispenser, "jwks", jwksOptions(into))
+}
+
+func jwksOptions(into *JWKSConfig) []config.Option {
+	return []config.Option{
 		{Name: "refresh", Read: config.Duration(&into.Refresh)},
 		{Name: "max_stale", Read: config.Duration(&into.MaxStale)},
 		{Name: "cooldown", Read: config.Duration(&into.Cooldown)},
 		{Name: "timeout", Read: config.Duration(&into.Timeout)},
 		{Name: "allow_http", Read: config.Flag(&into.AllowHTTP)},
 		{Name: "trusted_ca_certs", Read: config.Words("PEM files", &into.TrustedCACerts)},
-	})
+	}
 }
 
 func (p *parser) claimHeader(b *config.Block, _ string) error {
@@ -214,7 +221,7 @@ func (p *parser) from(*config.Block, string) error {
 	case len(args) == 2 && args[0] == "query":
 		source.Query = args[1]
 	default:
-		return p.Errf("from takes: header [<name> [<scheme>]], cookie <name>, or query <name>")
+		return p.Errf("from takes: header [<name> [<scheme>]], cookie <name>, or query <name>%s", config.Meant(append(args, "")[0], "header", "cookie", "query"))
 	}
 	p.handler.From = append(p.handler.From, source)
 	return nil
@@ -263,7 +270,7 @@ func (p *parser) require(*config.Block, string) error {
 	case "claim":
 		requirement.Claim, requirement.Values = args[0], args[1:]
 	default:
-		return p.Errf("unknown requirement %q; %s", kind, forms)
+		return p.Errf("unknown requirement %q; %s%s", kind, forms, config.Meant(kind, "scope", "role", "claim", "expression"))
 	}
 	p.handler.Require = append(p.handler.Require, requirement)
 	return nil
@@ -287,7 +294,7 @@ func (p *parser) cache(b *config.Block, name string) error {
 	if text != "off" {
 		var err error
 		if entries, err = strconv.Atoi(text); err != nil || entries < 1 {
-			return p.Errf("cache takes %s, not %q%s", takes, text, config.PlaceholderHint(text))
+			return p.Errf("cache takes %s, not %q%s%s", takes, text, config.PlaceholderHint(text), config.Meant(text, "off"))
 		}
 	}
 	p.handler.Cache = &entries

@@ -125,8 +125,9 @@ func (c *IssuerConfig) acceptedAlgorithms(allowed []string) ([]string, error) {
 		if slices.Contains(allowed, name) {
 			continue
 		}
-		least, isHMAC := hmacAlgorithms[name]
+		least, isHMAC := hmacAlgorithms[strings.ToUpper(name)]
 		switch {
+		case slices.ContainsFunc(allowed, func(other string) bool { return strings.EqualFold(other, name) }):
 		case isHMAC && len(c.Secrets) > 0:
 			return nil, fmt.Errorf("algorithms: %s requires a secret of at least %d bytes; %s", name, least, jwt.SecretBytesHint)
 		case isHMAC:
@@ -134,7 +135,7 @@ func (c *IssuerConfig) acceptedAlgorithms(allowed []string) ([]string, error) {
 		case slices.Contains(jwks.Algorithms, name):
 			return nil, fmt.Errorf("algorithms: this issuer has no key for %s; its keys are for %s", name, strings.Join(allowed, ", "))
 		}
-		return nil, fmt.Errorf("algorithms: unknown algorithm %q; supported: %s", name, strings.Join(allowed, ", "))
+		return nil, fmt.Errorf("algorithms: %w", config.Unknown("algorithm", name, allowed))
 	}
 	return c.Algorithms, nil
 }

@@ -337,6 +337,18 @@ func (a claimAdapter) NativeToValue(value any) ref.Val {
 	return types.DefaultTypeAdapter.NativeToValue(value)
 }
 
+// checkIssuer returns an error if the requirement is for an issuer that does not exist.
+func (q *Requirement) checkIssuer(issuers []jwt.Issuer) error {
+	var names []string
+	for _, issuer := range issuers {
+		names = append(names, issuer.Name)
+	}
+	if q.Issuer == "" || slices.Contains(names, q.Issuer) {
+		return nil
+	}
+	return fmt.Errorf("require … of %s: unknown issuer; write its name exactly as after `issuer`%s", q.Issuer, config.Meant(q.Issuer, names...))
+}
+
 // Interface guards
 var (
 	_ cel.Activation = (*activation)(nil)

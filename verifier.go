@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
@@ -102,8 +101,8 @@ func (h *Handler) provisionVerifier(ctx caddy.Context) error {
 		config.Issuers = append(config.Issuers, provisioned)
 	}
 	for _, q := range h.Require {
-		if q.Issuer != "" && !slices.ContainsFunc(config.Issuers, func(issuer jwt.Issuer) bool { return issuer.Name == q.Issuer }) {
-			return fmt.Errorf("require … of %s: unknown issuer; write its name exactly as after `issuer`", q.Issuer)
+		if err := q.checkIssuer(config.Issuers); err != nil {
+			return err
 		}
 	}
 	verifier, err := jwt.NewVerifier(config)

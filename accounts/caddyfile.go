@@ -12,6 +12,10 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 )
 
+func init() {
+	config.RegisterBlock("accounts", new(Config).options())
+}
+
 // Parse parses an `accounts` block. The dispenser must be at its name. Syntax:
 //
 //	accounts [<prefix>] {
@@ -44,7 +48,7 @@ func Parse(d *caddyfile.Dispenser) (*Config, error) {
 	if d.NextArg() {
 		return nil, d.Errf("accounts takes at most one path, as in: accounts /auth {")
 	}
-	return a, config.ReadBlock(d, "accounts", "", a.options())
+	return a, config.ReadBlock(d, "accounts", a.options())
 }
 
 func (a *Config) options() []config.Option {
@@ -75,13 +79,13 @@ func (a *Config) options() []config.Option {
 
 func (a *Config) readRoute(b *config.Block, name string) error {
 	args := b.RemainingArgs()
-	if len(args) == 1 && name == "signup" && (args[0] == "open" || args[0] == "closed") {
+	if len(args) == 1 && name == "signup" && slices.Contains(signupModes, args[0]) {
 		a.Signup = args[0]
 		return b.Once("signup open or closed")
 	}
 	if len(args) != 1 || !strings.HasPrefix(args[0], "/") && !strings.HasPrefix(args[0], "{") {
 		if name == "signup" {
-			return b.Errf("signup takes open, closed or a path, as in: signup /users/signup")
+			return b.Errf("signup takes open, closed or a path, as in: signup /users/signup%s", config.Meant(strings.Join(args, " "), signupModes...))
 		}
 		return b.Errf("%s takes a path, as in: %s /users/%s", name, name, name)
 	}
@@ -100,11 +104,10 @@ func (a *Config) readStore(b *config.Block, _ string) error {
 		return b.Errf("store takes the kind of the store and its options, as in: store file /var/lib/users.db")
 	}
 	kind := b.Val()
-	id := "jwt.stores." + kind
-	if _, err := caddy.GetModule(id); err != nil {
-		return b.Errf("unknown store %q; this Caddy may be built without it, only file is always available", kind)
+	if err := CheckModule("jwt.stores", kind); err != nil {
+		return b.WrapErr(err)
 	}
-	module, err := caddyfile.UnmarshalModule(b.Dispenser, id)
+	module, err := caddyfile.UnmarshalModule(b.Dispenser, "jwt.stores."+kind)
 	if err != nil {
 		return err
 	}
@@ -113,11 +116,10 @@ func (a *Config) readStore(b *config.Block, _ string) error {
 }
 
 func (a *Config) readLoginWith(b *config.Block, _ string) error {
-	const id = "jwt.logins.oidc"
-	if _, err := caddy.GetModule(id); err != nil {
-		return b.Errf("this Caddy is built without login_with; build one with it: xcaddy build --with github.com/caddy-jwt/caddy-jwt --with github.com/caddy-jwt/caddy-jwt/oidc")
+	if err := CheckModule("jwt.logins", "oidc"); err != nil {
+		return b.WrapErr(err)
 	}
-	module, err := caddyfile.UnmarshalModule(b.Dispenser, id)
+	module, err := caddyfile.UnmarshalModule(b.Dispenser, "jwt.logins.oidc")
 	if err != nil {
 		return err
 	}
@@ -133,7 +135,7 @@ func (a *Config) readThrottle(b *config.Block, _ string) error {
 	}
 	const takes = "throttle takes a number of failed log-ins and a duration, as in: throttle 10 15m, or off"
 	if len(args) != 2 {
-		return b.Errf(takes)
+		return b.Errf("%s%s", takes, config.Meant(strings.Join(args, " "), "off"))
 	}
 	failures, err := strconv.Atoi(args[0])
 	window, windowErr := caddy.ParseDuration(args[1])

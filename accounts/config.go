@@ -29,6 +29,8 @@ const (
 	AccountScope           = "account" // in the `scope` of tokens that may use the account routes
 )
 
+var signupModes = []string{"open", "closed"}
+
 // Config configures the users of the site: how they log in, and what their tokens contain.
 // The `jwt` handler and the `jwt_accounts` handler of a site must have the same Config.
 type Config struct {
@@ -170,7 +172,7 @@ func (a *Config) Resolve() error {
 func (a *Config) check() error {
 	for route, path := range a.Routes {
 		if !slices.Contains(movableRoutes, route) {
-			return fmt.Errorf("unknown route %q; the routes that can be moved are %s", route, strings.Join(movableRoutes, ", "))
+			return config.Unknown("route", route, movableRoutes)
 		}
 		if err := CheckRoutePath(path); err != nil && route == "signup" {
 			return fmt.Errorf("signup must be open, closed or a path: %w", err)
@@ -194,8 +196,8 @@ func (a *Config) check() error {
 		return fmt.Errorf("prefix: %w", err)
 	}
 	switch {
-	case a.Signup != "open" && a.Signup != "closed":
-		return fmt.Errorf("signup is %q; it must be open or closed", a.Signup)
+	case !slices.Contains(signupModes, a.Signup):
+		return fmt.Errorf("signup: %w", config.Unknown("value", a.Signup, signupModes))
 	case time.Duration(a.TokenLifetime) < shortestTokenLifetime:
 		return fmt.Errorf("token_lifetime is %s; it must be at least %s", time.Duration(a.TokenLifetime), shortestTokenLifetime)
 	case a.RefreshLifetime < a.TokenLifetime:

@@ -93,6 +93,9 @@ func LoadLogins(ctx caddy.Context, config *Config) ([]LoginProvider, error) {
 	if len(config.LoginWithRaw) == 0 {
 		return nil, nil
 	}
+	if err := checkModules("jwt.logins", config.LoginWithRaw...); err != nil {
+		return nil, err
+	}
 	raw := slices.Clone(config.LoginWithRaw)
 	loaded, err := ctx.LoadModule(config, "LoginWithRaw")
 	config.LoginWithRaw = raw // LoadModule clears it, but it is part of the site's identity

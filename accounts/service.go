@@ -153,6 +153,9 @@ func (s *Service) Ready(ctx context.Context) *refusal.Error {
 
 // LoadStore loads the store module of a config.
 func LoadStore(ctx caddy.Context, config *Config) (store.UserStore, error) {
+	if err := checkModules("jwt.stores", config.StoreRaw); err != nil {
+		return nil, err
+	}
 	raw := config.StoreRaw
 	loaded, err := ctx.LoadModule(config, "StoreRaw")
 	config.StoreRaw = raw // LoadModule clears it, but it is part of what tells sites apart

@@ -18,11 +18,7 @@ type Block struct {
 	*caddyfile.Dispenser
 	// Name is the block's name in error messages: the option, and its argument if there can
 	// be several, as in `client my-app`.
-	Name string
-	// Hint is appended to the list of options in the error about an unknown option.
-	// Default: nothing.
-	Hint string
-
+	Name  string
 	given map[string]bool
 }
 
@@ -37,9 +33,23 @@ type Option struct {
 	Repeatable bool
 }
 
+// blocks has the names of the options of each registered block.
+var blocks = make(map[string][]string)
+
+// RegisterBlock names the options of a block in the errors of other blocks in which one of
+// them is specified. Call it from an init function.
+func RegisterBlock(name string, options []Option) { blocks[name] = names(options) }
+
+func names(options []Option) (names []string) {
+	for _, option := range options {
+		names = append(names, option.Name)
+	}
+	return names
+}
+
 // ReadBlock parses the block after the dispenser's current word, if there is one.
-func ReadBlock(d *caddyfile.Dispenser, name, hint string, options []Option) error {
-	b := &Block{Dispenser: d, Name: name, Hint: hint, given: make(map[string]bool)}
+func ReadBlock(d *caddyfile.Dispenser, name string, options []Option) error {
+	b := &Block{Dispenser: d, Name: name, given: make(map[string]bool)}
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		word := d.Val()
 		i := slices.IndexFunc(options, func(o Option) bool { return o.Name == word })
@@ -76,11 +86,8 @@ var optionName = regexp.MustCompile(`^[A-Za-z][A-Za-z_-]{0,23}$|^[a-z][a-z_-]{0,
 // unknown returns the error about an unknown option. It omits the word if it may be the
 // second line of a secret.
 func (b *Block) unknown(options []Option) error {
-	var names []string
-	for _, option := range options {
-		names = append(names, option.Name)
-	}
-	has := "has " + List(names) + b.Hint
+	known := names(options)
+	has := "has " + List(known)
 	kind, _, _ := strings.Cut(b.Name, " ")
 	word := b.Val()
 	switch {
@@ -89,10 +96,39 @@ func (b *Block) unknown(options []Option) error {
 	case !optionName.MatchString(word):
 		return b.Errf("%s has no such option; it %s. If this line is part of a secret: a secret must be a single line, such as the output of openssl rand -hex 64", kind, has)
 	}
-	if meant := Nearest(word, names); meant != "" {
-		return b.Errf("%s has no option %q; did you mean %s? It %s", kind, word, meant, has)
+	var others []string
+	for other, options := range blocks {
+		if slices.Contains(options, word) {
+			others = append(others, other)
+		}
+	}
+	if len(others) > 0 {
+		slices.Sort(others)
+		return b.Errf("%s has no option %q, which is an option of %s; %s %s", kind, word, List(others), kind, has)
+	}
+	if meant := Meant(word, known...); meant != "" {
+		return b.Errf("%s has no option %q%s It %s", kind, word, meant, has)
 	}
 	return b.Errf("%s has no option %q; it %s", kind, word, has)
+}
+
+// Unknown returns the error about a word that must be one of a list, as in: unknown
+// algorithm "hs256"; did you mean HS256? Supported: HS256, HS384.
+func Unknown(what, word string, known []string) error {
+	supported := "; supported: "
+	if meant := Meant(word, known...); meant != "" {
+		supported = meant + " Supported: "
+	}
+	return fmt.Errorf("unknown %s %q%s%s", what, word, supported, strings.Join(known, ", "))
+}
+
+// Meant returns what an error about a mistyped word ends with, as in: ; did you mean open?
+// It is empty if the word is not similar to a known one.
+func Meant(word string, known ...string) string {
+	if nearest := nearest(word, known); nearest != "" {
+		return "; did you mean " + nearest + "?"
+	}
+	return ""
 }
 
 // List joins words as in a sentence: a, b and c.
@@ -103,12 +139,22 @@ func List(words []string) string {
 	return strings.Join(words[:len(words)-1], ", ") + " and " + words[len(words)-1]
 }
 
-// Nearest returns the name that was probably meant by a mistyped word, or the empty string:
-// the name with the fewest changed letters, at most a third of its own.
-func Nearest(word string, names []string) (nearest string) {
+// nearest returns the name that was probably meant by a mistyped word, or the empty string:
+// the name with the fewest changed letters, at most a third of its own. Of a URN, as of a
+// grant type, its last part counts.
+func nearest(word string, names []string) (nearest string) {
+	plain := func(text string) string {
+		if strings.HasPrefix(text, "urn:") {
+			text = text[strings.LastIndex(text, ":")+1:]
+		}
+		return strings.ReplaceAll(strings.ToLower(text), "-", "_")
+	}
 	least := len(word)
+	if slices.Contains(names, word) {
+		return ""
+	}
 	for _, name := range names {
-		if d := distance(strings.ReplaceAll(strings.ToLower(word), "-", "_"), name); d < least && d <= max(1, len(name)/3) {
+		if d := distance(plain(word), plain(name)); d < least && d <= max(1, len(plain(name))/3) {
 			nearest, least = name, d
 		}
 	}
@@ -242,7 +288,7 @@ func ParseSecret(b *Block, name string) (*Secret, error) {
 	case 2:
 		secret.Encoding, secret.Value = args[0], args[1]
 		if secret.Encoding != "base64" && secret.Encoding != "hex" {
-			return nil, b.Errf("%s takes base64, hex or nothing before its value; put the value in quotes if it contains spaces", name)
+			return nil, b.Errf("%s takes base64, hex or nothing before its value; put the value in quotes if it contains spaces%s", name, Meant(secret.Encoding, encodings...))
 		}
 	default:
 		return nil, b.Errf("%s takes a value, as in: secret {env.JWT_SECRET}, or an encoding and a value, as in: secret base64 {env.JWT_SECRET}", name)

@@ -56,7 +56,7 @@ type options struct {
 func read(text string) (o options, err error) {
 	d := caddyfile.NewTestDispenser(text)
 	d.Next()
-	return o, config.ReadBlock(d, "test", "", []config.Option{
+	return o, config.ReadBlock(d, "test", []config.Option{
 		{Name: "audience", Read: config.Words("values", &o.audience), Repeatable: true},
 		{Name: "leeway", Read: config.Duration(&o.leeway)},
 		{Name: "token_type", Read: config.Word("a typ", &o.tokenType)},

@@ -23,6 +23,8 @@ type Secret struct {
 	Encoding string `json:"encoding,omitempty"`
 }
 
+var encodings = []string{"base64", "hex"}
+
 // Key returns the key of the secret, with placeholders resolved. Errors never contain the
 // secret.
 func (c *Secret) Key() (*jwt.Key, error) {
@@ -52,7 +54,7 @@ func DecodeSecret(value, encoding string) (*jwt.Key, error) {
 		standardAlphabet := strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimSpace(value))
 		secret, err = base64.RawStdEncoding.DecodeString(strings.TrimRight(standardAlphabet, "="))
 	default:
-		return nil, fmt.Errorf("unknown encoding %q; it must be base64 or hex, or omitted", encoding)
+		return nil, Unknown("encoding", encoding, encodings)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("it is not %s", encoding)

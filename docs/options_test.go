@@ -27,8 +27,7 @@ func TestReferenceHasTheOptionsOfTheProgram(t *testing.T) {
 		if list == nil {
 			t.Fatalf("%s: no list in %v", block, err)
 		}
-		text := strings.ReplaceAll(strings.TrimSuffix(list[1], ", and the other options are specified outside its block"), " and ", ", ")
-		text, _, _ = strings.Cut(text, ", the other options")
+		text := strings.ReplaceAll(list[1], " and ", ", ")
 		text, _, _ = strings.Cut(text, ", at Caddyfile")
 		named := strings.Split(strings.TrimRight(text, ", "), ", ")
 		shown := optionsShown(comments[c.comment], block)

@@ -46,7 +46,7 @@ func splitCompact(token string, scratch *[]byte) (parts compact, err error) {
 	}
 	// The decoder ignores line breaks, so reject them here.
 	if strings.Count(token, ".") != 2 || strings.IndexByte(token, '\r') >= 0 || strings.IndexByte(token, '\n') >= 0 {
-		return parts, refusal.New(refusal.MalformedToken, "%d parts; a signed JWT has 3", strings.Count(token, ".")+1)
+		return parts, refusal.New(refusal.MalformedToken, "a signed JWT has 3 parts, not %d", strings.Count(token, ".")+1)
 	}
 	buffer := append(slices.Grow((*scratch)[:0], 2*len(token)), token...)
 	raw := buffer[:len(token):len(token)]

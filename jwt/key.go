@@ -133,7 +133,7 @@ func NewSecretKey(secret []byte) (*Key, error) {
 		}
 	}
 	if algorithms == nil {
-		return nil, fmt.Errorf("the secret has %d bytes; HS256 requires at least 32, HS384 48, HS512 64: %s", len(secret), SecretBytesHint)
+		return nil, fmt.Errorf("the secret has a length of %d; HS256 requires at least 32 bytes, HS384 48, HS512 64: %s", len(secret), SecretBytesHint)
 	}
 	return newKey("", bytes.Clone(secret), algorithms)
 }

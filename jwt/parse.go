@@ -206,7 +206,7 @@ func ParseKeySet(text []byte) (keys []*Key, unused []error, err error) {
 		return nil, nil, errors.New("the JWK set has no keys")
 	}
 	if len(keys) == 0 {
-		return nil, unused, fmt.Errorf("none of the %d keys of the JWK set is usable: %w", len(set.Keys), errors.Join(unused...))
+		return nil, unused, fmt.Errorf("no key of the JWK set is usable: %w", errors.Join(unused...))
 	}
 	return keys, unused, nil
 }

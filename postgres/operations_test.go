@@ -142,7 +142,7 @@ func TestOperationsSeveralNodes(t *testing.T) {
 	old, refreshToken := a.signsUp("alice@example.com")
 
 	printed := host.Type("From one node to several", 0)
-	if !strings.Contains(printed, "users: 1 rows, the same in both") {
+	if !strings.Contains(printed, "users: 1 row, the same in both") {
 		t.Error(printed)
 	}
 	a.mustAllow(401, old, "an access token of before the move")

@@ -85,7 +85,7 @@ const (
 func (s *Store) Provision(ctx caddy.Context) error {
 	dsn := caddy.NewReplacer().ReplaceKnown(s.DSN, "")
 	if dsn == "" {
-		return errors.New("dsn is empty; is the environment variable set, and does the file exist?")
+		return errors.New("the DSN is empty; is the environment variable set, and does the file exist?")
 	}
 	settings, err := parseDSN(dsn)
 	if err != nil {
@@ -122,7 +122,7 @@ func parseDSN(dsn string) (poolConfig, error) {
 		if err == nil || strings.Contains(err.Error(), dsn) {
 			err = errors.New("it is malformed")
 		}
-		return poolConfig{}, fmt.Errorf("dsn, as postgres://user:password@host:5432/name or host=… user=…: %w", err)
+		return poolConfig{}, fmt.Errorf("the DSN is not valid (%w); write postgres://user:password@host:5432/name or host=… user=…", err)
 	}
 	config := poolConfig{connection: connection, connections: defaultConnections}
 	if text, given := connection.RuntimeParams["pool_max_conns"]; given {

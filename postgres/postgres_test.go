@@ -374,7 +374,7 @@ func TestStoreCopy(t *testing.T) {
 	must(users.String(), "user", "import", "--format", "jsonl", "--store", file, "-")
 	must("", "client", "add", "--store", file, "--redirect-uri", "https://app.example/callback", "app")
 	output := must("", "store", "copy", file, "postgres {env.ACCOUNTS_DSN}")
-	if !strings.Contains(output, "users: 1500 rows, the same in both") || !strings.Contains(output, "records: 1 rows") {
+	if !strings.Contains(output, "users: 1500 rows, the same in both") || !strings.Contains(output, "records: 1 row") {
 		t.Error(output)
 	}
 	must("", "store", "copy", "postgres {env.ACCOUNTS_DSN}", back)
@@ -385,7 +385,7 @@ func TestStoreCopy(t *testing.T) {
 	if output, err := run("", "store", "copy", file, "postgres {env.ACCOUNTS_DSN}"); err == nil || !strings.Contains(output, "1500 rows in the table users") {
 		t.Errorf("into one that is not empty: %v %s", err, output)
 	}
-	if output, err := run("", "store", "copy", file, "postgres {env.NOT_SET}"); err == nil || !strings.Contains(output, "dsn is empty") {
+	if output, err := run("", "store", "copy", file, "postgres {env.NOT_SET}"); err == nil || !strings.Contains(output, "the DSN is empty") {
 		t.Errorf("a variable that is not set: %v %s", err, output)
 	}
 	if output, err := run("", "store", "copy", file, "postgres host=127.0.0.1 dbname=accounts"); err == nil || !strings.Contains(output, "put a DSN of several words in quotes") {
@@ -477,8 +477,8 @@ func TestDocs(t *testing.T) {
 func TestWrongDSN(t *testing.T) {
 	const password = "a-password-that-nobody-may-see"
 	for dsn, want := range map[string]string{
-		"": "dsn is empty",
-		"postgres://user:" + password + "@host:port/db":                 "dsn, as postgres://",
+		"": "the DSN is empty",
+		"postgres://user:" + password + "@host:port/db":                 "write postgres://",
 		"host=x password=" + password + " pool_max_conns=many":          `pool_max_conns is "many"`,
 		"host=x password=" + password + " pool_max_conns=16abc":         `pool_max_conns is "16abc"`,
 		"host=x password=" + password + " pool_min_conns=2":             "pool_min_conns is not supported; use pool_max_conns",

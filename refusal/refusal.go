@@ -137,7 +137,7 @@ func New(reason Reason, format string, args ...any) *Error {
 func Quoted(s string) string {
 	const longest = 64
 	if len(s) > longest {
-		return fmt.Sprintf("%q and %d more bytes", s[:longest], len(s)-longest)
+		return fmt.Sprintf("%q and more, %d bytes in all", s[:longest], len(s))
 	}
 	return fmt.Sprintf("%q", s)
 }

@@ -180,7 +180,7 @@ func (in *input) err() error {
 	}
 	slices.SortFunc(in.properties, func(a, b refusal.PropertyError) int { return strings.Compare(a.Path, b.Path) })
 	if more := all - len(in.properties); more > 0 {
-		in.properties = append(in.properties, refusal.PropertyError{Path: "", Code: "more", Message: fmt.Sprintf("has %d more errors", more), Info: map[string]any{"more": more}})
+		in.properties = append(in.properties, refusal.PropertyError{Path: "", Code: "more", Message: fmt.Sprintf("has errors that are not listed: %d", more), Info: map[string]any{"more": more}})
 	}
 	return &refusal.Error{Reason: refusal.Properties, Properties: in.properties}
 }

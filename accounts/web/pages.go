@@ -155,7 +155,9 @@ func readPage(dir string, embedded fs.FS, name string) ([]byte, error) {
 		if !errors.Is(err, fs.ErrNotExist) {
 			return text, err
 		}
-		if _, err := os.Stat(dir); err != nil {
+		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("templates: there is no folder %s; create it, or remove the option to use the standard pages", dir)
+		} else if err != nil {
 			return nil, fmt.Errorf("templates: %w", err)
 		}
 	}

@@ -5,6 +5,7 @@ package cli
 import (
 	"fmt"
 
+	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
@@ -45,7 +46,11 @@ func groups(cmd *cobra.Command) {
 		if len(args) == 0 {
 			return cmd.Help()
 		}
-		return fmt.Errorf("%s has no command %s; `%s --help` lists them", cmd.CommandPath(), refusal.Quoted(args[0]), cmd.CommandPath())
+		var names []string
+		for _, inner := range cmd.Commands() {
+			names = append(names, inner.Name())
+		}
+		return fmt.Errorf("%s has no command %s; `%s --help` lists them%s", cmd.CommandPath(), refusal.Quoted(args[0]), cmd.CommandPath(), config.Meant(args[0], names...))
 	})
 }
 

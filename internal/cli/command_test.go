@@ -218,7 +218,9 @@ func TestUserCommandsRefuse(t *testing.T) {
 		{sitetest.GoodPassword, "there is no user", []string{"passwd", "bob@example.com"}},
 		{"", "there is no user", []string{"roles", "bob@example.com", "--add", "admin"}},
 		{"", "--store and --config are both set", []string{"list", "--config", "Caddyfile"}},
-		{"", `--format "xml": it must be csv or jsonl`, []string{"export", "--format", "xml"}},
+		{"", `--format: unknown format "cvs"; did you mean csv? Supported: csv, jsonl`, []string{"export", "--format", "cvs"}},
+		{"", `--format: unknown format "json"; did you mean jsonl?`, []string{"import", "--format", "json", "users.csv"}},
+		{"", `caddy jwt user has no command "lst"; ` + "`caddy jwt user --help` lists them; did you mean list?", []string{"lst"}},
 	} {
 		c.Refuses(refused.stdin, refused.want, append([]string{"user"}, refused.args...)...)
 	}
@@ -584,6 +586,10 @@ func TestKeysCommands(t *testing.T) {
 	body := sitetest.AccountsBody(store, "")
 	c := withCaddyfile(t, sitetest.GlobalOptions(storage, s.LogFile, "")+s.URL+" {\n"+body+"\n}")
 	c.Refuses("", "there is no key yet; Caddy creates it", "keys", "list")
+	if out, _, _ := c.Run("", "keys", "list"); out != "" {
+		t.Errorf("a list without keys has %q", out)
+	}
+	accountstest.Has(t, (&accountstest.CommandLine{TB: t}).Must("", "user", "reset", "--help"), "caddy jwt user reset-link <email or ID> --base <URL>")
 	c.Refuses("", "there is no key yet; Caddy creates it", "keys", "rotate")
 	accountstest.RunSite(t, s, body, storage)
 	given := s.SignedUp("alice@example.com")
@@ -681,8 +687,8 @@ func TestInspect(t *testing.T) {
 	payload, signature, _ := strings.Cut(rest, ".")
 	for _, malformed := range []struct{ token, want, shown string }{
 		{"", "it is empty", ""},
-		{"opaque", "1 parts; a signed JWT has 3", ""},
-		{token + ".x.y", "5 parts; a signed JWT has 3", ""},
+		{"opaque", "a signed JWT has 3 parts, not 1", ""},
+		{token + ".x.y", "a signed JWT has 3 parts, not 5", ""},
 		{"=" + token, "the header is empty or not strict base64url", ""},
 		{header + ".." + signature, "the payload is empty or not strict base64url", `"alg"`},
 		{header + "." + payload + ".", "the signature is empty or not strict base64url", `"sub"`},
@@ -743,7 +749,7 @@ func TestInspectWithConfig(t *testing.T) {
 		}
 		hasNot(t, stdout+stderr+fmt.Sprint(err), refused.token, sitetest.Secret)
 	}
-	c.Refuses("a.b", "2 parts; a signed JWT has 3", "inspect")
+	c.Refuses("a.b", "a signed JWT has 3 parts, not 2", "inspect")
 	c = withCaddyfile(t, ":1 {\n respond hello\n}")
 	if _, _, err := c.Run(good, "inspect"); err == nil || !strings.Contains(err.Error(), "has no jwt handler") {
 		t.Errorf("a config without a jwt handler: %v", err)
@@ -826,6 +832,8 @@ func TestCommandsRefuseWhatWouldBeLost(t *testing.T) {
 		"--claim aud is specified twice":                       {"--claim", "aud=a", "--claim", "aud=b"},
 		"--claim exp is a string, but a time must be a number": {"--claim", "exp=5"},
 		"--lifetime": {"--lifetime", "soon"},
+		"--alg hs256: this key is for HS256, HS384, HS512; did you mean HS256?":      {"--alg", "hs256"},
+		`--secret: unknown encoding "bas64"; did you mean base64? Supported: base64`: {"--encoding", "bas64"},
 	} {
 		c.Refuses("", want, append([]string{"token", "--secret", "env:TOKEN_SECRET"}, claims...)...)
 	}

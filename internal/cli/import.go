@@ -21,6 +21,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts/password"
+	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
@@ -65,17 +66,21 @@ removes that apostrophe.`,
 	return cmd
 }
 
+var formats = []string{"csv", "jsonl"}
+
 // importFormat returns the format: from the flag, otherwise from the file name.
 func (o *operator) importFormat() (string, error) {
 	format := o.flags.String("format")
 	if format == "" {
 		format = strings.TrimPrefix(filepath.Ext(o.args[0]), ".")
 	}
-	switch format {
-	case "csv", "jsonl":
+	switch {
+	case slices.Contains(formats, format):
 		return format, nil
-	case "ndjson":
+	case format == "ndjson":
 		return "jsonl", nil
+	case o.flags.String("format") != "":
+		return "", fmt.Errorf("--format: %w", config.Unknown("format", format, formats))
 	}
 	return "", fmt.Errorf("the format of %s is unknown; set --format csv or --format jsonl", refusal.Quoted(o.args[0]))
 }
@@ -327,7 +332,7 @@ func parseJSONUser(line []byte) (record userRecord, err error) {
 	case !ok:
 		return record, jwt.JSONError(err)
 	case errors.Is(err, jsonv2.ErrUnknownName):
-		return record, fmt.Errorf("unknown member %s; put other properties into profile", refusal.Quoted(semantic.JSONPointer.LastToken()))
+		return record, fmt.Errorf("unknown member %s; put other properties into profile%s", refusal.Quoted(semantic.JSONPointer.LastToken()), config.Meant(semantic.JSONPointer.LastToken(), append(csvColumns, "profile")...))
 	case semantic.JSONPointer == "":
 		return record, errors.New("it is not a JSON object")
 	}
@@ -455,7 +460,7 @@ func exportUsers(o *operator) error {
 	case "csv":
 		err = o.exportCSV(out)
 	default:
-		err = fmt.Errorf("--format %q: it must be csv or jsonl", format)
+		err = fmt.Errorf("--format: %w", config.Unknown("format", format, formats))
 	}
 	return errors.Join(err, out.Flush())
 }

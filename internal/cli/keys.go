@@ -136,11 +136,12 @@ func withKeys(cmd *cobra.Command, do func(caddy.Context, certmagic.Storage, keyP
 func listKeys(cmd *cobra.Command, _ []string) error {
 	now := time.Now()
 	table := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "ISSUER\tKID\tCREATED\tSTATE")
+	head := "ISSUER\tKID\tCREATED\tSTATE\n" // not without a key, as before an error
 	err := withKeys(cmd, func(ctx caddy.Context, storage certmagic.Storage, place keyPlace) error {
 		stored, err := signing.Load(ctx, storage, place.path)
 		for i, key := range stored.Keys {
-			fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", place.issuer, key.ID(), timeText(key.CreatedAt), keyState(stored, i, now))
+			fmt.Fprintf(table, "%s%s\t%s\t%s\t%s\n", head, place.issuer, key.ID(), timeText(key.CreatedAt), keyState(stored, i, now))
+			head = ""
 		}
 		return err
 	})

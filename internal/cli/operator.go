@@ -75,13 +75,8 @@ func operates(adds bool, operate func(*operator) error) func(*cobra.Command, []s
 			}
 		}
 		chosen := *o.sites[0] // a copy, because LoadStore clears the module's config
-		module, err := ctx.LoadModule(&chosen, "StoreRaw")
-		if err != nil {
+		if o.store, err = accounts.LoadStore(ctx, &chosen); err != nil {
 			return fmt.Errorf("user store: %w", err)
-		}
-		var ok bool
-		if o.store, ok = module.(store.UserStore); !ok {
-			return fmt.Errorf("user store: %T is not a UserStore", module)
 		}
 		if err := sqlstore.CheckWhole(ctx, o.store); err != nil {
 			return fmt.Errorf("user store: %w", err)

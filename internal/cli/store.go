@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
-	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddy-jwt/caddy-jwt/store/filestore"
 	"github.com/caddy-jwt/caddy-jwt/store/sqlstore"
@@ -55,7 +54,7 @@ copied.`,
 		Example: `  caddy jwt store copy users.db 'postgres {env.ACCOUNTS_DSN}'`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 2 {
-				return fmt.Errorf("%s takes two stores, as in: caddy jwt store copy users.db 'postgres {env.ACCOUNTS_DSN}'; %d arguments are given, so put each store in quotes", cmd.CommandPath(), len(args))
+				return fmt.Errorf("%s takes two stores, as in: caddy jwt store copy users.db 'postgres {env.ACCOUNTS_DSN}'; put each store in quotes", cmd.CommandPath())
 			}
 			return nil
 		},
@@ -95,7 +94,7 @@ func copyStores(cmd *cobra.Command, args []string) error {
 		return fmt.Errorf("%w; the rows copied so far are kept; run the command again to resume", err)
 	}
 	for _, sum := range sums {
-		fmt.Fprintf(cmd.OutOrStdout(), "%s: %d rows, the same in both\n", sum.Table, sum.Rows)
+		fmt.Fprintf(cmd.OutOrStdout(), "%s: %s, the same in both\n", sum.Table, sqlstore.Rows(sum.Rows))
 	}
 	return nil
 }
@@ -145,13 +144,12 @@ func namedStore(text string) (json.RawMessage, error) {
 	} else if _, err := caddy.GetModule("jwt.stores." + words[0].Text); len(words) == 1 && err != nil || strings.ContainsAny(words[0].Text, `/\.`) {
 		return caddyconfig.JSONModuleObject(&filestore.Store{Path: text}, "module", "file", nil), nil
 	}
-	id := "jwt.stores." + words[0].Text
-	if _, err := caddy.GetModule(id); err != nil {
-		return nil, fmt.Errorf("unknown store %s; file is always available, and postgres if this Caddy is built with it", refusal.Quoted(words[0].Text))
+	if err := accounts.CheckModule("jwt.stores", words[0].Text); err != nil {
+		return nil, err
 	}
 	d := caddyfile.NewDispenser(words)
 	d.Next() // on the kind, as UnmarshalModule wants it
-	module, err := caddyfile.UnmarshalModule(d, id)
+	module, err := caddyfile.UnmarshalModule(d, "jwt.stores."+words[0].Text)
 	if err != nil {
 		return nil, err
 	}

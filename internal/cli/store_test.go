@@ -55,7 +55,7 @@ func TestStoreCopy(t *testing.T) {
 	fillStore(t, from, 1200)
 	c := &accountstest.CommandLine{TB: t}
 	out := c.Must("", "store", "copy", from, `file "`+to+`"`)
-	accountstest.Has(t, out, "users: 1200 rows, the same in both", "sessions: 2 rows", "revocations: 1 rows", "one_time_tokens: 3 rows", "records: 3 rows")
+	accountstest.Has(t, out, "users: 1200 rows, the same in both", "sessions: 2 rows", "revocations: 1 row", "one_time_tokens: 3 rows", "records: 3 rows")
 	export := func(path string) string {
 		return (&accountstest.CommandLine{TB: t, Where: []string{"--store", path}}).Must("", "user", "export")
 	}
@@ -74,9 +74,11 @@ func TestStoreCopy(t *testing.T) {
 	c.Refuses("", "the two stores are the same", "store", "copy", from, `file "`+from+`"`)
 	c.Refuses("", "takes two stores, as in: caddy jwt store copy users.db", "store", "copy", from)
 	c.Refuses("", "the store to copy to: unknown store \"redis\"", "store", "copy", from, "redis localhost")
-	c.Refuses("", "unknown store \"postgres\"; file is always available, and postgres if this Caddy is built with it", "store", "copy", from, "postgres://localhost/db")
-	c.Refuses("", "unknown store \"postgres\"", "store", "copy", from, "postgresql://localhost/db")
-	c.Refuses("", "5 arguments are given, so put each store in quotes", "store", "copy", from, "postgres", "host=localhost", "dbname=db", "user=caddy")
+	c.Refuses("", "this Caddy is built without store postgres; build one with it: xcaddy build --with github.com/caddy-jwt/caddy-jwt --with github.com/caddy-jwt/caddy-jwt/postgres", "store", "copy", from, "postgres://localhost/db")
+	c.Refuses("", "this Caddy is built without store postgres", "store", "copy", from, "postgresql://localhost/db")
+	c.Refuses("", `unknown store "postgre"; did you mean postgres? Supported: `, "store", "copy", from, "postgre localhost")
+	c.Refuses("", "a store file takes a path, not a URL", "user", "list", "--store", "postgres://user:password@localhost/db")
+	c.Refuses("", "put each store in quotes", "store", "copy", from, "postgres", "host=localhost", "dbname=db", "user=caddy")
 	c.Refuses("", "store file takes at most one path", "store", "copy", from, "file a b")
 	c.Refuses("", "it must be the path of a file, or what follows the option store", "store", "copy", "", to)
 }

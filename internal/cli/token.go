@@ -143,7 +143,7 @@ func newSigner(stdin io.Reader, flags caddycmd.Flags) (signing.Signer, error) {
 	s.Algorithm = algorithms[0]
 	if expected := flags.String("alg"); expected != "" {
 		if !slices.Contains(algorithms, expected) {
-			return s, fmt.Errorf("--alg %s: this key is for %s", expected, strings.Join(algorithms, ", "))
+			return s, fmt.Errorf("--alg %s: this key is for %s%s", expected, strings.Join(algorithms, ", "), config.Meant(expected, algorithms...))
 		}
 		s.Algorithm = expected
 	}

@@ -623,8 +623,9 @@ func changeRoles(o *operator) error {
 
 func resetLinkCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "reset-link <email or ID> --base <URL> [flags]",
-		Short: "Creates a link for setting a new password",
+		Use:     "reset-link <email or ID> --base <URL> [flags]",
+		Aliases: []string{"reset"},
+		Short:   "Creates a link for setting a new password",
 		Long: `
 Prints a link with which a user can set a new password, once. Anybody who has the link
 can use it, so send it only to that user.

@@ -31,6 +31,7 @@ import (
 
 func init() {
 	caddy.RegisterModule(new(Login))
+	config.RegisterBlock("login_with", new(Login).options())
 }
 
 // Login lets users log in through an OpenID Provider. It uses the authorization code flow
@@ -522,7 +523,7 @@ func (l *Login) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.Errf("login_with takes a name and a block, as in: login_with google {")
 	}
-	if err := config.ReadBlock(d, "login_with "+l.Name, "", l.options()); err != nil {
+	if err := config.ReadBlock(d, "login_with "+l.Name, l.options()); err != nil {
 		return err
 	}
 	if l.Issuer == "" || l.ClientID == "" {

@@ -11,6 +11,8 @@ import (
 )
 
 func init() {
+	config.RegisterBlock("oidc_provider", new(Provider).options())
+	config.RegisterBlock("client", new(Client).options())
 	httpcaddyfile.RegisterDirective("oidc_provider", parseDirective)
 	httpcaddyfile.RegisterDirectiveOrder("oidc_provider", httpcaddyfile.After, "try_files") // and therefore before jwt, since it needs no token
 }
@@ -67,7 +69,7 @@ func (p *Provider) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.Errf("oidc_provider takes a block and no matcher; the issuer determines its paths")
 	}
-	if err := config.ReadBlock(d, "oidc_provider", "", p.options()); err != nil {
+	if err := config.ReadBlock(d, "oidc_provider", p.options()); err != nil {
 		return err
 	}
 	if p.Issuer == "" {
@@ -89,7 +91,7 @@ func (p *Provider) options() []config.Option {
 				return err
 			}
 			p.Clients = append(p.Clients, client)
-			return config.ReadBlock(b.Dispenser, "client "+client.ID, "", client.options())
+			return config.ReadBlock(b.Dispenser, "client "+client.ID, client.options())
 		}},
 		{Name: "claims", Repeatable: true, Read: p.readClaims},
 		{Name: "user_editable", Read: config.Words("profile properties of the accounts, as in: user_editable employer", &p.UserEditable)},

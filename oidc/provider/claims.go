@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/oidc/internal/protocol"
 	"github.com/caddy-jwt/caddy-jwt/store"
 )
@@ -41,7 +42,7 @@ func (p *Provider) checkProfile() error {
 	}
 	for _, name := range p.UserEditable {
 		if !slices.Contains(p.Accounts.Profile, name) {
-			return fmt.Errorf("user_editable %s: the accounts have no such property, so users cannot set it; write `profile %s` in accounts, or remove it from user_editable", name, name)
+			return fmt.Errorf("user_editable %s: the accounts have no such property, so users cannot set it; write `profile %s` in accounts, or remove it from user_editable%s", name, name, config.Meant(name, p.Accounts.Profile...))
 		}
 	}
 	for _, name := range p.Accounts.Profile {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/accounts/password"
 	"github.com/caddy-jwt/caddy-jwt/accounts/web"
+	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/oidc/internal/protocol"
 	"github.com/caddyserver/caddy/v2"
@@ -157,7 +158,7 @@ func (c *Client) resolve(p *Provider) error {
 	for i, responseType := range c.ResponseTypes {
 		c.ResponseTypes[i] = normalResponseType(responseType)
 		if !slices.Contains(responseTypes, c.ResponseTypes[i]) {
-			return fmt.Errorf("response_types: unknown response type %q; supported: %s", responseType, strings.Join(responseTypes, ", "))
+			return fmt.Errorf("response_types: %w", config.Unknown("response type", responseType, responseTypes))
 		}
 	}
 	return c.check(p)
@@ -187,9 +188,9 @@ func (c *Client) check(p *Provider) error {
 	case strings.ContainsAny(strings.TrimRight(c.Secret, "\r\n"), "\r\n"):
 		return errors.New("secret has several lines; a secret must be a single line, such as the output of openssl rand -hex 32")
 	case c.Secret != "" && len(c.Secret) < minSecretBytes:
-		return fmt.Errorf("secret has %d bytes; it must have at least %d", len(c.Secret), minSecretBytes)
+		return fmt.Errorf("secret has a length of %d; it must have at least %d bytes", len(c.Secret), minSecretBytes)
 	case !slices.Contains(consentModes, c.Consent):
-		return fmt.Errorf("consent is %q; it must be always, once or never", c.Consent)
+		return fmt.Errorf("consent: %w", config.Unknown("value", c.Consent, consentModes))
 	case c.AccessTokenLifetime < 0 || c.RefreshTokenLifetime < 0 || c.IDTokenLifetime < 0:
 		return errors.New("a lifetime is negative")
 	case max(c.AccessTokenLifetime, c.IDTokenLifetime) > caddy.Duration(longestTokenLifetime):
@@ -212,7 +213,7 @@ func (c *Client) check(p *Provider) error {
 	}
 	for _, grantType := range c.GrantTypes {
 		if !slices.Contains(grantTypes, grantType) {
-			return fmt.Errorf("grant_types: unknown grant type %q; supported: %s", grantType, strings.Join(grantTypes, ", "))
+			return fmt.Errorf("grant_types: %w", config.Unknown("grant type", grantType, grantTypes))
 		}
 	}
 	for name, uris := range map[string][]string{"redirect_uri": c.RedirectURIs, "post_logout_redirect_uri": c.PostLogoutRedirectURIs} {

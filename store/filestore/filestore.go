@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -70,11 +71,7 @@ var files = caddy.NewUsagePool()
 // Provision sets up the store. The file is opened when the config starts or when it is
 // first needed. If opening fails, it is retried later; tokens are verified in the meantime.
 func (f *Store) Provision(ctx caddy.Context) error {
-	if err := config.Resolve("path", &f.Path); err != nil {
-		return err
-	}
-	config.SetDefault(&f.Path, defaultStorePath())
-	path, err := filepath.Abs(f.Path)
+	path, err := f.resolve()
 	if err != nil {
 		return err
 	}
@@ -93,6 +90,18 @@ func (f *Store) Provision(ctx caddy.Context) error {
 		return config.StoreAtStart(ctx, err, known)
 	})
 	return nil
+}
+
+// resolve replaces the placeholders of the path, and returns it in full.
+func (f *Store) resolve() (string, error) {
+	if err := config.Resolve("path", &f.Path); err != nil {
+		return "", err
+	}
+	if strings.Contains(f.Path, "://") { // with a password in it
+		return "", errors.New("a store file takes a path, not a URL; for a database write `store postgres <dsn>` in the Caddyfile, and use --config <file> with the commands")
+	}
+	config.SetDefault(&f.Path, defaultStorePath())
+	return filepath.Abs(f.Path)
 }
 
 func defaultStorePath() string { return filepath.Join(caddy.AppDataDir(), "jwt", "users.db") }

@@ -6,10 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
-
-	"github.com/caddy-jwt/caddy-jwt/config"
 )
 
 // ErrNoStore means that no server and no command has made the store yet.
@@ -41,11 +38,7 @@ func Path(store json.RawMessage) (string, error) {
 	if err := json.Unmarshal(store, &file); err != nil {
 		return "", err
 	}
-	if err := config.Resolve("path", &file.Path); err != nil {
-		return "", err
-	}
-	config.SetDefault(&file.Path, defaultStorePath())
-	return filepath.Abs(file.Path)
+	return file.resolve()
 }
 
 // ShellWord quotes a path for a shell, where it must.

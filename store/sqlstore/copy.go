@@ -76,7 +76,15 @@ type NotEmptyError struct {
 
 // Error returns the table that is not empty, and its number of rows.
 func (e *NotEmptyError) Error() string {
-	return fmt.Sprintf("it already has %d rows in the table %s; copy into an empty store", e.rows, e.table)
+	return fmt.Sprintf("it already has %s in the table %s; copy into an empty store", Rows(e.rows), e.table)
+}
+
+// Rows returns a number of rows in words: 1 row, 2 rows.
+func Rows(n int64) string {
+	if n == 1 {
+		return "1 row"
+	}
+	return fmt.Sprintf("%d rows", n)
 }
 
 // errOtherCopy means that the destination has an unfinished copy of another store.
@@ -264,7 +272,7 @@ func (c *Copy) compare(ctx context.Context) (sums []TableSum, err error) {
 			}
 		}
 		if of[0] != of[1] {
-			return nil, fmt.Errorf("%w: the table %s has %d rows in the source and %d in the copy, or some rows differ", ErrCopyDiffers, table.name, of[0].Rows, of[1].Rows)
+			return nil, fmt.Errorf("%w: the table %s has %s in the source and %d in the copy, or some rows differ", ErrCopyDiffers, table.name, Rows(of[0].Rows), of[1].Rows)
 		}
 		sums = append(sums, of[0])
 	}

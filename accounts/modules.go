@@ -1,0 +1,66 @@
+package accounts
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/caddy-jwt/caddy-jwt/config"
+	"github.com/caddyserver/caddy/v2"
+)
+
+// ownPackages has the modules that a Caddy may be built without: the option of each, and
+// its package.
+var ownPackages = map[string]struct{ option, pkg string }{
+	"jwt.stores.postgres": {"store postgres", "postgres"},
+	"jwt.logins.oidc":     {"login_with", "oidc"},
+}
+
+// CheckModule returns an error if a module of `jwt.stores` or `jwt.logins` does not exist or
+// is not built in.
+func CheckModule(namespace, name string) error {
+	id := namespace + "." + name
+	if _, err := caddy.GetModule(id); err == nil {
+		return nil
+	}
+	if own, ok := ownPackages[id]; ok {
+		return fmt.Errorf("this Caddy is built without %s; build one with it: xcaddy build --with github.com/caddy-jwt/caddy-jwt --with github.com/caddy-jwt/caddy-jwt/%s", own.option, own.pkg)
+	}
+	if strings.ContainsAny(name, ":=") { // a DSN, which includes a password
+		return errors.New("store takes the kind of the store before its DSN, as in: store postgres {env.ACCOUNTS_DSN}")
+	}
+	ids := slices.Collect(maps.Keys(ownPackages))
+	for _, module := range caddy.GetModules(namespace) {
+		ids = append(ids, string(module.ID))
+	}
+	slices.Sort(ids)
+	var known []string
+	for _, id := range slices.Compact(ids) {
+		if name, ok := strings.CutPrefix(id, namespace+"."); ok {
+			known = append(known, name)
+		}
+	}
+	return config.Unknown(strings.TrimSuffix(strings.TrimPrefix(namespace, "jwt."), "s"), name, known)
+}
+
+// checkModules is CheckModule for the JSON of modules.
+func checkModules(namespace string, modules ...json.RawMessage) error {
+	for _, raw := range modules {
+		var named struct {
+			Module string `json:"module"`
+		}
+		if err := json.Unmarshal(raw, &named); err != nil {
+			return err
+		}
+		if named.Module == "" {
+			continue // Caddy's error is about that
+		}
+		if err := CheckModule(namespace, named.Module); err != nil {
+			return err
+		}
+	}
+	return nil
+}
