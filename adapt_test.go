@@ -44,22 +44,26 @@ func TestAdapt(t *testing.T) {
 // error, and ends no server.
 func TestWrongJSON(t *testing.T) {
 	for handler, want := range map[string]string{
-		`{"handler":"jwt","issuers":[null]}`:                                                   "one entry is null",
-		`{"handler":"jwt","issuers":[{"secrets":[null]}]}`:                                     "secret 0 is null",
-		`{"handler":"jwt","issuers":[{"jwks":{}}],"from":[null]}`:                              "one entry is null",
-		`{"handler":"jwt","issuers":[{"jwks":{}}],"require":[null]}`:                           "one entry is null",
-		`{"handler":"jwt","issuers":[{"jwks":{}}],"claim_headers":[null]}`:                     "one entry is null",
-		`{"handler":"jwt_guard","headers":[null]}`:                                             "one entry is null",
-		`{"handler":"jwt_accounts","login_with":[null]}`:                                       "login_with",
-		`{"handler":"jwt_accounts","login_with":[{"module":"odic"}]}`:                          `unknown login "odic"; did you mean oidc? Supported: `,
-		`{"handler":"jwt_accounts","login_with":[{"module":"oidc"}]}`:                          "this Caddy is built without login_with; build one with it: xcaddy",
+		`{"handler":"jwt","issuers":[null]}`:                               "one entry is null",
+		`{"handler":"jwt","issuers":[{"secrets":[null]}]}`:                 "secret 0 is null",
+		`{"handler":"jwt","issuers":[{"jwks":{}}],"from":[null]}`:          "one entry is null",
+		`{"handler":"jwt","issuers":[{"jwks":{}}],"require":[null]}`:       "one entry is null",
+		`{"handler":"jwt","issuers":[{"jwks":{}}],"claim_headers":[null]}`: "one entry is null",
+		`{"handler":"jwt_guard","headers":[null]}`:                         "one entry is null",
+		`{"handler":"jwt_accounts","login_with":[null]}`:                   "login_with",
+		`{"handler":"jwt_accounts","login_with":[{"module":"odic"}]}`:      `unknown login "odic"; did you mean oidc? Supported: `,
+		`{"handler":"jwt_accounts","login_with":[{"module":"oidc"}]}`: "this Caddy is built " +
+			"without login_with; build one with it: xcaddy",
 		`{"handler":"jwt_accounts","store":{"module":"postgre"}}`:                              `unknown store "postgre"; did you mean postgres? Supported: `,
 		`{"handler":"jwt_accounts","signup":"opne"}`:                                           `signup: unknown value "opne"; did you mean open? Supported: open, closed`,
 		`{"handler":"jwt_accounts","routes":{"logn":"/x"}}`:                                    `unknown route "logn"; did you mean login? Supported: `,
 		`{"handler":"authentication","providers":{"jwt_bearer":{"issuers":[null]}}}`:           "one entry is null",
 		`{"handler":"authentication","providers":{"jwt_bearer":{"issuers":[],"from":[null]}}}`: "one entry is null",
 	} {
-		err := sitetest.Validate(t, []byte(`{"admin":{"disabled":true},"apps":{"http":{"servers":{"s":{"listen":["127.0.0.1:0"],"routes":[{"handle":[`+handler+`]}]}}}}}`))
+		err := sitetest.Validate(t, []byte(
+			`{"admin":{"disabled":true},"apps":{"http":{"servers":{"s":{"listen":["127.0.0.1:0"],"routes":[{"handle":[`+
+				handler+`]}]}}}}}`,
+		))
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s says %v, expected %q", handler, err, want)
 		}

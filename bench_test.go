@@ -59,8 +59,10 @@ var empty = caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error
 // typicalClaims are of the size that identity providers send.
 func typicalClaims(id int) sitetest.JSON {
 	return sitetest.Claims(sitetest.JSON{
-		"sub": fmt.Sprintf("auth0|%024d", id), "aud": []string{"https://api.example.com", "https://issuer.example/userinfo"}, "iat": time.Now().Unix(),
-		"azp": "my_client_id_0123456789", "scope": "openid profile read:todos write:todos", "roles": []string{"admin", "editor"}, "email": "alice@example.com",
+		"sub": fmt.Sprintf("auth0|%024d", id),
+		"aud": []string{"https://api.example.com", "https://issuer.example/userinfo"}, "iat": time.Now().Unix(),
+		"azp": "my_client_id_0123456789", "scope": "openid profile read:todos write:todos",
+		"roles": []string{"admin", "editor"}, "email": "alice@example.com",
 	})
 }
 
@@ -75,13 +77,20 @@ func BenchmarkAlreadySeen(b *testing.B) {
 		tokens  int
 	}{
 		{"tokens=1", secret, 1}, {"tokens=10000", secret, 10_000},
-		{"tokens=1,accounts", "accounts {\n signup open\n issuer https://issuer.example\n audience https://api.example.com\n " + secret + "\n store file " + filepath.Join(sitetest.TempDir(b), "users.db") + "\n}", 1},
+		{
+			"tokens=1,accounts",
+			"accounts {\n signup open\n issuer https://issuer.example\n audience https://api.example.com\n " + secret +
+				"\n store file " + filepath.Join(sitetest.TempDir(b), "users.db") + "\n}",
+			1,
+		},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			h, tokens := provisioned(b, c.options), c.tokens
 			raw := make([]string, tokens)
 			for i := range raw {
-				raw[i] = sitetest.Sign(b, "HS256", []byte(sitetest.Secret), sitetest.JSON{"typ": "at+jwt"}, typicalClaims(i))
+				raw[i] = sitetest.Sign(
+					b, "HS256", []byte(sitetest.Secret), sitetest.JSON{"typ": "at+jwt"}, typicalClaims(i),
+				)
 				serveOne(b, h, preparedRequest(raw[i]))
 			}
 			w := httptest.NewRecorder()
@@ -106,7 +115,9 @@ func BenchmarkAlreadySeen(b *testing.B) {
 			}
 			n := float64((b.N + batch - 1) / batch * batch)
 			b.ReportMetric(float64(spent.Nanoseconds())/n, "handler-ns/op")
-			b.ReportMetric(allocations(func() *http.Request { return preparedRequest(raw[0]) }, serve), "handler-allocs/op")
+			b.ReportMetric(
+				allocations(func() *http.Request { return preparedRequest(raw[0]) }, serve), "handler-allocs/op",
+			)
 			b.ReportMetric(0, "ns/op")
 		})
 	}
@@ -143,11 +154,17 @@ func BenchmarkFirstSight(b *testing.B) {
 		}},
 		{"ES256", keys.P256, "public_key `" + sitetest.PEM(b, keys.P256) + "`", func(input, signature []byte) bool {
 			hash := sha256.Sum256(input)
-			return ecdsa.Verify(&keys.P256.PublicKey, hash[:], new(big.Int).SetBytes(signature[:32]), new(big.Int).SetBytes(signature[32:]))
+			return ecdsa.Verify(
+				&keys.P256.PublicKey, hash[:], new(big.Int).SetBytes(signature[:32]),
+				new(big.Int).SetBytes(signature[32:]),
+			)
 		}},
-		{"EdDSA", keys.Ed25519, "public_key `" + sitetest.PEM(b, keys.Ed25519) + "`", func(input, signature []byte) bool {
-			return ed25519.Verify(keys.Ed25519.Public().(ed25519.PublicKey), input, signature)
-		}},
+		{
+			"EdDSA", keys.Ed25519, "public_key `" + sitetest.PEM(b, keys.Ed25519) + "`",
+			func(input, signature []byte) bool {
+				return ed25519.Verify(keys.Ed25519.Public().(ed25519.PublicKey), input, signature)
+			},
+		},
 		{"HS256", []byte(sitetest.Secret), `secret "` + sitetest.Secret + `"`, func(input, signature []byte) bool {
 			mac := hmac.New(sha256.New, []byte(sitetest.Secret))
 			mac.Write(input)
@@ -223,7 +240,9 @@ func BenchmarkFlat(b *testing.B) {
 			if i > 0 {
 				name += fmt.Sprint(i)
 			}
-			config.Issuers = append(config.Issuers, jwt.Issuer{Name: name, Keys: []jwt.KeySource{set}, Algorithms: []string{"ES256"}})
+			config.Issuers = append(config.Issuers, jwt.Issuer{
+				Name: name, Keys: []jwt.KeySource{set}, Algorithms: []string{"ES256"},
+			})
 		}
 		v, err := jwt.NewVerifier(config)
 		if err != nil {
@@ -256,7 +275,8 @@ func BenchmarkCacheMemory(b *testing.B) {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		for _, token := range raw {
-			if _, refusal := h.tokens.verify(r.Context(), string([]byte(token))); refusal != nil { // a copy, as each request brings its own
+			// a copy, as each request brings its own
+			if _, refusal := h.tokens.verify(r.Context(), string([]byte(token))); refusal != nil {
 				b.Fatal(refusal)
 			}
 		}
@@ -288,9 +308,14 @@ func BenchmarkPathGuard(b *testing.B) {
 	if err := guard.Provision(ctx); err != nil {
 		b.Fatal(err)
 	}
-	for _, target := range []string{"/api/v1.2/projects/42/files/report.final.pdf", "/api/v4/projects/group%2Fname", "/api/caf%C3%A9", "/api/x/%2e%2e/y"} {
+	for _, target := range []string{
+		"/api/v1.2/projects/42/files/report.final.pdf",
+		"/api/v4/projects/group%2Fname", "/api/caf%C3%A9", "/api/x/%2e%2e/y",
+	} {
 		b.Run(target[1:], func(b *testing.B) {
-			r := caddyhttp.PrepareRequest(httptest.NewRequest(http.MethodGet, target, nil), caddy.NewReplacer(), nil, nil)
+			r := caddyhttp.PrepareRequest(
+				httptest.NewRequest(http.MethodGet, target, nil), caddy.NewReplacer(), nil, nil,
+			)
 			w := httptest.NewRecorder()
 			b.ReportAllocs()
 			for b.Loop() {

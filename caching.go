@@ -42,7 +42,9 @@ func serveMarked(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler,
 	if needed == (marks{}) {
 		return next.ServeHTTP(w, r)
 	}
-	marking := &privateWriter{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, marks: needed, request: r}
+	marking := &privateWriter{
+		ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, marks: needed, request: r,
+	}
 	err := next.ServeHTTP(marking, r)
 	marking.mark() // for a response written elsewhere, such as an error
 	return err

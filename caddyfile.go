@@ -42,7 +42,9 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 		routes = h.NewRoute(handler.Accounts.Matcher(), accounts)
 	}
 	if matcher != nil {
-		routes = append(routes, h.NewRoute(nil, &Guard{Headers: handler.ClaimHeaders, MatcherSetsRaw: caddyhttp.RawMatcherSets{matcher}})...)
+		routes = append(routes, h.NewRoute(nil, &Guard{
+			Headers: handler.ClaimHeaders, MatcherSetsRaw: caddyhttp.RawMatcherSets{matcher},
+		})...)
 	}
 	return append(routes, h.NewRoute(matcher, handler)...), nil
 }
@@ -90,7 +92,8 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the directive's name
 	if d.NextArg() {
-		return d.Errf("jwt takes a matcher and a block, not %q; a path matcher begins with a slash, as in: jwt /api/* {, and several paths require a named matcher", d.Val())
+		return d.Errf("jwt takes a matcher and a block, not %q; a path matcher begins with a slash, as in: jwt "+
+			"/api/* {, and several paths require a named matcher", d.Val())
 	}
 	p := parser{Dispenser: d, handler: h}
 	if err := config.ReadBlock(d, "jwt", p.options()); err != nil {
@@ -122,7 +125,10 @@ func (p *parser) options() []config.Option {
 		{Name: "allow_preflight", Read: config.Flag(&h.AllowPreflight)},
 		{Name: "require", Read: p.require, Repeatable: true},
 		{Name: "claim_header", Read: p.claimHeader, Repeatable: true},
-		{Name: "trusted_origins", Read: config.Words("origins, as in: trusted_origins https://app.example.com", &h.TrustedOrigins)},
+		{
+			Name: "trusted_origins",
+			Read: config.Words("origins, as in: trusted_origins https://app.example.com", &h.TrustedOrigins),
+		},
 		{Name: "strip_token", Read: config.Flag(&h.StripToken)},
 		{Name: "cache", Read: p.cache},
 		{Name: "realm", Read: config.Word("a name", &h.Realm)},
@@ -221,14 +227,18 @@ func (p *parser) from(*config.Block, string) error {
 	case len(args) == 2 && args[0] == "query":
 		source.Query = args[1]
 	default:
-		return p.Errf("from takes: header [<name> [<scheme>]], cookie <name>, or query <name>%s", config.Meant(append(args, "")[0], "header", "cookie", "query"))
+		return p.Errf(
+			"from takes: header [<name> [<scheme>]], cookie <name>, or query <name>%s",
+			config.Meant(append(args, "")[0], "header", "cookie", "query"),
+		)
 	}
 	p.handler.From = append(p.handler.From, source)
 	return nil
 }
 
 func (p *parser) require(*config.Block, string) error {
-	const forms = "require takes: scope <scope...>, any scope <scope...>, role <role...>, claim <name> <value...>, each optionally followed by of <issuer>, or expression <CEL>"
+	const forms = "require takes: scope <scope...>, any scope <scope...>, role <role...>, claim <name> <value...>, " +
+		"each optionally followed by of <issuer>, or expression <CEL>"
 	if !p.NextArg() {
 		return p.Errf(forms)
 	}
@@ -245,7 +255,8 @@ func (p *parser) require(*config.Block, string) error {
 			requirement.Expression = joined(raw)
 		}
 		if requirement.Expression == "" {
-			return p.Errf("require expression takes a CEL expression, as in: require expression claims.sub == {http.request.uri.path.1}")
+			return p.Errf("require expression takes a CEL expression, as in: require expression claims.sub == " +
+				"{http.request.uri.path.1}")
 		}
 		p.handler.Require = append(p.handler.Require, requirement)
 		return nil
@@ -270,7 +281,9 @@ func (p *parser) require(*config.Block, string) error {
 	case "claim":
 		requirement.Claim, requirement.Values = args[0], args[1:]
 	default:
-		return p.Errf("unknown requirement %q; %s%s", kind, forms, config.Meant(kind, "scope", "role", "claim", "expression"))
+		return p.Errf(
+			"unknown requirement %q; %s%s", kind, forms, config.Meant(kind, "scope", "role", "claim", "expression"),
+		)
 	}
 	p.handler.Require = append(p.handler.Require, requirement)
 	return nil
@@ -294,7 +307,9 @@ func (p *parser) cache(b *config.Block, name string) error {
 	if text != "off" {
 		var err error
 		if entries, err = strconv.Atoi(text); err != nil || entries < 1 {
-			return p.Errf("cache takes %s, not %q%s%s", takes, text, config.PlaceholderHint(text), config.Meant(text, "off"))
+			return p.Errf(
+				"cache takes %s, not %q%s%s", takes, text, config.PlaceholderHint(text), config.Meant(text, "off"),
+			)
 		}
 	}
 	p.handler.Cache = &entries
@@ -306,21 +321,26 @@ func (p *parser) finish() error {
 	h := p.handler
 	if p.outside.empty() {
 		if len(h.Issuers) == 0 && h.Accounts == nil {
-			return p.Errf("jwt has neither keys nor an issuer, so it would reject every token; set `issuer <url>` to find the keys by discovery, or `secret`, `public_key` or `jwks`, or `accounts` for a site with its own users")
+			return p.Errf("jwt has neither keys nor an issuer, so it would reject every token; " +
+				"set `issuer <url>` to find the keys by discovery, or `secret`, `public_key` or `jwks`, " +
+				"or `accounts` for a site with its own users")
 		}
 		return nil
 	}
 	switch len(h.Issuers) {
 	case 0:
 		if h.Accounts != nil {
-			return p.Errf("jwt has accounts and also jwks, public_key, secret, algorithms, audience or token_type outside a block; move options for the accounts' own tokens into the accounts block, and options for other tokens into the block of their issuer")
+			return p.Errf("jwt has accounts and also jwks, public_key, secret, algorithms, audience or token_type " +
+				"outside a block; move options for the accounts' own tokens into the accounts block, " +
+				"and options for other tokens into the block of their issuer")
 		}
 		h.Issuers = []*IssuerConfig{&p.outside}
 		return nil
 	case 1:
 		return p.merge(h.Issuers[0])
 	}
-	return p.Errf("jwt has %d issuers and also jwks, public_key, secret, algorithms, audience or token_type outside their blocks; move each option into the block of its issuer", len(h.Issuers))
+	return p.Errf("jwt has %d issuers and also jwks, public_key, secret, algorithms, "+
+		"audience or token_type outside their blocks; move each option into the block of its issuer", len(h.Issuers))
 }
 
 func (p *parser) merge(into *IssuerConfig) error {

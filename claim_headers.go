@@ -31,7 +31,11 @@ type ClaimHeader struct {
 var headerName = regexp.MustCompile(`^([Xx]|[A-Z][A-Za-z0-9]*|remote)(-[A-Za-z0-9]+)+$`)
 
 // commonClaims are names that are used for claims but not for headers.
-var commonClaims = []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "name", "given_name", "family_name", "preferred_username", "nickname", "email", "email_verified", "phone_number", "scope", "scp", "role", "roles", "groups", "permissions", "entitlements", "azp", "client_id", "sid", "acr", "amr", "auth_time", "tid", "oid", "upn"}
+var commonClaims = []string{
+	"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "name", "given_name", "family_name", "preferred_username",
+	"nickname", "email", "email_verified", "phone_number", "scope", "scp", "role", "roles", "groups",
+	"permissions", "entitlements", "azp", "client_id", "sid", "acr", "amr", "auth_time", "tid", "oid", "upn",
+}
 
 // turnedRound reports whether header and claim are swapped: the claim looks like a header,
 // or the header is the name of a claim. Clients could then send the header that the
@@ -40,19 +44,31 @@ func turnedRound(header *ClaimHeader) bool {
 	if headerName.MatchString(header.Header) {
 		return false
 	}
-	return headerName.MatchString(header.Claim) || slices.Contains(commonClaims, strings.ToLower(header.Header)) && !slices.Contains(commonClaims, header.Claim)
+	return headerName.MatchString(header.Claim) ||
+		slices.Contains(commonClaims, strings.ToLower(header.Header)) && !slices.Contains(commonClaims, header.Claim)
 }
 
 func (h *Handler) validateClaimHeaders() error {
 	for i, header := range h.ClaimHeaders {
 		if !httpguts.ValidHeaderFieldName(header.Header) || header.Claim == "" {
-			return fmt.Errorf("claim_header takes a header name and a claim, not %q and %q", header.Header, header.Claim)
+			return fmt.Errorf(
+				"claim_header takes a header name and a claim, not %q and %q", header.Header, header.Claim,
+			)
 		}
 		if turnedRound(header) {
-			return fmt.Errorf("claim_header takes the header first and then the claim; write: claim_header %s %s", header.Claim, strings.ToLower(header.Header))
+			return fmt.Errorf(
+				"claim_header takes the header first and then the claim; write: claim_header %s %s",
+				header.Claim, strings.ToLower(header.Header),
+			)
 		}
-		if slices.Contains([]string{"Host", "Connection", "Content-Length", "Transfer-Encoding", "Keep-Alive", "Trailer", "Te", "Upgrade", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host"}, header.Header) {
-			return fmt.Errorf("claim_header %s: this header is reserved for HTTP or the proxy; choose another header for the claim", header.Header)
+		if slices.Contains([]string{
+			"Host", "Connection", "Content-Length", "Transfer-Encoding", "Keep-Alive", "Trailer",
+			"Te", "Upgrade", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host",
+		}, header.Header) {
+			return fmt.Errorf(
+				"claim_header %s: this header is reserved for HTTP or the proxy; choose another header for the claim",
+				header.Header,
+			)
 		}
 		for _, earlier := range h.ClaimHeaders[:i] {
 			if sameHeader(header.Header, earlier.Header) {
@@ -61,7 +77,8 @@ func (h *Handler) validateClaimHeaders() error {
 		}
 		for _, source := range h.sources {
 			if sameHeader(header.Header, source.Header) || source.Cookie != "" && header.Header == "Cookie" {
-				return fmt.Errorf("claim_header %s: the token is read from this header, and clients' values are removed from it; choose another header for the claim", header.Header)
+				return fmt.Errorf("claim_header %s: the token is read from this header, "+
+					"and clients' values are removed from it; choose another header for the claim", header.Header)
 			}
 		}
 	}
@@ -118,7 +135,9 @@ func removeClaimHeaders(r *http.Request, headers []*ClaimHeader, kept []string) 
 	isClaim := func(name string) bool {
 		return slices.ContainsFunc(headers, func(header *ClaimHeader) bool { return sameHeader(name, header.Header) })
 	}
-	maps.DeleteFunc(r.Header, func(name string, _ []string) bool { return isClaim(name) && !slices.Contains(kept, name) })
+	maps.DeleteFunc(r.Header, func(name string, _ []string) bool {
+		return isClaim(name) && !slices.Contains(kept, name)
+	})
 	if r.Trailer != nil {
 		removeTrailers(r, isClaim)
 	}

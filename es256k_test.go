@@ -18,7 +18,15 @@ func TestES256K(t *testing.T) {
 	private := key.ToECDSA()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, private, sitetest.JSON{"kid": "k"}))
 	s := sitetest.JWKSSite(t, p, "")
-	s.MustAnswer(200, s.Bearer("/api/", sitetest.Sign(t, "ES256K", private, sitetest.JSON{"kid": "k"}, sitetest.Claims(nil))), "control")
-	s.MustAnswer(401, s.Bearer("/api/", sitetest.Sign(t, "ES256K", private, sitetest.JSON{"kid": "k"}, sitetest.Claims(sitetest.JSON{"exp": 1}))), "expired")
-	s.MustAnswer(401, s.Bearer("/api/", sitetest.Sign(t, "ES256", sitetest.Keys().P256, sitetest.JSON{"kid": "k"}, sitetest.Claims(nil))), "a key of another curve")
+	s.MustAnswer(
+		200, s.Bearer("/api/", sitetest.Sign(t, "ES256K", private, sitetest.JSON{"kid": "k"}, sitetest.Claims(nil))),
+		"control",
+	)
+	s.MustAnswer(401, s.Bearer(
+		"/api/",
+		sitetest.Sign(t, "ES256K", private, sitetest.JSON{"kid": "k"}, sitetest.Claims(sitetest.JSON{"exp": 1})),
+	), "expired")
+	s.MustAnswer(401, s.Bearer(
+		"/api/", sitetest.Sign(t, "ES256", sitetest.Keys().P256, sitetest.JSON{"kid": "k"}, sitetest.Claims(nil)),
+	), "a key of another curve")
 }

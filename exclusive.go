@@ -54,7 +54,10 @@ func (*ExclusiveListener) Provision(ctx caddy.Context) error {
 			at := address.JoinHostPort(i)
 			listener, err := net.Listen("tcp", at)
 			if err != nil {
-				return fmt.Errorf("another program is already listening on %s; stop it, or give this site another port: %w", at, errors.Unwrap(err))
+				return fmt.Errorf(
+					"another program is already listening on %s; stop it, or give this site another port: %w",
+					at, errors.Unwrap(err),
+				)
 			}
 			if err := listener.Close(); err != nil {
 				return err

@@ -32,13 +32,16 @@ func TestImportsRunOneWay(t *testing.T) {
 	signing := slices.Concat([]string{"jwt", "internal/outage"}, jwt)
 	filestore := slices.Concat([]string{"config", "internal/owner", "store/sqlstore"}, config)
 	password := []string{"internal/answer", "internal/network", "refusal"}
-	accounts := slices.Concat(filestore, signing, password, []string{"accounts/password", "signing", "store/filestore", "internal/clock", "internal/place"})
+	accounts := slices.Concat(filestore, signing, password, []string{
+		"accounts/password", "signing", "store/filestore", "internal/clock", "internal/place",
+	})
 	web := slices.Concat(accounts, []string{"accounts", "credentials"})
 	jwks := slices.Concat([]string{"jwt", "internal/clock", "internal/outage", "internal/thismachine"}, jwt)
 	cli := slices.Concat(accounts, jwks, []string{"accounts", "jwks"})
 	login := slices.Concat(accounts, []string{"accounts", "internal/thismachine", "oidc/internal/protocol"})
 	table := map[string][]string{
-		"refusal": {}, "internal/clock": {}, "internal/outage": {}, "internal/thismachine": {}, "internal/network": {}, "internal/owner": {},
+		"refusal": {}, "internal/clock": {}, "internal/outage": {},
+		"internal/thismachine": {}, "internal/network": {}, "internal/owner": {},
 		"internal/place": {}, "oidc/internal/protocol": {},
 		"internal/answer":   {"refusal"},
 		"credentials":       {"refusal"},
@@ -56,12 +59,18 @@ func TestImportsRunOneWay(t *testing.T) {
 		"accounts/web":      web,
 		"internal/cli":      cli,
 		"oidc/login":        login,
-		"oidc/provider":     slices.Concat(web, cli, []string{"accounts/web", "internal/cli", "oidc/internal/protocol"}),
-		".":                 slices.Concat(web, cli, []string{"accounts/web", "internal/cli"}),
-		"oidc":              nil, "cmd/caddy": nil, "bench": nil, // they put programs together
+		"oidc/provider": slices.Concat(web, cli, []string{
+			"accounts/web", "internal/cli", "oidc/internal/protocol",
+		}),
+		".":    slices.Concat(web, cli, []string{"accounts/web", "internal/cli"}),
+		"oidc": nil, "cmd/caddy": nil, "bench": nil, // they put programs together
 		// White-box tests can use sitetest, so it links nothing that has some.
-		"internal/sitetest":  {"refusal", "internal/answer", "internal/clock", "internal/caddytest", "internal/scenario"},
-		"internal/caddytest": nil, "internal/scenario": nil, "internal/storefault": nil, "internal/chromiumtest": nil, "internal/opstest": nil, "internal/accountstest": nil, "scenarios": nil, "docs": nil, "examples": nil, // for tests
+		"internal/sitetest": {
+			"refusal", "internal/answer", "internal/clock", "internal/caddytest", "internal/scenario",
+		},
+		// for tests
+		"internal/caddytest": nil, "internal/scenario": nil, "internal/storefault": nil, "internal/chromiumtest": nil,
+		"internal/opstest": nil, "internal/accountstest": nil, "scenarios": nil, "docs": nil, "examples": nil,
 	}
 	caddytest.Sources(t) // which the go command reads
 	for _, name := range packages(t) {
@@ -125,7 +134,8 @@ func TestVerifierIsSmall(t *testing.T) {
 	caddytest.Sources(t) // which the go command reads
 	heavy := func(path string) bool {
 		return slices.ContainsFunc([]string{
-			"github.com/caddyserver/", "go.uber.org/zap", "github.com/prometheus/", "modernc.org/", "github.com/google/cel-go", "github.com/spf13/cobra", "github.com/jackc/",
+			"github.com/caddyserver/", "go.uber.org/zap", "github.com/prometheus/", "modernc.org/",
+			"github.com/google/cel-go", "github.com/spf13/cobra", "github.com/jackc/",
 		}, func(prefix string) bool { return strings.HasPrefix(path, prefix) })
 	}
 	for _, path := range linked(t, "jwt") {

@@ -89,7 +89,10 @@ type JWKSConfig struct {
 
 // provision resolves placeholders, loads keys, and determines their algorithms.
 func (c *IssuerConfig) provision(ctx caddy.Context, h *Handler) (jwt.Issuer, error) {
-	err := errors.Join(config.Resolve("issuer", &c.Issuer), config.Resolve("token_type", &c.TokenType), config.ResolveList("audience", c.Audience), config.ResolveList("algorithms", c.Algorithms))
+	err := errors.Join(
+		config.Resolve("issuer", &c.Issuer), config.Resolve("token_type", &c.TokenType),
+		config.ResolveList("audience", c.Audience), config.ResolveList("algorithms", c.Algorithms),
+	)
 	if err != nil {
 		return jwt.Issuer{}, err
 	}
@@ -129,11 +132,17 @@ func (c *IssuerConfig) acceptedAlgorithms(allowed []string) ([]string, error) {
 		switch {
 		case slices.ContainsFunc(allowed, func(other string) bool { return strings.EqualFold(other, name) }):
 		case isHMAC && len(c.Secrets) > 0:
-			return nil, fmt.Errorf("algorithms: %s requires a secret of at least %d bytes; %s", name, least, jwt.SecretBytesHint)
+			return nil, fmt.Errorf(
+				"algorithms: %s requires a secret of at least %d bytes; %s", name, least, jwt.SecretBytesHint,
+			)
 		case isHMAC:
-			return nil, fmt.Errorf("algorithms: %s requires a `secret`; with a public key, anybody could sign tokens", name)
+			return nil, fmt.Errorf(
+				"algorithms: %s requires a `secret`; with a public key, anybody could sign tokens", name,
+			)
 		case slices.Contains(jwks.Algorithms, name):
-			return nil, fmt.Errorf("algorithms: this issuer has no key for %s; its keys are for %s", name, strings.Join(allowed, ", "))
+			return nil, fmt.Errorf(
+				"algorithms: this issuer has no key for %s; its keys are for %s", name, strings.Join(allowed, ", "),
+			)
 		}
 		return nil, fmt.Errorf("algorithms: %w", config.Unknown("algorithm", name, allowed))
 	}

@@ -31,7 +31,9 @@ func (c *IssuerConfig) remoteKeys(ctx caddy.Context, h *Handler) (*jwks.KeySet, 
 		return nil, err
 	}
 	shared, _, err := keySets.LoadOrNew(settings, func() (caddy.Destructor, error) {
-		set, err := jwks.Open(settings, jwks.Options{Storage: ctx.Storage(), Log: func() *zap.Logger { return caddy.Log().Named("http.handlers.jwt") }})
+		set, err := jwks.Open(settings, jwks.Options{
+			Storage: ctx.Storage(), Log: func() *zap.Logger { return caddy.Log().Named("http.handlers.jwt") },
+		})
 		if err != nil {
 			return nil, err
 		}
@@ -59,16 +61,20 @@ func (c *IssuerConfig) remoteSettings() (settings jwks.Settings, err error) {
 		return settings, err
 	}
 	if c.JWKS == nil && c.Issuer == "" {
-		return settings, errors.New("it has options for an issuer, but neither a key nor an issuer; set `issuer <url>` to find the keys by discovery, or `secret`, `public_key` or `jwks`")
+		return settings, errors.New("it has options for an issuer, but neither a key nor an issuer; " +
+			"set `issuer <url>` to find the keys by discovery, or `secret`, `public_key` or `jwks`")
 	}
 	if given.URL == "" && c.Issuer == "" {
 		return settings, errors.New("jwks: without a URL it requires an `issuer` for discovery; set jwks <url>")
 	}
 	if given.URL == "" && !strings.Contains(c.Issuer, "://") {
-		return settings, errors.New("it is not a URL, so its keys cannot be discovered; set also `jwks <url>`, `public_key` or `secret`")
+		return settings, errors.New(
+			"it is not a URL, so its keys cannot be discovered; set also `jwks <url>`, `public_key` or `secret`",
+		)
 	}
 	if given.URL == "" && strings.ContainsAny(c.Issuer, "?#") {
-		return settings, errors.New("it has a query or a fragment, so its keys cannot be discovered (OpenID Connect Discovery 1.0 §2); set also `jwks <url>`, `public_key` or `secret`")
+		return settings, errors.New("it has a query or a fragment, so its keys cannot be discovered (OpenID Connect " +
+			"Discovery 1.0 §2); set also `jwks <url>`, `public_key` or `secret`")
 	}
 	settings = jwks.Settings{URL: given.URL, AllowHTTP: given.AllowHTTP}
 	if given.URL == "" {
@@ -90,11 +96,17 @@ func (c *IssuerConfig) remoteSettings() (settings jwks.Settings, err error) {
 			*option.into = option.fallback
 		}
 		if *option.into < shortestPause {
-			return settings, fmt.Errorf("jwks: %s is %s; it must be at least %s", option.name, *option.into, shortestPause)
+			return settings, fmt.Errorf(
+				"jwks: %s is %s; it must be at least %s", option.name, *option.into, shortestPause,
+			)
 		}
 	}
 	if settings.MaxStale < settings.Refresh {
-		return settings, fmt.Errorf("jwks: max_stale is %s, which is shorter than refresh, %s; it must be longer, otherwise each key set becomes stale before it is refreshed", settings.MaxStale, settings.Refresh)
+		return settings, fmt.Errorf(
+			"jwks: max_stale is %s, which is shorter than refresh, %s; "+
+				"it must be longer, otherwise each key set becomes stale before it is refreshed",
+			settings.MaxStale, settings.Refresh,
+		)
 	}
 	for _, path := range given.TrustedCACerts {
 		if err := config.Resolve("trusted_ca_certs", &path); err != nil {
@@ -160,7 +172,9 @@ func (keySetCollector) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(fetchesDesc, prometheus.CounterValue, float64(total.bad), name, "error")
 		out <- prometheus.MustNewConstMetric(keysDesc, prometheus.GaugeValue, float64(total.keys), name)
 		if !total.fetchedAt.IsZero() {
-			out <- prometheus.MustNewConstMetric(ageDesc, prometheus.GaugeValue, time.Since(total.fetchedAt).Seconds(), name)
+			out <- prometheus.MustNewConstMetric(
+				ageDesc, prometheus.GaugeValue, time.Since(total.fetchedAt).Seconds(), name,
+			)
 		}
 	}
 }

@@ -24,10 +24,15 @@ func TestDiscovery(t *testing.T) {
 	keys := sitetest.Keys()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
 	s := sitetest.Serve(t, "jwt {\n issuer "+p.URL+"\n}\n respond ok")
-	s.MustAnswer(200, s.Bearer("/", sitetest.Sign(t, "RS256", keys.RSA, sitetest.JSON{"kid": "a"}, sitetest.Claims(sitetest.JSON{"iss": p.URL}))), "found by discovery")
+	s.MustAnswer(200, s.Bearer(
+		"/",
+		sitetest.Sign(t, "RS256", keys.RSA, sitetest.JSON{"kid": "a"}, sitetest.Claims(sitetest.JSON{"iss": p.URL})),
+	), "found by discovery")
 
 	s = sitetest.Serve(t, "jwt {\n issuer "+p.URL+"/\n}\n respond ok")
-	got := s.Bearer("/", sitetest.Sign(t, "RS256", keys.RSA, sitetest.JSON{"kid": "a"}, sitetest.Claims(sitetest.JSON{"iss": p.URL + "/"})))
+	got := s.Bearer("/", sitetest.Sign(
+		t, "RS256", keys.RSA, sitetest.JSON{"kid": "a"}, sitetest.Claims(sitetest.JSON{"iss": p.URL + "/"}),
+	))
 	s.MustAnswer(503, got, "the document names another issuer")
 	if !strings.Contains(s.Log(), "with or without the slash at the end") {
 		t.Errorf("the log does not say what is wrong:\n%s", s.Log())
@@ -45,7 +50,9 @@ func TestDiscoveryOfPlainHTTP(t *testing.T) {
 	handler := document("http://keys.example/jwks")
 	p.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handler(w, r) })
 	s := sitetest.Serve(t, "jwt {\n issuer "+p.URL+"\n}\n respond ok")
-	s.MustAnswer(503, s.Bearer("/", sitetest.Sign(t, "RS256", sitetest.Keys().RSA, nil, sitetest.Claims(sitetest.JSON{"iss": p.URL}))), "keys over plain http")
+	s.MustAnswer(503, s.Bearer(
+		"/", sitetest.Sign(t, "RS256", sitetest.Keys().RSA, nil, sitetest.Claims(sitetest.JSON{"iss": p.URL})),
+	), "keys over plain http")
 	if !strings.Contains(s.Log(), "keys over plain http are only accepted from this machine") {
 		t.Errorf("the log does not say why:\n%s", s.Log())
 	}
@@ -67,11 +74,16 @@ func TestUnknownKeyIsFetchedAtOnce(t *testing.T) {
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
 	s := sitetest.JWKSSite(t, p, "")
 	s.MustAnswer(200, s.Bearer("/api/", sitetest.SignRS(t, keys.RSA, "a")), "control")
-	p.SetKeys(sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}), sitetest.JWK(t, keys.StrangerRSA, sitetest.JSON{"kid": "b"}))
+	p.SetKeys(
+		sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}),
+		sitetest.JWK(t, keys.StrangerRSA, sitetest.JSON{"kid": "b"}),
+	)
 	var all sync.WaitGroup
 	for range 20 {
 		all.Go(func() {
-			s.MustAnswer(200, s.Bearer("/api/", sitetest.SignRS(t, keys.StrangerRSA, "b")), "the request that met the new key")
+			s.MustAnswer(
+				200, s.Bearer("/api/", sitetest.SignRS(t, keys.StrangerRSA, "b")), "the request that met the new key",
+			)
 		})
 	}
 	all.Wait()
@@ -84,11 +96,20 @@ func TestKeysWithoutID(t *testing.T) {
 	keys := sitetest.Keys()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, nil), sitetest.JWK(t, keys.P256, nil))
 	s := sitetest.JWKSSite(t, p, "")
-	s.MustAnswer(200, s.Bearer("/api/", sitetest.Sign(t, "RS256", keys.RSA, nil, sitetest.Claims(nil))), "one RSA key, no kid on either side")
-	s.MustAnswer(200, s.Bearer("/api/", sitetest.Sign(t, "ES256", keys.P256, sitetest.JSON{"kid": "x"}, sitetest.Claims(nil))), "one EC key without kid")
+	s.MustAnswer(
+		200, s.Bearer("/api/", sitetest.Sign(t, "RS256", keys.RSA, nil, sitetest.Claims(nil))),
+		"one RSA key, no kid on either side",
+	)
+	s.MustAnswer(
+		200, s.Bearer("/api/", sitetest.Sign(t, "ES256", keys.P256, sitetest.JSON{"kid": "x"}, sitetest.Claims(nil))),
+		"one EC key without kid",
+	)
 	p.SetKeys(sitetest.JWK(t, keys.RSA, nil), sitetest.JWK(t, keys.StrangerRSA, nil))
 	s = sitetest.JWKSSite(t, p, "refresh 9m")
-	s.MustAnswer(401, s.Bearer("/api/", sitetest.Sign(t, "RS256", keys.RSA, nil, sitetest.Claims(nil))), "two keys, and nothing tells which")
+	s.MustAnswer(
+		401, s.Bearer("/api/", sitetest.Sign(t, "RS256", keys.RSA, nil, sitetest.Claims(nil))),
+		"two keys, and nothing tells which",
+	)
 }
 
 func TestThreatBadKeySets(t *testing.T) {
@@ -106,7 +127,9 @@ func TestThreatBadKeySets(t *testing.T) {
 				t.Errorf("Retry-After %q", got.Header.Get("Retry-After"))
 			}
 			p.SetKeys(sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
-			sitetest.Eventually(t, "control: it recovers by itself", func() bool { return s.Bearer("/api/", good).Status == 200 })
+			sitetest.Eventually(t, "control: it recovers by itself", func() bool {
+				return s.Bearer("/api/", good).Status == 200
+			})
 
 			p.SetHandler(bad)
 			before := p.Fetches.Load()
@@ -122,7 +145,9 @@ func TestThreatBadKeySets(t *testing.T) {
 
 // A redirect is followed on the same host and scheme, three times at most.
 func TestThreatRedirectedKeySet(t *testing.T) {
-	set := sitetest.Marshal(t, sitetest.JSON{"keys": []any{sitetest.JWK(t, sitetest.Keys().RSA, sitetest.JSON{"kid": "a"})}})
+	set := sitetest.Marshal(t, sitetest.JSON{
+		"keys": []any{sitetest.JWK(t, sitetest.Keys().RSA, sitetest.JSON{"kid": "a"})},
+	})
 	for _, c := range []struct {
 		name   string
 		times  int
@@ -131,8 +156,15 @@ func TestThreatRedirectedKeySet(t *testing.T) {
 		log    string
 	}{
 		{"control: three times", 3, func(*sitetest.IdentityProvider) string { return "/jwks" }, 200, ""},
-		{"four times", 4, func(*sitetest.IdentityProvider) string { return "/jwks" }, 503, "redirected more than 3 times"},
-		{"another scheme", 1, func(p *sitetest.IdentityProvider) string { return strings.Replace(p.URL, "http:", "https:", 1) }, 503, "redirected to another host, https://"},
+		{
+			"four times", 4, func(*sitetest.IdentityProvider) string { return "/jwks" },
+			503, "redirected more than 3 times",
+		},
+		{
+			"another scheme", 1,
+			func(p *sitetest.IdentityProvider) string { return strings.Replace(p.URL, "http:", "https:", 1) },
+			503, "redirected to another host, https://",
+		},
 		{"another host", 1, func(p *sitetest.IdentityProvider) string {
 			return strings.Replace(p.URL, "127.0.0.1", "localhost", 1) + "/jwks"
 		}, 503, "redirected to another host, http://localhost"},
@@ -163,7 +195,9 @@ func TestKeySetThroughTheEnvironmentsProxy(t *testing.T) {
 		if r.URL.String() != "http://keys.example/jwks" {
 			t.Errorf("the proxy is asked for %s", r.URL)
 		}
-		_, _ = io.WriteString(w, sitetest.Marshal(t, sitetest.JSON{"keys": []any{sitetest.JWK(t, sitetest.Keys().RSA, sitetest.JSON{"kid": "a"})}}))
+		_, _ = io.WriteString(w, sitetest.Marshal(t, sitetest.JSON{
+			"keys": []any{sitetest.JWK(t, sitetest.Keys().RSA, sitetest.JSON{"kid": "a"})},
+		}))
 	}))
 	t.Cleanup(proxy.Close)
 	body := "jwt {\n issuer https://issuer.example\n jwks http://keys.example/jwks {\n allow_http\n}\n}\n respond ok"
@@ -178,7 +212,10 @@ func TestKeySetThroughTheEnvironmentsProxy(t *testing.T) {
 func TestBadKeyBesideAGoodOne(t *testing.T) {
 	keys := sitetest.Keys()
 	good := sitetest.Marshal(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
-	for name, bad := range map[string]string{"a name twice": `{"kty":"EC","foo":1,"foo":2}`, "invalid UTF-8": "{\"kty\":\"EC\",\"kid\":\"\xff\"}", "null": "null"} {
+	for name, bad := range map[string]string{
+		"a name twice":  `{"kty":"EC","foo":1,"foo":2}`,
+		"invalid UTF-8": "{\"kty\":\"EC\",\"kid\":\"\xff\"}", "null": "null",
+	} {
 		p := sitetest.NewIdentityProvider(t)
 		p.SetAnswer(200, `{"keys":[`+bad+`,`+good+`]}`)
 		s := sitetest.JWKSSite(t, p, "")
@@ -241,7 +278,9 @@ func TestThreatWithdrawnKey(t *testing.T) {
 	}
 	p.SetKeys(b)
 	before := p.Fetches.Load()
-	sitetest.Eventually(t, "the withdrawn key is refused", func() bool { return s.Bearer("/api/", withdrawn).Status == 401 })
+	sitetest.Eventually(t, "the withdrawn key is refused", func() bool {
+		return s.Bearer("/api/", withdrawn).Status == 401
+	})
 	if after := p.Fetches.Load(); after > before+2 {
 		t.Errorf("refused after %d refreshes, expected one", after-before)
 	}
@@ -255,8 +294,12 @@ func TestKeysStaleAfterMaxStale(t *testing.T) {
 	token := sitetest.SignRS(t, keys.RSA, "a")
 	s.MustAnswer(200, s.Bearer("/api/", token), "control")
 	p.SetAnswer(500, "")
-	sitetest.Eventually(t, "tokens, remembered ones too, are refused after max_stale", func() bool { return s.Bearer("/api/", token).Status == 401 })
-	if challenge := s.Bearer("/api/", token).Header.Get("WWW-Authenticate"); !strings.Contains(challenge, "out of date") {
+	sitetest.Eventually(t, "tokens, remembered ones too, are refused after max_stale", func() bool {
+		return s.Bearer("/api/", token).Status == 401
+	})
+	if challenge := s.Bearer("/api/", token).Header.Get("WWW-Authenticate"); !strings.Contains(
+		challenge, "out of date",
+	) {
 		t.Errorf("challenge %q", challenge)
 	}
 	p.SetKeys(sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
@@ -310,7 +353,8 @@ func TestKeySetIsStored(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ahead := regexp.MustCompile(`"fetched_at":"[^"]*"`).ReplaceAllString(string(text), `"fetched_at":"`+time.Now().Add(time.Minute).UTC().Format(time.RFC3339Nano)+`"`)
+	ahead := regexp.MustCompile(`"fetched_at":"[^"]*"`).
+		ReplaceAllString(string(text), `"fetched_at":"`+time.Now().Add(time.Minute).UTC().Format(time.RFC3339Nano)+`"`)
 	for name, c := range map[string]struct {
 		text   string
 		status int
@@ -341,8 +385,11 @@ func TestProviderBehindTheSameCaddy(t *testing.T) {
 	s := sitetest.Serve(t, "respond ok")
 	root := sitetest.TempDir(t)
 	for name, text := range map[string]string{
-		".well-known/openid-configuration": `{"issuer":"http://` + address + `","jwks_uri":"http://` + address + `/jwks.json"}`,
-		"jwks.json":                        sitetest.Marshal(t, sitetest.JSON{"keys": []any{sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"})}}),
+		".well-known/openid-configuration": `{"issuer":"http://` + address + `","jwks_uri":"http://` + address +
+			`/jwks.json"}`,
+		"jwks.json": sitetest.Marshal(t, sitetest.JSON{
+			"keys": []any{sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"})},
+		}),
 	} {
 		path := filepath.Join(root, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -361,17 +408,25 @@ func TestProviderBehindTheSameCaddy(t *testing.T) {
 	http://`+address+` {
 		root `+root+`
 		file_server`, sitetest.TempDir(t))
-	token := sitetest.Sign(t, "RS256", keys.RSA, sitetest.JSON{"kid": "a"}, sitetest.Claims(sitetest.JSON{"iss": "http://" + address}))
-	sitetest.Eventually(t, "the site behind the same Caddy is asked", func() bool { return s.Bearer("/", token).Status == 200 })
+	token := sitetest.Sign(
+		t, "RS256", keys.RSA, sitetest.JSON{"kid": "a"}, sitetest.Claims(sitetest.JSON{"iss": "http://" + address}),
+	)
+	sitetest.Eventually(t, "the site behind the same Caddy is asked", func() bool {
+		return s.Bearer("/", token).Status == 200
+	})
 }
 
 func TestPrivateCA(t *testing.T) {
 	keys := sitetest.Keys()
 	set := sitetest.Marshal(t, sitetest.JSON{"keys": []any{sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"})}})
-	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, set) }))
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, set)
+	}))
 	t.Cleanup(server.Close)
 	file := filepath.Join(sitetest.TempDir(t), "ca.pem")
-	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600); err != nil {
+	if err := os.WriteFile(
+		file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600,
+	); err != nil {
 		t.Fatal(err)
 	}
 	body := "jwt {\n issuer https://issuer.example\n jwks " + server.URL + " {\n %s\n}\n}\n respond ok"
@@ -416,8 +471,13 @@ func TestWrongAlgorithmCausesNoFetch(t *testing.T) {
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
 	s := sitetest.JWKSSite(t, p, "")
 	s.MustAnswer(200, s.Bearer("/api/", sitetest.SignRS(t, keys.RSA, "a")), "control")
-	s.MustAnswer(401, s.Bearer("/api/", sitetest.Sign(t, "HS256", []byte(sitetest.Secret), sitetest.JSON{"kid": "new"}, sitetest.Claims(nil))), "HS256")
-	s.MustAnswer(401, s.Bearer("/api/", sitetest.Sign(t, "RS256", keys.RSA, sitetest.JSON{"kid": "new"}, sitetest.Claims(sitetest.JSON{"iss": "https://other.example"}))), "another issuer")
+	s.MustAnswer(401, s.Bearer(
+		"/api/", sitetest.Sign(t, "HS256", []byte(sitetest.Secret), sitetest.JSON{"kid": "new"}, sitetest.Claims(nil)),
+	), "HS256")
+	s.MustAnswer(401, s.Bearer("/api/", sitetest.Sign(
+		t, "RS256", keys.RSA, sitetest.JSON{"kid": "new"},
+		sitetest.Claims(sitetest.JSON{"iss": "https://other.example"}),
+	)), "another issuer")
 	if got := p.Fetches.Load(); got != 1 {
 		t.Errorf("%d fetches, expected none but the first", got)
 	}

@@ -84,7 +84,9 @@ func (g *Guard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 // refusePath writes the response itself, because the site's handle_errors may lead to the
 // server that must not get the path.
 func refusePath(answers answer.Responder, w http.ResponseWriter, r *http.Request) error {
-	refusal := refusal.New(refusal.Path, "interpretations of %s differ in whether they reach jwt", refusal.Quoted(r.URL.EscapedPath()))
+	refusal := refusal.New(
+		refusal.Path, "interpretations of %s differ in whether they reach jwt", refusal.Quoted(r.URL.EscapedPath()),
+	)
 	answers.Announce(w, r, refusal)
 	return answer.WriteRefusal(w, refusal)
 }

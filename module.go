@@ -248,7 +248,8 @@ func (h *Handler) provision(ctx caddy.Context) error {
 	if err := answer.RegisterMetrics(ctx.GetMetricsRegistry()); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
 	}
-	if slices.Contains(h.Issuers, nil) || slices.Contains(h.From, nil) || slices.Contains(h.Require, nil) || slices.Contains(h.ClaimHeaders, nil) {
+	if slices.Contains(h.Issuers, nil) || slices.Contains(h.From, nil) || slices.Contains(h.Require, nil) ||
+		slices.Contains(h.ClaimHeaders, nil) {
 		return errors.New("issuers, from, require and claim_headers are lists of objects, but one entry is null")
 	}
 	if err := h.resolve(); err != nil {
@@ -275,7 +276,10 @@ func (h *Handler) provision(ctx caddy.Context) error {
 
 // resolve sets defaults and resolves placeholders.
 func (h *Handler) resolve() error {
-	err := errors.Join(config.Resolve("realm", &h.Realm), config.ResolveList("user_id", h.UserID), config.ResolveList("public", h.Public), config.ResolveList("trusted_origins", h.TrustedOrigins))
+	err := errors.Join(
+		config.Resolve("realm", &h.Realm), config.ResolveList("user_id", h.UserID),
+		config.ResolveList("public", h.Public), config.ResolveList("trusted_origins", h.TrustedOrigins),
+	)
 	for _, source := range h.From {
 		err = errors.Join(err, config.Resolve("from", &source.Header, &source.Scheme, &source.Cookie, &source.Query))
 	}
@@ -283,8 +287,12 @@ func (h *Handler) resolve() error {
 		err = errors.Join(err, config.Resolve("claim_header", &header.Header, &header.Claim))
 	}
 	for _, q := range h.Require {
-		err = errors.Join(err, config.ResolveList("require scope", q.Scope), config.ResolveList("require any scope", q.AnyScope), config.ResolveList("require role", q.Role),
-			config.Resolve("require", &q.Issuer), config.Resolve("require claim", &q.Claim), config.ResolveList("require claim", q.Values))
+		err = errors.Join(
+			err, config.ResolveList("require scope", q.Scope),
+			config.ResolveList("require any scope", q.AnyScope), config.ResolveList("require role", q.Role),
+			config.Resolve("require", &q.Issuer), config.Resolve("require claim", &q.Claim),
+			config.ResolveList("require claim", q.Values),
+		)
 	}
 	if err != nil {
 		return err
@@ -305,7 +313,9 @@ func (h *Handler) resolve() error {
 		h.sources = credentials.AccountSources
 	}
 	for _, source := range h.From {
-		if h.Accounts != nil && (source.Cookie == credentials.SessionCookie || source.Cookie == credentials.HostPrefix+credentials.SessionCookie) {
+		if h.Accounts != nil &&
+			(source.Cookie == credentials.SessionCookie ||
+				source.Cookie == credentials.HostPrefix+credentials.SessionCookie) {
 			source.Cookie, source.OfAccounts = credentials.SessionCookie, true
 		}
 	}
@@ -328,11 +338,16 @@ func (h *Handler) resolve() error {
 func (h *Handler) Validate() error { return h.where.Locate(h.validate()) }
 
 func (h *Handler) validate() error {
-	if leeway := time.Duration(*h.Leeway); leeway < 0 || leeway > jwt.MaxLeeway || leeway > 0 && leeway < time.Millisecond {
-		return fmt.Errorf("leeway is %s; it must be from 0s to %s (in JSON, a plain number is nanoseconds)", leeway, jwt.MaxLeeway)
+	if leeway := time.Duration(*h.Leeway); leeway < 0 || leeway > jwt.MaxLeeway ||
+		leeway > 0 && leeway < time.Millisecond {
+		return fmt.Errorf(
+			"leeway is %s; it must be from 0s to %s (in JSON, a plain number is nanoseconds)", leeway, jwt.MaxLeeway,
+		)
 	}
 	if *h.Cache < 0 || *h.Cache > jwt.MaxCacheEntries {
-		return fmt.Errorf("cache is %d; it must be a number of entries up to %d, or 0 for no cache", *h.Cache, jwt.MaxCacheEntries)
+		return fmt.Errorf(
+			"cache is %d; it must be a number of entries up to %d, or 0 for no cache", *h.Cache, jwt.MaxCacheEntries,
+		)
 	}
 	if strings.ContainsFunc(h.Realm, func(r rune) bool { return r < ' ' || r > '~' || r == '"' || r == '\\' }) {
 		return fmt.Errorf("realm %q: it must be visible ASCII without quotes and backslashes", h.Realm)

@@ -31,18 +31,47 @@ func TestAnswers(t *testing.T) {
 		code      string
 	}{
 		{"no credentials", nil, 401, `Bearer realm="restricted"`, "credentials_required"},
-		{"another scheme", []string{"Authorization: Basic YTpi"}, 401, `Bearer realm="restricted"`, "credentials_required"},
-		{"no token", []string{"Authorization: Bearer"}, 400, `Bearer realm="restricted", error="invalid_request", error_description="the credentials must be a scheme and a token, as in Authorization: Bearer xx.yy.zz"`, "invalid_request"},
-		{"too many parts", []string{"Authorization: Bearer a b"}, 400, `Bearer realm="restricted", error="invalid_request", error_description="the credentials must be a scheme and a token, as in Authorization: Bearer xx.yy.zz"`, "invalid_request"},
-		{"no JWT", []string{"Authorization: Bearer abc"}, 401, `Bearer realm="restricted", error="invalid_token", error_description="the token is not a signed JWT in compact form"`, "invalid_token"},
-		{"expired", []string{"Authorization: Bearer " + sitetest.HS256(t, sitetest.JSON{"exp": 1})}, 401, `Bearer realm="restricted", error="invalid_token", error_description="the token has expired"`, "invalid_token"},
-		{"scope missing", []string{"Authorization: Bearer " + sitetest.HS256(t, nil)}, 403, `Bearer realm="restricted", error="insufficient_scope", error_description="the token lacks a required scope", scope="read"`, "insufficient_scope"},
-		{"good", []string{"Authorization: bEARER " + sitetest.HS256(t, sitetest.JSON{"scope": "read write"})}, 200, "", ""},
+		{
+			"another scheme", []string{"Authorization: Basic YTpi"},
+			401, `Bearer realm="restricted"`, "credentials_required",
+		},
+		{
+			"no token", []string{"Authorization: Bearer"}, 400,
+			`Bearer realm="restricted", error="invalid_request", error_description="the credentials must be a scheme and a token, as in Authorization: Bearer xx.yy.zz"`,
+			"invalid_request",
+		},
+		{
+			"too many parts", []string{"Authorization: Bearer a b"}, 400,
+			`Bearer realm="restricted", error="invalid_request", error_description="the credentials must be a scheme and a token, as in Authorization: Bearer xx.yy.zz"`,
+			"invalid_request",
+		},
+		{
+			"no JWT", []string{"Authorization: Bearer abc"}, 401,
+			`Bearer realm="restricted", error="invalid_token", error_description="the token is not a signed JWT in compact form"`,
+			"invalid_token",
+		},
+		{
+			"expired", []string{"Authorization: Bearer " + sitetest.HS256(t, sitetest.JSON{"exp": 1})}, 401,
+			`Bearer realm="restricted", error="invalid_token", error_description="the token has expired"`,
+			"invalid_token",
+		},
+		{
+			"scope missing", []string{"Authorization: Bearer " + sitetest.HS256(t, nil)}, 403,
+			`Bearer realm="restricted", error="insufficient_scope", error_description="the token lacks a required scope", scope="read"`,
+			"insufficient_scope",
+		},
+		{
+			"good", []string{"Authorization: bEARER " + sitetest.HS256(t, sitetest.JSON{"scope": "read write"})},
+			200, "", "",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := s.Get("/api/x", c.headers...)
 			if got.Status != c.status || got.Header.Get("WWW-Authenticate") != c.challenge {
-				t.Fatalf("status %d, challenge %q; expected %d, %q", got.Status, got.Header.Get("WWW-Authenticate"), c.status, c.challenge)
+				t.Fatalf(
+					"status %d, challenge %q; expected %d, %q", got.Status,
+					got.Header.Get("WWW-Authenticate"), c.status, c.challenge,
+				)
 			}
 			if c.status == 200 {
 				if got.Body != "user=[alice]" {
@@ -54,7 +83,8 @@ func TestAnswers(t *testing.T) {
 			if err := stdjson.Unmarshal([]byte(got.Body), &body); err != nil {
 				t.Fatalf("body %q: %v", got.Body, err)
 			}
-			if body.Error.StatusCode != c.status || body.Error.Code != c.code || body.Error.Message == "" || !strings.HasSuffix(body.Error.Name, "Error") {
+			if body.Error.StatusCode != c.status || body.Error.Code != c.code || body.Error.Message == "" ||
+				!strings.HasSuffix(body.Error.Name, "Error") {
 				t.Errorf("body %s", got.Body)
 			}
 			if kind := got.Header.Get("Content-Type"); kind != "application/json" {
@@ -62,7 +92,8 @@ func TestAnswers(t *testing.T) {
 			}
 		})
 	}
-	if got := s.Get("/elsewhere"); got.Status != 200 || got.Body != "user=[]" && got.Body != "user=[{http.auth.user.id}]" {
+	if got := s.Get("/elsewhere"); got.Status != 200 ||
+		got.Body != "user=[]" && got.Body != "user=[{http.auth.user.id}]" {
 		t.Errorf("a path that the matcher does not name: %d %q", got.Status, got.Body)
 	}
 }
@@ -75,7 +106,9 @@ func TestNothingSecretIsLogged(t *testing.T) {
 			secret "`+sitetest.Secret+`"
 		}
 		respond ok`)
-	good, bad := sitetest.HS256(t, sitetest.JSON{"secret_claim": "sesame"}), sitetest.HS256(t, sitetest.JSON{"secret_claim": "sesame", "exp": 1})
+	good, bad := sitetest.HS256(t, sitetest.JSON{"secret_claim": "sesame"}), sitetest.HS256(t, sitetest.JSON{
+		"secret_claim": "sesame", "exp": 1,
+	})
 	s.MustAnswer(200, s.Bearer("/", good), "control")
 	s.MustAnswer(401, s.Bearer("/", bad), "expired")
 	s.MustAnswer(401, s.Bearer("/", good+"x"), "tampered")
@@ -144,7 +177,10 @@ func TestSecondHandlerReplacesUser(t *testing.T) {
 			}
 			respond "{http.auth.user.id} {http.auth.user.first}{http.auth.user.second}"
 		}`)
-	got := s.Get("/", "Authorization: Bearer "+sitetest.HS256(t, sitetest.JSON{"first": "1"}), "X-Second: "+sitetest.Sign(t, "HS256", []byte(other), nil, sitetest.Claims(sitetest.JSON{"sub": "bob", "second": "2"})))
+	got := s.Get(
+		"/", "Authorization: Bearer "+sitetest.HS256(t, sitetest.JSON{"first": "1"}), "X-Second: "+
+			sitetest.Sign(t, "HS256", []byte(other), nil, sitetest.Claims(sitetest.JSON{"sub": "bob", "second": "2"})),
+	)
 	if got.Body != "bob 2" {
 		t.Errorf("body %q", got.Body)
 	}
@@ -156,7 +192,9 @@ func TestUserID(t *testing.T) {
 	s.MustAnswer(401, s.Bearer("/api/", sitetest.HS256(t, nil)), "neither")
 	s.MustAnswer(401, s.Bearer("/api/", sitetest.HS256(t, sitetest.JSON{"uid": ""})), "empty")
 	s.MustAnswer(401, s.Bearer("/api/", sitetest.HS256(t, sitetest.JSON{"uid": []string{"a"}})), "a list")
-	if got := s.Bearer("/api/", sitetest.HS256(t, sitetest.JSON{"uid": 7, "email": "a@example.com"})); got.Body != "user=[7]" {
+	if got := s.Bearer("/api/", sitetest.HS256(t, sitetest.JSON{
+		"uid": 7, "email": "a@example.com",
+	})); got.Body != "user=[7]" {
 		t.Errorf("body %q", got.Body)
 	}
 	s = secretSite(t, "")
@@ -169,7 +207,9 @@ func TestOptionalPublicPreflight(t *testing.T) {
 	if got := s.Get("/api/"); got.Status != 200 || got.Body != "user=[]" {
 		t.Errorf("anonymous: %d %q", got.Status, got.Body)
 	}
-	s.MustAnswer(401, s.Bearer("/api/", sitetest.HS256(t, sitetest.JSON{"exp": 1})), "a bad token is refused all the same")
+	s.MustAnswer(
+		401, s.Bearer("/api/", sitetest.HS256(t, sitetest.JSON{"exp": 1})), "a bad token is refused all the same",
+	)
 	s.MustAnswer(403, s.Bearer("/api/", sitetest.HS256(t, nil)), "the rules are for those with a token")
 	s.MustAnswer(200, s.Bearer("/api/", sitetest.HS256(t, sitetest.JSON{"roles": []string{"admin"}})), "control")
 
@@ -179,12 +219,23 @@ func TestOptionalPublicPreflight(t *testing.T) {
 		s.MustAnswer(200, s.Bearer(path, "rubbish"), path+" does not look at tokens")
 	}
 	s.MustAnswer(401, s.Get("/api/closed"), "control")
-	s.MustAnswer(200, s.Do("OPTIONS", "/api/closed", "Origin: https://app.example", "Access-Control-Request-Method: PUT"), "preflight")
+	s.MustAnswer(
+		200, s.Do("OPTIONS", "/api/closed", "Origin: https://app.example", "Access-Control-Request-Method: PUT"),
+		"preflight",
+	)
 	s.MustAnswer(401, s.Do("OPTIONS", "/api/closed", "Origin: https://app.example"), "no preflight")
-	s.MustAnswer(401, s.Do("OPTIONS", "/api/closed", "Access-Control-Request-Method: PUT"), "no preflight without an origin")
-	s.MustAnswer(401, s.Do("GET", "/api/closed", "Origin: https://app.example", "Access-Control-Request-Method: PUT"), "GET is no preflight")
+	s.MustAnswer(
+		401, s.Do("OPTIONS", "/api/closed", "Access-Control-Request-Method: PUT"), "no preflight without an origin",
+	)
+	s.MustAnswer(
+		401, s.Do("GET", "/api/closed", "Origin: https://app.example", "Access-Control-Request-Method: PUT"),
+		"GET is no preflight",
+	)
 	s = secretSite(t, "")
-	s.MustAnswer(401, s.Do("OPTIONS", "/api/closed", "Origin: https://app.example", "Access-Control-Request-Method: PUT"), "preflight not allowed")
+	s.MustAnswer(
+		401, s.Do("OPTIONS", "/api/closed", "Origin: https://app.example", "Access-Control-Request-Method: PUT"),
+		"preflight not allowed",
+	)
 }
 
 func TestTokenSources(t *testing.T) {
@@ -270,14 +321,26 @@ func TestRules(t *testing.T) {
 		{"require role a\nrequire claim b c", sitetest.JSON{"roles": "a", "b": "c"}, true},
 		{`require expression claims.sub == {http.request.uri.path.1}`, nil, true},
 		{`require expression claims.sub == {path.1}`, sitetest.JSON{"sub": "bob"}, false},
-		{`require expression "'admin' in claims.roles || claims.level > 2"`, sitetest.JSON{"roles": []string{"x"}, "level": 3}, true},
+		{
+			`require expression "'admin' in claims.roles || claims.level > 2"`,
+			sitetest.JSON{"roles": []string{"x"}, "level": 3}, true,
+		},
 		{`require expression "claims.level > 2.5"`, sitetest.JSON{"level": 2.75}, true},
 		{`require expression "claims.absent == 1"`, nil, false},
-		{`require expression "claims.n == 18446744073709551615u"`, sitetest.JSON{"n": uint64(18446744073709551615)}, true},
-		{`require expression "claims.n == 18446744073709551615u"`, sitetest.JSON{"n": uint64(18446744073709551000)}, false},
+		{
+			`require expression "claims.n == 18446744073709551615u"`,
+			sitetest.JSON{"n": uint64(18446744073709551615)}, true,
+		},
+		{
+			`require expression "claims.n == 18446744073709551615u"`,
+			sitetest.JSON{"n": uint64(18446744073709551000)}, false,
+		},
 		{"require scope r", sitetest.JSON{"scope": "x\u00a0r"}, false},
 		{`require expression "!has(claims.absent) && {http.request.method} == 'GET'"`, nil, true},
-		{`require expression claims.org.list[1] == "b" && claims.sub.startsWith("al")`, sitetest.JSON{"org": sitetest.JSON{"list": []string{"a", "b"}}}, true},
+		{
+			`require expression claims.org.list[1] == "b" && claims.sub.startsWith("al")`,
+			sitetest.JSON{"org": sitetest.JSON{"list": []string{"a", "b"}}}, true,
+		},
 		{`require expression claims.sub`, nil, false},
 		{`require expression "{http.vars.client_ip} == '127.0.0.1'"`, nil, true},
 	} {
@@ -304,15 +367,21 @@ func TestHandleErrors(t *testing.T) {
 			respond "custom {http.error.status_code} {http.jwt.error} {http.jwt.error_description}{http.auth.user.id}"
 		}`)
 	got := s.Get("/")
-	if got.Status != 401 || got.Body != "custom 401 credentials_required no bearer token was sent" || got.Header.Get("WWW-Authenticate") == "" {
+	if got.Status != 401 || got.Body != "custom 401 credentials_required no bearer token was sent" ||
+		got.Header.Get("WWW-Authenticate") == "" {
 		t.Errorf("401: %d %q %v", got.Status, got.Body, got.Header)
 	}
-	s2 := sitetest.Serve(t, "jwt {\n secret \""+sitetest.Secret+"\"\n require role sesame\n}\nhandle_errors {\n respond {http.error.message}\n}")
-	if got := s2.Bearer("/", sitetest.HS256(t, nil)); got.Status != 403 || got.Body != "You do not have a role that is required here." {
+	s2 := sitetest.Serve(t, "jwt {\n secret \""+sitetest.Secret+
+		"\"\n require role sesame\n}\nhandle_errors {\n respond {http.error.message}\n}")
+	if got := s2.Bearer("/", sitetest.HS256(t, nil)); got.Status != 403 ||
+		got.Body != "You do not have a role that is required here." {
 		t.Errorf("the detail is for the log alone: %d %q", got.Status, got.Body)
 	}
-	s = sitetest.Serve(t, "jwt {\n secret \""+sitetest.Secret+"\"\n require role admin\n}\nhandle_errors 401 {\n respond x\n}")
-	if got := s.Bearer("/", sitetest.HS256(t, nil)); got.Status != 403 || !strings.Contains(got.Body, `"code":"forbidden"`) {
+	s = sitetest.Serve(
+		t, "jwt {\n secret \""+sitetest.Secret+"\"\n require role admin\n}\nhandle_errors 401 {\n respond x\n}",
+	)
+	if got := s.Bearer("/", sitetest.HS256(t, nil)); got.Status != 403 ||
+		!strings.Contains(got.Body, `"code":"forbidden"`) {
 		t.Errorf("the site handles no 403, so the JSON body is due: %d %q", got.Status, got.Body)
 	}
 }
@@ -357,7 +426,8 @@ func TestBasicAuthInFront(t *testing.T) {
 			respond "user=[{http.auth.user.id}]"
 		}`)
 	basic := "Authorization: Basic " + sitetest.BasicCredentials("carol", "opensesame")
-	if got := s.Get("/", basic, "Cookie: session="+sitetest.HS256(t, nil)); got.Status != 200 || got.Body != "user=[alice]" {
+	if got := s.Get("/", basic, "Cookie: session="+sitetest.HS256(t, nil)); got.Status != 200 ||
+		got.Body != "user=[alice]" {
 		t.Errorf("both: %d %q", got.Status, got.Body)
 	}
 	s.MustAnswer(401, s.Get("/", basic), "no token")
@@ -369,5 +439,7 @@ func TestCacheKeepsNothingPastExpiry(t *testing.T) {
 	token := sitetest.HS256(t, sitetest.JSON{"exp": float64(time.Now().UnixMilli())/1000 + 0.5})
 	s.MustAnswer(200, s.Bearer("/api/", token), "fresh")
 	s.MustAnswer(200, s.Bearer("/api/", token), "remembered")
-	sitetest.Eventually(t, "the remembered token is refused", func() bool { return s.Bearer("/api/", token).Status == http.StatusUnauthorized })
+	sitetest.Eventually(t, "the remembered token is refused", func() bool {
+		return s.Bearer("/api/", token).Status == http.StatusUnauthorized
+	})
 }

@@ -15,7 +15,10 @@ func (h *Handler) trustOrigins() error {
 	h.crossOrigin = http.NewCrossOriginProtection()
 	for _, origin := range h.TrustedOrigins {
 		if err := h.crossOrigin.AddTrustedOrigin(origin); err != nil {
-			return fmt.Errorf("trusted_origins %q: an origin is a scheme and a host, as in https://app.example.com, or * for all", origin)
+			return fmt.Errorf(
+				"trusted_origins %q: an origin is a scheme and a host, as in https://app.example.com, or * for all",
+				origin,
+			)
 		}
 	}
 	return nil

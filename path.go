@@ -68,7 +68,8 @@ func ordinary(u *url.URL) bool {
 		if segment == "" {
 			continue
 		}
-		if last := segment[len(segment)-1]; segment[0] == ' ' || last == ' ' || last == '.' || scriptEnd(segment, 0, more, true) > 0 {
+		if last := segment[len(segment)-1]; segment[0] == ' ' || last == ' ' || last == '.' ||
+			scriptEnd(segment, 0, more, true) > 0 {
 			return false
 		}
 	}
@@ -148,13 +149,16 @@ func reread(r *http.Request, path string) *http.Request {
 
 // rewritings are the transformations that servers apply to a path.
 var rewritings = []func(string) string{
-	decode, decodeDots, backslashesAsSlashes, withoutParameters, cutShort, withoutInvisible, foldUnicode, trimSegments, mergeSlashes, resolveDots, withoutAuthority, withoutSlashesAndAuthority,
+	decode, decodeDots, backslashesAsSlashes, withoutParameters, cutShort, withoutInvisible,
+	foldUnicode, trimSegments, mergeSlashes, resolveDots, withoutAuthority, withoutSlashesAndAuthority,
 }
 
 // decodeOrdinary decodes what every server decodes, and keeps what some servers compare as
 // sent.
 func decodeOrdinary(path string) string {
-	return percentDecode(path, func(c byte) bool { return c >= ' ' && c != '.' && c != '/' && (c >= 0x80 || !readDifferently[c]) })
+	return percentDecode(path, func(c byte) bool {
+		return c >= ' ' && c != '.' && c != '/' && (c >= 0x80 || !readDifferently[c])
+	})
 }
 
 // decode decodes again, as a server behind a proxy may do.
@@ -221,7 +225,9 @@ func withoutParameters(path string) string {
 // cutShort ends the path where a server may end it: at a NUL or other control character, or
 // where a query, a fragment or a parameter starts.
 func cutShort(path string) string {
-	if end := strings.IndexFunc(path, func(c rune) bool { return c < ' ' || c == 0x7f || strings.ContainsRune(";?#", c) }); end >= 0 {
+	if end := strings.IndexFunc(path, func(c rune) bool {
+		return c < ' ' || c == 0x7f || strings.ContainsRune(";?#", c)
+	}); end >= 0 {
 		return path[:end]
 	}
 	return path
@@ -241,7 +247,9 @@ func withoutInvisible(path string) string {
 	}
 	path = strings.Map(drop(unicode.IsControl), path)
 	return eachSegment(path, ".", func(segment string) string {
-		if dots := strings.Map(drop(func(c rune) bool { return unicode.Is(unicode.Cf, c) }), segment); strings.Trim(dots, ".") == "" {
+		if dots := strings.Map(
+			drop(func(c rune) bool { return unicode.Is(unicode.Cf, c) }), segment,
+		); strings.Trim(dots, ".") == "" {
 			return dots
 		}
 		return segment
@@ -249,7 +257,10 @@ func withoutInvisible(path string) string {
 }
 
 // lookalikes are converted to ASCII by best-fit mappings but not by NFKC.
-var lookalikes = strings.NewReplacer("\u2044", "/", "\u2215", "/", "\u29f8", "/", "\u2216", `\`, "\u29f5", `\`, "\u29f9", `\`, "\u00a5", `\`, "\u20a9", `\`, "\u3002", ".", "\uff61", ".")
+var lookalikes = strings.NewReplacer(
+	"\u2044", "/", "\u2215", "/", "\u29f8", "/", "\u2216", `\`, "\u29f5", `\`,
+	"\u29f9", `\`, "\u00a5", `\`, "\u20a9", `\`, "\u3002", ".", "\uff61", ".",
+)
 
 // foldUnicode converts overlong UTF-8 (CVE-2000-0884) and compatibility forms, such as
 // full-width dots, to the characters that they represent.
@@ -397,7 +408,9 @@ func keepSegments(path string) string {
 func scripts(path string, anyExtension bool) (found []string) {
 	for start, more := 0, true; more; {
 		segment, _, slash := strings.Cut(path[start:], "/")
-		for end := scriptEnd(segment, 0, slash, anyExtension); end > 0; end = scriptEnd(segment, end, slash, anyExtension) {
+		for end := scriptEnd(segment, 0, slash, anyExtension); end > 0; end = scriptEnd(
+			segment, end, slash, anyExtension,
+		) {
 			found = append(found, path[:start+end])
 		}
 		start, more = start+len(segment)+1, slash
@@ -438,7 +451,8 @@ func scriptEnd(segment string, from int, slash, anyExtension bool) int {
 		}
 		extension := segment[dot+1 : end]
 		isLast := end == len(segment)
-		if (slash || !isLast) && isScript(extension) || anyExtension && slash && isLast && dot > 0 && extension != "" && unicode.IsLetter(rune(extension[0])) {
+		if (slash || !isLast) && isScript(extension) ||
+			anyExtension && slash && isLast && dot > 0 && extension != "" && unicode.IsLetter(rune(extension[0])) {
 			return end
 		}
 		if from = end; isLast {
@@ -450,7 +464,8 @@ func scriptEnd(segment string, from int, slash, anyExtension bool) int {
 // isScript reports whether servers run files with this extension.
 func isScript(extension string) bool {
 	switch extension = strings.ToLower(extension); extension {
-	case "cgi", "fcgi", "pl", "py", "rb", "lua", "sh", "asp", "aspx", "ashx", "asmx", "jsp", "jspx", "cfm", "exe", "dll", "phtml", "phar":
+	case "cgi", "fcgi", "pl", "py", "rb", "lua", "sh", "asp", "aspx", "ashx", "asmx", "jsp", "jspx", "cfm", "exe",
+		"dll", "phtml", "phar":
 		return true
 	}
 	return strings.HasPrefix(extension, "php")

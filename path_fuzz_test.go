@@ -17,9 +17,14 @@ import (
 // too many; and a path that is called ordinary has one.
 func FuzzPath(f *testing.F) {
 	for _, pattern := range sitetest.AmbiguousPaths {
-		f.Add(fmt.Sprintf(strings.Replace(strings.Replace(pattern, "%s", "%[1]s", 1), "%s", "%[2]s", 1), "/static", "secret"))
+		f.Add(fmt.Sprintf(
+			strings.Replace(strings.Replace(pattern, "%s", "%[1]s", 1), "%s", "%[2]s", 1), "/static", "secret",
+		))
 	}
-	for _, seed := range []string{"/", "/a.b/c.tar.gz", "/@scope%2fpackage", "/admin.php/x.css", "//host/x", "/x;y=1/z", "*", "", "/%", "/..", "/a/..", "/.../x"} {
+	for _, seed := range []string{
+		"/", "/a.b/c.tar.gz", "/@scope%2fpackage", "/admin.php/x.css",
+		"//host/x", "/x;y=1/z", "*", "", "/%", "/..", "/a/..", "/.../x",
+	} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, target string) {
@@ -56,11 +61,14 @@ func FuzzPath(f *testing.F) {
 		}
 		if script, pathInfo, found := strings.Cut(u.Path, ".php/"); found { // as php_fastcgi and PHP-FPM split
 			if ran := scripts(u.Path, false); !slices.Contains(ran, script+".php") {
-				t.Fatalf("PHP runs %q of %q with PATH_INFO /%s, which is none of %q", script+".php", target, pathInfo, ran)
+				t.Fatalf(
+					"PHP runs %q of %q with PATH_INFO /%s, which is none of %q", script+".php", target, pathInfo, ran,
+				)
 			}
 		}
 		for reader, reading := range others {
-			if reading == "" || slices.ContainsFunc(found, func(known string) bool { return sameReading(known, reading) }) {
+			if reading == "" ||
+				slices.ContainsFunc(found, func(known string) bool { return sameReading(known, reading) }) {
 				continue
 			}
 			t.Fatalf("%s reads %q as %q, which is none of %q", reader, target, reading, found)

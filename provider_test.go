@@ -20,7 +20,8 @@ func providerConfig(t testing.TB, address, provider string) []byte {
 			"routes": [{"handle": [
 				{"handler": "authentication", "providers": {
 					"jwt_bearer": ` + provider + `,
-					"http_basic": {"hash": {"algorithm": "bcrypt"}, "accounts": [{"username": "carol", "password": ` + sitetest.Marshal(t, sitetest.BcryptHash(t, "opensesame")) + `}]}
+					"http_basic": {"hash": {"algorithm": "bcrypt"}, "accounts": [{"username": "carol", "password": ` +
+		sitetest.Marshal(t, sitetest.BcryptHash(t, "opensesame")) + `}]}
 				}},
 				{"handler": "static_response", "body": "user=[{http.auth.user.id}] email=[{http.auth.user.email}]"}
 			]}]
@@ -31,7 +32,8 @@ func providerConfig(t testing.TB, address, provider string) []byte {
 // Caddy's own authentication handler lets in whom any of its providers knows.
 func TestProviderBesideBasicAuth(t *testing.T) {
 	s := &sitetest.Site{T: t, URL: "http://" + sitetest.FreeAddress(t)}
-	config := providerConfig(t, strings.TrimPrefix(s.URL, "http://"), `{"issuers": [{"secrets": [{"value": "`+sitetest.Secret+`"}]}], "require": [{"role": ["admin"]}]}`)
+	config := providerConfig(t, strings.TrimPrefix(s.URL, "http://"), `{"issuers": [{"secrets": [{"value": "`+
+		sitetest.Secret+`"}]}], "require": [{"role": ["admin"]}]}`)
 	if err := caddy.Load(config, true); err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +42,8 @@ func TestProviderBesideBasicAuth(t *testing.T) {
 	if got := s.Bearer("/", admin); got.Status != 200 || got.Body != "user=[alice] email=[alice@example.com]" {
 		t.Errorf("bearer: %d %q", got.Status, got.Body)
 	}
-	if got := s.Get("/", "Authorization: Basic "+sitetest.BasicCredentials("carol", "opensesame")); got.Status != 200 || !strings.HasPrefix(got.Body, "user=[carol]") {
+	if got := s.Get("/", "Authorization: Basic "+sitetest.BasicCredentials("carol", "opensesame")); got.Status != 200 ||
+		!strings.HasPrefix(got.Body, "user=[carol]") {
 		t.Errorf("basic: %d %q", got.Status, got.Body)
 	}
 	s.MustAnswer(401, s.Get("/"), "neither")
@@ -51,13 +54,19 @@ func TestProviderBesideBasicAuth(t *testing.T) {
 }
 
 func TestProviderRefusesHandlerOptions(t *testing.T) {
-	for _, option := range []string{`"optional": true`, `"public": ["/x"]`, `"allow_preflight": true`, `"strip_token": true`, `"claim_headers": [{"header": "X", "claim": "sub"}]`} {
+	for _, option := range []string{
+		`"optional": true`, `"public": ["/x"]`, `"allow_preflight": true`,
+		`"strip_token": true`, `"claim_headers": [{"header": "X", "claim": "sub"}]`,
+	} {
 		var config caddy.Config
-		text := providerConfig(t, "127.0.0.1:0", `{"issuers": [{"secrets": [{"value": "`+sitetest.Secret+`"}]}], `+option+`}`)
+		text := providerConfig(
+			t, "127.0.0.1:0", `{"issuers": [{"secrets": [{"value": "`+sitetest.Secret+`"}]}], `+option+`}`,
+		)
 		if err := stdjson.Unmarshal(text, &config); err != nil {
 			t.Fatal(err)
 		}
-		if err := caddy.Validate(&config); err == nil || !strings.Contains(err.Error(), "only work in the `jwt` handler") {
+		if err := caddy.Validate(&config); err == nil ||
+			!strings.Contains(err.Error(), "only work in the `jwt` handler") {
 			t.Errorf("%s: %v", option, err)
 		}
 	}

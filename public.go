@@ -21,7 +21,8 @@ func (h *Handler) open(r *http.Request) prometheus.Counter {
 
 // isPreflight implements the Fetch standard §3.3.2.
 func isPreflight(r *http.Request) bool {
-	return r.Method == http.MethodOptions && r.Header.Get("Origin") != "" && r.Header.Get("Access-Control-Request-Method") != ""
+	return r.Method == http.MethodOptions && r.Header.Get("Origin") != "" &&
+		r.Header.Get("Access-Control-Request-Method") != ""
 }
 
 // isPublic applies Caddy's path matcher to every interpretation of the path. If the path

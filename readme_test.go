@@ -76,10 +76,14 @@ func TestReadme(t *testing.T) {
 func TestDemoKeepsToItself(t *testing.T) {
 	const soReusePort = 0xf // of Linux, which package syscall lacks
 	home := sitetest.TempDir(t)
-	environment := append(os.Environ(), "HOME="+home, "XDG_DATA_HOME=", "XDG_CONFIG_HOME=", "TMPDIR="+sitetest.TempDir(t))
+	environment := append(
+		os.Environ(), "HOME="+home, "XDG_DATA_HOME=", "XDG_CONFIG_HOME=", "TMPDIR="+sitetest.TempDir(t),
+	)
 	for _, taken := range []string{"127.0.0.1:8080", "127.0.0.1:8081", "0.0.0.0:8080"} {
 		config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error { // as Caddy listens
-			return raw.Control(func(fd uintptr) { _ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, soReusePort, 1) })
+			return raw.Control(func(fd uintptr) {
+				_ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, soReusePort, 1)
+			})
 		}}
 		listener, err := config.Listen(t.Context(), "tcp", taken)
 		if err != nil {
@@ -131,7 +135,10 @@ func startCaddy(t *testing.T, command string) {
 	t.Helper()
 	var output bytes.Buffer
 	caddy := exec.Command("bash", "-c", "exec "+command)
-	caddy.Env = append(os.Environ(), "XDG_DATA_HOME="+sitetest.TempDir(t), "XDG_CONFIG_HOME="+sitetest.TempDir(t), "TMPDIR="+sitetest.TempDir(t))
+	caddy.Env = append(
+		os.Environ(), "XDG_DATA_HOME="+sitetest.TempDir(t),
+		"XDG_CONFIG_HOME="+sitetest.TempDir(t), "TMPDIR="+sitetest.TempDir(t),
+	)
 	caddy.Stdout, caddy.Stderr = &output, &output
 	caddy.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // `go run` has a child
 	if err := caddy.Start(); err != nil {

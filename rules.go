@@ -83,7 +83,9 @@ func (h *Handler) judge(r *http.Request, who caller) *refusal.Error {
 
 func (q *Requirement) provision() error {
 	kinds := 0
-	for _, set := range []bool{len(q.Scope) > 0, len(q.AnyScope) > 0, len(q.Role) > 0, q.Claim != "", q.Expression != ""} {
+	for _, set := range []bool{
+		len(q.Scope) > 0, len(q.AnyScope) > 0, len(q.Role) > 0, q.Claim != "", q.Expression != "",
+	} {
 		if set {
 			kinds++
 		}
@@ -92,13 +94,16 @@ func (q *Requirement) provision() error {
 		return fmt.Errorf("`require claim` has values but no claim name")
 	}
 	if kinds != 1 {
-		return fmt.Errorf("it must have exactly one of scope, any scope, role, claim and expression; write a separate `require` for each")
+		return fmt.Errorf("it must have exactly one of scope, any scope, role, claim and expression; " +
+			"write a separate `require` for each")
 	}
 	if q.Claim != "" && len(q.Values) == 0 {
 		return fmt.Errorf("`require claim %s` requires at least one value", q.Claim)
 	}
 	if q.Expression != "" && q.Issuer != "" {
-		return fmt.Errorf("`require expression` does not take an issuer; compare it in the expression: claims.iss == %q", q.Issuer)
+		return fmt.Errorf(
+			"`require expression` does not take an issuer; compare it in the expression: claims.iss == %q", q.Issuer,
+		)
 	}
 	if slices.Contains(q.Role, "") {
 		return fmt.Errorf("`require role` has an empty role; remove it")
@@ -113,7 +118,8 @@ func (q *Requirement) provision() error {
 }
 
 func notScope(scope string) bool {
-	return scope == "" || strings.ContainsFunc(scope, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' })
+	return scope == "" ||
+		strings.ContainsFunc(scope, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' })
 }
 
 var (
@@ -123,7 +129,9 @@ var (
 	// derived from the path.
 	currentPath  = regexp.MustCompile(`^http\.request\.uri($|[._])`)
 	originalPath = regexp.MustCompile(`^http\.request\.orig_uri($|[._])`)
-	pathless     = regexp.MustCompile(`^(env|file|system|time)\.|^http\.auth\.|^http\.request\.((orig_)?(method|host|hostport|port|proto|scheme)|(header|cookie|host|remote|tls|(orig_)?uri\.query)\..*|(remote|uuid|client_ip|local|body|duration|(orig_)?uri\.query)|(local|duration)[._].*|client_ip)$`)
+	pathless     = regexp.MustCompile(
+		`^(env|file|system|time)\.|^http\.auth\.|^http\.request\.((orig_)?(method|host|hostport|port|proto|scheme)|(header|cookie|host|remote|tls|(orig_)?uri\.query)\..*|(remote|uuid|client_ip|local|body|duration|(orig_)?uri\.query)|(local|duration)[._].*|client_ip)$`,
+	)
 	// unset matches placeholders that are known but may have no value.
 	unset = regexp.MustCompile(`^(http\.request\.cookie|http\.vars|vars|http\.auth)\.`)
 )
@@ -165,10 +173,14 @@ func (q *Requirement) compile() error {
 	read := checked.NativeRep().ReferenceMap()
 	for name, written := range q.placeholders {
 		if !strings.Contains(written, ".") {
-			return fmt.Errorf("unknown placeholder {%s}; write a claim as claims.%s, and a placeholder of the request as in {http.request.method}", written, written)
+			return fmt.Errorf("unknown placeholder {%s}; write a claim as claims.%s, "+
+				"and a placeholder of the request as in {http.request.method}", written, written)
 		}
-		if !slices.ContainsFunc(slices.Collect(maps.Values(read)), func(r *ast.ReferenceInfo) bool { return r.Name == name }) {
-			return fmt.Errorf("the placeholder {%s} is inside quotes, so it would be compared literally; remove the quotes, or write \\{%s} if you want the literal text", written, written)
+		if !slices.ContainsFunc(slices.Collect(maps.Values(read)), func(r *ast.ReferenceInfo) bool {
+			return r.Name == name
+		}) {
+			return fmt.Errorf("the placeholder {%s} is inside quotes, so it would be compared literally; "+
+				"remove the quotes, or write \\{%s} if you want the literal text", written, written)
 		}
 	}
 	if kind := checked.OutputType(); kind != cel.BoolType && kind != cel.DynType {
@@ -195,11 +207,17 @@ func (q *Requirement) met(r *http.Request, claims jwt.Claims) error {
 	case q.Scope != nil:
 		granted := jwt.Scopes(claims)
 		if slices.ContainsFunc(q.Scope, func(s string) bool { return !slices.Contains(granted, s) }) {
-			return &refusal.Error{Reason: refusal.Scope, Scope: strings.Join(q.Scope, " "), Detail: fmt.Sprintf("requires all of %q", q.Scope)}
+			return &refusal.Error{
+				Reason: refusal.Scope, Scope: strings.Join(q.Scope, " "),
+				Detail: fmt.Sprintf("requires all of %q", q.Scope),
+			}
 		}
 	case q.AnyScope != nil:
 		if !intersect(jwt.Scopes(claims), q.AnyScope) {
-			return &refusal.Error{Reason: refusal.Scope, Scope: strings.Join(q.AnyScope, " "), Detail: fmt.Sprintf("requires one of %q", q.AnyScope)}
+			return &refusal.Error{
+				Reason: refusal.Scope, Scope: strings.Join(q.AnyScope, " "),
+				Detail: fmt.Sprintf("requires one of %q", q.AnyScope),
+			}
 		}
 	case q.Role != nil:
 		if !intersect(jwt.Texts(claims["roles"]), q.Role) {
@@ -225,7 +243,10 @@ func (q *Requirement) unmetByIssuer() error {
 	case q.Claim != "":
 		return refusal.New(refusal.Claim, detail, q.Issuer)
 	}
-	return &refusal.Error{Reason: refusal.Scope, Scope: strings.Join(slices.Concat(q.Scope, q.AnyScope), " "), Detail: fmt.Sprintf(detail, q.Issuer)}
+	return &refusal.Error{
+		Reason: refusal.Scope, Scope: strings.Join(slices.Concat(q.Scope, q.AnyScope), " "),
+		Detail: fmt.Sprintf(detail, q.Issuer),
+	}
 }
 
 // metByExpression evaluates the expression for every interpretation of the path.
@@ -252,7 +273,9 @@ func (q *Requirement) metByExpression(r *http.Request, claims jwt.Claims) error 
 		}
 		for _, reading := range slices.Concat(paths, run) {
 			if err := q.evaluate(reread(r, reading), claims); err != nil {
-				return refusal.New(refusal.Expression, "%s is not satisfied by every interpretation of the path", q.Expression)
+				return refusal.New(
+					refusal.Expression, "%s is not satisfied by every interpretation of the path", q.Expression,
+				)
 			}
 		}
 	}
@@ -346,7 +369,10 @@ func (q *Requirement) checkIssuer(issuers []jwt.Issuer) error {
 	if q.Issuer == "" || slices.Contains(names, q.Issuer) {
 		return nil
 	}
-	return fmt.Errorf("require … of %s: unknown issuer; write its name exactly as after `issuer`%s", q.Issuer, config.Meant(q.Issuer, names...))
+	return fmt.Errorf(
+		"require … of %s: unknown issuer; write its name exactly as after `issuer`%s",
+		q.Issuer, config.Meant(q.Issuer, names...),
+	)
 }
 
 // Interface guards

@@ -63,9 +63,11 @@ func derives(matcher any) bool {
 	case *caddyhttp.VarsMatcher, *caddyhttp.MatchVarsRE:
 		return true
 	case *caddyhttp.MatchExpression:
-		return strings.Contains(m.Expr, "vars") || slices.ContainsFunc(config.Placeholder.FindAllStringSubmatch(m.Expr, -1), func(found []string) bool {
-			return !pathless.MatchString(found[2]) && !currentPath.MatchString(found[2]) && !originalPath.MatchString(found[2])
-		})
+		return strings.Contains(m.Expr, "vars") ||
+			slices.ContainsFunc(config.Placeholder.FindAllStringSubmatch(m.Expr, -1), func(found []string) bool {
+				return !pathless.MatchString(found[2]) && !currentPath.MatchString(found[2]) &&
+					!originalPath.MatchString(found[2])
+			})
 	}
 	return false
 }
@@ -111,7 +113,9 @@ func guardPlace(ctx caddy.Context, headers []*ClaimHeader) error {
 	}
 	guard := serverGuardOf(at.Server)
 	if guard == nil {
-		guard = &serverGuard{routes: at.Server.Routes, answers: answer.Responder{Realm: answer.DefaultRealm, Logger: ctx.Logger()}}
+		guard = &serverGuard{
+			routes: at.Server.Routes, answers: answer.Responder{Realm: answer.DefaultRealm, Logger: ctx.Logger()},
+		}
 		route := caddyhttp.Route{Handlers: []caddyhttp.MiddlewareHandler{guard}}
 		if err := route.ProvisionHandlers(ctx, nil); err != nil {
 			return err
@@ -139,7 +143,9 @@ func guardErrors(ctx caddy.Context, headers []*ClaimHeader) error {
 	if !ok || server.Errors == nil || len(headers) == 0 {
 		return nil
 	}
-	guard := caddyhttp.Route{HandlersRaw: []json.RawMessage{caddyconfig.JSONModuleObject(&Guard{Headers: headers}, "handler", "jwt_guard", nil)}}
+	guard := caddyhttp.Route{HandlersRaw: []json.RawMessage{
+		caddyconfig.JSONModuleObject(&Guard{Headers: headers}, "handler", "jwt_guard", nil),
+	}}
 	switch {
 	case place.Of(ctx).Server != nil:
 		server.Errors.Routes = append(caddyhttp.RouteList{guard}, server.Errors.Routes...)

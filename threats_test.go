@@ -35,8 +35,12 @@ func keySite(t testing.TB) *sitetest.Site {
 	t.Helper()
 	keys := sitetest.Keys()
 	body := ""
-	for name, key := range map[string]crypto.Signer{"rsa": keys.RSA, "p256": keys.P256, "p384": keys.P384, "p521": keys.P521, "ed25519": keys.Ed25519} {
-		body += fmt.Sprintf("jwt /%s {\n issuer https://issuer.example\n public_key `%s`\n}\n", name, sitetest.PEM(t, key))
+	for name, key := range map[string]crypto.Signer{
+		"rsa": keys.RSA, "p256": keys.P256, "p384": keys.P384, "p521": keys.P521, "ed25519": keys.Ed25519,
+	} {
+		body += fmt.Sprintf(
+			"jwt /%s {\n issuer https://issuer.example\n public_key `%s`\n}\n", name, sitetest.PEM(t, key),
+		)
 	}
 	return sitetest.Serve(t, body+`
 		jwt /secret {
@@ -62,7 +66,8 @@ func mustRefuse(t *testing.T, s *sitetest.Site, controls, attacks []attack) {
 	for _, a := range attacks {
 		got := s.Bearer(a.path, a.token)
 		s.MustAnswer(401, got, a.name)
-		if challenge := got.Header.Get("WWW-Authenticate"); got.Status == 401 && !strings.Contains(challenge, `error="invalid_token"`) {
+		if challenge := got.Header.Get("WWW-Authenticate"); got.Status == 401 &&
+			!strings.Contains(challenge, `error="invalid_token"`) {
 			t.Errorf("%s: challenge %q", a.name, challenge)
 		}
 	}
@@ -73,20 +78,29 @@ func TestThreatAlgNone(t *testing.T) {
 	payload := sitetest.Marshal(t, sitetest.Claims(nil))
 	attacks := []attack{
 		{"alg missing", "/secret", sitetest.SignRaw(t, "HS256", []byte(sitetest.Secret), `{"typ":"JWT"}`, payload)},
-		{"alg duplicated", "/secret", sitetest.SignRaw(t, "HS256", []byte(sitetest.Secret), `{"alg":"HS256","alg":"HS256"}`, payload)},
+		{
+			"alg duplicated", "/secret",
+			sitetest.SignRaw(t, "HS256", []byte(sitetest.Secret), `{"alg":"HS256","alg":"HS256"}`, payload),
+		},
 		{"alg null", "/secret", sitetest.SignRaw(t, "HS256", []byte(sitetest.Secret), `{"alg":null}`, payload)},
 		{"alg a list", "/secret", sitetest.SignRaw(t, "HS256", []byte(sitetest.Secret), `{"alg":["HS256"]}`, payload)},
-		{"alg in lower case", "/secret", sitetest.SignRaw(t, "HS256", []byte(sitetest.Secret), `{"alg":"hs256"}`, payload)},
+		{
+			"alg in lower case", "/secret",
+			sitetest.SignRaw(t, "HS256", []byte(sitetest.Secret), `{"alg":"hs256"}`, payload),
+		},
 	}
 	for _, alg := range []string{"none", "nOnE", "None", "NONE", ""} {
 		for _, path := range []string{"/secret", "/rsa"} {
 			header := sitetest.Encode(`{"alg":"` + alg + `"}`)
 			attacks = append(attacks,
 				attack{"alg " + alg + " without signature", path, header + "." + sitetest.Encode(payload) + "."},
-				attack{"alg " + alg + " with a signature", path, header + "." + sitetest.Encode(payload) + "." + sitetest.Encode("x")})
+				attack{"alg " + alg + " with a signature", path, header + "." + sitetest.Encode(payload) + "." +
+					sitetest.Encode("x")})
 		}
 	}
-	mustRefuse(t, s, []attack{{"HS256", "/secret", sitetest.SignRaw(t, "HS256", []byte(sitetest.Secret), `{"alg":"HS256"}`, payload)}}, attacks)
+	mustRefuse(t, s, []attack{
+		{"HS256", "/secret", sitetest.SignRaw(t, "HS256", []byte(sitetest.Secret), `{"alg":"HS256"}`, payload)},
+	}, attacks)
 }
 
 func TestThreatAlgorithmConfusion(t *testing.T) {
@@ -102,15 +116,25 @@ func TestThreatAlgorithmConfusion(t *testing.T) {
 		"PEM of the EC key":     sitetest.PEM(t, keys.P256),
 		"Ed25519 key, 32 bytes": string(keys.Ed25519[32:]),
 	} {
-		attacks = append(attacks, attack{"HS256 with the public key as secret: " + name, "/rsa", sitetest.Sign(t, "HS256", []byte(secret), nil, sitetest.Claims(nil))})
+		attacks = append(attacks, attack{
+			"HS256 with the public key as secret: " + name, "/rsa",
+			sitetest.Sign(t, "HS256", []byte(secret), nil, sitetest.Claims(nil)),
+		})
 	}
 	mustRefuse(t, s, []attack{control}, attacks)
-	for _, secret := range []string{sitetest.PEM(t, keys.RSA), "  \n" + sitetest.PEM(t, keys.P256), sitetest.Marshal(t, sitetest.JWK(t, keys.RSA, nil))} {
-		if got := sitetest.ConfigError(t, "jwt {\n secret `"+secret+"`\n}"); !strings.Contains(got, "set a public key with `public_key`") {
+	for _, secret := range []string{
+		sitetest.PEM(t, keys.RSA), "  \n" + sitetest.PEM(t, keys.P256),
+		sitetest.Marshal(t, sitetest.JWK(t, keys.RSA, nil)),
+	} {
+		if got := sitetest.ConfigError(t, "jwt {\n secret `"+secret+"`\n}"); !strings.Contains(
+			got, "set a public key with `public_key`",
+		) {
 			t.Errorf("a public key as secret: %s", got)
 		}
 	}
-	if got := sitetest.ConfigError(t, "jwt {\n secret base64 "+base64.StdEncoding.EncodeToString([]byte(sitetest.PEM(t, keys.RSA)))+"\n}"); !strings.Contains(got, "set a public key with `public_key`") {
+	if got := sitetest.ConfigError(
+		t, "jwt {\n secret base64 "+base64.StdEncoding.EncodeToString([]byte(sitetest.PEM(t, keys.RSA)))+"\n}",
+	); !strings.Contains(got, "set a public key with `public_key`") {
 		t.Errorf("a public key in base64 as secret: %s", got)
 	}
 }
@@ -122,13 +146,21 @@ func TestThreatKeyInHeader(t *testing.T) {
 	certificate := base64.StdEncoding.EncodeToString([]byte("not looked at"))
 	var attacks []attack
 	for name, value := range map[string]any{
-		"jwk": sitetest.JWK(t, keys.StrangerRSA, nil), "jku": trap.URL + "/jwks", "x5u": trap.URL + "/jwks", "x5c": []string{certificate},
+		"jwk": sitetest.JWK(t, keys.StrangerRSA, nil), "jku": trap.URL + "/jwks",
+		"x5u": trap.URL + "/jwks", "x5c": []string{certificate},
 	} {
 		header := sitetest.JSON{name: value, "kid": "k"}
-		attacks = append(attacks, attack{name, "/rsa", sitetest.Sign(t, "RS256", keys.StrangerRSA, header, sitetest.Claims(nil))})
-		s.MustAnswer(200, s.Bearer("/rsa", sitetest.Sign(t, "RS256", keys.RSA, header, sitetest.Claims(nil))), "control: a good signature with "+name+" beside")
+		attacks = append(attacks, attack{
+			name, "/rsa", sitetest.Sign(t, "RS256", keys.StrangerRSA, header, sitetest.Claims(nil)),
+		})
+		s.MustAnswer(
+			200, s.Bearer("/rsa", sitetest.Sign(t, "RS256", keys.RSA, header, sitetest.Claims(nil))),
+			"control: a good signature with "+name+" beside",
+		)
 	}
-	mustRefuse(t, s, []attack{{"plain", "/rsa", sitetest.Sign(t, "RS256", keys.RSA, nil, sitetest.Claims(nil))}}, attacks)
+	mustRefuse(
+		t, s, []attack{{"plain", "/rsa", sitetest.Sign(t, "RS256", keys.RSA, nil, sitetest.Claims(nil))}}, attacks,
+	)
 	if got := trap.Connections.Load(); got != 0 {
 		t.Errorf("%d connections to the URL in the header", got)
 	}
@@ -138,17 +170,30 @@ func TestThreatKeyID(t *testing.T) {
 	keys := sitetest.Keys()
 	provider := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "good"}))
 	s := sitetest.Serve(t, "jwt {\n issuer https://issuer.example\n jwks "+provider.URL+"/jwks\n}\n respond ok")
-	control := attack{"good", "/", sitetest.Sign(t, "RS256", keys.RSA, sitetest.JSON{"kid": "good"}, sitetest.Claims(nil))}
+	control := attack{
+		"good", "/", sitetest.Sign(t, "RS256", keys.RSA, sitetest.JSON{"kid": "good"}, sitetest.Claims(nil)),
+	}
 	var attacks []attack
 	for name, id := range map[string]string{
-		"path": "../../../../dev/null", "SQL": "x' UNION SELECT 'key", "NUL": "good\x00", "NUL alone": "\x00", "command": "good|id",
-		"line ends": "good\n{\"level\":\"info\"}", "257 bytes": strings.Repeat("k", 257), "10 KB": strings.Repeat("k", 10_000), "other case": "Good",
+		"path": "../../../../dev/null", "SQL": "x' UNION SELECT 'key",
+		"NUL": "good\x00", "NUL alone": "\x00", "command": "good|id",
+		"line ends": "good\n{\"level\":\"info\"}", "257 bytes": strings.Repeat("k", 257),
+		"10 KB": strings.Repeat("k", 10_000), "other case": "Good",
 	} {
-		attacks = append(attacks, attack{"kid with " + name, "/", sitetest.Sign(t, "RS256", keys.RSA, sitetest.JSON{"kid": id}, sitetest.Claims(nil))})
+		attacks = append(attacks, attack{
+			"kid with " + name, "/",
+			sitetest.Sign(t, "RS256", keys.RSA, sitetest.JSON{"kid": id}, sitetest.Claims(nil)),
+		})
 	}
-	attacks = append(attacks, attack{"kid that is a number", "/", sitetest.SignRaw(t, "RS256", keys.RSA, `{"alg":"RS256","kid":1}`, sitetest.Marshal(t, sitetest.Claims(nil)))})
+	attacks = append(attacks, attack{
+		"kid that is a number", "/",
+		sitetest.SignRaw(t, "RS256", keys.RSA, `{"alg":"RS256","kid":1}`, sitetest.Marshal(t, sitetest.Claims(nil))),
+	})
 	mustRefuse(t, s, []attack{control}, attacks)
-	if got := s.Bearer("/", sitetest.Sign(t, "RS256", keys.RSA, sitetest.JSON{"kid": strings.Repeat("k", 1<<20)}, sitetest.Claims(nil))); got.Status < 400 {
+	if got := s.Bearer(
+		"/",
+		sitetest.Sign(t, "RS256", keys.RSA, sitetest.JSON{"kid": strings.Repeat("k", 1<<20)}, sitetest.Claims(nil)),
+	); got.Status < 400 {
 		t.Errorf("kid of 1 MB: status %d", got.Status)
 	}
 	for line := range strings.Lines(s.Log()) {
@@ -158,9 +203,13 @@ func TestThreatKeyID(t *testing.T) {
 	}
 	// A key without an ID verifies whatever the kid: its length alone tells.
 	keyed := func(bytes int) string {
-		return sitetest.Sign(t, "ES256", keys.P256, sitetest.JSON{"kid": strings.Repeat("k", bytes)}, sitetest.Claims(nil))
+		return sitetest.Sign(
+			t, "ES256", keys.P256, sitetest.JSON{"kid": strings.Repeat("k", bytes)}, sitetest.Claims(nil),
+		)
 	}
-	mustRefuse(t, keySite(t), []attack{{"kid of 256 bytes", "/p256", keyed(256)}}, []attack{{"kid of 257 bytes", "/p256", keyed(257)}})
+	mustRefuse(t, keySite(t), []attack{{"kid of 256 bytes", "/p256", keyed(256)}}, []attack{
+		{"kid of 257 bytes", "/p256", keyed(257)},
+	})
 }
 
 func TestThreatPsychicSignature(t *testing.T) {
@@ -171,9 +220,12 @@ func TestThreatPsychicSignature(t *testing.T) {
 	zero, one := make([]byte, 32), append(make([]byte, 31), 1)
 	var attacks []attack
 	for name, halves := range map[string][2][]byte{
-		"0, 0": {zero, zero}, "n, n": {order, order}, "0, n": {zero, order}, "n, 0": {order, zero}, "0, 1": {zero, one}, "1, 0": {one, zero}, "1, n": {one, order},
+		"0, 0": {zero, zero}, "n, n": {order, order}, "0, n": {zero, order},
+		"n, 0": {order, zero}, "0, 1": {zero, one}, "1, 0": {one, zero}, "1, n": {one, order},
 	} {
-		attacks = append(attacks, attack{"r, s = " + name, "/p256", input + "." + sitetest.Encode(string(halves[0])+string(halves[1]))})
+		attacks = append(attacks, attack{
+			"r, s = " + name, "/p256", input + "." + sitetest.Encode(string(halves[0])+string(halves[1])),
+		})
 	}
 	good := sitetest.Signature(t, "ES256", keys.P256, input)
 	attacks = append(attacks,
@@ -220,13 +272,18 @@ func TestThreatKeyTypeOrCurve(t *testing.T) {
 				}
 				for _, claimed := range own[other].algorithms {
 					if claimed != algorithm {
-						attacks = append(attacks, attack{algorithm + " that calls itself " + claimed, path, sitetest.Encode(`{"alg":"`+claimed+`"}`) + "." + parts[1] + "." + parts[2]})
+						attacks = append(attacks, attack{
+							algorithm + " that calls itself " + claimed, path,
+							sitetest.Encode(`{"alg":"`+claimed+`"}`) + "." + parts[1] + "." + parts[2],
+						})
 					}
 				}
 			}
 		}
 	}
-	attacks = append(attacks, attack{"ES256 with a P-384 key", "/p384", sitetest.Sign(t, "ES256", keys.P384, nil, sitetest.Claims(nil))})
+	attacks = append(attacks, attack{
+		"ES256 with a P-384 key", "/p384", sitetest.Sign(t, "ES256", keys.P384, nil, sitetest.Claims(nil)),
+	})
 	mustRefuse(t, s, controls, attacks)
 }
 
@@ -235,8 +292,12 @@ func TestThreatWeakSecret(t *testing.T) {
 		secret := strings.Repeat("s", least)
 		site := "jwt {\n algorithms " + algorithm + "\n secret %s\n}\nrespond ok"
 		s := sitetest.Serve(t, fmt.Sprintf(site, secret))
-		s.MustAnswer(200, s.Bearer("/", sitetest.Sign(t, algorithm, []byte(secret), nil, sitetest.Claims(nil))), "control: "+algorithm)
-		if got := sitetest.ConfigError(t, fmt.Sprintf(site, secret[1:])); !strings.Contains(got, "secret") || !strings.Contains(got, fmt.Sprint(least)) || strings.Contains(got, secret[1:]) {
+		s.MustAnswer(
+			200, s.Bearer("/", sitetest.Sign(t, algorithm, []byte(secret), nil, sitetest.Claims(nil))),
+			"control: "+algorithm,
+		)
+		if got := sitetest.ConfigError(t, fmt.Sprintf(site, secret[1:])); !strings.Contains(got, "secret") ||
+			!strings.Contains(got, fmt.Sprint(least)) || strings.Contains(got, secret[1:]) {
 			t.Errorf("%s with %d bytes: %s", algorithm, least-1, got)
 		}
 	}
@@ -277,7 +338,9 @@ func TestThreatWeakOrOddKeysInSet(t *testing.T) {
 		as("e4", sitetest.JSON{"e": "BA"}),
 		as("rsa9000", sitetest.JSON{"n": base64URL(new(big.Int).SetBit(keys.RSA.N, 9000, 1))}),
 		sitetest.JWK(t, keys.Ed25519, sitetest.JSON{"kid": "ed31", "x": sitetest.Encode(strings.Repeat("x", 31))}),
-		sitetest.JWK(t, keys.Ed25519, sitetest.JSON{"kid": "small-order", "x": sitetest.Encode("\x01" + strings.Repeat("\x00", 31))}),
+		sitetest.JWK(t, keys.Ed25519, sitetest.JSON{
+			"kid": "small-order", "x": sitetest.Encode("\x01" + strings.Repeat("\x00", 31)),
+		}),
 		as("roca", sitetest.JSON{"n": base64URL(rocaModulus())}),
 		as("double", sitetest.JSON{}), sitetest.JWK(t, keys.P256, sitetest.JSON{"kid": "double"}),
 		sitetest.JSON{"kty": "oct", "k": sitetest.Encode(sitetest.Secret), "kid": "symmetric"},
@@ -307,9 +370,14 @@ func TestThreatWeakOrOddKeysInSet(t *testing.T) {
 		{"long kid", "/", token("RS256", keys.RSA, strings.Repeat("k", 300))},
 		{"Ed25519 key of 31 bytes", "/", token("EdDSA", keys.Ed25519, "ed31")},
 	}
-	forged := sitetest.Encode(`{"alg":"EdDSA","kid":"small-order"}`) + "." + sitetest.Encode(sitetest.Marshal(t, sitetest.Claims(nil)))
-	attacks = append(attacks, attack{"forged under a key of small order", "/", forged + "." + sitetest.Encode("\x01"+strings.Repeat("\x00", 63))})
-	for _, id := range []string{"e1", "e2", "e4", "rsa9000", "roca", "enc", "sign-only", "oaep", "none", "off-curve", "unknown-type"} {
+	forged := sitetest.Encode(`{"alg":"EdDSA","kid":"small-order"}`) + "." +
+		sitetest.Encode(sitetest.Marshal(t, sitetest.Claims(nil)))
+	attacks = append(attacks, attack{
+		"forged under a key of small order", "/", forged + "." + sitetest.Encode("\x01"+strings.Repeat("\x00", 63)),
+	})
+	for _, id := range []string{
+		"e1", "e2", "e4", "rsa9000", "roca", "enc", "sign-only", "oaep", "none", "off-curve", "unknown-type",
+	} {
 		attacks = append(attacks, attack{id, "/", token("RS256", keys.RSA, id)})
 	}
 	mustRefuse(t, s, []attack{
@@ -319,7 +387,11 @@ func TestThreatWeakOrOddKeysInSet(t *testing.T) {
 		{"ed", "/", token("EdDSA", keys.Ed25519, "ed")},
 	}, attacks)
 	log := s.Log()
-	for _, why := range []string{"1024 bits", "exponent is 1", "exponent is 2", "exponent is 4", "RSA key of 9001 bits", "Ed25519 key of 31 bytes", "small order", "ROCA", "shared by 2 keys", "symmetric", "use is", "key_ops do not include verify", "alg is", "unknown-type", "off-curve"} {
+	for _, why := range []string{
+		"1024 bits", "exponent is 1", "exponent is 2", "exponent is 4", "RSA key of 9001 bits",
+		"Ed25519 key of 31 bytes", "small order", "ROCA", "shared by 2 keys", "symmetric",
+		"use is", "key_ops do not include verify", "alg is", "unknown-type", "off-curve",
+	} {
 		if !strings.Contains(log, why) {
 			t.Errorf("the log does not say why a key is not used: %q", why)
 		}
@@ -362,7 +434,9 @@ func TestThreatOtherSerialisations(t *testing.T) {
 	parts := strings.Split(good, ".")
 	json := fmt.Sprintf(`{"payload":"%s","protected":"%s","signature":"%s"}`, parts[1], parts[0], parts[2])
 	encrypted := func(algorithm jwa.KeyEncryptionAlgorithm, key any, options ...jwe.EncryptOption) string {
-		text, err := jwe.Encrypt([]byte(sitetest.Marshal(t, sitetest.Claims(nil))), append(options, jwe.WithKey(algorithm, key))...)
+		text, err := jwe.Encrypt(
+			[]byte(sitetest.Marshal(t, sitetest.Claims(nil))), append(options, jwe.WithKey(algorithm, key))...,
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -410,12 +484,15 @@ func TestThreatKeyOfAnotherAlgorithm(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		v, err := jwt.NewVerifier(jwt.VerifierConfig{Issuers: []jwt.Issuer{{Keys: []jwt.KeySource{fixedKeys{key}}, Algorithms: []string{"HS256", "RS256", "ES384"}}}})
+		v, err := jwt.NewVerifier(jwt.VerifierConfig{Issuers: []jwt.Issuer{
+			{Keys: []jwt.KeySource{fixedKeys{key}}, Algorithms: []string{"HS256", "RS256", "ES384"}},
+		}})
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, algorithm := range []string{"HS256", "RS256", "ES384"} {
-			_, err := v.Verify(t.Context(), sitetest.Encode(`{"alg":"`+algorithm+`"}`)+"."+sitetest.Encode(`{"sub":"alice","exp":4102444800}`)+"."+strings.Repeat("A", 86), time.Now())
+			_, err := v.Verify(t.Context(), sitetest.Encode(`{"alg":"`+algorithm+`"}`)+"."+
+				sitetest.Encode(`{"sub":"alice","exp":4102444800}`)+"."+strings.Repeat("A", 86), time.Now())
 			if failure, ok := errors.AsType[*refusal.Error](err); !ok || failure.Reason != refusal.Signature {
 				t.Errorf("%s, %s: %v", name, algorithm, err)
 			}
@@ -427,7 +504,9 @@ func TestThreatKeyOfAnotherAlgorithm(t *testing.T) {
 // than it says.
 func TestThreatManyKeysWithoutID(t *testing.T) {
 	set := func(without int) string {
-		keys := []string{`{"kid":"named","kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}`}
+		keys := []string{
+			`{"kid":"named","kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}`,
+		}
 		for range without {
 			public, _, err := ed25519.GenerateKey(nil)
 			if err != nil {
@@ -448,7 +527,9 @@ func TestThreatManyKeysWithoutID(t *testing.T) {
 // What is no JWS, or is too large for one, is refused before any key is
 // looked for, and before the time it would take to take it apart.
 func TestThreatEncryptedAndHugeTokens(t *testing.T) {
-	v, err := jwt.NewVerifier(jwt.VerifierConfig{Issuers: []jwt.Issuer{{Keys: []jwt.KeySource{untouchedKeys{t}}, Algorithms: []string{"HS256"}}}})
+	v, err := jwt.NewVerifier(jwt.VerifierConfig{
+		Issuers: []jwt.Issuer{{Keys: []jwt.KeySource{untouchedKeys{t}}, Algorithms: []string{"HS256"}}},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -458,10 +539,16 @@ func TestThreatEncryptedAndHugeTokens(t *testing.T) {
 		reason refusal.Reason
 	}{
 		"JWE with a PBES2 count of 2³¹": {count + ".a.b.c.d", refusal.MalformedToken},
-		"JWE bomb":                      {sitetest.Encode(`{"alg":"dir","enc":"A256GCM","zip":"DEF"}`) + ".." + strings.Repeat("A", 10_000) + ".c.d", refusal.MalformedToken},
-		"10⁶ dots":                      {strings.Repeat(".", 1_000_000), refusal.TokenTooLarge},
-		"one byte over 16 KiB":          {strings.Repeat("a", jwt.MaxTokenBytes+1), refusal.TokenTooLarge},
-		"kid of 1 MB":                   {sitetest.Encode(`{"alg":"HS256","kid":"`+strings.Repeat("k", 1<<20)+`"}`) + ".e30.AA", refusal.TokenTooLarge},
+		"JWE bomb": {
+			sitetest.Encode(`{"alg":"dir","enc":"A256GCM","zip":"DEF"}`) + ".." + strings.Repeat("A", 10_000) + ".c.d",
+			refusal.MalformedToken,
+		},
+		"10⁶ dots":             {strings.Repeat(".", 1_000_000), refusal.TokenTooLarge},
+		"one byte over 16 KiB": {strings.Repeat("a", jwt.MaxTokenBytes+1), refusal.TokenTooLarge},
+		"kid of 1 MB": {
+			sitetest.Encode(`{"alg":"HS256","kid":"`+strings.Repeat("k", 1<<20)+`"}`) + ".e30.AA",
+			refusal.TokenTooLarge,
+		},
 	} {
 		_, err := v.Verify(t.Context(), c.token, time.Now())
 		if refusal, ok := err.(*refusal.Error); !ok || refusal.Reason != c.reason {
@@ -469,8 +556,14 @@ func TestThreatEncryptedAndHugeTokens(t *testing.T) {
 		}
 	}
 	s := secretSite(t, "")
-	s.MustAnswer(200, s.Bearer("/api/", sitetest.HS256(t, sitetest.JSON{"pad": strings.Repeat("p", 11_900)})), "control: just under 16 KiB")
-	s.MustAnswer(401, s.Bearer("/api/", sitetest.HS256(t, sitetest.JSON{"pad": strings.Repeat("p", 12_300)})), "just over 16 KiB")
+	s.MustAnswer(
+		200, s.Bearer("/api/", sitetest.HS256(t, sitetest.JSON{"pad": strings.Repeat("p", 11_900)})),
+		"control: just under 16 KiB",
+	)
+	s.MustAnswer(
+		401, s.Bearer("/api/", sitetest.HS256(t, sitetest.JSON{"pad": strings.Repeat("p", 12_300)})),
+		"just over 16 KiB",
+	)
 	s.MustAnswer(401, s.Bearer("/api/", strings.Repeat(".", 20_000)), "20,000 dots")
 }
 
@@ -497,14 +590,17 @@ func TestThreatBase64Malleability(t *testing.T) {
 	lastSpare[len(lastSpare)-1]++
 	s.MustAnswer(200, s.Get("/?t="+good), "control")
 	for name, token := range map[string]string{
-		"padded payload":              raw(sitetest.Encode(header), sitetest.Encode(payload)+"=="),
-		"padded payload, percent":     strings.ReplaceAll(raw(sitetest.Encode(header), sitetest.Encode(payload)+"=="), "=", "%3D"),
-		"padded signature":            good + "%3D",
-		"line end in the payload":     strings.Replace(good, ".", ".%0A", 1),
-		"line end at the end":         good + "%0A",
-		"carriage return":             strings.Replace(good, ".", "%0D.", 1),
-		"blank":                       good + "%20",
-		"standard alphabet":           raw(sitetest.Encode(header), strings.NewReplacer("-", "+", "_", "/").Replace(sitetest.Encode(`{"sub":"?>?>~~~","exp":9999999999}`))),
+		"padded payload": raw(sitetest.Encode(header), sitetest.Encode(payload)+"=="),
+		"padded payload, percent": strings.ReplaceAll(
+			raw(sitetest.Encode(header), sitetest.Encode(payload)+"=="), "=", "%3D",
+		),
+		"padded signature":        good + "%3D",
+		"line end in the payload": strings.Replace(good, ".", ".%0A", 1),
+		"line end at the end":     good + "%0A",
+		"carriage return":         strings.Replace(good, ".", "%0D.", 1),
+		"blank":                   good + "%20",
+		"standard alphabet": raw(sitetest.Encode(header), strings.NewReplacer("-", "+", "_", "/").
+			Replace(sitetest.Encode(`{"sub":"?>?>~~~","exp":9999999999}`))),
 		"spare bits in the payload":   raw(sitetest.Encode(header), string(spare)),
 		"spare bits in the signature": signed[0] + "." + signed[1] + "." + string(lastSpare),
 		"NUL":                         good + "%00",
@@ -518,11 +614,18 @@ func TestThreatBase64Malleability(t *testing.T) {
 func TestThreatCritAndB64(t *testing.T) {
 	s := secretSite(t, "")
 	token := func(members string) string {
-		return sitetest.SignRaw(t, "HS256", []byte(sitetest.Secret), `{"alg":"HS256"`+members+`}`, sitetest.Marshal(t, sitetest.Claims(nil)))
+		return sitetest.SignRaw(
+			t, "HS256", []byte(sitetest.Secret), `{"alg":"HS256"`+members+`}`,
+			sitetest.Marshal(t, sitetest.Claims(nil)),
+		)
 	}
 	unencoded := func() string {
-		header, payload := sitetest.Encode(`{"alg":"HS256","b64":false,"crit":["b64"]}`), sitetest.Encode(sitetest.Marshal(t, sitetest.Claims(nil)))
-		return header + "." + payload + "." + sitetest.Encode(string(sitetest.Signature(t, "HS256", []byte(sitetest.Secret), header+"."+sitetest.Marshal(t, sitetest.Claims(nil)))))
+		header, payload := sitetest.Encode(`{"alg":"HS256","b64":false,"crit":["b64"]}`), sitetest.Encode(
+			sitetest.Marshal(t, sitetest.Claims(nil)),
+		)
+		return header + "." + payload + "." + sitetest.Encode(string(sitetest.Signature(
+			t, "HS256", []byte(sitetest.Secret), header+"."+sitetest.Marshal(t, sitetest.Claims(nil)),
+		)))
 	}()
 	mustRefuse(t, s, []attack{{"an unknown parameter that is not critical", "/api/", token(`,"ext":1`)}}, []attack{
 		{"crit unknown", "/api/", token(`,"crit":["ext"],"ext":1`)},
@@ -542,13 +645,30 @@ func TestThreatAudience(t *testing.T) {
 	for _, option := range []string{"", "audience me other"} {
 		s := secretSite(t, option)
 		var attacks []attack
-		for _, aud := range []any{7, true, "", []string{}, []string{""}, []any{"me", 7}, []any{[]string{"me"}}, sitetest.JSON{"me": "me"}} {
-			attacks = append(attacks, attack{fmt.Sprintf("aud %v", aud), "/api/", sitetest.HS256(t, sitetest.JSON{"aud": aud})})
+		for _, aud := range []any{
+			7, true, "", []string{}, []string{""}, []any{"me", 7}, []any{[]string{"me"}}, sitetest.JSON{"me": "me"},
+		} {
+			attacks = append(attacks, attack{
+				fmt.Sprintf("aud %v", aud), "/api/", sitetest.HS256(t, sitetest.JSON{"aud": aud}),
+			})
 		}
-		attacks = append(attacks, attack{"aud null", "/api/", sitetest.SignRaw(t, "HS256", []byte(sitetest.Secret), `{"alg":"HS256"}`, `{"sub":"a","exp":9999999999,"aud":null}`)})
-		controls := []attack{{"aud me", "/api/", sitetest.HS256(t, sitetest.JSON{"aud": "me"})}, {"aud list", "/api/", sitetest.HS256(t, sitetest.JSON{"aud": []string{"you", "me"}})}}
+		attacks = append(attacks, attack{
+			"aud null", "/api/", sitetest.SignRaw(
+				t, "HS256", []byte(sitetest.Secret), `{"alg":"HS256"}`, `{"sub":"a","exp":9999999999,"aud":null}`,
+			),
+		})
+		controls := []attack{
+			{"aud me", "/api/", sitetest.HS256(t, sitetest.JSON{"aud": "me"})},
+			{"aud list", "/api/", sitetest.HS256(t, sitetest.JSON{"aud": []string{"you", "me"}})},
+		}
 		if option != "" {
-			attacks = append(attacks, attack{"aud missing", "/api/", sitetest.HS256(t, nil)}, attack{"aud another", "/api/", sitetest.HS256(t, sitetest.JSON{"aud": "you"})}, attack{"aud in other case", "/api/", sitetest.HS256(t, sitetest.JSON{"aud": "Me"})}, attack{"aud longer", "/api/", sitetest.HS256(t, sitetest.JSON{"aud": "me2"})})
+			attacks = append(
+				attacks, attack{"aud missing", "/api/", sitetest.HS256(t, nil)},
+				attack{"aud another", "/api/", sitetest.HS256(t, sitetest.JSON{"aud": "you"})},
+				attack{"aud in other case", "/api/", sitetest.HS256(t, sitetest.JSON{"aud": "Me"})}, attack{
+					"aud longer", "/api/", sitetest.HS256(t, sitetest.JSON{"aud": "me2"}),
+				},
+			)
 		}
 		mustRefuse(t, s, controls, attacks)
 	}
@@ -558,32 +678,51 @@ func TestThreatIssuer(t *testing.T) {
 	s := keySite(t)
 	control := attack{"iss", "/secret", sitetest.HS256(t, nil)}
 	var attacks []attack
-	for _, iss := range []any{[]string{"https://issuer.example"}, []string{"https://attacker.example", "https://issuer.example"}, "https://issuer.example/", "https://ISSUER.example", "https://issuer.example.attacker.example", "", 7, sitetest.JSON{}, nil} {
-		attacks = append(attacks, attack{fmt.Sprintf("iss %v", iss), "/secret", sitetest.HS256(t, sitetest.JSON{"iss": iss})})
+	for _, iss := range []any{
+		[]string{"https://issuer.example"}, []string{"https://attacker.example", "https://issuer.example"},
+		"https://issuer.example/", "https://ISSUER.example",
+		"https://issuer.example.attacker.example", "", 7, sitetest.JSON{}, nil,
+	} {
+		attacks = append(attacks, attack{
+			fmt.Sprintf("iss %v", iss), "/secret", sitetest.HS256(t, sitetest.JSON{"iss": iss}),
+		})
 	}
 	mustRefuse(t, s, []attack{control}, attacks)
 
 	// Keys are never pooled: each issuer's key is good for its own name alone.
 	keys := sitetest.Keys()
-	s = sitetest.Serve(t, fmt.Sprintf("jwt {\n issuer https://a.example {\n public_key `%s`\n }\n issuer https://b.example {\n public_key `%s`\n }\n}\n respond ok", sitetest.PEM(t, keys.RSA), sitetest.PEM(t, keys.StrangerRSA)))
+	s = sitetest.Serve(t, fmt.Sprintf(
+		"jwt {\n issuer https://a.example {\n public_key `%s`\n }\n issuer https://b.example {\n public_key `%s`\n"+
+			" }\n}\n respond ok",
+		sitetest.PEM(t, keys.RSA), sitetest.PEM(t, keys.StrangerRSA),
+	))
 	token := func(key any, iss any) string {
 		return sitetest.Sign(t, "RS256", key, nil, sitetest.Claims(sitetest.JSON{"iss": iss}))
 	}
-	mustRefuse(t, s, []attack{{"a", "/", token(keys.RSA, "https://a.example")}, {"b", "/", token(keys.StrangerRSA, "https://b.example")}}, []attack{
+	mustRefuse(t, s, []attack{
+		{"a", "/", token(keys.RSA, "https://a.example")}, {"b", "/", token(keys.StrangerRSA, "https://b.example")},
+	}, []attack{
 		{"a's name with b's key", "/", token(keys.StrangerRSA, "https://a.example")},
 		{"b's name with a's key", "/", token(keys.RSA, "https://b.example")},
 		{"both names", "/", token(keys.RSA, []string{"https://a.example", "https://b.example"})},
 	})
 	s = secretSite(t, "") // no issuer in the config: iss is not compared, its type is
-	mustRefuse(t, s, []attack{{"any iss", "/api/", sitetest.HS256(t, sitetest.JSON{"iss": "whoever"})}}, []attack{{"iss a list", "/api/", sitetest.HS256(t, sitetest.JSON{"iss": []string{"whoever"}})}})
+	mustRefuse(t, s, []attack{{"any iss", "/api/", sitetest.HS256(t, sitetest.JSON{"iss": "whoever"})}}, []attack{
+		{"iss a list", "/api/", sitetest.HS256(t, sitetest.JSON{"iss": []string{"whoever"}})},
+	})
 }
 
 func TestThreatSubject(t *testing.T) {
 	token := func(sub string) string {
-		return sitetest.SignRaw(t, "HS256", []byte(sitetest.Secret), `{"alg":"HS256"}`, `{"uid":"alice","exp":9999999999`+sub+`}`)
+		return sitetest.SignRaw(
+			t, "HS256", []byte(sitetest.Secret), `{"alg":"HS256"}`, `{"uid":"alice","exp":9999999999`+sub+`}`,
+		)
 	}
-	mustRefuse(t, secretSite(t, "user_id uid"), []attack{{"sub a string", "/api/", token(`,"sub":"a"`)}, {"no sub", "/api/", token("")}}, []attack{
-		{"sub a number", "/api/", token(`,"sub":1`)}, {"sub a list", "/api/", token(`,"sub":["a"]`)}, {"sub null", "/api/", token(`,"sub":null`)},
+	mustRefuse(t, secretSite(t, "user_id uid"), []attack{
+		{"sub a string", "/api/", token(`,"sub":"a"`)}, {"no sub", "/api/", token("")},
+	}, []attack{
+		{"sub a number", "/api/", token(`,"sub":1`)},
+		{"sub a list", "/api/", token(`,"sub":["a"]`)}, {"sub null", "/api/", token(`,"sub":null`)},
 	})
 }
 
@@ -628,15 +767,29 @@ func TestThreatOtherTokenTypes(t *testing.T) {
 	typed := func(typ any, claims sitetest.JSON) string {
 		return sitetest.Sign(t, "HS256", []byte(sitetest.Secret), sitetest.JSON{"typ": typ}, sitetest.Claims(claims))
 	}
-	events := sitetest.JSON{"events": sitetest.JSON{"http://schemas.openid.net/event/backchannel-logout": sitetest.JSON{}}}
-	controls := []attack{{"JWT", "/api/", typed("JWT", nil)}, {"jwt", "/api/", typed("jwt", nil)}, {"at+jwt", "/api/", typed("at+jwt", nil)}, {"application/at+jwt", "/api/", typed("application/at+JWT", nil)},
-		{"absent", "/api/", sitetest.SignRaw(t, "HS256", []byte(sitetest.Secret), `{"alg":"HS256"}`, sitetest.Marshal(t, sitetest.Claims(nil)))}}
+	events := sitetest.JSON{
+		"events": sitetest.JSON{"http://schemas.openid.net/event/backchannel-logout": sitetest.JSON{}},
+	}
+	controls := []attack{
+		{"JWT", "/api/", typed("JWT", nil)}, {"jwt", "/api/", typed("jwt", nil)},
+		{"at+jwt", "/api/", typed("at+jwt", nil)}, {"application/at+jwt", "/api/", typed("application/at+JWT", nil)},
+		{"absent", "/api/", sitetest.SignRaw(
+			t, "HS256", []byte(sitetest.Secret), `{"alg":"HS256"}`, sitetest.Marshal(t, sitetest.Claims(nil)),
+		)},
+	}
 	var attacks []attack
-	for _, typ := range []any{"logout+jwt", "Logout+JWT", "application/logout+jwt", "dpop+jwt", "secevent+jwt", "oauth-authz-req+jwt", "JOSE", 7, []string{"JWT"}} {
+	for _, typ := range []any{
+		"logout+jwt", "Logout+JWT", "application/logout+jwt", "dpop+jwt",
+		"secevent+jwt", "oauth-authz-req+jwt", "JOSE", 7, []string{"JWT"},
+	} {
 		attacks = append(attacks, attack{fmt.Sprintf("typ %v", typ), "/api/", typed(typ, nil)})
 	}
-	mustRefuse(t, secretSite(t, ""), controls, append(attacks, attack{"a log-out token of no type", "/api/", typed("JWT", events)}))
-	strict := append(attacks, controls[0], controls[4], attack{"an ID token", "/api/", typed("JWT", sitetest.JSON{"nonce": "n", "at_hash": "h"})})
+	mustRefuse(t, secretSite(t, ""), controls, append(attacks, attack{
+		"a log-out token of no type", "/api/", typed("JWT", events),
+	}))
+	strict := append(attacks, controls[0], controls[4], attack{
+		"an ID token", "/api/", typed("JWT", sitetest.JSON{"nonce": "n", "at_hash": "h"}),
+	})
 	mustRefuse(t, secretSite(t, "token_type at+jwt"), controls[2:4], strict)
 }
 
@@ -678,7 +831,10 @@ func TestThreatTokenInQuery(t *testing.T) {
 	token := sitetest.HS256(t, nil)
 	s := secretSite(t, "")
 	s.MustAnswer(401, s.Get("/api/?access_token="+token), "a query is not looked at unless it is configured")
-	missing := sitetest.Serve(t, "jwt {\n secret \""+sitetest.Secret+"\"\n from query access_token\n}\n file_server /files/* {\n root "+sitetest.TempDir(t)+"\n}").Get("/files/none?access_token=" + token)
+	missing := sitetest.Serve(t, "jwt {\n secret \""+sitetest.Secret+
+		"\"\n from query access_token\n}\n file_server /files/* {\n root "+sitetest.TempDir(t)+"\n}").Get(
+		"/files/none?access_token=" + token,
+	)
 	if missing.Status != 404 || missing.Header.Get("Cache-Control") != "private" {
 		t.Errorf("an error behind it: %d %v", missing.Status, missing.Header)
 	}
@@ -712,20 +868,26 @@ func TestThreatIdentityHeaderSpoofing(t *testing.T) {
 			claim_header X-Mail email
 		}
 		reverse_proxy `+upstream)
-	spoofed := []string{"X-User: admin", "X_User: admin", "x-user: admin", "X.User: admin", "X-Mail: admin@example.com", "x_mail: admin@example.com", "X-Mail_: kept"}
+	spoofed := []string{
+		"X-User: admin", "X_User: admin", "x-user: admin", "X.User: admin",
+		"X-Mail: admin@example.com", "x_mail: admin@example.com", "X-Mail_: kept",
+	}
 	token := "Authorization: Bearer " + sitetest.HS256(t, nil)
 	for name, got := range map[string]sitetest.Reply{
-		"with a token":      s.Get("/", append(spoofed, token)...),
-		"anonymous":         s.Get("/", spoofed...),
-		"public":            s.Get("/public", append(spoofed, token)...),
-		"preflight":         s.Do("OPTIONS", "/", append(spoofed, "Origin: https://a.example", "Access-Control-Request-Method: GET")...),
+		"with a token": s.Get("/", append(spoofed, token)...),
+		"anonymous":    s.Get("/", spoofed...),
+		"public":       s.Get("/public", append(spoofed, token)...),
+		"preflight": s.Do(
+			"OPTIONS", "/", append(spoofed, "Origin: https://a.example", "Access-Control-Request-Method: GET")...,
+		),
 		"connection header": s.Get("/", append(spoofed, token, "Connection: X-User")...),
 	} {
 		s.MustAnswer(200, got, name)
 		if strings.Contains(strings.ToLower(got.Body), "admin") {
 			t.Errorf("%s: the upstream saw a spoofed header:\n%s", name, got.Body)
 		}
-		if user := strings.Contains(got.Body, "X-User: alice"); user != (name == "with a token" || name == "connection header") {
+		if user := strings.Contains(got.Body, "X-User: alice"); user != (name == "with a token" ||
+			name == "connection header") {
 			t.Errorf("%s: X-User from the token: %v\n%s", name, user, got.Body)
 		}
 	}
@@ -745,11 +907,15 @@ func TestThreatIdentityHeaderBesideTheMatcher(t *testing.T) {
 			claim_header X-Mail email
 		}
 		reverse_proxy `+sitetest.NewUpstream(t))
-	spoofed := []string{"X-User: admin", "X_User: admin", "X-Mail: admin@example.com", "Authorization: Bearer " + sitetest.HS256(t, sitetest.JSON{"email": "alice@example.com"})}
+	spoofed := []string{
+		"X-User: admin", "X_User: admin", "X-Mail: admin@example.com",
+		"Authorization: Bearer " + sitetest.HS256(t, sitetest.JSON{"email": "alice@example.com"}),
+	}
 	for path, want := range map[string][2]bool{"/other": {false, false}, "/a/": {true, false}, "/b/": {true, true}} {
 		got := s.Get(path, spoofed...)
 		s.MustAnswer(200, got, path)
-		if strings.Contains(got.Body, "admin") || strings.Contains(got.Body, "X-User: alice") != want[0] || strings.Contains(got.Body, "X-Mail: alice@example.com") != want[1] {
+		if strings.Contains(got.Body, "admin") || strings.Contains(got.Body, "X-User: alice") != want[0] ||
+			strings.Contains(got.Body, "X-Mail: alice@example.com") != want[1] {
 			t.Errorf("%s: the upstream saw\n%s", path, got.Body)
 		}
 	}
@@ -775,7 +941,9 @@ func TestThreatOwnerRuleByOtherPlaceholders(t *testing.T) {
 			respond ok`)
 		s.MustAnswer(200, s.Bearer("/todos/alice/1", sitetest.HS256(t, nil)), name+": control")
 		s.MustAnswer(403, s.Bearer("/todos/bob/1", sitetest.HS256(t, nil)), name+": another user's")
-		for _, path := range []string{"/todos/alice/../bob", "/todos/alice/%2e%2e/bob", "/todos//alice/1", "/todos/alice/..;/bob"} {
+		for _, path := range []string{
+			"/todos/alice/../bob", "/todos/alice/%2e%2e/bob", "/todos//alice/1", "/todos/alice/..;/bob",
+		} {
 			s.MustAnswer(403, s.Bearer(path, sitetest.HS256(t, nil)), name+": "+path)
 		}
 	}
@@ -810,12 +978,14 @@ func TestThreatMalformedTokenIsNotNone(t *testing.T) {
 	s.MustAnswer(200, s.Get("/"), "control: none")
 	s.MustAnswer(200, s.Get("/", "Cookie: other=a\\b; tok="+good), "control: a good one")
 	for cookie, status := range map[string]int{
-		`tok=bad\token`: 401, "tok=" + good + `; tok=evil\x`: 400, "tok=; tok=" + good: 400, "tok=" + good + "; tok=": 400,
+		`tok=bad\token`: 401, "tok=" + good + `; tok=evil\x`: 400,
+		"tok=; tok=" + good: 400, "tok=" + good + "; tok=": 400,
 	} {
 		s.MustAnswer(status, s.Get("/", "Cookie: "+cookie), cookie[:10])
 	}
 	for query, status := range map[string]int{
-		"access_token=bad.bad.bad;x=1": 401, "access_token=bad%zz": 401, "access_token=" + good + "&access_token=evil;a": 400,
+		"access_token=bad.bad.bad;x=1": 401, "access_token=bad%zz": 401,
+		"access_token=" + good + "&access_token=evil;a": 400,
 	} {
 		s.MustAnswer(status, s.Get("/?"+query), query[:16])
 	}
@@ -830,9 +1000,13 @@ func TestThreatSecretsInErrors(t *testing.T) {
 	}
 	const secret = "my-very-secret-hmac-value-0123456789abcdef"
 	for _, body := range []string{
-		`public_key "` + secret + `"`, `public_key "` + base64.StdEncoding.EncodeToString(pkcs8) + `"`, `jwks "` + secret + `"`, `public_key "https://x.example/` + secret + `"`,
+		`public_key "` + secret + `"`, `public_key "` + base64.StdEncoding.EncodeToString(pkcs8) + `"`,
+		`jwks "` + secret + `"`, `public_key "https://x.example/` + secret + `"`,
 	} {
-		text, err := sitetest.AdaptCaddyfile(t, "jwt {\n issuer https://issuer.example {\n"+body+"\n}\n}", "127.0.0.1:1", sitetest.TempDir(t), filepath.Join(sitetest.TempDir(t), "log"))
+		text, err := sitetest.AdaptCaddyfile(
+			t, "jwt {\n issuer https://issuer.example {\n"+body+"\n}\n}", "127.0.0.1:1",
+			sitetest.TempDir(t), filepath.Join(sitetest.TempDir(t), "log"),
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -848,7 +1022,9 @@ func TestThreatSecretsInErrors(t *testing.T) {
 	p := sitetest.NewIdentityProvider(t)
 	p.SetAnswer(500, "")
 	address := strings.Replace(p.URL, "http://", "http://user:hunter2@", 1) + "/jwks?apikey=hunter3"
-	s := sitetest.Serve(t, "jwt /api/* {\n issuer https://issuer.example\n jwks "+address+"\n}\n metrics /metrics\n respond /api/* ok")
+	s := sitetest.Serve(
+		t, "jwt /api/* {\n issuer https://issuer.example\n jwks "+address+"\n}\n metrics /metrics\n respond /api/* ok",
+	)
 	s.MustAnswer(503, s.Bearer("/api/", sitetest.SignRS(t, sitetest.Keys().RSA, "a")), "no keys")
 	for what, text := range map[string]string{"log": s.Log(), "metrics": s.Get("/metrics").Body} {
 		if !strings.Contains(text, p.URL+"/jwks") || strings.Contains(text, "hunter") {
@@ -868,7 +1044,10 @@ func TestThreatPSSSaltLength(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.MustAnswer(status, s.Bearer("/rsa", input+"."+sitetest.Encode(string(signature))), fmt.Sprintf("salt of %d bytes", length))
+		s.MustAnswer(
+			status, s.Bearer("/rsa", input+"."+sitetest.Encode(string(signature))),
+			fmt.Sprintf("salt of %d bytes", length),
+		)
 	}
 }
 
@@ -879,21 +1058,31 @@ func TestThreatSkipPathBypass(t *testing.T) {
 			public /public/* /health *.css /*/free
 		}
 		respond "{http.request.uri.path}"`)
-	for _, path := range []string{"/public/x", "/health", "/PUBLIC/x", "/public//x", "/public/a;b=1/x", "/%70ublic/x", "/a/b.css", "/x/free"} {
+	for _, path := range []string{
+		"/public/x", "/health", "/PUBLIC/x", "/public//x", "/public/a;b=1/x", "/%70ublic/x", "/a/b.css", "/x/free",
+	} {
 		s.MustAnswer(200, s.Get(path), "control: "+path)
 	}
 	for _, path := range []string{
-		"/admin", "/", "//public/x", "/admin/../public/x", "/publicx", "/public", "/public/../admin", "/public/%2e%2e/admin", "/public/.%2e/admin", "/public/..%2fadmin", "/public/x/../../admin",
-		"//public/../admin", "/public//../../admin", "/public/..;/admin", "/public/..%3b/admin", "/public/..;x=1/admin", `/public/..\admin`, "/public/..%5cadmin", `/public\..\admin`,
-		"/health/", "/health/x", "/health%2f..%2fadmin", "/healthx", "/health;x", "/public/.;/../admin", "/public/;/../x", "/public/..;a/./x", "/admin?/public/x", "/admin#/public/x", "/admin%00/public/", "/%2e/admin", "/admin;/public/x", "/./admin",
-		"/admin;x.css", "/admin;.css", "/admin%3b.css", "/admin%00.css", "/admin%23.css", "/admin%3f.css", "/admin%0a.css", "/admin;/free", "/public/%252e%252e/admin", "/public/%252E./admin",
+		"/admin", "/", "//public/x", "/admin/../public/x", "/publicx", "/public", "/public/../admin",
+		"/public/%2e%2e/admin", "/public/.%2e/admin", "/public/..%2fadmin", "/public/x/../../admin",
+		"//public/../admin", "/public//../../admin", "/public/..;/admin", "/public/..%3b/admin",
+		"/public/..;x=1/admin", `/public/..\admin`, "/public/..%5cadmin", `/public\..\admin`,
+		"/health/", "/health/x", "/health%2f..%2fadmin", "/healthx", "/health;x",
+		"/public/.;/../admin", "/public/;/../x", "/public/..;a/./x", "/admin?/public/x",
+		"/admin#/public/x", "/admin%00/public/", "/%2e/admin", "/admin;/public/x", "/./admin",
+		"/admin;x.css", "/admin;.css", "/admin%3b.css", "/admin%00.css", "/admin%23.css", "/admin%3f.css",
+		"/admin%0a.css", "/admin;/free", "/public/%252e%252e/admin", "/public/%252E./admin",
 	} {
 		got := s.Get(path)
 		if got.Status == 200 {
 			t.Errorf("%s is public: %q", path, got.Body)
 		}
 	}
-	for _, header := range []string{"X-Forwarded-Uri", "X-Original-Url", "X-Rewrite-Url", "X-Forwarded-Path", "X-Original-Uri", "X-Forwarded-Prefix"} {
+	for _, header := range []string{
+		"X-Forwarded-Uri", "X-Original-Url", "X-Rewrite-Url",
+		"X-Forwarded-Path", "X-Original-Uri", "X-Forwarded-Prefix",
+	} {
 		s.MustAnswer(401, s.Get("/admin", header+": /public/x"), header)
 	}
 	s.MustAnswer(401, s.Get("/admin", "X-Http-Method-Override: OPTIONS"), "method override")
@@ -903,7 +1092,10 @@ func TestThreatSkipPathBypass(t *testing.T) {
 // Caddy's client_ip, which believes a header only from a trusted proxy.
 func TestThreatClientIP(t *testing.T) {
 	rule := `require expression "{http.vars.client_ip} == '203.0.113.7'"`
-	spoof := []string{"Authorization: Bearer " + sitetest.HS256(t, nil), "X-Forwarded-For: 203.0.113.7", "X-Real-Ip: 203.0.113.7", "Forwarded: for=203.0.113.7"}
+	spoof := []string{
+		"Authorization: Bearer " + sitetest.HS256(t, nil), "X-Forwarded-For: 203.0.113.7",
+		"X-Real-Ip: 203.0.113.7", "Forwarded: for=203.0.113.7",
+	}
 	s := secretSite(t, rule)
 	s.MustAnswer(403, s.Get("/api/", spoof...), "a header of anybody")
 	s = sitetest.Serve(t, `servers {
@@ -938,7 +1130,10 @@ func TestThreatClaimHeadersOfTwoUsers(t *testing.T) {
 		{"/b", "", "email=alice@example.com user= id=alice"},
 		{"/a/b", sitetest.HS256(t, sitetest.JSON{"sub": "alice"}), "email=alice@example.com user=alice id=alice"},
 		{"/a/b", sitetest.HS256(t, sitetest.JSON{"sub": "bob"}), "email= user=bob id=bob"},
-		{"/a/b", sitetest.HS256(t, sitetest.JSON{"sub": "alice", "iss": "https://other.example"}), "email= user=alice id=alice"},
+		{
+			"/a/b", sitetest.HS256(t, sitetest.JSON{"sub": "alice", "iss": "https://other.example"}),
+			"email= user=alice id=alice",
+		},
 		{"/a/b", "", "email= user= id="},
 	} {
 		headers := []string{alice}

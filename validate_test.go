@@ -54,7 +54,9 @@ func TestValidateMakesNothing(t *testing.T) {
 	var asked atomic.Int64
 	keys := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		asked.Add(1)
-		_, _ = w.Write([]byte(`{"keys":[` + sitetest.Marshal(t, sitetest.JWK(t, sitetest.Keys().P256, sitetest.JSON{"kid": "1"})) + `]}`))
+		_, _ = w.Write([]byte(
+			`{"keys":[` + sitetest.Marshal(t, sitetest.JWK(t, sitetest.Keys().P256, sitetest.JSON{"kid": "1"})) + `]}`,
+		))
 	}))
 	defer keys.Close()
 	config := filepath.Join(dir, "work", "Caddyfile")
@@ -105,7 +107,9 @@ http://%s {
 		return command
 	}
 	before := filesBelow(t, dir)
-	for _, args := range [][]string{{"validate", "--config", config}, {"adapt", "--config", config}, {"adapt", "--config", config, "--validate"}} {
+	for _, args := range [][]string{
+		{"validate", "--config", config}, {"adapt", "--config", config}, {"adapt", "--config", config, "--validate"},
+	} {
 		output, err := run(args...).CombinedOutput()
 		if err != nil {
 			t.Fatalf("%q: %v %s", args, err, output)
@@ -128,7 +132,8 @@ http://%s {
 	}()
 	sitetest.Eventually(t, "a config that runs makes them", func() bool {
 		now := filesBelow(t, dir)
-		return strings.Contains(now, "users.db ") && strings.Contains(now, "provider.db ") && strings.Count(now, "signing_keys/") >= 4 && strings.Contains(now, "key_sets/")
+		return strings.Contains(now, "users.db ") && strings.Contains(now, "provider.db ") &&
+			strings.Count(now, "signing_keys/") >= 4 && strings.Contains(now, "key_sets/")
 	})
 }
 
@@ -139,7 +144,8 @@ func TestStartFailsWithoutKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	config := filepath.Join(dir, "Caddyfile")
-	text := fmt.Sprintf("{\n admin off\n auto_https off\n persist_config off\n storage file_system data/x\n}\nhttp://%s {\n jwt {\n accounts {\n store file users.db\n }\n }\n}\n", sitetest.FreeAddress(t))
+	text := fmt.Sprintf("{\n admin off\n auto_https off\n persist_config off\n storage file_system data/x\n}\n"+
+		"http://%s {\n jwt {\n accounts {\n store file users.db\n }\n }\n}\n", sitetest.FreeAddress(t))
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -88,7 +88,8 @@ func (h *Handler) provisionVerifier(ctx caddy.Context) error {
 		config.Issuers = append(config.Issuers, h.accounts.AsIssuer())
 	}
 	if len(h.Issuers) == 0 && h.Accounts == nil {
-		return errors.New("no keys and no issuer, so every token would be rejected; give `issuer <url>` to find the keys by discovery, or `secret`, `public_key` or `jwks`")
+		return errors.New("no keys and no issuer, so every token would be rejected; " +
+			"give `issuer <url>` to find the keys by discovery, or `secret`, `public_key` or `jwks`")
 	}
 	for _, issuer := range h.Issuers {
 		provisioned, err := issuer.provision(ctx, h)

@@ -28,10 +28,12 @@ func (h *Handler) issuerWarnings() (warnings []string) {
 			continue
 		}
 		if len(issuer.Audience) == 0 {
-			warnings = append(warnings, fmt.Sprintf("issuer %s: audience is not set, so tokens that it issued for other services are accepted here too; write: audience <the aud of your tokens>", issuer.Issuer))
+			warnings = append(warnings, fmt.Sprintf("issuer %s: audience is not set, so tokens that it issued for "+
+				"other services are accepted here too; write: audience <the aud of your tokens>", issuer.Issuer))
 		}
 		if isTemplate(issuer.Issuer) {
-			warnings = append(warnings, fmt.Sprintf("issuer %s is a template for many tenants, and no token has it as its iss; write the issuer of your tenant, which is the iss of its tokens", issuer.Issuer))
+			warnings = append(warnings, fmt.Sprintf("issuer %s is a template for many tenants, and no token has it "+
+				"as its iss; write the issuer of your tenant, which is the iss of its tokens", issuer.Issuer))
 		}
 	}
 	issuers := len(h.Issuers)
@@ -41,11 +43,16 @@ func (h *Handler) issuerWarnings() (warnings []string) {
 	if issuers < 2 {
 		return warnings
 	}
-	if slices.ContainsFunc(h.Require, func(q *Requirement) bool { return q.Issuer == "" && (len(q.Role) > 0 || q.Claim != "") }) {
-		warnings = append(warnings, "the same rules apply to roles and claims of all issuers, so each issuer can make anybody an administrator of this site; bind each rule to one issuer: require role <role> of <issuer>")
+	if slices.ContainsFunc(h.Require, func(q *Requirement) bool {
+		return q.Issuer == "" && (len(q.Role) > 0 || q.Claim != "")
+	}) {
+		warnings = append(warnings, "the same rules apply to roles and claims of all issuers, so each issuer can "+
+			"make anybody an administrator of this site; bind each rule to one issuer: require role <role> of <issuer>")
 	}
-	if len(h.ClaimHeaders) > 0 && !slices.ContainsFunc(h.ClaimHeaders, func(header *ClaimHeader) bool { return header.Claim == "iss" }) {
-		warnings = append(warnings, "claim_header does not show which of the issuers a user comes from, and two issuers may use the same user ID; add: claim_header X-Issuer iss")
+	if len(h.ClaimHeaders) > 0 &&
+		!slices.ContainsFunc(h.ClaimHeaders, func(header *ClaimHeader) bool { return header.Claim == "iss" }) {
+		warnings = append(warnings, "claim_header does not show which of the issuers a user comes from, "+
+			"and two issuers may use the same user ID; add: claim_header X-Issuer iss")
 	}
 	return warnings
 }
@@ -58,7 +65,8 @@ func isTemplate(issuer string) bool {
 		return true
 	}
 	tenant, _, _ := strings.Cut(strings.TrimPrefix(u.Path, "/"), "/")
-	return (strings.HasPrefix(u.Host, "login.microsoftonline.") || u.Host == "sts.windows.net") && slices.Contains([]string{"common", "organizations", "consumers"}, tenant)
+	return (strings.HasPrefix(u.Host, "login.microsoftonline.") || u.Host == "sts.windows.net") &&
+		slices.Contains([]string{"common", "organizations", "consumers"}, tenant)
 }
 
 func (h *Handler) ruleWarnings() (warnings []string) {
@@ -70,7 +78,11 @@ func (h *Handler) ruleWarnings() (warnings []string) {
 			warnings = append(warnings, separatorWarnings("require "+kind.name, kind.values)...)
 		}
 		if len(q.Role) > 1 && strings.Contains(q.Role[0], ".") {
-			warnings = append(warnings, fmt.Sprintf("require role %s accepts the role %s or any other of the list; if it is meant as the name of a claim, write: require claim %[1]s", strings.Join(q.Role, " "), q.Role[0]))
+			warnings = append(warnings, fmt.Sprintf(
+				"require role %s accepts the role %s or any other of the list; "+
+					"if it is meant as the name of a claim, write: require claim %[1]s",
+				strings.Join(q.Role, " "), q.Role[0],
+			))
 		}
 	}
 	return warnings
@@ -81,8 +93,14 @@ func (h *Handler) pathWarnings() []string { return separatorWarnings("public", h
 // separatorWarnings returns warnings about lists written as a single word.
 func separatorWarnings(option string, values []string) (warnings []string) {
 	for _, value := range values {
-		if words := strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' }); len(words) != 1 || words[0] != value {
-			warnings = append(warnings, fmt.Sprintf("%s %q is a single value with commas or spaces in it; to set several values, separate them by spaces, without quotes: %s %s", option, value, option, strings.Join(words, " ")))
+		if words := strings.FieldsFunc(value, func(r rune) bool {
+			return r == ',' || r == ' ' || r == '\t'
+		}); len(words) != 1 || words[0] != value {
+			warnings = append(warnings, fmt.Sprintf(
+				"%s %q is a single value with commas or spaces in it; "+
+					"to set several values, separate them by spaces, without quotes: %s %s",
+				option, value, option, strings.Join(words, " "),
+			))
 		}
 	}
 	return warnings
@@ -94,10 +112,12 @@ func matcherWarnings(at place.Place) (warnings []string) {
 		warnings = append(warnings, separatorWarnings("jwt", paths)...)
 		for _, path := range paths {
 			below := strings.TrimSuffix(path, "/") + "/*"
-			if strings.Contains(path, "*") || isFile(path) || slices.Contains(paths, below) || slices.ContainsFunc(at.Siblings, matchesPath(below)) {
+			if strings.Contains(path, "*") || isFile(path) || slices.Contains(paths, below) ||
+				slices.ContainsFunc(at.Siblings, matchesPath(below)) {
 				continue
 			}
-			warnings = append(warnings, fmt.Sprintf("jwt %s protects only %[1]s, and %s stays open; write both in a named matcher: @protected path %[1]s %s", path, below, below))
+			warnings = append(warnings, fmt.Sprintf("jwt %s protects only %[1]s, and %s stays open; "+
+				"write both in a named matcher: @protected path %[1]s %s", path, below, below))
 		}
 	}
 	return warnings

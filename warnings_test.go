@@ -27,27 +27,86 @@ func TestSuspiciousConfigs(t *testing.T) {
 	store := "store file " + filepath.Join(sitetest.TempDir(t), "users.db")
 	jwt := func(options string) string { return "jwt {\n" + secret + "\n" + options + "\n}\n respond ok" }
 	for name, c := range map[string]struct{ body, warning, control string }{
-		"path without *":        {"jwt /api {\n" + secret + "\n}\n respond ok", "/api/* stays open", "jwt /api/* {\n" + secret + "\n}\n respond ok"},
-		"paths without *":       {"@p path /api /admin\n jwt @p {\n" + secret + "\n}\n respond ok", "/admin/* stays open", "@p path /api /api/* /page.html\n jwt @p {\n" + secret + "\n}\n respond ok"},
-		"two directives":        {"jwt /api {\n" + secret + "\n}\n jwt /other/* {\n" + secret + "\n}\n respond ok", "/api/* stays open", "jwt /api {\n" + secret + "\n}\n jwt /api/* {\n" + secret + "\n}\n respond ok"},
-		"no audience":           {"jwt {\n issuer https://issuer.example {\n" + key + "\n}\n}\n respond ok", "audience is not set", "jwt {\n" + issuer("https://issuer.example") + "}\n respond ok"},
-		"comma in a scope":      {jwt("require scope read,write"), "require scope read write", jwt("require scope read write")},
-		"comma in any scope":    {jwt("require any scope read,write"), "require any scope read write", jwt("require any scope read write")},
-		"comma in a role":       {jwt("require role admin,editor"), "require role admin editor", jwt("require role admin editor")},
-		"blank in a role":       {jwt(`require role "admin editor"`), "require role admin editor", jwt("require role admin")},
-		"comma in a path":       {jwt("public /a,/b"), "public /a /b", jwt("public /a /b")},
-		"blank in a path":       {jwt(`public "/a /b"`), "public /a /b", jwt("public /a /b")},
-		"a claim as a role":     {jwt("require role realm_access.roles admin"), "require claim realm_access.roles admin", jwt("require role v1.editor")},
-		"roles of two issuers":  {"jwt {\n" + issuer("https://a.example") + issuer("https://b.example") + "require role admin\n}\n respond ok", "require role <role> of <issuer>", "jwt {\n" + issuer("https://a.example") + issuer("https://b.example") + "require role admin of https://a.example\n}\n respond ok"},
-		"claims of two issuers": {"jwt {\n" + issuer("https://a.example") + issuer("https://b.example") + "require claim group x\n}\n respond ok", "bind each rule to one", "jwt {\n" + issuer("https://a.example") + issuer("https://b.example") + "require claim group x of https://a.example\n}\n respond ok"},
-		"headers of two": {"jwt {\n" + issuer("https://a.example") + "accounts {\n" + store + "\n}\nclaim_header X-User sub\n}\n respond ok", "claim_header X-Issuer iss",
-			"jwt {\n" + issuer("https://a.example") + "accounts {\n" + store + "\n}\nclaim_header X-User sub\n claim_header X-Issuer iss\n}\n respond ok"},
-		"a template":                 {"jwt {\n" + issuer("https://login.microsoftonline.com/common/v2.0") + "}\n respond ok", "is a template", "jwt {\n" + issuer("https://login.microsoftonline.com/72f988bf-86f1-41af-91ab-2d7cd011db47/v2.0") + "}\n respond ok"},
-		"accounts out of reach":      {"handle /app/* {\n jwt {\n accounts {\n" + store + "\n}\n}\n respond ok\n}", "requests for /auth/login do not reach this handler", "handle /app/* {\n jwt {\n accounts /app/auth {\n" + store + "\n}\n}\n respond ok\n}"},
-		"accounts out of a regexp":   {"@app path_regexp ^/app/\n handle @app {\n jwt {\n accounts {\n" + store + "\n}\n}\n respond ok\n}", "requests for /auth/login do not reach this handler", "@app path_regexp ^/(app|auth)/\n handle @app {\n jwt {\n accounts {\n" + store + "\n}\n}\n respond ok\n}"},
-		"accounts that are left out": {"@app not path /auth/*\n handle @app {\n jwt {\n accounts {\n" + store + "\n}\n}\n respond ok\n}", "requests for /auth/login do not reach this handler", "@app not path /other/*\n handle @app {\n jwt {\n accounts {\n" + store + "\n}\n}\n respond ok\n}"},
-		"a block without *":          {"handle /admin {\n jwt {\n" + secret + "\n}\n respond ok\n}", "/admin/* stays open", "handle /admin/* {\n jwt {\n" + secret + "\n}\n respond ok\n}"},
-		"accounts below handle_path": {"handle /app/* {\n jwt {\n accounts {\n" + store + "\n}\n}\n respond ok\n}", "requests for /auth/login do not reach this handler", "handle_path /app/* {\n jwt {\n accounts {\n" + store + "\n}\n}\n respond ok\n}"},
+		"path without *": {
+			"jwt /api {\n" + secret + "\n}\n respond ok", "/api/* stays open",
+			"jwt /api/* {\n" + secret + "\n}\n respond ok",
+		},
+		"paths without *": {
+			"@p path /api /admin\n jwt @p {\n" + secret + "\n}\n respond ok", "/admin/* stays open",
+			"@p path /api /api/* /page.html\n jwt @p {\n" + secret + "\n}\n respond ok",
+		},
+		"two directives": {
+			"jwt /api {\n" + secret + "\n}\n jwt /other/* {\n" + secret + "\n}\n respond ok",
+			"/api/* stays open", "jwt /api {\n" + secret + "\n}\n jwt /api/* {\n" + secret + "\n}\n respond ok",
+		},
+		"no audience": {
+			"jwt {\n issuer https://issuer.example {\n" + key + "\n}\n}\n respond ok",
+			"audience is not set", "jwt {\n" + issuer("https://issuer.example") + "}\n respond ok",
+		},
+		"comma in a scope": {
+			jwt("require scope read,write"), "require scope read write", jwt("require scope read write"),
+		},
+		"comma in any scope": {
+			jwt("require any scope read,write"), "require any scope read write", jwt("require any scope read write"),
+		},
+		"comma in a role": {
+			jwt("require role admin,editor"), "require role admin editor", jwt("require role admin editor"),
+		},
+		"blank in a role": {jwt(`require role "admin editor"`), "require role admin editor", jwt("require role admin")},
+		"comma in a path": {jwt("public /a,/b"), "public /a /b", jwt("public /a /b")},
+		"blank in a path": {jwt(`public "/a /b"`), "public /a /b", jwt("public /a /b")},
+		"a claim as a role": {
+			jwt("require role realm_access.roles admin"),
+			"require claim realm_access.roles admin", jwt("require role v1.editor"),
+		},
+		"roles of two issuers": {
+			"jwt {\n" + issuer("https://a.example") + issuer("https://b.example") +
+				"require role admin\n}\n respond ok",
+			"require role <role> of <issuer>",
+			"jwt {\n" + issuer("https://a.example") + issuer("https://b.example") +
+				"require role admin of https://a.example\n}\n respond ok",
+		},
+		"claims of two issuers": {
+			"jwt {\n" + issuer("https://a.example") + issuer("https://b.example") +
+				"require claim group x\n}\n respond ok",
+			"bind each rule to one",
+			"jwt {\n" + issuer("https://a.example") + issuer("https://b.example") +
+				"require claim group x of https://a.example\n}\n respond ok",
+		},
+		"headers of two": {"jwt {\n" + issuer("https://a.example") + "accounts {\n" +
+			store + "\n}\nclaim_header X-User sub\n}\n respond ok", "claim_header X-Issuer iss",
+			"jwt {\n" + issuer("https://a.example") + "accounts {\n" +
+				store + "\n}\nclaim_header X-User sub\n claim_header X-Issuer iss\n}\n respond ok"},
+		"a template": {
+			"jwt {\n" + issuer("https://login.microsoftonline.com/common/v2.0") + "}\n respond ok",
+			"is a template", "jwt {\n" + issuer(
+				"https://login.microsoftonline.com/72f988bf-86f1-41af-91ab-2d7cd011db47/v2.0",
+			) + "}\n respond ok",
+		},
+		"accounts out of reach": {
+			"handle /app/* {\n jwt {\n accounts {\n" + store + "\n}\n}\n respond ok\n}",
+			"requests for /auth/login do not reach this handler",
+			"handle /app/* {\n jwt {\n accounts /app/auth {\n" + store + "\n}\n}\n respond ok\n}",
+		},
+		"accounts out of a regexp": {
+			"@app path_regexp ^/app/\n handle @app {\n jwt {\n accounts {\n" + store + "\n}\n}\n respond ok\n}",
+			"requests for /auth/login do not reach this handler",
+			"@app path_regexp ^/(app|auth)/\n handle @app {\n jwt {\n accounts {\n" + store + "\n}\n}\n respond ok\n}",
+		},
+		"accounts that are left out": {
+			"@app not path /auth/*\n handle @app {\n jwt {\n accounts {\n" + store + "\n}\n}\n respond ok\n}",
+			"requests for /auth/login do not reach this handler",
+			"@app not path /other/*\n handle @app {\n jwt {\n accounts {\n" + store + "\n}\n}\n respond ok\n}",
+		},
+		"a block without *": {
+			"handle /admin {\n jwt {\n" + secret + "\n}\n respond ok\n}", "/admin/* stays open",
+			"handle /admin/* {\n jwt {\n" + secret + "\n}\n respond ok\n}",
+		},
+		"accounts below handle_path": {
+			"handle /app/* {\n jwt {\n accounts {\n" + store + "\n}\n}\n respond ok\n}",
+			"requests for /auth/login do not reach this handler",
+			"handle_path /app/* {\n jwt {\n accounts {\n" + store + "\n}\n}\n respond ok\n}",
+		},
 	} {
 		if text := warningsOf(sitetest.Serve(t, c.body)); strings.Count(text, c.warning) != 1 {
 			t.Errorf("%s: no warning, or several, with %q: %s", name, c.warning, text)
@@ -71,12 +130,16 @@ func warningsOf(s *sitetest.Site) (warnings string) {
 // `caddy validate` shows what a start would.
 func TestValidateShowsWarnings(t *testing.T) {
 	login := func(issuer string) string {
-		return "jwt {\n accounts {\n store file /nowhere/users.db\n login_with other {\n issuer " + issuer + "\n client_id x\n}\n}\n}"
+		return "jwt {\n accounts {\n store file /nowhere/users.db\n login_with other {\n issuer " + issuer +
+			"\n client_id x\n}\n}\n}"
 	}
 	for name, c := range map[string]struct{ body, warning string }{
-		"a path without *":           {"jwt /api {\n secret \"" + sitetest.Secret + "\"\n}", "/api/* stays open"},
-		"control: a path with *":     {"jwt /api/* {\n secret \"" + sitetest.Secret + "\"\n}", ""},
-		"a relative store in /":      {"jwt {\n accounts {\n store file users.db\n}\n}", "store file users.db is relative to the working directory, which is / here"},
+		"a path without *":       {"jwt /api {\n secret \"" + sitetest.Secret + "\"\n}", "/api/* stays open"},
+		"control: a path with *": {"jwt /api/* {\n secret \"" + sitetest.Secret + "\"\n}", ""},
+		"a relative store in /": {
+			"jwt {\n accounts {\n store file users.db\n}\n}",
+			"store file users.db is relative to the working directory, which is / here",
+		},
 		"control: a whole path":      {"jwt {\n accounts {\n store file /nowhere/users.db\n}\n}", ""},
 		"login_with GitHub":          {login("https://github.com"), "has no OpenID discovery document"},
 		"control: login_with GitLab": {login("https://gitlab.com"), ""},
@@ -100,17 +163,21 @@ func TestValidateShowsWarnings(t *testing.T) {
 // closed, and says how to open it.
 func TestSignupIsClosedByDefault(t *testing.T) {
 	site := func(options string) *sitetest.Site {
-		return sitetest.Serve(t, "jwt {\n accounts {\n store file "+filepath.Join(sitetest.TempDir(t), "users.db")+"\n"+options+"\n}\n}\n respond ok")
+		return sitetest.Serve(t, "jwt {\n accounts {\n store file "+filepath.Join(sitetest.TempDir(t), "users.db")+"\n"+
+			options+"\n}\n}\n respond ok")
 	}
 	closed := site("")
 	got := closed.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com"))
-	if got.Status != http.StatusNotFound || !strings.Contains(got.Body, "signup open") || strings.Contains(closed.Log(), "anybody can create an account") {
+	if got.Status != http.StatusNotFound || !strings.Contains(got.Body, "signup open") ||
+		strings.Contains(closed.Log(), "anybody can create an account") {
 		t.Errorf("by default: %d %s", got.Status, got.Body)
 	}
 	if page := closed.Get("/auth/login", "Accept: text/html"); strings.Contains(page.Body, "/auth/signup") {
 		t.Errorf("the log-in page leads to the sign-up: %s", page.Body)
 	}
-	sitetest.Eventually(t, "the log says how to begin", func() bool { return strings.Contains(closed.Log(), "caddy jwt user add --store") })
+	sitetest.Eventually(t, "the log says how to begin", func() bool {
+		return strings.Contains(closed.Log(), "caddy jwt user add --store")
+	})
 	open := site("signup open")
 	open.MustAnswer(201, open.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com")), "control: open")
 	if !strings.Contains(open.Log(), "anybody can create an account") {
@@ -125,29 +192,46 @@ func TestThreatTwoAccountsOnASite(t *testing.T) {
 		return "accounts {\n store file " + filepath.Join(folder, "users.db") + "\n" + options + "\n}"
 	}
 	for name, body := range map[string]string{
-		"two matchers":  "jwt /a/* {\n" + accounts("signup open") + "\n}\n jwt /b/* {\n" + accounts("signup closed") + "\n}",
-		"two blocks":    "handle /a/* {\n jwt {\n" + accounts("signup open") + "\n}\n}\n handle {\n jwt {\n" + accounts("") + "\n}\n}",
-		"another store": "jwt /a/* {\n" + accounts("") + "\n}\n jwt /b/* {\n accounts {\n store file " + filepath.Join(folder, "others.db") + "\n}\n}",
-		"a prefix":      "jwt /a/* {\n" + accounts("") + "\n}\n jwt /b/* {\n accounts /b {\n store file " + filepath.Join(folder, "users.db") + "\n}\n}",
+		"two matchers": "jwt /a/* {\n" + accounts("signup open") + "\n}\n jwt /b/* {\n" +
+			accounts("signup closed") + "\n}",
+		"two blocks": "handle /a/* {\n jwt {\n" + accounts("signup open") + "\n}\n}\n handle {\n jwt {\n" +
+			accounts("") + "\n}\n}",
+		"another store": "jwt /a/* {\n" + accounts("") + "\n}\n jwt /b/* {\n accounts {\n store file " +
+			filepath.Join(folder, "others.db") + "\n}\n}",
+		"a prefix": "jwt /a/* {\n" + accounts("") + "\n}\n jwt /b/* {\n accounts /b {\n store file " +
+			filepath.Join(folder, "users.db") + "\n}\n}",
 	} {
-		if text := sitetest.ConfigError(t, body); !strings.Contains(text, "this site has two accounts blocks with different ") {
+		if text := sitetest.ConfigError(t, body); !strings.Contains(
+			text, "this site has two accounts blocks with different ",
+		) {
 			t.Errorf("%s: %s", name, text)
 		}
 	}
-	same := "jwt /a/* {\n" + accounts("signup closed") + "\n}\n handle /b/* {\n jwt {\n require role admin\n" + accounts("") + "\n}\n}"
-	sitetest.Serve(t, same).MustAnswer(200, sitetest.Serve(t, same).Get("/auth/login"), "control: the same, of which one has a default written out")
-	sitetest.ServeSeveral(t, "jwt {\n"+accounts("signup open")+"\n}", "jwt {\n"+accounts("signup closed")+"\n}") // control: two sites
+	same := "jwt /a/* {\n" + accounts("signup closed") + "\n}\n handle /b/* {\n jwt {\n require role admin\n" +
+		accounts("") + "\n}\n}"
+	sitetest.Serve(t, same).MustAnswer(
+		200, sitetest.Serve(t, same).Get("/auth/login"), "control: the same, of which one has a default written out",
+	)
+	// control: two sites
+	sitetest.ServeSeveral(t, "jwt {\n"+accounts("signup open")+"\n}", "jwt {\n"+accounts("signup closed")+"\n}")
 }
 
 // claim_header takes the header first; else clients could send the header that
 // the service behind reads.
 func TestThreatClaimHeaderTurnedRound(t *testing.T) {
-	for _, c := range []string{"sub X-User-Id", "email X-Forwarded-Email", "name remote-user", "roles Remote-Groups", "email From", "email Email", "sub User"} {
-		if text := sitetest.ConfigError(t, "jwt {\n secret \""+sitetest.Secret+"\"\n claim_header "+c+"\n}"); !strings.Contains(text, "claim_header takes the header first") {
+	for _, c := range []string{
+		"sub X-User-Id", "email X-Forwarded-Email", "name remote-user",
+		"roles Remote-Groups", "email From", "email Email", "sub User",
+	} {
+		if text := sitetest.ConfigError(
+			t, "jwt {\n secret \""+sitetest.Secret+"\"\n claim_header "+c+"\n}",
+		); !strings.Contains(text, "claim_header takes the header first") {
 			t.Errorf("%s: %s", c, text)
 		}
 	}
-	sitetest.Serve(t, "jwt {\n secret \""+sitetest.Secret+"\"\n claim_header X-User-Id sub\n claim_header Email email\n claim_header X-Tenant https://example.com/tenant-id\n claim_header X-Groups cognito:groups\n claim_header X-Role x-hasura-role\n}")
+	sitetest.Serve(t, "jwt {\n secret \""+sitetest.Secret+"\"\n claim_header X-User-Id sub\n"+
+		" claim_header Email email\n claim_header X-Tenant https://example.com/tenant-id\n"+
+		" claim_header X-Groups cognito:groups\n claim_header X-Role x-hasura-role\n}")
 }
 
 // A rule that is bound to an issuer is met by its tokens alone.
@@ -175,7 +259,8 @@ func TestThreatRulesOfAnIssuer(t *testing.T) {
 			}
 			require scope write of https://a.example
 		}
-		respond ok`, strings.ReplaceAll(sitetest.PEM(t, sitetest.Keys().P256), "\n", " "), strings.ReplaceAll(sitetest.PEM(t, sitetest.Keys().P384), "\n", " ")))
+		respond ok`, strings.ReplaceAll(sitetest.PEM(t, sitetest.Keys().P256), "\n", " "),
+		strings.ReplaceAll(sitetest.PEM(t, sitetest.Keys().P384), "\n", " ")))
 	by := func(issuer string) sitetest.JSON {
 		return sitetest.Claims(sitetest.JSON{"iss": issuer, "aud": "api", "roles": []string{"admin"}, "scope": "write"})
 	}
@@ -185,7 +270,9 @@ func TestThreatRulesOfAnIssuer(t *testing.T) {
 		s.MustAnswer(200, s.Bearer(path, ofA), "control: the issuer: "+path)
 		s.MustAnswer(403, s.Bearer(path, ofB), "another issuer: "+path)
 	}
-	if text := sitetest.ConfigError(t, "jwt {\n secret \""+sitetest.Secret+"\"\n require role admin of https://a.example\n}"); !strings.Contains(text, "unknown issuer") {
+	if text := sitetest.ConfigError(
+		t, "jwt {\n secret \""+sitetest.Secret+"\"\n require role admin of https://a.example\n}",
+	); !strings.Contains(text, "unknown issuer") {
 		t.Errorf("an unknown issuer: %s", text)
 	}
 }
@@ -195,23 +282,27 @@ func TestThreatBrokenSecretsInErrors(t *testing.T) {
 	const first, second = "u3uZ1yq6q0o4fVnYvEJrj3m0m0pJYzK2Qk1h8w9s7d5f4g3h2j1k0l9m8n7b6v5c", "PwiUmmZCjssktECq3eZkKw=="
 	t.Setenv("TWO_LINES", first+"\n"+second)
 	for name, body := range map[string]string{
-		"pasted":            "jwt {\n secret " + first + "\n" + second + "\n}",
-		"pasted, base64":    "jwt {\n secret base64 " + first + "\n" + second + "\n}",
-		"pasted, hex":       "jwt {\n secret hex " + first + "\ndeadbeef0123456789deadbeef012345\n}",
-		"in an issuer":      "jwt {\n issuer https://a.example {\n secret " + first + "\n" + second + "\n}\n}",
-		"in accounts":       "jwt {\n accounts {\n secret " + first + "\n" + second + "\n}\n}",
-		"quoted":            "jwt {\n secret \"" + first + "\n" + second + "\"\n}",
-		"environment":       "jwt {\n secret {env.TWO_LINES}\n}",
-		"environment, b64":  "jwt {\n secret base64 {env.TWO_LINES}\n}",
-		"accounts, by env.": "jwt {\n accounts {\n store file " + filepath.Join(sitetest.TempDir(t), "users.db") + "\n secret {env.TWO_LINES}\n}\n}",
+		"pasted":           "jwt {\n secret " + first + "\n" + second + "\n}",
+		"pasted, base64":   "jwt {\n secret base64 " + first + "\n" + second + "\n}",
+		"pasted, hex":      "jwt {\n secret hex " + first + "\ndeadbeef0123456789deadbeef012345\n}",
+		"in an issuer":     "jwt {\n issuer https://a.example {\n secret " + first + "\n" + second + "\n}\n}",
+		"in accounts":      "jwt {\n accounts {\n secret " + first + "\n" + second + "\n}\n}",
+		"quoted":           "jwt {\n secret \"" + first + "\n" + second + "\"\n}",
+		"environment":      "jwt {\n secret {env.TWO_LINES}\n}",
+		"environment, b64": "jwt {\n secret base64 {env.TWO_LINES}\n}",
+		"accounts, by env.": "jwt {\n accounts {\n store file " + filepath.Join(sitetest.TempDir(t), "users.db") +
+			"\n secret {env.TWO_LINES}\n}\n}",
 	} {
 		text := sitetest.ConfigError(t, body)
-		if strings.Contains(text, first[:8]) || strings.Contains(text, second[:8]) || strings.Contains(text, "deadbeef") || !strings.Contains(text, "openssl rand -hex 64") {
+		if strings.Contains(text, first[:8]) || strings.Contains(text, second[:8]) ||
+			strings.Contains(text, "deadbeef") || !strings.Contains(text, "openssl rand -hex 64") {
 			t.Errorf("%s: %s", name, text)
 		}
 	}
 	sitetest.Serve(t, "jwt {\n secret "+first+"\n}") // control
-	if text := sitetest.ConfigError(t, "jwt {\n secret "+first+"\n audiance x\n}"); !strings.Contains(text, `no option "audiance"`) {
+	if text := sitetest.ConfigError(
+		t, "jwt {\n secret "+first+"\n audiance x\n}",
+	); !strings.Contains(text, `no option "audiance"`) {
 		t.Errorf("control: a word that is no secret: %s", text)
 	}
 }
@@ -226,7 +317,9 @@ func TestThreatKeysOnThisMachine(t *testing.T) {
 	provider := httptest.NewUnstartedServer(nil)
 	provider.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/jwks" {
-			fmt.Fprint(w, sitetest.Marshal(t, sitetest.JSON{"keys": []any{sitetest.JWK(t, sitetest.Keys().P256, sitetest.JSON{"kid": "1"})}}))
+			fmt.Fprint(w, sitetest.Marshal(t, sitetest.JSON{
+				"keys": []any{sitetest.JWK(t, sitetest.Keys().P256, sitetest.JSON{"kid": "1"})},
+			}))
 			return
 		}
 		fmt.Fprintf(w, `{"issuer":%q,"jwks_uri":%q}`, provider.URL, keysAt.Load())
@@ -234,16 +327,24 @@ func TestThreatKeysOnThisMachine(t *testing.T) {
 	provider.StartTLS()
 	t.Cleanup(provider.Close)
 	ca := filepath.Join(sitetest.TempDir(t), "ca.pem")
-	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: provider.Certificate().Raw}), 0o600); err != nil {
+	if err := os.WriteFile(
+		ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: provider.Certificate().Raw}), 0o600,
+	); err != nil {
 		t.Fatal(err)
 	}
 	load := func() *sitetest.Site {
-		return sitetest.Serve(t, "jwt {\n issuer "+provider.URL+" {\n jwks {\n trusted_ca_certs "+ca+"\n cooldown 100ms\n}\n audience api\n}\n}\n respond ok")
+		return sitetest.Serve(t, "jwt {\n issuer "+provider.URL+" {\n jwks {\n trusted_ca_certs "+ca+
+			"\n cooldown 100ms\n}\n audience api\n}\n}\n respond ok")
 	}
-	token := sitetest.Sign(t, "ES256", sitetest.Keys().P256, sitetest.JSON{"kid": "1"}, sitetest.Claims(sitetest.JSON{"iss": provider.URL, "aud": "api"}))
+	token := sitetest.Sign(
+		t, "ES256", sitetest.Keys().P256, sitetest.JSON{"kid": "1"},
+		sitetest.Claims(sitetest.JSON{"iss": provider.URL, "aud": "api"}),
+	)
 	keysAt.Store(internal.URL + "/internal?x=1")
 	s := load()
-	sitetest.Eventually(t, "the refusal is logged", func() bool { return strings.Contains(s.Log(), "is plain http, but the issuer is https") })
+	sitetest.Eventually(t, "the refusal is logged", func() bool {
+		return strings.Contains(s.Log(), "is plain http, but the issuer is https")
+	})
 	s.MustAnswer(503, s.Bearer("/", token), "keys on this machine")
 	if asked.Load() > 0 {
 		t.Error("the server on this machine was asked")

@@ -35,7 +35,9 @@ type Attempts struct {
 
 func newAttempts(config Config, users func() store.UserStore) (*Attempts, error) {
 	a := &Attempts{issuer: config.Issuer, users: users, pooled: config.KeyIdentity()}
-	pooled, _, err := attemptCountSets.LoadOrNew(a.pooled, func() (caddy.Destructor, error) { return new(attemptCounts), nil })
+	pooled, _, err := attemptCountSets.LoadOrNew(a.pooled, func() (caddy.Destructor, error) {
+		return new(attemptCounts), nil
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +56,8 @@ func newAttempts(config Config, users func() store.UserStore) (*Attempts, error)
 		a.Clients, a.External, a.RefusedSignUps = nil, nil, nil
 	}
 	a.familiar = otter.Must(&otter.Options[string, struct{}]{
-		MaximumSize: maxThrottled, ExpiryCalculator: otter.ExpiryWriting[string, struct{}](time.Duration(config.RefreshLifetime)),
+		MaximumSize:      maxThrottled,
+		ExpiryCalculator: otter.ExpiryWriting[string, struct{}](time.Duration(config.RefreshLifetime)),
 	})
 	return a, nil
 }

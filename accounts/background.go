@@ -73,7 +73,8 @@ func (s *Service) SayStoreFails(failure *refusal.Error) {
 	}
 	if say, lasts := s.background.requestsFail.Fails(s.Now()); say {
 		s.Log.Error("user store is not working; account routes answer with an error, tokens are still verified",
-			zap.Duration("for", lasts), zap.Int("status", failure.Reason.Answer().Status), zap.String("error", failure.Detail))
+			zap.Duration("for", lasts), zap.Int("status", failure.Reason.Answer().Status),
+			zap.String("error", failure.Detail))
 	}
 }
 
@@ -123,7 +124,10 @@ func (b *background) maintain(last time.Time) {
 		}
 		b.Sessions.Revoked.ForgetExpired(now)
 		if err := b.Users().CleanUp(b.ctx, now); b.ctx.Err() == nil {
-			notCleaned.Note(b.Log, now, err, "expired entries not removed from the user store; will retry", "expired entries removed from the user store again")
+			notCleaned.Note(
+				b.Log, now, err, "expired entries not removed from the user store; will retry",
+				"expired entries removed from the user store again",
+			)
 		}
 	}
 }
@@ -143,7 +147,10 @@ func (b *background) listen() {
 			}
 		})
 		if errors.Is(err, store.ErrCannotListen) {
-			b.Log.Info("database cannot notify of ended sessions; polling it instead", zap.Duration("every", revocationPoll), zap.Error(err))
+			b.Log.Info(
+				"database cannot notify of ended sessions; polling it instead",
+				zap.Duration("every", revocationPoll), zap.Error(err),
+			)
 			return
 		}
 		select {
@@ -160,7 +167,11 @@ func (b *background) learnRevocations() {
 		return
 	}
 	b.storeDown.Store(err != nil)
-	b.notReadable.Note(b.Log, now, err, "user store not readable; sessions that other processes end stay valid until their tokens expire", "user store readable again")
+	b.notReadable.Note(
+		b.Log, now, err,
+		"user store not readable; sessions that other processes end stay valid until their tokens expire",
+		"user store readable again",
+	)
 	if err != nil {
 		return
 	}
@@ -178,7 +189,9 @@ const failsNoMore = time.Minute
 const kindTry = "try"
 
 func (b *background) tryStore(now time.Time) {
-	err := b.Users().CreateRecord(b.ctx, store.Record{Kind: kindTry, ID: store.RandomToken(familyBytes), Value: []byte("{}"), ExpiresAt: now.Add(time.Minute)})
+	err := b.Users().CreateRecord(b.ctx, store.Record{
+		Kind: kindTry, ID: store.RandomToken(familyBytes), Value: []byte("{}"), ExpiresAt: now.Add(time.Minute),
+	})
 	if b.ctx.Err() != nil {
 		return
 	}
@@ -195,7 +208,8 @@ func (b *background) sayHowToBegin() {
 		return
 	}
 	where := ""
-	if path, err := filestore.Path(b.Config.StoreRaw); err == nil && path != "" { // also the default one, since another user has another
+	// also the default one, since another user has another
+	if path, err := filestore.Path(b.Config.StoreRaw); err == nil && path != "" {
 		where = " --store " + filestore.ShellWord(path)
 	}
 	b.Log.Info("there are no users yet; add the first one with: caddy jwt user add" + where + " <email>")

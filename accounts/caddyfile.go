@@ -85,7 +85,10 @@ func (a *Config) readRoute(b *config.Block, name string) error {
 	}
 	if len(args) != 1 || !strings.HasPrefix(args[0], "/") && !strings.HasPrefix(args[0], "{") {
 		if name == "signup" {
-			return b.Errf("signup takes open, closed or a path, as in: signup /users/signup%s", config.Meant(strings.Join(args, " "), signupModes...))
+			return b.Errf(
+				"signup takes open, closed or a path, as in: signup /users/signup%s",
+				config.Meant(strings.Join(args, " "), signupModes...),
+			)
 		}
 		return b.Errf("%s takes a path, as in: %s /users/%s", name, name, name)
 	}

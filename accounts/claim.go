@@ -36,7 +36,8 @@ func claimAccounts(ctx caddy.Context, config *Config) error {
 	defer accountsOfSites.Unlock()
 	known := accountsOfSites.known[at.Server]
 	for _, other := range known {
-		if len(at.Hosts) > 0 && len(other.hosts) > 0 && !slices.ContainsFunc(at.Hosts, func(host string) bool { return slices.Contains(other.hosts, host) }) {
+		if len(at.Hosts) > 0 && len(other.hosts) > 0 &&
+			!slices.ContainsFunc(at.Hosts, func(host string) bool { return slices.Contains(other.hosts, host) }) {
 			continue
 		}
 		differ, err := differingOptions(other.config, *config)
@@ -44,7 +45,8 @@ func claimAccounts(ctx caddy.Context, config *Config) error {
 			return err
 		}
 		if len(differ) > 0 {
-			return fmt.Errorf("this site has two accounts blocks with different %s; a site can have only one: write the block once, as a snippet, and import it where it is needed", strings.Join(differ, ", "))
+			return fmt.Errorf("this site has two accounts blocks with different %s; a site can have only one: write "+
+				"the block once, as a snippet, and import it where it is needed", strings.Join(differ, ", "))
 		}
 	}
 	if len(known) == 0 {

@@ -119,8 +119,10 @@ type Config struct {
 
 // accountRoutes maps the names of the routes to their paths below the prefix.
 var accountRoutes = map[string]string{
-	"login": "/login", "signup": "/signup", "refresh": "/refresh", "logout": "/logout", "whoami": "/whoami", "password": "/password",
-	"sessions": "/sessions", "jwks": "/jwks.json", "openapi": "/openapi.json", "account": "/account", "reset": "/reset", "style": "/style.css",
+	"login": "/login", "signup": "/signup", "refresh": "/refresh",
+	"logout": "/logout", "whoami": "/whoami", "password": "/password",
+	"sessions": "/sessions", "jwks": "/jwks.json", "openapi": "/openapi.json",
+	"account": "/account", "reset": "/reset", "style": "/style.css",
 	"connect": "/connect", "identities": "/identities",
 }
 
@@ -138,8 +140,12 @@ func (a *Config) Path(route string) string {
 // Resolve sets defaults and replaces placeholders. It returns an error if a value is not
 // valid.
 func (a *Config) Resolve() error {
-	err := errors.Join(config.Resolve("prefix", &a.Prefix), config.Resolve("issuer", &a.Issuer), config.Resolve("templates", &a.Templates),
-		config.ResolveList("audience", a.Audience), config.ResolveList("default_roles", a.DefaultRoles), config.ResolveList("profile", a.Profile))
+	err := errors.Join(
+		config.Resolve("prefix", &a.Prefix), config.Resolve("issuer", &a.Issuer),
+		config.Resolve("templates", &a.Templates),
+		config.ResolveList("audience", a.Audience),
+		config.ResolveList("default_roles", a.DefaultRoles), config.ResolveList("profile", a.Profile),
+	)
 	for route, path := range a.Routes {
 		err = errors.Join(err, config.Resolve(route, &path))
 		a.Routes[route] = path
@@ -188,7 +194,10 @@ func (a *Config) check() error {
 		paths[strings.ToLower(a.Path(route))] = route
 		for _, below := range a.externalPaths() {
 			if strings.HasPrefix(strings.ToLower(a.Path(route)), below) {
-				return fmt.Errorf("%s: %s is below %s, which is reserved for login_with; choose another path", route, a.Path(route), below)
+				return fmt.Errorf(
+					"%s: %s is below %s, which is reserved for login_with; choose another path",
+					route, a.Path(route), below,
+				)
 			}
 		}
 	}
@@ -199,11 +208,18 @@ func (a *Config) check() error {
 	case !slices.Contains(signupModes, a.Signup):
 		return fmt.Errorf("signup: %w", config.Unknown("value", a.Signup, signupModes))
 	case time.Duration(a.TokenLifetime) < shortestTokenLifetime:
-		return fmt.Errorf("token_lifetime is %s; it must be at least %s", time.Duration(a.TokenLifetime), shortestTokenLifetime)
+		return fmt.Errorf(
+			"token_lifetime is %s; it must be at least %s", time.Duration(a.TokenLifetime), shortestTokenLifetime,
+		)
 	case a.RefreshLifetime < a.TokenLifetime:
-		return fmt.Errorf("refresh_lifetime is %s, shorter than token_lifetime, %s", time.Duration(a.RefreshLifetime), time.Duration(a.TokenLifetime))
+		return fmt.Errorf(
+			"refresh_lifetime is %s, shorter than token_lifetime, %s",
+			time.Duration(a.RefreshLifetime), time.Duration(a.TokenLifetime),
+		)
 	case a.PasswordMinLength < password.DefaultMinLength || a.PasswordMinLength > 64:
-		return fmt.Errorf("password_min_length is %d; it must be from %d to 64", a.PasswordMinLength, password.DefaultMinLength)
+		return fmt.Errorf(
+			"password_min_length is %d; it must be from %d to 64", a.PasswordMinLength, password.DefaultMinLength,
+		)
 	case a.Secret != nil && a.SigningKey != "":
 		return errors.New("secret and signing_key are both set; set only one of them")
 	case a.ThrottleWindow < 0 || a.ThrottleFailures < -1 || a.HashQueue < 0 || a.SignupLimit < 0:
@@ -223,7 +239,8 @@ func (a *Config) check() error {
 
 // CheckRoutePath returns an error if a path cannot be the path of a route.
 func CheckRoutePath(path string) error {
-	if !strings.HasPrefix(path, "/") || path == "/" || caddyhttp.CleanPath(path, true) != path || strings.HasSuffix(path, "/") || strings.ContainsAny(path, "*?#%\\ ") {
+	if !strings.HasPrefix(path, "/") || path == "/" || caddyhttp.CleanPath(path, true) != path ||
+		strings.HasSuffix(path, "/") || strings.ContainsAny(path, "*?#%\\ ") {
 		return fmt.Errorf("%q is not a valid path for a route; write it as in /auth or /users/login", path)
 	}
 	return nil

@@ -29,7 +29,9 @@ type ExternalLogin interface {
 	// the browser returns to redirectURL. Unless maxAge is nil, the provider must ask for
 	// the password if the last time is longer ago (always if it is 0), and must return the
 	// time. Error: [refusal.ProviderUnavailable].
-	Begin(ctx context.Context, redirectURL, state string, maxAge *time.Duration) (location string, kept []byte, err error)
+	Begin(
+		ctx context.Context, redirectURL, state string, maxAge *time.Duration,
+	) (location string, kept []byte, err error)
 	// Finish returns the user, from the query of the redirect and the state from Begin. The
 	// caller has checked the OAuth state parameter. The query may contain an error of the
 	// provider. Errors: [refusal.LoginDenied], [refusal.ProviderUnavailable].
@@ -110,14 +112,18 @@ func LoadLogins(ctx caddy.Context, config *Config) ([]LoginProvider, error) {
 		}
 		info := login.Describe()
 		if !externalName.MatchString(info.Name) {
-			return nil, fmt.Errorf("the name %q is not valid; it is part of URL paths, so it may only contain lower-case letters, digits, - and _, as in google", info.Name)
+			return nil, fmt.Errorf("the name %q is not valid; it is part of URL paths, so it may only contain "+
+				"lower-case letters, digits, - and _, as in google", info.Name)
 		}
 		if FindLogin(logins, info.Name) != nil {
 			return nil, fmt.Errorf("the name %s is used twice; give each provider its own", info.Name)
 		}
 		for _, claim := range slices.Sorted(maps.Keys(info.Profile)) {
 			if property := info.Profile[claim]; !slices.Contains(config.Profile, property) {
-				return nil, fmt.Errorf("%s: map_claim %s %s: users have no property %s; add it to the accounts block, as in: profile %s", info.Name, claim, property, property, property)
+				return nil, fmt.Errorf(
+					"%s: map_claim %s %s: users have no property %s; add it to the accounts block, as in: profile %s",
+					info.Name, claim, property, property, property,
+				)
 			}
 		}
 		logins = append(logins, LoginProvider{login, info})

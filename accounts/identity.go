@@ -44,7 +44,10 @@ func disconnectedID(identityID, userID string) string {
 
 // Linked returns an identity as it is stored when it is connected.
 func Linked(login *LoginProvider, identity *ExternalIdentity) LinkedIdentity {
-	return LinkedIdentity{Issuer: identity.Issuer, Subject: identity.Subject, Label: login.Label, Email: Cut(identity.Email, store.MaxEmailBytes)}
+	return LinkedIdentity{
+		Issuer: identity.Issuer, Subject: identity.Subject,
+		Label: login.Label, Email: Cut(identity.Email, store.MaxEmailBytes),
+	}
 }
 
 // ID returns the ID of the identity in paths.
@@ -73,7 +76,8 @@ type AccountExists struct {
 // Error names the user who is logged in at the provider, who may be somebody else than the
 // person at the browser.
 func (e *AccountExists) Error() string {
-	return "You are logged in to " + e.Link.Label + " as " + e.Link.Name() + ". " + refusal.AccountExists.Answer().Description
+	return "You are logged in to " + e.Link.Label + " as " + e.Link.Name() + ". " +
+		refusal.AccountExists.Answer().Description
 }
 
 // Unwrap returns the refusal.
@@ -149,7 +153,9 @@ func (i *Identities) user(
 	if err != nil {
 		return store.User{}, StoreRefusal(err)
 	}
-	_, err = i.Users().Record(ctx, kindDisconnected, disconnectedID(identityKey(identity.Issuer, identity.Subject), user.ID), i.Now())
+	_, err = i.Users().Record(
+		ctx, kindDisconnected, disconnectedID(identityKey(identity.Issuer, identity.Subject), user.ID), i.Now(),
+	)
 	if err == nil {
 		return store.User{}, &AccountExists{UserID: user.ID}
 	}
@@ -211,7 +217,8 @@ func externalProfile(login *LoginProvider, identity *ExternalIdentity) map[strin
 		return profile
 	}
 	for claim, property := range login.Profile {
-		if value, _ := claims.Lookup(claim); value != nil && !store.OutOfRange(value) && store.ValueSize(value) <= store.MaxProfileBytes {
+		if value, _ := claims.Lookup(claim); value != nil && !store.OutOfRange(value) &&
+			store.ValueSize(value) <= store.MaxProfileBytes {
 			profile[property] = store.PlainValue(value)
 		}
 	}
@@ -238,7 +245,8 @@ func (i *Identities) Connect(ctx context.Context, userID, sessionID string, link
 	if err != nil {
 		return StoreRefusal(err)
 	}
-	if sessionID != "" { // after the record exists, so that anybody who ends the sessions and then the identities sees it
+	// after the record exists, so that anybody who ends the sessions and then the identities sees it
+	if sessionID != "" {
 		_, err := i.sessions.Session(ctx, userID, sessionID)
 		if err != nil {
 			_, takeErr := i.Users().TakeRecord(context.WithoutCancel(ctx), kindIdentity, id, now)
@@ -289,7 +297,9 @@ func (i *Identities) remember(ctx context.Context, identity *ExternalIdentity, g
 	if err != nil {
 		return err
 	}
-	record := store.Record{Kind: KindBySubject, ID: grant.SessionID, Owner: subject, Value: text, ExpiresAt: grant.SessionEnds}
+	record := store.Record{
+		Kind: KindBySubject, ID: grant.SessionID, Owner: subject, Value: text, ExpiresAt: grant.SessionEnds,
+	}
 	err = i.Users().CreateRecord(ctx, record)
 	if err == nil && identity.SessionID != "" {
 		record.Kind, record.Owner = kindByID, identityKey(identity.Issuer, identity.SessionID)
@@ -299,13 +309,18 @@ func (i *Identities) remember(ctx context.Context, identity *ExternalIdentity, g
 		return nil
 	}
 	// Do not start a session that the provider could not end.
-	return errors.Join(StoreRefusal(err), i.sessions.End(context.WithoutCancel(ctx), grant.User.ID, grant.SessionID, ""))
+	return errors.Join(
+		StoreRefusal(err), i.sessions.End(context.WithoutCancel(ctx), grant.User.ID, grant.SessionID, ""),
+	)
 }
 
 // LogOut ends the sessions that a logout token refers to, but only sessions that
 // the provider started.
 func (i *Identities) LogOut(ctx context.Context, logout *ExternalLogout, client Client) error {
-	used := store.Record{Kind: kindLogOut, ID: identityKey(logout.Issuer, logout.ID), Value: []byte("{}"), ExpiresAt: logout.ExpiresAt.Add(jwt.MaxLeeway)}
+	used := store.Record{
+		Kind: kindLogOut, ID: identityKey(logout.Issuer, logout.ID),
+		Value: []byte("{}"), ExpiresAt: logout.ExpiresAt.Add(jwt.MaxLeeway),
+	}
 	_, err := i.Users().Record(ctx, used.Kind, used.ID, i.Now())
 	if err == nil {
 		return refusal.New(refusal.LogoutToken, "it was already used")
@@ -392,7 +407,9 @@ func disconnect(ctx context.Context, users store.UserStore, userID, id string, n
 	}
 	// Otherwise the next log-in there would treat it as an interrupted sign-up.
 	if err == nil {
-		err = users.CreateRecord(ctx, store.Record{Kind: kindDisconnected, ID: disconnectedID(id, userID), Owner: userID, Value: []byte("{}")})
+		err = users.CreateRecord(ctx, store.Record{
+			Kind: kindDisconnected, ID: disconnectedID(id, userID), Owner: userID, Value: []byte("{}"),
+		})
 	}
 	if err == nil || errors.Is(err, store.ErrRecordExists) {
 		_, err = users.TakeRecord(ctx, kindIdentity, id, now)

@@ -200,7 +200,9 @@ func (l *LogIns) Spares(
 func (l *LogIns) isFamiliar(ctx context.Context, user store.User, emailKey string, client Client, now time.Time) bool {
 	_, here := l.attempts.familiar.GetIfPresent(familiarKey(emailKey, client))
 	sessions, err := l.Users().Sessions(ctx, user.ID, now) // also for an unknown user, so that it takes as long
-	return here || err == nil && slices.ContainsFunc(sessions, func(x store.Session) bool { return network.Key(x.Address) == network.Key(client.Address) })
+	return here || err == nil && slices.ContainsFunc(sessions, func(x store.Session) bool {
+		return network.Key(x.Address) == network.Key(client.Address)
+	})
 }
 
 func familiarKey(emailKey string, client Client) string {

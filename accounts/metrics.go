@@ -8,16 +8,19 @@ import (
 var (
 	accountEvents = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: answer.MetricsNamespace, Subsystem: answer.MetricsSubsystem, Name: "account_events_total",
-		Help: "Log-ins, sign-ups, refreshes and log-outs by result: ok, refused, throttled, repeated (a refresh token was sent again before its successor was used) or reused (after its successor was used).",
+		Help: "Log-ins, sign-ups, refreshes and log-outs by result: ok, refused, throttled, repeated (a refresh " +
+			"token was sent again before its successor was used) or reused (after its successor was used).",
 	}, []string{"event", "result"})
 	storeUpDesc = prometheus.NewDesc("caddy_jwt_user_store_up",
-		"1 if the last read of the user store of the accounts with this issuer succeeded, else 0. The store is read every 0.4 seconds.", []string{"issuer"}, nil)
+		"1 if the last read of the user store of the accounts with this issuer succeeded, else 0. "+
+			"The store is read every 0.4 seconds.", []string{"issuer"}, nil)
 )
 
 // accountResults are made before the first event, so that a scrape shows each
 // from the start, and the first of a kind is seen to be one more.
 var accountResults = map[string][]string{
-	"signup": {"ok", "refused"}, "login": {"ok", "refused", "throttled"}, "refresh": {"ok", "repeated", "refused", "reused"}, "logout": {"ok"},
+	"signup": {"ok", "refused"}, "login": {"ok", "refused", "throttled"},
+	"refresh": {"ok", "repeated", "refused", "reused"}, "logout": {"ok"},
 }
 
 func init() {

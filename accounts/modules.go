@@ -27,7 +27,8 @@ func CheckModule(namespace, name string) error {
 		return nil
 	}
 	if own, ok := ownPackages[id]; ok {
-		return fmt.Errorf("this Caddy is built without %s; build one with it: xcaddy build --with github.com/caddy-jwt/caddy-jwt --with github.com/caddy-jwt/caddy-jwt/%s", own.option, own.pkg)
+		return fmt.Errorf("this Caddy is built without %s; build one with it: xcaddy build --with "+
+			"github.com/caddy-jwt/caddy-jwt --with github.com/caddy-jwt/caddy-jwt/%s", own.option, own.pkg)
 	}
 	if strings.ContainsAny(name, ":=") { // a DSN, which includes a password
 		return errors.New("store takes the kind of the store before its DSN, as in: store postgres {env.ACCOUNTS_DSN}")

@@ -30,7 +30,9 @@ func (l *LogIns) rehash(ctx context.Context, user store.User, pw string, client 
 		before, err = json.Marshal(PasswordMark(user))
 	}
 	if err == nil {
-		err = l.Users().CreateRecord(ctx, store.Record{Kind: KindRehashed, ID: store.HashToken(hash), Owner: user.ID, Value: before})
+		err = l.Users().CreateRecord(ctx, store.Record{
+			Kind: KindRehashed, ID: store.HashToken(hash), Owner: user.ID, Value: before,
+		})
 	}
 	if err == nil {
 		renewed, err = l.Users().UpdateUser(ctx, user.ID, l.Now(), func(u *store.User) error {
@@ -42,7 +44,9 @@ func (l *LogIns) rehash(ctx context.Context, user store.User, pw string, client 
 		})
 	}
 	if err != nil {
-		l.Log.Warn("password hash not upgraded; will retry at the next log-in", zap.String("user_id", user.ID), zap.Error(err))
+		l.Log.Warn(
+			"password hash not upgraded; will retry at the next log-in", zap.String("user_id", user.ID), zap.Error(err),
+		)
 		return user
 	}
 	return renewed
@@ -51,13 +55,16 @@ func (l *LogIns) rehash(ctx context.Context, user store.User, pw string, client 
 // ChangePassword changes the password of a user who knows the current one, and ends the
 // other sessions. If the new password is already set, the response of an earlier request
 // was lost, and the remaining steps are completed.
-func (l *LogIns) ChangePassword(ctx context.Context, userID, sessionID, current, replacement string, client Client) error {
+func (l *LogIns) ChangePassword(
+	ctx context.Context, userID, sessionID, current, replacement string, client Client,
+) error {
 	user, err := l.Users().User(ctx, userID)
 	if err != nil {
 		return StoreRefusal(err)
 	}
 	checked, err := l.CheckPassword(ctx, user.EmailKey, current, client)
-	if failure, ok := errors.AsType[*refusal.Error](err); ok && failure.Reason == refusal.WrongCredentials { // it is counted
+	// it is counted
+	if failure, ok := errors.AsType[*refusal.Error](err); ok && failure.Reason == refusal.WrongCredentials {
 		done, checkErr := password.Check(ctx, l.HashTurn("log-in", client), user.PasswordHash, replacement)
 		if checkErr != nil || !done {
 			return errors.Join(StoreRefusal(checkErr), err)

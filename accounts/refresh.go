@@ -42,7 +42,9 @@ var (
 	ErrRefreshReused = errors.New("the refresh token was already used")
 	// errLateRefresh makes a client repeat a refresh that took too long: its token may have
 	// been replaced in the meantime, and the next response has a valid one.
-	errLateRefresh = errors.New("the user store took too long to refresh a session; the client can send the same refresh token again")
+	errLateRefresh = errors.New(
+		"the user store took too long to refresh a session; the client can send the same refresh token again",
+	)
 )
 
 // RefreshLine is the stored state of a family of refresh tokens.

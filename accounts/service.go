@@ -111,7 +111,8 @@ func Open(ctx caddy.Context, settings *Config) (*Service, error) {
 		if err := sqlstore.CheckWhole(ctx, store); err != nil {
 			return fmt.Errorf("accounts: store: %w", err)
 		}
-		if err := service.start(ctx); err != nil && !errors.Is(err, signing.ErrNoKeysYet) { // a failing store is already logged
+		// a failing store is already logged
+		if err := service.start(ctx); err != nil && !errors.Is(err, signing.ErrNoKeysYet) {
 			return fmt.Errorf("accounts: %w", err)
 		}
 		return nil
@@ -191,7 +192,9 @@ func newService(
 	s.LogIns = &LogIns{site: shared, sessions: s.Sessions, attempts: s.Attempts}
 	s.Identities = &Identities{site: shared, sessions: s.Sessions, attempts: s.Attempts}
 	s.background = newBackground(s)
-	s.Verifier, err = jwt.NewVerifier(jwt.VerifierConfig{Issuers: []jwt.Issuer{s.AsIssuer()}, Leeway: jwt.DefaultLeeway})
+	s.Verifier, err = jwt.NewVerifier(jwt.VerifierConfig{
+		Issuers: []jwt.Issuer{s.AsIssuer()}, Leeway: jwt.DefaultLeeway,
+	})
 	return s, err
 }
 
@@ -217,8 +220,10 @@ func (s *Service) KeyOptions(
 	path := signing.Path(of)
 	return signing.Options{
 		Algorithm: algorithm, Storage: storage, Path: path, TokenLifetime: lifetime + jwt.MaxLeeway, Now: s.Now,
-		Withdrawn: func(ctx context.Context) ([]string, error) { return store.WithdrawnKeys(ctx, s.Users(), path, s.Now()) },
-		Log:       func() *zap.Logger { return caddy.Log().Named("http.handlers.jwt_accounts") },
+		Withdrawn: func(ctx context.Context) ([]string, error) {
+			return store.WithdrawnKeys(ctx, s.Users(), path, s.Now())
+		},
+		Log: func() *zap.Logger { return caddy.Log().Named("http.handlers.jwt_accounts") },
 	}
 }
 

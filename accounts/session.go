@@ -52,8 +52,9 @@ func (s *Sessions) Begin(ctx context.Context, user store.User, client Client) (*
 	refresh := family + store.RandomToken(RefreshBytes)
 	session := store.Session{
 		ID: uuid.NewString(), UserID: user.ID, FamilyHash: s.familyHash(family), RefreshHash: store.HashToken(refresh),
-		CreatedAt: now, UsedAt: now, ExpiresAt: now.Add(time.Duration(s.Config.RefreshLifetime)), LastTokenUntil: s.lastTokenUntil(now),
-		Client: Cut(client.UserAgent, 256), Address: client.Address,
+		CreatedAt: now, UsedAt: now, ExpiresAt: now.Add(time.Duration(s.Config.RefreshLifetime)),
+		LastTokenUntil: s.lastTokenUntil(now),
+		Client:         Cut(client.UserAgent, 256), Address: client.Address,
 	}
 	err := s.Users().CreateSession(ctx, session, user.PasswordHash)
 	if errors.Is(err, store.ErrNotFound) { // deleted, disabled, or given another password at this moment
@@ -115,11 +116,13 @@ func (s *Sessions) grant(user store.User, session store.Session, refresh string,
 		roles = []string{}
 	}
 	token, err := s.keys.Sign("at+jwt", map[string]any{
-		"iss": s.Config.Issuer, "sub": user.ID, "aud": s.Config.Audience, "iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(lifetime).Unix(),
+		"iss": s.Config.Issuer, "sub": user.ID, "aud": s.Config.Audience,
+		"iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(lifetime).Unix(),
 		"jti": uuid.NewString(), "sid": session.ID, "email": user.Email, "roles": roles, "scope": AccountScope,
 	})
 	return &Grant{
-		User: user, SessionID: session.ID, AccessToken: token, RefreshToken: refresh, ExpiresIn: lifetime, SessionEnds: session.ExpiresAt,
+		User: user, SessionID: session.ID, AccessToken: token,
+		RefreshToken: refresh, ExpiresIn: lifetime, SessionEnds: session.ExpiresAt,
 	}, err
 }
 
@@ -171,7 +174,8 @@ func (s *Sessions) rotate(ctx context.Context, use *RefreshUse, client Client) (
 	}
 	if next != line {
 		err = s.Users().RotateSession(ctx, store.Rotation{
-			FamilyHash: session.FamilyHash, ValidHash: session.RefreshHash, OldHash: next.PreviousHash, NewHash: next.Hash, Now: next.RotatedAt,
+			FamilyHash: session.FamilyHash, ValidHash: session.RefreshHash,
+			OldHash: next.PreviousHash, NewHash: next.Hash, Now: next.RotatedAt,
 			LastTokenUntil: s.lastTokenUntil(now), Client: Cut(client.UserAgent, 256), Address: client.Address,
 		})
 		if errors.Is(err, store.ErrNotFound) {
@@ -245,8 +249,11 @@ func (s *Sessions) Replace(ctx context.Context, grant *Grant, token string) erro
 	if token == "" {
 		return nil
 	}
-	old, err := s.Users().SessionByFamily(ctx, s.familyHash(token[:min(len(token), base64.RawURLEncoding.EncodedLen(familyBytes))]), s.Now())
-	if errors.Is(err, store.ErrNotFound) || err == nil && old.RefreshHash != store.HashToken(token) && old.PreviousHash != store.HashToken(token) {
+	old, err := s.Users().SessionByFamily(
+		ctx, s.familyHash(token[:min(len(token), base64.RawURLEncoding.EncodedLen(familyBytes))]), s.Now(),
+	)
+	if errors.Is(err, store.ErrNotFound) ||
+		err == nil && old.RefreshHash != store.HashToken(token) && old.PreviousHash != store.HashToken(token) {
 		return nil
 	}
 	if err != nil {
@@ -261,7 +268,9 @@ func (s *Sessions) Replace(ctx context.Context, grant *Grant, token string) erro
 // replacedBy records that a session ends with another one. If it was already replaced by a
 // third one, for example because a form was sent twice, that one ends with it too.
 func (s *Sessions) replacedBy(ctx context.Context, oldID, newID string, until time.Time) error {
-	err := s.Users().CreateRecord(ctx, store.Record{Kind: kindReplaced, ID: oldID, Owner: newID, Value: []byte("{}"), ExpiresAt: until})
+	err := s.Users().CreateRecord(ctx, store.Record{
+		Kind: kindReplaced, ID: oldID, Owner: newID, Value: []byte("{}"), ExpiresAt: until,
+	})
 	if !errors.Is(err, store.ErrRecordExists) {
 		return StoreRefusal(err)
 	}

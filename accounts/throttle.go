@@ -100,7 +100,9 @@ func (t *Throttle) Begin(ctx context.Context, key string, now time.Time) (attemp
 func (t *Throttle) count(
 	ctx context.Context, key string, burst int, every time.Duration, now time.Time,
 ) (a attempt, wait time.Duration) {
-	limiter, _ := t.Counts.ComputeIfAbsent(key, func() (*rate.Limiter, bool) { return rate.NewLimiter(rate.Every(every), burst), false })
+	limiter, _ := t.Counts.ComputeIfAbsent(key, func() (*rate.Limiter, bool) {
+		return rate.NewLimiter(rate.Every(every), burst), false
+	})
 	reservation := limiter.ReserveN(now, 1)
 	if wait := reservation.DelayFrom(now); wait > 0 {
 		reservation.CancelAt(now)

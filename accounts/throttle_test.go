@@ -35,7 +35,8 @@ func TestThreatThrottlesByNetwork(t *testing.T) {
 		if let != 5*networkFactor {
 			t.Errorf("%d tries of a /48 are let through, expected %d", let, 5*networkFactor)
 		}
-		for _, address := range []string{"2001:db8:2::1", "192.0.2.1", "192.0.2.2", "::ffff:192.0.2.3"} { // the controls
+		// the controls
+		for _, address := range []string{"2001:db8:2::1", "192.0.2.1", "192.0.2.2", "::ffff:192.0.2.3"} {
 			if !try(address) {
 				t.Errorf("%s is refused", address)
 			}
@@ -58,7 +59,8 @@ func TestThreatThrottlesByNetwork(t *testing.T) {
 		t.Errorf("a /64 uses up its /48: %s", wait)
 	}
 	for key, wide := range map[string]string{
-		"2001:db8:1:2::/64": "2001:db8:1::/48", "a\n2001:db8:1:2::/64": "a\n2001:db8:1::/48", "2001:db8:1::/48": "", "192.0.2.1": "", "alice@example.com": "", "": "", "x\n": "",
+		"2001:db8:1:2::/64": "2001:db8:1::/48", "a\n2001:db8:1:2::/64": "a\n2001:db8:1::/48",
+		"2001:db8:1::/48": "", "192.0.2.1": "", "alice@example.com": "", "": "", "x\n": "",
 	} {
 		if got := widerKey(key); got != wide {
 			t.Errorf("%q: %q", key, got)

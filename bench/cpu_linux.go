@@ -17,7 +17,9 @@ import (
 func cpuTime(pid int) (time.Duration, error) {
 	clock := ^int32(pid)<<3 | 2 // CPUCLOCK_SCHED of the whole process, linux/posix-timers_types.h
 	var spent syscall.Timespec
-	if _, _, errno := syscall.Syscall(syscall.SYS_CLOCK_GETTIME, uintptr(clock), uintptr(unsafe.Pointer(&spent)), 0); errno != 0 {
+	if _, _, errno := syscall.Syscall(
+		syscall.SYS_CLOCK_GETTIME, uintptr(clock), uintptr(unsafe.Pointer(&spent)), 0,
+	); errno != 0 {
 		return 0, fmt.Errorf("reading the CPU clock of process %d: %w", pid, errno)
 	}
 	return time.Duration(spent.Nano()), nil

@@ -58,8 +58,12 @@ func faults(ctx context.Context, args []string) error {
 	short := flags.Bool("short", false, "run each as short as `go test` does")
 	pattern := flags.String("run", "", "run only the scenarios whose name, as -list shows it, matches this `regexp`")
 	list := flags.Bool("list", false, "list the scenarios and run none")
-	soak := flags.Duration("soak", 0, "how long the soak runs, as in 10m (default two minutes, with -short a few seconds)")
-	deadline := flags.Duration("deadline", 15*time.Minute, "how long each scenario may take; the soak has its own length more")
+	soak := flags.Duration(
+		"soak", 0, "how long the soak runs, as in 10m (default two minutes, with -short a few seconds)",
+	)
+	deadline := flags.Duration(
+		"deadline", 15*time.Minute, "how long each scenario may take; the soak has its own length more",
+	)
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -110,7 +114,9 @@ func faults(ctx context.Context, args []string) error {
 		if !built {
 			binary = filepath.Join(dir, fmt.Sprintf("scenarios-%d.test", len(binaries)))
 			fmt.Fprintf(os.Stderr, "Building the tests of %s ...\n", f.pkg)
-			if output, err := command(ctx, root, "go", "test", "-c", "-o", binary, "./"+f.pkg).CombinedOutput(); err != nil {
+			if output, err := command(
+				ctx, root, "go", "test", "-c", "-o", binary, "./"+f.pkg,
+			).CombinedOutput(); err != nil {
 				return fmt.Errorf("building the tests of %s: %w\n%s", f.pkg, err, output)
 			}
 			binaries[f.pkg] = binary
@@ -152,7 +158,9 @@ func runToItsEnd(c *exec.Cmd) ([]byte, error) {
 	if err := c.Start(); err != nil {
 		return nil, err
 	}
-	end, err := scenario.Watch(`grep -qsaFe "$2" "/proc/$1/cmdline" && kill -9 "$1"`, strconv.Itoa(c.Process.Pid), c.Path)
+	end, err := scenario.Watch(
+		`grep -qsaFe "$2" "/proc/$1/cmdline" && kill -9 "$1"`, strconv.Itoa(c.Process.Pid), c.Path,
+	)
 	err = errors.Join(c.Wait(), err)
 	if end != nil {
 		end()
@@ -187,7 +195,9 @@ func findScenarios(root string, wanted *regexp.Regexp) (found []*fault, err erro
 			return nil, err
 		}
 		for _, file := range files {
-			parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ParseComments|parser.SkipObjectResolution)
+			parsed, err := parser.ParseFile(
+				token.NewFileSet(), file, nil, parser.ParseComments|parser.SkipObjectResolution,
+			)
 			if err != nil {
 				return nil, err
 			}

@@ -44,7 +44,8 @@ func newVerifier(key *issuerKey, issuer, audience string) (*jwt.Verifier, error)
 		return nil, err
 	}
 	return jwt.NewVerifier(jwt.VerifierConfig{Issuers: []jwt.Issuer{{
-		Name: issuer, Keys: []jwt.KeySource{set}, Algorithms: []string{key.algorithm.String()}, Audience: []string{audience},
+		Name: issuer, Keys: []jwt.KeySource{set},
+		Algorithms: []string{key.algorithm.String()}, Audience: []string{audience},
 	}}})
 }
 

@@ -31,7 +31,9 @@ import (
 )
 
 // commands are what a first word may be; without one it is compare.
-var commands = map[string]func(ctx context.Context, args []string) error{"compare": compare, "verifiers": verifiers, "scale": scale, "faults": faults}
+var commands = map[string]func(ctx context.Context, args []string) error{
+	"compare": compare, "verifiers": verifiers, "scale": scale, "faults": faults,
+}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -66,7 +68,10 @@ func compare(ctx context.Context, args []string) error {
 	}
 	switch {
 	case flags.NArg() > 0:
-		return fmt.Errorf("unexpected %q; the words are compare, the default, verifiers, scale and faults; see -help for the flags", flags.Arg(0))
+		return fmt.Errorf(
+			"unexpected %q; the words are compare, the default, verifiers, scale and faults; see -help for the flags",
+			flags.Arg(0),
+		)
 	case *requests < 1 || *connections < 1:
 		return errors.New("-requests and -connections must be 1 or more")
 	case *rounds < minRounds:

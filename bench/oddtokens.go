@@ -57,7 +57,9 @@ func oddTokens(key *issuerKey) ([]oddToken, error) {
 	const header = `{"alg":"EdDSA","typ":"JWT"}`
 	hour := time.Now().Add(time.Hour).Unix()
 	claims := func(more string) string {
-		return fmt.Sprintf(`{"iss":%q,"aud":%q%s}`, issuer, audience, strings.ReplaceAll(more, "HOUR", fmt.Sprint(hour)))
+		return fmt.Sprintf(
+			`{"iss":%q,"aud":%q%s}`, issuer, audience, strings.ReplaceAll(more, "HOUR", fmt.Sprint(hour)),
+		)
 	}
 	var odd []oddToken
 	for _, o := range []struct{ what, header, claims string }{
@@ -73,7 +75,8 @@ func oddTokens(key *issuerKey) ([]oddToken, error) {
 		{"an unknown crit", `{"alg":"EdDSA","crit":["x"],"x":1}`, claims(`,"sub":"a","exp":HOUR`)},
 		{"typ is logout+jwt", `{"alg":"EdDSA","typ":"logout+jwt"}`, claims(`,"sub":"a","exp":HOUR`)},
 	} {
-		input := base64.RawURLEncoding.EncodeToString([]byte(o.header)) + "." + base64.RawURLEncoding.EncodeToString([]byte(o.claims))
+		input := base64.RawURLEncoding.EncodeToString([]byte(o.header)) + "." +
+			base64.RawURLEncoding.EncodeToString([]byte(o.claims))
 		signature, err := key.private.(crypto.Signer).Sign(rand.Reader, []byte(input), crypto.Hash(0))
 		if err != nil {
 			return nil, err

@@ -61,7 +61,10 @@ func scale(ctx context.Context, args []string) (err error) {
 	case *users < 1000 || *seconds < 1:
 		return errors.New("-users must be 1000 or more, and -seconds 1 or more")
 	}
-	s := &scaleRun{users: *users, seconds: time.Duration(*seconds) * time.Second, table: tabwriter.NewWriter(os.Stdout, 0, 0, 3, ' ', 0)}
+	s := &scaleRun{
+		users: *users, seconds: time.Duration(*seconds) * time.Second,
+		table: tabwriter.NewWriter(os.Stdout, 0, 0, 3, ' ', 0),
+	}
 	if s.dir, err = os.MkdirTemp("", "caddy-jwt-scale-"); err != nil {
 		return err
 	}
@@ -108,7 +111,9 @@ func medianOf(values []float64) float64 {
 
 // perSecond calls do on so many goroutines for a time, and returns how often it
 // was done in a second, and the median time of one.
-func perSecond(ctx context.Context, workers int, length time.Duration, do func(worker, i int) error) (rate float64, middle time.Duration, err error) {
+func perSecond(
+	ctx context.Context, workers int, length time.Duration, do func(worker, i int) error,
+) (rate float64, middle time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, length)
 	defer cancel()
 	took := make([][]float64, workers)
@@ -140,8 +145,10 @@ type byCores struct {
 }
 
 func (b byCores) String() string {
-	return fmt.Sprintf("%s /s on 1 core, %s /s on 2; processor time of one %s and %s, by which 2 cores do %.2f times as much",
-		digits(b.rate[0]), digits(b.rate[1]), duration(b.cpu[0]), duration(b.cpu[1]), 2*b.cpu[0]/b.cpu[1])
+	return fmt.Sprintf(
+		"%s /s on 1 core, %s /s on 2; processor time of one %s and %s, by which 2 cores do %.2f times as much",
+		digits(b.rate[0]), digits(b.rate[1]), duration(b.cpu[0]), duration(b.cpu[1]), 2*b.cpu[0]/b.cpu[1],
+	)
 }
 
 func digits(rate float64) string {
@@ -201,11 +208,15 @@ func (s *scaleRun) verification(ctx context.Context) error {
 		return err
 	}
 	key := keys[0] // RS256
-	for _, c := range []struct{ name, option string }{{"a token seen before", ""}, {"RS256 verified each time", "cache off"}} {
+	for _, c := range []struct{ name, option string }{
+		{"a token seen before", ""}, {"RS256 verified each time", "cache off"},
+	} {
 		caddyContext, cancel := caddy.NewContext(caddy.Context{Context: ctx})
 		defer cancel()
 		h := new(caddyjwt.Handler)
-		err := h.UnmarshalCaddyfile(directive.NewTestDispenser(fmt.Sprintf("jwt {\nissuer %s\naudience %s\npublic_key %s\n%s\n}", issuer, audience, key.path, c.option)))
+		err := h.UnmarshalCaddyfile(directive.NewTestDispenser(fmt.Sprintf(
+			"jwt {\nissuer %s\naudience %s\npublic_key %s\n%s\n}", issuer, audience, key.path, c.option,
+		)))
 		if err == nil {
 			err = h.Provision(caddyContext)
 		}
@@ -225,7 +236,9 @@ func (s *scaleRun) verification(ctx context.Context) error {
 		found, err := s.onCores(ctx, batch, func(worker, i int) error {
 			recorder := httptest.NewRecorder()
 			for n := range batch {
-				request := caddyhttp.PrepareRequest(requests[(worker*500+i*batch+n)%len(requests)], caddy.NewReplacer(), nil, nil)
+				request := caddyhttp.PrepareRequest(
+					requests[(worker*500+i*batch+n)%len(requests)], caddy.NewReplacer(), nil, nil,
+				)
 				if err := h.ServeHTTP(recorder, request, nothing); err != nil || recorder.Code != http.StatusOK {
 					return fmt.Errorf("status %d: %w", recorder.Code, err)
 				}
@@ -266,13 +279,18 @@ func (s *scaleRun) logIns(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		s.row(fmt.Sprintf("log-ins over HTTP, Caddy with GOMAXPROCS=%d", cores+1), "%.1f /s; processor time of one %s, %.2f of the hash alone", rate, duration(cpu), cpu/raw.cpu[0])
+		s.row(
+			fmt.Sprintf("log-ins over HTTP, Caddy with GOMAXPROCS=%d", cores+1),
+			"%.1f /s; processor time of one %s, %.2f of the hash alone", rate, duration(cpu), cpu/raw.cpu[0],
+		)
 	}
 	return nil
 }
 
 // cpuPerSecond is perSecond with the processor time that Caddy spent on one.
-func (n *scaleNode) cpuPerSecond(ctx context.Context, workers int, length time.Duration, do func(worker, i int) error) (rate, cpu float64, err error) {
+func (n *scaleNode) cpuPerSecond(
+	ctx context.Context, workers int, length time.Duration, do func(worker, i int) error,
+) (rate, cpu float64, err error) {
 	before, err := cpuTime(n.process.Process.Pid)
 	if err != nil {
 		return 0, 0, err
@@ -301,13 +319,17 @@ func fillUsers(ctx context.Context, path string, users int) (err error) {
 	}
 	salt := make([]byte, 16)
 	_, _ = rand.Read(salt)
-	hash := "$argon2id$v=19$m=19456,t=2,p=1$" + base64.RawStdEncoding.EncodeToString(salt) + "$" + base64.RawStdEncoding.EncodeToString(argonHash(salt))
+	hash := "$argon2id$v=19$m=19456,t=2,p=1$" + base64.RawStdEncoding.EncodeToString(salt) + "$" +
+		base64.RawStdEncoding.EncodeToString(argonHash(salt))
 	tx, err := write.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = tx.Rollback() }()
-	insert, err := tx.PrepareContext(ctx, `INSERT INTO users (id, email, email_key, password_hash, roles, profile, disabled, created_at, updated_at, version) VALUES ($1, $2, $2, $3, '["user"]', '{}', false, 1, 1, 1)`)
+	insert, err := tx.PrepareContext(
+		ctx,
+		`INSERT INTO users (id, email, email_key, password_hash, roles, profile, disabled, created_at, updated_at, version) VALUES ($1, $2, $2, $3, '["user"]', '{}', false, 1, 1, 1)`,
+	)
 	if err != nil {
 		return err
 	}
@@ -333,7 +355,9 @@ func (s *scaleRun) start(ctx context.Context, store string, environ ...string) (
 	server := &server{
 		command: []string{s.caddy, "run", "--adapter", "caddyfile", "--config"},
 		config: func(port string) string {
-			return fmt.Sprintf("{\nadmin off\nauto_https off\npersist_config off\nstorage file_system %s\n}\nhttp://127.0.0.1:%s {\njwt /todos/* {\naccounts {\nsignup open\n %s\nthrottle off\nhash_queue 1000\n}\n}\nrespond /todos/* ok\n}\n",
+			return fmt.Sprintf("{\nadmin off\nauto_https off\npersist_config off\nstorage file_system %s\n}\n"+
+				"http://127.0.0.1:%s {\njwt /todos/* {\naccounts {\nsignup open\n %s\nthrottle off\nhash_queue 1000\n"+
+				"}\n}\nrespond /todos/* ok\n}\n",
 				filepath.Join(s.dir, "storage"), port, store)
 		},
 		environ: environ,
@@ -341,7 +365,9 @@ func (s *scaleRun) start(ctx context.Context, store string, environ ...string) (
 	if err := server.start(ctx, s.dir); err != nil {
 		return nil, err
 	}
-	return &scaleNode{server, "http://" + server.address, &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 2 * scaleWorkers}}}, nil
+	return &scaleNode{server, "http://" + server.address, &http.Client{
+		Transport: &http.Transport{MaxIdleConnsPerHost: 2 * scaleWorkers},
+	}}, nil
 }
 
 func (n *scaleNode) stop() {
@@ -393,7 +419,10 @@ func (n *scaleNode) logIn(users int) func(worker, i int) error {
 var signUps atomic.Int64
 
 func (n *scaleNode) signUp(int, int) error {
-	_, err := n.send("POST", "/auth/signup", "", map[string]string{"email": fmt.Sprintf("new-%d@example.com", signUps.Add(1)), "password": scalePassword}, 201)
+	_, err := n.send(
+		"POST", "/auth/signup", "",
+		map[string]string{"email": fmt.Sprintf("new-%d@example.com", signUps.Add(1)), "password": scalePassword}, 201,
+	)
 	return err
 }
 
@@ -408,7 +437,9 @@ func refreshing(nodes []*scaleNode, workers int) (func(worker, i int) error, err
 		}
 	}
 	return func(worker, i int) (err error) {
-		sessions[worker], err = nodes[i%len(nodes)].send("POST", "/auth/refresh", "", map[string]string{"refreshToken": sessions[worker].RefreshToken}, 200)
+		sessions[worker], err = nodes[i%len(nodes)].send(
+			"POST", "/auth/refresh", "", map[string]string{"refreshToken": sessions[worker].RefreshToken}, 200,
+		)
 		return err
 	}, nil
 }
@@ -423,16 +454,24 @@ func (s *scaleRun) fileStore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.row("size on the disk", "%.0f MB, %.0f bytes a user", float64(file.Size())/1e6, float64(file.Size())/float64(s.users))
+	s.row(
+		"size on the disk", "%.0f MB, %.0f bytes a user",
+		float64(file.Size())/1e6, float64(file.Size())/float64(s.users),
+	)
 	if err := s.lookUps(ctx); err != nil {
 		return err
 	}
 	began := time.Now()
-	list := exec.CommandContext(ctx, "sh", "-c", `"$0" jwt user list --store "$1" --json | head -n 100 | wc -l`, s.caddy, s.usersFile())
+	list := exec.CommandContext(
+		ctx, "sh", "-c", `"$0" jwt user list --store "$1" --json | head -n 100 | wc -l`, s.caddy, s.usersFile(),
+	)
 	if output, err := list.Output(); err != nil || strings.TrimSpace(string(output)) != "100" {
 		return fmt.Errorf("caddy jwt user list: %q, %w", output, err)
 	}
-	s.row("caddy jwt user list, the first 100, with the start of the program", "%s", time.Since(began).Round(time.Millisecond))
+	s.row(
+		"caddy jwt user list, the first 100, with the start of the program",
+		"%s", time.Since(began).Round(time.Millisecond),
+	)
 	node, err := s.start(ctx, "store file "+s.usersFile())
 	if err != nil {
 		return err
@@ -454,7 +493,10 @@ func (s *scaleRun) fileStore(ctx context.Context) error {
 	if rate, middle, err = perSecond(ctx, scaleWorkers, s.seconds, refresh); err != nil {
 		return err
 	}
-	s.row(fmt.Sprintf("refreshes, %d clients", scaleWorkers), "%.0f /s, median %s", rate, middle.Round(100*time.Microsecond))
+	s.row(
+		fmt.Sprintf("refreshes, %d clients", scaleWorkers),
+		"%.0f /s, median %s", rate, middle.Round(100*time.Microsecond),
+	)
 	return nil
 }
 

@@ -75,7 +75,8 @@ func openDatabase(ctx context.Context, dir string) (*database, error) {
 	if err := d.run(ctx, "initdb", "-D", dir+"/data", "-U", "test", "-A", "trust"); err != nil {
 		return nil, err
 	}
-	options := "-c listen_addresses='' -c unix_socket_directories=" + dir + " -c shared_preload_libraries=pg_stat_statements"
+	options := "-c listen_addresses='' -c unix_socket_directories=" + dir +
+		" -c shared_preload_libraries=pg_stat_statements"
 	if err := d.run(ctx, "pg_ctl", "-D", dir+"/data", "-w", "-l", dir+"/log", "-o", options, "start"); err != nil {
 		return nil, err
 	}
@@ -98,7 +99,9 @@ func (d *database) close() error {
 // statements are how many the nodes have had executed, among them BEGIN and
 // COMMIT.
 func (d *database) statements(ctx context.Context) (calls float64, err error) {
-	err = d.db.QueryRowContext(ctx, `SELECT COALESCE(SUM(calls), 0) FROM pg_stat_statements WHERE query NOT LIKE '%pg_stat_statements%'`).Scan(&calls)
+	err = d.db.QueryRowContext(
+		ctx, `SELECT COALESCE(SUM(calls), 0) FROM pg_stat_statements WHERE query NOT LIKE '%pg_stat_statements%'`,
+	).Scan(&calls)
 	return calls, err
 }
 
@@ -136,7 +139,9 @@ func (s *scaleRun) postgres(ctx context.Context) (err error) {
 		return fmt.Errorf("caddy jwt store copy: %w\n%s", err, output)
 	}
 	took := time.Since(began)
-	s.row("caddy jwt store copy, compared", "%s, %.0f users/s", took.Round(time.Second), float64(s.users)/took.Seconds())
+	s.row(
+		"caddy jwt store copy, compared", "%s, %.0f users/s", took.Round(time.Second), float64(s.users)/took.Seconds(),
+	)
 	var size int64
 	if err := d.db.QueryRowContext(ctx, `SELECT pg_database_size(current_database())`).Scan(&size); err != nil {
 		return err
@@ -173,7 +178,10 @@ func (s *scaleRun) twoNodes(ctx context.Context, d *database, nodes []*scaleNode
 	if rate, middle, err = perSecond(ctx, scaleWorkers, s.seconds, refresh); err != nil {
 		return err
 	}
-	s.row(fmt.Sprintf("refreshes over both nodes, %d clients", scaleWorkers), "%.0f /s, median %s", rate, middle.Round(100*time.Microsecond))
+	s.row(
+		fmt.Sprintf("refreshes over both nodes, %d clients", scaleWorkers),
+		"%.0f /s, median %s", rate, middle.Round(100*time.Microsecond),
+	)
 
 	var seen []float64
 	for i := range 30 {
@@ -183,7 +191,10 @@ func (s *scaleRun) twoNodes(ctx context.Context, d *database, nodes []*scaleNode
 		}
 		seen = append(seen, delay.Seconds()*1000)
 	}
-	s.row("log-out at one node, refused by the other after", "median %.1f ms, longest of %d %.1f ms", medianOf(seen), len(seen), seen[len(seen)-1])
+	s.row(
+		"log-out at one node, refused by the other after",
+		"median %.1f ms, longest of %d %.1f ms", medianOf(seen), len(seen), seen[len(seen)-1],
+	)
 
 	idle, err := d.idleStatements(ctx, s.seconds)
 	if err != nil {

@@ -102,7 +102,9 @@ func (s *server) expect(request []byte, expected int) error {
 	defer conn.Close()
 	status, err := conn.send(request)
 	if err != nil || status != expected {
-		return errors.Join(err, fmt.Errorf("it answers %d to this request; it must be %d:\n%s", status, expected, request))
+		return errors.Join(
+			err, fmt.Errorf("it answers %d to this request; it must be %d:\n%s", status, expected, request),
+		)
 	}
 	return nil
 }

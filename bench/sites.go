@@ -16,7 +16,9 @@ const haproxyUnprotected = "HAProxy, unprotected"
 // buildCaddy builds Caddy with the plugin of this module into dir.
 func buildCaddy(ctx context.Context, dir string) (path string, err error) {
 	path = filepath.Join(dir, "caddy")
-	out, err := exec.CommandContext(ctx, "go", "build", "-o", path, "github.com/caddy-jwt/caddy-jwt/cmd/caddy").CombinedOutput()
+	out, err := exec.CommandContext(
+		ctx, "go", "build", "-o", path, "github.com/caddy-jwt/caddy-jwt/cmd/caddy",
+	).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("building Caddy: %w\n%s", err, out)
 	}
@@ -51,7 +53,10 @@ func caddyServers(caddy, dir string, keys []*issuerKey) []*server {
 				site("Caddy + jwt, 10,000 tokens already seen", key.good, refuses, jwt...),
 			}
 		}
-		first = append(first, site(fmt.Sprintf("Caddy + jwt, %s token first seen", key.algorithm), key.good, refuses, append(jwt, "cache off")...))
+		first = append(first, site(
+			fmt.Sprintf("Caddy + jwt, %s token first seen", key.algorithm),
+			key.good, refuses, append(jwt, "cache off")...,
+		))
 	}
 	return append(seen, first...)
 }
@@ -87,7 +92,10 @@ func haproxyServers(haproxy string, key *issuerKey) []*server {
 			config:  func(port string) string { return haproxyConfig(port, rules) },
 		}
 	}
-	signature := fmt.Sprintf(`http-request deny deny_status 401 unless { http_auth_bearer,jwt_verify("%s","%s") -m int 1 }`, key.algorithm, key.path)
+	signature := fmt.Sprintf(
+		`http-request deny deny_status 401 unless { http_auth_bearer,jwt_verify("%s","%s") -m int 1 }`,
+		key.algorithm, key.path,
+	)
 	return []*server{
 		site(haproxyUnprotected, key.good[:1], nil),
 		site("HAProxy + jwt_verify, signature alone", key.good, [][]byte{key.noToken, key.forged}, signature),
@@ -98,7 +106,8 @@ func haproxyServers(haproxy string, key *issuerKey) []*server {
 			`http-request set-var(txn.now) date()`,
 			`http-request deny deny_status 401 unless { var(txn.exp),sub(txn.now) -m int gt 0 }`,
 			`http-request deny deny_status 401 unless { var(txn.bearer),jwt_payload_query('$.iss') -m str `+issuer+` }`,
-			`http-request deny deny_status 401 unless { var(txn.bearer),jwt_payload_query('$.aud[0]') -m str `+audience+` }`,
+			`http-request deny deny_status 401 unless { var(txn.bearer),jwt_payload_query('$.aud[0]') -m str `+audience+
+				` }`,
 		),
 	}
 }
@@ -109,6 +118,8 @@ func haproxyConfig(port string, rules []string) string {
 	timeout client 5m
 frontend site
 	bind 127.0.0.1:` + port + `
-	` + strings.Join(append(rules, `http-request return status 200 content-type text/plain string "Hello, world!"`), "\n\t") + `
+	` + strings.Join(
+		append(rules, `http-request return status 200 content-type text/plain string "Hello, world!"`), "\n\t",
+	) + `
 `
 }

@@ -94,7 +94,8 @@ func (b *Block) unknown(options []Option) error {
 	case word == "{":
 		return b.Errf("unexpected block in %s: the option on this line does not take a block", kind)
 	case !optionName.MatchString(word):
-		return b.Errf("%s has no such option; it %s. If this line is part of a secret: a secret must be a single line, such as the output of openssl rand -hex 64", kind, has)
+		return b.Errf("%s has no such option; it %s. If this line is part of a secret: "+
+			"a secret must be a single line, such as the output of openssl rand -hex 64", kind, has)
 	}
 	var others []string
 	for other, options := range blocks {
@@ -274,7 +275,9 @@ func DurationOrZero(into *caddy.Duration) func(*Block, string) error {
 // contains a placeholder.
 func PlaceholderHint(text string) string {
 	if strings.Contains(text, "{") {
-		return fmt.Sprintf("; a placeholder such as %s is not replaced here; use {$NAME} for the environment variable NAME", text)
+		return fmt.Sprintf(
+			"; a placeholder such as %s is not replaced here; use {$NAME} for the environment variable NAME", text,
+		)
 	}
 	return ""
 }
@@ -288,10 +291,14 @@ func ParseSecret(b *Block, name string) (*Secret, error) {
 	case 2:
 		secret.Encoding, secret.Value = args[0], args[1]
 		if secret.Encoding != "base64" && secret.Encoding != "hex" {
-			return nil, b.Errf("%s takes base64, hex or nothing before its value; put the value in quotes if it contains spaces%s", name, Meant(secret.Encoding, encodings...))
+			return nil, b.Errf(
+				"%s takes base64, hex or nothing before its value; put the value in quotes if it contains spaces%s",
+				name, Meant(secret.Encoding, encodings...),
+			)
 		}
 	default:
-		return nil, b.Errf("%s takes a value, as in: secret {env.JWT_SECRET}, or an encoding and a value, as in: secret base64 {env.JWT_SECRET}", name)
+		return nil, b.Errf("%s takes a value, as in: secret {env.JWT_SECRET}, or an encoding and a value, as in: "+
+			"secret base64 {env.JWT_SECRET}", name)
 	}
 	return secret, nil
 }

@@ -38,7 +38,8 @@ func TestUnknownOption(t *testing.T) {
 }
 
 func TestOptionsOnce(t *testing.T) {
-	if _, err := read("test {\n\tleeway 1s\n\tleeway 2s\n}"); err == nil || !strings.Contains(err.Error(), "leeway is specified twice") {
+	if _, err := read("test {\n\tleeway 1s\n\tleeway 2s\n}"); err == nil ||
+		!strings.Contains(err.Error(), "leeway is specified twice") {
 		t.Errorf("twice: %v", err)
 	}
 	got, err := read("test {\n\taudience a\n\taudience b c\n\tleeway 5s\n}")

@@ -13,7 +13,9 @@ import (
 )
 
 // looksLikePath is strict, because a text that is not a path may be a secret.
-var looksLikePath = regexp.MustCompile(`^(/|\.{1,2}/|~/|[A-Za-z]:\\)([\w. -]{1,32}[/\\]?)+$|^([\w. -]{1,32}/)*[\w.-]{1,64}\.(pem|crt|cer|der|key|pub|json|jwk|jwks|txt)$`)
+var looksLikePath = regexp.MustCompile(
+	`^(/|\.{1,2}/|~/|[A-Za-z]:\\)([\w. -]{1,32}[/\\]?)+$|^([\w. -]{1,32}/)*[\w.-]{1,64}\.(pem|crt|cer|der|key|pub|json|jwk|jwks|txt)$`,
+)
 
 // LoadPublicKeys parses a public key, or reads it from the file with that path.
 func LoadPublicKeys(text string) ([]*jwt.Key, error) {
@@ -22,7 +24,9 @@ func LoadPublicKeys(text string) ([]*jwt.Key, error) {
 		return nil, errors.New("it is empty; is the environment variable set, and does the file exist?")
 	}
 	if Placeholder.FindString(text) == text {
-		return nil, fmt.Errorf("the placeholder %s has no value when the config is loaded; use {env.NAME} or {file./path}", text)
+		return nil, fmt.Errorf(
+			"the placeholder %s has no value when the config is loaded; use {env.NAME} or {file./path}", text,
+		)
 	}
 	if strings.ContainsAny(text, "{\n") || strings.Contains(text, "-----BEGIN") {
 		return jwt.ParsePublicKeys(text)
@@ -41,7 +45,8 @@ func LoadPublicKeys(text string) ([]*jwt.Key, error) {
 		return keys, nil
 	case strings.Contains(text, "://"):
 		return nil, errors.New("it is a URL; set it with `jwks` instead")
-	case errors.Is(err, fs.ErrNotExist) && !looksLikePath.MatchString(text): // it may be a secret, which no log may have
+	// it may be a secret, which no log may have
+	case errors.Is(err, fs.ErrNotExist) && !looksLikePath.MatchString(text):
 		return nil, fmt.Errorf("it is neither a public key nor the path of a readable file: %w", parseErr)
 	}
 	return nil, fmt.Errorf("it is neither a key nor the path of a readable file: %w", err)

@@ -13,7 +13,8 @@ func Resolve(option string, values ...*string) error {
 	for _, value := range values {
 		resolved, err := replacer.ReplaceOrErr(*value, true, true)
 		if err != nil {
-			return fmt.Errorf("%s %q: it has a placeholder without a value when the config is loaded; use {env.NAME} of a variable that is set, or {file./path} of a file that is not empty", option, *value)
+			return fmt.Errorf("%s %q: it has a placeholder without a value when the config is loaded; "+
+				"use {env.NAME} of a variable that is set, or {file./path} of a file that is not empty", option, *value)
 		}
 		*value = resolved
 	}

@@ -33,7 +33,9 @@ func (c *Secret) Key() (*jwt.Key, error) {
 	}
 	value, err := caddy.NewReplacer().ReplaceOrErr(c.Value, true, true)
 	if err != nil || value == "" { // the error may quote part of the secret
-		return nil, errors.New("it is empty, or a placeholder in it is; is the environment variable set, and does the file exist? {env.NAME} and {file./path} are read when the config is loaded; write a brace that is part of the secret as \\{")
+		return nil, errors.New("it is empty, or a placeholder in it is; is the environment variable set, and does " +
+			"the file exist? {env.NAME} and {file./path} are read when the config is loaded; " +
+			"write a brace that is part of the secret as \\{")
 	}
 	return DecodeSecret(value, c.Encoding)
 }
@@ -42,7 +44,9 @@ func (c *Secret) Key() (*jwt.Key, error) {
 // secret.
 func DecodeSecret(value, encoding string) (*jwt.Key, error) {
 	if !jwt.LooksLikeKey([]byte(value)) && strings.ContainsAny(strings.TrimRight(value, "\r\n"), "\r\n") {
-		return nil, errors.New("it has several lines; a secret must be a single line, such as the output of openssl rand -hex 64")
+		return nil, errors.New(
+			"it has several lines; a secret must be a single line, such as the output of openssl rand -hex 64",
+		)
 	}
 	secret := []byte(value)
 	var err error

@@ -49,7 +49,9 @@ func forwarded(r *http.Request) bool {
 	}
 	for name, values := range r.Header {
 		switch name {
-		case "Forwarded", "Via", "X-Real-Ip", "X-Client-Ip", "X-Cluster-Client-Ip", "True-Client-Ip", "Cf-Connecting-Ip", "Fastly-Client-Ip", "Fly-Client-Ip", "X-Original-For", "X-Original-Proto", "X-Original-Host", "X-Url-Scheme", "X-Scheme", "Front-End-Https":
+		case "Forwarded", "Via", "X-Real-Ip", "X-Client-Ip", "X-Cluster-Client-Ip", "True-Client-Ip",
+			"Cf-Connecting-Ip", "Fastly-Client-Ip", "Fly-Client-Ip", "X-Original-For", "X-Original-Proto",
+			"X-Original-Host", "X-Url-Scheme", "X-Scheme", "Front-End-Https":
 			return true
 		case "Origin", "Referer":
 			if strings.HasPrefix(values[0], "https:") && r.Header.Get("Sec-Fetch-Site") == "same-origin" {

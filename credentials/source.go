@@ -133,7 +133,9 @@ func (s *Source) readHeader(values []string) (string, error) {
 		if !strings.EqualFold(scheme, s.Scheme) {
 			for part := range strings.SplitSeq(token, ",") {
 				if scheme, _ := cutScheme(strings.Trim(part, " \t")); strings.EqualFold(scheme, s.Scheme) {
-					return "", refusal.New(refusal.MalformedCredentials, "header %s has credentials with two schemes", s.Header)
+					return "", refusal.New(
+						refusal.MalformedCredentials, "header %s has credentials with two schemes", s.Header,
+					)
 				}
 			}
 			return "", nil // another scheme, not for this source
@@ -145,7 +147,9 @@ func (s *Source) readHeader(values []string) (string, error) {
 	}
 	// Three searches for one byte are faster than one search for any of them.
 	if strings.IndexByte(token, ' ') >= 0 || strings.IndexByte(token, '\t') >= 0 || strings.IndexByte(token, ',') >= 0 {
-		return "", refusal.New(refusal.MalformedCredentials, "header %s has more than one token or too many parts", s.Header)
+		return "", refusal.New(
+			refusal.MalformedCredentials, "header %s has more than one token or too many parts", s.Header,
+		)
 	}
 	return token, nil
 }
@@ -277,7 +281,8 @@ func (sources Sources) Validate() error {
 			return errors.New(problem)
 		}
 		for _, earlier := range sources[:i] {
-			if source.String() == earlier.String() && (strings.EqualFold(source.Scheme, earlier.Scheme) || source.Scheme == "" || earlier.Scheme == "") {
+			if source.String() == earlier.String() &&
+				(strings.EqualFold(source.Scheme, earlier.Scheme) || source.Scheme == "" || earlier.Scheme == "") {
 				return fmt.Errorf("`from` lists %s twice; remove one of them", source)
 			}
 		}

@@ -50,7 +50,9 @@ func TestDocsCaddyfiles(t *testing.T) {
 		}
 		for _, at := range caddyfileBlock.FindAllSubmatchIndex(text, -1) {
 			block := string(text[at[2]:at[3]])
-			if !jwtDirective.MatchString(block) || strings.Contains(block, "store postgres") || strings.Contains(block, "login_with") { // the packages that they need test those
+			// the packages that they need test those
+			if !jwtDirective.MatchString(block) || strings.Contains(block, "store postgres") ||
+				strings.Contains(block, "login_with") {
 				continue
 			}
 			line := 1 + strings.Count(string(text[:at[2]]), "\n")

@@ -127,7 +127,10 @@ func TestOperationsFile(t *testing.T) {
 	caddytest.Needs(t, "bash", "curl", "sqlite3", "tar")
 	binary := caddytest.Binary(t)
 	host := opstest.NewHost(t, binary, ".")
-	host.Write("Caddyfile", "", "jwt /todos/* {\n accounts {\n signup open\n throttle off\n hash_queue 1000\n}\n}\n respond /todos/* ok")
+	host.Write(
+		"Caddyfile", "",
+		"jwt /todos/* {\n accounts {\n signup open\n throttle off\n hash_queue 1000\n}\n}\n respond /todos/* ok",
+	)
 	host.Shell("systemctl start caddy")
 	s := &sitetest.Site{T: t, URL: host.URL}
 	const unused, refreshed, loggedOut = "unused@example.com", "refreshed@example.com", "logged-out@example.com"
@@ -144,7 +147,9 @@ func TestOperationsFile(t *testing.T) {
 	sitetest.Eventually(t, "users sign up", func() bool { return len(arriving.soFar()) > 3 })
 	acknowledged := arriving.soFar()
 	listed := host.Type("Backing up the file", 0, 1)
-	sitetest.Eventually(t, "users sign up after the backup", func() bool { return len(arriving.soFar()) > len(acknowledged)+8 })
+	sitetest.Eventually(t, "users sign up after the backup", func() bool {
+		return len(arriving.soFar()) > len(acknowledged)+8
+	})
 	arriving.stop()
 	accountstest.Has(t, listed, "ok\n", unused)
 	printed := host.Type("Backing up the file", 2) // with Caddy stopped
@@ -187,7 +192,8 @@ func TestOperationsFile(t *testing.T) {
 	before = s.LoggedIn(unused)
 	accountstest.Has(t, host.Type("Replacing signing keys", 0), "signs\n", " signs from 20")
 	s.MustAnswer(200, s.Bearer("/todos/", before.Token), "a token of the key before")
-	host.Shell("caddy jwt keys rotate --lead 0 --config /etc/caddy/Caddyfile; systemctl restart caddy") // sooner than 45 seconds
+	// sooner than 45 seconds
+	host.Shell("caddy jwt keys rotate --lead 0 --config /etc/caddy/Caddyfile; systemctl restart caddy")
 	keyOf := func(token string) string { header, _, _ := strings.Cut(token, "."); return header }
 	if keyOf(s.LoggedIn(unused).Token) == keyOf(before.Token) {
 		t.Error("after a rotation the key before signs")
@@ -195,7 +201,9 @@ func TestOperationsFile(t *testing.T) {
 	s.MustAnswer(200, s.Bearer("/todos/", before.Token), "a token of the key before, when the new one signs")
 	host.Type("Replacing signing keys", 1)
 	s.MustAnswer(401, s.Bearer("/todos/", before.Token), "a token of the key that leaked")
-	s.MustAnswer(200, s.Bearer("/todos/", refresh(before.RefreshToken).Tokens(t).Token), "its user, by the refresh token")
+	s.MustAnswer(
+		200, s.Bearer("/todos/", refresh(before.RefreshToken).Tokens(t).Token), "its user, by the refresh token",
+	)
 }
 
 type alertRule struct{ Alert, Expr string }
@@ -359,9 +367,12 @@ func TestOperationsMetrics(t *testing.T) {
 		}
 	}
 	for query, want := range map[string]string{
-		`rate(caddy_jwt_decision_total[5m])`:                                   "there is no metric caddy_jwt_decision_total",
-		`sum by (resalt) (caddy_jwt_decisions_total)`:                          "caddy_jwt_decisions_total has no label resalt",
-		`caddy_jwt_decisions_total{resalt="x"}`:                                "caddy_jwt_decisions_total has no label resalt",
+		`rate(caddy_jwt_decision_total[5m])`: "there is no metric " +
+			"caddy_jwt_decision_total",
+		`sum by (resalt) (caddy_jwt_decisions_total)`: "caddy_jwt_decisions_total has no " +
+			"label resalt",
+		`caddy_jwt_decisions_total{resalt="x"}`: "caddy_jwt_decisions_total has no " +
+			"label resalt",
 		`caddy_jwt_decisions_total{reason=~"signature|signatur"}`:              `no caddy_jwt_decisions_total has reason="signatur"`,
 		`process_open_fds > 5 and up{job="caddy"} == 0`:                        "there is no metric up",
 		`caddy_jwt_account_events_total{event="login", result="throttle"}`:     `no caddy_jwt_account_events_total has result="throttle"`,

@@ -37,7 +37,9 @@ import (
 func TestReference(t *testing.T) {
 	var paths []string
 	sources := caddytest.Sources(t)
-	for _, folder := range []string{"refusal", "accounts", "accounts/web", "config", "credentials", "store/filestore", "."} {
+	for _, folder := range []string{
+		"refusal", "accounts", "accounts/web", "config", "credentials", "store/filestore", ".",
+	} {
 		for _, path := range sources {
 			if filepath.Dir(path) == folder {
 				paths = append(paths, path)
@@ -198,8 +200,11 @@ func (r *reference) directive() {
 	table := slices.IndexFunc(text, isTable)
 
 	r.write("# Reference\n\n<!-- TestReference generates this page from the Go comments. Change those. -->")
-	r.write("This page says what each option of the `jwt` directive does, in the Caddyfile and in JSON, and how a request is refused. It belongs to the version that it comes with.")
-	r.write("[Directive](#directive) · [Placeholders](#placeholders) · [Options](#options) · [Accounts](#accounts) · [`login_with`](#login_with) · [Refusals](#refusals) · [Metrics](#metrics) · [Provider](#provider) · [Commands](#commands)")
+	r.write("This page says what each option of the `jwt` directive does, in the Caddyfile and in JSON, " +
+		"and how a request is refused. It belongs to the version that it comes with.")
+	r.write("[Directive](#directive) · [Placeholders](#placeholders) · [Options](#options) · [Accounts](#accounts) · " +
+		"[`login_with`](#login_with) · [Refusals](#refusals) · [Metrics](#metrics) · [Provider](#provider) · " +
+		"[Commands](#commands)")
 	r.write("## Directive\n\n%s\n\n```text\n%s```", text[0], strings.Join(grammar, ""))
 	r.write("%s\n\n%s", paragraphs(more), strings.Join(text[table+1:], "\n\n"))
 	r.write("In JSON it is the handler `%s`.", new(caddyjwt.Handler).CaddyModule().ID.Name())
@@ -219,7 +224,9 @@ func (r *reference) options(directive *option) {
 		fields, of := configFields(at.config), make(map[*option]reflect.StructField)
 		var links []string
 		for _, o := range at.block {
-			i := slices.IndexFunc(fields, func(f reflect.StructField) bool { return jsonName(f) == o.name || jsonName(f) == o.name+"s" })
+			i := slices.IndexFunc(fields, func(f reflect.StructField) bool {
+				return jsonName(f) == o.name || jsonName(f) == o.name+"s"
+			})
 			if i < 0 {
 				r.t.Fatalf("%s has no field for the option %s of the grammar", at.config, o.name)
 			}
@@ -250,7 +257,8 @@ func (r *reference) options(directive *option) {
 			case len(o.block) > 0:
 				queue = append(queue, section{o, holds, path + "."})
 				r.write("In its block: [options of `%s`](#options-of-%s).", o.name, o.name)
-			case strings.HasPrefix(holds.PkgPath(), "github.com/caddy-jwt/"): // one more struct, whose first sentence says it again
+			// one more struct, whose first sentence says it again
+			case strings.HasPrefix(holds.PkgPath(), "github.com/caddy-jwt/"):
 				_, more, _ := strings.Cut(r.comment(holds, "", o.name)+" ", ". ")
 				r.write("%sIn JSON:\n\n%s", more, r.list(holds, configFields(holds)))
 			}
@@ -275,7 +283,10 @@ func (r *reference) accounts() {
 	r.write("## Accounts\n\n%s", r.comment(of, "", "accounts"))
 	r.write("```text\n%s```\n\n%s", grammar.String(), paragraphs(more))
 	r.write("In JSON:\n\n%s", r.list(of, configFields(of)))
-	r.write("The store `file`, in JSON:\n\n%s", r.list(reflect.TypeFor[filestore.Store](), configFields(reflect.TypeFor[filestore.Store]())))
+	r.write(
+		"The store `file`, in JSON:\n\n%s",
+		r.list(reflect.TypeFor[filestore.Store](), configFields(reflect.TypeFor[filestore.Store]())),
+	)
 }
 
 // accounts.LoginProvider has the options of a module of another package, which imports
@@ -308,7 +319,9 @@ func (r *reference) externalLogin() {
 		name, _, _ := strings.Cut(reflect.StructTag(strings.Trim(field.Tag.Value, "`")).Get("json"), ",")
 		text, named := strings.CutPrefix(field.Doc.Text(), field.Names[0].Name)
 		if !named {
-			r.t.Errorf("the comment of ExternalLogin.%s is missing, or does not begin with its name", field.Names[0].Name)
+			r.t.Errorf(
+				"the comment of ExternalLogin.%s is missing, or does not begin with its name", field.Names[0].Name,
+			)
 		}
 		items = append(items, "- `"+name+"`"+paragraphs(text))
 	}
@@ -335,11 +348,18 @@ func (r *reference) list(of reflect.Type, fields []reflect.StructField) string {
 func (r *reference) refusals() {
 	ctx := context.WithValue(r.t.Context(), caddy.ReplacerCtxKey, caddy.NewReplacer())
 	w, h := httptest.NewRecorder(), answer.Responder{Realm: answer.DefaultRealm, Logger: zap.NewNop()}
-	if err := h.Refuse(w, httptest.NewRequestWithContext(ctx, "GET", "/", nil), &refusal.Error{Reason: refusal.Expired}); err != nil {
+	if err := h.Refuse(
+		w, httptest.NewRequestWithContext(ctx, "GET", "/", nil), &refusal.Error{Reason: refusal.Expired},
+	); err != nil {
 		r.t.Fatal(err)
 	}
-	r.write("## Refusals\n\nWhere the site has no `handle_errors` for it, a refusal looks as this one of an expired token:")
-	r.write("```text\nHTTP/1.1 %d %s\nWWW-Authenticate: %s\n\n%s\n```", w.Code, http.StatusText(w.Code), w.Header().Get("WWW-Authenticate"), w.Body)
+	r.write(
+		"## Refusals\n\nWhere the site has no `handle_errors` for it, a refusal looks as this one of an expired token:",
+	)
+	r.write(
+		"```text\nHTTP/1.1 %d %s\nWWW-Authenticate: %s\n\n%s\n```", w.Code,
+		http.StatusText(w.Code), w.Header().Get("WWW-Authenticate"), w.Body,
+	)
 	r.write("%s", r.comment(reflect.TypeFor[refusal.Reason](), "", "reason"))
 	r.write("%s", r.list(reflect.TypeFor[refusal.Answer](), slices.Collect(reflect.TypeFor[refusal.Answer]().Fields())))
 	table := "Reason | Status | Name | Code | Challenge | Description\n---|---|---|---|---|---"
@@ -348,7 +368,10 @@ func (r *reference) refusals() {
 	}) {
 		told := reason.Answer()
 		challenge := map[bool]string{true: "yes", false: "no"}[told.Challenge]
-		table += fmt.Sprintf("\n`%s` | %d | `%s` | `%s` | %s | %s", reason, told.Status, told.Name, told.Code, challenge, told.Description)
+		table += fmt.Sprintf(
+			"\n`%s` | %d | `%s` | `%s` | %s | %s", reason, told.Status,
+			told.Name, told.Code, challenge, told.Description,
+		)
 	}
 	r.write("%s", table)
 }
@@ -380,7 +403,10 @@ func (r *reference) metrics() {
 
 func (r *reference) provider() {
 	refused := (&caddyjwt.Provider{Handler: caddyjwt.Handler{Optional: true}}).Validate()
-	r.write("## Provider\n\n%s", r.comment(reflect.TypeFor[caddyjwt.Provider](), "", string(new(caddyjwt.Provider).CaddyModule().ID)))
+	r.write(
+		"## Provider\n\n%s",
+		r.comment(reflect.TypeFor[caddyjwt.Provider](), "", string(new(caddyjwt.Provider).CaddyModule().ID)),
+	)
 	r.write("It is set up in JSON, with the fields of the handler but these: %s.", refused)
 }
 

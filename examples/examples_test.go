@@ -22,12 +22,16 @@ import (
 // that Caddy stores in.
 func runExample(t *testing.T, name string, environment ...string) *sitetest.Site {
 	t.Helper()
-	s := &sitetest.Site{T: t, URL: "http://" + sitetest.FreeAddress(t), LogFile: filepath.Join(sitetest.TempDir(t), "log.json")}
+	s := &sitetest.Site{
+		T: t, URL: "http://" + sitetest.FreeAddress(t), LogFile: filepath.Join(sitetest.TempDir(t), "log.json"),
+	}
 	upstream := sitetest.FreeAddress(t)
 	startExample(t, name, s.LogFile, func(text string) string {
 		text = strings.ReplaceAll(text, "\n:8080 {", "\nhttp://:"+port(s.URL)+" {")
-		return strings.NewReplacer("localhost:8080", "localhost:"+port(s.URL), "127.0.0.1:8080", "127.0.0.1:"+port(s.URL),
-			"localhost:8081", "localhost:"+port("http://"+upstream), "127.0.0.1:8081", upstream).Replace(text)
+		return strings.NewReplacer(
+			"localhost:8080", "localhost:"+port(s.URL), "127.0.0.1:8080", "127.0.0.1:"+port(s.URL),
+			"localhost:8081", "localhost:"+port("http://"+upstream), "127.0.0.1:8081", upstream,
+		).Replace(text)
 	}, environment...)
 	return s
 }
@@ -125,7 +129,10 @@ func TestExampleMain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	good := sitetest.JSON{"iss": "https://demo.example", "aud": "https://api.example", "roles": []string{"editor", "author"}, "email": "a<b>@example.com"}
+	good := sitetest.JSON{
+		"iss": "https://demo.example", "aud": "https://api.example",
+		"roles": []string{"editor", "author"}, "email": "a<b>@example.com",
+	}
 	token := sitetest.Sign(t, "ES256", signer.Key, nil, sitetest.Claims(good))
 	spoofed := append(bearerOf(token), "X-User-Id: admin", "X-User-Roles: admin")
 	runSteps(s,
@@ -135,7 +142,10 @@ func TestExampleMain(t *testing.T) {
 		step{"/private.html", bearerOf(token), 200, "a&lt;b&gt;@example.com"},
 		step{"/api/x", nil, 401, ""},
 		step{"/api/x", spoofed, 200, "user=alice roles=editor,author\n"},
-		step{"/api/x", bearerOf(sitetest.Sign(t, "ES256", sitetest.Keys().P256, nil, sitetest.Claims(good))), 401, "signature"},
+		step{
+			"/api/x", bearerOf(sitetest.Sign(t, "ES256", sitetest.Keys().P256, nil, sitetest.Claims(good))),
+			401, "signature",
+		},
 	)
 }
 
@@ -144,7 +154,9 @@ func TestExampleIdentityProvider(t *testing.T) {
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
 	s := runExample(t, "identity-provider", "ISSUER", p.URL, "AUDIENCE", "me")
 	token := func(aud string) []string {
-		return bearerOf(sitetest.Sign(t, "RS256", keys.RSA, sitetest.JSON{"kid": "a"}, sitetest.Claims(sitetest.JSON{"iss": p.URL, "aud": aud})))
+		return bearerOf(sitetest.Sign(
+			t, "RS256", keys.RSA, sitetest.JSON{"kid": "a"}, sitetest.Claims(sitetest.JSON{"iss": p.URL, "aud": aud}),
+		))
 	}
 	runSteps(s,
 		step{"/", nil, 200, "Anybody"},
@@ -173,7 +185,8 @@ func TestExampleCookie(t *testing.T) {
 		step{"/private.html", []string{"Cookie: __Host-session=x"}, 303, ""},
 		step{"/private.html", bearerOf(sitetest.HS256(t, nil)), 303, ""},
 	)
-	if got := s.Get("/private.html").Header.Get("Location"); got != "https://login.example.com/?return_to="+s.URL+"/private.html" {
+	if got := s.Get("/private.html").Header.Get("Location"); got != "https://login.example.com/?return_to="+s.URL+
+		"/private.html" {
 		t.Errorf("Location %q", got)
 	}
 }
@@ -184,7 +197,9 @@ func TestExampleSeveralIssuers(t *testing.T) {
 	partner := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.P256, sitetest.JSON{"kid": "a"}))
 	s := runExample(t, "several-issuers", "STAFF_ISSUER", staff.URL, "PARTNER_JWKS", partner.URL+"/jwks")
 	token := func(algorithm string, key any, iss string) []string {
-		return bearerOf(sitetest.Sign(t, algorithm, key, sitetest.JSON{"kid": "a"}, sitetest.Claims(sitetest.JSON{"iss": iss, "aud": "https://api.example.com"})))
+		return bearerOf(sitetest.Sign(t, algorithm, key, sitetest.JSON{"kid": "a"}, sitetest.Claims(sitetest.JSON{
+			"iss": iss, "aud": "https://api.example.com",
+		})))
 	}
 	runSteps(s,
 		step{"/api/", token("RS256", keys.RSA, staff.URL), 200, "alice of " + staff.URL},
@@ -206,15 +221,24 @@ func TestExampleRules(t *testing.T) {
 		step{"/articles/1", with(sitetest.JSON{"roles": []string{"editor"}}), 200, ""},
 		step{"/articles/1", reader, 403, "role"},
 		step{"/premium/1", with(sitetest.JSON{"org": sitetest.JSON{"plan": "pro"}, "email_verified": true}), 200, ""},
-		step{"/premium/1", with(sitetest.JSON{"org": sitetest.JSON{"plan": "pro"}, "email_verified": false}), 403, "claim"},
-		step{"/premium/1", with(sitetest.JSON{"org": sitetest.JSON{"plan": "free"}, "email_verified": true}), 403, "claim"},
+		step{
+			"/premium/1",
+			with(sitetest.JSON{"org": sitetest.JSON{"plan": "pro"}, "email_verified": false}), 403, "claim",
+		},
+		step{
+			"/premium/1",
+			with(sitetest.JSON{"org": sitetest.JSON{"plan": "free"}, "email_verified": true}), 403, "claim",
+		},
 		step{"/todos/alice", reader, 200, "Hello, alice"},
 		step{"/todos/alice/1", reader, 200, ""},
 		step{"/todos/bob/1", reader, 403, "forbidden"},
 		step{"/todos/alice/1", with(nil), 403, "insufficient_scope"},
 		step{"/todos/alice/1", nil, 401, ""},
 	)
-	for _, path := range []string{"/todos/alice/../bob/1", "/todos/alice/%2e%2e/bob/1", "/todos/alice%2f..%2fbob/1", "/todos//alice/1", "/todos/alice/..;/bob/1", "/todos/./alice/1", `/todos/alice/..\bob`} {
+	for _, path := range []string{
+		"/todos/alice/../bob/1", "/todos/alice/%2e%2e/bob/1", "/todos/alice%2f..%2fbob/1",
+		"/todos//alice/1", "/todos/alice/..;/bob/1", "/todos/./alice/1", `/todos/alice/..\bob`,
+	} {
 		s.MustAnswer(403, s.Get(path, reader...), path)
 	}
 }
@@ -222,9 +246,13 @@ func TestExampleRules(t *testing.T) {
 func TestExampleCORS(t *testing.T) {
 	s := runExample(t, "cors", "JWT_SECRET", sitetest.Secret, "ORIGIN", "https://app.example")
 	origin := "Origin: https://app.example"
-	got := s.Do("OPTIONS", "/api/", origin, "Access-Control-Request-Method: PUT", "Access-Control-Request-Headers: authorization")
+	got := s.Do(
+		"OPTIONS", "/api/", origin, "Access-Control-Request-Method: PUT",
+		"Access-Control-Request-Headers: authorization",
+	)
 	s.MustAnswer(204, got, "preflight")
-	if got.Header.Get("Access-Control-Allow-Origin") != "https://app.example" || got.Header.Get("Access-Control-Allow-Headers") != "Authorization" {
+	if got.Header.Get("Access-Control-Allow-Origin") != "https://app.example" ||
+		got.Header.Get("Access-Control-Allow-Headers") != "Authorization" {
 		t.Errorf("preflight: %v", got.Header)
 	}
 	refused := s.Get("/api/", origin)
@@ -232,10 +260,14 @@ func TestExampleCORS(t *testing.T) {
 	if refused.Header.Get("Access-Control-Allow-Origin") != "https://app.example" {
 		t.Errorf("the script cannot read the refusal: %v", refused.Header)
 	}
-	if got := s.Do("OPTIONS", "/api/", "Origin: https://evil.example", "Access-Control-Request-Method: PUT"); got.Header.Get("Access-Control-Allow-Origin") != "" {
+	if got := s.Do(
+		"OPTIONS", "/api/", "Origin: https://evil.example", "Access-Control-Request-Method: PUT",
+	); got.Header.Get("Access-Control-Allow-Origin") != "" {
 		t.Errorf("another origin: %v", got.Header)
 	}
-	if vary := s.Get("/api/", append(bearerOf(sitetest.HS256(t, nil)), origin)...).Header.Values("Vary"); !slices.Contains(vary, "Origin") {
+	if vary := s.Get(
+		"/api/", append(bearerOf(sitetest.HS256(t, nil)), origin)...,
+	).Header.Values("Vary"); !slices.Contains(vary, "Origin") {
 		t.Errorf("Vary %q", vary)
 	}
 	runSteps(s, step{"/api/", append(bearerOf(sitetest.HS256(t, nil)), origin), 200, "Hello, alice"})
@@ -244,10 +276,18 @@ func TestExampleCORS(t *testing.T) {
 func TestExampleCustomErrors(t *testing.T) {
 	s := runExample(t, "custom-errors", "JWT_SECRET", sitetest.Secret)
 	runSteps(s,
-		step{"/account/", bearerOf(sitetest.HS256(t, sitetest.JSON{"roles": []string{"customer"}})), 200, "Hello, alice"},
+		step{
+			"/account/", bearerOf(sitetest.HS256(t, sitetest.JSON{"roles": []string{"customer"}})), 200, "Hello, alice",
+		},
 		step{"/account/", nil, 401, "Sorry: no bearer token was sent (credentials_required)"},
-		step{"/account/", bearerOf(sitetest.HS256(t, sitetest.JSON{"exp": 1})), 401, "Sorry: the token has expired (invalid_token)"},
-		step{"/account/", bearerOf(sitetest.HS256(t, nil)), 403, "Sorry: You do not have a role that is required here. (forbidden)"},
+		step{
+			"/account/", bearerOf(sitetest.HS256(t, sitetest.JSON{"exp": 1})),
+			401, "Sorry: the token has expired (invalid_token)",
+		},
+		step{
+			"/account/", bearerOf(sitetest.HS256(t, nil)), 403,
+			"Sorry: You do not have a role that is required here. (forbidden)",
+		},
 	)
 	if got := s.Get("/account/").Header.Get("WWW-Authenticate"); got != `Bearer realm="restricted"` {
 		t.Errorf("challenge %q", got)
@@ -259,7 +299,9 @@ func TestExampleLoopbackTodo(t *testing.T) {
 	s := runExample(t, "loopback-todo", "JWT_SECRET", sitetest.Secret)
 	s.MustAnswer(401, s.Get("/todos"), "without a token")
 	s.MustAnswer(401, s.Get("/todos/1"), "without a token")
-	user := s.Post("/signup", sitetest.JSON{"email": "alice@example.com", "password": sitetest.GoodPassword, "username": "alice", "realm": "earth"})
+	user := s.Post("/signup", sitetest.JSON{
+		"email": "alice@example.com", "password": sitetest.GoodPassword, "username": "alice", "realm": "earth",
+	})
 	s.MustAnswer(201, user, "sign-up")
 	s.MustAnswer(409, s.Post("/signup", sitetest.CredentialsOf("Alice@example.com")), "again")
 	got := s.Post("/users/login", sitetest.CredentialsOf("alice@example.com")).Tokens(t)
@@ -289,7 +331,9 @@ func TestExampleStaticSite(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := accountstest.StoreOf(t).CreateUser(t.Context(), store.User{ID: "1", Email: "alice@example.com", EmailKey: "alice@example.com", PasswordHash: hash}); err != nil {
+	if err := accountstest.StoreOf(t).CreateUser(t.Context(), store.User{
+		ID: "1", Email: "alice@example.com", EmailKey: "alice@example.com", PasswordHash: hash,
+	}); err != nil {
 		t.Fatal(err)
 	}
 	chrome := sitetest.Browser(t)
@@ -299,11 +343,14 @@ func TestExampleStaticSite(t *testing.T) {
 		t.Fatalf("without a session: %d %v", refused.Status, refused.Header)
 	}
 	s.MustAnswer(404, s.Form(chrome, "/auth/signup", nil), "sign-up is closed")
-	in := s.Form(chrome, "/auth/login", url.Values{"email": {"alice@example.com"}, "password": {sitetest.GoodPassword}, "return_to": {"/private.html"}})
+	in := s.Form(chrome, "/auth/login", url.Values{
+		"email": {"alice@example.com"}, "password": {sitetest.GoodPassword}, "return_to": {"/private.html"},
+	})
 	if in.Status != 303 || in.Header.Get("Location") != "/private.html" {
 		t.Fatalf("log-in: %d %v %s", in.Status, in.Header, in.Body)
 	}
-	if page := s.Form(chrome, "/private.html", nil); page.Status != 200 || !strings.Contains(page.Body, "Hello, 1") || !strings.Contains(page.Body, "alice@example.com") {
+	if page := s.Form(chrome, "/private.html", nil); page.Status != 200 || !strings.Contains(page.Body, "Hello, 1") ||
+		!strings.Contains(page.Body, "alice@example.com") {
 		t.Errorf("with a session: %d %s", page.Status, page.Body)
 	}
 	s.MustAnswer(401, s.Get("/private.html"), "what is no browser gets a 401")
@@ -320,10 +367,16 @@ func TestExampleOIDCProvider(t *testing.T) {
 	if got := chrome.Get("/.well-known/openid-configuration").JSON(t); got["issuer"] != s.URL {
 		t.Errorf("discovery %v", got)
 	}
-	chrome.Do(http.MethodPost, "/auth/signup", url.Values{"email": {"alice@example.com"}, "password": {sitetest.GoodPassword}, "name": {"Alice"}}).To(t)
+	chrome.Do(http.MethodPost, "/auth/signup", url.Values{
+		"email": {"alice@example.com"}, "password": {sitetest.GoodPassword}, "name": {"Alice"},
+	}).To(t)
 	callback := "http://localhost:" + ports["8081"] + "/callback"
-	back := chrome.GoOn(s.URL + "/oidc/authorize?" + url.Values{"client_id": {"shop"}, "redirect_uri": {callback}, "response_type": {"code"}, "scope": {"openid orders"}}.Encode())
-	tokens := chrome.Post("/oidc/token", url.Values{"grant_type": {"authorization_code"}, "code": {back.Query().Get("code")}, "redirect_uri": {callback}}, sitetest.Basic("shop", secret)).JSON(t)
+	back := chrome.GoOn(s.URL + "/oidc/authorize?" + url.Values{
+		"client_id": {"shop"}, "redirect_uri": {callback}, "response_type": {"code"}, "scope": {"openid orders"},
+	}.Encode())
+	tokens := chrome.Post("/oidc/token", url.Values{
+		"grant_type": {"authorization_code"}, "code": {back.Query().Get("code")}, "redirect_uri": {callback},
+	}, sitetest.Basic("shop", secret)).JSON(t)
 	access, _ := tokens["access_token"].(string)
 	api := "http://localhost:" + ports["8083"] + "/"
 	sitetest.Eventually(t, "the API has the keys", func() bool {
@@ -335,15 +388,22 @@ func TestExampleOIDCProvider(t *testing.T) {
 }
 
 func TestExampleLoginWith(t *testing.T) {
-	ports := runExampleSites(t, "login-with", []string{"8080", "8081"}, "USERS", sitetest.TempDir(t), "CLIENT_SECRET", "a-secret-of-the-site-0123456789")
+	ports := runExampleSites(
+		t, "login-with", []string{"8080", "8081"}, "USERS",
+		sitetest.TempDir(t), "CLIENT_SECRET", "a-secret-of-the-site-0123456789",
+	)
 	there := (&sitetest.Site{T: t, URL: "http://localhost:" + ports["8080"]}).Visitor()
 	chrome := there.At(&sitetest.Site{T: t, URL: "http://127.0.0.1:" + ports["8081"]})
-	there.Do(http.MethodPost, "/auth/signup", url.Values{"email": {"alice@example.com"}, "password": {sitetest.GoodPassword}, "name": {"Alice"}}).To(t)
+	there.Do(http.MethodPost, "/auth/signup", url.Values{
+		"email": {"alice@example.com"}, "password": {sitetest.GoodPassword}, "name": {"Alice"},
+	}).To(t)
 	if got := chrome.Get("/"); got.Status != 200 {
 		t.Errorf("public: %d", got.Status)
 	}
 	login := chrome.Get("/private").To(t).String()
-	if page := chrome.Get(login); !strings.Contains(page.Body, `href="/auth/login/company?return_to=%2fprivate">My Company</a>`) {
+	if page := chrome.Get(login); !strings.Contains(
+		page.Body, `href="/auth/login/company?return_to=%2fprivate">My Company</a>`,
+	) {
 		t.Fatalf("log-in page: %s", page.Body)
 	}
 	back := chrome.Get(there.GoOn(chrome.Get("/auth/login/company?return_to=/private").To(t).String()).String())
@@ -354,5 +414,7 @@ func TestExampleLoginWith(t *testing.T) {
 		t.Errorf("%d %s", got.Status, got.Body)
 	}
 	there.Post("/auth/logout", url.Values{})
-	sitetest.Eventually(t, "the log-out at the provider ends the session", func() bool { return chrome.Get("/private").Status == 303 })
+	sitetest.Eventually(t, "the log-out at the provider ends the session", func() bool {
+		return chrome.Get("/private").Status == 303
+	})
 }

@@ -17,7 +17,10 @@ const token = "eyJhbGciOiJFZERTQSIsImtpZCI6ImVkMjU1MTkiLCJ0eXAiOiJKV1QifQ.eyJhdW
 // A key set behind a URL, here of a provider on this machine.
 func ExampleOpen() {
 	provider := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprint(w, `{"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "ed25519", "x": "5M6uCCS8tIFMmKp0JJlhfl9fTfVs_V7IoB3UdeWc_iA"}]}`)
+		fmt.Fprint(
+			w,
+			`{"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "ed25519", "x": "5M6uCCS8tIFMmKp0JJlhfl9fTfVs_V7IoB3UdeWc_iA"}]}`,
+		)
 	}))
 	defer provider.Close()
 
@@ -28,7 +31,8 @@ func ExampleOpen() {
 	defer keys.Close()
 	keys.Start() // fetches now, and again ahead of need
 	verifier, err := jwt.NewVerifier(jwt.VerifierConfig{Issuers: []jwt.Issuer{{
-		Name: "https://id.example.com", Keys: []jwt.KeySource{keys}, Algorithms: jwks.Algorithms, Audience: []string{"https://api.example.com"},
+		Name: "https://id.example.com", Keys: []jwt.KeySource{keys},
+		Algorithms: jwks.Algorithms, Audience: []string{"https://api.example.com"},
 	}}})
 	if err != nil {
 		panic(err)

@@ -61,7 +61,10 @@ func (c *KeySet) download(ctx context.Context) ([]byte, error) {
 // allow that.
 func checkDiscovered(keysURL, issuer string, allowHTTP bool) error {
 	if strings.HasPrefix(keysURL, "http:") && strings.HasPrefix(issuer, "https:") && !allowHTTP {
-		return fmt.Errorf("%q is plain http, but the issuer is https; if the document is wrong, set jwks <url>", withoutSecrets(keysURL))
+		return fmt.Errorf(
+			"%q is plain http, but the issuer is https; if the document is wrong, set jwks <url>",
+			withoutSecrets(keysURL),
+		)
 	}
 	return checkKeyURL(keysURL, allowHTTP)
 }
@@ -78,9 +81,17 @@ func ParseDiscovery(text []byte, issuer string) (keysURL string, err error) {
 	}
 	if document.Issuer != issuer {
 		if strings.Contains(document.Issuer, "{") {
-			return "", fmt.Errorf("discovery document: %q is shared by many tenants, whose issuers look like %s; write the issuer of your tenant, which is the iss of its tokens", issuer, refusal.Quoted(document.Issuer))
+			return "", fmt.Errorf(
+				"discovery document: %q is shared by many tenants, whose issuers look like %s; "+
+					"write the issuer of your tenant, which is the iss of its tokens",
+				issuer, refusal.Quoted(document.Issuer),
+			)
 		}
-		return "", fmt.Errorf("discovery document: its issuer is %s, not %q; write the issuer in the config exactly like this, with or without the slash at the end", refusal.Quoted(document.Issuer), issuer)
+		return "", fmt.Errorf(
+			"discovery document: its issuer is %s, not %q; write the issuer in the config exactly like this, "+
+				"with or without the slash at the end",
+			refusal.Quoted(document.Issuer), issuer,
+		)
 	}
 	if document.JWKSURI == "" {
 		return "", errors.New("discovery document: jwks_uri is missing")
@@ -118,7 +129,10 @@ func (c *KeySet) get(ctx context.Context, from string) ([]byte, error) {
 
 func sameHost(request *http.Request, via []*http.Request) error {
 	if first := via[0].URL; request.URL.Host != first.Host || request.URL.Scheme != first.Scheme {
-		return fmt.Errorf("redirected to another host, %s://%s; if that host is right, use its URL", request.URL.Scheme, request.URL.Host)
+		return fmt.Errorf(
+			"redirected to another host, %s://%s; if that host is right, use its URL",
+			request.URL.Scheme, request.URL.Host,
+		)
 	}
 	if len(via) > maxRedirects {
 		return fmt.Errorf("redirected more than %d times", maxRedirects)
@@ -131,7 +145,9 @@ func sameHost(request *http.Request, via []*http.Request) error {
 func checkKeyURL(text string, allowHTTP bool) error {
 	u, err := url.Parse(text)
 	if err != nil || u.Hostname() == "" || strings.ContainsAny(text, " \t") {
-		return errors.New("the value is not a URL such as https://id.example.com/jwks.json; for keys in a file use `public_key`")
+		return errors.New(
+			"the value is not a URL such as https://id.example.com/jwks.json; for keys in a file use `public_key`",
+		)
 	}
 	text = withoutSecrets(text)
 	host := u.Hostname()
@@ -142,7 +158,8 @@ func checkKeyURL(text string, allowHTTP bool) error {
 	case u.Scheme == "http" && (allowHTTP || host == "localhost" || ip != nil && ip.IsLoopback()):
 		return nil
 	case u.Scheme == "http":
-		return fmt.Errorf("%q: keys over plain http are only accepted from this machine; use https, or `allow_http` if you trust the network in between", text)
+		return fmt.Errorf("%q: keys over plain http are only accepted from this machine; "+
+			"use https, or `allow_http` if you trust the network in between", text)
 	}
 	return fmt.Errorf("%q: the scheme must be https", text)
 }

@@ -278,7 +278,10 @@ func (c *KeySet) noKeys() *refusal.Error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.fetchedAt.IsZero() {
-		return refusal.New(refusal.KeysStale, "%s was last loaded at %s, which is longer ago than max_stale", c.Name(), c.fetchedAt.Format(time.RFC3339))
+		return refusal.New(
+			refusal.KeysStale, "%s was last loaded at %s, which is longer ago than max_stale",
+			c.Name(), c.fetchedAt.Format(time.RFC3339),
+		)
 	}
 	return &refusal.Error{Reason: refusal.KeysUnavailable, Detail: c.Name() + " was never loaded: " + c.complaints,
 		RetryAfter: max(time.Second, c.nextRetry.Sub(clock.Now()))}
@@ -343,7 +346,10 @@ func (c *KeySet) wait(pause time.Duration) bool {
 		case <-time.After(next.Sub(clock.Now())):
 		}
 		if c.expire() {
-			c.log().Error("key set not refreshed for longer than max_stale; its tokens are refused from now on", zap.Duration("max_stale", c.MaxStale))
+			c.log().Error(
+				"key set not refreshed for longer than max_stale; its tokens are refused from now on",
+				zap.Duration("max_stale", c.MaxStale),
+			)
 		}
 		if !clock.Now().Before(until) {
 			return true
@@ -482,8 +488,10 @@ func (c *KeySet) report(err error, unused []error) {
 		c.log().Log(level, "key set not reachable; the last valid one is used until max_stale",
 			zap.Error(err), zap.Duration("for", lasts), zap.Time("until", c.fetchedAt.Add(c.MaxStale)))
 	case err != nil:
-		c.log().Log(level, "key set not reachable and none is stored; requests with its tokens get 503 until it is reachable",
-			zap.Error(err), zap.Duration("for", lasts))
+		c.log().Log(
+			level, "key set not reachable and none is stored; requests with its tokens get 503 until it is reachable",
+			zap.Error(err), zap.Duration("for", lasts),
+		)
 	case len(unused) > 0:
 		c.log().Log(level, "some keys of the key set are not usable", zap.Errors("keys", unused))
 	}

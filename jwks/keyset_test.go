@@ -8,7 +8,9 @@ import (
 // A request waits for a key set for one timeout, also where a fetch is under way and it
 // may cause another.
 func TestRequestWaitsForOneTimeout(t *testing.T) {
-	c, err := Open(Settings{URL: "https://127.0.0.1:1/", Timeout: 300 * time.Millisecond, Cooldown: time.Nanosecond}, Options{})
+	c, err := Open(
+		Settings{URL: "https://127.0.0.1:1/", Timeout: 300 * time.Millisecond, Cooldown: time.Nanosecond}, Options{},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -87,6 +87,8 @@ func (c *KeySet) save(document []byte, fetchedAt time.Time) {
 		err = c.storage.Load().Store(c.ctx, c.storageKey(), text)
 	}
 	if err != nil {
-		c.log().Warn("key set not stored; after a restart, tokens cannot be verified until it is fetched", zap.Error(err))
+		c.log().Warn(
+			"key set not stored; after a restart, tokens cannot be verified until it is fetched", zap.Error(err),
+		)
 	}
 }

@@ -85,6 +85,7 @@ func (c *Cache) All() []*Token {
 // Put remembers a token that [Verifier.Verify] returned, under its text.
 func (c *Cache) Put(raw string, token *Token) {
 	if c != nil {
-		c.tokens.Set(maphash.String(c.seed, raw), remembered{token, strings.Clone(raw)}) // raw may be part of a long header
+		// raw may be part of a long header
+		c.tokens.Set(maphash.String(c.seed, raw), remembered{token, strings.Clone(raw)})
 	}
 }

@@ -46,7 +46,9 @@ func splitCompact(token string, scratch *[]byte) (parts compact, err error) {
 	}
 	// The decoder ignores line breaks, so reject them here.
 	if strings.Count(token, ".") != 2 || strings.IndexByte(token, '\r') >= 0 || strings.IndexByte(token, '\n') >= 0 {
-		return parts, refusal.New(refusal.MalformedToken, "a signed JWT has 3 parts, not %d", strings.Count(token, ".")+1)
+		return parts, refusal.New(
+			refusal.MalformedToken, "a signed JWT has 3 parts, not %d", strings.Count(token, ".")+1,
+		)
 	}
 	buffer := append(slices.Grow((*scratch)[:0], 2*len(token)), token...)
 	raw := buffer[:len(token):len(token)]
@@ -117,9 +119,13 @@ func parseHeader(text []byte) (header joseHeader, err error) {
 	}
 	switch {
 	case header.Critical != nil || header.Base64 != nil:
-		return header, refusal.New(refusal.Header, "it has crit or b64, but no extensions are supported (RFC 7515 §4.1.11, RFC 7797)")
+		return header, refusal.New(
+			refusal.Header, "it has crit or b64, but no extensions are supported (RFC 7515 §4.1.11, RFC 7797)",
+		)
 	case len(header.KeyID) > maxKeyIDBytes:
-		return header, refusal.New(refusal.Header, "kid has %d bytes; at most %d are accepted", len(header.KeyID), maxKeyIDBytes)
+		return header, refusal.New(
+			refusal.Header, "kid has %d bytes; at most %d are accepted", len(header.KeyID), maxKeyIDBytes,
+		)
 	case header.Algorithm == "":
 		return header, refusal.New(refusal.Header, "alg is missing")
 	}

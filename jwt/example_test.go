@@ -26,7 +26,9 @@ func verifierFor(keys ...*jwt.Key) *jwt.Verifier {
 	if err != nil {
 		panic(err)
 	}
-	verifier, err := jwt.NewVerifier(jwt.VerifierConfig{Issuers: []jwt.Issuer{{Keys: []jwt.KeySource{set}, Algorithms: set.Algorithms()}}})
+	verifier, err := jwt.NewVerifier(jwt.VerifierConfig{
+		Issuers: []jwt.Issuer{{Keys: []jwt.KeySource{set}, Algorithms: set.Algorithms()}},
+	})
 	if err != nil {
 		panic(err)
 	}
@@ -51,7 +53,9 @@ func ExampleNewSecretKey() {
 	if err != nil {
 		panic(err)
 	}
-	verifier, err := jwt.NewVerifier(jwt.VerifierConfig{Issuers: []jwt.Issuer{{Keys: []jwt.KeySource{set}, Algorithms: []string{"HS256"}}}})
+	verifier, err := jwt.NewVerifier(jwt.VerifierConfig{
+		Issuers: []jwt.Issuer{{Keys: []jwt.KeySource{set}, Algorithms: []string{"HS256"}}},
+	})
 	if err != nil {
 		panic(err)
 	}
@@ -125,7 +129,8 @@ func Example_middleware() {
 	}
 	defer keys.Close()
 	verifier, err := jwt.NewVerifier(jwt.VerifierConfig{Issuers: []jwt.Issuer{{
-		Name: "https://id.example.com", Keys: []jwt.KeySource{keys}, Algorithms: []string{"RS256"}, Audience: []string{"https://api.example.com"},
+		Name: "https://id.example.com", Keys: []jwt.KeySource{keys},
+		Algorithms: []string{"RS256"}, Audience: []string{"https://api.example.com"},
 	}}})
 	if err != nil {
 		panic(err)

@@ -31,7 +31,9 @@ func fuzzVerifier(f *testing.F) *jwt.Verifier {
 	if err != nil {
 		f.Fatal(err)
 	}
-	v, err := jwt.NewVerifier(jwt.VerifierConfig{Issuers: []jwt.Issuer{{Keys: []jwt.KeySource{set}, Algorithms: set.Algorithms()}}})
+	v, err := jwt.NewVerifier(jwt.VerifierConfig{
+		Issuers: []jwt.Issuer{{Keys: []jwt.KeySource{set}, Algorithms: set.Algorithms()}},
+	})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -89,7 +91,10 @@ func FuzzHeader(f *testing.F) {
 		var parameters map[string]stdjson.RawMessage
 		if err := stdjson.Unmarshal([]byte(header), &parameters); err == nil {
 			// These are never looked at here, and parsed by go-jose.
-			for _, name := range []string{"jwk", "x5c", "x5t", "x5t#S256", "jku", "x5u", "nonce", "cty", "enc", "zip", "epk", "apu", "apv", "p2s", "p2c", "iv", "tag"} {
+			for _, name := range []string{
+				"jwk", "x5c", "x5t", "x5t#S256", "jku", "x5u", "nonce", "cty",
+				"enc", "zip", "epk", "apu", "apv", "p2s", "p2c", "iv", "tag",
+			} {
 				for given := range parameters {
 					if strings.EqualFold(given, name) {
 						return

@@ -75,7 +75,9 @@ func (k *Key) verify(algorithm string, signingInput, signature []byte) error {
 		if pkcs1 {
 			return rsa.VerifyPKCS1v15(public, hash, digest.Sum(nil), signature)
 		}
-		return rsa.VerifyPSS(public, hash, digest.Sum(nil), signature, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash})
+		return rsa.VerifyPSS(public, hash, digest.Sum(nil), signature, &rsa.PSSOptions{
+			SaltLength: rsa.PSSSaltLengthEqualsHash,
+		})
 	}
 	return verifier.Verify(signingInput, signature, k.Material)
 }
@@ -121,7 +123,8 @@ func newKey(id string, material any, algorithms []string) (*Key, error) {
 // `public_key`.
 func NewSecretKey(secret []byte) (*Key, error) {
 	if LooksLikeKey(secret) {
-		return nil, errors.New("the secret is a PEM, DER, SSH or JWK key; set a public key with `public_key`, because anybody could sign tokens if it were the secret")
+		return nil, errors.New("the secret is a PEM, DER, SSH or JWK key; " +
+			"set a public key with `public_key`, because anybody could sign tokens if it were the secret")
 	}
 	var algorithms []string
 	for _, a := range []struct {
@@ -133,7 +136,10 @@ func NewSecretKey(secret []byte) (*Key, error) {
 		}
 	}
 	if algorithms == nil {
-		return nil, fmt.Errorf("the secret has a length of %d; HS256 requires at least 32 bytes, HS384 48, HS512 64: %s", len(secret), SecretBytesHint)
+		return nil, fmt.Errorf(
+			"the secret has a length of %d; HS256 requires at least 32 bytes, HS384 48, HS512 64: %s",
+			len(secret), SecretBytesHint,
+		)
 	}
 	return newKey("", bytes.Clone(secret), algorithms)
 }

@@ -51,7 +51,9 @@ func ParsePublicKeys(text string) ([]*Key, error) {
 	}
 	der, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(text), ""))
 	if err != nil || len(der) == 0 {
-		return nil, errors.New("neither PEM (-----BEGIN PUBLIC KEY-----) nor a JWK ({\"kty\": …}) nor base64 of a public key")
+		return nil, errors.New(
+			"neither PEM (-----BEGIN PUBLIC KEY-----) nor a JWK ({\"kty\": …}) nor base64 of a public key",
+		)
 	}
 	return parseDER("PUBLIC KEY", der)
 }
@@ -79,7 +81,8 @@ var pemBlock = regexp.MustCompile(`(?s)-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END
 func parsePEM(text string) ([]*Key, error) {
 	block, err := DecodePEM(text)
 	if strings.HasSuffix(block.Type, "PRIVATE KEY") {
-		return nil, errors.New("it is a private key; use only the public part (`openssl pkey -in key.pem -pubout`) and keep the private key away from this server")
+		return nil, errors.New("it is a private key; use only the public part (`openssl pkey -in key.pem -pubout`) " +
+			"and keep the private key away from this server")
 	}
 	if err != nil {
 		return nil, err
@@ -92,9 +95,14 @@ func parsePEM(text string) ([]*Key, error) {
 // in environment variables or indented Caddyfiles often lose their line breaks. The EC
 // parameters that openssl writes before a key are ignored: the key itself names the curve.
 func DecodePEM(text string) (block pem.Block, err error) {
-	blocks := slices.DeleteFunc(pemBlock.FindAllStringSubmatch(text, -1), func(block []string) bool { return block[1] == "EC PARAMETERS" })
+	blocks := slices.DeleteFunc(pemBlock.FindAllStringSubmatch(text, -1), func(block []string) bool {
+		return block[1] == "EC PARAMETERS"
+	})
 	if len(blocks) != 1 {
-		return block, fmt.Errorf("it contains %d complete PEM blocks, not one; of a certificate chain, use only the leaf certificate", len(blocks))
+		return block, fmt.Errorf(
+			"it contains %d complete PEM blocks, not one; of a certificate chain, use only the leaf certificate",
+			len(blocks),
+		)
 	}
 	block.Type = blocks[0][1]
 	body := strings.Join(strings.Fields(strings.ReplaceAll(blocks[0][2], `\n`, "\n")), "")
@@ -139,7 +147,9 @@ func ParseJWK(text []byte) (*Key, error) {
 	}
 	switch parsed.(type) {
 	case jwk.SymmetricKey:
-		return nil, errors.New("it is symmetric (kty oct), and a secret does not belong in a public key set; set it with `secret`")
+		return nil, errors.New(
+			"it is symmetric (kty oct), and a secret does not belong in a public key set; set it with `secret`",
+		)
 	case jwk.RSAPrivateKey, jwk.ECDSAPrivateKey, jwk.OKPPrivateKey:
 		return nil, errors.New("it is a private key; use only its public part")
 	}
@@ -159,7 +169,9 @@ func ParseJWK(text []byte) (*Key, error) {
 	}
 	if own := parsed.Algorithm().String(); own != "" {
 		if !slices.Contains(algorithms, own) {
-			return nil, fmt.Errorf("its alg is %s, but its type only allows %s", refusal.Quoted(own), strings.Join(algorithms, ", "))
+			return nil, fmt.Errorf(
+				"its alg is %s, but its type only allows %s", refusal.Quoted(own), strings.Join(algorithms, ", "),
+			)
 		}
 		algorithms = []string{own}
 	}
@@ -197,7 +209,10 @@ func ParseKeySet(text []byte) (keys []*Key, unused []error, err error) {
 		}
 	}
 	if number := holders[""]; number > maxKeysWithoutID {
-		unused = append(unused, fmt.Errorf("%d keys have no key ID, more than %d; each of them would have to be tried for every token", number, maxKeysWithoutID))
+		unused = append(unused, fmt.Errorf(
+			"%d keys have no key ID, more than %d; each of them would have to be tried for every token",
+			number, maxKeysWithoutID,
+		))
 	}
 	keys = slices.DeleteFunc(keys, func(k *Key) bool {
 		return k.id != "" && holders[k.id] > 1 || k.id == "" && holders[""] > maxKeysWithoutID

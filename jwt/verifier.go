@@ -97,7 +97,8 @@ func NewVerifier(config VerifierConfig) (*Verifier, error) {
 		case len(issuer.Keys) == 0 || len(issuer.Algorithms) == 0:
 			return nil, fmt.Errorf("issuer %q has no keys or no algorithms", issuer.Name)
 		case issuer.Name == "" && len(config.Issuers) > 1:
-			return nil, errors.New("there are several issuers (accounts count as one), and one of them has no name; each needs a name, because the iss of a token selects its issuer")
+			return nil, errors.New("there are several issuers (accounts count as one), and one of them has no name; " +
+				"each needs a name, because the iss of a token selects its issuer")
 		case issuer.Name == "":
 			v.anyone = issuer
 		case v.issuers[issuer.Name] != nil:
@@ -139,7 +140,10 @@ func (v *Verifier) Verify(ctx context.Context, token string, now time.Time) (*To
 		return nil, err
 	}
 	if !slices.Contains(issuer.Algorithms, header.Algorithm) {
-		return nil, refusal.New(refusal.Algorithm, "alg is %s; accepted: %s", refusal.Quoted(header.Algorithm), strings.Join(issuer.Algorithms, ", "))
+		return nil, refusal.New(
+			refusal.Algorithm, "alg is %s; accepted: %s",
+			refusal.Quoted(header.Algorithm), strings.Join(issuer.Algorithms, ", "),
+		)
 	}
 	if err := checkType(header.Type, issuer.TokenType); err != nil {
 		return nil, err
@@ -222,9 +226,15 @@ func verifySignature(ctx context.Context, issuer *Issuer, header joseHeader, par
 		}
 	}
 	if found {
-		return nil, refusal.New(refusal.Signature, "no %s key of issuer %q verifies it; kid is %s", header.Algorithm, issuer.Name, refusal.Quoted(header.KeyID))
+		return nil, refusal.New(
+			refusal.Signature, "no %s key of issuer %q verifies it; kid is %s",
+			header.Algorithm, issuer.Name, refusal.Quoted(header.KeyID),
+		)
 	}
-	return nil, refusal.New(refusal.UnknownKey, "issuer %q has no %s key for kid %s", issuer.Name, header.Algorithm, refusal.Quoted(header.KeyID))
+	return nil, refusal.New(
+		refusal.UnknownKey, "issuer %q has no %s key for kid %s",
+		issuer.Name, header.Algorithm, refusal.Quoted(header.KeyID),
+	)
 }
 
 // checkTimes checks exp, nbf and iat (RFC 7519 §4.1.4 to §4.1.6). It returns when the token
@@ -252,7 +262,9 @@ func (v *Verifier) checkTimes(claims Claims, now time.Time) (begins, expiry floa
 		case !ok:
 			return 0, 0, refusal.New(refusal.Claims, "%s is not a finite number", name)
 		case date-v.leeway > at:
-			return 0, 0, refusal.New(refusal.NotYetValid, "%s is %.0f s in the future; the leeway is %.0f s", name, date-at, v.leeway)
+			return 0, 0, refusal.New(
+				refusal.NotYetValid, "%s is %.0f s in the future; the leeway is %.0f s", name, date-at, v.leeway,
+			)
 		default:
 			begins = max(begins, date-v.leeway)
 		}
@@ -301,7 +313,9 @@ func (v *Verifier) userID(claims Claims) (string, error) {
 		}
 	}
 	if _, present := claims["events"]; present {
-		return "", refusal.New(refusal.TokenType, "it has the claim events, so it is a security event token or a logout token")
+		return "", refusal.New(
+			refusal.TokenType, "it has the claim events, so it is a security event token or a logout token",
+		)
 	}
 	for _, path := range v.config.UserID {
 		value, _ := claims.Lookup(path)

@@ -53,7 +53,9 @@ func (r *refresher) use(kind int, token string) (got scenario.Answered) {
 	var request *http.Request
 	switch kind {
 	case byJSON:
-		request, _ = http.NewRequest(http.MethodPost, url1+"/auth/refresh", strings.NewReader(`{"refreshToken":"`+token+`"}`))
+		request, _ = http.NewRequest(
+			http.MethodPost, url1+"/auth/refresh", strings.NewReader(`{"refreshToken":"`+token+`"}`),
+		)
 		request.Header.Set("Content-Type", "application/json")
 	case byCookie:
 		request, _ = http.NewRequest(http.MethodGet, url1+"/auth/whoami", nil)
@@ -104,7 +106,8 @@ const (
 // nodes are killed, under clients of two nodes that refresh: by JSON, by cookies and at the OpenID
 // Provider. A client that gets no answer sends the same token again, to the other node.
 func TestScenarioLostAnswers(t *testing.T) {
-	seen := scenario.Promise(t, "clients that send the same token again, however long the fault: 0 sessions ended, 0 tokens of an answer refused")
+	seen := scenario.Promise(t, "clients that send the same token again, however long the fault: 0 sessions ended, "+
+		"0 tokens of an answer refused")
 	s := start(t)
 	dsn := s.database("lost_answers")
 	limits := ""
@@ -140,7 +143,9 @@ func TestScenarioLostAnswers(t *testing.T) {
 	var first []scenario.Answered
 	clients := scenario.Length(9, 24)
 	v := newVisitor(t)
-	if status, _, body := v.ask(nodes[0], "/auth/signup", url.Values{"email": {"alice@example.com"}, "password": {sitetest.GoodPassword}}); status != 303 {
+	if status, _, body := v.ask(nodes[0], "/auth/signup", url.Values{
+		"email": {"alice@example.com"}, "password": {sitetest.GoodPassword},
+	}); status != 303 {
 		t.Fatalf("sign-up: %d %s", status, body)
 	}
 	for i := range clients {
@@ -152,7 +157,9 @@ func TestScenarioLostAnswers(t *testing.T) {
 		if status != 200 {
 			t.Fatalf("log-in: %d %v", status, given)
 		}
-		first = append(first, scenario.Answered{AccessToken: given["token"].(string), RefreshToken: given["refreshToken"].(string)})
+		first = append(first, scenario.Answered{
+			AccessToken: given["token"].(string), RefreshToken: given["refreshToken"].(string),
+		})
 	}
 	each := make([]*refresher, clients)
 	for i := range each {
@@ -167,7 +174,8 @@ func TestScenarioLostAnswers(t *testing.T) {
 		before, _ := load.GoOn(nil)
 		sitetest.Eventually(t, "all clients refresh", func() bool { _, all := load.GoOn(before); return all })
 	}
-	long := scenario.Length(4*time.Second, 25*time.Second) // longer than each time-out, and the last with 10 seconds more
+	// longer than each time-out, and the last with 10 seconds more
+	long := scenario.Length(4*time.Second, 25*time.Second)
 	goesOn()
 
 	stopped := s.processes()
@@ -212,7 +220,11 @@ func TestScenarioLostAnswers(t *testing.T) {
 		status, _ := nodes[client%2].send("GET", path, token, nil)
 		return status == 200
 	})
-	seen("stopped for %s, a standby away for %s, %d × stop -m immediate, %d × all backends terminated, %d × kill -9 of a node by turns", long, max(long, 13*time.Second), crashes, terminated, kills)
+	seen(
+		"stopped for %s, a standby away for %s, %d × stop -m immediate, %d × all backends terminated, "+
+			"%d × kill -9 of a node by turns",
+		long, max(long, 13*time.Second), crashes, terminated, kills,
+	)
 	seen("%s", told)
 }
 
@@ -220,10 +232,16 @@ func TestScenarioLostAnswers(t *testing.T) {
 func openIDTokens(t *testing.T, v *visitor, n *node) scenario.Answered {
 	t.Helper()
 	const verifier = "a-code-verifier-that-is-long-enough-for-rfc-7636"
-	request := url.Values{"client_id": {"app"}, "redirect_uri": {"https://app.example/callback"}, "response_type": {"code"}, "scope": {"openid"}, "state": {"x"},
-		"code_challenge": {sitetest.Challenge(verifier)}, "code_challenge_method": {"S256"}}
+	request := url.Values{
+		"client_id": {"app"}, "redirect_uri": {"https://app.example/callback"},
+		"response_type": {"code"}, "scope": {"openid"}, "state": {"x"},
+		"code_challenge": {sitetest.Challenge(verifier)}, "code_challenge_method": {"S256"},
+	}
 	_, location, body := v.ask(n, "/oidc/authorize?"+request.Encode(), nil)
-	_, _, text := v.ask(n, "/oidc/token", url.Values{"grant_type": {"authorization_code"}, "client_id": {"app"}, "code": {location.Query().Get("code")}, "redirect_uri": {"https://app.example/callback"}, "code_verifier": {verifier}})
+	_, _, text := v.ask(n, "/oidc/token", url.Values{
+		"grant_type": {"authorization_code"}, "client_id": {"app"}, "code": {location.Query().Get("code")},
+		"redirect_uri": {"https://app.example/callback"}, "code_verifier": {verifier},
+	})
 	var given struct {
 		AccessToken  string `json:"access_token"`
 		RefreshToken string `json:"refresh_token"`

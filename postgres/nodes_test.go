@@ -24,7 +24,8 @@ type node struct {
 
 // accountsOnly is a site with accounts in the database.
 func accountsOnly(dsn, more string) string {
-	return fmt.Sprintf("jwt /todos/* {\n accounts {\n signup open\n store postgres %q\n hash_queue 1000\n%s\n}\n}\n respond /todos/* ok", dsn, more)
+	return fmt.Sprintf("jwt /todos/* {\n accounts {\n signup open\n store postgres %q\n hash_queue 1000\n%s\n}\n}\n"+
+		" respond /todos/* ok", dsn, more)
 }
 
 // startNodes runs Caddys with the same site, and one storage.
@@ -46,7 +47,9 @@ func startNodes(t *testing.T, number int, site string) (nodes []*node) {
 // all nodes in the folder.
 func newNode(t *testing.T, dir, name, site string) *node {
 	t.Helper()
-	return &node{Process: sitetest.NewProcess(t, dir, "-"+name, sitetest.FreeAddress(t), "servers {\n trusted_proxies static private_ranges\n}", site)}
+	return &node{Process: sitetest.NewProcess(
+		t, dir, "-"+name, sitetest.FreeAddress(t), "servers {\n trusted_proxies static private_ranges\n}", site,
+	)}
 }
 
 func (n *node) mustAnswer() {
@@ -71,7 +74,8 @@ func (n *node) send(method, path, token string, body any) (status int, object ma
 
 // Two nodes on one database behave as one.
 func TestScenarioTwoNodes(t *testing.T) {
-	seen := scenario.Promise(t, "one of many sign-ups of an address is made, many uses of a refresh token give one successor; a log-out is known at the other node within 1 s")
+	seen := scenario.Promise(t, "one of many sign-ups of an address is made, many uses of a refresh token give one "+
+		"successor; a log-out is known at the other node within 1 s")
 	s := start(t)
 	nodes := startNodes(t, 2, accountsOnly(s.database("two_nodes"), "throttle off"))
 	a, b := nodes[0], nodes[1]
@@ -80,7 +84,9 @@ func TestScenarioTwoNodes(t *testing.T) {
 	var made, taken atomic.Int64
 	for i := range 20 {
 		all.Go(func() {
-			switch status, body := nodes[i%2].send("POST", "/auth/signup", "", sitetest.CredentialsOf("alice@example.com")); status {
+			switch status, body := nodes[i%2].send(
+				"POST", "/auth/signup", "", sitetest.CredentialsOf("alice@example.com"),
+			); status {
 			case 201:
 				made.Add(1)
 			case 409:
@@ -107,7 +113,9 @@ func TestScenarioTwoNodes(t *testing.T) {
 	successors := make(map[any]int)
 	for i := range 40 {
 		all.Go(func() {
-			status, got := nodes[i%2].send("POST", "/auth/refresh", "", map[string]any{"refreshToken": given["refreshToken"]})
+			status, got := nodes[i%2].send("POST", "/auth/refresh", "", map[string]any{
+				"refreshToken": given["refreshToken"],
+			})
 			if status != 200 {
 				t.Errorf("refresh: %d %v", status, got)
 			}
@@ -121,11 +129,15 @@ func TestScenarioTwoNodes(t *testing.T) {
 		t.Errorf("40 uses of a refresh token gave %d successors", len(successors))
 	}
 	for successor := range successors {
-		if status, body := b.send("POST", "/auth/refresh", "", map[string]any{"refreshToken": successor}); status != 200 {
+		if status, body := b.send(
+			"POST", "/auth/refresh", "", map[string]any{"refreshToken": successor},
+		); status != 200 {
 			t.Errorf("the successor: %d %v", status, body)
 		}
 	}
-	if status, _ := a.send("POST", "/auth/refresh", "", map[string]any{"refreshToken": given["refreshToken"]}); status != 401 {
+	if status, _ := a.send("POST", "/auth/refresh", "", map[string]any{
+		"refreshToken": given["refreshToken"],
+	}); status != 401 {
 		t.Errorf("a refresh token whose successor was used: %d", status)
 	}
 
@@ -149,7 +161,10 @@ func TestScenarioTwoNodes(t *testing.T) {
 	if status, _ := b.send("POST", "/auth/login", "", sitetest.CredentialsOf("alice@example.com")); status != 401 {
 		t.Errorf("a disabled user logs in: %d", status)
 	}
-	seen("%d of 20 sign-ups made; 40 refreshes gave %d successor; a log-out known after %s, a disabled user after %s", made.Load(), len(successors), loggedOut, disabled)
+	seen(
+		"%d of 20 sign-ups made; 40 refreshes gave %d successor; a log-out known after %s, a disabled user after %s",
+		made.Load(), len(successors), loggedOut, disabled,
+	)
 }
 
 // refusedBy waits until nodes refuse a token, and tells how long that was.
@@ -157,7 +172,10 @@ func refusedBy(t *testing.T, after, token string, nodes ...*node) time.Duration 
 	t.Helper()
 	since := time.Now()
 	for _, n := range nodes {
-		sitetest.Eventually(t, "a node refuses the token after "+after, func() bool { status, _ := n.send("GET", "/todos/", token, nil); return status == 401 })
+		sitetest.Eventually(t, "a node refuses the token after "+after, func() bool {
+			status, _ := n.send("GET", "/todos/", token, nil)
+			return status == 401
+		})
 	}
 	took := time.Since(since).Round(time.Millisecond)
 	t.Logf("after %s all nodes refuse the token within %s", after, took)
@@ -171,7 +189,9 @@ func refusedBy(t *testing.T, after, token string, nodes ...*node) time.Duration 
 func TestTwoNodesThrottle(t *testing.T) {
 	s := start(t)
 	nodes := startNodes(t, 2, accountsOnly(s.database("throttle"), "throttle 5 15m"))
-	if status, _ := nodes[0].send("POST", "/auth/signup", "", sitetest.CredentialsOf("alice@example.com")); status != 201 {
+	if status, _ := nodes[0].send(
+		"POST", "/auth/signup", "", sitetest.CredentialsOf("alice@example.com"),
+	); status != 201 {
 		t.Fatal(status)
 	}
 	at := func(i int, address string) *node {
@@ -181,12 +201,16 @@ func TestTwoNodesThrottle(t *testing.T) {
 	}
 	home := "198.51.100.1"
 	for i := range 12 { // a right password forgives, at both
-		if status, body := at(i, home).send("POST", "/auth/login", "", sitetest.CredentialsOf("alice@example.com")); status != 200 {
+		if status, body := at(i, home).send(
+			"POST", "/auth/login", "", sitetest.CredentialsOf("alice@example.com"),
+		); status != 200 {
 			t.Fatalf("control: %d %v", status, body)
 		}
 	}
 	guess := func(i int, address string) (status int) {
-		status, _ = at(i, address).send("POST", "/auth/login", "", map[string]string{"email": "alice@example.com", "password": "a wrong password"})
+		status, _ = at(i, address).send("POST", "/auth/login", "", map[string]string{
+			"email": "alice@example.com", "password": "a wrong password",
+		})
 		return status
 	}
 	var all sync.WaitGroup
@@ -205,7 +229,9 @@ func TestTwoNodesThrottle(t *testing.T) {
 	}
 	all.Wait()
 	if wrong.Load() != 5 || throttled.Load() != 15 {
-		t.Errorf("of 20 guesses at two nodes %d were made and %d throttled; 5 may be made", wrong.Load(), throttled.Load())
+		t.Errorf(
+			"of 20 guesses at two nodes %d were made and %d throttled; 5 may be made", wrong.Load(), throttled.Load(),
+		)
 	}
 	// Nor do guesses from everywhere lock her out: her sessions tell both nodes
 	// where she was before.
@@ -214,11 +240,15 @@ func TestTwoNodesThrottle(t *testing.T) {
 			t.Fatalf("a guess of another address: %d", status)
 		}
 	}
-	if status, _ := at(0, "192.0.2.1").send("POST", "/auth/login", "", sitetest.CredentialsOf("alice@example.com")); status != 429 {
+	if status, _ := at(0, "192.0.2.1").send(
+		"POST", "/auth/login", "", sitetest.CredentialsOf("alice@example.com"),
+	); status != 429 {
 		t.Errorf("control: the right password of a stranger: %d", status)
 	}
 	for i := range 2 {
-		if status, body := at(i, home).send("POST", "/auth/login", "", sitetest.CredentialsOf("alice@example.com")); status != 200 {
+		if status, body := at(i, home).send(
+			"POST", "/auth/login", "", sitetest.CredentialsOf("alice@example.com"),
+		); status != 200 {
 			t.Errorf("alice is locked out at node %d: %d %v", i, status, body)
 		}
 	}
@@ -233,7 +263,10 @@ func TestTwoNodesRotateKeys(t *testing.T) {
 	a, b := nodes[0], nodes[1]
 	var verifiers []*node
 	for i, n := range []*node{a, b} {
-		outside := newNode(t, t.TempDir(), fmt.Sprint("outside", i), "jwt {\n issuer caddy-jwt-accounts {\n token_type at+jwt\n jwks "+n.URL+"/auth/jwks.json {\n cooldown 10m\n}\n}\n}\n respond ok")
+		outside := newNode(
+			t, t.TempDir(), fmt.Sprint("outside", i), "jwt {\n issuer caddy-jwt-accounts {\n token_type at+jwt\n jwks "+
+				n.URL+"/auth/jwks.json {\n cooldown 10m\n}\n}\n}\n respond ok",
+		)
 		outside.Start()
 		outside.mustAnswer()
 		verifiers = append(verifiers, outside)
@@ -287,7 +320,8 @@ func TestDatabaseAway(t *testing.T) {
 	_, given := n.send("POST", "/auth/login", "", sitetest.CredentialsOf("alice@example.com"))
 	token := given["token"].(string)
 	s.run("pg_ctl", "-D", s.dir+"/data", "-m", "immediate", "stop")
-	if status, body := n.send("POST", "/auth/login", "", sitetest.CredentialsOf("alice@example.com")); status != 503 || !strings.Contains(fmt.Sprint(body), "store_unavailable") {
+	if status, body := n.send("POST", "/auth/login", "", sitetest.CredentialsOf("alice@example.com")); status != 503 ||
+		!strings.Contains(fmt.Sprint(body), "store_unavailable") {
 		t.Errorf("log-in without a database: %d %v", status, body)
 	}
 	for range 50 {
@@ -356,8 +390,12 @@ func TestTwoNodesWithoutNotify(t *testing.T) {
 	s := start(t)
 	s.database("silent")
 	host, port, _ := net.SplitHostPort(s.without("LISTEN", "NOTIFY"))
-	nodes := startNodes(t, 2, accountsOnly("host="+host+" port="+port+" user=test dbname=silent sslmode=disable", "throttle off"))
-	if status, body := nodes[0].send("POST", "/auth/signup", "", sitetest.CredentialsOf("alice@example.com")); status != 201 {
+	nodes := startNodes(
+		t, 2, accountsOnly("host="+host+" port="+port+" user=test dbname=silent sslmode=disable", "throttle off"),
+	)
+	if status, body := nodes[0].send(
+		"POST", "/auth/signup", "", sitetest.CredentialsOf("alice@example.com"),
+	); status != 201 {
 		t.Fatalf("%d %v", status, body)
 	}
 	for range 3 {

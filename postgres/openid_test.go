@@ -61,12 +61,17 @@ func TestTwoNodesOpenID(t *testing.T) {
 	}`, s.database("openid"), receiver.URL))
 	a, b := nodes[0], nodes[1]
 	v := newVisitor(t)
-	if status, _, body := v.ask(a, "/auth/signup", url.Values{"email": {"alice@example.com"}, "password": {sitetest.GoodPassword}}); status != 303 {
+	if status, _, body := v.ask(a, "/auth/signup", url.Values{
+		"email": {"alice@example.com"}, "password": {sitetest.GoodPassword},
+	}); status != 303 {
 		t.Fatalf("sign-up: %d %s", status, body)
 	}
 	request := func(client string) url.Values {
-		return url.Values{"client_id": {client}, "redirect_uri": {"https://" + client + ".example/callback"}, "response_type": {"code"}, "scope": {"openid"}, "state": {"x"},
-			"code_challenge": {sitetest.Challenge(verifier)}, "code_challenge_method": {"S256"}}
+		return url.Values{
+			"client_id": {client}, "redirect_uri": {"https://" + client + ".example/callback"},
+			"response_type": {"code"}, "scope": {"openid"}, "state": {"x"},
+			"code_challenge": {sitetest.Challenge(verifier)}, "code_challenge_method": {"S256"},
+		}
 	}
 	codeAt := func(n *node, path, client string) string {
 		t.Helper()
@@ -111,7 +116,10 @@ func TestTwoNodesOpenID(t *testing.T) {
 		return status
 	}
 	exchange := func(code, client string) url.Values {
-		return url.Values{"grant_type": {"authorization_code"}, "client_id": {client}, "code": {code}, "redirect_uri": {"https://" + client + ".example/callback"}, "code_verifier": {verifier}}
+		return url.Values{
+			"grant_type": {"authorization_code"}, "client_id": {client}, "code": {code},
+			"redirect_uri": {"https://" + client + ".example/callback"}, "code_verifier": {verifier},
+		}
 	}
 
 	tokens := once("a code", exchange(codeAt(a, "/oidc/authorize?"+request("app").Encode(), "app"), "app"))
@@ -125,7 +133,9 @@ func TestTwoNodesOpenID(t *testing.T) {
 	if status != 200 || userinfo(a, tokens["access_token"]) != 200 || userinfo(b, tokens["access_token"]) != 200 {
 		t.Fatalf("control: a code of one node at the other: %d %v", status, tokens)
 	}
-	form := url.Values{"grant_type": {"refresh_token"}, "client_id": {"app"}, "refresh_token": {tokens["refresh_token"].(string)}}
+	form := url.Values{
+		"grant_type": {"refresh_token"}, "client_id": {"app"}, "refresh_token": {tokens["refresh_token"].(string)},
+	}
 	var all sync.WaitGroup
 	var mu sync.Mutex
 	successors := make(map[any]int)
@@ -144,7 +154,9 @@ func TestTwoNodesOpenID(t *testing.T) {
 	if len(successors) != 1 {
 		t.Errorf("100 uses of a refresh token at two nodes gave %d successors", len(successors))
 	}
-	if status, got := tokenAt(b, url.Values{"grant_type": {"refresh_token"}, "client_id": {"app"}, "refresh_token": {tokens["refresh_token"].(string)}}); status != 200 {
+	if status, got := tokenAt(b, url.Values{
+		"grant_type": {"refresh_token"}, "client_id": {"app"}, "refresh_token": {tokens["refresh_token"].(string)},
+	}); status != 200 {
 		t.Errorf("the successor: %d %v", status, got)
 	}
 	if status, _ := tokenAt(a, form); status != 400 {
@@ -159,18 +171,25 @@ func TestTwoNodesOpenID(t *testing.T) {
 	if err := json.Unmarshal([]byte(body), &pushed); err != nil {
 		t.Fatal(body)
 	}
-	codeAt(b, "/oidc/authorize?"+url.Values{"client_id": {"app"}, "request_uri": {pushed["request_uri"].(string)}}.Encode(), "app")
+	codeAt(b, "/oidc/authorize?"+url.Values{
+		"client_id": {"app"}, "request_uri": {pushed["request_uri"].(string)},
+	}.Encode(), "app")
 
 	// A log-in that waits at one node goes on at the other.
 	w := newVisitor(t)
 	_, login, _ := w.ask(a, "/oidc/authorize?"+request("app").Encode(), nil)
-	_, back, body := w.ask(b, "/auth/login", url.Values{"email": {"alice@example.com"}, "password": {sitetest.GoodPassword}, "return_to": {login.Query().Get("return_to")}})
+	_, back, body := w.ask(b, "/auth/login", url.Values{
+		"email": {"alice@example.com"}, "password": {sitetest.GoodPassword},
+		"return_to": {login.Query().Get("return_to")},
+	})
 	if _, to, _ := w.ask(a, back.String(), nil); to.Query().Get("code") == "" {
 		t.Errorf("the log-in leads to %s, %s %s", to, back, body)
 	}
 
 	// Clients of the store are known at all nodes at once, and gone at once.
-	a.Command("client", "add", "--public", "--consent", "never", "--redirect-uri", "https://wiki.example/callback", "wiki")
+	a.Command(
+		"client", "add", "--public", "--consent", "never", "--redirect-uri", "https://wiki.example/callback", "wiki",
+	)
 	code := codeAt(b, "/oidc/authorize?"+request("wiki").Encode(), "wiki")
 	status, ofWiki := tokenAt(a, exchange(code, "wiki"))
 	if status != 200 {
@@ -190,7 +209,9 @@ func TestTwoNodesOpenID(t *testing.T) {
 				t.Errorf("%s: %d %s", path, status, body)
 			}
 		}
-		for path, form := range map[string]url.Values{"/oidc/token": {"client_id": {"\xff"}}, "/oidc/revoke": {"client_id": {"app"}, "token": {"\x00~a~b"}}} {
+		for path, form := range map[string]url.Values{
+			"/oidc/token": {"client_id": {"\xff"}}, "/oidc/revoke": {"client_id": {"app"}, "token": {"\x00~a~b"}},
+		} {
 			if status, _, body := v.ask(n, path, form); status >= 500 {
 				t.Errorf("%s %q: %d %s", path, form, status, body)
 			}
@@ -236,16 +257,22 @@ func TestOpenIDWithoutADatabase(t *testing.T) {
 	}`, dsn)
 	n := startNodes(t, 1, site)[0]
 	v := newVisitor(t)
-	if status, _, body := v.ask(n, "/auth/signup", url.Values{"email": {"alice@example.com"}, "password": {sitetest.GoodPassword}}); status != 303 {
+	if status, _, body := v.ask(n, "/auth/signup", url.Values{
+		"email": {"alice@example.com"}, "password": {sitetest.GoodPassword},
+	}); status != 303 {
 		t.Fatalf("sign-up: %d %s", status, body)
 	}
-	const request = "/oidc/authorize?client_id=app&redirect_uri=https%3A%2F%2FApp.example%2Fcallback&response_type=code&scope=openid&state=x&code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM&code_challenge_method=S256"
+	const request = "/oidc/authorize?client_id=app&redirect_uri=https%3A%2F%2FApp.example%2Fcallback&" +
+		"response_type=code&scope=openid&state=x&code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM&" +
+		"code_challenge_method=S256"
 	if _, to, body := v.ask(n, request+"&prompt=none", nil); to.Query().Get("code") == "" {
 		t.Fatalf("control: %s %s", to, body)
 	}
 	cors := func(method, path string) (status int, allowed, body string) {
 		t.Helper()
-		r, _ := http.NewRequest(method, n.URL+path, strings.NewReader("client_id=app&grant_type=refresh_token&refresh_token=a~b~c"))
+		r, _ := http.NewRequest(
+			method, n.URL+path, strings.NewReader("client_id=app&grant_type=refresh_token&refresh_token=a~b~c"),
+		)
 		r.Header.Set("Origin", "https://app.example")
 		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		if method == http.MethodOptions {
@@ -264,25 +291,36 @@ func TestOpenIDWithoutADatabase(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	if _, err := db.Exec(`INSERT INTO records (kind, id, owner, value, expires_at, version) SELECT 'store copy', 'progress', '', '{"table":0}', MAX(expires_at), 1 FROM records`); err != nil {
+	if _, err := db.Exec(
+		`INSERT INTO records (kind, id, owner, value, expires_at, version) SELECT 'store copy', 'progress', '', '{"table":0}', MAX(expires_at), 1 FROM records`,
+	); err != nil {
 		t.Fatal(err)
 	}
 	s.run("pg_ctl", "-D", s.dir+"/data", "-m", "immediate", "stop")
-	for _, path := range []string{request, "/oidc/device?user_code=BBBB-BBBB", "/oidc/applications", "/oidc/logout", "/oidc/consent?interaction=x"} {
+	for _, path := range []string{
+		request, "/oidc/device?user_code=BBBB-BBBB", "/oidc/applications",
+		"/oidc/logout", "/oidc/consent?interaction=x",
+	} {
 		if status, _, body := v.ask(n, path, nil); status != 503 || !strings.Contains(body, "<h1>") {
 			t.Errorf("%s: %d %s", path, status, body)
 		}
 	}
-	if _, to, body := v.ask(n, request+"&prompt=none", nil); to.Query().Get("error") != "temporarily_unavailable" || to.Query().Get("state") != "x" {
+	if _, to, body := v.ask(n, request+"&prompt=none", nil); to.Query().Get("error") != "temporarily_unavailable" ||
+		to.Query().Get("state") != "x" {
 		t.Errorf("in the background: %s %s", to, body)
 	}
-	if status, allowed, body := cors(http.MethodPost, "/oidc/token"); status != 503 || allowed != "https://app.example" || !strings.Contains(body, "temporarily_unavailable") {
+	if status, allowed, body := cors(http.MethodPost, "/oidc/token"); status != 503 ||
+		allowed != "https://app.example" || !strings.Contains(body, "temporarily_unavailable") {
 		t.Errorf("a page of a client: %d %q %s", status, allowed, body)
 	}
-	if status, allowed, _ := cors(http.MethodOptions, "/oidc/token"); status != 204 || allowed != "https://app.example" {
+	if status, allowed, _ := cors(http.MethodOptions, "/oidc/token"); status != 204 ||
+		allowed != "https://app.example" {
 		t.Errorf("its preflight: %d %q", status, allowed)
 	}
-	if _, _, body := v.ask(n, "/metrics", nil); !strings.Contains(body, `reason="store_unavailable",result="refused"}`) || strings.Contains(body, `reason="store_unavailable",result="refused"} 0`) {
+	if _, _, body := v.ask(n, "/metrics", nil); !strings.Contains(
+		body, `reason="store_unavailable",result="refused"}`,
+	) ||
+		strings.Contains(body, `reason="store_unavailable",result="refused"} 0`) {
 		t.Errorf("it is not counted: %s", body)
 	}
 
@@ -291,7 +329,9 @@ func TestOpenIDWithoutADatabase(t *testing.T) {
 	late.AwaitAnswer(func(int) bool { return true })
 	s.begin()
 	signUp := func() int {
-		status, _, _ := v.ask(late, "/auth/signup", url.Values{"email": {"bob@example.com"}, "password": {sitetest.GoodPassword}})
+		status, _, _ := v.ask(late, "/auth/signup", url.Values{
+			"email": {"bob@example.com"}, "password": {sitetest.GoodPassword},
+		})
 		return status
 	}
 	for range 3 { // it is tried again each second

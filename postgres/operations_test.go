@@ -29,7 +29,8 @@ func (s *server) host(t *testing.T, dsn string) (*opstest.Host, *node) {
 }
 
 func operatedSite(store string) string {
-	return "jwt /todos/* {\n accounts {\n signup open\n " + store + "\n throttle off\n hash_queue 1000\n}\n}\n respond /todos/* ok"
+	return "jwt /todos/* {\n accounts {\n signup open\n " + store +
+		"\n throttle off\n hash_queue 1000\n}\n}\n respond /todos/* ok"
 }
 
 // signsUp makes an account, and logs it in.

@@ -26,7 +26,8 @@ func TestPgBouncer(t *testing.T) {
 	s.database("pooled")
 	host, port, _ := net.SplitHostPort(sitetest.FreeAddress(t))
 	config := filepath.Join(s.dir, "pgbouncer.ini")
-	text := fmt.Sprintf("[databases]\npooled = host=%s dbname=pooled user=test\n[pgbouncer]\nlisten_addr = %s\nlisten_port = %s\nauth_type = any\npool_mode = transaction\nunix_socket_dir =\n", s.dir, host, port)
+	text := fmt.Sprintf("[databases]\npooled = host=%s dbname=pooled user=test\n[pgbouncer]\nlisten_addr = %s\n"+
+		"listen_port = %s\nauth_type = any\npool_mode = transaction\nunix_socket_dir =\n", s.dir, host, port)
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -57,15 +58,21 @@ func TestPgBouncer(t *testing.T) {
 	if !strings.Contains(string(docs), options) {
 		t.Errorf("the docs do not have %s", options)
 	}
-	nodes := startNodes(t, 2, accountsOnly("postgres://test@"+net.JoinHostPort(host, port)+"/pooled?sslmode=disable&"+options, "throttle off"))
+	nodes := startNodes(t, 2, accountsOnly(
+		"postgres://test@"+net.JoinHostPort(host, port)+"/pooled?sslmode=disable&"+options, "throttle off",
+	))
 	var all sync.WaitGroup
 	for i := range 20 {
 		all.Go(func() {
 			email := fmt.Sprintf("user%d@example.com", i)
-			if status, body := nodes[i%2].send("POST", "/auth/signup", "", sitetest.CredentialsOf(email)); status != 201 {
+			if status, body := nodes[i%2].send(
+				"POST", "/auth/signup", "", sitetest.CredentialsOf(email),
+			); status != 201 {
 				t.Errorf("sign-up: %d %v", status, body)
 			}
-			if status, body := nodes[1-i%2].send("POST", "/auth/login", "", sitetest.CredentialsOf(email)); status != 200 {
+			if status, body := nodes[1-i%2].send(
+				"POST", "/auth/login", "", sitetest.CredentialsOf(email),
+			); status != 200 {
 				t.Errorf("log-in: %d %v", status, body)
 			}
 		})

@@ -62,7 +62,8 @@ func (s *Store) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the kind
 	args := d.RemainingArgs()
 	if len(args) > 1 {
-		return d.Errf("store postgres takes one DSN; put a DSN of several words in quotes, as in: store postgres \"host=db.example.com dbname=accounts user=caddy\"")
+		return d.Errf("store postgres takes one DSN; put a DSN of several words in quotes, as in: " +
+			"store postgres \"host=db.example.com dbname=accounts user=caddy\"")
 	}
 	if len(args) == 0 {
 		return d.Errf("store postgres takes a DSN, as in: store postgres {env.ACCOUNTS_DSN}")
@@ -97,7 +98,8 @@ func (s *Store) Provision(ctx caddy.Context) error {
 	}
 	s.opened = dsn
 	s.pool = shared.(*pool)
-	s.Connect, s.Explain, s.Retry, s.Revoked, s.Timeout = s.pool.connect, explain, stoodInTheWay, s.pool.tell, settings.callTimeout
+	s.Connect, s.Explain, s.Retry, s.Revoked, s.Timeout = s.pool.connect, explain, stoodInTheWay, s.pool.tell,
+		settings.callTimeout
 	config.AtStart(ctx, func() error {
 		_, _, err := s.pool.connect(ctx)
 		return config.StoreAtStart(ctx, err, known)
@@ -122,7 +124,9 @@ func parseDSN(dsn string) (poolConfig, error) {
 		if err == nil || strings.Contains(err.Error(), dsn) {
 			err = errors.New("it is malformed")
 		}
-		return poolConfig{}, fmt.Errorf("the DSN is not valid (%w); write postgres://user:password@host:5432/name or host=… user=…", err)
+		return poolConfig{}, fmt.Errorf(
+			"the DSN is not valid (%w); write postgres://user:password@host:5432/name or host=… user=…", err,
+		)
 	}
 	config := poolConfig{connection: connection, connections: defaultConnections}
 	if text, given := connection.RuntimeParams["pool_max_conns"]; given {
@@ -133,7 +137,9 @@ func parseDSN(dsn string) (poolConfig, error) {
 	}
 	for name := range connection.RuntimeParams {
 		if strings.HasPrefix(name, "pool_") {
-			return config, fmt.Errorf("dsn: %s is not supported; use pool_max_conns for the maximum number of connections", name)
+			return config, fmt.Errorf(
+				"dsn: %s is not supported; use pool_max_conns for the maximum number of connections", name,
+			)
 		}
 	}
 	if connection.ConnectTimeout == 0 {
@@ -162,7 +168,8 @@ func statementTimeout(text string) (time.Duration, error) {
 	}
 	timeout, err := time.ParseDuration(strings.ReplaceAll(strings.ReplaceAll(text, " ", ""), "min", "m"))
 	if err != nil || timeout < 0 {
-		return 0, fmt.Errorf("dsn: statement_timeout is %q; it must be a number of milliseconds, such as 5000, or have a unit, such as 5s or 1min", text)
+		return 0, fmt.Errorf("dsn: statement_timeout is %q; "+
+			"it must be a number of milliseconds, such as 5000, or have a unit, such as 5s or 1min", text)
 	}
 	return timeout, nil
 }
@@ -266,7 +273,8 @@ func explain(err error) error {
 	case "25006": // read_only_sql_transaction
 		return fmt.Errorf("the database is read-only; is it a standby? %w", err)
 	case "42501": // insufficient_privilege
-		return fmt.Errorf("the user of the DSN lacks a permission; it must own the tables and be allowed to create them in its schema: %w", err)
+		return fmt.Errorf("the user of the DSN lacks a permission; "+
+			"it must own the tables and be allowed to create them in its schema: %w", err)
 	}
 	return err
 }

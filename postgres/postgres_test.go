@@ -104,7 +104,9 @@ func (s *server) run(name string, arguments ...string) {
 	command := exec.Command(filepath.Join(s.bin, name), arguments...)
 	command.SysProcAttr, command.Dir = s.attr, s.dir
 	if len(s.wrap) > 0 {
-		command = exec.Command(s.wrap[0], append(append(s.wrap[1:len(s.wrap):len(s.wrap)], filepath.Join(s.bin, name)), arguments...)...)
+		command = exec.Command(
+			s.wrap[0], append(append(s.wrap[1:len(s.wrap):len(s.wrap)], filepath.Join(s.bin, name)), arguments...)...,
+		)
 		command.Dir = s.dir
 	}
 	log, err := os.CreateTemp("", "pg-log")
@@ -121,7 +123,10 @@ func (s *server) run(name string, arguments ...string) {
 
 func (s *server) begin() {
 	s.t.Helper()
-	s.run("pg_ctl", "-D", s.dir+"/data", "-w", "-l", s.dir+"/log", "-o", "-c listen_addresses='"+s.listen+"' -c unix_socket_directories="+s.dir+" -c fsync=off "+s.more, "start")
+	s.run(
+		"pg_ctl", "-D", s.dir+"/data", "-w", "-l", s.dir+"/log", "-o",
+		"-c listen_addresses='"+s.listen+"' -c unix_socket_directories="+s.dir+" -c fsync=off "+s.more, "start",
+	)
 }
 
 func (s *server) restart() {
@@ -206,7 +211,9 @@ func conforms(t *testing.T, more string) {
 func TestTries(t *testing.T) {
 	s := start(t)
 	dsn := s.database("tries")
-	stores := []*postgres.Store{open(t, dsn).(*postgres.Store), open(t, dsn+" application_name=another").(*postgres.Store)}
+	stores := []*postgres.Store{
+		open(t, dsn).(*postgres.Store), open(t, dsn+" application_name=another").(*postgres.Store),
+	}
 	now, every := time.Now(), time.Minute
 	try := func(key string, now time.Time) (time.Duration, bool) {
 		t.Helper()
@@ -280,7 +287,8 @@ func TestCleanUpAtSeveralNodes(t *testing.T) {
 	now := time.Now()
 	db := databaseOf(t, stores[0])
 	_, err := db.ExecContext(t.Context(), `INSERT INTO records (kind, id, owner, value, expires_at, version)
-		SELECT 'pushed', n, '', '{}', CASE WHEN n > 20000 THEN $1 + CAST(3600000 AS BIGINT) ELSE CAST($1 AS BIGINT) END, 1 FROM generate_series(1, 20010) n`, now.UnixMilli())
+		SELECT 'pushed', n, '', '{}', CASE WHEN n > 20000 THEN $1 + CAST(3600000 AS BIGINT) ELSE CAST($1 AS BIGINT) END, 1 FROM generate_series(1, 20010) n`,
+		now.UnixMilli())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -327,7 +335,9 @@ func TestListenRevocations(t *testing.T) {
 		if err := a.CreateUser(t.Context(), store.User{ID: name, Email: name, EmailKey: name}); err != nil {
 			t.Fatal(err)
 		}
-		if err := a.CreateSession(t.Context(), store.Session{ID: name, UserID: name, FamilyHash: name, ExpiresAt: now.Add(time.Hour), LastTokenUntil: now.Add(time.Hour)}, ""); err != nil {
+		if err := a.CreateSession(t.Context(), store.Session{
+			ID: name, UserID: name, FamilyHash: name, ExpiresAt: now.Add(time.Hour), LastTokenUntil: now.Add(time.Hour),
+		}, ""); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := a.EndSessions(t.Context(), name, "", "", now); err != nil {
@@ -338,7 +348,9 @@ func TestListenRevocations(t *testing.T) {
 	<-heard
 	s.restart()
 	<-heard // it listens again
-	sitetest.Eventually(t, "the database answers", func() bool { _, err := a.User(t.Context(), "first"); return err == nil })
+	sitetest.Eventually(
+		t, "the database answers", func() bool { _, err := a.User(t.Context(), "first"); return err == nil },
+	)
 	end("second")
 	<-heard
 	cancel()
@@ -369,7 +381,12 @@ func TestStoreCopy(t *testing.T) {
 	}
 	var users strings.Builder
 	for i := range 1500 {
-		fmt.Fprintf(&users, `{"email":"Ünïcode-%d@example.com","password_hash":"","roles":["b","a"],"profile":{"big":9007199254740993,"text":"\u0000 \\ ' é","n":%d},"disabled":%v}`+"\n", i, i, i%2 == 0)
+		fmt.Fprintf(
+			&users,
+			`{"email":"Ünïcode-%d@example.com","password_hash":"","roles":["b","a"],"profile":{"big":9007199254740993,"text":"\u0000 \\ ' é","n":%d},"disabled":%v}`+
+				"\n",
+			i, i, i%2 == 0,
+		)
 	}
 	must(users.String(), "user", "import", "--format", "jsonl", "--store", file, "-")
 	must("", "client", "add", "--store", file, "--redirect-uri", "https://app.example/callback", "app")
@@ -382,20 +399,25 @@ func TestStoreCopy(t *testing.T) {
 	if must("", "user", "export", "--store", file) != must("", "user", "export", "--store", back) {
 		t.Error("there and back, they are not the same")
 	}
-	if output, err := run("", "store", "copy", file, "postgres {env.ACCOUNTS_DSN}"); err == nil || !strings.Contains(output, "1500 rows in the table users") {
+	if output, err := run("", "store", "copy", file, "postgres {env.ACCOUNTS_DSN}"); err == nil ||
+		!strings.Contains(output, "1500 rows in the table users") {
 		t.Errorf("into one that is not empty: %v %s", err, output)
 	}
-	if output, err := run("", "store", "copy", file, "postgres {env.NOT_SET}"); err == nil || !strings.Contains(output, "the DSN is empty") {
+	if output, err := run("", "store", "copy", file, "postgres {env.NOT_SET}"); err == nil ||
+		!strings.Contains(output, "the DSN is empty") {
 		t.Errorf("a variable that is not set: %v %s", err, output)
 	}
-	if output, err := run("", "store", "copy", file, "postgres host=127.0.0.1 dbname=accounts"); err == nil || !strings.Contains(output, "put a DSN of several words in quotes") {
+	if output, err := run("", "store", "copy", file, "postgres host=127.0.0.1 dbname=accounts"); err == nil ||
+		!strings.Contains(output, "put a DSN of several words in quotes") {
 		t.Errorf("a DSN of several words without quotes: %v %s", err, output)
 	}
-	if output, err := run("", "store", "copy", file, "postgres "); err == nil || !strings.Contains(output, "store postgres takes a DSN") {
+	if output, err := run("", "store", "copy", file, "postgres "); err == nil ||
+		!strings.Contains(output, "store postgres takes a DSN") {
 		t.Errorf("a kind without its DSN: %v %s", err, output)
 	}
 	const password = "a-password-that-nobody-may-see"
-	if output, err := run("", "store", "copy", file, "postgres://user:"+password+"@127.0.0.1:1/db"); err == nil || strings.Contains(output, password) {
+	if output, err := run("", "store", "copy", file, "postgres://user:"+password+"@127.0.0.1:1/db"); err == nil ||
+		strings.Contains(output, password) {
 		t.Errorf("a database that is not there: %v %s", err, output)
 	}
 }
@@ -436,7 +458,9 @@ func TestDatabaseRestarts(t *testing.T) {
 	now := time.Now().Truncate(time.Millisecond)
 	for round := range 3 {
 		key := fmt.Sprintf("user-%d@example.com", round)
-		if err := users.CreateUser(t.Context(), store.User{ID: key, Email: key, EmailKey: key, CreatedAt: now, UpdatedAt: now}); err != nil {
+		if err := users.CreateUser(t.Context(), store.User{
+			ID: key, Email: key, EmailKey: key, CreatedAt: now, UpdatedAt: now,
+		}); err != nil {
 			t.Fatal(err)
 		}
 		s.restart()
@@ -478,10 +502,11 @@ func TestWrongDSN(t *testing.T) {
 	const password = "a-password-that-nobody-may-see"
 	for dsn, want := range map[string]string{
 		"": "the DSN is empty",
-		"postgres://user:" + password + "@host:port/db":                 "write postgres://",
-		"host=x password=" + password + " pool_max_conns=many":          `pool_max_conns is "many"`,
-		"host=x password=" + password + " pool_max_conns=16abc":         `pool_max_conns is "16abc"`,
-		"host=x password=" + password + " pool_min_conns=2":             "pool_min_conns is not supported; use pool_max_conns",
+		"postgres://user:" + password + "@host:port/db":         "write postgres://",
+		"host=x password=" + password + " pool_max_conns=many":  `pool_max_conns is "many"`,
+		"host=x password=" + password + " pool_max_conns=16abc": `pool_max_conns is "16abc"`,
+		"host=x password=" + password + " pool_min_conns=2": "pool_min_conns is not supported; " +
+			"use pool_max_conns",
 		"host=x password=" + password + " statement_timeout=soon":       `statement_timeout is "soon"`,
 		"host=x password=" + password + " sslmode=perhaps":              "sslmode is invalid",
 		"postgres://user:" + password + "@host/db?connect_timeout=soon": "invalid syntax",
@@ -501,7 +526,8 @@ func TestTriesOfAWrongClock(t *testing.T) {
 	store := open(t, s.database("wrong clock")).(*postgres.Store)
 	now, every := time.Now(), time.Minute
 	for range 10 { // all there are, by a clock that is a year ahead
-		if wait, err := store.CountAttempt(t.Context(), "alice", 10, every, now.AddDate(1, 0, 0)); err != nil || wait != 0 {
+		if wait, err := store.CountAttempt(t.Context(), "alice", 10, every, now.AddDate(1, 0, 0)); err != nil ||
+			wait != 0 {
 			t.Fatal(wait, err)
 		}
 	}
@@ -519,7 +545,9 @@ func TestTriesOfAWrongClock(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 2 {
-		if wait, err := store.CountAttempt(t.Context(), "bob", 10, every, now.Add(time.Duration(i)*every)); err != nil || i == 1 && wait != 0 {
+		if wait, err := store.CountAttempt(
+			t.Context(), "bob", 10, every, now.Add(time.Duration(i)*every),
+		); err != nil || i == 1 && wait != 0 {
 			t.Errorf("one try that was forgiven: it waits %s, %v", wait, err)
 		}
 	}

@@ -14,7 +14,9 @@ import (
 // with the same database is taken, whether that is away or not.
 func TestReloadToADatabaseThatIsAway(t *testing.T) {
 	s := start(t)
-	dsn, elsewhere := s.database("reloaded"), strings.Replace(s.dsn("reloaded"), "host="+s.dir, "host="+s.dir+"/nowhere", 1)
+	dsn, elsewhere := s.database("reloaded"), strings.Replace(
+		s.dsn("reloaded"), "host="+s.dir, "host="+s.dir+"/nowhere", 1,
+	)
 	n := newNode(t, t.TempDir(), "0", accountsOnly(dsn, "throttle off"))
 	admin := sitetest.FreeAddress(t)
 	configure := func(old, fresh string) {
@@ -28,7 +30,9 @@ func TestReloadToADatabaseThatIsAway(t *testing.T) {
 		}
 	}
 	reload := func() (said string, err error) {
-		output, err := exec.Command(caddytest.Binary(t), "reload", "--config", n.Config, "--address", admin).CombinedOutput()
+		output, err := exec.Command(
+			caddytest.Binary(t), "reload", "--config", n.Config, "--address", admin,
+		).CombinedOutput()
 		return string(output), err
 	}
 	configure("admin off", "admin "+admin)
@@ -37,7 +41,8 @@ func TestReloadToADatabaseThatIsAway(t *testing.T) {
 	token, refreshToken := n.signsUp("alice@example.com")
 
 	configure(dsn, elsewhere)
-	if said, err := reload(); err == nil || !strings.Contains(said, "the new config has a user store that cannot be opened") {
+	if said, err := reload(); err == nil ||
+		!strings.Contains(said, "the new config has a user store that cannot be opened") {
 		t.Errorf("a reload to a database that is away: %v %s", err, said)
 	}
 	n.mustAllow(200, token, "a token of before")

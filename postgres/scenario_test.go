@@ -142,13 +142,15 @@ func (p *pressure) finish(t *testing.T, dsn string, seen func(string, ...any)) {
 	lost := 0
 	for _, email := range p.acknowledged {
 		var found int
-		if err := db.QueryRow(`SELECT count(*) FROM users WHERE email_key = $1`, email).Scan(&found); err != nil || found != 1 {
+		if err := db.QueryRow(`SELECT count(*) FROM users WHERE email_key = $1`, email).Scan(&found); err != nil ||
+			found != 1 {
 			t.Errorf("%s stands %d times in the database, %v", email, found, err)
 			lost++
 		}
 	}
 	var doubled int
-	if err := db.QueryRow(`SELECT count(*) - count(DISTINCT email_key) FROM users`).Scan(&doubled); err != nil || doubled != 0 {
+	if err := db.QueryRow(`SELECT count(*) - count(DISTINCT email_key) FROM users`).Scan(&doubled); err != nil ||
+		doubled != 0 {
 		t.Errorf("%d users are doubled, %v", doubled, err)
 	}
 	seen("%d tokens verified, %d errors", p.verified.Load(), p.refused.Load())
@@ -190,7 +192,9 @@ func loggedIn(t *testing.T, n *node) string {
 
 // PostgreSQL crashes and starts again, many times, under load.
 func TestScenarioDatabaseRestarts(t *testing.T) {
-	seen := scenario.Promise(t, "verification 0 errors; sign-ups 201 or 503, none doubled, none acknowledged lost; recovers in ≤ 5 s")
+	seen := scenario.Promise(
+		t, "verification 0 errors; sign-ups 201 or 503, none doubled, none acknowledged lost; recovers in ≤ 5 s",
+	)
 	s := start(t)
 	dsn := s.database("restarts_under_load")
 	n, token := begun(t, dsn)
@@ -243,7 +247,8 @@ func newNetwork(t *testing.T) *network {
 	pid := os.Getpid()
 	net := fmt.Sprintf("198.18.%d.", pid/64%256)
 	w := &network{
-		t: t, name: fmt.Sprintf("caddy-jwt-%d", pid), outside: fmt.Sprintf("cj%da", pid), inside: fmt.Sprintf("cj%db", pid),
+		t: t, name: fmt.Sprintf("caddy-jwt-%d", pid),
+		outside: fmt.Sprintf("cj%da", pid), inside: fmt.Sprintf("cj%db", pid),
 		outsideAddress: net + strconv.Itoa(pid%64*4+1), pgAddress: net + strconv.Itoa(pid%64*4+2),
 	}
 	if err := w.ip("netns", "add", w.name); err != nil {
@@ -288,14 +293,18 @@ func (s *server) moveTo(w *network) {
 	s.listen = w.pgAddress
 	s.wrap = []string{"ip", "netns", "exec", w.name}
 	if s.attr != nil {
-		s.wrap = append(s.wrap, "setpriv", fmt.Sprint("--reuid=", s.attr.Credential.Uid), fmt.Sprint("--regid=", s.attr.Credential.Gid), "--clear-groups")
+		s.wrap = append(
+			s.wrap, "setpriv", fmt.Sprint("--reuid=", s.attr.Credential.Uid),
+			fmt.Sprint("--regid=", s.attr.Credential.Gid), "--clear-groups",
+		)
 	}
 	s.begin()
 }
 
 // PostgreSQL is cut off: nothing refuses a connection, packets just vanish.
 func TestScenarioDatabaseCutOff(t *testing.T) {
-	seen := scenario.Promise(t, "verification 0 errors; log-ins and sign-ups 503 within a bounded time; what is revoked elsewhere is known after; recovers in ≤ 5 s")
+	seen := scenario.Promise(t, "verification 0 errors; log-ins and sign-ups 503 within a bounded time; "+
+		"what is revoked elsewhere is known after; recovers in ≤ 5 s")
 	w := newNetwork(t)
 	s := start(t)
 	s.moveTo(w)

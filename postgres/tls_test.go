@@ -30,8 +30,10 @@ func (s *server) certificate(name string) (certFile, keyFile string) {
 		s.t.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
 	}
 	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
@@ -69,7 +71,9 @@ func TestTLS(t *testing.T) {
 
 	store := open(t, dsn+cert).(*postgres.Store)
 	var encrypted bool
-	if err := databaseOf(t, store).QueryRow(`SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()`).Scan(&encrypted); err != nil || !encrypted {
+	if err := databaseOf(t, store).QueryRow(
+		`SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()`,
+	).Scan(&encrypted); err != nil || !encrypted {
 		t.Errorf("the connection is encrypted: %v, %v", encrypted, err)
 	}
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
@@ -79,7 +83,8 @@ func TestTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = stranger.Cleanup() }()
-	if _, err := stranger.Users(t.Context(), "", 1); err == nil || !strings.Contains(err.Error(), "certificate signed by unknown authority") {
+	if _, err := stranger.Users(t.Context(), "", 1); err == nil ||
+		!strings.Contains(err.Error(), "certificate signed by unknown authority") {
 		t.Errorf("a server with another certificate: %v", err)
 	}
 }

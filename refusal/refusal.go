@@ -125,7 +125,9 @@ func (e *Error) Error() string {
 // Property returns the refusal of a single property of a request's body, with an error code
 // for programs.
 func Property(path, code string, err error) *Error {
-	return &Error{Reason: Properties, Properties: []PropertyError{{Path: "/" + path, Code: code, Message: err.Error(), Info: map[string]any{}}}}
+	return &Error{Reason: Properties, Properties: []PropertyError{
+		{Path: "/" + path, Code: code, Message: err.Error(), Info: map[string]any{}},
+	}}
 }
 
 // New returns a refusal with a formatted detail.
@@ -170,8 +172,11 @@ func (r Reason) Answer() Answer { return refusals[r] }
 var refusals = map[Reason]Answer{
 	NoCredentials: {401, "UnauthorizedError", "credentials_required", true, "no bearer token was sent"},
 
-	MalformedCredentials: {400, "BadRequestError", "invalid_request", true, "the credentials must be a scheme and a token, as in Authorization: Bearer xx.yy.zz"},
-	SeveralTokens:        {400, "BadRequestError", "invalid_request", true, "more than one token was sent"},
+	MalformedCredentials: {
+		400, "BadRequestError", "invalid_request", true,
+		"the credentials must be a scheme and a token, as in Authorization: Bearer xx.yy.zz",
+	},
+	SeveralTokens: {400, "BadRequestError", "invalid_request", true, "more than one token was sent"},
 
 	TokenTooLarge:  {401, "UnauthorizedError", "invalid_token", true, "the token is too large"},
 	MalformedToken: {401, "UnauthorizedError", "invalid_token", true, "the token is not a signed JWT in compact form"},
@@ -189,7 +194,10 @@ var refusals = map[Reason]Answer{
 	Audience:       {401, "UnauthorizedError", "invalid_token", true, "the token is meant for another audience"},
 	UserID:         {401, "UnauthorizedError", "invalid_token", true, "the token names no user"},
 
-	Path: {400, "BadRequestError", "invalid_request", false, "The path is ambiguous. Send it without dot segments, encoded slashes, backslashes and parameters."},
+	Path: {
+		400, "BadRequestError", "invalid_request", false,
+		"The path is ambiguous. Send it without dot segments, encoded slashes, backslashes and parameters.",
+	},
 
 	Scope:      {403, "ForbiddenError", "insufficient_scope", true, "the token lacks a required scope"},
 	Role:       {403, "ForbiddenError", "forbidden", false, "You do not have a role that is required here."},
@@ -199,38 +207,83 @@ var refusals = map[Reason]Answer{
 	Revoked:     {401, "UnauthorizedError", "invalid_token", true, "the session of the token has ended"},
 	CrossOrigin: {403, "ForbiddenError", "cross_origin", false, "A page of another site must not send this request."},
 
-	Body:             {400, "BadRequestError", "invalid_body", false, "The body must be a JSON object with unique names."},
-	BodyTooLarge:     {413, "PayloadTooLargeError", "body_too_large", false, "The body is too large."},
-	MediaType:        {415, "UnsupportedMediaTypeError", "unsupported_media_type", false, "The Content-Type must be application/json."},
-	Method:           {405, "MethodNotAllowedError", "method_not_allowed", false, "This method is not allowed here."},
-	NoSuchRoute:      {404, "NotFoundError", "not_found", false, "There is no page at this address."},
-	NoSignup:         {404, "NotFoundError", "not_found", false, "Sign-up is closed on this site. Its administrator can open it with: signup open"},
-	Properties:       {422, "UnprocessableEntityError", "VALIDATION_FAILED", false, "The request body is invalid. See error object `details` property for more info."},
+	Body:         {400, "BadRequestError", "invalid_body", false, "The body must be a JSON object with unique names."},
+	BodyTooLarge: {413, "PayloadTooLargeError", "body_too_large", false, "The body is too large."},
+	MediaType: {
+		415, "UnsupportedMediaTypeError", "unsupported_media_type", false, "The Content-Type must be application/json.",
+	},
+	Method:      {405, "MethodNotAllowedError", "method_not_allowed", false, "This method is not allowed here."},
+	NoSuchRoute: {404, "NotFoundError", "not_found", false, "There is no page at this address."},
+	NoSignup: {
+		404, "NotFoundError", "not_found", false,
+		"Sign-up is closed on this site. Its administrator can open it with: signup open",
+	},
+	Properties: {
+		422, "UnprocessableEntityError", "VALIDATION_FAILED", false,
+		"The request body is invalid. See error object `details` property for more info.",
+	},
 	WrongCredentials: {401, "UnauthorizedError", "invalid_credentials", false, "Invalid email or password."},
 	EmailTaken:       {409, "ConflictError", "email_taken", false, "Email value is already taken"},
 	RefreshToken:     {401, "UnauthorizedError", "invalid_refresh_token", false, "The refresh token is not valid."},
-	OneTimeToken:     {401, "UnauthorizedError", "invalid_link", false, "This link has expired or was already used. If you have just used it to set a password, log in with that password."},
-	Throttled:        {429, "TooManyRequestsError", "too_many_requests", false, "Too many attempts. Wait a while and try again."},
-	HashQueueFull:    {503, "ServiceUnavailableError", "busy", false, "The server is busy. Try again in a few seconds."},
-	StoreUnavailable: {503, "ServiceUnavailableError", "store_unavailable", false, "The accounts are temporarily unavailable. Try again later."},
-	StoreFull:        {507, "InsufficientStorageError", "store_full", false, "The server has no space left for accounts."},
+	OneTimeToken: {401, "UnauthorizedError", "invalid_link", false, "This link has expired or was already used. " +
+		"If you have just used it to set a password, log in with that password."},
+	Throttled: {
+		429, "TooManyRequestsError", "too_many_requests", false, "Too many attempts. Wait a while and try again.",
+	},
+	HashQueueFull: {503, "ServiceUnavailableError", "busy", false, "The server is busy. Try again in a few seconds."},
+	StoreUnavailable: {
+		503, "ServiceUnavailableError", "store_unavailable", false,
+		"The accounts are temporarily unavailable. Try again later.",
+	},
+	StoreFull: {507, "InsufficientStorageError", "store_full", false, "The server has no space left for accounts."},
 
-	LoginState:          {400, "BadRequestError", "login_state", false, "This log-in has expired, is already complete, or was started in another browser. Please log in again."},
-	LoginsFull:          {503, "ServiceUnavailableError", "busy", false, "Too many people are logging in through a provider right now. Try again in a few seconds, or log in another way."},
-	LoginDenied:         {401, "UnauthorizedError", "login_denied", false, "The provider did not log you in, or you did not allow it to share your identity with this site."},
-	LoginNotFresh:       {401, "UnauthorizedError", "login_not_fresh", false, "This site requires a fresh log-in, but the provider did not ask for your password. Log out there first, or log in with your password here."},
-	LoginRefused:        {401, "UnauthorizedError", "login_refused", false, "The provider's response is not valid, so you were not logged in."},
-	ProviderUnavailable: {503, "ServiceUnavailableError", "provider_unavailable", false, "The provider is temporarily unavailable. Try again later, or log in another way."},
-	AccountExists:       {409, "ConflictError", "account_exists", false, "An account with this e-mail address already exists. Log in to it with its password now; you can then connect the two. If it has no password, log in the way you did before, and connect the provider on your account page."},
-	IdentityTaken:       {409, "ConflictError", "identity_taken", false, "Your account at the provider is already connected to another account here."},
-	EmailUnverified:     {403, "ForbiddenError", "email_unverified", false, "The provider has not verified your e-mail address, so no account was created. Verify the address there, or log in with a password and connect the provider on your account page."},
-	SignupClosed:        {403, "ForbiddenError", "signup_closed", false, "You do not have an account here, and sign-up is closed."},
-	Disabled:            {403, "ForbiddenError", "disabled", false, "This account is disabled."},
-	NotConfirmed:        {403, "ForbiddenError", "confirmation_required", false, "You logged in more than 5 minutes ago. Enter your current password, or log in again first."},
-	LastLogin:           {409, "ConflictError", "last_login", false, "This is your only way to log in. Set a password first; the operators of this site can send you a link for that."},
-	LogoutToken:         {400, "BadRequestError", "invalid_request", false, "The logout token is not valid or was already used."},
+	LoginState: {
+		400, "BadRequestError", "login_state", false,
+		"This log-in has expired, is already complete, or was started in another browser. Please log in again.",
+	},
+	LoginsFull: {503, "ServiceUnavailableError", "busy", false, "Too many people are logging in through a " +
+		"provider right now. Try again in a few seconds, or log in another way."},
+	LoginDenied: {
+		401, "UnauthorizedError", "login_denied", false,
+		"The provider did not log you in, or you did not allow it to share your identity with this site.",
+	},
+	LoginNotFresh: {401, "UnauthorizedError", "login_not_fresh", false, "This site requires a fresh log-in, " +
+		"but the provider did not ask for your password. Log out there first, or log in with your password here."},
+	LoginRefused: {
+		401, "UnauthorizedError", "login_refused", false,
+		"The provider's response is not valid, so you were not logged in.",
+	},
+	ProviderUnavailable: {
+		503, "ServiceUnavailableError", "provider_unavailable", false,
+		"The provider is temporarily unavailable. Try again later, or log in another way.",
+	},
+	AccountExists: {409, "ConflictError", "account_exists", false, "An account with this e-mail address already " +
+		"exists. Log in to it with its password now; you can then connect the two. " +
+		"If it has no password, log in the way you did before, and connect the provider on your account page."},
+	IdentityTaken: {
+		409, "ConflictError", "identity_taken", false,
+		"Your account at the provider is already connected to another account here.",
+	},
+	EmailUnverified: {403, "ForbiddenError", "email_unverified", false, "The provider has not verified your e-mail " +
+		"address, so no account was created. " +
+		"Verify the address there, or log in with a password and connect the provider on your account page."},
+	SignupClosed: {
+		403, "ForbiddenError", "signup_closed", false, "You do not have an account here, and sign-up is closed.",
+	},
+	Disabled: {403, "ForbiddenError", "disabled", false, "This account is disabled."},
+	NotConfirmed: {
+		403, "ForbiddenError", "confirmation_required", false,
+		"You logged in more than 5 minutes ago. Enter your current password, or log in again first.",
+	},
+	LastLogin: {409, "ConflictError", "last_login", false, "This is your only way to log in. Set a password first; " +
+		"the operators of this site can send you a link for that."},
+	LogoutToken: {
+		400, "BadRequestError", "invalid_request", false, "The logout token is not valid or was already used.",
+	},
 
-	KeysUnavailable: {503, "ServiceUnavailableError", "keys_unavailable", false, "The keys of the token issuer are not loaded yet."},
+	KeysUnavailable: {
+		503, "ServiceUnavailableError", "keys_unavailable", false, "The keys of the token issuer are not loaded yet.",
+	},
 }
 
 // Of returns an error as a refusal.

@@ -18,17 +18,20 @@ import (
 // moment the clock decides, what is remembered included, and when it is right
 // again nothing is lost.
 func TestScenarioClockJumps(t *testing.T) {
-	seen := scenario.Promise(t, "no token accepted after its exp or before its nbf by the clock as it is, the cache included; no refetch storm; sessions and revocations hold; all works when the clock is right again")
+	seen := scenario.Promise(t, "no token accepted after its exp or before its nbf by the clock as it is, "+
+		"the cache included; no refetch storm; sessions and revocations hold; all works when the clock is right again")
 	hands := sitetest.SetClock(t)
 	keys := sitetest.Keys()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
 	dir := sitetest.TempDir(t)
-	body := "jwt /api/* {\n issuer https://issuer.example\n jwks " + p.URL + "/jwks {\n cooldown 100ms\n}\n leeway 0s\n}\n respond /api/* ok\n" +
+	body := "jwt /api/* {\n issuer https://issuer.example\n jwks " + p.URL +
+		"/jwks {\n cooldown 100ms\n}\n leeway 0s\n}\n respond /api/* ok\n" +
 		sitetest.AccountsBody(filepath.Join(dir, "users.db"), "throttle off\n token_lifetime 24h")
 	s := sitetest.Serve(t, "respond ok")
 	s.Load(body, dir)
 
-	kept, ended, endedElsewhere := s.SignedUp("alice@example.com"), s.SignedUp("bob@example.com"), s.SignedUp("carol@example.com")
+	kept, ended, endedElsewhere := s.SignedUp("alice@example.com"), s.SignedUp("bob@example.com"),
+		s.SignedUp("carol@example.com")
 	s.MustAnswer(200, s.Bearer("/todos/", ended.Token), "control: remembered")
 	s.MustAnswer(204, s.Send("POST", "/auth/logout", "", "Authorization: Bearer "+ended.Token), "log-out")
 
@@ -44,7 +47,9 @@ func TestScenarioClockJumps(t *testing.T) {
 		{nbf: -400 * day, exp: y2099 + day}, {nbf: -hour / 2, exp: hour / 2}, {nbf: hour / 2, exp: 2 * hour},
 		{nbf: -2 * hour, exp: -hour / 2}, {nbf: -366 * day, exp: -364 * day}, {nbf: y2099 - hour, exp: y2099 + hour},
 	} {
-		x.token = sitetest.Sign(t, "RS256", keys.RSA, sitetest.JSON{"kid": "a"}, sitetest.Claims(sitetest.JSON{"nbf": start.Add(x.nbf).Unix(), "exp": start.Add(x.exp).Unix()}))
+		x.token = sitetest.Sign(t, "RS256", keys.RSA, sitetest.JSON{"kid": "a"}, sitetest.Claims(sitetest.JSON{
+			"nbf": start.Add(x.nbf).Unix(), "exp": start.Add(x.exp).Unix(),
+		}))
 		spans = append(spans, x)
 	}
 
@@ -70,12 +75,18 @@ func TestScenarioClockJumps(t *testing.T) {
 				decisions++
 				if got := s.Bearer("/api/", x.token); got.Status != status {
 					wrong++
-					t.Errorf("clock at %s, token from %s to %s, %s: %d instead of %d", at, x.nbf, x.exp, how, got.Status, status)
+					t.Errorf(
+						"clock at %s, token from %s to %s, %s: %d instead of %d",
+						at, x.nbf, x.exp, how, got.Status, status,
+					)
 				}
 			}
 		}
 		s.MustAnswer(401, s.Bearer("/todos/", ended.Token), fmt.Sprintf("a revoked token, the clock at %s", at))
-		s.MustAnswer(200, s.Bearer("/todos/", s.LoggedIn("alice@example.com").Token), fmt.Sprintf("a token made now, the clock at %s", at))
+		s.MustAnswer(
+			200, s.Bearer("/todos/", s.LoggedIn("alice@example.com").Token),
+			fmt.Sprintf("a token made now, the clock at %s", at),
+		)
 	}
 	holds := func(when string) {
 		t.Helper()
@@ -91,7 +102,9 @@ func TestScenarioClockJumps(t *testing.T) {
 		jump(to)
 		check(to)
 		if to == y2099 { // as another process does it, whose clock is right, a minute before this one is
-			if _, err := accountstest.StoreOf(t).EndSessions(t.Context(), accountstest.UserOf(t, "carol@example.com").ID, "", "", time.Now().Add(-time.Minute)); err != nil {
+			if _, err := accountstest.StoreOf(t).EndSessions(
+				t.Context(), accountstest.UserOf(t, "carol@example.com").ID, "", "", time.Now().Add(-time.Minute),
+			); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -99,7 +112,9 @@ func TestScenarioClockJumps(t *testing.T) {
 		check(0)
 		holds(fmt.Sprintf("the clock is right again after %s", to))
 	}
-	sitetest.Eventually(t, "what was revoked elsewhere while the clock was wrong is known", func() bool { return s.Bearer("/todos/", endedElsewhere.Token).Status == 401 })
+	sitetest.Eventually(t, "what was revoked elsewhere while the clock was wrong is known", func() bool {
+		return s.Bearer("/todos/", endedElsewhere.Token).Status == 401
+	})
 	fetches := p.Fetches.Load()
 	if fetches != 1 {
 		t.Errorf("%d fetches of the key set, expected the first alone", fetches)
@@ -121,19 +136,30 @@ func TestScenarioClockJumps(t *testing.T) {
 	// A session that is renewed while the clock is back ends for its older tokens
 	// too, on a node that learns it from the store.
 	jump(-365 * day)
-	s.MustAnswer(200, s.Post("/auth/refresh", sitetest.JSON{"refreshToken": kept.RefreshToken}), "refresh, the clock a year back")
+	s.MustAnswer(
+		200, s.Post("/auth/refresh", sitetest.JSON{"refreshToken": kept.RefreshToken}),
+		"refresh, the clock a year back",
+	)
 	jump(0)
 	s.MustAnswer(200, s.Bearer("/todos/", kept.Token), "control: the token from before")
-	if _, err := accountstest.StoreOf(t).EndSessions(t.Context(), accountstest.UserOf(t, "alice@example.com").ID, "", "", time.Now()); err != nil {
+	if _, err := accountstest.StoreOf(t).EndSessions(
+		t.Context(), accountstest.UserOf(t, "alice@example.com").ID, "", "", time.Now(),
+	); err != nil {
 		t.Fatal(err)
 	}
-	sitetest.Eventually(t, "the token from before is refused", func() bool { return s.Bearer("/todos/", kept.Token).Status == 401 })
+	sitetest.Eventually(t, "the token from before is refused", func() bool {
+		return s.Bearer("/todos/", kept.Token).Status == 401
+	})
 
 	if n := strings.Count(s.Log(), "panic"); n > 0 {
 		t.Errorf("%d panics in the log", n)
 	}
-	seen("%d jumps: to an hour ahead, an hour back, a year back, 2099, and back each time: %d decisions, %d wrong", jumps, decisions, wrong)
-	seen("%d fetch of the key set before the restart; a revoked token was refused all the time, a session went on after each jump", fetches)
+	seen(
+		"%d jumps: to an hour ahead, an hour back, a year back, 2099, and back each time: %d decisions, %d wrong",
+		jumps, decisions, wrong,
+	)
+	seen("%d fetch of the key set before the restart; a revoked token was refused all the time, "+
+		"a session went on after each jump", fetches)
 }
 
 // What has expired is removed from time to time, and not by a clock that was just

@@ -90,18 +90,25 @@ func TestScenarioKilledDuringSignUps(t *testing.T) {
 	if err := db.QueryRow(`PRAGMA integrity_check`).Scan(&check); err != nil || check != "ok" {
 		t.Errorf("integrity check: %s %v", check, err)
 	}
-	p.MustAnswer(200, p.Post("/auth/login", sitetest.CredentialsOf(acknowledged[len(acknowledged)-1])), "the last one logs in")
+	p.MustAnswer(
+		200, p.Post("/auth/login", sitetest.CredentialsOf(acknowledged[len(acknowledged)-1])), "the last one logs in",
+	)
 	if scenario.Full() && slowest > 2*time.Second {
 		t.Errorf("a start took %s", slowest)
 	}
-	seen("killed %d times: %d sign-ups acknowledged, %d lost; the file is whole: %s; slowest start %s", kills, len(acknowledged), lost, check, slowest.Round(time.Millisecond))
+	seen(
+		"killed %d times: %d sign-ups acknowledged, %d lost; the file is whole: %s; slowest start %s",
+		kills, len(acknowledged), lost, check, slowest.Round(time.Millisecond),
+	)
 }
 
 // Killed again and again while clients refresh, half of them by cookies: each goes on
 // by the token that it has. Also with two processes that share the file, and are killed
 // by turns.
 func TestScenarioKilledDuringRefreshes(t *testing.T) {
-	seen := scenario.Promise(t, "clients that send the same token again: 0 sessions ended, 0 tokens of an answer refused")
+	seen := scenario.Promise(
+		t, "clients that send the same token again: 0 sessions ended, 0 tokens of an answer refused",
+	)
 	for _, number := range []int{1, 2} {
 		var processes []*sitetest.Process
 		dir := sitetest.TempDir(t)
@@ -139,7 +146,9 @@ func TestScenarioKilledDuringRefreshes(t *testing.T) {
 			p.Kill()
 			processes[i%number] = sitetest.StartProcess(t, p.Dir, strings.TrimPrefix(p.URL, "http://"), body)
 		}
-		told := clients.Finish(t, func(_ int, token string) bool { return processes[0].Bearer("/todos/", token).Status == 200 })
+		told := clients.Finish(t, func(_ int, token string) bool {
+			return processes[0].Bearer("/todos/", token).Status == 200
+		})
 		seen("%d processes, killed %d times: %s", number, kills, told)
 	}
 }
@@ -162,7 +171,10 @@ func TestSignUpIsOnDiskBeforeItIsAcknowledged(t *testing.T) {
 	caddytest.Needs(t, "strace")
 	dir := sitetest.TempDir(t)
 	trace := filepath.Join(dir, "trace")
-	p := sitetest.StartAccounts(t, dir, sitetest.FreeAddress(t), "strace", "-f", "-y", "-e", "trace=fsync,fdatasync,write,pwrite64", "-s", "64", "-o", trace)
+	p := sitetest.StartAccounts(
+		t, dir, sitetest.FreeAddress(t), "strace", "-f", "-y",
+		"-e", "trace=fsync,fdatasync,write,pwrite64", "-s", "64", "-o", trace,
+	)
 	for i := range 3 {
 		if status, err := p.TrySignUp(fmt.Sprintf("user%d@example.com", i)); err != nil || status != 201 {
 			t.Fatal(status, err)
@@ -173,7 +185,9 @@ func TestSignUpIsOnDiskBeforeItIsAcknowledged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	written, synced := regexp.MustCompile(`pwrite64\(\d+<[^>]*users\.db-wal>`), regexp.MustCompile(`(fsync|fdatasync)\(\d+<[^>]*users\.db-wal>`)
+	written, synced := regexp.MustCompile(`pwrite64\(\d+<[^>]*users\.db-wal>`), regexp.MustCompile(
+		`(fsync|fdatasync)\(\d+<[^>]*users\.db-wal>`,
+	)
 	answers, onDisk := 0, false
 	for line := range strings.Lines(string(text)) {
 		switch {
@@ -213,7 +227,9 @@ func TestStoreFailures(t *testing.T) {
 		if err := os.WriteFile(file, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		s.MustAnswer(503, s.Post("/auth/signup", sitetest.CredentialsOf("bob@example.com")), "another file in its place")
+		s.MustAnswer(
+			503, s.Post("/auth/signup", sitetest.CredentialsOf("bob@example.com")), "another file in its place",
+		)
 		if err := os.Rename(file+".away", file); err != nil {
 			t.Fatal(err)
 		}
@@ -227,11 +243,15 @@ func TestStoreFailures(t *testing.T) {
 		if err := os.Rename(file, file+".away"); err != nil {
 			t.Fatal(err)
 		}
-		sitetest.Eventually(t, "a browser is told so, and not sent to log in again", func() bool { return s.Form(chrome, "/todos/", nil).Status == 503 })
+		sitetest.Eventually(t, "a browser is told so, and not sent to log in again", func() bool {
+			return s.Form(chrome, "/todos/", nil).Status == 503
+		})
 		if err := os.Rename(file+".away", file); err != nil {
 			t.Fatal(err)
 		}
-		sitetest.Eventually(t, "it is still logged in", func() bool { return s.Form(chrome, "/todos/", nil).Status == 200 })
+		sitetest.Eventually(t, "it is still logged in", func() bool {
+			return s.Form(chrome, "/todos/", nil).Status == 200
+		})
 	})
 	t.Run("damaged", func(t *testing.T) {
 		file := filepath.Join(sitetest.TempDir(t), "users.db")
@@ -261,7 +281,9 @@ func TestStoreFailures(t *testing.T) {
 		if err := db.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if got := sitetest.StartError(t, sitetest.AccountsBody(file, "")); !strings.Contains(got, "created by a newer program: its schema has version 99, this program supports") {
+		if got := sitetest.StartError(t, sitetest.AccountsBody(file, "")); !strings.Contains(
+			got, "created by a newer program: its schema has version 99, this program supports",
+		) {
 			t.Errorf("error %s", got)
 		}
 	})
@@ -270,23 +292,31 @@ func TestStoreFailures(t *testing.T) {
 		got := s.SignedUp("alice@example.com")
 		users := accountstest.StoreOf(t).(*filestore.Store)
 		var broken atomic.Bool
-		var wrapped store.UserStore = &sqlstore.Store{Explain: users.Explain, Connect: func(ctx context.Context) (*sql.DB, *sql.DB, error) {
-			if broken.Load() {
-				return nil, nil, errors.New("unplugged")
-			}
-			return users.Connect(ctx)
-		}}
+		var wrapped store.UserStore = &sqlstore.Store{
+			Explain: users.Explain, Connect: func(ctx context.Context) (*sql.DB, *sql.DB, error) {
+				if broken.Load() {
+					return nil, nil, errors.New("unplugged")
+				}
+				return users.Connect(ctx)
+			},
+		}
 		accountstest.ServiceOf(t).AddStore(&wrapped)
 		broken.Store(true)
 		for name, answer := range map[string]sitetest.Reply{
-			"sign-up": s.Post("/auth/signup", sitetest.CredentialsOf("bob@example.com")), "log-in": s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com")), "who-am-I": s.Bearer("/auth/whoami", got.Token),
-			"refresh": s.Post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}), "log-out": s.Send("POST", "/auth/logout", "", "Authorization: Bearer "+got.Token),
+			"sign-up":  s.Post("/auth/signup", sitetest.CredentialsOf("bob@example.com")),
+			"log-in":   s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com")),
+			"who-am-I": s.Bearer("/auth/whoami", got.Token),
+			"refresh":  s.Post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}),
+			"log-out":  s.Send("POST", "/auth/logout", "", "Authorization: Bearer "+got.Token),
 		} {
 			s.MustAnswer(503, answer, name)
 		}
 		s.MustAnswer(200, s.Bearer("/todos/", got.Token), "verification goes on")
 		broken.Store(false)
-		s.MustAnswer(200, s.Post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}), "the refresh token was not used up")
+		s.MustAnswer(
+			200, s.Post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}),
+			"the refresh token was not used up",
+		)
 	})
 }
 
@@ -329,7 +359,10 @@ func TestScenarioDiskFull(t *testing.T) {
 	for _, email := range append(kept, "alice@example.com") {
 		s.MustAnswer(200, s.Post("/auth/login", sitetest.CredentialsOf(email)), email+" is still there")
 	}
-	seen("sign-ups on a full disk: %d × 201, %d × 507, %d × 503; %d of 40 tokens verified", statuses[201], statuses[507], statuses[503], verified)
+	seen(
+		"sign-ups on a full disk: %d × 201, %d × 507, %d × 503; %d of 40 tokens verified",
+		statuses[201], statuses[507], statuses[503], verified,
+	)
 	seen("with room again a sign-up is made, and all %d acknowledged users log in", len(kept)+1)
 }
 
@@ -368,7 +401,10 @@ func TestTwoNodesShareKeySets(t *testing.T) {
 	c.MustAnswer(503, c.Bearer("/api/", token), "control: a node with another storage")
 
 	// A key that one of them meets first is in the storage for the next.
-	p.SetKeys(sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}), sitetest.JWK(t, keys.StrangerRSA, sitetest.JSON{"kid": "b"}))
+	p.SetKeys(
+		sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}),
+		sitetest.JWK(t, keys.StrangerRSA, sitetest.JSON{"kid": "b"}),
+	)
 	fresh := sitetest.SignRS(t, keys.StrangerRSA, "b")
 	sitetest.Eventually(t, "one node has the new key", func() bool { return a.Bearer("/api/", fresh).Status == 200 })
 	p.SetAnswer(500, "away")
@@ -399,10 +435,13 @@ func TestStoreFilesTakenAway(t *testing.T) {
 				}
 				for range 3 {
 					p.MustAnswer(503, p.Post("/auth/signup", sitetest.CredentialsOf("after@example.com")), "a sign-up")
-					p.MustAnswer(503, p.Post("/auth/refresh", sitetest.JSON{"refreshToken": before.RefreshToken}), "a refresh")
+					p.MustAnswer(
+						503, p.Post("/auth/refresh", sitetest.JSON{"refreshToken": before.RefreshToken}), "a refresh",
+					)
 				}
 				p.MustAnswer(200, p.Bearer("/todos/", before.Token), "verification goes on")
-				if log := p.Log(); !strings.Contains(log, "users.db"+name[:4]) || !strings.Contains(log, "start Caddy") && !strings.Contains(log, "restart Caddy") {
+				if log := p.Log(); !strings.Contains(log, "users.db"+name[:4]) ||
+					!strings.Contains(log, "start Caddy") && !strings.Contains(log, "restart Caddy") {
 					t.Errorf("the log does not say what to do: %s", log)
 				}
 				p.Kill()
@@ -410,7 +449,10 @@ func TestStoreFilesTakenAway(t *testing.T) {
 					return // the file that was there is the operator's to put back
 				}
 				p = sitetest.StartAccounts(t, dir, address)
-				p.MustAnswer(200, p.Post("/auth/login", sitetest.CredentialsOf("before@example.com")), "who was acknowledged before")
+				p.MustAnswer(
+					200, p.Post("/auth/login", sitetest.CredentialsOf("before@example.com")),
+					"who was acknowledged before",
+				)
 				p.MustAnswer(401, p.Post("/auth/login", sitetest.CredentialsOf("after@example.com")), "who was not")
 			})
 		}
@@ -451,7 +493,9 @@ func TestStoreFilesTakenAway(t *testing.T) {
 		move := func(from, to string) {
 			t.Helper()
 			for _, suffix := range []string{"", "-wal", "-shm"} {
-				if err := os.Rename(filepath.Join(from, "users.db"+suffix), filepath.Join(to, "users.db"+suffix)); err != nil {
+				if err := os.Rename(
+					filepath.Join(from, "users.db"+suffix), filepath.Join(to, "users.db"+suffix),
+				); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -514,7 +558,9 @@ func TestStoreFilesTakenAway(t *testing.T) {
 			t.Errorf("others may read it: %v %v", info, err)
 		}
 		p.Kill()
-		if err := errors.Join(os.Remove(file), os.Remove(file+"-wal"), os.Remove(file+"-shm"), os.Rename(rescued[0], file)); err != nil {
+		if err := errors.Join(
+			os.Remove(file), os.Remove(file+"-wal"), os.Remove(file+"-shm"), os.Rename(rescued[0], file),
+		); err != nil {
 			t.Fatal(err)
 		}
 		p = sitetest.StartAccounts(t, dir, address)
@@ -540,19 +586,25 @@ func TestStoreFilesTakenAway(t *testing.T) {
 			t.Fatal(err)
 		}
 		p.Kill()
-		if err := errors.Join(os.WriteFile(file, copied, 0o600), os.Remove(file+"-wal"), os.Remove(file+"-shm")); err != nil {
+		if err := errors.Join(
+			os.WriteFile(file, copied, 0o600), os.Remove(file+"-wal"), os.Remove(file+"-shm"),
+		); err != nil {
 			t.Fatal(err)
 		}
 		p = sitetest.StartAccounts(t, dir, address)
 		p.MustAnswer(200, p.Post("/auth/login", sitetest.CredentialsOf("kept@example.com")), "who is in the copy")
-		p.MustAnswer(200, p.Post("/auth/refresh", sitetest.JSON{"refreshToken": kept.RefreshToken}), "a session that is in the copy")
+		p.MustAnswer(
+			200, p.Post("/auth/refresh", sitetest.JSON{"refreshToken": kept.RefreshToken}),
+			"a session that is in the copy",
+		)
 		p.MustAnswer(401, p.Post("/auth/login", sitetest.CredentialsOf("newer@example.com")), "who is not")
 		p.MustAnswer(201, p.Post("/auth/signup", sitetest.CredentialsOf("newer@example.com")), "and can sign up again")
 	})
 	t.Run("a copy without its -wal", func(t *testing.T) {
 		dir := sitetest.TempDir(t)
 		p := sitetest.StartAccounts(t, dir, sitetest.FreeAddress(t))
-		db, err := sql.Open("sqlite", filepath.Join(dir, "another.db")+"?_pragma=journal_mode(WAL)") // whose tables are in its -wal alone
+		// whose tables are in its -wal alone
+		db, err := sql.Open("sqlite", filepath.Join(dir, "another.db")+"?_pragma=journal_mode(WAL)")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -625,7 +677,9 @@ func TestReloadToAStoreThatFails(t *testing.T) {
 	if err := tryLoad(sitetest.AccountsBody(filepath.Join(broken, "users.db"), "")); err != nil {
 		t.Errorf("a start is refused: %v", err)
 	}
-	s.MustAnswer(503, s.Post("/auth/signup", sitetest.CredentialsOf("bob@example.com")), "a start with a store that fails")
+	s.MustAnswer(
+		503, s.Post("/auth/signup", sitetest.CredentialsOf("bob@example.com")), "a start with a store that fails",
+	)
 	if err := os.Remove(broken); err != nil {
 		t.Fatal(err)
 	}

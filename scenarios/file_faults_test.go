@@ -17,7 +17,8 @@ import (
 // full or broken. Each client sends the same token again.
 func TestScenarioDiskFaults(t *testing.T) {
 	caddytest.Needs(t, "strace")
-	seen := scenario.Promise(t, "503 or 507 while the disk fails, and the log says what to do; 0 sessions ended, 0 tokens of an answer refused; goes on by itself")
+	seen := scenario.Promise(t, "503 or 507 while the disk fails, and the log says what to do; "+
+		"0 sessions ended, 0 tokens of an answer refused; goes on by itself")
 	dir, address := sitetest.TempDir(t), sitetest.FreeAddress(t)
 	p := sitetest.StartAccounts(t, dir, address)
 	p.SignedUp("alice@example.com")
@@ -33,15 +34,21 @@ func TestScenarioDiskFaults(t *testing.T) {
 		_, lostBefore := clients.Counts()
 		began := len(p.Log())
 		mend := p.Inject(t, fault.calls, fault.errno, filepath.Join(dir, "users.db"))
-		sitetest.Eventually(t, "answers are refused: "+fault.name, func() bool { _, lost := clients.Counts(); return lost >= lostBefore+20 })
+		sitetest.Eventually(t, "answers are refused: "+fault.name, func() bool {
+			_, lost := clients.Counts()
+			return lost >= lostBefore+20
+		})
 		p.MustAnswer(200, p.Bearer("/todos/", watched.Token), fault.name+": verification goes on")
-		if got := p.Post("/auth/login", sitetest.CredentialsOf("alice@example.com")); got.Status != 503 && got.Status != 507 || got.Header.Get("Retry-After") == "" && got.Status == 503 {
+		if got := p.Post("/auth/login", sitetest.CredentialsOf("alice@example.com")); got.Status != 503 &&
+			got.Status != 507 || got.Header.Get("Retry-After") == "" && got.Status == 503 {
 			t.Errorf("%s: a log-in is answered by %d %s", fault.name, got.Status, got.Body)
 		}
 		mend()
 		_, lost := clients.Counts()
 		before, _ := clients.GoOn(nil)
-		sitetest.Eventually(t, "all clients go on after: "+fault.name, func() bool { _, all := clients.GoOn(before); return all })
+		sitetest.Eventually(
+			t, "all clients go on after: "+fault.name, func() bool { _, all := clients.GoOn(before); return all },
+		)
 		if log := p.Log()[began:]; !strings.Contains(log, fault.says) {
 			t.Errorf("%s: the log does not say %q: %s", fault.name, fault.says, log)
 		}
@@ -60,13 +67,16 @@ func TestScenarioPermissionsChanged(t *testing.T) {
 		caddytest.Missing(t, "root, to run Caddy as another user")
 	}
 	caddytest.Needs(t, "setpriv")
-	seen := scenario.Promise(t, "200 or 503, and the log says what to do; 0 sessions ended, 0 tokens of an answer refused; goes on, at the latest by a restart")
+	seen := scenario.Promise(t, "200 or 503, and the log says what to do; "+
+		"0 sessions ended, 0 tokens of an answer refused; goes on, at the latest by a restart")
 	const nobody = 65534
 	dir, address := sitetest.TempDir(t), sitetest.FreeAddress(t)
 	if err := os.Chown(dir, nobody, nobody); err != nil {
 		t.Fatal(err)
 	}
-	p := sitetest.StartAccounts(t, dir, address, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "env", "HOME="+dir)
+	p := sitetest.StartAccounts(
+		t, dir, address, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "env", "HOME="+dir,
+	)
 	p.SignedUp("alice@example.com")
 	clients := p.Refreshing(8)
 	file := filepath.Join(dir, "users.db")
@@ -74,9 +84,13 @@ func TestScenarioPermissionsChanged(t *testing.T) {
 		name       string
 		make, undo func() error
 	}{
-		{"folder read-only", func() error { return os.Chmod(dir, 0o500) }, func() error { return os.Chmod(dir, 0o700) }},
+		{"folder read-only", func() error { return os.Chmod(dir, 0o500) }, func() error {
+			return os.Chmod(dir, 0o700)
+		}},
 		{"folder closed", func() error { return os.Chmod(dir, 0) }, func() error { return os.Chmod(dir, 0o700) }},
-		{"files read-only", func() error { return chmodAll(file, 0o400) }, func() error { return chmodAll(file, 0o600) }},
+		{"files read-only", func() error { return chmodAll(file, 0o400) }, func() error {
+			return chmodAll(file, 0o600)
+		}},
 		{"files closed", func() error { return chmodAll(file, 0) }, func() error { return chmodAll(file, 0o600) }},
 		{"files of root", func() error { return chownAll(file, 0) }, func() error { return chownAll(file, nobody) }},
 	} {
@@ -95,7 +109,9 @@ func TestScenarioPermissionsChanged(t *testing.T) {
 			t.Fatal(err)
 		}
 		before, _ := clients.GoOn(nil)
-		sitetest.Eventually(t, "all clients go on after: "+change.name, func() bool { _, all := clients.GoOn(before); return all })
+		sitetest.Eventually(
+			t, "all clients go on after: "+change.name, func() bool { _, all := clients.GoOn(before); return all },
+		)
 		_, lost := clients.Counts()
 		seen("%s: log-ins %v, %d answers to refreshes refused", change.name, statuses, lost-lostBefore)
 	}
@@ -110,5 +126,7 @@ func chmodAll(file string, mode os.FileMode) error {
 }
 
 func chownAll(file string, owner int) error {
-	return errors.Join(os.Chown(file, owner, owner), os.Chown(file+"-wal", owner, owner), os.Chown(file+"-shm", owner, owner))
+	return errors.Join(
+		os.Chown(file, owner, owner), os.Chown(file+"-wal", owner, owner), os.Chown(file+"-shm", owner, owner),
+	)
 }

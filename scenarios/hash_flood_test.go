@@ -67,29 +67,41 @@ func TestThreatFamiliarLogInsGoFirst(t *testing.T) {
 		s.MustAnswer(503, logIn("nobody@example.com", home), when+": an unknown user")
 		got := logIn("alice@example.com", home)
 		s.MustAnswer(200, got, when+": from an address where somebody has logged in")
-		s.MustAnswer(204, s.Send("POST", "/auth/logout", "", "Authorization: Bearer "+got.Tokens(t).Token), when+": its log-out")
+		s.MustAnswer(
+			204, s.Send("POST", "/auth/logout", "", "Authorization: Bearer "+got.Tokens(t).Token), when+": its log-out",
+		)
 	}
 	goesFirst("at first")
 	restart()
 	goesFirst("after a restart")
 	s.MustAnswer(204, s.Send("POST", "/auth/logout", "", "Authorization: Bearer "+first.Tokens(t).Token), "log-out")
 	restart()
-	s.MustAnswer(503, logIn("alice@example.com", home), "from there, where nobody is logged in any more, after a restart")
+	s.MustAnswer(
+		503, logIn("alice@example.com", home), "from there, where nobody is logged in any more, after a restart",
+	)
 }
 
 // Whoever has others wait for hashes, from one address or many, holds up no log-in
 // from another one; and whoever does so from many networks holds up none of a user who
 // has logged in from the same address before.
 func TestScenarioHashFlood(t *testing.T) {
-	seen := scenario.Promise(t, "no flood of sign-ups or log-ins has a log-in refused of a user who has logged in from the same address before")
+	seen := scenario.Promise(
+		t,
+		"no flood of sign-ups or log-ins has a log-in refused of a user who has logged in from the same address before",
+	)
 	s := sitetest.Serve(t, `servers {
 			trusted_proxies static 127.0.0.1/32
 		}
 ----------
 `+sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "signup open"))
 	from := func(ip string) string { return "X-Forwarded-For: " + ip }
-	s.MustAnswer(201, s.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com"), from("198.51.100.7")), "sign-up")
-	s.MustAnswer(200, s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com"), from("198.51.100.7")), "log-in before the floods")
+	s.MustAnswer(
+		201, s.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com"), from("198.51.100.7")), "sign-up",
+	)
+	s.MustAnswer(
+		200, s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com"), from("198.51.100.7")),
+		"log-in before the floods",
+	)
 	one := func(int) string { return "203.0.113.1" }
 	for _, flood := range []struct {
 		name    string
@@ -99,7 +111,10 @@ func TestScenarioHashFlood(t *testing.T) {
 		{"sign-ups of one address", one, "/auth/signup"},
 		{"sign-ups of a /24", func(i int) string { return fmt.Sprint("203.0.113.", i%250) }, "/auth/signup"},
 		{"sign-ups of a /48", func(i int) string { return fmt.Sprintf("2001:db8:1:%x::1", i%0x10000) }, "/auth/signup"},
-		{"sign-ups of many networks", func(i int) string { return fmt.Sprintf("10.%d.%d.1", i/250%250, i%250) }, "/auth/signup"},
+		{
+			"sign-ups of many networks",
+			func(i int) string { return fmt.Sprintf("10.%d.%d.1", i/250%250, i%250) }, "/auth/signup",
+		},
 		{"log-ins of a /24", func(i int) string { return fmt.Sprint("203.0.113.", i%250) }, "/auth/login"},
 		{"log-ins of a /48", func(i int) string { return fmt.Sprintf("2001:db8:2:%x::1", i%0x10000) }, "/auth/login"},
 		{"log-ins of 100 networks", func(i int) string { return fmt.Sprintf("10.%d.0.1", i%100) }, "/auth/login"},
@@ -119,12 +134,16 @@ func TestScenarioHashFlood(t *testing.T) {
 					}
 				})
 			}
-			sitetest.Eventually(t, "the flood has come", func() bool { return answered.Load() > 100 && password.Busy() > 0 })
+			sitetest.Eventually(t, "the flood has come", func() bool {
+				return answered.Load() > 100 && password.Busy() > 0
+			})
 			var longest time.Duration
 			refused := 0
 			for range 15 {
 				began := time.Now()
-				if got := s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com"), from("198.51.100.7")); got.Status != 200 {
+				if got := s.Post(
+					"/auth/login", sitetest.CredentialsOf("alice@example.com"), from("198.51.100.7"),
+				); got.Status != 200 {
 					refused++
 				}
 				longest = max(longest, time.Since(began))
@@ -134,7 +153,10 @@ func TestScenarioHashFlood(t *testing.T) {
 			if refused > 0 {
 				t.Errorf("%d of 15 log-ins were refused", refused)
 			}
-			seen("%s: %d of 15 log-ins were refused, the longest took %s, beside %d requests", flood.name, refused, longest.Round(time.Millisecond), answered.Load())
+			seen(
+				"%s: %d of 15 log-ins were refused, the longest took %s, beside %d requests",
+				flood.name, refused, longest.Round(time.Millisecond), answered.Load(),
+			)
 		})
 	}
 	s.T = t
@@ -156,15 +178,24 @@ func TestThreatRightLogInsSpendNothing(t *testing.T) {
 		s.MustAnswer(401, s.Post("/auth/login", wrong, from("203.0.113.1")), "a guess")
 	}
 	for range 2*accounts.DefaultThrottleFailures + 1 {
-		s.MustAnswer(200, s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com"), from("10.20.0.1")), "at home, where somebody has logged in")
+		s.MustAnswer(
+			200, s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com"), from("10.20.0.1")),
+			"at home, where somebody has logged in",
+		)
 	}
 	for i := range 2 * accounts.StrangerAttempts { // of networks of their own, so that each is a stranger
-		s.MustAnswer(200, s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com"), from("10.30.0.1")), fmt.Sprint("at a new address, ", i))
+		s.MustAnswer(
+			200, s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com"), from("10.30.0.1")),
+			fmt.Sprint("at a new address, ", i),
+		)
 	}
 	// Of all strangers together, too.
 	service, now := accountstest.ServiceOf(t), time.Now()
 	for i := range 2 * accounts.SparedFactor * accounts.DefaultThrottleFailures {
-		used, allowed := service.LogIns.Spares(t.Context(), false, "bob@example.com", accounts.Client{Address: fmt.Sprint("10.40.", i/250, ".", i%250)}, now)
+		used, allowed := service.LogIns.Spares(
+			t.Context(), false, "bob@example.com",
+			accounts.Client{Address: fmt.Sprint("10.40.", i/250, ".", i%250)}, now,
+		)
 		if !allowed {
 			t.Fatalf("stranger %d", i)
 		}
@@ -176,7 +207,10 @@ func TestThreatRightLogInsSpendNothing(t *testing.T) {
 	for range accounts.StrangerAttempts {
 		s.MustAnswer(429, s.Post("/auth/login", wrong, from("203.0.113.9")), "a wrong guess of a stranger")
 	}
-	s.MustAnswer(429, s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com"), from("203.0.113.9")), "a right guess after too many")
+	s.MustAnswer(
+		429, s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com"), from("203.0.113.9")),
+		"a right guess after too many",
+	)
 }
 
 // A client asks for few addresses in a minute whether they are taken.
@@ -188,7 +222,10 @@ func TestThreatSignUpOracle(t *testing.T) {
 `+sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "signup open"))
 	from := func(ip string) string { return "X-Forwarded-For: " + ip }
 	s.MustAnswer(201, s.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com"), from("192.0.2.1")), "sign-up")
-	s.MustAnswer(409, s.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com"), from("2001:db8::1")), "control: the first question")
+	s.MustAnswer(
+		409, s.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com"), from("2001:db8::1")),
+		"control: the first question",
+	)
 	for range accounts.ClientFailuresPerMinute - 1 { // at once, since time gives some back
 		accountstest.ServiceOf(t).Attempts.RefusedSignUps.Begin(t.Context(), network.Key("2001:db8::2"), time.Now())
 	}
@@ -197,10 +234,19 @@ func TestThreatSignUpOracle(t *testing.T) {
 	if got.Header.Get("Retry-After") == "" {
 		t.Error("no Retry-After")
 	}
-	s.MustAnswer(429, s.Post("/auth/signup", sitetest.CredentialsOf("nobody@example.com"), from("2001:db8::4")), "of an address that is free the same")
-	s.MustAnswer(409, s.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com"), from("192.0.2.9")), "control: another client")
+	s.MustAnswer(
+		429, s.Post("/auth/signup", sitetest.CredentialsOf("nobody@example.com"), from("2001:db8::4")),
+		"of an address that is free the same",
+	)
+	s.MustAnswer(
+		409, s.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com"), from("192.0.2.9")),
+		"control: another client",
+	)
 	for i := range 3 {
-		s.MustAnswer(201, s.Post("/auth/signup", sitetest.CredentialsOf(fmt.Sprintf("new%d@example.com", i)), from("192.0.2.9")), "control: sign-ups that succeed")
+		s.MustAnswer(
+			201, s.Post("/auth/signup", sitetest.CredentialsOf(fmt.Sprintf("new%d@example.com", i)), from("192.0.2.9")),
+			"control: sign-ups that succeed",
+		)
 	}
 	limiter, _ := accountstest.ServiceOf(t).Attempts.RefusedSignUps.Counts.GetIfPresent(network.Key("192.0.2.9"))
 	if left := limiter.Tokens(); left < accounts.ClientFailuresPerMinute-2 {

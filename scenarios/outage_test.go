@@ -74,7 +74,9 @@ func TestKeySetOutageIsSaidOnce(t *testing.T) {
 		t.Errorf("said %d times", got)
 	}
 	p.SetKeys(sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
-	sitetest.Eventually(t, "its end is said", func() bool { return strings.Count(s.Log(), "key set reachable again") == 1 })
+	sitetest.Eventually(t, "its end is said", func() bool {
+		return strings.Count(s.Log(), "key set reachable again") == 1
+	})
 }
 
 // A store that fails is not said to work again before it does, however quiet the site is.
@@ -92,7 +94,9 @@ func TestStoreOutageEndsWhenItWorks(t *testing.T) {
 	for range 3 {
 		tried := accountstest.ServiceOf(t).StoreTriedAt()
 		ahead.Add(61)
-		sitetest.Eventually(t, "it is tried", func() bool { return accountstest.ServiceOf(t).StoreTriedAt().After(tried) })
+		sitetest.Eventually(t, "it is tried", func() bool {
+			return accountstest.ServiceOf(t).StoreTriedAt().After(tried)
+		})
 	}
 	if strings.Contains(s.Log(), "user store is working again") {
 		t.Error("it is said to work")
@@ -101,7 +105,9 @@ func TestStoreOutageEndsWhenItWorks(t *testing.T) {
 		t.Fatal(err)
 	}
 	ahead.Add(61)
-	sitetest.Eventually(t, "its end is said", func() bool { return strings.Count(s.Log(), "user store is working again") == 1 })
+	sitetest.Eventually(t, "its end is said", func() bool {
+		return strings.Count(s.Log(), "user store is working again") == 1
+	})
 	if got := strings.Count(s.Log(), "user store is not working; account routes answer with an error"); got != 1 {
 		t.Errorf("its beginning is said %d times", got)
 	}

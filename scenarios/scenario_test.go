@@ -101,7 +101,10 @@ type loaded struct {
 }
 
 func (l loaded) String() string {
-	return fmt.Sprintf("%d requests, %d wrong answers; good tokens: median %s, p99 %s", l.requests, l.wrong, l.median.Round(10*time.Microsecond), l.p99.Round(10*time.Microsecond))
+	return fmt.Sprintf(
+		"%d requests, %d wrong answers; good tokens: median %s, p99 %s", l.requests,
+		l.wrong, l.median.Round(10*time.Microsecond), l.p99.Round(10*time.Microsecond),
+	)
 }
 
 // finish ends the load and fails the test for each wrong decision.
@@ -138,7 +141,9 @@ func TestScenarioKeySetChaos(t *testing.T) {
 		l := startLoad(s, 500,
 			labelled{"known key", sitetest.SignRS(t, keys.RSA, "a"), 200},
 			labelled{"stranger's key", sitetest.SignRS(t, keys.StrangerRSA, "a"), 401},
-			labelled{"expired", sitetest.Sign(t, "RS256", keys.RSA, sitetest.JSON{"kid": "a"}, sitetest.Claims(sitetest.JSON{"exp": 1})), 401})
+			labelled{"expired", sitetest.Sign(
+				t, "RS256", keys.RSA, sitetest.JSON{"kid": "a"}, sitetest.Claims(sitetest.JSON{"exp": 1}),
+			), 401})
 		end := time.Now().Add(scenario.Length(2*time.Second, 2*time.Minute))
 		for phase == "quiet" && time.Now().Before(end) {
 			time.Sleep(100 * time.Millisecond)
@@ -176,7 +181,8 @@ func TestScenarioUnknownKeysFlood(t *testing.T) {
 		all.Go(func() {
 			for i := worker; i < tokens; i += 8 {
 				header := `{"alg":"RS256","kid":"random-` + strconv.Itoa(i) + `"}`
-				token := sitetest.Encode(header) + "." + sitetest.Encode(sitetest.Marshal(t, sitetest.Claims(nil))) + "." + strings.Repeat("A", 342)
+				token := sitetest.Encode(header) + "." + sitetest.Encode(sitetest.Marshal(t, sitetest.Claims(nil))) +
+					"." + strings.Repeat("A", 342)
 				if got := s.Bearer("/api/", token); got.Status != 401 {
 					t.Errorf("status %d", got.Status)
 				} else {
@@ -197,14 +203,19 @@ func TestScenarioUnknownKeysFlood(t *testing.T) {
 	if fetches > 2 {
 		t.Errorf("%d fetches within one cooldown, expected the first and one more", fetches)
 	}
-	seen("%d unique key IDs, %d refused; %d good requests served; %d fetches beside the first", tokens, refused.Load(), served.Load(), fetches-1)
+	seen(
+		"%d unique key IDs, %d refused; %d good requests served; %d fetches beside the first",
+		tokens, refused.Load(), served.Load(), fetches-1,
+	)
 }
 
 // A new key at each step, the old one kept for one more: nobody is refused.
 func TestScenarioRotation(t *testing.T) {
 	seen := scenario.Promise(t, "0 false refusals; a withdrawn key is refused within one refresh")
 	keys := sitetest.Keys()
-	a, b := sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "0"}), sitetest.JWK(t, keys.StrangerRSA, sitetest.JSON{"kid": "1"})
+	a, b := sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "0"}), sitetest.JWK(
+		t, keys.StrangerRSA, sitetest.JSON{"kid": "1"},
+	)
 	p := sitetest.NewIdentityProvider(t, a, b)
 	step := scenario.Length(300*time.Millisecond, 5*time.Second)
 	s := sitetest.JWKSSite(t, p, "cooldown 100ms\n refresh "+step.String())
@@ -215,17 +226,26 @@ func TestScenarioRotation(t *testing.T) {
 	for i := range rotations {
 		// The token of the newest key is asked for right after its key is
 		// published, mostly before any refresh.
-		l := startLoad(s, 200, labelled{"older key " + strconv.Itoa(i), sitetest.SignRS(t, current, strconv.Itoa(i)), 200}, labelled{"newer key " + strconv.Itoa(i+1), sitetest.SignRS(t, next, strconv.Itoa(i+1)), 200})
+		l := startLoad(s, 200, labelled{
+			"older key " + strconv.Itoa(i), sitetest.SignRS(t, current, strconv.Itoa(i)), 200,
+		}, labelled{
+			"newer key " + strconv.Itoa(i+1), sitetest.SignRS(t, next, strconv.Itoa(i+1)), 200,
+		})
 		time.Sleep(step)
 		sum := l.finish(t)
 		requests, wrong = requests+sum.requests, wrong+sum.wrong
 		current, next = next, current
-		p.SetKeys(sitetest.JWK(t, current, sitetest.JSON{"kid": strconv.Itoa(i + 1)}), sitetest.JWK(t, next, sitetest.JSON{"kid": strconv.Itoa(i + 2)}))
+		p.SetKeys(
+			sitetest.JWK(t, current, sitetest.JSON{"kid": strconv.Itoa(i + 1)}),
+			sitetest.JWK(t, next, sitetest.JSON{"kid": strconv.Itoa(i + 2)}),
+		)
 	}
 	last := sitetest.SignRS(t, next, "9")
 	s.MustAnswer(200, s.Bearer("/api/", last), "control")
 	var refreshes atomic.Int64
-	without := sitetest.Marshal(t, sitetest.JSON{"keys": []sitetest.JSON{sitetest.JWK(t, current, sitetest.JSON{"kid": "8"})}})
+	without := sitetest.Marshal(t, sitetest.JSON{
+		"keys": []sitetest.JSON{sitetest.JWK(t, current, sitetest.JSON{"kid": "8"})},
+	})
 	p.SetHandler(func(w http.ResponseWriter, _ *http.Request) {
 		if refreshes.Add(1) > 1 { // one must do
 			w.WriteHeader(http.StatusServiceUnavailable)
@@ -233,7 +253,9 @@ func TestScenarioRotation(t *testing.T) {
 		}
 		_, _ = w.Write([]byte(without))
 	})
-	sitetest.Eventually(t, "the withdrawn key is refused by what the first refresh said", func() bool { return s.Bearer("/api/", last).Status == 401 })
+	sitetest.Eventually(t, "the withdrawn key is refused by what the first refresh said", func() bool {
+		return s.Bearer("/api/", last).Status == 401
+	})
 	s.MustAnswer(200, s.Bearer("/api/", sitetest.SignRS(t, current, "8")), "control: the key that stays")
 	seen("%d rotations, one each %s: %d requests, %d false refusals", rotations, step, requests, wrong)
 	seen("the withdrawn key was refused by the first refresh that lacked it")
@@ -241,7 +263,9 @@ func TestScenarioRotation(t *testing.T) {
 
 // Caddy starts while the identity provider is down.
 func TestScenarioColdStart(t *testing.T) {
-	seen := scenario.Promise(t, "starts; 503 until the provider is up, then recovers by itself; with a stored key set, no 503 at all")
+	seen := scenario.Promise(
+		t, "starts; 503 until the provider is up, then recovers by itself; with a stored key set, no 503 at all",
+	)
 	keys := sitetest.Keys()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
 	p.SetAnswer(503, "not yet")
@@ -287,7 +311,9 @@ func startLogIns(s *sitetest.Site, email string) *logIns {
 			}
 			response, err := sitetest.LoadClient.Post(s.URL+"/auth/login", "application/json", strings.NewReader(body))
 			for retries := 0; err != nil && retries < 10; retries++ { // as for load
-				response, err = sitetest.LoadClient.Post(s.URL+"/auth/login", "application/json", strings.NewReader(body))
+				response, err = sitetest.LoadClient.Post(
+					s.URL+"/auth/login", "application/json", strings.NewReader(body),
+				)
 			}
 			l.number++
 			if err != nil || response.StatusCode != http.StatusOK {
@@ -317,7 +343,8 @@ func TestScenarioReloads(t *testing.T) {
 	seen := scenario.Promise(t, "only expected answers; no fetch by a reload; goroutines and descriptors flat")
 	keys := sitetest.Keys()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
-	body := sitetest.JWKSBody(p, "") + sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "throttle off")
+	body := sitetest.JWKSBody(p, "") +
+		sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "throttle off")
 	s := sitetest.Serve(t, body)
 	token, storage := sitetest.SignRS(t, keys.RSA, "a"), sitetest.TempDir(t)
 	s.MustAnswer(200, s.Bearer("/api/", token), "control")
@@ -336,13 +363,20 @@ func TestScenarioReloads(t *testing.T) {
 	reload(reloads)
 	seen("%d reloads: %s; %d log-ins", reloads, l.finish(t), entering.finish(t))
 	sitetest.LoadClient.CloseIdleConnections()
-	sitetest.Eventually(t, fmt.Sprintf("goroutines are back at %d", goroutines), func() bool { return runtime.NumGoroutine() <= goroutines+4 })
-	sitetest.Eventually(t, fmt.Sprintf("open files are back at %d", files), func() bool { return openFiles() <= files+4 })
+	sitetest.Eventually(t, fmt.Sprintf("goroutines are back at %d", goroutines), func() bool {
+		return runtime.NumGoroutine() <= goroutines+4
+	})
+	sitetest.Eventually(t, fmt.Sprintf("open files are back at %d", files), func() bool {
+		return openFiles() <= files+4
+	})
 	fetches := p.Fetches.Load()
 	if fetches != 1 {
 		t.Errorf("%d fetches, expected none by a reload", fetches)
 	}
-	seen("goroutines %d before, %d after; descriptors %d before, %d after; %d fetch in all", goroutines, runtime.NumGoroutine(), files, openFiles(), fetches)
+	seen(
+		"goroutines %d before, %d after; descriptors %d before, %d after; %d fetch in all",
+		goroutines, runtime.NumGoroutine(), files, openFiles(), fetches,
+	)
 }
 
 // settled is a count that did not change over a while.

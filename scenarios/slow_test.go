@@ -132,7 +132,9 @@ func TestScenarioSlowClients(t *testing.T) {
 	p := sitetest.StartProcess(t, dir, address, strings.ReplaceAll(body, "/todos/", "/api/"))
 	users := max(2, logins/100) // a user has 100 sessions at most
 	for i := range users {
-		p.MustAnswer(201, p.Post("/auth/signup", sitetest.CredentialsOf(fmt.Sprintf("user%d@example.com", i))), "sign-up")
+		p.MustAnswer(
+			201, p.Post("/auth/signup", sitetest.CredentialsOf(fmt.Sprintf("user%d@example.com", i))), "sign-up",
+		)
 	}
 	token := p.SignedUp("steady@example.com").Token
 	verification := []labelled{{"known token", token, 200}, {"bad token", token + "x", 401}}
@@ -144,7 +146,10 @@ func TestScenarioSlowClients(t *testing.T) {
 	// So long that none is done before the real log-ins: it is their passwords that are hashed.
 	login := sitetest.Marshal(t, sitetest.JSON{"email": "slow@example.com", "password": strings.Repeat("slow", 250)})
 	slow := startSlowClients(address, clients,
-		fmt.Sprintf("POST /auth/login HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", address, len(login), login),
+		fmt.Sprintf(
+			"POST /auth/login HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
+			address, len(login), login,
+		),
 		"GET /api/ HTTP/1.1\r\nHost: "+address+"\r\nAuthorization: Bearer "+token, // and no more
 		"GET /a")
 	held := p.Resident(t)
@@ -191,8 +196,17 @@ func TestScenarioSlowClients(t *testing.T) {
 	if scenario.Full() && pressed.p99 > 50*time.Millisecond {
 		t.Errorf("the p99 of verification is %s", pressed.p99)
 	}
-	seen("%d slow clients at once, %d closed by Caddy and begun again; %d of %d log-ins answered by 200, in %s, argon2id at its default", open, slow.closed.Load(), answered.Load(), logins, took.Round(time.Second))
-	seen("memory (RSS): %.0f MiB before, %.0f MiB with the slow clients, %.0f MiB at most with the log-ins: %.1f KiB a slow client", scenario.Mebibytes(before), scenario.Mebibytes(held), scenario.Mebibytes(peak), float64(held-before)/1024/float64(clients))
+	seen(
+		"%d slow clients at once, %d closed by Caddy and begun again; "+
+			"%d of %d log-ins answered by 200, in %s, argon2id at its default",
+		open, slow.closed.Load(), answered.Load(), logins, took.Round(time.Second),
+	)
+	seen(
+		"memory (RSS): %.0f MiB before, %.0f MiB with the slow clients, %.0f MiB at most with the log-ins: "+
+			"%.1f KiB a slow client",
+		scenario.Mebibytes(before), scenario.Mebibytes(held),
+		scenario.Mebibytes(peak), float64(held-before)/1024/float64(clients),
+	)
 	seen("verification quiet: %s", quiet)
 	seen("verification pressed: %s", pressed)
 }

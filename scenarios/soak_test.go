@@ -40,7 +40,10 @@ func TestScenarioSoak(t *testing.T) {
 	dir, address := sitetest.TempDir(t), sitetest.FreeAddress(t)
 	p := sitetest.StartProcess(t, dir, address, soakBody(dir, 0))
 	token := p.SignedUp("steady@example.com").Token
-	l := startLoad(p.Site, 200, labelled{"good", token, 200}, labelled{"bad signature", token + "x", 401}, labelled{"no token", "x", 401})
+	l := startLoad(
+		p.Site, 200, labelled{"good", token, 200},
+		labelled{"bad signature", token + "x", 401}, labelled{"no token", "x", 401},
+	)
 
 	stop := make(chan struct{})
 	paced := func(pause time.Duration) bool {
@@ -76,7 +79,9 @@ func TestScenarioSoak(t *testing.T) {
 		if first == nil && time.Since(began) > duration/4 {
 			first = last
 		}
-		at, resident, heap = append(at, time.Since(began).Minutes()), append(resident, float64(p.Resident(t))), append(heap, last["go_memstats_heap_inuse_bytes"])
+		at, resident, heap = append(at, time.Since(began).Minutes()), append(resident, float64(p.Resident(t))), append(
+			heap, last["go_memstats_heap_inuse_bytes"],
+		)
 		if time.Since(reloaded) > min(duration/4, 10*time.Second) {
 			reloads++
 			p.Reload(t, soakBody(dir, reloads), func() bool { return p.Get("/round").Body == fmt.Sprint(reloads) })
@@ -99,9 +104,18 @@ func TestScenarioSoak(t *testing.T) {
 			t.Errorf("%s grew from %.0f to %.0f", name, first[name], last[name])
 		}
 	}
-	seen("%s: %s; %d whole sessions of log-in, refresh and log-out; %d reloads", duration, sum, sessions.Load(), reloads)
-	seen("slope over the second half, a minute: RSS %+.2f MiB, heap %+.2f MiB%s; at the end RSS %.0f MiB, heap %.0f MiB", scenario.Mebibytes(residentSlope), scenario.Mebibytes(heapSlope), about, scenario.Mebibytes(resident[len(resident)-1]), scenario.Mebibytes(heap[len(heap)-1]))
-	seen("goroutines %.0f after a quarter, %.0f at the end; descriptors %.0f, %.0f", first["go_goroutines"], last["go_goroutines"], first["process_open_fds"], last["process_open_fds"])
+	seen(
+		"%s: %s; %d whole sessions of log-in, refresh and log-out; %d reloads", duration, sum, sessions.Load(), reloads,
+	)
+	seen(
+		"slope over the second half, a minute: RSS %+.2f MiB, heap %+.2f MiB%s; at the end RSS %.0f MiB, heap %.0f MiB",
+		scenario.Mebibytes(residentSlope), scenario.Mebibytes(heapSlope), about,
+		scenario.Mebibytes(resident[len(resident)-1]), scenario.Mebibytes(heap[len(heap)-1]),
+	)
+	seen(
+		"goroutines %.0f after a quarter, %.0f at the end; descriptors %.0f, %.0f",
+		first["go_goroutines"], last["go_goroutines"], first["process_open_fds"], last["process_open_fds"],
+	)
 }
 
 // wholeSession logs in, uses the session and logs out, and tells whether all

@@ -39,7 +39,9 @@ func (s Signer) Sign(typ string, claims map[string]any) (string, error) {
 			return "", err
 		}
 	}
-	token, err := jws.Sign(payload, jws.WithKey(jwa.SignatureAlgorithm(s.Algorithm), s.Key, jws.WithProtectedHeaders(header)))
+	token, err := jws.Sign(
+		payload, jws.WithKey(jwa.SignatureAlgorithm(s.Algorithm), s.Key, jws.WithProtectedHeaders(header)),
+	)
 	return string(token), err
 }
 
@@ -305,7 +307,9 @@ func publicHalf(s Signer) (jwk.Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	for name, value := range map[string]any{jwk.KeyIDKey: s.ID, jwk.AlgorithmKey: s.Algorithm, jwk.KeyUsageKey: jwk.ForSignature} {
+	for name, value := range map[string]any{
+		jwk.KeyIDKey: s.ID, jwk.AlgorithmKey: s.Algorithm, jwk.KeyUsageKey: jwk.ForSignature,
+	} {
 		if err := public.Set(name, value); err != nil {
 			return nil, err
 		}
@@ -383,7 +387,10 @@ func (k *Keys) Reload(ctx context.Context, after time.Duration) error {
 		err = k.use(stored)
 	}
 	if ctx.Err() == nil {
-		k.outage.Note(k.o.Log(), k.o.Now(), err, "signing keys not readable; using the keys in memory", "signing keys readable again")
+		k.outage.Note(
+			k.o.Log(), k.o.Now(), err, "signing keys not readable; using the keys in memory",
+			"signing keys readable again",
+		)
 	}
 	return err
 }
@@ -410,7 +417,10 @@ func (k *Keys) withoutWithdrawn(ctx context.Context, stored Stored) Stored {
 	if text := strings.Join(refused, " "); text != k.reported {
 		k.reported = text
 		if text != "" {
-			k.o.Log().Warn("withdrawn signing keys are in the storage again, as after restoring a backup; they are refused", zap.Strings("kid", refused), zap.String("storage_key", k.o.Path))
+			k.o.Log().Warn(
+				"withdrawn signing keys are in the storage again, as after restoring a backup; they are refused",
+				zap.Strings("kid", refused), zap.String("storage_key", k.o.Path),
+			)
 		}
 	}
 	return stored

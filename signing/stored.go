@@ -102,7 +102,8 @@ func Rotate(
 		if i == 0 || known.VerifyUntil.After(verifyUntil) { // one that was to sign for longer does not
 			known.VerifyUntil = verifyUntil
 		}
-		neverSigns := !known.SignsFrom.Before(key.SignsFrom) && known.SignsFrom.After(r.Now.Add(rotationMargin)) // by no node's clock
+		// by no node's clock
+		neverSigns := !known.SignsFrom.Before(key.SignsFrom) && known.SignsFrom.After(r.Now.Add(rotationMargin))
 		if !r.Withdraw && !neverSigns && known.VerifyUntil.After(r.Now) {
 			kept = append(kept, known)
 		}
@@ -114,7 +115,8 @@ func Rotate(
 			ids = append(ids, known.ID())
 		}
 		if err := r.Remember(ids); err != nil {
-			rememberErr = fmt.Errorf("the keys are withdrawn, but this was not recorded in the user store, so do not restore a backup of them: %w", err)
+			rememberErr = fmt.Errorf("the keys are withdrawn, but this was not recorded in the user store, "+
+				"so do not restore a backup of them: %w", err)
 		}
 	}
 	stored.Keys = kept

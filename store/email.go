@@ -21,7 +21,9 @@ var emailLocalPart = precis.NewIdentifier(precis.FoldWidth, precis.FoldCase(), p
 
 // emailDomain is like idna.Lookup, but requires labels of 1 to 63 bytes: "xn--" would
 // decode to an empty label.
-var emailDomain = idna.New(idna.MapForLookup(), idna.BidiRule(), idna.StrictDomainName(true), idna.VerifyDNSLength(true))
+var emailDomain = idna.New(
+	idna.MapForLookup(), idna.BidiRule(), idna.StrictDomainName(true), idna.VerifyDNSLength(true),
+)
 
 // EmailKey returns the normalized form of an e-mail address: two addresses with the same
 // key belong to the same user. The error describes the problem without the address.

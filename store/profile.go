@@ -90,7 +90,10 @@ func DeeperThan(value any, levels int) bool {
 // CheckProfileName returns an error if a name cannot be the name of a profile property.
 func CheckProfileName(name string) error {
 	if name == "" || slices.Contains([]string{"id", "email", "password", "roles"}, name) {
-		return fmt.Errorf("%q cannot be the name of a profile property; id, email, password and roles are not part of the profile", name)
+		return fmt.Errorf(
+			"%q cannot be the name of a profile property; id, email, password and roles are not part of the profile",
+			name,
+		)
 	}
 	return nil
 }
@@ -106,7 +109,9 @@ func CheckRoles(roles []string) error {
 		return fmt.Errorf("the roles have %d bytes in total; a token can hold at most %d", bytes, maxRolesBytes)
 	}
 	for _, role := range roles {
-		if role == "" || strings.ContainsFunc(role, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) || r == ',' }) {
+		if role == "" || strings.ContainsFunc(role, func(r rune) bool {
+			return unicode.IsSpace(r) || unicode.IsControl(r) || r == ','
+		}) {
 			return errors.New("a role must be a single word without spaces and commas")
 		}
 	}

@@ -187,7 +187,9 @@ type AttemptCounter interface {
 	// CountAttempt counts an attempt, unless burst attempts are already counted; then it
 	// returns how long to wait. One attempt is forgotten each time every has passed.
 	// Concurrent callers cannot exceed the limit.
-	CountAttempt(ctx context.Context, key string, burst int, every time.Duration, now time.Time) (wait time.Duration, err error)
+	CountAttempt(
+		ctx context.Context, key string, burst int, every time.Duration, now time.Time,
+	) (wait time.Duration, err error)
 	// ForgiveAttempt removes an attempt from the count.
 	ForgiveAttempt(ctx context.Context, key string, every time.Duration) error
 }

@@ -81,7 +81,9 @@ func (g *gate) do(ctx context.Context, turn Turn, f func()) error {
 }
 
 func (g *gate) enter(ctx context.Context, turn Turn) error {
-	w := &waiter{&g.strangers, []string{turn.What, networkOf(turn.Client), network.Key(turn.Client)}, make(chan bool, 1)}
+	w := &waiter{
+		&g.strangers, []string{turn.What, networkOf(turn.Client), network.Key(turn.Client)}, make(chan bool, 1),
+	}
 	g.mu.Lock()
 	if g.free == 0 && turn.Familiar != nil {
 		g.mu.Unlock() // the call may take a while

@@ -52,7 +52,9 @@ func (r *waitingRoom) comes(name, what, client string, familiar func() bool) {
 			r.t.Error(err)
 		}
 	})
-	sitetest.Eventually(r.t, name+" waits or somebody leaves", func() bool { return r.g.begun() > before || len(r.gone()) > left })
+	sitetest.Eventually(r.t, name+" waits or somebody leaves", func() bool {
+		return r.g.begun() > before || len(r.gone()) > left
+	})
 }
 
 func (r *waitingRoom) gone() []string {
@@ -81,7 +83,9 @@ func TestHashGateTurns(t *testing.T) {
 	room.comes("elsewhere", "sign-up", "198.51.100.1", nil)
 	room.comes("log-in", "log-in", "2001:db8::1", nil)
 	room.opens()
-	if want := []string{"flood0", "log-in", "elsewhere", "beside it", "flood1", "flood2"}; !slices.Equal(room.served, want) {
+	if want := []string{
+		"flood0", "log-in", "elsewhere", "beside it", "flood1", "flood2",
+	}; !slices.Equal(room.served, want) {
 		t.Errorf("order %q, expected %q", room.served, want)
 	}
 }
@@ -96,7 +100,10 @@ func TestHashGateFamiliarFirst(t *testing.T) {
 		room.comes(fmt.Sprint("familiar", i), "log-in", fmt.Sprintf("198.51.%d.1", i), familiar)
 	}
 	room.opens()
-	if want := []string{"familiar0", "familiar1", "familiar2", "stranger0", "familiar3", "familiar4", "stranger1", "stranger2", "stranger3"}; !slices.Equal(room.served, want) {
+	if want := []string{
+		"familiar0", "familiar1", "familiar2", "stranger0",
+		"familiar3", "familiar4", "stranger1", "stranger2", "stranger3",
+	}; !slices.Equal(room.served, want) {
 		t.Errorf("order %q, expected %q", room.served, want)
 	}
 }
@@ -170,7 +177,9 @@ func TestHashGateIsFull(t *testing.T) {
 		t.Helper()
 		before, done := g.begun(), len(results)
 		go func() { results <- g.enter(ctx, Turn{Queue: 16, What: "log-in", Client: client}) }()
-		sitetest.Eventually(t, client+" waits or is told", func() bool { return g.begun() > before || len(results) > done })
+		sitetest.Eventually(t, client+" waits or is told", func() bool {
+			return g.begun() > before || len(results) > done
+		})
 	}
 	for range 5 {
 		enter("192.0.2.1")

@@ -96,16 +96,21 @@ func Hash(ctx context.Context, turn Turn, password string) (hash string, err err
 	}
 	err = hashing.do(ctx, turn, func() {
 		key := argon2.IDKey([]byte(normal), salt, argon2Time, argon2Memory, argon2Threads, argon2KeyLen)
-		hash = fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, argon2Memory, argon2Time, argon2Threads,
-			base64.RawStdEncoding.EncodeToString(salt), base64.RawStdEncoding.EncodeToString(key))
+		hash = fmt.Sprintf(
+			"$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, argon2Memory, argon2Time, argon2Threads,
+			base64.RawStdEncoding.EncodeToString(salt), base64.RawStdEncoding.EncodeToString(key),
+		)
 	})
 	return hash, err
 }
 
 // noPasswordHash is used if a user is unknown or has no password, so that checking takes
 // the same time. No password matches it.
-var noPasswordHash = fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, argon2Memory, argon2Time, argon2Threads,
-	base64.RawStdEncoding.EncodeToString(make([]byte, argon2SaltLen)), base64.RawStdEncoding.EncodeToString(make([]byte, argon2KeyLen)))
+var noPasswordHash = fmt.Sprintf(
+	"$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, argon2Memory, argon2Time, argon2Threads,
+	base64.RawStdEncoding.EncodeToString(make([]byte, argon2SaltLen)),
+	base64.RawStdEncoding.EncodeToString(make([]byte, argon2KeyLen)),
+)
 
 // Check reports whether a password matches the hash. It takes the same time in either case,
 // and for an empty hash.

@@ -54,7 +54,8 @@ func TestAccountsTutorial(t *testing.T) {
 		Roles     []string
 		Password  any
 	}
-	if err := stdjson.Unmarshal([]byte(user.Body), &made); err != nil || len(made.ID) != 36 || made.Email != "Alice@example.com" || made.Password != nil || !slices.Equal(made.Roles, []string{"author"}) {
+	if err := stdjson.Unmarshal([]byte(user.Body), &made); err != nil || len(made.ID) != 36 ||
+		made.Email != "Alice@example.com" || made.Password != nil || !slices.Equal(made.Roles, []string{"author"}) {
 		t.Errorf("sign-up answers %s", user.Body)
 	}
 	got := s.LoggedIn("alice@EXAMPLE.com")
@@ -76,10 +77,14 @@ func TestAccountsTutorial(t *testing.T) {
 	next := s.Post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}).Tokens(t)
 	s.MustAnswer(200, s.Bearer("/todos/", next.Token), "the refreshed token")
 	s.MustAnswer(204, s.Send("POST", "/auth/logout", "", "Authorization: Bearer "+next.Token), "log-out")
-	for name, token := range map[string]string{"the newest token": next.Token, "an older token of the session": got.Token} {
+	for name, token := range map[string]string{
+		"the newest token": next.Token, "an older token of the session": got.Token,
+	} {
 		s.MustAnswer(401, s.Bearer("/todos/", token), name+" after the log-out")
 	}
-	s.MustAnswer(401, s.Post("/auth/refresh", sitetest.JSON{"refreshToken": next.RefreshToken}), "refresh after the log-out")
+	s.MustAnswer(
+		401, s.Post("/auth/refresh", sitetest.JSON{"refreshToken": next.RefreshToken}), "refresh after the log-out",
+	)
 }
 
 func TestAccessTokenClaims(t *testing.T) {
@@ -95,7 +100,8 @@ func TestAccessTokenClaims(t *testing.T) {
 			t.Errorf("no claim %s in %s", name, claims)
 		}
 	}
-	if claims["exp"].(int64)-claims["iat"].(int64) != 300 || claims["iss"] != "https://id.example" || !strings.Contains(string(header), `"typ":"at+jwt"`) || !strings.Contains(string(header), `"alg":"ES256"`) {
+	if claims["exp"].(int64)-claims["iat"].(int64) != 300 || claims["iss"] != "https://id.example" ||
+		!strings.Contains(string(header), `"typ":"at+jwt"`) || !strings.Contains(string(header), `"alg":"ES256"`) {
 		t.Errorf("header %s, claims %s", header, claims)
 	}
 	// Another service verifies it by the published keys.
@@ -117,13 +123,17 @@ func TestAccessTokenClaims(t *testing.T) {
 func TestAccountsOfOtherStores(t *testing.T) {
 	other := sitetest.FreeAddress(t)
 	dir := sitetest.TempDir(t)
-	s := sitetest.Serve(t, sitetest.AccountsBody(filepath.Join(dir, "a.db"), "")+"\n}\nhttp://"+other+" {\n"+sitetest.AccountsBody(filepath.Join(dir, "b.db"), ""))
+	s := sitetest.Serve(t, sitetest.AccountsBody(filepath.Join(dir, "a.db"), "")+"\n}\nhttp://"+other+" {\n"+
+		sitetest.AccountsBody(filepath.Join(dir, "b.db"), ""))
 	b := &sitetest.Site{T: t, URL: "http://" + other}
 	got := s.SignedUp("alice@example.com")
 	s.MustAnswer(200, s.Bearer("/todos/", got.Token), "control")
 	b.MustAnswer(401, b.Bearer("/todos/", got.Token), "a token of the other site")
 	b.MustAnswer(401, b.Post("/auth/login", sitetest.CredentialsOf("alice@example.com")), "a user of the other site")
-	b.MustAnswer(401, b.Post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}), "a refresh token of the other site")
+	b.MustAnswer(
+		401, b.Post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}),
+		"a refresh token of the other site",
+	)
 	if a, b := s.Get("/auth/jwks.json").Body, b.Get("/auth/jwks.json").Body; a == b {
 		t.Errorf("the sites have the same key: %s", a)
 	}
@@ -133,11 +143,15 @@ func TestAccountsOfOtherStores(t *testing.T) {
 func TestThreatSessionsOfAnotherIssuer(t *testing.T) {
 	other := sitetest.FreeAddress(t)
 	store := filepath.Join(sitetest.TempDir(t), "users.db")
-	s := sitetest.Serve(t, sitetest.AccountsBody(store, "issuer https://a.example")+"\n}\nhttp://"+other+" {\n"+sitetest.AccountsBody(store, "issuer https://b.example"))
+	s := sitetest.Serve(t, sitetest.AccountsBody(store, "issuer https://a.example")+"\n}\nhttp://"+other+" {\n"+
+		sitetest.AccountsBody(store, "issuer https://b.example"))
 	b := &sitetest.Site{T: t, URL: "http://" + other}
 	got := s.SignedUp("alice@example.com")
 	b.MustAnswer(200, b.Post("/auth/login", sitetest.CredentialsOf("alice@example.com")), "control: the same user")
-	b.MustAnswer(401, b.Post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}), "a refresh token of the other site")
+	b.MustAnswer(
+		401, b.Post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}),
+		"a refresh token of the other site",
+	)
 	b.MustAnswer(401, b.Bearer("/todos/", got.Token), "an access token of the other site")
 	s.MustAnswer(200, s.Post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}), "control: at its own")
 }
@@ -157,14 +171,17 @@ func TestSessionsOfAUserAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.MustAnswer(401, s.Bearer("/todos/", first.Token), "one more")
-	if sessions, err := accountstest.StoreOf(t).Sessions(t.Context(), user.ID, time.Now()); err != nil || len(sessions) != accounts.MaxSessions {
+	if sessions, err := accountstest.StoreOf(t).Sessions(t.Context(), user.ID, time.Now()); err != nil ||
+		len(sessions) != accounts.MaxSessions {
 		t.Errorf("%d sessions, %v", len(sessions), err)
 	}
 }
 
 // handle_path takes a part off the path, which links and redirects need.
 func TestAccountsBelowAPath(t *testing.T) {
-	s := sitetest.Serve(t, "handle_path /app/* {\n"+sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "")+"\n}")
+	s := sitetest.Serve(
+		t, "handle_path /app/* {\n"+sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "")+"\n}",
+	)
 	chrome := sitetest.Browser(t)
 	got := s.Form(chrome, "/app/todos/list?page=2", nil)
 	if got.Status != 303 || got.Header.Get("Location") != "/app/auth/login?return_to=%2Fapp%2Ftodos%2Flist%3Fpage%3D2" {
@@ -194,7 +211,9 @@ func TestAccountsSecretAndMovedRoutes(t *testing.T) {
 		whoami /whoAmI
 		jwks /keys.json
 		profile realm name`)
-	s.MustAnswer(201, s.Post("/users/signup", sitetest.JSON{"email": "alice@example.com", "password": sitetest.GoodPassword, "realm": "earth", "name": "Alice"}), "sign-up")
+	s.MustAnswer(201, s.Post("/users/signup", sitetest.JSON{
+		"email": "alice@example.com", "password": sitetest.GoodPassword, "realm": "earth", "name": "Alice",
+	}), "sign-up")
 	got := s.Post("/users/login", sitetest.CredentialsOf("alice@example.com")).Tokens(t)
 	s.MustAnswer(200, s.Bearer("/todos/", got.Token), "HS256")
 	if who := s.Bearer("/whoAmI", got.Token); !strings.Contains(who.Body, `"realm":"earth"`) {
@@ -203,7 +222,9 @@ func TestAccountsSecretAndMovedRoutes(t *testing.T) {
 	if keys := s.Get("/keys.json"); keys.Body != `{"keys":[]}` {
 		t.Errorf("a secret is no public key: %s", keys.Body)
 	}
-	s.MustAnswer(401, s.Send("POST", "/auth/logout", "", "Content-Type: application/json"), "the others stay under the prefix")
+	s.MustAnswer(
+		401, s.Send("POST", "/auth/logout", "", "Content-Type: application/json"), "the others stay under the prefix",
+	)
 	if got := s.Get("/auth/login"); strings.Contains(got.Body, "<form") {
 		t.Error("a moved route is still at its old path")
 	}
@@ -211,23 +232,34 @@ func TestAccountsSecretAndMovedRoutes(t *testing.T) {
 
 func TestTemplates(t *testing.T) {
 	dir := sitetest.TempDir(t)
-	if err := os.WriteFile(filepath.Join(dir, "login.html"), []byte(`{{define "title"}}Ours{{end}}{{define "content"}}<p>Our own page, for {{.Email}}</p>{{end}}`), 0o600); err != nil {
+	if err := os.WriteFile(
+		filepath.Join(dir, "login.html"),
+		[]byte(`{{define "title"}}Ours{{end}}{{define "content"}}<p>Our own page, for {{.Email}}</p>{{end}}`), 0o600,
+	); err != nil {
 		t.Fatal(err)
 	}
 	s := sitetest.AccountsSite(t, "templates "+dir)
-	if page := s.Form(sitetest.Browser(t), "/auth/login", url.Values{"email": {"<b>"}, "password": {"x"}}); !strings.Contains(page.Body, "<p>Our own page, for &lt;b&gt;</p>") || !strings.Contains(page.Body, "<title>Ours") {
+	if page := s.Form(sitetest.Browser(t), "/auth/login", url.Values{
+		"email": {"<b>"}, "password": {"x"},
+	}); !strings.Contains(page.Body, "<p>Our own page, for &lt;b&gt;</p>") ||
+		!strings.Contains(page.Body, "<title>Ours") {
 		t.Errorf("the replaced page: %s", page.Body)
 	}
 	if page := s.Form(sitetest.Browser(t), "/auth/signup", nil); !strings.Contains(page.Body, `name="password"`) {
 		t.Errorf("a page that is not replaced: %s", page.Body)
 	}
-	if style := s.Get("/auth/style.css"); style.Status != 200 || !strings.HasPrefix(style.Header.Get("Content-Type"), "text/css") {
+	if style := s.Get("/auth/style.css"); style.Status != 200 ||
+		!strings.HasPrefix(style.Header.Get("Content-Type"), "text/css") {
 		t.Errorf("style sheet: %d %v", style.Status, style.Header)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "reset.html"), []byte(`{{define "content"}}{{.Broken`), 0o600); err != nil {
+	if err := os.WriteFile(
+		filepath.Join(dir, "reset.html"), []byte(`{{define "content"}}{{.Broken`), 0o600,
+	); err != nil {
 		t.Fatal(err)
 	}
-	if got := sitetest.ConfigError(t, sitetest.AccountsBody(filepath.Join(dir, "users.db"), "templates "+dir)); !strings.Contains(got, "templates: template: reset") {
+	if got := sitetest.ConfigError(
+		t, sitetest.AccountsBody(filepath.Join(dir, "users.db"), "templates "+dir),
+	); !strings.Contains(got, "templates: template: reset") {
 		t.Errorf("a broken page: %s", got)
 	}
 }
@@ -236,7 +268,8 @@ func TestSignupClosed(t *testing.T) {
 	s := sitetest.AccountsSite(t, "signup closed")
 	s.MustAnswer(404, s.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com")), "JSON")
 	s.MustAnswer(404, s.Get("/auth/signup", "Accept: text/html"), "page")
-	if page := s.Get("/auth/login", "Accept: text/html"); page.Status != 200 || strings.Contains(page.Body, "/auth/signup") {
+	if page := s.Get("/auth/login", "Accept: text/html"); page.Status != 200 ||
+		strings.Contains(page.Body, "/auth/signup") {
 		t.Errorf("the log-in page links a sign-up that is closed: %d", page.Status)
 	}
 }
@@ -250,14 +283,19 @@ func TestThreatEnumeration(t *testing.T) {
 	s.MustAnswer(200, control, "control")
 	var first sitetest.Reply
 	for _, body := range []sitetest.JSON{
-		{"email": "alice@example.com", "password": "wrong password"}, {"email": "nobody@example.com", "password": sitetest.GoodPassword}, {"email": "disabled@example.com", "password": sitetest.GoodPassword},
-		{"email": "no address", "password": sitetest.GoodPassword}, {"email": "alice@example.com", "password": strings.Repeat("x", 2000)},
+		{"email": "alice@example.com", "password": "wrong password"},
+		{"email": "nobody@example.com", "password": sitetest.GoodPassword}, {
+			"email": "disabled@example.com", "password": sitetest.GoodPassword,
+		},
+		{"email": "no address", "password": sitetest.GoodPassword},
+		{"email": "alice@example.com", "password": strings.Repeat("x", 2000)},
 	} {
 		got := s.Post("/auth/login", body)
 		if first.Body == "" {
 			first = got
 		}
-		if got.Status != 401 || got.Body != first.Body || got.ErrorBody(t).Error.Message != "Invalid email or password." {
+		if got.Status != 401 || got.Body != first.Body ||
+			got.ErrorBody(t).Error.Message != "Invalid email or password." {
 			t.Errorf("%v: %d %s", body["email"], got.Status, got.Body)
 		}
 	}
@@ -271,8 +309,13 @@ func TestThreatCredentialStuffing(t *testing.T) {
 `+sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), ""))
 	from := func(ip string) string { return "X-Forwarded-For: " + ip }
 	wrong := sitetest.JSON{"email": "alice@example.com", "password": "wrong password"}
-	s.MustAnswer(201, s.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com"), from("2001:db8::1")), "sign-up")
-	s.MustAnswer(200, s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com"), from("2001:db8::1")), "alice is logged in at home")
+	s.MustAnswer(
+		201, s.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com"), from("2001:db8::1")), "sign-up",
+	)
+	s.MustAnswer(
+		200, s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com"), from("2001:db8::1")),
+		"alice is logged in at home",
+	)
 	for i := range 10 {
 		s.MustAnswer(401, s.Post("/auth/login", wrong, from(fmt.Sprintf("203.0.113.%d", i))), "a guess")
 	}
@@ -281,9 +324,16 @@ func TestThreatCredentialStuffing(t *testing.T) {
 	if got.Header.Get("Retry-After") == "" || got.ErrorBody(t).Error.Code != "too_many_requests" {
 		t.Errorf("429: %v %s", got.Header, got.Body)
 	}
-	s.MustAnswer(429, s.Post("/auth/login", sitetest.JSON{"email": "ALICE@example.com", "password": "wrong password"}, from("203.0.113.98")), "the same account in other case")
-	s.MustAnswer(200, s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com"), from("2001:db8::2")), "alice herself, at home, is not locked out")
-	s.MustAnswer(401, s.Post("/auth/login", sitetest.JSON{"email": "bob@example.com", "password": "wrong password"}, from("203.0.113.99")), "another account")
+	s.MustAnswer(429, s.Post(
+		"/auth/login", sitetest.JSON{"email": "ALICE@example.com", "password": "wrong password"}, from("203.0.113.98"),
+	), "the same account in other case")
+	s.MustAnswer(
+		200, s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com"), from("2001:db8::2")),
+		"alice herself, at home, is not locked out",
+	)
+	s.MustAnswer(401, s.Post(
+		"/auth/login", sitetest.JSON{"email": "bob@example.com", "password": "wrong password"}, from("203.0.113.99"),
+	), "another account")
 
 	// Whoever keeps guessing locks nobody out who is logged in nowhere.
 	s.MustAnswer(201, s.Post("/auth/signup", sitetest.CredentialsOf("carol@example.com"), from("192.0.2.1")), "sign-up")
@@ -294,19 +344,36 @@ func TestThreatCredentialStuffing(t *testing.T) {
 	for range accounts.StrangerAttempts {
 		s.MustAnswer(429, s.Post("/auth/login", wrong, from("203.0.113.200")), "a guess that is too many")
 	}
-	s.MustAnswer(429, s.Post("/auth/login", sitetest.CredentialsOf("carol@example.com"), from("203.0.113.200")), "the right guess after too many")
-	s.MustAnswer(200, s.Post("/auth/login", sitetest.CredentialsOf("carol@example.com"), from("198.51.100.1")), "carol herself")
+	s.MustAnswer(
+		429, s.Post("/auth/login", sitetest.CredentialsOf("carol@example.com"), from("203.0.113.200")),
+		"the right guess after too many",
+	)
+	s.MustAnswer(
+		200, s.Post("/auth/login", sitetest.CredentialsOf("carol@example.com"), from("198.51.100.1")), "carol herself",
+	)
 	for i := range accounts.SparedFactor*10 + 50 {
-		accountstest.ServiceOf(t).LogIns.Spares(t.Context(), false, "carol@example.com", accounts.Client{Address: fmt.Sprint("10.0.0.", i)}, time.Now())
+		accountstest.ServiceOf(t).LogIns.Spares(
+			t.Context(), false, "carol@example.com", accounts.Client{Address: fmt.Sprint("10.0.0.", i)}, time.Now(),
+		)
 	}
-	s.MustAnswer(429, s.Post("/auth/login", sitetest.CredentialsOf("carol@example.com"), from("203.0.113.201")), "the right guess of one of many clients")
+	s.MustAnswer(
+		429, s.Post("/auth/login", sitetest.CredentialsOf("carol@example.com"), from("203.0.113.201")),
+		"the right guess of one of many clients",
+	)
 
-	s.MustAnswer(401, s.Post("/auth/login", sitetest.JSON{"email": "first@example.com", "password": "wrong password"}, from("2001:db8:1::1")), "control: a client's first")
+	s.MustAnswer(401, s.Post(
+		"/auth/login", sitetest.JSON{"email": "first@example.com", "password": "wrong password"}, from("2001:db8:1::1"),
+	), "control: a client's first")
 	for range 29 { // at once, since time forgives
 		accountstest.ServiceOf(t).Attempts.Clients.Begin(t.Context(), network.Key("2001:db8:1::ffff"), time.Now())
 	}
-	s.MustAnswer(429, s.Post("/auth/login", sitetest.JSON{"email": "more@example.com", "password": "wrong password"}, from("2001:db8:1::1:1")), "31st of a client, by its /64")
-	s.MustAnswer(401, s.Post("/auth/login", sitetest.JSON{"email": "more@example.com", "password": "wrong password"}, from("2001:db8:2::1")), "control: another client")
+	s.MustAnswer(429, s.Post(
+		"/auth/login", sitetest.JSON{"email": "more@example.com", "password": "wrong password"},
+		from("2001:db8:1::1:1"),
+	), "31st of a client, by its /64")
+	s.MustAnswer(401, s.Post(
+		"/auth/login", sitetest.JSON{"email": "more@example.com", "password": "wrong password"}, from("2001:db8:2::1"),
+	), "control: another client")
 }
 
 func TestThreatPasswordStorage(t *testing.T) {
@@ -324,9 +391,14 @@ func TestThreatPasswordStorage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, old := range map[string]string{"bcrypt": string(imported), "weaker argon2id": sitetest.WeakArgon2id(sitetest.GoodPassword)} {
+	for name, old := range map[string]string{
+		"bcrypt": string(imported), "weaker argon2id": sitetest.WeakArgon2id(sitetest.GoodPassword),
+	} {
 		accountstest.ChangeUser(t, "alice@example.com", func(u *store.User) { u.PasswordHash = old })
-		s.MustAnswer(401, s.Post("/auth/login", sitetest.JSON{"email": "alice@example.com", "password": "wrong password"}), name+": wrong password")
+		s.MustAnswer(
+			401, s.Post("/auth/login", sitetest.JSON{"email": "alice@example.com", "password": "wrong password"}),
+			name+": wrong password",
+		)
 		if accountstest.UserOf(t, "alice@example.com").PasswordHash != old {
 			t.Errorf("%s: hashed again by a wrong password", name)
 		}
@@ -334,7 +406,9 @@ func TestThreatPasswordStorage(t *testing.T) {
 		if renewed := accountstest.UserOf(t, "alice@example.com").PasswordHash; password.Weak(renewed) {
 			t.Errorf("%s is not hashed again at log-in: %s", name, renewed)
 		}
-		s.MustAnswer(200, s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com")), name+" after it was hashed again")
+		s.MustAnswer(
+			200, s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com")), name+" after it was hashed again",
+		)
 	}
 }
 
@@ -373,15 +447,20 @@ func TestThreatPasswords(t *testing.T) {
 	user := 0
 	signup := func(password string) sitetest.Reply {
 		user++
-		return s.Post("/auth/signup", sitetest.JSON{"email": fmt.Sprintf("user%d@example.com", user), "password": password})
+		return s.Post("/auth/signup", sitetest.JSON{
+			"email": fmt.Sprintf("user%d@example.com", user), "password": password,
+		})
 	}
 	for name, password := range map[string]string{
-		"8 characters": "xk4 q9!z", "no composition rules": "zzzqqqvvvxxx", "1024 bytes": strings.Repeat("pw", 512), "a phrase": "пароль из слов", "blanks": "  two  words  ", "emoji": "🐢🐇🦊🐻🐼🐨🐯🦁",
+		"8 characters": "xk4 q9!z", "no composition rules": "zzzqqqvvvxxx", "1024 bytes": strings.Repeat("pw", 512),
+		"a phrase": "пароль из слов", "blanks": "  two  words  ", "emoji": "🐢🐇🦊🐻🐼🐨🐯🦁",
 	} {
 		s.MustAnswer(201, signup(password), name)
 	}
 	for name, password := range map[string]string{
-		"7 characters": "xk4q9!z", "1025 bytes": strings.Repeat("p", 1025), "common": "password", "common in capitals": "PassWord1", "most common digits": "123456789", "control character": "abcdefg\x00h", "tab": "abcd\tefgh",
+		"7 characters": "xk4q9!z", "1025 bytes": strings.Repeat("p", 1025), "common": "password",
+		"common in capitals": "PassWord1", "most common digits": "123456789",
+		"control character": "abcdefg\x00h", "tab": "abcd\tefgh",
 	} {
 		got := signup(password)
 		s.MustAnswer(422, got, name)
@@ -390,19 +469,33 @@ func TestThreatPasswords(t *testing.T) {
 		}
 	}
 	long := strings.Repeat("a", 100)
-	s.MustAnswer(201, s.Post("/auth/signup", sitetest.JSON{"email": "long@example.com", "password": long + "1"}), "control")
-	s.MustAnswer(401, s.Post("/auth/login", sitetest.JSON{"email": "long@example.com", "password": long + "2"}), "never cut short")
-	s.MustAnswer(200, s.Post("/auth/login", sitetest.JSON{"email": "long@example.com", "password": long + "1"}), "control")
+	s.MustAnswer(
+		201, s.Post("/auth/signup", sitetest.JSON{"email": "long@example.com", "password": long + "1"}), "control",
+	)
+	s.MustAnswer(
+		401, s.Post("/auth/login", sitetest.JSON{"email": "long@example.com", "password": long + "2"}),
+		"never cut short",
+	)
+	s.MustAnswer(
+		200, s.Post("/auth/login", sitetest.JSON{"email": "long@example.com", "password": long + "1"}), "control",
+	)
 	// The same keys, composed otherwise by another machine.
-	s.MustAnswer(201, s.Post("/auth/signup", sitetest.JSON{"email": "nfc@example.com", "password": "cafe\u0301 cafe\u0301"}), "control")
-	s.MustAnswer(200, s.Post("/auth/login", sitetest.JSON{"email": "nfc@example.com", "password": "caf\u00e9 caf\u00e9"}), "composed")
+	s.MustAnswer(
+		201, s.Post("/auth/signup", sitetest.JSON{"email": "nfc@example.com", "password": "cafe\u0301 cafe\u0301"}),
+		"control",
+	)
+	s.MustAnswer(
+		200, s.Post("/auth/login", sitetest.JSON{"email": "nfc@example.com", "password": "caf\u00e9 caf\u00e9"}),
+		"composed",
+	)
 }
 
 func TestThreatIdentifiers(t *testing.T) {
 	s := sitetest.AccountsSite(t, "")
 	s.MustAnswer(201, s.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com")), "control")
 	for name, email := range map[string]string{
-		"capitals": "ALICE@EXAMPLE.COM", "full width": "ａｌｉｃｅ@example.com", "domain in capitals": "alice@Example.Com", "compatible letters": "ﬁnn@example.com",
+		"capitals": "ALICE@EXAMPLE.COM", "full width": "ａｌｉｃｅ@example.com",
+		"domain in capitals": "alice@Example.Com", "compatible letters": "ﬁnn@example.com",
 	} {
 		if name == "compatible letters" {
 			s.MustAnswer(201, s.Post("/auth/signup", sitetest.CredentialsOf("finn@example.com")), "control")
@@ -414,11 +507,16 @@ func TestThreatIdentifiers(t *testing.T) {
 		}
 	}
 	for name, email := range map[string]string{
-		"no at": "alice", "no domain": "alice@", "no local part": "@example.com", "blank": "al ice@example.com", "NUL": "alice\x00@example.com", "control": "alice\x07@example.com", "line end": "alice@example.com\n",
-		"bidi override": "alice\u202e@example.com", "zero width": "ali\u200bce@example.com", "zero width joiner": "ali\u200dce@example.com", "soft hyphen": "ali\u00adce@example.com",
-		"zero width in the domain": "ali@exam\u200bple.com", "word joiner there": "ali@exam\u2060ple.com", "variation selector there": "ali@example\ufe0f.com",
-		"soft hyphen there": "ali@\u00adexample.com", "ideographic full stop at the end": "ali@example.com\u3002", "dot at the end": "ali@example.com.",
-		"with a name": "Alice <alice@example.com>", "two": "alice@example.com, bob@example.com", "too long": strings.Repeat("a", 250) + "@example.com", "mixed direction": "alicעה@example.com", "empty": "",
+		"no at": "alice", "no domain": "alice@", "no local part": "@example.com", "blank": "al ice@example.com",
+		"NUL": "alice\x00@example.com", "control": "alice\x07@example.com", "line end": "alice@example.com\n",
+		"bidi override": "alice\u202e@example.com", "zero width": "ali\u200bce@example.com",
+		"zero width joiner": "ali\u200dce@example.com", "soft hyphen": "ali\u00adce@example.com",
+		"zero width in the domain": "ali@exam\u200bple.com",
+		"word joiner there":        "ali@exam\u2060ple.com", "variation selector there": "ali@example\ufe0f.com",
+		"soft hyphen there":                "ali@\u00adexample.com",
+		"ideographic full stop at the end": "ali@example.com\u3002", "dot at the end": "ali@example.com.",
+		"with a name": "Alice <alice@example.com>", "two": "alice@example.com, bob@example.com",
+		"too long": strings.Repeat("a", 250) + "@example.com", "mixed direction": "alicעה@example.com", "empty": "",
 	} {
 		got := s.Post("/auth/signup", sitetest.CredentialsOf(email))
 		s.MustAnswer(422, got, name)
@@ -467,7 +565,9 @@ func TestThreatRefreshReplay(t *testing.T) {
 
 	other := s.LoggedIn("alice@example.com")
 	family := other.RefreshToken[:22]
-	for name, token := range map[string]string{"empty": "x", "nobody's": strings.Repeat("A", 65), "of a session ID": "00000000-0000-0000-0000-000000000000"} {
+	for name, token := range map[string]string{
+		"empty": "x", "nobody's": strings.Repeat("A", 65), "of a session ID": "00000000-0000-0000-0000-000000000000",
+	} {
 		s.MustAnswer(401, refresh(token), name)
 	}
 	s.MustAnswer(200, s.Bearer("/todos/", other.Token), "control: another session lives on")
@@ -501,7 +601,9 @@ func TestThreatRefreshReplay(t *testing.T) {
 	}
 	s.MustAnswer(401, s.Bearer("/todos/", last.Token), "afterwards the session is ended")
 
-	stored, err := accountstest.StoreOf(t).Sessions(t.Context(), accountstest.UserOf(t, "alice@example.com").ID, time.Now())
+	stored, err := accountstest.StoreOf(t).Sessions(
+		t.Context(), accountstest.UserOf(t, "alice@example.com").ID, time.Now(),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -531,16 +633,22 @@ func TestBrowserFlow(t *testing.T) {
 	if got.Status != 303 || got.Header.Get("Location") != "/auth/login?return_to=%2Ftodos%2Flist%3Fpage%3D2" {
 		t.Fatalf("without a session: %d %v", got.Status, got.Header)
 	}
-	for authorization, status := range map[string]int{"Basic " + sitetest.BasicCredentials("carol", "opensesame"): 303, "Bearer x": 401} {
+	for authorization, status := range map[string]int{
+		"Basic " + sitetest.BasicCredentials("carol", "opensesame"): 303, "Bearer x": 401,
+	} {
 		if got := s.Get("/todos/", "Accept: text/html", "Authorization: "+authorization); got.Status != status {
 			t.Errorf("%.6s without a session: %d", authorization, got.Status)
 		}
 	}
 	page := s.Form(chrome, got.Header.Get("Location"), nil)
-	if page.Status != 200 || !strings.Contains(page.Body, `value="/todos/list?page=2"`) || page.Header.Get("Content-Security-Policy") != "default-src 'none'; style-src 'self'; img-src 'self'; frame-ancestors 'none'; base-uri 'none'" {
+	if page.Status != 200 || !strings.Contains(page.Body, `value="/todos/list?page=2"`) ||
+		page.Header.Get("Content-Security-Policy") != "default-src 'none'; style-src 'self'; img-src 'self'; "+
+			"frame-ancestors 'none'; base-uri 'none'" {
 		t.Errorf("log-in page: %d %v %s", page.Status, page.Header, page.Body)
 	}
-	made := s.Form(chrome, "/auth/signup", url.Values{"email": {" alice@example.com "}, "password": {sitetest.GoodPassword}, "return_to": {"/todos/list?page=2"}})
+	made := s.Form(chrome, "/auth/signup", url.Values{
+		"email": {" alice@example.com "}, "password": {sitetest.GoodPassword}, "return_to": {"/todos/list?page=2"},
+	})
 	if made.Status != 303 || made.Header.Get("Location") != "/todos/list?page=2" {
 		t.Fatalf("sign-up: %d %v %s", made.Status, made.Header, made.Body)
 	}
@@ -558,14 +666,19 @@ func TestBrowserFlow(t *testing.T) {
 		return chrome.Jar.Cookies(home)[0].Value != access[0].Value
 	})
 	account := s.Form(chrome, "/auth/account", nil)
-	if account.Status != 200 || !strings.Contains(account.Body, "alice@example.com") || strings.Contains(account.Body, "$argon2id") {
+	if account.Status != 200 || !strings.Contains(account.Body, "alice@example.com") ||
+		strings.Contains(account.Body, "$argon2id") {
 		t.Errorf("account page: %d %s", account.Status, account.Body)
 	}
-	changed := s.Form(chrome, "/auth/password", url.Values{"currentPassword": {sitetest.GoodPassword}, "newPassword": {"another good password"}})
+	changed := s.Form(chrome, "/auth/password", url.Values{
+		"currentPassword": {sitetest.GoodPassword}, "newPassword": {"another good password"},
+	})
 	if changed.Status != 200 || !strings.Contains(changed.Body, "Your password was changed") {
 		t.Errorf("password: %d %s", changed.Status, changed.Body)
 	}
-	wrong := s.Form(chrome, "/auth/password", url.Values{"currentPassword": {sitetest.GoodPassword}, "newPassword": {"short"}})
+	wrong := s.Form(chrome, "/auth/password", url.Values{
+		"currentPassword": {sitetest.GoodPassword}, "newPassword": {"short"},
+	})
 	if wrong.Status != 422 || !strings.Contains(wrong.Body, "at least 8 characters") {
 		t.Errorf("password: %d %s", wrong.Status, wrong.Body)
 	}
@@ -574,8 +687,11 @@ func TestBrowserFlow(t *testing.T) {
 		t.Errorf("log-out: %d, cookies left %v", out.Status, chrome.Jar.Cookies(home))
 	}
 	s.MustAnswer(303, s.Form(chrome, "/todos/", nil), "afterwards")
-	refused := s.Form(chrome, "/auth/login", url.Values{"email": {"alice@example.com"}, "password": {"wrong <b>password"}})
-	if refused.Status != 401 || !strings.Contains(refused.Body, "Invalid email or password.") || !strings.Contains(refused.Body, `value="alice@example.com"`) || strings.Contains(refused.Body, "wrong") {
+	refused := s.Form(chrome, "/auth/login", url.Values{
+		"email": {"alice@example.com"}, "password": {"wrong <b>password"},
+	})
+	if refused.Status != 401 || !strings.Contains(refused.Body, "Invalid email or password.") ||
+		!strings.Contains(refused.Body, `value="alice@example.com"`) || strings.Contains(refused.Body, "wrong") {
 		t.Errorf("wrong password: %d %s", refused.Status, refused.Body)
 	}
 }
@@ -594,7 +710,9 @@ func TestBrowserRenewsAtOnce(t *testing.T) {
 	var all sync.WaitGroup
 	for range 20 {
 		all.Go(func() {
-			s.MustAnswer(200, s.Get("/todos/", "Cookie: session="+stale[0].Value+"; refresh="+stale[1].Value), "one of many")
+			s.MustAnswer(
+				200, s.Get("/todos/", "Cookie: session="+stale[0].Value+"; refresh="+stale[1].Value), "one of many",
+			)
 		})
 	}
 	all.Wait()
@@ -604,14 +722,21 @@ func TestBrowserRenewsAtOnce(t *testing.T) {
 func TestThreatCookies(t *testing.T) {
 	s := sitetest.AccountsSite(t, "")
 	s.MustAnswer(201, s.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com")), "sign-up")
-	checkCookies(t, "a log-in on this machine", s.Form(sitetest.Browser(t), "/auth/login", sitetest.FormOf("alice@example.com")).Header, "", false)
+	checkCookies(
+		t, "a log-in on this machine",
+		s.Form(sitetest.Browser(t), "/auth/login", sitetest.FormOf("alice@example.com")).Header, "", false,
+	)
 	for url, secure := range map[string]bool{
-		"https://app.example/": true, "http://app.example/": true, "https://localhost/": true, "http://localhost.example/": true, "http://127.0.0.1.example/": true,
-		"http://localhost:8080/": false, "http://127.0.0.1/": false, "http://[::1]:8080/": false, "http://app.localhost/": false,
+		"https://app.example/": true, "http://app.example/": true, "https://localhost/": true,
+		"http://localhost.example/": true, "http://127.0.0.1.example/": true,
+		"http://localhost:8080/": false, "http://127.0.0.1/": false,
+		"http://[::1]:8080/": false, "http://app.localhost/": false,
 	} {
 		w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, url, nil)
 		r.RemoteAddr = "127.0.0.1:4711"
-		web.SetSessionCookies(w, r, &accounts.Grant{AccessToken: "a", RefreshToken: "r", SessionEnds: time.Now().Add(time.Hour)})
+		web.SetSessionCookies(w, r, &accounts.Grant{
+			AccessToken: "a", RefreshToken: "r", SessionEnds: time.Now().Add(time.Hour),
+		})
 		prefix := ""
 		if secure {
 			prefix = "__Host-"
@@ -630,11 +755,14 @@ func TestThreatCookies(t *testing.T) {
 func checkCookies(t *testing.T, what string, header http.Header, prefix string, secure bool) {
 	t.Helper()
 	cookies := header.Values("Set-Cookie")
-	if len(cookies) != 2 || !strings.HasPrefix(cookies[0], prefix+"session=") || !strings.HasPrefix(cookies[1], prefix+"refresh=") {
+	if len(cookies) != 2 || !strings.HasPrefix(cookies[0], prefix+"session=") ||
+		!strings.HasPrefix(cookies[1], prefix+"refresh=") {
 		t.Fatalf("%s: %q", what, cookies)
 	}
 	for _, cookie := range cookies {
-		if !strings.Contains(cookie, "; HttpOnly") || !strings.Contains(cookie, "; SameSite=Lax") || !strings.Contains(cookie, "; Path=/;") || strings.Contains(cookie, "Domain") || strings.Contains(cookie, "; Secure") != secure {
+		if !strings.Contains(cookie, "; HttpOnly") || !strings.Contains(cookie, "; SameSite=Lax") ||
+			!strings.Contains(cookie, "; Path=/;") || strings.Contains(cookie, "Domain") ||
+			strings.Contains(cookie, "; Secure") != secure {
 			t.Errorf("%s: %s", what, cookie)
 		}
 	}
@@ -649,15 +777,25 @@ func TestThreatCrossSiteRequestForgery(t *testing.T) {
 		path   string
 		fields url.Values
 	}{
-		{"/auth/login", sitetest.FormOf("alice@example.com")}, {"/auth/signup", sitetest.FormOf("mallory@example.com")}, {"/auth/logout", url.Values{}},
-		{"/auth/password", url.Values{"currentPassword": {sitetest.GoodPassword}, "newPassword": {"another good one"}}}, {"/todos/", url.Values{"delete": {"all"}}},
+		{"/auth/login", sitetest.FormOf("alice@example.com")},
+		{"/auth/signup", sitetest.FormOf("mallory@example.com")}, {"/auth/logout", url.Values{}},
+		{"/auth/password", url.Values{"currentPassword": {sitetest.GoodPassword}, "newPassword": {"another good one"}}},
+		{"/todos/", url.Values{"delete": {"all"}}},
 	} {
 		s.MustAnswer(403, s.Form(chrome, c.path, c.fields, cross...), c.path)
-		s.MustAnswer(403, s.Form(chrome, c.path, c.fields, "Origin: https://evil.example"), c.path+" by an older browser")
+		s.MustAnswer(
+			403, s.Form(chrome, c.path, c.fields, "Origin: https://evil.example"), c.path+" by an older browser",
+		)
 	}
-	s.MustAnswer(200, s.Form(chrome, "/todos/", url.Values{"a": {"b"}}, "Sec-Fetch-Site: same-origin"), "control: the site's own form")
+	s.MustAnswer(
+		200, s.Form(chrome, "/todos/", url.Values{"a": {"b"}}, "Sec-Fetch-Site: same-origin"),
+		"control: the site's own form",
+	)
 	for _, kind := range []string{"text/plain", "multipart/form-data", "", "application/xml"} {
-		s.MustAnswer(415, s.Send("POST", "/auth/login", sitetest.Marshal(t, sitetest.CredentialsOf("alice@example.com")), "Content-Type: "+kind), "JSON as "+kind)
+		s.MustAnswer(415, s.Send(
+			"POST", "/auth/login",
+			sitetest.Marshal(t, sitetest.CredentialsOf("alice@example.com")), "Content-Type: "+kind,
+		), "JSON as "+kind)
 	}
 	for _, path := range []string{"/auth/refresh", "/auth/logout", "/auth/password"} {
 		got := s.Get(path)
@@ -673,19 +811,32 @@ func TestThreatOpenRedirect(t *testing.T) {
 	s := sitetest.AccountsSite(t, "")
 	s.MustAnswer(201, s.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com")), "sign-up")
 	location := func(to string) string {
-		return s.Form(sitetest.Browser(t), "/auth/login", url.Values{"email": {"alice@example.com"}, "password": {sitetest.GoodPassword}, "return_to": {to}}).Header.Get("Location")
+		return s.Form(sitetest.Browser(t), "/auth/login", url.Values{
+			"email": {"alice@example.com"}, "password": {sitetest.GoodPassword}, "return_to": {to},
+		}).Header.Get("Location")
 	}
-	for _, good := range []string{"/", "/todos/1?a=b&c=%20d#e", "/a%2Fb", "/a?q=100%25", `/a?path=C:%5Cx`, "/100%25", "/ü", "/x?url=https://elsewhere.example"} {
+	for _, good := range []string{
+		"/", "/todos/1?a=b&c=%20d#e", "/a%2Fb", "/a?q=100%25",
+		`/a?path=C:%5Cx`, "/100%25", "/ü", "/x?url=https://elsewhere.example",
+	} {
 		if got := location(good); got != good && !strings.EqualFold(got, strings.ReplaceAll(good, "ü", "%C3%BC")) {
 			t.Errorf("control: %q leads to %q", good, got)
 		}
 	}
 	for _, bad := range []string{
-		"https://evil.example", "http://evil.example/", "//evil.example", "///evil.example", "////evil.example", `/\evil.example`, `\/evil.example`, `\\evil.example`, `/\/evil.example`, `//\evil.example`,
-		"/%09/evil.example", "/\t/evil.example", "\t//evil.example", "/%2Fevil.example", "/%2f/evil.example", "/%5Cevil.example", "/%5c/evil.example", "%2F%2Fevil.example", "/%252Fevil.example", "/%25252f/evil.example",
-		"https:evil.example", "https:/evil.example", "https:///evil.example", "HTTPS://evil.example", "javascript:alert(1)", "JaVaScRiPt:alert(1)", "java\tscript:alert(1)", "data:text/html,x", "vbscript:x", "blob:x",
-		"evil.example", "user@evil.example", "https://site@evil.example", "//site@evil.example", "//evil.example@site", "/\r\nLocation: https://evil.example", "/%0d%0aSet-Cookie: a=b", "/%0D%0ALocation:%20https://evil.example", "/%0a", "/%00",
-		" //evil.example", "\u00a0//evil.example", "/\u0000", "/\u007f", ".//evil.example", "..//evil.example", "?//evil.example", "#//evil.example", "", "/%zz", "http:evil", "//", `/%5C%5Cevil.example`, "/" + strings.Repeat("a", 3000),
+		"https://evil.example", "http://evil.example/", "//evil.example", "///evil.example", "////evil.example",
+		`/\evil.example`, `\/evil.example`, `\\evil.example`, `/\/evil.example`, `//\evil.example`,
+		"/%09/evil.example", "/\t/evil.example", "\t//evil.example", "/%2Fevil.example", "/%2f/evil.example",
+		"/%5Cevil.example", "/%5c/evil.example", "%2F%2Fevil.example", "/%252Fevil.example", "/%25252f/evil.example",
+		"https:evil.example", "https:/evil.example", "https:///evil.example",
+		"HTTPS://evil.example", "javascript:alert(1)", "JaVaScRiPt:alert(1)",
+		"java\tscript:alert(1)", "data:text/html,x", "vbscript:x", "blob:x",
+		"evil.example", "user@evil.example", "https://site@evil.example",
+		"//site@evil.example", "//evil.example@site", "/\r\nLocation: https://evil.example",
+		"/%0d%0aSet-Cookie: a=b", "/%0D%0ALocation:%20https://evil.example", "/%0a", "/%00",
+		" //evil.example", "\u00a0//evil.example", "/\u0000", "/\u007f", ".//evil.example",
+		"..//evil.example", "?//evil.example", "#//evil.example", "", "/%zz",
+		"http:evil", "//", `/%5C%5Cevil.example`, "/" + strings.Repeat("a", 3000),
 	} {
 		if got := location(bad); got != "/auth/account" {
 			t.Errorf("%q leads to %q", bad, got)
@@ -699,7 +850,9 @@ func TestThreatSessionFixation(t *testing.T) {
 	s.MustAnswer(201, s.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com")), "sign-up")
 	chrome := sitetest.Browser(t)
 	home, _ := url.Parse(s.URL)
-	chrome.Jar.SetCookies(home, []*http.Cookie{{Name: "session", Value: planted.Token, Path: "/"}, {Name: "refresh", Value: planted.RefreshToken, Path: "/"}})
+	chrome.Jar.SetCookies(home, []*http.Cookie{
+		{Name: "session", Value: planted.Token, Path: "/"}, {Name: "refresh", Value: planted.RefreshToken, Path: "/"},
+	})
 	s.MustAnswer(303, s.Form(chrome, "/auth/login", sitetest.FormOf("alice@example.com")), "log-in")
 	for _, cookie := range chrome.Jar.Cookies(home) {
 		if cookie.Value == planted.Token || cookie.Value == planted.RefreshToken {
@@ -730,7 +883,10 @@ func TestThreatEndedSessions(t *testing.T) {
 	}
 	for _, session := range listed {
 		if !session.Current {
-			s.MustAnswer(204, s.Do("DELETE", "/auth/sessions/"+session.ID, "Authorization: Bearer "+one.Token), "end the other session")
+			s.MustAnswer(
+				204, s.Do("DELETE", "/auth/sessions/"+session.ID, "Authorization: Bearer "+one.Token),
+				"end the other session",
+			)
 		}
 	}
 	if got := remembered(two.Token); got != 401 {
@@ -739,14 +895,22 @@ func TestThreatEndedSessions(t *testing.T) {
 	if got := remembered(one.Token); got != 200 {
 		t.Errorf("control: %d", got)
 	}
-	s.MustAnswer(404, s.Do("DELETE", "/auth/sessions/"+listed[0].ID+"x", "Authorization: Bearer "+one.Token), "no such session")
+	s.MustAnswer(
+		404, s.Do("DELETE", "/auth/sessions/"+listed[0].ID+"x", "Authorization: Bearer "+one.Token), "no such session",
+	)
 	bob := s.SignedUp("bob@example.com")
 	for _, session := range listed {
-		s.MustAnswer(404, s.Do("DELETE", "/auth/sessions/"+session.ID, "Authorization: Bearer "+bob.Token), "somebody else's session")
+		s.MustAnswer(
+			404, s.Do("DELETE", "/auth/sessions/"+session.ID, "Authorization: Bearer "+bob.Token),
+			"somebody else's session",
+		)
 	}
 
 	three := s.LoggedIn("alice@example.com")
-	change := s.Post("/auth/password", sitetest.JSON{"currentPassword": sitetest.GoodPassword, "newPassword": "a new good password"}, "Authorization: Bearer "+one.Token)
+	change := s.Post(
+		"/auth/password", sitetest.JSON{"currentPassword": sitetest.GoodPassword, "newPassword": "a new good password"},
+		"Authorization: Bearer "+one.Token,
+	)
 	s.MustAnswer(204, change, "password change")
 	if got := remembered(three.Token); got != 401 {
 		t.Errorf("another session after a password change: %d", got)
@@ -754,16 +918,23 @@ func TestThreatEndedSessions(t *testing.T) {
 	if got := remembered(one.Token); got != 200 {
 		t.Errorf("control: the session that changed it: %d", got)
 	}
-	s.MustAnswer(401, s.Post("/auth/password", sitetest.JSON{"currentPassword": "wrong password", "newPassword": "one more good password"}, "Authorization: Bearer "+one.Token), "wrong current password")
+	s.MustAnswer(401, s.Post(
+		"/auth/password", sitetest.JSON{"currentPassword": "wrong password", "newPassword": "one more good password"},
+		"Authorization: Bearer "+one.Token,
+	), "wrong current password")
 
 	// Another process disables the user: this one knows within a second.
 	accountstest.ChangeUser(t, "bob@example.com", func(u *store.User) { u.Disabled = true })
 	store := accountstest.StoreOf(t)
-	if _, err := store.EndSessions(t.Context(), accountstest.UserOf(t, "bob@example.com").ID, "", "", time.Now()); err != nil {
+	if _, err := store.EndSessions(
+		t.Context(), accountstest.UserOf(t, "bob@example.com").ID, "", "", time.Now(),
+	); err != nil {
 		t.Fatal(err)
 	}
 	sitetest.Eventually(t, "a disabled user's token is refused", func() bool { return remembered(bob.Token) == 401 })
-	s.MustAnswer(401, s.Post("/auth/refresh", sitetest.JSON{"refreshToken": bob.RefreshToken}), "a disabled user's refresh")
+	s.MustAnswer(
+		401, s.Post("/auth/refresh", sitetest.JSON{"refreshToken": bob.RefreshToken}), "a disabled user's refresh",
+	)
 	s.MustAnswer(401, s.Post("/auth/login", sitetest.CredentialsOf("bob@example.com")), "a disabled user's log-in")
 }
 
@@ -794,7 +965,8 @@ func TestThreatBodies(t *testing.T) {
 	for _, detail := range got.Error.Details {
 		paths = append(paths, detail.Path+" "+detail.Code)
 	}
-	if got.Error.Code != "VALIDATION_FAILED" || !slices.Equal(paths, []string{"/admin additionalProperties", "/email required", "/password minLength"}) {
+	if got.Error.Code != "VALIDATION_FAILED" ||
+		!slices.Equal(paths, []string{"/admin additionalProperties", "/email required", "/password minLength"}) {
 		t.Errorf("details %q of %+v", paths, got)
 	}
 }
@@ -825,7 +997,10 @@ func TestKeyRotation(t *testing.T) {
 	kid := func() string { return signingKeyID(t, keys) }
 	rotate := func(at time.Time) {
 		t.Helper()
-		if _, fresh, err := signing.Rotate(t.Context(), caddy.ActiveContext().Storage(), signing.Path(accountstest.ServiceOf(t).Config.KeyIdentity()), signing.Rotation{Now: at}); err != nil {
+		if _, fresh, err := signing.Rotate(
+			t.Context(), caddy.ActiveContext().Storage(),
+			signing.Path(accountstest.ServiceOf(t).Config.KeyIdentity()), signing.Rotation{Now: at},
+		); err != nil {
 			t.Fatal(err)
 		} else if err := keys.Reload(t.Context(), 0); err != nil || kid() != fresh {
 			t.Fatalf("signs with %s, expected %s, %v", kid(), fresh, err)
@@ -851,7 +1026,8 @@ func TestAccountsOfASinglePageApp(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(app, "index.html"), []byte("the app"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	jwt := "jwt {\n accounts {\n signup open\n store file " + filepath.Join(sitetest.TempDir(t), "users.db") + "\n}\n}\n"
+	jwt := "jwt {\n accounts {\n signup open\n store file " + filepath.Join(sitetest.TempDir(t), "users.db") +
+		"\n}\n}\n"
 	const rest = "try_files {path} /index.html\n file_server\n"
 	html := "Accept: text/html"
 	t.Run("before", func(t *testing.T) {
@@ -873,7 +1049,8 @@ func TestAccountsOfASinglePageApp(t *testing.T) {
 		}
 		form := sitetest.FormOf("alice@example.com")
 		form.Set("return_to", "/somewhere")
-		if made := s.Form(chrome, "/auth/signup", form); made.Status != 303 || made.Header.Get("Location") != "/somewhere" {
+		if made := s.Form(chrome, "/auth/signup", form); made.Status != 303 ||
+			made.Header.Get("Location") != "/somewhere" {
 			t.Fatalf("sign-up: %d %v %s", made.Status, made.Header, made.Body)
 		}
 		if got := s.Form(chrome, "/somewhere", nil); got.Status != 200 || got.Body != "the app" {
@@ -881,8 +1058,10 @@ func TestAccountsOfASinglePageApp(t *testing.T) {
 		}
 	})
 	t.Run("in a handle block", func(t *testing.T) {
-		s := sitetest.Serve(t, "handle /app/* {\n"+strings.Replace(jwt, "accounts", "accounts /app/auth", 1)+"respond app\n}\n handle {\n respond other\n}")
-		if got := s.Get("/app/", html); got.Status != 303 || !strings.HasPrefix(got.Header.Get("Location"), "/app/auth/login?") {
+		s := sitetest.Serve(t, "handle /app/* {\n"+
+			strings.Replace(jwt, "accounts", "accounts /app/auth", 1)+"respond app\n}\n handle {\n respond other\n}")
+		if got := s.Get("/app/", html); got.Status != 303 ||
+			!strings.HasPrefix(got.Header.Get("Location"), "/app/auth/login?") {
 			t.Errorf("a page: %d %v", got.Status, got.Header)
 		}
 		s.MustAnswer(200, s.Get("/app/auth/login", html), "the log-in page")
@@ -898,7 +1077,10 @@ func TestKeyRotationLead(t *testing.T) {
 			storage := &certmagic.FileStorage{Path: sitetest.TempDir(t)}
 			now := time.Now()
 			open := func() *signing.Keys {
-				keys := signing.New(signing.Options{Algorithm: "ES256", Storage: storage, Path: "keys", TokenLifetime: time.Hour, Now: func() time.Time { return now }})
+				keys := signing.New(signing.Options{
+					Algorithm: "ES256", Storage: storage, Path: "keys",
+					TokenLifetime: time.Hour, Now: func() time.Time { return now },
+				})
 				if err := keys.Ensure(t.Context()); err != nil {
 					t.Fatal(err)
 				}
@@ -911,7 +1093,9 @@ func TestKeyRotationLead(t *testing.T) {
 			for second := range 200 {
 				now = now.Add(time.Second)
 				if second == keptFor {
-					if _, _, err := signing.Rotate(t.Context(), storage, "keys", signing.Rotation{Now: now, Lead: lead}); err != nil {
+					if _, _, err := signing.Rotate(
+						t.Context(), storage, "keys", signing.Rotation{Now: now, Lead: lead},
+					); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -958,7 +1142,10 @@ func TestThreatPasswordChangedTwiceAtOnce(t *testing.T) {
 	for i := range 8 {
 		all.Go(func() {
 			fresh := fmt.Sprintf("another good password %d", i)
-			answer := s.Post("/auth/password", sitetest.JSON{"currentPassword": sitetest.GoodPassword, "newPassword": fresh}, "Authorization: Bearer "+got.Token)
+			answer := s.Post(
+				"/auth/password", sitetest.JSON{"currentPassword": sitetest.GoodPassword, "newPassword": fresh},
+				"Authorization: Bearer "+got.Token,
+			)
 			if answer.Status == 204 {
 				done.Add(1)
 				last.Store(fresh)
@@ -971,7 +1158,10 @@ func TestThreatPasswordChangedTwiceAtOnce(t *testing.T) {
 	if done.Load() != 1 {
 		t.Fatalf("%d changes were acknowledged", done.Load())
 	}
-	s.MustAnswer(200, s.Post("/auth/login", sitetest.JSON{"email": "alice@example.com", "password": last.Load()}), "the one that was")
+	s.MustAnswer(
+		200, s.Post("/auth/login", sitetest.JSON{"email": "alice@example.com", "password": last.Load()}),
+		"the one that was",
+	)
 }
 
 // From an address where somebody is logged in, the account's guesses are
@@ -982,13 +1172,17 @@ func TestThreatEnumerationFromAFamiliarAddress(t *testing.T) {
 	var statuses [2][]int
 	for i, email := range []string{"alice@example.com", "nobody@example.com"} {
 		for range 13 {
-			statuses[i] = append(statuses[i], s.Post("/auth/login", sitetest.JSON{"email": email, "password": "wrong password"}).Status)
+			statuses[i] = append(
+				statuses[i], s.Post("/auth/login", sitetest.JSON{"email": email, "password": "wrong password"}).Status,
+			)
 		}
 	}
 	if !slices.Equal(statuses[0], statuses[1]) || statuses[0][12] != 429 {
 		t.Errorf("answers for a user %v, for nobody %v", statuses[0], statuses[1])
 	}
-	s.MustAnswer(200, s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com")), "the right password, from there")
+	s.MustAnswer(
+		200, s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com")), "the right password, from there",
+	)
 }
 
 // A key that the config takes from a file is the new one after a reload, and
@@ -1005,15 +1199,22 @@ func TestKeyOfTheConfigIsReplacedByAReload(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for file, text := range map[string][]byte{key: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), secret: fmt.Appendf(nil, "%s-%d", sitetest.Secret, round)} {
+		for file, text := range map[string][]byte{
+			key:    pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}),
+			secret: fmt.Appendf(nil, "%s-%d", sitetest.Secret, round),
+		} {
 			if err := os.WriteFile(file, text, 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	for name, option := range map[string]string{"signing_key": "signing_key " + key, "secret": "secret {file." + secret + "}"} {
+	for name, option := range map[string]string{
+		"signing_key": "signing_key " + key, "secret": "secret {file." + secret + "}",
+	} {
 		write(1)
-		storage, body := sitetest.TempDir(t), sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), option)
+		storage, body := sitetest.TempDir(t), sitetest.AccountsBody(
+			filepath.Join(sitetest.TempDir(t), "users.db"), option,
+		)
 		s := sitetest.Serve(t, "respond ok")
 		s.Load(body, storage)
 		got := s.SignedUp("alice@example.com")
@@ -1021,7 +1222,9 @@ func TestKeyOfTheConfigIsReplacedByAReload(t *testing.T) {
 		write(2)
 		s.Load(body, storage)
 		// Caddy does not wait for the server before it, which may still answer for a moment.
-		sitetest.Eventually(t, name+": a token of the old key is refused", func() bool { return s.Bearer("/todos/", got.Token).Status == 401 })
+		sitetest.Eventually(t, name+": a token of the old key is refused", func() bool {
+			return s.Bearer("/todos/", got.Token).Status == 401
+		})
 		s.MustAnswer(200, s.Bearer("/todos/", s.LoggedIn("alice@example.com").Token), name+": a token of the new one")
 	}
 }
@@ -1031,7 +1234,11 @@ func TestKeyOfTheConfigIsReplacedByAReload(t *testing.T) {
 func TestThreatCookiesBehindAProxy(t *testing.T) {
 	s := sitetest.AccountsSite(t, "")
 	s.SignedUp("alice@example.com")
-	for header, plain := range map[string]bool{"X-Other: 1": true, "X-Forwarded-Proto: https": false, "X-Forwarded-Host: example.com": false, "Forwarded: proto=https": false, "X-Forwarded-For: 203.0.113.7": false, "X-Real-Ip: 203.0.113.7": false, "Via: 1.1 proxy": false, "X-Forwarded-Ssl: on": false, "Sec-Fetch-Site: same-origin": true} {
+	for header, plain := range map[string]bool{
+		"X-Other: 1": true, "X-Forwarded-Proto: https": false, "X-Forwarded-Host: example.com": false,
+		"Forwarded: proto=https": false, "X-Forwarded-For: 203.0.113.7": false, "X-Real-Ip: 203.0.113.7": false,
+		"Via: 1.1 proxy": false, "X-Forwarded-Ssl: on": false, "Sec-Fetch-Site: same-origin": true,
+	} {
 		got := s.Form(sitetest.Browser(t), "/auth/login", sitetest.FormOf("alice@example.com"), header)
 		for _, cookie := range got.Header.Values("Set-Cookie") {
 			if strings.HasPrefix(cookie, "__Host-") == plain || strings.Contains(cookie, "; Secure") == plain {
@@ -1053,7 +1260,12 @@ func TestThreatCookiesBehindNginx(t *testing.T) {
 			t.Fatal(err)
 		}
 		body := sitetest.FormOf("alice@example.com").Encode()
-		fmt.Fprintf(connection, "POST /auth/login HTTP/%s\r\nHost: %s\r\nConnection: close\r\nAccept: text/html\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n%s", version, address, len(body), body)
+		fmt.Fprintf(
+			connection,
+			"POST /auth/login HTTP/%s\r\nHost: %s\r\nConnection: close\r\nAccept: text/html\r\n"+
+				"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n%s",
+			version, address, len(body), body,
+		)
 		response, err := http.ReadResponse(bufio.NewReader(connection), nil)
 		if err != nil {
 			t.Fatal(err)
@@ -1079,10 +1291,13 @@ func TestThreatLogInDuringPasswordChange(t *testing.T) {
 	if _, err := service.Sessions.Begin(t.Context(), checked, accounts.Client{}); err != nil {
 		t.Fatalf("control: %v", err)
 	}
-	if err := service.LogIns.SetPassword(t.Context(), checked.ID, nil, "another good password", accounts.Client{}); err != nil {
+	if err := service.LogIns.SetPassword(
+		t.Context(), checked.ID, nil, "another good password", accounts.Client{},
+	); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := service.Sessions.Begin(t.Context(), checked, accounts.Client{}); err == nil || refusal.Of(err).Reason != refusal.WrongCredentials {
+	if _, err := service.Sessions.Begin(t.Context(), checked, accounts.Client{}); err == nil ||
+		refusal.Of(err).Reason != refusal.WrongCredentials {
 		t.Errorf("a session begins by the old password: %v", err)
 	}
 }
@@ -1101,8 +1316,12 @@ func TestThreatUnknownUserCostsAHash(t *testing.T) {
 	defer accountstest.FillHashGate(t, "127.0.0.1")()
 	long := strings.Repeat("x", 73)
 	for _, body := range []sitetest.JSON{
-		{"email": "alice@example.com", "password": "wrong password"}, {"email": "nobody@example.com", "password": "wrong password"}, {"email": "no address", "password": "wrong password"},
-		{"email": "old@example.com", "password": "wrong password"}, {"email": "old@example.com", "password": long}, {"email": "alice@example.com", "password": strings.Repeat("x", 2000)},
+		{"email": "alice@example.com", "password": "wrong password"},
+		{"email": "nobody@example.com", "password": "wrong password"}, {
+			"email": "no address", "password": "wrong password",
+		},
+		{"email": "old@example.com", "password": "wrong password"}, {"email": "old@example.com", "password": long},
+		{"email": "alice@example.com", "password": strings.Repeat("x", 2000)},
 	} {
 		s.MustAnswer(503, s.Post("/auth/login", body), fmt.Sprint(body))
 	}
@@ -1119,8 +1338,13 @@ func TestThreatBcryptIsNotCutShort(t *testing.T) {
 		t.Fatal(err)
 	}
 	accountstest.ChangeUser(t, "alice@example.com", func(u *store.User) { u.PasswordHash = string(imported) })
-	s.MustAnswer(401, s.Post("/auth/login", sitetest.JSON{"email": "alice@example.com", "password": password + "more"}), "longer")
-	s.MustAnswer(200, s.Post("/auth/login", sitetest.JSON{"email": "alice@example.com", "password": password}), "control")
+	s.MustAnswer(
+		401, s.Post("/auth/login", sitetest.JSON{"email": "alice@example.com", "password": password + "more"}),
+		"longer",
+	)
+	s.MustAnswer(
+		200, s.Post("/auth/login", sitetest.JSON{"email": "alice@example.com", "password": password}), "control",
+	)
 }
 
 // A token that the accounts' key has signed for something else does not open
@@ -1133,7 +1357,11 @@ func TestAccountRoutesNeedTheirScope(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, change := range map[string]func(jwt.Claims){"another scope": func(c jwt.Claims) { c["scope"] = "openid" }, "no scope": func(c jwt.Claims) { delete(c, "scope") }, "no session": func(c jwt.Claims) { delete(c, "sid") }} {
+	for name, change := range map[string]func(jwt.Claims){
+		"another scope": func(c jwt.Claims) { c["scope"] = "openid" },
+		"no scope":      func(c jwt.Claims) { delete(c, "scope") },
+		"no session":    func(c jwt.Claims) { delete(c, "sid") },
+	} {
 		claims, err := jwt.ParseClaims(parts.Payload)
 		if err != nil {
 			t.Fatal(err)
@@ -1148,7 +1376,8 @@ func TestAccountRoutesNeedTheirScope(t *testing.T) {
 				t.Errorf("%s at %s: %d", name, path, got.Status)
 			}
 		}
-		if got := s.Send("POST", "/auth/logout", "", "Authorization: Bearer "+token); got.Status != 403 && got.Status != 401 {
+		if got := s.Send("POST", "/auth/logout", "", "Authorization: Bearer "+token); got.Status != 403 &&
+			got.Status != 401 {
 			t.Errorf("%s at log-out: %d", name, got.Status)
 		}
 	}
@@ -1171,9 +1400,13 @@ func TestThreatPasswordChangeIsThrottled(t *testing.T) {
 // What is below the sessions and is no session is for the next handler, and
 // needs a token there.
 func TestThreatPathsBelowAccountRoutes(t *testing.T) {
-	s := sitetest.Serve(t, "jwt {\n accounts /api {\n signup open\n store file "+filepath.Join(sitetest.TempDir(t), "users.db")+"\n }\n}\nrespond upstream")
+	s := sitetest.Serve(t, "jwt {\n accounts /api {\n signup open\n store file "+
+		filepath.Join(sitetest.TempDir(t), "users.db")+"\n }\n}\nrespond upstream")
 	s.MustAnswer(200, s.Get("/api/jwks.json"), "control")
-	for _, path := range []string{"/api/other", "/api/sessions/", "/api/sessions/1/messages", "/api/sessions//", "/api/login/x", "/api/jwks.json/", "/api//login"} {
+	for _, path := range []string{
+		"/api/other", "/api/sessions/", "/api/sessions/1/messages",
+		"/api/sessions//", "/api/login/x", "/api/jwks.json/", "/api//login",
+	} {
 		s.MustAnswer(401, s.Get(path), path)
 	}
 }
@@ -1181,16 +1414,25 @@ func TestThreatPathsBelowAccountRoutes(t *testing.T) {
 func TestThreatMassAssignment(t *testing.T) {
 	s := sitetest.AccountsSite(t, "profile name")
 	chrome := sitetest.Browser(t)
-	in := s.Form(chrome, "/auth/signup", url.Values{"email": {"alice@example.com"}, "password": {sitetest.GoodPassword}, "name": {"Alice"}, "roles": {"admin"}, "id": {"1"}, "disabled": {"true"}, "plan": {"gold"}})
+	in := s.Form(chrome, "/auth/signup", url.Values{
+		"email": {"alice@example.com"}, "password": {sitetest.GoodPassword}, "name": {"Alice"},
+		"roles": {"admin"}, "id": {"1"}, "disabled": {"true"}, "plan": {"gold"},
+	})
 	s.MustAnswer(303, in, "sign-up")
 	user := accountstest.UserOf(t, "alice@example.com")
 	if len(user.Roles) != 0 || user.ID == "1" || len(user.Profile) != 1 || user.Profile["name"] != "Alice" {
 		t.Errorf("user %+v", user)
 	}
-	for name, value := range map[string]string{"1e999": "1e999", "2⁶⁴": "18446744073709551616", "in a list": "[1e999]"} {
-		s.MustAnswer(422, s.Post("/auth/signup", `{"email":"bob@example.com","password":"`+sitetest.GoodPassword+`","name":`+value+`}`), name)
+	for name, value := range map[string]string{
+		"1e999": "1e999", "2⁶⁴": "18446744073709551616", "in a list": "[1e999]",
+	} {
+		s.MustAnswer(422, s.Post(
+			"/auth/signup", `{"email":"bob@example.com","password":"`+sitetest.GoodPassword+`","name":`+value+`}`,
+		), name)
 	}
-	got := s.Post("/auth/signup", `{"email":"bob@example.com","password":"`+sitetest.GoodPassword+`","name":9007199254740993}`)
+	got := s.Post(
+		"/auth/signup", `{"email":"bob@example.com","password":"`+sitetest.GoodPassword+`","name":9007199254740993}`,
+	)
 	s.MustAnswer(201, got, "control")
 	token := s.LoggedIn("bob@example.com").Token
 	if who := s.Bearer("/auth/whoami", token); who.Body != got.Body {
@@ -1203,9 +1445,19 @@ func TestThreatCrossSiteWebSocket(t *testing.T) {
 	s := sitetest.AccountsSite(t, "")
 	chrome := sitetest.Browser(t)
 	s.MustAnswer(303, s.Form(chrome, "/auth/signup", sitetest.FormOf("alice@example.com")), "sign-up")
-	s.MustAnswer(403, s.Form(chrome, "/todos/", nil, "Upgrade: websocket", "Connection: Upgrade", "Origin: https://evil.example"), "another origin")
-	s.MustAnswer(403, s.Form(chrome, "/todos/", nil, "Upgrade: websocket", "Connection: Upgrade", "Sec-Fetch-Site: same-site"), "a sister site")
-	s.MustAnswer(200, s.Form(chrome, "/todos/", nil, "Upgrade: websocket", "Connection: Upgrade", "Sec-Fetch-Site: same-origin"), "control")
+	s.MustAnswer(
+		403,
+		s.Form(chrome, "/todos/", nil, "Upgrade: websocket", "Connection: Upgrade", "Origin: https://evil.example"),
+		"another origin",
+	)
+	s.MustAnswer(
+		403, s.Form(chrome, "/todos/", nil, "Upgrade: websocket", "Connection: Upgrade", "Sec-Fetch-Site: same-site"),
+		"a sister site",
+	)
+	s.MustAnswer(
+		200, s.Form(chrome, "/todos/", nil, "Upgrade: websocket", "Connection: Upgrade", "Sec-Fetch-Site: same-origin"),
+		"control",
+	)
 }
 
 // A config that is refused after its accounts were ready takes nothing from the
@@ -1226,14 +1478,19 @@ func TestRefusedReloadKeepsTheStore(t *testing.T) {
 	accountstest.RunSite(t, s, body, storage)
 	s.SignedUp("alice@example.com")
 	point("b.db")
-	config, err := sitetest.AdaptCaddyfile(t, body+"jwt /late/* {\nsecret {env.JWT_NOT_SET}\n}\n", strings.TrimPrefix(s.URL, "http://"), storage, s.LogFile)
+	config, err := sitetest.AdaptCaddyfile(
+		t, body+"jwt /late/* {\nsecret {env.JWT_NOT_SET}\n}\n",
+		strings.TrimPrefix(s.URL, "http://"), storage, s.LogFile,
+	)
 	if err == nil {
 		err = caddy.Load(config, true)
 	}
 	if err == nil {
 		t.Fatal("control: the config is not refused")
 	}
-	sitetest.Eventually(t, "log-ins go on", func() bool { return s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com")).Status == 200 })
+	sitetest.Eventually(t, "log-ins go on", func() bool {
+		return s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com")).Status == 200
+	})
 	point("a.db")
 	s.Load(body+"respond /more more\n", storage)
 	s.MustAnswer(200, s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com")), "after a reload that is good")
@@ -1250,7 +1507,9 @@ var hangs, asked atomic.Bool
 func init() { caddy.RegisterModule(hangingStorage{}) }
 
 func (hangingStorage) CaddyModule() caddy.ModuleInfo {
-	return caddy.ModuleInfo{ID: "caddy.storage.hanging", New: func() caddy.Module { return &hangingStorage{new(certmagic.FileStorage)} }}
+	return caddy.ModuleInfo{
+		ID: "caddy.storage.hanging", New: func() caddy.Module { return &hangingStorage{new(certmagic.FileStorage)} },
+	}
 }
 
 func (s *hangingStorage) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
@@ -1273,8 +1532,13 @@ func (s *hangingStorage) Load(ctx context.Context, key string) ([]byte, error) {
 // A storage that hangs holds up neither the keys in memory for long, nor what is
 // learned of ended sessions.
 func TestStorageHangs(t *testing.T) {
-	s := &sitetest.Site{T: t, URL: "http://" + sitetest.FreeAddress(t), LogFile: filepath.Join(sitetest.TempDir(t), "log.json")}
-	s.Load(sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "signup open"), "hanging "+sitetest.TempDir(t))
+	s := &sitetest.Site{
+		T: t, URL: "http://" + sitetest.FreeAddress(t), LogFile: filepath.Join(sitetest.TempDir(t), "log.json"),
+	}
+	s.Load(
+		sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "signup open"),
+		"hanging "+sitetest.TempDir(t),
+	)
 	t.Cleanup(func() { stopCaddy(t) })
 	s.SignedUp("alice@example.com")
 	keys := accountstest.ServiceOf(t).Keys
@@ -1288,10 +1552,14 @@ func TestStorageHangs(t *testing.T) {
 	}()
 	sitetest.Eventually(t, "the storage is asked", asked.Load)
 	s.MustAnswer(200, s.Bearer("/todos/", given.Token), "a token of the key in memory")
-	if _, err := accountstest.ServiceOf(t).Users().EndSessions(t.Context(), accountstest.UserOf(t, "alice@example.com").ID, "", "", time.Now()); err != nil {
+	if _, err := accountstest.ServiceOf(t).Users().EndSessions(
+		t.Context(), accountstest.UserOf(t, "alice@example.com").ID, "", "", time.Now(),
+	); err != nil {
 		t.Fatal(err)
 	}
-	sitetest.Eventually(t, "the end of the session is learned", func() bool { return s.Bearer("/todos/", given.Token).Status == 401 })
+	sitetest.Eventually(t, "the end of the session is learned", func() bool {
+		return s.Bearer("/todos/", given.Token).Status == 401
+	})
 	<-reloaded // it waits no longer than keyLoadTimeout
 	if err := keys.Reload(t.Context(), 0); err == nil || !strings.Contains(err.Error(), "does not respond") {
 		t.Errorf("control: the storage has answered meanwhile, %v", err)
@@ -1374,7 +1642,11 @@ func TestRenewal(t *testing.T) {
 	if got := s.Form(without(""), "/todos/", nil); got.Status == 200 || len(got.Header["Set-Cookie"]) > 0 {
 		t.Errorf("cookies are no place for a token: %d %v", got.Status, got.Header)
 	}
-	load(body("", "b", "jwt /todos/admin/* {\n require claim email alice@example.com\n accounts {\n signup open\n store file "+store+"\n secret "+strings.Repeat("b", 32)+"\n }\n }"))
+	load(body(
+		"", "b",
+		"jwt /todos/admin/* {\n require claim email alice@example.com\n accounts {\n signup open\n store file "+store+
+			"\n secret "+strings.Repeat("b", 32)+"\n }\n }",
+	))
 	if got := s.Form(without("session"), "/todos/admin/", nil); got.Status != 200 {
 		t.Errorf("two handlers: %d %v", got.Status, got.Header)
 	}
@@ -1386,19 +1658,26 @@ func TestThreatDeepProfile(t *testing.T) {
 	path := filepath.Join(sitetest.TempDir(t), "users.db")
 	s := sitetest.Serve(t, sitetest.AccountsBody(path, "profile name"))
 	nested := func(levels int) string {
-		return fmt.Sprintf(`{"email":"a%d@example.com","password":%q,"name":%s}`, levels, sitetest.GoodPassword, strings.Repeat("[", levels)+strings.Repeat("]", levels))
+		return fmt.Sprintf(
+			`{"email":"a%d@example.com","password":%q,"name":%s}`, levels,
+			sitetest.GoodPassword, strings.Repeat("[", levels)+strings.Repeat("]", levels),
+		)
 	}
 	s.MustAnswer(201, s.Post("/auth/signup", nested(store.MaxProfileDepth)), "control")
 	for _, levels := range []int{store.MaxProfileDepth + 1, 9999} {
 		got := s.Post("/auth/signup", nested(levels))
 		s.MustAnswer(422, got, fmt.Sprintf("%d levels", levels))
-		if details := got.ErrorBody(t).Error.Details; len(details) != 1 || details[0].Path != "/name" || details[0].Code != "maxDepth" {
+		if details := got.ErrorBody(t).Error.Details; len(details) != 1 || details[0].Path != "/name" ||
+			details[0].Code != "maxDepth" {
 			t.Errorf("details %+v", details)
 		}
 	}
 	c := &accountstest.CommandLine{TB: t, Where: []string{"--store", path}}
-	line := `{"email":"b@example.com","password_hash":"","profile":{"name":` + strings.Repeat("[", 17) + strings.Repeat("]", 17) + `}}`
-	if _, said, _ := c.Run(line, "user", "import", "--format", "jsonl", "-"); !strings.Contains(said, "a property is nested deeper than 16 levels") {
+	line := `{"email":"b@example.com","password_hash":"","profile":{"name":` + strings.Repeat("[", 17) +
+		strings.Repeat("]", 17) + `}}`
+	if _, said, _ := c.Run(line, "user", "import", "--format", "jsonl", "-"); !strings.Contains(
+		said, "a property is nested deeper than 16 levels",
+	) {
 		t.Errorf("import says %s", said)
 	}
 	id := uuid.NewString()
@@ -1407,7 +1686,10 @@ func TestThreatDeepProfile(t *testing.T) {
 		for range 9998 {
 			deep = []any{deep}
 		}
-		if err := users.CreateUser(t.Context(), store.User{ID: id, Email: "0@example.com", EmailKey: "0@example.com", Profile: map[string]any{"name": deep}, CreatedAt: time.Now()}); err != nil {
+		if err := users.CreateUser(t.Context(), store.User{
+			ID: id, Email: "0@example.com", EmailKey: "0@example.com",
+			Profile: map[string]any{"name": deep}, CreatedAt: time.Now(),
+		}); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -1422,7 +1704,10 @@ func TestThreatDeepProfile(t *testing.T) {
 func TestThreatSourcesBesideAccounts(t *testing.T) {
 	dir := sitetest.TempDir(t)
 	body := func(sources string) string {
-		return strings.Replace(sitetest.AccountsBody(filepath.Join(dir, "users.db"), "token_lifetime 1s"), "leeway 0s", "leeway 0s\n"+sources, 1)
+		return strings.Replace(
+			sitetest.AccountsBody(filepath.Join(dir, "users.db"), "token_lifetime 1s"),
+			"leeway 0s", "leeway 0s\n"+sources, 1,
+		)
 	}
 	for _, cookie := range []string{"session", "__Host-session"} {
 		s := sitetest.Serve(t, body("from header\nfrom cookie "+cookie+"\nfrom query t"))
@@ -1431,7 +1716,9 @@ func TestThreatSourcesBesideAccounts(t *testing.T) {
 		if got := s.Form(chrome, "/todos/", nil); got.Status != 200 {
 			t.Fatalf("control: %d %s", got.Status, got.Body)
 		}
-		if got := s.Form(chrome, "/todos/", url.Values{"a": {"b"}}, "Origin: https://evil.example", "Sec-Fetch-Site: same-site"); got.Status != 403 {
+		if got := s.Form(
+			chrome, "/todos/", url.Values{"a": {"b"}}, "Origin: https://evil.example", "Sec-Fetch-Site: same-site",
+		); got.Status != 403 {
 			t.Errorf("from another site: %d", got.Status)
 		}
 		home, _ := url.Parse(s.URL)
@@ -1467,7 +1754,9 @@ func TestThreatTriesOfTwoConfigs(t *testing.T) {
 	statuses := func() (counts map[int]int) {
 		counts = make(map[int]int)
 		for range 14 {
-			counts[s.Post("/auth/login", sitetest.JSON{"email": "alice@example.com", "password": "a wrong password"}).Status]++
+			counts[s.Post("/auth/login", sitetest.JSON{
+				"email": "alice@example.com", "password": "a wrong password",
+			}).Status]++
 		}
 		return counts
 	}
@@ -1483,13 +1772,16 @@ func TestThreatTriesOfTwoConfigs(t *testing.T) {
 // What a program is told of its mistake is JSON, whatever pages the site has for
 // errors; a browser gets those.
 func TestAccountErrorsBesideHandleErrors(t *testing.T) {
-	s := sitetest.Serve(t, sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "")+"\n handle_errors {\n respond \"our page\" {err.status_code}\n}")
+	s := sitetest.Serve(t, sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "")+
+		"\n handle_errors {\n respond \"our page\" {err.status_code}\n}")
 	for _, header := range []string{"Accept: application/json", "Accept: */*"} {
 		got := s.Post("/auth/signup", sitetest.JSON{"email": "bad", "password": "x"}, header)
 		if got.Status != 422 || len(got.ErrorBody(t).Error.Details) != 2 {
 			t.Errorf("%s: %d %s", header, got.Status, got.Body)
 		}
-		s.MustAnswer(401, s.Post("/auth/login", sitetest.JSON{"email": "a@example.com", "password": sitetest.GoodPassword}, header), "log-in")
+		s.MustAnswer(401, s.Post(
+			"/auth/login", sitetest.JSON{"email": "a@example.com", "password": sitetest.GoodPassword}, header,
+		), "log-in")
 	}
 	if got := s.Get("/auth/whoami", "Accept: text/html"); got.Status != 401 || got.Body != "our page" {
 		t.Errorf("a browser: %d %s", got.Status, got.Body)
@@ -1522,16 +1814,27 @@ func TestThreatResetLinkOfADisabledUser(t *testing.T) {
 
 func TestPasswordLengthIsThatOfItsNormalForm(t *testing.T) {
 	s := sitetest.AccountsSite(t, "")
-	s.MustAnswer(422, s.Post("/auth/signup", sitetest.JSON{"email": "a@example.com", "password": strings.Repeat("e\u0301", 7)}), "7 letters of two characters each")
-	s.MustAnswer(201, s.Post("/auth/signup", sitetest.JSON{"email": "a@example.com", "password": strings.Repeat("e\u0301", 8)}), "control: 8")
+	s.MustAnswer(
+		422, s.Post("/auth/signup", sitetest.JSON{"email": "a@example.com", "password": strings.Repeat("e\u0301", 7)}),
+		"7 letters of two characters each",
+	)
+	s.MustAnswer(
+		201, s.Post("/auth/signup", sitetest.JSON{"email": "a@example.com", "password": strings.Repeat("e\u0301", 8)}),
+		"control: 8",
+	)
 }
 
 func TestSignupByPlaceholder(t *testing.T) {
 	t.Setenv("SIGNUP", "maybe")
-	if text := sitetest.ConfigError(t, sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "signup {env.SIGNUP}")); !strings.Contains(text, "signup must be open, closed or a path") {
+	if text := sitetest.ConfigError(
+		t, sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "signup {env.SIGNUP}"),
+	); !strings.Contains(text, "signup must be open, closed or a path") {
 		t.Errorf("a wrong value: %s", text)
 	}
 	t.Setenv("SIGNUP", "closed")
 	s := sitetest.AccountsSite(t, "signup {env.SIGNUP}")
-	s.MustAnswer(404, s.Post("/auth/signup", sitetest.JSON{"email": "a@example.com", "password": sitetest.GoodPassword}), "closed")
+	s.MustAnswer(
+		404, s.Post("/auth/signup", sitetest.JSON{"email": "a@example.com", "password": sitetest.GoodPassword}),
+		"closed",
+	)
 }

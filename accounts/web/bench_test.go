@@ -69,12 +69,17 @@ func BenchmarkStoreOfManyUsers(b *testing.B) {
 			sitetest.Ratio(b, find(small, 10), find(large, users))
 		})
 		b.Run("log-in/users="+strconv.Itoa(users), func(b *testing.B) {
-			sitetest.LoadText(b, sitetest.GlobalOptions(sitetest.TempDir(b), filepath.Join(sitetest.TempDir(b), "log.json"), "")+siteOf(b, small)+siteOf(b, large))
+			sitetest.LoadText(
+				b, sitetest.GlobalOptions(sitetest.TempDir(b), filepath.Join(sitetest.TempDir(b), "log.json"), "")+
+					siteOf(b, small)+siteOf(b, large),
+			)
 			login := func(users *filestore.Store) func() {
 				all := accounts.Running()
 				i := slices.IndexFunc(all, func(s *accounts.Service) bool { return s.Config.Issuer == users.Path })
 				return func() {
-					_, err := all[i].LogIns.CheckPassword(b.Context(), "user7@example.com", "wrong password", accounts.Client{})
+					_, err := all[i].LogIns.CheckPassword(
+						b.Context(), "user7@example.com", "wrong password", accounts.Client{},
+					)
 					if refusal.Of(err).Reason != refusal.WrongCredentials {
 						b.Fatal(err)
 					}
@@ -87,7 +92,10 @@ func BenchmarkStoreOfManyUsers(b *testing.B) {
 
 // siteOf is a site with a store, which also names its issuer.
 func siteOf(b *testing.B, users *filestore.Store) string {
-	return fmt.Sprintf("http://%s {\njwt {\naccounts {\nstore file %s\nissuer %[2]s\nthrottle off\n}\n}\n}\n", sitetest.FreeAddress(b), users.Path)
+	return fmt.Sprintf(
+		"http://%s {\njwt {\naccounts {\nstore file %s\nissuer %[2]s\nthrottle off\n}\n}\n}\n",
+		sitetest.FreeAddress(b), users.Path,
+	)
 }
 
 func filledStore(b *testing.B, users int) *filestore.Store {
@@ -108,12 +116,16 @@ func filledStore(b *testing.B, users int) *filestore.Store {
 		b.Fatal(err)
 	}
 	hash := sitetest.WeakArgon2id(sitetest.GoodPassword)
-	insert, err := tx.Prepare(`INSERT INTO users (id, email, email_key, password_hash, roles, profile, disabled, created_at, updated_at, version) VALUES ($1, $2, $2, $3, '[]', '{}', false, 1, 1, 1)`)
+	insert, err := tx.Prepare(
+		`INSERT INTO users (id, email, email_key, password_hash, roles, profile, disabled, created_at, updated_at, version) VALUES ($1, $2, $2, $3, '[]', '{}', false, 1, 1, 1)`,
+	)
 	if err != nil {
 		b.Fatal(err)
 	}
 	for i := range users {
-		if _, err := insert.Exec(fmt.Sprintf("%08d-0000-4000-8000-000000000000", i), fmt.Sprintf("user%d@example.com", i), hash); err != nil {
+		if _, err := insert.Exec(
+			fmt.Sprintf("%08d-0000-4000-8000-000000000000", i), fmt.Sprintf("user%d@example.com", i), hash,
+		); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -40,7 +40,9 @@ func (a *Shared) caller(w http.ResponseWriter, r *http.Request) (*jwt.Token, err
 		return nil, refusal.New(refusal.Claims, "sid is missing")
 	}
 	if !slices.Contains(jwt.Scopes(token.Claims), accounts.AccountScope) {
-		return nil, &refusal.Error{Reason: refusal.Scope, Scope: accounts.AccountScope, Detail: "the account routes require it"}
+		return nil, &refusal.Error{
+			Reason: refusal.Scope, Scope: accounts.AccountScope, Detail: "the account routes require it",
+		}
 	}
 	return token, nil
 }

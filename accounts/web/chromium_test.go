@@ -43,18 +43,26 @@ func TestChromium(t *testing.T) {
 		})
 	}
 
-	if _, err := chromedp.Call(ctx, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true}); err != nil {
+	if _, err := chromedp.Call(
+		ctx, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true},
+	); err != nil {
 		t.Fatal(err)
 	}
 	do("protected page", chromedp.Navigate(s.URL+"/todos/list?page=2"))
 	at("/auth/login?return_to=%2Ftodos%2Flist%3Fpage%3D2")
 	chromiumtest.Picture(t, ctx, "login")
-	do("log-in that fails", chromedp.SendKeys(chromedp.CSS("#email"), "alice@example.com"), chromedp.SendKeys(chromedp.CSS("#password"), "wrong password"+kb.Enter))
+	do(
+		"log-in that fails", chromedp.SendKeys(chromedp.CSS("#email"), "alice@example.com"),
+		chromedp.SendKeys(chromedp.CSS("#password"), "wrong password"+kb.Enter),
+	)
 	shows("Invalid email or password.")
 	chromiumtest.Picture(t, ctx, "login-refused")
 	do("to the sign-up", chromedp.Click(chromedp.CSS(`a[href^="/auth/signup"]`)))
 	at("/auth/signup?return_to=%2Ftodos%2Flist%3Fpage%3D2")
-	do("a common password", chromedp.SendKeys(chromedp.CSS("#email"), "alice@example.com"), chromedp.SendKeys(chromedp.CSS("#password"), "password1"+kb.Enter))
+	do(
+		"a common password", chromedp.SendKeys(chromedp.CSS("#email"), "alice@example.com"),
+		chromedp.SendKeys(chromedp.CSS("#password"), "password1"+kb.Enter),
+	)
 	shows("is too common, so it is easy to guess")
 	chromiumtest.Picture(t, ctx, "signup-refused")
 	do("sign-up", chromedp.SendKeys(chromedp.CSS("#password"), sitetest.GoodPassword+kb.Enter))
@@ -71,13 +79,17 @@ func TestChromium(t *testing.T) {
 	})
 	elsewhere := s.LoggedIn("alice@example.com")
 	do("change of the password", chromedp.Navigate(s.URL+"/auth/account"),
-		chromedp.SendKeys(chromedp.CSS("#currentPassword"), sitetest.GoodPassword), chromedp.SendKeys(chromedp.CSS("#newPassword"), "another good password"+kb.Enter))
+		chromedp.SendKeys(chromedp.CSS("#currentPassword"), sitetest.GoodPassword),
+		chromedp.SendKeys(chromedp.CSS("#newPassword"), "another good password"+kb.Enter))
 	shows("Your password was changed")
 	s.MustAnswer(401, s.Bearer("/todos/", elsewhere.Token), "the session elsewhere is ended")
 	do("log-out", chromedp.Click(chromedp.CSS(`form[action="/auth/logout"] button`)))
 	at("/auth/login")
 	do("protected page", chromedp.Navigate(s.URL+"/todos/"))
 	at("/auth/login?return_to=%2Ftodos%2F")
-	do("log-in with the new password", chromedp.SendKeys(chromedp.CSS("#email"), "alice@example.com"), chromedp.SendKeys(chromedp.CSS("#password"), "another good password"+kb.Enter))
+	do(
+		"log-in with the new password", chromedp.SendKeys(chromedp.CSS("#email"), "alice@example.com"),
+		chromedp.SendKeys(chromedp.CSS("#password"), "another good password"+kb.Enter),
+	)
 	at("/todos/")
 }

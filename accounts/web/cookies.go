@@ -33,7 +33,8 @@ func Renewable(failure *refusal.Error) bool {
 		return true
 	}
 	switch failure.Reason {
-	case refusal.NoCredentials, refusal.Expired, refusal.UnknownKey, refusal.Signature, refusal.Algorithm, refusal.Issuer, refusal.Audience:
+	case refusal.NoCredentials, refusal.Expired, refusal.UnknownKey, refusal.Signature, refusal.Algorithm,
+		refusal.Issuer, refusal.Audience:
 		return true
 	}
 	return false
@@ -45,13 +46,16 @@ func Renewable(failure *refusal.Error) bool {
 func (a *Shared) SendToLogin(w http.ResponseWriter, r *http.Request, refusal *refusal.Error) bool {
 	get := r.Method == http.MethodGet || r.Method == http.MethodHead
 	if !get || refusal.Reason.Answer().Status != http.StatusUnauthorized ||
-		!answer.Prefers(r, "text/html", "application/json") || slices.ContainsFunc(r.Header["Authorization"], byProgram) {
+		!answer.Prefers(r, "text/html", "application/json") ||
+		slices.ContainsFunc(r.Header["Authorization"], byProgram) {
 		return false
 	}
 	original, login := originalURL(r), answer.MountedAt(r)+a.service.Config.Path("login")
 	if original.Path == login { // it would redirect to itself
 		a.sayLoginHidden.Do(func() {
-			a.service.Log.Error("the log-in page cannot be reached, because another directive, such as rewrite or try_files, handles its path first; put that directive after jwt, in: route { jwt … try_files … }", zap.String("path", login))
+			a.service.Log.Error("the log-in page cannot be reached, because another directive, "+
+				"such as rewrite or try_files, handles its path first; "+
+				"put that directive after jwt, in: route { jwt … try_files … }", zap.String("path", login))
 		})
 		return false
 	}
@@ -120,5 +124,7 @@ func ForgetLateCookie(header http.Header, r *http.Request, renewed *accounts.Gra
 		return
 	}
 	ours := credentials.CookieName(r, credentials.RefreshCookie) + "=" + renewed.RefreshToken + ";"
-	header["Set-Cookie"] = slices.DeleteFunc(header["Set-Cookie"], func(cookie string) bool { return strings.HasPrefix(cookie, ours) })
+	header["Set-Cookie"] = slices.DeleteFunc(header["Set-Cookie"], func(cookie string) bool {
+		return strings.HasPrefix(cookie, ours)
+	})
 }

@@ -49,7 +49,8 @@ type pendingLogin struct {
 func (h *Handler) externalRoute(route, name string) (accountRoute, []string) {
 	login := accounts.FindLogin(h.logins, name)
 	if login == nil {
-		return func(http.ResponseWriter, *http.Request) error { return &refusal.Error{Reason: refusal.NoSuchRoute} }, []string{http.MethodGet, http.MethodPost}
+		return func(http.ResponseWriter, *http.Request) error { return &refusal.Error{Reason: refusal.NoSuchRoute} },
+			[]string{http.MethodGet, http.MethodPost}
 	}
 	with := func(serve func(http.ResponseWriter, *http.Request, *accounts.LoginProvider) error) accountRoute {
 		return func(w http.ResponseWriter, r *http.Request) error { return serve(w, r, login) }
@@ -138,7 +139,9 @@ func (h *Handler) keepPending(w http.ResponseWriter, r *http.Request, kind, cook
 		return err
 	}
 	secret, until := store.RandomToken(pendingBytes), h.service.Now().Add(accounts.PendingLifetime)
-	err = h.service.Users().CreateRecord(r.Context(), store.Record{Kind: kind, ID: store.HashToken(secret), Owner: owner, Value: text, ExpiresAt: until})
+	err = h.service.Users().CreateRecord(r.Context(), store.Record{
+		Kind: kind, ID: store.HashToken(secret), Owner: owner, Value: text, ExpiresAt: until,
+	})
 	if err != nil {
 		return accounts.StoreRefusal(err)
 	}
@@ -215,7 +218,9 @@ func (h *Handler) finishExternal(w http.ResponseWriter, r *http.Request, login *
 	if taken, ok := errors.AsType[*accounts.AccountExists](err); ok {
 		// The identity waits for the password of the account, and then for confirmation.
 		taken.Link = accounts.Linked(login, identity)
-		if keepErr := h.keepPending(w, r, accounts.KindOffered, offerCookie, taken.UserID, offer{LinkedIdentity: taken.Link}); keepErr != nil {
+		if keepErr := h.keepPending(
+			w, r, accounts.KindOffered, offerCookie, taken.UserID, offer{LinkedIdentity: taken.Link},
+		); keepErr != nil {
 			err = keepErr
 		}
 	}
@@ -246,7 +251,9 @@ func (h *Handler) answeredIdentity(
 		}
 	}
 	if pending.Login != login.Name {
-		return nil, refusal.New(refusal.LoginState, "it was started at %s, but the response came from %s", pending.Login, login.Name)
+		return nil, refusal.New(
+			refusal.LoginState, "it was started at %s, but the response came from %s", pending.Login, login.Name,
+		)
 	}
 	if subtle.ConstantTimeCompare([]byte(answer.Get("state")), []byte(pending.State)) != 1 {
 		return nil, refusal.New(refusal.LoginState, "state is not the value that this browser was sent with")
@@ -275,10 +282,14 @@ func (p *pendingLogin) checkAuthTime(identity *accounts.ExternalIdentity, now ti
 		return nil
 	}
 	if identity.AuthTime.IsZero() {
-		return refusal.New(refusal.LoginNotFresh, "the provider was asked for a fresh log-in and did not return its time (auth_time)")
+		return refusal.New(
+			refusal.LoginNotFresh, "the provider was asked for a fresh log-in and did not return its time (auth_time)",
+		)
 	}
 	if identity.AuthTime.Add(*p.MaxAge).Before(p.BeganAt.Add(-authTimeLeeway)) {
-		return refusal.New(refusal.LoginNotFresh, "the provider was asked for a fresh log-in and returned an older one (auth_time)")
+		return refusal.New(
+			refusal.LoginNotFresh, "the provider was asked for a fresh log-in and returned an older one (auth_time)",
+		)
 	}
 	if identity.AuthTime.Add(*p.MaxAge).Before(p.BeganAt) { // its clock is behind
 		identity.AuthTime = p.BeganAt
@@ -294,7 +305,10 @@ func (h *Handler) finishConnect(
 ) error {
 	token, user, callerErr := h.shared.callerUser(w, r)
 	if callerErr != nil || user.ID != pending.UserID || SessionOf(token) != pending.SessionID {
-		return h.showLogin(w, r, "", refusal.New(refusal.LoginState, "the session that started it is no longer the session of this browser"))
+		return h.showLogin(
+			w, r, "",
+			refusal.New(refusal.LoginState, "the session that started it is no longer the session of this browser"),
+		)
 	}
 	link, there := accounts.LinkedIdentity{}, false
 	if err == nil {
@@ -302,7 +316,9 @@ func (h *Handler) finishConnect(
 		there, err = h.service.Identities.IsConnected(r.Context(), user.ID, link)
 	}
 	if err == nil && !there {
-		err = h.keepPending(w, r, accounts.KindOffered, offerCookie, user.ID, offer{LinkedIdentity: link, SessionID: SessionOf(token)})
+		err = h.keepPending(w, r, accounts.KindOffered, offerCookie, user.ID, offer{
+			LinkedIdentity: link, SessionID: SessionOf(token),
+		})
 	}
 	switch {
 	case err != nil:

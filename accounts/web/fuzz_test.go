@@ -29,7 +29,8 @@ func FuzzReturnPath(f *testing.F) {
 		// Browsers drop these, and take a backslash for a slash.
 		read := strings.NewReplacer("\t", "", "\n", "", "\r", "", `\`, "/").Replace(strings.Trim(path, "\x00 "))
 		target, err := site.Parse(read)
-		if err != nil || target.Host != site.Host || target.Scheme != "https" || target.User != nil || strings.HasPrefix(read, "//") {
+		if err != nil || target.Host != site.Host || target.Scheme != "https" || target.User != nil ||
+			strings.HasPrefix(read, "//") {
 			t.Fatalf("%q leads to %v, %v", text, target, err)
 		}
 	})

@@ -67,7 +67,9 @@ func (h *Handler) provision(ctx caddy.Context) error {
 		return err
 	}
 	for _, login := range h.logins {
-		h.pages.defaults.Providers = append(h.pages.defaults.Providers, pageLink{login.Label, h.Prefix + accounts.ExternalRoutes["external"] + login.Name})
+		h.pages.defaults.Providers = append(h.pages.defaults.Providers, pageLink{
+			login.Label, h.Prefix + accounts.ExternalRoutes["external"] + login.Name,
+		})
 	}
 	h.warn(place.Of(ctx))
 	return nil
@@ -123,8 +125,11 @@ func (h *Handler) secretQuery(r *http.Request) bool {
 // of a link or the code of a provider.
 func (h *Handler) logWithoutQuery(r *http.Request, answer caddyhttp.ResponseRecorder) {
 	caddyhttp.SetVar(r.Context(), caddyhttp.LogSkipVar, true)
-	h.service.Log.Info("handled request, whose query is secret", zap.String("method", r.Method), zap.String("host", r.Host), zap.String("path", r.URL.Path),
-		zap.Int("status", answer.Status()), zap.String("client_ip", client(r).Address))
+	h.service.Log.Info(
+		"handled request, whose query is secret", zap.String("method", r.Method),
+		zap.String("host", r.Host), zap.String("path", r.URL.Path),
+		zap.Int("status", answer.Status()), zap.String("client_ip", client(r).Address),
+	)
 }
 
 // refuse answers a refusal: for a browser as the site is configured, for a program always
@@ -134,7 +139,9 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, refusal *refusa
 	if page && h.secretQuery(r) { // an error that is passed on is logged with its URL
 		h.answers.Announce(w, r, refusal)
 		public := refusal.Reason.Answer()
-		return h.pages.render(w, r, "message", pageData{Title: http.StatusText(public.Status), Text: public.Description}, public.Status)
+		return h.pages.render(
+			w, r, "message", pageData{Title: http.StatusText(public.Status), Text: public.Description}, public.Status,
+		)
 	}
 	if page {
 		return h.answers.Refuse(w, r, refusal)
@@ -159,7 +166,8 @@ func (h *Handler) route(r *http.Request) (serve accountRoute, methods []string) 
 		return h.byMethod(h.loginPage, h.login), both
 	case "signup":
 		if h.Signup == "closed" {
-			return func(http.ResponseWriter, *http.Request) error { return &refusal.Error{Reason: refusal.NoSignup} }, both
+			return func(http.ResponseWriter, *http.Request) error { return &refusal.Error{Reason: refusal.NoSignup} },
+				both
 		}
 		return h.byMethod(h.signupPage, h.signup), both
 	case "refresh":
@@ -173,7 +181,9 @@ func (h *Handler) route(r *http.Request) (serve accountRoute, methods []string) 
 	case "sessions":
 		return h.sessions, get
 	case "session":
-		return func(w http.ResponseWriter, r *http.Request) error { return h.endSession(w, r, id) }, []string{http.MethodDelete, http.MethodPost}
+		return func(w http.ResponseWriter, r *http.Request) error { return h.endSession(w, r, id) }, []string{
+			http.MethodDelete, http.MethodPost,
+		}
 	case "jwks":
 		return h.jwks, get
 	case "openapi":
@@ -185,7 +195,8 @@ func (h *Handler) route(r *http.Request) (serve accountRoute, methods []string) 
 	case "identities":
 		return h.identities, get
 	case "identity":
-		return func(w http.ResponseWriter, r *http.Request) error { return h.identity(w, r, id) }, append(both, http.MethodDelete)
+		return func(w http.ResponseWriter, r *http.Request) error { return h.identity(w, r, id) },
+			append(both, http.MethodDelete)
 	case "reset":
 		return h.byMethod(h.resetPage, h.reset), both
 	case "style":

@@ -38,18 +38,23 @@ func (h *Handler) offersTo(w http.ResponseWriter, r *http.Request, in *input, gr
 		return false
 	}
 	if err == nil {
-		_, err = h.service.Users().UpdateRecord(r.Context(), accounts.KindOffered, record.ID, h.service.Now(), func(kept *store.Record) error {
-			var waiting offer
-			if err := json.Unmarshal(kept.Value, &waiting); err != nil {
+		_, err = h.service.Users().UpdateRecord(
+			r.Context(), accounts.KindOffered, record.ID, h.service.Now(), func(kept *store.Record) error {
+				var waiting offer
+				if err := json.Unmarshal(kept.Value, &waiting); err != nil {
+					return err
+				}
+				waiting.SessionID, waiting.ReturnTo = grant.SessionID, answer.SafeReturnPath(in.text("return_to"), "")
+				kept.Value, err = json.Marshal(waiting)
 				return err
-			}
-			waiting.SessionID, waiting.ReturnTo = grant.SessionID, answer.SafeReturnPath(in.text("return_to"), "")
-			kept.Value, err = json.Marshal(waiting)
-			return err
-		})
+			},
+		)
 	}
 	if err != nil {
-		h.service.Log.Warn("user not asked about an external identity; it can be connected on the account page", zap.String("user_id", grant.User.ID), zap.Error(err))
+		h.service.Log.Warn(
+			"user not asked about an external identity; it can be connected on the account page",
+			zap.String("user_id", grant.User.ID), zap.Error(err),
+		)
 	}
 	return err == nil
 }
@@ -58,7 +63,9 @@ func (h *Handler) offersTo(w http.ResponseWriter, r *http.Request, in *input, gr
 func (h *Handler) dropOffer(w http.ResponseWriter, r *http.Request) {
 	name := credentials.CookieName(r, offerCookie)
 	for _, cookie := range r.CookiesNamed(name) {
-		_, err := h.service.Users().TakeRecord(r.Context(), accounts.KindOffered, store.HashToken(cookie.Value), h.service.Now())
+		_, err := h.service.Users().TakeRecord(
+			r.Context(), accounts.KindOffered, store.HashToken(cookie.Value), h.service.Now(),
+		)
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			h.service.Log.Warn("pending external identity not removed; it expires by itself", zap.Error(err))
 		}
@@ -74,8 +81,11 @@ func (h *Handler) waiting(
 	if err == nil {
 		err = json.Unmarshal(record.Value, &waiting)
 	}
-	if errors.Is(err, store.ErrNotFound) || err == nil && (record.Owner != user.ID || waiting.SessionID != SessionOf(token)) {
-		return record, waiting, refusal.New(refusal.LoginState, "no external identity is pending in this browser for this session")
+	if errors.Is(err, store.ErrNotFound) ||
+		err == nil && (record.Owner != user.ID || waiting.SessionID != SessionOf(token)) {
+		return record, waiting, refusal.New(
+			refusal.LoginState, "no external identity is pending in this browser for this session",
+		)
 	}
 	return record, waiting, accounts.StoreRefusal(err)
 }
@@ -97,7 +107,8 @@ func (h *Handler) askToConnect(
 	w http.ResponseWriter, r *http.Request, token *jwt.Token, user store.User, record store.Record,
 	waiting offer, data pageData, status int,
 ) error {
-	data.Text = "Anyone who logs in there as " + waiting.Name() + " will then be logged in to your account here. Connect only an account of your own."
+	data.Text = "Anyone who logs in there as " + waiting.Name() +
+		" will then be logged in to your account here. Connect only an account of your own."
 	data.Confirm = &pageConfirm{
 		Question: "Connect " + waiting.Label + " (" + waiting.Name() + ") to your account " + user.Email + "?",
 		Yes:      "Connect", No: "Cancel", Action: answer.MountedAt(r) + h.Path("connect"), Offer: record.ID,
@@ -117,7 +128,8 @@ func (h *Handler) ask(
 	data.Confirm.Password = !fresh && user.PasswordHash != ""
 	data.User = pageUser{ID: user.ID, Email: user.Email, Password: user.PasswordHash != ""}
 	if !fresh && user.PasswordHash == "" {
-		data.Text += " You logged in more than 5 minutes ago, and your account has no password. Log out, log in again and repeat this step."
+		data.Text += " You logged in more than 5 minutes ago, and your account has no password. " +
+			"Log out, log in again and repeat this step."
 	}
 	return h.pages.render(w, r, "confirm", data, status)
 }
@@ -148,7 +160,9 @@ func (h *Handler) connect(w http.ResponseWriter, r *http.Request) error {
 		answer.SeeOther(w, next)
 		return nil
 	}
-	if err := h.service.LogIns.Confirm(r.Context(), user, SessionOf(token), in.text("currentPassword"), client(r)); err != nil {
+	if err := h.service.LogIns.Confirm(
+		r.Context(), user, SessionOf(token), in.text("currentPassword"), client(r),
+	); err != nil {
 		refusal, ok := errors.AsType[*refusal.Error](err)
 		if !ok {
 			return err
@@ -191,7 +205,10 @@ func (h *Handler) identities(w http.ResponseWriter, r *http.Request) error {
 	}
 	body := make([]map[string]any, len(links))
 	for i, link := range links {
-		body[i] = map[string]any{"id": link.ID(), "provider": link.Label, "issuer": link.Issuer, "subject": link.Subject, "email": link.Email, "connectedAt": link.At.UTC()}
+		body[i] = map[string]any{
+			"id": link.ID(), "provider": link.Label, "issuer": link.Issuer,
+			"subject": link.Subject, "email": link.Email, "connectedAt": link.At.UTC(),
+		}
 	}
 	return answer.WriteJSON(w, http.StatusOK, body)
 }
@@ -238,7 +255,9 @@ func (h *Handler) identity(w http.ResponseWriter, r *http.Request, id string) er
 	}
 	if refusal, ok := errors.AsType[*refusal.Error](err); ok && in.form {
 		h.answers.Announce(w, r, refusal)
-		return h.askToDisconnect(w, r, token, user, links, i, pageData{Error: confirmError(refusal)}, refusal.Reason.Answer().Status)
+		return h.askToDisconnect(
+			w, r, token, user, links, i, pageData{Error: confirmError(refusal)}, refusal.Reason.Answer().Status,
+		)
 	}
 	if err != nil {
 		return err
@@ -256,10 +275,12 @@ func (h *Handler) askToDisconnect(
 	links []accounts.LinkedIdentity, i int, data pageData, status int,
 ) error {
 	link := links[i]
-	data.Text = "You will no longer be able to log in to your account through " + link.Label + " as " + link.Name() + "."
+	data.Text = "You will no longer be able to log in to your account through " + link.Label + " as " +
+		link.Name() + "."
 	switch {
 	case len(links) == 1 && user.PasswordHash == "":
-		data.Text = "You have no password, so this is your only way to log in and cannot be disconnected. Ask the operators of this site for a link to set a password."
+		data.Text = "You have no password, so this is your only way to log in and cannot be disconnected. " +
+			"Ask the operators of this site for a link to set a password."
 	case user.PasswordHash == "":
 		data.Text += " You have no password. You can still log in through the other providers that you connected."
 	}

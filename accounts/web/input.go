@@ -62,7 +62,9 @@ func readInput(w http.ResponseWriter, r *http.Request, known ...string) (*input,
 			continue
 		}
 		if in.unknown++; in.unknown <= MaxPropertyErrors {
-			in.wrong(name, "additionalProperties", errors.New("is not a known property"), map[string]any{"additionalProperty": shownName(name)})
+			in.wrong(name, "additionalProperties", errors.New("is not a known property"), map[string]any{
+				"additionalProperty": shownName(name),
+			})
 		}
 	}
 	return in, nil
@@ -164,7 +166,9 @@ func (h *Handler) profile(in *input) map[string]any {
 
 func (in *input) wrong(name, code string, err error, info map[string]any) {
 	path := "/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(shownName(name))
-	in.properties = append(in.properties, refusal.PropertyError{Path: path, Code: code, Message: err.Error(), Info: info})
+	in.properties = append(in.properties, refusal.PropertyError{
+		Path: path, Code: code, Message: err.Error(), Info: info,
+	})
 }
 
 func (in *input) err() error {
@@ -180,7 +184,10 @@ func (in *input) err() error {
 	}
 	slices.SortFunc(in.properties, func(a, b refusal.PropertyError) int { return strings.Compare(a.Path, b.Path) })
 	if more := all - len(in.properties); more > 0 {
-		in.properties = append(in.properties, refusal.PropertyError{Path: "", Code: "more", Message: fmt.Sprintf("has errors that are not listed: %d", more), Info: map[string]any{"more": more}})
+		in.properties = append(in.properties, refusal.PropertyError{
+			Path: "", Code: "more", Message: fmt.Sprintf("has errors that are not listed: %d", more),
+			Info: map[string]any{"more": more},
+		})
 	}
 	return &refusal.Error{Reason: refusal.Properties, Properties: in.properties}
 }

@@ -22,44 +22,97 @@ func (h *Handler) openAPI(w http.ResponseWriter, r *http.Request) error {
 
 func (h *Handler) openAPIDocument() object {
 	text := object{"type": "string"}
-	email, password := object{"type": "string", "format": "email"}, object{"type": "string", "minLength": h.PasswordMinLength, "maxLength": password.MaxBytes}
+	email, password := object{"type": "string", "format": "email"}, object{
+		"type": "string", "minLength": h.PasswordMinLength, "maxLength": password.MaxBytes,
+	}
 	credentials := schema(object{"email": email, "password": text}, "email", "password")
-	user := schema(object{"id": text, "email": email, "roles": object{"type": "array", "items": text}}, "id", "email", "roles")
+	user := schema(
+		object{"id": text, "email": email, "roles": object{"type": "array", "items": text}}, "id", "email", "roles",
+	)
 	signup := object{"email": email, "password": password}
 	for _, name := range h.Profile {
 		signup[name] = object{}
 		user["properties"].(object)[name] = object{}
 	}
-	tokens := schema(object{"token": text, "tokenType": text, "expiresIn": object{"type": "integer", "description": "seconds"}, "refreshToken": text}, "token", "tokenType", "expiresIn", "refreshToken")
-	session := schema(object{"id": text, "client": text, "address": text, "createdAt": text, "usedAt": text, "expiresAt": text, "current": object{"type": "boolean"}}, "id")
-	identity := schema(object{"id": text, "provider": text, "issuer": text, "subject": text, "email": text, "connectedAt": text}, "id", "provider")
+	tokens := schema(
+		object{
+			"token": text, "tokenType": text,
+			"expiresIn": object{"type": "integer", "description": "seconds"}, "refreshToken": text,
+		},
+		"token", "tokenType", "expiresIn", "refreshToken",
+	)
+	session := schema(object{
+		"id": text, "client": text, "address": text, "createdAt": text,
+		"usedAt": text, "expiresAt": text, "current": object{"type": "boolean"},
+	}, "id")
+	identity := schema(
+		object{"id": text, "provider": text, "issuer": text, "subject": text, "email": text, "connectedAt": text},
+		"id", "provider",
+	)
 	bearer := []object{{"bearer": []string{}}}
 	paths := object{
-		h.Path("login"):                object{"post": operation("Log in", nil, credentials, answers("200", tokens, 401, 422, 429, 503))},
-		h.Path("refresh"):              object{"post": operation("Get a new access token and a new refresh token", nil, schema(object{"refreshToken": text}, "refreshToken"), answers("200", tokens, 401, 422, 503))},
-		h.Path("logout"):               object{"post": operation("End the session", bearer, nil, answers("204", nil, 401, 503))},
-		h.Path("whoami"):               object{"get": operation("The user of the token", bearer, nil, answers("200", user, 401, 503))},
-		h.Path("password"):             object{"post": operation("Change the password", bearer, schema(object{"currentPassword": text, "newPassword": password}, "currentPassword", "newPassword"), answers("204", nil, 401, 422, 429, 503))},
-		h.Path("reset"):                object{"post": operation("Set a password with the token from a reset link", nil, schema(object{"token": text, "newPassword": password}, "token", "newPassword"), answers("204", nil, 401, 422, 503))},
-		h.Path("sessions"):             object{"get": operation("The user's sessions", bearer, nil, answers("200", object{"type": "array", "items": session}, 401, 503))},
-		h.Path("sessions") + "/{id}":   object{"delete": operation("End a session", bearer, nil, answers("204", nil, 401, 404, 503)), "parameters": []object{{"name": "id", "in": "path", "required": true, "schema": text}}},
-		h.Path("identities"):           object{"get": operation("Identities at other providers that can log in to the account", bearer, nil, answers("200", object{"type": "array", "items": identity}, 401, 503))},
-		h.Path("identities") + "/{id}": object{"delete": operation("Disconnect an identity; requires the password unless the log-in was at most 5 minutes ago", bearer, schema(object{"currentPassword": text}), answers("204", nil, 401, 403, 404, 409, 422, 429, 503)), "parameters": []object{{"name": "id", "in": "path", "required": true, "schema": text}}},
-		h.Path("jwks"):                 object{"get": operation("The public keys that verify the tokens", nil, nil, answers("200", object{"type": "object"}))},
+		h.Path("login"): object{
+			"post": operation("Log in", nil, credentials, answers("200", tokens, 401, 422, 429, 503)),
+		},
+		h.Path("refresh"): object{"post": operation(
+			"Get a new access token and a new refresh token", nil,
+			schema(object{"refreshToken": text}, "refreshToken"), answers("200", tokens, 401, 422, 503),
+		)},
+		h.Path("logout"): object{"post": operation("End the session", bearer, nil, answers("204", nil, 401, 503))},
+		h.Path("whoami"): object{
+			"get": operation("The user of the token", bearer, nil, answers("200", user, 401, 503)),
+		},
+		h.Path("password"): object{"post": operation(
+			"Change the password", bearer,
+			schema(object{"currentPassword": text, "newPassword": password}, "currentPassword", "newPassword"),
+			answers("204", nil, 401, 422, 429, 503),
+		)},
+		h.Path("reset"): object{"post": operation(
+			"Set a password with the token from a reset link", nil,
+			schema(object{"token": text, "newPassword": password}, "token", "newPassword"),
+			answers("204", nil, 401, 422, 503),
+		)},
+		h.Path("sessions"): object{"get": operation(
+			"The user's sessions", bearer, nil, answers("200", object{"type": "array", "items": session}, 401, 503),
+		)},
+		h.Path("sessions") + "/{id}": object{
+			"delete":     operation("End a session", bearer, nil, answers("204", nil, 401, 404, 503)),
+			"parameters": []object{{"name": "id", "in": "path", "required": true, "schema": text}},
+		},
+		h.Path("identities"): object{"get": operation(
+			"Identities at other providers that can log in to the account", bearer,
+			nil, answers("200", object{"type": "array", "items": identity}, 401, 503),
+		)},
+		h.Path("identities") + "/{id}": object{"delete": operation(
+			"Disconnect an identity; requires the password unless the log-in was at most 5 minutes ago", bearer,
+			schema(object{"currentPassword": text}), answers("204", nil, 401, 403, 404, 409, 422, 429, 503),
+		), "parameters": []object{
+			{"name": "id", "in": "path", "required": true, "schema": text},
+		}},
+		h.Path("jwks"): object{"get": operation(
+			"The public keys that verify the tokens", nil, nil, answers("200", object{"type": "object"}),
+		)},
 	}
 	if h.Signup == "open" {
-		paths[h.Path("signup")] = object{"post": operation("Create an account", nil, schema(signup, "email", "password"), answers("201", user, 409, 422, 429, 503))}
+		paths[h.Path("signup")] = object{"post": operation(
+			"Create an account", nil, schema(signup, "email", "password"), answers("201", user, 409, 422, 429, 503),
+		)}
 	}
 	return object{
-		"openapi":    "3.1.0",
-		"info":       object{"title": "Accounts", "version": "1"},
-		"paths":      paths,
-		"components": object{"securitySchemes": object{"bearer": object{"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}},
+		"openapi": "3.1.0",
+		"info":    object{"title": "Accounts", "version": "1"},
+		"paths":   paths,
+		"components": object{
+			"securitySchemes": object{"bearer": object{"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+		},
 	}
 }
 
 func schema(properties object, required ...string) object {
-	return object{"type": "object", "properties": properties, "required": append([]string{}, required...), "additionalProperties": false}
+	return object{
+		"type": "object", "properties": properties,
+		"required": append([]string{}, required...), "additionalProperties": false,
+	}
 }
 
 func operation(summary string, security []object, body object, responses object) object {

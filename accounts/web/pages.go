@@ -25,7 +25,8 @@ import (
 var embeddedPages embed.FS
 
 // pagePolicy lets a page do nothing but show itself and send its forms.
-const pagePolicy = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+const pagePolicy = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; " +
+	"frame-ancestors 'none'; base-uri 'none'"
 
 var pageNames = []string{"login", "signup", "account", "confirm", "reset", "message"}
 
@@ -78,7 +79,9 @@ type pagePaths struct {
 }
 
 func (p pagePaths) below(prefix string) pagePaths {
-	for _, path := range []*string{&p.Login, &p.Signup, &p.Logout, &p.Account, &p.Password, &p.Sessions, &p.Identities, &p.Reset, &p.Style} {
+	for _, path := range []*string{
+		&p.Login, &p.Signup, &p.Logout, &p.Account, &p.Password, &p.Sessions, &p.Identities, &p.Reset, &p.Style,
+	} {
 		if *path != "" {
 			*path = prefix + *path
 		}
@@ -101,7 +104,9 @@ type pageSession struct {
 }
 
 func newPages(service *accounts.Service, config *accounts.Config) (*pages, error) {
-	p := &pages{templates: make(map[string]*template.Template), lead: service.Links.Lead, defaults: standardData(*config)}
+	p := &pages{
+		templates: make(map[string]*template.Template), lead: service.Links.Lead, defaults: standardData(*config),
+	}
 	embedded, err := fs.Sub(embeddedPages, "pages")
 	if err != nil {
 		return nil, err
@@ -128,8 +133,10 @@ func newPages(service *accounts.Service, config *accounts.Config) (*pages, error
 // standardData is what all pages of the accounts show.
 func standardData(config accounts.Config) (data pageData) {
 	at := &data.Paths
-	at.Login, at.Logout, at.Account, at.Password = config.Path("login"), config.Path("logout"), config.Path("account"), config.Path("password")
-	at.Sessions, at.Identities, at.Reset, at.Style = config.Path("sessions"), config.Path("identities"), config.Path("reset"), config.Path("style")
+	at.Login, at.Logout, at.Account, at.Password = config.Path("login"), config.Path("logout"), config.Path("account"),
+		config.Path("password")
+	at.Sessions, at.Identities, at.Reset, at.Style = config.Path("sessions"), config.Path("identities"),
+		config.Path("reset"), config.Path("style")
 	if config.Signup == "open" {
 		at.Signup = config.Path("signup")
 	}
@@ -156,7 +163,9 @@ func readPage(dir string, embedded fs.FS, name string) ([]byte, error) {
 			return text, err
 		}
 		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("templates: there is no folder %s; create it, or remove the option to use the standard pages", dir)
+			return nil, fmt.Errorf(
+				"templates: there is no folder %s; create it, or remove the option to use the standard pages", dir,
+			)
 		} else if err != nil {
 			return nil, fmt.Errorf("templates: %w", err)
 		}
@@ -225,11 +234,16 @@ func (h *Handler) style(w http.ResponseWriter, _ *http.Request) error {
 func (h *Handler) loginPage(w http.ResponseWriter, r *http.Request) error {
 	h.dropOffer(w, r) // whoever comes here of their own does not go on with it
 	query := r.URL.Query()
-	return h.pages.render(w, r, "login", pageData{ReturnTo: answer.SafeReturnPath(query.Get("return_to"), ""), Email: query.Get("email")}, http.StatusOK)
+	return h.pages.render(
+		w, r, "login",
+		pageData{ReturnTo: answer.SafeReturnPath(query.Get("return_to"), ""), Email: query.Get("email")}, http.StatusOK,
+	)
 }
 
 func (h *Handler) signupPage(w http.ResponseWriter, r *http.Request) error {
-	return h.pages.render(w, r, "signup", pageData{ReturnTo: answer.SafeReturnPath(r.URL.Query().Get("return_to"), "")}, http.StatusOK)
+	return h.pages.render(
+		w, r, "signup", pageData{ReturnTo: answer.SafeReturnPath(r.URL.Query().Get("return_to"), "")}, http.StatusOK,
+	)
 }
 
 // resetPage shows the form if the link is good. The token goes from the link into a
@@ -265,7 +279,9 @@ func (h *Handler) showBrokenLink(w http.ResponseWriter, r *http.Request) error {
 	h.setResetCookie(w, r, "")
 	return h.pages.render(w, r, "message", pageData{
 		Title: "This link does not work",
-		Text:  "It has expired, was already used or is incomplete, or your browser blocks cookies. If you have just used it to set a password, log in with that password. Otherwise, open the link again exactly as you received it. If that does not help, ask the operators of this site for a new one.",
+		Text: "It has expired, was already used or is incomplete, or your browser blocks cookies. " +
+			"If you have just used it to set a password, log in with that password. Otherwise, open the link again " +
+			"exactly as you received it. If that does not help, ask the operators of this site for a new one.",
 	}, refusal.Reason.Answer().Status)
 }
 
@@ -330,12 +346,17 @@ func (h *Handler) renderAccount(
 	if data.Identities, err = h.service.Identities.Of(r.Context(), user.ID); err != nil {
 		return err
 	}
-	data.User = pageUser{ID: user.ID, Email: user.Email, Password: user.PasswordHash != "", Roles: user.Roles, Profile: make(map[string]string)}
+	data.User = pageUser{
+		ID: user.ID, Email: user.Email, Password: user.PasswordHash != "",
+		Roles: user.Roles, Profile: make(map[string]string),
+	}
 	for name, value := range user.Profile {
 		data.User.Profile[name] = profileText(value)
 	}
 	for _, x := range h.ownView(sessions, SessionOf(token)) {
-		data.Sessions = append(data.Sessions, pageSession{x.ID, x.Client, x.Address, x.CreatedAt, x.UsedAt, x.ID == SessionOf(token)})
+		data.Sessions = append(data.Sessions, pageSession{
+			x.ID, x.Client, x.Address, x.CreatedAt, x.UsedAt, x.ID == SessionOf(token),
+		})
 	}
 	data.Links = h.service.Links.All()
 	return h.pages.render(w, r, "account", data, status)
@@ -374,7 +395,8 @@ func refusedForm(in *input, failure *refusal.Error) pageData {
 	switch failure.Reason {
 	case refusal.Properties:
 	case refusal.EmailTaken:
-		data.Error = "An account with this e-mail address already exists. If you have just created it, log in with the password that you chose."
+		data.Error = "An account with this e-mail address already exists. " +
+			"If you have just created it, log in with the password that you chose."
 	default:
 		data.Error = failure.Reason.Answer().Description
 	}

@@ -33,22 +33,53 @@ var refreshOrders = []struct {
 	steps []refreshStep
 	ends  bool
 }{
-	{"an answer is lost, and its client repeats itself at once", []refreshStep{{0, "n0", "n1"}, {1, "n0", "n1"}, {8, "n0", "n1"}, {60, "n1", "n2"}, {60, "n2", "n3"}}, false},
+	{
+		"an answer is lost, and its client repeats itself at once",
+		[]refreshStep{{0, "n0", "n1"}, {1, "n0", "n1"}, {8, "n0", "n1"}, {60, "n1", "n2"}, {60, "n2", "n3"}}, false,
+	},
 	{"an outage of hours", []refreshStep{{0, "n0", "lost"}, {6 * 3600, "n0", "n1"}, {60, "n1", "n2"}}, false},
-	{"lost again and again", []refreshStep{{0, "n0", "lost"}, {11, "n0", "lost too"}, {3600, "n0", "and this"}, {11, "n0", "n1"}, {5, "n0", "n1"}, {60, "n1", "n2"}}, false},
-	{"two tabs", []refreshStep{{0, "n0", "n1"}, {9, "n0", "n1"}, {900, "n1", "n2"}, {8, "n1", "n2"}, {900, "n2", "n3"}}, false},
-	{"a clock that is set back", []refreshStep{{0, "n0", "n1"}, {-3600, "n0", "n1"}, {1, "n1", "n2"}, {1, "n1", "n2"}}, false},
+	{"lost again and again", []refreshStep{
+		{0, "n0", "lost"}, {11, "n0", "lost too"}, {3600, "n0", "and this"},
+		{11, "n0", "n1"}, {5, "n0", "n1"}, {60, "n1", "n2"},
+	}, false},
+	{
+		"two tabs",
+		[]refreshStep{{0, "n0", "n1"}, {9, "n0", "n1"}, {900, "n1", "n2"}, {8, "n1", "n2"}, {900, "n2", "n3"}}, false,
+	},
+	{
+		"a clock that is set back",
+		[]refreshStep{{0, "n0", "n1"}, {-3600, "n0", "n1"}, {1, "n1", "n2"}, {1, "n1", "n2"}}, false,
+	},
 
-	{"the thief is first, and the owner's answer makes his token dead", []refreshStep{{0, "n0", "t1"}, {60, "n0", "o1"}, {60, "t1", ""}, {0, "o1", ""}}, true},
-	{"the same, and the owner goes on before the thief does", []refreshStep{{0, "n0", "t1"}, {60, "n0", "o1"}, {60, "o1", "o2"}, {60, "t1", ""}, {0, "o2", ""}}, true},
-	{"the thief is first, and goes on", []refreshStep{{0, "n0", "t1"}, {60, "t1", "t2"}, {60, "n0", ""}, {0, "t2", ""}}, true},
+	{
+		"the thief is first, and the owner's answer makes his token dead",
+		[]refreshStep{{0, "n0", "t1"}, {60, "n0", "o1"}, {60, "t1", ""}, {0, "o1", ""}}, true,
+	},
+	{
+		"the same, and the owner goes on before the thief does",
+		[]refreshStep{{0, "n0", "t1"}, {60, "n0", "o1"}, {60, "o1", "o2"}, {60, "t1", ""}, {0, "o2", ""}}, true,
+	},
+	{
+		"the thief is first, and goes on",
+		[]refreshStep{{0, "n0", "t1"}, {60, "t1", "t2"}, {60, "n0", ""}, {0, "t2", ""}}, true,
+	},
 	{"the thief goes on at once", []refreshStep{{0, "n0", "t1"}, {1, "t1", "t2"}, {1, "n0", ""}, {0, "t2", ""}}, true},
 	{"the owner is first", []refreshStep{{0, "n0", "o1"}, {60, "n0", "t1"}, {60, "o1", ""}, {0, "t1", ""}}, true},
-	{"the owner is first, and the thief goes on", []refreshStep{{0, "n0", "o1"}, {60, "n0", "t1"}, {60, "t1", "t2"}, {60, "o1", ""}, {0, "t2", ""}}, true},
+	{
+		"the owner is first, and the thief goes on",
+		[]refreshStep{{0, "n0", "o1"}, {60, "n0", "t1"}, {60, "t1", "t2"}, {60, "o1", ""}, {0, "t2", ""}}, true,
+	},
 	{"the owner has gone on", []refreshStep{{0, "n0", "o1"}, {60, "o1", "o2"}, {60, "n0", ""}, {0, "o2", ""}}, true},
-	{"they take turns with one token", []refreshStep{{0, "n0", "t1"}, {60, "n0", "o1"}, {60, "n0", "t2"}, {60, "o1", ""}, {0, "t2", ""}}, true},
-	{"both within seconds, and later not", []refreshStep{{0, "n0", "n1"}, {5, "n0", "n1"}, {60, "n1", "o2"}, {60, "n1", "t2"}, {60, "o2", ""}, {0, "t2", ""}}, true},
-	{"both within seconds, and one skips a turn", []refreshStep{{0, "n0", "n1"}, {5, "n0", "n1"}, {60, "n1", "o2"}, {60, "o2", "o3"}, {60, "n1", ""}, {0, "o3", ""}}, true},
+	{
+		"they take turns with one token",
+		[]refreshStep{{0, "n0", "t1"}, {60, "n0", "o1"}, {60, "n0", "t2"}, {60, "o1", ""}, {0, "t2", ""}}, true,
+	},
+	{"both within seconds, and later not", []refreshStep{
+		{0, "n0", "n1"}, {5, "n0", "n1"}, {60, "n1", "o2"}, {60, "n1", "t2"}, {60, "o2", ""}, {0, "t2", ""},
+	}, true},
+	{"both within seconds, and one skips a turn", []refreshStep{
+		{0, "n0", "n1"}, {5, "n0", "n1"}, {60, "n1", "o2"}, {60, "o2", "o3"}, {60, "n1", ""}, {0, "o3", ""},
+	}, true},
 }
 
 // A client whose answer was lost goes on by the token that it has, for as long as
@@ -172,7 +203,8 @@ func TestThreatStoreFaultIsNoTheft(t *testing.T) {
 						t.Fatalf("status %d %s", status, answer.Body)
 					}
 					browser := s.Get("/todos/", "Cookie: refresh="+got.RefreshToken)
-					if browser.Status != 503 && browser.Status != 507 && browser.Status != 200 || browser.Status != 200 && len(browser.Header["Set-Cookie"]) > 0 {
+					if browser.Status != 503 && browser.Status != 507 && browser.Status != 200 ||
+						browser.Status != 200 && len(browser.Header["Set-Cookie"]) > 0 {
 						t.Fatalf("browser: status %d %v", browser.Status, browser.Header)
 					}
 					hands.Ahead.Add(long)
@@ -204,14 +236,19 @@ func TestSlowPageBringsNoDeadCookie(t *testing.T) {
 		w.Header().Add("Set-Cookie", "theirs=1")
 	}))
 	t.Cleanup(behind.Close)
-	body := strings.Replace(sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "throttle off"), "respond /todos/* ", "reverse_proxy /todos/* "+behind.URL+"\n respond /nothing ", 1)
+	body := strings.Replace(
+		sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "throttle off"),
+		"respond /todos/* ", "reverse_proxy /todos/* "+behind.URL+"\n respond /nothing ", 1,
+	)
 	s := sitetest.Serve(t, body)
 	first := "Cookie: refresh=" + s.SignedUp("alice@example.com").RefreshToken
 	slow.Lock()
 	done := make(chan sitetest.Reply)
 	go func() { done <- s.Get("/todos/slow", first) }()
 	sitetest.Eventually(t, "the slow one has renewed the session", func() bool {
-		sessions, err := accountstest.StoreOf(t).Sessions(t.Context(), accountstest.UserOf(t, "alice@example.com").ID, time.Now())
+		sessions, err := accountstest.StoreOf(t).Sessions(
+			t.Context(), accountstest.UserOf(t, "alice@example.com").ID, time.Now(),
+		)
 		return err == nil && len(sessions) == 1 && sessions[0].PreviousHash != ""
 	})
 	hands.Ahead.Add(11)
@@ -231,7 +268,9 @@ func TestSlowPageBringsNoDeadCookie(t *testing.T) {
 
 // countOf is how many account events there were.
 func countOf(s *sitetest.Site, event, result string) (number int) {
-	_, after, _ := strings.Cut(s.Get("/metrics").Body, fmt.Sprintf("caddy_jwt_account_events_total{event=%q,result=%q} ", event, result))
+	_, after, _ := strings.Cut(
+		s.Get("/metrics").Body, fmt.Sprintf("caddy_jwt_account_events_total{event=%q,result=%q} ", event, result),
+	)
 	_, _ = fmt.Sscan(after, &number)
 	return number
 }
@@ -248,7 +287,8 @@ func TestThreatOwnSessionTellsNoRefresh(t *testing.T) {
 			Current bool
 			UsedAt  time.Time
 		}
-		if err := json.Unmarshal([]byte(s.Bearer("/auth/sessions", token).Body), &sessions); err != nil || len(sessions) != 2 {
+		if err := json.Unmarshal([]byte(s.Bearer("/auth/sessions", token).Body), &sessions); err != nil ||
+			len(sessions) != 2 {
 			t.Fatal(sessions, err)
 		}
 		for _, x := range sessions {

@@ -47,7 +47,10 @@ func accessCookie(t *testing.T, s *sitetest.Site, client *http.Client) string {
 // statements failed: the table of docs/operations.md. Nothing is left undone that its
 // answer, or that of the second, says is done.
 func TestThreatRepeatedRequests(t *testing.T) {
-	s := sitetest.Serve(t, strings.Replace(sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "throttle off"), "store file ", "store faulty ", 1))
+	s := sitetest.Serve(t, strings.Replace(
+		sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "throttle off"),
+		"store file ", "store faulty ", 1,
+	))
 	const changed = "another horse battery"
 	var email string
 	var other sitetest.Tokens // a session of somebody else who knows the password
@@ -55,7 +58,9 @@ func TestThreatRepeatedRequests(t *testing.T) {
 		t.Helper()
 		email = strings.ToLower(store.RandomToken(8)) + "@example.com"
 		own := s.SignedUp(email)
-		begun, err := accountstest.ServiceOf(t).Sessions.Begin(t.Context(), accountstest.UserOf(t, email), accounts.Client{})
+		begun, err := accountstest.ServiceOf(t).Sessions.Begin(
+			t.Context(), accountstest.UserOf(t, email), accounts.Client{},
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -70,7 +75,9 @@ func TestThreatRepeatedRequests(t *testing.T) {
 	}
 	otherEnded := func(t *testing.T) {
 		t.Helper()
-		sitetest.Eventually(t, "the access token of another session is refused", func() bool { return s.Bearer("/todos/", other.Token).Status == 401 })
+		sitetest.Eventually(t, "the access token of another session is refused", func() bool {
+			return s.Bearer("/todos/", other.Token).Status == 401
+		})
 		if got := s.Post("/auth/refresh", sitetest.JSON{"refreshToken": other.RefreshToken}); got.Status != 401 {
 			t.Errorf("the refresh token of another session: %d", got.Status)
 		}
@@ -84,7 +91,10 @@ func TestThreatRepeatedRequests(t *testing.T) {
 	link := func(t *testing.T) (token string) {
 		t.Helper()
 		token = store.RandomToken(32)
-		err := accountstest.StoreOf(t).CreateOneTimeToken(t.Context(), store.OneTimeToken{Hash: store.HashToken(token), Purpose: accounts.PurposeReset, UserID: accountstest.UserOf(t, email).ID, ExpiresAt: time.Now().Add(time.Hour)})
+		err := accountstest.StoreOf(t).CreateOneTimeToken(t.Context(), store.OneTimeToken{
+			Hash: store.HashToken(token), Purpose: accounts.PurposeReset,
+			UserID: accountstest.UserOf(t, email).ID, ExpiresAt: time.Now().Add(time.Hour),
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -105,7 +115,9 @@ func TestThreatRepeatedRequests(t *testing.T) {
 			return func() sitetest.Reply { return s.Form(chrome, "/auth/signup", sitetest.FormOf(email)) }
 		}, Gets: []int{303, 409}, Holds: func(t *testing.T, second sitetest.Reply) {
 			logsInWith(t, sitetest.GoodPassword)
-			if second.Status == 409 && (!strings.Contains(second.Body, "log in with the password that you chose") || !strings.Contains(second.Body, `href="/auth/login`)) {
+			if second.Status == 409 &&
+				(!strings.Contains(second.Body, "log in with the password that you chose") ||
+					!strings.Contains(second.Body, `href="/auth/login`)) {
 				t.Errorf("the page: %s", second.Body)
 			}
 		}},
@@ -123,14 +135,19 @@ func TestThreatRepeatedRequests(t *testing.T) {
 		{Name: "password change", Begin: func(t *testing.T) func() sitetest.Reply {
 			own := signUp(t)
 			return func() sitetest.Reply {
-				return s.Post("/auth/password", sitetest.JSON{"currentPassword": sitetest.GoodPassword, "newPassword": changed}, "Authorization: Bearer "+own.Token)
+				return s.Post(
+					"/auth/password", sitetest.JSON{"currentPassword": sitetest.GoodPassword, "newPassword": changed},
+					"Authorization: Bearer "+own.Token,
+				)
 			}
 		}, Gets: []int{204}, Holds: passwordIsNew},
 		{Name: "password change by the form", Begin: func(t *testing.T) func() sitetest.Reply {
 			signUp(t)
 			chrome := loggedInBy(t)
 			return func() sitetest.Reply {
-				return s.Form(chrome, "/auth/password", url.Values{"currentPassword": {sitetest.GoodPassword}, "newPassword": {changed}})
+				return s.Form(chrome, "/auth/password", url.Values{
+					"currentPassword": {sitetest.GoodPassword}, "newPassword": {changed},
+				})
 			}
 		}, Gets: []int{200}, Holds: passwordIsNew},
 		{Name: "reset", Begin: func(t *testing.T) func() sitetest.Reply {

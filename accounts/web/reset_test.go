@@ -28,15 +28,16 @@ func TestThreatRefusedBodies(t *testing.T) {
 		return "{" + strings.TrimSuffix(b.String(), ",") + "}"
 	}
 	for what, body := range map[string]string{
-		"many":                  unknown(func(i int) string { return fmt.Sprint("a", i) }, 6000),
-		"long names":            unknown(func(i int) string { return strings.Repeat("x", 3000) + fmt.Sprint(i) }, 20),
-		"control characters":    unknown(func(i int) string { return strings.Repeat("\x01", 60) + fmt.Sprint(i) }, 100),
-		"quotes":                unknown(func(i int) string { return strings.Repeat(`"`, 60) + fmt.Sprint(i) }, 200),
-		"tildes and slashes":    unknown(func(i int) string { return strings.Repeat(`~/`, 30) + fmt.Sprint(i) }, 200),
-		"angles":                unknown(func(i int) string { return strings.Repeat(`<`, 60) + fmt.Sprint(i) }, 100),
-		"line separators":       unknown(func(i int) string { return strings.Repeat("\u2028", 20) + fmt.Sprint(i) }, 200),
-		"other letters":         unknown(func(i int) string { return strings.Repeat("é", 30) + fmt.Sprint(i) }, 200),
-		"many, and a long text": `{"email":` + sitetest.Marshal(t, strings.Repeat("x", 30000)) + "," + unknown(func(i int) string { return fmt.Sprint("a", i) }, 2000)[1:],
+		"many":               unknown(func(i int) string { return fmt.Sprint("a", i) }, 6000),
+		"long names":         unknown(func(i int) string { return strings.Repeat("x", 3000) + fmt.Sprint(i) }, 20),
+		"control characters": unknown(func(i int) string { return strings.Repeat("\x01", 60) + fmt.Sprint(i) }, 100),
+		"quotes":             unknown(func(i int) string { return strings.Repeat(`"`, 60) + fmt.Sprint(i) }, 200),
+		"tildes and slashes": unknown(func(i int) string { return strings.Repeat(`~/`, 30) + fmt.Sprint(i) }, 200),
+		"angles":             unknown(func(i int) string { return strings.Repeat(`<`, 60) + fmt.Sprint(i) }, 100),
+		"line separators":    unknown(func(i int) string { return strings.Repeat("\u2028", 20) + fmt.Sprint(i) }, 200),
+		"other letters":      unknown(func(i int) string { return strings.Repeat("é", 30) + fmt.Sprint(i) }, 200),
+		"many, and a long text": `{"email":` + sitetest.Marshal(t, strings.Repeat("x", 30000)) + "," +
+			unknown(func(i int) string { return fmt.Sprint("a", i) }, 2000)[1:],
 	} {
 		for _, path := range []string{"/auth/signup", "/auth/login", "/auth/refresh", "/auth/reset", "/auth/password"} {
 			headers := []string{}
@@ -54,7 +55,9 @@ func TestThreatRefusedBodies(t *testing.T) {
 			}
 			known := 0
 			for _, detail := range details {
-				if detail.Path == "/email" || detail.Path == "/password" || detail.Path == "/token" || detail.Path == "/newPassword" || detail.Path == "/currentPassword" || detail.Path == "/refreshToken" {
+				if detail.Path == "/email" || detail.Path == "/password" || detail.Path == "/token" ||
+					detail.Path == "/newPassword" || detail.Path == "/currentPassword" ||
+					detail.Path == "/refreshToken" {
 					known++
 				}
 			}
@@ -71,11 +74,16 @@ func TestThreatRefusedBodies(t *testing.T) {
 		"/auth/password": {"currentPassword": {long[:2000]}, "newPassword": {long[:2000]}},
 	} {
 		got := s.Form(chrome, path, form)
-		if got.Status < 400 || len(got.Body) >= 8<<10 || !strings.Contains(got.Body, `role="alert"`) && path != "/auth/reset" {
+		if got.Status < 400 || len(got.Body) >= 8<<10 ||
+			!strings.Contains(got.Body, `role="alert"`) && path != "/auth/reset" {
 			t.Errorf("form of %s: %d, %d bytes", path, got.Status, len(got.Body))
 		}
 	}
-	if got := s.Form(chrome, "/auth/login", url.Values{"email": {"alice@example.com"}, "password": {"wrong password"}, "return_to": {"/todos/?a=1&b=2"}}); !strings.Contains(got.Body, `value="/todos/?a=1&amp;b=2"`) || !strings.Contains(got.Body, `value="alice@example.com"`) || !strings.Contains(got.Body, "/auth/signup?return_to=") {
+	if got := s.Form(chrome, "/auth/login", url.Values{
+		"email": {"alice@example.com"}, "password": {"wrong password"}, "return_to": {"/todos/?a=1&b=2"},
+	}); !strings.Contains(got.Body, `value="/todos/?a=1&amp;b=2"`) ||
+		!strings.Contains(got.Body, `value="alice@example.com"`) ||
+		!strings.Contains(got.Body, "/auth/signup?return_to=") {
 		t.Errorf("control: %s", got.Body)
 	}
 	got := s.Post("/auth/signup", unknown(func(i int) string { return fmt.Sprint("a", i) }, 3)).ErrorBody(t)
@@ -92,7 +100,9 @@ func TestThreatResetTokenIsInNoLog(t *testing.T) {
 	s.SignedUp("alice@example.com")
 	command := func(args ...string) string { // by a process of its own, since one here would take the log
 		t.Helper()
-		output, err := exec.Command(caddytest.Binary(t), append([]string{"jwt", "user", "--store", store}, args...)...).Output()
+		output, err := exec.Command(
+			caddytest.Binary(t), append([]string{"jwt", "user", "--store", store}, args...)...,
+		).Output()
 		if err != nil {
 			t.Fatal(args, err)
 		}
@@ -109,7 +119,8 @@ func TestThreatResetTokenIsInNoLog(t *testing.T) {
 	chrome := sitetest.Browser(t)
 	for range 2 { // it is not used up by being looked at
 		got := s.Form(chrome, path, nil)
-		if got.Status != 303 || got.Header.Get("Location") != "/auth/reset" || got.Header.Get("Referrer-Policy") != "no-referrer" {
+		if got.Status != 303 || got.Header.Get("Location") != "/auth/reset" ||
+			got.Header.Get("Referrer-Policy") != "no-referrer" {
 			t.Fatalf("the link: %d %v %s", got.Status, got.Header, got.Body)
 		}
 		cookie := got.Header.Get("Set-Cookie")
@@ -120,34 +131,53 @@ func TestThreatResetTokenIsInNoLog(t *testing.T) {
 		}
 	}
 	s.Send(http.MethodHead, path, "")
-	if cookie := s.Send(http.MethodGet, path, "", "X-Forwarded-Proto: https").Header.Get("Set-Cookie"); !strings.HasPrefix(cookie, "__Secure-reset=") || !strings.Contains(cookie, "Secure;") {
+	if cookie := s.Send(
+		http.MethodGet, path, "", "X-Forwarded-Proto: https",
+	).Header.Get("Set-Cookie"); !strings.HasPrefix(cookie, "__Secure-reset=") || !strings.Contains(cookie, "Secure;") {
 		t.Errorf("by https: %s", cookie)
 	}
 	page := s.Form(chrome, "/auth/reset", nil)
-	if page.Status != 200 || strings.Contains(page.Body, token) || page.Header.Get("Referrer-Policy") != "no-referrer" || !strings.Contains(page.Body, `name="newPassword"`) {
+	if page.Status != 200 || strings.Contains(page.Body, token) ||
+		page.Header.Get("Referrer-Policy") != "no-referrer" || !strings.Contains(page.Body, `name="newPassword"`) {
 		t.Errorf("the form: %d %v %s", page.Status, page.Header, page.Body)
 	}
 	s.MustAnswer(422, s.Form(chrome, "/auth/reset", url.Values{"newPassword": {"short"}}), "a short password")
 	s.MustAnswer(200, s.Form(chrome, "/auth/reset", url.Values{"newPassword": {"a password by link"}}), "the form")
-	s.MustAnswer(200, s.Post("/auth/login", sitetest.JSON{"email": "alice@example.com", "password": "a password by link"}), "the new password")
+	s.MustAnswer(
+		200, s.Post("/auth/login", sitetest.JSON{"email": "alice@example.com", "password": "a password by link"}),
+		"the new password",
+	)
 
 	second, secondToken := link()
 	command("disable", "alice@example.com")
 	command("enable", "alice@example.com")
-	for what, path := range map[string]string{"used": path, "withdrawn": second, "wrong": "/auth/reset?token=x", "damaged": path + "&x=;%zz", "without a token": "/auth/reset?x=" + token, "empty": "/auth/reset", "cut": path[:len(path)-5]} {
-		for _, got := range []sitetest.Reply{s.Form(sitetest.Browser(t), path, nil), s.Form(sitetest.Browser(t), strings.Replace(path, "/auth", "/AUTH", 1), nil)} {
-			if got.Status != 401 || !strings.Contains(got.Body, "This link does not work") || !strings.Contains(got.Body, "ask the operators of this site") || strings.Contains(got.Body, `name="newPassword"`) || got.Header.Get("Referrer-Policy") != "no-referrer" {
+	for what, path := range map[string]string{
+		"used": path, "withdrawn": second, "wrong": "/auth/reset?token=x", "damaged": path + "&x=;%zz",
+		"without a token": "/auth/reset?x=" + token, "empty": "/auth/reset", "cut": path[:len(path)-5],
+	} {
+		for _, got := range []sitetest.Reply{
+			s.Form(sitetest.Browser(t), path, nil),
+			s.Form(sitetest.Browser(t), strings.Replace(path, "/auth", "/AUTH", 1), nil),
+		} {
+			if got.Status != 401 || !strings.Contains(got.Body, "This link does not work") ||
+				!strings.Contains(got.Body, "ask the operators of this site") ||
+				strings.Contains(got.Body, `name="newPassword"`) || got.Header.Get("Referrer-Policy") != "no-referrer" {
 				t.Errorf("%s: %d %s", what, got.Status, got.Body)
 			}
 		}
 	}
-	if got := s.Form(sitetest.Browser(t), "/auth/reset", url.Values{"newPassword": {"a password by link"}}); got.Status != 401 || !strings.Contains(got.Body, "This link does not work") {
+	if got := s.Form(sitetest.Browser(t), "/auth/reset", url.Values{
+		"newPassword": {"a password by link"},
+	}); got.Status != 401 ||
+		!strings.Contains(got.Body, "This link does not work") {
 		t.Errorf("the form without a link: %d %s", got.Status, got.Body)
 	}
 	third, thirdToken := link()
 	s.Send(http.MethodDelete, third, "")
 	s.Send(http.MethodPost, third, "{}")
-	s.MustAnswer(204, s.Post("/auth/reset", sitetest.JSON{"token": thirdToken, "newPassword": "one more password"}), "by JSON")
+	s.MustAnswer(
+		204, s.Post("/auth/reset", sitetest.JSON{"token": thirdToken, "newPassword": "one more password"}), "by JSON",
+	)
 
 	s.MustAnswer(200, s.Get("/auth/login?control=CONTROL"), "control")
 	text := ""

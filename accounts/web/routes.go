@@ -57,7 +57,8 @@ func (h *Handler) answerGrant(w http.ResponseWriter, r *http.Request, in *input,
 
 func tokenAnswer(grant *accounts.Grant) map[string]any {
 	return map[string]any{
-		"token": grant.AccessToken, "tokenType": "Bearer", "expiresIn": int64(grant.ExpiresIn / time.Second), "refreshToken": grant.RefreshToken,
+		"token": grant.AccessToken, "tokenType": "Bearer",
+		"expiresIn": int64(grant.ExpiresIn / time.Second), "refreshToken": grant.RefreshToken,
 	}
 }
 
@@ -125,7 +126,8 @@ func (h *Handler) logout(w http.ResponseWriter, r *http.Request) error {
 	if err == nil {
 		err = h.service.Sessions.EndBrowser(r.Context(), token.UserID, SessionOf(token))
 	}
-	if refusal, ok := errors.AsType[*refusal.Error](err); ok && form && refusal.Reason.Answer().Status == http.StatusUnauthorized {
+	if refusal, ok := errors.AsType[*refusal.Error](err); ok && form &&
+		refusal.Reason.Answer().Status == http.StatusUnauthorized {
 		err = nil
 	}
 	if err != nil {
@@ -168,7 +170,9 @@ func (h *Handler) password(w http.ResponseWriter, r *http.Request) error {
 	}
 	current, replacement := in.want("currentPassword"), h.wantPassword(in, "newPassword")
 	if err = in.err(); err == nil {
-		err = h.service.LogIns.ChangePassword(r.Context(), token.UserID, SessionOf(token), current, replacement, client(r))
+		err = h.service.LogIns.ChangePassword(
+			r.Context(), token.UserID, SessionOf(token), current, replacement, client(r),
+		)
 	}
 	if failure, ok := errors.AsType[*refusal.Error](err); ok && in.form {
 		h.answers.Announce(w, r, failure)
@@ -223,7 +227,8 @@ func (h *Handler) reset(w http.ResponseWriter, r *http.Request) error {
 		h.setResetCookie(w, r, "")
 		text := "You can log in with it now. All sessions were ended."
 		if len(gone) > 0 {
-			text += " " + accounts.Listed(gone) + " can no longer log in to your account. You can connect your own identities again on your account page."
+			text += " " + accounts.Listed(gone) +
+				" can no longer log in to your account. You can connect your own identities again on your account page."
 		}
 		return h.pages.render(w, r, "message", pageData{Title: "Your password was changed", Text: text}, http.StatusOK)
 	}
@@ -243,7 +248,8 @@ func (h *Handler) sessions(w http.ResponseWriter, r *http.Request) error {
 	body := make([]map[string]any, len(sessions))
 	for i, s := range h.ownView(sessions, SessionOf(token)) {
 		body[i] = map[string]any{
-			"id": s.ID, "client": s.Client, "address": s.Address, "createdAt": s.CreatedAt.UTC(), "usedAt": s.UsedAt.UTC(), "expiresAt": s.ExpiresAt.UTC(),
+			"id": s.ID, "client": s.Client, "address": s.Address, "createdAt": s.CreatedAt.UTC(),
+			"usedAt": s.UsedAt.UTC(), "expiresAt": s.ExpiresAt.UTC(),
 			"current": s.ID == SessionOf(token),
 		}
 	}

@@ -93,7 +93,9 @@ func (a *Shared) Logger() *zap.Logger { return a.service.Log }
 // when the config starts or when they are first used. lifetime is the maximum lifetime of a
 // token signed with them.
 func (a *Shared) OpenKeys(ctx caddy.Context, algorithm string, lifetime time.Duration) (*signing.Keys, error) {
-	keys := signing.New(a.service.KeyOptions(ctx.Storage(), a.service.Config.FurtherKeys(algorithm), algorithm, lifetime))
+	keys := signing.New(a.service.KeyOptions(
+		ctx.Storage(), a.service.Config.FurtherKeys(algorithm), algorithm, lifetime,
+	))
 	config.AtStart(ctx, func() error { return keys.Ensure(ctx) })
 	return keys, nil
 }
@@ -226,7 +228,10 @@ func (a *Shared) NewPage(embedded fs.FS, file, dir string) (*Page, error) {
 	if err != nil {
 		return nil, err
 	}
-	page := &pages{templates: map[string]*template.Template{file: parsed}, defaults: standardData(a.service.Config), lead: a.service.Links.Lead}
+	page := &pages{
+		templates: map[string]*template.Template{file: parsed},
+		defaults:  standardData(a.service.Config), lead: a.service.Links.Lead,
+	}
 	return &Page{page, file}, nil
 }
 

@@ -61,7 +61,9 @@ func recordsKept(t *testing.T, kind string) (kept int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := read.QueryRowContext(t.Context(), `SELECT count(*) FROM records WHERE kind = $1`, kind).Scan(&kept); err != nil {
+	if err := read.QueryRowContext(
+		t.Context(), `SELECT count(*) FROM records WHERE kind = $1`, kind,
+	).Scan(&kept); err != nil {
 		t.Fatal(err)
 	}
 	return kept
@@ -78,9 +80,12 @@ func TestThreatLogInsOfStrangersTogetherAreBounded(t *testing.T) {
 			trusted_proxies static 127.0.0.1/32
 		}
 ----------
-`+sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "signup open\n throttle off\n hash_queue 63"), strings.TrimPrefix(s.URL, "http://"), sitetest.TempDir(t), s.LogFile)
+`+sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "signup open\n throttle off\n hash_queue 63"),
+		strings.TrimPrefix(s.URL, "http://"), sitetest.TempDir(t), s.LogFile)
 	if err == nil {
-		err = caddy.Load(bytes.ReplaceAll(config, []byte(`"hash_queue":63`), []byte(`"hash_queue":63,"login_with":[{"module":"test"}]`)), true)
+		err = caddy.Load(bytes.ReplaceAll(
+			config, []byte(`"hash_queue":63`), []byte(`"hash_queue":63,"login_with":[{"module":"test"}]`),
+		), true)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -100,13 +105,20 @@ func TestThreatLogInsOfStrangersTogetherAreBounded(t *testing.T) {
 	if kept := recordsKept(t, accounts.KindPending); kept != accounts.PendingKept {
 		t.Errorf("%d are kept, expected %d", kept, accounts.PendingKept)
 	}
-	s.MustAnswer(200, s.Send("POST", "/auth/login/test", "", "Authorization: Bearer "+alice.Token), "a user who connects an identity")
-	s.MustAnswer(200, s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com")), "control: a log-in by password")
+	s.MustAnswer(
+		200, s.Send("POST", "/auth/login/test", "", "Authorization: Bearer "+alice.Token),
+		"a user who connects an identity",
+	)
+	s.MustAnswer(
+		200, s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com")), "control: a log-in by password",
+	)
 	pass(accounts.PendingLifetime / time.Duration(accounts.PendingKept))
 	s.MustAnswer(303, begins(2000), "control: when time has passed")
 
 	pass(accounts.PendingLifetime + time.Minute)
-	sitetest.Eventually(t, "what has expired is removed", func() bool { return recordsKept(t, accounts.KindPending) == 0 })
+	sitetest.Eventually(t, "what has expired is removed", func() bool {
+		return recordsKept(t, accounts.KindPending) == 0
+	})
 }
 
 // What lives for a minute is removed within two.
@@ -120,8 +132,11 @@ func TestThreatWhatStrangersKeptIsRemoved(t *testing.T) {
 	}
 	keep := func(kind string, lifetime time.Duration, many int) {
 		t.Helper()
-		_, err := write.ExecContext(t.Context(), `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $1)
-			INSERT INTO records (kind, id, owner, value, expires_at, version) SELECT $2, i, '', '{}', $3, 1 FROM n`, many, kind, clock.Now().Add(lifetime).UnixMilli())
+		_, err := write.ExecContext(
+			t.Context(), `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $1)
+			INSERT INTO records (kind, id, owner, value, expires_at, version) SELECT $2, i, '', '{}', $3, 1 FROM n`,
+			many, kind, clock.Now().Add(lifetime).UnixMilli(),
+		)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -11,12 +11,24 @@ import (
 // warn logs suspicious settings of the accounts of a site.
 func (h *Handler) warn(at place.Place) {
 	if login := h.Path("login"); len(at.Outside(login)) > 0 && !othersWithin(at) {
-		h.answers.Logger.Warn("accounts: requests for "+login+" do not reach this handler, because a path matcher around jwt does not match them; put jwt at the top of the site, or give the accounts a prefix that the matcher matches", zap.Strings("matcher", at.Outside(login)))
+		h.answers.Logger.Warn(
+			"accounts: requests for "+login+" do not reach this handler, because a path matcher around jwt does not "+
+				"match them; put jwt at the top of the site, or give the accounts a prefix that the matcher matches",
+			zap.Strings("matcher", at.Outside(login)),
+		)
 	}
 	if h.Signup == "open" {
-		h.answers.Logger.Info("accounts: signup is open, so anybody can create an account on this site; to prevent that, write: signup closed", zap.String("issuer", h.Issuer))
+		h.answers.Logger.Info(
+			"accounts: signup is open, so anybody can create an account on this site; "+
+				"to prevent that, write: signup closed",
+			zap.String("issuer", h.Issuer),
+		)
 	} else {
-		h.answers.Logger.Info("accounts: signup is closed, so accounts can only be created with `caddy jwt user add`; to let anybody create one, write: signup open", zap.String("issuer", h.Issuer))
+		h.answers.Logger.Info(
+			"accounts: signup is closed, so accounts can only be created with `caddy jwt user add`; "+
+				"to let anybody create one, write: signup open",
+			zap.String("issuer", h.Issuer),
+		)
 	}
 }
 

@@ -23,7 +23,9 @@ func TestThreatWithdrawnKeyComesBack(t *testing.T) {
 	dir := sitetest.TempDir(t)
 	data, store, config := filepath.Join(dir, "data"), filepath.Join(dir, "users.db"), filepath.Join(dir, "Caddyfile")
 	body := sitetest.AccountsBody(store, "signup open")
-	if err := os.WriteFile(config, []byte(fmt.Sprintf("{\n storage file_system %s\n}\n:1 {\n%s\n}", data, strings.Replace(body, "metrics /metrics", "", 1))), 0o600); err != nil {
+	if err := os.WriteFile(config, []byte(fmt.Sprintf(
+		"{\n storage file_system %s\n}\n:1 {\n%s\n}", data, strings.Replace(body, "metrics /metrics", "", 1),
+	)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	s := &sitetest.Site{T: t, URL: "http://" + sitetest.FreeAddress(t), LogFile: filepath.Join(dir, "log.json")}
@@ -37,7 +39,10 @@ func TestThreatWithdrawnKeyComesBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if output, err := exec.Command(caddytest.Binary(t), "jwt", "keys", "rotate", "--withdraw", "--config", config).CombinedOutput(); err != nil { // one in this process would take the log
+	// one in this process would take the log
+	if output, err := exec.Command(
+		caddytest.Binary(t), "jwt", "keys", "rotate", "--withdraw", "--config", config,
+	).CombinedOutput(); err != nil {
 		t.Fatalf("%v %s", err, output)
 	}
 	look := func() {

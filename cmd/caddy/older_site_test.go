@@ -50,7 +50,8 @@ func (o *older) run(config string) {
 		if err := caddy.Stop(); err != nil {
 			o.t.Error(err)
 		}
-		if text, err := os.ReadFile("caddy.log"); err == nil && o.t.Failed() { // a later run of this process still logs to the first file
+		// a later run of this process still logs to the first file
+		if text, err := os.ReadFile("caddy.log"); err == nil && o.t.Failed() {
 			o.t.Logf("%s", text)
 		}
 	})
@@ -58,7 +59,8 @@ func (o *older) run(config string) {
 
 func (o *older) adapted() []byte {
 	o.t.Helper()
-	text, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(o.file("Caddyfile")), map[string]any{"filename": "Caddyfile"})
+	text, _, err := caddyconfig.GetAdapter("caddyfile").
+		Adapt([]byte(o.file("Caddyfile")), map[string]any{"filename": "Caddyfile"})
 	if err != nil {
 		o.t.Fatal(err)
 	}

@@ -26,7 +26,9 @@ func TestDataOfTheVersionBefore(t *testing.T) {
 			o.resetLinkWorksOnce()
 			o.clientsAreKnown()
 			o.metricsAreThere()
-			for host, answer := range map[string]string{"app.example/auth/jwks.json": "app-jwks.json", "id.example/oidc/jwks.json": "id-jwks.json"} {
+			for host, answer := range map[string]string{
+				"app.example/auth/jwks.json": "app-jwks.json", "id.example/oidc/jwks.json": "id-jwks.json",
+			} {
 				if got := o.get(host); keyIDs(t, got.body) != keyIDs(t, o.answer(answer)) {
 					t.Errorf("keys at %s: %s, before: %s", host, got.body, o.answer(answer))
 				}
@@ -94,7 +96,8 @@ func (o *older) tokensAreAccepted() {
 	alice := o.user("alice")
 	for _, of := range []string{"login", "later"} {
 		got := o.bearer("app.example/todos/", o.tokens(of+".json").Token)
-		if user := o.user(map[string]string{"login": "alice", "later": "bob"}[of]); got.body != "user="+user.ID+" roles=author" {
+		if user := o.user(map[string]string{"login": "alice", "later": "bob"}[of]); got.body != "user="+user.ID+
+			" roles=author" {
 			o.t.Errorf("the access token of %s: %d %s", of, got.status, got.body)
 		}
 	}
@@ -103,7 +106,9 @@ func (o *older) tokensAreAccepted() {
 		o.t.Errorf("the cookies: %d %s", got.status, got.body)
 	}
 	partner := strings.TrimSpace(o.answer("partner.jwt"))
-	for what, got := range map[string]olderReply{"header": o.bearer("app.example/partner/", partner), "query": o.get("app.example/partner/?token=" + partner)} {
+	for what, got := range map[string]olderReply{
+		"header": o.bearer("app.example/partner/", partner), "query": o.get("app.example/partner/?token=" + partner),
+	} {
 		if got.body != "partner=paula" {
 			o.t.Errorf("the partner's token by %s, with the key set in the storage: %d %s", what, got.status, got.body)
 		}
@@ -128,7 +133,9 @@ func (o *older) usersLogIn() {
 
 func (o *older) logIn(name, password string, status int) {
 	o.t.Helper()
-	if got := o.post("app.example/auth/login", sitetest.JSON{"email": name + "@example.com", "password": password}); got.status != status {
+	if got := o.post("app.example/auth/login", sitetest.JSON{
+		"email": name + "@example.com", "password": password,
+	}); got.status != status {
 		o.t.Errorf("log-in of %s with %q: %d %s, expected %d", name, password, got.status, got.body, status)
 	}
 }
@@ -168,7 +175,10 @@ func (o *older) clientsAreKnown() {
 	if user := o.bearer("id.example/oidc/userinfo", now.AccessToken); !strings.Contains(user.body, o.user("alice").ID) {
 		o.t.Errorf("refresh token of the client: %d %s; its user: %d %s", got.status, got.body, user.status, user.body)
 	}
-	query := url.Values{"client_id": {"shop"}, "response_type": {"code"}, "redirect_uri": {"https://shop.example/callback"}, "scope": {"openid"}}
+	query := url.Values{
+		"client_id": {"shop"}, "response_type": {"code"},
+		"redirect_uri": {"https://shop.example/callback"}, "scope": {"openid"},
+	}
 	page := o.get("id.example/oidc/authorize?"+query.Encode(), "Cookie: "+strings.TrimSpace(o.answer("cookies.txt")))
 	if to := page.header.Get("Location"); !strings.HasPrefix(to, "https://shop.example/callback?code=") {
 		o.t.Errorf("authorize, with the cookies of before: %d to %q", page.status, to)
@@ -176,7 +186,9 @@ func (o *older) clientsAreKnown() {
 }
 
 func (o *older) token(client, secret string, form url.Values) olderReply {
-	request := o.request(http.MethodPost, "id.example/oidc/token", form.Encode(), "Content-Type: application/x-www-form-urlencoded")
+	request := o.request(
+		http.MethodPost, "id.example/oidc/token", form.Encode(), "Content-Type: application/x-www-form-urlencoded",
+	)
 	request.SetBasicAuth(client, secret)
 	return o.send(request)
 }

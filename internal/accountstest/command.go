@@ -25,7 +25,9 @@ type CommandLine struct {
 // Run runs `caddy jwt …` with a standard input.
 func (c *CommandLine) Run(stdin string, args ...string) (stdout, stderr string, err error) {
 	c.Helper()
-	registered, root := caddycmd.Commands()["jwt"], &cobra.Command{Use: "caddy", SilenceUsage: true, SilenceErrors: true}
+	registered, root := caddycmd.Commands()["jwt"], &cobra.Command{
+		Use: "caddy", SilenceUsage: true, SilenceErrors: true,
+	}
 	parent := &cobra.Command{Use: registered.Name}
 	registered.CobraFunc(parent)
 	root.AddCommand(parent)
@@ -76,7 +78,9 @@ func Has(t testing.TB, output string, wanted ...string) {
 func ModuleContext(t testing.TB) (caddy.Context, context.CancelFunc) {
 	t.Helper()
 	quiet := &caddy.CustomLog{BaseLog: caddy.BaseLog{Level: "ERROR"}}
-	base, err := caddy.ProvisionContext(&caddy.Config{Logging: &caddy.Logging{Logs: map[string]*caddy.CustomLog{caddy.DefaultLoggerName: quiet}}})
+	base, err := caddy.ProvisionContext(&caddy.Config{
+		Logging: &caddy.Logging{Logs: map[string]*caddy.CustomLog{caddy.DefaultLoggerName: quiet}},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

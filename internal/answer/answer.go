@@ -82,7 +82,10 @@ func (h Responder) Announce(w http.ResponseWriter, r *http.Request, err *refusal
 	public := err.Reason.Answer()
 	Refused(err.Reason)
 	if entry := h.Logger.Check(zapcore.DebugLevel, "request refused"); entry != nil {
-		entry.Write(zap.String("reason", string(err.Reason)), zap.String("detail", err.Detail), zap.Int("status", public.Status))
+		entry.Write(
+			zap.String("reason", string(err.Reason)),
+			zap.String("detail", err.Detail), zap.Int("status", public.Status),
+		)
 	}
 	if public.Challenge {
 		w.Header().Add("WWW-Authenticate", challenge(h.Realm, err))

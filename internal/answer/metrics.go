@@ -17,7 +17,8 @@ const (
 // fixed or come from the config, never from a request.
 var decisions = prometheus.NewCounterVec(prometheus.CounterOpts{
 	Namespace: MetricsNamespace, Subsystem: MetricsSubsystem, Name: "decisions_total",
-	Help: "Requests by result, allowed or refused, and reason: a check that failed, or valid_token, optional, public or preflight.",
+	Help: "Requests by result, allowed or refused, and reason: a check that failed, or valid_token, optional, " +
+		"public or preflight.",
 }, []string{"result", "reason"})
 
 // Allowed returns the counter of requests that were allowed for a reason.

@@ -37,7 +37,8 @@ func SafeReturnPath(path, fallback string) string {
 	}
 	clean, _, _ := strings.Cut(path, "?")
 	for text := path; ; {
-		if strings.HasPrefix(text, "//") || strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\\' }) {
+		if strings.HasPrefix(text, "//") ||
+			strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\\' }) {
 			return fallback
 		}
 		decoded, err := url.PathUnescape(clean)

@@ -49,7 +49,9 @@ var built = sync.OnceValues(func() (path string, err error) {
 		return "", err
 	}
 	path = filepath.Join(dir, "caddy")
-	output, err := exec.Command("go", "build", "-p", "2", "-o", path, "github.com/caddy-jwt/caddy-jwt/cmd/caddy").CombinedOutput()
+	output, err := exec.Command(
+		"go", "build", "-p", "2", "-o", path, "github.com/caddy-jwt/caddy-jwt/cmd/caddy",
+	).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%w\n%s", err, output)
 	}

@@ -37,8 +37,10 @@ func Start(t *testing.T, flags ...chromedp.ExecAllocatorOption) context.Context 
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // t.TempDir fails where the browser is slow to go
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU,
-		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.UserDataDir(dir))
+	options := append(
+		chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU,
+		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.UserDataDir(dir),
+	)
 	options = append(options, flags...)
 	allocator, cancelAllocator := chromedp.NewExecAllocator(t.Context(), options...)
 	ctx, cancel := chromedp.NewContext(allocator)
@@ -46,7 +48,8 @@ func Start(t *testing.T, flags ...chromedp.ExecAllocatorOption) context.Context 
 	var mu sync.Mutex
 	var complaints []string
 	err = chromedp.Listen(ctx, func(event any) {
-		if entry, ok := event.(*log.EventEntryAdded); ok && entry.Entry.Source != log.EntrySourceNetwork { // an answer of 401 is meant
+		// an answer of 401 is meant
+		if entry, ok := event.(*log.EventEntryAdded); ok && entry.Entry.Source != log.EntrySourceNetwork {
 			mu.Lock()
 			defer mu.Unlock()
 			complaints = append(complaints, entry.Entry.Text)
@@ -82,7 +85,9 @@ func Picture(t *testing.T, ctx context.Context, name string) {
 				t.Fatal(err)
 			}
 			feature := &emulation.MediaFeature{Name: "prefers-color-scheme", Value: scheme}
-			if _, err := chromedp.Call(ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{feature}}); err != nil {
+			if _, err := chromedp.Call(ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+				Features: []*emulation.MediaFeature{feature},
+			}); err != nil {
 				t.Fatal(err)
 			}
 			png, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))

@@ -50,7 +50,10 @@ func groups(cmd *cobra.Command) {
 		for _, inner := range cmd.Commands() {
 			names = append(names, inner.Name())
 		}
-		return fmt.Errorf("%s has no command %s; `%s --help` lists them%s", cmd.CommandPath(), refusal.Quoted(args[0]), cmd.CommandPath(), config.Meant(args[0], names...))
+		return fmt.Errorf(
+			"%s has no command %s; `%s --help` lists them%s", cmd.CommandPath(),
+			refusal.Quoted(args[0]), cmd.CommandPath(), config.Meant(args[0], names...),
+		)
 	})
 }
 
@@ -71,5 +74,7 @@ func flagsOf(cmd *cobra.Command) caddycmd.Flags { return caddycmd.Flags{FlagSet:
 
 func addConfigFlags(cmd *cobra.Command, usage string) {
 	cmd.PersistentFlags().String("config", "", usage)
-	cmd.PersistentFlags().String("adapter", "", "Config adapter; by default caddyfile for a Caddyfile, and none for JSON")
+	cmd.PersistentFlags().String(
+		"adapter", "", "Config adapter; by default caddyfile for a Caddyfile, and none for JSON",
+	)
 }

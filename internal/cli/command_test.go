@@ -55,7 +55,8 @@ func logIn(t testing.TB, path, userID string) (sessionID string) {
 			t.Fatal(err)
 		}
 		err = users.CreateSession(t.Context(), store.Session{
-			ID: session, UserID: userID, FamilyHash: session, CreatedAt: now, UsedAt: now, ExpiresAt: now.Add(time.Hour),
+			ID: session, UserID: userID, FamilyHash: session,
+			CreatedAt: now, UsedAt: now, ExpiresAt: now.Add(time.Hour),
 			LastTokenUntil: now.Add(time.Hour), Client: "Mozilla/5.0 \x1b[31m", Address: "192.0.2.1",
 		}, user.PasswordHash)
 		if err != nil {
@@ -93,40 +94,56 @@ func hashOf(t testing.TB, path, email string) (hash string) {
 
 func TestUserCommands(t *testing.T) {
 	c, path := newUserStore(t)
-	id := strings.TrimSpace(c.Must(sitetest.GoodPassword+"\n", "user", "add", "--role", "admin", "--role", "editor", "--profile", "name=Alice <A>", "Alice@Example.com"))
+	id := strings.TrimSpace(c.Must(
+		sitetest.GoodPassword+"\n", "user", "add", "--role", "admin",
+		"--role", "editor", "--profile", "name=Alice <A>", "Alice@Example.com",
+	))
 	if _, err := uuid.Parse(id); err != nil {
 		t.Errorf("the ID is %q", id)
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the store: %v, %v", info, err)
 	}
-	if right, err := password.Check(t.Context(), password.Turn{Queue: 1}, hashOf(t, path, "alice@example.com"), sitetest.GoodPassword); err != nil || !right {
+	if right, err := password.Check(
+		t.Context(), password.Turn{Queue: 1}, hashOf(t, path, "alice@example.com"), sitetest.GoodPassword,
+	); err != nil || !right {
 		t.Errorf("the password is not the one that was given: %v", err)
 	}
 	c.Must("", "user", "add", "--no-password", "bob@example.com")
 
 	t.Run("list", func(t *testing.T) {
 		table := c.Must("", "user", "list")
-		accountstest.Has(t, table, "ID ", "E-MAIL", "ROLES", "STATE", "CREATED", id, "Alice@Example.com", "admin editor", "active", "bob@example.com", "no password")
+		accountstest.Has(
+			t, table, "ID ", "E-MAIL", "ROLES", "STATE", "CREATED", id,
+			"Alice@Example.com", "admin editor", "active", "bob@example.com", "no password",
+		)
 		lines := strings.Split(strings.TrimSpace(c.Must("", "user", "list", "--json")), "\n")
 		if len(lines) != 2 {
 			t.Fatalf("%d lines for two users: %q", len(lines), lines)
 		}
 		var user map[string]any
-		if err := stdjson.Unmarshal([]byte(lines[0]), &user); err != nil || user["id"] != id || user["email"] != "Alice@Example.com" || user["disabled"] != false {
+		if err := stdjson.Unmarshal([]byte(lines[0]), &user); err != nil || user["id"] != id ||
+			user["email"] != "Alice@Example.com" || user["disabled"] != false {
 			t.Errorf("the first line is %s, %v", lines[0], err)
 		}
-		accountstest.Has(t, lines[0], `"roles":["admin","editor"]`, `"profile":{"name":"Alice <A>"}`, `"has_password":true`)
+		accountstest.Has(
+			t, lines[0], `"roles":["admin","editor"]`, `"profile":{"name":"Alice <A>"}`, `"has_password":true`,
+		)
 		hasNot(t, table+lines[0]+lines[1], "argon2id", "hash", sitetest.GoodPassword)
 	})
 	t.Run("show, disable, enable", func(t *testing.T) {
 		session := logIn(t, path, id)
 		shown := c.Must("", "user", "show", "alice@example.com")
-		accountstest.Has(t, shown, id, "admin editor", `{"name":"Alice \u003cA\u003e"}`, session, "192.0.2.1", `Mozilla/5.0 \u001b[31m`)
+		accountstest.Has(
+			t, shown, id, "admin editor", `{"name":"Alice \u003cA\u003e"}`,
+			session, "192.0.2.1", `Mozilla/5.0 \u001b[31m`,
+		)
 		hasNot(t, shown+c.Must("", "user", "show", "--json", id), "argon2id", "\x1b")
 		accountstest.Has(t, c.Must("", "user", "show", "--json", id), `"sessions":[{`, session)
 
-		accountstest.Has(t, c.Must("", "user", "disable", "alice@example.com"), "Alice@Example.com is disabled, sessions ended: 1")
+		accountstest.Has(
+			t, c.Must("", "user", "disable", "alice@example.com"), "Alice@Example.com is disabled, sessions ended: 1",
+		)
 		accountstest.Has(t, c.Must("", "user", "show", id), "disabled")
 		if !revoked(t, path, session) {
 			t.Error("the session of a disabled user is not revoked")
@@ -141,7 +158,9 @@ func TestUserCommands(t *testing.T) {
 			{"x\ny\n", "--set x,y,x"},
 			{"", "--set="},
 		} {
-			if got := c.Must("", append([]string{"user", "roles", id}, strings.Fields(step.args)...)...); got != step.want {
+			if got := c.Must(
+				"", append([]string{"user", "roles", id}, strings.Fields(step.args)...)...,
+			); got != step.want {
 				t.Errorf("%s: the roles are %q, expected %q", step.args, got, step.want)
 			}
 		}
@@ -150,8 +169,12 @@ func TestUserCommands(t *testing.T) {
 	})
 	t.Run("passwd", func(t *testing.T) {
 		session, before := logIn(t, path, id), hashOf(t, path, "alice@example.com")
-		accountstest.Has(t, c.Must("another good password\r\nand more\n", "user", "passwd", id), "is set, sessions ended: 1")
-		if right, err := password.Check(t.Context(), password.Turn{Queue: 1}, hashOf(t, path, "alice@example.com"), "another good password"); err != nil || !right {
+		accountstest.Has(
+			t, c.Must("another good password\r\nand more\n", "user", "passwd", id), "is set, sessions ended: 1",
+		)
+		if right, err := password.Check(
+			t.Context(), password.Turn{Queue: 1}, hashOf(t, path, "alice@example.com"), "another good password",
+		); err != nil || !right {
 			t.Errorf("the password is not the first line: %v", err)
 		}
 		if !revoked(t, path, session) {
@@ -179,10 +202,15 @@ func TestUserCommands(t *testing.T) {
 func TestUserCommandsRefuse(t *testing.T) {
 	c, path := newUserStore(t)
 	for _, args := range [][]string{
-		{"list"}, {"export"}, {"show", "a@example.com"}, {"disable", "a@example.com"}, {"enable", "a@example.com"}, {"delete", "--yes", "a@example.com"},
-		{"passwd", "a@example.com"}, {"roles", "a@example.com"}, {"reset-link", "--base", "https://example.com", "a@example.com"},
+		{"list"}, {"export"}, {"show", "a@example.com"}, {"disable", "a@example.com"},
+		{"enable", "a@example.com"}, {"delete", "--yes", "a@example.com"},
+		{"passwd", "a@example.com"}, {"roles", "a@example.com"},
+		{"reset-link", "--base", "https://example.com", "a@example.com"},
 	} {
-		c.Refuses("", "there is no user store at "+path+"; choose another store with --store <path> or --config <file>", append([]string{"user"}, args...)...)
+		c.Refuses(
+			"", "there is no user store at "+path+"; choose another store with --store <path> or --config <file>",
+			append([]string{"user"}, args...)...,
+		)
 	}
 	if _, err := os.Stat(path); err == nil {
 		t.Error("a command that only reads made the store")
@@ -199,15 +227,23 @@ func TestUserCommandsRefuse(t *testing.T) {
 		{"", "must look like name@example.com", []string{"add", "alice"}},
 		{"", "must look like name@example.com", []string{"add", "Alice <alice@example.com>"}},
 		{"", "takes an e-mail address, but 0 arguments are given", []string{"add"}},
-		{"", "takes an e-mail address, but 2 arguments are given", []string{"add", "bob@example.com", sitetest.GoodPassword}},
+		{"", "takes an e-mail address, but 2 arguments are given", []string{
+			"add", "bob@example.com", sitetest.GoodPassword,
+		}},
 		{"", "the first line of standard input is empty; it must be the password", []string{"add", "bob@example.com"}},
 		{"seven77\n", "the password must have at least 8 characters", []string{"add", "bob@example.com"}},
 		{"password123\n", "is too common, so it is easy to guess", []string{"add", "bob@example.com"}},
 		{strings.Repeat("x", 1025), "longer than 1024 bytes", []string{"add", "bob@example.com"}},
 		{strings.Repeat("x", 100_000), "longer than 1024 bytes", []string{"add", "bob@example.com"}},
-		{sitetest.GoodPassword, "a role must be a single word", []string{"add", "--role", "admin,editor", "bob@example.com"}},
-		{sitetest.GoodPassword, "a role must be a single word", []string{"add", "--role", "site admin", "bob@example.com"}},
-		{sitetest.GoodPassword, `"roles" cannot be the name of a profile property`, []string{"add", "--profile", "roles=admin", "bob@example.com"}},
+		{sitetest.GoodPassword, "a role must be a single word", []string{
+			"add", "--role", "admin,editor", "bob@example.com",
+		}},
+		{sitetest.GoodPassword, "a role must be a single word", []string{
+			"add", "--role", "site admin", "bob@example.com",
+		}},
+		{sitetest.GoodPassword, `"roles" cannot be the name of a profile property`, []string{
+			"add", "--profile", "roles=admin", "bob@example.com",
+		}},
 		{sitetest.GoodPassword, "it must be a name and a text", []string{"add", "--profile", "Bob", "bob@example.com"}},
 		{"", "there is no user \"bob@example.com\"", []string{"show", "bob@example.com"}},
 		{"", "there is no user \"bob\"", []string{"show", "bob"}},
@@ -218,9 +254,17 @@ func TestUserCommandsRefuse(t *testing.T) {
 		{sitetest.GoodPassword, "there is no user", []string{"passwd", "bob@example.com"}},
 		{"", "there is no user", []string{"roles", "bob@example.com", "--add", "admin"}},
 		{"", "--store and --config are both set", []string{"list", "--config", "Caddyfile"}},
-		{"", `--format: unknown format "cvs"; did you mean csv? Supported: csv, jsonl`, []string{"export", "--format", "cvs"}},
-		{"", `--format: unknown format "json"; did you mean jsonl?`, []string{"import", "--format", "json", "users.csv"}},
-		{"", `caddy jwt user has no command "lst"; ` + "`caddy jwt user --help` lists them; did you mean list?", []string{"lst"}},
+		{
+			"", `--format: unknown format "cvs"; did you mean csv? Supported: csv, jsonl`,
+			[]string{"export", "--format", "cvs"},
+		},
+		{"", `--format: unknown format "json"; did you mean jsonl?`, []string{
+			"import", "--format", "json", "users.csv",
+		}},
+		{
+			"", `caddy jwt user has no command "lst"; ` + "`caddy jwt user --help` lists them; did you mean list?",
+			[]string{"lst"},
+		},
 	} {
 		c.Refuses(refused.stdin, refused.want, append([]string{"user"}, refused.args...)...)
 	}
@@ -232,7 +276,8 @@ func TestUserCommandsRefuse(t *testing.T) {
 	if err := os.WriteFile(damaged, []byte(strings.Repeat("no database ", 1000)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	(&accountstest.CommandLine{TB: t, Where: []string{"--store", damaged}}).Refuses("", "the file is corrupt; restore a backup", "user", "list")
+	(&accountstest.CommandLine{TB: t, Where: []string{"--store", damaged}}).
+		Refuses("", "the file is corrupt; restore a backup", "user", "list")
 }
 
 func TestUserListPages(t *testing.T) {
@@ -241,7 +286,9 @@ func TestUserListPages(t *testing.T) {
 	accountstest.WithUsers(t, path, func(users store.UserStore) {
 		for i := range count {
 			email := fmt.Sprintf("user%d@example.com", i)
-			if err := users.CreateUser(t.Context(), store.User{ID: uuid.NewString(), Email: email, EmailKey: email}); err != nil {
+			if err := users.CreateUser(t.Context(), store.User{
+				ID: uuid.NewString(), Email: email, EmailKey: email,
+			}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -264,7 +311,8 @@ func TestUserImport(t *testing.T) {
 	bcryptHash, id := string(bcryptBytes), uuid.NewString()
 	formats := map[string]string{
 		"users.csv": "\ufeffemail,id, roles,password_hash,disabled,created_at,name\r\n" +
-			"alice@example.com," + id + ",admin  editor,\"" + argon2idHash + "\",,2020-02-03T04:05:06Z,\"Alice, A.\"\r\n" +
+			"alice@example.com," + id + ",admin  editor,\"" + argon2idHash +
+			"\",,2020-02-03T04:05:06Z,\"Alice, A.\"\r\n" +
 			"bob@example.com,,," + bcryptHash + ",true,,\r\n" +
 			"\r\n" +
 			"carol@example.com,,,,,,\r\n" +
@@ -279,7 +327,8 @@ func TestUserImport(t *testing.T) {
 			"kim@example.com,,,\"" + bcryptHash + ",,,\r\n" +
 			strings.Repeat("x", 16*web.MaxBodyBytes) + "\r\n" +
 			"last@example.com,507f1f77bcf86cd799439011,," + bcryptHash + ",,,",
-		"users.jsonl": `{"email":"alice@example.com","id":"` + id + `","roles":["admin","editor"],"password_hash":"` + argon2idHash +
+		"users.jsonl": `{"email":"alice@example.com","id":"` + id + `","roles":["admin","editor"],"password_hash":"` +
+			argon2idHash +
 			`","created_at":"2020-02-03T04:05:06Z","profile":{"name":"Alice, A."}}` + "\n" +
 			`{"email":"bob@example.com","password_hash":"` + bcryptHash + `","disabled":true}` + "\n" +
 			"\n" +
@@ -291,7 +340,8 @@ func TestUserImport(t *testing.T) {
 			`{"email":"grace@example.com","password_hash":"","created_at":"` + bcryptHash + `"}` + "\n" +
 			`{"email":"heidi@example.com"}` + "\n" +
 			`{"email":"ivan","password_hash":"` + bcryptHash + `"}` + "\n" +
-			`{"email":"judy@example.com","id":"` + strings.ToUpper(id) + `","password_hash":"` + bcryptHash + `"}` + "\n" +
+			`{"email":"judy@example.com","id":"` + strings.ToUpper(id) + `","password_hash":"` +
+			bcryptHash + `"}` + "\n" +
 			`{"email":"kim@example.com","password_hash":"","profile":{"born":1e999}}` + "\n" +
 			strings.Repeat("x", 16*web.MaxBodyBytes) + "\n" +
 			`{"email":"last@example.com","id":"507f1f77bcf86cd799439011","password_hash":"` + bcryptHash + `"}`,
@@ -313,21 +363,30 @@ func TestUserImport(t *testing.T) {
 				first = 1
 			}
 			for offset, want := range map[int]string{
-				5: "refused: password_hash: the hash is neither argon2id", 6: "skipped: another user has this e-mail address",
-				7: "refused: id must be a UUID, or", 8: "refused: ", 9: "refused: created_at must be a time", 10: "refused: ", 11: "refused: email must look like",
+				5: "refused: password_hash: the hash is neither argon2id",
+				6: "skipped: another user has this e-mail address",
+				7: "refused: id must be a UUID, or", 8: "refused: ", 9: "refused: created_at must be a time",
+				10: "refused: ", 11: "refused: email must look like",
 				12: "refused: another user has this ID", 13: "refused: ", 14: "refused: it is longer than 524288 bytes",
 			} {
 				accountstest.Has(t, stderr, fmt.Sprintf("line %d %s", first+offset, want))
 			}
 			hasNot(t, stdout+stderr+err.Error(), bcryptHash, argon2idHash, "plain text password", bcryptHash[10:])
 
-			accountstest.Has(t, c.Must("", "user", "show", "--json", id), "alice@example.com", `"roles":["admin","editor"]`, `"profile":{"name":"Alice, A."}`,
-				`"created_at":"2020-02-03T04:05:06Z"`, `"disabled":false`)
-			accountstest.Has(t, c.Must("", "user", "show", "--json", "bob@example.com"), `"disabled":true`, `"roles":[]`)
+			accountstest.Has(
+				t, c.Must("", "user", "show", "--json", id), "alice@example.com",
+				`"roles":["admin","editor"]`, `"profile":{"name":"Alice, A."}`,
+				`"created_at":"2020-02-03T04:05:06Z"`, `"disabled":false`,
+			)
+			accountstest.Has(
+				t, c.Must("", "user", "show", "--json", "bob@example.com"), `"disabled":true`, `"roles":[]`,
+			)
 			accountstest.Has(t, c.Must("", "user", "show", "carol@example.com"), "no password")
 			accountstest.Has(t, c.Must("", "user", "show", "507f1f77bcf86cd799439011"), "last@example.com")
 			for _, email := range []string{"alice@example.com", "bob@example.com", "last@example.com"} {
-				if right, err := password.Check(t.Context(), password.Turn{Queue: 1}, hashOf(t, path, email), sitetest.GoodPassword); err != nil || !right {
+				if right, err := password.Check(
+					t.Context(), password.Turn{Queue: 1}, hashOf(t, path, email), sitetest.GoodPassword,
+				); err != nil || !right {
 					t.Errorf("%s cannot log in by the hash that was imported: %v", email, err)
 				}
 			}
@@ -347,7 +406,10 @@ func TestUserImportRefuses(t *testing.T) {
 		{"users.csv", "email,password\n", "it must name the columns email and password_hash"},
 		{"users.csv", "email,password_hash,email\n", `the column "email" is specified twice`},
 		{"users.csv", "email,password_hash,password\n", `"password" cannot be the name of a profile property`},
-		{"users.csv", "email,password_hash,OldPassword\n", `the column "OldPassword" would become a profile property, which is visible to the user`},
+		{
+			"users.csv", "email,password_hash,OldPassword\n",
+			`the column "OldPassword" would become a profile property, which is visible to the user`,
+		},
 		{"users.csv", "email,password_hash,profile\n", ""},
 		{"users.csv", "email,password_hash,\n", `"" cannot be the name of a profile property`},
 		{"users.csv", "email,password_hash,stra\xdfe\n", "it is not valid UTF-8"},
@@ -367,22 +429,24 @@ func TestUserImportRefuses(t *testing.T) {
 	for line, want := range map[string]string{
 		`[]`:                             `it is not a JSON object`,
 		`{"email":1,"password_hash":""}`: `"/email" has the wrong JSON type`,
-		`{"email":"a@example.com","email":"b@example.com"}`:                                                  `a name that appears twice`,
-		`{"email":"a@example.com","password":"x"}`:                                                           `unknown member "password"; put other properties into profile`,
-		`{"Email":"a@example.com","password_hash":""}`:                                                       `unknown member "Email"`,
-		`{"password_hash":""}`:                                                                               `email must look like`,
-		`{"email":"a@example.com","password_hash":null}`:                                                     `password_hash is missing`,
-		`{"email":"a@example.com","password_hash":"","roles":"admin"}`:                                       `"/roles" has the wrong JSON type`,
-		`{"email":"a@example.com","password_hash":"","roles":[1]}`:                                           `"/roles/0" has the wrong JSON type`,
-		`{"email":"a@example.com","password_hash":"","roles":["a b"]}`:                                       `a role must be a single word`,
-		`{"email":"a@example.com","password_hash":"","profile":[]}`:                                          `profile: not a JSON object`,
-		`{"email":"a@example.com","password_hash":"","profile":{"id":"x"}}`:                                  `"id" cannot be the name`,
-		`{"email":"a@example.com","password_hash":"","profile":{"a":1,"a":2}}`:                               `a name that appears twice`,
-		`{"email":"a@example.com","password_hash":"$2b$20$` + "x" + `"}`:                                     `the bcrypt hash is corrupt`,
+		`{"email":"a@example.com","email":"b@example.com"}`:                    `a name that appears twice`,
+		`{"email":"a@example.com","password":"x"}`:                             `unknown member "password"; put other properties into profile`,
+		`{"Email":"a@example.com","password_hash":""}`:                         `unknown member "Email"`,
+		`{"password_hash":""}`:                                                 `email must look like`,
+		`{"email":"a@example.com","password_hash":null}`:                       `password_hash is missing`,
+		`{"email":"a@example.com","password_hash":"","roles":"admin"}`:         `"/roles" has the wrong JSON type`,
+		`{"email":"a@example.com","password_hash":"","roles":[1]}`:             `"/roles/0" has the wrong JSON type`,
+		`{"email":"a@example.com","password_hash":"","roles":["a b"]}`:         `a role must be a single word`,
+		`{"email":"a@example.com","password_hash":"","profile":[]}`:            `profile: not a JSON object`,
+		`{"email":"a@example.com","password_hash":"","profile":{"id":"x"}}`:    `"id" cannot be the name`,
+		`{"email":"a@example.com","password_hash":"","profile":{"a":1,"a":2}}`: `a name that appears twice`,
+		`{"email":"a@example.com","password_hash":"$2b$20$` + "x" +
+			`"}`: `the bcrypt hash is corrupt`,
 		`{"email":"a@example.com","password_hash":"$argon2id$v=19$m=9999999,t=1,p=1$c2FsdHNhbHRzYWx0$a2V5"}`: `parameters outside`,
 	} {
 		stdout, stderr, err := c.Run(line+"\n", "user", "import", "--format", "jsonl", "-")
-		if err == nil || !strings.Contains(stderr, "line 1 refused: ") || !strings.Contains(stderr, want) || stdout != "imported 0, skipped 0, refused 1\n" {
+		if err == nil || !strings.Contains(stderr, "line 1 refused: ") || !strings.Contains(stderr, want) ||
+			stdout != "imported 0, skipped 0, refused 1\n" {
 			t.Errorf("%s: %q, expected %q; output %q, error %v", line, stderr, want, stdout, err)
 		}
 	}
@@ -390,22 +454,31 @@ func TestUserImportRefuses(t *testing.T) {
 
 func TestUserExport(t *testing.T) {
 	c, _ := newUserStore(t)
-	c.Must(sitetest.GoodPassword, "user", "add", "--role", "admin", "--role", "editor", "--profile", `name=Alice "A", B.`, "--profile", "hue= red", "Alice@example.com")
+	c.Must(
+		sitetest.GoodPassword, "user", "add", "--role", "admin", "--role", "editor",
+		"--profile", `name=Alice "A", B.`, "--profile", "hue= red", "Alice@example.com",
+	)
 	c.Must("", "user", "add", "--no-password", "--disabled", "bob@example.com")
 	for _, format := range []string{"csv", "jsonl"} {
 		exported := c.Must("", "user", "export", "--format", format)
 		accountstest.Has(t, exported, "$argon2id$v=19$")
 		other, path := newUserStore(t)
-		accountstest.Has(t, other.Must(exported, "user", "import", "--format", format, "-"), "imported 2, skipped 0, refused 0\n")
+		accountstest.Has(
+			t, other.Must(exported, "user", "import", "--format", format, "-"), "imported 2, skipped 0, refused 0\n",
+		)
 		if again := other.Must("", "user", "export", "--format", format); again != exported {
 			t.Errorf("%s: exported, imported and exported it is\n%s\nand was\n%s", format, again, exported)
 		}
-		if right, err := password.Check(t.Context(), password.Turn{Queue: 1}, hashOf(t, path, "alice@example.com"), sitetest.GoodPassword); err != nil || !right {
+		if right, err := password.Check(
+			t.Context(), password.Turn{Queue: 1}, hashOf(t, path, "alice@example.com"), sitetest.GoodPassword,
+		); err != nil || !right {
 			t.Errorf("%s: the password is lost: %v", format, err)
 		}
 	}
 	// What CSV cannot hold, JSON lines can.
-	line := `{"id":"` + uuid.NewString() + `","email":"carol@example.com","password_hash":"","roles":[],"profile":%s,"disabled":false,"created_at":"2026-01-02T03:04:05.006Z"}` + "\n"
+	line := `{"id":"` + uuid.NewString() +
+		`","email":"carol@example.com","password_hash":"","roles":[],"profile":%s,"disabled":false,"created_at":"2026-01-02T03:04:05.006Z"}` +
+		"\n"
 	for profile, want := range map[string]string{
 		`{"age":12}`:         `the property "age" is not a string of one line`,
 		`{"text":"a\nb"}`:    `the property "text" is not a string of one line`,
@@ -432,7 +505,9 @@ func TestUserResetLink(t *testing.T) {
 		"http://localhost:8080/app/auth/reset": "--base http://localhost:8080/app/ --lifetime 2d",
 		"https://example.com/users/reset":      "--base https://example.com/ --prefix /users",
 	} {
-		link, err := url.Parse(strings.TrimSpace(c.Must("", append([]string{"user", "reset-link", "alice@example.com"}, strings.Fields(args)...)...)))
+		link, err := url.Parse(strings.TrimSpace(c.Must(
+			"", append([]string{"user", "reset-link", "alice@example.com"}, strings.Fields(args)...)...,
+		)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -441,7 +516,9 @@ func TestUserResetLink(t *testing.T) {
 			t.Errorf("%s: the link is to %s with a token of %d characters, expected %s", args, link, len(token), want)
 		}
 		accountstest.WithUsers(t, path, func(users store.UserStore) {
-			if taken, err := users.TakeOneTimeToken(t.Context(), store.HashToken(token), accounts.PurposeReset, time.Now().Add(59*time.Minute)); err != nil {
+			if taken, err := users.TakeOneTimeToken(
+				t.Context(), store.HashToken(token), accounts.PurposeReset, time.Now().Add(59*time.Minute),
+			); err != nil {
 				t.Errorf("%s: the token is not good: %v, %v", args, taken, err)
 			}
 		})
@@ -474,25 +551,40 @@ func withCaddyfile(t testing.TB, text string) *accountstest.CommandLine {
 func TestUserCommandsWithConfig(t *testing.T) {
 	dir := sitetest.TempDir(t)
 	site := func(address, store, options string) string {
-		return address + " {\n jwt {\n accounts " + options + "\n store file " + filepath.Join(dir, store) + "\n }\n }\n}\n"
+		return address + " {\n jwt {\n accounts " + options + "\n store file " + filepath.Join(dir, store) +
+			"\n }\n }\n}\n"
 	}
 	c := withCaddyfile(t, site(":1", "users.db", "/users {\n password_min_length 12"))
 	c.Refuses("eleven 7890", "the password must have at least 12 characters", "user", "add", "alice@example.com")
 	c.Must("twelve 789012", "user", "add", "alice@example.com")
-	accountstest.Has(t, c.Must("", "user", "reset-link", "--base", "https://example.com", "alice@example.com"), "https://example.com/users/reset?token=")
-	accountstest.Has(t, c.Must("", "user", "reset-link", "--base", "https://example.com", "--prefix", "/a", "alice@example.com"), "https://example.com/a/reset?token=")
-	(&accountstest.CommandLine{TB: t, Where: []string{"--store", filepath.Join(dir, "users.db")}}).Must("", "user", "show", "alice@example.com")
+	accountstest.Has(
+		t, c.Must("", "user", "reset-link", "--base", "https://example.com", "alice@example.com"),
+		"https://example.com/users/reset?token=",
+	)
+	accountstest.Has(
+		t, c.Must("", "user", "reset-link", "--base", "https://example.com", "--prefix", "/a", "alice@example.com"),
+		"https://example.com/a/reset?token=",
+	)
+	(&accountstest.CommandLine{TB: t, Where: []string{"--store", filepath.Join(dir, "users.db")}}).
+		Must("", "user", "show", "alice@example.com")
 
 	same := withCaddyfile(t, site(":1", "users.db", "{")+site(":2", "users.db", "/users {\n password_min_length 20"))
 	same.Must("", "user", "show", "alice@example.com")
 	same.Refuses("twelve 789012", "at least 20 characters", "user", "passwd", "alice@example.com")
-	same.Refuses("", "choose one with --prefix", "user", "reset-link", "--base", "https://example.com", "alice@example.com")
+	same.Refuses(
+		"", "choose one with --prefix", "user", "reset-link", "--base", "https://example.com", "alice@example.com",
+	)
 
-	withCaddyfile(t, site(":1", "users.db", "{")+site(":2", "others.db", "{")).Refuses("", "choose one with --store", "user", "list")
-	withCaddyfile(t, site(":1", "none.db", "{")).Refuses("", "there is no user store at "+filepath.Join(dir, "none.db"), "user", "list")
-	withCaddyfile(t, ":1 {\n jwt {\n secret "+strings.Repeat("s", 32)+"\n }\n}").Refuses("", "has no accounts", "user", "list")
-	withCaddyfile(t, ":1 {\n jwt {\n accounts {\n signup open\n nonsense\n }\n }\n}").Refuses("", `accounts has no option "nonsense"`, "user", "list")
-	(&accountstest.CommandLine{TB: t, Where: []string{"--config", filepath.Join(dir, "Caddyfile.none")}}).Refuses("", "no such file", "user", "list")
+	withCaddyfile(t, site(":1", "users.db", "{")+site(":2", "others.db", "{")).
+		Refuses("", "choose one with --store", "user", "list")
+	withCaddyfile(t, site(":1", "none.db", "{")).
+		Refuses("", "there is no user store at "+filepath.Join(dir, "none.db"), "user", "list")
+	withCaddyfile(t, ":1 {\n jwt {\n secret "+strings.Repeat("s", 32)+"\n }\n}").
+		Refuses("", "has no accounts", "user", "list")
+	withCaddyfile(t, ":1 {\n jwt {\n accounts {\n signup open\n nonsense\n }\n }\n}").
+		Refuses("", `accounts has no option "nonsense"`, "user", "list")
+	(&accountstest.CommandLine{TB: t, Where: []string{"--config", filepath.Join(dir, "Caddyfile.none")}}).
+		Refuses("", "no such file", "user", "list")
 }
 
 func TestUserCommandsDefaultStore(t *testing.T) {
@@ -514,17 +606,30 @@ func TestUserCommandsWhileCaddyRuns(t *testing.T) {
 	s.MustAnswer(200, s.Bearer("/todos/", given.Token), "a user of the command")
 	c.Must("", "user", "disable", "alice@example.com")
 	disabled := time.Now()
-	sitetest.Eventually(t, "the token of a disabled user is refused", func() bool { return s.Bearer("/todos/", given.Token).Status == 401 })
+	sitetest.Eventually(t, "the token of a disabled user is refused", func() bool {
+		return s.Bearer("/todos/", given.Token).Status == 401
+	})
 	t.Logf("the token was refused after %s", time.Since(disabled).Round(time.Millisecond))
 	c.Must("", "user", "enable", "alice@example.com")
 	earlier := c.Must("", "user", "reset-link", "--base", s.URL, "alice@example.com")
 	link := c.Must("", "user", "reset-link", "--base", s.URL, "alice@example.com")
 	token := strings.TrimSpace(link[strings.Index(link, "token=")+len("token="):])
-	s.MustAnswer(204, s.Post("/auth/reset", sitetest.JSON{"token": token, "newPassword": "a password by link"}), "the link")
-	s.MustAnswer(401, s.Post("/auth/reset", sitetest.JSON{"token": token, "newPassword": "a password by link"}), "the link once more")
+	s.MustAnswer(
+		204, s.Post("/auth/reset", sitetest.JSON{"token": token, "newPassword": "a password by link"}), "the link",
+	)
+	s.MustAnswer(
+		401, s.Post("/auth/reset", sitetest.JSON{"token": token, "newPassword": "a password by link"}),
+		"the link once more",
+	)
 	token = strings.TrimSpace(earlier[strings.Index(earlier, "token=")+len("token="):])
-	s.MustAnswer(401, s.Post("/auth/reset", sitetest.JSON{"token": token, "newPassword": "a password by link"}), "an earlier link")
-	s.MustAnswer(200, s.Post("/auth/login", sitetest.JSON{"email": "alice@example.com", "password": "a password by link"}), "the new password")
+	s.MustAnswer(
+		401, s.Post("/auth/reset", sitetest.JSON{"token": token, "newPassword": "a password by link"}),
+		"an earlier link",
+	)
+	s.MustAnswer(
+		200, s.Post("/auth/login", sitetest.JSON{"email": "alice@example.com", "password": "a password by link"}),
+		"the new password",
+	)
 }
 
 // A private key is taken as people have it.
@@ -543,7 +648,8 @@ func TestTokenByKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	curve := "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n" // as openssl ecparam -genkey writes it
+	// as openssl ecparam -genkey writes it
+	curve := "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n"
 	ec := string(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: sec1}))
 	public, err := os.ReadFile("../../testdata/keys/p256.pub.pem")
 	if err != nil {
@@ -557,12 +663,15 @@ func TestTokenByKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	verifier, err := jwt.NewVerifier(jwt.VerifierConfig{Issuers: []jwt.Issuer{{Keys: []jwt.KeySource{set}, Algorithms: set.Algorithms()}}})
+	verifier, err := jwt.NewVerifier(jwt.VerifierConfig{
+		Issuers: []jwt.Issuer{{Keys: []jwt.KeySource{set}, Algorithms: set.Algorithms()}},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, key := range map[string]string{
-		"PKCS#8": pkcs8, "SEC 1": ec, "SEC 1 after its curve": curve + ec, "indented": strings.ReplaceAll(pkcs8, "\n", "\n\t\t"),
+		"PKCS#8": pkcs8, "SEC 1": ec, "SEC 1 after its curve": curve + ec,
+		"indented":    strings.ReplaceAll(pkcs8, "\n", "\n\t\t"),
 		"in one line": strings.ReplaceAll(strings.TrimSpace(pkcs8), "\n", `\n`),
 	} {
 		token, _, err := c.Run(key, "token", "--key", "-", "--claim", "sub=alice")
@@ -570,35 +679,51 @@ func TestTokenByKey(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if verified, refusal := verifier.Verify(t.Context(), strings.TrimSpace(token), time.Now()); refusal != nil || verified.UserID != "alice" {
+		if verified, refusal := verifier.Verify(t.Context(), strings.TrimSpace(token), time.Now()); refusal != nil ||
+			verified.UserID != "alice" {
 			t.Errorf("%s: %v", name, refusal)
 		}
 	}
-	for _, key := range []string{pkcs8 + ec, "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,AA\n\nAAAA\n-----END EC PRIVATE KEY-----\n", "-----BEGIN PRIVATE KEY-----\nAAAA"} {
-		c.Refuses(key, "--key: it is neither one PEM (PKCS#8, PKCS#1, SEC 1; not encrypted) nor a JWK", "token", "--key", "-", "--claim", "sub=alice")
+	for _, key := range []string{
+		pkcs8 + ec,
+		"-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,AA\n\nAAAA\n" +
+			"-----END EC PRIVATE KEY-----\n",
+		"-----BEGIN PRIVATE KEY-----\nAAAA",
+	} {
+		c.Refuses(
+			key, "--key: it is neither one PEM (PKCS#8, PKCS#1, SEC 1; not encrypted) nor a JWK",
+			"token", "--key", "-", "--claim", "sub=alice",
+		)
 	}
 	c.Refuses(string(public), "--key: it is not a private key", "token", "--key", "-", "--claim", "sub=alice")
 }
 
 func TestKeysCommands(t *testing.T) {
 	storage, store := sitetest.TempDir(t), filepath.Join(sitetest.TempDir(t), "users.db")
-	s := &sitetest.Site{T: t, URL: "http://" + sitetest.FreeAddress(t), LogFile: filepath.Join(sitetest.TempDir(t), "log.json")}
+	s := &sitetest.Site{
+		T: t, URL: "http://" + sitetest.FreeAddress(t), LogFile: filepath.Join(sitetest.TempDir(t), "log.json"),
+	}
 	body := sitetest.AccountsBody(store, "")
 	c := withCaddyfile(t, sitetest.GlobalOptions(storage, s.LogFile, "")+s.URL+" {\n"+body+"\n}")
 	c.Refuses("", "there is no key yet; Caddy creates it", "keys", "list")
 	if out, _, _ := c.Run("", "keys", "list"); out != "" {
 		t.Errorf("a list without keys has %q", out)
 	}
-	accountstest.Has(t, (&accountstest.CommandLine{TB: t}).Must("", "user", "reset", "--help"), "caddy jwt user reset-link <email or ID> --base <URL>")
+	accountstest.Has(
+		t, (&accountstest.CommandLine{TB: t}).Must("", "user", "reset", "--help"),
+		"caddy jwt user reset-link <email or ID> --base <URL>",
+	)
 	c.Refuses("", "there is no key yet; Caddy creates it", "keys", "rotate")
 	accountstest.RunSite(t, s, body, storage)
 	given := s.SignedUp("alice@example.com")
 	before := c.Must("", "keys", "list")
-	if strings.Count(before, "\n") != 2 || !regexp.MustCompile(`caddy-jwt-accounts +[\w-]{43} +20\S+Z +signs\n`).MatchString(before) {
+	if strings.Count(before, "\n") != 2 ||
+		!regexp.MustCompile(`caddy-jwt-accounts +[\w-]{43} +20\S+Z +signs\n`).MatchString(before) {
 		t.Errorf("the list of keys is:\n%s", before)
 	}
 	old := regexp.MustCompile(`[\w-]{43}`).FindString(before)
-	accountstest.Has(t, c.Must("", "keys", "rotate", "--lead", "0"), " signs within 15 seconds, and "+old+" verifies what it signed\n")
+	accountstest.Has(t, c.Must("", "keys", "rotate", "--lead", "0"), " signs within 15 seconds, and "+old+
+		" verifies what it signed\n")
 	after := c.Must("", "keys", "list")
 	if !regexp.MustCompile(`[\w-]{43} +\S+ +signs\n\S+ +` + old + ` +\S+ +verifies until 20\S+Z\n`).MatchString(after) {
 		t.Errorf("the list of keys after a rotation is:\n%s", after)
@@ -615,10 +740,12 @@ func TestKeysCommands(t *testing.T) {
 		t.Error(err)
 	}
 
-	if said := c.Must("", "keys", "rotate"); !regexp.MustCompile(`: [\w-]{43} signs from 20\S+Z on, and ` + fresh + ` verifies what it signed\n`).MatchString(said) {
+	if said := c.Must("", "keys", "rotate"); !regexp.MustCompile(`: [\w-]{43} signs from 20\S+Z on, and ` + fresh +
+		` verifies what it signed\n`).MatchString(said) {
 		t.Errorf("a rotation with a lead says %s", said)
 	}
-	if list := c.Must("", "keys", "list"); !regexp.MustCompile(`signs from 20\S+Z\n\S+ +` + fresh + ` +\S+ +signs\n\S+ +` + old + ` +\S+ +verifies until 20\S+Z\n`).MatchString(list) {
+	if list := c.Must("", "keys", "list"); !regexp.MustCompile(`signs from 20\S+Z\n\S+ +` + fresh +
+		` +\S+ +signs\n\S+ +` + old + ` +\S+ +verifies until 20\S+Z\n`).MatchString(list) {
 		t.Errorf("the list of keys before the newest signs is:\n%s", list)
 	}
 	c.Must("", "keys", "rotate", "--lead", "1d")
@@ -631,7 +758,8 @@ func TestKeysCommands(t *testing.T) {
 		t.Errorf("keys that never sign are listed:\n%s", list)
 	} else {
 		for _, until := range regexp.MustCompile(`verifies until (\S+)`).FindAllStringSubmatch(list, -1) {
-			if at, err := time.Parse(time.RFC3339, until[1]); err != nil || time.Until(at) > 12*time.Hour { // a rotation in a day was given up
+			// a rotation in a day was given up
+			if at, err := time.Parse(time.RFC3339, until[1]); err != nil || time.Until(at) > 12*time.Hour {
 				t.Errorf("a key verifies for longer than its tokens: %v\n%s", err, list)
 			}
 		}
@@ -646,11 +774,17 @@ func TestKeysCommands(t *testing.T) {
 	if list := c.Must("", "keys", "list"); strings.Count(list, "\n") != 2 {
 		t.Errorf("the list of keys after a withdrawal is:\n%s", list)
 	}
-	sitetest.Eventually(t, "a running server refuses a token of a key that was withdrawn", func() bool { return s.Bearer("/todos/", token).Status == 401 })
+	sitetest.Eventually(t, "a running server refuses a token of a key that was withdrawn", func() bool {
+		return s.Bearer("/todos/", token).Status == 401
+	})
 	s.MustAnswer(200, s.Bearer("/todos/", s.LoggedIn("alice@example.com").Token), "a token of the new key")
 
-	for _, signing := range []string{"secret " + strings.Repeat("s", 32), "signing_key " + filepath.Join("..", "..", "testdata", "keys", "p256.pem")} {
-		c := withCaddyfile(t, sitetest.GlobalOptions(storage, s.LogFile, "")+s.URL+" {\n"+sitetest.AccountsBody(store, signing)+"\n}")
+	for _, signing := range []string{
+		"secret " + strings.Repeat("s", 32), "signing_key " + filepath.Join("..", "..", "testdata", "keys", "p256.pem"),
+	} {
+		c := withCaddyfile(
+			t, sitetest.GlobalOptions(storage, s.LogFile, "")+s.URL+" {\n"+sitetest.AccountsBody(store, signing)+"\n}",
+		)
 		for _, command := range []string{"list", "rotate"} {
 			c.Refuses("", "so no key is stored; change that option", "keys", command)
 		}
@@ -661,10 +795,19 @@ func TestKeysCommands(t *testing.T) {
 
 func TestInspect(t *testing.T) {
 	c := &accountstest.CommandLine{TB: t, Where: nil}
-	token := sitetest.HS256(t, sitetest.JSON{"nbf": 1e300, "iat": time.Now().Add(-72 * time.Hour).Unix(), "nested": sitetest.JSON{"exp": 1}, "text": "\u009b31m"})
+	token := sitetest.HS256(t, sitetest.JSON{
+		"nbf": 1e300, "iat": time.Now().Add(-72 * time.Hour).Unix(),
+		"nested": sitetest.JSON{"exp": 1}, "text": "\u009b31m",
+	})
 	described := c.Must("Bearer "+token+"\n", "inspect")
-	accountstest.Has(t, described, "header\n{\n  \"alg\": \"HS256\"", "claims\n{\n", `"sub": "alice"`, `"text": "\u009b31m"`, "signature not checked; to check the token with the jwt handlers of a config, set --config")
-	for _, want := range []string{`"exp": \d+,?  // 20\S+Z, in (59m5.|1h0m0)s\n`, `"nbf": 1e\+300,?  // beyond all years\n`, `"iat": \d+,?  // 20\S+Z, 3 days ago\n`, `    "exp": 1\n`} {
+	accountstest.Has(
+		t, described, "header\n{\n  \"alg\": \"HS256\"", "claims\n{\n", `"sub": "alice"`, `"text": "\u009b31m"`,
+		"signature not checked; to check the token with the jwt handlers of a config, set --config",
+	)
+	for _, want := range []string{
+		`"exp": \d+,?  // 20\S+Z, in (59m5.|1h0m0)s\n`, `"nbf": 1e\+300,?  // beyond all years\n`,
+		`"iat": \d+,?  // 20\S+Z, 3 days ago\n`, `    "exp": 1\n`,
+	} {
 		if !regexp.MustCompile(want).MatchString(described) {
 			t.Errorf("it has no %s:\n%s", want, described)
 		}
@@ -678,10 +821,13 @@ func TestInspect(t *testing.T) {
 		accountstest.Has(t, c.Must(token, "inspect", source), `"sub": "alice"`)
 	}
 	_, _, err := c.Run("", "inspect", token)
-	if err == nil || !strings.Contains(err.Error(), "inspect takes -, @<file> or env:<NAME>, not the value itself") || strings.Contains(err.Error(), token) {
+	if err == nil || !strings.Contains(err.Error(), "inspect takes -, @<file> or env:<NAME>, not the value itself") ||
+		strings.Contains(err.Error(), token) {
 		t.Errorf("a token as an argument: %v", err)
 	}
-	accountstest.Has(t, c.Must(sitetest.HS256(t, sitetest.JSON{"exp": time.Now().Add(-time.Minute).Unix()}), "inspect"), "Z, 1m")
+	accountstest.Has(
+		t, c.Must(sitetest.HS256(t, sitetest.JSON{"exp": time.Now().Add(-time.Minute).Unix()}), "inspect"), "Z, 1m",
+	)
 
 	header, rest, _ := strings.Cut(token, ".")
 	payload, signature, _ := strings.Cut(rest, ".")
@@ -693,10 +839,19 @@ func TestInspect(t *testing.T) {
 		{header + ".." + signature, "the payload is empty or not strict base64url", `"alg"`},
 		{header + "." + payload + ".", "the signature is empty or not strict base64url", `"sub"`},
 		{sitetest.Encode("[]") + "." + payload + "." + signature, "the token header is not valid", "claims"},
-		{sitetest.Encode(`{"alg":"HS256","alg":"none"}`) + "." + payload + "." + signature, "a name that appears twice", `"alg": "none"`},
-		{sitetest.Encode(`{"alg":"HS256","crit":["exp"]}`) + "." + payload + "." + signature, "it has crit or b64", `"crit"`},
+		{
+			sitetest.Encode(`{"alg":"HS256","alg":"none"}`) + "." + payload + "." + signature,
+			"a name that appears twice", `"alg": "none"`,
+		},
+		{
+			sitetest.Encode(`{"alg":"HS256","crit":["exp"]}`) + "." + payload + "." + signature,
+			"it has crit or b64", `"crit"`,
+		},
 		{header + "." + sitetest.Encode(`{"sub":`) + "." + signature, "payload: malformed JSON", `"alg"`},
-		{header + "." + sitetest.Encode(`{"sub":"a","Exp":1}`) + "." + signature, `"Exp" differs from "exp" only in case`, `"Exp"`},
+		{
+			header + "." + sitetest.Encode(`{"sub":"a","Exp":1}`) + "." + signature,
+			`"Exp" differs from "exp" only in case`, `"Exp"`,
+		},
 		{strings.Repeat("x", jwt.MaxTokenBytes) + token, "the token is too large", ""},
 	} {
 		stdout, _, err := c.Run(malformed.token, "inspect")
@@ -726,9 +881,17 @@ func TestInspectWithConfig(t *testing.T) {
 		token string
 		want  []string
 	}{
-		{sitetest.HS256(t, nil), []string{"jwt :1001 /api/*; :1002 /api/*: accepted\n", `jwt :1003 admin.example /api/*: refused by the check "role": You do not have a role that is required here: requires one of ["admin"] in roles`}},
-		{sitetest.HS256(t, sitetest.JSON{"roles": []string{"admin"}, "level": 1}), []string{": accepted\n", `refused by the check "expression": You are not allowed to do this: claims.level > 3 is false`}},
-		{sitetest.HS256(t, sitetest.JSON{"roles": []string{"admin"}, "level": 4}), []string{"/api/*: accepted\n", "/api/*: accepted, if the request meets: claims.sub == {http.request.uri.path.1}\n"}},
+		{sitetest.HS256(t, nil), []string{
+			"jwt :1001 /api/*; :1002 /api/*: accepted\n",
+			`jwt :1003 admin.example /api/*: refused by the check "role": You do not have a role that is required here: requires one of ["admin"] in roles`,
+		}},
+		{sitetest.HS256(t, sitetest.JSON{"roles": []string{"admin"}, "level": 1}), []string{
+			": accepted\n",
+			`refused by the check "expression": You are not allowed to do this: claims.level > 3 is false`,
+		}},
+		{sitetest.HS256(t, sitetest.JSON{"roles": []string{"admin"}, "level": 4}), []string{
+			"/api/*: accepted\n", "/api/*: accepted, if the request meets: claims.sub == {http.request.uri.path.1}\n",
+		}},
 	} {
 		got := c.Must(accepted.token, "inspect")
 		accountstest.Has(t, got, accepted.want...)
@@ -736,7 +899,10 @@ func TestInspectWithConfig(t *testing.T) {
 	}
 	good := sitetest.HS256(t, nil)
 	for _, refused := range []struct{ token, want string }{
-		{sitetest.HS256(t, sitetest.JSON{"exp": time.Now().Add(-time.Hour).Unix()}), `refused by the check "expired": the token has expired: exp was 36`},
+		{
+			sitetest.HS256(t, sitetest.JSON{"exp": time.Now().Add(-time.Hour).Unix()}),
+			`refused by the check "expired": the token has expired: exp was 36`,
+		},
 		{sitetest.HS256(t, sitetest.JSON{"iss": "https://stranger.example"}), `refused by the check "issuer"`},
 		{good[:len(good)-10] + "AAAAAAAAAA", `refused by the check "signature"`},
 		{sitetest.Sign(t, "HS384", []byte(sitetest.Secret), nil, sitetest.Claims(nil)), ": accepted"},
@@ -744,7 +910,8 @@ func TestInspectWithConfig(t *testing.T) {
 	} {
 		stdout, stderr, err := c.Run(refused.token, "inspect")
 		accountstest.Has(t, stdout, refused.want)
-		if accepts := strings.Contains(refused.want, "accepted"); accepts != (err == nil) || !accepts && !strings.Contains(err.Error(), "no jwt handler in ") {
+		if accepts := strings.Contains(refused.want, "accepted"); accepts != (err == nil) ||
+			!accepts && !strings.Contains(err.Error(), "no jwt handler in ") {
 			t.Errorf("%s: %v", refused.want, err)
 		}
 		hasNot(t, stdout+stderr+fmt.Sprint(err), refused.token, sitetest.Secret)
@@ -765,7 +932,8 @@ func TestInspectFetchesKeys(t *testing.T) {
 	}))
 	defer keys.Close()
 	config := func(url string) *accountstest.CommandLine {
-		return withCaddyfile(t, "{\n storage file_system "+sitetest.TempDir(t)+"\n}\n:1 {\n jwt {\n issuer https://issuer.example\n jwks "+url+"\n }\n}")
+		return withCaddyfile(t, "{\n storage file_system "+sitetest.TempDir(t)+
+			"\n}\n:1 {\n jwt {\n issuer https://issuer.example\n jwks "+url+"\n }\n}")
 	}
 	token := sitetest.Sign(t, "ES256", key, sitetest.JSON{"kid": "1"}, sitetest.Claims(nil))
 	accountstest.Has(t, config(keys.URL).Must(token, "inspect"), "jwt :1: accepted\n")
@@ -794,7 +962,8 @@ func TestInspectAccounts(t *testing.T) {
 		t.Fatal(err)
 	}
 	accountstest.Has(t, c.Must(given.Token, "inspect"), "/todos/*: accepted\n", `"typ": "at+jwt"`)
-	(&accountstest.CommandLine{TB: t, Where: []string{"--store", store}}).Must("", "user", "disable", "alice@example.com")
+	(&accountstest.CommandLine{TB: t, Where: []string{"--store", store}}).
+		Must("", "user", "disable", "alice@example.com")
 	stdout, _, err = c.Run(given.Token, "inspect")
 	if accountstest.Has(t, stdout, `refused by the check "revoked"`); err == nil {
 		t.Error("the token of a disabled user is accepted")
@@ -804,7 +973,8 @@ func TestInspectAccounts(t *testing.T) {
 // inspect asks the providers of Caddy's own authentication handler, too.
 func TestInspectAsksProviders(t *testing.T) {
 	config := filepath.Join(sitetest.TempDir(t), "caddy.json")
-	text := `{"apps":{"http":{"servers":{"s":{"listen":[":1"],"routes":[{"match":[{"path":["/api/*"]}],"handle":[{"handler":"authentication","providers":{"jwt_bearer":{"issuers":[{"secrets":[{"value":"` + sitetest.Secret + `"}]}]}}}]}]}}}}}`
+	text := `{"apps":{"http":{"servers":{"s":{"listen":[":1"],"routes":[{"match":[{"path":["/api/*"]}],"handle":[{"handler":"authentication","providers":{"jwt_bearer":{"issuers":[{"secrets":[{"value":"` +
+		sitetest.Secret + `"}]}]}}}]}]}}}}}`
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -821,9 +991,14 @@ func TestCommandsRefuseWhatWouldBeLost(t *testing.T) {
 		many = append(many, "--add", fmt.Sprintf("a-role-with-a-long-name-%08d", i))
 	}
 	c.Refuses("", "a token can hold at most 1024", append([]string{"user", "roles", "alice@example.com"}, many...)...)
-	c.Refuses("", "the role admin is both added and removed", "user", "roles", "alice@example.com", "--add", "admin", "--remove", "admin")
+	c.Refuses(
+		"", "the role admin is both added and removed", "user", "roles",
+		"alice@example.com", "--add", "admin", "--remove", "admin",
+	)
 	damaged := `{"email":"bob@example.com","password_hash":"$2a$10$N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhW!"}`
-	if _, said, _ := c.Run(damaged, "user", "import", "--format", "jsonl", "-"); !strings.Contains(said, "the bcrypt hash is corrupt") {
+	if _, said, _ := c.Run(damaged, "user", "import", "--format", "jsonl", "-"); !strings.Contains(
+		said, "the bcrypt hash is corrupt",
+	) {
 		t.Errorf("import says %s", said)
 	}
 	c.Where = nil

@@ -67,7 +67,8 @@ func looksLikeFormula(cell string) bool {
 		switch {
 		case r == '\t' || r == '\r' || r == '\n':
 			return true
-		case unicode.IsSpace(r) || unicode.Is(unicode.Cf, r) || unicode.IsControl(r) || strings.ContainsRune("'\"`\u2018\u2019\u201c\u201d\u201e\u00ab\u00bb", r):
+		case unicode.IsSpace(r) || unicode.Is(unicode.Cf, r) || unicode.IsControl(r) ||
+			strings.ContainsRune("'\"`\u2018\u2019\u201c\u201d\u201e\u00ab\u00bb", r):
 			continue
 		}
 		return r == '\u2212' || strings.ContainsAny(norm.NFKC.String(string(r)), "=+-@") // full width too

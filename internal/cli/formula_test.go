@@ -14,11 +14,19 @@ import (
 // A file that is exported can be opened in a spreadsheet, and is imported as it was.
 func TestThreatFormulasInCSV(t *testing.T) {
 	dir := sitetest.TempDir(t)
-	from, to := &accountstest.CommandLine{TB: t, Where: []string{"--store", filepath.Join(dir, "from.db")}}, &accountstest.CommandLine{TB: t, Where: []string{"--store", filepath.Join(dir, "to.db")}}
+	from, to := &accountstest.CommandLine{TB: t, Where: []string{"--store", filepath.Join(dir, "from.db")}},
+		&accountstest.CommandLine{
+			TB: t, Where: []string{"--store", filepath.Join(dir, "to.db")},
+		}
 	values := append([]string{"'", "'t Hooft", "O'Brien", "plain", "a;b", "1-1", "''x"}, sitetest.Formulas...)
 	var lines strings.Builder
 	for i, value := range values {
-		fmt.Fprintln(&lines, sitetest.Marshal(t, sitetest.JSON{"email": fmt.Sprintf("=%d+1@example.com", i), "password_hash": sitetest.WeakArgon2id("x"), "roles": []string{"=role", "-b"}, "profile": sitetest.JSON{"name": value, "=HYPERLINK(1)": value}}))
+		fmt.Fprintln(&lines, sitetest.Marshal(t, sitetest.JSON{
+			"email": fmt.Sprintf("=%d+1@example.com", i), "password_hash": sitetest.WeakArgon2id("x"),
+			"roles": []string{"=role", "-b"}, "profile": sitetest.JSON{
+				"name": value, "=HYPERLINK(1)": value,
+			},
+		}))
 	}
 	from.Must(lines.String(), "user", "import", "--format", "jsonl", "-")
 	exported := from.Must("", "user", "export", "--format", "csv")

@@ -168,7 +168,10 @@ func (o *operator) importLines(lines *lineReader, parse func([]byte) (userRecord
 			err = o.importLine(line, parse)
 		}
 		if failure, ok := errors.AsType[*storeFailure](err); ok {
-			return fmt.Errorf("line %d: %w; the lines before it were imported and will be skipped when you import the file again", lines.number, failure.error)
+			return fmt.Errorf(
+				"line %d: %w; the lines before it were imported and will be skipped when you import the file again",
+				lines.number, failure.error,
+			)
 		}
 		switch {
 		case err == nil:
@@ -262,7 +265,9 @@ var importableID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`)
 
 // user validates what a store does not. Errors do not contain the values.
 func (r userRecord) user(now time.Time) (user store.User, err error) {
-	user = store.User{ID: uuid.NewString(), Email: r.Email, Roles: r.Roles, Disabled: r.Disabled, CreatedAt: now, UpdatedAt: now}
+	user = store.User{
+		ID: uuid.NewString(), Email: r.Email, Roles: r.Roles, Disabled: r.Disabled, CreatedAt: now, UpdatedAt: now,
+	}
 	if user.EmailKey, err = store.EmailKey(r.Email); err != nil {
 		return user, fmt.Errorf("email %w", err)
 	}
@@ -278,7 +283,8 @@ func (r userRecord) user(now time.Time) (user store.User, err error) {
 		if user.ID = r.ID; len(r.ID) == 36 && uuid.Validate(r.ID) == nil {
 			user.ID = strings.ToLower(r.ID)
 		} else if !importableID.MatchString(r.ID) {
-			return user, errors.New("id must be a UUID, or 1 to 64 of the characters A-Z, a-z, 0-9, - and _ that start with a letter or digit; omit it to get a new one")
+			return user, errors.New("id must be a UUID, or 1 to 64 of the characters A-Z, a-z, 0-9, " +
+				"- and _ that start with a letter or digit; omit it to get a new one")
 		}
 	}
 	if r.CreatedAt != "" {
@@ -318,7 +324,8 @@ func (r userRecord) profile() (map[string]any, error) {
 func recordOf(user store.User) (userRecord, error) {
 	profile, err := json.Marshal(user.Profile)
 	return userRecord{
-		ID: user.ID, Email: user.Email, PasswordHash: &user.PasswordHash, Roles: user.Roles, Profile: profile, Disabled: user.Disabled,
+		ID: user.ID, Email: user.Email, PasswordHash: &user.PasswordHash,
+		Roles: user.Roles, Profile: profile, Disabled: user.Disabled,
 		CreatedAt: user.CreatedAt.UTC().Format(time.RFC3339Nano),
 	}, err
 }
@@ -332,7 +339,10 @@ func parseJSONUser(line []byte) (record userRecord, err error) {
 	case !ok:
 		return record, jwt.JSONError(err)
 	case errors.Is(err, jsonv2.ErrUnknownName):
-		return record, fmt.Errorf("unknown member %s; put other properties into profile%s", refusal.Quoted(semantic.JSONPointer.LastToken()), config.Meant(semantic.JSONPointer.LastToken(), append(csvColumns, "profile")...))
+		return record, fmt.Errorf(
+			"unknown member %s; put other properties into profile%s", refusal.Quoted(semantic.JSONPointer.LastToken()),
+			config.Meant(semantic.JSONPointer.LastToken(), append(csvColumns, "profile")...),
+		)
 	case semantic.JSONPointer == "":
 		return record, errors.New("it is not a JSON object")
 	}
@@ -375,7 +385,10 @@ func (h csvHeader) check() error {
 			return err
 		}
 		if lower := strings.ToLower(name); strings.Contains(lower, "password") || strings.Contains(lower, "hash") {
-			return fmt.Errorf("the column %s would become a profile property, which is visible to the user; put hashes into the column password_hash, or, if it really is a property, import JSON lines", refusal.Quoted(name))
+			return fmt.Errorf(
+				"the column %s would become a profile property, which is visible to the user; put hashes into the "+
+					"column password_hash, or, if it really is a property, import JSON lines", refusal.Quoted(name),
+			)
 		}
 	}
 	return nil
@@ -390,7 +403,8 @@ func parseCSVLine(line []byte) ([]string, error) {
 		return nil, errors.New("it is empty")
 	}
 	if err != nil {
-		return nil, errors.New("its quotation marks do not match; put a value that contains a quotation mark in quotation marks, and double the mark inside")
+		return nil, errors.New("its quotation marks do not match; " +
+			"put a value that contains a quotation mark in quotation marks, and double the mark inside")
 	}
 	return values, nil
 }
@@ -545,7 +559,10 @@ func (o *operator) csvHeader() (csvHeader, error) {
 	header := csvHeader(slices.Concat(csvColumns, slices.Sorted(maps.Keys(names))))
 	for _, name := range header {
 		if strings.TrimSpace(name) != name || strings.ContainsAny(name, "\r\n") {
-			return nil, fmt.Errorf("the property %s begins or ends with a space or contains a line break, which CSV cannot represent", refusal.Quoted(name))
+			return nil, fmt.Errorf(
+				"the property %s begins or ends with a space or contains a line break, which CSV cannot represent",
+				refusal.Quoted(name),
+			)
 		}
 	}
 	return header, header.check()
@@ -561,15 +578,23 @@ func (h csvHeader) values(record userRecord) ([]string, error) {
 	if err := json.Unmarshal(record.Profile, &profile); err != nil {
 		return nil, err
 	}
-	values := []string{record.Email, *record.PasswordHash, record.ID, strings.Join(record.Roles, " "), strconv.FormatBool(record.Disabled), record.CreatedAt}
+	values := []string{
+		record.Email, *record.PasswordHash, record.ID, strings.Join(record.Roles, " "),
+		strconv.FormatBool(record.Disabled), record.CreatedAt,
+	}
 	for _, name := range h[len(csvColumns):] {
 		value, given := profile[name]
 		text, isText := value.(string)
 		if given && !isText || strings.ContainsAny(text, "\r\n") {
-			return nil, fmt.Errorf("the property %s is not a string of one line, so CSV cannot represent it", refusal.Quoted(name))
+			return nil, fmt.Errorf(
+				"the property %s is not a string of one line, so CSV cannot represent it", refusal.Quoted(name),
+			)
 		}
 		if given && text == "" {
-			return nil, fmt.Errorf("the property %s is an empty string, which CSV cannot distinguish from a missing one", refusal.Quoted(name))
+			return nil, fmt.Errorf(
+				"the property %s is an empty string, which CSV cannot distinguish from a missing one",
+				refusal.Quoted(name),
+			)
 		}
 		values = append(values, text)
 		delete(profile, name)

@@ -62,7 +62,10 @@ func inspect(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	if flagsOf(cmd).String("config") == "" {
-		fmt.Fprintln(cmd.OutOrStdout(), "\nsignature not checked; to check the token with the jwt handlers of a config, set --config <file>")
+		fmt.Fprintln(
+			cmd.OutOrStdout(),
+			"\nsignature not checked; to check the token with the jwt handlers of a config, set --config <file>",
+		)
 		return nil
 	}
 	return checkToken(cmd, token)

@@ -68,7 +68,8 @@ keys are withdrawn, so a key that returns, for example from a backup, is refused
 		RunE: runs(rotateKeys),
 	}
 	cmd.Flags().Bool("withdraw", false, "Make the old keys invalid at once, for example after a leak")
-	cmd.Flags().String("lead", signing.DefaultLead.String(), "How long the new key is published before it signs: at least as long as other services cache the keys; 0 for a single node whose tokens no other service verifies")
+	cmd.Flags().String("lead", signing.DefaultLead.String(), "How long the new key is published before it signs: at "+
+		"least as long as other services cache the keys; 0 for a single node whose tokens no other service verifies")
 	return cmd
 }
 
@@ -101,7 +102,8 @@ func keyPlaces(config *siteConfig) ([]keyPlace, error) {
 		}
 	}
 	if !slices.ContainsFunc(places, func(p keyPlace) bool { return !p.optional }) {
-		return nil, fmt.Errorf("the accounts in %s sign with `secret` or `signing_key`, so no key is stored; change that option and reload the config", config.file)
+		return nil, fmt.Errorf("the accounts in %s sign with `secret` or `signing_key`, so no key is stored; "+
+			"change that option and reload the config", config.file)
 	}
 	return places, nil
 }
@@ -140,7 +142,10 @@ func listKeys(cmd *cobra.Command, _ []string) error {
 	err := withKeys(cmd, func(ctx caddy.Context, storage certmagic.Storage, place keyPlace) error {
 		stored, err := signing.Load(ctx, storage, place.path)
 		for i, key := range stored.Keys {
-			fmt.Fprintf(table, "%s%s\t%s\t%s\t%s\n", head, place.issuer, key.ID(), timeText(key.CreatedAt), keyState(stored, i, now))
+			fmt.Fprintf(
+				table, "%s%s\t%s\t%s\t%s\n", head, place.issuer, key.ID(),
+				timeText(key.CreatedAt), keyState(stored, i, now),
+			)
 			head = ""
 		}
 		return err
@@ -154,7 +159,9 @@ func keyState(s signing.Stored, i int, now time.Time) string {
 	switch {
 	case i == s.Signs(now):
 		return "signs"
-	case key.SignsFrom.After(now) && !slices.ContainsFunc(s.Keys[:i], func(newer signing.StoredKey) bool { return !newer.SignsFrom.After(key.SignsFrom) }):
+	case key.SignsFrom.After(now) && !slices.ContainsFunc(s.Keys[:i], func(newer signing.StoredKey) bool {
+		return !newer.SignsFrom.After(key.SignsFrom)
+	}):
 		return "signs from " + timeText(key.SignsFrom)
 	case key.VerifyUntil.After(now):
 		return "verifies until " + timeText(key.VerifyUntil)
@@ -172,9 +179,12 @@ func rotateKeys(cmd *cobra.Command, _ []string) error {
 	begins, becomes := "from "+timeText(r.Now.Add(r.Lead))+" on", "verifies what it signed"
 	switch {
 	case r.Withdraw && cmd.Flags().Changed("lead"):
-		return errors.New("--withdraw and --lead cannot be combined, because --withdraw makes the new key sign at once; remove one of them")
+		return errors.New("--withdraw and --lead cannot be combined, because --withdraw makes the new key sign at " +
+			"once; remove one of them")
 	case r.Lead < 0 || r.Lead > signing.LongestLead:
-		return fmt.Errorf("--lead %s: it must be from 0 to %dd", flags.String("lead"), signing.LongestLead/(24*time.Hour))
+		return fmt.Errorf(
+			"--lead %s: it must be from 0 to %dd", flags.String("lead"), signing.LongestLead/(24*time.Hour),
+		)
 	case r.Withdraw:
 		r.Lead, begins, becomes = 0, "within 15 seconds", "and all older keys are withdrawn"
 	case r.Lead == 0:
@@ -194,7 +204,9 @@ func rotateKeys(cmd *cobra.Command, _ []string) error {
 		}
 		old, successor, err := signing.Rotate(ctx, storage, place.path, r)
 		if err == nil {
-			fmt.Fprintf(cmd.OutOrStdout(), "issuer %s: %s signs %s, and %s %s\n", place.issuer, successor, begins, old, becomes)
+			fmt.Fprintf(
+				cmd.OutOrStdout(), "issuer %s: %s signs %s, and %s %s\n", place.issuer, successor, begins, old, becomes,
+			)
 		}
 		return err
 	})

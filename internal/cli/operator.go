@@ -54,11 +54,13 @@ func operates(adds bool, operate func(*operator) error) func(*cobra.Command, []s
 			err = filestore.CheckExists(o.sites[0].StoreRaw)
 		}
 		if adds && errors.Is(err, filestore.ErrNoStore) {
-			fmt.Fprintf(cmd.ErrOrStderr(), "%v, so it is created now; its owner is the owner of its folder, which must be the user who runs Caddy\n", err)
+			fmt.Fprintf(cmd.ErrOrStderr(), "%v, so it is created now; "+
+				"its owner is the owner of its folder, which must be the user who runs Caddy\n", err)
 			err = nil
 		}
 		if errors.Is(err, filestore.ErrNoStore) {
-			return fmt.Errorf("%w; choose another store with --store <path> or --config <file>, or run this as the user who runs Caddy; `caddy jwt user add` creates a store", err)
+			return fmt.Errorf("%w; choose another store with --store <path> or --config <file>, "+
+				"or run this as the user who runs Caddy; `caddy jwt user add` creates a store", err)
 		}
 		if err != nil {
 			return err

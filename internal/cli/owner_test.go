@@ -37,9 +37,14 @@ func TestThreatStoreFileOfOthers(t *testing.T) {
 		{"a dangling link", func(path string) error {
 			return errorsOf(os.Remove(path), os.Symlink(path+"2", path))
 		}, "symbolic link"},
-		{"a folder", func(path string) error { return errorsOf(os.Remove(path), os.Mkdir(path, 0o700)) }, "is a folder; use the path of a file in it"},
+		{
+			"a folder", func(path string) error { return errorsOf(os.Remove(path), os.Mkdir(path, 0o700)) },
+			"is a folder; use the path of a file in it",
+		},
 		{"a link beside it", func(path string) error {
-			return errorsOf(os.RemoveAll(path+"-wal"), os.WriteFile(path+"2", nil, 0o600), os.Symlink(path+"2", path+"-wal"))
+			return errorsOf(
+				os.RemoveAll(path+"-wal"), os.WriteFile(path+"2", nil, 0o600), os.Symlink(path+"2", path+"-wal"),
+			)
 		}, "symbolic link"},
 		{"of another owner", func(string) error {
 			owner.EffectiveUser = func() int { return other }
@@ -69,7 +74,9 @@ func TestThreatStoreFileOfOthers(t *testing.T) {
 					t.Errorf("%s: %v %v", beside, info, err)
 				}
 			}
-			if warned := strings.Contains(s.Log(), "was readable by other users"); warned != (c.name == "readable by others") {
+			if warned := strings.Contains(
+				s.Log(), "was readable by other users",
+			); warned != (c.name == "readable by others") {
 				t.Errorf("a warning: %v", warned)
 			}
 		})
@@ -137,8 +144,11 @@ func TestThreatRootKeepsOwners(t *testing.T) {
 	// Of somebody else, in a folder of root's, root uses nothing.
 	shared := sitetest.TempDir(t)
 	pre := filepath.Join(shared, "pre.db")
-	if err := errorsOf(os.Chmod(shared, 0o1777), os.WriteFile(pre, nil, 0o600), os.Chown(pre, service, service)); err != nil {
+	if err := errorsOf(
+		os.Chmod(shared, 0o1777), os.WriteFile(pre, nil, 0o600), os.Chown(pre, service, service),
+	); err != nil {
 		t.Fatal(err)
 	}
-	(&accountstest.CommandLine{TB: t, Where: []string{"--store", pre}}).Refuses("", "belongs to the user", "user", "list")
+	(&accountstest.CommandLine{TB: t, Where: []string{"--store", pre}}).
+		Refuses("", "belongs to the user", "user", "list")
 }

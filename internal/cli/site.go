@@ -20,7 +20,9 @@ import (
 // canceled. An empty storage means Caddy's default. Logs of the modules are discarded,
 // because commands report errors themselves.
 func openContext(storage json.RawMessage) (caddy.Context, context.CancelFunc, error) {
-	quiet := &caddy.CustomLog{BaseLog: caddy.BaseLog{Level: "ERROR"}, Exclude: []string{"jwt", "http.handlers.jwt", "http.handlers.jwt_accounts"}}
+	quiet := &caddy.CustomLog{BaseLog: caddy.BaseLog{Level: "ERROR"}, Exclude: []string{
+		"jwt", "http.handlers.jwt", "http.handlers.jwt_accounts",
+	}}
 	base, err := caddy.ProvisionContext(&caddy.Config{
 		StorageRaw: storage,
 		Logging:    &caddy.Logging{Logs: map[string]*caddy.CustomLog{caddy.DefaultLoggerName: quiet}},

@@ -54,7 +54,8 @@ copied.`,
 		Example: `  caddy jwt store copy users.db 'postgres {env.ACCOUNTS_DSN}'`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 2 {
-				return fmt.Errorf("%s takes two stores, as in: caddy jwt store copy users.db 'postgres {env.ACCOUNTS_DSN}'; put each store in quotes", cmd.CommandPath())
+				return fmt.Errorf("%s takes two stores, as in: caddy jwt store copy users.db 'postgres "+
+					"{env.ACCOUNTS_DSN}'; put each store in quotes", cmd.CommandPath())
 			}
 			return nil
 		},
@@ -81,13 +82,16 @@ func copyStores(cmd *cobra.Command, args []string) error {
 		return errors.New("the two stores are the same")
 	}
 	progress := &copyProgress{out: cmd.ErrOrStderr(), shows: terminalOf(cmd.ErrOrStderr()) != nil}
-	sums, err := (&sqlstore.Copy{From: stores[0], To: stores[1], Source: names[0], Progress: progress.report}).Run(interrupted)
+	sums, err := (&sqlstore.Copy{
+		From: stores[0], To: stores[1], Source: names[0], Progress: progress.report,
+	}).Run(interrupted)
 	progress.end()
 	switch {
 	case interrupted.Err() != nil:
 		return errors.New("interrupted; run the command again to resume")
 	case errors.Is(err, sqlstore.ErrCopyDiffers):
-		return fmt.Errorf("%w; was Caddy running during the copy? Stop it and run this again, which copies every row again; if rows were deleted from the source in the meantime, copy to a new, empty store instead", err)
+		return fmt.Errorf("%w; was Caddy running during the copy? Stop it and run this again, which copies every row "+
+			"again; if rows were deleted from the source in the meantime, copy to a new, empty store instead", err)
 	case err != nil && !sqlstore.Resumes(err):
 		return err
 	case err != nil:
@@ -133,7 +137,8 @@ func openNamedStore(ctx caddy.Context, text string, create bool) (users *sqlstor
 func namedStore(text string) (json.RawMessage, error) {
 	words, err := caddyfile.Tokenize([]byte(text), "the argument")
 	if err != nil || len(words) == 0 {
-		return nil, errors.New("it must be the path of a file, or what follows the option store in a Caddyfile, as in: 'postgres {env.ACCOUNTS_DSN}'")
+		return nil, errors.New("it must be the path of a file, or what follows the option store in a Caddyfile, " +
+			"as in: 'postgres {env.ACCOUNTS_DSN}'")
 	}
 	if scheme, _, isURL := strings.Cut(text, "://"); isURL && len(words) == 1 {
 		words = append(words, words[0])
@@ -141,7 +146,8 @@ func namedStore(text string) (json.RawMessage, error) {
 		if scheme == "postgresql" { // PostgreSQL has two names for it
 			words[0].Text = "postgres"
 		}
-	} else if _, err := caddy.GetModule("jwt.stores." + words[0].Text); len(words) == 1 && err != nil || strings.ContainsAny(words[0].Text, `/\.`) {
+	} else if _, err := caddy.GetModule("jwt.stores." + words[0].Text); len(words) == 1 && err != nil ||
+		strings.ContainsAny(words[0].Text, `/\.`) {
 		return caddyconfig.JSONModuleObject(&filestore.Store{Path: text}, "module", "file", nil), nil
 	}
 	if err := accounts.CheckModule("jwt.stores", words[0].Text); err != nil {

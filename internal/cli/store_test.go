@@ -25,7 +25,11 @@ func fillStore(t testing.TB, path string, users int) {
 	c := &accountstest.CommandLine{TB: t, Where: []string{"--store", path}}
 	var lines string
 	for i := range users {
-		lines += fmt.Sprintf(`{"email":"user-%d@example.com","password_hash":"","roles":["editor"],"profile":{"name":"Zoë \u0000 %d","big":9007199254740993}}`+"\n", i, i)
+		lines += fmt.Sprintf(
+			`{"email":"user-%d@example.com","password_hash":"","roles":["editor"],"profile":{"name":"Zoë \u0000 %d","big":9007199254740993}}`+
+				"\n",
+			i, i,
+		)
 	}
 	c.Must(lines, "user", "import", "--format", "jsonl", "-")
 	accountstest.WithUsers(t, path, func(users store.UserStore) {
@@ -36,9 +40,16 @@ func fillStore(t testing.TB, path string, users int) {
 		for i, user := range first {
 			now := time.Now()
 			err := errors.Join(
-				users.CreateSession(t.Context(), store.Session{ID: user.ID, UserID: user.ID, FamilyHash: user.ID, Client: "a client", CreatedAt: now, UsedAt: now, ExpiresAt: now.Add(time.Hour), LastTokenUntil: now.Add(time.Hour)}, ""),
-				users.CreateRecord(t.Context(), store.Record{Kind: fmt.Sprint("kind ", i%2), ID: user.ID, Owner: user.ID, Value: []byte(`{"a":1}`)}),
-				users.CreateOneTimeToken(t.Context(), store.OneTimeToken{Hash: user.ID, Purpose: "reset", UserID: user.ID, ExpiresAt: now.Add(time.Hour)}))
+				users.CreateSession(t.Context(), store.Session{
+					ID: user.ID, UserID: user.ID, FamilyHash: user.ID, Client: "a client", CreatedAt: now,
+					UsedAt: now, ExpiresAt: now.Add(time.Hour), LastTokenUntil: now.Add(time.Hour),
+				}, ""),
+				users.CreateRecord(t.Context(), store.Record{
+					Kind: fmt.Sprint("kind ", i%2), ID: user.ID, Owner: user.ID, Value: []byte(`{"a":1}`),
+				}),
+				users.CreateOneTimeToken(t.Context(), store.OneTimeToken{
+					Hash: user.ID, Purpose: "reset", UserID: user.ID, ExpiresAt: now.Add(time.Hour),
+				}))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -55,7 +66,10 @@ func TestStoreCopy(t *testing.T) {
 	fillStore(t, from, 1200)
 	c := &accountstest.CommandLine{TB: t}
 	out := c.Must("", "store", "copy", from, `file "`+to+`"`)
-	accountstest.Has(t, out, "users: 1200 rows, the same in both", "sessions: 2 rows", "revocations: 1 row", "one_time_tokens: 3 rows", "records: 3 rows")
+	accountstest.Has(
+		t, out, "users: 1200 rows, the same in both", "sessions: 2 rows",
+		"revocations: 1 row", "one_time_tokens: 3 rows", "records: 3 rows",
+	)
 	export := func(path string) string {
 		return (&accountstest.CommandLine{TB: t, Where: []string{"--store", path}}).Must("", "user", "export")
 	}
@@ -68,17 +82,30 @@ func TestStoreCopy(t *testing.T) {
 		}
 	})
 
-	c.Refuses("", "the store to copy from: there is no user store at", "store", "copy", filepath.Join(dir, "none.db"), to)
+	c.Refuses(
+		"", "the store to copy from: there is no user store at", "store", "copy", filepath.Join(dir, "none.db"), to,
+	)
 	c.Refuses("", "it already has 1200 rows in the table users; copy into an empty store", "store", "copy", from, to)
 	c.Refuses("", "the two stores are the same", "store", "copy", from, from)
 	c.Refuses("", "the two stores are the same", "store", "copy", from, `file "`+from+`"`)
 	c.Refuses("", "takes two stores, as in: caddy jwt store copy users.db", "store", "copy", from)
 	c.Refuses("", "the store to copy to: unknown store \"redis\"", "store", "copy", from, "redis localhost")
-	c.Refuses("", "this Caddy is built without store postgres; build one with it: xcaddy build --with github.com/caddy-jwt/caddy-jwt --with github.com/caddy-jwt/caddy-jwt/postgres", "store", "copy", from, "postgres://localhost/db")
+	c.Refuses(
+		"",
+		"this Caddy is built without store postgres; build one with it: xcaddy build --with "+
+			"github.com/caddy-jwt/caddy-jwt --with github.com/caddy-jwt/caddy-jwt/postgres",
+		"store", "copy", from, "postgres://localhost/db",
+	)
 	c.Refuses("", "this Caddy is built without store postgres", "store", "copy", from, "postgresql://localhost/db")
-	c.Refuses("", `unknown store "postgre"; did you mean postgres? Supported: `, "store", "copy", from, "postgre localhost")
-	c.Refuses("", "a store file takes a path, not a URL", "user", "list", "--store", "postgres://user:password@localhost/db")
-	c.Refuses("", "put each store in quotes", "store", "copy", from, "postgres", "host=localhost", "dbname=db", "user=caddy")
+	c.Refuses(
+		"", `unknown store "postgre"; did you mean postgres? Supported: `, "store", "copy", from, "postgre localhost",
+	)
+	c.Refuses(
+		"", "a store file takes a path, not a URL", "user", "list", "--store", "postgres://user:password@localhost/db",
+	)
+	c.Refuses(
+		"", "put each store in quotes", "store", "copy", from, "postgres", "host=localhost", "dbname=db", "user=caddy",
+	)
 	c.Refuses("", "store file takes at most one path", "store", "copy", from, "file a b")
 	c.Refuses("", "it must be the path of a file, or what follows the option store", "store", "copy", "", to)
 }
@@ -116,12 +143,20 @@ func TestStoreCopyGoesOn(t *testing.T) {
 	// Nobody works with the half that is there.
 	half := &accountstest.CommandLine{TB: t, Where: []string{"--store", to}}
 	half.Refuses("", "it is the unfinished copy of another", "user", "list")
-	if text := sitetest.StartError(t, sitetest.AccountsBody(to, "")); !strings.Contains(text, "it is the unfinished copy of another") {
+	if text := sitetest.StartError(t, sitetest.AccountsBody(to, "")); !strings.Contains(
+		text, "it is the unfinished copy of another",
+	) {
 		t.Errorf("Caddy says %s", text)
 	}
-	(&accountstest.CommandLine{TB: t}).Refuses("", "the store to copy from: it is the unfinished copy of another", "store", "copy", to, filepath.Join(dir, "third.db"))
+	(&accountstest.CommandLine{TB: t}).Refuses(
+		"", "the store to copy from: it is the unfinished copy of another",
+		"store", "copy", to, filepath.Join(dir, "third.db"),
+	)
 	fillStore(t, filepath.Join(dir, "other.db"), 3)
-	(&accountstest.CommandLine{TB: t}).Refuses("", "it is the unfinished copy of another store, or of this store under another name", "store", "copy", filepath.Join(dir, "other.db"), to)
+	(&accountstest.CommandLine{TB: t}).Refuses(
+		"", "it is the unfinished copy of another store, or of this store under another name",
+		"store", "copy", filepath.Join(dir, "other.db"), to,
+	)
 	copied := 0
 	c.Progress = func(doing, table string, rows, all int64) {
 		if doing == "copied" && table == "users" {
@@ -147,10 +182,14 @@ func TestStoreCopyFindsDifferences(t *testing.T) {
 	c.Progress = func(doing, table string, _, _ int64) {
 		if doing == "compared" && !changed {
 			changed = true
-			if _, err := c.From.Exec(t.Context(), `UPDATE users SET profile = '{"name":"b"}' WHERE email_key = $1`, "user-7@example.com"); err != nil {
+			if _, err := c.From.Exec(
+				t.Context(), `UPDATE users SET profile = '{"name":"b"}' WHERE email_key = $1`, "user-7@example.com",
+			); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := c.To.Exec(t.Context(), `UPDATE records SET value = '{"a":2}' WHERE kind = $1`, "kind 1"); err != nil {
+			if _, err := c.To.Exec(
+				t.Context(), `UPDATE records SET value = '{"a":2}' WHERE kind = $1`, "kind 1",
+			); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -70,7 +70,9 @@ func mintToken(cmd *cobra.Command, _ []string) error {
 func claimsFromFlags(flags caddycmd.Flags) (map[string]any, error) {
 	lifetime, err := caddy.ParseDuration(flags.String("lifetime"))
 	if err != nil || lifetime < 0 {
-		return nil, fmt.Errorf("--lifetime %q: it must be a duration, as in 5m, 1h or 30d, or 0 for no expiry", flags.String("lifetime"))
+		return nil, fmt.Errorf(
+			"--lifetime %q: it must be a duration, as in 5m, 1h or 30d, or 0 for no expiry", flags.String("lifetime"),
+		)
 	}
 	now := time.Now()
 	claims := map[string]any{"iat": now.Unix()}
@@ -87,7 +89,9 @@ func claimsFromFlags(flags caddycmd.Flags) (map[string]any, error) {
 			return nil, fmt.Errorf("--claim %q: it must be a name and a string, as in sub=alice", text)
 		}
 		if _, twice := claims[name].(string); twice {
-			return nil, fmt.Errorf("--claim %s is specified twice; for a list use --claim-json, as in %s=[\"a\",\"b\"]", name, name)
+			return nil, fmt.Errorf(
+				"--claim %s is specified twice; for a list use --claim-json, as in %s=[\"a\",\"b\"]", name, name,
+			)
 		}
 		if slices.Contains([]string{"exp", "nbf", "iat"}, name) {
 			return nil, fmt.Errorf("--claim %s is a string, but a time must be a number; use --claim-json", name)
@@ -143,7 +147,10 @@ func newSigner(stdin io.Reader, flags caddycmd.Flags) (signing.Signer, error) {
 	s.Algorithm = algorithms[0]
 	if expected := flags.String("alg"); expected != "" {
 		if !slices.Contains(algorithms, expected) {
-			return s, fmt.Errorf("--alg %s: this key is for %s%s", expected, strings.Join(algorithms, ", "), config.Meant(expected, algorithms...))
+			return s, fmt.Errorf(
+				"--alg %s: this key is for %s%s", expected,
+				strings.Join(algorithms, ", "), config.Meant(expected, algorithms...),
+			)
 		}
 		s.Algorithm = expected
 	}
@@ -164,7 +171,10 @@ func readSource(stdin io.Reader, flag, source string) (text []byte, err error) {
 		}
 		text = []byte(value)
 	default:
-		return nil, fmt.Errorf("%s takes -, @<file> or env:<NAME>, not the value itself, which other users could see in the process list", flag)
+		return nil, fmt.Errorf(
+			"%s takes -, @<file> or env:<NAME>, not the value itself, which other users could see in the process list",
+			flag,
+		)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", flag, err)

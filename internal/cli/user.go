@@ -53,8 +53,11 @@ Name a user by e-mail address or ID.`,
   caddy jwt user disable alice@example.com`,
 	}
 	AddStoreFlags(cmd)
-	cmd.AddCommand(addUserCommand(), listUsersCommand(), showUserCommand(), disableUserCommand(), enableUserCommand(), deleteUserCommand(),
-		passwordCommand(), rolesCommand(), importCommand(), exportCommand(), resetLinkCommand(), disconnectCommand())
+	cmd.AddCommand(
+		addUserCommand(), listUsersCommand(), showUserCommand(),
+		disableUserCommand(), enableUserCommand(), deleteUserCommand(),
+		passwordCommand(), rolesCommand(), importCommand(), exportCommand(), resetLinkCommand(), disconnectCommand(),
+	)
 	return cmd
 }
 
@@ -81,7 +84,10 @@ func (o *operator) chooseSites() (storage json.RawMessage, err error) {
 	}
 	for _, site := range o.sites {
 		if !bytes.Equal(site.StoreRaw, o.sites[0].StoreRaw) {
-			return nil, fmt.Errorf("%s has accounts with different stores; choose one with --store <path> instead of --config", config.file)
+			return nil, fmt.Errorf(
+				"%s has accounts with different stores; choose one with --store <path> instead of --config",
+				config.file,
+			)
 		}
 	}
 	return config.storage, nil
@@ -148,13 +154,17 @@ apply as at sign-up. The user gets the given roles, but not default_roles.`,
 	cmd.Flags().StringArray("role", nil, "A role; may be repeated")
 	cmd.Flags().StringArray("profile", nil, "A profile property, as name=text; may be repeated")
 	cmd.Flags().Bool("disabled", false, "The user cannot log in until it is enabled")
-	cmd.Flags().Bool("no-password", false, "The user cannot log in until a password is set, for example with reset-link")
+	cmd.Flags().Bool(
+		"no-password", false, "The user cannot log in until a password is set, for example with reset-link",
+	)
 	return cmd
 }
 
 func addUser(o *operator) error {
 	now := time.Now()
-	user := store.User{ID: uuid.NewString(), Email: o.args[0], Disabled: o.flags.Bool("disabled"), CreatedAt: now, UpdatedAt: now}
+	user := store.User{
+		ID: uuid.NewString(), Email: o.args[0], Disabled: o.flags.Bool("disabled"), CreatedAt: now, UpdatedAt: now,
+	}
 	var err error
 	if user.EmailKey, err = store.EmailKey(user.Email); err != nil {
 		return fmt.Errorf("the e-mail address %s %w", refusal.Quoted(user.Email), err)
@@ -278,7 +288,10 @@ func listUsers(o *operator) error {
 		}
 		for _, user := range users {
 			if !asJSON {
-				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", user.ID, refusal.Visible(user.Email), refusal.Visible(strings.Join(user.Roles, " ")), state(user), timeText(user.CreatedAt))
+				fmt.Fprintf(
+					table, "%s\t%s\t%s\t%s\t%s\n", user.ID, refusal.Visible(user.Email),
+					refusal.Visible(strings.Join(user.Roles, " ")), state(user), timeText(user.CreatedAt),
+				)
 			} else if err := lines.Encode(shownUser(user)); err != nil {
 				return err
 			}
@@ -299,7 +312,8 @@ func newJSONEncoder(w io.Writer) *json.Encoder {
 // shownUser returns a user for JSON, without the password hash.
 func shownUser(user store.User) map[string]any {
 	shown := map[string]any{
-		"id": user.ID, "email": user.Email, "roles": user.Roles, "profile": user.Profile, "disabled": user.Disabled, "has_password": user.PasswordHash != "",
+		"id": user.ID, "email": user.Email, "roles": user.Roles, "profile": user.Profile,
+		"disabled": user.Disabled, "has_password": user.PasswordHash != "",
 		"created_at": user.CreatedAt.UTC(), "updated_at": user.UpdatedAt.UTC(),
 	}
 	if user.Roles == nil {
@@ -348,7 +362,12 @@ func disconnectUser(o *operator) error {
 	}
 	o.say("disconnected from %d%s", len(gone), behindColon(gone))
 	if user.PasswordHash == "" {
-		fmt.Fprintf(o.cmd.ErrOrStderr(), "%s has no password, so nobody can log in to the account now; create a link to set one with `caddy jwt user reset-link`\n", refusal.Visible(user.Email))
+		fmt.Fprintf(
+			o.cmd.ErrOrStderr(),
+			"%s has no password, so nobody can log in to the account now; "+
+				"create a link to set one with `caddy jwt user reset-link`\n",
+			refusal.Visible(user.Email),
+		)
 	}
 	return nil
 }
@@ -388,7 +407,8 @@ func showUser(o *operator) error {
 		shown, list := shownUser(user), make([]map[string]any, len(sessions))
 		for i, s := range sessions {
 			list[i] = map[string]any{
-				"id": s.ID, "client": s.Client, "address": s.Address, "created_at": s.CreatedAt.UTC(), "used_at": s.UsedAt.UTC(), "expires_at": s.ExpiresAt.UTC(),
+				"id": s.ID, "client": s.Client, "address": s.Address, "created_at": s.CreatedAt.UTC(),
+				"used_at": s.UsedAt.UTC(), "expires_at": s.ExpiresAt.UTC(),
 			}
 		}
 		shown["sessions"] = list
@@ -399,11 +419,18 @@ func showUser(o *operator) error {
 		return err
 	}
 	table := tabwriter.NewWriter(o.cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-	fmt.Fprintf(table, "ID\t%s\nE-mail\t%s\nRoles\t%s\nState\t%s\nProfile\t%s\nCreated\t%s\nChanged\t%s\n\n", user.ID, refusal.Visible(user.Email),
-		refusal.Visible(strings.Join(user.Roles, " ")), state(user), refusal.Visible(string(profile)), timeText(user.CreatedAt), timeText(user.UpdatedAt))
+	fmt.Fprintf(
+		table, "ID\t%s\nE-mail\t%s\nRoles\t%s\nState\t%s\nProfile\t%s\nCreated\t%s\nChanged\t%s\n\n",
+		user.ID, refusal.Visible(user.Email),
+		refusal.Visible(strings.Join(user.Roles, " ")), state(user),
+		refusal.Visible(string(profile)), timeText(user.CreatedAt), timeText(user.UpdatedAt),
+	)
 	fmt.Fprintln(table, "SESSION\tSTARTED\tLAST USED\tENDS\tADDRESS\tCLIENT")
 	for _, s := range sessions {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", s.ID, timeText(s.CreatedAt), timeText(s.UsedAt), timeText(s.ExpiresAt), refusal.Visible(s.Address), refusal.Visible(s.Client))
+		fmt.Fprintf(
+			table, "%s\t%s\t%s\t%s\t%s\t%s\n", s.ID, timeText(s.CreatedAt), timeText(s.UsedAt),
+			timeText(s.ExpiresAt), refusal.Visible(s.Address), refusal.Visible(s.Client),
+		)
 	}
 	return table.Flush()
 }
@@ -497,7 +524,10 @@ func deleteUser(o *operator) error {
 	}
 	if !o.flags.Bool("yes") {
 		if terminalOf(o.cmd.InOrStdin()) == nil {
-			return fmt.Errorf("%s was not deleted, because the command cannot ask for confirmation here; confirm with --yes", refusal.Visible(user.Email))
+			return fmt.Errorf(
+				"%s was not deleted, because the command cannot ask for confirmation here; confirm with --yes",
+				refusal.Visible(user.Email),
+			)
 		}
 		fmt.Fprintf(o.cmd.ErrOrStderr(), "Delete %s, %s? Type yes: ", refusal.Visible(user.Email), user.ID)
 		if answer, err := o.readLine(); err != nil || answer != "yes" {
@@ -529,7 +559,9 @@ password; otherwise the password is the first line of standard input.`,
 }
 
 func addKeepIdentities(cmd *cobra.Command) {
-	cmd.Flags().Bool("keep-identities", false, "Keep the identities at other providers that are connected to the account")
+	cmd.Flags().Bool(
+		"keep-identities", false, "Keep the identities at other providers that are connected to the account",
+	)
 }
 
 func setPassword(o *operator) error {
@@ -551,9 +583,13 @@ func setPassword(o *operator) error {
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("the password is set, but ending the sessions or disconnecting the other providers failed; run this again: %w", err)
+		return fmt.Errorf("the password is set, but ending the sessions or disconnecting the other providers failed; "+
+			"run this again: %w", err)
 	}
-	o.say("the password of %s is set, sessions ended: %d, disconnected from %d%s", refusal.Visible(user.Email), ended, len(gone), behindColon(gone))
+	o.say(
+		"the password of %s is set, sessions ended: %d, disconnected from %d%s",
+		refusal.Visible(user.Email), ended, len(gone), behindColon(gone),
+	)
 	return o.sayKept(user)
 }
 
@@ -639,7 +675,9 @@ other providers, which the command lists.`,
 		RunE: operates(false, makeResetLink),
 	}
 	cmd.Flags().String("base", "", "URL of the site, as in https://example.com")
-	cmd.Flags().String("prefix", "", "Path of the account routes; by default the path in --config, or "+accounts.DefaultPrefix)
+	cmd.Flags().String(
+		"prefix", "", "Path of the account routes; by default the path in --config, or "+accounts.DefaultPrefix,
+	)
 	cmd.Flags().String("lifetime", "1h", "Time until the link expires")
 	addKeepIdentities(cmd)
 	return cmd
@@ -670,16 +708,25 @@ func makeResetLink(o *operator) error {
 		return err
 	}
 	token := store.RandomToken(accounts.RefreshBytes)
-	err = o.store.CreateOneTimeToken(o.ctx, store.OneTimeToken{Hash: store.HashToken(token), Purpose: purpose, UserID: user.ID, ExpiresAt: time.Now().Add(lifetime)})
+	err = o.store.CreateOneTimeToken(o.ctx, store.OneTimeToken{
+		Hash: store.HashToken(token), Purpose: purpose, UserID: user.ID, ExpiresAt: time.Now().Add(lifetime),
+	})
 	if err != nil {
 		return err
 	}
 	switch {
 	case len(connected) == 0:
 	case purpose == accounts.PurposeResetKeep:
-		fmt.Fprintf(o.cmd.ErrOrStderr(), "when the link is used, %d will stay connected%s\n", len(connected), behindColon(connected))
+		fmt.Fprintf(
+			o.cmd.ErrOrStderr(), "when the link is used, %d will stay connected%s\n",
+			len(connected), behindColon(connected),
+		)
 	default:
-		fmt.Fprintf(o.cmd.ErrOrStderr(), "when the link is used, %d will be disconnected%s; to keep them, set --keep-identities\n", len(connected), behindColon(connected))
+		fmt.Fprintf(
+			o.cmd.ErrOrStderr(),
+			"when the link is used, %d will be disconnected%s; to keep them, set --keep-identities\n",
+			len(connected), behindColon(connected),
+		)
 	}
 	link.RawQuery = url.Values{"token": {token}}.Encode()
 	o.say("%s", link)
@@ -689,14 +736,18 @@ func makeResetLink(o *operator) error {
 // resetPage returns the URL of the page for setting a new password.
 func (o *operator) resetPage() (*url.URL, error) {
 	base, err := url.Parse(o.flags.String("base"))
-	if err != nil || base.Scheme != "https" && base.Scheme != "http" || base.Host == "" || base.User != nil || base.RawQuery != "" || base.Fragment != "" {
-		return nil, fmt.Errorf("--base %q: it must be the URL of the site, as in https://example.com", o.flags.String("base"))
+	if err != nil || base.Scheme != "https" && base.Scheme != "http" || base.Host == "" || base.User != nil ||
+		base.RawQuery != "" || base.Fragment != "" {
+		return nil, fmt.Errorf(
+			"--base %q: it must be the URL of the site, as in https://example.com", o.flags.String("base"),
+		)
 	}
 	site := accounts.Config{Prefix: o.flags.String("prefix")}
 	if site.Prefix == "" {
 		site.Prefix = o.sites[0].Prefix
 		if slices.ContainsFunc(o.sites, func(other *accounts.Config) bool { return other.Prefix != site.Prefix }) {
-			return nil, errors.New("the config has several accounts blocks for these users; choose one with --prefix, the path after `accounts` in the Caddyfile, as in --prefix /auth")
+			return nil, errors.New("the config has several accounts blocks for these users; " +
+				"choose one with --prefix, the path after `accounts` in the Caddyfile, as in --prefix /auth")
 		}
 	}
 	if err := accounts.CheckRoutePath(site.Prefix); err != nil {

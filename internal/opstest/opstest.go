@@ -78,7 +78,9 @@ func NewHost(t testing.TB, binary, root string, environ ...string) *Host {
 	defer listener.Close()
 	h := &Host{
 		URL: "http://" + listener.Addr().String(), Dir: dir, t: t, sections: Sections(t, root),
-		paths: strings.NewReplacer("/var/lib/caddy/.local/share", dir+"/data", "/etc/caddy", dir+"/etc", "/var/backups/caddy", dir+"/backups"),
+		paths: strings.NewReplacer(
+			"/var/lib/caddy/.local/share", dir+"/data", "/etc/caddy", dir+"/etc", "/var/backups/caddy", dir+"/backups",
+		),
 	}
 	systemctl := httptest.NewServer(http.HandlerFunc(h.systemctl))
 	t.Cleanup(func() {
@@ -178,7 +180,9 @@ func (h *Host) stop() {
 func (h *Host) start() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.caddy = exec.Command(filepath.Join(h.Dir, "bin", "caddy"), "run", "--config", filepath.Join(h.Dir, "etc", "Caddyfile"))
+	h.caddy = exec.Command(
+		filepath.Join(h.Dir, "bin", "caddy"), "run", "--config", filepath.Join(h.Dir, "etc", "Caddyfile"),
+	)
 	h.caddy.Env, h.caddy.Stdout, h.caddy.Stderr = h.environ, &h.output, &h.output
 	if err := h.caddy.Start(); err != nil {
 		return err

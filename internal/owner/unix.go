@@ -49,15 +49,22 @@ func Check(path string) error {
 	uid, _ := OwnerOf(info)
 	switch {
 	case info.Mode()&fs.ModeSymlink != 0:
-		return fmt.Errorf("%s is a symbolic link, which another user may have created; use the path of the file that it points to", path)
+		return fmt.Errorf(
+			"%s is a symbolic link, which another user may have created; use the path of the file that it points to",
+			path,
+		)
 	case info.IsDir():
-		return fmt.Errorf("%s is a folder; use the path of a file in it, as in %s", path, filepath.Join(path, "users.db"))
+		return fmt.Errorf(
+			"%s is a folder; use the path of a file in it, as in %s", path, filepath.Join(path, "users.db"),
+		)
 	case !info.Mode().IsRegular():
 		return fmt.Errorf("%s is not a regular file", path)
 	case !mayOwn(uid, path):
-		return fmt.Errorf("%s belongs to the user %s; run this as that user, as in: sudo -u %[2]s -H caddy …, or change its owner to the user who runs Caddy, with chown", path, userName(uid))
+		return fmt.Errorf("%s belongs to the user %s; run this as that user, as in: sudo -u %[2]s -H caddy …, "+
+			"or change its owner to the user who runs Caddy, with chown", path, userName(uid))
 	case info.Mode().Perm()&0o022 != 0:
-		return fmt.Errorf("%s is writable by users other than its owner (mode %04o); check whether it was changed, then run: chmod 600 %[1]s", path, info.Mode().Perm())
+		return fmt.Errorf("%s is writable by users other than its owner (mode %04o); "+
+			"check whether it was changed, then run: chmod 600 %[1]s", path, info.Mode().Perm())
 	}
 	return nil
 }
@@ -86,11 +93,19 @@ func WarnOfReaders(path string) {
 // ReaderWarnings returns warnings if others can read the file or replace it.
 func ReaderWarnings(path string) (warnings []string) {
 	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o044 != 0 {
-		warnings = append(warnings, "the user store, including password hashes, was readable by other users; from now on only its owner can read it"+fmt.Sprintf(": %s, which had mode %04o", path, info.Mode().Perm()))
+		warnings = append(
+			warnings, "the user store, including password hashes, was readable by other users; "+
+				"from now on only its owner can read it"+fmt.Sprintf(
+				": %s, which had mode %04o", path, info.Mode().Perm(),
+			),
+		)
 	}
 	folder, err := os.Stat(filepath.Dir(path))
 	if err == nil && folder.Mode().Perm()&0o002 != 0 && folder.Mode()&fs.ModeSticky == 0 {
-		warnings = append(warnings, "any user can replace the file of the user store; to prevent that, run chmod o-w on its folder"+fmt.Sprintf(": %s", filepath.Dir(path)))
+		warnings = append(
+			warnings, "any user can replace the file of the user store; to prevent that, run chmod o-w on its folder"+
+				fmt.Sprintf(": %s", filepath.Dir(path)),
+		)
 	}
 	return warnings
 }
@@ -121,7 +136,8 @@ func Keep(path string) (give func() error) {
 						continue
 					}
 					if err := os.Lchown(path, uid, gid); err != nil {
-						return fmt.Errorf("cannot set the owner of %s, who could not read it then; run this as in: sudo -u %s -H caddy …: %w", path, userName(uid), err)
+						return fmt.Errorf("cannot set the owner of %s, who could not read it then; "+
+							"run this as in: sudo -u %s -H caddy …: %w", path, userName(uid), err)
 					}
 				}
 				return nil

@@ -44,7 +44,9 @@ func Ends(t testing.TB, script string, args ...string) {
 // process has ended.
 func Watch(script string, args ...string) (end func(), err error) {
 	// The other end of the pipe is this process's alone, so it closes with it.
-	watcher := exec.Command("sh", append([]string{"-c", "trap '' INT TERM HUP; cat >/dev/null; " + script, "sh"}, args...)...)
+	watcher := exec.Command(
+		"sh", append([]string{"-c", "trap '' INT TERM HUP; cat >/dev/null; " + script, "sh"}, args...)...,
+	)
 	var held io.Closer
 	if held, err = watcher.StdinPipe(); err != nil {
 		return nil, err

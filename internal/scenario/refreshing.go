@@ -33,7 +33,9 @@ type Refreshing struct {
 
 // Refresh has a client for each of the first answers, which are those of its log-in.
 func Refresh(first []Answered, pause time.Duration, use func(client int, token string) Answered) *Refreshing {
-	r := &Refreshing{use: use, stop: make(chan struct{}), last: first, given: make([]int, len(first)), refused: make(map[string]int)}
+	r := &Refreshing{
+		use: use, stop: make(chan struct{}), last: first, given: make([]int, len(first)), refused: make(map[string]int),
+	}
 	for i := range first {
 		r.all.Go(func() {
 			for {
@@ -113,5 +115,8 @@ func (r *Refreshing) Finish(t *testing.T, accepts func(client int, accessToken s
 	if len(how) > 0 {
 		t.Errorf("sessions were ended: %s", strings.Join(how, ", "))
 	}
-	return fmt.Sprintf("%d clients: %d refreshes answered, %d answers lost; %d sessions ended, %d tokens of an answer refused", len(r.last), given, r.lost, len(how), refused)
+	return fmt.Sprintf(
+		"%d clients: %d refreshes answered, %d answers lost; %d sessions ended, %d tokens of an answer refused",
+		len(r.last), given, r.lost, len(how), refused,
+	)
 }

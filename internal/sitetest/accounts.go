@@ -64,7 +64,9 @@ func (s *Site) Send(method, path, body string, headers ...string) Reply {
 
 // exchange sends a request by a function. Other than [Site.Get], it may be called by
 // several goroutines, so an error does not end the test.
-func (s *Site) exchange(send func(*http.Request) (*http.Response, error), method, location string, body io.Reader, headers []string) Reply {
+func (s *Site) exchange(
+	send func(*http.Request) (*http.Response, error), method, location string, body io.Reader, headers []string,
+) Reply {
 	s.T.Helper()
 	none := Reply{Header: make(http.Header)}
 	request, err := http.NewRequest(method, location, body)
@@ -133,7 +135,10 @@ func (s *Site) LoggedIn(email string) Tokens {
 func WeakArgon2id(password string) string {
 	salt := []byte("0123456789abcdef")
 	key := argon2.IDKey([]byte(password), salt, 1, 1024, 1, 32)
-	return fmt.Sprintf("$argon2id$v=19$m=1024,t=1,p=1$%s$%s", base64.RawStdEncoding.EncodeToString(salt), base64.RawStdEncoding.EncodeToString(key))
+	return fmt.Sprintf(
+		"$argon2id$v=19$m=1024,t=1,p=1$%s$%s", base64.RawStdEncoding.EncodeToString(salt),
+		base64.RawStdEncoding.EncodeToString(key),
+	)
 }
 
 func FormOf(email string) url.Values {

@@ -70,7 +70,10 @@ func adaptFile(t *testing.T, file string) {
 		return
 	}
 	if !*Update {
-		t.Fatalf("adapted to other JSON than the file has; -update rewrites it, and git diff shows what changed:\n%s", pretty.String())
+		t.Fatalf(
+			"adapted to other JSON than the file has; -update rewrites it, and git diff shows what changed:\n%s",
+			pretty.String(),
+		)
 	}
 	if err := os.WriteFile(file, []byte(input[:len(input)-1]+separator+pretty.String()+"\n"), 0o644); err != nil {
 		t.Fatal(err)
@@ -91,6 +94,7 @@ func UpToDate(t *testing.T, file, page string) {
 		t.Fatal(err)
 	}
 	if string(there) != page {
-		t.Errorf("%s differs from the sources; `go test -run '^%s$' -update` here rewrites it, and git diff shows what changed", file, t.Name())
+		t.Errorf("%s differs from the sources; `go test -run '^%s$' -update` here rewrites it, "+
+			"and git diff shows what changed", file, t.Name())
 	}
 }

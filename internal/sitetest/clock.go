@@ -26,7 +26,8 @@ func SetClock(t *testing.T) *Clock {
 	c := new(Clock)
 	c.Ahead.Store(-3600)
 	before := time.Now()
-	if got := c.Now(); got.Unix()-before.Add(-time.Hour).Unix() > 1 || got.Sub(before) > time.Minute || got.Sub(before) < 0 {
+	if got := c.Now(); got.Unix()-before.Add(-time.Hour).Unix() > 1 || got.Sub(before) > time.Minute ||
+		got.Sub(before) < 0 {
 		t.Fatalf("the layout of time.Time is another than this test knows: an hour before %s is %s", before, got)
 	}
 	c.Ahead.Store(0)

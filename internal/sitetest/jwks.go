@@ -15,7 +15,8 @@ func JWKSSite(t testing.TB, p *IdentityProvider, options string) *Site {
 }
 
 func JWKSBody(p *IdentityProvider, options string) string {
-	return "jwt /api/* {\n issuer https://issuer.example\n jwks " + p.URL + "/jwks {\n" + options + "\n}\n}\n metrics /metrics\n respond /api/* ok"
+	return "jwt /api/* {\n issuer https://issuer.example\n jwks " + p.URL + "/jwks {\n" +
+		options + "\n}\n}\n metrics /metrics\n respond /api/* ok"
 }
 
 // SignRS is a token by one of the RSA test keys.

@@ -57,15 +57,19 @@ func NewOpenIDProvider(t testing.TB) *OpenIDProvider {
 	mux.HandleFunc("/.well-known/openid-configuration", func(w http.ResponseWriter, r *http.Request) {
 		p.LookUps.Add(1)
 		WriteJSON(p.T, w, 200, JSON{
-			"issuer": p.URL, "authorization_endpoint": p.URL + "/authorize", "token_endpoint": p.URL + "/token", "jwks_uri": p.URL + "/keys", "userinfo_endpoint": p.URL + "/userinfo",
-			"id_token_signing_alg_values_supported": []string{"none", "HS256", "RS256"}, "authorization_response_iss_parameter_supported": true,
+			"issuer": p.URL, "authorization_endpoint": p.URL + "/authorize", "token_endpoint": p.URL + "/token",
+			"jwks_uri": p.URL + "/keys", "userinfo_endpoint": p.URL + "/userinfo",
+			"id_token_signing_alg_values_supported":          []string{"none", "HS256", "RS256"},
+			"authorization_response_iss_parameter_supported": true,
 		})
 	})
 	mux.HandleFunc("/keys", func(w http.ResponseWriter, r *http.Request) {
 		p.KeyFetches.Add(1)
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		keys := []any{JWK(p.T, p.Key, JSON{"kid": "1", "use": "sig", "alg": "RS256"}), JSON{"kty": "oct", "kid": "2", "k": Encode(SymmetricKey)}}
+		keys := []any{JWK(p.T, p.Key, JSON{"kid": "1", "use": "sig", "alg": "RS256"}), JSON{
+			"kty": "oct", "kid": "2", "k": Encode(SymmetricKey),
+		}}
 		WriteJSON(p.T, w, 200, JSON{"keys": append(keys, p.lies.MoreKeys...)})
 	})
 	mux.HandleFunc("/authorize", p.authorize)
@@ -128,7 +132,9 @@ func (p *OpenIDProvider) authorize(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	q := r.URL.Query()
-	if q.Get("response_type") != "code" || q.Get("code_challenge_method") != "S256" || len(q.Get("code_challenge")) != 43 || len(q.Get("state")) < 32 || len(q.Get("nonce")) < 32 || q.Get("client_id") != "site" {
+	if q.Get("response_type") != "code" || q.Get("code_challenge_method") != "S256" ||
+		len(q.Get("code_challenge")) != 43 || len(q.Get("state")) < 32 || len(q.Get("nonce")) < 32 ||
+		q.Get("client_id") != "site" {
 		p.T.Errorf("the request is %s", r.URL)
 	}
 	code := rand.Text() + rand.Text()
@@ -154,7 +160,8 @@ func (p *OpenIDProvider) token(w http.ResponseWriter, r *http.Request) {
 		WriteJSON(p.T, w, 401, JSON{"error": "invalid_client"})
 		return
 	}
-	if !known || Challenge(r.FormValue("code_verifier")) != code.challenge || r.FormValue("redirect_uri") != code.redirect {
+	if !known || Challenge(r.FormValue("code_verifier")) != code.challenge ||
+		r.FormValue("redirect_uri") != code.redirect {
 		WriteJSON(p.T, w, 400, JSON{"error": "invalid_grant", "error_description": "SECRET-OF-THE-PROVIDER"})
 		return
 	}
@@ -177,7 +184,8 @@ func (p *OpenIDProvider) token(w http.ResponseWriter, r *http.Request) {
 func (p *OpenIDProvider) goodClaims(nonce string) JSON {
 	now := time.Now().Unix()
 	return JSON{
-		"iss": p.URL, "sub": p.lies.Subject, "aud": "site", "iat": now, "exp": now + 60, "nonce": nonce, "sid": "session of " + p.lies.Subject,
+		"iss": p.URL, "sub": p.lies.Subject, "aud": "site", "iat": now,
+		"exp": now + 60, "nonce": nonce, "sid": "session of " + p.lies.Subject,
 		"email": p.lies.Email, "email_verified": !p.lies.Unverified, "at_hash": HalfHash("an-access-token"),
 	}
 }
@@ -189,7 +197,10 @@ func (p *OpenIDProvider) Sign(claims JSON, key *rsa.PrivateKey) string {
 
 // Option is the log-in with the provider, as it stands in the accounts.
 func (p *OpenIDProvider) Option(name, more string) string {
-	return fmt.Sprintf("login_with %s {\n issuer %s\n client_id site\n client_secret the-secret-of-the-site\n %s\n}\n", name, p.URL, more)
+	return fmt.Sprintf(
+		"login_with %s {\n issuer %s\n client_id site\n client_secret the-secret-of-the-site\n %s\n}\n",
+		name, p.URL, more,
+	)
 }
 
 // Out begins a log-in and returns the browser from the provider as far as the
@@ -222,7 +233,8 @@ func (v *Visitor) MustBeIn(got Reply) string {
 // MustBeOut checks that the answer refuses, and that nobody is logged in.
 func (v *Visitor) MustBeOut(got Reply, status int, text string) {
 	v.T.Helper()
-	if got.Status != status || !strings.Contains(got.Body, text) || !strings.Contains(got.Header.Get("Content-Type"), "text/html") {
+	if got.Status != status || !strings.Contains(got.Body, text) ||
+		!strings.Contains(got.Header.Get("Content-Type"), "text/html") {
 		v.T.Errorf("got %s\nexpected %d and in it %q", got.Brief(), status, text)
 	}
 	for _, cookie := range got.Header.Values("Set-Cookie") {

@@ -52,7 +52,9 @@ func (o *Output) String() string {
 // StartAccounts runs Caddy with accounts in its folder.
 func StartAccounts(t testing.TB, dir, address string, wrap ...string) *Process {
 	t.Helper()
-	return StartProcess(t, dir, address, AccountsBody(filepath.Join(dir, "users.db"), "throttle off\n hash_queue 1000"), wrap...)
+	return StartProcess(
+		t, dir, address, AccountsBody(filepath.Join(dir, "users.db"), "throttle off\n hash_queue 1000"), wrap...,
+	)
 }
 
 // StartProcess runs Caddy by the words of wrap, if any, and waits until it
@@ -69,7 +71,10 @@ func StartProcess(t testing.TB, dir, address, body string, wrap ...string) *Proc
 // one storage; global are further global options.
 func NewProcess(t testing.TB, dir, name, address, global, body string) *Process {
 	t.Helper()
-	p := &Process{Site: &Site{T: t, URL: "http://" + address, LogFile: filepath.Join(dir, "log"+name+".json")}, Dir: dir, Config: filepath.Join(dir, "Caddyfile"+name), global: global}
+	p := &Process{
+		Site: &Site{T: t, URL: "http://" + address, LogFile: filepath.Join(dir, "log"+name+".json")},
+		Dir:  dir, Config: filepath.Join(dir, "Caddyfile"+name), global: global,
+	}
 	p.writeConfig(t, body)
 	return p
 }
@@ -106,7 +111,9 @@ func (p *Process) AwaitAnswer(willDo func(status int) bool) {
 // Command runs `caddy jwt …` with the config of the process.
 func (p *Process) Command(args ...string) string {
 	p.T.Helper()
-	output, err := exec.Command(caddytest.Binary(p.T), append(append([]string{"jwt"}, args...), "--config", p.Config)...).CombinedOutput()
+	output, err := exec.Command(
+		caddytest.Binary(p.T), append(append([]string{"jwt"}, args...), "--config", p.Config)...,
+	).CombinedOutput()
 	if err != nil {
 		p.T.Fatalf("%q: %v\n%s", args, err, output)
 	}
@@ -135,7 +142,10 @@ func kill(command *exec.Cmd) {
 
 // TrySignUp returns the status, or an error if the connection broke.
 func (p *Process) TrySignUp(email string) (int, error) {
-	response, err := http.Post(p.URL+"/auth/signup", "application/json", strings.NewReader(`{"email":"`+email+`","password":"`+GoodPassword+`"}`))
+	response, err := http.Post(
+		p.URL+"/auth/signup", "application/json",
+		strings.NewReader(`{"email":"`+email+`","password":"`+GoodPassword+`"}`),
+	)
 	if err != nil {
 		return 0, err
 	}
@@ -146,7 +156,9 @@ func (p *Process) TrySignUp(email string) (int, error) {
 
 // RefreshAt refreshes by JSON or, as a browser does, by cookie.
 func RefreshAt(url string, byCookie bool, token string) (got scenario.Answered) {
-	request, _ := http.NewRequest(http.MethodPost, url+"/auth/refresh", strings.NewReader(`{"refreshToken":"`+token+`"}`))
+	request, _ := http.NewRequest(
+		http.MethodPost, url+"/auth/refresh", strings.NewReader(`{"refreshToken":"`+token+`"}`),
+	)
 	request.Header.Set("Content-Type", "application/json")
 	if byCookie {
 		request, _ = http.NewRequest(http.MethodGet, url+"/todos/", nil)
@@ -180,7 +192,10 @@ func RefreshAt(url string, byCookie bool, token string) (got scenario.Answered) 
 // returns is called.
 func (p *Process) Inject(t *testing.T, calls, errno, file string) (mend func()) {
 	t.Helper()
-	args := []string{"-f", "-qq", "-o", "/dev/null", "-p", strconv.Itoa(p.command.Process.Pid), "-e", "inject=" + calls + ":error=" + errno}
+	args := []string{
+		"-f", "-qq", "-o", "/dev/null", "-p", strconv.Itoa(p.command.Process.Pid),
+		"-e", "inject=" + calls + ":error=" + errno,
+	}
 	for _, suffix := range []string{"", "-wal", "-shm"} {
 		args = append(args, "-P", file+suffix)
 	}
@@ -218,7 +233,9 @@ func (p *Process) Resident(t *testing.T) int64 {
 	}
 	for line := range strings.Lines(string(text)) {
 		if value, found := strings.CutPrefix(line, "VmRSS:"); found {
-			kilobytes, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(value), "kB")), 10, 64)
+			kilobytes, err := strconv.ParseInt(
+				strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(value), "kB")), 10, 64,
+			)
 			if err != nil {
 				t.Fatal(err)
 			}

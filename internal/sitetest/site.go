@@ -193,7 +193,10 @@ func (s *Site) Bearer(path, token string) Reply {
 func (s *Site) MustAnswer(status int, got Reply, why string) {
 	s.T.Helper()
 	if got.Status != status {
-		s.T.Errorf("%s: status %d, expected %d; challenge %q, body %q", why, got.Status, status, got.Header.Get("WWW-Authenticate"), got.Body)
+		s.T.Errorf(
+			"%s: status %d, expected %d; challenge %q, body %q", why,
+			got.Status, status, got.Header.Get("WWW-Authenticate"), got.Body,
+		)
 	}
 }
 

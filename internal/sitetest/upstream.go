@@ -67,7 +67,9 @@ func ServeSeveral(t testing.TB, bodies ...string) (sites []*Site) {
 func ServeTLS(t *testing.T, sites map[string]string) (port string) {
 	t.Helper()
 	port = FreePort(t)
-	text := GlobalOptions(TempDir(t), filepath.Join(TempDir(t), "log.json"), "skip_install_trust\nhttp_port "+FreePort(t))
+	text := GlobalOptions(
+		TempDir(t), filepath.Join(TempDir(t), "log.json"), "skip_install_trust\nhttp_port "+FreePort(t),
+	)
 	text = strings.Replace(text, "auto_https off", "auto_https disable_redirects", 1)
 	for host, body := range sites {
 		text += "https://" + host + ":" + port + " {\n tls internal {\n on_demand\n}\n" + body + "\n}\n"

@@ -16,6 +16,8 @@ func Validate(t testing.TB, adapted []byte) error {
 	if err := json.Unmarshal(adapted, &config); err != nil {
 		t.Fatal(err)
 	}
-	config.StorageRaw = caddyconfig.JSONModuleObject(map[string]string{"root": TempDir(t)}, "module", "file_system", nil)
+	config.StorageRaw = caddyconfig.JSONModuleObject(
+		map[string]string{"root": TempDir(t)}, "module", "file_system", nil,
+	)
 	return caddy.Validate(&config)
 }

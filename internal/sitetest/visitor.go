@@ -20,7 +20,10 @@ func Browser(t testing.TB) *http.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &http.Client{Transport: caddytest.Transport{}, Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	return &http.Client{
+		Transport: caddytest.Transport{}, Jar: jar,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 }
 
 // Form sends a form as a browser does, or requests a page if there are no
@@ -90,7 +93,9 @@ func (v *Visitor) Post(location string, form url.Values, headers ...string) Repl
 // logs in.
 func (v *Visitor) SignUp(email string) {
 	v.T.Helper()
-	got := v.Post("/auth/signup", url.Values{"email": {email}, "password": {GoodPassword}, "name": {"Alice A."}, "employer": {"Example Ltd"}})
+	got := v.Post("/auth/signup", url.Values{
+		"email": {email}, "password": {GoodPassword}, "name": {"Alice A."}, "employer": {"Example Ltd"},
+	})
 	if got.Status != http.StatusSeeOther {
 		v.T.Fatalf("sign-up: %d %s", got.Status, got.Body)
 	}
@@ -137,7 +142,9 @@ func (v *Visitor) GoOn(location string) *url.URL {
 			if email == "" {
 				email = "alice@example.com"
 			}
-			location = v.Post("/auth/login", url.Values{"email": {email}, "password": {GoodPassword}, "return_to": {to.Query().Get("return_to")}}).To(v.T).String()
+			location = v.Post("/auth/login", url.Values{
+				"email": {email}, "password": {GoodPassword}, "return_to": {to.Query().Get("return_to")},
+			}).To(v.T).String()
 		case "/oidc/consent":
 			page := v.Get(location)
 			if page.HiddenFields().Get("interaction") == "" {

@@ -66,9 +66,11 @@ func Repeat(t *testing.T, s *sitetest.Site, someDoNotMatter bool, rows []Repetit
 					if !wasHit && got.Status != r.Gets[0] {
 						t.Fatalf("control: %d %s", got.Status, got.Body)
 					}
-					toClient := someDoNotMatter && strings.Contains(got.Header.Get("Location"), "error=temporarily_unavailable")
+					toClient := someDoNotMatter &&
+						strings.Contains(got.Header.Get("Location"), "error=temporarily_unavailable")
 					if wasHit && (got.Status != r.Gets[0] || toClient || !someDoNotMatter) {
-						if !toClient && (got.Status != http.StatusServiceUnavailable || got.Header.Get("Retry-After") == "") {
+						if !toClient &&
+							(got.Status != http.StatusServiceUnavailable || got.Header.Get("Retry-After") == "") {
 							t.Errorf("the %d. fails: %d %v %s", n, got.Status, got.Header, got.Body)
 						}
 						got = send()

@@ -54,13 +54,16 @@ type Transport struct{ transport *http.Transport }
 
 // NewTransport wraps a transport.
 func NewTransport(transport *http.Transport) *Transport {
-	dialer := &net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second, ControlContext: func(ctx context.Context, _, address string, _ syscall.RawConn) error {
-		to, err := netip.ParseAddrPort(address)
-		if ctx.Value(forbidden{}) == true && err == nil && isHere(to.Addr()) {
-			return errHere
-		}
-		return nil
-	}}
+	dialer := &net.Dialer{
+		Timeout: 30 * time.Second, KeepAlive: 30 * time.Second,
+		ControlContext: func(ctx context.Context, _, address string, _ syscall.RawConn) error {
+			to, err := netip.ParseAddrPort(address)
+			if ctx.Value(forbidden{}) == true && err == nil && isHere(to.Addr()) {
+				return errHere
+			}
+			return nil
+		},
+	}
 	transport.DialContext = dialer.DialContext
 	return &Transport{transport}
 }

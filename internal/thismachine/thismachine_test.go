@@ -12,7 +12,8 @@ import (
 
 func TestIs(t *testing.T) {
 	for host, want := range map[string]bool{
-		"localhost": true, "LOCALHOST.": true, "a.localhost": true, "127.0.0.1": true, "127.9.9.9": true, "[::1]": true, "::ffff:127.0.0.1": true, "0.0.0.0": true, "::": true,
+		"localhost": true, "LOCALHOST.": true, "a.localhost": true, "127.0.0.1": true,
+		"127.9.9.9": true, "[::1]": true, "::ffff:127.0.0.1": true, "0.0.0.0": true, "::": true,
 		"example.com": false, "10.0.0.1": false, "localhost.example.com": false, "128.0.0.1": false,
 	} {
 		if thismachine.Is(host) != want {
@@ -49,7 +50,9 @@ func TestForbid(t *testing.T) {
 	if _, err := get(true); err == nil || asked || !strings.Contains(err.Error(), "this machine") {
 		t.Errorf("forbidden: %v", err)
 	}
-	if _, err := inner.DialContext(thismachine.Forbid(t.Context()), "tcp", strings.TrimPrefix(server.URL, "http://")); err == nil {
+	if _, err := inner.DialContext(
+		thismachine.Forbid(t.Context()), "tcp", strings.TrimPrefix(server.URL, "http://"),
+	); err == nil {
 		t.Error("the address is reached")
 	}
 	if reached, err := get(false); err != nil || !asked || !reached {

@@ -38,7 +38,8 @@ func TestLoginWithOIDCProviderFromNPM(t *testing.T) {
 	if lines := bufio.NewScanner(stdout); !lines.Scan() || lines.Text() != "ready" {
 		t.Fatalf("oidc-provider does not start: %s", complaints.String())
 	}
-	sitetest.RunSites(t, s.LogFile, s.caddyfile("login_with npm {\n issuer http://localhost:"+port+"\n client_id site\n client_secret the-secret-of-the-site\n map_claim name name\n}\n"))
+	sitetest.RunSites(t, s.LogFile, s.caddyfile("login_with npm {\n issuer http://localhost:"+port+
+		"\n client_id site\n client_secret the-secret-of-the-site\n map_claim name name\n}\n"))
 	chrome := s.Visitor()
 	location := chrome.Get("/auth/login/npm?return_to=/private/x").To(t).String()
 	for range 12 {
@@ -104,33 +105,71 @@ func withoutKeyID(p *sitetest.OpenIDProvider) sitetest.Lies {
 
 var rpModules = []rpModule{
 	{"oidcc-client-test", "A log-in by the code flow, with state, nonce and PKCE.", noLies, true},
-	{"oidcc-client-test-invalid-iss", "An ID token of another issuer is refused.", claim(func(c map[string]any) { c["iss"] = "https://other.example" }), false},
-	{"oidcc-client-test-missing-sub", "An ID token without sub is refused.", claim(func(c map[string]any) { delete(c, "sub") }), false},
-	{"oidcc-client-test-invalid-aud", "An ID token for another client is refused.", claim(func(c map[string]any) { c["aud"] = "another" }), false},
-	{"oidcc-client-test-missing-iat", "An ID token without iat is refused.", claim(func(c map[string]any) { delete(c, "iat") }), false},
-	{"oidcc-client-test-kid-absent-single-jwks", "An ID token without kid is verified by the one key of the set.", withoutKeyID, true},
-	{"oidcc-client-test-kid-absent-multiple-jwks", "So it is where the set has several keys: the suite takes either, and here each is tried.", func(p *sitetest.OpenIDProvider) sitetest.Lies {
+	{
+		"oidcc-client-test-invalid-iss", "An ID token of another issuer is refused.",
+		claim(func(c map[string]any) { c["iss"] = "https://other.example" }), false,
+	},
+	{
+		"oidcc-client-test-missing-sub", "An ID token without sub is refused.",
+		claim(func(c map[string]any) { delete(c, "sub") }), false,
+	},
+	{
+		"oidcc-client-test-invalid-aud", "An ID token for another client is refused.",
+		claim(func(c map[string]any) { c["aud"] = "another" }), false,
+	},
+	{
+		"oidcc-client-test-missing-iat", "An ID token without iat is refused.",
+		claim(func(c map[string]any) { delete(c, "iat") }), false,
+	},
+	{
+		"oidcc-client-test-kid-absent-single-jwks",
+		"An ID token without kid is verified by the one key of the set.", withoutKeyID, true,
+	},
+	{"oidcc-client-test-kid-absent-multiple-jwks", "So it is where the set has several keys: the suite takes either, " +
+		"and here each is tried.", func(p *sitetest.OpenIDProvider) sitetest.Lies {
 		l := withoutKeyID(p)
-		l.MoreKeys = []any{sitetest.JWK(p.T, sitetest.Keys().StrangerRSA, sitetest.JSON{"kid": "other", "use": "sig", "alg": "RS256"})}
+		l.MoreKeys = []any{
+			sitetest.JWK(p.T, sitetest.Keys().StrangerRSA, sitetest.JSON{"kid": "other", "use": "sig", "alg": "RS256"}),
+		}
 		return l
 	}, true},
 	{"oidcc-client-test-idtoken-sig-rs256", "An ID token signed by RS256 is verified.", noLies, true},
-	{"oidcc-client-test-idtoken-sig-none", "An unsigned ID token is refused.", func(p *sitetest.OpenIDProvider) sitetest.Lies {
-		return sitetest.Lies{Sign: func(claims map[string]any) string {
-			return sitetest.Unsigned(p.T, map[string]any{"alg": "none"}, claims) + "."
-		}}
-	}, false},
-	{"oidcc-client-test-invalid-sig-rs256", "An ID token with a wrong signature is refused.", func(p *sitetest.OpenIDProvider) sitetest.Lies {
-		return sitetest.Lies{Sign: func(claims map[string]any) string {
-			return sitetest.SignExactly(p.T, "RS256", sitetest.Keys().StrangerRSA, map[string]any{"alg": "RS256", "kid": "1"}, claims)
-		}}
-	}, false},
-	{"oidcc-client-test-userinfo-invalid-sub", "userinfo of another subject is refused.", func(*sitetest.OpenIDProvider) sitetest.Lies {
-		return sitetest.Lies{Claims: func(c map[string]any) { delete(c, "email") }, Userinfo: map[string]any{"sub": "another", "email": "alice@example.com", "email_verified": true}}
-	}, false},
-	{"oidcc-client-test-nonce-invalid", "An ID token with another nonce is refused.", claim(func(c map[string]any) { c["nonce"] = "another" }), false},
-	{"oidcc-client-test-scope-userinfo-claims", "Claims that the ID token lacks come from userinfo.", func(*sitetest.OpenIDProvider) sitetest.Lies {
-		return sitetest.Lies{Claims: func(c map[string]any) { delete(c, "email"); delete(c, "email_verified") }, Userinfo: map[string]any{"sub": "alice", "email": "alice@example.com", "email_verified": true}}
+	{
+		"oidcc-client-test-idtoken-sig-none", "An unsigned ID token is refused.",
+		func(p *sitetest.OpenIDProvider) sitetest.Lies {
+			return sitetest.Lies{Sign: func(claims map[string]any) string {
+				return sitetest.Unsigned(p.T, map[string]any{"alg": "none"}, claims) + "."
+			}}
+		}, false,
+	},
+	{
+		"oidcc-client-test-invalid-sig-rs256", "An ID token with a wrong signature is refused.",
+		func(p *sitetest.OpenIDProvider) sitetest.Lies {
+			return sitetest.Lies{Sign: func(claims map[string]any) string {
+				return sitetest.SignExactly(
+					p.T, "RS256", sitetest.Keys().StrangerRSA, map[string]any{"alg": "RS256", "kid": "1"}, claims,
+				)
+			}}
+		}, false,
+	},
+	{
+		"oidcc-client-test-userinfo-invalid-sub", "userinfo of another subject is refused.",
+		func(*sitetest.OpenIDProvider) sitetest.Lies {
+			return sitetest.Lies{Claims: func(c map[string]any) { delete(c, "email") }, Userinfo: map[string]any{
+				"sub": "another", "email": "alice@example.com", "email_verified": true,
+			}}
+		}, false,
+	},
+	{
+		"oidcc-client-test-nonce-invalid", "An ID token with another nonce is refused.",
+		claim(func(c map[string]any) { c["nonce"] = "another" }), false,
+	},
+	{"oidcc-client-test-scope-userinfo-claims", "Claims that the ID token lacks come " +
+		"from userinfo.", func(*sitetest.OpenIDProvider) sitetest.Lies {
+		return sitetest.Lies{
+			Claims:   func(c map[string]any) { delete(c, "email"); delete(c, "email_verified") },
+			Userinfo: map[string]any{"sub": "alice", "email": "alice@example.com", "email_verified": true},
+		}
 	}, true},
 	{"oidcc-client-test-client-secret-basic", "The client authenticates by client_secret_basic.", noLies, true},
 }
@@ -161,5 +200,7 @@ func TestConformancePage(t *testing.T) {
 		rows = append(rows, [2]string{m.name, m.asserts})
 	}
 	provider, _ := sitetest.ConformancePage(t)
-	sitetest.UpToDate(t, sitetest.ConformanceFile, provider+sitetest.ConformanceTable("RP: basic", "Of `login_with`.", rows))
+	sitetest.UpToDate(
+		t, sitetest.ConformanceFile, provider+sitetest.ConformanceTable("RP: basic", "Of `login_with`.", rows),
+	)
 }

@@ -19,7 +19,9 @@ import (
 // ageSessions makes all log-ins of a site be so long ago.
 func (s *site) ageSessions(by time.Duration) {
 	s.T.Helper()
-	if _, err := s.store().(*filestore.Store).Exec(s.T.Context(), `UPDATE sessions SET created_at = created_at - $1`, by.Milliseconds()); err != nil {
+	if _, err := s.store().(*filestore.Store).Exec(
+		s.T.Context(), `UPDATE sessions SET created_at = created_at - $1`, by.Milliseconds(),
+	); err != nil {
 		s.T.Fatal(err)
 	}
 }
@@ -27,7 +29,9 @@ func (s *site) ageSessions(by time.Duration) {
 // userCommand runs `caddy jwt user` on the store of a site.
 func (s *site) userCommand(stdin string, args ...string) string {
 	s.T.Helper()
-	command := exec.Command(caddytest.Binary(s.T), append([]string{"jwt", "user", "--store", filepath.Join(s.dir, "users.db")}, args...)...)
+	command := exec.Command(
+		caddytest.Binary(s.T), append([]string{"jwt", "user", "--store", filepath.Join(s.dir, "users.db")}, args...)...,
+	)
 	command.Stdin = strings.NewReader(stdin)
 	output, err := command.CombinedOutput()
 	if err != nil {
@@ -108,7 +112,9 @@ func TestThreatConnectAsks(t *testing.T) {
 		{"an ordinary log-in elsewhere on the site", func(victim *sitetest.Visitor) {
 			refusedAtLogin(victim)
 			victim.Get("/auth/login?return_to=/private")
-			if to := victim.Post("/auth/login", url.Values{"email": {"vic@example.com"}, "password": {sitetest.GoodPassword}, "return_to": {"/private"}}).To(t).String(); to != "/private" {
+			if to := victim.Post("/auth/login", url.Values{
+				"email": {"vic@example.com"}, "password": {sitetest.GoodPassword}, "return_to": {"/private"},
+			}).To(t).String(); to != "/private" {
 				t.Errorf("it leads to %s", to)
 			}
 		}},
@@ -128,7 +134,10 @@ func TestThreatConnectAsks(t *testing.T) {
 		}},
 		{"a log-in by JSON", func(victim *sitetest.Visitor) {
 			refusedAtLogin(victim)
-			request, _ := http.NewRequest(http.MethodPost, s.URL+"/auth/login", strings.NewReader(fmt.Sprintf(`{"email":"vic@example.com","password":%q}`, sitetest.GoodPassword)))
+			request, _ := http.NewRequest(
+				http.MethodPost, s.URL+"/auth/login",
+				strings.NewReader(fmt.Sprintf(`{"email":"vic@example.com","password":%q}`, sitetest.GoodPassword)),
+			)
 			request.Header.Set("Content-Type", "application/json")
 			got, err := victim.Client.Do(request)
 			if err != nil || got.StatusCode != 200 {
@@ -140,7 +149,9 @@ func TestThreatConnectAsks(t *testing.T) {
 			refusedAtLogin(victim)
 			logInAs(victim, "vic@example.com", sitetest.GoodPassword).To(t)
 			offer := page(victim)
-			if got := victim.Post("/auth/connect", url.Values{"offer": {offer}, "decision": {"yes"}}, "Sec-Fetch-Site: cross-site"); got.Status != 403 {
+			if got := victim.Post(
+				"/auth/connect", url.Values{"offer": {offer}, "decision": {"yes"}}, "Sec-Fetch-Site: cross-site",
+			); got.Status != 403 {
 				t.Errorf("%s", got.Brief())
 			}
 		}},
@@ -198,7 +209,9 @@ func TestThreatConnectAsks(t *testing.T) {
 	s.userCommand("", "disconnect", "vic@example.com")
 	fresh := s.Visitor()
 	refusedAtLogin(fresh)
-	if got := fresh.Post("/auth/login", url.Values{"email": {"vic@example.com"}, "password": {sitetest.GoodPassword}, "return_to": {"/private/x"}}); got.To(t).String() != "/auth/connect" {
+	if got := fresh.Post("/auth/login", url.Values{
+		"email": {"vic@example.com"}, "password": {sitetest.GoodPassword}, "return_to": {"/private/x"},
+	}); got.To(t).String() != "/auth/connect" {
 		t.Errorf("%s", got.Brief())
 	}
 	if got := fresh.Get("/auth/connect"); strings.Contains(got.Body, `name="currentPassword"`) {
@@ -213,7 +226,9 @@ func TestThreatConnectAsks(t *testing.T) {
 func TestThreatConnectIsThrottled(t *testing.T) {
 	p := sitetest.NewOpenIDProvider(t)
 	s := newLoginSite(t)
-	sitetest.RunSites(t, s.LogFile, strings.Replace(s.caddyfile(p.Option("fake", "")), "throttle off", "throttle 3 15m", 1))
+	sitetest.RunSites(
+		t, s.LogFile, strings.Replace(s.caddyfile(p.Option("fake", "")), "throttle off", "throttle 3 15m", 1),
+	)
 	chrome := s.Visitor()
 	chrome.SignUp("vic@example.com")
 	s.ageSessions(6 * time.Minute)
@@ -222,7 +237,9 @@ func TestThreatConnectIsThrottled(t *testing.T) {
 	offer := offered.FindStringSubmatch(chrome.Get("/auth/connect").Body)[1]
 	last := 0
 	for range 10 {
-		last = chrome.Post("/auth/connect", url.Values{"offer": {offer}, "decision": {"yes"}, "currentPassword": {"wrong password"}}).Status
+		last = chrome.Post("/auth/connect", url.Values{
+			"offer": {offer}, "decision": {"yes"}, "currentPassword": {"wrong password"},
+		}).Status
 	}
 	if last != 429 || s.connected("vic@example.com") != 0 {
 		t.Errorf("the tenth guess: %d", last)
@@ -266,7 +283,9 @@ func TestThreatRecoveryDisconnects(t *testing.T) {
 			other := link(s.userCommand("", "reset-link", "--keep-identities", "--base", s.URL, email))
 			output := s.userCommand("", "reset-link", "--base", s.URL, email)
 			form := link(output)
-			request, _ := http.NewRequest(http.MethodPost, s.URL+"/auth/reset", strings.NewReader(fmt.Sprintf(`{"token":%q,"newPassword":"the password of the owner"}`, form.Get("token"))))
+			request, _ := http.NewRequest(http.MethodPost, s.URL+"/auth/reset", strings.NewReader(fmt.Sprintf(
+				`{"token":%q,"newPassword":"the password of the owner"}`, form.Get("token"),
+			)))
 			request.Header.Set("Content-Type", "application/json")
 			got, err := http.DefaultClient.Do(request)
 			if err != nil || got.StatusCode != 204 {
@@ -278,7 +297,10 @@ func TestThreatRecoveryDisconnects(t *testing.T) {
 			}
 			return output
 		}, "1 will be disconnected", false, nil},
-		{"passwd", func(email string) string { return s.userCommand("the password of the owner", "passwd", email) }, "disconnected from 1: fake (mallory@evil.example)", false, nil},
+		{
+			"passwd", func(email string) string { return s.userCommand("the password of the owner", "passwd", email) },
+			"disconnected from 1: fake (mallory@evil.example)", false, nil,
+		},
 		{"reset-link --keep-identities", func(email string) string {
 			output := s.userCommand("", "reset-link", "--keep-identities", "--base", s.URL, email)
 			s.Visitor().Post("/auth/reset", link(output))
@@ -307,9 +329,12 @@ func TestThreatRecoveryDisconnects(t *testing.T) {
 			}
 			mallory.Post("/auth/connect", url.Values{"offer": {offer}, "decision": {"yes"}})
 			mallory.Get(under)
-			for name, b := range map[string]*sitetest.Visitor{"the session": mallory, "the session by the identity": back} {
+			for name, b := range map[string]*sitetest.Visitor{
+				"the session": mallory, "the session by the identity": back,
+			} {
 				got := b.Get("/auth/whoami")
-				for deadline := time.Now().Add(5 * time.Second); got.Status != 401 && time.Now().Before(deadline); { // of another process, within a second
+				// of another process, within a second
+				for deadline := time.Now().Add(5 * time.Second); got.Status != 401 && time.Now().Before(deadline); {
 					time.Sleep(20 * time.Millisecond)
 					got = b.Get("/auth/whoami")
 				}
@@ -331,7 +356,9 @@ func TestThreatRecoveryDisconnects(t *testing.T) {
 				t.Errorf("control: the owner: %s", got.Brief())
 			}
 			s.userCommand("", "disconnect", email)
-			if records, _ := s.store().Users(t.Context(), "mallory@evil.example\x00", 1); len(records) > 0 && !recovery.keeps { // an account of mallory's own by now
+			// an account of mallory's own by now
+			if records, _ := s.store().Users(t.Context(), "mallory@evil.example\x00", 1); len(records) > 0 &&
+				!recovery.keeps {
 				s.userCommand("", "delete", "--yes", "mallory@evil.example")
 			}
 		})
@@ -341,7 +368,11 @@ func TestThreatRecoveryDisconnects(t *testing.T) {
 	owner.SignUp("owner@corp.example")
 	p.Lie(sitetest.Lies{Subject: "owner", Email: "owner@home.example"})
 	decideOffer(owner, connectOut(owner, "fake"), "yes", "").To(t)
-	if got := owner.Post("/auth/password", url.Values{"currentPassword": {sitetest.GoodPassword}, "newPassword": {"another good password"}}); got.Status != 200 || !strings.Contains(got.Body, "can still log in through fake (owner@home.example)") || s.connected("owner@corp.example") != 1 {
+	if got := owner.Post("/auth/password", url.Values{
+		"currentPassword": {sitetest.GoodPassword}, "newPassword": {"another good password"},
+	}); got.Status != 200 ||
+		!strings.Contains(got.Body, "can still log in through fake (owner@home.example)") ||
+		s.connected("owner@corp.example") != 1 {
 		t.Errorf("a new password: %s", got.Body)
 	}
 }
@@ -357,7 +388,8 @@ func TestDisconnect(t *testing.T) {
 		t.Helper()
 		p.Lie(sitetest.Lies{Subject: "owner", Email: "owner@home.example"})
 		decideOffer(owner, connectOut(owner, "fake"), "yes", "").To(t)
-		found := regexp.MustCompile(`href="(/auth/identities/[0-9a-f]{64})"`).FindStringSubmatch(owner.Get("/auth/account").Body)
+		found := regexp.MustCompile(`href="(/auth/identities/[0-9a-f]{64})"`).
+			FindStringSubmatch(owner.Get("/auth/account").Body)
 		if found == nil {
 			t.Fatal("no link to disconnect")
 		}
@@ -373,7 +405,9 @@ func TestDisconnect(t *testing.T) {
 	if got := owner.Post(path, yes, "Sec-Fetch-Site: cross-site"); got.Status != 403 {
 		t.Errorf("a page of another site: %s", got.Brief())
 	}
-	if got := owner.Get(path); got.Status != 200 || !strings.Contains(got.Body, "Disconnect fake (owner@home.example) from your account owner@corp.example?") || strings.Contains(got.Body, `name="currentPassword"`) {
+	if got := owner.Get(path); got.Status != 200 ||
+		!strings.Contains(got.Body, "Disconnect fake (owner@home.example) from your account owner@corp.example?") ||
+		strings.Contains(got.Body, `name="currentPassword"`) {
 		t.Errorf("the question: %s", got.Body)
 	}
 	owner.Post(path, url.Values{"decision": {"no"}}).To(t)
@@ -392,7 +426,9 @@ func TestDisconnect(t *testing.T) {
 		t.Errorf("no password is asked for: %s", got.Body)
 	}
 	for password, status := range map[string]int{"": 403, "wrong password": 401, sitetest.GoodPassword: 303} {
-		if got := owner.Post(path, url.Values{"decision": {"yes"}, "currentPassword": {password}}); got.Status != status {
+		if got := owner.Post(path, url.Values{
+			"decision": {"yes"}, "currentPassword": {password},
+		}); got.Status != status {
 			t.Errorf("password %q: %s", password, got.Brief())
 		}
 		if password == sitetest.GoodPassword {
@@ -427,7 +463,10 @@ func TestDisconnect(t *testing.T) {
 	for _, c := range []struct {
 		body   string
 		status int
-	}{{"", 403}, {`{"currentPassword":"wrong password"}`, 401}, {`{"currentPassword":1,"x":2}`, 422}, {fmt.Sprintf(`{"currentPassword":%q}`, sitetest.GoodPassword), 204}, {"", 404}} {
+	}{
+		{"", 403}, {`{"currentPassword":"wrong password"}`, 401}, {`{"currentPassword":1,"x":2}`, 422},
+		{fmt.Sprintf(`{"currentPassword":%q}`, sitetest.GoodPassword), 204}, {"", 404},
+	} {
 		if got := send(owner, http.MethodDelete, path, c.body); got.Status != c.status {
 			t.Errorf("%s: %d", c.body, got.Status)
 		}
@@ -444,7 +483,9 @@ func TestDisconnect(t *testing.T) {
 	if got := alone.Post(path, yes); got.Status != 409 || s.connected("alone@home.example") != 1 {
 		t.Errorf("the only way in: %s", got.Brief())
 	}
-	if got := s.userCommand("", "disconnect", "alone@home.example"); !strings.Contains(got, "nobody can log in to the account now") {
+	if got := s.userCommand("", "disconnect", "alone@home.example"); !strings.Contains(
+		got, "nobody can log in to the account now",
+	) {
 		t.Errorf("the command says %s", got)
 	}
 }

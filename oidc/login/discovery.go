@@ -69,7 +69,8 @@ type metadata struct {
 
 // signingAlgorithms are the asymmetric algorithms: no HMAC, and never none.
 var signingAlgorithms = []string{
-	gooidc.RS256, gooidc.RS384, gooidc.RS512, gooidc.ES256, gooidc.ES384, gooidc.ES512, gooidc.PS256, gooidc.PS384, gooidc.PS512, gooidc.EdDSA,
+	gooidc.RS256, gooidc.RS384, gooidc.RS512, gooidc.ES256, gooidc.ES384,
+	gooidc.ES512, gooidc.PS256, gooidc.PS384, gooidc.PS512, gooidc.EdDSA,
 }
 
 // verifier returns a verifier of a client's ID tokens and logout tokens.
@@ -112,7 +113,8 @@ func (d *discovered) get(ctx context.Context, log *zap.Logger) (*metadata, error
 
 func (d *discovered) note(log *zap.Logger, now time.Time, err error) {
 	d.outage.Note(log.With(zap.String("issuer", d.issuer)), now, err,
-		"provider discovery fails; nobody can log in through it until it works; will retry at the next log-in", "provider discovery works again")
+		"provider discovery fails; nobody can log in through it until it works; will retry at the next log-in",
+		"provider discovery works again")
 }
 
 // last returns the result of the last successful discovery.
@@ -120,7 +122,10 @@ func (d *discovered) last(now time.Time) (*metadata, error) {
 	if d.known != nil {
 		return d.known, nil
 	}
-	return nil, &refusal.Error{Reason: refusal.ProviderUnavailable, Detail: d.issuer + ": " + d.complain, RetryAfter: max(d.next.Sub(now), firstPause)}
+	return nil, &refusal.Error{
+		Reason: refusal.ProviderUnavailable, Detail: d.issuer + ": " + d.complain,
+		RetryAfter: max(d.next.Sub(now), firstPause),
+	}
 }
 
 func (d *discovered) look(ctx context.Context) (*metadata, error) {
@@ -139,11 +144,19 @@ func (d *discovered) look(ctx context.Context) (*metadata, error) {
 	if err != nil {
 		return nil, err
 	}
-	for name, at := range map[string]string{"authorization_endpoint": endpoint.AuthURL, "token_endpoint": endpoint.TokenURL, "jwks_uri": m.KeysURL, "userinfo_endpoint": provider.UserInfoEndpoint()} {
-		if u, err := url.Parse(at); (at != "" || name != "userinfo_endpoint") && (err != nil || u.Host == "" || !protocol.SecureURL(u) || own.Scheme == "https" && u.Scheme != "https" || thismachine.Is(u.Hostname()) && !isHere()) {
+	for name, at := range map[string]string{
+		"authorization_endpoint": endpoint.AuthURL, "token_endpoint": endpoint.TokenURL,
+		"jwks_uri": m.KeysURL, "userinfo_endpoint": provider.UserInfoEndpoint(),
+	} {
+		if u, err := url.Parse(at); (at != "" || name != "userinfo_endpoint") &&
+			(err != nil || u.Host == "" || !protocol.SecureURL(u) || own.Scheme == "https" && u.Scheme != "https" ||
+				thismachine.Is(u.Hostname()) && !isHere()) {
 			// Otherwise a remote provider could make this site send requests to its own
 			// machine.
-			return nil, fmt.Errorf("its %s is %.100q; it must be an https URL, or http on this machine if the issuer is also http", name, at)
+			return nil, fmt.Errorf(
+				"its %s is %.100q; it must be an https URL, or http on this machine if the issuer is also http",
+				name, at,
+			)
 		}
 	}
 	for _, algorithm := range m.Algorithms {
@@ -155,7 +168,9 @@ func (d *discovered) look(ctx context.Context) (*metadata, error) {
 		m.algorithms = []string{gooidc.RS256} // every provider supports it (OpenID Connect Core §15.1)
 	}
 	if d.keys == nil || d.keysURL != m.KeysURL { // otherwise the known keys are kept
-		d.keys, d.keysURL = gooidc.NewRemoteKeySet(gooidc.ClientContext(ctx, clientFor(&keysTransport{transport: boundedTransport{d}})), m.KeysURL), m.KeysURL
+		d.keys, d.keysURL = gooidc.NewRemoteKeySet(
+			gooidc.ClientContext(ctx, clientFor(&keysTransport{transport: boundedTransport{d}})), m.KeysURL,
+		), m.KeysURL
 	}
 	m.keys = d.keys
 	return m, nil
@@ -251,10 +266,14 @@ func (t *keysTransport) RoundTrip(request *http.Request) (*http.Response, error)
 // clientFor returns a client that only follows redirects within the same host, because
 // requests may contain a secret.
 func clientFor(transport http.RoundTripper) *http.Client {
-	return &http.Client{Timeout: providerTimeout, Transport: transport, CheckRedirect: func(request *http.Request, via []*http.Request) error {
-		if first := via[0].URL; request.URL.Host != first.Host || request.URL.Scheme != first.Scheme || len(via) > 3 {
-			return errors.New("redirected to another host, or too many times")
-		}
-		return nil
-	}}
+	return &http.Client{
+		Timeout: providerTimeout, Transport: transport,
+		CheckRedirect: func(request *http.Request, via []*http.Request) error {
+			if first := via[0].URL; request.URL.Host != first.Host || request.URL.Scheme != first.Scheme ||
+				len(via) > 3 {
+				return errors.New("redirected to another host, or too many times")
+			}
+			return nil
+		},
+	}
 }

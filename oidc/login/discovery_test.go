@@ -18,7 +18,10 @@ func TestLoginWithEndpointsOnThisMachine(t *testing.T) {
 	var hostile *httptest.Server
 	hostile = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(map[string]any{"issuer": hostile.URL, "authorization_endpoint": hostile.URL + "/a", "token_endpoint": inside.URL + "/stop", "jwks_uri": hostile.URL + "/k"})
+		_ = json.NewEncoder(w).Encode(map[string]any{
+			"issuer": hostile.URL, "authorization_endpoint": hostile.URL + "/a",
+			"token_endpoint": inside.URL + "/stop", "jwks_uri": hostile.URL + "/k",
+		})
 	}))
 	defer hostile.Close()
 	d := &discovered{issuer: hostile.URL}

@@ -92,18 +92,25 @@ func (*Login) CaddyModule() caddy.ModuleInfo {
 // Provision resolves placeholders and checks the config.
 func (l *Login) Provision(ctx caddy.Context) error {
 	l.log = ctx.Logger()
-	options := map[string]*string{"label": &l.Label, "issuer": &l.Issuer, "client_id": &l.ClientID, "client_secret": &l.ClientSecret, "redirect_uri": &l.RedirectURI}
+	options := map[string]*string{
+		"label": &l.Label, "issuer": &l.Issuer, "client_id": &l.ClientID,
+		"client_secret": &l.ClientSecret, "redirect_uri": &l.RedirectURI,
+	}
 	for _, name := range slices.Sorted(maps.Keys(options)) {
 		value := *options[name]
 		var err error
 		if *options[name], err = caddy.NewReplacer().ReplaceOrErr(value, true, true); err != nil {
 			if name == "client_secret" { // the text in braces may be part of the secret
-				err = errors.New("it has a placeholder without a value when the config is loaded; use {env.NAME} or {file./path}")
+				err = errors.New(
+					"it has a placeholder without a value when the config is loaded; use {env.NAME} or {file./path}",
+				)
 			}
 			return fmt.Errorf("%s: %s: %w", l.Name, name, err)
 		}
 		if value != "" && *options[name] == "" {
-			return fmt.Errorf("%s: %s is empty; is the environment variable set, and does the file exist?", l.Name, name)
+			return fmt.Errorf(
+				"%s: %s is empty; is the environment variable set, and does the file exist?", l.Name, name,
+			)
 		}
 	}
 	if l.Label == "" {
@@ -119,9 +126,13 @@ func (l *Login) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("%s: %w", l.Name, err)
 	}
 	if withoutDiscovery(l.Issuer) {
-		l.log.Warn("login_with " + l.Name + ": " + l.Issuer + " has no OpenID discovery document, so nobody can log in through it; set the issuer of an OpenID Provider, whose document is at <issuer>/.well-known/openid-configuration")
+		l.log.Warn("login_with " + l.Name + ": " + l.Issuer +
+			" has no OpenID discovery document, so nobody can log in through it; " +
+			"set the issuer of an OpenID Provider, whose document is at <issuer>/.well-known/openid-configuration")
 	}
-	shared, _, err := discoveries.LoadOrNew(l.Issuer, func() (caddy.Destructor, error) { return newDiscovered(l.Issuer), nil })
+	shared, _, err := discoveries.LoadOrNew(l.Issuer, func() (caddy.Destructor, error) {
+		return newDiscovered(l.Issuer), nil
+	})
 	if err != nil {
 		return err
 	}
@@ -133,12 +144,17 @@ func (l *Login) Provision(ctx caddy.Context) error {
 // OAuth 2.0.
 func withoutDiscovery(issuer string) bool {
 	u, err := url.Parse(issuer)
-	return err == nil && slices.Contains([]string{"github.com", "www.github.com", "api.github.com", "x.com", "api.x.com", "twitter.com", "api.twitter.com", "www.reddit.com", "bitbucket.org", "oauth.vk.com"}, u.Hostname())
+	return err == nil && slices.Contains([]string{
+		"github.com", "www.github.com", "api.github.com", "x.com", "api.x.com",
+		"twitter.com", "api.twitter.com", "www.reddit.com", "bitbucket.org", "oauth.vk.com",
+	}, u.Hostname())
 }
 
 func (l *Login) check() error {
-	if u, err := url.Parse(l.Issuer); l.Issuer == "" || err != nil || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil || !protocol.SecureURL(u) {
-		return fmt.Errorf("issuer %q: it must be the URL of the provider: https, or http on this machine, as in https://accounts.google.com", l.Issuer)
+	if u, err := url.Parse(l.Issuer); l.Issuer == "" || err != nil || u.Host == "" || u.RawQuery != "" ||
+		u.Fragment != "" || u.User != nil || !protocol.SecureURL(u) {
+		return fmt.Errorf("issuer %q: it must be the URL of the provider: https, or http on this machine, "+
+			"as in https://accounts.google.com", l.Issuer)
 	}
 	if strings.ContainsAny(strings.TrimRight(l.ClientSecret, "\r\n"), "\r\n") {
 		return errors.New("client_secret has several lines; write it on one line, as the provider shows it")
@@ -153,11 +169,19 @@ func (l *Login) check() error {
 	}
 	for claim, property := range l.MapClaim {
 		if claim == "" || property == "" {
-			return errors.New("map_claim has an empty name; set a claim and a property, as in: map_claim given_name name")
+			return errors.New(
+				"map_claim has an empty name; set a claim and a property, as in: map_claim given_name name",
+			)
 		}
 	}
-	if u, err := url.Parse(l.RedirectURI); l.RedirectURI != "" && (err != nil || u.Host == "" || u.Fragment != "" || !protocol.SecureURL(u) || !strings.HasSuffix(u.Path, "/callback/"+l.Name)) {
-		return fmt.Errorf("redirect_uri %q: it must be an https URL that ends in /callback/%s, as in https://example.com/auth/callback/%s", l.RedirectURI, l.Name, l.Name)
+	if u, err := url.Parse(l.RedirectURI); l.RedirectURI != "" &&
+		(err != nil || u.Host == "" || u.Fragment != "" || !protocol.SecureURL(u) ||
+			!strings.HasSuffix(u.Path, "/callback/"+l.Name)) {
+		return fmt.Errorf(
+			"redirect_uri %q: it must be an https URL that ends in /callback/%s, "+
+				"as in https://example.com/auth/callback/%s",
+			l.RedirectURI, l.Name, l.Name,
+		)
 	}
 	return nil
 }
@@ -210,10 +234,14 @@ func (l *Login) config(known *metadata, redirectURL string) *oauth2.Config {
 	endpoint := known.provider.Endpoint()
 	// Do not detect the style by trying: a code can only be used once.
 	endpoint.AuthStyle = oauth2.AuthStyleInHeader
-	if l.ClientSecret == "" || len(known.AuthMethods) > 0 && !slices.Contains(known.AuthMethods, "client_secret_basic") {
+	if l.ClientSecret == "" ||
+		len(known.AuthMethods) > 0 && !slices.Contains(known.AuthMethods, "client_secret_basic") {
 		endpoint.AuthStyle = oauth2.AuthStyleInParams
 	}
-	return &oauth2.Config{ClientID: l.ClientID, ClientSecret: l.ClientSecret, Endpoint: endpoint, RedirectURL: redirectURL, Scopes: l.Scopes}
+	return &oauth2.Config{
+		ClientID: l.ClientID, ClientSecret: l.ClientSecret,
+		Endpoint: endpoint, RedirectURL: redirectURL, Scopes: l.Scopes,
+	}
 }
 
 // Finish implements caddyjwt.ExternalLogin.
@@ -252,7 +280,10 @@ func (l *Login) noteOutage(err error) {
 	case err == nil:
 		l.provider.logins.Note(log, time.Now(), nil, "", works)
 	case errors.Is(err, errUnknownClient):
-		l.provider.logins.Note(log, time.Now(), err, "provider rejects this site's credentials; are client_id and client_secret right?", works)
+		l.provider.logins.Note(
+			log, time.Now(), err,
+			"provider rejects this site's credentials; are client_id and client_secret right?", works,
+		)
 	case errors.As(err, &failure) && failure.Reason == refusal.ProviderUnavailable:
 		l.provider.logins.Note(log, time.Now(), errors.New(failure.Detail), "log-ins at the provider fail", works)
 	}
@@ -285,7 +316,9 @@ func (l *Login) exchange(
 func (l *Login) answeredError(code string) error {
 	switch code {
 	case "server_error", "temporarily_unavailable":
-		return &refusal.Error{Reason: refusal.ProviderUnavailable, Detail: "it answered " + code, RetryAfter: firstPause}
+		return &refusal.Error{
+			Reason: refusal.ProviderUnavailable, Detail: "it answered " + code, RetryAfter: firstPause,
+		}
 	case "access_denied", "login_required", "consent_required", "interaction_required", "account_selection_required":
 		return &refusal.Error{Reason: refusal.LoginDenied, Detail: "it answered " + code}
 	}
@@ -308,7 +341,9 @@ func (l *Login) exchangeError(err error) error {
 }
 
 func unavailable(err error) error {
-	return &refusal.Error{Reason: refusal.ProviderUnavailable, Detail: fmt.Sprintf("%.300s", err), RetryAfter: firstPause}
+	return &refusal.Error{
+		Reason: refusal.ProviderUnavailable, Detail: fmt.Sprintf("%.300s", err), RetryAfter: firstPause,
+	}
 }
 
 // verifyIDToken verifies the ID token (OpenID Connect Core §3.1.3.7) and that it belongs to
@@ -379,11 +414,14 @@ func (l *Login) addUserinfo(ctx context.Context, known *metadata, tokens *oauth2
 		name, _, _ := strings.Cut(path, ".")
 		return claims[path] != nil || claims[name] != nil
 	}
-	if known.provider.UserInfoEndpoint() == "" || !slices.ContainsFunc(expected, func(path string) bool { return !isThere(path) }) {
+	if known.provider.UserInfoEndpoint() == "" ||
+		!slices.ContainsFunc(expected, func(path string) bool { return !isThere(path) }) {
 		return nil
 	}
 	contentType := ""
-	info, err := known.provider.UserInfo(gooidc.ClientContext(ctx, l.provider.noting(&contentType)), oauth2.StaticTokenSource(tokens))
+	info, err := known.provider.UserInfo(
+		gooidc.ClientContext(ctx, l.provider.noting(&contentType)), oauth2.StaticTokenSource(tokens),
+	)
 	if err != nil && claims["email"] != nil {
 		return nil // the user is known; properties are optional
 	}
@@ -394,8 +432,10 @@ func (l *Login) addUserinfo(ctx context.Context, known *metadata, tokens *oauth2
 	if err != nil {
 		return errors.New("userinfo is not a JSON object")
 	}
-	if kind, _, _ := strings.Cut(contentType, ";"); strings.EqualFold(strings.TrimSpace(kind), "application/jwt") || more["iss"] != nil || more["aud"] != nil {
-		if more["iss"] != l.Issuer || !isFor(more["aud"], l.ClientID) { // any JWT that the provider's key has signed would do otherwise
+	if kind, _, _ := strings.Cut(contentType, ";"); strings.EqualFold(strings.TrimSpace(kind), "application/jwt") ||
+		more["iss"] != nil || more["aud"] != nil {
+		// any JWT that the provider's key has signed would do otherwise
+		if more["iss"] != l.Issuer || !isFor(more["aud"], l.ClientID) {
 			return errors.New("userinfo is from another issuer, or for another client")
 		}
 	}
@@ -406,7 +446,9 @@ func (l *Login) addUserinfo(ctx context.Context, known *metadata, tokens *oauth2
 		claims["email"], claims["email_verified"] = more["email"], more["email_verified"]
 	}
 	for name, value := range more {
-		if name != "email" && name != "email_verified" && claims[name] == nil && !protocol.Among(protocol.TokenClaims, name) { // which only the ID token says
+		// which only the ID token says
+		if name != "email" && name != "email_verified" && claims[name] == nil &&
+			!protocol.Among(protocol.TokenClaims, name) {
 			claims[name] = value
 		}
 	}
@@ -439,7 +481,8 @@ func (l *Login) identity(claims map[string]any) (*accounts.ExternalIdentity, err
 		}
 	}
 	// Some providers send a string.
-	identity.EmailVerified = identity.Email != "" && (l.TrustEmail || claims["email_verified"] == true || claims["email_verified"] == "true")
+	identity.EmailVerified = identity.Email != "" &&
+		(l.TrustEmail || claims["email_verified"] == true || claims["email_verified"] == "true")
 	return identity, nil
 }
 
@@ -473,7 +516,10 @@ func (l *Login) VerifyLogout(ctx context.Context, raw string) (*accounts.Externa
 	case token.IssuedAt.Before(now.Add(-maxLogoutAge)) || token.Expiry.After(token.IssuedAt.Add(maxLogoutAge)):
 		return nil, fmt.Errorf("iat and exp are more than %s apart, or iat is older than that", maxLogoutAge)
 	}
-	return &accounts.ExternalLogout{Issuer: l.Issuer, Subject: token.Subject, SessionID: token.SessionID, ID: token.TokenID, ExpiresAt: token.Expiry}, nil
+	return &accounts.ExternalLogout{
+		Issuer: l.Issuer, Subject: token.Subject, SessionID: token.SessionID,
+		ID: token.TokenID, ExpiresAt: token.Expiry,
+	}, nil
 }
 
 const (
@@ -535,13 +581,21 @@ func (l *Login) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 func (l *Login) options() []config.Option {
 	return []config.Option{
 		{Name: "label", Read: config.Word("the text of its button, as in: label Google", &l.Label)},
-		{Name: "issuer", Read: config.Word("the URL of the provider, as in: issuer https://accounts.google.com", &l.Issuer)},
+		{
+			Name: "issuer",
+			Read: config.Word("the URL of the provider, as in: issuer https://accounts.google.com", &l.Issuer),
+		},
 		{Name: "client_id", Read: config.Word("the ID that the provider gave this site", &l.ClientID)},
-		{Name: "client_secret", Read: config.Word("the secret of this site at the provider, as in: client_secret {env.CLIENT_SECRET}", &l.ClientSecret)},
+		{Name: "client_secret", Read: config.Word(
+			"the secret of this site at the provider, as in: client_secret {env.CLIENT_SECRET}", &l.ClientSecret,
+		)},
 		{Name: "scopes", Read: config.Words("scopes, as in: scopes openid email profile", &l.Scopes)},
 		{Name: "map_claim", Read: l.readMapClaim, Repeatable: true},
 		{Name: "trust_email", Read: config.Flag(&l.TrustEmail)},
-		{Name: "redirect_uri", Read: config.Word("a URL, as in: redirect_uri https://example.com/auth/callback/"+l.Name, &l.RedirectURI)},
+		{
+			Name: "redirect_uri",
+			Read: config.Word("a URL, as in: redirect_uri https://example.com/auth/callback/"+l.Name, &l.RedirectURI),
+		},
 	}
 }
 

@@ -40,7 +40,9 @@ func (s *site) store() store.UserStore {
 // the ports of a host apart in cookies.
 func newLoginSite(t testing.TB) *site {
 	t.Helper()
-	return &site{Site: &sitetest.Site{T: t, URL: "http://127.0.0.1:" + sitetest.FreePort(t), LogFile: filepath.Join(t.TempDir(), "log.json")}, dir: t.TempDir()}
+	return &site{Site: &sitetest.Site{
+		T: t, URL: "http://127.0.0.1:" + sitetest.FreePort(t), LogFile: filepath.Join(t.TempDir(), "log.json"),
+	}, dir: t.TempDir()}
 }
 
 // caddyfile is the site, with options of its accounts.
@@ -97,14 +99,18 @@ func decideOffer(b *sitetest.Visitor, got sitetest.Reply, decision, password str
 	if page.Status != 200 || found == nil {
 		b.T.Fatal(page.Brief())
 	}
-	return b.Post("/auth/connect", url.Values{"offer": {found[1]}, "decision": {decision}, "currentPassword": {password}})
+	return b.Post("/auth/connect", url.Values{
+		"offer": {found[1]}, "decision": {decision}, "currentPassword": {password},
+	})
 }
 
 // The site's users come from this repository's own provider, in the same Caddy,
 // which is not up when the site is set up; and the provider ends their sessions.
 func TestLoginWithOwnProvider(t *testing.T) {
 	app := newLoginSite(t)
-	id := &site{Site: &sitetest.Site{T: t, URL: "http://" + sitetest.FreeLocalhost(t), LogFile: app.LogFile}, dir: t.TempDir()}
+	id := &site{
+		Site: &sitetest.Site{T: t, URL: "http://" + sitetest.FreeLocalhost(t), LogFile: app.LogFile}, dir: t.TempDir(),
+	}
 	sitetest.RunSites(t, app.LogFile, app.caddyfile(`login_with home {
 		label "Home"
 		issuer `+id.URL+`
@@ -131,7 +137,9 @@ func TestLoginWithOwnProvider(t *testing.T) {
 }`, id.URL, id.URL, filepath.Join(id.dir, "users.db"), app.URL))
 	there := id.Visitor()
 	here := there.At(app.Site) // the same one, at the other site
-	there.Do(http.MethodPost, "/auth/signup", url.Values{"email": {"alice@example.com"}, "password": {sitetest.GoodPassword}, "name": {"Alice A."}}).To(t)
+	there.Do(http.MethodPost, "/auth/signup", url.Values{
+		"email": {"alice@example.com"}, "password": {sitetest.GoodPassword}, "name": {"Alice A."},
+	}).To(t)
 	logIn := func() sitetest.Reply {
 		t.Helper()
 		return here.Get(there.GoOn(here.Get("/auth/login/home?return_to=/private/x?y=1").To(t).String()).String())
@@ -142,7 +150,9 @@ func TestLoginWithOwnProvider(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := users.UpdateUser(t.Context(), alice.ID, time.Now(), func(u *store.User) error { u.Profile["email_verified"] = true; return nil }); err != nil {
+	if _, err := users.UpdateUser(
+		t.Context(), alice.ID, time.Now(), func(u *store.User) error { u.Profile["email_verified"] = true; return nil },
+	); err != nil {
 		t.Fatal(err)
 	}
 
@@ -154,7 +164,9 @@ func TestLoginWithOwnProvider(t *testing.T) {
 	if got := here.Get("/private/x"); got.Status != 200 || got.Body != "user="+userID+" email=alice@example.com" {
 		t.Errorf("behind jwt: %d %s", got.Status, got.Body)
 	}
-	if who := here.Do(http.MethodGet, "/auth/whoami", nil, "Accept: application/json").JSON(t); who["name"] != "Alice A." || who["email"] != "alice@example.com" || who["id"] == alice.ID {
+	if who := here.Do(
+		http.MethodGet, "/auth/whoami", nil, "Accept: application/json",
+	).JSON(t); who["name"] != "Alice A." || who["email"] != "alice@example.com" || who["id"] == alice.ID {
 		t.Errorf("the user is %v", who)
 	}
 
@@ -179,7 +191,9 @@ func TestLoginWithOwnProvider(t *testing.T) {
 	if got := there.Post("/auth/logout", url.Values{}); got.Status != 303 {
 		t.Fatalf("log-out: %d %s", got.Status, got.Body)
 	}
-	sitetest.Eventually(t, "the session here ends with the one there", func() bool { return here.Get("/auth/whoami").Status == 401 })
+	sitetest.Eventually(t, "the session here ends with the one there", func() bool {
+		return here.Get("/auth/whoami").Status == 401
+	})
 	if got := here.Get("/private/x"); got.Status != 303 {
 		t.Errorf("after the log-out: %d %s", got.Status, got.Body)
 	}
@@ -219,42 +233,93 @@ func TestLoginWithHostileProvider(t *testing.T) {
 	}{
 		{"wrong nonce", set("nonce", "of another log-in"), 401, refused},
 		{"no nonce", without("nonce"), 401, refused},
-		{"nonce in another case", sitetest.Lies{Claims: func(c map[string]any) { c["Nonce"] = c["nonce"]; delete(c, "nonce") }}, 401, refused},
+		{
+			"nonce in another case",
+			sitetest.Lies{Claims: func(c map[string]any) { c["Nonce"] = c["nonce"]; delete(c, "nonce") }}, 401, refused,
+		},
 		{"wrong aud", set("aud", "another-site"), 401, refused},
 		{"no aud", without("aud"), 401, refused},
 		{"aud with others and no azp", set("aud", []string{"site", "another-site"}), 401, refused},
-		{"azp of another", sitetest.Lies{More: map[string]any{"aud": []string{"site", "another-site"}, "azp": "another-site"}}, 401, refused},
+		{
+			"azp of another",
+			sitetest.Lies{More: map[string]any{"aud": []string{"site", "another-site"}, "azp": "another-site"}},
+			401, refused,
+		},
 		{"wrong iss", set("iss", other.URL), 401, refused},
 		{"iss with a slash", set("iss", p.URL+"/"), 401, refused},
 		{"no iss", without("iss"), 401, refused},
 		{"expired", set("exp", time.Now().Unix()-1), 401, refused},
 		{"no exp", without("exp"), 401, refused},
 		{"no sub", without("sub"), 401, refused},
-		{"sub in another case", sitetest.Lies{Claims: func(c map[string]any) { c["SUB"] = c["sub"]; delete(c, "sub") }}, 401, refused},
+		{
+			"sub in another case",
+			sitetest.Lies{Claims: func(c map[string]any) { c["SUB"] = c["sub"]; delete(c, "sub") }}, 401, refused,
+		},
 		{"at_hash of another access token", set("at_hash", sitetest.HalfHash("another")), 401, refused},
 		{"at_hash empty", set("at_hash", ""), 401, refused},
-		{"alg none", signed(func(c map[string]any) string { return sitetest.Unsigned(t, map[string]any{"alg": "none"}, c) + "." }), 401, refused},
-		{"alg nOnE", signed(func(c map[string]any) string { return sitetest.Unsigned(t, map[string]any{"alg": "nOnE"}, c) + "." }), 401, refused},
-		{"HS256 with the public key", signed(hs256("1", pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}))), 401, refused},
+		{"alg none", signed(func(c map[string]any) string {
+			return sitetest.Unsigned(t, map[string]any{"alg": "none"}, c) + "."
+		}), 401, refused},
+		{"alg nOnE", signed(func(c map[string]any) string {
+			return sitetest.Unsigned(t, map[string]any{"alg": "nOnE"}, c) + "."
+		}), 401, refused},
+		{
+			"HS256 with the public key",
+			signed(hs256("1", pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}))), 401, refused,
+		},
 		{"HS256 with the client secret", signed(hs256("1", []byte("the-secret-of-the-site"))), 401, refused},
 		{"HS256 with a key of the key set", signed(hs256("2", []byte(sitetest.SymmetricKey))), 401, refused},
 		{"unsigned", signed(func(c map[string]any) string {
 			return sitetest.Unsigned(t, map[string]any{"alg": "RS256", "kid": "1"}, c) + "."
 		}), 401, refused},
-		{"another key", signed(func(c map[string]any) string { return p.Sign(c, sitetest.Keys().StrangerRSA) }), 401, refused},
-		{"no ID token", sitetest.Lies{Tokens: func(answer map[string]any) { delete(answer, "id_token") }}, 401, refused},
+		{
+			"another key",
+			signed(func(c map[string]any) string { return p.Sign(c, sitetest.Keys().StrangerRSA) }), 401, refused,
+		},
+		{
+			"no ID token",
+			sitetest.Lies{Tokens: func(answer map[string]any) { delete(answer, "id_token") }}, 401, refused,
+		},
 		{"not a token", signed(func(map[string]any) string { return "x" }), 401, refused},
 		{"more claims than fit", set("full_name", strings.Repeat("x", 64<<10)), 401, refused},
 		{"iat in the future", set("iat", time.Now().Add(time.Hour).Unix()), 401, refused},
-		{"userinfo as a JWT for another client", sitetest.Lies{Claims: func(c map[string]any) { delete(c, "email") }, UserinfoToken: p.Sign(map[string]any{"iss": p.URL, "aud": "another-site", "sub": "alice", "email": "alice@example.com", "email_verified": true}, p.Key)}, 401, refused},
-		{"userinfo as a JWT for nobody", sitetest.Lies{Claims: func(c map[string]any) { delete(c, "email") }, UserinfoToken: p.Sign(map[string]any{"iss": p.URL, "sub": "alice", "email": "alice@example.com", "email_verified": true}, p.Key)}, 401, refused},
-		{"userinfo as a JWT of another issuer", sitetest.Lies{Claims: func(c map[string]any) { delete(c, "email") }, UserinfoToken: p.Sign(map[string]any{"iss": other.URL, "aud": "site", "sub": "alice", "email": "alice@example.com", "email_verified": true}, p.Key)}, 401, refused},
-		{"userinfo of another issuer", sitetest.Lies{Claims: func(c map[string]any) { delete(c, "email") }, Userinfo: map[string]any{"iss": other.URL, "aud": "site", "sub": "alice", "email": "alice@example.com", "email_verified": true}}, 401, refused},
-		{"userinfo of another user", sitetest.Lies{Claims: func(c map[string]any) { delete(c, "email") }, Userinfo: map[string]any{"sub": "mallory", "email": "alice@example.com", "email_verified": true}}, 401, refused},
+		{"userinfo as a JWT for another client", sitetest.Lies{
+			Claims: func(c map[string]any) { delete(c, "email") }, UserinfoToken: p.Sign(map[string]any{
+				"iss": p.URL, "aud": "another-site", "sub": "alice",
+				"email": "alice@example.com", "email_verified": true,
+			}, p.Key),
+		}, 401, refused},
+		{"userinfo as a JWT for nobody", sitetest.Lies{
+			Claims: func(c map[string]any) { delete(c, "email") }, UserinfoToken: p.Sign(
+				map[string]any{"iss": p.URL, "sub": "alice", "email": "alice@example.com", "email_verified": true},
+				p.Key,
+			),
+		}, 401, refused},
+		{"userinfo as a JWT of another issuer", sitetest.Lies{
+			Claims: func(c map[string]any) { delete(c, "email") }, UserinfoToken: p.Sign(map[string]any{
+				"iss": other.URL, "aud": "site", "sub": "alice", "email": "alice@example.com", "email_verified": true,
+			}, p.Key),
+		}, 401, refused},
+		{
+			"userinfo of another issuer",
+			sitetest.Lies{Claims: func(c map[string]any) { delete(c, "email") }, Userinfo: map[string]any{
+				"iss": other.URL, "aud": "site", "sub": "alice", "email": "alice@example.com", "email_verified": true,
+			}}, 401, refused,
+		},
+		{
+			"userinfo of another user",
+			sitetest.Lies{Claims: func(c map[string]any) { delete(c, "email") }, Userinfo: map[string]any{
+				"sub": "mallory", "email": "alice@example.com", "email_verified": true,
+			}}, 401, refused,
+		},
 		{"mix-up: iss of another provider", answered(func(v url.Values) { v.Set("iss", other.URL) }), 401, refused},
 		{"mix-up: iss with a slash", answered(func(v url.Values) { v.Set("iss", p.URL+"/") }), 401, refused},
 		{"mix-up: no iss though the provider sends it", answered(func(v url.Values) { v.Del("iss") }), 401, refused},
-		{"mix-up: an error of another provider", answered(func(v url.Values) { v.Set("iss", other.URL); v.Del("code"); v.Set("error", "access_denied") }), 401, refused},
+		{
+			"mix-up: an error of another provider",
+			answered(func(v url.Values) { v.Set("iss", other.URL); v.Del("code"); v.Set("error", "access_denied") }),
+			401, refused,
+		},
 		{"no code", answered(func(v url.Values) { v.Del("code") }), 401, refused},
 		{"a code of its own", answered(func(v url.Values) { v.Set("code", "x") }), 401, refused},
 		{"two codes", answered(func(v url.Values) { v.Add("code", "x") }), 401, refused},
@@ -264,7 +329,11 @@ func TestLoginWithHostileProvider(t *testing.T) {
 		{"invalid_client", sitetest.Lies{OnToken: func(w http.ResponseWriter) bool {
 			return sitetest.WriteJSON(t, w, 401, map[string]any{"error": "invalid_client"})
 		}}, 401, refused},
-		{"token endpoint down", sitetest.Lies{OnToken: func(w http.ResponseWriter) bool { w.WriteHeader(500); return true }}, 503, "is temporarily unavailable"},
+		{
+			"token endpoint down",
+			sitetest.Lies{OnToken: func(w http.ResponseWriter) bool { w.WriteHeader(500); return true }},
+			503, "is temporarily unavailable",
+		},
 		{"token endpoint leads elsewhere", sitetest.Lies{OnToken: func(w http.ResponseWriter) bool {
 			w.Header().Set("Location", other.URL+"/token")
 			w.WriteHeader(307)
@@ -290,10 +359,13 @@ func TestLoginWithHostileProvider(t *testing.T) {
 		{"callback of another browser", func(victim, attacker *sitetest.Visitor) sitetest.Reply {
 			return victim.Get(attacker.Out("/auth/login/fake"))
 		}, begun},
-		{"code and state of another browser while one is under way", func(victim, attacker *sitetest.Visitor) sitetest.Reply {
-			victim.Out("/auth/login/fake")
-			return victim.Get(attacker.Out("/auth/login/fake"))
-		}, begun},
+		{
+			"code and state of another browser while one is under way",
+			func(victim, attacker *sitetest.Visitor) sitetest.Reply {
+				victim.Out("/auth/login/fake")
+				return victim.Get(attacker.Out("/auth/login/fake"))
+			}, begun,
+		},
 		{"code of another browser with the state of this one", func(victim, attacker *sitetest.Visitor) sitetest.Reply {
 			stolen, _ := url.Parse(attacker.Out("/auth/login/fake"))
 			own, _ := url.Parse(victim.Out("/auth/login/fake"))
@@ -301,17 +373,25 @@ func TestLoginWithHostileProvider(t *testing.T) {
 			query.Set("code", stolen.Query().Get("code")) // PKCE refuses it
 			return victim.Get(own.Path + "?" + query.Encode())
 		}, refused},
-		{"code of another browser, and a provider without PKCE", func(victim, attacker *sitetest.Visitor) sitetest.Reply {
-			stolen, _ := url.Parse(attacker.Out("/auth/login/fake"))
-			own, _ := url.Parse(victim.Out("/auth/login/fake"))
-			p.Rebind(stolen.Query().Get("code"), own.Query().Get("code")) // the nonce is still the other's
-			query := own.Query()
-			query.Set("code", stolen.Query().Get("code"))
-			return victim.Get(own.Path + "?" + query.Encode())
-		}, refused},
-		{"mix-up: the answer comes to the callback of another provider", func(victim, _ *sitetest.Visitor) sitetest.Reply {
-			return victim.Get(strings.Replace(victim.Out("/auth/login/fake"), "/callback/fake", "/callback/other", 1))
-		}, begun},
+		{
+			"code of another browser, and a provider without PKCE",
+			func(victim, attacker *sitetest.Visitor) sitetest.Reply {
+				stolen, _ := url.Parse(attacker.Out("/auth/login/fake"))
+				own, _ := url.Parse(victim.Out("/auth/login/fake"))
+				p.Rebind(stolen.Query().Get("code"), own.Query().Get("code")) // the nonce is still the other's
+				query := own.Query()
+				query.Set("code", stolen.Query().Get("code"))
+				return victim.Get(own.Path + "?" + query.Encode())
+			}, refused,
+		},
+		{
+			"mix-up: the answer comes to the callback of another provider",
+			func(victim, _ *sitetest.Visitor) sitetest.Reply {
+				return victim.Get(strings.Replace(
+					victim.Out("/auth/login/fake"), "/callback/fake", "/callback/other", 1,
+				))
+			}, begun,
+		},
 		{"replayed callback", func(victim, _ *sitetest.Visitor) sitetest.Reply {
 			back := victim.Out("/auth/login/fake")
 			victim.MustBeIn(victim.Get(back))
@@ -341,7 +421,9 @@ func TestLoginWithHostileProvider(t *testing.T) {
 		})
 	}
 	s.T = t
-	if log := s.Log(); strings.Contains(log, "the-secret-of-the-site") || strings.Contains(log, "SECRET-OF-THE-PROVIDER") || strings.Contains(log, p.LastIDToken()) || strings.Contains(log, "alice@example.com") {
+	if log := s.Log(); strings.Contains(log, "the-secret-of-the-site") ||
+		strings.Contains(log, "SECRET-OF-THE-PROVIDER") || strings.Contains(log, p.LastIDToken()) ||
+		strings.Contains(log, "alice@example.com") {
 		t.Error("the log has a secret, a token or an address")
 	}
 	if !strings.Contains(s.Log(), "provider rejects this site's credentials") {
@@ -371,7 +453,9 @@ func TestLoginWithReplacesASession(t *testing.T) {
 	p := sitetest.NewOpenIDProvider(t)
 	s := loginSite(t, p.Option("fake", ""))
 	chrome := s.Visitor()
-	chrome.Do(http.MethodPost, "/auth/signup", url.Values{"email": {"bob@example.com"}, "password": {sitetest.GoodPassword}}).To(t)
+	chrome.Do(http.MethodPost, "/auth/signup", url.Values{
+		"email": {"bob@example.com"}, "password": {sitetest.GoodPassword},
+	}).To(t)
 	at, _ := url.Parse(s.URL)
 	hers := ""
 	for _, cookie := range chrome.Client.Jar.Cookies(at) {
@@ -396,7 +480,8 @@ func TestLoginWithSecretIsInNoError(t *testing.T) {
 	l := &login.Login{Name: "fake", Issuer: "https://id.example.com", ClientID: "site", ClientSecret: "abc{def}ghi"}
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
 	defer cancel()
-	if err := l.Provision(ctx); err == nil || strings.Contains(err.Error(), "def") || !strings.Contains(err.Error(), "client_secret: it has a placeholder without a value") {
+	if err := l.Provision(ctx); err == nil || strings.Contains(err.Error(), "def") ||
+		!strings.Contains(err.Error(), "client_secret: it has a placeholder without a value") {
 		t.Errorf("error %v", err)
 	}
 }
@@ -408,7 +493,10 @@ func TestLoginWithDisconnected(t *testing.T) {
 	s := loginSite(t, p.Option("fake", ""))
 	command := func(args ...string) string {
 		t.Helper()
-		output, err := exec.Command(caddytest.Binary(t), append([]string{"jwt", "user", "--store", filepath.Join(s.dir, "users.db")}, args...)...).CombinedOutput()
+		output, err := exec.Command(
+			caddytest.Binary(t),
+			append([]string{"jwt", "user", "--store", filepath.Join(s.dir, "users.db")}, args...)...,
+		).CombinedOutput()
 		if err != nil {
 			t.Fatalf("%q: %v %s", args, err, output)
 		}
@@ -430,12 +518,17 @@ func TestLoginWithDisconnected(t *testing.T) {
 		t.Fatalf("control: %d %s", got.Status, got.Body)
 	}
 	token, _ := url.Parse(reset)
-	if got := s.Visitor().Post("/auth/reset", url.Values{"token": {token.Query().Get("token")}, "password": {sitetest.GoodPassword}, "newPassword": {sitetest.GoodPassword}}); got.Status >= 400 {
+	if got := s.Visitor().Post("/auth/reset", url.Values{
+		"token": {token.Query().Get("token")}, "password": {sitetest.GoodPassword},
+		"newPassword": {sitetest.GoodPassword},
+	}); got.Status >= 400 {
 		t.Fatalf("a new password: %d %s", got.Status, got.Body)
 	}
 	again := s.Visitor()
 	again.MustBeOut(again.LogInBy("fake"), 409, "An account with this e-mail address already exists")
-	if got := decideOffer(again, again.Post("/auth/login", url.Values{"email": {"alice@example.com"}, "password": {sitetest.GoodPassword}}), "yes", ""); got.Status != 303 {
+	if got := decideOffer(again, again.Post("/auth/login", url.Values{
+		"email": {"alice@example.com"}, "password": {sitetest.GoodPassword},
+	}), "yes", ""); got.Status != 303 {
 		t.Fatalf("%d %s", got.Status, got.Body)
 	}
 	other := s.Visitor()
@@ -467,15 +560,19 @@ func TestLoginWithRequest(t *testing.T) {
 	got := chrome.Get("/auth/login/fake")
 	to := got.To(t)
 	query := to.Query()
-	if !strings.HasPrefix(to.String(), p.URL+"/authorize?") || query.Get("scope") != "openid email groups" || query.Get("redirect_uri") != s.URL+"/auth/callback/fake" || query.Get("code_challenge_method") != "S256" {
+	if !strings.HasPrefix(to.String(), p.URL+"/authorize?") || query.Get("scope") != "openid email groups" ||
+		query.Get("redirect_uri") != s.URL+"/auth/callback/fake" || query.Get("code_challenge_method") != "S256" {
 		t.Errorf("it leads to %s", to)
 	}
 	cookies := got.Header.Values("Set-Cookie")
-	if len(cookies) != 1 || !strings.HasPrefix(cookies[0], "login=") || !strings.Contains(cookies[0], "HttpOnly") || !strings.Contains(cookies[0], "SameSite=Lax") || !strings.Contains(cookies[0], "Path=/;") {
+	if len(cookies) != 1 || !strings.HasPrefix(cookies[0], "login=") || !strings.Contains(cookies[0], "HttpOnly") ||
+		!strings.Contains(cookies[0], "SameSite=Lax") || !strings.Contains(cookies[0], "Path=/;") {
 		t.Errorf("cookies %q", cookies)
 	}
 	behind := chrome.Do(http.MethodGet, "/auth/login/fake", nil, "X-Forwarded-Proto: https")
-	if cookie := behind.Header.Get("Set-Cookie"); !strings.HasPrefix(cookie, "__Host-login=") || !strings.Contains(cookie, "Secure") || !strings.HasPrefix(behind.To(t).Query().Get("redirect_uri"), "https://127.0.0.1:") {
+	if cookie := behind.Header.Get("Set-Cookie"); !strings.HasPrefix(cookie, "__Host-login=") ||
+		!strings.Contains(cookie, "Secure") ||
+		!strings.HasPrefix(behind.To(t).Query().Get("redirect_uri"), "https://127.0.0.1:") {
 		t.Errorf("behind a proxy: %s, %v", cookie, behind.To(t))
 	}
 	other := chrome.Get("/auth/login/fake").To(t).Query()
@@ -484,7 +581,9 @@ func TestLoginWithRequest(t *testing.T) {
 			t.Errorf("%s is the same twice", name)
 		}
 	}
-	if got := chrome.Do(http.MethodGet, "/auth/login/fake?return_to=/private", nil, "Sec-Fetch-Site: cross-site"); got.To(t).String() != "/auth/login?return_to=%2Fprivate" || got.Header.Get("Set-Cookie") != "" {
+	if got := chrome.Do(
+		http.MethodGet, "/auth/login/fake?return_to=/private", nil, "Sec-Fetch-Site: cross-site",
+	); got.To(t).String() != "/auth/login?return_to=%2Fprivate" || got.Header.Get("Set-Cookie") != "" {
 		t.Errorf("a page of another site begins it: %v", got.Header)
 	}
 	for _, path := range []string{"//evil.example", `/\evil.example`, "https://evil.example", "/%09/evil.example"} {
@@ -495,7 +594,9 @@ func TestLoginWithRequest(t *testing.T) {
 		}
 	}
 	// A name that there is none of is no way past jwt.
-	for path, status := range map[string]int{"/auth/login/none": 404, "/auth/callback/none": 404, "/auth/login/fake/x": 200, "/AUTH/LOGIN/fake": 303} {
+	for path, status := range map[string]int{
+		"/auth/login/none": 404, "/auth/callback/none": 404, "/auth/login/fake/x": 200, "/AUTH/LOGIN/fake": 303,
+	} {
 		if got := s.Visitor().Get(path); got.Status != status {
 			t.Errorf("%s: %d %s", path, got.Status, got.Body)
 		}
@@ -523,7 +624,8 @@ func TestLoginWithBelowAPath(t *testing.T) {
 		t.Errorf("it leads to %s", got.Brief())
 	}
 	proxied := loginSite(t, p.Option("fake", "redirect_uri https://site.example/x/auth/callback/fake"))
-	if got := proxied.Visitor().Get("/auth/login/fake").To(t).Query().Get("redirect_uri"); got != "https://site.example/x/auth/callback/fake" {
+	if got := proxied.Visitor().Get("/auth/login/fake").To(t).Query().Get("redirect_uri"); got !=
+		"https://site.example/x/auth/callback/fake" {
 		t.Errorf("redirect_uri %s", got)
 	}
 }
@@ -551,7 +653,9 @@ func TestLoginWithIsThrottled(t *testing.T) {
 // Whose account it is.
 func TestLoginWithAccounts(t *testing.T) {
 	p, other := sitetest.NewOpenIDProvider(t), sitetest.NewOpenIDProvider(t)
-	s := loginSite(t, "default_roles member\n"+p.Option("fake", "map_claim person.name name")+other.Option("other", "trust_email"))
+	s := loginSite(
+		t, "default_roles member\n"+p.Option("fake", "map_claim person.name name")+other.Option("other", "trust_email"),
+	)
 	users := s.store()
 	userOf := func(email string) store.User {
 		t.Helper()
@@ -563,17 +667,24 @@ func TestLoginWithAccounts(t *testing.T) {
 	}
 
 	t.Run("a new user", func(t *testing.T) {
-		p.Lie(sitetest.Lies{Subject: "new", Email: "new@example.com", More: map[string]any{"person": map[string]any{"name": "New"}, "roles": []string{"admin"}}})
+		p.Lie(sitetest.Lies{Subject: "new", Email: "new@example.com", More: map[string]any{
+			"person": map[string]any{"name": "New"}, "roles": []string{"admin"},
+		}})
 		chrome := s.Visitor()
 		id := chrome.MustBeIn(chrome.LogInBy("fake"))
 		user := userOf("new@example.com")
-		if user.ID != id || user.PasswordHash != "" || user.Profile["name"] != "New" || strings.Join(user.Roles, " ") != "member" {
+		if user.ID != id || user.PasswordHash != "" || user.Profile["name"] != "New" ||
+			strings.Join(user.Roles, " ") != "member" {
 			t.Errorf("user %+v", user)
 		}
-		if page := chrome.Get("/auth/account"); strings.Contains(page.Body, "Change your password") || !strings.Contains(page.Body, "Connect other") || !strings.Contains(page.Body, "<dt>fake</dt><dd>new@example.com</dd>") {
+		if page := chrome.Get("/auth/account"); strings.Contains(page.Body, "Change your password") ||
+			!strings.Contains(page.Body, "Connect other") ||
+			!strings.Contains(page.Body, "<dt>fake</dt><dd>new@example.com</dd>") {
 			t.Errorf("account page: %s", page.Body)
 		}
-		if got := s.Visitor().Post("/auth/login", url.Values{"email": {"new@example.com"}, "password": {sitetest.GoodPassword}}); got.Status != 401 {
+		if got := s.Visitor().Post("/auth/login", url.Values{
+			"email": {"new@example.com"}, "password": {sitetest.GoodPassword},
+		}); got.Status != 401 {
 			t.Errorf("a password: %d", got.Status)
 		}
 	})
@@ -582,19 +693,31 @@ func TestLoginWithAccounts(t *testing.T) {
 		s.T = t
 		// What the ID token alone says is not taken from it.
 		p.Lie(sitetest.Lies{Subject: "signed", Claims: func(c map[string]any) { delete(c, "email"); delete(c, "sid") },
-			UserinfoToken: p.Sign(map[string]any{"iss": p.URL, "aud": []string{"site", "others"}, "sub": "signed", "email": "signed@example.com", "email_verified": true, "sid": "of userinfo", "auth_time": 1}, p.Key)})
+			UserinfoToken: p.Sign(map[string]any{
+				"iss": p.URL, "aud": []string{"site", "others"}, "sub": "signed",
+				"email": "signed@example.com", "email_verified": true, "sid": "of userinfo", "auth_time": 1,
+			}, p.Key)})
 		chrome := s.Visitor()
 		chrome.MustBeIn(chrome.LogInBy("fake"))
 		now := time.Now().Unix()
-		token := p.Sign(map[string]any{"iss": p.URL, "aud": "site", "sid": "of userinfo", "iat": now, "exp": now + 60, "jti": store.RandomToken(32), "events": map[string]any{protocol.LogoutEvent: map[string]any{}}}, p.Key)
+		token := p.Sign(map[string]any{
+			"iss": p.URL, "aud": "site", "sid": "of userinfo", "iat": now, "exp": now + 60,
+			"jti": store.RandomToken(32), "events": map[string]any{protocol.LogoutEvent: map[string]any{}},
+		}, p.Key)
 		s.Visitor().Post("/auth/backchannel/fake", url.Values{"logout_token": {token}})
 		if got := chrome.Get("/auth/whoami"); got.Status != 200 {
 			t.Errorf("the session is that of userinfo: %d", got.Status)
 		}
 	})
 	t.Run("claims of userinfo", func(t *testing.T) {
-		p.Lie(sitetest.Lies{Subject: "info", Email: "x", Claims: func(c map[string]any) { delete(c, "email"); delete(c, "email_verified") },
-			Userinfo: map[string]any{"sub": "info", "email": "info@example.com", "email_verified": "true", "person": map[string]any{"name": "Info", "nonce": 1}}})
+		p.Lie(sitetest.Lies{Subject: "info", Email: "x", Claims: func(c map[string]any) {
+			delete(c, "email")
+			delete(c, "email_verified")
+		},
+			Userinfo: map[string]any{
+				"sub": "info", "email": "info@example.com", "email_verified": "true",
+				"person": map[string]any{"name": "Info", "nonce": 1},
+			}})
 		chrome := s.Visitor()
 		chrome.MustBeIn(chrome.LogInBy("fake"))
 		if user := userOf("info@example.com"); user.Profile["name"] != "Info" {
@@ -637,7 +760,8 @@ func TestLoginWithAccounts(t *testing.T) {
 		p.Lie(sitetest.Lies{Subject: "unverified", Email: "unverified@example.com", Unverified: true})
 		chrome := s.Visitor()
 		chrome.MustBeOut(chrome.LogInBy("fake"), 403, "has not verified your e-mail address")
-		other.Lie(sitetest.Lies{Subject: "unverified", Email: "unverified@example.com", Unverified: true}) // trusted by the config
+		// trusted by the config
+		other.Lie(sitetest.Lies{Subject: "unverified", Email: "unverified@example.com", Unverified: true})
 		chrome.MustBeIn(chrome.LogInBy("other"))
 	})
 
@@ -683,7 +807,9 @@ func TestLoginWithAccounts(t *testing.T) {
 		chrome := s.Visitor()
 		chrome.MustBeOut(chrome.LogInBy("fake"), 409, exists)
 		logIn(chrome, "bob@example.com", "wrong password")
-		if got := decideOffer(chrome, logIn(chrome, "bob@example.com", sitetest.GoodPassword), "yes", ""); got.Status != 303 {
+		if got := decideOffer(
+			chrome, logIn(chrome, "bob@example.com", sitetest.GoodPassword), "yes", "",
+		); got.Status != 303 {
 			t.Fatalf("connecting: %s", got.Brief())
 		}
 		later := s.Visitor()
@@ -722,7 +848,8 @@ func TestLoginWithAccounts(t *testing.T) {
 		if id := chrome.MustBeIn(chrome.LogInBy("fake")); id != userOf("dave@example.com").ID {
 			t.Errorf("user %s", id)
 		}
-		if got := connect(erin); got.Status != 409 || !strings.Contains(got.Body, "already connected to another account here") {
+		if got := connect(erin); got.Status != 409 ||
+			!strings.Contains(got.Body, "already connected to another account here") {
 			t.Errorf("to a second account: %d %s", got.Status, got.Body)
 		}
 		// A session that ended meanwhile connects nothing.
@@ -733,7 +860,9 @@ func TestLoginWithAccounts(t *testing.T) {
 		if got := erin.Get(back); got.Status != 400 {
 			t.Errorf("another session: %d %s", got.Status, got.Body)
 		}
-		if records, err := users.Records(t.Context(), "external identity", userOf("carol@example.com").ID, time.Now()); err != nil || len(records) != 0 {
+		if records, err := users.Records(
+			t.Context(), "external identity", userOf("carol@example.com").ID, time.Now(),
+		); err != nil || len(records) != 0 {
 			t.Errorf("connected: %v %v", records, err)
 		}
 	})
@@ -742,7 +871,9 @@ func TestLoginWithAccounts(t *testing.T) {
 		p.Lie(sitetest.Lies{Subject: "frank", Email: "frank@example.com"})
 		chrome := s.Visitor()
 		id := chrome.MustBeIn(chrome.LogInBy("fake"))
-		if _, err := users.UpdateUser(t.Context(), id, time.Now(), func(u *store.User) error { u.Disabled = true; return nil }); err != nil {
+		if _, err := users.UpdateUser(
+			t.Context(), id, time.Now(), func(u *store.User) error { u.Disabled = true; return nil },
+		); err != nil {
 			t.Fatal(err)
 		}
 		chrome = s.Visitor()
@@ -766,7 +897,9 @@ func TestLoginWithSignupClosed(t *testing.T) {
 	chrome := s.Visitor()
 	chrome.MustBeOut(chrome.LogInBy("fake"), 403, "sign-up is closed")
 	now := time.Now()
-	if err := s.store().CreateUser(t.Context(), store.User{ID: "1", Email: "alice@example.com", EmailKey: "alice@example.com", CreatedAt: now, UpdatedAt: now}); err != nil {
+	if err := s.store().CreateUser(t.Context(), store.User{
+		ID: "1", Email: "alice@example.com", EmailKey: "alice@example.com", CreatedAt: now, UpdatedAt: now,
+	}); err != nil {
 		t.Fatal(err)
 	}
 	chrome.MustBeOut(chrome.LogInBy("fake"), 409, "Log in to it with its password")
@@ -792,7 +925,8 @@ func TestLoginWithErrorsOfTheProvider(t *testing.T) {
 		chrome := s.Visitor()
 		got := chrome.Get(chrome.Out("/auth/login/fake?return_to=/private"))
 		chrome.MustBeOut(got, expected.status, expected.text)
-		if strings.Contains(got.Body, "call this number") || strings.Contains(got.Body, "<script>") || !strings.Contains(got.Body, `name="return_to" value="/private"`) {
+		if strings.Contains(got.Body, "call this number") || strings.Contains(got.Body, "<script>") ||
+			!strings.Contains(got.Body, `name="return_to" value="/private"`) {
 			t.Errorf("%s: page %s", code, got.Body)
 		}
 		if (expected.status == 503) != (got.Header.Get("Retry-After") != "") {
@@ -812,7 +946,9 @@ func TestLoginWithOutage(t *testing.T) {
 	}
 	chrome := s.Visitor()
 	got := chrome.Get("/auth/login/fake?return_to=/private")
-	if got.Status != 503 || got.Header.Get("Retry-After") == "" || !strings.Contains(got.Body, "is temporarily unavailable") || !strings.Contains(got.Body, `name="return_to" value="/private"`) {
+	if got.Status != 503 || got.Header.Get("Retry-After") == "" ||
+		!strings.Contains(got.Body, "is temporarily unavailable") ||
+		!strings.Contains(got.Body, `name="return_to" value="/private"`) {
 		t.Errorf("%d %v %s", got.Status, got.Header, got.Body)
 	}
 	chrome.SignUp("alice@example.com")
@@ -824,10 +960,13 @@ func TestLoginWithOutage(t *testing.T) {
 	}
 	p.Lie(sitetest.Lies{Subject: "bob", Email: "bob@example.com"})
 	p.Down.Store(false)
-	sitetest.Eventually(t, "the provider is looked up again", func() bool { return chrome.Get("/auth/login/fake").Status == 303 })
+	sitetest.Eventually(t, "the provider is looked up again", func() bool {
+		return chrome.Get("/auth/login/fake").Status == 303
+	})
 	chrome = s.Visitor()
 	chrome.MustBeIn(chrome.LogInBy("fake"))
-	if log := s.Log(); strings.Count(log, "provider discovery fails") != 1 || !strings.Contains(log, "provider discovery works again") {
+	if log := s.Log(); strings.Count(log, "provider discovery fails") != 1 ||
+		!strings.Contains(log, "provider discovery works again") {
 		t.Error("the log does not tell of the outage once, and of its end")
 	}
 	before, keys := p.LookUps.Load(), p.KeyFetches.Load()
@@ -835,7 +974,10 @@ func TestLoginWithOutage(t *testing.T) {
 	chrome = s.Visitor()
 	chrome.MustBeIn(chrome.LogInBy("fake"))
 	if p.LookUps.Load() != before || p.KeyFetches.Load() != keys {
-		t.Errorf("after a reload: %d look-ups and %d fetches of keys more", p.LookUps.Load()-before, p.KeyFetches.Load()-keys)
+		t.Errorf(
+			"after a reload: %d look-ups and %d fetches of keys more",
+			p.LookUps.Load()-before, p.KeyFetches.Load()-keys,
+		)
 	}
 	p.Down.Store(true) // what is known is used on: the browser goes out, and comes back to a page
 	if got := s.Visitor().Get("/auth/login/fake"); got.Status != 303 {
@@ -849,7 +991,10 @@ func TestLoginWithBackchannelLogout(t *testing.T) {
 	s := loginSite(t, p.Option("fake", "")+other.Option("other", ""))
 	good := func() map[string]any {
 		now := time.Now().Unix()
-		return map[string]any{"iss": p.URL, "aud": "site", "sub": "alice", "sid": "session of alice", "iat": now, "exp": now + 60, "jti": store.RandomToken(32), "events": map[string]any{protocol.LogoutEvent: map[string]any{}}}
+		return map[string]any{
+			"iss": p.URL, "aud": "site", "sub": "alice", "sid": "session of alice", "iat": now, "exp": now + 60,
+			"jti": store.RandomToken(32), "events": map[string]any{protocol.LogoutEvent: map[string]any{}},
+		}
 	}
 	tell := func(token string) sitetest.Reply {
 		return s.Visitor().Post("/auth/backchannel/fake", url.Values{"logout_token": {token}})
@@ -874,7 +1019,9 @@ func TestLoginWithBackchannelLogout(t *testing.T) {
 	}{
 		{"wrong key", func() string { return p.Sign(good(), sitetest.Keys().StrangerRSA) }},
 		{"alg none", func() string { return sitetest.Unsigned(t, map[string]any{"alg": "none"}, good()) + "." }},
-		{"unsigned", func() string { return sitetest.Unsigned(t, map[string]any{"alg": "RS256", "kid": "1"}, good()) + "." }},
+		{"unsigned", func() string {
+			return sitetest.Unsigned(t, map[string]any{"alg": "RS256", "kid": "1"}, good()) + "."
+		}},
 		{"HS256", func() string {
 			return sitetest.Unsigned(t, map[string]any{"alg": "HS256", "kid": "1"}, good()) + ".AAAA"
 		}},
@@ -895,10 +1042,14 @@ func TestLoginWithBackchannelLogout(t *testing.T) {
 		{"iat in the future", set("iat", time.Now().Unix()+3600)},
 		{"no jti", without("jti")},
 		{"typ at+jwt", func() string {
-			return sitetest.SignExactly(t, "RS256", p.Key, map[string]any{"alg": "RS256", "kid": "1", "typ": "at+jwt"}, good())
+			return sitetest.SignExactly(
+				t, "RS256", p.Key, map[string]any{"alg": "RS256", "kid": "1", "typ": "at+jwt"}, good(),
+			)
 		}},
 		{"typ application/at+jwt", func() string {
-			return sitetest.SignExactly(t, "RS256", p.Key, map[string]any{"alg": "RS256", "kid": "1", "typ": "application/AT+JWT"}, good())
+			return sitetest.SignExactly(
+				t, "RS256", p.Key, map[string]any{"alg": "RS256", "kid": "1", "typ": "application/AT+JWT"}, good(),
+			)
 		}},
 		{"typ that is no text", func() string {
 			return sitetest.SignExactly(t, "RS256", p.Key, map[string]any{"alg": "RS256", "kid": "1", "typ": 1}, good())
@@ -919,13 +1070,15 @@ func TestLoginWithBackchannelLogout(t *testing.T) {
 			}
 			chrome := s.Visitor()
 			chrome.MustBeIn(chrome.LogInBy("fake"))
-			if got := tell(attack.token()); got.Status != 400 || got.Header.Get("Cache-Control") != "no-store" || !strings.Contains(got.Body, "invalid_request") {
+			if got := tell(attack.token()); got.Status != 400 || got.Header.Get("Cache-Control") != "no-store" ||
+				!strings.Contains(got.Body, "invalid_request") {
 				t.Errorf("%d %v %s", got.Status, got.Header, got.Body)
 			}
 			if got := chrome.Get("/auth/whoami"); got.Status != 200 {
 				t.Errorf("the session has ended: %d", got.Status)
 			}
-			if got := tell(p.Sign(good(), p.Key)); got.Status != 200 || got.Header.Get("Cache-Control") != "no-store" || got.Body != "" {
+			if got := tell(p.Sign(good(), p.Key)); got.Status != 200 || got.Header.Get("Cache-Control") != "no-store" ||
+				got.Body != "" {
 				t.Errorf("a good one: %d %v %s", got.Status, got.Header, got.Body)
 			}
 			if got := chrome.Get("/auth/whoami"); got.Status != 401 {
@@ -935,7 +1088,11 @@ func TestLoginWithBackchannelLogout(t *testing.T) {
 	}
 	s.T = t
 
-	for _, header := range []map[string]any{{"alg": "RS256", "kid": "1"}, {"alg": "RS256", "kid": "1", "typ": "logout+jwt"}, {"alg": "RS256", "kid": "1", "typ": "application/logout+jwt"}} { // the controls
+	// the controls
+	for _, header := range []map[string]any{
+		{"alg": "RS256", "kid": "1"}, {"alg": "RS256", "kid": "1", "typ": "logout+jwt"},
+		{"alg": "RS256", "kid": "1", "typ": "application/logout+jwt"},
+	} {
 		if got := tell(sitetest.SignExactly(t, "RS256", p.Key, header, good())); got.Status != 200 {
 			t.Errorf("%v: %d %s", header, got.Status, got.Body)
 		}
@@ -978,7 +1135,8 @@ func TestLoginWithBackchannelLogout(t *testing.T) {
 	// Unknown keys are fetched for once in a while.
 	before := p.KeyFetches.Load()
 	for i := range 50 {
-		token := sitetest.Unsigned(t, map[string]any{"alg": "RS256", "kid": fmt.Sprint("unknown ", i)}, good()) + "." + sitetest.Encode(string(make([]byte, 256)))
+		token := sitetest.Unsigned(t, map[string]any{"alg": "RS256", "kid": fmt.Sprint("unknown ", i)}, good()) + "." +
+			sitetest.Encode(string(make([]byte, 256)))
 		if got := tell(token); got.Status != 400 {
 			t.Error(got.Brief())
 		}
@@ -987,10 +1145,14 @@ func TestLoginWithBackchannelLogout(t *testing.T) {
 		t.Errorf("50 unknown keys are %d fetches", more)
 	}
 	for name, got := range map[string]sitetest.Reply{
-		"GET":          s.Visitor().Get("/auth/backchannel/fake"),
-		"another page": s.Visitor().Post("/auth/backchannel/fake", url.Values{"logout_token": {p.Sign(good(), p.Key)}}, "Sec-Fetch-Site: cross-site"),
-		"two tokens":   s.Visitor().Post("/auth/backchannel/fake", url.Values{"logout_token": {p.Sign(good(), p.Key), "x"}}),
-		"none":         s.Visitor().Post("/auth/backchannel/fake", url.Values{}),
+		"GET": s.Visitor().Get("/auth/backchannel/fake"),
+		"another page": s.Visitor().Post(
+			"/auth/backchannel/fake", url.Values{"logout_token": {p.Sign(good(), p.Key)}}, "Sec-Fetch-Site: cross-site",
+		),
+		"two tokens": s.Visitor().Post("/auth/backchannel/fake", url.Values{
+			"logout_token": {p.Sign(good(), p.Key), "x"},
+		}),
+		"none": s.Visitor().Post("/auth/backchannel/fake", url.Values{}),
 	} {
 		if got.Status < 400 || got.Status >= 500 {
 			t.Errorf("%s: %d", name, got.Status)
@@ -1011,8 +1173,13 @@ func TestLoginOutageIsSaidOnce(t *testing.T) {
 		status int
 		body   map[string]any
 		says   string
-	}{{500, nil, "log-ins at the provider fail"}, {401, map[string]any{"error": "invalid_client"}, "provider rejects this site's credentials"}} {
-		p.Lie(sitetest.Lies{OnToken: func(w http.ResponseWriter) bool { return sitetest.WriteJSON(t, w, fault.status, fault.body) }})
+	}{
+		{500, nil, "log-ins at the provider fail"},
+		{401, map[string]any{"error": "invalid_client"}, "provider rejects this site's credentials"},
+	} {
+		p.Lie(sitetest.Lies{
+			OnToken: func(w http.ResponseWriter) bool { return sitetest.WriteJSON(t, w, fault.status, fault.body) },
+		})
 		for range 5 {
 			if got := s.Visitor().LogInBy("fake"); got.Status < 400 {
 				t.Errorf("control: %d", got.Status)

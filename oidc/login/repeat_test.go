@@ -18,7 +18,9 @@ import (
 func TestThreatRepeatedLogIns(t *testing.T) {
 	p := sitetest.NewOpenIDProvider(t)
 	s := newLoginSite(t)
-	sitetest.RunSites(t, s.LogFile, strings.ReplaceAll(s.caddyfile(p.Option("fake", "")), "store file ", "store faulty "))
+	sitetest.RunSites(
+		t, s.LogFile, strings.ReplaceAll(s.caddyfile(p.Option("fake", "")), "store file ", "store faulty "),
+	)
 	var chrome *sitetest.Visitor
 	everyone := s.Visitor() // whose fields are those of the test that runs
 	email := ""
@@ -65,7 +67,10 @@ func TestThreatRepeatedLogIns(t *testing.T) {
 			fresh()
 			chrome.MustBeIn(chrome.LogInBy("fake"))
 			now := time.Now().Unix()
-			token := p.Sign(map[string]any{"iss": p.URL, "aud": "site", "sub": "s" + email, "iat": now, "exp": now + 60, "jti": store.RandomToken(32), "events": map[string]any{protocol.LogoutEvent: map[string]any{}}}, p.Key)
+			token := p.Sign(map[string]any{
+				"iss": p.URL, "aud": "site", "sub": "s" + email, "iat": now, "exp": now + 60,
+				"jti": store.RandomToken(32), "events": map[string]any{protocol.LogoutEvent: map[string]any{}},
+			}, p.Key)
 			return func() sitetest.Reply {
 				return everyone.Post("/auth/backchannel/fake", url.Values{"logout_token": {token}})
 			}

@@ -49,7 +49,9 @@ func (p *Provider) applications(w http.ResponseWriter, r *http.Request) error {
 		seeOther(w, p.basePath+"/oidc/applications")
 		return nil
 	}
-	return p.pages.render(w, r, "applications", map[string]any{"Action": p.basePath + "/oidc/applications", "Email": login.User.Email, "Applications": all}, http.StatusOK)
+	return p.pages.render(w, r, "applications", map[string]any{
+		"Action": p.basePath + "/oidc/applications", "Email": login.User.Email, "Applications": all,
+	}, http.StatusOK)
 }
 
 // applicationsOf returns the clients that have access to a user's account, sorted by name.
@@ -131,7 +133,9 @@ func (p *Provider) takeBackCodes(ctx context.Context, userID, clientID string) e
 		}
 		for i, known := range codes {
 			if known.Grant.ClientID == clientID {
-				if err := errors.Join(p.state.remove(ctx, kindCode, ids[i]), p.revokeGrant(ctx, known.Grant.ID)); err != nil {
+				if err := errors.Join(
+					p.state.remove(ctx, kindCode, ids[i]), p.revokeGrant(ctx, known.Grant.ID),
+				); err != nil {
 					return err
 				}
 			}
@@ -162,5 +166,7 @@ func (p *Provider) sessionsOf(ctx context.Context, userID string) (ids []string,
 
 // applicationsLink returns the link on the account page.
 func (p *Provider) applicationsLink() accounts.AccountLink {
-	return accounts.AccountLink{Label: "Applications with access to your account", Path: p.basePath + "/oidc/applications"}
+	return accounts.AccountLink{
+		Label: "Applications with access to your account", Path: p.basePath + "/oidc/applications",
+	}
 }

@@ -25,18 +25,25 @@ func TestApplications(t *testing.T) {
 		t.Errorf("the account page does not lead there: %s", account.Body)
 	}
 	page := alice.Get("/oidc/applications")
-	for _, text := range []string{"The App", "Stays connected", "See your e-mail address", "Stay connected when you are not here", "spa", "alice@example.com"} {
+	for _, text := range []string{
+		"The App", "Stays connected", "See your e-mail address",
+		"Stay connected when you are not here", "spa", "alice@example.com",
+	} {
 		if !strings.Contains(page.Body, text) {
 			t.Errorf("the page has no %q: %s", text, page.Body)
 		}
 	}
-	if strings.Contains(page.Header.Get("Cache-Control"), "no-store") == false || !strings.Contains(page.Header.Get("Content-Security-Policy"), "frame-ancestors 'none'") {
+	if strings.Contains(page.Header.Get("Cache-Control"), "no-store") == false ||
+		!strings.Contains(page.Header.Get("Content-Security-Policy"), "frame-ancestors 'none'") {
 		t.Errorf("headers %v", page.Header)
 	}
-	if to := s.browser().Get("/oidc/applications").To(t); to.Path != "/auth/login" || to.Query().Get("return_to") != "/oidc/applications" {
+	if to := s.browser().Get("/oidc/applications").To(t); to.Path != "/auth/login" ||
+		to.Query().Get("return_to") != "/oidc/applications" {
 		t.Errorf("nobody is led to %s", to)
 	}
-	if got := alice.Post("/oidc/applications", url.Values{"client_id": {"app"}}, "Sec-Fetch-Site: cross-site"); got.Status != 403 {
+	if got := alice.Post(
+		"/oidc/applications", url.Values{"client_id": {"app"}}, "Sec-Fetch-Site: cross-site",
+	); got.Status != 403 {
 		t.Errorf("from another site: %d", got.Status)
 	}
 	if !alice.live(ofAlice["access_token"]) {
@@ -45,14 +52,16 @@ func TestApplications(t *testing.T) {
 
 	unused := alice.code("app", offline)
 	alice.Post("/oidc/applications", url.Values{"client_id": {"app"}}).To(t)
-	if alice.live(ofAlice["access_token"]) || alice.refresh("app", ofAlice["refresh_token"].(string)).Status != http.StatusBadRequest {
+	if alice.live(ofAlice["access_token"]) ||
+		alice.refresh("app", ofAlice["refresh_token"].(string)).Status != http.StatusBadRequest {
 		t.Error("what the client was given is still good")
 	}
 	alice.redeem("app", unused).MustFail(t, http.StatusBadRequest, "invalid_grant")
 	if !alice.live(ofSPA["access_token"]) || !alice.live(ofBob["access_token"]) {
 		t.Error("what others were given is gone too")
 	}
-	if page := alice.Get("/oidc/applications"); strings.Contains(page.Body, "The App") || !strings.Contains(page.Body, "spa") {
+	if page := alice.Get("/oidc/applications"); strings.Contains(page.Body, "The App") ||
+		!strings.Contains(page.Body, "spa") {
 		t.Errorf("afterwards: %s", page.Body)
 	}
 	if to := alice.Get(s.authorizeURL("app", offline)).To(t); to.Path != "/oidc/consent" {
@@ -84,7 +93,9 @@ func TestThreatFetchedAfterTakenBack(t *testing.T) {
 	}
 	hybrid := func() (code string, access any) {
 		t.Helper()
-		answer, _ := url.ParseQuery(alice.Get(s.authorizeURL("web", url.Values{"response_type": {"code token"}})).To(t).Fragment)
+		answer, _ := url.ParseQuery(
+			alice.Get(s.authorizeURL("web", url.Values{"response_type": {"code token"}})).To(t).Fragment,
+		)
 		return answer.Get("code"), answer.Get("access_token")
 	}
 

@@ -26,7 +26,9 @@ func (p *Provider) refuseRequest(
 	if request == nil || request.redirectURI == "" {
 		return shown(failure)
 	}
-	return p.respond(w, r, request, map[string]string{"error": failure.code, "error_description": inASCII(failure.description)})
+	return p.respond(w, r, request, map[string]string{
+		"error": failure.code, "error_description": inASCII(failure.description),
+	})
 }
 
 // respond redirects the user to the client (OAuth 2.0 Multiple Response Type Encoding

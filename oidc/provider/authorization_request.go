@@ -21,7 +21,9 @@ const (
 	maxRequestBytes   = 8192
 )
 
-var errRequestTooLong = refuse("invalid_request", "the parameters have more than "+strconv.Itoa(maxRequestBytes)+" bytes in all")
+var errRequestTooLong = refuse(
+	"invalid_request", "the parameters have more than "+strconv.Itoa(maxRequestBytes)+" bytes in all",
+)
 
 // authorizationRequest is a validated request to log a user in at a client (OpenID Connect
 // Core §3.1.2.1).
@@ -79,11 +81,14 @@ func (p *Provider) waiting(r *http.Request) (id string, waiting interaction, err
 			return "", waiting, err
 		}
 	}
-	for _, name := range []string{"interaction", "request_uri"} { // which replace all others: what is beside them must be read in one way
+	// which replace all others: what is beside them must be read in one way
+	for _, name := range []string{"interaction", "request_uri"} {
 		if parameters.Get(name) == "" {
 			continue
 		}
-		for _, other := range append([]string{"interaction", "request_uri", "request", "cancel"}, authorizationParameters...) {
+		for _, other := range append(
+			[]string{"interaction", "request_uri", "request", "cancel"}, authorizationParameters...,
+		) {
 			if len(parameters[other]) > 1 {
 				return "", waiting, errTwice
 			}
@@ -99,7 +104,8 @@ func (p *Provider) waiting(r *http.Request) (id string, waiting interaction, err
 
 // authorizationParameters are the supported parameters of an authorization request.
 var authorizationParameters = []string{
-	"client_id", "redirect_uri", "response_type", "response_mode", "scope", "state", "nonce", "code_challenge", "code_challenge_method", "prompt", "max_age", "login_hint",
+	"client_id", "redirect_uri", "response_type", "response_mode", "scope", "state",
+	"nonce", "code_challenge", "code_challenge_method", "prompt", "max_age", "login_hint",
 	"id_token_hint", "acr_values", "claims",
 }
 
@@ -131,7 +137,9 @@ func (p *Provider) parseRequest(ctx context.Context, values url.Values) (*author
 	a := &authorizationRequest{client: client}
 	redirect := values.Get("redirect_uri")
 	if redirect == "" || !client.allowsRedirect(redirect) {
-		return nil, refuse("invalid_request", "redirect_uri does not exactly match one that is registered for the client")
+		return nil, refuse(
+			"invalid_request", "redirect_uri does not exactly match one that is registered for the client",
+		)
 	}
 	a.redirectURI, a.state = redirect, values.Get("state")
 	a.responseType = normalResponseType(values.Get("response_type"))
@@ -143,7 +151,10 @@ func (p *Provider) parseRequest(ctx context.Context, values url.Values) (*author
 	case "":
 	case "query", "fragment", "form_post":
 		if mode == "query" && a.mode == "fragment" {
-			return a, refuse("invalid_request", "response_mode query is not allowed for tokens, which would be kept in logs and browser histories")
+			return a, refuse(
+				"invalid_request",
+				"response_mode query is not allowed for tokens, which would be kept in logs and browser histories",
+			)
 		}
 		a.mode = mode
 	default:
@@ -169,7 +180,10 @@ func (p *Provider) parseRest(ctx context.Context, a *authorizationRequest, value
 			return errTwice
 		}
 	}
-	for parameter, code := range map[string]string{"request": "request_not_supported", "request_uri": "request_uri_not_supported", "registration": "registration_not_supported"} {
+	for parameter, code := range map[string]string{
+		"request": "request_not_supported", "request_uri": "request_uri_not_supported",
+		"registration": "registration_not_supported",
+	} {
 		if values.Get(parameter) != "" {
 			return refuse(code, "the parameter "+parameter+" is not supported")
 		}
@@ -195,12 +209,16 @@ func (p *Provider) parseRest(ctx context.Context, a *authorizationRequest, value
 	case a.has("id_token") && !a.openID():
 		return refuse("invalid_scope", "an ID token requires the scope openid")
 	case a.has("id_token") && a.nonce == "":
-		return refuse("invalid_request", "nonce is missing, but required for an ID token from this endpoint (OpenID Connect Core §3.2.2.1)")
+		return refuse(
+			"invalid_request",
+			"nonce is missing, but required for an ID token from this endpoint (OpenID Connect Core §3.2.2.1)",
+		)
 	}
 	if err := a.parsePKCE(values); err != nil {
 		return err
 	}
-	a.prompts, a.acrValues, a.loginHint = strings.Fields(values.Get("prompt")), strings.Fields(values.Get("acr_values")), values.Get("login_hint")
+	a.prompts, a.acrValues, a.loginHint = strings.Fields(values.Get("prompt")),
+		strings.Fields(values.Get("acr_values")), values.Get("login_hint")
 	for _, prompt := range a.prompts {
 		if !slices.Contains([]string{"none", "login", "consent", "select_account"}, prompt) {
 			return refuse("invalid_request", "prompt must be none, login, consent or select_account")
@@ -238,7 +256,9 @@ func (a *authorizationRequest) parsePKCE(values url.Values) error {
 	case a.challenge == "" && method != "":
 		return refuse("invalid_request", "code_challenge_method is set without a code_challenge")
 	case a.challenge == "" && a.client.Public && a.has("code"):
-		return refuse("invalid_request", "code_challenge is missing, and a public client must use PKCE with S256 (RFC 7636)")
+		return refuse(
+			"invalid_request", "code_challenge is missing, and a public client must use PKCE with S256 (RFC 7636)",
+		)
 	case a.challenge == "":
 		return nil
 	case method != "S256":
@@ -289,8 +309,12 @@ func (p *Provider) parseHint(ctx context.Context, a *authorizationRequest, hint 
 		}
 		a.hintedSubject = subject
 	}
-	if acr := a.claims.IDToken["acr"]; acr != nil && acr.Essential && (acr.Value != nil && acr.Value != acrPassword || acr.Values != nil && !slices.Contains(acr.Values, any(acrPassword))) {
-		return refuse("unmet_authentication_requirements", "log-ins here use a password, so acr can only be "+acrPassword)
+	if acr := a.claims.IDToken["acr"]; acr != nil && acr.Essential &&
+		(acr.Value != nil && acr.Value != acrPassword ||
+			acr.Values != nil && !slices.Contains(acr.Values, any(acrPassword))) {
+		return refuse(
+			"unmet_authentication_requirements", "log-ins here use a password, so acr can only be "+acrPassword,
+		)
 	}
 	return nil
 }

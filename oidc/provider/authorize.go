@@ -25,7 +25,8 @@ func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) error {
 			return p.answerRequest(w, r, request, next)
 		}
 	}
-	if failure, ok := errors.AsType[*oauthError](err); ok && !failure.page || !ok && request.prompt("none") { // no user is looking at a page
+	// no user is looking at a page
+	if failure, ok := errors.AsType[*oauthError](err); ok && !failure.page || !ok && request.prompt("none") {
 		return p.refuseRequest(w, r, request, err)
 	}
 	return err
@@ -58,7 +59,8 @@ func (p *Provider) decide(
 		return step{location: p.continueAt("authorize", id)}, err
 	}
 	if p.needsLogin(request, login, waiting.BeganAt) {
-		if request.prompt("none") || login != nil && !login.At.Before(waiting.BeganAt.Truncate(time.Millisecond)) { // somebody else has just logged in
+		// somebody else has just logged in
+		if request.prompt("none") || login != nil && !login.At.Before(waiting.BeganAt.Truncate(time.Millisecond)) {
 			return next, refuse("login_required", "no user is logged in, or the log-in does not meet the request")
 		}
 		if id, err = p.waitForUser(r, id, waiting); err != nil {
@@ -67,7 +69,9 @@ func (p *Provider) decide(
 		return step{location: p.accounts.LoginURL(r, p.continueAt("authorize", id), request.loginHint)}, nil
 	}
 	if acr := request.claims.IDToken["acr"]; login.External && acr != nil && acr.Essential {
-		return next, refuse("unmet_authentication_requirements", "the user logged in through another provider, not with a password")
+		return next, refuse(
+			"unmet_authentication_requirements", "the user logged in through another provider, not with a password",
+		)
 	}
 	agreed, err := p.consented(r.Context(), request, login, waiting)
 	if err != nil {
@@ -105,7 +109,9 @@ func (p *Provider) waitForUser(r *http.Request, id string, waiting interaction) 
 	return p.wait(r, id, waiting)
 }
 
-var errInFrame = refuse("interaction_required", "the user must see a page of the provider, which cannot be shown in a frame")
+var errInFrame = refuse(
+	"interaction_required", "the user must see a page of the provider, which cannot be shown in a frame",
+)
 
 // wait returns the text that continues a request after the log-in or consent.
 func (p *Provider) wait(r *http.Request, id string, waiting interaction) (string, error) {
@@ -125,7 +131,8 @@ func (p *Provider) needsLogin(a *authorizationRequest, login *web.Login, beganAt
 		return true
 	case a.wantsLogin() && login.At.Before(beganAt.Truncate(time.Millisecond)):
 		return true
-	case a.maxAge != nil && p.accounts.Now().Sub(login.At) > *a.maxAge && login.At.Before(beganAt.Truncate(time.Millisecond)):
+	case a.maxAge != nil && p.accounts.Now().Sub(login.At) > *a.maxAge &&
+		login.At.Before(beganAt.Truncate(time.Millisecond)):
 		return true
 	}
 	return a.hintedSubject != "" && a.hintedSubject != login.User.ID

@@ -48,7 +48,9 @@ func BenchmarkCodeFlow(b *testing.B) {
 		var given map[string]any
 		timed("exchange", func() { given = chrome.redeem("spa", code).JSON(b) })
 		timed("userinfo", func() {
-			if got := chrome.Do(http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+given["access_token"].(string)); got.Status != 200 {
+			if got := chrome.Do(
+				http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+given["access_token"].(string),
+			); got.Status != 200 {
 				b.Fatal(got.Status, got.Body)
 			}
 		})

@@ -14,7 +14,8 @@ func init() {
 	config.RegisterBlock("oidc_provider", new(Provider).options())
 	config.RegisterBlock("client", new(Client).options())
 	httpcaddyfile.RegisterDirective("oidc_provider", parseDirective)
-	httpcaddyfile.RegisterDirectiveOrder("oidc_provider", httpcaddyfile.After, "try_files") // and therefore before jwt, since it needs no token
+	// and therefore before jwt, since it needs no token
+	httpcaddyfile.RegisterDirectiveOrder("oidc_provider", httpcaddyfile.After, "try_files")
 }
 
 // parseDirective returns the routes of the provider and of its accounts.
@@ -87,14 +88,19 @@ func (p *Provider) options() []config.Option {
 		}},
 		{Name: "client", Repeatable: true, Read: func(b *config.Block, name string) error {
 			client := new(Client)
-			if err := config.Word("the client's ID and a block, as in: client my-app {", &client.ID)(b, name); err != nil {
+			if err := config.Word(
+				"the client's ID and a block, as in: client my-app {", &client.ID,
+			)(b, name); err != nil {
 				return err
 			}
 			p.Clients = append(p.Clients, client)
 			return config.ReadBlock(b.Dispenser, "client "+client.ID, client.options())
 		}},
 		{Name: "claims", Repeatable: true, Read: p.readClaims},
-		{Name: "user_editable", Read: config.Words("profile properties of the accounts, as in: user_editable employer", &p.UserEditable)},
+		{
+			Name: "user_editable",
+			Read: config.Words("profile properties of the accounts, as in: user_editable employer", &p.UserEditable),
+		},
 		{Name: "templates", Read: config.Word("a folder", &p.Templates)},
 	}
 }
@@ -120,9 +126,14 @@ func (c *Client) options() []config.Option {
 		{Name: "redirect_uri", Repeatable: true,
 			Read: config.Words("URLs, as in: redirect_uri https://app.example.com/callback", &c.RedirectURIs)},
 		{Name: "post_logout_redirect_uri", Repeatable: true,
-			Read: config.Words("URLs, as in: post_logout_redirect_uri https://app.example.com/", &c.PostLogoutRedirectURIs)},
+			Read: config.Words(
+				"URLs, as in: post_logout_redirect_uri https://app.example.com/", &c.PostLogoutRedirectURIs,
+			)},
 		{Name: "grant_types", Read: config.Words("grant types: "+strings.Join(grantTypes, ", "), &c.GrantTypes)},
-		{Name: "response_types", Read: config.Words(`response types, as in: response_types code "code id_token"`, &c.ResponseTypes)},
+		{
+			Name: "response_types",
+			Read: config.Words(`response types, as in: response_types code "code id_token"`, &c.ResponseTypes),
+		},
 		{Name: "scopes", Read: config.Words("scopes, as in: scopes openid profile email", &c.Scopes)},
 		{Name: "access_token_lifetime", Read: config.Duration(&c.AccessTokenLifetime)},
 		{Name: "refresh_token_lifetime", Read: config.Duration(&c.RefreshTokenLifetime)},

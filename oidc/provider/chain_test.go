@@ -16,7 +16,9 @@ import (
 // chained is a provider that has its users from another one.
 func chained(t testing.TB, p *sitetest.OpenIDProvider) *site {
 	t.Helper()
-	s := &site{Site: &sitetest.Site{T: t, URL: "http://127.0.0.1:" + sitetest.FreePort(t), LogFile: filepath.Join(t.TempDir(), "log.json")}, dir: t.TempDir()}
+	s := &site{Site: &sitetest.Site{
+		T: t, URL: "http://127.0.0.1:" + sitetest.FreePort(t), LogFile: filepath.Join(t.TempDir(), "log.json"),
+	}, dir: t.TempDir()}
 	sitetest.RunSites(t, s.LogFile, fmt.Sprintf(`%s {
 	oidc_provider {
 		issuer %[1]s
@@ -58,7 +60,8 @@ func TestLoginWithAsksAgain(t *testing.T) {
 	p := sitetest.NewOpenIDProvider(t)
 	s := chained(t, p)
 	const notFresh = "requires a fresh log-in"
-	login, maxAge0, anyAge := url.Values{"prompt": {"login"}}, url.Values{"max_age": {"0"}}, url.Values{"max_age": {"600"}}
+	login, maxAge0, anyAge := url.Values{"prompt": {"login"}}, url.Values{"max_age": {"0"}},
+		url.Values{"max_age": {"600"}}
 	ago := func(d time.Duration) func() any { return func() any { return time.Now().Add(-d).Unix() } }
 	for _, test := range []struct {
 		name     string
@@ -71,11 +74,23 @@ func TestLoginWithAsksAgain(t *testing.T) {
 		{"nothing is asked, nothing told", nil, nil, nil, false, false},
 		{"nothing is asked, an old log-in told", nil, ago(time.Hour), nil, false, true},
 		{"prompt=login, logged in anew", login, ago(0), url.Values{"prompt": {"login"}, "max_age": {"0"}}, false, true},
-		{"prompt=login, logged in anew by a clock that is behind", login, ago(20 * time.Second), url.Values{"prompt": {"login"}, "max_age": {"0"}}, false, true},
-		{"prompt=login, the old session", login, ago(time.Hour), url.Values{"prompt": {"login"}, "max_age": {"0"}}, true, false},
+		{
+			"prompt=login, logged in anew by a clock that is behind", login,
+			ago(20 * time.Second), url.Values{"prompt": {"login"}, "max_age": {"0"}}, false, true,
+		},
+		{
+			"prompt=login, the old session", login, ago(time.Hour),
+			url.Values{"prompt": {"login"}, "max_age": {"0"}}, true, false,
+		},
 		{"prompt=login, nothing told", login, nil, url.Values{"prompt": {"login"}, "max_age": {"0"}}, true, false},
-		{"prompt=login, told in words", login, func() any { return "now" }, url.Values{"prompt": {"login"}, "max_age": {"0"}}, true, false},
-		{"max_age=0, the old session", maxAge0, ago(time.Hour), url.Values{"prompt": {"login"}, "max_age": {"0"}}, true, false},
+		{
+			"prompt=login, told in words", login, func() any { return "now" },
+			url.Values{"prompt": {"login"}, "max_age": {"0"}}, true, false,
+		},
+		{
+			"max_age=0, the old session", maxAge0, ago(time.Hour),
+			url.Values{"prompt": {"login"}, "max_age": {"0"}}, true, false,
+		},
 		{"max_age=600, logged in before", anyAge, ago(5 * time.Minute), url.Values{"max_age": {"600"}}, false, true},
 		{"max_age=600, logged in too long before", anyAge, ago(time.Hour), url.Values{"max_age": {"600"}}, true, false},
 		{"max_age=600, nothing told", anyAge, nil, url.Values{"max_age": {"600"}}, true, false},
@@ -94,7 +109,9 @@ func TestLoginWithAsksAgain(t *testing.T) {
 				p.Lie(told)
 				location := chrome.Get(chrome.authorizeURL("spa", test.asked)).To(t)
 				if location.Path == "/auth/login" {
-					out := chrome.Get("/auth/login/fake?" + url.Values{"return_to": {location.Query().Get("return_to")}}.Encode()).To(t)
+					out := chrome.Get(
+						"/auth/login/fake?" + url.Values{"return_to": {location.Query().Get("return_to")}}.Encode(),
+					).To(t)
 					for _, name := range []string{"prompt", "max_age"} {
 						if got := out.Query().Get(name); got != test.wants.Get(name) {
 							t.Errorf("the provider is asked for %s %q, not %q", name, got, test.wants.Get(name))

@@ -12,8 +12,10 @@ import (
 // What a client may have changes with its config, also while a log-in is under way
 // and after it.
 const (
-	shopOfMore = "client shop {\n secret " + appSecret + "\n redirect_uri " + appCallback + "\n scopes openid email roles offline_access\n}\n"
-	shopOfLess = "client shop {\n secret " + appSecret + "\n redirect_uri " + appCallback + "\n scopes openid offline_access\n}\n"
+	shopOfMore = "client shop {\n secret " + appSecret + "\n redirect_uri " + appCallback +
+		"\n scopes openid email roles offline_access\n}\n"
+	shopOfLess = "client shop {\n secret " + appSecret + "\n redirect_uri " + appCallback +
+		"\n scopes openid offline_access\n}\n"
 )
 
 func shopRequest(s *site, more url.Values) string {
@@ -29,7 +31,10 @@ func (b *browser) asShop(form url.Values) sitetest.Reply {
 }
 
 func (b *browser) redeemAsShop(code string) sitetest.Reply {
-	return b.asShop(url.Values{"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {appCallback}, "code_verifier": {verifier}})
+	return b.asShop(url.Values{
+		"grant_type": {"authorization_code"}, "code": {code},
+		"redirect_uri": {appCallback}, "code_verifier": {verifier},
+	})
 }
 
 // To agree to a page is to agree to what it lists.
@@ -47,7 +52,8 @@ func TestThreatConsentToAnOldPage(t *testing.T) {
 		t.Fatalf("it is not asked again: %d %s", page.Status, page.Body)
 	}
 	back := chrome.GoOn(chrome.Decide("/oidc/consent", page, "allow").To(t).String())
-	if given := chrome.redeemAsShop(back.Query().Get("code")).JSON(t); given["scope"] != "openid email roles offline_access" {
+	if given := chrome.redeemAsShop(back.Query().Get("code")).JSON(t); given["scope"] !=
+		"openid email roles offline_access" {
 		t.Errorf("control: after the new page the scope is %v", given["scope"])
 	}
 }
@@ -61,17 +67,27 @@ func TestThreatScopesThatWereTaken(t *testing.T) {
 	byName := url.Values{"claims": {`{"userinfo":{"email":null},"id_token":{"email":null}}`}}
 	given := chrome.redeemAsShop(chrome.GoOn(shopRequest(s, byName)).Query().Get("code")).JSON(t)
 	userinfo := func(tokens map[string]any) map[string]any {
-		return chrome.Do(http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+tokens["access_token"].(string)).JSON(t)
+		return chrome.Do(
+			http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+tokens["access_token"].(string),
+		).JSON(t)
 	}
 	if sitetest.ClaimsOf(t, given["id_token"].(string))["email"] == nil || userinfo(given)["email"] == nil {
 		t.Fatal("control: the address is not given")
 	}
 	code := chrome.GoOn(shopRequest(s, byName)).Query().Get("code")
 	s.load(shopOfLess, "", s.dir)
-	refreshed := chrome.asShop(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {given["refresh_token"].(string)}}).JSON(t)
-	for name, tokens := range map[string]map[string]any{"a refresh": refreshed, "a code from before": chrome.redeemAsShop(code).JSON(t)} {
-		if tokens["scope"] != "openid offline_access" || sitetest.ClaimsOf(t, tokens["id_token"].(string))["email"] != nil || userinfo(tokens)["email"] != nil {
-			t.Errorf("%s gives %v, %v, %v", name, tokens["scope"], sitetest.ClaimsOf(t, tokens["id_token"].(string)), userinfo(tokens))
+	refreshed := chrome.asShop(url.Values{
+		"grant_type": {"refresh_token"}, "refresh_token": {given["refresh_token"].(string)},
+	}).JSON(t)
+	for name, tokens := range map[string]map[string]any{
+		"a refresh": refreshed, "a code from before": chrome.redeemAsShop(code).JSON(t),
+	} {
+		if tokens["scope"] != "openid offline_access" ||
+			sitetest.ClaimsOf(t, tokens["id_token"].(string))["email"] != nil || userinfo(tokens)["email"] != nil {
+			t.Errorf(
+				"%s gives %v, %v, %v", name, tokens["scope"],
+				sitetest.ClaimsOf(t, tokens["id_token"].(string)), userinfo(tokens),
+			)
 		}
 	}
 	if got := userinfo(given); got["email"] != nil {
@@ -86,13 +102,17 @@ func TestRefreshMetrics(t *testing.T) {
 	chrome.SignUp("alice@example.com")
 	count := func(result string) string {
 		for line := range strings.Lines(chrome.Get("/metrics").Body) {
-			if rest, found := strings.CutPrefix(line, `caddy_jwt_account_events_total{event="refresh",result="`+result+`"} `); found {
+			if rest, found := strings.CutPrefix(
+				line, `caddy_jwt_account_events_total{event="refresh",result="`+result+`"} `,
+			); found {
 				return strings.TrimSpace(rest)
 			}
 		}
 		return ""
 	}
-	before := map[string]string{"ok": count("ok"), "repeated": count("repeated"), "reused": count("reused"), "refused": count("refused")}
+	before := map[string]string{
+		"ok": count("ok"), "repeated": count("repeated"), "reused": count("reused"), "refused": count("refused"),
+	}
 	given := chrome.redeemAsShop(chrome.GoOn(shopRequest(s, nil)).Query().Get("code")).JSON(t)
 	form := func(tokens map[string]any) url.Values {
 		return url.Values{"grant_type": {"refresh_token"}, "refresh_token": {tokens["refresh_token"].(string)}}

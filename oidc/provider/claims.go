@@ -17,7 +17,8 @@ import (
 // accounts.
 var standardClaims = map[string][]string{
 	"profile": {
-		"name", "family_name", "given_name", "middle_name", "nickname", "preferred_username", "profile", "picture", "website", "gender", "birthdate", "zoneinfo",
+		"name", "family_name", "given_name", "middle_name", "nickname", "preferred_username",
+		"profile", "picture", "website", "gender", "birthdate", "zoneinfo",
 		"locale", "updated_at",
 	},
 	"email":       {"email", "email_verified"},
@@ -28,7 +29,10 @@ var standardClaims = map[string][]string{
 }
 
 // decidingClaims are claims that clients use for decisions.
-var decidingClaims = []string{"email_verified", "phone_number_verified", "updated_at", "groups", "roles", "role", "permissions", "entitlements", "verified_claims"}
+var decidingClaims = []string{
+	"email_verified", "phone_number_verified", "updated_at", "groups",
+	"roles", "role", "permissions", "entitlements", "verified_claims",
+}
 
 // checkProfile returns an error for properties that users set at sign-up but that clients
 // would trust.
@@ -36,26 +40,44 @@ func (p *Provider) checkProfile() error {
 	for scope, claims := range p.Claims {
 		for _, claim := range claims {
 			if protocol.Among(protocol.TokenClaims, claim) {
-				return fmt.Errorf("claims %s: %s describes the token and is not a property of a user; remove it from this line", scope, claim)
+				return fmt.Errorf(
+					"claims %s: %s describes the token and is not a property of a user; remove it from this line",
+					scope, claim,
+				)
 			}
 		}
 	}
 	for _, name := range p.UserEditable {
 		if !slices.Contains(p.Accounts.Profile, name) {
-			return fmt.Errorf("user_editable %s: the accounts have no such property, so users cannot set it; write `profile %s` in accounts, or remove it from user_editable%s", name, name, config.Meant(name, p.Accounts.Profile...))
+			return fmt.Errorf(
+				"user_editable %s: the accounts have no such property, so users cannot set it; "+
+					"write `profile %s` in accounts, or remove it from user_editable%s",
+				name, name, config.Meant(name, p.Accounts.Profile...),
+			)
 		}
 	}
 	for _, name := range p.Accounts.Profile {
 		if slices.Contains(p.UserEditable, name) {
 			continue
 		}
-		const instead = "remove it from profile and set it with `caddy jwt user add --profile` or `caddy jwt user import`; or, if users may choose its value freely, write `user_editable %s` in oidc_provider"
+		const instead = "remove it from profile and set it with `caddy jwt user add --profile` or `caddy jwt user " +
+			"import`; or, if users may choose its value freely, write `user_editable %s` in oidc_provider"
 		if protocol.Among(protocol.TokenClaims, name) || protocol.Among(decidingClaims, name) {
-			return fmt.Errorf("accounts: profile %s: at sign-up, users could give themselves a value that clients trust; "+instead, name, name)
+			return fmt.Errorf(
+				"accounts: profile %s: at sign-up, users could give themselves a value that clients trust; "+instead,
+				name, name,
+			)
 		}
 		for _, scope := range slices.Sorted(maps.Keys(p.Claims)) {
-			if i := slices.IndexFunc(p.Claims[scope], func(claim string) bool { return strings.EqualFold(claim, name) }); i >= 0 && !slices.Contains(standardClaims[scope], p.Claims[scope][i]) {
-				return fmt.Errorf("accounts: profile %s: `claims %s` passes it to clients, but users could give themselves any value at sign-up; "+instead, name, scope, name)
+			if i := slices.IndexFunc(p.Claims[scope], func(claim string) bool {
+				return strings.EqualFold(claim, name)
+			}); i >= 0 &&
+				!slices.Contains(standardClaims[scope], p.Claims[scope][i]) {
+				return fmt.Errorf(
+					"accounts: profile %s: `claims %s` passes it to clients, but users could give themselves any "+
+						"value at sign-up; "+instead,
+					name, scope, name,
+				)
 			}
 		}
 	}
@@ -95,7 +117,10 @@ func (p *Provider) scopes() map[string]bool {
 }
 
 func (p *Provider) claimNames() []string {
-	all := map[string]bool{"sub": true, "iss": true, "aud": true, "exp": true, "iat": true, "auth_time": true, "nonce": true, "acr": true, "amr": true, "sid": true}
+	all := map[string]bool{
+		"sub": true, "iss": true, "aud": true, "exp": true, "iat": true,
+		"auth_time": true, "nonce": true, "acr": true, "amr": true, "sid": true,
+	}
 	for _, claims := range p.Claims {
 		for _, claim := range claims {
 			all[claim] = true
@@ -183,7 +208,9 @@ func parseClaimsRequest(text string) (request claimsRequest, err error) {
 func (p *Provider) limit(request *claimsRequest, client *Client) (scopes []string) {
 	for _, asked := range []map[string]*claimRequest{request.UserInfo, request.IDToken} {
 		for name := range asked {
-			i := slices.IndexFunc(client.Scopes, func(scope string) bool { return slices.Contains(p.Claims[scope], name) })
+			i := slices.IndexFunc(client.Scopes, func(scope string) bool {
+				return slices.Contains(p.Claims[scope], name)
+			})
 			if i < 0 {
 				if name != "acr" && name != "auth_time" && name != "sub" {
 					delete(asked, name)

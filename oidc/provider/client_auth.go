@@ -19,7 +19,9 @@ const assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 var (
 	clientAuthMethods       = []string{"client_secret_basic", "client_secret_post", "private_key_jwt", "none"}
 	confidentialAuthMethods = clientAuthMethods[:3]
-	assertionAlgorithms     = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
+	assertionAlgorithms     = []string{
+		"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
+	}
 )
 
 // form parses the form of a request, which must not repeat parameters (RFC 6749 §3.2).
@@ -33,7 +35,8 @@ func form(r *http.Request) (url.Values, error) {
 
 // anyForm parses the form of a request. It refuses other media types.
 func anyForm(r *http.Request) (url.Values, error) {
-	if kind, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";"); strings.TrimSpace(strings.ToLower(kind)) != "application/x-www-form-urlencoded" {
+	if kind, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";"); strings.TrimSpace(strings.ToLower(kind)) !=
+		"application/x-www-form-urlencoded" {
 		return nil, refuse("invalid_request", "the body must be application/x-www-form-urlencoded")
 	}
 	if err := r.ParseForm(); err != nil {
@@ -52,7 +55,10 @@ func pageValues(r *http.Request) (url.Values, error) {
 		return r.URL.Query(), nil
 	}
 	if err := crossOrigin.Check(r); err != nil {
-		return nil, shown(&oauthError{status: http.StatusForbidden, code: "access_denied", description: "a page of another site must not send this request"})
+		return nil, shown(&oauthError{
+			status: http.StatusForbidden, code: "access_denied",
+			description: "a page of another site must not send this request",
+		})
 	}
 	values, err := form(r)
 	return values, shown(err)
@@ -81,7 +87,8 @@ func (p *Provider) authenticate(r *http.Request, values url.Values) (*Client, er
 		id, err = url.QueryUnescape(id)
 		secret, secretErr = url.QueryUnescape(secret)
 		if err != nil || secretErr != nil {
-			return nil, refuse("invalid_request", "the client ID and secret must be form-encoded before they are put into the Authorization header (RFC 6749 §2.3.1)")
+			return nil, refuse("invalid_request", "the client ID and secret must be form-encoded before they are put "+
+				"into the Authorization header (RFC 6749 §2.3.1)")
 		}
 	}
 	assertion := values.Get("client_assertion")
@@ -133,7 +140,10 @@ func (p *Provider) bySecret(r *http.Request, id, secret string) (*Client, error)
 
 // unknownClientError is the same error for an unknown client and for wrong credentials.
 func unknownClientError() error {
-	return &oauthError{status: http.StatusUnauthorized, code: "invalid_client", description: "the client is unknown, or did not authenticate correctly"}
+	return &oauthError{
+		status: http.StatusUnauthorized, code: "invalid_client",
+		description: "the client is unknown, or did not authenticate correctly",
+	}
 }
 
 // byAssertion authenticates with private_key_jwt (RFC 7523 §3, OpenID Connect Core §9).
@@ -160,14 +170,17 @@ func (p *Provider) byAssertion(ctx context.Context, values url.Values, assertion
 		return nil, unknownClientError()
 	}
 	jti, _ := token.Claims["jti"].(string)
-	if audience, several := token.Claims["aud"].(jwt.List); several && len(audience) != 1 { // another audience could replay it
+	// another audience could replay it
+	if audience, several := token.Claims["aud"].(jwt.List); several && len(audience) != 1 {
 		p.log.Debug("client assertion refused: its aud has several values", zap.String("client_id", client.ID))
 		return nil, unknownClientError()
 	}
 	if jti == "" || len(jti) > 256 || token.Expiry().Sub(now) > 10*time.Minute {
 		return nil, unknownClientError()
 	}
-	err = p.state.create(ctx, kindAssertion, hashed(client.ID+"\n"+jti), "", struct{}{}, token.Expiry().Sub(now)+time.Minute)
+	err = p.state.create(
+		ctx, kindAssertion, hashed(client.ID+"\n"+jti), "", struct{}{}, token.Expiry().Sub(now)+time.Minute,
+	)
 	if errors.Is(err, store.ErrRecordExists) {
 		return nil, unknownClientError()
 	}

@@ -125,7 +125,10 @@ type Client struct {
 // valid.
 func (c *Client) resolve(p *Provider) error {
 	replacer := caddy.NewReplacer()
-	for name, value := range map[string]*string{"secret": &c.Secret, "public_key": &c.PublicKey, "name": &c.Name, "backchannel_logout_uri": &c.BackchannelLogoutURI} {
+	for name, value := range map[string]*string{
+		"secret": &c.Secret, "public_key": &c.PublicKey, "name": &c.Name,
+		"backchannel_logout_uri": &c.BackchannelLogoutURI,
+	} {
 		if *value == "" {
 			continue
 		}
@@ -134,8 +137,10 @@ func (c *Client) resolve(p *Provider) error {
 		}
 		resolved := replacer.ReplaceKnown(*value, "")
 		if name == "secret" {
-			if _, err := replacer.ReplaceOrErr(*value, false, true); err != nil { // the text in braces may be part of the secret
-				return errors.New("secret has a placeholder without a value when the config is loaded; use {env.NAME} or {file./path}")
+			// the text in braces may be part of the secret
+			if _, err := replacer.ReplaceOrErr(*value, false, true); err != nil {
+				return errors.New("secret has a placeholder without a value when the config is loaded; " +
+					"use {env.NAME} or {file./path}")
 			}
 		}
 		if resolved == "" {
@@ -166,7 +171,9 @@ func (c *Client) resolve(p *Provider) error {
 
 // handsOutTokens reports whether a response type includes tokens.
 func (c *Client) handsOutTokens() bool {
-	return slices.ContainsFunc(c.ResponseTypes, func(responseType string) bool { return strings.Contains(responseType, "token") })
+	return slices.ContainsFunc(c.ResponseTypes, func(responseType string) bool {
+		return strings.Contains(responseType, "token")
+	})
 }
 
 func (c *Client) check(p *Provider) error {
@@ -184,9 +191,14 @@ func (c *Client) check(p *Provider) error {
 	case authentications == 0:
 		return errors.New("it must have `secret`, `public_key` or `public`, which determines how it authenticates")
 	case isHash(c.Secret) && !strings.HasPrefix(c.Secret, randomPrefix) && password.CheckHash(c.Secret) != nil:
-		return fmt.Errorf("secret starts like a hash, but %w; if it is not a hash, choose a secret that starts differently", password.CheckHash(c.Secret))
+		return fmt.Errorf(
+			"secret starts like a hash, but %w; if it is not a hash, choose a secret that starts differently",
+			password.CheckHash(c.Secret),
+		)
 	case strings.ContainsAny(strings.TrimRight(c.Secret, "\r\n"), "\r\n"):
-		return errors.New("secret has several lines; a secret must be a single line, such as the output of openssl rand -hex 32")
+		return errors.New(
+			"secret has several lines; a secret must be a single line, such as the output of openssl rand -hex 32",
+		)
 	case c.Secret != "" && len(c.Secret) < minSecretBytes:
 		return fmt.Errorf("secret has a length of %d; it must have at least %d bytes", len(c.Secret), minSecretBytes)
 	case !slices.Contains(consentModes, c.Consent):
@@ -194,13 +206,16 @@ func (c *Client) check(p *Provider) error {
 	case c.AccessTokenLifetime < 0 || c.RefreshTokenLifetime < 0 || c.IDTokenLifetime < 0:
 		return errors.New("a lifetime is negative")
 	case max(c.AccessTokenLifetime, c.IDTokenLifetime) > caddy.Duration(longestTokenLifetime):
-		return fmt.Errorf("access_token_lifetime and id_token_lifetime must not be longer than %s, because these tokens, unlike refresh tokens, cannot be revoked", longestTokenLifetime)
+		return fmt.Errorf("access_token_lifetime and id_token_lifetime must not be longer than %s, "+
+			"because these tokens, unlike refresh tokens, cannot be revoked", longestTokenLifetime)
 	case c.Public && c.Introspect:
-		return errors.New("introspect: a public client cannot introspect, as it cannot prove who it is; give it a `secret` or a `public_key`")
+		return errors.New("introspect: a public client cannot introspect, as it cannot prove who it is; " +
+			"give it a `secret` or a `public_key`")
 	case c.Public && slices.Contains(c.GrantTypes, grantCredentials):
 		return errors.New("grant_types: a public client cannot have client_credentials, as it cannot prove who it is")
 	case len(c.RedirectURIs) == 0 && slices.Contains(c.GrantTypes, grantCode):
-		return errors.New("it must have `redirect_uri`, the URL that users are sent back to, or grant_types without authorization_code")
+		return errors.New("it must have `redirect_uri`, the URL that users are sent back to, " +
+			"or grant_types without authorization_code")
 	case c.handsOutTokens() && !slices.Contains(c.GrantTypes, grantImplicit):
 		return errors.New("response_types with token or id_token require the grant type implicit")
 	case slices.Contains(c.Scopes, "account"):
@@ -216,7 +231,9 @@ func (c *Client) check(p *Provider) error {
 			return fmt.Errorf("grant_types: %w", config.Unknown("grant type", grantType, grantTypes))
 		}
 	}
-	for name, uris := range map[string][]string{"redirect_uri": c.RedirectURIs, "post_logout_redirect_uri": c.PostLogoutRedirectURIs} {
+	for name, uris := range map[string][]string{
+		"redirect_uri": c.RedirectURIs, "post_logout_redirect_uri": c.PostLogoutRedirectURIs,
+	} {
 		for _, uri := range uris {
 			if err := checkRedirectURI(uri); err != nil {
 				return fmt.Errorf("%s %q: %w", name, uri, err)
@@ -226,7 +243,9 @@ func (c *Client) check(p *Provider) error {
 	if c.BackchannelLogoutURI != "" {
 		u, err := url.Parse(c.BackchannelLogoutURI)
 		if err != nil || u.Host == "" || u.Fragment != "" || !protocol.SecureURL(u) {
-			return fmt.Errorf("backchannel_logout_uri %q: it must be an https URL, or http on this machine", c.BackchannelLogoutURI)
+			return fmt.Errorf(
+				"backchannel_logout_uri %q: it must be an https URL, or http on this machine", c.BackchannelLogoutURI,
+			)
 		}
 	}
 	if c.Secret != "" && !isHash(c.Secret) {
@@ -248,7 +267,8 @@ func (c *Client) provisionKeys(p *Provider) error {
 		return fmt.Errorf("public_key: %w", err)
 	}
 	c.keys, err = jwt.NewVerifier(jwt.VerifierConfig{Leeway: 30 * time.Second, Issuers: []jwt.Issuer{{
-		Name: c.ID, Keys: []jwt.KeySource{set}, Algorithms: assertionAlgorithms, Audience: []string{p.Issuer, p.at("/oidc/token"), p.at("/oidc/par")}, TokenType: "",
+		Name: c.ID, Keys: []jwt.KeySource{set}, Algorithms: assertionAlgorithms,
+		Audience: []string{p.Issuer, p.at("/oidc/token"), p.at("/oidc/par")}, TokenType: "",
 	}}})
 	return err
 }
@@ -306,7 +326,8 @@ func checkRedirectURI(text string) error {
 	case strings.Contains(u.Scheme, "."): // an app's own (RFC 8252 §7.1)
 		return nil
 	}
-	return errors.New("it must be https, http on this machine, or an app's own scheme with a dot in it, as in com.example.app:/callback")
+	return errors.New("it must be https, http on this machine, or an app's own scheme with a dot in it, " +
+		"as in com.example.app:/callback")
 }
 
 // allowsRedirect reports whether a redirect URI is registered.
@@ -319,7 +340,8 @@ func (c *Client) allowsRedirect(presented string) bool {
 		return false
 	}
 	u.Host = strings.TrimSuffix(u.Host, ":"+u.Port())
-	return slices.Contains(c.RedirectURIs, u.String()) && presented == strings.Replace(u.String(), u.Host, u.Host+":"+portOf(presented), 1)
+	return slices.Contains(c.RedirectURIs, u.String()) &&
+		presented == strings.Replace(u.String(), u.Host, u.Host+":"+portOf(presented), 1)
 }
 
 func portOf(text string) string {
@@ -331,7 +353,8 @@ func portOf(text string) string {
 }
 
 func isHash(secret string) bool {
-	return strings.HasPrefix(secret, "$argon2id$") || strings.HasPrefix(secret, "$2") || strings.HasPrefix(secret, randomPrefix)
+	return strings.HasPrefix(secret, "$argon2id$") || strings.HasPrefix(secret, "$2") ||
+		strings.HasPrefix(secret, randomPrefix)
 }
 
 // randomPrefix marks the hash of a randomly generated secret, for which SHA-256 is
@@ -366,7 +389,12 @@ func newClients(p *Provider) (*clients, error) {
 		all.configured[client.ID] = client
 		addOrigins(all.origins, client)
 		if uri := client.asksAllTheSame(); uri != "" {
-			p.log.Warn("client has `consent never`, but users are still asked for consent, because any program on their machine can intercept this redirect_uri; write `consent once`, or give the client an https redirect_uri", zap.String("client_id", client.ID), zap.String("redirect_uri", uri))
+			p.log.Warn(
+				"client has `consent never`, but users are still asked for consent, "+
+					"because any program on their machine can intercept this redirect_uri; "+
+					"write `consent once`, or give the client an https redirect_uri",
+				zap.String("client_id", client.ID), zap.String("redirect_uri", uri),
+			)
 		}
 	}
 	return all, nil
@@ -380,7 +408,11 @@ func (c *clients) sayHidden(ctx context.Context) {
 	}
 	for _, record := range records {
 		if c.configured[record.ID] != nil {
-			c.provider.log.Warn("client in the user store is not used, because the config has a client with the same ID; delete one of them", zap.String("client_id", record.ID))
+			c.provider.log.Warn(
+				"client in the user store is not used, because the config has a client with the same ID; "+
+					"delete one of them",
+				zap.String("client_id", record.ID),
+			)
 		}
 	}
 }
@@ -420,7 +452,10 @@ func (c *clients) hasSecret(r *http.Request, client *Client, secret string) (boo
 	}
 	forgive, allowed := c.provider.secretGuesses.Try(r.Context(), web.ClientKey(r), c.provider.accounts.Now())
 	if !allowed { // hashing is slow and shared with the users' passwords
-		return false, &oauthError{status: http.StatusTooManyRequests, code: "temporarily_unavailable", description: "too many wrong secrets; wait a minute", retryAfter: time.Minute}
+		return false, &oauthError{
+			status: http.StatusTooManyRequests, code: "temporarily_unavailable",
+			description: "too many wrong secrets; wait a minute", retryAfter: time.Minute,
+		}
 	}
 	right, err := c.provider.accounts.HasPassword(r, client.Secret, secret)
 	if right || err != nil {

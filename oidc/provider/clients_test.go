@@ -26,7 +26,10 @@ import (
 
 // runClient runs a client in Node.js, and is its browser: what it prints is
 // visited, and told where that led.
-func runClient(t *testing.T, folder string, visit func(address string) string, script string, environment []string, arguments ...string) {
+func runClient(
+	t *testing.T, folder string, visit func(address string) string,
+	script string, environment []string, arguments ...string,
+) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
@@ -100,10 +103,14 @@ func TestOAuth4WebAPI(t *testing.T) {
 		}
 		texts[name] = string(text)
 	}
-	s := serve(t, fmt.Sprintf(clientsOfTests, "")+"\nclient keyed {\n public_key `"+texts["public"]+"`\n redirect_uri "+appCallback+"\n consent never\n}\n", "")
+	s := serve(t, fmt.Sprintf(clientsOfTests, "")+"\nclient keyed {\n public_key `"+texts["public"]+"`\n redirect_uri "+
+		appCallback+"\n consent never\n}\n", "")
 	chrome := s.browser()
 	chrome.SignUp("alice@example.com")
-	runClient(t, folder, func(address string) string { return chrome.GoOn(address).String() }, "oauth4webapi.mjs", []string{"KEY=" + texts["private"]}, s.URL, appCallback)
+	runClient(
+		t, folder, func(address string) string { return chrome.GoOn(address).String() },
+		"oauth4webapi.mjs", []string{"KEY=" + texts["private"]}, s.URL, appCallback,
+	)
 }
 
 // oidc-client-ts in a real browser: log-in with a page that asks, silent
@@ -112,7 +119,9 @@ func TestOIDCClientTSInChromium(t *testing.T) {
 	folder := caddytest.NPM(t, "testdata/clients")
 	app := sitetest.FreeLocalhost(t)
 	root := t.TempDir()
-	for _, file := range []string{"spa/index.html", "spa/app.js", "node_modules/oidc-client-ts/dist/browser/oidc-client-ts.min.js"} {
+	for _, file := range []string{
+		"spa/index.html", "spa/app.js", "node_modules/oidc-client-ts/dist/browser/oidc-client-ts.min.js",
+	} {
 		text, err := os.ReadFile(filepath.Join(folder, file))
 		if err == nil {
 			err = os.WriteFile(filepath.Join(root, filepath.Base(file)), text, 0o600)
@@ -121,7 +130,8 @@ func TestOIDCClientTSInChromium(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s := serve(t, "client browser {\n name \"A page\"\n public\n grant_types authorization_code\n redirect_uri http://"+app+"/callback http://"+app+"/silent\n post_logout_redirect_uri http://"+app+"/bye\n}\n",
+	s := serve(t, "client browser {\n name \"A page\"\n public\n grant_types authorization_code\n redirect_uri http://"+
+		app+"/callback http://"+app+"/silent\n post_logout_redirect_uri http://"+app+"/bye\n}\n",
 		"}\nhttp://"+app+" {\n root "+root+"\n try_files {path} /index.html\n file_server")
 	s.browser().SignUp("alice@example.com")
 	ctx := chromiumtest.Start(t)
@@ -136,7 +146,8 @@ func TestOIDCClientTSInChromium(t *testing.T) {
 		var body string
 		for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
 			var err error
-			if body, err = chromedp.Run(ctx, chromedp.Text(chromedp.CSS("body"))); err == nil && strings.Contains(body, text) {
+			if body, err = chromedp.Run(ctx, chromedp.Text(chromedp.CSS("body"))); err == nil &&
+				strings.Contains(body, text) {
 				return
 			}
 			time.Sleep(20 * time.Millisecond)
@@ -147,7 +158,10 @@ func TestOIDCClientTSInChromium(t *testing.T) {
 	shows("nobody")
 	do("log-in", chromedp.Click(chromedp.CSS("#login")))
 	shows("E-mail address")
-	do("password", chromedp.SendKeys(chromedp.CSS("#email"), "alice@example.com"), chromedp.SendKeys(chromedp.CSS("#password"), sitetest.GoodPassword+kb.Enter))
+	do(
+		"password", chromedp.SendKeys(chromedp.CSS("#email"), "alice@example.com"),
+		chromedp.SendKeys(chromedp.CSS("#password"), sitetest.GoodPassword+kb.Enter),
+	)
 	shows("A page would like to")
 	chromiumtest.Picture(t, ctx, "consent")
 	do("consent", chromedp.Click(chromedp.CSS(`button[value="allow"]`)))

@@ -59,9 +59,13 @@ secret and prints it once; the store only keeps its hash.`,
 	flags.String("name", "", "Name that users see; the ID by default")
 	flags.StringArray("redirect-uri", nil, "URL that users are sent back to; may be repeated")
 	flags.StringArray("post-logout-redirect-uri", nil, "URL that users can be sent to after a log-out; may be repeated")
-	flags.StringSlice("grant-types", nil, "Grant types, separated by commas; authorization_code and refresh_token by default")
+	flags.StringSlice(
+		"grant-types", nil, "Grant types, separated by commas; authorization_code and refresh_token by default",
+	)
 	flags.StringArray("response-type", nil, "Response type; may be repeated; code by default")
-	flags.StringSlice("scopes", nil, "Scopes, separated by commas; openid, profile, email and offline_access by default")
+	flags.StringSlice(
+		"scopes", nil, "Scopes, separated by commas; openid, profile, email and offline_access by default",
+	)
 	flags.String("consent", "", "When the user is asked for consent: always, once or never; once by default")
 	flags.String("backchannel-logout-uri", "", "URL that is notified when a session ends")
 	flags.Bool("introspect", false, "The client is an API that may introspect the access tokens of all clients")
@@ -79,7 +83,10 @@ func addClient(ctx context.Context, cmd *cobra.Command, args []string, users sto
 	client := Client{ID: args[0], Since: time.Now().UTC().Format(time.RFC3339Nano)}
 	client.Public, _ = flags.GetBool("public")
 	client.Introspect, _ = flags.GetBool("introspect")
-	for name, into := range map[string]*string{"public-key": &client.PublicKey, "name": &client.Name, "consent": &client.Consent, "backchannel-logout-uri": &client.BackchannelLogoutURI} {
+	for name, into := range map[string]*string{
+		"public-key": &client.PublicKey, "name": &client.Name, "consent": &client.Consent,
+		"backchannel-logout-uri": &client.BackchannelLogoutURI,
+	} {
 		*into, _ = flags.GetString(name)
 	}
 	client.RedirectURIs, _ = flags.GetStringArray("redirect-uri")
@@ -87,7 +94,10 @@ func addClient(ctx context.Context, cmd *cobra.Command, args []string, users sto
 	client.ResponseTypes, _ = flags.GetStringArray("response-type")
 	client.GrantTypes, _ = flags.GetStringSlice("grant-types")
 	client.Scopes, _ = flags.GetStringSlice("scopes")
-	for name, into := range map[string]*caddy.Duration{"access-token-lifetime": &client.AccessTokenLifetime, "refresh-token-lifetime": &client.RefreshTokenLifetime, "id-token-lifetime": &client.IDTokenLifetime} {
+	for name, into := range map[string]*caddy.Duration{
+		"access-token-lifetime":  &client.AccessTokenLifetime,
+		"refresh-token-lifetime": &client.RefreshTokenLifetime, "id-token-lifetime": &client.IDTokenLifetime,
+	} {
 		lifetime, _ := flags.GetDuration(name)
 		*into = caddy.Duration(lifetime)
 	}
@@ -97,7 +107,8 @@ func addClient(ctx context.Context, cmd *cobra.Command, args []string, users sto
 		client.Secret = secretHash(secret)
 	}
 	checked := client
-	checked.GrantTypes, checked.ResponseTypes, checked.Scopes = slices.Clone(client.GrantTypes), slices.Clone(client.ResponseTypes), slices.Clone(client.Scopes)
+	checked.GrantTypes, checked.ResponseTypes, checked.Scopes = slices.Clone(client.GrantTypes),
+		slices.Clone(client.ResponseTypes), slices.Clone(client.Scopes)
 	if err := checked.resolve(&Provider{Issuer: "https://issuer.invalid"}); err != nil {
 		return fmt.Errorf("client %s: %w", client.ID, err)
 	}
@@ -110,7 +121,8 @@ func addClient(ctx context.Context, cmd *cobra.Command, args []string, users sto
 		return fmt.Errorf("the client %s already exists; delete it first, or choose another ID", client.ID)
 	}
 	if uri := checked.asksAllTheSame(); err == nil && uri != "" {
-		fmt.Fprintf(cmd.ErrOrStderr(), "Users are asked for consent in spite of --consent never, because any program on their machine can intercept %s.\n", uri)
+		fmt.Fprintf(cmd.ErrOrStderr(), "Users are asked for consent in spite of --consent never, "+
+			"because any program on their machine can intercept %s.\n", uri)
 	}
 	if err == nil && secret != "" {
 		fmt.Fprintln(cmd.ErrOrStderr(), "The secret of the client, which cannot be shown again:")
@@ -129,7 +141,10 @@ func notInConfig(cmd *cobra.Command, id string) error {
 			return err
 		}
 		if slices.ContainsFunc(provider.Clients, func(c *Client) bool { return c != nil && c.ID == id }) {
-			return fmt.Errorf("the config already has a client %s, of issuer %s; change it there, or choose another ID", id, provider.Issuer)
+			return fmt.Errorf(
+				"the config already has a client %s, of issuer %s; change it there, or choose another ID",
+				id, provider.Issuer,
+			)
 		}
 	}
 	return err
@@ -141,22 +156,24 @@ func listClientsCommand() *cobra.Command {
 		Short:   "Lists the clients in the store",
 		Example: "  caddy jwt client list --config /etc/caddy/Caddyfile",
 		Args:    cobra.NoArgs,
-		RunE: cli.OnStore(false, func(ctx context.Context, cmd *cobra.Command, _ []string, store store.UserStore) error {
-			records, err := store.Records(ctx, kindClient, "", time.Now())
-			if err != nil {
-				return err
-			}
-			table := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-			fmt.Fprintln(table, "ID\tKIND\tREDIRECT URIS")
-			for _, record := range records {
-				var client Client
-				if err := json.Unmarshal(record.Value, &client); err != nil {
-					return fmt.Errorf("client %s is corrupt: %w", record.ID, err)
+		RunE: cli.OnStore(
+			false, func(ctx context.Context, cmd *cobra.Command, _ []string, store store.UserStore) error {
+				records, err := store.Records(ctx, kindClient, "", time.Now())
+				if err != nil {
+					return err
 				}
-				fmt.Fprintf(table, "%s\t%s\t%s\n", client.ID, client.kind(), strings.Join(client.RedirectURIs, " "))
-			}
-			return table.Flush()
-		}),
+				table := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+				fmt.Fprintln(table, "ID\tKIND\tREDIRECT URIS")
+				for _, record := range records {
+					var client Client
+					if err := json.Unmarshal(record.Value, &client); err != nil {
+						return fmt.Errorf("client %s is corrupt: %w", record.ID, err)
+					}
+					fmt.Fprintf(table, "%s\t%s\t%s\n", client.ID, client.kind(), strings.Join(client.RedirectURIs, " "))
+				}
+				return table.Flush()
+			},
+		),
 	}
 }
 
@@ -176,22 +193,24 @@ func showClientCommand() *cobra.Command {
 		Short:   "Shows a client as JSON, without its secret",
 		Example: "  caddy jwt client show wiki",
 		Args:    cobra.ExactArgs(1),
-		RunE: cli.OnStore(false, func(ctx context.Context, cmd *cobra.Command, args []string, store store.UserStore) error {
-			record, err := store.Record(ctx, kindClient, args[0], time.Now())
-			if err != nil {
-				return unknownClient(err, args[0])
-			}
-			var client Client
-			if err := json.Unmarshal(record.Value, &client); err != nil {
-				return fmt.Errorf("client %s is corrupt: %w", record.ID, err)
-			}
-			client.Secret = ""
-			text, err := json.MarshalIndent(client, "", "  ")
-			if err == nil {
-				_, err = io.WriteString(cmd.OutOrStdout(), string(text)+"\n")
-			}
-			return err
-		}),
+		RunE: cli.OnStore(
+			false, func(ctx context.Context, cmd *cobra.Command, args []string, store store.UserStore) error {
+				record, err := store.Record(ctx, kindClient, args[0], time.Now())
+				if err != nil {
+					return unknownClient(err, args[0])
+				}
+				var client Client
+				if err := json.Unmarshal(record.Value, &client); err != nil {
+					return fmt.Errorf("client %s is corrupt: %w", record.ID, err)
+				}
+				client.Secret = ""
+				text, err := json.MarshalIndent(client, "", "  ")
+				if err == nil {
+					_, err = io.WriteString(cmd.OutOrStdout(), string(text)+"\n")
+				}
+				return err
+			},
+		),
 	}
 }
 
@@ -201,16 +220,19 @@ func deleteClientCommand() *cobra.Command {
 		Short:   "Deletes a client; users can no longer log in to it",
 		Example: "  caddy jwt client delete wiki",
 		Args:    cobra.ExactArgs(1),
-		RunE: cli.OnStore(false, func(ctx context.Context, _ *cobra.Command, args []string, store store.UserStore) error {
-			_, err := store.TakeRecord(ctx, kindClient, args[0], time.Now())
-			return unknownClient(err, args[0])
-		}),
+		RunE: cli.OnStore(
+			false, func(ctx context.Context, _ *cobra.Command, args []string, store store.UserStore) error {
+				_, err := store.TakeRecord(ctx, kindClient, args[0], time.Now())
+				return unknownClient(err, args[0])
+			},
+		),
 	}
 }
 
 func unknownClient(err error, id string) error {
 	if errors.Is(err, errNotFound) {
-		return fmt.Errorf("there is no client %q in the store; `caddy jwt client list` lists all; clients in the config are not in the store", id)
+		return fmt.Errorf("there is no client %q in the store; `caddy jwt client list` lists all; "+
+			"clients in the config are not in the store", id)
 	}
 	return err
 }

@@ -37,50 +37,67 @@ func TestWrongConfigs(t *testing.T) {
 		issuer + "colour blue":               `oidc_provider has no option "colour"; it has issuer, accounts, client, claims, user_editable and templates`,
 		issuer + "claims company":            "claims takes a scope and the claims that it grants",
 		issuer + "templates /nowhere":        "templates: ",
-		issuer + "accounts {\n issuer http://localhost:1\n}":        "accounts: issuer is the same as the issuer of the provider",
-		issuer + "user_editable":                                    "user_editable takes one or more profile properties",
-		issuer + "user_editable team\naccounts {\n profile name\n}": "user_editable team: the accounts have no such property, so users cannot set it",
-		issuer + "claims team acr":                                  "claims team: acr describes the token",
-		public("introspect"):                                        "a public client cannot introspect",
-		public("introspect yes"):                                    "introspect does not take a value",
-		issuer + "accounts {\n colour blue\n}":                      `accounts has no option "colour"`,
-		issuer + "client x {\n secret \"0123456789abcdef\n0123456789abcdef\"\n redirect_uri https://a.example/\n}": "secret has several lines",
-		issuer + "client x {\n secret 0123456789abcdef\nPwiUmmZCjssktECq3eZkKw==\n}":                               "client has no such option",
+		issuer + "accounts {\n issuer http://localhost:1\n}": "accounts: issuer is the same as the issuer of " +
+			"the provider",
+		issuer + "user_editable": "user_editable takes one or more profile properties",
+		issuer + "user_editable team\naccounts {\n profile name\n}": "user_editable team: the accounts have no such " +
+			"property, so users cannot set it",
+		issuer + "claims team acr":             "claims team: acr describes the token",
+		public("introspect"):                   "a public client cannot introspect",
+		public("introspect yes"):               "introspect does not take a value",
+		issuer + "accounts {\n colour blue\n}": `accounts has no option "colour"`,
+		issuer + "client x {\n secret \"0123456789abcdef\n0123456789abcdef\"\n" +
+			" redirect_uri https://a.example/\n}": "secret has several lines",
+		issuer + "client x {\n secret 0123456789abcdef\nPwiUmmZCjssktECq3eZkKw==\n}": "client has no such option",
 		issuer + "client":                 "client takes the client's ID and a block",
 		issuer + "client app":             "client app: it must have `secret`, `public_key` or `public`",
 		public("secret 0123456789012345"): "it is public but has a secret or key",
 		public("") + "\nclient app {\n public\n redirect_uri https://b/\n}": "client app is specified twice",
-		public("public"):                  "public is specified twice in client app",
-		public("colour blue"):             `client has no option "colour"`,
-		public("consent sometimes"):       `consent: unknown value "sometimes"; supported: always, once, never`,
-		public("consent allways"):         `consent: unknown value "allways"; did you mean always? Supported: always, once, never`,
-		public("grant_types device_code"): `grant_types: unknown grant type "device_code"; did you mean urn:ietf:params:oauth:grant-type:device_code? Supported: `,
-		public("response_types codd"):     `response_types: unknown response type "codd"; did you mean code? Supported: `,
-		public("signup open"):             "client has no option \"signup\", which is an option of accounts; client has name, ",
-		issuer + "user_editable emploer\naccounts {\n profile employer\n}":                                             "or remove it from user_editable; did you mean employer?",
-		public("grant_types password"):                                                                                 `grant_types: unknown grant type "password"`,
-		public("grant_types client_credentials"):                                                                       "a public client cannot have client_credentials",
-		public("response_types code+token"):                                                                            `response_types: unknown response type "code+token"`,
-		public("scopes openid account"):                                                                                "account is reserved for the accounts' own tokens",
-		public(`scopes "a\"b"`):                                                                                        "is not a valid scope",
-		public("access_token_lifetime 25h"):                                                                            "must not be longer than 24h",
-		public("access_token_lifetime soon"):                                                                           "access_token_lifetime takes a duration",
-		public("backchannel_logout_uri http://app.example/"):                                                           "backchannel_logout_uri",
-		public("redirect_uri http://app.example/"):                                                                     "it must be https, http on this machine, or an app's own scheme",
-		public("redirect_uri https://app.example/#x"):                                                                  "it has a fragment",
-		public("redirect_uri javascript:alert(1)"):                                                                     "it must be https",
-		public("redirect_uri https://*.example.com/"):                                                                  "it must not contain *, a space or a backslash",
-		public("post_logout_redirect_uri /"):                                                                           "it is not an absolute URL",
-		issuer + "client app {\n secret short\n redirect_uri https://a/\n}":                                            "secret has a length of 5; it must have at least 16 bytes",
-		issuer + "client app {\n secret {env.NOTHING}\n redirect_uri https://a/\n}":                                    "secret is empty; is the environment variable set",
-		issuer + "client app {\n secret {evn.NOTHING}\n redirect_uri https://a/\n}":                                    "secret has a placeholder without a value",
-		issuer + "client app {\n secret $2secret-of-the-operator\n redirect_uri https://a/\n}":                         "secret starts like a hash, but the bcrypt hash is corrupt",
-		issuer + "client app {\n secret $argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQ$short\n redirect_uri https://a/\n}": "secret starts like a hash, but the argon2id hash is corrupt",
-		issuer + "client app {\n secret 0123456789012345\n}":                                                           "it must have `redirect_uri`",
-		issuer + "client app {\n public_key no!key\n redirect_uri https://a/\n}":                                       "public_key: neither PEM",
+		public("public"):            "public is specified twice in client app",
+		public("colour blue"):       `client has no option "colour"`,
+		public("consent sometimes"): `consent: unknown value "sometimes"; supported: always, once, never`,
+		public(
+			"consent allways",
+		): `consent: unknown value "allways"; did you mean always? Supported: always, once, never`,
+		public(
+			"grant_types device_code",
+		): `grant_types: unknown grant type "device_code"; did you mean urn:ietf:params:oauth:grant-type:device_code? Supported: `,
+		public("response_types codd"): `response_types: unknown response type "codd"; did you mean code? Supported: `,
+		public("signup open"): "client has no option \"signup\", which is an option of accounts; " +
+			"client has name, ",
+		issuer + "user_editable emploer\naccounts {\n profile employer\n}": "or remove it from " +
+			"user_editable; did you mean employer?",
+		public("grant_types password"):                       `grant_types: unknown grant type "password"`,
+		public("grant_types client_credentials"):             "a public client cannot have client_credentials",
+		public("response_types code+token"):                  `response_types: unknown response type "code+token"`,
+		public("scopes openid account"):                      "account is reserved for the accounts' own tokens",
+		public(`scopes "a\"b"`):                              "is not a valid scope",
+		public("access_token_lifetime 25h"):                  "must not be longer than 24h",
+		public("access_token_lifetime soon"):                 "access_token_lifetime takes a duration",
+		public("backchannel_logout_uri http://app.example/"): "backchannel_logout_uri",
+		public("redirect_uri http://app.example/"): "it must be https, http on this machine, or an app's " +
+			"own scheme",
+		public("redirect_uri https://app.example/#x"): "it has a fragment",
+		public("redirect_uri javascript:alert(1)"):    "it must be https",
+		public("redirect_uri https://*.example.com/"): "it must not contain *, a space or a backslash",
+		public("post_logout_redirect_uri /"):          "it is not an absolute URL",
+		issuer + "client app {\n secret short\n redirect_uri https://a/\n}": "secret has a length " +
+			"of 5; it must have at least 16 bytes",
+		issuer + "client app {\n secret {env.NOTHING}\n" +
+			" redirect_uri https://a/\n}": "secret is empty; is the environment variable set",
+		issuer + "client app {\n secret {evn.NOTHING}\n" +
+			" redirect_uri https://a/\n}": "secret has a placeholder without a value",
+		issuer + "client app {\n secret $2secret-of-the-operator\n" +
+			" redirect_uri https://a/\n}": "secret starts like a hash, but the bcrypt hash is corrupt",
+		issuer + "client app {\n secret $argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQ$short\n" +
+			" redirect_uri https://a/\n}": "secret starts like a hash, but the argon2id hash is corrupt",
+		issuer + "client app {\n secret 0123456789012345\n}":                     "it must have `redirect_uri`",
+		issuer + "client app {\n public_key no!key\n redirect_uri https://a/\n}": "public_key: neither PEM",
 	} {
-		text := "{\n admin off\n storage file_system " + t.TempDir() + "\n}\nhttp://localhost:1 {\n oidc_provider {\n" + body + "\n}\n}"
-		config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), map[string]any{"filename": "Caddyfile"})
+		text := "{\n admin off\n storage file_system " + t.TempDir() + "\n}\nhttp://localhost:1 {\n oidc_provider {\n" +
+			body + "\n}\n}"
+		config, _, err := caddyconfig.GetAdapter("caddyfile").
+			Adapt([]byte(text), map[string]any{"filename": "Caddyfile"})
 		if err == nil {
 			var parsed caddy.Config
 			if err := json.Unmarshal(config, &parsed); err != nil {
@@ -123,7 +140,9 @@ func TestKeyRotation(t *testing.T) {
 	if err != nil || strings.Count(string(output), "signs within 15 seconds") != 3 {
 		t.Fatalf("%v\n%s", err, output)
 	}
-	sitetest.Eventually(t, "the set has the new keys beside the old ones", func() bool { return strings.Count(chrome.Get("/oidc/jwks.json").Body, `"kid"`) == 4 })
+	sitetest.Eventually(t, "the set has the new keys beside the old ones", func() bool {
+		return strings.Count(chrome.Get("/oidc/jwks.json").Body, `"kid"`) == 4
+	})
 	after := chrome.redeem("spa", chrome.code("spa", nil)).JSON(t)
 	for _, name := range []string{"access_token", "id_token"} {
 		if kidOf(t, before[name].(string)) == kidOf(t, after[name].(string)) {
@@ -131,10 +150,14 @@ func TestKeyRotation(t *testing.T) {
 		}
 	}
 	for name, given := range map[string]map[string]any{"before": before, "after": after} {
-		if got := chrome.Do(http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+given["access_token"].(string)); got.Status != 200 {
+		if got := chrome.Do(
+			http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+given["access_token"].(string),
+		); got.Status != 200 {
 			t.Errorf("an access token from %s: %d", name, got.Status)
 		}
-		if got := chrome.Get(s.authorizeURL("spa", url.Values{"prompt": {"none"}, "id_token_hint": {given["id_token"].(string)}})).To(t); got.Query().Get("code") == "" {
+		if got := chrome.Get(s.authorizeURL("spa", url.Values{
+			"prompt": {"none"}, "id_token_hint": {given["id_token"].(string)},
+		})).To(t); got.Query().Get("code") == "" {
 			t.Errorf("a hint from %s: %s", name, got)
 		}
 	}
@@ -153,7 +176,9 @@ func TestWithdrawnKey(t *testing.T) {
 	if status := userinfo(); status != 200 {
 		t.Fatalf("control: %d", status)
 	}
-	if output, err := exec.Command(caddytest.Binary(t), "jwt", "keys", "rotate", "--withdraw", "--config", s.config).CombinedOutput(); err != nil {
+	if output, err := exec.Command(
+		caddytest.Binary(t), "jwt", "keys", "rotate", "--withdraw", "--config", s.config,
+	).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, output)
 	}
 	deadline := time.Now().Add(time.Minute)
@@ -174,11 +199,14 @@ func TestWithdrawnKey(t *testing.T) {
 	if to := bob.Get(s.authorizeURL("app", silent)).To(t); to.Query().Get("error") != "login_required" {
 		t.Errorf("as a hint at the log-in of another: %s", to)
 	}
-	page := chrome.Get("/oidc/logout?" + url.Values{"id_token_hint": {hint}, "post_logout_redirect_uri": {"https://app.example/"}, "state": {"bye"}}.Encode())
+	page := chrome.Get("/oidc/logout?" + url.Values{
+		"id_token_hint": {hint}, "post_logout_redirect_uri": {"https://app.example/"}, "state": {"bye"},
+	}.Encode())
 	if !strings.Contains(page.Body, "Log out?") || chrome.Get("/auth/whoami").Status != 200 {
 		t.Fatalf("as a hint at log-out: %d %s", page.Status, page.Body)
 	}
-	if to := chrome.Decide("/oidc/logout", page, "logout").To(t); to.String() != "https://app.example/?state=bye" || chrome.Get("/auth/whoami").Status != 401 {
+	if to := chrome.Decide("/oidc/logout", page, "logout").To(t); to.String() != "https://app.example/?state=bye" ||
+		chrome.Get("/auth/whoami").Status != 401 {
 		t.Errorf("after the log-out: %s", to)
 	}
 }
@@ -236,13 +264,18 @@ func TestClientCommands(t *testing.T) {
 	if got := chrome.Get(request); got.Status != 400 {
 		t.Errorf("before it is added: %d", got.Status)
 	}
-	secret, err := run("add", "--name", "The Wiki", "--redirect-uri", "https://wiki.example/callback", "--consent", "never", "wiki")
+	secret, err := run(
+		"add", "--name", "The Wiki", "--redirect-uri", "https://wiki.example/callback", "--consent", "never", "wiki",
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
 	secret = strings.TrimSpace(secret)
 	code := chrome.Get(request).To(t).Query().Get("code")
-	form := url.Values{"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {"https://wiki.example/callback"}, "code_verifier": {verifier}}
+	form := url.Values{
+		"grant_type": {"authorization_code"}, "code": {code},
+		"redirect_uri": {"https://wiki.example/callback"}, "code_verifier": {verifier},
+	}
 	chrome.Post("/oidc/token", form, sitetest.Basic("wiki", secret+"x")).MustFail(t, 401, "invalid_client")
 	if got := chrome.Post("/oidc/token", form, sitetest.Basic("wiki", secret)); got.Status != 200 {
 		t.Errorf("with the secret: %d %s", got.Status, got.Body)
@@ -250,7 +283,8 @@ func TestClientCommands(t *testing.T) {
 	if list, err := run("list"); err != nil || !strings.Contains(list, "wiki  secret  https://wiki.example/callback") {
 		t.Errorf("list: %s %v", list, err)
 	}
-	if shown, err := run("show", "wiki"); err != nil || !strings.Contains(shown, `"name": "The Wiki"`) || strings.Contains(shown, "secret") {
+	if shown, err := run("show", "wiki"); err != nil || !strings.Contains(shown, `"name": "The Wiki"`) ||
+		strings.Contains(shown, "secret") {
 		t.Errorf("show: %s %v", shown, err)
 	}
 	for want, arguments := range map[string][]string{
@@ -277,14 +311,18 @@ func TestClientCommands(t *testing.T) {
 		t.Error(err)
 	}
 	s.load(fmt.Sprintf(clientsOfTests, ""), "", s.dir)
-	if log := s.Log(); !strings.Contains(log, "client in the user store is not used, because the config has a client with the same ID") || !strings.Contains(log, `"client_id":"spa"`) {
+	if log := s.Log(); !strings.Contains(
+		log, "client in the user store is not used, because the config has a client with the same ID",
+	) ||
+		!strings.Contains(log, `"client_id":"spa"`) {
 		t.Errorf("the log does not say that it is not used: %s", log)
 	}
 	if _, err := run("delete", "spa"); err != nil {
 		t.Error(err)
 	}
 	where = []string{"--config", s.config}
-	if _, err := run(add...); err == nil || !strings.Contains(err.Error(), "the config already has a client spa, of issuer "+s.URL) {
+	if _, err := run(add...); err == nil ||
+		!strings.Contains(err.Error(), "the config already has a client spa, of issuer "+s.URL) {
 		t.Errorf("by --config: %v", err)
 	}
 	add[len(add)-1] = "wiki"
@@ -298,10 +336,15 @@ func TestThreatCORS(t *testing.T) {
 	s := serveClients(t)
 	chrome := s.browser()
 	const client = "Origin: https://spa.example:4711"
-	for path, want := range map[string]string{"/oidc/token": "https://spa.example:4711", "/oidc/userinfo": "https://spa.example:4711", "/oidc/revoke": "https://spa.example:4711",
-		"/oidc/jwks.json": "*", "/.well-known/openid-configuration": "*", "/oidc/authorize": "", "/oidc/introspect": "", "/oidc/consent": "", "/oidc/device": ""} {
+	for path, want := range map[string]string{
+		"/oidc/token": "https://spa.example:4711", "/oidc/userinfo": "https://spa.example:4711",
+		"/oidc/revoke":    "https://spa.example:4711",
+		"/oidc/jwks.json": "*", "/.well-known/openid-configuration": "*",
+		"/oidc/authorize": "", "/oidc/introspect": "", "/oidc/consent": "", "/oidc/device": "",
+	} {
 		got := chrome.Do("OPTIONS", path, nil, client, "Access-Control-Request-Method: POST")
-		if allowed := got.Header.Get("Access-Control-Allow-Origin"); allowed != want || got.Header.Get("Access-Control-Allow-Credentials") != "" {
+		if allowed := got.Header.Get("Access-Control-Allow-Origin"); allowed != want ||
+			got.Header.Get("Access-Control-Allow-Credentials") != "" {
 			t.Errorf("%s: %d %v", path, got.Status, got.Header)
 		}
 		got = chrome.Do("OPTIONS", path, nil, "Origin: https://evil.example", "Access-Control-Request-Method: POST")

@@ -89,7 +89,8 @@ func (c *conformance) checkIDToken(token, accessToken, code string) map[string]a
 	now := float64(time.Now().Unix())
 	exp, _ := claims["exp"].(float64)
 	iat, _ := claims["iat"].(float64)
-	if claims["iss"] != c.browser.URL || claims["aud"] != "web" || claims["sub"] == "" || exp <= now || iat > now+1 || iat < now-60 {
+	if claims["iss"] != c.browser.URL || claims["aud"] != "web" || claims["sub"] == "" || exp <= now || iat > now+1 ||
+		iat < now-60 {
 		c.t.Fatalf("ID token %v", claims)
 	}
 	for name, of := range map[string]string{"at_hash": accessToken, "c_hash": code} {
@@ -159,7 +160,10 @@ func (c *conformance) age(given map[string]any) {
 		c.t.Fatal(err)
 	}
 	defer db.Close()
-	if _, err := db.Exec(`PRAGMA busy_timeout = 5000; UPDATE sessions SET created_at = created_at - 60000 WHERE id = $1`, sitetest.ClaimsOf(c.t, given["id_token"].(string))["sid"]); err != nil {
+	if _, err := db.Exec(
+		`PRAGMA busy_timeout = 5000; UPDATE sessions SET created_at = created_at - 60000 WHERE id = $1`,
+		sitetest.ClaimsOf(c.t, given["id_token"].(string))["sid"],
+	); err != nil {
 		c.t.Fatal(err)
 	}
 }
@@ -178,7 +182,9 @@ func (c *conformance) logIn(location string) sitetest.Reply {
 	if to.Path != "/auth/login" {
 		c.t.Fatalf("no log-in page: %s", to)
 	}
-	back := c.Post("/auth/login", url.Values{"email": {"alice@example.com"}, "password": {sitetest.GoodPassword}, "return_to": {to.Query().Get("return_to")}}).To(c.t)
+	back := c.Post("/auth/login", url.Values{
+		"email": {"alice@example.com"}, "password": {sitetest.GoodPassword}, "return_to": {to.Query().Get("return_to")},
+	}).To(c.t)
 	return c.Get(back.String())
 }
 
@@ -206,70 +212,112 @@ type module struct {
 
 // modules are those of the OP plans basic, implicit, hybrid and form_post.
 var modules = []module{
-	{"oidcc-server", "A log-in gives what the response type says; the ID token is checked as a client does; userinfo has the same subject.", "", func(c *conformance) { c.user(nil) }},
-	{"oidcc-response-type-missing", "Without response_type the answer is invalid_request.", "code", func(c *conformance) {
-		c.mustFail(c.read(c.Get(c.url(url.Values{"response_type": {""}}))), "invalid_request")
+	{"oidcc-server", "A log-in gives what the response type says; the ID token is checked as a client does; " +
+		"userinfo has the same subject.", "", func(c *conformance) {
+		c.user(nil)
 	}},
-	{"oidcc-idtoken-signature", "The ID token is signed by RS256, with the kid of a key in the JWK set.", "", func(c *conformance) {
-		token := c.tokens(c.ask(nil))["id_token"].(string)
-		if token == "" {
-			return
-		}
-		header := sitetest.ClaimsOf(c.t, "x."+strings.Split(token, ".")[0]+".x")
-		if header["alg"] != "RS256" || !strings.Contains(c.Get("/oidc/jwks.json").Body, fmt.Sprintf(`"kid":"%s"`, header["kid"])) {
-			c.t.Errorf("header %v", header)
-		}
-	}},
-	{"oidcc-idtoken-unsigned", "The metadata offers no unsigned ID tokens, so the module is skipped there; so is a registration for them here.", "", func(c *conformance) {
-		if got := fmt.Sprint(c.Get("/.well-known/openid-configuration").JSON(c.t)["id_token_signing_alg_values_supported"]); got != "[RS256]" {
+	{
+		"oidcc-response-type-missing",
+		"Without response_type the answer is invalid_request.", "code", func(c *conformance) {
+			c.mustFail(c.read(c.Get(c.url(url.Values{"response_type": {""}}))), "invalid_request")
+		},
+	},
+	{
+		"oidcc-idtoken-signature",
+		"The ID token is signed by RS256, with the kid of a key in the JWK set.", "", func(c *conformance) {
+			token := c.tokens(c.ask(nil))["id_token"].(string)
+			if token == "" {
+				return
+			}
+			header := sitetest.ClaimsOf(c.t, "x."+strings.Split(token, ".")[0]+".x")
+			if header["alg"] != "RS256" ||
+				!strings.Contains(c.Get("/oidc/jwks.json").Body, fmt.Sprintf(`"kid":"%s"`, header["kid"])) {
+				c.t.Errorf("header %v", header)
+			}
+		},
+	},
+	{"oidcc-idtoken-unsigned", "The metadata offers no unsigned ID tokens, so the module is skipped there; " +
+		"so is a registration for them here.", "", func(c *conformance) {
+		if got := fmt.Sprint(
+			c.Get("/.well-known/openid-configuration").JSON(c.t)["id_token_signing_alg_values_supported"],
+		); got != "[RS256]" {
 			c.t.Errorf("algorithms %s", got)
 		}
 	}},
-	{"oidcc-userinfo-get", "userinfo by GET with the token in the header.", "", func(c *conformance) { c.mustHave(c.user(nil), "sub") }},
-	{"oidcc-userinfo-post-header", "userinfo by POST with the token in the header.", "token|code", func(c *conformance) {
-		access := c.tokens(c.ask(nil))["access_token"].(string)
-		if got := c.Do(http.MethodPost, "/oidc/userinfo", nil, "Authorization: Bearer "+access); got.Status != 200 {
-			c.t.Errorf("%d %s", got.Status, got.Body)
-		}
+	{"oidcc-userinfo-get", "userinfo by GET with the token in the header.", "", func(c *conformance) {
+		c.mustHave(c.user(nil), "sub")
 	}},
+	{
+		"oidcc-userinfo-post-header", "userinfo by POST with the token in the header.",
+		"token|code", func(c *conformance) {
+			access := c.tokens(c.ask(nil))["access_token"].(string)
+			if got := c.Do(http.MethodPost, "/oidc/userinfo", nil, "Authorization: Bearer "+access); got.Status != 200 {
+				c.t.Errorf("%d %s", got.Status, got.Body)
+			}
+		},
+	},
 	{"oidcc-userinfo-post-body", "userinfo by POST with the token in the form.", "token|code", func(c *conformance) {
 		access := c.tokens(c.ask(nil))["access_token"].(string)
 		if got := c.Post("/oidc/userinfo", url.Values{"access_token": {access}}); got.Status != 200 {
 			c.t.Errorf("%d %s", got.Status, got.Body)
 		}
 	}},
-	{"oidcc-ensure-request-without-nonce-succeeds-for-code-flow", "Of the code flow no nonce is asked.", "only code", func(c *conformance) {
-		given := c.tokens(c.ask(url.Values{"nonce": {""}}))
-		if sitetest.ClaimsOf(c.t, given["id_token"].(string))["nonce"] != nil {
-			c.t.Error("the ID token has a nonce")
-		}
-	}},
-	{"oidcc-ensure-request-without-nonce-fails", "Where an ID token comes from the authorization endpoint, a nonce is asked.", "id_token", func(c *conformance) {
-		c.mustFail(c.ask(url.Values{"nonce": {""}}), "invalid_request")
-	}},
-	{"oidcc-scope-profile", "The scope profile gives the claims of a profile.", "", scopeModule("openid profile", profileClaims...)},
-	{"oidcc-scope-email", "The scope email gives email and email_verified.", "", scopeModule("openid email", emailClaims...)},
+	{
+		"oidcc-ensure-request-without-nonce-succeeds-for-code-flow",
+		"Of the code flow no nonce is asked.", "only code", func(c *conformance) {
+			given := c.tokens(c.ask(url.Values{"nonce": {""}}))
+			if sitetest.ClaimsOf(c.t, given["id_token"].(string))["nonce"] != nil {
+				c.t.Error("the ID token has a nonce")
+			}
+		},
+	},
+	{
+		"oidcc-ensure-request-without-nonce-fails",
+		"Where an ID token comes from the authorization endpoint, a nonce is asked.", "id_token", func(c *conformance) {
+			c.mustFail(c.ask(url.Values{"nonce": {""}}), "invalid_request")
+		},
+	},
+	{
+		"oidcc-scope-profile", "The scope profile gives the claims of a profile.",
+		"", scopeModule("openid profile", profileClaims...),
+	},
+	{
+		"oidcc-scope-email", "The scope email gives email and email_verified.",
+		"", scopeModule("openid email", emailClaims...),
+	},
 	{"oidcc-scope-address", "The scope address gives an address.", "", scopeModule("openid address", addressClaims...)},
 	{"oidcc-scope-phone", "The scope phone gives a phone number.", "", scopeModule("openid phone", phoneClaims...)},
-	{"oidcc-scope-all", "All scopes give all claims.", "", scopeModule("openid profile email address phone", slices.Concat(profileClaims, emailClaims, addressClaims, phoneClaims)...)},
-	{"oidcc-alternate-happy-flow", "The scopes in another order, and another redirect_uri of the client's, do as well.", "", func(c *conformance) {
-		c.mustHave(c.user(url.Values{"scope": {"email openid"}}), "email")
-	}},
+	{"oidcc-scope-all", "All scopes give all claims.", "", scopeModule(
+		"openid profile email address phone", slices.Concat(profileClaims, emailClaims, addressClaims, phoneClaims)...,
+	)},
+	{
+		"oidcc-alternate-happy-flow",
+		"The scopes in another order, and another redirect_uri of the client's, do as well.", "", func(c *conformance) {
+			c.mustHave(c.user(url.Values{"scope": {"email openid"}}), "email")
+		},
+	},
 	{"oidcc-display-page", "display=page is accepted.", "", accepted("display", "page")},
 	{"oidcc-display-popup", "display=popup is accepted.", "", accepted("display", "popup")},
-	{"oidcc-prompt-login", "prompt=login asks for the password though somebody is logged in, and auth_time is that of the second log-in then.", "", func(c *conformance) {
+	{"oidcc-prompt-login", "prompt=login asks for the password though somebody is logged in, " +
+		"and auth_time is that of the second log-in then.", "", func(c *conformance) {
 		before := c.tokens(c.ask(url.Values{"max_age": {"10000"}}))
 		c.age(before)
 		after := c.tokens(c.read(c.logIn(c.url(url.Values{"prompt": {"login"}}))))
-		first, second := sitetest.ClaimsOf(c.t, before["id_token"].(string)), sitetest.ClaimsOf(c.t, after["id_token"].(string))
-		if first["sub"] != second["sub"] || second["auth_time"].(float64) < first["auth_time"].(float64) || after["id_token"] == before["id_token"] || first["sid"] == second["sid"] {
+		first, second := sitetest.ClaimsOf(c.t, before["id_token"].(string)),
+			sitetest.ClaimsOf(c.t, after["id_token"].(string))
+		if first["sub"] != second["sub"] || second["auth_time"].(float64) < first["auth_time"].(float64) ||
+			after["id_token"] == before["id_token"] || first["sid"] == second["sid"] {
 			c.t.Errorf("before %v, after %v", first, second)
 		}
 	}},
-	{"oidcc-prompt-none-not-logged-in", "prompt=none answers login_required where nobody is logged in.", "", func(c *conformance) {
-		c.mustFail(c.fresh().ask(url.Values{"prompt": {"none"}}), "login_required")
-	}},
-	{"oidcc-prompt-none-logged-in", "prompt=none goes on where somebody is logged in, with the same subject and auth_time.", "", func(c *conformance) {
+	{
+		"oidcc-prompt-none-not-logged-in",
+		"prompt=none answers login_required where nobody is logged in.", "", func(c *conformance) {
+			c.mustFail(c.fresh().ask(url.Values{"prompt": {"none"}}), "login_required")
+		},
+	},
+	{"oidcc-prompt-none-logged-in", "prompt=none goes on where somebody is logged in, " +
+		"with the same subject and auth_time.", "", func(c *conformance) {
 		first := c.tokens(c.ask(nil))
 		second := c.tokens(c.ask(url.Values{"prompt": {"none"}}))
 		a, b := sitetest.ClaimsOf(c.t, first["id_token"].(string)), sitetest.ClaimsOf(c.t, second["id_token"].(string))
@@ -277,15 +325,23 @@ var modules = []module{
 			c.t.Errorf("%v, %v", a, b)
 		}
 	}},
-	{"oidcc-max-age-1", "max_age=1 asks for the password when the log-in is older, and auth_time is there.", "", func(c *conformance) {
-		c.age(c.tokens(c.ask(nil)))
-		given := c.tokens(c.read(c.logIn(c.url(url.Values{"max_age": {"1"}}))))
-		c.mustHave(sitetest.ClaimsOf(c.t, given["id_token"].(string)), "auth_time")
-	}},
+	{
+		"oidcc-max-age-1", "max_age=1 asks for the password when the log-in is older, and auth_time is there.",
+		"", func(c *conformance) {
+			c.age(c.tokens(c.ask(nil)))
+			given := c.tokens(c.read(c.logIn(c.url(url.Values{"max_age": {"1"}}))))
+			c.mustHave(sitetest.ClaimsOf(c.t, given["id_token"].(string)), "auth_time")
+		},
+	},
 	{"oidcc-max-age-10000", "max_age=10000 does not, and auth_time is there.", "", func(c *conformance) {
-		c.mustHave(sitetest.ClaimsOf(c.t, c.tokens(c.ask(url.Values{"max_age": {"10000"}}))["id_token"].(string)), "auth_time")
+		c.mustHave(
+			sitetest.ClaimsOf(c.t, c.tokens(c.ask(url.Values{"max_age": {"10000"}}))["id_token"].(string)), "auth_time",
+		)
 	}},
-	{"oidcc-ensure-request-with-unknown-parameter-succeeds", "A parameter that is not known is ignored.", "", accepted("extra", "foobar")},
+	{
+		"oidcc-ensure-request-with-unknown-parameter-succeeds",
+		"A parameter that is not known is ignored.", "", accepted("extra", "foobar"),
+	},
 	{"oidcc-id-token-hint", "id_token_hint with prompt=none goes on for that user.", "", func(c *conformance) {
 		hint := c.tokens(c.ask(nil))["id_token"].(string)
 		second := c.tokens(c.ask(url.Values{"prompt": {"none"}, "id_token_hint": {hint}}))
@@ -302,13 +358,17 @@ var modules = []module{
 	}},
 	{"oidcc-ui-locales", "ui_locales is accepted.", "", accepted("ui_locales", "se")},
 	{"oidcc-claims-locales", "claims_locales is accepted.", "", accepted("claims_locales", "se")},
-	{"oidcc-ensure-request-with-acr-values-succeeds", "acr_values is accepted; one that is not known changes nothing.", "", accepted("acr_values", "1 2")},
+	{
+		"oidcc-ensure-request-with-acr-values-succeeds",
+		"acr_values is accepted; one that is not known changes nothing.", "", accepted("acr_values", "1 2"),
+	},
 	{"oidcc-codereuse", "A code is refused the second time.", "code", func(c *conformance) {
 		values := c.ask(nil)
 		c.tokens(values)
 		c.redeem("web", values.Get("code")).MustFail(c.t, 400, "invalid_grant")
 	}},
-	{"oidcc-codereuse-30seconds", "When a code comes the second time, later, the access token that it gave is taken back. (The suite waits 30 seconds; nothing here depends on the time.)", "code", func(c *conformance) {
+	{"oidcc-codereuse-30seconds", "When a code comes the second time, later, the access token that it gave is taken " +
+		"back. (The suite waits 30 seconds; nothing here depends on the time.)", "code", func(c *conformance) {
 		values := c.ask(nil)
 		access := c.tokens(values)["access_token"].(string)
 		c.redeem("web", values.Get("code")).MustFail(c.t, 400, "invalid_grant")
@@ -316,8 +376,10 @@ var modules = []module{
 			c.t.Errorf("the access token is still good: %d", got.Status)
 		}
 	}},
-	{"oidcc-ensure-registered-redirect-uri", "A redirect_uri that is not registered is answered by a page, and not by a redirect.", "", func(c *conformance) {
-		if got := c.Get(c.url(url.Values{"redirect_uri": {appCallback + "/other"}})); got.Status != 400 || got.Header.Get("Location") != "" {
+	{"oidcc-ensure-registered-redirect-uri", "A redirect_uri that is not registered is answered by a page, " +
+		"and not by a redirect.", "", func(c *conformance) {
+		if got := c.Get(c.url(url.Values{"redirect_uri": {appCallback + "/other"}})); got.Status != 400 ||
+			got.Header.Get("Location") != "" {
 			c.t.Errorf("%d %v", got.Status, got.Header)
 		}
 	}},
@@ -328,38 +390,57 @@ var modules = []module{
 		}
 		c.tokens(c.read(c.Post("/oidc/authorize", u.Query())))
 	}},
-	{"oidcc-server-client-secret-post", "A client may authenticate by client_secret_post.", "code", func(c *conformance) {
+	{"oidcc-server-client-secret-post", "A client may authenticate by " +
+		"client_secret_post.", "code", func(c *conformance) {
 		values := c.good(c.ask(nil))
-		got := c.Post("/oidc/token", url.Values{"grant_type": {"authorization_code"}, "code": {values.Get("code")}, "redirect_uri": {appCallback}, "code_verifier": {verifier}, "client_id": {"web"}, "client_secret": {appSecret}})
+		got := c.Post("/oidc/token", url.Values{
+			"grant_type": {"authorization_code"}, "code": {values.Get("code")}, "redirect_uri": {appCallback},
+			"code_verifier": {verifier}, "client_id": {"web"}, "client_secret": {appSecret},
+		})
 		if got.Status != 200 {
 			c.t.Errorf("%d %s", got.Status, got.Body)
 		}
 	}},
-	{"oidcc-unsigned-request-object-supported-correctly-or-rejected-as-unsupported", "A request object is refused by request_not_supported.", "", func(c *conformance) {
-		c.mustFail(c.ask(url.Values{"request": {"eyJhbGciOiJub25lIn0.e30."}}), "request_not_supported")
-	}},
+	{
+		"oidcc-unsigned-request-object-supported-correctly-or-rejected-as-unsupported",
+		"A request object is refused by request_not_supported.", "", func(c *conformance) {
+			c.mustFail(c.ask(url.Values{"request": {"eyJhbGciOiJub25lIn0.e30."}}), "request_not_supported")
+		},
+	},
 	{"oidcc-ensure-request-object-with-redirect-uri", "So is one with a redirect_uri in it.", "", func(c *conformance) {
-		c.mustFail(c.ask(url.Values{"request": {"eyJhbGciOiJub25lIn0.eyJyZWRpcmVjdF91cmkiOiJodHRwczovL2V2aWwuZXhhbXBsZS8ifQ."}}), "request_not_supported")
+		c.mustFail(c.ask(url.Values{
+			"request": {"eyJhbGciOiJub25lIn0.eyJyZWRpcmVjdF91cmkiOiJodHRwczovL2V2aWwuZXhhbXBsZS8ifQ."},
+		}), "request_not_supported")
 	}},
-	{"oidcc-claims-essential", "claims may ask for the name in userinfo, or in the ID token.", "", func(c *conformance) {
-		where := "userinfo"
-		if c.responseType == "id_token" {
-			where = "id_token"
-		}
-		c.mustHave(c.user(url.Values{"claims": {`{"` + where + `":{"name":{"essential":true}}}`}}), "name")
-	}},
-	{"oidcc-refresh-token", "A refresh token gives tokens of the same subject, and is no good for another client.", "code", func(c *conformance) {
+	{
+		"oidcc-claims-essential", "claims may ask for the name in userinfo, or in the ID token.",
+		"", func(c *conformance) {
+			where := "userinfo"
+			if c.responseType == "id_token" {
+				where = "id_token"
+			}
+			c.mustHave(c.user(url.Values{"claims": {`{"` + where + `":{"name":{"essential":true}}}`}}), "name")
+		},
+	},
+	{"oidcc-refresh-token", "A refresh token gives tokens of the same subject, " +
+		"and is no good for another client.", "code", func(c *conformance) {
 		given := c.tokens(c.ask(url.Values{"scope": {"openid offline_access"}}))
 		refresh := given["refresh_token"].(string)
 		c.refresh("other", refresh).MustFail(c.t, 400, "invalid_grant")
 		got := c.refresh("web", refresh)
-		if got.Status != 200 || sitetest.ClaimsOf(c.t, got.JSON(c.t)["id_token"].(string))["sub"] != sitetest.ClaimsOf(c.t, given["id_token"].(string))["sub"] {
+		if got.Status != 200 ||
+			sitetest.ClaimsOf(c.t, got.JSON(c.t)["id_token"].(string))["sub"] !=
+				sitetest.ClaimsOf(c.t, given["id_token"].(string))["sub"] {
 			c.t.Errorf("%d %s", got.Status, got.Body)
 		}
 	}},
-	{"oidcc-ensure-request-with-valid-pkce-succeeds", "PKCE with S256 is accepted, and checked.", "code", func(c *conformance) {
+	{"oidcc-ensure-request-with-valid-pkce-succeeds", "PKCE with S256 is accepted, " +
+		"and checked.", "code", func(c *conformance) {
 		values := c.good(c.ask(nil))
-		c.exchange("web", url.Values{"grant_type": {"authorization_code"}, "code": {values.Get("code")}, "redirect_uri": {appCallback}, "code_verifier": {verifier + "x"}}).MustFail(c.t, 400, "invalid_grant")
+		c.exchange("web", url.Values{
+			"grant_type": {"authorization_code"}, "code": {values.Get("code")},
+			"redirect_uri": {appCallback}, "code_verifier": {verifier + "x"},
+		}).MustFail(c.t, 400, "invalid_grant")
 		c.tokens(c.ask(nil))
 	}},
 }
@@ -372,7 +453,9 @@ func (m module) appliesTo(responseType string) bool {
 	if m.needs == "" {
 		return true
 	}
-	return slices.ContainsFunc(strings.Split(m.needs, "|"), func(part string) bool { return slices.Contains(strings.Fields(responseType), part) })
+	return slices.ContainsFunc(strings.Split(m.needs, "|"), func(part string) bool {
+		return slices.Contains(strings.Fields(responseType), part)
+	})
 }
 
 var conformanceClients = `
@@ -406,8 +489,10 @@ func newConformance(t *testing.T, backchannel string) *conformance {
 	if err == nil {
 		_, err = users.UpdateUser(t.Context(), user.ID, time.Now(), func(u *store.User) error {
 			u.Profile = map[string]any{
-				"name": "Alice A.", "given_name": "Alice", "family_name": "A.", "birthdate": "1990-01-01", "zoneinfo": "Europe/Berlin",
-				"address": map[string]any{"country": "DE"}, "phone_number": "+49 30 1", "phone_number_verified": true, "email_verified": true,
+				"name": "Alice A.", "given_name": "Alice", "family_name": "A.",
+				"birthdate": "1990-01-01", "zoneinfo": "Europe/Berlin",
+				"address": map[string]any{"country": "DE"}, "phone_number": "+49 30 1",
+				"phone_number_verified": true, "email_verified": true,
 			}
 			return nil
 		})
@@ -441,8 +526,11 @@ func TestConformanceOfTheProvider(t *testing.T) {
 func TestConformanceOfTheConfiguration(t *testing.T) {
 	c := newConformance(t, "")
 	document := c.Get("/.well-known/openid-configuration").JSON(t)
-	c.mustHave(document, "issuer", "authorization_endpoint", "token_endpoint", "userinfo_endpoint", "jwks_uri", "scopes_supported", "response_types_supported", "subject_types_supported",
-		"id_token_signing_alg_values_supported", "claims_supported", "grant_types_supported")
+	c.mustHave(
+		document, "issuer", "authorization_endpoint", "token_endpoint", "userinfo_endpoint",
+		"jwks_uri", "scopes_supported", "response_types_supported", "subject_types_supported",
+		"id_token_signing_alg_values_supported", "claims_supported", "grant_types_supported",
+	)
 	if document["issuer"] != c.browser.URL {
 		t.Errorf("issuer %v", document["issuer"])
 	}
@@ -456,39 +544,71 @@ func TestConformanceOfTheConfiguration(t *testing.T) {
 
 // logoutModules are those of the RP-initiated log-out plan of an OP.
 var logoutModules = []module{
-	{"oidcc-rp-initiated-logout-discovery-endpoint-verification", "The metadata has end_session_endpoint.", "", func(c *conformance) {
-		c.mustHave(c.Get("/.well-known/openid-configuration").JSON(c.t), "end_session_endpoint")
+	{
+		"oidcc-rp-initiated-logout-discovery-endpoint-verification",
+		"The metadata has end_session_endpoint.", "", func(c *conformance) {
+			c.mustHave(c.Get("/.well-known/openid-configuration").JSON(c.t), "end_session_endpoint")
+		},
+	},
+	{"oidcc-rp-initiated-logout", "With hint, redirect and state: the user is logged out and sent back with " +
+		"the state.", "", func(c *conformance) {
+		c.logsOut(url.Values{
+			"id_token_hint": {c.hint()}, "post_logout_redirect_uri": {"https://app.example/bye"}, "state": {"s"},
+		}, "https://app.example/bye?state=s")
 	}},
-	{"oidcc-rp-initiated-logout", "With hint, redirect and state: the user is logged out and sent back with the state.", "", func(c *conformance) {
-		c.logsOut(url.Values{"id_token_hint": {c.hint()}, "post_logout_redirect_uri": {"https://app.example/bye"}, "state": {"s"}}, "https://app.example/bye?state=s")
-	}},
-	{"oidcc-rp-initiated-logout-bad-post-logout-redirect-uri", "Another redirect is answered by a page.", "", func(c *conformance) {
+	{"oidcc-rp-initiated-logout-bad-post-logout-redirect-uri", "Another redirect is answered " +
+		"by a page.", "", func(c *conformance) {
 		c.logoutFails(url.Values{"id_token_hint": {c.hint()}, "post_logout_redirect_uri": {"https://app.example/foo"}})
 	}},
-	{"oidcc-rp-initiated-logout-modified-id-token-hint", "A hint that was changed is answered by a page.", "", func(c *conformance) {
+	{"oidcc-rp-initiated-logout-modified-id-token-hint", "A hint that was changed is answered " +
+		"by a page.", "", func(c *conformance) {
 		hint := c.hint()
-		c.logoutFails(url.Values{"id_token_hint": {hint[:len(hint)-8] + "AAAAAAAA"}, "post_logout_redirect_uri": {"https://app.example/bye"}})
+		c.logoutFails(url.Values{
+			"id_token_hint": {hint[:len(hint)-8] + "AAAAAAAA"}, "post_logout_redirect_uri": {"https://app.example/bye"},
+		})
 	}},
-	{"oidcc-rp-initiated-logout-no-id-token-hint", "Without a hint or a client_id the redirect is not trusted.", "", func(c *conformance) {
-		c.logoutFails(url.Values{"post_logout_redirect_uri": {"https://app.example/bye"}, "state": {"s"}})
-	}},
-	{"oidcc-rp-initiated-logout-no-params", "Without any parameter the user is asked, and logged out.", "", func(c *conformance) { c.asks(nil) }},
-	{"oidcc-rp-initiated-logout-no-post-logout-redirect-uri", "With a hint alone the user is logged out and told so.", "", func(c *conformance) {
-		if page := c.Get("/oidc/logout?" + url.Values{"id_token_hint": {c.hint()}}.Encode()); page.Status != 200 || !strings.Contains(page.Body, "You are logged out") {
-			c.t.Errorf("%d %s", page.Status, page.Body)
-		}
-		c.mustFail(c.ask(url.Values{"prompt": {"none"}}), "login_required")
-	}},
+	{
+		"oidcc-rp-initiated-logout-no-id-token-hint",
+		"Without a hint or a client_id the redirect is not trusted.", "", func(c *conformance) {
+			c.logoutFails(url.Values{"post_logout_redirect_uri": {"https://app.example/bye"}, "state": {"s"}})
+		},
+	},
+	{
+		"oidcc-rp-initiated-logout-no-params", "Without any parameter the user is asked, and logged out.",
+		"", func(c *conformance) { c.asks(nil) },
+	},
+	{
+		"oidcc-rp-initiated-logout-no-post-logout-redirect-uri",
+		"With a hint alone the user is logged out and told so.", "", func(c *conformance) {
+			if page := c.Get("/oidc/logout?" + url.Values{"id_token_hint": {c.hint()}}.Encode()); page.Status != 200 ||
+				!strings.Contains(page.Body, "You are logged out") {
+				c.t.Errorf("%d %s", page.Status, page.Body)
+			}
+			c.mustFail(c.ask(url.Values{"prompt": {"none"}}), "login_required")
+		},
+	},
 	{"oidcc-rp-initiated-logout-no-state", "Without a state none is sent back.", "", func(c *conformance) {
-		c.logsOut(url.Values{"id_token_hint": {c.hint()}, "post_logout_redirect_uri": {"https://app.example/bye"}}, "https://app.example/bye")
+		c.logsOut(
+			url.Values{"id_token_hint": {c.hint()}, "post_logout_redirect_uri": {"https://app.example/bye"}},
+			"https://app.example/bye",
+		)
 	}},
-	{"oidcc-rp-initiated-logout-only-state", "With a state alone the user is asked, and logged out.", "", func(c *conformance) { c.asks(url.Values{"state": {"s"}}) }},
-	{"oidcc-rp-initiated-logout-query-added-to-post-logout-redirect-uri", "A redirect with a query that is not registered is answered by a page.", "", func(c *conformance) {
-		c.logoutFails(url.Values{"id_token_hint": {c.hint()}, "post_logout_redirect_uri": {"https://app.example/bye?foo=bar"}})
+	{
+		"oidcc-rp-initiated-logout-only-state", "With a state alone the user is asked, and logged out.",
+		"", func(c *conformance) { c.asks(url.Values{"state": {"s"}}) },
+	},
+	{"oidcc-rp-initiated-logout-query-added-to-post-logout-redirect-uri", "A redirect with a query that is not " +
+		"registered is answered by a page.", "", func(c *conformance) {
+		c.logoutFails(url.Values{
+			"id_token_hint": {c.hint()}, "post_logout_redirect_uri": {"https://app.example/bye?foo=bar"},
+		})
 	}},
-	{"oidcc-rp-initiated-logout-bad-id-token-hint", "A hint that is no ID token is answered by a page.", "", func(c *conformance) {
-		c.logoutFails(url.Values{"id_token_hint": {"bad"}, "post_logout_redirect_uri": {"https://app.example/bye"}})
-	}},
+	{
+		"oidcc-rp-initiated-logout-bad-id-token-hint",
+		"A hint that is no ID token is answered by a page.", "", func(c *conformance) {
+			c.logoutFails(url.Values{"id_token_hint": {"bad"}, "post_logout_redirect_uri": {"https://app.example/bye"}})
+		},
+	},
 }
 
 func (c *conformance) hint() string { return c.tokens(c.ask(nil))["id_token"].(string) }
@@ -511,11 +631,14 @@ func (c *conformance) logoutFails(request url.Values) {
 
 func (c *conformance) asks(request url.Values) {
 	c.t.Helper()
-	if page := c.Get("/oidc/logout?" + request.Encode()); page.Status != 200 || !strings.Contains(page.Body, "Log out?") {
+	if page := c.Get("/oidc/logout?" + request.Encode()); page.Status != 200 ||
+		!strings.Contains(page.Body, "Log out?") {
 		c.t.Errorf("%d %s", page.Status, page.Body)
 	}
 	c.good(c.ask(url.Values{"prompt": {"none"}}))
-	if page := c.Post("/oidc/logout", url.Values{"decision": {"logout"}}); !strings.Contains(page.Body, "You are logged out") {
+	if page := c.Post(
+		"/oidc/logout", url.Values{"decision": {"logout"}},
+	); !strings.Contains(page.Body, "You are logged out") {
 		c.t.Errorf("%d %s", page.Status, page.Body)
 	}
 	c.mustFail(c.ask(url.Values{"prompt": {"none"}}), "login_required")
@@ -534,13 +657,19 @@ func TestConformanceOfLogout(t *testing.T) {
 }
 
 var backchannelModules = []module{
-	{"oidcc-backchannel-logout-discovery-endpoint-verification", "The metadata says that back-channel log-out with sessions is supported.", "", nil},
-	{"oidcc-backchannel-rp-initiated-logout", "After a log-out the client is sent a log-out token: iss, aud, iat, jti, sid and the event, no nonce, typ logout+jwt; then prompt=none answers login_required.", "", nil},
+	{
+		"oidcc-backchannel-logout-discovery-endpoint-verification",
+		"The metadata says that back-channel log-out with sessions is supported.", "", nil,
+	},
+	{"oidcc-backchannel-rp-initiated-logout", "After a log-out the client is sent a log-out token: iss, aud, iat, " +
+		"jti, sid and the event, no nonce, typ logout+jwt; then prompt=none answers login_required.", "", nil},
 }
 
 func TestConformanceOfBackchannelLogout(t *testing.T) {
 	told := make(chan string, 1)
-	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { told <- r.PostFormValue("logout_token") }))
+	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		told <- r.PostFormValue("logout_token")
+	}))
 	defer receiver.Close()
 	c := newConformance(t, receiver.URL)
 	document := c.Get("/.well-known/openid-configuration").JSON(t)
@@ -548,13 +677,18 @@ func TestConformanceOfBackchannelLogout(t *testing.T) {
 		t.Errorf("metadata %v", document)
 	}
 	hint := c.hint()
-	c.logsOut(url.Values{"id_token_hint": {hint}, "post_logout_redirect_uri": {"https://app.example/bye"}}, "https://app.example/bye")
+	c.logsOut(
+		url.Values{"id_token_hint": {hint}, "post_logout_redirect_uri": {"https://app.example/bye"}},
+		"https://app.example/bye",
+	)
 	select {
 	case token := <-told:
 		claims, header := sitetest.ClaimsOf(t, token), sitetest.ClaimsOf(t, "x."+strings.Split(token, ".")[0]+".x")
 		events, _ := claims["events"].(map[string]any)
 		c.mustHave(claims, "iat", "jti", "exp")
-		if claims["iss"] != c.browser.URL || claims["aud"] != "web" || claims["sid"] != sitetest.ClaimsOf(t, hint)["sid"] || events[protocol.LogoutEvent] == nil || claims["nonce"] != nil || header["typ"] != "logout+jwt" {
+		if claims["iss"] != c.browser.URL || claims["aud"] != "web" ||
+			claims["sid"] != sitetest.ClaimsOf(t, hint)["sid"] || events[protocol.LogoutEvent] == nil ||
+			claims["nonce"] != nil || header["typ"] != "logout+jwt" {
 			t.Errorf("log-out token %v %v", header, claims)
 		}
 	case <-time.After(20 * time.Second):
@@ -568,7 +702,9 @@ func TestConformancePage(t *testing.T) {
 	var page strings.Builder
 	page.WriteString(`# Coverage of the OpenID conformance suite
 
-The modules of the OpenID Foundation's conformance suite by name, and what a test of the same name asserts here, by ` + "`go test ./oidc/... -run Conformance`" + `. These are this project's own tests, run against itself. They are no certification, and the suite itself was not run.
+The modules of the OpenID Foundation's conformance suite by name, and what a test of the same name asserts here, by ` +
+		"`go test ./oidc/... -run Conformance`" +
+		`. These are this project's own tests, run against itself. They are no certification, and the suite itself was not run.
 
 `)
 	table := func(title, about string, modules []module) {
@@ -578,8 +714,11 @@ The modules of the OpenID Foundation's conformance suite by name, and what a tes
 		}
 		page.WriteString(sitetest.ConformanceTable(title, about, rows))
 	}
-	table("OP: basic, implicit, hybrid and form_post", "Each for every response type that it applies to (`code`; `id_token`, `id_token token`; `code id_token`, `code token`, `code id_token token`), in its own response mode and by `form_post`.", modules)
-	table("OP: configuration", "", []module{{"oidcc-discovery-endpoint-verification", "The discovery document has what a client needs, and its issuer is the one asked for; the JWK set has public keys alone.", "", nil}})
+	table("OP: basic, implicit, hybrid and form_post", "Each for every response type that it applies to (`code`; "+
+		"`id_token`, `id_token token`; `code id_token`, `code token`, `code id_token token`), "+
+		"in its own response mode and by `form_post`.", modules)
+	table("OP: configuration", "", []module{{"oidcc-discovery-endpoint-verification", "The discovery document has " +
+		"what a client needs, and its issuer is the one asked for; the JWK set has public keys alone.", "", nil}})
 	table("OP: RP-initiated log-out", "", logoutModules)
 	table("OP: back-channel log-out", "", backchannelModules)
 	_, login := sitetest.ConformancePage(t)

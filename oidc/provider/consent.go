@@ -43,7 +43,8 @@ func (p *Provider) consented(
 	if errors.Is(err, errNotFound) {
 		return false, nil
 	}
-	return err == nil && !slices.ContainsFunc(a.consent, func(scope string) bool { return !slices.Contains(known.Scopes, scope) }), err
+	return err == nil &&
+		!slices.ContainsFunc(a.consent, func(scope string) bool { return !slices.Contains(known.Scopes, scope) }), err
 }
 
 // toThisMachine reports whether the response goes to a program on the user's machine that
@@ -83,9 +84,11 @@ func (p *Provider) consent(w http.ResponseWriter, r *http.Request) error {
 	if waiting.Refused && r.Method != http.MethodPost {
 		return shown(errFinished)
 	}
-	if r.Method != http.MethodPost || values.Get("session") != request.question(login) { // or the page was shown to somebody else, or asked for less
+	// or the page was shown to somebody else, or asked for less
+	if r.Method != http.MethodPost || values.Get("session") != request.question(login) {
 		return p.pages.render(w, r, "consent", map[string]any{
-			"Client": request.client.Name, "Email": login.User.Email, "Scopes": p.describe(request.consent), "Interaction": id, "Action": p.basePath + "/oidc/consent",
+			"Client": request.client.Name, "Email": login.User.Email, "Scopes": p.describe(request.consent),
+			"Interaction": id, "Action": p.basePath + "/oidc/consent",
 			"Session": request.question(login), "OnThisMachine": request.toThisMachine(),
 		}, http.StatusOK)
 	}

@@ -64,7 +64,9 @@ func (p *Provider) deviceAuthorization(w http.ResponseWriter, r *http.Request) e
 		return err
 	}
 	device, user := store.RandomToken(32), newUserCode()
-	kept := deviceCode{ClientID: client.ID, Since: client.Since, Scopes: scopes, UserCode: user, Interval: deviceInterval}
+	kept := deviceCode{
+		ClientID: client.ID, Since: client.Since, Scopes: scopes, UserCode: user, Interval: deviceInterval,
+	}
 	if err := p.state.create(r.Context(), kindDevice, hashed(device), "", kept, deviceLifetime); err != nil {
 		return err
 	}
@@ -73,8 +75,9 @@ func (p *Provider) deviceAuthorization(w http.ResponseWriter, r *http.Request) e
 	}
 	shown := user[:4] + "-" + user[4:]
 	return writeJSON(w, http.StatusOK, map[string]any{
-		"device_code": device, "user_code": shown, "verification_uri": p.at("/oidc/device"), "verification_uri_complete": p.at("/oidc/device?user_code=" + shown),
-		"expires_in": int(deviceLifetime / time.Second), "interval": int(deviceInterval / time.Second),
+		"device_code": device, "user_code": shown, "verification_uri": p.at("/oidc/device"),
+		"verification_uri_complete": p.at("/oidc/device?user_code=" + shown),
+		"expires_in":                int(deviceLifetime / time.Second), "interval": int(deviceInterval / time.Second),
 	})
 }
 
@@ -125,7 +128,8 @@ func (p *Provider) device(w http.ResponseWriter, r *http.Request) error {
 		page["Error"] = failure.description
 		return p.pages.render(w, r, "device", page, failure.status)
 	}
-	page["Client"], page["Scopes"], page["UserCode"] = client.Name, p.describe(kept.Scopes), kept.UserCode[:4]+"-"+kept.UserCode[4:]
+	page["Client"], page["Scopes"], page["UserCode"] = client.Name, p.describe(kept.Scopes), kept.UserCode[:4]+"-"+
+		kept.UserCode[4:]
 	if kept.DecidedIn != "" { // the form was sent twice
 		page["Done"], page["Allowed"] = true, kept.Grant != nil
 		return p.pages.render(w, r, "device", page, http.StatusOK)
@@ -148,10 +152,16 @@ const deviceTries = 20 // wrong codes per user while a code is valid
 func (p *Provider) findDevice(
 	ctx context.Context, typed string, login *web.Login,
 ) (id string, kept deviceCode, client *Client, err error) {
-	wrong := &oauthError{status: http.StatusNotFound, code: "invalid_request", description: "The code is wrong, or has expired. Look at your device again."}
+	wrong := &oauthError{
+		status: http.StatusNotFound, code: "invalid_request",
+		description: "The code is wrong, or has expired. Look at your device again.",
+	}
 	forgive, allowed := p.deviceGuesses.Try(ctx, login.User.ID, p.accounts.Now())
 	if !allowed {
-		return "", kept, nil, &oauthError{status: http.StatusTooManyRequests, code: "slow_down", description: "Too many wrong codes. Wait a few minutes."}
+		return "", kept, nil, &oauthError{
+			status: http.StatusTooManyRequests, code: "slow_down",
+			description: "Too many wrong codes. Wait a few minutes.",
+		}
 	}
 	id, err = load[string](ctx, p.state, kindUserCode, plainUserCode(typed))
 	if err == nil {
@@ -180,7 +190,11 @@ func (p *Provider) decideDevice(ctx context.Context, id string, login *web.Login
 			return nil
 		}
 		if d.DecidedIn, d.Denied = login.SessionID, !allow; allow {
-			d.Grant = &grant{ID: uuid.NewString(), ClientID: d.ClientID, UserID: login.User.ID, SessionID: login.SessionID, Scopes: d.Scopes, AuthTime: authTime(login), External: login.External, Password: p.accounts.PasswordMark(login.User)}
+			d.Grant = &grant{
+				ID: uuid.NewString(), ClientID: d.ClientID, UserID: login.User.ID,
+				SessionID: login.SessionID, Scopes: d.Scopes, AuthTime: authTime(login),
+				External: login.External, Password: p.accounts.PasswordMark(login.User),
+			}
 			d.Family = d.Grant.beginLine(id)
 		}
 		return nil

@@ -40,7 +40,10 @@ func refuse(code, description string) *oauthError {
 // fail answers an error: to a client as JSON, to a user as a page.
 func (p *Provider) fail(w http.ResponseWriter, r *http.Request, err error) error {
 	failure := p.public(err)
-	p.log.Debug("request refused", zap.String("path", r.URL.Path), zap.String("error", failure.code), zap.String("description", failure.description))
+	p.log.Debug(
+		"request refused", zap.String("path", r.URL.Path),
+		zap.String("error", failure.code), zap.String("description", failure.description),
+	)
 	status := cmp.Or(failure.status, http.StatusBadRequest) // the error itself may be that of other requests too
 	if failure.challenge != "" {
 		w.Header().Set("WWW-Authenticate", failure.challenge)
@@ -49,9 +52,13 @@ func (p *Provider) fail(w http.ResponseWriter, r *http.Request, err error) error
 		w.Header().Set("Retry-After", strconv.Itoa(int(failure.retryAfter/time.Second)))
 	}
 	if failure.page {
-		return p.pages.render(w, r, "error", map[string]any{"Code": failure.code, "Description": failure.description}, status)
+		return p.pages.render(
+			w, r, "error", map[string]any{"Code": failure.code, "Description": failure.description}, status,
+		)
 	}
-	return writeJSON(w, status, map[string]any{"error": failure.code, "error_description": inASCII(failure.description)})
+	return writeJSON(w, status, map[string]any{
+		"error": failure.code, "error_description": inASCII(failure.description),
+	})
 }
 
 // public returns the error for the client or user: that of the store or the accounts says that
@@ -71,10 +78,16 @@ func inASCII(description string) string {
 // notNow converts a failure of the store or the accounts to an error for the client.
 func (p *Provider) notNow(err error) *oauthError {
 	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return &oauthError{status: http.StatusRequestEntityTooLarge, code: "invalid_request", description: "the body has more than " + strconv.FormatInt(tooLarge.Limit, 10) + " bytes"}
+		return &oauthError{
+			status: http.StatusRequestEntityTooLarge, code: "invalid_request",
+			description: "the body has more than " + strconv.FormatInt(tooLarge.Limit, 10) + " bytes",
+		}
 	}
 	p.accounts.StoreFailed(err)
-	return &oauthError{status: http.StatusServiceUnavailable, code: "temporarily_unavailable", description: "the user store is temporarily unavailable", retryAfter: time.Second}
+	return &oauthError{
+		status: http.StatusServiceUnavailable, code: "temporarily_unavailable",
+		description: "the user store is temporarily unavailable", retryAfter: time.Second,
+	}
 }
 
 func writeJSON(w http.ResponseWriter, status int, value any) error {

@@ -27,13 +27,18 @@ import (
 func TestCodeFlowWithGoOIDC(t *testing.T) {
 	api := sitetest.FreeLocalhost(t)
 	s := serve(t, fmt.Sprintf(clientsOfTests, ""), "")
-	s.load(fmt.Sprintf(clientsOfTests, ""), "}\nhttp://"+api+" {\n jwt {\n issuer "+s.URL+" {\n audience "+s.URL+"\n token_type at+jwt\n}\n require scope read:todos\n}\n respond \"user={http.auth.user.id} roles={http.auth.user.roles}\"", t.TempDir())
+	s.load(fmt.Sprintf(clientsOfTests, ""), "}\nhttp://"+api+" {\n jwt {\n issuer "+s.URL+" {\n audience "+s.URL+
+		"\n token_type at+jwt\n}\n require scope read:todos\n}\n"+
+		" respond \"user={http.auth.user.id} roles={http.auth.user.roles}\"", t.TempDir())
 	ctx := context.Background()
 	discovered, err := gooidc.NewProvider(ctx, s.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := oauth2.Config{ClientID: "app", ClientSecret: appSecret, Endpoint: discovered.Endpoint(), RedirectURL: appCallback, Scopes: []string{"openid", "email", "profile", "roles", "offline_access", "read:todos"}}
+	config := oauth2.Config{
+		ClientID: "app", ClientSecret: appSecret, Endpoint: discovered.Endpoint(), RedirectURL: appCallback,
+		Scopes: []string{"openid", "email", "profile", "roles", "offline_access", "read:todos"},
+	}
 	chrome := s.browser()
 	chrome.SignUp("alice@example.com")
 	chrome = s.browser() // not logged in
@@ -59,7 +64,8 @@ func TestCodeFlowWithGoOIDC(t *testing.T) {
 		t.Fatal(err)
 	}
 	var claims map[string]any
-	if err := info.Claims(&claims); err != nil || info.Subject != idToken.Subject || info.Email != "alice@example.com" || claims["name"] != "Alice A." {
+	if err := info.Claims(&claims); err != nil || info.Subject != idToken.Subject ||
+		info.Email != "alice@example.com" || claims["name"] != "Alice A." {
 		t.Errorf("userinfo %+v %v %v", info, claims, err)
 	}
 	fresh, err := config.TokenSource(ctx, &oauth2.Token{RefreshToken: tokens.RefreshToken}).Token()
@@ -111,25 +117,35 @@ func TestResponseTypes(t *testing.T) {
 					t.Errorf("ID token %v", claims)
 				}
 				for hash, of := range map[string]string{"c_hash": "code", "at_hash": "access_token"} {
-					if value := values.Get(of); (value == "") != (claims[hash] == nil) || value != "" && claims[hash] != sitetest.HalfHash(value) {
+					if value := values.Get(of); (value == "") != (claims[hash] == nil) ||
+						value != "" && claims[hash] != sitetest.HalfHash(value) {
 						t.Errorf("%s is %v", hash, claims[hash])
 					}
 				}
 			}
 			if code := values.Get("code"); code != "" {
 				given := chrome.redeem("web", code)
-				if given.Status != 200 || given.JSON(t)["id_token"] == nil || given.Header.Get("Cache-Control") != "no-store" {
+				if given.Status != 200 || given.JSON(t)["id_token"] == nil ||
+					given.Header.Get("Cache-Control") != "no-store" {
 					t.Errorf("exchange: %d %s", given.Status, given.Body)
 				}
 			}
 			if access := values.Get("access_token"); access != "" {
-				if got := chrome.Do(http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+access); got.Status != 200 || got.JSON(t)["email"] != "alice@example.com" {
+				if got := chrome.Do(
+					http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+access,
+				); got.Status != 200 ||
+					got.JSON(t)["email"] != "alice@example.com" {
 					t.Errorf("userinfo: %d %s", got.Status, got.Body)
 				}
 			}
-			page := chrome.Get(s.authorizeURL("web", url.Values{"response_type": {responseType}, "response_mode": {"form_post"}}))
-			if page.Status != 200 || !strings.Contains(page.Body, `action="`+appCallback+`"`) || !strings.Contains(page.Body, `name="state" value="a state"`) ||
-				!strings.HasSuffix(page.Header.Get("Content-Security-Policy"), "frame-ancestors 'none'; base-uri 'none'") {
+			page := chrome.Get(s.authorizeURL("web", url.Values{
+				"response_type": {responseType}, "response_mode": {"form_post"},
+			}))
+			if page.Status != 200 || !strings.Contains(page.Body, `action="`+appCallback+`"`) ||
+				!strings.Contains(page.Body, `name="state" value="a state"`) ||
+				!strings.HasSuffix(
+					page.Header.Get("Content-Security-Policy"), "frame-ancestors 'none'; base-uri 'none'",
+				) {
 				t.Errorf("form_post: %d %v %s", page.Status, page.Header, page.Body)
 			}
 		})
@@ -167,12 +183,17 @@ func TestThreatAuthorizationRequests(t *testing.T) {
 		"loopback in a name":       {"redirect_uri": {"http://127.0.0.1.evil.example:1/callback"}},
 		"script":                   {"redirect_uri": {"javascript:alert(1)"}},
 	} {
-		if got := chrome.Get(s.authorizeURL("spa", more)); got.Status != 400 || got.Header.Get("Location") != "" || !strings.Contains(got.Body, "This does not work") {
+		if got := chrome.Get(s.authorizeURL("spa", more)); got.Status != 400 || got.Header.Get("Location") != "" ||
+			!strings.Contains(got.Body, "This does not work") {
 			t.Errorf("%s: %d %v", name, got.Status, got.Header)
 		}
 	}
-	for name, redirect := range map[string]string{"any port of the loopback": "http://127.0.0.1:39999/callback", "an app's scheme": "com.example.app:/callback"} {
-		if got := chrome.GoOn(s.authorizeURL("spa", url.Values{"redirect_uri": {redirect}})); !strings.HasPrefix(got.String(), redirect+"?") {
+	for name, redirect := range map[string]string{
+		"any port of the loopback": "http://127.0.0.1:39999/callback", "an app's scheme": "com.example.app:/callback",
+	} {
+		if got := chrome.GoOn(s.authorizeURL(
+			"spa", url.Values{"redirect_uri": {redirect}},
+		)); !strings.HasPrefix(got.String(), redirect+"?") {
 			t.Errorf("%s: %s", name, got)
 		}
 	}
@@ -181,45 +202,62 @@ func TestThreatAuthorizationRequests(t *testing.T) {
 		more url.Values
 		code string
 	}{
-		"no response_type":                {url.Values{"response_type": {""}}, "invalid_request"},
-		"unknown response_type":           {url.Values{"response_type": {"password"}}, "unsupported_response_type"},
-		"response_type of others":         {url.Values{"response_type": {"id_token"}}, "unauthorized_client"},
-		"no scope":                        {url.Values{"scope": {""}}, "invalid_scope"},
-		"scope that it may not have":      {url.Values{"scope": {"admin"}}, "invalid_scope"},
-		"no PKCE":                         {url.Values{"code_challenge": {""}, "code_challenge_method": {""}}, "invalid_request"},
-		"PKCE plain":                      {url.Values{"code_challenge_method": {"plain"}}, "invalid_request"},
-		"PKCE without a method":           {url.Values{"code_challenge_method": {""}}, "invalid_request"},
-		"PKCE of another length":          {url.Values{"code_challenge": {"short"}}, "invalid_request"},
-		"prompt none beside another":      {url.Values{"prompt": {"none login"}}, "invalid_request"},
-		"unknown prompt":                  {url.Values{"prompt": {"create"}}, "invalid_request"},
-		"max_age that is no number":       {url.Values{"max_age": {"soon"}}, "invalid_request"},
-		"request object":                  {url.Values{"request": {"e30."}}, "request_not_supported"},
-		"request_uri":                     {url.Values{"request_uri": {"https://evil.example/"}}, "request_uri_not_supported"},
-		"registration":                    {url.Values{"registration": {"{}"}}, "registration_not_supported"},
-		"id_token_hint of nobody":         {url.Values{"id_token_hint": {"x.y.z"}}, "invalid_request"},
-		"claims that are no object":       {url.Values{"claims": {"[]"}}, "invalid_request"},
-		"unknown response_mode":           {url.Values{"response_mode": {"web_message"}}, "invalid_request"},
-		"scope twice":                     {url.Values{"scope": {"openid", "email"}}, "invalid_request"},
-		"state twice":                     {url.Values{"state": {"a state", "another"}}, "invalid_request"},
-		"prompt none for another subject": {url.Values{"prompt": {"none"}, "claims": {`{"id_token":{"sub":{"value":"somebody"}}}`}}, "login_required"},
+		"no response_type":           {url.Values{"response_type": {""}}, "invalid_request"},
+		"unknown response_type":      {url.Values{"response_type": {"password"}}, "unsupported_response_type"},
+		"response_type of others":    {url.Values{"response_type": {"id_token"}}, "unauthorized_client"},
+		"no scope":                   {url.Values{"scope": {""}}, "invalid_scope"},
+		"scope that it may not have": {url.Values{"scope": {"admin"}}, "invalid_scope"},
+		"no PKCE": {
+			url.Values{"code_challenge": {""}, "code_challenge_method": {""}}, "invalid_request",
+		},
+		"PKCE plain":                 {url.Values{"code_challenge_method": {"plain"}}, "invalid_request"},
+		"PKCE without a method":      {url.Values{"code_challenge_method": {""}}, "invalid_request"},
+		"PKCE of another length":     {url.Values{"code_challenge": {"short"}}, "invalid_request"},
+		"prompt none beside another": {url.Values{"prompt": {"none login"}}, "invalid_request"},
+		"unknown prompt":             {url.Values{"prompt": {"create"}}, "invalid_request"},
+		"max_age that is no number":  {url.Values{"max_age": {"soon"}}, "invalid_request"},
+		"request object":             {url.Values{"request": {"e30."}}, "request_not_supported"},
+		"request_uri": {
+			url.Values{"request_uri": {"https://evil.example/"}}, "request_uri_not_supported",
+		},
+		"registration":              {url.Values{"registration": {"{}"}}, "registration_not_supported"},
+		"id_token_hint of nobody":   {url.Values{"id_token_hint": {"x.y.z"}}, "invalid_request"},
+		"claims that are no object": {url.Values{"claims": {"[]"}}, "invalid_request"},
+		"unknown response_mode":     {url.Values{"response_mode": {"web_message"}}, "invalid_request"},
+		"scope twice":               {url.Values{"scope": {"openid", "email"}}, "invalid_request"},
+		"state twice":               {url.Values{"state": {"a state", "another"}}, "invalid_request"},
+		"prompt none for another subject": {
+			url.Values{"prompt": {"none"}, "claims": {`{"id_token":{"sub":{"value":"somebody"}}}`}}, "login_required",
+		},
 	} {
 		to := chrome.Get(s.authorizeURL("spa", c.more)).To(t)
 		values := to.Query()
 		if to.Fragment != "" {
 			values, _ = url.ParseQuery(to.Fragment)
 		}
-		if notInASCII := strings.ContainsFunc(values.Get("error_description"), func(r rune) bool { return r > '~' }); notInASCII || values.Get("error") != c.code || values.Get("state") != "a state" || values.Get("iss") != s.URL || values.Get("error_description") == "" {
+		if notInASCII := strings.ContainsFunc(values.Get("error_description"), func(r rune) bool {
+			return r > '~'
+		}); notInASCII ||
+			values.Get("error") != c.code || values.Get("state") != "a state" || values.Get("iss") != s.URL ||
+			values.Get("error_description") == "" {
 			t.Errorf("%s: %s", name, to)
 		}
 	}
-	if got := chrome.Get(s.authorizeURL("web", url.Values{"response_type": {"id_token"}, "nonce": {""}})).To(t); !strings.Contains(got.Fragment, "error=invalid_request") {
+	if got := chrome.Get(s.authorizeURL("web", url.Values{
+		"response_type": {"id_token"}, "nonce": {""},
+	})).To(t); !strings.Contains(got.Fragment, "error=invalid_request") {
 		t.Errorf("implicit without nonce: %s", got)
 	}
-	if got := chrome.Get(s.authorizeURL("web", url.Values{"response_type": {"id_token token"}, "response_mode": {"query"}})).To(t); !strings.Contains(got.String(), "error=invalid_request") || strings.Contains(got.String(), "access_token") {
+	if got := chrome.Get(s.authorizeURL("web", url.Values{
+		"response_type": {"id_token token"}, "response_mode": {"query"},
+	})).To(t); !strings.Contains(got.String(), "error=invalid_request") ||
+		strings.Contains(got.String(), "access_token") {
 		t.Errorf("tokens in a query: %s", got)
 	}
 	// What is empty, or means nothing here, is as if it were left out (RFC 6749 §3.1).
-	if got := chrome.Get(s.authorizeURL("spa", nil) + "&request=&request_uri=&registration=&of=mine&of=mine").To(t); got.Query().Get("code") == "" {
+	if got := chrome.Get(
+		s.authorizeURL("spa", nil) + "&request=&request_uri=&registration=&of=mine&of=mine",
+	).To(t); got.Query().Get("code") == "" {
 		t.Errorf("parameters that say nothing: %s", got)
 	}
 }
@@ -231,7 +269,10 @@ func TestThreatTokenRequests(t *testing.T) {
 	chrome.SignUp("alice@example.com")
 	good := func() string { return chrome.code("app", nil) }
 	form := func(more url.Values) url.Values {
-		values := url.Values{"grant_type": {"authorization_code"}, "code": {good()}, "redirect_uri": {appCallback}, "code_verifier": {verifier}}
+		values := url.Values{
+			"grant_type": {"authorization_code"}, "code": {good()},
+			"redirect_uri": {appCallback}, "code_verifier": {verifier},
+		}
 		for name, value := range more {
 			values[name] = value
 			if value[0] == "" {
@@ -248,22 +289,24 @@ func TestThreatTokenRequests(t *testing.T) {
 		status int
 		code   string
 	}{
-		"no grant_type":           {url.Values{"grant_type": {""}}, 400, "invalid_request"},
-		"password":                {url.Values{"grant_type": {"password"}}, 400, "unsupported_grant_type"},
-		"implicit":                {url.Values{"grant_type": {"implicit"}}, 400, "unsupported_grant_type"},
-		"not registered":          {url.Values{"grant_type": {grantDevice}}, 400, "unauthorized_client"},
-		"unknown code":            {url.Values{"code": {"x"}}, 400, "invalid_grant"},
-		"no code":                 {url.Values{"code": {""}}, 400, "invalid_request"},
-		"no refresh token":        {url.Values{"grant_type": {"refresh_token"}}, 400, "invalid_request"},
-		"another redirect_uri":    {url.Values{"redirect_uri": {"https://app.example/other?x=1"}}, 400, "invalid_grant"},
-		"no redirect_uri":         {url.Values{"redirect_uri": {""}}, 400, "invalid_grant"},
-		"another verifier":        {url.Values{"code_verifier": {verifier + "x"}}, 400, "invalid_grant"},
-		"no verifier":             {url.Values{"code_verifier": {""}}, 400, "invalid_grant"},
-		"challenge as verifier":   {url.Values{"code_verifier": {sitetest.Challenge(verifier)}}, 400, "invalid_grant"},
-		"secret in two places":    {url.Values{"client_secret": {appSecret}}, 400, "invalid_request"},
-		"another client_id":       {url.Values{"client_id": {"other"}}, 400, "invalid_request"},
-		"parameter twice":         {url.Values{"scope": {"openid", "email"}}, 400, "invalid_request"},
-		"refresh token of nobody": {url.Values{"grant_type": {"refresh_token"}, "refresh_token": {"x~y~z"}}, 400, "invalid_grant"},
+		"no grant_type":         {url.Values{"grant_type": {""}}, 400, "invalid_request"},
+		"password":              {url.Values{"grant_type": {"password"}}, 400, "unsupported_grant_type"},
+		"implicit":              {url.Values{"grant_type": {"implicit"}}, 400, "unsupported_grant_type"},
+		"not registered":        {url.Values{"grant_type": {grantDevice}}, 400, "unauthorized_client"},
+		"unknown code":          {url.Values{"code": {"x"}}, 400, "invalid_grant"},
+		"no code":               {url.Values{"code": {""}}, 400, "invalid_request"},
+		"no refresh token":      {url.Values{"grant_type": {"refresh_token"}}, 400, "invalid_request"},
+		"another redirect_uri":  {url.Values{"redirect_uri": {"https://app.example/other?x=1"}}, 400, "invalid_grant"},
+		"no redirect_uri":       {url.Values{"redirect_uri": {""}}, 400, "invalid_grant"},
+		"another verifier":      {url.Values{"code_verifier": {verifier + "x"}}, 400, "invalid_grant"},
+		"no verifier":           {url.Values{"code_verifier": {""}}, 400, "invalid_grant"},
+		"challenge as verifier": {url.Values{"code_verifier": {sitetest.Challenge(verifier)}}, 400, "invalid_grant"},
+		"secret in two places":  {url.Values{"client_secret": {appSecret}}, 400, "invalid_request"},
+		"another client_id":     {url.Values{"client_id": {"other"}}, 400, "invalid_request"},
+		"parameter twice":       {url.Values{"scope": {"openid", "email"}}, 400, "invalid_request"},
+		"refresh token of nobody": {
+			url.Values{"grant_type": {"refresh_token"}, "refresh_token": {"x~y~z"}}, 400, "invalid_grant",
+		},
 	} {
 		got := chrome.exchange("app", form(c.more))
 		if got.Status != c.status || got.JSON(t)["error"] != c.code {
@@ -282,17 +325,23 @@ func TestThreatTokenRequests(t *testing.T) {
 			values.Set("client_id", "app")
 		}
 		got := chrome.Post("/oidc/token", values, headers...)
-		if got.Status != 401 || got.JSON(t)["error"] != "invalid_client" || strings.HasPrefix(got.Header.Get("WWW-Authenticate"), "Basic ") != (headers != nil) {
+		if got.Status != 401 || got.JSON(t)["error"] != "invalid_client" ||
+			strings.HasPrefix(got.Header.Get("WWW-Authenticate"), "Basic ") != (headers != nil) {
 			t.Errorf("%s: %d %v %s", name, got.Status, got.Header, got.Body)
 		}
 	}
 	if got := chrome.Do(http.MethodGet, "/oidc/token", nil); got.Status != 405 {
 		t.Errorf("GET: %d", got.Status)
 	}
-	if got := chrome.Post("/oidc/token", form(nil), sitetest.Basic("app", appSecret), "Content-Type: application/json"); got.Status != 400 {
+	if got := chrome.Post(
+		"/oidc/token", form(nil), sitetest.Basic("app", appSecret), "Content-Type: application/json",
+	); got.Status != 400 {
 		t.Errorf("JSON: %d", got.Status)
 	}
-	if got := chrome.Post("/oidc/token", form(url.Values{"client_assertion": {" "}, "client_secret": {" "}}), sitetest.Basic("app", appSecret)); got.Status != 400 {
+	if got := chrome.Post(
+		"/oidc/token", form(url.Values{"client_assertion": {" "}, "client_secret": {" "}}),
+		sitetest.Basic("app", appSecret),
+	); got.Status != 400 {
 		t.Errorf("control: several ways: %d %s", got.Status, got.Body)
 	}
 	values := form(nil)
@@ -318,7 +367,9 @@ func TestThreatCodeReplay(t *testing.T) {
 	chrome := s.browser()
 	chrome.SignUp("alice@example.com")
 	first := chrome.redeem("spa", chrome.code("spa", nil))
-	if got := chrome.Do(http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+first.JSON(t)["access_token"].(string)); got.Status != 200 {
+	if got := chrome.Do(
+		http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+first.JSON(t)["access_token"].(string),
+	); got.Status != 200 {
 		t.Fatalf("control: %d %s", got.Status, got.Body)
 	}
 	code := chrome.code("spa", nil)
@@ -340,7 +391,9 @@ func TestThreatCodeReplay(t *testing.T) {
 		t.Fatalf("%d of 100 uses of a code succeeded", successes.Load())
 	}
 	tokens := given.Load().(sitetest.Reply).JSON(t)
-	if got := chrome.Do(http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+tokens["access_token"].(string)); got.Status != 401 {
+	if got := chrome.Do(
+		http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+tokens["access_token"].(string),
+	); got.Status != 401 {
 		t.Errorf("the access token outlives the replay of its code: %d", got.Status)
 	}
 	chrome.refresh("spa", tokens["refresh_token"].(string)).MustFail(t, 400, "invalid_grant")
@@ -360,7 +413,8 @@ func TestThreatRefreshTokenReplay(t *testing.T) {
 	if next.Status != 200 {
 		t.Fatalf("control: %d %s", next.Status, next.Body)
 	}
-	if claims := sitetest.ClaimsOf(t, next.JSON(t)["id_token"].(string)); claims["nonce"] != nil || claims["auth_time"] != sitetest.ClaimsOf(t, tokens["id_token"].(string))["auth_time"] {
+	if claims := sitetest.ClaimsOf(t, next.JSON(t)["id_token"].(string)); claims["nonce"] != nil ||
+		claims["auth_time"] != sitetest.ClaimsOf(t, tokens["id_token"].(string))["auth_time"] {
 		t.Errorf("ID token of a refresh: %v", claims)
 	}
 	refresh = next.JSON(t)["refresh_token"].(string)
@@ -439,10 +493,14 @@ func TestPrompts(t *testing.T) {
 	if got := none(); got.Get("code") == "" {
 		t.Errorf("prompt none in a session: %v", got)
 	}
-	if got := chrome.Get(s.authorizeURL("app", url.Values{"prompt": {"none"}})).To(t).Query().Get("error"); got != "consent_required" {
+	if got := chrome.Get(s.authorizeURL("app", url.Values{"prompt": {"none"}})).To(t).Query().Get("error"); got !=
+		"consent_required" {
 		t.Errorf("prompt none without consent: %q", got)
 	}
-	for name, more := range map[string]url.Values{"prompt login": {"prompt": {"login"}}, "prompt select_account": {"prompt": {"select_account"}}, "max_age 0": {"max_age": {"0"}}} {
+	for name, more := range map[string]url.Values{
+		"prompt login":          {"prompt": {"login"}},
+		"prompt select_account": {"prompt": {"select_account"}}, "max_age 0": {"max_age": {"0"}},
+	} {
 		to := chrome.Get(s.authorizeURL("spa", more)).To(t)
 		if to.Path != "/auth/login" {
 			t.Errorf("%s: %s", name, to)
@@ -457,18 +515,24 @@ func TestPrompts(t *testing.T) {
 	}
 	to := s.browser().Get(s.authorizeURL("spa", url.Values{"login_hint": {"alice@example.com"}})).To(t)
 	page := chrome.Get(to.String())
-	if !strings.Contains(page.Body, `value="alice@example.com"`) || strings.Contains(page.Header.Get("Content-Security-Policy"), "form-action") {
+	if !strings.Contains(page.Body, `value="alice@example.com"`) ||
+		strings.Contains(page.Header.Get("Content-Security-Policy"), "form-action") {
 		t.Errorf("log-in page: %v %s", page.Header, page.Body)
 	}
 	asked := chrome.Get(s.authorizeURL("spa", url.Values{"prompt": {"consent"}})).To(t)
 	if asked.Path != "/oidc/consent" {
 		t.Errorf("prompt consent: %s", asked)
 	}
-	claims := chrome.redeem("spa", chrome.code("spa", url.Values{"acr_values": {acrPassword}, "claims": {`{"id_token":{"email":{"essential":true}},"userinfo":{"name":null}}`}})).JSON(t)
-	if got := sitetest.ClaimsOf(t, claims["id_token"].(string)); got["acr"] != acrPassword || got["email"] != "alice@example.com" || got["auth_time"] == nil {
+	claims := chrome.redeem("spa", chrome.code("spa", url.Values{
+		"acr_values": {acrPassword}, "claims": {`{"id_token":{"email":{"essential":true}},"userinfo":{"name":null}}`},
+	})).JSON(t)
+	if got := sitetest.ClaimsOf(t, claims["id_token"].(string)); got["acr"] != acrPassword ||
+		got["email"] != "alice@example.com" || got["auth_time"] == nil {
 		t.Errorf("ID token %v", got)
 	}
-	if got := chrome.Do(http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+claims["access_token"].(string)).JSON(t); got["name"] != "Alice A." {
+	if got := chrome.Do(
+		http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+claims["access_token"].(string),
+	).JSON(t); got["name"] != "Alice A." {
 		t.Errorf("userinfo %v", got)
 	}
 }
@@ -485,12 +549,15 @@ func TestConsent(t *testing.T) {
 		return to.Query().Get("interaction"), page
 	}
 	id, page := ask()
-	for _, text := range []string{"The App", "alice@example.com", "See your name and profile", "Use “read:todos” for you"} {
+	for _, text := range []string{
+		"The App", "alice@example.com", "See your name and profile", "Use “read:todos” for you",
+	} {
 		if !strings.Contains(page.Body, text) {
 			t.Errorf("the page does not say %q:\n%s", text, page.Body)
 		}
 	}
-	if policy := page.Header.Get("Content-Security-Policy"); strings.Contains(policy, "form-action") || !strings.Contains(policy, "frame-ancestors 'none'") {
+	if policy := page.Header.Get("Content-Security-Policy"); strings.Contains(policy, "form-action") ||
+		!strings.Contains(policy, "frame-ancestors 'none'") {
 		t.Errorf("policy %s", policy)
 	}
 	if got := chrome.Decide("/oidc/consent", page, "allow", "Origin: https://evil.example"); got.Status != 403 {
@@ -500,7 +567,8 @@ func TestConsent(t *testing.T) {
 		t.Errorf("by another browser: %s", got)
 	}
 	back := chrome.Decide("/oidc/consent", page, "deny").To(t)
-	if back.Query().Get("error") != "access_denied" || back.Query().Get("state") != "a state" || back.Host != "app.example" {
+	if back.Query().Get("error") != "access_denied" || back.Query().Get("state") != "a state" ||
+		back.Host != "app.example" {
 		t.Errorf("cancelled: %s", back)
 	}
 	if got := chrome.Get("/oidc/consent?interaction=" + id); got.Status != 400 {
@@ -510,7 +578,8 @@ func TestConsent(t *testing.T) {
 	// A page that was shown to somebody else is shown again.
 	frank := s.browser()
 	frank.SignUp("frank@example.com")
-	if got := frank.Decide("/oidc/consent", page, "allow"); got.Status != 200 || !strings.Contains(got.Body, "frank@example.com") {
+	if got := frank.Decide("/oidc/consent", page, "allow"); got.Status != 200 ||
+		!strings.Contains(got.Body, "frank@example.com") {
 		t.Errorf("by another user: %d %s", got.Status, got.Body)
 	}
 	if to := chrome.Decide("/oidc/consent", page, "allow").To(t); chrome.GoOn(to.String()).Query().Get("code") == "" {
@@ -519,14 +588,19 @@ func TestConsent(t *testing.T) {
 	if got := frank.Get("/oidc/authorize?interaction=" + id).To(t); got.Path != "/oidc/consent" {
 		t.Errorf("by another user: %s", got)
 	}
-	if got := frank.Decide("/oidc/consent", frank.Get("/oidc/consent?interaction="+id), "allow").To(t); frank.Get(got.String()).Status != 400 {
+	if got := frank.Decide(
+		"/oidc/consent", frank.Get("/oidc/consent?interaction="+id), "allow",
+	).To(t); frank.Get(got.String()).Status != 400 {
 		t.Errorf("finished by another user once more: %s", got)
 	}
 	if got := chrome.Get(request).To(t); got.Query().Get("code") == "" {
 		t.Errorf("asked again: %s", got)
 	}
-	request = s.authorizeURL("app", url.Values{"scope": {"openid profile"}, "claims": {`{"userinfo":{"email":null,"phone_number":null}}`}})
-	if to := chrome.Get(request).To(t); to.Path != "/oidc/consent" || !strings.Contains(chrome.Get(to.String()).Body, "See your e-mail address") {
+	request = s.authorizeURL("app", url.Values{
+		"scope": {"openid profile"}, "claims": {`{"userinfo":{"email":null,"phone_number":null}}`},
+	})
+	if to := chrome.Get(request).To(t); to.Path != "/oidc/consent" ||
+		!strings.Contains(chrome.Get(to.String()).Body, "See your e-mail address") {
 		t.Errorf("not asked for a claim by its name: %s", to)
 	}
 	request = s.authorizeURL("app", url.Values{"scope": {"openid profile email read:todos"}})
@@ -540,12 +614,17 @@ func TestClientCredentials(t *testing.T) {
 	chrome := s.browser()
 	got := chrome.exchange("app", url.Values{"grant_type": {"client_credentials"}, "scope": {"read:todos"}}).JSON(t)
 	claims := sitetest.ClaimsOf(t, got["access_token"].(string))
-	if claims["sub"] != "app@clients" || claims["client_id"] != "app" || claims["scope"] != "read:todos" || claims["aud"] != s.URL || got["refresh_token"] != nil || got["id_token"] != nil {
+	if claims["sub"] != "app@clients" || claims["client_id"] != "app" || claims["scope"] != "read:todos" ||
+		claims["aud"] != s.URL || got["refresh_token"] != nil || got["id_token"] != nil {
 		t.Errorf("%v %v", got, claims)
 	}
-	chrome.exchange("app", url.Values{"grant_type": {"client_credentials"}, "scope": {"openid"}}).MustFail(t, 400, "invalid_scope")
+	chrome.exchange("app", url.Values{"grant_type": {"client_credentials"}, "scope": {"openid"}}).
+		MustFail(t, 400, "invalid_scope")
 	chrome.exchange("web", url.Values{"grant_type": {"client_credentials"}}).MustFail(t, 400, "unauthorized_client")
-	if got := chrome.Do(http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+got["access_token"].(string)); got.Status != 403 || !strings.Contains(got.Header.Get("WWW-Authenticate"), "insufficient_scope") {
+	if got := chrome.Do(
+		http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+got["access_token"].(string),
+	); got.Status != 403 ||
+		!strings.Contains(got.Header.Get("WWW-Authenticate"), "insufficient_scope") {
 		t.Errorf("userinfo: %d %v", got.Status, got.Header)
 	}
 }
@@ -563,13 +642,19 @@ func TestPushedRequests(t *testing.T) {
 		t.Fatalf("%d %s", got.Status, got.Body)
 	}
 	uri := got.JSON(t)["request_uri"].(string)
-	if got := chrome.Get("/oidc/authorize?" + url.Values{"client_id": {"app"}, "request_uri": {uri}}.Encode()); got.Status != 400 {
+	if got := chrome.Get(
+		"/oidc/authorize?" + url.Values{"client_id": {"app"}, "request_uri": {uri}}.Encode(),
+	); got.Status != 400 {
 		t.Errorf("by another client: %d", got.Status)
 	}
-	if to := chrome.Get("/oidc/authorize?" + url.Values{"client_id": {"other"}, "request_uri": {uri}}.Encode()).To(t); to.Query().Get("code") == "" || to.Query().Get("state") != "a state" {
+	if to := chrome.Get(
+		"/oidc/authorize?" + url.Values{"client_id": {"other"}, "request_uri": {uri}}.Encode(),
+	).To(t); to.Query().Get("code") == "" || to.Query().Get("state") != "a state" {
 		t.Errorf("pushed: %s", to)
 	}
-	if got := chrome.Get("/oidc/authorize?" + url.Values{"client_id": {"other"}, "request_uri": {uri}}.Encode()); got.Status != 400 {
+	if got := chrome.Get(
+		"/oidc/authorize?" + url.Values{"client_id": {"other"}, "request_uri": {uri}}.Encode(),
+	); got.Status != 400 {
 		t.Errorf("used twice: %d", got.Status)
 	}
 	bad := request.Query()
@@ -609,7 +694,9 @@ func TestAuthorizeByPost(t *testing.T) {
 	chrome := s.browser()
 	chrome.SignUp("alice@example.com")
 	request, _ := url.Parse(s.authorizeURL("spa", url.Values{"prompt": {"none"}}))
-	to := s.browser().Post("/oidc/authorize", request.Query(), "Sec-Fetch-Site: cross-site", "Origin: https://app.example").To(t)
+	to := s.browser().Post(
+		"/oidc/authorize", request.Query(), "Sec-Fetch-Site: cross-site", "Origin: https://app.example",
+	).To(t)
 	if back := chrome.Get(to.String()).To(t); back.Query().Get("code") == "" {
 		t.Errorf("logged in: %s", back)
 	}
@@ -625,8 +712,12 @@ func TestImplicitHasNoOfflineAccess(t *testing.T) {
 	s := serveClients(t)
 	chrome := s.browser()
 	chrome.SignUp("alice@example.com")
-	for responseType, wanted := range map[string]string{"id_token token": "openid", "code id_token token": "openid offline_access"} {
-		to := chrome.GoOn(s.authorizeURL("web", url.Values{"response_type": {responseType}, "scope": {"openid offline_access"}}))
+	for responseType, wanted := range map[string]string{
+		"id_token token": "openid", "code id_token token": "openid offline_access",
+	} {
+		to := chrome.GoOn(s.authorizeURL("web", url.Values{
+			"response_type": {responseType}, "scope": {"openid offline_access"},
+		}))
 		answer, err := url.ParseQuery(to.Fragment)
 		if err != nil || answer.Get("scope") != wanted {
 			t.Errorf("%s: scope %q, %v", responseType, answer.Get("scope"), err)
@@ -646,16 +737,20 @@ func TestDeviceFlow(t *testing.T) {
 		return got.JSON(t)
 	}
 	poll := func(codes map[string]any) sitetest.Reply {
-		return chrome.exchange("tv", url.Values{"grant_type": {grantDevice}, "device_code": {codes["device_code"].(string)}})
+		return chrome.exchange("tv", url.Values{
+			"grant_type": {grantDevice}, "device_code": {codes["device_code"].(string)},
+		})
 	}
 	codes := begin()
 	poll(codes).MustFail(t, 400, "authorization_pending")
 	poll(codes).MustFail(t, 400, "slow_down")
 	page := chrome.Get(codes["verification_uri_complete"].(string))
-	if page.Status != 200 || !strings.Contains(page.Body, codes["user_code"].(string)) || !strings.Contains(page.Body, "See your e-mail address") {
+	if page.Status != 200 || !strings.Contains(page.Body, codes["user_code"].(string)) ||
+		!strings.Contains(page.Body, "See your e-mail address") {
 		t.Errorf("page: %d %s", page.Status, page.Body)
 	}
-	if got := chrome.Get("/oidc/device?user_code=BBBB-BBBB"); got.Status != 404 || !strings.Contains(got.Body, "The code is wrong") {
+	if got := chrome.Get("/oidc/device?user_code=BBBB-BBBB"); got.Status != 404 ||
+		!strings.Contains(got.Body, "The code is wrong") {
 		t.Errorf("wrong code: %d %s", got.Status, got.Body)
 	}
 	if to := s.browser().Get(codes["verification_uri_complete"].(string)).To(t); to.Path != "/auth/login" {
@@ -666,7 +761,8 @@ func TestDeviceFlow(t *testing.T) {
 		t.Errorf("from another site: %d", got.Status)
 	}
 	page = chrome.Get("/oidc/device?" + url.Values{"user_code": {typed}}.Encode())
-	if got := chrome.Decide("/oidc/device", page, "allow"); got.Status != 200 || !strings.Contains(got.Body, "is connected") {
+	if got := chrome.Decide("/oidc/device", page, "allow"); got.Status != 200 ||
+		!strings.Contains(got.Body, "is connected") {
 		t.Errorf("allowed: %d %s", got.Status, got.Body)
 	}
 	given := poll(codes)
@@ -676,11 +772,14 @@ func TestDeviceFlow(t *testing.T) {
 	poll(codes).MustFail(t, 400, "expired_token")
 	chrome.exchange("tv", url.Values{"grant_type": {grantDevice}}).MustFail(t, 400, "invalid_request")
 	codes = begin()
-	if got := chrome.Decide("/oidc/device", chrome.Get(codes["verification_uri_complete"].(string)), "deny"); got.Status != 200 {
+	if got := chrome.Decide(
+		"/oidc/device", chrome.Get(codes["verification_uri_complete"].(string)), "deny",
+	); got.Status != 200 {
 		t.Errorf("denied: %d", got.Status)
 	}
 	poll(codes).MustFail(t, 400, "access_denied")
-	chrome.Post("/oidc/device_authorization", url.Values{"client_id": {"spa"}, "scope": {"openid"}}).MustFail(t, 400, "unauthorized_client")
+	chrome.Post("/oidc/device_authorization", url.Values{"client_id": {"spa"}, "scope": {"openid"}}).
+		MustFail(t, 400, "unauthorized_client")
 }
 
 func TestIntrospectionAndRevocation(t *testing.T) {
@@ -708,18 +807,23 @@ func TestIntrospectionAndRevocation(t *testing.T) {
 	}
 	tokens := chrome.redeem("spa", chrome.code("spa", nil)).JSON(t)
 	access, refresh := tokens["access_token"].(string), tokens["refresh_token"].(string)
-	if got := introspect(access); got["active"] != true || got["client_id"] != "spa" || got["username"] != "alice@example.com" || got["scope"] != "openid email" || got["iss"] != s.URL {
+	if got := introspect(access); got["active"] != true || got["client_id"] != "spa" ||
+		got["username"] != "alice@example.com" || got["scope"] != "openid email" || got["iss"] != s.URL {
 		t.Errorf("access token: %v", got)
 	}
-	for name, token := range map[string]string{"another client's refresh token": refresh, "an ID token": tokens["id_token"].(string), "nothing": "x"} {
+	for name, token := range map[string]string{
+		"another client's refresh token": refresh, "an ID token": tokens["id_token"].(string), "nothing": "x",
+	} {
 		if got := introspect(token); len(got) != 1 || got["active"] != false {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
-	chrome.Post("/oidc/introspect", url.Values{"token": {access}, "client_id": {"spa"}}).MustFail(t, 401, "invalid_client")
+	chrome.Post("/oidc/introspect", url.Values{"token": {access}, "client_id": {"spa"}}).
+		MustFail(t, 401, "invalid_client")
 
 	for name, token := range map[string]string{"access token": access, "refresh token": refresh} {
-		chrome.Post("/oidc/revoke", url.Values{"token": {token}}, sitetest.Basic("app", appSecret)).MustFail(t, 400, "invalid_request")
+		chrome.Post("/oidc/revoke", url.Values{"token": {token}}, sitetest.Basic("app", appSecret)).
+			MustFail(t, 400, "invalid_request")
 		if introspect(access)["active"] != true {
 			t.Errorf("a client took another's %s back", name)
 		}
@@ -761,7 +865,8 @@ func TestLogout(t *testing.T) {
 		case token := <-told:
 			claims := sitetest.ClaimsOf(t, token)
 			events, _ := claims["events"].(map[string]any)
-			if claims["iss"] != s.URL || claims["aud"] != "app" || claims["sid"] != sid || events[protocol.LogoutEvent] == nil || claims["nonce"] != nil || claims["jti"] == nil {
+			if claims["iss"] != s.URL || claims["aud"] != "app" || claims["sid"] != sid ||
+				events[protocol.LogoutEvent] == nil || claims["nonce"] != nil || claims["jti"] == nil {
 				t.Errorf("log-out token %v", claims)
 			}
 		case <-time.After(20 * time.Second):
@@ -772,7 +877,9 @@ func TestLogout(t *testing.T) {
 	id := tokens["id_token"].(string)
 	sid := sitetest.ClaimsOf(t, id)["sid"]
 	failures.Store(1) // it is tried again
-	to := chrome.Get("/oidc/logout?" + url.Values{"id_token_hint": {id}, "post_logout_redirect_uri": {"https://app.example/"}, "state": {"bye"}}.Encode()).To(t)
+	to := chrome.Get("/oidc/logout?" + url.Values{
+		"id_token_hint": {id}, "post_logout_redirect_uri": {"https://app.example/"}, "state": {"bye"},
+	}.Encode()).To(t)
 	if to.String() != "https://app.example/?state=bye" {
 		t.Errorf("after the log-out: %s", to)
 	}
@@ -790,7 +897,9 @@ func TestLogout(t *testing.T) {
 	if page.Status != 200 || !strings.Contains(page.Body, "Log out?") {
 		t.Errorf("without a hint the user is not asked: %d %s", page.Status, page.Body)
 	}
-	if got := chrome.Post("/oidc/logout", url.Values{"client_id": {"app"}, "decision": {"logout"}}, "Origin: https://evil.example"); !strings.Contains(got.Body, "Log out?") {
+	if got := chrome.Post(
+		"/oidc/logout", url.Values{"client_id": {"app"}, "decision": {"logout"}}, "Origin: https://evil.example",
+	); !strings.Contains(got.Body, "Log out?") {
 		t.Errorf("another site logs the user out: %d %s", got.Status, got.Body)
 	}
 	if got := chrome.Post("/auth/logout", url.Values{}); got.Status != 303 {
@@ -820,7 +929,10 @@ func TestGrantsEnd(t *testing.T) {
 	offline := chrome.redeem("spa", chrome.code("spa", url.Values{"scope": {"openid offline_access"}})).JSON(t)
 	chrome.Post("/auth/logout", url.Values{})
 	chrome.refresh("spa", online["refresh_token"].(string)).MustFail(t, 400, "invalid_grant")
-	if got := chrome.Do(http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+online["access_token"].(string)); got.Status != 401 || !strings.Contains(got.Header.Get("WWW-Authenticate"), `error="invalid_token"`) {
+	if got := chrome.Do(
+		http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+online["access_token"].(string),
+	); got.Status != 401 ||
+		!strings.Contains(got.Header.Get("WWW-Authenticate"), `error="invalid_token"`) {
 		t.Errorf("userinfo after the log-out: %d %v", got.Status, got.Header)
 	}
 	kept := chrome.refresh("spa", offline["refresh_token"].(string))
@@ -832,7 +944,9 @@ func TestGrantsEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := users.UpdateUser(t.Context(), user.ID, time.Now(), func(u *store.User) error { u.Disabled = true; return nil }); err != nil {
+	if _, err := users.UpdateUser(
+		t.Context(), user.ID, time.Now(), func(u *store.User) error { u.Disabled = true; return nil },
+	); err != nil {
 		t.Fatal(err)
 	}
 	chrome.refresh("spa", kept.JSON(t)["refresh_token"].(string)).MustFail(t, 400, "invalid_grant")

@@ -51,7 +51,9 @@ type grant struct {
 
 // line returns the state of the grant's refresh tokens.
 func (g *grant) line() accounts.RefreshLine {
-	return accounts.RefreshLine{Hash: g.RefreshHash, PreviousHash: g.PreviousHash, RotatedAt: time.UnixMilli(g.RotatedAt)}
+	return accounts.RefreshLine{
+		Hash: g.RefreshHash, PreviousHash: g.PreviousHash, RotatedAt: time.UnixMilli(g.RotatedAt),
+	}
 }
 
 func (g *grant) setLine(line accounts.RefreshLine) {
@@ -108,8 +110,10 @@ func (p *Provider) grantRequest(
 	ctx context.Context, a *authorizationRequest, login *web.Login,
 ) (map[string]string, error) {
 	g := grant{
-		ID: uuid.NewString(), ClientID: a.client.ID, UserID: login.User.ID, SessionID: login.SessionID, Scopes: a.scopes, AuthTime: authTime(login), External: login.External,
-		Since: a.client.Since, Password: p.accounts.PasswordMark(login.User), Nonce: a.nonce, Claims: a.claims, ACR: slices.Contains(a.acrValues, acrPassword) || a.claims.IDToken["acr"] != nil,
+		ID: uuid.NewString(), ClientID: a.client.ID, UserID: login.User.ID, SessionID: login.SessionID,
+		Scopes: a.scopes, AuthTime: authTime(login), External: login.External,
+		Since: a.client.Since, Password: p.accounts.PasswordMark(login.User), Nonce: a.nonce,
+		Claims: a.claims, ACR: slices.Contains(a.acrValues, acrPassword) || a.claims.IDToken["acr"] != nil,
 	}
 	if err := p.keepClient(ctx, a.client, &g); err != nil {
 		return nil, err
@@ -118,7 +122,10 @@ func (p *Provider) grantRequest(
 	if a.has("code") {
 		answer["code"] = store.RandomToken(32)
 		family := g.beginLine(hashed(answer["code"]))
-		kept := code{Grant: g, Family: family, RedirectURI: a.redirectURI, Challenge: a.challenge, ExpiresAt: p.accounts.Now().Add(codeLifetime), Hybrid: a.responseType != "code"}
+		kept := code{
+			Grant: g, Family: family, RedirectURI: a.redirectURI, Challenge: a.challenge,
+			ExpiresAt: p.accounts.Now().Add(codeLifetime), Hybrid: a.responseType != "code",
+		}
 		if err := p.state.create(ctx, kindCode, hashed(answer["code"]), login.SessionID, kept, codeMemory); err != nil {
 			return nil, err
 		}
@@ -140,7 +147,9 @@ func (p *Provider) grantRequest(
 		var err error
 		// Without an access token, the client cannot call userinfo (OpenID Connect Core
 		// §5.4).
-		answer["id_token"], err = p.idToken(ctx, a.client, &g, login.User, answer["access_token"], answer["code"], a.responseType == "id_token")
+		answer["id_token"], err = p.idToken(
+			ctx, a.client, &g, login.User, answer["access_token"], answer["code"], a.responseType == "id_token",
+		)
 		return answer, err
 	}
 	return answer, nil
@@ -173,14 +182,16 @@ func (p *Provider) accessToken(
 	now := p.accounts.Now()
 	lifetime = time.Duration(client.AccessTokenLifetime)
 	claims := map[string]any{
-		"iss": p.Issuer, "aud": p.Issuer, "sub": g.UserID, "client_id": client.ID, "iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(lifetime).Unix(),
+		"iss": p.Issuer, "aud": p.Issuer, "sub": g.UserID, "client_id": client.ID,
+		"iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(lifetime).Unix(),
 		"jti": uuid.NewString(), "gid": g.ID, "scope": strings.Join(g.Scopes, " "),
 	}
 	if g.AuthTime != 0 {
 		claims["auth_time"] = g.AuthTime
 	}
 	for _, name := range []string{"roles", "permissions"} { // claims that services use for decisions
-		if value, ok := claimOf(user, name); ok && slices.ContainsFunc(g.Scopes, func(scope string) bool { return slices.Contains(p.Claims[scope], name) }) {
+		if value, ok := claimOf(user, name); ok &&
+			slices.ContainsFunc(g.Scopes, func(scope string) bool { return slices.Contains(p.Claims[scope], name) }) {
 			claims[name] = value
 		}
 	}
@@ -194,7 +205,8 @@ func (p *Provider) idToken(
 ) (string, error) {
 	now := p.accounts.Now()
 	claims := map[string]any{
-		"iss": p.Issuer, "sub": g.UserID, "aud": client.ID, "iat": now.Unix(), "exp": now.Add(time.Duration(client.IDTokenLifetime)).Unix(),
+		"iss": p.Issuer, "sub": g.UserID, "aud": client.ID, "iat": now.Unix(),
+		"exp": now.Add(time.Duration(client.IDTokenLifetime)).Unix(),
 		"sid": g.SessionID,
 	}
 	if g.AuthTime != 0 {
@@ -262,7 +274,10 @@ func (p *Provider) give(
 	if err != nil {
 		return nil, err
 	}
-	granted := &tokens{AccessToken: access, TokenType: "Bearer", ExpiresIn: int64(lifetime / time.Second), RefreshToken: refreshToken, Scope: strings.Join(g.Scopes, " ")}
+	granted := &tokens{
+		AccessToken: access, TokenType: "Bearer", ExpiresIn: int64(lifetime / time.Second),
+		RefreshToken: refreshToken, Scope: strings.Join(g.Scopes, " "),
+	}
 	if g.has("openid") {
 		granted.IDToken, err = p.idToken(ctx, client, g, user, access, "", false)
 	}

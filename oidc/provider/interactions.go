@@ -40,7 +40,9 @@ type outcome struct {
 	Refused bool `json:"refused,omitempty"`
 }
 
-var errFinished = refuse("invalid_request", "this log-in has expired or is already complete; go back to the application where you started")
+var errFinished = refuse(
+	"invalid_request", "this log-in has expired or is already complete; go back to the application where you started",
+)
 
 // answeredTwice is how long a user can be redirected a second time, for a double click: the
 // browser then drops the first response.
@@ -84,7 +86,8 @@ func (p *Provider) openInteraction(ctx context.Context, id string) (waiting inte
 		return waiting, errFinished
 	}
 	text, err := box.Open(nil, nil, sealed, []byte(p.Issuer))
-	if err != nil || json.Unmarshal(text, &waiting) != nil || !p.accounts.Now().Before(waiting.BeganAt.Add(interactionLifetime)) {
+	if err != nil || json.Unmarshal(text, &waiting) != nil ||
+		!p.accounts.Now().Before(waiting.BeganAt.Add(interactionLifetime)) {
 		return interaction{}, errFinished
 	}
 	waiting.outcome, err = load[outcome](ctx, p.state, kindInteraction, hashed(id))
@@ -117,7 +120,9 @@ func (p *Provider) box(ctx context.Context) (cipher.AEAD, error) {
 	if known := p.sealing.Load(); known != nil {
 		return *known, nil
 	}
-	key, err := store.SharedKey(ctx, p.accounts.Store(), p.state.kind(kindSealingKey), "of interactions", p.accounts.Now())
+	key, err := store.SharedKey(
+		ctx, p.accounts.Store(), p.state.kind(kindSealingKey), "of interactions", p.accounts.Now(),
+	)
 	if err != nil {
 		return nil, err
 	}

@@ -50,7 +50,9 @@ func (p *Provider) describeToken(ctx context.Context, client *Client, presented 
 		return inactive, nil
 	}
 	described := map[string]any{"active": true, "token_type": "Bearer"}
-	for _, name := range []string{"scope", "client_id", "sub", "aud", "iss", "exp", "iat", "nbf", "jti", "roles", "permissions"} {
+	for _, name := range []string{
+		"scope", "client_id", "sub", "aud", "iss", "exp", "iat", "nbf", "jti", "roles", "permissions",
+	} {
 		if value, ok := token.Claims[name]; ok {
 			if list, isList := value.(jwt.List); isList && list == nil { // else it is null in JSON
 				value = jwt.List{}
@@ -83,7 +85,9 @@ func mayIntrospect(client *Client, claims jwt.Claims) bool {
 func (p *Provider) describeRefreshToken(ctx context.Context, client *Client, presented string) (map[string]any, error) {
 	id, family := splitRefreshToken(presented)
 	g, err := load[grant](ctx, p.state, kindGrant, id)
-	if err == nil && (g.ClientID != client.ID || g.Since != client.Since || g.FamilyHash != hashed(family) || g.RefreshHash != hashed(presented)) {
+	if err == nil &&
+		(g.ClientID != client.ID || g.Since != client.Since || g.FamilyHash != hashed(family) ||
+			g.RefreshHash != hashed(presented)) {
 		return inactive, nil
 	}
 	if err == nil {
@@ -95,7 +99,10 @@ func (p *Provider) describeRefreshToken(ctx context.Context, client *Client, pre
 	if err != nil {
 		return nil, err
 	}
-	return map[string]any{"active": true, "client_id": g.ClientID, "sub": g.UserID, "scope": strings.Join(g.Scopes, " "), "iss": p.Issuer, "token_type": "refresh_token"}, nil
+	return map[string]any{
+		"active": true, "client_id": g.ClientID, "sub": g.UserID,
+		"scope": strings.Join(g.Scopes, " "), "iss": p.Issuer, "token_type": "refresh_token",
+	}, nil
 }
 
 // revoke revokes a token (RFC 7009), and with a refresh token everything issued for its

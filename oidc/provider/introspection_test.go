@@ -8,7 +8,9 @@ import (
 
 // A client may introspect tokens of whose audience it is.
 func TestIntrospectionByAudience(t *testing.T) {
-	if mayIntrospect(&Client{ID: "x"}, jwt.Claims{"aud": jwt.List{"y", "z"}}) || !mayIntrospect(&Client{ID: "x"}, jwt.Claims{"aud": jwt.List{"y", "x"}}) || !mayIntrospect(&Client{ID: "x"}, jwt.Claims{"aud": "x"}) {
+	if mayIntrospect(&Client{ID: "x"}, jwt.Claims{"aud": jwt.List{"y", "z"}}) ||
+		!mayIntrospect(&Client{ID: "x"}, jwt.Claims{"aud": jwt.List{"y", "x"}}) ||
+		!mayIntrospect(&Client{ID: "x"}, jwt.Claims{"aud": "x"}) {
 		t.Error("whose audience it is")
 	}
 }

@@ -67,7 +67,9 @@ func (p *Provider) endSession(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if !agreed && (hinted != login.SessionID || request.subject != login.User.ID) {
-		return p.pages.render(w, r, "logout", map[string]any{"Email": login.User.Email, "Action": p.basePath + "/oidc/logout", "Values": request.kept()}, http.StatusOK)
+		return p.pages.render(w, r, "logout", map[string]any{
+			"Email": login.User.Email, "Action": p.basePath + "/oidc/logout", "Values": request.kept(),
+		}, http.StatusOK)
 	}
 	if err := p.accounts.LogOut(w, r, login.User.ID, login.SessionID); err != nil {
 		return err
@@ -88,7 +90,8 @@ func (p *Provider) endClient(ctx context.Context, clientID, userID, sessionID st
 	if sessionID == "" {
 		return nil
 	}
-	if _, err := p.accounts.Session(ctx, userID, sessionID); errors.Is(err, errNotFound) { // a session that has ended is handled already
+	// a session that has ended is handled already
+	if _, err := p.accounts.Session(ctx, userID, sessionID); errors.Is(err, errNotFound) {
 		return nil
 	} else if err != nil {
 		return err
@@ -118,7 +121,9 @@ type logoutRequest struct {
 // kept returns the parameters for the confirmation form.
 func (l *logoutRequest) kept() map[string]string {
 	kept := make(map[string]string)
-	for name, value := range map[string]string{"client_id": l.clientID, "id_token_hint": l.hint, "post_logout_redirect_uri": l.redirectURI, "state": l.state} {
+	for name, value := range map[string]string{
+		"client_id": l.clientID, "id_token_hint": l.hint, "post_logout_redirect_uri": l.redirectURI, "state": l.state,
+	} {
 		if value != "" {
 			kept[name] = value
 		}
@@ -127,7 +132,9 @@ func (l *logoutRequest) kept() map[string]string {
 }
 
 func (p *Provider) parseLogout(ctx context.Context, values url.Values) (*logoutRequest, error) {
-	l := &logoutRequest{clientID: values.Get("client_id"), hint: values.Get("id_token_hint"), state: values.Get("state")}
+	l := &logoutRequest{
+		clientID: values.Get("client_id"), hint: values.Get("id_token_hint"), state: values.Get("state"),
+	}
 	if l.hint != "" {
 		if err := p.readHint(ctx, l); err != nil {
 			return nil, err
@@ -139,13 +146,18 @@ func (p *Provider) parseLogout(ctx context.Context, values url.Values) (*logoutR
 	}
 	client, err := p.clients.find(ctx, l.clientID)
 	if errors.Is(err, errNotFound) {
-		return nil, refuse("invalid_request", "post_logout_redirect_uri requires an id_token_hint or a client_id, which identifies the client")
+		return nil, refuse(
+			"invalid_request",
+			"post_logout_redirect_uri requires an id_token_hint or a client_id, which identifies the client",
+		)
 	}
 	if err != nil {
 		return nil, err
 	}
 	if !slices.Contains(client.PostLogoutRedirectURIs, redirect) {
-		return nil, refuse("invalid_request", "post_logout_redirect_uri does not exactly match one that is registered for the client")
+		return nil, refuse(
+			"invalid_request", "post_logout_redirect_uri does not exactly match one that is registered for the client",
+		)
 	}
 	l.redirectURI = redirect
 	return l, nil
@@ -344,7 +356,10 @@ func (p *Provider) findMissed() {
 		pause := missedPoll
 		err := p.noteMissed(l.ctx)
 		if l.ctx.Err() == nil {
-			outage.Note(p.log, p.accounts.Now(), err, "looking for ended sessions failed; will retry", "looking for ended sessions works again")
+			outage.Note(
+				p.log, p.accounts.Now(), err, "looking for ended sessions failed; will retry",
+				"looking for ended sessions works again",
+			)
 		}
 		if err != nil {
 			pause = missedRetry
@@ -502,7 +517,8 @@ func (p *Provider) tellClient(ctx context.Context, id string) error {
 	}
 	client, err := p.clients.find(ctx, event.ClientID)
 	switch {
-	case errors.Is(err, errNotFound) || err == nil && (client.BackchannelLogoutURI == "" || client.Since != event.Since):
+	case errors.Is(err, errNotFound) ||
+		err == nil && (client.BackchannelLogoutURI == "" || client.Since != event.Since):
 		err = nil
 	case err == nil:
 		err = p.sendLogout(ctx, client, &event.clientLogin)
@@ -511,26 +527,35 @@ func (p *Provider) tellClient(ctx context.Context, id string) error {
 		return ctx.Err()
 	}
 	if err != nil && event.Tries < logoutTries {
-		p.log.Debug("client not notified of a log-out; will retry", zap.String("client_id", event.ClientID), zap.Int("tries", event.Tries), zap.Error(err))
+		p.log.Debug(
+			"client not notified of a log-out; will retry",
+			zap.String("client_id", event.ClientID), zap.Int("tries", event.Tries), zap.Error(err),
+		)
 		retry := now.Add(time.Second << (event.Tries - 1))
 		_, _ = change(ctx, p.state, kindLogout, id, func(l *logout) error { l.NotBefore = retry; return nil })
 		return err
 	}
 	if err != nil {
-		p.log.Warn("client not notified of a log-out", zap.String("client_id", event.ClientID), zap.Int("tries", event.Tries), zap.Error(err))
+		p.log.Warn(
+			"client not notified of a log-out", zap.String("client_id", event.ClientID),
+			zap.Int("tries", event.Tries), zap.Error(err),
+		)
 	}
 	// Keep it for a while, so that a slow node sees that it is done.
-	_, _ = p.accounts.Store().UpdateRecord(ctx, p.state.kind(kindLogout), id, p.accounts.Now(), func(r *store.Record) error {
-		r.Value, r.ExpiresAt = []byte(`{"done":true}`), p.accounts.Now().Add(logoutLifetime)
-		return nil
-	})
+	_, _ = p.accounts.Store().UpdateRecord(
+		ctx, p.state.kind(kindLogout), id, p.accounts.Now(), func(r *store.Record) error {
+			r.Value, r.ExpiresAt = []byte(`{"done":true}`), p.accounts.Now().Add(logoutLifetime)
+			return nil
+		},
+	)
 	return err
 }
 
 func (p *Provider) sendLogout(ctx context.Context, client *Client, g *clientLogin) error {
 	now := p.accounts.Now()
 	token, err := p.sign(ctx, p.idKeys, "logout+jwt", map[string]any{
-		"iss": p.Issuer, "aud": client.ID, "sub": g.UserID, "sid": g.SessionID, "iat": now.Unix(), "exp": now.Add(logoutLifetime).Unix(), "jti": uuid.NewString(),
+		"iss": p.Issuer, "aud": client.ID, "sub": g.UserID, "sid": g.SessionID,
+		"iat": now.Unix(), "exp": now.Add(logoutLifetime).Unix(), "jti": uuid.NewString(),
 		"events": map[string]any{protocol.LogoutEvent: map[string]any{}},
 	})
 	if err != nil {
@@ -556,4 +581,6 @@ func (p *Provider) sendLogout(ctx context.Context, client *Client, g *clientLogi
 }
 
 // logoutClient does not follow redirects: the token is only for this URL.
-var logoutClient = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+var logoutClient = &http.Client{
+	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+}

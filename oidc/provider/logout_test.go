@@ -32,7 +32,8 @@ func mustBeTold(t *testing.T, told chan map[string]any, idToken any) {
 	t.Helper()
 	select {
 	case claims := <-told:
-		if wanted := sitetest.ClaimsOf(t, idToken.(string)); claims["sid"] != wanted["sid"] || claims["sub"] != wanted["sub"] {
+		if wanted := sitetest.ClaimsOf(t, idToken.(string)); claims["sid"] != wanted["sid"] ||
+			claims["sub"] != wanted["sub"] {
 			t.Errorf("told of %v, expected %v", claims, wanted)
 		}
 	case <-time.After(30 * time.Second):
@@ -50,7 +51,9 @@ func TestLogoutOfAReplacedSession(t *testing.T) {
 			chrome.SignUp("alice@example.com")
 			first := chrome.redeem("app", chrome.code("app", nil)).JSON(t)
 			second := chrome.redeem("spa", chrome.code("spa", url.Values{"prompt": {"login"}})).JSON(t)
-			values := url.Values{"id_token_hint": {first["id_token"].(string)}, "post_logout_redirect_uri": {"https://app.example/"}}
+			values := url.Values{
+				"id_token_hint": {first["id_token"].(string)}, "post_logout_redirect_uri": {"https://app.example/"},
+			}
 			var got sitetest.Reply
 			if way == "GET by the browser" {
 				got = chrome.Get("/oidc/logout?" + values.Encode())
@@ -135,7 +138,9 @@ func TestLogoutOfAClientThatHangs(t *testing.T) {
 	bob.Email = "bob@example.com"
 	bob.SignUp(bob.Email)
 	tokens := bob.redeem("web", bob.code("web", nil)).JSON(t)
-	alice.Post("/auth/password", url.Values{"currentPassword": {sitetest.GoodPassword}, "newPassword": {"another good password"}})
+	alice.Post("/auth/password", url.Values{
+		"currentPassword": {sitetest.GoodPassword}, "newPassword": {"another good password"},
+	})
 	sitetest.Eventually(t, "the client hangs", func() bool { return asked.Load() > 0 })
 	bob.Post("/auth/logout", url.Values{})
 	mustBeTold(t, told, tokens["id_token"])
@@ -216,7 +221,9 @@ func TestLogoutOfAClientAddedAgain(t *testing.T) {
 	receiver, told := toldOf(t)
 	add := func(since string) {
 		t.Helper()
-		s.addClient("wiki", since, func(c *provider.Client) { c.Consent, c.BackchannelLogoutURI = "never", receiver.URL })
+		s.addClient("wiki", since, func(c *provider.Client) {
+			c.Consent, c.BackchannelLogoutURI = "never", receiver.URL
+		})
 	}
 	add("1")
 	chrome := s.browser()
@@ -266,7 +273,9 @@ func TestLogoutOfAClientThatRefusesSome(t *testing.T) {
 	// All are noted before the first is told, so that no clock has a say in the order.
 	users := s.store()
 	for i := range sessions {
-		due, err := json.Marshal(sitetest.JSON{"client_id": "app", "user_id": "alice", "session_id": fmt.Sprint("session ", i)})
+		due, err := json.Marshal(sitetest.JSON{
+			"client_id": "app", "user_id": "alice", "session_id": fmt.Sprint("session ", i),
+		})
 		if err == nil {
 			err = users.CreateRecord(t.Context(), store.Record{Kind: s.kind(kindLogout), ID: fmt.Sprint(i), Value: due})
 		}

@@ -133,7 +133,9 @@ func (s *site) addClient(id, since string, more func(*provider.Client)) {
 // serve runs a provider with these clients, and what else is in its site.
 func serve(t testing.TB, clients, more string) *site {
 	t.Helper()
-	s := &site{Site: &sitetest.Site{T: t, URL: "http://" + sitetest.FreeLocalhost(t), LogFile: filepath.Join(t.TempDir(), "log.json")}}
+	s := &site{Site: &sitetest.Site{
+		T: t, URL: "http://" + sitetest.FreeLocalhost(t), LogFile: filepath.Join(t.TempDir(), "log.json"),
+	}}
 	s.load(clients, more, t.TempDir())
 	sitetest.StopAfter(t)
 	return s
@@ -158,7 +160,11 @@ func (s *site) load(clients, more, dir string) {
 	}
 	%[5]s
 }
-`, sitetest.GlobalOptions(filepath.Join(dir, "storage"), s.LogFile, "servers {\n trusted_proxies static 127.0.0.1/8 ::1/128\n}"), s.URL, filepath.Join(dir, "users.db"), clients, more)
+`,
+		sitetest.GlobalOptions(
+			filepath.Join(dir, "storage"), s.LogFile, "servers {\n trusted_proxies static 127.0.0.1/8 ::1/128\n}",
+		),
+		s.URL, filepath.Join(dir, "users.db"), clients, more)
 	s.config = filepath.Join(dir, "Caddyfile")
 	if err := os.WriteFile(s.config, []byte(text), 0o600); err != nil {
 		s.T.Fatal(err)
@@ -182,8 +188,11 @@ const verifier = "a-code-verifier-that-is-long-enough-for-rfc-7636"
 // authorizeURL is a request of a client, with parameters that replace those of
 // a good one; empty ones are left out.
 func (s *site) authorizeURL(client string, more url.Values) string {
-	values := url.Values{"client_id": {client}, "redirect_uri": {appCallback}, "response_type": {"code"}, "scope": {"openid email"}, "state": {"a state"}, "nonce": {"a nonce"},
-		"code_challenge": {sitetest.Challenge(verifier)}, "code_challenge_method": {"S256"}}
+	values := url.Values{
+		"client_id": {client}, "redirect_uri": {appCallback}, "response_type": {"code"},
+		"scope": {"openid email"}, "state": {"a state"}, "nonce": {"a nonce"},
+		"code_challenge": {sitetest.Challenge(verifier)}, "code_challenge_method": {"S256"},
+	}
 	if client == "spa" {
 		values.Set("redirect_uri", spaCallback)
 	}
@@ -231,7 +240,9 @@ func (b *browser) redeem(client, code string) sitetest.Reply {
 	if client == "spa" {
 		redirect = spaCallback
 	}
-	return b.exchange(client, url.Values{"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {redirect}, "code_verifier": {verifier}})
+	return b.exchange(client, url.Values{
+		"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {redirect}, "code_verifier": {verifier},
+	})
 }
 
 func (b *browser) refresh(client, token string) sitetest.Reply {

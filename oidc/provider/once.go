@@ -67,7 +67,8 @@ func (p *Provider) giveOnce(ctx context.Context, u oneUse) (*tokens, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := p.accounts.Session(ctx, g.UserID, g.SessionID); errors.Is(err, errNotFound) || err == nil && g.Since != client.Since {
+	if _, err := p.accounts.Session(ctx, g.UserID, g.SessionID); errors.Is(err, errNotFound) ||
+		err == nil && g.Since != client.Since {
 		return nil, refuse("invalid_grant", "the session in which the user gave consent has ended")
 	} else if err != nil {
 		return nil, err
@@ -129,7 +130,9 @@ func (p *Provider) firstRefreshToken(ctx context.Context, u oneUse) (refresh str
 		}
 		return "", inTime, err
 	}
-	use, err := p.accounts.UseRefreshToken(ctx, accounts.RefreshUse{Token: u.code, Family: g.ID + "~" + u.family + "~", HashOf: hashed})
+	use, err := p.accounts.UseRefreshToken(ctx, accounts.RefreshUse{
+		Token: u.code, Family: g.ID + "~" + u.family + "~", HashOf: hashed,
+	})
 	if err != nil {
 		return "", nil, err
 	}

@@ -39,7 +39,8 @@ const submit = "document.forms[0].submit()"
 
 var (
 	submitHash   = sha256.Sum256([]byte(submit))
-	submitPolicy = "default-src 'none'; script-src 'sha256-" + base64.StdEncoding.EncodeToString(submitHash[:]) + "'; frame-ancestors 'none'; base-uri 'none'"
+	submitPolicy = "default-src 'none'; script-src 'sha256-" + base64.StdEncoding.EncodeToString(submitHash[:]) +
+		"'; frame-ancestors 'none'; base-uri 'none'"
 	formPostPage = template.Must(template.New("").Parse(`<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>Redirecting…</title></head>
 <body><form method="post" action="{{.Action}}">
@@ -53,7 +54,9 @@ var (
 func (p *pages) formPost(w http.ResponseWriter, to string, values map[string]string) error {
 	var page bytes.Buffer
 	// Schemes other than http were checked when the client was registered.
-	if err := formPostPage.Execute(&page, map[string]any{"Action": template.URL(to), "Values": values}); err != nil { //nolint:gosec // see above
+	if err := formPostPage.Execute(&page, map[string]any{
+		"Action": template.URL(to), "Values": values,
+	}); err != nil { //nolint:gosec // see above
 		return err
 	}
 	header := w.Header()

@@ -20,7 +20,9 @@ import (
 // the config says so.
 func TestThreatProfileNames(t *testing.T) {
 	check := func(profile, more string) error {
-		text := "{\n admin off\n storage file_system " + t.TempDir() + "\n}\nhttp://localhost:1 {\n oidc_provider {\n issuer http://localhost:1\n accounts {\n store file " + t.TempDir() + "/users.db\n profile " + profile + "\n}\n" + more + "\n}\n}"
+		text := "{\n admin off\n storage file_system " + t.TempDir() +
+			"\n}\nhttp://localhost:1 {\n oidc_provider {\n issuer http://localhost:1\n accounts {\n store file " +
+			t.TempDir() + "/users.db\n profile " + profile + "\n}\n" + more + "\n}\n}"
 		config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), nil)
 		if err != nil {
 			return err
@@ -31,11 +33,16 @@ func TestThreatProfileNames(t *testing.T) {
 		}
 		return caddy.Validate(&parsed)
 	}
-	for _, name := range append(append([]string{"Groups", "ACR", "email_Verified"}, protocol.TokenClaims...), []string{"email_verified", "phone_number_verified", "updated_at", "groups", "roles", "role", "permissions", "entitlements", "verified_claims"}...) {
+	for _, name := range append(append([]string{"Groups", "ACR", "email_Verified"}, protocol.TokenClaims...), []string{
+		"email_verified", "phone_number_verified", "updated_at", "groups",
+		"roles", "role", "permissions", "entitlements", "verified_claims",
+	}...) {
 		if name == "roles" { // which the accounts refuse
 			continue
 		}
-		if err := check("name "+name, ""); err == nil || !strings.Contains(err.Error(), "profile "+name+": at sign-up, users could give themselves") || !strings.Contains(err.Error(), "user_editable "+name) {
+		if err := check("name "+name, ""); err == nil ||
+			!strings.Contains(err.Error(), "profile "+name+": at sign-up, users could give themselves") ||
+			!strings.Contains(err.Error(), "user_editable "+name) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if err := check("name "+name, "user_editable "+name); err != nil {
@@ -43,7 +50,8 @@ func TestThreatProfileNames(t *testing.T) {
 		}
 	}
 	for _, claims := range []string{"claims company employer", "claims profile employer", "claims email Employer"} {
-		if err := check("employer", claims); err == nil || !strings.Contains(err.Error(), "passes it to clients") || !strings.Contains(err.Error(), "user_editable employer") {
+		if err := check("employer", claims); err == nil || !strings.Contains(err.Error(), "passes it to clients") ||
+			!strings.Contains(err.Error(), "user_editable employer") {
 			t.Errorf("%s: %v", claims, err)
 		}
 		if err := check("employer", claims+"\nuser_editable employer"); err != nil {
@@ -53,7 +61,10 @@ func TestThreatProfileNames(t *testing.T) {
 			t.Errorf("%s, which the operator sets: %v", claims, err)
 		}
 	}
-	if err := check("name given_name family_name nickname picture phone_number address locale zoneinfo birthdate gender website employer", "claims team groups"); err != nil {
+	if err := check(
+		"name given_name family_name nickname picture phone_number address locale zoneinfo birthdate gender "+
+			"website employer", "claims team groups",
+	); err != nil {
 		t.Errorf("control: %v", err)
 	}
 }
@@ -84,7 +95,9 @@ func TestThreatProfileValues(t *testing.T) {
 		defer response.Body.Close()
 		return sitetest.Reply{Status: response.StatusCode}
 	}
-	if got := signUp("alice@example.com", map[string]any{"name": map[string]any{"a": 1}, "nickname": []string{"x"}, "employer": map[string]any{"a": 1}}); got.Status != 201 {
+	if got := signUp("alice@example.com", map[string]any{
+		"name": map[string]any{"a": 1}, "nickname": []string{"x"}, "employer": map[string]any{"a": 1},
+	}); got.Status != 201 {
 		t.Fatalf("%d", got.Status)
 	}
 	users := s.store()
@@ -110,9 +123,13 @@ func TestThreatProfileValues(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tokens := chrome.redeem("spa", chrome.code("spa", url.Values{"scope": {"openid profile"}, "claims": {string(claims)}})).JSON(t)
+	tokens := chrome.redeem("spa", chrome.code("spa", url.Values{
+		"scope": {"openid profile"}, "claims": {string(claims)},
+	})).JSON(t)
 	info := chrome.Do(http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+tokens["access_token"].(string))
-	for where, text := range map[string]string{"userinfo": info.Body, "the ID token": string(mustJSON(t, sitetest.ClaimsOf(t, tokens["id_token"].(string))))} {
+	for where, text := range map[string]string{
+		"userinfo": info.Body, "the ID token": string(mustJSON(t, sitetest.ClaimsOf(t, tokens["id_token"].(string)))),
+	} {
 		if strings.Contains(text, "as the user typed it") {
 			t.Errorf("%s has a claim of the user's own: %s", where, text)
 		}
@@ -123,11 +140,15 @@ func TestThreatProfileValues(t *testing.T) {
 	}
 	// And they are small.
 	for size, status := range map[int]int{4096: 201, 4097: 422, 60_000: 422} {
-		if got := signUp(strings.Repeat("x", size/1000+1)+"@example.com", map[string]any{"name": strings.Repeat("n", size)}); got.Status != status {
+		if got := signUp(
+			strings.Repeat("x", size/1000+1)+"@example.com", map[string]any{"name": strings.Repeat("n", size)},
+		); got.Status != status {
 			t.Errorf("a name of %d bytes: %d", size, got.Status)
 		}
 	}
-	if got := signUp("list@example.com", map[string]any{"employer": strings.Split(strings.Repeat("x", 3000), "")}); got.Status != 422 {
+	if got := signUp("list@example.com", map[string]any{
+		"employer": strings.Split(strings.Repeat("x", 3000), ""),
+	}); got.Status != 422 {
 		t.Errorf("a long list: %d", got.Status)
 	}
 }
@@ -163,7 +184,10 @@ func TestThreatRequestsThatDoNotParse(t *testing.T) {
 			}
 		}
 	}
-	for _, path := range []string{"/oidc/authorize", "/oidc/token", "/oidc/par", "/oidc/device_authorization", "/oidc/device", "/oidc/consent", "/oidc/introspect", "/oidc/revoke", "/oidc/logout"} {
+	for _, path := range []string{
+		"/oidc/authorize", "/oidc/token", "/oidc/par", "/oidc/device_authorization",
+		"/oidc/device", "/oidc/consent", "/oidc/introspect", "/oidc/revoke", "/oidc/logout",
+	} {
 		for _, body := range []string{"client_id=spa&x=%zz", "client_id=spa;scope=openid"} {
 			request, err := http.NewRequest(http.MethodPost, s.URL+path, strings.NewReader(body))
 			if err != nil {
@@ -190,9 +214,12 @@ func TestThreatRequestsThatDoNotParse(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return "/oidc/authorize?client_id=spa&request_uri=" + url.QueryEscape(chrome.Post("/oidc/par", values.Query()).JSON(t)["request_uri"].(string))
+		return "/oidc/authorize?client_id=spa&request_uri=" +
+			url.QueryEscape(chrome.Post("/oidc/par", values.Query()).JSON(t)["request_uri"].(string))
 	}
-	for _, twice := range []string{"&client_id=other", "&client_id=spa", "&state=a&state=b", "&request_uri=x", "&redirect_uri=a&redirect_uri=b"} {
+	for _, twice := range []string{
+		"&client_id=other", "&client_id=spa", "&state=a&state=b", "&request_uri=x", "&redirect_uri=a&redirect_uri=b",
+	} {
 		if got := chrome.Get(pushed() + twice); got.Status != 400 || got.Header.Get("Location") != "" {
 			t.Errorf("pushed, %s: %d %v", twice, got.Status, got.Header)
 		}

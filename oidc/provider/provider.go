@@ -144,11 +144,17 @@ func (p *Provider) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 		return nil
 	}
 	if r.Method == http.MethodPost && p.refusesPage(r, route) {
-		return p.fail(w, r, &oauthError{status: http.StatusForbidden, code: "access_denied", description: "a page of another site must not send this request"})
+		return p.fail(w, r, &oauthError{
+			status: http.StatusForbidden, code: "access_denied",
+			description: "a page of another site must not send this request",
+		})
 	}
 	if !slices.Contains(route.methods, r.Method) {
 		w.Header().Set("Allow", strings.Join(route.methods, ", "))
-		return p.fail(w, r, &oauthError{status: http.StatusMethodNotAllowed, code: "invalid_request", description: "this endpoint accepts " + strings.Join(route.methods, ", ")})
+		return p.fail(w, r, &oauthError{
+			status: http.StatusMethodNotAllowed, code: "invalid_request",
+			description: "this endpoint accepts " + strings.Join(route.methods, ", "),
+		})
 	}
 	if _, err := url.ParseQuery(r.URL.RawQuery); err != nil {
 		err := error(refuse("invalid_request", "the query is malformed; a semicolon or a percent sign must be encoded"))
@@ -196,7 +202,8 @@ func (p *Provider) provision(ctx caddy.Context) error {
 		return err
 	}
 	if p.Accounts.Issuer == p.Issuer {
-		return fmt.Errorf("accounts: issuer is the same as the issuer of the provider, %s; choose another, because the accounts' tokens are for this site and the provider's tokens are for its clients", p.Issuer)
+		return fmt.Errorf("accounts: issuer is the same as the issuer of the provider, %s; choose another, because "+
+			"the accounts' tokens are for this site and the provider's tokens are for its clients", p.Issuer)
 	}
 	p.state = state{p.accounts, p.Issuer}
 	if p.clients, err = newClients(p); err != nil {
@@ -247,7 +254,8 @@ func (k currentKeys) Find(ctx context.Context, algorithm, id string) ([]*jwt.Key
 
 func (p *Provider) newVerifiers() (err error) {
 	p.tokens, err = jwt.NewVerifier(jwt.VerifierConfig{Issuers: []jwt.Issuer{{
-		Name: p.Issuer, Keys: []jwt.KeySource{currentKeys{p.accessKeys}}, Algorithms: p.accessKeys.Algorithms(), Audience: []string{p.Issuer}, TokenType: "at+jwt",
+		Name: p.Issuer, Keys: []jwt.KeySource{currentKeys{p.accessKeys}},
+		Algorithms: p.accessKeys.Algorithms(), Audience: []string{p.Issuer}, TokenType: "at+jwt",
 	}}})
 	if err != nil {
 		return err
@@ -265,15 +273,18 @@ func (p *Provider) resolve() error {
 		return fmt.Errorf("issuer: %w", err)
 	}
 	issuer, err := url.Parse(p.Issuer)
-	if p.Issuer == "" || err != nil || issuer.Host == "" || issuer.RawQuery != "" || issuer.Fragment != "" || strings.HasSuffix(p.Issuer, "/") || !protocol.SecureURL(issuer) {
-		return fmt.Errorf("issuer %q: it must be the URL of this site without a slash at the end: https, or http on this machine, as in https://id.example.com", p.Issuer)
+	if p.Issuer == "" || err != nil || issuer.Host == "" || issuer.RawQuery != "" || issuer.Fragment != "" ||
+		strings.HasSuffix(p.Issuer, "/") || !protocol.SecureURL(issuer) {
+		return fmt.Errorf("issuer %q: it must be the URL of this site without a slash at the end: https, "+
+			"or http on this machine, as in https://id.example.com", p.Issuer)
 	}
 	p.basePath = issuer.Path
 	p.routes = make(map[string]route)
 	for path, endpoint := range endpoints {
 		p.routes[p.basePath+path] = endpoint
 	}
-	p.routes["/.well-known/oauth-authorization-server"+p.basePath] = endpoints["/.well-known/openid-configuration"] // RFC 8414 §3.1
+	// RFC 8414 §3.1
+	p.routes["/.well-known/oauth-authorization-server"+p.basePath] = endpoints["/.well-known/openid-configuration"]
 	if p.Claims == nil {
 		p.Claims = make(map[string][]string)
 	}

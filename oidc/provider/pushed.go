@@ -38,7 +38,9 @@ func (p *Provider) pushRequest(w http.ResponseWriter, r *http.Request) error {
 	if err := p.state.create(r.Context(), kindPushed, hashed(id), "", known(values), pushedLifetime); err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusCreated, map[string]any{"request_uri": pushedPrefix + id, "expires_in": int(pushedLifetime / time.Second)})
+	return writeJSON(w, http.StatusCreated, map[string]any{
+		"request_uri": pushedPrefix + id, "expires_in": int(pushedLifetime / time.Second),
+	})
 }
 
 const (

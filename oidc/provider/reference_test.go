@@ -38,15 +38,22 @@ func TestReference(t *testing.T) {
 		})
 	}
 	var page strings.Builder
-	page.WriteString("# Reference of oidc_provider\n\nMade from the comments of the sources by `go test ./oidc/provider -run TestReference -update`. See [being an OpenID Provider](oidc.md) for how it is used.\n\n")
+	page.WriteString("# Reference of oidc_provider\n\nMade from the comments of the sources by `go test " +
+		"./oidc/provider -run TestReference -update`. See [being an OpenID Provider](oidc.md) for how it is used.\n\n")
 	_, grammar, _ := strings.Cut(comments["func UnmarshalCaddyfile"], "Syntax:\n\n")
 	grammar, after, _ := strings.Cut(grammar, "\n\n`")
-	page.WriteString("## Directive\n\n```text\n" + strings.ReplaceAll(grammar, "\t", "") + "\n```\n\n`" + strings.ReplaceAll(strings.TrimSpace(after), "\n", " ") + "\n\n")
+	page.WriteString(
+		"## Directive\n\n```text\n" +
+			strings.ReplaceAll(grammar, "\t", "") + "\n```\n\n`" +
+			strings.ReplaceAll(strings.TrimSpace(after), "\n", " ") + "\n\n",
+	)
 	for _, of := range []struct {
 		title string
 		kind  reflect.Type
 	}{{"Options", reflect.TypeFor[provider.Provider]()}, {"Options of a client", reflect.TypeFor[provider.Client]()}} {
-		page.WriteString("## " + of.title + "\n\nThe names are those in JSON; the Caddyfile has some in the singular, as above.\n\n")
+		page.WriteString(
+			"## " + of.title + "\n\nThe names are those in JSON; the Caddyfile has some in the singular, as above.\n\n",
+		)
 		for i := range of.kind.NumField() {
 			field := of.kind.Field(i)
 			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")

@@ -50,7 +50,9 @@ var exchanges = []struct {
 	{"without PKCE", func(b *browser) func() sitetest.Reply {
 		code := b.code("web", url.Values{"code_challenge": {""}, "code_challenge_method": {""}})
 		return func() sitetest.Reply {
-			return b.exchange("web", url.Values{"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {appCallback}})
+			return b.exchange("web", url.Values{
+				"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {appCallback},
+			})
 		}
 	}},
 	{"offline access", func(b *browser) func() sitetest.Reply {
@@ -70,13 +72,18 @@ var exchanges = []struct {
 		return func() sitetest.Reply { return b.redeemAs("brief", code) }
 	}},
 	{"a device", func(b *browser) func() sitetest.Reply {
-		device := b.Post("/oidc/device_authorization", url.Values{"client_id": {"tv"}, "scope": {"openid email"}}).JSON(b.T)
+		device := b.Post("/oidc/device_authorization", url.Values{
+			"client_id": {"tv"}, "scope": {"openid email"},
+		}).JSON(b.T)
 		page := b.Get(device["verification_uri_complete"].(string))
-		if got := b.Decide("/oidc/device", page, "allow"); got.Status != 200 || !strings.Contains(got.Body, "is connected") {
+		if got := b.Decide("/oidc/device", page, "allow"); got.Status != 200 ||
+			!strings.Contains(got.Body, "is connected") {
 			b.T.Fatalf("%d %s", got.Status, got.Body)
 		}
 		return func() sitetest.Reply {
-			return b.exchange("tv", url.Values{"grant_type": {grantDevice}, "device_code": {device["device_code"].(string)}})
+			return b.exchange("tv", url.Values{
+				"grant_type": {grantDevice}, "device_code": {device["device_code"].(string)},
+			})
 		}
 	}},
 }
@@ -84,7 +91,9 @@ var exchanges = []struct {
 // hybrid is a code beside which an ID token comes.
 func (b *browser) hybrid(client string) string {
 	b.T.Helper()
-	fragment, err := url.ParseQuery(b.GoOn(b.authorizeURL(client, url.Values{"response_type": {"code id_token"}})).Fragment)
+	fragment, err := url.ParseQuery(
+		b.GoOn(b.authorizeURL(client, url.Values{"response_type": {"code id_token"}})).Fragment,
+	)
 	if err != nil || fragment.Get("code") == "" {
 		b.T.Fatalf("%v %v", fragment, err)
 	}
@@ -92,7 +101,10 @@ func (b *browser) hybrid(client string) string {
 }
 
 func (b *browser) redeemAs(client, code string) sitetest.Reply {
-	return b.Post("/oidc/token", url.Values{"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {appCallback}, "code_verifier": {verifier}}, sitetest.Basic(client, appSecret))
+	return b.Post("/oidc/token", url.Values{
+		"grant_type": {"authorization_code"}, "code": {code},
+		"redirect_uri": {appCallback}, "code_verifier": {verifier},
+	}, sitetest.Basic(client, appSecret))
 }
 
 // repeating is a provider whose store can fail.
@@ -119,8 +131,10 @@ func TestThreatStoreFaultIsNoReplay(t *testing.T) {
 	s, chrome := repeating(t)
 	for _, exchange := range exchanges {
 		for name, fail := range map[string]func(n int) func() bool{
-			"not made":           func(n int) func() bool { return storefault.Faults.Once(storefault.BeforeStatement, n) },
-			"away from then on":  func(n int) func() bool { return storefault.Faults.Down(storefault.BeforeStatement, n) },
+			"not made": func(n int) func() bool { return storefault.Faults.Once(storefault.BeforeStatement, n) },
+			"away from then on": func(n int) func() bool {
+				return storefault.Faults.Down(storefault.BeforeStatement, n)
+			},
 			"made, and not told": func(n int) func() bool { return storefault.Faults.Once(storefault.AfterCommit, n) },
 		} {
 			t.Run(exchange.name+"/"+name, func(t *testing.T) {
@@ -148,15 +162,21 @@ func TestThreatStoreFaultIsNoReplay(t *testing.T) {
 					if s.replaysLogged() != before {
 						t.Errorf("the %d. fails: the log tells of a replay", n)
 					}
-					if refresh, has := tokens["refresh_token"].(string); has != !strings.Contains(exchange.name, "no refresh") {
+					if refresh, has := tokens["refresh_token"].(string); has !=
+						!strings.Contains(exchange.name, "no refresh") {
 						t.Errorf("refresh token: %v", has)
 					} else if has {
-						client := map[string]string{"a public client": "spa", "a confidential client": "app", "offline access": "app", "a device": "tv"}[exchange.name]
+						client := map[string]string{
+							"a public client": "spa", "a confidential client": "app",
+							"offline access": "app", "a device": "tv",
+						}[exchange.name]
 						if client == "" {
 							client = "web"
 						}
 						if again := chrome.refresh(client, refresh); again.Status != 200 {
-							t.Errorf("repeated after the %d. failed: the refresh token: %d %s", n, again.Status, again.Body)
+							t.Errorf(
+								"repeated after the %d. failed: the refresh token: %d %s", n, again.Status, again.Body,
+							)
 						}
 					}
 					if exchange.name == "a device" {
@@ -209,8 +229,13 @@ func TestLostAtTheLastMoment(t *testing.T) {
 func TestHangUpIsNoReplay(t *testing.T) {
 	s, chrome := repeating(t)
 	exchange := func(ctx context.Context, code string) error {
-		form := url.Values{"grant_type": {"authorization_code"}, "client_id": {"spa"}, "code": {code}, "redirect_uri": {spaCallback}, "code_verifier": {verifier}}
-		request, err := http.NewRequestWithContext(ctx, http.MethodPost, s.URL+"/oidc/token", strings.NewReader(form.Encode()))
+		form := url.Values{
+			"grant_type": {"authorization_code"}, "client_id": {"spa"},
+			"code": {code}, "redirect_uri": {spaCallback}, "code_verifier": {verifier},
+		}
+		request, err := http.NewRequestWithContext(
+			ctx, http.MethodPost, s.URL+"/oidc/token", strings.NewReader(form.Encode()),
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -242,7 +267,8 @@ func TestHangUpIsNoReplay(t *testing.T) {
 		}
 		sitetest.Eventually(t, "the request is over", func() bool { return hungUp() > before })
 		storefault.Faults.Set(nil)
-		if got := chrome.redeem("spa", code); got.Status != 200 || !chrome.live(got.JSON(t)["access_token"]) || s.replaysLogged() > 0 {
+		if got := chrome.redeem("spa", code); got.Status != 200 || !chrome.live(got.JSON(t)["access_token"]) ||
+			s.replaysLogged() > 0 {
 			t.Errorf("after change %d: %d %s", n, got.Status, got.Body)
 		}
 	}
@@ -287,7 +313,10 @@ func TestThreatCodeOrders(t *testing.T) {
 				}
 				storefault.Faults.Set(nil)
 				if access == nil || chrome.live(access) || s.replaysLogged() == before {
-					t.Errorf("fault %d: tokens %v, good: %v, replays logged: %d", n, access != nil, chrome.live(access), s.replaysLogged()-before)
+					t.Errorf(
+						"fault %d: tokens %v, good: %v, replays logged: %d", n,
+						access != nil, chrome.live(access), s.replaysLogged()-before,
+					)
 				}
 				if !failed {
 					return
@@ -312,7 +341,10 @@ func TestThreatCodeAfterAFault(t *testing.T) {
 	}
 	code := failed()
 	form := func(name, value string) url.Values {
-		form := url.Values{"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {spaCallback}, "code_verifier": {verifier}}
+		form := url.Values{
+			"grant_type": {"authorization_code"}, "code": {code},
+			"redirect_uri": {spaCallback}, "code_verifier": {verifier},
+		}
 		form.Set(name, value)
 		return form
 	}
@@ -321,8 +353,10 @@ func TestThreatCodeAfterAFault(t *testing.T) {
 		"another redirect_uri": func() sitetest.Reply {
 			return chrome.exchange("spa", form("redirect_uri", "http://127.0.0.1/callback"))
 		},
-		"another verifier": func() sitetest.Reply { return chrome.exchange("spa", form("code_verifier", strings.Repeat("x", 43))) },
-		"no verifier":      func() sitetest.Reply { return chrome.exchange("spa", form("code_verifier", "")) },
+		"another verifier": func() sitetest.Reply {
+			return chrome.exchange("spa", form("code_verifier", strings.Repeat("x", 43)))
+		},
+		"no verifier": func() sitetest.Reply { return chrome.exchange("spa", form("code_verifier", "")) },
 	} {
 		if got := other(); got.Status != 400 {
 			t.Errorf("%s: %d %s", name, got.Status, got.Body)
@@ -366,7 +400,8 @@ func TestThreatCodeAfterAFault(t *testing.T) {
 			g["rotated_at"] = time.Now().Add(-time.Hour).UnixMilli()
 		})
 	})
-	if got := chrome.redeem("spa", code); got.Status != 200 || chrome.refresh("spa", got.JSON(t)["refresh_token"].(string)).Status != 200 {
+	if got := chrome.redeem("spa", code); got.Status != 200 ||
+		chrome.refresh("spa", got.JSON(t)["refresh_token"].(string)).Status != 200 {
 		t.Errorf("later: %d %s", got.Status, got.Body)
 	}
 
@@ -418,14 +453,24 @@ func TestThreatRepeatedRequests(t *testing.T) {
 			return func() sitetest.Reply { return chrome.Get(back) }
 		}, Gets: []int{303}, Holds: codeIsGood},
 		{Name: "a pushed request", Begin: func(*testing.T) func() sitetest.Reply {
-			values := url.Values{"client_id": {"spa"}, "redirect_uri": {spaCallback}, "response_type": {"code"}, "scope": {"openid"}, "state": {"a state"}, "code_challenge": {sitetest.Challenge(verifier)}, "code_challenge_method": {"S256"}}
+			values := url.Values{
+				"client_id": {"spa"}, "redirect_uri": {spaCallback},
+				"response_type": {"code"}, "scope": {"openid"}, "state": {"a state"},
+				"code_challenge": {sitetest.Challenge(verifier)}, "code_challenge_method": {"S256"},
+			}
 			return func() sitetest.Reply { return chrome.Post("/oidc/par", values) }
 		}, Gets: []int{201}, Holds: func(t *testing.T, second sitetest.Reply) {
 			uri := second.JSON(s.T)["request_uri"].(string)
-			codeIsGood(t, chrome.Get("/oidc/authorize?"+url.Values{"client_id": {"spa"}, "request_uri": {uri}}.Encode()))
+			codeIsGood(
+				t, chrome.Get("/oidc/authorize?"+url.Values{"client_id": {"spa"}, "request_uri": {uri}}.Encode()),
+			)
 		}},
 		{Name: "the use of a pushed request", Begin: func(*testing.T) func() sitetest.Reply {
-			values := url.Values{"client_id": {"spa"}, "redirect_uri": {spaCallback}, "response_type": {"code"}, "scope": {"openid"}, "state": {"a state"}, "code_challenge": {sitetest.Challenge(verifier)}, "code_challenge_method": {"S256"}}
+			values := url.Values{
+				"client_id": {"spa"}, "redirect_uri": {spaCallback},
+				"response_type": {"code"}, "scope": {"openid"}, "state": {"a state"},
+				"code_challenge": {sitetest.Challenge(verifier)}, "code_challenge_method": {"S256"},
+			}
 			uri := chrome.Post("/oidc/par", values).JSON(s.T)["request_uri"].(string)
 			return func() sitetest.Reply {
 				return chrome.Get("/oidc/authorize?" + url.Values{"client_id": {"spa"}, "request_uri": {uri}}.Encode())
@@ -441,7 +486,9 @@ func TestThreatRepeatedRequests(t *testing.T) {
 			}
 		}},
 		{Name: "a device that is let in", Begin: func(*testing.T) func() sitetest.Reply {
-			device := chrome.Post("/oidc/device_authorization", url.Values{"client_id": {"tv"}, "scope": {"openid"}}).JSON(s.T)
+			device := chrome.Post("/oidc/device_authorization", url.Values{
+				"client_id": {"tv"}, "scope": {"openid"},
+			}).JSON(s.T)
 			page := chrome.Get(device["verification_uri_complete"].(string))
 			return func() sitetest.Reply { return chrome.Decide("/oidc/device", page, "allow") }
 		}, Gets: []int{200}, Holds: func(_ *testing.T, second sitetest.Reply) {
@@ -452,25 +499,37 @@ func TestThreatRepeatedRequests(t *testing.T) {
 		{Name: "revocation of a refresh token", Begin: func(*testing.T) func() sitetest.Reply {
 			redeemed()
 			return func() sitetest.Reply {
-				return chrome.Post("/oidc/revoke", url.Values{"client_id": {"spa"}, "token": {tokens["refresh_token"].(string)}})
+				return chrome.Post("/oidc/revoke", url.Values{
+					"client_id": {"spa"}, "token": {tokens["refresh_token"].(string)},
+				})
 			}
-		}, Gets: []int{200}, Holds: func(*testing.T, sitetest.Reply) { dead("the access token", tokens["access_token"]) }},
+		}, Gets: []int{200}, Holds: func(*testing.T, sitetest.Reply) {
+			dead("the access token", tokens["access_token"])
+		}},
 		{Name: "revocation of an access token", Begin: func(*testing.T) func() sitetest.Reply {
 			redeemed()
 			return func() sitetest.Reply {
-				return chrome.Post("/oidc/revoke", url.Values{"client_id": {"spa"}, "token": {tokens["access_token"].(string)}})
+				return chrome.Post("/oidc/revoke", url.Values{
+					"client_id": {"spa"}, "token": {tokens["access_token"].(string)},
+				})
 			}
-		}, Gets: []int{200}, Holds: func(*testing.T, sitetest.Reply) { dead("the access token", tokens["access_token"]) }},
+		}, Gets: []int{200}, Holds: func(*testing.T, sitetest.Reply) {
+			dead("the access token", tokens["access_token"])
+		}},
 		{Name: "an application that is disconnected", Begin: func(*testing.T) func() sitetest.Reply {
 			redeemed()
 			return func() sitetest.Reply { return chrome.Post("/oidc/applications", url.Values{"client_id": {"spa"}}) }
-		}, Gets: []int{303}, Holds: func(*testing.T, sitetest.Reply) { dead("the access token", tokens["access_token"]) }},
+		}, Gets: []int{303}, Holds: func(*testing.T, sitetest.Reply) {
+			dead("the access token", tokens["access_token"])
+		}},
 		{Name: "a log-out", Begin: func(*testing.T) func() sitetest.Reply {
 			redeemed()
 			return func() sitetest.Reply {
 				return chrome.Get("/oidc/logout?" + url.Values{"id_token_hint": {tokens["id_token"].(string)}}.Encode())
 			}
-		}, Gets: []int{200}, Holds: func(*testing.T, sitetest.Reply) { dead("the access token", tokens["access_token"]) }},
+		}, Gets: []int{200}, Holds: func(*testing.T, sitetest.Reply) {
+			dead("the access token", tokens["access_token"])
+		}},
 	})
 }
 

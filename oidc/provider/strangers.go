@@ -33,11 +33,17 @@ func (p *Provider) limitStrangers(r *http.Request, client *Client, of strangers)
 	now := p.accounts.Now()
 	forgive, allowed := of.each.Try(r.Context(), web.ClientKey(r), now)
 	if !allowed {
-		return &oauthError{status: http.StatusTooManyRequests, code: "temporarily_unavailable", description: "too many requests; wait a minute", retryAfter: time.Minute}
+		return &oauthError{
+			status: http.StatusTooManyRequests, code: "temporarily_unavailable",
+			description: "too many requests; wait a minute", retryAfter: time.Minute,
+		}
 	}
 	if _, allowed := of.all.Try(r.Context(), "all", now); !allowed {
 		forgive()
-		return &oauthError{status: http.StatusServiceUnavailable, code: "temporarily_unavailable", description: "too many requests of all clients; try again in a few seconds", retryAfter: 5 * time.Second}
+		return &oauthError{
+			status: http.StatusServiceUnavailable, code: "temporarily_unavailable",
+			description: "too many requests of all clients; try again in a few seconds", retryAfter: 5 * time.Second,
+		}
 	}
 	return nil
 }
@@ -64,7 +70,8 @@ func (p *Provider) refusesPage(r *http.Request, endpoint route) bool {
 // another page.
 func opensPage(r *http.Request) bool {
 	mode := r.Header.Get("Sec-Fetch-Mode")
-	return (mode == "" || mode == "navigate") && slices.Contains([]string{"", "document", "iframe", "frame"}, r.Header.Get("Sec-Fetch-Dest"))
+	return (mode == "" || mode == "navigate") &&
+		slices.Contains([]string{"", "document", "iframe", "frame"}, r.Header.Get("Sec-Fetch-Dest"))
 }
 
 // inFrame reports whether the request is for a frame, in which the provider shows no pages.

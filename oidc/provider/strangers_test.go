@@ -34,7 +34,10 @@ func (s *site) kept() (records, bytes int) {
 
 // sentBy are the headers of what a page of another site has a browser send.
 func sentBy(dest, mode string) []string {
-	return []string{"Sec-Fetch-Site: cross-site", "Sec-Fetch-Dest: " + dest, "Sec-Fetch-Mode: " + mode, "Referer: https://evil.example/"}
+	return []string{
+		"Sec-Fetch-Site: cross-site", "Sec-Fetch-Dest: " + dest,
+		"Sec-Fetch-Mode: " + mode, "Referer: https://evil.example/",
+	}
 }
 
 // A page of another site takes nothing from the users at its visitor's address,
@@ -47,37 +50,47 @@ func TestThreatRequestsOfOtherSites(t *testing.T) {
 	request := s.authorizeURL("app", nil)
 	const many = 2*strangersRequests + 1
 	for name, headers := range map[string][]string{
-		"an image":                     sentBy("image", "no-cors"),
-		"a script":                     sentBy("script", "no-cors"),
-		"a fetch":                      sentBy("empty", "cors"),
-		"a style sheet of a sister":    {"Sec-Fetch-Site: same-site", "Sec-Fetch-Dest: style", "Sec-Fetch-Mode: no-cors"},
+		"an image": sentBy("image", "no-cors"),
+		"a script": sentBy("script", "no-cors"),
+		"a fetch":  sentBy("empty", "cors"),
+		"a style sheet of a sister": {
+			"Sec-Fetch-Site: same-site", "Sec-Fetch-Dest: style", "Sec-Fetch-Mode: no-cors",
+		},
 		"an object":                    sentBy("object", "navigate"),
 		"an image of a browser's mode": sentBy("image", "navigate"),
 		"a page that is fetched":       sentBy("document", "no-cors"),
 	} {
 		for range 3 {
 			for _, b := range []*browser{visitor, alice} {
-				if got := b.Do(http.MethodGet, request, nil, headers...); got.Status != 403 || got.Header.Get("Location") != "" {
+				if got := b.Do(http.MethodGet, request, nil, headers...); got.Status != 403 ||
+					got.Header.Get("Location") != "" {
 					t.Fatalf("%s: %d %v", name, got.Status, got.Header)
 				}
 			}
 		}
 	}
 	for range many { // a window of the page's own, again and again
-		if got := visitor.Do(http.MethodGet, request, nil, sentBy("document", "navigate")...); got.To(t).Path != "/auth/login" {
+		if got := visitor.Do(
+			http.MethodGet, request, nil, sentBy("document", "navigate")...,
+		); got.To(t).Path != "/auth/login" {
 			t.Fatalf("a window: %s", got.To(t))
 		}
 	}
 	frame := sentBy("iframe", "navigate")
-	if got := visitor.Do(http.MethodGet, request, nil, frame...).To(t); got.Query().Get("error") != "interaction_required" {
+	if got := visitor.Do(http.MethodGet, request, nil, frame...).To(t); got.Query().Get("error") !=
+		"interaction_required" {
 		t.Errorf("a frame: %s", got)
 	}
-	if got := visitor.Do(http.MethodGet, s.authorizeURL("app", url.Values{"prompt": {"none"}}), nil, frame...).To(t); got.Query().Get("error") != "login_required" {
+	if got := visitor.Do(
+		http.MethodGet, s.authorizeURL("app", url.Values{"prompt": {"none"}}), nil, frame...,
+	).To(t); got.Query().Get("error") != "login_required" {
 		t.Errorf("a frame that asks for no page: %s", got)
 	}
 	cancelled := visitor.Get(request).To(t).Query().Get("return_to") + "&cancel="
 	for range 3 {
-		if got := visitor.Do(http.MethodGet, cancelled, nil, sentBy("document", "navigate")...).To(t); got.Query().Get("error") != "access_denied" {
+		if got := visitor.Do(
+			http.MethodGet, cancelled, nil, sentBy("document", "navigate")...,
+		).To(t); got.Query().Get("error") != "access_denied" {
 			t.Errorf("cancelled: %s", got)
 		}
 	}
@@ -91,9 +104,11 @@ func TestThreatRequestsOfOtherSites(t *testing.T) {
 	}{
 		"/oidc/device_authorization": {url.Values{"client_id": {"tv"}, "scope": {"openid"}}, 200},
 		"/oidc/par":                  {public.Query(), 201},
-		"/oidc/token":                {url.Values{"client_id": {"app"}, "client_secret": {"wrong"}, "grant_type": {"refresh_token"}}, 401},
-		"/oidc/introspect":           {url.Values{"client_id": {"app"}, "client_secret": {"wrong"}, "token": {"x"}}, 401},
-		"/oidc/revoke":               {url.Values{"client_id": {"app"}, "client_secret": {"wrong"}, "token": {"x"}}, 401},
+		"/oidc/token": {
+			url.Values{"client_id": {"app"}, "client_secret": {"wrong"}, "grant_type": {"refresh_token"}}, 401,
+		},
+		"/oidc/introspect": {url.Values{"client_id": {"app"}, "client_secret": {"wrong"}, "token": {"x"}}, 401},
+		"/oidc/revoke":     {url.Values{"client_id": {"app"}, "client_secret": {"wrong"}, "token": {"x"}}, 401},
 	}
 	for path, post := range posts {
 		for name, headers := range map[string][]string{
@@ -119,7 +134,10 @@ func TestThreatRequestsOfOtherSites(t *testing.T) {
 		if got := visitor.Post(path, post.form); got.Status != post.want {
 			t.Errorf("%s by a client: %d %s", path, got.Status, got.Body)
 		}
-		if got := visitor.Post(path, post.form, "Sec-Fetch-Site: cross-site", "Origin: https://spa.example:4711"); path != "/oidc/par" && path != "/oidc/introspect" && got.Status != post.want {
+		if got := visitor.Post(
+			path, post.form, "Sec-Fetch-Site: cross-site", "Origin: https://spa.example:4711",
+		); path != "/oidc/par" &&
+			path != "/oidc/introspect" && got.Status != post.want {
 			t.Errorf("%s by a page of a client: %d %s", path, got.Status, got.Body)
 		}
 	}
@@ -133,11 +151,15 @@ func TestThreatRequestsOfOtherSites(t *testing.T) {
 	// Codes of devices that a user did not type.
 	device := alice.Post("/oidc/device_authorization", posts["/oidc/device_authorization"].form).JSON(t)
 	for range 2 * deviceTries {
-		if got := alice.Do(http.MethodGet, "/oidc/device?user_code=BBBB-BBBB", nil, sentBy("document", "navigate")...); got.Status != 200 || !strings.Contains(got.Body, `value="BBBB-BBBB"`) {
+		if got := alice.Do(
+			http.MethodGet, "/oidc/device?user_code=BBBB-BBBB", nil, sentBy("document", "navigate")...,
+		); got.Status != 200 ||
+			!strings.Contains(got.Body, `value="BBBB-BBBB"`) {
 			t.Fatalf("a wrong code by another site: %d %s", got.Status, got.Body)
 		}
 	}
-	if got := alice.Get("/oidc/device?user_code=" + device["user_code"].(string)); got.Status != 200 || !strings.Contains(got.Body, "Continue only if the device is yours") {
+	if got := alice.Get("/oidc/device?user_code=" + device["user_code"].(string)); got.Status != 200 ||
+		!strings.Contains(got.Body, "Continue only if the device is yours") {
 		t.Errorf("the user's own code: %d %s", got.Status, got.Body)
 	}
 }
@@ -155,7 +177,10 @@ func TestThreatStrangersAreBounded(t *testing.T) {
 		return nobody.Post("/oidc/par", public.Query(), "X-Forwarded-For: "+address).Status
 	}
 	device := func(address string) int {
-		return nobody.Post("/oidc/device_authorization", url.Values{"client_id": {"tv"}, "scope": {"openid"}}, "X-Forwarded-For: "+address).Status
+		return nobody.Post(
+			"/oidc/device_authorization",
+			url.Values{"client_id": {"tv"}, "scope": {"openid"}}, "X-Forwarded-For: "+address,
+		).Status
 	}
 	mustBeBounded(t, strangersRequests, 0, func() int { return push("192.0.2.1") })
 	if got := push("192.0.2.2"); got != 201 {
@@ -164,7 +189,9 @@ func TestThreatStrangersAreBounded(t *testing.T) {
 	if got := device("192.0.2.1"); got != 200 {
 		t.Errorf("another purpose: %d", got)
 	}
-	if got := nobody.Do(http.MethodGet, public.String(), nil, "X-Forwarded-For: 192.0.2.1").To(t); got.Path != "/auth/login" {
+	if got := nobody.Do(
+		http.MethodGet, public.String(), nil, "X-Forwarded-For: 192.0.2.1",
+	).To(t); got.Path != "/auth/login" {
 		t.Errorf("a log-in: %s", got)
 	}
 	mustBeBounded(t, strangersRequests, 0, func() int { return device("2001:db8:1::1") })
@@ -192,12 +219,17 @@ func TestThreatStrangersAreBounded(t *testing.T) {
 		more url.Values
 		good bool
 	}{
-		"control":                 {url.Values{"state": {long}, "nonce": {long}}, true},
-		"state":                   {url.Values{"state": {long + "x"}}, false},
-		"nonce":                   {url.Values{"nonce": {long + "x"}}, false},
-		"each, but not all":       {url.Values{"acr_values": {strings.Repeat("x", 4000)}, "login_hint": {strings.Repeat("x", 4000)}, "state": {long}}, false},
-		"what has no meaning":     {url.Values{"junk": {strings.Repeat("x", 30000)}}, true},
-		"many words of one scope": {url.Values{"scope": {strings.Repeat("openid ", 500)}, "acr_values": {strings.Repeat("y ", 2000)}, "prompt": {strings.Repeat("login ", 400)}}, false},
+		"control": {url.Values{"state": {long}, "nonce": {long}}, true},
+		"state":   {url.Values{"state": {long + "x"}}, false},
+		"nonce":   {url.Values{"nonce": {long + "x"}}, false},
+		"each, but not all": {url.Values{
+			"acr_values": {strings.Repeat("x", 4000)}, "login_hint": {strings.Repeat("x", 4000)}, "state": {long},
+		}, false},
+		"what has no meaning": {url.Values{"junk": {strings.Repeat("x", 30000)}}, true},
+		"many words of one scope": {url.Values{
+			"scope":      {strings.Repeat("openid ", 500)},
+			"acr_values": {strings.Repeat("y ", 2000)}, "prompt": {strings.Repeat("login ", 400)},
+		}, false},
 	} {
 		request, err := url.Parse(s.authorizeURL("spa", c.more))
 		if err != nil {
@@ -207,7 +239,9 @@ func TestThreatStrangersAreBounded(t *testing.T) {
 		if (to.Query().Get("interaction") != "") != c.good || !c.good && to.Query().Get("error") != "invalid_request" {
 			t.Errorf("%s: %.200s", name, to)
 		}
-		if got := nobody.Post("/oidc/par", request.Query(), "X-Forwarded-For: 192.0.2.3"); (got.Status == 201) != c.good {
+		if got := nobody.Post(
+			"/oidc/par", request.Query(), "X-Forwarded-For: 192.0.2.3",
+		); (got.Status == 201) != c.good {
 			t.Errorf("%s, pushed: %d %s", name, got.Status, got.Body)
 		}
 		if id := to.Query().Get("interaction"); len(id) > 5000 {
@@ -231,7 +265,10 @@ func TestThreatStrangersTogetherAreBounded(t *testing.T) {
 	s := serveClients(t)
 	nobody := s.browser()
 	device := func(i int) sitetest.Reply {
-		return nobody.Post("/oidc/device_authorization", url.Values{"client_id": {"tv"}, "scope": {"openid"}}, fmt.Sprintf("X-Forwarded-For: 192.0.2.%d", i))
+		return nobody.Post(
+			"/oidc/device_authorization", url.Values{"client_id": {"tv"}, "scope": {"openid"}},
+			fmt.Sprintf("X-Forwarded-For: 192.0.2.%d", i),
+		)
 	}
 	for i := range strangersKept {
 		if got := device(i); got.Status != 200 {
@@ -246,7 +283,9 @@ func TestThreatStrangersTogetherAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 * strangersKept {
-		if got := nobody.Post("/oidc/par", request.Query(), sitetest.Basic("other", "another-secret-0123456789")); got.Status != 201 {
+		if got := nobody.Post(
+			"/oidc/par", request.Query(), sitetest.Basic("other", "another-secret-0123456789"),
+		); got.Status != 201 {
 			t.Fatalf("control, a client with a secret: %d %s", got.Status, got.Body)
 		}
 	}
@@ -278,7 +317,8 @@ func TestThreatInteractionsAreSealed(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, forged := range map[string]string{
-		"changed":      id[:len(id)/2] + map[bool]string{true: "B", false: "A"}[id[len(id)/2] == 'A'] + id[len(id)/2+1:],
+		"changed": id[:len(id)/2] + map[bool]string{true: "B", false: "A"}[id[len(id)/2] == 'A'] +
+			id[len(id)/2+1:],
 		"shorter":      id[:len(id)-4],
 		"longer":       id + "AAAA",
 		"padded":       id + "=",
@@ -287,7 +327,8 @@ func TestThreatInteractionsAreSealed(t *testing.T) {
 		"very long":    strings.Repeat("A", 20000),
 		"of another's": store.RandomToken(32),
 	} {
-		if got := chrome.Get("/oidc/authorize?interaction=" + forged); got.Status != 400 || got.Header.Get("Location") != "" {
+		if got := chrome.Get("/oidc/authorize?interaction=" + forged); got.Status != 400 ||
+			got.Header.Get("Location") != "" {
 			t.Errorf("%s: %d %v", name, got.Status, got.Header)
 		}
 	}

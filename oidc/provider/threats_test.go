@@ -62,7 +62,8 @@ func TestThreatReplacedSession(t *testing.T) {
 	chrome.SignUp("alice@example.com")
 	before := chrome.redeem("spa", chrome.code("spa", nil)).JSON(t)
 	again := chrome.redeem("spa", chrome.code("spa", url.Values{"prompt": {"login"}})).JSON(t)
-	if sitetest.ClaimsOf(t, before["id_token"].(string))["sid"] == sitetest.ClaimsOf(t, again["id_token"].(string))["sid"] {
+	if sitetest.ClaimsOf(t, before["id_token"].(string))["sid"] ==
+		sitetest.ClaimsOf(t, again["id_token"].(string))["sid"] {
 		t.Error("the session is the same after a log-in")
 	}
 	if !chrome.live(before["access_token"]) {
@@ -132,7 +133,9 @@ func TestManyLogoutsAtOnce(t *testing.T) {
 		b.redeem("app", b.code("app", nil))
 	}
 	// A new password ends all other sessions.
-	if got := last.Post("/auth/password", url.Values{"currentPassword": {sitetest.GoodPassword}, "newPassword": {"another good password"}}); got.Status != 200 {
+	if got := last.Post("/auth/password", url.Values{
+		"currentPassword": {sitetest.GoodPassword}, "newPassword": {"another good password"},
+	}); got.Status != 200 {
 		t.Fatalf("%d %s", got.Status, got.Body)
 	}
 	sitetest.Eventually(t, "all are told", func() bool {
@@ -154,7 +157,10 @@ func TestLogoutByPost(t *testing.T) {
 	chrome := s.browser()
 	chrome.SignUp("alice@example.com")
 	tokens := chrome.redeem("app", chrome.code("app", nil)).JSON(t)
-	form := url.Values{"id_token_hint": {tokens["id_token"].(string)}, "post_logout_redirect_uri": {"https://app.example/"}, "state": {"bye"}}
+	form := url.Values{
+		"id_token_hint":            {tokens["id_token"].(string)},
+		"post_logout_redirect_uri": {"https://app.example/"}, "state": {"bye"},
+	}
 	to := s.browser().Post("/oidc/logout", form, "Sec-Fetch-Site: cross-site", "Origin: https://app.example").To(t)
 	if strings.Contains(to.String(), form.Get("id_token_hint")) || chrome.Get("/auth/whoami").Status != 200 {
 		t.Errorf("the post leads to %s", to)
@@ -180,20 +186,25 @@ func TestThreatLogoutByAnIDTokenAlone(t *testing.T) {
 	for _, method := range []string{http.MethodGet, http.MethodPost} {
 		tokens := chrome.redeem("app", chrome.code("app", nil)).JSON(t)
 		fetched := chrome.code("app", nil)
-		hint := url.Values{"id_token_hint": {tokens["id_token"].(string)}, "post_logout_redirect_uri": {"https://app.example/"}}
+		hint := url.Values{
+			"id_token_hint": {tokens["id_token"].(string)}, "post_logout_redirect_uri": {"https://app.example/"},
+		}
 		thief := s.browser()
 		if method == http.MethodGet {
 			if to := thief.Get("/oidc/logout?" + hint.Encode()).To(t); to.String() != "https://app.example/" {
 				t.Errorf("%s leads to %s", method, to)
 			}
-		} else if to := thief.Get(thief.Post("/oidc/logout", hint).To(t).String()).To(t); to.String() != "https://app.example/" {
+		} else if to := thief.Get(
+			thief.Post("/oidc/logout", hint).To(t).String(),
+		).To(t); to.String() != "https://app.example/" {
 			t.Errorf("%s leads to %s", method, to)
 		}
 		if chrome.live(tokens["access_token"]) {
 			t.Errorf("%s: the client's own tokens go on", method)
 		}
 		chrome.redeem("app", fetched).MustFail(t, 400, "invalid_grant")
-		if chrome.Get("/auth/whoami").Status != 200 || !chrome.live(other["access_token"]) || !chrome.live(offline["access_token"]) {
+		if chrome.Get("/auth/whoami").Status != 200 || !chrome.live(other["access_token"]) ||
+			!chrome.live(offline["access_token"]) {
 			t.Errorf("%s: the user or another client is logged out", method)
 		}
 	}
@@ -201,14 +212,18 @@ func TestThreatLogoutByAnIDTokenAlone(t *testing.T) {
 	tokens := chrome.redeem("app", chrome.code("app", nil)).JSON(t)
 	bob := s.browser()
 	bob.SignUp("bob@example.com")
-	if page := bob.Get("/oidc/logout?" + url.Values{"id_token_hint": {tokens["id_token"].(string)}}.Encode()); !strings.Contains(page.Body, "Log out?") {
+	if page := bob.Get(
+		"/oidc/logout?" + url.Values{"id_token_hint": {tokens["id_token"].(string)}}.Encode(),
+	); !strings.Contains(page.Body, "Log out?") {
 		t.Errorf("another user: %d %s", page.Status, page.Body)
 	}
 	if !chrome.live(tokens["access_token"]) {
 		t.Error("another user's browser ends it")
 	}
 	old := s.idTokenOfPast(t, sitetest.ClaimsOf(t, tokens["id_token"].(string)), hintLifetime+time.Hour)
-	if page := chrome.Get("/oidc/logout?" + url.Values{"id_token_hint": {old}}.Encode()); !strings.Contains(page.Body, "Log out?") {
+	if page := chrome.Get(
+		"/oidc/logout?" + url.Values{"id_token_hint": {old}}.Encode(),
+	); !strings.Contains(page.Body, "Log out?") {
 		t.Errorf("an old one: %d %s", page.Status, page.Body)
 	}
 	s.browser().Get("/oidc/logout?" + url.Values{"id_token_hint": {old}}.Encode())
@@ -216,7 +231,9 @@ func TestThreatLogoutByAnIDTokenAlone(t *testing.T) {
 		t.Error("an old one ends what the client has")
 	}
 	recent := s.idTokenOfPast(t, sitetest.ClaimsOf(t, tokens["id_token"].(string)), hintLifetime-time.Hour)
-	if got := chrome.Get("/oidc/logout?" + url.Values{"id_token_hint": {recent}}.Encode()); !strings.Contains(got.Body, "You are logged out") || chrome.Get("/auth/whoami").Status != 401 {
+	if got := chrome.Get(
+		"/oidc/logout?" + url.Values{"id_token_hint": {recent}}.Encode(),
+	); !strings.Contains(got.Body, "You are logged out") || chrome.Get("/auth/whoami").Status != 401 {
 		t.Errorf("control, by the browser: %d %s", got.Status, got.Body)
 	}
 }
@@ -247,7 +264,9 @@ func (s *site) idTokenOfPast(t *testing.T, claims map[string]any, ago time.Durat
 		}
 		var private rsa.PrivateKey
 		if key.Raw(&private) == nil {
-			return sitetest.SignExactly(t, "RS256", &private, map[string]any{"alg": "RS256", "typ": "JWT", "kid": key.KeyID()}, claims)
+			return sitetest.SignExactly(
+				t, "RS256", &private, map[string]any{"alg": "RS256", "typ": "JWT", "kid": key.KeyID()}, claims,
+			)
 		}
 	}
 	t.Fatal("there is no RSA key")
@@ -258,18 +277,27 @@ func (s *site) idTokenOfPast(t *testing.T, claims map[string]any, ago time.Durat
 // so after a page, whatever `consent` says: any program there can ask for it.
 func TestThreatNativeClientsWithoutAPage(t *testing.T) {
 	s := serveClients(t)
-	if log := s.Log(); !strings.Contains(log, "client has `consent never`, but users are still asked for consent") || !strings.Contains(log, `"client_id":"native"`) {
+	if log := s.Log(); !strings.Contains(log, "client has `consent never`, but users are still asked for consent") ||
+		!strings.Contains(log, `"client_id":"native"`) {
 		t.Error("the log does not say that the page is shown")
 	}
 	chrome := s.browser()
 	chrome.SignUp("alice@example.com")
 	redeem := func(back *url.URL, redirect string) sitetest.Reply {
-		return chrome.exchange("native", url.Values{"grant_type": {"authorization_code"}, "code": {back.Query().Get("code")}, "redirect_uri": {redirect}, "code_verifier": {verifier}})
+		return chrome.exchange("native", url.Values{
+			"grant_type": {"authorization_code"}, "code": {back.Query().Get("code")},
+			"redirect_uri": {redirect}, "code_verifier": {verifier},
+		})
 	}
-	for _, redirect := range []string{"http://127.0.0.1:4444/callback", "http://127.0.0.1/callback", "http://[::1]:4444/callback", "http://localhost:4712/callback", "https://localhost:4713/callback", "com.example.app:/callback"} {
+	for _, redirect := range []string{
+		"http://127.0.0.1:4444/callback", "http://127.0.0.1/callback", "http://[::1]:4444/callback",
+		"http://localhost:4712/callback", "https://localhost:4713/callback", "com.example.app:/callback",
+	} {
 		for _, scope := range []string{"openid", "openid offline_access"} {
 			more := url.Values{"redirect_uri": {redirect}, "scope": {scope}, "prompt": {"none"}}
-			if got := chrome.Get(s.authorizeURL("native", more)).To(t); got.Query().Get("error") != "consent_required" || got.Query().Get("code") != "" {
+			if got := chrome.Get(s.authorizeURL("native", more)).To(
+				t,
+			); got.Query().Get("error") != "consent_required" || got.Query().Get("code") != "" {
 				t.Errorf("%s, %s, nobody asks: %s", redirect, scope, got)
 			}
 			more.Del("prompt")
@@ -279,7 +307,8 @@ func TestThreatNativeClientsWithoutAPage(t *testing.T) {
 					t.Errorf("%s, %s: %s", redirect, scope, to)
 					continue
 				}
-				if page := chrome.Get(to.String()); !strings.Contains(page.Body, "native") || !strings.Contains(page.Body, "on this device") {
+				if page := chrome.Get(to.String()); !strings.Contains(page.Body, "native") ||
+					!strings.Contains(page.Body, "on this device") {
 					t.Errorf("%s: %s", redirect, page.Body)
 				}
 				back := chrome.GoOn(to.String())
@@ -293,13 +322,20 @@ func TestThreatNativeClientsWithoutAPage(t *testing.T) {
 			}
 		}
 	}
-	if got := chrome.Get(s.authorizeURL("native", url.Values{"redirect_uri": {"https://native.example/callback"}, "prompt": {"none"}})).To(t); got.Query().Get("code") == "" {
+	if got := chrome.Get(s.authorizeURL("native", url.Values{
+		"redirect_uri": {"https://native.example/callback"}, "prompt": {"none"},
+	})).To(t); got.Query().Get("code") == "" {
 		t.Errorf("control, an https redirect: %s", got)
 	}
 	// Tokens in the address line need no secret.
-	s.load("client hybrid {\n secret "+appSecret+"\n redirect_uri http://localhost:4712/callback\n response_types code id_token \"id_token token\"\n consent never\n}\n", "", s.dir)
-	for responseType, want := range map[string]string{"id_token": "consent_required", "id_token token": "consent_required", "code": ""} {
-		to := chrome.Get(s.authorizeURL("hybrid", url.Values{"redirect_uri": {"http://localhost:4712/callback"}, "response_type": {responseType}, "prompt": {"none"}})).To(t)
+	s.load("client hybrid {\n secret "+appSecret+"\n redirect_uri http://localhost:4712/callback\n"+
+		" response_types code id_token \"id_token token\"\n consent never\n}\n", "", s.dir)
+	for responseType, want := range map[string]string{
+		"id_token": "consent_required", "id_token token": "consent_required", "code": "",
+	} {
+		to := chrome.Get(s.authorizeURL("hybrid", url.Values{
+			"redirect_uri": {"http://localhost:4712/callback"}, "response_type": {responseType}, "prompt": {"none"},
+		})).To(t)
 		values, err := url.ParseQuery(to.RawQuery + to.Fragment)
 		if err != nil || values.Get("error") != want || values.Get("iss") != s.URL {
 			t.Errorf("%s of a client with a secret: %s", responseType, to)
@@ -311,14 +347,20 @@ func TestThreatNativeClientsWithoutAPage(t *testing.T) {
 func TestThreatStateOfAnotherIssuer(t *testing.T) {
 	other := sitetest.FreeLocalhost(t)
 	s := serveClients(t)
-	s.load(fmt.Sprintf(clientsOfTests, ""), fmt.Sprintf("}\nhttp://%s {\n oidc_provider {\n issuer http://%s\n accounts {\n signup open\n issuer other\n store file %s/users.db\n throttle off\n}\n%s\n}\n", other, other, s.dir, fmt.Sprintf(clientsOfTests, "")), s.dir)
+	s.load(fmt.Sprintf(clientsOfTests, ""), fmt.Sprintf(
+		"}\nhttp://%s {\n oidc_provider {\n issuer http://%s\n accounts {\n signup open\n issuer other\n"+
+			" store file %s/users.db\n throttle off\n}\n%s\n}\n",
+		other, other, s.dir, fmt.Sprintf(clientsOfTests, ""),
+	), s.dir)
 	chrome := s.browser()
 	chrome.SignUp("alice@example.com")
 	elsewhere := chrome.goTo(&site{Site: &sitetest.Site{T: t, URL: "http://" + other}})
 	tokens := chrome.redeem("app", chrome.code("app", nil)).JSON(t)
 	elsewhere.redeem("app", chrome.code("app", nil)).MustFail(t, 400, "invalid_grant")
 	elsewhere.refresh("app", tokens["refresh_token"].(string)).MustFail(t, 400, "invalid_grant")
-	if got := elsewhere.Do(http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+tokens["access_token"].(string)); got.Status != 401 {
+	if got := elsewhere.Do(
+		http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+tokens["access_token"].(string),
+	); got.Status != 401 {
 		t.Errorf("an access token there: %d", got.Status)
 	}
 	waiting := s.browser().Get(s.authorizeURL("app", nil)).To(t).Query().Get("return_to")
@@ -333,10 +375,15 @@ func TestThreatStateOfAnotherIssuer(t *testing.T) {
 // Wrong secrets that have a slow hash are throttled: the users' passwords wait in
 // the same queue.
 func TestThreatClientSecretGuesses(t *testing.T) {
-	hash := "$argon2id$v=19$m=8,t=1,p=1$c29tZSBzYWx0IG9mIG91cnM$QOTxbXWr1TtSzaBdErLIhI4s5NdNGqs8gfJ+M9Rrh2A" // of "right", and quick
+	// of "right", and quick
+	hash := "$argon2id$v=19$m=8,t=1,p=1$c29tZSBzYWx0IG9mIG91cnM$QOTxbXWr1TtSzaBdErLIhI4s5NdNGqs8gfJ+M9Rrh2A"
 	s := serve(t, "client app {\n secret "+hash+"\n redirect_uri "+appCallback+"\n}\n", "")
 	with := func(secret string) sitetest.Reply {
-		return s.browser().Post("/oidc/token", url.Values{"grant_type": {"authorization_code"}, "code": {"none"}, "redirect_uri": {appCallback}}, sitetest.Basic("app", secret))
+		return s.browser().Post(
+			"/oidc/token",
+			url.Values{"grant_type": {"authorization_code"}, "code": {"none"}, "redirect_uri": {appCallback}},
+			sitetest.Basic("app", secret),
+		)
 	}
 	with("right").MustFail(t, 400, "invalid_grant")
 	mustBeBounded(t, secretTries, 0, func() int { return with("wrong").Status })
@@ -355,7 +402,10 @@ func TestThreatClientMadeAnew(t *testing.T) {
 	chrome := s.browser()
 	chrome.SignUp("alice@example.com")
 	more := url.Values{"redirect_uri": {"https://wiki.example/"}}
-	tokens := chrome.exchange("wiki", url.Values{"grant_type": {"authorization_code"}, "code": {chrome.code("wiki", more)}, "redirect_uri": {"https://wiki.example/"}, "code_verifier": {verifier}}).JSON(t)
+	tokens := chrome.exchange("wiki", url.Values{
+		"grant_type": {"authorization_code"}, "code": {chrome.code("wiki", more)},
+		"redirect_uri": {"https://wiki.example/"}, "code_verifier": {verifier},
+	}).JSON(t)
 	if !chrome.live(tokens["access_token"]) {
 		t.Fatal("control")
 	}
@@ -381,7 +431,9 @@ func TestThreatOfflineAccessAfterPasswordChange(t *testing.T) {
 	chrome.SignUp("alice@example.com")
 	tokens := chrome.redeem("spa", chrome.code("spa", url.Values{"scope": {"openid offline_access"}})).JSON(t)
 	tokens = chrome.refresh("spa", tokens["refresh_token"].(string)).JSON(t)
-	if got := chrome.Post("/auth/password", url.Values{"currentPassword": {sitetest.GoodPassword}, "newPassword": {"another good password"}}); got.Status != 200 {
+	if got := chrome.Post("/auth/password", url.Values{
+		"currentPassword": {sitetest.GoodPassword}, "newPassword": {"another good password"},
+	}); got.Status != 200 {
 		t.Fatalf("%d %s", got.Status, got.Body)
 	}
 	chrome.refresh("spa", tokens["refresh_token"].(string)).MustFail(t, 400, "invalid_grant")
@@ -402,19 +454,24 @@ func TestOfflineAccessAfterRehash(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := users.UpdateUser(t.Context(), user.ID, time.Now(), func(u *store.User) error { u.PasswordHash = string(weak); return nil }); err != nil {
+	if _, err := users.UpdateUser(
+		t.Context(), user.ID, time.Now(), func(u *store.User) error { u.PasswordHash = string(weak); return nil },
+	); err != nil {
 		t.Fatal(err)
 	}
 	tokens := chrome.redeem("spa", chrome.code("spa", url.Values{"scope": {"openid offline_access"}})).JSON(t)
 	s.browser().GoOn(s.authorizeURL("spa", nil)) // logs in
-	if user, err = users.UserByEmail(t.Context(), "alice@example.com"); err != nil || user.PasswordHash == string(weak) {
+	if user, err = users.UserByEmail(t.Context(), "alice@example.com"); err != nil ||
+		user.PasswordHash == string(weak) {
 		t.Fatalf("the hash is the same: %v", err)
 	}
 	got := chrome.refresh("spa", tokens["refresh_token"].(string))
 	if got.Status != 200 {
 		t.Fatalf("%d %s", got.Status, got.Body)
 	}
-	if got := chrome.Post("/auth/password", url.Values{"currentPassword": {sitetest.GoodPassword}, "newPassword": {"another good password"}}); got.Status != 200 {
+	if got := chrome.Post("/auth/password", url.Values{
+		"currentPassword": {sitetest.GoodPassword}, "newPassword": {"another good password"},
+	}); got.Status != 200 {
 		t.Fatalf("%d %s", got.Status, got.Body)
 	}
 	chrome.refresh("spa", got.JSON(t)["refresh_token"].(string)).MustFail(t, 400, "invalid_grant")
@@ -425,7 +482,10 @@ func TestThreatIntrospectionTellsNoMoreThanScopes(t *testing.T) {
 	chrome.SignUp("alice@example.com")
 	for scope, told := range map[string]bool{"openid": false, "openid email": true} {
 		tokens := chrome.redeem("spa", chrome.code("spa", url.Values{"scope": {scope}})).JSON(t)
-		got := chrome.Post("/oidc/introspect", url.Values{"token": {tokens["access_token"].(string)}}, sitetest.Basic("api", appSecret)).JSON(t)
+		got := chrome.Post(
+			"/oidc/introspect", url.Values{"token": {tokens["access_token"].(string)}},
+			sitetest.Basic("api", appSecret),
+		).JSON(t)
 		if got["active"] != true || (got["username"] != nil) != told {
 			t.Errorf("%s: %v", scope, got)
 		}
@@ -438,8 +498,12 @@ func TestThreatIntrospectionOfOthersTokens(t *testing.T) {
 	chrome := s.browser()
 	chrome.SignUp("alice@example.com")
 	of := map[string]string{"spa": chrome.redeem("spa", chrome.code("spa", nil)).JSON(t)["access_token"].(string)}
-	of["app"] = chrome.redeem("app", chrome.code("app", url.Values{"scope": {"openid roles"}})).JSON(t)["access_token"].(string)
-	of["a machine"] = chrome.exchange("app", url.Values{"grant_type": {"client_credentials"}}).JSON(t)["access_token"].(string)
+	of["app"] = chrome.redeem(
+		"app", chrome.code("app", url.Values{"scope": {"openid roles"}}),
+	).JSON(t)["access_token"].(string)
+	of["a machine"] = chrome.exchange("app", url.Values{
+		"grant_type": {"client_credentials"},
+	}).JSON(t)["access_token"].(string)
 	for token, c := range map[string]struct{ own, other []string }{
 		"spa":       {[]string{"api"}, []string{"app", "web", "other"}},
 		"app":       {[]string{"api", "app"}, []string{"web", "other"}},
@@ -457,7 +521,8 @@ func TestThreatIntrospectionOfOthersTokens(t *testing.T) {
 			if got["active"] != true || got["sub"] != sitetest.ClaimsOf(t, of[token])["sub"] || got["iss"] != s.URL {
 				t.Errorf("%s of %s: %v", client, token, got)
 			}
-			if roles, given := sitetest.ClaimsOf(t, of[token])["roles"]; given && fmt.Sprint(roles) != fmt.Sprint(got["roles"]) {
+			if roles, given := sitetest.ClaimsOf(t, of[token])["roles"]; given &&
+				fmt.Sprint(roles) != fmt.Sprint(got["roles"]) {
 				t.Errorf("%s of %s: roles are %v, in the token %v", client, token, got["roles"], roles)
 			}
 		}
@@ -474,18 +539,29 @@ func TestThreatIntrospectionOfOthersTokens(t *testing.T) {
 func TestThreatTokensAtAnAPI(t *testing.T) {
 	api, users := sitetest.FreeLocalhost(t), sitetest.FreeLocalhost(t)
 	s := serveClients(t)
-	site := "}\nhttp://%s {\n jwt {\n issuer " + s.URL + "\n audience " + s.URL + "\n token_type at+jwt\n require scope read:todos\n %s\n}\n respond \"{http.auth.user.id} {http.auth.user.client_id}\"\n"
-	s.load(fmt.Sprintf(clientsOfTests, ""), fmt.Sprintf(site, api, "")+fmt.Sprintf(site, users, "require expression `!claims.sub.endsWith('@clients')`"), s.dir)
+	site := "}\nhttp://%s {\n jwt {\n issuer " + s.URL + "\n audience " + s.URL + "\n token_type at+jwt\n" +
+		" require scope read:todos\n %s\n}\n respond \"{http.auth.user.id} {http.auth.user.client_id}\"\n"
+	s.load(fmt.Sprintf(clientsOfTests, ""), fmt.Sprintf(site, api, "")+fmt.Sprintf(
+		site, users, "require expression `!claims.sub.endsWith('@clients')`",
+	), s.dir)
 	chrome := s.browser()
 	chrome.SignUp("alice@example.com")
 	at := func(host, token string) sitetest.Reply {
 		return chrome.Do(http.MethodGet, "http://"+host+"/", nil, "Authorization: Bearer "+token)
 	}
-	user := chrome.redeem("app", chrome.code("app", url.Values{"scope": {"openid read:todos"}})).JSON(t)["access_token"].(string)
-	machine := chrome.exchange("app", url.Values{"grant_type": {"client_credentials"}, "scope": {"read:todos"}}).JSON(t)["access_token"].(string)
+	user := chrome.redeem(
+		"app", chrome.code("app", url.Values{"scope": {"openid read:todos"}}),
+	).JSON(t)["access_token"].(string)
+	machine := chrome.exchange("app", url.Values{
+		"grant_type": {"client_credentials"}, "scope": {"read:todos"},
+	}).JSON(t)["access_token"].(string)
 	evil := chrome.redeem("other", chrome.code("other", url.Values{"redirect_uri": {"https://other.example/callback"}}))
 	if evil.Status != 200 { // its redirect URI is another
-		evil = chrome.exchange("other", url.Values{"grant_type": {"authorization_code"}, "code": {chrome.code("other", url.Values{"redirect_uri": {"https://other.example/callback"}})}, "redirect_uri": {"https://other.example/callback"}, "code_verifier": {verifier}})
+		evil = chrome.exchange("other", url.Values{
+			"grant_type":   {"authorization_code"},
+			"code":         {chrome.code("other", url.Values{"redirect_uri": {"https://other.example/callback"}})},
+			"redirect_uri": {"https://other.example/callback"}, "code_verifier": {verifier},
+		})
 	}
 	for _, host := range []string{api, users} {
 		sitetest.Eventually(t, "the API has the keys", func() bool { return at(host, user).Status == 200 })
@@ -503,14 +579,20 @@ func TestThreatTokensAtAnAPI(t *testing.T) {
 	if got := at(api, evil.JSON(t)["access_token"].(string)); got.Status != 403 {
 		t.Errorf("a client without the scope: %d %s", got.Status, got.Body)
 	}
-	if got := chrome.Do(http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+machine); got.Status != 403 || strings.Contains(got.Body, "@clients") {
+	if got := chrome.Do(http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+machine); got.Status != 403 ||
+		strings.Contains(got.Body, "@clients") {
 		t.Errorf("userinfo of a machine: %d %s", got.Status, got.Body)
 	}
 	users2 := filepath.Join(t.TempDir(), "users.jsonl")
-	if err := os.WriteFile(users2, []byte(`{"id":"app@clients","email":"m@example.com","password_hash":""}`+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(
+		users2, []byte(`{"id":"app@clients","email":"m@example.com","password_hash":""}`+"\n"), 0o600,
+	); err != nil {
 		t.Fatal(err)
 	}
-	if output, err := exec.Command(caddytest.Binary(t), "jwt", "user", "import", "--store", filepath.Join(t.TempDir(), "users.db"), users2).CombinedOutput(); err == nil || !strings.Contains(string(output), "id must be a UUID, or") {
+	if output, err := exec.Command(
+		caddytest.Binary(t), "jwt", "user", "import", "--store", filepath.Join(t.TempDir(), "users.db"), users2,
+	).CombinedOutput(); err == nil ||
+		!strings.Contains(string(output), "id must be a UUID, or") {
 		t.Errorf("a user with the ID of a machine: %v %s", err, output)
 	}
 }
@@ -537,7 +619,9 @@ func TestRequestsThatCannotBeMet(t *testing.T) {
 	frank := s.browser()
 	frank.SignUp("frank@example.com")
 	to := frank.Get(s.authorizeURL("spa", url.Values{"id_token_hint": {hint}})).To(t)
-	back := frank.Post("/auth/login", url.Values{"email": {"frank@example.com"}, "password": {sitetest.GoodPassword}, "return_to": {to.Query().Get("return_to")}}).To(t)
+	back := frank.Post("/auth/login", url.Values{
+		"email": {"frank@example.com"}, "password": {sitetest.GoodPassword}, "return_to": {to.Query().Get("return_to")},
+	}).To(t)
 	if got := frank.Get(back.String()).To(t).Query().Get("error"); got != "login_required" {
 		t.Errorf("frank, for a hint of alice: %q", got)
 	}
@@ -554,7 +638,8 @@ func TestCancelledLogin(t *testing.T) {
 	}
 	link, _, _ = strings.Cut(link, `"`)
 	got := nobody.Get("/oidc/authorize?" + strings.ReplaceAll(link, "&amp;", "&")).To(t)
-	if !strings.HasPrefix(got.String(), spaCallback) || got.Query().Get("error") != "access_denied" || got.Query().Get("state") != "a state" {
+	if !strings.HasPrefix(got.String(), spaCallback) || got.Query().Get("error") != "access_denied" ||
+		got.Query().Get("state") != "a state" {
 		t.Errorf("back at %s", got)
 	}
 }
@@ -577,7 +662,9 @@ func TestLogoutIsToldAfterARestart(t *testing.T) {
 	chrome := s.browser()
 	chrome.SignUp("alice@example.com")
 	tokens := chrome.redeem("app", chrome.code("app", nil)).JSON(t)
-	if got := chrome.Post("/oidc/revoke", url.Values{"token": {tokens["refresh_token"].(string)}}, sitetest.Basic("app", appSecret)); got.Status != 200 {
+	if got := chrome.Post(
+		"/oidc/revoke", url.Values{"token": {tokens["refresh_token"].(string)}}, sitetest.Basic("app", appSecret),
+	); got.Status != 200 {
 		t.Fatalf("%d", got.Status)
 	}
 	chrome.Post("/auth/logout", url.Values{})
@@ -605,32 +692,50 @@ func TestLogoutIsToldAfterARestart(t *testing.T) {
 func TestThreatClientAssertions(t *testing.T) {
 	keys := sitetest.Keys()
 	public := sitetest.PEM(t, keys.RSA)
-	s := serve(t, "client robot {\n public_key \""+public+"\"\n grant_types client_credentials\n scopes read:todos\n}\nclient other {\n secret another-secret-0123456789\n grant_types client_credentials\n}\n", "")
+	s := serve(t, "client robot {\n public_key \""+public+"\"\n grant_types client_credentials\n scopes read:todos\n"+
+		"}\nclient other {\n secret another-secret-0123456789\n grant_types client_credentials\n}\n", "")
 	header := map[string]any{"alg": "RS256", "typ": "JWT"}
-	ask := func(path string, header map[string]any, change func(claims map[string]any), sign func(header, claims map[string]any) string) sitetest.Reply {
+	ask := func(path string, header map[string]any, change func(
+		claims map[string]any,
+	), sign func(header, claims map[string]any) string) sitetest.Reply {
 		now := time.Now().Unix()
-		claims := map[string]any{"iss": "robot", "sub": "robot", "aud": s.URL + "/oidc/token", "iat": now, "exp": now + 60, "jti": store.RandomToken(32)}
+		claims := map[string]any{
+			"iss": "robot", "sub": "robot", "aud": s.URL + "/oidc/token",
+			"iat": now, "exp": now + 60, "jti": store.RandomToken(32),
+		}
 		if change != nil {
 			change(claims)
 		}
-		return s.browser().Post(path, url.Values{"grant_type": {"client_credentials"}, "client_assertion_type": {assertionType}, "client_assertion": {sign(header, claims)}})
+		return s.browser().Post(path, url.Values{
+			"grant_type": {"client_credentials"}, "client_assertion_type": {assertionType},
+			"client_assertion": {sign(header, claims)},
+		})
 	}
 	right := func(header, claims map[string]any) string {
 		return sitetest.SignExactly(t, "RS256", keys.RSA, header, claims)
 	}
 	for _, aud := range []any{s.URL, s.URL + "/oidc/token", s.URL + "/oidc/par", []string{s.URL}} {
-		if got := ask("/oidc/token", header, func(claims map[string]any) { claims["aud"] = aud }, right); got.Status != 200 {
+		if got := ask(
+			"/oidc/token", header, func(claims map[string]any) { claims["aud"] = aud }, right,
+		); got.Status != 200 {
 			t.Errorf("control, aud %v: %d %s", aud, got.Status, got.Body)
 		}
 	}
-	for _, aud := range [][]string{{s.URL, "https://other.example"}, {"https://other.example", s.URL + "/oidc/token"}, {s.URL, s.URL + "/oidc/token"}, {}} {
-		if got := ask("/oidc/token", header, func(claims map[string]any) { claims["aud"] = aud }, right); got.Status != 401 {
+	for _, aud := range [][]string{
+		{s.URL, "https://other.example"}, {"https://other.example", s.URL + "/oidc/token"},
+		{s.URL, s.URL + "/oidc/token"}, {},
+	} {
+		if got := ask(
+			"/oidc/token", header, func(claims map[string]any) { claims["aud"] = aud }, right,
+		); got.Status != 401 {
 			t.Errorf("for others too, aud %v: %d %s", aud, got.Status, got.Body)
 		}
 	}
 	jti := store.RandomToken(32)
 	for i, status := range []int{200, 401} {
-		if got := ask("/oidc/token", header, func(claims map[string]any) { claims["jti"] = jti }, right); got.Status != status {
+		if got := ask(
+			"/oidc/token", header, func(claims map[string]any) { claims["jti"] = jti }, right,
+		); got.Status != status {
 			t.Errorf("use %d of an assertion: %d %s", i+1, got.Status, got.Body)
 		}
 	}
@@ -651,7 +756,9 @@ func TestThreatClientAssertions(t *testing.T) {
 		"a stranger's key": {header, nil, func(header, claims map[string]any) string {
 			return sitetest.SignExactly(t, "RS256", keys.StrangerRSA, header, claims)
 		}},
-		"no signature":          {map[string]any{"alg": "none"}, nil, func(header, claims map[string]any) string { return sitetest.Unsigned(t, header, claims) + "." }},
+		"no signature": {map[string]any{"alg": "none"}, nil, func(header, claims map[string]any) string {
+			return sitetest.Unsigned(t, header, claims) + "."
+		}},
 		"HMAC by the key":       {map[string]any{"alg": "HS256"}, nil, hmacWithPublicKey},
 		"for somebody else":     {header, set("aud", "https://other.example/token"), right},
 		"for no one":            {header, without("aud"), right},
@@ -665,7 +772,8 @@ func TestThreatClientAssertions(t *testing.T) {
 		"a critical extension":  {map[string]any{"alg": "RS256", "crit": []string{"x"}, "x": 1}, nil, right},
 		"not good before later": {header, set("nbf", time.Now().Add(time.Hour).Unix()), right},
 	} {
-		if got := ask("/oidc/token", attack.header, attack.change, attack.sign); got.Status != 401 || got.JSON(t)["error"] != "invalid_client" {
+		if got := ask("/oidc/token", attack.header, attack.change, attack.sign); got.Status != 401 ||
+			got.JSON(t)["error"] != "invalid_client" {
 			t.Errorf("%s: %d %s", name, got.Status, got.Body)
 		}
 	}

@@ -75,7 +75,8 @@ func (p *Provider) byCode(ctx context.Context, client *Client, values url.Values
 	if kept.RedirectURI != values.Get("redirect_uri") {
 		return nil, refuse("invalid_grant", wrong)
 	}
-	if verifier := values.Get("code_verifier"); kept.Challenge == "" && verifier != "" || kept.Challenge != "" && !verifies(verifier, kept.Challenge) {
+	if verifier := values.Get("code_verifier"); kept.Challenge == "" && verifier != "" ||
+		kept.Challenge != "" && !verifies(verifier, kept.Challenge) {
 		return nil, refuse("invalid_grant", "code_verifier does not match the code_challenge")
 	}
 	replayed := func() (*tokens, error) {
@@ -124,7 +125,8 @@ func (p *Provider) byRefreshToken(
 	presented := values.Get("refresh_token")
 	id, family := splitRefreshToken(presented)
 	g, err := load[grant](ctx, p.state, kindGrant, id)
-	if errors.Is(err, errNotFound) || err == nil && (g.ClientID != client.ID || g.Since != client.Since || g.FamilyHash != hashed(family)) {
+	if errors.Is(err, errNotFound) ||
+		err == nil && (g.ClientID != client.ID || g.Since != client.Since || g.FamilyHash != hashed(family)) {
 		p.accounts.Refreshed("refused")
 		return nil, refuse("invalid_grant", wrong)
 	}
@@ -142,7 +144,9 @@ func (p *Provider) byRefreshToken(
 	if err != nil {
 		return nil, err
 	}
-	use, err := p.accounts.UseRefreshToken(ctx, accounts.RefreshUse{Token: presented, Family: id + "~" + family + "~", HashOf: hashed, Began: began})
+	use, err := p.accounts.UseRefreshToken(ctx, accounts.RefreshUse{
+		Token: presented, Family: id + "~" + family + "~", HashOf: hashed, Began: began,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -206,7 +210,9 @@ var errSameLine = errors.New("nothing changes")
 
 // stillAllowed returns the scopes that the client is still allowed.
 func stillAllowed(client *Client, scopes []string) []string {
-	return slices.DeleteFunc(slices.Clone(scopes), func(scope string) bool { return !slices.Contains(client.Scopes, scope) })
+	return slices.DeleteFunc(slices.Clone(scopes), func(scope string) bool {
+		return !slices.Contains(client.Scopes, scope)
+	})
 }
 
 // narrowed returns the scopes of a refresh: the granted scopes or some of them (RFC 6749
@@ -238,16 +244,22 @@ func (p *Provider) byCredentials(ctx context.Context, client *Client, values url
 	var scopes []string
 	for _, scope := range strings.Fields(values.Get("scope")) {
 		if !slices.Contains(client.Scopes, scope) || scope == "openid" || scope == "offline_access" {
-			return nil, refuse("invalid_scope", "scope contains a scope that the client is not allowed, or that requires a user")
+			return nil, refuse(
+				"invalid_scope", "scope contains a scope that the client is not allowed, or that requires a user",
+			)
 		}
 		scopes = append(scopes, scope)
 	}
 	now, lifetime := p.accounts.Now(), time.Duration(client.AccessTokenLifetime)
 	token, err := p.sign(ctx, p.accessKeys, "at+jwt", map[string]any{
-		"iss": p.Issuer, "aud": p.Issuer, "sub": client.ID + machineSuffix, "client_id": client.ID, "iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(lifetime).Unix(),
+		"iss": p.Issuer, "aud": p.Issuer, "sub": client.ID + machineSuffix, "client_id": client.ID,
+		"iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(lifetime).Unix(),
 		"jti": uuid.NewString(), "scope": strings.Join(scopes, " "),
 	})
-	return &tokens{AccessToken: token, TokenType: "Bearer", ExpiresIn: int64(lifetime / time.Second), Scope: strings.Join(scopes, " ")}, err
+	return &tokens{
+		AccessToken: token, TokenType: "Bearer",
+		ExpiresIn: int64(lifetime / time.Second), Scope: strings.Join(scopes, " "),
+	}, err
 }
 
 // live verifies an access token and checks that it was not revoked.

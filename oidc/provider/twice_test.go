@@ -23,7 +23,10 @@ func TestFormsSentTwice(t *testing.T) {
 	t.Run("log-in", func(t *testing.T) {
 		browser := s.browser()
 		login := browser.Get(s.authorizeURL("spa", nil)).To(t)
-		form := url.Values{"email": {"alice@example.com"}, "password": {sitetest.GoodPassword}, "return_to": {login.Query().Get("return_to")}}
+		form := url.Values{
+			"email": {"alice@example.com"}, "password": {sitetest.GoodPassword},
+			"return_to": {login.Query().Get("return_to")},
+		}
 		var codes []string
 		for range 2 {
 			back := browser.Get(browser.Post("/auth/login", form).To(t).String())
@@ -48,7 +51,8 @@ func TestFormsSentTwice(t *testing.T) {
 	t.Run("no", func(t *testing.T) {
 		page := chrome.Get(chrome.Get(s.authorizeURL("app", url.Values{"prompt": {"consent"}})).To(t).String())
 		for range 2 {
-			if back := chrome.Decide("/oidc/consent", page, "deny").To(t); back.Query().Get("error") != "access_denied" {
+			if back := chrome.Decide("/oidc/consent", page, "deny").To(t); back.Query().Get("error") !=
+				"access_denied" {
 				t.Errorf("%s", back)
 			}
 		}
@@ -57,11 +61,16 @@ func TestFormsSentTwice(t *testing.T) {
 		}
 	})
 	t.Run("device", func(t *testing.T) {
-		for decision, says := range map[string]string{"allow": "Your device is connected", "deny": "was not connected"} {
-			device := chrome.Post("/oidc/device_authorization", url.Values{"client_id": {"tv"}, "scope": {"openid"}}).JSON(t)
+		for decision, says := range map[string]string{
+			"allow": "Your device is connected", "deny": "was not connected",
+		} {
+			device := chrome.Post("/oidc/device_authorization", url.Values{
+				"client_id": {"tv"}, "scope": {"openid"},
+			}).JSON(t)
 			page := chrome.Get("/oidc/device?user_code=" + device["user_code"].(string))
 			for range 2 {
-				if got := chrome.Decide("/oidc/device", page, decision); got.Status != 200 || !strings.Contains(got.Body, says) {
+				if got := chrome.Decide("/oidc/device", page, decision); got.Status != 200 ||
+					!strings.Contains(got.Body, says) {
 					t.Errorf("%s: %d %s", decision, got.Status, got.Body)
 				}
 			}
@@ -89,7 +98,9 @@ func TestChromiumClientLeadsOn(t *testing.T) {
 		http.Redirect(w, r, home.URL+"/home", http.StatusFound)
 	}))
 	defer callback.Close()
-	s := serve(t, "client app {\n secret "+appSecret+"\n redirect_uri "+callback.URL+"/cb\n consent always\n}\nclient own {\n secret "+appSecret+"\n redirect_uri "+callback.URL+"/cb\n consent never\n}\n", "")
+	s := serve(t, "client app {\n secret "+appSecret+"\n redirect_uri "+callback.URL+
+		"/cb\n consent always\n}\nclient own {\n secret "+appSecret+"\n redirect_uri "+callback.URL+
+		"/cb\n consent never\n}\n", "")
 	s.browser().SignUp("alice@example.com")
 	for _, test := range []struct {
 		client string
@@ -110,8 +121,13 @@ func TestChromiumClientLeadsOn(t *testing.T) {
 					return err == nil && strings.Contains(body, text)
 				})
 			}
-			do(chromedp.Navigate(s.authorizeURL(test.client, url.Values{"redirect_uri": {callback.URL + "/cb"}, "response_mode": {test.mode}})))
-			do(chromedp.SendKeys(chromedp.CSS("#email"), "alice@example.com"), chromedp.SendKeys(chromedp.CSS("#password"), sitetest.GoodPassword+kb.Enter))
+			do(chromedp.Navigate(s.authorizeURL(test.client, url.Values{
+				"redirect_uri": {callback.URL + "/cb"}, "response_mode": {test.mode},
+			})))
+			do(
+				chromedp.SendKeys(chromedp.CSS("#email"), "alice@example.com"),
+				chromedp.SendKeys(chromedp.CSS("#password"), sitetest.GoodPassword+kb.Enter),
+			)
 			if test.client == "app" {
 				shows("would like to")
 				do(chromedp.Click(chromedp.CSS(`button[value="allow"]`)))

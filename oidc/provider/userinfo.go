@@ -19,15 +19,22 @@ func (p *Provider) userinfo(w http.ResponseWriter, r *http.Request) error {
 		if _, refused := errors.AsType[*refusal.Error](err); !refused && !errors.Is(err, errNotFound) {
 			return err
 		}
-		return p.challenged(http.StatusUnauthorized, "invalid_token", "the access token is not valid, has expired or was revoked", "")
+		return p.challenged(
+			http.StatusUnauthorized, "invalid_token", "the access token is not valid, has expired or was revoked", "",
+		)
 	}
 	id, _ := token.Claims["gid"].(string)
 	scopes, _ := token.Claims["scope"].(string)
 	if id == "" {
-		return p.challenged(http.StatusForbidden, "insufficient_scope", "the access token belongs to the client itself, not to a user", "openid")
+		return p.challenged(
+			http.StatusForbidden, "insufficient_scope",
+			"the access token belongs to the client itself, not to a user", "openid",
+		)
 	}
 	if !contains(scopes, "openid") {
-		return p.challenged(http.StatusForbidden, "insufficient_scope", "the access token lacks the scope openid", "openid")
+		return p.challenged(
+			http.StatusForbidden, "insufficient_scope", "the access token lacks the scope openid", "openid",
+		)
 	}
 	g, err := load[grant](r.Context(), p.state, kindGrant, id)
 	if err != nil {
@@ -56,7 +63,8 @@ func contains(scopes, scope string) bool {
 func (p *Provider) bearer(r *http.Request) (string, error) {
 	headers := r.Header["Authorization"]
 	fromForm := ""
-	if r.Method == http.MethodPost && strings.HasPrefix(r.Header.Get("Content-Type"), "application/x-www-form-urlencoded") {
+	if r.Method == http.MethodPost &&
+		strings.HasPrefix(r.Header.Get("Content-Type"), "application/x-www-form-urlencoded") {
 		values, err := form(r)
 		if err != nil {
 			return "", err
@@ -64,7 +72,9 @@ func (p *Provider) bearer(r *http.Request) (string, error) {
 		fromForm = values.Get("access_token")
 	}
 	if len(headers) > 1 || len(headers) == 1 && fromForm != "" {
-		return "", p.challenged(http.StatusBadRequest, "invalid_request", "the access token is sent in several places", "")
+		return "", p.challenged(
+			http.StatusBadRequest, "invalid_request", "the access token is sent in several places", "",
+		)
 	}
 	if fromForm != "" {
 		return fromForm, nil
@@ -75,13 +85,17 @@ func (p *Provider) bearer(r *http.Request) (string, error) {
 			return strings.TrimSpace(token), nil
 		}
 	}
-	return "", &oauthError{status: http.StatusUnauthorized, code: "invalid_request", description: "an access token is required, as in Authorization: Bearer <token>",
-		challenge: `Bearer realm="` + ofChallenge(p.Issuer) + `"`}
+	return "", &oauthError{
+		status: http.StatusUnauthorized, code: "invalid_request",
+		description: "an access token is required, as in Authorization: Bearer <token>",
+		challenge:   `Bearer realm="` + ofChallenge(p.Issuer) + `"`,
+	}
 }
 
 // challenged is an error with the challenge of RFC 6750 §3.
 func (p *Provider) challenged(status int, code, description, scope string) error {
-	challenge := `Bearer realm="` + ofChallenge(p.Issuer) + `", error="` + code + `", error_description="` + ofChallenge(description) + `"`
+	challenge := `Bearer realm="` + ofChallenge(p.Issuer) + `", error="` + code + `", error_description="` +
+		ofChallenge(description) + `"`
 	if scope != "" {
 		challenge += `, scope="` + scope + `"`
 	}

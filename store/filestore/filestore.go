@@ -76,9 +76,12 @@ func (f *Store) Provision(ctx caddy.Context) error {
 		return err
 	}
 	if folder := filepath.Dir(path); folder == string(filepath.Separator) && !filepath.IsAbs(f.Path) {
-		ctx.Logger().Warn("store file " + f.Path + " is relative to the working directory, which is " + folder + " here, as it is for services; write an absolute path, such as /var/lib/caddy/users.db")
+		ctx.Logger().Warn("store file " + f.Path + " is relative to the working directory, which is " + folder +
+			" here, as it is for services; write an absolute path, such as /var/lib/caddy/users.db")
 	}
-	shared, known, err := files.LoadOrNew(path, func() (caddy.Destructor, error) { return &databaseFile{path: path}, nil })
+	shared, known, err := files.LoadOrNew(path, func() (caddy.Destructor, error) {
+		return &databaseFile{path: path}, nil
+	})
 	if err != nil {
 		return err
 	}
@@ -98,7 +101,8 @@ func (f *Store) resolve() (string, error) {
 		return "", err
 	}
 	if strings.Contains(f.Path, "://") { // with a password in it
-		return "", errors.New("a store file takes a path, not a URL; for a database write `store postgres <dsn>` in the Caddyfile, and use --config <file> with the commands")
+		return "", errors.New("a store file takes a path, not a URL; " +
+			"for a database write `store postgres <dsn>` in the Caddyfile, and use --config <file> with the commands")
 	}
 	config.SetDefault(&f.Path, defaultStorePath())
 	return filepath.Abs(f.Path)
@@ -177,16 +181,21 @@ func (f *databaseFile) check(ctx context.Context) error {
 	for i, path := range f.paths() {
 		file, err := os.Stat(path)
 		if errors.Is(err, fs.ErrNotExist) && i > 0 {
-			return fmt.Errorf("user store: %s was removed while Caddy was using it, together with the newest changes%s; stop Caddy, put the file back if you still have it, and start Caddy", path, f.keep(ctx))
+			return fmt.Errorf("user store: %s was removed while Caddy was using it, together with the newest "+
+				"changes%s; stop Caddy, put the file back if you still have it, and start Caddy", path, f.keep(ctx))
 		}
 		if err != nil {
 			return fmt.Errorf("user store: the file no longer exists; restart Caddy when it is back: %w", err)
 		}
 		if !os.SameFile(file, f.files[i]) && i > 0 {
-			return fmt.Errorf("user store: %s was removed while Caddy was using it, and another process has created it again; a restart loses the changes that Caddy has acknowledged since the last checkpoint%s", path, f.rescue(ctx))
+			return fmt.Errorf("user store: %s was removed while Caddy was using it, "+
+				"and another process has created it again; a restart loses the changes that Caddy has acknowledged "+
+				"since the last checkpoint%s", path, f.rescue(ctx))
 		}
 		if !os.SameFile(file, f.files[i]) {
-			return fmt.Errorf("user store %s: the file was replaced by another one; if the new file is right, restart Caddy", path)
+			return fmt.Errorf(
+				"user store %s: the file was replaced by another one; if the new file is right, restart Caddy", path,
+			)
 		}
 	}
 	f.saved, f.rescued, f.rescuedAt = false, "", time.Time{}
@@ -226,7 +235,8 @@ func (f *databaseFile) rescue(ctx context.Context) string {
 	if f.rescued == "" {
 		return fmt.Sprintf("; copying it failed: %v", f.rescueErr)
 	}
-	return "; a copy is in " + f.rescued + ": stop Caddy, compare the two with `caddy jwt user list --store`, put the right one in place without its -wal and -shm files, and start Caddy"
+	return "; a copy is in " + f.rescued + ": stop Caddy, compare the two with `caddy jwt user list --store`, " +
+		"put the right one in place without its -wal and -shm files, and start Caddy"
 }
 
 // save writes the content of a removed -wal into the file itself, unless another process
@@ -243,7 +253,8 @@ func (f *databaseFile) save(ctx context.Context) string {
 	}
 	if !f.saved {
 		var busy, pages, moved int
-		err := f.hold.QueryRowContext(context.WithoutCancel(ctx), `PRAGMA wal_checkpoint(FULL)`).Scan(&busy, &pages, &moved)
+		err := f.hold.QueryRowContext(context.WithoutCancel(ctx), `PRAGMA wal_checkpoint(FULL)`).
+			Scan(&busy, &pages, &moved)
 		f.saved = err == nil && busy == 0 && pages == moved
 	}
 	if f.saved {
@@ -254,7 +265,8 @@ func (f *databaseFile) save(ctx context.Context) string {
 
 func (f *databaseFile) explain(err error) error {
 	explained := explainSQLite(err)
-	if failure, ok := errors.AsType[*sqlite.Error](err); ok && slices.Contains([]int{sqlitelib.SQLITE_CORRUPT, sqlitelib.SQLITE_NOTADB}, failure.Code()&0xff) {
+	if failure, ok := errors.AsType[*sqlite.Error](err); ok &&
+		slices.Contains([]int{sqlitelib.SQLITE_CORRUPT, sqlitelib.SQLITE_NOTADB}, failure.Code()&0xff) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.damaged = explained
@@ -312,7 +324,9 @@ func (f *databaseFile) open(ctx context.Context) error {
 }
 
 func openSQLite(path string) (*sql.DB, error) {
-	options := url.Values{"_txlock": {"immediate"}, "_pragma": {"journal_mode(WAL)", "synchronous(FULL)", "busy_timeout(5000)", "foreign_keys(1)"}}
+	options := url.Values{"_txlock": {"immediate"}, "_pragma": {
+		"journal_mode(WAL)", "synchronous(FULL)", "busy_timeout(5000)", "foreign_keys(1)",
+	}}
 	return sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?"+options.Encode())
 }
 
@@ -334,18 +348,22 @@ func (f *databaseFile) make(ctx context.Context) error {
 	}
 	info, err := os.Stat(f.path)
 	if err == nil && info.Mode().IsRegular() && info.Size() == 0 {
-		return fmt.Errorf("user store %s: the file is empty, but Caddy never creates an empty file, so its users may be lost; restore a backup, or remove the file to start without users", f.path)
+		return fmt.Errorf("user store %s: the file is empty, but Caddy never creates an empty file, "+
+			"so its users may be lost; restore a backup, or remove the file to start without users", f.path)
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	for _, usedBefore := range f.usedBefore {
 		if usedBefore(ctx) {
-			return fmt.Errorf("user store %s: the file is missing, but it existed before: keys that sign tokens of its users are in Caddy's storage. Is its disk mounted? Restore a backup, or, to start without users, create a new file with: caddy jwt user add --store %s <email>", f.path, ShellWord(f.path))
+			return fmt.Errorf("user store %s: the file is missing, but it existed before: keys that sign tokens of "+
+				"its users are in Caddy's storage. Is its disk mounted? Restore a backup, or, to start without "+
+				"users, create a new file with: caddy jwt user add --store %s <email>", f.path, ShellWord(f.path))
 		}
 	}
 	if _, err := os.Stat(f.path + "-wal"); err == nil {
-		return fmt.Errorf("user store %s: the file is missing, but %[1]s-wal, which has its newest changes, exists; put the file back, or remove both", f.path)
+		return fmt.Errorf("user store %s: the file is missing, but %[1]s-wal, which has its newest changes, exists; "+
+			"put the file back, or remove both", f.path)
 	}
 	give := owner.Keep(f.path)
 	if err := os.MkdirAll(filepath.Dir(f.path), 0o700); err != nil {
@@ -376,7 +394,8 @@ func holdsUsers(ctx context.Context, db interface {
 	var tables int
 	err := db.QueryRowContext(ctx, `SELECT COUNT(*) FROM sqlite_schema WHERE name = 'schema_version'`).Scan(&tables)
 	if err == nil && tables == 0 {
-		return errors.New("the file contains no users: it was not created by Caddy, or it was copied without its -wal file; restore a backup")
+		return errors.New("the file contains no users: it was not created by Caddy, " +
+			"or it was copied without its -wal file; restore a backup")
 	}
 	return explainSQLite(err)
 }
@@ -407,7 +426,8 @@ func (f *databaseFile) Destruct() error {
 	}
 	for i, path := range f.paths() {
 		if file, err := os.Stat(path); err == nil && !os.SameFile(file, f.files[i]) {
-			return nil // closing would let the last process overwrite the file, which was changed by others, with its -wal
+			// closing would let the last process overwrite the file, which was changed by others, with its -wal
+			return nil
 		}
 	}
 	return errors.Join(f.hold.Close(), f.read.Close(), f.write.Close())
@@ -423,11 +443,13 @@ func explainSQLite(err error) error {
 	case sqlitelib.SQLITE_FULL:
 		return fmt.Errorf("%w: %w", store.ErrStoreFull, err)
 	case sqlitelib.SQLITE_IOERR:
-		return fmt.Errorf("the disk refuses to write: its file system is read-only, its quota is used up, or it is failing; see the kernel log: %w", err)
+		return fmt.Errorf("the disk refuses to write: its file system is read-only, its quota is used up, "+
+			"or it is failing; see the kernel log: %w", err)
 	case sqlitelib.SQLITE_READONLY:
 		return fmt.Errorf("the file cannot be written; the user who runs Caddy must own it: %w", err)
 	case sqlitelib.SQLITE_CANTOPEN:
-		return fmt.Errorf("the file, or its -wal or -shm file, cannot be opened; the user who runs Caddy must be able to write to the folder, and the file system must not be read-only: %w", err)
+		return fmt.Errorf("the file, or its -wal or -shm file, cannot be opened; the user who runs Caddy must be "+
+			"able to write to the folder, and the file system must not be read-only: %w", err)
 	case sqlitelib.SQLITE_CORRUPT, sqlitelib.SQLITE_NOTADB:
 		return fmt.Errorf("the file is corrupt; restore a backup: %w", err)
 	}

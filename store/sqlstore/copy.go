@@ -26,9 +26,15 @@ type table struct {
 // tables are all tables with lasting data, ordered so that rows come after the rows that
 // they refer to. Attempts are not copied, because their windows are short.
 var tables = []table{
-	{"users", []string{"id"}, []string{"email", "email_key", "password_hash", "roles", "profile"}, []string{"created_at", "updated_at", "version"}, []string{"disabled"}},
-	{"sessions", []string{"id"}, []string{"user_id", "family_hash", "refresh_hash", "previous_hash", "client", "address"},
-		[]string{"rotated_at", "created_at", "used_at", "expires_at", "last_token_until"}, nil},
+	{
+		"users", []string{"id"}, []string{"email", "email_key", "password_hash", "roles", "profile"},
+		[]string{"created_at", "updated_at", "version"}, []string{"disabled"},
+	},
+	{
+		"sessions", []string{"id"},
+		[]string{"user_id", "family_hash", "refresh_hash", "previous_hash", "client", "address"},
+		[]string{"rotated_at", "created_at", "used_at", "expires_at", "last_token_until"}, nil,
+	},
 	{"revocations", []string{"session_id"}, nil, []string{"revoked_at", "until"}, nil},
 	{"one_time_tokens", []string{"hash"}, []string{"purpose", "user_id"}, []string{"expires_at"}, nil},
 	{"records", []string{"kind", "id"}, []string{"owner", "value"}, []string{"expires_at", "version"}, nil},
@@ -88,10 +94,13 @@ func Rows(n int64) string {
 }
 
 // errOtherCopy means that the destination has an unfinished copy of another store.
-var errOtherCopy = errors.New("it is the unfinished copy of another store, or of this store under another name; use the name that the copy was started with, or copy to an empty store")
+var errOtherCopy = errors.New("it is the unfinished copy of another store, or of this store under another name; " +
+	"use the name that the copy was started with, or copy to an empty store")
 
 // errHalfCopy means that a store is an unfinished copy.
-var errHalfCopy = errors.New("it is the unfinished copy of another store; finish it with `caddy jwt store copy`, or use an empty store")
+var errHalfCopy = errors.New(
+	"it is the unfinished copy of another store; finish it with `caddy jwt store copy`, or use an empty store",
+)
 
 // CheckWhole returns an error for a store that is an unfinished copy: addresses of missing
 // users would appear to be free, and changes would be lost when the copy continues.
@@ -142,7 +151,9 @@ func (c *Copy) Run(ctx context.Context) (sums []TableSum, err error) {
 	for mark.Table < len(tables) {
 		if err := c.copyTable(ctx, &mark); err != nil {
 			name := tables[mark.Table].name
-			if text := strings.ToLower(err.Error()); strings.Contains(text, "foreign key") || strings.Contains(text, "unique") { // of a user who came or went meanwhile
+			// of a user who came or went meanwhile
+			if text := strings.ToLower(err.Error()); strings.Contains(text, "foreign key") ||
+				strings.Contains(text, "unique") {
 				err = errors.Join(fmt.Errorf("%w: %w", ErrCopyDiffers, err), c.keep(ctx, copyMark{}))
 			}
 			return nil, fmt.Errorf("table %s: %w", name, err)
@@ -251,13 +262,16 @@ func (c *Copy) put(ctx context.Context, table table, rows [][]any, mark copyMark
 	for _, column := range columns[len(table.key):] {
 		updates = append(updates, column+" = excluded."+column)
 	}
-	statement := `INSERT INTO ` + table.name + ` (` + strings.Join(columns, ", ") + `) VALUES ` + strings.Join(places, ", ") +
+	statement := `INSERT INTO ` + table.name + ` (` + strings.Join(columns, ", ") + `) VALUES ` +
+		strings.Join(places, ", ") +
 		` ON CONFLICT (` + strings.Join(table.key, ", ") + `) DO UPDATE SET ` + strings.Join(updates, ", ")
 	return c.To.transaction(ctx, func(tx *sql.Tx) error {
 		if _, err := tx.ExecContext(ctx, statement, args...); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, `UPDATE records SET value = $1 WHERE kind = $2 AND id = $3`, string(text), kindCopy, copyID)
+		_, err := tx.ExecContext(
+			ctx, `UPDATE records SET value = $1 WHERE kind = $2 AND id = $3`, string(text), kindCopy, copyID,
+		)
 		return err
 	})
 }
@@ -272,7 +286,10 @@ func (c *Copy) compare(ctx context.Context) (sums []TableSum, err error) {
 			}
 		}
 		if of[0] != of[1] {
-			return nil, fmt.Errorf("%w: the table %s has %s in the source and %d in the copy, or some rows differ", ErrCopyDiffers, table.name, Rows(of[0].Rows), of[1].Rows)
+			return nil, fmt.Errorf(
+				"%w: the table %s has %s in the source and %d in the copy, or some rows differ",
+				ErrCopyDiffers, table.name, Rows(of[0].Rows), of[1].Rows,
+			)
 		}
 		sums = append(sums, of[0])
 	}
@@ -324,7 +341,8 @@ func (s *Store) page(ctx context.Context, t table, after []string) ([][]any, err
 	rows, err := query(ctx, s, func(row interface{ Scan(...any) error }) ([]any, error) {
 		values := t.values()
 		return values, row.Scan(values...)
-	}, `SELECT `+strings.Join(t.columns(), ", ")+` FROM `+t.name+where+` ORDER BY `+key+fmt.Sprintf(` LIMIT %d`, copiedAtOnce), args...)
+	}, `SELECT `+strings.Join(t.columns(), ", ")+` FROM `+t.name+where+` ORDER BY `+key+
+		fmt.Sprintf(` LIMIT %d`, copiedAtOnce), args...)
 	return rows, err
 }
 

@@ -96,7 +96,11 @@ func Migrate(ctx context.Context, db *sql.DB, forUpdate string) error {
 		return err
 	}
 	if version > len(migrations) {
-		return fmt.Errorf("%w: its schema has version %d, this program supports up to %d; use the newer program, or a backup from before it ran", store.ErrNewerSchema, version, len(migrations))
+		return fmt.Errorf(
+			"%w: its schema has version %d, this program supports up to %d; "+
+				"use the newer program, or a backup from before it ran",
+			store.ErrNewerSchema, version, len(migrations),
+		)
 	}
 	for ; version < len(migrations); version++ {
 		if _, err := tx.ExecContext(ctx, migrations[version]); err != nil {

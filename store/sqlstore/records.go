@@ -36,8 +36,10 @@ func scanRecord(row interface{ Scan(...any) error }) (r versionedRecord, err err
 
 // CreateRecord implements RecordStore.
 func (s *Store) CreateRecord(ctx context.Context, r store.Record) error {
-	added, err := s.Exec(ctx, `INSERT INTO records (`+recordColumns+`) VALUES ($1, $2, $3, $4, $5, 1) ON CONFLICT (kind, id) DO NOTHING`,
-		r.Kind, r.ID, r.Owner, string(r.Value), recordEnd(r.ExpiresAt))
+	added, err := s.Exec(
+		ctx, `INSERT INTO records (`+recordColumns+`) VALUES ($1, $2, $3, $4, $5, 1) ON CONFLICT (kind, id) DO NOTHING`,
+		r.Kind, r.ID, r.Owner, string(r.Value), recordEnd(r.ExpiresAt),
+	)
 	if err == nil && added == 0 {
 		return store.ErrRecordExists
 	}
@@ -48,7 +50,10 @@ func (s *Store) record(ctx context.Context, kind, id string, now time.Time) (ver
 	if !canBeThere(id) {
 		return versionedRecord{}, store.ErrNotFound
 	}
-	return one(query(ctx, s, scanRecord, `SELECT `+recordColumns+` FROM records WHERE kind = $1 AND id = $2 AND expires_at > $3`, kind, id, milliseconds(now)))
+	return one(query(
+		ctx, s, scanRecord, `SELECT `+recordColumns+` FROM records WHERE kind = $1 AND id = $2 AND expires_at > $3`,
+		kind, id, milliseconds(now),
+	))
 }
 
 // Record implements RecordStore.
@@ -71,8 +76,11 @@ func (s *Store) UpdateRecord(
 			return store.Record{}, err
 		}
 		changed.Kind, changed.ID = kind, id
-		updated, err := s.Exec(ctx, `UPDATE records SET owner = $1, value = $2, expires_at = $3, version = version + 1 WHERE kind = $4 AND id = $5 AND version = $6`,
-			changed.Owner, string(changed.Value), recordEnd(changed.ExpiresAt), kind, id, r.version)
+		updated, err := s.Exec(
+			ctx,
+			`UPDATE records SET owner = $1, value = $2, expires_at = $3, version = version + 1 WHERE kind = $4 AND id = $5 AND version = $6`,
+			changed.Owner, string(changed.Value), recordEnd(changed.ExpiresAt), kind, id, r.version,
+		)
 		if err != nil {
 			return store.Record{}, err
 		}
@@ -95,7 +103,10 @@ func (s *Store) TakeRecord(ctx context.Context, kind, id string, now time.Time) 
 	}
 	var r versionedRecord
 	err = s.retried(ctx, func() (err error) {
-		r, err = scanRecord(write.QueryRowContext(ctx, `DELETE FROM records WHERE kind = $1 AND id = $2 AND expires_at > $3 RETURNING `+recordColumns, kind, id, milliseconds(now)))
+		r, err = scanRecord(write.QueryRowContext(
+			ctx, `DELETE FROM records WHERE kind = $1 AND id = $2 AND expires_at > $3 RETURNING `+recordColumns,
+			kind, id, milliseconds(now),
+		))
 		return err
 	})
 	if errors.Is(err, sql.ErrNoRows) {
@@ -106,7 +117,12 @@ func (s *Store) TakeRecord(ctx context.Context, kind, id string, now time.Time) 
 
 // Records implements RecordStore.
 func (s *Store) Records(ctx context.Context, kind, owner string, now time.Time) ([]store.Record, error) {
-	found, err := query(ctx, s, scanRecord, `SELECT `+recordColumns+` FROM records WHERE kind = $1 AND ($2 = '' OR owner = $2) AND expires_at > $3 ORDER BY id`, kind, owner, milliseconds(now))
+	found, err := query(
+		ctx, s, scanRecord,
+		`SELECT `+recordColumns+
+			` FROM records WHERE kind = $1 AND ($2 = '' OR owner = $2) AND expires_at > $3 ORDER BY id`,
+		kind, owner, milliseconds(now),
+	)
 	records := make([]store.Record, len(found))
 	for i := range found {
 		records[i] = found[i].Record

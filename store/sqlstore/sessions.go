@@ -13,7 +13,10 @@ const sessionColumns = `id, user_id, family_hash, refresh_hash, previous_hash, r
 
 func scanSession(row interface{ Scan(...any) error }) (x store.Session, err error) {
 	var rotated, created, used, expires, last int64
-	err = row.Scan(&x.ID, &x.UserID, &x.FamilyHash, &x.RefreshHash, &x.PreviousHash, &rotated, &created, &used, &expires, &last, &x.Client, &x.Address)
+	err = row.Scan(
+		&x.ID, &x.UserID, &x.FamilyHash, &x.RefreshHash, &x.PreviousHash,
+		&rotated, &created, &used, &expires, &last, &x.Client, &x.Address,
+	)
 	x.RotatedAt, x.CreatedAt, x.UsedAt = fromMilliseconds(rotated), fromMilliseconds(created), fromMilliseconds(used)
 	x.ExpiresAt, x.LastTokenUntil = fromMilliseconds(expires), fromMilliseconds(last)
 	return x, err
@@ -21,25 +24,38 @@ func scanSession(row interface{ Scan(...any) error }) (x store.Session, err erro
 
 // CreateSession implements UserStore.
 func (s *Store) CreateSession(ctx context.Context, x store.Session, passwordHash string) error {
-	return orNotFound(s.Exec(ctx, `INSERT INTO sessions (`+sessionColumns+`) SELECT $1, id, $2, $3, $4, CAST($5 AS BIGINT), CAST($6 AS BIGINT), CAST($7 AS BIGINT), CAST($8 AS BIGINT), CAST($9 AS BIGINT), $10, $11 FROM users WHERE id = $12 AND NOT disabled AND password_hash = $13`,
-		x.ID, x.FamilyHash, x.RefreshHash, x.PreviousHash, milliseconds(x.RotatedAt), milliseconds(x.CreatedAt), milliseconds(x.UsedAt),
+	return orNotFound(s.Exec(ctx, `INSERT INTO sessions (`+sessionColumns+
+		`) SELECT $1, id, $2, $3, $4, CAST($5 AS BIGINT), CAST($6 AS BIGINT), CAST($7 AS BIGINT), CAST($8 AS BIGINT), CAST($9 AS BIGINT), $10, $11 FROM users WHERE id = $12 AND NOT disabled AND password_hash = $13`,
+		x.ID, x.FamilyHash, x.RefreshHash, x.PreviousHash,
+		milliseconds(x.RotatedAt), milliseconds(x.CreatedAt), milliseconds(x.UsedAt),
 		milliseconds(x.ExpiresAt), milliseconds(x.LastTokenUntil), x.Client, x.Address, x.UserID, passwordHash))
 }
 
 // SessionByFamily implements UserStore.
 func (s *Store) SessionByFamily(ctx context.Context, familyHash string, now time.Time) (store.Session, error) {
-	return one(query(ctx, s, scanSession, `SELECT `+sessionColumns+` FROM sessions WHERE family_hash = $1 AND expires_at > $2`, familyHash, milliseconds(now)))
+	return one(query(
+		ctx, s, scanSession, `SELECT `+sessionColumns+` FROM sessions WHERE family_hash = $1 AND expires_at > $2`,
+		familyHash, milliseconds(now),
+	))
 }
 
 // RotateSession implements UserStore.
 func (s *Store) RotateSession(ctx context.Context, r store.Rotation) error {
-	return orNotFound(s.Exec(ctx, `UPDATE sessions SET previous_hash = $8, refresh_hash = $1, rotated_at = $2, used_at = $2, last_token_until = CASE WHEN last_token_until > $3 THEN last_token_until ELSE $3 END, client = $4, address = $5 WHERE family_hash = $6 AND refresh_hash = $7 AND expires_at > $2`,
-		r.NewHash, milliseconds(r.Now), milliseconds(r.LastTokenUntil), r.Client, r.Address, r.FamilyHash, r.ValidHash, r.OldHash))
+	return orNotFound(s.Exec(
+		ctx,
+		`UPDATE sessions SET previous_hash = $8, refresh_hash = $1, rotated_at = $2, used_at = $2, last_token_until = CASE WHEN last_token_until > $3 THEN last_token_until ELSE $3 END, client = $4, address = $5 WHERE family_hash = $6 AND refresh_hash = $7 AND expires_at > $2`,
+		r.NewHash, milliseconds(r.Now), milliseconds(r.LastTokenUntil),
+		r.Client, r.Address, r.FamilyHash, r.ValidHash, r.OldHash,
+	))
 }
 
 // Sessions implements UserStore.
 func (s *Store) Sessions(ctx context.Context, userID string, now time.Time) ([]store.Session, error) {
-	return query(ctx, s, scanSession, `SELECT `+sessionColumns+` FROM sessions WHERE user_id = $1 AND expires_at > $2 ORDER BY used_at DESC, id`, userID, milliseconds(now))
+	return query(
+		ctx, s, scanSession,
+		`SELECT `+sessionColumns+` FROM sessions WHERE user_id = $1 AND expires_at > $2 ORDER BY used_at DESC, id`,
+		userID, milliseconds(now),
+	)
 }
 
 // EndSessions implements UserStore.
@@ -50,7 +66,10 @@ func (s *Store) EndSessions(ctx context.Context, userID, only, except string, no
 			return err
 		}
 		for _, r := range ended {
-			if _, err := tx.ExecContext(ctx, `INSERT INTO revocations (session_id, revoked_at, until) VALUES ($1, $2, $3)`, r.SessionID, milliseconds(now), milliseconds(r.Until)); err != nil {
+			if _, err := tx.ExecContext(
+				ctx, `INSERT INTO revocations (session_id, revoked_at, until) VALUES ($1, $2, $3)`,
+				r.SessionID, milliseconds(now), milliseconds(r.Until),
+			); err != nil {
 				return err
 			}
 		}
@@ -72,7 +91,11 @@ func (s *Store) EndSessions(ctx context.Context, userID, only, except string, no
 func deleteSessions(
 	ctx context.Context, tx *sql.Tx, userID, only, except string,
 ) (ended []store.Revocation, err error) {
-	rows, err := tx.QueryContext(ctx, `DELETE FROM sessions WHERE user_id = $1 AND ($2 = '' OR id = $2) AND id <> $3 RETURNING id, last_token_until`, userID, only, except)
+	rows, err := tx.QueryContext(
+		ctx,
+		`DELETE FROM sessions WHERE user_id = $1 AND ($2 = '' OR id = $2) AND id <> $3 RETURNING id, last_token_until`,
+		userID, only, except,
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -96,12 +119,17 @@ func (s *Store) Revocations(ctx context.Context, since, now time.Time) ([]store.
 		err = row.Scan(&r.SessionID, &revoked, &until)
 		r.RevokedAt, r.Until = fromMilliseconds(revoked), fromMilliseconds(until)
 		return r, err
-	}, `SELECT session_id, revoked_at, until FROM revocations WHERE revoked_at >= $1 AND until > $2`, milliseconds(since), milliseconds(now))
+	}, `SELECT session_id, revoked_at, until FROM revocations WHERE revoked_at >= $1 AND until > $2`,
+		milliseconds(since), milliseconds(now))
 }
 
 // CreateOneTimeToken implements UserStore.
 func (s *Store) CreateOneTimeToken(ctx context.Context, t store.OneTimeToken) error {
-	return orNotFound(s.Exec(ctx, `INSERT INTO one_time_tokens (hash, purpose, user_id, expires_at) SELECT $1, $2, id, CAST($3 AS BIGINT) FROM users WHERE id = $4`, t.Hash, t.Purpose, milliseconds(t.ExpiresAt), t.UserID))
+	return orNotFound(s.Exec(
+		ctx,
+		`INSERT INTO one_time_tokens (hash, purpose, user_id, expires_at) SELECT $1, $2, id, CAST($3 AS BIGINT) FROM users WHERE id = $4`,
+		t.Hash, t.Purpose, milliseconds(t.ExpiresAt), t.UserID,
+	))
 }
 
 // OneTimeToken implements UserStore.
@@ -111,7 +139,8 @@ func (s *Store) OneTimeToken(ctx context.Context, hash, purpose string, now time
 		err := row.Scan(&t.UserID, &expires)
 		t.ExpiresAt = fromMilliseconds(expires)
 		return t, err
-	}, `SELECT user_id, expires_at FROM one_time_tokens WHERE hash = $1 AND purpose = $2 AND expires_at > $3`, hash, purpose, milliseconds(now)))
+	}, `SELECT user_id, expires_at FROM one_time_tokens WHERE hash = $1 AND purpose = $2 AND expires_at > $3`,
+		hash, purpose, milliseconds(now)))
 }
 
 // TakeOneTimeToken implements UserStore.
@@ -119,12 +148,18 @@ func (s *Store) TakeOneTimeToken(ctx context.Context, hash, purpose string, now 
 	t := store.OneTimeToken{Hash: hash, Purpose: purpose}
 	err := s.transaction(ctx, func(tx *sql.Tx) error {
 		var expires int64
-		err := tx.QueryRowContext(ctx, `DELETE FROM one_time_tokens WHERE hash = $1 AND purpose = $2 AND expires_at > $3 RETURNING user_id, expires_at`, hash, purpose, milliseconds(now)).Scan(&t.UserID, &expires)
+		err := tx.QueryRowContext(
+			ctx,
+			`DELETE FROM one_time_tokens WHERE hash = $1 AND purpose = $2 AND expires_at > $3 RETURNING user_id, expires_at`,
+			hash, purpose, milliseconds(now),
+		).Scan(&t.UserID, &expires)
 		if err != nil {
 			return err
 		}
 		t.ExpiresAt = fromMilliseconds(expires)
-		_, err = tx.ExecContext(ctx, `DELETE FROM one_time_tokens WHERE user_id = $1 AND purpose = $2`, t.UserID, purpose)
+		_, err = tx.ExecContext(
+			ctx, `DELETE FROM one_time_tokens WHERE user_id = $1 AND purpose = $2`, t.UserID, purpose,
+		)
 		return err
 	})
 	if errors.Is(err, sql.ErrNoRows) {

@@ -191,10 +191,14 @@ const cleanUpBatch = 5000
 func (s *Store) CleanUp(ctx context.Context, now time.Time) error {
 	var errs []error
 	for _, table := range []struct{ name, key, expires string }{
-		{"sessions", "id", "expires_at"}, {"revocations", "session_id", "until"}, {"one_time_tokens", "hash", "expires_at"},
+		{"sessions", "id", "expires_at"}, {"revocations", "session_id", "until"},
+		{"one_time_tokens", "hash", "expires_at"},
 		{"records", "kind, id", "expires_at"}, {"tries", "key", "full_until"},
 	} {
-		statement := fmt.Sprintf(`DELETE FROM %s WHERE (%s) IN (SELECT %s FROM %s WHERE %s <= $1 LIMIT %d)`, table.name, table.key, table.key, table.name, table.expires, cleanUpBatch)
+		statement := fmt.Sprintf(
+			`DELETE FROM %s WHERE (%s) IN (SELECT %s FROM %s WHERE %s <= $1 LIMIT %d)`,
+			table.name, table.key, table.key, table.name, table.expires, cleanUpBatch,
+		)
 		for removed := int64(cleanUpBatch); removed == cleanUpBatch; {
 			var err error
 			if removed, err = s.Exec(ctx, statement, milliseconds(now)); err != nil {

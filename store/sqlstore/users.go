@@ -23,7 +23,9 @@ type versionedUser struct {
 func scanUser(row interface{ Scan(...any) error }) (u versionedUser, err error) {
 	var roles, profile string
 	var created, updated int64
-	if err := row.Scan(&u.ID, &u.Email, &u.EmailKey, &u.PasswordHash, &roles, &profile, &u.Disabled, &created, &updated, &u.version); err != nil {
+	if err := row.Scan(
+		&u.ID, &u.Email, &u.EmailKey, &u.PasswordHash, &roles, &profile, &u.Disabled, &created, &updated, &u.version,
+	); err != nil {
 		return u, err
 	}
 	u.CreatedAt, u.UpdatedAt = fromMilliseconds(created), fromMilliseconds(updated)
@@ -58,8 +60,10 @@ func (s *Store) CreateUser(ctx context.Context, u store.User) error {
 	if err != nil {
 		return err
 	}
-	added, err := s.Exec(ctx, `INSERT INTO users (`+userColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 1) ON CONFLICT (email_key) DO NOTHING`,
-		u.ID, u.Email, u.EmailKey, u.PasswordHash, roles, profile, u.Disabled, milliseconds(u.CreatedAt), milliseconds(u.UpdatedAt))
+	added, err := s.Exec(ctx, `INSERT INTO users (`+userColumns+
+		`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 1) ON CONFLICT (email_key) DO NOTHING`,
+		u.ID, u.Email, u.EmailKey, u.PasswordHash, roles, profile,
+		u.Disabled, milliseconds(u.CreatedAt), milliseconds(u.UpdatedAt))
 	if err == nil && added == 0 {
 		return store.ErrEmailTaken
 	}
@@ -119,8 +123,12 @@ func (s *Store) UpdateUser(
 				return store.User{}, err
 			}
 		}
-		updated, err := s.Exec(ctx, `UPDATE users SET email = $1, email_key = $2, password_hash = $3, roles = $4, profile = $5, disabled = $6, updated_at = $7, version = version + 1 WHERE id = $8 AND version = $9`,
-			changed.Email, changed.EmailKey, changed.PasswordHash, roles, profile, changed.Disabled, milliseconds(now), id, u.version)
+		updated, err := s.Exec(
+			ctx,
+			`UPDATE users SET email = $1, email_key = $2, password_hash = $3, roles = $4, profile = $5, disabled = $6, updated_at = $7, version = version + 1 WHERE id = $8 AND version = $9`,
+			changed.Email, changed.EmailKey, changed.PasswordHash, roles,
+			profile, changed.Disabled, milliseconds(now), id, u.version,
+		)
 		if err != nil {
 			return store.User{}, err
 		}
@@ -132,7 +140,8 @@ func (s *Store) UpdateUser(
 
 // DeleteUser implements UserStore.
 func (s *Store) DeleteUser(ctx context.Context, id string, now time.Time) error {
-	if _, err := s.UpdateUser(ctx, id, now, func(u *store.User) error { u.Disabled = true; return nil }); err != nil { // so that no session begins meanwhile
+	// so that no session begins meanwhile
+	if _, err := s.UpdateUser(ctx, id, now, func(u *store.User) error { u.Disabled = true; return nil }); err != nil {
 		return err
 	}
 	if _, err := s.EndSessions(ctx, id, "", "", now); err != nil {
@@ -146,7 +155,10 @@ func (s *Store) DeleteUser(ctx context.Context, id string, now time.Time) error 
 
 // Users implements UserStore.
 func (s *Store) Users(ctx context.Context, afterEmailKey string, limit int) ([]store.User, error) {
-	found, err := query(ctx, s, scanUser, `SELECT `+userColumns+` FROM users WHERE email_key > $1 ORDER BY email_key LIMIT $2`, afterEmailKey, limit)
+	found, err := query(
+		ctx, s, scanUser, `SELECT `+userColumns+` FROM users WHERE email_key > $1 ORDER BY email_key LIMIT $2`,
+		afterEmailKey, limit,
+	)
 	users := make([]store.User, len(found))
 	for i := range found {
 		users[i] = found[i].User

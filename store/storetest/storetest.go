@@ -27,9 +27,12 @@ func Run(t *testing.T, open func(t *testing.T, name string) store.UserStore) {
 		name string
 		test func(s suite)
 	}{
-		{"users", suite.users}, {"one of many sign-ups of an address", suite.sameAddress}, {"changes at once", suite.changesAtOnce}, {"pages of users", suite.pages},
-		{"delete", suite.delete}, {"sessions", suite.sessions}, {"one of many rotations", suite.rotations}, {"end of sessions", suite.endSessions},
-		{"disabled users begin no session", suite.disabled}, {"one-time tokens", suite.oneTimeTokens}, {"records", suite.records}, {"clean-up", suite.cleanUp},
+		{"users", suite.users}, {"one of many sign-ups of an address", suite.sameAddress},
+		{"changes at once", suite.changesAtOnce}, {"pages of users", suite.pages},
+		{"delete", suite.delete}, {"sessions", suite.sessions},
+		{"one of many rotations", suite.rotations}, {"end of sessions", suite.endSessions},
+		{"disabled users begin no session", suite.disabled}, {"one-time tokens", suite.oneTimeTokens},
+		{"records", suite.records}, {"clean-up", suite.cleanUp},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(suite{t, open(t, c.name), open(t, c.name)}) })
 	}
@@ -58,7 +61,10 @@ func (s suite) mustBe(err, want error) {
 func newUser(email string) store.User {
 	return store.User{
 		ID: uuid.NewString(), Email: email, EmailKey: email, PasswordHash: "$argon2id$…", Roles: []string{"author"},
-		Profile: map[string]any{"name": "Ålice \"A\"", "height": 1.75, "id": int64(9007199254740993), "tags": []any{"a", nil, true}}, CreatedAt: start, UpdatedAt: start,
+		Profile: map[string]any{
+			"name": "Ålice \"A\"", "height": 1.75, "id": int64(9007199254740993), "tags": []any{"a", nil, true},
+		},
+		CreatedAt: start, UpdatedAt: start,
 	}
 }
 
@@ -72,8 +78,10 @@ func (s suite) added(email string) store.User {
 func (s suite) begun(user store.User) store.Session {
 	s.Helper()
 	session := store.Session{
-		ID: uuid.NewString(), UserID: user.ID, FamilyHash: uuid.NewString(), RefreshHash: uuid.NewString(), CreatedAt: start, UsedAt: start,
-		ExpiresAt: start.Add(time.Hour), LastTokenUntil: start.Add(10 * time.Minute), Client: "a client", Address: "2001:db8::1",
+		ID: uuid.NewString(), UserID: user.ID, FamilyHash: uuid.NewString(),
+		RefreshHash: uuid.NewString(), CreatedAt: start, UsedAt: start,
+		ExpiresAt: start.Add(time.Hour), LastTokenUntil: start.Add(10 * time.Minute),
+		Client: "a client", Address: "2001:db8::1",
 	}
 	s.ok(s.store.CreateSession(s.Context(), session, user.PasswordHash))
 	return session
@@ -122,17 +130,21 @@ func (s suite) users() {
 	later := start.Add(time.Minute)
 	changed, err := s.store.UpdateUser(ctx, alice.ID, later, func(u *store.User) error {
 		u.ID, u.CreatedAt = "another", later // these stay
-		u.Email, u.EmailKey, u.Roles, u.Profile, u.Disabled, u.PasswordHash = "Alice@new.example", "alice@new.example", nil, nil, true, ""
+		u.Email, u.EmailKey, u.Roles, u.Profile, u.Disabled, u.PasswordHash = "Alice@new.example", "alice@new.example",
+			nil, nil, true, ""
 		return nil
 	})
 	s.ok(err)
 	found, err := s.other.UserByEmail(ctx, "alice@new.example")
 	s.ok(err)
-	if !same(found, changed) || found.ID != alice.ID || !found.CreatedAt.Equal(start) || !found.UpdatedAt.Equal(later) || !found.Disabled {
+	if !same(found, changed) || found.ID != alice.ID || !found.CreatedAt.Equal(start) ||
+		!found.UpdatedAt.Equal(later) || !found.Disabled {
 		s.Errorf("changed to %+v, found %+v", changed, found)
 	}
 	bob := s.added("bob@example.com")
-	_, err = s.store.UpdateUser(ctx, bob.ID, later, func(u *store.User) error { u.EmailKey = "alice@new.example"; return nil })
+	_, err = s.store.UpdateUser(
+		ctx, bob.ID, later, func(u *store.User) error { u.EmailKey = "alice@new.example"; return nil },
+	)
 	s.mustBe(err, store.ErrEmailTaken)
 	refused := errors.New("refused")
 	_, err = s.store.UpdateUser(ctx, bob.ID, later, func(u *store.User) error { u.Email = "x"; return refused })
@@ -210,7 +222,9 @@ func (s suite) delete() {
 	ctx := s.Context()
 	alice := s.added("alice@example.com")
 	session := s.begun(alice)
-	s.ok(s.store.CreateOneTimeToken(ctx, store.OneTimeToken{Hash: "h", Purpose: "p", UserID: alice.ID, ExpiresAt: start.Add(time.Hour)}))
+	s.ok(s.store.CreateOneTimeToken(ctx, store.OneTimeToken{
+		Hash: "h", Purpose: "p", UserID: alice.ID, ExpiresAt: start.Add(time.Hour),
+	}))
 	s.ok(s.store.DeleteUser(ctx, alice.ID, start))
 	_, err := s.other.User(ctx, alice.ID)
 	s.mustBe(err, store.ErrNotFound)
@@ -252,36 +266,57 @@ func (s suite) sessions() {
 		s.Errorf("found %+v, expected %+v", found, first)
 	}
 	later := start.Add(time.Minute)
-	s.ok(s.store.RotateSession(ctx, store.Rotation{FamilyHash: second.FamilyHash, ValidHash: second.RefreshHash, OldHash: second.RefreshHash, NewHash: "new", Now: later, LastTokenUntil: later.Add(10 * time.Minute), Client: "c", Address: "a"}))
+	s.ok(s.store.RotateSession(ctx, store.Rotation{
+		FamilyHash: second.FamilyHash, ValidHash: second.RefreshHash, OldHash: second.RefreshHash,
+		NewHash: "new", Now: later, LastTokenUntil: later.Add(10 * time.Minute), Client: "c", Address: "a",
+	}))
 	listed, err := s.other.Sessions(ctx, alice.ID, later)
 	s.ok(err)
 	if len(listed) != 2 || listed[0].ID != second.ID || listed[1].ID != first.ID {
 		s.Fatalf("sessions %+v", listed)
 	}
-	if got := listed[0]; got.RefreshHash != "new" || got.PreviousHash != second.RefreshHash || !got.RotatedAt.Equal(later) || !got.UsedAt.Equal(later) || !got.LastTokenUntil.Equal(later.Add(10*time.Minute)) || got.Client != "c" || got.Address != "a" || !got.ExpiresAt.Equal(second.ExpiresAt) {
+	if got := listed[0]; got.RefreshHash != "new" || got.PreviousHash != second.RefreshHash ||
+		!got.RotatedAt.Equal(later) || !got.UsedAt.Equal(later) ||
+		!got.LastTokenUntil.Equal(later.Add(10*time.Minute)) || got.Client != "c" || got.Address != "a" ||
+		!got.ExpiresAt.Equal(second.ExpiresAt) {
 		s.Errorf("rotated to %+v", got)
 	}
 	// By a clock that was set back: the token from before is still out there.
-	s.ok(s.store.RotateSession(ctx, store.Rotation{FamilyHash: second.FamilyHash, ValidHash: "new", OldHash: "new", NewHash: "newer", Now: start, LastTokenUntil: start}))
-	if got, err := s.other.SessionByFamily(ctx, second.FamilyHash, start); err != nil || got.RefreshHash != "newer" || !got.LastTokenUntil.Equal(later.Add(10*time.Minute)) {
+	s.ok(s.store.RotateSession(ctx, store.Rotation{
+		FamilyHash: second.FamilyHash, ValidHash: "new", OldHash: "new",
+		NewHash: "newer", Now: start, LastTokenUntil: start,
+	}))
+	if got, err := s.other.SessionByFamily(ctx, second.FamilyHash, start); err != nil || got.RefreshHash != "newer" ||
+		!got.LastTokenUntil.Equal(later.Add(10*time.Minute)) {
 		s.Errorf("rotated by an earlier clock to %+v, %v", got, err)
 	}
 	expired := start.Add(time.Hour)
 	_, err = s.store.SessionByFamily(ctx, first.FamilyHash, expired)
 	s.mustBe(err, store.ErrNotFound)
-	s.mustBe(s.store.RotateSession(ctx, store.Rotation{FamilyHash: first.FamilyHash, ValidHash: first.RefreshHash, OldHash: first.RefreshHash, NewHash: "x", Now: expired}), store.ErrNotFound)
+	s.mustBe(s.store.RotateSession(ctx, store.Rotation{
+		FamilyHash: first.FamilyHash, ValidHash: first.RefreshHash,
+		OldHash: first.RefreshHash, NewHash: "x", Now: expired,
+	}), store.ErrNotFound)
 	if listed, err := s.store.Sessions(ctx, alice.ID, expired); err != nil || len(listed) != 0 {
 		s.Errorf("expired sessions %+v, %v", listed, err)
 	}
-	s.mustBe(s.store.CreateSession(ctx, store.Session{ID: "x", UserID: "nobody", FamilyHash: "x", ExpiresAt: expired}, ""), store.ErrNotFound)
-	s.mustBe(s.store.CreateSession(ctx, store.Session{ID: "x", UserID: alice.ID, FamilyHash: "x", ExpiresAt: expired}, "the hash before"), store.ErrNotFound)
+	s.mustBe(
+		s.store.CreateSession(ctx, store.Session{ID: "x", UserID: "nobody", FamilyHash: "x", ExpiresAt: expired}, ""),
+		store.ErrNotFound,
+	)
+	s.mustBe(s.store.CreateSession(
+		ctx, store.Session{ID: "x", UserID: alice.ID, FamilyHash: "x", ExpiresAt: expired}, "the hash before",
+	), store.ErrNotFound)
 }
 
 func (s suite) rotations() {
 	session := s.begun(s.added("alice@example.com"))
 	var succeeded atomic.Int64
 	s.atOnce(100, func(i int, users store.UserStore) {
-		err := users.RotateSession(s.Context(), store.Rotation{FamilyHash: session.FamilyHash, ValidHash: session.RefreshHash, OldHash: session.RefreshHash, NewHash: fmt.Sprint(i), Now: start, LastTokenUntil: start})
+		err := users.RotateSession(s.Context(), store.Rotation{
+			FamilyHash: session.FamilyHash, ValidHash: session.RefreshHash,
+			OldHash: session.RefreshHash, NewHash: fmt.Sprint(i), Now: start, LastTokenUntil: start,
+		})
 		if err == nil {
 			succeeded.Add(1)
 		} else if !errors.Is(err, store.ErrNotFound) {
@@ -294,12 +329,16 @@ func (s suite) rotations() {
 	// Nobody has used the successor: the same token is replaced once more.
 	unused, err := s.other.SessionByFamily(s.Context(), session.FamilyHash, start)
 	s.ok(err)
-	again := store.Rotation{FamilyHash: session.FamilyHash, ValidHash: unused.RefreshHash, OldHash: session.RefreshHash, NewHash: "again", Now: start.Add(time.Minute), LastTokenUntil: start}
+	again := store.Rotation{
+		FamilyHash: session.FamilyHash, ValidHash: unused.RefreshHash, OldHash: session.RefreshHash,
+		NewHash: "again", Now: start.Add(time.Minute), LastTokenUntil: start,
+	}
 	s.ok(s.store.RotateSession(s.Context(), again))
 	s.mustBe(s.other.RotateSession(s.Context(), again), store.ErrNotFound)
 	found, err := s.other.SessionByFamily(s.Context(), session.FamilyHash, start)
 	s.ok(err)
-	if found.RefreshHash != "again" || found.PreviousHash != session.RefreshHash || !found.RotatedAt.Equal(start.Add(time.Minute)) {
+	if found.RefreshHash != "again" || found.PreviousHash != session.RefreshHash ||
+		!found.RotatedAt.Equal(start.Add(time.Minute)) {
 		s.Errorf("rotated once more to %+v", found)
 	}
 }
@@ -341,7 +380,9 @@ func (s suite) disabled() {
 	alice := s.added("alice@example.com")
 	_, err := s.store.UpdateUser(ctx, alice.ID, start, func(u *store.User) error { u.Disabled = true; return nil })
 	s.ok(err)
-	session := store.Session{ID: "x", UserID: alice.ID, FamilyHash: "x", RefreshHash: "x", ExpiresAt: start.Add(time.Hour)}
+	session := store.Session{
+		ID: "x", UserID: alice.ID, FamilyHash: "x", RefreshHash: "x", ExpiresAt: start.Add(time.Hour),
+	}
 	s.mustBe(s.other.CreateSession(ctx, session, alice.PasswordHash), store.ErrNotFound)
 }
 
@@ -369,7 +410,9 @@ func (s suite) oneTimeTokens() {
 	if taken.Load() != 1 {
 		s.Errorf("%d of 50 took one token", taken.Load())
 	}
-	for _, token := range []store.OneTimeToken{{Hash: "1", Purpose: "reset"}, {Hash: "2", Purpose: "reset"}, {Hash: "3", Purpose: "another"}} {
+	for _, token := range []store.OneTimeToken{
+		{Hash: "1", Purpose: "reset"}, {Hash: "2", Purpose: "reset"}, {Hash: "3", Purpose: "another"},
+	} {
 		token.UserID, token.ExpiresAt = alice.ID, start.Add(time.Hour)
 		s.ok(s.store.CreateOneTimeToken(ctx, token))
 	}
@@ -381,7 +424,9 @@ func (s suite) oneTimeTokens() {
 	s.ok(err)
 	token = store.OneTimeToken{Hash: "4", Purpose: "reset", UserID: alice.ID, ExpiresAt: start.Add(time.Hour)}
 	s.ok(s.store.CreateOneTimeToken(ctx, token))
-	_, err = s.store.UpdateUser(ctx, alice.ID, start, func(u *store.User) error { u.PasswordHash = "another"; return nil })
+	_, err = s.store.UpdateUser(
+		ctx, alice.ID, start, func(u *store.User) error { u.PasswordHash = "another"; return nil },
+	)
 	s.ok(err)
 	_, err = s.other.TakeOneTimeToken(ctx, "4", "reset", start)
 	s.mustBe(err, store.ErrNotFound)
@@ -403,7 +448,9 @@ func (s suite) records() {
 	ctx := s.Context()
 	alice := s.added("alice@example.com")
 	client := store.Record{Kind: "client", ID: "app", Value: []byte(`{"n":1}`)}
-	code := store.Record{Kind: "code", ID: "app", Owner: alice.ID, Value: []byte(`{"n":0}`), ExpiresAt: start.Add(time.Minute)}
+	code := store.Record{
+		Kind: "code", ID: "app", Owner: alice.ID, Value: []byte(`{"n":0}`), ExpiresAt: start.Add(time.Minute),
+	}
 	s.ok(s.store.CreateRecord(ctx, client))
 	s.mustBe(s.other.CreateRecord(ctx, client), store.ErrRecordExists)
 	s.ok(s.other.CreateRecord(ctx, code))
@@ -440,7 +487,9 @@ func (s suite) records() {
 		s.Errorf("after 50 changes at once: %s, %v", got.Value, err)
 	}
 	refused := errors.New("refused")
-	_, err = s.store.UpdateRecord(ctx, "code", "app", start, func(r *store.Record) error { r.Value = nil; return refused })
+	_, err = s.store.UpdateRecord(
+		ctx, "code", "app", start, func(r *store.Record) error { r.Value = nil; return refused },
+	)
 	s.mustBe(err, refused)
 	_, err = s.store.UpdateRecord(ctx, "code", "nothing", start, func(*store.Record) error { return nil })
 	s.mustBe(err, store.ErrNotFound)

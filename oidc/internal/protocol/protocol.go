@@ -13,8 +13,12 @@ import (
 // they are never properties of a user.
 var TokenClaims = []string{
 	"iss", "sub", "aud", "exp", "nbf", "iat", "jti", // RFC 7519
-	"auth_time", "nonce", "acr", "amr", "azp", "sid", "at_hash", "c_hash", "s_hash", "events", "sub_jwk", "_claim_names", "_claim_sources", // OpenID Connect
-	"cnf", "act", "may_act", "scope", "scp", "client_id", "gid", "active", "token_type", "typ", "toe", "txn", "authorization_details", // RFC 7800, 8693, 9068, 7662, 8417, 9396
+	// OpenID Connect
+	"auth_time", "nonce", "acr", "amr", "azp", "sid", "at_hash", "c_hash",
+	"s_hash", "events", "sub_jwk", "_claim_names", "_claim_sources",
+	// RFC 7800, 8693, 9068, 7662, 8417, 9396
+	"cnf", "act", "may_act", "scope", "scp", "client_id", "gid",
+	"active", "token_type", "typ", "toe", "txn", "authorization_details",
 }
 
 // Among reports whether a name is in a list, ignoring case, because many clients ignore it.
@@ -25,7 +29,8 @@ func Among(names []string, name string) bool {
 // CheckScope returns an error if a scope is not a valid scope-token (RFC 6749 §3.3). Custom
 // scopes of clients need not have claims.
 func CheckScope(scope string) error {
-	if scope == "" || strings.ContainsFunc(scope, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }) {
+	if scope == "" ||
+		strings.ContainsFunc(scope, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }) {
 		return fmt.Errorf("scopes: %q is not a valid scope", scope)
 	}
 	return nil
@@ -35,7 +40,9 @@ func CheckScope(scope string) error {
 func SecureURL(u *url.URL) bool {
 	host := u.Hostname()
 	ip := net.ParseIP(host)
-	return u.Scheme == "https" || u.Scheme == "http" && (host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback())
+	return u.Scheme == "https" ||
+		u.Scheme == "http" &&
+			(host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback())
 }
 
 // LogoutEvent is the event of a logout token (OpenID Connect Back-Channel Logout 1.0 §2.4).
