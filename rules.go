@@ -130,7 +130,11 @@ var (
 	currentPath  = regexp.MustCompile(`^http\.request\.uri($|[._])`)
 	originalPath = regexp.MustCompile(`^http\.request\.orig_uri($|[._])`)
 	pathless     = regexp.MustCompile(
-		`^(env|file|system|time)\.|^http\.auth\.|^http\.request\.((orig_)?(method|host|hostport|port|proto|scheme)|(header|cookie|host|remote|tls|(orig_)?uri\.query)\..*|(remote|uuid|client_ip|local|body|duration|(orig_)?uri\.query)|(local|duration)[._].*|client_ip)$`,
+		`^(env|file|system|time)\.|^http\.auth\.|` +
+			`^http\.request\.((orig_)?(method|host|hostport|port|proto|scheme)|` +
+			`(header|cookie|host|remote|tls|(orig_)?uri\.query)\..*|` +
+			`(remote|uuid|client_ip|local|body|duration|(orig_)?uri\.query)|` +
+			`(local|duration)[._].*|client_ip)$`,
 	)
 	// unset matches placeholders that are known but may have no value.
 	unset = regexp.MustCompile(`^(http\.request\.cookie|http\.vars|vars|http\.auth)\.`)

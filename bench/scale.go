@@ -328,7 +328,8 @@ func fillUsers(ctx context.Context, path string, users int) (err error) {
 	defer func() { _ = tx.Rollback() }()
 	insert, err := tx.PrepareContext(
 		ctx,
-		`INSERT INTO users (id, email, email_key, password_hash, roles, profile, disabled, created_at, updated_at, version) VALUES ($1, $2, $2, $3, '["user"]', '{}', false, 1, 1, 1)`,
+		`INSERT INTO users (id, email, email_key, password_hash, roles, profile, disabled,
+			created_at, updated_at, version) VALUES ($1, $2, $2, $3, '["user"]', '{}', false, 1, 1, 1)`,
 	)
 	if err != nil {
 		return err

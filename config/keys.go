@@ -14,7 +14,8 @@ import (
 
 // looksLikePath is strict, because a text that is not a path may be a secret.
 var looksLikePath = regexp.MustCompile(
-	`^(/|\.{1,2}/|~/|[A-Za-z]:\\)([\w. -]{1,32}[/\\]?)+$|^([\w. -]{1,32}/)*[\w.-]{1,64}\.(pem|crt|cer|der|key|pub|json|jwk|jwks|txt)$`,
+	`^(/|\.{1,2}/|~/|[A-Za-z]:\\)([\w. -]{1,32}[/\\]?)+$|` +
+		`^([\w. -]{1,32}/)*[\w.-]{1,64}\.(pem|crt|cer|der|key|pub|json|jwk|jwks|txt)$`,
 )
 
 // LoadPublicKeys parses a public key, or reads it from the file with that path.

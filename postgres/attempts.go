@@ -15,7 +15,8 @@ const (
 	countTry = `INSERT INTO tries (key, full_until) VALUES ($1, CAST($2 AS BIGINT) + $3)
 		ON CONFLICT (key) DO UPDATE SET full_until = GREATEST(LEAST(tries.full_until, $5), $2) + $3
 		WHERE GREATEST(LEAST(tries.full_until, CAST($5 AS BIGINT)), $2) <= $2 + $3 * CAST($4 AS BIGINT)`
-	whenFree = `SELECT LEAST(full_until, CAST($4 AS BIGINT)) - CAST($2 AS BIGINT) - CAST($3 AS BIGINT) FROM tries WHERE key = $1`
+	whenFree = `SELECT LEAST(full_until, CAST($4 AS BIGINT)) - CAST($2 AS BIGINT) - CAST($3 AS BIGINT)
+		FROM tries WHERE key = $1`
 	// Corrects a count from a wrong clock to a full count.
 	rightTry   = `UPDATE tries SET full_until = $2 WHERE key = $1 AND full_until > $2`
 	forgiveTry = `UPDATE tries SET full_until = full_until - $2 WHERE key = $1`

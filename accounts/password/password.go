@@ -151,7 +151,8 @@ func CheckHash(hash string) error {
 	}
 	var version, memory, time, threads int
 	if _, err := fmt.Sscanf(hash, "$argon2id$v=%d$m=%d,t=%d,p=%d$", &version, &memory, &time, &threads); err != nil {
-		return errors.New("the hash is neither argon2id ($argon2id$v=19$m=…,t=…,p=…$salt$key) nor bcrypt ($2b$…)")
+		return errors.New("the hash is neither argon2id ($argon2id$v=19$m=…,t=…,p=…$salt$key) " +
+			"nor bcrypt ($2b$…)")
 	}
 	if memory < 8 || memory > 256*1024 || time < 1 || time > 10 || threads < 1 || threads > 16 {
 		return errors.New("the argon2id hash has parameters outside m=8 to 262144, t=1 to 10, p=1 to 16")

@@ -147,7 +147,8 @@ otherwise the password is the first line of standard input. The same password ru
 apply as at sign-up. The user gets the given roles, but not default_roles.`,
 		Example: `  caddy jwt user add --role admin alice@example.com
   caddy jwt user add --role editor --role author --profile name="Bob B." bob@example.com < password.txt
-  caddy jwt user add --no-password carol@example.com && caddy jwt user reset-link --base https://example.com carol@example.com`,
+  caddy jwt user add --no-password carol@example.com
+  caddy jwt user reset-link --base https://example.com carol@example.com`,
 		Args: takes("an e-mail address"),
 		RunE: operates(true, addUser),
 	}

@@ -28,7 +28,8 @@ func AccountsBody(store, options string) string {
 			}
 		}
 		metrics /metrics
-		respond /todos/* "user=[{http.auth.user.id}] roles=[{http.auth.user.roles}] cookies=[{http.request.header.Cookie}]"`
+		respond /todos/* "user=[{http.auth.user.id}] roles=[{http.auth.user.roles}] ` +
+		`cookies=[{http.request.header.Cookie}]"`
 }
 
 // withSignup opens sign-up where the options do not say whether it is.

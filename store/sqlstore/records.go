@@ -78,7 +78,8 @@ func (s *Store) UpdateRecord(
 		changed.Kind, changed.ID = kind, id
 		updated, err := s.Exec(
 			ctx,
-			`UPDATE records SET owner = $1, value = $2, expires_at = $3, version = version + 1 WHERE kind = $4 AND id = $5 AND version = $6`,
+			`UPDATE records SET owner = $1, value = $2, expires_at = $3, version = version + 1
+			WHERE kind = $4 AND id = $5 AND version = $6`,
 			changed.Owner, string(changed.Value), recordEnd(changed.ExpiresAt), kind, id, r.version,
 		)
 		if err != nil {

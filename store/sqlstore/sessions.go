@@ -9,7 +9,8 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
-const sessionColumns = `id, user_id, family_hash, refresh_hash, previous_hash, rotated_at, created_at, used_at, expires_at, last_token_until, client, address`
+const sessionColumns = `id, user_id, family_hash, refresh_hash, previous_hash, rotated_at, created_at,
+	used_at, expires_at, last_token_until, client, address`
 
 func scanSession(row interface{ Scan(...any) error }) (x store.Session, err error) {
 	var rotated, created, used, expires, last int64
@@ -25,7 +26,9 @@ func scanSession(row interface{ Scan(...any) error }) (x store.Session, err erro
 // CreateSession implements UserStore.
 func (s *Store) CreateSession(ctx context.Context, x store.Session, passwordHash string) error {
 	return orNotFound(s.Exec(ctx, `INSERT INTO sessions (`+sessionColumns+
-		`) SELECT $1, id, $2, $3, $4, CAST($5 AS BIGINT), CAST($6 AS BIGINT), CAST($7 AS BIGINT), CAST($8 AS BIGINT), CAST($9 AS BIGINT), $10, $11 FROM users WHERE id = $12 AND NOT disabled AND password_hash = $13`,
+		`) SELECT $1, id, $2, $3, $4, CAST($5 AS BIGINT), CAST($6 AS BIGINT),
+			CAST($7 AS BIGINT), CAST($8 AS BIGINT), CAST($9 AS BIGINT), $10, $11
+			FROM users WHERE id = $12 AND NOT disabled AND password_hash = $13`,
 		x.ID, x.FamilyHash, x.RefreshHash, x.PreviousHash,
 		milliseconds(x.RotatedAt), milliseconds(x.CreatedAt), milliseconds(x.UsedAt),
 		milliseconds(x.ExpiresAt), milliseconds(x.LastTokenUntil), x.Client, x.Address, x.UserID, passwordHash))
@@ -43,7 +46,9 @@ func (s *Store) SessionByFamily(ctx context.Context, familyHash string, now time
 func (s *Store) RotateSession(ctx context.Context, r store.Rotation) error {
 	return orNotFound(s.Exec(
 		ctx,
-		`UPDATE sessions SET previous_hash = $8, refresh_hash = $1, rotated_at = $2, used_at = $2, last_token_until = CASE WHEN last_token_until > $3 THEN last_token_until ELSE $3 END, client = $4, address = $5 WHERE family_hash = $6 AND refresh_hash = $7 AND expires_at > $2`,
+		`UPDATE sessions SET previous_hash = $8, refresh_hash = $1, rotated_at = $2, used_at = $2,
+			last_token_until = CASE WHEN last_token_until > $3 THEN last_token_until ELSE $3 END, client = $4, address = $5
+			WHERE family_hash = $6 AND refresh_hash = $7 AND expires_at > $2`,
 		r.NewHash, milliseconds(r.Now), milliseconds(r.LastTokenUntil),
 		r.Client, r.Address, r.FamilyHash, r.ValidHash, r.OldHash,
 	))
@@ -127,7 +132,8 @@ func (s *Store) Revocations(ctx context.Context, since, now time.Time) ([]store.
 func (s *Store) CreateOneTimeToken(ctx context.Context, t store.OneTimeToken) error {
 	return orNotFound(s.Exec(
 		ctx,
-		`INSERT INTO one_time_tokens (hash, purpose, user_id, expires_at) SELECT $1, $2, id, CAST($3 AS BIGINT) FROM users WHERE id = $4`,
+		`INSERT INTO one_time_tokens (hash, purpose, user_id, expires_at) SELECT $1, $2, id, CAST($3 AS BIGINT)
+			FROM users WHERE id = $4`,
 		t.Hash, t.Purpose, milliseconds(t.ExpiresAt), t.UserID,
 	))
 }
@@ -150,7 +156,8 @@ func (s *Store) TakeOneTimeToken(ctx context.Context, hash, purpose string, now 
 		var expires int64
 		err := tx.QueryRowContext(
 			ctx,
-			`DELETE FROM one_time_tokens WHERE hash = $1 AND purpose = $2 AND expires_at > $3 RETURNING user_id, expires_at`,
+			`DELETE FROM one_time_tokens WHERE hash = $1 AND purpose = $2 AND expires_at > $3
+			RETURNING user_id, expires_at`,
 			hash, purpose, milliseconds(now),
 		).Scan(&t.UserID, &expires)
 		if err != nil {

@@ -125,7 +125,9 @@ func (s *Store) UpdateUser(
 		}
 		updated, err := s.Exec(
 			ctx,
-			`UPDATE users SET email = $1, email_key = $2, password_hash = $3, roles = $4, profile = $5, disabled = $6, updated_at = $7, version = version + 1 WHERE id = $8 AND version = $9`,
+			`UPDATE users SET email = $1, email_key = $2, password_hash = $3, roles = $4, profile = $5,
+			disabled = $6, updated_at = $7, version = version + 1
+			WHERE id = $8 AND version = $9`,
 			changed.Email, changed.EmailKey, changed.PasswordHash, roles,
 			profile, changed.Disabled, milliseconds(now), id, u.version,
 		)
