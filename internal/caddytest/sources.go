@@ -27,11 +27,11 @@ func sources() (files []string, err error) {
 		return nil, fmt.Errorf("go list -m: %w", err)
 	}
 	module := strings.TrimSpace(string(root))
-	list := exec.Command("go", "list", "-f", `{{$dir := .Dir}}{{$dir}}{{range .GoFiles}}
+	// By -C, since a command with a Dir has that looked at by the test, and git writes in it.
+	list := exec.Command("go", "list", "-C", module, "-f", `{{$dir := .Dir}}{{$dir}}{{range .GoFiles}}
 {{$dir}}/{{.}}{{end}}{{range .IgnoredGoFiles}}
 {{$dir}}/{{.}}{{end}}{{range .EmbedFiles}}
 {{$dir}}/{{.}}{{end}}`, "./...")
-	list.Dir = module
 	output, err := list.Output()
 	if err != nil {
 		return nil, fmt.Errorf("go list ./...: %w", err)
