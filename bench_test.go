@@ -21,6 +21,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
@@ -28,10 +29,22 @@ import (
 // provisioned is a handler with these options, in no server.
 func provisioned(t testing.TB, options string) *Handler {
 	t.Helper()
-	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
+	t.Setenv("XDG_DATA_HOME", sitetest.TempDir(t))
+	base, err := caddy.ProvisionContext(&caddy.Config{
+		StorageRaw: caddyconfig.JSONModuleObject(
+			map[string]string{"root": sitetest.TempDir(t)}, "module", "file_system", nil,
+		),
+		Logging: &caddy.Logging{
+			Logs: map[string]*caddy.CustomLog{caddy.DefaultLoggerName: {BaseLog: caddy.BaseLog{Level: "ERROR"}}},
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := caddy.NewContext(base)
 	t.Cleanup(cancel)
 	h := new(Handler)
-	err := h.UnmarshalCaddyfile(caddyfile.NewTestDispenser("jwt {\n" + options + "\n}"))
+	err = h.UnmarshalCaddyfile(caddyfile.NewTestDispenser("jwt {\n" + options + "\n}"))
 	if err == nil {
 		err = h.Provision(ctx)
 	}
@@ -77,6 +90,7 @@ func BenchmarkAlreadySeen(b *testing.B) {
 		tokens  int
 	}{
 		{"tokens=1", secret, 1}, {"tokens=10000", secret, 10_000},
+		{"tokens=1,upstream_token", secret + "\nupstream_token {\n issuer https://api.example.com/jwt\n}", 1},
 		{
 			"tokens=1,accounts",
 			"accounts {\n signup open\n issuer https://issuer.example\n audience https://api.example.com\n " + secret +

@@ -20,6 +20,7 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("jwt", httpcaddyfile.Before, "basic_auth")
 	config.RegisterBlock("jwt", (&parser{handler: new(Handler)}).options())
 	config.RegisterBlock("issuer", issuerOptions(new(IssuerConfig)))
+	config.RegisterBlock("upstream_token", upstreamTokenOptions(new(UpstreamToken)))
 	config.RegisterBlock("jwks", jwksOptions(new(JWKSConfig)))
 }
 
@@ -41,9 +42,20 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 		config.Remember(h.Dispenser, accounts)
 		routes = h.NewRoute(handler.Accounts.Matcher(), accounts)
 	}
+	if handler.UpstreamToken != nil {
+		documents := &IssuerDocuments{Issuer: handler.UpstreamToken.Issuer, Algorithm: handler.UpstreamToken.Algorithm}
+		config.Remember(h.Dispenser, documents)
+		routes = append(routes, h.NewRoute(documents.matcher(), documents)...)
+	}
+	if handler.Resource != "" {
+		document := metadataOf(handler)
+		config.Remember(h.Dispenser, document)
+		routes = append(routes, h.NewRoute(document.matcher(), document)...)
+	}
 	if matcher != nil {
 		routes = append(routes, h.NewRoute(nil, &Guard{
-			Headers: handler.ClaimHeaders, MatcherSetsRaw: caddyhttp.RawMatcherSets{matcher},
+			Headers:        guardedHeaders(handler.ClaimHeaders, handler.UpstreamToken),
+			MatcherSetsRaw: caddyhttp.RawMatcherSets{matcher},
 		})...)
 	}
 	return append(routes, h.NewRoute(matcher, handler)...), nil
@@ -81,6 +93,14 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 //	    claim_header <Header> <claim>
 //	    trusted_origins <origin...>
 //	    strip_token
+//	    upstream_token [<Header>] [{
+//	        issuer    <url>
+//	        audience  <aud...>
+//	        lifetime  <duration>
+//	        algorithm RS256|ES256|EdDSA
+//	        claims    <claim...>
+//	    }]
+//	    resource <url>
 //	    cache <entries>|off
 //	    realm <name>
 //	    accounts [<prefix>]
@@ -130,6 +150,14 @@ func (p *parser) options() []config.Option {
 			Read: config.Words("origins, as in: trusted_origins https://app.example.com", &h.TrustedOrigins),
 		},
 		{Name: "strip_token", Read: config.Flag(&h.StripToken)},
+		{Name: "upstream_token", Read: func(b *config.Block, _ string) error {
+			h.UpstreamToken = new(UpstreamToken)
+			return readUpstreamToken(b, h.UpstreamToken)
+		}},
+		{
+			Name: "resource",
+			Read: config.Word("the URL of the API, as in: resource https://api.example.com/mcp", &h.Resource),
+		},
 		{Name: "cache", Read: p.cache},
 		{Name: "realm", Read: config.Word("a name", &h.Realm)},
 		{Name: "accounts", Read: func(b *config.Block, _ string) (err error) {
@@ -199,6 +227,29 @@ func jwksOptions(into *JWKSConfig) []config.Option {
 		{Name: "allow_http", Read: config.Flag(&into.AllowHTTP)},
 		{Name: "trusted_ca_certs", Read: config.Words("PEM files", &into.TrustedCACerts)},
 	}
+}
+
+func upstreamTokenOptions(into *UpstreamToken) []config.Option {
+	return []config.Option{
+		{Name: "issuer", Read: config.Word("a URL, as in: issuer https://api.example.com/jwt", &into.Issuer)},
+		{Name: "audience", Read: config.Words(
+			"the services that may accept the token, as in: audience https://films.internal", &into.Audience,
+		)},
+		{Name: "lifetime", Read: config.Duration(&into.Lifetime)},
+		{Name: "algorithm", Read: config.Word("RS256, ES256 or EdDSA", &into.Algorithm)},
+		{Name: "claims", Read: config.Words("claim names, as in: claims email roles", &into.Claims)},
+	}
+}
+
+func readUpstreamToken(b *config.Block, into *UpstreamToken) error {
+	if b.NextArg() {
+		into.Header = b.Val()
+	}
+	if b.NextArg() {
+		return b.Errf("upstream_token takes at most the name of a header, and its options in a block, as in: " +
+			"upstream_token { audience https://films.internal }")
+	}
+	return config.ReadBlock(b.Dispenser, "upstream_token", upstreamTokenOptions(into))
 }
 
 func (p *parser) claimHeader(b *config.Block, _ string) error {

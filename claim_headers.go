@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/caddy-jwt/caddy-jwt/jwt"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"golang.org/x/net/http/httpguts"
 )
 
@@ -48,6 +47,12 @@ func turnedRound(header *ClaimHeader) bool {
 		slices.Contains(commonClaims, strings.ToLower(header.Header)) && !slices.Contains(commonClaims, header.Claim)
 }
 
+// reservedHeaders are used by HTTP or the proxy.
+var reservedHeaders = []string{
+	"Host", "Connection", "Content-Length", "Transfer-Encoding", "Keep-Alive", "Trailer", "Te", "Upgrade",
+	"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host",
+}
+
 func (h *Handler) validateClaimHeaders() error {
 	for i, header := range h.ClaimHeaders {
 		if !httpguts.ValidHeaderFieldName(header.Header) || header.Claim == "" {
@@ -61,10 +66,7 @@ func (h *Handler) validateClaimHeaders() error {
 				header.Claim, strings.ToLower(header.Header),
 			)
 		}
-		if slices.Contains([]string{
-			"Host", "Connection", "Content-Length", "Transfer-Encoding", "Keep-Alive", "Trailer",
-			"Te", "Upgrade", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host",
-		}, header.Header) {
+		if slices.Contains(reservedHeaders, header.Header) {
 			return fmt.Errorf(
 				"claim_header %s: this header is reserved for HTTP or the proxy; choose another header for the claim",
 				header.Header,
@@ -113,7 +115,7 @@ func (h *Handler) setClaimHeaders(r *http.Request, claims jwt.Claims) {
 	if len(h.ClaimHeaders) == 0 {
 		return
 	}
-	who := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)[requestUserVar].(*requestUser)
+	who := userOf(r)
 	for _, header := range h.ClaimHeaders {
 		value, _ := claims.Lookup(header.Claim)
 		if value == nil {

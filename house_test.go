@@ -33,17 +33,22 @@ func TestImportsRunOneWay(t *testing.T) {
 	filestore := slices.Concat([]string{"config", "internal/owner", "store/sqlstore"}, config)
 	password := []string{"internal/answer", "internal/network", "refusal"}
 	accounts := slices.Concat(filestore, signing, password, []string{
-		"accounts/password", "signing", "store/filestore", "internal/clock", "internal/place",
+		"accounts/password", "signing", "store/filestore", "internal/clock", "internal/metadata", "internal/place",
+	})
+	upstream := slices.Concat(config, signing, []string{
+		"config", "internal/answer", "internal/clock", "internal/metadata", "signing",
 	})
 	web := slices.Concat(accounts, []string{"accounts", "credentials"})
 	jwks := slices.Concat([]string{"jwt", "internal/clock", "internal/outage", "internal/thismachine"}, jwt)
-	cli := slices.Concat(accounts, jwks, []string{"accounts", "jwks"})
+	cli := slices.Concat(accounts, jwks, upstream, []string{"accounts", "jwks", "upstream"})
 	login := slices.Concat(accounts, []string{"accounts", "internal/thismachine", "oidc/internal/protocol"})
 	table := map[string][]string{
 		"refusal": {}, "internal/clock": {}, "internal/outage": {},
 		"internal/thismachine": {}, "internal/network": {}, "internal/owner": {},
 		"internal/place": {}, "oidc/internal/protocol": {},
 		"internal/answer":   {"refusal"},
+		"internal/metadata": {"internal/answer", "refusal"},
+		"upstream":          upstream,
 		"credentials":       {"refusal"},
 		"jwt":               jwt,
 		"jwks":              jwks,

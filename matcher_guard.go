@@ -70,7 +70,7 @@ func (g *Guard) Provision(ctx caddy.Context) error {
 func (g *Guard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if len(g.Headers) > 0 {
 		var kept []string
-		if who, ok := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)[requestUserVar].(*requestUser); ok {
+		if who := userOf(r); who != nil {
 			kept = who.headers
 		}
 		removeClaimHeaders(r, g.Headers, kept)

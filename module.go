@@ -124,6 +124,16 @@ type Handler struct {
 	// including another `jwt`. Default: the token is passed on.
 	StripToken bool `json:"strip_token,omitempty"`
 
+	// UpstreamToken passes a short-lived token of this site's own to the upstream instead of
+	// the client's credential. Default: the credential is passed on.
+	UpstreamToken *UpstreamToken `json:"upstream_token,omitempty"`
+
+	// Resource is the URL of the API as an OAuth resource, exactly as clients write it, for
+	// clients that find their authorization server by it, such as those of the Model Context
+	// Protocol (RFC 9728). It becomes the audience of each issuer without one, the challenge
+	// names its metadata document, and the directive serves that document. Default: none.
+	Resource string `json:"resource,omitempty"`
+
 	// Cache is the maximum number of verified tokens that are remembered. 0 disables the
 	// cache, so that every request verifies its token. A remembered token is still refused
 	// when it expires or when its key leaves the key set. Default: 10000.
@@ -143,6 +153,7 @@ type Handler struct {
 	tokens     *tokenIdentifier    // the part of identifier that verifies tokens
 	rooted     caddyhttp.MatchPath // the patterns of Public with a fixed beginning
 	accounts   *web.Shared         // nil without accounts
+	ownHeaders []*ClaimHeader      // headers that only this handler may set
 	sources    credentials.Sources
 	keySets    []jwks.Settings // in use, released in Cleanup
 
@@ -171,11 +182,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 // request. If the request does not require a credential, read does not read one, and open
 // is the counter of the reason.
 func (h *Handler) read(r *http.Request) (credential credentials.Credential, open prometheus.Counter) {
-	removeClaimHeaders(r, h.ClaimHeaders, nil)
-	if open = h.open(r); open != nil {
-		return credential, open
+	if open = h.open(r); open == nil {
+		credential = replacedOr(r, h.sources)
 	}
-	return h.sources.Read(r), nil
+	removeClaimHeaders(r, h.ownHeaders, nil)
+	return credential, open
 }
 
 // identify finds the user of the credential, and sets the placeholders of the user: the
@@ -194,6 +205,7 @@ func (h *Handler) identify(
 type verdict struct {
 	refusal *refusal.Error     // nil if the request is allowed
 	reason  prometheus.Counter // counts why it is allowed
+	token   string             // for the upstream; empty for none
 	marks   marks              // for the response
 }
 
@@ -210,7 +222,13 @@ func (h *Handler) decide(r *http.Request, who caller, open prometheus.Counter) v
 	if failure := h.judge(r, who); failure != nil {
 		return verdict{refusal: failure}
 	}
-	return verdict{reason: allowed, marks: marksFor(who)}
+	allow := verdict{reason: allowed, marks: marksFor(who)}
+	if h.UpstreamToken != nil {
+		if allow.token, allow.refusal = h.UpstreamToken.token(who.token); allow.refusal != nil {
+			return verdict{refusal: allow.refusal}
+		}
+	}
+	return allow
 }
 
 // forward passes an allowed request on with the user's data, or answers a refusal. A
@@ -228,8 +246,11 @@ func (h *Handler) forward(
 	if who.token != nil {
 		h.setClaimHeaders(r, who.token.Claims)
 	}
-	if h.StripToken {
+	if h.StripToken || h.UpstreamToken != nil && !isReplaced(r) {
 		h.sources.Strip(r)
+	}
+	if verdict.token != "" {
+		h.UpstreamToken.set(r, verdict.token, who)
 	}
 	if h.accounts != nil {
 		credentials.StripRefreshCookie(r)
@@ -248,6 +269,11 @@ func (h *Handler) provision(ctx caddy.Context) error {
 	if err := answer.RegisterMetrics(ctx.GetMetricsRegistry()); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
 	}
+	if h.UpstreamToken != nil {
+		if err := h.UpstreamToken.resolve(); err != nil {
+			return err
+		}
+	}
 	if slices.Contains(h.Issuers, nil) || slices.Contains(h.From, nil) || slices.Contains(h.Require, nil) ||
 		slices.Contains(h.ClaimHeaders, nil) {
 		return errors.New("issuers, from, require and claim_headers are lists of objects, but one entry is null")
@@ -256,6 +282,9 @@ func (h *Handler) provision(ctx caddy.Context) error {
 		return err
 	}
 	h.answers.Realm = h.Realm
+	if err := h.provisionResource(); err != nil {
+		return err
+	}
 	if err := h.Public.Provision(ctx); err != nil {
 		return err
 	}
@@ -263,7 +292,8 @@ func (h *Handler) provision(ctx caddy.Context) error {
 		return err
 	}
 	h.rooted = slices.DeleteFunc(slices.Clone(h.Public), hasOpenBeginning)
-	if err := guardPlace(ctx, h.ClaimHeaders); err != nil {
+	h.ownHeaders = h.headersOf()
+	if err := guardPlace(ctx, guardedHeaders(h.ClaimHeaders, h.UpstreamToken)); err != nil {
 		return err
 	}
 	for i, requirement := range h.Require {
@@ -277,8 +307,10 @@ func (h *Handler) provision(ctx caddy.Context) error {
 // resolve sets defaults and resolves placeholders.
 func (h *Handler) resolve() error {
 	err := errors.Join(
-		config.Resolve("realm", &h.Realm), config.ResolveList("user_id", h.UserID),
-		config.ResolveList("public", h.Public), config.ResolveList("trusted_origins", h.TrustedOrigins),
+		config.Resolve("realm", &h.Realm), config.Resolve("resource", &h.Resource),
+		config.ResolveList("user_id", h.UserID), config.ResolveList("public", h.Public), config.ResolveList(
+			"trusted_origins", h.TrustedOrigins,
+		),
 	)
 	for _, source := range h.From {
 		err = errors.Join(err, config.Resolve("from", &source.Header, &source.Scheme, &source.Cookie, &source.Query))
@@ -374,6 +406,9 @@ func (h *Handler) Cleanup() error {
 	var errs []error
 	if h.accounts != nil {
 		errs = append(errs, h.accounts.Close())
+	}
+	if h.UpstreamToken != nil && h.UpstreamToken.issuer != nil {
+		errs = append(errs, h.UpstreamToken.issuer.Close())
 	}
 	for _, set := range h.keySets {
 		_, err := keySets.Delete(set)

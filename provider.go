@@ -31,9 +31,10 @@ func (*Provider) CaddyModule() caddy.ModuleInfo {
 // Validate also refuses options that only work in a handler. If another provider allows the
 // request, this provider does not see it.
 func (p *Provider) Validate() error {
-	if p.Public != nil || p.Optional || p.AllowPreflight || p.ClaimHeaders != nil || p.StripToken || p.Accounts != nil {
-		return errors.New("public, optional, allow_preflight, claim_headers, strip_token and accounts only work in " +
-			"the `jwt` handler; remove them from the authentication provider")
+	if p.Public != nil || p.Optional || p.AllowPreflight || p.ClaimHeaders != nil || p.StripToken ||
+		p.UpstreamToken != nil || p.Accounts != nil {
+		return errors.New("public, optional, allow_preflight, claim_headers, strip_token, " +
+			"upstream_token and accounts only work in the `jwt` handler; remove them from the authentication provider")
 	}
 	return p.Handler.Validate()
 }

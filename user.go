@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -20,6 +21,15 @@ type requestUser struct {
 	claims  jwt.Claims
 	userID  any      // a string, or nil for an anonymous user
 	headers []string // claim headers set by the handler
+	// replaced is the credential in whose place the upstream gets a token; see
+	// [UpstreamToken].
+	replaced credentials.Credential
+}
+
+// userOf returns the user that a jwt handler has set for the request, or nil.
+func userOf(r *http.Request) *requestUser {
+	user, _ := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)[requestUserVar].(*requestUser)
+	return user
 }
 
 // attach sets the user in the request's placeholders and, by the user ID, in its access

@@ -112,6 +112,9 @@ func (h *Handler) provisionVerifier(ctx caddy.Context) error {
 	if h.accounts != nil {
 		h.identifier = &sessionIdentifier{tokens: h.tokens, accounts: h.accounts, browsers: h.sources.HaveSession()}
 	}
+	if err == nil && h.UpstreamToken != nil {
+		err = h.UpstreamToken.provision(ctx, len(config.Issuers) > 1)
+	}
 	h.warn(place.Of(ctx))
 	return err
 }

@@ -17,9 +17,24 @@ import (
 
 // warn logs suspicious options and positions of the handler.
 func (h *Handler) warn(at place.Place) {
-	for _, warning := range slices.Concat(h.issuerWarnings(), h.ruleWarnings(), h.pathWarnings(), matcherWarnings(at)) {
+	for _, warning := range slices.Concat(
+		h.issuerWarnings(), h.ruleWarnings(), h.pathWarnings(), h.resourceWarnings(at), matcherWarnings(at),
+	) {
 		h.answers.Logger.Warn(warning)
 	}
+}
+
+// resourceWarnings reports a matcher such as /mcp/*, which does not match the resource /mcp.
+func (h *Handler) resourceWarnings(at place.Place) (warnings []string) {
+	u, err := url.Parse(h.Resource)
+	if h.Resource == "" || err != nil || len(at.Outside(max(u.Path, "/"))) == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf(
+		"resource %s: requests for %s do not reach this handler, because its matcher does not match them, "+
+			"so they need no token; write the matcher as in: jwt %s*",
+		h.Resource, u.Path, strings.TrimSuffix(u.Path, "/"),
+	)}
 }
 
 func (h *Handler) issuerWarnings() (warnings []string) {

@@ -102,6 +102,11 @@ func TestSuspiciousConfigs(t *testing.T) {
 			"handle /admin {\n jwt {\n" + secret + "\n}\n respond ok\n}", "/admin/* stays open",
 			"handle /admin/* {\n jwt {\n" + secret + "\n}\n respond ok\n}",
 		},
+		"resource out of reach": {
+			"jwt /mcp/* {\n" + issuer("https://a.example") + "resource http://localhost/mcp\n}\n respond ok",
+			"write the matcher as in: jwt /mcp*",
+			"jwt /mcp* {\n" + issuer("https://a.example") + "resource http://localhost/mcp\n}\n respond ok",
+		},
 		"accounts below handle_path": {
 			"handle /app/* {\n jwt {\n accounts {\n" + store + "\n}\n}\n respond ok\n}",
 			"requests for /auth/login do not reach this handler",

@@ -154,6 +154,11 @@ func (a *Config) readThrottle(b *config.Block, _ string) error {
 func (a Config) Matcher() caddy.ModuleMap {
 	config.SetDefault(&a.Prefix, DefaultPrefix)
 	paths := []string{a.Prefix + "/*"}
+	for _, path := range a.documentPaths() {
+		if !strings.HasPrefix(path, a.Prefix+"/") {
+			paths = append(paths, path)
+		}
+	}
 	for _, moved := range a.Routes {
 		paths = append(paths, moved)
 	}

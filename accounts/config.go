@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/accounts/password"
 	"github.com/caddy-jwt/caddy-jwt/config"
+	"github.com/caddy-jwt/caddy-jwt/internal/metadata"
 	"github.com/caddy-jwt/caddy-jwt/signing"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddyserver/caddy/v2"
@@ -257,6 +259,19 @@ func (a *Config) externalPaths() map[string]string {
 	return paths
 }
 
+// documentPaths returns the paths of the documents for services that verify the tokens: below
+// the prefix and, if the issuer is a URL, below its path.
+func (a *Config) documentPaths() (paths []string) {
+	below := []string{a.Prefix}
+	if issuer, err := url.Parse(a.Issuer); err == nil && issuer.Host != "" {
+		below = append(below, strings.TrimSuffix(issuer.Path, "/"))
+	}
+	for _, prefix := range below {
+		paths = append(paths, prefix+metadata.JWKSPath, prefix+metadata.DiscoveryPath)
+	}
+	return paths
+}
+
 // routeID matches IDs that are allowed in paths.
 var routeID = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
@@ -266,6 +281,9 @@ func (a *Config) routeNames() func(path string) (name, id string) {
 	names, below := make(map[string]string), a.externalPaths()
 	below["session"] = strings.ToLower(a.Path("sessions")) + "/"
 	below["identity"] = strings.ToLower(a.Path("identities")) + "/"
+	for _, path := range a.documentPaths() {
+		names[strings.ToLower(path)] = "documents"
+	}
 	for route := range accountRoutes {
 		names[strings.ToLower(a.Path(route))] = route
 	}

@@ -51,6 +51,10 @@ func caddyServers(caddy, dir string, keys []*issuerKey) []*server {
 				site("Caddy, unprotected", key.good[:1], nil),
 				site("Caddy + jwt, a token already seen", key.good[:1], refuses, jwt...),
 				site("Caddy + jwt, 10,000 tokens already seen", key.good, refuses, jwt...),
+				site(
+					"Caddy + jwt + upstream_token, a token already seen", key.good[:1], refuses,
+					append(jwt, "upstream_token {\n\t\t\tissuer https://api.example.com/jwt\n\t\t}")...,
+				),
 			}
 		}
 		first = append(first, site(

@@ -159,6 +159,10 @@ func (v *Verifier) Verify(ctx context.Context, token string, now time.Time) (*To
 	if err := checkAudience(claims, issuer.Audience); err != nil {
 		return nil, err
 	}
+	if claims["cnf"] != nil { // RFC 9449 §7.2, RFC 8705 §3: whoever stole it must not use it
+		return nil, refusal.New(refusal.Bound, "cnf is set, so a bearer token does not prove who sends it; "+
+			"let the issuer issue tokens without DPoP and certificates for this site")
+	}
 	if verified.UserID, err = v.userID(claims); err != nil {
 		return nil, err
 	}
@@ -173,7 +177,7 @@ func (v *Verifier) Verify(ctx context.Context, token string, now time.Time) (*To
 	return verified, nil
 }
 
-var registeredClaims = []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "events"}
+var registeredClaims = []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "events", "cnf"}
 
 func (v *Verifier) issuer(claims Claims) (*Issuer, error) {
 	value, present := claims["iss"]

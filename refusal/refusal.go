@@ -40,6 +40,7 @@ const (
 	Expired              Reason = "expired"
 	NotYetValid          Reason = "not_yet_valid"
 	Audience             Reason = "audience"
+	Bound                Reason = "bound"
 	UserID               Reason = "user_id"
 	Scope                Reason = "scope"
 	Role                 Reason = "role"
@@ -192,7 +193,11 @@ var refusals = map[Reason]Answer{
 	Expired:        {401, "UnauthorizedError", "invalid_token", true, "the token has expired"},
 	NotYetValid:    {401, "UnauthorizedError", "invalid_token", true, "the token is not valid yet"},
 	Audience:       {401, "UnauthorizedError", "invalid_token", true, "the token is meant for another audience"},
-	UserID:         {401, "UnauthorizedError", "invalid_token", true, "the token names no user"},
+	Bound: {
+		401, "UnauthorizedError", "invalid_token", true,
+		"the token is bound to a key of the client and is not a bearer token",
+	},
+	UserID: {401, "UnauthorizedError", "invalid_token", true, "the token names no user"},
 
 	Path: {
 		400, "BadRequestError", "invalid_request", false,

@@ -80,8 +80,10 @@ func (r *keyRing) current(now time.Time) Signer {
 
 // Options configure [New].
 type Options struct {
-	// Algorithm of new keys: ES256 or RS256 (RFC 7518 §3.1).
+	// Algorithm of new keys: ES256, RS256 or EdDSA (RFC 7518 §3.1).
 	Algorithm string
+	// Issuer becomes Stored.Issuer of new keys. Default: none.
+	Issuer string
 	// Storage stores the keys.
 	Storage certmagic.Storage
 	// Path is the key of the signing keys in Storage.
@@ -211,7 +213,7 @@ func (k *Keys) open(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			stored.Keys = []StoredKey{key}
+			stored.Keys, stored.Issuer = []StoredKey{key}, k.o.Issuer
 		}
 		if err := saveStoredKeys(ctx, k.o.Storage, k.o.Path, stored); err != nil {
 			return err

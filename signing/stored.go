@@ -3,6 +3,7 @@ package signing
 import (
 	"context"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
@@ -26,6 +27,8 @@ type Stored struct {
 	// TokenLifetime is the maximum lifetime of a token of these keys, in seconds, leeway
 	// included. A rotation uses it.
 	TokenLifetime int64 `json:"token_lifetime"`
+	// Issuer is the `iss` of the tokens, if a command can only find the keys by it.
+	Issuer string `json:"issuer,omitempty"`
 }
 
 // StoredKey is a stored private key.
@@ -44,11 +47,17 @@ type StoredKey struct {
 // for example a network file system that hangs.
 const keyLoadTimeout = 5 * time.Second
 
+// ErrNoStoredKey means that a storage has no keys at a path.
+var ErrNoStoredKey = errors.New("there is no key yet; Caddy creates it when it first runs with this config")
+
+// Folder is the path of all signing keys in a storage.
+const Folder = "jwt/signing_keys"
+
 // Path returns the storage path of an issuer's keys. Issuers with different users have
 // different keys, so that a token of one is not valid for the other.
 func Path(identity string) string {
 	sum := sha256.Sum256([]byte(identity))
-	return "jwt/signing_keys/" + hex.EncodeToString(sum[:]) + ".json"
+	return Folder + "/" + hex.EncodeToString(sum[:]) + ".json"
 }
 
 // Signs returns the index of the signing key: the newest one that may already sign.
@@ -84,7 +93,7 @@ func Rotate(
 		return "", "", err
 	}
 	if len(stored.Keys) == 0 {
-		return "", "", errors.New("there is no key yet; Caddy creates it when it first runs with this config")
+		return "", "", ErrNoStoredKey
 	}
 	last, err := jwk.ParseKey(stored.Keys[0].JWK)
 	if err != nil {
@@ -132,13 +141,16 @@ func (k StoredKey) ID() string {
 	return parsed.KeyID()
 }
 
-// newStoredKey creates a key for ES256 or RS256.
+// newStoredKey creates a key for RS256, EdDSA or ES256.
 func newStoredKey(algorithm string, now time.Time) (StoredKey, error) {
 	var private any
 	var err error
-	if algorithm == "RS256" {
+	switch algorithm {
+	case "RS256":
 		private, err = rsa.GenerateKey(rand.Reader, 2048)
-	} else {
+	case "EdDSA":
+		_, private, err = ed25519.GenerateKey(rand.Reader)
+	default:
 		private, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	}
 	if err != nil {
@@ -197,7 +209,7 @@ func saveStoredKeys(ctx context.Context, storage certmagic.Storage, name string,
 func Load(ctx context.Context, storage certmagic.Storage, path string) (Stored, error) {
 	stored, err := load(ctx, storage, path)
 	if err == nil && len(stored.Keys) == 0 {
-		err = errors.New("there is no key yet; Caddy creates it when it first runs with this config")
+		err = ErrNoStoredKey
 	}
 	return stored, err
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
+	"github.com/caddy-jwt/caddy-jwt/internal/metadata"
 	"github.com/caddy-jwt/caddy-jwt/internal/place"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
@@ -186,6 +187,12 @@ func (h *Handler) route(r *http.Request) (serve accountRoute, methods []string) 
 		}
 	case "jwks":
 		return h.jwks, get
+	case "documents":
+		_, ours := metadata.PathOf(h.Issuer, r.Host)
+		if !ours && !strings.HasPrefix(r.URL.Path, h.Prefix+"/") {
+			return nil, nil // of another host
+		}
+		return h.documents, append(get, http.MethodOptions)
 	case "openapi":
 		return h.openAPI, get
 	case "account":

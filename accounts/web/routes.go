@@ -5,10 +5,12 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
+	"github.com/caddy-jwt/caddy-jwt/internal/metadata"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
@@ -301,6 +303,31 @@ func (h *Handler) jwks(w http.ResponseWriter, _ *http.Request) error {
 	_, err := w.Write(h.service.Keys.JWKS())
 	return err
 }
+
+// documents serves the key set and the discovery document.
+func (h *Handler) documents(w http.ResponseWriter, r *http.Request) error {
+	return metadata.Serve(w, r, issuerAt{h.service, h.jwksURI(r)})
+}
+
+// jwksURI returns the URL of the key set: below the issuer if that is a URL of this site,
+// otherwise below the prefix.
+func (h *Handler) jwksURI(r *http.Request) string {
+	if _, ours := metadata.PathOf(h.Issuer, r.Host); ours {
+		return strings.TrimSuffix(h.Issuer, "/") + metadata.JWKSPath
+	}
+	return siteURL(r) + h.Prefix + metadata.JWKSPath
+}
+
+// issuerAt is the issuer of the accounts' tokens for its documents.
+type issuerAt struct {
+	service *accounts.Service
+	jwksURI string
+}
+
+func (i issuerAt) Name() string         { return i.service.Config.Issuer }
+func (i issuerAt) JWKS() []byte         { return i.service.Keys.JWKS() }
+func (i issuerAt) Algorithms() []string { return i.service.Keys.Algorithms() }
+func (i issuerAt) JWKSURI() string      { return i.jwksURI }
 
 // SessionOf returns the session ID of a token, or the empty string.
 func SessionOf(token *jwt.Token) string {

@@ -3,6 +3,7 @@
 package answer
 
 import (
+	"cmp"
 	"math"
 	"mime"
 	"net/http"
@@ -38,6 +39,10 @@ type ErrorBody struct {
 type Responder struct {
 	// Realm of the challenge (RFC 9110 §11.5).
 	Realm string
+	// ResourceMetadata is the URL of the metadata document of the resource, for challenges
+	// (RFC 9728 §5.1); empty for none. Scope are the scopes that a client without a token
+	// should ask for.
+	ResourceMetadata, Scope string
 	// Logger logs each refusal at debug level.
 	Logger *zap.Logger
 }
@@ -88,7 +93,11 @@ func (h Responder) Announce(w http.ResponseWriter, r *http.Request, err *refusal
 		)
 	}
 	if public.Challenge {
-		w.Header().Add("WWW-Authenticate", challenge(h.Realm, err))
+		w.Header().Add("WWW-Authenticate", h.challenge(err))
+		if h.ResourceMetadata != "" { // also for a client in a browser; a refusal has no secret
+			w.Header().Set("Access-Control-Allow-Origin", "*")
+			w.Header().Set("Access-Control-Expose-Headers", "WWW-Authenticate")
+		}
 	}
 	if err.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(err.RetryAfter.Seconds()))))
@@ -100,16 +109,19 @@ func (h Responder) Announce(w http.ResponseWriter, r *http.Request, err *refusal
 
 // challenge returns the WWW-Authenticate header of RFC 6750 §3. It has no error if the
 // client sent no credentials (§3.1).
-func challenge(realm string, err *refusal.Error) string {
-	public := err.Reason.Answer()
+func (h Responder) challenge(err *refusal.Error) string {
+	public, scope := err.Reason.Answer(), err.Scope
 	var text strings.Builder
-	text.WriteString(`Bearer realm="` + realm + `"`)
-	if err.Reason == refusal.NoCredentials {
-		return text.String()
+	text.WriteString(`Bearer realm="` + h.Realm + `"`)
+	if h.ResourceMetadata != "" {
+		text.WriteString(`, resource_metadata="` + h.ResourceMetadata + `"`)
+		scope = cmp.Or(scope, h.Scope)
 	}
-	text.WriteString(`, error="` + public.Code + `", error_description="` + public.Description + `"`)
-	if err.Scope != "" {
-		text.WriteString(`, scope="` + err.Scope + `"`)
+	if err.Reason != refusal.NoCredentials {
+		text.WriteString(`, error="` + public.Code + `", error_description="` + public.Description + `"`)
+	}
+	if scope != "" {
+		text.WriteString(`, scope="` + scope + `"`)
 	}
 	return text.String()
 }

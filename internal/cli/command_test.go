@@ -698,6 +698,41 @@ func TestTokenByKey(t *testing.T) {
 	c.Refuses(string(public), "--key: it is not a private key", "token", "--key", "-", "--claim", "sub=alice")
 }
 
+// The keys of upstream_token are found by its issuer, or by the site that names it.
+func TestKeysOfUpstreamToken(t *testing.T) {
+	for name, issuer := range map[string]string{"by the site": "", "by name": "issuer https://id.example/tokens"} {
+		t.Run(name, func(t *testing.T) {
+			storage := sitetest.TempDir(t)
+			s := &sitetest.Site{
+				T: t, URL: "http://" + sitetest.FreeAddress(t), LogFile: filepath.Join(sitetest.TempDir(t), "log.json"),
+			}
+			body := "jwt {\nsecret `" + sitetest.Secret + "`\nupstream_token {\n" + issuer + "\n}\n}"
+			c := withCaddyfile(t, sitetest.GlobalOptions(storage, s.LogFile, "")+s.URL+" {\n"+body+"\n}")
+			c.Refuses("", "there is no key yet; Caddy creates it", "keys", "list")
+			accountstest.RunSite(t, s, body, storage)
+			named := s.URL + "/jwt"
+			if issuer != "" {
+				named = "https://id.example/tokens"
+			}
+			list := c.Must("", "keys", "list")
+			if !regexp.MustCompile(regexp.QuoteMeta(named) + ` +[\w-]{43} +20\S+Z +signs\n`).MatchString(list) {
+				t.Fatalf("the list of keys is:\n%s", list)
+			}
+			old := regexp.MustCompile(`[\w-]{43}`).FindString(list)
+			said := c.Must("", "keys", "rotate")
+			when := regexp.MustCompile(`signs from (20\S+Z) on, and ` + old + ` verifies what it signed\n`).
+				FindStringSubmatch(said)
+			if when == nil {
+				t.Fatalf("a rotation says %s", said)
+			}
+			from, err := time.Parse(time.RFC3339, when[1])
+			if lead := time.Until(from); err != nil || lead < 14*time.Minute || lead > 15*time.Minute {
+				t.Errorf("the new key signs after %s: services cache key sets for 10 minutes", lead)
+			}
+		})
+	}
+}
+
 func TestKeysCommands(t *testing.T) {
 	storage, store := sitetest.TempDir(t), filepath.Join(sitetest.TempDir(t), "users.db")
 	s := &sitetest.Site{
