@@ -121,8 +121,7 @@ func (u *UpstreamToken) validate() error {
 	}
 	if !slices.Contains(upstream.Algorithms, u.Algorithm) {
 		return fmt.Errorf(
-			"upstream_token: algorithm %s: it must be one of %s%s", u.Algorithm, config.List(upstream.Algorithms),
-			config.Meant(u.Algorithm, upstream.Algorithms...),
+			"upstream_token: algorithm %s: it must be one of %s", u.Algorithm, config.List(upstream.Algorithms),
 		)
 	}
 	for _, claim := range u.Claims {

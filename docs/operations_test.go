@@ -40,7 +40,10 @@ func TestOperationsSections(t *testing.T) {
 	}
 }
 
-// sourceText is all of the program's source.
+// broken is where a text goes on in the next line of the source.
+var broken = regexp.MustCompile(`" \+\s*"`)
+
+// sourceText is all of the program's source, with each text in one piece.
 func sourceText(t testing.TB) string {
 	t.Helper()
 	var code strings.Builder
@@ -51,7 +54,7 @@ func sourceText(t testing.TB) string {
 		}
 		code.Write(text)
 	}
-	return code.String()
+	return broken.ReplaceAllString(code.String(), "")
 }
 
 // A message or an alert that the page tells of is there.

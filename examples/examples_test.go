@@ -113,7 +113,7 @@ func TestExamplesAreAllTested(t *testing.T) {
 	}
 	for _, file := range files {
 		name := filepath.Base(filepath.Dir(file))
-		if !regexp.MustCompile(`runExample(Sites)?\(t, "` + name + `"`).Match(tests) {
+		if !regexp.MustCompile(`runExample(Sites)?\(\s*t, "` + name + `"`).Match(tests) {
 			t.Errorf("no test runs %s", file)
 		}
 	}
