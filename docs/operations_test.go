@@ -41,7 +41,7 @@ func TestOperationsSections(t *testing.T) {
 }
 
 // broken is where a text goes on in the next line of the source.
-var broken = regexp.MustCompile(`" \+\s*"`)
+var broken = regexp.MustCompile(`"\s*\+\s*"`)
 
 // sourceText is all of the program's source, with each text in one piece.
 func sourceText(t testing.TB) string {
