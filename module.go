@@ -204,6 +204,7 @@ func (h *Handler) identify(
 // verdict is the decision about a request.
 type verdict struct {
 	refusal *refusal.Error     // nil if the request is allowed
+	login   string             // the log-in page that answers a refusal to a browser; empty for none
 	reason  prometheus.Counter // counts why it is allowed
 	token   string             // for the upstream; empty for none
 	marks   marks              // for the response
@@ -215,20 +216,30 @@ func (h *Handler) decide(r *http.Request, who caller, open prometheus.Counter) v
 	case open != nil:
 		return verdict{reason: open}
 	case who.failure != nil:
-		return verdict{refusal: who.failure}
+		return h.refuse(r, who.failure)
 	case who.token == nil:
 		return verdict{reason: anonymous, marks: marks{vary: h.sources.HaveCookie()}}
 	}
 	if failure := h.judge(r, who); failure != nil {
-		return verdict{refusal: failure}
+		return h.refuse(r, failure)
 	}
 	allow := verdict{reason: allowed, marks: marksFor(who)}
 	if h.UpstreamToken != nil {
 		if allow.token, allow.refusal = h.UpstreamToken.token(who.token); allow.refusal != nil {
-			return verdict{refusal: allow.refusal}
+			return h.refuse(r, allow.refusal)
 		}
 	}
 	return allow
+}
+
+// refuse is the verdict on a request that is not allowed: a browser without a session may
+// log in.
+func (h *Handler) refuse(r *http.Request, failure *refusal.Error) verdict {
+	refused := verdict{refusal: failure}
+	if h.sources.HaveSession() {
+		refused.login = h.accounts.LoginFor(r, failure)
+	}
+	return refused
 }
 
 // forward passes an allowed request on with the user's data, or answers a refusal. A
@@ -237,7 +248,8 @@ func (h *Handler) forward(
 	w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, who caller, verdict verdict,
 ) error {
 	if verdict.refusal != nil {
-		if h.sources.HaveSession() && h.accounts.SendToLogin(w, r, verdict.refusal) {
+		if verdict.login != "" {
+			web.SendToLogin(w, verdict.refusal, verdict.login)
 			return nil
 		}
 		return h.answers.Refuse(w, r, verdict.refusal)

@@ -43,8 +43,9 @@ func (p *Provider) Validate() error {
 // problem: keys that were never loaded.
 func (p *Provider) Authenticate(w http.ResponseWriter, r *http.Request) (caddyauth.User, bool, error) {
 	var user caddyauth.User
-	who := p.identifier.identify(w, r, p.sources.Read(r))
+	who := p.identify(w, r, p.sources.Read(r), nil)
 	if failure := p.decide(r, who, nil).refusal; failure != nil {
+		attach(r, nil) // another provider may allow the request
 		p.answers.Announce(w, r, failure)
 		if failure.Reason == refusal.KeysUnavailable {
 			return user, false, failure.Public()
@@ -52,7 +53,6 @@ func (p *Provider) Authenticate(w http.ResponseWriter, r *http.Request) (caddyau
 		return user, false, nil
 	}
 	allowed.Inc()
-	attach(r, who.token)
 	user.ID = who.token.UserID
 	return user, true, nil
 }

@@ -53,6 +53,30 @@ func TestProviderBesideBasicAuth(t *testing.T) {
 	}
 }
 
+// Rules see the user, as in the handler; nothing of a refused user is left where another
+// provider lets the request in.
+func TestProviderRulesSeeTheUser(t *testing.T) {
+	s := &sitetest.Site{T: t, URL: "http://" + sitetest.FreeAddress(t)}
+	config := providerConfig(t, strings.TrimPrefix(s.URL, "http://"), `{"issuers": [{"secrets": [{"value": "`+
+		sitetest.Secret+`"}]}], "from": [{"query": "token"}],
+		"require": [{"expression": "{http.auth.user.role} == 'admin'"}]}`)
+	if err := caddy.Load(config, true); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = caddy.Stop() })
+	admin := sitetest.HS256(t, sitetest.JSON{"role": "admin", "email": "alice@example.com"})
+	if got := s.Get("/?token=" + admin); got.Status != 200 || got.Body != "user=[alice] email=[alice@example.com]" {
+		t.Errorf("admin: %d %q", got.Status, got.Body)
+	}
+	guest := sitetest.HS256(t, sitetest.JSON{"role": "guest", "email": "alice@example.com"})
+	s.MustAnswer(401, s.Get("/?token="+guest), "guest")
+	basic := s.Get("/?token="+guest, "Authorization: Basic "+sitetest.BasicCredentials("carol", "opensesame"))
+	if basic.Status != 200 ||
+		basic.Body != "user=[carol] email=[]" && basic.Body != "user=[carol] email=[{http.auth.user.email}]" {
+		t.Errorf("basic beside a refused token: %d %q", basic.Status, basic.Body)
+	}
+}
+
 func TestProviderRefusesHandlerOptions(t *testing.T) {
 	for _, option := range []string{
 		`"optional": true`, `"public": ["/x"]`, `"allow_preflight": true`,

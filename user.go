@@ -12,7 +12,7 @@ import (
 
 const (
 	userPlaceholders = "http.auth.user."
-	requestUserVar   = "caddy_jwt_identity"
+	requestUserVar   = "caddy_jwt_user"
 )
 
 // requestUser is the user of a request, for the next handlers. There is one per request; if

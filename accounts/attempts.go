@@ -34,7 +34,7 @@ type Attempts struct {
 }
 
 func newAttempts(config Config, users func() store.UserStore) (*Attempts, error) {
-	a := &Attempts{issuer: config.Issuer, users: users, pooled: config.KeyIdentity()}
+	a := &Attempts{issuer: config.Issuer, users: users, pooled: config.KeyScope()}
 	pooled, _, err := attemptCountSets.LoadOrNew(a.pooled, func() (caddy.Destructor, error) {
 		return new(attemptCounts), nil
 	})

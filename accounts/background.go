@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
 	"github.com/caddy-jwt/caddy-jwt/internal/outage"
+	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/signing"
 	"github.com/caddy-jwt/caddy-jwt/store"
@@ -32,7 +33,9 @@ const (
 // background runs the tasks of a service: it loads revocations and signing keys of other
 // processes, removes expired data, and checks whether a failed store works again.
 type background struct {
-	*Service
+	*site
+	keys    *signing.Keys
+	revoked *jwt.Revocations
 	ctx     context.Context // ends with the service
 	stop    context.CancelFunc
 	running sync.WaitGroup
@@ -45,7 +48,7 @@ type background struct {
 }
 
 func newBackground(s *Service) *background {
-	b := &background{Service: s, heard: make(chan struct{}, 1)}
+	b := &background{site: s.site, keys: s.Keys, revoked: s.Sessions.Revoked, heard: make(chan struct{}, 1)}
 	b.ctx, b.stop = context.WithCancel(context.Background())
 	return b
 }
@@ -66,13 +69,15 @@ func (b *background) end() {
 // background.
 func (s *Service) StoreTriedAt() time.Time { return s.background.requestsFail.LastNoted() }
 
-// SayStoreFails logs that a request failed because of the store.
-func (s *Service) SayStoreFails(failure *refusal.Error) {
+// LogStoreFailure logs that a request failed because of the store.
+func (s *Service) LogStoreFailure(failure *refusal.Error) { s.background.logStoreFailure(failure) }
+
+func (b *background) logStoreFailure(failure *refusal.Error) {
 	if failure.Reason != refusal.StoreFull && failure.Reason != refusal.StoreUnavailable {
 		return
 	}
-	if say, lasts := s.background.requestsFail.Fails(s.Now()); say {
-		s.Log.Error("user store is not working; account routes answer with an error, tokens are still verified",
+	if say, lasts := b.requestsFail.Fails(b.Now()); say {
+		b.Log.Error("user store is not working; account routes answer with an error, tokens are still verified",
 			zap.Duration("for", lasts), zap.Int("status", failure.Reason.Answer().Status),
 			zap.String("error", failure.Detail))
 	}
@@ -105,7 +110,7 @@ func (b *background) watch(last time.Time) {
 
 // maintain reloads signing keys and removes expired data.
 func (b *background) maintain(last time.Time) {
-	b.sayHowToBegin()
+	b.logFirstSteps()
 	cleanUps := clock.NewCleanUps(last)
 	var notCleaned outage.Outage
 	for {
@@ -114,7 +119,7 @@ func (b *background) maintain(last time.Time) {
 			return
 		case <-time.After(revocationPoll):
 		}
-		_ = b.Keys.Reload(b.ctx, signing.ReloadInterval) // Reload logs its errors
+		_ = b.keys.Reload(b.ctx, signing.ReloadInterval) // Reload logs its errors
 		now := b.Now()
 		if b.requestsFail.Quiet(now, failsNoMore) {
 			b.tryStore(now)
@@ -122,7 +127,7 @@ func (b *background) maintain(last time.Time) {
 		if !cleanUps.Due(now) {
 			continue
 		}
-		b.Sessions.Revoked.ForgetExpired(now)
+		b.revoked.ForgetExpired(now)
 		if err := b.Users().CleanUp(b.ctx, now); b.ctx.Err() == nil {
 			notCleaned.Note(
 				b.Log, now, err, "expired entries not removed from the user store; will retry",
@@ -176,7 +181,7 @@ func (b *background) learnRevocations() {
 		return
 	}
 	for _, revocation := range found {
-		b.Sessions.Revoked.Add(revocation.SessionID, revocation.Until)
+		b.revoked.Add(revocation.SessionID, revocation.Until)
 	}
 	b.since = now.Add(-revocationOverlap)
 }
@@ -196,13 +201,13 @@ func (b *background) tryStore(now time.Time) {
 		return
 	}
 	if err != nil {
-		b.SayStoreFails(refusal.Of(StoreRefusal(err)))
+		b.logStoreFailure(refusal.Of(StoreRefusal(err)))
 	} else if ends, lasted := b.requestsFail.Works(now); ends {
 		b.Log.Info("user store is working again", zap.Duration("after", lasted))
 	}
 }
 
-func (b *background) sayHowToBegin() {
+func (b *background) logFirstSteps() {
 	first, err := b.Users().Users(b.ctx, "", 1)
 	if err != nil || len(first) > 0 {
 		return

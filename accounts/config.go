@@ -309,7 +309,7 @@ var FurtherAlgorithms = []string{"ES256", "RS256"}
 
 // FurtherKeys returns the name of additional keys, different from that of the accounts'
 // keys.
-func (a *Config) FurtherKeys(algorithm string) string { return a.KeyIdentity() + "\n" + algorithm }
+func (a *Config) FurtherKeys(algorithm string) string { return a.KeyScope() + "\n" + algorithm }
 
 // fingerprint returns a value that is equal for equal configs with equal keys. If a file or
 // variable has another key at a reload, the fingerprint differs.
@@ -353,6 +353,6 @@ func (a *Config) fixedKey() (*signing.Signer, error) {
 	return nil, nil
 }
 
-// KeyIdentity identifies sites whose tokens are interchangeable: sites with the same issuer
+// KeyScope identifies sites whose tokens are interchangeable: sites with the same issuer
 // and the same users.
-func (a *Config) KeyIdentity() string { return a.Issuer + "\n" + string(a.StoreRaw) }
+func (a *Config) KeyScope() string { return a.Issuer + "\n" + string(a.StoreRaw) }

@@ -176,7 +176,7 @@ func newService(
 	shared := &site{Config: config, Now: clock.Now, Log: caddy.Log().Named("http.handlers.jwt_accounts")}
 	shared.current.Store(&users)
 	s := &Service{site: shared, fingerprint: fingerprint, Route: config.routeNames()}
-	revoked, _, err := revocationSets.LoadOrNew(config.KeyIdentity(), func() (caddy.Destructor, error) {
+	revoked, _, err := revocationSets.LoadOrNew(config.KeyScope(), func() (caddy.Destructor, error) {
 		return sharedRevocations{jwt.NewRevocations()}, nil
 	})
 	if err != nil {
@@ -202,7 +202,7 @@ func newSigningKeys(ctx caddy.Context, config Config, fixed *signing.Signer, s *
 	if fixed != nil {
 		return signing.Fixed(*fixed)
 	}
-	o := s.KeyOptions(ctx.Storage(), config.KeyIdentity(), "ES256", time.Duration(config.TokenLifetime))
+	o := s.KeyOptions(ctx.Storage(), config.KeyScope(), "ES256", time.Duration(config.TokenLifetime))
 	if files, ok := s.Users().(*filestore.Store); ok {
 		files.IsUsedWhere(func(ctx context.Context) bool { return o.Storage.Exists(ctx, o.Path) })
 		o.MayMake = func(ctx context.Context) error {
@@ -267,7 +267,7 @@ func (s *Service) Release() error {
 // Destruct implements caddy.Destructor. It stops everything.
 func (s *Service) Destruct() error {
 	s.background.end()
-	_, err := revocationSets.Delete(s.Config.KeyIdentity())
+	_, err := revocationSets.Delete(s.Config.KeyScope())
 	return errors.Join(err, s.Attempts.release())
 }
 

@@ -999,7 +999,7 @@ func TestKeyRotation(t *testing.T) {
 		t.Helper()
 		if _, fresh, err := signing.Rotate(
 			t.Context(), caddy.ActiveContext().Storage(),
-			signing.Path(accountstest.ServiceOf(t).Config.KeyIdentity()), signing.Rotation{Now: at},
+			signing.Path(accountstest.ServiceOf(t).Config.KeyScope()), signing.Rotation{Now: at},
 		); err != nil {
 			t.Fatal(err)
 		} else if err := keys.Reload(t.Context(), 0); err != nil || kid() != fresh {

@@ -40,15 +40,15 @@ func Renewable(failure *refusal.Error) bool {
 	return false
 }
 
-// SendToLogin answers a refused request with a redirect to the log-in page, which sends the
-// browser back afterwards. It does so only for a browser that shows a page and has no
-// session, and otherwise returns false.
-func (a *Shared) SendToLogin(w http.ResponseWriter, r *http.Request, refusal *refusal.Error) bool {
+// LoginFor returns the URL of the log-in page for a refused request, which sends the browser
+// back afterwards. It is empty unless the request is that of a browser that shows a page and
+// has no session.
+func (a *Shared) LoginFor(r *http.Request, refusal *refusal.Error) string {
 	get := r.Method == http.MethodGet || r.Method == http.MethodHead
 	if !get || refusal.Reason.Answer().Status != http.StatusUnauthorized ||
 		!answer.Prefers(r, "text/html", "application/json") ||
 		slices.ContainsFunc(r.Header["Authorization"], byProgram) {
-		return false
+		return ""
 	}
 	original, login := originalURL(r), answer.MountedAt(r)+a.service.Config.Path("login")
 	if original.Path == login { // it would redirect to itself
@@ -57,13 +57,17 @@ func (a *Shared) SendToLogin(w http.ResponseWriter, r *http.Request, refusal *re
 				"such as rewrite or try_files, handles its path first; "+
 				"put that directive after jwt, in: route { jwt … try_files … }", zap.String("path", login))
 		})
-		return false
+		return ""
 	}
+	return login + "?return_to=" + url.QueryEscape(original.RequestURI())
+}
+
+// SendToLogin answers a refused request with a redirect to its log-in page.
+func SendToLogin(w http.ResponseWriter, refusal *refusal.Error, login string) {
 	answer.Refused(refusal.Reason)
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Add("Vary", "Accept, Cookie")
-	answer.SeeOther(w, login+"?return_to="+url.QueryEscape(original.RequestURI()))
-	return true
+	answer.SeeOther(w, login)
 }
 
 // originalURL is what the browser asked for, before directives such as rewrite.

@@ -337,7 +337,7 @@ func (h *Handler) showLogin(w http.ResponseWriter, r *http.Request, returnTo str
 	if !ok {
 		return err
 	}
-	h.service.SayStoreFails(refusal)
+	h.service.LogStoreFailure(refusal)
 	h.answers.Announce(w, r, refusal)
 	public := refusal.Reason.Answer()
 	text := public.Description
@@ -353,7 +353,7 @@ func (h *Handler) showAccount(w http.ResponseWriter, r *http.Request, token *jwt
 	if !ok {
 		return err
 	}
-	h.service.SayStoreFails(refusal)
+	h.service.LogStoreFailure(refusal)
 	h.answers.Announce(w, r, refusal)
 	public := refusal.Reason.Answer()
 	return h.renderAccount(w, r, token, pageData{Error: public.Description}, public.Status)

@@ -92,7 +92,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	w.Header().Set("Cache-Control", "no-store")
 	if err := h.service.Ready(r.Context()); err != nil {
-		h.service.SayStoreFails(err)
+		h.service.LogStoreFailure(err)
 		return h.refuse(w, r, err)
 	}
 	if h.secretQuery(r) {
@@ -109,7 +109,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	err := serve(w, r)
 	if refusal, ok := errors.AsType[*refusal.Error](err); ok {
-		h.service.SayStoreFails(refusal)
+		h.service.LogStoreFailure(refusal)
 		return h.refuse(w, r, refusal)
 	}
 	return err

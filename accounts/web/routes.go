@@ -28,29 +28,29 @@ func (h *Handler) login(w http.ResponseWriter, r *http.Request) error {
 	if err = in.err(); err == nil {
 		grant, err = h.service.LogIns.LogIn(r.Context(), email, password, client(r))
 	}
+	if err == nil && in.form {
+		err = h.enter(w, r, in, grant)
+	}
 	if err != nil {
 		return h.pageOr(w, r, in, "login", err)
-	}
-	return h.answerLogin(w, r, in, grant)
-}
-
-// answerLogin is answerGrant after a log-in: a browser in which an external identity waits
-// for this user gets the question whether to connect it.
-func (h *Handler) answerLogin(w http.ResponseWriter, r *http.Request, in *input, grant *accounts.Grant) error {
-	if in.form && h.offersTo(w, r, in, grant) {
-		in.values["return_to"] = answer.MountedAt(r) + h.Path("connect")
 	}
 	return h.answerGrant(w, r, in, grant)
 }
 
-// answerGrant returns the tokens. A browser gets them as cookies of a new session, so that
-// nobody can have set them before.
+// enter replaces the session of a browser that has logged in, so that nobody can have set
+// the new one before. If an external identity waits for the user there, the browser goes on
+// to the question whether to connect it.
+func (h *Handler) enter(w http.ResponseWriter, r *http.Request, in *input, grant *accounts.Grant) error {
+	if h.offersTo(w, r, in, grant) {
+		in.values["return_to"] = answer.MountedAt(r) + h.Path("connect")
+	}
+	return h.service.Sessions.Replace(r.Context(), grant, refreshTokenOf(r))
+}
+
+// answerGrant returns the tokens, to a browser as cookies.
 func (h *Handler) answerGrant(w http.ResponseWriter, r *http.Request, in *input, grant *accounts.Grant) error {
 	if !in.form {
 		return answer.WriteJSON(w, http.StatusOK, tokenAnswer(grant))
-	}
-	if err := h.service.Sessions.Replace(r.Context(), grant, refreshTokenOf(r)); err != nil {
-		return err
 	}
 	SetSessionCookies(w, r, grant)
 	answer.SeeOther(w, answer.SafeReturnPath(in.text("return_to"), answer.MountedAt(r)+h.Path("account")))
@@ -83,6 +83,9 @@ func (h *Handler) signup(w http.ResponseWriter, r *http.Request) error {
 		return answer.WriteJSON(w, http.StatusCreated, userAnswer(user))
 	}
 	grant, err := h.service.Sessions.Begin(r.Context(), user, client(r))
+	if err == nil {
+		err = h.service.Sessions.Replace(r.Context(), grant, refreshTokenOf(r))
+	}
 	if err != nil {
 		return h.pageOr(w, r, in, "login", err)
 	}

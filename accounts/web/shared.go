@@ -73,7 +73,7 @@ func (a *Shared) StoreFailed(err error) {
 	if failure.Reason == refusal.StoreUnavailable || failure.Reason == refusal.StoreFull {
 		answer.Refused(failure.Reason)
 	}
-	a.service.SayStoreFails(failure)
+	a.service.LogStoreFailure(failure)
 }
 
 // UseRefreshToken starts the use of another module's refresh token, by the same rules as

@@ -34,7 +34,7 @@ func TestThreatWithdrawnKeyComesBack(t *testing.T) {
 	old := s.SignedUp("alice@example.com")
 	s.MustAnswer(200, s.Bearer("/todos/", old.Token), "control")
 	keys := accountstest.ServiceOf(t).Keys
-	file := filepath.Join(data, signing.Path(accountstest.ServiceOf(t).Config.KeyIdentity()))
+	file := filepath.Join(data, signing.Path(accountstest.ServiceOf(t).Config.KeyScope()))
 	backup, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)

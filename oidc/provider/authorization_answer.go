@@ -11,8 +11,12 @@ import (
 func (p *Provider) answerRequest(
 	w http.ResponseWriter, r *http.Request, request *authorizationRequest, next step,
 ) error {
-	if next.location != "" {
-		seeOther(w, next.location)
+	switch next.page {
+	case loginPage:
+		seeOther(w, p.accounts.LoginURL(r, p.continueAt(again, next.id), request.loginHint))
+		return nil
+	case consentPage, again:
+		seeOther(w, p.continueAt(next.page, next.id))
 		return nil
 	}
 	return p.respond(w, r, request, next.answer)

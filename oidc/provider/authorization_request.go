@@ -54,18 +54,29 @@ func (a *authorizationRequest) openID() bool { return slices.Contains(a.scopes, 
 
 func (a *authorizationRequest) prompt(name string) bool { return slices.Contains(a.prompts, name) }
 
-// readRequest reads an authorization request: a new one, or one that waited for its user
-// with the id. If there is an error and a request, the error is for its client.
-func (p *Provider) readRequest(
-	r *http.Request,
-) (id string, waiting interaction, request *authorizationRequest, err error) {
+// asked is an authorization request as it came from a browser.
+type asked struct {
+	id      string // of a request that waited for its user; empty for a new one
+	waiting interaction
+	request *authorizationRequest
+
+	canceled bool // the user went back from the log-in
+	posted   bool
+	framed   bool // in a frame of another page
+}
+
+// readRequest reads an authorization request: a new one, or one that waited for its user. If
+// there is an error and a request, the error is for its client.
+func (p *Provider) readRequest(r *http.Request) (in asked, err error) {
 	if !opensPage(r) {
-		return "", waiting, nil, errNotPage
+		return in, errNotPage
 	}
-	if id, waiting, err = p.waiting(r); err == nil {
-		request, err = p.parseRequest(r.Context(), waiting.Parameters)
+	in.posted, in.framed = r.Method == http.MethodPost, inFrame(r)
+	if in.id, in.waiting, err = p.waiting(r); err == nil {
+		in.canceled = in.id != "" && r.URL.Query().Has("cancel")
+		in.request, err = p.parseRequest(r.Context(), in.waiting.Parameters)
 	}
-	return id, waiting, request, err
+	return in, err
 }
 
 var errNotPage = &oauthError{

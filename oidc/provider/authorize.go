@@ -14,38 +14,48 @@ import (
 // authorize is the authorization endpoint: it reads the request, decides what comes next,
 // and answers it.
 func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) error {
-	id, waiting, request, err := p.readRequest(r)
+	asked, err := p.readRequest(r)
 	if err != nil {
-		return p.refuseRequest(w, r, request, err)
+		return p.refuseRequest(w, r, asked.request, err)
 	}
 	login, err := p.accounts.Login(w, r)
 	if err == nil || nobody(err) {
 		var next step
-		if next, err = p.decide(r, id, waiting, request, login); err == nil {
-			return p.answerRequest(w, r, request, next)
+		if next, err = p.decide(r.Context(), asked, login); err == nil {
+			return p.answerRequest(w, r, asked.request, next)
 		}
 	}
-	// no user is looking at a page
-	if failure, ok := errors.AsType[*oauthError](err); ok && !failure.page || !ok && request.prompt("none") {
-		return p.refuseRequest(w, r, request, err)
+	// With prompt=none, no user is looking at a page.
+	if failure, ok := errors.AsType[*oauthError](err); ok && !failure.page || !ok && asked.request.prompt("none") {
+		return p.refuseRequest(w, r, asked.request, err)
 	}
 	return err
 }
 
-// step is what comes next for an authorization request: exactly one of its fields is set.
+// step is what comes next for an authorization request: a page of this site, or the response
+// for the client.
 type step struct {
-	location string            // a page of this site, such as that of the log-in or the consent
-	answer   map[string]string // the parameters for the client
+	page   page
+	id     string            // of the request that waits for the page
+	answer map[string]string // the parameters for the client
 }
 
-// decide returns the next step for a valid request: the log-in page, the consent page, or
-// the response for the client. An error is for the client, unless it is [shown].
-func (p *Provider) decide(
-	r *http.Request, id string, waiting interaction, request *authorizationRequest, login *web.Login,
-) (next step, err error) {
-	if id != "" && r.URL.Query().Has("cancel") {
+// page is a page on which a request waits for its user.
+type page string
+
+const (
+	loginPage   page = "login"
+	consentPage page = "consent"
+	again       page = "authorize" // the endpoint itself, as a GET
+)
+
+// decide returns the next step for a valid request. An error is for the client, unless it is
+// [shown].
+func (p *Provider) decide(ctx context.Context, asked asked, login *web.Login) (next step, err error) {
+	request, waiting := asked.request, asked.waiting
+	if asked.canceled {
 		if login != nil { // otherwise nothing is stored, because anybody can open such URLs
-			if err := p.refuseInteraction(r.Context(), id); err != nil {
+			if err := p.refuseInteraction(ctx, asked.id); err != nil {
 				return next, err
 			}
 		}
@@ -54,26 +64,23 @@ func (p *Provider) decide(
 	if waiting.Refused {
 		return next, shown(errFinished)
 	}
-	if login == nil && r.Method == http.MethodPost { // from a page of the client, which does not send the cookie
-		id, err = p.wait(r, id, waiting)
-		return step{location: p.continueAt("authorize", id)}, err
+	if login == nil && asked.posted { // from a page of the client, which does not send the cookie
+		return p.waitAt(ctx, again, asked)
 	}
 	if p.needsLogin(request, login, waiting.BeganAt) {
-		// somebody else has just logged in
+		// Somebody else may have just logged in.
 		if request.prompt("none") || login != nil && !login.At.Before(waiting.BeganAt.Truncate(time.Millisecond)) {
 			return next, refuse("login_required", "no user is logged in, or the log-in does not meet the request")
 		}
-		if id, err = p.waitForUser(r, id, waiting); err != nil {
-			return next, err
-		}
-		return step{location: p.accounts.LoginURL(r, p.continueAt("authorize", id), request.loginHint)}, nil
+		return p.waitAt(ctx, loginPage, asked)
 	}
 	if acr := request.claims.IDToken["acr"]; login.External && acr != nil && acr.Essential {
 		return next, refuse(
-			"unmet_authentication_requirements", "the user logged in through another provider, not with a password",
+			"unmet_authentication_requirements",
+			"the user logged in through another provider, not with a password",
 		)
 	}
-	agreed, err := p.consented(r.Context(), request, login, waiting)
+	agreed, err := p.consented(ctx, request, login, waiting)
 	if err != nil {
 		return next, err
 	}
@@ -81,47 +88,41 @@ func (p *Provider) decide(
 		if request.prompt("none") {
 			return next, refuse("consent_required", "the user must give consent first")
 		}
-		id, err = p.waitForUser(r, id, waiting)
-		return step{location: p.continueAt("consent", id)}, err
+		return p.waitAt(ctx, consentPage, asked)
 	}
-	if id != "" {
-		err := p.note(r.Context(), id, func(o *outcome) error { return o.answer(login.User.ID, p.accounts.Now()) })
+	if asked.id != "" {
+		err := p.note(ctx, asked.id, func(o *outcome) error { return o.answer(login.User.ID, p.accounts.Now()) })
 		if err != nil {
 			return next, shown(err)
 		}
 	}
-	if next.answer, err = p.grantRequest(r.Context(), request, login); err != nil {
+	if next.answer, err = p.grantRequest(ctx, request, login); err != nil {
 		err = p.public(err) // the client can try again
 	}
 	return next, err
 }
 
-// continueAt returns the URL of an endpoint that continues a waiting request.
-func (p *Provider) continueAt(endpoint, id string) string {
-	return p.basePath + "/oidc/" + endpoint + "?interaction=" + id
+// waitAt returns the step to a page, on which the request waits for its user.
+func (p *Provider) waitAt(ctx context.Context, at page, asked asked) (step, error) {
+	if at != again && asked.framed {
+		return step{}, errInFrame
+	}
+	if asked.id != "" {
+		return step{page: at, id: asked.id}, nil
+	}
+	asked.waiting.Parameters = known(asked.waiting.Parameters)
+	id, err := p.sealInteraction(ctx, asked.waiting)
+	return step{page: at, id: id}, shown(err)
 }
 
-// waitForUser is like wait, for a page that the user must see.
-func (p *Provider) waitForUser(r *http.Request, id string, waiting interaction) (string, error) {
-	if inFrame(r) {
-		return "", errInFrame
-	}
-	return p.wait(r, id, waiting)
+// continueAt returns the URL of a page that continues a waiting request.
+func (p *Provider) continueAt(at page, id string) string {
+	return p.basePath + "/oidc/" + string(at) + "?interaction=" + id
 }
 
 var errInFrame = refuse(
 	"interaction_required", "the user must see a page of the provider, which cannot be shown in a frame",
 )
-
-// wait returns the text that continues a request after the log-in or consent.
-func (p *Provider) wait(r *http.Request, id string, waiting interaction) (string, error) {
-	if id != "" {
-		return id, nil
-	}
-	waiting.Parameters = known(waiting.Parameters)
-	id, err := p.sealInteraction(r.Context(), waiting)
-	return id, shown(err)
-}
 
 // needsLogin reports whether the user must log in, even if there is a session (OpenID
 // Connect Core §3.1.2.3).

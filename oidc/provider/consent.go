@@ -78,7 +78,7 @@ func (p *Provider) consent(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if p.needsLogin(request, login, waiting.BeganAt) { // the session ended in the meantime
-		seeOther(w, p.accounts.LoginURL(r, p.continueAt("authorize", id), request.loginHint))
+		seeOther(w, p.accounts.LoginURL(r, p.continueAt(again, id), request.loginHint))
 		return nil
 	}
 	if waiting.Refused && r.Method != http.MethodPost {
@@ -112,7 +112,7 @@ func (p *Provider) consent(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	seeOther(w, p.continueAt("authorize", id))
+	seeOther(w, p.continueAt(again, id))
 	return nil
 }
 
