@@ -1,10 +1,12 @@
 package caddyjwt_test
 
 import (
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 )
@@ -155,5 +157,23 @@ func TestVerifierIsSmall(t *testing.T) {
 	}
 	if !slices.ContainsFunc(linked(t, "."), heavy) {
 		t.Error("control: the root links none of them")
+	}
+}
+
+// A line of a source fits beside another on a screen. A row of a Markdown table in a comment
+// cannot be broken.
+func TestLinesFit(t *testing.T) {
+	const limit = 120 // columns, where a tab is 4
+	for _, path := range caddytest.Sources(t) {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, line := range strings.Split(string(text), "\n") {
+			columns := utf8.RuneCountInString(strings.ReplaceAll(line, "\t", "    "))
+			if columns > limit && !strings.HasPrefix(line, "// `{") {
+				t.Errorf("%s:%d has %d columns", path, i+1, columns)
+			}
+		}
 	}
 }
