@@ -47,7 +47,8 @@ func (s *Store) RotateSession(ctx context.Context, r store.Rotation) error {
 	return orNotFound(s.Exec(
 		ctx,
 		`UPDATE sessions SET previous_hash = $8, refresh_hash = $1, rotated_at = $2, used_at = $2,
-			last_token_until = CASE WHEN last_token_until > $3 THEN last_token_until ELSE $3 END, client = $4, address = $5
+			last_token_until = CASE WHEN last_token_until > $3 THEN last_token_until ELSE $3 END,
+			client = $4, address = $5
 			WHERE family_hash = $6 AND refresh_hash = $7 AND expires_at > $2`,
 		r.NewHash, milliseconds(r.Now), milliseconds(r.LastTokenUntil),
 		r.Client, r.Address, r.FamilyHash, r.ValidHash, r.OldHash,
