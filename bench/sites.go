@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/lestrrat-go/jwx/v2/jwa"
@@ -53,13 +54,13 @@ func caddyServers(caddy, dir string, keys []*issuerKey) []*server {
 				site("Caddy + jwt, 10,000 tokens already seen", key.good, refuses, jwt...),
 				site(
 					"Caddy + jwt + upstream_token, a token already seen", key.good[:1], refuses,
-					append(jwt, "upstream_token {\n\t\t\tissuer https://api.example.com/jwt\n\t\t}")...,
+					append(slices.Clip(jwt), "upstream_token {\n\t\t\tissuer https://api.example.com/jwt\n\t\t}")...,
 				),
 			}
 		}
 		first = append(first, site(
 			fmt.Sprintf("Caddy + jwt, %s token first seen", key.algorithm),
-			key.good, refuses, append(jwt, "cache off")...,
+			key.good, refuses, append(slices.Clip(jwt), "cache off")...,
 		))
 	}
 	return append(seen, first...)
