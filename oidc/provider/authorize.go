@@ -11,8 +11,8 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/accounts/web"
 )
 
-// authorize is the authorization endpoint: it reads the request, decides what comes next,
-// and answers it.
+// authorize is the authorization endpoint: it reads the request, decides on the next step, and
+// responds.
 func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) error {
 	id, waiting, request, err := p.readRequest(r)
 	if err != nil {
@@ -32,9 +32,9 @@ func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) error {
 	return err
 }
 
-// step is what comes next for an authorization request: exactly one of its fields is set.
+// step is the next step for an authorization request. Exactly one of its fields is set.
 type step struct {
-	location string            // a page of this site, such as that of the log-in or the consent
+	location string            // a page of this site, such as the log-in or the consent page
 	answer   map[string]string // the parameters for the client
 }
 
@@ -59,7 +59,7 @@ func (p *Provider) decide(
 		return step{location: p.continueAt("authorize", id)}, err
 	}
 	if p.needsLogin(request, login, waiting.BeganAt) {
-		// somebody else has just logged in
+		// another user has just logged in
 		if request.prompt("none") || login != nil && !login.At.Before(waiting.BeganAt.Truncate(time.Millisecond)) {
 			return next, refuse("login_required", "no user is logged in, or the log-in does not meet the request")
 		}
