@@ -19,7 +19,7 @@ import (
 // store the state of a log-in, bind it to the browser, and find the account; the module
 // implements the provider's protocol.
 //
-// All methods are safe for concurrent use. If an error is an [*Error], it is shown to the
+// All methods are safe for concurrent use. If an error is a [*refusal.Error], it is shown to the
 // user; any other error means that the provider's response is not valid. Errors never
 // contain tokens or secrets.
 type ExternalLogin interface {
