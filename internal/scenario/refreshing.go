@@ -27,7 +27,7 @@ type Refreshing struct {
 	last    []Answered // the last response of each client
 	given   []int
 	lost    int            // responses that clients did not get
-	refused map[string]int // responses without tokens, by client
+	refused map[string]int // number of responses without tokens, by client and status
 }
 
 // Refresh starts a client for each of the first responses, which come from its log-in.
@@ -70,8 +70,8 @@ func (r *Refreshing) once(i int) bool {
 	return true
 }
 
-// GoOn reports whether each client has received tokens since an earlier call, which returned the
-// counts before; nil for the first call.
+// GoOn returns how often each client has received tokens. all reports whether each client has
+// received some since an earlier call, which returned the counts since; since may be nil.
 func (r *Refreshing) GoOn(since []int) (given []int, all bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

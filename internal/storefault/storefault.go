@@ -32,8 +32,8 @@ type Switch struct {
 	fails  func(ctx context.Context, moment Moment, n int) error
 }
 
-// Set resets the counts. fails is called at each moment, counted from 1, and returns whether it
-// fails; nil for no faults.
+// Set resets the counts. fails is called at each moment, with its number from 1 on, and returns
+// the fault, if any. If fails is nil, there are no faults.
 func (s *Switch) Set(fails func(ctx context.Context, moment Moment, n int) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -708,8 +708,9 @@ func TestConformancePage(t *testing.T) {
 	var page strings.Builder
 	page.WriteString(`# Coverage of the OpenID conformance suite
 
-This page lists modules of the OpenID Foundation's conformance suite. For each, this project has a test of the same name; the page says what it asserts. Run them with ` +
-		"`go test ./oidc/... -run Conformance`" +
+This page lists modules of the OpenID Foundation's conformance suite. ` +
+		"For each, this project has a test of the same name; the page says what it asserts. " +
+		"Run them with `go test ./oidc/... -run Conformance`" +
 		`. These are the project's own tests. They are not a certification, and the suite itself was not run.
 
 `)
