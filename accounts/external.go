@@ -62,7 +62,7 @@ type ExternalIdentity struct {
 	EmailVerified bool
 	// SessionID is the provider's session ID; may be empty.
 	SessionID string
-	// AuthTime is when the provider last asked for the password; zero if unknown.
+	// AuthTime is when the user last entered the password at the provider; zero if unknown.
 	AuthTime time.Time
 	// Claims is a JSON object with all claims of the user.
 	Claims []byte

@@ -66,7 +66,7 @@ func (a *Shared) SendToLogin(w http.ResponseWriter, r *http.Request, refusal *re
 	return true
 }
 
-// originalURL is what the browser asked for, before directives such as rewrite.
+// originalURL returns the URL that the browser requested, before directives such as rewrite.
 func originalURL(r *http.Request) *url.URL {
 	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
 		return original.URL

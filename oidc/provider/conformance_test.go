@@ -331,7 +331,8 @@ var modules = []module{
 	}},
 	{
 		"oidcc-max-age-1",
-		"With max_age=1, a user whose log-in is older must log in again; the ID token has auth_time.", "", func(c *conformance) {
+		"With max_age=1, a user whose log-in is older must log in again; the ID token has auth_time.", "",
+		func(c *conformance) {
 			c.age(c.tokens(c.ask(nil)))
 			given := c.tokens(c.read(c.logIn(c.url(url.Values{"max_age": {"1"}}))))
 			c.mustHave(sitetest.ClaimsOf(c.t, given["id_token"].(string)), "auth_time")
@@ -721,8 +722,8 @@ This page lists modules of the OpenID Foundation's conformance suite. ` +
 		}
 		page.WriteString(sitetest.ConformanceTable(title, about, rows))
 	}
-	table("OP: basic, implicit, hybrid and form_post", "Each module runs with all response types that it applies to (`code`; "+
-		"`id_token`, `id_token token`; `code id_token`, `code token`, `code id_token token`), "+
+	table("OP: basic, implicit, hybrid and form_post", "Each module runs with all response types that it applies "+
+		"to (`code`; `id_token`, `id_token token`; `code id_token`, `code token`, `code id_token token`), "+
 		"in their default response mode and with `form_post`.", modules)
 	table("OP: configuration", "", []module{{"oidcc-discovery-endpoint-verification", "The discovery document has " +
 		"what a client needs, and its issuer is the requested one; the JWK set has only public keys.", "", nil}})
