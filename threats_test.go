@@ -499,7 +499,7 @@ func TestThreatKeyOfAnotherAlgorithm(t *testing.T) {
 	}
 }
 
-// Keys without a key ID must all be tried, so the number of tried keys is limited.
+// Keys without a key ID must all be tried, so a set with too many of them uses none of these.
 func TestThreatManyKeysWithoutID(t *testing.T) {
 	set := func(without int) string {
 		keys := []string{
