@@ -10,8 +10,8 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 )
 
-// adaptEnvironment is what the placeholders of the files read. JWT_UNSET is
-// not here, nor may it be in the environment of the test.
+// adaptEnvironment has the variables for the placeholders in the files. JWT_UNSET must be neither
+// here nor in the environment of the test.
 var adaptEnvironment = map[string]string{
 	"JWT_ISSUER":        "https://tenant.example/",
 	"JWT_AUDIENCE":      "https://api.example",
@@ -40,8 +40,8 @@ func TestAdapt(t *testing.T) {
 	sitetest.AdaptFiles(t)
 }
 
-// A config in JSON may hold null where an object belongs, or a misspelt value: that is an
-// error, and ends no server.
+// A JSON config may have null instead of an object, or a misspelt value. That is an error, and must
+// not crash the server.
 func TestWrongJSON(t *testing.T) {
 	for handler, want := range map[string]string{
 		`{"handler":"jwt","issuers":[null]}`:                               "one entry is null",
@@ -70,7 +70,7 @@ func TestWrongJSON(t *testing.T) {
 	}
 }
 
-// The path of a route is whatever its placeholder holds.
+// The path of a route may come from a placeholder.
 func TestMovedRouteByPlaceholder(t *testing.T) {
 	t.Setenv("LOGIN_PATH", "/let/me/in")
 	s := sitetest.AccountsSite(t, "login {env.LOGIN_PATH}")

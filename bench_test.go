@@ -26,7 +26,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// provisioned is a handler with these options, in no server.
+// provisioned returns a handler with these options, without a server.
 func provisioned(t testing.TB, options string) *Handler {
 	t.Helper()
 	t.Setenv("XDG_DATA_HOME", sitetest.TempDir(t))
@@ -58,7 +58,7 @@ func provisioned(t testing.TB, options string) *Handler {
 	return h
 }
 
-// request is as Caddy hands it to a handler.
+// request returns a request as Caddy passes it to a handler.
 func preparedRequest(token string) *http.Request {
 	r := httptest.NewRequest(http.MethodGet, "/api/", nil)
 	r.Header.Set("Authorization", "Bearer "+token)
@@ -79,9 +79,8 @@ func typicalClaims(id int) sitetest.JSON {
 	})
 }
 
-// A handler that is given a token that it saw before, in front of an empty one:
-// the limit is 1.5 µs. Each is given a fresh request, whose making is not
-// measured.
+// A handler with a token that it has seen before, in front of an empty handler: the limit is
+// 1.5 µs. Each call gets a new request; its creation is not measured.
 func BenchmarkAlreadySeen(b *testing.B) {
 	const secret = `secret "` + sitetest.Secret + `"`
 	for _, c := range []struct {
@@ -115,7 +114,7 @@ func BenchmarkAlreadySeen(b *testing.B) {
 			}
 			var spent time.Duration
 			b.ResetTimer()
-			const batch = 32 // few, since a server serves a request while it is in the cores' caches
+			const batch = 32 // few, because a real request is served while it is in the cores' caches
 			requests := make([]*http.Request, batch)
 			for done := 0; done < b.N; done += batch {
 				for i := range requests {
@@ -137,7 +136,7 @@ func BenchmarkAlreadySeen(b *testing.B) {
 	}
 }
 
-// allocations are those that serving a request takes, without its making.
+// allocations returns the allocations to serve a request, without those to create it.
 func allocations(request func() *http.Request, serve func(*http.Request)) float64 {
 	const rounds = 1000
 	all := testing.AllocsPerRun(rounds, func() { serve(request()) })
@@ -152,8 +151,8 @@ func serveOne(b *testing.B, h *Handler, r *http.Request) {
 	}
 }
 
-// A token seen for the first time, beside the bare verification of its
-// signature by the standard library.
+// A token seen for the first time, compared with the standard library's verification of its
+// signature.
 func BenchmarkFirstSight(b *testing.B) {
 	keys := sitetest.Keys()
 	for _, c := range []struct {
@@ -230,8 +229,8 @@ func splitSignature(token string) (input, signature string, ok bool) {
 	return "", "", false
 }
 
-// The cost of a request does not grow with the issuers, nor with the keys of
-// a set: the last of many, beside a lone one.
+// The cost of a request does not grow with the number of issuers or keys: it compares the last of
+// many with a single one.
 func BenchmarkFlat(b *testing.B) {
 	keys := sitetest.Keys()
 	one := sitetest.Sign(b, "ES256", keys.P256, sitetest.JSON{"kid": "0"}, typicalClaims(1))
@@ -276,7 +275,7 @@ func BenchmarkFlat(b *testing.B) {
 	b.Run("keys=1000", func(b *testing.B) { sitetest.Ratio(b, verify(lone), verify(verifier(1, 1000))) })
 }
 
-// What the cache holds of 10,000 tokens, token text included.
+// The memory for 10,000 tokens in the cache, including their text.
 func BenchmarkCacheMemory(b *testing.B) {
 	for b.Loop() {
 		h := provisioned(b, `secret "`+sitetest.Secret+`"`)
@@ -303,7 +302,7 @@ func BenchmarkCacheMemory(b *testing.B) {
 	}
 }
 
-// rawParts are the signed part of a token and its signature.
+// rawParts returns the signed part of a token and its signature.
 func rawParts(b *testing.B, token string) (input, signature []byte) {
 	b.Helper()
 	signed, encoded, _ := splitSignature(token)
@@ -314,7 +313,7 @@ func rawParts(b *testing.B, token string) (input, signature []byte) {
 	return []byte(signed), signature
 }
 
-// The guard costs an ordinary path a look at each byte.
+// For an ordinary path, the guard reads each byte once.
 func BenchmarkPathGuard(b *testing.B) {
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: b.Context()})
 	defer cancel()

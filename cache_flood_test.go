@@ -11,8 +11,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
-// Unique good tokens, then bad ones: the cache stays at its size, and no bad
-// one enters it.
+// Unique valid tokens, then invalid ones: the cache keeps its size, and no invalid token enters it.
 func TestScenarioCacheFlood(t *testing.T) {
 	seen := scenario.Promise(t, "memory within the cache's cap; a bad token is never remembered")
 	const entries = 1000

@@ -106,9 +106,9 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 //	    accounts [<prefix>]
 //	}
 //
-// `issuer`, `public_key`, `secret`, `from`, `require` and `claim_header` may be
-// repeated. The options of an issuer may also stand outside its block where
-// there is only one, and need no `issuer` where `iss` is not to be checked.
+// `issuer`, `public_key`, `secret`, `from`, `require` and `claim_header` may be repeated. If
+// there is only one issuer, its options may also be outside its block. If `iss` is not to be
+// checked, omit `issuer`.
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the directive's name
 	if d.NextArg() {

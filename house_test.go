@@ -13,8 +13,8 @@ import (
 
 const module = "github.com/caddy-jwt/caddy-jwt"
 
-// linked are the packages that a program links by importing one of this module, "." for
-// its root.
+// linked returns the packages that a program links if it imports a package of this module; "." is
+// the root.
 func linked(t *testing.T, name string) []string {
 	t.Helper()
 	output, err := exec.Command("go", "list", "-deps", "./"+name).CombinedOutput()
@@ -24,8 +24,7 @@ func linked(t *testing.T, name string) []string {
 	return strings.Fields(string(output))
 }
 
-// Imports run one way: a package of this module links those that stand beside it here,
-// and no others.
+// Imports run one way: a package of this module links only those listed for it.
 func TestImportsRunOneWay(t *testing.T) {
 	jwt := []string{"refusal"}
 	store := slices.Concat([]string{"jwt"}, jwt)
@@ -70,8 +69,8 @@ func TestImportsRunOneWay(t *testing.T) {
 			"accounts/web", "internal/cli", "oidc/internal/protocol",
 		}),
 		".":    slices.Concat(web, cli, []string{"accounts/web", "internal/cli"}),
-		"oidc": nil, "cmd/caddy": nil, "bench": nil, // they put programs together
-		// White-box tests can use sitetest, so it links nothing that has some.
+		"oidc": nil, "cmd/caddy": nil, "bench": nil, // they combine packages into programs
+		// White-box tests use sitetest, so it must not link packages that have such tests.
 		"internal/sitetest": {
 			"refusal", "internal/answer", "internal/clock", "internal/caddytest", "internal/scenario",
 		},
@@ -100,7 +99,7 @@ func TestImportsRunOneWay(t *testing.T) {
 	}
 }
 
-// packages are those of this module.
+// packages returns the packages of this module.
 func packages(t *testing.T) (names []string) {
 	t.Helper()
 	output, err := exec.Command("go", "list", "./...").CombinedOutput()
@@ -117,7 +116,7 @@ func packages(t *testing.T) (names []string) {
 	return names
 }
 
-// Nothing uses the command line but what adds commands to it.
+// Only packages that add commands import the command line.
 func TestOnlyTheTopUsesTheCommandLine(t *testing.T) {
 	caddytest.Sources(t) // which the go command reads
 	output, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports ","}}`, "./...").CombinedOutput()
@@ -136,7 +135,7 @@ func TestOnlyTheTopUsesTheCommandLine(t *testing.T) {
 	}
 }
 
-// A Go program that verifies tokens links no web server, database or rule language.
+// A Go program that verifies tokens does not link a web server, a database or a rule language.
 func TestVerifierIsSmall(t *testing.T) {
 	caddytest.Sources(t) // which the go command reads
 	heavy := func(path string) bool {

@@ -39,7 +39,7 @@ func TestDiscovery(t *testing.T) {
 	}
 }
 
-// What discovery names is held to the same rules as what the config names.
+// URLs from discovery are subject to the same rules as URLs in the config.
 func TestDiscoveryOfPlainHTTP(t *testing.T) {
 	p := sitetest.NewIdentityProvider(t)
 	document := func(keys string) http.HandlerFunc {
@@ -58,8 +58,8 @@ func TestDiscoveryOfPlainHTTP(t *testing.T) {
 	}
 }
 
-// A set whose key has no ID may get one that has: a token with its ID is not
-// that of the other.
+// A set with a key without an ID may get a key with an ID: a token with that ID must not be verified
+// with the other key.
 func TestNewKeyBesideOneWithoutID(t *testing.T) {
 	keys := sitetest.Keys()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, nil))
@@ -143,7 +143,7 @@ func TestThreatBadKeySets(t *testing.T) {
 	}
 }
 
-// A redirect is followed on the same host and scheme, three times at most.
+// Redirects are followed on the same host and scheme, at most three times.
 func TestThreatRedirectedKeySet(t *testing.T) {
 	set := sitetest.Marshal(t, sitetest.JSON{
 		"keys": []any{sitetest.JWK(t, sitetest.Keys().RSA, sitetest.JSON{"kid": "a"})},
@@ -187,9 +187,9 @@ func TestThreatRedirectedKeySet(t *testing.T) {
 	}
 }
 
-// Key sets come through the proxy that the environment names. Go reads that
-// once in a process and uses no proxy to this machine, so it takes a Caddy of
-// its own, and a host that only the proxy knows.
+// Key sets are fetched through the proxy in the environment. Go reads the environment once per
+// process and uses no proxy for this machine, so the test needs a separate Caddy, and a host that
+// only the proxy knows.
 func TestKeySetThroughTheEnvironmentsProxy(t *testing.T) {
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.String() != "http://keys.example/jwks" {
@@ -208,7 +208,7 @@ func TestKeySetThroughTheEnvironmentsProxy(t *testing.T) {
 	}
 }
 
-// What is wrong within one key costs that key, and no other.
+// An invalid key in a set does not affect the other keys.
 func TestBadKeyBesideAGoodOne(t *testing.T) {
 	keys := sitetest.Keys()
 	good := sitetest.Marshal(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
@@ -223,7 +223,7 @@ func TestBadKeyBesideAGoodOne(t *testing.T) {
 	}
 }
 
-// A complaint is logged once, not at each try, though each try has another port.
+// An error is logged once, not at each attempt, although each attempt has another port.
 func TestOutageIsLoggedOnce(t *testing.T) {
 	p := sitetest.NewIdentityProvider(t)
 	p.SetHandler(func(w http.ResponseWriter, _ *http.Request) {
@@ -241,8 +241,8 @@ func TestOutageIsLoggedOnce(t *testing.T) {
 	}
 }
 
-// A token with a key ID, and a set whose key has none: the key that is at hand
-// serves while the identity provider hangs.
+// A token has a key ID, and the key in the set has none: while the identity provider hangs, the known
+// key is used.
 func TestKeyWithoutIDWhileProviderHangs(t *testing.T) {
 	keys := sitetest.Keys()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, nil))

@@ -141,8 +141,7 @@ func TestPlaceholders(t *testing.T) {
 	}
 }
 
-// A path that is public for the last handler has no user, whoever an earlier
-// one saw.
+// A path that is public for the last handler has no user, even if an earlier handler identified one.
 func TestPublicForgetsUser(t *testing.T) {
 	s := sitetest.Serve(t, `
 		route {
@@ -163,7 +162,7 @@ func TestPublicForgetsUser(t *testing.T) {
 	}
 }
 
-// Two handlers on the way: the last one's user counts, whole.
+// If two handlers run, all values of the user come from the last one.
 func TestSecondHandlerReplacesUser(t *testing.T) {
 	const other = "another secret, of more than thirty-two bytes as well"
 	s := sitetest.Serve(t, `
@@ -386,8 +385,8 @@ func TestHandleErrors(t *testing.T) {
 	}
 }
 
-// basic_auth may follow for those without a token: optional, then basic_auth
-// for whom that left anonymous.
+// basic_auth may follow for users without a token: optional, then basic_auth for users who are still
+// anonymous.
 func TestBasicAuthBeside(t *testing.T) {
 	s := sitetest.Serve(t, `
 		jwt {
@@ -411,8 +410,7 @@ func TestBasicAuthBeside(t *testing.T) {
 	s.MustAnswer(401, s.Bearer("/", sitetest.HS256(t, sitetest.JSON{"exp": 1})), "bad token")
 }
 
-// Behind another handler that knows the user, all that is said of the user is
-// the token's.
+// If another handler has identified the user before, all values of the user come from the token.
 func TestBasicAuthInFront(t *testing.T) {
 	s := sitetest.Serve(t, `
 		route {

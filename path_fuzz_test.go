@@ -13,8 +13,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// What other readers make of a path is among its readings, unless those are
-// too many; and a path that is called ordinary has one.
+// The readings of a path include those of other programs, unless there are too many. A path that
+// counts as ordinary has only one reading.
 func FuzzPath(f *testing.F) {
 	for _, pattern := range sitetest.AmbiguousPaths {
 		f.Add(fmt.Sprintf(
@@ -76,8 +76,7 @@ func FuzzPath(f *testing.F) {
 	})
 }
 
-// sameReading forgives a slash at the end, by which no folder is left, and what
-// is still encoded and means the same.
+// sameReading ignores a slash at the end, which does not leave a folder, and equivalent encodings.
 func sameReading(a, b string) bool {
 	return strings.TrimSuffix(a, "/") == strings.TrimSuffix(b, "/")
 }

@@ -22,7 +22,7 @@ import (
 	"github.com/quic-go/quic-go/http3"
 )
 
-// Where a path decides, each way to read it must decide alike.
+// If a path decides, all its readings must lead to the same decision.
 func TestThreatPathsReadInTwoWays(t *testing.T) {
 	upstream := sitetest.NewUpstream(t)
 	reverse, secret := "\nreverse_proxy "+upstream, "secret \""+sitetest.Secret+"\"\n"
@@ -137,8 +137,7 @@ func clientsByVersion(t *testing.T) map[string]http.RoundTripper {
 	}
 }
 
-// Where a handle block decides what comes to jwt, or a variable does, each reading
-// is judged as well.
+// If a handle block or a variable decides which requests reach jwt, all readings are checked too.
 func TestThreatPathsAroundJWT(t *testing.T) {
 	reverse, secret := "\nreverse_proxy "+sitetest.NewUpstream(t)+"\n", "secret \""+sitetest.Secret+"\"\n"
 	sites := map[string]*sitetest.Site{}
@@ -174,7 +173,7 @@ func TestThreatPathsAroundJWT(t *testing.T) {
 			}
 		}
 		want := map[bool]int{true: 401, false: 200}[name == "blocks"]
-		if name != "map" && name != "vars" { // of which one reading is known
+		if name != "map" && name != "vars" { // only one reading of them is known
 			s.MustAnswer(want, s.Get("/x/group%2Fname"), name+": control: open")
 		}
 		s.MustAnswer(401, s.Get("/secret/x"), name+": control: no token")
@@ -186,7 +185,7 @@ func TestThreatPathsAroundJWT(t *testing.T) {
 	}
 }
 
-// What is asked of a hostile path is bounded, and a body is read once.
+// The work for a hostile path is bounded, and a body is read once.
 func TestThreatPathsThatCost(t *testing.T) {
 	secret := "secret \"" + sitetest.Secret + "\"\n"
 	sites := sitetest.ServeSeveral(t,
@@ -210,7 +209,7 @@ func TestThreatPathsThatCost(t *testing.T) {
 	}
 }
 
-// CONNECT has no path that a matcher could judge.
+// CONNECT has no path for a matcher.
 func TestThreatConnect(t *testing.T) {
 	seen := make(chan string, 8)
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { seen <- r.Method }))
@@ -353,7 +352,7 @@ func TestThreatPathsBehindPHP(t *testing.T) {
 	scripts.MustAnswer(401, scripts.Get("/admin.php"), "control: matcher *.php")
 }
 
-// Trailers come after the body, and some servers behind take them for headers.
+// Trailers come after the body, and some upstreams treat them as headers.
 func TestThreatClaimHeadersAsTrailers(t *testing.T) {
 	seen := make(chan http.Header, 8)
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -422,8 +421,8 @@ func TestThreatClaimHeadersAsTrailers(t *testing.T) {
 	}
 }
 
-// checkTrailers wants X-Ok in the trailers, where the protocol's server hands any
-// on, and no claim header.
+// checkTrailers requires X-Ok in the trailers, if the protocol's server passes trailers on, and no
+// claim header.
 func checkTrailers(t *testing.T, what string, trailers http.Header, handedOn bool) {
 	t.Helper()
 	if handedOn && trailers.Get("X-Ok") != "1" {

@@ -7,8 +7,8 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
-// A token that is bound to a key or certificate of the client proves nothing without it (RFC
-// 9449 §7.2, RFC 8705 §3).
+// A token that is bound to a key or certificate of the client is not valid without it (RFC 9449
+// §7.2, RFC 8705 §3).
 func TestBoundTokens(t *testing.T) {
 	s := sitetest.Serve(t, `
 	jwt {

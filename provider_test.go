@@ -29,7 +29,7 @@ func providerConfig(t testing.TB, address, provider string) []byte {
 	}`)
 }
 
-// Caddy's own authentication handler lets in whom any of its providers knows.
+// Caddy's own authentication handler accepts a user whom any of its providers knows.
 func TestProviderBesideBasicAuth(t *testing.T) {
 	s := &sitetest.Site{T: t, URL: "http://" + sitetest.FreeAddress(t)}
 	config := providerConfig(t, strings.TrimPrefix(s.URL, "http://"), `{"issuers": [{"secrets": [{"value": "`+

@@ -22,9 +22,9 @@ var (
 	runCommand   = regexp.MustCompile(`caddy run `)
 )
 
-// TestReadme runs the console blocks of the README in one shell, and compares
-// what they print: a line of `…` stands for any lines, one inside of a line for
-// any text. A command that runs Caddy goes on until the end.
+// TestReadme runs the console blocks of the README in one shell, and compares their output: a line
+// of `…` matches any lines, and `…` within a line matches any text. A command that runs Caddy keeps
+// running until the end.
 func TestReadme(t *testing.T) {
 	caddytest.Needs(t, "bash", "curl")
 	for _, port := range []string{"8080", "8081"} {
@@ -72,7 +72,7 @@ func TestReadme(t *testing.T) {
 	}
 }
 
-// The demo changes nothing of the user's, and says so if its ports are taken.
+// The demo does not change the user's files. If its ports are in use, it says so.
 func TestDemoKeepsToItself(t *testing.T) {
 	const soReusePort = 0xf // of Linux, which package syscall lacks
 	home := sitetest.TempDir(t)
@@ -113,7 +113,7 @@ func TestDemoKeepsToItself(t *testing.T) {
 	_ = running.Process.Signal(syscall.SIGTERM)
 	_ = running.Wait()
 	err := filepath.WalkDir(home, func(path string, entry os.DirEntry, err error) error {
-		if err == nil && !entry.IsDir() && entry.Name() != "instance.uuid" { // which every Caddy has
+		if err == nil && !entry.IsDir() && entry.Name() != "instance.uuid" { // every Caddy has one
 			t.Errorf("left in the user's folder: %s", path)
 		}
 		return err
@@ -129,8 +129,7 @@ func outputPattern(expected string) *regexp.Regexp {
 	return regexp.MustCompile(`\A` + strings.ReplaceAll(pattern, "…", ".*") + `\z`)
 }
 
-// startCaddy runs the command until the test ends, and returns when its site
-// answers.
+// startCaddy runs the command until the test ends, and returns when its site responds.
 func startCaddy(t *testing.T, command string) {
 	t.Helper()
 	var output bytes.Buffer

@@ -23,7 +23,7 @@ func resourceSite(t *testing.T, matcher, options string) *sitetest.Site {
 	respond ok`)
 }
 
-// A client that knows the resource alone finds out where to get which token (RFC 9728).
+// A client that only knows the resource can find out where to get which token (RFC 9728).
 func TestResource(t *testing.T) {
 	for matcher, name := range map[string]string{"/mcp*": "a path", "": "the whole site"} {
 		t.Run(name, func(t *testing.T) {

@@ -25,12 +25,11 @@ import (
 	"github.com/lestrrat-go/jwx/v2/jwe"
 )
 
-// The tests of this file are the classes of attack on a verifier of JWTs, each
-// against a real Caddy, and each with a positive control beside it: what
-// differs from it in nothing but the attack is accepted.
+// The tests in this file cover the classes of attack on a verifier of JWTs, each against a real
+// Caddy. Each has a positive control: a request that differs only in the attack and is accepted.
 
-// keySite is protected by an issuer with one key of each kind: each under its
-// own path, by which the test chooses it.
+// keySite is protected with one key of each kind, each under its own path, so that a test can choose
+// one.
 func keySite(t testing.TB) *sitetest.Site {
 	t.Helper()
 	keys := sitetest.Keys()
@@ -56,8 +55,8 @@ type attack struct {
 	token string
 }
 
-// mustRefuse sends the control, which must pass, and then each attack, which
-// must be a 401 with invalid_token.
+// mustRefuse sends the control, which must pass, and then each attack; the response must be a 401
+// with invalid_token.
 func mustRefuse(t *testing.T, s *sitetest.Site, controls, attacks []attack) {
 	t.Helper()
 	for _, control := range controls {
@@ -201,7 +200,7 @@ func TestThreatKeyID(t *testing.T) {
 			t.Errorf("a kid is in the log as it came: %.200s", line)
 		}
 	}
-	// A key without an ID verifies whatever the kid: its length alone tells.
+	// A key without an ID is used for any kid, so only the key's length matters.
 	keyed := func(bytes int) string {
 		return sitetest.Sign(
 			t, "ES256", keys.P256, sitetest.JSON{"kid": strings.Repeat("k", bytes)}, sitetest.Claims(nil),
@@ -461,7 +460,7 @@ func TestThreatOtherSerialisations(t *testing.T) {
 	}
 }
 
-// untouchedKeys fails a test in which a key is asked for.
+// untouchedKeys fails the test if a key is requested.
 type untouchedKeys struct{ t *testing.T }
 
 func (k untouchedKeys) Find(context.Context, string, string) ([]*jwt.Key, error) {
@@ -469,12 +468,12 @@ func (k untouchedKeys) Find(context.Context, string, string) ([]*jwt.Key, error)
 	return nil, nil
 }
 
-// fixedKeys finds the same keys for whatever is asked, as a careless program might.
+// fixedKeys always returns the same keys, as a careless program might.
 type fixedKeys []*jwt.Key
 
 func (k fixedKeys) Find(context.Context, string, string) ([]*jwt.Key, error) { return k, nil }
 
-// A key of another algorithm that a program's own source gives out verifies nothing.
+// If a program's own source returns a key for another algorithm, it does not verify the token.
 func TestThreatKeyOfAnotherAlgorithm(t *testing.T) {
 	for name, text := range map[string]string{
 		"EC key":  `{"kty":"EC","crv":"P-256","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}`,
@@ -500,8 +499,7 @@ func TestThreatKeyOfAnotherAlgorithm(t *testing.T) {
 	}
 }
 
-// Keys without a key ID can only be tried, so a set of very many costs nobody more
-// than it says.
+// Keys without a key ID must all be tried, so a set with too many of them uses none of these.
 func TestThreatManyKeysWithoutID(t *testing.T) {
 	set := func(without int) string {
 		keys := []string{
@@ -524,8 +522,8 @@ func TestThreatManyKeysWithoutID(t *testing.T) {
 	}
 }
 
-// What is no JWS, or is too large for one, is refused before any key is
-// looked for, and before the time it would take to take it apart.
+// Text that is not a JWS, or is too large, is refused before a key is looked up and before it is
+// parsed completely.
 func TestThreatEncryptedAndHugeTokens(t *testing.T) {
 	v, err := jwt.NewVerifier(jwt.VerifierConfig{
 		Issuers: []jwt.Issuer{{Keys: []jwt.KeySource{untouchedKeys{t}}, Algorithms: []string{"HS256"}}},
@@ -575,7 +573,7 @@ func TestThreatBase64Malleability(t *testing.T) {
 		}
 		respond ok`)
 	header, payload := `{"alg":"HS256"}`, sitetest.Marshal(t, sitetest.Claims(sitetest.JSON{"p": "x"}))
-	for len(payload)%3 != 1 { // so that the last character has bits to spare
+	for len(payload)%3 != 1 { // so that the last character has unused bits
 		payload = strings.Replace(payload, `"x`, `"xx`, 1)
 	}
 	raw := func(header, payload string) string {
@@ -689,7 +687,7 @@ func TestThreatIssuer(t *testing.T) {
 	}
 	mustRefuse(t, s, []attack{control}, attacks)
 
-	// Keys are never pooled: each issuer's key is good for its own name alone.
+	// Keys are not shared: each issuer's keys are valid only for its own name.
 	keys := sitetest.Keys()
 	s = sitetest.Serve(t, fmt.Sprintf(
 		"jwt {\n issuer https://a.example {\n public_key `%s`\n }\n issuer https://b.example {\n public_key `%s`\n"+
@@ -893,8 +891,8 @@ func TestThreatIdentityHeaderSpoofing(t *testing.T) {
 	}
 }
 
-// What is behind trusts a claim header wherever it comes, so a client's copy is
-// removed also where the matcher of the directive does not match.
+// The upstream trusts a claim header in any request. So a client's copy is also removed if the
+// matcher of the directive does not match.
 func TestThreatIdentityHeaderBesideTheMatcher(t *testing.T) {
 	s := sitetest.Serve(t, `
 		jwt /a/* {
@@ -921,7 +919,7 @@ func TestThreatIdentityHeaderBesideTheMatcher(t *testing.T) {
 	}
 }
 
-// A path that was rewritten, or went into a variable, is looked at as it came.
+// If a path was rewritten or copied to a variable, the original path is checked.
 func TestThreatOwnerRuleByOtherPlaceholders(t *testing.T) {
 	for name, rule := range map[string]string{
 		"original path": "require expression claims.sub == {http.request.orig_uri.path.1}",
@@ -949,7 +947,7 @@ func TestThreatOwnerRuleByOtherPlaceholders(t *testing.T) {
 	}
 }
 
-// What is not known makes a rule fail, also one that says "is not".
+// An unknown value makes a rule fail, even if the rule says "is not".
 func TestThreatUnknownPlaceholderInRule(t *testing.T) {
 	for rule, status := range map[string]int{
 		"claims.sub != {http.request.method}":        200,
@@ -963,7 +961,7 @@ func TestThreatUnknownPlaceholderInRule(t *testing.T) {
 	}
 }
 
-// A token that is malformed is not the same as none.
+// A malformed token is not treated like a missing one.
 func TestThreatMalformedTokenIsNotNone(t *testing.T) {
 	s := sitetest.Serve(t, `
 		jwt {
@@ -991,8 +989,8 @@ func TestThreatMalformedTokenIsNotNone(t *testing.T) {
 	}
 }
 
-// Secrets that stand in the wrong option are in no error, and those in the URL
-// of a key set in no log and no metric.
+// Errors do not contain secrets that are set in the wrong option. Logs and metrics do not contain
+// secrets in the URL of a key set.
 func TestThreatSecretsInErrors(t *testing.T) {
 	pkcs8, err := x509.MarshalPKCS8PrivateKey(sitetest.Keys().P256)
 	if err != nil {
@@ -1088,8 +1086,8 @@ func TestThreatSkipPathBypass(t *testing.T) {
 	s.MustAnswer(401, s.Get("/admin", "X-Http-Method-Override: OPTIONS"), "method override")
 }
 
-// No limit is kept by client address here, but a rule may read one: it is
-// Caddy's client_ip, which believes a header only from a trusted proxy.
+// No limit here depends on the client's address, but a rule may read it: it is Caddy's client_ip,
+// which trusts a header only if it comes from a trusted proxy.
 func TestThreatClientIP(t *testing.T) {
 	rule := `require expression "{http.vars.client_ip} == '203.0.113.7'"`
 	spoof := []string{
@@ -1110,7 +1108,7 @@ func TestThreatClientIP(t *testing.T) {
 	s.MustAnswer(200, s.Get("/", spoof...), "control: a header of a trusted proxy")
 }
 
-// Headers of one user do not stand beside another user.
+// A request never has the headers of one user together with another user.
 func TestThreatClaimHeadersOfTwoUsers(t *testing.T) {
 	s := sitetest.Serve(t, `route {
 		jwt {

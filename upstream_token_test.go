@@ -16,8 +16,8 @@ import (
 	"github.com/lestrrat-go/jwx/v2/jwt"
 )
 
-// backend records the headers of the last request, and verifies tokens as a service does
-// that knows the issuer alone.
+// backend records the headers of the last request, and verifies tokens like a service that only
+// knows the issuer.
 type backend struct {
 	*httptest.Server
 	mu   sync.Mutex
@@ -77,8 +77,8 @@ const upstreamOptions = `upstream_token {
 			audience https://films.internal
 		}`
 
-// The upstream gets a token of the site in the place of the client's, and verifies it by the
-// published key set.
+// The upstream gets a token of the site instead of the client's, and verifies it with the published
+// key set.
 func TestUpstreamToken(t *testing.T) {
 	s, b := upstreamSite(t, upstreamOptions)
 	sent := sitetest.HS256(t, sitetest.JSON{
@@ -113,7 +113,7 @@ func TestUpstreamToken(t *testing.T) {
 	}
 }
 
-// Whatever the client sends, the upstream sees the site's token, or none.
+// Whatever the client sends, the upstream gets the site's token or no token.
 func TestUpstreamTokenAttacks(t *testing.T) {
 	forged := sitetest.HS256(t, sitetest.JSON{"iss": "http://api.example/jwt", "sub": "admin"})
 	good := sitetest.HS256(t, nil)
@@ -168,7 +168,7 @@ func TestUpstreamTokenAttacks(t *testing.T) {
 	}
 }
 
-// A token for one audience is none for another, and two handlers give one for each.
+// A token for one audience is not valid for another, and two handlers create one for each.
 func TestUpstreamTokenAudiences(t *testing.T) {
 	b := newBackend(t)
 	option := func(header, audience string) string {
@@ -186,7 +186,7 @@ func TestUpstreamTokenAudiences(t *testing.T) {
 	}
 }
 
-// A browser's session gives a token too, and its cookies stay here.
+// A browser's session also leads to a token, and its cookies are not passed on.
 func TestUpstreamTokenOfSession(t *testing.T) {
 	b := newBackend(t)
 	s := sitetest.Serve(t, `
@@ -223,7 +223,7 @@ func TestUpstreamTokenOfSession(t *testing.T) {
 	}
 }
 
-// Two issuers may name two users alike, and the upstream can tell them apart.
+// Two issuers may use the same name for two users, and the upstream can distinguish them.
 func TestUpstreamTokenOfSeveralIssuers(t *testing.T) {
 	b := newBackend(t)
 	s := sitetest.Serve(t, `

@@ -17,7 +17,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
-// filesBelow are all paths below a folder, with their modes.
+// filesBelow returns all paths below a folder, with their modes.
 func filesBelow(t testing.TB, dir string) string {
 	t.Helper()
 	var all strings.Builder
@@ -43,7 +43,7 @@ func filesBelow(t testing.TB, dir string) string {
 	return all.String()
 }
 
-// A config that is only looked at makes nothing, and one that runs makes all at once.
+// Validating a config creates nothing; starting it creates everything at once.
 func TestValidateMakesNothing(t *testing.T) {
 	dir := sitetest.TempDir(t)
 	for _, name := range []string{"home", "work"} {
@@ -121,7 +121,7 @@ http://%s {
 	if asked.Load() != 0 {
 		t.Errorf("keys were fetched %d times", asked.Load())
 	}
-	// Control: a config that runs makes keys and stores before anybody asks.
+	// Control: a config that starts creates keys and stores before the first request.
 	server := run("run", "--config", config)
 	if err := server.Start(); err != nil {
 		t.Fatal(err)
@@ -137,7 +137,7 @@ http://%s {
 	})
 }
 
-// What a config cannot make when it starts is said, and refuses it.
+// If a config cannot create its files when it starts, it is refused with an error that says why.
 func TestStartFailsWithoutKeys(t *testing.T) {
 	dir := sitetest.TempDir(t)
 	if err := os.WriteFile(filepath.Join(dir, "data"), nil, 0o600); err != nil { // a file, where a folder must be

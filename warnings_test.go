@@ -17,7 +17,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
-// What is valid and surely not meant is said when the config is loaded.
+// If a config is valid but surely not intended, loading it logs a warning.
 func TestSuspiciousConfigs(t *testing.T) {
 	secret := `secret "` + sitetest.Secret + `"`
 	key := "public_key " + `"` + strings.ReplaceAll(sitetest.PEM(t, sitetest.Keys().P256), "\n", " ") + `"`
@@ -122,7 +122,7 @@ func TestSuspiciousConfigs(t *testing.T) {
 	}
 }
 
-// warningsOf are the warnings of this package's handlers.
+// warningsOf returns the warnings of this package's handlers.
 func warningsOf(s *sitetest.Site) (warnings string) {
 	for line := range strings.Lines(s.Log()) {
 		if strings.Contains(line, `"level":"warn"`) && strings.Contains(line, `"logger":"http.handlers.jwt`) {
@@ -132,7 +132,7 @@ func warningsOf(s *sitetest.Site) (warnings string) {
 	return warnings
 }
 
-// `caddy validate` shows what a start would.
+// `caddy validate` shows the same warnings as a start.
 func TestValidateShowsWarnings(t *testing.T) {
 	login := func(issuer string) string {
 		return "jwt {\n accounts {\n store file /nowhere/users.db\n login_with other {\n issuer " + issuer +
@@ -164,8 +164,8 @@ func TestValidateShowsWarnings(t *testing.T) {
 	}
 }
 
-// Anybody can make an account where that is open, which is said; by default it is
-// closed, and says how to open it.
+// If sign-up is open, a warning says that anyone can create an account. By default it is closed, and
+// a message says how to open it.
 func TestSignupIsClosedByDefault(t *testing.T) {
 	site := func(options string) *sitetest.Site {
 		return sitetest.Serve(t, "jwt {\n accounts {\n store file "+filepath.Join(sitetest.TempDir(t), "users.db")+"\n"+
@@ -190,7 +190,7 @@ func TestSignupIsClosedByDefault(t *testing.T) {
 	}
 }
 
-// Of two accounts on one site one would be ignored.
+// If a site had two accounts, one would be ignored.
 func TestThreatTwoAccountsOnASite(t *testing.T) {
 	folder := sitetest.TempDir(t)
 	accounts := func(options string) string {
@@ -221,8 +221,8 @@ func TestThreatTwoAccountsOnASite(t *testing.T) {
 	sitetest.ServeSeveral(t, "jwt {\n"+accounts("signup open")+"\n}", "jwt {\n"+accounts("signup closed")+"\n}")
 }
 
-// claim_header takes the header first; else clients could send the header that
-// the service behind reads.
+// The header of claim_header comes first; otherwise clients could send the header that the upstream
+// reads.
 func TestThreatClaimHeaderTurnedRound(t *testing.T) {
 	for _, c := range []string{
 		"sub X-User-Id", "email X-Forwarded-Email", "name remote-user",
@@ -239,7 +239,7 @@ func TestThreatClaimHeaderTurnedRound(t *testing.T) {
 		" claim_header X-Groups cognito:groups\n claim_header X-Role x-hasura-role\n}")
 }
 
-// A rule that is bound to an issuer is met by its tokens alone.
+// Only tokens of the issuer satisfy a rule that is bound to it.
 func TestThreatRulesOfAnIssuer(t *testing.T) {
 	s := sitetest.Serve(t, fmt.Sprintf(`
 		jwt {
@@ -282,7 +282,7 @@ func TestThreatRulesOfAnIssuer(t *testing.T) {
 	}
 }
 
-// A part of a secret is in no error, however the secret was broken.
+// Errors never contain a part of a secret, however its lines were broken.
 func TestThreatBrokenSecretsInErrors(t *testing.T) {
 	const first, second = "u3uZ1yq6q0o4fVnYvEJrj3m0m0pJYzK2Qk1h8w9s7d5f4g3h2j1k0l9m8n7b6v5c", "PwiUmmZCjssktECq3eZkKw=="
 	t.Setenv("TWO_LINES", first+"\n"+second)
@@ -312,8 +312,7 @@ func TestThreatBrokenSecretsInErrors(t *testing.T) {
 	}
 }
 
-// An https issuer leads Caddy to no server that answers by plain http, on this
-// machine or another.
+// An https issuer never leads Caddy to a server over plain http, on this machine or another.
 func TestThreatKeysOnThisMachine(t *testing.T) {
 	var asked atomic.Int64
 	internal := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { asked.Add(1) }))

@@ -7,8 +7,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
-// An error that comes when the config is loaded names the line that it is about, as the
-// errors of the parser do.
+// An error while the config is loaded names its line, as errors of the parser do.
 func TestProvisionErrorsNameTheLine(t *testing.T) {
 	for name, c := range map[string]struct{ body, want string }{
 		"an option": {

@@ -27,7 +27,7 @@ type Attempts struct {
 	// clients without a session, because their state is stored.
 	External, ExternalKept *Throttle
 	// These attempts are reserved for when those of an account are used up; see
-	// [Service.Spares]. Clients that have logged in to an account before are familiar.
+	// [LogIns.Spares]. Clients that have logged in to an account before are familiar.
 	familiars, strangers, allStrangers *Throttle
 
 	familiar *otter.Cache[string, struct{}]

@@ -19,7 +19,7 @@ import (
 // store the state of a log-in, bind it to the browser, and find the account; the module
 // implements the provider's protocol.
 //
-// All methods are safe for concurrent use. If an error is an [*Error], it is shown to the
+// All methods are safe for concurrent use. If an error is a [*refusal.Error], it is shown to the
 // user; any other error means that the provider's response is not valid. Errors never
 // contain tokens or secrets.
 type ExternalLogin interface {
@@ -62,7 +62,7 @@ type ExternalIdentity struct {
 	EmailVerified bool
 	// SessionID is the provider's session ID; may be empty.
 	SessionID string
-	// AuthTime is when the provider last asked for the password; zero if unknown.
+	// AuthTime is when the user last entered the password at the provider; zero if unknown.
 	AuthTime time.Time
 	// Claims is a JSON object with all claims of the user.
 	Claims []byte

@@ -9,29 +9,30 @@ import (
 	"time"
 )
 
-// A refresh token N0 is replaced by a successor N1 each time it is used (RFC 9700
-// §4.14.2). The answer that carries N1 may be lost, in an outage that lasts for
-// hours, and then the client has N0 only. It is not a thief, so N0 stays valid until
-// somebody has used N1:
+// Each use of a refresh token N0 replaces it by a successor N1 (RFC 9700 §4.14.2). If the
+// response with N1 is lost, for example in an outage of some hours, the client still has only
+// N0. This client is not a thief, so N0 stays valid until N1 is used:
 //
-//   - N0 comes again within repeatWithin: it gives N1 again, and nothing is written.
-//     So two tabs, and a client that repeats itself at once, share one line of tokens.
-//   - N0 comes again later: it gives another successor, and N1 is dead.
-//   - Any other token of the family, N0 after N1 was used or an N1 that is dead, is a
-//     reuse, and ends the session.
+//   - If N0 is used again within repeatWithin, the response has N1 again, and nothing is
+//     written. So two tabs, or a client that retries at once, share one line of tokens.
+//   - If N0 is used again later, the response has another successor, and N1 becomes invalid.
+//   - The use of any other token of the family is a reuse and ends the session: N0 after N1 was
+//     used, or an N1 that became invalid.
 //
-// So of two parties that have N0, a thief and the owner, at most one has a token that
-// is valid, except for those repeatWithin. Whoever of them uses a dead token ends the
-// session. That is at the latest when both have used what they got: if the thief
-// refreshes first and the owner after, the thief's next use ends the session, and if
-// the thief used his successor before, the owner's use does. Two who always refresh
-// within repeatWithin of each other share one line unnoticed, so a thief who learns
-// within these 10 s of each refresh of the owner, and repeats it, stays until the session
-// expires. Nothing tells him: the session that a token is of shows itself as used just
-// now. A thief whom the owner leaves alone, by never coming back, stays as long.
+// Suppose that a thief and the owner both have N0. Then at most one of them has a valid token,
+// except during repeatWithin. If the other one uses an invalid token, the session ends. This
+// happens at the latest when both have used the successors that they got. If the thief
+// refreshes first and the owner after that, the thief's next use ends the session. If the thief
+// has already used the successor, the owner's use ends it.
 //
-// N1 is computed from N0 and the time in the row rather than drawn by lot, since the
-// store has only its hash.
+// Two limits remain. First, two clients that always refresh within repeatWithin of each other
+// share one line unnoticed. So a thief who learns of each refresh of the owner within these
+// 10 s, and repeats it, stays until the session expires. Nothing reveals this to the thief: for
+// a request with one of its tokens, the session list shows the session as used just now. Second,
+// if the owner never comes back, a thief stays until the session expires.
+//
+// N1 is computed from N0 and the time in the row. It is not random, because the store keeps
+// only its hash and could not return it again.
 
 // repeatWithin is how long after its use a refresh token returns the same successor again.
 const repeatWithin = 10 * time.Second

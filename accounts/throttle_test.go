@@ -8,8 +8,8 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/network"
 )
 
-// Whoever has an IPv6 /48, as many hosts give to one customer, has not as many tries as
-// there are /64s in it.
+// A client with an IPv6 /48, which many hosts give to one customer, must not have as many
+// attempts as there are /64s in it.
 func TestThreatThrottlesByNetwork(t *testing.T) {
 	now := time.Now()
 	for _, prefix := range []string{"", "alice@example.com\n"} {
@@ -42,7 +42,7 @@ func TestThreatThrottlesByNetwork(t *testing.T) {
 			}
 		}
 	}
-	// A try that is forgiven counts for neither.
+	// A forgiven attempt counts for neither.
 	counts := newThrottle("test", 5, time.Minute)
 	for i := range 1000 {
 		a, wait := counts.Begin(t.Context(), network.Key(fmt.Sprintf("2001:db8:1:%x::1", i%100)), now)
@@ -51,7 +51,7 @@ func TestThreatThrottlesByNetwork(t *testing.T) {
 		}
 		a.Forgive()
 	}
-	// A /64 that is refused counts no more for its /48.
+	// A refused /64 no longer counts for its /48.
 	for range 1000 {
 		counts.Begin(t.Context(), network.Key("2001:db8:1::1"), now)
 	}

@@ -9,11 +9,10 @@ import (
 	"unsafe"
 )
 
-// cpuTime is the CPU time of a process, user and system, of all its threads.
-// It is read from the clock of the process (clock_getcpuclockid(3)): that
-// counts in nanoseconds and includes the threads that have ended, whereas
-// /proc/<pid>/stat counts in steps of 10 ms, a few percent of a round, and
-// /proc/<pid>/task/*/schedstat forgets a thread when it ends.
+// cpuTime returns the CPU time of a process, user and system, of all its threads. It reads the
+// clock of the process (clock_getcpuclockid(3)), which counts in nanoseconds and includes threads
+// that have ended. By contrast, /proc/<pid>/stat counts in steps of 10 ms, a few percent of a
+// round, and /proc/<pid>/task/*/schedstat omits threads that have ended.
 func cpuTime(pid int) (time.Duration, error) {
 	clock := ^int32(pid)<<3 | 2 // CPUCLOCK_SCHED of the whole process, linux/posix-timers_types.h
 	var spent syscall.Timespec
@@ -25,7 +24,7 @@ func cpuTime(pid int) (time.Duration, error) {
 	return time.Duration(spent.Nano()), nil
 }
 
-// cpuModel is what the processor calls itself; ARM ones do not.
+// cpuModel returns the model name of the processor; ARM processors have none.
 func cpuModel() string {
 	info, err := os.ReadFile("/proc/cpuinfo")
 	if err == nil {

@@ -24,12 +24,12 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
 )
 
-// scenarioPackages are where scenarios are looked for.
+// scenarioPackages are the packages with scenarios.
 var scenarioPackages = []string{".", "scenarios", "postgres", "oidc/provider"}
 
 const scenarioPrefix = "TestScenario"
 
-// fault is a scenario, and what came of it.
+// fault is a scenario and its result.
 type fault struct {
 	pkg, test string
 	about     string // its comment
@@ -39,7 +39,7 @@ type fault struct {
 	bad            bool
 }
 
-// name is that of the test, in words.
+// name returns the name of the test in words.
 func (f *fault) name() string {
 	var words strings.Builder
 	for i, r := range strings.TrimPrefix(f.test, scenarioPrefix) {
@@ -51,8 +51,8 @@ func (f *fault) name() string {
 	return words.String()
 }
 
-// faults runs the scenarios one after the other, each in a process of its own,
-// and prints what they promise and what was seen.
+// faults runs the scenarios one after the other, each in a separate process, and prints what they
+// promise and what was seen.
 func faults(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("bench faults", flag.ContinueOnError)
 	short := flags.Bool("short", false, "run each as short as `go test` does")
@@ -91,16 +91,16 @@ func faults(ctx context.Context, args []string) error {
 		return printScenarios(os.Stdout, found)
 	}
 
-	dir, err := os.MkdirTemp("", "cj") // short, since sockets are in it
+	dir, err := os.MkdirTemp("", "cj") // short, because it contains sockets
 	if err != nil {
 		return err
 	}
-	removed, err := scenario.Watch(`rm -rf "$1"`, dir) // also if this process is killed
+	removed, err := scenario.Watch(`rm -rf "$1"`, dir) // even if this process is killed
 	if err != nil {
 		return err
 	}
 	defer removed()
-	if err := os.Chmod(dir, 0o755); err != nil { // some scenarios have another user
+	if err := os.Chmod(dir, 0o755); err != nil { // some scenarios run as another user
 		return err
 	}
 	arguments := []string{"-test.v", "-test.timeout=" + (*deadline + *soak).String(), "-soak=" + soak.String()}
@@ -129,7 +129,7 @@ func faults(ctx context.Context, args []string) error {
 		output, err := runToItsEnd(run)
 		cancel()
 		if ctx.Err() != nil {
-			break // and tell what was seen until now
+			break // and print the results so far
 		}
 		f.judge(output, err)
 		fmt.Fprintf(os.Stderr, "%s, %s\n", f.verdict, time.Since(began).Round(time.Second))
@@ -168,12 +168,12 @@ func runToItsEnd(c *exec.Cmd) ([]byte, error) {
 	return output.Bytes(), err
 }
 
-// command is one that is interrupted, and so can clean up, when ctx ends.
+// command returns a command that is interrupted when ctx ends, so that it can clean up.
 func command(ctx context.Context, dir, name string, args ...string) *exec.Cmd {
 	c := exec.CommandContext(ctx, name, args...)
 	c.Dir = dir
 	c.Cancel = func() error { return c.Process.Signal(os.Interrupt) }
-	c.WaitDelay = 10 * time.Second // for what it started and did not end
+	c.WaitDelay = 10 * time.Second // for processes that it started and did not end
 	return c
 }
 
@@ -186,8 +186,7 @@ func moduleRoot(ctx context.Context) (string, error) {
 	return dir, nil
 }
 
-// findScenarios reads them from the tests' source, so that nothing is built for
-// a list.
+// findScenarios reads the scenarios from the tests' source, so that a list needs no build.
 func findScenarios(root string, wanted *regexp.Regexp) (found []*fault, err error) {
 	for _, pkg := range scenarioPackages {
 		files, err := filepath.Glob(filepath.Join(root, pkg, "*_test.go"))
@@ -217,10 +216,10 @@ func findScenarios(root string, wanted *regexp.Regexp) (found []*fault, err erro
 	return found, nil
 }
 
-// judge reads what a test wrote.
+// judge reads the output of a test.
 func (f *fault) judge(output []byte, err error) {
 	skipped := false
-	var reason string // of a skip: the line that the test writes before
+	var reason string // for a skip: the line before it
 	for line := range strings.Lines(string(output)) {
 		line = strings.TrimSpace(line)
 		switch text, tells := strings.CutPrefix(line, scenario.Prefix); {
@@ -261,7 +260,7 @@ func printFaults(out io.Writer, found []*fault) error {
 	table := tabwriter.NewWriter(&text, 0, 0, 3, ' ', 0)
 	printRow(table, "scenario", []string{"promised"}, []string{"seen"}, []string{"verdict"})
 	for _, f := range found {
-		printRow(table, "", nil, nil, nil) // a line that is empty, and does not end the columns
+		printRow(table, "", nil, nil, nil) // an empty line that does not end the columns
 		printRow(table, f.name(), wrapAll(f.promised, 44), wrapAll(f.seen, 64), wrap(f.verdict, 24))
 	}
 	if err := table.Flush(); err != nil {
@@ -302,7 +301,7 @@ func wrapAll(texts []string, width int) (lines []string) {
 	return lines
 }
 
-// wrap breaks a text into lines of at most width bytes, where its words allow.
+// wrap breaks a text into lines of at most width bytes, unless a word is longer.
 func wrap(text string, width int) (lines []string) {
 	line := ""
 	for word := range strings.FieldsSeq(text) {

@@ -16,8 +16,8 @@ import (
 
 const cachedName = "this package, with a Cache"
 
-// libraries are set up as their documentation has it: keys and options once, and then
-// one call a token that checks signature, iss, aud and exp.
+// libraries are used as their documentation recommends: keys and options are set once, then one
+// call per token checks the signature, iss, aud and exp.
 var libraries = []library{
 	{"this package", "", ownVerifier},
 	{cachedName, "", cachedVerifier},
@@ -26,7 +26,7 @@ var libraries = []library{
 	{"go-oidc", "github.com/coreos/go-oidc/v3", goOIDC},
 }
 
-// public is what verifies the tokens of a key: its public half, or the secret.
+// public returns the key that verifies tokens: the public half, or the secret.
 func (k *issuerKey) public() any {
 	if private, ok := k.private.(crypto.Signer); ok {
 		return private.Public()
@@ -105,7 +105,7 @@ func jwx(key *issuerKey, issuer, audience string) (verifyToken, error) {
 	}, nil
 }
 
-// goOIDC verifies ID tokens, which no provider signs with a secret that it publishes.
+// goOIDC verifies ID tokens with public keys only, so it has no HMAC.
 func goOIDC(key *issuerKey, issuer, audience string) (verifyToken, error) {
 	if key.algorithm == jwa.HS256 {
 		return nil, nil

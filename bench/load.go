@@ -12,11 +12,10 @@ import (
 	"time"
 )
 
-// roundLimit ends a round whose server has stopped answering.
+// roundLimit ends a round whose server no longer responds.
 const roundLimit = 5 * time.Minute
 
-// newRequest is a request as it goes over the wire, with a token unless that
-// is empty.
+// newRequest returns a request in wire format, with the token if it is not empty.
 func newRequest(token []byte) []byte {
 	request := []byte("GET /api/todos HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: caddy-jwt-bench\r\nAccept: */*\r\n")
 	if len(token) > 0 {
@@ -25,8 +24,8 @@ func newRequest(token []byte) []byte {
 	return append(request, "\r\n"...)
 }
 
-// connection is one HTTP/1.1 connection. The client of net/http would do, but
-// takes more CPU than the servers, with which it shares the cores.
+// connection is an HTTP/1.1 connection. The client of net/http would use more CPU than the
+// servers, with which it shares the cores.
 type connection struct {
 	net.Conn
 	in *bufio.Reader
@@ -40,7 +39,7 @@ func dial(address string) (*connection, error) {
 	return &connection{conn, bufio.NewReader(conn)}, conn.SetDeadline(time.Now().Add(roundLimit))
 }
 
-// send returns the status of the answer to a request.
+// send sends a request and returns the status of the response.
 func (c *connection) send(request []byte) (status int, err error) {
 	if _, err := c.Write(request); err != nil {
 		return 0, err
@@ -78,8 +77,8 @@ func (c *connection) send(request []byte) (status int, err error) {
 	return status, err
 }
 
-// load sends n requests and returns the CPU time that the server spent on one,
-// in µs. Every answer must be 200: refusals cost less than what is measured.
+// load sends n requests and returns the server's CPU time per request in µs. Every response must
+// be 200, because refusals cost less.
 func (s *server) load(n, connections int) (float64, error) {
 	conns := make([]*connection, connections)
 	for i := range conns {

@@ -1,17 +1,15 @@
-// Command bench measures what a JWT check costs a server: the CPU time per
-// request of Caddy with the jwt handler, of the same Caddy without it, and of
-// HAProxy where that is installed. Run it as
+// Command bench measures the cost of a JWT check: the CPU time per request of Caddy with the jwt
+// handler, of the same Caddy without it, and of HAProxy if it is installed. Run it as
 //
 //	go run ./bench
 //
-// It builds and starts real servers on the loopback interface, sends all of
-// them the same number of requests in turn, and prints one table. CPU time and
-// not throughput is compared, since the load comes from the same machine.
+// It builds and starts real servers on the loopback interface, sends each of them the same number
+// of requests in turn, and prints a table. It compares CPU time instead of throughput, because
+// the load comes from the same machine.
 //
-// Three words do something else. One measures package jwt beside other libraries
-// that verify tokens. One measures what grows with cores, users and nodes
-// (docs/scaling.md). The last runs what must hold when things fail, the tests named
-// TestScenario… at full length, and prints what they promise and what was seen:
+// There are three subcommands. verifiers compares package jwt with other libraries. scale
+// measures how performance grows with cores, users and nodes (docs/scaling.md). faults runs the
+// tests named TestScenario… at full length, and prints what they promise and what was seen:
 //
 //	go run ./bench verifiers
 //	go run ./bench scale
@@ -30,7 +28,7 @@ import (
 	"strings"
 )
 
-// commands are what a first word may be; without one it is compare.
+// commands are the subcommands; the default is compare.
 var commands = map[string]func(ctx context.Context, args []string) error{
 	"compare": compare, "verifiers": verifiers, "scale": scale, "faults": faults,
 }
@@ -78,7 +76,7 @@ func compare(ctx context.Context, args []string) error {
 		return fmt.Errorf("-rounds must be %d or more; fewer do not show how sure the median is", minRounds)
 	}
 	if _, err := cpuTime(os.Getpid()); err != nil {
-		return err // before the wait for a build
+		return err // before the build, which takes long
 	}
 
 	dir, err := os.MkdirTemp("", "caddy-jwt-bench-")
@@ -131,14 +129,14 @@ func compare(ctx context.Context, args []string) error {
 	return nil
 }
 
-// run loads the servers in turn and keeps what they spent. A slow spell of the
-// machine then meets all servers of a round, and not one of them in all its
-// rounds. The first round warms up and is not counted.
+// run loads the servers in turn and records their CPU time. So if the machine is slow for a
+// while, this affects all servers of a round, not all rounds of one server. The first round is a
+// warm-up and is not counted.
 func run(servers []*server, rounds, requests, connections int) error {
 	for round := range rounds + 1 {
 		fmt.Fprintf(os.Stderr, "\rRound %d of %d ", round, rounds)
 		for i := range servers {
-			s := servers[(round+i)%len(servers)] // none is always the one after a pause
+			s := servers[(round+i)%len(servers)] // a different one is first after the pause
 			n := requests
 			if round == 0 {
 				n = max(requests, len(s.requests)) // each token once
@@ -156,8 +154,7 @@ func run(servers []*server, rounds, requests, connections int) error {
 	return nil
 }
 
-// printMachine prints what the figures hold for. haproxy is empty where it is
-// not installed.
+// printMachine prints the conditions of the measurement. haproxy is empty if it is not installed.
 func printMachine(ctx context.Context, caddy, haproxy string) error {
 	fmt.Printf("CPU: %s, %d cores\nGo: %s\n", cpuModel(), runtime.NumCPU(), runtime.Version())
 	version, err := exec.CommandContext(ctx, caddy, "version").Output()

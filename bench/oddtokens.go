@@ -11,12 +11,12 @@ import (
 	"github.com/lestrrat-go/jwx/v2/jwa"
 )
 
-// printOddTokens prints which library refuses what, since one that checks less
-// has less to do. Each of these tokens is signed by the right key.
+// printOddTokens prints which tokens each library refuses, because a library that checks less
+// needs less time. Each of these tokens is signed with the right key.
 func printOddTokens(keys []*issuerKey) error {
 	var key *issuerKey
 	for _, k := range keys {
-		if k.algorithm == jwa.EdDSA { // that all libraries know
+		if k.algorithm == jwa.EdDSA { // all libraries support it
 			key = k
 		}
 	}
@@ -27,7 +27,7 @@ func printOddTokens(keys []*issuerKey) error {
 		if err != nil {
 			return err
 		}
-		if l.name != cachedName { // which refuses what the one without refuses
+		if l.name != cachedName { // it refuses the same as without a cache
 			verify = append(verify, v)
 			fmt.Print(" | ", l.name)
 		}

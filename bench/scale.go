@@ -35,8 +35,8 @@ import (
 
 const (
 	scalePassword = "correct horse battery"
-	scaleWorkers  = 16 // clients at a time
-	scaleRounds   = 5  // of which the median is printed
+	scaleWorkers  = 16 // concurrent clients
+	scaleRounds   = 5  // the median is printed
 )
 
 // scaleRun is one run of `go run ./bench scale`.
@@ -47,7 +47,7 @@ type scaleRun struct {
 	table      *tabwriter.Writer
 }
 
-// scale measures what grows with cores, users and nodes, and prints it.
+// scale measures how performance grows with cores, users and nodes, and prints it.
 func scale(ctx context.Context, args []string) (err error) {
 	flags := flag.NewFlagSet("bench scale", flag.ContinueOnError)
 	users := flags.Int("users", 1_000_000, "users in the stores")
@@ -109,8 +109,8 @@ func medianOf(values []float64) float64 {
 	return values[len(values)/2]
 }
 
-// perSecond calls do on so many goroutines for a time, and returns how often it
-// was done in a second, and the median time of one.
+// perSecond calls do on several goroutines for a while. It returns the calls per second and the
+// median time of a call.
 func perSecond(
 	ctx context.Context, workers int, length time.Duration, do func(worker, i int) error,
 ) (rate float64, middle time.Duration, err error) {
@@ -138,10 +138,10 @@ func perSecond(
 	return float64(len(times)) / elapsed, time.Duration(medianOf(times) * 1e9), errors.Join(errs...)
 }
 
-// byCores is what was measured on one core and on two.
+// byCores has measurements on one core and on two.
 type byCores struct {
-	rate [2]float64 // a second, in the best round
-	cpu  [2]float64 // seconds of processor time for one, the median
+	rate [2]float64 // per second, in the best round
+	cpu  [2]float64 // processor time of one in seconds, the median
 }
 
 func (b byCores) String() string {
@@ -166,9 +166,8 @@ func duration(seconds float64) string {
 	return d.Round(step).String()
 }
 
-// onCores measures in turn on one core and on two, in rounds. Other processes
-// take time from a measurement and none from its processor time, so both are
-// kept.
+// onCores measures in turn on one core and on two, in rounds. Other processes affect the rate, but
+// not the processor time, so it records both.
 func (s *scaleRun) onCores(ctx context.Context, batch int, do func(worker, i int) error) (found byCores, err error) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
 	var cpu [2][]float64
@@ -200,8 +199,7 @@ func (s *scaleRun) onCores(ctx context.Context, batch int, do func(worker, i int
 
 var nothing = caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })
 
-// verification is of the handler alone: a load generator would need the cores
-// that are measured.
+// verification measures only the handler, because a load generator would use the measured cores.
 func (s *scaleRun) verification(ctx context.Context) error {
 	keys, err := newIssuerKeys(s.dir)
 	if err != nil {
@@ -257,7 +255,7 @@ func argonHash(salt []byte) []byte {
 	return argon2.IDKey([]byte(scalePassword), salt, 2, 19456, 1, 32) // as package password does
 }
 
-// logIns are compared with the bare hash on as many cores.
+// logIns compares log-ins with the bare hash on the same number of cores.
 func (s *scaleRun) logIns(ctx context.Context) error {
 	salt := make([]byte, 16)
 	raw, err := s.onCores(ctx, 1, func(int, int) error { argonHash(salt); return nil })
@@ -287,7 +285,7 @@ func (s *scaleRun) logIns(ctx context.Context) error {
 	return nil
 }
 
-// cpuPerSecond is perSecond with the processor time that Caddy spent on one.
+// cpuPerSecond is like perSecond, and also returns Caddy's processor time per call.
 func (n *scaleNode) cpuPerSecond(
 	ctx context.Context, workers int, length time.Duration, do func(worker, i int) error,
 ) (rate, cpu float64, err error) {
@@ -304,7 +302,7 @@ func (n *scaleNode) cpuPerSecond(
 	return rate, (after - before).Seconds() / (rate * elapsed), err
 }
 
-// fillUsers puts users into the file as sign-ups would, all with one password.
+// fillUsers adds users to the file as sign-ups would, all with the same password.
 func fillUsers(ctx context.Context, path string, users int) (err error) {
 	caddyContext, cancel := caddy.NewContext(caddy.Context{Context: ctx})
 	defer cancel()
@@ -351,7 +349,7 @@ type scaleNode struct {
 	client *http.Client
 }
 
-// start runs a Caddy with accounts in a store, and the storage of all nodes.
+// start runs a Caddy with accounts in a store. All nodes share the storage.
 func (s *scaleRun) start(ctx context.Context, store string, environ ...string) (*scaleNode, error) {
 	server := &server{
 		command: []string{s.caddy, "run", "--adapter", "caddyfile", "--config"},
@@ -378,7 +376,7 @@ func (n *scaleNode) stop() {
 
 type scaleTokens struct{ Token, RefreshToken string }
 
-// send posts JSON, and reads tokens where the answer has some.
+// send posts JSON, and reads the tokens of the response, if any.
 func (n *scaleNode) send(method, path, token string, body any, expected int) (given scaleTokens, err error) {
 	text, err := json.Marshal(body)
 	if err != nil {
@@ -409,7 +407,7 @@ func (n *scaleNode) logInAs(email string) (scaleTokens, error) {
 	return n.send("POST", "/auth/login", "", map[string]string{"email": email, "password": scalePassword}, 200)
 }
 
-// logIn is a log-in of one user after the other.
+// logIn logs in one user after the other.
 func (n *scaleNode) logIn(users int) func(worker, i int) error {
 	return func(worker, i int) error {
 		_, err := n.logInAs(userName((worker*7919 + i*104729) % users))
@@ -427,8 +425,7 @@ func (n *scaleNode) signUp(int, int) error {
 	return err
 }
 
-// refreshing is a function that refreshes sessions, of which each worker has
-// one.
+// refreshing returns a function that refreshes sessions. Each worker has its own session.
 func refreshing(nodes []*scaleNode, workers int) (func(worker, i int) error, error) {
 	sessions := make([]scaleTokens, workers)
 	for worker := range sessions {
@@ -501,7 +498,7 @@ func (s *scaleRun) fileStore(ctx context.Context) error {
 	return nil
 }
 
-// lookUps are of users by their e-mail addresses.
+// lookUps measures look-ups of users by e-mail address.
 func (s *scaleRun) lookUps(ctx context.Context) (err error) {
 	caddyContext, cancel := caddy.NewContext(caddy.Context{Context: ctx})
 	defer cancel()

@@ -17,7 +17,7 @@ import (
 	_ "github.com/jackc/pgx/v5/stdlib"
 )
 
-// database is a PostgreSQL of the run's own, which counts statements.
+// database is a PostgreSQL server for this run, which counts statements.
 type database struct {
 	bin, dir string
 	attr     *syscall.SysProcAttr
@@ -27,7 +27,7 @@ type database struct {
 func (d *database) run(ctx context.Context, name string, args ...string) error {
 	command := exec.CommandContext(ctx, filepath.Join(d.bin, name), args...)
 	command.SysProcAttr, command.Dir = d.attr, d.dir
-	log, err := os.CreateTemp("", "pg-log") // a pipe would be kept open by the server
+	log, err := os.CreateTemp("", "pg-log") // the server would keep a pipe open
 	if err != nil {
 		return err
 	}
@@ -43,8 +43,8 @@ func (d *database) run(ctx context.Context, name string, args ...string) error {
 
 func (d *database) dsn() string { return "host=" + d.dir + " user=test dbname=postgres" }
 
-// openDatabase starts PostgreSQL in the folder with its own defaults. A root runs
-// it as the user postgres. It returns nil where it is not installed.
+// openDatabase starts PostgreSQL in the folder with the default settings; root runs it as the user
+// postgres. If PostgreSQL is not installed, it returns nil.
 func openDatabase(ctx context.Context, dir string) (*database, error) {
 	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
 	if err != nil || len(found) == 0 {
@@ -96,7 +96,7 @@ func (d *database) close() error {
 	return d.run(context.Background(), "pg_ctl", "-D", d.dir+"/data", "-m", "fast", "stop")
 }
 
-// statements are how many the nodes have had executed, among them BEGIN and
+// statements returns the number of statements that the nodes have executed, including BEGIN and
 // COMMIT.
 func (d *database) statements(ctx context.Context) (calls float64, err error) {
 	err = d.db.QueryRowContext(
@@ -105,8 +105,7 @@ func (d *database) statements(ctx context.Context) (calls float64, err error) {
 	return calls, err
 }
 
-// idleStatements are those of the nodes in a second when nobody asks for
-// anything.
+// idleStatements returns the nodes' statements per second without requests.
 func (d *database) idleStatements(ctx context.Context, length time.Duration) (float64, error) {
 	before, err := d.statements(ctx)
 	if err != nil {
@@ -226,8 +225,8 @@ func (s *scaleRun) twoNodes(ctx context.Context, d *database, nodes []*scaleNode
 	return nil
 }
 
-// logOutSeen is how long another node takes a token after its session has ended
-// at this one.
+// logOutSeen returns how long another node accepts a token after its session has ended at this
+// node.
 func logOutSeen(at, other *scaleNode, email string) (time.Duration, error) {
 	given, err := at.logInAs(email)
 	if err != nil {

@@ -14,25 +14,25 @@ import (
 	"time"
 )
 
-// startLimit is how long a server may take until it listens.
+// startLimit is the maximum time until a server listens.
 const startLimit = 30 * time.Second
 
 // server is a process under load.
 type server struct {
 	name     string
-	command  []string // takes the path of its configuration at the end
+	command  []string // the path of its configuration is appended
 	config   func(port string) string
 	requests [][]byte // sent in turn, each answered with 200
 	refuses  [][]byte // each answered with 401
-	environ  []string // beside this process's
+	environ  []string // in addition to this process's
 
 	address string
 	process *exec.Cmd
 	output  bytes.Buffer  // complete once the process has ended
-	ended   chan struct{} // closed then
+	ended   chan struct{} // closed when the process has ended
 
 	sent  int       // requests so far
-	spent []float64 // CPU µs per request, one a round
+	spent []float64 // CPU µs per request, by round
 }
 
 // start runs the server until ctx ends, with its files in dir.
@@ -83,8 +83,7 @@ func (s *server) wait() {
 	}
 }
 
-// check makes sure that the server looks at tokens, so that it is their check
-// that is measured.
+// check makes sure that the server checks tokens, so that the check is measured.
 func (s *server) check() error {
 	for _, request := range s.refuses {
 		if err := s.expect(request, http.StatusUnauthorized); err != nil {

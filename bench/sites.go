@@ -26,10 +26,9 @@ func buildCaddy(ctx context.Context, dir string) (path string, err error) {
 	return path, nil
 }
 
-// caddyServers are Caddy unprotected, with tokens that it has seen before, and
-// with tokens seen for the first time. Those come from `cache off`, where each
-// time is the first one, and not from ever new tokens, whose signing would
-// take longer than the load.
+// caddyServers returns Caddy without protection, with tokens that it has seen before, and with
+// tokens seen for the first time. The last one uses `cache off`, so that each time is the first:
+// new tokens for each request would take longer to sign than to verify.
 func caddyServers(caddy, dir string, keys []*issuerKey) []*server {
 	site := func(name string, requests, refuses [][]byte, jwt ...string) *server {
 		return &server{
@@ -66,8 +65,7 @@ func caddyServers(caddy, dir string, keys []*issuerKey) []*server {
 	return append(seen, first...)
 }
 
-// caddyfile is a site with one small answer. The storage is kept out of the
-// user's own.
+// caddyfile returns a site with one small response. Its storage is separate from the user's.
 func caddyfile(port, dir string, jwt []string) string {
 	directive := ""
 	if len(jwt) > 0 {
@@ -86,9 +84,8 @@ http://:` + port + ` {
 `
 }
 
-// haproxyServers are the same for HAProxy, which remembers no tokens. Its
-// jwt_verify checks the signature alone, so that the claims which the jwt
-// handler checks by itself are rules of their own.
+// haproxyServers returns the same for HAProxy, which does not remember tokens. Its jwt_verify only
+// checks the signature, so rules check the claims that the jwt handler checks.
 func haproxyServers(haproxy string, key *issuerKey) []*server {
 	site := func(name string, requests, refuses [][]byte, rules ...string) *server {
 		return &server{

@@ -8,13 +8,13 @@ import (
 	"text/tabwriter"
 )
 
-// minRounds is the least number of values whose range holds the median with
-// 95 % confidence: 1 - 2/2⁶ is 97 %.
+// minRounds is the smallest number of values whose range contains the median with 95 %
+// confidence: 1 - 2/2⁶ is 97 %.
 const minRounds = 6
 
-// printTable prints what each server spent, as the median of its rounds. A
-// ratio is the median of the ratios to an unprotected server in the same
-// round: what disturbs the machine for a while disturbs both.
+// printTable prints the CPU time of each server, as the median of its rounds. A ratio is the
+// median of the ratios to an unprotected server in the same round, because a disturbance of the
+// machine affects both.
 func printTable(out io.Writer, servers []*server) error {
 	table := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
 	fmt.Fprint(table, "\tCPU µs/request\tratio to Caddy\t95% confidence")
@@ -39,7 +39,7 @@ func printTable(out io.Writer, servers []*server) error {
 	return table.Flush()
 }
 
-// ratios are those of what two took in the same round.
+// ratios returns the ratios of two servers' times in the same round.
 func ratios(spent, other []float64) []float64 {
 	found := make([]float64, len(spent))
 	for round := range found {
@@ -48,8 +48,8 @@ func ratios(spent, other []float64) []float64 {
 	return found
 }
 
-// median comes with its 95 % confidence interval by order statistics, which
-// supposes no distribution of the values.
+// median returns the median with its 95 % confidence interval by order statistics, which assumes
+// no distribution of the values.
 func median(values []float64) (middle, low, high float64) {
 	sorted := slices.Sorted(slices.Values(values))
 	n := len(sorted)

@@ -28,15 +28,15 @@ const (
 	issuer   = "https://issuer.example/"
 	audience = "https://api.example.com"
 
-	// manyTokens is as many as the jwt handler remembers by default.
+	// manyTokens is the number of tokens that the jwt handler remembers by default.
 	manyTokens = 10_000
 )
 
-// issuerKey is a key of the issuer, with the requests that show its tokens.
+// issuerKey is a key of the issuer, with the requests that send its tokens.
 type issuerKey struct {
 	algorithm jwa.SignatureAlgorithm
 	private   any
-	path      string // of the public key in PEM, empty for HMAC
+	path      string // path of the public key in PEM, empty for HMAC
 
 	good    [][]byte // manyTokens different ones
 	noToken []byte
@@ -44,8 +44,7 @@ type issuerKey struct {
 	expired []byte
 }
 
-// newIssuerKeys makes keys of the usual sizes, and writes the public ones into
-// dir for the servers.
+// newIssuerKeys creates keys of the usual sizes, and writes the public ones to dir for the servers.
 func newIssuerKeys(dir string) ([]*issuerKey, error) {
 	keys, err := usualKeys()
 	if err != nil {
@@ -72,7 +71,7 @@ func newIssuerKeys(dir string) ([]*issuerKey, error) {
 	return keys, nil
 }
 
-// usualKeys are keys of the usual sizes, without tokens.
+// usualKeys returns keys of the usual sizes, without tokens.
 func usualKeys() ([]*issuerKey, error) {
 	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
@@ -96,7 +95,7 @@ func usualKeys() ([]*issuerKey, error) {
 	}, nil
 }
 
-// signTokens signs on all cores: ten thousand RSA signatures take seconds.
+// signTokens signs on all cores, because ten thousand RSA signatures take seconds.
 func (k *issuerKey) signTokens() error {
 	tomorrow := time.Now().Add(24 * time.Hour)
 	tokens := make([][]byte, manyTokens)

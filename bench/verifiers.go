@@ -21,24 +21,24 @@ const (
 // verifyToken verifies one token.
 type verifyToken func(token string) error
 
-// library makes a verifier of tokens with a key, an issuer and an audience: nil for an
-// algorithm that it does not verify.
+// library creates a verifier of tokens with a key, an issuer and an audience; nil for an
+// algorithm that it does not support.
 type library struct {
 	name   string
 	module string // path, for its version; empty for this module
 	make   func(key *issuerKey, issuer, audience string) (verifyToken, error)
 }
 
-// contender is a library with one key, and what its rounds took.
+// contender is a library with one key, and the times of its rounds.
 type contender struct {
 	library
 	verify verifyToken
-	spent  []float64 // µs of processor time a token
-	allocs float64   // a token
+	spent  []float64 // µs of processor time per token
+	allocs float64   // per token
 }
 
-// verifiers measures package jwt beside other libraries, and prints a table of that
-// and one of what each refuses.
+// verifiers compares package jwt with other libraries. It prints a table of their times and one
+// of the tokens that each refuses.
 func verifiers(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("bench verifiers", flag.ContinueOnError)
 	rounds := flags.Int("rounds", 15, "rounds, of which the median is reported")
@@ -78,8 +78,8 @@ func verifiers(ctx context.Context, args []string) error {
 	return printOddTokens(keys)
 }
 
-// measureVerifiers has all libraries verify the same tokens, in turn, so that a slow
-// spell of the machine meets all of them.
+// measureVerifiers makes all libraries verify the same tokens, in turn, so that a slow phase of
+// the machine affects all of them.
 func measureVerifiers(ctx context.Context, key *issuerKey, rounds int) ([]*contender, error) {
 	tokens := make([]string, verifierTokens)
 	for i := range tokens {
@@ -102,7 +102,7 @@ func measureVerifiers(ctx context.Context, key *issuerKey, rounds int) ([]*conte
 			contenders = append(contenders, &contender{library: l, verify: verify})
 		}
 	}
-	for round := range rounds + 1 { // the first warms up and is not counted
+	for round := range rounds + 1 { // the first is a warm-up and is not counted
 		for i := range contenders {
 			c := contenders[(round+i)%len(contenders)]
 			if ctx.Err() != nil {
@@ -127,10 +127,10 @@ func measureVerifiers(ctx context.Context, key *issuerKey, rounds int) ([]*conte
 	return contenders, nil
 }
 
-// round is the processor time of a token in µs, that of the garbage collector
-// included, which runs on another core.
+// round returns the processor time per token in µs, including the garbage collector, which runs on
+// another core.
 func (c *contender) round(tokens []string) (float64, error) {
-	runtime.GC() // of what the one before left
+	runtime.GC() // free the memory of the previous library
 	began, err := cpuTime(os.Getpid())
 	if err != nil {
 		return 0, err
@@ -144,12 +144,13 @@ func (c *contender) round(tokens []string) (float64, error) {
 	return float64((ended - began).Nanoseconds()) / 1000 / verifierRuns, err
 }
 
-// check has a library refuse what it must: else it is measured doing less.
+// check makes sure that a library refuses invalid tokens. Otherwise the measurement would be
+// unfair.
 func (l library) check(key *issuerKey) error {
 	token := func(id int, after time.Duration) string {
 		signed, err := key.token(id, time.Now().Add(after))
 		if err != nil {
-			panic(err) // it signed others
+			panic(err) // it has signed other tokens
 		}
 		return string(signed)
 	}
@@ -176,7 +177,7 @@ func (l library) check(key *issuerKey) error {
 	return nil
 }
 
-// moduleVersion is the version of a module that this program is built with.
+// moduleVersion returns the version of a module in this program.
 func moduleVersion(path string) string {
 	info, _ := debug.ReadBuildInfo()
 	if info == nil {

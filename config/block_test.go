@@ -9,8 +9,8 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 )
 
-// A misspelt option is answered by the one that was probably meant, and by the list of
-// all; what may be a line of a secret is not shown.
+// The error about a misspelt option names the option that was probably meant, and lists all of
+// them. It does not show text that may be a line of a secret.
 func TestUnknownOption(t *testing.T) {
 	for word, want := range map[string]string{
 		"audiense":                       "did you mean audience?",

@@ -12,13 +12,13 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 )
 
-// docsEnvironment is what the placeholders in the pages read.
+// docsEnvironment has the variables for the placeholders in the pages.
 var docsEnvironment = map[string]string{
 	"JWT_SECRET":        strings.Repeat("a secret of sixty-four bytes or more; ", 2),
 	"JWT_SECRET_BASE64": "Zm9ydHktZWlnaHQgYnl0ZXMsIGVuY29kZWQgYXMgdGhleSBhcmUgbWFkZSE=",
 }
 
-// docsFiles stands in for the files that the pages name.
+// docsFiles replaces the files that the pages name.
 var docsFiles = strings.NewReplacer(
 	"/etc/caddy/issuer.pem", "testdata/keys/rsa2048.pub.pem",
 )
@@ -28,9 +28,9 @@ var (
 	jwtDirective   = regexp.MustCompile(`(?m)^\s*jwt(\s|$)`)
 )
 
-// TestDocsCaddyfiles loads each block of the pages that is marked as caddyfile
-// and has the directive, as `caddy validate` does. One that begins with the
-// directive is taken for the inside of a site.
+// TestDocsCaddyfiles validates each block of the pages that is marked as caddyfile and has the
+// directive, as `caddy validate` does. A block that begins with the directive is the body of a
+// site.
 func TestDocsCaddyfiles(t *testing.T) {
 	for name, value := range docsEnvironment {
 		t.Setenv(name, value)
@@ -50,7 +50,7 @@ func TestDocsCaddyfiles(t *testing.T) {
 		}
 		for _, at := range caddyfileBlock.FindAllSubmatchIndex(text, -1) {
 			block := string(text[at[2]:at[3]])
-			// the packages that they need test those
+			// tested by the packages that they need
 			if !jwtDirective.MatchString(block) || strings.Contains(block, "store postgres") ||
 				strings.Contains(block, "login_with") {
 				continue

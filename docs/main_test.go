@@ -1,4 +1,4 @@
-// Package docs_test has the tests of what is written here.
+// Package docs_test tests the documents in this folder.
 package docs_test
 
 import (
@@ -8,5 +8,5 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 )
 
-// TestMain runs the tests at the top of the repository, where a user reads this.
+// TestMain runs the tests in the top folder of the repository, as a reader of the documents does.
 func TestMain(m *testing.M) { caddytest.MainIn(m, "..") }

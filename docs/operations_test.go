@@ -21,8 +21,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// The sections of docs/operations.md that have commands, and the test that types
-// them.
+// The sections of docs/operations.md with commands, and the test that runs them.
 var operationSections = map[string]string{
 	"Backing up the file":      "TestOperationsFile",
 	"Damaged user store":       "TestOperationsFile",
@@ -40,10 +39,10 @@ func TestOperationsSections(t *testing.T) {
 	}
 }
 
-// broken is where a text goes on in the next line of the source.
+// broken matches where a text continues in the next line of the source.
 var broken = regexp.MustCompile(`"\s*\+\s*"`)
 
-// sourceText is all of the program's source, with each text in one piece.
+// sourceText returns the program's source, with each text joined to one line.
 func sourceText(t testing.TB) string {
 	t.Helper()
 	var code strings.Builder
@@ -57,7 +56,7 @@ func sourceText(t testing.TB) string {
 	return broken.ReplaceAllString(code.String(), "")
 }
 
-// A message or an alert that the page tells of is there.
+// The messages and alerts that the page names exist.
 func TestOperationsNames(t *testing.T) {
 	page, err := os.ReadFile("docs/operations.md")
 	if err != nil {
@@ -86,8 +85,7 @@ func TestOperationsNames(t *testing.T) {
 	}
 }
 
-// Users who sign up all the time, until stopped; each is told once the sign-up is
-// acknowledged.
+// Users who sign up constantly, until stopped; each is reported when the sign-up is acknowledged.
 type arrivals struct {
 	mu   sync.Mutex
 	who  []string
@@ -125,7 +123,7 @@ func (a *arrivals) soFar() []string {
 	return slices.Clone(a.who)
 }
 
-// The page's commands for the file store and the keys, while users sign up.
+// The page's commands for the file store and the keys work while users sign up.
 func TestOperationsFile(t *testing.T) {
 	caddytest.Needs(t, "bash", "curl", "sqlite3", "tar")
 	binary := caddytest.Binary(t)
@@ -224,7 +222,7 @@ func alertRules(t *testing.T) []alertRule {
 	return file.Groups[0].Rules
 }
 
-// dashboardQueries are all that the dashboard asks Prometheus.
+// dashboardQueries returns all queries of the dashboard.
 func dashboardQueries(t *testing.T) (queries []string) {
 	t.Helper()
 	text, err := os.ReadFile("docs/grafana-dashboard.json")
@@ -262,7 +260,7 @@ func dashboardQueries(t *testing.T) (queries []string) {
 	return queries
 }
 
-// series are the label values that a scrape shows, by metric and label.
+// series returns the label values of a scrape, by metric and label.
 type series map[string]map[string][]string
 
 var (
@@ -287,7 +285,7 @@ func scrape(t *testing.T, s *sitetest.Site) series {
 	return found
 }
 
-// complaints are what a query names and no scrape shows.
+// complaints returns the names in a query that no scrape has.
 func (found series) complaints(query string) (wrong []string) {
 	var grouped []string
 	for _, labels := range grouping.FindAllStringSubmatch(query, -1) {
@@ -338,8 +336,7 @@ func (found series) complaints(query string) (wrong []string) {
 	return wrong
 }
 
-// Every metric, label and value that the dashboard and the alert rules name is
-// one that a site shows.
+// A site has every metric, label and value that the dashboard and the alert rules name.
 func TestOperationsMetrics(t *testing.T) {
 	provider := sitetest.NewIdentityProvider(t, sitetest.JWK(t, sitetest.Keys().RSA, sitetest.JSON{"kid": "a"}))
 	s := sitetest.Serve(t, "metrics\n----------\n"+`
@@ -387,7 +384,7 @@ func TestOperationsMetrics(t *testing.T) {
 	}
 }
 
-// Prometheus takes the rules, and one of them fires when it must and not before.
+// Prometheus accepts the rules, and each fires when it must and not before.
 func TestOperationsAlerts(t *testing.T) {
 	caddytest.Needs(t, "promtool")
 	rules, err := filepath.Abs("docs/alerts.yaml")

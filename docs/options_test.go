@@ -9,8 +9,8 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
-// The options that the program names when it meets an unknown one are those that the
-// reference shows in the syntax of the block.
+// The error about an unknown option lists the same options as the reference shows in the syntax of
+// the block.
 func TestReferenceHasTheOptionsOfTheProgram(t *testing.T) {
 	comments := sourceComments(t, []string{"caddyfile.go", "accounts/caddyfile.go", "oidc/login/login.go"})
 	for block, c := range map[string]struct{ comment, body string }{
@@ -31,7 +31,7 @@ func TestReferenceHasTheOptionsOfTheProgram(t *testing.T) {
 		text, _, _ = strings.Cut(text, ", at Caddyfile")
 		named := strings.Split(strings.TrimRight(text, ", "), ", ")
 		shown := optionsShown(comments[c.comment], block)
-		if block == "jwt" { // they may stand outside the block of the only issuer
+		if block == "jwt" { // a single issuer's options may be outside its block
 			shown = append(shown, optionsShown(comments[c.comment], "issuer")...)
 		}
 		slices.Sort(named)
@@ -42,7 +42,7 @@ func TestReferenceHasTheOptionsOfTheProgram(t *testing.T) {
 	}
 }
 
-// optionsShown are the first words of the lines in a block of a syntax.
+// optionsShown returns the first words of the lines in a block of a syntax.
 func optionsShown(comment, block string) (names []string) {
 	within, depth := -1, 0
 	for line := range strings.Lines(comment) {

@@ -31,9 +31,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// TestReference compares docs/reference.md with the Go comments and the
-// program; -update rewrites it. It fails for a config field without a comment,
-// and for an option of the grammar that no field is for.
+// TestReference compares docs/reference.md with the Go comments and the program; -update rewrites
+// it. It fails if a config field has no comment, or if an option of the grammar has no field.
 func TestReference(t *testing.T) {
 	var paths []string
 	sources := caddytest.Sources(t)
@@ -66,8 +65,8 @@ type reference struct {
 // write adds a block of Markdown.
 func (r *reference) write(format string, args ...any) { fmt.Fprintf(&r.page, format+"\n\n", args...) }
 
-// sourceComments are the comments of files, by the names of the types, fields
-// (Type.Field) and methods (Type.Method) they are of.
+// sourceComments returns the comments of files, by the names of their types, fields (Type.Field)
+// and methods (Type.Method).
 func sourceComments(t *testing.T, paths []string) map[string]string {
 	found := make(map[string]string)
 	for _, path := range paths {
@@ -78,7 +77,7 @@ func sourceComments(t *testing.T, paths []string) map[string]string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var group *ast.GenDecl // whose comment is that of the one type in it
+		var group *ast.GenDecl // its comment belongs to its only type
 		var outer string
 		ast.Inspect(file, func(node ast.Node) bool {
 			switch n := node.(type) {
@@ -115,9 +114,8 @@ var (
 	docLink = regexp.MustCompile(`\[(?:\w+\.)?(\w+)\]([^(]|$)`) // of Go's comments
 )
 
-// comment is that of a type or of one of its fields, as text of the page: the
-// name that it begins with is the one shown, other fields go by their JSON
-// names, and a paragraph is one line.
+// comment returns the comment of a type or field as text of the page: it begins with the shown
+// name, other fields have their JSON names, and a paragraph is one line.
 func (r *reference) comment(of reflect.Type, fieldName, shown string) string {
 	key := strings.TrimSuffix(of.Name()+"."+fieldName, ".")
 	text, named := strings.CutPrefix(r.comments[key], cmp.Or(fieldName, of.Name()))
@@ -155,7 +153,7 @@ func paragraphs(text string) string {
 
 func isTable(paragraph string) bool { return strings.Contains(paragraph, "\n---") }
 
-// option of the directive: its forms, and the options in its block.
+// option is an option of the directive: its forms, and the options in its block.
 type option struct {
 	name  string
 	forms []string
@@ -239,7 +237,7 @@ func (r *reference) options(directive *option) {
 		} else {
 			r.write("## Options of `%s`\n\n%s", at.name, r.comment(at.config, "", at.name))
 		}
-		if len(fields) > 0 { // those without a line in the grammar: what stands before the block
+		if len(fields) > 0 { // fields without a line in the grammar: the arguments before the block
 			r.write("Before its block, in JSON:\n\n%s", r.list(at.config, fields))
 		}
 		r.write("%s", strings.Join(links, " · "))
@@ -257,7 +255,7 @@ func (r *reference) options(directive *option) {
 			case len(o.block) > 0:
 				queue = append(queue, section{o, holds, path + "."})
 				r.write("In its block: [options of `%s`](#options-of-%s).", o.name, o.name)
-			// one more struct, whose first sentence says it again
+			// another struct, whose first sentence repeats this one
 			case strings.HasPrefix(holds.PkgPath(), "github.com/caddy-jwt/"):
 				_, more, _ := strings.Cut(r.comment(holds, "", o.name)+" ", ". ")
 				r.write("%sIn JSON:\n\n%s", more, r.list(holds, configFields(holds)))
@@ -266,8 +264,7 @@ func (r *reference) options(directive *option) {
 	}
 }
 
-// accounts has a section of its own: their options are many, and most sites
-// need none.
+// accounts has its own section, because it has many options, which most sites do not need.
 func (r *reference) accounts() {
 	var grammar strings.Builder
 	var around strings.Builder
@@ -289,8 +286,8 @@ func (r *reference) accounts() {
 	)
 }
 
-// accounts.LoginProvider has the options of a module of another package, which imports
-// this one: so they are read from the source alone.
+// accounts.LoginProvider has the options of a module in a package that imports this one, so they
+// are read from the source.
 func (r *reference) externalLogin() {
 	const path = "oidc/login/login.go"
 	comments := sourceComments(r.t, []string{path})

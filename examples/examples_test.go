@@ -18,8 +18,8 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 )
 
-// runExample runs an example of one site as it stands, but for its ports and the folder
-// that Caddy stores in.
+// runExample runs an example of one site, unchanged except for its ports and Caddy's storage
+// folder.
 func runExample(t *testing.T, name string, environment ...string) *sitetest.Site {
 	t.Helper()
 	s := &sitetest.Site{
@@ -36,8 +36,8 @@ func runExample(t *testing.T, name string, environment ...string) *sitetest.Site
 	return s
 }
 
-// runExampleSites runs an example of several sites, and returns their ports by those in
-// the file.
+// runExampleSites runs an example of several sites. It returns their ports by the ports in the
+// file.
 func runExampleSites(t *testing.T, name string, ports []string, environment ...string) map[string]string {
 	t.Helper()
 	instead := make(map[string]string)
@@ -70,7 +70,7 @@ func startExample(t *testing.T, name, logFile string, change func(text string) s
 	sitetest.RunSites(t, logFile, change(globalBlock.ReplaceAllString(string(text), "")))
 }
 
-// globalBlock are the global options of an example.
+// globalBlock matches the global options of an example.
 var globalBlock = regexp.MustCompile(`(?ms)^\{\n.*?^\}\n`)
 
 func port(of string) string {
@@ -81,7 +81,7 @@ func port(of string) string {
 	return u.Port()
 }
 
-// step is a request to an example, and what must come back.
+// step is a request to an example, and the expected response.
 type step struct {
 	path    string
 	headers []string

@@ -1,4 +1,4 @@
-// Package examples_test has the tests of what is written here.
+// Package examples_test tests the examples in this folder.
 package examples_test
 
 import (
@@ -9,5 +9,5 @@ import (
 	_ "github.com/caddy-jwt/caddy-jwt/oidc" // oidc_provider and login_with
 )
 
-// TestMain runs the tests at the top of the repository, where a user reads this.
+// TestMain runs the tests in the top folder of the repository, as a user runs the examples.
 func TestMain(m *testing.M) { caddytest.MainIn(m, "..") }

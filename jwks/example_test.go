@@ -14,7 +14,7 @@ import (
 // It is signed with the key below, and expires in 2100.
 const token = "eyJhbGciOiJFZERTQSIsImtpZCI6ImVkMjU1MTkiLCJ0eXAiOiJKV1QifQ.eyJhdWQiOiJodHRwczovL2FwaS5leGFtcGxlLmNvbSIsImV4cCI6NDEwMjQ0NDgwMCwiaWF0IjoxNzAwMDAwMDAwLCJpc3MiOiJodHRwczovL2lkLmV4YW1wbGUuY29tIiwic3ViIjoiYWxpY2UifQ.UCDQyslua1X2oqTTKLm0JbzI3nZg1KYybyPs8pULEs4LBN6GWNLw5_oFOh-sYRQbFw5uBKW3k4TENu6y8v3bDg"
 
-// A key set behind a URL, here of a provider on this machine.
+// The key set is behind a URL, here of a provider on this machine.
 func ExampleOpen() {
 	provider := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprint(

@@ -8,20 +8,15 @@ import (
 	"github.com/maypok86/otter/v2"
 )
 
-// How many tokens a [Cache] has room for in the handlers of this module: by default, and
-// at most.
+// The default and the maximum number of tokens in a [Cache] of this module's handlers.
 const (
 	DefaultCacheEntries = 10_000
 	MaxCacheEntries     = 10_000_000 // some 20 GiB
 )
 
-// Cache remembers verified tokens (W-TinyLFU: Einziger, Friedman and
-// Manes, "TinyLFU: A Highly Efficient Cache Admission Policy", 2017). Only
-// tokens that passed every check get in, so a flood of bad ones cannot push
-// out good ones. A nil cache remembers nothing. It is safe for concurrent use.
-//
-// It does not know by which rules a token was verified, so each [Verifier] needs a cache of
-// its own.
+// Cache remembers verified tokens. A nil cache remembers nothing. It is safe for concurrent
+// use. It does not know by which rules a token was verified, so each [Verifier] needs its own
+// cache.
 //
 // Only tokens that passed every check are added, so a flood of invalid tokens cannot evict
 // valid ones. Eviction is W-TinyLFU (Einziger, Friedman and Manes, "TinyLFU: A Highly
@@ -51,8 +46,8 @@ func NewCache(entries int) *Cache {
 	return &Cache{maphash.MakeSeed(), otter.Must(&otter.Options[uint64, remembered]{MaximumSize: entries})}
 }
 
-// Get returns the token of this text if it is remembered and still good: it has not
-// expired, its key was not withdrawn, its session not revoked. Otherwise nil.
+// Get returns the remembered token with this text if it is still valid: it has not expired,
+// its key was not withdrawn, and its session was not revoked. Otherwise it returns nil.
 func (c *Cache) Get(raw string, now time.Time) *Token {
 	if c == nil {
 		return nil
@@ -69,13 +64,13 @@ func (c *Cache) Get(raw string, now time.Time) *Token {
 	return remembered.Token
 }
 
-// All returns the tokens that are remembered, in no order.
+// All returns the remembered tokens, in no particular order.
 func (c *Cache) All() []*Token {
 	var all []*Token
 	if c == nil {
 		return nil
 	}
-	c.tokens.CleanUp() // what is to be evicted is no longer remembered
+	c.tokens.CleanUp() // evict what is due
 	for remembered := range c.tokens.Values() {
 		all = append(all, remembered.Token)
 	}

@@ -1,7 +1,7 @@
 // Package jwt verifies JSON Web Tokens (RFC 7519) that are signed (RFC 7515), by the
 // rules of RFC 8725. It needs neither Caddy nor a web server.
 //
-// A [Verifier] takes a token and a time, and returns what the token says or an error:
+// A [Verifier] takes a token and a time, and returns the token's content or an error:
 //
 //	keys, err := jwt.ParsePublicKeys(pem)
 //	set, err := jwt.NewKeySet(keys...)
@@ -18,7 +18,7 @@
 //
 // Keys come from the program alone: a secret by [NewSecretKey], public keys by
 // [ParsePublicKeys] or [NewKey], or any [KeySource], such as a key set behind a URL by
-// package jwks. What a token says of keys (jwk, jku, x5c, x5u) is never followed.
+// package jwks. Keys and URLs in a token (jwk, jku, x5c, x5u) are never used.
 //
 // # Errors
 //
@@ -26,21 +26,21 @@
 //
 //	if errors.Is(err, refusal.Expired) { … }
 //
-// Its text is for logs, and has no part of the token beyond single names and values,
-// quoted and cut short. [refusal.Answer] is what a client may be told.
+// Its text is for logs. It contains no part of the token except single names and values, which
+// are quoted and truncated. [refusal.Answer] is what a client may see.
 //
 // # Tokens that were seen before
 //
-// A [Cache] remembers tokens that were verified, which most requests of a session
-// bring again. A remembered token is refused when it expires, when its key leaves a key set
-// of package jwks, and when its session is in [Issuer.Revoked].
+// A [Cache] remembers verified tokens, because most requests of a session send the same one. A
+// remembered token is refused when it expires, when its key leaves a key set of package jwks,
+// and when its session is in [Issuer.Revoked].
 //
-// # Beside other libraries
+// # Comparison with other libraries
 //
-// The processor time of one token, its signature, iss, aud and exp, as
-// `go run ./bench verifiers` measured it on a virtual machine of 2 cores (AMD EPYC, Go
-// 1.26.8), which other work shared: medians of 15 rounds in which the libraries take
-// turns. "times ours" is the median of the ratios in a round.
+// The table shows the processor time to check one token: its signature, iss, aud and exp. It
+// was measured with `go run ./bench verifiers` on a shared virtual machine with 2 cores (AMD
+// EPYC, Go 1.26.8). The values are medians of 15 rounds in which the libraries take turns.
+// "times ours" is the median of the ratios in a round.
 //
 //	algorithm   library                     µs   times ours   allocations
 //	RS256       this package              36.1                         39
@@ -60,16 +60,15 @@
 //	            jwx jwt.Parse             60.1         8.90           281
 //	any         this package, a Cache  0.2–0.3                          0
 //
-// For RS256, ES256 and EdDSA most of the time is the signature, which no library can save.
-// The last line is of 256 tokens in turn, which fit in the caches of a core; 10,000 take
-// longer.
+// For RS256, ES256 and EdDSA, the signature takes most of the time, which no library can save.
+// The last line was measured with 256 tokens in turn, which fit in the caches of a core; 10,000
+// tokens take longer.
 //
-// The libraries do not do the same. This package reads all claims into a map, and reads
-// the header of a token once as long as the next tokens have the same one. golang-jwt reads
-// the claims into a map as well. jwx makes a token with typed fields, and can also sign,
-// encrypt and fetch keys. go-oidc reads the registered claims, and the others when it is
-// asked for them. Of a token with a good signature, this package refuses by default what
-// some of them accept:
+// The libraries do different work. This package reads all claims into a map. It reads the
+// header only if it differs from the header of the token before. golang-jwt also reads the
+// claims into a map. jwx makes a token with typed fields, and can also sign, encrypt and fetch
+// keys. go-oidc reads the registered claims at once, and the others on demand. By default this
+// package refuses the following tokens, although their signatures are valid:
 //
 //	the token has                golang-jwt   jwx        go-oidc
 //	iat in the future            accepted     refused    accepted
@@ -82,6 +81,6 @@
 //	an unknown crit              accepted     accepted   refused
 //	typ logout+jwt               accepted     accepted   accepted
 //
-// In turn this package takes signed tokens in the compact form only: it signs nothing, and
-// reads no encrypted token and no JSON serialisation.
+// This package only reads signed tokens in the compact serialization. It does not sign, and it
+// reads neither encrypted tokens nor the JSON serialization.
 package jwt

@@ -20,7 +20,7 @@ const (
 	secret = "a secret of at least 32 bytes, as HS256 needs it"
 )
 
-// verifierFor accepts tokens that are signed with a key of the set.
+// verifierFor returns a verifier that accepts tokens signed with a key of the set.
 func verifierFor(keys ...*jwt.Key) *jwt.Verifier {
 	set, err := jwt.NewKeySet(keys...)
 	if err != nil {
@@ -43,7 +43,7 @@ func secretVerifier() *jwt.Verifier {
 	return verifierFor(key)
 }
 
-// A secret that the issuer has too.
+// The issuer has the same secret.
 func ExampleNewSecretKey() {
 	key, err := jwt.NewSecretKey([]byte(secret))
 	if err != nil {
@@ -80,7 +80,7 @@ MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=
 	// Output: [EdDSA] the token algorithm is not accepted: alg is "HS256"; accepted: EdDSA
 }
 
-// What was wrong with a token.
+// The error says why a token was refused.
 func ExampleVerifier_Verify_refused() {
 	in2101 := time.Date(2101, 1, 1, 0, 0, 0, 0, time.UTC)
 	_, err := secretVerifier().Verify(context.Background(), token, in2101)
@@ -98,7 +98,7 @@ func ExampleVerifier_Verify_refused() {
 	// for the client: 401 invalid_token
 }
 
-// Tokens that were verified before are not verified again.
+// Remembered tokens are not verified again.
 func ExampleCache() {
 	verifier, cache := secretVerifier(), jwt.NewCache(jwt.DefaultCacheEntries)
 	verify := func(text string, now time.Time) (*jwt.Token, error) {
@@ -120,8 +120,7 @@ func ExampleCache() {
 	// alice <nil>
 }
 
-// A middleware that lets in whoever has a token of an issuer, whose key set is behind a
-// URL.
+// A middleware that requires a token of an issuer whose key set is behind a URL.
 func Example_middleware() {
 	keys, err := jwks.Open(jwks.Settings{URL: "https://id.example.com/jwks.json"}, jwks.Options{})
 	if err != nil {

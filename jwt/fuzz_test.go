@@ -15,9 +15,9 @@ import (
 	josejwt "github.com/go-jose/go-jose/v4/jwt"
 )
 
-// The fuzz targets ask two things of every input: no panic, and nothing
-// accepted that go-jose, a second library, refuses. Their seeds are in
-// testdata/fuzz, and run with every `go test`.
+// The fuzz targets check two things for every input: there is no panic, and no token is accepted
+// that go-jose, a second library, refuses. Their seeds are in testdata/fuzz, and run with every
+// `go test`.
 
 var fuzzNow = time.Unix(1_800_000_000, 0)
 
@@ -40,7 +40,7 @@ func fuzzVerifier(f *testing.F) *jwt.Verifier {
 	return v
 }
 
-// mustAgree verifies the token here and, if it is accepted, by go-jose.
+// mustAgree verifies the token here and, if it is accepted, with go-jose.
 func mustAgree(t *testing.T, v *jwt.Verifier, token string) {
 	t.Helper()
 	verified, err := v.Verify(context.Background(), token, fuzzNow)
@@ -66,7 +66,7 @@ func mustAgree(t *testing.T, v *jwt.Verifier, token string) {
 	}
 	for _, name := range []string{"exp", "nbf", "iat"} {
 		if date, _ := claims[name].(float64); math.Abs(date) > 1<<53 {
-			return // go-jose keeps whole seconds in an int64, and fails for want of room
+			return // go-jose keeps whole seconds in an int64, which overflows
 		}
 	}
 	var registered josejwt.Claims
@@ -83,14 +83,14 @@ func FuzzCompact(f *testing.F) {
 	f.Fuzz(func(t *testing.T, token string) { mustAgree(t, v, token) })
 }
 
-// Any header, well signed.
+// Any header, with a valid signature.
 func FuzzHeader(f *testing.F) {
 	v := fuzzVerifier(f)
 	payload := `{"sub":"alice","exp":1900000000}`
 	f.Fuzz(func(t *testing.T, header string) {
 		var parameters map[string]stdjson.RawMessage
 		if err := stdjson.Unmarshal([]byte(header), &parameters); err == nil {
-			// These are never looked at here, and parsed by go-jose.
+			// This package ignores these, but go-jose parses them.
 			for _, name := range []string{
 				"jwk", "x5c", "x5t", "x5t#S256", "jku", "x5u", "nonce", "cty",
 				"enc", "zip", "epk", "apu", "apv", "p2s", "p2c", "iv", "tag",
@@ -106,7 +106,7 @@ func FuzzHeader(f *testing.F) {
 	})
 }
 
-// Any payload, well signed.
+// Any payload, with a valid signature.
 func FuzzClaims(f *testing.F) {
 	v := fuzzVerifier(f)
 	f.Fuzz(func(t *testing.T, payload string) {
@@ -139,7 +139,7 @@ func FuzzKeySet(f *testing.F) {
 		if err := stdjson.Unmarshal([]byte(text), &set); err != nil {
 			var members struct{ Keys []stdjson.RawMessage }
 			if stdjson.Unmarshal([]byte(text), &members) == nil && len(members.Keys) > len(keys) {
-				return // go-jose refuses the whole set for one bad key, which was left out here
+				return // for one invalid key, go-jose refuses the whole set; this package omits the key
 			}
 			t.Fatalf("go-jose refuses the set: %v", err)
 		}

@@ -20,13 +20,12 @@ import (
 
 const (
 	minRSABits    = 2048 // RFC 7518 §3.3
-	maxRSABits    = 8192 // as crypto/tls: a larger one only burns time
+	maxRSABits    = 8192 // as in crypto/tls: a larger key only costs time
 	maxKeyIDBytes = 256
 
 	minSecretBytes = 32 // RFC 7518 §3.2, for HS256, the shortest
 
-	// SecretBytesHint says how a secret is made, for a message about one that is too
-	// short.
+	// SecretBytesHint explains how to create a secret, for the error about a short one.
 	SecretBytesHint = "`openssl rand -hex 64` makes a secret that is long enough for every HMAC algorithm"
 )
 
@@ -40,8 +39,8 @@ type Key struct {
 	// Material is the key: an *rsa.PublicKey, *ecdsa.PublicKey or ed25519.PublicKey, or
 	// the bytes of a secret.
 	Material any
-	// Withdrawn is set when the key leaves its set. It ends the tokens that
-	// were verified with the key and are remembered.
+	// Withdrawn is set when the key leaves its set. Remembered tokens that were verified with
+	// the key are then refused.
 	Withdrawn atomic.Bool
 }
 
@@ -51,10 +50,10 @@ func (k *Key) ID() string { return k.id }
 // Algorithms returns the JWS algorithms (RFC 7518 §3.1) that the key may verify, sorted.
 func (k *Key) Algorithms() []string { return slices.Sorted(maps.Keys(k.verifiers)) }
 
-// pkcs1Hashes are those of RSASSA-PKCS1-v1_5 (RFC 7518 §3.3).
+// pkcs1Hashes are the hashes of RSASSA-PKCS1-v1_5 (RFC 7518 §3.3).
 var pkcs1Hashes = map[string]crypto.Hash{"RS256": crypto.SHA256, "RS384": crypto.SHA384, "RS512": crypto.SHA512}
 
-// pssHashes are those of RSASSA-PSS (RFC 7518 §3.5).
+// pssHashes are the hashes of RSASSA-PSS (RFC 7518 §3.5).
 var pssHashes = map[string]crypto.Hash{"PS256": crypto.SHA256, "PS384": crypto.SHA384, "PS512": crypto.SHA512}
 
 // verify checks a signature. RSA, the most common algorithm, uses the standard library
@@ -101,7 +100,7 @@ func NewKey(id string, public crypto.PublicKey) (*Key, error) {
 	return newKey(id, public, algorithms)
 }
 
-// newKey trusts that the material is good for the algorithms.
+// newKey does not check that the material is valid for the algorithms.
 func newKey(id string, material any, algorithms []string) (*Key, error) {
 	if len(id) > maxKeyIDBytes {
 		return nil, fmt.Errorf("its key ID has %d bytes; at most %d are accepted", len(id), maxKeyIDBytes)

@@ -59,7 +59,7 @@ func (s *KeySet) Match(algorithm, id string) []*Key {
 	return s.noID[algorithm]
 }
 
-// Has tells whether a key of the set has this key ID.
+// Has reports whether a key of the set has this key ID.
 func (s *KeySet) Has(id string) bool { return s.byID[id] != nil }
 
 // Same returns the key of the set that equals the given one, nil if none does.

@@ -7,9 +7,8 @@ import (
 	"time"
 )
 
-// Revocations are the sessions whose access tokens are refused, as far as this process
-// knows. They are asked with each request, and mostly answer by one atomic load: a
-// token that was looked up is not looked up again before another session is revoked.
+// Revocations holds the revoked sessions that this process knows. A look-up usually costs one
+// atomic load: a token is looked up once, and again only after another session was revoked.
 type Revocations struct {
 	version  atomic.Uint64 // grows with each revocation; never 0
 	mu       sync.RWMutex
@@ -19,7 +18,7 @@ type Revocations struct {
 	listened  int // number of listeners ever added; the next key
 }
 
-// NewRevocations returns revocations of no session.
+// NewRevocations returns Revocations without any session.
 func NewRevocations() *Revocations {
 	r := &Revocations{sessions: make(map[string]time.Time), listeners: make(map[int]func(string))}
 	r.version.Store(1)

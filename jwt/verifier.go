@@ -12,8 +12,8 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 )
 
-// Leeways of the handlers of this module. A [Verifier] has none by default, and does
-// not bound it.
+// The default and the maximum leeway of this module's handlers. A [Verifier] has no leeway by
+// default, and no maximum.
 const (
 	DefaultLeeway = 30 * time.Second
 	MaxLeeway     = 5 * time.Minute
@@ -113,10 +113,8 @@ func NewVerifier(config VerifierConfig) (*Verifier, error) {
 	return v, nil
 }
 
-// Verify checks a token as it stood at the time now, and returns what it says
-// or a *[refusal.Error] with the check that it failed. It waits only where keys
-// must be fetched, and then not longer than ctx lives. Of a token that is refused
-// nothing is returned.
+// Verify checks a token at the time now. It returns its content, or a *[refusal.Error] that
+// names the failed check. It blocks only while keys are fetched, and not after ctx is done.
 func (v *Verifier) Verify(ctx context.Context, token string, now time.Time) (*Token, error) {
 	scratch := scratches.Get().(*[]byte)
 	defer scratches.Put(scratch)
@@ -159,7 +157,7 @@ func (v *Verifier) Verify(ctx context.Context, token string, now time.Time) (*To
 	if err := checkAudience(claims, issuer.Audience); err != nil {
 		return nil, err
 	}
-	if claims["cnf"] != nil { // RFC 9449 §7.2, RFC 8705 §3: whoever stole it must not use it
+	if claims["cnf"] != nil { // RFC 9449 §7.2, RFC 8705 §3: a thief must not be able to use it
 		return nil, refusal.New(refusal.Bound, "cnf is set, so a bearer token does not prove who sends it; "+
 			"let the issuer issue tokens without DPoP and certificates for this site")
 	}

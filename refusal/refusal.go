@@ -17,7 +17,7 @@ import (
 type Reason string
 
 // Error is the name of the reason. It makes a reason an error, so that errors.Is(err,
-// refusal.Expired) tells whether a token was refused since it has expired.
+// refusal.Expired) reports whether a token was refused because it has expired.
 func (r Reason) Error() string { return string(r) }
 
 // The reasons for which a request is refused.

@@ -11,7 +11,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
-// waitingRoom is a gate all of whose turns are taken, and those who come to it.
+// waitingRoom is a gate without free turns, and the callers that come to it.
 type waitingRoom struct {
 	t     *testing.T
 	g     *gate
@@ -34,7 +34,7 @@ func newWaitingRoom(t *testing.T, queue int) *waitingRoom {
 func stranger() bool { return false }
 func familiar() bool { return true }
 
-// comes has somebody come, and returns when they wait or somebody has left.
+// comes adds a caller, and returns when the caller waits or another one has left.
 func (r *waitingRoom) comes(name, what, client string, familiar func() bool) {
 	r.t.Helper()
 	before, left := r.g.begun(), len(r.gone())
@@ -63,7 +63,7 @@ func (r *waitingRoom) gone() []string {
 	return slices.Clone(r.left)
 }
 
-// opens gives all who wait their turns.
+// opens gives a turn to each waiting caller.
 func (r *waitingRoom) opens() {
 	r.t.Helper()
 	r.g.leave()
@@ -73,7 +73,7 @@ func (r *waitingRoom) opens() {
 	}
 }
 
-// Whoever waits is taken in turns, whatever the order of coming.
+// Waiting clients take turns, independent of the order in which they came.
 func TestHashGateTurns(t *testing.T) {
 	room := newWaitingRoom(t, 64)
 	for i := range 3 {
@@ -90,7 +90,7 @@ func TestHashGateTurns(t *testing.T) {
 	}
 }
 
-// The familiar go before strangers, who have a turn now and then.
+// Familiar clients go before strangers, who get an occasional turn.
 func TestHashGateFamiliarFirst(t *testing.T) {
 	room := newWaitingRoom(t, 64)
 	for i := range 4 {
@@ -108,7 +108,7 @@ func TestHashGateFamiliarFirst(t *testing.T) {
 	}
 }
 
-// No stranger has a familiar one leave a full queue, and half of it is the strangers'.
+// A stranger never displaces a familiar client in a full queue, and half of it is for strangers.
 func TestHashGateFamiliarStay(t *testing.T) {
 	room := newWaitingRoom(t, 16)
 	for i := range 16 {
@@ -132,7 +132,8 @@ func TestHashGateFamiliarStay(t *testing.T) {
 	room.opens()
 }
 
-// Among the familiar those who press go after one who comes for once, and leave before.
+// Among familiar clients, those with many requests go after one with a single request, and leave
+// the queue before it.
 func TestHashGateFamiliarWhoPress(t *testing.T) {
 	q := &newGate(1).familiar
 	comes := func(network string) {
@@ -158,14 +159,15 @@ func TestHashGateFamiliarWhoPress(t *testing.T) {
 	for _, network := range []string{"c", "once", "a", "b"} {
 		mustBe("whose turn it is", q.next(), network)
 	}
-	// When nobody waits, all begin anew.
+	// When nobody waits, the shares start again from zero.
 	comes("a")
 	comes("new")
 	mustBe("control: of equals the last leaves", q.heaviest(), "new")
 	mustBe("control: of equals the first goes", q.next(), "a")
 }
 
-// A full queue loses the last of those who wait most, and a client has its share.
+// A full queue drops the last request of the client with the most requests, and each client has
+// its share.
 func TestHashGateIsFull(t *testing.T) {
 	g := newGate(1)
 	if err := g.enter(t.Context(), Turn{}); err != nil {

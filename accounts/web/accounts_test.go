@@ -41,8 +41,8 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-// The tutorial of LoopBack's authentication-jwt: sign up, log in, copy the
-// token, reach the todos, be refused without it.
+// The tutorial of LoopBack's authentication-jwt: sign up, log in, copy the token, reach the todos,
+// and get a refusal without it.
 func TestAccountsTutorial(t *testing.T) {
 	s := sitetest.AccountsSite(t, "default_roles author")
 	refused := s.Get("/todos/")
@@ -104,7 +104,7 @@ func TestAccessTokenClaims(t *testing.T) {
 		!strings.Contains(string(header), `"typ":"at+jwt"`) || !strings.Contains(string(header), `"alg":"ES256"`) {
 		t.Errorf("header %s, claims %s", header, claims)
 	}
-	// Another service verifies it by the published keys.
+	// Another service verifies it with the published keys.
 	other := sitetest.Serve(t, `
 		jwt /api/* {
 			issuer https://id.example
@@ -118,8 +118,8 @@ func TestAccessTokenClaims(t *testing.T) {
 	}
 }
 
-// Sites with other users have other keys: no token and no user of one is good
-// at the other, though nothing else in their configs differs.
+// Sites with different users have different keys: no token or user of one is valid at the other,
+// although nothing else in their configs differs.
 func TestAccountsOfOtherStores(t *testing.T) {
 	other := sitetest.FreeAddress(t)
 	dir := sitetest.TempDir(t)
@@ -139,7 +139,7 @@ func TestAccountsOfOtherStores(t *testing.T) {
 	}
 }
 
-// Sites with one store have the same users, and sessions of their own.
+// Sites with the same store have the same users, but separate sessions.
 func TestThreatSessionsOfAnotherIssuer(t *testing.T) {
 	other := sitetest.FreeAddress(t)
 	store := filepath.Join(sitetest.TempDir(t), "users.db")
@@ -156,7 +156,7 @@ func TestThreatSessionsOfAnotherIssuer(t *testing.T) {
 	s.MustAnswer(200, s.Post("/auth/refresh", sitetest.JSON{"refreshToken": got.RefreshToken}), "control: at its own")
 }
 
-// Of too many sessions of a user, the ones end that were not used for long.
+// If a user has too many sessions, those that were unused for the longest time end.
 func TestSessionsOfAUserAreBounded(t *testing.T) {
 	s := sitetest.AccountsSite(t, "")
 	first := s.SignedUp("alice@example.com")
@@ -177,7 +177,7 @@ func TestSessionsOfAUserAreBounded(t *testing.T) {
 	}
 }
 
-// handle_path takes a part off the path, which links and redirects need.
+// handle_path removes a part of the path, which links and redirects need.
 func TestAccountsBelowAPath(t *testing.T) {
 	s := sitetest.Serve(
 		t, "handle_path /app/* {\n"+sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "")+"\n}",
@@ -335,7 +335,7 @@ func TestThreatCredentialStuffing(t *testing.T) {
 		"/auth/login", sitetest.JSON{"email": "bob@example.com", "password": "wrong password"}, from("203.0.113.99"),
 	), "another account")
 
-	// Whoever keeps guessing locks nobody out who is logged in nowhere.
+	// Guesses of others do not lock out a user who has no session.
 	s.MustAnswer(201, s.Post("/auth/signup", sitetest.CredentialsOf("carol@example.com"), from("192.0.2.1")), "sign-up")
 	wrong = sitetest.JSON{"email": "carol@example.com", "password": "wrong password"}
 	for range 10 {
@@ -364,7 +364,7 @@ func TestThreatCredentialStuffing(t *testing.T) {
 	s.MustAnswer(401, s.Post(
 		"/auth/login", sitetest.JSON{"email": "first@example.com", "password": "wrong password"}, from("2001:db8:1::1"),
 	), "control: a client's first")
-	for range 29 { // at once, since time forgives
+	for range 29 { // at once, because attempts are forgiven over time
 		accountstest.ServiceOf(t).Attempts.Clients.Begin(t.Context(), network.Key("2001:db8:1::ffff"), time.Now())
 	}
 	s.MustAnswer(429, s.Post(
@@ -479,7 +479,7 @@ func TestThreatPasswords(t *testing.T) {
 	s.MustAnswer(
 		200, s.Post("/auth/login", sitetest.JSON{"email": "long@example.com", "password": long + "1"}), "control",
 	)
-	// The same keys, composed otherwise by another machine.
+	// The same characters in another Unicode composition, as from another machine.
 	s.MustAnswer(
 		201, s.Post("/auth/signup", sitetest.JSON{"email": "nfc@example.com", "password": "cafe\u0301 cafe\u0301"}),
 		"control",
@@ -574,7 +574,7 @@ func TestThreatRefreshReplay(t *testing.T) {
 	s.MustAnswer(401, refresh(family+strings.Repeat("B", 43)), "of the family, and never given out")
 	s.MustAnswer(401, s.Bearer("/todos/", other.Token), "which ends that family")
 
-	// 100 at once have one line of tokens.
+	// 100 concurrent uses share one line of tokens.
 	last := s.LoggedIn("alice@example.com")
 	successors := make(map[string]int)
 	var mu sync.Mutex
@@ -696,8 +696,8 @@ func TestBrowserFlow(t *testing.T) {
 	}
 }
 
-// Many requests of a page at once, all with an access token that has expired:
-// none is refused, and the session lives on.
+// Many concurrent requests of a page, all with an expired access token: none is refused, and the
+// session stays valid.
 func TestBrowserRenewsAtOnce(t *testing.T) {
 	s := sitetest.AccountsSite(t, "token_lifetime 1s")
 	chrome := sitetest.Browser(t)
@@ -742,7 +742,7 @@ func TestThreatCookies(t *testing.T) {
 			prefix = "__Host-"
 		}
 		checkCookies(t, url, w.Header(), prefix, secure)
-		// What a sister site can set, which has no prefix, is not looked at.
+		// A cookie without the prefix, which a sister site can set, is ignored.
 		if secure {
 			r.Header.Set("Cookie", "session=planted; refresh=planted")
 			if c := credentials.AccountSources.Read(r); c.Token != "" || c.Err != nil {
@@ -923,7 +923,7 @@ func TestThreatEndedSessions(t *testing.T) {
 		"Authorization: Bearer "+one.Token,
 	), "wrong current password")
 
-	// Another process disables the user: this one knows within a second.
+	// Another process disables the user: this one learns it within a second.
 	accountstest.ChangeUser(t, "bob@example.com", func(u *store.User) { u.Disabled = true })
 	store := accountstest.StoreOf(t)
 	if _, err := store.EndSessions(
@@ -971,7 +971,7 @@ func TestThreatBodies(t *testing.T) {
 	}
 }
 
-// signingKeyID is the ID of the key that signs now.
+// signingKeyID returns the ID of the current signing key.
 func signingKeyID(t *testing.T, keys *signing.Keys) string {
 	t.Helper()
 	token, err := keys.Sign("", map[string]any{"sub": "somebody"})
@@ -989,7 +989,7 @@ func signingKeyID(t *testing.T, keys *signing.Keys) string {
 	return header["kid"].(string)
 }
 
-// A rotated key verifies until its last token has expired, and not longer.
+// A rotated key verifies tokens until the last one has expired, and not longer.
 func TestKeyRotation(t *testing.T) {
 	s := sitetest.AccountsSite(t, "")
 	old := s.SignedUp("alice@example.com")
@@ -1019,8 +1019,8 @@ func TestKeyRotation(t *testing.T) {
 	s.MustAnswer(200, s.Bearer("/todos/", s.LoggedIn("alice@example.com").Token), "control: the newest key")
 }
 
-// A single-page app takes every path that is no file: the account routes too, if it
-// comes first. That leads a browser nowhere, and the log says why.
+// If a single-page app comes first, it serves every path that is not a file, including the account
+// routes. Then a browser cannot log in, and the log says why.
 func TestAccountsOfASinglePageApp(t *testing.T) {
 	app := sitetest.TempDir(t)
 	if err := os.WriteFile(filepath.Join(app, "index.html"), []byte("the app"), 0o600); err != nil {
@@ -1068,8 +1068,8 @@ func TestAccountsOfASinglePageApp(t *testing.T) {
 	})
 }
 
-// A new key is published before it signs: by every node, and in every copy of the
-// key set that may still be kept.
+// A new key is published before it signs: by every node, and in every copy of the key set that may
+// still be cached.
 func TestKeyRotationLead(t *testing.T) {
 	const keptFor = 10 + 10 // seconds, by the answer's Cache-Control and two clocks
 	for _, lead := range []time.Duration{signing.DefaultLead, 0} {
@@ -1129,10 +1129,9 @@ func TestKeyRotationLead(t *testing.T) {
 	}
 }
 
-// A log-in with the old password that is under way while the password is
-// changed begins no session.
-// Of many changes of a password at once, each by the same old one, one is told
-// that it was done.
+// A log-in with the old password, in progress while the password is changed, starts no session.
+// Of many concurrent changes with the same old password, only one gets the response that it
+// succeeded.
 func TestThreatPasswordChangedTwiceAtOnce(t *testing.T) {
 	s := sitetest.AccountsSite(t, "throttle off")
 	got := s.SignedUp("alice@example.com")
@@ -1164,8 +1163,7 @@ func TestThreatPasswordChangedTwiceAtOnce(t *testing.T) {
 	)
 }
 
-// From an address where somebody is logged in, the account's guesses are
-// counted and answered as anybody's.
+// Guesses from an address where a user is logged in are counted and answered like any others.
 func TestThreatEnumerationFromAFamiliarAddress(t *testing.T) {
 	s := sitetest.AccountsSite(t, "")
 	s.SignedUp("alice@example.com")
@@ -1185,8 +1183,8 @@ func TestThreatEnumerationFromAFamiliarAddress(t *testing.T) {
 	)
 }
 
-// A key that the config takes from a file is the new one after a reload, and
-// what the old one signed is good no longer.
+// If the config reads a key from a file, a reload uses the new key, and tokens signed with the old
+// one are no longer valid.
 func TestKeyOfTheConfigIsReplacedByAReload(t *testing.T) {
 	dir := sitetest.TempDir(t)
 	key, secret := filepath.Join(dir, "key.json"), filepath.Join(dir, "secret")
@@ -1221,7 +1219,7 @@ func TestKeyOfTheConfigIsReplacedByAReload(t *testing.T) {
 		s.MustAnswer(200, s.Bearer("/todos/", got.Token), name+": control")
 		write(2)
 		s.Load(body, storage)
-		// Caddy does not wait for the server before it, which may still answer for a moment.
+		// Caddy does not wait for the previous server, which may still respond for a moment.
 		sitetest.Eventually(t, name+": a token of the old key is refused", func() bool {
 			return s.Bearer("/todos/", got.Token).Status == 401
 		})
@@ -1229,8 +1227,8 @@ func TestKeyOfTheConfigIsReplacedByAReload(t *testing.T) {
 	}
 }
 
-// The prefix of the cookies' names is left out only for a browser on this
-// machine, whatever the Host header says.
+// The prefix of the cookies' names is omitted only for a browser on this machine, whatever the
+// Host header says.
 func TestThreatCookiesBehindAProxy(t *testing.T) {
 	s := sitetest.AccountsSite(t, "")
 	s.SignedUp("alice@example.com")
@@ -1248,8 +1246,7 @@ func TestThreatCookiesBehindAProxy(t *testing.T) {
 	}
 }
 
-// nginx sends the address of the server behind it as Host, and nothing of the
-// browser's, unless it is told to.
+// By default nginx sends the address of its upstream as Host, not the browser's Host.
 func TestThreatCookiesBehindNginx(t *testing.T) {
 	s := sitetest.AccountsSite(t, "")
 	s.SignedUp("alice@example.com")
@@ -1302,8 +1299,8 @@ func TestThreatLogInDuringPasswordChange(t *testing.T) {
 	}
 }
 
-// An unknown user, a disabled one and one with a bcrypt hash cost a hash as any
-// other: with no room for one, all of them wait in vain.
+// An unknown user, a disabled one and one with a bcrypt hash cost a hash like any other: if no
+// hash slot is free, all of them wait in vain.
 func TestThreatUnknownUserCostsAHash(t *testing.T) {
 	s := sitetest.AccountsSite(t, "hash_queue 1\n throttle off")
 	s.MustAnswer(201, s.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com")), "sign-up")
@@ -1327,8 +1324,7 @@ func TestThreatUnknownUserCostsAHash(t *testing.T) {
 	}
 }
 
-// bcrypt looks at 72 bytes: a longer password is not right for what it begins
-// with.
+// bcrypt reads only 72 bytes: a longer password must not match because of its first bytes.
 func TestThreatBcryptIsNotCutShort(t *testing.T) {
 	s := sitetest.AccountsSite(t, "")
 	s.MustAnswer(201, s.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com")), "sign-up")
@@ -1347,8 +1343,7 @@ func TestThreatBcryptIsNotCutShort(t *testing.T) {
 	)
 }
 
-// A token that the accounts' key has signed for something else does not open
-// the account.
+// A token that the accounts' key has signed for another purpose gives no access to the account.
 func TestAccountRoutesNeedTheirScope(t *testing.T) {
 	s := sitetest.AccountsSite(t, "")
 	got := s.SignedUp("alice@example.com")
@@ -1383,7 +1378,7 @@ func TestAccountRoutesNeedTheirScope(t *testing.T) {
 	}
 }
 
-// Guesses at the password of a session that somebody left open are throttled.
+// Guesses at the password in a session that a user left open are throttled.
 func TestThreatPasswordChangeIsThrottled(t *testing.T) {
 	s := sitetest.AccountsSite(t, "throttle 3 15m")
 	got := s.SignedUp("alice@example.com")
@@ -1397,8 +1392,8 @@ func TestThreatPasswordChangeIsThrottled(t *testing.T) {
 	}
 }
 
-// What is below the sessions and is no session is for the next handler, and
-// needs a token there.
+// A path below the sessions that is not a session goes to the next handler, and requires a token
+// there.
 func TestThreatPathsBelowAccountRoutes(t *testing.T) {
 	s := sitetest.Serve(t, "jwt {\n accounts /api {\n signup open\n store file "+
 		filepath.Join(sitetest.TempDir(t), "users.db")+"\n }\n}\nrespond upstream")
@@ -1460,8 +1455,8 @@ func TestThreatCrossSiteWebSocket(t *testing.T) {
 	)
 }
 
-// A config that is refused after its accounts were ready takes nothing from the
-// one that goes on, though its store is another one by now.
+// If a config is refused after its accounts were ready, the running config keeps working, even if
+// its store differs.
 func TestRefusedReloadKeepsTheStore(t *testing.T) {
 	dir := sitetest.TempDir(t)
 	where := filepath.Join(dir, "where")
@@ -1496,8 +1491,8 @@ func TestRefusedReloadKeepsTheStore(t *testing.T) {
 	s.MustAnswer(200, s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com")), "after a reload that is good")
 }
 
-// hangingStorage is of files, and loads nothing while it hangs, as a network file system
-// may not.
+// hangingStorage is a file storage that does not load anything while it hangs, like a network file
+// system.
 type hangingStorage struct {
 	*certmagic.FileStorage
 }
@@ -1529,8 +1524,7 @@ func (s *hangingStorage) Load(ctx context.Context, key string) ([]byte, error) {
 	return s.FileStorage.Load(ctx, key)
 }
 
-// A storage that hangs holds up neither the keys in memory for long, nor what is
-// learned of ended sessions.
+// A hanging storage delays neither the keys in memory for long, nor the news of ended sessions.
 func TestStorageHangs(t *testing.T) {
 	s := &sitetest.Site{
 		T: t, URL: "http://" + sitetest.FreeAddress(t), LogFile: filepath.Join(sitetest.TempDir(t), "log.json"),
@@ -1569,8 +1563,8 @@ func TestStorageHangs(t *testing.T) {
 	s.LoggedIn("alice@example.com")
 }
 
-// What a browser's session cookie says is taken as that of a renewal would be: by
-// the keys, the places and the rules of the handler.
+// A browser's session cookie is checked like a renewed token: with the keys, the sources and the
+// rules of the handler.
 func TestRenewal(t *testing.T) {
 	store := filepath.Join(sitetest.TempDir(t), "users.db")
 	body := func(first, secret, more string) string {
@@ -1652,8 +1646,8 @@ func TestRenewal(t *testing.T) {
 	}
 }
 
-// A profile that cannot be written once more does not get in, and one that is there
-// keeps nobody else out of an export.
+// A profile that cannot be exported again is refused, and an existing one does not keep other
+// users out of an export.
 func TestThreatDeepProfile(t *testing.T) {
 	path := filepath.Join(sitetest.TempDir(t), "users.db")
 	s := sitetest.Serve(t, sitetest.AccountsBody(path, "profile name"))
@@ -1699,8 +1693,8 @@ func TestThreatDeepProfile(t *testing.T) {
 	}
 }
 
-// Sources that are named keep what the session cookie needs: its renewal, and the
-// refusal of other sites' requests. Where it is not named, no browser is sent round.
+// If `from` lists the session cookie, its renewal and the refusal of other sites' requests still
+// work. If it does not, browsers are not redirected.
 func TestThreatSourcesBesideAccounts(t *testing.T) {
 	dir := sitetest.TempDir(t)
 	body := func(sources string) string {
@@ -1743,8 +1737,7 @@ func TestThreatSourcesBesideAccounts(t *testing.T) {
 	s.MustAnswer(200, s.Bearer("/todos/", s.LoggedIn("session@example.com").Token), "control: the header")
 }
 
-// Neither a reload with other options nor another site with the same users gives
-// tries back.
+// Neither a reload with other options nor another site with the same users resets the attempts.
 func TestThreatTriesOfTwoConfigs(t *testing.T) {
 	dir := sitetest.TempDir(t)
 	store := filepath.Join(dir, "users.db")
@@ -1769,8 +1762,7 @@ func TestThreatTriesOfTwoConfigs(t *testing.T) {
 	}
 }
 
-// What a program is told of its mistake is JSON, whatever pages the site has for
-// errors; a browser gets those.
+// A program gets errors as JSON, even if the site has error pages; a browser gets the pages.
 func TestAccountErrorsBesideHandleErrors(t *testing.T) {
 	s := sitetest.Serve(t, sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "")+
 		"\n handle_errors {\n respond \"our page\" {err.status_code}\n}")
@@ -1791,7 +1783,7 @@ func TestAccountErrorsBesideHandleErrors(t *testing.T) {
 	}
 }
 
-// A link of somebody who is disabled sets no password, then or later.
+// The link of a disabled user sets no password, neither then nor later.
 func TestThreatResetLinkOfADisabledUser(t *testing.T) {
 	store := filepath.Join(sitetest.TempDir(t), "users.db")
 	s := sitetest.Serve(t, sitetest.AccountsBody(store, ""))

@@ -21,10 +21,9 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// Log-ins with a wrong password, of a user who exists and of one who does not,
-// mixed: the medians must not tell them apart. -benchtime 500x makes 500 of
-// each. In strict turns the garbage collector would run during the same one
-// each time, since each hash takes the same memory.
+// Log-ins with a wrong password for an existing and for an unknown user, mixed: the medians must
+// not differ. -benchtime 500x makes 500 of each. They do not alternate strictly: each hash takes
+// the same memory, so the garbage collector would always run during the same kind.
 func BenchmarkEnumeration(b *testing.B) {
 	s := sitetest.AccountsSite(b, "throttle off")
 	s.MustAnswer(201, s.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com")), "sign-up")
@@ -50,8 +49,7 @@ func median(of []time.Duration) time.Duration {
 	return of[len(of)/2]
 }
 
-// A log-in, and the look-up of its user alone, beside those in a store of 10
-// users.
+// A log-in and the look-up of its user, compared with a store of 10 users.
 func BenchmarkStoreOfManyUsers(b *testing.B) {
 	small := filledStore(b, 10)
 	for _, users := range []int{1000, 1_000_000} {
@@ -90,7 +88,7 @@ func BenchmarkStoreOfManyUsers(b *testing.B) {
 	}
 }
 
-// siteOf is a site with a store, which also names its issuer.
+// siteOf returns a site with a store; the store's name is also part of its issuer.
 func siteOf(b *testing.B, users *filestore.Store) string {
 	return fmt.Sprintf(
 		"http://%s {\njwt {\naccounts {\nstore file %s\nissuer %[2]s\nthrottle off\n}\n}\n}\n",
@@ -135,8 +133,8 @@ func filledStore(b *testing.B, users int) *filestore.Store {
 	return store
 }
 
-// Verification while log-ins press on the passwords: the p99 of requests with
-// a token, without and with them; with -full until 10,000 log-ins are answered.
+// Verification under many log-ins: the p99 of requests with a token, without and with log-ins;
+// with -full until 10,000 log-ins have a response.
 func BenchmarkVerifyUnderLogins(b *testing.B) {
 	s := sitetest.AccountsSite(b, "throttle off")
 	token := s.SignedUp("alice@example.com").Token

@@ -12,9 +12,9 @@ import (
 	"github.com/chromedp/chromedp/kb"
 )
 
-// A user with a real browser, without JavaScript and by the keyboard alone:
-// from a protected page to the log-in, the sign-up and back, to the account
-// page, a new password, another session, and out.
+// A user with a real browser, without JavaScript and only with the keyboard: from a protected page
+// to the log-in, the sign-up and back, to the account page, a new password, another session, and
+// the log-out.
 func TestChromium(t *testing.T) {
 	s := sitetest.AccountsSite(t, "default_roles author\n token_lifetime 2s")
 	ctx := chromiumtest.Start(t)

@@ -70,7 +70,7 @@ func SendToLogin(w http.ResponseWriter, refusal *refusal.Error, login string) {
 	answer.SeeOther(w, login)
 }
 
-// originalURL is what the browser asked for, before directives such as rewrite.
+// originalURL returns the URL that the browser requested, before directives such as rewrite.
 func originalURL(r *http.Request) *url.URL {
 	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
 		return original.URL

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// unicodeBlanks are what Go and others trim, and browsers take for a part of a name.
+// unicodeBlanks are characters that Go and others trim, but that browsers treat as part of a name.
 var unicodeBlanks = []string{
 	"\u0085", "\u00a0", "\u1680", "\u2000", "\u2003", "\u2028", "\u2029",
 	"\u202f", "\u205f", "\u3000", "\ufeff", "\u200b", "\v", "\f",
@@ -40,7 +40,7 @@ func TestThreatCookieNames(t *testing.T) {
 	}
 	for _, blank := range unicodeBlanks {
 		if blank == "\v" || blank == "\f" {
-			continue // net/http lets no such header through
+			continue // net/http refuses such a header
 		}
 		for where, planted := range map[string]string{
 			"before": blank + "__Host-token=" + mallory, "after": "__Host-token" + blank + "=" + mallory,
@@ -58,8 +58,8 @@ func TestThreatCookieNames(t *testing.T) {
 	s.MustAnswer(400, s.Get("/", "Cookie: __Host-token="+alice+"; __Host-token="+mallory), "two of the name")
 }
 
-// What is read as a cookie's name is what net/http reads, which drops what it finds
-// malformed; and a cookie that is removed is gone, and no other.
+// Cookie names are read as net/http reads them, which drops malformed ones. Removing a cookie
+// removes it and no other.
 func FuzzCookies(f *testing.F) {
 	for _, seed := range []string{
 		"token=a", " token =\"a\"; token=b", "\u2000token=a", "token=a;token",
@@ -139,7 +139,7 @@ func TestThreatSisterSite(t *testing.T) {
 	}
 }
 
-// A shared cache keeps nothing that a cookie opened.
+// A shared cache stores no response to a request with a session cookie.
 func TestThreatSharedCaches(t *testing.T) {
 	site := func(more string) string {
 		return "jwt {\n secret \"" + sitetest.Secret + "\"\n from cookie token\n from header\n" +
@@ -167,7 +167,7 @@ func TestThreatSharedCaches(t *testing.T) {
 	}
 }
 
-// What changes something and comes by a cookie comes from a page of the site.
+// A request with a cookie that changes something must come from a page of the site.
 func TestThreatCrossSiteRequestsByCookie(t *testing.T) {
 	token := sitetest.HS256(t, nil)
 	for name, c := range map[string]struct {

@@ -7,7 +7,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
-// A service that knows the issuer alone finds the key set from there.
+// A service that only knows the issuer can find the key set.
 func TestIssuerDocuments(t *testing.T) {
 	for name, of := range map[string]struct{ issuer, path string }{
 		"name":           {"", "/auth"},

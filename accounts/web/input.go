@@ -80,7 +80,7 @@ func (in *input) readForm(r *http.Request) error {
 			return refusal.New(refusal.Body, "a field of the form is specified twice")
 		}
 		if name == "email" {
-			values[0] = strings.TrimSpace(values[0]) // phones add a blank
+			values[0] = strings.TrimSpace(values[0]) // keyboards of phones add a space
 		}
 		if values[0] != "" {
 			in.values[name] = values[0]
@@ -176,7 +176,7 @@ func (in *input) err() error {
 		return nil
 	}
 	all := len(in.properties) + max(0, in.unknown-MaxPropertyErrors)
-	if all > MaxPropertyErrors { // those of properties that are known go before the others
+	if all > MaxPropertyErrors { // known properties come first
 		slices.SortStableFunc(in.properties, func(a, b refusal.PropertyError) int {
 			return cmp.Compare(btoi(a.Code == "additionalProperties"), btoi(b.Code == "additionalProperties"))
 		})

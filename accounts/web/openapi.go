@@ -12,7 +12,7 @@ type object = map[string]any
 
 // openAPI describes the JSON routes in OpenAPI 3.1, for an explorer.
 func (h *Handler) openAPI(w http.ResponseWriter, r *http.Request) error {
-	w.Header().Set("Access-Control-Allow-Origin", "*") // nothing of a user is in it
+	w.Header().Set("Access-Control-Allow-Origin", "*") // it contains no user's data
 	document := h.openAPIDocument()
 	if mount := answer.MountedAt(r); mount != "" {
 		document["servers"] = []object{{"url": mount}}
@@ -126,7 +126,7 @@ func operation(summary string, security []object, body object, responses object)
 	return o
 }
 
-// answers are the response of success and those of these refusals.
+// answers describes the response on success and the responses to refusals.
 func answers(status string, body object, refused ...int) object {
 	success := object{"description": http.StatusText(map[string]int{"200": 200, "201": 201, "204": 204}[status])}
 	if body != nil {

@@ -24,7 +24,8 @@ import (
 //go:embed pages/*.html pages/style.css
 var embeddedPages embed.FS
 
-// pagePolicy lets a page do nothing but show itself and send its forms.
+// pagePolicy is the strictest Content-Security-Policy that allows the pages' styles, images and
+// forms.
 const pagePolicy = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; " +
 	"frame-ancestors 'none'; base-uri 'none'"
 
@@ -38,7 +39,7 @@ type pages struct {
 	lead      func(returnTo string) accounts.Lead
 }
 
-// pageData is what a template is given.
+// pageData is the data for a template.
 type pageData struct {
 	Paths             pagePaths
 	ReturnTo          string
@@ -57,23 +58,23 @@ type pageData struct {
 	Links             []accounts.AccountLink
 	Next              *pageLink
 	Confirm           *pageConfirm
-	Data              any    // of a page of another module
-	Cancel            string // path back to the site that asked for the log-in
+	Data              any    // for a page of another module
+	Cancel            string // path back to the site that requested the log-in
 
-	leadsOn bool // to another site in the end, as a page of an OpenID Provider does
+	leadsOn bool // its form may redirect to another site, as a page of an OpenID Provider does
 }
 
-// pageConfirm is a question of the page confirm.
+// pageConfirm is the question on the page confirm.
 type pageConfirm struct {
 	Question, Yes, No string
 	Action, Offer     string
-	Password          bool // is it wanted?
+	Password          bool // the user must enter it
 }
 
-// pageLink leads on: a button of a provider, for example.
+// pageLink is a link on a page, such as the button of a provider.
 type pageLink struct{ Name, Path string }
 
-// pagePaths are where pages link and post to. Signup is empty if it is closed.
+// pagePaths are the paths of links and forms. If sign-up is closed, Signup is empty.
 type pagePaths struct {
 	Login, Signup, Logout, Account, Password, Sessions, Identities, Reset, Style string
 }
@@ -89,10 +90,10 @@ func (p pagePaths) below(prefix string) pagePaths {
 	return p
 }
 
-// pageUser and pageSession have what a page may show, and no hash.
+// pageUser and pageSession have only what a page may show: no hashes.
 type pageUser struct {
 	ID, Email string
-	Password  bool // has the user one?
+	Password  bool // the user has one
 	Roles     []string
 	Profile   map[string]string
 }
@@ -130,7 +131,7 @@ func newPages(service *accounts.Service, config *accounts.Config) (*pages, error
 	return p, nil
 }
 
-// standardData is what all pages of the accounts show.
+// standardData returns the data that all pages of the accounts need.
 func standardData(config accounts.Config) (data pageData) {
 	at := &data.Paths
 	at.Login, at.Logout, at.Account, at.Password = config.Path("login"), config.Path("logout"), config.Path("account"),
@@ -155,7 +156,7 @@ func parsePage(name string, layout, text []byte) (*template.Template, error) {
 	return parsed, nil
 }
 
-// readPage prefers the operator's file.
+// readPage returns the operator's file if it exists, otherwise the embedded one.
 func readPage(dir string, embedded fs.FS, name string) ([]byte, error) {
 	if dir != "" {
 		text, err := fs.ReadFile(os.DirFS(dir), name)
@@ -173,7 +174,7 @@ func readPage(dir string, embedded fs.FS, name string) ([]byte, error) {
 	return fs.ReadFile(embedded, name)
 }
 
-// render writes a page, all of it or nothing.
+// render writes a page. If the template fails, it writes nothing.
 func (p *pages) render(w http.ResponseWriter, r *http.Request, name string, data pageData, status int) error {
 	data.Cancel, data.Onward = p.lead(data.ReturnTo).Cancel, data.ReturnTo
 	data.Paths, data.PasswordMinLength = p.defaults.Paths.below(answer.MountedAt(r)), p.defaults.PasswordMinLength
@@ -182,7 +183,7 @@ func (p *pages) render(w http.ResponseWriter, r *http.Request, name string, data
 	}
 	page, err := p.execute(name, data)
 	if err == nil && status >= 400 && page.Len() > maxRefusedPage {
-		data.Onward = "" // stays in the form alone
+		data.Onward = "" // the form still has ReturnTo
 		page, err = p.execute(name, data)
 	}
 	if err == nil && status >= 400 && page.Len() > maxRefusedPage {
@@ -210,13 +211,12 @@ func (p *pages) execute(name string, data pageData) (page bytes.Buffer, err erro
 	return page, p.templates[name].ExecuteTemplate(&page, "layout", data)
 }
 
-// maxRefusedPage is how long a page that refuses what was typed may be.
+// maxRefusedPage is the maximum size, in bytes, of a page that shows an error.
 const maxRefusedPage = 8<<10 - 1
 
-// policy is the page's Content-Security-Policy. A form whose answer leads on may
-// end anywhere: at an OpenID client, and wherever that goes from there. Some
-// browsers hold form-action against each of these redirects, and stop without a
-// word.
+// policy returns the page's Content-Security-Policy. The response to a form may redirect to any
+// site: to an OpenID client, and from there to others. Some browsers check form-action for each
+// of these redirects, and stop silently. So such a page has no form-action.
 func policy(data pageData) string {
 	if data.ReturnTo == "" && !data.leadsOn {
 		return pagePolicy
@@ -232,7 +232,7 @@ func (h *Handler) style(w http.ResponseWriter, _ *http.Request) error {
 }
 
 func (h *Handler) loginPage(w http.ResponseWriter, r *http.Request) error {
-	h.dropOffer(w, r) // whoever comes here of their own does not go on with it
+	h.dropOffer(w, r) // the user came here without it, so the offer does not apply
 	query := r.URL.Query()
 	return h.pages.render(
 		w, r, "login",
@@ -246,8 +246,8 @@ func (h *Handler) signupPage(w http.ResponseWriter, r *http.Request) error {
 	)
 }
 
-// resetPage shows the form if the link is good. The token goes from the link into a
-// cookie first, so that no page that the browser opens from here has it in its URL.
+// resetPage shows the form if the link is valid. It first moves the token from the URL into a
+// cookie, so that a page that the browser opens from here cannot learn it from the Referer.
 func (h *Handler) resetPage(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Referrer-Policy", "no-referrer")
 	token := r.URL.Query().Get("token")
@@ -271,7 +271,7 @@ func (h *Handler) resetPage(w http.ResponseWriter, r *http.Request) error {
 	return h.pages.render(w, r, "reset", pageData{Email: user.Email}, http.StatusOK)
 }
 
-// showBrokenLink says that a link sets no password, and how to get another.
+// showBrokenLink shows a page that says that the link is not valid, and how to get another one.
 func (h *Handler) showBrokenLink(w http.ResponseWriter, r *http.Request) error {
 	refusal := &refusal.Error{Reason: refusal.OneTimeToken}
 	h.answers.Announce(w, r, refusal)
@@ -286,14 +286,14 @@ func (h *Handler) showBrokenLink(w http.ResponseWriter, r *http.Request) error {
 }
 
 const (
-	// resetCookie has the token of a link for as long as the form may take.
+	// resetCookie holds the token of a link while the user fills in the form.
 	resetCookie         = "reset"
 	resetCookieLifetime = 10 * time.Minute
 	securePrefix        = "__Secure-"
 )
 
-// resetCookieName has the prefix of a cookie that goes to one path alone; that of
-// the other ones would send it to the whole site.
+// resetCookieName returns the cookie's name. Its prefix is __Secure-, because __Host- of the
+// other cookies requires the path /, and this cookie is for one path only.
 func resetCookieName(r *http.Request) string {
 	if credentials.PlainLoopback(r) {
 		return resetCookie
@@ -301,7 +301,7 @@ func resetCookieName(r *http.Request) string {
 	return securePrefix + resetCookie
 }
 
-// setResetCookie keeps a token in the browser; empty for none.
+// setResetCookie stores a token in the browser. An empty token removes the cookie.
 func (h *Handler) setResetCookie(w http.ResponseWriter, r *http.Request, token string) {
 	expires := h.service.Now().Add(resetCookieLifetime)
 	if token == "" {
@@ -335,7 +335,7 @@ func (h *Handler) renderAccount(
 	if err != nil {
 		return accounts.StoreRefusal(err)
 	}
-	if status >= 400 { // what was refused, and no more
+	if status >= 400 { // an error page shows the form only, without sessions and identities
 		data.User = pageUser{ID: user.ID, Email: user.Email, Password: user.PasswordHash != ""}
 		return h.pages.render(w, r, "account", data, status)
 	}
@@ -372,7 +372,8 @@ func profileText(value any) string {
 	return jwt.ClaimText(value)
 }
 
-// pageOr shows a refusal of a form on its page; any other request gets the refusal itself.
+// pageOr shows the refusal of a form on the form's page. For any other request it returns the
+// refusal.
 func (h *Handler) pageOr(w http.ResponseWriter, r *http.Request, in *input, page string, err error) error {
 	failure, ok := errors.AsType[*refusal.Error](err)
 	if !in.form || !ok {
@@ -381,12 +382,12 @@ func (h *Handler) pageOr(w http.ResponseWriter, r *http.Request, in *input, page
 	h.answers.Announce(w, r, failure)
 	data := refusedForm(in, failure)
 	if page == "reset" && in.text("token") != "" && len(r.CookiesNamed(resetCookieName(r))) == 0 {
-		data.Token = accounts.Cut(in.text("token"), 2*accounts.RefreshBytes) // of a page that is not ours
+		data.Token = accounts.Cut(in.text("token"), 2*accounts.RefreshBytes) // posted by a page that is not ours
 	}
 	return h.pages.render(w, r, page, data, failure.Reason.Answer().Status)
 }
 
-// refusedForm is a page that shows a form again, with what is wrong with it.
+// refusedForm returns the data to show a form again, with its errors.
 func refusedForm(in *input, failure *refusal.Error) pageData {
 	data := pageData{
 		Email:    accounts.Cut(in.text("email"), 2*store.MaxEmailBytes),

@@ -18,16 +18,15 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
-// refreshStep is one use of a refresh token, so many seconds after the one before.
-// Tokens have names; a token that is given is known by the name from then on, and
-// must be the same where it has the name already.
+// refreshStep is a use of a refresh token, some seconds after the previous one. Tokens have names.
+// A returned token gets the name in gives; if the name is already known, it must be the same token.
 type refreshStep struct {
 	after int
 	uses  string
 	gives string // empty: it is refused, and the session has ended
 }
 
-// Orders of events with what must become of each. o is the owner's, t a thief's.
+// Sequences of events with the expected results. o is the owner's, t a thief's.
 var refreshOrders = []struct {
 	name  string
 	steps []refreshStep
@@ -82,9 +81,9 @@ var refreshOrders = []struct {
 	}, true},
 }
 
-// A client whose answer was lost goes on by the token that it has, for as long as
-// nobody has used the successor; a token that two have used ends the session, in each
-// order of events. It is the same for JSON and for cookies.
+// A client whose response was lost can continue with its token until the successor is used. If two
+// clients have used a token, the session ends, in each order of events. JSON and cookies behave
+// the same.
 func TestThreatRefreshOrders(t *testing.T) {
 	hands := sitetest.SetClock(t)
 	s := sitetest.Serve(t, sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "throttle off"))
@@ -147,7 +146,7 @@ func TestThreatRefreshOrders(t *testing.T) {
 	}
 }
 
-// cookieOf is the value of a cookie that an answer sets.
+// cookieOf returns the value of a cookie that a response sets.
 func cookieOf(got sitetest.Reply, name string) string {
 	for _, cookie := range (&http.Response{Header: got.Header}).Cookies() {
 		if cookie.Name == name {
@@ -157,8 +156,8 @@ func cookieOf(got sitetest.Reply, name string) string {
 	return ""
 }
 
-// failingRotations is a store that does what it should and says that it failed, as a
-// database does whose commit is not confirmed.
+// failingRotations is a store that works but returns an error, like a database whose commit is not
+// confirmed.
 type failingRotations struct {
 	store.UserStore
 	before, after error
@@ -175,8 +174,8 @@ func (f *failingRotations) RotateSession(ctx context.Context, r store.Rotation) 
 	return errors.Join(f.UserStore.RotateSession(ctx, r), f.after)
 }
 
-// A fault of the store is no theft: nothing ends, nothing is counted, no cookie is
-// taken away, and the same token goes on afterwards.
+// A fault of the store is not a theft: no session ends, nothing is counted, no cookie is removed,
+// and the same token works afterwards.
 func TestThreatStoreFaultIsNoTheft(t *testing.T) {
 	hands := sitetest.SetClock(t)
 	s := sitetest.Serve(t, sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "throttle off"))
@@ -223,8 +222,7 @@ func TestThreatStoreFaultIsNoTheft(t *testing.T) {
 	}
 }
 
-// A page that takes long does not bring its browser a refresh token that another
-// request has replaced meanwhile.
+// A slow page does not set a refresh token that another request has replaced in the meantime.
 func TestSlowPageBringsNoDeadCookie(t *testing.T) {
 	hands := sitetest.SetClock(t)
 	var slow sync.Mutex
@@ -266,7 +264,7 @@ func TestSlowPageBringsNoDeadCookie(t *testing.T) {
 	}
 }
 
-// countOf is how many account events there were.
+// countOf returns the number of account events.
 func countOf(s *sitetest.Site, event, result string) (number int) {
 	_, after, _ := strings.Cut(
 		s.Get("/metrics").Body, fmt.Sprintf("caddy_jwt_account_events_total{event=%q,result=%q} ", event, result),
@@ -275,8 +273,8 @@ func countOf(s *sitetest.Site, event, result string) (number int) {
 	return number
 }
 
-// Nobody who has a session's access token learns when its refresh token is used, which
-// would tell a thief when a repeat of his gives the same successor.
+// An access token does not reveal when the session's refresh token is used. Otherwise a thief would
+// learn when a repetition returns the same successor.
 func TestThreatOwnSessionTellsNoRefresh(t *testing.T) {
 	hands := sitetest.SetClock(t)
 	s := sitetest.AccountsSite(t, "")

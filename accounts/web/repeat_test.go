@@ -17,7 +17,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
-// sessionIn is the session of an access token.
+// sessionIn returns the session of an access token.
 func sessionIn(t *testing.T, accessToken string) string {
 	t.Helper()
 	token, err := accountstest.ServiceOf(t).Verifier.Verify(t.Context(), accessToken, time.Now())
@@ -27,7 +27,7 @@ func sessionIn(t *testing.T, accessToken string) string {
 	return web.SessionOf(token)
 }
 
-// accessCookie is the access token that a browser has.
+// accessCookie returns the access token of a browser.
 func accessCookie(t *testing.T, s *sitetest.Site, client *http.Client) string {
 	t.Helper()
 	at, err := url.Parse(s.URL)
@@ -43,9 +43,8 @@ func accessCookie(t *testing.T, s *sitetest.Site, client *http.Client) string {
 	return ""
 }
 
-// What comes of each request that changes something and is sent again, whichever of its
-// statements failed: the table of docs/operations.md. Nothing is left undone that its
-// answer, or that of the second, says is done.
+// The results of requests that change something and are sent again after one of their statements
+// failed: the table of docs/operations.md. If a response says that something is done, it is done.
 func TestThreatRepeatedRequests(t *testing.T) {
 	s := sitetest.Serve(t, strings.Replace(
 		sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "throttle off"),

@@ -14,7 +14,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
-// What is wrong with a body costs little and is answered in few words.
+// An invalid body costs little, and the response is short.
 func TestThreatRefusedBodies(t *testing.T) {
 	s := sitetest.AccountsSite(t, "signup open\n throttle off\n profile name")
 	s.SignedUp("alice@example.com")
@@ -92,13 +92,13 @@ func TestThreatRefusedBodies(t *testing.T) {
 	}
 }
 
-// The token of a link is in no log, nor in the URL of a page, and a link that is of no
-// use says so.
+// The token of a link is neither in a log nor in the URL of a page, and the page of an invalid link
+// says so.
 func TestThreatResetTokenIsInNoLog(t *testing.T) {
 	store := filepath.Join(sitetest.TempDir(t), "users.db")
 	s := sitetest.Serve(t, "log\n"+sitetest.AccountsBody(store, "signup open"))
 	s.SignedUp("alice@example.com")
-	command := func(args ...string) string { // by a process of its own, since one here would take the log
+	command := func(args ...string) string { // in another process, because a command here would redirect the log
 		t.Helper()
 		output, err := exec.Command(
 			caddytest.Binary(t), append([]string{"jwt", "user", "--store", store}, args...)...,

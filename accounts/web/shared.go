@@ -116,7 +116,7 @@ func (a *Shared) LearnRevocations(ctx context.Context, now time.Time) error {
 }
 
 // Login returns the log-in of the browser, and renews its session if the access token has
-// expired. The error is an *[Error] if nobody is logged in.
+// expired. The error is a *[refusal.Error] if nobody is logged in.
 func (a *Shared) Login(w http.ResponseWriter, r *http.Request) (*Login, error) {
 	if err := a.service.Ready(r.Context()); err != nil {
 		return nil, err

@@ -22,7 +22,7 @@ import (
 
 func init() { caddy.RegisterModule(testLogin{}) }
 
-// testLogin is a provider to which browsers are sent and from which none comes back.
+// testLogin is a provider from which no browser returns.
 type testLogin struct{}
 
 func (testLogin) CaddyModule() caddy.ModuleInfo {
@@ -45,7 +45,7 @@ func (testLogin) VerifyLogout(context.Context, string) (*accounts.ExternalLogout
 	return nil, errors.New("nobody logs out")
 }
 
-// passClock has all of Caddy go by a clock on which time passes as the test says.
+// passClock makes Caddy use a clock that the test moves.
 func passClock(t *testing.T) (pass func(time.Duration)) {
 	t.Helper()
 	var passed atomic.Int64
@@ -54,7 +54,7 @@ func passClock(t *testing.T) (pass func(time.Duration)) {
 	return func(more time.Duration) { passed.Add(int64(more)) }
 }
 
-// recordsKept is how many records of a kind the store has, expired ones included.
+// recordsKept returns the number of records of a kind in the store, including expired ones.
 func recordsKept(t *testing.T, kind string) (kept int) {
 	t.Helper()
 	read, _, err := accountstest.StoreOf(t).(*filestore.Store).Connect(t.Context())
@@ -69,8 +69,8 @@ func recordsKept(t *testing.T, kind string) (kept int) {
 	return kept
 }
 
-// Log-ins that strangers begin at a provider are bounded, wherever they come from,
-// also where `throttle` is off; users who are logged in are not counted with them.
+// The number of log-ins that strangers begin at a provider is bounded for all addresses together,
+// even if `throttle` is off. Logged-in users are not counted.
 func TestThreatLogInsOfStrangersTogetherAreBounded(t *testing.T) {
 	accounts.PendingKept = 20
 	t.Cleanup(func() { accounts.PendingKept = 20_000 })
@@ -121,7 +121,7 @@ func TestThreatLogInsOfStrangersTogetherAreBounded(t *testing.T) {
 	})
 }
 
-// What lives for a minute is removed within two.
+// A record with a lifetime of a minute is removed within two minutes.
 func TestThreatWhatStrangersKeptIsRemoved(t *testing.T) {
 	pass := passClock(t)
 	sitetest.AccountsSite(t, "")

@@ -17,8 +17,7 @@ import (
 	"github.com/go-json-experiment/json"
 )
 
-// A signing key that was withdrawn verifies nothing any more, whatever a backup brings
-// back.
+// A withdrawn signing key no longer verifies tokens, even if a backup restores it.
 func TestThreatWithdrawnKeyComesBack(t *testing.T) {
 	dir := sitetest.TempDir(t)
 	data, store, config := filepath.Join(dir, "data"), filepath.Join(dir, "users.db"), filepath.Join(dir, "Caddyfile")

@@ -17,8 +17,8 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 )
 
-// older is a copy of the data of the version before, in the working directory of the
-// test, since its config names the files by relative paths.
+// older is a copy of the previous version's data, in the working directory of the test, because its
+// config has relative paths.
 type older struct {
 	t         testing.TB
 	transport *http.Transport
@@ -67,7 +67,7 @@ func (o *older) adapted() []byte {
 	return text
 }
 
-// signingKeys are the files with them, each by its name and content.
+// signingKeys returns the files with the signing keys, by name and content.
 func (o *older) signingKeys() string {
 	o.t.Helper()
 	files, err := filepath.Glob("storage/jwt/signing_keys/*")
@@ -113,7 +113,7 @@ func (o *older) decode(text string, into any) {
 	}
 }
 
-// keyIDs are those of a key set, in order.
+// keyIDs returns the key IDs of a key set, in order.
 func keyIDs(t testing.TB, set string) string {
 	t.Helper()
 	var keys struct {

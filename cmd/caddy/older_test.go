@@ -13,8 +13,8 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
-// A store, keys and a config that the version before left go on working, by the
-// Caddyfile as by the JSON that it adapted to then.
+// A store, keys and a config of the previous version still work, with the Caddyfile and with the
+// JSON that it adapted to then.
 func TestDataOfTheVersionBefore(t *testing.T) {
 	for _, config := range []string{"Caddyfile", "adapted.json"} {
 		t.Run(config, func(t *testing.T) {
@@ -51,8 +51,7 @@ func TestAdaptedAsBefore(t *testing.T) {
 	}
 }
 
-// Keys that were withdrawn in the version before stay so, though a backup brings them
-// back.
+// Keys that were withdrawn in the previous version stay withdrawn, even if a backup restores them.
 func TestKeysWithdrawnBefore(t *testing.T) {
 	for _, test := range []struct {
 		name   string
@@ -154,7 +153,7 @@ func (o *older) resetLinkWorksOnce() {
 	o.logIn("bob", "another horse battery", 200)
 }
 
-// clientsAreKnown asks by the client of the config, and by the one of the store.
+// clientsAreKnown sends requests of the client in the config, and of the one in the store.
 func (o *older) clientsAreKnown() {
 	const shop = "a-secret-of-the-shop-0123456789"
 	for client, secret := range map[string]string{"shop": shop, "wiki": strings.TrimSpace(o.answer("wiki.txt"))} {
@@ -193,7 +192,7 @@ func (o *older) token(client, secret string, form url.Values) olderReply {
 	return o.send(request)
 }
 
-// metricsAreThere looks for each series of before, by its name and labels.
+// metricsAreThere checks that each previous series still exists, by name and labels.
 func (o *older) metricsAreThere() {
 	now := o.get("app.example/metrics").body
 	for series := range strings.Lines(o.answer("metrics.txt")) {

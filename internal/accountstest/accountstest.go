@@ -1,5 +1,6 @@
-// Package accountstest looks into the accounts of the site that a test runs, and runs the
-// commands. It imports the accounts, which sitetest does not, for their own tests use that.
+// Package accountstest gives tests access to the accounts of a running site, and runs the
+// commands. It is apart from sitetest because it imports the accounts, whose own tests use
+// sitetest.
 package accountstest
 
 import (
@@ -14,7 +15,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
-// ServiceOf is that of the site that runs.
+// ServiceOf returns the accounts service of the running site.
 func ServiceOf(t testing.TB) (service *accounts.Service) {
 	t.Helper()
 	for _, service = range accounts.Running() {
@@ -47,8 +48,8 @@ func ChangeUser(t testing.TB, email string, change func(*store.User)) {
 	}
 }
 
-// FillHashGate has all hashes run, and one log-in of a client wait, until it is told
-// to stop.
+// FillHashGate keeps all hash slots in use, and one log-in of a client waiting, until the
+// returned function is called.
 func FillHashGate(t testing.TB, address string) (stop func()) {
 	t.Helper()
 	release := password.Occupy()

@@ -15,14 +15,13 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// CommandLine is where the commands of a test are run: with a user store, or a
-// config.
+// CommandLine runs the commands of a test, with a user store or a config.
 type CommandLine struct {
 	testing.TB
 	Where []string
 }
 
-// Run runs `caddy jwt …` with a standard input.
+// Run runs `caddy jwt …` with this standard input.
 func (c *CommandLine) Run(stdin string, args ...string) (stdout, stderr string, err error) {
 	c.Helper()
 	registered, root := caddycmd.Commands()["jwt"], &cobra.Command{
@@ -40,7 +39,7 @@ func (c *CommandLine) Run(stdin string, args ...string) (stdout, stderr string, 
 	return out.String(), errOut.String(), err
 }
 
-// Must is what a command that succeeds writes.
+// Must runs a command that must succeed, and returns its output.
 func (c *CommandLine) Must(stdin string, args ...string) string {
 	c.Helper()
 	stdout, stderr, err := c.Run(stdin, args...)
@@ -50,7 +49,7 @@ func (c *CommandLine) Must(stdin string, args ...string) string {
 	return stdout
 }
 
-// Refuses runs a command that must fail, with this in its error.
+// Refuses runs a command that must fail with this text in its error.
 func (c *CommandLine) Refuses(stdin, want string, args ...string) {
 	c.Helper()
 	stdout, stderr, err := c.Run(stdin, args...)
@@ -64,7 +63,7 @@ func (c *CommandLine) Refuses(stdin, want string, args ...string) {
 	}
 }
 
-// Has checks that an output has each of the texts.
+// Has checks that an output contains each of the texts.
 func Has(t testing.TB, output string, wanted ...string) {
 	t.Helper()
 	for _, want := range wanted {
@@ -74,7 +73,7 @@ func Has(t testing.TB, output string, wanted ...string) {
 	}
 }
 
-// ModuleContext is a context in which modules are provisioned without a site.
+// ModuleContext returns a context to provision modules without a site.
 func ModuleContext(t testing.TB) (caddy.Context, context.CancelFunc) {
 	t.Helper()
 	quiet := &caddy.CustomLog{BaseLog: caddy.BaseLog{Level: "ERROR"}}
@@ -87,18 +86,18 @@ func ModuleContext(t testing.TB) (caddy.Context, context.CancelFunc) {
 	return caddy.NewContext(base)
 }
 
-// OpenUsers is the store at a path, as a second process opens it beside the site
-// that runs, until the test ends.
+// OpenUsers opens the store at a path until the test ends, as a second process does beside the
+// running site.
 func OpenUsers(t testing.TB, path string) store.UserStore {
 	t.Helper()
-	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()}) // its log is the site's
+	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()}) // it logs to the site's log
 	t.Cleanup(cancel)
 	users := openUsers(t, ctx, path)
 	t.Cleanup(func() { _ = users.Cleanup() })
 	return users
 }
 
-// WithUsers calls a function with the store at a path, as a server opens it.
+// WithUsers opens the store at a path, as a server does, and calls a function with it.
 func WithUsers(t testing.TB, path string, do func(store.UserStore)) {
 	t.Helper()
 	ctx, cancel := ModuleContext(t)
@@ -121,7 +120,7 @@ func openUsers(t testing.TB, ctx caddy.Context, path string) *filestore.Store {
 	return users
 }
 
-// RunSite runs a site whose storage is known.
+// RunSite runs a site with this storage.
 func RunSite(t testing.TB, s *sitetest.Site, body, storage string) {
 	t.Helper()
 	s.Load(body, storage)

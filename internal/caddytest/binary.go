@@ -1,6 +1,6 @@
-// Package caddytest has what tests need of the machine: the program as users run it,
-// packages from npm, and other programs. It does not link the plugin, so that tests of
-// what the plugin is made of can use it too.
+// Package caddytest has what tests need from the machine: the program as users run it, packages
+// from npm, and other programs. It does not link the plugin, so that the tests of the plugin's
+// packages can use it too.
 package caddytest
 
 import (
@@ -11,23 +11,23 @@ import (
 	"sync"
 	"testing"
 
-	_ "github.com/caddyserver/caddy/v2/modules/standard" // of a Caddy as users build it
+	_ "github.com/caddyserver/caddy/v2/modules/standard" // as in a Caddy that users build
 
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
 )
 
 var (
 	mu      sync.Mutex
-	removed []func() // of the folders of scratch
+	removed []func() // clean-ups of the folders of scratch
 )
 
-// scratch is a folder that is removed when the tests of the package have ended, however
-// they do.
+// scratch returns a folder that is removed when the tests of the package have ended, even if
+// they were killed.
 func scratch() (dir string, err error) {
 	if dir, err = os.MkdirTemp("", "caddy-jwt-test"); err != nil {
 		return "", err
 	}
-	if err := os.Chmod(dir, 0o755); err != nil { // some tests run what is in it as another user
+	if err := os.Chmod(dir, 0o755); err != nil { // some tests run its programs as another user
 		return "", err
 	}
 	remove, err := scenario.Watch(`rm -rf "$1"`, dir)
@@ -58,7 +58,7 @@ var built = sync.OnceValues(func() (path string, err error) {
 	return path, nil
 })
 
-// Main runs the tests of a package and removes what they built; it is for TestMain.
+// Main runs the tests of a package and removes what they built. TestMain calls it.
 func Main(m *testing.M) {
 	code := m.Run()
 	for _, remove := range removed {
@@ -67,7 +67,7 @@ func Main(m *testing.M) {
 	os.Exit(code)
 }
 
-// MainIn is Main with another working folder than that of the package.
+// MainIn is like Main in another working folder.
 func MainIn(m *testing.M, dir string) {
 	if err := os.Chdir(dir); err != nil {
 		panic(err)
@@ -75,7 +75,7 @@ func MainIn(m *testing.M, dir string) {
 	Main(m)
 }
 
-// Binary is the path of cmd/caddy, built once for all tests of a package.
+// Binary returns the path of cmd/caddy, built once for all tests of a package.
 func Binary(t testing.TB) string {
 	t.Helper()
 	path, err := built()

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// Missing skips the test for want of something, except in CI, where .ci/run
-// installs all that a test needs and nothing may be missing.
+// Missing skips the test because something is not installed. In CI it fails the test, because
+// .ci/run installs all that tests need.
 func Missing(t testing.TB, what string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
@@ -16,7 +16,7 @@ func Missing(t testing.TB, what string) {
 	t.Skip("this test needs " + what)
 }
 
-// Needs looks for programs that a test cannot do without.
+// Needs checks that the programs that a test requires are installed.
 func Needs(t *testing.T, programs ...string) {
 	t.Helper()
 	for _, program := range programs {

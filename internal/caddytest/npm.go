@@ -20,10 +20,9 @@ type installation struct {
 	err error
 }
 
-// NPM returns a copy of a folder with its packages from npm, which are installed once a
-// run. Where that cannot be done the test is skipped, and fails in CI. Nothing is written
-// in the folder itself, so that two packages may use it at once, and so that Go's test
-// cache finds it as it was.
+// NPM returns a copy of a folder with its packages from npm, which are installed once per run. If
+// that is not possible, the test is skipped, or fails in CI. The folder itself stays unchanged,
+// so that two packages can use it at once, and so that Go's test cache stays valid.
 func NPM(t testing.TB, folder string) (dir string) {
 	t.Helper()
 	for _, program := range []string{"node", "npm"} {
@@ -59,7 +58,7 @@ func install(folder string) (dir string, err error) {
 			if err != nil {
 				return "", err
 			}
-			if first, _, _ := strings.Cut(name, "/"); first == "node_modules" { // of an npm by hand
+			if first, _, _ := strings.Cut(name, "/"); first == "node_modules" { // from an npm run by hand
 				continue
 			}
 			if err := copyFile(file, filepath.Join(dir, name)); err != nil {
@@ -75,7 +74,7 @@ func install(folder string) (dir string, err error) {
 	return dir, nil
 }
 
-// copyFile copies a file, or makes the folder.
+// copyFile copies a file, or creates the folder.
 func copyFile(from, to string) error {
 	info, err := os.Stat(from)
 	if err != nil {

@@ -9,9 +9,9 @@ import (
 	"testing"
 )
 
-// Sources are the module's Go files but for its tests, as paths below the module's
-// folder. A test that has the go command read them calls it: Go's test cache knows what
-// the test itself opens, and so runs it again when a source has changed.
+// Sources returns the paths of the module's Go files without tests, relative to the module's
+// folder. A test calls it if it makes the go command read them: Go's test cache only knows the
+// files that the test itself opens, and then runs it again when a source has changed.
 func Sources(t testing.TB) (files []string) {
 	t.Helper()
 	files, err := sources()
@@ -27,7 +27,8 @@ func sources() (files []string, err error) {
 		return nil, fmt.Errorf("go list -m: %w", err)
 	}
 	module := strings.TrimSpace(string(root))
-	// By -C, since a command with a Dir has that looked at by the test, and git writes in it.
+	// With -C instead of Dir: the test would look at Dir, where git writes, and the cached result
+	// would become invalid.
 	list := exec.Command("go", "list", "-C", module, "-f", `{{$dir := .Dir}}{{$dir}}{{range .GoFiles}}
 {{$dir}}/{{.}}{{end}}{{range .IgnoredGoFiles}}
 {{$dir}}/{{.}}{{end}}{{range .EmbedFiles}}
@@ -38,9 +39,9 @@ func sources() (files []string, err error) {
 	}
 	for _, path := range append(strings.Fields(string(output)), filepath.Join(module, "go.mod")) {
 		switch {
-		case path == module: // git writes in it, so that it changes all the time
+		case path == module: // git writes in it, so it changes constantly
 		case filepath.Ext(path) == "":
-			_, err = os.ReadDir(path) // a file that is new counts too
+			_, err = os.ReadDir(path) // for new files
 		default:
 			_, err = os.ReadFile(path)
 		}

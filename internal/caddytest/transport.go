@@ -7,9 +7,9 @@ import (
 	"syscall"
 )
 
-// RoundTrip sends a request, and sends it again if its connection was closed before
-// an answer: at a config reload Caddy answers what it has begun, and drops
-// connections that it has not looked at yet.
+// RoundTrip sends a request, and sends it again if its connection was closed before a response:
+// at a config reload, Caddy completes requests that it has begun, and drops connections that it
+// has not read yet.
 func RoundTrip(transport http.RoundTripper, request *http.Request) (*http.Response, error) {
 	for try := 1; ; try++ {
 		response, err := transport.RoundTrip(request)

@@ -1,5 +1,5 @@
-// Package chromiumtest drives Debian's Chromium for the tests. It is a package of its
-// own so that tests without a browser do not link chromedp, which is large.
+// Package chromiumtest controls Debian's Chromium for the tests. It is a separate package so that
+// tests without a browser do not link chromedp, which is large.
 package chromiumtest
 
 import (
@@ -17,9 +17,8 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// Start starts the browser with flags of its own beside the usual ones, and fails
-// the test for what its console complains about, such as the
-// Content-Security-Policy.
+// Start starts the browser with additional flags. It fails the test if the browser's console
+// reports an error, such as a violation of the Content-Security-Policy.
 func Start(t *testing.T, flags ...chromedp.ExecAllocatorOption) context.Context {
 	t.Helper()
 	path := ""
@@ -36,7 +35,7 @@ func Start(t *testing.T, flags ...chromedp.ExecAllocatorOption) context.Context 
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // t.TempDir fails where the browser is slow to go
+	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // t.TempDir fails if the browser ends slowly
 	options := append(
 		chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU,
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.UserDataDir(dir),
@@ -48,7 +47,7 @@ func Start(t *testing.T, flags ...chromedp.ExecAllocatorOption) context.Context 
 	var mu sync.Mutex
 	var complaints []string
 	err = chromedp.Listen(ctx, func(event any) {
-		// an answer of 401 is meant
+		// a response of 401 is expected
 		if entry, ok := event.(*log.EventEntryAdded); ok && entry.Entry.Source != log.EntrySourceNetwork {
 			mu.Lock()
 			defer mu.Unlock()
@@ -71,8 +70,8 @@ func Start(t *testing.T, flags ...chromedp.ExecAllocatorOption) context.Context 
 	return ctx
 }
 
-// Picture keeps a screenshot of the page where SCREENSHOTS names a folder: on a
-// desk and a phone, light and dark.
+// Picture saves screenshots of the page if SCREENSHOTS names a folder: desktop and phone, light
+// and dark.
 func Picture(t *testing.T, ctx context.Context, name string) {
 	t.Helper()
 	dir := os.Getenv("SCREENSHOTS")

@@ -45,7 +45,7 @@ func newUserStore(t testing.TB) (c *accountstest.CommandLine, path string) {
 	return &accountstest.CommandLine{TB: t, Where: []string{"--store", path}}, path
 }
 
-// LogIn begins a session of a user, as a server would.
+// LogIn starts a session of a user, as a server would.
 func logIn(t testing.TB, path, userID string) (sessionID string) {
 	t.Helper()
 	now, session := time.Now(), uuid.NewString()
@@ -475,7 +475,7 @@ func TestUserExport(t *testing.T) {
 			t.Errorf("%s: the password is lost: %v", format, err)
 		}
 	}
-	// What CSV cannot hold, JSON lines can.
+	// JSON lines can hold values that CSV cannot.
 	line := `{"id":"` + uuid.NewString() +
 		`","email":"carol@example.com","password_hash":"","roles":[],"profile":%s,"disabled":false,"created_at":"2026-01-02T03:04:05.006Z"}` +
 		"\n"
@@ -538,7 +538,7 @@ func TestUserResetLink(t *testing.T) {
 	c.Refuses("", "is disabled", "user", "reset-link", "--base", "https://example.com", "alice@example.com")
 }
 
-// withCaddyfile writes a config, and returns what it is run with.
+// withCaddyfile writes a config, and returns the command line that uses it.
 func withCaddyfile(t testing.TB, text string) *accountstest.CommandLine {
 	t.Helper()
 	file := filepath.Join(sitetest.TempDir(t), "Caddyfile")
@@ -632,7 +632,7 @@ func TestUserCommandsWhileCaddyRuns(t *testing.T) {
 	)
 }
 
-// A private key is taken as people have it.
+// A private key is accepted in all usual formats.
 func TestTokenByKey(t *testing.T) {
 	c := &accountstest.CommandLine{TB: t}
 	text, err := os.ReadFile("../../testdata/keys/p256.pem")
@@ -698,7 +698,7 @@ func TestTokenByKey(t *testing.T) {
 	c.Refuses(string(public), "--key: it is not a private key", "token", "--key", "-", "--claim", "sub=alice")
 }
 
-// The keys of upstream_token are found by its issuer, or by the site that names it.
+// The keys of upstream_token are found by its issuer, or by the site that has it.
 func TestKeysOfUpstreamToken(t *testing.T) {
 	for name, issuer := range map[string]string{"by the site": "", "by name": "issuer https://id.example/tokens"} {
 		t.Run(name, func(t *testing.T) {
@@ -958,8 +958,7 @@ func TestInspectWithConfig(t *testing.T) {
 	}
 }
 
-// TestInspectFetchesKeys asks a key set that can be reached, and one that
-// cannot.
+// TestInspectFetchesKeys uses a key set that can be reached, and one that cannot.
 func TestInspectFetchesKeys(t *testing.T) {
 	key := sitetest.Keys().P256
 	keys := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -1005,7 +1004,7 @@ func TestInspectAccounts(t *testing.T) {
 	}
 }
 
-// inspect asks the providers of Caddy's own authentication handler, too.
+// inspect also uses the providers of Caddy's own authentication handler.
 func TestInspectAsksProviders(t *testing.T) {
 	config := filepath.Join(sitetest.TempDir(t), "caddy.json")
 	text := `{"apps":{"http":{"servers":{"s":{"listen":[":1"],"routes":[{"match":[{"path":["/api/*"]}],"handle":[{"handler":"authentication","providers":{"jwt_bearer":{"issuers":[{"secrets":[{"value":"` +

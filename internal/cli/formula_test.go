@@ -11,7 +11,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
-// A file that is exported can be opened in a spreadsheet, and is imported as it was.
+// An exported file can be opened safely in a spreadsheet, and can be imported without changes.
 func TestThreatFormulasInCSV(t *testing.T) {
 	dir := sitetest.TempDir(t)
 	from, to := &accountstest.CommandLine{TB: t, Where: []string{"--store", filepath.Join(dir, "from.db")}},

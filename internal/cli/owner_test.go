@@ -17,8 +17,8 @@ import (
 	"github.com/caddyserver/certmagic"
 )
 
-// A file of users that somebody else may have put there or can change is not used,
-// and none that is made can be read by others.
+// A file of users is not used if another user may have created it or can change it. Others cannot
+// read a new one.
 func TestThreatStoreFileOfOthers(t *testing.T) {
 	defer func(before func() int) { owner.EffectiveUser = before }(owner.EffectiveUser)
 	defer syscall.Umask(syscall.Umask(0))
@@ -92,7 +92,7 @@ func errorsOf(errs ...error) error {
 	return nil
 }
 
-// What root makes for a service belongs to that.
+// If root creates files for a service, they belong to the service's user.
 func TestThreatRootKeepsOwners(t *testing.T) {
 	if os.Geteuid() != 0 {
 		caddytest.Missing(t, "root, to give files away")
@@ -141,7 +141,7 @@ func TestThreatRootKeepsOwners(t *testing.T) {
 			}
 		}
 	}
-	// Of somebody else, in a folder of root's, root uses nothing.
+	// Root does not use another user's file in root's own folder.
 	shared := sitetest.TempDir(t)
 	pre := filepath.Join(shared, "pre.db")
 	if err := errorsOf(

@@ -16,8 +16,8 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/store/sqlstore"
 )
 
-// fill makes a store with users, and of each a session, a record and more.
-// rowsAtOnce are copied at once.
+// fill fills a store with users, each with a session, a record and more. rowsAtOnce is the size of
+// a batch of the copy.
 const rowsAtOnce = 500
 
 func fillStore(t testing.TB, path string, users int) {
@@ -110,7 +110,7 @@ func TestStoreCopy(t *testing.T) {
 	c.Refuses("", "it must be the path of a file, or what follows the option store", "store", "copy", "", to)
 }
 
-// copyOf opens two stores for a copy.
+// copyOf opens two stores to copy one into the other.
 func copyOf(t *testing.T, from, to string, progress func(doing, table string, rows, all int64)) *sqlstore.Copy {
 	t.Helper()
 	ctx, cancel := accountstest.ModuleContext(t)
@@ -130,7 +130,7 @@ func copyOf(t *testing.T, from, to string, progress func(doing, table string, ro
 	return c
 }
 
-// A copy that is interrupted goes on where it was.
+// An interrupted copy continues where it stopped.
 func TestStoreCopyGoesOn(t *testing.T) {
 	dir := sitetest.TempDir(t)
 	from, to := filepath.Join(dir, "from.db"), filepath.Join(dir, "to.db")
@@ -140,7 +140,7 @@ func TestStoreCopyGoesOn(t *testing.T) {
 	if _, err := c.Run(ctx); !errors.Is(err, context.Canceled) {
 		t.Fatalf("control: %v", err)
 	}
-	// Nobody works with the half that is there.
+	// No server uses the incomplete copy.
 	half := &accountstest.CommandLine{TB: t, Where: []string{"--store", to}}
 	half.Refuses("", "it is the unfinished copy of another", "user", "list")
 	if text := sitetest.StartError(t, sitetest.AccountsBody(to, "")); !strings.Contains(
@@ -171,8 +171,7 @@ func TestStoreCopyGoesOn(t *testing.T) {
 	}
 }
 
-// What is not the same is found, be it one letter, and copied when the command is
-// run again.
+// A difference of even one letter is found, and copied when the command runs again.
 func TestStoreCopyFindsDifferences(t *testing.T) {
 	dir := sitetest.TempDir(t)
 	from, to := filepath.Join(dir, "from.db"), filepath.Join(dir, "to.db")

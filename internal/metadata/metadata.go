@@ -43,7 +43,7 @@ func Serve(w http.ResponseWriter, r *http.Request, issuer Issuer) error {
 		"issuer": issuer.Name(), "jwks_uri": issuer.JWKSURI(),
 		"id_token_signing_alg_values_supported": issuer.Algorithms(),
 		"subject_types_supported":               []string{"public"},
-		"response_types_supported":              []string{}, // its tokens are not asked for
+		"response_types_supported":              []string{}, // there is no endpoint to request tokens
 	})
 }
 

@@ -1,6 +1,6 @@
-// Package opstest types the commands of docs/operations.md into a machine of a
-// test's own. The tests of docs and of postgres each do a part of the page. It knows
-// Caddy by its commands alone.
+// Package opstest runs the commands of docs/operations.md on a simulated machine. The tests of
+// docs and of postgres each cover a part of the page. It is separate because it uses Caddy only
+// through its commands.
 package opstest
 
 import (
@@ -27,8 +27,8 @@ const (
 
 var shellBlock = regexp.MustCompile("(?ms)^```sh\n(.*?)^```$")
 
-// Sections are the blocks of commands on the page, by the heading that they
-// stand under. root is the folder of the module.
+// Sections returns the blocks of commands on the page, by their heading. root is the folder of
+// the module.
 func Sections(t testing.TB, root string) map[string][]string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(root, page))
@@ -45,11 +45,11 @@ func Sections(t testing.TB, root string) map[string][]string {
 	return sections
 }
 
-// Host is a machine with one Caddy, which `systemctl` starts and stops, and with
-// the paths of the page in a folder of its own.
+// Host is a machine with one Caddy, which `systemctl` starts and stops. The paths of the page are
+// in its folder.
 type Host struct {
-	// URL is where its site is, and Dir its folder: the config is
-	// etc/Caddyfile in it, the data is in data/caddy.
+	// URL is the URL of its site. Dir is its folder: the config is etc/Caddyfile in it, the data
+	// is in data/caddy.
 	URL, Dir string
 
 	t        testing.TB
@@ -62,8 +62,8 @@ type Host struct {
 	output bytes.Buffer
 }
 
-// NewHost is a machine on which Caddy does not run yet. binary is Caddy, root the
-// folder of the module, and environ what its environment has beside the usual.
+// NewHost returns a machine on which Caddy does not run yet. binary is the path of Caddy, root
+// the folder of the module, and environ has additional environment variables.
 func NewHost(t testing.TB, binary, root string, environ ...string) *Host {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "caddy-jwt-host")
@@ -108,8 +108,7 @@ func NewHost(t testing.TB, binary, root string, environ ...string) *Host {
 	return h
 }
 
-// Write writes a Caddyfile of the machine: global options and the inside of its
-// site.
+// Write writes the Caddyfile of the machine: global options and the body of its site.
 func (h *Host) Write(name, global, site string) {
 	h.t.Helper()
 	text := fmt.Sprintf("{\nadmin off\nauto_https off\npersist_config off\n%s\n}\n%s {\n%s\n}\n", global, h.URL, site)
@@ -118,8 +117,8 @@ func (h *Host) Write(name, global, site string) {
 	}
 }
 
-// Type types the blocks of a section into a shell, or those of it that are
-// named by number, and returns what is printed.
+// Type runs the blocks of a section in a shell, or only the numbered ones, and returns their
+// output.
 func (h *Host) Type(section string, blocks ...int) string {
 	h.t.Helper()
 	all := h.sections[section]
@@ -138,7 +137,7 @@ func (h *Host) Type(section string, blocks ...int) string {
 	return printed.String()
 }
 
-// Shell types commands, of which each must succeed.
+// Shell runs commands, each of which must succeed.
 func (h *Host) Shell(commands string) string {
 	h.t.Helper()
 	shell := exec.Command("bash", "-euc", h.paths.Replace(commands))
@@ -150,7 +149,7 @@ func (h *Host) Shell(commands string) string {
 	return string(printed)
 }
 
-// Path is where a path of the page is on this machine.
+// Path returns where a path of the page is on this machine.
 func (h *Host) Path(path string) string { return h.paths.Replace(path) }
 
 func (h *Host) systemctl(w http.ResponseWriter, r *http.Request) {
@@ -176,7 +175,7 @@ func (h *Host) stop() {
 	h.caddy = nil
 }
 
-// start returns when the site answers.
+// start returns when the site responds.
 func (h *Host) start() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -9,13 +9,13 @@ import (
 	"testing"
 )
 
-// Start starts a command in a process group of its own, which is killed when the test
-// has ended, as [Ends] does.
+// Start starts a command in a new process group, which is killed when the test has ended, as in
+// [Ends].
 func Start(t testing.TB, command *exec.Cmd) {
 	t.Helper()
 	if command.SysProcAttr == nil {
 		command.SysProcAttr = new(syscall.SysProcAttr)
-	} else { // it may be that of other commands too
+	} else { // other commands may share it
 		own := *command.SysProcAttr
 		command.SysProcAttr = &own
 	}
@@ -23,14 +23,13 @@ func Start(t testing.TB, command *exec.Cmd) {
 	if err := command.Start(); err != nil {
 		t.Fatal(err)
 	}
-	// Another process may have the ID by then, so its words are compared.
+	// Another process may have the ID by then, so the script compares its command line.
 	longest := slices.MaxFunc(command.Args, func(a, b string) int { return len(a) - len(b) })
 	Ends(t, `grep -qsaFe "$2" "/proc/$1/cmdline" && kill -9 -"$1"`, strconv.Itoa(command.Process.Pid), longest)
 }
 
-// Ends has a shell script run when the test has ended, however it does: also when its
-// process is killed. What a scenario starts outside its process ends by that. The
-// script finds the arguments as $1 and so on.
+// Ends runs a shell script when the test has ended, even if its process was killed. So it can
+// end what a scenario starts outside its process. The script gets the arguments as $1 and so on.
 func Ends(t testing.TB, script string, args ...string) {
 	t.Helper()
 	end, err := Watch(script, args...)
@@ -40,10 +39,10 @@ func Ends(t testing.TB, script string, args ...string) {
 	t.Cleanup(end)
 }
 
-// Watch is Ends for what is no test: the script runs when end is called, or when this
-// process has ended.
+// Watch is like Ends without a test: the script runs when end is called, or when this process
+// has ended.
 func Watch(script string, args ...string) (end func(), err error) {
-	// The other end of the pipe is this process's alone, so it closes with it.
+	// Only this process has the other end of the pipe, so it closes when the process ends.
 	watcher := exec.Command(
 		"sh", append([]string{"-c", "trap '' INT TERM HUP; cat >/dev/null; " + script, "sh"}, args...)...,
 	)

@@ -2,7 +2,7 @@ package scenario
 
 import "runtime"
 
-// HeapInUse is what is reachable, in bytes.
+// HeapInUse returns the size of the reachable heap in bytes.
 func HeapInUse() int64 {
 	runtime.GC()
 	var stats runtime.MemStats

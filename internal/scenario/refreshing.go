@@ -9,29 +9,28 @@ import (
 	"time"
 )
 
-// Answered is an answer to a refresh.
+// Answered is the response to a refresh.
 type Answered struct {
 	Status       int // 0 if the connection broke
 	AccessToken  string
 	RefreshToken string
 }
 
-// Refreshing are clients that each keep a session by refreshing it all the time. One
-// whose answer is lost, by a 503 or a connection that breaks, sends the same refresh
-// token again.
+// Refreshing is a set of clients that each refresh a session constantly. If a client's response
+// is lost, because of a 503 or a broken connection, it sends the same refresh token again.
 type Refreshing struct {
 	use  func(client int, token string) Answered
 	stop chan struct{}
 	all  sync.WaitGroup
 
 	mu      sync.Mutex
-	last    []Answered // of each client: what it was given last
+	last    []Answered // the last response of each client
 	given   []int
-	lost    int            // answers that clients did not get
-	refused map[string]int // what clients were told instead of tokens
+	lost    int            // responses that clients did not get
+	refused map[string]int // number of responses without tokens, by client and status
 }
 
-// Refresh has a client for each of the first answers, which are those of its log-in.
+// Refresh starts a client for each of the first responses, which come from its log-in.
 func Refresh(first []Answered, pause time.Duration, use func(client int, token string) Answered) *Refreshing {
 	r := &Refreshing{
 		use: use, stop: make(chan struct{}), last: first, given: make([]int, len(first)), refused: make(map[string]int),
@@ -53,7 +52,7 @@ func Refresh(first []Answered, pause time.Duration, use func(client int, token s
 	return r
 }
 
-// once refreshes once, and tells whether the client's session may go on.
+// once refreshes once, and reports whether the client's session may still be valid.
 func (r *Refreshing) once(i int) bool {
 	got := r.use(i, r.last[i].RefreshToken)
 	r.mu.Lock()
@@ -71,8 +70,8 @@ func (r *Refreshing) once(i int) bool {
 	return true
 }
 
-// GoOn tells whether each client has been given tokens since the counts of an earlier
-// call; nil is for none.
+// GoOn returns how often each client has received tokens. all reports whether each client has
+// received some since an earlier call, which returned the counts since; since may be nil.
 func (r *Refreshing) GoOn(since []int) (given []int, all bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -84,7 +83,7 @@ func (r *Refreshing) GoOn(since []int) (given []int, all bool) {
 	return given, all
 }
 
-// Counts are the refreshes that were answered, and the answers that were lost.
+// Counts returns the number of refreshes with a response, and of lost responses.
 func (r *Refreshing) Counts() (given, lost int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -94,7 +93,7 @@ func (r *Refreshing) Counts() (given, lost int) {
 	return given, r.lost
 }
 
-// Finish ends the clients. Each must go on once more by what it was given last.
+// Finish ends the clients. The last tokens of each must work once more.
 func (r *Refreshing) Finish(t *testing.T, accepts func(client int, accessToken string) bool) (told string) {
 	t.Helper()
 	close(r.stop)

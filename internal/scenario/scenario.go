@@ -1,6 +1,6 @@
-// Package scenario is what the tests named TestScenario… have in common: how
-// long they run, and how they tell what was promised and what was seen, which
-// `go run ./bench faults` puts into its table.
+// Package scenario has what the tests named TestScenario… share: how long they run, and how they
+// report what is promised and what was seen. `go run ./bench faults` shows these reports in its
+// table.
 package scenario
 
 import (
@@ -11,10 +11,10 @@ import (
 	"time"
 )
 
-// Prefix begins each line of a test's output that holds a [Told].
+// Prefix is the start of each line of a test's output that contains a [Told].
 const Prefix = "scenario: "
 
-// Told is one thing that a scenario tells: what is promised, or what was seen.
+// Told is a report of a scenario: what is promised, or what was seen.
 type Told struct {
 	Promised string `json:"promised,omitempty"`
 	Seen     string `json:"seen,omitempty"`
@@ -25,10 +25,10 @@ var (
 	soak = flag.Duration("soak", 0, "how long the soak runs, as in 10m; 0 is a few seconds, and two minutes with -full")
 )
 
-// Full tells whether the scenarios run at full length, some minutes each.
+// Full reports whether the scenarios run at full length, some minutes each.
 func Full() bool { return *full }
 
-// Length is how long a scenario runs, or how often it does a thing.
+// Length returns how long a scenario runs, or how often it repeats its work.
 func Length[T any](short, long T) T {
 	if *full {
 		return long
@@ -36,7 +36,7 @@ func Length[T any](short, long T) T {
 	return short
 }
 
-// Soak is how long the soak runs.
+// Soak returns the length of the soak test.
 func Soak() time.Duration {
 	if *soak > 0 {
 		return *soak
@@ -44,8 +44,8 @@ func Soak() time.Duration {
 	return Length(3*time.Second, 2*time.Minute)
 }
 
-// Promise tells what a scenario promises. It returns a function for what is
-// seen, which may be called several times.
+// Promise reports what a scenario promises. It returns a function to report what was seen, which
+// may be called several times.
 func Promise(t *testing.T, promised string) (seen func(format string, args ...any)) {
 	t.Helper()
 	tell(t, Told{Promised: promised})

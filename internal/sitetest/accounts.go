@@ -17,7 +17,7 @@ import (
 
 const GoodPassword = "correct horse battery"
 
-// AccountsBody is a site with accounts; store is the path of their file.
+// AccountsBody returns the body of a site with accounts; store is the path of their file.
 func AccountsBody(store, options string) string {
 	return `
 		jwt /todos/* {
@@ -32,7 +32,7 @@ func AccountsBody(store, options string) string {
 		`cookies=[{http.request.header.Cookie}]"`
 }
 
-// withSignup opens sign-up where the options do not say whether it is.
+// withSignup opens sign-up unless the options set it.
 func withSignup(options string) string {
 	for _, given := range []string{"signup open", "signup closed", "signup {", "signup sometimes"} {
 		if strings.Contains(options, given) {
@@ -63,8 +63,8 @@ func (s *Site) Send(method, path, body string, headers ...string) Reply {
 	return s.exchange(s.roundTrip, method, s.URL+path, strings.NewReader(body), headers)
 }
 
-// exchange sends a request by a function. Other than [Site.Get], it may be called by
-// several goroutines, so an error does not end the test.
+// exchange sends a request with a function. Unlike [Site.Get], it may be called by several
+// goroutines, so an error does not end the test.
 func (s *Site) exchange(
 	send func(*http.Request) (*http.Response, error), method, location string, body io.Reader, headers []string,
 ) Reply {
@@ -120,7 +120,7 @@ func (a Reply) ErrorBody(t testing.TB) (body answer.ErrorBody) {
 	return body
 }
 
-// SignedUp makes an account and logs it in.
+// SignedUp creates an account and logs in.
 func (s *Site) SignedUp(email string) Tokens {
 	s.T.Helper()
 	s.MustAnswer(201, s.Post("/auth/signup", CredentialsOf(email)), "sign-up")
@@ -132,7 +132,7 @@ func (s *Site) LoggedIn(email string) Tokens {
 	return s.Post("/auth/login", CredentialsOf(email)).Tokens(s.T)
 }
 
-// WeakArgon2id is a hash of parameters that were good once.
+// WeakArgon2id returns a hash with parameters that are too weak today.
 func WeakArgon2id(password string) string {
 	salt := []byte("0123456789abcdef")
 	key := argon2.IDKey([]byte(password), salt, 1, 1024, 1, 32)

@@ -12,15 +12,14 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 )
 
-// Update tells whether tests rewrite what is generated, as with `go test -update`.
+// Update reports whether tests rewrite generated files, as with `go test -update`.
 var Update = flag.Bool("update", false, "rewrite the generated parts of testdata and docs")
 
 const separator = "\n----------\n"
 
-// AdaptFiles runs the files of testdata/adapt: a Caddyfile, a line of ten
-// dashes, then the JSON it adapts to, or text from the error that it causes.
-// A config that adapts is also provisioned, as `caddy validate` does, because
-// keys and ranges are checked there.
+// AdaptFiles runs the files of testdata/adapt: a Caddyfile, a line of ten dashes, then the
+// adapted JSON or a part of the expected error. If a config adapts, it is also provisioned, as
+// in `caddy validate`, because keys and ranges are checked there.
 func AdaptFiles(t *testing.T) {
 	t.Helper()
 	files, err := filepath.Glob("testdata/adapt/*.caddyfiletest")
@@ -59,7 +58,7 @@ func adaptFile(t *testing.T, file string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, warning := range warnings { // such as that `caddy fmt` would change the file
+	for _, warning := range warnings { // for example that the file is not formatted
 		t.Error(warning)
 	}
 	var pretty bytes.Buffer
@@ -80,7 +79,7 @@ func adaptFile(t *testing.T, file string) {
 	}
 }
 
-// UpToDate compares a generated page with its file, or rewrites that.
+// UpToDate compares a generated page with its file, or rewrites the file.
 func UpToDate(t *testing.T, file, page string) {
 	t.Helper()
 	page = strings.TrimSpace(page) + "\n"

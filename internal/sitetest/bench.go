@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Ratio runs two functions in turn, in many short rounds, and reports the
-// ratio of their times as seen in this one run: machines are noisy.
+// Ratio runs two functions in turn, in many short rounds, and reports the ratio of their times.
+// Both are measured in one run, because machines are noisy.
 func Ratio(b *testing.B, limit, ours func()) {
 	b.Helper()
 	const rounds = 50

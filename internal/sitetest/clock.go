@@ -9,9 +9,8 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
 )
 
-// Clock is a clock that the test moves. As in the kernel, only the time of
-// day jumps; the monotonic reading, by which a time.Time measures what passed,
-// goes on.
+// Clock is a clock that the test moves. As in the kernel, only the time of day jumps; the
+// monotonic reading, which measures durations, continues.
 type Clock struct{ Ahead atomic.Int64 } // seconds
 
 func (c *Clock) Now() time.Time {
@@ -20,7 +19,7 @@ func (c *Clock) Now() time.Time {
 	return now
 }
 
-// SetClock has all of Caddy go by a clock that the test moves.
+// SetClock makes Caddy use a clock that the test moves.
 func SetClock(t *testing.T) *Clock {
 	t.Helper()
 	c := new(Clock)
@@ -32,6 +31,6 @@ func SetClock(t *testing.T) *Clock {
 	}
 	c.Ahead.Store(0)
 	clock.Now = c.Now
-	t.Cleanup(func() { clock.Now = time.Now }) // after Caddy is stopped: serve comes later
+	t.Cleanup(func() { clock.Now = time.Now }) // runs after Caddy has stopped, because serve registers its clean-up later
 	return c
 }

@@ -7,13 +7,14 @@ import (
 	"testing"
 )
 
-// ConformanceFile is the page of the modules of the OpenID conformance suite, as seen
-// from oidc/provider and oidc/login.
+// ConformanceFile is the path of the page about the OpenID conformance suite, relative to
+// oidc/provider and oidc/login.
 const ConformanceFile = "../../docs/conformance.md"
 
 const relyingParty = "## RP: "
 
-// ConformancePage is what ConformanceFile has of the provider, and of the relying party.
+// ConformancePage returns the two parts of ConformanceFile: the provider's and the relying
+// party's.
 func ConformancePage(t *testing.T) (provider, login string) {
 	t.Helper()
 	text, err := os.ReadFile(ConformanceFile)
@@ -27,7 +28,7 @@ func ConformancePage(t *testing.T) (provider, login string) {
 	return string(text[:at]), string(text[at:])
 }
 
-// ConformanceTable is a part of the page. Each row is a module and what it asserts.
+// ConformanceTable returns a part of the page. Each row has a module and what it asserts.
 func ConformanceTable(title, about string, rows [][2]string) string {
 	var table strings.Builder
 	if about != "" {

@@ -19,14 +19,14 @@ func JWKSBody(p *IdentityProvider, options string) string {
 		options + "\n}\n}\n metrics /metrics\n respond /api/* ok"
 }
 
-// SignRS is a token by one of the RSA test keys.
+// SignRS returns a token signed with one of the RSA test keys.
 func SignRS(t testing.TB, key any, id string) string {
 	t.Helper()
 	return Sign(t, "RS256", key, JSON{"kid": id}, Claims(nil))
 }
 
-// BadAnswers are what a key set URL may come to answer; none may replace a
-// good set, or crash.
+// BadAnswers are wrong responses of a key set URL. None may replace a valid set or cause a
+// crash.
 func BadAnswers(t testing.TB, p *IdentityProvider, elsewhere string) map[string]http.HandlerFunc {
 	text := func(status int, body string) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {

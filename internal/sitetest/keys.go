@@ -16,8 +16,8 @@ import (
 	"github.com/lestrrat-go/jwx/v2/jwk"
 )
 
-// Keys are made once a run: one of each kind, and a second RSA key that is
-// a stranger's.
+// Keys returns the test keys, which are created once per run: one of each kind, and a second RSA
+// key that belongs to a stranger.
 var Keys = sync.OnceValue(func() (keys struct {
 	RSA, StrangerRSA   *rsa.PrivateKey
 	P256, P384, P521   *ecdsa.PrivateKey
@@ -39,7 +39,7 @@ var Keys = sync.OnceValue(func() (keys struct {
 	return keys
 })
 
-// PEM is the public half of a key.
+// PEM returns the public half of a key.
 func PEM(t testing.TB, key crypto.Signer) string {
 	t.Helper()
 	der, err := x509.MarshalPKIXPublicKey(key.Public())
@@ -49,7 +49,7 @@ func PEM(t testing.TB, key crypto.Signer) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
 }
 
-// JWK is the JWK of a key, with members added or changed.
+// JWK returns a key as a JWK, with members added or changed.
 func JWK(t testing.TB, key crypto.Signer, members JSON) JSON {
 	t.Helper()
 	parsed, err := jwk.FromRaw(key.Public())

@@ -16,35 +16,35 @@ import (
 	"time"
 )
 
-// OpenIDProvider is a provider that can be made to lie. Unless it is, it does all
-// as it should: it checks PKCE and takes a code once.
+// OpenIDProvider is a provider that a test can make lie. Otherwise it is correct: it checks PKCE
+// and accepts a code once.
 type OpenIDProvider struct {
 	*httptest.Server
 	T   testing.TB
 	Key *rsa.PrivateKey
 
-	LookUps, KeyFetches atomic.Int64 // of the discovery document, of the key set
+	LookUps, KeyFetches atomic.Int64 // requests for the discovery document, for the key set
 	Down                atomic.Bool
 
 	mu    sync.Mutex
 	lies  Lies
 	codes map[string]codeOf
-	last  string // ID token
+	last  string // the last ID token
 }
 
-// Lies are what a provider does wrong.
+// Lies are the ways in which a provider is wrong.
 type Lies struct {
 	Subject, Email string
 	Unverified     bool
 	More           JSON                                     // claims of the ID token
-	Claims         func(claims JSON)                        // of the ID token, changed last
-	Sign           func(claims JSON) string                 // the ID token
-	Answer         func(values url.Values)                  // to the browser
-	Tokens         func(answer JSON)                        // of the token endpoint
-	Userinfo       JSON                                     // instead of that of the ID token
+	Claims         func(claims JSON)                        // changes the ID token's claims, after all else
+	Sign           func(claims JSON) string                 // signs the ID token
+	Answer         func(values url.Values)                  // changes the response to the browser
+	Tokens         func(answer JSON)                        // changes the token response
+	Userinfo       JSON                                     // instead of the claims of the ID token
 	UserinfoToken  string                                   // userinfo as a JWT
-	MoreKeys       []any                                    // in the key set
-	OnToken        func(w http.ResponseWriter) (taken bool) // instead of tokens
+	MoreKeys       []any                                    // additional keys in the set
+	OnToken        func(w http.ResponseWriter) (taken bool) // responds instead of the token endpoint
 }
 
 type codeOf struct{ nonce, challenge, redirect string }
@@ -99,10 +99,10 @@ func NewOpenIDProvider(t testing.TB) *OpenIDProvider {
 	return p
 }
 
-// SymmetricKey is in the provider's key set, where it should not be.
+// SymmetricKey is a secret in the provider's key set, where it must not be.
 const SymmetricKey = "a-key-that-everybody-can-read-and-so-can-sign-with"
 
-// Lie has the provider lie from now on, or not any more.
+// Lie sets the provider's lies from now on; the zero value ends them.
 func (p *OpenIDProvider) Lie(l Lies) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -112,7 +112,7 @@ func (p *OpenIDProvider) Lie(l Lies) {
 	p.lies = l
 }
 
-// Rebind gives a code the challenge of another, as a provider without PKCE would.
+// Rebind gives a code the challenge of another code, so that PKCE does not protect it.
 func (p *OpenIDProvider) Rebind(code, as string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -121,7 +121,7 @@ func (p *OpenIDProvider) Rebind(code, as string) {
 	p.codes[code] = bound
 }
 
-// LastIDToken is the one that it issued last.
+// LastIDToken returns the last ID token that the provider issued.
 func (p *OpenIDProvider) LastIDToken() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -190,12 +190,12 @@ func (p *OpenIDProvider) goodClaims(nonce string) JSON {
 	}
 }
 
-// Sign is a token of claims with the ID of the provider's key.
+// Sign returns a token with the claims and the ID of the provider's key.
 func (p *OpenIDProvider) Sign(claims JSON, key *rsa.PrivateKey) string {
 	return Sign(p.T, "RS256", key, JSON{"kid": "1"}, claims)
 }
 
-// Option is the log-in with the provider, as it stands in the accounts.
+// Option returns the log-in with the provider as an option of the accounts.
 func (p *OpenIDProvider) Option(name, more string) string {
 	return fmt.Sprintf(
 		"login_with %s {\n issuer %s\n client_id site\n client_secret the-secret-of-the-site\n %s\n}\n",
@@ -203,21 +203,20 @@ func (p *OpenIDProvider) Option(name, more string) string {
 	)
 }
 
-// Out begins a log-in and returns the browser from the provider as far as the
-// callback, which is not asked for yet.
+// Out begins a log-in and follows it through the provider. It returns the URL of the callback,
+// which it does not request.
 func (v *Visitor) Out(begin string) string {
 	v.T.Helper()
 	return v.Get(v.Get(begin).To(v.T).String()).To(v.T).String()
 }
 
-// LogInBy logs in by a provider.
+// LogInBy logs in with a provider.
 func (v *Visitor) LogInBy(name string) Reply {
 	v.T.Helper()
 	return v.Get(v.Out("/auth/login/" + name))
 }
 
-// MustBeIn checks that the answer to a callback logs in, and returns the user's
-// ID.
+// MustBeIn checks that the response to a callback logs the user in, and returns the user's ID.
 func (v *Visitor) MustBeIn(got Reply) string {
 	v.T.Helper()
 	if got.Status != http.StatusSeeOther {
@@ -230,7 +229,7 @@ func (v *Visitor) MustBeIn(got Reply) string {
 	return who.Body
 }
 
-// MustBeOut checks that the answer refuses, and that nobody is logged in.
+// MustBeOut checks that the response is a refusal, and that nobody is logged in.
 func (v *Visitor) MustBeOut(got Reply, status int, text string) {
 	v.T.Helper()
 	if got.Status != status || !strings.Contains(got.Body, text) ||
@@ -247,7 +246,7 @@ func (v *Visitor) MustBeOut(got Reply, status int, text string) {
 	}
 }
 
-// WriteJSON answers with a value. It returns true, for [Lies].OnToken.
+// WriteJSON responds with a value. It returns true, for [Lies].OnToken.
 func WriteJSON(t testing.TB, w http.ResponseWriter, status int, value any) bool {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)

@@ -1,7 +1,7 @@
 package sitetest
 
-// AmbiguousPaths leave the folder of the first %s for that of the second, for one
-// server or another.
+// AmbiguousPaths are paths that some servers read as a path in the folder of the second %s
+// instead of the first.
 var AmbiguousPaths = []string{
 	"%s/../%s", "%s/x/../../%s", "%s/%%2e%%2e/%s", "%s/.%%2e/%s",
 	"%s/%%2E./%s", "%s/..%%2f%s", "%s%%2f..%%2f%s", "%s%%2f%%2e%%2e%%2f%s",

@@ -20,7 +20,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
 )
 
-// Process is a Caddy of its own, with what it stores in its folder.
+// Process is a separate Caddy process that stores its data in its folder.
 type Process struct {
 	*Site
 	Dir     string
@@ -30,7 +30,7 @@ type Process struct {
 	output  *Output
 }
 
-// Output is what a program writes, which a test may read meanwhile.
+// Output is the output of a program. A test may read it while the program runs.
 type Output struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -57,8 +57,8 @@ func StartAccounts(t testing.TB, dir, address string, wrap ...string) *Process {
 	)
 }
 
-// StartProcess runs Caddy by the words of wrap, if any, and waits until it
-// answers.
+// StartProcess runs Caddy and waits until it responds. If wrap has words, they are the command
+// that runs Caddy.
 func StartProcess(t testing.TB, dir, address, body string, wrap ...string) *Process {
 	t.Helper()
 	p := NewProcess(t, dir, "", address, "", body)
@@ -67,8 +67,8 @@ func StartProcess(t testing.TB, dir, address, body string, wrap ...string) *Proc
 	return p
 }
 
-// NewProcess is a Caddy that does not run yet. Those of a folder have different names and
-// one storage; global are further global options.
+// NewProcess returns a Caddy that does not run yet. Processes in the same folder need different
+// names and share their storage; global has additional global options.
 func NewProcess(t testing.TB, dir, name, address, global, body string) *Process {
 	t.Helper()
 	p := &Process{
@@ -79,7 +79,7 @@ func NewProcess(t testing.TB, dir, name, address, global, body string) *Process 
 	return p
 }
 
-// Start runs Caddy by the words of wrap, if any, also after Kill.
+// Start runs Caddy, also after Kill. If wrap has words, they are the command that runs Caddy.
 func (p *Process) Start(wrap ...string) {
 	p.T.Helper()
 	words := append(wrap, caddytest.Binary(p.T), "run", "--config", p.Config)
@@ -96,7 +96,7 @@ func (p *Process) Start(wrap ...string) {
 	})
 }
 
-// AwaitAnswer waits until the process answers with a status that will do.
+// AwaitAnswer waits until the process responds with an acceptable status.
 func (p *Process) AwaitAnswer(willDo func(status int) bool) {
 	p.T.Helper()
 	Eventually(p.T, "Caddy answers", func() bool {
@@ -120,7 +120,7 @@ func (p *Process) Command(args ...string) string {
 	return string(output)
 }
 
-// writeConfig writes the file from which the process has its config.
+// writeConfig writes the config file of the process.
 func (p *Process) writeConfig(t testing.TB, body string) {
 	t.Helper()
 	text := GlobalOptions(filepath.Join(p.Dir, "storage"), p.LogFile, p.global) + p.URL + " {\n" + body + "\n}"
@@ -129,7 +129,7 @@ func (p *Process) writeConfig(t testing.TB, body string) {
 	}
 }
 
-// Kill ends the process as the kernel does when it is out of memory.
+// Kill kills the process, as the kernel does when memory runs out.
 func (p *Process) Kill() { kill(p.command) }
 
 func kill(command *exec.Cmd) {
@@ -154,7 +154,7 @@ func (p *Process) TrySignUp(email string) (int, error) {
 	return response.StatusCode, err
 }
 
-// RefreshAt refreshes by JSON or, as a browser does, by cookie.
+// RefreshAt refreshes a session with JSON or, as a browser does, with a cookie.
 func RefreshAt(url string, byCookie bool, token string) (got scenario.Answered) {
 	request, _ := http.NewRequest(
 		http.MethodPost, url+"/auth/refresh", strings.NewReader(`{"refreshToken":"`+token+`"}`),
@@ -188,8 +188,7 @@ func RefreshAt(url string, byCookie bool, token string) (got scenario.Answered) 
 	return scenario.Answered{Status: response.StatusCode, AccessToken: given.Token, RefreshToken: given.RefreshToken}
 }
 
-// Inject has system calls on the store's files fail, until the function that it
-// returns is called.
+// Inject makes system calls on the store's files fail until the returned function is called.
 func (p *Process) Inject(t *testing.T, calls, errno, file string) (mend func()) {
 	t.Helper()
 	args := []string{
@@ -210,8 +209,7 @@ func (p *Process) Inject(t *testing.T, calls, errno, file string) (mend func()) 
 	}
 }
 
-// Refreshing are clients of the process that refresh all the time, half of them by
-// cookies.
+// Refreshing returns clients of the process that refresh constantly, half of them with cookies.
 func (p *Process) Refreshing(number int) *scenario.Refreshing {
 	var first []scenario.Answered
 	for range number {
@@ -224,7 +222,7 @@ func (p *Process) Refreshing(number int) *scenario.Refreshing {
 	})
 }
 
-// Resident is the memory of a process that is in RAM, in bytes.
+// Resident returns the resident memory of a process, in bytes.
 func (p *Process) Resident(t *testing.T) int64 {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.command.Process.Pid))
@@ -246,7 +244,7 @@ func (p *Process) Resident(t *testing.T) int64 {
 	return 0
 }
 
-// Metrics are those that a process tells of itself.
+// Metrics returns the process's metrics.
 func (p *Process) Metrics(t *testing.T) map[string]float64 {
 	t.Helper()
 	values := make(map[string]float64)
@@ -264,7 +262,7 @@ func (p *Process) Metrics(t *testing.T) map[string]float64 {
 	return values
 }
 
-// Reload has the process load another config.
+// Reload makes the process load another config.
 func (p *Process) Reload(t *testing.T, body string, loaded func() bool) {
 	t.Helper()
 	p.writeConfig(t, body)

@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// IdentityProvider serves a key set and a discovery document, and counts.
+// IdentityProvider serves a key set and a discovery document, and counts the requests.
 type IdentityProvider struct {
 	*httptest.Server
 	t           testing.TB
@@ -50,7 +50,7 @@ func (p *IdentityProvider) SetKeys(keys ...JSON) {
 	p.SetAnswer(http.StatusOK, Marshal(p.t, JSON{"keys": keys}))
 }
 
-// SetAnswer has all requests answered so.
+// SetAnswer sets the response to all requests.
 func (p *IdentityProvider) SetAnswer(status int, body string) {
 	p.SetHandler(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
@@ -59,5 +59,5 @@ func (p *IdentityProvider) SetAnswer(status int, body string) {
 	})
 }
 
-// SetHandler has all requests answered by a handler.
+// SetHandler sets the handler for all requests.
 func (p *IdentityProvider) SetHandler(handler http.HandlerFunc) { p.respond.Store(&handler) }

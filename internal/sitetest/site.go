@@ -23,7 +23,7 @@ type Site struct {
 	URL     string
 	LogFile string
 
-	Transport http.RoundTripper // of the requests; default: http.DefaultTransport
+	Transport http.RoundTripper // for the requests; default: http.DefaultTransport
 }
 
 func (s *Site) roundTrip(request *http.Request) (*http.Response, error) {
@@ -33,8 +33,8 @@ func (s *Site) roundTrip(request *http.Request) (*http.Response, error) {
 	return caddytest.RoundTrip(http.DefaultTransport, request)
 }
 
-// AdaptCaddyfile makes JSON of the inside of a site block. Whatever is before a line of
-// ten dashes goes before the site, as global options.
+// AdaptCaddyfile adapts the inside of a site block to JSON. Text before a line of ten dashes is
+// placed before the site, for global options.
 func AdaptCaddyfile(t testing.TB, body, address, storage, logFile string) ([]byte, error) {
 	t.Helper()
 	global, body, found := strings.Cut(body, "----------\n")
@@ -46,8 +46,8 @@ func AdaptCaddyfile(t testing.TB, body, address, storage, logFile string) ([]byt
 	return config, err
 }
 
-// GlobalOptions keep a Caddy of the tests to itself.
-// The storage is a folder, or a kind of storage and its options.
+// GlobalOptions returns the global options that isolate a Caddy of the tests. The storage is a
+// folder, or a storage module and its options.
 func GlobalOptions(storage, logFile, more string) string {
 	if !strings.Contains(storage, " ") {
 		storage = "file_system " + storage
@@ -67,7 +67,7 @@ func GlobalOptions(storage, logFile, more string) string {
 	`, storage, logFile, more)
 }
 
-// Serve runs a site with this inside of its block.
+// Serve runs a site with this body.
 func Serve(t testing.TB, body string) *Site {
 	t.Helper()
 	s := &Site{T: t, URL: "http://" + FreeAddress(t), LogFile: filepath.Join(TempDir(t), "log.json")}
@@ -90,12 +90,12 @@ func (s *Site) LoadText(text string) {
 	load(s.T, config, err)
 }
 
-// load loads a config that was adapted with this error.
+// load loads a config; err is the error of its adaptation.
 func load(t testing.TB, config []byte, err error) {
 	t.Helper()
 	if err == nil {
 		err = caddy.Load(config, true)
-		http.DefaultClient.CloseIdleConnections() // the server before it may still answer on one
+		http.DefaultClient.CloseIdleConnections() // the previous server may still serve an open one
 	}
 	if err != nil {
 		t.Fatalf("loading the config: %v", err)
@@ -111,7 +111,7 @@ func StopAfter(t testing.TB) {
 	})
 }
 
-// ConfigError is the error of a config that must not load.
+// ConfigError returns the error of a config that must not load.
 func ConfigError(t testing.TB, body string) string {
 	t.Helper()
 	config, err := AdaptCaddyfile(t, body, "127.0.0.1:0", TempDir(t), filepath.Join(TempDir(t), "log.json"))
@@ -128,7 +128,7 @@ func ConfigError(t testing.TB, body string) string {
 	return err.Error()
 }
 
-// StartError is the error of a config that may be valid and must not start.
+// StartError returns the error of a config that may be valid but must not start.
 func StartError(t testing.TB, body string) string {
 	t.Helper()
 	config, err := AdaptCaddyfile(t, body, FreeAddress(t), TempDir(t), filepath.Join(TempDir(t), "log.json"))
@@ -150,7 +150,7 @@ func (s *Site) Log() string {
 	return string(text)
 }
 
-// Get asks for a path, with headers given as "Name: value".
+// Get requests a path, with headers given as "Name: value".
 func (s *Site) Get(path string, headers ...string) Reply {
 	s.T.Helper()
 	return s.Do(http.MethodGet, path, headers...)
@@ -163,7 +163,7 @@ func (s *Site) Do(method, path string, headers ...string) Reply {
 		s.T.Fatal(err)
 	}
 	if path, request.URL.RawQuery, _ = strings.Cut(path, "?"); path != "" {
-		request.URL.Opaque = "//" + request.URL.Host + path // to the letter, as an attacker would send it
+		request.URL.Opaque = "//" + request.URL.Host + path // unchanged, as an attacker would send it
 	}
 	for _, header := range headers {
 		name, value, _ := strings.Cut(header, ": ")
@@ -184,7 +184,7 @@ func (s *Site) Do(method, path string, headers ...string) Reply {
 	return Reply{response.StatusCode, response.Header, string(body)}
 }
 
-// Bearer asks for a path with a token.
+// Bearer requests a path with a token.
 func (s *Site) Bearer(path, token string) Reply {
 	s.T.Helper()
 	return s.Get(path, "Authorization: Bearer "+token)
@@ -206,7 +206,7 @@ type Reply struct {
 	Body   string
 }
 
-// JSON is the object in the body.
+// JSON returns the object in the body.
 func (a Reply) JSON(t testing.TB) JSON {
 	t.Helper()
 	var object JSON
@@ -216,7 +216,7 @@ func (a Reply) JSON(t testing.TB) JSON {
 	return object
 }
 
-// MustFail checks an error of OAuth.
+// MustFail checks an OAuth error response.
 func (a Reply) MustFail(t testing.TB, status int, code string) {
 	t.Helper()
 	if a.Status != status || a.JSON(t)["error"] != code {
@@ -224,7 +224,7 @@ func (a Reply) MustFail(t testing.TB, status int, code string) {
 	}
 }
 
-// To is where a browser is redirected.
+// To returns the URL to which the browser is redirected.
 func (a Reply) To(t testing.TB) *url.URL {
 	t.Helper()
 	location, err := url.Parse(a.Header.Get("Location"))
@@ -236,7 +236,7 @@ func (a Reply) To(t testing.TB) *url.URL {
 
 var alertText = regexp.MustCompile(`(?s)role="alert".*?</p>`)
 
-// Brief is what a failed test needs to say of a page.
+// Brief returns a page shortened for the message of a failed test.
 func (a Reply) Brief() string {
 	text := alertText.FindString(a.Body)
 	if text == "" {

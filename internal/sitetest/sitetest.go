@@ -1,6 +1,6 @@
-// Package sitetest has what tests share: sites in this process and in another, their
-// visitors, tokens and keys, identity providers, an upstream, a clock, the adapt tests. It
-// imports nothing that has white-box tests of its own, so that those can use it too.
+// Package sitetest has helpers that most tests share: sites in this process and in another one,
+// their visitors, tokens and keys, identity providers, an upstream, a clock, the adapt tests. It
+// imports no package that has white-box tests, so that those tests can use it too.
 package sitetest
 
 import (
@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// TempDir is a folder whose name, unlike that of t.TempDir, holds nothing of
-// the test's name, which Caddy may take for a placeholder.
+// TempDir returns a temporary folder. Unlike t.TempDir, its path does not contain the test's
+// name, because Caddy may read parts of it as a placeholder.
 func TempDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "caddy-jwt-test")
@@ -23,7 +23,7 @@ func TempDir(t testing.TB) string {
 	return dir
 }
 
-// FreeAddress is an address on this machine where nobody listens.
+// FreeAddress returns an unused address on this machine.
 func FreeAddress(t testing.TB) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -34,25 +34,25 @@ func FreeAddress(t testing.TB) string {
 	return listener.Addr().String()
 }
 
-// FreeLocalhost is one whose host is a name, as OpenID Providers want it.
+// FreeLocalhost is like FreeAddress with the host localhost, as OpenID Providers require.
 func FreeLocalhost(t testing.TB) string {
 	return strings.Replace(FreeAddress(t), "127.0.0.1", "localhost", 1)
 }
 
-// FreePort is the port of one.
+// FreePort returns an unused port.
 func FreePort(t testing.TB) string {
 	t.Helper()
 	_, port, _ := net.SplitHostPort(FreeAddress(t))
 	return port
 }
 
-// Eventually polls, for what a background task brings about.
+// Eventually polls until a background task has done its work.
 func Eventually(t testing.TB, what string, met func() bool) {
 	t.Helper()
 	Within(t, time.Minute, what, met)
 }
 
-// Within polls until something is met, and fails the test after the limit.
+// Within polls until a condition holds, and fails the test after the limit.
 func Within(t testing.TB, limit time.Duration, what string, met func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(limit)

@@ -14,13 +14,14 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-// Secret is long enough for each HMAC.
+// Secret is long enough for all HMAC algorithms.
 const Secret = "a secret of more than sixty-four bytes, for tests and for nothing else"
 
-// JSON is an object.
+// JSON is a JSON object.
 type JSON = map[string]any
 
-// Claims are accepted everywhere, with changes: nil takes a claim out.
+// Claims returns claims that are accepted everywhere, with changes: a nil value removes the
+// claim.
 func Claims(changes JSON) JSON {
 	claims := JSON{"iss": "https://issuer.example", "sub": "alice", "exp": time.Now().Add(time.Hour).Unix()}
 	for name, value := range changes {
@@ -33,7 +34,7 @@ func Claims(changes JSON) JSON {
 	return claims
 }
 
-// Sign makes a token of claims.
+// Sign returns a token with the claims.
 func Sign(t testing.TB, algorithm string, key any, header, claims JSON) string {
 	t.Helper()
 	full := JSON{"alg": algorithm, "typ": "JWT"}
@@ -43,26 +44,26 @@ func Sign(t testing.TB, algorithm string, key any, header, claims JSON) string {
 	return SignExactly(t, algorithm, key, full, claims)
 }
 
-// SignExactly makes a token whose header has these members alone.
+// SignExactly returns a token whose header has exactly these members.
 func SignExactly(t testing.TB, algorithm string, key any, header, claims JSON) string {
 	t.Helper()
 	return SignRaw(t, algorithm, key, Marshal(t, header), Marshal(t, claims))
 }
 
-// HS256 is a token signed with the test secret.
+// HS256 returns a token signed with the test secret.
 func HS256(t testing.TB, changes JSON) string {
 	t.Helper()
 	return Sign(t, "HS256", []byte(Secret), nil, Claims(changes))
 }
 
-// SignRaw signs any header and payload, also such as no library would write.
+// SignRaw signs any header and payload, also ones that no library would write.
 func SignRaw(t testing.TB, algorithm string, key any, header, payload string) string {
 	t.Helper()
 	input := Encode(header) + "." + Encode(payload)
 	return input + "." + Encode(string(Signature(t, algorithm, key, input)))
 }
 
-// Signature is a JWS signature of the input.
+// Signature returns a JWS signature of the input.
 func Signature(t testing.TB, algorithm string, key any, input string) []byte {
 	t.Helper()
 	signer, err := jws.NewSigner(jwa.SignatureAlgorithm(algorithm))
@@ -76,10 +77,10 @@ func Signature(t testing.TB, algorithm string, key any, input string) []byte {
 	return signature
 }
 
-// Encode is base64url without padding.
+// Encode returns base64url without padding.
 func Encode(text string) string { return base64.RawURLEncoding.EncodeToString([]byte(text)) }
 
-// Marshal is the JSON of a value.
+// Marshal returns a value as JSON.
 func Marshal(t testing.TB, value any) string {
 	t.Helper()
 	text, err := stdjson.Marshal(value)
@@ -93,13 +94,12 @@ func BasicCredentials(user, password string) string {
 	return base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
 }
 
-// Basic is the header by which a client of an authorization server
-// authenticates.
+// Basic returns the header with which a client authenticates at an authorization server.
 func Basic(id, secret string) string {
 	return "Authorization: Basic " + BasicCredentials(url.QueryEscape(id), url.QueryEscape(secret))
 }
 
-// Unsigned is a token without its signature and the dot before that.
+// Unsigned returns a token without its signature and the dot before it.
 func Unsigned(t testing.TB, header, claims JSON) string {
 	t.Helper()
 	return Encode(Marshal(t, header)) + "." + Encode(Marshal(t, claims))
@@ -123,20 +123,20 @@ func ClaimsOf(t testing.TB, token string) JSON {
 	return claims
 }
 
-// Challenge is the S256 challenge of a code verifier (RFC 7636).
+// Challenge returns the S256 challenge of a code verifier (RFC 7636).
 func Challenge(verifier string) string {
 	sum := sha256.Sum256([]byte(verifier))
 	return Encode(string(sum[:]))
 }
 
-// HalfHash is what at_hash and c_hash hold with a 256-bit algorithm (OpenID
-// Connect Core 1.0, section 3.3.2.11).
+// HalfHash returns the value of at_hash or c_hash for a 256-bit algorithm (OpenID Connect Core
+// 1.0, section 3.3.2.11).
 func HalfHash(text string) string {
 	sum := sha256.Sum256([]byte(text))
 	return Encode(string(sum[:len(sum)/2]))
 }
 
-// BcryptHash is a hash for `basic_auth` that costs little.
+// BcryptHash returns a hash of low cost for `basic_auth`.
 func BcryptHash(t testing.TB, password string) string {
 	t.Helper()
 	hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// NewUpstream echoes the request that it was given.
+// NewUpstream returns a server that echoes its requests.
 func NewUpstream(t testing.TB) string {
 	t.Helper()
 	address := FreeAddress(t)
@@ -43,13 +43,13 @@ func LoadText(t testing.TB, text string) {
 	StopAfter(t)
 }
 
-// RunSites runs whole sites, with a storage of their own.
+// RunSites runs whole sites with their own storage.
 func RunSites(t testing.TB, logFile, sites string) {
 	t.Helper()
 	LoadText(t, GlobalOptions(TempDir(t), logFile, "")+sites)
 }
 
-// ServeSeveral runs plain sites beside each other.
+// ServeSeveral runs several sites over http.
 func ServeSeveral(t testing.TB, bodies ...string) (sites []*Site) {
 	t.Helper()
 	logFile := filepath.Join(TempDir(t), "log.json")
@@ -63,7 +63,7 @@ func ServeSeveral(t testing.TB, bodies ...string) (sites []*Site) {
 	return sites
 }
 
-// ServeTLS runs sites over https, each with its host's name, and returns the port.
+// ServeTLS runs sites over https, each under its host name, and returns the port.
 func ServeTLS(t *testing.T, sites map[string]string) (port string) {
 	t.Helper()
 	port = FreePort(t)

@@ -8,8 +8,8 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 )
 
-// Validate provisions the config, with a storage of its own so that no key
-// set of another run is found.
+// Validate provisions the config. It uses a new storage, so that it finds no key set of another
+// run.
 func Validate(t testing.TB, adapted []byte) error {
 	t.Helper()
 	var config caddy.Config

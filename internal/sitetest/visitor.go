@@ -26,8 +26,7 @@ func Browser(t testing.TB) *http.Client {
 	}
 }
 
-// Form sends a form as a browser does, or requests a page if there are no
-// fields.
+// Form sends a form as a browser does. Without fields it requests a page.
 func (s *Site) Form(client *http.Client, path string, fields url.Values, headers ...string) Reply {
 	s.T.Helper()
 	method := http.MethodGet
@@ -62,13 +61,13 @@ type Visitor struct {
 	Email  string // which GoOn logs in with; default: alice@example.com
 }
 
-// Visitor is somebody new with a browser of their own.
+// Visitor returns a new visitor with a new browser.
 func (s *Site) Visitor() *Visitor {
 	s.T.Helper()
 	return &Visitor{Site: s, Client: Browser(s.T)}
 }
 
-// At is the same browser at another site.
+// At returns the same browser at another site.
 func (v *Visitor) At(s *Site) *Visitor { return &Visitor{Site: s, Client: v.Client} }
 
 // Do requests a path of the site, or a whole URL, with a form if there is one.
@@ -89,8 +88,7 @@ func (v *Visitor) Post(location string, form url.Values, headers ...string) Repl
 	return v.Do(http.MethodPost, location, form, headers...)
 }
 
-// SignUp makes an account, with properties that sites without them ignore, and
-// logs in.
+// SignUp creates an account and logs in. It sends properties, which sites without them ignore.
 func (v *Visitor) SignUp(email string) {
 	v.T.Helper()
 	got := v.Post("/auth/signup", url.Values{
@@ -103,7 +101,7 @@ func (v *Visitor) SignUp(email string) {
 
 var hiddenField = regexp.MustCompile(`<input type="hidden" name="(\w+)" value="([^"]*)">`)
 
-// HiddenFields are those of the forms on a page.
+// HiddenFields returns the hidden fields of the forms on a page.
 func (a Reply) HiddenFields() url.Values {
 	form := make(url.Values)
 	for _, field := range hiddenField.FindAllStringSubmatch(a.Body, -1) {
@@ -112,7 +110,7 @@ func (a Reply) HiddenFields() url.Values {
 	return form
 }
 
-// Decide sends the form of a page that asks the user, with its hidden fields.
+// Decide sends the form of a consent page, with its hidden fields.
 func (v *Visitor) Decide(path string, page Reply, decision string, headers ...string) Reply {
 	v.T.Helper()
 	form := page.HiddenFields()
@@ -120,8 +118,8 @@ func (v *Visitor) Decide(path string, page Reply, decision string, headers ...st
 	return v.Post(path, form, headers...)
 }
 
-// GoOn follows a log-in at an OpenID Provider until it leads back to the client:
-// through the log-in page and the page that asks.
+// GoOn follows a log-in at an OpenID Provider, through the log-in page and the consent page,
+// until it leads back to the client.
 func (v *Visitor) GoOn(location string) *url.URL {
 	v.T.Helper()
 	for range 8 {

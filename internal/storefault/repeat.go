@@ -13,10 +13,10 @@ import (
 
 func init() { caddy.RegisterModule(new(faultyStore)) }
 
-// Faults are those of all stores `faulty`.
+// Faults is the switch of all stores `faulty`.
 var Faults Switch
 
-// faultyStore is a file that fails when a test says so: `store faulty`.
+// faultyStore is a file store that fails on demand: `store faulty`.
 type faultyStore struct {
 	filestore.Store
 }
@@ -31,25 +31,26 @@ func (f *faultyStore) Provision(ctx caddy.Context) error {
 	return err
 }
 
-// Faulty is a Caddyfile with its store of a file as one that can fail.
+// Faulty returns a Caddyfile whose file store is replaced by one that can fail.
 func Faulty(caddyfile string) string {
 	return strings.ReplaceAll(caddyfile, "store file ", "store faulty ")
 }
 
-// Repetition is a request that is sent again after a fault of the store.
+// Repetition describes a request that is sent again after a fault of the store.
 type Repetition struct {
 	Name string
-	// Begin leads to the request.
+	// Begin prepares the request.
 	Begin func(t *testing.T) (send func() sitetest.Reply)
-	// Gets are the answers to the second, of which the first is that to one alone.
+	// Gets are the allowed responses to the second request. The first of them is the response
+	// to a single request.
 	Gets []int
-	// Holds checks what must hold after the second, whatever the fault was.
+	// Holds checks what must hold after the second request, for any fault.
 	Holds func(t *testing.T, second sitetest.Reply)
 }
 
-// Repeat sends each request again after each fault of the store that it can meet. The
-// first is answered by 503; where some faults do not matter, it may also be answered as
-// one alone, and a client of OpenID Connect gets temporarily_unavailable.
+// Repeat sends each request twice for each fault of the store that it can meet. The response to
+// the first request is 503, or temporarily_unavailable for a client of OpenID Connect. If some
+// faults have no effect, it may also be the response to a single request.
 func Repeat(t *testing.T, s *sitetest.Site, someDoNotMatter bool, rows []Repetition) {
 	t.Cleanup(func() { Faults.Set(nil) })
 	for _, r := range rows {

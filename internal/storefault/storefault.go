@@ -1,6 +1,6 @@
-// Package storefault has a store fail at a chosen moment of a request, as a database does
-// that is away, or that commits and cannot say so. It imports a store, which sitetest does
-// not.
+// Package storefault makes a store fail at a chosen moment of a request, like a database that is
+// unavailable, or that commits but cannot confirm it. It is apart from sitetest because it
+// imports a store.
 package storefault
 
 import (
@@ -12,39 +12,38 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// Moment is one of the two at which a store may fail.
+// Moment is a moment at which a store may fail.
 type Moment int
 
 const (
-	// BeforeStatement is before a statement, which is not made if it fails.
+	// BeforeStatement is before a statement. If it fails, the statement is not executed.
 	BeforeStatement Moment = iota
-	// AfterCommit is after a change, which is made and not acknowledged if it fails.
+	// AfterCommit is after a change. If it fails, the change is stored but not confirmed.
 	AfterCommit
 )
 
 // ErrFault is the error of a fault.
 var ErrFault = errors.New("the fault of a test")
 
-// Switch counts the statements and changes of requests, and has one fail.
+// Switch counts the statements and changes of requests, and makes chosen ones fail.
 type Switch struct {
 	mu     sync.Mutex
 	counts [2]int
 	fails  func(ctx context.Context, moment Moment, n int) error
 }
 
-// Set begins to count anew. fails is asked at each moment, the first of which is 1; nil
-// for no faults.
+// Set resets the counts. fails is called at each moment, with its number from 1 on, and returns
+// the fault, if any. If fails is nil, there are no faults.
 func (s *Switch) Set(fails func(ctx context.Context, moment Moment, n int) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.counts, s.fails = [2]int{}, fails
 }
 
-// Once fails at the n-th such moment; Down at all statements after that too. Hit tells
-// whether it came to that.
+// Once fails at the n-th moment of this kind. Hit reports whether it was reached.
 func (s *Switch) Once(moment Moment, n int) (hit func() bool) { return s.set(moment, n, false) }
 
-// Down is as Once, and the store does not come back before the next Set.
+// Down is like Once, but all later statements fail too, until the next Set.
 func (s *Switch) Down(moment Moment, n int) (hit func() bool) { return s.set(moment, n, true) }
 
 func (s *Switch) set(moment Moment, n int, stays bool) func() bool {
@@ -68,7 +67,7 @@ func (s *Switch) set(moment Moment, n int, stays bool) func() bool {
 	}
 }
 
-// Counts are the statements, reads too, and the changes since Set.
+// Counts returns the number of statements, including reads, and of changes since Set.
 func (s *Switch) Counts() (statements, changes int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -76,7 +75,7 @@ func (s *Switch) Counts() (statements, changes int) {
 }
 
 func (s *Switch) at(ctx context.Context, moment Moment) error {
-	if ctx.Value(caddyhttp.ServerCtxKey) == nil { // of no request
+	if ctx.Value(caddyhttp.ServerCtxKey) == nil { // not part of a request
 		return nil
 	}
 	s.mu.Lock()
@@ -86,10 +85,10 @@ func (s *Switch) at(ctx context.Context, moment Moment) error {
 	if fails == nil {
 		return nil
 	}
-	return fails(ctx, moment, n) // which may ask for something meanwhile
+	return fails(ctx, moment, n) // without the lock, because it may send a request
 }
 
-// Connect is the Connect of a SQLStore with the switch in it.
+// Connect wraps the Connect of a SQL store with the switch.
 func (s *Switch) Connect(
 	real func(context.Context) (read, write *sql.DB, err error),
 ) func(context.Context) (*sql.DB, *sql.DB, error) {
@@ -101,7 +100,7 @@ func (s *Switch) Connect(
 	}
 }
 
-// Committed is the Committed of a SQLStore with the switch in it.
+// Committed wraps the Committed of a SQL store with the switch.
 func (s *Switch) Committed(real func(context.Context) error) func(context.Context) error {
 	return func(ctx context.Context) error {
 		if err := s.at(ctx, AfterCommit); err != nil || real == nil {

@@ -22,8 +22,8 @@ func TestIs(t *testing.T) {
 	}
 }
 
-// A request that may not reach this machine is stopped by the name, and by the
-// address that another name leads to.
+// A request that must not reach this machine is stopped by the machine's names, and by the address
+// of any other name.
 func TestForbid(t *testing.T) {
 	asked := false
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked = true }))

@@ -16,8 +16,8 @@ import (
 
 var interactionForm = regexp.MustCompile(`action="(http[^"]+/interaction/[^"]+)"`)
 
-// oidc-provider from npm as the provider of login_with: the whole way, by its own
-// pages, in a browser.
+// oidc-provider from npm is the provider of login_with: the whole log-in, through the
+// provider's pages, in a browser.
 func TestLoginWithOIDCProviderFromNPM(t *testing.T) {
 	clients := caddytest.NPM(t, "../provider/testdata/clients")
 	s := newLoginSite(t)
@@ -84,7 +84,7 @@ func TestLoginWithOIDCProviderFromNPM(t *testing.T) {
 	}
 }
 
-// rpModule is one of the RP basic plan, and what a provider does in it.
+// rpModule is a module of the RP basic plan, and what the provider does in it.
 type rpModule struct {
 	name, asserts string
 	lies          func(p *sitetest.OpenIDProvider) sitetest.Lies
@@ -104,7 +104,7 @@ func withoutKeyID(p *sitetest.OpenIDProvider) sitetest.Lies {
 }
 
 var rpModules = []rpModule{
-	{"oidcc-client-test", "A log-in by the code flow, with state, nonce and PKCE.", noLies, true},
+	{"oidcc-client-test", "A log-in with the code flow uses state, nonce and PKCE.", noLies, true},
 	{
 		"oidcc-client-test-invalid-iss", "An ID token of another issuer is refused.",
 		claim(func(c map[string]any) { c["iss"] = "https://other.example" }), false,
@@ -123,17 +123,17 @@ var rpModules = []rpModule{
 	},
 	{
 		"oidcc-client-test-kid-absent-single-jwks",
-		"An ID token without kid is verified by the one key of the set.", withoutKeyID, true,
+		"If the set has one key, an ID token without kid is verified with it.", withoutKeyID, true,
 	},
-	{"oidcc-client-test-kid-absent-multiple-jwks", "So it is where the set has several keys: the suite takes either, " +
-		"and here each is tried.", func(p *sitetest.OpenIDProvider) sitetest.Lies {
+	{"oidcc-client-test-kid-absent-multiple-jwks", "If the set has several keys, each is tried. " +
+		"(The suite allows acceptance and refusal.)", func(p *sitetest.OpenIDProvider) sitetest.Lies {
 		l := withoutKeyID(p)
 		l.MoreKeys = []any{
 			sitetest.JWK(p.T, sitetest.Keys().StrangerRSA, sitetest.JSON{"kid": "other", "use": "sig", "alg": "RS256"}),
 		}
 		return l
 	}, true},
-	{"oidcc-client-test-idtoken-sig-rs256", "An ID token signed by RS256 is verified.", noLies, true},
+	{"oidcc-client-test-idtoken-sig-rs256", "An ID token signed with RS256 is verified.", noLies, true},
 	{
 		"oidcc-client-test-idtoken-sig-none", "An unsigned ID token is refused.",
 		func(p *sitetest.OpenIDProvider) sitetest.Lies {
@@ -171,7 +171,7 @@ var rpModules = []rpModule{
 			Userinfo: map[string]any{"sub": "alice", "email": "alice@example.com", "email_verified": true},
 		}
 	}, true},
-	{"oidcc-client-test-client-secret-basic", "The client authenticates by client_secret_basic.", noLies, true},
+	{"oidcc-client-test-client-secret-basic", "The client authenticates with client_secret_basic.", noLies, true},
 }
 
 // The modules of the RP basic plan, against login_with.
@@ -192,8 +192,8 @@ func TestConformanceOfLoginWith(t *testing.T) {
 	}
 }
 
-// TestConformancePage compares the last part of docs/conformance.md with the table of
-// the tests; -update rewrites it.
+// TestConformancePage compares the last part of docs/conformance.md with the table of the tests;
+// -update rewrites it.
 func TestConformancePage(t *testing.T) {
 	var rows [][2]string
 	for _, m := range rpModules {
@@ -201,6 +201,6 @@ func TestConformancePage(t *testing.T) {
 	}
 	provider, _ := sitetest.ConformancePage(t)
 	sitetest.UpToDate(
-		t, sitetest.ConformanceFile, provider+sitetest.ConformanceTable("RP: basic", "Of `login_with`.", rows),
+		t, sitetest.ConformanceFile, provider+sitetest.ConformanceTable("RP: basic", "These modules test `login_with`.", rows),
 	)
 }

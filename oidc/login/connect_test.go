@@ -16,7 +16,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/store/filestore"
 )
 
-// ageSessions makes all log-ins of a site be so long ago.
+// ageSessions moves all log-ins of a site into the past.
 func (s *site) ageSessions(by time.Duration) {
 	s.T.Helper()
 	if _, err := s.store().(*filestore.Store).Exec(
@@ -45,14 +45,13 @@ func logInAs(b *sitetest.Visitor, email, password string) sitetest.Reply {
 	return b.Post("/auth/login", url.Values{"email": {email}, "password": {password}})
 }
 
-// connectOut goes to the provider from the account page and back, as far as the
-// question.
+// connectOut goes from the account page to the provider and back, up to the question.
 func connectOut(b *sitetest.Visitor, name string) sitetest.Reply {
 	b.T.Helper()
 	return b.Get(b.Get(connectLink(b, name)).To(b.T).String())
 }
 
-// connected is how many identities a user has.
+// connected returns the number of a user's identities.
 func (s *site) connected(email string) int {
 	s.T.Helper()
 	user, err := s.store().UserByEmail(s.T.Context(), email)
@@ -66,9 +65,8 @@ func (s *site) connected(email string) int {
 	return len(records)
 }
 
-// Nobody's account gets a way in that its user has not said yes to, with the
-// provider and the user there before their eyes, and the password or a log-in of a
-// moment ago.
+// An identity is connected to an account only if its user agrees, sees the provider and the user
+// there, and enters the password or has just logged in.
 func TestThreatConnectAsks(t *testing.T) {
 	p := sitetest.NewOpenIDProvider(t)
 	s := loginSite(t, p.Option("fake", `label "Fake & Sons"`))
@@ -222,7 +220,7 @@ func TestThreatConnectAsks(t *testing.T) {
 	}
 }
 
-// Wrong passwords on the page that asks are counted as those of log-ins.
+// Wrong passwords on the page with the question count like those of log-ins.
 func TestThreatConnectIsThrottled(t *testing.T) {
 	p := sitetest.NewOpenIDProvider(t)
 	s := newLoginSite(t)
@@ -246,8 +244,8 @@ func TestThreatConnectIsThrottled(t *testing.T) {
 	}
 }
 
-// Whoever was in an account is out of it when its owner has recovered it: by a
-// session, by an identity, by one that waits.
+// When an owner recovers an account, an intruder loses all access: a session, an identity, and an
+// identity that waits to be connected.
 func TestThreatRecoveryDisconnects(t *testing.T) {
 	p := sitetest.NewOpenIDProvider(t)
 	s := loginSite(t, p.Option("fake", ""))
@@ -320,9 +318,9 @@ func TestThreatRecoveryDisconnects(t *testing.T) {
 			back := s.Visitor()
 			id := back.MustBeIn(back.LogInBy("fake"))
 			p.Lie(sitetest.Lies{Subject: fmt.Sprint("second", user), Email: "mallory@evil.example"})
-			connectOut(mallory, "fake").To(t) // waits for a yes
+			connectOut(mallory, "fake").To(t) // waits for an answer to the question
 			offer := offered.FindStringSubmatch(mallory.Get("/auth/connect").Body)[1]
-			under := mallory.Get(connectLink(mallory, "fake")).To(t).String() // a log-in there that is under way
+			under := mallory.Get(connectLink(mallory, "fake")).To(t).String() // a log-in in progress there
 
 			if told := recovery.do(email); !strings.Contains(told, recovery.told) {
 				t.Errorf("the command says %s", told)
@@ -333,7 +331,7 @@ func TestThreatRecoveryDisconnects(t *testing.T) {
 				"the session": mallory, "the session by the identity": back,
 			} {
 				got := b.Get("/auth/whoami")
-				// of another process, within a second
+				// another process changed it; known within a second
 				for deadline := time.Now().Add(5 * time.Second); got.Status != 401 && time.Now().Before(deadline); {
 					time.Sleep(20 * time.Millisecond)
 					got = b.Get("/auth/whoami")
@@ -356,14 +354,14 @@ func TestThreatRecoveryDisconnects(t *testing.T) {
 				t.Errorf("control: the owner: %s", got.Brief())
 			}
 			s.userCommand("", "disconnect", email)
-			// an account of mallory's own by now
+			// now an account of mallory
 			if records, _ := s.store().Users(t.Context(), "mallory@evil.example\x00", 1); len(records) > 0 &&
 				!recovery.keeps {
 				s.userCommand("", "delete", "--yes", "mallory@evil.example")
 			}
 		})
 	}
-	// A user who knows the password keeps what is connected, and is told.
+	// A user who knows the password keeps the connected identities, and sees a note about them.
 	owner := s.Visitor()
 	owner.SignUp("owner@corp.example")
 	p.Lie(sitetest.Lies{Subject: "owner", Email: "owner@home.example"})
@@ -377,8 +375,8 @@ func TestThreatRecoveryDisconnects(t *testing.T) {
 	}
 }
 
-// A user disconnects an identity by page and by JSON, with the password or soon
-// after the log-in, and keeps a way in.
+// A user disconnects an identity on the page and with JSON, with the password or soon after the
+// log-in. The last way to log in stays.
 func TestDisconnect(t *testing.T) {
 	p := sitetest.NewOpenIDProvider(t)
 	s := loginSite(t, p.Option("fake", ""))
@@ -440,7 +438,7 @@ func TestDisconnect(t *testing.T) {
 		}
 	}
 
-	// By JSON.
+	// With JSON.
 	send := func(b *sitetest.Visitor, method, path, body string) sitetest.Reply {
 		t.Helper()
 		request, _ := http.NewRequest(method, s.URL+path, strings.NewReader(body))
@@ -472,7 +470,7 @@ func TestDisconnect(t *testing.T) {
 		}
 	}
 
-	// The only way in stays.
+	// The only way to log in stays.
 	p.Lie(sitetest.Lies{Subject: "alone", Email: "alone@home.example"})
 	alone := s.Visitor()
 	alone.MustBeIn(alone.LogInBy("fake"))

@@ -10,7 +10,7 @@ import (
 	gooidc "github.com/coreos/go-oidc/v3/oidc"
 )
 
-// A provider elsewhere cannot have the site ask what is on its own machine.
+// A provider elsewhere cannot make the site send requests to its own machine.
 func TestLoginWithEndpointsOnThisMachine(t *testing.T) {
 	asked := false
 	inside := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked = true }))

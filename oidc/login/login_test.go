@@ -30,14 +30,14 @@ type site struct {
 	dir string // of the store
 }
 
-// store is that of the site.
+// store opens the site's store.
 func (s *site) store() store.UserStore {
 	s.T.Helper()
 	return accountstest.OpenUsers(s.T, filepath.Join(s.dir, "users.db"))
 }
 
-// newLoginSite is at another host than its providers, as browsers do not tell
-// the ports of a host apart in cookies.
+// newLoginSite returns a site with another host than its providers, because cookies do not depend
+// on the port.
 func newLoginSite(t testing.TB) *site {
 	t.Helper()
 	return &site{Site: &sitetest.Site{
@@ -45,7 +45,7 @@ func newLoginSite(t testing.TB) *site {
 	}, dir: t.TempDir()}
 }
 
-// caddyfile is the site, with options of its accounts.
+// caddyfile returns the site's Caddyfile with options of its accounts.
 func (s *site) caddyfile(accounts string) string {
 	if !strings.Contains(accounts, "signup closed") {
 		accounts = "signup open\n" + accounts
@@ -65,7 +65,7 @@ func (s *site) caddyfile(accounts string) string {
 `, s.URL, filepath.Join(s.dir, "users.db"), accounts)
 }
 
-// loginSite runs a site whose users may come by these providers.
+// loginSite runs a site whose users may log in with these providers.
 func loginSite(t testing.TB, accounts string) *site {
 	t.Helper()
 	s := newLoginSite(t)
@@ -75,7 +75,7 @@ func loginSite(t testing.TB, accounts string) *site {
 
 var nextLink = regexp.MustCompile(`<a class="button" href="([^"]+)">Continue to`)
 
-// connectLink begins, on the account page, to connect a user of a provider.
+// connectLink starts, on the account page, to connect a user of a provider.
 func connectLink(b *sitetest.Visitor, name string) string {
 	b.T.Helper()
 	page := b.Post("/auth/login/"+name, url.Values{})
@@ -88,7 +88,7 @@ func connectLink(b *sitetest.Visitor, name string) string {
 
 var offered = regexp.MustCompile(`name="offer" value="([^"]*)"`)
 
-// decideOffer answers the question that the browser is led to.
+// decideOffer answers the question to which the browser is redirected.
 func decideOffer(b *sitetest.Visitor, got sitetest.Reply, decision, password string) sitetest.Reply {
 	b.T.Helper()
 	if to := got.To(b.T).String(); to != "/auth/connect" {
@@ -104,8 +104,8 @@ func decideOffer(b *sitetest.Visitor, got sitetest.Reply, decision, password str
 	})
 }
 
-// The site's users come from this repository's own provider, in the same Caddy,
-// which is not up when the site is set up; and the provider ends their sessions.
+// The site's users log in with this repository's provider in the same Caddy, which does not run yet
+// when the site starts. The provider also ends their sessions.
 func TestLoginWithOwnProvider(t *testing.T) {
 	app := newLoginSite(t)
 	id := &site{
@@ -136,7 +136,7 @@ func TestLoginWithOwnProvider(t *testing.T) {
 	}
 }`, id.URL, id.URL, filepath.Join(id.dir, "users.db"), app.URL))
 	there := id.Visitor()
-	here := there.At(app.Site) // the same one, at the other site
+	here := there.At(app.Site) // the same browser at the other site
 	there.Do(http.MethodPost, "/auth/signup", url.Values{
 		"email": {"alice@example.com"}, "password": {sitetest.GoodPassword}, "name": {"Alice A."},
 	}).To(t)
@@ -170,7 +170,7 @@ func TestLoginWithOwnProvider(t *testing.T) {
 		t.Errorf("the user is %v", who)
 	}
 
-	// With another address there it is the same user here.
+	// With another address at the provider, it is the same user here.
 	if _, err := users.UpdateUser(t.Context(), alice.ID, time.Now(), func(u *store.User) error {
 		u.Email, u.EmailKey = "alice@new.example", "alice@new.example"
 		return nil
@@ -178,7 +178,7 @@ func TestLoginWithOwnProvider(t *testing.T) {
 		t.Fatal(err)
 	}
 	second := here.At(app.Site)
-	there.Email = "alice@new.example" // she is asked for her password again
+	there.Email = "alice@new.example" // she must enter her password again
 	first := here.Get("/auth/account").Body
 	if again := second.MustBeIn(logIn()); again != userID {
 		t.Errorf("user %s is now %s", userID, again)
@@ -187,7 +187,7 @@ func TestLoginWithOwnProvider(t *testing.T) {
 		t.Error("the second log-in began no session of its own")
 	}
 
-	// Log-out there is log-out here, also of what was logged in before.
+	// A log-out there logs out here too, also from earlier log-ins.
 	if got := there.Post("/auth/logout", url.Values{}); got.Status != 303 {
 		t.Fatalf("log-out: %d %s", got.Status, got.Body)
 	}
@@ -202,7 +202,7 @@ func TestLoginWithOwnProvider(t *testing.T) {
 	}
 }
 
-// Each attack stands beside a log-in that is right and must work.
+// Each attack has a control: a correct log-in that must work.
 func TestLoginWithHostileProvider(t *testing.T) {
 	p, other := sitetest.NewOpenIDProvider(t), sitetest.NewOpenIDProvider(t)
 	s := loginSite(t, p.Option("fake", "map_claim full_name name")+other.Option("other", ""))
@@ -220,7 +220,7 @@ func TestLoginWithHostileProvider(t *testing.T) {
 	}
 	hs256 := func(kid string, secret []byte) func(map[string]any) string {
 		return func(claims map[string]any) string {
-			delete(claims, "at_hash") // which is checked by alg too
+			delete(claims, "at_hash") // its check depends on alg too
 			return sitetest.SignExactly(t, "HS256", secret, map[string]any{"alg": "HS256", "kid": kid}, claims)
 		}
 	}
@@ -350,7 +350,7 @@ func TestLoginWithHostileProvider(t *testing.T) {
 		})
 	}
 
-	// What the attacker has of another browser, or of another log-in.
+	// Values that the attacker has from another browser, or from another log-in.
 	for _, attack := range []struct {
 		name string
 		do   func(victim, attacker *sitetest.Visitor) sitetest.Reply
@@ -431,8 +431,8 @@ func TestLoginWithHostileProvider(t *testing.T) {
 	}
 }
 
-// A log-in in a second tab counts, and an answer to the first, or one that another
-// site sends, does not use it up.
+// The log-in in a second tab counts. A response to the first log-in, or one sent by another site,
+// does not invalidate it.
 func TestLoginWithInTwoTabs(t *testing.T) {
 	p := sitetest.NewOpenIDProvider(t)
 	s := loginSite(t, p.Option("fake", ""))
@@ -447,8 +447,8 @@ func TestLoginWithInTwoTabs(t *testing.T) {
 	chrome.MustBeIn(chrome.Get(second))
 }
 
-// A browser that logs in by a provider has one session: that of another user
-// ends, and that of the same ends with the new one.
+// A browser that logs in with a provider has one session. The previous session of another user
+// ends; a previous session of the same user ends together with the new one.
 func TestLoginWithReplacesASession(t *testing.T) {
 	p := sitetest.NewOpenIDProvider(t)
 	s := loginSite(t, p.Option("fake", ""))
@@ -475,7 +475,7 @@ func TestLoginWithReplacesASession(t *testing.T) {
 	}
 }
 
-// A secret with braces in it is in no error.
+// Errors do not contain a secret with braces.
 func TestLoginWithSecretIsInNoError(t *testing.T) {
 	l := &login.Login{Name: "fake", Issuer: "https://id.example.com", ClientID: "site", ClientSecret: "abc{def}ghi"}
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
@@ -486,8 +486,8 @@ func TestLoginWithSecretIsInNoError(t *testing.T) {
 	}
 }
 
-// Who was disconnected logs in by the provider no more, before the account's own
-// log-in connects it again.
+// After an identity was disconnected, it cannot log in until a log-in to the account connects it
+// again.
 func TestLoginWithDisconnected(t *testing.T) {
 	p := sitetest.NewOpenIDProvider(t)
 	s := loginSite(t, p.Option("fake", ""))
@@ -510,8 +510,7 @@ func TestLoginWithDisconnected(t *testing.T) {
 		}
 	}
 	s.Visitor().MustBeOut(s.Visitor().LogInBy("fake"), 409, "An account with this e-mail address already exists")
-	// It has no password, so nobody can say that it is theirs, until the operator
-	// lets them.
+	// It has no password, so nobody can prove that it is theirs, until the operator helps them.
 	reset := regexp.MustCompile(`/auth/reset[^\s"]*`).FindString(command("reset-link", "--base", s.URL, id))
 	opener := s.Visitor()
 	if got := opener.Get(opener.Get(reset).To(t).String()); got.Status != 200 {
@@ -536,7 +535,7 @@ func TestLoginWithDisconnected(t *testing.T) {
 		t.Errorf("connected again, it is %s and not %s", got, id)
 	}
 
-	// Nor does it come back by way of somebody who had it meanwhile.
+	// Another user who had it in the meantime cannot restore it either.
 	command("disconnect", id)
 	bob := s.Visitor()
 	bob.SignUp("bob@example.com")
@@ -548,7 +547,7 @@ func TestLoginWithDisconnected(t *testing.T) {
 	s.Visitor().MustBeOut(s.Visitor().LogInBy("fake"), 409, "An account with this e-mail address already exists")
 }
 
-// The cookie of a log-in under way, and where it leads.
+// The cookie of a log-in in progress, and where it leads.
 func TestLoginWithRequest(t *testing.T) {
 	p := sitetest.NewOpenIDProvider(t)
 	s := loginSite(t, p.Option("fake", "label \"Fake & Sons\"\n scopes email groups"))
@@ -593,7 +592,7 @@ func TestLoginWithRequest(t *testing.T) {
 			t.Errorf("return to %q leads to %s", path, to)
 		}
 	}
-	// A name that there is none of is no way past jwt.
+	// An unknown name does not bypass jwt.
 	for path, status := range map[string]int{
 		"/auth/login/none": 404, "/auth/callback/none": 404, "/auth/login/fake/x": 200, "/AUTH/LOGIN/fake": 303,
 	} {
@@ -606,7 +605,7 @@ func TestLoginWithRequest(t *testing.T) {
 	}
 }
 
-// Below a path that Caddy takes off, and with the redirect URI of the config.
+// Log-in below a path that Caddy removes, and with the redirect URI of the config.
 func TestLoginWithBelowAPath(t *testing.T) {
 	p := sitetest.NewOpenIDProvider(t)
 	s := newLoginSite(t)
@@ -630,14 +629,14 @@ func TestLoginWithBelowAPath(t *testing.T) {
 	}
 }
 
-// Whoever begins log-ins without an end fills the store no faster than this.
+// The rate at which unfinished log-ins fill the store is limited.
 func TestLoginWithIsThrottled(t *testing.T) {
 	p := sitetest.NewOpenIDProvider(t)
 	s := newLoginSite(t)
 	sitetest.RunSites(t, s.LogFile, strings.Replace(s.caddyfile(p.Option("fake", "")), "throttle off", "", 1))
 	chrome := s.Visitor()
 	const most = 30
-	for i := range 3 * most { // time gives some back meanwhile
+	for i := range 3 * most { // some are allowed again over time
 		got := chrome.Get("/auth/login/fake")
 		if got.Status == 303 {
 			continue
@@ -650,7 +649,7 @@ func TestLoginWithIsThrottled(t *testing.T) {
 	t.Errorf("%d are not refused", 3*most)
 }
 
-// Whose account it is.
+// Which account a log-in leads to.
 func TestLoginWithAccounts(t *testing.T) {
 	p, other := sitetest.NewOpenIDProvider(t), sitetest.NewOpenIDProvider(t)
 	s := loginSite(
@@ -691,7 +690,7 @@ func TestLoginWithAccounts(t *testing.T) {
 
 	t.Run("userinfo as a JWT", func(t *testing.T) {
 		s.T = t
-		// What the ID token alone says is not taken from it.
+		// Claims that only the ID token has stay.
 		p.Lie(sitetest.Lies{Subject: "signed", Claims: func(c map[string]any) { delete(c, "email"); delete(c, "sid") },
 			UserinfoToken: p.Sign(map[string]any{
 				"iss": p.URL, "aud": []string{"site", "others"}, "sub": "signed",
@@ -841,7 +840,7 @@ func TestLoginWithAccounts(t *testing.T) {
 		if to := decideOffer(dave, connect(dave), "yes", "").To(t).String(); to != "/auth/account" {
 			t.Errorf("it leads to %s", to)
 		}
-		if to := connect(dave).To(t).String(); to != "/auth/account" { // again is no harm
+		if to := connect(dave).To(t).String(); to != "/auth/account" { // a repetition is harmless
 			t.Errorf("again leads to %s", to)
 		}
 		chrome := s.Visitor()
@@ -852,7 +851,7 @@ func TestLoginWithAccounts(t *testing.T) {
 			!strings.Contains(got.Body, "already connected to another account here") {
 			t.Errorf("to a second account: %d %s", got.Status, got.Body)
 		}
-		// A session that ended meanwhile connects nothing.
+		// A session that ended in the meantime connects nothing.
 		p.Lie(sitetest.Lies{Subject: "erin", Email: "erin@work.example"})
 		back := erin.Get(connectLink(erin, "fake")).To(t).String()
 		erin.Post("/auth/logout", url.Values{})
@@ -905,7 +904,7 @@ func TestLoginWithSignupClosed(t *testing.T) {
 	chrome.MustBeOut(chrome.LogInBy("fake"), 409, "Log in to it with its password")
 }
 
-// What the provider says of a failure is not shown.
+// The provider's description of a failure is not shown.
 func TestLoginWithErrorsOfTheProvider(t *testing.T) {
 	p := sitetest.NewOpenIDProvider(t)
 	s := loginSite(t, p.Option("fake", ""))
@@ -935,8 +934,8 @@ func TestLoginWithErrorsOfTheProvider(t *testing.T) {
 	}
 }
 
-// A provider that is down when Caddy starts holds up its own button alone, and
-// is looked up when it is back. A reload looks nothing up again.
+// If a provider is down when Caddy starts, only its own button does not work until it is back. A
+// reload does not fetch discovery documents again.
 func TestLoginWithOutage(t *testing.T) {
 	p := sitetest.NewOpenIDProvider(t)
 	p.Down.Store(true)
@@ -979,13 +978,13 @@ func TestLoginWithOutage(t *testing.T) {
 			p.LookUps.Load()-before, p.KeyFetches.Load()-keys,
 		)
 	}
-	p.Down.Store(true) // what is known is used on: the browser goes out, and comes back to a page
+	p.Down.Store(true) // known metadata stays in use: the browser goes there, and returns to an error page
 	if got := s.Visitor().Get("/auth/login/fake"); got.Status != 303 {
 		t.Errorf("down later: %d", got.Status)
 	}
 }
 
-// Log-out tokens that are not the provider's, or not for this, or not for now.
+// Log-out tokens of another issuer, for another purpose, or for another time.
 func TestLoginWithBackchannelLogout(t *testing.T) {
 	p, other := sitetest.NewOpenIDProvider(t), sitetest.NewOpenIDProvider(t)
 	s := loginSite(t, p.Option("fake", "")+other.Option("other", ""))
@@ -1098,7 +1097,7 @@ func TestLoginWithBackchannelLogout(t *testing.T) {
 		}
 	}
 
-	// Which sessions end: those of the provider's session, or of its user.
+	// The ended sessions are those of the provider's session, or of its user.
 	bySID, bySub := good(), good()
 	delete(bySID, "sub")
 	delete(bySub, "sid")
@@ -1132,7 +1131,7 @@ func TestLoginWithBackchannelLogout(t *testing.T) {
 		t.Errorf("another provider speaks for this one: %d", got.Status)
 	}
 
-	// Unknown keys are fetched for once in a while.
+	// Unknown keys cause a fetch only once in a while.
 	before := p.KeyFetches.Load()
 	for i := range 50 {
 		token := sitetest.Unsigned(t, map[string]any{"alg": "RS256", "kid": fmt.Sprint("unknown ", i)}, good()) + "." +
@@ -1163,7 +1162,7 @@ func TestLoginWithBackchannelLogout(t *testing.T) {
 	}
 }
 
-// A fault of the provider that log-ins meet is said once, and when they work again.
+// A fault of the provider during log-ins is logged once, and once more when they work again.
 func TestLoginOutageIsSaidOnce(t *testing.T) {
 	p := sitetest.NewOpenIDProvider(t)
 	s := loginSite(t, p.Option("fake", ""))

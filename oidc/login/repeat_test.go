@@ -13,8 +13,8 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
-// What comes of each request of a log-in by a provider that is sent again, whichever of
-// its statements failed.
+// The results of the requests of a log-in with a provider that are sent again after one of their
+// statements failed.
 func TestThreatRepeatedLogIns(t *testing.T) {
 	p := sitetest.NewOpenIDProvider(t)
 	s := newLoginSite(t)
@@ -22,7 +22,7 @@ func TestThreatRepeatedLogIns(t *testing.T) {
 		t, s.LogFile, strings.ReplaceAll(s.caddyfile(p.Option("fake", "")), "store file ", "store faulty "),
 	)
 	var chrome *sitetest.Visitor
-	everyone := s.Visitor() // whose fields are those of the test that runs
+	everyone := s.Visitor() // its fields are set by the running test
 	email := ""
 	subject := func(name string) {
 		email = strings.ToLower(store.RandomToken(32)[:8]) + "@example.com"

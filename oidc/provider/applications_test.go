@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// A user sees which clients they have let in, and takes back what one was given:
-// that one alone, of their own.
+// Users see which clients have access, and can revoke the access of one of them. This affects
+// neither other clients nor other users.
 func TestApplications(t *testing.T) {
 	s := serveClients(t)
 	alice, bob := s.browser(), s.browser()
@@ -69,8 +69,8 @@ func TestApplications(t *testing.T) {
 	}
 }
 
-// What a client was given and has not fetched when the user takes it back is not
-// to be had later.
+// If the user revokes the access before the client has fetched its tokens, the client cannot fetch
+// them later.
 func TestThreatFetchedAfterTakenBack(t *testing.T) {
 	s := serveClients(t)
 	alice := s.browser()

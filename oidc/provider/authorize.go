@@ -11,8 +11,8 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/accounts/web"
 )
 
-// authorize is the authorization endpoint: it reads the request, decides what comes next,
-// and answers it.
+// authorize is the authorization endpoint: it reads the request, decides on the next step, and
+// responds.
 func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) error {
 	asked, err := p.readRequest(r)
 	if err != nil {
@@ -32,8 +32,8 @@ func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) error {
 	return err
 }
 
-// step is what comes next for an authorization request: a page of this site, or the response
-// for the client.
+// step is the next step for an authorization request: a page of this site, or the response for
+// the client.
 type step struct {
 	page   page
 	id     string            // of the request that waits for the page
@@ -68,7 +68,7 @@ func (p *Provider) decide(ctx context.Context, asked asked, login *web.Login) (n
 		return p.waitAt(ctx, again, asked)
 	}
 	if p.needsLogin(request, login, waiting.BeganAt) {
-		// Somebody else may have just logged in.
+		// Another user may have just logged in.
 		if request.prompt("none") || login != nil && !login.At.Before(waiting.BeganAt.Truncate(time.Millisecond)) {
 			return next, refuse("login_required", "no user is logged in, or the log-in does not meet the request")
 		}

@@ -16,9 +16,8 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
-// From a log-in to the tokens by the code flow: the time of each step, seen by
-// the client over HTTP, and the exchange of a code beside the two signatures that
-// it takes.
+// The code flow, from the log-in to the tokens: the time of each step, as a client sees it over
+// HTTP, and the exchange of a code compared with its two signatures.
 func BenchmarkCodeFlow(b *testing.B) {
 	s := serveClients(b)
 	chrome := s.browser()
@@ -77,8 +76,8 @@ func BenchmarkCodeFlow(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// processorTime is what this process has used: of an exchange that is the
-// server's part and the client's.
+// processorTime returns the processor time of this process, which includes the server and the
+// client.
 func processorTime() time.Duration {
 	var usage syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {

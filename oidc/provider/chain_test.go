@@ -13,7 +13,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
-// chained is a provider that has its users from another one.
+// chained is a provider whose users log in with another provider.
 func chained(t testing.TB, p *sitetest.OpenIDProvider) *site {
 	t.Helper()
 	s := &site{Site: &sitetest.Site{
@@ -38,7 +38,7 @@ func chained(t testing.TB, p *sitetest.OpenIDProvider) *site {
 	return s
 }
 
-// A provider may itself have its users from another one.
+// The users of a provider may log in with another provider.
 func TestLoginWithInAChain(t *testing.T) {
 	s := chained(t, sitetest.NewOpenIDProvider(t))
 	chrome := s.browser()
@@ -53,9 +53,8 @@ func TestLoginWithInAChain(t *testing.T) {
 	}
 }
 
-// A client's prompt=login and max_age are worth something with users whom another
-// provider lets in: it is asked to have them log in anew, and must say that it
-// did.
+// A client's prompt=login and max_age also work for users of another provider: that provider is
+// asked for a new log-in, and must confirm it.
 func TestLoginWithAsksAgain(t *testing.T) {
 	p := sitetest.NewOpenIDProvider(t)
 	s := chained(t, p)
@@ -66,10 +65,10 @@ func TestLoginWithAsksAgain(t *testing.T) {
 	for _, test := range []struct {
 		name     string
 		asked    url.Values
-		authTime func() any // as the provider tells it
-		wants    url.Values // of the provider
+		authTime func() any // auth_time of the other provider
+		wants    url.Values // expected parameters at the other provider
 		refused  bool
-		told     bool // whether the client is told an auth_time
+		told     bool // whether the client gets an auth_time
 	}{
 		{"nothing is asked, nothing told", nil, nil, nil, false, false},
 		{"nothing is asked, an old log-in told", nil, ago(time.Hour), nil, false, true},
@@ -98,7 +97,7 @@ func TestLoginWithAsksAgain(t *testing.T) {
 		for _, already := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, logged in already: %v", test.name, already), func(t *testing.T) {
 				chrome := s.browser()
-				if already { // a control too: without a question the provider need not say anything
+				if already { // also a control: without prompt, the provider need not return auth_time
 					p.Lie(sitetest.Lies{})
 					chrome.MustBeIn(chrome.LogInBy("fake"))
 				}
@@ -122,7 +121,7 @@ func TestLoginWithAsksAgain(t *testing.T) {
 						if back.Status != 401 || !strings.Contains(back.Body, notFresh) {
 							t.Errorf("got %s", back.Brief())
 						}
-						// Nor is there a way round by a log-in that asks nothing.
+						// A log-in without prompt does not bypass this.
 						chrome.Get(chrome.Out("/auth/login/fake"))
 						if again := chrome.Get(location.Query().Get("return_to")).To(t); again.Path != "/auth/login" {
 							t.Errorf("a log-in for something else will do: %s", again)

@@ -9,8 +9,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
-// What a client may have changes with its config, also while a log-in is under way
-// and after it.
+// A client's permissions change with its config, also during a log-in and after it.
 const (
 	shopOfMore = "client shop {\n secret " + appSecret + "\n redirect_uri " + appCallback +
 		"\n scopes openid email roles offline_access\n}\n"
@@ -37,7 +36,7 @@ func (b *browser) redeemAsShop(code string) sitetest.Reply {
 	})
 }
 
-// To agree to a page is to agree to what it lists.
+// Consent covers only what the page lists.
 func TestThreatConsentToAnOldPage(t *testing.T) {
 	s := serve(t, shopOfLess, "")
 	chrome := s.browser()
@@ -58,8 +57,8 @@ func TestThreatConsentToAnOldPage(t *testing.T) {
 	}
 }
 
-// A scope that a client may have no longer gives nothing: neither in tokens that
-// are made later, nor the claims that were asked for by name.
+// A scope that a client is no longer allowed to use has no effect: neither in later tokens, nor on
+// claims that were requested by name.
 func TestThreatScopesThatWereTaken(t *testing.T) {
 	s := serve(t, shopOfMore, "")
 	chrome := s.browser()
@@ -95,7 +94,7 @@ func TestThreatScopesThatWereTaken(t *testing.T) {
 	}
 }
 
-// Refreshes at the provider count as those of the accounts do.
+// Refreshes at the provider are counted like those of the accounts.
 func TestRefreshMetrics(t *testing.T) {
 	s := serve(t, shopOfMore, "metrics /metrics")
 	chrome := s.browser()
@@ -123,7 +122,7 @@ func TestRefreshMetrics(t *testing.T) {
 		status int
 	}{
 		{given, 200}, {first, 200}, // again, and its successor
-		{given, 400}, {given, 400}, // whose successor was used, and of no grant any more
+		{given, 400}, {given, 400}, // its successor was used; its grant has ended
 	} {
 		if got := chrome.asShop(form(step.tokens)); got.Status != step.status {
 			t.Errorf("step %d: %d %s", i+1, got.Status, got.Body)

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Pages that are no client's cost no look-up of all clients.
+// A page that does not belong to a client does not cause a look-up of all clients.
 func TestThreatOriginsCostNoLookUps(t *testing.T) {
 	origins, now := new(storedOrigins), time.Now()
 	looked := 0

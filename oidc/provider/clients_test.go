@@ -24,8 +24,8 @@ import (
 	"github.com/lestrrat-go/jwx/v2/jwk"
 )
 
-// runClient runs a client in Node.js, and is its browser: what it prints is
-// visited, and told where that led.
+// runClient runs a client in Node.js, and acts as its browser: it visits each printed URL, and
+// sends back where it led.
 func runClient(
 	t *testing.T, folder string, visit func(address string) string,
 	script string, environment []string, arguments ...string,
@@ -113,8 +113,8 @@ func TestOAuth4WebAPI(t *testing.T) {
 	)
 }
 
-// oidc-client-ts in a real browser: log-in with a page that asks, silent
-// renewal in a frame, which is refused as no page names the client, log-out.
+// oidc-client-ts in a real browser: log-in with a consent page, silent renewal in a frame, which is
+// refused, and log-out.
 func TestOIDCClientTSInChromium(t *testing.T) {
 	folder := caddytest.NPM(t, "testdata/clients")
 	app := sitetest.FreeLocalhost(t)

@@ -21,7 +21,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 )
 
-// Each wrong use of an option says what it is and what would be right.
+// The error about a wrong use of an option says what is wrong and what would be right.
 func TestWrongConfigs(t *testing.T) {
 	const issuer = "issuer http://localhost:1\n"
 	public := func(more string) string {
@@ -128,8 +128,8 @@ func TestDocs(t *testing.T) {
 	}
 }
 
-// caddy jwt keys rotate rotates the provider's keys too: what was signed before
-// is still good, and servers sign with the new keys.
+// caddy jwt keys rotate also rotates the provider's keys: earlier tokens are still valid, and servers
+// sign with the new keys.
 func TestKeyRotation(t *testing.T) {
 	s := serveClients(t)
 	chrome := s.browser()
@@ -163,7 +163,7 @@ func TestKeyRotation(t *testing.T) {
 	}
 }
 
-// A key that was withdrawn is refused without anybody asking for the key set.
+// A withdrawn key is refused even if nobody requests the key set.
 func TestWithdrawnKey(t *testing.T) {
 	s := serveClients(t)
 	chrome := s.browser()
@@ -189,7 +189,8 @@ func TestWithdrawnKey(t *testing.T) {
 		time.Sleep(100 * time.Millisecond)
 	}
 
-	// An ID token of such a key still says who is meant. It ends no session by itself.
+	// An ID token signed with such a key still identifies the user, but does not end a session by
+	// itself.
 	silent := url.Values{"prompt": {"none"}, "id_token_hint": {hint}}
 	if to := chrome.Get(s.authorizeURL("app", silent)).To(t); to.Query().Get("code") == "" {
 		t.Errorf("as a hint at log-in: %s", to)
@@ -243,7 +244,7 @@ func TestStateOutlivesARestart(t *testing.T) {
 	chrome.redeem("app", code).MustFail(t, 400, "invalid_grant")
 }
 
-// Clients by the command, which servers know at once.
+// Servers know clients of the command at once.
 func TestClientCommands(t *testing.T) {
 	s := serveClients(t)
 	binary := caddytest.Binary(t)
@@ -305,7 +306,7 @@ func TestClientCommands(t *testing.T) {
 		t.Errorf("after it is deleted: %d", got.Status)
 	}
 
-	// The config has a client of the ID, which is the one that servers know.
+	// The config has a client with the same ID, and servers use that one.
 	add := []string{"add", "--redirect-uri", "https://wiki.example/callback", "spa"}
 	if _, err := run(add...); err != nil {
 		t.Error(err)
@@ -331,7 +332,7 @@ func TestClientCommands(t *testing.T) {
 	}
 }
 
-// CORS is for the pages of clients, at the endpoints that they use.
+// CORS allows only the pages of clients, at the endpoints that they use.
 func TestThreatCORS(t *testing.T) {
 	s := serveClients(t)
 	chrome := s.browser()

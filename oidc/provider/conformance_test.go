@@ -18,20 +18,20 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
-// conformance is a browser that is logged in, and the flow that a module of the
-// OpenID Foundation's conformance suite is run with.
+// conformance is a logged-in browser and the flow with which a module of the OpenID
+// Foundation's conformance suite runs.
 type conformance struct {
 	*browser
 	t            *testing.T
 	responseType string
-	mode         string // empty for the response type's own
+	mode         string // empty for the default of the response type
 }
 
 func (c *conformance) has(part string) bool {
 	return slices.Contains(strings.Fields(c.responseType), part)
 }
 
-// url is a request of this flow.
+// url returns an authorization request of this flow.
 func (c *conformance) url(more url.Values) string {
 	values := url.Values{"response_type": {c.responseType}, "scope": {"openid"}}
 	if c.mode != "" {
@@ -41,7 +41,7 @@ func (c *conformance) url(more url.Values) string {
 	return c.authorizeURL("web", values)
 }
 
-// read is what an answer of the authorization endpoint has for the client.
+// read returns the parameters for the client in a response of the authorization endpoint.
 func (c *conformance) read(got sitetest.Reply) url.Values {
 	c.t.Helper()
 	if got.Status == http.StatusOK {
@@ -66,7 +66,7 @@ func (c *conformance) ask(more url.Values) url.Values {
 	return c.read(c.Get(c.url(more)))
 }
 
-// good is an answer that must be one of success, checked as a client does.
+// good checks, as a client does, that a response is a success.
 func (c *conformance) good(values url.Values) url.Values {
 	c.t.Helper()
 	if values.Get("error") != "" || values.Get("state") != "a state" || values.Get("iss") != c.browser.URL {
@@ -101,7 +101,7 @@ func (c *conformance) checkIDToken(token, accessToken, code string) map[string]a
 	return claims
 }
 
-// tokens ends the flow: what the client has after it.
+// tokens ends the flow and returns the client's tokens.
 func (c *conformance) tokens(values url.Values) map[string]any {
 	c.t.Helper()
 	c.good(values)
@@ -117,7 +117,7 @@ func (c *conformance) tokens(values url.Values) map[string]any {
 	return given
 }
 
-// user asks userinfo, or has the ID token's claims where there is no access token.
+// user returns the claims of userinfo or, without an access token, of the ID token.
 func (c *conformance) user(more url.Values) map[string]any {
 	c.t.Helper()
 	given := c.tokens(c.ask(more))
@@ -152,7 +152,7 @@ func (c *conformance) mustFail(values url.Values, code string) {
 	}
 }
 
-// age puts the log-in of the tokens a minute back.
+// age moves the log-in of the tokens a minute back.
 func (c *conformance) age(given map[string]any) {
 	c.t.Helper()
 	db, err := sql.Open("sqlite", "file:"+filepath.Join(c.at.dir, "users.db"))
@@ -168,14 +168,14 @@ func (c *conformance) age(given map[string]any) {
 	}
 }
 
-// fresh is a browser in which nobody is logged in.
+// fresh returns a browser in which nobody is logged in.
 func (c *conformance) fresh() *conformance {
 	other := *c
 	other.browser = c.at.browser()
 	return &other
 }
 
-// logIn goes through the log-in page and returns the last answer.
+// logIn completes the log-in page and returns the last response.
 func (c *conformance) logIn(location string) sitetest.Reply {
 	c.t.Helper()
 	to := c.Get(location).To(c.t)
@@ -205,26 +205,26 @@ func accepted(name, value string) func(*conformance) {
 
 type module struct {
 	name, asserts string
-	// needs are parts of the response type without which it does not apply.
+	// needs are the parts of the response type that the module requires.
 	needs string
 	run   func(c *conformance)
 }
 
-// modules are those of the OP plans basic, implicit, hybrid and form_post.
+// modules are the modules of the OP plans basic, implicit, hybrid and form_post.
 var modules = []module{
-	{"oidcc-server", "A log-in gives what the response type says; the ID token is checked as a client does; " +
+	{"oidcc-server", "A log-in returns what the response type requires; the ID token passes a client's checks; " +
 		"userinfo has the same subject.", "", func(c *conformance) {
 		c.user(nil)
 	}},
 	{
 		"oidcc-response-type-missing",
-		"Without response_type the answer is invalid_request.", "code", func(c *conformance) {
+		"Without response_type, the response is invalid_request.", "code", func(c *conformance) {
 			c.mustFail(c.read(c.Get(c.url(url.Values{"response_type": {""}}))), "invalid_request")
 		},
 	},
 	{
 		"oidcc-idtoken-signature",
-		"The ID token is signed by RS256, with the kid of a key in the JWK set.", "", func(c *conformance) {
+		"The ID token is signed with RS256 and has the kid of a key in the JWK set.", "", func(c *conformance) {
 			token := c.tokens(c.ask(nil))["id_token"].(string)
 			if token == "" {
 				return
@@ -236,19 +236,19 @@ var modules = []module{
 			}
 		},
 	},
-	{"oidcc-idtoken-unsigned", "The metadata offers no unsigned ID tokens, so the module is skipped there; " +
-		"so is a registration for them here.", "", func(c *conformance) {
+	{"oidcc-idtoken-unsigned", "The metadata does not offer unsigned ID tokens. The suite then skips the module; " +
+		"this test checks the metadata.", "", func(c *conformance) {
 		if got := fmt.Sprint(
 			c.Get("/.well-known/openid-configuration").JSON(c.t)["id_token_signing_alg_values_supported"],
 		); got != "[RS256]" {
 			c.t.Errorf("algorithms %s", got)
 		}
 	}},
-	{"oidcc-userinfo-get", "userinfo by GET with the token in the header.", "", func(c *conformance) {
+	{"oidcc-userinfo-get", "userinfo accepts GET with the token in the header.", "", func(c *conformance) {
 		c.mustHave(c.user(nil), "sub")
 	}},
 	{
-		"oidcc-userinfo-post-header", "userinfo by POST with the token in the header.",
+		"oidcc-userinfo-post-header", "userinfo accepts POST with the token in the header.",
 		"token|code", func(c *conformance) {
 			access := c.tokens(c.ask(nil))["access_token"].(string)
 			if got := c.Do(http.MethodPost, "/oidc/userinfo", nil, "Authorization: Bearer "+access); got.Status != 200 {
@@ -256,7 +256,8 @@ var modules = []module{
 			}
 		},
 	},
-	{"oidcc-userinfo-post-body", "userinfo by POST with the token in the form.", "token|code", func(c *conformance) {
+	{"oidcc-userinfo-post-body", "userinfo accepts POST with the token in " +
+		"the form.", "token|code", func(c *conformance) {
 		access := c.tokens(c.ask(nil))["access_token"].(string)
 		if got := c.Post("/oidc/userinfo", url.Values{"access_token": {access}}); got.Status != 200 {
 			c.t.Errorf("%d %s", got.Status, got.Body)
@@ -264,7 +265,7 @@ var modules = []module{
 	}},
 	{
 		"oidcc-ensure-request-without-nonce-succeeds-for-code-flow",
-		"Of the code flow no nonce is asked.", "only code", func(c *conformance) {
+		"The code flow does not require a nonce.", "only code", func(c *conformance) {
 			given := c.tokens(c.ask(url.Values{"nonce": {""}}))
 			if sitetest.ClaimsOf(c.t, given["id_token"].(string))["nonce"] != nil {
 				c.t.Error("the ID token has a nonce")
@@ -273,33 +274,36 @@ var modules = []module{
 	},
 	{
 		"oidcc-ensure-request-without-nonce-fails",
-		"Where an ID token comes from the authorization endpoint, a nonce is asked.", "id_token", func(c *conformance) {
+		"If the authorization endpoint returns an ID token, a nonce is required.", "id_token", func(c *conformance) {
 			c.mustFail(c.ask(url.Values{"nonce": {""}}), "invalid_request")
 		},
 	},
 	{
-		"oidcc-scope-profile", "The scope profile gives the claims of a profile.",
+		"oidcc-scope-profile", "The scope profile returns the profile claims.",
 		"", scopeModule("openid profile", profileClaims...),
 	},
 	{
-		"oidcc-scope-email", "The scope email gives email and email_verified.",
+		"oidcc-scope-email", "The scope email returns email and email_verified.",
 		"", scopeModule("openid email", emailClaims...),
 	},
-	{"oidcc-scope-address", "The scope address gives an address.", "", scopeModule("openid address", addressClaims...)},
-	{"oidcc-scope-phone", "The scope phone gives a phone number.", "", scopeModule("openid phone", phoneClaims...)},
-	{"oidcc-scope-all", "All scopes give all claims.", "", scopeModule(
+	{"oidcc-scope-address", "The scope address returns address.", "", scopeModule("openid address", addressClaims...)},
+	{
+		"oidcc-scope-phone", "The scope phone returns phone_number and phone_number_verified.",
+		"", scopeModule("openid phone", phoneClaims...),
+	},
+	{"oidcc-scope-all", "All scopes together return all these claims.", "", scopeModule(
 		"openid profile email address phone", slices.Concat(profileClaims, emailClaims, addressClaims, phoneClaims)...,
 	)},
 	{
 		"oidcc-alternate-happy-flow",
-		"The scopes in another order, and another redirect_uri of the client's, do as well.", "", func(c *conformance) {
+		"The scopes may be in any order.", "", func(c *conformance) {
 			c.mustHave(c.user(url.Values{"scope": {"email openid"}}), "email")
 		},
 	},
 	{"oidcc-display-page", "display=page is accepted.", "", accepted("display", "page")},
 	{"oidcc-display-popup", "display=popup is accepted.", "", accepted("display", "popup")},
-	{"oidcc-prompt-login", "prompt=login asks for the password though somebody is logged in, " +
-		"and auth_time is that of the second log-in then.", "", func(c *conformance) {
+	{"oidcc-prompt-login", "With prompt=login, a logged-in user must enter the password again; " +
+		"auth_time is then the time of the second log-in.", "", func(c *conformance) {
 		before := c.tokens(c.ask(url.Values{"max_age": {"10000"}}))
 		c.age(before)
 		after := c.tokens(c.read(c.logIn(c.url(url.Values{"prompt": {"login"}}))))
@@ -312,11 +316,11 @@ var modules = []module{
 	}},
 	{
 		"oidcc-prompt-none-not-logged-in",
-		"prompt=none answers login_required where nobody is logged in.", "", func(c *conformance) {
+		"If nobody is logged in, the response to prompt=none is login_required.", "", func(c *conformance) {
 			c.mustFail(c.fresh().ask(url.Values{"prompt": {"none"}}), "login_required")
 		},
 	},
-	{"oidcc-prompt-none-logged-in", "prompt=none goes on where somebody is logged in, " +
+	{"oidcc-prompt-none-logged-in", "prompt=none succeeds if a user is logged in, " +
 		"with the same subject and auth_time.", "", func(c *conformance) {
 		first := c.tokens(c.ask(nil))
 		second := c.tokens(c.ask(url.Values{"prompt": {"none"}}))
@@ -326,30 +330,32 @@ var modules = []module{
 		}
 	}},
 	{
-		"oidcc-max-age-1", "max_age=1 asks for the password when the log-in is older, and auth_time is there.",
-		"", func(c *conformance) {
+		"oidcc-max-age-1",
+		"With max_age=1, a user whose log-in is older must log in again; the ID token has auth_time.", "",
+		func(c *conformance) {
 			c.age(c.tokens(c.ask(nil)))
 			given := c.tokens(c.read(c.logIn(c.url(url.Values{"max_age": {"1"}}))))
 			c.mustHave(sitetest.ClaimsOf(c.t, given["id_token"].(string)), "auth_time")
 		},
 	},
-	{"oidcc-max-age-10000", "max_age=10000 does not, and auth_time is there.", "", func(c *conformance) {
+	{"oidcc-max-age-10000", "With max_age=10000, the user need not log in again; the ID token has " +
+		"auth_time.", "", func(c *conformance) {
 		c.mustHave(
 			sitetest.ClaimsOf(c.t, c.tokens(c.ask(url.Values{"max_age": {"10000"}}))["id_token"].(string)), "auth_time",
 		)
 	}},
 	{
 		"oidcc-ensure-request-with-unknown-parameter-succeeds",
-		"A parameter that is not known is ignored.", "", accepted("extra", "foobar"),
+		"An unknown parameter is ignored.", "", accepted("extra", "foobar"),
 	},
-	{"oidcc-id-token-hint", "id_token_hint with prompt=none goes on for that user.", "", func(c *conformance) {
+	{"oidcc-id-token-hint", "id_token_hint with prompt=none succeeds for that user.", "", func(c *conformance) {
 		hint := c.tokens(c.ask(nil))["id_token"].(string)
 		second := c.tokens(c.ask(url.Values{"prompt": {"none"}, "id_token_hint": {hint}}))
 		if sitetest.ClaimsOf(c.t, hint)["sub"] != sitetest.ClaimsOf(c.t, second["id_token"].(string))["sub"] {
 			c.t.Error("another subject")
 		}
 	}},
-	{"oidcc-login-hint", "login_hint is accepted, and is in the log-in page.", "", func(c *conformance) {
+	{"oidcc-login-hint", "login_hint is accepted, and the log-in page shows it.", "", func(c *conformance) {
 		other := c.fresh()
 		to := other.Get(c.url(url.Values{"login_hint": {"alice@example.com"}})).To(c.t)
 		if page := other.Get(to.String()); !strings.Contains(page.Body, `value="alice@example.com"`) {
@@ -360,15 +366,15 @@ var modules = []module{
 	{"oidcc-claims-locales", "claims_locales is accepted.", "", accepted("claims_locales", "se")},
 	{
 		"oidcc-ensure-request-with-acr-values-succeeds",
-		"acr_values is accepted; one that is not known changes nothing.", "", accepted("acr_values", "1 2"),
+		"acr_values is accepted; unknown values have no effect.", "", accepted("acr_values", "1 2"),
 	},
-	{"oidcc-codereuse", "A code is refused the second time.", "code", func(c *conformance) {
+	{"oidcc-codereuse", "A code is refused if it is used again.", "code", func(c *conformance) {
 		values := c.ask(nil)
 		c.tokens(values)
 		c.redeem("web", values.Get("code")).MustFail(c.t, 400, "invalid_grant")
 	}},
-	{"oidcc-codereuse-30seconds", "When a code comes the second time, later, the access token that it gave is taken " +
-		"back. (The suite waits 30 seconds; nothing here depends on the time.)", "code", func(c *conformance) {
+	{"oidcc-codereuse-30seconds", "If a code is used again, the access token issued for it is " +
+		"revoked. (The suite waits 30 seconds; here the time makes no difference.)", "code", func(c *conformance) {
 		values := c.ask(nil)
 		access := c.tokens(values)["access_token"].(string)
 		c.redeem("web", values.Get("code")).MustFail(c.t, 400, "invalid_grant")
@@ -376,21 +382,21 @@ var modules = []module{
 			c.t.Errorf("the access token is still good: %d", got.Status)
 		}
 	}},
-	{"oidcc-ensure-registered-redirect-uri", "A redirect_uri that is not registered is answered by a page, " +
-		"and not by a redirect.", "", func(c *conformance) {
+	{"oidcc-ensure-registered-redirect-uri", "If redirect_uri is not registered, the response is an error page, " +
+		"not a redirect.", "", func(c *conformance) {
 		if got := c.Get(c.url(url.Values{"redirect_uri": {appCallback + "/other"}})); got.Status != 400 ||
 			got.Header.Get("Location") != "" {
 			c.t.Errorf("%d %v", got.Status, got.Header)
 		}
 	}},
-	{"oidcc-ensure-post-request-succeeds", "The request may come by POST.", "", func(c *conformance) {
+	{"oidcc-ensure-post-request-succeeds", "The request may be a POST.", "", func(c *conformance) {
 		u, err := url.Parse(c.url(nil))
 		if err != nil {
 			c.t.Fatal(err)
 		}
 		c.tokens(c.read(c.Post("/oidc/authorize", u.Query())))
 	}},
-	{"oidcc-server-client-secret-post", "A client may authenticate by " +
+	{"oidcc-server-client-secret-post", "A client may authenticate with " +
 		"client_secret_post.", "code", func(c *conformance) {
 		values := c.good(c.ask(nil))
 		got := c.Post("/oidc/token", url.Values{
@@ -403,17 +409,18 @@ var modules = []module{
 	}},
 	{
 		"oidcc-unsigned-request-object-supported-correctly-or-rejected-as-unsupported",
-		"A request object is refused by request_not_supported.", "", func(c *conformance) {
+		"A request object is refused with request_not_supported.", "", func(c *conformance) {
 			c.mustFail(c.ask(url.Values{"request": {"eyJhbGciOiJub25lIn0.e30."}}), "request_not_supported")
 		},
 	},
-	{"oidcc-ensure-request-object-with-redirect-uri", "So is one with a redirect_uri in it.", "", func(c *conformance) {
+	{"oidcc-ensure-request-object-with-redirect-uri", "A request object that contains redirect_uri is refused " +
+		"with request_not_supported.", "", func(c *conformance) {
 		c.mustFail(c.ask(url.Values{
 			"request": {"eyJhbGciOiJub25lIn0.eyJyZWRpcmVjdF91cmkiOiJodHRwczovL2V2aWwuZXhhbXBsZS8ifQ."},
 		}), "request_not_supported")
 	}},
 	{
-		"oidcc-claims-essential", "claims may ask for the name in userinfo, or in the ID token.",
+		"oidcc-claims-essential", "claims may request the name in userinfo or in the ID token.",
 		"", func(c *conformance) {
 			where := "userinfo"
 			if c.responseType == "id_token" {
@@ -422,8 +429,8 @@ var modules = []module{
 			c.mustHave(c.user(url.Values{"claims": {`{"` + where + `":{"name":{"essential":true}}}`}}), "name")
 		},
 	},
-	{"oidcc-refresh-token", "A refresh token gives tokens of the same subject, " +
-		"and is no good for another client.", "code", func(c *conformance) {
+	{"oidcc-refresh-token", "A refresh token returns tokens of the same subject, " +
+		"and is not valid for another client.", "code", func(c *conformance) {
 		given := c.tokens(c.ask(url.Values{"scope": {"openid offline_access"}}))
 		refresh := given["refresh_token"].(string)
 		c.refresh("other", refresh).MustFail(c.t, 400, "invalid_grant")
@@ -445,7 +452,7 @@ var modules = []module{
 	}},
 }
 
-// appliesTo tells whether a module is one of a flow's plan.
+// appliesTo reports whether a module belongs to the plan of a flow.
 func (m module) appliesTo(responseType string) bool {
 	if m.needs == "only code" {
 		return responseType == "code"
@@ -503,8 +510,7 @@ func newConformance(t *testing.T, backchannel string) *conformance {
 	return c
 }
 
-// The modules of the OP plans, each with what it asserts, for every response
-// type in its own mode and by form_post.
+// The modules of the OP plans, for every response type in its default mode and with form_post.
 func TestConformanceOfTheProvider(t *testing.T) {
 	c := newConformance(t, "")
 	for _, mode := range []string{"", "form_post"} {
@@ -542,7 +548,7 @@ func TestConformanceOfTheConfiguration(t *testing.T) {
 	}
 }
 
-// logoutModules are those of the RP-initiated log-out plan of an OP.
+// logoutModules are the modules of the OP plan for RP-initiated log-out.
 var logoutModules = []module{
 	{
 		"oidcc-rp-initiated-logout-discovery-endpoint-verification",
@@ -550,18 +556,18 @@ var logoutModules = []module{
 			c.mustHave(c.Get("/.well-known/openid-configuration").JSON(c.t), "end_session_endpoint")
 		},
 	},
-	{"oidcc-rp-initiated-logout", "With hint, redirect and state: the user is logged out and sent back with " +
-		"the state.", "", func(c *conformance) {
+	{"oidcc-rp-initiated-logout", "With hint, redirect and state, the user is logged out and redirected " +
+		"with the state.", "", func(c *conformance) {
 		c.logsOut(url.Values{
 			"id_token_hint": {c.hint()}, "post_logout_redirect_uri": {"https://app.example/bye"}, "state": {"s"},
 		}, "https://app.example/bye?state=s")
 	}},
-	{"oidcc-rp-initiated-logout-bad-post-logout-redirect-uri", "Another redirect is answered " +
-		"by a page.", "", func(c *conformance) {
+	{"oidcc-rp-initiated-logout-bad-post-logout-redirect-uri", "If the redirect is not registered, the response " +
+		"is an error page.", "", func(c *conformance) {
 		c.logoutFails(url.Values{"id_token_hint": {c.hint()}, "post_logout_redirect_uri": {"https://app.example/foo"}})
 	}},
-	{"oidcc-rp-initiated-logout-modified-id-token-hint", "A hint that was changed is answered " +
-		"by a page.", "", func(c *conformance) {
+	{"oidcc-rp-initiated-logout-modified-id-token-hint", "If the hint was modified, the response " +
+		"is an error page.", "", func(c *conformance) {
 		hint := c.hint()
 		c.logoutFails(url.Values{
 			"id_token_hint": {hint[:len(hint)-8] + "AAAAAAAA"}, "post_logout_redirect_uri": {"https://app.example/bye"},
@@ -569,17 +575,17 @@ var logoutModules = []module{
 	}},
 	{
 		"oidcc-rp-initiated-logout-no-id-token-hint",
-		"Without a hint or a client_id the redirect is not trusted.", "", func(c *conformance) {
+		"Without a hint or a client_id, the redirect is not trusted.", "", func(c *conformance) {
 			c.logoutFails(url.Values{"post_logout_redirect_uri": {"https://app.example/bye"}, "state": {"s"}})
 		},
 	},
 	{
-		"oidcc-rp-initiated-logout-no-params", "Without any parameter the user is asked, and logged out.",
+		"oidcc-rp-initiated-logout-no-params", "Without parameters, the user must confirm and is then logged out.",
 		"", func(c *conformance) { c.asks(nil) },
 	},
 	{
 		"oidcc-rp-initiated-logout-no-post-logout-redirect-uri",
-		"With a hint alone the user is logged out and told so.", "", func(c *conformance) {
+		"With only a hint, the user is logged out and sees a page that confirms it.", "", func(c *conformance) {
 			if page := c.Get("/oidc/logout?" + url.Values{"id_token_hint": {c.hint()}}.Encode()); page.Status != 200 ||
 				!strings.Contains(page.Body, "You are logged out") {
 				c.t.Errorf("%d %s", page.Status, page.Body)
@@ -587,25 +593,25 @@ var logoutModules = []module{
 			c.mustFail(c.ask(url.Values{"prompt": {"none"}}), "login_required")
 		},
 	},
-	{"oidcc-rp-initiated-logout-no-state", "Without a state none is sent back.", "", func(c *conformance) {
+	{"oidcc-rp-initiated-logout-no-state", "Without state, the response has none.", "", func(c *conformance) {
 		c.logsOut(
 			url.Values{"id_token_hint": {c.hint()}, "post_logout_redirect_uri": {"https://app.example/bye"}},
 			"https://app.example/bye",
 		)
 	}},
 	{
-		"oidcc-rp-initiated-logout-only-state", "With a state alone the user is asked, and logged out.",
+		"oidcc-rp-initiated-logout-only-state", "With only a state, the user must confirm and is then logged out.",
 		"", func(c *conformance) { c.asks(url.Values{"state": {"s"}}) },
 	},
-	{"oidcc-rp-initiated-logout-query-added-to-post-logout-redirect-uri", "A redirect with a query that is not " +
-		"registered is answered by a page.", "", func(c *conformance) {
+	{"oidcc-rp-initiated-logout-query-added-to-post-logout-redirect-uri", "If the redirect has a query that is not " +
+		"registered, the response is an error page.", "", func(c *conformance) {
 		c.logoutFails(url.Values{
 			"id_token_hint": {c.hint()}, "post_logout_redirect_uri": {"https://app.example/bye?foo=bar"},
 		})
 	}},
 	{
 		"oidcc-rp-initiated-logout-bad-id-token-hint",
-		"A hint that is no ID token is answered by a page.", "", func(c *conformance) {
+		"If the hint is not an ID token, the response is an error page.", "", func(c *conformance) {
 			c.logoutFails(url.Values{"id_token_hint": {"bad"}, "post_logout_redirect_uri": {"https://app.example/bye"}})
 		},
 	},
@@ -659,10 +665,11 @@ func TestConformanceOfLogout(t *testing.T) {
 var backchannelModules = []module{
 	{
 		"oidcc-backchannel-logout-discovery-endpoint-verification",
-		"The metadata says that back-channel log-out with sessions is supported.", "", nil,
+		"The metadata says that back-channel log-out with session IDs is supported.", "", nil,
 	},
-	{"oidcc-backchannel-rp-initiated-logout", "After a log-out the client is sent a log-out token: iss, aud, iat, " +
-		"jti, sid and the event, no nonce, typ logout+jwt; then prompt=none answers login_required.", "", nil},
+	{"oidcc-backchannel-rp-initiated-logout", "After a log-out, the client receives a log-out token with iss, aud, " +
+		"iat, jti, sid and the event, without nonce, and with typ logout+jwt. The response to prompt=none is then " +
+		"login_required.", "", nil},
 }
 
 func TestConformanceOfBackchannelLogout(t *testing.T) {
@@ -696,15 +703,16 @@ func TestConformanceOfBackchannelLogout(t *testing.T) {
 	}
 }
 
-// TestConformancePage compares docs/conformance.md with the tables of the tests;
-// -update rewrites it. Its last part is that of oidc/login.
+// TestConformancePage compares docs/conformance.md with the tables of the tests; -update
+// rewrites it. The last part belongs to oidc/login.
 func TestConformancePage(t *testing.T) {
 	var page strings.Builder
 	page.WriteString(`# Coverage of the OpenID conformance suite
 
-The modules of the OpenID Foundation's conformance suite by name, and what a test of the same name asserts here, by ` +
-		"`go test ./oidc/... -run Conformance`" +
-		`. These are this project's own tests, run against itself. They are no certification, and the suite itself was not run.
+This page lists modules of the OpenID Foundation's conformance suite. ` +
+		"For each, this project has a test of the same name; the page says what it asserts. " +
+		"Run them with `go test ./oidc/... -run Conformance`" +
+		`. These are the project's own tests. They are not a certification, and the suite itself was not run.
 
 `)
 	table := func(title, about string, modules []module) {
@@ -714,11 +722,11 @@ The modules of the OpenID Foundation's conformance suite by name, and what a tes
 		}
 		page.WriteString(sitetest.ConformanceTable(title, about, rows))
 	}
-	table("OP: basic, implicit, hybrid and form_post", "Each for every response type that it applies to (`code`; "+
-		"`id_token`, `id_token token`; `code id_token`, `code token`, `code id_token token`), "+
-		"in its own response mode and by `form_post`.", modules)
+	table("OP: basic, implicit, hybrid and form_post", "Each module runs with all response types that it applies "+
+		"to (`code`; `id_token`, `id_token token`; `code id_token`, `code token`, `code id_token token`), "+
+		"in their default response mode and with `form_post`.", modules)
 	table("OP: configuration", "", []module{{"oidcc-discovery-endpoint-verification", "The discovery document has " +
-		"what a client needs, and its issuer is the one asked for; the JWK set has public keys alone.", "", nil}})
+		"what a client needs, and its issuer is the requested one; the JWK set has only public keys.", "", nil}})
 	table("OP: RP-initiated log-out", "", logoutModules)
 	table("OP: back-channel log-out", "", backchannelModules)
 	_, login := sitetest.ConformancePage(t)

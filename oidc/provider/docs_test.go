@@ -14,8 +14,8 @@ import (
 
 var caddyfileBlock = regexp.MustCompile("(?ms)^```caddyfile\n(.*?)^```$")
 
-// TestDocsCaddyfiles loads the blocks of the pages that need this package, as
-// `caddy validate` does.
+// TestDocsCaddyfiles validates the blocks of the pages that need this package, as `caddy validate`
+// does.
 func TestDocsCaddyfiles(t *testing.T) {
 	for _, name := range []string{"SHOP_SECRET", "GOOGLE_CLIENT_ID", "GOOGLE_CLIENT_SECRET"} {
 		t.Setenv(name, appSecret)

@@ -37,14 +37,14 @@ func refuse(code, description string) *oauthError {
 	return &oauthError{code: code, description: description}
 }
 
-// fail answers an error: to a client as JSON, to a user as a page.
+// fail responds to an error: a client gets JSON, a user gets a page.
 func (p *Provider) fail(w http.ResponseWriter, r *http.Request, err error) error {
 	failure := p.public(err)
 	p.log.Debug(
 		"request refused", zap.String("path", r.URL.Path),
 		zap.String("error", failure.code), zap.String("description", failure.description),
 	)
-	status := cmp.Or(failure.status, http.StatusBadRequest) // the error itself may be that of other requests too
+	status := cmp.Or(failure.status, http.StatusBadRequest) // other requests may share the error, so it stays as it is
 	if failure.challenge != "" {
 		w.Header().Set("WWW-Authenticate", failure.challenge)
 	}
@@ -61,8 +61,8 @@ func (p *Provider) fail(w http.ResponseWriter, r *http.Request, err error) error
 	})
 }
 
-// public returns the error for the client or user: that of the store or the accounts says that
-// it does not work now.
+// public returns the error for the client or user. An error of the store or the accounts
+// becomes one that says that the service is temporarily unavailable.
 func (p *Provider) public(err error) *oauthError {
 	if failure, ok := errors.AsType[*oauthError](err); ok {
 		return failure

@@ -5,10 +5,10 @@ import (
 	"slices"
 )
 
-// Endpoints are the paths below the issuer's.
+// Endpoints are the paths below the path of the issuer.
 func Endpoints() []string { return slices.Sorted(maps.Keys(endpoints)) }
 
-// SetStrangersKept sets how much is kept for all strangers together, until restore.
+// SetStrangersKept sets how much is stored for all strangers together, until restore is called.
 func SetStrangersKept(n int) (restore func()) {
 	before := strangersKept
 	strangersKept = n

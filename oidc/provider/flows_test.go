@@ -22,8 +22,8 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// A client as people write it in Go: discovery, code flow with PKCE, ID token,
-// userinfo, refresh; and a site elsewhere that verifies the access token.
+// A typical client in Go: discovery, code flow with PKCE, ID token, userinfo, refresh; and another
+// site that verifies the access token.
 func TestCodeFlowWithGoOIDC(t *testing.T) {
 	api := sitetest.FreeLocalhost(t)
 	s := serve(t, fmt.Sprintf(clientsOfTests, ""), "")
@@ -87,7 +87,7 @@ func TestCodeFlowWithGoOIDC(t *testing.T) {
 	}
 }
 
-// Each response type, in the mode that it has by default and by form_post.
+// Each response type, in its default mode and with form_post.
 func TestResponseTypes(t *testing.T) {
 	s := serveClients(t)
 	chrome := s.browser()
@@ -154,7 +154,7 @@ func TestResponseTypes(t *testing.T) {
 	}
 }
 
-// What is wrong with an authorization request, and where the user is told.
+// Errors of an authorization request, and where they are shown.
 func TestThreatAuthorizationRequests(t *testing.T) {
 	s := serveClients(t)
 	chrome := s.browser()
@@ -162,7 +162,7 @@ func TestThreatAuthorizationRequests(t *testing.T) {
 	if got := chrome.Get(s.authorizeURL("spa", nil)).To(t); got.Query().Get("code") == "" {
 		t.Fatalf("control: %s", got)
 	}
-	// Nobody is sent anywhere.
+	// A page without a redirect.
 	for name, more := range map[string]url.Values{
 		"unknown client":           {"client_id": {"nobody"}},
 		"no client":                {"client_id": {""}},
@@ -199,7 +199,7 @@ func TestThreatAuthorizationRequests(t *testing.T) {
 			t.Errorf("%s: %s", name, got)
 		}
 	}
-	// The client is told.
+	// An error response to the client.
 	for name, c := range map[string]struct {
 		more url.Values
 		code string
@@ -256,7 +256,7 @@ func TestThreatAuthorizationRequests(t *testing.T) {
 		strings.Contains(got.String(), "access_token") {
 		t.Errorf("tokens in a query: %s", got)
 	}
-	// What is empty, or means nothing here, is as if it were left out (RFC 6749 §3.1).
+	// Empty and unknown parameters are treated as omitted (RFC 6749 §3.1).
 	if got := chrome.Get(
 		s.authorizeURL("spa", nil) + "&request=&request_uri=&registration=&of=mine&of=mine",
 	).To(t); got.Query().Get("code") == "" {
@@ -264,7 +264,7 @@ func TestThreatAuthorizationRequests(t *testing.T) {
 	}
 }
 
-// What is wrong with a token request.
+// Errors of a token request.
 func TestThreatTokenRequests(t *testing.T) {
 	s := serveClients(t)
 	chrome := s.browser()
@@ -357,13 +357,13 @@ func TestThreatTokenRequests(t *testing.T) {
 	if got := chrome.Post("/oidc/token", values); got.Status != 200 {
 		t.Errorf("client_secret_post: %d %s", got.Status, got.Body)
 	}
-	// A code of a request without PKCE takes no verifier: it would be one that
-	// was injected (RFC 9700 §4.8).
+	// A verifier is refused if the code's request had no PKCE, because the code may have been injected
+	// (RFC 9700 §4.8).
 	code := chrome.code("app", url.Values{"code_challenge": {""}, "code_challenge_method": {""}})
 	chrome.redeem("app", code).MustFail(t, 400, "invalid_grant")
 }
 
-// 100 uses of one code at once: one gets tokens, and the replay takes them back.
+// 100 concurrent uses of one code: one gets tokens, and the replays revoke them.
 func TestThreatCodeReplay(t *testing.T) {
 	s := serveClients(t)
 	chrome := s.browser()
@@ -401,9 +401,9 @@ func TestThreatCodeReplay(t *testing.T) {
 	chrome.refresh("spa", tokens["refresh_token"].(string)).MustFail(t, 400, "invalid_grant")
 }
 
-// 100 uses of one refresh token at once have one line of tokens. A client whose answer
-// was lost goes on; a token whose successor was used ends the grant, and so does one
-// that was replaced before anybody used it.
+// 100 concurrent uses of one refresh token share one line of tokens. A client whose response was lost
+// can continue. The grant ends if a token is used whose successor was used, or one that was replaced
+// before it was used.
 func TestThreatRefreshTokenReplay(t *testing.T) {
 	s := serveClients(t)
 	chrome := s.browser()
@@ -462,7 +462,7 @@ func TestThreatRefreshTokenReplay(t *testing.T) {
 	}
 }
 
-// longAgo has the last use of a refresh token be an hour ago.
+// longAgo moves the last use of a refresh token an hour into the past.
 func (s *site) longAgo(refresh string) {
 	s.T.Helper()
 	id, _, _ := strings.Cut(refresh, "~")
@@ -481,7 +481,7 @@ func (s *site) longAgo(refresh string) {
 	}
 }
 
-// prompt, max_age and login_hint, as OpenID Connect Core §3.1.2.1 has them.
+// prompt, max_age and login_hint of OpenID Connect Core §3.1.2.1.
 func TestPrompts(t *testing.T) {
 	s := serveClients(t)
 	chrome := s.browser()
@@ -539,7 +539,7 @@ func TestPrompts(t *testing.T) {
 	}
 }
 
-// The page that asks: what it lists, yes, no, and a session that is another's.
+// The consent page: its content, yes, no, and the session of another user.
 func TestConsent(t *testing.T) {
 	s := serveClients(t)
 	chrome := s.browser()
@@ -577,7 +577,7 @@ func TestConsent(t *testing.T) {
 		t.Errorf("after it was cancelled: %d", got.Status)
 	}
 	id, page = ask()
-	// A page that was shown to somebody else is shown again.
+	// A page that was shown to another user is shown again.
 	frank := s.browser()
 	frank.SignUp("frank@example.com")
 	if got := frank.Decide("/oidc/consent", page, "allow"); got.Status != 200 ||
@@ -663,7 +663,7 @@ func TestPushedRequests(t *testing.T) {
 	bad.Set("redirect_uri", "https://evil.example/")
 	push(bad).MustFail(t, 400, "invalid_request")
 	chrome.Post("/oidc/par", request.Query(), sitetest.Basic("other", "wrong")).MustFail(t, 401, "invalid_client")
-	// A server pushes for all its users; for a public client anybody can.
+	// A server pushes requests for all its users; anybody can push requests of a public client.
 	for range strangersRequests + 1 {
 		if got := push(request.Query()); got.Status != 201 {
 			t.Fatalf("many: %d %s", got.Status, got.Body)
@@ -673,9 +673,9 @@ func TestPushedRequests(t *testing.T) {
 	mustBeBounded(t, strangersRequests, 0, func() int { return chrome.Post("/oidc/par", public.Query()).Status })
 }
 
-// mustBeBounded asks until it is refused: not before as many as a client may ask in
-// a minute, some of which it has asked before, and soon after, though time gives
-// some back meanwhile.
+// mustBeBounded sends requests until one is refused. This must not happen before the client's limit
+// per minute, which includes earlier requests, but soon after it: some requests are allowed again
+// over time.
 func mustBeBounded(t *testing.T, inMinute, before int, ask func() (status int)) {
 	t.Helper()
 	for asked := before; asked < 3*inMinute; asked++ {
@@ -690,7 +690,7 @@ func mustBeBounded(t *testing.T, inMinute, before int, ask func() (status int)) 
 	t.Errorf("%d requests are not refused, %d may be made in a minute", 3*inMinute, inMinute)
 }
 
-// A request that a page of the client posts comes without the session's cookie.
+// A request posted by a page of the client does not have the session's cookie.
 func TestAuthorizeByPost(t *testing.T) {
 	s := serveClients(t)
 	chrome := s.browser()
@@ -708,8 +708,8 @@ func TestAuthorizeByPost(t *testing.T) {
 	}
 }
 
-// Without a code there is no refresh token, so offline_access is not granted
-// (OpenID Connect Core §11).
+// Without a code there is no refresh token, so offline_access is not granted (OpenID Connect Core
+// §11).
 func TestImplicitHasNoOfflineAccess(t *testing.T) {
 	s := serveClients(t)
 	chrome := s.browser()
@@ -830,7 +830,7 @@ func TestIntrospectionAndRevocation(t *testing.T) {
 			t.Errorf("a client took another's %s back", name)
 		}
 	}
-	revoke("app", "x") // nobody's is no error (RFC 7009 §2.2)
+	revoke("app", "x") // an unknown token is not an error (RFC 7009 §2.2)
 	revoke("spa", access)
 	if introspect(access)["active"] != false {
 		t.Error("an access token is good after it was revoked")
@@ -843,7 +843,7 @@ func TestIntrospectionAndRevocation(t *testing.T) {
 	chrome.refresh("spa", again["refresh_token"].(string)).MustFail(t, 400, "invalid_grant")
 }
 
-// Log-out by the client, at the accounts, and told to the clients.
+// Log-out by the client and at the accounts, and its notification of the clients.
 func TestLogout(t *testing.T) {
 	told := make(chan string, 10)
 	var failures atomic.Int64
@@ -878,7 +878,7 @@ func TestLogout(t *testing.T) {
 	tokens := logIn()
 	id := tokens["id_token"].(string)
 	sid := sitetest.ClaimsOf(t, id)["sid"]
-	failures.Store(1) // it is tried again
+	failures.Store(1) // the notification is repeated
 	to := chrome.Get("/oidc/logout?" + url.Values{
 		"id_token_hint": {id}, "post_logout_redirect_uri": {"https://app.example/"}, "state": {"bye"},
 	}.Encode()).To(t)
@@ -921,8 +921,8 @@ func TestLogout(t *testing.T) {
 	}
 }
 
-// A session that ends takes what was granted in it, unless it is for offline
-// use; a disabled user takes that too.
+// When a session ends, its grants end, except those for offline use. If a user is disabled, these end
+// too.
 func TestGrantsEnd(t *testing.T) {
 	s := serveClients(t)
 	chrome := s.browser()

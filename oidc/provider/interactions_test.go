@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// A request is answered once more for its user, for a minute.
+// For a minute, a repeated request of the same user gets the response again.
 func TestInteractionAnswers(t *testing.T) {
 	now := time.Now()
 	var i interaction

@@ -6,7 +6,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 )
 
-// A client may introspect tokens of whose audience it is.
+// A client may introspect tokens if it is their audience.
 func TestIntrospectionByAudience(t *testing.T) {
 	if mayIntrospect(&Client{ID: "x"}, jwt.Claims{"aud": jwt.List{"y", "z"}}) ||
 		!mayIntrospect(&Client{ID: "x"}, jwt.Claims{"aud": jwt.List{"y", "x"}}) ||

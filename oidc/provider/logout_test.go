@@ -18,7 +18,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// toldOf is a client's endpoint for log-outs, and what it was told.
+// toldOf runs a client's back-channel log-out endpoint, and returns the received tokens.
 func toldOf(t *testing.T) (receiver *httptest.Server, told chan map[string]any) {
 	told = make(chan map[string]any, 100)
 	receiver = httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
@@ -41,8 +41,8 @@ func mustBeTold(t *testing.T, told chan map[string]any, idToken any) {
 	}
 }
 
-// A log-out with the ID token of a session that another took the place of, as when
-// a second client asks for the password once more, is that of the browser.
+// If a session was replaced, for example because a second client required the password again, a
+// log-out with its ID token logs the browser out.
 func TestLogoutOfAReplacedSession(t *testing.T) {
 	for _, way := range []string{"GET by the browser", "POST without a cookie"} {
 		t.Run(way, func(t *testing.T) {
@@ -75,8 +75,8 @@ func TestLogoutOfAReplacedSession(t *testing.T) {
 	}
 }
 
-// A log-in form that was sent twice begins two sessions, whichever of them the
-// browser keeps: both end together.
+// A log-in form that was sent twice starts two sessions. Whichever the browser keeps, both end
+// together.
 func TestLogoutOfEitherOfTwo(t *testing.T) {
 	s := serveClients(t)
 	s.browser().SignUp("alice@example.com")
@@ -105,7 +105,7 @@ func TestLogoutOfEitherOfTwo(t *testing.T) {
 	}
 }
 
-// A client that does not answer holds up its own log-outs, and no other's.
+// A client that does not respond delays only its own log-out notifications.
 func TestLogoutOfAClientThatHangs(t *testing.T) {
 	stop := make(chan struct{})
 	var asked atomic.Int64
@@ -149,8 +149,8 @@ func TestLogoutOfAClientThatHangs(t *testing.T) {
 	}
 }
 
-// Sessions that end while no node runs, and are remembered by nothing else any
-// more: the clients are told all the same.
+// Clients are also notified of sessions that ended while no node ran and that are no longer stored
+// as revoked.
 func TestLogoutWhileCaddyIsDown(t *testing.T) {
 	receiver, told := toldOf(t)
 	clients := fmt.Sprintf(clientsOfTests, "backchannel_logout_uri "+receiver.URL)
@@ -173,7 +173,7 @@ func TestLogoutWhileCaddyIsDown(t *testing.T) {
 	mustBeTold(t, told, tokens["id_token"])
 }
 
-// A client that was made anew is told of no session of the one before.
+// A re-created client is not notified of sessions of its predecessor.
 func TestLogoutOfAClientMadeAnew(t *testing.T) {
 	s := serveClients(t)
 	users := s.store()
@@ -213,8 +213,8 @@ func TestLogoutOfAClientMadeAnew(t *testing.T) {
 	}
 }
 
-// A client that is deleted and added again, as for a new secret, is told of the end
-// of a session in which it has a login since.
+// If a client is deleted and added again, for example for a new secret, it is notified of the end of a
+// session in which it has a login since then.
 func TestLogoutOfAClientAddedAgain(t *testing.T) {
 	s := serveClients(t)
 	users := s.store()
@@ -242,8 +242,8 @@ func TestLogoutOfAClientAddedAgain(t *testing.T) {
 	}
 }
 
-// A client that refuses some log-outs, as of sessions that it has forgotten, is told
-// of the others in the same round.
+// If a client refuses some notifications, for example of sessions that it does not know, it gets the
+// others in the same round.
 func TestLogoutOfAClientThatRefusesSome(t *testing.T) {
 	const sessions = 6 * logoutsAtOnce
 	var mu sync.Mutex
@@ -270,7 +270,7 @@ func TestLogoutOfAClientThatRefusesSome(t *testing.T) {
 	if err := caddy.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	// All are noted before the first is told, so that no clock has a say in the order.
+	// All are stored before the first is sent, so that the order does not depend on the clock.
 	users := s.store()
 	for i := range sessions {
 		due, err := json.Marshal(sitetest.JSON{

@@ -12,8 +12,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// openFile returns a store on the file, as a process of its own has: what two
-// stores share in one process is not shared here.
+// openFile returns a store on the file, as in a separate process: it shares nothing with other
+// stores of this process.
 func openFile(t testing.TB, path string) *filestore.Store {
 	t.Helper()
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})

@@ -1,5 +1,5 @@
-// Package storetest tests that a user store keeps the promises of
-// [caddyjwt.UserStore]. A store's own tests call [Run].
+// Package storetest tests that a user store keeps the promises of [store.UserStore]. A store's
+// own tests call [Run].
 package storetest
 
 import (
