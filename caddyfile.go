@@ -354,12 +354,11 @@ func (p *parser) unknownRequirement(kind string, args []string) error {
 		return p.Errf("any only applies to scope; write: require %s <value...>, which accepts any of them", args[0])
 	case kind == "any":
 		return p.Errf("require any takes scope and its values, as in: require any scope read write")
-	case meant != "":
+	case meant == "" && len(args) == 0:
+		return p.Errf("unknown requirement %q; did you mean: require role %[1]s?", kind)
+	default:
 		return p.Errf("unknown requirement %q; %s%s", kind, requireForms, meant)
 	}
-	return p.Errf(
-		"unknown requirement %q; did you mean: require role %s?", kind, strings.Join(append([]string{kind}, args...), " "),
-	)
 }
 
 func joined(raw []string) string {

@@ -157,10 +157,14 @@ func newSigner(stdin io.Reader, flags caddycmd.Flags) (signing.Signer, error) {
 	return s, nil
 }
 
+var errEmptySource = errors.New("is empty")
+
 // readSource reads a secret from standard input, a file or an environment variable.
 func readSource(stdin io.Reader, flag, source string) (text []byte, err error) {
+	from := "file " + strings.TrimPrefix(source, "@")
 	switch {
 	case source == "-":
+		from = "standard input"
 		text, err = io.ReadAll(io.LimitReader(stdin, jwks.MaxDocumentBytes))
 	case strings.HasPrefix(source, "@"):
 		text, err = os.ReadFile(source[1:])
@@ -169,6 +173,7 @@ func readSource(stdin io.Reader, flag, source string) (text []byte, err error) {
 		if !set {
 			return nil, fmt.Errorf("%s: the environment variable %s is not set", flag, source[len("env:"):])
 		}
+		from = "the environment variable " + source[len("env:"):]
 		text = []byte(value)
 	default:
 		return nil, fmt.Errorf(
@@ -181,7 +186,7 @@ func readSource(stdin io.Reader, flag, source string) (text []byte, err error) {
 	}
 	text = bytes.TrimSuffix(bytes.TrimSuffix(text, []byte("\n")), []byte("\r"))
 	if len(text) == 0 {
-		return nil, fmt.Errorf("%s: it is empty", flag)
+		return nil, fmt.Errorf("%s: %s %w", flag, from, errEmptySource)
 	}
 	return text, nil
 }
