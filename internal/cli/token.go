@@ -128,6 +128,9 @@ func newSigner(stdin io.Reader, flags caddycmd.Flags) (signing.Signer, error) {
 			return s, err
 		}
 		verifier, err := config.DecodeSecret(string(text), flags.String("encoding"))
+		if errors.Is(err, config.ErrEncoding) {
+			err = fmt.Errorf("%w; if it is the plain secret, remove --encoding", err)
+		}
 		if err != nil {
 			return s, fmt.Errorf("--secret: %w", err)
 		}
