@@ -45,7 +45,7 @@ func TestAdapt(t *testing.T) {
 func TestWrongJSON(t *testing.T) {
 	for handler, want := range map[string]string{
 		`{"handler":"jwt","issuers":[null]}`:                               "one entry is null",
-		`{"handler":"jwt","issuers":[{"secrets":[null]}]}`:                 "secret 0 is null",
+		`{"handler":"jwt","issuers":[{"secrets":[null]}]}`:                 "secret is null",
 		`{"handler":"jwt","issuers":[{"jwks":{}}],"from":[null]}`:          "one entry is null",
 		`{"handler":"jwt","issuers":[{"jwks":{}}],"require":[null]}`:       "one entry is null",
 		`{"handler":"jwt","issuers":[{"jwks":{}}],"claim_headers":[null]}`: "one entry is null",

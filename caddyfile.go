@@ -4,6 +4,7 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/accounts/web"
@@ -288,10 +289,8 @@ func (p *parser) from(*config.Block, string) error {
 }
 
 func (p *parser) require(*config.Block, string) error {
-	const forms = "require takes: scope <scope...>, any scope <scope...>, role <role...>, claim <name> <value...>, " +
-		"each optionally followed by of <issuer>, or expression <CEL>"
 	if !p.NextArg() {
-		return p.Errf(forms)
+		return p.Errf(requireForms)
 	}
 	requirement := new(Requirement)
 	kind := p.Val()
@@ -319,8 +318,11 @@ func (p *parser) require(*config.Block, string) error {
 	if n := len(args); n > 2 && args[n-2] == "of" {
 		requirement.Issuer, args = args[n-1], args[:n-2]
 	}
+	if err := p.unknownRequirement(kind, args); err != nil {
+		return err
+	}
 	if len(args) == 0 || kind == "claim" && len(args) == 1 {
-		return p.Errf("require %s needs a value; %s", kind, forms)
+		return p.Errf("require %s needs a value; %s", kind, requireForms)
 	}
 	switch kind {
 	case "scope":
@@ -331,13 +333,32 @@ func (p *parser) require(*config.Block, string) error {
 		requirement.Role = args
 	case "claim":
 		requirement.Claim, requirement.Values = args[0], args[1:]
-	default:
-		return p.Errf(
-			"unknown requirement %q; %s%s", kind, forms, config.Meant(kind, "scope", "role", "claim", "expression"),
-		)
 	}
 	p.handler.Require = append(p.handler.Require, requirement)
 	return nil
+}
+
+const requireForms = "require takes: scope <scope...>, any scope <scope...>, role <role...>, claim <name> <value...>, " +
+	"each optionally followed by of <issuer>, or expression <CEL>"
+
+// unknownRequirement returns the error about a kind of requirement that does not exist, or
+// nil.
+func (p *parser) unknownRequirement(kind string, args []string) error {
+	kinds := []string{"scope", "any scope", "role", "claim", "expression"}
+	switch meant := config.Meant(kind, kinds...); {
+	case slices.Contains(kinds, kind):
+		return nil
+	case kind == "any" && len(args) > 1 && slices.Contains(kinds, args[0]):
+		return p.Errf("any only applies to scope; `require %s` already accepts any of them", strings.Join(args, " "))
+	case kind == "any" && len(args) == 1 && slices.Contains(kinds, args[0]):
+		return p.Errf("any only applies to scope; write: require %s <value...>, which accepts any of them", args[0])
+	case kind == "any":
+		return p.Errf("require any takes scope and its values, as in: require any scope read write")
+	case meant == "" && len(args) == 0:
+		return p.Errf("unknown requirement %q; did you mean: require role %[1]s?", kind)
+	default:
+		return p.Errf("unknown requirement %q; %s%s", kind, requireForms, meant)
+	}
 }
 
 func joined(raw []string) string {

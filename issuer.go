@@ -125,6 +125,9 @@ func (c *IssuerConfig) acceptedAlgorithms(allowed []string) ([]string, error) {
 		return allowed, nil
 	}
 	for _, name := range c.Algorithms {
+		if words := strings.FieldsFunc(name, isSeparator); len(words) > 1 {
+			return nil, fmt.Errorf("algorithms %q: separate values by spaces: algorithms %s", name, strings.Join(words, " "))
+		}
 		if slices.Contains(allowed, name) {
 			continue
 		}
@@ -153,18 +156,18 @@ func (c *IssuerConfig) localKeys() (*jwt.KeySet, error) {
 	var keys []*jwt.Key
 	for i, secret := range c.Secrets {
 		if secret == nil {
-			return nil, fmt.Errorf("secret %d is null", i)
+			return nil, fmt.Errorf("%s is null", config.Nth("secret", i, len(c.Secrets)))
 		}
 		key, err := secret.Key()
 		if err != nil {
-			return nil, fmt.Errorf("secret %d: %w", i, err)
+			return nil, fmt.Errorf("%s: %w", config.Nth("secret", i, len(c.Secrets)), err)
 		}
 		keys = append(keys, key)
 	}
 	for i, text := range c.PublicKeys {
 		parsed, err := config.LoadPublicKeys(text)
 		if err != nil {
-			return nil, fmt.Errorf("public_key %d: %w", i, err)
+			return nil, fmt.Errorf("%s: %w", config.Nth("public_key", i, len(c.PublicKeys)), err)
 		}
 		keys = append(keys, parsed...)
 	}

@@ -310,7 +310,7 @@ func (h *Handler) provision(ctx caddy.Context) error {
 	}
 	for i, requirement := range h.Require {
 		if err := requirement.provision(); err != nil {
-			return fmt.Errorf("require %d: %w", i, err)
+			return fmt.Errorf("%s: %w", config.Nth("require", i, len(h.Require)), err)
 		}
 	}
 	return h.provisionVerifier(ctx)
@@ -328,6 +328,10 @@ func (h *Handler) resolve() error {
 		err = errors.Join(err, config.Resolve("from", &source.Header, &source.Scheme, &source.Cookie, &source.Query))
 	}
 	for _, header := range h.ClaimHeaders {
+		if strings.HasPrefix(header.Claim, "{http.") {
+			return fmt.Errorf("claim_header %s takes the name of a claim, not a placeholder of the request, as in: "+
+				"claim_header %[1]s sub", header.Header)
+		}
 		err = errors.Join(err, config.Resolve("claim_header", &header.Header, &header.Claim))
 	}
 	for _, q := range h.Require {

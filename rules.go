@@ -172,7 +172,7 @@ func (q *Requirement) compile() error {
 	}
 	checked, issues := env.Compile(source)
 	if issues.Err() != nil {
-		return fmt.Errorf("the expression does not compile: %s", q.asWritten(issues.Err().Error()))
+		return fmt.Errorf("the expression does not compile: %s%s", q.asWritten(issues.Err().Error()), available(issues))
 	}
 	read := checked.NativeRep().ReferenceMap()
 	for name, written := range q.placeholders {
@@ -192,6 +192,16 @@ func (q *Requirement) compile() error {
 	}
 	q.program, err = env.Program(checked, cel.EvalOptions(cel.OptOptimize))
 	return err
+}
+
+// available returns the names that an expression can use, if it uses another.
+func available(issues *cel.Issues) string {
+	for _, issue := range issues.Errors() {
+		if strings.HasPrefix(issue.Message, "undeclared reference") {
+			return "; available: claims, and placeholders such as {http.request.method}"
+		}
+	}
+	return ""
 }
 
 // asWritten restores the placeholders in a message of the compiler.

@@ -108,7 +108,7 @@ func guardPlace(ctx caddy.Context, headers []*ClaimHeader) error {
 		return err
 	}
 	at := place.Of(ctx)
-	if at.Server == nil || !at.Way.Has(func(matcher any) bool { return !isHost(matcher) }) {
+	if at.Server == nil || at.Rewrites || !at.Way.Has(func(matcher any) bool { return !isHost(matcher) }) {
 		return nil
 	}
 	guard := serverGuardOf(at.Server)

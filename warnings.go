@@ -18,9 +18,9 @@ import (
 // warn logs suspicious options and positions of the handler.
 func (h *Handler) warn(at place.Place) {
 	for _, warning := range slices.Concat(
-		h.issuerWarnings(), h.ruleWarnings(), h.pathWarnings(), h.resourceWarnings(at), matcherWarnings(at),
+		h.issuerWarnings(), h.ruleWarnings(), h.listWarnings(), h.resourceWarnings(at), matcherWarnings(at),
 	) {
-		h.answers.Logger.Warn(warning)
+		h.answers.Logger.Warn(h.where.Append(warning))
 	}
 }
 
@@ -103,14 +103,22 @@ func (h *Handler) ruleWarnings() (warnings []string) {
 	return warnings
 }
 
-func (h *Handler) pathWarnings() []string { return separatorWarnings("public", h.Public) }
+func (h *Handler) listWarnings() (warnings []string) {
+	warnings = append(separatorWarnings("public", h.Public), separatorWarnings("user_id", h.UserID)...)
+	for _, issuer := range h.Issuers {
+		warnings = append(warnings, separatorWarnings("audience", issuer.Audience)...)
+	}
+	if h.UpstreamToken != nil {
+		warnings = append(warnings, separatorWarnings("upstream_token: audience", h.UpstreamToken.Audience)...)
+		warnings = append(warnings, separatorWarnings("upstream_token: claims", h.UpstreamToken.Claims)...)
+	}
+	return warnings
+}
 
 // separatorWarnings returns warnings about lists written as a single word.
 func separatorWarnings(option string, values []string) (warnings []string) {
 	for _, value := range values {
-		if words := strings.FieldsFunc(value, func(r rune) bool {
-			return r == ',' || r == ' ' || r == '\t'
-		}); len(words) != 1 || words[0] != value {
+		if words := strings.FieldsFunc(value, isSeparator); len(words) != 1 || words[0] != value {
 			warnings = append(warnings, fmt.Sprintf(
 				"%s %q is a single value with commas or spaces in it; "+
 					"to set several values, separate them by spaces, without quotes: %s %s",
@@ -120,6 +128,8 @@ func separatorWarnings(option string, values []string) (warnings []string) {
 	}
 	return warnings
 }
+
+func isSeparator(r rune) bool { return r == ',' || r == ' ' || r == '\t' }
 
 // matcherWarnings returns warnings about the path matchers of `jwt`.
 func matcherWarnings(at place.Place) (warnings []string) {

@@ -98,6 +98,16 @@ func TestSuspiciousConfigs(t *testing.T) {
 			"requests for /auth/login do not reach this handler",
 			"@app not path /other/*\n handle @app {\n jwt {\n accounts {\n" + store + "\n}\n}\n respond ok\n}",
 		},
+		"a path without * below handle_path": {
+			"handle_path /x/* {\n jwt /api {\n" + secret + "\n}\n respond ok\n}", "/api/* stays open",
+			"handle_path /x/* {\n jwt /api/* {\n" + secret + "\n}\n respond ok\n}",
+		},
+		"comma in user_id":  {jwt("user_id sub,oid"), "user_id sub oid", jwt("user_id sub oid")},
+		"comma in audience": {jwt("audience a,b"), "audience a b", jwt("audience a b")},
+		"comma in claims": {
+			jwt("upstream_token {\n audience x\n claims a,b\n}"), "claims a b",
+			jwt("upstream_token {\n audience x\n claims a b\n}"),
+		},
 		"a block without *": {
 			"handle /admin {\n jwt {\n" + secret + "\n}\n respond ok\n}", "/admin/* stays open",
 			"handle /admin/* {\n jwt {\n" + secret + "\n}\n respond ok\n}",
@@ -140,6 +150,7 @@ func TestValidateShowsWarnings(t *testing.T) {
 	}
 	for name, c := range map[string]struct{ body, warning string }{
 		"a path without *":       {"jwt /api {\n secret \"" + sitetest.Secret + "\"\n}", "/api/* stays open"},
+		"a path without *, its place": {"jwt /api {\n secret \"" + sitetest.Secret + "\"\n}", "/Caddyfile:5"},
 		"control: a path with *": {"jwt /api/* {\n secret \"" + sitetest.Secret + "\"\n}", ""},
 		"a relative store in /": {
 			"jwt {\n accounts {\n store file users.db\n}\n}",

@@ -9,6 +9,7 @@ import (
 
 // An error while the config is loaded names its line, as errors of the parser do.
 func TestProvisionErrorsNameTheLine(t *testing.T) {
+	const secret = "0123456789abcdef0123456789abcdef"
 	for name, c := range map[string]struct{ body, want string }{
 		"an option": {
 			"jwt {\n secret 0123456789abcdef0123456789abcdef\n leeway 10m\n}",
@@ -40,6 +41,22 @@ func TestProvisionErrorsNameTheLine(t *testing.T) {
 		"used twice": {
 			"jwt {\n secret 0123456789abcdef0123456789abcdef\n claim_header X-A sub\n claim_header X-A name\n}",
 			"at Caddyfile:17",
+		},
+		"a value with the word twice": {
+			"jwt {\n issuer https://twice.example {\n secret " + secret + "\n algorithms RS256\n }\n issuer b {\n" +
+				" secret " + secret + "\n algorithms HS256\n }\n}", "at Caddyfile:17",
+		},
+		"the third secret, outside the block": {
+			"jwt {\n issuer b {\n secret " + secret + "\n secret x" + secret + "\n }\n secret short\n}",
+			"issuer b: the third secret: the secret has a length of 5",
+		},
+		"outside the block": {
+			"jwt {\n issuer b {\n secret " + secret + "\n secret x" + secret + "\n }\n secret short\n}",
+			"at Caddyfile:19",
+		},
+		"the only secret": {"jwt {\n secret short\n}", "jwt: secret: the secret has a length of 5"},
+		"the second require": {
+			"jwt {\n secret " + secret + "\n require role a\n require scope \"a b\"\n}", "the second require: a scope is",
 		},
 		"no option": {
 			"jwt {\n accounts {\n secret 0123456789abcdef0123456789abcdef\n signing_key x\n }\n}", "at Caddyfile:",

@@ -230,6 +230,9 @@ func (a *Config) check() error {
 		return name == "" || slices.Contains([]string{"id", "email", "password", "roles"}, name)
 	}):
 		return errors.New("profile must not contain id, email, password or roles; these are not profile properties")
+	case slices.ContainsFunc(a.Profile, func(name string) bool { return strings.ContainsAny(name, ", \t") }):
+		return fmt.Errorf("profile: separate values by spaces: profile %s",
+			strings.Join(strings.Fields(strings.ReplaceAll(strings.Join(a.Profile, " "), ",", " ")), " "))
 	case slices.Contains(a.Audience, ""):
 		return errors.New("audience has an empty value; remove it")
 	}

@@ -44,7 +44,11 @@ func CheckModule(namespace, name string) error {
 			known = append(known, name)
 		}
 	}
-	return config.Unknown(strings.TrimSuffix(strings.TrimPrefix(namespace, "jwt."), "s"), name, known)
+	unknown := config.Unknown(strings.TrimSuffix(strings.TrimPrefix(namespace, "jwt."), "s"), name, known)
+	if namespace == "jwt.stores" && strings.HasPrefix(strings.ToLower(name), "sqlite") {
+		return fmt.Errorf("%w; for SQLite write: store file <path>", unknown)
+	}
+	return unknown
 }
 
 // checkModules is CheckModule for the JSON of modules.

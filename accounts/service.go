@@ -238,6 +238,9 @@ func loadSigningKey(text string) (signing.Signer, error) {
 		if content, err = os.ReadFile(text); err != nil {
 			return signing.Signer{}, err
 		}
+		if len(strings.TrimSpace(string(content))) == 0 {
+			return signing.Signer{}, fmt.Errorf("file %s is empty", text)
+		}
 	}
 	s, algorithms, err := signing.ParsePrivateKey(content)
 	if err != nil {

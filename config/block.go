@@ -141,7 +141,8 @@ func List(words []string) string {
 }
 
 // nearest returns the name that was probably meant by a mistyped word, or the empty string:
-// the name with the fewest changed letters, at most a third of its own. Of a URN, as of a
+// the name with the fewest changed letters, at most a third of its own; otherwise the only
+// one that has the word as its beginning, or is the beginning of the word. Of a URN, as of a
 // grant type, its last part counts.
 func nearest(word string, names []string) (nearest string) {
 	plain := func(text string) string {
@@ -159,7 +160,27 @@ func nearest(word string, names []string) (nearest string) {
 			nearest, least = name, d
 		}
 	}
+	if nearest == "" {
+		nearest = extended(plain(word), names, plain)
+	}
 	return nearest
+}
+
+// extended returns the name that begins with the word, or that the word begins with, if
+// there is exactly one.
+func extended(word string, names []string, plain func(string) string) (found string) {
+	const least = 3 // letters, so that it is no coincidence
+	for _, name := range names {
+		text := plain(name)
+		if min(len(word), len(text)) < least || !strings.HasPrefix(word, text) && !strings.HasPrefix(text, word) {
+			continue
+		}
+		if found != "" {
+			return ""
+		}
+		found = name
+	}
+	return found
 }
 
 // distance returns how many letters must be changed, added, removed or swapped with the
@@ -205,19 +226,27 @@ func Word(takes string, into *string) func(*Block, string) error {
 	return func(b *Block, name string) error {
 		args := b.RemainingArgs()
 		if len(args) != 1 || args[0] == "" {
-			return b.Errf("%s takes %s", name, takes)
+			return b.Errf("%s takes %s%s", name, takes, noValue(args))
 		}
 		*into = args[0]
 		return nil
 	}
 }
 
+// noValue returns how the error about an option without a value ends.
+func noValue(args []string) string {
+	if strings.Join(args, "") != "" {
+		return ""
+	}
+	return "; it has no value here; if that is the environment variable in {$…}, is it set?"
+}
+
 // Words returns a parser for an option with one or more values, which are appended.
 func Words(takes string, into *[]string) func(*Block, string) error {
 	return func(b *Block, name string) error {
 		args := b.RemainingArgs()
-		if len(args) == 0 {
-			return b.Errf("%s takes one or more %s", name, takes)
+		if strings.Join(args, "") == "" {
+			return b.Errf("%s takes one or more %s%s", name, takes, noValue(args))
 		}
 		*into = append(*into, args...)
 		return nil
@@ -285,10 +314,10 @@ func PlaceholderHint(text string) string {
 // ParseSecret parses `secret [base64|hex] <value>`.
 func ParseSecret(b *Block, name string) (*Secret, error) {
 	secret := new(Secret)
-	switch args := b.RemainingArgs(); len(args) {
-	case 1:
+	switch args := b.RemainingArgs(); {
+	case len(args) == 1 && args[0] != "":
 		secret.Value = args[0]
-	case 2:
+	case len(args) == 2:
 		secret.Encoding, secret.Value = args[0], args[1]
 		if secret.Encoding != "base64" && secret.Encoding != "hex" {
 			return nil, b.Errf(
@@ -298,7 +327,7 @@ func ParseSecret(b *Block, name string) (*Secret, error) {
 		}
 	default:
 		return nil, b.Errf("%s takes a value, as in: secret {env.JWT_SECRET}, or an encoding and a value, as in: "+
-			"secret base64 {env.JWT_SECRET}", name)
+			"secret base64 {env.JWT_SECRET}%s", name, noValue(args))
 	}
 	return secret, nil
 }

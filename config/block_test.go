@@ -20,6 +20,8 @@ func TestUnknownOption(t *testing.T) {
 		"Audience":                       "did you mean audience?",
 		"lewe":                           "no option \"lewe\"; it has audience, leeway and token_type",
 		"leewya":                         "did you mean leeway?",
+		"aud":                            "did you mean audience?",
+		"leeways_of_time":                "did you mean leeway?",
 		"something":                      "no option \"something\"; it has audience, leeway and token_type",
 		"Zm9vYmFyYmF6cXV4cXV1eA==":       "has no such option",
 		"{":                              "unexpected block",

@@ -33,6 +33,9 @@ func LoadPublicKeys(text string) ([]*jwt.Key, error) {
 		return jwt.ParsePublicKeys(text)
 	}
 	content, err := os.ReadFile(text)
+	if err == nil && len(strings.TrimSpace(string(content))) == 0 {
+		return nil, fmt.Errorf("file %s is empty", text)
+	}
 	if err == nil {
 		keys, err := jwt.ParsePublicKeys(string(content))
 		if err != nil {

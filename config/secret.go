@@ -37,8 +37,15 @@ func (c *Secret) Key() (*jwt.Key, error) {
 			"the file exist? {env.NAME} and {file./path} are read when the config is loaded; " +
 			"write a brace that is part of the secret as \\{")
 	}
-	return DecodeSecret(value, c.Encoding)
+	key, err := DecodeSecret(value, c.Encoding)
+	if errors.Is(err, ErrEncoding) {
+		err = fmt.Errorf("%w; if it is the plain secret, write: secret <value>", err)
+	}
+	return key, err
 }
+
+// ErrEncoding is returned for a secret that does not have its encoding.
+var ErrEncoding = errors.New("the value is not")
 
 // DecodeSecret returns the key of a secret with an encoding. Errors never contain the
 // secret.
@@ -61,7 +68,7 @@ func DecodeSecret(value, encoding string) (*jwt.Key, error) {
 		return nil, Unknown("encoding", encoding, encodings)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("it is not %s", encoding)
+		return nil, fmt.Errorf("%w %s", ErrEncoding, encoding)
 	}
 	return jwt.NewSecretKey(secret)
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -70,6 +71,9 @@ func placeKey(module any) (key [sha256.Size]byte, ok bool) {
 	return sha256.Sum256(append([]byte(fmt.Sprintf("%T", module)), text...)), err == nil
 }
 
+// repeated matches an error about an option that occurs a second time.
+var repeated = regexp.MustCompile(`(is specified|is used|lists .+) twice(;|$)`)
+
 // Locate adds file and line to an error about an option. The error starts with the names of
 // the enclosing options and the option: "issuer https://id.example.com: jwks: refresh is
 // …".
@@ -77,65 +81,73 @@ func (w Where) Locate(err error) error {
 	if err == nil || len(w.lines) == 0 {
 		return err
 	}
-	at, last := 0, strings.Contains(err.Error(), "twice")
+	at := 0
 	for part := range strings.SplitSeq(err.Error(), ": ") {
 		words := strings.Fields(strings.NewReplacer("`", " ", "\"", " ", ",", " ", ";", " ").Replace(part))
-		found := w.find(words, at, last)
-		if found < 0 { // an option of the only issuer may be before its block
-			found = w.find(words, 0, last)
+		if len(words) == 0 {
+			continue
 		}
-		if found >= 0 {
+		if found := w.find(words, at, repeated.MatchString(part)); found >= 0 {
 			at = found
 		}
 	}
-	first := w.lines[at][0]
-	return fmt.Errorf("%w, at %s:%d", err, first.File, first.Line)
+	return fmt.Errorf("%w, at %s", err, w.place(at))
 }
 
-// find returns the line of the option that the first of the words names, from a line on:
-// the one with most of the words in it, of the number that the second word is, or the last
-// one; -1 if there is none.
-func (w Where) find(words []string, from int, last bool) (found int) {
-	if len(words) == 0 {
-		return -1
+// Append adds file and line of the directive to a warning, if they are known.
+func (w Where) Append(warning string) string {
+	if len(w.lines) == 0 {
+		return warning
 	}
-	if found = w.findOption(words, from, last); found >= 0 {
-		return found
+	return warning + ", at " + w.place(0)
+}
+
+func (w Where) place(line int) string {
+	first := w.lines[line][0]
+	return fmt.Sprintf("%s:%d", first.File, first.Line)
+}
+
+// find returns the line in the block of another line that the words name, or -1: that of an
+// option, or of a log-in or client by its name.
+func (w Where) find(words []string, block int, last bool) int {
+	direct := w.block(block, false)
+	if w.lines[block][0].Text == "issuer" { // options of the only issuer may be outside its block
+		direct = append(direct, w.block(0, false)...)
 	}
-	if len(words) != 1 {
-		return -1
+	all := w.block(block, true)
+	for _, lines := range [][]int{direct, all} {
+		if found := w.findOption(words, lines, last); found >= 0 {
+			return found
+		}
 	}
-	// A log-in or client by its name.
-	for i := from; i < len(w.lines); i++ {
-		if line := w.lines[i]; len(line) > 2 && line[1].Text == words[0] && line[len(line)-1].Text == "{" {
+	for _, i := range all {
+		if line := w.lines[i]; len(words) == 1 && len(line) > 2 && line[1].Text == words[0] && opens(line) {
 			return i
 		}
 	}
 	return -1
 }
 
-func (w Where) findOption(words []string, from int, last bool) (found int) {
-	name, more := words[0], words[1:]
-	number, numbered := -1, false
-	if len(more) > 0 {
-		n, err := strconv.Atoi(more[0])
-		number, numbered = n, err == nil
+// findOption returns the line of the option that the words begin with: the one with most of
+// the other words in it, and of several the first or the last. If the words are as in "the
+// second secret", it returns that one. It returns -1 if there is none.
+func (w Where) findOption(words []string, lines []int, last bool) (found int) {
+	name, more, skip := words[0], words[1:], 0
+	if number := ordinalNumber(words); number >= 0 {
+		name, more, skip = words[2], nil, number
 	}
 	found = -1
 	most := -1
-	for i := from; i < len(w.lines); i++ {
-		line := w.lines[i]
-		if line[0].Text != name {
+	for _, i := range lines {
+		if w.lines[i][0].Text != name {
 			continue
 		}
-		if numbered {
-			if number--; number < 0 {
-				return i
-			}
+		if skip > 0 {
+			skip--
 			continue
 		}
 		score := 0
-		for _, token := range line[1:] {
+		for _, token := range w.lines[i][1:] {
 			if slices.Contains(more, token.Text) {
 				score++
 			}
@@ -145,4 +157,53 @@ func (w Where) findOption(words []string, from int, last bool) (found int) {
 		}
 	}
 	return found
+}
+
+// block returns the lines in the block that a line opens; without deep, only those of its
+// own options.
+func (w Where) block(line int, deep bool) (lines []int) {
+	if !opens(w.lines[line]) {
+		return nil
+	}
+	depth := 0
+	for i := line + 1; i < len(w.lines); i++ {
+		if w.lines[i][0].Text == "}" {
+			if depth--; depth < 0 {
+				return lines
+			}
+		} else if deep || depth == 0 {
+			lines = append(lines, i)
+		}
+		if opens(w.lines[i]) {
+			depth++
+		}
+	}
+	return lines
+}
+
+func opens(line []caddyfile.Token) bool { return line[len(line)-1].Text == "{" }
+
+var ordinals = []string{"first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"}
+
+// Nth returns the name of a repeatable option in an error: the option, or the second
+// option, if there are several. index begins with 0.
+func Nth(option string, index, of int) string {
+	switch {
+	case of == 1:
+		return option
+	case index < len(ordinals):
+		return "the " + ordinals[index] + " " + option
+	}
+	return fmt.Sprintf("the %dth %s", index+1, option)
+}
+
+// ordinalNumber returns the index of an option that is named as by Nth, or -1.
+func ordinalNumber(words []string) int {
+	if len(words) < 3 || words[0] != "the" {
+		return -1
+	}
+	if number, err := strconv.Atoi(strings.TrimSuffix(words[1], "th")); err == nil {
+		return number - 1
+	}
+	return slices.Index(ordinals, words[1])
 }

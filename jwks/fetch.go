@@ -1,10 +1,12 @@
 package jwks
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net"
 	"net/http"
 	"net/url"
@@ -109,6 +111,9 @@ func (c *KeySet) get(ctx context.Context, from string) ([]byte, error) {
 	if failure, ok := errors.AsType[*url.Error](err); ok { // the error contains the whole URL
 		err = fmt.Errorf("%s: %w", withoutSecrets(from), failure.Err)
 	}
+	if err != nil && !errors.Is(err, errRedirect) {
+		err = &unreachable{err}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -119,23 +124,52 @@ func (c *KeySet) get(ctx context.Context, from string) ([]byte, error) {
 	}
 	text, err := io.ReadAll(io.LimitReader(response.Body, MaxDocumentBytes+1))
 	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", from, err)
+		return nil, &unreachable{fmt.Errorf("reading %s: %w", from, err)}
 	}
 	if len(text) > MaxDocumentBytes {
 		return nil, fmt.Errorf("%s is larger than %d bytes", from, MaxDocumentBytes)
 	}
+	if !bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")) {
+		kind, _, err := mime.ParseMediaType(response.Header.Get("Content-Type"))
+		if err != nil {
+			kind = "no media type"
+		}
+		return nil, fmt.Errorf("%s returned %s, %d bytes, not JSON; check the URL", from, kind, len(text))
+	}
 	return text, nil
+}
+
+// unreachable is an error of the transport: no answer was received.
+type unreachable struct{ error }
+
+// Unwrap returns the error of the transport.
+func (u *unreachable) Unwrap() error { return u.error }
+
+var errRedirect = errors.New("redirected")
+
+// explain returns the error about a document that is not a key set. A discovery document in
+// its place is named as such.
+func (c *KeySet) explain(document []byte, err error) error {
+	var discovery struct {
+		Issuer  string `json:"issuer"`
+		JWKSURI string `json:"jwks_uri"`
+	}
+	if c.URL == "" || json.Unmarshal(document, &discovery) != nil || discovery.JWKSURI == "" {
+		return err
+	}
+	return fmt.Errorf("%s is a discovery document, not a key set; write the URL of the key set: jwks %s",
+		withoutSecrets(c.URL), refusal.Visible(withoutSecrets(discovery.JWKSURI)))
 }
 
 func sameHost(request *http.Request, via []*http.Request) error {
 	if first := via[0].URL; request.URL.Host != first.Host || request.URL.Scheme != first.Scheme {
 		return fmt.Errorf(
-			"redirected to another host, %s://%s; if that host is right, use its URL",
-			request.URL.Scheme, request.URL.Host,
+			"%w to another host, %s://%s; if that host is right, use its URL",
+			errRedirect, request.URL.Scheme, request.URL.Host,
 		)
 	}
 	if len(via) > maxRedirects {
-		return fmt.Errorf("redirected more than %d times", maxRedirects)
+		return fmt.Errorf("%w more than %d times", errRedirect, maxRedirects)
 	}
 	return nil
 }

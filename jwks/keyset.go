@@ -401,7 +401,9 @@ func (c *KeySet) fetch(f *fetch) {
 	var keys []*jwt.Key
 	var unused []error
 	if err == nil {
-		keys, unused, err = jwt.ParseKeySet(document)
+		if keys, unused, err = jwt.ParseKeySet(document); err != nil {
+			err = c.explain(document, err)
+		}
 	}
 	if !errors.Is(err, context.Canceled) {
 		c.report(err, unused)
@@ -483,13 +485,17 @@ func (c *KeySet) report(err error, unused []error) {
 		c.complained = text
 	}
 	c.complaints = text
+	state := "usable"
+	if _, failed := errors.AsType[*unreachable](err); failed {
+		state = "reachable"
+	}
 	switch {
 	case err != nil && !c.fetchedAt.IsZero():
-		c.log().Log(level, "key set not reachable; the last valid one is used until max_stale",
+		c.log().Log(level, "key set not "+state+"; the last valid one is used until max_stale",
 			zap.Error(err), zap.Duration("for", lasts), zap.Time("until", c.fetchedAt.Add(c.MaxStale)))
 	case err != nil:
 		c.log().Log(
-			level, "key set not reachable and none is stored; requests with its tokens get 503 until it is reachable",
+			level, "key set not "+state+" and none is stored; requests with its tokens get 503 until it is "+state,
 			zap.Error(err), zap.Duration("for", lasts),
 		)
 	case len(unused) > 0:
@@ -497,7 +503,7 @@ func (c *KeySet) report(err error, unused []error) {
 	}
 	if err == nil {
 		if ends, lasted := c.outage.Works(now); ends {
-			c.log().Info("key set reachable again", zap.Duration("after", lasted))
+			c.log().Info("key set loaded again", zap.Duration("after", lasted))
 		}
 	}
 }

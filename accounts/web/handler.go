@@ -35,6 +35,7 @@ type Handler struct {
 	service *accounts.Service // that of shared
 	pages   *pages
 	logins  []accounts.LoginProvider
+	where   config.Where
 }
 
 // CaddyModule returns the Caddy module information.
@@ -47,8 +48,8 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 
 // Provision sets the handler up.
 func (h *Handler) Provision(ctx caddy.Context) error {
-	where := config.WhereIs(h)
-	return where.Locate(h.provision(ctx))
+	h.where = config.WhereIs(h)
+	return h.where.Locate(h.provision(ctx))
 }
 
 func (h *Handler) provision(ctx caddy.Context) error {

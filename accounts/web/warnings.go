@@ -11,9 +11,9 @@ import (
 // warn logs suspicious settings of the accounts of a site.
 func (h *Handler) warn(at place.Place) {
 	if login := h.Path("login"); len(at.Outside(login)) > 0 && !othersWithin(at) {
-		h.answers.Logger.Warn(
+		h.answers.Logger.Warn(h.where.Append(
 			"accounts: requests for "+login+" do not reach this handler, because a path matcher around jwt does not "+
-				"match them; put jwt at the top of the site, or give the accounts a prefix that the matcher matches",
+				"match them; put jwt at the top of the site, or give the accounts a prefix that the matcher matches"),
 			zap.Strings("matcher", at.Outside(login)),
 		)
 	}

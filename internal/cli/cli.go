@@ -4,12 +4,14 @@ package cli
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 func init() {
@@ -22,6 +24,7 @@ func init() {
 				cmd.AddCommand(further())
 			}
 			groups(cmd)
+			cmd.SetFlagErrorFunc(flagError)
 		},
 	})
 }
@@ -55,6 +58,17 @@ func groups(cmd *cobra.Command) {
 			refusal.Quoted(args[0]), cmd.CommandPath(), config.Meant(args[0], names...),
 		)
 	})
+}
+
+// flagError adds the flag that was probably meant to the error about an unknown one.
+func flagError(cmd *cobra.Command, err error) error {
+	name, unknown := strings.CutPrefix(err.Error(), "unknown flag: ")
+	if !unknown {
+		return err
+	}
+	var known []string
+	cmd.Flags().VisitAll(func(flag *pflag.Flag) { known = append(known, "--"+flag.Name) })
+	return fmt.Errorf("%w%s", err, config.Meant(name, known...))
 }
 
 // runs converts a function to the function of a command. Errors are reported as by Caddy's

@@ -215,6 +215,18 @@ func TestUserCommandsRefuse(t *testing.T) {
 	if _, err := os.Stat(path); err == nil {
 		t.Error("a command that only reads made the store")
 	}
+	for _, args := range [][]string{
+		{"add", "alice"}, {"add", "--role", "a b", "a@example.com"}, {"add", "--profile", "x", "a@example.com"},
+		{"import", "none.csv"}, {"import", "--format", "cvs", "none.csv"},
+	} {
+		if _, stderr, err := c.Run("", append([]string{"user"}, args...)...); err == nil ||
+			strings.Contains(stderr, "it is created now") {
+			t.Errorf("%q: %v, %s", args, err, stderr)
+		}
+	}
+	if _, err := os.Stat(path); err == nil {
+		t.Error("a command with wrong arguments made the store")
+	}
 	_, stderr, err := c.Run(sitetest.GoodPassword, "user", "add", "alice@example.com")
 	if err != nil || !strings.Contains(stderr, path+", so it is created now") {
 		t.Errorf("the first user: %v, %q", err, stderr)
@@ -223,10 +235,11 @@ func TestUserCommandsRefuse(t *testing.T) {
 		stdin, want string
 		args        []string
 	}{
+		{"", "unknown flag: --rol; did you mean --role?", []string{"add", "--rol", "admin", "bob@example.com"}},
 		{"", "another user has this e-mail address", []string{"add", "ALICE@example.com"}},
 		{"", "must look like name@example.com", []string{"add", "alice"}},
 		{"", "must look like name@example.com", []string{"add", "Alice <alice@example.com>"}},
-		{"", "takes an e-mail address, but 0 arguments are given", []string{"add"}},
+		{"", "takes an e-mail address, but no argument is given", []string{"add"}},
 		{"", "takes an e-mail address, but 2 arguments are given", []string{
 			"add", "bob@example.com", sitetest.GoodPassword,
 		}},
@@ -867,7 +880,7 @@ func TestInspect(t *testing.T) {
 	header, rest, _ := strings.Cut(token, ".")
 	payload, signature, _ := strings.Cut(rest, ".")
 	for _, malformed := range []struct{ token, want, shown string }{
-		{"", "it is empty", ""},
+		{"", "is empty", ""},
 		{"opaque", "a signed JWT has 3 parts, not 1", ""},
 		{token + ".x.y", "a signed JWT has 3 parts, not 5", ""},
 		{"=" + token, "the header is empty or not strict base64url", ""},
@@ -951,6 +964,7 @@ func TestInspectWithConfig(t *testing.T) {
 		}
 		hasNot(t, stdout+stderr+fmt.Sprint(err), refused.token, sitetest.Secret)
 	}
+	c.Refuses("", "standard input is empty; give the token there, or as @<file> or env:<NAME>", "inspect")
 	c.Refuses("a.b", "a signed JWT has 3 parts, not 2", "inspect")
 	c = withCaddyfile(t, ":1 {\n respond hello\n}")
 	if _, _, err := c.Run(good, "inspect"); err == nil || !strings.Contains(err.Error(), "has no jwt handler") {

@@ -59,8 +59,8 @@ a value looks like a formula, export writes an apostrophe before it; import
 removes that apostrophe.`,
 		Example: `  caddy jwt user import users.csv
   other-database-dump | caddy jwt user import --format jsonl -`,
-		Args: takes("a file name, or - for standard input"),
-		RunE: operates(true, importUsers),
+		Args: Takes("a file name, or - for standard input"),
+		RunE: operates(true, importUsers, checkImport),
 	}
 	cmd.Flags().String("format", "", "csv or jsonl; by default the extension of the file")
 	return cmd
@@ -117,6 +117,18 @@ func (c *importCount) clear() {
 func (c *importCount) report(number int, what string, err error) {
 	c.clear()
 	fmt.Fprintf(c.out, "line %d %s: %v\n", number, what, err)
+}
+
+// checkImport returns an error if there is nothing to import.
+func checkImport(o *operator) error {
+	if _, err := o.importFormat(); err != nil || o.args[0] == "-" {
+		return err
+	}
+	file, err := os.Open(o.args[0])
+	if err != nil {
+		return err
+	}
+	return file.Close()
 }
 
 func importUsers(o *operator) error {

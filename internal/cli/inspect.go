@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"regexp"
@@ -54,6 +55,9 @@ func inspect(cmd *cobra.Command, args []string) error {
 		source = args[0]
 	}
 	text, err := readSource(cmd.InOrStdin(), "inspect", source)
+	if errors.Is(err, errEmptySource) && source == "-" {
+		return errors.New("inspect: standard input is empty; give the token there, or as @<file> or env:<NAME>")
+	}
 	if err != nil {
 		return err
 	}

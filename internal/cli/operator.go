@@ -27,11 +27,23 @@ func AddStoreFlags(cmd *cobra.Command) {
 
 // OnStore converts a function that works on the store selected by the flags of
 // AddStoreFlags to the function of a command. If create is set, a missing file is created.
+// The checks of the arguments are done before that.
 func OnStore(
 	create bool,
 	run func(ctx context.Context, cmd *cobra.Command, args []string, store store.UserStore) error,
+	checks ...func(cmd *cobra.Command, args []string) error,
 ) func(*cobra.Command, []string) error {
-	return operates(create, func(o *operator) error { return run(o.ctx, o.cmd, o.args, o.store) })
+	return operates(
+		create, func(o *operator) error { return run(o.ctx, o.cmd, o.args, o.store) },
+		func(o *operator) error {
+			for _, check := range checks {
+				if err := check(o.cmd, o.args); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	)
 }
 
 // operator runs one command on the users.
@@ -45,10 +57,18 @@ type operator struct {
 }
 
 // operates converts a function that needs the store to the function of a command. If the
-// store is a missing file, it is created if the command adds users.
-func operates(adds bool, operate func(*operator) error) func(*cobra.Command, []string) error {
+// store is a missing file, it is created if the command adds users. The checks are done
+// before that.
+func operates(
+	adds bool, operate func(*operator) error, checks ...func(*operator) error,
+) func(*cobra.Command, []string) error {
 	return runs(func(cmd *cobra.Command, args []string) error {
 		o := &operator{cmd: cmd, args: args, flags: flagsOf(cmd)}
+		for _, check := range checks {
+			if err := check(o); err != nil {
+				return err
+			}
+		}
 		storage, err := o.chooseSites()
 		if err == nil {
 			err = filestore.CheckExists(o.sites[0].StoreRaw)
@@ -87,13 +107,16 @@ func operates(adds bool, operate func(*operator) error) func(*cobra.Command, []s
 	})
 }
 
-// takes checks that a command has one argument.
-func takes(what string) cobra.PositionalArgs {
+// Takes checks that a command has one argument.
+func Takes(what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		if len(args) != 1 {
-			return fmt.Errorf("%s takes %s, but %d arguments are given", cmd.CommandPath(), what, len(args))
+		switch len(args) {
+		case 0:
+			return fmt.Errorf("%s takes %s, but no argument is given", cmd.CommandPath(), what)
+		case 1:
+			return nil
 		}
-		return nil
+		return fmt.Errorf("%s takes %s, but %d arguments are given", cmd.CommandPath(), what, len(args))
 	}
 }
 

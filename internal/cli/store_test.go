@@ -89,6 +89,7 @@ func TestStoreCopy(t *testing.T) {
 	c.Refuses("", "the two stores are the same", "store", "copy", from, from)
 	c.Refuses("", "the two stores are the same", "store", "copy", from, `file "`+from+`"`)
 	c.Refuses("", "takes two stores, as in: caddy jwt store copy users.db", "store", "copy", from)
+	c.Refuses("", "for SQLite write: store file <path>", "store", "copy", from, "sqlite users.db")
 	c.Refuses("", "the store to copy to: unknown store \"redis\"", "store", "copy", from, "redis localhost")
 	c.Refuses(
 		"",

@@ -128,6 +128,9 @@ func newSigner(stdin io.Reader, flags caddycmd.Flags) (signing.Signer, error) {
 			return s, err
 		}
 		verifier, err := config.DecodeSecret(string(text), flags.String("encoding"))
+		if errors.Is(err, config.ErrEncoding) {
+			err = fmt.Errorf("%w; if it is the plain secret, remove --encoding", err)
+		}
 		if err != nil {
 			return s, fmt.Errorf("--secret: %w", err)
 		}
@@ -157,10 +160,14 @@ func newSigner(stdin io.Reader, flags caddycmd.Flags) (signing.Signer, error) {
 	return s, nil
 }
 
+var errEmptySource = errors.New("is empty")
+
 // readSource reads a secret from standard input, a file or an environment variable.
 func readSource(stdin io.Reader, flag, source string) (text []byte, err error) {
+	from := "file " + strings.TrimPrefix(source, "@")
 	switch {
 	case source == "-":
+		from = "standard input"
 		text, err = io.ReadAll(io.LimitReader(stdin, jwks.MaxDocumentBytes))
 	case strings.HasPrefix(source, "@"):
 		text, err = os.ReadFile(source[1:])
@@ -169,6 +176,7 @@ func readSource(stdin io.Reader, flag, source string) (text []byte, err error) {
 		if !set {
 			return nil, fmt.Errorf("%s: the environment variable %s is not set", flag, source[len("env:"):])
 		}
+		from = "the environment variable " + source[len("env:"):]
 		text = []byte(value)
 	default:
 		return nil, fmt.Errorf(
@@ -181,7 +189,7 @@ func readSource(stdin io.Reader, flag, source string) (text []byte, err error) {
 	}
 	text = bytes.TrimSuffix(bytes.TrimSuffix(text, []byte("\n")), []byte("\r"))
 	if len(text) == 0 {
-		return nil, fmt.Errorf("%s: it is empty", flag)
+		return nil, fmt.Errorf("%s: %s %w", flag, from, errEmptySource)
 	}
 	return text, nil
 }

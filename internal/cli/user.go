@@ -149,8 +149,11 @@ apply as at sign-up. The user gets the given roles, but not default_roles.`,
   caddy jwt user add --role editor --role author --profile name="Bob B." bob@example.com < password.txt
   caddy jwt user add --no-password carol@example.com
   caddy jwt user reset-link --base https://example.com carol@example.com`,
-		Args: takes("an e-mail address"),
-		RunE: operates(true, addUser),
+		Args: Takes("an e-mail address"),
+		RunE: operates(true, addUser, func(o *operator) error {
+			_, err := o.newUser()
+			return err
+		}),
 	}
 	cmd.Flags().StringArray("role", nil, "A role; may be repeated")
 	cmd.Flags().StringArray("profile", nil, "A profile property, as name=text; may be repeated")
@@ -161,20 +164,26 @@ apply as at sign-up. The user gets the given roles, but not default_roles.`,
 	return cmd
 }
 
-func addUser(o *operator) error {
+// newUser returns the user of the arguments, without a password.
+func (o *operator) newUser() (user store.User, err error) {
 	now := time.Now()
-	user := store.User{
+	user = store.User{
 		ID: uuid.NewString(), Email: o.args[0], Disabled: o.flags.Bool("disabled"), CreatedAt: now, UpdatedAt: now,
 	}
-	var err error
 	if user.EmailKey, err = store.EmailKey(user.Email); err != nil {
-		return fmt.Errorf("the e-mail address %s %w", refusal.Quoted(user.Email), err)
+		return user, fmt.Errorf("the e-mail address %s %w", refusal.Quoted(user.Email), err)
 	}
 	user.Roles = o.texts("role")
 	if err := store.CheckRoles(user.Roles); err != nil {
-		return fmt.Errorf("--role: %w", err)
+		return user, fmt.Errorf("--role: %w", err)
 	}
-	if user.Profile, err = o.profile(); err != nil {
+	user.Profile, err = o.profile()
+	return user, err
+}
+
+func addUser(o *operator) error {
+	user, err := o.newUser()
+	if err != nil {
 		return err
 	}
 	taken := fmt.Errorf("%w: %s", store.ErrEmailTaken, refusal.Quoted(user.Email))
@@ -347,7 +356,7 @@ Disconnects a user from all identities at the providers of login_with: nobody ca
 log in to the account through a provider until an identity is connected again. The
 sessions of the user continue; to end them, use caddy jwt user passwd.`,
 		Example: `  caddy jwt user disconnect alice@example.com`,
-		Args:    takes(userArgument),
+		Args:    Takes(userArgument),
 		RunE:    operates(false, disconnectUser),
 	}
 }
@@ -388,7 +397,7 @@ func showUserCommand() *cobra.Command {
 		Long: `
 Shows a user and its sessions.`,
 		Example: `  caddy jwt user show alice@example.com`,
-		Args:    takes(userArgument),
+		Args:    Takes(userArgument),
 		RunE:    operates(false, showUser),
 	}
 	cmd.Flags().Bool("json", false, "Print a JSON object")
@@ -444,7 +453,7 @@ func disableUserCommand() *cobra.Command {
 Disables a user: the user can no longer log in, and its sessions end. Running servers
 refuse its access tokens within a second.`,
 		Example: `  caddy jwt user disable alice@example.com`,
-		Args:    takes(userArgument),
+		Args:    Takes(userArgument),
 		RunE:    operates(false, disableUser),
 	}
 }
@@ -489,7 +498,7 @@ func enableUserCommand() *cobra.Command {
 		Short:   "Enables a disabled user",
 		Long:    "\nEnables a disabled user, who can then log in again.",
 		Example: `  caddy jwt user enable alice@example.com`,
-		Args:    takes(userArgument),
+		Args:    Takes(userArgument),
 		RunE:    operates(false, enableUser),
 	}
 }
@@ -511,7 +520,7 @@ Deletes a user and all its data, and ends its sessions. Running servers refuse i
 access tokens within a second. After that, somebody else can sign up with the e-mail
 address.`,
 		Example: `  caddy jwt user delete --yes alice@example.com`,
-		Args:    takes(userArgument),
+		Args:    Takes(userArgument),
 		RunE:    operates(false, deleteUser),
 	}
 	cmd.Flags().Bool("yes", false, "Do not ask for confirmation")
@@ -552,7 +561,7 @@ account: its sessions, its reset links and, unless --keep-identities is set, its
 connected identities at other providers. On a terminal, the command prompts for the
 password; otherwise the password is the first line of standard input.`,
 		Example: `  caddy jwt user passwd alice@example.com`,
-		Args:    takes(userArgument),
+		Args:    Takes(userArgument),
 		RunE:    operates(false, setPassword),
 	}
 	addKeepIdentities(cmd)
@@ -613,7 +622,7 @@ existing access token keeps its roles until it expires or is refreshed.`,
 		Example: `  caddy jwt user roles alice@example.com
   caddy jwt user roles alice@example.com --add editor --remove author
   caddy jwt user roles alice@example.com --set admin,editor`,
-		Args: takes(userArgument),
+		Args: Takes(userArgument),
 		RunE: operates(false, changeRoles),
 	}
 	cmd.Flags().StringArray("add", nil, "A role to add; may be repeated")
@@ -672,7 +681,7 @@ other reset links and, unless --keep-identities is set, its connected identities
 other providers, which the command lists.`,
 		Example: `  caddy jwt user reset-link --base https://example.com alice@example.com
   caddy jwt user reset-link --base https://example.com --config /etc/caddy/Caddyfile --lifetime 1d alice@example.com`,
-		Args: takes(userArgument),
+		Args: Takes(userArgument),
 		RunE: operates(false, makeResetLink),
 	}
 	cmd.Flags().String("base", "", "URL of the site, as in https://example.com")

@@ -33,7 +33,8 @@ func (w Way) Has(kind func(matcher any) bool) bool {
 type Place struct {
 	Server   *caddyhttp.Server   // nil outside of the server's ordinary routes
 	Hosts    []string            // of the site; none for all
-	Way      Way                 // to the handler, up to the first rewrite of the path
+	Way      Way                 // to the handler, from the last rewrite of the path on
+	Rewrites bool                // whether the path is rewritten on the way
 	Siblings caddyhttp.RouteList // the routes of the list that has the handler
 }
 
@@ -50,15 +51,15 @@ func Of(ctx caddy.Context) (at Place) {
 			lists = append(lists, subroute.Routes)
 		}
 	}
-	rewritten := false
 	for _, routes := range lists {
 		i := slices.IndexFunc(routes, BeingProvisioned)
 		if i < 0 {
 			return Place{} // a named route, or an error route
 		}
-		if rewritten = rewritten || slices.ContainsFunc(routes[:i], rewrites); rewritten { // as in handle_path
-			at.Way = nil
-		} else if len(routes[i].MatcherSets) > 0 {
+		if slices.ContainsFunc(routes[:i], rewrites) { // as in handle_path
+			at.Way, at.Rewrites = nil, true
+		}
+		if len(routes[i].MatcherSets) > 0 {
 			at.Way = append(at.Way, routes[i].MatcherSets)
 		}
 		if hosts := hostsOf(routes[i].MatcherSets); len(hosts) > 0 {
@@ -101,7 +102,8 @@ func hostsOf(sets caddyhttp.MatcherSets) (hosts []string) {
 	return hosts
 }
 
-// PathsAround returns the path matchers on the way.
+// PathsAround returns the path matchers on the way. After a rewrite, they are for the
+// rewritten path.
 func (at Place) PathsAround() (paths []caddyhttp.MatchPath) {
 	for _, sets := range at.Way {
 		for _, set := range sets {
@@ -116,8 +118,11 @@ func (at Place) PathsAround() (paths []caddyhttp.MatchPath) {
 }
 
 // Outside returns the matchers around the handler that prevent requests for the path from
-// reaching it.
+// reaching it, or none if the path is rewritten on the way.
 func (at Place) Outside(path string) (matchers []string) {
+	if at.Rewrites {
+		return nil
+	}
 	r := &http.Request{Method: http.MethodGet, URL: &url.URL{Path: path}, Header: http.Header{}}
 	r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), nil, nil)
 	for _, sets := range at.Way {

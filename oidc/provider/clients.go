@@ -176,6 +176,13 @@ func (c *Client) handsOutTokens() bool {
 	})
 }
 
+// tooLong returns the error about a lifetime of tokens that, unlike refresh tokens, cannot be
+// revoked.
+func tooLong(option string, lifetime caddy.Duration) error {
+	return fmt.Errorf("%s is %s; it must not be longer than %s, because these tokens cannot be revoked",
+		option, time.Duration(lifetime), longestTokenLifetime)
+}
+
 func (c *Client) check(p *Provider) error {
 	authentications := 0
 	for _, given := range []bool{c.Public, c.Secret != "", c.PublicKey != ""} {
@@ -205,9 +212,10 @@ func (c *Client) check(p *Provider) error {
 		return fmt.Errorf("consent: %w", config.Unknown("value", c.Consent, consentModes))
 	case c.AccessTokenLifetime < 0 || c.RefreshTokenLifetime < 0 || c.IDTokenLifetime < 0:
 		return errors.New("a lifetime is negative")
-	case max(c.AccessTokenLifetime, c.IDTokenLifetime) > caddy.Duration(longestTokenLifetime):
-		return fmt.Errorf("access_token_lifetime and id_token_lifetime must not be longer than %s, "+
-			"because these tokens, unlike refresh tokens, cannot be revoked", longestTokenLifetime)
+	case c.AccessTokenLifetime > caddy.Duration(longestTokenLifetime):
+		return tooLong("access_token_lifetime", c.AccessTokenLifetime)
+	case c.IDTokenLifetime > caddy.Duration(longestTokenLifetime):
+		return tooLong("id_token_lifetime", c.IDTokenLifetime)
 	case c.Public && c.Introspect:
 		return errors.New("introspect: a public client cannot introspect, as it cannot prove who it is; " +
 			"give it a `secret` or a `public_key`")

@@ -50,8 +50,8 @@ Adds a client. Unless the client is public or has a key, the command generates a
 secret and prints it once; the store only keeps its hash.`,
 		Example: `  caddy jwt client add --redirect-uri https://wiki.example.com/callback wiki
   caddy jwt client add --public --redirect-uri com.example.app:/callback app`,
-		Args: cobra.ExactArgs(1),
-		RunE: cli.OnStore(true, addClient),
+		Args: cli.Takes("the ID of a client"),
+		RunE: cli.OnStore(true, addClient, checkNewClient),
 	}
 	flags := cmd.Flags()
 	flags.Bool("public", false, "The client cannot keep a secret, and uses PKCE")
@@ -76,11 +76,42 @@ secret and prints it once; the store only keeps its hash.`,
 }
 
 func addClient(ctx context.Context, cmd *cobra.Command, args []string, users store.UserStore) error {
-	flags := cmd.Flags()
 	if err := notInConfig(cmd, args[0]); err != nil {
 		return err
 	}
-	client := Client{ID: args[0], Since: time.Now().UTC().Format(time.RFC3339Nano)}
+	client := clientOf(cmd, args[0])
+	secret := ""
+	if !client.Public && client.PublicKey == "" {
+		secret = store.RandomToken(32)
+		client.Secret = secretHash(secret)
+	}
+	checked, err := client.asChecked()
+	if err != nil {
+		return err
+	}
+	text, err := json.Marshal(client)
+	if err != nil {
+		return err
+	}
+	err = users.CreateRecord(ctx, store.Record{Kind: kindClient, ID: client.ID, Value: text})
+	if errors.Is(err, store.ErrRecordExists) {
+		return fmt.Errorf("the client %s already exists; delete it first, or choose another ID", client.ID)
+	}
+	if uri := checked.asksAllTheSame(); err == nil && uri != "" {
+		fmt.Fprintf(cmd.ErrOrStderr(), "Users are asked for consent in spite of --consent never, "+
+			"because any program on their machine can intercept %s.\n", uri)
+	}
+	if err == nil && secret != "" {
+		fmt.Fprintln(cmd.ErrOrStderr(), "The secret of the client, which cannot be shown again:")
+		fmt.Fprintln(cmd.OutOrStdout(), secret)
+	}
+	return err
+}
+
+// clientOf returns the client of the flags, without a secret.
+func clientOf(cmd *cobra.Command, id string) Client {
+	flags := cmd.Flags()
+	client := Client{ID: id, Since: time.Now().UTC().Format(time.RFC3339Nano)}
 	client.Public, _ = flags.GetBool("public")
 	client.Introspect, _ = flags.GetBool("introspect")
 	for name, into := range map[string]*string{
@@ -101,33 +132,27 @@ func addClient(ctx context.Context, cmd *cobra.Command, args []string, users sto
 		lifetime, _ := flags.GetDuration(name)
 		*into = caddy.Duration(lifetime)
 	}
-	secret := ""
-	if !client.Public && client.PublicKey == "" {
-		secret = store.RandomToken(32)
-		client.Secret = secretHash(secret)
-	}
-	checked := client
-	checked.GrantTypes, checked.ResponseTypes, checked.Scopes = slices.Clone(client.GrantTypes),
-		slices.Clone(client.ResponseTypes), slices.Clone(client.Scopes)
+	return client
+}
+
+// asChecked returns a copy with defaults, or why the client is not valid.
+func (c Client) asChecked() (Client, error) {
+	checked := c
+	checked.GrantTypes, checked.ResponseTypes, checked.Scopes = slices.Clone(c.GrantTypes),
+		slices.Clone(c.ResponseTypes), slices.Clone(c.Scopes)
 	if err := checked.resolve(&Provider{Issuer: "https://issuer.invalid"}); err != nil {
-		return fmt.Errorf("client %s: %w", client.ID, err)
+		return checked, fmt.Errorf("client %s: %w", c.ID, err)
 	}
-	text, err := json.Marshal(client)
-	if err != nil {
-		return err
+	return checked, nil
+}
+
+// checkNewClient checks the flags of `add`, before a store is created.
+func checkNewClient(cmd *cobra.Command, args []string) error {
+	client := clientOf(cmd, args[0])
+	if !client.Public && client.PublicKey == "" {
+		client.Secret = secretHash(store.RandomToken(32))
 	}
-	err = users.CreateRecord(ctx, store.Record{Kind: kindClient, ID: client.ID, Value: text})
-	if errors.Is(err, store.ErrRecordExists) {
-		return fmt.Errorf("the client %s already exists; delete it first, or choose another ID", client.ID)
-	}
-	if uri := checked.asksAllTheSame(); err == nil && uri != "" {
-		fmt.Fprintf(cmd.ErrOrStderr(), "Users are asked for consent in spite of --consent never, "+
-			"because any program on their machine can intercept %s.\n", uri)
-	}
-	if err == nil && secret != "" {
-		fmt.Fprintln(cmd.ErrOrStderr(), "The secret of the client, which cannot be shown again:")
-		fmt.Fprintln(cmd.OutOrStdout(), secret)
-	}
+	_, err := client.asChecked()
 	return err
 }
 
@@ -192,7 +217,7 @@ func showClientCommand() *cobra.Command {
 		Use:     "show [flags] <id>",
 		Short:   "Shows a client as JSON, without its secret",
 		Example: "  caddy jwt client show wiki",
-		Args:    cobra.ExactArgs(1),
+		Args:    cli.Takes("the ID of a client"),
 		RunE: cli.OnStore(
 			false, func(ctx context.Context, cmd *cobra.Command, args []string, store store.UserStore) error {
 				record, err := store.Record(ctx, kindClient, args[0], time.Now())
@@ -219,7 +244,7 @@ func deleteClientCommand() *cobra.Command {
 		Use:     "delete [flags] <id>",
 		Short:   "Deletes a client; users can no longer log in to it",
 		Example: "  caddy jwt client delete wiki",
-		Args:    cobra.ExactArgs(1),
+		Args:    cli.Takes("the ID of a client"),
 		RunE: cli.OnStore(
 			false, func(ctx context.Context, _ *cobra.Command, args []string, store store.UserStore) error {
 				_, err := store.TakeRecord(ctx, kindClient, args[0], time.Now())

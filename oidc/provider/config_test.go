@@ -67,12 +67,17 @@ func TestWrongConfigs(t *testing.T) {
 			"client has name, ",
 		issuer + "user_editable emploer\naccounts {\n profile employer\n}": "or remove it from " +
 			"user_editable; did you mean employer?",
-		public("grant_types password"):                       `grant_types: unknown grant type "password"`,
-		public("grant_types client_credentials"):             "a public client cannot have client_credentials",
-		public("response_types code+token"):                  `response_types: unknown response type "code+token"`,
-		public("scopes openid account"):                      "account is reserved for the accounts' own tokens",
-		public(`scopes "a\"b"`):                              "is not a valid scope",
-		public("access_token_lifetime 25h"):                  "must not be longer than 24h",
+		public("grant_types password"):           `grant_types: unknown grant type "password"`,
+		public("grant_types client_credentials"): "a public client cannot have client_credentials",
+		public("response_types code+token"):      `response_types: unknown response type "code+token"`,
+		public("scopes openid account"):          "account is reserved for the accounts' own tokens",
+		public(`scopes "a\"b"`):                  "is not a valid scope",
+		public("access_token_lifetime 25h"):      "must not be longer than 24h",
+		issuer + "client a {\n public\n redirect_uri https://a/\n id_token_lifetime 900h\n}\n" +
+			"client b {\n public\n redirect_uri https://b/\n id_token_lifetime 5m\n}": "client a: id_token_lifetime " +
+			"is 900h0m0s; it must not be longer than 24h0m0s, because these tokens cannot be revoked, at Caddyfile:10",
+		issuer + "client a {\n public\n id_token_lifetime 5m\n}\nclient b {\n public\n redirect_uri https://b/\n" +
+			" id_token_lifetime 5m\n}": "without authorization_code, at Caddyfile:7",
 		public("access_token_lifetime soon"):                 "access_token_lifetime takes a duration",
 		public("backchannel_logout_uri http://app.example/"): "backchannel_logout_uri",
 		public("redirect_uri http://app.example/"): "it must be https, http on this machine, or an app's " +
