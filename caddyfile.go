@@ -338,7 +338,8 @@ func (p *parser) require(*config.Block, string) error {
 	return nil
 }
 
-const requireForms = "require takes: scope <scope...>, any scope <scope...>, role <role...>, claim <name> <value...>, " +
+const requireForms = "require takes: scope <scope...>, any scope <scope...>, role <role...>, " +
+	"claim <name> <value...>, " +
 	"each optionally followed by of <issuer>, or expression <CEL>"
 
 // unknownRequirement returns the error about a kind of requirement that does not exist, or

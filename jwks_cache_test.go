@@ -223,7 +223,28 @@ func TestBadKeyBesideAGoodOne(t *testing.T) {
 	}
 }
 
+<<<<<<< HEAD
 // An error is logged once, not at each attempt, although each attempt has another port.
+=======
+// What is no key set is named by what it is.
+func TestNotAKeySet(t *testing.T) {
+	for answer, want := range map[string]string{
+		"<html>log in</html>": "/jwks returned text/html, 19 bytes, not JSON; check the URL",
+		"none":                "/jwks returned text/plain, 4 bytes, not JSON; check the URL",
+		`{"issuer":"https://a.example","jwks_uri":"https://a.example/keys"}`: "is a discovery document, " +
+			"not a key set; write the URL of the key set: jwks https://a.example/keys",
+	} {
+		p := sitetest.NewIdentityProvider(t)
+		p.SetHandler(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, answer) })
+		s := sitetest.JWKSSite(t, p, "cooldown 100ms")
+		sitetest.Eventually(t, answer, func() bool {
+			return strings.Contains(s.Log(), "key set not usable and none is stored") && strings.Contains(s.Log(), want)
+		})
+	}
+}
+
+// A complaint is logged once, not at each try, though each try has another port.
+>>>>>>> helper-x
 func TestOutageIsLoggedOnce(t *testing.T) {
 	p := sitetest.NewIdentityProvider(t)
 	p.SetHandler(func(w http.ResponseWriter, _ *http.Request) {

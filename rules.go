@@ -172,7 +172,7 @@ func (q *Requirement) compile() error {
 	}
 	checked, issues := env.Compile(source)
 	if issues.Err() != nil {
-		return fmt.Errorf("the expression does not compile: %s%s", q.asWritten(issues.Err().Error()), available(issues))
+		return fmt.Errorf("the expression does not compile%s: %s", available(issues), q.asWritten(issues.Err().Error()))
 	}
 	read := checked.NativeRep().ReferenceMap()
 	for name, written := range q.placeholders {
@@ -198,7 +198,7 @@ func (q *Requirement) compile() error {
 func available(issues *cel.Issues) string {
 	for _, issue := range issues.Errors() {
 		if strings.HasPrefix(issue.Message, "undeclared reference") {
-			return "; available: claims, and placeholders such as {http.request.method}"
+			return " (available: claims, and placeholders such as {http.request.method})"
 		}
 	}
 	return ""

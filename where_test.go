@@ -56,7 +56,8 @@ func TestProvisionErrorsNameTheLine(t *testing.T) {
 		},
 		"the only secret": {"jwt {\n secret short\n}", "jwt: secret: the secret has a length of 5"},
 		"the second require": {
-			"jwt {\n secret " + secret + "\n require role a\n require scope \"a b\"\n}", "the second require: a scope is",
+			"jwt {\n secret " + secret + "\n require role a\n require scope \"a b\"\n}",
+			"the second require: a scope is",
 		},
 		"no option": {
 			"jwt {\n accounts {\n secret 0123456789abcdef0123456789abcdef\n signing_key x\n }\n}", "at Caddyfile:",

@@ -75,9 +75,9 @@ func TestWrongConfigs(t *testing.T) {
 		public("access_token_lifetime 25h"):      "must not be longer than 24h",
 		issuer + "client a {\n public\n redirect_uri https://a/\n id_token_lifetime 900h\n}\n" +
 			"client b {\n public\n redirect_uri https://b/\n id_token_lifetime 5m\n}": "client a: id_token_lifetime " +
-			"is 900h0m0s; it must not be longer than 24h0m0s, because these tokens cannot be revoked, at Caddyfile:10",
+			"is 900h0m0s; it must not be longer than 24h0m0s, because these tokens cannot be revoked, at Caddyfile:11",
 		issuer + "client a {\n public\n id_token_lifetime 5m\n}\nclient b {\n public\n redirect_uri https://b/\n" +
-			" id_token_lifetime 5m\n}": "without authorization_code, at Caddyfile:7",
+			" id_token_lifetime 5m\n}": "without authorization_code, at Caddyfile:8",
 		public("access_token_lifetime soon"):                 "access_token_lifetime takes a duration",
 		public("backchannel_logout_uri http://app.example/"): "backchannel_logout_uri",
 		public("redirect_uri http://app.example/"): "it must be https, http on this machine, or an app's " +
