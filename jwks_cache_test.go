@@ -223,9 +223,6 @@ func TestBadKeyBesideAGoodOne(t *testing.T) {
 	}
 }
 
-<<<<<<< HEAD
-// An error is logged once, not at each attempt, although each attempt has another port.
-=======
 // What is no key set is named by what it is.
 func TestNotAKeySet(t *testing.T) {
 	for answer, want := range map[string]string{
@@ -243,8 +240,7 @@ func TestNotAKeySet(t *testing.T) {
 	}
 }
 
-// A complaint is logged once, not at each try, though each try has another port.
->>>>>>> helper-x
+// An error is logged once, not at each attempt, although each attempt has another port.
 func TestOutageIsLoggedOnce(t *testing.T) {
 	p := sitetest.NewIdentityProvider(t)
 	p.SetHandler(func(w http.ResponseWriter, _ *http.Request) {
