@@ -31,6 +31,6 @@ func SetClock(t *testing.T) *Clock {
 	}
 	c.Ahead.Store(0)
 	clock.Now = c.Now
-	t.Cleanup(func() { clock.Now = time.Now }) // runs after Caddy has stopped, because serve registers its clean-up later
+	t.Cleanup(func() { clock.Now = time.Now }) // after Caddy has stopped: serve registers its clean-up later
 	return c
 }

@@ -201,6 +201,7 @@ func TestConformancePage(t *testing.T) {
 	}
 	provider, _ := sitetest.ConformancePage(t)
 	sitetest.UpToDate(
-		t, sitetest.ConformanceFile, provider+sitetest.ConformanceTable("RP: basic", "These modules test `login_with`.", rows),
+		t, sitetest.ConformanceFile,
+		provider+sitetest.ConformanceTable("RP: basic", "These modules test `login_with`.", rows),
 	)
 }
