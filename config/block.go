@@ -141,8 +141,8 @@ func List(words []string) string {
 }
 
 // nearest returns the name that was probably meant by a mistyped word, or the empty string:
-// the name with the fewest changed letters, at most a third of its own. Of a URN, as of a
-// grant type, its last part counts.
+// the name with the fewest changed letters, at most a third of the name's letters. If the word is
+// a URN, as for a grant type, only its last part is compared.
 func nearest(word string, names []string) (nearest string) {
 	plain := func(text string) string {
 		if strings.HasPrefix(text, "urn:") {

@@ -92,9 +92,9 @@ func (w Where) Locate(err error) error {
 	return fmt.Errorf("%w, at %s:%d", err, first.File, first.Line)
 }
 
-// find returns the line of the option that the first of the words names, from a line on:
-// the one with most of the words in it, of the number that the second word is, or the last
-// one; -1 if there is none.
+// find returns the line of the option that the first word names, or -1. It searches from a line on.
+// If several lines have the option, it returns the one with most of the words. If the second word
+// is a number, it returns the line with that number. If last is set, later lines win.
 func (w Where) find(words []string, from int, last bool) (found int) {
 	if len(words) == 0 {
 		return -1
