@@ -94,7 +94,7 @@ func (w Where) Locate(err error) error {
 
 // find returns the line of the option that the first word names, or -1. It searches from a line on.
 // If several lines have the option, it returns the one with most of the words. If the second word
-// is a number, it returns the line with that number. If last is set, later lines win.
+// is a number, it returns the line with that number. If last is set, the last of equal lines wins.
 func (w Where) find(words []string, from int, last bool) (found int) {
 	if len(words) == 0 {
 		return -1
