@@ -58,8 +58,8 @@ func TestDiscoveryOfPlainHTTP(t *testing.T) {
 	}
 }
 
-// A set with a key without an ID may get a key with an ID: a token with that ID must not be verified
-// with the other key.
+// A set with a key without an ID may get a key with an ID: a token with that ID must not be
+// verified with the other key.
 func TestNewKeyBesideOneWithoutID(t *testing.T) {
 	keys := sitetest.Keys()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, nil))
@@ -258,8 +258,8 @@ func TestOutageIsLoggedOnce(t *testing.T) {
 	}
 }
 
-// A token has a key ID, and the key in the set has none: while the identity provider hangs, the known
-// key is used.
+// A token has a key ID, and the key in the set has none: while the identity provider hangs, the
+// known key is used.
 func TestKeyWithoutIDWhileProviderHangs(t *testing.T) {
 	keys := sitetest.Keys()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, nil))

@@ -141,7 +141,8 @@ func TestPlaceholders(t *testing.T) {
 	}
 }
 
-// A path that is public for the last handler has no user, even if an earlier handler identified one.
+// A path that is public for the last handler has no user, even if an earlier handler identified
+// one.
 func TestPublicForgetsUser(t *testing.T) {
 	s := sitetest.Serve(t, `
 		route {
@@ -385,8 +386,8 @@ func TestHandleErrors(t *testing.T) {
 	}
 }
 
-// basic_auth may follow for users without a token: optional, then basic_auth for users who are still
-// anonymous.
+// basic_auth may follow for users without a token: optional, then basic_auth for users who are
+// still anonymous.
 func TestBasicAuthBeside(t *testing.T) {
 	s := sitetest.Serve(t, `
 		jwt {

@@ -65,7 +65,7 @@ type Requirement struct {
 	reads        struct{ current, original, derived bool } // which forms of the path the placeholders use
 }
 
-// judge applies the rules to an identified caller: that of the origin, if the browser sent
+// judge applies the rules to an identified caller: first the origin rule, if the browser sent
 // the credential automatically, and then the requirements.
 func (h *Handler) judge(r *http.Request, who caller) *refusal.Error {
 	if who.byCookie() {

@@ -28,8 +28,8 @@ import (
 // The tests in this file cover the classes of attack on a verifier of JWTs, each against a real
 // Caddy. Each has a positive control: a request that differs only in the attack and is accepted.
 
-// keySite is protected with one key of each kind, each under its own path, so that a test can choose
-// one.
+// keySite is protected with one key of each kind, each under its own path, so that a test can
+// choose one.
 func keySite(t testing.TB) *sitetest.Site {
 	t.Helper()
 	keys := sitetest.Keys()

@@ -175,8 +175,8 @@ func TestValidateShowsWarnings(t *testing.T) {
 	}
 }
 
-// If sign-up is open, a warning says that anyone can create an account. By default it is closed, and
-// a message says how to open it.
+// If sign-up is open, a warning says that anyone can create an account. By default it is closed,
+// and a message says how to open it.
 func TestSignupIsClosedByDefault(t *testing.T) {
 	site := func(options string) *sitetest.Site {
 		return sitetest.Serve(t, "jwt {\n accounts {\n store file "+filepath.Join(sitetest.TempDir(t), "users.db")+"\n"+

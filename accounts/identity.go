@@ -461,7 +461,7 @@ func RecoverAccount(
 	if len(gone) == 0 {
 		return nil, nil
 	}
-	return gone, endSessions() // one of them may have logged in meanwhile
+	return gone, endSessions() // one of them may have logged in in the meantime
 }
 
 // Listed names identities in a sentence.

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// A request waits at most one timeout for a key set, even if a fetch is in progress and it may cause
-// another one.
+// A request waits at most one timeout for a key set, even if a fetch is in progress and it may
+// cause another one.
 func TestRequestWaitsForOneTimeout(t *testing.T) {
 	c, err := Open(
 		Settings{URL: "https://127.0.0.1:1/", Timeout: 300 * time.Millisecond, Cooldown: time.Nanosecond}, Options{},

@@ -182,7 +182,7 @@ func mediaType(typ string) string {
 type Decoded struct {
 	// Header and Payload are the JSON texts of the token, or nil if they cannot be read.
 	Header, Payload []byte
-	// Claims are those of the payload, or nil.
+	// Claims are the claims of the payload, or nil.
 	Claims Claims
 }
 

@@ -18,7 +18,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
-// processes are those of the server: the first is the postmaster.
+// processes returns the processes of the server: the first is the postmaster.
 func (s *server) processes() (pids []int) {
 	s.t.Helper()
 	text, err := os.ReadFile(s.dir + "/data/postmaster.pid")
@@ -40,7 +40,7 @@ func (s *server) processes() (pids []int) {
 	return pids
 }
 
-// refresher refreshes at a node, and at the next one when that does not answer.
+// refresher refreshes at a node, and at the next one if that does not respond.
 type refresher struct {
 	nodes []*node
 	at    atomic.Int64
@@ -102,9 +102,9 @@ const (
 	kinds
 )
 
-// PostgreSQL stops, crashes, ends connections and waits for a standby that is away, and
-// nodes are killed, under clients of two nodes that refresh: by JSON, by cookies and at the OpenID
-// Provider. A client that gets no answer sends the same token again, to the other node.
+// PostgreSQL stops, crashes, ends connections and waits for a missing standby, and nodes are
+// killed, while clients of two nodes refresh: with JSON, with cookies and at the OpenID Provider.
+// If a client gets no response, it sends the same token again, to the other node.
 func TestScenarioLostAnswers(t *testing.T) {
 	seen := scenario.Promise(t, "clients that send the same token again, however long the fault: 0 sessions ended, "+
 		"0 tokens of an answer refused")
@@ -228,7 +228,7 @@ func TestScenarioLostAnswers(t *testing.T) {
 	seen("%s", told)
 }
 
-// openIDTokens are those of a code.
+// openIDTokens returns the tokens for a code.
 func openIDTokens(t *testing.T, v *visitor, n *node) scenario.Answered {
 	t.Helper()
 	const verifier = "a-code-verifier-that-is-long-enough-for-rfc-7636"

@@ -16,19 +16,19 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
-// node is a Caddy of its own, beside others with the same storage.
+// node is a separate Caddy process that shares its storage with others.
 type node struct {
 	*sitetest.Process
 	from string // address of the client; empty for this machine's
 }
 
-// accountsOnly is a site with accounts in the database.
+// accountsOnly returns a site with accounts in the database.
 func accountsOnly(dsn, more string) string {
 	return fmt.Sprintf("jwt /todos/* {\n accounts {\n signup open\n store postgres %q\n hash_queue 1000\n%s\n}\n}\n"+
 		" respond /todos/* ok", dsn, more)
 }
 
-// startNodes runs Caddys with the same site, and one storage.
+// startNodes runs several Caddys with the same site and storage.
 func startNodes(t *testing.T, number int, site string) (nodes []*node) {
 	t.Helper()
 	dir := t.TempDir()
@@ -43,8 +43,8 @@ func startNodes(t *testing.T, number int, site string) (nodes []*node) {
 	return nodes
 }
 
-// newNode is a Caddy that does not run yet, with its config and the storage of
-// all nodes in the folder.
+// newNode returns a Caddy that does not run yet. The folder has its config and the storage of all
+// nodes.
 func newNode(t *testing.T, dir, name, site string) *node {
 	t.Helper()
 	return &node{Process: sitetest.NewProcess(
@@ -167,7 +167,7 @@ func TestScenarioTwoNodes(t *testing.T) {
 	)
 }
 
-// refusedBy waits until nodes refuse a token, and tells how long that was.
+// refusedBy waits until nodes refuse a token, and returns how long that took.
 func refusedBy(t *testing.T, after, token string, nodes ...*node) time.Duration {
 	t.Helper()
 	since := time.Now()
@@ -185,7 +185,7 @@ func refusedBy(t *testing.T, after, token string, nodes ...*node) time.Duration 
 	return took
 }
 
-// Guesses count at all nodes together.
+// Guesses are counted at all nodes together.
 func TestTwoNodesThrottle(t *testing.T) {
 	s := start(t)
 	nodes := startNodes(t, 2, accountsOnly(s.database("throttle"), "throttle 5 15m"))
@@ -233,9 +233,9 @@ func TestTwoNodesThrottle(t *testing.T) {
 			"of 20 guesses at two nodes %d were made and %d throttled; 5 may be made", wrong.Load(), throttled.Load(),
 		)
 	}
-	// Nor do guesses from everywhere lock her out: her sessions tell both nodes
-	// where she was before.
-	for i := range 100 { // some more than there are, as time gives some back
+	// Guesses from everywhere do not lock her out either: both nodes know from her sessions where
+	// she was before.
+	for i := range 100 { // more than allowed, because some are allowed again over time
 		if status := guess(i, fmt.Sprint("203.0.113.", 10+i/2)); status != 429 {
 			t.Fatalf("a guess of another address: %d", status)
 		}
@@ -254,9 +254,8 @@ func TestTwoNodesThrottle(t *testing.T) {
 	}
 }
 
-// A key that signs since one node's command verifies at all, and the one before
-// it too; also at a service that has the keys from either node, and asks again
-// only after its cooldown.
+// After one node's command, the new signing key and the previous one verify tokens at all nodes,
+// and at a service that has the keys from either node and only fetches again after its cooldown.
 func TestTwoNodesRotateKeys(t *testing.T) {
 	s := start(t)
 	nodes := startNodes(t, 2, accountsOnly(s.database("rotate"), "throttle off"))
@@ -271,7 +270,7 @@ func TestTwoNodesRotateKeys(t *testing.T) {
 		outside.mustAnswer()
 		verifiers = append(verifiers, outside)
 	}
-	verifiers = append(verifiers, nodes...) // last, since by what it is asked a node learns of a key
+	verifiers = append(verifiers, nodes...) // last, because a node learns of a key from requests
 	if status, _ := a.send("POST", "/auth/signup", "", sitetest.CredentialsOf("alice@example.com")); status != 201 {
 		t.Fatal(status)
 	}
@@ -309,8 +308,8 @@ func TestTwoNodesRotateKeys(t *testing.T) {
 	}
 }
 
-// While the database is away, tokens are verified and log-ins answered by 503;
-// when it is back, all goes on.
+// While the database is unavailable, tokens are verified and the response to log-ins is 503. When
+// it is back, everything works again.
 func TestDatabaseAway(t *testing.T) {
 	s := start(t)
 	n := startNodes(t, 1, accountsOnly(s.database("away"), "throttle off"))[0]
@@ -338,8 +337,7 @@ func TestDatabaseAway(t *testing.T) {
 	t.Logf("log-ins went on %s after the database", time.Since(back).Round(time.Millisecond))
 }
 
-// without passes connections on to a database, in which it knows none of these
-// words.
+// without is a proxy for a database that does not know these words.
 func (s *server) without(words ...string) (address string) {
 	s.t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -384,8 +382,8 @@ func (s *server) without(words ...string) (address string) {
 	return listener.Addr().String()
 }
 
-// An engine that tells nobody of anything: nodes ask, and a log-out is still seen
-// by all.
+// If the database does not support notifications, the nodes poll, and all of them still learn of a
+// log-out.
 func TestTwoNodesWithoutNotify(t *testing.T) {
 	s := start(t)
 	s.database("silent")

@@ -16,8 +16,8 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
-// visitor is a browser that does not tell the ports of a host apart in its
-// cookies, as none does: to it, the nodes are one site behind a load balancer.
+// visitor is a browser. Because cookies do not depend on the port, it sees the nodes as one site
+// behind a load balancer.
 type visitor struct{ client *http.Client }
 
 func newVisitor(t *testing.T) *visitor {
@@ -25,8 +25,7 @@ func newVisitor(t *testing.T) *visitor {
 	return &visitor{sitetest.Browser(t)}
 }
 
-// ask sends a form, or without one a GET, and returns where it leads and what it
-// says.
+// ask sends a form, or a GET without one, and returns the redirect and the body of the response.
 func (v *visitor) ask(n *node, path string, form url.Values) (status int, location *url.URL, body string) {
 	n.T.Helper()
 	got := n.Form(v.client, path, form)
@@ -37,8 +36,8 @@ func (v *visitor) ask(n *node, path string, form url.Values) (status int, locati
 	return got.Status, location, got.Body
 }
 
-// OpenID at two nodes on one database is OpenID at one: what one node gave the
-// other takes, once.
+// OpenID at two nodes on one database works as at one: what one node has issued, the other accepts,
+// once.
 func TestTwoNodesOpenID(t *testing.T) {
 	const verifier = "a-code-verifier-that-is-long-enough-for-rfc-7636"
 	var told atomic.Int64
@@ -86,7 +85,7 @@ func TestTwoNodesOpenID(t *testing.T) {
 		_ = json.Unmarshal([]byte(body), &tokens)
 		return status, tokens
 	}
-	// once asks for tokens with the same form a hundred times at both nodes.
+	// once requests tokens with the same form a hundred times at both nodes.
 	once := func(what string, form url.Values) (tokens map[string]any) {
 		t.Helper()
 		var all sync.WaitGroup
@@ -123,7 +122,7 @@ func TestTwoNodesOpenID(t *testing.T) {
 	}
 
 	tokens := once("a code", exchange(codeAt(a, "/oidc/authorize?"+request("app").Encode(), "app"), "app"))
-	for _, n := range nodes { // the replays took back what it gave
+	for _, n := range nodes { // the replays revoked its tokens
 		if got := userinfo(n, tokens["access_token"]); got != 401 {
 			t.Errorf("after a replay: %d", got)
 		}
@@ -175,7 +174,7 @@ func TestTwoNodesOpenID(t *testing.T) {
 		"client_id": {"app"}, "request_uri": {pushed["request_uri"].(string)},
 	}.Encode(), "app")
 
-	// A log-in that waits at one node goes on at the other.
+	// A log-in that waits at one node continues at the other.
 	w := newVisitor(t)
 	_, login, _ := w.ask(a, "/oidc/authorize?"+request("app").Encode(), nil)
 	_, back, body := w.ask(b, "/auth/login", url.Values{
@@ -186,7 +185,7 @@ func TestTwoNodesOpenID(t *testing.T) {
 		t.Errorf("the log-in leads to %s, %s %s", to, back, body)
 	}
 
-	// Clients of the store are known at all nodes at once, and gone at once.
+	// All nodes know a client of the store at once, and forget a deleted one at once.
 	a.Command(
 		"client", "add", "--public", "--consent", "never", "--redirect-uri", "https://wiki.example/callback", "wiki",
 	)
@@ -203,7 +202,7 @@ func TestTwoNodesOpenID(t *testing.T) {
 		if status, _, _ := v.ask(n, "/oidc/authorize?"+request("wiki").Encode(), nil); status != 400 {
 			t.Errorf("a client that is gone: %d", status)
 		}
-		// What is no text is nobody's, and no failure of the database.
+		// Text that is not valid UTF-8 belongs to nobody, and is not a failure of the database.
 		for _, path := range []string{"/oidc/authorize?client_id=%00", "/oidc/logout?client_id=%ff"} {
 			if status, _, body := v.ask(n, path, nil); status >= 500 {
 				t.Errorf("%s: %d %s", path, status, body)
@@ -218,7 +217,7 @@ func TestTwoNodesOpenID(t *testing.T) {
 		}
 	}
 
-	// A log-out at one node ends what the other gave, and the client is told once.
+	// A log-out at one node ends the other's tokens, and the client is notified once.
 	_, tokens = tokenAt(b, exchange(codeAt(b, "/oidc/authorize?"+request("app").Encode(), "app"), "app"))
 	if got := userinfo(a, tokens["access_token"]); got != 200 {
 		t.Fatalf("control: %d", got)
@@ -235,10 +234,9 @@ func TestTwoNodesOpenID(t *testing.T) {
 	}
 }
 
-// While the database is away, users are shown a page, pages of clients in the
-// config may read the answer, and a client that waits in the background is told.
-// What a half-made copy holds is served by nobody, also when the database comes
-// later than Caddy.
+// While the database is unavailable, users see a page, pages of clients in the config can read the
+// response, and a client that waits in the background gets an error. An incomplete copy is never
+// served, even if the database starts later than Caddy.
 func TestOpenIDWithoutADatabase(t *testing.T) {
 	s := start(t)
 	dsn := s.database("openid away")
@@ -334,7 +332,7 @@ func TestOpenIDWithoutADatabase(t *testing.T) {
 		})
 		return status
 	}
-	for range 3 { // it is tried again each second
+	for range 3 { // it retries each second
 		if status := signUp(); status != 503 {
 			t.Fatalf("sign-up in a half-made copy: %d", status)
 		}

@@ -15,8 +15,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/postgres"
 )
 
-// host is a machine whose Caddy has the server's programs at hand and the
-// database in its environment.
+// host returns a machine whose environment has the server's programs and the database.
 func (s *server) host(t *testing.T, dsn string) (*opstest.Host, *node) {
 	t.Helper()
 	host := opstest.NewHost(t, caddytest.Binary(t), "..", "ACCOUNTS_DSN="+dsn)
@@ -33,7 +32,7 @@ func operatedSite(store string) string {
 		"\n throttle off\n hash_queue 1000\n}\n}\n respond /todos/* ok"
 }
 
-// signsUp makes an account, and logs it in.
+// signsUp creates an account and logs in.
 func (n *node) signsUp(email string) (token, refreshToken string) {
 	n.T.Helper()
 	if status, body := n.send("POST", "/auth/signup", "", sitetest.CredentialsOf(email)); status != 201 {
@@ -67,8 +66,7 @@ func (n *node) mustAllow(status int, token, why string) {
 	}
 }
 
-// The page's backup while users sign up, and its restore into a database whose
-// tables are gone.
+// The page's backup while users sign up, and its restore into a database without tables.
 func TestOperationsBackup(t *testing.T) {
 	s := start(t)
 	dsn := s.database("operations")

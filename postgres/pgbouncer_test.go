@@ -15,8 +15,8 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
-// A pooler that shares a connection by transaction needs the DSN that the docs
-// have; a node hears of nothing then, and asks.
+// A pooler in transaction mode requires the DSN of the docs. A node then gets no notifications, and
+// polls.
 func TestPgBouncer(t *testing.T) {
 	program, err := exec.LookPath("pgbouncer")
 	if err != nil {

@@ -30,15 +30,15 @@ import (
 	_ "github.com/jackc/pgx/v5/stdlib"
 )
 
-// server is a PostgreSQL of the test's own.
+// server is a PostgreSQL server for the test.
 type server struct {
 	t    testing.TB
 	dir  string
 	bin  string
 	attr *syscall.SysProcAttr
 
-	wrap   []string // words that run its programs elsewhere, in place of attr
-	listen string   // the address beside the socket, if any
+	wrap   []string // command that runs its programs elsewhere, instead of attr
+	listen string   // the address in addition to the socket, if any
 	more   string   // further options
 }
 
@@ -57,8 +57,8 @@ func program(name string) string {
 	return found[len(found)-1]
 }
 
-// start runs a server on a socket in a folder of its own. It does not run as
-// root, so it takes the user postgres there.
+// start runs a server on a socket in a new folder. The server refuses to run as root, so root
+// runs it as the user postgres.
 func start(t testing.TB) *server {
 	t.Helper()
 	initdb := program("initdb")
@@ -89,7 +89,7 @@ func start(t testing.TB) *server {
 	return s
 }
 
-// endServer ends a server and all that it has started, stopped or not.
+// endServer ends a server and all its processes, stopped or not.
 const endServer = `
 	if pid=$(head -n 1 "$1/data/postmaster.pid" 2>/dev/null); then
 		kill -CONT $pid $(cat /proc/$pid/task/$pid/children 2>/dev/null) 2>/dev/null
@@ -114,7 +114,7 @@ func (s *server) run(name string, arguments ...string) {
 		s.t.Fatal(err)
 	}
 	defer os.Remove(log.Name())
-	command.Stdout, command.Stderr = log, log // a pipe would be kept open by the server
+	command.Stdout, command.Stderr = log, log // the server would keep a pipe open
 	if err := command.Run(); err != nil {
 		text, _ := os.ReadFile(log.Name())
 		s.t.Fatalf("%s: %v\n%s", name, err, text)
@@ -134,7 +134,7 @@ func (s *server) restart() {
 	s.run("pg_ctl", "-D", s.dir+"/data", "-w", "-m", "immediate", "-l", s.dir+"/log", "restart")
 }
 
-// database is the DSN of a new, empty database.
+// database returns the DSN of a new, empty database.
 func (s *server) database(name string) string {
 	s.t.Helper()
 	name = strings.Trim(regexp.MustCompile(`[^a-z]+`).ReplaceAllString(strings.ToLower(name), "_"), "_")
@@ -151,8 +151,7 @@ func (s *server) database(name string) string {
 
 func (s *server) dsn(name string) string { return "host=" + s.dir + " user=test dbname=" + name }
 
-// open is a store as a node has it. more makes the DSN another, so that the pool
-// is not shared.
+// open opens a store as a node does. more changes the DSN, so that the pool is not shared.
 func open(t testing.TB, dsn string) store.UserStore {
 	t.Helper()
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
@@ -169,7 +168,7 @@ func open(t testing.TB, dsn string) store.UserStore {
 	return store
 }
 
-// databaseOf is the database as the store is connected to it.
+// databaseOf returns the store's database connection.
 func databaseOf(t testing.TB, store *postgres.Store) *sql.DB {
 	t.Helper()
 	db, _, err := store.Connect(t.Context())
@@ -183,13 +182,13 @@ func TestStore(t *testing.T) {
 	conforms(t, "")
 }
 
-// Engines that isolate more than PostgreSQL does by default undo a transaction
-// that stands in another's way; it is tried again then.
+// With stricter isolation than PostgreSQL's default, a database rolls back a transaction that
+// conflicts with another; it is then repeated.
 func TestStoreSerializable(t *testing.T) {
 	conforms(t, " default_transaction_isolation=serializable")
 }
 
-// conforms runs the conformance suite of stores with these words in the DSN.
+// conforms runs the conformance suite of stores with this addition to the DSN.
 func conforms(t *testing.T, more string) {
 	s := start(t)
 	databases := make(map[string]string)
@@ -206,8 +205,8 @@ func conforms(t *testing.T, more string) {
 	})
 }
 
-// Tries are counted as one node counts them: so many, then one each time a share
-// of the window has passed, at all nodes together.
+// Attempts are counted at all nodes together as at one node: first the full number, then one more
+// each time a part of the window has passed.
 func TestTries(t *testing.T) {
 	s := start(t)
 	dsn := s.database("tries")
@@ -276,7 +275,7 @@ func TestTries(t *testing.T) {
 	}
 }
 
-// Nodes that remove at once what has expired do not stand in each other's way.
+// Nodes that remove expired records at the same time do not block each other.
 func TestCleanUpAtSeveralNodes(t *testing.T) {
 	s := start(t)
 	dsn := s.database("cleanup")
@@ -314,7 +313,7 @@ func TestCleanUpAtSeveralNodes(t *testing.T) {
 	t.Logf("where nothing has expired it takes %s", time.Since(began).Round(10*time.Microsecond))
 }
 
-// A node hears of what another ended, also after the database was away.
+// A node learns of sessions that another node ended, also after an outage of the database.
 func TestListenRevocations(t *testing.T) {
 	s := start(t)
 	dsn := s.database("listen")
@@ -357,7 +356,7 @@ func TestListenRevocations(t *testing.T) {
 	<-ended
 }
 
-// A file store moves here and back, and nothing is lost.
+// The data of a file store is copied here and back without loss.
 func TestStoreCopy(t *testing.T) {
 	s := start(t)
 	dsn := s.database("copy")
@@ -422,8 +421,7 @@ func TestStoreCopy(t *testing.T) {
 	}
 }
 
-// Many nodes that start at once on an empty database: one makes the tables, and
-// all can use them.
+// If many nodes start at once on an empty database, one creates the tables, and all can use them.
 func TestManyNodesStartAtOnce(t *testing.T) {
 	s := start(t)
 	dsn := s.database("nodes")
@@ -450,8 +448,8 @@ func TestManyNodesStartAtOnce(t *testing.T) {
 	}
 }
 
-// A database that restarts: what is asked meanwhile fails and nothing is done
-// twice, and after it all goes on by itself.
+// While a database restarts, requests fail and nothing is done twice. Afterwards everything works
+// again by itself.
 func TestDatabaseRestarts(t *testing.T) {
 	s := start(t)
 	users := open(t, s.database("restarts"))
@@ -520,7 +518,7 @@ func TestWrongDSN(t *testing.T) {
 	}
 }
 
-// Tries that a wrong clock has counted hold nobody up when it is right again.
+// Attempts counted with a wrong clock lock nobody out when the clock is right again.
 func TestTriesOfAWrongClock(t *testing.T) {
 	s := start(t)
 	store := open(t, s.database("wrong clock")).(*postgres.Store)

@@ -10,8 +10,8 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
-// A config whose database cannot be reached is refused, and the one before goes on. One
-// with the same database is taken, whether that is away or not.
+// A config whose database cannot be reached is refused, and the previous one keeps running. A
+// config with the same database is accepted, even if the database is unavailable.
 func TestReloadToADatabaseThatIsAway(t *testing.T) {
 	s := start(t)
 	dsn, elsewhere := s.database("reloaded"), strings.Replace(

@@ -21,12 +21,10 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
-// answerLimit is how long a request may hang before it counts as one that is
-// never answered.
+// answerLimit is how long a request may hang before it counts as one without a response.
 const answerLimit = 30 * time.Second
 
-// pressure is a load on a node: a token that is verified all the time, and
-// sign-ups of ever new users.
+// pressure is a load on a node: a token that is verified constantly, and sign-ups of new users.
 type pressure struct {
 	n    *node
 	stop chan struct{}
@@ -41,7 +39,7 @@ type pressure struct {
 
 var pressureClient = &http.Client{Timeout: answerLimit, Transport: &http.Transport{MaxIdleConnsPerHost: 16}}
 
-// ask returns the status of an answer, 0 if none came.
+// ask returns the status of a response, 0 if there is none.
 func (n *node) ask(method, path, token string, body any) (status int, err error) {
 	text, err := json.Marshal(body)
 	if err != nil {
@@ -128,8 +126,7 @@ func (p *pressure) answeredUnavailable() int {
 	return p.unavailable
 }
 
-// finish ends the load, looks for each acknowledged user in the database, and
-// tells all.
+// finish ends the load, looks up each acknowledged user in the database, and reports the results.
 func (p *pressure) finish(t *testing.T, dsn string, seen func(string, ...any)) {
 	t.Helper()
 	close(p.stop)
@@ -158,8 +155,8 @@ func (p *pressure) finish(t *testing.T, dsn string, seen func(string, ...any)) {
 		len(p.acknowledged), p.unavailable, p.slowest.Round(time.Millisecond), p.other, lost, doubled)
 }
 
-// recovery polls until something holds again, and tells how long that took. Its
-// limit is asserted at full length only: a busy machine is slow.
+// recovery polls until something works again, and reports how long that took. It asserts its limit
+// only at full length, because a busy machine is slow.
 func recovery(t *testing.T, since time.Time, what string, holds func() bool) time.Duration {
 	t.Helper()
 	sitetest.Eventually(t, what, holds)
@@ -170,7 +167,7 @@ func recovery(t *testing.T, since time.Time, what string, holds func() bool) tim
 	return took
 }
 
-// begun is a node with a user, whose token it returns.
+// begun returns a node with a user, and the user's token.
 func begun(t *testing.T, dsn string) (n *node, token string) {
 	t.Helper()
 	n = startNodes(t, 1, accountsOnly(dsn, "throttle off"))[0]
@@ -212,7 +209,7 @@ func TestScenarioDatabaseRestarts(t *testing.T) {
 	seen("%d × pg_ctl restart -m immediate; the slowest recovery %s", restarts, slowest.Round(time.Millisecond))
 }
 
-// network is a namespace, and the link to it.
+// network is a network namespace and the link to it.
 type network struct {
 	t                         *testing.T
 	name, outside, inside     string
@@ -234,8 +231,8 @@ func (w *network) must(words ...string) {
 	}
 }
 
-// newNetwork makes a network namespace with a link into it. Its addresses are
-// of those for tests of networks (RFC 2544).
+// newNetwork creates a network namespace with a link into it. Its addresses come from the range for
+// network tests (RFC 2544).
 func newNetwork(t *testing.T) *network {
 	t.Helper()
 	if _, err := exec.LookPath("ip"); err != nil {
@@ -269,8 +266,8 @@ func newNetwork(t *testing.T) *network {
 	w.must("link", "set", w.outside, "up")
 	w.must("-n", w.name, "link", "set", "lo", "up")
 	w.connect()
-	// Nobody asks who has the address, so that packets vanish on a link that is
-	// down, and nothing says that the host is not there.
+	// Without ARP requests, packets vanish on a link that is down, and no error says that the
+	// host is unreachable.
 	w.must("neighbour", "replace", w.pgAddress, "lladdr", "02:00:00:00:00:02", "dev", w.outside, "nud", "permanent")
 	return w
 }
@@ -278,7 +275,7 @@ func newNetwork(t *testing.T) *network {
 func (w *network) cut()     { w.t.Helper(); w.must("-n", w.name, "link", "set", w.inside, "down") }
 func (w *network) connect() { w.t.Helper(); w.must("-n", w.name, "link", "set", w.inside, "up") }
 
-// moveTo has PostgreSQL run within the network, where it listens.
+// moveTo runs PostgreSQL in the network, where it listens.
 func (s *server) moveTo(w *network) {
 	s.t.Helper()
 	s.run("pg_ctl", "-D", s.dir+"/data", "-m", "fast", "-w", "stop")

@@ -21,8 +21,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// certificate writes a certificate for 127.0.0.1, signed by itself, and its key,
-// both for whoever runs the server.
+// certificate writes a self-signed certificate for 127.0.0.1 and its key, both for the user who
+// runs the server.
 func (s *server) certificate(name string) (certFile, keyFile string) {
 	s.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -57,8 +57,7 @@ func (s *server) certificate(name string) (certFile, keyFile string) {
 	return filepath.Join(s.dir, name+".certificate"), filepath.Join(s.dir, name+".private")
 }
 
-// TLS is as the DSN says: the server's certificate is verified, and one that is
-// another's is refused.
+// The DSN configures TLS: the server's certificate is verified, and another server's is refused.
 func TestTLS(t *testing.T) {
 	s := start(t)
 	cert, key := s.certificate("server")

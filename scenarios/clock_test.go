@@ -14,9 +14,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// The clock jumps by an hour, by a year and by decades, and back: at each
-// moment the clock decides, what is remembered included, and when it is right
-// again nothing is lost.
+// The clock jumps by an hour, by a year and by decades, and back. At each moment the clock
+// decides, also for remembered tokens. When it is right again, nothing is lost.
 func TestScenarioClockJumps(t *testing.T) {
 	seen := scenario.Promise(t, "no token accepted after its exp or before its nbf by the clock as it is, "+
 		"the cache included; no refetch storm; sessions and revocations hold; all works when the clock is right again")
@@ -101,7 +100,7 @@ func TestScenarioClockJumps(t *testing.T) {
 	for _, to := range []time.Duration{hour, -hour, -365 * day, y2099} {
 		jump(to)
 		check(to)
-		if to == y2099 { // as another process does it, whose clock is right, a minute before this one is
+		if to == y2099 { // as from another process whose clock is right, a minute before this one is
 			if _, err := accountstest.StoreOf(t).EndSessions(
 				t.Context(), accountstest.UserOf(t, "carol@example.com").ID, "", "", time.Now().Add(-time.Minute),
 			); err != nil {
@@ -120,8 +119,8 @@ func TestScenarioClockJumps(t *testing.T) {
 		t.Errorf("%d fetches of the key set, expected the first alone", fetches)
 	}
 
-	// Nor does a node whose clock jumps before its first clean-up remove what
-	// has not expired.
+	// A node whose clock jumps before its first clean-up does not remove records that have not
+	// expired.
 	if err := caddy.Stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -133,8 +132,8 @@ func TestScenarioClockJumps(t *testing.T) {
 	holds("the clock is right again after a restart")
 	s.MustAnswer(401, s.Bearer("/todos/", endedElsewhere.Token), "a session ended elsewhere, after a restart")
 
-	// A session that is renewed while the clock is back ends for its older tokens
-	// too, on a node that learns it from the store.
+	// If a session is renewed while the clock is behind, its end also applies to its older
+	// tokens, on a node that learns of it from the store.
 	jump(-365 * day)
 	s.MustAnswer(
 		200, s.Post("/auth/refresh", sitetest.JSON{"refreshToken": kept.RefreshToken}),
@@ -162,8 +161,7 @@ func TestScenarioClockJumps(t *testing.T) {
 		"a session went on after each jump", fetches)
 }
 
-// What has expired is removed from time to time, and not by a clock that was just
-// set.
+// Expired records are removed periodically, but not right after the clock was set.
 func TestCleanUpsByAClockThatJumps(t *testing.T) {
 	hands := sitetest.SetClock(t)
 	passed := time.Duration(0)

@@ -27,8 +27,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// Killed again and again while users sign up: nobody whose sign-up was
-// acknowledged is lost.
+// Caddy is killed repeatedly while users sign up: no user whose sign-up was acknowledged is lost.
 func TestScenarioKilledDuringSignUps(t *testing.T) {
 	seen := scenario.Promise(t, "no acknowledged user lost; answers again within 2 s")
 	dir, address := sitetest.TempDir(t), sitetest.FreeAddress(t)
@@ -102,9 +101,8 @@ func TestScenarioKilledDuringSignUps(t *testing.T) {
 	)
 }
 
-// Killed again and again while clients refresh, half of them by cookies: each goes on
-// by the token that it has. Also with two processes that share the file, and are killed
-// by turns.
+// Caddy is killed repeatedly while clients refresh, half of them with cookies: each continues
+// with its token. The same holds for two processes that share the file and are killed in turn.
 func TestScenarioKilledDuringRefreshes(t *testing.T) {
 	seen := scenario.Promise(
 		t, "clients that send the same token again: 0 sessions ended, 0 tokens of an answer refused",
@@ -153,7 +151,7 @@ func TestScenarioKilledDuringRefreshes(t *testing.T) {
 	}
 }
 
-// What was revoked stays so over a restart, from the first request on.
+// Revoked sessions stay revoked after a restart, from the first request on.
 func TestRevokedAcrossRestarts(t *testing.T) {
 	dir, address := sitetest.TempDir(t), sitetest.FreeAddress(t)
 	p := sitetest.StartAccounts(t, dir, address)
@@ -166,7 +164,7 @@ func TestRevokedAcrossRestarts(t *testing.T) {
 	p.MustAnswer(200, p.Bearer("/todos/", kept.Token), "control: another one")
 }
 
-// The disk has a sign-up before the client is told.
+// A sign-up is on the disk before the client gets the response.
 func TestSignUpIsOnDiskBeforeItIsAcknowledged(t *testing.T) {
 	caddytest.Needs(t, "strace")
 	dir := sitetest.TempDir(t)
@@ -208,9 +206,8 @@ func TestSignUpIsOnDiskBeforeItIsAcknowledged(t *testing.T) {
 	}
 }
 
-// A store that is damaged, away or out of reach: a clear answer and a clear log
-// line, tokens are verified all the same, and afterwards
-// everything goes on.
+// The store is damaged, missing or unreachable: the response and the log line are clear, tokens are
+// still verified, and afterwards everything works again.
 func TestStoreFailures(t *testing.T) {
 	t.Run("deleted while it is used", func(t *testing.T) {
 		file := filepath.Join(sitetest.TempDir(t), "users.db")
@@ -320,8 +317,8 @@ func TestStoreFailures(t *testing.T) {
 	})
 }
 
-// A disk that is full: a sign-up is refused and not half made, tokens are
-// verified all the same, and with room again all goes on.
+// The disk is full: a sign-up is refused completely, tokens are still verified, and when there is
+// space again, everything works again.
 func TestScenarioDiskFull(t *testing.T) {
 	seen := scenario.Promise(t, "507 or 503, never a 201 that is lost; verification goes on; recovers")
 	dir := sitetest.TempDir(t)
@@ -366,7 +363,7 @@ func TestScenarioDiskFull(t *testing.T) {
 	seen("with room again a sign-up is made, and all %d acknowledged users log in", len(kept)+1)
 }
 
-// fill writes until there is no room left.
+// fill writes until no space is left.
 func fill(t *testing.T, path string) {
 	t.Helper()
 	file, err := os.Create(path)
@@ -383,8 +380,8 @@ func fill(t *testing.T, path string) {
 	}
 }
 
-// Nodes that share a storage share the key sets in it: one that starts while the
-// identity provider is away knows what the others had fetched.
+// Nodes with the same storage share its key sets: a node that starts while the identity provider
+// is down knows the keys that the others have fetched.
 func TestTwoNodesShareKeySets(t *testing.T) {
 	keys := sitetest.Keys()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
@@ -400,7 +397,7 @@ func TestTwoNodesShareKeySets(t *testing.T) {
 	c := sitetest.StartProcess(t, sitetest.TempDir(t), sitetest.FreeAddress(t), body)
 	c.MustAnswer(503, c.Bearer("/api/", token), "control: a node with another storage")
 
-	// A key that one of them meets first is in the storage for the next.
+	// If one of them fetches a new key, the next one finds it in the storage.
 	p.SetKeys(
 		sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}),
 		sitetest.JWK(t, keys.StrangerRSA, sitetest.JSON{"kid": "b"}),
@@ -412,9 +409,8 @@ func TestTwoNodesShareKeySets(t *testing.T) {
 	d.MustAnswer(200, d.Bearer("/api/", fresh), "a node that starts then")
 }
 
-// The files of a store are removed, replaced, cut or copied in halves: nothing is
-// acknowledged that would be lost, and no new, empty store takes the place of the one
-// that was there.
+// The files of a store are removed, replaced, truncated or partly copied: no change is
+// acknowledged that would be lost, and no new, empty store replaces the previous one.
 func TestStoreFilesTakenAway(t *testing.T) {
 	for _, name := range []string{"-wal", "-shm", "-wal and -shm"} {
 		for how, take := range map[string]func(path string) error{
@@ -446,7 +442,7 @@ func TestStoreFilesTakenAway(t *testing.T) {
 				}
 				p.Kill()
 				if how == "replaced" {
-					return // the file that was there is the operator's to put back
+					return // the operator must restore the previous file
 				}
 				p = sitetest.StartAccounts(t, dir, address)
 				p.MustAnswer(
@@ -603,7 +599,7 @@ func TestStoreFilesTakenAway(t *testing.T) {
 	t.Run("a copy without its -wal", func(t *testing.T) {
 		dir := sitetest.TempDir(t)
 		p := sitetest.StartAccounts(t, dir, sitetest.FreeAddress(t))
-		// whose tables are in its -wal alone
+		// its tables are only in its -wal file
 		db, err := sql.Open("sqlite", filepath.Join(dir, "another.db")+"?_pragma=journal_mode(WAL)")
 		if err != nil {
 			t.Fatal(err)
@@ -631,8 +627,8 @@ func TestStoreFilesTakenAway(t *testing.T) {
 	})
 }
 
-// A reload to a store that cannot be opened is refused, and the config before goes on.
-// A start is not refused, nor a reload of what runs.
+// A reload to a store that cannot be opened is refused, and the previous config keeps running. A
+// start is not refused, and neither is a reload with the same store.
 func TestReloadToAStoreThatFails(t *testing.T) {
 	file, broken := filepath.Join(sitetest.TempDir(t), "users.db"), filepath.Join(sitetest.TempDir(t), "no-folder")
 	if err := os.WriteFile(broken, nil, 0o600); err != nil {

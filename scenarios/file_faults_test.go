@@ -12,9 +12,9 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
-// The disk fails under clients that refresh, half of them by cookies: system calls on
-// the file and those beside it answer as a kernel does whose file system is read-only,
-// full or broken. Each client sends the same token again.
+// The disk fails while clients refresh, half of them with cookies: system calls on the store's
+// files fail as on a file system that is read-only, full or broken. Each client sends the same
+// token again.
 func TestScenarioDiskFaults(t *testing.T) {
 	caddytest.Needs(t, "strace")
 	seen := scenario.Promise(t, "503 or 507 while the disk fails, and the log says what to do; "+
@@ -60,8 +60,8 @@ func TestScenarioDiskFaults(t *testing.T) {
 	}
 }
 
-// The files' permissions are changed under a Caddy that is not root, as by a chown -R
-// of an operator, while clients refresh.
+// The files' permissions are changed while Caddy runs without root and clients refresh, as by an
+// operator's chown -R.
 func TestScenarioPermissionsChanged(t *testing.T) {
 	if os.Geteuid() != 0 {
 		caddytest.Missing(t, "root, to run Caddy as another user")

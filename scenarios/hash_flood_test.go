@@ -18,9 +18,9 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// A log-in goes before those of strangers if somebody has logged in to the account from
-// its address, also after a restart if the session goes on. Whether there is such a user
-// shows nowhere else.
+// A log-in goes before those of strangers if its address has logged in to the account before,
+// also after a restart if the session is still active. Nothing else reveals whether the user
+// exists.
 func TestThreatFamiliarLogInsGoFirst(t *testing.T) {
 	s := sitetest.Serve(t, "respond ok")
 	dir := sitetest.TempDir(t)
@@ -47,7 +47,7 @@ func TestThreatFamiliarLogInsGoFirst(t *testing.T) {
 	}
 	first := s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com"), from(home))
 	s.MustAnswer(200, first, "log-in")
-	// LogIn comes when the queue is full: one more than may wait leaves.
+	// The queue is full when a log-in comes, so one request must leave.
 	logIn := func(email, ip string) sitetest.Reply {
 		t.Helper()
 		stop := accountstest.FillHashGate(t, "10.0.0.1")
@@ -81,9 +81,9 @@ func TestThreatFamiliarLogInsGoFirst(t *testing.T) {
 	)
 }
 
-// Whoever has others wait for hashes, from one address or many, holds up no log-in
-// from another one; and whoever does so from many networks holds up none of a user who
-// has logged in from the same address before.
+// An attacker who floods the hash queue from one address or many of a network does not delay
+// log-ins from another one. An attacker from many networks does not delay users who have logged
+// in from their address before.
 func TestScenarioHashFlood(t *testing.T) {
 	seen := scenario.Promise(
 		t,
@@ -162,8 +162,8 @@ func TestScenarioHashFlood(t *testing.T) {
 	s.T = t
 }
 
-// What a right password used of the attempts it gives back, so that guesses of
-// others lock nobody out who logs in often.
+// A right password returns its attempt, so that a user who logs in often is not locked out by the
+// guesses of others.
 func TestThreatRightLogInsSpendNothing(t *testing.T) {
 	s := sitetest.Serve(t, `servers {
 			trusted_proxies static 127.0.0.1/32
@@ -183,7 +183,7 @@ func TestThreatRightLogInsSpendNothing(t *testing.T) {
 			"at home, where somebody has logged in",
 		)
 	}
-	for i := range 2 * accounts.StrangerAttempts { // of networks of their own, so that each is a stranger
+	for i := range 2 * accounts.StrangerAttempts { // from different networks, so that each is a stranger
 		s.MustAnswer(
 			200, s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com"), from("10.30.0.1")),
 			fmt.Sprint("at a new address, ", i),
@@ -213,7 +213,7 @@ func TestThreatRightLogInsSpendNothing(t *testing.T) {
 	)
 }
 
-// A client asks for few addresses in a minute whether they are taken.
+// A client can find out for only a few addresses per minute whether they are taken.
 func TestThreatSignUpOracle(t *testing.T) {
 	s := sitetest.Serve(t, `servers {
 			trusted_proxies static 127.0.0.1/32
@@ -226,7 +226,7 @@ func TestThreatSignUpOracle(t *testing.T) {
 		409, s.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com"), from("2001:db8::1")),
 		"control: the first question",
 	)
-	for range accounts.ClientFailuresPerMinute - 1 { // at once, since time gives some back
+	for range accounts.ClientFailuresPerMinute - 1 { // at once, because some are allowed again over time
 		accountstest.ServiceOf(t).Attempts.RefusedSignUps.Begin(t.Context(), network.Key("2001:db8::2"), time.Now())
 	}
 	got := s.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com"), from("2001:db8::3"))

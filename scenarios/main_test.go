@@ -1,5 +1,5 @@
-// Package scenarios has the tests of whole programs: what fails in production, such as a
-// kill, a full disk, a clock that jumps, a flood.
+// Package scenarios has tests of whole programs under failures of production, such as a kill, a
+// full disk, a clock that jumps, a flood.
 package scenarios_test
 
 import (

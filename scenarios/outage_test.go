@@ -43,7 +43,7 @@ func TestOutageIsSaidOnce(t *testing.T) {
 	}
 }
 
-// A key set whose errors differ each time is said to fail once.
+// A failing key set is logged once, even if its errors differ each time.
 func TestKeySetOutageIsSaidOnce(t *testing.T) {
 	keys := sitetest.Keys()
 	p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a"}))
@@ -79,11 +79,12 @@ func TestKeySetOutageIsSaidOnce(t *testing.T) {
 	})
 }
 
-// A store that fails is not said to work again before it does, however quiet the site is.
+// The log does not say that a failed store works again before it does, even if the site has no
+// requests.
 func TestStoreOutageEndsWhenItWorks(t *testing.T) {
 	var ahead atomic.Int64 // seconds
 	clock.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load()) * time.Second) }
-	t.Cleanup(func() { clock.Now = time.Now }) // after Caddy is stopped: serve comes later
+	t.Cleanup(func() { clock.Now = time.Now }) // after Caddy has stopped: serve registers its clean-up later
 	file := filepath.Join(sitetest.TempDir(t), "users.db")
 	s := sitetest.Serve(t, sitetest.AccountsBody(file, ""))
 	s.SignedUp("alice@example.com")

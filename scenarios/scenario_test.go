@@ -23,8 +23,8 @@ import (
 // The scenarios run for a moment by default, and for minutes with -full. They
 // assert decisions; times are only logged.
 
-// load sends labelled requests at a steady rate until stopped, and counts the
-// answers that are not what the label says.
+// load sends labelled requests at a steady rate until stopped, and counts responses that do not
+// match the label.
 type load struct {
 	site   *sitetest.Site
 	stop   chan struct{}
@@ -33,8 +33,8 @@ type load struct {
 	wrong  map[string]int
 	counts map[int]int
 	took   []time.Duration
-	// retries are requests sent again because their connection was closed
-	// before an answer: Caddy does so at a config reload, whatever its modules.
+	// retries are requests sent again because their connection was closed before a response.
+	// Caddy does this at a config reload, with any modules.
 	retries int
 }
 
@@ -94,10 +94,10 @@ func (l *load) send(request labelled) {
 	}
 }
 
-// loaded is what became of a load.
+// loaded is the result of a load.
 type loaded struct {
 	requests, wrong, retries int
-	median, p99              time.Duration // of the requests with a good token
+	median, p99              time.Duration // of the requests with a valid token
 }
 
 func (l loaded) String() string {
@@ -127,7 +127,7 @@ func (l *load) finish(t *testing.T) (sum loaded) {
 	return sum
 }
 
-// A key set server that works, fails and lies in turn: no wrong decision.
+// A key set server works, fails and lies in turn: there is no wrong decision.
 func TestScenarioKeySetChaos(t *testing.T) {
 	seen := scenario.Promise(t, "0 wrong decisions; the p99 of requests with a known key is unchanged")
 	keys := sitetest.Keys()
@@ -160,13 +160,13 @@ func TestScenarioKeySetChaos(t *testing.T) {
 		seen("%s: %s", phase, sum)
 		p99 = append(p99, sum.p99)
 	}
-	if scenario.Full() && p99[1] > 2*p99[0]+5*time.Millisecond { // what a busy machine makes of the same load twice
+	if scenario.Full() && p99[1] > 2*p99[0]+5*time.Millisecond { // a busy machine may slow down one of two equal loads
 		t.Errorf("the p99 was %s and is %s", p99[0], p99[1])
 	}
 }
 
-// Tokens of ever new key IDs: at most one more fetch for all of them within a
-// cooldown, and no good request is refused.
+// Tokens with ever new key IDs cause at most one additional fetch within a cooldown, and no valid
+// request is refused.
 func TestScenarioUnknownKeysFlood(t *testing.T) {
 	seen := scenario.Promise(t, "at most 1 fetch per cooldown; good traffic without an error")
 	keys := sitetest.Keys()
@@ -209,7 +209,7 @@ func TestScenarioUnknownKeysFlood(t *testing.T) {
 	)
 }
 
-// A new key at each step, the old one kept for one more: nobody is refused.
+// Each step adds a new key and keeps the previous one: no request is refused.
 func TestScenarioRotation(t *testing.T) {
 	seen := scenario.Promise(t, "0 false refusals; a withdrawn key is refused within one refresh")
 	keys := sitetest.Keys()
@@ -224,8 +224,8 @@ func TestScenarioRotation(t *testing.T) {
 	var requests, wrong int
 	const rotations = 8
 	for i := range rotations {
-		// The token of the newest key is asked for right after its key is
-		// published, mostly before any refresh.
+		// The token of the newest key is sent right after its key is published, usually before any
+		// refresh.
 		l := startLoad(s, 200, labelled{
 			"older key " + strconv.Itoa(i), sitetest.SignRS(t, current, strconv.Itoa(i)), 200,
 		}, labelled{
@@ -247,7 +247,7 @@ func TestScenarioRotation(t *testing.T) {
 		"keys": []sitetest.JSON{sitetest.JWK(t, current, sitetest.JSON{"kid": "8"})},
 	})
 	p.SetHandler(func(w http.ResponseWriter, _ *http.Request) {
-		if refreshes.Add(1) > 1 { // one must do
+		if refreshes.Add(1) > 1 { // one must be enough
 			w.WriteHeader(http.StatusServiceUnavailable)
 			return
 		}
@@ -291,7 +291,7 @@ func TestScenarioColdStart(t *testing.T) {
 	seen("restarted with a stored set, provider down: %s", l.finish(t))
 }
 
-// logIns logs in all the time until stopped, as load sends requests.
+// logIns logs in constantly until stopped, as load sends requests.
 type logIns struct {
 	stop    chan struct{}
 	done    sync.WaitGroup
@@ -337,8 +337,7 @@ func (l *logIns) finish(t *testing.T) (number int) {
 	return l.number
 }
 
-// Config reloads under load and log-ins: no wrong answer, no fetch, nothing left
-// behind.
+// Config reloads under load and log-ins: there is no wrong response, no fetch and no leak.
 func TestScenarioReloads(t *testing.T) {
 	seen := scenario.Promise(t, "only expected answers; no fetch by a reload; goroutines and descriptors flat")
 	keys := sitetest.Keys()
@@ -379,7 +378,7 @@ func TestScenarioReloads(t *testing.T) {
 	)
 }
 
-// settled is a count that did not change over a while.
+// settled returns a count after it has not changed for a while.
 func settled(t *testing.T, count func() int) int {
 	t.Helper()
 	last, since := -1, time.Now()

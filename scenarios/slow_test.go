@@ -16,20 +16,19 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
-// slowClient is a connection that is sent a request a byte at a time, or the
-// half of one and no more.
+// slowClient is a connection that sends a request one byte at a time, or only half of it.
 type slowClient struct {
 	net.Conn
 	rest string
 }
 
-// slowClients are so many at a time. Where Caddy closes one, another takes its
-// place.
+// slowClients is a fixed number of slow clients. If Caddy closes a connection, a new one replaces
+// it.
 type slowClients struct {
 	address   string
 	requests  []string
 	closed    atomic.Int64 // by Caddy
-	failed    atomic.Int64 // connections that could not be made
+	failed    atomic.Int64 // connections that could not be opened
 	connected sync.WaitGroup
 	stop      chan struct{}
 	done      sync.WaitGroup
@@ -90,7 +89,7 @@ func (c *slowClients) step(client *slowClient, number int) {
 		c.open(client, number)
 		return
 	}
-	if client.rest == "" { // the half of a request: no more comes; is it still open?
+	if client.rest == "" { // half of a request was sent; is it still open?
 		_ = client.SetReadDeadline(time.Now().Add(time.Millisecond))
 		_, err := client.Read(make([]byte, 512))
 		if failure, ok := err.(net.Error); ok && failure.Timeout() {
@@ -110,8 +109,8 @@ func (c *slowClients) finish() {
 	c.done.Wait()
 }
 
-// Thousands of slow clients, and as many real log-ins: memory stays bounded,
-// and tokens are verified as before.
+// With thousands of slow clients and as many real log-ins, memory stays bounded and tokens are
+// verified as before.
 func TestScenarioSlowClients(t *testing.T) {
 	seen := scenario.Promise(t, "memory bounded; p99 of verification < 50 ms; each real log-in gets its token")
 	clients, logins := scenario.Length(200, 10_000), scenario.Length(100, 10_000)
@@ -143,7 +142,7 @@ func TestScenarioSlowClients(t *testing.T) {
 	time.Sleep(scenario.Length(time.Second, 20*time.Second))
 	quiet, before := l.finish(t), p.Resident(t)
 
-	// So long that none is done before the real log-ins: it is their passwords that are hashed.
+	// So long that none is complete before the real log-ins, whose passwords are hashed.
 	login := sitetest.Marshal(t, sitetest.JSON{"email": "slow@example.com", "password": strings.Repeat("slow", 250)})
 	slow := startSlowClients(address, clients,
 		fmt.Sprintf(
@@ -188,8 +187,8 @@ func TestScenarioSlowClients(t *testing.T) {
 	if slow.failed.Load() > 0 {
 		t.Errorf("%d slow clients could not connect", slow.failed.Load())
 	}
-	// A connection that waits takes its buffers and a goroutine, and a request of
-	// 64 KiB at most is read.
+	// A waiting connection needs its buffers and a goroutine, and at most 64 KiB of a request are
+	// read.
 	if most := before + int64(clients)*64<<10 + 200<<20; peak > most {
 		t.Errorf("memory came to %.0f MiB, more than %.0f", scenario.Mebibytes(peak), scenario.Mebibytes(most))
 	}

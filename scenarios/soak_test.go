@@ -13,8 +13,8 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
-// soakBody is a site with accounts. round makes the config another. The cache
-// is small, so that its filling does not look like a leak.
+// soakBody returns a site with accounts. round changes the config. The cache is small, so that
+// its growth does not look like a leak.
 func soakBody(dir string, round int) string {
 	return fmt.Sprintf(`
 		jwt /api/* {
@@ -33,7 +33,7 @@ func soakBody(dir string, round int) string {
 		respond /api/* ok`, filepath.Join(dir, "users.db"), round)
 }
 
-// A mixed load for a while, with config reloads: what Caddy holds does not grow.
+// Under a mixed load with config reloads, Caddy's memory, goroutines and files do not grow.
 func TestScenarioSoak(t *testing.T) {
 	seen := scenario.Promise(t, "only expected answers; memory, goroutines and descriptors do not grow")
 	duration := scenario.Soak()
@@ -70,7 +70,7 @@ func TestScenarioSoak(t *testing.T) {
 		})
 	}
 
-	var at, resident, heap []float64 // a sample each: minutes, and bytes
+	var at, resident, heap []float64 // one value per sample: minutes, and bytes
 	began, reloaded, reloads := time.Now(), time.Now(), 0
 	var first, last map[string]float64
 	for time.Since(began) < duration {
@@ -118,8 +118,7 @@ func TestScenarioSoak(t *testing.T) {
 	)
 }
 
-// wholeSession logs in, uses the session and logs out, and tells whether all
-// was answered as it must be.
+// wholeSession logs in, uses the session and logs out. It reports whether all responses were right.
 func wholeSession(t *testing.T, s *sitetest.Site, email string) bool {
 	t.Helper()
 	got := s.LoggedIn(email)
@@ -131,23 +130,23 @@ func wholeSession(t *testing.T, s *sitetest.Site, email string) bool {
 	return !t.Failed()
 }
 
-// sentAgain sends a request again where Caddy did not take its connection: at a
-// reload it resets those that it has not accepted yet, whatever its modules. With
-// a connection for each request, no other breaks.
+// sentAgain sends a request again if Caddy did not accept its connection: at a reload it resets
+// those that it has not accepted yet, with any modules. Because each request has its own
+// connection, no other breaks.
 type sentAgain struct{ *http.Transport }
 
 func (s sentAgain) RoundTrip(request *http.Request) (*http.Response, error) {
 	response, err := s.Transport.RoundTrip(request)
 	for tries := 0; err != nil && tries < 10; tries++ {
 		if request.GetBody != nil {
-			request.Body, _ = request.GetBody() // a text, which does not fail
+			request.Body, _ = request.GetBody() // cannot fail, because the body is a string
 		}
 		response, err = s.Transport.RoundTrip(request)
 	}
 	return response, err
 }
 
-// slope is by how much y grows with x, by least squares.
+// slope returns how much y grows with x, by least squares.
 func slope(x, y []float64) float64 {
 	var sumX, sumY, sumXX, sumXY float64
 	for i := range x {

@@ -32,7 +32,7 @@ type Handler struct {
 
 	answers answer.Responder
 	shared  *Shared
-	service *accounts.Service // that of shared
+	service *accounts.Service // the service of shared
 	pages   *pages
 	logins  []accounts.LoginProvider
 	where   config.Where

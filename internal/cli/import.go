@@ -90,7 +90,7 @@ type importCount struct {
 	imported, skipped, refused int
 
 	out   io.Writer
-	shows bool // while it goes on
+	shows bool // show progress
 	last  time.Time
 }
 

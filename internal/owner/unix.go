@@ -1,7 +1,7 @@
 //go:build unix
 
-// Package owner makes sure that files belong to the user who runs Caddy, whoever runs a
-// command, and refuses files that others may have created or can change.
+// Package owner makes sure that files belong to the user who runs Caddy, even if another user runs
+// a command. It refuses files that others may have created or can change.
 package owner
 
 import (

@@ -690,7 +690,7 @@ func TestLoginWithAccounts(t *testing.T) {
 
 	t.Run("userinfo as a JWT", func(t *testing.T) {
 		s.T = t
-		// Claims that only the ID token has stay.
+		// sid and auth_time are not taken from userinfo: only the ID token may have them.
 		p.Lie(sitetest.Lies{Subject: "signed", Claims: func(c map[string]any) { delete(c, "email"); delete(c, "sid") },
 			UserinfoToken: p.Sign(map[string]any{
 				"iss": p.URL, "aud": []string{"site", "others"}, "sub": "signed",

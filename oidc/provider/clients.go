@@ -308,8 +308,8 @@ func onThisMachine(redirectURI string) bool {
 	return err != nil || u.Scheme != "https" || protocol.SecureURL(&url.URL{Scheme: "http", Host: u.Host})
 }
 
-// asksAllTheSame returns a redirect URI for which users are asked for consent in spite of
-// `consent never`, or the empty string.
+// asksAllTheSame returns a redirect URI that requires consent despite `consent never`, or the
+// empty string.
 func (c *Client) asksAllTheSame() string {
 	i := slices.IndexFunc(c.RedirectURIs, onThisMachine)
 	if c.Consent != "never" || i < 0 || !c.Public && !c.handsOutTokens() {

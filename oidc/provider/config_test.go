@@ -133,8 +133,8 @@ func TestDocs(t *testing.T) {
 	}
 }
 
-// caddy jwt keys rotate also rotates the provider's keys: earlier tokens are still valid, and servers
-// sign with the new keys.
+// caddy jwt keys rotate also rotates the provider's keys: earlier tokens are still valid, and
+// servers sign with the new keys.
 func TestKeyRotation(t *testing.T) {
 	s := serveClients(t)
 	chrome := s.browser()

@@ -84,7 +84,7 @@ func (p *Provider) consent(w http.ResponseWriter, r *http.Request) error {
 	if waiting.Refused && r.Method != http.MethodPost {
 		return shown(errFinished)
 	}
-	// or the page was shown to somebody else, or asked for less
+	// or the page was shown to another user, or listed less
 	if r.Method != http.MethodPost || values.Get("session") != request.question(login) {
 		return p.pages.render(w, r, "consent", map[string]any{
 			"Client": request.client.Name, "Email": login.User.Email, "Scopes": p.describe(request.consent),

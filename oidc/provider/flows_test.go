@@ -357,8 +357,8 @@ func TestThreatTokenRequests(t *testing.T) {
 	if got := chrome.Post("/oidc/token", values); got.Status != 200 {
 		t.Errorf("client_secret_post: %d %s", got.Status, got.Body)
 	}
-	// A verifier is refused if the code's request had no PKCE, because the code may have been injected
-	// (RFC 9700 §4.8).
+	// A verifier is refused if the code's request had no PKCE, because the code may have been
+	// injected (RFC 9700 §4.8).
 	code := chrome.code("app", url.Values{"code_challenge": {""}, "code_challenge_method": {""}})
 	chrome.redeem("app", code).MustFail(t, 400, "invalid_grant")
 }
@@ -401,9 +401,9 @@ func TestThreatCodeReplay(t *testing.T) {
 	chrome.refresh("spa", tokens["refresh_token"].(string)).MustFail(t, 400, "invalid_grant")
 }
 
-// 100 concurrent uses of one refresh token share one line of tokens. A client whose response was lost
-// can continue. The grant ends if a token is used whose successor was used, or one that was replaced
-// before it was used.
+// 100 concurrent uses of one refresh token share one line of tokens. A client whose response was
+// lost can continue. The grant ends if a token is used whose successor was used, or one that was
+// replaced before it was used.
 func TestThreatRefreshTokenReplay(t *testing.T) {
 	s := serveClients(t)
 	chrome := s.browser()
@@ -921,8 +921,8 @@ func TestLogout(t *testing.T) {
 	}
 }
 
-// When a session ends, its grants end, except those for offline use. If a user is disabled, these end
-// too.
+// When a session ends, its grants end, except those for offline use. If a user is disabled, these
+// end too.
 func TestGrantsEnd(t *testing.T) {
 	s := serveClients(t)
 	chrome := s.browser()

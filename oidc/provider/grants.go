@@ -105,7 +105,7 @@ type tokens struct {
 	Scope        string `json:"scope,omitempty"`
 }
 
-// grantRequest issues what the request asks for: a code, tokens, or both.
+// grantRequest issues what the request requires: a code, tokens, or both.
 func (p *Provider) grantRequest(
 	ctx context.Context, a *authorizationRequest, login *web.Login,
 ) (map[string]string, error) {

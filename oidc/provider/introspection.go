@@ -12,8 +12,8 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
-// introspect tells an authenticated client whether a token is valid (RFC 7662). For an
-// invalid token it returns nothing else.
+// introspect reports to an authenticated client whether a token is valid (RFC 7662). For an invalid
+// token it returns nothing else.
 func (p *Provider) introspect(w http.ResponseWriter, r *http.Request) error {
 	values, err := form(r)
 	if err != nil {
@@ -132,8 +132,8 @@ func (p *Provider) revoke(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// errOthersToken is what a client is told that would revoke a token of another one
-// (RFC 7009 §2.1).
+// errOthersToken is the error for a client that tries to revoke another client's token (RFC 7009
+// §2.1).
 var errOthersToken = refuse("invalid_request", "the token was given to another client")
 
 func (p *Provider) revokeRefreshToken(ctx context.Context, client *Client, presented string) error {

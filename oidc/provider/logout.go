@@ -238,7 +238,7 @@ type clientLogin struct {
 	ClientID  string `json:"client_id"`
 	UserID    string `json:"user_id"`
 	SessionID string `json:"session_id"`
-	Since     string `json:"since,omitempty"` // that of the client
+	Since     string `json:"since,omitempty"` // the Since of the client
 }
 
 func (p *Provider) keepClient(ctx context.Context, client *Client, g *grant) error {

@@ -213,8 +213,8 @@ func TestLogoutOfAClientMadeAnew(t *testing.T) {
 	}
 }
 
-// If a client is deleted and added again, for example for a new secret, it is notified of the end of a
-// session in which it has a login since then.
+// If a client is deleted and added again, for example for a new secret, it is notified of the end
+// of a session in which it has a login since then.
 func TestLogoutOfAClientAddedAgain(t *testing.T) {
 	s := serveClients(t)
 	users := s.store()
@@ -242,8 +242,8 @@ func TestLogoutOfAClientAddedAgain(t *testing.T) {
 	}
 }
 
-// If a client refuses some notifications, for example of sessions that it does not know, it gets the
-// others in the same round.
+// If a client refuses some notifications, for example of sessions that it does not know, it gets
+// the others in the same round.
 func TestLogoutOfAClientThatRefusesSome(t *testing.T) {
 	const sessions = 6 * logoutsAtOnce
 	var mu sync.Mutex

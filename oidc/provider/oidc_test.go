@@ -22,8 +22,7 @@ const (
 	spaCallback = "https://spa.example:4711/callback"
 )
 
-// clientsOfTests are a confidential client and a public one, and some for
-// special cases.
+// clientsOfTests are a confidential client, a public one, and some for special cases.
 const clientsOfTests = `
 	client app {
 		name "The App"
@@ -68,7 +67,7 @@ const clientsOfTests = `
 	}
 `
 
-// Names of the standards, and of docs/oidc.md.
+// Names from the standards and from docs/oidc.md.
 const (
 	grantDevice   = "urn:ietf:params:oauth:grant-type:device_code"
 	assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -84,10 +83,10 @@ const (
 	secretTries       = 30  // wrong secrets per minute
 	logoutsAtOnce     = 4   // to one client
 	maxEchoedBytes    = 1024
-	hintLifetime      = 30 * 24 * time.Hour // of an ID token that has expired
+	hintLifetime      = 30 * 24 * time.Hour // for an expired ID token
 )
 
-// Kinds of records in the store; but for the clients, each issuer has its own.
+// Kinds of records in the store. Except for the clients, each issuer has its own.
 const (
 	kindClient      = "oidc client"
 	kindGrant       = "oidc grant"
@@ -106,17 +105,17 @@ type site struct {
 	config string // path of the Caddyfile
 }
 
-// store is that of the site.
+// store opens the site's store.
 func (s *site) store() store.UserStore {
 	s.T.Helper()
 	return accountstest.OpenUsers(s.T, filepath.Join(s.dir, "users.db"))
 }
 
-// kind is a kind of records that an issuer keeps for itself.
+// kind returns an issuer's own kind of records.
 func (s *site) kind(kind string) string { return kind + " of " + s.URL }
 
-// addClient has a client in the store as the commands add it. It is public and comes
-// back to https://wiki.example/; more changes that.
+// addClient adds a client to the store, as the commands do. It is public and redirects to
+// https://wiki.example/; more changes that.
 func (s *site) addClient(id, since string, more func(*provider.Client)) {
 	s.T.Helper()
 	client := provider.Client{ID: id, Public: true, RedirectURIs: []string{"https://wiki.example/"}, Since: since}
@@ -130,7 +129,7 @@ func (s *site) addClient(id, since string, more func(*provider.Client)) {
 	}
 }
 
-// serve runs a provider with these clients, and what else is in its site.
+// serve runs a provider with these clients, and other directives of its site.
 func serve(t testing.TB, clients, more string) *site {
 	t.Helper()
 	s := &site{Site: &sitetest.Site{
@@ -172,7 +171,7 @@ func (s *site) load(clients, more, dir string) {
 	s.LoadText(text)
 }
 
-// browser is that of a visitor who uses clients of the provider.
+// browser is the browser of a visitor who uses clients of the provider.
 type browser struct {
 	*sitetest.Visitor
 	at *site
@@ -180,13 +179,13 @@ type browser struct {
 
 func (s *site) browser() *browser { return &browser{s.Visitor(), s} }
 
-// goTo is the same browser at another site.
+// goTo returns the same browser at another site.
 func (b *browser) goTo(s *site) *browser { return &browser{b.At(s.Site), s} }
 
 const verifier = "a-code-verifier-that-is-long-enough-for-rfc-7636"
 
-// authorizeURL is a request of a client, with parameters that replace those of
-// a good one; empty ones are left out.
+// authorizeURL returns a valid authorization request of a client, with some parameters replaced; an
+// empty value removes the parameter.
 func (s *site) authorizeURL(client string, more url.Values) string {
 	values := url.Values{
 		"client_id": {client}, "redirect_uri": {appCallback}, "response_type": {"code"},
@@ -219,7 +218,7 @@ func (b *browser) code(client string, more url.Values) string {
 	return back.Get("code")
 }
 
-// exchange asks the token endpoint as a client.
+// exchange sends a client's request to the token endpoint.
 func (b *browser) exchange(client string, form url.Values) sitetest.Reply {
 	b.T.Helper()
 	headers := []string{}

@@ -16,8 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 )
 
-// What users may say of themselves at sign-up is not what clients decide by, unless
-// the config says so.
+// Clients do not get properties that users choose at sign-up, unless the config says so.
 func TestThreatProfileNames(t *testing.T) {
 	check := func(profile, more string) error {
 		text := "{\n admin off\n storage file_system " + t.TempDir() +
@@ -37,7 +36,7 @@ func TestThreatProfileNames(t *testing.T) {
 		"email_verified", "phone_number_verified", "updated_at", "groups",
 		"roles", "role", "permissions", "entitlements", "verified_claims",
 	}...) {
-		if name == "roles" { // which the accounts refuse
+		if name == "roles" { // the accounts refuse it
 			continue
 		}
 		if err := check("name "+name, ""); err == nil ||
@@ -69,8 +68,8 @@ func TestThreatProfileNames(t *testing.T) {
 	}
 }
 
-// Standard claims come out as the type that clients expect, whatever a user typed, and
-// what a token says of itself never comes from a property.
+// Standard claims have the type that clients expect, whatever a user typed, and the claims about
+// the token itself never come from a property.
 func TestThreatProfileValues(t *testing.T) {
 	s := serveClients(t)
 	chrome := s.browser()
@@ -138,7 +137,7 @@ func TestThreatProfileValues(t *testing.T) {
 	if got["name"] != nil || got["nickname"] != nil || got["locale"] != "de" {
 		t.Errorf("userinfo %v", got)
 	}
-	// And they are small.
+	// Their size is limited.
 	for size, status := range map[int]int{4096: 201, 4097: 422, 60_000: 422} {
 		if got := signUp(
 			strings.Repeat("x", size/1000+1)+"@example.com", map[string]any{"name": strings.Repeat("n", size)},
@@ -162,7 +161,7 @@ func mustJSON(t *testing.T, value any) []byte {
 	return text
 }
 
-// A request is read in one way, or not at all.
+// An ambiguous request is refused.
 func TestThreatRequestsThatDoNotParse(t *testing.T) {
 	s := serveClients(t)
 	chrome := s.browser()
@@ -208,7 +207,7 @@ func TestThreatRequestsThatDoNotParse(t *testing.T) {
 		t.Errorf("control: %s", got)
 	}
 
-	// Beside a request_uri.
+	// Together with a request_uri.
 	pushed := func() string {
 		values, err := url.Parse(request)
 		if err != nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/oidc/provider"
 )
 
-// TestReference compares docs/oidc-reference.md with the Go comments; -update
-// rewrites it. It fails for an option without a comment.
+// TestReference compares docs/oidc-reference.md with the Go comments; -update rewrites it. It fails
+// if an option has no comment.
 func TestReference(t *testing.T) {
 	comments := make(map[string]string)
 	for _, name := range []string{"provider.go", "clients.go", "caddyfile.go"} {

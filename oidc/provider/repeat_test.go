@@ -19,7 +19,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
-// faulty is the site with its store as one that can fail.
+// faulty returns the site with a store that can fail.
 func (s *site) faulty() {
 	s.T.Helper()
 	text, err := os.ReadFile(s.config)
@@ -34,7 +34,7 @@ const saysReplayed = "authorization code was used twice; its tokens are revoked"
 
 func (s *site) replaysLogged() int { return strings.Count(s.Log(), saysReplayed) }
 
-// exchanges are the ways to tokens that work once. begin leads to what is sent.
+// exchanges are the ways to get tokens that work once. begin returns the request.
 var exchanges = []struct {
 	name  string
 	begin func(b *browser) (send func() sitetest.Reply)
@@ -88,7 +88,7 @@ var exchanges = []struct {
 	}},
 }
 
-// hybrid is a code beside which an ID token comes.
+// hybrid returns a code that comes together with an ID token.
 func (b *browser) hybrid(client string) string {
 	b.T.Helper()
 	fragment, err := url.ParseQuery(
@@ -107,7 +107,7 @@ func (b *browser) redeemAs(client, code string) sitetest.Reply {
 	}, sitetest.Basic(client, appSecret))
 }
 
-// repeating is a provider whose store can fail.
+// repeating returns a provider whose store can fail.
 func repeating(t *testing.T) (*site, *browser) {
 	t.Helper()
 	s := serve(t, fmt.Sprintf(clientsOfTests, "")+`
@@ -124,9 +124,9 @@ func repeating(t *testing.T) (*site, *browser) {
 	return s, chrome
 }
 
-// A fault of the store is no replay: whichever statement of an exchange fails, be it that
-// it was not made, or made and not acknowledged, be it once or for a while, the client
-// that repeats itself gets tokens, and its next use is still a replay.
+// A fault of the store is not a replay. Whichever statement of an exchange fails, before it or
+// after its commit, once or for a while: a client that repeats the request gets tokens, and the
+// next use is still a replay.
 func TestThreatStoreFaultIsNoReplay(t *testing.T) {
 	s, chrome := repeating(t)
 	for _, exchange := range exchanges {
@@ -196,11 +196,11 @@ func TestThreatStoreFaultIsNoReplay(t *testing.T) {
 	}
 }
 
-// A store that is away right after it was noted that tokens are given, so that this cannot
-// be undone: the client gets no tokens, as after an answer that was lost on its way.
+// The store becomes unavailable right after it has recorded that tokens are issued, so that this
+// cannot be undone: the client gets no tokens, as after a lost response.
 func TestLostAtTheLastMoment(t *testing.T) {
 	s, chrome := repeating(t)
-	chrome.redeem("spa", chrome.code("spa", nil)) // the first makes the key of refresh tokens beside
+	chrome.redeem("spa", chrome.code("spa", nil)) // the first exchange also creates the key of refresh tokens
 	for _, exchange := range exchanges {
 		t.Run(exchange.name, func(t *testing.T) {
 			s.T, chrome.T = t, t
@@ -225,7 +225,7 @@ func TestLostAtTheLastMoment(t *testing.T) {
 	}
 }
 
-// A client that hangs up while its exchange is under way gets tokens when it comes again.
+// A client that disconnects during its exchange gets tokens when it repeats the request.
 func TestHangUpIsNoReplay(t *testing.T) {
 	s, chrome := repeating(t)
 	exchange := func(ctx context.Context, code string) error {
@@ -251,7 +251,7 @@ func TestHangUpIsNoReplay(t *testing.T) {
 		t.Fatal(err)
 	}
 	hungUp := func() int { return strings.Count(s.Log(), `"error":"temporarily_unavailable"`) }
-	const changes = 2 // of an exchange: the grant, and that it is given
+	const changes = 2 // of an exchange: the grant, and that its tokens are issued
 	for n := 1; n <= changes; n++ {
 		code, before := chrome.code("spa", nil), hungUp()
 		ctx, hangUp := context.WithCancel(t.Context())
@@ -274,12 +274,12 @@ func TestHangUpIsNoReplay(t *testing.T) {
 	}
 }
 
-// Two have a code and what goes with it, and the store fails at one of them or at none: in
-// each order of events one of them has tokens at most, and has none that are good when the
-// other has come too.
+// Two clients have a code and its secrets, and the store fails for one of them or for none. In each
+// order of events at most one of them gets tokens, and these are not valid after the other one has
+// used the code.
 func TestThreatCodeOrders(t *testing.T) {
 	s, chrome := repeating(t)
-	for name, steps := range map[string][]string{ // who comes, and whether the store fails then
+	for name, steps := range map[string][]string{ // which client uses the code, and whether the store fails
 		"the owner is first":                          {"owner", "thief"},
 		"the thief is first":                          {"thief", "owner"},
 		"a fault, and the thief is first":             {"owner!", "thief", "owner"},
@@ -326,8 +326,8 @@ func TestThreatCodeOrders(t *testing.T) {
 	}
 }
 
-// After a fault a code is as it was: good for the client that it was given to, for its
-// minute, and for one of any number at once.
+// After a fault a code is unchanged: it is valid for its client, for a minute, and for only one of
+// several concurrent uses.
 func TestThreatCodeAfterAFault(t *testing.T) {
 	s, chrome := repeating(t)
 	failed := func() (code string) {
@@ -386,7 +386,7 @@ func TestThreatCodeAfterAFault(t *testing.T) {
 	change(kindCode, sitetest.Challenge(code), func(kept map[string]any) { kept["expires_at"] = time.Now() })
 	chrome.redeem("spa", code).MustFail(t, 400, "invalid_grant")
 
-	code = chrome.code("spa", nil) // a replay is seen after the minute too
+	code = chrome.code("spa", nil) // a replay is also detected after the minute
 	access := chrome.redeem("spa", code).JSON(t)["access_token"]
 	change(kindCode, sitetest.Challenge(code), func(kept map[string]any) { kept["expires_at"] = time.Now() })
 	chrome.redeem("spa", code).MustFail(t, 400, "invalid_grant")
@@ -394,7 +394,7 @@ func TestThreatCodeAfterAFault(t *testing.T) {
 		t.Error("a replay after the minute is not seen")
 	}
 
-	code = failed() // the client comes again so late that the refresh token is another
+	code = failed() // the client repeats the request so late that it gets another refresh token
 	change(kindCode, sitetest.Challenge(code), func(kept map[string]any) {
 		change(kindGrant, kept["grant"].(map[string]any)["id"].(string), func(g map[string]any) {
 			g["rotated_at"] = time.Now().Add(-time.Hour).UnixMilli()
@@ -423,8 +423,8 @@ func TestThreatCodeAfterAFault(t *testing.T) {
 	}
 }
 
-// What comes of each request to the provider that changes something and is sent again,
-// whichever of its statements failed: the table of docs/operations.md.
+// The results of requests to the provider that change something and are sent again after one of
+// their statements failed: the table of docs/operations.md.
 func TestThreatRepeatedRequests(t *testing.T) {
 	s, chrome := repeating(t)
 	dead := func(what string, access any) {
@@ -533,8 +533,8 @@ func TestThreatRepeatedRequests(t *testing.T) {
 	})
 }
 
-// Two tabs use a refresh token at once, and the store lets one of them wait for longer
-// than a repeat gives the same token: neither ends what the other was given.
+// Two tabs use a refresh token at the same time, and the store delays one of them until a
+// repetition no longer returns the same token: neither invalidates the other's tokens.
 func TestThreatSlowStoreIsNoReuse(t *testing.T) {
 	var ahead atomic.Int64 // seconds
 	clock.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load()) * time.Second) }

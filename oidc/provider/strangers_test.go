@@ -14,8 +14,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
-// kept is how many bytes the store has of what may be kept for somebody who has
-// proved nothing.
+// kept returns the number of bytes that the store has for clients that have not authenticated.
 func (s *site) kept() (records, bytes int) {
 	s.T.Helper()
 	store := s.store()
@@ -32,7 +31,7 @@ func (s *site) kept() (records, bytes int) {
 	return records, bytes
 }
 
-// sentBy are the headers of what a page of another site has a browser send.
+// sentBy returns the headers of a request that a page of another site makes a browser send.
 func sentBy(dest, mode string) []string {
 	return []string{
 		"Sec-Fetch-Site: cross-site", "Sec-Fetch-Dest: " + dest,
@@ -40,8 +39,8 @@ func sentBy(dest, mode string) []string {
 	}
 }
 
-// A page of another site takes nothing from the users at its visitor's address,
-// whatever it has the browser ask for, and nothing is kept for it.
+// Whatever a page of another site makes a browser request, the limits of the users at that address
+// are not used up, and nothing is stored.
 func TestThreatRequestsOfOtherSites(t *testing.T) {
 	s := serveClients(t)
 	alice := s.browser()
@@ -69,7 +68,7 @@ func TestThreatRequestsOfOtherSites(t *testing.T) {
 			}
 		}
 	}
-	for range many { // a window of the page's own, again and again
+	for range many { // a window of the page, again and again
 		if got := visitor.Do(
 			http.MethodGet, request, nil, sentBy("document", "navigate")...,
 		); got.To(t).Path != "/auth/login" {
@@ -164,8 +163,7 @@ func TestThreatRequestsOfOtherSites(t *testing.T) {
 	}
 }
 
-// What is kept for strangers is bounded for each purpose, by the address and by the
-// network, and by size.
+// Data stored for strangers is bounded for each purpose, by address, by network, and in size.
 func TestThreatStrangersAreBounded(t *testing.T) {
 	s := serveClients(t)
 	nobody := s.browser()
@@ -257,8 +255,8 @@ func TestThreatStrangersAreBounded(t *testing.T) {
 	}
 }
 
-// All strangers together have little kept, wherever they come from; clients that have
-// proved who they are are not counted with them.
+// Little is stored for all strangers together, from all addresses. Authenticated clients are not
+// counted.
 func TestThreatStrangersTogetherAreBounded(t *testing.T) {
 	const strangersKept = 20
 	t.Cleanup(provider.SetStrangersKept(strangersKept))
@@ -294,7 +292,7 @@ func TestThreatStrangersTogetherAreBounded(t *testing.T) {
 	}
 }
 
-// A request that goes on in a URL is the provider's own, and no other.
+// A request that continues in a URL must have been issued by this provider.
 func TestThreatInteractionsAreSealed(t *testing.T) {
 	s := serveClients(t)
 	chrome := s.browser()

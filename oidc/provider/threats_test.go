@@ -26,7 +26,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-// live tells whether an access token is good at userinfo.
+// live reports whether userinfo accepts an access token.
 func (b *browser) live(token any) bool {
 	b.T.Helper()
 	got := b.Do(http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+token.(string))
@@ -36,8 +36,7 @@ func (b *browser) live(token any) bool {
 	return got.Status == 200
 }
 
-// Who sees an access token cannot make it look as if a refresh token was used
-// twice.
+// With an access token, an attacker cannot make it look as if a refresh token was used twice.
 func TestThreatForgedRefreshToken(t *testing.T) {
 	chrome := serveClients(t).browser()
 	chrome.SignUp("alice@example.com")
@@ -54,8 +53,8 @@ func TestThreatForgedRefreshToken(t *testing.T) {
 	}
 }
 
-// A browser that logs in again, as prompt=login has it, and then out: what was
-// granted before ends too. Another user who logs in there ends it at once.
+// If a browser logs in again, as with prompt=login, and then logs out, earlier grants end too. If
+// another user logs in there, they end at once.
 func TestThreatReplacedSession(t *testing.T) {
 	s := serveClients(t)
 	chrome := s.browser()
@@ -83,8 +82,7 @@ func TestThreatReplacedSession(t *testing.T) {
 	}
 }
 
-// The form of a log-in sent twice by one browser: both work, and one log-out ends
-// both.
+// If a browser sends a log-in form twice, both log-ins work, and one log-out ends both.
 func TestLoginSentTwice(t *testing.T) {
 	s := serveClients(t)
 	chrome := s.browser()
@@ -114,7 +112,7 @@ func TestLoginSentTwice(t *testing.T) {
 	}
 }
 
-// Many sessions that end at once: each client is told.
+// If many sessions end at once, each client is notified.
 func TestManyLogoutsAtOnce(t *testing.T) {
 	var mu sync.Mutex
 	told := make(map[any]int)
@@ -150,8 +148,8 @@ func TestManyLogoutsAtOnce(t *testing.T) {
 	}
 }
 
-// A log-out that the client's page posts comes without the cookie, and goes on by a
-// redirect, which has it.
+// A log-out posted by the client's page does not have the cookie, and continues with a redirect,
+// which has it.
 func TestLogoutByPost(t *testing.T) {
 	s := serveClients(t)
 	chrome := s.browser()
@@ -176,7 +174,7 @@ func TestLogoutByPost(t *testing.T) {
 	}
 }
 
-// An ID token alone, as from a log, ends what its client has and no more.
+// An ID token alone, for example from a log, ends only the grants of its client.
 func TestThreatLogoutByAnIDTokenAlone(t *testing.T) {
 	s := serveClients(t)
 	chrome := s.browser()
@@ -208,7 +206,7 @@ func TestThreatLogoutByAnIDTokenAlone(t *testing.T) {
 			t.Errorf("%s: the user or another client is logged out", method)
 		}
 	}
-	// Another user's browser is asked, and so is the user's own of an ID token that is old.
+	// Another user must confirm, and so must the same user if the ID token is old.
 	tokens := chrome.redeem("app", chrome.code("app", nil)).JSON(t)
 	bob := s.browser()
 	bob.SignUp("bob@example.com")
@@ -238,8 +236,7 @@ func TestThreatLogoutByAnIDTokenAlone(t *testing.T) {
 	}
 }
 
-// idTokenOfPast is an ID token of the provider with these claims that expired so
-// long ago.
+// idTokenOfPast returns an ID token of the provider with these claims, expired for this long.
 func (s *site) idTokenOfPast(t *testing.T, claims map[string]any, ago time.Duration) string {
 	t.Helper()
 	claims["iat"], claims["exp"] = time.Now().Add(-ago-time.Hour).Unix(), time.Now().Add(-ago).Unix()
@@ -273,8 +270,8 @@ func (s *site) idTokenOfPast(t *testing.T, claims map[string]any, ago time.Durat
 	return ""
 }
 
-// What goes to a program on the user's machine that cannot prove which one it is does
-// so after a page, whatever `consent` says: any program there can ask for it.
+// If a program on the user's machine cannot authenticate, the consent page is always shown,
+// whatever `consent` says, because any program there can send the request.
 func TestThreatNativeClientsWithoutAPage(t *testing.T) {
 	s := serveClients(t)
 	if log := s.Log(); !strings.Contains(log, "client has `consent never`, but users are still asked for consent") ||
@@ -316,7 +313,7 @@ func TestThreatNativeClientsWithoutAPage(t *testing.T) {
 					t.Errorf("%s: %d %s", redirect, got.Status, got.Body)
 				}
 			}
-			// A page of a log-in before is none of this one.
+			// The page of an earlier log-in is not valid for this one.
 			if got := chrome.Get(s.authorizeURL("native", more)).To(t); got.Path != "/oidc/consent" {
 				t.Errorf("%s, after a log-in: %s", redirect, got)
 			}
@@ -343,7 +340,7 @@ func TestThreatNativeClientsWithoutAPage(t *testing.T) {
 	}
 }
 
-// Two providers that share a store share nothing but users.
+// Two providers with the same store share only the users.
 func TestThreatStateOfAnotherIssuer(t *testing.T) {
 	other := sitetest.FreeLocalhost(t)
 	s := serveClients(t)
@@ -372,8 +369,8 @@ func TestThreatStateOfAnotherIssuer(t *testing.T) {
 	}
 }
 
-// Wrong secrets that have a slow hash are throttled: the users' passwords wait in
-// the same queue.
+// Wrong secrets with a slow hash are throttled, because the users' passwords wait in the same
+// queue.
 func TestThreatClientSecretGuesses(t *testing.T) {
 	// of "right", and quick
 	hash := "$argon2id$v=19$m=8,t=1,p=1$c29tZSBzYWx0IG9mIG91cnM$QOTxbXWr1TtSzaBdErLIhI4s5NdNGqs8gfJ+M9Rrh2A"
@@ -387,10 +384,10 @@ func TestThreatClientSecretGuesses(t *testing.T) {
 	}
 	with("right").MustFail(t, 400, "invalid_grant")
 	mustBeBounded(t, secretTries, 0, func() int { return with("wrong").Status })
-	with("right").MustFail(t, 400, "invalid_grant") // the client itself is let in
+	with("right").MustFail(t, 400, "invalid_grant") // the client is authenticated
 }
 
-// A client that is deleted has nothing any more, nor has another of its name.
+// A deleted client has no access any more, and neither has a new one with the same name.
 func TestThreatClientMadeAnew(t *testing.T) {
 	s := serveClients(t)
 	users := s.store()
@@ -425,7 +422,7 @@ func TestThreatClientMadeAnew(t *testing.T) {
 	}
 }
 
-// A new password ends what was granted for offline use.
+// A new password ends the grants for offline use.
 func TestThreatOfflineAccessAfterPasswordChange(t *testing.T) {
 	chrome := serveClients(t).browser()
 	chrome.SignUp("alice@example.com")
@@ -439,8 +436,8 @@ func TestThreatOfflineAccessAfterPasswordChange(t *testing.T) {
 	chrome.refresh("spa", tokens["refresh_token"].(string)).MustFail(t, 400, "invalid_grant")
 }
 
-// What was granted for offline use goes on when a log-in renews the hash of the
-// password, and ends with the password all the same.
+// If a log-in upgrades the hash of the password, the grants for offline use stay valid. They still
+// end with the password.
 func TestOfflineAccessAfterRehash(t *testing.T) {
 	s := serveClients(t)
 	chrome := s.browser()
@@ -492,7 +489,7 @@ func TestThreatIntrospectionTellsNoMoreThanScopes(t *testing.T) {
 	}
 }
 
-// A client knows what its own tokens say, and an API those of all clients.
+// A client can introspect its own tokens, and an API those of all clients.
 func TestThreatIntrospectionOfOthersTokens(t *testing.T) {
 	s := serveClients(t)
 	chrome := s.browser()
@@ -534,8 +531,8 @@ func TestThreatIntrospectionOfOthersTokens(t *testing.T) {
 	}
 }
 
-// The API of docs/oidc.md: neither a client without the scope, nor a machine that
-// passes for a user.
+// The API of docs/oidc.md accepts neither a client without the scope, nor a machine that pretends
+// to be a user.
 func TestThreatTokensAtAnAPI(t *testing.T) {
 	api, users := sitetest.FreeLocalhost(t), sitetest.FreeLocalhost(t)
 	s := serveClients(t)
@@ -556,7 +553,7 @@ func TestThreatTokensAtAnAPI(t *testing.T) {
 		"grant_type": {"client_credentials"}, "scope": {"read:todos"},
 	}).JSON(t)["access_token"].(string)
 	evil := chrome.redeem("other", chrome.code("other", url.Values{"redirect_uri": {"https://other.example/callback"}}))
-	if evil.Status != 200 { // its redirect URI is another
+	if evil.Status != 200 { // it has another redirect URI
 		evil = chrome.exchange("other", url.Values{
 			"grant_type":   {"authorization_code"},
 			"code":         {chrome.code("other", url.Values{"redirect_uri": {"https://other.example/callback"}})},
@@ -597,8 +594,7 @@ func TestThreatTokensAtAnAPI(t *testing.T) {
 	}
 }
 
-// What a request insists on and cannot have is an error, and nobody goes round in
-// circles.
+// If a request requires something impossible, the response is an error, not an endless redirect.
 func TestRequestsThatCannotBeMet(t *testing.T) {
 	s := serveClients(t)
 	chrome := s.browser()
@@ -627,7 +623,7 @@ func TestRequestsThatCannotBeMet(t *testing.T) {
 	}
 }
 
-// The log-in page has a way back to the client.
+// The log-in page has a link back to the client.
 func TestCancelledLogin(t *testing.T) {
 	s := serveClients(t)
 	nobody := s.browser()
@@ -644,8 +640,8 @@ func TestCancelledLogin(t *testing.T) {
 	}
 }
 
-// Clients that could not be told of a log-out are told after a restart, and those
-// whose grants are gone already are told too.
+// Clients that could not be notified of a log-out are notified after a restart, even if their
+// grants have ended.
 func TestLogoutIsToldAfterARestart(t *testing.T) {
 	var up atomic.Bool
 	told := make(chan string, 10)
@@ -687,8 +683,8 @@ func TestLogoutIsToldAfterARestart(t *testing.T) {
 	}
 }
 
-// private_key_jwt (RFC 7523 §3): each assertion is the client's own, for this
-// provider, for a short time, and good once.
+// private_key_jwt (RFC 7523 §3): each assertion must come from the client, be issued for this
+// provider and a short time, and is valid once.
 func TestThreatClientAssertions(t *testing.T) {
 	keys := sitetest.Keys()
 	public := sitetest.PEM(t, keys.RSA)

@@ -13,8 +13,8 @@ import (
 	"github.com/chromedp/chromedp/kb"
 )
 
-// Whoever presses a button twice gets where the first would have led: a browser
-// drops the answer to the first.
+// If a user presses a button twice, the second press leads to the same page as the first, because
+// the browser ignores the first response.
 func TestFormsSentTwice(t *testing.T) {
 	s := serveClients(t)
 	chrome := s.browser()
@@ -87,8 +87,8 @@ func TestFormsSentTwice(t *testing.T) {
 	})
 }
 
-// Chromium holds a page's form-action against all redirects that come of its form,
-// and stops without a word: a client may lead on to any site.
+// Chromium checks a page's form-action for all redirects of its form, and stops silently. A client
+// may redirect to any site.
 func TestChromiumClientLeadsOn(t *testing.T) {
 	home := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = w.Write([]byte("<p>welcome at the site</p>"))

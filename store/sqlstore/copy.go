@@ -151,7 +151,7 @@ func (c *Copy) Run(ctx context.Context) (sums []TableSum, err error) {
 	for mark.Table < len(tables) {
 		if err := c.copyTable(ctx, &mark); err != nil {
 			name := tables[mark.Table].name
-			// of a user who came or went meanwhile
+			// the row belongs to a user who was added or deleted during the copy
 			if text := strings.ToLower(err.Error()); strings.Contains(text, "foreign key") ||
 				strings.Contains(text, "unique") {
 				err = errors.Join(fmt.Errorf("%w: %w", ErrCopyDiffers, err), c.keep(ctx, copyMark{}))

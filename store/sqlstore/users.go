@@ -142,7 +142,7 @@ func (s *Store) UpdateUser(
 
 // DeleteUser implements UserStore.
 func (s *Store) DeleteUser(ctx context.Context, id string, now time.Time) error {
-	// so that no session begins meanwhile
+	// so that no session starts in the meantime
 	if _, err := s.UpdateUser(ctx, id, now, func(u *store.User) error { u.Disabled = true; return nil }); err != nil {
 		return err
 	}
