@@ -126,7 +126,9 @@ func (c *IssuerConfig) acceptedAlgorithms(allowed []string) ([]string, error) {
 	}
 	for _, name := range c.Algorithms {
 		if words := strings.FieldsFunc(name, isSeparator); len(words) > 1 {
-			return nil, fmt.Errorf("algorithms %q: separate values by spaces: algorithms %s", name, strings.Join(words, " "))
+			return nil, fmt.Errorf(
+				"algorithms %q: separate values by spaces: algorithms %s", name, strings.Join(words, " "),
+			)
 		}
 		if slices.Contains(allowed, name) {
 			continue

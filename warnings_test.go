@@ -149,9 +149,9 @@ func TestValidateShowsWarnings(t *testing.T) {
 			"\n client_id x\n}\n}\n}"
 	}
 	for name, c := range map[string]struct{ body, warning string }{
-		"a path without *":       {"jwt /api {\n secret \"" + sitetest.Secret + "\"\n}", "/api/* stays open"},
+		"a path without *":            {"jwt /api {\n secret \"" + sitetest.Secret + "\"\n}", "/api/* stays open"},
 		"a path without *, its place": {"jwt /api {\n secret \"" + sitetest.Secret + "\"\n}", "/Caddyfile:5"},
-		"control: a path with *": {"jwt /api/* {\n secret \"" + sitetest.Secret + "\"\n}", ""},
+		"control: a path with *":      {"jwt /api/* {\n secret \"" + sitetest.Secret + "\"\n}", ""},
 		"a relative store in /": {
 			"jwt {\n accounts {\n store file users.db\n}\n}",
 			"store file users.db is relative to the working directory, which is / here",
