@@ -264,6 +264,11 @@ func TestClientCommands(t *testing.T) {
 		}
 		return stdout.String(), err
 	}
+	for _, command := range []string{"add", "show", "delete"} {
+		if _, err := run(command); err == nil || !strings.Contains(err.Error(), "the ID of a client, but no argument") {
+			t.Errorf("%s without an ID: %v", command, err)
+		}
+	}
 	chrome := s.browser()
 	chrome.SignUp("alice@example.com")
 	request := s.authorizeURL("wiki", url.Values{"redirect_uri": {"https://wiki.example/callback"}})
