@@ -174,8 +174,8 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	credential, open := h.read(r)
 	who := h.identify(w, r, credential, open)
-	verdict := h.decide(r, who, open)
-	return h.forward(w, r, next, who, verdict)
+	verdict := h.decide(r, &who, open)
+	return h.forward(w, r, next, &who, &verdict)
 }
 
 // read removes everything that only this handler may set, and returns the credential of the
@@ -211,7 +211,7 @@ type verdict struct {
 }
 
 // decide applies the paths and rules to the request.
-func (h *Handler) decide(r *http.Request, who caller, open prometheus.Counter) verdict {
+func (h *Handler) decide(r *http.Request, who *caller, open prometheus.Counter) verdict {
 	switch {
 	case open != nil:
 		return verdict{reason: open}
@@ -245,7 +245,7 @@ func (h *Handler) refuse(r *http.Request, failure *refusal.Error) verdict {
 // forward passes an allowed request on with the user's data, or answers a refusal. A
 // browser without a session gets the log-in page.
 func (h *Handler) forward(
-	w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, who caller, verdict verdict,
+	w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, who *caller, verdict *verdict,
 ) error {
 	if verdict.refusal != nil {
 		if verdict.login != "" {

@@ -67,7 +67,7 @@ type Requirement struct {
 
 // judge applies the rules to an identified caller: first the origin rule, if the browser sent
 // the credential automatically, and then the requirements.
-func (h *Handler) judge(r *http.Request, who caller) *refusal.Error {
+func (h *Handler) judge(r *http.Request, who *caller) *refusal.Error {
 	if who.byCookie() {
 		if failure := h.checkOrigin(r); failure != nil {
 			return failure

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/config"
@@ -104,6 +105,7 @@ func (u *UpstreamToken) provision(ctx caddy.Context, severalIssuers bool) error 
 		return err
 	}
 	u.issuer = issuer
+	anyUpstreamToken.Store(true)
 	u.minter = upstream.NewMinter(upstream.Options{
 		Issuer: u.Issuer, Audience: audience, Lifetime: time.Duration(u.Lifetime), Claims: u.Claims,
 		Origin: severalIssuers, Sign: keys.Sign, Now: clock.Now,
@@ -184,11 +186,12 @@ func (u *UpstreamToken) token(user *jwt.Token) (string, *refusal.Error) {
 
 // set puts the token into the request. Another jwt handler of the request reads the
 // credential as the client sent it.
-func (u *UpstreamToken) set(r *http.Request, token string, who caller) {
+func (u *UpstreamToken) set(r *http.Request, token string, who *caller) {
 	user := userOf(r)
-	user.replaced = who.credential
+	replaced := who.credential // a copy, so that who stays off the heap
+	user.replaced = &replaced
 	if who.renewed != nil {
-		user.replaced = credentials.Credential{Token: who.renewed.AccessToken, Source: credentials.AccountSources[1]}
+		user.replaced = &credentials.Credential{Token: who.renewed.AccessToken, Source: credentials.AccountSources[1]}
 	}
 	user.headers = append(user.headers, u.Header)
 	if u.Header == "Authorization" {
@@ -197,10 +200,14 @@ func (u *UpstreamToken) set(r *http.Request, token string, who caller) {
 	r.Header[u.Header] = []string{token}
 }
 
+// anyUpstreamToken reports whether a config of this process has had an upstream_token: the look
+// at the request costs as much as a tenth of what the handler does.
+var anyUpstreamToken atomic.Bool
+
 // replacedOr returns the credential that an earlier handler has replaced by a token for the
 // upstream, if it was in one of the sources; otherwise that of the request.
 func replacedOr(r *http.Request, sources credentials.Sources) credentials.Credential {
-	if isReplaced(r) {
+	if anyUpstreamToken.Load() && isReplaced(r) {
 		user := userOf(r)
 		same := func(source *credentials.Source) bool { return *source == *user.replaced.Source }
 		if i := slices.IndexFunc(sources, same); i >= 0 {
@@ -213,7 +220,7 @@ func replacedOr(r *http.Request, sources credentials.Sources) credentials.Creden
 // isReplaced reports whether an earlier handler has replaced the credential.
 func isReplaced(r *http.Request) bool {
 	user := userOf(r)
-	return user != nil && user.replaced.Token != ""
+	return user != nil && user.replaced != nil
 }
 
 // headersOf returns the headers that only the handler may set.

@@ -23,7 +23,7 @@ type requestUser struct {
 	headers []string // claim headers set by the handler
 	// replaced is the credential in whose place the upstream gets a token; see
 	// [UpstreamToken].
-	replaced credentials.Credential
+	replaced *credentials.Credential
 }
 
 // userOf returns the user that a jwt handler has set for the request, or nil.
