@@ -174,8 +174,8 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	credential, open := h.read(r)
 	who := h.identify(w, r, credential, open)
-	verdict := h.decide(r, &who, open)
-	return h.forward(w, r, next, &who, &verdict)
+	verdict := h.decide(r, who, open)
+	return h.forward(w, r, next, who, &verdict)
 }
 
 // read removes everything that only this handler may set, and returns the credential of the
@@ -193,12 +193,14 @@ func (h *Handler) read(r *http.Request) (credential credentials.Credential, open
 // rules may read them, and so may handle_errors.
 func (h *Handler) identify(
 	w http.ResponseWriter, r *http.Request, credential credentials.Credential, open prometheus.Counter,
-) (who caller) {
+) *caller {
+	user := userFor(r)
+	user.caller = caller{credential: credential}
 	if open == nil {
-		who = h.identifier.identify(w, r, credential)
+		h.identifier.identify(w, r, &user.caller)
 	}
-	attach(r, who.token)
-	return who
+	user.set(r, user.caller.token)
+	return &user.caller
 }
 
 // verdict is the decision about a request.

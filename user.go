@@ -18,9 +18,11 @@ const (
 // requestUser is the user of a request, for the next handlers. There is one per request; if
 // several jwt handlers run, the last one decides.
 type requestUser struct {
-	claims  jwt.Claims
-	userID  any      // a string, or nil for an anonymous user
-	headers []string // claim headers set by the handler
+	caller   caller // of the handler that runs; here, so that it costs no allocation of its own
+	claims   jwt.Claims
+	userID   any      // a string, or nil for an anonymous user
+	headers  []string // claim headers set by the handler
+	replacer *caddy.Replacer
 	// replaced is the credential in whose place the upstream gets a token; see
 	// [UpstreamToken].
 	replaced *credentials.Credential
@@ -32,30 +34,36 @@ func userOf(r *http.Request) *requestUser {
 	return user
 }
 
-// attach sets the user in the request's placeholders and, by the user ID, in its access
-// log. A nil token means an anonymous user with empty placeholders. Data of an earlier jwt
-// handler is removed, so that data of different users is never mixed.
-func attach(r *http.Request, token *jwt.Token) {
-	replacer := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	vars := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
-	who, attached := vars[requestUserVar].(*requestUser)
-	if !attached {
-		who = new(requestUser)
+// userFor returns the user of the request, a new one for its first jwt handler. Its
+// placeholders are those of the request.
+func userFor(r *http.Request) *requestUser {
+	ctx := r.Context()
+	vars := ctx.Value(caddyhttp.VarsCtxKey).(map[string]any)
+	who, known := vars[requestUserVar].(*requestUser)
+	if !known {
+		who = &requestUser{replacer: ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer)}
 		vars[requestUserVar] = who
-		replacer.Map(who.placeholder)
+		who.replacer.Map(who.placeholder)
 	}
-	if token == nil || attached && !who.is(token) {
+	return who
+}
+
+// set sets the user in the request's placeholders and, by the user ID, in its access log. A
+// nil token means an anonymous user with empty placeholders. Data of an earlier jwt handler
+// is removed, so that data of different users is never mixed.
+func (who *requestUser) set(r *http.Request, token *jwt.Token) {
+	if len(who.headers) > 0 && (token == nil || !who.is(token)) {
 		for _, name := range who.headers {
 			r.Header.Del(name)
 		}
 		who.headers = nil
 	}
 	if token == nil {
-		*who = requestUser{}
+		who.claims, who.userID, who.replaced = nil, nil, nil
 		return
 	}
 	who.claims, who.userID = token.Claims, token.UserIDValue()
-	replacer.DeleteByPrefix(userPlaceholders)
+	who.replacer.DeleteByPrefix(userPlaceholders)
 }
 
 // is reports whether a token has the same user; an ID is only unique per issuer.
