@@ -174,8 +174,8 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	credential, open := h.read(r)
 	who := h.identify(w, r, credential, open)
-	verdict := h.decide(r, who, open)
-	return h.forward(w, r, next, who, &verdict)
+	verdict := h.decide(r, &who, open)
+	return h.forward(w, r, next, &who, &verdict)
 }
 
 // read removes everything that only this handler may set, and returns the credential of the
@@ -193,14 +193,12 @@ func (h *Handler) read(r *http.Request) (credential credentials.Credential, open
 // rules may read them, and so may handle_errors.
 func (h *Handler) identify(
 	w http.ResponseWriter, r *http.Request, credential credentials.Credential, open prometheus.Counter,
-) *caller {
-	user := userFor(r)
-	user.caller = caller{credential: credential}
+) (who caller) {
 	if open == nil {
-		h.identifier.identify(w, r, &user.caller)
+		who = h.identifier.identify(w, r, credential)
 	}
-	user.set(r, user.caller.token)
-	return &user.caller
+	attach(r, who.token)
+	return who
 }
 
 // verdict is the decision about a request.

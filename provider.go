@@ -44,8 +44,8 @@ func (p *Provider) Validate() error {
 func (p *Provider) Authenticate(w http.ResponseWriter, r *http.Request) (caddyauth.User, bool, error) {
 	var user caddyauth.User
 	who := p.identify(w, r, p.sources.Read(r), nil)
-	if failure := p.decide(r, who, nil).refusal; failure != nil {
-		userFor(r).set(r, nil) // another provider may allow the request
+	if failure := p.decide(r, &who, nil).refusal; failure != nil {
+		attach(r, nil) // another provider may allow the request
 		p.answers.Announce(w, r, failure)
 		if failure.Reason == refusal.KeysUnavailable {
 			return user, false, failure.Public()

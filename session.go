@@ -4,6 +4,7 @@ import (
 	"net/http"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts/web"
+	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 )
 
@@ -15,22 +16,22 @@ type sessionIdentifier struct {
 	browsers bool // whether session cookies are read
 }
 
-func (s *sessionIdentifier) identify(w http.ResponseWriter, r *http.Request, who *caller) {
-	if who.failure = s.accounts.Ready(r.Context()); who.failure != nil {
-		return
+func (s *sessionIdentifier) identify(w http.ResponseWriter, r *http.Request, credential credentials.Credential) caller {
+	if failure := s.accounts.Ready(r.Context()); failure != nil {
+		return caller{failure: failure, credential: credential}
 	}
-	s.tokens.identify(w, r, who)
-	mayRenew := s.browsers && (who.credential.Source == nil || who.credential.Source.OfAccounts)
+	who := s.tokens.identify(w, r, credential)
+	mayRenew := s.browsers && (credential.Source == nil || credential.Source.OfAccounts)
 	if who.token != nil || !mayRenew || !web.Renewable(who.failure) {
-		return
+		return who
 	}
 	renewed, err := s.accounts.Renew(w, r)
 	if err != nil {
-		who.failure = refusal.Of(err)
-		return
+		return caller{failure: refusal.Of(err), credential: credential}
 	}
 	if renewed != nil {
 		who.renewed = renewed
 		who.token, who.failure = s.tokens.verify(r.Context(), renewed.AccessToken)
 	}
+	return who
 }

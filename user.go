@@ -18,11 +18,9 @@ const (
 // requestUser is the user of a request, for the next handlers. There is one per request; if
 // several jwt handlers run, the last one decides.
 type requestUser struct {
-	caller   caller // of the handler that runs; here, so that it costs no allocation of its own
-	claims   jwt.Claims
-	userID   any      // a string, or nil for an anonymous user
-	headers  []string // claim headers set by the handler
-	replacer *caddy.Replacer
+	claims  jwt.Claims
+	userID  any      // a string, or nil for an anonymous user
+	headers []string // claim headers set by the handler
 	// replaced is the credential in whose place the upstream gets a token; see
 	// [UpstreamToken].
 	replaced *credentials.Credential
@@ -34,36 +32,30 @@ func userOf(r *http.Request) *requestUser {
 	return user
 }
 
-// userFor returns the user of the request, a new one for its first jwt handler. Its
-// placeholders are those of the request.
-func userFor(r *http.Request) *requestUser {
-	ctx := r.Context()
-	vars := ctx.Value(caddyhttp.VarsCtxKey).(map[string]any)
-	who, known := vars[requestUserVar].(*requestUser)
-	if !known {
-		who = &requestUser{replacer: ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer)}
+// attach sets the user in the request's placeholders and, by the user ID, in its access
+// log. A nil token means an anonymous user with empty placeholders. Data of an earlier jwt
+// handler is removed, so that data of different users is never mixed.
+func attach(r *http.Request, token *jwt.Token) {
+	replacer := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	vars := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
+	who, attached := vars[requestUserVar].(*requestUser)
+	if !attached {
+		who = new(requestUser)
 		vars[requestUserVar] = who
-		who.replacer.Map(who.placeholder)
+		replacer.Map(who.placeholder)
 	}
-	return who
-}
-
-// set sets the user in the request's placeholders and, by the user ID, in its access log. A
-// nil token means an anonymous user with empty placeholders. Data of an earlier jwt handler
-// is removed, so that data of different users is never mixed.
-func (who *requestUser) set(r *http.Request, token *jwt.Token) {
-	if len(who.headers) > 0 && (token == nil || !who.is(token)) {
+	if token == nil || attached && !who.is(token) {
 		for _, name := range who.headers {
 			r.Header.Del(name)
 		}
 		who.headers = nil
 	}
 	if token == nil {
-		who.claims, who.userID, who.replaced = nil, nil, nil
+		*who = requestUser{}
 		return
 	}
 	who.claims, who.userID = token.Claims, token.UserIDValue()
-	who.replacer.DeleteByPrefix(userPlaceholders)
+	replacer.DeleteByPrefix(userPlaceholders)
 }
 
 // is reports whether a token has the same user; an ID is only unique per issuer.

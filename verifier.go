@@ -29,12 +29,12 @@ type caller struct {
 
 // byCookie reports whether the browser sent the credential automatically, which it also
 // does for requests from pages of other sites.
-func (c *caller) byCookie() bool { return c.renewed != nil || c.credential.ByCookie() }
+func (c caller) byCookie() bool { return c.renewed != nil || c.credential.ByCookie() }
 
-// identifier finds the user of a caller's credential: it sets the token, or the failure.
-// Neither is set only if `optional` allows that.
+// identifier finds the user of a credential. It returns neither a token nor a failure only
+// if `optional` allows that.
 type identifier interface {
-	identify(w http.ResponseWriter, r *http.Request, who *caller)
+	identify(w http.ResponseWriter, r *http.Request, credential credentials.Credential) caller
 }
 
 // tokenIdentifier identifies callers by a JWT.
@@ -44,8 +44,9 @@ type tokenIdentifier struct {
 	optional bool
 }
 
-func (t *tokenIdentifier) identify(_ http.ResponseWriter, r *http.Request, who *caller) {
-	switch credential := &who.credential; {
+func (t *tokenIdentifier) identify(_ http.ResponseWriter, r *http.Request, credential credentials.Credential) caller {
+	who := caller{credential: credential}
+	switch {
 	case credential.Err != nil:
 		who.failure = refusal.Of(credential.Err)
 	case credential.Token != "":
@@ -53,6 +54,7 @@ func (t *tokenIdentifier) identify(_ http.ResponseWriter, r *http.Request, who *
 	case !t.optional:
 		who.failure = &refusal.Error{Reason: refusal.NoCredentials}
 	}
+	return who
 }
 
 // verify returns a verified token, from the cache if possible.
