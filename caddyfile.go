@@ -234,7 +234,7 @@ func upstreamTokenOptions(into *UpstreamToken) []config.Option {
 	return []config.Option{
 		{Name: "issuer", Read: config.Word("a URL, as in: issuer https://api.example.com/jwt", &into.Issuer)},
 		{Name: "audience", Read: config.Words(
-			"the services that may accept the token, as in: audience https://films.internal", &into.Audience,
+			"values of the aud claim, as in: audience https://films.internal", &into.Audience,
 		)},
 		{Name: "lifetime", Read: config.Duration(&into.Lifetime)},
 		{Name: "algorithm", Read: config.Word("RS256, ES256 or EdDSA", &into.Algorithm)},

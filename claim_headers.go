@@ -77,6 +77,10 @@ func (h *Handler) validateClaimHeaders() error {
 				return fmt.Errorf("claim_header %s is specified twice; give each claim its own header", header.Header)
 			}
 		}
+		if h.UpstreamToken != nil && sameHeader(header.Header, h.UpstreamToken.Header) {
+			return fmt.Errorf("claim_header %s: upstream_token sets this header; choose another one for the claim",
+				header.Header)
+		}
 		for _, source := range h.sources {
 			if sameHeader(header.Header, source.Header) || source.Cookie != "" && header.Header == "Cookie" {
 				return fmt.Errorf("claim_header %s: the token is read from this header, "+

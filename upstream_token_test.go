@@ -260,3 +260,22 @@ func TestUpstreamTokenEnds(t *testing.T) {
 		}
 	}
 }
+
+// Listed claims keep their place, and one that is listed as a whole stays whole.
+func TestUpstreamTokenClaims(t *testing.T) {
+	s, b := upstreamSite(t, "upstream_token {\nissuer http://api.example/jwt\n"+
+		"claims org org.unit realm.roles app.example/groups gone\n}")
+	s.MustAnswer(200, s.Bearer("/api/", sitetest.HS256(t, sitetest.JSON{
+		"org": sitetest.JSON{"unit": "R&D", "id": 7}, "realm": sitetest.JSON{"roles": []string{"a"}, "secret": "x"},
+		"app.example/groups": []string{"g"},
+	})), "listed claims")
+	_, token := b.token(t, s, "Authorization")
+	text, err := json.Marshal(token.PrivateClaims())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `{"app.example/groups":["g"],"org":{"id":7,"unit":"R\u0026D"},"realm":{"roles":["a"]}}`
+	if string(text) != want {
+		t.Errorf("claims: %s\nwant: %s", text, want)
+	}
+}

@@ -96,7 +96,9 @@ func (m *Minter) Token(user *jwt.Token) (string, error) {
 func (m *Minter) claims(user *jwt.Token, now, expiry time.Time) map[string]any {
 	claims := make(map[string]any)
 	for _, path := range m.o.Claims {
-		if value, _ := user.Claims.Lookup(path); value != nil {
+		if value := user.Claims[path]; value != nil { // also a name with dots
+			claims[path] = value
+		} else if value, _ := user.Claims.Lookup(path); value != nil {
 			set(claims, path, value)
 		}
 	}
@@ -158,17 +160,18 @@ func clientOf(claims jwt.Claims) string {
 	return id
 }
 
-// set sets the claim at a path, inside of an object where the path leads there.
+// set sets the claim at a path, inside of objects as in the credential. If one of these is
+// already there as a whole, nothing is left to do.
 func set(claims map[string]any, path string, value any) {
 	outer, inner, nested := strings.Cut(path, ".")
-	if !nested || strings.Contains(path, "/") { // a name such as https://example.com/roles
+	if !nested {
 		claims[path] = value
 		return
 	}
-	object, ok := claims[outer].(map[string]any)
-	if !ok {
-		object = make(map[string]any)
-		claims[outer] = object
+	if claims[outer] == nil {
+		claims[outer] = make(map[string]any)
 	}
-	set(object, inner, value)
+	if object, ok := claims[outer].(map[string]any); ok {
+		set(object, inner, value)
+	}
 }
