@@ -11,6 +11,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -80,6 +81,7 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 //	        audience   <aud...>
 //	        token_type <typ>
 //	    }]
+//	    credentials <module> [<args...>]
 //	    leeway <duration>
 //	    allow_missing_exp
 //	    from header [<name> [<scheme>]] | cookie <name> | query <name>
@@ -138,6 +140,7 @@ func (p *parser) options() []config.Option {
 			h.Leeway = new(caddy.Duration)
 			return config.DurationOrZero(h.Leeway)(b, name)
 		}},
+		{Name: "credentials", Read: p.credentials, Repeatable: true},
 		{Name: "allow_missing_exp", Read: config.Flag(&h.AllowMissingExp)},
 		{Name: "from", Read: p.from, Repeatable: true},
 		{Name: "user_id", Read: config.Words("claim names, as in: user_id sub", &h.UserID)},
@@ -251,6 +254,28 @@ func readUpstreamToken(b *config.Block, into *UpstreamToken) error {
 			"upstream_token { audience https://films.internal }")
 	}
 	return config.ReadBlock(b.Dispenser, "upstream_token", upstreamTokenOptions(into))
+}
+
+// credentials reads a module of other credentials, by its own grammar.
+func (p *parser) credentials(b *config.Block, _ string) error {
+	if !b.NextArg() {
+		return b.Errf("credentials takes the name of a module in the namespace jwt.credentials, and its options")
+	}
+	return p.credentialsModule(b, b.Val())
+}
+
+func (p *parser) credentialsModule(b *config.Block, name string) error {
+	if err := accounts.CheckModule("jwt.credentials", name); err != nil {
+		return b.WrapErr(err)
+	}
+	module, err := caddyfile.UnmarshalModule(b.Dispenser, "jwt.credentials."+name)
+	if err != nil {
+		return err
+	}
+	p.handler.CredentialsRaw = append(
+		p.handler.CredentialsRaw, caddyconfig.JSONModuleObject(module, "module", name, nil),
+	)
+	return nil
 }
 
 func (p *parser) claimHeader(b *config.Block, _ string) error {
@@ -393,7 +418,7 @@ func (p *parser) cache(b *config.Block, name string) error {
 func (p *parser) finish() error {
 	h := p.handler
 	if p.outside.empty() {
-		if len(h.Issuers) == 0 && h.Accounts == nil {
+		if len(h.Issuers) == 0 && h.Accounts == nil && len(h.CredentialsRaw) == 0 {
 			return p.Errf("jwt has neither keys nor an issuer, so it would reject every token; " +
 				"set `issuer <url>` to find the keys by discovery, or `secret`, `public_key` or `jwks`, " +
 				"or `accounts` for a site with its own users")

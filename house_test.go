@@ -50,7 +50,7 @@ func TestImportsRunOneWay(t *testing.T) {
 		"internal/answer":   {"refusal"},
 		"internal/metadata": {"internal/answer", "refusal"},
 		"upstream":          upstream,
-		"credentials":       {"refusal"},
+		"credentials":       slices.Concat([]string{"jwt"}, jwt),
 		"jwt":               jwt,
 		"jwks":              jwks,
 		"signing":           signing,

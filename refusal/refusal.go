@@ -42,6 +42,10 @@ const (
 	Audience             Reason = "audience"
 	Bound                Reason = "bound"
 	UserID               Reason = "user_id"
+	Credential           Reason = "credential"
+	APIKey               Reason = "api_key"
+	Network              Reason = "network"
+	RateLimit            Reason = "rate_limit"
 	Scope                Reason = "scope"
 	Role                 Reason = "role"
 	Claim                Reason = "claim"
@@ -197,7 +201,15 @@ var refusals = map[Reason]Answer{
 		401, "UnauthorizedError", "invalid_token", true,
 		"the token is bound to a key of the client and is not a bearer token",
 	},
-	UserID: {401, "UnauthorizedError", "invalid_token", true, "the token names no user"},
+	UserID:     {401, "UnauthorizedError", "invalid_token", true, "the token names no user"},
+	Credential: {401, "UnauthorizedError", "invalid_token", true, "the credential is not valid"},
+	APIKey:     {401, "UnauthorizedError", "invalid_token", true, "the API key is not valid"},
+	Network: {
+		403, "ForbiddenError", "forbidden", false, "This API key must not be used from your network address.",
+	},
+	RateLimit: {
+		429, "TooManyRequestsError", "too_many_requests", false, "Too many requests with this API key. Wait a while.",
+	},
 
 	Path: {
 		400, "BadRequestError", "invalid_request", false,
