@@ -8,6 +8,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/accounts/web"
+	"github.com/caddy-jwt/caddy-jwt/apikeys"
 	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddyserver/caddy/v2"
@@ -81,6 +82,12 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 //	        audience   <aud...>
 //	        token_type <typ>
 //	    }]
+//	    api_keys [{
+//	        store    file [<path>] | <module> [<args...>]
+//	        header   <name>
+//	        prefix   <text>
+//	        max_keys <keys>
+//	    }]
 //	    credentials <module> [<args...>]
 //	    leeway <duration>
 //	    allow_missing_exp
@@ -140,6 +147,7 @@ func (p *parser) options() []config.Option {
 			h.Leeway = new(caddy.Duration)
 			return config.DurationOrZero(h.Leeway)(b, name)
 		}},
+		{Name: "api_keys", Read: p.apiKeys},
 		{Name: "credentials", Read: p.credentials, Repeatable: true},
 		{Name: "allow_missing_exp", Read: config.Flag(&h.AllowMissingExp)},
 		{Name: "from", Read: p.from, Repeatable: true},
@@ -258,24 +266,19 @@ func readUpstreamToken(b *config.Block, into *UpstreamToken) error {
 
 // credentials reads a module of other credentials, by its own grammar.
 func (p *parser) credentials(b *config.Block, _ string) error {
-	if !b.NextArg() {
-		return b.Errf("credentials takes the name of a module in the namespace jwt.credentials, and its options")
-	}
-	return p.credentialsModule(b, b.Val())
+	const takes = "credentials takes the name of a module in the namespace jwt.credentials, and its options"
+	module, err := config.ReadModule(b, "jwt.credentials", takes)
+	p.handler.CredentialsRaw = append(p.handler.CredentialsRaw, module)
+	return err
 }
 
-func (p *parser) credentialsModule(b *config.Block, name string) error {
-	if err := accounts.CheckModule("jwt.credentials", name); err != nil {
-		return b.WrapErr(err)
-	}
-	module, err := caddyfile.UnmarshalModule(b.Dispenser, "jwt.credentials."+name)
-	if err != nil {
-		return err
-	}
+func (p *parser) apiKeys(b *config.Block, _ string) error {
+	keys := new(apikeys.APIKeys)
+	err := keys.UnmarshalCaddyfile(b.NewFromNextSegment())
 	p.handler.CredentialsRaw = append(
-		p.handler.CredentialsRaw, caddyconfig.JSONModuleObject(module, "module", name, nil),
+		p.handler.CredentialsRaw, caddyconfig.JSONModuleObject(keys, "module", "api_keys", nil),
 	)
-	return nil
+	return err
 }
 
 func (p *parser) claimHeader(b *config.Block, _ string) error {

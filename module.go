@@ -156,7 +156,7 @@ type Handler struct {
 	Accounts *accounts.Config `json:"accounts,omitempty"`
 
 	identifier identifier
-	tokens     *tokenIdentifier    // the part of identifier that verifies tokens
+	tokens     *tokenIdentifier // the part of identifier that verifies tokens
 	others     []credentials.Verifier
 	rooted     caddyhttp.MatchPath // the patterns of Public with a fixed beginning
 	accounts   *web.Shared         // nil without accounts

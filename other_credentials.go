@@ -10,6 +10,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
+	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddyserver/caddy/v2"
 )
 
@@ -51,6 +52,29 @@ func stillGood(token *jwt.Token, err error) (*jwt.Token, *refusal.Error) {
 }
 
 const timeFormat = "2006-01-02T15:04:05Z"
+
+// storesCredentials is implemented by verifiers that store credentials. It is called after
+// they are provisioned, with the store of the accounts and its name, or with neither.
+type storesCredentials interface {
+	UseStore(ctx caddy.Context, users store.UserStore, name string) error
+}
+
+// openCredentials opens the stores of the verifiers.
+func (h *Handler) openCredentials(ctx caddy.Context) error {
+	var users store.UserStore
+	var name string
+	if h.accounts != nil {
+		users, name = h.accounts.Store(), string(h.Accounts.StoreRaw)
+	}
+	for _, verifier := range h.others {
+		if stores, ok := verifier.(storesCredentials); ok {
+			if err := stores.UseStore(ctx, users, name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
 
 // loadCredentials loads the verifiers of other credentials, and adds the places where these
 // are.

@@ -90,6 +90,9 @@ func (h *Handler) provisionVerifier(ctx caddy.Context) error {
 		}
 		config.Issuers = append(config.Issuers, h.accounts.AsIssuer())
 	}
+	if err := h.openCredentials(ctx); err != nil {
+		return err
+	}
 	if len(h.Issuers) == 0 && h.Accounts == nil && len(h.others) == 0 {
 		return errors.New("no keys and no issuer, so every token would be rejected; " +
 			"give `issuer <url>` to find the keys by discovery, or `secret`, `public_key` or `jwks`")

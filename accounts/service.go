@@ -153,13 +153,13 @@ func (s *Service) Ready(ctx context.Context) *refusal.Error {
 }
 
 // LoadStore loads the store module of a config.
-func LoadStore(ctx caddy.Context, config *Config) (store.UserStore, error) {
-	if err := checkModules("jwt.stores", config.StoreRaw); err != nil {
+func LoadStore(ctx caddy.Context, settings *Config) (store.UserStore, error) {
+	if err := config.CheckModules("jwt.stores", settings.StoreRaw); err != nil {
 		return nil, err
 	}
-	raw := config.StoreRaw
-	loaded, err := ctx.LoadModule(config, "StoreRaw")
-	config.StoreRaw = raw // LoadModule clears it, but it is part of what tells sites apart
+	raw := settings.StoreRaw
+	loaded, err := ctx.LoadModule(settings, "StoreRaw")
+	settings.StoreRaw = raw // LoadModule clears it, but it is part of what tells sites apart
 	if err != nil {
 		return nil, err
 	}
