@@ -1,6 +1,7 @@
 package caddyjwt
 
 import (
+	"cmp"
 	"reflect"
 	"slices"
 	"strconv"
@@ -135,7 +136,8 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 type parser struct {
 	*caddyfile.Dispenser
 	handler *Handler
-	outside IssuerConfig // options outside the issuer blocks
+	outside IssuerConfig     // options outside the issuer blocks
+	keys    *apikeys.APIKeys // nil if there are none
 }
 
 func (p *parser) options() []config.Option {
@@ -273,10 +275,10 @@ func (p *parser) credentials(b *config.Block, _ string) error {
 }
 
 func (p *parser) apiKeys(b *config.Block, _ string) error {
-	keys := new(apikeys.APIKeys)
-	err := keys.UnmarshalCaddyfile(b.NewFromNextSegment())
+	p.keys = new(apikeys.APIKeys)
+	err := p.keys.UnmarshalCaddyfile(b.NewFromNextSegment())
 	p.handler.CredentialsRaw = append(
-		p.handler.CredentialsRaw, caddyconfig.JSONModuleObject(keys, "module", "api_keys", nil),
+		p.handler.CredentialsRaw, caddyconfig.JSONModuleObject(p.keys, "module", "api_keys", nil),
 	)
 	return err
 }
@@ -420,6 +422,9 @@ func (p *parser) cache(b *config.Block, name string) error {
 // finish adds the options outside of issuer blocks to the only issuer.
 func (p *parser) finish() error {
 	h := p.handler
+	if p.keys != nil && h.Accounts != nil && p.keys.StoreRaw == nil {
+		h.Accounts.KeyPrefix = cmp.Or(p.keys.Prefix, apikeys.DefaultPrefix)
+	}
 	if p.outside.empty() {
 		if len(h.Issuers) == 0 && h.Accounts == nil && len(h.CredentialsRaw) == 0 {
 			return p.Errf("jwt has neither keys nor an issuer, so it would reject every token; " +

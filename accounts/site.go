@@ -21,11 +21,10 @@ type site struct {
 
 // Audit logs an account event. It identifies users by ID, because text in the e-mail field
 // may be a password.
-func (s *site) Audit(event, userID, sessionID string, client Client) {
-	s.Log.Named("audit").Info(
-		event, zap.String("user_id", userID), zap.String("session_id", sessionID),
-		zap.String("client_ip", client.Address),
-	)
+func (s *site) Audit(event, userID, sessionID string, client Client, more ...zap.Field) {
+	s.Log.Named("audit").Info(event, append([]zap.Field{
+		zap.String("user_id", userID), zap.String("session_id", sessionID), zap.String("client_ip", client.Address),
+	}, more...)...)
 }
 
 // HashTurn returns the place of a client in the queue for hashing.

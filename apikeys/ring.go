@@ -121,7 +121,9 @@ func (r *Ring) Find(id, secret string, now time.Time) (*parsed, *entry, *refusal
 		return nil, nil, refusal.New(refusal.APIKey, "the user of key %s is disabled", id)
 	}
 	if found.expires != 0 && now.UnixMilli() >= found.expires {
-		return nil, nil, refusal.New(refusal.APIKey, "key %s expired at %s", id, key.ExpiresAt.UTC().Format(time.RFC3339))
+		return nil, nil, refusal.New(
+			refusal.APIKey, "key %s expired at %s", id, key.ExpiresAt.UTC().Format(time.RFC3339),
+		)
 	}
 	r.uses.note(key, id, now)
 	return key, found, nil
@@ -325,6 +327,15 @@ func (r *Ring) ownerOf(ctx context.Context, row *store.APIKey) (*owner, error) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return r.owners[row.Owner], nil
+}
+
+// LearnAll makes all rings of this process read the changes in their stores now. A failure is
+// logged, and they read again soon.
+func LearnAll(ctx context.Context) {
+	rings.Range(func(_, ring any) bool {
+		_ = ring.(*Ring).Learn(ctx)
+		return true
+	})
 }
 
 // poll is how often the store is read, so that all nodes know a change within a second.

@@ -86,6 +86,10 @@ const (
 	LogoutToken         Reason = "logout_token"
 	NotConfirmed        Reason = "not_confirmed"
 	LastLogin           Reason = "last_login"
+
+	// Reasons of the routes of API keys.
+	TooManyKeys Reason = "too_many_keys"
+	KeyChanged  Reason = "key_changed"
 )
 
 // Error is a refusal. Every error that Verifier.Verify of package jwt returns is an *Error.
@@ -294,6 +298,12 @@ var refusals = map[Reason]Answer{
 	},
 	LastLogin: {409, "ConflictError", "last_login", false, "This is your only way to log in. Set a password first; " +
 		"the operators of this site can send you a link for that."},
+	TooManyKeys: {
+		409, "ConflictError", "too_many_keys", false, "You have as many API keys as you can have. Revoke one first.",
+	},
+	KeyChanged: {
+		409, "ConflictError", "key_changed", false, "This API key has expired, or somebody else has just changed it.",
+	},
 	LogoutToken: {
 		400, "BadRequestError", "invalid_request", false, "The logout token is not valid or was already used.",
 	},

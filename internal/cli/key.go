@@ -288,8 +288,9 @@ func addKeys(o *operator, keys apikeys.Keys) error {
 		return o.printJSON(key.View(texts[0]))
 	}
 	o.say("%s", texts[0])
-	fmt.Fprintf(o.cmd.ErrOrStderr(), "This is the key with the ID %s. It is not stored, so it cannot be printed again.\n",
-		key.ID)
+	fmt.Fprintf(
+		o.cmd.ErrOrStderr(), "This is the key with the ID %s. It is not stored, so it cannot be printed again.\n", key.ID,
+	)
 	return nil
 }
 
