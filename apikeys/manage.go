@@ -24,6 +24,8 @@ type Keys struct {
 var (
 	// ErrNotSupported means that a store cannot have API keys.
 	ErrNotSupported = errors.New("this store cannot have API keys")
+	// ErrInvalid means that a new key cannot be made; another error says why.
+	ErrInvalid = errors.New("this key cannot be made")
 	// ErrRolled means that somebody else rolled the key at the same time.
 	ErrRolled = errors.New("the key was rolled by somebody else at the same time, whose new secret is valid")
 	// ErrExpired means that the key has expired.
@@ -41,13 +43,13 @@ func In(users store.UserStore, prefix string, now func() time.Time) (Keys, error
 
 // Make sets ID, CreatedAt and hash of new keys and stores them, all or none. It returns the
 // texts of the keys, which are not stored. It returns [store.ErrNotFound] if the owner of one
-// does not exist or is disabled; other errors say what is wrong with a key.
+// does not exist or is disabled, and [ErrInvalid] for a key that cannot be made.
 func (k Keys) Make(ctx context.Context, keys ...*Key) (texts []string, err error) {
 	now := k.Now()
 	rows := make([]store.APIKey, len(keys))
 	for i, key := range keys {
 		if err := key.check(now); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 		}
 		secret := random(secretLength)
 		key.ID, key.CreatedAt, key.Hash = random(idLength), now.Truncate(time.Second), hashed(secret)
