@@ -140,7 +140,9 @@ func (h *Handler) confirmKey(r *http.Request, c keyCaller, in *input) error {
 func (h *Handler) newKey(in *input, c keyCaller) *apikeys.Key {
 	key := &apikeys.Key{Owner: c.user.ID, Subject: c.user.ID, OwnRoles: true, Name: in.want("name")}
 	if len([]rune(key.Name)) > maxKeyName {
-		in.wrong("name", "maxLength", fmt.Errorf("has more than %d characters", maxKeyName), object{"limit": maxKeyName})
+		in.wrong(
+			"name", "maxLength", fmt.Errorf("has more than %d characters", maxKeyName), object{"limit": maxKeyName},
+		)
 	}
 	if strings.ContainsFunc(key.Name, unicode.IsControl) {
 		in.wrong("name", "pattern", errors.New("must not contain control characters"), object{})
@@ -149,8 +151,10 @@ func (h *Handler) newKey(in *input, c keyCaller) *apikeys.Key {
 	if text := in.text("expires"); text != "" && text != "never" {
 		after, err := caddy.ParseDuration(text)
 		if err != nil || after <= 0 || after > longestUserKey {
-			in.wrong("expires", "format", errors.New("must be a time from now of at most 10 years, such as 90d, or never"),
-				object{"format": "duration"})
+			in.wrong(
+				"expires", "format", errors.New("must be a time from now of at most 10 years, such as 90d, or never"),
+				object{"format": "duration"},
+			)
 		}
 		key.ExpiresAt = h.service.Now().Add(after).Truncate(time.Second)
 	}

@@ -289,7 +289,7 @@ func addKeys(o *operator, keys apikeys.Keys) error {
 	}
 	o.say("%s", texts[0])
 	fmt.Fprintf(
-		o.cmd.ErrOrStderr(), "This is the key with the ID %s. It is not stored, so it cannot be printed again.\n", key.ID,
+		o.cmd.ErrOrStderr(), "This is the key with the ID %s. It is not stored, so it cannot be shown again.\n", key.ID,
 	)
 	return nil
 }
