@@ -245,6 +245,9 @@ func (h *Handler) rollKey(w http.ResponseWriter, r *http.Request, c keyCaller, i
 	var key apikeys.Key
 	if err == nil {
 		text, key, err = c.keys.Roll(r.Context(), id, grace)
+		if errors.Is(err, store.ErrNotFound) {
+			return &refusal.Error{Reason: refusal.NoSuchRoute}
+		}
 		if errors.Is(err, apikeys.ErrRolled) || errors.Is(err, apikeys.ErrExpired) {
 			err = refusal.New(refusal.KeyChanged, "%v", err)
 		}
