@@ -12,11 +12,12 @@ import (
 // The error about an unknown option lists the same options as the reference shows in the syntax of
 // the block.
 func TestReferenceHasTheOptionsOfTheProgram(t *testing.T) {
-	comments := sourceComments(t, []string{"caddyfile.go", "accounts/caddyfile.go", "oidc/login/login.go"})
+	comments := sourceComments(t, []string{"caddyfile.go", "accounts/caddyfile.go"})
 	for block, c := range map[string]struct{ comment, body string }{
 		"jwt":      {"Handler.UnmarshalCaddyfile", "jwt {\n xxxxxxxx\n}"},
 		"issuer":   {"Handler.UnmarshalCaddyfile", "jwt {\n issuer a {\n xxxxxxxx\n}\n}"},
 		"jwks":     {"Handler.UnmarshalCaddyfile", "jwt {\n issuer a {\n jwks {\n xxxxxxxx\n}\n}\n}"},
+		"api_keys": {"Handler.UnmarshalCaddyfile", "jwt {\n api_keys {\n xxxxxxxx\n}\n}"},
 		"accounts": {"Parse", "jwt {\n accounts {\n xxxxxxxx\n}\n}"},
 	} {
 		_, err := sitetest.AdaptCaddyfile(t, c.body, "127.0.0.1:0", t.TempDir(), "log.json")

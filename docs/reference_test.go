@@ -19,6 +19,7 @@ import (
 
 	caddyjwt "github.com/caddy-jwt/caddy-jwt"
 	"github.com/caddy-jwt/caddy-jwt/accounts"
+	"github.com/caddy-jwt/caddy-jwt/apikeys"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
@@ -37,7 +38,7 @@ func TestReference(t *testing.T) {
 	var paths []string
 	sources := caddytest.Sources(t)
 	for _, folder := range []string{
-		"refusal", "accounts", "accounts/web", "config", "credentials", "store/filestore", ".",
+		"refusal", "accounts", "accounts/web", "apikeys", "config", "credentials", "store/filestore", ".",
 	} {
 		for _, path := range sources {
 			if filepath.Dir(path) == folder {
@@ -210,6 +211,9 @@ func (r *reference) directive() {
 	r.options(parseGrammar(grammar))
 }
 
+// modules are options that are modules, which JSON has in the list of another field.
+var modules = map[string]reflect.Type{"api_keys": reflect.TypeFor[apikeys.APIKeys]()}
+
 // options writes a section for each block of the grammar.
 func (r *reference) options(directive *option) {
 	type section struct {
@@ -222,6 +226,10 @@ func (r *reference) options(directive *option) {
 		fields, of := configFields(at.config), make(map[*option]reflect.StructField)
 		var links []string
 		for _, o := range at.block {
+			if modules[o.name] != nil {
+				links = append(links, fmt.Sprintf("[`%s`](#%s)", o.name, o.name))
+				continue
+			}
 			i := slices.IndexFunc(fields, func(f reflect.StructField) bool {
 				return jsonName(f) == o.name || jsonName(f) == o.name+"s"
 			})
@@ -242,6 +250,14 @@ func (r *reference) options(directive *option) {
 		}
 		r.write("%s", strings.Join(links, " · "))
 		for _, o := range at.block {
+			if module := modules[o.name]; module != nil {
+				const path = "credentials[]"
+				r.write("### `%s`\n\n- Caddyfile: `%s`\n- JSON: `%s`, with `\"module\": \"%[1]s\"`", o.name,
+					strings.Join(o.forms, "`, `"), path)
+				r.write("In its block: [options of `%s`](#options-of-%s).", o.name, o.name)
+				queue = append(queue, section{o, module, path + "."})
+				continue
+			}
 			f, path := of[o], at.path+jsonName(of[o])
 			r.write("### `%s`\n\n- Caddyfile: `%s`\n- JSON: `%s`", o.name, strings.Join(o.forms, "`, `"), path)
 			r.write("%s", r.comment(at.config, f.Name, jsonName(f)))
