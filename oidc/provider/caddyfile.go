@@ -70,8 +70,8 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 //	    templates <dir>
 //	}
 //
-// `client`, `api`, `scopes` of an API, `client_documents`, `claims`, `redirect_uri` and `post_logout_redirect_uri` may be repeated. Put a
-// response type of several words in quotes.
+// `client`, `api`, `scopes` of an API, `client_documents`, `claims`, `redirect_uri` and
+// `post_logout_redirect_uri` may be repeated. Put a response type of several words in quotes.
 func (p *Provider) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.Val() != "oidc_provider" {
 		d.Next() // the directive's name

@@ -45,10 +45,10 @@ type clientDocuments struct {
 
 // knownDocument is the outcome of loading a document.
 type knownDocument struct {
-	client *Client
-	err    error
-	until  time.Time
-	stale  time.Time // until when the client is used if its document cannot be loaded
+	client    *Client
+	err       error
+	at, until time.Time
+	stale     time.Time // until when the client is used if its document cannot be loaded
 }
 
 // newClientDocuments returns nil if the config has no hosts.
@@ -95,9 +95,9 @@ func (d *clientDocuments) find(ctx context.Context, id string) (*Client, error) 
 	if !ok {
 		return nil, refuse("invalid_client", "this provider does not load client documents from "+at.Host)
 	}
-	now := d.provider.accounts.Now()
+	now := d.now()
 	before, _ := d.known.GetIfPresent(id)
-	if now.Before(before.until) {
+	if now.Before(before.until) && !now.Before(before.at) {
 		return before.client, before.err
 	}
 	if _, allowed := d.tries.Try(ctx, senderOf(ctx), now); !allowed && before.client == nil {
@@ -119,6 +119,10 @@ func (d *clientDocuments) find(ctx context.Context, id string) (*Client, error) 
 	result := loaded.(knownDocument)
 	return result.client, result.err
 }
+
+// now returns the time of day, because the clock of the process may stand still while the machine
+// sleeps.
+func (d *clientDocuments) now() time.Time { return d.provider.accounts.Now().Round(0) }
 
 var errDocumentsBusy = &oauthError{
 	status: 503, code: "temporarily_unavailable", description: "too many client documents are being loaded",
@@ -148,7 +152,7 @@ func (d *clientDocuments) reaches(at *url.URL) (reach, bool) {
 // load loads a document. If that fails, the client as it was before stays known for a while, so
 // that its users are not logged out by an outage of its site.
 func (d *clientDocuments) load(ctx context.Context, at *url.URL, reach reach, before knownDocument) knownDocument {
-	now := d.provider.accounts.Now()
+	now := d.now()
 	text, age, err := d.fetcher.fetch(ctx, at, reach)
 	var client *Client
 	if err == nil {
@@ -158,21 +162,21 @@ func (d *clientDocuments) load(ctx context.Context, at *url.URL, reach reach, be
 		}
 	}
 	if err == nil {
-		return knownDocument{client: client, until: now.Add(age), stale: now.Add(age + staleDocumentAge)}
+		return knownDocument{client: client, at: now, until: now.Add(age), stale: now.Add(age + staleDocumentAge)}
 	}
 	d.provider.log.Warn(
 		"client document was refused", zap.String("client_id", at.String()), zap.Error(err),
 	)
 	if errors.Is(err, errUnreachable) {
 		if before.client != nil && now.Before(before.stale) {
-			before.until = now.Add(wrongDocumentAge)
+			before.at, before.until = now, now.Add(wrongDocumentAge)
 			return before
 		}
 		err = errUnreachable // the reason would tell strangers about this network
 	}
 	return knownDocument{
-		err:   refuse("invalid_client", "the client document at "+at.Host+" is not usable: "+err.Error()),
-		until: now.Add(wrongDocumentAge),
+		err: refuse("invalid_client", "the client document at "+at.Host+" is not usable: "+err.Error()),
+		at:  now, until: now.Add(wrongDocumentAge),
 	}
 }
 

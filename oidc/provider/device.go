@@ -134,8 +134,8 @@ func (p *Provider) device(w http.ResponseWriter, r *http.Request) error {
 		page["Error"] = failure.description
 		return p.pages.render(w, r, "device", page, failure.status)
 	}
-	page["Client"], page["Scopes"], page["UserCode"] = client.Name, p.describe(p.access(kept.Scopes, kept.Resources)), kept.UserCode[:4]+"-"+
-		kept.UserCode[4:]
+	page["Client"], page["UserCode"] = client.Name, kept.UserCode[:4]+"-"+kept.UserCode[4:]
+	page["Scopes"] = p.describe(p.access(kept.Scopes, kept.Resources))
 	if kept.DecidedIn != "" { // the form was sent twice
 		page["Done"], page["Allowed"] = true, kept.Grant != nil
 		return p.pages.render(w, r, "device", page, http.StatusOK)

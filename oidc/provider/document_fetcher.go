@@ -15,10 +15,10 @@ import (
 	"time"
 )
 
-const (
-	documentTimeout  = 5 * time.Second // for all of a document
-	maxDocumentBytes = 64 << 10
-)
+const maxDocumentBytes = 64 << 10
+
+// documentTimeout is the time for all of a document.
+var documentTimeout = 5 * time.Second // a test sets another
 
 // errUnreachable means that a document could not be loaded, for whatever reason.
 var errUnreachable = errors.New("it cannot be loaded")
@@ -73,6 +73,9 @@ func (f *documentFetcher) fetch(
 		return nil, 0, errors.New("its Content-Type is not application/json")
 	}
 	text, err = io.ReadAll(io.LimitReader(response.Body, maxDocumentBytes+1))
+	if err == nil {
+		err = ctx.Err() // a server may end a response when its client closes the connection
+	}
 	switch {
 	case err != nil:
 		return nil, 0, fmt.Errorf("%w: %w", errUnreachable, err)

@@ -55,11 +55,12 @@ type Provider struct {
 	// ClientDocuments lists hosts whose clients need not be registered: their `client_id` is the
 	// https URL of a document about them (draft-ietf-oauth-client-id-metadata-document), as
 	// clients of the Model Context Protocol have it. Such clients are public, are asked about
-	// every time, and may request every scope of the provider and its APIs. `claude.ai` allows documents of this host, from public addresses. `localhost:8443`, a host
-	// with a port, allows the documents of exactly this server, even if it is on this machine
-	// (then also by http and with any certificate) or in its private network. `*` allows every
-	// public host: then anybody on the Internet can publish a client with any name, and make
-	// the provider send requests to public servers. Default: none.
+	// every time, and may request every scope of the provider and its APIs. `claude.ai` allows
+	// documents of this host, from public addresses. `localhost:8443`, a host with a port,
+	// allows the documents of exactly this server, even if it is on this machine (then also by
+	// http and with any certificate) or in its private network. `*` allows every public host:
+	// then anybody on the Internet can publish a client with any name, and make the provider
+	// send requests to public servers. Default: none.
 	ClientDocuments []string `json:"client_documents,omitempty"`
 
 	// APIs are the services that accept access tokens of the provider. A client requests a

@@ -97,7 +97,8 @@ func (p *Provider) byCode(ctx context.Context, client *Client, values url.Values
 		return nil, err
 	}
 	granted, err := p.giveOnce(ctx, oneUse{
-		client: client, grant: &kept.Grant, target: target, code: values.Get("code"), family: kept.Family, kept: kept.Hybrid,
+		client: client, grant: &kept.Grant, target: target,
+		code: values.Get("code"), family: kept.Family, kept: kept.Hybrid,
 		mark: func(ctx context.Context, f func(*string) error) error {
 			_, err := change(ctx, p.state, kindCode, id, func(c *code) error { return f(&c.GivenBy) })
 			return err
