@@ -31,8 +31,8 @@ const maxClientIDBytes = 1024 // of a URL
 func parseClientURL(id string) (*url.URL, error) {
 	u, err := url.Parse(id)
 	switch {
-	case err != nil || u.Host == "" || len(id) > maxClientIDBytes || strings.ContainsAny(id, "\\ "):
-		return nil, errors.New("it is not a URL")
+	case err != nil || u.Host == "" || len(id) > maxClientIDBytes || !isPlainText(id):
+		return nil, errors.New("it is not a URL in ASCII")
 	case u.Scheme != "https" && !thismachine.Is(u.Hostname()):
 		return nil, errors.New("it must be https")
 	case u.User != nil || strings.Contains(u.Host, "@"):
@@ -48,6 +48,12 @@ func parseClientURL(id string) (*url.URL, error) {
 		}
 	}
 	return u, nil
+}
+
+// isPlainText reports whether a text is visible ASCII without a backslash, so that a host cannot
+// look like another.
+func isPlainText(text string) bool {
+	return !strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' || r == '\\' })
 }
 
 // client returns the client of a document that was loaded from its URL. The document is

@@ -28,7 +28,7 @@ func TestThreatClientDocumentURLs(t *testing.T) {
 		"an empty fragment": p.URL + "/client.json#", "dots": p.URL + "/x/../client.json", "a dot": p.URL + "/./client.json",
 		"encoded dots": p.URL + "/x/%2e%2e/client.json", "a backslash": p.URL + `\client.json`,
 		"plain http elsewhere": "http://evil.example/client.json", "a file": "file:///etc/passwd",
-		"no host": "https:///client.json", "a blank": p.URL + "/ client.json", "too long": p.URL + "/" + strings.Repeat("x", 1024),
+		"no host": "https:///client.json", "another script": "https://сlaude.ai/client.json", "a blank": p.URL + "/ client.json", "too long": p.URL + "/" + strings.Repeat("x", 1024),
 	} {
 		got := chrome.Get(p.request(s, id, nil))
 		if got.Status != 400 || got.Header.Get("Location") != "" {
@@ -79,7 +79,7 @@ func TestThreatClientDocumentOfPrivateAddress(t *testing.T) {
 		"255.255.255.255", "[::ffff:10.0.0.1]", "[::ffff:127.0.0.1]", "localhost",
 	} {
 		got := chrome.Get(p.request(s, "https://"+host+"/client.json", nil))
-		if got.Status != 400 || !strings.Contains(got.Body, "it cannot be loaded") || strings.Contains(got.Body, "not an allowed") {
+		if got.Status != 503 || !strings.Contains(got.Body, " cannot be loaded") || strings.Contains(got.Body, "not an allowed") {
 			t.Errorf("%s: %d %s", host, got.Status, got.Body)
 		}
 		if log := s.Log(); !strings.Contains(log, `"client_id":"https://`+host+`/client.json"`) ||
@@ -178,7 +178,7 @@ func TestClientDocumentIsRemembered(t *testing.T) {
 	expect("good again", "/short", 303, 4)
 	clock.Ahead.Add(25 * 3600)
 	chrome = s.browser()
-	expect("its server has failed for a day", "/usual", 400, 4)
+	expect("its server has failed for a day", "/usual", 503, 4)
 }
 
 // Many requests at once load a document once, and one address cannot make the provider load many.
@@ -239,5 +239,40 @@ func TestClientDocumentOrigins(t *testing.T) {
 		if (got.Header.Get("Access-Control-Allow-Origin") == origin) != allowed {
 			t.Errorf("%s: %d %v", origin, got.Status, got.Header)
 		}
+	}
+}
+
+// Once a host is no longer listed, the tokens of its clients end.
+func TestThreatClientDocumentHostIsRemoved(t *testing.T) {
+	p := publish(t)
+	s, chrome := serveDocuments(t, p.host)
+	id := p.put("/client.json", p.document("/client.json", nil))
+	back := chrome.GoOn(p.request(s, id, nil))
+	tokens := chrome.exchange(id, url.Values{
+		"grant_type": {"authorization_code"}, "code": {back.Query().Get("code")}, "redirect_uri": {p.URL + "/callback"},
+		"code_verifier": {verifier},
+	}).JSON(t)
+	access, _ := tokens["access_token"].(string)
+	refresh, _ := tokens["refresh_token"].(string)
+	userinfo := func() int {
+		return chrome.Do(http.MethodGet, "/oidc/userinfo", nil, "Authorization: Bearer "+access).Status
+	}
+	active := func() any {
+		return chrome.Post("/oidc/introspect", url.Values{"token": {access}}, sitetest.Basic("api", appSecret)).JSON(t)["active"]
+	}
+	if userinfo() != 200 || active() != true {
+		t.Fatalf("before: userinfo %d, active %v", userinfo(), active())
+	}
+	s.load(clientsOfAPIs+"\nclient_documents other.example", "", s.dir)
+	if userinfo() != 401 || active() != false {
+		t.Errorf("after: userinfo %d, active %v", userinfo(), active())
+	}
+	chrome.refresh(id, refresh).MustFail(t, 400, "invalid_client")
+	if got := chrome.Get("/oidc/applications"); !strings.Contains(got.Body, id) {
+		t.Errorf("the user does not see it: %s", got.Body)
+	}
+	s.load(clientsOfAPIs+"\nclient_documents "+p.host, "", s.dir)
+	if userinfo() != 200 || chrome.refresh(id, refresh).Status != 200 {
+		t.Errorf("listed again: userinfo %d", userinfo())
 	}
 }

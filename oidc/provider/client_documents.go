@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"strings"
 	"time"
@@ -16,9 +17,9 @@ import (
 )
 
 const (
-	maxDocuments    = 1000 // in memory
-	documentTries   = 30   // loaded for one client address per minute
-	documentsAtOnce = 16   // being loaded
+	maxDocuments    = 256 // in memory
+	documentTries   = 30  // loaded for one client address per minute
+	documentsAtOnce = 16  // being loaded
 
 	// How long a document is remembered: without a Cache-Control, at least, at most, after an
 	// error, and beyond that while its server fails.
@@ -125,7 +126,7 @@ func (d *clientDocuments) find(ctx context.Context, id string) (*Client, error) 
 func (d *clientDocuments) now() time.Time { return d.provider.accounts.Now().Round(0) }
 
 var errDocumentsBusy = &oauthError{
-	status: 503, code: "temporarily_unavailable", description: "too many client documents are being loaded",
+	status: http.StatusServiceUnavailable, code: "temporarily_unavailable", description: "too many client documents are being loaded",
 	retryAfter: time.Minute,
 }
 
@@ -172,11 +173,15 @@ func (d *clientDocuments) load(ctx context.Context, at *url.URL, reach reach, be
 			before.at, before.until = now, now.Add(wrongDocumentAge)
 			return before
 		}
-		err = errUnreachable // the reason would tell strangers about this network
+		return knownDocument{at: now, until: now.Add(wrongDocumentAge), err: &oauthError{
+			status: http.StatusServiceUnavailable, code: "temporarily_unavailable", retryAfter: wrongDocumentAge,
+			// The reason would tell strangers about this network.
+			description: "the client document at " + at.Host + " cannot be loaded",
+		}}
 	}
 	return knownDocument{
+		at: now, until: now.Add(wrongDocumentAge),
 		err: refuse("invalid_client", "the client document at "+at.Host+" is not usable: "+err.Error()),
-		at:  now, until: now.Add(wrongDocumentAge),
 	}
 }
 
@@ -204,14 +209,23 @@ func senderOf(ctx context.Context) string {
 	return key
 }
 
-// nameOf returns a client's name for users, also if it is no longer known.
+// nameOf returns a client's name for users, or its ID if it is not known. It loads no documents.
 func (c *clients) nameOf(ctx context.Context, id string) (string, error) {
-	client, err := c.find(ctx, id)
-	if _, refused := errors.AsType[*oauthError](err); refused || errors.Is(err, errNotFound) {
-		return id, nil
+	client, err := c.registered(ctx, id)
+	if errors.Is(err, errNotFound) {
+		client, err = c.documents.remembered(id), nil
 	}
-	if err != nil {
-		return "", err
+	if err != nil || client == nil {
+		return id, err
 	}
 	return client.Name, nil
+}
+
+// remembered returns the client of a document that was loaded before, or nil.
+func (d *clientDocuments) remembered(id string) *Client {
+	if d == nil {
+		return nil
+	}
+	known, _ := d.known.GetIfPresent(id)
+	return known.client
 }

@@ -317,8 +317,14 @@ func TestThreatClientDocumentServer(t *testing.T) {
 	} {
 		began := time.Now()
 		got := chrome.Get(p.request(s, p.handle(test.path, test.serve), nil))
-		if test.want == "" && got.Status != 303 ||
-			test.want != "" && (got.Status != 400 || !strings.Contains(got.Body, test.want)) {
+		status := 303
+		switch {
+		case test.want == "cannot be loaded":
+			status = 503
+		case test.want != "":
+			status = 400
+		}
+		if got.Status != status || !strings.Contains(got.Body, test.want) {
 			t.Errorf("%s: %d %s", test.path, got.Status, got.Body)
 		}
 		if took := time.Since(began); took > 4*time.Second { // less than without the limit
@@ -329,7 +335,7 @@ func TestThreatClientDocumentServer(t *testing.T) {
 		t.Errorf("the target of the redirect was loaded")
 	}
 	p.Close()
-	if got := chrome.Get(p.request(s, p.URL+"/gone", nil)); got.Status != 400 || strings.Contains(got.Body, "refused") {
+	if got := chrome.Get(p.request(s, p.URL+"/gone", nil)); got.Status != 503 || strings.Contains(got.Body, "refused") {
 		t.Errorf("a server that is gone: %d %s", got.Status, got.Body)
 	}
 }

@@ -391,16 +391,22 @@ func (c *clients) sayHidden(ctx context.Context) {
 // find returns a client by its ID, or errNotFound. For an ID that is a URL it may return an
 // *oauthError.
 func (c *clients) find(ctx context.Context, id string) (*Client, error) {
+	client, err := c.registered(ctx, id)
+	if errors.Is(err, errNotFound) {
+		return c.documents.find(ctx, id)
+	}
+	return client, err
+}
+
+// registered returns a client of the config or of the store, or errNotFound.
+func (c *clients) registered(ctx context.Context, id string) (*Client, error) {
 	if client := c.configured[id]; client != nil {
 		return client, nil
 	}
 	if len(id) > 256 {
-		return c.documents.find(ctx, id)
+		return nil, errNotFound
 	}
 	client, err := load[Client](ctx, c.provider.state, kindClient, id)
-	if errors.Is(err, errNotFound) {
-		return c.documents.find(ctx, id)
-	}
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -308,6 +309,9 @@ func (p *Provider) userOf(ctx context.Context, g *grant) (store.User, error) {
 // clientOf returns the client of a grant, if it is still the same client.
 func (p *Provider) clientOf(ctx context.Context, g *grant) (*Client, error) {
 	client, err := p.clients.find(ctx, g.ClientID)
+	if failure, ok := errors.AsType[*oauthError](err); ok && failure.code == "invalid_client" {
+		err = errNotFound // its document is no longer accepted
+	}
 	if err == nil && client.Since != g.Since {
 		err = errNotFound
 	}

@@ -222,6 +222,9 @@ func TestThreatResourceOfNobody(t *testing.T) {
 			t.Errorf("%s: %v", resource, got)
 		}
 	}
+	if got := push("not-a-uri"); !strings.Contains(got.Body, "must be an absolute URI") {
+		t.Error(got.Body)
+	}
 	for name, got := range map[string]sitetest.Reply{
 		"device": device(ordersAPI), "push": push(ordersAPI), "credentials": credentials(ordersAPI), "code": exchange(ordersAPI),
 	} {
