@@ -126,8 +126,8 @@ func (d *clientDocuments) find(ctx context.Context, id string) (*Client, error) 
 func (d *clientDocuments) now() time.Time { return d.provider.accounts.Now().Round(0) }
 
 var errDocumentsBusy = &oauthError{
-	status: http.StatusServiceUnavailable, code: "temporarily_unavailable", description: "too many client documents are being loaded",
-	retryAfter: time.Minute,
+	status: http.StatusServiceUnavailable, code: "temporarily_unavailable",
+	description: "too many client documents are being loaded", retryAfter: time.Minute,
 }
 
 // reach is where the server of a document may be.
