@@ -1,6 +1,7 @@
 package caddyjwt
 
 import (
+	"cmp"
 	"reflect"
 	"slices"
 	"strconv"
@@ -8,9 +9,11 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/accounts/web"
+	"github.com/caddy-jwt/caddy-jwt/apikeys"
 	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -80,6 +83,13 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 //	        audience   <aud...>
 //	        token_type <typ>
 //	    }]
+//	    api_keys [{
+//	        store    file [<path>] | <module> [<args...>]
+//	        header   <name>
+//	        prefix   <text>
+//	        max_keys <keys>
+//	    }]
+//	    credentials <module> [<args...>]
 //	    leeway <duration>
 //	    allow_missing_exp
 //	    from header [<name> [<scheme>]] | cookie <name> | query <name>
@@ -126,7 +136,8 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 type parser struct {
 	*caddyfile.Dispenser
 	handler *Handler
-	outside IssuerConfig // options outside the issuer blocks
+	outside IssuerConfig     // options outside the issuer blocks
+	keys    *apikeys.APIKeys // nil if there are none
 }
 
 func (p *parser) options() []config.Option {
@@ -138,6 +149,8 @@ func (p *parser) options() []config.Option {
 			h.Leeway = new(caddy.Duration)
 			return config.DurationOrZero(h.Leeway)(b, name)
 		}},
+		{Name: "api_keys", Read: p.apiKeys},
+		{Name: "credentials", Read: p.credentials, Repeatable: true},
 		{Name: "allow_missing_exp", Read: config.Flag(&h.AllowMissingExp)},
 		{Name: "from", Read: p.from, Repeatable: true},
 		{Name: "user_id", Read: config.Words("claim names, as in: user_id sub", &h.UserID)},
@@ -251,6 +264,23 @@ func readUpstreamToken(b *config.Block, into *UpstreamToken) error {
 			"upstream_token { audience https://films.internal }")
 	}
 	return config.ReadBlock(b.Dispenser, "upstream_token", upstreamTokenOptions(into))
+}
+
+// credentials reads a module of other credentials, by its own grammar.
+func (p *parser) credentials(b *config.Block, _ string) error {
+	const takes = "credentials takes the name of a module in the namespace jwt.credentials, and its options"
+	module, err := config.ReadModule(b, "jwt.credentials", takes)
+	p.handler.CredentialsRaw = append(p.handler.CredentialsRaw, module)
+	return err
+}
+
+func (p *parser) apiKeys(b *config.Block, _ string) error {
+	p.keys = new(apikeys.APIKeys)
+	err := p.keys.UnmarshalCaddyfile(b.NewFromNextSegment())
+	p.handler.CredentialsRaw = append(
+		p.handler.CredentialsRaw, caddyconfig.JSONModuleObject(p.keys, "module", "api_keys", nil),
+	)
+	return err
 }
 
 func (p *parser) claimHeader(b *config.Block, _ string) error {
@@ -392,8 +422,11 @@ func (p *parser) cache(b *config.Block, name string) error {
 // finish adds the options outside of issuer blocks to the only issuer.
 func (p *parser) finish() error {
 	h := p.handler
+	if p.keys != nil && h.Accounts != nil && p.keys.StoreRaw == nil {
+		h.Accounts.KeyPrefix = cmp.Or(p.keys.Prefix, apikeys.DefaultPrefix)
+	}
 	if p.outside.empty() {
-		if len(h.Issuers) == 0 && h.Accounts == nil {
+		if len(h.Issuers) == 0 && h.Accounts == nil && len(h.CredentialsRaw) == 0 {
 			return p.Errf("jwt has neither keys nor an issuer, so it would reject every token; " +
 				"set `issuer <url>` to find the keys by discovery, or `secret`, `public_key` or `jwks`, " +
 				"or `accounts` for a site with its own users")

@@ -39,9 +39,12 @@ func TestImportsRunOneWay(t *testing.T) {
 	upstream := slices.Concat(config, signing, []string{
 		"config", "internal/answer", "internal/clock", "internal/metadata", "signing",
 	})
-	web := slices.Concat(accounts, []string{"accounts", "credentials"})
+	apikeys := slices.Concat(config, []string{
+		"config", "credentials", "internal/answer", "internal/clock", "internal/outage",
+	})
+	web := slices.Concat(accounts, apikeys, []string{"accounts", "apikeys"})
 	jwks := slices.Concat([]string{"jwt", "internal/clock", "internal/outage", "internal/thismachine"}, jwt)
-	cli := slices.Concat(accounts, jwks, upstream, []string{"accounts", "jwks", "upstream"})
+	cli := slices.Concat(accounts, apikeys, jwks, upstream, []string{"accounts", "apikeys", "jwks", "upstream"})
 	login := slices.Concat(accounts, []string{"accounts", "internal/thismachine", "oidc/internal/protocol"})
 	table := map[string][]string{
 		"refusal": {}, "internal/clock": {}, "internal/outage": {},
@@ -50,7 +53,8 @@ func TestImportsRunOneWay(t *testing.T) {
 		"internal/answer":   {"refusal"},
 		"internal/metadata": {"internal/answer", "refusal"},
 		"upstream":          upstream,
-		"credentials":       {"refusal"},
+		"apikeys":           apikeys,
+		"credentials":       slices.Concat([]string{"jwt"}, jwt),
 		"jwt":               jwt,
 		"jwks":              jwks,
 		"signing":           signing,

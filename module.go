@@ -5,6 +5,7 @@
 package caddyjwt
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -70,6 +71,11 @@ type Handler struct {
 	// AllowMissingExp accepts tokens without `exp`. Such a token cannot be revoked except
 	// by replacing its key. Default: they are refused.
 	AllowMissingExp bool `json:"allow_missing_exp,omitempty"`
+
+	// CredentialsRaw are verifiers of other kinds of credentials, such as API keys: modules in
+	// the namespace `jwt.credentials`, which are asked in this order before the issuers.
+	// Default: none.
+	CredentialsRaw []json.RawMessage `json:"credentials,omitempty" caddy:"namespace=jwt.credentials inline_key=module"`
 
 	// From lists the places in a request that can contain a token; if it is set, it
 	// replaces the default. A request with tokens in two of these places is refused with
@@ -150,7 +156,8 @@ type Handler struct {
 	Accounts *accounts.Config `json:"accounts,omitempty"`
 
 	identifier identifier
-	tokens     *tokenIdentifier    // the part of identifier that verifies tokens
+	tokens     *tokenIdentifier // the part of identifier that verifies tokens
+	others     []credentials.Verifier
 	rooted     caddyhttp.MatchPath // the patterns of Public with a fixed beginning
 	accounts   *web.Shared         // nil without accounts
 	ownHeaders []*ClaimHeader      // headers that only this handler may set
@@ -291,6 +298,9 @@ func (h *Handler) provision(ctx caddy.Context) error {
 		return errors.New("issuers, from, require and claim_headers are lists of objects, but one entry is null")
 	}
 	if err := h.resolve(); err != nil {
+		return err
+	}
+	if err := h.loadCredentials(ctx); err != nil {
 		return err
 	}
 	h.answers.Realm = h.Realm

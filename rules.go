@@ -108,18 +108,13 @@ func (q *Requirement) provision() error {
 	if slices.Contains(q.Role, "") {
 		return fmt.Errorf("`require role` has an empty role; remove it")
 	}
-	if slices.ContainsFunc(slices.Concat(q.Scope, q.AnyScope), notScope) {
+	if slices.ContainsFunc(slices.Concat(q.Scope, q.AnyScope), func(scope string) bool { return !jwt.IsScope(scope) }) {
 		return fmt.Errorf("a scope is one word of visible ASCII without quotes (RFC 6749 §3.3)")
 	}
 	if q.Expression != "" {
 		return q.compile()
 	}
 	return nil
-}
-
-func notScope(scope string) bool {
-	return scope == "" ||
-		strings.ContainsFunc(scope, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' })
 }
 
 var (

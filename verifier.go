@@ -39,16 +39,19 @@ type identifier interface {
 
 // tokenIdentifier identifies callers by a JWT.
 type tokenIdentifier struct {
-	verifier *jwt.Verifier
+	verifier *jwt.Verifier // nil without issuers
 	cache    *jwt.Cache
 	optional bool
+	others   []credentials.Verifier // of other kinds of credentials
 }
 
-func (t *tokenIdentifier) identify(_ http.ResponseWriter, r *http.Request, credential credentials.Credential) caller {
+func (t *tokenIdentifier) identify(w http.ResponseWriter, r *http.Request, credential credentials.Credential) caller {
 	who := caller{credential: credential}
 	switch {
 	case credential.Err != nil:
 		who.failure = refusal.Of(credential.Err)
+	case credential.Token != "" && len(t.others) > 0:
+		who.token, who.failure = t.verifyAny(w, r, credential)
 	case credential.Token != "":
 		who.token, who.failure = t.verify(r.Context(), credential.Token)
 	case !t.optional:
@@ -87,7 +90,10 @@ func (h *Handler) provisionVerifier(ctx caddy.Context) error {
 		}
 		config.Issuers = append(config.Issuers, h.accounts.AsIssuer())
 	}
-	if len(h.Issuers) == 0 && h.Accounts == nil {
+	if err := h.openCredentials(ctx); err != nil {
+		return err
+	}
+	if len(h.Issuers) == 0 && h.Accounts == nil && len(h.others) == 0 {
 		return errors.New("no keys and no issuer, so every token would be rejected; " +
 			"give `issuer <url>` to find the keys by discovery, or `secret`, `public_key` or `jwks`")
 	}
@@ -106,8 +112,11 @@ func (h *Handler) provisionVerifier(ctx caddy.Context) error {
 			return err
 		}
 	}
-	verifier, err := jwt.NewVerifier(config)
-	h.tokens = &tokenIdentifier{verifier: verifier, cache: jwt.NewCache(*h.Cache), optional: h.Optional}
+	h.tokens = &tokenIdentifier{cache: jwt.NewCache(*h.Cache), optional: h.Optional, others: h.others}
+	var err error
+	if len(config.Issuers) > 0 {
+		h.tokens.verifier, err = jwt.NewVerifier(config)
+	}
 	h.identifier = h.tokens
 	if h.accounts != nil {
 		h.identifier = &sessionIdentifier{tokens: h.tokens, accounts: h.accounts, browsers: h.sources.HaveSession()}

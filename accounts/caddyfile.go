@@ -102,24 +102,14 @@ func (a *Config) readRoute(b *config.Block, name string) error {
 	return nil
 }
 
-func (a *Config) readStore(b *config.Block, _ string) error {
-	if !b.NextArg() {
-		return b.Errf("store takes the kind of the store and its options, as in: store file /var/lib/users.db")
-	}
-	kind := b.Val()
-	if err := CheckModule("jwt.stores", kind); err != nil {
-		return b.WrapErr(err)
-	}
-	module, err := caddyfile.UnmarshalModule(b.Dispenser, "jwt.stores."+kind)
-	if err != nil {
-		return err
-	}
-	a.StoreRaw = caddyconfig.JSONModuleObject(module, "module", kind, nil)
-	return nil
+func (a *Config) readStore(b *config.Block, _ string) (err error) {
+	const takes = "store takes the kind of the store and its options, as in: store file /var/lib/users.db"
+	a.StoreRaw, err = config.ReadModule(b, "jwt.stores", takes)
+	return err
 }
 
 func (a *Config) readLoginWith(b *config.Block, _ string) error {
-	if err := CheckModule("jwt.logins", "oidc"); err != nil {
+	if err := config.CheckModule("jwt.logins", "oidc"); err != nil {
 		return b.WrapErr(err)
 	}
 	module, err := caddyfile.UnmarshalModule(b.Dispenser, "jwt.logins.oidc")

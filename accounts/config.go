@@ -113,9 +113,14 @@ type Config struct {
 	// provider is identified by the provider's `iss` and `sub`. Default: none.
 	LoginWithRaw []json.RawMessage `json:"login_with,omitempty" caddy:"namespace=jwt.logins inline_key=module"`
 
+	// KeyPrefix lets users make API keys of their own at `/auth/keys`, which begin with it. The
+	// directive sets it if the site accepts `api_keys` in the store of the accounts. Default:
+	// there is no such page.
+	KeyPrefix string `json:"key_prefix,omitempty"`
+
 	// Templates is a folder of files that replace the pages with the same name:
-	// `login.html`, `signup.html`, `account.html`, `confirm.html`, `reset.html`,
-	// `message.html`, `layout.html` and `style.css`. Default: none.
+	// `login.html`, `signup.html`, `account.html`, `keys.html`, `confirm.html`,
+	// `reset.html`, `message.html`, `layout.html` and `style.css`. Default: none.
 	Templates string `json:"templates,omitempty"`
 }
 
@@ -125,7 +130,7 @@ var accountRoutes = map[string]string{
 	"logout": "/logout", "whoami": "/whoami", "password": "/password",
 	"sessions": "/sessions", "jwks": "/jwks.json", "openapi": "/openapi.json",
 	"account": "/account", "reset": "/reset", "style": "/style.css",
-	"connect": "/connect", "identities": "/identities",
+	"connect": "/connect", "identities": "/identities", "keys": "/keys",
 }
 
 // movableRoutes are the routes whose paths can be configured.
@@ -283,6 +288,7 @@ var routeID = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 func (a *Config) routeNames() func(path string) (name, id string) {
 	names, below := make(map[string]string), a.externalPaths()
 	below["session"] = strings.ToLower(a.Path("sessions")) + "/"
+	below["key"] = strings.ToLower(a.Path("keys")) + "/"
 	below["identity"] = strings.ToLower(a.Path("identities")) + "/"
 	for _, path := range a.documentPaths() {
 		names[strings.ToLower(path)] = "documents"

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 )
@@ -91,16 +92,16 @@ type LoginProvider struct {
 var externalName = regexp.MustCompile(`^[a-z0-9_-]{1,64}$`)
 
 // LoadLogins loads the modules of `login_with`.
-func LoadLogins(ctx caddy.Context, config *Config) ([]LoginProvider, error) {
-	if len(config.LoginWithRaw) == 0 {
+func LoadLogins(ctx caddy.Context, settings *Config) ([]LoginProvider, error) {
+	if len(settings.LoginWithRaw) == 0 {
 		return nil, nil
 	}
-	if err := checkModules("jwt.logins", config.LoginWithRaw...); err != nil {
+	if err := config.CheckModules("jwt.logins", settings.LoginWithRaw...); err != nil {
 		return nil, err
 	}
-	raw := slices.Clone(config.LoginWithRaw)
-	loaded, err := ctx.LoadModule(config, "LoginWithRaw")
-	config.LoginWithRaw = raw // LoadModule clears it, but it is part of the site's identity
+	raw := slices.Clone(settings.LoginWithRaw)
+	loaded, err := ctx.LoadModule(settings, "LoginWithRaw")
+	settings.LoginWithRaw = raw // LoadModule clears it, but it is part of the site's identity
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +120,7 @@ func LoadLogins(ctx caddy.Context, config *Config) ([]LoginProvider, error) {
 			return nil, fmt.Errorf("the name %s is used twice; give each provider its own", info.Name)
 		}
 		for _, claim := range slices.Sorted(maps.Keys(info.Profile)) {
-			if property := info.Profile[claim]; !slices.Contains(config.Profile, property) {
+			if property := info.Profile[claim]; !slices.Contains(settings.Profile, property) {
 				return nil, fmt.Errorf(
 					"%s: map_claim %s %s: users have no property %s; add it to the accounts block, as in: profile %s",
 					info.Name, claim, property, property, property,

@@ -9,7 +9,8 @@ var (
 	accountEvents = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: answer.MetricsNamespace, Subsystem: answer.MetricsSubsystem, Name: "account_events_total",
 		Help: "Log-ins, sign-ups, refreshes and log-outs by result: ok, refused, throttled, repeated (a refresh " +
-			"token was sent again before its successor was used) or reused (after its successor was used).",
+			"token was sent again before its successor was used) or reused (after its successor was used). API " +
+			"keys of users: made, rolled or revoked.",
 	}, []string{"event", "result"})
 	storeUpDesc = prometheus.NewDesc("caddy_jwt_user_store_up",
 		"1 if the last read of the user store of the accounts with this issuer succeeded, else 0. "+
@@ -21,6 +22,7 @@ var (
 var accountResults = map[string][]string{
 	"signup": {"ok", "refused"}, "login": {"ok", "refused", "throttled"},
 	"refresh": {"ok", "repeated", "refused", "reused"}, "logout": {"ok"},
+	"api_key": {"made", "rolled", "revoked"},
 }
 
 func init() {

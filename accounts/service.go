@@ -99,14 +99,14 @@ func Open(ctx caddy.Context, settings *Config) (*Service, error) {
 		return nil, err
 	}
 	shared, _, err := services.LoadOrNew(fingerprint, func() (caddy.Destructor, error) {
-		return newService(ctx, *settings, fingerprint, fixed, store)
+		return newService(ctx, *settings, fingerprint, fixed, &store)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("accounts: %w", err)
 	}
 	service := shared.(*Service)
 	service.AddStore(&store)
-	context.AfterFunc(ctx, func() { service.dropStore(&store) })
+	context.AfterFunc(ctx, func() { service.DropStore(&store) })
 	config.AtStart(ctx, func() error {
 		if err := sqlstore.CheckWhole(ctx, store); err != nil {
 			return fmt.Errorf("accounts: store: %w", err)
@@ -153,13 +153,13 @@ func (s *Service) Ready(ctx context.Context) *refusal.Error {
 }
 
 // LoadStore loads the store module of a config.
-func LoadStore(ctx caddy.Context, config *Config) (store.UserStore, error) {
-	if err := checkModules("jwt.stores", config.StoreRaw); err != nil {
+func LoadStore(ctx caddy.Context, settings *Config) (store.UserStore, error) {
+	if err := config.CheckModules("jwt.stores", settings.StoreRaw); err != nil {
 		return nil, err
 	}
-	raw := config.StoreRaw
-	loaded, err := ctx.LoadModule(config, "StoreRaw")
-	config.StoreRaw = raw // LoadModule clears it, but it is part of what tells sites apart
+	raw := settings.StoreRaw
+	loaded, err := ctx.LoadModule(settings, "StoreRaw")
+	settings.StoreRaw = raw // LoadModule clears it, but it is part of what tells sites apart
 	if err != nil {
 		return nil, err
 	}
@@ -171,10 +171,10 @@ func LoadStore(ctx caddy.Context, config *Config) (store.UserStore, error) {
 }
 
 func newService(
-	ctx caddy.Context, config Config, fingerprint string, fixed *signing.Signer, users store.UserStore,
+	ctx caddy.Context, config Config, fingerprint string, fixed *signing.Signer, users *store.UserStore,
 ) (*Service, error) {
 	shared := &site{Config: config, Now: clock.Now, Log: caddy.Log().Named("http.handlers.jwt_accounts")}
-	shared.current.Store(&users)
+	shared.AddStore(users)
 	s := &Service{site: shared, fingerprint: fingerprint, Route: config.routeNames()}
 	revoked, _, err := revocationSets.LoadOrNew(config.KeyScope(), func() (caddy.Destructor, error) {
 		return sharedRevocations{jwt.NewRevocations()}, nil

@@ -40,6 +40,10 @@ type Source struct {
 	// OfAccounts means that Cookie is the session cookie of the accounts, whose name
 	// depends on the request. The handler sets it.
 	OfAccounts bool `json:"-"`
+
+	// Only is the verifier of all credentials in this place; nil for any verifier. The
+	// handler sets it.
+	Only Verifier `json:"-"`
 }
 
 // AccountSources are the default sources of the accounts' own tokens.

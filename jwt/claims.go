@@ -257,6 +257,13 @@ func JSONError(err error) error {
 	return errors.New("malformed JSON")
 }
 
+// IsScope reports whether a text is a scope: one word of visible ASCII without quotes and
+// backslashes (RFC 6749 §3.3).
+func IsScope(text string) bool {
+	return text != "" &&
+		!strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' })
+}
+
 // Scopes returns the scopes in the claim `scope` or `scp` (RFC 8693 §4.2).
 func Scopes(claims Claims) []string {
 	value, present := claims["scope"]

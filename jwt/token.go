@@ -16,6 +16,20 @@ type Token struct {
 	session liveness
 }
 
+// NewToken returns a token for a credential that is not a JWT, such as an API key, and was
+// verified otherwise. userID is the text that names the user. expiry is when the credential
+// expires; zero for never.
+func NewToken(claims Claims, userID string, expiry time.Time) *Token {
+	t := &Token{Claims: claims, UserID: userID, boxedID: userID, key: noKey}
+	if !expiry.IsZero() {
+		t.expiry = seconds(expiry)
+	}
+	return t
+}
+
+// noKey is the key of tokens that have none; it is never withdrawn.
+var noKey = new(Key)
+
 // lastSecond is the end of the year 9999, the last one that RFC 3339 can represent.
 const lastSecond = 253402300799
 

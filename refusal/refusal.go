@@ -42,6 +42,10 @@ const (
 	Audience             Reason = "audience"
 	Bound                Reason = "bound"
 	UserID               Reason = "user_id"
+	Credential           Reason = "credential"
+	APIKey               Reason = "api_key"
+	Network              Reason = "network"
+	RateLimit            Reason = "rate_limit"
 	Scope                Reason = "scope"
 	Role                 Reason = "role"
 	Claim                Reason = "claim"
@@ -82,6 +86,10 @@ const (
 	LogoutToken         Reason = "logout_token"
 	NotConfirmed        Reason = "not_confirmed"
 	LastLogin           Reason = "last_login"
+
+	// Reasons of the routes of API keys.
+	TooManyKeys Reason = "too_many_keys"
+	KeyChanged  Reason = "key_changed"
 )
 
 // Error is a refusal. Every error that Verifier.Verify of package jwt returns is an *Error.
@@ -197,7 +205,15 @@ var refusals = map[Reason]Answer{
 		401, "UnauthorizedError", "invalid_token", true,
 		"the token is bound to a key of the client and is not a bearer token",
 	},
-	UserID: {401, "UnauthorizedError", "invalid_token", true, "the token names no user"},
+	UserID:     {401, "UnauthorizedError", "invalid_token", true, "the token names no user"},
+	Credential: {401, "UnauthorizedError", "invalid_token", true, "the credential is not valid"},
+	APIKey:     {401, "UnauthorizedError", "invalid_token", true, "the API key is not valid"},
+	Network: {
+		403, "ForbiddenError", "forbidden", false, "This API key must not be used from your network address.",
+	},
+	RateLimit: {
+		429, "TooManyRequestsError", "too_many_requests", false, "Too many requests with this API key. Wait a while.",
+	},
 
 	Path: {
 		400, "BadRequestError", "invalid_request", false,
@@ -282,6 +298,12 @@ var refusals = map[Reason]Answer{
 	},
 	LastLogin: {409, "ConflictError", "last_login", false, "This is your only way to log in. Set a password first; " +
 		"the operators of this site can send you a link for that."},
+	TooManyKeys: {
+		409, "ConflictError", "too_many_keys", false, "You have as many API keys as you can have. Revoke one first.",
+	},
+	KeyChanged: {
+		409, "ConflictError", "key_changed", false, "This API key has expired, or somebody else has just changed it.",
+	},
 	LogoutToken: {
 		400, "BadRequestError", "invalid_request", false, "The logout token is not valid or was already used.",
 	},

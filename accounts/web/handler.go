@@ -205,6 +205,8 @@ func (h *Handler) route(r *http.Request) (serve accountRoute, methods []string) 
 	case "identity":
 		return func(w http.ResponseWriter, r *http.Request) error { return h.identity(w, r, id) },
 			append(both, http.MethodDelete)
+	case "keys", "key":
+		return h.keyRoute(name, id)
 	case "reset":
 		return h.byMethod(h.resetPage, h.reset), both
 	case "style":

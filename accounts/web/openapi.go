@@ -98,6 +98,9 @@ func (h *Handler) openAPIDocument() object {
 			"Create an account", nil, schema(signup, "email", "password"), answers("201", user, 409, 422, 429, 503),
 		)}
 	}
+	if h.KeyPrefix != "" {
+		h.describeKeys(paths, bearer)
+	}
 	return object{
 		"openapi": "3.1.0",
 		"info":    object{"title": "Accounts", "version": "1"},
@@ -105,6 +108,34 @@ func (h *Handler) openAPIDocument() object {
 		"components": object{
 			"securitySchemes": object{"bearer": object{"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
 		},
+	}
+}
+
+// describeKeys adds the routes of API keys.
+func (h *Handler) describeKeys(paths object, bearer []object) {
+	text, texts := object{"type": "string"}, object{"type": "array", "items": object{"type": "string"}}
+	key := schema(object{
+		"id": text, "key": text, "subject": text, "name": text, "scope": texts, "roles": texts,
+		"metadata": object{"type": "object"}, "networks": texts, "rate": text,
+		"createdAt": text, "expiresAt": text, "usedAt": text, "previousUntil": text,
+	}, "id", "subject", "createdAt")
+	made := schema(object{
+		"name": text, "roles": texts, "scope": texts, "expires": text, "currentPassword": text,
+	}, "name")
+	paths[h.Path("keys")] = object{
+		"get": operation("The user's API keys", bearer, nil, answers("200", object{"type": "array", "items": key}, 401, 503)),
+		"post": operation(
+			"Make an API key, which is returned only here; requires the password unless the log-in was at most 5 "+
+				"minutes ago", bearer, made, answers("201", key, 401, 403, 409, 422, 429, 503),
+		),
+	}
+	paths[h.Path("keys")+"/{id}"] = object{
+		"post": operation(
+			"Give an API key a new secret; the old one works for the grace period", bearer,
+			schema(object{"grace": text, "currentPassword": text}), answers("200", key, 401, 403, 404, 409, 422, 429, 503),
+		),
+		"delete":     operation("Revoke an API key", bearer, nil, answers("204", nil, 401, 404, 503)),
+		"parameters": []object{{"name": "id", "in": "path", "required": true, "schema": text}},
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
+	"github.com/caddy-jwt/caddy-jwt/apikeys"
 	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
@@ -29,7 +30,7 @@ var embeddedPages embed.FS
 const pagePolicy = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; " +
 	"frame-ancestors 'none'; base-uri 'none'"
 
-var pageNames = []string{"login", "signup", "account", "confirm", "reset", "message"}
+var pageNames = []string{"login", "signup", "account", "keys", "confirm", "reset", "message"}
 
 // pages are the HTML pages of the accounts.
 type pages struct {
@@ -57,6 +58,9 @@ type pageData struct {
 	Identities        []accounts.LinkedIdentity
 	Links             []accounts.AccountLink
 	Next              *pageLink
+	Keys              []apikeys.View
+	NewKey            *apikeys.View
+	Scopes            []string
 	Confirm           *pageConfirm
 	Data              any    // for a page of another module
 	Cancel            string // path back to the site that requested the log-in
@@ -76,12 +80,13 @@ type pageLink struct{ Name, Path string }
 
 // pagePaths are the paths of links and forms. If sign-up is closed, Signup is empty.
 type pagePaths struct {
-	Login, Signup, Logout, Account, Password, Sessions, Identities, Reset, Style string
+	Login, Signup, Logout, Account, Password, Sessions, Identities, Keys, Reset, Style string
 }
 
 func (p pagePaths) below(prefix string) pagePaths {
 	for _, path := range []*string{
-		&p.Login, &p.Signup, &p.Logout, &p.Account, &p.Password, &p.Sessions, &p.Identities, &p.Reset, &p.Style,
+		&p.Login, &p.Signup, &p.Logout, &p.Account, &p.Password, &p.Sessions, &p.Identities, &p.Keys,
+		&p.Reset, &p.Style,
 	} {
 		if *path != "" {
 			*path = prefix + *path
@@ -138,6 +143,7 @@ func standardData(config accounts.Config) (data pageData) {
 		config.Path("password")
 	at.Sessions, at.Identities, at.Reset, at.Style = config.Path("sessions"), config.Path("identities"),
 		config.Path("reset"), config.Path("style")
+	at.Keys = config.Path("keys")
 	if config.Signup == "open" {
 		at.Signup = config.Path("signup")
 	}
@@ -358,7 +364,12 @@ func (h *Handler) renderAccount(
 			x.ID, x.Client, x.Address, x.CreatedAt, x.UsedAt, x.ID == SessionOf(token),
 		})
 	}
-	data.Links = h.service.Links.All()
+	if h.KeyPrefix != "" {
+		data.Links = append(data.Links, accounts.AccountLink{
+			Label: "Your API keys", Path: answer.MountedAt(r) + h.Path("keys"),
+		})
+	}
+	data.Links = append(data.Links, h.service.Links.All()...)
 	return h.pages.render(w, r, "account", data, status)
 }
 

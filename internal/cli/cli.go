@@ -19,7 +19,7 @@ func init() {
 		Name:  "jwt",
 		Short: "Works with JSON Web Tokens",
 		CobraFunc: func(cmd *cobra.Command) {
-			cmd.AddCommand(tokenCommand(), inspectCommand(), userCommand(), keysCommand(), storeCommand())
+			cmd.AddCommand(tokenCommand(), inspectCommand(), userCommand(), keyCommand(), keysCommand(), storeCommand())
 			for _, further := range furtherCommands {
 				cmd.AddCommand(further())
 			}

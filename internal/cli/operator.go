@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -54,6 +55,8 @@ type operator struct {
 	flags caddycmd.Flags
 	sites []*accounts.Config // all with the same store
 	store store.UserStore
+
+	keyPrefix string // of the API keys
 }
 
 // operates converts a function that needs the store to the function of a command. If the
@@ -62,6 +65,14 @@ type operator struct {
 func operates(
 	adds bool, operate func(*operator) error, checks ...func(*operator) error,
 ) func(*cobra.Command, []string) error {
+	return operatesOn((*operator).chooseSites, adds, operate, checks...)
+}
+
+// operatesOn is operates on the store that choose finds.
+func operatesOn(
+	choose func(*operator) (json.RawMessage, error), adds bool, operate func(*operator) error,
+	checks ...func(*operator) error,
+) func(*cobra.Command, []string) error {
 	return runs(func(cmd *cobra.Command, args []string) error {
 		o := &operator{cmd: cmd, args: args, flags: flagsOf(cmd)}
 		for _, check := range checks {
@@ -69,7 +80,7 @@ func operates(
 				return err
 			}
 		}
-		storage, err := o.chooseSites()
+		storage, err := choose(o)
 		if err == nil {
 			err = filestore.CheckExists(o.sites[0].StoreRaw)
 		}

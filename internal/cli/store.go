@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
+	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddy-jwt/caddy-jwt/store/filestore"
 	"github.com/caddy-jwt/caddy-jwt/store/sqlstore"
@@ -150,7 +151,7 @@ func namedStore(text string) (json.RawMessage, error) {
 		strings.ContainsAny(words[0].Text, `/\.`) {
 		return caddyconfig.JSONModuleObject(&filestore.Store{Path: text}, "module", "file", nil), nil
 	}
-	if err := accounts.CheckModule("jwt.stores", words[0].Text); err != nil {
+	if err := config.CheckModule("jwt.stores", words[0].Text); err != nil {
 		return nil, err
 	}
 	d := caddyfile.NewDispenser(words)

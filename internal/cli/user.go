@@ -23,6 +23,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 const (
@@ -131,10 +132,11 @@ func (o *operator) say(format string, args ...any) {
 	fmt.Fprintf(o.cmd.OutOrStdout(), format+"\n", args...)
 }
 
-// texts returns the values of a repeatable flag.
+// texts returns the values of a repeatable flag, also an empty one, which
+// FlagSet.GetStringArray loses.
 func (o *operator) texts(flag string) []string {
-	values, _ := o.flags.GetStringArray(flag) // which the command has
-	return values
+	values, _ := o.flags.Lookup(flag).Value.(pflag.SliceValue) // which the command has
+	return values.GetSlice()
 }
 
 func addUserCommand() *cobra.Command {

@@ -38,6 +38,10 @@ var tables = []table{
 	{"revocations", []string{"session_id"}, nil, []string{"revoked_at", "until"}, nil},
 	{"one_time_tokens", []string{"hash"}, []string{"purpose", "user_id"}, []string{"expires_at"}, nil},
 	{"records", []string{"kind", "id"}, []string{"owner", "value"}, []string{"expires_at", "version"}, nil},
+	{
+		"api_keys", []string{"id"}, []string{"owner", "subject", "value"},
+		[]string{"expires_at", "revoked_at", "kept_until", "changed_at", "used_at", "version"}, nil,
+	},
 }
 
 const (

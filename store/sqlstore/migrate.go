@@ -67,6 +67,23 @@ var migrations = []string{
 		full_until BIGINT NOT NULL
 	);
 	CREATE INDEX tries_by_time ON tries (full_until)`,
+	`CREATE TABLE api_keys (
+		id         TEXT PRIMARY KEY,
+		owner      TEXT NOT NULL,
+		subject    TEXT NOT NULL,
+		value      TEXT NOT NULL,
+		expires_at BIGINT NOT NULL,
+		revoked_at BIGINT NOT NULL,
+		kept_until BIGINT NOT NULL,
+		changed_at BIGINT NOT NULL,
+		used_at    BIGINT NOT NULL,
+		version    BIGINT NOT NULL
+	);
+	CREATE INDEX api_keys_by_owner ON api_keys (owner);
+	CREATE INDEX api_keys_by_subject ON api_keys (subject, id);
+	CREATE INDEX api_keys_by_change ON api_keys (changed_at);
+	CREATE INDEX api_keys_by_end ON api_keys (kept_until);
+	CREATE INDEX users_by_change ON users (updated_at)`,
 }
 
 // Migrate upgrades the tables to the version of this program, in one transaction. It

@@ -194,6 +194,7 @@ func (s *Store) CleanUp(ctx context.Context, now time.Time) error {
 		{"sessions", "id", "expires_at"}, {"revocations", "session_id", "until"},
 		{"one_time_tokens", "hash", "expires_at"},
 		{"records", "kind, id", "expires_at"}, {"tries", "key", "full_until"},
+		{"api_keys", "id", "kept_until"},
 	} {
 		statement := fmt.Sprintf(
 			`DELETE FROM %s WHERE (%s) IN (SELECT %s FROM %s WHERE %s <= $1 LIMIT %d)`,

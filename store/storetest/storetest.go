@@ -33,6 +33,8 @@ func Run(t *testing.T, open func(t *testing.T, name string) store.UserStore) {
 		{"one of many rotations", suite.rotations}, {"end of sessions", suite.endSessions},
 		{"disabled users begin no session", suite.disabled}, {"one-time tokens", suite.oneTimeTokens},
 		{"records", suite.records}, {"clean-up", suite.cleanUp},
+		{"API keys", suite.keys}, {"keys of a user who is gone", suite.ownedKeys},
+		{"one of many changes of a key", suite.keyChanges},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(suite{t, open(t, c.name), open(t, c.name)}) })
 	}

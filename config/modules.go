@@ -1,4 +1,4 @@
-package accounts
+package config
 
 import (
 	"encoding/json"
@@ -8,8 +8,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 )
 
 // ownPackages has the modules that a Caddy may be built without: the option of each, and
@@ -19,8 +20,8 @@ var ownPackages = map[string]struct{ option, pkg string }{
 	"jwt.logins.oidc":     {"login_with", "oidc"},
 }
 
-// CheckModule returns an error if a module of `jwt.stores` or `jwt.logins` does not exist or
-// is not built in.
+// CheckModule returns an error if a module of a namespace, such as `jwt.stores`, does not exist
+// or is not built in.
 func CheckModule(namespace, name string) error {
 	id := namespace + "." + name
 	if _, err := caddy.GetModule(id); err == nil {
@@ -44,15 +45,15 @@ func CheckModule(namespace, name string) error {
 			known = append(known, name)
 		}
 	}
-	unknown := config.Unknown(strings.TrimSuffix(strings.TrimPrefix(namespace, "jwt."), "s"), name, known)
+	unknown := Unknown(strings.TrimSuffix(strings.TrimPrefix(namespace, "jwt."), "s"), name, known)
 	if namespace == "jwt.stores" && strings.HasPrefix(strings.ToLower(name), "sqlite") {
 		return fmt.Errorf("%w; for SQLite write: store file <path>", unknown)
 	}
 	return unknown
 }
 
-// checkModules is CheckModule for the JSON of modules.
-func checkModules(namespace string, modules ...json.RawMessage) error {
+// CheckModules is CheckModule for the JSON of modules.
+func CheckModules(namespace string, modules ...json.RawMessage) error {
 	for _, raw := range modules {
 		var named struct {
 			Module string `json:"module"`
@@ -68,4 +69,21 @@ func checkModules(namespace string, modules ...json.RawMessage) error {
 		}
 	}
 	return nil
+}
+
+// ReadModule reads a module by its name and its own grammar, and returns it as JSON with the
+// member `module`. takes says what an option without a name should have.
+func ReadModule(b *Block, namespace, takes string) (json.RawMessage, error) {
+	if !b.NextArg() {
+		return nil, b.Errf("%s", takes)
+	}
+	name := b.Val()
+	if err := CheckModule(namespace, name); err != nil {
+		return nil, b.WrapErr(err)
+	}
+	module, err := caddyfile.UnmarshalModule(b.Dispenser, namespace+"."+name)
+	if err != nil {
+		return nil, err
+	}
+	return caddyconfig.JSONModuleObject(module, "module", name, nil), nil
 }

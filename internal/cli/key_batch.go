@@ -1,0 +1,107 @@
+package cli
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/caddy-jwt/caddy-jwt/apikeys"
+)
+
+const (
+	keysAtOnce   = 1000     // in a transaction
+	maxBatchLine = 64 << 10 // bytes
+)
+
+// addKeyBatch makes the keys of a file. Those before a wrong line are made and printed.
+func (o *operator) addKeyBatch(keys apikeys.Keys) error {
+	var from io.Reader = o.cmd.InOrStdin()
+	if name := o.flags.String("batch"); name != "-" {
+		file, err := os.Open(name)
+		if err != nil {
+			return fmt.Errorf("--batch: %w", err)
+		}
+		defer file.Close()
+		from = file
+	}
+	out := bufio.NewWriter(o.cmd.OutOrStdout())
+	batch := keyBatch{operator: o, keys: keys, out: json.NewEncoder(out), subjects: make(map[string]apikeys.Key)}
+	lines := bufio.NewScanner(from)
+	lines.Buffer(nil, maxBatchLine)
+	number := 0
+	var err error
+	for err == nil && lines.Scan() {
+		number++
+		if text := bytes.TrimSpace(lines.Bytes()); len(text) > 0 {
+			err = batch.add(text)
+		}
+		if err != nil {
+			err = fmt.Errorf("line %d: %w", number, err)
+		}
+	}
+	if err == nil && lines.Err() != nil {
+		err = fmt.Errorf("line %d: %w", number+1, lines.Err())
+	}
+	return errors.Join(err, batch.make(), out.Flush())
+}
+
+type keyBatch struct {
+	*operator
+	keys     apikeys.Keys
+	out      *json.Encoder
+	subjects map[string]apikeys.Key // whose keys were made
+	pending  []*apikeys.Key
+}
+
+func (b *keyBatch) add(line []byte) error {
+	decoder := json.NewDecoder(bytes.NewReader(line))
+	decoder.DisallowUnknownFields()
+	var in keyInput
+	if err := decoder.Decode(&in); err != nil {
+		return err
+	}
+	if in.Subject == "" {
+		return errors.New(`it needs a subject, as in {"subject":"billing"}`)
+	}
+	key, err := in.key(time.Now())
+	if err != nil {
+		return err
+	}
+	of, known := b.subjects[in.Subject]
+	if !known {
+		if err := of.SetSubject(b.ctx, b.store, in.Subject); err != nil {
+			return err
+		}
+		b.subjects[in.Subject] = of
+	}
+	key.Owner, key.Subject = of.Owner, of.Subject
+	b.pending = append(b.pending, key)
+	if len(b.pending) < keysAtOnce {
+		return nil
+	}
+	return b.make()
+}
+
+// make makes and prints the pending keys.
+func (b *keyBatch) make() error {
+	if len(b.pending) == 0 {
+		return nil
+	}
+	made := b.pending
+	b.pending = nil
+	texts, err := b.keys.Make(b.ctx, made...)
+	if err != nil {
+		return err
+	}
+	for i, key := range made {
+		if err := b.out.Encode(key.View(texts[i])); err != nil {
+			return err
+		}
+	}
+	return nil
+}
