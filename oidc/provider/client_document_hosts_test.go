@@ -35,8 +35,8 @@ func TestThreatClientDocumentURLs(t *testing.T) {
 			t.Errorf("%s: %d %v", name, got.Status, got.Header)
 		}
 	}
-	if n := p.loads("/client.json"); n != 0 {
-		t.Errorf("it was loaded %d times", n)
+	if n := p.requests(); n != 0 {
+		t.Errorf("%d requests were sent", n)
 	}
 	if got := chrome.Get(p.request(s, p.URL+"/client.json", nil)); got.Status != 303 {
 		t.Errorf("the listed one: %d %s", got.Status, got.Body)

@@ -83,7 +83,7 @@ func newClientDocuments(p *Provider) (*clientDocuments, error) {
 }
 
 // find returns the client with a URL as its ID, or errNotFound if it is no URL. Other errors are
-// for the client, except those of a canceled request.
+// for the client.
 func (d *clientDocuments) find(ctx context.Context, id string) (*Client, error) {
 	if d == nil || !strings.HasPrefix(id, "https://") && !strings.HasPrefix(id, "http://") {
 		return nil, errNotFound
@@ -165,9 +165,7 @@ func (d *clientDocuments) load(ctx context.Context, at *url.URL, reach reach, be
 	if err == nil {
 		return knownDocument{client: client, at: now, until: now.Add(age), stale: now.Add(age + staleDocumentAge)}
 	}
-	d.provider.log.Warn(
-		"client document was refused", zap.String("client_id", at.String()), zap.Error(err),
-	)
+	d.provider.log.Info("client document was refused", zap.String("client_id", at.String()), zap.Error(err))
 	if errors.Is(err, errUnreachable) {
 		if before.client != nil && now.Before(before.stale) {
 			before.at, before.until = now, now.Add(wrongDocumentAge)

@@ -88,6 +88,16 @@ func (p *publisher) loads(path string) int {
 	return p.loaded[path]
 }
 
+// requests returns how many requests there were.
+func (p *publisher) requests() (n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, loads := range p.loaded {
+		n += loads
+	}
+	return n
+}
+
 // request returns an authorization request of a client that has a document.
 func (p *publisher) request(s *site, id string, more url.Values) string {
 	values := url.Values{"redirect_uri": {p.URL + "/callback"}}

@@ -320,6 +320,44 @@ func TestThreatTokenOfAnAPIAtUserinfo(t *testing.T) {
 	}
 }
 
+// Of two APIs behind one provider, each accepts the tokens for itself only, also if a token has a
+// scope of the same name.
+func TestThreatTokenOfAnotherResource(t *testing.T) {
+	apis := "http://" + sitetest.FreeLocalhost(t)
+	orders, films := apis+"/orders", apis+"/films"
+	at := strings.NewReplacer(ordersAPI, orders, filmsAPI, films)
+	gate := func(s *site, path string) string {
+		return "jwt /" + path + " {\n issuer " + s.URL + "\n resource " + apis + "/" + path + "\n require scope write\n}\n"
+	}
+	s := serve(t, at.Replace(clientsOfAPIs), "")
+	s.load(at.Replace(clientsOfAPIs), "}\n"+apis+" {\n"+gate(s, "orders")+gate(s, "films")+"respond ok", s.dir)
+	chrome := s.browser()
+	chrome.SignUp("alice@example.com")
+	token := func(resources ...string) string {
+		given := chrome.redeem("app", chrome.code("app", url.Values{"resource": resources, "scope": {"write"}})).JSON(t)
+		return given["access_token"].(string)
+	}
+	status := func(url, token string) int {
+		return chrome.Do(http.MethodGet, url, nil, "Authorization: Bearer "+token).Status
+	}
+	ofOrders, ofFilms, ofBoth, ofIssuer := token(orders), token(films), token(orders, films), token("")
+	sitetest.Eventually(t, "the APIs have the keys", func() bool {
+		return status(orders, ofOrders) == 200 && status(films, ofFilms) == 200
+	})
+	for name, test := range map[string]struct {
+		url, token string
+		status     int
+	}{
+		"orders at films": {films, ofOrders, 401}, "films at orders": {orders, ofFilms, 401},
+		"both at orders": {orders, ofBoth, 200}, "both at films": {films, ofBoth, 200},
+		"the issuer's at orders": {orders, ofIssuer, 401}, "orders at orders": {orders, ofOrders, 200},
+	} {
+		if got := status(test.url, test.token); got != test.status {
+			t.Errorf("%s: %d, expected %d", name, got, test.status)
+		}
+	}
+}
+
 // Consent to a scope at one API is not consent to the scope of the same name at another.
 func TestThreatConsentOfAnotherAPI(t *testing.T) {
 	s := serve(t, clientsOfAPIs, "")
