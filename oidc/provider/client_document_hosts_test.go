@@ -53,6 +53,26 @@ func TestThreatClientDocumentURLs(t *testing.T) {
 	if got.Status != 303 {
 		t.Errorf("http on this machine: %d %s", got.Status, got.Body)
 	}
+	s.load("client_documents intranet.example:8443", "", s.dir)
+	got = chrome.Get(p.request(s, "http://intranet.example:8443/client.json", nil))
+	if got.Status != 400 || !strings.Contains(got.Body, "it must be https") {
+		t.Errorf("http elsewhere: %d %s", got.Status, got.Body)
+	}
+}
+
+// Users are asked every time, also if the redirect URI is of a site; the servers of the other tests
+// are on this machine, for which they would be asked anyway.
+func TestThreatClientDocumentAsksAlways(t *testing.T) {
+	at, err := url.Parse("https://claude.example/client.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := provider.ConsentOfDocument(
+		`{"client_id":"https://claude.example/client.json","redirect_uris":["https://claude.example/callback"]}`, at,
+	)
+	if err != nil || got != "always" {
+		t.Errorf("%q %v", got, err)
+	}
 }
 
 // Without the option, a URL is as unknown as any other client.

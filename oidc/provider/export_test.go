@@ -37,3 +37,16 @@ func FetchDocument(ctx context.Context, at *url.URL, from string) error {
 	}[from])
 	return err
 }
+
+// ConsentOfDocument returns when users are asked for consent for the client of a document.
+func ConsentOfDocument(text string, at *url.URL) (string, error) {
+	document, err := unmarshalDocument([]byte(text))
+	if err != nil {
+		return "", err
+	}
+	client, err := document.client(new(Provider), at)
+	if err != nil {
+		return "", err
+	}
+	return client.Consent, nil
+}
