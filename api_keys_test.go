@@ -239,11 +239,12 @@ func TestAPIKeyRoll(t *testing.T) {
 	clock.Ahead.Store(3601)
 	s.refused(s.Bearer("/", first.Key), 401, "invalid_token")
 	s.MustAnswer(200, s.Bearer("/", second), "the new key after the grace period")
-	clock.Ahead.Store(0)
+	s.Must("", "key", "show", first.ID)
 	third := strings.TrimSpace(s.Must("", "key", "roll", first.ID))
 	s.known(third, true)
 	s.refused(s.Bearer("/", second), 401, "invalid_token")
 	s.refused(s.Bearer("/", first.Key), 401, "invalid_token")
+	s.Refuses("", "was rolled a moment ago", "key", "roll", first.ID)
 	s.Refuses("", "the grace period is", "key", "roll", "--grace", "9999h", first.ID)
 }
 

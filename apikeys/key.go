@@ -46,6 +46,8 @@ type Key struct {
 	Hash          []byte    `json:"hash"`
 	PreviousHash  []byte    `json:"previousHash,omitempty"`
 	PreviousUntil time.Time `json:"previousUntil,omitzero"`
+	// RolledAt is when the key was last rolled; zero for never.
+	RolledAt time.Time `json:"rolledAt,omitzero"`
 }
 
 // reservedClaims cannot be metadata: they have a meaning of their own, or are set otherwise.

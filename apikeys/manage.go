@@ -1,7 +1,6 @@
 package apikeys
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -24,8 +23,10 @@ type Keys struct {
 var (
 	// ErrNotSupported means that a store cannot have API keys.
 	ErrNotSupported = errors.New("this store cannot have API keys")
-	// ErrRolled means that somebody else rolled the key at the same time.
-	ErrRolled = errors.New("the key was rolled by somebody else at the same time, whose new secret is valid")
+	// ErrInvalid means that a new key cannot be made; another error says why.
+	ErrInvalid = errors.New("this key cannot be made")
+	// ErrRolled means that somebody else has just rolled the key.
+	ErrRolled = errors.New("the key was rolled a moment ago, so perhaps by somebody else: that new secret is valid")
 	// ErrExpired means that the key has expired.
 	ErrExpired = errors.New("the key has expired; make a new one")
 )
@@ -41,13 +42,13 @@ func In(users store.UserStore, prefix string, now func() time.Time) (Keys, error
 
 // Make sets ID, CreatedAt and hash of new keys and stores them, all or none. It returns the
 // texts of the keys, which are not stored. It returns [store.ErrNotFound] if the owner of one
-// does not exist or is disabled; other errors say what is wrong with a key.
+// does not exist or is disabled, and [ErrInvalid] for a key that cannot be made.
 func (k Keys) Make(ctx context.Context, keys ...*Key) (texts []string, err error) {
 	now := k.Now()
 	rows := make([]store.APIKey, len(keys))
 	for i, key := range keys {
 		if err := key.check(now); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 		}
 		secret := random(secretLength)
 		key.ID, key.CreatedAt, key.Hash = random(idLength), now.Truncate(time.Second), hashed(secret)
@@ -86,6 +87,10 @@ func (k Keys) List(ctx context.Context, subject, after string, limit int) ([]Key
 	return keys, err
 }
 
+// rollPause is how long a key cannot be rolled again. So of two who roll it at the same time,
+// only one succeeds, and the secret that is in use keeps its grace period.
+const rollPause = 10 * time.Second
+
 // MaxGrace is the longest time for which the secret before a roll is accepted.
 const MaxGrace = 90 * 24 * time.Hour
 
@@ -97,17 +102,13 @@ func (k Keys) Roll(ctx context.Context, id string, grace time.Duration) (string,
 		return "", Key{}, fmt.Errorf("the grace period is %s; it must be from 0s to %s", grace, MaxGrace)
 	}
 	now := k.Now()
-	before, err := k.Get(ctx, id)
-	if err != nil {
-		return "", Key{}, err
-	}
 	secret := random(secretLength)
 	var rolled Key
-	_, err = k.Store.UpdateKey(ctx, id, now, func(row *store.APIKey) (err error) {
+	_, err := k.Store.UpdateKey(ctx, id, now, func(row *store.APIKey) (err error) {
 		if rolled, err = fromStored(*row); err != nil {
 			return err
 		}
-		if !bytes.Equal(rolled.Hash, before.Hash) {
+		if now.Sub(rolled.RolledAt).Abs() < rollPause {
 			return ErrRolled
 		}
 		if !rolled.ExpiresAt.IsZero() && !rolled.ExpiresAt.After(now) {
@@ -117,7 +118,7 @@ func (k Keys) Roll(ctx context.Context, id string, grace time.Duration) (string,
 		if grace > 0 {
 			rolled.PreviousHash, rolled.PreviousUntil = rolled.Hash, now.Add(grace)
 		}
-		rolled.Hash = hashed(secret)
+		rolled.Hash, rolled.RolledAt = hashed(secret), now
 		changed, err := rolled.stored(now)
 		row.Value = changed.Value
 		return err

@@ -93,7 +93,10 @@ func compare(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	servers := caddyServers(caddy, dir, keys)
+	servers, err := caddyServers(ctx, caddy, dir, keys)
+	if err != nil {
+		return err
+	}
 	haproxy, _ := exec.LookPath("haproxy")
 	if haproxy != "" {
 		servers = append(servers, haproxyServers(haproxy, keys[0])...) // RS256

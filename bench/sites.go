@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"fmt"
@@ -29,7 +30,7 @@ func buildCaddy(ctx context.Context, dir string) (path string, err error) {
 // caddyServers returns Caddy without protection, with tokens that it has seen before, and with
 // tokens seen for the first time. The last one uses `cache off`, so that each time is the first:
 // new tokens for each request would take longer to sign than to verify.
-func caddyServers(caddy, dir string, keys []*issuerKey) []*server {
+func caddyServers(ctx context.Context, caddy, dir string, keys []*issuerKey) ([]*server, error) {
 	site := func(name string, requests, refuses [][]byte, jwt ...string) *server {
 		return &server{
 			name: name, requests: requests, refuses: refuses,
@@ -62,7 +63,26 @@ func caddyServers(caddy, dir string, keys []*issuerKey) []*server {
 			key.good, refuses, append(slices.Clip(jwt), "cache off")...,
 		))
 	}
-	return append(seen, first...)
+	apiKey, err := apiKeyRequest(ctx, caddy, filepath.Join(dir, "keys.db"))
+	if err != nil {
+		return nil, err
+	}
+	seen = append(seen, site(
+		"Caddy + jwt + api_keys, a key already seen", [][]byte{apiKey}, [][]byte{keys[0].noToken, newRequest([]byte("key_x"))},
+		"api_keys {\n\t\t\tstore file "+filepath.Join(dir, "keys.db")+"\n\t\t}",
+	))
+	return append(seen, first...), nil
+}
+
+// apiKeyRequest makes an API key in a new store, and returns a request with it.
+func apiKeyRequest(ctx context.Context, caddy, file string) ([]byte, error) {
+	out, err := exec.CommandContext(
+		ctx, caddy, "jwt", "key", "add", "--store", file, "--subject", "billing", "--scope", "films.read",
+	).Output()
+	if err != nil {
+		return nil, fmt.Errorf("making an API key: %w", err)
+	}
+	return newRequest(bytes.TrimSpace(out)), nil
 }
 
 // caddyfile returns a site with one small response. Its storage is separate from the user's.

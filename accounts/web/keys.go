@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/apikeys"
@@ -110,6 +112,9 @@ func (h *Handler) makeKey(w http.ResponseWriter, r *http.Request) error {
 	var texts []string
 	if err == nil {
 		texts, err = c.keys.Make(r.Context(), key)
+		if errors.Is(err, apikeys.ErrInvalid) {
+			err = refusal.New(refusal.Body, "%v", err)
+		}
 		err = accounts.StoreRefusal(err)
 	}
 	if err != nil {
@@ -135,14 +140,21 @@ func (h *Handler) confirmKey(r *http.Request, c keyCaller, in *input) error {
 func (h *Handler) newKey(in *input, c keyCaller) *apikeys.Key {
 	key := &apikeys.Key{Owner: c.user.ID, Subject: c.user.ID, OwnRoles: true, Name: in.want("name")}
 	if len([]rune(key.Name)) > maxKeyName {
-		in.wrong("name", "maxLength", fmt.Errorf("has more than %d characters", maxKeyName), object{"limit": maxKeyName})
+		in.wrong(
+			"name", "maxLength", fmt.Errorf("has more than %d characters", maxKeyName), object{"limit": maxKeyName},
+		)
+	}
+	if strings.ContainsFunc(key.Name, unicode.IsControl) {
+		in.wrong("name", "pattern", errors.New("must not contain control characters"), object{})
 	}
 	key.Roles, key.Scope = in.choices("roles", c.user.Roles), in.choices("scope", c.scopes())
 	if text := in.text("expires"); text != "" && text != "never" {
 		after, err := caddy.ParseDuration(text)
 		if err != nil || after <= 0 || after > longestUserKey {
-			in.wrong("expires", "format", errors.New("must be a time from now of at most 10 years, such as 90d, or never"),
-				object{"format": "duration"})
+			in.wrong(
+				"expires", "format", errors.New("must be a time from now of at most 10 years, such as 90d, or never"),
+				object{"format": "duration"},
+			)
 		}
 		key.ExpiresAt = h.service.Now().Add(after).Truncate(time.Second)
 	}
@@ -233,6 +245,9 @@ func (h *Handler) rollKey(w http.ResponseWriter, r *http.Request, c keyCaller, i
 	var key apikeys.Key
 	if err == nil {
 		text, key, err = c.keys.Roll(r.Context(), id, grace)
+		if errors.Is(err, store.ErrNotFound) {
+			return &refusal.Error{Reason: refusal.NoSuchRoute}
+		}
 		if errors.Is(err, apikeys.ErrRolled) || errors.Is(err, apikeys.ErrExpired) {
 			err = refusal.New(refusal.KeyChanged, "%v", err)
 		}

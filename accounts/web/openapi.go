@@ -123,7 +123,9 @@ func (h *Handler) describeKeys(paths object, bearer []object) {
 		"name": text, "roles": texts, "scope": texts, "expires": text, "currentPassword": text,
 	}, "name")
 	paths[h.Path("keys")] = object{
-		"get": operation("The user's API keys", bearer, nil, answers("200", object{"type": "array", "items": key}, 401, 503)),
+		"get": operation(
+			"The user's API keys", bearer, nil, answers("200", object{"type": "array", "items": key}, 401, 503),
+		),
 		"post": operation(
 			"Make an API key, which is returned only here; requires the password unless the log-in was at most 5 "+
 				"minutes ago", bearer, made, answers("201", key, 401, 403, 409, 422, 429, 503),
@@ -132,7 +134,8 @@ func (h *Handler) describeKeys(paths object, bearer []object) {
 	paths[h.Path("keys")+"/{id}"] = object{
 		"post": operation(
 			"Give an API key a new secret; the old one works for the grace period", bearer,
-			schema(object{"grace": text, "currentPassword": text}), answers("200", key, 401, 403, 404, 409, 422, 429, 503),
+			schema(object{"grace": text, "currentPassword": text}),
+			answers("200", key, 401, 403, 404, 409, 422, 429, 503),
 		),
 		"delete":     operation("Revoke an API key", bearer, nil, answers("204", nil, 401, 404, 503)),
 		"parameters": []object{{"name": "id", "in": "path", "required": true, "schema": text}},

@@ -14,6 +14,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/apikeys"
 	"github.com/caddy-jwt/caddy-jwt/config"
+	"github.com/caddy-jwt/caddy-jwt/internal/clock"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddy-jwt/caddy-jwt/store/filestore"
@@ -56,7 +57,7 @@ func onKeys(
 	adds bool, operate func(*operator, apikeys.Keys) error, checks ...func(*operator) error,
 ) func(*cobra.Command, []string) error {
 	return operatesOn((*operator).chooseKeyStore, adds, func(o *operator) error {
-		keys, err := apikeys.In(o.store, o.keyPrefix, time.Now)
+		keys, err := apikeys.In(o.store, o.keyPrefix, clock.Now)
 		if err != nil {
 			return err
 		}
@@ -266,7 +267,7 @@ func (o *operator) keyOfFlags() (*apikeys.Key, error) {
 		}
 		in.Metadata[name] = value
 	}
-	return in.key(time.Now())
+	return in.key(clock.Now())
 }
 
 func addKeys(o *operator, keys apikeys.Keys) error {
@@ -289,7 +290,7 @@ func addKeys(o *operator, keys apikeys.Keys) error {
 	}
 	o.say("%s", texts[0])
 	fmt.Fprintf(
-		o.cmd.ErrOrStderr(), "This is the key with the ID %s. It is not stored, so it cannot be printed again.\n", key.ID,
+		o.cmd.ErrOrStderr(), "This is the key with the ID %s. It is not stored, so it cannot be shown again.\n", key.ID,
 	)
 	return nil
 }

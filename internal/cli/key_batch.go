@@ -8,9 +8,9 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/apikeys"
+	"github.com/caddy-jwt/caddy-jwt/internal/clock"
 )
 
 const (
@@ -68,7 +68,7 @@ func (b *keyBatch) add(line []byte) error {
 	if in.Subject == "" {
 		return errors.New(`it needs a subject, as in {"subject":"billing"}`)
 	}
-	key, err := in.key(time.Now())
+	key, err := in.key(clock.Now())
 	if err != nil {
 		return err
 	}
