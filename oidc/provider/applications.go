@@ -61,7 +61,7 @@ func (p *Provider) applicationsOf(ctx context.Context, userID string) ([]*applic
 	add := func(clientID, kind, record string, names []string) *application {
 		a := byID[clientID]
 		if a == nil {
-			a = &application{ID: clientID, Name: clientID, records: make(map[string][]string)}
+			a = &application{ID: clientID, records: make(map[string][]string)}
 			byID[clientID] = a
 		}
 		a.records[kind] = append(a.records[kind], record)
@@ -85,15 +85,14 @@ func (p *Provider) applicationsOf(ctx context.Context, userID string) ([]*applic
 			return nil, err
 		}
 		for i, g := range grants {
-			a := add(g.ClientID, kindGrant, ids[i], g.Scopes)
+			a := add(g.ClientID, kindGrant, ids[i], p.access(g.Scopes, g.Resources))
 			a.Stays = a.Stays || g.has("offline_access")
 		}
 	}
 	var all []*application
 	for id, a := range byID {
-		if client, err := p.clients.find(ctx, id); err == nil {
-			a.Name = client.Name
-		} else if !errors.Is(err, errNotFound) {
+		var err error
+		if a.Name, err = p.clients.nameOf(ctx, id); err != nil {
 			return nil, err
 		}
 		slices.Sort(scopes[id])

@@ -35,7 +35,8 @@ type authorizationRequest struct {
 
 	responseType  string
 	scopes        []string
-	consent       []string // what needs consent: scopes, including those of claims requested by name
+	resources     []string // for which the access token is, empty for the issuer
+	consent       []string // what needs consent, as of [Provider.access], with scopes of claims requested by name
 	nonce         string
 	challenge     string // of PKCE, S256
 	prompts       []string
@@ -100,7 +101,7 @@ func (p *Provider) waiting(r *http.Request) (id string, waiting interaction, err
 		for _, other := range append(
 			[]string{"interaction", "request_uri", "request", "cancel"}, authorizationParameters...,
 		) {
-			if len(parameters[other]) > 1 {
+			if len(parameters[other]) > 1 && other != "resource" {
 				return "", waiting, errTwice
 			}
 		}
@@ -117,14 +118,16 @@ func (p *Provider) waiting(r *http.Request) (id string, waiting interaction, err
 var authorizationParameters = []string{
 	"client_id", "redirect_uri", "response_type", "response_mode", "scope", "state",
 	"nonce", "code_challenge", "code_challenge_method", "prompt", "max_age", "login_hint",
-	"id_token_hint", "acr_values", "claims",
+	"id_token_hint", "acr_values", "claims", "resource",
 }
 
 // known removes unsupported parameters, because the others are kept.
 func known(values url.Values) url.Values {
 	kept := make(url.Values)
 	for _, name := range authorizationParameters {
-		if values.Get(name) != "" {
+		if all := values[name]; name == "resource" && len(all) > 0 {
+			kept[name] = all
+		} else if values.Get(name) != "" {
 			kept.Set(name, values.Get(name))
 		}
 	}
@@ -177,7 +180,7 @@ func (p *Provider) parseRequest(ctx context.Context, values url.Values) (*author
 func (p *Provider) parseRest(ctx context.Context, a *authorizationRequest, values url.Values) (err error) {
 	all := 0
 	for _, name := range authorizationParameters {
-		length, longest := len(values.Get(name)), maxParameterBytes
+		length, longest := len(strings.Join(values[name], "")), maxParameterBytes
 		if name == "state" || name == "nonce" {
 			longest = maxEchoedBytes
 		}
@@ -187,7 +190,7 @@ func (p *Provider) parseRest(ctx context.Context, a *authorizationRequest, value
 		if all += length; all > maxRequestBytes {
 			return errRequestTooLong
 		}
-		if len(values[name]) > 1 { // other parameters are ignored, even if repeated
+		if len(values[name]) > 1 && name != "resource" { // other parameters are ignored, even if repeated
 			return errTwice
 		}
 	}
@@ -209,7 +212,10 @@ func (p *Provider) parseRest(ctx context.Context, a *authorizationRequest, value
 	case a.has("code") && !slices.Contains(a.client.GrantTypes, grantCode):
 		return refuse("unauthorized_client", "the client is not registered for authorization_code")
 	}
-	if a.scopes, err = p.parseScopes(a.client, values.Get("scope")); err != nil {
+	if a.resources, err = p.parseResources(values["resource"]); err != nil {
+		return err
+	}
+	if a.scopes, err = p.parseScopes(a.client, a.resources, values.Get("scope")); err != nil {
 		return err
 	}
 	if !a.has("code") { // OpenID Connect Core §11
@@ -249,7 +255,7 @@ func (p *Provider) parseRest(ctx context.Context, a *authorizationRequest, value
 	if a.claims, err = parseClaimsRequest(values.Get("claims")); err != nil {
 		return err
 	}
-	a.consent = slices.Clone(a.scopes)
+	a.consent = p.access(a.scopes, a.resources)
 	for _, scope := range p.limit(&a.claims, a.client) {
 		if !slices.Contains(a.consent, scope) {
 			a.consent = append(a.consent, scope)
@@ -280,16 +286,19 @@ func (a *authorizationRequest) parsePKCE(values url.Values) error {
 	return nil
 }
 
-// parseScopes removes scopes that the client may not request, and returns an error if none
-// is left (RFC 6749 §3.3).
-func (p *Provider) parseScopes(client *Client, text string) ([]string, error) {
+// parseScopes removes scopes that the client may not request or that mean nothing at the
+// resources, and returns an error if none is left (RFC 6749 §3.3).
+func (p *Provider) parseScopes(client *Client, resources []string, text string) ([]string, error) {
+	if strings.TrimSpace(text) == "" && len(resources) > 0 {
+		return p.defaultScopes(client, resources), nil
+	}
 	var granted []string
 	for _, scope := range strings.Fields(text) {
 		if slices.Contains(client.Scopes, scope) && !slices.Contains(granted, scope) {
 			granted = append(granted, scope)
 		}
 	}
-	if len(granted) == 0 {
+	if granted = p.scopesAt(granted, resources); len(granted) == 0 {
 		return nil, refuse("invalid_scope", "scope contains no scope that the client is allowed to request")
 	}
 	return granted, nil

@@ -13,6 +13,7 @@ import (
 func init() {
 	config.RegisterBlock("oidc_provider", new(Provider).options())
 	config.RegisterBlock("client", new(Client).options())
+	config.RegisterBlock("api", new(API).options())
 	httpcaddyfile.RegisterDirective("oidc_provider", parseDirective)
 	// and therefore before jwt, since it needs no token
 	httpcaddyfile.RegisterDirectiveOrder("oidc_provider", httpcaddyfile.After, "try_files")
@@ -56,13 +57,21 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 //	        backchannel_logout_uri   <uri>
 //	        introspect
 //	    }
+//	    api <url> {
+//	        name   <text>
+//	        scopes <scope...>
+//	        scopes {
+//	            <scope> [<text>]
+//	        }
+//	    }
+//	    client_documents <host...>|*
 //	    claims    <scope> <claim...>
 //	    user_editable <property...>
 //	    templates <dir>
 //	}
 //
-// `client`, `claims`, `redirect_uri` and `post_logout_redirect_uri` may be repeated. Put a
-// response type of several words in quotes.
+// `client`, `api`, `scopes` of an API, `client_documents`, `claims`, `redirect_uri` and
+// `post_logout_redirect_uri` may be repeated. Put a response type of several words in quotes.
 func (p *Provider) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.Val() != "oidc_provider" {
 		d.Next() // the directive's name
@@ -96,6 +105,19 @@ func (p *Provider) options() []config.Option {
 			p.Clients = append(p.Clients, client)
 			return config.ReadBlock(b.Dispenser, "client "+client.ID, client.options())
 		}},
+		{Name: "api", Repeatable: true, Read: func(b *config.Block, name string) error {
+			api := new(API)
+			if err := config.Word(
+				"the URL of the API and a block, as in: api https://api.example.com/orders {", &api.URL,
+			)(b, name); err != nil {
+				return err
+			}
+			p.APIs = append(p.APIs, api)
+			return config.ReadBlock(b.Dispenser, "api "+api.URL, api.options())
+		}},
+		{Name: "client_documents", Repeatable: true, Read: config.Words(
+			"hosts, as in: client_documents claude.ai vscode.dev", &p.ClientDocuments,
+		)},
 		{Name: "claims", Repeatable: true, Read: p.readClaims},
 		{
 			Name: "user_editable",

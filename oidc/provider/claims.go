@@ -113,6 +113,11 @@ func (p *Provider) scopes() map[string]bool {
 	for scope := range p.Claims {
 		all[scope] = true
 	}
+	for _, api := range p.APIs {
+		for scope := range api.Scopes {
+			all[scope] = true
+		}
+	}
 	return all
 }
 

@@ -206,7 +206,7 @@ const (
 
 // allowOrigin sets the CORS headers of the endpoint and answers preflights.
 func (p *Provider) allowOrigin(w http.ResponseWriter, r *http.Request, endpoint route) (answered bool) {
-	origin := r.Header.Get("Origin")
+	origin, headers := r.Header.Get("Origin"), "Authorization, Content-Type"
 	preflight := r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != ""
 	if endpoint.cors == corsClients {
 		w.Header().Add("Vary", "Origin")
@@ -215,7 +215,7 @@ func (p *Provider) allowOrigin(w http.ResponseWriter, r *http.Request, endpoint 
 	case endpoint.cors == corsNone || origin == "":
 		return false
 	case endpoint.cors == corsAll:
-		origin = "*"
+		origin, headers = "*", "Authorization, *" // such as MCP-Protocol-Version
 	case !p.knowsOrigin(r.Context(), origin):
 		return false
 	}
@@ -225,7 +225,7 @@ func (p *Provider) allowOrigin(w http.ResponseWriter, r *http.Request, endpoint 
 		return false
 	}
 	w.Header().Set("Access-Control-Allow-Methods", strings.Join(endpoint.methods, ", "))
-	w.Header().Set("Access-Control-Allow-Headers", "Authorization, Content-Type")
+	w.Header().Set("Access-Control-Allow-Headers", headers)
 	w.Header().Set("Access-Control-Max-Age", "600")
 	w.WriteHeader(http.StatusNoContent)
 	return true
@@ -234,7 +234,7 @@ func (p *Provider) allowOrigin(w http.ResponseWriter, r *http.Request, endpoint 
 // knowsOrigin reports whether a page of a client may have this origin. Origins of clients
 // in the store are loaded at most once a second, because anybody can send requests.
 func (p *Provider) knowsOrigin(ctx context.Context, origin string) bool {
-	if p.clients.origins[origin] { // from the config, without the store
+	if p.clients.origins[origin] || p.clients.documents.allowsOrigin(origin) { // without the store
 		return true
 	}
 	return p.clients.stored.has(origin, p.accounts.Now(), func() (map[string]bool, error) {

@@ -65,7 +65,8 @@ type Client struct {
 
 	// RedirectURIs are the URLs that users can be sent back to. They are compared exactly:
 	// https, http on this machine, or an app's own scheme that contains a dot. A URL for
-	// http://127.0.0.1 or http://[::1] without a port matches any port (RFC 8252 §7.3).
+	// http://127.0.0.1, http://[::1] or http://localhost without a port matches any port (RFC
+	// 8252 §7.3).
 	RedirectURIs []string `json:"redirect_uris,omitempty"`
 
 	// PostLogoutRedirectURIs are the URLs that users can be sent to after a log-out.
@@ -117,6 +118,7 @@ type Client struct {
 	// belong to an earlier client with the same ID.
 	Since string `json:"since,omitempty"`
 
+	host       string            // of its metadata document; empty if it has none
 	keys       *jwt.Verifier     // verify assertions
 	secretHash [sha256.Size]byte // of a Secret that is not a hash
 }
@@ -148,18 +150,7 @@ func (c *Client) resolve(p *Provider) error {
 		}
 		*value = resolved
 	}
-	setDefault(&c.Name, c.ID)
-	setDefault(&c.Consent, "once")
-	setDefault(&c.AccessTokenLifetime, caddy.Duration(defaultAccessTokenLifetime))
-	setDefault(&c.RefreshTokenLifetime, caddy.Duration(defaultRefreshTokenLifetime))
-	setDefault(&c.IDTokenLifetime, caddy.Duration(defaultIDTokenLifetime))
-	setDefaults(&c.ResponseTypes, "code")
-	defaults := []string{grantCode, grantRefresh}
-	if c.handsOutTokens() {
-		defaults = append(defaults, grantImplicit)
-	}
-	setDefaults(&c.GrantTypes, defaults...)
-	setDefaults(&c.Scopes, "openid", "profile", "email", "offline_access")
+	c.setDefaults()
 	for i, responseType := range c.ResponseTypes {
 		c.ResponseTypes[i] = normalResponseType(responseType)
 		if !slices.Contains(responseTypes, c.ResponseTypes[i]) {
@@ -167,6 +158,22 @@ func (c *Client) resolve(p *Provider) error {
 		}
 	}
 	return c.check(p)
+}
+
+// setDefaults sets the options that are not set.
+func (c *Client) setDefaults() {
+	setDefault(&c.Name, c.ID)
+	setDefault(&c.Consent, "once")
+	setDefault(&c.AccessTokenLifetime, caddy.Duration(defaultAccessTokenLifetime))
+	setDefault(&c.RefreshTokenLifetime, caddy.Duration(defaultRefreshTokenLifetime))
+	setDefault(&c.IDTokenLifetime, caddy.Duration(defaultIDTokenLifetime))
+	setDefaults(&c.ResponseTypes, "code")
+	grants := []string{grantCode, grantRefresh}
+	if c.handsOutTokens() {
+		grants = append(grants, grantImplicit)
+	}
+	setDefaults(&c.GrantTypes, grants...)
+	setDefaults(&c.Scopes, "openid", "profile", "email", "offline_access")
 }
 
 // handsOutTokens reports whether a response type includes tokens.
@@ -301,13 +308,6 @@ func normalResponseType(text string) string {
 	return strings.Join(parts, " ")
 }
 
-// onThisMachine reports whether a redirect URI leads to a program on the user's machine:
-// through a loopback address or through the program's own scheme.
-func onThisMachine(redirectURI string) bool {
-	u, err := url.Parse(redirectURI)
-	return err != nil || u.Scheme != "https" || protocol.SecureURL(&url.URL{Scheme: "http", Host: u.Host})
-}
-
 // asksAllTheSame returns a redirect URI that requires consent despite `consent never`, or the
 // empty string.
 func (c *Client) asksAllTheSame() string {
@@ -316,48 +316,6 @@ func (c *Client) asksAllTheSame() string {
 		return ""
 	}
 	return c.RedirectURIs[i]
-}
-
-// checkRedirectURI refuses URIs that a browser could execute or that others could read in
-// transit.
-func checkRedirectURI(text string) error {
-	u, err := url.Parse(text)
-	switch {
-	case strings.ContainsAny(text, " \\*"):
-		return errors.New("it must not contain *, a space or a backslash; list each URL in full")
-	case err != nil || u.Scheme == "":
-		return errors.New("it is not an absolute URL")
-	case strings.Contains(text, "#"):
-		return errors.New("it has a fragment, which a redirect cannot keep")
-	case protocol.SecureURL(u) && u.Host != "" && u.User == nil:
-		return nil
-	case strings.Contains(u.Scheme, "."): // an app's own (RFC 8252 §7.1)
-		return nil
-	}
-	return errors.New("it must be https, http on this machine, or an app's own scheme with a dot in it, " +
-		"as in com.example.app:/callback")
-}
-
-// allowsRedirect reports whether a redirect URI is registered.
-func (c *Client) allowsRedirect(presented string) bool {
-	if slices.Contains(c.RedirectURIs, presented) {
-		return true
-	}
-	u, err := url.Parse(presented)
-	if err != nil || u.Scheme != "http" || (u.Hostname() != "127.0.0.1" && u.Hostname() != "::1") || u.Port() == "" {
-		return false
-	}
-	u.Host = strings.TrimSuffix(u.Host, ":"+u.Port())
-	return slices.Contains(c.RedirectURIs, u.String()) &&
-		presented == strings.Replace(u.String(), u.Host, u.Host+":"+portOf(presented), 1)
-}
-
-func portOf(text string) string {
-	u, err := url.Parse(text)
-	if err != nil {
-		return ""
-	}
-	return u.Port()
 }
 
 func isHash(secret string) bool {
@@ -377,6 +335,7 @@ type clients struct {
 	configured map[string]*Client
 	origins    map[string]bool // of their redirect URIs
 	stored     storedOrigins
+	documents  *clientDocuments // nil without
 	// proved remembers the secrets that had a hash, since to hash is slow on
 	// purpose: by the hash, the SHA-256 of the secret.
 	proved sync.Map
@@ -384,6 +343,10 @@ type clients struct {
 
 func newClients(p *Provider) (*clients, error) {
 	all := &clients{provider: p, configured: make(map[string]*Client), origins: make(map[string]bool)}
+	var err error
+	if all.documents, err = newClientDocuments(p); err != nil {
+		return nil, err
+	}
 	for _, client := range p.Clients {
 		if client == nil {
 			return nil, errors.New("clients is a list of objects, but one entry is null")
@@ -425,8 +388,18 @@ func (c *clients) sayHidden(ctx context.Context) {
 	}
 }
 
-// find returns a client by its ID, or errNotFound.
+// find returns a client by its ID, or errNotFound. For an ID that is a URL it may return an
+// *oauthError.
 func (c *clients) find(ctx context.Context, id string) (*Client, error) {
+	client, err := c.registered(ctx, id)
+	if errors.Is(err, errNotFound) {
+		return c.documents.find(ctx, id)
+	}
+	return client, err
+}
+
+// registered returns a client of the config or of the store, or errNotFound.
+func (c *clients) registered(ctx context.Context, id string) (*Client, error) {
 	if client := c.configured[id]; client != nil {
 		return client, nil
 	}

@@ -27,6 +27,7 @@ func TestWrongConfigs(t *testing.T) {
 	public := func(more string) string {
 		return issuer + "client app {\n public\n redirect_uri https://app.example/\n" + more + "\n}"
 	}
+	api := func(url, more string) string { return issuer + "api " + url + " {\n" + more + "\n}" }
 	for body, want := range map[string]string{
 		"":                                   "oidc_provider requires `issuer`",
 		"issuer":                             "issuer takes the URL of this site",
@@ -34,7 +35,7 @@ func TestWrongConfigs(t *testing.T) {
 		"issuer http://id.example.com":       "https, or http on this machine",
 		"issuer https://id.example.com/":     "without a slash at the end",
 		"issuer https://a\nissuer https://a": "issuer is specified twice",
-		issuer + "colour blue":               `oidc_provider has no option "colour"; it has issuer, accounts, client, claims, user_editable and templates`,
+		issuer + "colour blue":               `oidc_provider has no option "colour"; it has issuer, accounts, client, api, client_documents, claims, user_editable and templates`,
 		issuer + "claims company":            "claims takes a scope and the claims that it grants",
 		issuer + "templates /nowhere":        "templates: ",
 		issuer + "accounts {\n issuer http://localhost:1\n}": "accounts: issuer is the same as the issuer of " +
@@ -96,7 +97,32 @@ func TestWrongConfigs(t *testing.T) {
 			" redirect_uri https://a/\n}": "secret starts like a hash, but the bcrypt hash is corrupt",
 		issuer + "client app {\n secret $argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQ$short\n" +
 			" redirect_uri https://a/\n}": "secret starts like a hash, but the argon2id hash is corrupt",
-		issuer + "client app {\n secret 0123456789012345\n}":                     "it must have `redirect_uri`",
+		issuer + "client app {\n secret 0123456789012345\n}": "it must have `redirect_uri`",
+		issuer + "api": "api takes the URL of the API and a block, as in: api https://api.example.com/orders {",
+		api("orders", ""): "api orders: it must be an absolute URI without a fragment, as clients write it, " +
+			"as in: api https://api.example.com/orders, at Caddyfile:8",
+		api("https://a/#x", ""):                       "it must be an absolute URI without a fragment",
+		api("http://localhost:1", ""):                 "it is the issuer",
+		api("{env.NOTHING}", ""):                      "it has a placeholder without a value",
+		api("https://a", "nmae x"):                    `api has no option "nmae"; did you mean name?`,
+		api("https://a", "name x\nname y"):            "name is specified twice in api https://a, at Caddyfile:10",
+		api("https://a", "") + "\napi https://a {\n}": "api https://a is specified twice, at Caddyfile:11",
+		api("https://a", "scopes"):                    "scopes takes scopes, as in: scopes orders:read orders:write",
+		api("https://a", "scopes x {\n y\n}"):         "or a block with a scope and its text on each line",
+		api("https://a", "scopes {\n x See it\n}"):    `scopes: put the text of x in quotes, as in: x "See your orders"`,
+		api("https://a", "scopes x\nscopes {\n x X\n}"): "scopes: x is specified twice in api https://a, " +
+			"at Caddyfile:11",
+		api("https://a", "name x\nscopes openid"): "api https://a: scopes: openid is a scope of the users' own data; " +
+			"choose another name, at Caddyfile:10",
+		api("https://a", `scopes "a\"b"`):         "is not a valid scope",
+		issuer + "client_documents":               "client_documents takes one or more hosts",
+		issuer + "client_documents https://x.org": "it must be a host in lower case, as in: client_documents claude.ai",
+		issuer + "client_documents *.x.org":       "client_documents *.x.org: it must be a host in lower case",
+		issuer + "client_documents X.org":         "it must be a host in lower case",
+		issuer + "client_documents x.org/path":    "it must be a host in lower case",
+		issuer + "client_documents localhost": "a host on this machine must have a port, as in: client_documents " +
+			"localhost:8443, at Caddyfile:8",
+		issuer + "client_document x.org":                                         `oidc_provider has no option "client_document"; did you mean client_documents?`,
 		issuer + "client app {\n public_key no!key\n redirect_uri https://a/\n}": "public_key: neither PEM",
 	} {
 		text := "{\n admin off\n storage file_system " + t.TempDir() + "\n}\nhttp://localhost:1 {\n oidc_provider {\n" +

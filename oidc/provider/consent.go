@@ -14,7 +14,7 @@ import (
 // consent is what a user has allowed a client.
 type consent struct {
 	ClientID string   `json:"client_id"`
-	Scopes   []string `json:"scopes"`
+	Scopes   []string `json:"scopes"` // as of [Provider.access]
 }
 
 func consentID(userID string, client *Client) string {
@@ -87,8 +87,8 @@ func (p *Provider) consent(w http.ResponseWriter, r *http.Request) error {
 	// or the page was shown to another user, or listed less
 	if r.Method != http.MethodPost || values.Get("session") != request.question(login) {
 		return p.pages.render(w, r, "consent", map[string]any{
-			"Client": request.client.Name, "Email": login.User.Email, "Scopes": p.describe(request.consent),
-			"Interaction": id, "Action": p.basePath + "/oidc/consent",
+			"Client": request.client.Name, "ClientHost": request.client.host, "Email": login.User.Email,
+			"Scopes": p.describe(request.consent), "Interaction": id, "Action": p.basePath + "/oidc/consent",
 			"Session": request.question(login), "OnThisMachine": request.toThisMachine(),
 		}, http.StatusOK)
 	}
@@ -144,15 +144,4 @@ var scopeTexts = map[string]string{
 	"roles":          "See your roles",
 	"permissions":    "See your permissions",
 	"offline_access": "Stay connected when you are not here",
-}
-
-func (p *Provider) describe(scopes []string) (texts []string) {
-	for _, scope := range scopes {
-		if text := scopeTexts[scope]; text != "" {
-			texts = append(texts, text)
-		} else {
-			texts = append(texts, "Use “"+scope+"” for you")
-		}
-	}
-	return texts
 }

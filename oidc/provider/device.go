@@ -28,14 +28,15 @@ const (
 // deviceCode is a log-in on a device without a browser (RFC 8628), stored under the hash of
 // its device code.
 type deviceCode struct {
-	Since    string        `json:"since,omitempty"` // of the client
-	ClientID string        `json:"client_id"`
-	Scopes   []string      `json:"scopes"`
-	UserCode string        `json:"user_code"`
-	PolledAt time.Time     `json:"polled_at,omitzero"`
-	Interval time.Duration `json:"interval"`
-	Grant    *grant        `json:"grant,omitempty"`
-	Denied   bool          `json:"denied,omitempty"`
+	Since     string        `json:"since,omitempty"` // of the client
+	ClientID  string        `json:"client_id"`
+	Scopes    []string      `json:"scopes"`
+	Resources []string      `json:"resources,omitempty"`
+	UserCode  string        `json:"user_code"`
+	PolledAt  time.Time     `json:"polled_at,omitzero"`
+	Interval  time.Duration `json:"interval"`
+	Grant     *grant        `json:"grant,omitempty"`
+	Denied    bool          `json:"denied,omitempty"`
 	// DecidedIn is the session in which the user allowed or refused the device.
 	DecidedIn string `json:"decided_in,omitempty"`
 	// Family and GivenBy are like those of an authorization code.
@@ -56,7 +57,11 @@ func (p *Provider) deviceAuthorization(w http.ResponseWriter, r *http.Request) e
 	if !slices.Contains(client.GrantTypes, grantDevice) {
 		return refuse("unauthorized_client", "the client is not registered for "+grantDevice)
 	}
-	scopes, err := p.parseScopes(client, values.Get("scope"))
+	resources, err := p.parseResources(values["resource"])
+	if err != nil {
+		return err
+	}
+	scopes, err := p.parseScopes(client, resources, values.Get("scope"))
 	if err != nil {
 		return err
 	}
@@ -65,7 +70,8 @@ func (p *Provider) deviceAuthorization(w http.ResponseWriter, r *http.Request) e
 	}
 	device, user := store.RandomToken(32), newUserCode()
 	kept := deviceCode{
-		ClientID: client.ID, Since: client.Since, Scopes: scopes, UserCode: user, Interval: deviceInterval,
+		ClientID: client.ID, Since: client.Since, Scopes: scopes, Resources: resources,
+		UserCode: user, Interval: deviceInterval,
 	}
 	if err := p.state.create(r.Context(), kindDevice, hashed(device), "", kept, deviceLifetime); err != nil {
 		return err
@@ -128,8 +134,8 @@ func (p *Provider) device(w http.ResponseWriter, r *http.Request) error {
 		page["Error"] = failure.description
 		return p.pages.render(w, r, "device", page, failure.status)
 	}
-	page["Client"], page["Scopes"], page["UserCode"] = client.Name, p.describe(kept.Scopes), kept.UserCode[:4]+"-"+
-		kept.UserCode[4:]
+	page["Client"], page["UserCode"] = client.Name, kept.UserCode[:4]+"-"+kept.UserCode[4:]
+	page["Scopes"] = p.describe(p.access(kept.Scopes, kept.Resources))
 	if kept.DecidedIn != "" { // the form was sent twice
 		page["Done"], page["Allowed"] = true, kept.Grant != nil
 		return p.pages.render(w, r, "device", page, http.StatusOK)
@@ -192,7 +198,7 @@ func (p *Provider) decideDevice(ctx context.Context, id string, login *web.Login
 		if d.DecidedIn, d.Denied = login.SessionID, !allow; allow {
 			d.Grant = &grant{
 				ID: uuid.NewString(), ClientID: d.ClientID, UserID: login.User.ID,
-				SessionID: login.SessionID, Scopes: d.Scopes, AuthTime: authTime(login),
+				SessionID: login.SessionID, Scopes: d.Scopes, Resources: d.Resources, AuthTime: authTime(login),
 				External: login.External, Password: p.accounts.PasswordMark(login.User),
 			}
 			d.Family = d.Grant.beginLine(id)
@@ -239,12 +245,16 @@ func (p *Provider) byDevice(ctx context.Context, client *Client, values url.Valu
 	case kept.Grant == nil:
 		return nil, refuse("authorization_pending", "the user has not decided yet")
 	}
+	target, err := p.target(kept.Grant.Resources, values["resource"])
+	if err != nil {
+		return nil, err
+	}
 	kept.Grant.Since = client.Since
 	if err := p.keepClient(ctx, client, kept.Grant); err != nil {
 		return nil, err
 	}
 	granted, err := p.giveOnce(ctx, oneUse{
-		client: client, grant: kept.Grant, code: values.Get("device_code"), family: kept.Family,
+		client: client, grant: kept.Grant, target: target, code: values.Get("device_code"), family: kept.Family,
 		mark: func(ctx context.Context, f func(*string) error) error {
 			_, err := change(ctx, p.state, kindDevice, id, func(d *deviceCode) error { return f(&d.GivenBy) })
 			return err

@@ -22,7 +22,7 @@ func TestDocsCaddyfiles(t *testing.T) {
 	}
 	t.Setenv("XDG_DATA_HOME", t.TempDir()) // where accounts are by default
 	found := 0
-	for _, page := range []string{"accounts.md", "oidc.md"} {
+	for _, page := range []string{"accounts.md", "oidc.md", "mcp.md"} {
 		text, err := os.ReadFile(filepath.Join("..", "..", "docs", page))
 		if err != nil {
 			t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -30,6 +31,7 @@ type grant struct {
 	UserID    string        `json:"user_id"`
 	SessionID string        `json:"session_id"`
 	Scopes    []string      `json:"scopes"`
+	Resources []string      `json:"resources,omitempty"` // for which access tokens are; empty for the issuer
 	AuthTime  int64         `json:"auth_time,omitempty"` // 0 if unknown
 	External  bool          `json:"external,omitempty"`  // the user logged in through another provider
 	Nonce     string        `json:"nonce,omitempty"`
@@ -111,7 +113,7 @@ func (p *Provider) grantRequest(
 ) (map[string]string, error) {
 	g := grant{
 		ID: uuid.NewString(), ClientID: a.client.ID, UserID: login.User.ID, SessionID: login.SessionID,
-		Scopes: a.scopes, AuthTime: authTime(login), External: login.External,
+		Scopes: a.scopes, Resources: a.resources, AuthTime: authTime(login), External: login.External,
 		Since: a.client.Since, Password: p.accounts.PasswordMark(login.User), Nonce: a.nonce,
 		Claims: a.claims, ACR: slices.Contains(a.acrValues, acrPassword) || a.claims.IDToken["acr"] != nil,
 	}
@@ -136,7 +138,7 @@ func (p *Provider) grantRequest(
 		}
 	}
 	if a.has("token") {
-		access, lifetime, err := p.accessToken(ctx, a.client, &g, login.User)
+		access, lifetime, err := p.accessToken(ctx, a.client, &g, login.User, g.Resources)
 		if err != nil {
 			return nil, err
 		}
@@ -175,16 +177,16 @@ func (p *Provider) keepGrant(ctx context.Context, client *Client, g *grant) erro
 
 var errTakenBack = refuse("invalid_grant", "the consent of the user was withdrawn")
 
-// accessToken returns an access token according to RFC 9068.
+// accessToken returns an access token for the target resources according to RFC 9068.
 func (p *Provider) accessToken(
-	ctx context.Context, client *Client, g *grant, user store.User,
+	ctx context.Context, client *Client, g *grant, user store.User, target []string,
 ) (token string, lifetime time.Duration, err error) {
 	now := p.accounts.Now()
 	lifetime = time.Duration(client.AccessTokenLifetime)
 	claims := map[string]any{
-		"iss": p.Issuer, "aud": p.Issuer, "sub": g.UserID, "client_id": client.ID,
+		"iss": p.Issuer, "aud": p.audience(target), "sub": g.UserID, "client_id": client.ID,
 		"iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(lifetime).Unix(),
-		"jti": uuid.NewString(), "gid": g.ID, "scope": strings.Join(g.Scopes, " "),
+		"jti": uuid.NewString(), "gid": g.ID, "scope": strings.Join(p.scopesAt(g.Scopes, target), " "),
 	}
 	if g.AuthTime != 0 {
 		claims["auth_time"] = g.AuthTime
@@ -268,15 +270,15 @@ func verifies(verifier, challenge string) bool {
 
 // give issues the tokens of a grant, with a refresh token if the client may have one.
 func (p *Provider) give(
-	ctx context.Context, client *Client, g *grant, user store.User, refreshToken string,
+	ctx context.Context, client *Client, g *grant, user store.User, target []string, refreshToken string,
 ) (*tokens, error) {
-	access, lifetime, err := p.accessToken(ctx, client, g, user)
+	access, lifetime, err := p.accessToken(ctx, client, g, user, target)
 	if err != nil {
 		return nil, err
 	}
 	granted := &tokens{
 		AccessToken: access, TokenType: "Bearer", ExpiresIn: int64(lifetime / time.Second),
-		RefreshToken: refreshToken, Scope: strings.Join(g.Scopes, " "),
+		RefreshToken: refreshToken, Scope: strings.Join(p.scopesAt(g.Scopes, target), " "),
 	}
 	if g.has("openid") {
 		granted.IDToken, err = p.idToken(ctx, client, g, user, access, "", false)
@@ -307,6 +309,9 @@ func (p *Provider) userOf(ctx context.Context, g *grant) (store.User, error) {
 // clientOf returns the client of a grant, if it is still the same client.
 func (p *Provider) clientOf(ctx context.Context, g *grant) (*Client, error) {
 	client, err := p.clients.find(ctx, g.ClientID)
+	if failure, ok := errors.AsType[*oauthError](err); ok && failure.code == "invalid_client" {
+		err = errNotFound // its document is no longer accepted
+	}
 	if err == nil && client.Since != g.Since {
 		err = errNotFound
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"slices"
 	"strings"
 
 	"github.com/caddy-jwt/caddy-jwt/jwt"
@@ -74,11 +73,7 @@ func (p *Provider) describeToken(ctx context.Context, client *Client, presented 
 // mayIntrospect reports whether a client may introspect an access token: its own, one with
 // its ID in aud, or any if it is an API that accepts them (RFC 7662 §4).
 func mayIntrospect(client *Client, claims jwt.Claims) bool {
-	if client.Introspect || claims["client_id"] == client.ID || claims["aud"] == client.ID {
-		return true
-	}
-	audience, _ := claims["aud"].(jwt.List)
-	return slices.Contains(audience, any(client.ID))
+	return client.Introspect || claims["client_id"] == client.ID || isMeantFor(claims, client.ID)
 }
 
 // describeRefreshToken describes a client's own refresh token.

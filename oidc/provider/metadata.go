@@ -12,7 +12,7 @@ import (
 // metadata returns the discovery document (OpenID Connect Discovery 1.0 §3, RFC 8414 §2).
 func (p *Provider) metadata(w http.ResponseWriter, _ *http.Request) error {
 	w.Header().Set("Cache-Control", "public, max-age=300")
-	return writeJSON(w, http.StatusOK, map[string]any{
+	document := map[string]any{
 		"issuer":                                p.Issuer,
 		"authorization_endpoint":                p.at("/oidc/authorize"),
 		"token_endpoint":                        p.at("/oidc/token"),
@@ -48,7 +48,14 @@ func (p *Provider) metadata(w http.ResponseWriter, _ *http.Request) error {
 		"authorization_response_iss_parameter_supported": true,
 		"backchannel_logout_supported":                   true,
 		"backchannel_logout_session_supported":           true,
-	})
+	}
+	if len(p.apis) > 0 { // RFC 9728 §4
+		document["protected_resources"] = slices.Sorted(maps.Keys(p.apis))
+	}
+	if p.clients.documents != nil {
+		document["client_id_metadata_document_supported"] = true
+	}
+	return writeJSON(w, http.StatusOK, document)
 }
 
 // jwks returns the JWK set that verifies ID tokens, logout tokens and access tokens.

@@ -47,6 +47,7 @@ const undoTime = 5 * time.Second
 type oneUse struct {
 	client *Client
 	grant  *grant
+	target []string // the resources of the access token
 	// code is the code that the client sent, and family comes from the record.
 	code, family string
 	// kept reports whether tokens were issued together with the code, so that the grant is
@@ -75,14 +76,14 @@ func (p *Provider) giveOnce(ctx context.Context, u oneUse) (*tokens, error) {
 	}
 	// The config may have changed since the user gave consent.
 	p.limit(&g.Claims, client)
-	if g.Scopes, err = narrowed(stillAllowed(client, g.Scopes), ""); err != nil {
+	if g.Scopes, err = narrowed(g, stillAllowed(client, g.Scopes), ""); err != nil {
 		return nil, err
 	}
 	refresh, inTime, err := p.firstRefreshToken(ctx, u)
 	if err != nil {
 		return nil, err
 	}
-	granted, err := p.give(ctx, client, g, user, refresh)
+	granted, err := p.give(ctx, client, g, user, u.target, refresh)
 	if err != nil {
 		return nil, err
 	}

@@ -52,6 +52,22 @@ type Provider struct {
 	// client add` stores are known too.
 	Clients []*Client `json:"clients,omitempty"`
 
+	// ClientDocuments lists hosts whose clients need not be registered: their `client_id` is the
+	// https URL of a document about them (draft-ietf-oauth-client-id-metadata-document), as
+	// clients of the Model Context Protocol have it. Such clients are public, are asked about
+	// every time, and may request every scope of the provider and its APIs. `claude.ai` allows
+	// documents of this host, from public addresses. `localhost:8443`, a host with a port,
+	// allows the documents of exactly this server, even if it is on this machine (then also by
+	// http and with any certificate) or in its private network. `*` allows every public host:
+	// then anybody on the Internet can publish a client with any name, and make the provider
+	// send requests to public servers. Default: none.
+	ClientDocuments []string `json:"client_documents,omitempty"`
+
+	// APIs are the services that accept access tokens of the provider. A client requests a
+	// token for one of them with the parameter `resource` (RFC 8707); any other value is
+	// refused with `invalid_target`. Default: none.
+	APIs []*API `json:"apis,omitempty"`
+
 	// Claims maps scopes to the claims of a user that they grant: `email`, `roles` and
 	// profile properties; `sub` is always included. Default: `profile`, `email`, `phone`
 	// and `address` as in OpenID Connect Core §5.4, and the scopes `roles` and
@@ -78,8 +94,9 @@ type Provider struct {
 	// accessKeys sign with ES256, which is faster. Neither signs the tokens of the
 	// accounts.
 	idKeys, accessKeys *signing.Keys
-	tokens             *jwt.Verifier // of access tokens
-	hints              *jwt.Verifier // of ID tokens that clients send back, expired or not
+	tokens             *jwt.Verifier   // of access tokens
+	hints              *jwt.Verifier   // of ID tokens that clients send back, expired or not
+	apis               map[string]*API // by URL
 	state              state
 	clients            *clients
 	pages              *pages
@@ -162,6 +179,9 @@ func (p *Provider) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 			err = shown(err)
 		}
 		return p.fail(w, r, err)
+	}
+	if p.clients.documents != nil {
+		r = r.WithContext(withSender(r.Context(), web.ClientKey(r)))
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, maxBodyBytes)
 	w.Header().Set("Cache-Control", "no-store")
@@ -255,7 +275,7 @@ func (k currentKeys) Find(ctx context.Context, algorithm, id string) ([]*jwt.Key
 func (p *Provider) newVerifiers() (err error) {
 	p.tokens, err = jwt.NewVerifier(jwt.VerifierConfig{Issuers: []jwt.Issuer{{
 		Name: p.Issuer, Keys: []jwt.KeySource{currentKeys{p.accessKeys}},
-		Algorithms: p.accessKeys.Algorithms(), Audience: []string{p.Issuer}, TokenType: "at+jwt",
+		Algorithms: p.accessKeys.Algorithms(), TokenType: "at+jwt", // of any audience
 	}}})
 	if err != nil {
 		return err
@@ -293,7 +313,10 @@ func (p *Provider) resolve() error {
 			p.Claims[scope] = claims
 		}
 	}
-	return nil
+	if err := config.ResolveList("client_documents", p.ClientDocuments); err != nil {
+		return err
+	}
+	return p.resolveAPIs()
 }
 
 // Cleanup releases the accounts. Pending log-out notifications are stored, for the next

@@ -16,7 +16,7 @@ import (
 // if an option has no comment.
 func TestReference(t *testing.T) {
 	comments := make(map[string]string)
-	for _, name := range []string{"provider.go", "clients.go", "caddyfile.go"} {
+	for _, name := range []string{"provider.go", "clients.go", "apis.go", "caddyfile.go"} {
 		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments)
 		if err != nil {
 			t.Fatal(err)
@@ -50,7 +50,10 @@ func TestReference(t *testing.T) {
 	for _, of := range []struct {
 		title string
 		kind  reflect.Type
-	}{{"Options", reflect.TypeFor[provider.Provider]()}, {"Options of a client", reflect.TypeFor[provider.Client]()}} {
+	}{
+		{"Options", reflect.TypeFor[provider.Provider]()}, {"Options of a client", reflect.TypeFor[provider.Client]()},
+		{"Options of an API", reflect.TypeFor[provider.API]()},
+	} {
 		page.WriteString(
 			"## " + of.title + "\n\nThe names are those in JSON; the Caddyfile has some in the singular, as above.\n\n",
 		)

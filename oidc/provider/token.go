@@ -92,8 +92,13 @@ func (p *Provider) byCode(ctx context.Context, client *Client, values url.Values
 	if !p.accounts.Now().Before(kept.ExpiresAt) {
 		return nil, refuse("invalid_grant", wrong)
 	}
+	target, err := p.target(kept.Grant.Resources, values["resource"])
+	if err != nil {
+		return nil, err
+	}
 	granted, err := p.giveOnce(ctx, oneUse{
-		client: client, grant: &kept.Grant, code: values.Get("code"), family: kept.Family, kept: kept.Hybrid,
+		client: client, grant: &kept.Grant, target: target,
+		code: values.Get("code"), family: kept.Family, kept: kept.Hybrid,
 		mark: func(ctx context.Context, f func(*string) error) error {
 			_, err := change(ctx, p.state, kindCode, id, func(c *code) error { return f(&c.GivenBy) })
 			return err
@@ -140,7 +145,11 @@ func (p *Provider) byRefreshToken(
 	if err != nil {
 		return nil, err
 	}
-	scopes, err := narrowed(stillAllowed(client, g.Scopes), values.Get("scope"))
+	scopes, err := narrowed(&g, stillAllowed(client, g.Scopes), values.Get("scope"))
+	if err != nil {
+		return nil, err
+	}
+	target, err := p.target(g.Resources, values["resource"])
 	if err != nil {
 		return nil, err
 	}
@@ -167,7 +176,7 @@ func (p *Provider) byRefreshToken(
 	line := g.line()
 	p.limit(&g.Claims, client)
 	g.Scopes, g.Nonce = scopes, "" // OpenID Connect Core §12.2
-	tokens, err := p.give(ctx, client, &g, user, successor)
+	tokens, err := p.give(ctx, client, &g, user, target, successor)
 	if err == nil {
 		err = use.InTime(line)
 	}
@@ -215,16 +224,16 @@ func stillAllowed(client *Client, scopes []string) []string {
 	})
 }
 
-// narrowed returns the scopes of a refresh: the granted scopes or some of them (RFC 6749
-// §6).
-func narrowed(granted []string, text string) ([]string, error) {
+// narrowed returns the scopes of a refresh: the granted scopes, as far as the client is still
+// allowed them, or some of them (RFC 6749 §6).
+func narrowed(g *grant, granted []string, text string) ([]string, error) {
 	asked := strings.Fields(text)
 	slices.Sort(asked)
 	asked = slices.Compact(asked)
 	if len(asked) == 0 {
 		asked = granted
 	}
-	if len(asked) == 0 {
+	if len(asked) == 0 && len(g.Scopes) > 0 { // a grant for an API may have none
 		return nil, refuse("invalid_scope", "the client is no longer allowed any of the granted scopes")
 	}
 	for _, scope := range asked {
@@ -241,6 +250,10 @@ const machineSuffix = "@clients"
 
 // byCredentials issues a token to the client itself (RFC 6749 §4.4).
 func (p *Provider) byCredentials(ctx context.Context, client *Client, values url.Values) (*tokens, error) {
+	target, err := p.parseResources(values["resource"])
+	if err != nil {
+		return nil, err
+	}
 	var scopes []string
 	for _, scope := range strings.Fields(values.Get("scope")) {
 		if !slices.Contains(client.Scopes, scope) || scope == "openid" || scope == "offline_access" {
@@ -250,9 +263,12 @@ func (p *Provider) byCredentials(ctx context.Context, client *Client, values url
 		}
 		scopes = append(scopes, scope)
 	}
+	if len(p.scopesAt(scopes, target)) < len(scopes) {
+		return nil, refuse("invalid_scope", "scope contains a scope of none of the resources")
+	}
 	now, lifetime := p.accounts.Now(), time.Duration(client.AccessTokenLifetime)
 	token, err := p.sign(ctx, p.accessKeys, "at+jwt", map[string]any{
-		"iss": p.Issuer, "aud": p.Issuer, "sub": client.ID + machineSuffix, "client_id": client.ID,
+		"iss": p.Issuer, "aud": p.audience(target), "sub": client.ID + machineSuffix, "client_id": client.ID,
 		"iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(lifetime).Unix(),
 		"jti": uuid.NewString(), "scope": strings.Join(scopes, " "),
 	})

@@ -23,6 +23,12 @@ func (p *Provider) userinfo(w http.ResponseWriter, r *http.Request) error {
 			http.StatusUnauthorized, "invalid_token", "the access token is not valid, has expired or was revoked", "",
 		)
 	}
+	if !isMeantFor(token.Claims, p.Issuer) { // an API that got it could read the user's data
+		return p.challenged(
+			http.StatusUnauthorized, "invalid_token", "the access token is for an API, but userinfo needs one "+
+				"without a resource or with the resource "+p.Issuer, "",
+		)
+	}
 	id, _ := token.Claims["gid"].(string)
 	scopes, _ := token.Claims["scope"].(string)
 	if id == "" {
