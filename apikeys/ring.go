@@ -1,6 +1,7 @@
 package apikeys
 
 import (
+	"bytes"
 	"context"
 	"crypto/subtle"
 	"errors"
@@ -48,11 +49,12 @@ type Ring struct {
 // entry is a live key. Its value is only parsed when it is used, because most keys of a large
 // store are not.
 type entry struct {
-	subject, value string
-	expires        int64 // in milliseconds since 1970; 0 for never
-	owner          *owner
-	parsed         atomic.Pointer[parsed]
-	limiter        atomic.Pointer[limiter]
+	subject string
+	value   []byte
+	expires int64 // in milliseconds since 1970; 0 for never
+	owner   *owner
+	parsed  atomic.Pointer[parsed]
+	limiter atomic.Pointer[limiter]
 }
 
 // owner is a user who has keys. Its state is replaced when the user changes.
@@ -152,7 +154,7 @@ func (e *entry) key(id string) *parsed {
 	if known := e.parsed.Load(); known != nil && known.state == state {
 		return known
 	}
-	row := store.APIKey{ID: id, Subject: e.subject, Value: []byte(e.value)}
+	row := store.APIKey{ID: id, Subject: e.subject, Value: e.value}
 	if e.expires != 0 {
 		row.ExpiresAt = time.UnixMilli(e.expires)
 	}
@@ -269,7 +271,7 @@ func (r *Ring) put(into map[string]*entry, row *store.APIKey, of *owner) {
 		}
 		return
 	}
-	next := &entry{subject: row.Subject, value: string(row.Value), owner: of}
+	next := &entry{subject: row.Subject, value: row.Value, owner: of}
 	if of != nil && of.id == row.Subject {
 		next.subject = of.id // share the memory
 	}
@@ -277,7 +279,7 @@ func (r *Ring) put(into map[string]*entry, row *store.APIKey, of *owner) {
 		next.expires = row.ExpiresAt.UnixMilli()
 	}
 	if known := r.keys[row.ID]; known != nil {
-		if known.value == next.value && known.expires == next.expires && known.subject == next.subject {
+		if bytes.Equal(known.value, next.value) && known.expires == next.expires && known.subject == next.subject {
 			next = known
 		} else {
 			next.limiter.Store(known.limiter.Load())

@@ -68,7 +68,8 @@ func caddyServers(ctx context.Context, caddy, dir string, keys []*issuerKey) ([]
 		return nil, err
 	}
 	seen = append(seen, site(
-		"Caddy + jwt + api_keys, a key already seen", [][]byte{apiKey}, [][]byte{keys[0].noToken, newRequest([]byte("key_x"))},
+		"Caddy + jwt + api_keys, a key already seen", [][]byte{apiKey},
+		[][]byte{keys[0].noToken, newRequest([]byte("key_x"))},
 		"api_keys {\n\t\t\tstore file "+filepath.Join(dir, "keys.db")+"\n\t\t}",
 	))
 	return append(seen, first...), nil
