@@ -346,7 +346,9 @@ const poll = 400 * time.Millisecond
 // Start loads the keys, for the first config only, and follows the changes in the store.
 func (r *Ring) Start(ctx context.Context) {
 	r.starts.Do(func() {
-		_ = r.Learn(ctx) // which logs
+		if err := r.Learn(ctx); err == nil && r.Size() == 0 { // an error is already logged
+			r.log.Info("there are no API keys yet; make the first one with: caddy jwt key add --subject <user or service>")
+		}
 		var followed context.Context
 		followed, r.stop = context.WithCancel(context.Background())
 		r.running.Go(func() { r.follow(followed) })

@@ -435,8 +435,13 @@ func noSuchKey(argument string, err error) error {
 	if !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
-	return fmt.Errorf("there is no API key %s, or it was revoked; `caddy jwt key list` lists all keys",
-		refusal.Quoted(apikeys.IDIn(argument)))
+	id := apikeys.IDIn(argument)
+	if strings.Contains(id, "_") { // perhaps a part of a key, with its secret
+		return errors.New("this is neither the ID of an API key nor a whole key; `caddy jwt key list` lists all keys")
+	}
+	return fmt.Errorf(
+		"there is no API key %s, or it was revoked; `caddy jwt key list` lists all keys", refusal.Quoted(id),
+	)
 }
 
 func rollKeyCommand() *cobra.Command {
