@@ -10,6 +10,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/accounts/web"
 	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/credentials"
+	"github.com/caddy-jwt/caddy-jwt/introspection"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -80,6 +81,16 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 //	        algorithms <alg...>
 //	        audience   <aud...>
 //	        token_type <typ>
+//	        introspection [<url>] [{
+//	            client_id        <id>
+//	            client_secret    <secret>
+//	            private_key      <PEM, JWK, or path>
+//	            cache            <duration>|off
+//	            timeout          <duration>
+//	            always
+//	            allow_http
+//	            trusted_ca_certs <pem_file...>
+//	        }]
 //	    }]
 //	    credentials <module> [<args...>]
 //	    leeway <duration>
@@ -209,6 +220,10 @@ func issuerOptions(issuer *IssuerConfig) []config.Option {
 		{Name: "algorithms", Read: config.Words("algorithms, as in: algorithms RS256 ES256", &issuer.Algorithms)},
 		{Name: "audience", Read: config.Words("values of the aud claim", &issuer.Audience)},
 		{Name: "token_type", Read: config.Word("a typ, as in: token_type at+jwt", &issuer.TokenType)},
+		{Name: "introspection", Read: func(b *config.Block, _ string) error {
+			issuer.Introspection = new(introspection.Introspection)
+			return issuer.Introspection.Read(b.Dispenser)
+		}},
 	}
 }
 
@@ -428,8 +443,8 @@ func (p *parser) finish() error {
 	switch len(h.Issuers) {
 	case 0:
 		if h.Accounts != nil {
-			return p.Errf("jwt has accounts and also jwks, public_key, secret, algorithms, audience or token_type " +
-				"outside a block; move options for the accounts' own tokens into the accounts block, " +
+			return p.Errf("jwt has accounts and also jwks, public_key, secret, algorithms, audience, token_type " +
+				"or introspection outside a block; move options for the accounts' own tokens into the accounts block, " +
 				"and options for other tokens into the block of their issuer")
 		}
 		h.Issuers = []*IssuerConfig{&p.outside}
@@ -438,13 +453,14 @@ func (p *parser) finish() error {
 		return p.merge(h.Issuers[0])
 	}
 	return p.Errf("jwt has %d issuers and also jwks, public_key, secret, algorithms, "+
-		"audience or token_type outside their blocks; move each option into the block of its issuer", len(h.Issuers))
+		"audience, token_type or introspection outside their blocks; move each option into the block of its issuer", len(h.Issuers))
 }
 
 func (p *parser) merge(into *IssuerConfig) error {
 	from := p.outside
 	if into.JWKS != nil && from.JWKS != nil || into.Algorithms != nil && from.Algorithms != nil ||
-		into.Audience != nil && from.Audience != nil || into.TokenType != "" && from.TokenType != "" {
+		into.Audience != nil && from.Audience != nil || into.TokenType != "" && from.TokenType != "" ||
+		into.Introspection != nil && from.Introspection != nil {
 		return p.Errf("an option of issuer %s is specified both inside and outside its block; keep one", into.Issuer)
 	}
 	into.PublicKeys = append(into.PublicKeys, from.PublicKeys...)
@@ -460,6 +476,9 @@ func (p *parser) merge(into *IssuerConfig) error {
 	}
 	if from.TokenType != "" {
 		into.TokenType = from.TokenType
+	}
+	if from.Introspection != nil {
+		into.Introspection = from.Introspection
 	}
 	return nil
 }

@@ -41,6 +41,10 @@ func TestImportsRunOneWay(t *testing.T) {
 	})
 	web := slices.Concat(accounts, []string{"accounts", "credentials"})
 	jwks := slices.Concat([]string{"jwt", "internal/clock", "internal/outage", "internal/thismachine"}, jwt)
+	introspection := slices.Concat(config, signing, []string{
+		"config", "credentials", "internal/answer", "internal/clock", "internal/network", "internal/outage",
+		"internal/thismachine", "signing",
+	})
 	cli := slices.Concat(accounts, jwks, upstream, []string{"accounts", "jwks", "upstream"})
 	login := slices.Concat(accounts, []string{"accounts", "internal/thismachine", "oidc/internal/protocol"})
 	table := map[string][]string{
@@ -50,6 +54,7 @@ func TestImportsRunOneWay(t *testing.T) {
 		"internal/answer":   {"refusal"},
 		"internal/metadata": {"internal/answer", "refusal"},
 		"upstream":          upstream,
+		"introspection":     introspection,
 		"credentials":       slices.Concat([]string{"jwt"}, jwt),
 		"jwt":               jwt,
 		"jwks":              jwks,
@@ -68,7 +73,7 @@ func TestImportsRunOneWay(t *testing.T) {
 		"oidc/provider": slices.Concat(web, cli, []string{
 			"accounts/web", "internal/cli", "oidc/internal/protocol",
 		}),
-		".":    slices.Concat(web, cli, []string{"accounts/web", "internal/cli"}),
+		".":    slices.Concat(web, cli, introspection, []string{"accounts/web", "internal/cli", "introspection"}),
 		"oidc": nil, "cmd/caddy": nil, "bench": nil, // they combine packages into programs
 		// White-box tests use sitetest, so it must not link packages that have such tests.
 		"internal/sitetest": {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/config"
+	"github.com/caddy-jwt/caddy-jwt/introspection"
 	"github.com/caddy-jwt/caddy-jwt/jwks"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddyserver/caddy/v2"
@@ -52,6 +53,12 @@ type IssuerConfig struct {
 	// TokenType is the required `typ` of the token's header, such as `at+jwt` of RFC 9068.
 	// Default: omitted, `JWT` or `at+jwt`.
 	TokenType string `json:"token_type,omitempty"`
+
+	// Introspection asks the issuer about opaque tokens (RFC 7662), and with `always` about
+	// its JWTs. If several issuers have it, they are asked in order until one says that a
+	// token is active: so each of them sees the opaque tokens of the issuers after it.
+	// Default: opaque tokens are refused.
+	Introspection *introspection.Introspection `json:"introspection,omitempty"`
 }
 
 // JWKSConfig is a key set behind a URL (RFC 7517 §5). It is fetched in the background and
@@ -108,7 +115,8 @@ func (c *IssuerConfig) provision(ctx caddy.Context, h *Handler) (jwt.Issuer, err
 	if len(local.Keys) > 0 {
 		issuer.Keys = append(issuer.Keys, local)
 	}
-	if c.JWKS != nil || len(local.Keys) == 0 {
+	onlyOpaque := c.Introspection != nil && c.Issuer == ""
+	if c.JWKS != nil || len(local.Keys) == 0 && !onlyOpaque {
 		remote, err := c.remoteKeys(ctx, h)
 		if err != nil {
 			return issuer, err
@@ -116,7 +124,9 @@ func (c *IssuerConfig) provision(ctx caddy.Context, h *Handler) (jwt.Issuer, err
 		issuer.Keys = append(issuer.Keys, remote)
 		allowed = slices.Concat(allowed, jwks.Algorithms)
 	}
-	issuer.Algorithms, err = c.acceptedAlgorithms(allowed)
+	if len(issuer.Keys) > 0 {
+		issuer.Algorithms, err = c.acceptedAlgorithms(allowed)
+	}
 	return issuer, err
 }
 

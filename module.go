@@ -50,7 +50,7 @@ var (
 // ------------|------------
 // `{http.auth.user.id}` | The claim that names the user; it is also the `user_id` of the access log
 // `{http.auth.user.<claim>}` | Any claim: names and list indices joined by dots, lists joined by commas, objects as JSON
-// `{http.jwt.error}` | In `handle_errors`: `credentials_required`, `invalid_request`, `invalid_token`, `insufficient_scope`, `forbidden` or `keys_unavailable`
+// `{http.jwt.error}` | In `handle_errors`: `credentials_required`, `invalid_request`, `invalid_token`, `insufficient_scope`, `forbidden`, `keys_unavailable` or `introspection_unavailable`
 // `{http.jwt.error_description}` | In `handle_errors`: which check failed
 //
 // All string values can contain placeholders such as `{env.NAME}` and `{file./path}`. They
@@ -156,7 +156,7 @@ type Handler struct {
 	Accounts *accounts.Config `json:"accounts,omitempty"`
 
 	identifier identifier
-	tokens     *tokenIdentifier    // the part of identifier that verifies tokens
+	tokens     *tokenIdentifier // the part of identifier that verifies tokens
 	others     []credentials.Verifier
 	rooted     caddyhttp.MatchPath // the patterns of Public with a fixed beginning
 	accounts   *web.Shared         // nil without accounts
@@ -435,6 +435,11 @@ func (h *Handler) Cleanup() error {
 	}
 	if h.UpstreamToken != nil && h.UpstreamToken.issuer != nil {
 		errs = append(errs, h.UpstreamToken.issuer.Close())
+	}
+	for _, issuer := range h.Issuers {
+		if issuer != nil && issuer.Introspection != nil {
+			errs = append(errs, issuer.Introspection.Cleanup())
+		}
 	}
 	for _, set := range h.keySets {
 		_, err := keySets.Delete(set)

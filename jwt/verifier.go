@@ -89,7 +89,7 @@ type Verifier struct {
 func NewVerifier(config VerifierConfig) (*Verifier, error) {
 	v := &Verifier{issuers: make(map[string]*Issuer), leeway: config.Leeway.Seconds(), config: config}
 	if len(config.UserID) == 0 {
-		v.config.UserID = []string{"sub"}
+		v.config.UserID = defaultUserID
 	}
 	for i := range config.Issuers {
 		issuer := &config.Issuers[i]
@@ -150,6 +150,12 @@ func (v *Verifier) Verify(ctx context.Context, token string, now time.Time) (*To
 	if err != nil {
 		return nil, err
 	}
+	return v.check(issuer, claims, key, now)
+}
+
+// check applies the rules for claims, which do not depend on how they were authenticated.
+func (v *Verifier) check(issuer *Issuer, claims Claims, key *Key, now time.Time) (*Token, error) {
+	var err error
 	verified := &Token{Claims: claims, key: key}
 	if verified.begins, verified.expiry, err = v.checkTimes(claims, now); err != nil {
 		return nil, err
@@ -174,6 +180,26 @@ func (v *Verifier) Verify(ctx context.Context, token string, now time.Time) (*To
 	}
 	return verified, nil
 }
+
+// CheckClaims checks claims that were authenticated otherwise than by a signature, such as by
+// an introspection endpoint (RFC 7662 §2.2), like those of a JWT. It only uses the name, the
+// audience and the revocations of the issuer; an absent `iss` is accepted. Of the config it
+// ignores the issuers.
+func CheckClaims(config VerifierConfig, issuer *Issuer, claims Claims, now time.Time) (*Token, error) {
+	if err := checkNames(claims, registeredClaims); err != nil {
+		return nil, refusal.New(refusal.Claims, "%v", err)
+	}
+	if iss, present := claims["iss"]; present && issuer.Name != "" && iss != issuer.Name {
+		return nil, refusal.New(refusal.Issuer, "iss is %s, not %q", refusal.Quoted(ClaimText(iss)), issuer.Name)
+	}
+	if len(config.UserID) == 0 {
+		config.UserID = defaultUserID
+	}
+	v := Verifier{leeway: config.Leeway.Seconds(), config: config}
+	return v.check(issuer, claims, noKey, now)
+}
+
+var defaultUserID = []string{"sub"}
 
 var registeredClaims = []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "events", "cnf"}
 

@@ -43,6 +43,8 @@ const (
 	Bound                Reason = "bound"
 	UserID               Reason = "user_id"
 	Credential           Reason = "credential"
+	Inactive             Reason = "inactive"
+	IntrospectionDown    Reason = "introspection_unavailable"
 	APIKey               Reason = "api_key"
 	Network              Reason = "network"
 	RateLimit            Reason = "rate_limit"
@@ -298,6 +300,11 @@ var refusals = map[Reason]Answer{
 		400, "BadRequestError", "invalid_request", false, "The logout token is not valid or was already used.",
 	},
 
+	Inactive: {401, "UnauthorizedError", "invalid_token", true, "the token is not active"},
+	IntrospectionDown: {
+		503, "ServiceUnavailableError", "introspection_unavailable", false,
+		"The issuer cannot be asked about the token right now. Try again in a few seconds.",
+	},
 	KeysUnavailable: {
 		503, "ServiceUnavailableError", "keys_unavailable", false, "The keys of the token issuer are not loaded yet.",
 	},
