@@ -443,8 +443,8 @@ func (p *parser) finish() error {
 	switch len(h.Issuers) {
 	case 0:
 		if h.Accounts != nil {
-			return p.Errf("jwt has accounts and also jwks, public_key, secret, algorithms, audience, token_type " +
-				"or introspection outside a block; move options for the accounts' own tokens into the accounts block, " +
+			return p.Errf("jwt has accounts and also jwks, public_key, secret, algorithms, audience, token_type or " +
+				"introspection outside a block; move options for the accounts' own tokens into the accounts block, " +
 				"and options for other tokens into the block of their issuer")
 		}
 		h.Issuers = []*IssuerConfig{&p.outside}
@@ -452,8 +452,8 @@ func (p *parser) finish() error {
 	case 1:
 		return p.merge(h.Issuers[0])
 	}
-	return p.Errf("jwt has %d issuers and also jwks, public_key, secret, algorithms, "+
-		"audience, token_type or introspection outside their blocks; move each option into the block of its issuer", len(h.Issuers))
+	return p.Errf("jwt has %d issuers and also jwks, public_key, secret, algorithms, audience, token_type "+
+		"or introspection outside their blocks; move each option into the block of its issuer", len(h.Issuers))
 }
 
 func (p *parser) merge(into *IssuerConfig) error {

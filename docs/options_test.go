@@ -14,9 +14,12 @@ import (
 func TestReferenceHasTheOptionsOfTheProgram(t *testing.T) {
 	comments := sourceComments(t, []string{"caddyfile.go", "accounts/caddyfile.go", "oidc/login/login.go"})
 	for block, c := range map[string]struct{ comment, body string }{
-		"jwt":      {"Handler.UnmarshalCaddyfile", "jwt {\n xxxxxxxx\n}"},
-		"issuer":   {"Handler.UnmarshalCaddyfile", "jwt {\n issuer a {\n xxxxxxxx\n}\n}"},
-		"jwks":     {"Handler.UnmarshalCaddyfile", "jwt {\n issuer a {\n jwks {\n xxxxxxxx\n}\n}\n}"},
+		"jwt":    {"Handler.UnmarshalCaddyfile", "jwt {\n xxxxxxxx\n}"},
+		"issuer": {"Handler.UnmarshalCaddyfile", "jwt {\n issuer a {\n xxxxxxxx\n}\n}"},
+		"jwks":   {"Handler.UnmarshalCaddyfile", "jwt {\n issuer a {\n jwks {\n xxxxxxxx\n}\n}\n}"},
+		"introspection": {
+			"Handler.UnmarshalCaddyfile", "jwt {\n issuer a {\n introspection {\n xxxxxxxx\n}\n}\n}",
+		},
 		"accounts": {"Parse", "jwt {\n accounts {\n xxxxxxxx\n}\n}"},
 	} {
 		_, err := sitetest.AdaptCaddyfile(t, c.body, "127.0.0.1:0", t.TempDir(), "log.json")

@@ -1,8 +1,6 @@
 package introspection
 
 import (
-	"slices"
-
 	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -10,7 +8,7 @@ import (
 
 func init() {
 	i := new(Introspection)
-	config.RegisterBlock("introspection", slices.Concat(i.alone(), i.options(), i.inIssuer()))
+	config.RegisterBlock("introspection", append(i.options(), i.inIssuer()...))
 }
 
 // UnmarshalCaddyfile sets up a module of `credentials` from Caddyfile tokens. Syntax:

@@ -158,7 +158,8 @@ func (e *endpoint) known(key [sha256.Size]byte) (remembered, bool) {
 	}
 	for _, cache := range []*otter.Cache[[sha256.Size]byte, remembered]{e.active, e.inactive} {
 		if known, ok := cache.GetIfPresent(key); ok {
-			if left := known.until.Sub(clock.Now().Round(0)); left > 0 && left <= e.cache { // also if the clock was set back
+			left := known.until.Sub(clock.Now().Round(0))
+			if left > 0 && left <= e.cache { // more is left if the clock was set back
 				return known, true
 			}
 			cache.Invalidate(key)
@@ -213,8 +214,8 @@ var errClient = errors.New("the endpoint rejects this site's client")
 
 func failing(err error) string {
 	if errors.Is(err, errClient) {
-		return "introspection endpoint rejects this site's credentials; are client_id and client_secret or private_key " +
-			"right, and may the client introspect? requests with opaque tokens get 503"
+		return "introspection endpoint rejects this site's credentials; are client_id and client_secret or " +
+			"private_key right, and may the client introspect? requests with opaque tokens get 503"
 	}
 	return "introspection fails; requests with opaque tokens that are not remembered get 503 until it works"
 }

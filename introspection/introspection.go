@@ -133,7 +133,9 @@ func (i *Introspection) Provision(ctx caddy.Context) error {
 // leeway and user ID of the config.
 func (i *Introspection) Open(ctx caddy.Context, issuer jwt.Issuer, rules jwt.VerifierConfig) error {
 	if i.Issuer != "" || i.Audience != nil || i.UserID != nil {
-		return errors.New("introspection: within an issuer it takes issuer, audience and user_id from there; remove them")
+		return errors.New(
+			"introspection: within an issuer it takes issuer, audience and user_id from there; remove them",
+		)
 	}
 	if err := i.open(ctx, issuer, rules); err != nil {
 		return fmt.Errorf("introspection: %w", err)
@@ -249,7 +251,8 @@ func checkSyntax(token string) error {
 	}
 	name := strings.TrimRight(token, "=")
 	if name == "" || strings.ContainsFunc(name, func(r rune) bool {
-		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("-._~+/", r)
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') &&
+			!strings.ContainsRune("-._~+/", r)
 	}) {
 		return refusal.New(refusal.MalformedToken, "it has characters that no bearer token has (RFC 6750 §2.1)")
 	}
