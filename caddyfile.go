@@ -23,6 +23,7 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("jwt", httpcaddyfile.Before, "basic_auth")
 	config.RegisterBlock("jwt", (&parser{handler: new(Handler)}).options())
 	config.RegisterBlock("issuer", issuerOptions(new(IssuerConfig)))
+	config.RegisterBlock("backchannel_logout", logoutOptions(new(Logout)))
 	config.RegisterBlock("upstream_token", upstreamTokenOptions(new(UpstreamToken)))
 	config.RegisterBlock("jwks", jwksOptions(new(JWKSConfig)))
 }
@@ -54,6 +55,10 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 		document := metadataOf(handler)
 		config.Remember(h.Dispenser, document)
 		routes = append(routes, h.NewRoute(document.matcher(), document)...)
+	}
+	for _, logout := range logoutsOf(handler) {
+		config.Remember(h.Dispenser, logout)
+		routes = append(routes, h.NewRoute(logout.matcher(), logout)...)
 	}
 	if matcher != nil {
 		routes = append(routes, h.NewRoute(nil, &Guard{
@@ -90,6 +95,9 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 //	            always
 //	            allow_http
 //	            trusted_ca_certs <pem_file...>
+//	        }]
+//	        backchannel_logout <path> [<client_id...>] [{
+//	            lifetime <duration>
 //	        }]
 //	    }]
 //	    credentials <module> [<args...>]
@@ -224,7 +232,25 @@ func issuerOptions(issuer *IssuerConfig) []config.Option {
 			issuer.Introspection = new(introspection.Introspection)
 			return issuer.Introspection.Read(b.Dispenser)
 		}},
+		{Name: "backchannel_logout", Read: func(b *config.Block, _ string) error {
+			issuer.BackchannelLogout = new(Logout)
+			return readLogout(b, issuer.BackchannelLogout)
+		}},
 	}
+}
+
+func readLogout(b *config.Block, into *Logout) error {
+	args := b.RemainingArgs()
+	if len(args) == 0 || !strings.HasPrefix(args[0], "/") && !strings.HasPrefix(args[0], "{") {
+		return b.Errf("backchannel_logout takes a path of this site and the IDs of the clients at the issuer, as in: " +
+			"backchannel_logout /backchannel-logout my-app")
+	}
+	into.Path, into.ClientIDs = args[0], args[1:]
+	return config.ReadBlock(b.Dispenser, "backchannel_logout", logoutOptions(into))
+}
+
+func logoutOptions(into *Logout) []config.Option {
+	return []config.Option{{Name: "lifetime", Read: config.Duration(&into.Lifetime)}}
 }
 
 func readJWKS(b *config.Block, into *JWKSConfig) error {
@@ -429,6 +455,9 @@ func (p *parser) cache(b *config.Block, name string) error {
 	return nil
 }
 
+// ofIssuer are the options of an issuer, in errors.
+const ofIssuer = "jwks, public_key, secret, algorithms, audience, token_type, introspection or backchannel_logout"
+
 // finish adds the options outside of issuer blocks to the only issuer.
 func (p *parser) finish() error {
 	h := p.handler
@@ -443,24 +472,24 @@ func (p *parser) finish() error {
 	switch len(h.Issuers) {
 	case 0:
 		if h.Accounts != nil {
-			return p.Errf("jwt has accounts and also jwks, public_key, secret, algorithms, audience, token_type or " +
-				"introspection outside a block; move options for the accounts' own tokens into the accounts block, " +
-				"and options for other tokens into the block of their issuer")
+			return p.Errf("jwt has accounts and also %s outside a block; move options for the accounts' own tokens "+
+				"into the accounts block, and options for other tokens into the block of their issuer", ofIssuer)
 		}
 		h.Issuers = []*IssuerConfig{&p.outside}
 		return nil
 	case 1:
 		return p.merge(h.Issuers[0])
 	}
-	return p.Errf("jwt has %d issuers and also jwks, public_key, secret, algorithms, audience, token_type "+
-		"or introspection outside their blocks; move each option into the block of its issuer", len(h.Issuers))
+	return p.Errf("jwt has %d issuers and also %s outside their blocks; move each option into the block of its issuer",
+		len(h.Issuers), ofIssuer)
 }
 
 func (p *parser) merge(into *IssuerConfig) error {
 	from := p.outside
 	if into.JWKS != nil && from.JWKS != nil || into.Algorithms != nil && from.Algorithms != nil ||
 		into.Audience != nil && from.Audience != nil || into.TokenType != "" && from.TokenType != "" ||
-		into.Introspection != nil && from.Introspection != nil {
+		into.Introspection != nil && from.Introspection != nil ||
+		into.BackchannelLogout != nil && from.BackchannelLogout != nil {
 		return p.Errf("an option of issuer %s is specified both inside and outside its block; keep one", into.Issuer)
 	}
 	into.PublicKeys = append(into.PublicKeys, from.PublicKeys...)
@@ -479,6 +508,9 @@ func (p *parser) merge(into *IssuerConfig) error {
 	}
 	if from.Introspection != nil {
 		into.Introspection = from.Introspection
+	}
+	if from.BackchannelLogout != nil {
+		into.BackchannelLogout = from.BackchannelLogout
 	}
 	return nil
 }

@@ -45,6 +45,7 @@ func TestImportsRunOneWay(t *testing.T) {
 		"config", "credentials", "internal/answer", "internal/clock", "internal/network", "internal/outage",
 		"internal/thismachine", "signing",
 	})
+	backchannel := slices.Concat([]string{"jwt", "internal/clock", "internal/outage"}, jwt)
 	cli := slices.Concat(accounts, jwks, upstream, []string{"accounts", "jwks", "upstream"})
 	login := slices.Concat(accounts, []string{"accounts", "internal/thismachine", "oidc/internal/protocol"})
 	table := map[string][]string{
@@ -55,6 +56,7 @@ func TestImportsRunOneWay(t *testing.T) {
 		"internal/metadata": {"internal/answer", "refusal"},
 		"upstream":          upstream,
 		"introspection":     introspection,
+		"backchannel":       backchannel,
 		"credentials":       slices.Concat([]string{"jwt"}, jwt),
 		"jwt":               jwt,
 		"jwks":              jwks,
@@ -73,7 +75,9 @@ func TestImportsRunOneWay(t *testing.T) {
 		"oidc/provider": slices.Concat(web, cli, []string{
 			"accounts/web", "internal/cli", "oidc/internal/protocol",
 		}),
-		".":    slices.Concat(web, cli, introspection, []string{"accounts/web", "internal/cli", "introspection"}),
+		".": slices.Concat(web, cli, introspection, []string{
+			"accounts/web", "backchannel", "internal/cli", "introspection",
+		}),
 		"oidc": nil, "cmd/caddy": nil, "bench": nil, // they combine packages into programs
 		// White-box tests use sitetest, so it must not link packages that have such tests.
 		"internal/sitetest": {

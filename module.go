@@ -437,8 +437,8 @@ func (h *Handler) Cleanup() error {
 		errs = append(errs, h.UpstreamToken.issuer.Close())
 	}
 	for _, issuer := range h.Issuers {
-		if issuer != nil && issuer.Introspection != nil {
-			errs = append(errs, issuer.Introspection.Cleanup())
+		if issuer != nil {
+			errs = append(errs, issuer.close())
 		}
 	}
 	for _, set := range h.keySets {

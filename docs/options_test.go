@@ -17,6 +17,9 @@ func TestReferenceHasTheOptionsOfTheProgram(t *testing.T) {
 		"jwt":    {"Handler.UnmarshalCaddyfile", "jwt {\n xxxxxxxx\n}"},
 		"issuer": {"Handler.UnmarshalCaddyfile", "jwt {\n issuer a {\n xxxxxxxx\n}\n}"},
 		"jwks":   {"Handler.UnmarshalCaddyfile", "jwt {\n issuer a {\n jwks {\n xxxxxxxx\n}\n}\n}"},
+		"backchannel_logout": {
+			"Handler.UnmarshalCaddyfile", "jwt {\n issuer a {\n backchannel_logout /x {\n xxxxxxxx\n}\n}\n}",
+		},
 		"introspection": {
 			"Handler.UnmarshalCaddyfile", "jwt {\n issuer a {\n introspection {\n xxxxxxxx\n}\n}\n}",
 		},

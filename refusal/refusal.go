@@ -44,6 +44,7 @@ const (
 	UserID               Reason = "user_id"
 	Credential           Reason = "credential"
 	Inactive             Reason = "inactive"
+	StorageDown          Reason = "storage_unavailable"
 	IntrospectionDown    Reason = "introspection_unavailable"
 	APIKey               Reason = "api_key"
 	Network              Reason = "network"
@@ -301,6 +302,10 @@ var refusals = map[Reason]Answer{
 	},
 
 	Inactive: {401, "UnauthorizedError", "invalid_token", true, "the token is not active"},
+	StorageDown: {
+		503, "ServiceUnavailableError", "storage_unavailable", false,
+		"The storage of this server is temporarily unavailable. Try again later.",
+	},
 	IntrospectionDown: {
 		503, "ServiceUnavailableError", "introspection_unavailable", false,
 		"The issuer cannot be asked about the token right now. Try again in a few seconds.",
