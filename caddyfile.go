@@ -112,6 +112,7 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 //	    require role <role...> [of <issuer>]
 //	    require claim <name> <value...> [of <issuer>]
 //	    require expression <CEL>
+//	    require <authorizer> [<args...>]
 //	    claim_header <Header> <claim>
 //	    trusted_origins <origin...>
 //	    strip_token
@@ -121,6 +122,7 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 //	        lifetime  <duration>
 //	        algorithm RS256|ES256|EdDSA
 //	        claims    <claim...>
+//	        claims_from <module> [<args...>]
 //	    }]
 //	    resource <url>
 //	    cache <entries>|off
@@ -283,6 +285,7 @@ func upstreamTokenOptions(into *UpstreamToken) []config.Option {
 		{Name: "lifetime", Read: config.Duration(&into.Lifetime)},
 		{Name: "algorithm", Read: config.Word("RS256, ES256 or EdDSA", &into.Algorithm)},
 		{Name: "claims", Read: config.Words("claim names, as in: claims email roles", &into.Claims)},
+		{Name: "claims_from", Read: into.readSource, Repeatable: true},
 	}
 }
 
@@ -354,7 +357,7 @@ func (p *parser) from(*config.Block, string) error {
 	return nil
 }
 
-func (p *parser) require(*config.Block, string) error {
+func (p *parser) require(b *config.Block, _ string) error {
 	if !p.NextArg() {
 		return p.Errf(requireForms)
 	}
@@ -376,6 +379,11 @@ func (p *parser) require(*config.Block, string) error {
 		}
 		p.handler.Require = append(p.handler.Require, requirement)
 		return nil
+	}
+	if slices.Contains(authorizerNames(), kind) {
+		requirement, err := readAuthorizer(b, kind)
+		p.handler.Require = append(p.handler.Require, requirement)
+		return err
 	}
 	args := p.RemainingArgs()
 	if kind == "any" && len(args) > 0 && args[0] == "scope" {
@@ -406,12 +414,12 @@ func (p *parser) require(*config.Block, string) error {
 
 const requireForms = "require takes: scope <scope...>, any scope <scope...>, role <role...>, " +
 	"claim <name> <value...>, " +
-	"each optionally followed by of <issuer>, or expression <CEL>"
+	"each optionally followed by of <issuer>, or expression <CEL>, or the name of an authorizer such as http"
 
 // unknownRequirement returns the error about a kind of requirement that does not exist, or
 // nil.
 func (p *parser) unknownRequirement(kind string, args []string) error {
-	kinds := []string{"scope", "any scope", "role", "claim", "expression"}
+	kinds := append([]string{"scope", "any scope", "role", "claim", "expression"}, authorizerNames()...)
 	switch meant := config.Meant(kind, kinds...); {
 	case slices.Contains(kinds, kind):
 		return nil

@@ -46,6 +46,7 @@ func TestImportsRunOneWay(t *testing.T) {
 		"internal/thismachine", "signing",
 	})
 	backchannel := slices.Concat([]string{"jwt", "internal/clock", "internal/outage"}, jwt)
+	authorizers := slices.Concat(config, []string{"config", "internal/clock", "internal/outage", "internal/thismachine"})
 	cli := slices.Concat(accounts, jwks, upstream, []string{"accounts", "jwks", "upstream"})
 	login := slices.Concat(accounts, []string{"accounts", "internal/thismachine", "oidc/internal/protocol"})
 	table := map[string][]string{
@@ -57,6 +58,7 @@ func TestImportsRunOneWay(t *testing.T) {
 		"upstream":          upstream,
 		"introspection":     introspection,
 		"backchannel":       backchannel,
+		"authorizers":       authorizers,
 		"credentials":       slices.Concat([]string{"jwt"}, jwt),
 		"jwt":               jwt,
 		"jwks":              jwks,
@@ -76,7 +78,7 @@ func TestImportsRunOneWay(t *testing.T) {
 			"accounts/web", "internal/cli", "oidc/internal/protocol",
 		}),
 		".": slices.Concat(web, cli, introspection, []string{
-			"accounts/web", "backchannel", "internal/cli", "introspection",
+			"accounts/web", "authorizers", "backchannel", "internal/cli", "introspection",
 		}),
 		"oidc": nil, "cmd/caddy": nil, "bench": nil, // they combine packages into programs
 		// White-box tests use sitetest, so it must not link packages that have such tests.

@@ -232,7 +232,7 @@ func (h *Handler) decide(r *http.Request, who *caller, open prometheus.Counter) 
 	}
 	allow := verdict{reason: allowed, marks: marksFor(who)}
 	if h.UpstreamToken != nil {
-		if allow.token, allow.refusal = h.UpstreamToken.token(who.token); allow.refusal != nil {
+		if allow.token, allow.refusal = h.UpstreamToken.token(r, who.token); allow.refusal != nil {
 			return h.refuse(r, allow.refusal)
 		}
 	}
@@ -319,7 +319,11 @@ func (h *Handler) provision(ctx caddy.Context) error {
 		return err
 	}
 	for i, requirement := range h.Require {
-		if err := requirement.provision(); err != nil {
+		err := requirement.loadAuthorizer(ctx)
+		if err == nil {
+			err = requirement.provision()
+		}
+		if err != nil {
 			return fmt.Errorf("%s: %w", config.Nth("require", i, len(h.Require)), err)
 		}
 	}

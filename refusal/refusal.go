@@ -53,6 +53,8 @@ const (
 	Role                 Reason = "role"
 	Claim                Reason = "claim"
 	Expression           Reason = "expression"
+	Authorizer           Reason = "authorizer"
+	AuthorizerDown       Reason = "authorizer_unavailable"
 	Revoked              Reason = "revoked"
 	CrossOrigin          Reason = "cross_origin"
 	Path                 Reason = "path"
@@ -223,6 +225,12 @@ var refusals = map[Reason]Answer{
 	Role:       {403, "ForbiddenError", "forbidden", false, "You do not have a role that is required here."},
 	Claim:      {403, "ForbiddenError", "forbidden", false, "Your token does not have a claim that is required here."},
 	Expression: {403, "ForbiddenError", "forbidden", false, "You are not allowed to do this."},
+
+	Authorizer: {403, "ForbiddenError", "forbidden", false, "You are not allowed to do this."},
+	AuthorizerDown: {
+		503, "ServiceUnavailableError", "authorizer_unavailable", false,
+		"Your request cannot be decided about right now. Try again in a few seconds.",
+	},
 
 	Revoked:     {401, "UnauthorizedError", "invalid_token", true, "the session of the token has ended"},
 	CrossOrigin: {403, "ForbiddenError", "cross_origin", false, "A page of another site must not send this request."},
