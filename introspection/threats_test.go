@@ -28,7 +28,7 @@ func TestThreatsOfResponses(t *testing.T) {
 	}
 	s := site(t, i, "cache off\ntimeout 500ms", "")
 	for name, respond := range map[string]http.HandlerFunc{
-		"oversize":               text(`{"pad":"` + strings.Repeat("p", 256<<10) + `",` + body[1:]),
+		"oversize":               text(body + strings.Repeat(" ", 256<<10)),
 		"endless":                func(w http.ResponseWriter, r *http.Request) { drip(w, r, "p") },
 		"redirect, same host":    http.RedirectHandler(i.URL+"/introspect", http.StatusTemporaryRedirect).ServeHTTP,
 		"redirect, other host":   http.RedirectHandler(elsewhere.URL, http.StatusTemporaryRedirect).ServeHTTP,
