@@ -12,6 +12,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/apikeys"
 	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/credentials"
+	"github.com/caddy-jwt/caddy-jwt/introspection"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -24,6 +25,7 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("jwt", httpcaddyfile.Before, "basic_auth")
 	config.RegisterBlock("jwt", (&parser{handler: new(Handler)}).options())
 	config.RegisterBlock("issuer", issuerOptions(new(IssuerConfig)))
+	config.RegisterBlock("backchannel_logout", logoutOptions(new(Logout)))
 	config.RegisterBlock("upstream_token", upstreamTokenOptions(new(UpstreamToken)))
 	config.RegisterBlock("jwks", jwksOptions(new(JWKSConfig)))
 }
@@ -56,6 +58,10 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 		config.Remember(h.Dispenser, document)
 		routes = append(routes, h.NewRoute(document.matcher(), document)...)
 	}
+	for _, logout := range logoutsOf(handler) {
+		config.Remember(h.Dispenser, logout)
+		routes = append(routes, h.NewRoute(logout.matcher(), logout)...)
+	}
 	if matcher != nil {
 		routes = append(routes, h.NewRoute(nil, &Guard{
 			Headers:        guardedHeaders(handler.ClaimHeaders, handler.UpstreamToken),
@@ -82,6 +88,19 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 //	        algorithms <alg...>
 //	        audience   <aud...>
 //	        token_type <typ>
+//	        introspection [<url>] [{
+//	            client_id        <id>
+//	            client_secret    <secret>
+//	            private_key      <PEM, JWK, or path>
+//	            cache            <duration>|off
+//	            timeout          <duration>
+//	            always
+//	            allow_http
+//	            trusted_ca_certs <pem_file...>
+//	        }]
+//	        backchannel_logout <path> [<client_id...>] [{
+//	            lifetime <duration>
+//	        }]
 //	    }]
 //	    api_keys [{
 //	        store    file [<path>] | <module> [<args...>]
@@ -101,6 +120,7 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 //	    require role <role...> [of <issuer>]
 //	    require claim <name> <value...> [of <issuer>]
 //	    require expression <CEL>
+//	    require <authorizer> [<args...>]
 //	    claim_header <Header> <claim>
 //	    trusted_origins <origin...>
 //	    strip_token
@@ -110,6 +130,7 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 //	        lifetime  <duration>
 //	        algorithm RS256|ES256|EdDSA
 //	        claims    <claim...>
+//	        claims_from <module> [<args...>]
 //	    }]
 //	    resource <url>
 //	    cache <entries>|off
@@ -219,7 +240,29 @@ func issuerOptions(issuer *IssuerConfig) []config.Option {
 		{Name: "algorithms", Read: config.Words("algorithms, as in: algorithms RS256 ES256", &issuer.Algorithms)},
 		{Name: "audience", Read: config.Words("values of the aud claim", &issuer.Audience)},
 		{Name: "token_type", Read: config.Word("a typ, as in: token_type at+jwt", &issuer.TokenType)},
+		{Name: "introspection", Read: func(b *config.Block, _ string) error {
+			issuer.Introspection = new(introspection.Introspection)
+			return issuer.Introspection.Read(b.Dispenser)
+		}},
+		{Name: "backchannel_logout", Read: func(b *config.Block, _ string) error {
+			issuer.BackchannelLogout = new(Logout)
+			return readLogout(b, issuer.BackchannelLogout)
+		}},
 	}
+}
+
+func readLogout(b *config.Block, into *Logout) error {
+	args := b.RemainingArgs()
+	if len(args) == 0 || !strings.HasPrefix(args[0], "/") && !strings.HasPrefix(args[0], "{") {
+		return b.Errf("backchannel_logout takes a path of this site and the IDs of the clients at the issuer, as in: " +
+			"backchannel_logout /backchannel-logout my-app")
+	}
+	into.Path, into.ClientIDs = args[0], args[1:]
+	return config.ReadBlock(b.Dispenser, "backchannel_logout", logoutOptions(into))
+}
+
+func logoutOptions(into *Logout) []config.Option {
+	return []config.Option{{Name: "lifetime", Read: config.Duration(&into.Lifetime)}}
 }
 
 func readJWKS(b *config.Block, into *JWKSConfig) error {
@@ -252,6 +295,7 @@ func upstreamTokenOptions(into *UpstreamToken) []config.Option {
 		{Name: "lifetime", Read: config.Duration(&into.Lifetime)},
 		{Name: "algorithm", Read: config.Word("RS256, ES256 or EdDSA", &into.Algorithm)},
 		{Name: "claims", Read: config.Words("claim names, as in: claims email roles", &into.Claims)},
+		{Name: "claims_from", Read: into.readSource, Repeatable: true},
 	}
 }
 
@@ -318,7 +362,7 @@ func (p *parser) from(*config.Block, string) error {
 	return nil
 }
 
-func (p *parser) require(*config.Block, string) error {
+func (p *parser) require(b *config.Block, _ string) error {
 	if !p.NextArg() {
 		return p.Errf(requireForms)
 	}
@@ -340,6 +384,11 @@ func (p *parser) require(*config.Block, string) error {
 		}
 		p.handler.Require = append(p.handler.Require, requirement)
 		return nil
+	}
+	if slices.Contains(authorizerNames(), kind) {
+		requirement, err := readAuthorizer(b, kind)
+		p.handler.Require = append(p.handler.Require, requirement)
+		return err
 	}
 	args := p.RemainingArgs()
 	if kind == "any" && len(args) > 0 && args[0] == "scope" {
@@ -370,12 +419,12 @@ func (p *parser) require(*config.Block, string) error {
 
 const requireForms = "require takes: scope <scope...>, any scope <scope...>, role <role...>, " +
 	"claim <name> <value...>, " +
-	"each optionally followed by of <issuer>, or expression <CEL>"
+	"each optionally followed by of <issuer>, or expression <CEL>, or the name of an authorizer such as http"
 
 // unknownRequirement returns the error about a kind of requirement that does not exist, or
 // nil.
 func (p *parser) unknownRequirement(kind string, args []string) error {
-	kinds := []string{"scope", "any scope", "role", "claim", "expression"}
+	kinds := append([]string{"scope", "any scope", "role", "claim", "expression"}, authorizerNames()...)
 	switch meant := config.Meant(kind, kinds...); {
 	case slices.Contains(kinds, kind):
 		return nil
@@ -419,6 +468,9 @@ func (p *parser) cache(b *config.Block, name string) error {
 	return nil
 }
 
+// ofIssuer are the options of an issuer, in errors.
+const ofIssuer = "jwks, public_key, secret, algorithms, audience, token_type, introspection or backchannel_logout"
+
 // finish adds the options outside of issuer blocks to the only issuer.
 func (p *parser) finish() error {
 	h := p.handler
@@ -436,23 +488,24 @@ func (p *parser) finish() error {
 	switch len(h.Issuers) {
 	case 0:
 		if h.Accounts != nil {
-			return p.Errf("jwt has accounts and also jwks, public_key, secret, algorithms, audience or token_type " +
-				"outside a block; move options for the accounts' own tokens into the accounts block, " +
-				"and options for other tokens into the block of their issuer")
+			return p.Errf("jwt has accounts and also %s outside a block; move options for the accounts' own tokens "+
+				"into the accounts block, and options for other tokens into the block of their issuer", ofIssuer)
 		}
 		h.Issuers = []*IssuerConfig{&p.outside}
 		return nil
 	case 1:
 		return p.merge(h.Issuers[0])
 	}
-	return p.Errf("jwt has %d issuers and also jwks, public_key, secret, algorithms, "+
-		"audience or token_type outside their blocks; move each option into the block of its issuer", len(h.Issuers))
+	return p.Errf("jwt has %d issuers and also %s outside their blocks; move each option into the block of its issuer",
+		len(h.Issuers), ofIssuer)
 }
 
 func (p *parser) merge(into *IssuerConfig) error {
 	from := p.outside
 	if into.JWKS != nil && from.JWKS != nil || into.Algorithms != nil && from.Algorithms != nil ||
-		into.Audience != nil && from.Audience != nil || into.TokenType != "" && from.TokenType != "" {
+		into.Audience != nil && from.Audience != nil || into.TokenType != "" && from.TokenType != "" ||
+		into.Introspection != nil && from.Introspection != nil ||
+		into.BackchannelLogout != nil && from.BackchannelLogout != nil {
 		return p.Errf("an option of issuer %s is specified both inside and outside its block; keep one", into.Issuer)
 	}
 	into.PublicKeys = append(into.PublicKeys, from.PublicKeys...)
@@ -468,6 +521,12 @@ func (p *parser) merge(into *IssuerConfig) error {
 	}
 	if from.TokenType != "" {
 		into.TokenType = from.TokenType
+	}
+	if from.Introspection != nil {
+		into.Introspection = from.Introspection
+	}
+	if from.BackchannelLogout != nil {
+		into.BackchannelLogout = from.BackchannelLogout
 	}
 	return nil
 }

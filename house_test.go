@@ -44,6 +44,12 @@ func TestImportsRunOneWay(t *testing.T) {
 	})
 	web := slices.Concat(accounts, apikeys, []string{"accounts", "apikeys"})
 	jwks := slices.Concat([]string{"jwt", "internal/clock", "internal/outage", "internal/thismachine"}, jwt)
+	introspection := slices.Concat(config, signing, []string{
+		"config", "credentials", "internal/answer", "internal/clock", "internal/network", "internal/outage",
+		"internal/thismachine", "signing",
+	})
+	backchannel := slices.Concat([]string{"jwt", "internal/clock", "internal/outage"}, jwt)
+	authorizers := slices.Concat(config, []string{"config", "internal/clock", "internal/outage", "internal/thismachine"})
 	cli := slices.Concat(accounts, apikeys, jwks, upstream, []string{"accounts", "apikeys", "jwks", "upstream"})
 	login := slices.Concat(accounts, []string{"accounts", "internal/thismachine", "oidc/internal/protocol"})
 	table := map[string][]string{
@@ -54,6 +60,9 @@ func TestImportsRunOneWay(t *testing.T) {
 		"internal/metadata": {"internal/answer", "refusal"},
 		"upstream":          upstream,
 		"apikeys":           apikeys,
+		"introspection":     introspection,
+		"backchannel":       backchannel,
+		"authorizers":       authorizers,
 		"credentials":       slices.Concat([]string{"jwt"}, jwt),
 		"jwt":               jwt,
 		"jwks":              jwks,
@@ -72,7 +81,9 @@ func TestImportsRunOneWay(t *testing.T) {
 		"oidc/provider": slices.Concat(web, cli, []string{
 			"accounts/web", "internal/cli", "oidc/internal/protocol",
 		}),
-		".":    slices.Concat(web, cli, []string{"accounts/web", "internal/cli"}),
+		".": slices.Concat(web, cli, introspection, []string{
+			"accounts/web", "authorizers", "backchannel", "internal/cli", "introspection",
+		}),
 		"oidc": nil, "cmd/caddy": nil, "bench": nil, // they combine packages into programs
 		// White-box tests use sitetest, so it must not link packages that have such tests.
 		"internal/sitetest": {

@@ -7,7 +7,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/backchannel"
 	"github.com/caddy-jwt/caddy-jwt/config"
+	"github.com/caddy-jwt/caddy-jwt/introspection"
 	"github.com/caddy-jwt/caddy-jwt/jwks"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddyserver/caddy/v2"
@@ -52,6 +54,19 @@ type IssuerConfig struct {
 	// TokenType is the required `typ` of the token's header, such as `at+jwt` of RFC 9068.
 	// Default: omitted, `JWT` or `at+jwt`.
 	TokenType string `json:"token_type,omitempty"`
+
+	// Introspection asks the issuer about opaque tokens (RFC 7662), and with `always` about
+	// its JWTs. If several issuers have it, they are asked in order until one says that a
+	// token is active: so each of them sees the opaque tokens of the issuers after it.
+	// Default: opaque tokens are refused.
+	Introspection *introspection.Introspection `json:"introspection,omitempty"`
+
+	// BackchannelLogout receives the log-outs that the issuer reports, so that tokens of ended
+	// sessions are refused before they expire (OpenID Connect Back-Channel Logout 1.0).
+	// Default: a token is accepted until it expires.
+	BackchannelLogout *Logout `json:"backchannel_logout,omitempty"`
+
+	logouts *backchannel.Logouts
 }
 
 // JWKSConfig is a key set behind a URL (RFC 7517 §5). It is fetched in the background and
@@ -100,6 +115,15 @@ func (c *IssuerConfig) provision(ctx caddy.Context, h *Handler) (jwt.Issuer, err
 		return jwt.Issuer{}, errors.New("audience: an empty value matches no audience; remove it")
 	}
 	issuer := jwt.Issuer{Name: c.Issuer, Audience: c.Audience, TokenType: c.TokenType}
+	if c.BackchannelLogout != nil {
+		if err := c.BackchannelLogout.resolve(c); err != nil {
+			return issuer, err
+		}
+		if c.logouts, err = backchannel.Open(ctx, c.Issuer); err != nil {
+			return issuer, err
+		}
+		issuer.Revoked = c.logouts.Revoked
+	}
 	local, err := c.localKeys()
 	if err != nil {
 		return issuer, err
@@ -108,7 +132,8 @@ func (c *IssuerConfig) provision(ctx caddy.Context, h *Handler) (jwt.Issuer, err
 	if len(local.Keys) > 0 {
 		issuer.Keys = append(issuer.Keys, local)
 	}
-	if c.JWKS != nil || len(local.Keys) == 0 {
+	onlyOpaque := c.Introspection != nil && c.Issuer == ""
+	if c.JWKS != nil || len(local.Keys) == 0 && !onlyOpaque {
 		remote, err := c.remoteKeys(ctx, h)
 		if err != nil {
 			return issuer, err
@@ -116,7 +141,9 @@ func (c *IssuerConfig) provision(ctx caddy.Context, h *Handler) (jwt.Issuer, err
 		issuer.Keys = append(issuer.Keys, remote)
 		allowed = slices.Concat(allowed, jwks.Algorithms)
 	}
-	issuer.Algorithms, err = c.acceptedAlgorithms(allowed)
+	if len(issuer.Keys) > 0 {
+		issuer.Algorithms, err = c.acceptedAlgorithms(allowed)
+	}
 	return issuer, err
 }
 
@@ -178,4 +205,16 @@ func (c *IssuerConfig) localKeys() (*jwt.KeySet, error) {
 		return nil, fmt.Errorf("public_key: %w", err)
 	}
 	return set, nil
+}
+
+// close releases what the issuer shares with other handlers.
+func (c *IssuerConfig) close() error {
+	var errs []error
+	if c.Introspection != nil {
+		errs = append(errs, c.Introspection.Cleanup())
+	}
+	if c.logouts != nil {
+		errs = append(errs, c.logouts.Close())
+	}
+	return errors.Join(errs...)
 }

@@ -50,7 +50,7 @@ var (
 // ------------|------------
 // `{http.auth.user.id}` | The claim that names the user; it is also the `user_id` of the access log
 // `{http.auth.user.<claim>}` | Any claim: names and list indices joined by dots, lists joined by commas, objects as JSON
-// `{http.jwt.error}` | In `handle_errors`: `credentials_required`, `invalid_request`, `invalid_token`, `insufficient_scope`, `forbidden` or `keys_unavailable`
+// `{http.jwt.error}` | In `handle_errors`: `credentials_required`, `invalid_request`, `invalid_token`, `insufficient_scope`, `forbidden`, `keys_unavailable` or `introspection_unavailable`
 // `{http.jwt.error_description}` | In `handle_errors`: which check failed
 //
 // All string values can contain placeholders such as `{env.NAME}` and `{file./path}`. They
@@ -232,7 +232,7 @@ func (h *Handler) decide(r *http.Request, who *caller, open prometheus.Counter) 
 	}
 	allow := verdict{reason: allowed, marks: marksFor(who)}
 	if h.UpstreamToken != nil {
-		if allow.token, allow.refusal = h.UpstreamToken.token(who.token); allow.refusal != nil {
+		if allow.token, allow.refusal = h.UpstreamToken.token(r, who.token); allow.refusal != nil {
 			return h.refuse(r, allow.refusal)
 		}
 	}
@@ -319,7 +319,11 @@ func (h *Handler) provision(ctx caddy.Context) error {
 		return err
 	}
 	for i, requirement := range h.Require {
-		if err := requirement.provision(); err != nil {
+		err := requirement.loadAuthorizer(ctx)
+		if err == nil {
+			err = requirement.provision()
+		}
+		if err != nil {
 			return fmt.Errorf("%s: %w", config.Nth("require", i, len(h.Require)), err)
 		}
 	}
@@ -435,6 +439,11 @@ func (h *Handler) Cleanup() error {
 	}
 	if h.UpstreamToken != nil && h.UpstreamToken.issuer != nil {
 		errs = append(errs, h.UpstreamToken.issuer.Close())
+	}
+	for _, issuer := range h.Issuers {
+		if issuer != nil {
+			errs = append(errs, issuer.close())
+		}
 	}
 	for _, set := range h.keySets {
 		_, err := keySets.Delete(set)

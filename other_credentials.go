@@ -34,7 +34,14 @@ func (t *tokenIdentifier) verifyAny(
 	if t.verifier == nil || only != nil {
 		return nil, refusal.New(refusal.Credential, "it is of a kind that %s does not accept", credential.Source)
 	}
-	return t.verify(r.Context(), credential.Token)
+	token, failure := t.verify(r.Context(), credential.Token)
+	if failure == nil && t.always != nil {
+		failure = t.confirm(r, credential.Token, token)
+	}
+	if failure != nil {
+		return nil, failure
+	}
+	return token, nil
 }
 
 // stillGood is the result of a verifier, which may be somebody else's.

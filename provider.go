@@ -4,7 +4,6 @@ import (
 	"errors"
 	"net/http"
 
-	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"
 )
@@ -40,14 +39,14 @@ func (p *Provider) Validate() error {
 }
 
 // Authenticate implements caddyauth.Authenticator. It returns an error only for a technical
-// problem: keys that were never loaded.
+// problem: keys that were never loaded, or an issuer that cannot be asked.
 func (p *Provider) Authenticate(w http.ResponseWriter, r *http.Request) (caddyauth.User, bool, error) {
 	var user caddyauth.User
 	who := p.identify(w, r, p.sources.Read(r), nil)
 	if failure := p.decide(r, &who, nil).refusal; failure != nil {
 		attach(r, nil) // another provider may allow the request
 		p.answers.Announce(w, r, failure)
-		if failure.Reason == refusal.KeysUnavailable {
+		if failure.Reason.Answer().Status == http.StatusServiceUnavailable {
 			return user, false, failure.Public()
 		}
 		return user, false, nil

@@ -1,7 +1,7 @@
 package caddyjwt
 
 import (
-	stdjson "encoding/json"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
@@ -15,6 +15,7 @@ import (
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/ref"
 	"cel.dev/cel-go/ext"
+	"github.com/caddy-jwt/caddy-jwt/authorizers"
 	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
@@ -22,8 +23,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// Requirement is a rule about the claims. Exactly one of Scope, AnyScope, Role, Claim and
-// Expression must be set.
+// Requirement is a rule about the claims. Exactly one of Scope, AnyScope, Role, Claim,
+// Expression and AuthorizerRaw must be set.
 type Requirement struct {
 	// Scope lists scopes that the token must all have (RFC 6749 §3.3). They are in the
 	// claim `scope`, which is a string of words separated by spaces or a list (RFC 9068
@@ -55,11 +56,17 @@ type Requirement struct {
 	// has only one value; then ambiguous paths are refused.
 	Expression string `json:"expression,omitempty"`
 
+	// AuthorizerRaw is a module in the namespace `jwt.authorizers` that decides, such as `http`,
+	// which asks a service. If the path could be read in different ways, the request is refused
+	// with 400.
+	AuthorizerRaw json.RawMessage `json:"authorizer,omitempty" caddy:"namespace=jwt.authorizers inline_key=module"`
+
 	// Issuer restricts the requirement to tokens of one issuer, by the value of `iss`. Set
 	// it if several issuers are accepted, because each of them can give its users any role,
 	// scope or claim. Default: any accepted issuer.
 	Issuer string `json:"issuer,omitempty"`
 
+	authorizer   authorizers.Authorizer
 	program      cel.Program
 	placeholders map[string]string                         // CEL variable to placeholder
 	reads        struct{ current, original, derived bool } // which forms of the path the placeholders use
@@ -74,7 +81,13 @@ func (h *Handler) judge(r *http.Request, who *caller) *refusal.Error {
 		}
 	}
 	for _, requirement := range h.Require {
-		if err := requirement.met(r, who.token.Claims); err != nil {
+		var err error
+		if requirement.authorizer != nil {
+			err = requirement.authorized(r, who.token)
+		} else {
+			err = requirement.met(r, who.token.Claims)
+		}
+		if err != nil {
 			return refusal.Of(err)
 		}
 	}
@@ -85,6 +98,7 @@ func (q *Requirement) provision() error {
 	kinds := 0
 	for _, set := range []bool{
 		len(q.Scope) > 0, len(q.AnyScope) > 0, len(q.Role) > 0, q.Claim != "", q.Expression != "",
+		q.authorizer != nil,
 	} {
 		if set {
 			kinds++
@@ -99,6 +113,9 @@ func (q *Requirement) provision() error {
 	}
 	if q.Claim != "" && len(q.Values) == 0 {
 		return fmt.Errorf("`require claim %s` requires at least one value", q.Claim)
+	}
+	if q.authorizer != nil && q.Issuer != "" {
+		return fmt.Errorf("an authorizer does not take an issuer; it gets the claims, of which iss is one")
 	}
 	if q.Expression != "" && q.Issuer != "" {
 		return fmt.Errorf(
@@ -360,7 +377,7 @@ func (a claimAdapter) NativeToValue(value any) ref.Val {
 		return types.NewStringInterfaceMap(a, v)
 	case jwt.List:
 		return types.NewDynamicList(a, []any(v))
-	case stdjson.Number: // beyond int64; a double would make different ones equal
+	case json.Number: // beyond int64; a double would make different ones equal
 		if number, err := strconv.ParseUint(v.String(), 10, 64); err == nil {
 			return types.Uint(number)
 		}

@@ -1,6 +1,7 @@
 package caddyjwt
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -67,8 +68,13 @@ type UpstreamToken struct {
 	// Claims lists the paths of further claims to copy from the credential. Default: none.
 	Claims []string `json:"claims,omitempty"`
 
-	minter *upstream.Minter
-	issuer *upstream.Issuer
+	// ClaimsFromRaw are modules in the namespace `jwt.claims` that add claims. They cannot
+	// replace those that are always set, nor `act`, `client_id` and `cnf`. Default: none.
+	ClaimsFromRaw []json.RawMessage `json:"claims_from,omitempty" caddy:"namespace=jwt.claims inline_key=module"`
+
+	sources []upstream.ClaimSource
+	minter  *upstream.Minter
+	issuer  *upstream.Issuer
 }
 
 // reservedClaims are set by the minter.
@@ -94,6 +100,9 @@ func (u *UpstreamToken) provision(ctx caddy.Context, severalIssuers bool) error 
 	}
 	var err error
 	if u.Issuer, err = upstreamIssuer(ctx, u.Issuer); err != nil {
+		return err
+	}
+	if err := u.loadSources(ctx); err != nil {
 		return err
 	}
 	audience := u.Audience
@@ -173,8 +182,15 @@ func siteURL(at place.Place) string {
 }
 
 // token returns the token for the upstream.
-func (u *UpstreamToken) token(user *jwt.Token) (string, *refusal.Error) {
-	token, err := u.minter.Token(user)
+func (u *UpstreamToken) token(r *http.Request, user *jwt.Token) (string, *refusal.Error) {
+	more, err := upstream.Collect(u.sources, r, user)
+	var token string
+	if err == nil {
+		token, err = u.minter.Token(user, more)
+	}
+	if failure, ok := errors.AsType[*refusal.Error](err); ok {
+		return "", failure
+	}
 	if err != nil {
 		return "", &refusal.Error{
 			Reason: refusal.KeysUnavailable,

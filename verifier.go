@@ -13,6 +13,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
 	"github.com/caddy-jwt/caddy-jwt/internal/place"
+	"github.com/caddy-jwt/caddy-jwt/introspection"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
@@ -43,6 +44,8 @@ type tokenIdentifier struct {
 	cache    *jwt.Cache
 	optional bool
 	others   []credentials.Verifier // of other kinds of credentials
+
+	always map[string]*introspection.Introspection // of JWTs, by issuer
 }
 
 func (t *tokenIdentifier) identify(w http.ResponseWriter, r *http.Request, credential credentials.Credential) caller {
@@ -105,7 +108,14 @@ func (h *Handler) provisionVerifier(ctx caddy.Context) error {
 			}
 			return err
 		}
-		config.Issuers = append(config.Issuers, provisioned)
+		if issuer.Introspection != nil {
+			if err := h.addIntrospection(ctx, issuer, provisioned, config); err != nil {
+				return err
+			}
+		}
+		if len(provisioned.Keys) > 0 {
+			config.Issuers = append(config.Issuers, provisioned)
+		}
 	}
 	for _, q := range h.Require {
 		if err := q.checkIssuer(config.Issuers); err != nil {
@@ -113,6 +123,7 @@ func (h *Handler) provisionVerifier(ctx caddy.Context) error {
 		}
 	}
 	h.tokens = &tokenIdentifier{cache: jwt.NewCache(*h.Cache), optional: h.Optional, others: h.others}
+	h.introspectTokens()
 	var err error
 	if len(config.Issuers) > 0 {
 		h.tokens.verifier, err = jwt.NewVerifier(config)

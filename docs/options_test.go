@@ -14,9 +14,15 @@ import (
 func TestReferenceHasTheOptionsOfTheProgram(t *testing.T) {
 	comments := sourceComments(t, []string{"caddyfile.go", "accounts/caddyfile.go"})
 	for block, c := range map[string]struct{ comment, body string }{
-		"jwt":      {"Handler.UnmarshalCaddyfile", "jwt {\n xxxxxxxx\n}"},
-		"issuer":   {"Handler.UnmarshalCaddyfile", "jwt {\n issuer a {\n xxxxxxxx\n}\n}"},
-		"jwks":     {"Handler.UnmarshalCaddyfile", "jwt {\n issuer a {\n jwks {\n xxxxxxxx\n}\n}\n}"},
+		"jwt":    {"Handler.UnmarshalCaddyfile", "jwt {\n xxxxxxxx\n}"},
+		"issuer": {"Handler.UnmarshalCaddyfile", "jwt {\n issuer a {\n xxxxxxxx\n}\n}"},
+		"jwks":   {"Handler.UnmarshalCaddyfile", "jwt {\n issuer a {\n jwks {\n xxxxxxxx\n}\n}\n}"},
+		"backchannel_logout": {
+			"Handler.UnmarshalCaddyfile", "jwt {\n issuer a {\n backchannel_logout /x {\n xxxxxxxx\n}\n}\n}",
+		},
+		"introspection": {
+			"Handler.UnmarshalCaddyfile", "jwt {\n issuer a {\n introspection {\n xxxxxxxx\n}\n}\n}",
+		},
 		"api_keys": {"Handler.UnmarshalCaddyfile", "jwt {\n api_keys {\n xxxxxxxx\n}\n}"},
 		"accounts": {"Parse", "jwt {\n accounts {\n xxxxxxxx\n}\n}"},
 	} {

@@ -38,7 +38,8 @@ func TestReference(t *testing.T) {
 	var paths []string
 	sources := caddytest.Sources(t)
 	for _, folder := range []string{
-		"refusal", "accounts", "accounts/web", "apikeys", "config", "credentials", "store/filestore", ".",
+		"refusal", "accounts", "accounts/web", "apikeys", "config", "credentials", "introspection", "authorizers",
+		"upstream", "store/filestore", ".",
 	} {
 		for _, path := range sources {
 			if filepath.Dir(path) == folder {

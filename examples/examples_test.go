@@ -218,6 +218,22 @@ func TestExampleSeveralIssuers(t *testing.T) {
 	)
 }
 
+func TestExampleIntrospection(t *testing.T) {
+	issuer := sitetest.NewIntrospectionServer(t)
+	s := runExample(t, "introspection", "ISSUER", issuer.URL, "CLIENT_SECRET", "the-secret-of-the-api")
+	issuer.Issue("opaque", sitetest.JSON{"aud": "https://api.example.com"})
+	issuer.Issue("for-reports", sitetest.JSON{"aud": "https://api.example.com", "scope": "reports"})
+	issuer.Issue("for-others", sitetest.JSON{"aud": "https://other.example.com"})
+	runSteps(s,
+		step{"/api/", bearerOf("opaque"), 200, "hello alice"},
+		step{"/api/reports/1", bearerOf("opaque"), 403, "insufficient_scope"},
+		step{"/api/reports/1", bearerOf("for-reports"), 200, "hello alice"},
+		step{"/api/", bearerOf("for-others"), 401, "audience"},
+		step{"/api/", bearerOf("unknown"), 401, "not active"},
+		step{"/api/", nil, 401, ""},
+	)
+}
+
 func TestExampleRules(t *testing.T) {
 	s := runExample(t, "rules", "JWT_SECRET", sitetest.Secret)
 	with := func(claims sitetest.JSON) []string { return bearerOf(sitetest.HS256(t, claims)) }

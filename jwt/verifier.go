@@ -52,8 +52,7 @@ type Issuer struct {
 	// or at+jwt.
 	TokenType string
 
-	// Revoked are sessions, by the `sid` claim, whose tokens are refused.
-	// Default: none.
+	// Revoked are sessions and subjects whose tokens are refused. Default: none.
 	Revoked *Revocations
 }
 
@@ -89,7 +88,7 @@ type Verifier struct {
 func NewVerifier(config VerifierConfig) (*Verifier, error) {
 	v := &Verifier{issuers: make(map[string]*Issuer), leeway: config.Leeway.Seconds(), config: config}
 	if len(config.UserID) == 0 {
-		v.config.UserID = []string{"sub"}
+		v.config.UserID = defaultUserID
 	}
 	for i := range config.Issuers {
 		issuer := &config.Issuers[i]
@@ -116,40 +115,79 @@ func NewVerifier(config VerifierConfig) (*Verifier, error) {
 // Verify checks a token at the time now. It returns its content, or a *[refusal.Error] that
 // names the failed check. It blocks only while keys are fetched, and not after ctx is done.
 func (v *Verifier) Verify(ctx context.Context, token string, now time.Time) (*Token, error) {
+	issuer, claims, key, err := v.authenticate(ctx, token, func(typ string, issuer *Issuer) error {
+		return checkType(typ, issuer.TokenType)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return v.check(issuer, claims, key, now)
+}
+
+// VerifyLogout verifies a logout token (OpenID Connect Back-Channel Logout 1.0 §2.6) by the
+// keys, the name and the audience of its issuer. It returns its claims, whose `events`, `sid`
+// and `sub` the caller must check, or a *[refusal.Error].
+func (v *Verifier) VerifyLogout(ctx context.Context, token string, now time.Time) (Claims, error) {
+	issuer, claims, _, err := v.authenticate(ctx, token, func(typ string, _ *Issuer) error {
+		switch mediaType(typ) {
+		case "", "jwt", "logout+jwt": // §2.4
+			return nil
+		}
+		return refusal.New(refusal.TokenType, "typ is %s; expected logout+jwt", refusal.Quoted(typ))
+	})
+	if err != nil {
+		return nil, err
+	}
+	if _, _, err := v.checkTimes(claims, now); err != nil {
+		return nil, err
+	}
+	return claims, checkAudience(claims, issuer.Audience)
+}
+
+// authenticate returns the claims of a token that an issuer has signed.
+func (v *Verifier) authenticate(
+	ctx context.Context, token string, checkType func(typ string, issuer *Issuer) error,
+) (issuer *Issuer, claims Claims, key *Key, err error) {
 	scratch := scratches.Get().(*[]byte)
 	defer scratches.Put(scratch)
 	parts, err := splitCompact(token, scratch)
 	if err != nil {
-		return nil, err
+		return nil, nil, nil, err
 	}
 	header, err := v.header(parts.header)
 	if err != nil {
-		return nil, err
+		return nil, nil, nil, err
 	}
-	claims, err := ParseClaims(parts.payload)
+	claims, err = ParseClaims(parts.payload)
 	if err != nil {
-		return nil, refusal.New(refusal.Claims, "payload: %v", err)
+		return nil, nil, nil, refusal.New(refusal.Claims, "payload: %v", err)
 	}
 	if err := checkNames(claims, registeredClaims); err != nil {
-		return nil, refusal.New(refusal.Claims, "payload: %v", err)
+		return nil, nil, nil, refusal.New(refusal.Claims, "payload: %v", err)
 	}
-	issuer, err := v.issuer(claims)
+	issuer, err = v.issuer(claims)
 	if err != nil {
-		return nil, err
+		return nil, nil, nil, err
 	}
 	if !slices.Contains(issuer.Algorithms, header.Algorithm) {
-		return nil, refusal.New(
+		return nil, nil, nil, refusal.New(
 			refusal.Algorithm, "alg is %s; accepted: %s",
 			refusal.Quoted(header.Algorithm), strings.Join(issuer.Algorithms, ", "),
 		)
 	}
-	if err := checkType(header.Type, issuer.TokenType); err != nil {
-		return nil, err
+	if err := checkType(header.Type, issuer); err != nil {
+		return nil, nil, nil, err
 	}
-	key, err := verifySignature(ctx, issuer, header, parts)
+	key, err = verifySignature(ctx, issuer, header, parts)
 	if err != nil {
-		return nil, err
+		return nil, nil, nil, err
 	}
+	return issuer, claims, key, nil
+}
+
+// check applies the rules for claims, which do not depend on how they were authenticated.
+func (v *Verifier) check(issuer *Issuer, claims Claims, key *Key, now time.Time) (*Token, error) {
+	var err error
 	verified := &Token{Claims: claims, key: key}
 	if verified.begins, verified.expiry, err = v.checkTimes(claims, now); err != nil {
 		return nil, err
@@ -166,14 +204,36 @@ func (v *Verifier) Verify(ctx context.Context, token string, now time.Time) (*To
 	}
 	verified.boxedID = verified.UserID
 	if issuer.Revoked != nil {
-		verified.session.revoked = issuer.Revoked
-		verified.session.sessionID, _ = claims["sid"].(string)
+		verified.session.of(claims, issuer.Revoked)
 		if verified.session.ended() {
-			return nil, refusal.New(refusal.Revoked, "session %s", refusal.Quoted(verified.session.sessionID))
+			return nil, refusal.New(
+				refusal.Revoked, "sid is %s, sub %s",
+				refusal.Quoted(verified.session.sessionID), refusal.Quoted(verified.session.subject),
+			)
 		}
 	}
 	return verified, nil
 }
+
+// CheckClaims checks claims that were authenticated otherwise than by a signature, such as by
+// an introspection endpoint (RFC 7662 §2.2), like those of a JWT. It only uses the name, the
+// audience and the revocations of the issuer; an absent `iss` is accepted. Of the config it
+// ignores the issuers.
+func CheckClaims(config VerifierConfig, issuer *Issuer, claims Claims, now time.Time) (*Token, error) {
+	if err := checkNames(claims, registeredClaims); err != nil {
+		return nil, refusal.New(refusal.Claims, "%v", err)
+	}
+	if iss, present := claims["iss"]; present && issuer.Name != "" && iss != issuer.Name {
+		return nil, refusal.New(refusal.Issuer, "iss is %s, not %q", refusal.Quoted(ClaimText(iss)), issuer.Name)
+	}
+	if len(config.UserID) == 0 {
+		config.UserID = defaultUserID
+	}
+	v := Verifier{leeway: config.Leeway.Seconds(), config: config}
+	return v.check(issuer, claims, noKey, now)
+}
+
+var defaultUserID = []string{"sub"}
 
 var registeredClaims = []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "events", "cnf"}
 

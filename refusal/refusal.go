@@ -43,6 +43,9 @@ const (
 	Bound                Reason = "bound"
 	UserID               Reason = "user_id"
 	Credential           Reason = "credential"
+	Inactive             Reason = "inactive"
+	StorageDown          Reason = "storage_unavailable"
+	IntrospectionDown    Reason = "introspection_unavailable"
 	APIKey               Reason = "api_key"
 	Network              Reason = "network"
 	RateLimit            Reason = "rate_limit"
@@ -50,6 +53,8 @@ const (
 	Role                 Reason = "role"
 	Claim                Reason = "claim"
 	Expression           Reason = "expression"
+	Authorizer           Reason = "authorizer"
+	AuthorizerDown       Reason = "authorizer_unavailable"
 	Revoked              Reason = "revoked"
 	CrossOrigin          Reason = "cross_origin"
 	Path                 Reason = "path"
@@ -225,6 +230,12 @@ var refusals = map[Reason]Answer{
 	Claim:      {403, "ForbiddenError", "forbidden", false, "Your token does not have a claim that is required here."},
 	Expression: {403, "ForbiddenError", "forbidden", false, "You are not allowed to do this."},
 
+	Authorizer: {403, "ForbiddenError", "forbidden", false, "You are not allowed to do this."},
+	AuthorizerDown: {
+		503, "ServiceUnavailableError", "authorizer_unavailable", false,
+		"Your request cannot be decided about right now. Try again in a few seconds.",
+	},
+
 	Revoked:     {401, "UnauthorizedError", "invalid_token", true, "the session of the token has ended"},
 	CrossOrigin: {403, "ForbiddenError", "cross_origin", false, "A page of another site must not send this request."},
 
@@ -308,6 +319,15 @@ var refusals = map[Reason]Answer{
 		400, "BadRequestError", "invalid_request", false, "The logout token is not valid or was already used.",
 	},
 
+	Inactive: {401, "UnauthorizedError", "invalid_token", true, "the token is not active"},
+	StorageDown: {
+		503, "ServiceUnavailableError", "storage_unavailable", false,
+		"The storage of this server is temporarily unavailable. Try again later.",
+	},
+	IntrospectionDown: {
+		503, "ServiceUnavailableError", "introspection_unavailable", false,
+		"The issuer cannot be asked about the token right now. Try again in a few seconds.",
+	},
 	KeysUnavailable: {
 		503, "ServiceUnavailableError", "keys_unavailable", false, "The keys of the token issuer are not loaded yet.",
 	},

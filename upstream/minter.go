@@ -65,20 +65,27 @@ func NewMinter(o Options) *Minter {
 	})}
 }
 
-// Token returns a token for the user of a verified credential. It does not outlive the
-// credential.
-func (m *Minter) Token(user *jwt.Token) (string, error) {
+// Token returns a token for the user of a verified credential, with more claims than those of the
+// options; see [Collect]. It does not outlive the credential.
+func (m *Minter) Token(user *jwt.Token, more map[string]any) (string, error) {
 	now := m.o.Now()
 	expiry, capped := now.Add(m.o.Lifetime), false
 	if end := user.Expiry(); !end.IsZero() && end.Before(expiry) {
 		expiry, capped = end, true
 	}
 	key := m.key(user, expiry, capped)
+	if more != nil {
+		text, err := jwt.MarshalClaims(more)
+		if err != nil {
+			return "", err
+		}
+		key += string(text) // an object, so it cannot be confused with what is before it
+	}
 	if known, ok := m.signed.GetIfPresent(key); ok && now.Unix() < known.renewAt {
 		return known.token, nil
 	}
 	token, err, _ := m.signing.Do(key, func() (any, error) {
-		token, err := m.o.Sign("JWT", m.claims(user, now, expiry))
+		token, err := m.o.Sign("JWT", m.claims(user, more, now, expiry))
 		if err != nil {
 			return "", err
 		}
@@ -93,13 +100,18 @@ func (m *Minter) Token(user *jwt.Token) (string, error) {
 }
 
 // claims returns the claims of a new token (RFC 7519 §4.1).
-func (m *Minter) claims(user *jwt.Token, now, expiry time.Time) map[string]any {
+func (m *Minter) claims(user *jwt.Token, more map[string]any, now, expiry time.Time) map[string]any {
 	claims := make(map[string]any)
 	for _, path := range m.o.Claims {
 		if value := user.Claims[path]; value != nil { // also a name with dots
 			claims[path] = value
 		} else if value, _ := user.Claims.Lookup(path); value != nil {
 			set(claims, path, value)
+		}
+	}
+	for name, value := range more {
+		if claims[name] == nil {
+			claims[name] = value
 		}
 	}
 	if act, ok := user.Claims["act"].(jwt.Claims); ok { // RFC 8693 §4.1

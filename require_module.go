@@ -1,0 +1,69 @@
+package caddyjwt
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/caddy-jwt/caddy-jwt/authorizers"
+	"github.com/caddy-jwt/caddy-jwt/config"
+	"github.com/caddy-jwt/caddy-jwt/jwt"
+	"github.com/caddy-jwt/caddy-jwt/refusal"
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+)
+
+const authorizerNamespace = "jwt.authorizers"
+
+// authorizerNames returns the names of the authorizers that this Caddy has.
+func authorizerNames() (names []string) {
+	for _, module := range caddy.GetModules(authorizerNamespace) {
+		names = append(names, module.ID.Name())
+	}
+	return names
+}
+
+// readAuthorizer reads a module, by its own grammar.
+func readAuthorizer(b *config.Block, name string) (*Requirement, error) {
+	module, err := caddyfile.UnmarshalModule(b.Dispenser, authorizerNamespace+"."+name)
+	if err != nil {
+		return nil, err
+	}
+	return &Requirement{AuthorizerRaw: caddyconfig.JSONModuleObject(module, "module", name, nil)}, nil
+}
+
+// loadAuthorizer loads the module of the requirement, if it is one.
+func (q *Requirement) loadAuthorizer(ctx caddy.Context) error {
+	if q.AuthorizerRaw == nil {
+		return nil
+	}
+	loaded, err := ctx.LoadModule(q, "AuthorizerRaw")
+	if err != nil {
+		return err
+	}
+	authorizer, ok := loaded.(authorizers.Authorizer)
+	if !ok {
+		return fmt.Errorf("%T does not authorize requests", loaded)
+	}
+	q.authorizer = authorizer
+	return nil
+}
+
+// authorized asks the module. It may decide by the path, so that has to have one reading.
+func (q *Requirement) authorized(r *http.Request, user *jwt.Token) error {
+	for _, request := range []*http.Request{r, originalRequest(r)} {
+		if ordinary(request.URL) {
+			continue
+		}
+		if paths, err := readings(request); err != nil || len(paths) > 1 {
+			return refusal.New(refusal.Path, "an authorizer decides about it: %s", strings.Join(paths, ", "))
+		}
+	}
+	err := q.authorizer.Authorize(r, user)
+	if _, ok := errors.AsType[*refusal.Error](err); err == nil || ok {
+		return err
+	}
+	return refusal.New(refusal.Authorizer, "%v", err)
+}
