@@ -87,8 +87,10 @@ func (m *Minter) Token(user *jwt.Token, more map[string]any) (string, error) {
 	token, err, _ := m.signing.Do(key, func() (any, error) {
 		token, err := m.o.Sign("JWT", m.claims(user, more, now, expiry))
 		if err != nil {
+			tokensFailed.Inc()
 			return "", err
 		}
+		tokensSigned.Inc()
 		renewAt := now.Add(m.o.Lifetime / 2)
 		if capped {
 			renewAt = expiry

@@ -163,10 +163,12 @@ func (d *clientDocuments) load(ctx context.Context, at *url.URL, reach reach, be
 		}
 	}
 	if err == nil {
+		documentsLoaded.Inc()
 		return knownDocument{client: client, at: now, until: now.Add(age), stale: now.Add(age + staleDocumentAge)}
 	}
 	d.provider.log.Info("client document was refused", zap.String("client_id", at.String()), zap.Error(err))
 	if errors.Is(err, errUnreachable) {
+		documentsUnreachable.Inc()
 		if before.client != nil && now.Before(before.stale) {
 			before.at, before.until = now, now.Add(wrongDocumentAge)
 			return before
@@ -177,6 +179,7 @@ func (d *clientDocuments) load(ctx context.Context, at *url.URL, reach reach, be
 			description: "the client document at " + at.Host + " cannot be loaded",
 		}}
 	}
+	documentsRefused.Inc()
 	return knownDocument{
 		at: now, until: now.Add(wrongDocumentAge),
 		err: refuse("invalid_client", "the client document at "+at.Host+" is not usable: "+err.Error()),
