@@ -54,7 +54,7 @@ func (s *Sessions) Begin(ctx context.Context, user store.User, client Client) (*
 		ID: uuid.NewString(), UserID: user.ID, FamilyHash: s.familyHash(family), RefreshHash: store.HashToken(refresh),
 		CreatedAt: now, UsedAt: now, ExpiresAt: now.Add(time.Duration(s.Config.RefreshLifetime)),
 		LastTokenUntil: s.lastTokenUntil(now),
-		Client:         Cut(client.UserAgent, 256), Address: client.Address,
+		UserAgent:      Cut(client.UserAgent, 256), Address: client.Address,
 	}
 	err := s.Users().CreateSession(ctx, session, user.PasswordHash)
 	if errors.Is(err, store.ErrNotFound) { // deleted, disabled, or given another password at this moment
@@ -176,7 +176,7 @@ func (s *Sessions) rotate(ctx context.Context, use *RefreshUse, client Client) (
 		err = s.Users().RotateSession(ctx, store.Rotation{
 			FamilyHash: session.FamilyHash, ValidHash: session.RefreshHash,
 			OldHash: next.PreviousHash, NewHash: next.Hash, Now: next.RotatedAt,
-			LastTokenUntil: s.lastTokenUntil(now), Client: Cut(client.UserAgent, 256), Address: client.Address,
+			LastTokenUntil: s.lastTokenUntil(now), UserAgent: Cut(client.UserAgent, 256), Address: client.Address,
 		})
 		if errors.Is(err, store.ErrNotFound) {
 			return nil, errRotatedMeanwhile

@@ -139,8 +139,8 @@ type Session struct {
 	// LastTokenUntil is when the last access token of the session expires, leeway included.
 	// The end of the session is remembered until then.
 	LastTokenUntil time.Time
-	// Client is the User-Agent and Address the IP address of the last use.
-	Client, Address string
+	// UserAgent is the User-Agent and Address the IP address of the last use.
+	UserAgent, Address string
 }
 
 // Rotation is the use of a refresh token.
@@ -155,9 +155,9 @@ type Rotation struct {
 	ValidHash string
 	// Now becomes RotatedAt and UsedAt.
 	Now time.Time
-	// Client and Address replace those of the session; LastTokenUntil does if it is later.
-	LastTokenUntil  time.Time
-	Client, Address string
+	// UserAgent and Address replace those of the session; LastTokenUntil does if it is later.
+	LastTokenUntil     time.Time
+	UserAgent, Address string
 }
 
 // Revocation revokes the access tokens of a session.

@@ -361,7 +361,7 @@ func (h *Handler) renderAccount(
 	}
 	for _, x := range h.ownView(sessions, SessionOf(token)) {
 		data.Sessions = append(data.Sessions, pageSession{
-			x.ID, x.Client, x.Address, x.CreatedAt, x.UsedAt, x.ID == SessionOf(token),
+			x.ID, x.UserAgent, x.Address, x.CreatedAt, x.UsedAt, x.ID == SessionOf(token),
 		})
 	}
 	if h.KeyPrefix != "" {

@@ -253,7 +253,7 @@ func (h *Handler) sessions(w http.ResponseWriter, r *http.Request) error {
 	body := make([]map[string]any, len(sessions))
 	for i, s := range h.ownView(sessions, SessionOf(token)) {
 		body[i] = map[string]any{
-			"id": s.ID, "client": s.Client, "address": s.Address, "createdAt": s.CreatedAt.UTC(),
+			"id": s.ID, "client": s.UserAgent, "address": s.Address, "createdAt": s.CreatedAt.UTC(),
 			"usedAt": s.UsedAt.UTC(), "expiresAt": s.ExpiresAt.UTC(),
 			"current": s.ID == SessionOf(token),
 		}

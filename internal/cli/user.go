@@ -419,7 +419,7 @@ func showUser(o *operator) error {
 		shown, list := shownUser(user), make([]map[string]any, len(sessions))
 		for i, s := range sessions {
 			list[i] = map[string]any{
-				"id": s.ID, "client": s.Client, "address": s.Address, "created_at": s.CreatedAt.UTC(),
+				"id": s.ID, "client": s.UserAgent, "address": s.Address, "created_at": s.CreatedAt.UTC(),
 				"used_at": s.UsedAt.UTC(), "expires_at": s.ExpiresAt.UTC(),
 			}
 		}
@@ -441,7 +441,7 @@ func showUser(o *operator) error {
 	for _, s := range sessions {
 		fmt.Fprintf(
 			table, "%s\t%s\t%s\t%s\t%s\t%s\n", s.ID, timeText(s.CreatedAt), timeText(s.UsedAt),
-			timeText(s.ExpiresAt), refusal.Visible(s.Address), refusal.Visible(s.Client),
+			timeText(s.ExpiresAt), refusal.Visible(s.Address), refusal.Visible(s.UserAgent),
 		)
 	}
 	return table.Flush()

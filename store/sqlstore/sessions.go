@@ -16,7 +16,7 @@ func scanSession(row interface{ Scan(...any) error }) (x store.Session, err erro
 	var rotated, created, used, expires, last int64
 	err = row.Scan(
 		&x.ID, &x.UserID, &x.FamilyHash, &x.RefreshHash, &x.PreviousHash,
-		&rotated, &created, &used, &expires, &last, &x.Client, &x.Address,
+		&rotated, &created, &used, &expires, &last, &x.UserAgent, &x.Address,
 	)
 	x.RotatedAt, x.CreatedAt, x.UsedAt = fromMilliseconds(rotated), fromMilliseconds(created), fromMilliseconds(used)
 	x.ExpiresAt, x.LastTokenUntil = fromMilliseconds(expires), fromMilliseconds(last)
@@ -31,7 +31,7 @@ func (s *Store) CreateSession(ctx context.Context, x store.Session, passwordHash
 			FROM users WHERE id = $12 AND NOT disabled AND password_hash = $13`,
 		x.ID, x.FamilyHash, x.RefreshHash, x.PreviousHash,
 		milliseconds(x.RotatedAt), milliseconds(x.CreatedAt), milliseconds(x.UsedAt),
-		milliseconds(x.ExpiresAt), milliseconds(x.LastTokenUntil), x.Client, x.Address, x.UserID, passwordHash))
+		milliseconds(x.ExpiresAt), milliseconds(x.LastTokenUntil), x.UserAgent, x.Address, x.UserID, passwordHash))
 }
 
 // SessionByFamily implements UserStore.
@@ -51,7 +51,7 @@ func (s *Store) RotateSession(ctx context.Context, r store.Rotation) error {
 			client = $4, address = $5
 			WHERE family_hash = $6 AND refresh_hash = $7 AND expires_at > $2`,
 		r.NewHash, milliseconds(r.Now), milliseconds(r.LastTokenUntil),
-		r.Client, r.Address, r.FamilyHash, r.ValidHash, r.OldHash,
+		r.UserAgent, r.Address, r.FamilyHash, r.ValidHash, r.OldHash,
 	))
 }
 

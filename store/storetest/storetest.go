@@ -83,7 +83,7 @@ func (s suite) begun(user store.User) store.Session {
 		ID: uuid.NewString(), UserID: user.ID, FamilyHash: uuid.NewString(),
 		RefreshHash: uuid.NewString(), CreatedAt: start, UsedAt: start,
 		ExpiresAt: start.Add(time.Hour), LastTokenUntil: start.Add(10 * time.Minute),
-		Client: "a client", Address: "2001:db8::1",
+		UserAgent: "a client", Address: "2001:db8::1",
 	}
 	s.ok(s.store.CreateSession(s.Context(), session, user.PasswordHash))
 	return session
@@ -270,7 +270,7 @@ func (s suite) sessions() {
 	later := start.Add(time.Minute)
 	s.ok(s.store.RotateSession(ctx, store.Rotation{
 		FamilyHash: second.FamilyHash, ValidHash: second.RefreshHash, OldHash: second.RefreshHash,
-		NewHash: "new", Now: later, LastTokenUntil: later.Add(10 * time.Minute), Client: "c", Address: "a",
+		NewHash: "new", Now: later, LastTokenUntil: later.Add(10 * time.Minute), UserAgent: "c", Address: "a",
 	}))
 	listed, err := s.other.Sessions(ctx, alice.ID, later)
 	s.ok(err)
@@ -279,7 +279,7 @@ func (s suite) sessions() {
 	}
 	if got := listed[0]; got.RefreshHash != "new" || got.PreviousHash != second.RefreshHash ||
 		!got.RotatedAt.Equal(later) || !got.UsedAt.Equal(later) ||
-		!got.LastTokenUntil.Equal(later.Add(10*time.Minute)) || got.Client != "c" || got.Address != "a" ||
+		!got.LastTokenUntil.Equal(later.Add(10*time.Minute)) || got.UserAgent != "c" || got.Address != "a" ||
 		!got.ExpiresAt.Equal(second.ExpiresAt) {
 		s.Errorf("rotated to %+v", got)
 	}
