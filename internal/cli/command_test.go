@@ -57,7 +57,7 @@ func logIn(t testing.TB, path, userID string) (sessionID string) {
 		err = users.CreateSession(t.Context(), store.Session{
 			ID: session, UserID: userID, FamilyHash: session,
 			CreatedAt: now, UsedAt: now, ExpiresAt: now.Add(time.Hour),
-			LastTokenUntil: now.Add(time.Hour), Client: "Mozilla/5.0 \x1b[31m", Address: "192.0.2.1",
+			LastTokenUntil: now.Add(time.Hour), UserAgent: "Mozilla/5.0 \x1b[31m", Address: "192.0.2.1",
 		}, user.PasswordHash)
 		if err != nil {
 			t.Fatal(err)
