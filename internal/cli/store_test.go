@@ -41,7 +41,7 @@ func fillStore(t testing.TB, path string, users int) {
 			now := time.Now()
 			err := errors.Join(
 				users.CreateSession(t.Context(), store.Session{
-					ID: user.ID, UserID: user.ID, FamilyHash: user.ID, Client: "a client", CreatedAt: now,
+					ID: user.ID, UserID: user.ID, FamilyHash: user.ID, UserAgent: "a client", CreatedAt: now,
 					UsedAt: now, ExpiresAt: now.Add(time.Hour), LastTokenUntil: now.Add(time.Hour),
 				}, ""),
 				users.CreateRecord(t.Context(), store.Record{
