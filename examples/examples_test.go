@@ -1,14 +1,17 @@
 package examples_test
 
 import (
+	"net"
 	"net/http"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts/password"
 	"github.com/caddy-jwt/caddy-jwt/internal/accountstest"
@@ -85,6 +88,27 @@ func port(of string) string {
 	return u.Port()
 }
 
+// startNode runs a server until the test ends. It gets the port in the environment.
+func startNode(t *testing.T, folder, script, port string, environment ...string) {
+	t.Helper()
+	server := exec.Command("node", script)
+	server.Dir, server.Env, server.Stderr = folder, append(os.Environ(), append(environment, "PORT="+port)...), os.Stderr
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = server.Process.Kill()
+		_ = server.Wait()
+	})
+	sitetest.Within(t, time.Minute, "the server listens", func() bool {
+		connection, err := net.Dial("tcp", "localhost:"+port)
+		if err == nil {
+			_ = connection.Close()
+		}
+		return err == nil
+	})
+}
+
 // step is a request to an example, and the expected response.
 type step struct {
 	path    string
@@ -112,7 +136,9 @@ func TestExamplesAreAllTested(t *testing.T) {
 		t.Fatal(err)
 	}
 	var tests []byte
-	for _, file := range []string{"examples/examples_test.go", "examples/mcp_test.go"} {
+	for _, file := range []string{
+		"examples/examples_test.go", "examples/api_keys_test.go", "examples/mcp_test.go",
+	} {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -32,22 +31,7 @@ func runMCPExample(t *testing.T) *mcpExample {
 	t.Helper()
 	folder := caddytest.NPM(t, "examples/mcp-server")
 	ports := runExampleSites(t, "mcp-server", []string{"8080", "8081", "8082", "8443"})
-	server := exec.Command("node", "server.mjs")
-	server.Dir, server.Env, server.Stderr = folder, append(os.Environ(), "PORT="+ports["8082"]), os.Stderr
-	if err := server.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = server.Process.Kill()
-		_ = server.Wait()
-	})
-	sitetest.Within(t, time.Minute, "the server listens", func() bool {
-		connection, err := net.Dial("tcp", "localhost:"+ports["8082"])
-		if err == nil {
-			_ = connection.Close()
-		}
-		return err == nil
-	})
+	startNode(t, folder, "server.mjs", ports["8082"])
 	e := &mcpExample{
 		&sitetest.Site{T: t, URL: "http://localhost:" + ports["8080"]}, folder,
 		"http://localhost:" + ports["8081"] + "/mcp", "https://localhost:" + ports["8443"] + "/client.json",
