@@ -18,6 +18,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
 )
 
 func init() {
@@ -220,8 +222,22 @@ func (l *BackchannelLogout) logOut(w http.ResponseWriter, r *http.Request) error
 	if errors.Is(err, backchannel.ErrRepeated) {
 		return refusal.New(refusal.LogoutToken, "%v", err)
 	}
+	if err == nil {
+		logoutsReceived.Inc()
+		l.answers.Logger.Named("audit").Info(
+			"log-out of the issuer", zap.String("issuer", l.Issuer.Issuer), zap.String("user_id", logout.Subject),
+			zap.String("session_id", logout.SessionID),
+		)
+	}
 	return err
 }
+
+var logoutsReceived = prometheus.NewCounter(prometheus.CounterOpts{
+	Namespace: answer.MetricsNamespace, Subsystem: answer.MetricsSubsystem, Name: "backchannel_logouts_total",
+	Help: "Log-outs that issuers have reported. Those that were refused are in decisions_total.",
+})
+
+func init() { answer.AddMetrics(logoutsReceived) }
 
 // Interface guards
 var (

@@ -49,7 +49,9 @@ func TestImportsRunOneWay(t *testing.T) {
 		"internal/thismachine", "signing",
 	})
 	backchannel := slices.Concat([]string{"jwt", "internal/clock", "internal/outage"}, jwt)
-	authorizers := slices.Concat(config, []string{"config", "internal/clock", "internal/outage", "internal/thismachine"})
+	authorizers := slices.Concat(config, []string{
+		"config", "internal/answer", "internal/clock", "internal/outage", "internal/thismachine",
+	})
 	cli := slices.Concat(accounts, apikeys, jwks, upstream, []string{"accounts", "apikeys", "jwks", "upstream"})
 	login := slices.Concat(accounts, []string{"accounts", "internal/thismachine", "oidc/internal/protocol"})
 	table := map[string][]string{

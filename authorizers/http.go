@@ -110,10 +110,13 @@ func (h *HTTP) Authorize(r *http.Request, user *jwt.Token) error {
 	}
 	switch {
 	case err != nil:
+		askedFailed.Inc()
 		return &refusal.Error{Reason: refusal.AuthorizerDown, Detail: err.Error(), RetryAfter: time.Second}
 	case !allowed:
+		askedRefused.Inc()
 		return errors.New("the service of `require http` does not allow it")
 	}
+	askedAllowed.Inc()
 	return nil
 }
 

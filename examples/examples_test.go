@@ -138,6 +138,7 @@ func TestExamplesAreAllTested(t *testing.T) {
 	var tests []byte
 	for _, file := range []string{
 		"examples/examples_test.go", "examples/api_keys_test.go", "examples/mcp_test.go",
+		"examples/gateway_test.go",
 	} {
 		text, err := os.ReadFile(file)
 		if err != nil {
