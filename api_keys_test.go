@@ -91,6 +91,8 @@ func TestAPIKeys(t *testing.T) {
 	if strings.Contains(shown+s.Must("", "key", "list", "--json"), key.Key) || strings.Contains(s.Log(), key.Key) {
 		t.Error("the key is shown or logged")
 	}
+	elsewhere := accountstest.CommandLine{TB: t}
+	elsewhere.Refuses(key.Key, "this is the API key with the ID "+key.ID, "inspect")
 	s.Must("", "key", "revoke", key.ID)
 	s.known(key.Key, false)
 	s.MustAnswer(403, s.Bearer("/", other.Key), "another key")

@@ -18,6 +18,9 @@ func (h *Handler) Judge(ctx context.Context, token string, now time.Time) (verdi
 			return "cannot check the token: " + err.Error(), false
 		}
 	}
+	if h.tokens.verifier == nil {
+		return "refused: this handler accepts no JWTs, but API keys or other credentials", false
+	}
 	verified, err := h.tokens.verifier.Verify(ctx, token, now)
 	if err != nil {
 		return refusedBy(err), false

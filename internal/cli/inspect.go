@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
+	"github.com/caddy-jwt/caddy-jwt/apikeys"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/signing"
@@ -62,6 +63,9 @@ func inspect(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	token := strings.TrimPrefix(strings.TrimSpace(string(text)), "Bearer ")
+	if id := apikeys.IDIn(token); id != token {
+		return fmt.Errorf("this is the API key with the ID %s, not a token; see: caddy jwt key show %[1]s", id)
+	}
 	if err := describeToken(cmd.OutOrStdout(), token, time.Now()); err != nil {
 		return err
 	}
