@@ -159,8 +159,10 @@ func (s *Source) readHeader(values []string) (string, error) {
 }
 
 func cutScheme(credentials string) (scheme, rest string) {
-	if i := strings.IndexAny(credentials[:min(len(credentials), 64)], " \t"); i >= 0 {
-		return credentials[:i], strings.TrimLeft(credentials[i:], " \t")
+	for i := range min(len(credentials), 64) { // faster than strings.IndexAny
+		if credentials[i] == ' ' || credentials[i] == '\t' {
+			return credentials[:i], strings.TrimLeft(credentials[i:], " \t")
+		}
 	}
 	return credentials, ""
 }
