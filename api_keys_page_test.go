@@ -116,10 +116,14 @@ func TestAPIKeyRoutes(t *testing.T) {
 		"a scope that the user lacks":    {sitetest.JSON{"name": "x", "scope": []string{"account"}}, 422, "must be some of your own"},
 		"roles that are not a list":      {sitetest.JSON{"name": "x", "roles": "author"}, 422, "must be a list"},
 		"an expiry that is none":         {sitetest.JSON{"name": "x", "expires": "soon"}, 422, "such as 90d"},
+		"an expiry that is a number":     {sitetest.JSON{"name": "x", "expires": 5}, 422, "such as 90d"},
+		"an empty expiry":                {sitetest.JSON{"name": "x", "expires": ""}, 422, "such as 90d"},
+		"an expiry that is null":         {sitetest.JSON{"name": "x", "expires": nil}, 422, "such as 90d"},
+		"letters of the other way":       {sitetest.JSON{"name": "a\u202eb"}, 422, "invisible characters"},
 		"an expiry far away":             {sitetest.JSON{"name": "x", "expires": "9999d"}, 422, "at most 10 years"},
 		"a subject":                      {sitetest.JSON{"name": "x", "subject": "bob"}, 422, "is not a known property"},
 		"a name with 101 characters":     {sitetest.JSON{"name": strings.Repeat("ü", 101)}, 422, "more than 100 characters"},
-		"control characters in its name": {sitetest.JSON{"name": "a\nb"}, 422, "control characters"},
+		"control characters in its name": {sitetest.JSON{"name": "a\nb"}, 422, "invisible characters"},
 	} {
 		got := s.Post("/auth/keys", c.body, bearer)
 		if got.Status != c.status || !strings.Contains(got.Body, c.text) {
@@ -190,6 +194,43 @@ func TestAPIKeyLosesRoles(t *testing.T) {
 	sitetest.Eventually(t, "the role is gone", func() bool {
 		return strings.Contains(s.Bearer("/api/", key).Body, "[author]")
 	})
+}
+
+// Who gets an account back by a new password ends the keys that somebody else may have made.
+func TestAPIKeysEndWithRecovery(t *testing.T) {
+	s := servePages(t)
+	s.SignedUp("alice@example.com")
+	for name, recover := range map[string]func(){
+		"a reset link": func() {
+			link := s.Must("", "user", "reset-link", "--base", s.URL, "alice@example.com")
+			token := link[strings.Index(link, "token=")+len("token="):]
+			got := s.Post("/auth/reset", sitetest.JSON{
+				"token": strings.Fields(token)[0], "newPassword": sitetest.GoodPassword + " 2",
+			})
+			s.MustAnswer(204, got, "the reset")
+		},
+		"passwd": func() { s.Must(sitetest.GoodPassword+" 3\n", "user", "passwd", "alice@example.com") },
+	} {
+		id := accountstest.UserOf(t, "alice@example.com").ID
+		key := s.Must("", "key", "add", "--subject", id)
+		key = strings.TrimSpace(key)
+		sitetest.Eventually(t, "the site knows the key", func() bool { return s.Bearer("/api/", key).Status == 200 })
+		recover()
+		sitetest.Eventually(t, "the key is refused after "+name, func() bool { return s.Bearer("/api/", key).Status == 401 })
+	}
+}
+
+// A user can only revoke a key that an administrator made: its roles may be more than the user's.
+func TestAPIKeyOfAnAdministrator(t *testing.T) {
+	s := servePages(t)
+	tokens := s.SignedUp("alice@example.com")
+	bearer := "Authorization: Bearer " + tokens.Token
+	key := strings.TrimSpace(s.Must("", "key", "add", "--subject", "alice@example.com", "--role", "owner"))
+	sitetest.Eventually(t, "the site knows the key", func() bool { return s.Bearer("/api/", key).Status == 200 })
+	path := "/auth/keys/" + apikeys.IDIn(key)
+	s.refused(s.Post(path, sitetest.JSON{}, bearer), 403, "key_not_own")
+	s.MustAnswer(401, s.Get("/api/", "Cookie: session="+key), "the key in the session cookie")
+	s.MustAnswer(204, s.Do(http.MethodDelete, path, bearer), "a revocation")
 }
 
 // Without API keys in the accounts' store, there is no page.

@@ -481,7 +481,7 @@ func (p *parser) finish() error {
 		if len(h.Issuers) == 0 && h.Accounts == nil && len(h.CredentialsRaw) == 0 {
 			return p.Errf("jwt has neither keys nor an issuer, so it would reject every token; " +
 				"set `issuer <url>` to find the keys by discovery, or `secret`, `public_key` or `jwks`, " +
-				"or `accounts` for a site with its own users")
+				"or `accounts` for a site with its own users, or `api_keys`")
 		}
 		return nil
 	}

@@ -58,7 +58,7 @@ type UpstreamToken struct {
 	Audience []string `json:"audience,omitempty"`
 
 	// Lifetime is how long a token is valid, from 1s to 1h, but not longer than the
-	// credential. Default: `5m`.
+	// credential is accepted here. Default: `5m`.
 	Lifetime caddy.Duration `json:"lifetime,omitempty"`
 
 	// Algorithm signs the tokens: `RS256`, `ES256` or `EdDSA`, with a key that Caddy creates

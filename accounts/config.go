@@ -149,7 +149,7 @@ func (a *Config) Path(route string) string {
 func (a *Config) Resolve() error {
 	err := errors.Join(
 		config.Resolve("prefix", &a.Prefix), config.Resolve("issuer", &a.Issuer),
-		config.Resolve("templates", &a.Templates),
+		config.Resolve("templates", &a.Templates), config.Resolve("key_prefix", &a.KeyPrefix),
 		config.ResolveList("audience", a.Audience),
 		config.ResolveList("default_roles", a.DefaultRoles), config.ResolveList("profile", a.Profile),
 	)

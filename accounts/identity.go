@@ -420,6 +420,15 @@ func disconnect(ctx context.Context, users store.UserStore, userID, id string, n
 	return err == nil, err
 }
 
+// RevokeKeys revokes the API keys of a user, if the store has any.
+func RevokeKeys(ctx context.Context, users store.UserStore, userID string, now time.Time) error {
+	keys, ok := users.(store.KeyStore)
+	if !ok {
+		return nil
+	}
+	return keys.RevokeKeys(ctx, userID, now)
+}
+
 // RecoverAccount ends what somebody else may have set up in an account, whose new password
 // is set already: sessions, identities unless they are kept, and those that wait to
 // be connected. It returns the identities that were disconnected.

@@ -154,6 +154,9 @@ func (l *LogIns) recoverBy(
 	}
 	l.Audit("password reset", link.UserID, "", client)
 	ctx = context.WithoutCancel(ctx) // the password is already changed
+	if err := RevokeKeys(ctx, l.Users(), link.UserID, l.Now()); err != nil {
+		return nil, err
+	}
 	gone, err := RecoverAccount(ctx, l.Users(), link.UserID, link.Purpose == PurposeResetKeep, l.Now(), func() error {
 		return l.sessions.End(ctx, link.UserID, "", "")
 	})

@@ -31,7 +31,7 @@ func newManyKeys(b *testing.B, number int) *manyKeys {
 		secret := random(secretLength)
 		key := Key{
 			ID: fmt.Sprintf("%0*d", idLength, i), Subject: fmt.Sprintf("service %d", i%1000), Name: "nightly",
-			Scope: []string{"films.read", "films.write"}, Metadata: map[string]string{"team": "web"}, Hash: hashed(secret),
+			Scope: []string{"films.read", "films.write"}, Metadata: map[string]string{"team": "web"}, Hash: hashed(secret), Prefix: DefaultPrefix,
 			CreatedAt: time.Now().Truncate(time.Second),
 		}
 		row, err := key.stored(key.CreatedAt)
@@ -117,7 +117,7 @@ func BenchmarkAPIKeys(b *testing.B) {
 		wrong := Text(DefaultPrefix, "AAAAAAAAAAAA", random(secretLength))
 		b.ReportAllocs()
 		for b.Loop() {
-			if _, _, failure := ring.Find("AAAAAAAAAAAA", wrong, clock.Now()); failure == nil {
+			if _, _, failure := ring.Find(DefaultPrefix, "AAAAAAAAAAAA", wrong, clock.Now()); failure == nil {
 				b.Fatal("it is accepted")
 			}
 		}

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/store"
@@ -22,6 +23,8 @@ type Key struct {
 	Owner string `json:"-"`
 	// Subject is the `sub`: the user's ID, or the name of the service.
 	Subject string `json:"-"`
+	// Prefix is the beginning of the key.
+	Prefix string `json:"prefix"`
 	// Name tells the keys of a subject apart. It is not a claim.
 	Name string `json:"name,omitempty"`
 	// Scope has the values of the claim `scope`, and Roles those of `roles`.
@@ -62,15 +65,15 @@ const (
 	longestExpiry = 100 * 365 * 24 * time.Hour
 )
 
-// check returns an error if the key cannot be made.
-func (k *Key) check(now time.Time) error {
+// Check returns an error if the key cannot be made.
+func (k *Key) Check(now time.Time) error {
 	switch {
 	case k.Subject == "":
 		return errors.New("a key needs a subject: a user, or the name of a service")
 	case len(k.Subject) > longestText || len(k.Name) > longestText:
 		return fmt.Errorf("a subject and a name have at most %d bytes", longestText)
-	case strings.ContainsFunc(k.Subject+k.Name, isControl):
-		return errors.New("a subject and a name must not contain control characters")
+	case strings.ContainsFunc(k.Subject+k.Name, IsHidden):
+		return errors.New("a subject and a name must not contain invisible characters")
 	case max(len(k.Scope), len(k.Roles), len(k.Metadata), len(k.Networks)) > mostOfAKind:
 		return fmt.Errorf("a key has at most %d scopes, roles, metadata and networks each", mostOfAKind)
 	case !k.ExpiresAt.IsZero() && !k.ExpiresAt.After(now):
@@ -87,18 +90,23 @@ func (k *Key) check(now time.Time) error {
 		return err
 	}
 	for name, value := range k.Metadata {
-		if name == "" || slices.Contains(reservedClaims, name) {
+		if name == "" {
+			return errors.New("metadata needs a name, as in team=web")
+		}
+		if slices.Contains(reservedClaims, name) {
 			return fmt.Errorf("metadata %q: this claim has a meaning of its own; choose another name", name)
 		}
-		if len(name) > longestText || len(value) > longestText || strings.ContainsFunc(name+value, isControl) {
-			return fmt.Errorf("metadata %.32q: a name and a value have at most %d bytes and no control characters",
+		if len(name) > longestText || len(value) > longestText || strings.ContainsFunc(name+value, IsHidden) {
+			return fmt.Errorf("metadata %.32q: a name and a value have at most %d bytes and no invisible characters",
 				name, longestText)
 		}
 	}
 	return k.Rate.check()
 }
 
-func isControl(r rune) bool { return r < ' ' || r == 0x7f }
+// IsHidden reports whether a character may not be in a name: it is a control character, or
+// changes the direction of others, or separates lines.
+func IsHidden(r rune) bool { return r != ' ' && !unicode.IsPrint(r) }
 
 // expiredKept is how long an expired key is still listed.
 const expiredKept = 30 * 24 * time.Hour
@@ -215,11 +223,15 @@ func (r Rate) String() string {
 // ParseNetwork parses a network or an address, such as 192.0.2.0/24.
 func ParseNetwork(text string) (netip.Prefix, error) {
 	if address, err := netip.ParseAddr(text); err == nil {
+		address = address.Unmap().WithZone("")
 		return netip.PrefixFrom(address, address.BitLen()), nil
 	}
 	network, err := netip.ParsePrefix(text)
 	if err != nil {
 		return network, fmt.Errorf("network %q: it must be an address or a network, as in 192.0.2.0/24", text)
+	}
+	if network.Addr().Is4In6() {
+		return network, fmt.Errorf("network %q: write it in the form of IPv4, as in 192.0.2.0/24", text)
 	}
 	if network != network.Masked() {
 		return network, fmt.Errorf("network %q has bits outside of its mask; write %s, or the address alone",

@@ -47,10 +47,11 @@ func (k Keys) Make(ctx context.Context, keys ...*Key) (texts []string, err error
 	now := k.Now()
 	rows := make([]store.APIKey, len(keys))
 	for i, key := range keys {
-		if err := key.check(now); err != nil {
+		if err := key.Check(now); err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 		}
 		secret := random(secretLength)
+		key.Prefix = k.Prefix
 		key.ID, key.CreatedAt, key.Hash = random(idLength), now.Truncate(time.Second), hashed(secret)
 		if rows[i], err = key.stored(now); err != nil {
 			return nil, err
@@ -99,7 +100,7 @@ const MaxGrace = 90 * 24 * time.Hour
 // [ErrRolled], [ErrExpired].
 func (k Keys) Roll(ctx context.Context, id string, grace time.Duration) (string, Key, error) {
 	if grace < 0 || grace > MaxGrace {
-		return "", Key{}, fmt.Errorf("the grace period is %s; it must be from 0s to %s", grace, MaxGrace)
+		return "", Key{}, fmt.Errorf("the grace period is %s; it must be from 0s to 90d", grace)
 	}
 	now := k.Now()
 	secret := random(secretLength)
@@ -126,7 +127,7 @@ func (k Keys) Roll(ctx context.Context, id string, grace time.Duration) (string,
 	if err != nil {
 		return "", Key{}, err
 	}
-	return Text(k.Prefix, id, secret), rolled, nil
+	return Text(rolled.Prefix, id, secret), rolled, nil
 }
 
 // Revoke revokes a key. It returns [store.ErrNotFound] if there is no such key.

@@ -38,7 +38,7 @@ const (
 // `scope`, `roles`, its metadata by name, and `client_id`, which is the ID of the key. Keys
 // have no `iss`, so a rule `of <issuer>` refuses them.
 //
-// All live keys are in memory, in about 400 bytes each. A revoked key, and the keys of a user
+// All live keys are in memory, in about 320 bytes each. A revoked key, and the keys of a user
 // who is disabled or deleted, are refused by this Caddy at once and by others with the same
 // store within a second.
 type APIKeys struct {
@@ -90,12 +90,18 @@ func (a *APIKeys) Provision(caddy.Context) error {
 		return nil
 	}
 	a.Header = http.CanonicalHeaderKey(a.Header)
-	if !httpguts.ValidHeaderFieldName(a.Header) || slices.Contains([]string{"Cookie", "Authorization"}, a.Header) {
+	if !httpguts.ValidHeaderFieldName(a.Header) || slices.Contains(otherHeaders, a.Header) {
 		return fmt.Errorf("api_keys: header %s: it must be the name of a header for keys only, as in: "+
 			"header X-Api-Key; keys in Authorization: Bearer need no option", a.Header)
 	}
 	a.sources = credentials.Sources{{Header: a.Header}}
 	return nil
+}
+
+// otherHeaders have another use.
+var otherHeaders = []string{
+	"Authorization", "Cookie", "Host", "Connection", "Content-Length", "Content-Type", "Transfer-Encoding",
+	"Keep-Alive", "Trailer", "Te", "Upgrade", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host",
 }
 
 // Sources implements credentials.Lister.
@@ -145,25 +151,25 @@ func (a *APIKeys) Cleanup() error {
 func (a *APIKeys) Verify(
 	w http.ResponseWriter, r *http.Request, credential credentials.Credential,
 ) (*jwt.Token, error) {
-	if a.Header != "" && credential.Source.Only == nil {
+	if a.Header != "" && credential.Source.Only == nil || credential.Source.OfAccounts {
 		return nil, credentials.ErrOtherKind
 	}
 	id, secret, err := split(a.Prefix, credential.Token)
-	if errors.Is(err, errOtherPrefix) && a.Header == "" {
+	if errors.Is(err, errOtherPrefix) && a.Header == "" && IDIn(credential.Token) == credential.Token {
 		return nil, credentials.ErrOtherKind
 	}
 	if err != nil {
 		return nil, refusal.New(refusal.APIKey, "%v", err)
 	}
 	now := clock.Now()
-	key, entry, failure := a.ring.Find(id, secret, now)
+	key, entry, failure := a.ring.Find(a.Prefix, id, secret, now)
 	if failure != nil {
 		return nil, failure
 	}
 	if len(key.Networks) > 0 && !within(key.Networks, r) {
 		return nil, refusal.New(refusal.Network, "key %s was sent from another network than it allows", id)
 	}
-	if limiter := entry.limiterOf(key.Rate); limiter != nil {
+	if limiter := entry.limiterOf(key.Rate); limiter != nil && firstOfRequest(r, entry) {
 		counter, _ := a.ring.Users().(store.AttemptCounter)
 		wait := limiter.take(r.Context(), counter, id, now)
 		limiter.announce(w, wait, now)
@@ -171,7 +177,19 @@ func (a *APIKeys) Verify(
 			return nil, tooMany(id, key.Rate, wait)
 		}
 	}
+	a.ring.uses.note(key, id, now)
 	return key.token, nil
+}
+
+// firstOfRequest reports whether the key is verified for the first time in this request, which
+// several handlers may do.
+func firstOfRequest(r *http.Request, key *entry) bool {
+	const variable = "caddy_jwt_counted_key"
+	if caddyhttp.GetVar(r.Context(), variable) == key {
+		return false
+	}
+	caddyhttp.SetVar(r.Context(), variable, key)
+	return true
 }
 
 // within reports whether the client is in one of the networks.

@@ -39,6 +39,7 @@ type Ring struct {
 	readAt      time.Time  // when the store was last read
 	notReadable outage.Outage
 	full        outage.Outage
+	dropped     bool // keys beyond the maximum
 
 	uses    uses
 	starts  sync.Once
@@ -102,8 +103,8 @@ func (r *Ring) Release() error {
 	return err
 }
 
-// Find returns the key with the ID and secret, and the token that stands for it.
-func (r *Ring) Find(id, secret string, now time.Time) (*parsed, *entry, *refusal.Error) {
+// Find returns the key with the prefix, ID and secret, and the token that stands for it.
+func (r *Ring) Find(prefix, id, secret string, now time.Time) (*parsed, *entry, *refusal.Error) {
 	if !r.loaded.Load() {
 		return nil, nil, &refusal.Error{
 			Reason: refusal.StoreUnavailable, Detail: "the API keys are not loaded yet", RetryAfter: time.Second,
@@ -116,7 +117,7 @@ func (r *Ring) Find(id, secret string, now time.Time) (*parsed, *entry, *refusal
 	if found != nil {
 		key = found.key(id)
 	}
-	if known := key.knows(hash(secret), now); !known {
+	if known := key.knows(hash(secret), now); !known || key.Prefix != prefix {
 		return nil, nil, refusal.New(refusal.APIKey, "there is no such key, or it was revoked")
 	}
 	if found.owner != nil && key.state.gone {
@@ -127,7 +128,6 @@ func (r *Ring) Find(id, secret string, now time.Time) (*parsed, *entry, *refusal
 			refusal.APIKey, "key %s expired at %s", id, key.ExpiresAt.UTC().Format(time.RFC3339),
 		)
 	}
-	r.uses.note(key, id, now)
 	return key, found, nil
 }
 
@@ -191,6 +191,9 @@ func (r *Ring) Learn(ctx context.Context) error {
 	now := clock.Now()
 	if now.Sub(r.readAt) > store.RevokedKeyKept/2 || now.Before(r.readAt) {
 		r.since = time.Time{}
+	}
+	if r.dropped && int64(r.Size()) < r.most.Load() { // there is room again
+		r.since, r.dropped = time.Time{}, false
 	}
 	err := r.learn(ctx)
 	if ctx.Err() != nil {
@@ -265,6 +268,7 @@ func (r *Ring) put(into map[string]*entry, row *store.APIKey, of *owner) {
 		return
 	}
 	if into[row.ID] == nil && int64(len(into)) >= r.most.Load() {
+		r.dropped = true
 		if say, _ := r.full.Fails(clock.Now()); say {
 			r.log.Error("there are more API keys than max_keys; those that are not in memory are refused, "+
 				"so raise max_keys, or revoke keys", zap.Int64("max_keys", r.most.Load()))
@@ -389,6 +393,9 @@ func (r *Ring) Destruct() error {
 	if r.stop != nil {
 		r.stop()
 		r.running.Wait()
+		ctx, cancel := context.WithTimeout(context.Background(), lastUsesTimeout)
+		defer cancel()
+		r.storeUses(ctx) // unless the store is already closed
 	}
 	return nil
 }
@@ -398,6 +405,9 @@ type uses struct {
 	mu      *sync.Mutex
 	pending map[string]time.Time
 }
+
+// lastUsesTimeout is how long Caddy waits for the store when it stops.
+const lastUsesTimeout = 2 * time.Second
 
 // useInterval is how often uses are stored, and how exactly they are known.
 const useInterval = time.Minute

@@ -25,6 +25,8 @@ type View struct {
 	Scope    []string          `json:"scope,omitempty"`
 	Roles    []string          `json:"roles,omitempty"`
 	Metadata map[string]string `json:"metadata,omitempty"`
+	// OwnRoles is as in [Key].
+	OwnRoles bool `json:"ownRoles,omitempty"`
 	// Networks and Rate limit where and how often the key may be used.
 	Networks []netip.Prefix `json:"networks,omitempty"`
 	Rate     Rate           `json:"rate,omitzero"`
@@ -40,7 +42,7 @@ func (k *Key) View(text string) View {
 	return View{
 		ID: k.ID, Key: text, Subject: k.Subject, Name: k.Name, Scope: k.Scope, Roles: k.Roles, Metadata: k.Metadata,
 		Networks: k.Networks, CreatedAt: utc(k.CreatedAt), ExpiresAt: utc(k.ExpiresAt), UsedAt: utc(k.UsedAt),
-		PreviousUntil: utc(k.PreviousUntil), Rate: k.Rate,
+		PreviousUntil: utc(k.PreviousUntil), Rate: k.Rate, OwnRoles: k.OwnRoles,
 	}
 }
 

@@ -120,6 +120,9 @@ func Unknown(what, word string, known []string) error {
 	if meant := Meant(word, known...); meant != "" {
 		supported = meant + " Supported: "
 	}
+	if len(known) == 0 {
+		return fmt.Errorf("unknown %s %q; this Caddy is built without any", what, word)
+	}
 	return fmt.Errorf("unknown %s %q%s%s", what, word, supported, strings.Join(known, ", "))
 }
 

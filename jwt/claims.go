@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -239,6 +240,15 @@ func numericDate(value any) (float64, bool) {
 		return seconds, err == nil && !math.IsInf(seconds, 0)
 	}
 	return 0, false
+}
+
+// Time returns a claim that is a NumericDate as a time, not after the year 9999.
+func Time(value any) (at time.Time, ok bool) {
+	seconds, ok := numericDate(value)
+	if !ok {
+		return at, false
+	}
+	return time.UnixMilli(int64(min(seconds, lastSecond) * 1000)), true
 }
 
 // JSONError returns an error with the kind and position of a JSON error, but without its

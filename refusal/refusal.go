@@ -95,6 +95,7 @@ const (
 	// Reasons of the routes of API keys.
 	TooManyKeys Reason = "too_many_keys"
 	KeyChanged  Reason = "key_changed"
+	KeyNotOwn   Reason = "key_not_own"
 )
 
 // Error is a refusal. Every error that Verifier.Verify of package jwt returns is an *Error.
@@ -311,6 +312,9 @@ var refusals = map[Reason]Answer{
 		"the operators of this site can send you a link for that."},
 	TooManyKeys: {
 		409, "ConflictError", "too_many_keys", false, "You have as many API keys as you can have. Revoke one first.",
+	},
+	KeyNotOwn: {
+		403, "ForbiddenError", "key_not_own", false, "An administrator made this API key. You can only revoke it.",
 	},
 	KeyChanged: {
 		409, "ConflictError", "key_changed", false, "This API key has expired, or somebody else has just changed it.",

@@ -48,6 +48,8 @@ type KeyStore interface {
 	// UpdateKey returns it and changes nothing. It may call change again after a concurrent
 	// change. It returns [ErrNotFound] if there is no such key.
 	UpdateKey(ctx context.Context, id string, now time.Time, change func(*APIKey) error) (APIKey, error)
+	// RevokeKeys revokes all keys of an owner.
+	RevokeKeys(ctx context.Context, owner string, now time.Time) error
 	// ChangedKeys returns at most limit keys that were changed at or after since, revoked ones
 	// too, and whose ID is greater than after, sorted by ID. If since is zero, it returns all
 	// keys that are not revoked.

@@ -70,7 +70,7 @@ func NewMinter(o Options) *Minter {
 func (m *Minter) Token(user *jwt.Token, more map[string]any) (string, error) {
 	now := m.o.Now()
 	expiry, capped := now.Add(m.o.Lifetime), false
-	if end := user.Expiry(); !end.IsZero() && end.Before(expiry) {
+	if end := endOf(user, now); !end.IsZero() && end.Before(expiry) {
 		expiry, capped = end, true
 	}
 	key := m.key(user, expiry, capped)
@@ -132,6 +132,15 @@ func (m *Minter) claims(user *jwt.Token, more map[string]any, now, expiry time.T
 		claims["aud"] = m.o.Audience[0]
 	}
 	return claims
+}
+
+// endOf returns the `exp` of the credential or, within the leeway after it, when it is no longer
+// accepted here; zero if it never expires.
+func endOf(user *jwt.Token, now time.Time) time.Time {
+	if at, ok := jwt.Time(user.Claims["exp"]); ok && at.After(now) {
+		return at
+	}
+	return user.Expiry()
 }
 
 // key identifies the claims of a token, so that a change of a claim yields another token.

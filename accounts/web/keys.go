@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/apikeys"
@@ -22,6 +21,7 @@ import (
 
 const (
 	maxUserKeys    = 50  // that a user can have
+	maxListed      = 500 // keys: an administrator may have made more
 	maxKeyName     = 100 // characters
 	pageGrace      = 24 * time.Hour
 	longestUserKey = 10 * 365 * 24 * time.Hour
@@ -86,7 +86,7 @@ func (h *Handler) listKeys(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (h *Handler) keysOf(ctx context.Context, c keyCaller) ([]apikeys.View, error) {
-	found, err := c.keys.List(ctx, c.user.ID, "", maxUserKeys)
+	found, err := c.keys.List(ctx, c.user.ID, "", maxListed)
 	views := make([]apikeys.View, len(found))
 	for i := range found {
 		views[i] = found[i].View("")
@@ -144,12 +144,12 @@ func (h *Handler) newKey(in *input, c keyCaller) *apikeys.Key {
 			"name", "maxLength", fmt.Errorf("has more than %d characters", maxKeyName), object{"limit": maxKeyName},
 		)
 	}
-	if strings.ContainsFunc(key.Name, unicode.IsControl) {
-		in.wrong("name", "pattern", errors.New("must not contain control characters"), object{})
+	if strings.ContainsFunc(key.Name, apikeys.IsHidden) {
+		in.wrong("name", "pattern", errors.New("must not contain invisible characters"), object{})
 	}
 	key.Roles, key.Scope = in.choices("roles", c.user.Roles), in.choices("scope", c.scopes())
-	if text := in.text("expires"); text != "" && text != "never" {
-		after, err := caddy.ParseDuration(text)
+	if _, given := in.values["expires"]; given && in.text("expires") != "never" {
+		after, err := caddy.ParseDuration(in.text("expires"))
 		if err != nil || after <= 0 || after > longestUserKey {
 			in.wrong(
 				"expires", "format", errors.New("must be a time from now of at most 10 years, such as 90d, or never"),
@@ -212,6 +212,9 @@ func (h *Handler) changeKey(w http.ResponseWriter, r *http.Request, id string) e
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}
+	if !key.OwnRoles && !(isForm(r) && r.PostFormValue("action") == "revoke") {
+		return refusal.New(refusal.KeyNotOwn, "an administrator made it")
+	}
 	in, err := readInput(w, r, "grace", "currentPassword")
 	if err != nil {
 		return err
@@ -233,7 +236,7 @@ func (h *Handler) rollKey(w http.ResponseWriter, r *http.Request, c keyCaller, i
 	} else if text, given := in.values["grace"]; given {
 		var err error
 		if grace, err = caddy.ParseDuration(fmt.Sprint(text)); err != nil || grace < 0 || grace > apikeys.MaxGrace {
-			in.wrong("grace", "format", fmt.Errorf("must be a time of at most %s, such as 24h", apikeys.MaxGrace),
+			in.wrong("grace", "format", errors.New("must be a time of at most 90d, such as 24h"),
 				object{"format": "duration"})
 		}
 	}

@@ -116,7 +116,7 @@ func (h *Handler) describeKeys(paths object, bearer []object) {
 	text, texts := object{"type": "string"}, object{"type": "array", "items": object{"type": "string"}}
 	key := schema(object{
 		"id": text, "key": text, "subject": text, "name": text, "scope": texts, "roles": texts,
-		"metadata": object{"type": "object"}, "networks": texts, "rate": text,
+		"ownRoles": object{"type": "boolean"}, "metadata": object{"type": "object"}, "networks": texts, "rate": text,
 		"createdAt": text, "expiresAt": text, "usedAt": text, "previousUntil": text,
 	}, "id", "subject", "createdAt")
 	made := schema(object{

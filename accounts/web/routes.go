@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
+	"github.com/caddy-jwt/caddy-jwt/apikeys"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/internal/metadata"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
@@ -227,10 +228,16 @@ func (h *Handler) reset(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return h.pageOr(w, r, in, "reset", err)
 	}
+	if h.KeyPrefix != "" {
+		apikeys.LearnAll(r.Context())
+	}
 	if in.form {
 		clearSessionCookies(w, r)
 		h.setResetCookie(w, r, "")
 		text := "You can log in with it now. All sessions were ended."
+		if h.KeyPrefix != "" {
+			text += " API keys of your account were revoked."
+		}
 		if len(gone) > 0 {
 			text += " " + accounts.Listed(gone) +
 				" can no longer log in to your account. You can connect your own identities again on your account page."

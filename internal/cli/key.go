@@ -85,12 +85,9 @@ func (o *operator) chooseKeyStore() (storage json.RawMessage, err error) {
 		if err != nil {
 			return nil, err
 		}
-		sites, err := config.keySites()
+		sites, err := config.keySites(prefix)
 		if err != nil {
 			return nil, err
-		}
-		if prefix != "" {
-			sites = slices.DeleteFunc(sites, func(site keySite) bool { return site.prefix != prefix })
 		}
 		if len(sites) == 0 {
 			return nil, fmt.Errorf("%s has no api_keys with the prefix %s", config.file, prefix)
@@ -111,8 +108,10 @@ func (o *operator) chooseKeyStore() (storage json.RawMessage, err error) {
 	return storage, errors.Join(o.sites[0].Resolve(), apikeys.CheckPrefix(chosen.prefix))
 }
 
-// keySites returns the stores and prefixes of the API keys in the config.
-func (c *siteConfig) keySites() (sites []keySite, err error) {
+// keySites returns the stores and prefixes of the API keys in the config, only those with the
+// prefix unless that is empty.
+func (c *siteConfig) keySites(prefix string) (sites []keySite, err error) {
+	any := false
 	for _, handler := range c.handlers("jwt") {
 		var found struct {
 			Credentials []struct {
@@ -130,10 +129,15 @@ func (c *siteConfig) keySites() (sites []keySite, err error) {
 				continue
 			}
 			site := keySite{json.RawMessage(`{"module":"file"}`), credential.Prefix}
-			if err := config.Resolve("prefix", &site.prefix); err != nil {
+			any = true
+			config.SetDefault(&site.prefix, apikeys.DefaultPrefix)
+			err := config.Resolve("prefix", &site.prefix)
+			if prefix != "" && (err != nil || site.prefix != prefix) {
+				continue
+			}
+			if err != nil {
 				return nil, err
 			}
-			config.SetDefault(&site.prefix, apikeys.DefaultPrefix)
 			if found.Accounts != nil && found.Accounts.StoreRaw != nil {
 				site.store = found.Accounts.StoreRaw
 			}
@@ -143,7 +147,7 @@ func (c *siteConfig) keySites() (sites []keySite, err error) {
 			sites = append(sites, site)
 		}
 	}
-	if sites == nil {
+	if !any {
 		return nil, fmt.Errorf("%s accepts no API keys; add the option `api_keys` to its jwt block", c.file)
 	}
 	return sites, nil
@@ -212,7 +216,8 @@ Makes an API key and prints it. It is not stored, so it cannot be printed again.
 The subject is a user, by e-mail address or ID, or the name of a service. Scopes,
 roles and metadata are the key's claims; a key has no roles of its user by itself.
 
-With --batch, it reads descriptions of keys, one JSON object a line, as in
+With --batch, it reads descriptions of keys, one JSON object a line, and makes them if
+all are valid, as in
 {"subject":"billing","scope":["films.read"],"expires":"90d","rate":"100/1m"}
 with the members subject, name, scope, roles, metadata, expires, networks and rate,
 and prints each with its key as JSON.`,
@@ -454,7 +459,14 @@ grace period, and one from a roll before that no longer. Everything else stays.`
 		Example: `  caddy jwt key roll --grace 24h 4fWq7GdC1xZp`,
 		Args:    Takes(keyArgument),
 		RunE: onKeys(false, func(o *operator, keys apikeys.Keys) error {
-			text, key, err := keys.Roll(o.ctx, apikeys.IDIn(o.args[0]), o.flags.Duration("grace"))
+			var grace time.Duration
+			if text := o.flags.String("grace"); text != "" {
+				var err error
+				if grace, err = caddy.ParseDuration(text); err != nil {
+					return fmt.Errorf("--grace %s: it must be a time such as 24h or 7d", refusal.Quoted(text))
+				}
+			}
+			text, key, err := keys.Roll(o.ctx, apikeys.IDIn(o.args[0]), grace)
 			if err != nil {
 				return noSuchKey(o.args[0], err)
 			}
@@ -465,7 +477,9 @@ grace period, and one from a roll before that no longer. Everything else stays.`
 			return nil
 		}),
 	}
-	cmd.Flags().Duration("grace", 0, "How long the old key is still accepted, such as 24h; at most 2160h")
+	cmd.Flags().String(
+		"grace", "", "How long the old key is still accepted, such as 24h; at most 90d, by default not at all",
+	)
 	cmd.Flags().Bool("json", false, "Print JSON")
 	return cmd
 }

@@ -18,7 +18,7 @@ const (
 	maxBatchLine = 64 << 10 // bytes
 )
 
-// addKeyBatch makes the keys of a file. Those before a wrong line are made and printed.
+// addKeyBatch makes the keys of a file, if all lines are valid.
 func (o *operator) addKeyBatch(keys apikeys.Keys) error {
 	var from io.Reader = o.cmd.InOrStdin()
 	if name := o.flags.String("batch"); name != "-" {
@@ -37,7 +37,7 @@ func (o *operator) addKeyBatch(keys apikeys.Keys) error {
 	var err error
 	for err == nil && lines.Scan() {
 		number++
-		if text := bytes.TrimSpace(lines.Bytes()); len(text) > 0 {
+		if text := bytes.TrimSpace(bytes.TrimPrefix(lines.Bytes(), []byte("\ufeff"))); len(text) > 0 {
 			err = batch.add(text)
 		}
 		if err != nil {
@@ -47,7 +47,10 @@ func (o *operator) addKeyBatch(keys apikeys.Keys) error {
 	if err == nil && lines.Err() != nil {
 		err = fmt.Errorf("line %d: %w", number+1, lines.Err())
 	}
-	return errors.Join(err, batch.make(), out.Flush())
+	for err == nil && len(batch.pending) > 0 {
+		err = batch.make()
+	}
+	return errors.Join(err, out.Flush())
 }
 
 type keyBatch struct {
@@ -81,19 +84,13 @@ func (b *keyBatch) add(line []byte) error {
 	}
 	key.Owner, key.Subject = of.Owner, of.Subject
 	b.pending = append(b.pending, key)
-	if len(b.pending) < keysAtOnce {
-		return nil
-	}
-	return b.make()
+	return key.Check(clock.Now())
 }
 
-// make makes and prints the pending keys.
+// make makes and prints the next of the pending keys.
 func (b *keyBatch) make() error {
-	if len(b.pending) == 0 {
-		return nil
-	}
-	made := b.pending
-	b.pending = nil
+	made := b.pending[:min(keysAtOnce, len(b.pending))]
+	b.pending = b.pending[len(made):]
 	texts, err := b.keys.Make(b.ctx, made...)
 	if err != nil {
 		return err

@@ -559,7 +559,7 @@ func passwordCommand() *cobra.Command {
 		Short: "Sets the password of a user",
 		Long: `
 Sets the password of a user, and removes what an intruder may have set up in the
-account: its sessions, its reset links and, unless --keep-identities is set, its
+account: its sessions, its reset links, its API keys and, unless --keep-identities is set, its
 connected identities at other providers. On a terminal, the command prompts for the
 password; otherwise the password is the first line of standard input.`,
 		Example: `  caddy jwt user passwd alice@example.com`,
@@ -589,6 +589,9 @@ func setPassword(o *operator) error {
 		return err
 	}
 	keep, ended := o.flags.Bool("keep-identities"), 0
+	if err := accounts.RevokeKeys(o.ctx, o.store, user.ID, time.Now()); err != nil {
+		return err
+	}
 	gone, err := accounts.RecoverAccount(o.ctx, o.store, user.ID, keep, time.Now(), func() error {
 		more, err := o.endSessions(user)
 		ended += more
@@ -679,7 +682,7 @@ Prints a link with which a user can set a new password, once. Anybody who has th
 can use it, so send it only to that user.
 
 Using the link removes what an intruder may have set up in the account: its sessions,
-other reset links and, unless --keep-identities is set, its connected identities at
+other reset links, API keys and, unless --keep-identities is set, its connected identities at
 other providers, which the command lists.`,
 		Example: `  caddy jwt user reset-link --base https://example.com alice@example.com
   caddy jwt user reset-link --base https://example.com --config /etc/caddy/Caddyfile --lifetime 1d alice@example.com`,

@@ -131,7 +131,8 @@ func (s *Store) ChangedKeys(
 	}
 	return withoutVersion(query(
 		ctx, s, scanKey,
-		`SELECT `+keyColumns+` FROM api_keys WHERE changed_at >= $1 AND id > $2 ORDER BY id LIMIT $3`,
+		// id || '' keeps SQLite from reading the whole table in the order of the primary key.
+		`SELECT `+keyColumns+` FROM api_keys WHERE changed_at >= $1 AND id || '' > $2 ORDER BY id || '' LIMIT $3`,
 		milliseconds(since), after, limit,
 	))
 }
@@ -167,8 +168,8 @@ func (s *Store) NoteKeysUsed(ctx context.Context, used map[string]time.Time) err
 	})
 }
 
-// revokeKeysOf revokes the keys of a user.
-func (s *Store) revokeKeysOf(ctx context.Context, owner string, now time.Time) error {
+// RevokeKeys implements KeyStore.
+func (s *Store) RevokeKeys(ctx context.Context, owner string, now time.Time) error {
 	_, err := s.Exec(
 		ctx,
 		`UPDATE api_keys SET value = '{}', revoked_at = $1, changed_at = $2, kept_until = $3, version = version + 1

@@ -152,7 +152,7 @@ func (s *Store) DeleteUser(ctx context.Context, id string, now time.Time) error 
 	if _, err := s.Exec(ctx, `DELETE FROM records WHERE owner = $1`, id); err != nil {
 		return err
 	}
-	if err := s.revokeKeysOf(ctx, id, now); err != nil {
+	if err := s.RevokeKeys(ctx, id, now); err != nil {
 		return err
 	}
 	return orNotFound(s.Exec(ctx, `DELETE FROM users WHERE id = $1`, id))
