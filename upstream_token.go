@@ -117,9 +117,17 @@ func (u *UpstreamToken) provision(ctx caddy.Context, severalIssuers bool) error 
 	anyUpstreamToken.Store(true)
 	u.minter = upstream.NewMinter(upstream.Options{
 		Issuer: u.Issuer, Audience: audience, Lifetime: time.Duration(u.Lifetime), Claims: u.Claims,
-		Origin: severalIssuers, Sign: keys.Sign, Now: clock.Now,
+		Origin: severalIssuers, Sign: keys.Sign, Now: clock.Now, Scheme: u.scheme(),
 	})
 	return nil
+}
+
+// scheme returns what comes before the token in the header.
+func (u *UpstreamToken) scheme() string {
+	if u.Header == "Authorization" {
+		return "Bearer "
+	}
+	return ""
 }
 
 func (u *UpstreamToken) validate() error {
@@ -210,9 +218,6 @@ func (u *UpstreamToken) set(r *http.Request, token string, who *caller) {
 		user.replaced = &credentials.Credential{Token: who.renewed.AccessToken, Source: credentials.AccountSources[1]}
 	}
 	user.headers = append(user.headers, u.Header)
-	if u.Header == "Authorization" {
-		token = "Bearer " + token
-	}
 	r.Header[u.Header] = []string{token}
 }
 

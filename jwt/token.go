@@ -1,6 +1,9 @@
 package jwt
 
-import "time"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // Token is the content of a verified token.
 type Token struct {
@@ -14,6 +17,7 @@ type Token struct {
 	key     *Key
 	boxedID any // UserID in an interface, made once and not per request
 	session liveness
+	memo    atomic.Pointer[any]
 }
 
 // NewToken returns a token for a credential that is not a JWT, such as an API key, and was
@@ -44,6 +48,18 @@ func (t *Token) Expiry() time.Time {
 	}
 	return time.UnixMilli(int64(min(t.expiry, lastSecond) * 1000))
 }
+
+// Memo returns what another package remembers beside the token, such as a token that was made
+// for it, or nil. It is safe for concurrent use.
+func (t *Token) Memo() any {
+	if memo := t.memo.Load(); memo != nil {
+		return *memo
+	}
+	return nil
+}
+
+// SetMemo replaces the memo. It is safe for concurrent use.
+func (t *Token) SetMemo(memo any) { t.memo.Store(&memo) }
 
 // good reports whether a token that was verified before is still valid, also if the clock
 // was set back in the meantime.

@@ -42,6 +42,8 @@ type Options struct {
 	Sign func(typ string, claims map[string]any) (string, error)
 	// Now is the clock.
 	Now func() time.Time
+	// Scheme is what comes before each token, such as "Bearer ".
+	Scheme string
 }
 
 // Minter signs tokens. It signs one per user and claims, and returns it again until half of
@@ -65,10 +67,20 @@ func NewMinter(o Options) *Minter {
 	})}
 }
 
+// remembered is beside a verified credential, so that a request with one that was seen needs not
+// even its claims.
+type remembered struct {
+	by *Minter
+	signed
+}
+
 // Token returns a token for the user of a verified credential, with more claims than those of the
 // options; see [Collect]. It does not outlive the credential.
 func (m *Minter) Token(user *jwt.Token, more map[string]any) (string, error) {
 	now := m.o.Now()
+	if memo, ok := user.Memo().(*remembered); ok && memo.by == m && more == nil && now.Unix() < memo.renewAt {
+		return memo.token, nil
+	}
 	expiry, capped := now.Add(m.o.Lifetime), false
 	if end := endOf(user, now); !end.IsZero() && end.Before(expiry) {
 		expiry, capped = end, true
@@ -81,24 +93,39 @@ func (m *Minter) Token(user *jwt.Token, more map[string]any) (string, error) {
 		}
 		key += string(text) // an object, so it cannot be confused with what is before it
 	}
-	if known, ok := m.signed.GetIfPresent(key); ok && now.Unix() < known.renewAt {
-		return known.token, nil
+	known, ok := m.signed.GetIfPresent(key)
+	if !ok || now.Unix() >= known.renewAt {
+		var err error
+		if known, err = m.mint(key, user, more, now, expiry, capped); err != nil {
+			return "", err
+		}
 	}
-	token, err, _ := m.signing.Do(key, func() (any, error) {
+	if more == nil {
+		user.SetMemo(&remembered{m, known})
+	}
+	return known.token, nil
+}
+
+// mint signs a token, once for all who wait for it.
+func (m *Minter) mint(
+	key string, user *jwt.Token, more map[string]any, now, expiry time.Time, capped bool,
+) (signed, error) {
+	made, err, _ := m.signing.Do(key, func() (any, error) {
 		token, err := m.o.Sign("JWT", m.claims(user, more, now, expiry))
 		if err != nil {
 			tokensFailed.Inc()
-			return "", err
+			return signed{}, err
 		}
 		tokensSigned.Inc()
 		renewAt := now.Add(m.o.Lifetime / 2)
 		if capped {
 			renewAt = expiry
 		}
-		m.signed.Set(key, signed{token, renewAt.Unix(), expiry.Unix()})
-		return token, nil
+		made := signed{m.o.Scheme + token, renewAt.Unix(), expiry.Unix()}
+		m.signed.Set(key, made)
+		return made, nil
 	})
-	return token.(string), err
+	return made.(signed), err
 }
 
 // claims returns the claims of a new token (RFC 7519 §4.1).
