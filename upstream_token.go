@@ -23,6 +23,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
 	"golang.org/x/net/http/httpguts"
 )
 
@@ -118,8 +119,19 @@ func (u *UpstreamToken) provision(ctx caddy.Context, severalIssuers bool) error 
 	u.minter = upstream.NewMinter(upstream.Options{
 		Issuer: u.Issuer, Audience: audience, Lifetime: time.Duration(u.Lifetime), Claims: u.Claims,
 		Origin: severalIssuers, Sign: keys.Sign, Now: clock.Now, Scheme: u.scheme(),
+		Signed: audit(ctx.Logger().Named("audit")),
 	})
 	return nil
+}
+
+// audit returns a function that logs each token that is signed, without its other claims.
+func audit(log *zap.Logger) func(claims map[string]any) {
+	return func(claims map[string]any) {
+		log.Info(
+			"upstream token signed", zap.Any("user_id", claims["sub"]), zap.Any("client_id", claims["client_id"]),
+			zap.Any("audience", claims["aud"]), zap.Any("jti", claims["jti"]),
+		)
+	}
 }
 
 // scheme returns what comes before the token in the header.

@@ -94,6 +94,9 @@ func TestUpstreamToken(t *testing.T) {
 		header.KeyID() == "" {
 		t.Errorf("header: %v", header)
 	}
+	if log := s.Log(); strings.Count(log, `"upstream token signed"`) != 1 || strings.Contains(log, raw) {
+		t.Error("the log does not have the signed token once, or has its text")
+	}
 	claims, _ := token.AsMap(t.Context())
 	delete(claims, "jti")
 	if lifetime := token.Expiration().Sub(token.IssuedAt()); lifetime != 5*time.Minute {

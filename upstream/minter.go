@@ -42,6 +42,8 @@ type Options struct {
 	Sign func(typ string, claims map[string]any) (string, error)
 	// Now is the clock.
 	Now func() time.Time
+	// Signed is called with the claims of each token that was signed; nil for nothing.
+	Signed func(claims map[string]any)
 	// Scheme is what comes before each token, such as "Bearer ".
 	Scheme string
 }
@@ -111,12 +113,16 @@ func (m *Minter) mint(
 	key string, user *jwt.Token, more map[string]any, now, expiry time.Time, capped bool,
 ) (signed, error) {
 	made, err, _ := m.signing.Do(key, func() (any, error) {
-		token, err := m.o.Sign("JWT", m.claims(user, more, now, expiry))
+		claims := m.claims(user, more, now, expiry)
+		token, err := m.o.Sign("JWT", claims)
 		if err != nil {
 			tokensFailed.Inc()
 			return signed{}, err
 		}
 		tokensSigned.Inc()
+		if m.o.Signed != nil {
+			m.o.Signed(claims)
+		}
 		renewAt := now.Add(m.o.Lifetime / 2)
 		if capped {
 			renewAt = expiry

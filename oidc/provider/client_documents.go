@@ -164,6 +164,7 @@ func (d *clientDocuments) load(ctx context.Context, at *url.URL, reach reach, be
 	}
 	if err == nil {
 		documentsLoaded.Inc()
+		d.provider.log.Named("audit").Info("client document loaded", zap.String("client_id", at.String()))
 		return knownDocument{client: client, at: now, until: now.Add(age), stale: now.Add(age + staleDocumentAge)}
 	}
 	d.provider.log.Info("client document was refused", zap.String("client_id", at.String()), zap.Error(err))
