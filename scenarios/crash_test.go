@@ -322,7 +322,7 @@ func TestStoreFailures(t *testing.T) {
 func TestScenarioDiskFull(t *testing.T) {
 	seen := scenario.Promise(t, "507 or 503, never a 201 that is lost; verification goes on; recovers")
 	dir := sitetest.TempDir(t)
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=256k"); err != nil {
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=512k"); err != nil {
 		caddytest.Missing(t, "leave to mount a small tmpfs")
 	}
 	scenario.Ends(t, `umount -l "$1" 2>/dev/null`, dir)
