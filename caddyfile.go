@@ -385,8 +385,9 @@ func (p *parser) require(b *config.Block, _ string) error {
 		p.handler.Require = append(p.handler.Require, requirement)
 		return nil
 	}
-	if slices.Contains(authorizerNames(), kind) {
-		requirement, err := readAuthorizer(b, kind)
+	if !slices.Contains(ruleKinds, kind) && slices.Contains(authorizerNames(), kind) {
+		var err error
+		requirement.AuthorizerRaw, err = config.ReadNamedModule(b, authorizerNamespace)
 		p.handler.Require = append(p.handler.Require, requirement)
 		return err
 	}
@@ -417,6 +418,9 @@ func (p *parser) require(b *config.Block, _ string) error {
 	return nil
 }
 
+// ruleKinds are the rules that no authorizer can replace.
+var ruleKinds = []string{"scope", "any scope", "role", "claim", "expression"}
+
 const requireForms = "require takes: scope <scope...>, any scope <scope...>, role <role...>, " +
 	"claim <name> <value...>, " +
 	"each optionally followed by of <issuer>, or expression <CEL>, or the name of an authorizer such as http"
@@ -424,7 +428,7 @@ const requireForms = "require takes: scope <scope...>, any scope <scope...>, rol
 // unknownRequirement returns the error about a kind of requirement that does not exist, or
 // nil.
 func (p *parser) unknownRequirement(kind string, args []string) error {
-	kinds := append([]string{"scope", "any scope", "role", "claim", "expression"}, authorizerNames()...)
+	kinds := slices.Concat(ruleKinds, authorizerNames())
 	switch meant := config.Meant(kind, kinds...); {
 	case slices.Contains(kinds, kind):
 		return nil

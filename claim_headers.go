@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"golang.org/x/net/http/httpguts"
 )
@@ -47,12 +48,6 @@ func turnedRound(header *ClaimHeader) bool {
 		slices.Contains(commonClaims, strings.ToLower(header.Header)) && !slices.Contains(commonClaims, header.Claim)
 }
 
-// reservedHeaders are used by HTTP or the proxy.
-var reservedHeaders = []string{
-	"Host", "Connection", "Content-Length", "Transfer-Encoding", "Keep-Alive", "Trailer", "Te", "Upgrade",
-	"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host",
-}
-
 func (h *Handler) validateClaimHeaders() error {
 	for i, header := range h.ClaimHeaders {
 		if !httpguts.ValidHeaderFieldName(header.Header) || header.Claim == "" {
@@ -66,7 +61,7 @@ func (h *Handler) validateClaimHeaders() error {
 				header.Claim, strings.ToLower(header.Header),
 			)
 		}
-		if slices.Contains(reservedHeaders, header.Header) {
+		if credentials.IsReservedHeader(header.Header) {
 			return fmt.Errorf(
 				"claim_header %s: this header is reserved for HTTP or the proxy; choose another header for the claim",
 				header.Header,

@@ -31,7 +31,11 @@ func (h *Handler) Judge(ctx context.Context, token string, now time.Time) (verdi
 			verdict += ", if the request meets: " + rule.Expression
 			continue
 		}
-		if err := rule.met(&http.Request{URL: new(url.URL)}, verified.Claims); err != nil {
+		if rule.authorizer != nil {
+			verdict += ", if the authorizer of the rule allows the request"
+			continue
+		}
+		if err := rule.met(&http.Request{URL: new(url.URL)}, verified); err != nil {
 			return refusedBy(err), false
 		}
 	}

@@ -48,8 +48,7 @@ func (h *Handler) introspectTokens() {
 		}
 	}
 	if len(all) > 0 {
-		h.others = append(h.others, &all) // a pointer, which can be compared
-		h.tokens.others = h.others
+		h.tokens.others = append(h.tokens.others, &all) // a pointer, which can be compared
 	}
 }
 

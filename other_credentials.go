@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
@@ -20,7 +21,7 @@ func (t *tokenIdentifier) verifyAny(
 ) (*jwt.Token, *refusal.Error) {
 	only := credential.Source.Only
 	for _, verifier := range t.others {
-		if only != nil && only != verifier {
+		if only != nil && only != verifier || credential.Source.OfAccounts { // that has only the accounts' JWTs
 			continue
 		}
 		token, err := verifier.Verify(w, r, credential)
@@ -53,12 +54,10 @@ func stillGood(token *jwt.Token, err error) (*jwt.Token, *refusal.Error) {
 		return nil, refusal.New(refusal.Credential, "%v", err)
 	}
 	if expiry := token.Expiry(); !expiry.IsZero() && !clock.Now().Before(expiry) {
-		return nil, refusal.New(refusal.Expired, "the credential expired at %s", expiry.UTC().Format(timeFormat))
+		return nil, refusal.New(refusal.Expired, "the credential expired at %s", expiry.UTC().Format(time.RFC3339))
 	}
 	return token, nil
 }
-
-const timeFormat = "2006-01-02T15:04:05Z"
 
 // storesCredentials is implemented by verifiers that store credentials. It is called after
 // they are provisioned, with the store of the accounts and its name, or with neither.

@@ -7,12 +7,9 @@ import (
 	"strings"
 
 	"github.com/caddy-jwt/caddy-jwt/authorizers"
-	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/caddyconfig"
-	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 )
 
 const authorizerNamespace = "jwt.authorizers"
@@ -23,15 +20,6 @@ func authorizerNames() (names []string) {
 		names = append(names, module.ID.Name())
 	}
 	return names
-}
-
-// readAuthorizer reads a module, by its own grammar.
-func readAuthorizer(b *config.Block, name string) (*Requirement, error) {
-	module, err := caddyfile.UnmarshalModule(b.Dispenser, authorizerNamespace+"."+name)
-	if err != nil {
-		return nil, err
-	}
-	return &Requirement{AuthorizerRaw: caddyconfig.JSONModuleObject(module, "module", name, nil)}, nil
 }
 
 // loadAuthorizer loads the module of the requirement, if it is one.

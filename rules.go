@@ -81,13 +81,7 @@ func (h *Handler) judge(r *http.Request, who *caller) *refusal.Error {
 		}
 	}
 	for _, requirement := range h.Require {
-		var err error
-		if requirement.authorizer != nil {
-			err = requirement.authorized(r, who.token)
-		} else {
-			err = requirement.met(r, who.token.Claims)
-		}
-		if err != nil {
+		if err := requirement.met(r, who.token); err != nil {
 			return refusal.Of(err)
 		}
 	}
@@ -225,7 +219,8 @@ func (q *Requirement) asWritten(text string) string {
 }
 
 // met returns nil if the claims satisfy the requirement, otherwise the refusal.
-func (q *Requirement) met(r *http.Request, claims jwt.Claims) error {
+func (q *Requirement) met(r *http.Request, user *jwt.Token) error {
+	claims := user.Claims
 	if q.Issuer != "" && claims["iss"] != q.Issuer {
 		return q.unmetByIssuer()
 	}
@@ -254,6 +249,8 @@ func (q *Requirement) met(r *http.Request, claims jwt.Claims) error {
 		if !intersect(jwt.Texts(value), q.Values) {
 			return refusal.New(refusal.Claim, "requires one of %q in %s", q.Values, q.Claim)
 		}
+	case q.authorizer != nil:
+		return q.authorized(r, user)
 	default:
 		return q.metByExpression(r, claims)
 	}

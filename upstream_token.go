@@ -143,7 +143,7 @@ func (u *UpstreamToken) scheme() string {
 }
 
 func (u *UpstreamToken) validate() error {
-	if !httpguts.ValidHeaderFieldName(u.Header) || u.Header == "Cookie" || slices.Contains(reservedHeaders, u.Header) {
+	if !httpguts.ValidHeaderFieldName(u.Header) || u.Header == "Cookie" || credentials.IsReservedHeader(u.Header) {
 		return fmt.Errorf("upstream_token %s: it must be the name of a header that HTTP and the proxy do not use, "+
 			"as in: upstream_token X-Jwt-Assertion", u.Header)
 	}

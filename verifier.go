@@ -17,7 +17,6 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // caller is the sender of a request, as far as an identifier knows.
@@ -140,12 +139,8 @@ func (h *Handler) provisionVerifier(ctx caddy.Context) error {
 }
 
 var (
-	cacheLookups = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Namespace: answer.MetricsNamespace, Subsystem: answer.MetricsSubsystem, Name: "cache_lookups_total",
-		Help: "Look-ups in the cache of verified tokens by result, hit or miss.",
-	}, []string{"result"})
+	cacheLookups = answer.CountResults("cache_lookups_total",
+		"Look-ups in the cache of verified tokens by result, hit or miss.")
 	cacheHits   = cacheLookups.WithLabelValues("hit")
 	cacheMisses = cacheLookups.WithLabelValues("miss")
 )
-
-func init() { answer.AddMetrics(cacheLookups) }

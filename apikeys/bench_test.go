@@ -24,7 +24,7 @@ type manyKeys struct {
 	texts []string
 }
 
-func newManyKeys(b *testing.B, number int) *manyKeys {
+func newManyKeys(b testing.TB, number int) *manyKeys {
 	b.Helper()
 	m := new(manyKeys)
 	for i := range number {

@@ -1,9 +1,15 @@
 package apikeys
 
 import (
+	"errors"
+	"net/http/httptest"
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/caddy-jwt/caddy-jwt/credentials"
+	"github.com/caddy-jwt/caddy-jwt/refusal"
+	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
 // The form of a key is judged before anything else, and a key that was made has it.
@@ -76,4 +82,40 @@ func FuzzSplit(f *testing.F) {
 			t.Errorf("%q is read as %q and %q, whose key is %q", key, id, secret, Text(prefix, id, secret))
 		}
 	})
+}
+
+// A flood of wrong or unknown keys asks the store nothing: any use of this one would panic.
+func TestFloodAsksNoStore(t *testing.T) {
+	ring, err := OpenRing(t.Name(), 10, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ring.Release() })
+	many := newManyKeys(t, 1)
+	var users store.UserStore = many
+	ring.AddStore(&users)
+	if err := ring.Learn(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var none store.UserStore = struct{ store.UserStore }{}
+	ring.AddStore(&none)
+	keys := &APIKeys{Prefix: DefaultPrefix, ring: ring}
+	verify := func(key string) error {
+		_, err := keys.Verify(
+			httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil),
+			credentials.Credential{Token: key, Source: &credentials.Source{}},
+		)
+		return err
+	}
+	for range 10_000 {
+		unknown := Text(DefaultPrefix, random(idLength), random(secretLength))
+		for _, key := range []string{unknown, unknown[:len(unknown)-1] + "-", unknown[:30]} {
+			if err := verify(key); !errors.Is(err, refusal.APIKey) {
+				t.Fatalf("%s: %v", key, err)
+			}
+		}
+	}
+	if err := verify(many.texts[0]); err != nil {
+		t.Errorf("the good key: %v", err)
+	}
 }

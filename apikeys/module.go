@@ -90,18 +90,13 @@ func (a *APIKeys) Provision(caddy.Context) error {
 		return nil
 	}
 	a.Header = http.CanonicalHeaderKey(a.Header)
-	if !httpguts.ValidHeaderFieldName(a.Header) || slices.Contains(otherHeaders, a.Header) {
+	if !httpguts.ValidHeaderFieldName(a.Header) || credentials.IsReservedHeader(a.Header) ||
+		a.Header == "Authorization" || a.Header == "Cookie" {
 		return fmt.Errorf("api_keys: header %s: it must be the name of a header for keys only, as in: "+
 			"header X-Api-Key; keys in Authorization: Bearer need no option", a.Header)
 	}
 	a.sources = credentials.Sources{{Header: a.Header}}
 	return nil
-}
-
-// otherHeaders have another use.
-var otherHeaders = []string{
-	"Authorization", "Cookie", "Host", "Connection", "Content-Length", "Content-Type", "Transfer-Encoding",
-	"Keep-Alive", "Trailer", "Te", "Upgrade", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host",
 }
 
 // Sources implements credentials.Lister.
@@ -131,6 +126,7 @@ func (a *APIKeys) UseStore(ctx caddy.Context, users store.UserStore, name string
 	}
 	a.ring = ring
 	ring.AddStore(&users)
+	ring.ReadAgain() // what the name of the store stands for may have changed
 	context.AfterFunc(ctx, func() { ring.DropStore(&users) })
 	config.AtStart(ctx, func() error {
 		ring.Start(ctx)
@@ -151,7 +147,7 @@ func (a *APIKeys) Cleanup() error {
 func (a *APIKeys) Verify(
 	w http.ResponseWriter, r *http.Request, credential credentials.Credential,
 ) (*jwt.Token, error) {
-	if a.Header != "" && credential.Source.Only == nil || credential.Source.OfAccounts {
+	if a.Header != "" && credential.Source.Only == nil {
 		return nil, credentials.ErrOtherKind
 	}
 	id, secret, err := split(a.Prefix, credential.Token)

@@ -53,13 +53,16 @@ func utc(t time.Time) time.Time {
 	return t.UTC()
 }
 
-// IDIn returns the ID in a text, which is an ID or a whole key.
+// IDIn returns the ID in a text, which is an ID or a whole key, of any prefix.
 func IDIn(text string) string {
-	parts := strings.Split(text, "_")
-	if n := len(parts); n >= 4 && len(parts[n-3]) == idLength && len(parts[n-2]) == secretLength {
-		return parts[n-3]
+	const end = 1 + checksumLength // from here to the end of the text
+	const secretAt = end + 1 + secretLength
+	const idAt = secretAt + idLength
+	n := len(text)
+	if n <= idAt+1 || text[n-end] != '_' || text[n-secretAt] != '_' || text[n-idAt-1] != '_' {
+		return text
 	}
-	return text
+	return text[n-idAt : n-secretAt]
 }
 
 // SetSubject sets the subject of a new key: a user, by e-mail address or ID, or else the name

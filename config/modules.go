@@ -77,6 +77,11 @@ func ReadModule(b *Block, namespace, takes string) (json.RawMessage, error) {
 	if !b.NextArg() {
 		return nil, b.Errf("%s", takes)
 	}
+	return ReadNamedModule(b, namespace)
+}
+
+// ReadNamedModule is ReadModule for a block that is at the name of the module.
+func ReadNamedModule(b *Block, namespace string) (json.RawMessage, error) {
 	name := b.Val()
 	if err := CheckModule(namespace, name); err != nil {
 		return nil, b.WrapErr(err)

@@ -46,6 +46,16 @@ type Source struct {
 	Only Verifier `json:"-"`
 }
 
+// reservedHeaders are used by HTTP or the proxy.
+var reservedHeaders = []string{
+	"Host", "Connection", "Content-Length", "Transfer-Encoding", "Keep-Alive", "Trailer", "Te", "Upgrade",
+	"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host",
+}
+
+// IsReservedHeader reports whether HTTP or the proxy uses a header, by its canonical name, so that
+// it can have nothing else.
+func IsReservedHeader(name string) bool { return slices.Contains(reservedHeaders, name) }
+
 // AccountSources are the default sources of the accounts' own tokens.
 var AccountSources = Sources{{Header: "Authorization", Scheme: "Bearer"}, {Cookie: SessionCookie, OfAccounts: true}}
 

@@ -177,7 +177,7 @@ func (e *endpoint) remember(key [sha256.Size]byte, fresh remembered) {
 		return
 	}
 	fresh.until = clock.Now().Round(0).Add(lasts) // by the time of day, as exp
-	if expiry, ok := expiryOf(fresh.claims); ok && expiry.Before(fresh.until) {
+	if expiry, ok := jwt.Time(fresh.claims["exp"]); ok && expiry.Before(fresh.until) {
 		fresh.until = expiry
 	}
 	cache.Set(key, fresh)
@@ -205,6 +205,10 @@ func (e *endpoint) fetch(token, client string) (remembered, error) {
 		requestsInactive.Inc()
 	default:
 		requestsActive.Inc()
+		user, _ := fresh.claims["sub"].(string)
+		client, _ := fresh.claims["client_id"].(string)
+		log.Named("audit").Info("token is active at its issuer", zap.String("user_id", user),
+			zap.String("client_id", client))
 	}
 	return fresh, nil
 }

@@ -1,25 +1,16 @@
 package introspection
 
-import (
-	"github.com/caddy-jwt/caddy-jwt/internal/answer"
-	"github.com/prometheus/client_golang/prometheus"
-)
+import "github.com/caddy-jwt/caddy-jwt/internal/answer"
 
 var (
-	lookups = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Namespace: answer.MetricsNamespace, Subsystem: answer.MetricsSubsystem, Name: "introspection_lookups_total",
-		Help: "Look-ups of remembered introspection responses by result, hit or miss.",
-	}, []string{"result"})
+	lookups = answer.CountResults("introspection_lookups_total",
+		"Look-ups of remembered introspection responses by result, hit or miss.")
 	lookupHits   = lookups.WithLabelValues("hit")
 	lookupMisses = lookups.WithLabelValues("miss")
 
-	requests = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Namespace: answer.MetricsNamespace, Subsystem: answer.MetricsSubsystem, Name: "introspection_requests_total",
-		Help: "Requests to introspection endpoints by result, active, inactive or error.",
-	}, []string{"result"})
+	requests = answer.CountResults("introspection_requests_total",
+		"Requests to introspection endpoints by result, active, inactive or error.")
 	requestsActive   = requests.WithLabelValues("active")
 	requestsInactive = requests.WithLabelValues("inactive")
 	requestErrors    = requests.WithLabelValues("error")
 )
-
-func init() { answer.AddMetrics(lookups, requests) }

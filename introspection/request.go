@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"mime"
 	"net/http"
 	"net/url"
@@ -165,7 +164,7 @@ func (e *endpoint) verify(ctx context.Context, text string) (jwt.Claims, error) 
 	if err != nil {
 		return nil, fmt.Errorf("the response is a JWT that is not valid: %w", err)
 	}
-	issued, ok := dateOf(answer.Claims, "iat")
+	issued, ok := jwt.Time(answer.Claims["iat"])
 	if !ok || now.Sub(issued) > maxAnswerAge+jwt.DefaultLeeway {
 		return nil, errors.New("the response is a JWT whose iat is missing or too old")
 	}
@@ -174,26 +173,6 @@ func (e *endpoint) verify(ctx context.Context, text string) (jwt.Claims, error) 
 		return nil, errors.New("the response is a JWT without the object token_introspection")
 	}
 	return claims, nil
-}
-
-func expiryOf(claims jwt.Claims) (time.Time, bool) { return dateOf(claims, "exp") }
-
-// dateOf returns a NumericDate (RFC 7519 §2).
-func dateOf(claims jwt.Claims, name string) (time.Time, bool) {
-	var seconds float64
-	switch value := claims[name].(type) {
-	case int64:
-		seconds = float64(value)
-	case float64:
-		seconds = value
-	default:
-		return time.Time{}, false
-	}
-	const lastSecond = 253402300799 // of the year 9999
-	if math.Abs(seconds) > lastSecond {
-		return time.Time{}, false
-	}
-	return time.UnixMilli(int64(seconds * 1000)), true
 }
 
 // document is the metadata of an issuer (OpenID Connect Discovery 1.0 §3, RFC 8414 §2).

@@ -3,6 +3,7 @@ package introspection_test
 import (
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -196,4 +197,17 @@ func TestThreatEndpointThatHangs(t *testing.T) {
 	}
 	release()
 	all.Wait()
+}
+
+// What a browser sends as the session cookie is for the accounts, and not for another issuer.
+func TestThreatSessionCookie(t *testing.T) {
+	i := sitetest.NewIntrospectionServer(t)
+	i.Issue("opaque", nil)
+	s := site(t, i, "", "accounts {\nstore file "+filepath.Join(t.TempDir(), "users.db")+"\n}")
+	s.MustAnswer(200, s.Bearer("/api/", "opaque"), "an opaque token as a bearer token")
+	asked := i.Asked.Load()
+	s.MustAnswer(401, s.Get("/api/", "Cookie: session=opaque-of-a-cookie"), "one as the session cookie")
+	if i.Asked.Load() != asked {
+		t.Error("the issuer was asked about the session cookie")
+	}
 }

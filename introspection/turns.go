@@ -29,24 +29,25 @@ type turn struct {
 
 // enter waits for a turn of a client, until ctx ends. The caller must call leave.
 func (t *turns) enter(ctx context.Context, client string) (leave func(), err error) {
-	own, all := t.join(network.Key(client))
+	key := network.Key(client)
+	own, all := t.join(key)
 	select {
 	case own.slots <- struct{}{}:
 	case <-ctx.Done():
-		t.part(client, own)
+		t.part(key, own)
 		return nil, ctx.Err()
 	}
 	select {
 	case all <- struct{}{}:
 	case <-ctx.Done():
 		<-own.slots
-		t.part(client, own)
+		t.part(key, own)
 		return nil, ctx.Err()
 	}
 	return func() {
 		<-all
 		<-own.slots
-		t.part(client, own)
+		t.part(key, own)
 	}, nil
 }
 
@@ -65,10 +66,10 @@ func (t *turns) join(key string) (own *turn, all chan struct{}) {
 	return own, t.all
 }
 
-func (t *turns) part(client string, own *turn) {
+func (t *turns) part(key string, own *turn) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if own.users--; own.users == 0 {
-		delete(t.clients, network.Key(client))
+		delete(t.clients, key)
 	}
 }

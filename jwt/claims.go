@@ -242,13 +242,13 @@ func numericDate(value any) (float64, bool) {
 	return 0, false
 }
 
-// Time returns a claim that is a NumericDate as a time, not after the year 9999.
+// Time returns a claim that is a NumericDate (RFC 7519 §2) as a time, from 1970 to the year 9999.
 func Time(value any) (at time.Time, ok bool) {
 	seconds, ok := numericDate(value)
 	if !ok {
 		return at, false
 	}
-	return time.UnixMilli(int64(min(seconds, lastSecond) * 1000)), true
+	return time.UnixMilli(int64(min(max(seconds, 0), lastSecond) * 1000)), true
 }
 
 // JSONError returns an error with the kind and position of a JSON error, but without its

@@ -212,9 +212,6 @@ func (h *Handler) changeKey(w http.ResponseWriter, r *http.Request, id string) e
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}
-	if !key.OwnRoles && !(isForm(r) && r.PostFormValue("action") == "revoke") {
-		return refusal.New(refusal.KeyNotOwn, "an administrator made it")
-	}
 	in, err := readInput(w, r, "grace", "currentPassword")
 	if err != nil {
 		return err
@@ -225,6 +222,9 @@ func (h *Handler) changeKey(w http.ResponseWriter, r *http.Request, id string) e
 		}
 		answer.SeeOther(w, answer.MountedAt(r)+h.Path("keys"))
 		return nil
+	}
+	if !key.OwnRoles {
+		return h.keysPageOr(w, r, c, in, refusal.New(refusal.KeyNotOwn, "an administrator made it"))
 	}
 	return h.rollKey(w, r, c, in, id)
 }

@@ -44,6 +44,15 @@ var collectors = []prometheus.Collector{decisions}
 // AddMetrics adds metrics of another package. Call it from an init function.
 func AddMetrics(more ...prometheus.Collector) { collectors = append(collectors, more...) }
 
+// CountResults adds a counter with the label result. Its name has no prefix.
+func CountResults(name, help string) *prometheus.CounterVec {
+	counter := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: MetricsNamespace, Subsystem: MetricsSubsystem, Name: name, Help: help,
+	}, []string{"result"})
+	AddMetrics(counter)
+	return counter
+}
+
 // RegisterMetrics registers the metrics in a config's registry, once for all its handlers.
 func RegisterMetrics(registry *prometheus.Registry) error {
 	for _, collector := range collectors {

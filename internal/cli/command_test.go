@@ -910,6 +910,14 @@ func TestInspect(t *testing.T) {
 	}
 }
 
+// A rule that asks a service has no request to ask about.
+func TestInspectWithAuthorizer(t *testing.T) {
+	c := withCaddyfile(t, ":1004 {\njwt {\nsecret `"+sitetest.Secret+"`\nrequire http http://localhost:1/\n}\n}")
+	accountstest.Has(
+		t, c.Must(sitetest.HS256(t, nil), "inspect"), "accepted, if the authorizer of the rule allows the request\n",
+	)
+}
+
 func TestInspectWithConfig(t *testing.T) {
 	handlers := func(more string) string {
 		return ` {

@@ -111,7 +111,7 @@ func (o *operator) chooseKeyStore() (storage json.RawMessage, err error) {
 // keySites returns the stores and prefixes of the API keys in the config, only those with the
 // prefix unless that is empty.
 func (c *siteConfig) keySites(prefix string) (sites []keySite, err error) {
-	any := false
+	accepted := false
 	for _, handler := range c.handlers("jwt") {
 		var found struct {
 			Credentials []struct {
@@ -129,7 +129,7 @@ func (c *siteConfig) keySites(prefix string) (sites []keySite, err error) {
 				continue
 			}
 			site := keySite{json.RawMessage(`{"module":"file"}`), credential.Prefix}
-			any = true
+			accepted = true
 			config.SetDefault(&site.prefix, apikeys.DefaultPrefix)
 			err := config.Resolve("prefix", &site.prefix)
 			if prefix != "" && (err != nil || site.prefix != prefix) {
@@ -147,7 +147,7 @@ func (c *siteConfig) keySites(prefix string) (sites []keySite, err error) {
 			sites = append(sites, site)
 		}
 	}
-	if !any {
+	if !accepted {
 		return nil, fmt.Errorf("%s accepts no API keys; add the option `api_keys` to its jwt block", c.file)
 	}
 	return sites, nil

@@ -1,19 +1,11 @@
 package provider
 
-import (
-	"github.com/caddy-jwt/caddy-jwt/internal/answer"
-	"github.com/prometheus/client_golang/prometheus"
-)
+import "github.com/caddy-jwt/caddy-jwt/internal/answer"
 
 var (
-	documents = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Namespace: answer.MetricsNamespace, Subsystem: answer.MetricsSubsystem, Name: "client_documents_total",
-		Help: "Loads of client ID metadata documents by result: loaded, refused (the document is not usable) or " +
-			"unreachable.",
-	}, []string{"result"})
+	documents = answer.CountResults("client_documents_total",
+		"Loads of client ID metadata documents by result: loaded, refused (the document is not usable) or unreachable.")
 	documentsLoaded      = documents.WithLabelValues("loaded")
 	documentsRefused     = documents.WithLabelValues("refused")
 	documentsUnreachable = documents.WithLabelValues("unreachable")
 )
-
-func init() { answer.AddMetrics(documents) }
