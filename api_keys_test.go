@@ -1,6 +1,7 @@
 package caddyjwt_test
 
 import (
+	"database/sql"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -451,6 +452,36 @@ func TestAPIKeyLimits(t *testing.T) {
 	s.Must("", "key", "revoke", one.ID)
 	s.known(one.Key, false)
 	s.known(third, true) // there is room again
+}
+
+// A key whose row is corrupt is refused; others are not, are listed, and it can be revoked.
+func TestAPIKeyCorrupt(t *testing.T) {
+	s := serveKeys(t, keyBody)
+	key := s.made("--subject", "billing", "--scope", "films.read")
+	other := s.made("--subject", "other", "--scope", "films.read")
+	db, err := sql.Open("sqlite", s.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.ExecContext(
+		t.Context(), "UPDATE api_keys SET value = 'nonsense', changed_at = changed_at + 1000 WHERE id = ?", key.ID,
+	); err != nil {
+		t.Fatal(err)
+	}
+	s.known(key.Key, false)
+	s.MustAnswer(200, s.Bearer("/", other.Key), "another key")
+	list, _, err := s.Run("", "key", "list")
+	if err == nil || !strings.Contains(err.Error(), key.ID+": what is stored of it is corrupt; revoke it") {
+		t.Errorf("the list: %v", err)
+	}
+	accountstest.Has(t, list, key.ID, other.ID)
+	s.Refuses("", "corrupt", "key", "show", key.ID)
+	s.Must("", "key", "revoke", key.ID)
+	if list := s.Must("", "key", "list"); strings.Contains(list, key.ID) {
+		t.Error(list)
+	}
+	s.Refuses(strings.Repeat("a", 100_000), "line 1 is longer than 65536 bytes", "key", "add", "--batch", "-")
 }
 
 func TestAPIKeyConfigErrors(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
@@ -88,9 +89,12 @@ func (h *Handler) loadCredentials(ctx caddy.Context) error {
 	if h.CredentialsRaw == nil {
 		return nil
 	}
+	if err := config.CheckModules("jwt.credentials", h.CredentialsRaw...); err != nil {
+		return fmt.Errorf("credentials: %w", err)
+	}
 	modules, err := ctx.LoadModule(h, "CredentialsRaw")
 	if err != nil {
-		return err
+		return fmt.Errorf("credentials: %w", err)
 	}
 	var own credentials.Sources
 	for _, module := range modules.([]any) {

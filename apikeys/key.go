@@ -123,13 +123,16 @@ func (k *Key) stored(now time.Time) (store.APIKey, error) {
 	return row, err
 }
 
-// fromStored returns a stored key.
+// fromStored returns a stored key. If that is corrupt, it returns [ErrCorrupt] and what is
+// known of the key.
 func fromStored(row store.APIKey) (Key, error) {
 	k := Key{
 		ID: row.ID, Owner: row.Owner, Subject: row.Subject, ExpiresAt: row.ExpiresAt, UsedAt: row.UsedAt,
 	}
 	if err := json.Unmarshal(row.Value, &k); err != nil {
-		return k, fmt.Errorf("the stored API key %s is corrupt", row.ID)
+		return Key{ID: row.ID, Owner: row.Owner, Subject: row.Subject}, fmt.Errorf(
+			"API key %s: %w; revoke it", row.ID, ErrCorrupt,
+		)
 	}
 	return k, nil
 }

@@ -25,6 +25,8 @@ var (
 	ErrNotSupported = errors.New("this store cannot have API keys")
 	// ErrInvalid means that a new key cannot be made; another error says why.
 	ErrInvalid = errors.New("this key cannot be made")
+	// ErrCorrupt means that what is stored of a key cannot be read.
+	ErrCorrupt = errors.New("what is stored of it is corrupt")
 	// ErrRolled means that somebody else has just rolled the key.
 	ErrRolled = errors.New("the key was rolled a moment ago, so perhaps by somebody else: that new secret is valid")
 	// ErrExpired means that the key has expired.
@@ -76,16 +78,20 @@ func (k Keys) Get(ctx context.Context, id string) (Key, error) {
 }
 
 // List returns at most limit keys that are not revoked, sorted by ID, from after on: those of
-// a subject, or all if subject is empty.
+// a subject, or all if subject is empty. If some are corrupt, it also returns [ErrCorrupt] for
+// each; of these keys only ID, Owner and Subject are known.
 func (k Keys) List(ctx context.Context, subject, after string, limit int) ([]Key, error) {
 	rows, err := k.Store.Keys(ctx, subject, after, limit)
-	keys := make([]Key, len(rows))
-	for i := range rows {
-		if err == nil {
-			keys[i], err = fromStored(rows[i])
-		}
+	if err != nil {
+		return nil, err
 	}
-	return keys, err
+	keys := make([]Key, len(rows))
+	var errs []error
+	for i := range rows {
+		keys[i], err = fromStored(rows[i])
+		errs = append(errs, err)
+	}
+	return keys, errors.Join(errs...)
 }
 
 // rollPause is how long a key cannot be rolled again. So of two who roll it at the same time,

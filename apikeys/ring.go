@@ -78,7 +78,8 @@ func OpenRing(name string, most int, cleans bool) (*Ring, error) {
 	shared, _, err := rings.LoadOrNew(name, func() (caddy.Destructor, error) {
 		return &Ring{
 			pooled: name, log: caddy.Log().Named("jwt.credentials.api_keys"), cleans: cleans,
-			keys: make(map[string]*entry), owners: make(map[string]*owner), uses: uses{pending: make(map[string]time.Time)},
+			keys: make(map[string]*entry), owners: make(map[string]*owner),
+			uses: uses{pending: make(map[string]time.Time)},
 		}, nil
 	})
 	if err != nil {
@@ -151,7 +152,7 @@ func (e *entry) key(id string) *parsed {
 		row.ExpiresAt = time.UnixMilli(e.expires)
 	}
 	key, err := fromStored(row)
-	if err != nil || len(key.Hash) == 0 {
+	if err != nil || len(key.Hash) == 0 { // also `caddy jwt key list` says so
 		return nil
 	}
 	var roles []string

@@ -87,6 +87,9 @@ func (h *Handler) listKeys(w http.ResponseWriter, r *http.Request) error {
 
 func (h *Handler) keysOf(ctx context.Context, c keyCaller) ([]apikeys.View, error) {
 	found, err := c.keys.List(ctx, c.user.ID, "", maxListed)
+	if errors.Is(err, apikeys.ErrCorrupt) { // it can still be revoked
+		err = nil
+	}
 	views := make([]apikeys.View, len(found))
 	for i := range found {
 		views[i] = found[i].View("")
@@ -129,11 +132,11 @@ func (h *Handler) confirmKey(r *http.Request, c keyCaller, in *input) error {
 	if err != nil {
 		return err
 	}
-	found, err := c.keys.List(r.Context(), c.user.ID, "", maxUserKeys)
+	found, err := h.keysOf(r.Context(), c)
 	if err == nil && len(found) >= maxUserKeys {
 		return refusal.New(refusal.TooManyKeys, "the user has %d", len(found))
 	}
-	return accounts.StoreRefusal(err)
+	return err
 }
 
 // newKey returns the key that the input describes.
@@ -196,6 +199,9 @@ func (h *Handler) changeKey(w http.ResponseWriter, r *http.Request, id string) e
 		return err
 	}
 	key, err := c.keys.Get(r.Context(), id)
+	if errors.Is(err, apikeys.ErrCorrupt) { // it can still be revoked
+		err = nil
+	}
 	if err == nil && key.Owner != c.user.ID {
 		err = store.ErrNotFound
 	}

@@ -339,10 +339,13 @@ func listAPIKeys(o *operator, keys apikeys.Keys) error {
 		}
 	}
 	table := tabwriter.NewWriter(o.cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+	var corrupt []error
 	header := "ID\tSUBJECT\tNAME\tSCOPE\tROLES\tEXPIRES\tLAST USE"
 	for after := ""; ; {
 		page, err := keys.List(o.ctx, of.Subject, after, keysPerPage)
-		if err != nil {
+		if errors.Is(err, apikeys.ErrCorrupt) { // the others are not
+			corrupt = append(corrupt, err)
+		} else if err != nil {
 			return err
 		}
 		for i := range page {
@@ -366,7 +369,7 @@ func listAPIKeys(o *operator, keys apikeys.Keys) error {
 	if header != "" && !o.flags.Bool("json") {
 		fmt.Fprintln(o.cmd.ErrOrStderr(), "There are no API keys; make one with: caddy jwt key add --subject <subject>")
 	}
-	return table.Flush()
+	return errors.Join(append(corrupt, table.Flush())...)
 }
 
 func keyRow(key *apikeys.Key, now time.Time) string {

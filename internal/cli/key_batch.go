@@ -44,8 +44,10 @@ func (o *operator) addKeyBatch(keys apikeys.Keys) error {
 			err = fmt.Errorf("line %d: %w", number, err)
 		}
 	}
-	if err == nil && lines.Err() != nil {
-		err = fmt.Errorf("line %d: %w", number+1, lines.Err())
+	if errors.Is(lines.Err(), bufio.ErrTooLong) {
+		err = fmt.Errorf("line %d is longer than %d bytes; write one JSON object a line", number+1, maxBatchLine)
+	} else if err == nil {
+		err = lines.Err()
 	}
 	for err == nil && len(batch.pending) > 0 {
 		err = batch.make()
