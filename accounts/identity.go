@@ -177,6 +177,9 @@ func (i *Identities) signUp(
 		return store.User{}, &refusal.Error{Reason: refusal.EmailUnverified}
 	}
 	taken, err := i.Users().UserByEmail(ctx, key)
+	if err == nil && taken.ID == newUserID(identity) {
+		return i.user(ctx, login, identity, client) // another log-in of the same identity was first
+	}
 	if err == nil {
 		return store.User{}, &AccountExists{UserID: taken.ID}
 	}
@@ -195,7 +198,7 @@ func (i *Identities) signUp(
 		Profile: externalProfile(login, identity), CreatedAt: now, UpdatedAt: now,
 	}
 	if err := i.Users().CreateUser(ctx, user); err != nil {
-		// Another log-in of the same identity may have been first.
+		// The same, since then.
 		if user, err := i.user(ctx, login, identity, client); err == nil {
 			return user, nil
 		}
