@@ -245,10 +245,7 @@ func BenchmarkFlat(b *testing.B) {
 				}
 				all = append(all, key)
 			}
-			set, err := jwt.NewKeySet(all...)
-			if err != nil {
-				b.Fatal(err)
-			}
+			set := jwt.NewKeySet(all...)
 			name := "https://issuer.example"
 			if i > 0 {
 				name += fmt.Sprint(i)

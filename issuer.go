@@ -200,11 +200,7 @@ func (c *IssuerConfig) localKeys() (*jwt.KeySet, error) {
 		}
 		keys = append(keys, parsed...)
 	}
-	set, err := jwt.NewKeySet(keys...)
-	if err != nil {
-		return nil, fmt.Errorf("public_key: %w", err)
-	}
-	return set, nil
+	return jwt.NewKeySet(keys...), nil
 }
 
 // close releases what the issuer shares with other handlers.

@@ -343,7 +343,7 @@ func TestThreatWeakOrOddKeysInSet(t *testing.T) {
 		as("roca", sitetest.JSON{"n": base64URL(rocaModulus())}),
 		as("double", sitetest.JSON{}), sitetest.JWK(t, keys.P256, sitetest.JSON{"kid": "double"}),
 		sitetest.JSON{"kty": "oct", "k": sitetest.Encode(sitetest.Secret), "kid": "symmetric"},
-		as("enc", sitetest.JSON{"use": "enc"}),
+		as("enc", sitetest.JSON{"use": "enc"}), as("tls", sitetest.JSON{"use": "tls"}),
 		as("sign-only", sitetest.JSON{"key_ops": []string{"sign"}}),
 		as("ps", sitetest.JSON{"alg": "PS256"}),
 		as("oaep", sitetest.JSON{"alg": "RSA-OAEP"}),
@@ -361,8 +361,8 @@ func TestThreatWeakOrOddKeysInSet(t *testing.T) {
 	}
 	attacks := []attack{
 		{"RSA-1024", "/", token("RS256", small, "rsa1024")},
-		{"kid of two keys, first", "/", token("RS256", keys.RSA, "double")},
-		{"kid of two keys, second", "/", token("ES256", keys.P256, "double")},
+		{"kid of two keys, a third", "/", token("RS256", keys.StrangerRSA, "double")},
+		{"kid of two keys, another algorithm", "/", token("ES384", keys.P384, "double")},
 		{"symmetric", "/", token("HS256", []byte(sitetest.Secret), "symmetric")},
 		{"RS256 by a key for PS256", "/", token("RS256", keys.RSA, "ps")},
 		{"PS256 by a key for RS256", "/", token("PS256", keys.RSA, "good")},
@@ -382,13 +382,15 @@ func TestThreatWeakOrOddKeysInSet(t *testing.T) {
 	mustRefuse(t, s, []attack{
 		{"good", "/", token("RS256", keys.RSA, "good")},
 		{"ps", "/", token("PS256", keys.RSA, "ps")},
+		{"kid of two keys, first", "/", token("RS256", keys.RSA, "double")},
+		{"kid of two keys, second", "/", token("ES256", keys.P256, "double")},
 		{"verify-only", "/", token("RS256", keys.RSA, "verify-only")},
 		{"ed", "/", token("EdDSA", keys.Ed25519, "ed")},
 	}, attacks)
 	log := s.Log()
 	for _, why := range []string{
 		"1024 bits", "exponent is 1", "exponent is 2", "exponent is 4", "RSA key of 9001 bits",
-		"Ed25519 key of 31 bytes", "small order", "ROCA", "shared by 2 keys", "symmetric",
+		"Ed25519 key of 31 bytes", "small order", "ROCA", "symmetric",
 		"use is", "key_ops do not include verify", "alg is", "unknown-type", "off-curve",
 	} {
 		if !strings.Contains(log, why) {
@@ -463,7 +465,7 @@ func TestThreatOtherSerialisations(t *testing.T) {
 // untouchedKeys fails the test if a key is requested.
 type untouchedKeys struct{ t *testing.T }
 
-func (k untouchedKeys) Find(context.Context, string, string) ([]*jwt.Key, error) {
+func (k untouchedKeys) Find(context.Context, jwt.KeyHint) ([]*jwt.Key, error) {
 	k.t.Error("a key was looked for")
 	return nil, nil
 }
@@ -471,7 +473,7 @@ func (k untouchedKeys) Find(context.Context, string, string) ([]*jwt.Key, error)
 // fixedKeys always returns the same keys, as a careless program might.
 type fixedKeys []*jwt.Key
 
-func (k fixedKeys) Find(context.Context, string, string) ([]*jwt.Key, error) { return k, nil }
+func (k fixedKeys) Find(context.Context, jwt.KeyHint) ([]*jwt.Key, error) { return k, nil }
 
 // If a program's own source returns a key for another algorithm, it does not verify the token.
 func TestThreatKeyOfAnotherAlgorithm(t *testing.T) {
@@ -499,7 +501,7 @@ func TestThreatKeyOfAnotherAlgorithm(t *testing.T) {
 	}
 }
 
-// Keys without a key ID must all be tried, so a set with too many of them uses none of these.
+// Keys without a key ID must all be tried, so of too many of them only the first are used.
 func TestThreatManyKeysWithoutID(t *testing.T) {
 	set := func(without int) string {
 		keys := []string{
@@ -514,7 +516,7 @@ func TestThreatManyKeysWithoutID(t *testing.T) {
 		}
 		return `{"keys":[` + strings.Join(keys, ",") + `]}`
 	}
-	for without, usable := range map[int]int{64: 65, 65: 1} {
+	for without, usable := range map[int]int{64: 65, 65: 65, 1000: 65} {
 		keys, _, err := jwt.ParseKeySet([]byte(set(without)))
 		if err != nil || len(keys) != usable {
 			t.Errorf("%d without an ID: %d are used, %v", without, len(keys), err)

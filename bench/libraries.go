@@ -39,12 +39,8 @@ func newVerifier(key *issuerKey, issuer, audience string) (*jwt.Verifier, error)
 	if err != nil {
 		return nil, err
 	}
-	set, err := jwt.NewKeySet(keys...)
-	if err != nil {
-		return nil, err
-	}
 	return jwt.NewVerifier(jwt.VerifierConfig{Issuers: []jwt.Issuer{{
-		Name: issuer, Keys: []jwt.KeySource{set},
+		Name: issuer, Keys: []jwt.KeySource{jwt.NewKeySet(keys...)},
 		Algorithms: []string{key.algorithm.String()}, Audience: []string{audience},
 	}}})
 }

@@ -129,7 +129,8 @@ func (c *KeySet) get(ctx context.Context, from string) ([]byte, error) {
 	if len(text) > MaxDocumentBytes {
 		return nil, fmt.Errorf("%s is larger than %d bytes", from, MaxDocumentBytes)
 	}
-	if !bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")) {
+	text = bytes.TrimPrefix(text, []byte("\ufeff")) // RFC 8259 §8.1
+	if start := bytes.TrimSpace(text); !bytes.HasPrefix(start, []byte("{")) && !bytes.HasPrefix(start, []byte("[")) {
 		kind, _, err := mime.ParseMediaType(response.Header.Get("Content-Type"))
 		if err != nil {
 			kind = "no media type"

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -203,35 +204,40 @@ func (c *KeySet) Close() error {
 	return nil
 }
 
-// Find implements KeySource. If a matching key is known, it neither takes a lock nor waits.
-func (c *KeySet) Find(ctx context.Context, algorithm, id string) ([]*jwt.Key, error) {
-	if keys, known := c.find(algorithm, id); known || len(keys) > 0 {
-		return keys, nil
+// Find implements KeySource. It neither takes a lock nor waits.
+func (c *KeySet) Find(_ context.Context, hint jwt.KeyHint) ([]*jwt.Key, error) {
+	if set := c.current.Load(); set != nil {
+		return set.Match(hint), nil
 	}
-	return c.FindAgain(ctx, algorithm, id)
+	return nil, nil
 }
 
-// FindAgain implements jwt.Refetcher. Unless the key is known, it waits for the fetch in
-// progress, or starts a fetch if the cooldown allows.
-func (c *KeySet) FindAgain(ctx context.Context, algorithm, id string) ([]*jwt.Key, error) {
+// FindAgain implements jwt.Refetcher. It waits for the fetch in progress, or starts a fetch if
+// the cooldown allows. It waits at most for Timeout. It does not ask the URL for an algorithm
+// that no key there can have.
+func (c *KeySet) FindAgain(ctx context.Context, hint jwt.KeyHint, tried []*jwt.Key) ([]*jwt.Key, error) {
+	if !slices.Contains(Algorithms, hint.Algorithm) {
+		return nil, nil
+	}
 	c.Start() // a request may arrive before the config has started
-	keys, known := c.find(algorithm, id)
-	limit := time.NewTimer(c.Timeout) // for both fetches that it may wait for
+	limit := time.NewTimer(c.Timeout)
 	defer limit.Stop()
-	for tries := 0; !known && tries < 2; tries++ {
+	// The fetch in progress may have begun before the issuer published the key.
+	for range 2 {
+		if keys := c.others(hint, tried); len(keys) > 0 {
+			return keys, nil
+		}
 		ongoing, own := c.join()
-		if ongoing == nil { // the fetch of another request may have ended in the meantime
-			keys, _ = c.find(algorithm, id)
+		if ongoing == nil {
 			break
 		}
 		select {
 		case <-ongoing.done:
 		case <-ctx.Done():
-			tries = 2
+			own = true
 		case <-limit.C:
-			tries = 2
+			own = true
 		}
-		keys, known = c.find(algorithm, id)
 		if own {
 			break
 		}
@@ -239,22 +245,18 @@ func (c *KeySet) FindAgain(ctx context.Context, algorithm, id string) ([]*jwt.Ke
 	if c.current.Load() == nil {
 		return nil, c.noKeys()
 	}
-	return keys, nil
+	return c.others(hint, tried), nil
 }
 
-// find searches the current set. If several keys match a token without kid, it returns
-// none: such tokens require a set with a single key for the algorithm. A key without an ID
-// may match a token with a kid, but then known is false, because the real key may be new.
-func (c *KeySet) find(algorithm, id string) (keys []*jwt.Key, known bool) {
+// others returns the keys of the current set that were not tried.
+func (c *KeySet) others(hint jwt.KeyHint, tried []*jwt.Key) []*jwt.Key {
 	set := c.current.Load()
 	if set == nil {
-		return nil, false
+		return nil
 	}
-	keys = set.Match(algorithm, id)
-	if len(keys) > 1 {
-		return nil, true
-	}
-	return keys, set.Has(id) || id == "" && len(keys) == 1
+	return slices.DeleteFunc(slices.Clone(set.Match(hint)), func(key *jwt.Key) bool {
+		return slices.Contains(tried, key)
+	})
 }
 
 // join returns the fetch in progress, or starts one if the cooldown allows.
@@ -430,12 +432,8 @@ func (c *KeySet) accept(keys []*jwt.Key, fetchedAt time.Time) {
 			}
 		}
 	}
-	set, err := jwt.NewKeySet(keys...)
-	if err != nil { // ParseKeySet left no duplicate key IDs
-		panic(err)
-	}
 	c.fetchedAt = fetchedAt
-	c.install(set)
+	c.install(jwt.NewKeySet(keys...))
 }
 
 func (c *KeySet) install(set *jwt.KeySet) {

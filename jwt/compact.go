@@ -103,6 +103,8 @@ type joseHeader struct {
 	Base64    jsontext.Value `json:"b64"`
 
 	Others map[string]jsontext.Value `json:",embed"`
+
+	hint KeyHint
 }
 
 var registeredParameters = []string{"alg", "kid", "typ", "crit", "b64"}
@@ -129,7 +131,19 @@ func parseHeader(text []byte) (header joseHeader, err error) {
 	case header.Algorithm == "":
 		return header, refusal.New(refusal.Header, "alg is missing")
 	}
+	header.hint = KeyHint{Algorithm: header.Algorithm, ID: header.KeyID}
+	if header.KeyID == "" {
+		header.hint.Thumbprint256, header.hint.Thumbprint1 = header.text("x5t#S256"), header.text("x5t")
+	}
 	return header, nil
+}
+
+// text returns a parameter that is a string, or an empty one.
+func (h joseHeader) text(name string) (text string) {
+	if json.Unmarshal(h.Others[name], &text) != nil {
+		return ""
+	}
+	return text
 }
 
 // checkNames rejects names that differ from a registered name only in case, because a

@@ -4,7 +4,7 @@
 // A [Verifier] takes a token and a time, and returns the token's content or an error:
 //
 //	keys, err := jwt.ParsePublicKeys(pem)
-//	set, err := jwt.NewKeySet(keys...)
+//	set := jwt.NewKeySet(keys...)
 //	verifier, err := jwt.NewVerifier(jwt.VerifierConfig{Issuers: []jwt.Issuer{{
 //		Name:       "https://id.example.com",
 //		Keys:       []jwt.KeySource{set},

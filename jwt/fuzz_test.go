@@ -4,6 +4,7 @@ import (
 	"context"
 	stdjson "encoding/json"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -27,10 +28,7 @@ func fuzzVerifier(f *testing.F) *jwt.Verifier {
 	if err != nil {
 		f.Fatal(err)
 	}
-	set, err := jwt.NewKeySet(key)
-	if err != nil {
-		f.Fatal(err)
-	}
+	set := jwt.NewKeySet(key)
 	v, err := jwt.NewVerifier(jwt.VerifierConfig{
 		Issuers: []jwt.Issuer{{Keys: []jwt.KeySource{set}, Algorithms: set.Algorithms()}},
 	})
@@ -132,13 +130,13 @@ func FuzzKeySet(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if _, err := jwt.NewKeySet(keys...); err != nil {
-			t.Fatal(err)
+		var members struct{ Keys []stdjson.RawMessage }
+		if stdjson.Unmarshal([]byte(text), &members) == nil && members.Keys == nil {
+			return // a single JWK or an object of certificates, which go-jose does not take for a set
 		}
 		var set jose.JSONWebKeySet
 		if err := stdjson.Unmarshal([]byte(text), &set); err != nil {
-			var members struct{ Keys []stdjson.RawMessage }
-			if stdjson.Unmarshal([]byte(text), &members) == nil && len(members.Keys) > len(keys) {
+			if len(members.Keys) > len(keys) {
 				return // for one invalid key, go-jose refuses the whole set; this package omits the key
 			}
 			t.Fatalf("go-jose refuses the set: %v", err)
@@ -147,8 +145,9 @@ func FuzzKeySet(f *testing.F) {
 			if key.ID() == "" {
 				continue
 			}
-			if found := set.Key(key.ID()); len(found) != 1 || !found[0].Valid() || !found[0].IsPublic() {
-				t.Fatalf("go-jose finds %d keys %q, or not a valid public one", len(found), key.ID())
+			found := set.Key(key.ID())
+			if !slices.ContainsFunc(found, func(k jose.JSONWebKey) bool { return k.Valid() && k.IsPublic() }) {
+				t.Fatalf("go-jose finds %d keys %q, and no valid public one", len(found), key.ID())
 			}
 		}
 	})

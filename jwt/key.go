@@ -6,6 +6,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rsa"
+	"crypto/subtle"
 	"errors"
 	"fmt"
 	"maps"
@@ -35,6 +36,9 @@ const (
 type Key struct {
 	id        string
 	verifiers map[string]jws.Verifier
+
+	// of its certificate, as in a header (RFC 7515 §4.1.7 and §4.1.8); empty without one
+	thumbprint1, thumbprint256 string
 
 	// Material is the key: an *rsa.PublicKey, *ecdsa.PublicKey or ed25519.PublicKey, or
 	// the bytes of a secret.
@@ -85,8 +89,12 @@ func (k *Key) equal(other *Key) bool {
 	if k.id != other.id || !slices.Equal(k.Algorithms(), other.Algorithms()) {
 		return false
 	}
-	public, ok := k.Material.(interface{ Equal(crypto.PublicKey) bool })
-	return ok && public.Equal(other.Material)
+	if public, ok := k.Material.(interface{ Equal(crypto.PublicKey) bool }); ok {
+		return public.Equal(other.Material)
+	}
+	secret, ok := k.Material.([]byte)
+	same, alsoSecret := other.Material.([]byte)
+	return ok && alsoSecret && subtle.ConstantTimeCompare(secret, same) == 1
 }
 
 // NewKey returns a public key, of the types in crypto/rsa, crypto/ecdsa and
@@ -100,10 +108,14 @@ func NewKey(id string, public crypto.PublicKey) (*Key, error) {
 	return newKey(id, public, algorithms)
 }
 
+func longKeyID(id string) error {
+	return fmt.Errorf("its key ID has %d bytes; at most %d are accepted", len(id), maxKeyIDBytes)
+}
+
 // newKey does not check that the material is valid for the algorithms.
 func newKey(id string, material any, algorithms []string) (*Key, error) {
 	if len(id) > maxKeyIDBytes {
-		return nil, fmt.Errorf("its key ID has %d bytes; at most %d are accepted", len(id), maxKeyIDBytes)
+		return nil, longKeyID(id)
 	}
 	k := &Key{id: id, Material: material, verifiers: make(map[string]jws.Verifier)}
 	for _, algorithm := range algorithms {
@@ -152,7 +164,7 @@ func AlgorithmsFor(material any) ([]string, error) {
 	case *ecdsa.PublicKey:
 		return ecdsaAlgorithms(public)
 	case ed25519.PublicKey:
-		return []string{"EdDSA"}, checkEd25519(public)
+		return slices.Clone(edwardsAlgorithms), checkEd25519(public)
 	}
 	return nil, fmt.Errorf("a %T cannot verify signatures; RSA, EC and Ed25519 keys can", material)
 }

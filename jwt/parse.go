@@ -2,6 +2,9 @@ package jwt
 
 import (
 	"bytes"
+	"cmp"
+	"crypto/sha1"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
@@ -15,6 +18,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+	"github.com/lestrrat-go/jwx/v2/jwa"
 	"github.com/lestrrat-go/jwx/v2/jwk"
 )
 
@@ -40,9 +44,10 @@ func LooksLikeKey(secret []byte) bool {
 // ParsePublicKeys parses a public key in any usual form: PEM (SPKI, PKCS#1 or a
 // certificate, whose validity is not checked), with lines that may be indented, joined by
 // spaces or by a literal "\n"; the same without its BEGIN and END lines; a JWK (RFC 7517
-// §4) or a JWK set (§5). Only a set yields several keys.
+// §4) or a JWK set (§5). A set and several PEM keys, other than a chain of certificates, yield
+// several keys.
 func ParsePublicKeys(text string) ([]*Key, error) {
-	text = strings.TrimSpace(text)
+	text = strings.TrimSpace(strings.TrimPrefix(text, byteOrderMark))
 	switch {
 	case strings.HasPrefix(text, "{"):
 		return parseJWKText([]byte(text))
@@ -55,17 +60,21 @@ func ParsePublicKeys(text string) ([]*Key, error) {
 			"neither PEM (-----BEGIN PUBLIC KEY-----) nor a JWK ({\"kty\": …}) nor base64 of a public key",
 		)
 	}
-	return parseDER("PUBLIC KEY", der)
+	key, err := parseDER("PUBLIC KEY", der)
+	if err != nil {
+		return nil, err
+	}
+	return []*Key{key}, nil
 }
 
 func parseJWKText(text []byte) ([]*Key, error) {
-	var set struct {
-		Keys jsontext.Value `json:"keys"`
+	var single struct {
+		Type jsontext.Value `json:"kty"`
 	}
-	if err := json.Unmarshal(text, &set); err != nil {
+	if err := json.Unmarshal(text, &single); err != nil {
 		return nil, JSONError(err)
 	}
-	if set.Keys == nil {
+	if single.Type != nil {
 		key, err := ParseJWK(text)
 		return []*Key{key}, err
 	}
@@ -78,41 +87,79 @@ func parseJWKText(text []byte) ([]*Key, error) {
 
 var pemBlock = regexp.MustCompile(`(?s)-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END ([A-Z0-9 ]+)-----`)
 
-func parsePEM(text string) ([]*Key, error) {
-	block, err := DecodePEM(text)
-	if strings.HasSuffix(block.Type, "PRIVATE KEY") {
-		return nil, errors.New("it is a private key; use only the public part (`openssl pkey -in key.pem -pubout`) " +
-			"and keep the private key away from this server")
+func parsePEM(text string) (keys []*Key, err error) {
+	blocks := pemBlocks(text)
+	certificates := 0
+	for _, encoded := range blocks {
+		block, err := encoded.decode()
+		if strings.HasSuffix(block.Type, "PRIVATE KEY") {
+			return nil, errors.New("it is a private key; use only the public part " +
+				"(`openssl pkey -in key.pem -pubout`) and keep the private key away from this server")
+		}
+		if block.Type == "CERTIFICATE" {
+			certificates++
+		}
+		if err != nil {
+			return nil, err
+		}
+		key, err := parseDER(block.Type, block.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, key)
 	}
-	if err != nil {
-		return nil, err
-	}
-	return parseDER(block.Type, block.Bytes)
-}
-
-// DecodePEM returns the single block of a PEM, with its type even if its content is
-// malformed. It differs from encoding/pem only in accepting any white space, because keys
-// in environment variables or indented Caddyfiles often lose their line breaks. The EC
-// parameters that openssl writes before a key are ignored: the key itself names the curve.
-func DecodePEM(text string) (block pem.Block, err error) {
-	blocks := slices.DeleteFunc(pemBlock.FindAllStringSubmatch(text, -1), func(block []string) bool {
-		return block[1] == "EC PARAMETERS"
-	})
-	if len(blocks) != 1 {
-		return block, fmt.Errorf(
-			"it contains %d complete PEM blocks, not one; of a certificate chain, use only the leaf certificate",
-			len(blocks),
+	if begun := strings.Count(text, "-----BEGIN") - strings.Count(text, "-----BEGIN EC PARAM"); begun != len(blocks) {
+		return nil, fmt.Errorf(
+			"of its %d PEM blocks, only %d are complete, from BEGIN to END", begun, len(blocks),
 		)
 	}
-	block.Type = blocks[0][1]
-	body := strings.Join(strings.Fields(strings.ReplaceAll(blocks[0][2], `\n`, "\n")), "")
+	if certificates > 1 { // the key of a CA must not verify tokens
+		return nil, fmt.Errorf(
+			"it has %d certificates, not one; of a certificate chain, use only the leaf certificate", certificates,
+		)
+	}
+	return keys, nil
+}
+
+// pemText is a PEM block that is not decoded.
+type pemText struct{ kind, body string }
+
+// pemBlocks returns the blocks of a PEM. The EC parameters that openssl writes before a key
+// are omitted: the key itself names the curve.
+func pemBlocks(text string) (blocks []pemText) {
+	for _, found := range pemBlock.FindAllStringSubmatch(text, -1) {
+		if found[1] != "EC PARAMETERS" {
+			blocks = append(blocks, pemText{found[1], found[2]})
+		}
+	}
+	return blocks
+}
+
+// decode returns the block, with its type even if its content is malformed.
+func (t pemText) decode() (block pem.Block, err error) {
+	block.Type = t.kind
+	body := strings.Join(strings.Fields(strings.ReplaceAll(t.body, `\n`, "\n")), "")
 	if block.Bytes, err = base64.StdEncoding.DecodeString(body); err != nil {
 		err = fmt.Errorf("the %s block is not base64", block.Type)
 	}
 	return block, err
 }
 
-func parseDER(kind string, der []byte) ([]*Key, error) {
+// DecodePEM returns the single block of a PEM, with its type even if its content is
+// malformed. It differs from encoding/pem only in accepting any white space, because keys
+// in environment variables or indented Caddyfiles often lose their line breaks.
+func DecodePEM(text string) (block pem.Block, err error) {
+	blocks := pemBlocks(text)
+	if len(blocks) != 1 {
+		return block, fmt.Errorf(
+			"it contains %d complete PEM blocks, not one; of a certificate chain, use only the leaf certificate",
+			len(blocks),
+		)
+	}
+	return blocks[0].decode()
+}
+
+func parseDER(kind string, der []byte) (*Key, error) {
 	var material any
 	var err error
 	switch kind {
@@ -135,15 +182,21 @@ func parseDER(kind string, der []byte) ([]*Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []*Key{key}, nil
+	if kind == "CERTIFICATE" {
+		key.nameCertificate(der)
+	}
+	return key, nil
 }
+
+// errForEncryption means that a key encrypts and does not sign.
+var errForEncryption = errors.New("it is for encryption, not for signatures")
 
 // ParseJWK parses a single public JWK. It rejects a private, symmetric or weak key, and a
 // key whose `use`, `key_ops` or `alg` do not allow verification (RFC 7517 §4.2 to §4.4).
 func ParseJWK(text []byte) (*Key, error) {
 	parsed, err := jwk.ParseKey(text)
 	if err != nil {
-		return nil, errors.New("it is not a valid JWK")
+		return nil, malformedJWK(text)
 	}
 	switch parsed.(type) {
 	case jwk.SymmetricKey:
@@ -153,11 +206,8 @@ func ParseJWK(text []byte) (*Key, error) {
 	case jwk.RSAPrivateKey, jwk.ECDSAPrivateKey, jwk.OKPPrivateKey:
 		return nil, errors.New("it is a private key; use only its public part")
 	}
-	if use := parsed.KeyUsage(); use != "" && use != string(jwk.ForSignature) {
-		return nil, fmt.Errorf("its use is %s, not sig", refusal.Quoted(use))
-	}
-	if operations := parsed.KeyOps(); len(operations) > 0 && !slices.Contains(operations, jwk.KeyOpVerify) {
-		return nil, errors.New("its key_ops do not include verify")
+	if err := checkUse(parsed); err != nil {
+		return nil, err
 	}
 	var material any
 	if err := parsed.Raw(&material); err != nil {
@@ -173,57 +223,207 @@ func ParseJWK(text []byte) (*Key, error) {
 				"its alg is %s, but its type only allows %s", refusal.Quoted(own), strings.Join(algorithms, ", "),
 			)
 		}
-		algorithms = []string{own}
+		if !slices.Contains(edwardsAlgorithms, own) { // which are one algorithm
+			algorithms = []string{own}
+		}
 	}
-	return newKey(parsed.KeyID(), material, algorithms)
+	key, err := newKey(parsed.KeyID(), material, algorithms)
+	if err != nil {
+		return nil, err
+	}
+	key.thumbprint1, key.thumbprint256 = parsed.X509CertThumbprint(), parsed.X509CertThumbprintS256()
+	if chain := parsed.X509CertChain(); chain != nil && chain.Len() > 0 {
+		leaf, _ := chain.Get(0)
+		if der, err := base64.StdEncoding.DecodeString(string(leaf)); err == nil {
+			key.nameCertificate(der)
+		}
+	}
+	return key, nil
 }
 
-// ParseKeySet parses a JWK set (RFC 7517 §5). Keys that must not be used are omitted, and
-// unused has an error with the reason for each. If several keys share a key ID, all of them
-// are omitted, because a token cannot select one of them.
-func ParseKeySet(text []byte) (keys []*Key, unused []error, err error) {
-	var set struct {
-		Keys []jsontext.Value `json:"keys"`
+// nameCertificate sets the thumbprints that a token may have of the key's certificate.
+func (k *Key) nameCertificate(der []byte) {
+	sum1, sum256 := sha1.Sum(der), sha256.Sum256(der) // SHA-1 only selects a key: RFC 7515 §4.1.7
+	k.thumbprint1 = cmp.Or(k.thumbprint1, base64.RawURLEncoding.EncodeToString(sum1[:]))
+	k.thumbprint256 = cmp.Or(k.thumbprint256, base64.RawURLEncoding.EncodeToString(sum256[:]))
+}
+
+// malformedJWK says why a JWK cannot be parsed.
+func malformedJWK(text []byte) error {
+	var members map[string]jsontext.Value
+	if json.Unmarshal(text, &members) != nil {
+		return errors.New("it is not a valid JWK")
 	}
+	texts := make(map[string]string)
+	for _, name := range []string{"kty", "use", "alg", "kid", "x5t", "x5t#S256"} {
+		if value, there := members[name]; there {
+			var word *string
+			if json.Unmarshal(value, &word) != nil {
+				return fmt.Errorf("its %s is not a string", name)
+			}
+			if word != nil {
+				texts[name] = *word
+			}
+		}
+	}
+	for _, name := range []string{"key_ops", "x5c"} {
+		var list []string
+		if value, there := members[name]; there && json.Unmarshal(value, &list) != nil {
+			return fmt.Errorf("its %s is not a list of strings", name)
+		}
+	}
+	switch kind := texts["kty"]; {
+	case texts["use"] == "enc":
+		return errForEncryption
+	case kind == "":
+		return errors.New("it is not a JWK: kty is missing")
+	case !slices.Contains([]string{"RSA", "EC", "OKP", "oct"}, kind):
+		return fmt.Errorf("its kty %s is not known here; RSA, EC and OKP are", refusal.Quoted(kind))
+	}
+	return errors.New("it is not a valid JWK")
+}
+
+// checkUse returns an error if the key is not for verifying signatures.
+func checkUse(key jwk.Key) error {
+	switch use := key.KeyUsage(); use {
+	case "", string(jwk.ForSignature), "jwt-svid": // SPIFFE JWT-SVID §4.1
+	case string(jwk.ForEncryption):
+		return fmt.Errorf("its use is \"enc\", not sig: %w", errForEncryption)
+	default:
+		return fmt.Errorf("its use is %s, not sig", refusal.Quoted(use))
+	}
+	if operations := key.KeyOps(); len(operations) > 0 && !slices.Contains(operations, jwk.KeyOpVerify) {
+		if !slices.Contains(operations, jwk.KeyOpSign) {
+			return fmt.Errorf("its key_ops do not include verify: %w", errForEncryption)
+		}
+		return errors.New("its key_ops do not include verify")
+	}
+	if _, ok := key.Algorithm().(jwa.KeyEncryptionAlgorithm); ok {
+		return fmt.Errorf("its alg is %s: %w", refusal.Quoted(key.Algorithm().String()), errForEncryption)
+	}
+	return nil
+}
+
+// ParseKeySet parses a JWK set (RFC 7517 §5), a single JWK, or an object of PEM certificates
+// by key ID, as Google also publishes its keys. Keys that must not be used are omitted, and
+// unused has an error with the reason for each but those for encryption, which many providers
+// have beside the others. Keys can share a key ID.
+func ParseKeySet(text []byte) (keys []*Key, unused []error, err error) {
+	text = bytes.TrimPrefix(text, []byte(byteOrderMark))
+	var members map[string]jsontext.Value
 	// An error within one key only affects that key, which is parsed strictly below.
-	err = json.Unmarshal(text, &set, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+	err = json.Unmarshal(text, &members, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 	if err == nil {
 		err = uniqueMembers(text)
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("not a JWK set: %w", JSONError(err))
+		err = JSONError(err)
+		if bytes.HasPrefix(bytes.TrimSpace(text), []byte("[")) {
+			err = errNoKeysMember
+		}
+		return nil, nil, fmt.Errorf("not a JWK set: %w", err)
 	}
-	holders := make(map[string]int)
-	for i, member := range set.Keys {
-		key, err := ParseJWK(member)
-		if err != nil {
-			unused = append(unused, fmt.Errorf("key %d%s: %w", i, memberID(member), err))
+	list, err := keysOf(text, members)
+	if err != nil {
+		return nil, nil, fmt.Errorf("not a JWK set: %w", err)
+	}
+	encrypting, withoutID := 0, 0
+	for i, member := range list {
+		key, err := member.parse()
+		if errors.Is(err, errForEncryption) {
+			encrypting++
 			continue
 		}
-		holders[key.id]++
+		if err == nil && key.id == "" {
+			if withoutID++; withoutID > maxTried {
+				err = fmt.Errorf(
+					"%d keys before it have no key ID either, and no more of them are tried for a token", maxTried,
+				)
+			}
+		}
+		if err != nil {
+			unused = append(unused, fmt.Errorf("key %d%s: %w", i, member.label(), err))
+			continue
+		}
 		keys = append(keys, key)
 	}
-	for _, id := range slices.Sorted(maps.Keys(holders)) {
-		if number := holders[id]; id != "" && number > 1 {
-			unused = append(unused, fmt.Errorf("key ID %s is shared by %d keys", refusal.Quoted(id), number))
-		}
-	}
-	if number := holders[""]; number > maxKeysWithoutID {
-		unused = append(unused, fmt.Errorf(
-			"%d keys have no key ID, more than %d; each of them would have to be tried for every token",
-			number, maxKeysWithoutID,
-		))
-	}
-	keys = slices.DeleteFunc(keys, func(k *Key) bool {
-		return k.id != "" && holders[k.id] > 1 || k.id == "" && holders[""] > maxKeysWithoutID
-	})
-	if len(set.Keys) == 0 {
+	switch {
+	case len(list) == 0:
 		return nil, nil, errors.New("the JWK set has no keys")
-	}
-	if len(keys) == 0 {
+	case encrypting == len(list):
+		return nil, nil, errors.New("the keys of the JWK set are all for encryption, none for signatures")
+	case len(keys) == 0:
 		return nil, unused, fmt.Errorf("no key of the JWK set is usable: %w", errors.Join(unused...))
 	}
 	return keys, unused, nil
+}
+
+// byteOrderMark may begin a JSON text (RFC 8259 §8.1).
+const byteOrderMark = "\ufeff"
+
+var errNoKeysMember = errors.New("it is JSON, but not an object with the member `keys` (RFC 7517 §5)")
+
+// setMember is a key of a set: a JWK, or a PEM with its key ID.
+type setMember struct {
+	jwk     jsontext.Value
+	id, pem string
+}
+
+// keysOf returns the keys of a set.
+func keysOf(text []byte, members map[string]jsontext.Value) (list []setMember, err error) {
+	if keys, ok := members["keys"]; ok {
+		var jwks []jsontext.Value
+		err := json.Unmarshal(keys, &jwks, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+		if err != nil {
+			return nil, errors.New("its member `keys` is not a list")
+		}
+		for _, member := range jwks {
+			list = append(list, setMember{jwk: member})
+		}
+		return list, nil
+	}
+	if _, ok := members["kty"]; ok {
+		return []setMember{{jwk: text}}, nil
+	}
+	for _, id := range slices.Sorted(maps.Keys(members)) {
+		var pem string
+		if json.Unmarshal(members[id], &pem) != nil || !strings.Contains(pem, "-----BEGIN") {
+			return nil, errNoKeysMember
+		}
+		list = append(list, setMember{id: id, pem: pem})
+	}
+	if list == nil {
+		return nil, errNoKeysMember
+	}
+	return list, nil
+}
+
+func (m setMember) parse() (*Key, error) {
+	if m.pem == "" {
+		return ParseJWK(m.jwk)
+	}
+	keys, err := parsePEM(m.pem)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(keys) != 1:
+		return nil, fmt.Errorf("it has %d keys, not one", len(keys))
+	case len(m.id) > maxKeyIDBytes:
+		return nil, longKeyID(m.id)
+	}
+	keys[0].id = m.id
+	return keys[0], nil
+}
+
+// label names the key in an error, if it has a key ID.
+func (m setMember) label() string {
+	named := struct {
+		ID string `json:"kid"`
+	}{m.id}
+	if err := json.Unmarshal(m.jwk, &named); m.pem == "" && err != nil || named.ID == "" {
+		return ""
+	}
+	return " (kid " + refusal.Quoted(named.ID) + ")"
 }
 
 // uniqueMembers returns an error if an object has two members of the same name at its top
@@ -244,14 +444,4 @@ func uniqueMembers(text []byte) error {
 		err = d.SkipValue()
 	}
 	return err
-}
-
-func memberID(member []byte) string {
-	var named struct {
-		ID string `json:"kid"`
-	}
-	if err := json.Unmarshal(member, &named); err != nil || named.ID == "" {
-		return ""
-	}
-	return " (kid " + refusal.Quoted(named.ID) + ")"
 }

@@ -22,16 +22,16 @@ const (
 // KeySource finds the keys that may have signed a token.
 type KeySource interface {
 	// Find returns no keys if it has none for the token, and a *[refusal.Error] if it cannot
-	// know. It may wait for a key set to load, until ctx ends. algorithm was checked against
-	// the issuer's; id is the token's key ID, empty if it has none.
-	Find(ctx context.Context, algorithm, id string) ([]*Key, error)
+	// know. Each of the keys is tried. The algorithm was checked against the issuer's.
+	Find(ctx context.Context, hint KeyHint) ([]*Key, error)
 }
 
-// Refetcher is a KeySource that may find other keys if the keys of the first call did not
-// verify the signature.
+// Refetcher is a KeySource that may have to wait for its keys. Its Find does not wait.
 type Refetcher interface {
-	// FindAgain is like Find, after it has fetched the keys again where it may.
-	FindAgain(ctx context.Context, algorithm, id string) ([]*Key, error)
+	// FindAgain returns keys that Find did not, if the keys of Find did not verify the
+	// signature. It may fetch keys, and wait for them until ctx ends. It returns a
+	// *[refusal.Error] if it cannot know.
+	FindAgain(ctx context.Context, hint KeyHint, tried []*Key) ([]*Key, error)
 }
 
 // Issuer is an issuer whose tokens are accepted, with its own keys.
@@ -256,10 +256,10 @@ func (v *Verifier) issuer(claims Claims) (*Issuer, error) {
 }
 
 func verifySignature(ctx context.Context, issuer *Issuer, header joseHeader, parts compact) (*Key, error) {
-	found := false
+	tried := 0
 	verifying := func(keys []*Key) *Key {
 		for _, key := range keys {
-			found = true
+			tried++
 			if key.verify(header.Algorithm, parts.signingInput, parts.signature) == nil {
 				return key
 			}
@@ -267,36 +267,43 @@ func verifySignature(ctx context.Context, issuer *Issuer, header joseHeader, par
 		return nil
 	}
 	for _, source := range issuer.Keys {
-		keys, err := source.Find(ctx, header.Algorithm, header.KeyID)
+		keys, err := source.Find(ctx, header.hint)
 		if err != nil {
 			return nil, err
 		}
 		if key := verifying(keys); key != nil {
 			return key, nil
 		}
-		again, ok := source.(Refetcher)
-		if !ok || len(keys) == 0 {
-			continue
-		}
-		reloaded, err := again.FindAgain(ctx, header.Algorithm, header.KeyID)
-		if err != nil {
-			return nil, err
-		}
-		reloaded = slices.DeleteFunc(slices.Clone(reloaded), func(key *Key) bool { return slices.Contains(keys, key) })
-		if key := verifying(reloaded); key != nil {
-			return key, nil
+		if again, ok := source.(Refetcher); ok {
+			others, err := again.FindAgain(ctx, header.hint, keys)
+			if err != nil {
+				return nil, err
+			}
+			if key := verifying(others); key != nil {
+				return key, nil
+			}
 		}
 	}
-	if found {
-		return nil, refusal.New(
-			refusal.Signature, "no %s key of issuer %q verifies it; kid is %s",
-			header.Algorithm, issuer.Name, refusal.Quoted(header.KeyID),
+	return nil, noKeyVerifies(issuer, header, tried)
+}
+
+// noKeyVerifies is the refusal of a token that none of the tried keys has signed.
+func noKeyVerifies(issuer *Issuer, header joseHeader, tried int) *refusal.Error {
+	switch kid := refusal.Quoted(header.KeyID); {
+	case tried == 0:
+		return refusal.New(
+			refusal.UnknownKey, "issuer %q has no %s key for kid %s", issuer.Name, header.Algorithm, kid,
+		)
+	case header.KeyID == "" && tried > 1:
+		return refusal.New(
+			refusal.Signature, "none of the %d %s keys of issuer %q that were tried verifies it; it has no kid",
+			tried, header.Algorithm, issuer.Name,
+		)
+	default:
+		return refusal.New(
+			refusal.Signature, "no %s key of issuer %q verifies it; kid is %s", header.Algorithm, issuer.Name, kid,
 		)
 	}
-	return nil, refusal.New(
-		refusal.UnknownKey, "issuer %q has no %s key for kid %s",
-		issuer.Name, header.Algorithm, refusal.Quoted(header.KeyID),
-	)
 }
 
 // checkTimes checks exp, nbf and iat (RFC 7519 §4.1.4 to §4.1.6). It returns when the token

@@ -292,10 +292,8 @@ func newKeyRing(known *jwt.KeySet, signers ...Signer) (*keyRing, error) {
 		}
 		keys = append(keys, key)
 	}
+	ring.set = jwt.NewKeySet(keys...)
 	var err error
-	if ring.set, err = jwt.NewKeySet(keys...); err != nil {
-		return nil, err
-	}
 	ring.public, err = json.Marshal(public)
 	return ring, err
 }
@@ -350,7 +348,7 @@ func (k *Keys) JWKS() []byte {
 	return ring.public
 }
 
-// Algorithms returns the algorithms of the keys (RFC 7518 §3.1).
+// Algorithms returns the algorithms that the keys verify (RFC 7518 §3.1), sorted.
 func (k *Keys) Algorithms() []string {
 	if ring := k.ring.Load(); ring != nil {
 		return ring.set.Algorithms()
@@ -358,16 +356,30 @@ func (k *Keys) Algorithms() []string {
 	return []string{k.o.Algorithm}
 }
 
+// SigningAlgorithms returns the algorithms that the keys sign with, sorted.
+func (k *Keys) SigningAlgorithms() []string {
+	ring := k.ring.Load()
+	if ring == nil {
+		return []string{k.o.Algorithm}
+	}
+	var algorithms []string
+	for _, signer := range ring.signers {
+		algorithms = append(algorithms, signer.Algorithm)
+	}
+	slices.Sort(algorithms)
+	return slices.Compact(algorithms)
+}
+
 // Find implements KeySource. It reloads the keys for an unknown key ID, because another
 // node may have just started to sign with a new key.
-func (k *Keys) Find(ctx context.Context, algorithm, id string) ([]*jwt.Key, error) {
+func (k *Keys) Find(ctx context.Context, hint jwt.KeyHint) ([]*jwt.Key, error) {
 	ring, err := k.current(ctx)
 	if err != nil {
 		return nil, &refusal.Error{Reason: refusal.KeysUnavailable, Detail: err.Error(), RetryAfter: time.Second}
 	}
-	keys := ring.set.Match(algorithm, id)
+	keys := ring.set.Match(hint)
 	if len(keys) == 0 && k.Reload(ctx, unknownKeyCooldown) == nil {
-		keys = k.ring.Load().set.Match(algorithm, id)
+		keys = k.ring.Load().set.Match(hint)
 	}
 	return keys, nil
 }

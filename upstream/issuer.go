@@ -123,7 +123,7 @@ func (i *Issuer) JWKS() []byte {
 // Algorithms returns the algorithms of the issuer's keys.
 func (i *Issuer) Algorithms() (all []string) {
 	for _, keys := range i.all() {
-		all = append(all, keys.Algorithms()...)
+		all = append(all, keys.SigningAlgorithms()...)
 	}
 	slices.Sort(all)
 	return slices.Compact(all)

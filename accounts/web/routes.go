@@ -336,7 +336,7 @@ type issuerAt struct {
 
 func (i issuerAt) Name() string         { return i.service.Config.Issuer }
 func (i issuerAt) JWKS() []byte         { return i.service.Keys.JWKS() }
-func (i issuerAt) Algorithms() []string { return i.service.Keys.Algorithms() }
+func (i issuerAt) Algorithms() []string { return i.service.Keys.SigningAlgorithms() }
 func (i issuerAt) JWKSURI() string      { return i.jwksURI }
 
 // SessionOf returns the session ID of a token, or the empty string.

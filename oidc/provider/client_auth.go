@@ -21,6 +21,7 @@ var (
 	confidentialAuthMethods = clientAuthMethods[:3]
 	assertionAlgorithms     = []string{
 		"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
+		"Ed25519",
 	}
 )
 

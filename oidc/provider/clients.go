@@ -277,12 +277,8 @@ func (c *Client) provisionKeys(p *Provider) error {
 	if err != nil {
 		return fmt.Errorf("public_key: %w", err)
 	}
-	set, err := jwt.NewKeySet(keys...)
-	if err != nil {
-		return fmt.Errorf("public_key: %w", err)
-	}
 	c.keys, err = jwt.NewVerifier(jwt.VerifierConfig{Leeway: 30 * time.Second, Issuers: []jwt.Issuer{{
-		Name: c.ID, Keys: []jwt.KeySource{set}, Algorithms: assertionAlgorithms,
+		Name: c.ID, Keys: []jwt.KeySource{jwt.NewKeySet(keys...)}, Algorithms: assertionAlgorithms,
 		Audience: []string{p.Issuer, p.at("/oidc/token"), p.at("/oidc/par")}, TokenType: "",
 	}}})
 	return err

@@ -267,9 +267,9 @@ const secretTries = 30
 // While the storage fails, it uses the keys that were loaded last.
 type currentKeys struct{ *signing.Keys }
 
-func (k currentKeys) Find(ctx context.Context, algorithm, id string) ([]*jwt.Key, error) {
+func (k currentKeys) Find(ctx context.Context, hint jwt.KeyHint) ([]*jwt.Key, error) {
 	_ = k.Reload(ctx, signing.ReloadInterval)
-	return k.Keys.Find(ctx, algorithm, id)
+	return k.Keys.Find(ctx, hint)
 }
 
 func (p *Provider) newVerifiers() (err error) {
