@@ -260,6 +260,25 @@ func BenchmarkFlat(b *testing.B) {
 		}
 		return v
 	}
+	// each key ID is that of a key for each type
+	shared := func() *jwt.Verifier {
+		var all []*jwt.Key
+		for i := range 1000 {
+			public := []crypto.Signer{keys.RSA, keys.P384, keys.Ed25519, keys.P256}[i%4].Public()
+			key, err := jwt.NewKey(fmt.Sprint(i/4), public)
+			if err != nil {
+				b.Fatal(err)
+			}
+			all = append(all, key)
+		}
+		v, err := jwt.NewVerifier(jwt.VerifierConfig{Issuers: []jwt.Issuer{{
+			Name: "https://issuer.example", Keys: []jwt.KeySource{jwt.NewKeySet(all...)}, Algorithms: []string{"ES256"},
+		}}})
+		if err != nil {
+			b.Fatal(err)
+		}
+		return v
+	}
 	lone := verifier(1, 1)
 	verify := func(v *jwt.Verifier) func() {
 		return func() {
@@ -270,6 +289,7 @@ func BenchmarkFlat(b *testing.B) {
 	}
 	b.Run("issuers=64", func(b *testing.B) { sitetest.Ratio(b, verify(lone), verify(verifier(64, 1))) })
 	b.Run("keys=1000", func(b *testing.B) { sitetest.Ratio(b, verify(lone), verify(verifier(1, 1000))) })
+	b.Run("keys=1000,shared", func(b *testing.B) { sitetest.Ratio(b, verify(lone), verify(shared())) })
 }
 
 // The memory for 10,000 tokens in the cache, including their text.

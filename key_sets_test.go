@@ -255,7 +255,7 @@ func TestAddedKeysWithdrawNone(t *testing.T) {
 		s.MustAnswer(
 			200, s.Bearer("/api/", sitetest.Sign(t, "RS256", keys.RSA, nil, sitetest.Claims(nil))), "the first key",
 		)
-		if !strings.Contains(s.Log(), "64 keys before it have no key ID either") {
+		if !strings.Contains(s.Log(), "64 keys before it have the same key ID or, like it, none") {
 			t.Errorf("the log does not say why keys are not used:\n%s", s.Log())
 		}
 	})

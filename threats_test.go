@@ -501,8 +501,9 @@ func TestThreatKeyOfAnotherAlgorithm(t *testing.T) {
 	}
 }
 
-// Keys without a key ID must all be tried, so of too many of them only the first are used.
-func TestThreatManyKeysWithoutID(t *testing.T) {
+// Keys without a key ID, or with the same one, must all be tried, so of too many of them only the
+// first are used.
+func TestThreatManyKeysOfOneID(t *testing.T) {
 	set := func(without int) string {
 		keys := []string{
 			`{"kid":"named","kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}`,
@@ -517,9 +518,13 @@ func TestThreatManyKeysWithoutID(t *testing.T) {
 		return `{"keys":[` + strings.Join(keys, ",") + `]}`
 	}
 	for without, usable := range map[int]int{64: 65, 65: 65, 1000: 65} {
-		keys, _, err := jwt.ParseKeySet([]byte(set(without)))
-		if err != nil || len(keys) != usable {
-			t.Errorf("%d without an ID: %d are used, %v", without, len(keys), err)
+		for name, text := range map[string]string{
+			"none": set(without), "one": strings.ReplaceAll(set(without), `{"kty"`, `{"kid":"shared","kty"`),
+		} {
+			keys, _, err := jwt.ParseKeySet([]byte(text))
+			if err != nil || len(keys) != usable {
+				t.Errorf("%d with an ID of %s: %d are used, %v", without, name, len(keys), err)
+			}
 		}
 	}
 }

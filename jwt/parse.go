@@ -327,17 +327,18 @@ func ParseKeySet(text []byte) (keys []*Key, unused []error, err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("not a JWK set: %w", err)
 	}
-	encrypting, withoutID := 0, 0
+	encrypting := 0
+	sharing := make(map[string]int) // keys by their ID
 	for i, member := range list {
 		key, err := member.parse()
 		if errors.Is(err, errForEncryption) {
 			encrypting++
 			continue
 		}
-		if err == nil && key.id == "" {
-			if withoutID++; withoutID > maxTried {
+		if err == nil {
+			if sharing[key.id]++; sharing[key.id] > maxTried {
 				err = fmt.Errorf(
-					"%d keys before it have no key ID either, and no more of them are tried for a token", maxTried,
+					"%d keys before it have the same key ID or, like it, none, and no more are tried for a token", maxTried,
 				)
 			}
 		}
