@@ -53,7 +53,9 @@ func TestImportsRunOneWay(t *testing.T) {
 		"config", "internal/answer", "internal/clock", "internal/outage", "internal/thismachine",
 	})
 	cli := slices.Concat(accounts, apikeys, jwks, upstream, []string{"accounts", "apikeys", "jwks", "upstream"})
-	login := slices.Concat(accounts, []string{"accounts", "internal/thismachine", "oidc/internal/protocol"})
+	login := slices.Concat(accounts, jwks, []string{
+		"accounts", "internal/thismachine", "jwks", "oidc/internal/protocol",
+	})
 	table := map[string][]string{
 		"refusal": {}, "internal/clock": {}, "internal/outage": {},
 		"internal/thismachine": {}, "internal/network": {}, "internal/owner": {},

@@ -32,18 +32,19 @@ type IssuerConfig struct {
 	JWKS *JWKSConfig `json:"jwks,omitempty"`
 
 	// PublicKeys are the issuer's public keys: PEM (SPKI, PKCS#1 or a certificate, whose
-	// validity is not checked), a JWK, a JWK set, or the path of a file with one of these.
-	// White space is ignored.
+	// validity is not checked), a JWK, a JWK set, or the path of a file with one of these. A
+	// PEM can have several keys, but of a chain of certificates only the leaf. White space is
+	// ignored.
 	PublicKeys []string `json:"public_keys,omitempty"`
 
 	// Secrets are shared secrets for HMAC. Anybody who can verify with a secret can also
 	// sign with it, so prefer public keys unless issuer and verifier are the same.
 	Secrets []*config.Secret `json:"secrets,omitempty"`
 
-	// Algorithms are the accepted algorithms, out of HS256, HS384, HS512, RS256, RS384,
-	// RS512, PS256, PS384, PS512, ES256, ES384, ES512 and EdDSA (Ed25519), and ES256K if
-	// built with the tag `jwx_es256k`. Default: the algorithms that the keys allow by type,
-	// curve, length and `alg`.
+	// Algorithms are the accepted algorithms, out of HS256, HS384, HS512, RS256, RS384, RS512,
+	// PS256, PS384, PS512, ES256, ES384, ES512, and EdDSA and Ed25519 (RFC 9864), which are two
+	// names of one, and ES256K if built with the tag `jwx_es256k`. Default: the algorithms that
+	// the keys allow by type, curve, length and `alg`.
 	Algorithms []string `json:"algorithms,omitempty"`
 
 	// Audience lists the accepted audiences: the `aud` claim must contain one of them.
@@ -69,9 +70,13 @@ type IssuerConfig struct {
 	logouts *backchannel.Logouts
 }
 
-// JWKSConfig is a key set behind a URL (RFC 7517 §5). It is fetched in the background and
-// kept in Caddy's storage. Handlers with the same settings share one set, also across
-// config reloads.
+// JWKSConfig is a key set behind a URL (RFC 7517 §5), or Google's form of one, an object of
+// certificates by key ID. It is fetched in the background and kept in Caddy's storage. Handlers
+// with the same settings share one set, also across config reloads.
+//
+// A token is tried with the keys of its algorithm that have its key ID. Keys may share an ID. A
+// token without one is tried with the keys whose certificate it names (`x5t#S256`, `x5t`), or
+// with all keys of its algorithm. At most 64 keys are tried. Keys for encryption are ignored.
 type JWKSConfig struct {
 	// URL of the key set: https, http to this machine or, with `allow_http`, any http.
 	// Default: the URL that OpenID discovery on the issuer returns.
@@ -87,10 +92,12 @@ type JWKSConfig struct {
 	// `refresh` if that is longer.
 	MaxStale caddy.Duration `json:"max_stale,omitempty"`
 
-	// Cooldown is the minimum time between two fetches for unknown key IDs. Default: `30s`.
+	// Cooldown is the minimum time between two fetches that tokens cause: by an unknown key ID,
+	// or because no key with their ID verifies them. Default: `30s`.
 	Cooldown caddy.Duration `json:"cooldown,omitempty"`
 
-	// Timeout of a fetch, including discovery and redirects. Default: `5s`.
+	// Timeout of a fetch, including discovery and redirects, and of the time that a request
+	// waits for keys. Default: `5s`.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 
 	// AllowHTTP accepts plain http to other machines. Anybody who can change the response

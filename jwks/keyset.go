@@ -1,6 +1,6 @@
 // Package jwks loads a key set (RFC 7517 §5) from a URL, or from the URL in the discovery
 // document of an OpenID issuer. It fetches the set ahead of need, keeps it while the URL is
-// unavailable, and fetches it again for unknown keys. It is a key source for package jwt.
+// unavailable, and fetches it again for tokens that no key verifies. It is a key source for package jwt.
 package jwks
 
 import (
@@ -43,8 +43,8 @@ type Settings struct {
 	// MaxStale is how long the last valid set is used while no new one can be fetched.
 	// Default: 24 hours, or Refresh if that is longer.
 	MaxStale time.Duration
-	// Cooldown is the minimum time between two fetches for unknown key IDs, and the maximum
-	// pause between attempts after a failure. Default: 30 seconds.
+	// Cooldown is the minimum time between two fetches that tokens cause, and the maximum pause
+	// between attempts after a failure. Default: 30 seconds.
 	Cooldown time.Duration
 	// Timeout is the maximum duration of a fetch, and of the time that a request waits for
 	// one. Default: 5 seconds.
@@ -86,7 +86,7 @@ func (c Settings) source() string {
 }
 
 // KeySet holds the key set of a URL. It fetches the set ahead of need, keeps the last valid
-// set while the URL is unavailable, and fetches the set again for an unknown key ID.
+// set while the URL is unavailable, and fetches the set again for a token that no key of it verifies.
 //
 // Every returned key belongs to the current set. A key that leaves the set is marked as
 // withdrawn, so that remembered tokens of the key are rejected.

@@ -82,15 +82,19 @@ func (v *Verifier) header(encoded string) (joseHeader, error) {
 	if last := v.lastHeader.Load(); last != nil && last.encoded == encoded {
 		return last.header, nil
 	}
-	text, err := base64URL.DecodeString(encoded)
-	if err != nil || len(text) == 0 {
-		return joseHeader{}, notBase64("header")
-	}
-	header, err := parseHeader(text)
+	header, err := decodeHeader(encoded)
 	if err == nil {
 		v.lastHeader.Store(&readHeader{strings.Clone(encoded), header})
 	}
 	return header, err
+}
+
+func decodeHeader(encoded string) (joseHeader, error) {
+	text, err := base64URL.DecodeString(encoded)
+	if err != nil || len(text) == 0 {
+		return joseHeader{}, notBase64("header")
+	}
+	return parseHeader(text)
 }
 
 // joseHeader holds the header parameters that are used (RFC 7515 §4.1). Keys and key URLs

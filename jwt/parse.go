@@ -337,9 +337,8 @@ func ParseKeySet(text []byte) (keys []*Key, unused []error, err error) {
 		}
 		if err == nil {
 			if sharing[key.id]++; sharing[key.id] > maxTried {
-				err = fmt.Errorf(
-					"%d keys before it have the same key ID or, like it, none, and no more are tried for a token", maxTried,
-				)
+				err = fmt.Errorf("%d keys before it have the same key ID or, like it, none; "+
+					"no more of them are tried for a token", maxTried)
 			}
 		}
 		if err != nil {

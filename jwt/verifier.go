@@ -169,11 +169,8 @@ func (v *Verifier) authenticate(
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	if !slices.Contains(issuer.Algorithms, header.Algorithm) {
-		return nil, nil, nil, refusal.New(
-			refusal.Algorithm, "alg is %s; accepted: %s",
-			refusal.Quoted(header.Algorithm), strings.Join(issuer.Algorithms, ", "),
-		)
+	if err := issuer.checkAlgorithm(header); err != nil {
+		return nil, nil, nil, err
 	}
 	if err := checkType(header.Type, issuer); err != nil {
 		return nil, nil, nil, err
@@ -183,6 +180,40 @@ func (v *Verifier) authenticate(
 		return nil, nil, nil, err
 	}
 	return issuer, claims, key, nil
+}
+
+// VerifySignature returns the payload of a token that is signed with a key of the source and one
+// of the algorithms, which it also returns, or a *[refusal.Error]. It checks nothing else, neither
+// the type of the token nor any claim. Use [Verifier.Verify] for access tokens.
+func VerifySignature(
+	ctx context.Context, token string, keys KeySource, algorithms []string,
+) (payload []byte, algorithm string, err error) {
+	parts, err := splitCompact(token, new([]byte))
+	if err != nil {
+		return nil, "", err
+	}
+	header, err := decodeHeader(parts.header)
+	if err != nil {
+		return nil, "", err
+	}
+	issuer := &Issuer{Keys: []KeySource{keys}, Algorithms: algorithms}
+	if err := issuer.checkAlgorithm(header); err != nil {
+		return nil, "", err
+	}
+	if _, err := verifySignature(ctx, issuer, header, parts); err != nil {
+		return nil, "", err
+	}
+	return parts.payload, header.Algorithm, nil
+}
+
+func (i *Issuer) checkAlgorithm(header joseHeader) error {
+	if slices.Contains(i.Algorithms, header.Algorithm) {
+		return nil
+	}
+	return refusal.New(
+		refusal.Algorithm, "alg is %s; accepted: %s",
+		refusal.Quoted(header.Algorithm), strings.Join(i.Algorithms, ", "),
+	)
 }
 
 // check applies the rules for claims, which do not depend on how they were authenticated.

@@ -708,6 +708,29 @@ func TestTokenByKey(t *testing.T) {
 	c.Refuses(string(public), "--key: it is not a private key", "token", "--key", "-", "--claim", "sub=alice")
 }
 
+// An Ed25519 key signs by the name of RFC 8037, or by that of RFC 9864.
+func TestTokenByEd25519(t *testing.T) {
+	private := sitetest.Keys().Ed25519
+	der, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+	s := sitetest.Serve(t, "jwt {\n public_key `"+sitetest.PEM(t, private)+"`\n}\n respond ok")
+	c := &accountstest.CommandLine{TB: t}
+	for algorithm, args := range map[string][]string{
+		"EdDSA": nil, "Ed25519": {"--alg", "Ed25519"},
+	} {
+		token := strings.TrimSpace(c.Must(key, append([]string{"token", "--key", "-", "--claim", "sub=a"}, args...)...))
+		decoded, err := jwt.Decode(token)
+		if err != nil || !strings.Contains(string(decoded.Header), `"alg":"`+algorithm+`"`) {
+			t.Errorf("%s: %s, %v", algorithm, decoded.Header, err)
+		}
+		s.MustAnswer(200, s.Bearer("/", token), algorithm)
+	}
+	c.Refuses(key, "this key is for EdDSA, Ed25519", "token", "--key", "-", "--claim", "sub=a", "--alg", "ES256")
+}
+
 // The keys of upstream_token are found by its issuer, or by the site that has it.
 func TestKeysOfUpstreamToken(t *testing.T) {
 	for name, issuer := range map[string]string{"by the site": "", "by name": "issuer https://id.example/tokens"} {

@@ -7,14 +7,13 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/outage"
 	"github.com/caddy-jwt/caddy-jwt/internal/thismachine"
+	"github.com/caddy-jwt/caddy-jwt/jwks"
 	"github.com/caddy-jwt/caddy-jwt/oidc/internal/protocol"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
@@ -28,7 +27,6 @@ const (
 	providerGood     = time.Hour       // until the next discovery
 	firstPause       = time.Second     // after a failed discovery, doubled each time
 	longestPause     = 30 * time.Second
-	keysCooldown     = 30 * time.Second // between two fetches of keys
 )
 
 // discoveries are the providers in use, by issuer. They outlive config reloads, so that a
@@ -40,12 +38,11 @@ var discoveries = caddy.NewUsagePool()
 type discovered struct {
 	issuer string
 	client *http.Client
-	here   atomic.Bool // whether it is on this machine
+	here   atomic.Bool  // whether it is on this machine
+	keys   *jwks.KeySet // which looks the provider up itself, again when a key does not fit
 
 	mu       sync.Mutex // held during discovery: others wait for the result
 	known    *metadata
-	keys     *gooidc.RemoteKeySet
-	keysURL  string
 	next     time.Time // of the next discovery
 	pause    time.Duration
 	complain string // error of the last discovery; empty if it succeeded
@@ -56,36 +53,24 @@ type discovered struct {
 
 // metadata of a provider.
 type metadata struct {
-	provider   *gooidc.Provider
-	keys       *gooidc.RemoteKeySet
-	algorithms []string
+	provider *gooidc.Provider
 
 	KeysURL     string   `json:"jwks_uri"`
-	Algorithms  []string `json:"id_token_signing_alg_values_supported"`
 	AuthMethods []string `json:"token_endpoint_auth_methods_supported"`
 	IssInAnswer bool     `json:"authorization_response_iss_parameter_supported"`
 	issuer      string
 }
 
-// signingAlgorithms are the asymmetric algorithms: no HMAC, and never none.
-var signingAlgorithms = []string{
-	gooidc.RS256, gooidc.RS384, gooidc.RS512, gooidc.ES256, gooidc.ES384,
-	gooidc.ES512, gooidc.PS256, gooidc.PS384, gooidc.PS512, gooidc.EdDSA,
-}
-
-// verifier returns a verifier of a client's ID tokens and logout tokens.
-func (m *metadata) verifier(clientID string) *gooidc.IDTokenVerifier {
-	return gooidc.NewVerifier(m.issuer, m.keys, &gooidc.Config{ClientID: clientID, SupportedSigningAlgs: m.algorithms})
-}
-
-func newDiscovered(issuer string) *discovered {
+func newDiscovered(issuer string) (*discovered, error) {
 	d := &discovered{issuer: issuer}
 	d.client = clientFor(boundedTransport{d})
-	return d
+	var err error
+	d.keys, err = jwks.Open(jwks.Settings{Issuer: issuer, Timeout: providerTimeout}, jwks.Options{})
+	return d, err
 }
 
 // Destruct implements caddy.Destructor.
-func (*discovered) Destruct() error { return nil }
+func (d *discovered) Destruct() error { return d.keys.Close() }
 
 // get returns the metadata, and runs the discovery if necessary. While the provider is
 // unavailable, there is a pause between attempts, and get returns the last error.
@@ -159,34 +144,7 @@ func (d *discovered) look(ctx context.Context) (*metadata, error) {
 			)
 		}
 	}
-	for _, algorithm := range m.Algorithms {
-		if slices.Contains(signingAlgorithms, algorithm) {
-			m.algorithms = append(m.algorithms, algorithm)
-		}
-	}
-	if len(m.algorithms) == 0 {
-		m.algorithms = []string{gooidc.RS256} // every provider supports it (OpenID Connect Core §15.1)
-	}
-	if d.keys == nil || d.keysURL != m.KeysURL { // otherwise the known keys are kept
-		d.keys, d.keysURL = gooidc.NewRemoteKeySet(
-			gooidc.ClientContext(ctx, clientFor(&keysTransport{transport: boundedTransport{d}})), m.KeysURL,
-		), m.KeysURL
-	}
-	m.keys = d.keys
 	return m, nil
-}
-
-// errCooldown means that keys were fetched very recently.
-var errCooldown = errors.New("keys were fetched less than 30s ago")
-
-// keyError distinguishes an invalid token from keys that cannot be fetched, by the error
-// text, because go-oidc does not wrap errors. After errCooldown, the known keys have been
-// tried.
-func keyError(err error) error {
-	if strings.Contains(err.Error(), "fetching keys") && !strings.Contains(err.Error(), errCooldown.Error()) {
-		return unavailable(errors.New("fetching its keys failed"))
-	}
-	return fmt.Errorf("%.300s", err)
 }
 
 var transport = thismachine.NewTransport(http.DefaultTransport.(*http.Transport).Clone())
@@ -206,59 +164,6 @@ func (t boundedTransport) RoundTrip(request *http.Request) (*http.Response, erro
 			io.Reader
 			io.Closer
 		}{io.LimitReader(response.Body, maxProviderBytes), response.Body}
-	}
-	return response, err
-}
-
-// noting returns the provider's client, which records the type of the last response.
-func (d *discovered) noting(contentType *string) *http.Client {
-	client := *d.client
-	client.Transport = notingTransport{d.client.Transport, contentType}
-	return &client
-}
-
-type notingTransport struct {
-	http.RoundTripper
-	contentType *string
-}
-
-// RoundTrip implements http.RoundTripper.
-func (t notingTransport) RoundTrip(request *http.Request) (*http.Response, error) {
-	response, err := t.RoundTripper.RoundTrip(request)
-	if err == nil {
-		*t.contentType = response.Header.Get("Content-Type")
-	}
-	return response, err
-}
-
-// keysTransport also limits how often keys are fetched: go-oidc fetches them for each token
-// that it cannot verify, which anybody can send.
-type keysTransport struct {
-	transport boundedTransport
-
-	mu     sync.Mutex
-	next   time.Time
-	failed bool
-}
-
-// RoundTrip implements http.RoundTripper.
-func (t *keysTransport) RoundTrip(request *http.Request) (*http.Response, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	switch now := time.Now(); {
-	case now.Before(t.next) && t.failed:
-		return nil, errors.New("it failed a moment ago")
-	case now.Before(t.next):
-		return nil, errCooldown
-	}
-	response, err := t.transport.RoundTrip(request)
-	if err == nil && response.StatusCode/100 == 3 {
-		return response, nil // the client follows it
-	}
-	t.failed = err != nil || response.StatusCode != http.StatusOK
-	t.next = time.Now().Add(keysCooldown)
-	if t.failed {
-		t.next = time.Now().Add(firstPause)
 	}
 	return response, err
 }

@@ -131,7 +131,7 @@ func (l *Login) Provision(ctx caddy.Context) error {
 			"set the issuer of an OpenID Provider, whose document is at <issuer>/.well-known/openid-configuration")
 	}
 	shared, _, err := discoveries.LoadOrNew(l.Issuer, func() (caddy.Destructor, error) {
-		return newDiscovered(l.Issuer), nil
+		return newDiscovered(l.Issuer)
 	})
 	if err != nil {
 		return err
@@ -355,11 +355,12 @@ func (l *Login) verifyIDToken(
 	if raw == "" {
 		return nil, errors.New("the token endpoint returned no id_token")
 	}
-	token, err := known.verifier(l.ClientID).Verify(ctx, raw)
+	s := &signatures{keys: l.provider.keys}
+	token, err := known.verifier(s, l.ClientID).Verify(ctx, raw)
 	if err != nil {
-		return nil, keyError(err)
+		return nil, s.failure(err)
 	}
-	claims, err := exactClaims(token.Claims)
+	claims, err := claimsOf(token)
 	if err != nil {
 		return nil, err
 	}
@@ -369,10 +370,8 @@ func (l *Login) verifyIDToken(
 	if err := l.checkParties(token.Audience, claims); err != nil {
 		return nil, err
 	}
-	if claims["at_hash"] != nil {
-		if err := token.VerifyAccessToken(tokens.AccessToken); err != nil {
-			return nil, errors.New("at_hash of the ID token does not match the access token")
-		}
+	if claims["at_hash"] != nil && !s.matches(token.AccessTokenHash, tokens.AccessToken) {
+		return nil, errors.New("at_hash of the ID token does not match the access token")
 	}
 	if sub, _ := claims["sub"].(string); sub == "" {
 		return nil, errors.New("sub of the ID token is missing")
@@ -391,12 +390,17 @@ func (l *Login) checkParties(audience []string, claims map[string]any) error {
 	return nil
 }
 
-// exactClaims returns claims by their exact names, because encoding/json ignores case.
-func exactClaims(into func(any) error) (map[string]any, error) {
+// claimsOf returns the claims of a token by their exact names.
+func claimsOf(token interface{ Claims(into any) error }) (map[string]any, error) {
 	var raw json.RawMessage
-	if err := into(&raw); err != nil {
+	if err := token.Claims(&raw); err != nil {
 		return nil, err
 	}
+	return exactClaims(raw)
+}
+
+// exactClaims returns claims by their exact names, because encoding/json ignores case.
+func exactClaims(raw []byte) (map[string]any, error) {
 	decoder := json.NewDecoder(bytes.NewReader(raw))
 	decoder.UseNumber() // keeps every digit
 	var claims map[string]any
@@ -405,60 +409,6 @@ func exactClaims(into func(any) error) (map[string]any, error) {
 		err = errors.New("the claims are not a JSON object")
 	}
 	return claims, err
-}
-
-// addUserinfo fetches required claims that are missing in the ID token.
-func (l *Login) addUserinfo(ctx context.Context, known *metadata, tokens *oauth2.Token, claims map[string]any) error {
-	expected := append(slices.Collect(maps.Keys(l.MapClaim)), "email")
-	isThere := func(path string) bool {
-		name, _, _ := strings.Cut(path, ".")
-		return claims[path] != nil || claims[name] != nil
-	}
-	if known.provider.UserInfoEndpoint() == "" ||
-		!slices.ContainsFunc(expected, func(path string) bool { return !isThere(path) }) {
-		return nil
-	}
-	contentType := ""
-	info, err := known.provider.UserInfo(
-		gooidc.ClientContext(ctx, l.provider.noting(&contentType)), oauth2.StaticTokenSource(tokens),
-	)
-	if err != nil && claims["email"] != nil {
-		return nil // the user is known; properties are optional
-	}
-	if err != nil {
-		return unavailable(errors.New("userinfo cannot be read"))
-	}
-	more, err := exactClaims(info.Claims)
-	if err != nil {
-		return errors.New("userinfo is not a JSON object")
-	}
-	if kind, _, _ := strings.Cut(contentType, ";"); strings.EqualFold(strings.TrimSpace(kind), "application/jwt") ||
-		more["iss"] != nil || more["aud"] != nil {
-		// any JWT that the provider's key has signed would do otherwise
-		if more["iss"] != l.Issuer || !isFor(more["aud"], l.ClientID) {
-			return errors.New("userinfo is from another issuer, or for another client")
-		}
-	}
-	if more["sub"] != claims["sub"] { // OpenID Connect Core §5.3.2
-		return errors.New("userinfo and the ID token are for different users")
-	}
-	if claims["email"] == nil { // the address and whether it is verified belong together
-		claims["email"], claims["email_verified"] = more["email"], more["email_verified"]
-	}
-	for name, value := range more {
-		// which only the ID token says
-		if name != "email" && name != "email_verified" && claims[name] == nil &&
-			!protocol.Among(protocol.TokenClaims, name) {
-			claims[name] = value
-		}
-	}
-	return nil
-}
-
-// isFor reports whether an audience contains a client.
-func isFor(audience any, clientID string) bool {
-	list, _ := audience.([]any)
-	return audience == clientID || slices.Contains(list, any(clientID))
 }
 
 const maxClaimsBytes = 64 << 10
@@ -492,11 +442,12 @@ func (l *Login) VerifyLogout(ctx context.Context, raw string) (*accounts.Externa
 	if err != nil {
 		return nil, err
 	}
-	token, err := known.verifier(l.ClientID).VerifyLogout(ctx, raw)
+	s := &signatures{keys: l.provider.keys}
+	token, err := known.verifier(s, l.ClientID).VerifyLogout(ctx, raw)
 	if err != nil {
-		return nil, keyError(err)
+		return nil, s.failure(err)
 	}
-	claims, err := exactClaims(token.Claims)
+	claims, err := claimsOf(token)
 	if err != nil {
 		return nil, err
 	}

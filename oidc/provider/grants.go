@@ -12,6 +12,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/accounts/web"
+	"github.com/caddy-jwt/caddy-jwt/oidc/internal/protocol"
 	"github.com/caddy-jwt/caddy-jwt/signing"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/google/uuid"
@@ -224,10 +225,10 @@ func (p *Provider) idToken(
 		}
 	}
 	if accessToken != "" {
-		claims["at_hash"] = halfHash(accessToken)
+		claims["at_hash"] = protocol.HalfHash("RS256", accessToken)
 	}
 	if code != "" {
-		claims["c_hash"] = halfHash(code)
+		claims["c_hash"] = protocol.HalfHash("RS256", code)
 	}
 	var scopes []string
 	if withUser {
@@ -246,12 +247,6 @@ func (p *Provider) idToken(
 func (p *Provider) sign(ctx context.Context, keys *signing.Keys, typ string, claims map[string]any) (string, error) {
 	_ = keys.Reload(ctx, signing.ReloadInterval) // if it fails, it is logged and the keys in memory are used
 	return keys.Sign(typ, claims)
-}
-
-// halfHash returns the hash for at_hash and c_hash with RS256.
-func halfHash(text string) string {
-	sum := sha256.Sum256([]byte(text))
-	return base64.RawURLEncoding.EncodeToString(sum[:len(sum)/2])
 }
 
 func isChallenge(challenge string) bool {

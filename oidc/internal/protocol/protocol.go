@@ -2,6 +2,9 @@
 package protocol
 
 import (
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/base64"
 	"fmt"
 	"net"
 	"net/url"
@@ -43,6 +46,21 @@ func SecureURL(u *url.URL) bool {
 	return u.Scheme == "https" ||
 		u.Scheme == "http" &&
 			(host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback())
+}
+
+// HalfHash returns the value of at_hash or c_hash in an ID token that is signed with the algorithm
+// (OpenID Connect Core §3.1.3.6).
+func HalfHash(algorithm, text string) string {
+	hash := sha256.New()
+	switch {
+	case strings.HasSuffix(algorithm, "384"):
+		hash = sha512.New384()
+	case strings.HasSuffix(algorithm, "512"), algorithm == "EdDSA", algorithm == "Ed25519":
+		hash = sha512.New()
+	}
+	hash.Write([]byte(text))
+	sum := hash.Sum(nil)
+	return base64.RawURLEncoding.EncodeToString(sum[:len(sum)/2])
 }
 
 // LogoutEvent is the event of a logout token (OpenID Connect Back-Channel Logout 1.0 §2.4).
