@@ -53,6 +53,12 @@ var (
 // `{http.jwt.error}` | In `handle_errors`: `credentials_required`, `invalid_request`, `invalid_token`, `insufficient_scope`, `forbidden`, `keys_unavailable` or `introspection_unavailable`
 // `{http.jwt.error_description}` | In `handle_errors`: which check failed
 //
+// Caddy runs some directives before `jwt`, whatever their order in the Caddyfile: `root`, `vars`,
+// `header`, `redir`, `rewrite`, `uri` and `try_files`. There the placeholders of the user have no
+// value yet: `root * /srv/{http.auth.user.id}` would be one folder for all users. A warning says so
+// when the config is loaded. Put both into a `route` block, in which the order is as written, or
+// use what reads placeholders later: `file_server { root … }`, `header >X-User …`, `map`.
+//
 // All string values can contain placeholders such as `{env.NAME}` and `{file./path}`. They
 // are resolved when the config is loaded; only `expression` evaluates placeholders at every
 // request.

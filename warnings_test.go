@@ -35,6 +35,62 @@ func TestSuspiciousConfigs(t *testing.T) {
 			"@p path /api /admin\n jwt @p {\n" + secret + "\n}\n respond ok", "/admin/* stays open",
 			"@p path /api /api/* /page.html\n jwt @p {\n" + secret + "\n}\n respond ok",
 		},
+		"root of the user": {
+			"root * /srv/{http.auth.user.id}\n jwt {\n" + secret + "\n}\n file_server",
+			"root uses {http.auth.user.…}, but Caddy runs it before jwt",
+			"route {\n jwt {\n" + secret + "\n}\n root * /srv/{http.auth.user.id}\n file_server\n}",
+		},
+		"rewrite to the user": {
+			"rewrite * /t/{http.auth.user.id}{uri}\n jwt {\n" + secret + "\n}\n respond ok",
+			"rewrite uses {http.auth.user.…}",
+			"root * /srv/static\n jwt {\n" + secret + "\n}\n file_server {\n root /srv/{http.auth.user.id}\n}",
+		},
+		"a variable of the user": {
+			"vars who {http.auth.user.id}\n jwt {\n" + secret + "\n}\n respond ok",
+			"vars uses {http.auth.user.…}",
+			"map {http.auth.user.id} {who} {\n alice a\n default b\n}\n log_append who {http.auth.user.id}\n jwt {\n" +
+				secret + "\n}\n respond {who}",
+		},
+		"a header of the user": {
+			"header X-User {http.auth.user.id}\n jwt {\n" + secret + "\n}\n respond ok",
+			"header (unless it is deferred, as in: header >X-User …) uses {http.auth.user.…}",
+			"header >X-User {http.auth.user.id}\n jwt {\n" + secret + "\n}\n respond ok",
+		},
+		"a redirection of the user": {
+			"redir /me /users/{http.auth.user.id}\n jwt {\n" + secret + "\n}\n respond ok",
+			"redir or respond uses {http.auth.user.…}",
+			"redir /me /users/\n jwt {\n" + secret + "\n}\n respond /users/* {http.auth.user.id}",
+		},
+		"a matcher of the user": {
+			"@a vars {http.auth.user.role} admin\n rewrite @a /admin{uri}\n jwt {\n" + secret + "\n}\n respond ok",
+			"the matcher vars uses {http.auth.user.…}",
+			"@a vars {http.auth.user.role} admin\n jwt {\n" + secret + "\n}\n respond @a ok",
+		},
+		"a handler of the user in an outer block": {
+			"root * /srv/{http.auth.user.id}\n handle /a/* {\n jwt {\n" + secret + "\n}\n}",
+			"root uses {http.auth.user.…}",
+			"handle /a/* {\n route {\n jwt {\n" + secret + "\n}\n root * /srv/{http.auth.user.id}\n file_server\n}\n}",
+		},
+		"try_files before accounts": {
+			"root * /srv\n try_files {path} /index.html\n jwt {\n accounts {\n" + store + "\n}\n}\n file_server",
+			"accounts: try_files or rewrite changes the path of requests for /auth/login",
+			"root * /srv\n route {\n jwt {\n accounts {\n" + store + "\n}\n}\n try_files {path} /index.html\n file_server\n}",
+		},
+		"rewrite before accounts": {
+			"rewrite * /index.php?{query}\n jwt {\n accounts {\n" + store + "\n}\n}\n respond ok",
+			"accounts: try_files or rewrite changes the path of requests for /auth/login",
+			"@app not path /auth/*\n rewrite @app /index.php?{query}\n jwt {\n accounts {\n" + store + "\n}\n}\n respond ok",
+		},
+		"try_files before a key set": {
+			"try_files {path} /index.html\n jwt {\n" + secret + "\n upstream_token\n}\n respond ok",
+			"upstream_token: try_files or rewrite changes the path of requests for /jwt/.well-known/jwks.json",
+			"route {\n jwt {\n" + secret + "\n upstream_token\n}\n try_files {path} /index.html\n respond ok\n}",
+		},
+		"try_files before the metadata of a resource": {
+			"try_files {path} /index.html\n jwt {\n" + issuer("https://a.example") + " resource https://api.example/mcp\n}\n respond ok",
+			"resource: try_files or rewrite changes the path",
+			"uri strip_suffix /\n jwt {\n" + issuer("https://a.example") + " resource https://api.example/mcp\n}\n respond ok",
+		},
 		"two directives": {
 			"jwt /api {\n" + secret + "\n}\n jwt /other/* {\n" + secret + "\n}\n respond ok",
 			"/api/* stays open", "jwt /api {\n" + secret + "\n}\n jwt /api/* {\n" + secret + "\n}\n respond ok",

@@ -17,6 +17,13 @@ func (h *Handler) warn(at place.Place) {
 			zap.Strings("matcher", at.Outside(login)),
 		)
 	}
+	if login := h.Path("login"); at.Rewritten(login) {
+		h.answers.Logger.Warn(h.where.Append(
+			"accounts: try_files or rewrite changes the path of requests for " + login + " before they reach the " +
+				"accounts, because Caddy runs them before jwt; put both into a `route` block, in which the order is " +
+				"as written: first jwt, then try_files",
+		))
+	}
 	if h.Signup == "open" {
 		h.answers.Logger.Info(
 			"accounts: signup is open, so anybody can create an account on this site; "+

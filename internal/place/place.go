@@ -2,10 +2,12 @@
 package place
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -36,6 +38,7 @@ type Place struct {
 	Way      Way                 // to the handler, from the last rewrite of the path on
 	Rewrites bool                // whether the path is rewritten on the way
 	Siblings caddyhttp.RouteList // the routes of the list that has the handler
+	Earlier  caddyhttp.RouteList // what requests may pass before the handler, of all lists
 }
 
 // Of finds the position from the routes that are being provisioned: Caddy loads their
@@ -56,6 +59,7 @@ func Of(ctx caddy.Context) (at Place) {
 		if i < 0 {
 			return Place{} // a named route, or an error route
 		}
+		at.Earlier = append(append(at.Earlier, routes[:i]...), before(routes[i], ctx.Module()))
 		if slices.ContainsFunc(routes[:i], rewrites) { // as in handle_path
 			at.Way, at.Rewrites = nil, true
 		}
@@ -115,6 +119,65 @@ func (at Place) PathsAround() (paths []caddyhttp.MatchPath) {
 		}
 	}
 	return paths
+}
+
+// Rewritten reports whether a request for the path may get another path before it reaches the
+// handler, as by try_files.
+func (at Place) Rewritten(path string) bool {
+	return slices.ContainsFunc(at.Earlier, func(route caddyhttp.Route) bool {
+		replaces := slices.ContainsFunc(HandlersOf(route), func(handler Handler) bool {
+			var r rewrite.Rewrite
+			return handler.Name == "rewrite" && json.Unmarshal(handler.Text, &r) == nil &&
+				r.URI != "" && !strings.HasPrefix(r.URI, "?")
+		})
+		return replaces && len(Place{Way: Way{route.MatcherSets}}.Outside(path)) == 0
+	})
+}
+
+// Handler is a handler of a route as JSON, whether it is provisioned or not.
+type Handler struct {
+	Name   string // of its module, without the namespace
+	Text   []byte // the JSON, without the modules in it if they are provisioned
+	Routes caddyhttp.RouteList
+}
+
+// HandlersOf returns the handlers of a route.
+func HandlersOf(route caddyhttp.Route) (handlers []Handler) {
+	for _, module := range route.Handlers {
+		if module, ok := module.(caddy.Module); ok {
+			text, _ := json.Marshal(module) // none if it cannot be marshaled
+			h := Handler{Name: caddy.GetModuleName(module), Text: text}
+			if subroute, ok := module.(*caddyhttp.Subroute); ok {
+				h.Routes = subroute.Routes
+			}
+			handlers = append(handlers, h)
+		}
+	}
+	for _, raw := range route.HandlersRaw {
+		var h struct {
+			Handler string              `json:"handler"`
+			Routes  caddyhttp.RouteList `json:"routes"`
+		}
+		_ = json.Unmarshal(raw, &h) // other modules may have other `routes`
+		handlers = append(handlers, Handler{h.Handler, raw, h.Routes})
+	}
+	return handlers
+}
+
+// before returns the part of a route before the module, or before what has the module.
+func before(route caddyhttp.Route, module caddy.Module) caddyhttp.Route {
+	own := slices.IndexFunc(HandlersOf(route), func(handler Handler) bool {
+		return handler.Leads(caddy.GetModuleName(module))
+	})
+	route.HandlersRaw = route.HandlersRaw[:max(own, 0)]
+	return route
+}
+
+// Leads reports whether the handler is one with the name, or leads to one.
+func (h Handler) Leads(name string) bool {
+	return h.Name == name || slices.ContainsFunc(h.Routes, func(route caddyhttp.Route) bool {
+		return slices.ContainsFunc(HandlersOf(route), func(inner Handler) bool { return inner.Leads(name) })
+	})
 }
 
 // Outside returns the matchers around the handler that prevent requests for the path from

@@ -1,0 +1,135 @@
+package caddyjwt
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/caddy-jwt/caddy-jwt/internal/place"
+	"github.com/caddy-jwt/caddy-jwt/upstream"
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
+)
+
+// Caddy runs directives in a fixed order, and some of them before `jwt`. It cannot run `jwt`
+// before these: `redir`, `header` and `rewrite` are between them, so what is redirected today
+// would need a token, refusals would lack the site's headers, and matchers would judge the path
+// before it is rewritten.
+
+// earlyWarnings reports placeholders of the user in handlers that run before `jwt`. There they
+// are empty or unknown, so that a folder for each user would be one for all of them.
+func earlyWarnings(at place.Place) (warnings []string) {
+	for _, route := range at.Earlier {
+		if slices.ContainsFunc(place.HandlersOf(route), func(h place.Handler) bool { return h.Leads("jwt") }) {
+			return nil // that one sets the placeholders, and has warned
+		}
+	}
+	for _, route := range at.Earlier {
+		for _, name := range earlyNames(route) {
+			warnings = append(warnings, fmt.Sprintf(
+				"%s uses {%s…}, but Caddy runs it before jwt, so the placeholder has no value there, whoever the user is; "+
+					"put both into a `route` block, in which the order is as written: first jwt, then the other",
+				name, userPlaceholders,
+			))
+		}
+	}
+	return warnings
+}
+
+// earlyNames returns what in a route uses placeholders of the user at once, by the names of its
+// directives.
+func earlyNames(route caddyhttp.Route) (names []string) {
+	for _, set := range route.MatcherSets {
+		for _, matcher := range set {
+			if text, err := json.Marshal(matcher); err == nil && usesUser(text) {
+				names = append(names, "the matcher "+caddy.GetModuleName(matcher))
+			}
+		}
+	}
+	for _, set := range route.MatcherSetsRaw {
+		for name, text := range set {
+			if usesUser(text) {
+				names = append(names, "the matcher "+name)
+			}
+		}
+	}
+	for _, handler := range place.HandlersOf(route) {
+		for _, inner := range handler.Routes {
+			names = append(names, earlyNames(inner)...)
+		}
+		if handler.Routes == nil && usesUser(handler.Text) && !usesLater(handler) {
+			names = append(names, directiveOf(handler))
+		}
+	}
+	return names
+}
+
+// usesLater reports whether a handler reads placeholders only after `jwt` has run.
+func usesLater(handler place.Handler) bool {
+	switch handler.Name {
+	case "map", "log_append", "tracing":
+		return true
+	case "headers":
+		var h headers.Handler
+		return json.Unmarshal(handler.Text, &h) == nil && h.Request == nil && h.Response != nil &&
+			(h.Response.Deferred || h.Response.Require != nil)
+	}
+	return false
+}
+
+// directiveOf returns the name of the directive that makes a handler.
+func directiveOf(handler place.Handler) string {
+	switch handler.Name {
+	case "vars":
+		if strings.Contains(string(handler.Text), `"root":`) {
+			return "root"
+		}
+	case "static_response":
+		return "redir or respond"
+	case "headers":
+		return "header (unless it is deferred, as in: header >X-User …)"
+	}
+	return handler.Name
+}
+
+func usesUser(text []byte) bool { return strings.Contains(string(text), "{"+userPlaceholders) }
+
+// documents are the paths of what the directive serves, by their options.
+func (h *Handler) documents() map[string]string {
+	paths := make(map[string]string)
+	if h.Resource != "" {
+		paths["resource"] = resourceMetadataPath
+	}
+	if h.UpstreamToken != nil {
+		issuer, err := url.Parse(h.UpstreamToken.Issuer)
+		path := upstream.DefaultPath
+		if err == nil && h.UpstreamToken.Issuer != "" {
+			path = strings.TrimSuffix(issuer.Path, "/")
+		}
+		paths["upstream_token"] = path + "/.well-known/jwks.json"
+	}
+	for _, issuer := range h.Issuers {
+		if issuer.BackchannelLogout != nil {
+			paths["backchannel_logout"] = issuer.BackchannelLogout.Path
+		}
+	}
+	return paths
+}
+
+// rewriteWarnings reports documents that a request cannot reach, because try_files or rewrite
+// replaces their path.
+func rewriteWarnings(documents map[string]string, at place.Place) (warnings []string) {
+	for _, option := range []string{"resource", "upstream_token", "backchannel_logout"} {
+		if path := documents[option]; path != "" && at.Rewritten(path) {
+			warnings = append(warnings, fmt.Sprintf(
+				"%s: try_files or rewrite changes the path of requests for %s before they reach jwt; "+
+					"put both into a `route` block, in which the order is as written: first jwt, then try_files",
+				option, path,
+			))
+		}
+	}
+	return warnings
+}
