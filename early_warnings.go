@@ -30,7 +30,7 @@ func earlyWarnings(at place.Place) (warnings []string) {
 	for _, route := range at.Earlier {
 		for _, name := range earlyNames(route) {
 			warnings = append(warnings, fmt.Sprintf(
-				"%s uses {%s…}, but Caddy runs it before jwt, so the placeholder has no value there, whoever the user is; "+
+				"%s uses {%s…}, but Caddy runs it before jwt, so the placeholder has no value there, for any user; "+
 					"put both into a `route` block, in which the order is as written: first jwt, then the other",
 				name, userPlaceholders,
 			))

@@ -10,6 +10,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
 )
 
 const authorizerNamespace = "jwt.authorizers"
@@ -35,7 +36,7 @@ func (q *Requirement) loadAuthorizer(ctx caddy.Context) error {
 	if !ok {
 		return fmt.Errorf("%T does not authorize requests", loaded)
 	}
-	q.authorizer = authorizer
+	q.authorizer, q.audit = authorizer, ctx.Logger().Named("audit")
 	return nil
 }
 
@@ -50,8 +51,18 @@ func (q *Requirement) authorized(r *http.Request, user *jwt.Token) error {
 		}
 	}
 	err := q.authorizer.Authorize(r, user)
-	if _, ok := errors.AsType[*refusal.Error](err); err == nil || ok {
-		return err
+	if err == nil {
+		return nil
 	}
-	return refusal.New(refusal.Authorizer, "%v", err)
+	failure, ok := errors.AsType[*refusal.Error](err)
+	if !ok {
+		failure = refusal.New(refusal.Authorizer, "%v", err)
+	}
+	if failure.Reason == refusal.Authorizer {
+		q.audit.Info(
+			"request denied by the authorizer", zap.String("user_id", user.UserID), zap.String("method", r.Method),
+			zap.String("path", r.URL.Path),
+		)
+	}
+	return failure
 }

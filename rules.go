@@ -21,6 +21,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
 )
 
 // Requirement is a rule about the claims. Exactly one of Scope, AnyScope, Role, Claim,
@@ -67,6 +68,7 @@ type Requirement struct {
 	Issuer string `json:"issuer,omitempty"`
 
 	authorizer   authorizers.Authorizer
+	audit        *zap.Logger // with an authorizer
 	program      cel.Program
 	placeholders map[string]string                         // CEL variable to placeholder
 	reads        struct{ current, original, derived bool } // which forms of the path the placeholders use

@@ -107,6 +107,10 @@ func TestHTTP(t *testing.T) {
 		p.set(answer(200, yes))
 		s.MustAnswer(200, s.Bearer("/films/1", token), "control after "+name)
 	}
+	if log := s.Log(); !strings.Contains(log, `"msg":"request denied by the authorizer","user_id":"alice",`+
+		`"method":"GET","path":"/films/1"`) {
+		t.Error("the audit log does not say that requests were denied")
+	}
 	asked := len(p.asked)
 	s.MustAnswer(403, s.Bearer("/films/1", sitetest.HS256(t, nil)), "a rule before it")
 	s.MustAnswer(401, s.Get("/films/1"), "no token")
