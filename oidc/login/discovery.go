@@ -15,6 +15,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/internal/outage"
 	"github.com/caddy-jwt/caddy-jwt/internal/thismachine"
+	"github.com/caddy-jwt/caddy-jwt/internal/useragent"
 	"github.com/caddy-jwt/caddy-jwt/oidc/internal/protocol"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
@@ -189,7 +190,7 @@ func keyError(err error) error {
 	return fmt.Errorf("%.300s", err)
 }
 
-var transport = thismachine.NewTransport(http.DefaultTransport.(*http.Transport).Clone())
+var transport = useragent.Wrap(thismachine.NewTransport(http.DefaultTransport.(*http.Transport).Clone()))
 
 // boundedTransport limits the size of a provider's responses, and refuses connections to
 // this machine unless the provider is on this machine.
