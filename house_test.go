@@ -43,43 +43,45 @@ func TestImportsRunOneWay(t *testing.T) {
 		"config", "credentials", "internal/answer", "internal/clock", "internal/outage",
 	})
 	web := slices.Concat(accounts, apikeys, []string{"accounts", "apikeys"})
-	jwks := slices.Concat([]string{"jwt", "internal/clock", "internal/outage", "internal/thismachine"}, jwt)
-	introspection := slices.Concat(config, signing, []string{
-		"config", "credentials", "internal/answer", "internal/clock", "internal/network", "internal/outage",
-		"internal/thismachine", "signing",
+	fetching := []string{"internal/thismachine", "internal/useragent"}
+	jwks := slices.Concat([]string{"jwt", "internal/clock", "internal/discovery", "internal/outage"}, fetching, jwt)
+	introspection := slices.Concat(config, signing, fetching, []string{
+		"config", "credentials", "internal/answer", "internal/clock", "internal/discovery", "internal/network",
+		"internal/outage", "signing",
 	})
 	backchannel := slices.Concat([]string{"jwt", "internal/clock", "internal/outage"}, jwt)
-	authorizers := slices.Concat(config, []string{
-		"config", "internal/answer", "internal/clock", "internal/outage", "internal/thismachine",
+	authorizers := slices.Concat(config, fetching, []string{
+		"config", "internal/answer", "internal/clock", "internal/outage",
 	})
 	cli := slices.Concat(accounts, apikeys, jwks, upstream, []string{"accounts", "apikeys", "jwks", "upstream"})
-	login := slices.Concat(accounts, []string{"accounts", "internal/thismachine", "oidc/internal/protocol"})
+	login := slices.Concat(accounts, fetching, []string{"accounts", "oidc/internal/protocol"})
 	table := map[string][]string{
 		"refusal": {}, "internal/clock": {}, "internal/outage": {},
-		"internal/thismachine": {}, "internal/network": {}, "internal/owner": {},
+		"internal/thismachine": {}, "internal/useragent": {}, "internal/network": {}, "internal/owner": {},
 		"internal/place": {}, "oidc/internal/protocol": {},
-		"internal/answer":   {"refusal"},
-		"internal/metadata": {"internal/answer", "refusal"},
-		"upstream":          upstream,
-		"apikeys":           apikeys,
-		"introspection":     introspection,
-		"backchannel":       backchannel,
-		"authorizers":       authorizers,
-		"credentials":       slices.Concat([]string{"jwt"}, jwt),
-		"jwt":               jwt,
-		"jwks":              jwks,
-		"signing":           signing,
-		"store":             store,
-		"store/storetest":   config,
-		"store/sqlstore":    sqlstore,
-		"config":            config,
-		"store/filestore":   filestore,
-		"postgres":          slices.Concat([]string{"config", "store/sqlstore"}, config),
-		"accounts/password": password,
-		"accounts":          accounts,
-		"accounts/web":      web,
-		"internal/cli":      cli,
-		"oidc/login":        login,
+		"internal/answer":    {"refusal"},
+		"internal/discovery": {"refusal"},
+		"internal/metadata":  {"internal/answer", "refusal"},
+		"upstream":           upstream,
+		"apikeys":            apikeys,
+		"introspection":      introspection,
+		"backchannel":        backchannel,
+		"authorizers":        authorizers,
+		"credentials":        slices.Concat([]string{"jwt"}, jwt),
+		"jwt":                jwt,
+		"jwks":               jwks,
+		"signing":            signing,
+		"store":              store,
+		"store/storetest":    config,
+		"store/sqlstore":     sqlstore,
+		"config":             config,
+		"store/filestore":    filestore,
+		"postgres":           slices.Concat([]string{"config", "store/sqlstore"}, config),
+		"accounts/password":  password,
+		"accounts":           accounts,
+		"accounts/web":       web,
+		"internal/cli":       cli,
+		"oidc/login":         login,
 		"oidc/provider": slices.Concat(web, cli, []string{
 			"accounts/web", "internal/cli", "oidc/internal/protocol",
 		}),

@@ -283,7 +283,7 @@ func (c *Client) provisionKeys(p *Provider) error {
 	}
 	c.keys, err = jwt.NewVerifier(jwt.VerifierConfig{Leeway: 30 * time.Second, Issuers: []jwt.Issuer{{
 		Name: c.ID, Keys: []jwt.KeySource{set}, Algorithms: assertionAlgorithms,
-		Audience: []string{p.Issuer, p.at("/oidc/token"), p.at("/oidc/par")}, TokenType: "",
+		Audience: []string{p.Issuer, p.at("/oidc/token"), p.at("/oidc/par")},
 	}}})
 	return err
 }
