@@ -178,6 +178,37 @@ func TestVerifierIsSmall(t *testing.T) {
 	}
 }
 
+// Every client names this module to the servers that it asks.
+func TestClientsNameThemselves(t *testing.T) {
+	clients := 0
+	for _, path := range caddytest.Sources(t) {
+		if strings.HasSuffix(path, "_test.go") || slices.ContainsFunc([]string{
+			"bench/", "internal/sitetest/", "internal/opstest/", "internal/caddytest/", "internal/scenario/",
+			"internal/storefault/",
+		}, func(folder string) bool { return strings.HasPrefix(path, folder) }) {
+			continue
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, word := range []string{"http.Get(", "http.Post(", "http.PostForm(", "http.Head(", "http.DefaultClient"} {
+			if strings.Contains(string(text), word) {
+				t.Errorf("%s uses %s", path, word)
+			}
+		}
+		if strings.Contains(string(text), "http.Client{") {
+			clients++
+			if !strings.Contains(string(text), "useragent.Wrap(") {
+				t.Errorf("%s has a client whose transport is not wrapped by package useragent", path)
+			}
+		}
+	}
+	if clients < 5 {
+		t.Errorf("control: %d clients", clients)
+	}
+}
+
 // A line of a source fits beside another on a screen. A row of a Markdown table in a comment
 // cannot be broken.
 func TestLinesFit(t *testing.T) {

@@ -432,20 +432,27 @@ func meantFor(name string, value any, accepted []string) error {
 	return nil
 }
 
-// userID returns the name of the user. A `sub` that names it must be a string (RFC 7519
-// §4.1.2). userID also rejects tokens with `events`, which marks a security event token or
-// logout token (RFC 8417 §2.2).
+var errSubject = refusal.New(refusal.Claims, "sub is not a string")
+
+// userID returns the name of the user. `sub` must be a string (RFC 7519 §4.1.2), or may be a
+// number if it does not name the user. userID also rejects tokens with `events`, which marks a
+// security event token or logout token (RFC 8417 §2.2).
 func (v *Verifier) userID(claims Claims) (string, error) {
+	sub, present := claims["sub"]
+	_, isText := sub.(string)
+	if _, isNumber := numericDate(sub); present && !isText && !isNumber {
+		return "", errSubject
+	}
 	if _, present := claims["events"]; present {
 		return "", refusal.New(
 			refusal.TokenType, "it has the claim events, so it is a security event token or a logout token",
 		)
 	}
 	for _, path := range v.config.UserID {
-		value, present := claims.Lookup(path)
-		if _, isText := value.(string); present && !isText && path == "sub" {
-			return "", refusal.New(refusal.Claims, "sub is not a string")
+		if path == "sub" && present && !isText {
+			return "", errSubject
 		}
+		value, _ := claims.Lookup(path)
 		switch value.(type) {
 		case nil, bool, List, Claims:
 			continue
