@@ -83,7 +83,7 @@ func logoutsOf(h *Handler) (all []*BackchannelLogout) {
 			continue
 		}
 		own := *issuer
-		own.BackchannelLogout, own.Introspection = nil, nil
+		own.BackchannelLogout, own.Introspection, own.AudienceClaim = nil, nil, nil
 		own.Audience = slices.Clone(own.Audience)
 		if len(own.Audience) == 0 && h.Resource != "" {
 			own.Audience = []string{h.Resource}
@@ -117,6 +117,9 @@ func (l *Logout) resolve(issuer *IssuerConfig) error {
 			"backchannel_logout /backchannel-logout", l.Path)
 	case issuer.Issuer == "":
 		return errors.New("backchannel_logout requires an issuer with a name, because log-outs are kept by it")
+	case issuer.multiTenant():
+		return fmt.Errorf("backchannel_logout requires a single issuer, because log-outs are kept by it, and %s is "+
+			"many; write an issuer for each tenant", issuer.Issuer)
 	case len(l.ClientIDs) == 0 && len(issuer.Audience) == 0:
 		return fmt.Errorf("backchannel_logout: set whose logout tokens are accepted: the IDs of the clients at the "+
 			"issuer, as in: backchannel_logout %s my-app, or an audience", l.Path)

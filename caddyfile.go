@@ -80,6 +80,7 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 //	            max_stale        <duration>
 //	            cooldown         <duration>
 //	            timeout          <duration>
+//	            header           <name> <value>
 //	            allow_http
 //	            trusted_ca_certs <pem_file...>
 //	        }]
@@ -87,7 +88,9 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 //	        secret     [base64|hex] <value>
 //	        algorithms <alg...>
 //	        audience   <aud...>
-//	        token_type <typ>
+//	        audience_claim <claim...>
+//	        token_type <typ...>
+//	        tenants    <value...>
 //	        introspection [<url>] [{
 //	            client_id        <id>
 //	            client_secret    <secret>
@@ -113,6 +116,8 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 //	    allow_missing_exp
 //	    from header [<name> [<scheme>]] | cookie <name> | query <name>
 //	    user_id <claim...>
+//	    scope_claim <claim...>
+//	    role_claim <claim...>
 //	    public <path...>
 //	    optional
 //	    allow_preflight
@@ -138,7 +143,7 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 //	    accounts [<prefix>]
 //	}
 //
-// `issuer`, `public_key`, `secret`, `from`, `require` and `claim_header` may be repeated. If
+// `issuer`, `public_key`, `secret`, `header`, `from`, `require` and `claim_header` may be repeated. If
 // there is only one issuer, its options may also be outside its block. If `iss` is not to be
 // checked, omit `issuer`.
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
@@ -175,6 +180,8 @@ func (p *parser) options() []config.Option {
 		{Name: "allow_missing_exp", Read: config.Flag(&h.AllowMissingExp)},
 		{Name: "from", Read: p.from, Repeatable: true},
 		{Name: "user_id", Read: config.Words("claim names, as in: user_id sub", &h.UserID)},
+		{Name: "scope_claim", Read: config.Words("claim names, as in: scope_claim permissions", &h.ScopeClaim)},
+		{Name: "role_claim", Read: config.Words("claim names, as in: role_claim realm_access.roles", &h.RoleClaim)},
 		{Name: "public", Read: config.Words("paths, as in: public /health /assets/*", (*[]string)(&h.Public))},
 		{Name: "optional", Read: config.Flag(&h.Optional)},
 		{Name: "allow_preflight", Read: config.Flag(&h.AllowPreflight)},
@@ -239,7 +246,13 @@ func issuerOptions(issuer *IssuerConfig) []config.Option {
 		}},
 		{Name: "algorithms", Read: config.Words("algorithms, as in: algorithms RS256 ES256", &issuer.Algorithms)},
 		{Name: "audience", Read: config.Words("values of the aud claim", &issuer.Audience)},
-		{Name: "token_type", Read: config.Word("a typ, as in: token_type at+jwt", &issuer.TokenType)},
+		{Name: "audience_claim", Read: config.Words(
+			"claim names, as in: audience_claim aud client_id", &issuer.AudienceClaim,
+		)},
+		{Name: "token_type", Read: config.Words("values of typ, as in: token_type at+jwt", &issuer.TokenType)},
+		{Name: "tenants", Read: config.Words(
+			"values of the * in the issuer, as in: tenants contoso fabrikam", &issuer.Tenants,
+		)},
 		{Name: "introspection", Read: func(b *config.Block, _ string) error {
 			issuer.Introspection = new(introspection.Introspection)
 			return issuer.Introspection.Read(b.Dispenser)
@@ -281,9 +294,26 @@ func jwksOptions(into *JWKSConfig) []config.Option {
 		{Name: "max_stale", Read: config.Duration(&into.MaxStale)},
 		{Name: "cooldown", Read: config.Duration(&into.Cooldown)},
 		{Name: "timeout", Read: config.Duration(&into.Timeout)},
+		{Name: "header", Repeatable: true, Read: func(b *config.Block, _ string) error { return readHeader(b, into) }},
 		{Name: "allow_http", Read: config.Flag(&into.AllowHTTP)},
 		{Name: "trusted_ca_certs", Read: config.Words("PEM files", &into.TrustedCACerts)},
 	}
+}
+
+func readHeader(b *config.Block, into *JWKSConfig) error {
+	args := b.RemainingArgs()
+	if len(args) != 2 || args[1] == "" {
+		return b.Errf("header takes a name and a value, in quotes if it contains spaces, as in: " +
+			`header Authorization "Bearer {file./run/secrets/token}"`)
+	}
+	if into.Headers == nil {
+		into.Headers = make(map[string]string)
+	}
+	if _, twice := into.Headers[args[0]]; twice {
+		return b.Errf("header %s is specified twice", args[0])
+	}
+	into.Headers[args[0]] = args[1]
+	return nil
 }
 
 func upstreamTokenOptions(into *UpstreamToken) []config.Option {
@@ -473,7 +503,8 @@ func (p *parser) cache(b *config.Block, name string) error {
 }
 
 // ofIssuer are the options of an issuer, in errors.
-const ofIssuer = "jwks, public_key, secret, algorithms, audience, token_type, introspection or backchannel_logout"
+const ofIssuer = "jwks, public_key, secret, algorithms, audience, audience_claim, token_type, tenants, " +
+	"introspection or backchannel_logout"
 
 // finish adds the options outside of issuer blocks to the only issuer.
 func (p *parser) finish() error {
@@ -507,7 +538,8 @@ func (p *parser) finish() error {
 func (p *parser) merge(into *IssuerConfig) error {
 	from := p.outside
 	if into.JWKS != nil && from.JWKS != nil || into.Algorithms != nil && from.Algorithms != nil ||
-		into.Audience != nil && from.Audience != nil || into.TokenType != "" && from.TokenType != "" ||
+		into.Audience != nil && from.Audience != nil || into.TokenType != nil && from.TokenType != nil ||
+		into.AudienceClaim != nil && from.AudienceClaim != nil || into.Tenants != nil && from.Tenants != nil ||
 		into.Introspection != nil && from.Introspection != nil ||
 		into.BackchannelLogout != nil && from.BackchannelLogout != nil {
 		return p.Errf("an option of issuer %s is specified both inside and outside its block; keep one", into.Issuer)
@@ -523,8 +555,14 @@ func (p *parser) merge(into *IssuerConfig) error {
 	if from.Audience != nil {
 		into.Audience = from.Audience
 	}
-	if from.TokenType != "" {
+	if from.AudienceClaim != nil {
+		into.AudienceClaim = from.AudienceClaim
+	}
+	if from.TokenType != nil {
 		into.TokenType = from.TokenType
+	}
+	if from.Tenants != nil {
+		into.Tenants = from.Tenants
 	}
 	if from.Introspection != nil {
 		into.Introspection = from.Introspection

@@ -43,45 +43,45 @@ func TestImportsRunOneWay(t *testing.T) {
 		"config", "credentials", "internal/answer", "internal/clock", "internal/outage",
 	})
 	web := slices.Concat(accounts, apikeys, []string{"accounts", "apikeys"})
-	jwks := slices.Concat([]string{"jwt", "internal/clock", "internal/outage", "internal/thismachine"}, jwt)
-	introspection := slices.Concat(config, signing, []string{
-		"config", "credentials", "internal/answer", "internal/clock", "internal/network", "internal/outage",
-		"internal/thismachine", "signing",
+	fetching := []string{"internal/thismachine", "internal/useragent"}
+	jwks := slices.Concat([]string{"jwt", "internal/clock", "internal/discovery", "internal/outage"}, fetching, jwt)
+	introspection := slices.Concat(config, signing, fetching, []string{
+		"config", "credentials", "internal/answer", "internal/clock", "internal/discovery", "internal/network",
+		"internal/outage", "signing",
 	})
 	backchannel := slices.Concat([]string{"jwt", "internal/clock", "internal/outage"}, jwt)
-	authorizers := slices.Concat(config, []string{
-		"config", "internal/answer", "internal/clock", "internal/outage", "internal/thismachine",
+	authorizers := slices.Concat(config, fetching, []string{
+		"config", "internal/answer", "internal/clock", "internal/outage",
 	})
 	cli := slices.Concat(accounts, apikeys, jwks, upstream, []string{"accounts", "apikeys", "jwks", "upstream"})
-	login := slices.Concat(accounts, jwks, []string{
-		"accounts", "internal/thismachine", "jwks", "oidc/internal/protocol",
-	})
+	login := slices.Concat(accounts, jwks, []string{"accounts", "jwks", "oidc/internal/protocol"})
 	table := map[string][]string{
 		"refusal": {}, "internal/clock": {}, "internal/outage": {},
-		"internal/thismachine": {}, "internal/network": {}, "internal/owner": {},
+		"internal/thismachine": {}, "internal/useragent": {}, "internal/network": {}, "internal/owner": {},
 		"internal/place": {}, "oidc/internal/protocol": {},
-		"internal/answer":   {"refusal"},
-		"internal/metadata": {"internal/answer", "refusal"},
-		"upstream":          upstream,
-		"apikeys":           apikeys,
-		"introspection":     introspection,
-		"backchannel":       backchannel,
-		"authorizers":       authorizers,
-		"credentials":       slices.Concat([]string{"jwt"}, jwt),
-		"jwt":               jwt,
-		"jwks":              jwks,
-		"signing":           signing,
-		"store":             store,
-		"store/storetest":   config,
-		"store/sqlstore":    sqlstore,
-		"config":            config,
-		"store/filestore":   filestore,
-		"postgres":          slices.Concat([]string{"config", "store/sqlstore"}, config),
-		"accounts/password": password,
-		"accounts":          accounts,
-		"accounts/web":      web,
-		"internal/cli":      cli,
-		"oidc/login":        login,
+		"internal/answer":    {"refusal"},
+		"internal/discovery": {"refusal"},
+		"internal/metadata":  {"internal/answer", "refusal"},
+		"upstream":           upstream,
+		"apikeys":            apikeys,
+		"introspection":      introspection,
+		"backchannel":        backchannel,
+		"authorizers":        authorizers,
+		"credentials":        slices.Concat([]string{"jwt"}, jwt),
+		"jwt":                jwt,
+		"jwks":               jwks,
+		"signing":            signing,
+		"store":              store,
+		"store/storetest":    config,
+		"store/sqlstore":     sqlstore,
+		"config":             config,
+		"store/filestore":    filestore,
+		"postgres":           slices.Concat([]string{"config", "store/sqlstore"}, config),
+		"accounts/password":  password,
+		"accounts":           accounts,
+		"accounts/web":       web,
+		"internal/cli":       cli,
+		"oidc/login":         login,
 		"oidc/provider": slices.Concat(web, cli, []string{
 			"accounts/web", "internal/cli", "oidc/internal/protocol",
 		}),
@@ -175,6 +175,37 @@ func TestVerifierIsSmall(t *testing.T) {
 	}
 	if !slices.ContainsFunc(linked(t, "."), heavy) {
 		t.Error("control: the root links none of them")
+	}
+}
+
+// Every client names this module to the servers that it asks.
+func TestClientsNameThemselves(t *testing.T) {
+	clients := 0
+	for _, path := range caddytest.Sources(t) {
+		if strings.HasSuffix(path, "_test.go") || slices.ContainsFunc([]string{
+			"bench/", "internal/sitetest/", "internal/opstest/", "internal/caddytest/", "internal/scenario/",
+			"internal/storefault/",
+		}, func(folder string) bool { return strings.HasPrefix(path, folder) }) {
+			continue
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, word := range []string{"http.Get(", "http.Post(", "http.PostForm(", "http.Head(", "http.DefaultClient"} {
+			if strings.Contains(string(text), word) {
+				t.Errorf("%s uses %s", path, word)
+			}
+		}
+		if strings.Contains(string(text), "http.Client{") {
+			clients++
+			if !strings.Contains(string(text), "useragent.Wrap(") {
+				t.Errorf("%s has a client whose transport is not wrapped by package useragent", path)
+			}
+		}
+	}
+	if clients < 5 {
+		t.Errorf("control: %d clients", clients)
 	}
 }
 

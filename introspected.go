@@ -54,11 +54,7 @@ func (h *Handler) introspectTokens() {
 
 // confirm asks the issuer of a JWT that was verified by its keys, if that is to be asked always.
 func (t *tokenIdentifier) confirm(r *http.Request, raw string, token *jwt.Token) *refusal.Error {
-	iss, _ := token.Claims["iss"].(string)
-	issuer := t.always[iss]
-	if issuer == nil {
-		issuer = t.always[""] // the only one
-	}
+	issuer := t.always[token.Issuer().Name]
 	if issuer == nil {
 		return nil
 	}

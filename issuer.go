@@ -25,10 +25,22 @@ var hmacAlgorithms = map[string]int{"HS256": 32, "HS384": 48, "HS512": 64}
 type IssuerConfig struct {
 	// Issuer is the required value of the `iss` claim, compared exactly. Default: `iss` is
 	// not checked; then a key must be set, and there can be no other issuer.
+	//
+	// One segment of its path may be `*`, as in `https://login.microsoftonline.com/*/v2.0`,
+	// for the tenants of a provider that share their keys; then `jwks <url>`, `public_key` or
+	// `secret` is required. `*` is one segment of letters, digits and `- . _ ~`. A `tid` in the
+	// token must be equal to it. Another issuer with exactly the `iss` of a token has
+	// precedence. Users of all tenants are accepted, and can have the same user ID, so set
+	// `audience`, and `tenants` or a rule. If each tenant has keys of its own, as the realms of
+	// Keycloak, write an issuer for each: the owner of shared keys can sign for every tenant.
 	Issuer string `json:"issuer,omitempty"`
 
+	// Tenants are what the `*` of `issuer` can be. Default: any tenant.
+	Tenants []string `json:"tenants,omitempty"`
+
 	// JWKS configures the issuer's key set. Default: if the issuer has no other key, the
-	// key set is found by OpenID discovery on Issuer.
+	// key set is found by OpenID discovery on Issuer or, if it has no such document,
+	// by the metadata of RFC 8414.
 	JWKS *JWKSConfig `json:"jwks,omitempty"`
 
 	// PublicKeys are the issuer's public keys: PEM (SPKI, PKCS#1 or a certificate, whose
@@ -52,9 +64,17 @@ type IssuerConfig struct {
 	// accepted too.
 	Audience []string `json:"audience,omitempty"`
 
-	// TokenType is the required `typ` of the token's header, such as `at+jwt` of RFC 9068.
-	// Default: omitted, `JWT` or `at+jwt`.
-	TokenType string `json:"token_type,omitempty"`
+	// AudienceClaim lists the paths of the claims that can have the audience, for issuers that
+	// set no `aud`, such as `client_id` in the access tokens of Amazon Cognito. The first one
+	// that is present decides; it must be a string or a list of strings. `client_id` and `azp`
+	// name the client that asked for the token, not the service that it is for: a token that
+	// this client got for another service is accepted, too. Default: `aud`.
+	AudienceClaim []string `json:"audience_claim,omitempty"`
+
+	// TokenType lists the accepted values of `typ` in the token's header, such as `at+jwt` of
+	// RFC 9068. If it is set, a token without `typ` is refused. Default: omitted, `JWT`,
+	// `at+jwt` or `JOSE`.
+	TokenType []string `json:"token_type,omitempty"`
 
 	// Introspection asks the issuer about opaque tokens (RFC 7662), and with `always` about
 	// its JWTs. If several issuers have it, they are asked in order until one says that a
@@ -107,21 +127,47 @@ type JWKSConfig struct {
 	// TrustedCACerts are PEM files with the certificates of the CAs that are trusted for
 	// the URL's server. Default: the CAs of the system.
 	TrustedCACerts []string `json:"trusted_ca_certs,omitempty"`
+
+	// Headers are sent with each fetch, for servers that require a token, such as
+	// `header Authorization "Bearer {file./run/secrets/token}"`. Of the placeholders only
+	// `{env.NAME}` and `{file./path}` are allowed. They are resolved before each fetch, so the
+	// file can change. Only the scheme, host and port of the URL get the headers or, with
+	// discovery, those of the issuer: if its key set is on another host, set the URL of the key
+	// set. Default: none.
+	Headers map[string]string `json:"headers,omitempty"`
 }
 
 // provision resolves placeholders, loads keys, and determines their algorithms.
 func (c *IssuerConfig) provision(ctx caddy.Context, h *Handler) (jwt.Issuer, error) {
 	err := errors.Join(
-		config.Resolve("issuer", &c.Issuer), config.Resolve("token_type", &c.TokenType),
-		config.ResolveList("audience", c.Audience), config.ResolveList("algorithms", c.Algorithms),
+		config.Resolve("issuer", &c.Issuer), config.ResolveList("tenants", c.Tenants),
+		config.ResolveList("audience", c.Audience), config.ResolveList("audience_claim", c.AudienceClaim),
+		config.ResolveList("token_type", c.TokenType), config.ResolveList("algorithms", c.Algorithms),
 	)
+	if err != nil && strings.Contains(c.Issuer, "/{") {
+		err = fmt.Errorf("%w; if the braces stand for any tenant, write `*` instead", err)
+	}
 	if err != nil {
 		return jwt.Issuer{}, err
 	}
-	if slices.Contains(c.Audience, "") {
+	switch {
+	case slices.Contains(c.Audience, ""):
 		return jwt.Issuer{}, errors.New("audience: an empty value matches no audience; remove it")
+	case slices.Contains(c.AudienceClaim, ""):
+		return jwt.Issuer{}, errors.New("audience_claim: a claim name is empty; remove it")
+	case len(c.AudienceClaim) > 0 && len(c.Audience) == 0:
+		return jwt.Issuer{}, errors.New("audience_claim names where the audience is, but no audience is set; " +
+			"add: audience <value>")
+	case slices.Contains(c.TokenType, ""):
+		return jwt.Issuer{}, errors.New("token_type: an empty value matches no token; remove it")
 	}
-	issuer := jwt.Issuer{Name: c.Issuer, Audience: c.Audience, TokenType: c.TokenType}
+	issuer := jwt.Issuer{
+		Name: c.Issuer, MultiTenant: c.multiTenant(), Tenants: c.Tenants, Audience: c.Audience,
+		AudienceClaims: c.AudienceClaim, TokenTypes: c.TokenType,
+	}
+	if err := issuer.CheckName(); err != nil {
+		return issuer, err
+	}
 	if c.BackchannelLogout != nil {
 		if err := c.BackchannelLogout.resolve(c); err != nil {
 			return issuer, err
@@ -152,6 +198,20 @@ func (c *IssuerConfig) provision(ctx caddy.Context, h *Handler) (jwt.Issuer, err
 		issuer.Algorithms, err = c.acceptedAlgorithms(allowed)
 	}
 	return issuer, err
+}
+
+// multiTenant reports whether the issuer stands for the tenants of a provider.
+func (c *IssuerConfig) multiTenant() bool { return strings.Contains(c.Issuer, "*") }
+
+// names returns the issuer, or those of its tenants that are known.
+func (c *IssuerConfig) names() (names []string) {
+	if !c.multiTenant() {
+		return []string{c.Issuer}
+	}
+	for _, tenant := range c.Tenants {
+		names = append(names, strings.Replace(c.Issuer, "*", tenant, 1))
+	}
+	return names
 }
 
 func (c *IssuerConfig) acceptedAlgorithms(allowed []string) ([]string, error) {

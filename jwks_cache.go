@@ -3,6 +3,7 @@ package caddyjwt
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"strings"
 	"time"
@@ -33,6 +34,7 @@ func (c *IssuerConfig) remoteKeys(ctx caddy.Context, h *Handler) (*jwks.KeySet, 
 	shared, _, err := keySets.LoadOrNew(settings, func() (caddy.Destructor, error) {
 		set, err := jwks.Open(settings, jwks.Options{
 			Storage: ctx.Storage(), Log: func() *zap.Logger { return caddy.Log().Named("http.handlers.jwt") },
+			Expand: expandHeader,
 		})
 		if err != nil {
 			return nil, err
@@ -66,6 +68,10 @@ func (c *IssuerConfig) remoteSettings() (settings jwks.Settings, err error) {
 	}
 	if given.URL == "" && c.Issuer == "" {
 		return settings, errors.New("jwks: without a URL it requires an `issuer` for discovery; set jwks <url>")
+	}
+	if given.URL == "" && c.multiTenant() {
+		return settings, errors.New("it is many issuers, so there is no single document with their keys; " +
+			"set the key set that they share: jwks <url>, or `public_key` or `secret`")
 	}
 	if given.URL == "" && !strings.Contains(c.Issuer, "://") {
 		return settings, errors.New(
@@ -108,6 +114,9 @@ func (c *IssuerConfig) remoteSettings() (settings jwks.Settings, err error) {
 			settings.MaxStale, settings.Refresh,
 		)
 	}
+	if settings.Headers, err = given.headers(); err != nil {
+		return settings, fmt.Errorf("jwks: %w", err)
+	}
 	for _, path := range given.TrustedCACerts {
 		if err := config.Resolve("trusted_ca_certs", &path); err != nil {
 			return settings, err
@@ -119,6 +128,33 @@ func (c *IssuerConfig) remoteSettings() (settings jwks.Settings, err error) {
 		settings.TrustedCAs += string(pem) + "\n"
 	}
 	return settings, nil
+}
+
+// headers returns the headers of the requests, whose values must be known now.
+func (c *JWKSConfig) headers() (jwks.Headers, error) {
+	headers, err := jwks.NewHeaders(c.Headers)
+	if err == nil {
+		err = headers.Set(make(http.Header), expandHeader)
+	}
+	return headers, err
+}
+
+// expandHeader replaces the placeholders in the value of a header. Errors contain only their
+// names.
+func expandHeader(value string) (string, error) {
+	replacer, all := caddy.NewEmptyReplacer(), caddy.NewReplacer()
+	replacer.Map(func(key string) (any, bool) {
+		if !strings.HasPrefix(key, "env.") && !strings.HasPrefix(key, "file.") {
+			return nil, false
+		}
+		return all.Get(key)
+	})
+	expanded, err := replacer.ReplaceOrErr(value, true, true)
+	if err != nil {
+		return "", fmt.Errorf("%w; use {env.NAME} of a variable that is set, or {file./path} of a file that is not "+
+			"empty", err)
+	}
+	return strings.TrimRight(expanded, "\r\n"), nil
 }
 
 var (

@@ -92,8 +92,21 @@ type Handler struct {
 
 	// UserID lists the paths of the claims that can name the user. The first one that is a
 	// number or a non-empty string is used. A token without any of them is refused.
-	// Default: `sub`.
+	// A `sub` that would name the user must be a string (RFC 7519 §4.1.2). Default: `sub`.
 	UserID []string `json:"user_id,omitempty"`
+
+	// ScopeClaim lists the paths of the claims that can have the scopes for `require scope`, in
+	// tokens of issuers, such as `permissions` of Auth0. The first one that has any is used. A
+	// string has scopes separated by spaces (RFC 6749 §3.3); a comma is part of a scope. Scopes
+	// of API keys, accounts and other credentials are always in `scope`. Default: `scope scp`.
+	ScopeClaim []string `json:"scope_claim,omitempty"`
+
+	// RoleClaim lists the paths of the claims that can have the roles for `require role`, in
+	// tokens of issuers, such as `realm_access.roles` of Keycloak. The first one that has any is
+	// used; a string is one role. If users can change such a claim, they can give themselves
+	// any role. Roles of API keys, accounts and other credentials are always in `roles`.
+	// Default: `roles`.
+	RoleClaim []string `json:"role_claim,omitempty"`
 
 	// Public lists paths that do not require a token, in the syntax of Caddy's path
 	// matcher. The token is not read there, and the user is anonymous. If the upstream may
@@ -343,6 +356,7 @@ func (h *Handler) resolve() error {
 		config.ResolveList("user_id", h.UserID), config.ResolveList("public", h.Public), config.ResolveList(
 			"trusted_origins", h.TrustedOrigins,
 		),
+		config.ResolveList("scope_claim", h.ScopeClaim), config.ResolveList("role_claim", h.RoleClaim),
 	)
 	for _, source := range h.From {
 		err = errors.Join(err, config.Resolve("from", &source.Header, &source.Scheme, &source.Cookie, &source.Query))
@@ -420,8 +434,12 @@ func (h *Handler) validate() error {
 	if strings.ContainsFunc(h.Realm, func(r rune) bool { return r < ' ' || r > '~' || r == '"' || r == '\\' }) {
 		return fmt.Errorf("realm %q: it must be visible ASCII without quotes and backslashes", h.Realm)
 	}
-	if slices.Contains(h.UserID, "") {
-		return errors.New("user_id: a claim name is empty; remove it")
+	for option, claims := range map[string][]string{
+		"user_id": h.UserID, "scope_claim": h.ScopeClaim, "role_claim": h.RoleClaim,
+	} {
+		if slices.Contains(claims, "") {
+			return fmt.Errorf("%s: a claim name is empty; remove it", option)
+		}
 	}
 	for _, pattern := range h.Public {
 		if !strings.HasPrefix(pattern, "/") && !strings.HasPrefix(pattern, "*") {

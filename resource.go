@@ -101,7 +101,7 @@ func metadataOf(h *Handler) *ResourceMetadata {
 	m := &ResourceMetadata{Resource: h.Resource}
 	for _, issuer := range h.Issuers {
 		if issuer.Issuer != "" {
-			m.AuthorizationServers = append(m.AuthorizationServers, issuer.Issuer)
+			m.AuthorizationServers = append(m.AuthorizationServers, issuer.names()...)
 		}
 	}
 	for _, rule := range h.Require {

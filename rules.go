@@ -29,14 +29,14 @@ import (
 type Requirement struct {
 	// Scope lists scopes that the token must all have (RFC 6749 §3.3). They are in the
 	// claim `scope`, which is a string of words separated by spaces or a list (RFC 9068
-	// §2.2.3), or otherwise in `scp`.
+	// §2.2.3), or otherwise in `scp`; `scope_claim` changes that.
 	Scope []string `json:"scope,omitempty"`
 
 	// AnyScope lists scopes of which the token must have at least one.
 	AnyScope []string `json:"any_scope,omitempty"`
 
 	// Role lists roles of which the user must have at least one. They are in the claim
-	// `roles`, a list or a string (RFC 9068 §2.2.3.1).
+	// `roles`, a list or a string (RFC 9068 §2.2.3.1); `role_claim` changes that.
 	Role []string `json:"role,omitempty"`
 
 	// Claim is the path of a claim whose value must be one of Values. If it is a list, one
@@ -64,8 +64,11 @@ type Requirement struct {
 
 	// Issuer restricts the requirement to tokens of one issuer, by the value of `iss`. Set
 	// it if several issuers are accepted, because each of them can give its users any role,
-	// scope or claim. Default: any accepted issuer.
+	// scope or claim. Of an issuer with `*`, it is all tenants, as written there, or one of
+	// them. Default: any accepted issuer.
 	Issuer string `json:"issuer,omitempty"`
+
+	scopesIn, rolesIn claimsOf
 
 	authorizer   authorizers.Authorizer
 	audit        *zap.Logger // with an authorizer
@@ -223,12 +226,12 @@ func (q *Requirement) asWritten(text string) string {
 // met returns nil if the claims satisfy the requirement, otherwise the refusal.
 func (q *Requirement) met(r *http.Request, user *jwt.Token) error {
 	claims := user.Claims
-	if q.Issuer != "" && claims["iss"] != q.Issuer {
+	if q.Issuer != "" && claims["iss"] != q.Issuer && !ofTenant(user, q.Issuer) {
 		return q.unmetByIssuer()
 	}
 	switch {
 	case q.Scope != nil:
-		granted := jwt.Scopes(claims)
+		granted := jwt.Scopes(claims, q.scopesIn.of(user)...)
 		if slices.ContainsFunc(q.Scope, func(s string) bool { return !slices.Contains(granted, s) }) {
 			return &refusal.Error{
 				Reason: refusal.Scope, Scope: strings.Join(q.Scope, " "),
@@ -236,15 +239,16 @@ func (q *Requirement) met(r *http.Request, user *jwt.Token) error {
 			}
 		}
 	case q.AnyScope != nil:
-		if !intersect(jwt.Scopes(claims), q.AnyScope) {
+		if !intersect(jwt.Scopes(claims, q.scopesIn.of(user)...), q.AnyScope) {
 			return &refusal.Error{
 				Reason: refusal.Scope, Scope: strings.Join(q.AnyScope, " "),
 				Detail: fmt.Sprintf("requires one of %q", q.AnyScope),
 			}
 		}
 	case q.Role != nil:
-		if !intersect(jwt.Texts(claims["roles"]), q.Role) {
-			return refusal.New(refusal.Role, "requires one of %q in roles", q.Role)
+		paths := q.rolesIn.of(user)
+		if !intersect(rolesOf(claims, paths), q.Role) {
+			return refusal.New(refusal.Role, "requires one of %q in %s", q.Role, strings.Join(paths, " or "))
 		}
 	case q.Claim != "":
 		value, _ := claims.Lookup(q.Claim)
@@ -257,6 +261,39 @@ func (q *Requirement) met(r *http.Request, user *jwt.Token) error {
 		return q.metByExpression(r, claims)
 	}
 	return nil
+}
+
+// claimsOf are the claims with the scopes, or with the roles, of a user.
+type claimsOf struct {
+	tokens   []string // the paths in tokens of issuers
+	own      []string // those in credentials of this site
+	accounts string   // the issuer of the accounts, which is the site itself; empty for none
+}
+
+// of returns the paths of the claims for a user.
+func (c *claimsOf) of(user *jwt.Token) []string {
+	issuer := user.Issuer()
+	if issuer == nil || c.accounts != "" && issuer.Name == c.accounts {
+		return c.own
+	}
+	return c.tokens
+}
+
+// rolesOf returns the roles in the first of the claims that has any.
+func rolesOf(claims jwt.Claims, paths []string) []string {
+	for _, path := range paths {
+		value, _ := claims.Lookup(path)
+		if roles := jwt.Texts(value); len(roles) > 0 {
+			return roles
+		}
+	}
+	return nil
+}
+
+// ofTenant reports whether the token is of a tenant of the issuer with this name.
+func ofTenant(user *jwt.Token, name string) bool {
+	issuer := user.Issuer()
+	return issuer != nil && issuer.MultiTenant && issuer.Name == name
 }
 
 // unmetByIssuer returns the refusal of a token from another issuer.
@@ -389,9 +426,12 @@ func (a claimAdapter) NativeToValue(value any) ref.Val {
 func (q *Requirement) checkIssuer(issuers []jwt.Issuer) error {
 	var names []string
 	for _, issuer := range issuers {
+		if q.Issuer == "" || q.Issuer == issuer.Name || issuer.Matches(q.Issuer) {
+			return nil
+		}
 		names = append(names, issuer.Name)
 	}
-	if q.Issuer == "" || slices.Contains(names, q.Issuer) {
+	if q.Issuer == "" {
 		return nil
 	}
 	return fmt.Errorf(

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"math/big"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -723,12 +724,30 @@ func TestThreatSubject(t *testing.T) {
 			t, "HS256", []byte(sitetest.Secret), `{"alg":"HS256"}`, `{"uid":"alice","exp":9999999999`+sub+`}`,
 		)
 	}
-	mustRefuse(t, secretSite(t, "user_id uid"), []attack{
-		{"sub a string", "/api/", token(`,"sub":"a"`)}, {"no sub", "/api/", token("")},
-	}, []attack{
+	aText, none := attack{"sub a string", "/api/", token(`,"sub":"a"`)}, attack{"no sub", "/api/", token("")}
+	aNumber := slices.Clip([]attack{
 		{"sub a number", "/api/", token(`,"sub":1`)},
-		{"sub a list", "/api/", token(`,"sub":["a"]`)}, {"sub null", "/api/", token(`,"sub":null`)},
+		{"sub a long number", "/api/", token(`,"sub":98765432109876543210`)},
 	})
+	never := []attack{
+		{"sub a list", "/api/", token(`,"sub":["a"]`)}, {"sub null", "/api/", token(`,"sub":null`)},
+		{"sub true", "/api/", token(`,"sub":true`)}, {"sub an object", "/api/", token(`,"sub":{"a":1}`)},
+	}
+	for _, c := range []struct {
+		option         string
+		passes, others []attack
+	}{
+		{"user_id uid", append(aNumber, aText, none), nil},
+		{"user_id uid sub", append(aNumber, aText, none), nil},
+		{"user_id sub uid", []attack{aText, none}, aNumber}, // sub would name the user
+		{"user_id absent sub", []attack{aText}, append(aNumber, none)},
+		{"", []attack{aText}, append(aNumber, none)},
+	} {
+		mustRefuse(t, secretSite(t, c.option), c.passes, slices.Concat(c.others, never))
+	}
+	s := secretSite(t, "user_id uid\n require claim sub 1") // rules read it as text
+	s.MustAnswer(200, s.Bearer("/api/", token(`,"sub":1`)), "the subject of the rule")
+	s.MustAnswer(403, s.Bearer("/api/", token(`,"sub":2`)), "another subject")
 }
 
 func TestThreatExpiry(t *testing.T) {
@@ -741,8 +760,7 @@ func TestThreatExpiry(t *testing.T) {
 		{"whole", "/api/", token(`,"exp":` + future)},
 		{"float", "/api/", token(`,"exp":` + future + `.5`)},
 		{"exponent", "/api/", token(`,"exp":9.9e9`)},
-		{"1e300, finite", "/api/", token(`,"exp":1e300`)},
-		{"2⁶³, finite", "/api/", token(`,"exp":9223372036854775808`)},
+		{"the last second of the year 9999", "/api/", token(`,"exp":253402300799`)},
 		{"within the leeway of 30 s", "/api/", token(`,"exp":` + fmt.Sprint(now-20))},
 	}
 	attacks := []attack{
@@ -752,6 +770,14 @@ func TestThreatExpiry(t *testing.T) {
 		{"negative and large", "/api/", token(`,"exp":-9223372036854775809`)},
 		{"-1e300", "/api/", token(`,"exp":-1e300`)},
 		{"0", "/api/", token(`,"exp":0`)},
+		{"1e300", "/api/", token(`,"exp":1e300`)}, // an issuer that means a date does not write these
+		{"2⁶³", "/api/", token(`,"exp":9223372036854775808`)},
+		{"the year 10000", "/api/", token(`,"exp":253402300800`)},
+		{"milliseconds", "/api/", token(`,"exp":` + future + `000`)},
+		{"milliseconds, expired", "/api/", token(`,"exp":` + past + `000`)},
+		{"nanoseconds", "/api/", token(`,"exp":` + future + `000000000`)},
+		{"nbf milliseconds", "/api/", token(`,"exp":` + future + `,"nbf":` + past + `000`)},
+		{"iat milliseconds", "/api/", token(`,"exp":` + future + `,"iat":` + past + `000`)},
 		{"infinite", "/api/", token(`,"exp":1e400`)},
 		{"string", "/api/", token(`,"exp":"` + future + `"`)},
 		{"null", "/api/", token(`,"exp":null`)},
@@ -778,6 +804,7 @@ func TestThreatOtherTokenTypes(t *testing.T) {
 	controls := []attack{
 		{"JWT", "/api/", typed("JWT", nil)}, {"jwt", "/api/", typed("jwt", nil)},
 		{"at+jwt", "/api/", typed("at+jwt", nil)}, {"application/at+jwt", "/api/", typed("application/at+JWT", nil)},
+		{"JOSE", "/api/", typed("JOSE", nil)},
 		{"absent", "/api/", sitetest.SignRaw(
 			t, "HS256", []byte(sitetest.Secret), `{"alg":"HS256"}`, sitetest.Marshal(t, sitetest.Claims(nil)),
 		)},
@@ -785,17 +812,54 @@ func TestThreatOtherTokenTypes(t *testing.T) {
 	var attacks []attack
 	for _, typ := range []any{
 		"logout+jwt", "Logout+JWT", "application/logout+jwt", "dpop+jwt",
-		"secevent+jwt", "oauth-authz-req+jwt", "JOSE", 7, []string{"JWT"},
+		"secevent+jwt", "oauth-authz-req+jwt", "JOSE+JSON", 7, []string{"JWT"},
 	} {
 		attacks = append(attacks, attack{fmt.Sprintf("typ %v", typ), "/api/", typed(typ, nil)})
 	}
 	mustRefuse(t, secretSite(t, ""), controls, append(attacks, attack{
 		"a log-out token of no type", "/api/", typed("JWT", events),
 	}))
-	strict := append(attacks, controls[0], controls[4], attack{
-		"an ID token", "/api/", typed("JWT", sitetest.JSON{"nonce": "n", "at_hash": "h"}),
-	})
+	idToken := attack{"an ID token", "/api/", typed("JWT", sitetest.JSON{"nonce": "n", "at_hash": "h"})}
+	strict := append(attacks, controls[0], controls[4], controls[5], idToken)
 	mustRefuse(t, secretSite(t, "token_type at+jwt"), controls[2:4], strict)
+	mustRefuse(t, secretSite(t, "token_type JWT application/JOSE"), []attack{controls[0], controls[1], controls[4]},
+		append(attacks, controls[2], controls[5]))
+}
+
+// A token whose content is said to be another token is not read as claims (RFC 7519 §5.2).
+func TestThreatNestedToken(t *testing.T) {
+	of := func(cty any) attack {
+		return attack{fmt.Sprintf("cty %v", cty), "/api/", sitetest.Sign(
+			t, "HS256", []byte(sitetest.Secret), sitetest.JSON{"cty": cty}, sitetest.Claims(nil),
+		)}
+	}
+	inner := attack{"a token in a token", "/api/", sitetest.SignRaw(
+		t, "HS256", []byte(sitetest.Secret), `{"alg":"HS256","cty":"JWT"}`, sitetest.HS256(t, nil),
+	)}
+	s := secretSite(t, "")
+	mustRefuse(t, s, []attack{of("json"), of("application/json"), of("")}, []attack{
+		of("JWT"), of("jwt"), of("application/jwt"), of(7), of([]string{"JWT"}), inner,
+		{"CTY", "/api/", sitetest.Sign(
+			t, "HS256", []byte(sitetest.Secret), sitetest.JSON{"CTY": "JWT"}, sitetest.Claims(nil),
+		)},
+	})
+	if want := `cty is \"JWT\", so it contains another JWT instead of claims`; !strings.Contains(s.Log(), want) {
+		t.Errorf("the log does not say %s", want)
+	}
+}
+
+// The reason for a date in another unit says so.
+func TestDatesInMilliseconds(t *testing.T) {
+	s := secretSite(t, "")
+	now := time.Now().Unix()
+	for claim, value := range map[string]any{"exp": now*1000 + 3.6e6, "nbf": now * 1000, "iat": now * 1000} {
+		got := s.Bearer("/api/", sitetest.HS256(t, sitetest.JSON{claim: value}))
+		s.MustAnswer(401, got, claim)
+		want := claim + " is in milliseconds; it must be in seconds (RFC 7519 §2)"
+		if !strings.Contains(s.Log(), want) {
+			t.Errorf("the log does not say %q:\n%s", want, s.Log())
+		}
+	}
 }
 
 func TestThreatSeveralTokens(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
@@ -92,6 +93,7 @@ func (h *Handler) provisionVerifier(ctx caddy.Context) error {
 		}
 		config.Issuers = append(config.Issuers, h.accounts.AsIssuer())
 	}
+	h.locateGrants(config.Issuers)
 	if err := h.openCredentials(ctx); err != nil {
 		return err
 	}
@@ -99,21 +101,25 @@ func (h *Handler) provisionVerifier(ctx caddy.Context) error {
 		return errors.New("no keys and no issuer, so every token would be rejected; " +
 			"give `issuer <url>` to find the keys by discovery, or `secret`, `public_key` or `jwks`")
 	}
-	for _, issuer := range h.Issuers {
-		provisioned, err := issuer.provision(ctx, h)
+	provisioned := make([]jwt.Issuer, len(h.Issuers))
+	for i, issuer := range h.Issuers {
+		var err error
+		provisioned[i], err = issuer.provision(ctx, h)
 		if err != nil {
 			if issuer.Issuer != "" {
 				err = fmt.Errorf("issuer %s: %w", issuer.Issuer, err)
 			}
 			return err
 		}
+		if len(provisioned[i].Keys) > 0 {
+			config.Issuers = append(config.Issuers, provisioned[i])
+		}
+	}
+	for i, issuer := range h.Issuers {
 		if issuer.Introspection != nil {
-			if err := h.addIntrospection(ctx, issuer, provisioned, config); err != nil {
+			if err := h.addIntrospection(ctx, issuer, provisioned[i], config); err != nil {
 				return err
 			}
-		}
-		if len(provisioned.Keys) > 0 {
-			config.Issuers = append(config.Issuers, provisioned)
 		}
 	}
 	for _, q := range h.Require {
@@ -132,10 +138,32 @@ func (h *Handler) provisionVerifier(ctx caddy.Context) error {
 		h.identifier = &sessionIdentifier{tokens: h.tokens, accounts: h.accounts, browsers: h.sources.HaveSession()}
 	}
 	if err == nil && h.UpstreamToken != nil {
-		err = h.UpstreamToken.provision(ctx, len(config.Issuers) > 1)
+		err = h.UpstreamToken.provision(ctx, len(config.Issuers) > 1 || h.hasTenants())
 	}
 	h.warn(place.Of(ctx))
 	return err
+}
+
+// hasTenants reports whether an issuer stands for several.
+func (h *Handler) hasTenants() bool {
+	return slices.ContainsFunc(h.Issuers, (*IssuerConfig).multiTenant)
+}
+
+// locateGrants tells the rules which claims have the scopes and the roles. own has the issuer of
+// the accounts, if there are any.
+func (h *Handler) locateGrants(own []jwt.Issuer) {
+	accounts := ""
+	if len(own) > 0 {
+		accounts = own[0].Name
+	}
+	roles := []string{"roles"}
+	for _, q := range h.Require {
+		q.scopesIn = claimsOf{tokens: h.ScopeClaim, accounts: accounts}
+		q.rolesIn = claimsOf{tokens: h.RoleClaim, own: roles, accounts: accounts}
+		if len(h.RoleClaim) == 0 {
+			q.rolesIn.tokens = roles
+		}
+	}
 }
 
 var (

@@ -25,17 +25,27 @@ func (h *Handler) warn(at place.Place) {
 	}
 }
 
-// resourceWarnings reports a matcher such as /mcp/*, which does not match the resource /mcp.
+// resourceWarnings reports a matcher such as /mcp/*, which does not match the resource /mcp, and
+// issuers that clients cannot find.
 func (h *Handler) resourceWarnings(at place.Place) (warnings []string) {
 	u, err := url.Parse(h.Resource)
-	if h.Resource == "" || err != nil || len(at.Outside(max(u.Path, "/"))) == 0 {
+	if h.Resource == "" || err != nil {
 		return nil
 	}
-	return []string{fmt.Sprintf(
+	for _, issuer := range h.Issuers {
+		if issuer.multiTenant() && len(issuer.Tenants) == 0 {
+			warnings = append(warnings, fmt.Sprintf("resource %s: its metadata cannot name the issuer %s, so clients "+
+				"do not find it; list its tenants: tenants <value...>", h.Resource, issuer.Issuer))
+		}
+	}
+	if len(at.Outside(max(u.Path, "/"))) == 0 {
+		return warnings
+	}
+	return append(warnings, fmt.Sprintf(
 		"resource %s: requests for %s do not reach this handler, because its matcher does not match them, "+
 			"so they need no token; write the matcher as in: jwt %s*",
 		h.Resource, u.Path, strings.TrimSuffix(u.Path, "/"),
-	)}
+	))
 }
 
 func (h *Handler) issuerWarnings() (warnings []string) {
@@ -49,11 +59,12 @@ func (h *Handler) issuerWarnings() (warnings []string) {
 		}
 		if isTemplate(issuer.Issuer) {
 			warnings = append(warnings, fmt.Sprintf("issuer %s is a template for many tenants, and no token has it "+
-				"as its iss; write the issuer of your tenant, which is the iss of its tokens", issuer.Issuer))
+				"as its iss; write the issuer of your tenant, which is the iss of its tokens, or `*` in the place of "+
+				"the tenant, and the URL of the key set: jwks <url>", issuer.Issuer))
 		}
 	}
 	issuers := len(h.Issuers)
-	if h.Accounts != nil {
+	if h.Accounts != nil || h.hasTenants() {
 		issuers++
 	}
 	if issuers < 2 {
@@ -77,7 +88,7 @@ func (h *Handler) issuerWarnings() (warnings []string) {
 // Microsoft's issuers for several tenants.
 func isTemplate(issuer string) bool {
 	u, err := url.Parse(issuer)
-	if err != nil || strings.ContainsAny(issuer, "{}<>*") {
+	if err != nil || strings.ContainsAny(issuer, "{}<>") {
 		return true
 	}
 	tenant, _, _ := strings.Cut(strings.TrimPrefix(u.Path, "/"), "/")
@@ -106,8 +117,12 @@ func (h *Handler) ruleWarnings() (warnings []string) {
 
 func (h *Handler) listWarnings() (warnings []string) {
 	warnings = append(separatorWarnings("public", h.Public), separatorWarnings("user_id", h.UserID)...)
+	warnings = append(warnings, separatorWarnings("scope_claim", h.ScopeClaim)...)
+	warnings = append(warnings, separatorWarnings("role_claim", h.RoleClaim)...)
 	for _, issuer := range h.Issuers {
 		warnings = append(warnings, separatorWarnings("audience", issuer.Audience)...)
+		warnings = append(warnings, separatorWarnings("audience_claim", issuer.AudienceClaim)...)
+		warnings = append(warnings, separatorWarnings("token_type", issuer.TokenType)...)
 	}
 	if h.UpstreamToken != nil {
 		warnings = append(warnings, separatorWarnings("upstream_token: audience", h.UpstreamToken.Audience)...)

@@ -139,6 +139,25 @@ func TestSuspiciousConfigs(t *testing.T) {
 				"https://login.microsoftonline.com/72f988bf-86f1-41af-91ab-2d7cd011db47/v2.0",
 			) + "}\n respond ok",
 		},
+		"roles of all tenants": {
+			"jwt {\n" + issuer("https://id.example/*") + "require role admin\n}\n respond ok",
+			"require role <role> of <issuer>",
+			"jwt {\n" + issuer("https://id.example/*") + "require role admin of https://id.example/a\n}\n respond ok",
+		},
+		"a resource of unknown tenants": {
+			"jwt {\n" + issuer("https://id.example/*") + "resource http://localhost/mcp\n}\n respond ok",
+			"list its tenants",
+			"jwt {\n" + issuer("https://id.example/*") + "tenants a\n resource http://localhost/mcp\n}\n respond ok",
+		},
+		"comma in role_claim": {
+			jwt("role_claim groups,roles"), "role_claim groups roles", jwt("role_claim groups roles"),
+		},
+		"comma in scope_claim": {jwt("scope_claim a,b"), "scope_claim a b", jwt("scope_claim a b")},
+		"comma in token_type":  {jwt("token_type JWT,JOSE"), "token_type JWT JOSE", jwt("token_type JWT JOSE")},
+		"comma in audience_claim": {
+			jwt("audience a\n audience_claim aud,azp"), "audience_claim aud azp",
+			jwt("audience a\n audience_claim aud azp"),
+		},
 		"accounts out of reach": {
 			"handle /app/* {\n jwt {\n accounts {\n" + store + "\n}\n}\n respond ok\n}",
 			"requests for /auth/login do not reach this handler",

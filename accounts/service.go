@@ -257,7 +257,7 @@ func loadSigningKey(text string) (signing.Signer, error) {
 func (s *Service) AsIssuer() jwt.Issuer {
 	return jwt.Issuer{
 		Name: s.Config.Issuer, Keys: []jwt.KeySource{s.Keys}, Algorithms: s.Keys.Algorithms(),
-		Audience: s.Config.Audience, TokenType: "at+jwt", Revoked: s.Sessions.Revoked,
+		Audience: s.Config.Audience, TokenTypes: []string{"at+jwt"}, Revoked: s.Sessions.Revoked,
 	}
 }
 

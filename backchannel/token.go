@@ -22,6 +22,9 @@ func ParseLogout(claims jwt.Claims, now time.Time, maxAge time.Duration) (id str
 	texts := make(map[string]string)
 	for _, name := range []string{"jti", "sid", "sub"} {
 		text, isText := claims[name].(string)
+		if number, isNumber := claims[name].(int64); isNumber && name == "sub" { // as issuers have it in tokens
+			text, isText = jwt.ClaimText(number), true
+		}
 		if claims[name] != nil && (!isText || text == "" || len(text) > maxIDBytes) {
 			return "", logout, fmt.Errorf("%s is not a string of 1 to %d bytes", name, maxIDBytes)
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
+	"github.com/caddy-jwt/caddy-jwt/internal/discovery"
 	"github.com/caddy-jwt/caddy-jwt/internal/thismachine"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
@@ -55,16 +56,13 @@ func (e *endpoint) find(ctx context.Context) (string, context.Context, error) {
 
 // discover looks for the endpoint in the issuer's metadata.
 func (e *endpoint) discover(ctx context.Context) (found string, isHere bool, err error) {
-	var errs []error
-	for _, from := range wellKnown(e.issuer) {
+	err = discovery.Find(e.issuer, func(from string) error {
 		traced, reached := thismachine.Reached(ctx)
-		found, err := e.look(traced, from)
-		if err == nil {
-			return found, reached(), nil
-		}
-		errs = append(errs, err)
-	}
-	return "", false, errors.Join(errs...)
+		at, err := e.look(traced, from)
+		found, isHere = at, reached()
+		return err
+	})
+	return found, isHere, err
 }
 
 func (e *endpoint) look(ctx context.Context, from string) (string, error) {
@@ -81,14 +79,16 @@ func (e *endpoint) look(ctx context.Context, from string) (string, error) {
 		return "", err
 	}
 	var d document
-	switch err := json.Unmarshal(text, &d); {
-	case err != nil:
+	if err := json.Unmarshal(text, &d); err != nil {
 		return "", fmt.Errorf("%s: %w", from, jwt.JSONError(err))
-	case d.Issuer != e.issuer:
-		return "", fmt.Errorf("%s: its issuer is %s, not %q; write the issuer in the config exactly like this",
-			from, refusal.Quoted(d.Issuer), e.issuer)
+	}
+	if err := discovery.CheckIssuer(d.Issuer, e.issuer, d.Keys); err != nil {
+		return "", fmt.Errorf("%s: %w", from, err)
+	}
+	switch {
 	case d.Endpoint == "":
-		return "", fmt.Errorf("%s has no introspection_endpoint; if the issuer has one, set its URL", from)
+		return "", fmt.Errorf("%s has no introspection_endpoint; if the issuer has one, set its URL: %w",
+			from, discovery.ErrLacks)
 	case !secure(d.Endpoint, e.allowHTTP) ||
 		strings.HasPrefix(d.Endpoint, "http:") && strings.HasPrefix(e.issuer, "https:") && !e.allowHTTP:
 		return "", fmt.Errorf("%s: its introspection_endpoint is %s, which must be https", from,

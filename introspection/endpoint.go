@@ -13,6 +13,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
 	"github.com/caddy-jwt/caddy-jwt/internal/outage"
 	"github.com/caddy-jwt/caddy-jwt/internal/thismachine"
+	"github.com/caddy-jwt/caddy-jwt/internal/useragent"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/signing"
@@ -92,7 +93,7 @@ func newEndpoint(s settings, issuer jwt.Issuer) (*endpoint, error) {
 	}
 	transport.MaxIdleConnsPerHost = maxRequests
 	e.client = &http.Client{
-		Transport: thismachine.NewTransport(transport),
+		Transport: useragent.Wrap(thismachine.NewTransport(transport)),
 		// A redirect would send the token and the secret to another address.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}

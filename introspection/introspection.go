@@ -33,8 +33,9 @@ func init() {
 // While the endpoint is unavailable, requests with tokens that are not remembered get 503.
 type Introspection struct {
 	// URL of the introspection endpoint: https, http to this machine or, with `allow_http`,
-	// any http. Default: the `introspection_endpoint` of the issuer's metadata (OpenID
-	// Connect Discovery 1.0 §4, RFC 8414 §3).
+	// any http. Required if the issuer has a `*`; then a response must have the `iss` of a
+	// tenant. Default: the `introspection_endpoint` of the issuer's metadata (OpenID Connect
+	// Discovery 1.0 §4, RFC 8414 §3).
 	URL string `json:"url,omitempty"`
 
 	// ClientID is the ID of this site at the issuer. Default: none, for an endpoint that

@@ -9,11 +9,11 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
+	"github.com/caddy-jwt/caddy-jwt/internal/discovery"
 	"github.com/caddy-jwt/caddy-jwt/internal/thismachine"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/google/uuid"
@@ -100,7 +100,7 @@ func (e *endpoint) send(request *http.Request) (text []byte, kind string, err er
 	case http.StatusUnauthorized, http.StatusForbidden:
 		return nil, "", fmt.Errorf("%w: %s answered %s", errClient, from, response.Status)
 	default:
-		return nil, "", fmt.Errorf("%s answered %s, expected 200", from, response.Status)
+		return nil, "", &discovery.StatusError{From: from, Code: response.StatusCode, Status: response.Status}
 	}
 	text, err = io.ReadAll(io.LimitReader(response.Body, MaxResponseBytes+1))
 	if err != nil {
@@ -121,8 +121,9 @@ func (e *endpoint) verifyAnswers(issuer jwt.Issuer) (err error) {
 	}
 	e.answers, err = jwt.NewVerifier(jwt.VerifierConfig{
 		Issuers: []jwt.Issuer{{
-			Name: issuer.Name, Keys: issuer.Keys, Algorithms: issuer.Algorithms,
-			Audience: []string{e.clientID}, TokenType: "token-introspection+jwt",
+			Name: issuer.Name, MultiTenant: issuer.MultiTenant, Tenants: issuer.Tenants,
+			Keys: issuer.Keys, Algorithms: issuer.Algorithms,
+			Audience: []string{e.clientID}, TokenTypes: []string{"token-introspection+jwt"},
 		}},
 		Leeway: jwt.DefaultLeeway, AllowMissingExpiry: true, UserID: []string{"iss"}, // it has neither exp nor sub
 	})
@@ -179,17 +180,7 @@ func (e *endpoint) verify(ctx context.Context, text string) (jwt.Claims, error) 
 type document struct {
 	Issuer   string `json:"issuer"`
 	Endpoint string `json:"introspection_endpoint"`
-}
-
-// wellKnown returns the URLs where the metadata of an issuer may be.
-func wellKnown(issuer string) []string {
-	openID := strings.TrimSuffix(issuer, "/") + "/.well-known/openid-configuration"
-	u, err := url.Parse(issuer)
-	if err != nil {
-		return []string{openID}
-	}
-	u.Path = "/.well-known/oauth-authorization-server" + strings.TrimSuffix(u.Path, "/") // RFC 8414 §3.1
-	return slices.Compact([]string{openID, u.String()})
+	Keys     string `json:"jwks_uri"`
 }
 
 // forbidHere prevents an issuer on another machine from naming an endpoint on this one.

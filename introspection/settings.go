@@ -17,7 +17,7 @@ import (
 
 // settings are what an endpoint depends on. They are comparable, as the key for sharing it.
 type settings struct {
-	url, issuer      string // issuer is for discovery, and for `iss`
+	url, issuer      string // issuer is for discovery, and for `iss`; empty for that of several tenants
 	clientID, secret string
 	privateKey       string
 	cache, timeout   time.Duration
@@ -36,6 +36,12 @@ func (i *Introspection) settings() (s settings, err error) {
 	s = settings{
 		url: i.URL, issuer: i.issuer.Name, clientID: i.ClientID, allowHTTP: i.AllowHTTP,
 		cache: DefaultCache, timeout: cmp.Or(time.Duration(i.Timeout), DefaultTimeout),
+	}
+	if i.issuer.MultiTenant {
+		if s.issuer = ""; s.url == "" {
+			return s, fmt.Errorf("issuer %s is many issuers, so its endpoint cannot be discovered; "+
+				"set the URL, as in: introspection https://id.example.com/introspect", i.issuer.Name)
+		}
 	}
 	if s.secret, err = resolveSecret("client_secret", i.ClientSecret); err != nil {
 		return s, err

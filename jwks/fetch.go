@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/discovery"
 	"github.com/caddy-jwt/caddy-jwt/internal/thismachine"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
@@ -32,21 +33,21 @@ func withoutSecrets(text string) string {
 	return u.String()
 }
 
-func discoveryURL(issuer string) string {
-	return strings.TrimSuffix(issuer, "/") + "/.well-known/openid-configuration"
-}
-
 // download fetches the text of the key set.
 func (c *KeySet) download(ctx context.Context) ([]byte, error) {
 	if c.URL != "" {
 		return c.get(ctx, c.URL)
 	}
-	traced, isHere := thismachine.Reached(ctx)
-	text, err := c.get(traced, discoveryURL(c.Issuer))
-	if err != nil {
-		return nil, err
-	}
-	keysURL, err := ParseDiscovery(text, c.Issuer)
+	keysURL, isHere := "", func() bool { return false }
+	err := discovery.Find(c.Issuer, func(from string) (err error) {
+		var traced context.Context
+		traced, isHere = thismachine.Reached(ctx)
+		text, err := c.get(traced, from)
+		if err == nil {
+			keysURL, err = ParseDiscovery(text, c.Issuer)
+		}
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -72,7 +73,7 @@ func checkDiscovered(keysURL, issuer string, allowHTTP bool) error {
 }
 
 // ParseDiscovery returns the jwks_uri of a discovery document (OpenID Connect Discovery 1.0
-// §3). The issuer in the document must equal issuer (§4.3).
+// §3, RFC 8414 §2). The issuer in the document must equal issuer (§4.3, §3.3).
 func ParseDiscovery(text []byte, issuer string) (keysURL string, err error) {
 	var document struct {
 		Issuer  string `json:"issuer"`
@@ -81,19 +82,8 @@ func ParseDiscovery(text []byte, issuer string) (keysURL string, err error) {
 	if err := json.Unmarshal(text, &document); err != nil {
 		return "", fmt.Errorf("discovery document: %w", jwt.JSONError(err))
 	}
-	if document.Issuer != issuer {
-		if strings.Contains(document.Issuer, "{") {
-			return "", fmt.Errorf(
-				"discovery document: %q is shared by many tenants, whose issuers look like %s; "+
-					"write the issuer of your tenant, which is the iss of its tokens",
-				issuer, refusal.Quoted(document.Issuer),
-			)
-		}
-		return "", fmt.Errorf(
-			"discovery document: its issuer is %s, not %q; write the issuer in the config exactly like this, "+
-				"with or without the slash at the end",
-			refusal.Quoted(document.Issuer), issuer,
-		)
+	if err := discovery.CheckIssuer(document.Issuer, issuer, document.JWKSURI); err != nil {
+		return "", fmt.Errorf("discovery document: %w", err)
 	}
 	if document.JWKSURI == "" {
 		return "", errors.New("discovery document: jwks_uri is missing")
@@ -107,6 +97,12 @@ func (c *KeySet) get(ctx context.Context, from string) ([]byte, error) {
 		return nil, err
 	}
 	request.Header.Set("Accept", "application/jwk-set+json, application/json")
+	own := sameOrigin(request.URL, c.source())
+	if own { // a document must not send the headers elsewhere
+		if err := c.Headers.Set(request.Header, c.expand); err != nil {
+			return nil, err
+		}
+	}
 	response, err := c.client.Do(request)
 	if failure, ok := errors.AsType[*url.Error](err); ok { // the error contains the whole URL
 		err = fmt.Errorf("%s: %w", withoutSecrets(from), failure.Err)
@@ -120,7 +116,9 @@ func (c *KeySet) get(ctx context.Context, from string) ([]byte, error) {
 	from = withoutSecrets(from)
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s answered %s, expected 200", from, response.Status)
+		return nil, c.explainStatus(&discovery.StatusError{
+			From: from, Code: response.StatusCode, Status: response.Status,
+		}, own)
 	}
 	text, err := io.ReadAll(io.LimitReader(response.Body, MaxDocumentBytes+1))
 	if err != nil {

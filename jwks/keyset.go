@@ -17,8 +17,10 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
+	"github.com/caddy-jwt/caddy-jwt/internal/discovery"
 	"github.com/caddy-jwt/caddy-jwt/internal/outage"
 	"github.com/caddy-jwt/caddy-jwt/internal/thismachine"
+	"github.com/caddy-jwt/caddy-jwt/internal/useragent"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"go.uber.org/zap"
@@ -36,7 +38,7 @@ type Settings struct {
 	// URL of the key set: https, or http on this machine.
 	URL string
 	// Issuer is used if URL is empty: its discovery document contains the URL (OpenID
-	// Connect Discovery 1.0 §4).
+	// Connect Discovery 1.0 §4 or, if there is no such document, RFC 8414 §3).
 	Issuer string
 	// Refresh is how long a set is used before it is fetched again. Default: 10 minutes.
 	Refresh time.Duration
@@ -52,6 +54,9 @@ type Settings struct {
 	// AllowHTTP accepts keys over plain http. Anybody who can change them in transit can
 	// sign tokens.
 	AllowHTTP bool
+	// Headers are sent with each request, but only to the origin (scheme, host and port) of URL,
+	// or else of Issuer. Default: none.
+	Headers Headers
 	// TrustedCAs are PEM certificates of the CAs that are trusted for the server. Default:
 	// the CAs of the system.
 	TrustedCAs string
@@ -82,7 +87,7 @@ func (c Settings) source() string {
 	if c.URL != "" {
 		return c.URL
 	}
-	return discoveryURL(c.Issuer)
+	return discovery.URL(c.Issuer)
 }
 
 // KeySet holds the key set of a URL. It fetches the set ahead of need, keeps the last valid
@@ -93,6 +98,7 @@ func (c Settings) source() string {
 type KeySet struct {
 	Settings
 	client  *http.Client
+	expand  func(value string) (string, error)
 	log     func() *zap.Logger
 	storage atomic.Pointer[storageRef] // of the newest config that uses the set
 	ctx     context.Context            // ends with Destruct
@@ -120,6 +126,9 @@ type Options struct {
 	Storage Storage
 	// Log returns the logger, which may change at a config reload. Optional.
 	Log func() *zap.Logger
+	// Expand returns the text of a header's value before each request, so that it can change,
+	// such as that of a token in a file. Errors are logged. Optional.
+	Expand func(value string) (string, error)
 }
 
 type fetch struct {
@@ -137,6 +146,9 @@ func Open(config Settings, options Options) (*KeySet, error) {
 	if options.Log == nil {
 		options.Log = zap.NewNop
 	}
+	if options.Expand == nil {
+		options.Expand = func(value string) (string, error) { return value, nil }
+	}
 	for _, u := range []string{config.URL, config.Issuer} {
 		if err := checkKeyURL(u, config.AllowHTTP); u != "" && err != nil {
 			return nil, err
@@ -153,8 +165,11 @@ func Open(config Settings, options Options) (*KeySet, error) {
 	c := &KeySet{
 		Settings: config,
 		log:      func() *zap.Logger { return options.Log().With(zap.String("key_set", config.Name())) },
-		client:   &http.Client{Transport: thismachine.NewTransport(transport), CheckRedirect: sameHost},
-		ongoing:  &fetch{done: make(chan struct{})}, // the first, which run finishes
+		expand:   options.Expand,
+		client: &http.Client{
+			Transport: useragent.Wrap(thismachine.NewTransport(transport)), CheckRedirect: sameHost,
+		},
+		ongoing: &fetch{done: make(chan struct{})}, // the first, which run finishes
 	}
 	c.SetStorage(options.Storage)
 	c.ctx, c.stop = context.WithCancel(context.Background())

@@ -40,7 +40,11 @@ type storedKeySet struct {
 }
 
 func (c *KeySet) storageKey() string {
-	sum := sha256.Sum256([]byte(c.source()))
+	what := c.source()
+	if c.Headers != "" { // they may decide which keys the server returns
+		what += "\n" + string(c.Headers)
+	}
+	sum := sha256.Sum256([]byte(what))
 	return "jwt/key_sets/" + hex.EncodeToString(sum[:]) + ".json"
 }
 

@@ -274,16 +274,27 @@ func IsScope(text string) bool {
 		!strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' })
 }
 
-// Scopes returns the scopes in the claim `scope` or `scp` (RFC 8693 §4.2).
-func Scopes(claims Claims) []string {
-	value, present := claims["scope"]
-	if !present {
-		value = claims["scp"]
+var defaultScopeClaims = []string{"scope", "scp"}
+
+// Scopes returns the scopes in the first of the claims that has any, by their paths. Default:
+// `scope` and `scp` (RFC 8693 §4.2). A string has words separated by spaces (RFC 6749 §3.3).
+func Scopes(claims Claims, paths ...string) []string {
+	if len(paths) == 0 {
+		paths = defaultScopeClaims
 	}
-	if text, ok := value.(string); ok {
-		return strings.FieldsFunc(text, func(r rune) bool { return r == ' ' }) // RFC 6749 §3.3
+	for _, path := range paths {
+		value, _ := claims.Lookup(path)
+		var found []string
+		if text, ok := value.(string); ok {
+			found = strings.FieldsFunc(text, func(r rune) bool { return r == ' ' })
+		} else {
+			found = Texts(value)
+		}
+		if len(found) > 0 {
+			return found
+		}
 	}
-	return Texts(value)
+	return nil
 }
 
 // Texts returns a claim as a list of strings. Values other than strings, numbers and

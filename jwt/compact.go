@@ -100,23 +100,24 @@ func decodeHeader(encoded string) (joseHeader, error) {
 // joseHeader holds the header parameters that are used (RFC 7515 §4.1). Keys and key URLs
 // in the header (jwk, jku, x5c, x5u) are ignored.
 type joseHeader struct {
-	Algorithm string         `json:"alg"`
-	KeyID     string         `json:"kid"`
-	Type      string         `json:"typ"`
-	Critical  jsontext.Value `json:"crit"`
-	Base64    jsontext.Value `json:"b64"`
+	Algorithm   string         `json:"alg"`
+	KeyID       string         `json:"kid"`
+	Type        string         `json:"typ"`
+	ContentType string         `json:"cty"`
+	Critical    jsontext.Value `json:"crit"`
+	Base64      jsontext.Value `json:"b64"`
 
 	Others map[string]jsontext.Value `json:",embed"`
 
 	hint KeyHint
 }
 
-var registeredParameters = []string{"alg", "kid", "typ", "crit", "b64"}
+var registeredParameters = []string{"alg", "kid", "typ", "cty", "crit", "b64"}
 
 func parseHeader(text []byte) (header joseHeader, err error) {
 	if err := json.Unmarshal(text, &header); err != nil {
 		if _, ok := errors.AsType[*json.SemanticError](err); ok {
-			return header, refusal.New(refusal.Header, "not a JSON object whose alg, kid and typ are strings")
+			return header, refusal.New(refusal.Header, "not a JSON object whose alg, kid, typ and cty are strings")
 		}
 		return header, refusal.New(refusal.Header, "%v", JSONError(err))
 	}
@@ -134,6 +135,9 @@ func parseHeader(text []byte) (header joseHeader, err error) {
 		)
 	case header.Algorithm == "":
 		return header, refusal.New(refusal.Header, "alg is missing")
+	case mediaType(header.ContentType) == "jwt":
+		return header, refusal.New(refusal.Header, "cty is %s, so it contains another JWT instead of claims "+
+			"(RFC 7519 §5.2); let the issuer sign the claims themselves", refusal.Quoted(header.ContentType))
 	}
 	header.hint = KeyHint{Algorithm: header.Algorithm, ID: header.KeyID}
 	if header.KeyID == "" {
@@ -179,15 +183,18 @@ func foldable(name string) bool {
 
 // checkType prevents ID tokens, logout tokens, DPoP proofs and similar from being accepted
 // as access tokens (RFC 8725 §3.11).
-func checkType(typ, expected string) error {
-	got := mediaType(typ)
-	if expected == "" {
-		if got == "" || got == "jwt" || got == "at+jwt" {
+func checkType(typ string, accepted []string) error {
+	got, expected := mediaType(typ), "JWT, at+jwt or JOSE"
+	if len(accepted) == 0 {
+		switch got {
+		case "", "jwt", "at+jwt", "jose": // JOSE says as little as JWT (RFC 7515 §4.1.9)
 			return nil
 		}
-		expected = "JWT or at+jwt"
-	} else if got == mediaType(expected) {
-		return nil
+	} else {
+		if slices.ContainsFunc(accepted, func(one string) bool { return got == mediaType(one) }) {
+			return nil
+		}
+		expected = strings.Join(accepted, " or ")
 	}
 	return refusal.New(refusal.TokenType, "typ is %s; expected %s", refusal.Quoted(typ), expected)
 }

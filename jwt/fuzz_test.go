@@ -4,6 +4,7 @@ import (
 	"context"
 	stdjson "encoding/json"
 	"math"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -120,6 +121,47 @@ func FuzzClaims(f *testing.F) {
 			if found, ok := claims.Lookup(name); !ok || jwt.ClaimText(found) != jwt.ClaimText(value) {
 				t.Fatalf("claim %q is not found by its name", name)
 			}
+		}
+	})
+}
+
+// What two multi-tenant issuers accept is one tenant each, and never of both.
+func FuzzTenants(f *testing.F) {
+	key, err := jwt.NewSecretKey([]byte(sitetest.Secret))
+	if err != nil {
+		f.Fatal(err)
+	}
+	set := jwt.NewKeySet(key)
+	form := regexp.MustCompile(`^[A-Za-z0-9._~-]+$`)
+	f.Fuzz(func(t *testing.T, one, other, tenants, iss string) {
+		issuers := []jwt.Issuer{
+			{Name: one, MultiTenant: true, Keys: []jwt.KeySource{set}, Algorithms: set.Algorithms()},
+			{
+				Name: other, MultiTenant: true, Keys: []jwt.KeySource{set}, Algorithms: set.Algorithms(),
+				Tenants: strings.Fields(tenants),
+			},
+		}
+		if _, err := jwt.NewVerifier(jwt.VerifierConfig{Issuers: issuers}); err != nil {
+			return
+		}
+		matches := 0
+		for _, issuer := range issuers {
+			if !issuer.Matches(iss) {
+				continue
+			}
+			matches++
+			names, parts := strings.Split(issuer.Name, "/"), strings.Split(iss, "/")
+			if len(names) != len(parts) {
+				t.Fatalf("%q matches %q", issuer.Name, iss)
+			}
+			for i, name := range names {
+				if name != parts[i] && (name != "*" || i < 3 || !form.MatchString(parts[i]) || parts[i] == "..") {
+					t.Fatalf("%q matches %q", issuer.Name, iss)
+				}
+			}
+		}
+		if matches > 1 {
+			t.Fatalf("%q is of %q and of %q", iss, one, other)
 		}
 	})
 }

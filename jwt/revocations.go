@@ -113,7 +113,7 @@ type liveness struct {
 func (l *liveness) of(claims Claims, revoked *Revocations) {
 	l.revoked = revoked
 	l.sessionID, _ = claims["sid"].(string)
-	l.subject, _ = claims["sub"].(string)
+	l.subject = ClaimText(claims["sub"]) // a number, too, where another claim names the user
 	l.issued, _ = numericDate(claims["iat"])
 }
 

@@ -15,6 +15,7 @@ type Token struct {
 	expiry  float64 // seconds since 1970, the leeway included; 0 for none
 	begins  float64 // likewise
 	key     *Key
+	issuer  *Issuer
 	boxedID any // UserID in an interface, made once and not per request
 	session liveness
 	memo    atomic.Pointer[any]
@@ -36,6 +37,10 @@ var noKey = new(Key)
 
 // lastSecond is the end of the year 9999, the last one that RFC 3339 can represent.
 const lastSecond = 253402300799
+
+// Issuer returns the issuer by whose rules the token was accepted. It is nil for a credential
+// that is not a token of an issuer, such as an API key.
+func (t *Token) Issuer() *Issuer { return t.issuer }
 
 // UserIDValue returns UserID as an interface, without an allocation.
 func (t *Token) UserIDValue() any { return t.boxedID }

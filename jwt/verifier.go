@@ -39,6 +39,14 @@ type Issuer struct {
 	// Name is the required value of the `iss` claim, compared exactly (RFC 7519 §4.1.1). If
 	// Name is empty, `iss` is not checked, and there can be no other issuer.
 	Name string
+	// MultiTenant means that one segment of the path of Name is `*`, as in
+	// https://id.example.com/*/v2.0, for the tenants of a provider that signs the tokens of all of
+	// them with the same keys. `*` is any segment of letters, digits and - . _ ~, and `tid`, if a
+	// token has it, must be equal to it. The exact name of another issuer has precedence, so its
+	// tokens are only verified with its own keys.
+	MultiTenant bool
+	// Tenants are what the `*` can be. Default: any tenant.
+	Tenants []string
 	// Keys are searched in order for the key of a token.
 	Keys []KeySource
 	// Algorithms (RFC 7518 §3.1) that are accepted. Required. Each key only verifies those
@@ -47,10 +55,14 @@ type Issuer struct {
 	// Audience lists the accepted audiences: the `aud` claim must contain one of them (RFC
 	// 7519 §4.1.3). Default: `aud` is not checked.
 	Audience []string
-	// TokenType is the required `typ` of the header, compared without case and without
-	// "application/" (RFC 7515 §4.1.9), such as at+jwt of RFC 9068. Default: omitted, JWT
-	// or at+jwt.
-	TokenType string
+	// AudienceClaims are the paths of the claims that may have the audience. The first one that
+	// is present decides. Default: `aud`.
+	AudienceClaims []string
+	// TokenTypes are the accepted values of `typ` in the header, compared without case and
+	// without "application/" (RFC 7515 §4.1.9), such as at+jwt of RFC 9068. If they are set, a
+	// token without `typ` is refused. Default: omitted, JWT, at+jwt or JOSE, which says nothing
+	// about the kind of token.
+	TokenTypes []string
 
 	// Revoked are sessions and subjects whose tokens are refused. Default: none.
 	Revoked *Revocations
@@ -75,6 +87,7 @@ type VerifierConfig struct {
 // of RFC 8725. It is independent of HTTP and safe for concurrent use.
 type Verifier struct {
 	issuers map[string]*Issuer
+	tenants []*Issuer // with a `*` in their names
 	anyone  *Issuer
 	leeway  float64 // seconds
 	config  VerifierConfig
@@ -92,6 +105,9 @@ func NewVerifier(config VerifierConfig) (*Verifier, error) {
 	}
 	for i := range config.Issuers {
 		issuer := &config.Issuers[i]
+		if err := issuer.CheckName(); err != nil {
+			return nil, fmt.Errorf("issuer %q: %w", issuer.Name, err)
+		}
 		switch {
 		case len(issuer.Keys) == 0 || len(issuer.Algorithms) == 0:
 			return nil, fmt.Errorf("issuer %q has no keys or no algorithms", issuer.Name)
@@ -102,6 +118,14 @@ func NewVerifier(config VerifierConfig) (*Verifier, error) {
 			v.anyone = issuer
 		case v.issuers[issuer.Name] != nil:
 			return nil, fmt.Errorf("issuer %q is specified twice", issuer.Name)
+		case issuer.MultiTenant:
+			for _, other := range v.tenants {
+				if overlap(issuer, other) {
+					return nil, fmt.Errorf("issuers %q and %q can be the same iss, so it would not select the keys; "+
+						"list different `tenants` for them, or write one of them without `*`", other.Name, issuer.Name)
+				}
+			}
+			v.tenants = append(v.tenants, issuer)
 		default:
 			v.issuers[issuer.Name] = issuer
 		}
@@ -116,7 +140,7 @@ func NewVerifier(config VerifierConfig) (*Verifier, error) {
 // names the failed check. It blocks only while keys are fetched, and not after ctx is done.
 func (v *Verifier) Verify(ctx context.Context, token string, now time.Time) (*Token, error) {
 	issuer, claims, key, err := v.authenticate(ctx, token, func(typ string, issuer *Issuer) error {
-		return checkType(typ, issuer.TokenType)
+		return checkType(typ, issuer.TokenTypes)
 	})
 	if err != nil {
 		return nil, err
@@ -141,7 +165,7 @@ func (v *Verifier) VerifyLogout(ctx context.Context, token string, now time.Time
 	if _, _, err := v.checkTimes(claims, now); err != nil {
 		return nil, err
 	}
-	return claims, checkAudience(claims, issuer.Audience)
+	return claims, checkAudience(claims, nil, issuer.Audience)
 }
 
 // authenticate returns the claims of a token that an issuer has signed.
@@ -219,11 +243,14 @@ func (i *Issuer) checkAlgorithm(header joseHeader) error {
 // check applies the rules for claims, which do not depend on how they were authenticated.
 func (v *Verifier) check(issuer *Issuer, claims Claims, key *Key, now time.Time) (*Token, error) {
 	var err error
-	verified := &Token{Claims: claims, key: key}
+	verified := &Token{Claims: claims, key: key, issuer: issuer}
+	if err := issuer.checkTenant(claims); err != nil {
+		return nil, err
+	}
 	if verified.begins, verified.expiry, err = v.checkTimes(claims, now); err != nil {
 		return nil, err
 	}
-	if err := checkAudience(claims, issuer.Audience); err != nil {
+	if err := checkAudience(claims, issuer.AudienceClaims, issuer.Audience); err != nil {
 		return nil, err
 	}
 	if claims["cnf"] != nil { // RFC 9449 §7.2, RFC 8705 §3: a thief must not be able to use it
@@ -248,14 +275,20 @@ func (v *Verifier) check(issuer *Issuer, claims Claims, key *Key, now time.Time)
 
 // CheckClaims checks claims that were authenticated otherwise than by a signature, such as by
 // an introspection endpoint (RFC 7662 §2.2), like those of a JWT. It only uses the name, the
-// audience and the revocations of the issuer; an absent `iss` is accepted. Of the config it
-// ignores the issuers.
+// tenants, the audience and the revocations of the issuer. An absent `iss` is accepted, unless the
+// issuer is multi-tenant. Of the issuers in the config, it only uses the names: a tenant cannot have one
+// of them.
 func CheckClaims(config VerifierConfig, issuer *Issuer, claims Claims, now time.Time) (*Token, error) {
 	if err := checkNames(claims, registeredClaims); err != nil {
 		return nil, refusal.New(refusal.Claims, "%v", err)
 	}
-	if iss, present := claims["iss"]; present && issuer.Name != "" && iss != issuer.Name {
-		return nil, refusal.New(refusal.Issuer, "iss is %s, not %q", refusal.Quoted(ClaimText(iss)), issuer.Name)
+	if iss, present := claims["iss"]; issuer.Name != "" && (present || issuer.MultiTenant) {
+		name, _ := iss.(string)
+		if !issuer.Matches(name) || slices.ContainsFunc(config.Issuers, func(other Issuer) bool {
+			return other.Name == name && name != issuer.Name
+		}) {
+			return nil, refusal.New(refusal.Issuer, "iss is %s, not %q", refusal.Quoted(ClaimText(iss)), issuer.Name)
+		}
 	}
 	if len(config.UserID) == 0 {
 		config.UserID = defaultUserID
@@ -279,6 +312,11 @@ func (v *Verifier) issuer(claims Claims) (*Issuer, error) {
 	}
 	if issuer := v.issuers[name]; issuer != nil {
 		return issuer, nil
+	}
+	for _, issuer := range v.tenants {
+		if issuer.Matches(name) {
+			return issuer, nil
+		}
 	}
 	if !present {
 		return nil, refusal.New(refusal.Issuer, "iss is missing")
@@ -348,6 +386,8 @@ func (v *Verifier) checkTimes(claims Claims, now time.Time) (begins, expiry floa
 	case !present:
 	case !ok:
 		return 0, 0, refusal.New(refusal.Claims, "exp is not a finite number")
+	case date > lastSecond:
+		return 0, 0, notSeconds("exp", date)
 	case date+v.leeway <= at:
 		return 0, 0, refusal.New(refusal.Expired, "exp was %.0f s ago; the leeway is %.0f s", at-date, v.leeway)
 	default:
@@ -361,6 +401,8 @@ func (v *Verifier) checkTimes(claims Claims, now time.Time) (begins, expiry floa
 		switch date, ok := numericDate(value); {
 		case !ok:
 			return 0, 0, refusal.New(refusal.Claims, "%s is not a finite number", name)
+		case date > lastSecond:
+			return 0, 0, notSeconds(name, date)
 		case date-v.leeway > at:
 			return 0, 0, refusal.New(
 				refusal.NotYetValid, "%s is %.0f s in the future; the leeway is %.0f s", name, date-at, v.leeway,
@@ -374,14 +416,37 @@ func (v *Verifier) checkTimes(claims Claims, now time.Time) (begins, expiry floa
 
 func seconds(t time.Time) float64 { return float64(t.UnixNano()) / 1e9 }
 
-func checkAudience(claims Claims, accepted []string) error {
-	value, present := claims["aud"]
-	if !present {
-		if len(accepted) > 0 {
-			return refusal.New(refusal.Audience, "aud is missing; expected one of %q", accepted)
-		}
-		return nil
+// notSeconds is the refusal of a date after the year 9999, which is a mistake: as an `exp` it
+// would never end, and a token that expired long ago would be accepted.
+func notSeconds(name string, date float64) *refusal.Error {
+	what := "in milliseconds"
+	if date > 1000*lastSecond {
+		what = "after the year 9999"
 	}
+	return refusal.New(refusal.Claims, "%s is %s; it must be in seconds (RFC 7519 §2)", name, what)
+}
+
+var defaultAudienceClaims = []string{"aud"}
+
+// checkAudience checks the first of the claims that is present, by default `aud`.
+func checkAudience(claims Claims, paths, accepted []string) error {
+	if len(paths) == 0 {
+		paths = defaultAudienceClaims
+	}
+	for _, path := range paths {
+		if value, present := claims.Lookup(path); present {
+			return meantFor(path, value, accepted)
+		}
+	}
+	if len(accepted) > 0 {
+		return refusal.New(
+			refusal.Audience, "%s is missing; expected one of %q", strings.Join(paths, " or "), accepted,
+		)
+	}
+	return nil
+}
+
+func meantFor(name string, value any, accepted []string) error {
 	list, isList := value.(List)
 	if !isList {
 		list = List{value}
@@ -390,27 +455,31 @@ func checkAudience(claims Claims, accepted []string) error {
 	for _, element := range list {
 		audience, ok := element.(string)
 		if !ok || audience == "" {
-			return refusal.New(refusal.Audience, "aud is neither a string nor a list of non-empty strings")
+			return refusal.New(refusal.Audience, "%s is neither a string nor a list of non-empty strings", name)
 		}
 		meant = meant || slices.Contains(accepted, audience)
 	}
 	switch {
 	case len(list) == 0:
-		return refusal.New(refusal.Audience, "aud is empty")
+		return refusal.New(refusal.Audience, "%s is empty", name)
 	case !meant:
-		return refusal.New(refusal.Audience, "aud is %s; expected one of %q", refusal.Quoted(list.String()), accepted)
+		return refusal.New(
+			refusal.Audience, "%s is %s; expected one of %q", name, refusal.Quoted(list.String()), accepted,
+		)
 	}
 	return nil
 }
 
-// userID returns the name of the user. It also rejects tokens whose claims show that they
-// are not access tokens: a `sub` that is not a string (RFC 7519 §4.1.2), or `events`, which
-// marks a security event token or logout token (RFC 8417 §2.2).
+var errSubject = refusal.New(refusal.Claims, "sub is not a string")
+
+// userID returns the name of the user. `sub` must be a string (RFC 7519 §4.1.2), or may be a
+// number if it does not name the user. userID also rejects tokens with `events`, which marks a
+// security event token or logout token (RFC 8417 §2.2).
 func (v *Verifier) userID(claims Claims) (string, error) {
-	if sub, present := claims["sub"]; present {
-		if _, ok := sub.(string); !ok {
-			return "", refusal.New(refusal.Claims, "sub is not a string")
-		}
+	sub, present := claims["sub"]
+	_, isText := sub.(string)
+	if _, isNumber := numericDate(sub); present && !isText && !isNumber {
+		return "", errSubject
 	}
 	if _, present := claims["events"]; present {
 		return "", refusal.New(
@@ -418,6 +487,9 @@ func (v *Verifier) userID(claims Claims) (string, error) {
 		)
 	}
 	for _, path := range v.config.UserID {
+		if path == "sub" && present && !isText {
+			return "", errSubject
+		}
 		value, _ := claims.Lookup(path)
 		switch value.(type) {
 		case nil, bool, List, Claims:

@@ -992,6 +992,21 @@ func TestInspectWithConfig(t *testing.T) {
 		}
 		hasNot(t, stdout+stderr+fmt.Sprint(err), refused.token, sitetest.Secret)
 	}
+	c = withCaddyfile(t, ":1 {\n jwt {\n issuer https://id.example/*/v2.0\n tenants contoso\n secret `"+
+		sitetest.Secret+"`\n require role admin of https://id.example/*/v2.0\n role_claim groups\n}\n}")
+	for want, claims := range map[string]sitetest.JSON{
+		"accepted": {"iss": "https://id.example/contoso/v2.0", "groups": "admin"},
+		`refused by the check "role": You do not have a role that is required here: requires one of ["admin"] in groups`: {
+			"iss": "https://id.example/contoso/v2.0", "roles": "admin",
+		},
+		`refused by the check "issuer"`: {"iss": "https://id.example/fabrikam/v2.0", "groups": "admin"},
+		`refused by the check "claims": the token claims are not valid: exp is in milliseconds; it must be in seconds`: {
+			"iss": "https://id.example/contoso/v2.0", "exp": time.Now().UnixMilli(),
+		},
+	} {
+		stdout, _, _ := c.Run(sitetest.HS256(t, claims), "inspect")
+		accountstest.Has(t, stdout, "jwt :1: "+want)
+	}
 	c.Refuses("", "standard input is empty; give the token there, or as @<file> or env:<NAME>", "inspect")
 	c.Refuses("a.b", "a signed JWT has 3 parts, not 2", "inspect")
 	c = withCaddyfile(t, ":1 {\n respond hello\n}")

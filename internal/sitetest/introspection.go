@@ -38,6 +38,7 @@ func NewIntrospectionServer(t testing.TB) *IntrospectionServer {
 	})
 	mux.HandleFunc("/introspect", func(w http.ResponseWriter, r *http.Request) {
 		i.Asked.Add(1)
+		mustNameItself(t, r)
 		_ = r.ParseForm()
 		i.mu.Lock()
 		i.last = r

@@ -93,6 +93,9 @@ func NewOpenIDProvider(t testing.TB) *OpenIDProvider {
 			w.WriteHeader(500)
 			return
 		}
+		if r.URL.Path != "/authorize" { // which is for the browser
+			mustNameItself(t, r)
+		}
 		mux.ServeHTTP(w, r)
 	}))
 	t.Cleanup(p.Close)

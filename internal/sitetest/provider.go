@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 )
@@ -28,10 +29,12 @@ func NewIdentityProvider(t testing.TB, keys ...JSON) *IdentityProvider {
 	p.SetKeys(keys...)
 	mux := http.NewServeMux()
 	mux.HandleFunc("/.well-known/openid-configuration", func(w http.ResponseWriter, r *http.Request) {
+		mustNameItself(t, r)
 		fmt.Fprintf(w, `{"issuer":%q,"jwks_uri":%q}`, p.URL, p.URL+"/jwks")
 	})
 	mux.HandleFunc("/jwks", func(w http.ResponseWriter, r *http.Request) {
 		p.Fetches.Add(1)
+		mustNameItself(t, r)
 		(*p.respond.Load())(w, r)
 	})
 	p.Server = httptest.NewUnstartedServer(mux)
@@ -43,6 +46,14 @@ func NewIdentityProvider(t testing.TB, keys ...JSON) *IdentityProvider {
 	p.Start()
 	t.Cleanup(p.Close)
 	return p
+}
+
+// mustNameItself checks that a request of this module says so.
+func mustNameItself(t testing.TB, r *http.Request) {
+	if agent := r.UserAgent(); !strings.HasPrefix(agent, "caddy-jwt/") ||
+		!strings.HasSuffix(agent, " (+https://github.com/caddy-jwt/caddy-jwt)") {
+		t.Errorf("%s %s: User-Agent %q", r.Method, r.URL.Path, agent)
+	}
 }
 
 // SetKeys replaces the key set.

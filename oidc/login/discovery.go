@@ -13,6 +13,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/internal/outage"
 	"github.com/caddy-jwt/caddy-jwt/internal/thismachine"
+	"github.com/caddy-jwt/caddy-jwt/internal/useragent"
 	"github.com/caddy-jwt/caddy-jwt/jwks"
 	"github.com/caddy-jwt/caddy-jwt/oidc/internal/protocol"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
@@ -147,7 +148,7 @@ func (d *discovered) look(ctx context.Context) (*metadata, error) {
 	return m, nil
 }
 
-var transport = thismachine.NewTransport(http.DefaultTransport.(*http.Transport).Clone())
+var transport = useragent.Wrap(thismachine.NewTransport(http.DefaultTransport.(*http.Transport).Clone()))
 
 // boundedTransport limits the size of a provider's responses, and refuses connections to
 // this machine unless the provider is on this machine.

@@ -279,7 +279,7 @@ func (c *Client) provisionKeys(p *Provider) error {
 	}
 	c.keys, err = jwt.NewVerifier(jwt.VerifierConfig{Leeway: 30 * time.Second, Issuers: []jwt.Issuer{{
 		Name: c.ID, Keys: []jwt.KeySource{jwt.NewKeySet(keys...)}, Algorithms: assertionAlgorithms,
-		Audience: []string{p.Issuer, p.at("/oidc/token"), p.at("/oidc/par")}, TokenType: "",
+		Audience: []string{p.Issuer, p.at("/oidc/token"), p.at("/oidc/par")},
 	}}})
 	return err
 }

@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/caddy-jwt/caddy-jwt/internal/useragent"
 )
 
 const maxDocumentBytes = 64 << 10
@@ -32,10 +34,10 @@ type documentFetcher struct {
 func newDocumentFetcher() *documentFetcher {
 	client := func(allowed func(netip.Addr) bool, trust *tls.Config) *http.Client {
 		return &http.Client{
-			Transport: &http.Transport{
+			Transport: useragent.Wrap(&http.Transport{
 				DialContext: dialer(allowed).DialContext, TLSClientConfig: trust, DisableKeepAlives: true,
 				DisableCompression: true, MaxResponseHeaderBytes: 16 << 10,
-			},
+			}),
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/outage"
+	"github.com/caddy-jwt/caddy-jwt/internal/useragent"
 	"github.com/caddy-jwt/caddy-jwt/oidc/internal/protocol"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
@@ -582,5 +583,6 @@ func (p *Provider) sendLogout(ctx context.Context, client *Client, g *clientLogi
 
 // logoutClient does not follow redirects: the token is only for this URL.
 var logoutClient = &http.Client{
+	Transport:     useragent.Wrap(http.DefaultTransport),
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 }

@@ -275,13 +275,14 @@ func (k currentKeys) Find(ctx context.Context, hint jwt.KeyHint) ([]*jwt.Key, er
 func (p *Provider) newVerifiers() (err error) {
 	p.tokens, err = jwt.NewVerifier(jwt.VerifierConfig{Issuers: []jwt.Issuer{{
 		Name: p.Issuer, Keys: []jwt.KeySource{currentKeys{p.accessKeys}},
-		Algorithms: p.accessKeys.Algorithms(), TokenType: "at+jwt", // of any audience
+		Algorithms: p.accessKeys.Algorithms(), TokenTypes: []string{"at+jwt"}, // of any audience
 	}}})
 	if err != nil {
 		return err
 	}
 	p.hints, err = jwt.NewVerifier(jwt.VerifierConfig{Leeway: hintLeeway, Issuers: []jwt.Issuer{{
-		Name: p.Issuer, Keys: []jwt.KeySource{currentKeys{p.idKeys}}, Algorithms: []string{"RS256"}, TokenType: "JWT",
+		Name: p.Issuer, Keys: []jwt.KeySource{currentKeys{p.idKeys}}, Algorithms: []string{"RS256"},
+		TokenTypes: []string{"JWT"},
 	}}})
 	return err
 }
