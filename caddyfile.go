@@ -111,7 +111,8 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 //	    credentials <module> [<args...>]
 //	    leeway <duration>
 //	    allow_missing_exp
-//	    from header [<name> [<scheme>]] | cookie <name> | query <name>
+//	    from header [<name> [<scheme>]] | cookie <name> | query <name> | websocket_protocol [<name>]
+//	    first_source
 //	    user_id <claim...>
 //	    public <path...>
 //	    optional
@@ -174,6 +175,7 @@ func (p *parser) options() []config.Option {
 		{Name: "credentials", Read: p.credentials, Repeatable: true},
 		{Name: "allow_missing_exp", Read: config.Flag(&h.AllowMissingExp)},
 		{Name: "from", Read: p.from, Repeatable: true},
+		{Name: "first_source", Read: config.Flag(&h.FirstSource)},
 		{Name: "user_id", Read: config.Words("claim names, as in: user_id sub", &h.UserID)},
 		{Name: "public", Read: config.Words("paths, as in: public /health /assets/*", (*[]string)(&h.Public))},
 		{Name: "optional", Read: config.Flag(&h.Optional)},
@@ -346,16 +348,21 @@ func (p *parser) from(*config.Block, string) error {
 			source.Header = args[1]
 		}
 		if len(args) > 2 {
-			source.Scheme = args[2]
+			source.Scheme, source.NoScheme = args[2], args[2] == ""
 		}
 	case len(args) == 2 && args[0] == "cookie":
 		source.Cookie = args[1]
 	case len(args) == 2 && args[0] == "query":
 		source.Query = args[1]
+	case len(args) >= 1 && len(args) <= 2 && args[0] == "websocket_protocol":
+		source.WebSocketProtocol = "bearer"
+		if len(args) > 1 {
+			source.WebSocketProtocol = args[1]
+		}
 	default:
 		return p.Errf(
-			"from takes: header [<name> [<scheme>]], cookie <name>, or query <name>%s",
-			config.Meant(append(args, "")[0], "header", "cookie", "query"),
+			"from takes: header [<name> [<scheme>]], cookie <name>, query <name>, or websocket_protocol [<name>]%s",
+			config.Meant(append(args, "")[0], "header", "cookie", "query", "websocket_protocol"),
 		)
 	}
 	p.handler.From = append(p.handler.From, source)

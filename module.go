@@ -78,11 +78,22 @@ type Handler struct {
 	CredentialsRaw []json.RawMessage `json:"credentials,omitempty" caddy:"namespace=jwt.credentials inline_key=module"`
 
 	// From lists the places in a request that can contain a token; if it is set, it
-	// replaces the default. A request with tokens in two of these places is refused with
-	// 400. Default: the header `Authorization` with the scheme `Bearer` and, with
+	// replaces the default. A request with different tokens in two of these places is
+	// refused with 400, unless `first_source` is set. If the tokens are equal, as those that
+	// Cloudflare Access sends in a header and a cookie, they count as one, and not as sent by
+	// cookie. Default: the header `Authorization` with the scheme `Bearer` and, with
 	// `accounts`, the session cookie of browsers. If you list `from` yourself, include
 	// `cookie session`; otherwise browsers are not redirected to the log-in page.
 	From []*credentials.Source `json:"from,omitempty"`
+
+	// FirstSource uses the token of the first place in `from` that has one, and ignores the
+	// others, which may be expired, or be for the upstream. A malformed or expired token in
+	// the first place is refused, even if there is a valid one in another place. The upstream
+	// gets the ignored tokens, too, and may act for the user of one of them, for whom the
+	// rules were not checked; `strip_token` removes all. List a query last: whoever writes a
+	// link chooses its token. Default: a request with different tokens is refused with 400
+	// (RFC 6750 §2).
+	FirstSource bool `json:"first_source,omitempty"`
 
 	// UserID lists the paths of the claims that can name the user. The first one that is a
 	// number or a non-empty string is used. A token without any of them is refused.
@@ -190,10 +201,18 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 // is the counter of the reason.
 func (h *Handler) read(r *http.Request) (credential credentials.Credential, open prometheus.Counter) {
 	if open = h.open(r); open == nil {
-		credential = replacedOr(r, h.sources)
+		credential = h.replacedOr(r)
 	}
 	removeClaimHeaders(r, h.ownHeaders, nil)
 	return credential, open
+}
+
+// credentialOf returns the credential in the request.
+func (h *Handler) credentialOf(r *http.Request) credentials.Credential {
+	if h.FirstSource {
+		return h.sources.ReadFirst(r)
+	}
+	return h.sources.Read(r)
 }
 
 // identify finds the user of the credential, and sets the placeholders of the user: the
@@ -339,7 +358,9 @@ func (h *Handler) resolve() error {
 		),
 	)
 	for _, source := range h.From {
-		err = errors.Join(err, config.Resolve("from", &source.Header, &source.Scheme, &source.Cookie, &source.Query))
+		err = errors.Join(err, config.Resolve(
+			"from", &source.Header, &source.Scheme, &source.Cookie, &source.Query, &source.WebSocketProtocol,
+		))
 	}
 	for _, header := range h.ClaimHeaders {
 		if strings.HasPrefix(header.Claim, "{http.") {
@@ -386,7 +407,8 @@ func (h *Handler) resolve() error {
 	}
 	for _, source := range h.sources {
 		source.Header = http.CanonicalHeaderKey(source.Header)
-		if source.Header == "Authorization" && source.Scheme == "" {
+		source.WebSocketProtocol = strings.TrimSuffix(source.WebSocketProtocol, ".")
+		if source.Header == "Authorization" && source.Scheme == "" && !source.NoScheme {
 			source.Scheme = "Bearer"
 		}
 	}

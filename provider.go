@@ -42,7 +42,7 @@ func (p *Provider) Validate() error {
 // problem: keys that were never loaded, or an issuer that cannot be asked.
 func (p *Provider) Authenticate(w http.ResponseWriter, r *http.Request) (caddyauth.User, bool, error) {
 	var user caddyauth.User
-	who := p.identify(w, r, p.sources.Read(r), nil)
+	who := p.identify(w, r, p.credentialOf(r), nil)
 	if failure := p.decide(r, &who, nil).refusal; failure != nil {
 		attach(r, nil) // another provider may allow the request
 		p.answers.Announce(w, r, failure)
