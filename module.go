@@ -125,7 +125,10 @@ type Handler struct {
 
 	// ClaimHeaders are request headers that pass claims to the upstream. Clients cannot
 	// send these headers themselves: they are removed where the handler runs and, with the
-	// directive, also from requests that its matcher does not match. A directive within a
+	// directive, also from requests that its matcher does not match. If several `jwt` handle
+	// a request, each with its own token, the headers of all are set. But if a later one has a
+	// header of an earlier one, and another user or none, it replaces that user, and all
+	// headers of the earlier one are removed. A directive within a
 	// `handle` or `route` block only covers that block. If another block leads to the same
 	// upstream, add `request_header -<Header>` there, or put the directive with a matcher
 	// at the top level of the site.
@@ -223,7 +226,7 @@ func (h *Handler) identify(
 	if open == nil {
 		who = h.identifier.identify(w, r, credential)
 	}
-	attach(r, who.token)
+	attach(r, who.token, h.ownHeaders, who.failure != nil)
 	return who
 }
 
