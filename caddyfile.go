@@ -122,9 +122,10 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 //	    require claim <name> <value...> [of <issuer>]
 //	    require expression <CEL>
 //	    require <authorizer> [<args...>]
-//	    claim_header <Header> <claim>
+//	    claim_header <Header> <claim>|* [json|lines] [percent|base64|base64url]
 //	    trusted_origins <origin...>
 //	    strip_token
+//	    close_at_expiry
 //	    upstream_token [<Header>] [{
 //	        issuer    <url>
 //	        audience  <aud...>
@@ -331,10 +332,14 @@ func (p *parser) apiKeys(b *config.Block, _ string) error {
 
 func (p *parser) claimHeader(b *config.Block, _ string) error {
 	args := b.RemainingArgs()
-	if len(args) != 2 {
+	if len(args) < 2 {
 		return b.Errf("claim_header takes a header and a claim, as in: claim_header X-User-Id sub")
 	}
-	p.handler.ClaimHeaders = append(p.handler.ClaimHeaders, &ClaimHeader{Header: args[0], Claim: args[1]})
+	header := &ClaimHeader{Header: args[0], Claim: args[1]}
+	if len(args) > 2 {
+		header.Form = args[2:]
+	}
+	p.handler.ClaimHeaders = append(p.handler.ClaimHeaders, header)
 	return nil
 }
 

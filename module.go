@@ -370,7 +370,10 @@ func (h *Handler) resolve() error {
 			return fmt.Errorf("claim_header %s takes the name of a claim, not a placeholder of the request, as in: "+
 				"claim_header %[1]s sub", header.Header)
 		}
-		err = errors.Join(err, config.Resolve("claim_header", &header.Header, &header.Claim))
+		err = errors.Join(
+			err, config.Resolve("claim_header", &header.Header, &header.Claim),
+			config.ResolveList("claim_header", header.Form),
+		)
 	}
 	for _, q := range h.Require {
 		err = errors.Join(
