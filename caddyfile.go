@@ -188,6 +188,7 @@ func (p *parser) options() []config.Option {
 			Read: config.Words("origins, as in: trusted_origins https://app.example.com", &h.TrustedOrigins),
 		},
 		{Name: "strip_token", Read: config.Flag(&h.StripToken)},
+		{Name: "close_at_expiry", Read: config.Flag(&h.CloseAtExpiry)},
 		{Name: "upstream_token", Read: func(b *config.Block, _ string) error {
 			h.UpstreamToken = new(UpstreamToken)
 			return readUpstreamToken(b, h.UpstreamToken)

@@ -141,8 +141,17 @@ type Handler struct {
 	TrustedOrigins []string `json:"trusted_origins,omitempty"`
 
 	// StripToken removes the token from the request before the next handlers see it,
-	// including another `jwt`. Default: the token is passed on.
+	// including another `jwt`, from all places in `from`. Default: the token is passed on.
 	StripToken bool `json:"strip_token,omitempty"`
+
+	// CloseAtExpiry ends responses that are still running when the credential expires, leeway
+	// included: the connection of a WebSocket, an event stream, a long download. Clients must
+	// then connect again, with a valid credential. If a request has no response yet at this
+	// time, it is cancelled and refused with 401. For a session of the accounts, its access
+	// token counts, which is renewed when the browser connects again. The end of a session, or
+	// a token that is revoked, does not end a response. Default: a response that has begun may
+	// go on.
+	CloseAtExpiry bool `json:"close_at_expiry,omitempty"`
 
 	// UpstreamToken passes a short-lived token of this site's own to the upstream instead of
 	// the client's credential. Default: the credential is passed on.
@@ -271,17 +280,21 @@ func (h *Handler) refuse(r *http.Request, failure *refusal.Error) verdict {
 	return refused
 }
 
-// forward passes an allowed request on with the user's data, or answers a refusal. A
-// browser without a session gets the log-in page.
+// answer answers a refusal. A browser without a session gets the log-in page.
+func (h *Handler) answer(w http.ResponseWriter, r *http.Request, verdict *verdict) error {
+	if verdict.login != "" {
+		web.SendToLogin(w, verdict.refusal, verdict.login)
+		return nil
+	}
+	return h.answers.Refuse(w, r, verdict.refusal)
+}
+
+// forward passes an allowed request on with the user's data, or answers a refusal.
 func (h *Handler) forward(
 	w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, who *caller, verdict *verdict,
 ) error {
 	if verdict.refusal != nil {
-		if verdict.login != "" {
-			web.SendToLogin(w, verdict.refusal, verdict.login)
-			return nil
-		}
-		return h.answers.Refuse(w, r, verdict.refusal)
+		return h.answer(w, r, verdict)
 	}
 	verdict.reason.Inc()
 	if who.token != nil {
@@ -295,6 +308,11 @@ func (h *Handler) forward(
 	}
 	if h.accounts != nil {
 		credentials.StripRefreshCookie(r)
+	}
+	if h.CloseAtExpiry && who.token != nil {
+		return h.serveUntil(who.token.Expiry(), w, r, func(w http.ResponseWriter, r *http.Request) error {
+			return serveMarked(w, r, next, verdict.marks)
+		})
 	}
 	return serveMarked(w, r, next, verdict.marks)
 }

@@ -31,8 +31,8 @@ func (*Provider) CaddyModule() caddy.ModuleInfo {
 // request, this provider does not see it.
 func (p *Provider) Validate() error {
 	if p.Public != nil || p.Optional || p.AllowPreflight || p.ClaimHeaders != nil || p.StripToken ||
-		p.UpstreamToken != nil || p.Accounts != nil {
-		return errors.New("public, optional, allow_preflight, claim_headers, strip_token, " +
+		p.CloseAtExpiry || p.UpstreamToken != nil || p.Accounts != nil {
+		return errors.New("public, optional, allow_preflight, claim_headers, strip_token, close_at_expiry, " +
 			"upstream_token and accounts only work in the `jwt` handler; remove them from the authentication provider")
 	}
 	return p.Handler.Validate()
