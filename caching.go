@@ -30,7 +30,7 @@ type marks struct {
 
 // marksFor returns how to mark the response to an allowed request.
 func marksFor(who *caller) marks {
-	byCookie, byQuery := who.byCookie(), who.credential.ByQuery()
+	byCookie, byQuery := who.renewed != nil || who.credential.InCookie(), who.credential.ByQuery()
 	if !byCookie && !byQuery {
 		return marks{}
 	}

@@ -114,7 +114,8 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 //	    credentials <module> [<args...>]
 //	    leeway <duration>
 //	    allow_missing_exp
-//	    from header [<name> [<scheme>]] | cookie <name> | query <name>
+//	    from header [<name> [<scheme>]] | cookie <name> | query <name> | websocket_protocol [<name>]
+//	    first_source
 //	    user_id <claim...>
 //	    scope_claim <claim...>
 //	    role_claim <claim...>
@@ -126,9 +127,10 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 //	    require claim <name> <value...> [of <issuer>]
 //	    require expression <CEL>
 //	    require <authorizer> [<args...>]
-//	    claim_header <Header> <claim>
+//	    claim_header <Header> <claim>|* [json|lines] [percent|base64|base64url]
 //	    trusted_origins <origin...>
 //	    strip_token
+//	    close_at_expiry
 //	    upstream_token [<Header>] [{
 //	        issuer    <url>
 //	        audience  <aud...>
@@ -179,6 +181,7 @@ func (p *parser) options() []config.Option {
 		{Name: "credentials", Read: p.credentials, Repeatable: true},
 		{Name: "allow_missing_exp", Read: config.Flag(&h.AllowMissingExp)},
 		{Name: "from", Read: p.from, Repeatable: true},
+		{Name: "first_source", Read: config.Flag(&h.FirstSource)},
 		{Name: "user_id", Read: config.Words("claim names, as in: user_id sub", &h.UserID)},
 		{Name: "scope_claim", Read: config.Words("claim names, as in: scope_claim permissions", &h.ScopeClaim)},
 		{Name: "role_claim", Read: config.Words("claim names, as in: role_claim realm_access.roles", &h.RoleClaim)},
@@ -192,6 +195,7 @@ func (p *parser) options() []config.Option {
 			Read: config.Words("origins, as in: trusted_origins https://app.example.com", &h.TrustedOrigins),
 		},
 		{Name: "strip_token", Read: config.Flag(&h.StripToken)},
+		{Name: "close_at_expiry", Read: config.Flag(&h.CloseAtExpiry)},
 		{Name: "upstream_token", Read: func(b *config.Block, _ string) error {
 			h.UpstreamToken = new(UpstreamToken)
 			return readUpstreamToken(b, h.UpstreamToken)
@@ -359,10 +363,14 @@ func (p *parser) apiKeys(b *config.Block, _ string) error {
 
 func (p *parser) claimHeader(b *config.Block, _ string) error {
 	args := b.RemainingArgs()
-	if len(args) != 2 {
+	if len(args) < 2 {
 		return b.Errf("claim_header takes a header and a claim, as in: claim_header X-User-Id sub")
 	}
-	p.handler.ClaimHeaders = append(p.handler.ClaimHeaders, &ClaimHeader{Header: args[0], Claim: args[1]})
+	header := &ClaimHeader{Header: args[0], Claim: args[1]}
+	if len(args) > 2 {
+		header.Form = args[2:]
+	}
+	p.handler.ClaimHeaders = append(p.handler.ClaimHeaders, header)
 	return nil
 }
 
@@ -376,16 +384,21 @@ func (p *parser) from(*config.Block, string) error {
 			source.Header = args[1]
 		}
 		if len(args) > 2 {
-			source.Scheme = args[2]
+			source.Scheme, source.NoScheme = args[2], args[2] == ""
 		}
 	case len(args) == 2 && args[0] == "cookie":
 		source.Cookie = args[1]
 	case len(args) == 2 && args[0] == "query":
 		source.Query = args[1]
+	case len(args) >= 1 && len(args) <= 2 && args[0] == "websocket_protocol":
+		source.WebSocketProtocol = "bearer"
+		if len(args) > 1 {
+			source.WebSocketProtocol = args[1]
+		}
 	default:
 		return p.Errf(
-			"from takes: header [<name> [<scheme>]], cookie <name>, or query <name>%s",
-			config.Meant(append(args, "")[0], "header", "cookie", "query"),
+			"from takes: header [<name> [<scheme>]], cookie <name>, query <name>, or websocket_protocol [<name>]%s",
+			config.Meant(append(args, "")[0], "header", "cookie", "query", "websocket_protocol"),
 		)
 	}
 	p.handler.From = append(p.handler.From, source)

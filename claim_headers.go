@@ -1,14 +1,18 @@
 package caddyjwt
 
 import (
+	"encoding/base64"
 	"fmt"
 	"io"
 	"maps"
 	"net/http"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf16"
 
+	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"golang.org/x/net/http/httpguts"
@@ -21,10 +25,26 @@ type ClaimHeader struct {
 	// `X.User`), also if the claim is absent or the request does not require a token.
 	Header string `json:"header"`
 
-	// Claim is the path of the claim. Lists are joined by commas, so an element that
-	// contains a comma looks like two; objects are JSON. If the claim is absent or contains
-	// a line break or another control character, the header is not set.
+	// Claim is the path of the claim, or `*` for all claims as one JSON object. Lists are
+	// joined by commas, so an element that contains a comma looks like two; objects are JSON.
+	// Text is sent as its bytes in UTF-8, which servers that expect ISO 8859-1, as in Node.js
+	// and Java, read as other characters; set a form for these. If the claim is absent, or
+	// its header would contain a line break or another control character, the header is not
+	// set.
 	Claim string `json:"claim"`
+
+	// Form is how the claim is written: `json`, or `lines` for one field line for each
+	// element of a list; and an encoding, `percent` (UTF-8 as in a URL, RFC 3986 §2.1, for
+	// `decodeURIComponent`), `base64` (with padding, RFC 4648 §4) or `base64url` (without,
+	// §5); or both. `json` is ASCII, with other characters as `\u00e9`, and whole numbers
+	// exact. `*` is always `json`. A proxy may join lines by commas (RFC 9110 §5.3), so encode
+	// elements that contain some. Encoded or as `json`, a claim can contain line breaks: its
+	// reader must not write it to a header as it is. The claims of a token have up to 12 KB, and
+	// `percent` and `json` make a character up to three times as long; many servers refuse more
+	// than 8 KB in a header, so pass only the claims that are used. Default: text.
+	Form []string `json:"form,omitempty"`
+
+	write func(claim any) []string // returns the lines of the header; nil for text
 }
 
 // headerName matches names that are used for headers but not for claims.
@@ -55,6 +75,9 @@ func (h *Handler) validateClaimHeaders() error {
 				"claim_header takes a header name and a claim, not %q and %q", header.Header, header.Claim,
 			)
 		}
+		if err := header.provision(); err != nil {
+			return err
+		}
 		if turnedRound(header) {
 			return fmt.Errorf(
 				"claim_header takes the header first and then the claim; write: claim_header %s %s",
@@ -77,7 +100,8 @@ func (h *Handler) validateClaimHeaders() error {
 				header.Header)
 		}
 		for _, source := range h.sources {
-			if sameHeader(header.Header, source.Header) || source.Cookie != "" && header.Header == "Cookie" {
+			if sameHeader(header.Header, source.Header) || source.Cookie != "" && header.Header == "Cookie" ||
+				source.WebSocketProtocol != "" && sameHeader(header.Header, "Sec-WebSocket-Protocol") {
 				return fmt.Errorf("claim_header %s: the token is read from this header, "+
 					"and clients' values are removed from it; choose another header for the claim", header.Header)
 			}
@@ -110,21 +134,132 @@ func cgiByte(c byte) byte {
 	return '_'
 }
 
+// The words of a form: each has at most one format and one encoding.
+var (
+	claimFormats   = []string{"json", "lines"}
+	claimEncodings = map[string]func(text string) string{
+		"percent":   func(text string) string { return strings.ReplaceAll(url.QueryEscape(text), "+", "%20") },
+		"base64":    func(text string) string { return base64.StdEncoding.EncodeToString([]byte(text)) },
+		"base64url": func(text string) string { return base64.RawURLEncoding.EncodeToString([]byte(text)) },
+	}
+	claimForms = []string{"json", "lines", "percent", "base64", "base64url"}
+)
+
+// provision prepares the form.
+func (header *ClaimHeader) provision() error {
+	format, encoding := "", ""
+	for _, word := range header.Form {
+		into := &format
+		if claimEncodings[word] != nil {
+			into = &encoding
+		} else if !slices.Contains(claimFormats, word) {
+			return fmt.Errorf(
+				"claim_header %s: unknown form %q after the header and the claim; the forms are %s%s",
+				header.Header, word, config.List(claimForms), config.Meant(word, claimForms...),
+			)
+		}
+		if *into == word {
+			return fmt.Errorf("claim_header %s: %s is specified twice", header.Header, word)
+		}
+		if *into != "" {
+			return fmt.Errorf("claim_header %s: %s and %s exclude each other; keep one", header.Header, *into, word)
+		}
+		*into = word
+	}
+	if header.Claim == allClaims {
+		if format == "lines" {
+			return fmt.Errorf("claim_header %s: lines is for a list, and * is an object; "+
+				"write: claim_header %[1]s * json", header.Header)
+		}
+		format = "json"
+	}
+	if format != "" || encoding != "" {
+		header.write = func(claim any) []string { return claimLines(claim, format, claimEncodings[encoding]) }
+	}
+	return nil
+}
+
+// allClaims stands for all claims.
+const allClaims = "*"
+
+// claimLines returns the values of the lines of a header.
+func claimLines(claim any, format string, encode func(text string) string) (lines []string) {
+	list, isList := claim.(jwt.List)
+	switch {
+	case format == "json":
+		text, err := asciiJSON(claim)
+		if err != nil {
+			return nil
+		}
+		lines = []string{text}
+	case format == "lines" && isList:
+		for _, element := range list {
+			lines = append(lines, jwt.ClaimText(element))
+		}
+	default:
+		lines = []string{jwt.ClaimText(claim)}
+	}
+	for i := range lines {
+		if encode != nil {
+			lines[i] = encode(lines[i])
+		}
+	}
+	return lines
+}
+
+// asciiJSON returns a claim as JSON. Its other characters are all in strings, and escaped there
+// (RFC 8259 §7).
+func asciiJSON(claim any) (string, error) {
+	object, err := jwt.MarshalClaims(jwt.Claims{"": claim}) // numbers exact, which they are in claims only
+	if err != nil {
+		return "", err
+	}
+	var text strings.Builder
+	for _, c := range string(object[len(`{"":`) : len(object)-len(`}`)]) {
+		switch {
+		case c < 0x7f:
+			text.WriteByte(byte(c))
+		case c < 0x10000:
+			fmt.Fprintf(&text, `\u%04x`, c)
+		default:
+			first, second := utf16.EncodeRune(c)
+			fmt.Fprintf(&text, `\u%04x\u%04x`, first, second)
+		}
+	}
+	return text.String(), nil
+}
+
 func (h *Handler) setClaimHeaders(r *http.Request, claims jwt.Claims) {
 	if len(h.ClaimHeaders) == 0 {
 		return
 	}
 	who := userOf(r)
 	for _, header := range h.ClaimHeaders {
-		value, _ := claims.Lookup(header.Claim)
-		if value == nil {
-			continue
-		}
-		if text := jwt.ClaimText(value); httpguts.ValidHeaderFieldValue(text) {
-			r.Header[header.Header] = []string{text}
+		if lines := header.lines(claims); len(lines) > 0 {
+			r.Header[header.Header] = lines
 			who.headers = append(who.headers, header.Header)
 		}
 	}
+}
+
+// lines returns the values of the header, or none if it is not to be set.
+func (header *ClaimHeader) lines(claims jwt.Claims) (lines []string) {
+	var value any = claims
+	if header.Claim != allClaims {
+		value, _ = claims.Lookup(header.Claim)
+	}
+	switch {
+	case value == nil:
+		return nil
+	case header.write == nil:
+		lines = []string{jwt.ClaimText(value)}
+	default:
+		lines = header.write(value)
+	}
+	if slices.ContainsFunc(lines, func(text string) bool { return !httpguts.ValidHeaderFieldValue(text) }) {
+		return nil
+	}
+	return lines
 }
 
 // removeClaimHeaders removes headers that a client may have sent to impersonate a user.

@@ -84,11 +84,22 @@ type Handler struct {
 	CredentialsRaw []json.RawMessage `json:"credentials,omitempty" caddy:"namespace=jwt.credentials inline_key=module"`
 
 	// From lists the places in a request that can contain a token; if it is set, it
-	// replaces the default. A request with tokens in two of these places is refused with
-	// 400. Default: the header `Authorization` with the scheme `Bearer` and, with
+	// replaces the default. A request with different tokens in two of these places is
+	// refused with 400, unless `first_source` is set. If the tokens are equal, as those that
+	// Cloudflare Access sends in a header and a cookie, they count as one, and not as sent by
+	// cookie. Default: the header `Authorization` with the scheme `Bearer` and, with
 	// `accounts`, the session cookie of browsers. If you list `from` yourself, include
 	// `cookie session`; otherwise browsers are not redirected to the log-in page.
 	From []*credentials.Source `json:"from,omitempty"`
+
+	// FirstSource uses the token of the first place in `from` that has one, and ignores the
+	// others, which may be expired, or be for the upstream. A malformed or expired token in
+	// the first place is refused, even if there is a valid one in another place. The upstream
+	// gets the ignored tokens, too, and may act for the user of one of them, for whom the
+	// rules were not checked; `strip_token` removes all. List a query last: whoever writes a
+	// link chooses its token. Default: a request with different tokens is refused with 400
+	// (RFC 6750 §2).
+	FirstSource bool `json:"first_source,omitempty"`
 
 	// UserID lists the paths of the claims that can name the user. The first one that is a
 	// number or a non-empty string is used. A token without any of them is refused.
@@ -133,7 +144,10 @@ type Handler struct {
 
 	// ClaimHeaders are request headers that pass claims to the upstream. Clients cannot
 	// send these headers themselves: they are removed where the handler runs and, with the
-	// directive, also from requests that its matcher does not match. A directive within a
+	// directive, also from requests that its matcher does not match. If several `jwt` handle
+	// a request, each with its own token, the headers of all are set. But if a later one has a
+	// header of an earlier one, and another user or none, it replaces that user, and all
+	// headers of the earlier one are removed. A directive within a
 	// `handle` or `route` block only covers that block. If another block leads to the same
 	// upstream, add `request_header -<Header>` there, or put the directive with a matcher
 	// at the top level of the site.
@@ -146,8 +160,17 @@ type Handler struct {
 	TrustedOrigins []string `json:"trusted_origins,omitempty"`
 
 	// StripToken removes the token from the request before the next handlers see it,
-	// including another `jwt`. Default: the token is passed on.
+	// including another `jwt`, from all places in `from`. Default: the token is passed on.
 	StripToken bool `json:"strip_token,omitempty"`
+
+	// CloseAtExpiry ends responses that are still running when the credential expires, leeway
+	// included: the connection of a WebSocket, an event stream, a long download. Clients must
+	// then connect again, with a valid credential. If a request has no response yet at this
+	// time, it is cancelled and refused with 401. For a session of the accounts, its access
+	// token counts, which is renewed when the browser connects again. The end of a session, or
+	// a token that is revoked, does not end a response. Default: a response that has begun may
+	// go on.
+	CloseAtExpiry bool `json:"close_at_expiry,omitempty"`
 
 	// UpstreamToken passes a short-lived token of this site's own to the upstream instead of
 	// the client's credential. Default: the credential is passed on.
@@ -209,10 +232,18 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 // is the counter of the reason.
 func (h *Handler) read(r *http.Request) (credential credentials.Credential, open prometheus.Counter) {
 	if open = h.open(r); open == nil {
-		credential = replacedOr(r, h.sources)
+		credential = h.replacedOr(r)
 	}
 	removeClaimHeaders(r, h.ownHeaders, nil)
 	return credential, open
+}
+
+// credentialOf returns the credential in the request.
+func (h *Handler) credentialOf(r *http.Request) credentials.Credential {
+	if h.FirstSource {
+		return h.sources.ReadFirst(r)
+	}
+	return h.sources.Read(r)
 }
 
 // identify finds the user of the credential, and sets the placeholders of the user: the
@@ -223,7 +254,7 @@ func (h *Handler) identify(
 	if open == nil {
 		who = h.identifier.identify(w, r, credential)
 	}
-	attach(r, who.token)
+	attach(r, who.token, h.ownHeaders, who.failure != nil)
 	return who
 }
 
@@ -268,17 +299,21 @@ func (h *Handler) refuse(r *http.Request, failure *refusal.Error) verdict {
 	return refused
 }
 
-// forward passes an allowed request on with the user's data, or answers a refusal. A
-// browser without a session gets the log-in page.
+// answer answers a refusal. A browser without a session gets the log-in page.
+func (h *Handler) answer(w http.ResponseWriter, r *http.Request, verdict *verdict) error {
+	if verdict.login != "" {
+		web.SendToLogin(w, verdict.refusal, verdict.login)
+		return nil
+	}
+	return h.answers.Refuse(w, r, verdict.refusal)
+}
+
+// forward passes an allowed request on with the user's data, or answers a refusal.
 func (h *Handler) forward(
 	w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, who *caller, verdict *verdict,
 ) error {
 	if verdict.refusal != nil {
-		if verdict.login != "" {
-			web.SendToLogin(w, verdict.refusal, verdict.login)
-			return nil
-		}
-		return h.answers.Refuse(w, r, verdict.refusal)
+		return h.answer(w, r, verdict)
 	}
 	verdict.reason.Inc()
 	if who.token != nil {
@@ -292,6 +327,11 @@ func (h *Handler) forward(
 	}
 	if h.accounts != nil {
 		credentials.StripRefreshCookie(r)
+	}
+	if h.CloseAtExpiry && who.token != nil {
+		return h.serveUntil(who.token.Expiry(), w, r, func(w http.ResponseWriter, r *http.Request) error {
+			return serveMarked(w, r, next, verdict.marks)
+		})
 	}
 	return serveMarked(w, r, next, verdict.marks)
 }
@@ -359,14 +399,19 @@ func (h *Handler) resolve() error {
 		config.ResolveList("scope_claim", h.ScopeClaim), config.ResolveList("role_claim", h.RoleClaim),
 	)
 	for _, source := range h.From {
-		err = errors.Join(err, config.Resolve("from", &source.Header, &source.Scheme, &source.Cookie, &source.Query))
+		err = errors.Join(err, config.Resolve(
+			"from", &source.Header, &source.Scheme, &source.Cookie, &source.Query, &source.WebSocketProtocol,
+		))
 	}
 	for _, header := range h.ClaimHeaders {
 		if strings.HasPrefix(header.Claim, "{http.") {
 			return fmt.Errorf("claim_header %s takes the name of a claim, not a placeholder of the request, as in: "+
 				"claim_header %[1]s sub", header.Header)
 		}
-		err = errors.Join(err, config.Resolve("claim_header", &header.Header, &header.Claim))
+		err = errors.Join(
+			err, config.Resolve("claim_header", &header.Header, &header.Claim),
+			config.ResolveList("claim_header", header.Form),
+		)
 	}
 	for _, q := range h.Require {
 		err = errors.Join(
@@ -406,7 +451,8 @@ func (h *Handler) resolve() error {
 	}
 	for _, source := range h.sources {
 		source.Header = http.CanonicalHeaderKey(source.Header)
-		if source.Header == "Authorization" && source.Scheme == "" {
+		source.WebSocketProtocol = strings.TrimSuffix(source.WebSocketProtocol, ".")
+		if source.Header == "Authorization" && source.Scheme == "" && !source.NoScheme {
 			source.Scheme = "Bearer"
 		}
 	}

@@ -31,8 +31,8 @@ func (*Provider) CaddyModule() caddy.ModuleInfo {
 // request, this provider does not see it.
 func (p *Provider) Validate() error {
 	if p.Public != nil || p.Optional || p.AllowPreflight || p.ClaimHeaders != nil || p.StripToken ||
-		p.UpstreamToken != nil || p.Accounts != nil {
-		return errors.New("public, optional, allow_preflight, claim_headers, strip_token, " +
+		p.CloseAtExpiry || p.UpstreamToken != nil || p.Accounts != nil {
+		return errors.New("public, optional, allow_preflight, claim_headers, strip_token, close_at_expiry, " +
 			"upstream_token and accounts only work in the `jwt` handler; remove them from the authentication provider")
 	}
 	return p.Handler.Validate()
@@ -42,9 +42,9 @@ func (p *Provider) Validate() error {
 // problem: keys that were never loaded, or an issuer that cannot be asked.
 func (p *Provider) Authenticate(w http.ResponseWriter, r *http.Request) (caddyauth.User, bool, error) {
 	var user caddyauth.User
-	who := p.identify(w, r, p.sources.Read(r), nil)
+	who := p.identify(w, r, p.credentialOf(r), nil)
 	if failure := p.decide(r, &who, nil).refusal; failure != nil {
-		attach(r, nil) // another provider may allow the request
+		attach(r, nil, nil, true) // another provider may allow the request
 		p.answers.Announce(w, r, failure)
 		if failure.Reason.Answer().Status == http.StatusServiceUnavailable {
 			return user, false, failure.Public()

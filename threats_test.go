@@ -882,9 +882,11 @@ func TestThreatSeveralTokens(t *testing.T) {
 		"header with a list":     s.Get("/", "Authorization: Bearer "+token+", Bearer "+other),
 		"another scheme beside":  s.Get("/", header, "Authorization: Basic YTpi"),
 		"two schemes in one":     s.Get("/", "Authorization: Basic YTpi, Bearer "+token),
-		"header and cookie":      s.Get("/", header, cookie),
-		"header and query":       s.Get(query, header),
-		"cookie and query":       s.Get(query, cookie),
+		"header and cookie":      s.Get("/", header, "Cookie: session="+other),
+		"header and query":       s.Get("/?access_token="+other, header),
+		"cookie and query":       s.Get("/?access_token="+other, cookie),
+		"the same, and another":  s.Get("/?access_token="+other, header, cookie),
+		"the same cookie twice":  s.Get("/", cookie+"; session="+token),
 		"two cookies":            s.Get("/", "Cookie: session="+token+"; session="+other),
 		"two cookie headers":     s.Get("/", cookie, "Cookie: session="+other),
 		"two query parameters":   s.Get(query + "&access_token=" + other),
@@ -1179,38 +1181,63 @@ func TestThreatClientIP(t *testing.T) {
 	s.MustAnswer(200, s.Get("/", spoof...), "control: a header of a trusted proxy")
 }
 
-// A request never has the headers of one user together with another user.
+// Handlers with a token each pass the headers of both users on. But a handler that has a header of an
+// earlier one replaces its user: then no header of the earlier user is left, and the placeholders are
+// always those of the last one.
 func TestThreatClaimHeadersOfTwoUsers(t *testing.T) {
-	s := sitetest.Serve(t, `route {
+	site := func(inner string) *sitetest.Site {
+		return sitetest.Serve(t, `route {
 		jwt {
 			secret "`+sitetest.Secret+`"
 			claim_header X-Email email
+			claim_header X-Role role
 		}
 		jwt /a/* {
 			secret "`+sitetest.Secret+`"
 			from cookie t
-			optional
-			claim_header X-User sub
+			`+inner+`
 		}
-		respond "email={http.request.header.X-Email} user={http.request.header.X-User} id={http.auth.user.id}"
+		respond "email={http.request.header.X-Email} role={http.request.header.X-Role} `+
+			`user={http.request.header.X-User} id={http.auth.user.id}"
+	}
+	handle_errors {
+		respond "email={http.request.header.X-Email} role={http.request.header.X-Role} `+
+			`user={http.request.header.X-User} id={http.auth.user.id}"
 	}`)
-	alice := "Authorization: Bearer " + sitetest.HS256(t, sitetest.JSON{"sub": "alice", "email": "alice@example.com"})
-	for _, test := range []struct{ path, cookie, want string }{
-		{"/b", "", "email=alice@example.com user= id=alice"},
-		{"/a/b", sitetest.HS256(t, sitetest.JSON{"sub": "alice"}), "email=alice@example.com user=alice id=alice"},
-		{"/a/b", sitetest.HS256(t, sitetest.JSON{"sub": "bob"}), "email= user=bob id=bob"},
-		{
-			"/a/b", sitetest.HS256(t, sitetest.JSON{"sub": "alice", "iss": "https://other.example"}),
-			"email= user=alice id=alice",
-		},
-		{"/a/b", "", "email= user= id="},
+	}
+	alice := "Authorization: Bearer " + sitetest.HS256(
+		t, sitetest.JSON{"sub": "alice", "email": "alice@example.com", "role": "admin"},
+	)
+	const own, shared = "claim_header X-User sub", "claim_header X-User sub\nclaim_header X_Role role"
+	for _, test := range []struct{ inner, path, cookie, want string }{
+		{own, "/b", "", "email=alice@example.com role=admin user= id=alice"},
+		{own, "/a/b", "alice", "email=alice@example.com role=admin user=alice id=alice"},
+		{own, "/a/b", "bob", "email=alice@example.com role=admin user=bob id=bob"},
+		{own, "/a/b", "alice of another issuer", "email=alice@example.com role=admin user=alice id=alice"},
+		{own + "\noptional", "/a/b", "", "email=alice@example.com role=admin user= id="},
+		{own + "\npublic /a/*", "/a/b", "bob", "email=alice@example.com role=admin user= id="},
+		{own, "/a/b", "", "email= role= user= id="}, // 401
+		{shared, "/b", "", "email=alice@example.com role=admin user= id=alice"},
+		{shared, "/a/b", "alice", "email=alice@example.com role= user=alice id=alice"},
+		{shared, "/a/b", "bob", "email= role= user=bob id=bob"},
+		{shared, "/a/b", "alice of another issuer", "email= role= user=alice id=alice"},
+		{shared + "\noptional", "/a/b", "", "email= role= user= id="},
+		{shared + "\npublic /a/*", "/a/b", "bob", "email= role= user= id="},
 	} {
-		headers := []string{alice}
-		if test.cookie != "" {
-			headers = append(headers, "Cookie: t="+test.cookie)
+		s := site(test.inner)
+		name, issuer, _ := strings.Cut(test.cookie, " of ")
+		headers := []string{alice, "X-User: admin", "X_user: admin"}
+		if claims := (sitetest.JSON{"sub": name}); name != "" {
+			if issuer != "" {
+				claims["iss"] = "https://other.example"
+			}
+			headers = append(headers, "Cookie: t="+sitetest.HS256(t, claims))
+		}
+		if test.path == "/b" { // there, the client's own header is for nobody
+			headers = headers[:1]
 		}
 		if got := s.Get(test.path, headers...); got.Body != test.want {
-			t.Errorf("%s: %s, expected %s", test.path, got.Body, test.want)
+			t.Errorf("%s, %s, cookie of %q: %s, expected %s", test.inner, test.path, test.cookie, got.Body, test.want)
 		}
 	}
 }

@@ -239,15 +239,15 @@ var anyUpstreamToken atomic.Bool
 
 // replacedOr returns the credential that an earlier handler has replaced by a token for the
 // upstream, if it was in one of the sources; otherwise that of the request.
-func replacedOr(r *http.Request, sources credentials.Sources) credentials.Credential {
+func (h *Handler) replacedOr(r *http.Request) credentials.Credential {
 	if anyUpstreamToken.Load() && isReplaced(r) {
 		user := userOf(r)
 		same := func(source *credentials.Source) bool { return *source == *user.replaced.Source }
-		if i := slices.IndexFunc(sources, same); i >= 0 {
-			return credentials.Credential{Token: user.replaced.Token, Source: sources[i]}
+		if i := slices.IndexFunc(h.sources, same); i >= 0 {
+			return credentials.Credential{Token: user.replaced.Token, Source: h.sources[i]}
 		}
 	}
-	return sources.Read(r)
+	return h.credentialOf(r)
 }
 
 // isReplaced reports whether an earlier handler has replaced the credential.

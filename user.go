@@ -2,6 +2,7 @@ package caddyjwt
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/caddy-jwt/caddy-jwt/credentials"
@@ -33,9 +34,12 @@ func userOf(r *http.Request) *requestUser {
 }
 
 // attach sets the user in the request's placeholders and, by the user ID, in its access
-// log. A nil token means an anonymous user with empty placeholders. Data of an earlier jwt
-// handler is removed, so that data of different users is never mixed.
-func attach(r *http.Request, token *jwt.Token) {
+// log. A nil token means an anonymous user with empty placeholders. The placeholders of an
+// earlier jwt handler are removed, so that claims of different users are never mixed in them.
+// Its claim headers stay, because each handler sets its own; but if this handler owns one of
+// them, it replaces the user for the upstream, and all are removed. So they are if the request
+// is refused.
+func attach(r *http.Request, token *jwt.Token, own []*ClaimHeader, refused bool) {
 	replacer := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	vars := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
 	who, attached := vars[requestUserVar].(*requestUser)
@@ -44,22 +48,32 @@ func attach(r *http.Request, token *jwt.Token) {
 		vars[requestUserVar] = who
 		replacer.Map(who.placeholder)
 	}
-	if token == nil || attached && !who.is(token) {
+	if attached && (refused || !who.is(token) && who.hasHeaderOf(own)) {
 		for _, name := range who.headers {
 			r.Header.Del(name)
 		}
-		who.headers = nil
+		who.headers, who.replaced = nil, nil
 	}
+	who.claims, who.userID = nil, nil
 	if token == nil {
-		*who = requestUser{}
 		return
 	}
 	who.claims, who.userID = token.Claims, token.UserIDValue()
 	replacer.DeleteByPrefix(userPlaceholders)
 }
 
+// hasHeaderOf reports whether one of the headers that earlier handlers have set is of this one.
+func (who *requestUser) hasHeaderOf(own []*ClaimHeader) bool {
+	return slices.ContainsFunc(who.headers, func(name string) bool {
+		return slices.ContainsFunc(own, func(header *ClaimHeader) bool { return sameHeader(name, header.Header) })
+	})
+}
+
 // is reports whether a token has the same user; an ID is only unique per issuer.
 func (who *requestUser) is(token *jwt.Token) bool {
+	if token == nil {
+		return false
+	}
 	issuer, _ := who.claims["iss"].(string)
 	same, _ := token.Claims["iss"].(string)
 	return who.userID == token.UserIDValue() && issuer == same

@@ -77,7 +77,9 @@ func (h *Handler) issuerWarnings() (warnings []string) {
 			"make anybody an administrator of this site; bind each rule to one issuer: require role <role> of <issuer>")
 	}
 	if len(h.ClaimHeaders) > 0 &&
-		!slices.ContainsFunc(h.ClaimHeaders, func(header *ClaimHeader) bool { return header.Claim == "iss" }) {
+		!slices.ContainsFunc(h.ClaimHeaders, func(header *ClaimHeader) bool {
+			return header.Claim == "iss" || header.Claim == allClaims
+		}) {
 		warnings = append(warnings, "claim_header does not show which of the issuers a user comes from, "+
 			"and two issuers may use the same user ID; add: claim_header X-Issuer iss")
 	}

@@ -1,4 +1,5 @@
-// Package credentials finds the token in a request: in a header, a cookie or the query.
+// Package credentials finds the token in a request: in a header, a cookie, the query or the
+// subprotocols of a WebSocket.
 package credentials
 
 import (
@@ -13,11 +14,12 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// Source is a place in a request that can contain a token. Exactly one of Header, Cookie
-// and Query must be set.
+// Source is a place in a request that can contain a token. Exactly one of Header, Cookie,
+// Query and WebSocketProtocol must be set.
 type Source struct {
 	// Header is the name of a request header. Its value is Scheme, a space and the token.
-	// Caddy's access log only redacts `Authorization`; filter any other header there.
+	// To accept a header with and without a scheme, list it twice. Caddy's access log only
+	// redacts `Authorization`; filter any other header there.
 	Header string `json:"header,omitempty"`
 
 	// Scheme is the authentication scheme before the token, compared without case (RFC 9110
@@ -25,17 +27,35 @@ type Source struct {
 	// whose whole value is then the token.
 	Scheme string `json:"scheme,omitempty"`
 
+	// NoScheme means that the whole value of the header is the token, for clients that send
+	// `Authorization: <token>`; in a Caddyfile, the scheme `""`. Credentials with a scheme,
+	// such as `Basic`, are then not a token. Default: false.
+	NoScheme bool `json:"no_scheme,omitempty"`
+
 	// Cookie is the name of a cookie. Only a name with the prefix `__Host-` prevents other
 	// sites of the same domain from setting the cookie. A request that is not read-only is
 	// refused if a page of another origin sent it; see `trusted_origins`. The response is
 	// marked `Cache-Control: private` and `Vary: Cookie`, unless a later handler sets
-	// Cache-Control.
+	// Cache-Control. The value can be the token, `Bearer <token>`, or be divided into the
+	// cookies `<name>.0`, `<name>.1` and so on, up to 32, as by Auth.js, or `<name>C1`,
+	// `<name>C2` and so on with `<name>=chunks-2`, as by ASP.NET. If a part is missing, or
+	// there are both a whole cookie and parts, the request is refused with 400.
 	Cookie string `json:"cookie,omitempty"`
 
 	// Query is the name of a query parameter. URLs end up in logs, histories and `Referer`
 	// headers, so use it only for links, which cannot have a header (RFC 6750 §2.3 and
 	// §5.3). The response is marked `Cache-Control: private`.
 	Query string `json:"query,omitempty"`
+
+	// WebSocketProtocol is the name of a subprotocol in `Sec-WebSocket-Protocol`, because
+	// scripts in a browser cannot set any other header of a WebSocket. The token is the next
+	// subprotocol in the list, as in `bearer, <token>`, or follows the name in the same one,
+	// in base64url, as in `base64url.bearer.authorization.k8s.io.<token>` (Kubernetes). It is
+	// read only from requests that open a WebSocket. A browser closes the connection if the
+	// upstream selects none of the subprotocols: `strip_token` only removes the token, so
+	// that the upstream can still select the name or another one. Caddy's access log does not
+	// redact the header; filter it there. Default: `bearer`, if a Caddyfile omits the name.
+	WebSocketProtocol string `json:"websocket_protocol,omitempty"`
 
 	// OfAccounts means that Cookie is the session cookie of the accounts, whose name
 	// depends on the request. The handler sets it.
@@ -59,16 +79,19 @@ func IsReservedHeader(name string) bool { return slices.Contains(reservedHeaders
 // AccountSources are the default sources of the accounts' own tokens.
 var AccountSources = Sources{{Header: "Authorization", Scheme: "Bearer"}, {Cookie: SessionCookie, OfAccounts: true}}
 
-// read returns the token in this place, or the empty string.
-func (s *Source) read(r *http.Request) (string, error) {
+// read returns the token in this place, or the empty string. The others are all sources of the
+// handler.
+func (s *Source) read(r *http.Request, others Sources) (string, error) {
 	switch {
 	case s.Header != "":
-		return s.readHeader(r.Header[s.Header])
+		return s.readHeader(r.Header[s.Header], others)
 	case s.Cookie != "":
 		if _, present := r.Header["Cookie"]; !present {
 			return "", nil
 		}
-		return s.only(CookieValues(r, s.cookieName(r)))
+		return s.readCookie(r)
+	case s.WebSocketProtocol != "":
+		return s.readProtocols(r)
 	default:
 		if r.URL.RawQuery == "" {
 			return "", nil
@@ -134,7 +157,7 @@ func (s *Source) cookieName(r *http.Request) string {
 	return s.Cookie
 }
 
-func (s *Source) readHeader(values []string) (string, error) {
+func (s *Source) readHeader(values []string, others Sources) (string, error) {
 	if len(values) == 0 {
 		return "", nil
 	}
@@ -142,7 +165,11 @@ func (s *Source) readHeader(values []string) (string, error) {
 		return "", refusal.New(refusal.SeveralTokens, "header %s is specified twice", s.Header)
 	}
 	token := strings.Trim(values[0], " \t")
-	if s.Scheme != "" {
+	if s.Scheme == "" {
+		if other, err := s.hasScheme(token, others); other || err != nil {
+			return "", err
+		}
+	} else {
 		scheme, rest := cutScheme(token)
 		if !strings.EqualFold(scheme, s.Scheme) {
 			for part := range strings.SplitSeq(token, ",") {
@@ -168,6 +195,33 @@ func (s *Source) readHeader(values []string) (string, error) {
 	return token, nil
 }
 
+// schemes are registered authentication schemes (RFC 9110 §16.4.1), and NTLM. A word of these
+// without more is not a token.
+var schemes = []string{
+	"basic", "bearer", "concealed", "digest", "dpop", "gnap", "hoba", "mutual", "negotiate", "ntlm", "oauth",
+	"privatetoken", "scram-sha-1", "scram-sha-256", "vapid",
+}
+
+// hasScheme reports whether a value is not for a source without a scheme, because it has the
+// scheme of another source or, in Authorization, any scheme.
+func (s *Source) hasScheme(value string, others Sources) (bool, error) {
+	scheme, rest := cutScheme(value)
+	if slices.ContainsFunc(others, func(other *Source) bool {
+		return other.Header == s.Header && other.Scheme != "" && strings.EqualFold(other.Scheme, scheme)
+	}) {
+		return true, nil
+	}
+	if rest == "" && slices.Contains(schemes, strings.ToLower(scheme)) {
+		return false, refusal.New(refusal.MalformedCredentials, "header %s has a scheme but no token", s.Header)
+	}
+	return s.Header == "Authorization" && rest != "" && !strings.ContainsFunc(scheme, notInScheme), nil
+}
+
+// notInScheme reports whether no authentication scheme has a character. Most tokens have one.
+func notInScheme(c rune) bool {
+	return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-'
+}
+
 func cutScheme(credentials string) (scheme, rest string) {
 	for i := range min(len(credentials), 64) { // faster than strings.IndexAny
 		if credentials[i] == ' ' || credentials[i] == '\t' {
@@ -178,16 +232,16 @@ func cutScheme(credentials string) (scheme, rest string) {
 }
 
 // strip removes the token from the request, so that the next handlers do not see it.
-func (s *Source) strip(r *http.Request) {
+func (s *Source) strip(r *http.Request, others Sources) {
 	switch {
 	case s.Header != "":
-		if token, err := s.readHeader(r.Header[s.Header]); token != "" || err != nil {
+		if token, err := s.readHeader(r.Header[s.Header], others); token != "" || err != nil {
 			r.Header.Del(s.Header)
 		}
 	case s.Cookie != "":
-		if name := s.cookieName(r); len(CookieValues(r, name)) > 0 {
-			StripCookie(r, name)
-		}
+		s.stripCookies(r)
+	case s.WebSocketProtocol != "":
+		s.stripProtocols(r)
 	default:
 		if len(queryValues(r.URL.RawQuery, s.Query)) > 0 {
 			r.URL.RawQuery = withoutParameter(r.URL.RawQuery, s.Query)
@@ -198,11 +252,15 @@ func (s *Source) strip(r *http.Request) {
 // StripCookie removes a cookie and keeps the others byte for byte, which parsing and
 // writing them again would not.
 func StripCookie(r *http.Request, name string) {
+	stripCookies(r, func(other string) bool { return other == name })
+}
+
+func stripCookies(r *http.Request, isToken func(name string) bool) {
 	var kept []string
 	for _, line := range r.Header["Cookie"] {
 		for pair := range strings.SplitSeq(line, ";") {
 			pair = strings.Trim(pair, " \t")
-			if of, _ := cutCookie(pair); of != name && pair != "" {
+			if name, _ := cutCookie(pair); !isToken(name) && pair != "" {
 				kept = append(kept, pair)
 			}
 		}
@@ -235,31 +293,77 @@ type Credential struct {
 	Source *Source
 	// Err is why no token could be read, an *[refusal.Error].
 	Err error
+
+	copies copies
 }
 
-// ByCookie reports whether the browser sent the token automatically.
-func (c Credential) ByCookie() bool { return c.Source != nil && c.Source.Cookie != "" }
+// copies says where else a request has credentials, beside the source.
+type copies struct {
+	cookie, query bool // the same token
+	otherCookie   bool // another token in a cookie, which is ignored
+}
 
-// ByQuery reports whether the token was in the URL.
-func (c Credential) ByQuery() bool { return c.Source != nil && c.Source.Query != "" }
+// ByCookie reports whether a page of another site can have sent the request with the user's
+// credentials: the browser sent the token automatically, or the token is in a URL, which
+// anybody can write, and another one is in a cookie. A page of another site cannot set a header,
+// nor does it know the token of a cookie.
+func (c Credential) ByCookie() bool {
+	return c.Source != nil && (c.Source.Cookie != "" || c.Source.Query != "" && c.copies.otherCookie)
+}
+
+// InCookie reports whether the token was in a cookie, even if it was elsewhere, too.
+func (c Credential) InCookie() bool { return c.ByCookie() || c.copies.cookie }
+
+// ByQuery reports whether the token was in the URL, even if it was elsewhere, too.
+func (c Credential) ByQuery() bool { return c.Source != nil && c.Source.Query != "" || c.copies.query }
 
 // Read returns the token of the request. Several tokens are an error, even if one of them
-// is valid (RFC 6750 §2).
+// is valid (RFC 6750 §2). Equal tokens in several places are one; then the source is not a
+// cookie, if any of the others is possible.
 func (sources Sources) Read(r *http.Request) (c Credential) {
 	for _, source := range sources {
-		found, err := source.read(r)
+		found, err := source.read(r, sources)
+		switch {
+		case err != nil:
+			return Credential{Err: err}
+		case found == "":
+			continue
+		case c.Token == "":
+			c = Credential{Token: found, Source: source}
+		case c.Token != found:
+			return Credential{Err: refusal.New(refusal.SeveralTokens, "one in %s and one in %s", c.Source, source)}
+		default:
+			c.copies.cookie = c.copies.cookie || c.Source.Cookie != "" || source.Cookie != ""
+			c.copies.query = c.copies.query || c.Source.Query != "" || source.Query != ""
+			if c.Source.Cookie != "" && source.Cookie == "" {
+				c.Source = source
+			}
+		}
+	}
+	return c
+}
+
+// ReadFirst returns the token of the first source that has one, and ignores the others.
+func (sources Sources) ReadFirst(r *http.Request) Credential {
+	for i, source := range sources {
+		found, err := source.read(r, sources)
 		if err != nil {
 			return Credential{Err: err}
 		}
 		if found == "" {
 			continue
 		}
-		if c.Token != "" {
-			return Credential{Err: refusal.New(refusal.SeveralTokens, "one in %s and one in %s", c.Source, source)}
-		}
-		c = Credential{Token: found, Source: source}
+		c := Credential{Token: found, Source: source}
+		c.copies.otherCookie = slices.ContainsFunc(sources[i+1:], func(other *Source) bool {
+			if source.Query == "" || other.Cookie == "" {
+				return false
+			}
+			ignored, err := other.read(r, sources)
+			return err != nil || ignored != "" && ignored != found
+		})
+		return c
 	}
-	return c
+	return Credential{}
 }
 
 // HaveCookie reports whether one of the sources is a cookie.
@@ -275,7 +379,7 @@ func (sources Sources) HaveSession() bool {
 // Strip removes the tokens of all sources from the request.
 func (sources Sources) Strip(r *http.Request) {
 	for _, source := range sources {
-		source.strip(r)
+		source.strip(r, sources)
 	}
 }
 
@@ -286,6 +390,8 @@ func (s *Source) String() string {
 		return "header " + s.Header
 	case s.Cookie != "":
 		return "cookie " + s.Cookie
+	case s.WebSocketProtocol != "":
+		return "WebSocket protocol " + s.WebSocketProtocol
 	}
 	return "query parameter " + s.Query
 }
@@ -297,8 +403,7 @@ func (sources Sources) Validate() error {
 			return errors.New(problem)
 		}
 		for _, earlier := range sources[:i] {
-			if source.String() == earlier.String() &&
-				(strings.EqualFold(source.Scheme, earlier.Scheme) || source.Scheme == "" || earlier.Scheme == "") {
+			if source.String() == earlier.String() && strings.EqualFold(source.Scheme, earlier.Scheme) {
 				return fmt.Errorf("`from` lists %s twice; remove one of them", source)
 			}
 		}
@@ -308,18 +413,22 @@ func (sources Sources) Validate() error {
 
 func (s *Source) problem() string {
 	places := 0
-	for _, name := range []string{s.Header, s.Cookie, s.Query} {
+	for _, name := range []string{s.Header, s.Cookie, s.Query, s.WebSocketProtocol} {
 		if name != "" {
 			places++
 		}
 	}
 	switch {
 	case places != 1:
-		return "`from`: each entry must have exactly one of header, cookie and query"
+		return "`from`: each entry must have exactly one of header, cookie, query and websocket_protocol"
 	case s.Header != "" && !httpguts.ValidHeaderFieldName(s.Header):
 		return "`from header` takes a header name, not \"" + s.Header + "\""
 	case s.Scheme != "" && (s.Header == "" || !httpguts.ValidHeaderFieldName(s.Scheme)):
 		return "`from header` takes a single word as the scheme, as in: from header Authorization Bearer"
+	case s.NoScheme && (s.Header == "" || s.Scheme != ""):
+		return "`from`: no_scheme is for a header without a scheme; remove no_scheme or the scheme"
+	case s.WebSocketProtocol != "" && !httpguts.ValidHeaderFieldName(s.WebSocketProtocol):
+		return "`from websocket_protocol` takes the name of a subprotocol, not \"" + s.WebSocketProtocol + "\""
 	case s.Cookie != "" && !httpguts.ValidHeaderFieldName(s.Cookie):
 		return "`from cookie` takes a cookie name, not \"" + s.Cookie + "\""
 	}
