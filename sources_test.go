@@ -114,6 +114,8 @@ func TestThreatCrossOriginWithSeveralSources(t *testing.T) {
 	}{
 		{"attack: cookie", equal, "/", headers("Cookie: t=" + a), 403},
 		{"header and cookie", equal, "/", headers("X-Token: "+a, "Cookie: t="+a), 200},
+		{"header and cookie, which is first in the list", "from cookie t\nfrom header X-Token", "/",
+			headers("X-Token: "+a, "Cookie: t="+a), 200},
 		{"attack: cookie first", first, "/", headers("Cookie: t=" + a), 403},
 		{"header first, another cookie", first, "/", headers("X-Token: "+a, "Cookie: t="+b), 200},
 		{"query alone", first, "/?q=" + a, nil, 200},
@@ -184,6 +186,7 @@ func TestThreatTokenWithoutScheme(t *testing.T) {
 		refused("two tokens", 400, "Authorization: {a}, {a}"),
 		refused("two tokens without a space", 400, "Authorization: {a},{a}"),
 		refused("two tokens, a space", 400, "Authorization: {a} {a}"),
+		refused("two short tokens", 400, "Authorization: opaque_1 opaque_2"),
 		refused("a token and a scheme", 400, "Authorization: {a}, Bearer {a}"),
 		refused("Bearer alone", 400, "Authorization: Bearer"),
 		refused("bearer alone, space", 400, "Authorization: bearer "),
