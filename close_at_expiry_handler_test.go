@@ -95,8 +95,8 @@ func TestCloseAtExpiryOfAnyHandler(t *testing.T) {
 		switch {
 		case c.status == 0 && err == nil:
 			t.Errorf("%s: the response looks complete: %d %q", c.name, response.StatusCode, body)
-		case c.status != 0 && (err != nil || response.StatusCode != c.status || !strings.Contains(string(body), "expired") ||
-			response.Header.Get("X-Late") != "" || response.Header.Get("X-Before") != "1" || user.Load() != ""):
+		case c.status != 0 && (err != nil || response.StatusCode != c.status ||
+			!strings.Contains(string(body), "expired") || response.Header.Get("X-Late") != "" || response.Header.Get("X-Before") != "1" || user.Load() != ""):
 			t.Errorf("%s: %v, %v %q, claim header %q", c.name, err, response, body, user.Load())
 		}
 		server.Close()

@@ -321,7 +321,8 @@ func openWebSocket(t *testing.T, s *sitetest.Site, protocols ...string) *http.Re
 	}
 	t.Cleanup(func() { _ = conn.Close() })
 	request := "GET / HTTP/1.1\r\nHost: " + strings.TrimPrefix(s.URL, "http://") + "\r\n" +
-		"Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+		"Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n" +
+		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 	for _, protocol := range protocols {
 		request += "Sec-WebSocket-Protocol: " + protocol + "\r\n"
 	}
