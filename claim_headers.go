@@ -40,8 +40,8 @@ type ClaimHeader struct {
 	// exact. `*` is always `json`. A proxy may join lines by commas (RFC 9110 §5.3), so encode
 	// elements that contain some. Encoded or as `json`, a claim can contain line breaks: its
 	// reader must not write it to a header as it is. The claims of a token have up to 12 KB, and
-	// `percent` and `json` make a character up to three times as long; many servers refuse more
-	// than 8 KB in a header, so pass only the claims that are used. Default: text.
+	// a form can make them four times as long; many servers refuse more than 8 KB of headers,
+	// so pass only the claims that are used. Default: text.
 	Form []string `json:"form,omitempty"`
 
 	write func(claim any) []string // returns the lines of the header; nil for text

@@ -27,7 +27,8 @@ func claimSite(t *testing.T, options string) (*sitetest.Site, *backend) {
 
 // A claim header has the form that the upstream can read.
 func TestClaimHeaderForms(t *testing.T) {
-	const payload = `{"sub":"alice","exp":9999999999,"name":"Zoë Ünal 中 😀","roles":["a,b","ü"],"groups":["x",1,{"n":2}],` +
+	const payload = `{"sub":"alice","exp":9999999999,"name":"Zoë Ünal 中 😀","roles":["a,b","ü"],` +
+		`"groups":["x",1,{"n":2}],` +
 		`"big":12345678901234567890,"exact":9007199254740993,"half":0.5,"yes":true,"null":null,"none":[],"empty":"",` +
 		`"lines":"a\r\nX-Admin: 1","items":["a","b\nc"],"del":"a\u007fb","org":{"é":"<&>"},"quote":"\"\\"}`
 	for _, c := range []struct {
@@ -76,7 +77,9 @@ func TestClaimHeaderForms(t *testing.T) {
 	} {
 		s, b := claimSite(t, "claim_header X-C "+c.claim)
 		token := sitetest.SignRaw(t, "HS256", []byte(sitetest.Secret), `{"alg":"HS256"}`, payload)
-		got := s.Get("/", "Authorization: Bearer "+token, "X-C: spoofed", "X_C: spoofed", "x.c: spoofed", "Connection: X-C")
+		got := s.Get(
+			"/", "Authorization: Bearer "+token, "X-C: spoofed", "X_C: spoofed", "x.c: spoofed", "Connection: X-C",
+		)
 		s.MustAnswer(200, got, c.claim)
 		if values := b.header("X-C"); !reflect.DeepEqual(values, c.want) {
 			t.Errorf("%s: %q, expected %q", c.claim, values, c.want)
@@ -128,6 +131,37 @@ func TestClaimHeaderOfAllClaims(t *testing.T) {
 	if values := b.header("X-C"); len(values) != 1 || len(values[0]) < 40_000 || len(values[0]) > 60_000 {
 		t.Errorf("a large token: %d lines", len(values))
 	}
+}
+
+// Two tokens that are both required: the upstream gets the claims of both, also without `route`.
+func TestClaimHeadersOfTwoTokens(t *testing.T) {
+	keys, b := sitetest.Keys(), newBackend(t)
+	s := sitetest.Serve(t, `
+		jwt {
+			public_key "`+sitetest.PEM(t, keys.RSA)+`"
+			claim_header X-User sub
+		}
+		jwt {
+			issuer https://scope.example {
+				public_key "`+sitetest.PEM(t, keys.P256)+`"
+			}
+			from header X-Scope-Token
+			claim_header X-Scope scope
+		}
+		reverse_proxy `+b.URL)
+	user := "Authorization: Bearer " + sitetest.Sign(t, "RS256", keys.RSA, nil, sitetest.Claims(nil))
+	scope := "X-Scope-Token: " + sitetest.Sign(t, "ES256", keys.P256, nil, sitetest.Claims(
+		sitetest.JSON{"iss": "https://scope.example", "sub": "service", "scope": "read"},
+	))
+	s.MustAnswer(200, s.Get("/", user, scope, "X-User: admin", "X-Scope: all", "X_Scope: all"), "both")
+	if who, may := b.header("X-User"), b.header("X-Scope"); !reflect.DeepEqual(who, []string{"alice"}) ||
+		!reflect.DeepEqual(may, []string{"read"}) {
+		t.Errorf("the upstream gets %q, %q", who, may)
+	}
+	s.MustAnswer(401, s.Get("/", user), "the first only")
+	s.MustAnswer(401, s.Get("/", scope), "the second only")
+	again := "X-Scope-Token: " + strings.TrimPrefix(user, "Authorization: Bearer ")
+	s.MustAnswer(401, s.Get("/", user, again), "one for both")
 }
 
 // A client cannot add to a list, nor send the header as a trailer.

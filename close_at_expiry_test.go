@@ -329,3 +329,23 @@ func TestCloseAtExpiryOfRenewedSession(t *testing.T) {
 		t.Errorf("it ended with %v, %s after the expiry", err, time.Since(expiry))
 	}
 }
+
+// An API key can expire, too.
+func TestCloseAtExpiryOfAPIKey(t *testing.T) {
+	upstream := newStreams(t)
+	s := serveKeys(t, `
+		jwt {
+			close_at_expiry
+			api_keys {
+				$keys
+			}
+		}
+		reverse_proxy `+upstream.URL)
+	key := s.made("--subject", "robot", "--expires", "3s")
+	response := open(t, s.Site, "/events", key.Key)
+	_, err := io.Copy(io.Discard, response.Body)
+	if response.StatusCode != 200 || !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("%s, it ended with %v", response.Status, err)
+	}
+	s.MustAnswer(401, s.Bearer("/short", key.Key), "afterwards")
+}

@@ -2,7 +2,6 @@ package caddyjwt
 
 import (
 	"encoding/json"
-	"fmt"
 	"net/url"
 	"slices"
 	"strings"
@@ -21,7 +20,7 @@ import (
 
 // earlyWarnings reports placeholders of the user in handlers that run before `jwt`. There they
 // are empty or unknown, so that a folder for each user would be one for all of them.
-func earlyWarnings(at place.Place) (warnings []string) {
+func earlyWarnings(at place.Place) (warnings []warning) {
 	for _, route := range at.Earlier {
 		if slices.ContainsFunc(place.HandlersOf(route), func(h place.Handler) bool { return h.Leads("jwt") }) {
 			return nil // that one sets the placeholders, and has warned
@@ -29,7 +28,7 @@ func earlyWarnings(at place.Place) (warnings []string) {
 	}
 	for _, route := range at.Earlier {
 		for _, name := range earlyNames(route) {
-			warnings = append(warnings, fmt.Sprintf(
+			warnings = append(warnings, warningOf("placeholder-before-jwt",
 				"%s uses {%s…}, but Caddy runs it before jwt, so the placeholder has no value there, for any user; "+
 					"put both into a `route` block, in which the order is as written: first jwt, then the other",
 				name, userPlaceholders,
@@ -121,10 +120,10 @@ func (h *Handler) documents() map[string]string {
 
 // rewriteWarnings reports documents that a request cannot reach, because try_files or rewrite
 // replaces their path.
-func rewriteWarnings(documents map[string]string, at place.Place) (warnings []string) {
+func rewriteWarnings(documents map[string]string, at place.Place) (warnings []warning) {
 	for _, option := range []string{"resource", "upstream_token", "backchannel_logout"} {
 		if path := documents[option]; path != "" && at.Rewritten(path) {
-			warnings = append(warnings, fmt.Sprintf(
+			warnings = append(warnings, warningOf("rewrite-before-jwt",
 				"%s: try_files or rewrite changes the path of requests for %s before they reach jwt; "+
 					"put both into a `route` block, in which the order is as written: first jwt, then try_files",
 				option, path,

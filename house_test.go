@@ -56,7 +56,7 @@ func TestImportsRunOneWay(t *testing.T) {
 	cli := slices.Concat(accounts, apikeys, jwks, upstream, []string{"accounts", "apikeys", "jwks", "upstream"})
 	login := slices.Concat(accounts, jwks, []string{"accounts", "jwks", "oidc/internal/protocol"})
 	table := map[string][]string{
-		"refusal": {}, "internal/clock": {}, "internal/outage": {},
+		"refusal": {}, "internal/help": {"refusal"}, "internal/clock": {}, "internal/outage": {},
 		"internal/thismachine": {}, "internal/useragent": {}, "internal/network": {}, "internal/owner": {},
 		"internal/place": {}, "oidc/internal/protocol": {},
 		"internal/answer":    {"refusal"},
@@ -111,11 +111,19 @@ func TestImportsRunOneWay(t *testing.T) {
 			if path == module {
 				own, ours = ".", true
 			}
+			if ours && slices.Contains([]string{"internal/help", "refusal"}, own) && logs(name) {
+				continue
+			}
 			if ours && own != name && !slices.Contains(allowed, own) {
 				t.Errorf("%s links %s", name, own)
 			}
 		}
 	}
+}
+
+// logs reports whether a package may have log lines, which name an entry of the documents.
+func logs(name string) bool {
+	return !slices.Contains([]string{"refusal", "jwt", "credentials", "store"}, name)
 }
 
 // packages returns the packages of this module.

@@ -114,6 +114,8 @@ func TestThreatCrossOriginWithSeveralSources(t *testing.T) {
 	}{
 		{"attack: cookie", equal, "/", headers("Cookie: t=" + a), 403},
 		{"header and cookie", equal, "/", headers("X-Token: "+a, "Cookie: t="+a), 200},
+		{"header and cookie, which is first in the list", "from cookie t\nfrom header X-Token", "/",
+			headers("X-Token: "+a, "Cookie: t="+a), 200},
 		{"attack: cookie first", first, "/", headers("Cookie: t=" + a), 403},
 		{"header first, another cookie", first, "/", headers("X-Token: "+a, "Cookie: t="+b), 200},
 		{"query alone", first, "/?q=" + a, nil, 200},
@@ -184,6 +186,7 @@ func TestThreatTokenWithoutScheme(t *testing.T) {
 		refused("two tokens", 400, "Authorization: {a}, {a}"),
 		refused("two tokens without a space", 400, "Authorization: {a},{a}"),
 		refused("two tokens, a space", 400, "Authorization: {a} {a}"),
+		refused("two short tokens", 400, "Authorization: opaque_1 opaque_2"),
 		refused("a token and a scheme", 400, "Authorization: {a}, Bearer {a}"),
 		refused("Bearer alone", 400, "Authorization: Bearer"),
 		refused("bearer alone, space", 400, "Authorization: bearer "),
@@ -318,7 +321,8 @@ func openWebSocket(t *testing.T, s *sitetest.Site, protocols ...string) *http.Re
 	}
 	t.Cleanup(func() { _ = conn.Close() })
 	request := "GET / HTTP/1.1\r\nHost: " + strings.TrimPrefix(s.URL, "http://") + "\r\n" +
-		"Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+		"Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n" +
+		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 	for _, protocol := range protocols {
 		request += "Sec-WebSocket-Protocol: " + protocol + "\r\n"
 	}

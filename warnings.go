@@ -8,6 +8,7 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/help"
 	"github.com/caddy-jwt/caddy-jwt/internal/place"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
@@ -21,46 +22,62 @@ func (h *Handler) warn(at place.Place) {
 		h.issuerWarnings(), h.ruleWarnings(), h.listWarnings(), h.resourceWarnings(at), matcherWarnings(at),
 		earlyWarnings(at), rewriteWarnings(h.documents(), at),
 	) {
-		h.answers.Logger.Warn(h.where.Append(warning))
+		h.answers.Logger.Warn(h.where.Append(warning.text), help.See(warning.entry))
 	}
+}
+
+// warning is what is probably not intended, with its entry in docs/troubleshooting.md.
+type warning struct{ entry, text string }
+
+// warningOf returns a warning with a formatted text.
+func warningOf(entry, format string, args ...any) warning {
+	return warning{entry, fmt.Sprintf(format, args...)}
 }
 
 // resourceWarnings reports a matcher such as /mcp/*, which does not match the resource /mcp, and
 // issuers that clients cannot find.
-func (h *Handler) resourceWarnings(at place.Place) (warnings []string) {
+func (h *Handler) resourceWarnings(at place.Place) (warnings []warning) {
 	u, err := url.Parse(h.Resource)
 	if h.Resource == "" || err != nil {
 		return nil
 	}
 	for _, issuer := range h.Issuers {
 		if issuer.multiTenant() && len(issuer.Tenants) == 0 {
-			warnings = append(warnings, fmt.Sprintf("resource %s: its metadata cannot name the issuer %s, so clients "+
-				"do not find it; list its tenants: tenants <value...>", h.Resource, issuer.Issuer))
+			warnings = append(warnings, warningOf(
+				"resource-without-issuer",
+				"resource %s: its metadata cannot name the issuer %s, so clients "+
+					"do not find it; list its tenants: tenants <value...>", h.Resource, issuer.Issuer))
 		}
 	}
 	if len(at.Outside(max(u.Path, "/"))) == 0 {
 		return warnings
 	}
-	return append(warnings, fmt.Sprintf(
+	return append(warnings, warningOf("resource-not-protected",
 		"resource %s: requests for %s do not reach this handler, because its matcher does not match them, "+
 			"so they need no token; write the matcher as in: jwt %s*",
 		h.Resource, u.Path, strings.TrimSuffix(u.Path, "/"),
 	))
 }
 
-func (h *Handler) issuerWarnings() (warnings []string) {
+func (h *Handler) issuerWarnings() (warnings []warning) {
 	for _, issuer := range h.Issuers {
 		if issuer.Issuer == "" {
 			continue
 		}
 		if len(issuer.Audience) == 0 {
-			warnings = append(warnings, fmt.Sprintf("issuer %s: audience is not set, so tokens that it issued for "+
-				"other services are accepted here too; write: audience <the aud of your tokens>", issuer.Issuer))
+			warnings = append(warnings, warningOf(
+				"no-audience",
+				"issuer %s: audience is not set, so tokens that it issued for "+
+					"other services are accepted here too; write: audience <the aud of your tokens>", issuer.Issuer))
 		}
 		if isTemplate(issuer.Issuer) {
-			warnings = append(warnings, fmt.Sprintf("issuer %s is a template for many tenants, and no token has it "+
-				"as its iss; write the issuer of your tenant, which is the iss of its tokens, or `*` in the place of "+
-				"the tenant, and the URL of the key set: jwks <url>", issuer.Issuer))
+			warnings = append(warnings, warningOf(
+				"issuer-template",
+				"issuer %s is a template for many tenants, and no token has it as its iss; write the issuer of your "+
+					"tenant, which is the iss of its tokens, or `*` in the place of the tenant, and the URL of the "+
+					"key set: jwks <url>",
+				issuer.Issuer,
+			))
 		}
 	}
 	issuers := len(h.Issuers)
@@ -73,15 +90,19 @@ func (h *Handler) issuerWarnings() (warnings []string) {
 	if slices.ContainsFunc(h.Require, func(q *Requirement) bool {
 		return q.Issuer == "" && (len(q.Role) > 0 || q.Claim != "")
 	}) {
-		warnings = append(warnings, "the same rules apply to roles and claims of all issuers, so each issuer can "+
-			"make anybody an administrator of this site; bind each rule to one issuer: require role <role> of <issuer>")
+		warnings = append(warnings, warning{
+			"rules-of-all-issuers", "the same rules apply to roles and claims of all issuers, so each issuer can " +
+				"make anybody an administrator of this site; bind each rule to one issuer: require role <role> of <issuer>",
+		})
 	}
 	if len(h.ClaimHeaders) > 0 &&
 		!slices.ContainsFunc(h.ClaimHeaders, func(header *ClaimHeader) bool {
 			return header.Claim == "iss" || header.Claim == allClaims
 		}) {
-		warnings = append(warnings, "claim_header does not show which of the issuers a user comes from, "+
-			"and two issuers may use the same user ID; add: claim_header X-Issuer iss")
+		warnings = append(warnings, warning{
+			"users-of-several-issuers", "claim_header does not show which of the issuers a user comes from, " +
+				"and two issuers may use the same user ID; add: claim_header X-Issuer iss",
+		})
 	}
 	return warnings
 }
@@ -98,7 +119,7 @@ func isTemplate(issuer string) bool {
 		slices.Contains([]string{"common", "organizations", "consumers"}, tenant)
 }
 
-func (h *Handler) ruleWarnings() (warnings []string) {
+func (h *Handler) ruleWarnings() (warnings []warning) {
 	for _, q := range h.Require {
 		for _, kind := range []struct {
 			name   string
@@ -107,7 +128,7 @@ func (h *Handler) ruleWarnings() (warnings []string) {
 			warnings = append(warnings, separatorWarnings("require "+kind.name, kind.values)...)
 		}
 		if len(q.Role) > 1 && strings.Contains(q.Role[0], ".") {
-			warnings = append(warnings, fmt.Sprintf(
+			warnings = append(warnings, warningOf("claim-as-role",
 				"require role %s accepts the role %s or any other of the list; "+
 					"if it is meant as the name of a claim, write: require claim %[1]s",
 				strings.Join(q.Role, " "), q.Role[0],
@@ -117,7 +138,7 @@ func (h *Handler) ruleWarnings() (warnings []string) {
 	return warnings
 }
 
-func (h *Handler) listWarnings() (warnings []string) {
+func (h *Handler) listWarnings() (warnings []warning) {
 	warnings = append(separatorWarnings("public", h.Public), separatorWarnings("user_id", h.UserID)...)
 	warnings = append(warnings, separatorWarnings("scope_claim", h.ScopeClaim)...)
 	warnings = append(warnings, separatorWarnings("role_claim", h.RoleClaim)...)
@@ -134,10 +155,10 @@ func (h *Handler) listWarnings() (warnings []string) {
 }
 
 // separatorWarnings returns warnings about lists written as a single word.
-func separatorWarnings(option string, values []string) (warnings []string) {
+func separatorWarnings(option string, values []string) (warnings []warning) {
 	for _, value := range values {
 		if words := strings.FieldsFunc(value, isSeparator); len(words) != 1 || words[0] != value {
-			warnings = append(warnings, fmt.Sprintf(
+			warnings = append(warnings, warningOf("commas-in-list",
 				"%s %q is a single value with commas or spaces in it; "+
 					"to set several values, separate them by spaces, without quotes: %s %s",
 				option, value, option, strings.Join(words, " "),
@@ -150,7 +171,7 @@ func separatorWarnings(option string, values []string) (warnings []string) {
 func isSeparator(r rune) bool { return r == ',' || r == ' ' || r == '\t' }
 
 // matcherWarnings returns warnings about the path matchers of `jwt`.
-func matcherWarnings(at place.Place) (warnings []string) {
+func matcherWarnings(at place.Place) (warnings []warning) {
 	for _, paths := range at.PathsAround() {
 		warnings = append(warnings, separatorWarnings("jwt", paths)...)
 		for _, path := range paths {
@@ -159,8 +180,10 @@ func matcherWarnings(at place.Place) (warnings []string) {
 				slices.ContainsFunc(at.Siblings, matchesPath(below)) {
 				continue
 			}
-			warnings = append(warnings, fmt.Sprintf("jwt %s protects only %[1]s, and %s stays open; "+
-				"write both in a named matcher: @protected path %[1]s %s", path, below, below))
+			warnings = append(warnings, warningOf(
+				"matcher-without-star",
+				"jwt %s protects only %[1]s, and %s stays open; "+
+					"write both in a named matcher: @protected path %[1]s %s", path, below, below))
 		}
 	}
 	return warnings

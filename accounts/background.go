@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
+	"github.com/caddy-jwt/caddy-jwt/internal/help"
 	"github.com/caddy-jwt/caddy-jwt/internal/outage"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
@@ -78,7 +79,7 @@ func (b *background) logStoreFailure(failure *refusal.Error) {
 	}
 	if say, lasts := b.requestsFail.Fails(b.Now()); say {
 		b.Log.Error("user store is not working; account routes answer with an error, tokens are still verified",
-			zap.Duration("for", lasts), zap.Int("status", failure.Reason.Answer().Status),
+			help.See("user-store-fails"), zap.Duration("for", lasts), zap.Int("status", failure.Reason.Answer().Status),
 			zap.String("error", failure.Detail))
 	}
 }
@@ -95,7 +96,7 @@ func (b *background) watch(last time.Time) {
 		}
 		now := b.Now()
 		if by, moved := clock.Moved(last, now); moved {
-			b.Log.Warn("the system clock was changed", zap.Duration("by", by))
+			b.Log.Warn("the system clock was changed", help.See("clock-changed"), zap.Duration("by", by))
 			b.since = time.Time{} // poll all, because revocations are selected by time
 		}
 		last = now
@@ -130,7 +131,8 @@ func (b *background) maintain(last time.Time) {
 		b.revoked.ForgetExpired(now)
 		if err := b.Users().CleanUp(b.ctx, now); b.ctx.Err() == nil {
 			notCleaned.Note(
-				b.Log, now, err, "expired entries not removed from the user store; will retry",
+				b.Log, now, err, help.See("store-not-cleaned"),
+				"expired entries not removed from the user store; will retry",
 				"expired entries removed from the user store again",
 			)
 		}
@@ -173,7 +175,7 @@ func (b *background) learnRevocations() {
 	}
 	b.storeDown.Store(err != nil)
 	b.notReadable.Note(
-		b.Log, now, err,
+		b.Log, now, err, help.See("user-store-not-readable"),
 		"user store not readable; sessions that other processes end stay valid until their tokens expire",
 		"user store readable again",
 	)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/help"
 	"github.com/caddy-jwt/caddy-jwt/internal/network"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
@@ -355,7 +356,8 @@ func (i *Identities) end(ctx context.Context, logout *ExternalLogout, client Cli
 	for _, record := range records {
 		var session ExternalSession
 		if err := json.Unmarshal(record.Value, &session); err != nil {
-			i.Log.Warn("record of an external session is corrupt", zap.String("session_id", record.ID))
+			i.Log.Warn("record of an external session is corrupt", help.See("external-session-corrupt"),
+				zap.String("session_id", record.ID))
 			continue
 		}
 		if logout.Subject != "" && session.Subject != subject {

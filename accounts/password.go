@@ -6,6 +6,7 @@ import (
 	"errors"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts/password"
+	"github.com/caddy-jwt/caddy-jwt/internal/help"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"go.uber.org/zap"
@@ -45,7 +46,8 @@ func (l *LogIns) rehash(ctx context.Context, user store.User, pw string, client 
 	}
 	if err != nil {
 		l.Log.Warn(
-			"password hash not upgraded; will retry at the next log-in", zap.String("user_id", user.ID), zap.Error(err),
+			"password hash not upgraded; will retry at the next log-in", help.See("hash-not-upgraded"),
+			zap.String("user_id", user.ID), zap.Error(err),
 		)
 		return user
 	}

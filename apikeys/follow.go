@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
+	"github.com/caddy-jwt/caddy-jwt/internal/help"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"go.uber.org/zap"
 )
@@ -34,7 +35,7 @@ func (r *Ring) Learn(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	r.notReadable.Note(r.log, now, err,
+	r.notReadable.Note(r.log, now, err, help.See("api-keys-not-readable"),
 		"API keys not readable; those in memory are used, and keys that other processes revoke stay valid",
 		"API keys readable again")
 	if err == nil {
@@ -106,7 +107,8 @@ func (r *Ring) put(into map[string]*entry, row *store.APIKey, of *owner) {
 		r.dropped = true
 		if say, _ := r.full.Fails(clock.Now()); say {
 			r.log.Error("there are more API keys than max_keys; those that are not in memory are refused, "+
-				"so raise max_keys, or revoke keys", zap.Int64("max_keys", r.most.Load()))
+				"so raise max_keys, or revoke keys",
+				help.See("too-many-api-keys"), zap.Int64("max_keys", r.most.Load()))
 		}
 		return
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
+	"github.com/caddy-jwt/caddy-jwt/internal/help"
 	"github.com/caddy-jwt/caddy-jwt/internal/outage"
 	"github.com/caddy-jwt/caddy-jwt/internal/thismachine"
 	"github.com/caddy-jwt/caddy-jwt/internal/useragent"
@@ -106,8 +107,11 @@ func (h *HTTP) Cleanup() error {
 func (h *HTTP) Authorize(r *http.Request, user *jwt.Token) error {
 	allowed, err := h.ask(r, user)
 	if r.Context().Err() == nil { // else the client has gone
-		h.outage.Note(h.log, clock.Now(), err, "the service of `require http` does not answer; requests get 503 "+
-			"until it does", "the service of `require http` answers again")
+		h.outage.Note(
+			h.log, clock.Now(), err, help.See("policy-service-down"),
+			"the service of `require http` does not answer; requests get 503 until it does",
+			"the service of `require http` answers again",
+		)
 	}
 	switch {
 	case err != nil:

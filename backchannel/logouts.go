@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
+	"github.com/caddy-jwt/caddy-jwt/internal/help"
 	"github.com/caddy-jwt/caddy-jwt/internal/outage"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddyserver/caddy/v2"
@@ -136,7 +137,7 @@ func (l *Logouts) Add(ctx context.Context, id string, logout Logout) error {
 	logout.apply(l.Revoked) // first, in case the storage fails
 	err := l.store(ctx, name, logout)
 	l.storing.Note(
-		l.log(), clock.Now(), err,
+		l.log(), clock.Now(), err, help.See("logouts-not-stored"),
 		"log-outs are not stored, so they only have an effect on this node, until its restart",
 		"log-outs are stored again",
 	)
@@ -186,7 +187,7 @@ func (l *Logouts) poll(ctx context.Context) {
 			return
 		}
 		l.reading.Note(
-			l.log(), clock.Now(), err,
+			l.log(), clock.Now(), err, help.See("logouts-not-readable"),
 			"log-outs in the storage are not readable; those of other nodes have no effect here until they are",
 			"log-outs in the storage are readable again",
 		)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/help"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
@@ -79,7 +80,8 @@ func StoreAtStart(ctx caddy.Context, err error, known bool) error {
 	if reloads() && !known {
 		return fmt.Errorf("the new config has a user store that cannot be opened, so it is refused: %w", err)
 	}
-	ctx.Logger().Error("user store cannot be opened; accounts answer 503 until it can be opened", zap.Error(err))
+	ctx.Logger().Error("user store cannot be opened; accounts answer 503 until it can be opened",
+		help.See("user-store-not-opened"), zap.Error(err))
 	return nil
 }
 

@@ -32,8 +32,8 @@ type Source struct {
 	// such as `Basic`, are then not a token. Default: false.
 	NoScheme bool `json:"no_scheme,omitempty"`
 
-	// Cookie is the name of a cookie. Only a name with the prefix `__Host-` prevents other
-	// sites of the same domain from setting the cookie. A request that is not read-only is
+	// Cookie is the name of a cookie. Use a name with the prefix `__Host-`: any other cookie
+	// can be set by other sites of the same domain, too. A request that is not read-only is
 	// refused if a page of another origin sent it; see `trusted_origins`. The response is
 	// marked `Cache-Control: private` and `Vary: Cookie`, unless a later handler sets
 	// Cache-Control. The value can be the token, `Bearer <token>`, or be divided into the

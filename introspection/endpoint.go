@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
+	"github.com/caddy-jwt/caddy-jwt/internal/help"
 	"github.com/caddy-jwt/caddy-jwt/internal/outage"
 	"github.com/caddy-jwt/caddy-jwt/internal/thismachine"
 	"github.com/caddy-jwt/caddy-jwt/internal/useragent"
@@ -196,7 +197,8 @@ func (e *endpoint) fetch(token, client string) (remembered, error) {
 	fresh, err := e.request(ctx, token)
 	log := caddy.Log().Named("http.handlers.jwt").With(zap.String("introspection", e.name()))
 	if e.ctx.Err() == nil { // else the config that used it is gone
-		e.outage.Note(log, clock.Now(), err, failing(err), "introspection works again")
+		entry, fails := failing(err)
+		e.outage.Note(log, clock.Now(), err, help.See(entry), fails, "introspection works again")
 	}
 	switch {
 	case err != nil:
@@ -217,12 +219,15 @@ func (e *endpoint) fetch(token, client string) (remembered, error) {
 // errClient means that the endpoint does not accept this site.
 var errClient = errors.New("the endpoint rejects this site's client")
 
-func failing(err error) string {
+// failing returns what the log says of an error, and its entry in docs/troubleshooting.md.
+func failing(err error) (entry, fails string) {
 	if errors.Is(err, errClient) {
-		return "introspection endpoint rejects this site's credentials; are client_id and client_secret or " +
-			"private_key right, and may the client introspect? requests with opaque tokens get 503"
+		return "introspection-client-refused",
+			"introspection endpoint rejects this site's credentials; are client_id and client_secret or " +
+				"private_key right, and may the client introspect? requests with opaque tokens get 503"
 	}
-	return "introspection fails; requests with opaque tokens that are not remembered get 503 until it works"
+	return "introspection-fails",
+		"introspection fails; requests with opaque tokens that are not remembered get 503 until it works"
 }
 
 // retryAfter is what clients are told to wait.

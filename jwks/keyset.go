@@ -18,6 +18,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
 	"github.com/caddy-jwt/caddy-jwt/internal/discovery"
+	"github.com/caddy-jwt/caddy-jwt/internal/help"
 	"github.com/caddy-jwt/caddy-jwt/internal/outage"
 	"github.com/caddy-jwt/caddy-jwt/internal/thismachine"
 	"github.com/caddy-jwt/caddy-jwt/internal/useragent"
@@ -365,6 +366,7 @@ func (c *KeySet) wait(pause time.Duration) bool {
 		if c.expire() {
 			c.log().Error(
 				"key set not refreshed for longer than max_stale; its tokens are refused from now on",
+				help.See("key-set-stale"),
 				zap.Duration("max_stale", c.MaxStale),
 			)
 		}
@@ -505,14 +507,17 @@ func (c *KeySet) report(err error, unused []error) {
 	switch {
 	case err != nil && !c.fetchedAt.IsZero():
 		c.log().Log(level, "key set not "+state+"; the last valid one is used until max_stale",
-			zap.Error(err), zap.Duration("for", lasts), zap.Time("until", c.fetchedAt.Add(c.MaxStale)))
+			help.See("key-set-not-"+state), zap.Error(err), zap.Duration("for", lasts),
+			zap.Time("until", c.fetchedAt.Add(c.MaxStale)))
 	case err != nil:
 		c.log().Log(
 			level, "key set not "+state+" and none is stored; requests with its tokens get 503 until it is "+state,
-			zap.Error(err), zap.Duration("for", lasts),
+			help.See("key-set-not-"+state), zap.Error(err), zap.Duration("for", lasts),
 		)
 	case len(unused) > 0:
-		c.log().Log(level, "some keys of the key set are not usable", zap.Errors("keys", unused))
+		c.log().Log(
+			level, "some keys of the key set are not usable", help.See("keys-not-usable"), zap.Errors("keys", unused),
+		)
 	}
 	if err == nil {
 		if ends, lasted := c.outage.Works(now); ends {

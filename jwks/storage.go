@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
+	"github.com/caddy-jwt/caddy-jwt/internal/help"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -57,13 +58,19 @@ func (c *KeySet) load() time.Duration {
 	text, err := c.storage.Load().Load(c.ctx, c.storageKey())
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
-			c.log().Warn("stored key set not readable; fetching it again", zap.Error(err))
+			c.log().Warn(
+				"stored key set not readable; fetching it again", help.See("stored-key-set-not-readable"),
+				zap.Error(err),
+			)
 		}
 		return 0
 	}
 	var stored storedKeySet
 	if err := json.Unmarshal(text, &stored); err != nil || stored.URL != c.Name() {
-		c.log().Warn("stored key set corrupt; fetching it again", zap.String("storage_key", c.storageKey()))
+		c.log().Warn(
+			"stored key set corrupt; fetching it again", help.See("stored-key-set-corrupt"),
+			zap.String("storage_key", c.storageKey()),
+		)
 		return 0
 	}
 	age := clock.Now().Sub(stored.FetchedAt)
@@ -92,7 +99,8 @@ func (c *KeySet) save(document []byte, fetchedAt time.Time) {
 	}
 	if err != nil {
 		c.log().Warn(
-			"key set not stored; after a restart, tokens cannot be verified until it is fetched", zap.Error(err),
+			"key set not stored; after a restart, tokens cannot be verified until it is fetched",
+			help.See("key-set-not-stored"), zap.Error(err),
 		)
 	}
 }

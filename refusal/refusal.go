@@ -16,6 +16,12 @@ import (
 // taken from a request.
 type Reason string
 
+// HelpURL is where the entries of docs/troubleshooting.md are, which explain reasons and warnings.
+const HelpURL = "https://github.com/caddy-jwt/caddy-jwt/blob/main/docs/troubleshooting.md#"
+
+// Help returns the URL of the entry about the reason.
+func (r Reason) Help() string { return HelpURL + string(r) }
+
 // Error is the name of the reason. It makes a reason an error, so that errors.Is(err,
 // refusal.Expired) reports whether a token was refused because it has expired.
 func (r Reason) Error() string { return string(r) }

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/help"
 	"github.com/caddy-jwt/caddy-jwt/internal/outage"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
@@ -402,8 +403,8 @@ func (k *Keys) Reload(ctx context.Context, after time.Duration) error {
 	}
 	if ctx.Err() == nil {
 		k.outage.Note(
-			k.o.Log(), k.o.Now(), err, "signing keys not readable; using the keys in memory",
-			"signing keys readable again",
+			k.o.Log(), k.o.Now(), err, help.See("signing-keys-not-readable"),
+			"signing keys not readable; using the keys in memory", "signing keys readable again",
 		)
 	}
 	return err
@@ -433,6 +434,7 @@ func (k *Keys) withoutWithdrawn(ctx context.Context, stored Stored) Stored {
 		if text != "" {
 			k.o.Log().Warn(
 				"withdrawn signing keys are in the storage again, as after restoring a backup; they are refused",
+				help.See("withdrawn-keys-in-storage"),
 				zap.Strings("kid", refused), zap.String("storage_key", k.o.Path),
 			)
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
+	"github.com/caddy-jwt/caddy-jwt/internal/help"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
@@ -55,7 +56,8 @@ func (a *Shared) LoginFor(r *http.Request, refusal *refusal.Error) string {
 		a.sayLoginHidden.Do(func() {
 			a.service.Log.Error("the log-in page cannot be reached, because another directive, "+
 				"such as rewrite or try_files, handles its path first; "+
-				"put that directive after jwt, in: route { jwt … try_files … }", zap.String("path", login))
+				"put that directive after jwt, in: route { jwt … try_files … }",
+				help.See("login-page-hidden"), zap.String("path", login))
 		})
 		return ""
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
+	"github.com/caddy-jwt/caddy-jwt/internal/help"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
@@ -53,6 +54,7 @@ func (h *Handler) offersTo(w http.ResponseWriter, r *http.Request, in *input, gr
 	if err != nil {
 		h.service.Log.Warn(
 			"user not asked about an external identity; it can be connected on the account page",
+			help.See("identity-not-offered"),
 			zap.String("user_id", grant.User.ID), zap.Error(err),
 		)
 	}
@@ -67,7 +69,10 @@ func (h *Handler) dropOffer(w http.ResponseWriter, r *http.Request) {
 			r.Context(), accounts.KindOffered, store.HashToken(cookie.Value), h.service.Now(),
 		)
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
-			h.service.Log.Warn("pending external identity not removed; it expires by itself", zap.Error(err))
+			h.service.Log.Warn(
+				"pending external identity not removed; it expires by itself", help.See("pending-identity-not-removed"),
+				zap.Error(err),
+			)
 		}
 		credentials.SetCookie(w, r, offerCookie, "", time.Unix(1, 0))
 	}

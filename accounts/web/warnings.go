@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
+	"github.com/caddy-jwt/caddy-jwt/internal/help"
 	"github.com/caddy-jwt/caddy-jwt/internal/place"
 	"go.uber.org/zap"
 )
@@ -14,15 +15,15 @@ func (h *Handler) warn(at place.Place) {
 		h.answers.Logger.Warn(h.where.Append(
 			"accounts: requests for "+login+" do not reach this handler, because a path matcher around jwt does not "+
 				"match them; put jwt at the top of the site, or give the accounts a prefix that the matcher matches"),
-			zap.Strings("matcher", at.Outside(login)),
+			help.See("accounts-not-reached"), zap.Strings("matcher", at.Outside(login)),
 		)
 	}
 	if login := h.Path("login"); at.Rewritten(login) {
 		h.answers.Logger.Warn(h.where.Append(
-			"accounts: try_files or rewrite changes the path of requests for " + login + " before they reach the " +
-				"accounts, because Caddy runs them before jwt; put both into a `route` block, in which the order is " +
+			"accounts: try_files or rewrite changes the path of requests for "+login+" before they reach the "+
+				"accounts, because Caddy runs them before jwt; put both into a `route` block, in which the order is "+
 				"as written: first jwt, then try_files",
-		))
+		), help.See("rewrite-before-jwt"))
 	}
 	if h.Signup == "open" {
 		h.answers.Logger.Info(

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/help"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -89,7 +90,7 @@ func (h Responder) Announce(w http.ResponseWriter, r *http.Request, err *refusal
 	if entry := h.Logger.Check(zapcore.DebugLevel, "request refused"); entry != nil {
 		entry.Write(
 			zap.String("reason", string(err.Reason)),
-			zap.String("detail", err.Detail), zap.Int("status", public.Status),
+			zap.String("detail", err.Detail), zap.Int("status", public.Status), help.See(string(err.Reason)),
 		)
 	}
 	if public.Challenge {

@@ -63,8 +63,9 @@ func (o *Outage) LastNoted() time.Time {
 	return o.last
 }
 
-// Note records the result of an attempt, and logs an outage and its end.
-func (o *Outage) Note(log *zap.Logger, now time.Time, err error, fails, works string) {
+// Note records the result of an attempt, and logs an outage and its end. See is the entry in
+// docs/troubleshooting.md about it.
+func (o *Outage) Note(log *zap.Logger, now time.Time, err error, see zap.Field, fails, works string) {
 	if err == nil {
 		if ends, lasted := o.Works(now); ends {
 			log.Info(works, zap.Duration("after", lasted))
@@ -72,6 +73,6 @@ func (o *Outage) Note(log *zap.Logger, now time.Time, err error, fails, works st
 		return
 	}
 	if say, lasts := o.Fails(now); say {
-		log.Warn(fails, zap.Duration("for", lasts), zap.Error(err))
+		log.Warn(fails, see, zap.Duration("for", lasts), zap.Error(err))
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"syscall"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/help"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
 )
@@ -86,7 +87,7 @@ func mayOwn(uid int, path string) bool {
 // WarnOfReaders logs the warnings about a file.
 func WarnOfReaders(path string) {
 	for _, warning := range ReaderWarnings(path) {
-		caddy.Log().Named("jwt.stores.file").Warn(warning)
+		caddy.Log().Named("jwt.stores.file").Warn(warning, help.See("store-readable"))
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/help"
 	"github.com/caddy-jwt/caddy-jwt/internal/outage"
 	"github.com/caddy-jwt/caddy-jwt/internal/thismachine"
 	"github.com/caddy-jwt/caddy-jwt/internal/useragent"
@@ -98,7 +99,7 @@ func (d *discovered) get(ctx context.Context, log *zap.Logger) (*metadata, error
 }
 
 func (d *discovered) note(log *zap.Logger, now time.Time, err error) {
-	d.outage.Note(log.With(zap.String("issuer", d.issuer)), now, err,
+	d.outage.Note(log.With(zap.String("issuer", d.issuer)), now, err, help.See("provider-not-found"),
 		"provider discovery fails; nobody can log in through it until it works; will retry at the next log-in",
 		"provider discovery works again")
 }

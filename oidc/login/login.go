@@ -19,6 +19,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/config"
+	"github.com/caddy-jwt/caddy-jwt/internal/help"
 	"github.com/caddy-jwt/caddy-jwt/oidc/internal/protocol"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
@@ -126,9 +127,10 @@ func (l *Login) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("%s: %w", l.Name, err)
 	}
 	if withoutDiscovery(l.Issuer) {
-		l.log.Warn("login_with " + l.Name + ": " + l.Issuer +
-			" has no OpenID discovery document, so nobody can log in through it; " +
-			"set the issuer of an OpenID Provider, whose document is at <issuer>/.well-known/openid-configuration")
+		l.log.Warn("login_with "+l.Name+": "+l.Issuer+
+			" has no OpenID discovery document, so nobody can log in through it; "+
+			"set the issuer of an OpenID Provider, whose document is at <issuer>/.well-known/openid-configuration",
+			help.See("provider-without-discovery"))
 	}
 	shared, _, err := discoveries.LoadOrNew(l.Issuer, func() (caddy.Destructor, error) {
 		return newDiscovered(l.Issuer)
@@ -278,14 +280,17 @@ func (l *Login) noteOutage(err error) {
 	const works = "log-ins at the provider work again"
 	switch {
 	case err == nil:
-		l.provider.logins.Note(log, time.Now(), nil, "", works)
+		l.provider.logins.Note(log, time.Now(), nil, help.See("provider-fails"), "", works)
 	case errors.Is(err, errUnknownClient):
 		l.provider.logins.Note(
-			log, time.Now(), err,
+			log, time.Now(), err, help.See("provider-refuses-client"),
 			"provider rejects this site's credentials; are client_id and client_secret right?", works,
 		)
 	case errors.As(err, &failure) && failure.Reason == refusal.ProviderUnavailable:
-		l.provider.logins.Note(log, time.Now(), errors.New(failure.Detail), "log-ins at the provider fail", works)
+		l.provider.logins.Note(
+			log, time.Now(), errors.New(failure.Detail), help.See("provider-fails"),
+			"log-ins at the provider fail", works,
+		)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/accounts/password"
 	"github.com/caddy-jwt/caddy-jwt/accounts/web"
 	"github.com/caddy-jwt/caddy-jwt/config"
+	"github.com/caddy-jwt/caddy-jwt/internal/help"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/oidc/internal/protocol"
 	"github.com/caddyserver/caddy/v2"
@@ -360,6 +361,7 @@ func newClients(p *Provider) (*clients, error) {
 				"client has `consent never`, but users are still asked for consent, "+
 					"because any program on their machine can intercept this redirect_uri; "+
 					"write `consent once`, or give the client an https redirect_uri",
+				help.See("consent-never"),
 				zap.String("client_id", client.ID), zap.String("redirect_uri", uri),
 			)
 		}
@@ -378,6 +380,7 @@ func (c *clients) sayHidden(ctx context.Context) {
 			c.provider.log.Warn(
 				"client in the user store is not used, because the config has a client with the same ID; "+
 					"delete one of them",
+				help.See("client-id-twice"),
 				zap.String("client_id", record.ID),
 			)
 		}

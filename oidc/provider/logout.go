@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/help"
 	"github.com/caddy-jwt/caddy-jwt/internal/outage"
 	"github.com/caddy-jwt/caddy-jwt/internal/useragent"
 	"github.com/caddy-jwt/caddy-jwt/oidc/internal/protocol"
@@ -358,7 +359,8 @@ func (p *Provider) findMissed() {
 		err := p.noteMissed(l.ctx)
 		if l.ctx.Err() == nil {
 			outage.Note(
-				p.log, p.accounts.Now(), err, "looking for ended sessions failed; will retry",
+				p.log, p.accounts.Now(), err, help.See("ended-sessions-not-found"),
+				"looking for ended sessions failed; will retry",
 				"looking for ended sessions works again",
 			)
 		}
@@ -437,7 +439,10 @@ func (p *Provider) sessionEnded(ctx context.Context, sessionID string) error {
 		}
 	}
 	if err != nil && ctx.Err() == nil {
-		p.log.Warn("recording the clients of an ended session failed; will retry", zap.Error(err))
+		p.log.Warn(
+			"recording the clients of an ended session failed; will retry", help.See("ended-session-not-recorded"),
+			zap.Error(err),
+		)
 	}
 	return err
 }
@@ -538,7 +543,8 @@ func (p *Provider) tellClient(ctx context.Context, id string) error {
 	}
 	if err != nil {
 		p.log.Warn(
-			"client not notified of a log-out", zap.String("client_id", event.ClientID),
+			"client not notified of a log-out", help.See("client-not-notified"),
+			zap.String("client_id", event.ClientID),
 			zap.Int("tries", event.Tries), zap.Error(err),
 		)
 	}

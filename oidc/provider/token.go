@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
+	"github.com/caddy-jwt/caddy-jwt/internal/help"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/google/uuid"
 	"go.uber.org/zap"
@@ -80,7 +81,10 @@ func (p *Provider) byCode(ctx context.Context, client *Client, values url.Values
 		return nil, refuse("invalid_grant", "code_verifier does not match the code_challenge")
 	}
 	replayed := func() (*tokens, error) {
-		p.log.Warn("authorization code was used twice; its tokens are revoked", zap.String("client_id", client.ID))
+		p.log.Warn(
+			"authorization code was used twice; its tokens are revoked", help.See("code-used-twice"),
+			zap.String("client_id", client.ID),
+		)
 		if err := p.revokeGrant(ctx, kept.Grant.ID); err != nil {
 			return nil, err
 		}
@@ -166,7 +170,10 @@ func (p *Provider) byRefreshToken(
 			return nil, err
 		}
 		p.accounts.Refreshed("reused")
-		p.log.Warn("refresh token was used twice; its grant is revoked", zap.String("client_id", client.ID))
+		p.log.Warn(
+			"refresh token was used twice; its grant is revoked", help.See("refresh-token-used-twice"),
+			zap.String("client_id", client.ID),
+		)
 		return nil, refuse("invalid_grant", wrong)
 	case errors.Is(err, errNotFound):
 		return nil, refuse("invalid_grant", wrong)

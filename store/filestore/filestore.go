@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/config"
+	"github.com/caddy-jwt/caddy-jwt/internal/help"
 	"github.com/caddy-jwt/caddy-jwt/internal/owner"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddy-jwt/caddy-jwt/store/sqlstore"
@@ -76,8 +77,9 @@ func (f *Store) Provision(ctx caddy.Context) error {
 		return err
 	}
 	if folder := filepath.Dir(path); folder == string(filepath.Separator) && !filepath.IsAbs(f.Path) {
-		ctx.Logger().Warn("store file " + f.Path + " is relative to the working directory, which is " + folder +
-			" here, as it is for services; write an absolute path, such as /var/lib/caddy/users.db")
+		ctx.Logger().Warn("store file "+f.Path+" is relative to the working directory, which is "+folder+
+			" here, as it is for services; write an absolute path, such as /var/lib/caddy/users.db",
+			help.See("relative-store"))
 	}
 	shared, known, err := files.LoadOrNew(path, func() (caddy.Destructor, error) {
 		return &databaseFile{path: path}, nil
