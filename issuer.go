@@ -121,7 +121,8 @@ type JWKSConfig struct {
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 
 	// AllowHTTP accepts plain http to other machines. Anybody who can change the response
-	// in transit can then sign tokens that are accepted here.
+	// in transit can then sign tokens that are accepted here, and anybody who can read the
+	// request learns each `header`.
 	AllowHTTP bool `json:"allow_http,omitempty"`
 
 	// TrustedCACerts are PEM files with the certificates of the CAs that are trusted for

@@ -306,7 +306,7 @@ func TestRules(t *testing.T) {
 		{"require scope a", sitetest.JSON{"scope": "ab"}, false},
 		{"require scope a b", sitetest.JSON{"scope": []string{"b", "a"}}, true},
 		{"require scope a", sitetest.JSON{"scp": "a"}, true},
-		{"require scope a", sitetest.JSON{"scope": "", "scp": "a"}, false},
+		{"require scope a", sitetest.JSON{"scope": "", "scp": "a"}, true}, // an empty claim has no scopes
 		{"require any scope a b", sitetest.JSON{"scope": "b"}, true},
 		{"require any scope a b", sitetest.JSON{"scope": "c"}, false},
 		{"require role admin editor", sitetest.JSON{"roles": []string{"editor"}}, true},

@@ -140,6 +140,9 @@ func (m *ResourceMetadata) provision() error {
 	if err != nil {
 		return err
 	}
+	m.AuthorizationServers = slices.DeleteFunc(m.AuthorizationServers, func(issuer string) bool {
+		return strings.Contains(issuer, "*") // by a placeholder: it is many issuers
+	})
 	u, err := parseResource(m.Resource)
 	if err != nil {
 		return err

@@ -92,7 +92,8 @@ func (h *Handler) issuerWarnings() (warnings []warning) {
 	}) {
 		warnings = append(warnings, warning{
 			"rules-of-all-issuers", "the same rules apply to roles and claims of all issuers, so each issuer can " +
-				"make anybody an administrator of this site; bind each rule to one issuer: require role <role> of <issuer>",
+				"make anybody an administrator of this site; bind each rule to one issuer: " +
+				"require role <role> of <issuer>",
 		})
 	}
 	if len(h.ClaimHeaders) > 0 &&

@@ -87,8 +87,7 @@ func (e *endpoint) look(ctx context.Context, from string) (string, error) {
 	}
 	switch {
 	case d.Endpoint == "":
-		return "", fmt.Errorf("%s has no introspection_endpoint; if the issuer has one, set its URL: %w",
-			from, discovery.ErrLacks)
+		return "", discovery.LackError(from + " has no introspection_endpoint; if the issuer has one, set its URL")
 	case !secure(d.Endpoint, e.allowHTTP) ||
 		strings.HasPrefix(d.Endpoint, "http:") && strings.HasPrefix(e.issuer, "https:") && !e.allowHTTP:
 		return "", fmt.Errorf("%s: its introspection_endpoint is %s, which must be https", from,

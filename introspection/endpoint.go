@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
@@ -51,6 +52,9 @@ func share(s settings, issuer jwt.Issuer) (key shareKey, e *endpoint, err error)
 	key = shareKey{settings: s}
 	for _, source := range issuer.Keys {
 		key.keys += fmt.Sprintf("%p ", source) // the endpoint refers to it, so the address is not reused
+	}
+	if issuer.MultiTenant { // of which the settings have no name
+		key.keys += issuer.Name + " " + strings.Join(issuer.Tenants, " ")
 	}
 	shared, _, err := endpoints.LoadOrNew(key, func() (caddy.Destructor, error) { return newEndpoint(s, issuer) })
 	if err != nil {

@@ -115,6 +115,9 @@ func (i *Introspection) Provision(ctx caddy.Context) error {
 		config.Resolve("issuer", &i.Issuer), config.ResolveList("audience", i.Audience),
 		config.ResolveList("user_id", i.UserID),
 	)
+	if err == nil && strings.Contains(i.Issuer, "*") {
+		err = errors.New("tenants of an issuer need its keys; write introspection in the block of the issuer")
+	}
 	if err == nil && i.Always {
 		err = errors.New("always requires the keys of an issuer; write introspection in the block of the issuer")
 	}

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -342,14 +343,21 @@ func TestForms(t *testing.T) {
 	}
 }
 
-// The endpoint may be in the metadata of RFC 8414 only, below the path of the issuer.
+// The endpoint may be in the metadata of RFC 8414 only, below the path of the issuer, also if there
+// is an OpenID document. If that is down, the other document is not asked.
 func TestOAuthDiscovery(t *testing.T) {
 	i := sitetest.NewIntrospectionServer(t)
 	i.Issue("opaque", sitetest.JSON{"iss": nil})
 	var here *httptest.Server
+	var openID atomic.Int64 // the status of the OpenID document
+	openID.Store(404)
 	here = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/tenant/.well-known/openid-configuration" && openID.Load() == 200 {
+			sitetest.WriteJSON(t, w, 200, sitetest.JSON{"issuer": here.URL + "/tenant"})
+			return
+		}
 		if r.URL.Path != "/.well-known/oauth-authorization-server/tenant" {
-			w.WriteHeader(404)
+			w.WriteHeader(int(openID.Load()))
 			return
 		}
 		sitetest.WriteJSON(t, w, 200, sitetest.JSON{
@@ -357,10 +365,16 @@ func TestOAuthDiscovery(t *testing.T) {
 		})
 	}))
 	t.Cleanup(here.Close)
-	s := sitetest.Serve(t, "jwt {\nissuer "+here.URL+"/tenant\nintrospection {\n"+client+"}\n}\nrespond {http.auth.user.iss}")
-	got := s.Bearer("/", "opaque")
-	if s.MustAnswer(200, got, "RFC 8414"); got.Body != here.URL+"/tenant" {
-		t.Error(got.Body)
+	for status, answer := range map[int64]int{404: 200, 410: 200, 200: 200, 500: 503} {
+		openID.Store(status)
+		timeout := fmt.Sprintf("timeout %dms", 2000+status) // of its own, so that nothing is remembered
+		s := sitetest.Serve(t, "jwt {\nissuer "+here.URL+"/tenant\nintrospection {\n"+client+timeout+"\n}\n}\n"+
+			"respond {http.auth.user.iss}")
+		got := s.Bearer("/", "opaque")
+		s.MustAnswer(answer, got, fmt.Sprint("the OpenID document answers ", status))
+		if answer == 200 && got.Body != here.URL+"/tenant" {
+			t.Error(got.Body)
+		}
 	}
 }
 

@@ -93,8 +93,11 @@ func overlap(a, b *Issuer) bool {
 
 // checkTenant checks the claim `tid`, with which a provider repeats the tenant of the `iss`.
 func (i *Issuer) checkTenant(claims Claims) error {
+	if !i.MultiTenant {
+		return nil
+	}
 	id, present := claims["tid"]
-	if !present || !i.MultiTenant {
+	if !present {
 		return nil
 	}
 	iss, _ := claims["iss"].(string)

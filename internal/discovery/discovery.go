@@ -44,8 +44,11 @@ func (e *StatusError) Error() string {
 	return fmt.Sprintf("%s answered %s, expected 200", e.From, e.Status)
 }
 
-// ErrLacks means that a document does not have what is looked for.
-var ErrLacks = errors.New("not in the document")
+// LackError is the error of a document that does not have what is looked for.
+type LackError string
+
+// Error implements error.
+func (e LackError) Error() string { return string(e) }
 
 // Find calls look with the URLs where the document of an issuer may be, until it succeeds. It only
 // goes on if there is no document at a URL, or if that lacks what is looked for, but not if the
@@ -71,8 +74,9 @@ func Find(issuer string, look func(from string) error) error {
 }
 
 func absent(err error) bool {
+	_, lacks := errors.AsType[LackError](err)
 	status, ok := errors.AsType[*StatusError](err)
-	return errors.Is(err, ErrLacks) || ok && (status.Code == http.StatusNotFound || status.Code == http.StatusGone)
+	return lacks || ok && (status.Code == http.StatusNotFound || status.Code == http.StatusGone)
 }
 
 // CheckIssuer returns an error unless the issuer in a document equals the one that it was looked
