@@ -500,19 +500,19 @@ func (c *KeySet) report(err error, unused []error) {
 		c.complained = text
 	}
 	c.complaints = text
-	state := "usable"
+	state, see := "usable", help.See("key-set-not-usable")
 	if _, failed := errors.AsType[*unreachable](err); failed {
-		state = "reachable"
+		state, see = "reachable", help.See("key-set-not-reachable")
 	}
 	switch {
 	case err != nil && !c.fetchedAt.IsZero():
 		c.log().Log(level, "key set not "+state+"; the last valid one is used until max_stale",
-			help.See("key-set-not-"+state), zap.Error(err), zap.Duration("for", lasts),
+			see, zap.Error(err), zap.Duration("for", lasts),
 			zap.Time("until", c.fetchedAt.Add(c.MaxStale)))
 	case err != nil:
 		c.log().Log(
 			level, "key set not "+state+" and none is stored; requests with its tokens get 503 until it is "+state,
-			help.See("key-set-not-"+state), zap.Error(err), zap.Duration("for", lasts),
+			see, zap.Error(err), zap.Duration("for", lasts),
 		)
 	case len(unused) > 0:
 		c.log().Log(
