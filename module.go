@@ -91,8 +91,8 @@ type Handler struct {
 	// the first place is refused, even if there is a valid one in another place. The upstream
 	// gets the ignored tokens, too, and may act for the user of one of them, for whom the
 	// rules were not checked; `strip_token` removes all. List a query last: whoever writes a
-	// link chooses its token. Default: a request with different tokens is refused with 400
-	// (RFC 6750 §2).
+	// link chooses its token. The header of `api_keys` comes after all in `from`. Default: a
+	// request with different tokens is refused with 400 (RFC 6750 §2).
 	FirstSource bool `json:"first_source,omitempty"`
 
 	// UserID lists the paths of the claims that can name the user. The first one that is a
