@@ -235,7 +235,7 @@ func (h *Handler) identify(
 	if open == nil {
 		who = h.identifier.identify(w, r, credential)
 	}
-	attach(r, who.token, h.ownHeaders, who.failure != nil)
+	attach(r, who.token, h.ownHeaders)
 	return who
 }
 
@@ -280,8 +280,10 @@ func (h *Handler) refuse(r *http.Request, failure *refusal.Error) verdict {
 	return refused
 }
 
-// answer answers a refusal. A browser without a session gets the log-in page.
+// answer answers a refusal, for which handle_errors gets no headers of users. A browser without
+// a session gets the log-in page.
 func (h *Handler) answer(w http.ResponseWriter, r *http.Request, verdict *verdict) error {
+	userOf(r).removeHeaders(r)
 	if verdict.login != "" {
 		web.SendToLogin(w, verdict.refusal, verdict.login)
 		return nil
