@@ -45,7 +45,7 @@ func (h *Handler) serveUntil(
 	}
 	clear(w.Header())
 	maps.Copy(w.Header(), header)
-	attach(r, nil, nil, true)
+	attach(r, nil, nil)
 	refused := h.refuse(r, refusal.New(refusal.Expired, "it expired at %s, before the response", expiry.UTC()))
 	return h.answer(w, r, &refused)
 }

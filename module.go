@@ -97,8 +97,8 @@ type Handler struct {
 	// the first place is refused, even if there is a valid one in another place. The upstream
 	// gets the ignored tokens, too, and may act for the user of one of them, for whom the
 	// rules were not checked; `strip_token` removes all. List a query last: whoever writes a
-	// link chooses its token. Default: a request with different tokens is refused with 400
-	// (RFC 6750 §2).
+	// link chooses its token. The header of `api_keys` comes after all in `from`. Default: a
+	// request with different tokens is refused with 400 (RFC 6750 §2).
 	FirstSource bool `json:"first_source,omitempty"`
 
 	// UserID lists the paths of the claims that can name the user. The first one that is a
@@ -254,7 +254,7 @@ func (h *Handler) identify(
 	if open == nil {
 		who = h.identifier.identify(w, r, credential)
 	}
-	attach(r, who.token, h.ownHeaders, who.failure != nil)
+	attach(r, who.token, h.ownHeaders)
 	return who
 }
 
@@ -299,8 +299,10 @@ func (h *Handler) refuse(r *http.Request, failure *refusal.Error) verdict {
 	return refused
 }
 
-// answer answers a refusal. A browser without a session gets the log-in page.
+// answer answers a refusal, for which handle_errors gets no headers of users. A browser without
+// a session gets the log-in page.
 func (h *Handler) answer(w http.ResponseWriter, r *http.Request, verdict *verdict) error {
+	userOf(r).removeHeaders(r)
 	if verdict.login != "" {
 		web.SendToLogin(w, verdict.refusal, verdict.login)
 		return nil

@@ -44,7 +44,7 @@ func (p *Provider) Authenticate(w http.ResponseWriter, r *http.Request) (caddyau
 	var user caddyauth.User
 	who := p.identify(w, r, p.credentialOf(r), nil)
 	if failure := p.decide(r, &who, nil).refusal; failure != nil {
-		attach(r, nil, nil, true) // another provider may allow the request
+		attach(r, nil, nil) // another provider may allow the request
 		p.answers.Announce(w, r, failure)
 		if failure.Reason.Answer().Status == http.StatusServiceUnavailable {
 			return user, false, failure.Public()

@@ -1216,7 +1216,8 @@ func TestThreatClaimHeadersOfTwoUsers(t *testing.T) {
 		{own, "/a/b", "alice of another issuer", "email=alice@example.com role=admin user=alice id=alice"},
 		{own + "\noptional", "/a/b", "", "email=alice@example.com role=admin user= id="},
 		{own + "\npublic /a/*", "/a/b", "bob", "email=alice@example.com role=admin user= id="},
-		{own, "/a/b", "", "email= role= user= id="}, // 401
+		{own, "/a/b", "", "email= role= user= id="},                                // 401
+		{own + "\nrequire role admin", "/a/b", "bob", "email= role= user= id=bob"}, // 403
 		{shared, "/b", "", "email=alice@example.com role=admin user= id=alice"},
 		{shared, "/a/b", "alice", "email=alice@example.com role= user=alice id=alice"},
 		{shared, "/a/b", "bob", "email= role= user=bob id=bob"},

@@ -37,9 +37,8 @@ func userOf(r *http.Request) *requestUser {
 // log. A nil token means an anonymous user with empty placeholders. The placeholders of an
 // earlier jwt handler are removed, so that claims of different users are never mixed in them.
 // Its claim headers stay, because each handler sets its own; but if this handler owns one of
-// them, it replaces the user for the upstream, and all are removed. So they are if the request
-// is refused.
-func attach(r *http.Request, token *jwt.Token, own []*ClaimHeader, refused bool) {
+// them, it replaces the user for the upstream, and all are removed.
+func attach(r *http.Request, token *jwt.Token, own []*ClaimHeader) {
 	replacer := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	vars := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
 	who, attached := vars[requestUserVar].(*requestUser)
@@ -48,11 +47,8 @@ func attach(r *http.Request, token *jwt.Token, own []*ClaimHeader, refused bool)
 		vars[requestUserVar] = who
 		replacer.Map(who.placeholder)
 	}
-	if attached && (refused || !who.is(token) && who.hasHeaderOf(own)) {
-		for _, name := range who.headers {
-			r.Header.Del(name)
-		}
-		who.headers, who.replaced = nil, nil
+	if attached && !who.is(token) && who.hasHeaderOf(own) {
+		who.removeHeaders(r)
 	}
 	who.claims, who.userID = nil, nil
 	if token == nil {
@@ -60,6 +56,14 @@ func attach(r *http.Request, token *jwt.Token, own []*ClaimHeader, refused bool)
 	}
 	who.claims, who.userID = token.Claims, token.UserIDValue()
 	replacer.DeleteByPrefix(userPlaceholders)
+}
+
+// removeHeaders removes all headers that jwt handlers have set.
+func (who *requestUser) removeHeaders(r *http.Request) {
+	for _, name := range who.headers {
+		r.Header.Del(name)
+	}
+	who.headers, who.replaced = nil, nil
 }
 
 // hasHeaderOf reports whether one of the headers that earlier handlers have set is of this one.

@@ -19,8 +19,8 @@ import (
 // warn logs suspicious options and positions of the handler.
 func (h *Handler) warn(at place.Place) {
 	for _, warning := range slices.Concat(
-		h.issuerWarnings(), h.ruleWarnings(), h.listWarnings(), h.resourceWarnings(at), matcherWarnings(at),
-		earlyWarnings(at), rewriteWarnings(h.documents(), at),
+		h.issuerWarnings(), h.sourceWarnings(), h.ruleWarnings(), h.listWarnings(), h.resourceWarnings(at),
+		matcherWarnings(at), earlyWarnings(at), rewriteWarnings(h.documents(), at),
 	) {
 		h.answers.Logger.Warn(h.where.Append(warning.text), help.See(warning.entry))
 	}
@@ -104,6 +104,20 @@ func (h *Handler) issuerWarnings() (warnings []warning) {
 			"users-of-several-issuers", "claim_header does not show which of the issuers a user comes from, " +
 				"and two issuers may use the same user ID; add: claim_header X-Issuer iss",
 		})
+	}
+	return warnings
+}
+
+// sourceWarnings reports a query before another source, if the first one decides.
+func (h *Handler) sourceWarnings() (warnings []warning) {
+	for i, source := range h.From {
+		if h.FirstSource && source.Query != "" && i < len(h.From)-1 {
+			warnings = append(warnings, warningOf(
+				"query-first",
+				"first_source: whoever writes a link chooses the token in %s, which comes before the user's own; "+
+					"write `from query` last", source,
+			))
+		}
 	}
 	return warnings
 }

@@ -109,6 +109,10 @@ func TestSuspiciousConfigs(t *testing.T) {
 			jwt("require role admin,editor"), "require role admin editor", jwt("require role admin editor"),
 		},
 		"blank in a role": {jwt(`require role "admin editor"`), "require role admin editor", jwt("require role admin")},
+		"first_source with a query first": {
+			jwt("first_source\n from query t\n from header"), "write `from query` last",
+			jwt("first_source\n from header\n from query t"),
+		},
 		"comma in a path": {jwt("public /a,/b"), "public /a /b", jwt("public /a /b")},
 		"blank in a path": {jwt(`public "/a /b"`), "public /a /b", jwt("public /a /b")},
 		"a claim as a role": {
