@@ -43,5 +43,6 @@ func (h *Handler) Judge(ctx context.Context, token string, now time.Time) (verdi
 }
 
 func refusedBy(err error) string {
-	return fmt.Sprintf("refused by the check %q: %v", refusal.Of(err).Reason, err)
+	reason := refusal.Of(err).Reason
+	return fmt.Sprintf("refused by the check %q: %v; see %s", reason, err, reason.Help())
 }

@@ -46,7 +46,7 @@ type IssuerConfig struct {
 	// PublicKeys are the issuer's public keys: PEM (SPKI, PKCS#1 or a certificate, whose
 	// validity is not checked), a JWK, a JWK set, or the path of a file with one of these. A
 	// PEM can have several keys, but of a chain of certificates only the leaf. White space is
-	// ignored.
+	// ignored. After a file has changed, run `caddy reload --force`.
 	PublicKeys []string `json:"public_keys,omitempty"`
 
 	// Secrets are shared secrets for HMAC. Anybody who can verify with a secret can also
@@ -126,7 +126,8 @@ type JWKSConfig struct {
 	AllowHTTP bool `json:"allow_http,omitempty"`
 
 	// TrustedCACerts are PEM files with the certificates of the CAs that are trusted for
-	// the URL's server. Default: the CAs of the system.
+	// the URL's server. After a file has changed, run `caddy reload
+	// --force`. Default: the CAs of the system.
 	TrustedCACerts []string `json:"trusted_ca_certs,omitempty"`
 
 	// Headers are sent with each fetch, for servers that require a token, such as

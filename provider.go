@@ -14,7 +14,8 @@ func init() {
 
 // Provider is the handler as a provider of Caddy's `authentication` handler, next to others
 // such as `http_basic`; any of them can allow a request. It can only be configured in JSON.
-// Every refusal is a 401, because Caddy's handler returns no other status.
+// Every refusal is a 401, because Caddy's handler returns no other status. It has the challenge of
+// one of the providers, and Caddy does not say of which.
 type Provider struct {
 	Handler
 }

@@ -383,7 +383,7 @@ func (r *reference) refusals() {
 		told := reason.Answer()
 		challenge := map[bool]string{true: "yes", false: "no"}[told.Challenge]
 		table += fmt.Sprintf(
-			"\n`%s` | %d | `%s` | `%s` | %s | %s", reason, told.Status,
+			"\n[`%s`](troubleshooting.md#%[1]s) | %d | `%s` | `%s` | %s | %s", reason, told.Status,
 			told.Name, told.Code, challenge, told.Description,
 		)
 	}
