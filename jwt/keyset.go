@@ -27,38 +27,50 @@ type KeySet struct {
 	// Keys of the set, not to be changed.
 	Keys []*Key
 
-	matching map[KeyHint][]*Key // by algorithm and one other property, or the algorithm alone
-	noID     map[string][]*Key  // the ones without a key ID, by algorithm
+	algorithms map[string]*algorithmKeys
+}
+
+// algorithmKeys are the keys of a set that verify an algorithm, in its order.
+type algorithmKeys struct {
+	all, noID                            []*Key
+	byID, byThumbprint256, byThumbprint1 map[string][]*Key
 }
 
 // NewKeySet returns a set of the keys. Keys can share a key ID (RFC 7517 §4.5). Of equal keys
 // only the first is used.
 func NewKeySet(keys ...*Key) *KeySet {
-	s := &KeySet{matching: make(map[KeyHint][]*Key), noID: make(map[string][]*Key)}
+	s := &KeySet{algorithms: make(map[string]*algorithmKeys)}
 	for _, key := range keys {
 		if s.Same(key) != nil {
 			continue
 		}
 		s.Keys = append(s.Keys, key)
 		for algorithm := range key.verifiers {
-			hints := []KeyHint{{Algorithm: algorithm}}
-			if key.id != "" {
-				hints = append(hints, KeyHint{Algorithm: algorithm, ID: key.id})
-			} else {
-				s.noID[algorithm] = append(s.noID[algorithm], key)
+			if s.algorithms[algorithm] == nil {
+				s.algorithms[algorithm] = &algorithmKeys{
+					byID: make(map[string][]*Key), byThumbprint256: make(map[string][]*Key),
+					byThumbprint1: make(map[string][]*Key),
+				}
 			}
-			if key.thumbprint256 != "" {
-				hints = append(hints, KeyHint{Algorithm: algorithm, Thumbprint256: key.thumbprint256})
-			}
-			if key.thumbprint1 != "" {
-				hints = append(hints, KeyHint{Algorithm: algorithm, Thumbprint1: key.thumbprint1})
-			}
-			for _, hint := range hints {
-				s.matching[hint] = append(s.matching[hint], key)
-			}
+			s.algorithms[algorithm].add(key)
 		}
 	}
 	return s
+}
+
+func (a *algorithmKeys) add(key *Key) {
+	a.all = append(a.all, key)
+	if key.id == "" {
+		a.noID = append(a.noID, key)
+	} else {
+		a.byID[key.id] = append(a.byID[key.id], key)
+	}
+	if key.thumbprint256 != "" {
+		a.byThumbprint256[key.thumbprint256] = append(a.byThumbprint256[key.thumbprint256], key)
+	}
+	if key.thumbprint1 != "" {
+		a.byThumbprint1[key.thumbprint1] = append(a.byThumbprint1[key.thumbprint1], key)
+	}
 }
 
 // Match returns the keys that may have signed a token, at most 64. They are the keys of its
@@ -66,57 +78,54 @@ func NewKeySet(keys ...*Key) *KeySet {
 // keys and secrets. If the token has no key ID, they are the keys whose certificate it names
 // or, if it names none of the set, all keys of its algorithm.
 func (s *KeySet) Match(hint KeyHint) []*Key {
-	keys := s.match(hint)
+	of := s.algorithms[hint.Algorithm]
+	if of == nil {
+		return nil
+	}
+	keys := of.match(hint)
 	return keys[:min(len(keys), maxTried)]
 }
 
-func (s *KeySet) match(hint KeyHint) []*Key {
+func (a *algorithmKeys) match(hint KeyHint) []*Key {
 	if hint.ID != "" {
-		if keys := s.matching[KeyHint{Algorithm: hint.Algorithm, ID: hint.ID}]; keys != nil {
+		if keys := a.byID[hint.ID]; keys != nil {
 			return keys
 		}
-		return s.noID[hint.Algorithm]
+		return a.noID
 	}
 	if hint.Thumbprint256 != "" {
-		if keys := s.matching[KeyHint{Algorithm: hint.Algorithm, Thumbprint256: hint.Thumbprint256}]; keys != nil {
+		if keys := a.byThumbprint256[hint.Thumbprint256]; keys != nil {
 			return keys
 		}
 	}
 	if hint.Thumbprint1 != "" {
-		if keys := s.matching[KeyHint{Algorithm: hint.Algorithm, Thumbprint1: hint.Thumbprint1}]; keys != nil {
+		if keys := a.byThumbprint1[hint.Thumbprint1]; keys != nil {
 			return keys
 		}
 	}
-	return s.matching[KeyHint{Algorithm: hint.Algorithm}]
+	return a.all
 }
 
 // Same returns the key of the set that equals the given one, nil if none does.
 func (s *KeySet) Same(key *Key) *Key {
-	for algorithm := range key.verifiers { // an equal key has the same ones
-		similar := s.noID[algorithm]
+	for algorithm := range key.verifiers { // which an equal key has, too
+		of := s.algorithms[algorithm]
+		if of == nil {
+			return nil
+		}
+		similar := of.noID
 		if key.id != "" {
-			similar = s.matching[KeyHint{Algorithm: algorithm, ID: key.id}]
+			similar = of.byID[key.id]
 		}
-		for _, known := range similar {
-			if known.equal(key) {
-				return known
-			}
+		if i := slices.IndexFunc(similar, key.equal); i >= 0 {
+			return similar[i]
 		}
-		return nil
 	}
 	return nil
 }
 
 // Algorithms returns all algorithms that the keys of the set verify, sorted.
-func (s *KeySet) Algorithms() []string {
-	algorithms := make(map[string]bool)
-	for _, key := range s.Keys {
-		for algorithm := range key.verifiers {
-			algorithms[algorithm] = true
-		}
-	}
-	return slices.Sorted(maps.Keys(algorithms))
-}
+func (s *KeySet) Algorithms() []string { return slices.Sorted(maps.Keys(s.algorithms)) }
 
 // Find implements KeySource.
 func (s *KeySet) Find(_ context.Context, hint KeyHint) ([]*Key, error) { return s.Match(hint), nil }
