@@ -47,6 +47,7 @@ type pageRequest struct {
 	token    issued
 	as       []string // the headers before the token; default: the bearer token
 	reason   refusal.Reason
+	user     string   // who it is, by user_id
 	upstream []string // headers that the upstream gets, as "X-User: alice"
 }
 
@@ -107,7 +108,9 @@ func newStandIn(t *testing.T, p provider) *standIn {
 		if slices.Contains(pairs, origin) {
 			continue
 		}
-		handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.serve(w, r, p, origin+r.URL.Path) })
+		handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			s.serve(w, r, p, origin+r.URL.Path)
+		})
 		if origin == p.apiServer {
 			server := httptest.NewTLSServer(handler)
 			t.Cleanup(server.Close)
@@ -240,19 +243,21 @@ func testProvider(t *testing.T, page string, p provider, upstream string) {
 		}
 		tested[site.block] = tested[site.block] || len(site.change) == 0
 		s := sitetest.Serve(t, body)
-		good := 0
+		users := 0
 		for _, r := range site.requests {
 			why := name + ": " + r.why
 			if r.reason == "" {
-				good++
 				mustReach(s, in, r, why)
+				if r.user != "" {
+					users++
+				}
 				continue
 			}
 			mustBeRefused(s, in, r, why)
 			seen[fmt.Sprint(r.reason.Answer().Status, " ", r.reason)] = true
 		}
-		if good == 0 && len(site.change) == 0 {
-			t.Errorf("%s: no good request", name)
+		if users == 0 && len(site.change) == 0 {
+			t.Errorf("%s: no request of a user", name)
 		}
 	}
 	if len(tested) != len(blocks) {
@@ -269,14 +274,16 @@ func testProvider(t *testing.T, page string, p provider, upstream string) {
 	}
 }
 
-// siteBody returns the body of a site of which a page shows all, or only the directive.
+// siteBody returns the body of a site of which a page shows all, or only the directive. Its answers
+// name the user.
 func siteBody(block, upstream string) string {
+	const user = "header >Page-User {http.auth.user.id}\n"
 	if strings.HasPrefix(block, "jwt") {
-		return block + "reverse_proxy " + upstream
+		return user + block + "reverse_proxy " + upstream
 	}
 	_, body, _ := strings.Cut(block, "{\n")
 	body = body[:strings.LastIndex(body, "}")]
-	return strings.ReplaceAll(body, "localhost:3000", upstream)
+	return user + strings.ReplaceAll(body, "localhost:3000", upstream)
 }
 
 func (r pageRequest) send(s *sitetest.Site, in *standIn) sitetest.Reply {
@@ -295,6 +302,9 @@ func mustReach(s *sitetest.Site, in *standIn, r pageRequest, why string) {
 	s.T.Helper()
 	got := r.send(s, in)
 	s.MustAnswer(http.StatusOK, got, why)
+	if user := got.Header.Get("Page-User"); r.user != "" && user != r.user {
+		s.T.Errorf("%s: the user is %q, expected %q", why, user, r.user)
+	}
 	for _, header := range r.upstream {
 		if !strings.Contains(got.Body, "\n"+in.here.Replace(header)+"\r\n") && got.Status == http.StatusOK {
 			s.T.Errorf("%s: the upstream does not get %q, but\n%s", why, header, got.Body)
