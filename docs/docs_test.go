@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -21,6 +22,8 @@ var docsEnvironment = map[string]string{
 // docsFiles replaces the files that the pages name.
 var docsFiles = strings.NewReplacer(
 	"/etc/caddy/issuer.pem", "testdata/keys/rsa2048.pub.pem",
+	serviceAccount+"/token", "testdata/keys/secret.txt",
+	serviceAccount+"/ca.crt", "testdata/keys/rsa2048.crt.pem",
 )
 
 var (
@@ -40,7 +43,11 @@ func TestDocsCaddyfiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, page := range append(pages, "README.md") {
+	providers, err := filepath.Glob("docs/providers/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, page := range slices.Concat(pages, providers, []string{"README.md"}) {
 		text, err := os.ReadFile(page)
 		if os.IsNotExist(err) {
 			continue
