@@ -295,6 +295,8 @@ func loopBack() provider {
 			{
 				why: "another algorithm", token: user.signedBy("RS256", sitetest.Keys().RSA), reason: refusal.Algorithm,
 			},
+			{why: "log-in", path: "/users/login", token: opaque("none")},
+			{why: "below log-in", path: "/users/login/x", token: opaque("none"), reason: refusal.MalformedToken},
 			otherClaims(user, "no user", object{"id": nil}, refusal.UserID),
 			otherClaims(user, "an old one", object{"exp": 1600000000, "iat": 1599978400}, refusal.Expired),
 		}},

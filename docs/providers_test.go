@@ -1,6 +1,7 @@
 package docs_test
 
 import (
+	"cmp"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
@@ -44,6 +45,7 @@ type pageSite struct {
 // answered by the upstream.
 type pageRequest struct {
 	why      string
+	path     string // default: /
 	token    issued
 	as       []string // the headers before the token; default: the bearer token
 	reason   refusal.Reason
@@ -296,7 +298,7 @@ func (r pageRequest) send(s *sitetest.Site, in *standIn) sitetest.Reply {
 	for _, before := range r.as {
 		headers = append(headers, before+text)
 	}
-	return s.Get("/", headers...)
+	return s.Get(cmp.Or(r.path, "/"), headers...)
 }
 
 func mustReach(s *sitetest.Site, in *standIn, r pageRequest, why string) {
