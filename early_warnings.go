@@ -21,55 +21,94 @@ import (
 // earlyWarnings reports placeholders of the user in handlers that run before `jwt`. There they
 // are empty or unknown, so that a folder for each user would be one for all of them.
 func earlyWarnings(at place.Place) (warnings []warning) {
+	early := earlyUses{ofUser: []string{"{" + userPlaceholders}}
 	for _, route := range at.Earlier {
-		if slices.ContainsFunc(place.HandlersOf(route), func(h place.Handler) bool { return h.Leads("jwt") }) {
-			return nil // that one sets the placeholders, and has warned
+		if early.look(route) && isForAll(route) { // that one has warned, and what is after it is right
+			return nil
 		}
 	}
-	for _, route := range at.Earlier {
-		for _, name := range earlyNames(route) {
-			warnings = append(warnings, warningOf("placeholder-before-jwt",
-				"%s uses {%s…}, but Caddy runs it before jwt, so the placeholder has no value there, for any user; "+
-					"put both into a `route` block, in which the order is as written: first jwt, then the other",
-				name, userPlaceholders,
-			))
-		}
+	for _, name := range early.names {
+		warnings = append(warnings, warningOf(
+			"placeholder-before-jwt",
+			"%s uses {%s…}, but Caddy runs it before jwt, so the placeholder has no value there, for any user; "+
+				"put both into a `route` block, in which the order is as written: first jwt, then the other",
+			name, userPlaceholders,
+		))
 	}
 	return warnings
 }
 
-// earlyNames returns what in a route uses placeholders of the user at once, by the names of its
-// directives.
-func earlyNames(route caddyhttp.Route) (names []string) {
+func isForAll(route caddyhttp.Route) bool {
+	return len(route.MatcherSets)+len(route.MatcherSetsRaw) == 0
+}
+
+// earlyUses finds what uses placeholders of the user at once.
+type earlyUses struct {
+	ofUser []string // how the placeholders begin
+	names  []string // of directives and matchers
+}
+
+// look looks at a route, up to the handler that sets the placeholders, and reports whether it has
+// one.
+func (e *earlyUses) look(route caddyhttp.Route) (sets bool) {
 	for _, set := range route.MatcherSets {
 		for _, matcher := range set {
-			if text, err := json.Marshal(matcher); err == nil && usesUser(text) {
-				names = append(names, "the matcher "+caddy.GetModuleName(matcher))
-			}
+			e.lookAt(matcher)
 		}
 	}
 	for _, set := range route.MatcherSetsRaw {
 		for name, text := range set {
-			if usesUser(text) {
-				names = append(names, "the matcher "+name)
+			if e.uses(text) {
+				e.names = append(e.names, "the matcher "+name)
 			}
 		}
 	}
 	for _, handler := range place.HandlersOf(route) {
 		for _, inner := range handler.Routes {
-			names = append(names, earlyNames(inner)...)
+			if e.look(inner) && isForAll(inner) {
+				return true
+			}
 		}
-		if handler.Routes == nil && usesUser(handler.Text) && !usesLater(handler) {
-			names = append(names, directiveOf(handler))
+		switch {
+		case handler.Name == "jwt" || handler.Name == "authentication":
+			return true
+		case handler.Routes != nil || !e.uses(handler.Text):
+		case handler.Name == "map": // it is lazy, and so are its outputs
+			var mapping struct {
+				Destinations []string `json:"destinations"`
+			}
+			if json.Unmarshal(handler.Text, &mapping) == nil {
+				e.ofUser = append(e.ofUser, mapping.Destinations...)
+			}
+		case !usesLater(handler):
+			e.names = append(e.names, directiveOf(handler))
 		}
 	}
-	return names
+	return false
+}
+
+func (e *earlyUses) lookAt(matcher any) {
+	if not, ok := matcher.(*caddyhttp.MatchNot); ok { // whose JSON is gone
+		for _, set := range not.MatcherSets {
+			for _, inner := range set {
+				e.lookAt(inner)
+			}
+		}
+		return
+	}
+	if text, err := json.Marshal(matcher); err == nil && e.uses(text) {
+		e.names = append(e.names, "the matcher "+caddy.GetModuleName(matcher))
+	}
+}
+
+func (e *earlyUses) uses(text []byte) bool {
+	return slices.ContainsFunc(e.ofUser, func(begin string) bool { return strings.Contains(string(text), begin) })
 }
 
 // usesLater reports whether a handler reads placeholders only after `jwt` has run.
 func usesLater(handler place.Handler) bool {
 	switch handler.Name {
-	case "map", "log_append", "tracing":
+	case "log_append", "tracing":
 		return true
 	case "headers":
 		var h headers.Handler
@@ -93,8 +132,6 @@ func directiveOf(handler place.Handler) string {
 	}
 	return handler.Name
 }
-
-func usesUser(text []byte) bool { return strings.Contains(string(text), "{"+userPlaceholders) }
 
 // documents are the paths of what the directive serves, by their options.
 func (h *Handler) documents() map[string]string {

@@ -147,7 +147,11 @@ func expandHeader(value string) (string, error) {
 		if !strings.HasPrefix(key, "env.") && !strings.HasPrefix(key, "file.") {
 			return nil, false
 		}
-		return all.Get(key)
+		value, known := all.Get(key)
+		if text, ok := value.(string); ok { // files often end in a line break, or begin with a byte order mark
+			value = strings.TrimSpace(strings.TrimPrefix(text, "\ufeff"))
+		}
+		return value, known
 	})
 	expanded, err := replacer.ReplaceOrErr(value, true, true)
 	if err != nil {

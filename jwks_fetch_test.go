@@ -2,6 +2,7 @@ package caddyjwt_test
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -97,6 +98,28 @@ func TestDiscoveryByOAuthMetadata(t *testing.T) {
 			"", func(doc sitetest.JSON) map[string]any { return map[string]any{openID: 410, oauth: doc} },
 			[]string{openID, oauth, "/keys"}, 200, "",
 		},
+		"not allowed": {
+			"", func(doc sitetest.JSON) map[string]any { return map[string]any{openID: 405, oauth: doc} },
+			[]string{openID, oauth, "/keys"}, 200, "",
+		},
+		"forbidden": {
+			"", func(doc sitetest.JSON) map[string]any { return map[string]any{openID: 403, oauth: doc} },
+			[]string{openID, oauth, "/keys"}, 200, "",
+		},
+		"a page of an app": {
+			"", func(doc sitetest.JSON) map[string]any {
+				return map[string]any{oauth: doc, openID: func(w http.ResponseWriter, _ *http.Request) {
+					_, _ = io.WriteString(w, "<html>app</html>")
+				}}
+			},
+			[]string{openID, oauth, "/keys"}, 200, "",
+		},
+		"without keys": {
+			"", func(doc sitetest.JSON) map[string]any {
+				return map[string]any{oauth: doc, openID: sitetest.JSON{"issuer": doc["issuer"]}}
+			},
+			[]string{openID, oauth, "/keys"}, 200, "",
+		},
 		"before the path": {
 			"/a/b", func(doc sitetest.JSON) map[string]any { return map[string]any{oauth + "/a/b": doc} },
 			[]string{"/a/b" + openID, oauth + "/a/b", "/keys"}, 200, "",
@@ -173,7 +196,7 @@ func TestKeySetHeaders(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write("first-token\r\n")
+	write("\ufeff first-token \r\n")
 	m.set(map[string]any{"/keys": func(w http.ResponseWriter, r *http.Request) {
 		if !strings.HasPrefix(r.Header.Get("Authorization"), "Bearer ") {
 			w.WriteHeader(401)

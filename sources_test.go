@@ -254,6 +254,8 @@ func TestThreatCookieInParts(t *testing.T) {
 		refused("one twice", 400, "Cookie: t.0={a0}; t.1={a1}; t.1={a1}; t.2={a2}"),
 		refused("whole and in parts", 400, "Cookie: t={a}; t.0={a}"),
 		refused("whole and a part that is left over", 400, "Cookie: t={a}; t.1={a}"),
+		left("whole and cleared parts", "alice|||t={a}; t.0=; t.1=||", "Cookie: t={a}; t.0=; t.1="),
+		left("parts and a cleared whole", "alice|||t=; t.0={a}||", "Cookie: t=; t.0={a}"),
 		left("other names", "alice|||t={a}; t.00=x; t.x=y; t.=z; tt.0=a; t.0x=b; t.-1=c||",
 			"Cookie: t={a}; t.00=x; t.x=y; t.=z; tt.0=a; t.0x=b; t.-1=c"),
 		refused("a part with a leading zero", 401, "Cookie: t.00={a}"),

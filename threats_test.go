@@ -503,7 +503,7 @@ func TestThreatKeyOfAnotherAlgorithm(t *testing.T) {
 }
 
 // Keys without a key ID, or with the same one, must all be tried, so of too many of them only the
-// first are used.
+// first are tried.
 func TestThreatManyKeysOfOneID(t *testing.T) {
 	set := func(without int) string {
 		keys := []string{
@@ -518,14 +518,23 @@ func TestThreatManyKeysOfOneID(t *testing.T) {
 		}
 		return `{"keys":[` + strings.Join(keys, ",") + `]}`
 	}
-	for without, usable := range map[int]int{64: 65, 65: 65, 1000: 65} {
-		for name, text := range map[string]string{
-			"none": set(without), "one": strings.ReplaceAll(set(without), `{"kty"`, `{"kid":"shared","kty"`),
+	for id, text := range map[string]string{
+		"": set(1000), "shared": strings.ReplaceAll(set(1000), `{"kty"`, `{"kid":"shared","kty"`),
+	} {
+		keys, _, err := jwt.ParseKeySet([]byte(text))
+		if err != nil || len(keys) != 1001 {
+			t.Fatalf("%d keys, %v", len(keys), err)
+		}
+		keySet := jwt.NewKeySet(keys...)
+		for _, hint := range []jwt.KeyHint{
+			{Algorithm: "EdDSA"}, {Algorithm: "EdDSA", ID: id}, {Algorithm: "EdDSA", Thumbprint1: "x"},
 		} {
-			keys, _, err := jwt.ParseKeySet([]byte(text))
-			if err != nil || len(keys) != usable {
-				t.Errorf("%d with an ID of %s: %d are used, %v", without, name, len(keys), err)
+			if tried := len(keySet.Match(hint)); tried != 64 {
+				t.Errorf("%+v: %d keys are tried", hint, tried)
 			}
+		}
+		if tried := len(keySet.Match(jwt.KeyHint{Algorithm: "EdDSA", ID: "named"})); tried != 1 {
+			t.Errorf("control: %d keys are tried", tried)
 		}
 	}
 }
@@ -838,7 +847,7 @@ func TestThreatNestedToken(t *testing.T) {
 	)}
 	s := secretSite(t, "")
 	mustRefuse(t, s, []attack{of("json"), of("application/json"), of("")}, []attack{
-		of("JWT"), of("jwt"), of("application/jwt"), of(7), of([]string{"JWT"}), inner,
+		of("JWT"), of("jwt"), of("application/jwt"), of("JWT "), of("application/JWT; charset=utf-8"), of(7), of([]string{"JWT"}), inner,
 		{"CTY", "/api/", sitetest.Sign(
 			t, "HS256", []byte(sitetest.Secret), sitetest.JSON{"CTY": "JWT"}, sitetest.Claims(nil),
 		)},

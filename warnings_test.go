@@ -71,6 +71,32 @@ func TestSuspiciousConfigs(t *testing.T) {
 			"root uses {http.auth.user.…}",
 			"handle /a/* {\n route {\n jwt {\n" + secret + "\n}\n root * /srv/{http.auth.user.id}\n file_server\n}\n}",
 		},
+		"another block has jwt": {
+			"handle /api/* {\n jwt {\n" + secret + "\n}\n respond hi\n}\n handle {\n jwt {\n" + secret +
+				"\n}\n root * /srv/{http.auth.user.id}\n file_server\n}",
+			"root uses {http.auth.user.…}",
+			"handle /api/* {\n basic_auth {\n bob $2a$14$x\n}\n root * /srv/{http.auth.user.id}\n file_server\n}\n" +
+				" handle {\n jwt {\n" + secret + "\n}\n respond hi\n}",
+		},
+		"jwt for other paths": {
+			"jwt /api/* {\n" + secret + "\n}\n handle {\n jwt {\n" + secret + "\n}\n root * /srv/{http.auth.user.id}\n" +
+				" file_server\n}",
+			"root uses {http.auth.user.…}",
+			"route {\n basic_auth {\n bob $2a$14$x\n}\n root * /srv/{http.auth.user.id}\n jwt {\n" + secret +
+				"\n}\n file_server\n}",
+		},
+		"the output of a map": {
+			"map {http.auth.user.id} {who} {\n alice a\n default b\n}\n root * /srv/{who}\n jwt {\n" + secret +
+				"\n}\n file_server",
+			"root uses {http.auth.user.…}",
+			"map {http.auth.user.id} {who} {\n alice a\n default b\n}\n root * /srv\n jwt {\n" + secret +
+				"\n}\n respond {who}",
+		},
+		"a negated matcher of the user": {
+			"@n not vars {http.auth.user.role} admin\n redir @n /denied\n jwt {\n" + secret + "\n}\n respond ok",
+			"the matcher vars uses {http.auth.user.…}",
+			"@n not vars {http.auth.user.role} admin\n jwt {\n" + secret + "\n}\n respond @n denied 403",
+		},
 		"try_files before accounts": {
 			"root * /srv\n try_files {path} /index.html\n jwt {\n accounts {\n" + store + "\n}\n}\n file_server",
 			"accounts: try_files or rewrite changes the path of requests for /auth/login",

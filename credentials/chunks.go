@@ -2,6 +2,7 @@ package credentials
 
 import (
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -71,8 +72,11 @@ func (s *Source) readCookie(r *http.Request) (string, error) {
 		return "", err
 	}
 	parts := count(chunks, dotted)
+	if !slices.ContainsFunc(chunks, func(part chunk) bool { return part.kind == dotted && part.value != "" }) {
+		parts = 0 // the site has cleared them
+	}
 	switch announced, ok := announcedChunks(value); {
-	case parts > 0 && len(whole) > 0:
+	case parts > 0 && value != "":
 		return "", refusal.New(refusal.SeveralTokens, "%s is sent both whole and in parts", s)
 	case parts > 0:
 		value, err = s.join(chunks, dotted, 0, parts)

@@ -1,6 +1,7 @@
 package introspection
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -80,7 +81,11 @@ func (e *endpoint) look(ctx context.Context, from string) (string, error) {
 	}
 	var d document
 	if err := json.Unmarshal(text, &d); err != nil {
-		return "", fmt.Errorf("%s: %w", from, jwt.JSONError(err))
+		err = fmt.Errorf("%s: %w", from, jwt.JSONError(err))
+		if !bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")) { // the page of an app
+			err = discovery.LackError(err.Error())
+		}
+		return "", err
 	}
 	if err := discovery.CheckIssuer(d.Issuer, e.issuer, d.Keys); err != nil {
 		return "", fmt.Errorf("%s: %w", from, err)

@@ -86,7 +86,7 @@ func ParseDiscovery(text []byte, issuer string) (keysURL string, err error) {
 		return "", fmt.Errorf("discovery document: %w", err)
 	}
 	if document.JWKSURI == "" {
-		return "", errors.New("discovery document: jwks_uri is missing")
+		return "", discovery.LackError("discovery document: jwks_uri is missing")
 	}
 	return document.JWKSURI, nil
 }
@@ -133,7 +133,9 @@ func (c *KeySet) get(ctx context.Context, from string) ([]byte, error) {
 		if err != nil {
 			kind = "no media type"
 		}
-		return nil, fmt.Errorf("%s returned %s, %d bytes, not JSON; check the URL", from, kind, len(text))
+		return nil, discovery.LackError(
+			fmt.Sprintf("%s returned %s, %d bytes, not JSON; check the URL", from, kind, len(text)),
+		)
 	}
 	return text, nil
 }
@@ -188,7 +190,7 @@ func checkKeyURL(text string, allowHTTP bool) error {
 	switch {
 	case u.Scheme == "https":
 		return nil
-	case u.Scheme == "http" && (allowHTTP || host == "localhost" || ip != nil && ip.IsLoopback()):
+	case u.Scheme == "http" && (allowHTTP || strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()):
 		return nil
 	case u.Scheme == "http":
 		return fmt.Errorf("%q: keys over plain http are only accepted from this machine; "+

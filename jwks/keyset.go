@@ -442,15 +442,12 @@ func (c *KeySet) fetch(f *fetch) {
 func (c *KeySet) accept(keys []*jwt.Key, fetchedAt time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if old := c.current.Load(); old != nil {
-		for i, key := range keys {
-			if known := old.Same(key); known != nil {
-				keys[i] = known
-			}
-		}
+	old := c.current.Load()
+	if old == nil {
+		old = new(jwt.KeySet)
 	}
 	c.fetchedAt = fetchedAt
-	c.install(jwt.NewKeySet(keys...))
+	c.install(old.Replace(keys...))
 }
 
 func (c *KeySet) install(set *jwt.KeySet) {

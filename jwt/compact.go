@@ -135,7 +135,7 @@ func parseHeader(text []byte) (header joseHeader, err error) {
 		)
 	case header.Algorithm == "":
 		return header, refusal.New(refusal.Header, "alg is missing")
-	case mediaType(header.ContentType) == "jwt":
+	case isJWT(header.ContentType):
 		return header, refusal.New(refusal.Header, "cty is %s, so it contains another JWT instead of claims "+
 			"(RFC 7519 §5.2); let the issuer sign the claims themselves", refusal.Quoted(header.ContentType))
 	}
@@ -197,6 +197,12 @@ func checkType(typ string, accepted []string) error {
 		expected = strings.Join(accepted, " or ")
 	}
 	return refusal.New(refusal.TokenType, "typ is %s; expected %s", refusal.Quoted(typ), expected)
+}
+
+// isJWT reports whether a `cty` says that the content is another token (RFC 7519 §5.2).
+func isJWT(contentType string) bool {
+	kind, _, _ := strings.Cut(contentType, ";") // a media type may have parameters
+	return mediaType(strings.TrimSpace(kind)) == "jwt"
 }
 
 func mediaType(typ string) string {

@@ -38,24 +38,38 @@ type algorithmKeys struct {
 
 // NewKeySet returns a set of the keys. Keys can share a key ID (RFC 7517 §4.5). Of equal keys
 // only the first is used.
-func NewKeySet(keys ...*Key) *KeySet {
-	s := &KeySet{algorithms: make(map[string]*algorithmKeys)}
+func NewKeySet(keys ...*Key) *KeySet { return new(KeySet).Replace(keys...) }
+
+// Replace returns a set of the keys, as [NewKeySet] does. For a key that equals one of s, it has
+// the object of s, so that remembered tokens of that key stay valid.
+func (s *KeySet) Replace(keys ...*Key) *KeySet {
+	next := &KeySet{algorithms: make(map[string]*algorithmKeys)}
 	for _, key := range keys {
-		if s.Same(key) != nil {
-			continue
-		}
-		s.Keys = append(s.Keys, key)
-		for algorithm := range key.verifiers {
-			if s.algorithms[algorithm] == nil {
-				s.algorithms[algorithm] = &algorithmKeys{
-					byID: make(map[string][]*Key), byThumbprint256: make(map[string][]*Key),
-					byThumbprint1: make(map[string][]*Key),
-				}
+		used := next.Same(key)
+		if used == nil {
+			if used = s.Same(key); used == nil {
+				used = key
 			}
-			s.algorithms[algorithm].add(key)
+			next.Keys = append(next.Keys, used)
+			for algorithm := range used.verifiers {
+				next.of(algorithm).add(used)
+			}
+		}
+		for algorithm := range used.verifiers {
+			next.of(algorithm).name(used, key.thumbprint256, key.thumbprint1)
 		}
 	}
-	return s
+	return next
+}
+
+func (s *KeySet) of(algorithm string) *algorithmKeys {
+	if s.algorithms[algorithm] == nil {
+		s.algorithms[algorithm] = &algorithmKeys{
+			byID: make(map[string][]*Key), byThumbprint256: make(map[string][]*Key),
+			byThumbprint1: make(map[string][]*Key),
+		}
+	}
+	return s.algorithms[algorithm]
 }
 
 func (a *algorithmKeys) add(key *Key) {
@@ -65,11 +79,15 @@ func (a *algorithmKeys) add(key *Key) {
 	} else {
 		a.byID[key.id] = append(a.byID[key.id], key)
 	}
-	if key.thumbprint256 != "" {
-		a.byThumbprint256[key.thumbprint256] = append(a.byThumbprint256[key.thumbprint256], key)
+}
+
+// name adds the thumbprints of a certificate of the key.
+func (a *algorithmKeys) name(key *Key, thumbprint256, thumbprint1 string) {
+	if thumbprint256 != "" && !slices.Contains(a.byThumbprint256[thumbprint256], key) {
+		a.byThumbprint256[thumbprint256] = append(a.byThumbprint256[thumbprint256], key)
 	}
-	if key.thumbprint1 != "" {
-		a.byThumbprint1[key.thumbprint1] = append(a.byThumbprint1[key.thumbprint1], key)
+	if thumbprint1 != "" && !slices.Contains(a.byThumbprint1[thumbprint1], key) {
+		a.byThumbprint1[thumbprint1] = append(a.byThumbprint1[thumbprint1], key)
 	}
 }
 
@@ -117,7 +135,8 @@ func (s *KeySet) Same(key *Key) *Key {
 		if key.id != "" {
 			similar = of.byID[key.id]
 		}
-		if i := slices.IndexFunc(similar, key.equal); i >= 0 {
+		// Beyond those that are tried, equal keys only cost memory.
+		if i := slices.IndexFunc(similar[:min(len(similar), maxTried)], key.equal); i >= 0 {
 			return similar[i]
 		}
 	}

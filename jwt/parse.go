@@ -49,7 +49,7 @@ func LooksLikeKey(secret []byte) bool {
 func ParsePublicKeys(text string) ([]*Key, error) {
 	text = strings.TrimSpace(strings.TrimPrefix(text, byteOrderMark))
 	switch {
-	case strings.HasPrefix(text, "{"):
+	case strings.HasPrefix(text, "{"), strings.HasPrefix(text, "["):
 		return parseJWKText([]byte(text))
 	case strings.Contains(text, "-----BEGIN"):
 		return parsePEM(text)
@@ -71,7 +71,7 @@ func parseJWKText(text []byte) ([]*Key, error) {
 	var single struct {
 		Type jsontext.Value `json:"kty"`
 	}
-	if err := json.Unmarshal(text, &single); err != nil {
+	if err := json.Unmarshal(text, &single); err != nil && text[0] == '{' {
 		return nil, JSONError(err)
 	}
 	if single.Type != nil {
@@ -210,6 +210,9 @@ func ParseJWK(text []byte) (*Key, error) {
 		return nil, err
 	}
 	var material any
+	if of, ok := parsed.(jwk.OKPPublicKey); ok && of.Crv() == jwa.X25519 {
+		return nil, fmt.Errorf("its curve is X25519: %w", errForEncryption)
+	}
 	if err := parsed.Raw(&material); err != nil {
 		return nil, errors.New("its parameters are not a valid key")
 	}
@@ -328,18 +331,11 @@ func ParseKeySet(text []byte) (keys []*Key, unused []error, err error) {
 		return nil, nil, fmt.Errorf("not a JWK set: %w", err)
 	}
 	encrypting := 0
-	sharing := make(map[string]int) // keys by their ID
 	for i, member := range list {
 		key, err := member.parse()
 		if errors.Is(err, errForEncryption) {
 			encrypting++
 			continue
-		}
-		if err == nil {
-			if sharing[key.id]++; sharing[key.id] > maxTried {
-				err = fmt.Errorf("%d keys before it have the same key ID or, like it, none; "+
-					"no more of them are tried for a token", maxTried)
-			}
 		}
 		if err != nil {
 			unused = append(unused, fmt.Errorf("key %d%s: %w", i, member.label(), err))
@@ -384,6 +380,9 @@ func keysOf(text []byte, members map[string]jsontext.Value) (list []setMember, e
 	}
 	if _, ok := members["kty"]; ok {
 		return []setMember{{jwk: text}}, nil
+	}
+	if _, ok := members["jwks_uri"]; ok {
+		return nil, errors.New("it is a discovery document; the key set is at its jwks_uri")
 	}
 	for _, id := range slices.Sorted(maps.Keys(members)) {
 		var pem string

@@ -50,7 +50,7 @@ type Issuer struct {
 	// Keys are searched in order for the key of a token.
 	Keys []KeySource
 	// Algorithms (RFC 7518 §3.1) that are accepted. Required. Each key only verifies those
-	// that it was made for.
+	// that it was made for. EdDSA and Ed25519 (RFC 9864) are the same.
 	Algorithms []string
 	// Audience lists the accepted audiences: the `aud` claim must contain one of them (RFC
 	// 7519 §4.1.3). Default: `aud` is not checked.
@@ -231,7 +231,8 @@ func VerifySignature(
 }
 
 func (i *Issuer) checkAlgorithm(header joseHeader) error {
-	if slices.Contains(i.Algorithms, header.Algorithm) {
+	if slices.Contains(i.Algorithms, header.Algorithm) || slices.Contains(edwardsAlgorithms, header.Algorithm) &&
+		slices.ContainsFunc(edwardsAlgorithms, func(name string) bool { return slices.Contains(i.Algorithms, name) }) {
 		return nil
 	}
 	return refusal.New(

@@ -133,7 +133,7 @@ func New(o Options) *Keys {
 // Fixed returns a single key from the config.
 func Fixed(s Signer) (*Keys, error) {
 	k := New(Options{Algorithm: s.Algorithm})
-	ring, err := newKeyRing(nil, s)
+	ring, err := newKeyRing(new(jwt.KeySet), s)
 	k.ring.Store(ring)
 	return k, err
 }
@@ -238,7 +238,7 @@ func (k *Keys) use(stored Stored) error {
 		s.Algorithm, s.from = algorithms[0], key.SignsFrom
 		signers = append(signers, s)
 	}
-	var known *jwt.KeySet
+	known := new(jwt.KeySet)
 	old := k.ring.Load()
 	if old != nil {
 		known = old.set
@@ -288,12 +288,9 @@ func newKeyRing(known *jwt.KeySet, signers ...Signer) (*keyRing, error) {
 		if err != nil {
 			return nil, err
 		}
-		if known != nil && known.Same(key) != nil {
-			key = known.Same(key)
-		}
 		keys = append(keys, key)
 	}
-	ring.set = jwt.NewKeySet(keys...)
+	ring.set = known.Replace(keys...)
 	var err error
 	ring.public, err = json.Marshal(public)
 	return ring, err

@@ -51,9 +51,13 @@ func ParsePrivateKey(text []byte) (Signer, []string, error) {
 	}
 	algorithms, err := jwt.AlgorithmsFor(private.Public())
 	if own := parsed.Algorithm().String(); err == nil && own != "" {
-		algorithms = slices.DeleteFunc(algorithms, func(name string) bool { return name != own })
-		if len(algorithms) == 0 {
+		switch {
+		case !slices.Contains(algorithms, own):
 			err = fmt.Errorf("its alg, %s, does not match its type", own)
+		case own == "Ed25519": // EdDSA is another name of it
+			algorithms = []string{own, "EdDSA"}
+		case own != "EdDSA":
+			algorithms = []string{own}
 		}
 	}
 	return s, algorithms, err

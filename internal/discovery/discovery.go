@@ -51,9 +51,9 @@ type LackError string
 func (e LackError) Error() string { return string(e) }
 
 // Find calls look with the URLs where the document of an issuer may be, until it succeeds. It only
-// goes on if there is no document at a URL, or if that lacks what is looked for, but not if the
-// server is down: then another document would only hide the outage. The error has those of all
-// attempts.
+// goes on if there is no document at a URL, or if that lacks what is looked for, such as the page of
+// an app in its place, but not if the server is down: then another document would only hide the
+// outage. The error has those of all attempts.
 func Find(issuer string, look func(from string) error) error {
 	var failed error
 	for _, from := range urls(issuer) {
@@ -74,9 +74,19 @@ func Find(issuer string, look func(from string) error) error {
 }
 
 func absent(err error) bool {
-	_, lacks := errors.AsType[LackError](err)
+	if _, lacks := errors.AsType[LackError](err); lacks {
+		return true
+	}
 	status, ok := errors.AsType[*StatusError](err)
-	return lacks || ok && (status.Code == http.StatusNotFound || status.Code == http.StatusGone)
+	if !ok {
+		return false
+	}
+	switch status.Code {
+	case http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed,
+		http.StatusNotAcceptable, http.StatusGone, http.StatusNotImplemented: // as servers answer for unknown paths
+		return true
+	}
+	return false
 }
 
 // CheckIssuer returns an error unless the issuer in a document equals the one that it was looked

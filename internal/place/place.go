@@ -38,7 +38,10 @@ type Place struct {
 	Way      Way                 // to the handler, from the last rewrite of the path on
 	Rewrites bool                // whether the path is rewritten on the way
 	Siblings caddyhttp.RouteList // the routes of the list that has the handler
-	Earlier  caddyhttp.RouteList // what requests may pass before the handler, of all lists
+
+	// Earlier are the routes that a request may pass before it reaches the handler, also in a
+	// named route or an error route.
+	Earlier caddyhttp.RouteList
 }
 
 // Of finds the position from the routes that are being provisioned: Caddy loads their
@@ -48,18 +51,13 @@ func Of(ctx caddy.Context) (at Place) {
 	if !ok {
 		return at
 	}
-	lists := []caddyhttp.RouteList{Routes(server)}
-	for _, module := range ctx.Modules() {
-		if subroute, ok := module.(*caddyhttp.Subroute); ok {
-			lists = append(lists, subroute.Routes)
-		}
-	}
+	lists, ordinary := routesTo(ctx, server)
 	for _, routes := range lists {
 		i := slices.IndexFunc(routes, BeingProvisioned)
 		if i < 0 {
-			return Place{} // a named route, or an error route
+			return Place{Earlier: at.Earlier}
 		}
-		at.Earlier = append(append(at.Earlier, routes[:i]...), before(routes[i], ctx.Module()))
+		at.Earlier = append(append(at.Earlier, passed(routes[:i], routes[i])...), before(routes[i], ctx))
 		if slices.ContainsFunc(routes[:i], rewrites) { // as in handle_path
 			at.Way, at.Rewrites = nil, true
 		}
@@ -71,8 +69,64 @@ func Of(ctx caddy.Context) (at Place) {
 		}
 		at.Siblings = routes
 	}
+	if !ordinary {
+		return Place{Earlier: at.Earlier}
+	}
 	at.Server = server
 	return at
+}
+
+// routesTo returns the lists of routes that lead to the module which is being provisioned, and
+// whether the first of them is that of the server's ordinary routes, which Caddy provisions
+// before its error routes and its named routes.
+func routesTo(ctx caddy.Context, server *caddyhttp.Server) (lists []caddyhttp.RouteList, ordinary bool) {
+	first := Routes(server)
+	ordinary = slices.ContainsFunc(first, BeingProvisioned)
+	if !ordinary && server.Errors != nil && slices.ContainsFunc(server.Errors.Routes, BeingProvisioned) {
+		first = server.Errors.Routes
+	} else if !ordinary {
+		first = nil
+		for _, route := range server.NamedRoutes {
+			// Caddy takes them in any order; the handlers of those that it has not begun are not loaded
+			if BeingProvisioned(*route) && slices.ContainsFunc(HandlersOf(*route), func(handler Handler) bool {
+				return handler.Leads(nameOf(ctx))
+			}) {
+				first = caddyhttp.RouteList{*route}
+			}
+		}
+	}
+	lists = append(lists, first)
+	for _, module := range ctx.Modules() {
+		if subroute, ok := module.(*caddyhttp.Subroute); ok {
+			lists = append(lists, subroute.Routes)
+		}
+	}
+	return lists, ordinary
+}
+
+// passed returns the routes that a request may pass on its way to a later one: not those that
+// would have ended its way, such as other sites and other `handle` blocks.
+func passed(routes caddyhttp.RouteList, later caddyhttp.Route) (passed caddyhttp.RouteList) {
+	for _, route := range routes {
+		hosts, own := hostsOf(route.MatcherSets), hostsOf(later.MatcherSets)
+		otherSite := len(hosts) > 0 && len(own) > 0 &&
+			!slices.ContainsFunc(hosts, func(host string) bool { return slices.Contains(own, host) })
+		if !route.Terminal && !otherSite && (route.Group == "" || route.Group != later.Group) {
+			passed = append(passed, route)
+		}
+	}
+	return passed
+}
+
+// nameOf returns the name of the handler that is being provisioned, or whose part is.
+func nameOf(ctx caddy.Context) (name string) {
+	for _, module := range ctx.Modules() {
+		id := module.CaddyModule().ID
+		if id.Namespace() == "http.handlers" && id.Name() != "subroute" {
+			name = id.Name()
+		}
+	}
+	return name
 }
 
 // Routes returns the routes of a server, also if a handler has wrapped them.
@@ -164,11 +218,9 @@ func HandlersOf(route caddyhttp.Route) (handlers []Handler) {
 	return handlers
 }
 
-// before returns the part of a route before the module, or before what has the module.
-func before(route caddyhttp.Route, module caddy.Module) caddyhttp.Route {
-	own := slices.IndexFunc(HandlersOf(route), func(handler Handler) bool {
-		return handler.Leads(caddy.GetModuleName(module))
-	})
+// before returns the part of a route before the handler that is being provisioned.
+func before(route caddyhttp.Route, ctx caddy.Context) caddyhttp.Route {
+	own := slices.IndexFunc(HandlersOf(route), func(handler Handler) bool { return handler.Leads(nameOf(ctx)) })
 	route.HandlersRaw = route.HandlersRaw[:max(own, 0)]
 	return route
 }
