@@ -74,7 +74,7 @@ type IssuerConfig struct {
 	// TokenType lists the accepted values of `typ` in the token's header, such as `at+jwt` of
 	// RFC 9068. If it is set, a token without `typ` is refused. Default: omitted, `JWT`,
 	// `at+jwt` or `JOSE`.
-	TokenType []string `json:"token_type,omitempty"`
+	TokenType config.OneOrMore `json:"token_type,omitempty"`
 
 	// Introspection asks the issuer about opaque tokens (RFC 7662), and with `always` about
 	// its JWTs. If several issuers have it, they are asked in order until one says that a

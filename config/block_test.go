@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 
@@ -64,4 +65,22 @@ func read(text string) (o options, err error) {
 		{Name: "leeway", Read: config.Duration(&o.leeway)},
 		{Name: "token_type", Read: config.Word("a typ", &o.tokenType)},
 	})
+}
+
+// An option that once had a single value still reads it, and a single value is written as before.
+func TestOneOrMore(t *testing.T) {
+	for text, values := range map[string]int{`"a"`: 1, `["a","b"]`: 2, `[]`: 0} {
+		var o config.OneOrMore
+		if err := json.Unmarshal([]byte(text), &o); err != nil || len(o) != values {
+			t.Errorf("%s: %q, %v", text, o, err)
+		}
+		if written, err := json.Marshal(o); err != nil || string(written) != text {
+			t.Errorf("%s is written as %s, %v", text, written, err)
+		}
+	}
+	for _, wrong := range []string{`1`, `{}`, `["a",1]`} {
+		if err := json.Unmarshal([]byte(wrong), new(config.OneOrMore)); err == nil {
+			t.Errorf("%s is read", wrong)
+		}
+	}
 }
