@@ -253,7 +253,9 @@ func issuerOptions(issuer *IssuerConfig) []config.Option {
 		{Name: "audience_claim", Read: config.Words(
 			"claim names, as in: audience_claim aud client_id", &issuer.AudienceClaim,
 		)},
-		{Name: "token_type", Read: config.Words("values of typ, as in: token_type at+jwt", (*[]string)(&issuer.TokenType))},
+		{Name: "token_type", Read: config.Words(
+			"values of typ, as in: token_type at+jwt", (*[]string)(&issuer.TokenType),
+		)},
 		{Name: "tenants", Read: config.Words(
 			"values of the * in the issuer, as in: tenants contoso fabrikam", &issuer.Tenants,
 		)},
