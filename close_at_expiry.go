@@ -80,7 +80,21 @@ func (w *expiringWriter) expire() {
 	case w.conn != nil:
 		_ = w.conn.Close()
 	case w.begun: // a handler may be waiting for a slow client
-		_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Unix(1, 0))
+		_ = http.NewResponseController(innermost(w.ResponseWriter)).SetWriteDeadline(time.Unix(1, 0))
+		// A write that begins now may set another deadline.
+		time.AfterFunc(time.Second, w.expire)
+	}
+}
+
+// innermost returns the server's own writer: those around it, such as Caddy's for idle timeouts,
+// are only for the goroutine of the request.
+func innermost(w http.ResponseWriter) http.ResponseWriter {
+	for {
+		wrapper, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			return w
+		}
+		w = wrapper.Unwrap()
 	}
 }
 

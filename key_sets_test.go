@@ -36,6 +36,13 @@ func certificatePEM(der []byte) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 }
 
+// keySetSite is protected by the key set of a provider. The query keeps away what an earlier one with
+// the same port has left in the storage.
+func keySetSite(t testing.TB, p *sitetest.IdentityProvider, options string) *sitetest.Site {
+	t.Helper()
+	return sitetest.Serve(t, strings.Replace(sitetest.JWKSBody(p, options), "/jwks {", "/jwks?"+p.ID+" {", 1))
+}
+
 // manyP256 returns keys with the members, by default with the key ID K.
 func manyP256(t testing.TB, number int, members func(i int) sitetest.JSON) (set []sitetest.JSON) {
 	t.Helper()
@@ -211,7 +218,7 @@ func TestKeySetsInTheWild(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			p := sitetest.NewIdentityProvider(t)
 			p.SetAnswer(200, c.document)
-			s := sitetest.JWKSSite(t, p, "")
+			s := keySetSite(t, p, "")
 			for i, token := range c.good {
 				s.MustAnswer(200, s.Bearer("/api/", token), fmt.Sprint("good token ", i))
 			}
@@ -246,7 +253,7 @@ func TestWhatIsNoKeySet(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := sitetest.NewIdentityProvider(t)
 			p.SetAnswer(200, c.document)
-			s := sitetest.JWKSSite(t, p, "")
+			s := keySetSite(t, p, "")
 			s.MustAnswer(503, s.Bearer("/api/", sitetest.SignRS(t, keys.RSA, "a")), name)
 			if !strings.Contains(s.Log(), c.want) {
 				t.Errorf("the log does not say %q:\n%s", c.want, s.Log())
@@ -265,7 +272,7 @@ func TestAddedKeysWithdrawNone(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			old := sitetest.JWK(t, keys.RSA, sitetest.JSON{"kid": "a", "alg": "RS256"})
 			p := sitetest.NewIdentityProvider(t, old)
-			s := sitetest.JWKSSite(t, p, "cooldown 100ms")
+			s := keySetSite(t, p, "cooldown 100ms")
 			token := sitetest.SignRS(t, keys.RSA, "a")
 			s.MustAnswer(200, s.Bearer("/api/", token), "control")
 			p.SetKeys(
@@ -283,7 +290,7 @@ func TestAddedKeysWithdrawNone(t *testing.T) {
 		p := sitetest.NewIdentityProvider(t)
 		set := []sitetest.JSON{sitetest.JWK(t, keys.RSA, nil)}
 		p.SetKeys(append(set, manyP256(t, 100, func(int) sitetest.JSON { return nil })...)...)
-		s := sitetest.JWKSSite(t, p, "")
+		s := keySetSite(t, p, "")
 		s.MustAnswer(
 			200, s.Bearer("/api/", sitetest.Sign(t, "RS256", keys.RSA, nil, sitetest.Claims(nil))), "the first key",
 		)
@@ -303,7 +310,7 @@ func TestCertificatesChange(t *testing.T) {
 		return sitetest.Sign(t, "RS256", key, sitetest.JSON{"x5t": x5t}, sitetest.Claims(sitetest.JSON{"sub": sub}))
 	}
 	p := sitetest.NewIdentityProvider(t, set("a", "b")...)
-	s := sitetest.JWKSSite(t, p, "refresh 100ms")
+	s := keySetSite(t, p, "refresh 100ms")
 	first := token(keys.RSA, "a", "first")
 	s.MustAnswer(200, s.Bearer("/api/", first), "control")
 	s.MustAnswer(401, s.Bearer("/api/", token(keys.RSA, "b", "early")), "control of the other certificate")
@@ -344,7 +351,7 @@ func TestKeyReplacedUnderItsID(t *testing.T) {
 				return sitetest.Sign(t, "RS256", key, members, sitetest.Claims(sitetest.JSON{"sub": sub}))
 			}
 			p := sitetest.NewIdentityProvider(t, sitetest.JWK(t, keys.RSA, members))
-			s := sitetest.JWKSSite(t, p, "cooldown 1h")
+			s := keySetSite(t, p, "cooldown 1h")
 			old := token(keys.RSA, "old")
 			s.MustAnswer(200, s.Bearer("/api/", old), "control")
 			p.SetKeys(sitetest.JWK(t, keys.StrangerRSA, members))

@@ -16,16 +16,20 @@ import (
 // IdentityProvider serves a key set and a discovery document, and counts the requests.
 type IdentityProvider struct {
 	*httptest.Server
-	t           testing.TB
+	t testing.TB
+	// ID is different for each provider, also for those that have the same port after each other.
+	ID          string
 	Fetches     atomic.Int64
 	Connections atomic.Int64
 	respond     atomic.Pointer[http.HandlerFunc] // of /jwks
 }
 
+var providers atomic.Int64
+
 // NewIdentityProvider serves a key set and its discovery document.
 func NewIdentityProvider(t testing.TB, keys ...JSON) *IdentityProvider {
 	t.Helper()
-	p := &IdentityProvider{t: t}
+	p := &IdentityProvider{t: t, ID: fmt.Sprintf("provider=%d", providers.Add(1))}
 	p.SetKeys(keys...)
 	mux := http.NewServeMux()
 	mux.HandleFunc("/.well-known/openid-configuration", func(w http.ResponseWriter, r *http.Request) {
