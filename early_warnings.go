@@ -21,13 +21,7 @@ import (
 // earlyWarnings reports placeholders of the user in handlers that run before `jwt`. There they
 // are empty or unknown, so that a folder for each user would be one for all of them.
 func earlyWarnings(at place.Place) (warnings []warning) {
-	early := earlyUses{ofUser: []string{"{" + userPlaceholders}}
-	for _, route := range at.Earlier {
-		if early.look(route) && isForAll(route) { // that one has warned, and what is after it is right
-			return nil
-		}
-	}
-	for _, name := range early.names {
+	for _, name := range slices.Concat(usesBefore(at.Earlier), usesIn(at.Named)) {
 		warnings = append(warnings, warningOf(
 			"placeholder-before-jwt",
 			"%s uses {%s…}, but Caddy runs it before jwt, so the placeholder has no value there, for any user; "+
@@ -36,6 +30,27 @@ func earlyWarnings(at place.Place) (warnings []warning) {
 		))
 	}
 	return warnings
+}
+
+// usesBefore returns what uses placeholders of the user in routes before `jwt`.
+func usesBefore(routes caddyhttp.RouteList) []string {
+	early := newEarlyUses()
+	for _, route := range routes {
+		if early.look(route) && isForAll(route) { // that one has warned, and what is after it is right
+			return nil
+		}
+	}
+	return early.names
+}
+
+// usesIn returns what does so before the `jwt` in each of the routes.
+func usesIn(routes caddyhttp.RouteList) (names []string) {
+	for _, route := range routes {
+		early := newEarlyUses()
+		early.look(route)
+		names = append(names, early.names...)
+	}
+	return names
 }
 
 func isForAll(route caddyhttp.Route) bool {
@@ -86,6 +101,8 @@ func (e *earlyUses) look(route caddyhttp.Route) (sets bool) {
 	}
 	return false
 }
+
+func newEarlyUses() *earlyUses { return &earlyUses{ofUser: []string{"{" + userPlaceholders}} }
 
 func (e *earlyUses) lookAt(matcher any) {
 	if not, ok := matcher.(*caddyhttp.MatchNot); ok { // whose JSON is gone

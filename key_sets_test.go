@@ -151,7 +151,6 @@ func TestKeySetsInTheWild(t *testing.T) {
 			),
 			good: []string{rs(keys.RSA, k)},
 			bad:  []string{sitetest.Sign(t, "ES256", keys.P256, sitetest.JSON{"kid": "x"}, sitetest.Claims(nil))},
-			log:  `its use is \"x509-svid\", not sig`,
 		},
 		{
 			name: "keys for encryption beside one for signatures",
@@ -248,7 +247,7 @@ func TestWhatIsNoKeySet(t *testing.T) {
 			`{"issuer":"x","jwks_uri":"https://id.example/k"}`, "is a discovery document, not a key set",
 		},
 		"a page":                   {"<html>log in</html>", "returned text/html"},
-		"only keys for encryption": {`{"keys":[{"kty":"RSA","use":"enc"}]}`, "all for encryption"},
+		"only keys for encryption": {`{"keys":[{"kty":"RSA","use":"enc"}]}`, "all for encryption or certificates"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := sitetest.NewIdentityProvider(t)

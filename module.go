@@ -57,7 +57,8 @@ var (
 // `header`, `redir`, `rewrite`, `uri` and `try_files`. There the placeholders of the user have no
 // value yet: `root * /srv/{http.auth.user.id}` would be one folder for all users. A warning says so
 // when the config is loaded. Put both into a `route` block, in which the order is as written, or
-// use what reads placeholders later: `file_server { root … }`, `header >X-User …`, `map`.
+// use what reads placeholders later: `file_server { root … }` or `header >X-User …`. A `map` only
+// helps for what runs after `jwt`.
 //
 // All string values can contain placeholders such as `{env.NAME}` and `{file./path}`. They
 // are resolved when the config is loaded; only `expression` evaluates placeholders at every

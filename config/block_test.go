@@ -78,6 +78,12 @@ func TestOneOrMore(t *testing.T) {
 			t.Errorf("%s is written as %s, %v", text, written, err)
 		}
 	}
+	for _, none := range []string{`""`, `null`} {
+		o := config.OneOrMore{"before"}
+		if err := json.Unmarshal([]byte(none), &o); err != nil || o != nil {
+			t.Errorf("%s: %q, %v", none, o, err)
+		}
+	}
 	for _, wrong := range []string{`1`, `{}`, `["a",1]`} {
 		if err := json.Unmarshal([]byte(wrong), new(config.OneOrMore)); err == nil {
 			t.Errorf("%s is read", wrong)

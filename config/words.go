@@ -18,7 +18,10 @@ func (o OneOrMore) MarshalJSON() ([]byte, error) {
 func (o *OneOrMore) UnmarshalJSON(text []byte) error {
 	var one string
 	if json.Unmarshal(text, &one) == nil {
-		*o = OneOrMore{one}
+		*o = nil
+		if one != "" { // which was none
+			*o = OneOrMore{one}
+		}
 		return nil
 	}
 	return json.Unmarshal(text, (*[]string)(o))

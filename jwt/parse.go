@@ -188,8 +188,11 @@ func parseDER(kind string, der []byte) (*Key, error) {
 	return key, nil
 }
 
-// errForEncryption means that a key encrypts and does not sign.
-var errForEncryption = errors.New("it is for encryption, not for signatures")
+// errOtherUse means that a key is not for signatures, as many sets have some beside the others.
+var (
+	errOtherUse      = errors.New("it is not for signatures of tokens")
+	errForEncryption = fmt.Errorf("it is for encryption: %w", errOtherUse)
+)
 
 // ParseJWK parses a single public JWK. It rejects a private, symmetric or weak key, and a
 // key whose `use`, `key_ops` or `alg` do not allow verification (RFC 7517 §4.2 to §4.4).
@@ -292,6 +295,8 @@ func checkUse(key jwk.Key) error {
 	case "", string(jwk.ForSignature), "jwt-svid": // SPIFFE JWT-SVID §4.1
 	case string(jwk.ForEncryption):
 		return fmt.Errorf("its use is \"enc\", not sig: %w", errForEncryption)
+	case "x509-svid": // beside jwt-svid in a SPIFFE bundle
+		return fmt.Errorf("its use is \"x509-svid\", for certificates: %w", errOtherUse)
 	default:
 		return fmt.Errorf("its use is %s, not sig", refusal.Quoted(use))
 	}
@@ -309,8 +314,8 @@ func checkUse(key jwk.Key) error {
 
 // ParseKeySet parses a JWK set (RFC 7517 §5), a single JWK, or an object of PEM certificates
 // by key ID, as Google also publishes its keys. Keys that must not be used are omitted, and
-// unused has an error with the reason for each but those for encryption, which many providers
-// have beside the others. Keys can share a key ID.
+// unused has an error with the reason for each but those for encryption or certificates, which
+// many providers have beside the others. Keys can share a key ID.
 func ParseKeySet(text []byte) (keys []*Key, unused []error, err error) {
 	text = bytes.TrimPrefix(text, []byte(byteOrderMark))
 	var members map[string]jsontext.Value
@@ -330,11 +335,11 @@ func ParseKeySet(text []byte) (keys []*Key, unused []error, err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("not a JWK set: %w", err)
 	}
-	encrypting := 0
+	others := 0
 	for i, member := range list {
 		key, err := member.parse()
-		if errors.Is(err, errForEncryption) {
-			encrypting++
+		if errors.Is(err, errOtherUse) {
+			others++
 			continue
 		}
 		if err != nil {
@@ -346,8 +351,10 @@ func ParseKeySet(text []byte) (keys []*Key, unused []error, err error) {
 	switch {
 	case len(list) == 0:
 		return nil, nil, errors.New("the JWK set has no keys")
-	case encrypting == len(list):
-		return nil, nil, errors.New("the keys of the JWK set are all for encryption, none for signatures")
+	case others == len(list):
+		return nil, nil, errors.New(
+			"the keys of the JWK set are all for encryption or certificates, none for signatures",
+		)
 	case len(keys) == 0:
 		return nil, unused, fmt.Errorf("no key of the JWK set is usable: %w", errors.Join(unused...))
 	}

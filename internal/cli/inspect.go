@@ -90,6 +90,9 @@ func describeToken(w io.Writer, token string, now time.Time) error {
 			fmt.Fprintf(w, "%s\n%s", part.name, withTimes(string(part.text), now))
 		}
 	}
+	if failure, ok := errors.AsType[*refusal.Error](err); ok {
+		return fmt.Errorf("refused by the check %q: %w; see %s", failure.Reason, failure, failure.Reason.Help())
+	}
 	return err
 }
 

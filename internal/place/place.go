@@ -39,9 +39,12 @@ type Place struct {
 	Rewrites bool                // whether the path is rewritten on the way
 	Siblings caddyhttp.RouteList // the routes of the list that has the handler
 
-	// Earlier are the routes that a request may pass before it reaches the handler, also in a
-	// named route or an error route.
+	// Earlier are the routes that a request may pass before it reaches the handler, also in an
+	// error route.
 	Earlier caddyhttp.RouteList
+	// Named are the named routes that lead to such handlers, if this is the first of them. Caddy
+	// does not tell which named route it provisions.
+	Named caddyhttp.RouteList
 }
 
 // Of finds the position from the routes that are being provisioned: Caddy loads their
@@ -51,11 +54,14 @@ func Of(ctx caddy.Context) (at Place) {
 	if !ok {
 		return at
 	}
-	lists, ordinary := routesTo(ctx, server)
-	for _, routes := range lists {
+	ordinary := Routes(server)
+	if !slices.ContainsFunc(ordinary, BeingProvisioned) { // Caddy provisions those first
+		return elsewhere(ctx, server)
+	}
+	for _, routes := range listsTo(ctx, ordinary) {
 		i := slices.IndexFunc(routes, BeingProvisioned)
 		if i < 0 {
-			return Place{Earlier: at.Earlier}
+			return Place{}
 		}
 		at.Earlier = append(append(at.Earlier, passed(routes[:i], routes[i])...), before(routes[i], ctx))
 		if slices.ContainsFunc(routes[:i], rewrites) { // as in handle_path
@@ -69,39 +75,42 @@ func Of(ctx caddy.Context) (at Place) {
 		}
 		at.Siblings = routes
 	}
-	if !ordinary {
-		return Place{Earlier: at.Earlier}
-	}
 	at.Server = server
 	return at
 }
 
-// routesTo returns the lists of routes that lead to the module which is being provisioned, and
-// whether the first of them is that of the server's ordinary routes, which Caddy provisions
-// before its error routes and its named routes.
-func routesTo(ctx caddy.Context, server *caddyhttp.Server) (lists []caddyhttp.RouteList, ordinary bool) {
-	first := Routes(server)
-	ordinary = slices.ContainsFunc(first, BeingProvisioned)
-	if !ordinary && server.Errors != nil && slices.ContainsFunc(server.Errors.Routes, BeingProvisioned) {
-		first = server.Errors.Routes
-	} else if !ordinary {
-		first = nil
-		for _, route := range server.NamedRoutes {
-			// Caddy takes them in any order; the handlers of those that it has not begun are not loaded
-			if BeingProvisioned(*route) && slices.ContainsFunc(HandlersOf(*route), func(handler Handler) bool {
-				return handler.Leads(nameOf(ctx))
-			}) {
-				first = caddyhttp.RouteList{*route}
-			}
-		}
-	}
-	lists = append(lists, first)
+// listsTo returns the lists of routes that lead to the module which is being provisioned.
+func listsTo(ctx caddy.Context, first caddyhttp.RouteList) []caddyhttp.RouteList {
+	lists := []caddyhttp.RouteList{first}
 	for _, module := range ctx.Modules() {
 		if subroute, ok := module.(*caddyhttp.Subroute); ok {
 			lists = append(lists, subroute.Routes)
 		}
 	}
-	return lists, ordinary
+	return lists
+}
+
+// elsewhere returns what is known of a handler in error routes or named routes.
+func elsewhere(ctx caddy.Context, server *caddyhttp.Server) (at Place) {
+	if server.Errors != nil && slices.ContainsFunc(server.Errors.Routes, BeingProvisioned) {
+		for _, routes := range listsTo(ctx, server.Errors.Routes) {
+			if i := slices.IndexFunc(routes, BeingProvisioned); i >= 0 {
+				at.Earlier = append(append(at.Earlier, passed(routes[:i], routes[i])...), before(routes[i], ctx))
+			}
+		}
+		return at
+	}
+	leads := func(handler Handler) bool { return handler.Leads(nameOf(ctx)) }
+	for _, route := range server.NamedRoutes {
+		if !slices.ContainsFunc(HandlersOf(*route), leads) {
+			continue
+		}
+		if !BeingProvisioned(*route) { // so this is not the first one
+			return Place{}
+		}
+		at.Named = append(at.Named, *route)
+	}
+	return at
 }
 
 // passed returns the routes that a request may pass on its way to a later one: not those that
