@@ -78,15 +78,17 @@ func notBase64(part string) *refusal.Error {
 	return refusal.New(refusal.MalformedToken, "the %s is empty or not strict base64url", part)
 }
 
-func (v *Verifier) header(encoded string) (joseHeader, error) {
+func (v *Verifier) header(encoded string) (*joseHeader, error) {
 	if last := v.lastHeader.Load(); last != nil && last.encoded == encoded {
-		return last.header, nil
+		return &last.header, nil
 	}
 	header, err := decodeHeader(encoded)
-	if err == nil {
-		v.lastHeader.Store(&readHeader{strings.Clone(encoded), header})
+	if err != nil {
+		return nil, err
 	}
-	return header, err
+	read := &readHeader{strings.Clone(encoded), header}
+	v.lastHeader.Store(read)
+	return &read.header, nil
 }
 
 func decodeHeader(encoded string) (joseHeader, error) {

@@ -221,16 +221,16 @@ func VerifySignature(
 		return nil, "", err
 	}
 	issuer := &Issuer{Keys: []KeySource{keys}, Algorithms: algorithms}
-	if err := issuer.checkAlgorithm(header); err != nil {
+	if err := issuer.checkAlgorithm(&header); err != nil {
 		return nil, "", err
 	}
-	if _, err := verifySignature(ctx, issuer, header, parts); err != nil {
+	if _, err := verifySignature(ctx, issuer, &header, parts); err != nil {
 		return nil, "", err
 	}
 	return parts.payload, header.Algorithm, nil
 }
 
-func (i *Issuer) checkAlgorithm(header joseHeader) error {
+func (i *Issuer) checkAlgorithm(header *joseHeader) error {
 	if slices.Contains(i.Algorithms, header.Algorithm) || slices.Contains(edwardsAlgorithms, header.Algorithm) &&
 		slices.ContainsFunc(edwardsAlgorithms, func(name string) bool { return slices.Contains(i.Algorithms, name) }) {
 		return nil
@@ -325,7 +325,7 @@ func (v *Verifier) issuer(claims Claims) (*Issuer, error) {
 	return nil, refusal.New(refusal.Issuer, "iss is %s, which is not an accepted issuer", refusal.Quoted(name))
 }
 
-func verifySignature(ctx context.Context, issuer *Issuer, header joseHeader, parts compact) (*Key, error) {
+func verifySignature(ctx context.Context, issuer *Issuer, header *joseHeader, parts compact) (*Key, error) {
 	tried := 0
 	verifying := func(keys []*Key) *Key {
 		for _, key := range keys {
@@ -358,7 +358,7 @@ func verifySignature(ctx context.Context, issuer *Issuer, header joseHeader, par
 }
 
 // noKeyVerifies is the refusal of a token that none of the tried keys has signed.
-func noKeyVerifies(issuer *Issuer, header joseHeader, tried int) *refusal.Error {
+func noKeyVerifies(issuer *Issuer, header *joseHeader, tried int) *refusal.Error {
 	switch kid := refusal.Quoted(header.KeyID); {
 	case tried == 0:
 		return refusal.New(
@@ -432,7 +432,10 @@ var defaultAudienceClaims = []string{"aud"}
 // checkAudience checks the first of the claims that is present, by default `aud`.
 func checkAudience(claims Claims, paths, accepted []string) error {
 	if len(paths) == 0 {
-		paths = defaultAudienceClaims
+		if value, present := claims["aud"]; present {
+			return meantFor("aud", value, accepted)
+		}
+		paths = defaultAudienceClaims // for the error
 	}
 	for _, path := range paths {
 		if value, present := claims.Lookup(path); present {
@@ -479,8 +482,10 @@ var errSubject = refusal.New(refusal.Claims, "sub is not a string")
 func (v *Verifier) userID(claims Claims) (string, error) {
 	sub, present := claims["sub"]
 	_, isText := sub.(string)
-	if _, isNumber := numericDate(sub); present && !isText && !isNumber {
-		return "", errSubject
+	if present && !isText {
+		if _, isNumber := numericDate(sub); !isNumber {
+			return "", errSubject
+		}
 	}
 	if _, present := claims["events"]; present {
 		return "", refusal.New(
