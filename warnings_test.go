@@ -473,3 +473,18 @@ func TestThreatKeysOnThisMachine(t *testing.T) {
 	s = load()
 	sitetest.Eventually(t, "control: keys of the issuer", func() bool { return s.Bearer("/", token).Status == 200 })
 }
+
+// So is a placeholder before `jwt` in a named route, once for each.
+func TestSuspiciousNamedRoutes(t *testing.T) {
+	s := &sitetest.Site{
+		T: t, URL: "http://" + sitetest.FreeAddress(t), LogFile: filepath.Join(sitetest.TempDir(t), "log.json"),
+	}
+	jwt := "jwt {\n secret `" + sitetest.Secret + "`\n}\n"
+	sitetest.RunSites(t, s.LogFile,
+		"&(good) {\n route {\n "+jwt+" root * /srv/{http.auth.user.id}\n}\n}\n"+
+			"&(early) {\n route {\n root * /srv/{http.auth.user.id}\n "+jwt+"}\n}\n"+
+			s.URL+" {\n route /good/* {\n invoke good\n}\n route /early/* {\n invoke early\n}\n}")
+	if n := strings.Count(s.Log(), "#placeholder-before-jwt"); n != 1 {
+		t.Errorf("%d warnings", n)
+	}
+}
