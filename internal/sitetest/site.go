@@ -95,11 +95,12 @@ func load(t testing.TB, config []byte, err error) {
 	t.Helper()
 	if err == nil {
 		err = caddy.Load(config, true)
-		http.DefaultClient.CloseIdleConnections() // the previous server may still serve an open one
 	}
 	if err != nil {
 		t.Fatalf("loading the config: %v", err)
 	}
+	waitForOldServers(t)
+	http.DefaultClient.CloseIdleConnections() // the previous server may still serve an open one
 }
 
 // StopAfter stops Caddy when the test has ended.
