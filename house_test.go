@@ -33,8 +33,10 @@ func TestImportsRunOneWay(t *testing.T) {
 	signing := slices.Concat([]string{"jwt", "internal/outage"}, jwt)
 	filestore := slices.Concat([]string{"config", "internal/owner", "store/sqlstore"}, config)
 	password := []string{"internal/answer", "internal/network", "refusal"}
-	accounts := slices.Concat(filestore, signing, password, []string{
-		"accounts/password", "signing", "store/filestore", "internal/clock", "internal/metadata", "internal/place",
+	fetching := []string{"internal/thismachine", "internal/useragent"}
+	mail := slices.Concat(config, fetching, []string{"config", "internal/answer", "internal/outage"})
+	accounts := slices.Concat(filestore, signing, password, mail, []string{
+		"accounts/password", "mail", "signing", "store/filestore", "internal/clock", "internal/metadata", "internal/place",
 	})
 	upstream := slices.Concat(config, signing, []string{
 		"config", "internal/answer", "internal/clock", "internal/metadata", "signing",
@@ -43,7 +45,6 @@ func TestImportsRunOneWay(t *testing.T) {
 		"config", "credentials", "internal/answer", "internal/clock", "internal/outage",
 	})
 	web := slices.Concat(accounts, apikeys, []string{"accounts", "apikeys"})
-	fetching := []string{"internal/thismachine", "internal/useragent"}
 	jwks := slices.Concat([]string{"jwt", "internal/clock", "internal/discovery", "internal/outage"}, fetching, jwt)
 	introspection := slices.Concat(config, signing, fetching, []string{
 		"config", "credentials", "internal/answer", "internal/clock", "internal/discovery", "internal/network",
@@ -66,6 +67,7 @@ func TestImportsRunOneWay(t *testing.T) {
 		"apikeys":            apikeys,
 		"introspection":      introspection,
 		"backchannel":        backchannel,
+		"mail":               mail,
 		"authorizers":        authorizers,
 		"credentials":        slices.Concat([]string{"jwt"}, jwt),
 		"jwt":                jwt,

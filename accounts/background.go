@@ -35,6 +35,7 @@ const (
 // processes, removes expired data, and checks whether a failed store works again.
 type background struct {
 	*site
+	mails   *Mails
 	keys    *signing.Keys
 	revoked *jwt.Revocations
 	ctx     context.Context // ends with the service
@@ -49,7 +50,9 @@ type background struct {
 }
 
 func newBackground(s *Service) *background {
-	b := &background{site: s.site, keys: s.Keys, revoked: s.Sessions.Revoked, heard: make(chan struct{}, 1)}
+	b := &background{
+		site: s.site, mails: s.Mails, keys: s.Keys, revoked: s.Sessions.Revoked, heard: make(chan struct{}, 1),
+	}
 	b.ctx, b.stop = context.WithCancel(context.Background())
 	return b
 }
@@ -58,6 +61,9 @@ func (b *background) begin(asked time.Time) {
 	b.running.Go(func() { b.watch(asked) })
 	b.running.Go(func() { b.maintain(asked) })
 	b.running.Go(b.listen)
+	if b.mails != nil {
+		b.running.Go(func() { b.mails.outbox.Run(b.ctx) })
+	}
 }
 
 // end stops all tasks and waits for them.

@@ -35,11 +35,13 @@ func init() {
 //	    throttle            <failures> <window> | off
 //	    hash_queue          <passwords>
 //	    login_with          <name> { … }
+//	    mail                <url> { … } | command … | webhook … | <module> [<args...>]
 //	    templates           <dir>
 //	}
 //
 // `signup` may be specified twice: once to open or close sign-up, once to set its path.
-// `login_with` may be repeated; its block is described at the module `jwt.logins.oidc`.
+// `login_with` may be repeated; its block is described at the module `jwt.logins.oidc`. That of
+// `mail` is described at the modules `jwt.mailers.smtp`, `command` and `webhook`.
 func Parse(d *caddyfile.Dispenser) (*Config, error) {
 	a := new(Config)
 	if d.NextArg() {
@@ -73,6 +75,7 @@ func (a *Config) options() []config.Option {
 		{Name: "throttle", Read: a.readThrottle},
 		{Name: "hash_queue", Read: config.Count("a number of passwords", &a.HashQueue)},
 		{Name: "login_with", Read: a.readLoginWith, Repeatable: true},
+		{Name: "mail", Read: a.readMail},
 		{Name: "templates", Read: config.Word("a folder", &a.Templates)},
 	}...)
 }

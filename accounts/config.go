@@ -113,6 +113,10 @@ type Config struct {
 	// provider is identified by the provider's `iss` and `sub`. Default: none.
 	LoginWithRaw []json.RawMessage `json:"login_with,omitempty" caddy:"namespace=jwt.logins inline_key=module"`
 
+	// MailRaw is what sends mails to users: a module in the namespace `jwt.mailers`. Default:
+	// no mails are sent.
+	MailRaw json.RawMessage `json:"mail,omitempty" caddy:"namespace=jwt.mailers inline_key=module"`
+
 	// KeyPrefix lets users make API keys of their own at `/auth/keys`, which begin with it. The
 	// directive sets it if the site accepts `api_keys` in the store of the accounts. Default:
 	// there is no such page.
@@ -120,7 +124,8 @@ type Config struct {
 
 	// Templates is a folder of files that replace the pages with the same name:
 	// `login.html`, `signup.html`, `account.html`, `keys.html`, `confirm.html`,
-	// `reset.html`, `message.html`, `layout.html` and `style.css`. Default: none.
+	// `reset.html`, `message.html`, `layout.html` and `style.css`. Its folder `mail` replaces the
+	// texts of mails. Default: none.
 	Templates string `json:"templates,omitempty"`
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
+	"github.com/caddy-jwt/caddy-jwt/mail"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/signing"
 	"github.com/caddy-jwt/caddy-jwt/store"
@@ -44,6 +45,8 @@ type Service struct {
 	Verifier *jwt.Verifier
 	// Route returns the route of a path, and the ID or name in the path.
 	Route func(path string) (name, id string)
+	// Mails are sent to users; nil without `mail`.
+	Mails *Mails
 	// Attempts are counted, to limit guessing.
 	Attempts *Attempts
 	// Links are registered by other modules.
@@ -90,6 +93,10 @@ func Open(ctx caddy.Context, settings *Config) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("accounts: store: %w", err)
 	}
+	mailer, err := LoadMailer(ctx, settings)
+	if err != nil {
+		return nil, fmt.Errorf("accounts: %w", err)
+	}
 	fixed, err := settings.fixedKey()
 	if err != nil {
 		return nil, fmt.Errorf("accounts: %w", err)
@@ -99,7 +106,7 @@ func Open(ctx caddy.Context, settings *Config) (*Service, error) {
 		return nil, err
 	}
 	shared, _, err := services.LoadOrNew(fingerprint, func() (caddy.Destructor, error) {
-		return newService(ctx, *settings, fingerprint, fixed, &store)
+		return newService(ctx, *settings, fingerprint, fixed, &store, &mailer)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("accounts: %w", err)
@@ -107,6 +114,10 @@ func Open(ctx caddy.Context, settings *Config) (*Service, error) {
 	service := shared.(*Service)
 	service.AddStore(&store)
 	context.AfterFunc(ctx, func() { service.DropStore(&store) })
+	if mailer != nil { // its password may be another than in the last config, which had the same text
+		service.Mails.mailers.Add(&mailer)
+		context.AfterFunc(ctx, func() { service.Mails.mailers.Drop(&mailer) })
+	}
 	config.AtStart(ctx, func() error {
 		if err := sqlstore.CheckWhole(ctx, store); err != nil {
 			return fmt.Errorf("accounts: store: %w", err)
@@ -172,6 +183,7 @@ func LoadStore(ctx caddy.Context, settings *Config) (store.UserStore, error) {
 
 func newService(
 	ctx caddy.Context, config Config, fingerprint string, fixed *signing.Signer, users *store.UserStore,
+	mailer *mail.Mailer,
 ) (*Service, error) {
 	shared := &site{Config: config, Now: clock.Now, Log: caddy.Log().Named("http.handlers.jwt_accounts")}
 	shared.AddStore(users)
@@ -191,6 +203,7 @@ func newService(
 	s.Sessions = &Sessions{site: shared, keys: s.Keys, Revoked: revoked.(sharedRevocations).Revocations}
 	s.LogIns = &LogIns{site: shared, sessions: s.Sessions, attempts: s.Attempts}
 	s.Identities = &Identities{site: shared, sessions: s.Sessions, attempts: s.Attempts}
+	s.Mails = newMails(shared, s.Attempts, mailer)
 	s.background = newBackground(s)
 	s.Verifier, err = jwt.NewVerifier(jwt.VerifierConfig{
 		Issuers: []jwt.Issuer{s.AsIssuer()}, Leeway: jwt.DefaultLeeway,

@@ -82,7 +82,12 @@ func ReadModule(b *Block, namespace, takes string) (json.RawMessage, error) {
 
 // ReadNamedModule is ReadModule for a block that is at the name of the module.
 func ReadNamedModule(b *Block, namespace string) (json.RawMessage, error) {
-	name := b.Val()
+	return ReadModuleNamed(b, namespace, b.Val())
+}
+
+// ReadModuleNamed is ReadModule for a module whose name is known. The module's own grammar begins
+// with the current word.
+func ReadModuleNamed(b *Block, namespace, name string) (json.RawMessage, error) {
 	if err := CheckModule(namespace, name); err != nil {
 		return nil, b.WrapErr(err)
 	}

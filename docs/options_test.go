@@ -12,7 +12,7 @@ import (
 // The error about an unknown option lists the same options as the reference shows in the syntax of
 // the block.
 func TestReferenceHasTheOptionsOfTheProgram(t *testing.T) {
-	comments := sourceComments(t, []string{"caddyfile.go", "accounts/caddyfile.go"})
+	comments := sourceComments(t, []string{"caddyfile.go", "accounts/caddyfile.go", "mail/smtp.go"})
 	for block, c := range map[string]struct{ comment, body string }{
 		"jwt":    {"Handler.UnmarshalCaddyfile", "jwt {\n xxxxxxxx\n}"},
 		"issuer": {"Handler.UnmarshalCaddyfile", "jwt {\n issuer a {\n xxxxxxxx\n}\n}"},
@@ -24,6 +24,7 @@ func TestReferenceHasTheOptionsOfTheProgram(t *testing.T) {
 			"Handler.UnmarshalCaddyfile", "jwt {\n issuer a {\n introspection {\n xxxxxxxx\n}\n}\n}",
 		},
 		"api_keys": {"Handler.UnmarshalCaddyfile", "jwt {\n api_keys {\n xxxxxxxx\n}\n}"},
+		"mail":     {"SMTP.UnmarshalCaddyfile", "jwt {\n accounts {\n mail smtp://a {\n xxxxxxxx\n}\n}\n}"},
 		"accounts": {"Parse", "jwt {\n accounts {\n xxxxxxxx\n}\n}"},
 	} {
 		_, err := sitetest.AdaptCaddyfile(t, c.body, "127.0.0.1:0", t.TempDir(), "log.json")

@@ -23,6 +23,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
+	"github.com/caddy-jwt/caddy-jwt/mail"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store/filestore"
 	"github.com/caddyserver/caddy/v2"
@@ -39,7 +40,7 @@ func TestReference(t *testing.T) {
 	sources := caddytest.Sources(t)
 	for _, folder := range []string{
 		"refusal", "accounts", "accounts/web", "apikeys", "config", "credentials", "introspection", "authorizers",
-		"upstream", "store/filestore", ".",
+		"upstream", "store/filestore", "mail", ".",
 	} {
 		for _, path := range sources {
 			if filepath.Dir(path) == folder {
@@ -50,6 +51,7 @@ func TestReference(t *testing.T) {
 	r := &reference{t: t, comments: sourceComments(t, paths)}
 	r.directive()
 	r.accounts()
+	r.mail()
 	r.externalLogin()
 	r.refusals()
 	r.metrics()
@@ -203,7 +205,7 @@ func (r *reference) directive() {
 	r.write("This page says what each option of the `jwt` directive does, in the Caddyfile and in JSON, " +
 		"and how a request is refused. It belongs to the version that it comes with.")
 	r.write("[Directive](#directive) · [Placeholders](#placeholders) · [Options](#options) · [Accounts](#accounts) · " +
-		"[`login_with`](#login_with) · [Refusals](#refusals) · [Metrics](#metrics) · [Provider](#provider) · " +
+		"[`mail`](#mail) · [`login_with`](#login_with) · [Refusals](#refusals) · [Metrics](#metrics) · [Provider](#provider) · " +
 		"[Commands](#commands)")
 	r.write("## Directive\n\n%s\n\n```text\n%s```", text[0], strings.Join(grammar, ""))
 	r.write("%s\n\n%s", paragraphs(more), strings.Join(text[table+1:], "\n\n"))
@@ -283,19 +285,10 @@ func (r *reference) options(directive *option) {
 
 // accounts has its own section, because it has many options, which most sites do not need.
 func (r *reference) accounts() {
-	var grammar strings.Builder
-	var around strings.Builder
-	for line := range strings.Lines(r.comments["Parse"]) {
-		if code, indented := strings.CutPrefix(line, "\t"); indented {
-			grammar.WriteString(code)
-		} else {
-			around.WriteString(line)
-		}
-	}
-	_, more, _ := strings.Cut(around.String(), "\n\n")
+	grammar, more := syntaxOf(r.comments["Parse"])
 	of := reflect.TypeFor[accounts.Config]()
 	r.write("## Accounts\n\n%s", r.comment(of, "", "accounts"))
-	r.write("```text\n%s```\n\n%s", grammar.String(), paragraphs(more))
+	r.write("```text\n%s```\n\n%s", grammar, paragraphs(more))
 	r.write("In JSON:\n\n%s", r.list(of, configFields(of)))
 	r.write(
 		"The store `file`, in JSON:\n\n%s",
@@ -303,22 +296,48 @@ func (r *reference) accounts() {
 	)
 }
 
+// syntaxOf returns the indented lines of a comment, and what follows its first paragraph, which is for
+// Go programmers.
+func syntaxOf(comment string) (grammar, more string) {
+	var code, around strings.Builder
+	for line := range strings.Lines(comment) {
+		if text, indented := strings.CutPrefix(line, "\t"); indented {
+			code.WriteString(text)
+		} else {
+			around.WriteString(line)
+		}
+	}
+	_, more, _ = strings.Cut(around.String(), "\n\n")
+	return code.String(), more
+}
+
+// mail has a section for each mailer.
+func (r *reference) mail() {
+	settings := reflect.TypeFor[mail.Settings]()
+	r.write("## `mail`\n\n`mail` is what sends mails to the users of the accounts. All mailers have, in JSON:")
+	r.write("%s", r.list(settings, configFields(settings)))
+	for _, of := range []reflect.Type{
+		reflect.TypeFor[mail.SMTP](), reflect.TypeFor[mail.Command](), reflect.TypeFor[mail.Webhook](),
+	} {
+		name := strings.ToLower(of.Name())
+		grammar, more := syntaxOf(r.comments[of.Name()+".UnmarshalCaddyfile"])
+		r.write("### `mail` by `%s`\n\n%s", name, r.comment(of, "", name))
+		r.write("```text\n%s```", grammar)
+		if more != "" {
+			r.write("%s", strings.TrimSpace(paragraphs(more)))
+		}
+		r.write("In JSON it is the module `jwt.mailers.%s`:\n\n%s", name, r.list(of, configFields(of)))
+	}
+}
+
 // accounts.LoginProvider has the options of a module in a package that imports this one, so they
 // are read from the source.
 func (r *reference) externalLogin() {
 	const path = "oidc/login/login.go"
 	comments := sourceComments(r.t, []string{path})
-	var grammar, around strings.Builder
-	for line := range strings.Lines(comments["Login.UnmarshalCaddyfile"]) {
-		if code, indented := strings.CutPrefix(line, "\t"); indented {
-			grammar.WriteString(code)
-		} else {
-			around.WriteString(line)
-		}
-	}
-	_, more, _ := strings.Cut(around.String(), "\n\n")
+	grammar, more := syntaxOf(comments["Login.UnmarshalCaddyfile"])
 	about := strings.Replace(comments["Login"], "Login", "`login_with`", 1)
-	r.write("## `login_with`\n\n%s\n\n```text\n%s```\n\n%s", paragraphs(about), grammar.String(), paragraphs(more))
+	r.write("## `login_with`\n\n%s\n\n```text\n%s```\n\n%s", paragraphs(about), grammar, paragraphs(more))
 	r.write("In JSON it is the module `jwt.logins.oidc`, one of `login_with` of the accounts:")
 	file, err := goparser.ParseFile(token.NewFileSet(), path, nil, goparser.ParseComments)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package cli implements `caddy jwt …`: commands for tokens, signing keys, users and their
-// stores. Other packages add commands with [Add].
+// Package cli implements `caddy jwt …`: commands for tokens, signing keys, users, their
+// stores and mails. Other packages add commands with [Add].
 package cli
 
 import (
@@ -19,7 +19,10 @@ func init() {
 		Name:  "jwt",
 		Short: "Works with JSON Web Tokens",
 		CobraFunc: func(cmd *cobra.Command) {
-			cmd.AddCommand(tokenCommand(), inspectCommand(), userCommand(), keyCommand(), keysCommand(), storeCommand())
+			cmd.AddCommand(
+				tokenCommand(), inspectCommand(), userCommand(), keyCommand(), keysCommand(), storeCommand(),
+				mailCommand(),
+			)
 			for _, further := range furtherCommands {
 				cmd.AddCommand(further())
 			}

@@ -77,30 +77,12 @@ func take[T any](ctx context.Context, s state, kind, id string) (value T, err er
 
 // change changes a record atomically. If f returns an error, nothing is changed.
 func change[T any](ctx context.Context, s state, kind, id string, f func(*T) error) (value T, err error) {
-	_, err = s.accounts.Store().UpdateRecord(ctx, s.kind(kind), id, s.accounts.Now(), func(record *store.Record) error {
-		value = *new(T)
-		err := json.Unmarshal(record.Value, &value)
-		if err == nil {
-			err = f(&value)
-		}
-		if err == nil {
-			record.Value, err = json.Marshal(value)
-		}
-		return err
-	})
-	return value, err
+	return store.ChangeValue(ctx, s.accounts.Store(), s.kind(kind), id, s.accounts.Now(), f)
 }
 
 // list returns the records of a kind: those of an owner, or all if owner is empty.
 func list[T any](ctx context.Context, s state, kind, owner string) (ids []string, values []T, err error) {
-	records, err := s.accounts.Store().Records(ctx, s.kind(kind), owner, s.accounts.Now())
-	for _, record := range records {
-		var value T
-		if json.Unmarshal(record.Value, &value) == nil {
-			ids, values = append(ids, record.ID), append(values, value)
-		}
-	}
-	return ids, values, err
+	return store.Values[T](ctx, s.accounts.Store(), s.kind(kind), owner, s.accounts.Now())
 }
 
 // remove removes a record if it exists.

@@ -1,0 +1,144 @@
+package accounts
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/caddy-jwt/caddy-jwt/config"
+	"github.com/caddy-jwt/caddy-jwt/internal/help"
+	"github.com/caddy-jwt/caddy-jwt/internal/network"
+	"github.com/caddy-jwt/caddy-jwt/internal/outage"
+	"github.com/caddy-jwt/caddy-jwt/mail"
+	"github.com/caddy-jwt/caddy-jwt/refusal"
+	"github.com/caddy-jwt/caddy-jwt/store"
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+)
+
+// Mails sends mails to the users of a site, and limits them.
+type Mails struct {
+	*site
+	mailers   store.Latest[mail.Mailer]
+	outbox    *mail.Outbox
+	addresses *Throttle
+	clients   *Throttle
+	full      outage.Outage
+}
+
+// LoadMailer loads the module of `mail`, or returns nil if there is none.
+func LoadMailer(ctx caddy.Context, settings *Config) (mail.Mailer, error) {
+	if len(settings.MailRaw) == 0 {
+		return nil, nil
+	}
+	if err := config.CheckModules("jwt.mailers", settings.MailRaw); err != nil {
+		return nil, fmt.Errorf("mail: %w", err)
+	}
+	raw := settings.MailRaw
+	loaded, err := ctx.LoadModule(settings, "MailRaw")
+	settings.MailRaw = raw // LoadModule clears it, but it is part of what tells sites apart
+	if err != nil {
+		return nil, fmt.Errorf("mail: %w", err)
+	}
+	mailer, ok := loaded.(mail.Mailer)
+	if !ok {
+		return nil, fmt.Errorf("mail: %T is not a Mailer", loaded)
+	}
+	return mailer, nil
+}
+
+// newMails returns nil without a mailer.
+func newMails(shared *site, attempts *Attempts, mailer *mail.Mailer) *Mails {
+	if *mailer == nil {
+		return nil
+	}
+	limits := (*mailer).Common()
+	m := &Mails{
+		site:      shared,
+		addresses: attempts.NewThrottle("mails to an address", limits.PerAddress, time.Hour),
+		clients:   attempts.NewThrottle("mails of a client", limits.PerClient, time.Hour),
+	}
+	m.mailers.Add(mailer)
+	m.outbox = mail.NewOutbox(mail.Options{
+		Issuer: shared.Config.Issuer, Now: shared.Now, Log: shared.Log, Mailer: m.mailers.Current,
+		Records: func() store.RecordStore { return shared.Users() },
+	})
+	return m
+}
+
+// Queue queues a mail that a client has caused, and returns without waiting for the mail server.
+// The error is a *[refusal.Error]. What it takes depends neither on the mail server nor on whether
+// the address has an account.
+func (m *Mails) Queue(ctx context.Context, message mail.Message, client Client) error {
+	key, err := store.EmailKey(message.To)
+	if err != nil {
+		return refusal.Property("email", "format", err)
+	}
+	byClient, wait := m.clients.Begin(ctx, network.Key(client.Address), m.Now())
+	if wait > 0 {
+		mail.Count(message.Kind, "limited")
+		return Throttled("mails of the client", wait)
+	}
+	byAddress, wait := m.addresses.Begin(ctx, key, m.Now())
+	if wait > 0 {
+		mail.Count(message.Kind, "limited")
+		return Throttled("mails to the address", wait)
+	}
+	id, err := m.outbox.Queue(ctx, message)
+	if errors.Is(err, mail.ErrQueueFull) {
+		if say, _ := m.full.Fails(m.Now()); say {
+			m.Log.Warn("too many mails wait to be sent, so no more are queued", help.See("mail-queue-full"))
+		}
+		err = &refusal.Error{Reason: refusal.StoreUnavailable, Detail: err.Error(), RetryAfter: time.Minute}
+	}
+	if err != nil {
+		byClient.Forgive()
+		byAddress.Forgive()
+		return StoreRefusal(err)
+	}
+	m.full.Works(m.Now())
+	m.Audit("mail queued", message.UserID, "", client, zap.String("mail_id", id), zap.String("kind", message.Kind))
+	return nil
+}
+
+// Site returns the name of the site in mails: the host of the issuer, or else the domain of the
+// sender.
+func (a *Config) Site(mailer mail.Mailer) string {
+	if _, host, found := strings.Cut(a.Issuer, "://"); found {
+		host, _, _ = strings.Cut(host, "/")
+		return host
+	}
+	return mailer.Common().Domain()
+}
+
+// MailTemplates returns the texts of the mails.
+func (a *Config) MailTemplates() *mail.Templates {
+	if a.Templates == "" {
+		return mail.NewTemplates("")
+	}
+	return mail.NewTemplates(filepath.Join(a.Templates, "mail"))
+}
+
+func (a *Config) readMail(b *config.Block, _ string) (err error) {
+	const takes = "mail takes the URL of a mail server, as in: mail smtp://user:{env.SMTP_PASSWORD}@mail.example.com" +
+		", or command or webhook with what they take"
+	if !b.NextArg() {
+		return b.Errf("%s", takes)
+	}
+	word := b.Val()
+	scheme, _, isURL := strings.Cut(word, "://")
+	switch {
+	case strings.HasPrefix(word, "{") || isURL && (scheme == "smtp" || scheme == "smtps"):
+		a.MailRaw, err = config.ReadModuleNamed(b, "jwt.mailers", "smtp")
+	case isURL && strings.HasPrefix(scheme, "http"):
+		return b.Errf("mail sends by SMTP; for a service write: mail webhook <url>")
+	case strings.ContainsAny(word, ":/@."): // it may contain a password
+		return b.Errf("%s", takes)
+	default:
+		a.MailRaw, err = config.ReadNamedModule(b, "jwt.mailers")
+	}
+	return err
+}
