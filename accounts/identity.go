@@ -108,7 +108,7 @@ func (i *Identities) LogIn(
 		i.Audit("login refused", user.ID, "", client)
 		return nil, &refusal.Error{Reason: refusal.Disabled}
 	}
-	grant, err := i.sessions.Begin(ctx, user, client)
+	grant, err := i.sessions.Begin(ctx, user, nil, client)
 	if err != nil {
 		return nil, err
 	}

@@ -99,7 +99,7 @@ func (l *LogIns) LogIn(ctx context.Context, email, pw string, client Client) (*G
 	if password.Weak(user.PasswordHash) {
 		user = l.rehash(ctx, user, pw, client)
 	}
-	return l.sessions.Begin(ctx, user, client)
+	return l.sessions.Begin(ctx, user, []string{MethodPassword}, client)
 }
 
 // CheckPassword returns the user if the password is correct.

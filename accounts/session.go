@@ -45,8 +45,9 @@ type Sessions struct {
 	refreshKey atomic.Pointer[[]byte] // see UseRefreshToken
 }
 
-// Begin starts a session of a user and returns its tokens.
-func (s *Sessions) Begin(ctx context.Context, user store.User, client Client) (*Grant, error) {
+// Begin starts a session of a user, who has proved to be the user by these methods (RFC 8176), and
+// returns its tokens.
+func (s *Sessions) Begin(ctx context.Context, user store.User, methods []string, client Client) (*Grant, error) {
 	now := s.Now()
 	family := store.RandomToken(familyBytes)
 	refresh := family + store.RandomToken(RefreshBytes)
@@ -55,6 +56,7 @@ func (s *Sessions) Begin(ctx context.Context, user store.User, client Client) (*
 		CreatedAt: now, UsedAt: now, ExpiresAt: now.Add(time.Duration(s.Config.RefreshLifetime)),
 		LastTokenUntil: s.lastTokenUntil(now),
 		UserAgent:      Cut(client.UserAgent, 256), Address: client.Address,
+		Methods: methods, AuthenticatedAt: now,
 	}
 	err := s.Users().CreateSession(ctx, session, user.PasswordHash)
 	if errors.Is(err, store.ErrNotFound) { // deleted, disabled, or given another password at this moment
@@ -70,6 +72,9 @@ func (s *Sessions) Begin(ctx context.Context, user store.User, client Client) (*
 	}
 	return s.grant(user, session, refresh, now)
 }
+
+// Methods by which a user proves to be the user (RFC 8176 §2).
+const MethodPassword = "pwd"
 
 // MaxSessions is the maximum number of sessions of a user. Beyond it, the least recently
 // used sessions end.

@@ -47,6 +47,10 @@ type UserStore interface {
 	// with the same token, only one succeeds. RefreshHash must still be rotation.ValidHash.
 	// It returns [ErrNotFound] if it is not, or if the session has ended or expired.
 	RotateSession(ctx context.Context, rotation Rotation) error
+	// AuthenticateSession sets Methods and AuthenticatedAt of a session whose user has proved
+	// again to be the user. It returns [ErrNotFound] if the session has ended or expired, or
+	// the user has no longer the PasswordHash.
+	AuthenticateSession(ctx context.Context, session Session, passwordHash string) error
 	// Sessions returns the active sessions of a user, the most recently used first.
 	Sessions(ctx context.Context, userID string, now time.Time) ([]Session, error)
 	// EndSessions ends sessions of a user: only the session with the ID only or, if that is
@@ -101,6 +105,8 @@ type User struct {
 	Email string
 	// EmailKey is the normalized Email; see [EmailKey].
 	EmailKey string
+	// EmailVerified means that the user receives mail at Email.
+	EmailVerified bool
 	// PasswordHash is a PHC string with argon2id, or bcrypt from an import. It is empty for
 	// a user who cannot log in with a password.
 	PasswordHash string
@@ -134,6 +140,12 @@ type Session struct {
 	// CreatedAt is when the user logged in, UsedAt when the session was last
 	// refreshed.
 	CreatedAt, UsedAt time.Time
+	// Methods are how the user has proved to be the user, by RFC 8176: the `amr` of the
+	// tokens, such as pwd and otp. There are none in sessions of before they were kept.
+	Methods []string
+	// AuthenticatedAt is when the user did so: the `auth_time` of the tokens. It is CreatedAt
+	// until [UserStore].AuthenticateSession.
+	AuthenticatedAt time.Time
 	// ExpiresAt is when the session expires, regardless of its use.
 	ExpiresAt time.Time
 	// LastTokenUntil is when the last access token of the session expires, leeway included.

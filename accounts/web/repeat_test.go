@@ -58,7 +58,7 @@ func TestThreatRepeatedRequests(t *testing.T) {
 		email = strings.ToLower(store.RandomToken(8)) + "@example.com"
 		own := s.SignedUp(email)
 		begun, err := accountstest.ServiceOf(t).Sessions.Begin(
-			t.Context(), accountstest.UserOf(t, email), accounts.Client{},
+			t.Context(), accountstest.UserOf(t, email), nil, accounts.Client{},
 		)
 		if err != nil {
 			t.Fatal(err)

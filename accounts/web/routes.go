@@ -83,7 +83,7 @@ func (h *Handler) signup(w http.ResponseWriter, r *http.Request) error {
 	if !in.form {
 		return answer.WriteJSON(w, http.StatusCreated, userAnswer(user))
 	}
-	grant, err := h.service.Sessions.Begin(r.Context(), user, client(r))
+	grant, err := h.service.Sessions.Begin(r.Context(), user, []string{accounts.MethodPassword}, client(r))
 	if err == nil {
 		err = h.service.Sessions.Replace(r.Context(), grant, refreshTokenOf(r))
 	}

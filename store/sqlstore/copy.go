@@ -28,12 +28,12 @@ type table struct {
 var tables = []table{
 	{
 		"users", []string{"id"}, []string{"email", "email_key", "password_hash", "roles", "profile"},
-		[]string{"created_at", "updated_at", "version"}, []string{"disabled"},
+		[]string{"created_at", "updated_at", "version"}, []string{"disabled", "email_verified"},
 	},
 	{
 		"sessions", []string{"id"},
-		[]string{"user_id", "family_hash", "refresh_hash", "previous_hash", "client", "address"},
-		[]string{"rotated_at", "created_at", "used_at", "expires_at", "last_token_until"}, nil,
+		[]string{"user_id", "family_hash", "refresh_hash", "previous_hash", "client", "address", "methods"},
+		[]string{"rotated_at", "created_at", "used_at", "expires_at", "last_token_until", "authenticated_at"}, nil,
 	},
 	{"revocations", []string{"session_id"}, nil, []string{"revoked_at", "until"}, nil},
 	{"one_time_tokens", []string{"hash"}, []string{"purpose", "user_id"}, []string{"expires_at"}, nil},
@@ -45,7 +45,7 @@ var tables = []table{
 }
 
 const (
-	copiedAtOnce = 500 // rows; with 12 columns well below the maximum number of parameters
+	copiedAtOnce = 500 // rows; with 14 columns well below the maximum number of parameters
 	kindCopy     = "store copy"
 	copyID       = "progress"
 )

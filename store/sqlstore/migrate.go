@@ -84,6 +84,9 @@ var migrations = []string{
 	CREATE INDEX api_keys_by_change ON api_keys (changed_at);
 	CREATE INDEX api_keys_by_end ON api_keys (kept_until);
 	CREATE INDEX users_by_change ON users (updated_at)`,
+	`ALTER TABLE users ADD COLUMN email_verified BOOLEAN NOT NULL DEFAULT FALSE;
+	ALTER TABLE sessions ADD COLUMN methods TEXT NOT NULL DEFAULT '';
+	ALTER TABLE sessions ADD COLUMN authenticated_at BIGINT NOT NULL DEFAULT 0`,
 }
 
 // Migrate upgrades the tables to the version of this program, in one transaction. It

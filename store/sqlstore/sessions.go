@@ -4,22 +4,28 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
 const sessionColumns = `id, user_id, family_hash, refresh_hash, previous_hash, rotated_at, created_at,
-	used_at, expires_at, last_token_until, client, address`
+	used_at, expires_at, last_token_until, client, address, methods, authenticated_at`
 
 func scanSession(row interface{ Scan(...any) error }) (x store.Session, err error) {
-	var rotated, created, used, expires, last int64
+	var rotated, created, used, expires, last, authenticated int64
+	var methods string
 	err = row.Scan(
 		&x.ID, &x.UserID, &x.FamilyHash, &x.RefreshHash, &x.PreviousHash,
-		&rotated, &created, &used, &expires, &last, &x.UserAgent, &x.Address,
+		&rotated, &created, &used, &expires, &last, &x.UserAgent, &x.Address, &methods, &authenticated,
 	)
 	x.RotatedAt, x.CreatedAt, x.UsedAt = fromMilliseconds(rotated), fromMilliseconds(created), fromMilliseconds(used)
 	x.ExpiresAt, x.LastTokenUntil = fromMilliseconds(expires), fromMilliseconds(last)
+	x.AuthenticatedAt = fromMilliseconds(max(authenticated, created)) // 0 in sessions of before it was kept
+	if methods != "" {
+		x.Methods = strings.Fields(methods)
+	}
 	return x, err
 }
 
@@ -27,11 +33,12 @@ func scanSession(row interface{ Scan(...any) error }) (x store.Session, err erro
 func (s *Store) CreateSession(ctx context.Context, x store.Session, passwordHash string) error {
 	return orNotFound(s.Exec(ctx, `INSERT INTO sessions (`+sessionColumns+
 		`) SELECT $1, id, $2, $3, $4, CAST($5 AS BIGINT), CAST($6 AS BIGINT),
-			CAST($7 AS BIGINT), CAST($8 AS BIGINT), CAST($9 AS BIGINT), $10, $11
+			CAST($7 AS BIGINT), CAST($8 AS BIGINT), CAST($9 AS BIGINT), $10, $11, $14, CAST($15 AS BIGINT)
 			FROM users WHERE id = $12 AND NOT disabled AND password_hash = $13`,
 		x.ID, x.FamilyHash, x.RefreshHash, x.PreviousHash,
 		milliseconds(x.RotatedAt), milliseconds(x.CreatedAt), milliseconds(x.UsedAt),
-		milliseconds(x.ExpiresAt), milliseconds(x.LastTokenUntil), x.UserAgent, x.Address, x.UserID, passwordHash))
+		milliseconds(x.ExpiresAt), milliseconds(x.LastTokenUntil), x.UserAgent, x.Address, x.UserID, passwordHash,
+		strings.Join(x.Methods, " "), milliseconds(x.AuthenticatedAt)))
 }
 
 // SessionByFamily implements UserStore.
@@ -52,6 +59,18 @@ func (s *Store) RotateSession(ctx context.Context, r store.Rotation) error {
 			WHERE family_hash = $6 AND refresh_hash = $7 AND expires_at > $2`,
 		r.NewHash, milliseconds(r.Now), milliseconds(r.LastTokenUntil),
 		r.UserAgent, r.Address, r.FamilyHash, r.ValidHash, r.OldHash,
+	))
+}
+
+// AuthenticateSession implements UserStore.
+func (s *Store) AuthenticateSession(ctx context.Context, x store.Session, passwordHash string) error {
+	return orNotFound(s.Exec(
+		ctx,
+		`UPDATE sessions SET methods = $1, authenticated_at = $2
+			WHERE id = $3 AND user_id = $4 AND expires_at > $2 AND EXISTS (
+				SELECT 1 FROM users WHERE users.id = sessions.user_id AND NOT disabled AND password_hash = $5
+			)`,
+		strings.Join(x.Methods, " "), milliseconds(x.AuthenticatedAt), x.ID, x.UserID, passwordHash,
 	))
 }
 

@@ -13,7 +13,8 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
-const userColumns = `id, email, email_key, password_hash, roles, profile, disabled, created_at, updated_at, version`
+const userColumns = `id, email, email_key, password_hash, roles, profile, disabled, email_verified,
+	created_at, updated_at, version`
 
 type versionedUser struct {
 	store.User
@@ -24,7 +25,8 @@ func scanUser(row interface{ Scan(...any) error }) (u versionedUser, err error) 
 	var roles, profile string
 	var created, updated int64
 	if err := row.Scan(
-		&u.ID, &u.Email, &u.EmailKey, &u.PasswordHash, &roles, &profile, &u.Disabled, &created, &updated, &u.version,
+		&u.ID, &u.Email, &u.EmailKey, &u.PasswordHash, &roles, &profile, &u.Disabled, &u.EmailVerified,
+		&created, &updated, &u.version,
 	); err != nil {
 		return u, err
 	}
@@ -61,9 +63,9 @@ func (s *Store) CreateUser(ctx context.Context, u store.User) error {
 		return err
 	}
 	added, err := s.Exec(ctx, `INSERT INTO users (`+userColumns+
-		`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 1) ON CONFLICT (email_key) DO NOTHING`,
+		`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 1) ON CONFLICT (email_key) DO NOTHING`,
 		u.ID, u.Email, u.EmailKey, u.PasswordHash, roles, profile,
-		u.Disabled, milliseconds(u.CreatedAt), milliseconds(u.UpdatedAt))
+		u.Disabled, u.EmailVerified, milliseconds(u.CreatedAt), milliseconds(u.UpdatedAt))
 	if err == nil && added == 0 {
 		return store.ErrEmailTaken
 	}
@@ -126,10 +128,10 @@ func (s *Store) UpdateUser(
 		updated, err := s.Exec(
 			ctx,
 			`UPDATE users SET email = $1, email_key = $2, password_hash = $3, roles = $4, profile = $5,
-			disabled = $6, updated_at = $7, version = version + 1
-			WHERE id = $8 AND version = $9`,
+			disabled = $6, email_verified = $7, updated_at = $8, version = version + 1
+			WHERE id = $9 AND version = $10`,
 			changed.Email, changed.EmailKey, changed.PasswordHash, roles,
-			profile, changed.Disabled, milliseconds(now), id, u.version,
+			profile, changed.Disabled, changed.EmailVerified, milliseconds(now), id, u.version,
 		)
 		if err != nil {
 			return store.User{}, err

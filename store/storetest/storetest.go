@@ -66,7 +66,7 @@ func newUser(email string) store.User {
 		Profile: map[string]any{
 			"name": "Ålice \"A\"", "height": 1.75, "id": int64(9007199254740993), "tags": []any{"a", nil, true},
 		},
-		CreatedAt: start, UpdatedAt: start,
+		EmailVerified: true, CreatedAt: start, UpdatedAt: start,
 	}
 }
 
@@ -83,7 +83,7 @@ func (s suite) begun(user store.User) store.Session {
 		ID: uuid.NewString(), UserID: user.ID, FamilyHash: uuid.NewString(),
 		RefreshHash: uuid.NewString(), CreatedAt: start, UsedAt: start,
 		ExpiresAt: start.Add(time.Hour), LastTokenUntil: start.Add(10 * time.Minute),
-		UserAgent: "a client", Address: "2001:db8::1",
+		UserAgent: "a client", Address: "2001:db8::1", Methods: []string{"pwd"}, AuthenticatedAt: start,
 	}
 	s.ok(s.store.CreateSession(s.Context(), session, user.PasswordHash))
 	return session
@@ -98,7 +98,9 @@ func plain(value any) any {
 		v.CreatedAt, v.UpdatedAt = v.CreatedAt.UTC(), v.UpdatedAt.UTC()
 		return v
 	case store.Session:
-		for _, at := range []*time.Time{&v.RotatedAt, &v.CreatedAt, &v.UsedAt, &v.ExpiresAt, &v.LastTokenUntil} {
+		for _, at := range []*time.Time{
+			&v.RotatedAt, &v.CreatedAt, &v.UsedAt, &v.ExpiresAt, &v.LastTokenUntil, &v.AuthenticatedAt,
+		} {
 			*at = at.UTC()
 		}
 		return v
@@ -134,6 +136,7 @@ func (s suite) users() {
 		u.ID, u.CreatedAt = "another", later // these stay
 		u.Email, u.EmailKey, u.Roles, u.Profile, u.Disabled, u.PasswordHash = "Alice@new.example", "alice@new.example",
 			nil, nil, true, ""
+		u.EmailVerified = false
 		return nil
 	})
 	s.ok(err)
@@ -283,6 +286,16 @@ func (s suite) sessions() {
 		!got.ExpiresAt.Equal(second.ExpiresAt) {
 		s.Errorf("rotated to %+v", got)
 	}
+	again := first
+	again.Methods, again.AuthenticatedAt = []string{"pwd", "otp", "mfa"}, later
+	s.mustBe(s.store.AuthenticateSession(ctx, again, "the hash before"), store.ErrNotFound)
+	s.ok(s.store.AuthenticateSession(ctx, again, alice.PasswordHash))
+	if got, err := s.other.SessionByFamily(ctx, first.FamilyHash, later); err != nil || !same(got, again) {
+		s.Errorf("authenticated again: %+v, %v, expected %+v", got, err, again)
+	}
+	ended := again
+	ended.ID = uuid.NewString()
+	s.mustBe(s.store.AuthenticateSession(ctx, ended, alice.PasswordHash), store.ErrNotFound)
 	// By a clock that was set back: the token from before is still out there.
 	s.ok(s.store.RotateSession(ctx, store.Rotation{
 		FamilyHash: second.FamilyHash, ValidHash: "new", OldHash: "new",
