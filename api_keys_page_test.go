@@ -71,6 +71,10 @@ func TestAPIKeyPage(t *testing.T) {
 	}
 	s.MustAnswer(200, s.Bearer("/api/", rolled), "the new key, at once")
 	s.MustAnswer(200, s.Bearer("/api/", key), "the old key, for a day")
+	if export := v.Get("/auth/export").Body; !strings.Contains(export, `"id":"`+apikeys.IDIn(key)+`"`) ||
+		strings.Contains(export, key) || strings.Contains(export, rolled) {
+		t.Errorf("the export of the account has not the key, or all of it: %s", export)
+	}
 	v.Post(path, url.Values{"action": {"revoke"}}).To(t)
 	s.MustAnswer(401, s.Bearer("/api/", rolled), "a revoked key, at once")
 	s.MustAnswer(401, s.Bearer("/api/", key), "the old secret of a revoked key")
@@ -240,4 +244,16 @@ func TestNoAPIKeyPage(t *testing.T) {
 	if got := s.Get("/auth/keys", "Authorization: Bearer "+tokens.Token); got.Body != "" || got.Status != 200 {
 		t.Errorf("not the next handler: %d %s", got.Status, got.Body)
 	}
+}
+
+func TestAPIKeyOfADeletedAccount(t *testing.T) {
+	s := servePages(t)
+	v := s.Visitor()
+	v.SignUp("alice@example.com")
+	key := shownKey.FindString(v.Post("/auth/keys", url.Values{"name": {"backup"}}).Body)
+	s.MustAnswer(200, s.Bearer("/api/", key), "control")
+	s.MustAnswer(200, v.Post("/auth/delete", url.Values{
+		"decision": {"yes"}, "currentPassword": {sitetest.GoodPassword},
+	}), "deleted")
+	s.MustAnswer(401, s.Bearer("/api/", key), "at once")
 }

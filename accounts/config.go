@@ -87,8 +87,9 @@ type Config struct {
 	// Default: `8`.
 	PasswordMinLength int `json:"password_min_length,omitempty"`
 
-	// Profile lists the names of additional properties that users can set at sign-up, such
-	// as `name`. A value has at most 4096 bytes. Default: none.
+	// Profile lists the names of additional properties that users set themselves, at sign-up
+	// and later, such as `name`. So a rule about one of them protects nothing. A value has at most
+	// 4096 bytes. Default: none.
 	Profile []string `json:"profile,omitempty"`
 
 	// ThrottleFailures is how many log-ins to an account can fail within ThrottleWindow.
@@ -136,6 +137,7 @@ var accountRoutes = map[string]string{
 	"sessions": "/sessions", "jwks": "/jwks.json", "openapi": "/openapi.json",
 	"account": "/account", "reset": "/reset", "style": "/style.css",
 	"connect": "/connect", "identities": "/identities", "keys": "/keys",
+	"export": "/export", "delete": "/delete",
 }
 
 // movableRoutes are the routes whose paths can be configured.

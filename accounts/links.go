@@ -25,6 +25,8 @@ type AccountLink struct {
 type links struct {
 	links sync.Map // of AccountLink
 	leads sync.Map // of func(returnTo string) Lead
+
+	exports sync.Map // of Exporter
 }
 
 // LeadsTo registers a function that returns the purpose of a log-in with a return path, or

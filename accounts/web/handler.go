@@ -177,7 +177,11 @@ func (h *Handler) route(r *http.Request) (serve accountRoute, methods []string) 
 	case "logout":
 		return h.logout, post
 	case "whoami":
-		return h.whoami, get
+		return h.whoamiRoute, append(get, http.MethodPatch, http.MethodDelete)
+	case "export":
+		return h.export, get
+	case "delete":
+		return h.byMethod(h.deletePage, h.deleteForm), both
 	case "password":
 		return h.password, post
 	case "sessions":
@@ -197,7 +201,7 @@ func (h *Handler) route(r *http.Request) (serve accountRoute, methods []string) 
 	case "openapi":
 		return h.openAPI, get
 	case "account":
-		return h.accountPage, get
+		return h.byMethod(h.accountPage, h.profileForm), both
 	case "connect":
 		return h.byMethod(h.connectPage, h.connect), both
 	case "identities":

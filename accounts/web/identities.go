@@ -130,7 +130,7 @@ func (h *Handler) ask(
 	if err != nil {
 		return err
 	}
-	data.Confirm.Password = !fresh && user.PasswordHash != ""
+	data.Confirm.Password = user.PasswordHash != "" && (!fresh || data.Confirm.Always)
 	data.User = pageUser{ID: user.ID, Email: user.Email, Password: user.PasswordHash != ""}
 	if !fresh && user.PasswordHash == "" {
 		data.Text += " You logged in more than 5 minutes ago, and your account has no password. " +
@@ -208,14 +208,19 @@ func (h *Handler) identities(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	body := make([]map[string]any, len(links))
+	return answer.WriteJSON(w, http.StatusOK, identityAnswers(links))
+}
+
+// identityAnswers returns identities as clients see them.
+func identityAnswers(links []accounts.LinkedIdentity) []map[string]any {
+	all := make([]map[string]any, len(links))
 	for i, link := range links {
-		body[i] = map[string]any{
+		all[i] = map[string]any{
 			"id": link.ID(), "provider": link.Label, "issuer": link.Issuer,
 			"subject": link.Subject, "email": link.Email, "connectedAt": link.At.UTC(),
 		}
 	}
-	return answer.WriteJSON(w, http.StatusOK, body)
+	return all
 }
 
 // identity asks whether to disconnect an identity (GET), or disconnects it (POST of the

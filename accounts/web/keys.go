@@ -78,15 +78,16 @@ func (h *Handler) listKeys(w http.ResponseWriter, r *http.Request) error {
 	if page {
 		return h.renderKeys(w, r, c, pageData{}, http.StatusOK)
 	}
-	found, err := h.keysOf(r.Context(), c)
+	found, err := keysOf(r.Context(), c.keys, c.user.ID)
 	if err != nil {
 		return err
 	}
 	return answer.WriteJSON(w, http.StatusOK, found)
 }
 
-func (h *Handler) keysOf(ctx context.Context, c keyCaller) ([]apikeys.View, error) {
-	found, err := c.keys.List(ctx, c.user.ID, "", maxListed)
+// keysOf returns the keys of a user as they are shown.
+func keysOf(ctx context.Context, keys apikeys.Keys, userID string) ([]apikeys.View, error) {
+	found, err := keys.List(ctx, userID, "", maxListed)
 	if errors.Is(err, apikeys.ErrCorrupt) { // it can still be revoked
 		err = nil
 	}
@@ -132,7 +133,7 @@ func (h *Handler) confirmKey(r *http.Request, c keyCaller, in *input) error {
 	if err != nil {
 		return err
 	}
-	found, err := h.keysOf(r.Context(), c)
+	found, err := keysOf(r.Context(), c.keys, c.user.ID)
 	if err == nil && len(found) >= maxUserKeys {
 		return refusal.New(refusal.TooManyKeys, "the user has %d", len(found))
 	}
@@ -313,7 +314,7 @@ func (h *Handler) keysPageOr(w http.ResponseWriter, r *http.Request, c keyCaller
 func (h *Handler) renderKeys(w http.ResponseWriter, r *http.Request, c keyCaller, data pageData, status int) error {
 	fresh, err := h.service.Sessions.IsFresh(r.Context(), c.user.ID, SessionOf(c.token))
 	if err == nil {
-		data.Keys, err = h.keysOf(r.Context(), c)
+		data.Keys, err = keysOf(r.Context(), c.keys, c.user.ID)
 	}
 	if err != nil {
 		return err

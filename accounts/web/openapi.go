@@ -29,9 +29,9 @@ func (h *Handler) openAPIDocument() object {
 	user := schema(
 		object{"id": text, "email": email, "roles": object{"type": "array", "items": text}}, "id", "email", "roles",
 	)
-	signup := object{"email": email, "password": password}
+	signup, profile := object{"email": email, "password": password}, object{}
 	for _, name := range h.Profile {
-		signup[name] = object{}
+		signup[name], profile[name] = object{}, object{}
 		user["properties"].(object)[name] = object{}
 	}
 	tokens := schema(
@@ -42,7 +42,7 @@ func (h *Handler) openAPIDocument() object {
 		"token", "tokenType", "expiresIn", "refreshToken",
 	)
 	session := schema(object{
-		"id": text, "client": text, "address": text, "createdAt": text,
+		"id": text, "device": text, "client": text, "address": text, "createdAt": text,
 		"usedAt": text, "expiresAt": text, "current": object{"type": "boolean"},
 	}, "id")
 	identity := schema(
@@ -61,6 +61,19 @@ func (h *Handler) openAPIDocument() object {
 		h.Path("logout"): object{"post": operation("End the session", bearer, nil, answers("204", nil, 401, 503))},
 		h.Path("whoami"): object{
 			"get": operation("The user of the token", bearer, nil, answers("200", user, 401, 503)),
+			"patch": operation(
+				"Change properties of the profile; null removes one", bearer, schema(profile),
+				answers("200", user, 401, 422, 503),
+			),
+			"delete": operation(
+				"Delete the account; without a password, the log-in must be at most 5 minutes ago", bearer,
+				schema(object{"password": text}), answers("204", nil, 401, 403, 422, 429, 503),
+			),
+		},
+		h.Path("export"): object{
+			"get": operation(
+				"All that is kept about the user", bearer, nil, answers("200", object{"type": "object"}, 401, 503),
+			),
 		},
 		h.Path("password"): object{"post": operation(
 			"Change the password", bearer,

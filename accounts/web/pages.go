@@ -62,6 +62,7 @@ type pageData struct {
 	NewKey            *apikeys.View
 	Scopes            []string
 	Confirm           *pageConfirm
+	Fields            []pageField
 	Data              any    // for a page of another module
 	Cancel            string // path back to the site that requested the log-in
 
@@ -73,6 +74,7 @@ type pageConfirm struct {
 	Question, Yes, No string
 	Action, Offer     string
 	Password          bool // the user must enter it
+	Always            bool // however recent the log-in was
 }
 
 // pageLink is a link on a page, such as the button of a provider.
@@ -81,12 +83,13 @@ type pageLink struct{ Name, Path string }
 // pagePaths are the paths of links and forms. If sign-up is closed, Signup is empty.
 type pagePaths struct {
 	Login, Signup, Logout, Account, Password, Sessions, Identities, Keys, Reset, Style string
+	Export, Delete                                                                     string
 }
 
 func (p pagePaths) below(prefix string) pagePaths {
 	for _, path := range []*string{
 		&p.Login, &p.Signup, &p.Logout, &p.Account, &p.Password, &p.Sessions, &p.Identities, &p.Keys,
-		&p.Reset, &p.Style,
+		&p.Reset, &p.Style, &p.Export, &p.Delete,
 	} {
 		if *path != "" {
 			*path = prefix + *path
@@ -104,10 +107,14 @@ type pageUser struct {
 }
 
 type pageSession struct {
-	ID, Client, Address string
-	CreatedAt, UsedAt   time.Time
-	Current             bool
+	ID, Device, Client, Address string
+	CreatedAt, UsedAt           time.Time
+	Used                        string // how long ago, in words
+	Current                     bool
 }
+
+// pageField is a property of the profile that the user can change.
+type pageField struct{ Name, Value string }
 
 func newPages(service *accounts.Service, config *accounts.Config) (*pages, error) {
 	p := &pages{
@@ -143,7 +150,7 @@ func standardData(config accounts.Config) (data pageData) {
 		config.Path("password")
 	at.Sessions, at.Identities, at.Reset, at.Style = config.Path("sessions"), config.Path("identities"),
 		config.Path("reset"), config.Path("style")
-	at.Keys = config.Path("keys")
+	at.Keys, at.Export, at.Delete = config.Path("keys"), config.Path("export"), config.Path("delete")
 	if config.Signup == "open" {
 		at.Signup = config.Path("signup")
 	}
@@ -341,7 +348,8 @@ func (h *Handler) renderAccount(
 	if err != nil {
 		return accounts.StoreRefusal(err)
 	}
-	if status >= 400 { // an error page shows the form only, without sessions and identities
+	data.Fields = h.editable(user)
+	if status >= 400 { // an error page shows the forms only, without sessions and identities
 		data.User = pageUser{ID: user.ID, Email: user.Email, Password: user.PasswordHash != ""}
 		return h.pages.render(w, r, "account", data, status)
 	}
@@ -361,7 +369,8 @@ func (h *Handler) renderAccount(
 	}
 	for _, x := range h.ownView(sessions, SessionOf(token)) {
 		data.Sessions = append(data.Sessions, pageSession{
-			x.ID, x.UserAgent, x.Address, x.CreatedAt, x.UsedAt, x.ID == SessionOf(token),
+			x.ID, device(x.UserAgent), x.UserAgent, x.Address, x.CreatedAt, x.UsedAt, ago(h.service.Now(), x.UsedAt),
+			x.ID == SessionOf(token),
 		})
 	}
 	if h.KeyPrefix != "" {

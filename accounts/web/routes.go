@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
@@ -243,64 +242,6 @@ func (h *Handler) reset(w http.ResponseWriter, r *http.Request) error {
 				" can no longer log in to your account. You can connect your own identities again on your account page."
 		}
 		return h.pages.render(w, r, "message", pageData{Title: "Your password was changed", Text: text}, http.StatusOK)
-	}
-	w.WriteHeader(http.StatusNoContent)
-	return nil
-}
-
-func (h *Handler) sessions(w http.ResponseWriter, r *http.Request) error {
-	token, err := h.shared.caller(w, r)
-	if err != nil {
-		return err
-	}
-	sessions, err := h.service.Users().Sessions(r.Context(), token.UserID, h.service.Now())
-	if err != nil {
-		return accounts.StoreRefusal(err)
-	}
-	body := make([]map[string]any, len(sessions))
-	for i, s := range h.ownView(sessions, SessionOf(token)) {
-		body[i] = map[string]any{
-			"id": s.ID, "client": s.UserAgent, "address": s.Address, "createdAt": s.CreatedAt.UTC(),
-			"usedAt": s.UsedAt.UTC(), "expiresAt": s.ExpiresAt.UTC(),
-			"current": s.ID == SessionOf(token),
-		}
-	}
-	return answer.WriteJSON(w, http.StatusOK, body)
-}
-
-// ownView shows the requesting session as used just now. The time of its last refresh would
-// tell a thief with the access token when to use a refresh token; see repeatWithin.
-func (h *Handler) ownView(sessions []store.Session, own string) []store.Session {
-	for i := range sessions {
-		if sessions[i].ID == own {
-			sessions[i].UsedAt = h.service.Now()
-		}
-	}
-	return sessions
-}
-
-func (h *Handler) endSession(w http.ResponseWriter, r *http.Request, id string) error {
-	token, err := h.shared.caller(w, r)
-	if err != nil {
-		return err
-	}
-	sessions, err := h.service.Users().Sessions(r.Context(), token.UserID, h.service.Now())
-	if err != nil {
-		return accounts.StoreRefusal(err)
-	}
-	if !slices.ContainsFunc(sessions, func(s store.Session) bool { return s.ID == id }) {
-		return &refusal.Error{Reason: refusal.NoSuchRoute}
-	}
-	if err := h.service.Sessions.End(r.Context(), token.UserID, id, ""); err != nil {
-		return err
-	}
-	h.service.Audit("session ended", token.UserID, id, client(r))
-	if r.Method == http.MethodPost {
-		if id == SessionOf(token) {
-			clearSessionCookies(w, r)
-		}
-		answer.SeeOther(w, answer.MountedAt(r)+h.Path("account"))
-		return nil
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil

@@ -277,6 +277,11 @@ func (a *Shared) AddAccountLink(link accounts.AccountLink) (remove func()) {
 	return a.service.Links.Add(link)
 }
 
+// AddExporter adds data of another module to the exports of accounts, until remove is called.
+func (a *Shared) AddExporter(exporter accounts.Exporter) (remove func()) {
+	return a.service.Links.AddExporter(exporter)
+}
+
 // OnSessionEnd registers a function that is called with the ID of each session that ends
 // from now on, here or in another process. It must not block. Call stop to unregister it.
 func (a *Shared) OnSessionEnd(f func(sessionID string)) (stop func()) {

@@ -167,6 +167,27 @@ func TestUserCommands(t *testing.T) {
 		c.Refuses("", "a role must be a single word", "user", "roles", id, "--add", "a b")
 		c.Refuses("", "none of the others can be", "user", "roles", id, "--add", "a", "--set", "b")
 	})
+	t.Run("update", func(t *testing.T) {
+		accountstest.Has(t, c.Must(
+			"", "user", "update", id, "--profile", "name=Alice B.", "--profile", "phone_verified:=true",
+			"--profile", `address:={"country":"DE"}`, "--profile", "big:=9007199254740993", "--json",
+		), `"profile":{"address":{"country":"DE"},"big":9007199254740993,"name":"Alice B.","phone_verified":true}`)
+		accountstest.Has(t, c.Must(
+			"", "user", "update", "alice@example.com", "--remove", "address", "--remove", "big", "--remove", "absent",
+			"--profile", "name=Alice <A>", "--remove", "phone_verified",
+		), "the profile of Alice@Example.com is changed")
+		accountstest.Has(t, c.Must("", "user", "show", id, "--json"), `"profile":{"name":"Alice <A>"}`)
+		for want, args := range map[string][]string{
+			"there is nothing to change":      nil,
+			"do only one of them":             {"--profile", "name=x", "--remove", "name"},
+			"must be JSON, as in":             {"--profile", "name:=x"},
+			"it must be a name and a text":    {"--profile", "name"},
+			`"roles" cannot be the name of a`: {"--profile", "roles=admin"},
+		} {
+			c.Refuses("", want, append([]string{"user", "update", id}, args...)...)
+		}
+		c.Refuses("", "must be JSON, as in", "user", "update", id, "--profile", `name:=1},"x":{"y":2`)
+	})
 	t.Run("passwd", func(t *testing.T) {
 		session, before := logIn(t, path, id), hashOf(t, path, "alice@example.com")
 		accountstest.Has(
@@ -204,7 +225,7 @@ func TestUserCommandsRefuse(t *testing.T) {
 	for _, args := range [][]string{
 		{"list"}, {"export"}, {"show", "a@example.com"}, {"disable", "a@example.com"},
 		{"enable", "a@example.com"}, {"delete", "--yes", "a@example.com"},
-		{"passwd", "a@example.com"}, {"roles", "a@example.com"},
+		{"passwd", "a@example.com"}, {"roles", "a@example.com"}, {"update", "a@example.com", "--remove", "name"},
 		{"reset-link", "--base", "https://example.com", "a@example.com"},
 	} {
 		c.Refuses(

@@ -16,6 +16,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/accounts/password"
+	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddy-jwt/caddy-jwt/store/filestore"
@@ -57,7 +58,8 @@ Name a user by e-mail address or ID.`,
 	cmd.AddCommand(
 		addUserCommand(), listUsersCommand(), showUserCommand(),
 		disableUserCommand(), enableUserCommand(), deleteUserCommand(),
-		passwordCommand(), rolesCommand(), importCommand(), exportCommand(), resetLinkCommand(), disconnectCommand(),
+		updateUserCommand(), passwordCommand(), rolesCommand(), importCommand(), exportCommand(),
+		resetLinkCommand(), disconnectCommand(),
 	)
 	return cmd
 }
@@ -158,7 +160,7 @@ apply as at sign-up. The user gets the given roles, but not default_roles.`,
 		}),
 	}
 	cmd.Flags().StringArray("role", nil, "A role; may be repeated")
-	cmd.Flags().StringArray("profile", nil, "A profile property, as name=text; may be repeated")
+	addProfile(cmd)
 	cmd.Flags().Bool("disabled", false, "The user cannot log in until it is enabled")
 	cmd.Flags().Bool(
 		"no-password", false, "The user cannot log in until a password is set, for example with reset-link",
@@ -210,10 +212,16 @@ func addUser(o *operator) error {
 	return err
 }
 
+func addProfile(cmd *cobra.Command) {
+	cmd.Flags().StringArray("profile", nil, "A profile property, as name=text, or name:=JSON; may be repeated")
+}
+
+// profile returns the properties of the flags --profile.
 func (o *operator) profile() (map[string]any, error) {
 	profile := make(map[string]any)
 	for _, text := range o.texts("profile") {
 		name, value, found := strings.Cut(text, "=")
+		name, isJSON := strings.CutSuffix(name, ":")
 		if !found {
 			return nil, fmt.Errorf("--profile %q: it must be a name and a text, as in name=Alice", text)
 		}
@@ -221,6 +229,13 @@ func (o *operator) profile() (map[string]any, error) {
 			return nil, fmt.Errorf("--profile: %w", err)
 		}
 		profile[name] = value
+		if isJSON {
+			object, err := jwt.ParseClaims([]byte(`{"value":` + value + `}`)) // keeps every digit of a whole number
+			if err != nil || len(object) != 1 || store.OutOfRange(object) {
+				return nil, fmt.Errorf("--profile %q: what is after := must be JSON, as in verified:=true", text)
+			}
+			profile[name] = store.PlainValue(object["value"])
+		}
 	}
 	return profile, nil
 }

@@ -103,6 +103,17 @@ func (p *Provider) applicationsOf(ctx context.Context, userID string) ([]*applic
 	return all, nil
 }
 
+// exportApplications returns the clients that have access to a user's account, for the export of
+// the account.
+func (p *Provider) exportApplications(ctx context.Context, userID string) (any, error) {
+	all, err := p.applicationsOf(ctx, userID)
+	exported := make([]map[string]any, len(all))
+	for i, a := range all {
+		exported[i] = map[string]any{"clientId": a.ID, "name": a.Name, "access": a.Scopes, "staysWhenAway": a.Stays}
+	}
+	return exported, err
+}
+
 // takeBack revokes the access of a client, so that the user is asked for consent again.
 func (p *Provider) takeBack(ctx context.Context, userID string, a *application) error {
 	if err := p.takeBackCodes(ctx, userID, a.ID); err != nil { // before the grants, because codes create grants

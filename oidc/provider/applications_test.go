@@ -24,6 +24,10 @@ func TestApplications(t *testing.T) {
 	if !strings.Contains(account.Body, `<a href="/oidc/applications">`) {
 		t.Errorf("the account page does not lead there: %s", account.Body)
 	}
+	export := alice.Get("/auth/export").Body
+	if !strings.Contains(export, `"clientId":"app","name":"The App"`) || !strings.Contains(export, `"staysWhenAway":true`) {
+		t.Errorf("the export of the account has no application: %s", export)
+	}
 	page := alice.Get("/oidc/applications")
 	for _, text := range []string{
 		"The App", "Stays connected", "See your e-mail address",

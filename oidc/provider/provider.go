@@ -107,9 +107,8 @@ type Provider struct {
 	devices, pushes              strangers
 	sealing                      atomic.Pointer[cipher.AEAD]
 
-	logouts     *logouts
-	stopLeading func()
-	stopLinking func()
+	logouts                                 *logouts
+	stopLeading, stopLinking, stopExporting func()
 }
 
 // CaddyModule returns the Caddy module information.
@@ -251,6 +250,7 @@ func (p *Provider) provision(ctx caddy.Context) error {
 	p.pushes = p.newStrangers("pushed requests", pushedLifetime)
 	p.stopLeading = p.accounts.LeadsTo(p.leadsTo)
 	p.stopLinking = p.accounts.AddAccountLink(p.applicationsLink())
+	p.stopExporting = p.accounts.AddExporter(accounts.Exporter{Name: "applications", Of: p.exportApplications})
 	p.newLogouts()
 	config.AtStart(ctx, func() error {
 		p.startLogouts()
@@ -326,6 +326,7 @@ func (p *Provider) Cleanup() error {
 	if p.stopLeading != nil {
 		p.stopLeading()
 		p.stopLinking()
+		p.stopExporting()
 	}
 	if p.logouts != nil {
 		p.logouts.end()
