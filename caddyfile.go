@@ -44,9 +44,7 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 	config.Remember(h.Dispenser, handler)
 	var routes []httpcaddyfile.ConfigValue
 	if handler.Accounts != nil {
-		accounts := &web.Handler{Config: *handler.Accounts}
-		config.Remember(h.Dispenser, accounts)
-		routes = h.NewRoute(handler.Accounts.Matcher(), accounts)
+		routes = web.Routes(h, *handler.Accounts)
 	}
 	if handler.UpstreamToken != nil {
 		documents := &IssuerDocuments{Issuer: handler.UpstreamToken.Issuer, Algorithm: handler.UpstreamToken.Algorithm}

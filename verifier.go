@@ -91,6 +91,7 @@ func (h *Handler) provisionVerifier(ctx caddy.Context) error {
 		if h.accounts, err = web.Open(ctx, h.Accounts); err != nil {
 			return err
 		}
+		h.answers.Page = h.accounts.RefusedPage
 		config.Issuers = append(config.Issuers, h.accounts.AsIssuer())
 	}
 	h.locateGrants(config.Issuers)

@@ -76,6 +76,9 @@ func (a *Config) options() []config.Option {
 		{Name: "hash_queue", Read: config.Count("a number of passwords", &a.HashQueue)},
 		{Name: "login_with", Read: a.readLoginWith, Repeatable: true},
 		{Name: "mail", Read: a.readMail},
+		{Name: "name", Read: config.Word("the name of the site, as in: name \"The Shop\"", &a.Name)},
+		{Name: "logo", Read: config.Word("a path of the site or a URL, as in: logo /logo.svg", &a.Logo)},
+		{Name: "accent", Read: config.Word("a colour, as in: accent 2457c5 (# begins a comment)", &a.Accent)},
 		{Name: "templates", Read: config.Word("a folder", &a.Templates)},
 	}...)
 }

@@ -123,9 +123,23 @@ type Config struct {
 	// there is no such page.
 	KeyPrefix string `json:"key_prefix,omitempty"`
 
+	// Name is the name of the site on its pages and in its mails. Default: its host.
+	Name string `json:"name,omitempty"`
+
+	// Logo is the picture beside the name: a path of the site, which must be readable without a
+	// token, or an https URL. Each visitor of the pages asks the server of the URL for it.
+	// Default: none.
+	Logo string `json:"logo,omitempty"`
+
+	// Accent is the colour of buttons and links: six digits, as in `2457c5`, or a name of CSS, as
+	// in `teal`. With a `#` it needs quotes, because that begins a comment. It is made darker, or
+	// lighter in the dark theme, until texts of this colour can be read (WCAG 2.2, contrast
+	// 4.5:1). Default: `2457c5`.
+	Accent string `json:"accent,omitempty"`
+
 	// Templates is a folder of files that replace the pages with the same name:
 	// `login.html`, `signup.html`, `account.html`, `keys.html`, `confirm.html`,
-	// `reset.html`, `message.html`, `layout.html` and `style.css`. Its folder `mail` replaces the
+	// `reset.html`, `message.html`, `refused.html`, `layout.html` and `style.css`. Its folder `mail` replaces the
 	// texts of mails. Default: none.
 	Templates string `json:"templates,omitempty"`
 }
@@ -157,6 +171,7 @@ func (a *Config) Resolve() error {
 	err := errors.Join(
 		config.Resolve("prefix", &a.Prefix), config.Resolve("issuer", &a.Issuer),
 		config.Resolve("templates", &a.Templates), config.Resolve("key_prefix", &a.KeyPrefix),
+		config.Resolve("name", &a.Name), config.Resolve("logo", &a.Logo), config.Resolve("accent", &a.Accent),
 		config.ResolveList("audience", a.Audience),
 		config.ResolveList("default_roles", a.DefaultRoles), config.ResolveList("profile", a.Profile),
 	)
@@ -251,7 +266,7 @@ func (a *Config) check() error {
 	if err := store.CheckRoles(a.DefaultRoles); err != nil {
 		return fmt.Errorf("default_roles: %w", err)
 	}
-	return nil
+	return a.checkLooks()
 }
 
 // CheckRoutePath returns an error if a path cannot be the path of a route.
@@ -302,6 +317,9 @@ func (a *Config) routeNames() func(path string) (name, id string) {
 	}
 	for route := range accountRoutes {
 		names[strings.ToLower(a.Path(route))] = route
+	}
+	if home := strings.ToLower(a.Prefix); names[home] == "" {
+		names[home], names[home+"/"] = "home", "home"
 	}
 	return func(path string) (string, string) {
 		lower := strings.ToLower(path)

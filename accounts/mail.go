@@ -104,9 +104,12 @@ func (m *Mails) Queue(ctx context.Context, message mail.Message, client Client) 
 	return nil
 }
 
-// Site returns the name of the site in mails: the host of the issuer, or else the domain of the
-// sender.
+// Site returns the name of the site in mails: `name`, or else the host of the issuer, or else the
+// domain of the sender.
 func (a *Config) Site(mailer mail.Mailer) string {
+	if a.Name != "" {
+		return a.Name
+	}
 	if _, host, found := strings.Cut(a.Issuer, "://"); found {
 		host, _, _ = strings.Cut(host, "/")
 		return host

@@ -65,9 +65,7 @@ func (h *Handler) provision(ctx caddy.Context) error {
 	if h.logins, err = accounts.LoadLogins(ctx, &h.Config); err != nil {
 		return fmt.Errorf("accounts: login_with: %w", err)
 	}
-	if h.pages, err = newPages(h.service, &h.Config); err != nil {
-		return err
-	}
+	h.pages, h.answers.Page = h.shared.pages, h.shared.RefusedPage
 	for _, login := range h.logins {
 		h.pages.defaults.Providers = append(h.pages.defaults.Providers, pageLink{
 			login.Label, h.Prefix + accounts.ExternalRoutes["external"] + login.Name,
@@ -175,7 +173,7 @@ func (h *Handler) route(r *http.Request) (serve accountRoute, methods []string) 
 	case "refresh":
 		return h.refresh, post
 	case "logout":
-		return h.logout, post
+		return h.byMethod(h.logoutPage, h.logout), both
 	case "whoami":
 		return h.whoamiRoute, append(get, http.MethodPatch, http.MethodDelete)
 	case "export":
@@ -200,6 +198,8 @@ func (h *Handler) route(r *http.Request) (serve accountRoute, methods []string) 
 		return h.documents, append(get, http.MethodOptions)
 	case "openapi":
 		return h.openAPI, get
+	case "home":
+		return h.home, get
 	case "account":
 		return h.byMethod(h.accountPage, h.profileForm), both
 	case "connect":

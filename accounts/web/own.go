@@ -3,7 +3,6 @@ package web
 import (
 	"errors"
 	"net/http"
-	"slices"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/apikeys"
@@ -200,19 +199,7 @@ func (h *Handler) deleteForm(w http.ResponseWriter, r *http.Request) error {
 	}
 	h.deleted(w, r)
 	return h.pages.render(w, r, "message", pageData{
-		Title: "Your account was deleted", Text: "With it, all that the accounts of this site kept about you was deleted.",
+		Title: "Your account was deleted",
+		Text:  "With it, all that the accounts of this site kept about you was deleted.",
 	}, http.StatusOK)
-}
-
-// editable returns the properties that the form of the account page has. Values that are no texts
-// can only be set by programs.
-func (h *Handler) editable(user store.User) (fields []pageField) {
-	for _, name := range h.Profile {
-		value, present := user.Profile[name]
-		text, isText := value.(string)
-		if !present || isText {
-			fields = append(fields, pageField{Name: name, Value: text})
-		}
-	}
-	return slices.Clip(fields)
 }

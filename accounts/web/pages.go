@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"html/template"
 	"io/fs"
+	"net"
 	"net/http"
 	"os"
 	"strconv"
@@ -25,24 +26,32 @@ import (
 //go:embed pages/*.html pages/style.css
 var embeddedPages embed.FS
 
-// pagePolicy is the strictest Content-Security-Policy that allows the pages' styles, images and
+// policyFor returns the strictest Content-Security-Policy that allows the pages' styles, images and
 // forms.
-const pagePolicy = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; " +
-	"frame-ancestors 'none'; base-uri 'none'"
+func policyFor(config *accounts.Config) string {
+	images := "'self'"
+	if origin, _ := config.LogoOrigin(); origin != "" { // a valid one, by Resolve
+		images += " " + origin
+	}
+	return "default-src 'none'; style-src 'self'; img-src " + images + "; form-action 'self'; " +
+		"frame-ancestors 'none'; base-uri 'none'"
+}
 
-var pageNames = []string{"login", "signup", "account", "keys", "confirm", "reset", "message"}
+var pageNames = []string{"login", "signup", "account", "keys", "confirm", "reset", "message", "refused"}
 
 // pages are the HTML pages of the accounts.
 type pages struct {
 	templates map[string]*template.Template
 	style     []byte
 	defaults  pageData
+	policy    string // the Content-Security-Policy
 	lead      func(returnTo string) accounts.Lead
 }
 
 // pageData is the data for a template.
 type pageData struct {
 	Paths             pagePaths
+	Site              pageSite
 	ReturnTo          string
 	Onward            string // ReturnTo for links, unless the page would be too long
 	Error             string
@@ -53,7 +62,7 @@ type pageData struct {
 	User              pageUser
 	Sessions          []pageSession
 	Token             string
-	Title, Text       string
+	Title, Text, Wait string
 	Providers         []pageLink
 	Identities        []accounts.LinkedIdentity
 	Links             []accounts.AccountLink
@@ -68,6 +77,9 @@ type pageData struct {
 
 	leadsOn bool // its form may redirect to another site, as a page of an OpenID Provider does
 }
+
+// pageSite tells whose page it is.
+type pageSite struct{ Name, Logo string }
 
 // pageConfirm is the question on the page confirm.
 type pageConfirm struct {
@@ -113,12 +125,10 @@ type pageSession struct {
 	Current                     bool
 }
 
-// pageField is a property of the profile that the user can change.
-type pageField struct{ Name, Value string }
-
 func newPages(service *accounts.Service, config *accounts.Config) (*pages, error) {
 	p := &pages{
 		templates: make(map[string]*template.Template), lead: service.Links.Lead, defaults: standardData(*config),
+		policy: policyFor(config),
 	}
 	embedded, err := fs.Sub(embeddedPages, "pages")
 	if err != nil {
@@ -140,6 +150,13 @@ func newPages(service *accounts.Service, config *accounts.Config) (*pages, error
 	if p.style, err = readPage(config.Templates, embedded, "style.css"); err != nil {
 		return nil, err
 	}
+	if config.Accent != "" {
+		accent, err := accounts.ParseColor(config.Accent)
+		if err != nil {
+			return nil, err
+		}
+		p.style = append(p.style, accentStyle(accent)...)
+	}
 	return p, nil
 }
 
@@ -155,6 +172,7 @@ func standardData(config accounts.Config) (data pageData) {
 		at.Signup = config.Path("signup")
 	}
 	data.PasswordMinLength = config.PasswordMinLength
+	data.Site = pageSite{config.Name, config.Logo}
 	return data
 }
 
@@ -191,6 +209,9 @@ func readPage(dir string, embedded fs.FS, name string) ([]byte, error) {
 func (p *pages) render(w http.ResponseWriter, r *http.Request, name string, data pageData, status int) error {
 	data.Cancel, data.Onward = p.lead(data.ReturnTo).Cancel, data.ReturnTo
 	data.Paths, data.PasswordMinLength = p.defaults.Paths.below(answer.MountedAt(r)), p.defaults.PasswordMinLength
+	if data.Site = p.defaults.Site; data.Site.Name == "" {
+		data.Site.Name = hostOf(r)
+	}
 	for _, provider := range p.defaults.Providers {
 		data.Providers = append(data.Providers, pageLink{provider.Name, answer.MountedAt(r) + provider.Path})
 	}
@@ -201,6 +222,9 @@ func (p *pages) render(w http.ResponseWriter, r *http.Request, name string, data
 	}
 	if err == nil && status >= 400 && page.Len() > maxRefusedPage {
 		data.ReturnTo, data.Email, data.Providers, data.Links = "", "", nil, nil
+		for i := range data.Fields {
+			data.Fields[i].Value = ""
+		}
 		page, err = p.execute(name, data)
 	}
 	if err != nil {
@@ -209,7 +233,7 @@ func (p *pages) render(w http.ResponseWriter, r *http.Request, name string, data
 	header := w.Header()
 	header.Set("Content-Type", "text/html; charset=utf-8")
 	header.Set("Content-Length", strconv.Itoa(page.Len()))
-	header.Set("Content-Security-Policy", policy(data))
+	header.Set("Content-Security-Policy", p.policyOf(data))
 	header.Set("X-Content-Type-Options", "nosniff")
 	if header.Get("Referrer-Policy") == "" {
 		header.Set("Referrer-Policy", "same-origin")
@@ -227,14 +251,22 @@ func (p *pages) execute(name string, data pageData) (page bytes.Buffer, err erro
 // maxRefusedPage is the maximum size, in bytes, of a page that shows an error.
 const maxRefusedPage = 8<<10 - 1
 
-// policy returns the page's Content-Security-Policy. The response to a form may redirect to any
+// hostOf returns the host of a request without the port.
+func hostOf(r *http.Request) string {
+	if host, _, err := net.SplitHostPort(r.Host); err == nil {
+		return host
+	}
+	return r.Host
+}
+
+// policyOf returns the page's Content-Security-Policy. The response to a form may redirect to any
 // site: to an OpenID client, and from there to others. Some browsers check form-action for each
 // of these redirects, and stop silently. So such a page has no form-action.
-func policy(data pageData) string {
+func (p *pages) policyOf(data pageData) string {
 	if data.ReturnTo == "" && !data.leadsOn {
-		return pagePolicy
+		return p.policy
 	}
-	return strings.Replace(pagePolicy, " form-action 'self';", "", 1)
+	return strings.Replace(p.policy, " form-action 'self';", "", 1)
 }
 
 func (h *Handler) style(w http.ResponseWriter, _ *http.Request) error {
@@ -254,9 +286,10 @@ func (h *Handler) loginPage(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (h *Handler) signupPage(w http.ResponseWriter, r *http.Request) error {
-	return h.pages.render(
-		w, r, "signup", pageData{ReturnTo: answer.SafeReturnPath(r.URL.Query().Get("return_to"), "")}, http.StatusOK,
-	)
+	return h.pages.render(w, r, "signup", pageData{
+		ReturnTo: answer.SafeReturnPath(r.URL.Query().Get("return_to"), ""),
+		Fields:   h.signupFields(func(string) string { return "" }),
+	}, http.StatusOK)
 }
 
 // resetPage shows the form if the link is valid. It first moves the token from the URL into a
@@ -401,11 +434,17 @@ func (h *Handler) pageOr(w http.ResponseWriter, r *http.Request, in *input, page
 	}
 	h.answers.Announce(w, r, failure)
 	data := refusedForm(in, failure)
+	if page == "signup" {
+		data.Fields = h.signupFields(func(name string) string { return accounts.Cut(in.text(name), maxShownValue) })
+	}
 	if page == "reset" && in.text("token") != "" && len(r.CookiesNamed(resetCookieName(r))) == 0 {
 		data.Token = accounts.Cut(in.text("token"), 2*accounts.RefreshBytes) // posted by a page that is not ours
 	}
 	return h.pages.render(w, r, page, data, failure.Reason.Answer().Status)
 }
+
+// maxShownValue is how much of a refused property its form shows again, in bytes.
+const maxShownValue = 256
 
 // refusedForm returns the data to show a form again, with its errors.
 func refusedForm(in *input, failure *refusal.Error) pageData {
@@ -420,6 +459,9 @@ func refusedForm(in *input, failure *refusal.Error) pageData {
 			"If you have just created it, log in with the password that you chose."
 	default:
 		data.Error = failure.Reason.Answer().Description
+		if until := wait(failure.RetryAfter); until != "" {
+			data.Error += " You can try again in " + until + "."
+		}
 	}
 	for _, property := range failure.Properties {
 		data.Errors[property.Path[1:]] = property.Message

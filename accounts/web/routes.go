@@ -124,9 +124,43 @@ func (h *Handler) refresh(w http.ResponseWriter, r *http.Request) error {
 	return answer.WriteJSON(w, http.StatusOK, tokenAnswer(grant))
 }
 
+// home leads to the account page, which leads to the log-in page if nobody is logged in.
+func (h *Handler) home(w http.ResponseWriter, r *http.Request) error {
+	answer.SeeOther(w, answer.MountedAt(r)+h.Path("account"))
+	return nil
+}
+
+// logoutPage asks a user in a browser whether to log out. A program must send POST.
+func (h *Handler) logoutPage(w http.ResponseWriter, r *http.Request) error {
+	if !answer.Prefers(r, "text/html", "application/json") {
+		w.Header().Set("Allow", http.MethodPost)
+		return &refusal.Error{Reason: refusal.Method}
+	}
+	_, user, err := h.shared.callerUser(w, r)
+	if err != nil {
+		return h.accountPage(w, r) // it redirects to the log-in page
+	}
+	return h.pages.render(w, r, "confirm", pageData{
+		User: pageUser{ID: user.ID, Email: user.Email},
+		Text: "You are logged in as " + user.Email + ".",
+		Confirm: &pageConfirm{
+			Question: "Log out?", Yes: "Log out", No: "Cancel", Action: answer.MountedAt(r) + h.Path("logout"),
+		},
+	}, http.StatusOK)
+}
+
 // logout ends the session of the token. A browser without a session is already logged out.
 func (h *Handler) logout(w http.ResponseWriter, r *http.Request) error {
 	form := isForm(r)
+	if form {
+		in, err := readInput(w, r)
+		if err != nil {
+			return err
+		}
+		if in.text("decision") == "no" {
+			return h.home(w, r)
+		}
+	}
 	token, err := h.shared.caller(w, r)
 	if err == nil {
 		err = h.service.Sessions.EndBrowser(r.Context(), token.UserID, SessionOf(token))

@@ -29,6 +29,7 @@ import (
 // for their users.
 type Shared struct {
 	service        *accounts.Service
+	pages          *pages
 	sayLoginHidden sync.Once
 }
 
@@ -52,7 +53,11 @@ func Open(ctx caddy.Context, config *accounts.Config) (*Shared, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Shared{service: service}, nil
+	pages, err := newPages(service, config)
+	if err != nil {
+		return nil, errors.Join(err, service.Release())
+	}
+	return &Shared{service: service, pages: pages}, nil
 }
 
 // Close releases the accounts.
@@ -231,6 +236,7 @@ func (a *Shared) NewPage(embedded fs.FS, file, dir string) (*Page, error) {
 	page := &pages{
 		templates: map[string]*template.Template{file: parsed},
 		defaults:  standardData(a.service.Config), lead: a.service.Links.Lead,
+		policy: policyFor(&a.service.Config),
 	}
 	return &Page{page, file}, nil
 }

@@ -46,7 +46,10 @@ func TestAdaptedAsBefore(t *testing.T) {
 	if err := json.Compact(&before, []byte(o.file("adapted.json"))); err != nil {
 		t.Fatal(err)
 	}
-	if now := o.adapted(); string(now) != before.String() {
+	// added since: the way from the prefix to the account page
+	home := []byte(`{"handle":[{"handler":"static_response","headers":{"Location":["auth/account"]},` +
+		`"status_code":303}],"match":[{"path":["/auth"]}]},`)
+	if now := bytes.ReplaceAll(o.adapted(), home, nil); string(now) != before.String() {
 		t.Errorf("the Caddyfile adapts to\n%s\nand before it did to\n%s", now, before.String())
 	}
 }

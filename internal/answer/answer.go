@@ -46,16 +46,23 @@ type Responder struct {
 	ResourceMetadata, Scope string
 	// Logger logs each refusal at debug level.
 	Logger *zap.Logger
+	// Page answers a refusal of a request that prefers HTML to JSON, where the site has no
+	// handle_errors for it; nil for JSON.
+	Page func(w http.ResponseWriter, r *http.Request, err *refusal.Error) error
 }
 
 // Refuse sends a refusal: the headers of RFC 6750 §3, then the response of the site's
-// handle_errors if it has a matching route, otherwise a JSON body.
+// handle_errors if it has a matching route, otherwise a page for a browser where there are
+// pages, otherwise a JSON body.
 func (h Responder) Refuse(w http.ResponseWriter, r *http.Request, err *refusal.Error) error {
 	public := err.Reason.Answer()
 	h.Announce(w, r, err)
 	handlerError := caddyhttp.Error(public.Status, err.Public())
 	if takesError(r, handlerError) {
 		return handlerError
+	}
+	if h.Page != nil && Prefers(r, "text/html", "application/json") {
+		return h.Page(w, r, err)
 	}
 	return WriteRefusal(w, err)
 }

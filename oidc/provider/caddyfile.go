@@ -29,10 +29,8 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 	if provider.Accounts == nil {
 		provider.Accounts = new(accounts.Config)
 	}
-	users := &web.Handler{Config: *provider.Accounts}
-	config.Remember(h.Dispenser, users)
 	config.Remember(h.Dispenser, provider)
-	return append(h.NewRoute(provider.Accounts.Matcher(), users), h.NewRoute(nil, provider)...), nil
+	return append(web.Routes(h, *provider.Accounts), h.NewRoute(nil, provider)...), nil
 }
 
 // UnmarshalCaddyfile sets up the provider from Caddyfile tokens. Syntax:
