@@ -36,6 +36,9 @@ func init() {
 //	    hash_queue          <passwords>
 //	    login_with          <name> { … }
 //	    mail                <url> { … } | command … | webhook … | <module> [<args...>]
+//	    name                <text>
+//	    logo                <path or URL>
+//	    accent              <colour>
 //	    templates           <dir>
 //	}
 //
