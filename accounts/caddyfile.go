@@ -36,6 +36,8 @@ func init() {
 //	    hash_queue          <passwords>
 //	    login_with          <name> { … }
 //	    mail                <url> { … } | command … | webhook … | <module> [<args...>]
+//	    second_factor       optional | required [<role...>]
+//	    trust_browsers      <duration> | off
 //	    templates           <dir>
 //	}
 //
@@ -76,6 +78,8 @@ func (a *Config) options() []config.Option {
 		{Name: "hash_queue", Read: config.Count("a number of passwords", &a.HashQueue)},
 		{Name: "login_with", Read: a.readLoginWith, Repeatable: true},
 		{Name: "mail", Read: a.readMail},
+		{Name: "second_factor", Read: a.readSecondFactor},
+		{Name: "trust_browsers", Read: a.readTrustBrowsers},
 		{Name: "templates", Read: config.Word("a folder", &a.Templates)},
 	}...)
 }
@@ -139,6 +143,40 @@ func (a *Config) readThrottle(b *config.Block, _ string) error {
 		return b.Errf(takes)
 	}
 	a.ThrottleFailures, a.ThrottleWindow = failures, caddy.Duration(window)
+	return nil
+}
+
+func (a *Config) readSecondFactor(b *config.Block, _ string) error {
+	args := b.RemainingArgs()
+	if len(args) == 0 || args[0] == "" {
+		return b.Errf("second_factor takes optional, or required and roles, as in: second_factor required admin")
+	}
+	if !slices.Contains(secondFactorModes, args[0]) && !strings.HasPrefix(args[0], "{") {
+		return b.Errf(
+			"second_factor takes optional or required, not %q%s", args[0], config.Meant(args[0], secondFactorModes...),
+		)
+	}
+	a.SecondFactor, a.SecondFactorRoles = args[0], args[1:]
+	return nil
+}
+
+func (a *Config) readTrustBrowsers(b *config.Block, name string) error {
+	var text string
+	if err := config.Word("a duration, as in: trust_browsers 30d, or off", &text)(b, name); err != nil {
+		return err
+	}
+	if text == "off" {
+		a.TrustBrowsers = -1
+		return nil
+	}
+	duration, err := caddy.ParseDuration(text)
+	if err != nil || duration <= 0 {
+		return b.Errf(
+			"trust_browsers takes a duration, as in: trust_browsers 30d, or off, not %q%s", text,
+			config.PlaceholderHint(text),
+		)
+	}
+	a.TrustBrowsers = caddy.Duration(duration)
 	return nil
 }
 

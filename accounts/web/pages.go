@@ -30,7 +30,7 @@ var embeddedPages embed.FS
 const pagePolicy = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; " +
 	"frame-ancestors 'none'; base-uri 'none'"
 
-var pageNames = []string{"login", "signup", "account", "keys", "confirm", "reset", "message"}
+var pageNames = []string{"login", "signup", "account", "keys", "confirm", "factor", "factors", "reset", "message"}
 
 // pages are the HTML pages of the accounts.
 type pages struct {
@@ -62,11 +62,22 @@ type pageData struct {
 	NewKey            *apikeys.View
 	Scopes            []string
 	Confirm           *pageConfirm
+	Factor            *pageFactor
+	Factors           *pageFactors
 	Data              any    // for a page of another module
 	Cancel            string // path back to the site that requested the log-in
 
 	leadsOn bool // its form may redirect to another site, as a page of an OpenID Provider does
 }
+
+// pagePart is the data for a part of a page that occurs several times.
+type pagePart struct {
+	Data pageData
+	For  string // unique on the page
+}
+
+// For returns the data for a part of the page.
+func (d pageData) For(name string) pagePart { return pagePart{d, name} }
 
 // pageConfirm is the question on the page confirm.
 type pageConfirm struct {
@@ -81,12 +92,14 @@ type pageLink struct{ Name, Path string }
 // pagePaths are the paths of links and forms. If sign-up is closed, Signup is empty.
 type pagePaths struct {
 	Login, Signup, Logout, Account, Password, Sessions, Identities, Keys, Reset, Style string
+
+	Factor, Factors string
 }
 
 func (p pagePaths) below(prefix string) pagePaths {
 	for _, path := range []*string{
 		&p.Login, &p.Signup, &p.Logout, &p.Account, &p.Password, &p.Sessions, &p.Identities, &p.Keys,
-		&p.Reset, &p.Style,
+		&p.Reset, &p.Style, &p.Factor, &p.Factors,
 	} {
 		if *path != "" {
 			*path = prefix + *path
@@ -143,7 +156,7 @@ func standardData(config accounts.Config) (data pageData) {
 		config.Path("password")
 	at.Sessions, at.Identities, at.Reset, at.Style = config.Path("sessions"), config.Path("identities"),
 		config.Path("reset"), config.Path("style")
-	at.Keys = config.Path("keys")
+	at.Keys, at.Factor, at.Factors = config.Path("keys"), config.Path("factor"), config.Path("factors")
 	if config.Signup == "open" {
 		at.Signup = config.Path("signup")
 	}
@@ -367,6 +380,11 @@ func (h *Handler) renderAccount(
 	if h.KeyPrefix != "" {
 		data.Links = append(data.Links, accounts.AccountLink{
 			Label: "Your API keys", Path: answer.MountedAt(r) + h.Path("keys"),
+		})
+	}
+	if h.SecondFactor != "" {
+		data.Links = append(data.Links, accounts.AccountLink{
+			Label: "Two-step log-in", Path: answer.MountedAt(r) + h.Path("factors"),
 		})
 	}
 	data.Links = append(data.Links, h.service.Links.All()...)
