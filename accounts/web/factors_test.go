@@ -1,10 +1,6 @@
 package web_test
 
 import (
-	"crypto/hmac"
-	"crypto/sha1"
-	"encoding/base32"
-	"encoding/binary"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -15,25 +11,9 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/accountstest"
-	"github.com/caddy-jwt/caddy-jwt/internal/clock"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/store"
 )
-
-// codeAt is TOTP as RFC 6238 §4 and RFC 4226 §5.3 define it, apart from the library that the accounts
-// use.
-func codeAt(secret []byte, at time.Time, digits int) string {
-	mac := hmac.New(sha1.New, secret)
-	_ = binary.Write(mac, binary.BigEndian, at.Unix()/30)
-	sum := mac.Sum(nil)
-	offset := sum[len(sum)-1] & 0xf
-	number := binary.BigEndian.Uint32(sum[offset:]) & 0x7fffffff
-	modulus := uint32(1)
-	for range digits {
-		modulus *= 10
-	}
-	return fmt.Sprintf("%0*d", digits, number%modulus)
-}
 
 // RFC 6238, Appendix B: the vectors of SHA-1.
 func TestCodesOfTheRFC(t *testing.T) {
@@ -41,66 +21,13 @@ func TestCodesOfTheRFC(t *testing.T) {
 		59: "94287082", 1111111109: "07081804", 1111111111: "14050471", 1234567890: "89005924",
 		2000000000: "69279037", 20000000000: "65353130",
 	} {
-		if got := codeAt([]byte("12345678901234567890"), time.Unix(at, 0), 8); got != want {
+		if got := accountstest.CodeAt([]byte("12345678901234567890"), time.Unix(at, 0), 8); got != want {
 			t.Errorf("at %d: %s, expected %s", at, got, want)
 		}
 	}
 }
 
-// app is an authenticator app.
-type app struct{ secret []byte }
-
-func newApp(t testing.TB, secret string) app {
-	t.Helper()
-	key, err := base32.StdEncoding.WithPadding(base32.NoPadding).DecodeString(strings.ReplaceAll(secret, " ", ""))
-	if err != nil || len(key) < 16 { // RFC 4226 §4, R6
-		t.Fatalf("the secret %q: %v", secret, err)
-	}
-	return app{key}
-}
-
-// code is the code that the app shows now, or some steps later.
-func (a app) code(steps int) string {
-	return codeAt(a.secret, clock.Now().Add(time.Duration(steps)*30*time.Second), 6)
-}
-
-// wrong is a code that the app does not show around now.
-func (a app) wrong() string {
-	for n := 0; ; n++ {
-		guess, taken := fmt.Sprintf("%06d", n), false
-		for steps := -3; steps <= 3; steps++ {
-			taken = taken || a.code(steps) == guess
-		}
-		if !taken {
-			return guess
-		}
-	}
-}
-
 func bearer(token string) string { return "Authorization: Bearer " + token }
-
-// withApp sets up an app in a session, and returns it with the recovery codes.
-func withApp(s *sitetest.Site, token string) (app, []string) {
-	s.T.Helper()
-	begun := s.Post("/auth/factors/totp", sitetest.JSON{"password": sitetest.GoodPassword}, bearer(token))
-	s.MustAnswer(200, begun, "the secret")
-	phone := newApp(s.T, begun.JSON(s.T)["secret"].(string))
-	confirmed := s.Post("/auth/factors/totp/confirm", sitetest.JSON{"code": phone.code(0)}, bearer(token))
-	s.MustAnswer(200, confirmed, "the confirmation")
-	return phone, recoveryCodesOf(s.T, confirmed)
-}
-
-func recoveryCodesOf(t testing.TB, got sitetest.Reply) (codes []string) {
-	t.Helper()
-	list, _ := got.JSON(t)["recoveryCodes"].([]any)
-	for _, code := range list {
-		codes = append(codes, code.(string))
-	}
-	if len(codes) != 10 {
-		t.Fatalf("recovery codes: %s", got.Body)
-	}
-	return codes
-}
 
 // challengeOf logs in with the password, and returns the challenge.
 func challengeOf(s *sitetest.Site, email string) string {
@@ -150,11 +77,11 @@ func TestSecondFactor(t *testing.T) {
 		uri.Query().Get("issuer") != "films.example.com" {
 		t.Errorf("the URI is %s, %v", uri, err)
 	}
-	first := newApp(t, begun.JSON(t)["secret"].(string))
+	first := accountstest.NewApp(t, begun.JSON(t)["secret"].(string))
 	s.LoggedIn("alice@example.com") // not before it is confirmed
-	mustRefuse(t, s.Post("/auth/factors/totp/confirm", sitetest.JSON{"code": first.wrong()}, bearer(token)),
+	mustRefuse(t, s.Post("/auth/factors/totp/confirm", sitetest.JSON{"code": first.Wrong()}, bearer(token)),
 		401, "invalid_code", "a wrong code")
-	phone, codes := withApp(s, token) // started again
+	phone, codes := accountstest.WithApp(s, token) // started again
 	mustRefuse(t, s.Post("/auth/factors/totp", sitetest.JSON{"password": sitetest.GoodPassword}, bearer(token)),
 		409, "factor_exists", "a second app")
 	if got := s.Get("/auth/factors", bearer(token)).JSON(t); got["totp"] == nil || got["recoveryCodesLeft"] != 10.0 {
@@ -163,22 +90,22 @@ func TestSecondFactor(t *testing.T) {
 	s.MustAnswer(200, s.Bearer("/todos/", token), "the session goes on")
 
 	challenge := challengeOf(s, "alice@example.com")
-	mustRefuse(t, answerTo(s, challenge, phone.code(0)), 401, "code_used", "the code of the set-up")
+	mustRefuse(t, answerTo(s, challenge, phone.Code(0)), 401, "code_used", "the code of the set-up")
 	c.Ahead.Add(30)
-	mustRefuse(t, answerTo(s, challenge, phone.wrong()), 401, "invalid_code", "a wrong code")
+	mustRefuse(t, answerTo(s, challenge, phone.Wrong()), 401, "invalid_code", "a wrong code")
 	mustRefuse(t, answerTo(s, challenge, ""), 422, "VALIDATION_FAILED", "no code")
-	tokens := answerTo(s, challenge, phone.code(0)[:3]+" "+phone.code(0)[3:]).Tokens(t)
+	tokens := answerTo(s, challenge, phone.Code(0)[:3]+" "+phone.Code(0)[3:]).Tokens(t)
 	s.MustAnswer(200, s.Bearer("/auth/whoami", tokens.Token), "the token")
-	mustRefuse(t, answerTo(s, challenge, phone.code(1)), 401, "challenge_expired", "the challenge again")
-	mustRefuse(t, answerTo(s, challengeOf(s, "alice@example.com"), phone.code(0)), 401, "code_used", "the code again")
+	mustRefuse(t, answerTo(s, challenge, phone.Code(1)), 401, "challenge_expired", "the challenge again")
+	mustRefuse(t, answerTo(s, challengeOf(s, "alice@example.com"), phone.Code(0)), 401, "code_used", "the code again")
 	c.Ahead.Add(60)
 	for _, steps := range []int{-2, 2} {
-		mustRefuse(t, answerTo(s, challengeOf(s, "alice@example.com"), phone.code(steps)), 401, "invalid_code",
+		mustRefuse(t, answerTo(s, challengeOf(s, "alice@example.com"), phone.Code(steps)), 401, "invalid_code",
 			fmt.Sprint("a code of ", steps))
 	}
-	answerTo(s, challengeOf(s, "alice@example.com"), phone.code(-1)).Tokens(t) // a clock that is behind
-	answerTo(s, challengeOf(s, "alice@example.com"), phone.code(1)).Tokens(t)  // and ahead
-	mustRefuse(t, answerTo(s, challengeOf(s, "alice@example.com"), phone.code(0)), 401, "code_used", "an older code")
+	answerTo(s, challengeOf(s, "alice@example.com"), phone.Code(-1)).Tokens(t) // a clock that is behind
+	answerTo(s, challengeOf(s, "alice@example.com"), phone.Code(1)).Tokens(t)  // and ahead
+	mustRefuse(t, answerTo(s, challengeOf(s, "alice@example.com"), phone.Code(0)), 401, "code_used", "an older code")
 
 	for i, code := range []string{codes[0], strings.ToLower(strings.ReplaceAll(codes[1], "-", "")), " " + codes[2]} {
 		got := answerTo(s, challengeOf(s, "alice@example.com"), code)
@@ -192,7 +119,7 @@ func TestSecondFactor(t *testing.T) {
 	replaced := s.Post("/auth/factors/recovery", sitetest.JSON{"code": codes[3]}, bearer(token))
 	s.MustAnswer(200, replaced, "new recovery codes")
 	mustRefuse(t, answerTo(s, challengeOf(s, "alice@example.com"), codes[4]), 401, "invalid_code", "an old code")
-	answerTo(s, challengeOf(s, "alice@example.com"), recoveryCodesOf(t, replaced)[0]).Tokens(t)
+	answerTo(s, challengeOf(s, "alice@example.com"), accountstest.RecoveryCodesOf(t, replaced)[0]).Tokens(t)
 
 	remove := func(body sitetest.JSON) sitetest.Reply {
 		return s.Send(http.MethodDelete, "/auth/factors/totp", sitetest.Marshal(t, body), bearer(token),
@@ -203,11 +130,11 @@ func TestSecondFactor(t *testing.T) {
 	mustRefuse(t, remove(sitetest.JSON{}), 403, "confirmation_required", "removing without a proof")
 	mustRefuse(t, remove(sitetest.JSON{"password": "wrong password"}), 401, "invalid_credentials", "a wrong password")
 	c.Ahead.Add(60)
-	s.MustAnswer(204, remove(sitetest.JSON{"code": phone.code(0)}), "removing")
+	s.MustAnswer(204, remove(sitetest.JSON{"code": phone.Code(0)}), "removing")
 	s.LoggedIn("alice@example.com")
-	second, _ := withApp(s, token)
+	second, _ := accountstest.WithApp(s, token)
 	s.MustAnswer(204, remove(sitetest.JSON{"password": sitetest.GoodPassword}), "removing by the password")
-	if string(second.secret) == string(phone.secret) {
+	if string(second.Secret) == string(phone.Secret) {
 		t.Error("the secret is the same again")
 	}
 	s.LoggedIn("alice@example.com")
@@ -237,7 +164,7 @@ func TestSecondFactorOff(t *testing.T) {
 	dir := sitetest.TempDir(t)
 	s := sitetest.Serve(t, sitetest.AccountsBody(filepath.Join(dir, "users.db"), "second_factor optional"))
 	token := s.SignedUp("alice@example.com").Token
-	withApp(s, token)
+	accountstest.WithApp(s, token)
 	s.Load(sitetest.AccountsBody(filepath.Join(dir, "users.db"), ""), sitetest.TempDir(t))
 	s.LoggedIn("alice@example.com")
 	for _, path := range []string{"/auth/factors", "/auth/login/factor", "/auth/factors/totp"} {
@@ -253,7 +180,7 @@ var (
 )
 
 // enrolByPage sets up an app with the form of a page, and returns it and the recovery codes.
-func enrolByPage(v *sitetest.Visitor, fields url.Values) (phone app, codes []string, last sitetest.Reply) {
+func enrolByPage(v *sitetest.Visitor, fields url.Values) (phone accountstest.App, codes []string, last sitetest.Reply) {
 	v.T.Helper()
 	page := v.Post("/auth/factors/totp", fields)
 	found := shownSecret.FindStringSubmatch(page.Body)
@@ -261,15 +188,15 @@ func enrolByPage(v *sitetest.Visitor, fields url.Values) (phone app, codes []str
 		!strings.Contains(page.Body, `href="otpauth://totp/`) {
 		v.T.Fatalf("the page of the secret: %d %s", page.Status, page.Body)
 	}
-	phone = newApp(v.T, found[1])
+	phone = accountstest.NewApp(v.T, found[1])
 	form := page.HiddenFields()
-	form.Set("code", phone.wrong())
+	form.Set("code", phone.Wrong())
 	if got := v.Post("/auth/factors/totp/confirm", form); got.Status != 401 ||
 		!strings.Contains(got.Body, "This code is wrong") || !strings.Contains(got.Body, `name="code"`) ||
 		got.HiddenFields().Encode() != page.HiddenFields().Encode() {
 		v.T.Errorf("a wrong code: %d %s", got.Status, got.Body)
 	}
-	form.Set("code", phone.code(0))
+	form.Set("code", phone.Code(0))
 	last = v.Post("/auth/factors/totp/confirm", form)
 	for _, code := range shownCode.FindAllStringSubmatch(last.Body, -1) {
 		codes = append(codes, code[1])
@@ -324,13 +251,13 @@ func TestSecondFactorPages(t *testing.T) {
 		t.Errorf("the page: %d %s", page.Status, page.Body)
 	}
 	form := page.HiddenFields()
-	form.Set("code", phone.wrong())
+	form.Set("code", phone.Wrong())
 	if got := v.Post("/auth/login/factor", form); got.Status != 401 ||
 		!strings.Contains(got.Body, "This code is wrong") ||
 		got.HiddenFields().Get("return_to") != "/todos/list?page=2" {
 		t.Errorf("a wrong code: %d %s", got.Status, got.Body)
 	}
-	form.Set("code", phone.code(0))
+	form.Set("code", phone.Code(0))
 	form.Set("trust", "yes")
 	entered := v.Post("/auth/login/factor", form)
 	if entered.To(t).String() != "/todos/list?page=2" {
@@ -454,7 +381,7 @@ func TestTrustEnds(t *testing.T) {
 		c.Ahead.Add(30)
 		v.Post("/auth/logout", url.Values{})
 		logIn(v, email, "")
-		s.MustAnswer(303, v.Post("/auth/login/factor", url.Values{"code": {phone.code(0)}, "trust": {"yes"}}), what)
+		s.MustAnswer(303, v.Post("/auth/login/factor", url.Values{"code": {phone.Code(0)}, "trust": {"yes"}}), what)
 		if to := logIn(v, email, ""); to != "/auth/account" {
 			t.Errorf("%s, control: %s", what, to)
 		}
@@ -505,19 +432,19 @@ func TestSecondFactorRequired(t *testing.T) {
 	mustRefuse(t, answerTo(s, challenge, "123456"), 401, "second_factor_enrolment_required", "a code before")
 	begun := s.Post("/auth/factors/totp", sitetest.JSON{"challenge": challenge})
 	s.MustAnswer(200, begun, "the secret")
-	phone := newApp(t, begun.JSON(t)["secret"].(string))
+	phone := accountstest.NewApp(t, begun.JSON(t)["secret"].(string))
 	confirm := func(challenge, code string) sitetest.Reply {
 		return s.Post("/auth/factors/totp/confirm", sitetest.JSON{"challenge": challenge, "code": code})
 	}
-	mustRefuse(t, confirm(challenge, phone.wrong()), 401, "invalid_code", "a wrong code")
+	mustRefuse(t, confirm(challenge, phone.Wrong()), 401, "invalid_code", "a wrong code")
 	// Somebody else who knows the password has also begun.
 	rival := s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com")).ErrorBody(t).Error.Challenge
-	rivalApp := newApp(t, s.Post("/auth/factors/totp", sitetest.JSON{"challenge": rival}).JSON(t)["secret"].(string))
-	done := confirm(challenge, phone.code(0))
+	rivalApp := accountstest.NewApp(t, s.Post("/auth/factors/totp", sitetest.JSON{"challenge": rival}).JSON(t)["secret"].(string))
+	done := confirm(challenge, phone.Code(0))
 	tokens := done.Tokens(t)
-	recoveryCodesOf(t, done)
-	mustRefuse(t, confirm(rival, rivalApp.code(0)), 409, "factor_exists", "the other one")
-	mustRefuse(t, confirm(challenge, phone.code(0)), 401, "challenge_expired", "the challenge again")
+	accountstest.RecoveryCodesOf(t, done)
+	mustRefuse(t, confirm(rival, rivalApp.Code(0)), 409, "factor_exists", "the other one")
+	mustRefuse(t, confirm(challenge, phone.Code(0)), 401, "challenge_expired", "the challenge again")
 	s.MustAnswer(200, s.Bearer("/todos/", tokens.Token), "the token")
 	s.MustAnswer(200, s.Post("/auth/refresh", sitetest.JSON{"refreshToken": tokens.RefreshToken}), "a refresh")
 	if got := s.Get("/auth/factors", bearer(tokens.Token)).JSON(t); got["required"] != true {
@@ -541,7 +468,7 @@ func TestSecondFactorRequired(t *testing.T) {
 	v.Post("/auth/logout", url.Values{})
 	c.Ahead.Add(60)
 	logIn(v, "bob@example.com", "")
-	v.Post("/auth/login/factor", url.Values{"code": {bobs.code(0)}, "trust": {"yes"}}).To(t)
+	v.Post("/auth/login/factor", url.Values{"code": {bobs.Code(0)}, "trust": {"yes"}}).To(t)
 	if to := logIn(v, "bob@example.com", ""); to != "/auth/account" {
 		t.Errorf("the trusted browser is led to %s", to)
 	}
