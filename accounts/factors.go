@@ -22,7 +22,7 @@ type Factors struct {
 	attempts   *Attempts
 	box        *sealing.Box
 
-	unreadable outage.Outage
+	unreadable outage.Outage // never ends, so that it is logged now and then
 }
 
 // Entry is a user who has proved to be the user in one way, and now comes in.

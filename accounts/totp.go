@@ -224,7 +224,6 @@ func (f *Factors) open(ctx context.Context, sealed, use, userID string) (string,
 	if err != nil {
 		return "", refusal.New(refusal.StorageDown, "%v", err)
 	}
-	f.unreadable.Works(f.Now())
 	return string(secret), nil
 }
 
