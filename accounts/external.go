@@ -119,7 +119,8 @@ func LoadLogins(ctx caddy.Context, settings *Config) ([]LoginProvider, error) {
 		}
 		if settings.SecondFactor != "" && info.Name == strings.TrimPrefix(factorRoutes["factor"], "/login/") {
 			return nil, fmt.Errorf(
-				"the name %s is a path of second_factor, %s; give the provider another one", info.Name, settings.Path("factor"),
+				"the name %s is a path of second_factor, %s; give the provider another one",
+				info.Name, settings.Path("factor"),
 			)
 		}
 		if FindLogin(logins, info.Name) != nil {

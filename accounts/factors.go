@@ -64,9 +64,13 @@ func (f *Factors) Needed(ctx context.Context, user store.User, methods []string)
 
 // Required reports whether the site requires a second factor of a user.
 func (f *Factors) Required(user store.User) bool {
+	if f.Config.SecondFactor != "required" {
+		return false
+	}
 	roles := f.Config.SecondFactorRoles
-	return f.Config.SecondFactor == "required" &&
-		(len(roles) == 0 || slices.ContainsFunc(roles, func(role string) bool { return slices.Contains(user.Roles, role) }))
+	return len(roles) == 0 || slices.ContainsFunc(roles, func(role string) bool {
+		return slices.Contains(user.Roles, role)
+	})
 }
 
 // has reports whether a user has a second factor.
@@ -185,7 +189,9 @@ type FactorsOf struct {
 }
 
 // LoadFactors returns the second factors of a user in a store.
-func LoadFactors(ctx context.Context, users store.UserStore, userID string, now time.Time) (found FactorsOf, err error) {
+func LoadFactors(
+	ctx context.Context, users store.UserStore, userID string, now time.Time,
+) (found FactorsOf, err error) {
 	record, err := users.Record(ctx, kindTOTP, userID, now)
 	if err == nil {
 		var totp totpFactor

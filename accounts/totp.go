@@ -164,7 +164,8 @@ func (f *Factors) ConfirmTOTP(
 	if codes, err = f.addTOTP(ctx, e.User, secret, step); err != nil {
 		return nil, nil, err
 	}
-	if _, err := f.Users().TakeRecord(ctx, kindEnrolment, e.id(), now); err != nil && !errors.Is(err, store.ErrNotFound) {
+	_, err = f.Users().TakeRecord(ctx, kindEnrolment, e.id(), now)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return nil, nil, StoreRefusal(err)
 	}
 	sessionID := ""

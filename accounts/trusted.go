@@ -32,7 +32,9 @@ type TrustedBrowser struct {
 
 // Trust trusts the browser of a user who has just proved a second factor, and returns the token for
 // its cookie. The token is empty if the site trusts no browsers.
-func (f *Factors) Trust(ctx context.Context, user store.User, client Client) (token string, until time.Time, err error) {
+func (f *Factors) Trust(
+	ctx context.Context, user store.User, client Client,
+) (token string, until time.Time, err error) {
 	if f.Config.TrustBrowsers < 0 {
 		return "", until, nil
 	}

@@ -106,7 +106,13 @@ func TestThreatSecondFactorGuessed(t *testing.T) {
 	})
 	t.Run("many challenges and addresses", func(t *testing.T) {
 		const email = "many@example.com"
-		app, recovery := user(t, email)
+		s.MustAnswer(201, s.Post("/auth/signup", sitetest.CredentialsOf(email)), "sign-up")
+		s.MustAnswer(200, s.Post("/auth/login", sitetest.CredentialsOf(email), from("203.0.113.8")),
+			"a thief with the password, before there is a factor")
+		app, recovery := accountstest.WithApp(s, s.LoggedIn(email).Token)
+		c.Ahead.Add(30)
+		s.MustAnswer(200, guess(challenge(email, home), app.Code(0), home), email+" is at home")
+		c.Ahead.Add(30)
 		counted := 0
 		for i := range 40 {
 			ip := fmt.Sprintf("203.0.113.%d", i)
@@ -128,6 +134,8 @@ func TestThreatSecondFactorGuessed(t *testing.T) {
 		// The password alone makes no address familiar.
 		s.MustAnswer(429, guess(challenge(email, "203.0.113.7"), app.Code(1), "203.0.113.7"),
 			"an address that knows the password")
+		s.MustAnswer(429, guess(challenge(email, "203.0.113.8"), app.Code(1), "203.0.113.8"),
+			"an address with a session from before the factor")
 		// Nor has a familiar address unlimited guesses.
 		counted = 0
 		for range 4 {

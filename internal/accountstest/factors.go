@@ -62,10 +62,11 @@ func (a App) Wrong() string {
 // WithApp sets up an app in a session, and returns it with the recovery codes.
 func WithApp(s *sitetest.Site, token string) (App, []string) {
 	s.T.Helper()
-	begun := s.Post("/auth/factors/totp", sitetest.JSON{"password": sitetest.GoodPassword}, "Authorization: Bearer "+token)
+	own := "Authorization: Bearer " + token
+	begun := s.Post("/auth/factors/totp", sitetest.JSON{"password": sitetest.GoodPassword}, own)
 	s.MustAnswer(200, begun, "the secret")
 	phone := NewApp(s.T, begun.JSON(s.T)["secret"].(string))
-	confirmed := s.Post("/auth/factors/totp/confirm", sitetest.JSON{"code": phone.Code(0)}, "Authorization: Bearer "+token)
+	confirmed := s.Post("/auth/factors/totp/confirm", sitetest.JSON{"code": phone.Code(0)}, own)
 	s.MustAnswer(200, confirmed, "the confirmation")
 	return phone, RecoveryCodesOf(s.T, confirmed)
 }
