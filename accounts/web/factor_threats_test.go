@@ -341,6 +341,9 @@ func TestThreatTrustedBrowserOfAnotherUser(t *testing.T) {
 	c.Ahead.Add(60)
 	logIn(v, "alice@example.com", "")
 	v.Post("/auth/login/factor", url.Values{"code": {app.Code(0)}, "trust": {"yes"}}).To(t)
+	accountstest.ChangeUser(t, "bob@example.com", func(u *store.User) { // as users of login_with have equal ones
+		u.PasswordHash = accountstest.UserOf(t, "alice@example.com").PasswordHash
+	})
 	for email, want := range map[string]string{
 		"alice@example.com": "/auth/account", "bob@example.com": "/auth/login/factor",
 	} {
