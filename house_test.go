@@ -37,6 +37,7 @@ func TestImportsRunOneWay(t *testing.T) {
 	mail := slices.Concat(config, fetching, []string{"config", "internal/answer", "internal/outage"})
 	accounts := slices.Concat(filestore, signing, password, mail, []string{
 		"accounts/password", "mail", "signing", "store/filestore", "internal/clock", "internal/metadata", "internal/place",
+		"internal/sealing",
 	})
 	upstream := slices.Concat(config, signing, []string{
 		"config", "internal/answer", "internal/clock", "internal/metadata", "signing",
@@ -59,7 +60,7 @@ func TestImportsRunOneWay(t *testing.T) {
 	table := map[string][]string{
 		"refusal": {}, "internal/help": {"refusal"}, "internal/clock": {}, "internal/outage": {},
 		"internal/thismachine": {}, "internal/useragent": {}, "internal/network": {}, "internal/owner": {},
-		"internal/place": {}, "oidc/internal/protocol": {},
+		"internal/place": {}, "internal/sealing": {}, "oidc/internal/protocol": {},
 		"internal/answer":    {"refusal"},
 		"internal/discovery": {"refusal"},
 		"internal/metadata":  {"internal/answer", "refusal"},

@@ -30,6 +30,10 @@ type Attempts struct {
 	// [LogIns.Spares]. Clients that have logged in to an account before are familiar.
 	familiars, strangers, allStrangers *Throttle
 
+	// codes counts wrong codes of second factors by user, and familiarCodes those of a client that has
+	// passed one before. challenges counts log-ins that ask for one, by user and client.
+	codes, familiarCodes, challenges *Throttle
+
 	familiar *otter.Cache[string, struct{}]
 }
 
@@ -52,6 +56,9 @@ func newAttempts(config Config, users func() store.UserStore) (*Attempts, error)
 	a.familiars = a.NewThrottle("tries of a familiar client", failures, window)
 	a.strangers = a.NewThrottle("tries of a stranger", StrangerAttempts, window)
 	a.allStrangers = a.NewThrottle("tries of strangers", SparedFactor*failures, window)
+	a.codes = a.NewThrottle("codes of a user", CodeFailures, codeWindow)
+	a.familiarCodes = a.NewThrottle("codes of a familiar client", CodeFailures, codeWindow)
+	a.challenges = a.NewThrottle("challenges of a client", maxChallenges, challengeLifetime)
 	if failures < 0 {
 		a.Clients, a.External, a.RefusedSignUps = nil, nil, nil
 	}

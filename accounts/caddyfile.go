@@ -39,6 +39,8 @@ func init() {
 //	    name                <text>
 //	    logo                <path or URL>
 //	    accent              <colour>
+//	    second_factor       optional | required [<role...>]
+//	    trust_browsers      <duration> | off
 //	    templates           <dir>
 //	}
 //
@@ -82,6 +84,8 @@ func (a *Config) options() []config.Option {
 		{Name: "name", Read: config.Word("the name of the site, as in: name \"The Shop\"", &a.Name)},
 		{Name: "logo", Read: config.Word("a path of the site or a URL, as in: logo /logo.svg", &a.Logo)},
 		{Name: "accent", Read: config.Word("a colour, as in: accent 2457c5 (# begins a comment)", &a.Accent)},
+		{Name: "second_factor", Read: a.readSecondFactor},
+		{Name: "trust_browsers", Read: a.readTrustBrowsers},
 		{Name: "templates", Read: config.Word("a folder", &a.Templates)},
 	}...)
 }
@@ -145,6 +149,40 @@ func (a *Config) readThrottle(b *config.Block, _ string) error {
 		return b.Errf(takes)
 	}
 	a.ThrottleFailures, a.ThrottleWindow = failures, caddy.Duration(window)
+	return nil
+}
+
+func (a *Config) readSecondFactor(b *config.Block, _ string) error {
+	args := b.RemainingArgs()
+	if len(args) == 0 || args[0] == "" {
+		return b.Errf("second_factor takes optional, or required and roles, as in: second_factor required admin")
+	}
+	if !slices.Contains(secondFactorModes, args[0]) && !strings.HasPrefix(args[0], "{") {
+		return b.Errf(
+			"second_factor takes optional or required, not %q%s", args[0], config.Meant(args[0], secondFactorModes...),
+		)
+	}
+	a.SecondFactor, a.SecondFactorRoles = args[0], args[1:]
+	return nil
+}
+
+func (a *Config) readTrustBrowsers(b *config.Block, name string) error {
+	var text string
+	if err := config.Word("a duration, as in: trust_browsers 30d, or off", &text)(b, name); err != nil {
+		return err
+	}
+	if text == "off" {
+		a.TrustBrowsers = -1
+		return nil
+	}
+	duration, err := caddy.ParseDuration(text)
+	if err != nil || duration <= 0 {
+		return b.Errf(
+			"trust_browsers takes a duration, as in: trust_browsers 30d, or off, not %q%s", text,
+			config.PlaceholderHint(text),
+		)
+	}
+	a.TrustBrowsers = caddy.Duration(duration)
 	return nil
 }
 

@@ -1,11 +1,13 @@
 package accounts
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"regexp"
 	"slices"
@@ -27,11 +29,15 @@ const (
 	defaultAccountsIssuer  = "caddy-jwt-accounts"
 	defaultTokenLifetime   = 15 * time.Minute
 	defaultRefreshLifetime = 30 * 24 * time.Hour
+	defaultTrustBrowsers   = 30 * 24 * time.Hour
 	shortestTokenLifetime  = time.Second
 	AccountScope           = "account" // in the `scope` of tokens that may use the account routes
 )
 
-var signupModes = []string{"open", "closed"}
+var (
+	signupModes       = []string{"open", "closed"}
+	secondFactorModes = []string{"optional", "required"}
+)
 
 // Config configures the users of the site: how they log in, and what their tokens contain.
 // The `jwt` handler and the `jwt_accounts` handler of a site must have the same Config.
@@ -118,6 +124,20 @@ type Config struct {
 	// no mails are sent.
 	MailRaw json.RawMessage `json:"mail,omitempty" caddy:"namespace=jwt.mailers inline_key=module"`
 
+	// SecondFactor is whether users prove at a log-in also by a second factor: codes of an
+	// authenticator app (TOTP, RFC 6238) or recovery codes. `optional`: users can set one up, and are
+	// then asked for it. `required`: a log-in without one leads to setting it up. Default: there are
+	// no second factors, and nobody is asked for one.
+	SecondFactor string `json:"second_factor,omitempty"`
+
+	// SecondFactorRoles limits `required` to users with one of these roles; for others it is optional.
+	// Default: all users.
+	SecondFactorRoles []string `json:"second_factor_roles,omitempty"`
+
+	// TrustBrowsers is how long a user can choose not to be asked for the second factor again in a
+	// browser. -1: never. Default: `30d`.
+	TrustBrowsers caddy.Duration `json:"trust_browsers,omitempty"`
+
 	// KeyPrefix lets users make API keys of their own at `/auth/keys`, which begin with it. The
 	// directive sets it if the site accepts `api_keys` in the store of the accounts. Default:
 	// there is no such page.
@@ -138,8 +158,9 @@ type Config struct {
 	Accent string `json:"accent,omitempty"`
 
 	// Templates is a folder of files that replace the pages with the same name:
-	// `login.html`, `signup.html`, `account.html`, `keys.html`, `confirm.html`,
-	// `reset.html`, `message.html`, `refused.html`, `layout.html` and `style.css`. Its folder `mail` replaces the
+	// `login.html`, `signup.html`, `account.html`, `keys.html`, `confirm.html`, `factor.html`,
+	// `factors.html`, `reset.html`, `message.html`, `refused.html`, `layout.html` and
+	// `style.css`. Its folder `mail` replaces the
 	// texts of mails. Default: none.
 	Templates string `json:"templates,omitempty"`
 }
@@ -154,6 +175,22 @@ var accountRoutes = map[string]string{
 	"export": "/export", "delete": "/delete",
 }
 
+// factorRoutes are the routes of second factors, which exist only with SecondFactor.
+var factorRoutes = map[string]string{
+	"factor": "/login/factor", "factors": "/factors", "totp": "/factors/totp",
+	"totp confirm": "/factors/totp/confirm", "recovery": "/factors/recovery",
+}
+
+// routes returns the paths of all routes below the prefix.
+func (a *Config) routes() map[string]string {
+	if a.SecondFactor == "" {
+		return accountRoutes
+	}
+	all := maps.Clone(accountRoutes)
+	maps.Copy(all, factorRoutes)
+	return all
+}
+
 // movableRoutes are the routes whose paths can be configured.
 var movableRoutes = []string{"login", "signup", "refresh", "logout", "whoami", "password", "jwks"}
 
@@ -162,7 +199,7 @@ func (a *Config) Path(route string) string {
 	if moved := a.Routes[route]; moved != "" {
 		return moved
 	}
-	return a.Prefix + accountRoutes[route]
+	return a.Prefix + cmp.Or(accountRoutes[route], factorRoutes[route])
 }
 
 // Resolve sets defaults and replaces placeholders. It returns an error if a value is not
@@ -172,6 +209,7 @@ func (a *Config) Resolve() error {
 		config.Resolve("prefix", &a.Prefix), config.Resolve("issuer", &a.Issuer),
 		config.Resolve("templates", &a.Templates), config.Resolve("key_prefix", &a.KeyPrefix),
 		config.Resolve("name", &a.Name), config.Resolve("logo", &a.Logo), config.Resolve("accent", &a.Accent),
+		config.Resolve("second_factor", &a.SecondFactor), config.ResolveList("second_factor", a.SecondFactorRoles),
 		config.ResolveList("audience", a.Audience),
 		config.ResolveList("default_roles", a.DefaultRoles), config.ResolveList("profile", a.Profile),
 	)
@@ -195,6 +233,9 @@ func (a *Config) Resolve() error {
 	config.SetDefault(&a.ThrottleFailures, DefaultThrottleFailures)
 	config.SetDefault(&a.ThrottleWindow, caddy.Duration(defaultThrottleWindow))
 	config.SetDefault(&a.HashQueue, password.DefaultQueue)
+	if a.SecondFactor != "" {
+		config.SetDefault(&a.TrustBrowsers, caddy.Duration(defaultTrustBrowsers))
+	}
 	if len(a.Audience) == 0 {
 		a.Audience = []string{a.Issuer}
 	}
@@ -216,13 +257,13 @@ func (a *Config) check() error {
 		}
 	}
 	paths := make(map[string]string)
-	for route := range accountRoutes {
+	for route := range a.routes() {
 		if other, taken := paths[strings.ToLower(a.Path(route))]; taken {
 			return fmt.Errorf("%s and %s have the same path, %s", min(route, other), max(route, other), a.Path(route))
 		}
 		paths[strings.ToLower(a.Path(route))] = route
 		for _, below := range a.externalPaths() {
-			if strings.HasPrefix(strings.ToLower(a.Path(route)), below) {
+			if _, fixed := factorRoutes[route]; !fixed && strings.HasPrefix(strings.ToLower(a.Path(route)), below) {
 				return fmt.Errorf(
 					"%s: %s is below %s, which is reserved for login_with; choose another path",
 					route, a.Path(route), below,
@@ -263,10 +304,35 @@ func (a *Config) check() error {
 	case slices.Contains(a.Audience, ""):
 		return errors.New("audience has an empty value; remove it")
 	}
+	if err := a.checkSecondFactor(); err != nil {
+		return err
+	}
 	if err := store.CheckRoles(a.DefaultRoles); err != nil {
 		return fmt.Errorf("default_roles: %w", err)
 	}
 	return a.checkLooks()
+}
+
+func (a *Config) checkSecondFactor() error {
+	switch {
+	case a.SecondFactor == "" && (len(a.SecondFactorRoles) > 0 || a.TrustBrowsers != 0):
+		return errors.New("second_factor is not set; write: second_factor optional, or required")
+	case a.SecondFactor != "" && !slices.Contains(secondFactorModes, a.SecondFactor):
+		return fmt.Errorf("second_factor: %w", config.Unknown("value", a.SecondFactor, secondFactorModes))
+	case a.SecondFactor == "optional" && len(a.SecondFactorRoles) > 0:
+		return fmt.Errorf(
+			"second_factor optional takes no roles; write: second_factor required %s",
+			strings.Join(a.SecondFactorRoles, " "),
+		)
+	case a.TrustBrowsers < -1 || a.TrustBrowsers > 0 && time.Duration(a.TrustBrowsers) < time.Minute:
+		return fmt.Errorf(
+			"trust_browsers is %s; it must be at least 1m, or off", time.Duration(a.TrustBrowsers),
+		)
+	}
+	if err := store.CheckRoles(a.SecondFactorRoles); err != nil {
+		return fmt.Errorf("second_factor: %w", err)
+	}
+	return nil
 }
 
 // CheckRoutePath returns an error if a path cannot be the path of a route.
@@ -312,10 +378,13 @@ func (a *Config) routeNames() func(path string) (name, id string) {
 	below["session"] = strings.ToLower(a.Path("sessions")) + "/"
 	below["key"] = strings.ToLower(a.Path("keys")) + "/"
 	below["identity"] = strings.ToLower(a.Path("identities")) + "/"
+	if a.SecondFactor != "" {
+		below["browser"] = strings.ToLower(a.Path("factors")) + "/browsers/"
+	}
 	for _, path := range a.documentPaths() {
 		names[strings.ToLower(path)] = "documents"
 	}
-	for route := range accountRoutes {
+	for route := range a.routes() {
 		names[strings.ToLower(a.Path(route))] = route
 	}
 	if home := strings.ToLower(a.Prefix); names[home] == "" {

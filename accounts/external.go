@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/config"
@@ -115,6 +116,12 @@ func LoadLogins(ctx caddy.Context, settings *Config) ([]LoginProvider, error) {
 		if !externalName.MatchString(info.Name) {
 			return nil, fmt.Errorf("the name %q is not valid; it is part of URL paths, so it may only contain "+
 				"lower-case letters, digits, - and _, as in google", info.Name)
+		}
+		if settings.SecondFactor != "" && info.Name == strings.TrimPrefix(factorRoutes["factor"], "/login/") {
+			return nil, fmt.Errorf(
+				"the name %s is a path of second_factor, %s; give the provider another one",
+				info.Name, settings.Path("factor"),
+			)
 		}
 		if FindLogin(logins, info.Name) != nil {
 			return nil, fmt.Errorf("the name %s is used twice; give each provider its own", info.Name)

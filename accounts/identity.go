@@ -89,11 +89,20 @@ func (*AccountExists) Unwrap() error { return &refusal.Error{Reason: refusal.Acc
 type Identities struct {
 	*site
 	sessions *Sessions
+	factors  *Factors
 	attempts *Attempts
 }
 
+// ExternalEntry is a log-in at a provider, by which a user comes in.
+type ExternalEntry struct {
+	Issuer    string    `json:"issuer"`               // the provider's `iss`
+	Subject   string    `json:"subject"`              // the user's ID there
+	SessionID string    `json:"session_id,omitempty"` // the session there
+	AuthTime  time.Time `json:"auth_time,omitzero"`   // see [ExternalIdentity]
+}
+
 // LogIn starts a session for the user of an identity, and creates an account for a
-// new identity.
+// new identity. A second factor may be needed first; see [Factors.Enter].
 func (i *Identities) LogIn(
 	ctx context.Context, login *LoginProvider, identity *ExternalIdentity, client Client,
 ) (*Grant, error) {
@@ -108,22 +117,26 @@ func (i *Identities) LogIn(
 		i.Audit("login refused", user.ID, "", client)
 		return nil, &refusal.Error{Reason: refusal.Disabled}
 	}
-	grant, err := i.sessions.Begin(ctx, user, nil, client)
-	if err != nil {
-		return nil, err
-	}
+	return i.factors.Enter(ctx, Entry{User: user, External: &ExternalEntry{
+		Issuer: identity.Issuer, Subject: identity.Subject, SessionID: identity.SessionID, AuthTime: identity.AuthTime,
+	}}, client)
+}
+
+// began completes the start of a session of a user who came in through a provider.
+func (i *Identities) began(ctx context.Context, identity *ExternalEntry, grant *Grant) error {
 	if err := i.remember(ctx, identity, grant); err != nil {
-		return nil, err
+		return err
 	}
 	// In the meantime, the identity may have been disconnected and the user's sessions
 	// ended, before this session started.
-	if there, err := i.IsConnected(ctx, user.ID, Linked(login, identity)); err != nil || !there {
-		if err == nil {
-			err = &refusal.Error{Reason: refusal.LoginState}
-		}
-		return nil, errors.Join(err, i.sessions.End(context.WithoutCancel(ctx), user.ID, grant.SessionID, ""))
+	there, err := i.IsConnected(ctx, grant.User.ID, LinkedIdentity{Issuer: identity.Issuer, Subject: identity.Subject})
+	if err == nil && !there {
+		err = &refusal.Error{Reason: refusal.LoginState}
 	}
-	return grant, nil
+	if err != nil {
+		err = errors.Join(err, i.sessions.End(context.WithoutCancel(ctx), grant.User.ID, grant.SessionID, ""))
+	}
+	return err
 }
 
 // newUserID returns the ID of the user for a new identity. It is deterministic, so that the
@@ -295,7 +308,7 @@ type ExternalSession struct {
 
 // remember allows the provider to end the session later, by its own session
 // or by its user.
-func (i *Identities) remember(ctx context.Context, identity *ExternalIdentity, grant *Grant) error {
+func (i *Identities) remember(ctx context.Context, identity *ExternalEntry, grant *Grant) error {
 	subject := identityKey(identity.Issuer, identity.Subject)
 	text, err := json.Marshal(ExternalSession{grant.User.ID, subject, identity.AuthTime})
 	if err != nil {
@@ -435,8 +448,10 @@ func RevokeKeys(ctx context.Context, users store.UserStore, userID string, now t
 }
 
 // RecoverAccount ends what somebody else may have set up in an account, whose new password
-// is set already: sessions, identities unless they are kept, and those that wait to
-// be connected. It returns the identities that were disconnected.
+// is set already: sessions, identities unless they are kept, those that wait to be connected, and
+// log-ins that wait for a second factor. A second factor itself is kept, because whoever can
+// recover the account would otherwise get past it; see [ResetFactors]. It returns the identities
+// that were disconnected.
 func RecoverAccount(
 	ctx context.Context, users store.UserStore, userID string, keepIdentities bool, now time.Time,
 	endSessions func() error,
@@ -444,16 +459,10 @@ func RecoverAccount(
 	if err := endSessions(); err != nil {
 		return nil, err
 	}
-	for _, kind := range []string{KindPending, KindOffered} {
-		waiting, err := users.Records(ctx, kind, userID, now)
-		for _, record := range waiting {
-			if _, err = users.TakeRecord(ctx, kind, record.ID, now); err != nil && !errors.Is(err, store.ErrNotFound) {
-				return nil, err
-			}
-		}
-		if err != nil && !errors.Is(err, store.ErrNotFound) {
-			return nil, err
-		}
+	if err := takeAll(
+		ctx, users, userID, now, KindPending, KindOffered, kindChallenge, kindEnrolment, kindTrusted,
+	); err != nil {
+		return nil, err
 	}
 	if keepIdentities {
 		return nil, nil
@@ -476,6 +485,23 @@ func RecoverAccount(
 		return nil, nil
 	}
 	return gone, endSessions() // one of them may have logged in in the meantime
+}
+
+// takeAll removes the records of a user of these kinds.
+func takeAll(ctx context.Context, users store.UserStore, userID string, now time.Time, kinds ...string) error {
+	for _, kind := range kinds {
+		found, err := users.Records(ctx, kind, userID, now)
+		if err != nil {
+			return err
+		}
+		for _, record := range found {
+			_, err := users.TakeRecord(ctx, kind, record.ID, now)
+			if err != nil && !errors.Is(err, store.ErrNotFound) {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // Listed names identities in a sentence.

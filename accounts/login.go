@@ -20,6 +20,7 @@ import (
 type LogIns struct {
 	*site
 	sessions *Sessions
+	factors  *Factors
 	attempts *Attempts
 
 	signingUp singleflight.Group // by EmailKey
@@ -85,8 +86,8 @@ func (l *LogIns) addUser(
 	return user, l.Users().CreateUser(ctx, user)
 }
 
-// LogIn starts a session. The response and its timing are the same for an unknown user, a
-// disabled user and a wrong password.
+// LogIn starts a session, unless a second factor is needed; see [Factors.Enter]. The response and
+// its timing are the same for an unknown user, a disabled user and a wrong password.
 func (l *LogIns) LogIn(ctx context.Context, email, pw string, client Client) (*Grant, error) {
 	key, err := store.EmailKey(email)
 	if err != nil {
@@ -99,7 +100,7 @@ func (l *LogIns) LogIn(ctx context.Context, email, pw string, client Client) (*G
 	if password.Weak(user.PasswordHash) {
 		user = l.rehash(ctx, user, pw, client)
 	}
-	return l.sessions.Begin(ctx, user, []string{MethodPassword}, client)
+	return l.factors.Enter(ctx, Entry{User: user, Methods: []string{MethodPassword}}, client)
 }
 
 // CheckPassword returns the user if the password is correct.

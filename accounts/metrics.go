@@ -10,7 +10,8 @@ var (
 		Namespace: answer.MetricsNamespace, Subsystem: answer.MetricsSubsystem, Name: "account_events_total",
 		Help: "Log-ins, sign-ups, refreshes and log-outs by result: ok, refused, throttled, repeated (a refresh " +
 			"token was sent again before its successor was used) or reused (after its successor was used). API " +
-			"keys of users: made, rolled or revoked.",
+			"keys of users: made, rolled or revoked. Second factors: ok, refused or throttled (their codes), " +
+			"asked (log-ins that need one), added or removed.",
 	}, []string{"event", "result"})
 	storeUpDesc = prometheus.NewDesc("caddy_jwt_user_store_up",
 		"1 if the last read of the user store of the accounts with this issuer succeeded, else 0. "+
@@ -23,6 +24,7 @@ var accountResults = map[string][]string{
 	"signup": {"ok", "refused"}, "login": {"ok", "refused", "throttled"},
 	"refresh": {"ok", "repeated", "refused", "reused"}, "logout": {"ok"},
 	"api_key": {"made", "rolled", "revoked"},
+	"factor":  {"ok", "refused", "throttled", "asked", "added", "removed"},
 }
 
 func init() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts/password"
 	"github.com/caddy-jwt/caddy-jwt/internal/help"
@@ -18,6 +19,26 @@ const KindRehashed = "rehashed password"
 
 // PasswordMark returns a value that identifies the user's password hash and is not secret.
 func PasswordMark(user store.User) string { return store.HashToken(user.PasswordHash) }
+
+// SamePassword reports whether a user still has the password of the mark, even if its hash was
+// upgraded.
+func SamePassword(
+	ctx context.Context, users store.UserStore, user store.User, mark string, now time.Time,
+) (bool, error) {
+	for known := PasswordMark(user); known != mark; {
+		record, err := users.Record(ctx, KindRehashed, known, now)
+		if errors.Is(err, store.ErrNotFound) {
+			return false, nil
+		}
+		if err == nil {
+			err = json.Unmarshal(record.Value, &known)
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
 
 // rehash upgrades a hash with weaker parameters. If that fails, it is retried at the next
 // log-in.

@@ -15,6 +15,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/accounts/password"
 	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
+	"github.com/caddy-jwt/caddy-jwt/internal/sealing"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/mail"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
@@ -35,10 +36,11 @@ const (
 // independent of HTTP. Its parts have their own state and locks.
 type Service struct {
 	*site
-	// Sessions, LogIns and Identities are what the accounts do.
+	// Sessions, LogIns, Identities and Factors are what the accounts do.
 	Sessions   *Sessions
 	LogIns     *LogIns
 	Identities *Identities
+	Factors    *Factors
 
 	// Keys sign the tokens, and Verifier verifies them.
 	Keys     *signing.Keys
@@ -201,8 +203,13 @@ func newService(
 		return nil, err
 	}
 	s.Sessions = &Sessions{site: shared, keys: s.Keys, Revoked: revoked.(sharedRevocations).Revocations}
-	s.LogIns = &LogIns{site: shared, sessions: s.Sessions, attempts: s.Attempts}
-	s.Identities = &Identities{site: shared, sessions: s.Sessions, attempts: s.Attempts}
+	s.Factors = &Factors{
+		site: shared, sessions: s.Sessions, attempts: s.Attempts, box: sealing.New(ctx.Storage()),
+	}
+	s.Sessions.mayContinue = s.Factors.mayContinue
+	s.LogIns = &LogIns{site: shared, sessions: s.Sessions, factors: s.Factors, attempts: s.Attempts}
+	s.Identities = &Identities{site: shared, sessions: s.Sessions, factors: s.Factors, attempts: s.Attempts}
+	s.Factors.logIns, s.Factors.identities = s.LogIns, s.Identities
 	s.Mails = newMails(shared, s.Attempts, mailer)
 	s.background = newBackground(s)
 	s.Verifier, err = jwt.NewVerifier(jwt.VerifierConfig{

@@ -22,6 +22,8 @@ const familyBytes = 16 // random bytes shared by the refresh tokens of a family
 type Client struct {
 	Address   string // Caddy's client_ip
 	UserAgent string // the header User-Agent
+	Browser   bool   // it keeps cookies, and gets pages
+	Trusted   string // the token of a trusted browser; empty for none
 }
 
 // Grant is the result of a log-in or refresh.
@@ -43,11 +45,13 @@ type Sessions struct {
 	Revoked *jwt.Revocations
 
 	refreshKey atomic.Pointer[[]byte] // see UseRefreshToken
+	// mayContinue reports whether a session of a user may be refreshed.
+	mayContinue func(ctx context.Context, user store.User, session store.Session) (bool, error)
 }
 
-// Begin starts a session of a user, who has proved to be the user by these methods (RFC 8176), and
-// returns its tokens.
-func (s *Sessions) Begin(ctx context.Context, user store.User, methods []string, client Client) (*Grant, error) {
+// begin starts a session of a user, who has proved to be the user by these methods (RFC 8176), and
+// returns its tokens. Only [Factors] calls it, because a second factor may be needed first.
+func (s *Sessions) begin(ctx context.Context, user store.User, methods []string, client Client) (*Grant, error) {
 	now := s.Now()
 	family := store.RandomToken(familyBytes)
 	refresh := family + store.RandomToken(RefreshBytes)
@@ -74,7 +78,11 @@ func (s *Sessions) Begin(ctx context.Context, user store.User, methods []string,
 }
 
 // Methods by which a user proves to be the user (RFC 8176 §2).
-const MethodPassword = "pwd"
+const (
+	MethodPassword = "pwd"
+	MethodCode     = "otp" // of an authenticator app, or a recovery code
+	MethodMultiple = "mfa" // more than one factor
+)
 
 // MaxSessions is the maximum number of sessions of a user. Beyond it, the least recently
 // used sessions end.
@@ -172,6 +180,12 @@ func (s *Sessions) rotate(ctx context.Context, use *RefreshUse, client Client) (
 	if user.Disabled {
 		return nil, &refusal.Error{Reason: refusal.RefreshToken}
 	}
+	if may, err := s.mayContinue(ctx, user, session); err != nil || !may {
+		if err != nil {
+			return nil, StoreRefusal(err)
+		}
+		return nil, s.endWithoutFactor(ctx, session, client)
+	}
 	line := RefreshLine{session.RefreshHash, session.PreviousHash, session.RotatedAt}
 	next, successor, err := use.Rotate(line)
 	if errors.Is(err, ErrRefreshReused) {
@@ -216,9 +230,19 @@ func (s *Sessions) endReused(ctx context.Context, session store.Session, client 
 	return refusal.New(refusal.RefreshToken, "it was already used; the session was ended")
 }
 
+// endWithoutFactor ends a session of a user who must have a second factor by now.
+func (s *Sessions) endWithoutFactor(ctx context.Context, session store.Session, client Client) error {
+	if err := s.End(ctx, session.UserID, session.ID, ""); err != nil {
+		return err
+	}
+	CountEvent("refresh", "refused")
+	s.Audit("session without a second factor ended", session.UserID, session.ID, client)
+	return refusal.New(refusal.RefreshToken, "a second factor is required by now; the session was ended")
+}
+
 // End ends sessions of a user: only the session with the ID only or, if that is
-// empty, all except the session with the ID except. Their access tokens are refused from
-// now on.
+// empty, all except the session with the ID except; then no browser of the user is trusted any
+// more. Their access tokens are refused from now on.
 func (s *Sessions) End(ctx context.Context, userID, only, except string) error {
 	now := s.Now()
 	if only != "" { // first, because it cannot be repeated once the session has ended
@@ -227,6 +251,9 @@ func (s *Sessions) End(ctx context.Context, userID, only, except string) error {
 		}
 	}
 	ended, err := s.Users().EndSessions(ctx, userID, only, except, now)
+	if err == nil && only == "" {
+		err = EndTrust(ctx, s.Users(), userID, now)
+	}
 	if err != nil {
 		return StoreRefusal(err)
 	}

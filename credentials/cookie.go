@@ -14,6 +14,8 @@ const (
 	HostPrefix    = "__Host-"
 	SessionCookie = "session"
 	RefreshCookie = "refresh"
+	// TrustedCookie is that of a browser that is not asked for a second factor.
+	TrustedCookie = "trusted_browser"
 )
 
 // PlainLoopback reports whether the request came over plain http to this machine, and
@@ -82,13 +84,15 @@ func SetCookie(w http.ResponseWriter, r *http.Request, name, value string, expir
 	})
 }
 
-// StripRefreshCookie removes the refresh token of the accounts, which the next handlers do
-// not need.
+// StripRefreshCookie removes the refresh token of the accounts and the token of a trusted browser,
+// which the next handlers do not need.
 func StripRefreshCookie(r *http.Request) {
 	if len(r.Header["Cookie"]) == 0 {
 		return
 	}
-	if name := CookieName(r, RefreshCookie); len(CookieValues(r, name)) > 0 {
-		StripCookie(r, name)
+	for _, cookie := range []string{RefreshCookie, TrustedCookie} {
+		if name := CookieName(r, cookie); len(CookieValues(r, name)) > 0 {
+			StripCookie(r, name)
+		}
 	}
 }

@@ -98,6 +98,18 @@ const (
 	NotConfirmed        Reason = "not_confirmed"
 	LastLogin           Reason = "last_login"
 
+	// Reasons of second factors.
+	FactorRequired    Reason = "second_factor_required"
+	EnrolmentRequired Reason = "enrolment_required"
+	ChallengeExpired  Reason = "challenge_expired"
+	WrongCode         Reason = "wrong_code"
+	CodeUsed          Reason = "code_used"
+	FactorExists      Reason = "factor_exists"
+	NoFactor          Reason = "no_factor"
+	NoEnrolment       Reason = "no_enrolment"
+	FactorNotProved   Reason = "factor_not_proved"
+	FactorUnreadable  Reason = "factor_unreadable"
+
 	// Reasons of the routes of API keys.
 	TooManyKeys Reason = "too_many_keys"
 	KeyChanged  Reason = "key_changed"
@@ -113,6 +125,9 @@ type Error struct {
 	Detail string
 	// Scope is the scope that a [Scope] refusal requires (RFC 6750 §3).
 	Scope string
+	// Challenge continues a log-in for which a [FactorRequired] or [EnrolmentRequired] refusal asks
+	// for more. It is secret.
+	Challenge string
 	// RetryAfter is how long to wait before the next attempt. It is sent as a Retry-After
 	// header in whole seconds; 0 sends none.
 	RetryAfter time.Duration
@@ -316,6 +331,43 @@ var refusals = map[Reason]Answer{
 	},
 	LastLogin: {409, "ConflictError", "last_login", false, "This is your only way to log in. Set a password first; " +
 		"the operators of this site can send you a link for that."},
+	FactorRequired: {
+		401, "UnauthorizedError", "second_factor_required", false,
+		"Your password is right. Enter the code of your authenticator app as well, or a recovery code.",
+	},
+	EnrolmentRequired: {
+		401, "UnauthorizedError", "second_factor_enrolment_required", false,
+		"This site requires a second step at each log-in. Set up an authenticator app first.",
+	},
+	ChallengeExpired: {
+		401, "UnauthorizedError", "challenge_expired", false,
+		"This log-in has expired or is already complete. Log in again.",
+	},
+	WrongCode: {
+		401, "UnauthorizedError", "invalid_code", false,
+		"This code is wrong. Is the clock of the device with your authenticator app right?",
+	},
+	CodeUsed: {
+		401, "UnauthorizedError", "code_used", false,
+		"This code was already used. Wait for the next one, which your app shows within 30 seconds.",
+	},
+	FactorExists: {
+		409, "ConflictError", "factor_exists", false,
+		"An authenticator app is set up already. To use another one, remove it first.",
+	},
+	NoFactor: {409, "ConflictError", "no_factor", false, "No authenticator app is set up."},
+	NoEnrolment: {
+		409, "ConflictError", "no_enrolment", false,
+		"The setup of the authenticator app was not started or has expired. Start it again.",
+	},
+	FactorNotProved: {
+		403, "ForbiddenError", "confirmation_required", false,
+		"Enter your current password, a code of your authenticator app or a recovery code.",
+	},
+	FactorUnreadable: {
+		503, "ServiceUnavailableError", "second_factor_unavailable", false,
+		"Codes of your authenticator app cannot be checked. Use a recovery code, or ask the operators of this site.",
+	},
 	TooManyKeys: {
 		409, "ConflictError", "too_many_keys", false, "You have as many API keys as you can have. Revoke one first.",
 	},

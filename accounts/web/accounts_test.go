@@ -162,12 +162,12 @@ func TestSessionsOfAUserAreBounded(t *testing.T) {
 	first := s.SignedUp("alice@example.com")
 	user := accountstest.UserOf(t, "alice@example.com")
 	for range accounts.MaxSessions - 1 {
-		if _, err := accountstest.ServiceOf(t).Sessions.Begin(t.Context(), user, nil, accounts.Client{}); err != nil {
+		if _, err := accountstest.ServiceOf(t).Factors.Enter(t.Context(), accounts.Entry{User: user}, accounts.Client{}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	s.MustAnswer(200, s.Bearer("/todos/", first.Token), "as many as there may be")
-	if _, err := accountstest.ServiceOf(t).Sessions.Begin(t.Context(), user, nil, accounts.Client{}); err != nil {
+	if _, err := accountstest.ServiceOf(t).Factors.Enter(t.Context(), accounts.Entry{User: user}, accounts.Client{}); err != nil {
 		t.Fatal(err)
 	}
 	s.MustAnswer(401, s.Bearer("/todos/", first.Token), "one more")
@@ -1285,7 +1285,7 @@ func TestThreatLogInDuringPasswordChange(t *testing.T) {
 	s.MustAnswer(201, s.Post("/auth/signup", sitetest.CredentialsOf("alice@example.com")), "sign-up")
 	checked := accountstest.UserOf(t, "alice@example.com")
 	service := accountstest.ServiceOf(t)
-	if _, err := service.Sessions.Begin(t.Context(), checked, nil, accounts.Client{}); err != nil {
+	if _, err := service.Factors.Enter(t.Context(), accounts.Entry{User: checked}, accounts.Client{}); err != nil {
 		t.Fatalf("control: %v", err)
 	}
 	if err := service.LogIns.SetPassword(
@@ -1293,7 +1293,7 @@ func TestThreatLogInDuringPasswordChange(t *testing.T) {
 	); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := service.Sessions.Begin(t.Context(), checked, nil, accounts.Client{}); err == nil ||
+	if _, err := service.Factors.Enter(t.Context(), accounts.Entry{User: checked}, accounts.Client{}); err == nil ||
 		refusal.Of(err).Reason != refusal.WrongCredentials {
 		t.Errorf("a session begins by the old password: %v", err)
 	}

@@ -224,6 +224,9 @@ func (h *Handler) finishExternal(w http.ResponseWriter, r *http.Request, login *
 			err = keepErr
 		}
 	}
+	if h.asksFactor(w, r, pending.ReturnTo, err) {
+		return nil
+	}
 	if err != nil {
 		accounts.CountEvent("login", "refused")
 		return h.showLogin(w, r, pending.ReturnTo, err)

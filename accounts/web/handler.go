@@ -24,8 +24,8 @@ func init() {
 	caddy.RegisterModule(new(Handler))
 }
 
-// Handler serves the account routes: sign-up, log-in, refresh, log-out, whoami, password,
-// sessions, the public keys, and the pages for browsers. Requests for other paths go to the
+// Handler serves the account routes: sign-up, log-in, second factors, refresh, log-out, whoami,
+// password, sessions, the public keys, and the pages for browsers. Requests for other paths go to the
 // next handler.
 type Handler struct {
 	accounts.Config
@@ -211,6 +211,8 @@ func (h *Handler) route(r *http.Request) (serve accountRoute, methods []string) 
 			append(both, http.MethodDelete)
 	case "keys", "key":
 		return h.keyRoute(name, id)
+	case "factor", "factors", "totp", "totp confirm", "recovery", "browser":
+		return h.factorRoute(name, id)
 	case "reset":
 		return h.byMethod(h.resetPage, h.reset), both
 	case "style":

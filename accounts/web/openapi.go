@@ -1,6 +1,7 @@
 package web
 
 import (
+	"maps"
 	"net/http"
 	"strconv"
 
@@ -114,6 +115,9 @@ func (h *Handler) openAPIDocument() object {
 	if h.KeyPrefix != "" {
 		h.describeKeys(paths, bearer)
 	}
+	if h.SecondFactor != "" {
+		h.describeFactors(paths, bearer, tokens)
+	}
 	return object{
 		"openapi": "3.1.0",
 		"info":    object{"title": "Accounts", "version": "1"},
@@ -151,6 +155,59 @@ func (h *Handler) describeKeys(paths object, bearer []object) {
 			answers("200", key, 401, 403, 404, 409, 422, 429, 503),
 		),
 		"delete":     operation("Revoke an API key", bearer, nil, answers("204", nil, 401, 404, 503)),
+		"parameters": []object{{"name": "id", "in": "path", "required": true, "schema": text}},
+	}
+}
+
+// describeFactors adds the routes of second factors.
+func (h *Handler) describeFactors(paths object, bearer []object, tokens object) {
+	text, texts := object{"type": "string"}, object{"type": "array", "items": object{"type": "string"}}
+	codes := schema(object{"recoveryCodes": texts}, "recoveryCodes")
+	entered := maps.Clone(tokens)
+	entered["properties"] = maps.Clone(tokens["properties"].(object))
+	entered["properties"].(object)["recoveryCodesLeft"] = object{
+		"type": "integer", "description": "after a recovery code was used",
+	}
+	browser := schema(object{
+		"id": text, "client": text, "address": text, "trustedAt": text, "expiresAt": text,
+		"current": object{"type": "boolean"},
+	}, "id")
+	paths[h.Path("factor")] = object{"post": operation(
+		"Complete a log-in that was answered 401 with a challenge: by the code of the authenticator app, or a "+
+			"recovery code", nil,
+		schema(object{"challenge": text, "code": text}, "challenge", "code"),
+		answers("200", entered, 401, 422, 429, 503),
+	)}
+	paths[h.Path("factors")] = object{"get": operation(
+		"The user's second factors", bearer, nil, answers("200", schema(object{
+			"totp":              object{"type": []string{"object", "null"}, "properties": object{"addedAt": text}},
+			"recoveryCodesLeft": object{"type": "integer"}, "required": object{"type": "boolean"},
+			"trustedBrowsers": object{"type": "array", "items": browser},
+		}, "totp", "recoveryCodesLeft", "required", "trustedBrowsers"), 401, 503),
+	)}
+	paths[h.Path("totp")] = object{
+		"post": operation(
+			"Begin to set up an authenticator app; requires the password unless the log-in was at most 5 minutes ago, "+
+				"or the challenge of a log-in that requires an app", bearer,
+			schema(object{"password": text, "challenge": text}),
+			answers("200", schema(object{"secret": text, "uri": text}, "secret", "uri"), 401, 403, 409, 422, 429, 503),
+		),
+		"delete": operation(
+			"Remove the authenticator app, the recovery codes and the trust in browsers; requires the password or a "+
+				"code",
+			bearer, schema(object{"password": text, "code": text}), answers("204", nil, 401, 403, 409, 422, 429, 503),
+		),
+	}
+	paths[h.Path("totp confirm")] = object{"post": operation(
+		"Set up the authenticator app with its first code; returns the recovery codes and, with a challenge, tokens",
+		bearer, schema(object{"code": text, "challenge": text}, "code"), answers("200", codes, 401, 409, 422, 503),
+	)}
+	paths[h.Path("recovery")] = object{"post": operation(
+		"Replace the recovery codes; requires the password or a code", bearer,
+		schema(object{"password": text, "code": text}), answers("200", codes, 401, 403, 409, 422, 429, 503),
+	)}
+	paths[h.Path("factors")+"/browsers/{id}"] = object{
+		"delete":     operation("End the trust in a browser", bearer, nil, answers("204", nil, 401, 404, 503)),
 		"parameters": []object{{"name": "id", "in": "path", "required": true, "schema": text}},
 	}
 }

@@ -37,7 +37,9 @@ func policyFor(config *accounts.Config) string {
 		"frame-ancestors 'none'; base-uri 'none'"
 }
 
-var pageNames = []string{"login", "signup", "account", "keys", "confirm", "reset", "message", "refused"}
+var pageNames = []string{
+	"login", "signup", "account", "keys", "confirm", "factor", "factors", "reset", "message", "refused",
+}
 
 // pages are the HTML pages of the accounts.
 type pages struct {
@@ -72,6 +74,8 @@ type pageData struct {
 	Scopes            []string
 	Confirm           *pageConfirm
 	Fields            []pageField
+	Factor            *pageFactor
+	Factors           *pageFactors
 	Data              any    // for a page of another module
 	Cancel            string // path back to the site that requested the log-in
 
@@ -80,6 +84,15 @@ type pageData struct {
 
 // pageSite tells whose page it is.
 type pageSite struct{ Name, Logo string }
+
+// pagePart is the data for a part of a page that occurs several times.
+type pagePart struct {
+	Data pageData
+	For  string // unique on the page
+}
+
+// For returns the data for a part of the page.
+func (d pageData) For(name string) pagePart { return pagePart{d, name} }
 
 // pageConfirm is the question on the page confirm.
 type pageConfirm struct {
@@ -95,13 +108,13 @@ type pageLink struct{ Name, Path string }
 // pagePaths are the paths of links and forms. If sign-up is closed, Signup is empty.
 type pagePaths struct {
 	Login, Signup, Logout, Account, Password, Sessions, Identities, Keys, Reset, Style string
-	Export, Delete                                                                     string
+	Export, Delete, Factor, Factors                                                    string
 }
 
 func (p pagePaths) below(prefix string) pagePaths {
 	for _, path := range []*string{
 		&p.Login, &p.Signup, &p.Logout, &p.Account, &p.Password, &p.Sessions, &p.Identities, &p.Keys,
-		&p.Reset, &p.Style, &p.Export, &p.Delete,
+		&p.Reset, &p.Style, &p.Export, &p.Delete, &p.Factor, &p.Factors,
 	} {
 		if *path != "" {
 			*path = prefix + *path
@@ -168,6 +181,7 @@ func standardData(config accounts.Config) (data pageData) {
 	at.Sessions, at.Identities, at.Reset, at.Style = config.Path("sessions"), config.Path("identities"),
 		config.Path("reset"), config.Path("style")
 	at.Keys, at.Export, at.Delete = config.Path("keys"), config.Path("export"), config.Path("delete")
+	at.Factor, at.Factors = config.Path("factor"), config.Path("factors")
 	if config.Signup == "open" {
 		at.Signup = config.Path("signup")
 	}
@@ -409,6 +423,11 @@ func (h *Handler) renderAccount(
 	if h.KeyPrefix != "" {
 		data.Links = append(data.Links, accounts.AccountLink{
 			Label: "Your API keys", Path: answer.MountedAt(r) + h.Path("keys"),
+		})
+	}
+	if h.SecondFactor != "" {
+		data.Links = append(data.Links, accounts.AccountLink{
+			Label: "Two-step log-in", Path: answer.MountedAt(r) + h.Path("factors"),
 		})
 	}
 	data.Links = append(data.Links, h.service.Links.All()...)

@@ -57,8 +57,8 @@ func TestThreatRepeatedRequests(t *testing.T) {
 		t.Helper()
 		email = strings.ToLower(store.RandomToken(8)) + "@example.com"
 		own := s.SignedUp(email)
-		begun, err := accountstest.ServiceOf(t).Sessions.Begin(
-			t.Context(), accountstest.UserOf(t, email), nil, accounts.Client{},
+		begun, err := accountstest.ServiceOf(t).Factors.Enter(
+			t.Context(), accounts.Entry{User: accountstest.UserOf(t, email)}, accounts.Client{},
 		)
 		if err != nil {
 			t.Fatal(err)

@@ -31,6 +31,9 @@ func (h *Handler) login(w http.ResponseWriter, r *http.Request) error {
 	if err == nil && in.form {
 		err = h.enter(w, r, in, grant)
 	}
+	if in.form && h.asksFactor(w, r, in.text("return_to"), err) {
+		return nil
+	}
 	if err != nil {
 		return h.pageOr(w, r, in, "login", err)
 	}
@@ -82,9 +85,14 @@ func (h *Handler) signup(w http.ResponseWriter, r *http.Request) error {
 	if !in.form {
 		return answer.WriteJSON(w, http.StatusCreated, userAnswer(user))
 	}
-	grant, err := h.service.Sessions.Begin(r.Context(), user, []string{accounts.MethodPassword}, client(r))
+	grant, err := h.service.Factors.Enter(
+		r.Context(), accounts.Entry{User: user, Methods: []string{accounts.MethodPassword}}, client(r),
+	)
 	if err == nil {
 		err = h.service.Sessions.Replace(r.Context(), grant, refreshTokenOf(r))
+	}
+	if h.asksFactor(w, r, in.text("return_to"), err) {
+		return nil
 	}
 	if err != nil {
 		return h.pageOr(w, r, in, "login", err)
@@ -322,5 +330,9 @@ func SessionOf(token *jwt.Token) string {
 
 func client(r *http.Request) accounts.Client {
 	address, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
-	return accounts.Client{Address: address, UserAgent: r.UserAgent()}
+	c := accounts.Client{Address: address, UserAgent: r.UserAgent()}
+	if c.Browser = isForm(r) || r.Method == http.MethodGet || r.Method == http.MethodHead; c.Browser {
+		c.Trusted = trustedTokenOf(r)
+	}
+	return c
 }

@@ -180,19 +180,7 @@ func (a *Shared) PasswordMark(user store.User) string { return accounts.Password
 // SamePassword reports whether a user still has the password of the mark, even if its hash
 // was upgraded.
 func (a *Shared) SamePassword(ctx context.Context, user store.User, mark string) (bool, error) {
-	for now := accounts.PasswordMark(user); now != mark; {
-		record, err := a.Store().Record(ctx, accounts.KindRehashed, now, a.Now())
-		if errors.Is(err, store.ErrNotFound) {
-			return false, nil
-		}
-		if err == nil {
-			err = json.Unmarshal(record.Value, &now)
-		}
-		if err != nil {
-			return false, err
-		}
-	}
-	return true, nil
+	return accounts.SamePassword(ctx, a.Store(), user, mark, a.Now())
 }
 
 // HasPassword reports whether a secret in a request matches a hash (argon2id or bcrypt). It

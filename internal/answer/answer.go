@@ -31,6 +31,8 @@ type ErrorBody struct {
 		Name       string `json:"name"`
 		Code       string `json:"code"`
 		Message    string `json:"message"`
+		// Challenge continues a log-in that needs a second factor.
+		Challenge string `json:"challenge,omitempty"`
 
 		Details []refusal.PropertyError `json:"details,omitempty"`
 	} `json:"error"`
@@ -73,7 +75,7 @@ func WriteRefusal(w http.ResponseWriter, err *refusal.Error) error {
 	var body ErrorBody
 	body.Error.StatusCode, body.Error.Name = public.Status, public.Name
 	body.Error.Code, body.Error.Message = public.Code, public.Description
-	body.Error.Details = err.Properties
+	body.Error.Details, body.Error.Challenge = err.Properties, err.Challenge
 	return WriteJSON(w, public.Status, body)
 }
 

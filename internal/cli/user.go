@@ -59,7 +59,7 @@ Name a user by e-mail address or ID.`,
 		addUserCommand(), listUsersCommand(), showUserCommand(),
 		disableUserCommand(), enableUserCommand(), deleteUserCommand(),
 		updateUserCommand(), passwordCommand(), rolesCommand(), importCommand(), exportCommand(),
-		resetLinkCommand(), disconnectCommand(),
+		resetLinkCommand(), disconnectCommand(), factorsCommand(),
 	)
 	return cmd
 }
@@ -481,6 +481,9 @@ func disableUser(o *operator) error {
 		return err
 	}
 	ended, err := o.endSessions(user)
+	if err == nil {
+		err = accounts.EndTrust(o.ctx, o.store, user.ID, time.Now())
+	}
 	if err != nil {
 		return fmt.Errorf("the user is disabled, but ending its sessions failed: %w", err)
 	}
@@ -575,7 +578,8 @@ func passwordCommand() *cobra.Command {
 		Long: `
 Sets the password of a user, and removes what an intruder may have set up in the
 account: its sessions, its reset links, its API keys and, unless --keep-identities is set, its
-connected identities at other providers. On a terminal, the command prompts for the
+connected identities at other providers. A second factor stays; see caddy jwt user factors
+reset. On a terminal, the command prompts for the
 password; otherwise the password is the first line of standard input.`,
 		Example: `  caddy jwt user passwd alice@example.com`,
 		Args:    Takes(userArgument),
@@ -620,7 +624,7 @@ func setPassword(o *operator) error {
 		"the password of %s is set, sessions ended: %d, disconnected from %d%s",
 		refusal.Visible(user.Email), ended, len(gone), behindColon(gone),
 	)
-	return o.sayKept(user)
+	return errors.Join(o.sayKept(user), o.sayFactor(user))
 }
 
 // sayKept prints the identities that can still log in to the account.
@@ -698,7 +702,9 @@ can use it, so send it only to that user.
 
 Using the link removes what an intruder may have set up in the account: its sessions,
 other reset links, API keys and, unless --keep-identities is set, its connected identities at
-other providers, which the command lists.`,
+other providers, which the command lists. A second factor stays, and the user still needs it to
+log in. If the user has lost it, or if somebody else has set it up, run caddy jwt user factors
+reset as well.`,
 		Example: `  caddy jwt user reset-link --base https://example.com alice@example.com
   caddy jwt user reset-link --base https://example.com --config /etc/caddy/Caddyfile --lifetime 1d alice@example.com`,
 		Args: Takes(userArgument),
@@ -760,7 +766,7 @@ func makeResetLink(o *operator) error {
 	}
 	link.RawQuery = url.Values{"token": {token}}.Encode()
 	o.say("%s", link)
-	return nil
+	return o.sayFactor(user)
 }
 
 // resetPage returns the URL of the page for setting a new password.
