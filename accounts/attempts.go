@@ -21,6 +21,8 @@ type Attempts struct {
 	// Clients counts the failed log-ins of clients.
 	Clients *Throttle
 	signUps *Throttle // by client
+	// codes and codesADay count the wrong mailed codes of an address.
+	codes, codesADay *Throttle
 	// RefusedSignUps counts, by client, sign-ups that reveal that an address is taken.
 	RefusedSignUps *Throttle
 	// External counts log-ins at providers by client. ExternalKept counts those of all
@@ -45,6 +47,8 @@ func newAttempts(config Config, users func() store.UserStore) (*Attempts, error)
 	failures, window := config.ThrottleFailures, time.Duration(config.ThrottleWindow)
 	a.logIns = a.NewThrottle("log-ins of an account", failures, window)
 	a.Clients = a.NewThrottle("log-ins of a client", ClientFailuresPerMinute, time.Minute)
+	a.codes = a.NewThrottle("mailed codes of an address", failures, window)
+	a.codesADay = a.NewThrottle("mailed codes of an address in a day", wrongCodesPerDay, 24*time.Hour)
 	a.signUps = a.NewThrottle("sign-ups", config.SignupLimit, time.Hour)
 	a.RefusedSignUps = a.NewThrottle("refused sign-ups of a client", ClientFailuresPerMinute, time.Minute)
 	a.External = a.NewThrottle("log-ins at providers", ClientFailuresPerMinute, time.Minute)

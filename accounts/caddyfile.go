@@ -36,6 +36,8 @@ func init() {
 //	    hash_queue          <passwords>
 //	    login_with          <name> { … }
 //	    mail                <url> { … } | command … | webhook … | <module> [<args...>]
+//	    verify_email
+//	    email_login
 //	    templates           <dir>
 //	}
 //
@@ -76,6 +78,8 @@ func (a *Config) options() []config.Option {
 		{Name: "hash_queue", Read: config.Count("a number of passwords", &a.HashQueue)},
 		{Name: "login_with", Read: a.readLoginWith, Repeatable: true},
 		{Name: "mail", Read: a.readMail},
+		{Name: "verify_email", Read: config.Flag(&a.VerifyEmail)},
+		{Name: "email_login", Read: config.Flag(&a.EmailLogin)},
 		{Name: "templates", Read: config.Word("a folder", &a.Templates)},
 	}...)
 }

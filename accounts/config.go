@@ -117,6 +117,16 @@ type Config struct {
 	// no mails are sent.
 	MailRaw json.RawMessage `json:"mail,omitempty" caddy:"namespace=jwt.mailers inline_key=module"`
 
+	// VerifyEmail requires users who sign up to confirm their address with a code or a link in a
+	// mail. Until then there is no account, and the answer does not reveal whether the address has
+	// one already. Users who exist but have not confirmed theirs do so at their next log-in with a
+	// password. Requires MailRaw. Default: `false`.
+	VerifyEmail bool `json:"verify_email,omitempty"`
+
+	// EmailLogin lets users log in with a code in a mail instead of a password. Requires MailRaw.
+	// Default: `false`.
+	EmailLogin bool `json:"email_login,omitempty"`
+
 	// KeyPrefix lets users make API keys of their own at `/auth/keys`, which begin with it. The
 	// directive sets it if the site accepts `api_keys` in the store of the accounts. Default:
 	// there is no such page.
@@ -124,7 +134,7 @@ type Config struct {
 
 	// Templates is a folder of files that replace the pages with the same name:
 	// `login.html`, `signup.html`, `account.html`, `keys.html`, `confirm.html`,
-	// `reset.html`, `message.html`, `layout.html` and `style.css`. Its folder `mail` replaces the
+	// `address.html`, `code.html`, `reset.html`, `message.html`, `layout.html` and `style.css`. Its folder `mail` replaces the
 	// texts of mails. Default: none.
 	Templates string `json:"templates,omitempty"`
 }
@@ -136,6 +146,20 @@ var accountRoutes = map[string]string{
 	"sessions": "/sessions", "jwks": "/jwks.json", "openapi": "/openapi.json",
 	"account": "/account", "reset": "/reset", "style": "/style.css",
 	"connect": "/connect", "identities": "/identities", "keys": "/keys",
+	"verify": "/verify", "forgot": "/forgot", "code": "/code", "email": "/email", "email_confirm": "/email/confirm",
+}
+
+// HasRoute reports whether the config has a route: some exist only with an option.
+func (a *Config) HasRoute(route string) bool {
+	switch route {
+	case "verify":
+		return a.VerifyEmail
+	case "code":
+		return a.EmailLogin
+	case "forgot", "email", "email_confirm":
+		return len(a.MailRaw) > 0
+	}
+	return true
 }
 
 // movableRoutes are the routes whose paths can be configured.
@@ -200,6 +224,9 @@ func (a *Config) check() error {
 	}
 	paths := make(map[string]string)
 	for route := range accountRoutes {
+		if !a.HasRoute(route) {
+			continue
+		}
 		if other, taken := paths[strings.ToLower(a.Path(route))]; taken {
 			return fmt.Errorf("%s and %s have the same path, %s", min(route, other), max(route, other), a.Path(route))
 		}
@@ -243,6 +270,12 @@ func (a *Config) check() error {
 	case slices.ContainsFunc(a.Profile, func(name string) bool { return strings.ContainsAny(name, ", \t") }):
 		return fmt.Errorf("profile: separate values by spaces: profile %s",
 			strings.Join(strings.Fields(strings.ReplaceAll(strings.Join(a.Profile, " "), ",", " ")), " "))
+	case len(a.MailRaw) == 0 && a.VerifyEmail:
+		return errors.New("verify_email needs mail; add it, as in: " + exampleMail)
+	case len(a.MailRaw) == 0 && a.EmailLogin:
+		return errors.New("email_login needs mail; add it, as in: " + exampleMail)
+	case a.VerifyEmail && slices.Contains(a.Profile, "email_verified"):
+		return errors.New("profile must not contain email_verified, which verify_email sets")
 	case slices.Contains(a.Audience, ""):
 		return errors.New("audience has an empty value; remove it")
 	}
@@ -251,6 +284,8 @@ func (a *Config) check() error {
 	}
 	return nil
 }
+
+const exampleMail = "mail smtp://user:{env.SMTP_PASSWORD}@mail.example.com { from no-reply@example.com }"
 
 // CheckRoutePath returns an error if a path cannot be the path of a route.
 func CheckRoutePath(path string) error {
@@ -299,7 +334,9 @@ func (a *Config) routeNames() func(path string) (name, id string) {
 		names[strings.ToLower(path)] = "documents"
 	}
 	for route := range accountRoutes {
-		names[strings.ToLower(a.Path(route))] = route
+		if a.HasRoute(route) {
+			names[strings.ToLower(a.Path(route))] = route
+		}
 	}
 	return func(path string) (string, string) {
 		lower := strings.ToLower(path)

@@ -204,6 +204,7 @@ func newService(
 	s.LogIns = &LogIns{site: shared, sessions: s.Sessions, attempts: s.Attempts}
 	s.Identities = &Identities{site: shared, sessions: s.Sessions, attempts: s.Attempts}
 	s.Mails = newMails(shared, s.Attempts, mailer)
+	s.LogIns.mails, s.LogIns.codes = s.Mails, mailedCodes{shared}
 	s.background = newBackground(s)
 	s.Verifier, err = jwt.NewVerifier(jwt.VerifierConfig{
 		Issuers: []jwt.Issuer{s.AsIssuer()}, Leeway: jwt.DefaultLeeway,

@@ -30,7 +30,7 @@ var embeddedPages embed.FS
 const pagePolicy = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; " +
 	"frame-ancestors 'none'; base-uri 'none'"
 
-var pageNames = []string{"login", "signup", "account", "keys", "confirm", "reset", "message"}
+var pageNames = []string{"login", "signup", "account", "keys", "confirm", "address", "code", "reset", "message"}
 
 // pages are the HTML pages of the accounts.
 type pages struct {
@@ -62,6 +62,7 @@ type pageData struct {
 	NewKey            *apikeys.View
 	Scopes            []string
 	Confirm           *pageConfirm
+	Ask               *pageAsk
 	Data              any    // for a page of another module
 	Cancel            string // path back to the site that requested the log-in
 
@@ -81,12 +82,14 @@ type pageLink struct{ Name, Path string }
 // pagePaths are the paths of links and forms. If sign-up is closed, Signup is empty.
 type pagePaths struct {
 	Login, Signup, Logout, Account, Password, Sessions, Identities, Keys, Reset, Style string
+
+	Forgot, Code, Email string // empty without `mail` or `email_login`
 }
 
 func (p pagePaths) below(prefix string) pagePaths {
 	for _, path := range []*string{
 		&p.Login, &p.Signup, &p.Logout, &p.Account, &p.Password, &p.Sessions, &p.Identities, &p.Keys,
-		&p.Reset, &p.Style,
+		&p.Reset, &p.Style, &p.Forgot, &p.Code, &p.Email,
 	} {
 		if *path != "" {
 			*path = prefix + *path
@@ -144,6 +147,11 @@ func standardData(config accounts.Config) (data pageData) {
 	at.Sessions, at.Identities, at.Reset, at.Style = config.Path("sessions"), config.Path("identities"),
 		config.Path("reset"), config.Path("style")
 	at.Keys = config.Path("keys")
+	for route, path := range map[string]*string{"forgot": &at.Forgot, "code": &at.Code, "email": &at.Email} {
+		if config.HasRoute(route) {
+			*path = config.Path(route)
+		}
+	}
 	if config.Signup == "open" {
 		at.Signup = config.Path("signup")
 	}
@@ -262,7 +270,7 @@ func (h *Handler) resetPage(w http.ResponseWriter, r *http.Request) error {
 			token = cookies[0].Value
 		}
 	}
-	user, _, err := h.service.LogIns.ResetUser(r.Context(), token)
+	user, err := h.service.LogIns.ResetUser(r.Context(), token)
 	if failure, ok := errors.AsType[*refusal.Error](err); ok && failure.Reason == refusal.OneTimeToken {
 		return h.showBrokenLink(w, r)
 	}
