@@ -134,8 +134,8 @@ type Config struct {
 
 	// Templates is a folder of files that replace the pages with the same name:
 	// `login.html`, `signup.html`, `account.html`, `keys.html`, `confirm.html`,
-	// `address.html`, `code.html`, `reset.html`, `message.html`, `layout.html` and `style.css`. Its folder `mail` replaces the
-	// texts of mails. Default: none.
+	// `address.html`, `code.html`, `reset.html`, `message.html`, `layout.html` and `style.css`.
+	// Its folder `mail` replaces the texts of mails. Default: none.
 	Templates string `json:"templates,omitempty"`
 }
 

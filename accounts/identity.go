@@ -211,8 +211,8 @@ func (i *Identities) signUp(
 	}
 	now := i.Now()
 	user := store.User{
-		ID: newUserID(identity), Email: identity.Email, EmailKey: key, EmailVerified: true, Roles: i.Config.DefaultRoles,
-		Profile: externalProfile(login, identity), CreatedAt: now, UpdatedAt: now,
+		ID: newUserID(identity), Email: identity.Email, EmailKey: key, EmailVerified: true,
+		Roles: i.Config.DefaultRoles, Profile: externalProfile(login, identity), CreatedAt: now, UpdatedAt: now,
 	}
 	if err := i.Users().CreateUser(ctx, user); err != nil {
 		// The same, since then.

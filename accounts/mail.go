@@ -116,7 +116,8 @@ func (m *Mails) Tell(ctx context.Context, message mail.Message, client Client) e
 // write returns a mail with the texts of its kind.
 func (m *Mails) write(kind, to, userID string, expires time.Time, data any) (mail.Message, error) {
 	message := mail.Message{Kind: kind, To: to, UserID: userID, ExpiresAt: expires}
-	return message, m.Config.MailTemplates().Write(&message, m.Config.Site(m.mailers.Current()), data)
+	err := m.Config.MailTemplates().Write(&message, m.Config.Site(m.mailers.Current()), data)
+	return message, err
 }
 
 // Site returns the name of the site in mails: the host of the issuer, or else the domain of the

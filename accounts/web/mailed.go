@@ -44,7 +44,8 @@ var (
 		Text: "We send you a mail with which you can choose a new one.",
 	}
 	askReset = pageAsk{
-		Title: "Look into your mail", Action: "reset", Button: "Save new password", Email: true, Code: true, NewPassword: true,
+		Title: "Look into your mail", Action: "reset", Button: "Save new password",
+		Email: true, Code: true, NewPassword: true,
 		Text: "If there is an account with this address, you get a mail with a code. Enter it here, " +
 			"or open the link in the mail.",
 	}
