@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -177,28 +176,12 @@ func upstreamIssuer(ctx caddy.Context, issuer string) (string, error) {
 		}
 		return issuer, nil
 	}
-	at := place.Of(ctx)
-	if at.Server == nil || len(at.Hosts) == 0 || strings.ContainsAny(at.Hosts[0], "*{") {
+	site := place.Of(ctx).URL()
+	if site == "" {
 		return "", errors.New("upstream_token: this site has no host of its own from which to name the issuer; " +
 			"set it, as in: issuer https://api.example.com/jwt")
 	}
-	return siteURL(at) + upstream.DefaultPath, nil
-}
-
-// siteURL returns the URL of a site by its first host.
-func siteURL(at place.Place) string {
-	scheme, standard := "http", "80"
-	if len(at.Server.TLSConnPolicies) > 0 {
-		scheme, standard = "https", "443"
-	}
-	host := at.Hosts[0]
-	if len(at.Server.Listen) > 0 {
-		address, err := caddy.ParseNetworkAddress(at.Server.Listen[0])
-		if port := fmt.Sprint(address.StartPort); err == nil && port != standard && address.StartPort != 0 {
-			host = net.JoinHostPort(host, port)
-		}
-	}
-	return scheme + "://" + host
+	return site + upstream.DefaultPath, nil
 }
 
 // token returns the token for the upstream.

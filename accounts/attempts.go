@@ -21,6 +21,8 @@ type Attempts struct {
 	// Clients counts the failed log-ins of clients.
 	Clients *Throttle
 	signUps *Throttle // by client
+	// codes and codesADay count the wrong mailed codes of an address.
+	codes, codesADay *Throttle
 	// RefusedSignUps counts, by client, sign-ups that reveal that an address is taken.
 	RefusedSignUps *Throttle
 	// External counts log-ins at providers by client. ExternalKept counts those of all
@@ -30,9 +32,9 @@ type Attempts struct {
 	// [LogIns.Spares]. Clients that have logged in to an account before are familiar.
 	familiars, strangers, allStrangers *Throttle
 
-	// codes counts wrong codes of second factors by user, and familiarCodes those of a client that has
+	// factorCodes counts wrong codes of second factors by user, and familiarCodes those of a client that has
 	// passed one before. challenges counts log-ins that ask for one, by user and client.
-	codes, familiarCodes, challenges *Throttle
+	factorCodes, familiarCodes, challenges *Throttle
 
 	familiar *otter.Cache[string, struct{}]
 }
@@ -49,6 +51,8 @@ func newAttempts(config Config, users func() store.UserStore) (*Attempts, error)
 	failures, window := config.ThrottleFailures, time.Duration(config.ThrottleWindow)
 	a.logIns = a.NewThrottle("log-ins of an account", failures, window)
 	a.Clients = a.NewThrottle("log-ins of a client", ClientFailuresPerMinute, time.Minute)
+	a.codes = a.NewThrottle("mailed codes of an address", failures, window)
+	a.codesADay = a.NewThrottle("mailed codes of an address in a day", wrongCodesPerDay, 24*time.Hour)
 	a.signUps = a.NewThrottle("sign-ups", config.SignupLimit, time.Hour)
 	a.RefusedSignUps = a.NewThrottle("refused sign-ups of a client", ClientFailuresPerMinute, time.Minute)
 	a.External = a.NewThrottle("log-ins at providers", ClientFailuresPerMinute, time.Minute)
@@ -56,7 +60,7 @@ func newAttempts(config Config, users func() store.UserStore) (*Attempts, error)
 	a.familiars = a.NewThrottle("tries of a familiar client", failures, window)
 	a.strangers = a.NewThrottle("tries of a stranger", StrangerAttempts, window)
 	a.allStrangers = a.NewThrottle("tries of strangers", SparedFactor*failures, window)
-	a.codes = a.NewThrottle("codes of a user", CodeFailures, codeWindow)
+	a.factorCodes = a.NewThrottle("codes of a user", CodeFailures, codeWindow)
 	a.familiarCodes = a.NewThrottle("codes of a familiar client", CodeFailures, codeWindow)
 	a.challenges = a.NewThrottle("challenges of a client", maxChallenges, challengeLifetime)
 	if failures < 0 {

@@ -41,6 +41,8 @@ func init() {
 //	    accent              <colour>
 //	    second_factor       optional | required [<role...>]
 //	    trust_browsers      <duration> | off
+//	    verify_email
+//	    email_login
 //	    templates           <dir>
 //	}
 //
@@ -86,6 +88,8 @@ func (a *Config) options() []config.Option {
 		{Name: "accent", Read: config.Word("a colour, as in: accent 2457c5 (# begins a comment)", &a.Accent)},
 		{Name: "second_factor", Read: a.readSecondFactor},
 		{Name: "trust_browsers", Read: a.readTrustBrowsers},
+		{Name: "verify_email", Read: config.Flag(&a.VerifyEmail)},
+		{Name: "email_login", Read: config.Flag(&a.EmailLogin)},
 		{Name: "templates", Read: config.Word("a folder", &a.Templates)},
 	}...)
 }

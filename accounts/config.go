@@ -137,6 +137,15 @@ type Config struct {
 	// TrustBrowsers is how long a user can choose not to be asked for the second factor again in a
 	// browser. -1: never. Default: `30d`.
 	TrustBrowsers caddy.Duration `json:"trust_browsers,omitempty"`
+	// VerifyEmail requires users who sign up to confirm their address with a code or a link in a
+	// mail. Until then there is no account, and the answer does not reveal whether the address has
+	// one already. Users who exist but have not confirmed theirs do so at their next log-in with a
+	// password. Requires MailRaw. Default: `false`.
+	VerifyEmail bool `json:"verify_email,omitempty"`
+
+	// EmailLogin lets users log in with a code in a mail instead of a password. Requires MailRaw.
+	// Default: `false`.
+	EmailLogin bool `json:"email_login,omitempty"`
 
 	// KeyPrefix lets users make API keys of their own at `/auth/keys`, which begin with it. The
 	// directive sets it if the site accepts `api_keys` in the store of the accounts. Default:
@@ -158,10 +167,9 @@ type Config struct {
 	Accent string `json:"accent,omitempty"`
 
 	// Templates is a folder of files that replace the pages with the same name:
-	// `login.html`, `signup.html`, `account.html`, `keys.html`, `confirm.html`, `factor.html`,
-	// `factors.html`, `reset.html`, `message.html`, `refused.html`, `layout.html` and
-	// `style.css`. Its folder `mail` replaces the
-	// texts of mails. Default: none.
+	// `login.html`, `signup.html`, `account.html`, `keys.html`, `confirm.html`, `address.html`,
+	// `code.html`, `factor.html`, `factors.html`, `reset.html`, `message.html`, `refused.html`,
+	// `layout.html` and `style.css`. Its folder `mail` replaces the texts of mails. Default: none.
 	Templates string `json:"templates,omitempty"`
 }
 
@@ -173,6 +181,7 @@ var accountRoutes = map[string]string{
 	"account": "/account", "reset": "/reset", "style": "/style.css",
 	"connect": "/connect", "identities": "/identities", "keys": "/keys",
 	"export": "/export", "delete": "/delete",
+	"verify": "/verify", "forgot": "/forgot", "code": "/code", "email": "/email", "email_confirm": "/email/confirm",
 }
 
 // factorRoutes are the routes of second factors, which exist only with SecondFactor.
@@ -181,14 +190,27 @@ var factorRoutes = map[string]string{
 	"totp confirm": "/factors/totp/confirm", "recovery": "/factors/recovery",
 }
 
-// routes returns the paths of all routes below the prefix.
+// routes returns the paths of the routes that the config has, below the prefix.
 func (a *Config) routes() map[string]string {
-	if a.SecondFactor == "" {
-		return accountRoutes
-	}
 	all := maps.Clone(accountRoutes)
-	maps.Copy(all, factorRoutes)
+	if a.SecondFactor != "" {
+		maps.Copy(all, factorRoutes)
+	}
+	maps.DeleteFunc(all, func(route, _ string) bool { return !a.HasRoute(route) })
 	return all
+}
+
+// HasRoute reports whether the config has a route: some exist only with an option.
+func (a *Config) HasRoute(route string) bool {
+	switch route {
+	case "verify":
+		return a.VerifyEmail
+	case "code":
+		return a.EmailLogin
+	case "forgot", "email", "email_confirm":
+		return len(a.MailRaw) > 0
+	}
+	return true
 }
 
 // movableRoutes are the routes whose paths can be configured.
@@ -301,6 +323,12 @@ func (a *Config) check() error {
 	case slices.ContainsFunc(a.Profile, func(name string) bool { return strings.ContainsAny(name, ", \t") }):
 		return fmt.Errorf("profile: separate values by spaces: profile %s",
 			strings.Join(strings.Fields(strings.ReplaceAll(strings.Join(a.Profile, " "), ",", " ")), " "))
+	case len(a.MailRaw) == 0 && a.VerifyEmail:
+		return errors.New("verify_email needs mail; add it, as in: " + exampleMail)
+	case len(a.MailRaw) == 0 && a.EmailLogin:
+		return errors.New("email_login needs mail; add it, as in: " + exampleMail)
+	case a.VerifyEmail && slices.Contains(a.Profile, "email_verified"):
+		return errors.New("profile must not contain email_verified, which verify_email sets")
 	case slices.Contains(a.Audience, ""):
 		return errors.New("audience has an empty value; remove it")
 	}
@@ -334,6 +362,8 @@ func (a *Config) checkSecondFactor() error {
 	}
 	return nil
 }
+
+const exampleMail = "mail smtp://user:{env.SMTP_PASSWORD}@mail.example.com { from no-reply@example.com }"
 
 // CheckRoutePath returns an error if a path cannot be the path of a route.
 func CheckRoutePath(path string) error {

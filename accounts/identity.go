@@ -117,6 +117,9 @@ func (i *Identities) LogIn(
 		i.Audit("login refused", user.ID, "", client)
 		return nil, &refusal.Error{Reason: refusal.Disabled}
 	}
+	if user, err = i.verify(ctx, user, identity); err != nil {
+		return nil, err
+	}
 	return i.factors.Enter(ctx, Entry{User: user, External: &ExternalEntry{
 		Issuer: identity.Issuer, Subject: identity.Subject, SessionID: identity.SessionID, AuthTime: identity.AuthTime,
 	}}, client)
@@ -137,6 +140,19 @@ func (i *Identities) began(ctx context.Context, identity *ExternalEntry, grant *
 		err = errors.Join(err, i.sessions.End(context.WithoutCancel(ctx), grant.User.ID, grant.SessionID, ""))
 	}
 	return err
+}
+
+// verify marks the address of a user as verified if it is the one that the provider has verified.
+func (i *Identities) verify(ctx context.Context, user store.User, identity *ExternalIdentity) (store.User, error) {
+	key, err := store.EmailKey(identity.Email)
+	if user.EmailVerified || !identity.EmailVerified || err != nil || key != user.EmailKey {
+		return user, nil
+	}
+	user, err = i.Users().UpdateUser(ctx, user.ID, i.Now(), func(u *store.User) error {
+		u.EmailVerified = u.EmailVerified || u.EmailKey == key
+		return nil
+	})
+	return user, StoreRefusal(err)
 }
 
 // newUserID returns the ID of the user for a new identity. It is deterministic, so that the
@@ -208,8 +224,8 @@ func (i *Identities) signUp(
 	}
 	now := i.Now()
 	user := store.User{
-		ID: newUserID(identity), Email: identity.Email, EmailKey: key, Roles: i.Config.DefaultRoles,
-		Profile: externalProfile(login, identity), CreatedAt: now, UpdatedAt: now,
+		ID: newUserID(identity), Email: identity.Email, EmailKey: key, EmailVerified: true,
+		Roles: i.Config.DefaultRoles, Profile: externalProfile(login, identity), CreatedAt: now, UpdatedAt: now,
 	}
 	if err := i.Users().CreateUser(ctx, user); err != nil {
 		// The same, since then.

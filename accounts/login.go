@@ -22,6 +22,8 @@ type LogIns struct {
 	sessions *Sessions
 	factors  *Factors
 	attempts *Attempts
+	mails    *Mails // nil without `mail`
+	codes    mailedCodes
 
 	signingUp singleflight.Group // by EmailKey
 }
@@ -87,48 +89,55 @@ func (l *LogIns) addUser(
 }
 
 // LogIn starts a session, unless a second factor is needed; see [Factors.Enter]. The response and
-// its timing are the same for an unknown user, a disabled user and a wrong password.
-func (l *LogIns) LogIn(ctx context.Context, email, pw string, client Client) (*Grant, error) {
+// its timing are the same for an unknown user, a disabled user and a wrong password. With
+// `verify_email`, a user whose address is not verified gets another mail if the password is right,
+// and no session.
+func (l *LogIns) LogIn(ctx context.Context, email, pw string, asker Asker) (*Grant, error) {
 	key, err := store.EmailKey(email)
 	if err != nil {
 		key = "" // nobody's
 	}
-	user, err := l.CheckPassword(ctx, key, pw, client)
+	user, err := l.checkPassword(ctx, key, pw, asker.Client, l.userOrSignUp)
 	if err != nil {
 		return nil, err
 	}
-	if password.Weak(user.PasswordHash) {
-		user = l.rehash(ctx, user, pw, client)
+	if l.Config.VerifyEmail && !user.EmailVerified {
+		return nil, l.askToVerify(ctx, user, asker)
 	}
-	return l.factors.Enter(ctx, Entry{User: user, Methods: []string{MethodPassword}}, client)
+	if password.Weak(user.PasswordHash) {
+		user = l.rehash(ctx, user, pw, asker.Client)
+	}
+	return l.factors.Enter(ctx, Entry{User: user, Methods: []string{MethodPassword}}, asker.Client)
 }
 
 // CheckPassword returns the user if the password is correct.
 func (l *LogIns) CheckPassword(ctx context.Context, emailKey, pw string, client Client) (store.User, error) {
+	return l.checkPassword(ctx, emailKey, pw, client, l.Users().UserByEmail)
+}
+
+// checkPassword is CheckPassword of the user that find returns, or [store.ErrNotFound].
+func (l *LogIns) checkPassword(
+	ctx context.Context, emailKey, pw string, client Client,
+	find func(ctx context.Context, emailKey string) (store.User, error),
+) (store.User, error) {
 	now := l.Now()
 	byClient, wait := l.attempts.Clients.Begin(ctx, network.Key(client.Address), now)
 	if wait > 0 {
 		return store.User{}, l.refuseThrottled("client", wait, client)
 	}
-	user, err := l.Users().UserByEmail(ctx, emailKey)
+	user, err := find(ctx, emailKey)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		byClient.Forgive()
 		return store.User{}, StoreRefusal(err)
 	}
 	familiar := sync.OnceValue(func() bool { return l.isFamiliar(ctx, user, emailKey, client, now) })
-	byAccount, wait := l.attempts.logIns.Begin(ctx, emailKey, now)
-	used := []attempt{byClient, byAccount}
-	if wait > 0 {
-		spared, allowed := l.Spares(ctx, familiar(), emailKey, client, now)
-		if !allowed {
-			return store.User{}, l.refuseThrottled("account", wait, client)
-		}
-		used = append(used, spared...)
+	used, wait, err := l.admit(ctx, l.attempts.logIns, emailKey, familiar, client, now)
+	if err != nil {
+		return store.User{}, err
 	}
 	forgive := func() {
-		for _, a := range used {
-			a.Forgive()
-		}
+		byClient.Forgive()
+		used.forgive()
 	}
 	hash := user.PasswordHash
 	if user.Disabled {
@@ -152,6 +161,32 @@ func (l *LogIns) CheckPassword(ctx context.Context, emailKey, pw string, client 
 	forgive()
 	l.attempts.familiar.Set(familiarKey(emailKey, client), struct{}{})
 	return user, nil
+}
+
+// attemptList are attempts that are counted as failures until they are forgiven.
+type attemptList []attempt
+
+func (used attemptList) forgive() {
+	for _, a := range used {
+		a.Forgive()
+	}
+}
+
+// admit counts an attempt to prove to be the user of an account, by a throttle and a key of the
+// account. If the attempts are used up but the client may still make one, wait is not 0: then a
+// failure must be answered as if there were none left.
+func (l *LogIns) admit(
+	ctx context.Context, by *Throttle, key string, familiar func() bool, client Client, now time.Time,
+) (used attemptList, wait time.Duration, err error) {
+	counted, wait := by.Begin(ctx, key, now)
+	if wait == 0 {
+		return attemptList{counted}, 0, nil
+	}
+	used, allowed := l.Spares(ctx, familiar(), key, client, now)
+	if !allowed {
+		return nil, wait, l.refuseThrottled("account", wait, client)
+	}
+	return used, wait, nil
 }
 
 // Confirm ensures that the user is present, and not somebody who has taken over a session:

@@ -87,6 +87,17 @@ func (m *Mails) Queue(ctx context.Context, message mail.Message, client Client) 
 		mail.Count(message.Kind, "limited")
 		return Throttled("mails to the address", wait)
 	}
+	if err := m.Tell(ctx, message, client); err != nil {
+		byClient.Forgive()
+		byAddress.Forgive()
+		return err
+	}
+	return nil
+}
+
+// Tell queues a mail as Queue does, but without limits: for a notice that nobody can suppress by
+// using up the mails of the address, and that nobody can cause often.
+func (m *Mails) Tell(ctx context.Context, message mail.Message, client Client) error {
 	id, err := m.outbox.Queue(ctx, message)
 	if errors.Is(err, mail.ErrQueueFull) {
 		if say, _ := m.full.Fails(m.Now()); say {
@@ -95,13 +106,18 @@ func (m *Mails) Queue(ctx context.Context, message mail.Message, client Client) 
 		err = &refusal.Error{Reason: refusal.StoreUnavailable, Detail: err.Error(), RetryAfter: time.Minute}
 	}
 	if err != nil {
-		byClient.Forgive()
-		byAddress.Forgive()
 		return StoreRefusal(err)
 	}
 	m.full.Works(m.Now())
 	m.Audit("mail queued", message.UserID, "", client, zap.String("mail_id", id), zap.String("kind", message.Kind))
 	return nil
+}
+
+// write returns a mail with the texts of its kind.
+func (m *Mails) write(kind, to, userID string, expires time.Time, data any) (mail.Message, error) {
+	message := mail.Message{Kind: kind, To: to, UserID: userID, ExpiresAt: expires}
+	err := m.Config.MailTemplates().Write(&message, m.Config.Site(m.mailers.Current()), data)
+	return message, err
 }
 
 // Site returns the name of the site in mails: `name`, or else the host of the issuer, or else the

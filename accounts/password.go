@@ -104,13 +104,28 @@ func (l *LogIns) ChangePassword(
 // SetPassword sets a password. If checked is not nil, it must still be the hash of the
 // current password.
 func (l *LogIns) SetPassword(ctx context.Context, userID string, checked *string, pw string, client Client) error {
-	hash, err := password.Hash(ctx, l.HashTurn("new password", client), pw)
-	if err != nil {
-		return StoreRefusal(err)
-	}
-	_, err = l.Users().UpdateUser(ctx, userID, l.Now(), func(u *store.User) error {
+	return l.setPassword(ctx, userID, pw, client, func(u *store.User) error {
 		if checked != nil && u.PasswordHash != *checked {
 			return errPasswordChanged
+		}
+		return nil
+	})
+}
+
+// setPassword sets a password, or removes it if pw is empty, if change returns nil.
+func (l *LogIns) setPassword(
+	ctx context.Context, userID, pw string, client Client, change func(*store.User) error,
+) error {
+	hash := ""
+	if pw != "" {
+		var err error
+		if hash, err = password.Hash(ctx, l.HashTurn("new password", client), pw); err != nil {
+			return StoreRefusal(err)
+		}
+	}
+	_, err := l.Users().UpdateUser(ctx, userID, l.Now(), func(u *store.User) error {
+		if err := change(u); err != nil {
+			return err
 		}
 		u.PasswordHash = hash
 		return nil
@@ -118,7 +133,7 @@ func (l *LogIns) SetPassword(ctx context.Context, userID string, checked *string
 	if errors.Is(err, errPasswordChanged) {
 		return &refusal.Error{Reason: refusal.WrongCredentials}
 	}
-	return StoreRefusal(err)
+	return codeRefusal(err)
 }
 
 var errPasswordChanged = errors.New("the password was changed in the meantime")
@@ -129,9 +144,26 @@ const (
 	PurposeResetKeep = "reset, identities stay"
 )
 
-// ResetUser returns the user of a reset token, and the stored token. It does not use up the
-// token.
-func (l *LogIns) ResetUser(ctx context.Context, token string) (store.User, store.OneTimeToken, error) {
+// ResetUser returns the user of a reset token: of a link by an operator, or of one that was
+// mailed. It does not use up the token.
+func (l *LogIns) ResetUser(ctx context.Context, token string) (store.User, error) {
+	c, err := l.codes.findLink(ctx, token, purposeReset, purposeInvite)
+	if err == nil {
+		user, err := l.userOf(ctx, c)
+		if refusal.Of(err).Reason == refusal.MailedCode {
+			return user, &refusal.Error{Reason: refusal.OneTimeToken}
+		}
+		return user, err
+	}
+	if !errors.Is(err, errWrongCode) {
+		return store.User{}, StoreRefusal(err)
+	}
+	user, _, err := l.operatorsLink(ctx, token)
+	return user, err
+}
+
+// operatorsLink returns the user of a link by an operator, and the stored token.
+func (l *LogIns) operatorsLink(ctx context.Context, token string) (store.User, store.OneTimeToken, error) {
 	found, err := l.Users().OneTimeToken(ctx, store.HashToken(token), PurposeReset, l.Now())
 	if errors.Is(err, store.ErrNotFound) {
 		found, err = l.Users().OneTimeToken(ctx, store.HashToken(token), PurposeResetKeep, l.Now())
@@ -150,7 +182,18 @@ func (l *LogIns) ResetUser(ctx context.Context, token string) (store.User, store
 // intruder may have set up in the account. It returns the disconnected identities. If it
 // fails, the token can be used again to complete it.
 func (l *LogIns) ResetPassword(ctx context.Context, token, password string, client Client) ([]LinkedIdentity, error) {
-	_, link, err := l.ResetUser(ctx, token)
+	c, err := l.codes.takeLink(ctx, token, nil, purposeReset, purposeInvite)
+	if err == nil {
+		gone, err := l.resetBy(ctx, c, password, client)
+		if err != nil && errors.Is(err, refusal.MailedCode) {
+			return nil, &refusal.Error{Reason: refusal.OneTimeToken}
+		}
+		return gone, err
+	}
+	if !errors.Is(err, errWrongCode) {
+		return nil, StoreRefusal(err)
+	}
+	_, link, err := l.operatorsLink(ctx, token)
 	if err != nil {
 		return nil, err
 	}
@@ -160,7 +203,8 @@ func (l *LogIns) ResetPassword(ctx context.Context, token, password string, clie
 		return nil, &refusal.Error{Reason: refusal.OneTimeToken}
 	}
 	if err == nil {
-		gone, err = l.recoverBy(ctx, link, password, client)
+		keep := link.Purpose == PurposeResetKeep
+		gone, err = l.recoverBy(ctx, recovery{UserID: link.UserID, KeepIdentities: keep}, password, client)
 	}
 	if err != nil {
 		err = errors.Join(StoreRefusal(err), l.Users().CreateOneTimeToken(context.WithoutCancel(ctx), link))
@@ -168,23 +212,47 @@ func (l *LogIns) ResetPassword(ctx context.Context, token, password string, clie
 	return gone, err
 }
 
-// recoverBy sets the password and recovers the account of a one-time token.
+// recovery is whose account is recovered, and how.
+type recovery struct {
+	UserID         string
+	KeepIdentities bool
+	// Proved is the key of the address that the user has proved to have; empty for none. The user
+	// must still have it.
+	Proved string
+}
+
+// recoverBy sets the password, or removes it if it is empty, and recovers the account.
 func (l *LogIns) recoverBy(
-	ctx context.Context, link store.OneTimeToken, password string, client Client,
+	ctx context.Context, r recovery, password string, client Client,
 ) ([]LinkedIdentity, error) {
-	if err := l.SetPassword(ctx, link.UserID, nil, password, client); err != nil {
+	emailKey := ""
+	err := l.setPassword(ctx, r.UserID, password, client, func(u *store.User) error {
+		if r.Proved != "" && u.EmailKey != r.Proved {
+			return errWrongCode
+		}
+		u.EmailVerified = u.EmailVerified || r.Proved != ""
+		emailKey = u.EmailKey
+		return nil
+	})
+	if err != nil {
 		return nil, err
 	}
-	l.Audit("password reset", link.UserID, "", client)
+	l.Audit("password reset", r.UserID, "", client)
 	ctx = context.WithoutCancel(ctx) // the password is already changed
-	if err := RevokeKeys(ctx, l.Users(), link.UserID, l.Now()); err != nil {
+	if err := RevokeKeys(ctx, l.Users(), r.UserID, l.Now()); err != nil {
 		return nil, err
 	}
-	gone, err := RecoverAccount(ctx, l.Users(), link.UserID, link.Purpose == PurposeResetKeep, l.Now(), func() error {
-		return l.sessions.End(ctx, link.UserID, "", "")
+	gone, err := RecoverAccount(ctx, l.Users(), r.UserID, r.KeepIdentities, l.Now(), func() error {
+		return l.sessions.End(ctx, r.UserID, "", "")
 	})
 	if len(gone) > 0 {
-		l.Audit("external identities disconnected", link.UserID, "", client)
+		l.Audit("external identities disconnected", r.UserID, "", client)
+	}
+	if err == nil { // at the end, so that the code can be used again until then
+		err = errors.Join(
+			l.codes.drop(ctx, emailKey, purposeVerify, purposeReset, purposeLogIn, purposeInvite),
+			l.codes.drop(ctx, r.UserID, purposeEmail),
+		)
 	}
 	return gone, err
 }

@@ -211,6 +211,7 @@ func newService(
 	s.Identities = &Identities{site: shared, sessions: s.Sessions, factors: s.Factors, attempts: s.Attempts}
 	s.Factors.logIns, s.Factors.identities = s.LogIns, s.Identities
 	s.Mails = newMails(shared, s.Attempts, mailer)
+	s.LogIns.mails, s.LogIns.codes = s.Mails, mailedCodes{shared}
 	s.background = newBackground(s)
 	s.Verifier, err = jwt.NewVerifier(jwt.VerifierConfig{
 		Issuers: []jwt.Issuer{s.AsIssuer()}, Leeway: jwt.DefaultLeeway,

@@ -77,11 +77,13 @@ func (s *Sessions) begin(ctx context.Context, user store.User, methods []string,
 	return s.grant(user, session, refresh, now)
 }
 
-// Methods by which a user proves to be the user (RFC 8176 §2).
+// Methods by which a user proves to be the user (RFC 8176 §2). A mailed code is a one-time password;
+// there is no value that says how it came.
 const (
-	MethodPassword = "pwd"
-	MethodCode     = "otp" // of an authenticator app, or a recovery code
-	MethodMultiple = "mfa" // more than one factor
+	MethodPassword   = "pwd"
+	MethodMailedCode = "otp"
+	MethodCode       = "otp" // of an authenticator app, or a recovery code
+	MethodMultiple   = "mfa" // more than one factor
 )
 
 // MaxSessions is the maximum number of sessions of a user. Beyond it, the least recently
@@ -128,11 +130,15 @@ func (s *Sessions) grant(user store.User, session store.Session, refresh string,
 	if roles == nil {
 		roles = []string{}
 	}
-	token, err := s.keys.Sign("at+jwt", map[string]any{
+	claims := map[string]any{
 		"iss": s.Config.Issuer, "sub": user.ID, "aud": s.Config.Audience,
 		"iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(lifetime).Unix(),
 		"jti": uuid.NewString(), "sid": session.ID, "email": user.Email, "roles": roles, "scope": AccountScope,
-	})
+	}
+	if s.Config.VerifyEmail || user.EmailVerified {
+		claims["email_verified"] = user.EmailVerified
+	}
+	token, err := s.keys.Sign("at+jwt", claims)
 	return &Grant{
 		User: user, SessionID: session.ID, AccessToken: token,
 		RefreshToken: refresh, ExpiresIn: lifetime, SessionEnds: session.ExpiresAt,

@@ -308,7 +308,7 @@ func (f *Factors) checkCode(ctx context.Context, user store.User, code string, c
 // beginCode counts an attempt of a user. Once these are used up, a client that has passed before has
 // as many again, so that somebody who knows the password cannot lock the user out.
 func (f *Factors) beginCode(ctx context.Context, userID string, client Client) (attempt, error) {
-	begun, wait := f.attempts.codes.Begin(ctx, userID, f.Now())
+	begun, wait := f.attempts.factorCodes.Begin(ctx, userID, f.Now())
 	if wait > 0 {
 		if familiar, err := f.isFamiliar(ctx, userID, client); err != nil {
 			return attempt{}, StoreRefusal(err)

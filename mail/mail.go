@@ -37,6 +37,9 @@ type Message struct {
 	// ExpiresAt is when the mail is of no use any more, such as when a code in it expires.
 	// Zero means never.
 	ExpiresAt time.Time `json:"expires_at,omitzero"`
+	// Decoy means that the mail waits as any other, but is not sent: so an answer takes the same
+	// time whether there is somebody to send to.
+	Decoy bool `json:"decoy,omitempty"`
 }
 
 // Mailer sends mails. It is a Caddy module in the namespace `jwt.mailers`, which has its

@@ -9,8 +9,9 @@ var (
 	mails = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: answer.MetricsNamespace, Subsystem: answer.MetricsSubsystem, Name: "mails_total",
 		Help: "Mails by kind, what they are for, and result: queued, sent, deferred (an attempt failed, and there " +
-			"will be another), refused (by the server, for ever), expired (before they could be sent), limited (too " +
-			"many to one address or of one client) or dropped (the queue was full).",
+			"will be another), refused (by the server, for ever), expired (before they could be sent), withheld " +
+			"(there is no account to write to), limited (too many to one address or of one client) or dropped (the " +
+			"queue was full).",
 	}, []string{"kind", "result"})
 	waiting = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Namespace: answer.MetricsNamespace, Subsystem: answer.MetricsSubsystem, Name: "mails_waiting",

@@ -229,6 +229,9 @@ func (o *Outbox) sendOne(ctx context.Context, id string) error {
 	if !now.Before(m.ExpiresAt) {
 		return o.end(ctx, m, "expired", zap.Int("tries", q.Tries-1))
 	}
+	if m.Decoy {
+		return o.end(ctx, m, "withheld")
+	}
 	timed, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
 	mailer := o.Mailer()

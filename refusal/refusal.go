@@ -77,6 +77,9 @@ const (
 	EmailTaken       Reason = "email_taken"
 	RefreshToken     Reason = "refresh_token"
 	OneTimeToken     Reason = "one_time_token"
+	MailedCode       Reason = "mailed_code"
+	OtherBrowser     Reason = "other_browser"
+	EmailNotVerified Reason = "email_not_verified"
 	Throttled        Reason = "throttled"
 	HashQueueFull    Reason = "hash_queue_full"
 	StoreUnavailable Reason = "store_unavailable"
@@ -281,6 +284,12 @@ var refusals = map[Reason]Answer{
 	RefreshToken:     {401, "UnauthorizedError", "invalid_refresh_token", false, "The refresh token is not valid."},
 	OneTimeToken: {401, "UnauthorizedError", "invalid_link", false, "This link has expired or was already used. " +
 		"If you have just used it to set a password, log in with that password."},
+	MailedCode: {401, "UnauthorizedError", "invalid_code", false, "This code is wrong, has expired or was already " +
+		"used. The last mail has the code that counts; after several wrong codes, ask for a new one."},
+	OtherBrowser: {403, "ForbiddenError", "password_required", false, "You asked for this in another browser. " +
+		"Enter the password that you chose there, too."},
+	EmailNotVerified: {403, "ForbiddenError", "email_not_verified", false, "Confirm your e-mail address first. " +
+		"A mail with a code is on its way to you."},
 	Throttled: {
 		429, "TooManyRequestsError", "too_many_requests", false, "Too many attempts. Wait a while and try again.",
 	},

@@ -36,6 +36,7 @@ type Handler struct {
 	pages   *pages
 	logins  []accounts.LoginProvider
 	where   config.Where
+	base    string // URL of the site for links in mails
 }
 
 // CaddyModule returns the Caddy module information.
@@ -71,7 +72,9 @@ func (h *Handler) provision(ctx caddy.Context) error {
 			login.Label, h.Prefix + accounts.ExternalRoutes["external"] + login.Name,
 		})
 	}
-	h.warn(place.Of(ctx))
+	at := place.Of(ctx)
+	h.base = h.baseURL(at)
+	h.warn(at)
 	return nil
 }
 
@@ -118,7 +121,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 // provider.
 func (h *Handler) secretQuery(r *http.Request) bool {
 	name, _ := h.service.Route(r.URL.Path)
-	return r.URL.RawQuery != "" && (name == "reset" || name == "callback")
+	return r.URL.RawQuery != "" && (name == "reset" || name == "verify" || name == "callback")
 }
 
 // logWithoutQuery replaces the access log line of a request whose query contains the token
@@ -215,6 +218,16 @@ func (h *Handler) route(r *http.Request) (serve accountRoute, methods []string) 
 		return h.factorRoute(name, id)
 	case "reset":
 		return h.byMethod(h.resetPage, h.reset), both
+	case "verify":
+		return h.byMethod(h.verifyPage, h.verify), both
+	case "forgot":
+		return h.byMethod(h.asksFor(askForgot), h.forgot), both
+	case "code":
+		return h.byMethod(h.asksFor(askLogIn), h.logInCode), both
+	case "email":
+		return h.byMethod(h.emailPage, h.email), both
+	case "email_confirm":
+		return h.confirmEmail, post
 	case "style":
 		return h.style, get
 	case "external", "callback", "backchannel":

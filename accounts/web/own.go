@@ -45,7 +45,7 @@ func (h *Handler) changeProfile(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return answer.WriteJSON(w, http.StatusOK, userAnswer(user))
+	return answer.WriteJSON(w, http.StatusOK, h.userAnswer(user))
 }
 
 // profileForm handles the form of the account page: an empty field removes its property.
@@ -109,7 +109,7 @@ func (h *Handler) export(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
-	about := userAnswer(user)
+	about := h.userAnswer(user)
 	about["emailVerified"], about["hasPassword"] = user.EmailVerified, user.PasswordHash != ""
 	about["createdAt"], about["updatedAt"] = user.CreatedAt.UTC(), user.UpdatedAt.UTC()
 	all["exportedAt"], all["user"] = h.service.Now().UTC(), about

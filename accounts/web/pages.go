@@ -38,7 +38,8 @@ func policyFor(config *accounts.Config) string {
 }
 
 var pageNames = []string{
-	"login", "signup", "account", "keys", "confirm", "factor", "factors", "reset", "message", "refused",
+	"login", "signup", "account", "keys", "confirm", "address", "code", "factor", "factors", "reset", "message",
+	"refused",
 }
 
 // pages are the HTML pages of the accounts.
@@ -76,6 +77,7 @@ type pageData struct {
 	Fields            []pageField
 	Factor            *pageFactor
 	Factors           *pageFactors
+	Ask               *pageAsk
 	Data              any    // for a page of another module
 	Cancel            string // path back to the site that requested the log-in
 
@@ -109,12 +111,14 @@ type pageLink struct{ Name, Path string }
 type pagePaths struct {
 	Login, Signup, Logout, Account, Password, Sessions, Identities, Keys, Reset, Style string
 	Export, Delete, Factor, Factors                                                    string
+
+	Forgot, Code, Email string // empty without `mail` or `email_login`
 }
 
 func (p pagePaths) below(prefix string) pagePaths {
 	for _, path := range []*string{
 		&p.Login, &p.Signup, &p.Logout, &p.Account, &p.Password, &p.Sessions, &p.Identities, &p.Keys,
-		&p.Reset, &p.Style, &p.Export, &p.Delete, &p.Factor, &p.Factors,
+		&p.Reset, &p.Style, &p.Export, &p.Delete, &p.Factor, &p.Factors, &p.Forgot, &p.Code, &p.Email,
 	} {
 		if *path != "" {
 			*path = prefix + *path
@@ -182,6 +186,11 @@ func standardData(config accounts.Config) (data pageData) {
 		config.Path("reset"), config.Path("style")
 	at.Keys, at.Export, at.Delete = config.Path("keys"), config.Path("export"), config.Path("delete")
 	at.Factor, at.Factors = config.Path("factor"), config.Path("factors")
+	for route, path := range map[string]*string{"forgot": &at.Forgot, "code": &at.Code, "email": &at.Email} {
+		if config.HasRoute(route) {
+			*path = config.Path(route)
+		}
+	}
 	if config.Signup == "open" {
 		at.Signup = config.Path("signup")
 	}
@@ -316,7 +325,7 @@ func (h *Handler) resetPage(w http.ResponseWriter, r *http.Request) error {
 			token = cookies[0].Value
 		}
 	}
-	user, _, err := h.service.LogIns.ResetUser(r.Context(), token)
+	user, err := h.service.LogIns.ResetUser(r.Context(), token)
 	if failure, ok := errors.AsType[*refusal.Error](err); ok && failure.Reason == refusal.OneTimeToken {
 		return h.showBrokenLink(w, r)
 	}

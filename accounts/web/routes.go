@@ -19,14 +19,25 @@ import (
 
 // login handles a log-in: it answers JSON with tokens, and the page's form with cookies.
 func (h *Handler) login(w http.ResponseWriter, r *http.Request) error {
-	in, err := readInput(w, r, "email", "password")
+	known := []string{"email", "password"}
+	if h.EmailLogin {
+		known = append(known, "code")
+	}
+	in, err := readInput(w, r, known...)
 	if err != nil {
 		return err
 	}
+	if _, byCode := in.values["code"]; h.EmailLogin && byCode {
+		return h.logInByCode(w, r, in)
+	}
 	var grant *accounts.Grant
+	asker := h.newAsker(r)
 	email, password := in.want("email"), in.want("password")
 	if err = in.err(); err == nil {
-		grant, err = h.service.LogIns.LogIn(r.Context(), email, password, client(r))
+		grant, err = h.service.LogIns.LogIn(r.Context(), email, password, asker)
+	}
+	if failure, ok := errors.AsType[*refusal.Error](err); ok && failure.Reason == refusal.EmailNotVerified {
+		return h.showUnverified(w, r, in, asker, err)
 	}
 	if err == nil && in.form {
 		err = h.enter(w, r, in, grant)
@@ -36,6 +47,31 @@ func (h *Handler) login(w http.ResponseWriter, r *http.Request) error {
 	}
 	if err != nil {
 		return h.pageOr(w, r, in, "login", err)
+	}
+	return h.answerGrant(w, r, in, grant)
+}
+
+// logInByCode is login with a mailed code instead of a password.
+func (h *Handler) logInByCode(w http.ResponseWriter, r *http.Request, in *input) error {
+	var grant *accounts.Grant
+	email, code := in.want("email"), in.want("code")
+	if _, both := in.values["password"]; both {
+		in.wrong("password", "not", errors.New("cannot be sent together with a code"), map[string]any{})
+	}
+	err := in.err()
+	if err == nil {
+		grant, err = h.service.LogIns.LogInByCode(r.Context(), email, code, client(r))
+	}
+	if err == nil && in.form {
+		err = h.enter(w, r, in, grant)
+	}
+	if in.form && h.asksFactor(w, r, in.text("return_to"), err) {
+		return nil
+	}
+	if err != nil {
+		ask := askLogInCode
+		ask.Again = &pageLink{"Send another mail", h.Path("code")}
+		return h.askOr(w, r, in, "code", ask, err)
 	}
 	return h.answerGrant(w, r, in, grant)
 }
@@ -75,7 +111,10 @@ func (h *Handler) signup(w http.ResponseWriter, r *http.Request) error {
 	}
 	var user store.User
 	email, password, profile := h.wantEmail(in), h.wantPassword(in, "password"), h.profile(in)
-	if err = in.err(); err == nil {
+	if err = in.err(); err == nil && h.VerifyEmail {
+		return h.signUpByMail(w, r, in, email, password, profile)
+	}
+	if err == nil {
 		user, err = h.service.LogIns.SignUp(r.Context(), email, password, profile, client(r))
 	}
 	if err != nil {
@@ -83,7 +122,7 @@ func (h *Handler) signup(w http.ResponseWriter, r *http.Request) error {
 	}
 	accounts.CountEvent("signup", "ok")
 	if !in.form {
-		return answer.WriteJSON(w, http.StatusCreated, userAnswer(user))
+		return answer.WriteJSON(w, http.StatusCreated, h.userAnswer(user))
 	}
 	grant, err := h.service.Factors.Enter(
 		r.Context(), accounts.Entry{User: user, Methods: []string{accounts.MethodPassword}}, client(r),
@@ -101,7 +140,7 @@ func (h *Handler) signup(w http.ResponseWriter, r *http.Request) error {
 }
 
 // userAnswer returns a user as clients see it, without the password.
-func userAnswer(user store.User) map[string]any {
+func (h *Handler) userAnswer(user store.User) map[string]any {
 	answer := make(map[string]any)
 	for name, value := range user.Profile {
 		answer[name] = value
@@ -109,6 +148,9 @@ func userAnswer(user store.User) map[string]any {
 	answer["id"], answer["email"], answer["roles"] = user.ID, user.Email, user.Roles
 	if user.Roles == nil {
 		answer["roles"] = []string{}
+	}
+	if h.VerifyEmail || user.EmailVerified {
+		answer["emailVerified"] = user.EmailVerified
 	}
 	return answer
 }
@@ -203,7 +245,7 @@ func (h *Handler) whoami(w http.ResponseWriter, r *http.Request) error {
 		_, err := io.WriteString(w, user.ID)
 		return err
 	}
-	return answer.WriteJSON(w, http.StatusOK, userAnswer(user))
+	return answer.WriteJSON(w, http.StatusOK, h.userAnswer(user))
 }
 
 func (h *Handler) password(w http.ResponseWriter, r *http.Request) error {
@@ -243,11 +285,18 @@ func (h *Handler) password(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// reset sets a password with the token of a link.
+// reset sets a password with the token of a link, or with a mailed code.
 func (h *Handler) reset(w http.ResponseWriter, r *http.Request) error {
-	in, err := readInput(w, r, "token", "newPassword")
+	known := []string{"token", "newPassword"}
+	if h.HasRoute("forgot") {
+		known = append(known, "email", "code")
+	}
+	in, err := readInput(w, r, known...)
 	if err != nil {
 		return err
+	}
+	if _, byCode := in.values["code"]; h.HasRoute("forgot") && (byCode || in.text("email") != "") {
+		return h.resetByCode(w, r, in)
 	}
 	if in.form {
 		w.Header().Set("Referrer-Policy", "no-referrer")
@@ -269,6 +318,32 @@ func (h *Handler) reset(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return h.pageOr(w, r, in, "reset", err)
 	}
+	return h.answerReset(w, r, in, gone)
+}
+
+// resetByCode is reset with a mailed code.
+func (h *Handler) resetByCode(w http.ResponseWriter, r *http.Request, in *input) error {
+	var gone []accounts.LinkedIdentity
+	email, code, replacement := in.want("email"), in.want("code"), h.wantPassword(in, "newPassword")
+	if _, both := in.values["token"]; both {
+		in.wrong("token", "not", errors.New("cannot be sent together with a code"), map[string]any{})
+	}
+	err := in.err()
+	if err == nil {
+		gone, err = h.service.LogIns.ResetByCode(r.Context(), email, code, replacement, client(r))
+	}
+	if err != nil {
+		ask := askReset
+		ask.Again = &pageLink{"Send another mail", h.Path("forgot")}
+		return h.askOr(w, r, in, "code", ask, err)
+	}
+	return h.answerReset(w, r, in, gone)
+}
+
+// answerReset answers that a password was set, and names the identities that were disconnected.
+func (h *Handler) answerReset(
+	w http.ResponseWriter, r *http.Request, in *input, gone []accounts.LinkedIdentity,
+) error {
 	if h.KeyPrefix != "" {
 		apikeys.LearnAll(r.Context())
 	}

@@ -493,6 +493,7 @@ func TestUserExport(t *testing.T) {
 		"--profile", `name=Alice "A", B.`, "--profile", "hue= red", "Alice@example.com",
 	)
 	c.Must("", "user", "add", "--no-password", "--disabled", "bob@example.com")
+	c.Must("", "user", "verify", "bob@example.com")
 	for _, format := range []string{"csv", "jsonl"} {
 		exported := c.Must("", "user", "export", "--format", format)
 		accountstest.Has(t, exported, "$argon2id$v=19$")
@@ -511,7 +512,7 @@ func TestUserExport(t *testing.T) {
 	}
 	// JSON lines can hold values that CSV cannot.
 	line := `{"id":"` + uuid.NewString() +
-		`","email":"carol@example.com","password_hash":"","roles":[],"profile":%s,"disabled":false,"created_at":"2026-01-02T03:04:05.006Z"}` +
+		`","email":"carol@example.com","password_hash":"","roles":[],"profile":%s,"disabled":false,"email_verified":true,"created_at":"2026-01-02T03:04:05.006Z"}` +
 		"\n"
 	for profile, want := range map[string]string{
 		`{"age":12}`:         `the property "age" is not a string of one line`,

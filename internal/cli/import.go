@@ -50,6 +50,7 @@ JSON lines: each line is an object with these members:
     roles          list of strings
     profile        object of profile properties
     disabled       true or false
+    email_verified true or false: whether the user has confirmed the address
     created_at     time, as in 2026-01-31T12:00:00Z; default: now
 
 CSV: the first line names the columns, which are the same members in any order.
@@ -268,6 +269,7 @@ type userRecord struct {
 	Roles        []string       `json:"roles"`
 	Profile      jsontext.Value `json:"profile"`
 	Disabled     bool           `json:"disabled"`
+	Verified     bool           `json:"email_verified"`
 	CreatedAt    string         `json:"created_at"`
 }
 
@@ -279,6 +281,7 @@ var importableID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`)
 func (r userRecord) user(now time.Time) (user store.User, err error) {
 	user = store.User{
 		ID: uuid.NewString(), Email: r.Email, Roles: r.Roles, Disabled: r.Disabled, CreatedAt: now, UpdatedAt: now,
+		EmailVerified: r.Verified,
 	}
 	if user.EmailKey, err = store.EmailKey(r.Email); err != nil {
 		return user, fmt.Errorf("email %w", err)
@@ -337,7 +340,7 @@ func recordOf(user store.User) (userRecord, error) {
 	profile, err := json.Marshal(user.Profile)
 	return userRecord{
 		ID: user.ID, Email: user.Email, PasswordHash: &user.PasswordHash,
-		Roles: user.Roles, Profile: profile, Disabled: user.Disabled,
+		Roles: user.Roles, Profile: profile, Disabled: user.Disabled, Verified: user.EmailVerified,
 		CreatedAt: user.CreatedAt.UTC().Format(time.RFC3339Nano),
 	}, err
 }
@@ -383,7 +386,7 @@ func readCSVHeader(lines *lineReader) (csvHeader, error) {
 }
 
 // csvColumns are the columns that are not profile properties.
-var csvColumns = []string{"email", "password_hash", "id", "roles", "disabled", "created_at"}
+var csvColumns = []string{"email", "password_hash", "id", "roles", "disabled", "email_verified", "created_at"}
 
 func (h csvHeader) check() error {
 	for i, name := range h {
@@ -444,6 +447,10 @@ func (h csvHeader) parseUser(line []byte) (record userRecord, err error) {
 		case "disabled":
 			if record.Disabled, err = strconv.ParseBool(cmp.Or(value, "false")); err != nil {
 				return record, errors.New("disabled must be true or false")
+			}
+		case "email_verified":
+			if record.Verified, err = strconv.ParseBool(cmp.Or(value, "false")); err != nil {
+				return record, errors.New("email_verified must be true or false")
 			}
 		case "created_at":
 			record.CreatedAt = value
@@ -592,7 +599,7 @@ func (h csvHeader) values(record userRecord) ([]string, error) {
 	}
 	values := []string{
 		record.Email, *record.PasswordHash, record.ID, strings.Join(record.Roles, " "),
-		strconv.FormatBool(record.Disabled), record.CreatedAt,
+		strconv.FormatBool(record.Disabled), strconv.FormatBool(record.Verified), record.CreatedAt,
 	}
 	for _, name := range h[len(csvColumns):] {
 		value, given := profile[name]

@@ -49,7 +49,7 @@ func OnStore(
 
 // operator runs one command on the users.
 type operator struct {
-	ctx   context.Context
+	ctx   caddy.Context
 	cmd   *cobra.Command
 	args  []string
 	flags caddycmd.Flags

@@ -60,6 +60,7 @@ Name a user by e-mail address or ID.`,
 		disableUserCommand(), enableUserCommand(), deleteUserCommand(),
 		updateUserCommand(), passwordCommand(), rolesCommand(), importCommand(), exportCommand(),
 		resetLinkCommand(), disconnectCommand(), factorsCommand(),
+		inviteCommand(), emailCommand(), verifyUserCommand(),
 	)
 	return cmd
 }
@@ -172,7 +173,7 @@ apply as at sign-up. The user gets the given roles, but not default_roles.`,
 func (o *operator) newUser() (user store.User, err error) {
 	now := time.Now()
 	user = store.User{
-		ID: uuid.NewString(), Email: o.args[0], Disabled: o.flags.Bool("disabled"), CreatedAt: now, UpdatedAt: now,
+		ID: uuid.NewString(), Email: o.args[0], CreatedAt: now, UpdatedAt: now,
 	}
 	if user.EmailKey, err = store.EmailKey(user.Email); err != nil {
 		return user, fmt.Errorf("the e-mail address %s %w", refusal.Quoted(user.Email), err)
@@ -190,6 +191,7 @@ func addUser(o *operator) error {
 	if err != nil {
 		return err
 	}
+	user.Disabled = o.flags.Bool("disabled")
 	taken := fmt.Errorf("%w: %s", store.ErrEmailTaken, refusal.Quoted(user.Email))
 	switch _, err := o.store.UserByEmail(o.ctx, user.EmailKey); { // before somebody types a password
 	case err == nil:
@@ -340,7 +342,7 @@ func newJSONEncoder(w io.Writer) *json.Encoder {
 func shownUser(user store.User) map[string]any {
 	shown := map[string]any{
 		"id": user.ID, "email": user.Email, "roles": user.Roles, "profile": user.Profile,
-		"disabled": user.Disabled, "has_password": user.PasswordHash != "",
+		"email_verified": user.EmailVerified, "disabled": user.Disabled, "has_password": user.PasswordHash != "",
 		"created_at": user.CreatedAt.UTC(), "updated_at": user.UpdatedAt.UTC(),
 	}
 	if user.Roles == nil {
@@ -447,8 +449,8 @@ func showUser(o *operator) error {
 	}
 	table := tabwriter.NewWriter(o.cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 	fmt.Fprintf(
-		table, "ID\t%s\nE-mail\t%s\nRoles\t%s\nState\t%s\nProfile\t%s\nCreated\t%s\nChanged\t%s\n\n",
-		user.ID, refusal.Visible(user.Email),
+		table, "ID\t%s\nE-mail\t%s\nVerified\t%s\nRoles\t%s\nState\t%s\nProfile\t%s\nCreated\t%s\nChanged\t%s\n\n",
+		user.ID, refusal.Visible(user.Email), map[bool]string{true: "yes", false: "no"}[user.EmailVerified],
 		refusal.Visible(strings.Join(user.Roles, " ")), state(user),
 		refusal.Visible(string(profile)), timeText(user.CreatedAt), timeText(user.UpdatedAt),
 	)
@@ -724,7 +726,7 @@ func makeResetLink(o *operator) error {
 	if err != nil || lifetime <= 0 {
 		return fmt.Errorf("--lifetime %q: it must be a duration, as in 30m, 1h or 2d", o.flags.String("lifetime"))
 	}
-	link, err := o.resetPage()
+	link, err := o.resetPage(o.flags.String("base"))
 	if err != nil {
 		return err
 	}
@@ -770,24 +772,24 @@ func makeResetLink(o *operator) error {
 }
 
 // resetPage returns the URL of the page for setting a new password.
-func (o *operator) resetPage() (*url.URL, error) {
-	base, err := url.Parse(o.flags.String("base"))
+func (o *operator) resetPage(site string) (*url.URL, error) {
+	base, err := url.Parse(site)
 	if err != nil || base.Scheme != "https" && base.Scheme != "http" || base.Host == "" || base.User != nil ||
 		base.RawQuery != "" || base.Fragment != "" {
 		return nil, fmt.Errorf(
-			"--base %q: it must be the URL of the site, as in https://example.com", o.flags.String("base"),
+			"--base %q: it must be the URL of the site, as in https://example.com", site,
 		)
 	}
-	site := accounts.Config{Prefix: o.flags.String("prefix")}
-	if site.Prefix == "" {
-		site.Prefix = o.sites[0].Prefix
-		if slices.ContainsFunc(o.sites, func(other *accounts.Config) bool { return other.Prefix != site.Prefix }) {
+	config := accounts.Config{Prefix: o.flags.String("prefix")}
+	if config.Prefix == "" {
+		config.Prefix = o.sites[0].Prefix
+		if slices.ContainsFunc(o.sites, func(other *accounts.Config) bool { return other.Prefix != config.Prefix }) {
 			return nil, errors.New("the config has several accounts blocks for these users; " +
 				"choose one with --prefix, the path after `accounts` in the Caddyfile, as in --prefix /auth")
 		}
 	}
-	if err := accounts.CheckRoutePath(site.Prefix); err != nil {
+	if err := accounts.CheckRoutePath(config.Prefix); err != nil {
 		return nil, fmt.Errorf("--prefix: %w", err)
 	}
-	return base.JoinPath(site.Path("reset")), nil
+	return base.JoinPath(config.Path("reset")), nil
 }

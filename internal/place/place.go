@@ -4,6 +4,7 @@ package place
 import (
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -146,6 +147,26 @@ func Routes(server *caddyhttp.Server) caddyhttp.RouteList {
 		}
 	}
 	return server.Routes
+}
+
+// URL returns the URL of the site by its first host, without a slash at the end; empty if the config
+// does not name a host.
+func (at Place) URL() string {
+	if at.Server == nil || len(at.Hosts) == 0 || strings.ContainsAny(at.Hosts[0], "*{") {
+		return ""
+	}
+	scheme, standard := "http", "80"
+	if len(at.Server.TLSConnPolicies) > 0 {
+		scheme, standard = "https", "443"
+	}
+	host := at.Hosts[0]
+	if len(at.Server.Listen) > 0 {
+		address, err := caddy.ParseNetworkAddress(at.Server.Listen[0])
+		if port := fmt.Sprint(address.StartPort); err == nil && port != standard && address.StartPort != 0 {
+			host = net.JoinHostPort(host, port)
+		}
+	}
+	return scheme + "://" + host
 }
 
 // BeingProvisioned reports whether not all handlers of a route are loaded yet.

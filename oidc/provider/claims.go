@@ -140,6 +140,9 @@ func claimOf(user store.User, name string) (any, bool) {
 	case "email":
 		return user.Email, true
 	case "email_verified":
+		if user.EmailVerified {
+			return true, true
+		}
 		if verified, ok := user.Profile["email_verified"].(bool); ok {
 			return verified, true
 		}

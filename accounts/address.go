@@ -1,0 +1,77 @@
+package accounts
+
+import (
+	"context"
+	"errors"
+
+	"github.com/caddy-jwt/caddy-jwt/refusal"
+	"github.com/caddy-jwt/caddy-jwt/store"
+)
+
+// AskAddress mails a code to the new address of a user who is present, or says there that the
+// address has an account. The result and the time are the same. The same address again verifies it.
+func (l *LogIns) AskAddress(ctx context.Context, user store.User, email string, asker Asker) error {
+	key, err := store.EmailKey(email)
+	if err != nil {
+		return refusal.Property("email", "format", err)
+	}
+	if key == user.EmailKey && email == user.Email && user.EmailVerified {
+		return refusal.Property("email", "unchanged", errors.New("is the address that you have"))
+	}
+	other, err := l.Users().UserByEmail(ctx, key)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return StoreRefusal(err)
+	}
+	c := mailedCode{Purpose: purposeEmail, Of: user.ID, Email: email, EmailKey: key, UserID: user.ID}
+	if err == nil && other.ID != user.ID {
+		c.Void = true
+		return l.mailCode(ctx, letterExists, c, false, asker)
+	}
+	return l.mailCode(ctx, letterEmail, c, false, asker)
+}
+
+// ConfirmAddress changes the address of a user with the code that was mailed to the new one, and
+// tells the old one. Sessions go on; codes that were mailed to the old address do not.
+func (l *LogIns) ConfirmAddress(
+	ctx context.Context, user store.User, sessionID, code string, asker Asker,
+) error {
+	c, err := l.useCode(ctx, purposeEmail, user.ID, code, asker.Client, nil)
+	if err != nil {
+		return err
+	}
+	if c.EmailKey != user.EmailKey { // before it is changed, so that no change is untold
+		if err := l.tellOldAddress(ctx, user, c, asker); err != nil {
+			return errors.Join(err, l.codes.giveBack(ctx, c, false, asker.Client))
+		}
+	}
+	_, err = l.Users().UpdateUser(ctx, user.ID, l.Now(), func(u *store.User) error {
+		if u.EmailKey != user.EmailKey {
+			return errWrongCode // another change was first
+		}
+		u.Email, u.EmailKey, u.EmailVerified = c.Email, c.EmailKey, true
+		return nil
+	})
+	switch {
+	case errors.Is(err, store.ErrEmailTaken): // in the meantime
+		return &refusal.Error{Reason: refusal.EmailTaken}
+	case err != nil:
+		return errors.Join(codeRefusal(err), l.codes.giveBack(ctx, c, false, asker.Client))
+	}
+	l.Audit("e-mail address changed", user.ID, sessionID, asker.Client)
+	if c.EmailKey == user.EmailKey {
+		return nil
+	}
+	return DropMailedCodes(context.WithoutCancel(ctx), l.Users(), user, l.Now) // it is changed
+}
+
+// tellOldAddress tells the old address of a change, unless another user has got the new one.
+func (l *LogIns) tellOldAddress(ctx context.Context, user store.User, c mailedCode, asker Asker) error {
+	other, err := l.Users().UserByEmail(ctx, c.EmailKey)
+	switch {
+	case err == nil && other.ID != user.ID:
+		return &refusal.Error{Reason: refusal.EmailTaken}
+	case err != nil && !errors.Is(err, store.ErrNotFound):
+		return StoreRefusal(err)
+	}
+	return l.tell(ctx, letterEmailChanged, user.Email, user.ID, asker)
+}

@@ -1,0 +1,50 @@
+package accounts
+
+import (
+	"context"
+	"time"
+
+	"github.com/caddy-jwt/caddy-jwt/mail"
+	"github.com/caddy-jwt/caddy-jwt/store"
+)
+
+// Invite returns the token of a link with which a user sets the first password, within 24 hours. If
+// the link is mailed, using it verifies the address. A new mailed link replaces the one before.
+func Invite(
+	ctx context.Context, users store.UserStore, user store.User, mailed bool, now func() time.Time,
+) (token string, err error) {
+	if !mailed {
+		token = store.RandomToken(linkBytes)
+		return token, users.CreateOneTimeToken(ctx, store.OneTimeToken{
+			Hash: store.HashToken(token), Purpose: PurposeReset, UserID: user.ID, ExpiresAt: now().Add(inviteLifetime),
+		})
+	}
+	c := mailedCode{
+		Purpose: purposeInvite, Of: user.EmailKey, Email: user.Email, EmailKey: user.EmailKey, UserID: user.ID,
+	}
+	_, token = c.draw() // the code is not mailed
+	return token, codesOf(users, now).put(ctx, c, inviteLifetime)
+}
+
+// DropMailedCodes ends the codes and links that were mailed to the address of a user.
+func DropMailedCodes(ctx context.Context, users store.UserStore, user store.User, now func() time.Time) error {
+	return codesOf(users, now).drop(
+		ctx, user.EmailKey, purposeVerify, purposeReset, purposeLogIn, purposeInvite,
+	)
+}
+
+func codesOf(users store.UserStore, now func() time.Time) mailedCodes {
+	of := &site{Now: now}
+	of.AddStore(&users)
+	return mailedCodes{of}
+}
+
+// InviteMail returns the mail with the link of an invitation.
+func (a *Config) InviteMail(mailer mail.Mailer, user store.User, link string, now time.Time) (mail.Message, error) {
+	message := mail.Message{
+		Kind: letterInvite, To: user.Email, UserID: user.ID, ExpiresAt: now.Add(inviteLifetime),
+	}
+	letter := Letter{Link: link, Lifetime: "24 hours"}
+	err := a.MailTemplates().Write(&message, a.Site(mailer), letter)
+	return message, err
+}

@@ -1,0 +1,197 @@
+package accounts
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+
+	"github.com/caddy-jwt/caddy-jwt/accounts/password"
+	"github.com/caddy-jwt/caddy-jwt/internal/network"
+	"github.com/caddy-jwt/caddy-jwt/jwt"
+	"github.com/caddy-jwt/caddy-jwt/refusal"
+	"github.com/caddy-jwt/caddy-jwt/store"
+	"github.com/google/uuid"
+)
+
+// SignUpByMail begins a sign-up with `verify_email`: it mails a code and a link to the address.
+// There is no account until they are used, so nobody can prepare one for the owner of the address.
+// If the address has an account, the mail says so. The result and the time are the same.
+func (l *LogIns) SignUpByMail(
+	ctx context.Context, email, pw string, profile map[string]any, asker Asker,
+) error {
+	key, err := store.EmailKey(email)
+	if err != nil {
+		return refusal.Property("email", "format", err)
+	}
+	if _, wait := l.attempts.signUps.Begin(ctx, network.Key(asker.Address), l.Now()); wait > 0 {
+		return Throttled("sign-ups of the client", wait)
+	}
+	hash, err := password.Hash(ctx, l.HashTurn("sign-up", asker.Client), pw)
+	if err != nil {
+		return StoreRefusal(err)
+	}
+	_, err = l.Users().UserByEmail(ctx, key)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return StoreRefusal(err)
+	}
+	c := mailedCode{Purpose: purposeVerify, Of: key, Email: email, EmailKey: key}
+	if err == nil {
+		c.Void = true
+		return l.mailCode(ctx, letterExists, c, false, asker)
+	}
+	if c.Profile, err = json.Marshal(profile); err != nil {
+		return err
+	}
+	c.PasswordHash = hash
+	return l.mailCode(ctx, letterVerify, c, false, asker)
+}
+
+// AddressProof is what somebody shows to confirm an address.
+type AddressProof struct {
+	// Email and Code are what was mailed where, or Token is that of the link.
+	Email, Code, Token string
+	// Password is the password of the sign-up. It is required if the code was asked for in another
+	// browser: who has the mailbox but did not sign up must not confirm what somebody else chose.
+	Password string
+	// Bound requires Browser of the Asker or Password. Without it they are only required of a browser
+	// that has asked for another code.
+	Bound bool
+}
+
+// Verify confirms an address, which completes a sign-up, and starts a session.
+func (l *LogIns) Verify(ctx context.Context, proof AddressProof, asker Asker) (*Grant, error) {
+	bound := func(c *mailedCode) error {
+		if proof.Password == "" && !c.isBrowser(asker.Browser) && (proof.Bound || asker.Browser != "") {
+			return &refusal.Error{Reason: refusal.OtherBrowser}
+		}
+		return nil
+	}
+	var c mailedCode
+	var err error
+	if proof.Token != "" {
+		c, err = l.codes.takeLink(ctx, proof.Token, bound, purposeVerify)
+		err = codeRefusal(err)
+	} else {
+		key, keyErr := store.EmailKey(proof.Email)
+		if keyErr != nil {
+			key = "" // nobody's
+		}
+		c, err = l.useCode(ctx, purposeVerify, key, proof.Code, asker.Client, bound)
+	}
+	if err != nil {
+		return nil, err
+	}
+	methods := []string{MethodMailedCode}
+	user, wrong, err := l.verified(ctx, c, proof.Password, asker.Client)
+	if err != nil {
+		return nil, errors.Join(err, l.codes.giveBack(ctx, c, wrong, asker.Client))
+	}
+	if proof.Password != "" {
+		methods = append(methods, MethodPassword)
+	}
+	return l.factors.Enter(ctx, Entry{User: user, Methods: methods}, asker.Client)
+}
+
+// verified creates the account of a sign-up, or marks the address of an account as verified. wrong
+// means that the password is not right.
+func (l *LogIns) verified(
+	ctx context.Context, c mailedCode, pw string, client Client,
+) (user store.User, wrong bool, err error) {
+	hash := c.PasswordHash
+	if c.UserID != "" {
+		if user, err = l.userOf(ctx, c); err != nil {
+			return user, false, err
+		}
+		hash = user.PasswordHash
+	}
+	if pw != "" {
+		right, err := password.Check(ctx, l.HashTurn("log-in", client), hash, pw)
+		if err != nil {
+			return user, false, StoreRefusal(err)
+		}
+		if !right {
+			return user, true, &refusal.Error{Reason: refusal.WrongCredentials}
+		}
+	}
+	if c.UserID != "" {
+		user, err = l.markVerified(ctx, c.UserID, c.EmailKey)
+		return user, false, err
+	}
+	now := l.Now()
+	user = store.User{
+		ID: uuid.NewString(), Email: c.Email, EmailKey: c.EmailKey, EmailVerified: true, PasswordHash: c.PasswordHash,
+		Roles: l.Config.DefaultRoles, CreatedAt: now, UpdatedAt: now,
+	}
+	profile, err := jwt.ParseClaims(c.Profile) // keeps every digit of a whole number
+	if err != nil {
+		return user, false, err
+	}
+	user.Profile, _ = store.PlainValue(profile).(map[string]any)
+	err = l.Users().CreateUser(context.WithoutCancel(ctx), user)
+	if errors.Is(err, store.ErrEmailTaken) { // in the meantime, for example by an administrator
+		return user, false, &refusal.Error{Reason: refusal.EmailTaken}
+	}
+	if err == nil {
+		CountEvent("signup", "ok")
+		l.Audit("signup", user.ID, "", client)
+	}
+	return user, false, StoreRefusal(err)
+}
+
+// markVerified marks an address as verified, if the user still has it.
+func (l *LogIns) markVerified(ctx context.Context, userID, emailKey string) (store.User, error) {
+	user, err := l.Users().UpdateUser(ctx, userID, l.Now(), func(u *store.User) error {
+		if u.EmailKey != emailKey {
+			return errWrongCode
+		}
+		u.EmailVerified = true
+		return nil
+	})
+	return user, codeRefusal(err)
+}
+
+// VerifyLink returns the address that a link confirms, and whether the browser asked for it. It
+// changes nothing.
+func (l *LogIns) VerifyLink(ctx context.Context, token, browser string) (email string, bound bool, err error) {
+	c, err := l.codes.findLink(ctx, token, purposeVerify)
+	return c.Email, c.isBrowser(browser), codeRefusal(err)
+}
+
+// userOrSignUp returns the user with an address, or who has signed up with it but has not confirmed
+// it: without an ID. It takes the same time for any address.
+func (l *LogIns) userOrSignUp(ctx context.Context, emailKey string) (store.User, error) {
+	user, err := l.Users().UserByEmail(ctx, emailKey)
+	if !l.Config.VerifyEmail || err != nil && !errors.Is(err, store.ErrNotFound) {
+		return user, err
+	}
+	c, codeErr := l.codes.find(ctx, purposeVerify, emailKey)
+	switch {
+	case err == nil:
+		return user, nil
+	case errors.Is(codeErr, errWrongCode) || codeErr == nil && (c.Void || c.UserID != ""):
+		return user, store.ErrNotFound
+	}
+	return store.User{Email: c.Email, EmailKey: c.EmailKey, PasswordHash: c.PasswordHash}, codeErr
+}
+
+// askToVerify mails another code to a user who knows the password, and refuses the log-in.
+func (l *LogIns) askToVerify(ctx context.Context, user store.User, asker Asker) error {
+	c := mailedCode{
+		Purpose: purposeVerify, Of: user.EmailKey, Email: user.Email, EmailKey: user.EmailKey, UserID: user.ID,
+	}
+	if user.ID == "" {
+		waiting, err := l.codes.find(ctx, purposeVerify, user.EmailKey)
+		if err != nil {
+			return codeRefusal(err)
+		}
+		c.PasswordHash, c.Profile = waiting.PasswordHash, waiting.Profile
+	}
+	err := l.mailCode(ctx, letterVerify, c, false, asker)
+	if failure, ok := errors.AsType[*refusal.Error](err); ok && failure.Reason == refusal.Throttled {
+		err = nil // the last mail may still be good
+	}
+	if err != nil {
+		return err
+	}
+	return &refusal.Error{Reason: refusal.EmailNotVerified}
+}
