@@ -221,12 +221,24 @@ type recovery struct {
 	Proved string
 }
 
-// recoverBy sets the password, or removes it if it is empty, and recovers the account.
+// recoverBy sets the password, or removes it if it is empty, and recovers the account. If this is the
+// first proof of its address, somebody else may have made the account, and a second factor ends too.
 func (l *LogIns) recoverBy(
 	ctx context.Context, r recovery, password string, client Client,
 ) ([]LinkedIdentity, error) {
+	before, err := l.Users().User(ctx, r.UserID)
+	if err != nil {
+		return nil, StoreRefusal(err)
+	}
+	endFactors := func() error { return nil }
+	if r.Proved != "" && !before.EmailVerified {
+		endFactors = func() error { return ResetFactors(ctx, l.Users(), r.UserID, l.Now()) }
+	}
+	if err := endFactors(); err != nil { // before the address counts as verified, so that it can be repeated
+		return nil, StoreRefusal(err)
+	}
 	emailKey := ""
-	err := l.setPassword(ctx, r.UserID, password, client, func(u *store.User) error {
+	err = l.setPassword(ctx, r.UserID, password, client, func(u *store.User) error {
 		if r.Proved != "" && u.EmailKey != r.Proved {
 			return errWrongCode
 		}
@@ -243,7 +255,8 @@ func (l *LogIns) recoverBy(
 		return nil, err
 	}
 	gone, err := RecoverAccount(ctx, l.Users(), r.UserID, r.KeepIdentities, l.Now(), func() error {
-		return l.sessions.End(ctx, r.UserID, "", "")
+		// a session may have added one in the meantime
+		return errors.Join(l.sessions.End(ctx, r.UserID, "", ""), endFactors())
 	})
 	if len(gone) > 0 {
 		l.Audit("external identities disconnected", r.UserID, "", client)
