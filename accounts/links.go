@@ -9,6 +9,9 @@ import (
 
 // Lead is the purpose of a log-in, as known by another module.
 type Lead struct {
+	// Client is the name of the site or program that asked for the log-in, as users know it; empty
+	// for none.
+	Client string
 	// Cancel is the path to go back to without logging in; empty for none.
 	Cancel string
 	// MaxAge is how long ago the user may have entered the password at most; 0 requires it

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -79,6 +80,7 @@ type pageData struct {
 	Factors           *pageFactors
 	Ask               *pageAsk
 	Data              any    // for a page of another module
+	Client            string // the name of the site that requested the log-in
 	Cancel            string // path back to the site that requested the log-in
 
 	leadsOn bool // its form may redirect to another site, as a page of an OpenID Provider does
@@ -230,7 +232,8 @@ func readPage(dir string, embedded fs.FS, name string) ([]byte, error) {
 
 // render writes a page. If the template fails, it writes nothing.
 func (p *pages) render(w http.ResponseWriter, r *http.Request, name string, data pageData, status int) error {
-	data.Cancel, data.Onward = p.lead(data.ReturnTo).Cancel, data.ReturnTo
+	lead := p.lead(data.ReturnTo)
+	data.Client, data.Cancel, data.Onward = lead.Client, lead.Cancel, data.ReturnTo
 	data.Paths, data.PasswordMinLength = p.defaults.Paths.below(answer.MountedAt(r)), p.defaults.PasswordMinLength
 	if data.Site = p.defaults.Site; data.Site.Name == "" {
 		data.Site.Name = hostOf(r)
@@ -421,7 +424,9 @@ func (h *Handler) renderAccount(
 		Roles: user.Roles, Profile: make(map[string]string),
 	}
 	for name, value := range user.Profile {
-		data.User.Profile[name] = profileText(value)
+		if !slices.ContainsFunc(data.Fields, func(field pageField) bool { return field.Name == name }) {
+			data.User.Profile[name] = profileText(value)
+		}
 	}
 	for _, x := range h.ownView(sessions, SessionOf(token)) {
 		data.Sessions = append(data.Sessions, pageSession{

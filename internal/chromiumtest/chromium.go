@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
-	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/chromedp"
 )
@@ -80,15 +79,7 @@ func Picture(t *testing.T, ctx context.Context, name string) {
 	}
 	for _, scheme := range []string{"light", "dark"} {
 		for width, kind := range map[int64]string{1280: "desk", 360: "phone"} {
-			if err := chromedp.Do(ctx, chromedp.EmulateViewport(width, 800)); err != nil {
-				t.Fatal(err)
-			}
-			feature := &emulation.MediaFeature{Name: "prefers-color-scheme", Value: scheme}
-			if _, err := chromedp.Call(ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
-				Features: []*emulation.MediaFeature{feature},
-			}); err != nil {
-				t.Fatal(err)
-			}
+			Page{t, ctx, name}.Show(scheme, width)
 			png, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
 			if err == nil {
 				err = os.WriteFile(filepath.Join(dir, name+"-"+kind+"-"+scheme+".png"), png, 0o600)

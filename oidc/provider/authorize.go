@@ -155,7 +155,7 @@ func (p *Provider) leadsTo(returnTo string) (lead accounts.Lead) {
 	if err != nil || request == nil {
 		return lead
 	}
-	lead = accounts.Lead{Cancel: returnTo + "&cancel=", MaxAge: request.maxAge}
+	lead = accounts.Lead{Client: request.client.shownName(), Cancel: returnTo + "&cancel=", MaxAge: request.maxAge}
 	if request.wantsLogin() {
 		lead.MaxAge = new(time.Duration)
 	}

@@ -161,6 +161,14 @@ func (c *Client) resolve(p *Provider) error {
 	return c.check(p)
 }
 
+// shownName returns the name for users: with its host if nobody here checked the name.
+func (c *Client) shownName() string {
+	if c.host != "" {
+		return c.Name + " (" + c.host + ")"
+	}
+	return c.Name
+}
+
 // setDefaults sets the options that are not set.
 func (c *Client) setDefaults() {
 	setDefault(&c.Name, c.ID)

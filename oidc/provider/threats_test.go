@@ -632,6 +632,12 @@ func TestCancelledLogin(t *testing.T) {
 	if !found || !strings.Contains(link, ">Cancel and go back<") {
 		t.Fatalf("no way back: %s", page.Body)
 	}
+	to := nobody.Get(s.authorizeURL("app", nil)).To(t)
+	for _, path := range []string{"/auth/login", "/auth/signup"} {
+		if page := nobody.Get(path + "?" + to.RawQuery).Body; !strings.Contains(page, "continue to <strong>The App</strong>") {
+			t.Errorf("%s does not name the client: %s", path, page)
+		}
+	}
 	link, _, _ = strings.Cut(link, `"`)
 	got := nobody.Get("/oidc/authorize?" + strings.ReplaceAll(link, "&amp;", "&")).To(t)
 	if !strings.HasPrefix(got.String(), spaCallback) || got.Query().Get("error") != "access_denied" ||
