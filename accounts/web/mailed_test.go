@@ -368,3 +368,32 @@ func TestEmailVerifiedClaim(t *testing.T) {
 		t.Errorf("verified: %d %s", got.Status, got.Body)
 	}
 }
+
+// The OpenAPI document has the routes that the options add, and no others.
+func TestMailedRoutesInOpenAPI(t *testing.T) {
+	routes := map[string]string{
+		"/auth/verify": "verify_email", "/auth/code": "email_login", "/auth/forgot": "mail", "/auth/email": "mail",
+		"/auth/email/confirm": "mail",
+	}
+	for _, options := range []string{"", "mail", "verify_email", "email_login"} {
+		var s *sitetest.Site
+		switch options {
+		case "":
+			s = sitetest.AccountsSite(t, "")
+		case "mail":
+			s = mailSite(t, "").Site
+		default:
+			s = mailSite(t, options).Site
+		}
+		document := s.Get("/auth/openapi.json").Body
+		for path, needs := range routes {
+			there := needs == options || needs == "mail" && options != ""
+			if strings.Contains(document, `"`+path+`"`) != there {
+				t.Errorf("with %q, %s in the document: expected %v", options, path, there)
+			}
+			if got := s.Post(path, "{}").Status; (got == 200 || got == 404) == there {
+				t.Errorf("with %q, %s answers %d", options, path, got)
+			}
+		}
+	}
+}

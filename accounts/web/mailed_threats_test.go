@@ -390,6 +390,24 @@ func TestThreatMail(t *testing.T) {
 				p.same(fmt.Sprint(i), known, unknown)
 			}
 		},
+		// a thief with the session cannot keep the owner from learning of the change
+		"the notice of a change is not held up by limits": func(t *testing.T) {
+			server := sitetest.NewSMTPServer(t)
+			server.Start()
+			p := &postbox{
+				Site: sitetest.AccountsSite(t, mailOption(server, "per_address 2\n per_client 5")+all), server: server,
+			}
+			bearer := "Authorization: Bearer " + p.verified("alice@example.com").Token
+			p.Post("/auth/email", sitetest.JSON{"email": "mallory@example.com"}, bearer)
+			code := p.next().Code
+			p.MustAnswer(202, p.Post("/auth/forgot", sitetest.JSON{"email": "alice@example.com"}), "the last mail")
+			p.next()
+			p.MustAnswer(429, p.Post("/auth/forgot", sitetest.JSON{"email": "alice@example.com"}), "control: no more")
+			p.MustAnswer(204, p.Post("/auth/email/confirm", sitetest.JSON{"code": code}, bearer), "the change")
+			if mail := p.next(); mail.To != "<alice@example.com>" {
+				t.Errorf("the next mail is to %s", mail.To)
+			}
+		},
 		"another user's code": func(t *testing.T) {
 			p := mailSite(t, all)
 			p.verified("alice@example.com")
