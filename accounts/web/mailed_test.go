@@ -238,6 +238,11 @@ func TestForgot(t *testing.T) {
 
 	p.Form(chrome, "/auth/forgot", url.Values{"email": {"alice@example.com"}})
 	mail = p.next()
+	token := mail.Link.Query().Get("token")
+	again := p.Form(sitetest.Browser(t), "/auth/reset", url.Values{"token": {token}, "newPassword": {"short"}})
+	if got := again.HiddenFields().Get("token"); again.Status != 422 || got != token {
+		t.Errorf("after an error the form has the token %q, expected %q", got, token)
+	}
 	p.MustAnswer(303, p.Form(chrome, mail.Link.RequestURI(), nil), "the link")
 	p.MustAnswer(200, p.Form(chrome, "/auth/reset", nil), "its page")
 	p.MustAnswer(200, p.Form(chrome, "/auth/reset", url.Values{"newPassword": {otherPassword}}), "by link")

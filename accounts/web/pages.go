@@ -291,13 +291,23 @@ func (h *Handler) showBrokenLink(w http.ResponseWriter, r *http.Request) error {
 	h.answers.Announce(w, r, refusal)
 	w.Header().Set("Referrer-Policy", "no-referrer")
 	h.setResetCookie(w, r, "")
-	return h.pages.render(w, r, "message", pageData{
+	data := pageData{
 		Title: "This link does not work",
 		Text: "It has expired, was already used or is incomplete, or your browser blocks cookies. " +
 			"If you have just used it to set a password, log in with that password. Otherwise, open the link again " +
-			"exactly as you received it. If that does not help, ask the operators of this site for a new one.",
-	}, refusal.Reason.Answer().Status)
+			"exactly as you received it. If that does not help, ",
+	}
+	if h.HasRoute("forgot") {
+		data.Text += "let us send you another one."
+		data.Next = &pageLink{askForgot.Button, answer.MountedAt(r) + h.Path("forgot")}
+	} else {
+		data.Text += "ask the operators of this site for a new one."
+	}
+	return h.pages.render(w, r, "message", data, refusal.Reason.Answer().Status)
 }
+
+// maxLinkToken is the maximum length of the token of a link, as a page repeats it.
+const maxLinkToken = 128
 
 const (
 	// resetCookie holds the token of a link while the user fills in the form.
@@ -401,7 +411,7 @@ func (h *Handler) pageOr(w http.ResponseWriter, r *http.Request, in *input, page
 	h.answers.Announce(w, r, failure)
 	data := refusedForm(in, failure)
 	if page == "reset" && in.text("token") != "" && len(r.CookiesNamed(resetCookieName(r))) == 0 {
-		data.Token = accounts.Cut(in.text("token"), 2*accounts.RefreshBytes) // posted by a page that is not ours
+		data.Token = accounts.Cut(in.text("token"), maxLinkToken) // posted by a page that is not ours
 	}
 	return h.pages.render(w, r, page, data, failure.Reason.Answer().Status)
 }
