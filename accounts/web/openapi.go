@@ -169,7 +169,8 @@ func operation(summary string, security []object, body object, responses object)
 
 // answers describes the response on success and the responses to refusals.
 func answers(status string, body object, refused ...int) object {
-	success := object{"description": http.StatusText(map[string]int{"200": 200, "201": 201, "202": 202, "204": 204}[status])}
+	codes := map[string]int{"200": 200, "201": 201, "202": 202, "204": 204}
+	success := object{"description": http.StatusText(codes[status])}
 	if body != nil {
 		success["content"] = object{"application/json": object{"schema": body}}
 	}
