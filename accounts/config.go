@@ -169,7 +169,7 @@ type Config struct {
 	// Templates is a folder of files that replace the pages with the same name:
 	// `login.html`, `signup.html`, `account.html`, `keys.html`, `confirm.html`, `address.html`,
 	// `code.html`, `factor.html`, `factors.html`, `reset.html`, `message.html`, `refused.html`,
-	// `layout.html` and `style.css`. Its folder `mail` replaces the texts of mails. Default: none.
+	// `layout.html`, `style.css` and `script.js`. Its folder `mail` replaces the texts of mails. Default: none.
 	Templates string `json:"templates,omitempty"`
 }
 
@@ -178,7 +178,7 @@ var accountRoutes = map[string]string{
 	"login": "/login", "signup": "/signup", "refresh": "/refresh",
 	"logout": "/logout", "whoami": "/whoami", "password": "/password",
 	"sessions": "/sessions", "jwks": "/jwks.json", "openapi": "/openapi.json",
-	"account": "/account", "reset": "/reset", "style": "/style.css",
+	"account": "/account", "reset": "/reset", "style": "/style.css", "script": "/script.js",
 	"connect": "/connect", "identities": "/identities", "keys": "/keys",
 	"export": "/export", "delete": "/delete",
 	"verify": "/verify", "forgot": "/forgot", "code": "/code", "email": "/email", "email_confirm": "/email/confirm",

@@ -643,7 +643,7 @@ func TestBrowserFlow(t *testing.T) {
 	page := s.Form(chrome, got.Header.Get("Location"), nil)
 	if page.Status != 200 || !strings.Contains(page.Body, `value="/todos/list?page=2"`) ||
 		page.Header.Get("Content-Security-Policy") != "default-src 'none'; style-src 'self'; img-src 'self'; "+
-			"frame-ancestors 'none'; base-uri 'none'" {
+			"frame-ancestors 'none'; base-uri 'none'; script-src "+strings.TrimPrefix(s.URL, "http://")+"/auth/script.js" {
 		t.Errorf("log-in page: %d %v %s", page.Status, page.Header, page.Body)
 	}
 	made := s.Form(chrome, "/auth/signup", url.Values{

@@ -69,6 +69,12 @@ func TestPagesAreAccessible(t *testing.T) {
 
 	open("/auth/login")
 	check("login", "Log in")
+	login := chromiumtest.Page{T: t, Context: ctx, Name: "login"}
+	if shown := login.Text(`const button = document.querySelector(".reveal button"); button.click();` +
+		`document.querySelector("#password").type + " " + button.getAttribute("aria-label")`); shown != "text Hide: Password" {
+		t.Errorf("after a click on Show: %s", shown)
+	}
+	open("/auth/login")
 	do("log-in that fails", chromedp.SendKeys(chromedp.CSS("#email"), "alice@example.com"),
 		chromedp.SendKeys(chromedp.CSS("#password"), "wrong password"+kb.Enter))
 	check("login refused", "Error: Log in")

@@ -228,8 +228,8 @@ func (h *Handler) route(r *http.Request) (serve accountRoute, methods []string) 
 		return h.byMethod(h.emailPage, h.email), both
 	case "email_confirm":
 		return h.confirmEmail, post
-	case "style":
-		return h.style, get
+	case "style", "script":
+		return func(w http.ResponseWriter, r *http.Request) error { return h.pages.files[name].serve(w, r) }, get
 	case "external", "callback", "backchannel":
 		return h.externalRoute(name, strings.ToLower(id))
 	}

@@ -4,6 +4,7 @@ import (
 	"math"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -224,4 +225,31 @@ func contrast(t *testing.T, a, b string) float64 {
 	}
 	x, y := luminance(a), luminance(b)
 	return (max(x, y) + .05) / (min(x, y) + .05)
+}
+
+// A script that somebody has uploaded to the site does not run on these pages.
+func TestThreatScriptsOfTheSite(t *testing.T) {
+	s := sitetest.Serve(t, "respond ok")
+	host := strings.TrimPrefix(s.URL, "http://")
+	s.LoadText("{\n admin off\n}\nhttp://:" + host[strings.LastIndex(host, ":")+1:] + " {\n" +
+		sitetest.AccountsBody(filepath.Join(sitetest.TempDir(t), "users.db"), "") + "\n}")
+	for _, sent := range []struct{ host, source string }{
+		{host, host + "/auth/script.js"}, {"example.com", "example.com/auth/script.js"},
+		{"[::1]:8080", "'self'"}, {"a,b", "'self'"},
+	} {
+		policy := s.Send(http.MethodGet, "/auth/login", "", browserAccept, "Host: "+sent.host).Header.Get("Content-Security-Policy")
+		if _, source, _ := strings.Cut(policy, "script-src "); source != sent.source || strings.Count(policy, "script") > 2 {
+			t.Errorf("%s: %s", sent.host, policy)
+		}
+	}
+	page := s.Get("/auth/login", browserAccept).Body
+	path := regexp.MustCompile(`<script src="(/auth/script\.js\?v=\w{8})" defer></script>`).FindStringSubmatch(page)
+	if path == nil || strings.Count(page, "<script") != 1 {
+		t.Fatalf("the scripts of %s", page)
+	}
+	script := s.Get(path[1])
+	if script.Header.Get("Content-Type") != "text/javascript; charset=utf-8" ||
+		script.Header.Get("X-Content-Type-Options") != "nosniff" {
+		t.Errorf("headers %v", script.Header)
+	}
 }

@@ -153,7 +153,7 @@ func (h *Handler) askOr(
 	}
 	h.service.LogStoreFailure(failure)
 	h.answers.Announce(w, r, failure)
-	ask.Given, ask.Token = accounts.Cut(in.text("code"), 16), accounts.Cut(in.text("token"), 128)
+	ask.Given, ask.Token = accounts.Cut(in.text("code"), 16), accounts.Cut(in.text("token"), maxLinkToken)
 	return h.askPage(w, r, page, ask, h.again(in, failure), failure.Reason.Answer().Status)
 }
 
@@ -166,7 +166,9 @@ func (h *Handler) signUpByMail(
 		return h.pageOr(w, r, in, "signup", err)
 	}
 	h.bind(w, r, asker)
-	return h.mailed(w, r, in, askVerify)
+	ask := askVerify
+	ask.Again = &pageLink{"Sign up again", h.Path("signup")}
+	return h.mailed(w, r, in, ask)
 }
 
 // verifyPage shows the button of a link, or asks for the code. It never acts.
@@ -255,9 +257,8 @@ func (h *Handler) showUnverified(
 // asksFor returns the page on which a visitor asks for a mail.
 func (h *Handler) asksFor(ask pageAsk) accountRoute {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		query := r.URL.Query()
 		return h.askPage(w, r, "address", ask, pageData{
-			ReturnTo: answer.SafeReturnPath(query.Get("return_to"), ""), Email: query.Get("email"),
+			ReturnTo: answer.SafeReturnPath(r.URL.Query().Get("return_to"), ""),
 		}, http.StatusOK)
 	}
 }

@@ -238,6 +238,11 @@ func TestForgot(t *testing.T) {
 
 	p.Form(chrome, "/auth/forgot", url.Values{"email": {"alice@example.com"}})
 	mail = p.next()
+	token := mail.Link.Query().Get("token")
+	again := p.Form(sitetest.Browser(t), "/auth/reset", url.Values{"token": {token}, "newPassword": {"short"}})
+	if got := again.HiddenFields().Get("token"); again.Status != 422 || got != token {
+		t.Errorf("after an error the form has the token %q, expected %q", got, token)
+	}
 	p.MustAnswer(303, p.Form(chrome, mail.Link.RequestURI(), nil), "the link")
 	p.MustAnswer(200, p.Form(chrome, "/auth/reset", nil), "its page")
 	p.MustAnswer(200, p.Form(chrome, "/auth/reset", url.Values{"newPassword": {otherPassword}}), "by link")
@@ -366,5 +371,34 @@ func TestEmailVerifiedClaim(t *testing.T) {
 	tokens = p.Post("/auth/refresh", sitetest.JSON{"refreshToken": tokens.RefreshToken}).Tokens(t)
 	if got := p.Bearer("/x", tokens.Token); got.Status != http.StatusOK || got.Body != "verified=[true]" {
 		t.Errorf("verified: %d %s", got.Status, got.Body)
+	}
+}
+
+// The OpenAPI document has the routes that the options add, and no others.
+func TestMailedRoutesInOpenAPI(t *testing.T) {
+	routes := map[string]string{
+		"/auth/verify": "verify_email", "/auth/code": "email_login", "/auth/forgot": "mail", "/auth/email": "mail",
+		"/auth/email/confirm": "mail",
+	}
+	for _, options := range []string{"", "mail", "verify_email", "email_login"} {
+		var s *sitetest.Site
+		switch options {
+		case "":
+			s = sitetest.AccountsSite(t, "")
+		case "mail":
+			s = mailSite(t, "").Site
+		default:
+			s = mailSite(t, options).Site
+		}
+		document := s.Get("/auth/openapi.json").Body
+		for path, needs := range routes {
+			there := needs == options || needs == "mail" && options != ""
+			if strings.Contains(document, `"`+path+`"`) != there {
+				t.Errorf("with %q, %s in the document: expected %v", options, path, there)
+			}
+			if got := s.Post(path, "{}").Status; (got == 200 || got == 404) == there {
+				t.Errorf("with %q, %s answers %d", options, path, got)
+			}
+		}
 	}
 }

@@ -28,7 +28,11 @@ func (h *Handler) openAPIDocument() object {
 	}
 	credentials := schema(object{"email": email, "password": text}, "email", "password")
 	user := schema(
-		object{"id": text, "email": email, "roles": object{"type": "array", "items": text}}, "id", "email", "roles",
+		object{
+			"id": text, "email": email, "roles": object{"type": "array", "items": text},
+			"emailVerified": object{"type": "boolean"},
+		},
+		"id", "email", "roles",
 	)
 	signup, profile := object{"email": email, "password": password}, object{}
 	for _, name := range h.Profile {
@@ -111,6 +115,9 @@ func (h *Handler) openAPIDocument() object {
 		paths[h.Path("signup")] = object{"post": operation(
 			"Create an account", nil, schema(signup, "email", "password"), answers("201", user, 409, 422, 429, 503),
 		)}
+	}
+	if len(h.MailRaw) > 0 {
+		h.describeMailed(paths, bearer, schema(signup, "email", "password"), tokens)
 	}
 	if h.KeyPrefix != "" {
 		h.describeKeys(paths, bearer)
@@ -232,7 +239,8 @@ func operation(summary string, security []object, body object, responses object)
 
 // answers describes the response on success and the responses to refusals.
 func answers(status string, body object, refused ...int) object {
-	success := object{"description": http.StatusText(map[string]int{"200": 200, "201": 201, "204": 204}[status])}
+	codes := map[string]int{"200": 200, "201": 201, "202": 202, "204": 204}
+	success := object{"description": http.StatusText(codes[status])}
 	if body != nil {
 		success["content"] = object{"application/json": object{"schema": body}}
 	}

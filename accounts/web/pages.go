@@ -24,11 +24,11 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
-//go:embed pages/*.html pages/style.css
+//go:embed pages/*.html pages/style.css pages/script.js
 var embeddedPages embed.FS
 
 // policyFor returns the strictest Content-Security-Policy that allows the pages' styles, images and
-// forms.
+// forms; render adds their script.
 func policyFor(config *accounts.Config) string {
 	images := "'self'"
 	if origin, _ := config.LogoOrigin(); origin != "" { // a valid one, by Resolve
@@ -46,7 +46,7 @@ var pageNames = []string{
 // pages are the HTML pages of the accounts.
 type pages struct {
 	templates map[string]*template.Template
-	style     []byte
+	files     map[string]*pageFile // by route
 	defaults  pageData
 	policy    string // the Content-Security-Policy
 	lead      func(returnTo string) accounts.Lead
@@ -112,6 +112,7 @@ type pageLink struct{ Name, Path string }
 // pagePaths are the paths of links and forms. If sign-up is closed, Signup is empty.
 type pagePaths struct {
 	Login, Signup, Logout, Account, Password, Sessions, Identities, Keys, Reset, Style string
+	Script                                                                             string
 	Export, Delete, Factor, Factors                                                    string
 
 	Forgot, Code, Email string // empty without `mail` or `email_login`
@@ -120,7 +121,7 @@ type pagePaths struct {
 func (p pagePaths) below(prefix string) pagePaths {
 	for _, path := range []*string{
 		&p.Login, &p.Signup, &p.Logout, &p.Account, &p.Password, &p.Sessions, &p.Identities, &p.Keys,
-		&p.Reset, &p.Style, &p.Export, &p.Delete, &p.Factor, &p.Factors, &p.Forgot, &p.Code, &p.Email,
+		&p.Reset, &p.Style, &p.Script, &p.Export, &p.Delete, &p.Factor, &p.Factors, &p.Forgot, &p.Code, &p.Email,
 	} {
 		if *path != "" {
 			*path = prefix + *path
@@ -166,17 +167,8 @@ func newPages(service *accounts.Service, config *accounts.Config) (*pages, error
 			return nil, err
 		}
 	}
-	if p.style, err = readPage(config.Templates, embedded, "style.css"); err != nil {
-		return nil, err
-	}
-	if config.Accent != "" {
-		accent, err := accounts.ParseColor(config.Accent)
-		if err != nil {
-			return nil, err
-		}
-		p.style = append(p.style, accentStyle(accent)...)
-	}
-	return p, nil
+	p.files, err = newPageFiles(config, embedded)
+	return p, err
 }
 
 // standardData returns the data that all pages of the accounts need.
@@ -186,6 +178,7 @@ func standardData(config accounts.Config) (data pageData) {
 		config.Path("password")
 	at.Sessions, at.Identities, at.Reset, at.Style = config.Path("sessions"), config.Path("identities"),
 		config.Path("reset"), config.Path("style")
+	at.Script = config.Path("script")
 	at.Keys, at.Export, at.Delete = config.Path("keys"), config.Path("export"), config.Path("delete")
 	at.Factor, at.Factors = config.Path("factor"), config.Path("factors")
 	for route, path := range map[string]*string{"forgot": &at.Forgot, "code": &at.Code, "email": &at.Email} {
@@ -235,6 +228,10 @@ func (p *pages) render(w http.ResponseWriter, r *http.Request, name string, data
 	lead := p.lead(data.ReturnTo)
 	data.Client, data.Cancel, data.Onward = lead.Client, lead.Cancel, data.ReturnTo
 	data.Paths, data.PasswordMinLength = p.defaults.Paths.below(answer.MountedAt(r)), p.defaults.PasswordMinLength
+	policy := p.policyOf(data) + "; script-src " + sourceOf(r, data.Paths.Script)
+	for route, path := range map[string]*string{"style": &data.Paths.Style, "script": &data.Paths.Script} {
+		*path += p.files[route].version
+	}
 	if data.Site = p.defaults.Site; data.Site.Name == "" {
 		data.Site.Name = hostOf(r)
 	}
@@ -259,7 +256,7 @@ func (p *pages) render(w http.ResponseWriter, r *http.Request, name string, data
 	header := w.Header()
 	header.Set("Content-Type", "text/html; charset=utf-8")
 	header.Set("Content-Length", strconv.Itoa(page.Len()))
-	header.Set("Content-Security-Policy", p.policyOf(data))
+	header.Set("Content-Security-Policy", policy)
 	header.Set("X-Content-Type-Options", "nosniff")
 	if header.Get("Referrer-Policy") == "" {
 		header.Set("Referrer-Policy", "same-origin")
@@ -293,13 +290,6 @@ func (p *pages) policyOf(data pageData) string {
 		return p.policy
 	}
 	return strings.Replace(p.policy, " form-action 'self';", "", 1)
-}
-
-func (h *Handler) style(w http.ResponseWriter, _ *http.Request) error {
-	w.Header().Set("Content-Type", "text/css; charset=utf-8")
-	w.Header().Set("Cache-Control", "public, max-age=3600")
-	_, err := w.Write(h.pages.style)
-	return err
 }
 
 func (h *Handler) loginPage(w http.ResponseWriter, r *http.Request) error {
@@ -349,13 +339,23 @@ func (h *Handler) showBrokenLink(w http.ResponseWriter, r *http.Request) error {
 	h.answers.Announce(w, r, refusal)
 	w.Header().Set("Referrer-Policy", "no-referrer")
 	h.setResetCookie(w, r, "")
-	return h.pages.render(w, r, "message", pageData{
+	data := pageData{
 		Title: "This link does not work",
 		Text: "It has expired, was already used or is incomplete, or your browser blocks cookies. " +
 			"If you have just used it to set a password, log in with that password. Otherwise, open the link again " +
-			"exactly as you received it. If that does not help, ask the operators of this site for a new one.",
-	}, refusal.Reason.Answer().Status)
+			"exactly as you received it. If that does not help, ",
+	}
+	if h.HasRoute("forgot") {
+		data.Text += "let us send you another one."
+		data.Next = &pageLink{askForgot.Button, answer.MountedAt(r) + h.Path("forgot")}
+	} else {
+		data.Text += "ask the operators of this site for a new one."
+	}
+	return h.pages.render(w, r, "message", data, refusal.Reason.Answer().Status)
 }
+
+// maxLinkToken is the maximum length of the token of a link, as a page repeats it.
+const maxLinkToken = 128
 
 const (
 	// resetCookie holds the token of a link while the user fills in the form.
@@ -471,7 +471,7 @@ func (h *Handler) pageOr(w http.ResponseWriter, r *http.Request, in *input, page
 		data.Fields = h.signupFields(func(name string) string { return accounts.Cut(in.text(name), maxShownValue) })
 	}
 	if page == "reset" && in.text("token") != "" && len(r.CookiesNamed(resetCookieName(r))) == 0 {
-		data.Token = accounts.Cut(in.text("token"), 2*accounts.RefreshBytes) // posted by a page that is not ours
+		data.Token = accounts.Cut(in.text("token"), maxLinkToken) // posted by a page that is not ours
 	}
 	return h.pages.render(w, r, page, data, failure.Reason.Answer().Status)
 }

@@ -224,7 +224,7 @@ func (a *Shared) NewPage(embedded fs.FS, file, dir string) (*Page, error) {
 	page := &pages{
 		templates: map[string]*template.Template{file: parsed},
 		defaults:  standardData(a.service.Config), lead: a.service.Links.Lead,
-		policy: policyFor(&a.service.Config),
+		policy: policyFor(&a.service.Config), files: a.pages.files,
 	}
 	return &Page{page, file}, nil
 }
