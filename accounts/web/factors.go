@@ -152,7 +152,7 @@ func (h *Handler) answerFactor(w http.ResponseWriter, r *http.Request) error {
 	var proof accounts.Proof
 	secret, code := in.want("challenge"), in.want("code")
 	if in.form && secret == "" {
-		return h.factorFailed(w, r, in, &refusal.Error{Reason: refusal.ChallengeExpired})
+		return h.factorFailed(w, r, in, false, &refusal.Error{Reason: refusal.ChallengeExpired})
 	}
 	if err = in.err(); err == nil {
 		grant, proof, err = h.service.Factors.Answer(r.Context(), secret, code, client(r))
@@ -161,7 +161,7 @@ func (h *Handler) answerFactor(w http.ResponseWriter, r *http.Request) error {
 		err = h.enter(w, r, in, grant)
 	}
 	if err != nil {
-		return h.factorFailed(w, r, in, err)
+		return h.factorFailed(w, r, in, false, err)
 	}
 	if !in.form {
 		body := tokenAnswer(grant)
@@ -203,23 +203,22 @@ func (h *Handler) trust(w http.ResponseWriter, r *http.Request, in *input, grant
 	}
 }
 
-// factorFailed shows a refusal of a second factor on its page, or on the log-in page if the user must
-// start again. To a program it returns the refusal.
-func (h *Handler) factorFailed(w http.ResponseWriter, r *http.Request, in *input, err error) error {
+// factorFailed shows a refusal of a second factor on its page, which asks for the factor or to set one
+// up, or on the log-in page if the user must start again. To a program it returns the refusal.
+func (h *Handler) factorFailed(w http.ResponseWriter, r *http.Request, in *input, enrol bool, err error) error {
 	failure, ok := errors.AsType[*refusal.Error](err)
 	if !in.form || !ok {
 		return err
 	}
 	switch failure.Reason {
-	case refusal.ChallengeExpired, refusal.WrongCredentials, refusal.LoginState:
+	case refusal.ChallengeExpired, refusal.WrongCredentials, refusal.LoginState, refusal.FactorExists:
 		forgetChallenge(w, r)
 		return h.showLogin(w, r, answer.SafeReturnPath(in.text("return_to"), ""), err)
 	}
 	h.service.LogStoreFailure(failure)
 	h.answers.Announce(w, r, failure)
-	return h.renderFactor(
-		w, r, refusedForm(in, failure), failure.Reason == refusal.EnrolmentRequired, failure.Reason.Answer().Status,
-	)
+	enrol = enrol || failure.Reason == refusal.EnrolmentRequired
+	return h.renderFactor(w, r, refusedForm(in, failure), enrol, failure.Reason.Answer().Status)
 }
 
 // enrolling is who sets up an authenticator app.
@@ -401,7 +400,7 @@ func (h *Handler) enrolmentFailed(
 	}
 	again := failure.Reason == refusal.NoEnrolment || failure.Reason == refusal.FactorExists
 	if e.token == nil && (again || e.Enrolment == nil || shown.Enrolment == nil) {
-		return h.factorFailed(w, r, in, err)
+		return h.factorFailed(w, r, in, true, err)
 	}
 	h.service.LogStoreFailure(failure)
 	h.answers.Announce(w, r, failure)
