@@ -27,6 +27,8 @@ const challengeCookie = "challenge"
 type pageFactor struct {
 	Enrol bool   // a factor must be set up first
 	Trust string // how long the browser can be trusted, such as "30 days"; empty for not
+
+	StepUp bool // the user is logged in
 }
 
 // pageFactors is for the page factors.
@@ -72,6 +74,8 @@ func (h *Handler) factorRoute(name, id string) (serve accountRoute, methods []st
 		return h.confirmTOTP, []string{post}
 	case "recovery":
 		return h.newRecoveryCodes, []string{post}
+	case "step up":
+		return h.byMethod(h.stepUpPage, h.stepUp), append(get, post)
 	}
 	return func(w http.ResponseWriter, r *http.Request) error { return h.distrust(w, r, id) },
 		[]string{post, http.MethodDelete}
@@ -377,6 +381,8 @@ func (h *Handler) confirmTOTP(w http.ResponseWriter, r *http.Request) error {
 	if grant != nil {
 		forgetChallenge(w, r)
 		SetSessionCookies(w, r, grant)
+	} else if err := h.renew(w, r); err != nil {
+		return err
 	}
 	return h.showRecoveryCodes(w, r, in, codes)
 }
