@@ -123,6 +123,7 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 //	    require [any] scope <scope...> [of <issuer>]
 //	    require role <role...> [of <issuer>]
 //	    require claim <name> <value...> [of <issuer>]
+//	    require acr <value...> [within <duration>] [of <issuer>]
 //	    require expression <CEL>
 //	    require <authorizer> [<args...>]
 //	    claim_header <Header> <claim>|* [json|lines] [percent|base64|base64url]
@@ -456,16 +457,20 @@ func (p *parser) require(b *config.Block, _ string) error {
 		requirement.Role = args
 	case "claim":
 		requirement.Claim, requirement.Values = args[0], args[1:]
+	case "acr":
+		if err := p.readACR(requirement, args); err != nil {
+			return err
+		}
 	}
 	p.handler.Require = append(p.handler.Require, requirement)
 	return nil
 }
 
 // ruleKinds are the rules that no authorizer can replace.
-var ruleKinds = []string{"scope", "any scope", "role", "claim", "expression"}
+var ruleKinds = []string{"scope", "any scope", "role", "claim", "acr", "expression"}
 
 const requireForms = "require takes: scope <scope...>, any scope <scope...>, role <role...>, " +
-	"claim <name> <value...>, " +
+	"claim <name> <value...>, acr <value...> [within <duration>], " +
 	"each optionally followed by of <issuer>, or expression <CEL>, or the name of an authorizer such as http"
 
 // unknownRequirement returns the error about a kind of requirement that does not exist, or

@@ -421,7 +421,7 @@ func (h *Handler) resolve() error {
 			err, config.ResolveList("require scope", q.Scope),
 			config.ResolveList("require any scope", q.AnyScope), config.ResolveList("require role", q.Role),
 			config.Resolve("require", &q.Issuer), config.Resolve("require claim", &q.Claim),
-			config.ResolveList("require claim", q.Values),
+			config.ResolveList("require claim", q.Values), config.ResolveList("require acr", q.ACR),
 		)
 	}
 	if err != nil {

@@ -24,7 +24,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// Requirement is a rule about the claims. Exactly one of Scope, AnyScope, Role, Claim,
+// Requirement is a rule about the claims. Exactly one of Scope, AnyScope, Role, Claim, ACR,
 // Expression and AuthorizerRaw must be set.
 type Requirement struct {
 	// Scope lists scopes that the token must all have (RFC 6749 §3.3). They are in the
@@ -45,6 +45,16 @@ type Requirement struct {
 
 	// Values are the accepted values of Claim, compared as text.
 	Values []string `json:"values,omitempty"`
+
+	// ACR lists classes of authentication of which the claim `acr` must be one (RFC 9470), such as
+	// `mfa` in tokens of accounts with a second factor. A program gets 401
+	// `insufficient_user_authentication`; a browser with a session of the accounts is asked for the
+	// second factor.
+	ACR []string `json:"acr,omitempty"`
+
+	// Within is how long ago the user may have authenticated, by the claim `auth_time`, for ACR.
+	// Whole seconds. Default: any time.
+	Within caddy.Duration `json:"within,omitempty"`
 
 	// Expression is a [CEL](https://cel.dev) expression that must be true. It can use the
 	// claims as `claims`, and Caddy's placeholders of the request: `claims.sub ==
@@ -97,7 +107,7 @@ func (q *Requirement) provision() error {
 	kinds := 0
 	for _, set := range []bool{
 		len(q.Scope) > 0, len(q.AnyScope) > 0, len(q.Role) > 0, q.Claim != "", q.Expression != "",
-		q.authorizer != nil,
+		q.authorizer != nil, len(q.ACR) > 0,
 	} {
 		if set {
 			kinds++
@@ -107,11 +117,14 @@ func (q *Requirement) provision() error {
 		return fmt.Errorf("`require claim` has values but no claim name")
 	}
 	if kinds != 1 {
-		return fmt.Errorf("it must have exactly one of scope, any scope, role, claim and expression; " +
+		return fmt.Errorf("it must have exactly one of scope, any scope, role, claim, acr and expression; " +
 			"write a separate `require` for each")
 	}
 	if q.Claim != "" && len(q.Values) == 0 {
 		return fmt.Errorf("`require claim %s` requires at least one value", q.Claim)
+	}
+	if err := q.checkACR(); err != nil {
+		return err
 	}
 	if q.authorizer != nil && q.Issuer != "" {
 		return fmt.Errorf("an authorizer does not take an issuer; it gets the claims, of which iss is one")
@@ -255,6 +268,8 @@ func (q *Requirement) met(r *http.Request, user *jwt.Token) error {
 		if !intersect(jwt.Texts(value), q.Values) {
 			return refusal.New(refusal.Claim, "requires one of %q in %s", q.Values, q.Claim)
 		}
+	case q.ACR != nil:
+		return q.metByACR(claims)
 	case q.authorizer != nil:
 		return q.authorized(r, user)
 	default:
@@ -304,6 +319,8 @@ func (q *Requirement) unmetByIssuer() error {
 		return refusal.New(refusal.Role, detail, q.Issuer)
 	case q.Claim != "":
 		return refusal.New(refusal.Claim, detail, q.Issuer)
+	case q.ACR != nil:
+		return q.unmetByACR(fmt.Sprintf(detail, q.Issuer))
 	}
 	return &refusal.Error{
 		Reason: refusal.Scope, Scope: strings.Join(slices.Concat(q.Scope, q.AnyScope), " "),

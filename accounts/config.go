@@ -187,7 +187,7 @@ var accountRoutes = map[string]string{
 // factorRoutes are the routes of second factors, which exist only with SecondFactor.
 var factorRoutes = map[string]string{
 	"factor": "/login/factor", "factors": "/factors", "totp": "/factors/totp",
-	"totp confirm": "/factors/totp/confirm", "recovery": "/factors/recovery",
+	"totp confirm": "/factors/totp/confirm", "recovery": "/factors/recovery", "step up": "/factors/prove",
 }
 
 // routes returns the paths of the routes that the config has, below the prefix.

@@ -138,6 +138,27 @@ func (f *Factors) proved(ctx context.Context, user store.User, session store.Ses
 	return StoreRefusal(f.Users().AuthenticateSession(ctx, session, user.PasswordHash))
 }
 
+// StepUp proves the second factor of the user of a session again, by a code. Tokens that are issued
+// from then on say so.
+func (f *Factors) StepUp(ctx context.Context, user store.User, sessionID, code string, client Client) (Proof, error) {
+	session, err := f.sessions.Session(ctx, user.ID, sessionID)
+	if err != nil {
+		return Proof{}, StoreRefusal(err)
+	}
+	has, err := f.has(ctx, user.ID)
+	if err == nil && !has {
+		err = &refusal.Error{Reason: refusal.NoFactor}
+	}
+	if err != nil {
+		return Proof{}, StoreRefusal(err)
+	}
+	proof, err := f.checkCode(ctx, user, code, client)
+	if err != nil {
+		return proof, err
+	}
+	return proof, f.proved(ctx, user, session)
+}
+
 // kindExempt is the kind of records of sessions that a trusted browser has started without a second
 // factor. The ID is that of the session.
 const kindExempt = "session of a trusted browser"

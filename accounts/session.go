@@ -86,6 +86,24 @@ const (
 	MethodMultiple   = "mfa" // more than one factor
 )
 
+// Classes of authentication: the values of `acr`.
+const (
+	ClassPassword = "pwd" // by a password alone
+	ClassMultiple = "mfa" // by more than one factor
+)
+
+// AuthenticationClass returns the class of authentication by these methods: the `acr` of the tokens
+// (RFC 9068 §2.2.1). It is empty if the user has come in through a provider alone.
+func AuthenticationClass(methods []string) string {
+	switch {
+	case slices.Contains(methods, MethodMultiple):
+		return ClassMultiple
+	case slices.Contains(methods, MethodPassword):
+		return ClassPassword
+	}
+	return ""
+}
+
 // MaxSessions is the maximum number of sessions of a user. Beyond it, the least recently
 // used sessions end.
 const MaxSessions = 100
@@ -137,6 +155,12 @@ func (s *Sessions) grant(user store.User, session store.Session, refresh string,
 	}
 	if s.Config.VerifyEmail || user.EmailVerified {
 		claims["email_verified"] = user.EmailVerified
+	}
+	if len(session.Methods) > 0 { // of a log-in at a provider, neither is known
+		claims["amr"], claims["auth_time"] = session.Methods, session.AuthenticatedAt.Unix()
+	}
+	if class := AuthenticationClass(session.Methods); class != "" {
+		claims["acr"] = class
 	}
 	token, err := s.keys.Sign("at+jwt", claims)
 	return &Grant{

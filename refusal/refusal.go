@@ -62,6 +62,7 @@ const (
 	Authorizer           Reason = "authorizer"
 	AuthorizerDown       Reason = "authorizer_unavailable"
 	Revoked              Reason = "revoked"
+	Authentication       Reason = "authentication"
 	CrossOrigin          Reason = "cross_origin"
 	Path                 Reason = "path"
 
@@ -131,6 +132,10 @@ type Error struct {
 	// Challenge continues a log-in for which a [FactorRequired] or [EnrolmentRequired] refusal asks
 	// for more. It is secret.
 	Challenge string
+	// ACR lists the values of `acr` of which an [Authentication] refusal requires one, and MaxAge is
+	// how long ago the user may have authenticated; 0 for any time (RFC 9470 §3).
+	ACR    []string
+	MaxAge time.Duration
 	// RetryAfter is how long to wait before the next attempt. It is sent as a Retry-After
 	// header in whole seconds; 0 sends none.
 	RetryAfter time.Duration
@@ -261,7 +266,11 @@ var refusals = map[Reason]Answer{
 		"Your request cannot be decided about right now. Try again in a few seconds.",
 	},
 
-	Revoked:     {401, "UnauthorizedError", "invalid_token", true, "the session of the token has ended"},
+	Revoked: {401, "UnauthorizedError", "invalid_token", true, "the session of the token has ended"},
+	Authentication: {
+		401, "UnauthorizedError", "insufficient_user_authentication", true,
+		"a stronger or more recent authentication of the user is required",
+	},
 	CrossOrigin: {403, "ForbiddenError", "cross_origin", false, "A page of another site must not send this request."},
 
 	Body:         {400, "BadRequestError", "invalid_body", false, "The body must be a JSON object with unique names."},

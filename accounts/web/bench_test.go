@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
+	"github.com/caddy-jwt/caddy-jwt/internal/accountstest"
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
@@ -193,3 +194,44 @@ func verifyFor(s *sitetest.Site, token string, times int) []time.Duration {
 }
 
 var benchClient = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}}
+
+// A log-in by password alone, and one with a second factor: the challenge and a recovery code, as an
+// app has a new code only every 30 seconds. Each is from another address.
+func BenchmarkLogIn(b *testing.B) {
+	s := sitetest.Serve(b, `servers {
+			trusted_proxies static 127.0.0.1/32
+		}
+----------
+`+sitetest.AccountsBody(filepath.Join(sitetest.TempDir(b), "users.db"), "second_factor optional\nthrottle off"))
+	s.SignedUp("alice@example.com")
+	own := "Authorization: Bearer " + s.SignedUp("bob@example.com").Token
+	_, codes := accountstest.WithApp(s, strings.TrimPrefix(own, "Authorization: Bearer "))
+	addresses := 0
+	logIn := func(email string) (got sitetest.Reply, from string) {
+		addresses++
+		from = fmt.Sprintf("X-Forwarded-For: 10.%d.%d.1", addresses/250, addresses%250)
+		return s.Post("/auth/login", sitetest.CredentialsOf(email), from), from
+	}
+	b.Run("password", func(b *testing.B) {
+		for b.Loop() {
+			got, _ := logIn("alice@example.com")
+			got.Tokens(b)
+		}
+	})
+	b.Run("password and factor", func(b *testing.B) {
+		for b.Loop() {
+			if len(codes) == 0 {
+				b.StopTimer()
+				codes = accountstest.RecoveryCodesOf(
+					b, s.Post("/auth/factors/recovery", sitetest.JSON{"password": sitetest.GoodPassword}, own),
+				)
+				b.StartTimer()
+			}
+			got, from := logIn("bob@example.com")
+			s.Post("/auth/login/factor", sitetest.JSON{
+				"challenge": got.ErrorBody(b).Error.Challenge, "code": codes[0],
+			}, from).Tokens(b)
+			codes = codes[1:]
+		}
+	})
+}

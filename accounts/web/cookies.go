@@ -43,13 +43,17 @@ func Renewable(failure *refusal.Error) bool {
 
 // LoginFor returns the URL of the log-in page for a refused request, which sends the browser
 // back afterwards. It is empty unless the request is that of a browser that shows a page and
-// has no session.
-func (a *Shared) LoginFor(r *http.Request, refusal *refusal.Error) string {
+// has no session, or one that does not meet a rule about the authentication; then it is the page
+// that asks for what is missing.
+func (a *Shared) LoginFor(r *http.Request, failure *refusal.Error) string {
 	get := r.Method == http.MethodGet || r.Method == http.MethodHead
-	if !get || refusal.Reason.Answer().Status != http.StatusUnauthorized ||
+	if !get || failure.Reason.Answer().Status != http.StatusUnauthorized ||
 		!answer.Prefers(r, "text/html", "application/json") ||
 		slices.ContainsFunc(r.Header["Authorization"], byProgram) {
 		return ""
+	}
+	if failure.Reason == refusal.Authentication {
+		return a.stepUpFor(r, failure)
 	}
 	original, login := originalURL(r), answer.MountedAt(r)+a.service.Config.Path("login")
 	if original.Path == login { // it would redirect to itself

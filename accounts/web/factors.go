@@ -27,6 +27,8 @@ const challengeCookie = "challenge"
 type pageFactor struct {
 	Enrol bool   // a factor must be set up first
 	Trust string // how long the browser can be trusted, such as "30 days"; empty for not
+
+	StepUp bool // the user is logged in
 }
 
 // pageFactors is for the page factors.
@@ -72,6 +74,8 @@ func (h *Handler) factorRoute(name, id string) (serve accountRoute, methods []st
 		return h.confirmTOTP, []string{post}
 	case "recovery":
 		return h.newRecoveryCodes, []string{post}
+	case "step up":
+		return h.byMethod(h.stepUpPage, h.stepUp), append(get, post)
 	}
 	return func(w http.ResponseWriter, r *http.Request) error { return h.distrust(w, r, id) },
 		[]string{post, http.MethodDelete}
@@ -152,7 +156,7 @@ func (h *Handler) answerFactor(w http.ResponseWriter, r *http.Request) error {
 	var proof accounts.Proof
 	secret, code := in.want("challenge"), in.want("code")
 	if in.form && secret == "" {
-		return h.factorFailed(w, r, in, &refusal.Error{Reason: refusal.ChallengeExpired})
+		return h.factorFailed(w, r, in, false, &refusal.Error{Reason: refusal.ChallengeExpired})
 	}
 	if err = in.err(); err == nil {
 		grant, proof, err = h.service.Factors.Answer(r.Context(), secret, code, client(r))
@@ -161,7 +165,7 @@ func (h *Handler) answerFactor(w http.ResponseWriter, r *http.Request) error {
 		err = h.enter(w, r, in, grant)
 	}
 	if err != nil {
-		return h.factorFailed(w, r, in, err)
+		return h.factorFailed(w, r, in, false, err)
 	}
 	if !in.form {
 		body := tokenAnswer(grant)
@@ -203,23 +207,22 @@ func (h *Handler) trust(w http.ResponseWriter, r *http.Request, in *input, grant
 	}
 }
 
-// factorFailed shows a refusal of a second factor on its page, or on the log-in page if the user must
-// start again. To a program it returns the refusal.
-func (h *Handler) factorFailed(w http.ResponseWriter, r *http.Request, in *input, err error) error {
+// factorFailed shows a refusal of a second factor on its page, which asks for the factor or to set one
+// up, or on the log-in page if the user must start again. To a program it returns the refusal.
+func (h *Handler) factorFailed(w http.ResponseWriter, r *http.Request, in *input, enrol bool, err error) error {
 	failure, ok := errors.AsType[*refusal.Error](err)
 	if !in.form || !ok {
 		return err
 	}
 	switch failure.Reason {
-	case refusal.ChallengeExpired, refusal.WrongCredentials, refusal.LoginState:
+	case refusal.ChallengeExpired, refusal.WrongCredentials, refusal.LoginState, refusal.FactorExists:
 		forgetChallenge(w, r)
 		return h.showLogin(w, r, answer.SafeReturnPath(in.text("return_to"), ""), err)
 	}
 	h.service.LogStoreFailure(failure)
 	h.answers.Announce(w, r, failure)
-	return h.renderFactor(
-		w, r, refusedForm(in, failure), failure.Reason == refusal.EnrolmentRequired, failure.Reason.Answer().Status,
-	)
+	enrol = enrol || failure.Reason == refusal.EnrolmentRequired
+	return h.renderFactor(w, r, refusedForm(in, failure), enrol, failure.Reason.Answer().Status)
 }
 
 // enrolling is who sets up an authenticator app.
@@ -378,6 +381,8 @@ func (h *Handler) confirmTOTP(w http.ResponseWriter, r *http.Request) error {
 	if grant != nil {
 		forgetChallenge(w, r)
 		SetSessionCookies(w, r, grant)
+	} else if err := h.renew(w, r); err != nil {
+		return err
 	}
 	return h.showRecoveryCodes(w, r, in, codes)
 }
@@ -401,7 +406,7 @@ func (h *Handler) enrolmentFailed(
 	}
 	again := failure.Reason == refusal.NoEnrolment || failure.Reason == refusal.FactorExists
 	if e.token == nil && (again || e.Enrolment == nil || shown.Enrolment == nil) {
-		return h.factorFailed(w, r, in, err)
+		return h.factorFailed(w, r, in, true, err)
 	}
 	h.service.LogStoreFailure(failure)
 	h.answers.Announce(w, r, failure)

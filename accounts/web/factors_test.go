@@ -465,11 +465,26 @@ func TestSecondFactorRequired(t *testing.T) {
 		t.Fatalf("the page at %s: %d %s", at, page.Status, page.Body)
 	}
 	s.MustAnswer(303, v.Get("/todos/"), "not yet")
+	early := page.HiddenFields()
+	early.Set("code", "123456")
+	if got := v.Post("/auth/factors/totp/confirm", early); got.Status != 409 ||
+		!strings.Contains(got.Body, "Set up an authenticator app") || got.HiddenFields().Get("return_to") != "/todos/list" {
+		t.Errorf("a code too early: %d %s", got.Status, got.Body)
+	}
+	twice := s.Visitor() // the user begins in another browser, too
+	logIn(twice, "bob@example.com", "")
+	second := accountstest.NewApp(t, shownSecret.FindStringSubmatch(
+		twice.Post("/auth/factors/totp", url.Values{"login": {"yes"}}).Body)[1])
 	bobs, _, last := enrolByPage(v, page.HiddenFields())
 	if !strings.Contains(last.Body, `href="/todos/list"`) {
 		t.Errorf("it leads elsewhere: %s", last.Body)
 	}
 	s.MustAnswer(200, v.Get("/todos/list"), "the page that was asked for")
+	if got := twice.Post("/auth/factors/totp/confirm", url.Values{
+		"login": {"yes"}, "code": {second.Code(0)},
+	}); got.Status != 409 || !strings.Contains(got.Body, `name="password"`) {
+		t.Errorf("the other browser: %d %s", got.Status, got.Body)
+	}
 	v.Post("/auth/logout", url.Values{})
 	c.Ahead.Add(60)
 	logIn(v, "bob@example.com", "")

@@ -214,7 +214,7 @@ func (h *Handler) route(r *http.Request) (serve accountRoute, methods []string) 
 			append(both, http.MethodDelete)
 	case "keys", "key":
 		return h.keyRoute(name, id)
-	case "factor", "factors", "totp", "totp confirm", "recovery", "browser":
+	case "factor", "factors", "totp", "totp confirm", "recovery", "browser", "step up":
 		return h.factorRoute(name, id)
 	case "reset":
 		return h.byMethod(h.resetPage, h.reset), both

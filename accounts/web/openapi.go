@@ -213,6 +213,10 @@ func (h *Handler) describeFactors(paths object, bearer []object, tokens object) 
 		"Replace the recovery codes; requires the password or a code", bearer,
 		schema(object{"password": text, "code": text}), answers("200", codes, 401, 403, 409, 422, 429, 503),
 	)}
+	paths[h.Path("step up")] = object{"post": operation(
+		"Prove the second factor again; tokens that are refreshed from then on have acr mfa", bearer,
+		schema(object{"code": text}, "code"), answers("204", nil, 401, 409, 422, 429, 503),
+	)}
 	paths[h.Path("factors")+"/browsers/{id}"] = object{
 		"delete":     operation("End the trust in a browser", bearer, nil, answers("204", nil, 401, 404, 503)),
 		"parameters": []object{{"name": "id", "in": "path", "required": true, "schema": text}},

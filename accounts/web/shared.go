@@ -39,11 +39,14 @@ type Login struct {
 	User store.User
 	// SessionID is the `sid` of the session.
 	SessionID string
-	// At is when the user entered the password, here or at another provider; zero if that
-	// provider does not return it.
+	// At is when the user entered the password or a code of a second factor, here, or else the
+	// password at another provider; zero if that provider does not return it.
 	At time.Time
 	// External reports whether the user logged in through another provider.
 	External bool
+	// Methods are how the user has proved to be the user here (RFC 8176); none if only the other
+	// provider knows.
+	Methods []string
 }
 
 // Open returns the accounts of this config, which a `jwt_accounts` handler with the same
@@ -134,7 +137,7 @@ func (a *Shared) Login(w http.ResponseWriter, r *http.Request) (*Login, error) {
 	if err != nil {
 		return nil, accounts.StoreRefusal(err)
 	}
-	login := &Login{User: user, SessionID: session.ID, At: session.CreatedAt}
+	login := &Login{User: user, SessionID: session.ID, At: session.AuthenticatedAt, Methods: session.Methods}
 	record, err := a.Store().Record(r.Context(), accounts.KindBySubject, session.ID, a.Now())
 	if errors.Is(err, store.ErrNotFound) {
 		return login, nil
@@ -143,7 +146,9 @@ func (a *Shared) Login(w http.ResponseWriter, r *http.Request) (*Login, error) {
 	if err == nil {
 		err = json.Unmarshal(record.Value, &external)
 	}
-	login.At, login.External = external.AuthTime, true
+	if login.External = true; len(session.Methods) == 0 {
+		login.At = external.AuthTime
+	}
 	return login, accounts.StoreRefusal(err)
 }
 
@@ -159,6 +164,15 @@ func (a *Shared) LoginURL(r *http.Request, returnTo, email string) string {
 		query.Set("email", email)
 	}
 	return answer.MountedAt(r) + a.service.Config.Path("login") + "?" + query.Encode()
+}
+
+// HasSecondFactor reports whether users can have a second factor.
+func (a *Shared) HasSecondFactor() bool { return a.service.Config.SecondFactor != "" }
+
+// StepUpURL returns the URL of the page that asks a logged-in user for the second factor, and leads
+// back to a path of the site.
+func (a *Shared) StepUpURL(r *http.Request, returnTo string) string {
+	return answer.MountedAt(r) + a.service.Config.Path("step up") + "?" + url.Values{"return_to": {returnTo}}.Encode()
 }
 
 // LogOut ends a session and the other sessions of the same browser, and removes the

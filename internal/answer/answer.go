@@ -130,6 +130,12 @@ func (h Responder) challenge(err *refusal.Error) string {
 	if err.Reason != refusal.NoCredentials {
 		text.WriteString(`, error="` + public.Code + `", error_description="` + public.Description + `"`)
 	}
+	if len(err.ACR) > 0 { // RFC 9470 §3
+		text.WriteString(`, acr_values="` + strings.Join(err.ACR, " ") + `"`)
+	}
+	if err.MaxAge > 0 {
+		text.WriteString(`, max_age="` + strconv.Itoa(int(err.MaxAge.Seconds())) + `"`)
+	}
 	if scope != "" {
 		text.WriteString(`, scope="` + scope + `"`)
 	}

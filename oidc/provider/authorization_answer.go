@@ -15,6 +15,9 @@ func (p *Provider) answerRequest(
 	case loginPage:
 		seeOther(w, p.accounts.LoginURL(r, p.continueAt(again, next.id), request.loginHint))
 		return nil
+	case factorPage:
+		seeOther(w, p.accounts.StepUpURL(r, p.continueAt(again, next.id)))
+		return nil
 	case consentPage, again:
 		seeOther(w, p.continueAt(next.page, next.id))
 		return nil

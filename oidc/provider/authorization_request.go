@@ -11,8 +11,6 @@ import (
 	"time"
 )
 
-const acrPassword = "urn:caddy-jwt:acr:password" // a log-in by password
-
 // Limits of a request, in bytes: of a parameter, of a parameter that is returned unchanged,
 // and in total.
 const (
@@ -329,11 +327,15 @@ func (p *Provider) parseHint(ctx context.Context, a *authorizationRequest, hint 
 		}
 		a.hintedSubject = subject
 	}
+	supported := p.acrSupported()
+	can := func(value any) bool {
+		text, _ := value.(string)
+		return slices.Contains(supported, text)
+	}
 	if acr := a.claims.IDToken["acr"]; acr != nil && acr.Essential &&
-		(acr.Value != nil && acr.Value != acrPassword ||
-			acr.Values != nil && !slices.Contains(acr.Values, any(acrPassword))) {
+		(acr.Value != nil && !can(acr.Value) || acr.Values != nil && !slices.ContainsFunc(acr.Values, can)) {
 		return refuse(
-			"unmet_authentication_requirements", "log-ins here use a password, so acr can only be "+acrPassword,
+			"unmet_authentication_requirements", "acr can only be "+strings.Join(supported, " or "),
 		)
 	}
 	return nil

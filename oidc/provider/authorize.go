@@ -45,6 +45,7 @@ type page string
 
 const (
 	loginPage   page = "login"
+	factorPage  page = "factor" // of the accounts, which asks for a second factor
 	consentPage page = "consent"
 	again       page = "authorize" // the endpoint itself, as a GET
 )
@@ -74,7 +75,16 @@ func (p *Provider) decide(ctx context.Context, asked asked, login *web.Login) (n
 		}
 		return p.waitAt(ctx, loginPage, asked)
 	}
-	if acr := request.claims.IDToken["acr"]; login.External && acr != nil && acr.Essential {
+	if wanted, essential := p.wantsFactor(request); wanted && !isMultiple(login.Methods) {
+		switch {
+		case !request.prompt("none"):
+			return p.waitAt(ctx, factorPage, asked)
+		case essential:
+			return next, refuse("interaction_required", "the user must first prove a second factor")
+		}
+	}
+	if acr := request.claims.IDToken["acr"]; acr != nil && acr.Essential && login.External &&
+		!isMultiple(login.Methods) {
 		return next, refuse(
 			"unmet_authentication_requirements",
 			"the user logged in through another provider, not with a password",

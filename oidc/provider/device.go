@@ -199,7 +199,7 @@ func (p *Provider) decideDevice(ctx context.Context, id string, login *web.Login
 			d.Grant = &grant{
 				ID: uuid.NewString(), ClientID: d.ClientID, UserID: login.User.ID,
 				SessionID: login.SessionID, Scopes: d.Scopes, Resources: d.Resources, AuthTime: authTime(login),
-				External: login.External, Password: p.accounts.PasswordMark(login.User),
+				External: login.External, Methods: login.Methods, Password: p.accounts.PasswordMark(login.User),
 			}
 			d.Family = d.Grant.beginLine(id)
 		}

@@ -37,7 +37,9 @@ type grant struct {
 	External  bool          `json:"external,omitempty"`  // the user logged in through another provider
 	Nonce     string        `json:"nonce,omitempty"`
 	Claims    claimsRequest `json:"claims,omitzero"`
-	ACR       bool          `json:"acr,omitempty"`
+	Methods   []string      `json:"methods,omitempty"` // RFC 8176
+	Class     string        `json:"class,omitempty"`   // the acr of ID tokens; empty for none
+	ACR       bool          `json:"acr,omitempty"`     // of before Class: it is that of a password
 	// Since is when the client was added, and Password the mark of the user's password. A
 	// grant is invalid for a later client with the same ID, and an offline grant after a
 	// change of the password.
@@ -116,7 +118,7 @@ func (p *Provider) grantRequest(
 		ID: uuid.NewString(), ClientID: a.client.ID, UserID: login.User.ID, SessionID: login.SessionID,
 		Scopes: a.scopes, Resources: a.resources, AuthTime: authTime(login), External: login.External,
 		Since: a.client.Since, Password: p.accounts.PasswordMark(login.User), Nonce: a.nonce,
-		Claims: a.claims, ACR: slices.Contains(a.acrValues, acrPassword) || a.claims.IDToken["acr"] != nil,
+		Claims: a.claims, Methods: login.Methods, Class: acrOf(a, login),
 	}
 	if err := p.keepClient(ctx, a.client, &g); err != nil {
 		return nil, err
@@ -192,6 +194,9 @@ func (p *Provider) accessToken(
 	if g.AuthTime != 0 {
 		claims["auth_time"] = g.AuthTime
 	}
+	if isMultiple(g.Methods) { // for APIs that require it (RFC 9470)
+		claims["acr"], claims["amr"] = acrMultiple, g.Methods
+	}
 	for _, name := range []string{"roles", "permissions"} { // claims that services use for decisions
 		if value, ok := claimOf(user, name); ok &&
 			slices.ContainsFunc(g.Scopes, func(scope string) bool { return slices.Contains(p.Claims[scope], name) }) {
@@ -218,12 +223,7 @@ func (p *Provider) idToken(
 	if g.Nonce != "" {
 		claims["nonce"] = g.Nonce
 	}
-	if !g.External {
-		claims["amr"] = []string{"pwd"}
-		if g.ACR {
-			claims["acr"] = acrPassword
-		}
-	}
+	g.setAuthentication(claims)
 	if accessToken != "" {
 		claims["at_hash"] = protocol.HalfHash("RS256", accessToken)
 	}

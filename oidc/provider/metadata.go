@@ -27,7 +27,7 @@ func (p *Provider) metadata(w http.ResponseWriter, _ *http.Request) error {
 		"response_types_supported":              responseTypes,
 		"response_modes_supported":              []string{"query", "fragment", "form_post"},
 		"grant_types_supported":                 grantTypes,
-		"acr_values_supported":                  []string{acrPassword},
+		"acr_values_supported":                  p.acrSupported(),
 		"subject_types_supported":               []string{"public"},
 		"id_token_signing_alg_values_supported": []string{"RS256"},
 		"prompt_values_supported":               []string{"none", "login", "consent", "select_account"},

@@ -1,0 +1,101 @@
+package web
+
+import (
+	"errors"
+	"net/http"
+	"net/url"
+	"slices"
+
+	"github.com/caddy-jwt/caddy-jwt/accounts"
+	"github.com/caddy-jwt/caddy-jwt/internal/answer"
+	"github.com/caddy-jwt/caddy-jwt/jwt"
+	"github.com/caddy-jwt/caddy-jwt/refusal"
+	"github.com/caddy-jwt/caddy-jwt/store"
+)
+
+// stepUpFor returns the URL of the page where the user of a browser proves what a rule requires, and
+// which leads back. It is empty if no page can do that.
+func (a *Shared) stepUpFor(r *http.Request, failure *refusal.Error) string {
+	to := ""
+	switch {
+	case slices.Contains(failure.ACR, accounts.ClassMultiple) && a.service.Config.SecondFactor != "":
+		to = a.service.Config.Path("step up")
+	case slices.Contains(failure.ACR, accounts.ClassPassword):
+		to = a.service.Config.Path("login")
+	default:
+		return ""
+	}
+	return answer.MountedAt(r) + to + "?return_to=" + url.QueryEscape(originalURL(r).RequestURI())
+}
+
+// stepUpPage asks a logged-in user for the second factor. A user without one is led to setting one up.
+func (h *Handler) stepUpPage(w http.ResponseWriter, r *http.Request) error {
+	returnTo := answer.SafeReturnPath(r.URL.Query().Get("return_to"), "")
+	token, user, err := h.shared.callerUser(w, r)
+	if err != nil {
+		if refusal.Of(err).Reason.Answer().Status != http.StatusUnauthorized {
+			return err
+		}
+		answer.SeeOther(w, h.shared.LoginURL(r, answer.MountedAt(r)+r.URL.RequestURI(), ""))
+		return nil
+	}
+	return h.askStepUp(w, r, token, user, pageData{ReturnTo: returnTo}, http.StatusOK)
+}
+
+func (h *Handler) askStepUp(
+	w http.ResponseWriter, r *http.Request, token *jwt.Token, user store.User, data pageData, status int,
+) error {
+	found, err := h.service.Factors.Of(r.Context(), user.ID)
+	if err != nil {
+		return err
+	}
+	if found.TOTP == nil {
+		if data.Error == "" {
+			data.Notice = "The page that you opened requires two-step log-in. Set it up first."
+		}
+		return h.renderFactors(w, r, token, user, data, pageFactors{}, status)
+	}
+	data.User = pageUser{ID: user.ID, Email: user.Email, Password: user.PasswordHash != ""}
+	data.Factor = &pageFactor{StepUp: true}
+	return h.pages.render(w, r, "factor", data, status)
+}
+
+// stepUp proves the second factor of the session: a program then refreshes its token, and a browser
+// gets a new one and goes back.
+func (h *Handler) stepUp(w http.ResponseWriter, r *http.Request) error {
+	token, user, err := h.shared.callerUser(w, r)
+	if err != nil {
+		return err
+	}
+	in, err := readInput(w, r, "code")
+	if err != nil {
+		return err
+	}
+	code := in.want("code")
+	if err = in.err(); err == nil {
+		_, err = h.service.Factors.StepUp(r.Context(), user, SessionOf(token), code, client(r))
+	}
+	if err == nil && in.form {
+		err = h.renew(w, r)
+	}
+	if failure, ok := errors.AsType[*refusal.Error](err); ok && in.form {
+		h.service.LogStoreFailure(failure)
+		h.answers.Announce(w, r, failure)
+		return h.askStepUp(w, r, token, user, refusedForm(in, failure), failure.Reason.Answer().Status)
+	}
+	if err != nil {
+		return err
+	}
+	if in.form {
+		answer.SeeOther(w, h.afterLogIn(r, in))
+		return nil
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// renew gives a browser a token that says how the user has authenticated by now.
+func (h *Handler) renew(w http.ResponseWriter, r *http.Request) error {
+	_, err := h.shared.Renew(w, r)
+	return err
+}
