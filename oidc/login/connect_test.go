@@ -20,7 +20,7 @@ import (
 func (s *site) ageSessions(by time.Duration) {
 	s.T.Helper()
 	if _, err := s.store().(*filestore.Store).Exec(
-		s.T.Context(), `UPDATE sessions SET created_at = created_at - $1`, by.Milliseconds(),
+		s.T.Context(), `UPDATE sessions SET created_at = created_at - $1, authenticated_at = authenticated_at - $1`, by.Milliseconds(),
 	); err != nil {
 		s.T.Fatal(err)
 	}

@@ -161,7 +161,8 @@ func (c *conformance) age(given map[string]any) {
 	}
 	defer db.Close()
 	if _, err := db.Exec(
-		`PRAGMA busy_timeout = 5000; UPDATE sessions SET created_at = created_at - 60000 WHERE id = $1`,
+		`PRAGMA busy_timeout = 5000;
+		UPDATE sessions SET created_at = created_at - 60000, authenticated_at = authenticated_at - 60000 WHERE id = $1`,
 		sitetest.ClaimsOf(c.t, given["id_token"].(string))["sid"],
 	); err != nil {
 		c.t.Fatal(err)
