@@ -136,9 +136,10 @@ func (h *Handler) logWithoutQuery(r *http.Request, answer caddyhttp.ResponseReco
 }
 
 // refuse answers a refusal: for a browser as the site is configured, for a program always
-// as JSON with the invalid properties.
+// as JSON with the invalid properties. Only servers send logout tokens.
 func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, refusal *refusal.Error) error {
-	page := answer.Prefers(r, "text/html", "application/json")
+	route, _ := h.service.Route(r.URL.Path)
+	page := route != "backchannel" && answer.Prefers(r, "text/html", "application/json")
 	if page && h.secretQuery(r) { // an error that is passed on is logged with its URL
 		h.answers.Announce(w, r, refusal)
 		public := refusal.Reason.Answer()

@@ -73,15 +73,6 @@ func (p *postbox) next() (l letter) {
 	return l
 }
 
-// none checks that no more mails come: one that is caused afterwards is the next one.
-func (p *postbox) none(what string) {
-	p.T.Helper()
-	p.MustAnswer(202, p.Post("/auth/forgot", sitetest.JSON{"email": "canary@example.com"}), "forgot of the canary")
-	if got := p.next(); got.To != "<canary@example.com>" {
-		p.T.Errorf("%s: a mail to %s came: %s", what, got.To, got.Subject)
-	}
-}
-
 // signUp sends a sign-up as JSON, which must be accepted.
 func (p *postbox) signUp(email, password string) {
 	p.T.Helper()
