@@ -188,7 +188,7 @@ func TestAccountsBelowAPath(t *testing.T) {
 		t.Fatalf("without a session: %d %v", got.Status, got.Header)
 	}
 	page := s.Form(chrome, got.Header.Get("Location"), nil)
-	for _, link := range []string{`action="/app/auth/login"`, `href="/app/auth/style.css"`, `href="/app/auth/signup?`} {
+	for _, link := range []string{`action="/app/auth/login"`, `href="/app/auth/style.css?v=`, `href="/app/auth/signup?`} {
 		if !strings.Contains(page.Body, link) {
 			t.Errorf("log-in page has no %s:\n%s", link, page.Body)
 		}

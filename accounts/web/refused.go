@@ -29,8 +29,11 @@ func (a *Shared) RefusedPage(w http.ResponseWriter, r *http.Request, err *refusa
 		Title: refusedTitles[status], Text: err.Reason.Answer().Description, User: a.visitor(r),
 		Wait: wait(err.RetryAfter),
 	}
-	if data.Title == "" {
+	switch {
+	case data.Title == "":
 		data.Title = http.StatusText(status)
+	case status == http.StatusUnauthorized && data.User.Email != "": // see `require acr`
+		data.Title = "This log-in is not enough"
 	}
 	if original := originalURL(r); r.Method == http.MethodGet {
 		data.ReturnTo = answer.SafeReturnPath(original.RequestURI(), "")

@@ -159,5 +159,11 @@ func TestStepUpByPassword(t *testing.T) {
 	v = s.Visitor()
 	v.SignUp("alice@example.com")
 	got := v.Get("/secure/x")
-	mustRefuse(t, got, 401, "insufficient_user_authentication", "a class that the accounts do not have")
+	s.MustAnswer(401, got, "a class that the accounts do not have")
+	if challenge := got.Header.Get("WWW-Authenticate"); !strings.Contains(
+		challenge, `error="insufficient_user_authentication"`,
+	) {
+		t.Errorf("challenge %s", challenge)
+	}
+	mustHave(t, got, "the page", "alice@example.com", "This log-in is not enough")
 }
