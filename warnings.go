@@ -8,6 +8,7 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/internal/help"
 	"github.com/caddy-jwt/caddy-jwt/internal/place"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -149,8 +150,19 @@ func (h *Handler) ruleWarnings() (warnings []warning) {
 				strings.Join(q.Role, " "), q.Role[0],
 			))
 		}
+		if h.onlyAccounts() && h.Accounts.SecondFactor == "" && len(q.ACR) > 0 &&
+			!slices.Contains(q.ACR, accounts.ClassPassword) {
+			warnings = append(warnings, warningOf("acr-never-met",
+				"require acr %s: no log-in of the accounts can meet it, because they have no second factor; write in "+
+					"accounts: second_factor optional", strings.Join(q.ACR, " ")))
+		}
 	}
 	return warnings
+}
+
+// onlyAccounts reports whether all tokens are those of the accounts.
+func (h *Handler) onlyAccounts() bool {
+	return h.Accounts != nil && len(h.Issuers) == 0 && len(h.CredentialsRaw) == 0
 }
 
 func (h *Handler) listWarnings() (warnings []warning) {

@@ -184,6 +184,10 @@ func TestSuspiciousConfigs(t *testing.T) {
 		},
 		"comma in scope_claim": {jwt("scope_claim a,b"), "scope_claim a b", jwt("scope_claim a b")},
 		"comma in token_type":  {jwt("token_type JWT,JOSE"), "token_type JWT JOSE", jwt("token_type JWT JOSE")},
+		"acr that no log-in has": {
+			"jwt {\n require acr mfa\n accounts {\n" + store + "\n}\n}\n respond ok", "no log-in of the accounts can meet it",
+			"jwt {\n require acr mfa\n accounts {\n second_factor optional\n" + store + "\n}\n}\n respond ok",
+		},
 		"comma in audience_claim": {
 			jwt("audience a\n audience_claim aud,azp"), "audience_claim aud azp",
 			jwt("audience a\n audience_claim aud azp"),
