@@ -436,9 +436,18 @@ func (h *Handler) listFactors(w http.ResponseWriter, r *http.Request) error {
 	if page {
 		return h.renderFactors(w, r, token, user, pageData{}, pageFactors{}, http.StatusOK)
 	}
-	found, err := h.service.Factors.Of(r.Context(), user.ID)
+	body, err := h.factorAnswers(r, user)
 	if err != nil {
 		return err
+	}
+	return answer.WriteJSON(w, http.StatusOK, body)
+}
+
+// factorAnswers returns the second factors of a user as clients see them.
+func (h *Handler) factorAnswers(r *http.Request, user store.User) (map[string]any, error) {
+	found, err := h.service.Factors.Of(r.Context(), user.ID)
+	if err != nil {
+		return nil, err
 	}
 	body := map[string]any{
 		"totp": nil, "recoveryCodesLeft": found.RecoveryCodesLeft, "required": h.service.Factors.Required(user),
@@ -454,7 +463,7 @@ func (h *Handler) listFactors(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	body["trustedBrowsers"] = browsers
-	return answer.WriteJSON(w, http.StatusOK, body)
+	return body, nil
 }
 
 func (h *Handler) renderFactors(

@@ -2,6 +2,7 @@ package web_test
 
 import (
 	"net/url"
+	"strings"
 	"testing"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/accountstest"
@@ -21,17 +22,21 @@ func TestThreatSecondFactorPassedByMail(t *testing.T) {
 	}
 	got := p.Post("/auth/login", sitetest.JSON{"email": "alice@example.com", "code": code()})
 	mustRefuse(t, got, 401, "second_factor_required", "a log-in by mail")
-	answerTo(p.Site, got.ErrorBody(t).Error.Challenge, app.Code(0)).Tokens(t)
+	in := answerTo(p.Site, got.ErrorBody(t).Error.Challenge, app.Code(0)).Tokens(t)
+	export := p.Bearer("/auth/export", in.Token).Body
+	if !strings.Contains(export, `"recoveryCodesLeft":10`) || strings.Contains(export, string(app.Secret)) {
+		t.Errorf("the export of the account has not the factor, or its secret: %s", export)
+	}
 
 	v := p.Visitor()
 	v.Post("/auth/code", url.Values{"email": {"alice@example.com"}})
-	in := url.Values{"email": {"alice@example.com"}, "code": {p.next().Code}, "return_to": {"/todos/"}}
-	if to := v.Post("/auth/login", in).To(t); to.Path != "/auth/login/factor" || to.Query().Get("return_to") != "/todos/" {
+	form := url.Values{"email": {"alice@example.com"}, "code": {p.next().Code}, "return_to": {"/todos/"}}
+	if to := v.Post("/auth/login", form).To(t); to.Path != "/auth/login/factor" || to.Query().Get("return_to") != "/todos/" {
 		t.Errorf("in a browser it leads to %s", to)
 	}
 	clock.Ahead.Add(60)
-	in = url.Values{"code": {app.Code(0)}, "return_to": {"/todos/"}}
-	if to := v.Post("/auth/login/factor", in).To(t); to.Path != "/todos/" {
+	form = url.Values{"code": {app.Code(0)}, "return_to": {"/todos/"}}
+	if to := v.Post("/auth/login/factor", form).To(t); to.Path != "/todos/" {
 		t.Errorf("with the code it leads to %s", to)
 	}
 

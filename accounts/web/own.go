@@ -109,6 +109,11 @@ func (h *Handler) export(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
+	if h.SecondFactor != "" {
+		if all["factors"], err = h.factorAnswers(r, user); err != nil {
+			return err
+		}
+	}
 	about := h.userAnswer(user)
 	about["emailVerified"], about["hasPassword"] = user.EmailVerified, user.PasswordHash != ""
 	about["createdAt"], about["updatedAt"] = user.CreatedAt.UTC(), user.UpdatedAt.UTC()
