@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
@@ -30,7 +31,9 @@ func (q *Requirement) checkACR() error {
 // metByACR returns nil if the user has authenticated as the rule requires, and recently enough.
 func (q *Requirement) metByACR(claims jwt.Claims) error {
 	acr, _ := claims["acr"].(string)
-	if !slices.Contains(q.ACR, acr) {
+	// more than one factor meets a rule that asks for the password alone
+	if !slices.Contains(q.ACR, acr) &&
+		(acr != accounts.ClassMultiple || !slices.Contains(q.ACR, accounts.ClassPassword)) {
 		return q.unmetByACR(fmt.Sprintf("requires one of %q in acr", q.ACR))
 	}
 	if q.Within == 0 {

@@ -49,6 +49,7 @@ func (l *LogIns) ConfirmAddress(
 			return errWrongCode // another change was first
 		}
 		u.Email, u.EmailKey, u.EmailVerified = c.Email, c.EmailKey, true
+		delete(u.Profile, "email_verified") // an import's, of the address before
 		return nil
 	})
 	switch {

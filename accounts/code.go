@@ -30,11 +30,15 @@ func (l *LogIns) useCode(
 	if err != nil {
 		return mailedCode{}, err
 	}
-	daily, tomorrow := l.attempts.codesADay.Begin(ctx, of, now)
-	if tomorrow > 0 && !familiar() {
-		return mailedCode{}, l.refuseThrottled("account", tomorrow, client)
+	used = append(used, byClient)
+	// Guesses at nothing do not count for the day, so that they keep nobody out.
+	if _, err := l.codes.find(ctx, purpose, of); err == nil {
+		daily, tomorrow := l.attempts.codesADay.Begin(ctx, of, now)
+		if tomorrow > 0 && !familiar() {
+			return mailedCode{}, l.refuseThrottled("account", tomorrow, client)
+		}
+		used = append(used, daily)
 	}
-	used = append(used, byClient, daily)
 	c, err := l.codes.take(ctx, purpose, of, code, client, accept)
 	if errors.Is(err, errWrongCode) {
 		CountEvent("login", "refused")

@@ -327,8 +327,9 @@ func (a *Config) check() error {
 		return errors.New("verify_email needs mail; add it, as in: " + exampleMail)
 	case len(a.MailRaw) == 0 && a.EmailLogin:
 		return errors.New("email_login needs mail; add it, as in: " + exampleMail)
-	case a.VerifyEmail && slices.Contains(a.Profile, "email_verified"):
-		return errors.New("profile must not contain email_verified, which verify_email sets")
+	case slices.ContainsFunc(a.Profile, func(name string) bool { return slices.Contains(notByUsers, name) }):
+		return fmt.Errorf("profile must not contain %s: users cannot say that themselves, or forms of the pages use "+
+			"the name", strings.Join(notByUsers, ", "))
 	case slices.Contains(a.Audience, ""):
 		return errors.New("audience has an empty value; remove it")
 	}
@@ -398,6 +399,12 @@ func (a *Config) documentPaths() (paths []string) {
 	return paths
 }
 
+// notByUsers are the names that a property of the profile cannot have.
+var notByUsers = []string{
+	"email_verified", "emailVerified", "token", "code", "decision", "return_to", "trust", "newPassword",
+	"currentPassword",
+}
+
 // routeID matches IDs that are allowed in paths.
 var routeID = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
@@ -425,8 +432,9 @@ func (a *Config) routeNames() func(path string) (name, id string) {
 		if name := names[lower]; name != "" {
 			return name, ""
 		}
-		if names[strings.TrimSuffix(lower, "/")] == "reset" { // a modified link still contains its token
-			return "reset", ""
+		// a modified link still contains its token
+		if name := names[strings.TrimSuffix(lower, "/")]; name == "reset" || name == "verify" {
+			return name, ""
 		}
 		for route, prefix := range below {
 			if strings.HasPrefix(lower, prefix) && routeID.MatchString(path[len(prefix):]) {

@@ -26,11 +26,10 @@ func Invite(
 	return token, codesOf(users, now).put(ctx, c, inviteLifetime)
 }
 
-// DropMailedCodes ends the codes and links that were mailed to the address of a user.
+// DropMailedCodes ends the codes and links that were mailed to the address of a user, and a change of
+// address that waits.
 func DropMailedCodes(ctx context.Context, users store.UserStore, user store.User, now func() time.Time) error {
-	return codesOf(users, now).drop(
-		ctx, user.EmailKey, purposeVerify, purposeReset, purposeLogIn, purposeInvite,
-	)
+	return codesOf(users, now).dropAll(ctx, user.ID, user.EmailKey)
 }
 
 func codesOf(users store.UserStore, now func() time.Time) mailedCodes {

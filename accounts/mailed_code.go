@@ -167,6 +167,14 @@ func (m mailedCodes) put(ctx context.Context, c mailedCode, lifetime time.Durati
 // errWrongCode means that there is no such code, or no more.
 var errWrongCode = errors.New("the mailed code is wrong")
 
+// dropAll ends all codes of a user: those to its address, and the one to a new address.
+func (m mailedCodes) dropAll(ctx context.Context, userID, emailKey string) error {
+	return errors.Join(
+		m.drop(ctx, emailKey, purposeVerify, purposeReset, purposeLogIn, purposeInvite),
+		m.drop(ctx, userID, purposeEmail),
+	)
+}
+
 // find returns a code that can still be used, or errWrongCode.
 func (m mailedCodes) find(ctx context.Context, purpose, of string) (c mailedCode, err error) {
 	record, err := m.Users().Record(ctx, kindMailedCode, codeID(purpose, of), m.Now())

@@ -98,7 +98,9 @@ func (l *LogIns) ChangePassword(
 		return err
 	}
 	l.Audit("password changed", userID, sessionID, client)
-	return l.sessions.End(ctx, userID, "", sessionID)
+	return errors.Join(
+		StoreRefusal(l.codes.dropAll(ctx, userID, user.EmailKey)), l.sessions.End(ctx, userID, "", sessionID),
+	)
 }
 
 // SetPassword sets a password. If checked is not nil, it must still be the hash of the
@@ -262,10 +264,7 @@ func (l *LogIns) recoverBy(
 		l.Audit("external identities disconnected", r.UserID, "", client)
 	}
 	if err == nil { // at the end, so that the code can be used again until then
-		err = errors.Join(
-			l.codes.drop(ctx, emailKey, purposeVerify, purposeReset, purposeLogIn, purposeInvite),
-			l.codes.drop(ctx, r.UserID, purposeEmail),
-		)
+		err = l.codes.dropAll(ctx, r.UserID, emailKey)
 	}
 	return gone, err
 }

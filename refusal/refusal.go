@@ -351,7 +351,7 @@ var refusals = map[Reason]Answer{
 		"the operators of this site can send you a link for that."},
 	FactorRequired: {
 		401, "UnauthorizedError", "second_factor_required", false,
-		"Your password is right. Enter the code of your authenticator app as well, or a recovery code.",
+		"Enter the code of your authenticator app as well, or a recovery code.",
 	},
 	EnrolmentRequired: {
 		401, "UnauthorizedError", "second_factor_enrolment_required", false,

@@ -17,7 +17,11 @@ func (h *Handler) emailPage(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	ask := askEmail
-	ask.Password = !fresh
+	ask.Password = !fresh && user.PasswordHash != ""
+	if !fresh && !ask.Password {
+		ask.Text += " You logged in more than 5 minutes ago, and your account has no password. " +
+			"Log out, log in again and repeat this step."
+	}
 	return h.askPage(w, r, "address", ask, pageData{}, http.StatusOK)
 }
 

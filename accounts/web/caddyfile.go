@@ -23,16 +23,25 @@ func Routes(h httpcaddyfile.Helper, users accounts.Config) []httpcaddyfile.Confi
 	return append(h.NewRoute(users.Matcher(), handler), homeRoute(h, users)...)
 }
 
-// homeRoute returns the route from the prefix itself to the account page. The location is relative,
+// homeRoute returns the route from the prefix itself to the account page, for browsers. The location is relative,
 // because the site may be below a path.
 func homeRoute(h httpcaddyfile.Helper, users accounts.Config) []httpcaddyfile.ConfigValue {
 	config.SetDefault(&users.Prefix, accounts.DefaultPrefix)
 	if strings.Contains(users.Prefix, "{") || slices.Contains(slices.Collect(maps.Values(users.Routes)), users.Prefix) {
 		return nil
 	}
-	paths, _ := json.Marshal([]string{users.Prefix}) // marshaling strings cannot fail
-	return h.NewRoute(caddy.ModuleMap{"path": paths}, &caddyhttp.StaticResponse{
+	matcher := make(caddy.ModuleMap)
+	for name, value := range map[string]any{
+		"path": []string{users.Prefix}, "method": []string{http.MethodGet, http.MethodHead},
+		"header": http.Header{"Accept": {"*text/html*"}}, // an app may have an API there
+	} {
+		matcher[name], _ = json.Marshal(value) // marshaling strings cannot fail
+	}
+	return h.NewRoute(matcher, &caddyhttp.StaticResponse{
 		StatusCode: caddyhttp.WeakString(strconv.Itoa(http.StatusSeeOther)),
-		Headers:    http.Header{"Location": {path.Base(users.Prefix) + users.Path("account")[len(users.Prefix):]}},
+		Headers: http.Header{
+			"Location":      {path.Base(users.Prefix) + users.Path("account")[len(users.Prefix):]},
+			"Cache-Control": {"no-store"},
+		},
 	})
 }

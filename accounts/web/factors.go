@@ -299,9 +299,12 @@ func (h *Handler) beginTOTP(r *http.Request, e enrolling, in *input) (made accou
 	return h.service.Factors.BeginTOTP(r.Context(), e.Enrolment, h.siteName(r))
 }
 
-// siteName returns the name of the site that an authenticator app shows: the host of the issuer, or
-// else of the request.
+// siteName returns the name of the site that an authenticator app shows: `name`, or else the host of
+// the issuer, or else of the request.
 func (h *Handler) siteName(r *http.Request) string {
+	if h.Name != "" {
+		return h.Name
+	}
 	if issuer, err := url.Parse(h.Issuer); err == nil && issuer.Hostname() != "" {
 		return issuer.Hostname()
 	}

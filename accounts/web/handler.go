@@ -93,14 +93,14 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return next.ServeHTTP(w, r)
 	}
 	w.Header().Set("Cache-Control", "no-store")
-	if err := h.service.Ready(r.Context()); err != nil {
-		h.service.LogStoreFailure(err)
-		return h.refuse(w, r, err)
-	}
 	if h.secretQuery(r) {
 		recorder := caddyhttp.NewResponseRecorder(w, nil, nil)
 		w = recorder
 		defer h.logWithoutQuery(r, recorder)
+	}
+	if err := h.service.Ready(r.Context()); err != nil {
+		h.service.LogStoreFailure(err)
+		return h.refuse(w, r, err)
 	}
 	if !slices.Contains(methods, r.Method) {
 		w.Header().Set("Allow", strings.Join(methods, ", "))
@@ -141,6 +141,7 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, refusal *refusa
 	route, _ := h.service.Route(r.URL.Path)
 	page := route != "backchannel" && answer.Prefers(r, "text/html", "application/json")
 	if page && h.secretQuery(r) { // an error that is passed on is logged with its URL
+		w.Header().Set("Referrer-Policy", "no-referrer")
 		h.answers.Announce(w, r, refusal)
 		public := refusal.Reason.Answer()
 		return h.pages.render(

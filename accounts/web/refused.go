@@ -29,6 +29,15 @@ func (a *Shared) RefusedPage(w http.ResponseWriter, r *http.Request, err *refusa
 		Title: refusedTitles[status], Text: err.Reason.Answer().Description, User: a.visitor(r),
 		Wait: wait(err.RetryAfter),
 	}
+	switch err.Reason {
+	case refusal.NoCredentials:
+		data.Text = "You have to log in to see this page."
+	case refusal.Authentication:
+		data.Text = "This page requires that you have just logged in, or have proved who you are by a second factor."
+		if to := a.stepUpFor(r, err); to != "" {
+			data.Next = &pageLink{"Go on", to}
+		}
+	}
 	switch {
 	case data.Title == "":
 		data.Title = http.StatusText(status)

@@ -61,6 +61,9 @@ func (h *Handler) logInByCode(w http.ResponseWriter, r *http.Request, in *input)
 	err := in.err()
 	if err == nil {
 		grant, err = h.service.LogIns.LogInByCode(r.Context(), email, code, client(r))
+		if h.KeyPrefix != "" { // the first proof of an address ends what others may have set up
+			apikeys.LearnAll(r.Context())
+		}
 	}
 	if err == nil && in.form {
 		err = h.enter(w, r, in, grant)

@@ -25,6 +25,14 @@ func (h *Handler) warn(at place.Place) {
 				"as written: first jwt, then try_files",
 		), help.See("rewrite-before-jwt"))
 	}
+	if h.SecondFactor != "" && len(h.MailRaw) > 0 && !h.VerifyEmail {
+		h.answers.Logger.Warn(h.where.Append(
+			"accounts: second_factor with mail, but without verify_email: whoever reads the mail of a user whose "+
+				"address is not verified gets past the second factor, because its first proof ends what others may "+
+				"have set up; write verify_email"),
+			help.See("factor-without-verified-addresses"),
+		)
+	}
 	if h.Signup == "open" {
 		h.answers.Logger.Info(
 			"accounts: signup is open, so anybody can create an account on this site; "+

@@ -47,8 +47,8 @@ func TestAdaptedAsBefore(t *testing.T) {
 		t.Fatal(err)
 	}
 	// added since: the way from the prefix to the account page
-	home := []byte(`{"handle":[{"handler":"static_response","headers":{"Location":["auth/account"]},` +
-		`"status_code":303}],"match":[{"path":["/auth"]}]},`)
+	home := []byte(`{"handle":[{"handler":"static_response","headers":{"Cache-Control":["no-store"],"Location":["auth/account"]},` +
+		`"status_code":303}],"match":[{"header":{"Accept":["*text/html*"]},"method":["GET","HEAD"],"path":["/auth"]}]},`)
 	if now := bytes.ReplaceAll(o.adapted(), home, nil); string(now) != before.String() {
 		t.Errorf("the Caddyfile adapts to\n%s\nand before it did to\n%s", now, before.String())
 	}

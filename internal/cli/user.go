@@ -484,7 +484,10 @@ func disableUser(o *operator) error {
 	}
 	ended, err := o.endSessions(user)
 	if err == nil {
-		err = accounts.EndTrust(o.ctx, o.store, user.ID, time.Now())
+		err = errors.Join(
+			accounts.EndTrust(o.ctx, o.store, user.ID, time.Now()),
+			accounts.DropMailedCodes(o.ctx, o.store, user, time.Now),
+		)
 	}
 	if err != nil {
 		return fmt.Errorf("the user is disabled, but ending its sessions failed: %w", err)
@@ -610,7 +613,11 @@ func setPassword(o *operator) error {
 		return err
 	}
 	keep, ended := o.flags.Bool("keep-identities"), 0
-	if err := accounts.RevokeKeys(o.ctx, o.store, user.ID, time.Now()); err != nil {
+	err = errors.Join(
+		accounts.RevokeKeys(o.ctx, o.store, user.ID, time.Now()),
+		accounts.DropMailedCodes(o.ctx, o.store, user, time.Now),
+	)
+	if err != nil {
 		return err
 	}
 	gone, err := accounts.RecoverAccount(o.ctx, o.store, user.ID, keep, time.Now(), func() error {

@@ -73,6 +73,9 @@ func changeEmail(o *operator) error {
 		return err
 	}
 	user, err := o.change(func(u *store.User) {
+		if u.EmailKey != key {
+			delete(u.Profile, "email_verified") // an import's, of the address before
+		}
 		u.Email, u.EmailKey, u.EmailVerified = o.args[1], key, u.EmailVerified && u.EmailKey == key
 	})
 	if errors.Is(err, store.ErrEmailTaken) {

@@ -50,10 +50,16 @@ func acrOf(a *authorizationRequest, login *web.Login) string {
 	switch {
 	case isMultiple(login.Methods) && !onlyPassword:
 		return acrMultiple
-	case !login.External && (slices.Contains(asked, acrPassword) || a.claims.IDToken["acr"] != nil):
+	case !login.External && byPassword(login.Methods) &&
+		(slices.Contains(asked, acrPassword) || a.claims.IDToken["acr"] != nil):
 		return acrPassword
 	}
 	return ""
+}
+
+// byPassword reports whether a password was among the methods, as it was when none were kept.
+func byPassword(methods []string) bool {
+	return len(methods) == 0 || slices.Contains(methods, accounts.MethodPassword)
 }
 
 func isMultiple(methods []string) bool { return slices.Contains(methods, accounts.MethodMultiple) }
