@@ -327,6 +327,8 @@ func (a *Config) check() error {
 		return errors.New("verify_email needs mail; add it, as in: " + exampleMail)
 	case len(a.MailRaw) == 0 && a.EmailLogin:
 		return errors.New("email_login needs mail; add it, as in: " + exampleMail)
+	case a.VerifyEmail && slices.Contains(a.Profile, "email_verified"):
+		return errors.New("profile must not contain email_verified, which verify_email sets")
 	case slices.ContainsFunc(a.Profile, func(name string) bool { return slices.Contains(notByUsers, name) }):
 		return fmt.Errorf("profile must not contain %s: users cannot say that themselves, or forms of the pages use "+
 			"the name", strings.Join(notByUsers, ", "))
@@ -401,7 +403,7 @@ func (a *Config) documentPaths() (paths []string) {
 
 // notByUsers are the names that a property of the profile cannot have.
 var notByUsers = []string{
-	"email_verified", "emailVerified", "token", "code", "decision", "return_to", "trust", "newPassword",
+	"emailVerified", "token", "code", "decision", "return_to", "trust", "newPassword",
 	"currentPassword",
 }
 

@@ -308,6 +308,7 @@ func TestThreatClientDocumentServer(t *testing.T) {
 			case <-over:
 			case <-r.Context().Done():
 			}
+			panic(http.ErrAbortHandler) // so that there is no answer at all
 		}},
 		{"/drips", "cannot be loaded", func(w http.ResponseWriter, r *http.Request) {
 			asJSON(w)
@@ -317,6 +318,7 @@ func TestThreatClientDocumentServer(t *testing.T) {
 			case <-over:
 			case <-r.Context().Done():
 			}
+			panic(http.ErrAbortHandler) // so that there is no answer at all
 		}},
 		{"/fails", "cannot be loaded", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }},
 		{"/headers", "cannot be loaded", func(w http.ResponseWriter, _ *http.Request) {
