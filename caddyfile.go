@@ -448,6 +448,11 @@ func (p *parser) require(b *config.Block, _ string) error {
 	if len(args) == 0 || kind == "claim" && len(args) == 1 {
 		return p.Errf("require %s needs a value; %s", kind, requireForms)
 	}
+	if n := len(args); kind != "acr" && n > 2 && args[n-2] == "within" {
+		if _, err := caddy.ParseDuration(args[n-1]); err == nil { // it would be one more value that is accepted
+			return p.Errf("within only applies to acr; add a rule, as in: require acr mfa within %s", args[n-1])
+		}
+	}
 	switch kind {
 	case "scope":
 		requirement.Scope = args
