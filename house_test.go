@@ -35,8 +35,9 @@ func TestImportsRunOneWay(t *testing.T) {
 	password := []string{"internal/answer", "internal/network", "refusal"}
 	fetching := []string{"internal/thismachine", "internal/useragent"}
 	mail := slices.Concat(config, fetching, []string{"config", "internal/answer", "internal/outage"})
-	accounts := slices.Concat(filestore, signing, password, mail, []string{
-		"accounts/password", "mail", "signing", "store/filestore", "internal/clock", "internal/metadata", "internal/place",
+	passkey := slices.Concat([]string{"internal/place", "store"}, store)
+	accounts := slices.Concat(filestore, signing, password, mail, passkey, []string{
+		"accounts/passkey", "accounts/password", "mail", "signing", "store/filestore", "internal/clock", "internal/metadata", "internal/place",
 		"internal/sealing",
 	})
 	upstream := slices.Concat(config, signing, []string{
@@ -80,6 +81,7 @@ func TestImportsRunOneWay(t *testing.T) {
 		"config":             config,
 		"store/filestore":    filestore,
 		"postgres":           slices.Concat([]string{"config", "store/sqlstore"}, config),
+		"accounts/passkey":   passkey,
 		"accounts/password":  password,
 		"accounts":           accounts,
 		"accounts/web":       web,

@@ -41,6 +41,7 @@ func init() {
 //	    accent              <colour>
 //	    second_factor       optional | required [<role...>]
 //	    trust_browsers      <duration> | off
+//	    passkeys            [<domain>]
 //	    verify_email
 //	    email_login
 //	    templates           <dir>
@@ -88,6 +89,7 @@ func (a *Config) options() []config.Option {
 		{Name: "accent", Read: config.Word("a colour, as in: accent 2457c5 (# begins a comment)", &a.Accent)},
 		{Name: "second_factor", Read: a.readSecondFactor},
 		{Name: "trust_browsers", Read: a.readTrustBrowsers},
+		{Name: "passkeys", Read: a.readPasskeys},
 		{Name: "verify_email", Read: config.Flag(&a.VerifyEmail)},
 		{Name: "email_login", Read: config.Flag(&a.EmailLogin)},
 		{Name: "templates", Read: config.Word("a folder", &a.Templates)},
@@ -167,6 +169,18 @@ func (a *Config) readSecondFactor(b *config.Block, _ string) error {
 		)
 	}
 	a.SecondFactor, a.SecondFactorRoles = args[0], args[1:]
+	return nil
+}
+
+func (a *Config) readPasskeys(b *config.Block, _ string) error {
+	args := b.RemainingArgs()
+	if len(args) > 1 || len(args) == 1 && strings.ContainsAny(args[0], ":/*") && !strings.HasPrefix(args[0], "{") {
+		return b.Errf("passkeys takes the domain that they are for, or nothing, as in: passkeys example.com")
+	}
+	a.Passkeys = new(Passkeys)
+	if len(args) == 1 {
+		a.Passkeys.Domain = args[0]
+	}
 	return nil
 }
 

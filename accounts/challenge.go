@@ -127,7 +127,7 @@ func (f *Factors) Answer(ctx context.Context, secret, code string, client Client
 	if err != nil {
 		return nil, proof, err
 	}
-	grant, err := f.complete(ctx, waiting, client)
+	grant, err := f.complete(ctx, waiting, byCode, client)
 	return grant, proof, err
 }
 
@@ -149,9 +149,9 @@ func (f *Factors) countTry(ctx context.Context, id string) error {
 	return StoreRefusal(err)
 }
 
-// complete starts the session of a log-in whose second factor was proved. Of several callers with
-// one challenge, only one succeeds.
-func (f *Factors) complete(ctx context.Context, waiting *Waiting, client Client) (*Grant, error) {
+// complete starts the session of a log-in whose second factor was proved by these methods. Of several
+// callers with one challenge, only one succeeds.
+func (f *Factors) complete(ctx context.Context, waiting *Waiting, factor []string, client Client) (*Grant, error) {
 	_, err := f.Users().TakeRecord(ctx, kindChallenge, waiting.id, f.Now())
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, &refusal.Error{Reason: refusal.ChallengeExpired}
@@ -160,7 +160,7 @@ func (f *Factors) complete(ctx context.Context, waiting *Waiting, client Client)
 		return nil, StoreRefusal(err)
 	}
 	entry := waiting.entry
-	entry.Methods = withFactor(entry.Methods)
+	entry.Methods = withFactor(entry.Methods, factor)
 	grant, err := f.Enter(ctx, entry, client)
 	if err == nil {
 		f.attempts.familiar.Set(familiarCode(waiting.User.ID, client), struct{}{})

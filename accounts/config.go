@@ -137,6 +137,10 @@ type Config struct {
 	// TrustBrowsers is how long a user can choose not to be asked for the second factor again in a
 	// browser. -1: never. Default: `30d`.
 	TrustBrowsers caddy.Duration `json:"trust_browsers,omitempty"`
+
+	// Passkeys lets users log in with passkeys (WebAuthn). Default: there are none.
+	Passkeys *Passkeys `json:"passkeys,omitempty"`
+
 	// VerifyEmail requires users who sign up to confirm their address with a code or a link in a
 	// mail. Until then there is no account, and the answer does not reveal whether the address has
 	// one already. Users who exist but have not confirmed theirs do so at their next log-in with a
@@ -168,9 +172,18 @@ type Config struct {
 
 	// Templates is a folder of files that replace the pages with the same name:
 	// `login.html`, `signup.html`, `account.html`, `keys.html`, `confirm.html`, `address.html`,
-	// `code.html`, `factor.html`, `factors.html`, `reset.html`, `message.html`, `refused.html`,
-	// `layout.html`, `style.css` and `script.js`. Its folder `mail` replaces the texts of mails. Default: none.
+	// `code.html`, `factor.html`, `factors.html`, `passkeys.html`, `reset.html`, `message.html`,
+	// `refused.html`, `layout.html`, `style.css` and `script.js`. Its folder `mail` replaces the texts of
+	// mails. Default: none.
 	Templates string `json:"templates,omitempty"`
+}
+
+// Passkeys configures passkeys.
+type Passkeys struct {
+	// Domain is the domain that passkeys are for (the RP ID): that of the site, or one above it that
+	// several sites share. If it is changed, the passkeys that users have no longer work. Default: the
+	// host of Issuer if that is a URL of the site, or else the first host of the site.
+	Domain string `json:"domain,omitempty"`
 }
 
 // accountRoutes maps the names of the routes to their paths below the prefix.
@@ -190,15 +203,28 @@ var factorRoutes = map[string]string{
 	"totp confirm": "/factors/totp/confirm", "recovery": "/factors/recovery", "step up": "/factors/prove",
 }
 
+// passkeyRoutes are the routes of passkeys, which exist only with Passkeys.
+var passkeyRoutes = map[string]string{
+	"passkeys": "/passkeys", "passkey options": "/passkeys/options", "passkey login": "/login/passkey",
+	"passkey login options": "/login/passkey/options",
+	"step up":               factorRoutes["step up"], "step up options": "/factors/prove/options",
+}
+
 // routes returns the paths of the routes that the config has, below the prefix.
 func (a *Config) routes() map[string]string {
 	all := maps.Clone(accountRoutes)
 	if a.SecondFactor != "" {
 		maps.Copy(all, factorRoutes)
 	}
+	if a.Passkeys != nil {
+		maps.Copy(all, passkeyRoutes)
+	}
 	maps.DeleteFunc(all, func(route, _ string) bool { return !a.HasRoute(route) })
 	return all
 }
+
+// fixed reports whether a route of this package is below /login, as those of login_with are.
+func fixed(route string) bool { return cmp.Or(factorRoutes[route], passkeyRoutes[route]) != "" }
 
 // HasRoute reports whether the config has a route: some exist only with an option.
 func (a *Config) HasRoute(route string) bool {
@@ -221,7 +247,7 @@ func (a *Config) Path(route string) string {
 	if moved := a.Routes[route]; moved != "" {
 		return moved
 	}
-	return a.Prefix + cmp.Or(accountRoutes[route], factorRoutes[route])
+	return a.Prefix + cmp.Or(accountRoutes[route], factorRoutes[route], passkeyRoutes[route])
 }
 
 // Resolve sets defaults and replaces placeholders. It returns an error if a value is not
@@ -258,6 +284,11 @@ func (a *Config) Resolve() error {
 	if a.SecondFactor != "" {
 		config.SetDefault(&a.TrustBrowsers, caddy.Duration(defaultTrustBrowsers))
 	}
+	if a.Passkeys != nil {
+		if err := config.Resolve("passkeys", &a.Passkeys.Domain); err != nil {
+			return err
+		}
+	}
 	if len(a.Audience) == 0 {
 		a.Audience = []string{a.Issuer}
 	}
@@ -285,7 +316,7 @@ func (a *Config) check() error {
 		}
 		paths[strings.ToLower(a.Path(route))] = route
 		for _, below := range a.externalPaths() {
-			if _, fixed := factorRoutes[route]; !fixed && strings.HasPrefix(strings.ToLower(a.Path(route)), below) {
+			if !fixed(route) && strings.HasPrefix(strings.ToLower(a.Path(route)), below) {
 				return fmt.Errorf(
 					"%s: %s is below %s, which is reserved for login_with; choose another path",
 					route, a.Path(route), below,
@@ -419,6 +450,9 @@ func (a *Config) routeNames() func(path string) (name, id string) {
 	below["identity"] = strings.ToLower(a.Path("identities")) + "/"
 	if a.SecondFactor != "" {
 		below["browser"] = strings.ToLower(a.Path("factors")) + "/browsers/"
+	}
+	if a.Passkeys != nil {
+		below["passkey"] = strings.ToLower(a.Path("passkeys")) + "/"
 	}
 	for _, path := range a.documentPaths() {
 		names[strings.ToLower(path)] = "documents"

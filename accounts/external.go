@@ -123,6 +123,12 @@ func LoadLogins(ctx caddy.Context, settings *Config) ([]LoginProvider, error) {
 				info.Name, settings.Path("factor"),
 			)
 		}
+		if settings.Passkeys != nil && info.Name == strings.TrimPrefix(passkeyRoutes["passkey login"], "/login/") {
+			return nil, fmt.Errorf(
+				"the name %s is a path of passkeys, %s; give the provider another one",
+				info.Name, settings.Path("passkey login"),
+			)
+		}
 		if FindLogin(logins, info.Name) != nil {
 			return nil, fmt.Errorf("the name %s is used twice; give each provider its own", info.Name)
 		}

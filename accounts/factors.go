@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/accounts/passkey"
 	"github.com/caddy-jwt/caddy-jwt/internal/outage"
 	"github.com/caddy-jwt/caddy-jwt/internal/sealing"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
@@ -51,6 +52,13 @@ func (f *Factors) Needed(ctx context.Context, user store.User, methods []string)
 		return NeedNothing, nil
 	}
 	has, err := f.has(ctx, user.ID)
+	if err == nil && !has && f.Required(user) && f.Config.Passkeys != nil {
+		// otherwise who knows the password alone could set up a factor; where a second factor is
+		// optional, a passkey alone is none, as its user has no recovery codes
+		var passkeys []passkey.Passkey
+		passkeys, err = passkey.Of(ctx, f.Users(), user.ID, f.Now())
+		has = len(passkeys) > 0
+	}
 	switch {
 	case err != nil:
 		return NeedNothing, StoreRefusal(err)
@@ -73,7 +81,7 @@ func (f *Factors) Required(user store.User) bool {
 	})
 }
 
-// has reports whether a user has a second factor.
+// has reports whether a user has an authenticator app.
 func (f *Factors) has(ctx context.Context, userID string) (bool, error) {
 	_, err := f.Users().Record(ctx, kindTOTP, userID, f.Now())
 	if errors.Is(err, store.ErrNotFound) {
@@ -121,10 +129,13 @@ func (f *Factors) begin(ctx context.Context, entry Entry, client Client) (*Grant
 	return grant, nil
 }
 
-// withFactor returns the methods of a user who has proved a second factor as well.
-func withFactor(methods []string) []string {
+// byCode are the methods of a code of an authenticator app, or a recovery code.
+var byCode = []string{MethodCode}
+
+// withFactor returns the methods of a user who has proved a second factor as well, by other methods.
+func withFactor(methods, factor []string) []string {
 	all := slices.Clone(methods)
-	for _, method := range []string{MethodCode, MethodMultiple} {
+	for _, method := range append(slices.Clone(factor), MethodMultiple) {
 		if !slices.Contains(all, method) {
 			all = append(all, method)
 		}
@@ -132,9 +143,9 @@ func withFactor(methods []string) []string {
 	return all
 }
 
-// proved records that the user of a session has proved a second factor now.
-func (f *Factors) proved(ctx context.Context, user store.User, session store.Session) error {
-	session.Methods, session.AuthenticatedAt = withFactor(session.Methods), f.Now()
+// proved records that the user of a session has proved a second factor now, by these methods.
+func (f *Factors) proved(ctx context.Context, user store.User, session store.Session, factor []string) error {
+	session.Methods, session.AuthenticatedAt = withFactor(session.Methods, factor), f.Now()
 	return StoreRefusal(f.Users().AuthenticateSession(ctx, session, user.PasswordHash))
 }
 
@@ -156,7 +167,7 @@ func (f *Factors) StepUp(ctx context.Context, user store.User, sessionID, code s
 	if err != nil {
 		return proof, err
 	}
-	return proof, f.proved(ctx, user, session)
+	return proof, f.proved(ctx, user, session, byCode)
 }
 
 // kindExempt is the kind of records of sessions that a trusted browser has started without a second
@@ -207,6 +218,8 @@ type FactorsOf struct {
 	RecoveryCodesLeft int
 	// Trusted are the browsers that are not asked, the newest first.
 	Trusted []TrustedBrowser
+	// Passkeys are the user's passkeys, the oldest first.
+	Passkeys []passkey.Passkey
 }
 
 // LoadFactors returns the second factors of a user in a store.
@@ -231,7 +244,10 @@ func LoadFactors(
 		return found, err
 	}
 	found.RecoveryCodesLeft = len(codes.Hashes)
-	found.Trusted, err = trustedBrowsers(ctx, users, userID, now)
+	if found.Trusted, err = trustedBrowsers(ctx, users, userID, now); err != nil {
+		return found, err
+	}
+	found.Passkeys, err = passkey.Of(ctx, users, userID, now)
 	return found, err
 }
 
@@ -241,20 +257,27 @@ func (f *Factors) Of(ctx context.Context, userID string) (FactorsOf, error) {
 	return found, StoreRefusal(err)
 }
 
-// ResetFactors removes the second factors of a user, whatever is about to be set up, the trust in
-// browsers, and log-ins that wait for a factor.
+// ResetFactors removes the second factors of a user, passkeys included, whatever is about to be set up,
+// the trust in browsers, and log-ins that wait for a factor.
 func ResetFactors(ctx context.Context, users store.UserStore, userID string, now time.Time) error {
+	if err := removeTOTP(ctx, users, userID, now); err != nil {
+		return err
+	}
+	return takeAll(ctx, users, userID, now, passkey.Kind)
+}
+
+func removeTOTP(ctx context.Context, users store.UserStore, userID string, now time.Time) error {
 	return takeAll(ctx, users, userID, now, kindTOTP, kindRecoveryCodes, kindEnrolment, kindTrusted, kindChallenge)
 }
 
-// Remove removes the second factors of a user, who has proved to be the user.
+// Remove removes the authenticator app of a user, who has proved to be the user, and what belongs to it.
 func (f *Factors) Remove(ctx context.Context, user store.User, sessionID string, client Client) error {
 	has, err := f.has(ctx, user.ID)
 	if err == nil && !has {
 		return &refusal.Error{Reason: refusal.NoFactor}
 	}
 	if err == nil {
-		err = ResetFactors(ctx, f.Users(), user.ID, f.Now())
+		err = removeTOTP(ctx, f.Users(), user.ID, f.Now())
 	}
 	if err != nil {
 		return StoreRefusal(err)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/accounts/passkey"
 	"github.com/caddy-jwt/caddy-jwt/internal/help"
 	"github.com/caddy-jwt/caddy-jwt/internal/network"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
@@ -422,7 +423,12 @@ func (i *Identities) Disconnect(ctx context.Context, user store.User, id string,
 		if err != nil {
 			return err
 		}
-		if len(links) == 1 && links[0].ID() == id {
+		passkeys, err := passkey.Of(ctx, i.Users(), user.ID, i.Now())
+		if err != nil {
+			return StoreRefusal(err)
+		}
+		usable := func(k passkey.Passkey) bool { return i.Config.Passkeys != nil && !k.Suspended }
+		if len(links) == 1 && links[0].ID() == id && !slices.ContainsFunc(passkeys, usable) {
 			return &refusal.Error{Reason: refusal.LastLogin}
 		}
 	}
@@ -482,6 +488,9 @@ func RecoverAccount(
 	}
 	if keepIdentities {
 		return nil, nil
+	}
+	if err := passkey.Suspend(ctx, users, userID, now); err != nil {
+		return nil, err
 	}
 	links, err := IdentitiesOf(ctx, users, userID, now)
 	if err != nil {

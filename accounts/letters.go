@@ -28,6 +28,9 @@ const (
 	letterEmail        = "email"          // a code for a new address
 	letterEmailChanged = "email-changed"  // a notice to the address before
 	letterInvite       = "invite"         // a link to set the first password
+
+	letterPasskeyAdded   = "passkey-added"   // a notice
+	letterPasskeyRemoved = "passkey-removed" // a notice
 )
 
 // Letter is the data of a mail about accounts.

@@ -11,7 +11,8 @@ var (
 		Help: "Log-ins, sign-ups, refreshes and log-outs by result: ok, refused, throttled, repeated (a refresh " +
 			"token was sent again before its successor was used) or reused (after its successor was used). API " +
 			"keys of users: made, rolled or revoked. Second factors: ok, refused or throttled (their codes), " +
-			"asked (log-ins that need one), added or removed.",
+			"asked (log-ins that need one), added or removed. Passkeys: ok, refused, throttled, cloned (refused, as " +
+			"there seems to be a copy), added or removed.",
 	}, []string{"event", "result"})
 	storeUpDesc = prometheus.NewDesc("caddy_jwt_user_store_up",
 		"1 if the last read of the user store of the accounts with this issuer succeeded, else 0. "+
@@ -25,6 +26,7 @@ var accountResults = map[string][]string{
 	"refresh": {"ok", "repeated", "refused", "reused"}, "logout": {"ok"},
 	"api_key": {"made", "rolled", "revoked"},
 	"factor":  {"ok", "refused", "throttled", "asked", "added", "removed"},
+	"passkey": {"ok", "refused", "throttled", "cloned", "added", "removed"},
 }
 
 func init() {

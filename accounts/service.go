@@ -41,6 +41,8 @@ type Service struct {
 	LogIns     *LogIns
 	Identities *Identities
 	Factors    *Factors
+	// Keyring is for passkeys; only with the option `passkeys`.
+	Keyring *Keyring
 
 	// Keys sign the tokens, and Verifier verifies them.
 	Keys     *signing.Keys
@@ -212,6 +214,7 @@ func newService(
 	s.Factors.logIns, s.Factors.identities = s.LogIns, s.Identities
 	s.Mails = newMails(shared, s.Attempts, mailer)
 	s.LogIns.mails, s.LogIns.codes = s.Mails, mailedCodes{shared}
+	s.Keyring = newKeyring(s)
 	s.background = newBackground(s)
 	s.Verifier, err = jwt.NewVerifier(jwt.VerifierConfig{
 		Issuers: []jwt.Issuer{s.AsIssuer()}, Leeway: jwt.DefaultLeeway,

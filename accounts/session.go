@@ -84,7 +84,14 @@ const (
 	MethodMailedCode = "otp"
 	MethodCode       = "otp" // of an authenticator app, or a recovery code
 	MethodMultiple   = "mfa" // more than one factor
+
+	MethodHardwareKey = "hwk"  // a passkey of one device
+	MethodSoftwareKey = "swk"  // a passkey that can be on several
+	MethodPresence    = "user" // the user was present at the device
 )
+
+// knowsPassword reports whether the user has entered the password.
+func knowsPassword(methods []string) bool { return slices.Contains(methods, MethodPassword) }
 
 // Classes of authentication: the values of `acr`.
 const (

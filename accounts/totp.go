@@ -171,8 +171,8 @@ func (f *Factors) ConfirmTOTP(
 	sessionID := ""
 	if e.session != nil {
 		sessionID = e.session.ID
-		err = f.proved(ctx, e.User, *e.session)
-	} else if grant, err = f.complete(ctx, e.waiting, client); err == nil {
+		err = f.proved(ctx, e.User, *e.session, byCode)
+	} else if grant, err = f.complete(ctx, e.waiting, byCode, client); err == nil {
 		sessionID = grant.SessionID
 	}
 	CountEvent("factor", "added")

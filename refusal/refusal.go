@@ -114,6 +114,15 @@ const (
 	FactorNotProved   Reason = "factor_not_proved"
 	FactorUnreadable  Reason = "factor_unreadable"
 
+	// Reasons of passkeys.
+	Passkey           Reason = "passkey"
+	PasskeyExpired    Reason = "passkey_expired"
+	PasskeyUnverified Reason = "passkey_unverified"
+	PasskeyCloned     Reason = "passkey_cloned"
+	PasskeyExists     Reason = "passkey_exists"
+	TooManyPasskeys   Reason = "too_many_passkeys"
+	NoPasskey         Reason = "no_passkey"
+
 	// Reasons of the routes of API keys.
 	TooManyKeys Reason = "too_many_keys"
 	KeyChanged  Reason = "key_changed"
@@ -386,6 +395,30 @@ var refusals = map[Reason]Answer{
 		503, "ServiceUnavailableError", "second_factor_unavailable", false,
 		"Codes of your authenticator app cannot be checked. Use a recovery code, or ask the operators of this site.",
 	},
+	Passkey: {
+		401, "UnauthorizedError", "invalid_passkey", false,
+		"This passkey is not valid here, or was removed. Log in another way.",
+	},
+	PasskeyExpired: {
+		401, "UnauthorizedError", "passkey_expired", false,
+		"This took longer than 5 minutes, or was done before. Try again.",
+	},
+	PasskeyUnverified: {
+		401, "UnauthorizedError", "passkey_unverified", false,
+		"Your device did not check that it is you. Use a passkey with a fingerprint, a face or a PIN.",
+	},
+	PasskeyCloned: {
+		401, "UnauthorizedError", "passkey_cloned", false,
+		"There seems to be a copy of this passkey, so it was refused. Log in another way and remove it.",
+	},
+	PasskeyExists: {
+		409, "ConflictError", "passkey_exists", false, "This passkey is already there.",
+	},
+	TooManyPasskeys: {
+		409, "ConflictError", "too_many_passkeys", false,
+		"You have as many passkeys as you can have. Remove one first.",
+	},
+	NoPasskey: {409, "ConflictError", "no_passkey", false, "You have no passkey for this site."},
 	TooManyKeys: {
 		409, "ConflictError", "too_many_keys", false, "You have as many API keys as you can have. Revoke one first.",
 	},

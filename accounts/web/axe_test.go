@@ -21,7 +21,7 @@ import (
 func axeSite(t *testing.T) (*sitetest.Site, *postbox) {
 	t.Helper()
 	server := sitetest.NewSMTPServer(t).Start()
-	s := sitetest.Serve(t, `
+	s := sitetest.ServeLocalhost(t, `
 		jwt /admin/* {
 			require role admin
 			api_keys
@@ -32,6 +32,7 @@ func axeSite(t *testing.T) (*sitetest.Site, *postbox) {
 				accent gold
 				profile name phone_number
 				second_factor optional
+				passkeys
 				email_login
 				`+mailOption(server, "")+`
 			}
@@ -56,14 +57,14 @@ func TestPagesAreAccessible(t *testing.T) {
 		}
 	}
 	open := func(path string) { t.Helper(); do(path, chromedp.Navigate(s.URL+path)) }
-	style := len(s.Get("/auth/style.css").Body)
+	files := len(s.Get("/auth/style.css").Body) + len(s.Get("/auth/script.js").Body)
 	check := func(name, title string) {
 		t.Helper()
 		sitetest.Eventually(t, "the page "+name+" is there", func() bool {
 			got, err := chromedp.Run(ctx, chromedp.Evaluate[string](`document.readyState + document.title`))
 			return err == nil && strings.HasPrefix(got, "complete") && strings.Contains(got, title)
 		})
-		checkPage(t, chromiumtest.Page{T: t, Context: ctx, Name: name}, string(axe), style)
+		checkPage(t, chromiumtest.Page{T: t, Context: ctx, Name: name}, string(axe), files)
 		chromiumtest.Picture(t, ctx, strings.NewReplacer("/", "-", "?", "-").Replace(name))
 	}
 
@@ -93,7 +94,7 @@ func TestPagesAreAccessible(t *testing.T) {
 	check("account", "Your account")
 	for path, title := range map[string]string{
 		"/admin/": "no access", "/auth/delete": "Delete your account", "/auth/logout": "Log out?", "/auth/email": "address",
-		"/auth/factors": "Two-step", "/auth/keys": "keys",
+		"/auth/factors": "Two-step", "/auth/keys": "keys", "/auth/passkeys": "passkeys",
 	} {
 		open(path)
 		check(path, title)
@@ -107,7 +108,11 @@ func TestPagesAreAccessible(t *testing.T) {
 	check("a key", "keys")
 
 	token := s.LoggedIn("alice@example.com").Token
+	accountstest.WithPasskey(s, token)
 	accountstest.WithApp(s, token)
+	open("/auth/passkeys")
+	do("the details", chromedp.Click(chromedp.CSS("li summary")))
+	check("passkeys", "passkeys")
 	open("/auth/factors")
 	check("factors", "Two-step")
 	do("log-in with a factor", chromedp.Navigate(s.URL+"/auth/login"),
@@ -122,10 +127,12 @@ func TestPagesAreAccessible(t *testing.T) {
 const maxPageBytes = 30 << 10
 
 // checkPage checks the page that the browser shows.
-func checkPage(t *testing.T, page chromiumtest.Page, axe string, style int) {
+func checkPage(t *testing.T, page chromiumtest.Page, axe string, files int) {
 	t.Helper()
-	if weight := len(page.Text("document.documentElement.outerHTML")) + style; weight > maxPageBytes {
-		t.Errorf("%s: %d bytes, with its style", page.Name, weight)
+	if weight := len(page.Text("document.documentElement.outerHTML")) + files; weight > maxPageBytes {
+		t.Errorf("%s: %d bytes, with its style and script", page.Name, weight)
+	} else {
+		t.Logf("%s: %d bytes, with its style and script", page.Name, weight)
 	}
 	if others := page.Text(`performance.getEntriesByType("resource").map(e => new URL(e.name).host)` +
 		`.filter(h => h !== location.host).join(" ")`); others != "" {

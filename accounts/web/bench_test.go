@@ -235,3 +235,16 @@ func BenchmarkLogIn(b *testing.B) {
 		}
 	})
 }
+
+// A log-in with a passkey: the options and the answer, each from another address.
+func BenchmarkLogInByPasskey(b *testing.B) {
+	s := sitetest.ServeLocalhost(b, `servers {
+			trusted_proxies static 127.0.0.1/32 ::1/128
+		}
+----------
+`+sitetest.AccountsBody(filepath.Join(sitetest.TempDir(b), "users.db"), "passkeys\nthrottle off"))
+	p, _ := accountstest.WithPasskey(s, s.SignedUp("alice@example.com").Token)
+	for b.Loop() {
+		by(s, p).Tokens(b)
+	}
+}

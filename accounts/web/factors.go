@@ -29,6 +29,9 @@ type pageFactor struct {
 	Trust string // how long the browser can be trusted, such as "30 days"; empty for not
 
 	StepUp bool // the user is logged in
+
+	Code    bool         // a code can be entered
+	Passkey *pagePasskey // a passkey can be used instead; nil if not
 }
 
 // pageFactors is for the page factors.
@@ -124,8 +127,40 @@ func (h *Handler) factorPage(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (h *Handler) renderFactor(w http.ResponseWriter, r *http.Request, data pageData, enrol bool, status int) error {
-	data.Factor = &pageFactor{Enrol: enrol, Trust: daysText(time.Duration(h.TrustBrowsers))}
+	data.Factor = &pageFactor{Enrol: enrol, Code: true, Trust: daysText(time.Duration(h.TrustBrowsers))}
+	if h.party != nil && !enrol {
+		if err := h.offerInstead(r, data.Factor); err != nil {
+			return err
+		}
+	}
 	return h.pages.render(w, r, "factor", data, status)
+}
+
+// offerInstead lets the page ask for a passkey if the user of the log-in has one.
+func (h *Handler) offerInstead(r *http.Request, shown *pageFactor) error {
+	waiting, err := h.service.Factors.Challenged(r.Context(), onlyCookie(r, challengeCookie), client(r))
+	if isReason(err, refusal.ChallengeExpired) {
+		return nil
+	}
+	var found accounts.FactorsOf
+	if err == nil {
+		found, err = h.service.Factors.Of(r.Context(), waiting.User.ID)
+	}
+	if err != nil || !h.canUse(r, found.Passkeys) {
+		return err
+	}
+	shown.Code = found.TOTP != nil
+	options, err := h.service.Keyring.CompletionOptions(r.Context(), h.party, waiting)
+	if err == nil {
+		shown.Passkey, err = newPagePasskey(options)
+	}
+	return err
+}
+
+// isReason reports whether an error is a refusal for a reason.
+func isReason(err error, reason refusal.Reason) bool {
+	failure, ok := errors.AsType[*refusal.Error](err)
+	return ok && failure.Reason == reason
 }
 
 // daysText returns a duration in words; empty if it is not positive.
@@ -145,7 +180,7 @@ func daysText(d time.Duration) string {
 // answerFactor completes a log-in with a second factor: it answers JSON with tokens, and the page's
 // form with cookies.
 func (h *Handler) answerFactor(w http.ResponseWriter, r *http.Request) error {
-	in, err := readInput(w, r, "challenge", "code")
+	in, err := readInput(w, r, h.orPasskey("challenge", "code")...)
 	if err != nil {
 		return err
 	}
@@ -154,12 +189,20 @@ func (h *Handler) answerFactor(w http.ResponseWriter, r *http.Request) error {
 	}
 	var grant *accounts.Grant
 	var proof accounts.Proof
-	secret, code := in.want("challenge"), in.want("code")
+	secret := in.want("challenge")
 	if in.form && secret == "" {
 		return h.factorFailed(w, r, in, false, &refusal.Error{Reason: refusal.ChallengeExpired})
 	}
-	if err = in.err(); err == nil {
-		grant, proof, err = h.service.Factors.Answer(r.Context(), secret, code, client(r))
+	if _, byPasskey := in.values["credential"]; byPasskey && h.party != nil {
+		credential := in.credential()
+		if err = in.err(); err == nil {
+			grant, err = h.service.Keyring.Complete(r.Context(), h.party, secret, credential, client(r))
+		}
+	} else {
+		code := in.want("code")
+		if err = in.err(); err == nil {
+			grant, proof, err = h.service.Factors.Answer(r.Context(), secret, code, client(r))
+		}
 	}
 	if err == nil && in.form {
 		err = h.enter(w, r, in, grant)

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
+	"github.com/caddy-jwt/caddy-jwt/accounts/passkey"
 	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/internal/metadata"
@@ -24,7 +25,7 @@ func init() {
 	caddy.RegisterModule(new(Handler))
 }
 
-// Handler serves the account routes: sign-up, log-in, second factors, refresh, log-out, whoami,
+// Handler serves the account routes: sign-up, log-in, second factors, passkeys, refresh, log-out, whoami,
 // password, sessions, the public keys, and the pages for browsers. Requests for other paths go to the
 // next handler.
 type Handler struct {
@@ -37,6 +38,7 @@ type Handler struct {
 	logins  []accounts.LoginProvider
 	where   config.Where
 	base    string // URL of the site for links in mails
+	party   *passkey.Party
 }
 
 // CaddyModule returns the Caddy module information.
@@ -74,6 +76,12 @@ func (h *Handler) provision(ctx caddy.Context) error {
 	}
 	at := place.Of(ctx)
 	h.base = h.baseURL(at)
+	if h.Passkeys != nil {
+		if h.party, err = passkey.NewParty(h.Passkeys.Domain, h.Name, h.Issuer, at); err != nil {
+			return fmt.Errorf("accounts: %w", err)
+		}
+		h.pages.offerPasskey = h.offerPasskey
+	}
 	h.warn(at)
 	return nil
 }
@@ -218,6 +226,8 @@ func (h *Handler) route(r *http.Request) (serve accountRoute, methods []string) 
 		return h.keyRoute(name, id)
 	case "factor", "factors", "totp", "totp confirm", "recovery", "browser", "step up":
 		return h.factorRoute(name, id)
+	case "passkeys", "passkey", "passkey options", "passkey login", "passkey login options", "step up options":
+		return h.passkeyRoute(name, id)
 	case "reset":
 		return h.byMethod(h.resetPage, h.reset), both
 	case "verify":

@@ -125,6 +125,9 @@ func (h *Handler) openAPIDocument() object {
 	if h.SecondFactor != "" {
 		h.describeFactors(paths, bearer, tokens)
 	}
+	if h.Passkeys != nil {
+		h.describePasskeys(paths, bearer, tokens)
+	}
 	return object{
 		"openapi": "3.1.0",
 		"info":    object{"title": "Accounts", "version": "1"},

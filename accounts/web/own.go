@@ -114,6 +114,13 @@ func (h *Handler) export(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
+	if h.Passkeys != nil {
+		passkeys, err := h.service.Keyring.Of(r.Context(), user.ID)
+		if err != nil {
+			return err
+		}
+		all["passkeys"] = h.passkeyAnswers(passkeys)
+	}
 	about := h.userAnswer(user)
 	about["emailVerified"], about["hasPassword"] = user.EmailVerified, user.PasswordHash != ""
 	about["createdAt"], about["updatedAt"] = user.CreatedAt.UTC(), user.UpdatedAt.UTC()

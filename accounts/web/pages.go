@@ -40,7 +40,7 @@ func policyFor(config *accounts.Config) string {
 
 var pageNames = []string{
 	"login", "signup", "account", "keys", "confirm", "address", "code", "factor", "factors", "reset", "message",
-	"refused",
+	"refused", "passkeys",
 }
 
 // pages are the HTML pages of the accounts.
@@ -50,6 +50,9 @@ type pages struct {
 	defaults  pageData
 	policy    string // the Content-Security-Policy
 	lead      func(returnTo string) accounts.Lead
+
+	// offerPasskey returns what the log-in page needs to offer passkeys; nil if the site has none.
+	offerPasskey func(w http.ResponseWriter, r *http.Request) *pagePasskey
 }
 
 // pageData is the data for a template.
@@ -78,6 +81,8 @@ type pageData struct {
 	Fields            []pageField
 	Factor            *pageFactor
 	Factors           *pageFactors
+	Passkey           *pagePasskey // to log in with one; nil if that is not possible
+	Passkeys          *pagePasskeys
 	Ask               *pageAsk
 	Data              any    // for a page of another module
 	Client            string // the name of the site that requested the log-in
@@ -113,7 +118,7 @@ type pageLink struct{ Name, Path string }
 type pagePaths struct {
 	Login, Signup, Logout, Account, Password, Sessions, Identities, Keys, Reset, Style string
 	Script                                                                             string
-	Export, Delete, Factor, Factors                                                    string
+	Export, Delete, Factor, Factors, Passkey, Passkeys                                 string
 
 	Forgot, Code, Email string // empty without `mail` or `email_login`
 }
@@ -122,6 +127,7 @@ func (p pagePaths) below(prefix string) pagePaths {
 	for _, path := range []*string{
 		&p.Login, &p.Signup, &p.Logout, &p.Account, &p.Password, &p.Sessions, &p.Identities, &p.Keys,
 		&p.Reset, &p.Style, &p.Script, &p.Export, &p.Delete, &p.Factor, &p.Factors, &p.Forgot, &p.Code, &p.Email,
+		&p.Passkey, &p.Passkeys,
 	} {
 		if *path != "" {
 			*path = prefix + *path
@@ -181,6 +187,7 @@ func standardData(config accounts.Config) (data pageData) {
 	at.Script = config.Path("script")
 	at.Keys, at.Export, at.Delete = config.Path("keys"), config.Path("export"), config.Path("delete")
 	at.Factor, at.Factors = config.Path("factor"), config.Path("factors")
+	at.Passkey, at.Passkeys = config.Path("passkey login"), config.Path("passkeys")
 	for route, path := range map[string]*string{"forgot": &at.Forgot, "code": &at.Code, "email": &at.Email} {
 		if config.HasRoute(route) {
 			*path = config.Path(route)
@@ -237,6 +244,9 @@ func (p *pages) render(w http.ResponseWriter, r *http.Request, name string, data
 	}
 	for _, provider := range p.defaults.Providers {
 		data.Providers = append(data.Providers, pageLink{provider.Name, answer.MountedAt(r) + provider.Path})
+	}
+	if name == "login" && p.offerPasskey != nil {
+		data.Passkey = p.offerPasskey(w, r)
 	}
 	page, err := p.execute(name, data)
 	if err == nil && status >= 400 && page.Len() > maxRefusedPage {
@@ -442,6 +452,11 @@ func (h *Handler) renderAccount(
 	if h.SecondFactor != "" {
 		data.Links = append(data.Links, accounts.AccountLink{
 			Label: "Two-step log-in", Path: answer.MountedAt(r) + h.Path("factors"),
+		})
+	}
+	if h.Passkeys != nil {
+		data.Links = append(data.Links, accounts.AccountLink{
+			Label: "Your passkeys", Path: answer.MountedAt(r) + h.Path("passkeys"),
 		})
 	}
 	data.Links = append(data.Links, h.service.Links.All()...)

@@ -166,8 +166,10 @@ func (a *Shared) LoginURL(r *http.Request, returnTo, email string) string {
 	return answer.MountedAt(r) + a.service.Config.Path("login") + "?" + query.Encode()
 }
 
-// HasSecondFactor reports whether users can have a second factor.
-func (a *Shared) HasSecondFactor() bool { return a.service.Config.SecondFactor != "" }
+// HasSecondFactor reports whether users can prove a second factor, or two by a passkey.
+func (a *Shared) HasSecondFactor() bool {
+	return a.service.Config.SecondFactor != "" || a.service.Config.Passkeys != nil
+}
 
 // StepUpURL returns the URL of the page that asks a logged-in user for the second factor, and leads
 // back to a path of the site.

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
+	"github.com/caddy-jwt/caddy-jwt/accounts/passkey"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
@@ -18,7 +19,7 @@ import (
 func (a *Shared) stepUpFor(r *http.Request, failure *refusal.Error) string {
 	to := ""
 	switch {
-	case slices.Contains(failure.ACR, accounts.ClassMultiple) && a.service.Config.SecondFactor != "":
+	case slices.Contains(failure.ACR, accounts.ClassMultiple) && a.HasSecondFactor():
 		to = a.service.Config.Path("step up")
 	case slices.Contains(failure.ACR, accounts.ClassPassword):
 		to = a.service.Config.Path("login")
@@ -49,15 +50,47 @@ func (h *Handler) askStepUp(
 	if err != nil {
 		return err
 	}
-	if found.TOTP == nil {
+	code := found.TOTP != nil && h.SecondFactor != ""
+	var offer *pagePasskey
+	if h.canUse(r, found.Passkeys) {
+		options, err := h.service.Keyring.StepUpOptions(r.Context(), h.party, user.ID, SessionOf(token))
+		if err == nil {
+			offer, err = newPagePasskey(options)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	switch {
+	case code || offer != nil:
+	case h.SecondFactor != "":
 		if data.Error == "" {
 			data.Notice = "The page that you opened requires two-step log-in. Set it up first."
 		}
 		return h.renderFactors(w, r, token, user, data, pageFactors{}, status)
+	default:
+		if data.Error == "" {
+			data.Notice = "The page that you opened requires a passkey. Add one first."
+		}
+		return h.renderPasskeys(w, r, token, user, data, false, status)
 	}
 	data.User = pageUser{ID: user.ID, Email: user.Email, Password: user.PasswordHash != ""}
-	data.Factor = &pageFactor{StepUp: true}
+	data.Factor = &pageFactor{StepUp: true, Code: code, Passkey: offer}
 	return h.pages.render(w, r, "factor", data, status)
+}
+
+// canUse reports whether a page can ask for one of these passkeys.
+func (h *Handler) canUse(r *http.Request, all []passkey.Passkey) bool {
+	return h.party != nil && h.party.Covers(hostOf(r)) &&
+		slices.ContainsFunc(all, func(k passkey.Passkey) bool { return k.Party == h.party.ID })
+}
+
+// orPasskey returns the known properties of a body that may have a passkey instead of a code.
+func (h *Handler) orPasskey(known ...string) []string {
+	if h.party != nil {
+		known = append(known, "credential")
+	}
+	return known
 }
 
 // stepUp proves the second factor of the session: a program then refreshes its token, and a browser
@@ -67,13 +100,20 @@ func (h *Handler) stepUp(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	in, err := readInput(w, r, "code")
+	in, err := readInput(w, r, h.orPasskey("code")...)
 	if err != nil {
 		return err
 	}
-	code := in.want("code")
-	if err = in.err(); err == nil {
-		_, err = h.service.Factors.StepUp(r.Context(), user, SessionOf(token), code, client(r))
+	if _, byPasskey := in.values["credential"]; byPasskey && h.party != nil {
+		credential := in.credential()
+		if err = in.err(); err == nil {
+			err = h.service.Keyring.StepUp(r.Context(), h.party, user, SessionOf(token), credential, client(r))
+		}
+	} else {
+		code := in.want("code")
+		if err = in.err(); err == nil {
+			_, err = h.service.Factors.StepUp(r.Context(), user, SessionOf(token), code, client(r))
+		}
 	}
 	if err == nil && in.form {
 		err = h.renew(w, r)

@@ -17,8 +17,8 @@ func factorsCommand() *cobra.Command {
 		Short: "Lists or resets the second factors of a user",
 		Long: `
 Lists the second factors of a user: the authenticator app, the number of recovery
-codes that are left, and the browsers that are not asked for a second factor. Secrets
-and codes are not shown; nobody can read the codes.`,
+codes that are left, the passkeys, and the browsers that are not asked for a second
+factor. Secrets and codes are not shown; nobody can read the codes.`,
 		Example: `  caddy jwt user factors alice@example.com
   caddy jwt user factors reset alice@example.com`,
 		Args: Takes(userArgument),
@@ -31,7 +31,7 @@ and codes are not shown; nobody can read the codes.`,
 		Long: `
 Removes the second factors of a user, who has lost the authenticator app and the
 recovery codes, or whose account somebody else has prepared: the app, the recovery
-codes, and the trust in browsers. It prints what there was. From then on the password
+codes, the passkeys, and the trust in browsers. It prints what there was. From then on the password
 is enough to log in, unless the site requires a second factor; then whoever logs in
 next with the password sets up a new one. So make sure that you talk to the user, and
 also run caddy jwt user reset-link if somebody else may know the password. Sessions of
@@ -61,6 +61,15 @@ func listFactors(o *operator) error {
 		app = "set up " + timeText(*found.TOTP)
 	}
 	fmt.Fprintf(table, "Authenticator app\t%s\nRecovery codes left\t%d\n\n", app, found.RecoveryCodesLeft)
+	fmt.Fprintln(table, "PASSKEY\tFOR\tADDED\tLAST USED")
+	for _, k := range found.Passkeys {
+		used := "never"
+		if !k.UsedAt.IsZero() {
+			used = timeText(k.UsedAt)
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", refusal.Visible(k.Name), k.Party, timeText(k.AddedAt), used)
+	}
+	fmt.Fprintln(table)
 	fmt.Fprintln(table, "TRUSTED SINCE\tUNTIL\tADDRESS\tBROWSER")
 	for _, browser := range found.Trusted {
 		fmt.Fprintf(
@@ -85,6 +94,17 @@ func shownFactors(user store.User, found accounts.FactorsOf) map[string]any {
 		}
 	}
 	shown["trusted_browsers"] = browsers
+	passkeys := make([]map[string]any, len(found.Passkeys))
+	for i, k := range found.Passkeys {
+		passkeys[i] = map[string]any{
+			"id": k.ID, "name": k.Name, "domain": k.Party, "added_at": k.AddedAt.UTC(), "used_at": nil,
+			"synced": k.Synced(), "suspended": k.Suspended,
+		}
+		if !k.UsedAt.IsZero() {
+			passkeys[i]["used_at"] = k.UsedAt.UTC()
+		}
+	}
+	shown["passkeys"] = passkeys
 	return shown
 }
 
@@ -103,13 +123,13 @@ func resetFactors(o *operator) error {
 	if o.flags.Bool("json") {
 		return newJSONEncoder(o.cmd.OutOrStdout()).Encode(shownFactors(user, found))
 	}
-	if found.TOTP == nil {
+	if found.TOTP == nil && len(found.Passkeys) == 0 {
 		o.say("%s had no second factor", refusal.Visible(user.Email))
 		return nil
 	}
 	o.say(
-		"the second factor of %s is removed, with recovery codes: %d, trusted browsers: %d",
-		refusal.Visible(user.Email), found.RecoveryCodesLeft, len(found.Trusted),
+		"the second factor of %s is removed, with recovery codes: %d, passkeys: %d, trusted browsers: %d",
+		refusal.Visible(user.Email), found.RecoveryCodesLeft, len(found.Passkeys), len(found.Trusted),
 	)
 	return nil
 }

@@ -67,3 +67,24 @@ func TestUserFactors(t *testing.T) {
 		s.MustAnswer(401, s.Post("/auth/login/factor", sitetest.JSON{"challenge": challenge, "code": code}), "an old code")
 	}
 }
+
+// The commands list and remove the passkeys of a user.
+func TestUserPasskeys(t *testing.T) {
+	path := filepath.Join(sitetest.TempDir(t), "users.db")
+	s := sitetest.ServeLocalhost(t, sitetest.AccountsBody(path, "passkeys"))
+	passkey, id := accountstest.WithPasskey(s, s.SignedUp("alice@example.com").Token)
+	logIn := func() sitetest.Reply {
+		got := s.Send("POST", "/auth/login/passkey/options", "")
+		return s.Post("/auth/login/passkey", sitetest.JSON{
+			"challenge":  got.JSON(t)["challenge"],
+			"credential": passkey.Use(s.URL, accountstest.Options(t, got)),
+		})
+	}
+	logIn().Tokens(t)
+	c := &accountstest.CommandLine{TB: t, Where: []string{"--store", path}}
+	accountstest.Has(t, c.Must("", "user", "factors", "alice@example.com"), "Phone", "localhost", "LAST USED")
+	accountstest.Has(t, c.Must("", "user", "factors", "alice@example.com", "--json"), id, `"synced":false`)
+	accountstest.Has(t, c.Must("", "user", "factors", "reset", "alice@example.com"), "is removed", "passkeys: 1")
+	s.MustAnswer(401, logIn(), "the passkey")
+	accountstest.Has(t, c.Must("", "user", "factors", "reset", "alice@example.com"), "had no second factor")
+}

@@ -152,14 +152,22 @@ func Routes(server *caddyhttp.Server) caddyhttp.RouteList {
 // URL returns the URL of the site by its first host, without a slash at the end; empty if the config
 // does not name a host.
 func (at Place) URL() string {
-	if at.Server == nil || len(at.Hosts) == 0 || strings.ContainsAny(at.Hosts[0], "*{") {
+	if len(at.Hosts) == 0 || strings.ContainsAny(at.Hosts[0], "*{") {
+		return ""
+	}
+	return at.URLOf(at.Hosts[0])
+}
+
+// URLOf returns the URL of a host at the server, without a slash at the end; empty if the server is
+// not known.
+func (at Place) URLOf(host string) string {
+	if at.Server == nil {
 		return ""
 	}
 	scheme, standard := "http", "80"
 	if len(at.Server.TLSConnPolicies) > 0 {
 		scheme, standard = "https", "443"
 	}
-	host := at.Hosts[0]
 	if len(at.Server.Listen) > 0 {
 		address, err := caddy.ParseNetworkAddress(at.Server.Listen[0])
 		if port := fmt.Sprint(address.StartPort); err == nil && port != standard && address.StartPort != 0 {

@@ -76,6 +76,16 @@ func Serve(t testing.TB, body string) *Site {
 	return s
 }
 
+// ServeLocalhost is Serve of a site whose host is localhost, where browsers allow passkeys without TLS.
+func ServeLocalhost(t testing.TB, body string) *Site {
+	t.Helper()
+	address := strings.Replace(FreeAddress(t), "127.0.0.1", "localhost", 1)
+	s := &Site{T: t, URL: "http://" + address, LogFile: filepath.Join(TempDir(t), "log.json")}
+	s.Load(body, TempDir(t))
+	StopAfter(t)
+	return s
+}
+
 // Load loads another config at the same address.
 func (s *Site) Load(body, storage string) {
 	s.T.Helper()
