@@ -51,6 +51,8 @@ type ExternalLoginInfo struct {
 	Label string
 	// Profile maps claims to the properties that a new user gets from them.
 	Profile map[string]string
+	// Auto reports whether a browser is sent straight there, instead of to the log-in page.
+	Auto bool
 }
 
 // ExternalIdentity is a user of a provider. Only Issuer and Subject together identify the
@@ -62,6 +64,11 @@ type ExternalIdentity struct {
 	// verified it.
 	Email         string
 	EmailVerified bool
+	// EmailTrusted reports that it only counts as verified because the config says so.
+	EmailTrusted bool
+	// Roles are those that the provider gives the user; nil if it gives none to anybody. At each
+	// log-in they replace those that it gave before.
+	Roles []string
 	// SessionID is the provider's session ID; may be empty.
 	SessionID string
 	// AuthTime is when the user last entered the password at the provider; zero if unknown.
@@ -139,6 +146,10 @@ func LoadLogins(ctx caddy.Context, settings *Config) ([]LoginProvider, error) {
 					info.Name, claim, property, property, property,
 				)
 			}
+		}
+		if i := slices.IndexFunc(logins, func(l LoginProvider) bool { return l.Auto }); info.Auto && i >= 0 {
+			return nil, fmt.Errorf("%s and %s both have auto_login; a browser can only be sent to one of them",
+				logins[i].Name, info.Name)
 		}
 		logins = append(logins, LoginProvider{login, info})
 	}

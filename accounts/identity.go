@@ -37,6 +37,8 @@ type LinkedIdentity struct {
 	Label   string    `json:"label"`           // of the `login_with` that connected it
 	Email   string    `json:"email,omitempty"` // only for display
 	At      time.Time `json:"at"`              // when it was connected
+	// Roles are those that the user has because of the identity.
+	Roles []string `json:"roles,omitempty"`
 }
 
 // disconnectedID returns the record ID of kindDisconnected for an identity and a user.
@@ -121,6 +123,9 @@ func (i *Identities) LogIn(
 	if user, err = i.verify(ctx, user, identity); err != nil {
 		return nil, err
 	}
+	if user, err = i.giveRoles(ctx, user, identity, client); err != nil {
+		return nil, err
+	}
 	return i.factors.Enter(ctx, Entry{User: user, External: &ExternalEntry{
 		Issuer: identity.Issuer, Subject: identity.Subject, SessionID: identity.SessionID, AuthTime: identity.AuthTime,
 	}}, client)
@@ -202,7 +207,7 @@ func (i *Identities) signUp(
 ) (store.User, error) {
 	key, err := store.EmailKey(identity.Email)
 	if err != nil {
-		return store.User{}, refusal.New(refusal.EmailUnverified, "the e-mail address of the provider %v", err)
+		return store.User{}, refusal.New(refusal.EmailMissing, "the e-mail address of the provider %v", err)
 	}
 	if !identity.EmailVerified {
 		return store.User{}, &refusal.Error{Reason: refusal.EmailUnverified}
@@ -212,7 +217,7 @@ func (i *Identities) signUp(
 		return i.user(ctx, login, identity, client) // another log-in of the same identity was first
 	}
 	if err == nil {
-		return store.User{}, &AccountExists{UserID: taken.ID}
+		return i.connectInvited(ctx, taken, login, identity, client)
 	}
 	if !errors.Is(err, store.ErrNotFound) {
 		return store.User{}, StoreRefusal(err)
@@ -452,6 +457,9 @@ func disconnect(ctx context.Context, users store.UserStore, userID, id string, n
 		})
 	}
 	if err == nil || errors.Is(err, store.ErrRecordExists) {
+		err = takeRoles(ctx, users, record, now)
+	}
+	if err == nil {
 		_, err = users.TakeRecord(ctx, kindIdentity, id, now)
 	}
 	if errors.Is(err, store.ErrNotFound) { // somebody else was first

@@ -93,6 +93,10 @@ const (
 	LoginRefused        Reason = "login_refused"
 	LoginNotFresh       Reason = "login_not_fresh"
 	ProviderUnavailable Reason = "provider_unavailable"
+	// ProviderMisconfigured means that a provider was reached, but no log-in by it can succeed.
+	ProviderMisconfigured Reason = "provider_misconfigured"
+	LoginNotAllowed       Reason = "login_not_allowed"
+	EmailMissing          Reason = "email_missing"
 	AccountExists       Reason = "account_exists"
 	IdentityTaken       Reason = "identity_taken"
 	EmailUnverified     Reason = "email_unverified"
@@ -332,8 +336,16 @@ var refusals = map[Reason]Answer{
 		"but the provider did not ask for your password. Log out there first, or log in with your password here."},
 	LoginRefused: {
 		401, "UnauthorizedError", "login_refused", false,
-		"The provider's response is not valid, so you were not logged in.",
+		"The provider's response is not valid, so you were not logged in. Try again; if that does not help, " +
+			"log in another way, or tell whoever runs this site.",
 	},
+	ProviderMisconfigured: {502, "BadGatewayError", "provider_misconfigured", false, "Logging in through this " +
+		"provider does not work, and trying again will not help. " +
+		"Log in another way, or tell whoever runs this site."},
+	LoginNotAllowed: {403, "ForbiddenError", "login_not_allowed", false, "Your account at the provider may not be " +
+		"used to log in here. Log in there with another account, or ask whoever runs this site."},
+	EmailMissing: {403, "ForbiddenError", "email_missing", false, "The provider did not tell this site an e-mail " +
+		"address of yours, so no account was created. Add one there and allow it to be shared, or log in another way."},
 	ProviderUnavailable: {
 		503, "ServiceUnavailableError", "provider_unavailable", false,
 		"The provider is temporarily unavailable. Try again later, or log in another way.",

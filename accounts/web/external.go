@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
@@ -57,7 +58,7 @@ func (h *Handler) externalRoute(route, name string) (accountRoute, []string) {
 	}
 	switch route {
 	case "callback":
-		return with(h.finishExternal), []string{http.MethodGet}
+		return h.byMethod(with(h.finishExternal), with(h.answerByForm)), []string{http.MethodGet, http.MethodPost}
 	case "backchannel":
 		return with(h.backchannelLogout), []string{http.MethodPost}
 	}
@@ -78,11 +79,47 @@ func (h *Handler) beginExternal(w http.ResponseWriter, r *http.Request, login *a
 		answer.SeeOther(w, location)
 		return nil
 	}
+	return h.redirectOut(w, r, login, returnTo)
+}
+
+// redirectOut starts a log-in at a provider.
+func (h *Handler) redirectOut(
+	w http.ResponseWriter, r *http.Request, login *accounts.LoginProvider, returnTo string,
+) error {
 	location, err := h.sendOut(w, r, login, pendingLogin{ReturnTo: returnTo})
 	if err != nil {
 		return h.showLogin(w, r, returnTo, err)
 	}
 	answer.SeeOther(w, location)
+	return nil
+}
+
+// autoLogin returns the log-in to which browsers that must log in are sent; nil for the log-in page.
+// The page itself is shown to those who go there, and so after log-out and after a failure.
+func (h *Handler) autoLogin() *accounts.LoginProvider {
+	i := slices.IndexFunc(h.logins, func(login accounts.LoginProvider) bool { return login.Auto })
+	if i < 0 {
+		return nil
+	}
+	return &h.logins[i]
+}
+
+// maxAnswerBytes is the maximum length of a response of a provider as a query.
+const maxAnswerBytes = 8 << 10
+
+// answerByForm turns a response by form (OAuth 2.0 Form Post Response Mode) into one by query: browsers
+// send the cookie of the log-in with a GET that a redirect leads to, but not with a POST of another
+// site. Otherwise it does nothing, so it needs no protection against such a POST.
+func (h *Handler) answerByForm(w http.ResponseWriter, r *http.Request, login *accounts.LoginProvider) error {
+	r.Body = http.MaxBytesReader(w, r.Body, maxAnswerBytes)
+	if err := r.ParseForm(); err != nil || !isForm(r) {
+		return refusal.New(refusal.LoginRefused, "it is not a form of at most %d bytes", maxAnswerBytes)
+	}
+	query := r.PostForm.Encode()
+	if len(query) > maxAnswerBytes {
+		return refusal.New(refusal.LoginRefused, "it has more than %d bytes", maxAnswerBytes)
+	}
+	answer.SeeOther(w, answer.MountedAt(r)+h.Prefix+accounts.ExternalRoutes["callback"]+login.Name+"?"+query)
 	return nil
 }
 

@@ -114,7 +114,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		w.Header().Set("Allow", strings.Join(methods, ", "))
 		return h.refuse(w, r, &refusal.Error{Reason: refusal.Method})
 	}
-	if err := crossOrigin.Check(r); err != nil {
+	if err := crossOrigin.Check(r); err != nil && !h.answeredByForm(r) {
 		return h.refuse(w, r, refusal.New(refusal.CrossOrigin, "%v", err))
 	}
 	err := serve(w, r)
@@ -129,7 +129,14 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 // provider.
 func (h *Handler) secretQuery(r *http.Request) bool {
 	name, _ := h.service.Route(r.URL.Path)
-	return r.URL.RawQuery != "" && (name == "reset" || name == "verify" || name == "callback")
+	return r.URL.RawQuery != "" && (name == "reset" || name == "verify" || name == "callback") || h.answeredByForm(r)
+}
+
+// answeredByForm reports whether a request is the response of a provider by form, which comes from the
+// provider's page.
+func (h *Handler) answeredByForm(r *http.Request) bool {
+	name, _ := h.service.Route(r.URL.Path)
+	return name == "callback" && r.Method == http.MethodPost
 }
 
 // logWithoutQuery replaces the access log line of a request whose query contains the token

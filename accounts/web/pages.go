@@ -305,10 +305,11 @@ func (p *pages) policyOf(data pageData) string {
 func (h *Handler) loginPage(w http.ResponseWriter, r *http.Request) error {
 	h.dropOffer(w, r) // the user came here without it, so the offer does not apply
 	query := r.URL.Query()
-	return h.pages.render(
-		w, r, "login",
-		pageData{ReturnTo: answer.SafeReturnPath(query.Get("return_to"), ""), Email: query.Get("email")}, http.StatusOK,
-	)
+	returnTo := answer.SafeReturnPath(query.Get("return_to"), "")
+	if login := h.autoLogin(); login != nil && returnTo != "" && r.Method == http.MethodGet {
+		return h.redirectOut(w, r, login, returnTo)
+	}
+	return h.pages.render(w, r, "login", pageData{ReturnTo: returnTo, Email: query.Get("email")}, http.StatusOK)
 }
 
 func (h *Handler) signupPage(w http.ResponseWriter, r *http.Request) error {

@@ -24,7 +24,7 @@ func TestLoginWithEndpointsOnThisMachine(t *testing.T) {
 		})
 	}))
 	defer hostile.Close()
-	d := &discovered{issuer: hostile.URL}
+	d := &provider{source: source{issuer: hostile.URL, document: hostile.URL}}
 	_, err := d.look(gooidc.ClientContext(t.Context(), hostile.Client()))
 	if err == nil || !strings.Contains(err.Error(), "its token_endpoint is") || asked {
 		t.Errorf("%v, asked: %v", err, asked)

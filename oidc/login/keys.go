@@ -27,9 +27,12 @@ func (s *signatures) VerifySignature(ctx context.Context, token string) (payload
 	return payload, s.err
 }
 
-// verifier returns a verifier of an ID token or logout token for a client.
-func (m *metadata) verifier(s *signatures, clientID string) *gooidc.IDTokenVerifier {
-	return gooidc.NewVerifier(m.issuer, s, &gooidc.Config{ClientID: clientID, SupportedSigningAlgs: jwks.Algorithms})
+// verifier returns a verifier of an ID token or logout token. Its issuer is checked by
+// [Login.checkIssuer].
+func (l *Login) verifier(s *signatures) *gooidc.IDTokenVerifier {
+	return gooidc.NewVerifier(l.Issuer, s, &gooidc.Config{
+		ClientID: l.ClientID, SupportedSigningAlgs: jwks.Algorithms, SkipIssuerCheck: true,
+	})
 }
 
 // failure is the error about a token that err says is not valid. Keys that cannot be fetched are
@@ -39,9 +42,9 @@ func (s *signatures) failure(err error) error {
 		if refused.Reason == refusal.KeysUnavailable || refused.Reason == refusal.KeysStale {
 			return unavailable(fmt.Errorf("fetching its keys failed: %s", refused.Detail))
 		}
-		return fmt.Errorf("signature: %s", refused.Detail)
+		return faulty(faultToken, "signature: %s", refused.Detail)
 	}
-	return fmt.Errorf("%.300s", err)
+	return faulty(faultToken, "%.300s", err)
 }
 
 // matches reports whether at_hash of the token is that of an access token.

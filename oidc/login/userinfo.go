@@ -1,49 +1,50 @@
 package login
 
 import (
+	"bytes"
 	"context"
-	"errors"
-	"io"
 	"maps"
-	"mime"
-	"net/http"
 	"slices"
 	"strings"
 
+	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/oidc/internal/protocol"
 	"golang.org/x/oauth2"
 )
 
 // addUserinfo fetches required claims that are missing in the ID token.
-func (l *Login) addUserinfo(ctx context.Context, known *metadata, tokens *oauth2.Token, claims map[string]any) error {
-	expected := append(slices.Collect(maps.Keys(l.MapClaim)), "email")
-	isThere := func(path string) bool {
+func (l *Login) addUserinfo(ctx context.Context, known *metadata, tokens *oauth2.Token, claims jwt.Claims) error {
+	lacks := func(path string) bool {
 		name, _, _ := strings.Cut(path, ".")
-		return claims[path] != nil || claims[name] != nil
+		return claims[path] == nil && claims[name] == nil
 	}
-	if known.provider.UserInfoEndpoint() == "" ||
-		!slices.ContainsFunc(expected, func(path string) bool { return !isThere(path) }) {
+	needed := slices.ContainsFunc(l.neededClaims(), lacks)
+	if known.userinfo == "" ||
+		!needed && !slices.ContainsFunc(slices.Collect(maps.Keys(l.MapClaim)), lacks) {
 		return nil
 	}
 	text, isSigned, err := l.userinfo(ctx, known, tokens)
-	if err != nil && claims["email"] != nil {
+	if err != nil && !needed {
 		return nil // the user is known; properties are optional
 	}
 	if err != nil {
-		return unavailable(errors.New("userinfo cannot be read"))
+		return err
 	}
-	more, err := exactClaims(text)
+	more, err := jwt.ParseClaims(text)
 	if err != nil {
-		return errors.New("userinfo is not a JSON object")
+		return misconfigured(faultUserinfo, "userinfo: %v", err)
 	}
 	if isSigned || more["iss"] != nil || more["aud"] != nil {
 		// any JWT that the provider's key has signed would do otherwise
-		if more["iss"] != l.Issuer || !isFor(more["aud"], l.ClientID) {
-			return errors.New("userinfo is from another issuer, or for another client")
+		if more["iss"] != claims["iss"] || !isFor(more["aud"], l.ClientID) {
+			return faulty(faultUserinfo, "userinfo is from another issuer, or for another client")
 		}
 	}
+	if _, isText := more["sub"].(string); !isText {
+		return misconfigured(faultUserinfo, "sub of userinfo is missing, or not a text")
+	}
 	if more["sub"] != claims["sub"] { // OpenID Connect Core §5.3.2
-		return errors.New("userinfo and the ID token are for different users")
+		return faulty(faultUserinfo, "userinfo and the ID token are for different users")
 	}
 	if claims["email"] == nil { // the address and whether it is verified belong together
 		claims["email"], claims["email_verified"] = more["email"], more["email_verified"]
@@ -58,35 +59,38 @@ func (l *Login) addUserinfo(ctx context.Context, known *metadata, tokens *oauth2
 	return nil
 }
 
+// neededClaims are the claims without which a log-in may fail.
+func (l *Login) neededClaims() []string {
+	needed := []string{l.EmailClaim}
+	for _, from := range l.RolesFrom {
+		needed = append(needed, from.Claim)
+	}
+	for _, condition := range l.Allow {
+		if condition.Kind != "domain" {
+			needed = append(needed, condition.claim())
+		}
+	}
+	return needed
+}
+
 // userinfo asks the userinfo endpoint (OpenID Connect Core §5.3). The response may be a JWT.
 func (l *Login) userinfo(
 	ctx context.Context, known *metadata, tokens *oauth2.Token,
 ) (claims []byte, isSigned bool, err error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, known.provider.UserInfoEndpoint(), nil)
-	if err != nil {
-		return nil, false, err
-	}
-	tokens.SetAuthHeader(request)
-	response, err := l.provider.client.Do(request)
-	if err != nil {
-		return nil, false, err
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
-	if err == nil && response.StatusCode != http.StatusOK {
-		err = errors.New(response.Status)
-	}
-	kind, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type"))
-	if err != nil || kind != "application/jwt" {
+	text, err := l.ask(ctx, tokens, known.userinfo)
+	if err != nil || bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")) {
 		return text, false, err
 	}
 	s := &signatures{keys: l.provider.keys}
 	claims, err = s.VerifySignature(ctx, strings.TrimSpace(string(text)))
+	if err != nil {
+		err = s.failure(err)
+	}
 	return claims, true, err
 }
 
 // isFor reports whether an audience contains a client.
 func isFor(audience any, clientID string) bool {
-	list, _ := audience.([]any)
+	list, _ := audience.(jwt.List)
 	return audience == clientID || slices.Contains(list, any(clientID))
 }

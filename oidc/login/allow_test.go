@@ -1,0 +1,63 @@
+package login_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
+)
+
+// Only users that have what `allow` lists may log in, at each log-in.
+func TestLoginAllow(t *testing.T) {
+	p := sitetest.NewOpenIDProvider(t)
+	options := map[string]string{
+		"domain": "allow domain example.com other.example",
+		"group":  "allow group staff bosses", "claim": "allow claim tenant.id 7",
+		"organization": "allow organization acme", "both": "allow group staff\nallow domain example.com",
+	}
+	all := "signup_limit 100\n"
+	for name, option := range options {
+		all += p.Option(name, option)
+	}
+	s := loginSite(t, all)
+	const refused = "may not be used to log in here"
+	for i, c := range []struct {
+		login string
+		lies  sitetest.Lies
+		in    bool
+	}{
+		{"domain", sitetest.Lies{Email: "a@example.com"}, true},
+		{"domain", sitetest.Lies{Email: "a@OTHER.example"}, true},
+		{"domain", sitetest.Lies{Email: "a@sub.example.com"}, false},
+		{"domain", sitetest.Lies{Email: "a@notexample.com"}, false},
+		{"domain", sitetest.Lies{Email: "a@example.com", Unverified: true}, false},
+		{"domain", sitetest.Lies{Email: "example.com"}, false},
+		{"group", sitetest.Lies{Email: "a@example.org", More: sitetest.JSON{"groups": []string{"x", "staff"}}}, true},
+		{"group", sitetest.Lies{Email: "a@example.org", More: sitetest.JSON{"groups": "staff"}}, true},
+		{"group", sitetest.Lies{Email: "a@example.org", More: sitetest.JSON{"groups": []string{"STAFF"}}}, false},
+		{"group", sitetest.Lies{Email: "a@example.org"}, false},
+		{"claim", sitetest.Lies{Email: "a@example.org", More: sitetest.JSON{"tenant": sitetest.JSON{"id": 7}}}, true},
+		{"claim", sitetest.Lies{Email: "a@example.org", More: sitetest.JSON{"tenant": sitetest.JSON{"id": 77}}}, false},
+		{"organization", sitetest.Lies{Email: "a@example.org", More: sitetest.JSON{"organizations": []string{"acme"}}}, true},
+		{"organization", sitetest.Lies{Email: "a@example.org", More: sitetest.JSON{"organizations": []string{}}}, false},
+		{"both", sitetest.Lies{Email: "a@example.com", More: sitetest.JSON{"groups": []string{"staff"}}}, true},
+		{"both", sitetest.Lies{Email: "a@example.com"}, false},
+		{"both", sitetest.Lies{Email: "a@example.org", More: sitetest.JSON{"groups": []string{"staff"}}}, false},
+	} {
+		t.Run(fmt.Sprintf("%d %s", i, c.login), func(t *testing.T) {
+			s.T = t
+			c.lies.Subject = fmt.Sprint("user ", i)
+			c.lies.Userinfo = sitetest.JSON{"sub": c.lies.Subject}
+			if c.in {
+				c.lies.Email = fmt.Sprint(i, c.lies.Email)
+			}
+			p.Lie(c.lies)
+			chrome := s.Visitor()
+			if c.in {
+				chrome.MustBeIn(chrome.LogInBy(c.login))
+			} else {
+				chrome.MustBeOut(chrome.LogInBy(c.login), 403, refused)
+			}
+		})
+	}
+}
