@@ -189,7 +189,8 @@ func (d *provider) look(ctx context.Context) (*metadata, error) {
 		"jwks_uri": m.KeysURL, "userinfo_endpoint": m.userinfo,
 	} {
 		if u, err := url.Parse(at); (at != "" || name != "userinfo_endpoint") &&
-			(err != nil || u.Host == "" || !d.secure(u) || own.Scheme == "https" && u.Scheme != "https" && !d.allowHTTP ||
+			(err != nil || u.Host == "" || !d.secure(u) ||
+				own.Scheme == "https" && u.Scheme != "https" && !d.allowHTTP ||
 				thismachine.Is(u.Hostname()) && !isHere()) {
 			// Otherwise a remote provider could make this site send requests to its own
 			// machine.

@@ -21,12 +21,16 @@ import (
 type fault string
 
 const (
-	faultRequest  fault = "the provider refuses the authorization request; compare client_id, scopes, redirect_uri and authorization_parameter with the application's page at the provider"
-	faultScope    fault = "the provider refuses a scope; allow it there, or set other scopes"
-	faultClient   fault = "the provider rejects this site's credentials; are client_id and client_secret right? If they are, try auth_method client_secret_post, which some providers need without saying so"
-	faultExchange fault = "the provider refuses the code; does it know the redirect URI, and PKCE (else: without_pkce)?"
-	faultTokens   fault = "the token endpoint does not answer as RFC 6749 §5.1 says; is it the right URL?"
-	faultIDToken  fault = "the provider returned no ID token; is it an OpenID Provider? For OAuth 2.0 alone, set its endpoints, or use a preset"
+	faultRequest fault = "the provider refuses the authorization request; compare client_id, scopes, redirect_uri " +
+		"and authorization_parameter with the application's page at the provider"
+	faultScope  fault = "the provider refuses a scope; allow it there, or set other scopes"
+	faultClient fault = "the provider rejects this site's credentials; are client_id and client_secret right? If " +
+		"they are, try auth_method client_secret_post, which some providers need without saying so"
+	faultExchange fault = "the provider refuses the code; does it know the redirect URI, and PKCE (else: " +
+		"without_pkce)?"
+	faultTokens  fault = "the token endpoint does not answer as RFC 6749 §5.1 says; is it the right URL?"
+	faultIDToken fault = "the provider returned no ID token; is it an OpenID Provider? For OAuth 2.0 alone, set its " +
+		"endpoints, or use a preset"
 	faultNonce    fault = "the provider leaves out the nonce; if it never sends one, as LinkedIn, set without_nonce"
 	faultToken    fault = "the ID token is not valid; compare issuer and client_id with the provider, and the clocks"
 	faultIssuer   fault = "the token is from another issuer; write issuer exactly as the provider does"
@@ -34,9 +38,11 @@ const (
 	faultGroups   fault = "let Entra send app roles, or only the groups that are assigned to the application"
 	faultUserinfo fault = "userinfo is not valid; is userinfo_endpoint right?"
 	faultID       fault = "userinfo has no ID of the user; set id_claim to the claim that has it"
-	faultNoEmail  fault = "the provider sends no e-mail address; request the scope for it, or set email_claim to the claim that has it"
+	faultNoEmail  fault = "the provider sends no e-mail address; request the scope for it, or set email_claim to the " +
+		"claim that has it"
 	faultEmail    fault = "the provider's address is none; set email_claim to the claim that has it"
-	faultVerified fault = "the provider does not say that the address is verified; if it verifies all of them, set trust_email"
+	faultVerified fault = "the provider does not say that the address is verified; if it verifies all of them, set " +
+		"trust_email"
 	faultAuthTime fault = "the provider was asked for a fresh log-in and did not return its time (auth_time)"
 )
 

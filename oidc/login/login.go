@@ -41,12 +41,17 @@ type Login struct {
 	// different IDs must have different ones; default: `userinfo_endpoint`. Otherwise required.
 	Issuer string `json:"issuer,omitempty"`
 
-	// AuthorizationEndpoint, TokenEndpoint and UserinfoEndpoint are the URLs of a provider that
-	// knows OAuth 2.0, but not OpenID Connect: then `id_claim` says where its userinfo has the
-	// ID. Default: those of the provider's discovery document, or of the preset.
+	// AuthorizationEndpoint is where a provider that knows OAuth 2.0, but not OpenID Connect, logs
+	// users in. Such a provider needs all three endpoints. Default: that of the provider's
+	// discovery document, or of the preset.
 	AuthorizationEndpoint string `json:"authorization_endpoint,omitempty"`
-	TokenEndpoint         string `json:"token_endpoint,omitempty"`
-	UserinfoEndpoint      string `json:"userinfo_endpoint,omitempty"`
+
+	// TokenEndpoint is where such a provider exchanges the code. Default: as above.
+	TokenEndpoint string `json:"token_endpoint,omitempty"`
+
+	// UserinfoEndpoint is where such a provider tells about the user, with the ID in `id_claim`.
+	// Default: as above.
+	UserinfoEndpoint string `json:"userinfo_endpoint,omitempty"`
 
 	// Tenants are the tenants of `preset microsoft` whose users may log in: IDs such as
 	// `8eaef023-2b34-4da1-9baa-8bc8c9d6a490`, `organizations` for any organization,
@@ -65,10 +70,14 @@ type Login struct {
 	// unless the provider says that it does not take it.
 	AuthMethod string `json:"auth_method,omitempty"`
 
-	// TeamID, KeyID and PrivateKey make the client secret of `preset apple`, which is a JWT: the
-	// ID of the team, and the ID and the PEM file (`.p8`) of the key. Required for it.
-	TeamID     string `json:"team_id,omitempty"`
-	KeyID      string `json:"key_id,omitempty"`
+	// TeamID is the ID of the team at Apple. With it, `key_id` and `private_key`, the client secret
+	// of `preset apple` is made, which is a JWT. Required for it.
+	TeamID string `json:"team_id,omitempty"`
+
+	// KeyID is the ID of the key at Apple. Required for `preset apple`.
+	KeyID string `json:"key_id,omitempty"`
+
+	// PrivateKey is the file with the key (`.p8`), or its PEM. Required for `preset apple`.
 	PrivateKey string `json:"private_key,omitempty"`
 
 	// Scopes are requested from the provider; `openid` is always included where it is OpenID

@@ -35,7 +35,7 @@ type preset struct {
 }
 
 // presets are the providers that need no more than client_id and client_secret. Each follows the
-// documentation of its provider for developers, at the addresses in docs/providers/logins.md.
+// documentation of its provider for developers, at the addresses in docs/login-with.md.
 var presets = map[string]preset{
 	"apple": {
 		label: "Apple", issuer: "https://appleid.apple.com", scopes: []string{"name", "email"},
@@ -57,9 +57,11 @@ var presets = map[string]preset{
 		authorization: "/login/oauth/authorize", token: "/login/oauth/access_token",
 		userinfo: "https://api.github.com/user", idClaim: "id", authMethod: postMethod, complete: githubUser,
 	},
-	"gitlab":   {label: "GitLab", issuer: "https://gitlab.com"},
-	"google":   {label: "Google", issuer: "https://accounts.google.com"},
-	"linkedin": {label: "LinkedIn", issuer: "https://www.linkedin.com/oauth", authMethod: postMethod, withoutNonce: true},
+	"gitlab": {label: "GitLab", issuer: "https://gitlab.com"},
+	"google": {label: "Google", issuer: "https://accounts.google.com"},
+	"linkedin": {
+		label: "LinkedIn", issuer: "https://www.linkedin.com/oauth", authMethod: postMethod, withoutNonce: true,
+	},
 	"microsoft": {
 		label: "Microsoft", issuer: "https://login.microsoftonline.com", anyTenant: true, complete: microsoftUser,
 	},

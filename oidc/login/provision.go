@@ -257,7 +257,9 @@ func (l *Login) checkRules() error {
 		}
 		for _, value := range condition.Values {
 			if condition.Kind == "domain" && domainKey(value) == "" {
-				return fmt.Errorf("allow domain %q: it must be the part of an address after the @, as in example.com", value)
+				return fmt.Errorf(
+					"allow domain %q: it must be the part of an address after the @, as in example.com", value,
+				)
 			}
 		}
 	}
