@@ -29,6 +29,8 @@ func init() {
 //	    refresh_lifetime    <duration>
 //	    secret              [base64|hex] <value>
 //	    signing_key         <PEM, JWK, or path>
+//	    algorithm           ES256|RS256|EdDSA
+//	    token_claims        <claim> <property> …
 //	    default_roles       <role...>
 //	    password_min_length <characters>
 //	    profile             <name...>
@@ -77,6 +79,8 @@ func (a *Config) options() []config.Option {
 			return err
 		}},
 		{Name: "signing_key", Read: config.Word("a private key as PEM or JWK, or the path of its file", &a.SigningKey)},
+		{Name: "algorithm", Read: config.Word("ES256, RS256 or EdDSA", &a.Algorithm)},
+		{Name: "token_claims", Read: a.readTokenClaims, Repeatable: true},
 		{Name: "default_roles", Read: config.Words("roles", &a.DefaultRoles)},
 		{Name: "password_min_length", Read: config.Count("a number of characters", &a.PasswordMinLength)},
 		{Name: "profile", Read: config.Words("names of properties, as in: profile name phone", &a.Profile)},

@@ -86,6 +86,17 @@ type Config struct {
 	// or SEC 1) or JWK, or the path of its file.
 	SigningKey string `json:"signing_key,omitempty"`
 
+	// Algorithm is that of the key that Caddy creates, if neither `secret` nor `signing_key` is set:
+	// `ES256`, `RS256` or `EdDSA`. Some libraries only accept RS256 unless told otherwise. After a
+	// change, tokens of before are refused, but sessions go on with new ones. Default: `ES256`.
+	Algorithm string `json:"algorithm,omitempty"`
+
+	// TokenClaims adds claims to the tokens: from the name of a claim to the property of the user,
+	// which is `sub`, `email` or one of the profile. Users set the properties in `profile`
+	// themselves, so a rule about such a claim protects nothing. A property without a value, or
+	// for which there is no room (1024 bytes for all of them), is left out. Default: none.
+	TokenClaims map[string]string `json:"token_claims,omitempty"`
+
 	// DefaultRoles are the roles of users who sign up. Default: none.
 	DefaultRoles []string `json:"default_roles,omitempty"`
 
@@ -257,6 +268,7 @@ func (a *Config) Resolve() error {
 		config.Resolve("prefix", &a.Prefix), config.Resolve("issuer", &a.Issuer),
 		config.Resolve("templates", &a.Templates), config.Resolve("key_prefix", &a.KeyPrefix),
 		config.Resolve("name", &a.Name), config.Resolve("logo", &a.Logo), config.Resolve("accent", &a.Accent),
+		config.Resolve("algorithm", &a.Algorithm),
 		config.Resolve("second_factor", &a.SecondFactor), config.ResolveList("second_factor", a.SecondFactorRoles),
 		config.ResolveList("audience", a.Audience),
 		config.ResolveList("default_roles", a.DefaultRoles), config.ResolveList("profile", a.Profile),
@@ -345,6 +357,11 @@ func (a *Config) check() error {
 		)
 	case a.Secret != nil && a.SigningKey != "":
 		return errors.New("secret and signing_key are both set; set only one of them")
+	case a.Algorithm != "" && !slices.Contains(ownAlgorithms, a.Algorithm):
+		return fmt.Errorf("algorithm: %w", config.Unknown("algorithm", a.Algorithm, ownAlgorithms))
+	case a.Algorithm != "" && (a.Secret != nil || a.SigningKey != ""):
+		return errors.New("algorithm is that of the key that Caddy creates, but secret or signing_key is set, " +
+			"which determines it; remove one of them")
 	case a.ThrottleWindow < 0 || a.ThrottleFailures < -1 || a.HashQueue < 0 || a.SignupLimit < 0:
 		return errors.New("throttle, hash_queue and signup_limit must not be negative")
 	case slices.ContainsFunc(a.Profile, func(name string) bool {
@@ -367,6 +384,9 @@ func (a *Config) check() error {
 		return errors.New("audience has an empty value; remove it")
 	}
 	if err := a.checkSecondFactor(); err != nil {
+		return err
+	}
+	if err := a.checkTokenClaims(); err != nil {
 		return err
 	}
 	if err := store.CheckRoles(a.DefaultRoles); err != nil {
@@ -479,6 +499,20 @@ func (a *Config) routeNames() func(path string) (name, id string) {
 		}
 		return "", ""
 	}
+}
+
+// ownKeys returns the name of the accounts' keys, and their algorithm.
+func (a *Config) ownKeys() (name, algorithm string) {
+	if a.Algorithm == "" || a.Algorithm == defaultAlgorithm {
+		return a.KeyScope(), defaultAlgorithm
+	}
+	return a.KeyScope() + "\naccounts\n" + a.Algorithm, a.Algorithm
+}
+
+// OwnKeysPath returns where the accounts' keys are in Caddy's storage.
+func (a *Config) OwnKeysPath() string {
+	name, _ := a.ownKeys()
+	return signing.Path(name)
 }
 
 // FurtherAlgorithms are the algorithms of OpenKeys.

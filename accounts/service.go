@@ -226,7 +226,8 @@ func newSigningKeys(ctx caddy.Context, config Config, fixed *signing.Signer, s *
 	if fixed != nil {
 		return signing.Fixed(*fixed)
 	}
-	o := s.KeyOptions(ctx.Storage(), config.KeyScope(), "ES256", time.Duration(config.TokenLifetime))
+	name, algorithm := config.ownKeys()
+	o := s.KeyOptions(ctx.Storage(), name, algorithm, time.Duration(config.TokenLifetime))
 	if files, ok := s.Users().(*filestore.Store); ok {
 		files.IsUsedWhere(func(ctx context.Context) bool { return o.Storage.Exists(ctx, o.Path) })
 		o.MayMake = func(ctx context.Context) error {

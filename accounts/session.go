@@ -159,7 +159,9 @@ func (s *Sessions) grant(user store.User, session store.Session, refresh string,
 		"iss": s.Config.Issuer, "sub": user.ID, "aud": s.Config.Audience,
 		"iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(lifetime).Unix(),
 		"jti": uuid.NewString(), "sid": session.ID, "email": user.Email, "roles": roles, "scope": AccountScope,
+		"client_id": s.Config.Issuer, // RFC 9068 §2.2: the accounts have asked for it themselves
 	}
+	s.Config.addTokenClaims(claims, user)
 	if s.Config.VerifyEmail || user.EmailVerified {
 		claims["email_verified"] = user.EmailVerified
 	}

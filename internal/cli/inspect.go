@@ -237,6 +237,6 @@ func mustHaveRun(ctx caddy.Context, site *accounts.Config) error {
 	if site.Secret != nil || site.SigningKey != "" {
 		return nil
 	}
-	_, err := signing.Load(ctx, ctx.Storage(), signing.Path(site.KeyScope()))
+	_, err := signing.Load(ctx, ctx.Storage(), site.OwnKeysPath())
 	return err
 }

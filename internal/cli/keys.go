@@ -107,7 +107,7 @@ func keyPlaces(config *siteConfig, storage certmagic.Storage) ([]keyPlace, error
 	}
 	seen := make(map[string]bool)
 	for _, site := range sites {
-		path := signing.Path(site.KeyScope())
+		path := site.OwnKeysPath()
 		if site.Secret == nil && site.SigningKey == "" && !seen[path] {
 			seen[path] = true
 			places = append(places, keyPlace{issuer: site.Issuer, path: path, site: site, lead: signing.DefaultLead})
