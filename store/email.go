@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"fmt"
 	"net/mail"
 	"strings"
 	"unicode"
@@ -49,6 +50,20 @@ func EmailKey(email string) (string, error) {
 		return "", errors.New("has an invalid domain name")
 	}
 	return local + "@" + domain, nil
+}
+
+// maxLocalPartBytes is the maximum length of what is before the @ (RFC 5321 §4.5.3.1.1).
+const maxLocalPartBytes = 64
+
+// CheckNewEmail returns an error if an address cannot be that of a new account.
+func CheckNewEmail(email string) error {
+	if _, err := EmailKey(email); err != nil {
+		return err
+	}
+	if strings.LastIndexByte(email, '@') > maxLocalPartBytes {
+		return fmt.Errorf("has more than %d bytes before the @", maxLocalPartBytes)
+	}
+	return nil
 }
 
 // invisible reports whether a character is invisible (Unicode TR44,

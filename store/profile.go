@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 
@@ -96,6 +97,27 @@ func CheckProfileName(name string) error {
 		)
 	}
 	return nil
+}
+
+// TypedProperty returns the value of a profile property that is written as text, by the types of
+// OpenID Connect Core §5.1: a boolean for email_verified and phone_number_verified, an object for
+// address (§5.1.1), and the text itself for any other.
+func TypedProperty(name, text string) (any, error) {
+	switch name {
+	case "email_verified", "phone_number_verified":
+		value, err := strconv.ParseBool(text)
+		if err != nil {
+			return nil, fmt.Errorf("%s must be true or false", name)
+		}
+		return value, nil
+	case "address":
+		parts, err := jwt.ParseClaims([]byte(text))
+		if err != nil {
+			return nil, errors.New(`address must be a JSON object, as in {"locality":"Berlin","country":"DE"}`)
+		}
+		return PlainValue(parts), nil
+	}
+	return text, nil
 }
 
 // maxRolesBytes limits the total size of a user's roles, because they are in each of the

@@ -56,6 +56,9 @@ func readInput(w http.ResponseWriter, r *http.Request, known ...string) (*input,
 	if err != nil {
 		return nil, refusal.New(refusal.Body, "%v", err)
 	}
+	if email, ok := object["email"].(string); ok {
+		object["email"] = strings.TrimSpace(email) // keyboards of phones add a space
+	}
 	in.values = object
 	for name := range object {
 		if slices.Contains(known, name) {
@@ -117,10 +120,10 @@ func (in *input) want(name string) string {
 	return text
 }
 
-// wantEmail returns a required e-mail address.
+// wantEmail returns the required e-mail address of a new account, or a new one.
 func (h *Handler) wantEmail(in *input) string {
 	email := in.want("email")
-	if _, err := store.EmailKey(email); email != "" && err != nil {
+	if err := store.CheckNewEmail(email); email != "" && err != nil {
 		in.wrong("email", "format", err, map[string]any{"format": "email"})
 	}
 	return email

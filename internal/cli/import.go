@@ -432,7 +432,7 @@ func (h csvHeader) parseUser(line []byte) (record userRecord, err error) {
 	if len(values) != len(h) {
 		return record, fmt.Errorf("it has %d values, but the first line names %d columns", len(values), len(h))
 	}
-	profile := make(map[string]string)
+	profile := make(map[string]any)
 	for i, value := range values {
 		value = notEscaped(value)
 		switch h[i] {
@@ -455,8 +455,11 @@ func (h csvHeader) parseUser(line []byte) (record userRecord, err error) {
 		case "created_at":
 			record.CreatedAt = value
 		default:
-			if value != "" {
-				profile[h[i]] = value
+			if value == "" {
+				continue
+			}
+			if profile[h[i]], err = store.TypedProperty(h[i], value); err != nil {
+				return record, err
 			}
 		}
 	}

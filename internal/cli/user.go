@@ -175,7 +175,10 @@ func (o *operator) newUser() (user store.User, err error) {
 	user = store.User{
 		ID: uuid.NewString(), Email: o.args[0], CreatedAt: now, UpdatedAt: now,
 	}
-	if user.EmailKey, err = store.EmailKey(user.Email); err != nil {
+	if err = store.CheckNewEmail(user.Email); err == nil {
+		user.EmailKey, err = store.EmailKey(user.Email)
+	}
+	if err != nil {
 		return user, fmt.Errorf("the e-mail address %s %w", refusal.Quoted(user.Email), err)
 	}
 	user.Roles = o.texts("role")
@@ -230,7 +233,15 @@ func (o *operator) profile() (map[string]any, error) {
 		if err := store.CheckProfileName(name); err != nil {
 			return nil, fmt.Errorf("--profile: %w", err)
 		}
-		profile[name] = value
+		if _, twice := profile[name]; twice {
+			return nil, fmt.Errorf("--profile %s is specified twice; write several values as JSON, as in "+
+				`%s:=["a","b"]`, name, name)
+		}
+		typed, err := store.TypedProperty(name, value)
+		if err != nil && !isJSON {
+			return nil, fmt.Errorf("--profile %q: %w", text, err)
+		}
+		profile[name] = typed
 		if isJSON {
 			object, err := jwt.ParseClaims([]byte(`{"value":` + value + `}`)) // keeps every digit of a whole number
 			if err != nil || len(object) != 1 || store.OutOfRange(object) {

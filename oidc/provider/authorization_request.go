@@ -149,6 +149,7 @@ func (p *Provider) parseRequest(ctx context.Context, values url.Values) (*author
 	a := &authorizationRequest{client: client}
 	redirect := values.Get("redirect_uri")
 	if redirect == "" || !client.allowsRedirect(redirect) {
+		p.noteRedirect(client, "redirect_uri", redirect, client.RedirectURIs)
 		return nil, refuse(
 			"invalid_request", "redirect_uri does not exactly match one that is registered for the client",
 		)

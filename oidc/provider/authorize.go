@@ -83,6 +83,9 @@ func (p *Provider) decide(ctx context.Context, asked asked, login *web.Login) (n
 			return next, refuse("interaction_required", "the user must first prove a second factor")
 		}
 	}
+	if !request.client.mayUse(login.User) {
+		return next, refuse("access_denied", "the user has none of the roles that may use the client")
+	}
 	if acr := request.claims.IDToken["acr"]; acr != nil && acr.Essential && login.External &&
 		!isMultiple(login.Methods) {
 		return next, refuse(

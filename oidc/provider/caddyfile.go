@@ -54,6 +54,10 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 //	        consent                  always|once|never
 //	        backchannel_logout_uri   <uri>
 //	        introspect
+//	        roles                    <role...>
+//	        id_token_claims
+//	        rename_claim             <name> <claim>
+//	        undotted_scheme
 //	    }
 //	    api <url> {
 //	        name   <text>
@@ -65,11 +69,12 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 //	    client_documents <host...>|*
 //	    claims    <scope> <claim...>
 //	    user_editable <property...>
+//	    access_token_algorithm ES256|RS256
 //	    templates <dir>
 //	}
 //
-// `client`, `api`, `scopes` of an API, `client_documents`, `claims`, `redirect_uri` and
-// `post_logout_redirect_uri` may be repeated. Put a response type of several words in quotes.
+// `client`, `api`, `scopes` of an API, `client_documents`, `claims`, `redirect_uri`,
+// `post_logout_redirect_uri` and `rename_claim` may be repeated. Put a response type of several words in quotes.
 func (p *Provider) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.Val() != "oidc_provider" {
 		d.Next() // the directive's name
@@ -121,6 +126,7 @@ func (p *Provider) options() []config.Option {
 			Name: "user_editable",
 			Read: config.Words("profile properties of the accounts, as in: user_editable employer", &p.UserEditable),
 		},
+		{Name: "access_token_algorithm", Read: config.Word("ES256 or RS256", &p.AccessTokenAlgorithm)},
 		{Name: "templates", Read: config.Word("a folder", &p.Templates)},
 	}
 }
@@ -161,7 +167,26 @@ func (c *Client) options() []config.Option {
 		{Name: "consent", Read: config.Word("always, once or never", &c.Consent)},
 		{Name: "backchannel_logout_uri", Read: config.Word("a URL", &c.BackchannelLogoutURI)},
 		{Name: "introspect", Read: config.Flag(&c.Introspect)},
+		{Name: "roles", Read: config.Words("roles, as in: roles staff", &c.Roles)},
+		{Name: "id_token_claims", Read: config.Flag(&c.IDTokenClaims)},
+		{Name: "rename_claim", Repeatable: true, Read: c.readRenameClaim},
+		{Name: "undotted_scheme", Read: config.Flag(&c.UndottedScheme)},
 	}
+}
+
+func (c *Client) readRenameClaim(b *config.Block, _ string) error {
+	args := b.RemainingArgs()
+	if len(args) != 2 {
+		return b.Errf("rename_claim takes the name for the client and the claim here, as in: rename_claim groups roles")
+	}
+	if c.RenameClaims == nil {
+		c.RenameClaims = make(map[string]string)
+	}
+	if c.RenameClaims[args[0]] != "" {
+		return b.Errf("rename_claim %s is specified twice", args[0])
+	}
+	c.RenameClaims[args[0]] = args[1]
+	return nil
 }
 
 // Interface guards

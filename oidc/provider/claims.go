@@ -121,6 +121,17 @@ func (p *Provider) scopes() map[string]bool {
 	return all
 }
 
+// announcedScopes returns the scopes in the metadata: also those that only a client of the config has.
+func (p *Provider) announcedScopes() []string {
+	all := p.scopes()
+	for _, client := range p.Clients {
+		for _, scope := range client.Scopes {
+			all[scope] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(all))
+}
+
 func (p *Provider) claimNames() []string {
 	all := map[string]bool{
 		"sub": true, "iss": true, "aud": true, "exp": true, "iat": true,
@@ -143,10 +154,7 @@ func claimOf(user store.User, name string) (any, bool) {
 		if user.EmailVerified {
 			return true, true
 		}
-		if verified, ok := user.Profile["email_verified"].(bool); ok {
-			return verified, true
-		}
-		return false, true
+		return isTrue(user.Profile["email_verified"]), true
 	case "roles":
 		if user.Roles == nil {
 			return []string{}, true
@@ -161,10 +169,33 @@ func claimOf(user store.User, name string) (any, bool) {
 		return nil, false
 	case isText(name):
 		_, ok = value.(string)
+	case strings.HasSuffix(name, "_verified"): // OpenID Connect Core §5.1
+		return isTrue(value), true
 	case name == "address":
 		ok = isAddress(value)
 	}
 	return value, ok
+}
+
+// isTrue reports whether a property is true: as a boolean, or as the text that it was set to by a form
+// or a table.
+func isTrue(value any) bool { return value == true || value == "true" }
+
+// renamed returns claims by their names for the client.
+func (c *Client) renamed(claims map[string]any) map[string]any {
+	if len(c.RenameClaims) == 0 {
+		return claims
+	}
+	renamed := maps.Clone(claims)
+	for _, claim := range c.RenameClaims {
+		delete(renamed, claim)
+	}
+	for name, claim := range c.RenameClaims {
+		if value, ok := claims[claim]; ok {
+			renamed[name] = value
+		}
+	}
+	return renamed
 }
 
 // userClaims returns the user's claims that the scopes, and the claims requested by name,

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -143,7 +144,8 @@ func (p *Provider) bySecret(r *http.Request, id, secret string) (*Client, error)
 func unknownClientError() error {
 	return &oauthError{
 		status: http.StatusUnauthorized, code: "invalid_client",
-		description: "the client is unknown, or did not authenticate correctly",
+		description: "the client is unknown, or did not authenticate correctly; in the header Authorization, " +
+			"write characters such as + and % of the secret percent-encoded (RFC 6749 §2.3.1)",
 	}
 }
 
@@ -219,6 +221,9 @@ func (p *Provider) allowOrigin(w http.ResponseWriter, r *http.Request, endpoint 
 		origin, headers = "*", "Authorization, *" // such as MCP-Protocol-Version
 	case !p.knowsOrigin(r.Context(), origin):
 		return false
+	default:
+		headers = allowedHeaders(headers, r.Header.Get("Access-Control-Request-Headers"))
+		w.Header().Add("Vary", "Access-Control-Request-Headers")
 	}
 	w.Header().Set("Access-Control-Allow-Origin", origin)
 	if !preflight {
@@ -232,9 +237,28 @@ func (p *Provider) allowOrigin(w http.ResponseWriter, r *http.Request, endpoint 
 	return true
 }
 
+// requestedHeaders matches a list of header names (Fetch §3.3.2).
+var requestedHeaders = regexp.MustCompile(`^[A-Za-z0-9-]+( ?, ?[A-Za-z0-9-]+)*$`)
+
+const maxRequestedHeaders = 1024 // bytes
+
+// allowedHeaders returns the header names that a page of a client may send: also those that it asks
+// for, such as those of tracing libraries, which mean nothing here.
+func allowedHeaders(always, asked string) string {
+	if len(asked) > maxRequestedHeaders || !requestedHeaders.MatchString(asked) {
+		return always
+	}
+	return always + ", " + asked
+}
+
 // knowsOrigin reports whether a page of a client may have this origin. Origins of clients
 // in the store are loaded at most once a second, because anybody can send requests.
 func (p *Provider) knowsOrigin(ctx context.Context, origin string) bool {
+	if isLoopbackURI(origin) { // as of redirect URIs, which match any port
+		if without := withoutPort(origin); without != origin && p.knowsOrigin(ctx, without) {
+			return true
+		}
+	}
 	if p.clients.origins[origin] || p.clients.documents.allowsOrigin(origin) { // without the store
 		return true
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/help"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/oidc/internal/protocol"
+	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 )
@@ -114,6 +115,25 @@ type Client struct {
 	// introspect its own tokens and those with its ID in `aud`; all other tokens are
 	// reported as not active. Default: false.
 	Introspect bool `json:"introspect,omitempty"`
+
+	// Roles are the roles of which a user must have one to log in to the client. A user who loses
+	// them gets no further tokens for it. Default: every user may log in.
+	Roles []string `json:"roles,omitempty"`
+
+	// IDTokenClaims puts the claims of the granted scopes into the ID token, too, for clients that
+	// do not ask userinfo. It makes the ID token longer, and what is in it visible to whoever sees
+	// it. Default: only claims that the client requests by name (OpenID Connect Core §5.4, §5.5).
+	IDTokenClaims bool `json:"id_token_claims,omitempty"`
+
+	// RenameClaims gives claims other names for the client, in the ID token and in userinfo: from
+	// its name for the client, such as `groups`, to its name here, such as `roles`. Default: none.
+	RenameClaims map[string]string `json:"rename_claims,omitempty"`
+
+	// UndottedScheme accepts redirect URIs of an app's own scheme without a dot, such as
+	// `oc://ios.owncloud.com`. Other apps may use the same scheme, and the system may send the
+	// response to one of them (RFC 8252 §8.4); PKCE then protects the code. Default: the scheme
+	// must contain a dot.
+	UndottedScheme bool `json:"undotted_scheme,omitempty"`
 
 	// Since is when the client was added to the store. Grants and consents from before
 	// belong to an earlier client with the same ID.
@@ -245,6 +265,15 @@ func (c *Client) check(p *Provider) error {
 	case slices.Contains(c.Scopes, "account"):
 		return errors.New("scopes: account is reserved for the accounts' own tokens")
 	}
+	if err := store.CheckRoles(c.Roles); err != nil {
+		return fmt.Errorf("roles: %w", err)
+	}
+	for name, claim := range c.RenameClaims {
+		if name == "" || claim == "" || protocol.Among(protocol.TokenClaims, name) || name == "email_verified" {
+			return fmt.Errorf("rename_claim %s %s: a client would take the claim %s for another one; "+
+				"choose another name", name, claim, name)
+		}
+	}
 	for _, scope := range c.Scopes {
 		if err := protocol.CheckScope(scope); err != nil {
 			return err
@@ -259,7 +288,7 @@ func (c *Client) check(p *Provider) error {
 		"redirect_uri": c.RedirectURIs, "post_logout_redirect_uri": c.PostLogoutRedirectURIs,
 	} {
 		for _, uri := range uris {
-			if err := checkRedirectURI(uri); err != nil {
+			if err := c.checkRedirectURI(uri); err != nil {
 				return fmt.Errorf("%s %q: %w", name, uri, err)
 			}
 		}

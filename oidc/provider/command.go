@@ -37,7 +37,10 @@ caddy jwt user:
   caddy jwt client list`,
 	}
 	cli.AddStoreFlags(cmd)
-	cmd.AddCommand(addClientCommand(), listClientsCommand(), showClientCommand(), deleteClientCommand())
+	cmd.AddCommand(
+		addClientCommand(), updateClientCommand(), rotateSecretCommand(),
+		listClientsCommand(), showClientCommand(), deleteClientCommand(),
+	)
 	return cmd
 }
 
@@ -53,6 +56,12 @@ secret and prints it once; the store only keeps its hash.`,
 		Args: cli.Takes("the ID of a client"),
 		RunE: cli.OnStore(true, addClient, checkNewClient),
 	}
+	addClientFlags(cmd)
+	return cmd
+}
+
+// addClientFlags adds the flags for the options of a client.
+func addClientFlags(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.Bool("public", false, "The client cannot keep a secret, and uses PKCE")
 	flags.String("public-key", "", "Public key (PEM or JWK) of a client that authenticates with private_key_jwt")
@@ -72,7 +81,10 @@ secret and prints it once; the store only keeps its hash.`,
 	flags.Duration("access-token-lifetime", 0, "Lifetime of access tokens; 15m by default")
 	flags.Duration("refresh-token-lifetime", 0, "Maximum time that a user stays logged in there; 720h by default")
 	flags.Duration("id-token-lifetime", 0, "Lifetime of ID tokens; 1h by default")
-	return cmd
+	flags.StringSlice("roles", nil, "Roles, separated by commas, of which a user must have one; none by default")
+	flags.Bool("id-token-claims", false, "Claims of the granted scopes are in the ID token, too")
+	flags.StringToString("rename-claim", nil, "A claim that the client gets by another name, as groups=roles")
+	flags.Bool("undotted-scheme", false, "Redirect URIs may have an app's own scheme without a dot")
 }
 
 func addClient(ctx context.Context, cmd *cobra.Command, args []string, users store.UserStore) error {
@@ -110,29 +122,57 @@ func addClient(ctx context.Context, cmd *cobra.Command, args []string, users sto
 
 // clientOf returns the client of the flags, without a secret.
 func clientOf(cmd *cobra.Command, id string) Client {
-	flags := cmd.Flags()
 	client := Client{ID: id, Since: time.Now().UTC().Format(time.RFC3339Nano)}
-	client.Public, _ = flags.GetBool("public")
-	client.Introspect, _ = flags.GetBool("introspect")
-	for name, into := range map[string]*string{
-		"public-key": &client.PublicKey, "name": &client.Name, "consent": &client.Consent,
-		"backchannel-logout-uri": &client.BackchannelLogoutURI,
-	} {
-		*into, _ = flags.GetString(name)
-	}
-	client.RedirectURIs, _ = flags.GetStringArray("redirect-uri")
-	client.PostLogoutRedirectURIs, _ = flags.GetStringArray("post-logout-redirect-uri")
-	client.ResponseTypes, _ = flags.GetStringArray("response-type")
-	client.GrantTypes, _ = flags.GetStringSlice("grant-types")
-	client.Scopes, _ = flags.GetStringSlice("scopes")
-	for name, into := range map[string]*caddy.Duration{
-		"access-token-lifetime":  &client.AccessTokenLifetime,
-		"refresh-token-lifetime": &client.RefreshTokenLifetime, "id-token-lifetime": &client.IDTokenLifetime,
-	} {
-		lifetime, _ := flags.GetDuration(name)
-		*into = caddy.Duration(lifetime)
-	}
+	client.set(cmd)
 	return client
+}
+
+// set sets the options whose flags are given.
+func (c *Client) set(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	for name, into := range map[string]*bool{
+		"public": &c.Public, "introspect": &c.Introspect, "id-token-claims": &c.IDTokenClaims,
+		"undotted-scheme": &c.UndottedScheme,
+	} {
+		if flags.Changed(name) {
+			*into, _ = flags.GetBool(name)
+		}
+	}
+	for name, into := range map[string]*string{
+		"public-key": &c.PublicKey, "name": &c.Name, "consent": &c.Consent,
+		"backchannel-logout-uri": &c.BackchannelLogoutURI,
+	} {
+		if flags.Changed(name) {
+			*into, _ = flags.GetString(name)
+		}
+	}
+	for name, into := range map[string]*[]string{
+		"redirect-uri": &c.RedirectURIs, "post-logout-redirect-uri": &c.PostLogoutRedirectURIs,
+		"response-type": &c.ResponseTypes,
+	} {
+		if flags.Changed(name) {
+			*into, _ = flags.GetStringArray(name)
+		}
+	}
+	for name, into := range map[string]*[]string{
+		"grant-types": &c.GrantTypes, "scopes": &c.Scopes, "roles": &c.Roles,
+	} {
+		if flags.Changed(name) {
+			*into, _ = flags.GetStringSlice(name)
+		}
+	}
+	if flags.Changed("rename-claim") {
+		c.RenameClaims, _ = flags.GetStringToString("rename-claim")
+	}
+	for name, into := range map[string]*caddy.Duration{
+		"access-token-lifetime":  &c.AccessTokenLifetime,
+		"refresh-token-lifetime": &c.RefreshTokenLifetime, "id-token-lifetime": &c.IDTokenLifetime,
+	} {
+		if flags.Changed(name) {
+			lifetime, _ := flags.GetDuration(name)
+			*into = caddy.Duration(lifetime)
+		}
+	}
 }
 
 // asChecked returns a copy with defaults, or why the client is not valid.

@@ -27,6 +27,7 @@ func TestWrongConfigs(t *testing.T) {
 	public := func(more string) string {
 		return issuer + "client app {\n public\n redirect_uri https://app.example/\n" + more + "\n}"
 	}
+	client := func(more string) string { return issuer + "client app {\n public\n " + more + "\n}" }
 	api := func(url, more string) string { return issuer + "api " + url + " {\n" + more + "\n}" }
 	for body, want := range map[string]string{
 		"":                                   "oidc_provider requires `issuer`",
@@ -35,7 +36,7 @@ func TestWrongConfigs(t *testing.T) {
 		"issuer http://id.example.com":       "https, or http on this machine",
 		"issuer https://id.example.com/":     "without a slash at the end",
 		"issuer https://a\nissuer https://a": "issuer is specified twice",
-		issuer + "colour blue":               `oidc_provider has no option "colour"; it has issuer, accounts, client, api, client_documents, claims, user_editable and templates`,
+		issuer + "colour blue":               `oidc_provider has no option "colour"; it has issuer, accounts, client, api, client_documents, claims, user_editable, access_token_algorithm and templates`,
 		issuer + "claims company":            "claims takes a scope and the claims that it grants",
 		issuer + "templates /nowhere":        "templates: ",
 		issuer + "accounts {\n issuer http://localhost:1\n}": "accounts: issuer is the same as the issuer of " +
@@ -97,7 +98,15 @@ func TestWrongConfigs(t *testing.T) {
 			" redirect_uri https://a/\n}": "secret starts like a hash, but the bcrypt hash is corrupt",
 		issuer + "client app {\n secret $argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQ$short\n" +
 			" redirect_uri https://a/\n}": "secret starts like a hash, but the argon2id hash is corrupt",
-		issuer + "client app {\n secret 0123456789012345\n}": "it must have `redirect_uri`",
+		issuer + "client app {\n secret 0123456789012345\n}":                    "it must have `redirect_uri`",
+		issuer + "access_token_algorithm HS256":                                 `access_token_algorithm: unknown algorithm "HS256"`,
+		client("undotted_scheme\n redirect_uri javascript:alert"):               "its scheme is one of browsers",
+		client("redirect_uri oc://ios.owncloud.com"):                            "needs undotted_scheme",
+		client("redirect_uri https://a/\n rename_claim groups"):                 "rename_claim takes the name for the client",
+		client("redirect_uri https://a/\n rename_claim sub email"):              "rename_claim sub email: a client would take the",
+		client("redirect_uri https://a/\n rename_claim a b\n rename_claim a c"): "rename_claim a is specified twice",
+		client(`redirect_uri https://a/
+		 roles "two words"`): "roles: a role must be a single word",
 		issuer + "api": "api takes the URL of the API and a block, as in: api https://api.example.com/orders {",
 		api("orders", ""): "api orders: it must be an absolute URI without a fragment, as clients write it, " +
 			"as in: api https://api.example.com/orders, at Caddyfile:8",

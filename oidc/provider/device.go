@@ -145,6 +145,12 @@ func (p *Provider) device(w http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodPost || decision == "" || values.Get("session") != hashed(login.SessionID) {
 		return p.pages.render(w, r, "device", page, http.StatusOK)
 	}
+	if decision == "allow" && !client.mayUse(login.User) {
+		return &oauthError{
+			status: http.StatusForbidden, code: "access_denied", page: true,
+			description: "You have none of the roles that may use " + client.shownName() + ".",
+		}
+	}
 	if kept, err = p.decideDevice(r.Context(), id, login, decision == "allow"); err != nil {
 		return err
 	}

@@ -203,7 +203,7 @@ func (p *Provider) accessToken(
 			claims[name] = value
 		}
 	}
-	token, err = p.sign(ctx, p.accessKeys, "at+jwt", claims)
+	token, err = p.sign(ctx, p.accessKeys(), "at+jwt", claims)
 	return token, lifetime, err
 }
 
@@ -231,10 +231,10 @@ func (p *Provider) idToken(
 		claims["c_hash"] = protocol.HalfHash("RS256", code)
 	}
 	var scopes []string
-	if withUser {
+	if withUser || client.IDTokenClaims {
 		scopes = g.Scopes
 	}
-	for name, value := range p.userClaims(user, scopes, g.Claims.IDToken) {
+	for name, value := range client.renamed(p.userClaims(user, scopes, g.Claims.IDToken)) {
 		if _, taken := claims[name]; !taken {
 			claims[name] = value
 		}
@@ -251,7 +251,7 @@ func (p *Provider) sign(ctx context.Context, keys *signing.Keys, typ string, cla
 
 func isChallenge(challenge string) bool {
 	sum, err := base64.RawURLEncoding.Strict().DecodeString(challenge)
-	return err == nil && len(sum) == sha256.Size
+	return err == nil && len(sum) == sha256.Size && !strings.ContainsAny(challenge, "\r\n") // which the decoder skips
 }
 
 // verifies reports whether a code_verifier matches the challenge (RFC 7636 §4.6).
@@ -297,6 +297,22 @@ func (p *Provider) userOf(ctx context.Context, g *grant) (store.User, error) {
 		if same, err = p.accounts.SamePassword(ctx, user, g.Password); err == nil && !same {
 			err = errNotFound
 		}
+	}
+	return user, err
+}
+
+// mayUse reports whether a user may log in to a client, by its roles.
+func (c *Client) mayUse(user store.User) bool {
+	return len(c.Roles) == 0 || slices.ContainsFunc(user.Roles, func(role string) bool {
+		return slices.Contains(c.Roles, role)
+	})
+}
+
+// userFor returns the user of a grant of the client, as userOf, if the user may still use it.
+func (p *Provider) userFor(ctx context.Context, client *Client, g *grant) (store.User, error) {
+	user, err := p.userOf(ctx, g)
+	if err == nil && !client.mayUse(user) {
+		err = errNotFound
 	}
 	return user, err
 }

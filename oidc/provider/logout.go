@@ -157,6 +157,7 @@ func (p *Provider) parseLogout(ctx context.Context, values url.Values) (*logoutR
 		return nil, err
 	}
 	if !slices.Contains(client.PostLogoutRedirectURIs, redirect) {
+		p.noteRedirect(client, "post_logout_redirect_uri", redirect, client.PostLogoutRedirectURIs)
 		return nil, refuse(
 			"invalid_request", "post_logout_redirect_uri does not exactly match one that is registered for the client",
 		)

@@ -13,24 +13,25 @@ import (
 func (p *Provider) metadata(w http.ResponseWriter, _ *http.Request) error {
 	w.Header().Set("Cache-Control", "public, max-age=300")
 	document := map[string]any{
-		"issuer":                                p.Issuer,
-		"authorization_endpoint":                p.at("/oidc/authorize"),
-		"token_endpoint":                        p.at("/oidc/token"),
-		"userinfo_endpoint":                     p.at("/oidc/userinfo"),
-		"jwks_uri":                              p.at("/oidc/jwks.json"),
-		"introspection_endpoint":                p.at("/oidc/introspect"),
-		"revocation_endpoint":                   p.at("/oidc/revoke"),
-		"end_session_endpoint":                  p.at("/oidc/logout"),
-		"device_authorization_endpoint":         p.at("/oidc/device_authorization"),
-		"pushed_authorization_request_endpoint": p.at("/oidc/par"),
-		"scopes_supported":                      slices.Sorted(maps.Keys(p.scopes())),
-		"response_types_supported":              responseTypes,
-		"response_modes_supported":              []string{"query", "fragment", "form_post"},
-		"grant_types_supported":                 grantTypes,
-		"acr_values_supported":                  p.acrSupported(),
-		"subject_types_supported":               []string{"public"},
-		"id_token_signing_alg_values_supported": []string{"RS256"},
-		"prompt_values_supported":               []string{"none", "login", "consent", "select_account"},
+		"issuer":                                    p.Issuer,
+		"authorization_endpoint":                    p.at("/oidc/authorize"),
+		"token_endpoint":                            p.at("/oidc/token"),
+		"userinfo_endpoint":                         p.at("/oidc/userinfo"),
+		"jwks_uri":                                  p.at("/oidc/jwks.json"),
+		"introspection_endpoint":                    p.at("/oidc/introspect"),
+		"revocation_endpoint":                       p.at("/oidc/revoke"),
+		"end_session_endpoint":                      p.at("/oidc/logout"),
+		"device_authorization_endpoint":             p.at("/oidc/device_authorization"),
+		"pushed_authorization_request_endpoint":     p.at("/oidc/par"),
+		"scopes_supported":                          p.announcedScopes(),
+		"response_types_supported":                  responseTypes,
+		"response_modes_supported":                  []string{"query", "fragment", "form_post"},
+		"grant_types_supported":                     grantTypes,
+		"acr_values_supported":                      p.acrSupported(),
+		"subject_types_supported":                   []string{"public"},
+		"id_token_signing_alg_values_supported":     []string{"RS256"},
+		"access_token_signing_alg_values_supported": []string{p.AccessTokenAlgorithm}, // of no standard
+		"prompt_values_supported":                   []string{"none", "login", "consent", "select_account"},
 
 		"token_endpoint_auth_methods_supported":                    clientAuthMethods,
 		"token_endpoint_auth_signing_alg_values_supported":         assertionAlgorithms,
@@ -63,7 +64,7 @@ func (p *Provider) jwks(w http.ResponseWriter, r *http.Request) error {
 	var all struct {
 		Keys []json.RawMessage `json:"keys"`
 	}
-	for _, keys := range []*signing.Keys{p.idKeys, p.accessKeys} {
+	for _, keys := range []*signing.Keys{p.idKeys, p.fastKeys} {
 		_ = keys.Reload(r.Context(), signing.ReloadInterval) // as in sign
 		var one struct {
 			Keys []json.RawMessage `json:"keys"`

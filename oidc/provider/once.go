@@ -61,9 +61,9 @@ type oneUse struct {
 // the code was already exchanged.
 func (p *Provider) giveOnce(ctx context.Context, u oneUse) (*tokens, error) {
 	client, g := u.client, u.grant
-	user, err := p.userOf(ctx, g)
+	user, err := p.userFor(ctx, client, g)
 	if errors.Is(err, errNotFound) {
-		return nil, refuse("invalid_grant", "the user is no longer logged in")
+		return nil, refuse("invalid_grant", "the user is no longer logged in, or may not use the client")
 	}
 	if err != nil {
 		return nil, err

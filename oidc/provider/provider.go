@@ -83,6 +83,11 @@ type Provider struct {
 	// taken from a property. Default: none.
 	UserEditable []string `json:"user_editable,omitempty"`
 
+	// AccessTokenAlgorithm signs the access tokens: `ES256`, or `RS256` for services that only
+	// accept the algorithm of the ID tokens, as libraries do that take it from the metadata. After
+	// a change, tokens of before are valid until they expire. Default: `ES256`, which is faster.
+	AccessTokenAlgorithm string `json:"access_token_algorithm,omitempty"`
+
 	// Templates is a folder of files that replace the pages with the same name:
 	// `consent.html`, `device.html`, `logout.html`, `applications.html`, `error.html`, and
 	// the accounts' `layout.html`. Default: none.
@@ -91,17 +96,18 @@ type Provider struct {
 	accounts *web.Shared
 	basePath string // path of the issuer, without a slash at its end
 	// idKeys sign with RS256, which every client supports (OpenID Connect Core §15.1);
-	// accessKeys sign with ES256, which is faster. Neither signs the tokens of the
-	// accounts.
-	idKeys, accessKeys *signing.Keys
-	tokens             *jwt.Verifier   // of access tokens
-	hints              *jwt.Verifier   // of ID tokens that clients send back, expired or not
-	apis               map[string]*API // by URL
-	state              state
-	clients            *clients
-	pages              *pages
-	routes             map[string]route
-	log                *zap.Logger
+	// fastKeys sign with ES256. One of them signs the access tokens. Neither signs the tokens of
+	// the accounts.
+	idKeys, fastKeys *signing.Keys
+	redirectNotes    redirectNotes
+	tokens           *jwt.Verifier   // of access tokens
+	hints            *jwt.Verifier   // of ID tokens that clients send back, expired or not
+	apis             map[string]*API // by URL
+	state            state
+	clients          *clients
+	pages            *pages
+	routes           map[string]route
+	log              *zap.Logger
 
 	deviceGuesses, secretGuesses *web.Throttle
 	devices, pushes              strangers
@@ -238,7 +244,7 @@ func (p *Provider) provision(ctx caddy.Context) error {
 	if p.idKeys, err = p.accounts.OpenKeys(ctx, "RS256", longestTokenLifetime); err != nil {
 		return err
 	}
-	if p.accessKeys, err = p.accounts.OpenKeys(ctx, "ES256", longestTokenLifetime); err != nil {
+	if p.fastKeys, err = p.accounts.OpenKeys(ctx, "ES256", longestTokenLifetime); err != nil {
 		return err
 	}
 	if err := p.newVerifiers(); err != nil {
@@ -272,10 +278,21 @@ func (k currentKeys) Find(ctx context.Context, hint jwt.KeyHint) ([]*jwt.Key, er
 	return k.Keys.Find(ctx, hint)
 }
 
+// accessAlgorithms are the algorithms of access tokens.
+var accessAlgorithms = []string{"ES256", "RS256"}
+
+// accessKeys returns the keys that sign access tokens.
+func (p *Provider) accessKeys() *signing.Keys {
+	if p.AccessTokenAlgorithm == "RS256" {
+		return p.idKeys
+	}
+	return p.fastKeys
+}
+
 func (p *Provider) newVerifiers() (err error) {
 	p.tokens, err = jwt.NewVerifier(jwt.VerifierConfig{Issuers: []jwt.Issuer{{
-		Name: p.Issuer, Keys: []jwt.KeySource{currentKeys{p.accessKeys}},
-		Algorithms: p.accessKeys.Algorithms(), TokenTypes: []string{"at+jwt"}, // of any audience
+		Name: p.Issuer, Keys: []jwt.KeySource{currentKeys{p.fastKeys}, currentKeys{p.idKeys}},
+		Algorithms: accessAlgorithms, TokenTypes: []string{"at+jwt"}, // of any audience
 	}}})
 	if err != nil {
 		return err
@@ -313,6 +330,12 @@ func (p *Provider) resolve() error {
 		if _, given := p.Claims[scope]; !given {
 			p.Claims[scope] = claims
 		}
+	}
+	setDefault(&p.AccessTokenAlgorithm, accessAlgorithms[0])
+	if !slices.Contains(accessAlgorithms, p.AccessTokenAlgorithm) {
+		return fmt.Errorf(
+			"access_token_algorithm: %w", config.Unknown("algorithm", p.AccessTokenAlgorithm, accessAlgorithms),
+		)
 	}
 	if err := config.ResolveList("client_documents", p.ClientDocuments); err != nil {
 		return err

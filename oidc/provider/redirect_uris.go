@@ -11,7 +11,7 @@ import (
 
 // checkRedirectURI refuses URIs that a browser could execute or that others could read in
 // transit.
-func checkRedirectURI(text string) error {
+func (c *Client) checkRedirectURI(text string) error {
 	u, err := url.Parse(text)
 	switch {
 	case strings.ContainsAny(text, " \\*"):
@@ -25,8 +25,24 @@ func checkRedirectURI(text string) error {
 	case strings.Contains(u.Scheme, "."): // an app's own (RFC 8252 §7.1)
 		return nil
 	}
+	if c.UndottedScheme && slices.Contains(executed, u.Scheme) {
+		return errors.New("its scheme is one of browsers, not of an app")
+	}
+	if c.UndottedScheme {
+		return nil
+	}
 	return errors.New("it must be https, http on this machine, or an app's own scheme with a dot in it, " +
-		"as in com.example.app:/callback")
+		"as in com.example.app:/callback; an app whose scheme has no dot needs undotted_scheme")
+}
+
+// executed are the schemes that a browser handles itself, or that lead to other programs than an app.
+var executed = []string{
+	"http", "https", "ws", "wss", "ftp", "ftps", "sftp", "file", "filesystem", "blob", "data", "about", "javascript",
+	"vbscript", "livescript", "mocha", "view-source", "chrome", "chrome-extension", "moz-extension", "resource", "jar",
+	"ms-browser-extension", "edge", "opera", "brave", "feed", "intent", "content", "mailto", "tel", "sms", "sip",
+	"urn", "ssh", "telnet", "ldap", "smb", "nfs", "gopher", "magnet", "cid", "mid", "mhtml", "res", "shell",
+	"search-ms",
+	"ms-settings", "ms-msdt", "ms-word", "ms-excel", "ms-powerpoint", "ms-officecmd",
 }
 
 // allowsRedirect reports whether a redirect URI is registered. One of the user's machine that is

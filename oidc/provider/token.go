@@ -142,9 +142,9 @@ func (p *Provider) byRefreshToken(
 	if err != nil {
 		return nil, err
 	}
-	user, err := p.userOf(ctx, &g)
+	user, err := p.userFor(ctx, client, &g)
 	if errors.Is(err, errNotFound) {
-		return nil, refuse("invalid_grant", "the user is no longer logged in")
+		return nil, refuse("invalid_grant", "the user is no longer logged in, or may not use the client")
 	}
 	if err != nil {
 		return nil, err
@@ -274,7 +274,7 @@ func (p *Provider) byCredentials(ctx context.Context, client *Client, values url
 		return nil, refuse("invalid_scope", "scope contains a scope of none of the resources")
 	}
 	now, lifetime := p.accounts.Now(), time.Duration(client.AccessTokenLifetime)
-	token, err := p.sign(ctx, p.accessKeys, "at+jwt", map[string]any{
+	token, err := p.sign(ctx, p.accessKeys(), "at+jwt", map[string]any{
 		"iss": p.Issuer, "aud": p.audience(target), "sub": client.ID + machineSuffix, "client_id": client.ID,
 		"iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(lifetime).Unix(),
 		"jti": uuid.NewString(), "scope": strings.Join(scopes, " "),

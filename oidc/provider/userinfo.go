@@ -54,8 +54,13 @@ func (p *Provider) userinfo(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if !client.mayUse(user) {
+		return p.challenged(
+			http.StatusUnauthorized, "invalid_token", "the user has none of the roles that may use the client", "",
+		)
+	}
 	p.limit(&g.Claims, client)
-	claims := p.userClaims(user, stillAllowed(client, strings.Fields(scopes)), g.Claims.UserInfo)
+	claims := client.renamed(p.userClaims(user, stillAllowed(client, strings.Fields(scopes)), g.Claims.UserInfo))
 	claims["sub"] = user.ID
 	return writeJSON(w, http.StatusOK, claims)
 }
