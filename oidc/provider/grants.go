@@ -40,6 +40,7 @@ type grant struct {
 	Methods   []string      `json:"methods,omitempty"` // RFC 8176
 	Class     string        `json:"class,omitempty"`   // the acr of ID tokens; empty for none
 	ACR       bool          `json:"acr,omitempty"`     // of before Class: it is that of a password
+	Trusted   bool          `json:"trusted,omitempty"` // a trusted browser was not asked for a second factor
 	// Since is when the client was added, and Password the mark of the user's password. A
 	// grant is invalid for a later client with the same ID, and an offline grant after a
 	// change of the password.
@@ -119,6 +120,10 @@ func (p *Provider) grantRequest(
 		Scopes: a.scopes, Resources: a.resources, AuthTime: authTime(login), External: login.External,
 		Since: a.client.Since, Password: p.accounts.PasswordMark(login.User), Nonce: a.nonce,
 		Claims: a.claims, Methods: login.Methods, Class: acrOf(a, login),
+	}
+	var err error
+	if g.Trusted, err = p.accounts.ByTrustedBrowser(ctx, login); err != nil {
+		return nil, err
 	}
 	if err := p.keepClient(ctx, a.client, &g); err != nil {
 		return nil, err
