@@ -2,11 +2,15 @@ package accounts
 
 import (
 	"context"
+	"fmt"
 	"net/url"
 	"strings"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/help"
+	"github.com/caddy-jwt/caddy-jwt/mail"
 	"github.com/caddy-jwt/caddy-jwt/store"
+	"go.uber.org/zap"
 )
 
 // Asker is who asks for a mailed code, and where.
@@ -33,6 +37,33 @@ const (
 	letterPasskeyRemoved = "passkey-removed" // a notice
 )
 
+// letters are all kinds.
+var letters = []string{
+	letterVerify, letterExists, letterReset, letterLogIn, letterEmail, letterEmailChanged, letterInvite,
+	letterPasskeyAdded, letterPasskeyRemoved,
+}
+
+// checkLetters returns an error if a mail cannot be written by the templates of the config: with all
+// that it can contain, or with nothing that may be empty.
+func (a *Config) checkLetters(mailer mail.Mailer) error {
+	if mailer == nil || a.Templates == "" {
+		return nil
+	}
+	templates, site := a.MailTemplates(), a.Site(mailer)
+	for _, kind := range letters {
+		const at = "https://example.com/auth/"
+		for _, letter := range []Letter{
+			{Code: "123456", Link: at + "reset?token=0", LogIn: at + "login", Forgot: at + "forgot", Lifetime: "15 minutes"},
+			{},
+		} {
+			if err := templates.Check(kind, site, letter); err != nil {
+				return fmt.Errorf("mail: %w", err)
+			}
+		}
+	}
+	return templates.Check("test", site, nil)
+}
+
 // Letter is the data of a mail about accounts.
 type Letter struct {
 	// Code is the code, and Link the URL of a page; both may be empty.
@@ -56,12 +87,9 @@ func (l *LogIns) mailCode(ctx context.Context, kind string, c mailedCode, decoy 
 		letter.Code = code
 	}
 	letter.address(&l.Config, asker.Base, c.Purpose, token)
-	message, err := l.mails.write(kind, c.Email, c.UserID, l.Now().Add(CodeLifetime), letter)
-	if err != nil {
-		return err
-	}
+	message, unwritten := l.mails.write(kind, c.Email, c.UserID, l.Now().Add(CodeLifetime), letter)
 	message.Decoy = decoy
-	if err := l.mails.Queue(ctx, message, asker.Client); err != nil { // first, as the limits are checked there
+	if err := l.mails.Queue(ctx, message, unwritten, asker.Client); err != nil { // first, as the limits are checked there
 		return err
 	}
 	return StoreRefusal(l.codes.put(context.WithoutCancel(ctx), c, CodeLifetime))
@@ -83,13 +111,23 @@ func (l *Letter) address(config *Config, base, purpose, token string) {
 	}
 }
 
-// tell mails a notice to a user, which no limit holds up.
-func (l *LogIns) tell(ctx context.Context, kind, to, userID string, asker Asker) error {
+// tell mails a notice to a user, which no limit holds up, about what has happened. If that fails, it
+// is logged.
+func (l *LogIns) tell(ctx context.Context, kind, to, userID string, asker Asker) {
+	if l.mails == nil {
+		return
+	}
+	ctx = context.WithoutCancel(ctx)
 	var letter Letter
 	letter.address(&l.Config, asker.Base, "", "")
 	message, err := l.mails.write(kind, to, userID, time.Time{}, letter)
-	if err != nil {
-		return err
+	if err == nil {
+		err = l.mails.Tell(ctx, message, asker.Client)
 	}
-	return l.mails.Tell(ctx, message, asker.Client)
+	if err != nil {
+		l.Log.Warn(
+			"a notice to a user was not queued, about what has happened in the account", help.See("notice-not-queued"),
+			zap.String("user_id", userID), zap.String("kind", kind), zap.Error(err),
+		)
+	}
 }

@@ -124,7 +124,7 @@ func TestOutboxLimits(t *testing.T) {
 	mails := accountstest.ServiceOf(t).Mails
 	try := func(to, address string) bool {
 		t.Helper()
-		err := mails.Queue(t.Context(), message(to), accounts.Client{Address: address})
+		err := mails.Queue(t.Context(), message(to), nil, accounts.Client{Address: address})
 		if err != nil && refusal.Of(err).Reason != refusal.Throttled {
 			t.Fatal(err)
 		}
@@ -167,7 +167,7 @@ func TestOutboxBounds(t *testing.T) {
 	hers := message("alice@example.com")
 	hers.UserID = alice.ID
 	queue(t, hers, message("b@example.com"), message("c@example.com"))
-	err := accountstest.ServiceOf(t).Mails.Queue(t.Context(), message("d@example.com"), client)
+	err := accountstest.ServiceOf(t).Mails.Queue(t.Context(), message("d@example.com"), nil, client)
 	if err == nil || refusal.Of(err).Reason != refusal.StoreUnavailable || !strings.Contains(s.Log(), "#mail-queue-full") {
 		t.Errorf("a fourth mail: %v", err)
 	}
