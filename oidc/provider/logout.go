@@ -243,10 +243,14 @@ type clientLogin struct {
 	Since     string `json:"since,omitempty"` // the Since of the client
 }
 
+// loginsIn returns the owner of the log-ins of clients in a session. It is not the session itself, since
+// they must be known after the user, and with it all that belongs to the sessions, was deleted.
+func loginsIn(sessionID string) string { return "log-ins in " + sessionID }
+
 func (p *Provider) keepClient(ctx context.Context, client *Client, g *grant) error {
 	kept := clientLogin{client.ID, g.UserID, g.SessionID, client.Since}
 	id := hashed(g.SessionID + "\n" + client.ID)
-	err := p.state.create(ctx, kindClientLogin, id, g.SessionID, kept, 366*24*time.Hour)
+	err := p.state.create(ctx, kindClientLogin, id, loginsIn(g.SessionID), kept, 366*24*time.Hour)
 	if !errors.Is(err, store.ErrRecordExists) {
 		return err
 	}
@@ -422,7 +426,10 @@ func (p *Provider) tellDue() {
 // sessionEnded revokes what was granted in an ended session, and records its clients.
 // Several nodes may do so for the same session.
 func (p *Provider) sessionEnded(ctx context.Context, sessionID string) error {
-	ids, logins, err := list[clientLogin](ctx, p.state, kindClientLogin, sessionID)
+	ids, logins, err := list[clientLogin](ctx, p.state, kindClientLogin, loginsIn(sessionID))
+	if oldIDs, old, listErr := list[clientLogin](ctx, p.state, kindClientLogin, sessionID); len(old) > 0 || listErr != nil {
+		ids, logins, err = append(ids, oldIDs...), append(logins, old...), errors.Join(err, listErr)
+	}
 	for i, login := range logins {
 		if err == nil {
 			err = p.state.create(ctx, kindLogout, ids[i], "", logout{clientLogin: login}, logoutMemory)
