@@ -281,7 +281,8 @@ func removeTOTP(ctx context.Context, users store.UserStore, userID string, now t
 }
 
 // Remove removes the authenticator app of a user, who has proved to be the user, and what belongs to it.
-func (f *Factors) Remove(ctx context.Context, user store.User, sessionID string, client Client) error {
+// The user is told by mail.
+func (f *Factors) Remove(ctx context.Context, user store.User, sessionID string, asker Asker) error {
 	has, err := f.has(ctx, user.ID)
 	if err == nil && !has {
 		return &refusal.Error{Reason: refusal.NoFactor}
@@ -293,6 +294,7 @@ func (f *Factors) Remove(ctx context.Context, user store.User, sessionID string,
 		return StoreRefusal(err)
 	}
 	CountEvent("factor", "removed")
-	f.Audit("factor removed", user.ID, sessionID, client)
+	f.Audit("factor removed", user.ID, sessionID, asker.Client)
+	f.logIns.tell(ctx, letterFactorRemoved, user.Email, user.ID, asker)
 	return nil
 }

@@ -35,12 +35,15 @@ const (
 
 	letterPasskeyAdded   = "passkey-added"   // a notice
 	letterPasskeyRemoved = "passkey-removed" // a notice
+	letterFactorAdded    = "factor-added"    // a notice
+	letterFactorRemoved  = "factor-removed"  // a notice
+	letterRecoveryCodes  = "recovery-codes"  // a notice that there are new ones
 )
 
 // letters are all kinds.
 var letters = []string{
 	letterVerify, letterExists, letterReset, letterLogIn, letterEmail, letterEmailChanged, letterInvite,
-	letterPasskeyAdded, letterPasskeyRemoved,
+	letterPasskeyAdded, letterPasskeyRemoved, letterFactorAdded, letterFactorRemoved, letterRecoveryCodes,
 }
 
 // checkLetters returns an error if a mail cannot be written by the templates of the config: with all

@@ -137,9 +137,9 @@ func (f *Factors) BeginTOTP(ctx context.Context, e *Enrolment, site string) (mad
 
 // ConfirmTOTP sets up the authenticator app that shows this code, and returns the recovery codes. A
 // session has proved a second factor by it; a log-in that required it is complete, and its grant is
-// returned.
+// returned. The user is told by mail.
 func (f *Factors) ConfirmTOTP(
-	ctx context.Context, e *Enrolment, code string, client Client,
+	ctx context.Context, e *Enrolment, code string, asker Asker,
 ) (codes []string, grant *Grant, err error) {
 	now := f.Now()
 	record, err := f.Users().Record(ctx, kindEnrolment, e.id(), now)
@@ -168,15 +168,16 @@ func (f *Factors) ConfirmTOTP(
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return nil, nil, StoreRefusal(err)
 	}
+	f.logIns.tell(ctx, letterFactorAdded, e.User.Email, e.User.ID, asker)
 	sessionID := ""
 	if e.session != nil {
 		sessionID = e.session.ID
 		err = f.proved(ctx, e.User, *e.session, byCode)
-	} else if grant, err = f.complete(ctx, e.waiting, byCode, client); err == nil {
+	} else if grant, err = f.complete(ctx, e.waiting, byCode, asker.Client); err == nil {
 		sessionID = grant.SessionID
 	}
 	CountEvent("factor", "added")
-	f.Audit("factor added", e.User.ID, sessionID, client, zap.String("factor", "totp"))
+	f.Audit("factor added", e.User.ID, sessionID, asker.Client, zap.String("factor", "totp"))
 	return codes, grant, err
 }
 
