@@ -56,6 +56,11 @@ func (k *Keyring) Add(
 	ctx context.Context, party *passkey.Party, user store.User, sessionID, name string, credential []byte, asker Asker,
 ) (made passkey.Passkey, err error) {
 	made, err = k.passkeys.Add(ctx, party, inSession(sessionID), user.ID, name, credential)
+	if err == nil { // the account may have been recovered in the meantime, which suspends passkeys
+		if _, err = k.sessions.Session(ctx, user.ID, sessionID); err != nil {
+			err = errors.Join(err, k.passkeys.Remove(context.WithoutCancel(ctx), user.ID, made.ID))
+		}
+	}
 	if err != nil {
 		return made, StoreRefusal(err)
 	}
@@ -222,13 +227,25 @@ func (k *Keyring) Complete(
 	used, err := k.verify(
 		ctx, party, toComplete(waiting), waiting.User.ID, waiting.needsVerified(), credential, client,
 	)
-	if err == nil && used.Suspended && knowsPassword(waiting.entry.Methods) {
-		err = StoreRefusal(k.passkeys.Restore(ctx, waiting.User.ID, used.ID))
+	if err == nil {
+		err = k.restore(ctx, used, waiting.entry.Methods)
 	}
 	if err != nil {
 		return nil, err
 	}
 	return k.factors.complete(ctx, waiting, methodsOf(used), client)
+}
+
+// restore ends the suspension of a passkey that was used together with the password. With any other
+// method, it proves nothing: its maker may be somebody else.
+func (k *Keyring) restore(ctx context.Context, used passkey.Used, methods []string) error {
+	switch {
+	case !used.Suspended:
+		return nil
+	case !knowsPassword(methods):
+		return refusal.New(refusal.Passkey, "the passkey is suspended")
+	}
+	return StoreRefusal(k.passkeys.Restore(ctx, used.UserID, used.ID))
 }
 
 func toStepUp(sessionID string) passkey.Use {
@@ -253,8 +270,8 @@ func (k *Keyring) StepUp(
 		return StoreRefusal(err)
 	}
 	used, err := k.verify(ctx, party, toStepUp(sessionID), user.ID, true, credential, client)
-	if err == nil && used.Suspended && knowsPassword(session.Methods) {
-		err = StoreRefusal(k.passkeys.Restore(ctx, user.ID, used.ID))
+	if err == nil {
+		err = k.restore(ctx, used, session.Methods)
 	}
 	if err != nil {
 		return err

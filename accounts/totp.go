@@ -168,14 +168,16 @@ func (f *Factors) ConfirmTOTP(
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return nil, nil, StoreRefusal(err)
 	}
-	f.logIns.tell(ctx, letterFactorAdded, e.User.Email, e.User.ID, asker)
 	sessionID := ""
 	if e.session != nil {
 		sessionID = e.session.ID
-		err = f.proved(ctx, e.User, *e.session, byCode)
+		if err = f.proved(ctx, e.User, *e.session, byCode); err != nil { // as when the account was recovered just now
+			return nil, nil, errors.Join(err, f.undoTOTP(ctx, e.User.ID))
+		}
 	} else if grant, err = f.complete(ctx, e.waiting, byCode, asker.Client); err == nil {
 		sessionID = grant.SessionID
 	}
+	f.logIns.tell(ctx, letterFactorAdded, e.User.Email, e.User.ID, asker)
 	CountEvent("factor", "added")
 	f.Audit("factor added", e.User.ID, sessionID, asker.Client, zap.String("factor", "totp"))
 	return codes, grant, err
@@ -205,6 +207,13 @@ func (f *Factors) addTOTP(ctx context.Context, user store.User, secret string, s
 		return nil, errors.Join(StoreRefusal(err), undone)
 	}
 	return codes, nil
+}
+
+// undoTOTP removes an app that was added just now.
+func (f *Factors) undoTOTP(ctx context.Context, userID string) error {
+	return StoreRefusal(takeAll(
+		context.WithoutCancel(ctx), f.Users(), userID, f.Now(), kindTOTP, kindRecoveryCodes,
+	))
 }
 
 // useOf returns the use of a sealed secret: the record that contains it.
