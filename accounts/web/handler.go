@@ -83,6 +83,8 @@ func (h *Handler) provision(ctx caddy.Context) error {
 		h.pages.offerPasskey = h.offerPasskey
 	}
 	h.warn(at)
+	h.warnOfOtherRules(ctx, at)
+	h.warnOfMailHost(ctx, at)
 	return nil
 }
 
