@@ -56,7 +56,10 @@ func (a *Config) checkLetters(mailer mail.Mailer) error {
 	for _, kind := range letters {
 		const at = "https://example.com/auth/"
 		for _, letter := range []Letter{
-			{Code: "123456", Link: at + "reset?token=0", LogIn: at + "login", Forgot: at + "forgot", Lifetime: "15 minutes"},
+			{
+				Code: "123456", Link: at + "reset?token=0", LogIn: at + "login", Forgot: at + "forgot",
+				Lifetime: "15 minutes",
+			},
 			{},
 		} {
 			if err := templates.Check(kind, site, letter); err != nil {
@@ -92,7 +95,8 @@ func (l *LogIns) mailCode(ctx context.Context, kind string, c mailedCode, decoy 
 	letter.address(&l.Config, asker.Base, c.Purpose, token)
 	message, unwritten := l.mails.write(kind, c.Email, c.UserID, l.Now().Add(CodeLifetime), letter)
 	message.Decoy = decoy
-	if err := l.mails.Queue(ctx, message, unwritten, asker.Client); err != nil { // first, as the limits are checked there
+	// First, as the limits are checked there.
+	if err := l.mails.Queue(ctx, message, unwritten, asker.Client); err != nil {
 		return err
 	}
 	return StoreRefusal(l.codes.put(context.WithoutCancel(ctx), c, CodeLifetime))

@@ -198,7 +198,7 @@ func (h *Handler) route(r *http.Request) (serve accountRoute, methods []string) 
 	case "password":
 		return h.password, post
 	case "sessions":
-		return h.sessions, get
+		return h.sessionsRoute, append(both, http.MethodDelete)
 	case "session":
 		return func(w http.ResponseWriter, r *http.Request) error { return h.endSession(w, r, id) }, []string{
 			http.MethodDelete, http.MethodPost,

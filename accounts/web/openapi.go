@@ -90,9 +90,12 @@ func (h *Handler) openAPIDocument() object {
 			schema(object{"token": text, "newPassword": password}, "token", "newPassword"),
 			answers("204", nil, 401, 422, 503),
 		)},
-		h.Path("sessions"): object{"get": operation(
-			"The user's sessions", bearer, nil, answers("200", object{"type": "array", "items": session}, 401, 503),
-		)},
+		h.Path("sessions"): object{
+			"get": operation(
+				"The user's sessions", bearer, nil, answers("200", object{"type": "array", "items": session}, 401, 503),
+			),
+			"delete": operation("End all sessions but this one", bearer, nil, answers("204", nil, 401, 503)),
+		},
 		h.Path("sessions") + "/{id}": object{
 			"delete":     operation("End a session", bearer, nil, answers("204", nil, 401, 404, 503)),
 			"parameters": []object{{"name": "id", "in": "path", "required": true, "schema": text}},

@@ -68,6 +68,7 @@ type pageData struct {
 	Notice            string
 	User              pageUser
 	Sessions          []pageSession
+	MoreSessions      int
 	Token             string
 	Title, Text, Wait string
 	Providers         []pageLink
@@ -438,7 +439,11 @@ func (h *Handler) renderAccount(
 			data.User.Profile[name] = profileText(value)
 		}
 	}
-	for _, x := range h.ownView(sessions, SessionOf(token)) {
+	sessions = h.ownView(sessions, SessionOf(token))
+	slices.SortStableFunc(sessions, func(a, b store.Session) int { return b.UsedAt.Compare(a.UsedAt) })
+	shown := sessions[:min(len(sessions), maxShownSessions)]
+	data.MoreSessions = len(sessions) - len(shown)
+	for _, x := range shown {
 		data.Sessions = append(data.Sessions, pageSession{
 			x.ID, device(x.UserAgent), x.UserAgent, x.Address, x.CreatedAt, x.UsedAt, ago(h.service.Now(), x.UsedAt),
 			x.ID == SessionOf(token),
@@ -462,6 +467,9 @@ func (h *Handler) renderAccount(
 	data.Links = append(data.Links, h.service.Links.All()...)
 	return h.pages.render(w, r, "account", data, status)
 }
+
+// maxShownSessions is how many sessions the account page shows, those that were used last.
+const maxShownSessions = 20
 
 func profileText(value any) string {
 	switch v := value.(type) {
@@ -506,10 +514,7 @@ func refusedForm(in *input, failure *refusal.Error) pageData {
 		data.Error = "An account with this e-mail address already exists. " +
 			"If you have just created it, log in with the password that you chose."
 	default:
-		data.Error = failure.Reason.Answer().Description
-		if until := wait(failure.RetryAfter); until != "" {
-			data.Error += " You can try again in " + until + "."
-		}
+		data.Error = refusedText(failure)
 	}
 	for _, property := range failure.Properties {
 		data.Errors[property.Path[1:]] = property.Message

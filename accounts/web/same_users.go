@@ -55,8 +55,8 @@ func (h *Handler) rulesOf(at place.Place) entryRules {
 // warnOfOtherRules warns once if another site of the config lets the same users in by other rules: its
 // tokens are valid here, too, so a user, or somebody who has a password, can choose the easier way.
 func (h *Handler) warnOfOtherRules(ctx caddy.Context, at place.Place) {
-	sites := config.Shared(ctx, sitesOfConfigKey{}, &sitesOfConfig{known: make(map[string][]entryRules)}).(*sitesOfConfig)
-	rules := h.rulesOf(at)
+	none := &sitesOfConfig{known: make(map[string][]entryRules)}
+	sites, rules := config.Shared(ctx, sitesOfConfigKey{}, none).(*sitesOfConfig), h.rulesOf(at)
 	sites.mu.Lock()
 	defer sites.mu.Unlock()
 	known := sites.known[h.KeyScope()]
@@ -77,8 +77,8 @@ func (h *Handler) warnOfOtherRules(ctx caddy.Context, at place.Place) {
 	}
 	h.answers.Logger.Warn(h.where.Append(
 		"accounts: two sites have the same users and issuer, so tokens of each are valid at the other, but users come "+
-			"in by different rules: "+strings.Join(differ, "; ")+"; write the same options for both, once, as a snippet "+
-			"that both import, or give the sites different issuers"), help.See("sites-with-other-rules"),
+			"in by different rules: "+strings.Join(differ, "; ")+"; write the same options for both, once, as a "+
+			"snippet that both import, or give the sites different issuers"), help.See("sites-with-other-rules"),
 	)
 }
 

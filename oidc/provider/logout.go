@@ -427,9 +427,8 @@ func (p *Provider) tellDue() {
 // Several nodes may do so for the same session.
 func (p *Provider) sessionEnded(ctx context.Context, sessionID string) error {
 	ids, logins, err := list[clientLogin](ctx, p.state, kindClientLogin, loginsIn(sessionID))
-	if oldIDs, old, listErr := list[clientLogin](ctx, p.state, kindClientLogin, sessionID); len(old) > 0 || listErr != nil {
-		ids, logins, err = append(ids, oldIDs...), append(logins, old...), errors.Join(err, listErr)
-	}
+	oldIDs, old, listErr := list[clientLogin](ctx, p.state, kindClientLogin, sessionID) // as they were kept before
+	ids, logins, err = append(ids, oldIDs...), append(logins, old...), errors.Join(err, listErr)
 	for i, login := range logins {
 		if err == nil {
 			err = p.state.create(ctx, kindLogout, ids[i], "", logout{clientLogin: login}, logoutMemory)

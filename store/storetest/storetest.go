@@ -230,7 +230,9 @@ func (s suite) delete() {
 	s.ok(s.store.CreateOneTimeToken(ctx, store.OneTimeToken{
 		Hash: "h", Purpose: "p", UserID: alice.ID, ExpiresAt: start.Add(time.Hour),
 	}))
-	owners := map[string]string{"of the user": alice.ID, "of a session": session.ID, "of nobody": "", "of another": "bob"}
+	owners := map[string]string{
+		"of the user": alice.ID, "of a session": session.ID, "of nobody": "", "of another": "bob",
+	}
 	for id, owner := range owners {
 		s.ok(s.store.CreateRecord(ctx, store.Record{Kind: "k", ID: id, Owner: owner, Value: []byte("{}")}))
 	}
@@ -274,7 +276,7 @@ func (s suite) deleteAtOnce() {
 				}
 				half := errors.Is(errors.Join(noRecord, noSession, noRecordOfSession), store.ErrNotFound)
 				if noUser == nil && (half || found.Disabled) {
-					s.Errorf("half of a user: %v, %v, %v, disabled %t", noRecord, noSession, noRecordOfSession, found.Disabled)
+					s.Errorf("half of a user: %v, %v, %v, %t", noRecord, noSession, noRecordOfSession, found.Disabled)
 				}
 				if noUser != nil {
 					return
