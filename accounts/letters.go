@@ -21,6 +21,8 @@ type Asker struct {
 	// Base is the URL of the site for links in mails, without a slash at the end. It comes from the
 	// config, never from the request alone. If it is empty, mails have no links.
 	Base string
+	// ReturnTo is where the browser that asks goes on after the log-in, a path of the site; may be empty.
+	ReturnTo string
 }
 
 // Kinds of mails about accounts, which are the names of their templates.
@@ -28,7 +30,7 @@ const (
 	letterVerify       = "verify"         // a code and a link to confirm an address
 	letterExists       = "account-exists" // somebody wants an account with an address that has one
 	letterReset        = "reset"          // a code and a link for a new password
-	letterLogIn        = "login"          // a code instead of a password
+	letterLogIn        = "login"          // a code and a link instead of a password
 	letterEmail        = "email"          // a code for a new address
 	letterEmailChanged = "email-changed"  // a notice to the address before
 	letterInvite       = "invite"         // a link to set the first password
@@ -86,13 +88,16 @@ func (l *LogIns) mailCode(ctx context.Context, kind string, c mailedCode, decoy 
 	code, token := c.draw()
 	c.ClientHash = clientHash(asker.Client)
 	if asker.Browser != "" {
-		c.BrowserHash = store.HashToken(asker.Browser)
+		c.BrowserHash, c.ReturnTo = store.HashToken(asker.Browser), asker.ReturnTo
 	}
 	letter := Letter{Lifetime: "15 minutes"}
 	if !c.Void || decoy {
 		letter.Code = code
 	}
 	letter.address(&l.Config, asker.Base, c.Purpose, token)
+	if c.Purpose == purposeLogIn && asker.Browser == "" {
+		letter.Link = "" // it logs in only the browser that asked
+	}
 	message, unwritten := l.mails.write(kind, c.Email, c.UserID, l.Now().Add(CodeLifetime), letter)
 	message.Decoy = decoy
 	// First, as the limits are checked there.
@@ -113,6 +118,8 @@ func (l *Letter) address(config *Config, base, purpose, token string) {
 	switch purpose {
 	case purposeVerify:
 		l.Link = base + config.Path("verify") + query
+	case purposeLogIn:
+		l.Link = base + config.Path("code") + query
 	case purposeReset, purposeInvite:
 		l.Link = base + config.Path("reset") + query
 	}

@@ -131,7 +131,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 // provider.
 func (h *Handler) secretQuery(r *http.Request) bool {
 	name, _ := h.service.Route(r.URL.Path)
-	return r.URL.RawQuery != "" && (name == "reset" || name == "verify" || name == "callback")
+	return r.URL.RawQuery != "" && (name == "reset" || name == "verify" || name == "code" || name == "callback")
 }
 
 // logWithoutQuery replaces the access log line of a request whose query contains the token
@@ -237,7 +237,7 @@ func (h *Handler) route(r *http.Request) (serve accountRoute, methods []string) 
 	case "forgot":
 		return h.byMethod(h.asksFor(askForgot), h.forgot), both
 	case "code":
-		return h.byMethod(h.asksFor(askLogIn), h.logInCode), both
+		return h.byMethod(h.logInCodePage, h.logInCode), both
 	case "email":
 		return h.byMethod(h.emailPage, h.email), both
 	case "email_confirm":

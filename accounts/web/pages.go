@@ -329,7 +329,7 @@ func (h *Handler) resetPage(w http.ResponseWriter, r *http.Request) error {
 			token = cookies[0].Value
 		}
 	}
-	user, err := h.service.LogIns.ResetUser(r.Context(), token)
+	user, link, err := h.service.LogIns.ResetUser(r.Context(), token, h.asker(r).Browser)
 	if failure, ok := errors.AsType[*refusal.Error](err); ok && failure.Reason == refusal.OneTimeToken {
 		return h.showBrokenLink(w, r)
 	}
@@ -341,7 +341,7 @@ func (h *Handler) resetPage(w http.ResponseWriter, r *http.Request) error {
 		answer.SeeOther(w, answer.MountedAt(r)+h.Path("reset"))
 		return nil
 	}
-	return h.pages.render(w, r, "reset", pageData{Email: user.Email}, http.StatusOK)
+	return h.pages.render(w, r, "reset", pageData{Email: user.Email, ReturnTo: link.ReturnTo}, http.StatusOK)
 }
 
 // showBrokenLink shows a page that says that the link is not valid, and how to get another one.
