@@ -136,7 +136,7 @@ func (p *Provider) grantRequest(
 			Grant: g, Family: family, RedirectURI: a.redirectURI, Challenge: a.challenge,
 			ExpiresAt: p.accounts.Now().Add(codeLifetime), Hybrid: a.responseType != "code",
 		}
-		if err := p.state.create(ctx, kindCode, hashed(answer["code"]), login.SessionID, kept, codeMemory); err != nil {
+		if err := p.state.create(ctx, kindCode, hashed(answer["code"]), login.User.ID, kept, codeMemory); err != nil {
 			return nil, err
 		}
 	}

@@ -98,9 +98,9 @@ func (p *Provider) endClient(ctx context.Context, clientID, userID, sessionID st
 	} else if err != nil {
 		return err
 	}
-	ids, codes, err := list[code](ctx, p.state, kindCode, sessionID)
+	ids, codes, err := list[code](ctx, p.state, kindCode, userID)
 	for i, known := range codes {
-		if known.Grant.ClientID == clientID && !known.Grant.has("offline_access") {
+		if known.Grant.SessionID == sessionID && known.Grant.ClientID == clientID && !known.Grant.has("offline_access") {
 			err = errors.Join(err, p.state.remove(ctx, kindCode, ids[i]))
 		}
 	}

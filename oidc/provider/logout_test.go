@@ -310,6 +310,10 @@ func TestClientsOfADeletedUser(t *testing.T) {
 	tokens := chrome.redeem("app", chrome.code("app", nil)).JSON(t)
 	chrome.redeem("app", chrome.code("app", url.Values{"scope": {"openid offline_access"}, "prompt": {"consent"}})).JSON(t)
 	unused := chrome.code("app", nil)
+	chrome.Post("/auth/logout", url.Values{}) // codes of an ended session belong to the user, too
+	mustBeTold(t, told, tokens["id_token"])
+	chrome.Post("/auth/login", sitetest.FormOf("alice@example.com"))
+	tokens = chrome.redeem("app", chrome.code("app", nil)).JSON(t)
 	all := func(kind string) (values int) {
 		records, err := s.store().Records(t.Context(), s.kind(kind), "", time.Now())
 		for _, record := range records {
@@ -322,7 +326,7 @@ func TestClientsOfADeletedUser(t *testing.T) {
 		}
 		return values
 	}
-	if all(kindGrant) != 2 || all(kindCode) != 3 {
+	if all(kindGrant) != 2 || all(kindCode) != 4 {
 		t.Fatalf("control: %d grants, %d codes", all(kindGrant), all(kindCode))
 	}
 	if err := s.store().DeleteUser(t.Context(), id, time.Now()); err != nil {
