@@ -100,7 +100,8 @@ func (p *Provider) endClient(ctx context.Context, clientID, userID, sessionID st
 	}
 	ids, codes, err := list[code](ctx, p.state, kindCode, userID)
 	for i, known := range codes {
-		if known.Grant.SessionID == sessionID && known.Grant.ClientID == clientID && !known.Grant.has("offline_access") {
+		g := known.Grant
+		if g.SessionID == sessionID && g.ClientID == clientID && !g.has("offline_access") {
 			err = errors.Join(err, p.state.remove(ctx, kindCode, ids[i]))
 		}
 	}
