@@ -39,11 +39,6 @@ func (l *LogIns) ConfirmAddress(
 	if err != nil {
 		return err
 	}
-	if c.EmailKey != user.EmailKey { // before it is changed, so that no change is untold
-		if err := l.tellOldAddress(ctx, user, c, asker); err != nil {
-			return errors.Join(err, l.codes.giveBack(ctx, c, false, asker.Client))
-		}
-	}
 	_, err = l.Users().UpdateUser(ctx, user.ID, l.Now(), func(u *store.User) error {
 		if u.EmailKey != user.EmailKey {
 			return errWrongCode // another change was first
@@ -62,17 +57,6 @@ func (l *LogIns) ConfirmAddress(
 	if c.EmailKey == user.EmailKey {
 		return nil
 	}
+	l.tell(ctx, letterEmailChanged, user.Email, user.ID, asker)
 	return DropMailedCodes(context.WithoutCancel(ctx), l.Users(), user, l.Now) // it is changed
-}
-
-// tellOldAddress tells the old address of a change, unless another user has got the new one.
-func (l *LogIns) tellOldAddress(ctx context.Context, user store.User, c mailedCode, asker Asker) error {
-	other, err := l.Users().UserByEmail(ctx, c.EmailKey)
-	switch {
-	case err == nil && other.ID != user.ID:
-		return &refusal.Error{Reason: refusal.EmailTaken}
-	case err != nil && !errors.Is(err, store.ErrNotFound):
-		return StoreRefusal(err)
-	}
-	return l.tell(ctx, letterEmailChanged, user.Email, user.ID, asker)
 }

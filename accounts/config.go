@@ -489,7 +489,7 @@ func (a *Config) routeNames() func(path string) (name, id string) {
 			return name, ""
 		}
 		// a modified link still contains its token
-		if name := names[strings.TrimSuffix(lower, "/")]; name == "reset" || name == "verify" {
+		if name := names[strings.TrimSuffix(lower, "/")]; slices.Contains([]string{"reset", "verify", "code"}, name) {
 			return name, ""
 		}
 		for route, prefix := range below {

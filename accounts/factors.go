@@ -188,11 +188,21 @@ func (f *Factors) mayContinue(ctx context.Context, user store.User, session stor
 	if !f.Required(user) || slices.Contains(session.Methods, MethodMultiple) {
 		return true, nil
 	}
-	_, err := f.Users().Record(ctx, kindExempt, session.ID, f.Now())
+	return f.exempt(ctx, session.ID)
+}
+
+func (f *Factors) exempt(ctx context.Context, sessionID string) (bool, error) {
+	_, err := f.Users().Record(ctx, kindExempt, sessionID, f.Now())
 	if errors.Is(err, store.ErrNotFound) {
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// HasProved reports whether the user of a session has proved a second factor by these methods, or has
+// used a trusted browser, as far as the site requires a second factor of the user.
+func (f *Factors) HasProved(ctx context.Context, user store.User, sessionID string, methods []string) (bool, error) {
+	return f.mayContinue(ctx, user, store.Session{ID: sessionID, Methods: methods})
 }
 
 // Prove checks that the user is present, and not somebody who has taken over a session, before a
@@ -271,7 +281,8 @@ func removeTOTP(ctx context.Context, users store.UserStore, userID string, now t
 }
 
 // Remove removes the authenticator app of a user, who has proved to be the user, and what belongs to it.
-func (f *Factors) Remove(ctx context.Context, user store.User, sessionID string, client Client) error {
+// The user is told by mail.
+func (f *Factors) Remove(ctx context.Context, user store.User, sessionID string, asker Asker) error {
 	has, err := f.has(ctx, user.ID)
 	if err == nil && !has {
 		return &refusal.Error{Reason: refusal.NoFactor}
@@ -283,6 +294,7 @@ func (f *Factors) Remove(ctx context.Context, user store.User, sessionID string,
 		return StoreRefusal(err)
 	}
 	CountEvent("factor", "removed")
-	f.Audit("factor removed", user.ID, sessionID, client)
+	f.Audit("factor removed", user.ID, sessionID, asker.Client)
+	f.logIns.tell(ctx, letterFactorRemoved, user.Email, user.ID, asker)
 	return nil
 }

@@ -80,6 +80,25 @@ func (l *LogIns) LogInByCode(ctx context.Context, email, code string, client Cli
 	if err != nil {
 		return nil, err
 	}
+	return l.logInBy(ctx, c, client)
+}
+
+// LogInByLink is LogInByCode by the link of the mail, in the browser that has asked for it.
+func (l *LogIns) LogInByLink(ctx context.Context, token string, asker Asker) (*Grant, error) {
+	c, err := l.codes.takeLink(ctx, token, func(c *mailedCode) error {
+		if !c.isBrowser(asker.Browser) {
+			return &refusal.Error{Reason: refusal.OtherBrowser}
+		}
+		return nil
+	}, purposeLogIn)
+	if err != nil {
+		return nil, codeRefusal(err)
+	}
+	return l.logInBy(ctx, c, asker.Client)
+}
+
+// logInBy starts a session with a code that was used up. If it fails, the code can be used again.
+func (l *LogIns) logInBy(ctx context.Context, c mailedCode, client Client) (*Grant, error) {
 	user, err := l.userOf(ctx, c)
 	if err == nil && !user.EmailVerified {
 		if _, err = l.recoverBy(ctx, recovery{UserID: c.UserID, Proved: c.EmailKey}, "", client); err == nil {

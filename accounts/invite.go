@@ -38,6 +38,13 @@ func codesOf(users store.UserStore, now func() time.Time) mailedCodes {
 	return mailedCodes{of}
 }
 
+// ResetMail returns the mail that tells a user that an operator has removed the second factors.
+func (a *Config) ResetMail(mailer mail.Mailer, user store.User) (mail.Message, error) {
+	message := mail.Message{Kind: letterFactorRemoved, To: user.Email, UserID: user.ID}
+	err := a.MailTemplates().Write(&message, a.Site(mailer), Letter{})
+	return message, err
+}
+
 // InviteMail returns the mail with the link of an invitation.
 func (a *Config) InviteMail(mailer mail.Mailer, user store.User, link string, now time.Time) (mail.Message, error) {
 	message := mail.Message{

@@ -2,11 +2,15 @@ package accounts
 
 import (
 	"context"
+	"fmt"
 	"net/url"
 	"strings"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/help"
+	"github.com/caddy-jwt/caddy-jwt/mail"
 	"github.com/caddy-jwt/caddy-jwt/store"
+	"go.uber.org/zap"
 )
 
 // Asker is who asks for a mailed code, and where.
@@ -17,6 +21,8 @@ type Asker struct {
 	// Base is the URL of the site for links in mails, without a slash at the end. It comes from the
 	// config, never from the request alone. If it is empty, mails have no links.
 	Base string
+	// ReturnTo is where the browser that asks goes on after the log-in, a path of the site; may be empty.
+	ReturnTo string
 }
 
 // Kinds of mails about accounts, which are the names of their templates.
@@ -24,14 +30,47 @@ const (
 	letterVerify       = "verify"         // a code and a link to confirm an address
 	letterExists       = "account-exists" // somebody wants an account with an address that has one
 	letterReset        = "reset"          // a code and a link for a new password
-	letterLogIn        = "login"          // a code instead of a password
+	letterLogIn        = "login"          // a code and a link instead of a password
 	letterEmail        = "email"          // a code for a new address
 	letterEmailChanged = "email-changed"  // a notice to the address before
 	letterInvite       = "invite"         // a link to set the first password
 
 	letterPasskeyAdded   = "passkey-added"   // a notice
 	letterPasskeyRemoved = "passkey-removed" // a notice
+	letterFactorAdded    = "factor-added"    // a notice
+	letterFactorRemoved  = "factor-removed"  // a notice
+	letterRecoveryCodes  = "recovery-codes"  // a notice that there are new ones
 )
+
+// letters are all kinds.
+var letters = []string{
+	letterVerify, letterExists, letterReset, letterLogIn, letterEmail, letterEmailChanged, letterInvite,
+	letterPasskeyAdded, letterPasskeyRemoved, letterFactorAdded, letterFactorRemoved, letterRecoveryCodes,
+}
+
+// checkLetters returns an error if a mail cannot be written by the templates of the config: with all
+// that it can contain, or with nothing that may be empty.
+func (a *Config) checkLetters(mailer mail.Mailer) error {
+	if mailer == nil || a.Templates == "" {
+		return nil
+	}
+	templates, site := a.MailTemplates(), a.Site(mailer)
+	for _, kind := range letters {
+		const at = "https://example.com/auth/"
+		for _, letter := range []Letter{
+			{
+				Code: "123456", Link: at + "reset?token=0", LogIn: at + "login", Forgot: at + "forgot",
+				Lifetime: "15 minutes",
+			},
+			{},
+		} {
+			if err := templates.Check(kind, site, letter); err != nil {
+				return fmt.Errorf("mail: %w", err)
+			}
+		}
+	}
+	return templates.Check("test", site, nil)
+}
 
 // Letter is the data of a mail about accounts.
 type Letter struct {
@@ -49,19 +88,20 @@ func (l *LogIns) mailCode(ctx context.Context, kind string, c mailedCode, decoy 
 	code, token := c.draw()
 	c.ClientHash = clientHash(asker.Client)
 	if asker.Browser != "" {
-		c.BrowserHash = store.HashToken(asker.Browser)
+		c.BrowserHash, c.ReturnTo = store.HashToken(asker.Browser), asker.ReturnTo
 	}
 	letter := Letter{Lifetime: "15 minutes"}
 	if !c.Void || decoy {
 		letter.Code = code
 	}
 	letter.address(&l.Config, asker.Base, c.Purpose, token)
-	message, err := l.mails.write(kind, c.Email, c.UserID, l.Now().Add(CodeLifetime), letter)
-	if err != nil {
-		return err
+	if c.Purpose == purposeLogIn && asker.Browser == "" {
+		letter.Link = "" // it logs in only the browser that asked
 	}
+	message, unwritten := l.mails.write(kind, c.Email, c.UserID, l.Now().Add(CodeLifetime), letter)
 	message.Decoy = decoy
-	if err := l.mails.Queue(ctx, message, asker.Client); err != nil { // first, as the limits are checked there
+	// First, as the limits are checked there.
+	if err := l.mails.Queue(ctx, message, unwritten, asker.Client); err != nil {
 		return err
 	}
 	return StoreRefusal(l.codes.put(context.WithoutCancel(ctx), c, CodeLifetime))
@@ -78,18 +118,30 @@ func (l *Letter) address(config *Config, base, purpose, token string) {
 	switch purpose {
 	case purposeVerify:
 		l.Link = base + config.Path("verify") + query
+	case purposeLogIn:
+		l.Link = base + config.Path("code") + query
 	case purposeReset, purposeInvite:
 		l.Link = base + config.Path("reset") + query
 	}
 }
 
-// tell mails a notice to a user, which no limit holds up.
-func (l *LogIns) tell(ctx context.Context, kind, to, userID string, asker Asker) error {
+// tell mails a notice to a user, which no limit holds up, about what has happened. If that fails, it
+// is logged.
+func (l *LogIns) tell(ctx context.Context, kind, to, userID string, asker Asker) {
+	if l.mails == nil {
+		return
+	}
+	ctx = context.WithoutCancel(ctx)
 	var letter Letter
 	letter.address(&l.Config, asker.Base, "", "")
 	message, err := l.mails.write(kind, to, userID, time.Time{}, letter)
-	if err != nil {
-		return err
+	if err == nil {
+		err = l.mails.Tell(ctx, message, asker.Client)
 	}
-	return l.mails.Tell(ctx, message, asker.Client)
+	if err != nil {
+		l.Log.Warn(
+			"a notice to a user was not queued, about what has happened in the account", help.See("notice-not-queued"),
+			zap.String("user_id", userID), zap.String("kind", kind), zap.Error(err),
+		)
+	}
 }

@@ -27,6 +27,7 @@ type Mails struct {
 	addresses *Throttle
 	clients   *Throttle
 	full      outage.Outage
+	unwritten outage.Outage // never ends, so that it is logged now and then
 }
 
 // LoadMailer loads the module of `mail`, or returns nil if there is none.
@@ -71,8 +72,9 @@ func newMails(shared *site, attempts *Attempts, mailer *mail.Mailer) *Mails {
 
 // Queue queues a mail that a client has caused, and returns without waiting for the mail server.
 // The error is a *[refusal.Error]. What it takes depends neither on the mail server nor on whether
-// the address has an account.
-func (m *Mails) Queue(ctx context.Context, message mail.Message, client Client) error {
+// the address has an account. Nor does the result: a mail that cannot be written or composed, which
+// may be that for one of the two only, is dropped, and logged. unwritten is the error of writing it.
+func (m *Mails) Queue(ctx context.Context, message mail.Message, unwritten error, client Client) error {
 	key, err := store.EmailKey(message.To)
 	if err != nil {
 		return refusal.Property("email", "format", err)
@@ -87,17 +89,42 @@ func (m *Mails) Queue(ctx context.Context, message mail.Message, client Client) 
 		mail.Count(message.Kind, "limited")
 		return Throttled("mails to the address", wait)
 	}
-	if err := m.Tell(ctx, message, client); err != nil {
-		byClient.Forgive()
-		byAddress.Forgive()
-		return err
+	if err = unwritten; err == nil {
+		err = m.queue(ctx, message, client)
 	}
-	return nil
+	if err == nil || m.isDropped(message, err) {
+		return nil
+	}
+	byClient.Forgive()
+	byAddress.Forgive()
+	return StoreRefusal(err)
+}
+
+// errUnwritten means that a mail cannot be written by its templates.
+var errUnwritten = errors.New("the mail cannot be written")
+
+// isDropped reports whether an error means that a mail can never be sent, and logs it then.
+func (m *Mails) isDropped(message mail.Message, err error) bool {
+	if _, refused := errors.AsType[*mail.Error](err); !refused && !errors.Is(err, errUnwritten) {
+		return false
+	}
+	mail.Count(message.Kind, "dropped")
+	if say, _ := m.unwritten.Fails(m.Now()); say {
+		m.Log.Warn(
+			"a mail cannot be written, so it is not sent; nobody is told", help.See("mail-not-written"),
+			zap.String("kind", message.Kind), zap.Error(err),
+		)
+	}
+	return true
 }
 
 // Tell queues a mail as Queue does, but without limits: for a notice that nobody can suppress by
 // using up the mails of the address, and that nobody can cause often.
 func (m *Mails) Tell(ctx context.Context, message mail.Message, client Client) error {
+	return StoreRefusal(m.queue(ctx, message, client))
+}
+
+func (m *Mails) queue(ctx context.Context, message mail.Message, client Client) error {
 	id, err := m.outbox.Queue(ctx, message)
 	if errors.Is(err, mail.ErrQueueFull) {
 		if say, _ := m.full.Fails(m.Now()); say {
@@ -106,7 +133,7 @@ func (m *Mails) Tell(ctx context.Context, message mail.Message, client Client) e
 		err = &refusal.Error{Reason: refusal.StoreUnavailable, Detail: err.Error(), RetryAfter: time.Minute}
 	}
 	if err != nil {
-		return StoreRefusal(err)
+		return err
 	}
 	m.full.Works(m.Now())
 	m.Audit("mail queued", message.UserID, "", client, zap.String("mail_id", id), zap.String("kind", message.Kind))
@@ -117,6 +144,9 @@ func (m *Mails) Tell(ctx context.Context, message mail.Message, client Client) e
 func (m *Mails) write(kind, to, userID string, expires time.Time, data any) (mail.Message, error) {
 	message := mail.Message{Kind: kind, To: to, UserID: userID, ExpiresAt: expires}
 	err := m.Config.MailTemplates().Write(&message, m.Config.Site(m.mailers.Current()), data)
+	if err != nil {
+		err = fmt.Errorf("%w: %w", errUnwritten, err)
+	}
 	return message, err
 }
 

@@ -65,6 +65,8 @@ type mailedCode struct {
 	// network.
 	BrowserHash string `json:"browser_hash,omitempty"`
 	ClientHash  string `json:"client_hash"`
+	// ReturnTo is where this browser goes on after the log-in.
+	ReturnTo string `json:"return_to,omitempty"`
 	// Wrong counts wrong codes of the client that asked, and WrongOfOthers those of all others, so
 	// that a stranger cannot use up the attempts of whoever has asked.
 	Wrong         int `json:"wrong,omitempty"`

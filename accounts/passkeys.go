@@ -56,20 +56,18 @@ func (k *Keyring) Add(
 	ctx context.Context, party *passkey.Party, user store.User, sessionID, name string, credential []byte, asker Asker,
 ) (made passkey.Passkey, err error) {
 	made, err = k.passkeys.Add(ctx, party, inSession(sessionID), user.ID, name, credential)
+	if err == nil { // the account may have been recovered in the meantime, which suspends passkeys
+		if _, err = k.sessions.Session(ctx, user.ID, sessionID); err != nil {
+			err = errors.Join(err, k.passkeys.Remove(context.WithoutCancel(ctx), user.ID, made.ID))
+		}
+	}
 	if err != nil {
 		return made, StoreRefusal(err)
 	}
 	CountEvent("passkey", "added")
 	k.Audit("passkey added", user.ID, sessionID, asker.Client, zap.String("passkey", made.ID))
-	return made, k.tell(ctx, letterPasskeyAdded, user, asker)
-}
-
-// tell mails a notice to the user.
-func (k *Keyring) tell(ctx context.Context, letter string, user store.User, asker Asker) error {
-	if k.logIns.mails == nil {
-		return nil
-	}
-	return k.logIns.tell(context.WithoutCancel(ctx), letter, user.Email, user.ID, asker)
+	k.logIns.tell(ctx, letterPasskeyAdded, user.Email, user.ID, asker)
+	return made, nil
 }
 
 // Rename gives a passkey of a user another name.
@@ -113,7 +111,8 @@ func (k *Keyring) Remove(
 	}
 	CountEvent("passkey", "removed")
 	k.Audit("passkey removed", user.ID, sessionID, asker.Client, zap.String("passkey", id))
-	return k.tell(ctx, letterPasskeyRemoved, user, asker)
+	k.logIns.tell(ctx, letterPasskeyRemoved, user.Email, user.ID, asker)
+	return nil
 }
 
 // LogInOptions returns the options for a log-in with any passkey that the user chooses. The secret is
@@ -228,13 +227,25 @@ func (k *Keyring) Complete(
 	used, err := k.verify(
 		ctx, party, toComplete(waiting), waiting.User.ID, waiting.needsVerified(), credential, client,
 	)
-	if err == nil && used.Suspended && knowsPassword(waiting.entry.Methods) {
-		err = StoreRefusal(k.passkeys.Restore(ctx, waiting.User.ID, used.ID))
+	if err == nil {
+		err = k.restore(ctx, used, waiting.entry.Methods)
 	}
 	if err != nil {
 		return nil, err
 	}
 	return k.factors.complete(ctx, waiting, methodsOf(used), client)
+}
+
+// restore ends the suspension of a passkey that was used together with the password. With any other
+// method, it proves nothing: its maker may be somebody else.
+func (k *Keyring) restore(ctx context.Context, used passkey.Used, methods []string) error {
+	switch {
+	case !used.Suspended:
+		return nil
+	case !knowsPassword(methods):
+		return refusal.New(refusal.Passkey, "the passkey is suspended")
+	}
+	return StoreRefusal(k.passkeys.Restore(ctx, used.UserID, used.ID))
 }
 
 func toStepUp(sessionID string) passkey.Use {
@@ -259,8 +270,8 @@ func (k *Keyring) StepUp(
 		return StoreRefusal(err)
 	}
 	used, err := k.verify(ctx, party, toStepUp(sessionID), user.ID, true, credential, client)
-	if err == nil && used.Suspended && knowsPassword(session.Methods) {
-		err = StoreRefusal(k.passkeys.Restore(ctx, user.ID, used.ID))
+	if err == nil {
+		err = k.restore(ctx, used, session.Methods)
 	}
 	if err != nil {
 		return err

@@ -147,21 +147,21 @@ const (
 )
 
 // ResetUser returns the user of a reset token: of a link by an operator, or of one that was
-// mailed. It does not use up the token.
-func (l *LogIns) ResetUser(ctx context.Context, token string) (store.User, error) {
+// mailed, and what the browser sees of it. It does not use up the token.
+func (l *LogIns) ResetUser(ctx context.Context, token, browser string) (store.User, MailedLink, error) {
 	c, err := l.codes.findLink(ctx, token, purposeReset, purposeInvite)
 	if err == nil {
 		user, err := l.userOf(ctx, c)
 		if refusal.Of(err).Reason == refusal.MailedCode {
-			return user, &refusal.Error{Reason: refusal.OneTimeToken}
+			return user, MailedLink{}, &refusal.Error{Reason: refusal.OneTimeToken}
 		}
-		return user, err
+		return user, c.mailedLink(browser), err
 	}
 	if !errors.Is(err, errWrongCode) {
-		return store.User{}, StoreRefusal(err)
+		return store.User{}, MailedLink{}, StoreRefusal(err)
 	}
 	user, _, err := l.operatorsLink(ctx, token)
-	return user, err
+	return user, MailedLink{}, err
 }
 
 // operatorsLink returns the user of a link by an operator, and the stored token.

@@ -71,9 +71,10 @@ func (f *Factors) useRecoveryCode(ctx context.Context, userID, code string) (lef
 	return len(kept.Hashes), err
 }
 
-// NewRecoveryCodes replaces the recovery codes of a user, who has proved to be the user.
+// NewRecoveryCodes replaces the recovery codes of a user, who has proved to be the user, and
+// is told by mail.
 func (f *Factors) NewRecoveryCodes(
-	ctx context.Context, user store.User, sessionID string, client Client,
+	ctx context.Context, user store.User, sessionID string, asker Asker,
 ) ([]string, error) {
 	has, err := f.has(ctx, user.ID)
 	if err == nil && !has {
@@ -86,6 +87,7 @@ func (f *Factors) NewRecoveryCodes(
 	if err != nil {
 		return nil, StoreRefusal(err)
 	}
-	f.Audit("recovery codes replaced", user.ID, sessionID, client)
+	f.Audit("recovery codes replaced", user.ID, sessionID, asker.Client)
+	f.logIns.tell(ctx, letterRecoveryCodes, user.Email, user.ID, asker)
 	return codes, nil
 }

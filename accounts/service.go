@@ -101,6 +101,9 @@ func Open(ctx caddy.Context, settings *Config) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("accounts: %w", err)
 	}
+	if err := settings.checkLetters(mailer); err != nil {
+		return nil, fmt.Errorf("accounts: %w", err)
+	}
 	fixed, err := settings.fixedKey()
 	if err != nil {
 		return nil, fmt.Errorf("accounts: %w", err)

@@ -137,9 +137,9 @@ func (f *Factors) BeginTOTP(ctx context.Context, e *Enrolment, site string) (mad
 
 // ConfirmTOTP sets up the authenticator app that shows this code, and returns the recovery codes. A
 // session has proved a second factor by it; a log-in that required it is complete, and its grant is
-// returned.
+// returned. The user is told by mail.
 func (f *Factors) ConfirmTOTP(
-	ctx context.Context, e *Enrolment, code string, client Client,
+	ctx context.Context, e *Enrolment, code string, asker Asker,
 ) (codes []string, grant *Grant, err error) {
 	now := f.Now()
 	record, err := f.Users().Record(ctx, kindEnrolment, e.id(), now)
@@ -171,12 +171,15 @@ func (f *Factors) ConfirmTOTP(
 	sessionID := ""
 	if e.session != nil {
 		sessionID = e.session.ID
-		err = f.proved(ctx, e.User, *e.session, byCode)
-	} else if grant, err = f.complete(ctx, e.waiting, byCode, client); err == nil {
+		if err = f.proved(ctx, e.User, *e.session, byCode); err != nil { // as when the account was recovered just now
+			return nil, nil, errors.Join(err, f.undoTOTP(ctx, e.User.ID))
+		}
+	} else if grant, err = f.complete(ctx, e.waiting, byCode, asker.Client); err == nil {
 		sessionID = grant.SessionID
 	}
+	f.logIns.tell(ctx, letterFactorAdded, e.User.Email, e.User.ID, asker)
 	CountEvent("factor", "added")
-	f.Audit("factor added", e.User.ID, sessionID, client, zap.String("factor", "totp"))
+	f.Audit("factor added", e.User.ID, sessionID, asker.Client, zap.String("factor", "totp"))
 	return codes, grant, err
 }
 
@@ -204,6 +207,13 @@ func (f *Factors) addTOTP(ctx context.Context, user store.User, secret string, s
 		return nil, errors.Join(StoreRefusal(err), undone)
 	}
 	return codes, nil
+}
+
+// undoTOTP removes an app that was added just now.
+func (f *Factors) undoTOTP(ctx context.Context, userID string) error {
+	return StoreRefusal(takeAll(
+		context.WithoutCancel(ctx), f.Users(), userID, f.Now(), kindTOTP, kindRecoveryCodes,
+	))
 }
 
 // useOf returns the use of a sealed secret: the record that contains it.

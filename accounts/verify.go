@@ -150,11 +150,34 @@ func (l *LogIns) markVerified(ctx context.Context, userID, emailKey string) (sto
 	return user, codeRefusal(err)
 }
 
-// VerifyLink returns the address that a link confirms, and whether the browser asked for it. It
-// changes nothing.
-func (l *LogIns) VerifyLink(ctx context.Context, token, browser string) (email string, bound bool, err error) {
+// MailedLink is the link of a mail.
+type MailedLink struct {
+	// Email is the address that it was mailed to.
+	Email string
+	// Bound reports whether the browser has asked for it. Then ReturnTo is where it goes on after the
+	// log-in; may be empty.
+	Bound    bool
+	ReturnTo string
+}
+
+func (c *mailedCode) mailedLink(browser string) MailedLink {
+	link := MailedLink{Email: c.Email, Bound: c.isBrowser(browser)}
+	if link.Bound {
+		link.ReturnTo = c.ReturnTo
+	}
+	return link
+}
+
+// VerifyLink returns the link that confirms an address, as a browser sees it. It changes nothing.
+func (l *LogIns) VerifyLink(ctx context.Context, token, browser string) (MailedLink, error) {
 	c, err := l.codes.findLink(ctx, token, purposeVerify)
-	return c.Email, c.isBrowser(browser), codeRefusal(err)
+	return c.mailedLink(browser), codeRefusal(err)
+}
+
+// LogInLink returns the link that logs in, as a browser sees it. It changes nothing.
+func (l *LogIns) LogInLink(ctx context.Context, token, browser string) (MailedLink, error) {
+	c, err := l.codes.findLink(ctx, token, purposeLogIn)
+	return c.mailedLink(browser), codeRefusal(err)
 }
 
 // userOrSignUp returns the user with an address, or who has signed up with it but has not confirmed

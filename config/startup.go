@@ -20,6 +20,7 @@ func init() {
 type startApp struct {
 	mu     sync.Mutex
 	starts []func() error
+	shared sync.Map
 }
 
 // CaddyModule returns the Caddy module information.
@@ -39,6 +40,17 @@ func AtStart(ctx caddy.Context, start func() error) {
 	app.mu.Lock()
 	defer app.mu.Unlock()
 	app.starts = append(app.starts, start)
+}
+
+// Shared returns the value that all modules of a config share under a key, which the first of them
+// makes. Without a config, such as in a test, each caller has its own.
+func Shared(ctx caddy.Context, key, made any) any {
+	app := startAppOf(ctx)
+	if app == nil {
+		return made
+	}
+	value, _ := app.shared.LoadOrStore(key, made)
+	return value
 }
 
 // startAppOf returns nil for a context without a config, such as in a test, for which Caddy

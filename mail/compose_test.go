@@ -60,7 +60,7 @@ func TestThreatMailInjection(t *testing.T) {
 			m := message("alice@example.com")
 			c.change(&m)
 			before := len(server.Received())
-			err := accountstest.ServiceOf(t).Mails.Queue(t.Context(), m, client)
+			err := accountstest.ServiceOf(t).Mails.Tell(t.Context(), m, client)
 			if (err != nil) != c.refused {
 				t.Fatalf("%v, expected an error: %t", err, c.refused)
 			}

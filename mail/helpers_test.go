@@ -47,7 +47,7 @@ var client = accounts.Client{Address: "192.0.2.1"}
 func queue(t *testing.T, messages ...mail.Message) {
 	t.Helper()
 	for _, m := range messages {
-		if err := accountstest.ServiceOf(t).Mails.Queue(t.Context(), m, client); err != nil {
+		if err := accountstest.ServiceOf(t).Mails.Queue(t.Context(), m, nil, client); err != nil {
 			t.Fatal(err)
 		}
 	}

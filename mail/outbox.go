@@ -154,22 +154,29 @@ func (o *Outbox) sendDue(ctx context.Context) {
 	slices.SortFunc(due, func(a, b queued) int {
 		return cmp.Or(a.NotBefore.Compare(b.NotBefore), a.CreatedAt.Compare(b.CreatedAt))
 	})
-	if o.pause > 0 && len(due) > 1 {
-		due = due[:1]
+	if o.pause > 0 { // a decoy says nothing about the mailer, so it waits as long as there is a mail to try
+		first := slices.IndexFunc(due, func(q queued) bool { return !q.Decoy })
+		if first >= 0 {
+			due = due[first : first+1]
+		}
 	}
 	sending, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(parting, cancel) })()
 	var round errgroup.Group
 	round.SetLimit(atOnce)
-	var failed atomic.Bool
+	var failed, worked atomic.Bool
 	for _, q := range due {
 		if failed.Load() || ctx.Err() != nil {
 			break
 		}
 		round.Go(func() error {
-			if err := o.sendOne(sending, q.ID); err != nil {
+			answered, err := o.sendOne(sending, q.ID)
+			if err != nil {
 				failed.Store(true)
+			}
+			if answered {
+				worked.Store(true)
 			}
 			return nil
 		})
@@ -179,11 +186,9 @@ func (o *Outbox) sendDue(ctx context.Context) {
 	case failed.Load():
 		o.pause = min(max(2*o.pause, shortestPause), longestPause)
 		o.until = o.Now().Add(jitter(o.pause))
-	case len(due) > 0:
-		if o.pause > 0 { // it works again: the others need not wait
-			o.pause = 0
-			o.awake()
-		}
+	case worked.Load() && o.pause > 0: // it works again: the others need not wait
+		o.pause = 0
+		o.awake()
 	}
 }
 
@@ -205,10 +210,11 @@ func jitter(d time.Duration) time.Duration { return d - d/5 + rand.N(2*d/5+1) }
 
 var errNotDue = errors.New("another node sends it")
 
-// sendOne sends a mail, unless another node does. It returns an error if none can be sent now.
-func (o *Outbox) sendOne(ctx context.Context, id string) error {
+// sendOne sends a mail, unless another node does. It returns whether the mailer has decided about it,
+// and an error if none can be sent now.
+func (o *Outbox) sendOne(ctx context.Context, id string) (answered bool, err error) {
 	if o.wasSent(id) {
-		return o.remove(ctx, id)
+		return false, o.remove(ctx, id)
 	}
 	now := o.Now()
 	q, err := store.ChangeValue(ctx, o.Records(), o.kind(), id, now, func(q *queued) error {
@@ -220,17 +226,17 @@ func (o *Outbox) sendOne(ctx context.Context, id string) error {
 		return nil
 	})
 	if errors.Is(err, errNotDue) || errors.Is(err, store.ErrNotFound) {
-		return nil
+		return false, nil
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	m := &q.Message
 	if !now.Before(m.ExpiresAt) {
-		return o.end(ctx, m, "expired", zap.Int("tries", q.Tries-1))
+		return false, o.end(ctx, m, "expired", zap.Int("tries", q.Tries-1))
 	}
 	if m.Decoy {
-		return o.end(ctx, m, "withheld")
+		return false, o.end(ctx, m, "withheld")
 	}
 	timed, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
@@ -240,7 +246,7 @@ func (o *Outbox) sendOne(ctx context.Context, id string) error {
 		if ends, lasted := o.down.Works(o.Now()); ends {
 			o.Log.Info("mails are sent again", zap.Duration("after", lasted))
 		}
-		return o.end(ctx, m, "sent", zap.String("answer", withoutAddress(answer, m.To)))
+		return true, o.end(ctx, m, "sent", zap.String("answer", withoutAddress(answer, m.To)))
 	}
 	reason := errors.New(withoutAddress(failure.Error(), m.To))
 	switch ClassOf(failure) {
@@ -252,24 +258,24 @@ func (o *Outbox) sendOne(ctx context.Context, id string) error {
 				zap.Error(reason),
 			)
 		}
-		return o.end(ctx, m, "refused", zap.Error(reason))
+		return true, o.end(ctx, m, "refused", zap.Error(reason))
 	case Deferred:
 		Count(m.Kind, "deferred")
 		delay := min(firstDelay<<min(q.Tries-1, 10), longestDelay)
 		o.putOff(ctx, id, o.Now().Add(jitter(delay)))
 		o.audit("mail deferred", m, zap.Int("tries", q.Tries), zap.Error(reason))
-		return nil
+		return true, nil
 	}
 	o.putOff(ctx, id, o.Now())
 	if ctx.Err() != nil {
-		return ctx.Err() // this node ends, which is not the fault of the server
+		return false, ctx.Err() // this node ends, which is not the fault of the server
 	}
 	Count(m.Kind, "deferred")
 	o.down.Note(
 		o.Log.With(zap.String("mailer", mailer.Where())), o.Now(), reason, help.See("mails-not-sent"),
 		"mails cannot be sent; will retry until they expire", "mails are sent again",
 	)
-	return reason
+	return false, reason
 }
 
 // end removes a mail whose fate is known.

@@ -1,6 +1,8 @@
 package mail_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -124,7 +126,7 @@ func TestOutboxLimits(t *testing.T) {
 	mails := accountstest.ServiceOf(t).Mails
 	try := func(to, address string) bool {
 		t.Helper()
-		err := mails.Queue(t.Context(), message(to), accounts.Client{Address: address})
+		err := mails.Queue(t.Context(), message(to), nil, accounts.Client{Address: address})
 		if err != nil && refusal.Of(err).Reason != refusal.Throttled {
 			t.Fatal(err)
 		}
@@ -167,7 +169,7 @@ func TestOutboxBounds(t *testing.T) {
 	hers := message("alice@example.com")
 	hers.UserID = alice.ID
 	queue(t, hers, message("b@example.com"), message("c@example.com"))
-	err := accountstest.ServiceOf(t).Mails.Queue(t.Context(), message("d@example.com"), client)
+	err := accountstest.ServiceOf(t).Mails.Queue(t.Context(), message("d@example.com"), nil, client)
 	if err == nil || refusal.Of(err).Reason != refusal.StoreUnavailable || !strings.Contains(s.Log(), "#mail-queue-full") {
 		t.Errorf("a fourth mail: %v", err)
 	}
@@ -258,4 +260,70 @@ func TestValidateDoesNotConnect(t *testing.T) {
 	if err != nil || server.Connects() != 0 {
 		t.Errorf("%v, %d connections", err, server.Connects())
 	}
+}
+
+// countingMailer counts attempts, which fail while it is down.
+type countingMailer struct {
+	mail.Mailer
+	down  bool
+	tries int
+}
+
+func (m *countingMailer) Send(context.Context, *mail.Message) (string, error) {
+	if m.tries++; m.down {
+		return "", errors.New("it is down")
+	}
+	return "ok", nil
+}
+
+// While no mail can be sent, one is tried now and then; decoys, which need no mailer, change nothing about that.
+func TestDecoysDoNotEndThePause(t *testing.T) {
+	accountstest.WithUsers(t, filepath.Join(sitetest.TempDir(t), "users.db"), func(users store.UserStore) {
+		now := time.Now()
+		mailer := &countingMailer{Mailer: module(t, sitetest.NewSMTPServer(t)), down: true}
+		outbox := mail.NewOutbox(mail.Options{
+			Issuer: "caddy-jwt-accounts", Now: func() time.Time { return now }, Log: zap.NewNop(),
+			Mailer: func() mail.Mailer { return mailer }, Records: func() store.RecordStore { return users },
+		})
+		put := func(decoy bool) {
+			t.Helper()
+			m := message("alice@example.com")
+			m.Decoy = decoy
+			if _, err := outbox.Queue(t.Context(), m); err != nil {
+				t.Fatal(err)
+			}
+		}
+		round := func(why string, tries, left int) {
+			t.Helper()
+			before := mailer.tries
+			outbox.SendDue(t.Context())
+			records, err := users.Records(t.Context(), "mail of caddy-jwt-accounts", "", now)
+			if err != nil || mailer.tries-before != tries || len(records) != left {
+				t.Errorf("%s: %d attempts, %d mails left, %v", why, mailer.tries-before, len(records), err)
+			}
+			now = now.Add(90 * time.Second) // longer than any pause
+		}
+		put(false)
+		round("the first failure", 1, 1)
+		put(true)
+		put(true)
+		put(false)
+		for range 3 {
+			round("one attempt, whatever is first", 1, 4)
+		}
+		mailer.down = false
+		round("it works again", 1, 3)
+		round("then all", 1, 0)
+
+		mailer.down = true
+		put(false)
+		round("a failure again", 1, 1)
+		put(true)
+		now = now.Add(24 * time.Hour)
+		round("both expire", 0, 1)
+		round("a decoy alone is no attempt", 0, 0)
+		put(false)
+		put(false)
+		round("so the pause goes on", 1, 2)
+	})
 }

@@ -7,6 +7,7 @@ import (
 	"html/template"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	texttemplate "text/template"
 )
@@ -17,16 +18,22 @@ var embeddedTemplates embed.FS
 // Templates are the texts of mails. A mail is a file with its kind as its name, `test.txt`, which
 // defines "subject" and "text". If `test.html` is beside it, which defines "content", it has HTML
 // too, in the layout of `layout.html`. `test.de.txt` and `test.de.html` are the same in German.
-type Templates struct{ folders []fs.FS }
+type Templates struct{ folders []folder }
+
+// folder has templates. Its path is for errors; it is empty for the standard ones.
+type folder struct {
+	fs.FS
+	path string
+}
 
 // NewTemplates returns the texts in a folder, and for those that it lacks the standard ones. An
 // empty dir is no folder.
 func NewTemplates(dir string) *Templates {
 	standard, _ := fs.Sub(embeddedTemplates, "templates") // the path is valid
 	if dir == "" {
-		return &Templates{[]fs.FS{standard}}
+		return &Templates{[]folder{{standard, ""}}}
 	}
-	return &Templates{[]fs.FS{os.DirFS(dir), standard}}
+	return &Templates{[]folder{{os.DirFS(dir), dir}, {standard, ""}}}
 }
 
 // TemplateData is the data of a template.
@@ -47,7 +54,7 @@ func (t *Templates) Write(m *Message, site string, data any) error {
 	if err != nil {
 		return err
 	}
-	parsed, err := texttemplate.New(file).Parse(text)
+	parsed, err := texttemplate.New(filepath.Join(folder.path, file)).Parse(text)
 	if err != nil {
 		return fmt.Errorf("templates: %w", err)
 	}
@@ -59,12 +66,13 @@ func (t *Templates) Write(m *Message, site string, data any) error {
 	}
 	m.Subject, m.Text, m.HTML = oneLine(subject.String()), body.String(), ""
 	of.Subject = m.Subject
-	content, err := fs.ReadFile(folder, strings.TrimSuffix(file, ".txt")+".html")
+	file = strings.TrimSuffix(file, ".txt") + ".html"
+	content, err := fs.ReadFile(folder, file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err == nil {
-		m.HTML, err = t.page(string(content), of)
+		m.HTML, err = t.page(filepath.Join(folder.path, file), string(content), of)
 	}
 	if err != nil {
 		return fmt.Errorf("templates: %w", err)
@@ -72,42 +80,65 @@ func (t *Templates) Write(m *Message, site string, data any) error {
 	return nil
 }
 
-// page returns the HTML of a mail.
-func (t *Templates) page(content string, of TemplateData) (string, error) {
-	_, file, layout, err := t.find("layout", of.Language, ".html")
+// Check returns an error, with the file and the line, if mails of a kind cannot be written with some
+// data, in a language for which there are files.
+func (t *Templates) Check(kind, site string, data any) error {
+	languages := []string{""}
+	for _, folder := range t.folders {
+		for _, name := range []struct{ start, end string }{{kind + ".", ".txt"}, {"layout.", ".html"}} {
+			files, err := fs.Glob(folder, name.start+"*"+name.end)
+			if err != nil {
+				return fmt.Errorf("templates: %w", err)
+			}
+			for _, file := range files {
+				languages = append(languages, strings.TrimSuffix(strings.TrimPrefix(file, name.start), name.end))
+			}
+		}
+	}
+	for _, language := range languages {
+		if err := t.Write(&Message{Kind: kind, To: "user@example.com", Language: language}, site, data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// page returns the HTML of a mail. file is the path of its content.
+func (t *Templates) page(file, content string, of TemplateData) (string, error) {
+	folder, name, layout, err := t.find("layout", of.Language, ".html")
 	if err != nil {
 		return "", err
 	}
-	parsed, err := template.New(file).Parse(layout)
+	parsed, err := template.New(filepath.Join(folder.path, name)).Parse(layout)
 	if err == nil {
-		parsed, err = parsed.Parse(content)
+		_, err = parsed.New(file).Parse(content)
 	}
 	var html strings.Builder
 	if err == nil {
-		err = parsed.ExecuteTemplate(&html, file, of)
+		err = parsed.Execute(&html, of)
 	}
 	return html.String(), err
 }
 
 // find returns the text of a file, its name and its folder: in the language, in the language
 // without its region, or in none.
-func (t *Templates) find(name, language, extension string) (folder fs.FS, file, text string, err error) {
+func (t *Templates) find(name, language, extension string) (in folder, file, text string, err error) {
 	for ; ; language = language[:max(0, strings.LastIndexByte(language, '-'))] {
 		file = name + "." + language + extension
 		if language == "" {
 			file = name + extension
 		}
-		for _, folder := range t.folders {
-			content, err := fs.ReadFile(folder, file)
+		for _, in := range t.folders {
+			content, err := fs.ReadFile(in, file)
 			if err == nil {
-				return folder, file, string(content), nil
+				return in, file, string(content), nil
 			}
 			if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrInvalid) { // no language has a slash
-				return nil, "", "", fmt.Errorf("templates: %w", err)
+				return in, "", "", fmt.Errorf("templates: %w", err)
 			}
 		}
 		if language == "" {
-			return nil, "", "", fmt.Errorf("templates: there is no %s", file)
+			return in, "", "", fmt.Errorf("templates: there is no %s", file)
 		}
 	}
 }

@@ -98,8 +98,8 @@ func (s *Store) Provision(ctx caddy.Context) error {
 	}
 	s.opened = dsn
 	s.pool = shared.(*pool)
-	s.Connect, s.Explain, s.Retry, s.Revoked, s.Timeout = s.pool.connect, explain, stoodInTheWay, s.pool.tell,
-		settings.callTimeout
+	s.Connect, s.Explain, s.Retry, s.ForUpdate = s.pool.connect, explain, stoodInTheWay, " FOR UPDATE"
+	s.Revoked, s.Timeout = s.pool.tell, settings.callTimeout
 	config.AtStart(ctx, func() error {
 		_, _, err := s.pool.connect(ctx)
 		return config.StoreAtStart(ctx, err, known)

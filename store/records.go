@@ -13,7 +13,7 @@ type Record struct {
 	// Kind and ID identify the record.
 	Kind, ID string
 	// Owner is the ID of the user or session that the record belongs to, or empty. If a
-	// user is deleted, the user's records are deleted too.
+	// user is deleted, the records of the user and of its sessions are deleted too.
 	Owner string
 	// Value is JSON.
 	Value []byte

@@ -29,8 +29,9 @@ type UserStore interface {
 	// returns it and changes nothing. If the PasswordHash changes or the user is disabled,
 	// the user's one-time tokens are removed. Errors: [ErrNotFound], [ErrEmailTaken].
 	UpdateUser(ctx context.Context, id string, now time.Time, change func(*User) error) (User, error)
-	// DeleteUser removes a user and all its data, including records, and ends its sessions
-	// as EndSessions does. It returns [ErrNotFound] if there is no such user.
+	// DeleteUser removes a user and all its data, including records of the user and of its
+	// sessions, and ends its sessions as EndSessions does: all at once, or nothing. It returns
+	// [ErrNotFound] if there is no such user.
 	DeleteUser(ctx context.Context, id string, now time.Time) error
 	// Users returns at most limit users, sorted by EmailKey, whose key is greater than the
 	// given one.

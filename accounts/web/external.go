@@ -380,7 +380,7 @@ func (h *Handler) showLogin(w http.ResponseWriter, r *http.Request, returnTo str
 	h.service.LogStoreFailure(refusal)
 	h.answers.Announce(w, r, refusal)
 	public := refusal.Reason.Answer()
-	text := public.Description
+	text := refusedText(refusal)
 	if taken, ok := errors.AsType[*accounts.AccountExists](err); ok {
 		text = taken.Error()
 	}
@@ -396,7 +396,7 @@ func (h *Handler) showAccount(w http.ResponseWriter, r *http.Request, token *jwt
 	h.service.LogStoreFailure(refusal)
 	h.answers.Announce(w, r, refusal)
 	public := refusal.Reason.Answer()
-	return h.renderAccount(w, r, token, pageData{Error: public.Description}, public.Status)
+	return h.renderAccount(w, r, token, pageData{Error: refusedText(refusal)}, public.Status)
 }
 
 // backchannelLogout handles a provider's notification that a user has logged out there

@@ -408,7 +408,7 @@ func (h *Handler) confirmTOTP(w http.ResponseWriter, r *http.Request) error {
 	if err == nil {
 		code := in.want("code")
 		if err = in.err(); err == nil {
-			codes, grant, err = h.service.Factors.ConfirmTOTP(r.Context(), e.Enrolment, code, client(r))
+			codes, grant, err = h.service.Factors.ConfirmTOTP(r.Context(), e.Enrolment, code, h.asker(r))
 		}
 	}
 	if err == nil && grant != nil && in.form {
@@ -543,7 +543,7 @@ func (h *Handler) renderFactors(
 // removeTOTP removes the authenticator app of the caller.
 func (h *Handler) removeTOTP(w http.ResponseWriter, r *http.Request, in *input) error {
 	return h.proved(w, r, in, func(token *jwt.Token, user store.User) error {
-		err := h.service.Factors.Remove(r.Context(), user, SessionOf(token), client(r))
+		err := h.service.Factors.Remove(r.Context(), user, SessionOf(token), h.asker(r))
 		if err != nil {
 			return err
 		}
@@ -564,7 +564,7 @@ func (h *Handler) newRecoveryCodes(w http.ResponseWriter, r *http.Request) error
 		return err
 	}
 	return h.proved(w, r, in, func(token *jwt.Token, user store.User) error {
-		codes, err := h.service.Factors.NewRecoveryCodes(r.Context(), user, SessionOf(token), client(r))
+		codes, err := h.service.Factors.NewRecoveryCodes(r.Context(), user, SessionOf(token), h.asker(r))
 		if err != nil {
 			return err
 		}

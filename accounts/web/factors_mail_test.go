@@ -15,6 +15,7 @@ func TestThreatSecondFactorPassedByMail(t *testing.T) {
 	p := mailSite(t, "second_factor optional\n email_login\n verify_email")
 	alice := p.verified("alice@example.com")
 	app, _ := accountstest.WithApp(p.Site, alice.Token)
+	p.next() // about it
 	clock.Ahead.Add(60)
 	code := func() string {
 		p.MustAnswer(202, p.Post("/auth/code", sitetest.JSON{"email": "alice@example.com"}), "asking for a code")
@@ -69,6 +70,7 @@ func TestThreatSecondFactorSetUpBeforeTheOwner(t *testing.T) {
 	} {
 		thief := p.SignedUp(email)
 		accountstest.WithApp(p.Site, thief.Token)
+		p.next() // about it
 		p.MustAnswer(200, recover[how](email), how)
 		p.MustAnswer(401, p.Bearer("/auth/whoami", thief.Token), how+": the session of before")
 	}
@@ -80,4 +82,38 @@ func TestSecondFactorRequiredAtVerification(t *testing.T) {
 	p.signUp("alice@example.com", sitetest.GoodPassword)
 	got := p.Post("/auth/verify", sitetest.JSON{"email": "alice@example.com", "code": p.next().Code})
 	mustRefuse(t, got, 401, "second_factor_enrolment_required", "the verification")
+}
+
+// Users are told when an app is added or removed, and when there are new recovery codes.
+func TestMailsAboutFactors(t *testing.T) {
+	clock := sitetest.SetClock(t)
+	p := mailSite(t, "second_factor optional")
+	token := p.SignedUp("alice@example.com").Token
+	told := func(subject string) {
+		t.Helper()
+		got := p.next()
+		if got.To != "<alice@example.com>" || !strings.Contains(got.Subject, subject) || got.Code != "" {
+			t.Errorf("told %+v, expected %s", got, subject)
+		}
+	}
+	app, codes := accountstest.WithApp(p.Site, token)
+	told("An authenticator app was added")
+	clock.Ahead.Add(60)
+	p.MustAnswer(401, p.Post("/auth/factors/recovery", sitetest.JSON{"code": app.Wrong()}, bearer(token)), "not proved")
+	p.MustAnswer(200, p.Post("/auth/factors/recovery", sitetest.JSON{"code": codes[0]}, bearer(token)), "new codes")
+	told("New recovery codes")
+	p.MustAnswer(204, p.Send("DELETE", "/auth/factors/totp", `{"code":"`+app.Code(0)+`"}`,
+		bearer(token), "Content-Type: application/json"), "removed")
+	told("The second factor of your account")
+
+	other := mailSite(t, "second_factor required")
+	v := other.Visitor()
+	v.Post("/auth/signup", sitetest.FormOf("bob@example.com"))
+	begun := v.Post("/auth/factors/totp", url.Values{"login": {"yes"}})
+	v.Post("/auth/factors/totp/confirm", url.Values{
+		"login": {"yes"}, "code": {accountstest.NewApp(t, shownSecret.FindStringSubmatch(begun.Body)[1]).Code(0)},
+	})
+	if got := other.next(); got.To != "<bob@example.com>" || !strings.Contains(got.Subject, "was added") {
+		t.Errorf("in a log-in: %+v", got)
+	}
 }

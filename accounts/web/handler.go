@@ -83,6 +83,8 @@ func (h *Handler) provision(ctx caddy.Context) error {
 		h.pages.offerPasskey = h.offerPasskey
 	}
 	h.warn(at)
+	h.warnOfOtherRules(ctx, at)
+	h.warnOfMailHost(ctx, at)
 	return nil
 }
 
@@ -129,7 +131,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 // provider.
 func (h *Handler) secretQuery(r *http.Request) bool {
 	name, _ := h.service.Route(r.URL.Path)
-	return r.URL.RawQuery != "" && (name == "reset" || name == "verify" || name == "callback") || h.answeredByForm(r)
+	hasSecret := name == "reset" || name == "verify" || name == "code" || name == "callback"
+	return r.URL.RawQuery != "" && hasSecret || h.answeredByForm(r)
 }
 
 // answeredByForm reports whether a request is the response of a provider by form, which comes from the
@@ -203,7 +206,7 @@ func (h *Handler) route(r *http.Request) (serve accountRoute, methods []string) 
 	case "password":
 		return h.password, post
 	case "sessions":
-		return h.sessions, get
+		return h.sessionsRoute, append(both, http.MethodDelete)
 	case "session":
 		return func(w http.ResponseWriter, r *http.Request) error { return h.endSession(w, r, id) }, []string{
 			http.MethodDelete, http.MethodPost,
@@ -242,7 +245,7 @@ func (h *Handler) route(r *http.Request) (serve accountRoute, methods []string) 
 	case "forgot":
 		return h.byMethod(h.asksFor(askForgot), h.forgot), both
 	case "code":
-		return h.byMethod(h.asksFor(askLogIn), h.logInCode), both
+		return h.byMethod(h.logInCodePage, h.logInCode), both
 	case "email":
 		return h.byMethod(h.emailPage, h.email), both
 	case "email_confirm":

@@ -195,7 +195,7 @@ func confirmError(failure *refusal.Error) string {
 	if failure.Reason == refusal.WrongCredentials {
 		return "The current password is wrong."
 	}
-	return failure.Reason.Answer().Description
+	return refusedText(failure)
 }
 
 // identities lists the identities of the caller.

@@ -53,9 +53,13 @@ var (
 		Title: "Log in with a code", Action: "code", Button: "Send me a code",
 		Text: "We send you a mail with a code, with which you can log in without your password.",
 	}
+	askLogInLink = pageAsk{
+		Title: "Log in", Action: "login", Button: "Log in", Text: "Log in only if it was you who asked for this mail.",
+	}
 	askLogInCode = pageAsk{
 		Title: "Look into your mail", Action: "login", Button: "Log in", Email: true, Code: true,
-		Text: "If there is an account with this address, you get a mail with a code. Enter it here.",
+		Text: "If there is an account with this address, you get a mail with a code. Enter it here, " +
+			"or open the link in the mail in this browser.",
 	}
 	askEmail = pageAsk{
 		Title: "Change your e-mail address", Action: "email", Button: "Send me a code",
@@ -89,10 +93,11 @@ func (h *Handler) asker(r *http.Request) accounts.Asker {
 	return asker
 }
 
-// newAsker is asker with a new secret for the browser; see bind.
-func (h *Handler) newAsker(r *http.Request) accounts.Asker {
+// newAsker is asker with a new secret for the browser, which goes on as the form says; see bind.
+func (h *Handler) newAsker(r *http.Request, in *input) accounts.Asker {
 	asker := h.asker(r)
 	asker.Browser = store.RandomToken(pendingBytes)
+	asker.ReturnTo = answer.SafeReturnPath(in.text("return_to"), "")
 	return asker
 }
 
@@ -161,7 +166,7 @@ func (h *Handler) askOr(
 func (h *Handler) signUpByMail(
 	w http.ResponseWriter, r *http.Request, in *input, email, password string, profile map[string]any,
 ) error {
-	asker := h.newAsker(r)
+	asker := h.newAsker(r, in)
 	if err := h.service.LogIns.SignUpByMail(r.Context(), email, password, profile, asker); err != nil {
 		return h.pageOr(w, r, in, "signup", err)
 	}
@@ -180,15 +185,55 @@ func (h *Handler) verifyPage(w http.ResponseWriter, r *http.Request) error {
 	}
 	ask := askVerifyLink
 	ask.Token = query.Get("token")
-	email, bound, err := h.service.LogIns.VerifyLink(r.Context(), ask.Token, h.asker(r).Browser)
-	if failure, ok := errors.AsType[*refusal.Error](err); ok && failure.Reason == refusal.MailedCode {
+	link, err := h.service.LogIns.VerifyLink(r.Context(), ask.Token, h.asker(r).Browser)
+	if isReason(err, refusal.MailedCode) {
 		return h.showBrokenVerifyLink(w, r)
 	}
 	if err != nil {
 		return err
 	}
-	ask.Password = !bound
-	return h.askPage(w, r, "code", ask, pageData{Email: email}, http.StatusOK)
+	ask.Password = !link.Bound
+	return h.askPage(w, r, "code", ask, pageData{Email: link.Email, ReturnTo: link.ReturnTo}, http.StatusOK)
+}
+
+// logInCodePage asks for the address to which a code is mailed, or shows the button of the link in the
+// mail. It never acts.
+func (h *Handler) logInCodePage(w http.ResponseWriter, r *http.Request) error {
+	query := r.URL.Query()
+	if !query.Has("token") {
+		return h.asksFor(askLogIn)(w, r)
+	}
+	w.Header().Set("Referrer-Policy", "no-referrer")
+	ask := askLogInLink
+	ask.Token = query.Get("token")
+	link, err := h.service.LogIns.LogInLink(r.Context(), ask.Token, h.asker(r).Browser)
+	if err == nil && !link.Bound {
+		err = &refusal.Error{Reason: refusal.OtherBrowser}
+	}
+	if err != nil {
+		return h.showBrokenLogInLink(w, r, err)
+	}
+	return h.askPage(w, r, "code", ask, pageData{Email: link.Email, ReturnTo: link.ReturnTo}, http.StatusOK)
+}
+
+// showBrokenLogInLink shows why a link does not log in. Any other error it returns.
+func (h *Handler) showBrokenLogInLink(w http.ResponseWriter, r *http.Request, err error) error {
+	data := pageData{
+		Title: "This link does not work",
+		Text:  "It has expired, was already used or is incomplete, or a later mail has replaced it.",
+		Next:  &pageLink{askLogIn.Button, answer.MountedAt(r) + h.Path("code")},
+	}
+	switch {
+	case isReason(err, refusal.OtherBrowser):
+		data.Text = "It works only in the browser in which you asked for it. Open it there, or enter the code of the " +
+			"mail there. If it was not you who asked, do nothing."
+		data.Next = nil
+	case !isReason(err, refusal.MailedCode):
+		return err
+	}
+	failure := refusal.Of(err)
+	h.answers.Announce(w, r, failure)
+	return h.pages.render(w, r, "message", data, failure.Reason.Answer().Status)
 }
 
 func (h *Handler) showBrokenVerifyLink(w http.ResponseWriter, r *http.Request) error {
@@ -280,12 +325,21 @@ func (h *Handler) mailTo(
 	if err != nil {
 		return err
 	}
-	email := h.wantEmail(in)
+	email, asker := h.wantEmail(in), h.asker(r)
+	if in.form {
+		browser := asker.Browser // of a sign-up that may wait for its mail
+		if asker = h.newAsker(r, in); browser != "" {
+			asker.Browser = browser
+		}
+	}
 	if err = in.err(); err == nil {
-		err = mail(r.Context(), email, h.asker(r))
+		err = mail(r.Context(), email, asker)
 	}
 	if err != nil {
 		return h.askOr(w, r, in, "address", before, err)
+	}
+	if in.form {
+		h.bind(w, r, asker)
 	}
 	after.Again = &pageLink{"Send another mail", h.Path(before.Action)}
 	return h.mailed(w, r, in, after)

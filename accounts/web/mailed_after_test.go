@@ -1,12 +1,16 @@
 package web_test
 
 import (
+	"context"
+	"errors"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/accountstest"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
+	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
 // Whoever reads a mail of before does not get the account back after its owner has set it right.
@@ -55,5 +59,43 @@ func TestThreatMailOfBefore(t *testing.T) {
 		if user := accountstest.UserOf(t, email); user.Email != email {
 			t.Errorf("%s: the address is %s", name, user.Email)
 		}
+	}
+}
+
+// failingUpdates is a store in which no user can be changed.
+type failingUpdates struct{ store.UserStore }
+
+func (failingUpdates) UpdateUser(
+	context.Context, string, time.Time, func(*store.User) error,
+) (store.User, error) {
+	return store.User{}, errors.New("unplugged")
+}
+
+// The old address is told of a change only if there was one, and a change is not undone if it cannot be told.
+func TestOldAddressIsToldAfterTheChange(t *testing.T) {
+	option, write := ownMails(t)
+	p := mailSite(t, "verify_email"+option)
+	token := p.verified("alice@example.com").Token
+	ask := func(email string) string {
+		p.MustAnswer(202, p.Post("/auth/email", sitetest.JSON{"email": email}, bearer(token)), "asking")
+		return p.next().Code
+	}
+	confirm := func(code string) sitetest.Reply {
+		return p.Post("/auth/email/confirm", sitetest.JSON{"code": code}, bearer(token))
+	}
+	code := ask("new@example.com")
+	var faulty store.UserStore = failingUpdates{accountstest.StoreOf(t)}
+	accountstest.ServiceOf(t).AddStore(&faulty)
+	p.MustAnswer(503, confirm(code), "a store that fails")
+	accountstest.ServiceOf(t).DropStore(&faulty)
+	p.MustAnswer(204, confirm(code), "the same code again")
+	if told := p.next(); told.To != "<alice@example.com>" {
+		t.Errorf("the first notice: %+v", told)
+	}
+	code = ask("newer@example.com") // else a second notice was before it
+	write("email-changed.txt", "{{if}}")
+	p.MustAnswer(204, confirm(code), "a notice that cannot be written")
+	if !strings.Contains(p.Log(), "notice-not-queued") || strings.Contains(p.Log(), "newer@example.com") {
+		t.Error("no warning, or an address in it")
 	}
 }

@@ -90,9 +90,12 @@ func (h *Handler) openAPIDocument() object {
 			schema(object{"token": text, "newPassword": password}, "token", "newPassword"),
 			answers("204", nil, 401, 422, 503),
 		)},
-		h.Path("sessions"): object{"get": operation(
-			"The user's sessions", bearer, nil, answers("200", object{"type": "array", "items": session}, 401, 503),
-		)},
+		h.Path("sessions"): object{
+			"get": operation(
+				"The user's sessions", bearer, nil, answers("200", object{"type": "array", "items": session}, 401, 503),
+			),
+			"delete": operation("End all sessions but this one", bearer, nil, answers("204", nil, 401, 503)),
+		},
 		h.Path("sessions") + "/{id}": object{
 			"delete":     operation("End a session", bearer, nil, answers("204", nil, 401, 404, 503)),
 			"parameters": []object{{"name": "id", "in": "path", "required": true, "schema": text}},
@@ -127,6 +130,9 @@ func (h *Handler) openAPIDocument() object {
 	}
 	if h.Passkeys != nil {
 		h.describePasskeys(paths, bearer, tokens)
+	}
+	if h.SecondFactor != "" {
+		h.describeChallenges(paths)
 	}
 	return object{
 		"openapi": "3.1.0",
@@ -173,6 +179,11 @@ func (h *Handler) describeKeys(paths object, bearer []object) {
 func (h *Handler) describeFactors(paths object, bearer []object, tokens object) {
 	text, texts := object{"type": "string"}, object{"type": "array", "items": object{"type": "string"}}
 	codes := schema(object{"recoveryCodes": texts}, "recoveryCodes")
+	complete := maps.Clone(tokens["properties"].(object))
+	complete["recoveryCodes"] = texts
+	confirmed := object{"oneOf": []object{
+		codes, schema(complete, append([]string{"recoveryCodes"}, tokens["required"].([]string)...)...),
+	}}
 	entered := maps.Clone(tokens)
 	entered["properties"] = maps.Clone(tokens["properties"].(object))
 	entered["properties"].(object)["recoveryCodesLeft"] = object{
@@ -198,7 +209,7 @@ func (h *Handler) describeFactors(paths object, bearer []object, tokens object) 
 	paths[h.Path("totp")] = object{
 		"post": operation(
 			"Begin to set up an authenticator app; requires the password unless the log-in was at most 5 minutes ago, "+
-				"or the challenge of a log-in that requires an app", bearer,
+				"or the challenge of a log-in that requires an app", orNothing(bearer),
 			schema(object{"password": text, "challenge": text}),
 			answers("200", schema(object{"secret": text, "uri": text}, "secret", "uri"), 401, 403, 409, 422, 429, 503),
 		),
@@ -210,7 +221,8 @@ func (h *Handler) describeFactors(paths object, bearer []object, tokens object) 
 	}
 	paths[h.Path("totp confirm")] = object{"post": operation(
 		"Set up the authenticator app with its first code; returns the recovery codes and, with a challenge, tokens",
-		bearer, schema(object{"code": text, "challenge": text}, "code"), answers("200", codes, 401, 409, 422, 503),
+		orNothing(bearer), schema(object{"code": text, "challenge": text}, "code"),
+		answers("200", confirmed, 401, 409, 422, 503),
 	)}
 	paths[h.Path("recovery")] = object{"post": operation(
 		"Replace the recovery codes; requires the password or a code", bearer,
@@ -224,6 +236,34 @@ func (h *Handler) describeFactors(paths object, bearer []object, tokens object) 
 		"delete":     operation("End the trust in a browser", bearer, nil, answers("204", nil, 401, 404, 503)),
 		"parameters": []object{{"name": "id", "in": "path", "required": true, "schema": text}},
 	}
+}
+
+// orNothing returns the security of a route that a challenge opens, too.
+func orNothing(bearer []object) []object { return append([]object{{}}, bearer...) }
+
+// describeChallenges describes the answer of routes that log in, if a second factor is needed.
+func (h *Handler) describeChallenges(paths object) {
+	text := object{"type": "string"}
+	body := schema(object{"error": schema(object{
+		"statusCode": object{"type": "integer"}, "name": text, "message": text,
+		"code": object{"type": "string", "description": "second_factor_required: send the challenge with the proof; " +
+			"second_factor_enrolment_required: send it to set up an authenticator app; or another reason"},
+		"challenge": object{"type": "string", "description": "only with these two codes"},
+	}, "statusCode", "name", "code", "message")}, "error")
+	for _, route := range []string{"login", "verify", "passkey login"} {
+		if described, there := paths[h.Path(route)].(object); there {
+			described["post"].(object)["responses"].(object)["401"] = object{
+				"description": http.StatusText(http.StatusUnauthorized),
+				"content":     object{"application/json": object{"schema": body}},
+			}
+		}
+	}
+}
+
+// withoutBody marks the body of an operation as one that may be omitted.
+func withoutBody(operation object) object {
+	operation["requestBody"].(object)["required"] = false
+	return operation
 }
 
 func schema(properties object, required ...string) object {

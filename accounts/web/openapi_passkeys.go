@@ -23,27 +23,27 @@ func (h *Handler) describePasskeys(paths object, bearer []object, tokens object)
 			answers("201", key, 401, 409, 422, 503),
 		),
 	}
-	paths[h.Path("passkey options")] = object{"post": operation(
+	paths[h.Path("passkey options")] = object{"post": withoutBody(operation(
 		"Options to make a passkey; requires the password unless the log-in was at most 5 minutes ago", bearer,
 		schema(object{"password": text}), answers("200", options, 401, 403, 409, 422, 429, 503),
-	)}
+	))}
 	paths[h.Path("passkeys")+"/{id}"] = object{
 		"patch": operation(
 			"Rename a passkey", bearer, schema(object{"name": name}, "name"), answers("200", key, 401, 404, 422, 503),
 		),
-		"delete": operation(
+		"delete": withoutBody(operation(
 			"Remove a passkey; requires the password unless the log-in was at most 5 minutes ago", bearer,
 			schema(object{"password": text}), answers("204", nil, 401, 403, 404, 409, 422, 429, 503),
-		),
+		)),
 		"parameters": []object{{"name": "id", "in": "path", "required": true, "schema": text}},
 	}
-	paths[h.Path("passkey login options")] = object{"post": operation(
+	paths[h.Path("passkey login options")] = object{"post": withoutBody(operation(
 		"Options to log in with any passkey or, with the challenge of a log-in that was answered 401, to complete it",
 		nil, schema(object{"challenge": text}),
 		answers("200", schema(
 			object{"challenge": text, "publicKey": anything}, "challenge", "publicKey",
-		), 401, 409, 503),
-	)}
+		), 401, 409, 422, 503),
+	))}
 	paths[h.Path("passkey login")] = object{"post": operation(
 		"Log in with a passkey, and the challenge of its options", nil,
 		schema(object{"challenge": text, "credential": credential}, "challenge", "credential"),

@@ -68,6 +68,7 @@ type pageData struct {
 	Notice            string
 	User              pageUser
 	Sessions          []pageSession
+	MoreSessions      int
 	Token             string
 	Title, Text, Wait string
 	Providers         []pageLink
@@ -329,7 +330,7 @@ func (h *Handler) resetPage(w http.ResponseWriter, r *http.Request) error {
 			token = cookies[0].Value
 		}
 	}
-	user, err := h.service.LogIns.ResetUser(r.Context(), token)
+	user, link, err := h.service.LogIns.ResetUser(r.Context(), token, h.asker(r).Browser)
 	if failure, ok := errors.AsType[*refusal.Error](err); ok && failure.Reason == refusal.OneTimeToken {
 		return h.showBrokenLink(w, r)
 	}
@@ -341,7 +342,7 @@ func (h *Handler) resetPage(w http.ResponseWriter, r *http.Request) error {
 		answer.SeeOther(w, answer.MountedAt(r)+h.Path("reset"))
 		return nil
 	}
-	return h.pages.render(w, r, "reset", pageData{Email: user.Email}, http.StatusOK)
+	return h.pages.render(w, r, "reset", pageData{Email: user.Email, ReturnTo: link.ReturnTo}, http.StatusOK)
 }
 
 // showBrokenLink shows a page that says that the link is not valid, and how to get another one.
@@ -439,7 +440,11 @@ func (h *Handler) renderAccount(
 			data.User.Profile[name] = profileText(value)
 		}
 	}
-	for _, x := range h.ownView(sessions, SessionOf(token)) {
+	sessions = h.ownView(sessions, SessionOf(token))
+	slices.SortStableFunc(sessions, func(a, b store.Session) int { return b.UsedAt.Compare(a.UsedAt) })
+	shown := sessions[:min(len(sessions), maxShownSessions)]
+	data.MoreSessions = len(sessions) - len(shown)
+	for _, x := range shown {
 		data.Sessions = append(data.Sessions, pageSession{
 			x.ID, device(x.UserAgent), x.UserAgent, x.Address, x.CreatedAt, x.UsedAt, ago(h.service.Now(), x.UsedAt),
 			x.ID == SessionOf(token),
@@ -463,6 +468,9 @@ func (h *Handler) renderAccount(
 	data.Links = append(data.Links, h.service.Links.All()...)
 	return h.pages.render(w, r, "account", data, status)
 }
+
+// maxShownSessions is how many sessions the account page shows, those that were used last.
+const maxShownSessions = 20
 
 func profileText(value any) string {
 	switch v := value.(type) {
@@ -507,10 +515,7 @@ func refusedForm(in *input, failure *refusal.Error) pageData {
 		data.Error = "An account with this e-mail address already exists. " +
 			"If you have just created it, log in with the password that you chose."
 	default:
-		data.Error = failure.Reason.Answer().Description
-		if until := wait(failure.RetryAfter); until != "" {
-			data.Error += " You can try again in " + until + "."
-		}
+		data.Error = refusedText(failure)
 	}
 	for _, property := range failure.Properties {
 		data.Errors[property.Path[1:]] = property.Message

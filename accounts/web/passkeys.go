@@ -166,7 +166,7 @@ func (h *Handler) logInByPasskey(w http.ResponseWriter, r *http.Request) error {
 		secret = in.want("challenge")
 	}
 	var grant *accounts.Grant
-	asker, credential := h.newAsker(r), in.credential()
+	asker, credential := h.newAsker(r, in), in.credential()
 	if err = in.err(); err == nil {
 		grant, err = h.service.Keyring.LogIn(r.Context(), h.party, secret, credential, asker)
 	}

@@ -65,6 +65,15 @@ func (a *Shared) visitor(r *http.Request) (user pageUser) {
 	return user
 }
 
+// refusedText returns the text of a refusal for the page of a form, with how long to wait.
+func refusedText(failure *refusal.Error) string {
+	text := failure.Reason.Answer().Description
+	if until := wait(failure.RetryAfter); until != "" {
+		text += " You can try again in " + until + "."
+	}
+	return text
+}
+
 // wait returns how long to wait, in words; empty for not at all.
 func wait(d time.Duration) string {
 	switch seconds := int64(math.Ceil(d.Seconds())); {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -30,8 +31,11 @@ func (h *Handler) login(w http.ResponseWriter, r *http.Request) error {
 	if _, byCode := in.values["code"]; h.EmailLogin && byCode {
 		return h.logInByCode(w, r, in)
 	}
+	if h.EmailLogin && in.form && in.text("token") != "" {
+		return h.logInByLink(w, r, in)
+	}
 	var grant *accounts.Grant
-	asker := h.newAsker(r)
+	asker := h.newAsker(r, in)
 	email, password := in.want("email"), in.want("password")
 	if err = in.err(); err == nil {
 		grant, err = h.service.LogIns.LogIn(r.Context(), email, password, asker)
@@ -76,6 +80,26 @@ func (h *Handler) logInByCode(w http.ResponseWriter, r *http.Request, in *input)
 		ask.Again = &pageLink{"Send another mail", h.Path("code")}
 		return h.askOr(w, r, in, "code", ask, err)
 	}
+	return h.answerGrant(w, r, in, grant)
+}
+
+// logInByLink is login by the button of a mailed link.
+func (h *Handler) logInByLink(w http.ResponseWriter, r *http.Request, in *input) error {
+	w.Header().Set("Referrer-Policy", "no-referrer")
+	grant, err := h.service.LogIns.LogInByLink(r.Context(), in.text("token"), h.asker(r))
+	if h.KeyPrefix != "" { // as by a code
+		apikeys.LearnAll(r.Context())
+	}
+	if err == nil {
+		err = h.enter(w, r, in, grant)
+	}
+	if h.asksFactor(w, r, in.text("return_to"), err) {
+		return nil
+	}
+	if err != nil {
+		return h.showBrokenLogInLink(w, r, err)
+	}
+	h.unbind(w, r)
 	return h.answerGrant(w, r, in, grant)
 }
 
@@ -204,7 +228,7 @@ func (h *Handler) logoutPage(w http.ResponseWriter, r *http.Request) error {
 
 // logout ends the session of the token. A browser without a session is already logged out.
 func (h *Handler) logout(w http.ResponseWriter, r *http.Request) error {
-	form := isForm(r)
+	form, returnTo := isForm(r), ""
 	if form {
 		in, err := readInput(w, r)
 		if err != nil {
@@ -213,6 +237,7 @@ func (h *Handler) logout(w http.ResponseWriter, r *http.Request) error {
 		if in.text("decision") == "no" {
 			return h.home(w, r)
 		}
+		returnTo = answer.SafeReturnPath(in.text("return_to"), "")
 	}
 	token, err := h.shared.caller(w, r)
 	if err == nil {
@@ -231,7 +256,11 @@ func (h *Handler) logout(w http.ResponseWriter, r *http.Request) error {
 	}
 	clearSessionCookies(w, r)
 	if form {
-		answer.SeeOther(w, answer.MountedAt(r)+h.Path("login"))
+		location := answer.MountedAt(r) + h.Path("login")
+		if returnTo != "" {
+			location += "?" + url.Values{"return_to": {returnTo}}.Encode()
+		}
+		answer.SeeOther(w, location)
 		return nil
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -361,7 +390,10 @@ func (h *Handler) answerReset(
 			text += " " + accounts.Listed(gone) +
 				" can no longer log in to your account. You can connect your own identities again on your account page."
 		}
-		return h.pages.render(w, r, "message", pageData{Title: "Your password was changed", Text: text}, http.StatusOK)
+		return h.pages.render(w, r, "message", pageData{
+			Title: "Your password was changed", Text: text,
+			ReturnTo: answer.SafeReturnPath(in.text("return_to"), ""),
+		}, http.StatusOK)
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil

@@ -15,6 +15,31 @@ import (
 	"github.com/mileusna/useragent"
 )
 
+// sessionsRoute lists the sessions of the caller, or ends all others.
+func (h *Handler) sessionsRoute(w http.ResponseWriter, r *http.Request) error {
+	if r.Method == http.MethodPost || r.Method == http.MethodDelete {
+		return h.endOtherSessions(w, r)
+	}
+	return h.sessions(w, r)
+}
+
+// endOtherSessions ends all sessions of the caller but this one (DELETE, or the page's form).
+func (h *Handler) endOtherSessions(w http.ResponseWriter, r *http.Request) error {
+	token, err := h.shared.caller(w, r)
+	if err == nil {
+		err = h.service.Sessions.End(r.Context(), token.UserID, "", SessionOf(token))
+	}
+	if err != nil {
+		return err
+	}
+	h.service.Audit("other sessions ended", token.UserID, SessionOf(token), client(r))
+	if r.Method == http.MethodPost {
+		return h.renderAccount(w, r, token, pageData{Notice: "Your other sessions were ended."}, http.StatusOK)
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
 // sessions lists the sessions of the caller.
 func (h *Handler) sessions(w http.ResponseWriter, r *http.Request) error {
 	token, err := h.shared.caller(w, r)

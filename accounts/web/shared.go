@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"slices"
 	"sync"
 	"time"
 
@@ -137,6 +138,13 @@ func (a *Shared) Login(w http.ResponseWriter, r *http.Request) (*Login, error) {
 	if err != nil {
 		return nil, accounts.StoreRefusal(err)
 	}
+	proved, err := a.HasProved(r.Context(), user, session.ID, session.Methods)
+	if err != nil {
+		return nil, accounts.StoreRefusal(err)
+	}
+	if !proved { // as at its next refresh
+		return nil, refusal.New(refusal.Revoked, "a second factor is required by now")
+	}
 	login := &Login{User: user, SessionID: session.ID, At: session.AuthenticatedAt, Methods: session.Methods}
 	record, err := a.Store().Record(r.Context(), accounts.KindBySubject, session.ID, a.Now())
 	if errors.Is(err, store.ErrNotFound) {
@@ -150,6 +158,21 @@ func (a *Shared) Login(w http.ResponseWriter, r *http.Request) (*Login, error) {
 		login.At = external.AuthTime
 	}
 	return login, accounts.StoreRefusal(err)
+}
+
+// HasProved reports whether the user of a session has proved a second factor by these methods, or has
+// used a trusted browser, as far as the site requires a second factor of the user.
+func (a *Shared) HasProved(ctx context.Context, user store.User, sessionID string, methods []string) (bool, error) {
+	return a.service.Factors.HasProved(ctx, user, sessionID, methods)
+}
+
+// ByTrustedBrowser reports whether a log-in was not asked for the second factor that the site requires,
+// because the user trusts the browser.
+func (a *Shared) ByTrustedBrowser(ctx context.Context, login *Login) (bool, error) {
+	if !a.service.Factors.Required(login.User) || slices.Contains(login.Methods, accounts.MethodMultiple) {
+		return false, nil
+	}
+	return a.HasProved(ctx, login.User, login.SessionID, nil)
 }
 
 // Session returns an active session of a user, or [store.ErrNotFound].

@@ -120,6 +120,11 @@ func resetFactors(o *operator) error {
 	if err := accounts.ResetFactors(o.ctx, o.store, user.ID, time.Now()); err != nil {
 		return err
 	}
+	if found.TOTP != nil || len(found.Passkeys) > 0 {
+		if err := o.tellOfReset(user); err != nil {
+			return fmt.Errorf("the second factor is removed, but the mail about it is not queued: %w", err)
+		}
+	}
 	if o.flags.Bool("json") {
 		return newJSONEncoder(o.cmd.OutOrStdout()).Encode(shownFactors(user, found))
 	}
@@ -132,6 +137,22 @@ func resetFactors(o *operator) error {
 		refusal.Visible(user.Email), found.RecoveryCodesLeft, len(found.Passkeys), len(found.Trusted),
 	)
 	return nil
+}
+
+// tellOfReset mails the user that the second factors were removed, if the site has mail.
+func (o *operator) tellOfReset(user store.User) error {
+	if len(o.sites) == 0 {
+		return nil
+	}
+	mailer, err := o.mailer()
+	if err != nil || mailer == nil {
+		return err
+	}
+	message, err := o.sites[0].ResetMail(mailer, user)
+	if err == nil {
+		err = o.queue(mailer, message)
+	}
+	return err
 }
 
 // sayFactor prints that a user still has a second factor.

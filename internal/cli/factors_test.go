@@ -88,3 +88,19 @@ func TestUserPasskeys(t *testing.T) {
 	s.MustAnswer(401, logIn(), "the passkey")
 	accountstest.Has(t, c.Must("", "user", "factors", "reset", "alice@example.com"), "had no second factor")
 }
+
+// The user is told by mail of a reset by an operator.
+func TestUserFactorsResetByMail(t *testing.T) {
+	server := sitetest.NewSMTPServer(t).Start()
+	options := "second_factor optional\nmail smtp://" + server.Address + " {\nfrom no-reply@example.com\n}"
+	path := filepath.Join(sitetest.TempDir(t), "users.db")
+	s := sitetest.Serve(t, sitetest.AccountsBody(path, options))
+	accountstest.WithApp(s, s.SignedUp("alice@example.com").Token)
+	c := withCaddyfile(t, ":1 {\n jwt {\n accounts {\n store file "+path+"\n"+options+"\n }\n }\n}")
+	server.MustGet(1)
+	c.Must("", "user", "factors", "reset", "alice@example.com")
+	got := server.MustGet(2)[1]
+	if got.To != "TO:<alice@example.com>" || !strings.Contains(got.Raw, "second factor of your account") {
+		t.Errorf("told %s: %s", got.To, got.Raw)
+	}
+}

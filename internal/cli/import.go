@@ -39,7 +39,8 @@ func importCommand() *cobra.Command {
 Adds users from a file, or from standard input for -. Passwords are imported as
 hashes: argon2id ($argon2id$v=19$…) or bcrypt ($2b$…). Users whose e-mail address
 already exists are skipped, so you can repeat an import. An invalid line is
-reported with its number, and the import continues with the next line.
+reported with its number, and the import continues with the next line. Second
+factors and passkeys are not imported: users set them up again.
 
 JSON lines: each line is an object with these members:
 
@@ -474,7 +475,9 @@ func exportCommand() *cobra.Command {
 		Long: `
 Prints all users, with their password hashes, in the format that import reads.
 Keep the output as secret as the store: passwords can be guessed from hashes. It
-does not contain sessions.
+does not contain sessions, nor second factors, recovery codes and passkeys: who is
+imported elsewhere logs in without them, and sets them up again. caddy jwt store
+copy copies these, too; apps also need the key in Caddy's storage.
 
 You can open the CSV in a spreadsheet: if a value looks like a formula, such as
 =1+1, export writes an apostrophe before it, and import removes it. JSON lines

@@ -148,7 +148,11 @@ func inviteUser(o *operator) error {
 	if mailer == nil {
 		shown["link"] = page.String()
 	} else {
-		if err := o.mailInvitation(mailer, user, page); err != nil {
+		message, err := o.sites[0].InviteMail(mailer, user, page.String(), time.Now())
+		if err == nil {
+			err = o.queue(mailer, message)
+		}
+		if err != nil {
 			return fmt.Errorf("the user is added, but the mail is not queued: %w; run this again", err)
 		}
 		shown["mailed"] = true
@@ -205,16 +209,12 @@ func (o *operator) invited() (store.User, error) {
 	return there, nil
 }
 
-// mailInvitation puts the mail into the outbox of the running Caddy.
-func (o *operator) mailInvitation(mailer mail.Mailer, user store.User, link *url.URL) error {
-	message, err := o.sites[0].InviteMail(mailer, user, link.String(), time.Now())
-	if err != nil {
-		return err
-	}
+// queue puts a mail into the outbox of the running Caddy.
+func (o *operator) queue(mailer mail.Mailer, message mail.Message) error {
 	outbox := mail.NewOutbox(mail.Options{
 		Issuer: o.sites[0].Issuer, Now: time.Now, Log: zap.NewNop(),
 		Records: func() store.RecordStore { return o.store }, Mailer: func() mail.Mailer { return mailer },
 	})
-	_, err = outbox.Queue(o.ctx, message)
+	_, err := outbox.Queue(o.ctx, message)
 	return err
 }

@@ -71,7 +71,7 @@ func Of(ctx caddy.Context) (at Place) {
 		if len(routes[i].MatcherSets) > 0 {
 			at.Way = append(at.Way, routes[i].MatcherSets)
 		}
-		if hosts := hostsOf(routes[i].MatcherSets); len(hosts) > 0 {
+		if hosts := HostsOf(routes[i].MatcherSets); len(hosts) > 0 {
 			at.Hosts = hosts
 		}
 		at.Siblings = routes
@@ -118,7 +118,7 @@ func elsewhere(ctx caddy.Context, server *caddyhttp.Server) (at Place) {
 // would have ended its way, such as other sites and other `handle` blocks.
 func passed(routes caddyhttp.RouteList, later caddyhttp.Route) (passed caddyhttp.RouteList) {
 	for _, route := range routes {
-		hosts, own := hostsOf(route.MatcherSets), hostsOf(later.MatcherSets)
+		hosts, own := HostsOf(route.MatcherSets), HostsOf(later.MatcherSets)
 		otherSite := len(hosts) > 0 && len(own) > 0 &&
 			!slices.ContainsFunc(hosts, func(host string) bool { return slices.Contains(own, host) })
 		if !route.Terminal && !otherSite && (route.Group == "" || route.Group != later.Group) {
@@ -187,7 +187,8 @@ func rewrites(route caddyhttp.Route) bool {
 	})
 }
 
-func hostsOf(sets caddyhttp.MatcherSets) (hosts []string) {
+// HostsOf returns the hosts that matchers match; none for all.
+func HostsOf(sets caddyhttp.MatcherSets) (hosts []string) {
 	for _, set := range sets {
 		for _, matcher := range set {
 			if host, ok := matcher.(*caddyhttp.MatchHost); ok {

@@ -233,14 +233,14 @@ func TestThreatConnectIsThrottled(t *testing.T) {
 	p.Lie(sitetest.Lies{Subject: "evil", Email: "vic@example.com"})
 	connectOut(chrome, "fake").To(t)
 	offer := offered.FindStringSubmatch(chrome.Get("/auth/connect").Body)[1]
-	last := 0
+	var last sitetest.Reply
 	for range 10 {
 		last = chrome.Post("/auth/connect", url.Values{
 			"offer": {offer}, "decision": {"yes"}, "currentPassword": {"wrong password"},
-		}).Status
+		})
 	}
-	if last != 429 || s.connected("vic@example.com") != 0 {
-		t.Errorf("the tenth guess: %d", last)
+	if last.Status != 429 || !strings.Contains(last.Body, "You can try again in ") || s.connected("vic@example.com") != 0 {
+		t.Errorf("the tenth guess: %d %s", last.Status, last.Body)
 	}
 }
 

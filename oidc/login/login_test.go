@@ -641,7 +641,8 @@ func TestLoginWithIsThrottled(t *testing.T) {
 		if got.Status == 303 {
 			continue
 		}
-		if i < most || got.Status != 429 || got.Header.Get("Retry-After") == "" {
+		if i < most || got.Status != 429 || got.Header.Get("Retry-After") == "" ||
+			!strings.Contains(got.Body, "You can try again in ") {
 			t.Errorf("after %d: %s", i, got.Brief())
 		}
 		return

@@ -132,22 +132,16 @@ func (p *Provider) takeBack(ctx context.Context, userID string, a *application) 
 // takeBackCodes revokes what a client has not fetched yet: codes, and devices that the user
 // allowed.
 func (p *Provider) takeBackCodes(ctx context.Context, userID, clientID string) error {
-	sessions, err := p.sessionsOf(ctx, userID)
+	ids, codes, err := list[code](ctx, p.state, kindCode, userID)
 	if err != nil {
 		return err
 	}
-	for _, session := range sessions {
-		ids, codes, err := list[code](ctx, p.state, kindCode, session)
-		if err != nil {
-			return err
-		}
-		for i, known := range codes {
-			if known.Grant.ClientID == clientID {
-				if err := errors.Join(
-					p.state.remove(ctx, kindCode, ids[i]), p.revokeGrant(ctx, known.Grant.ID),
-				); err != nil {
-					return err
-				}
+	for i, known := range codes {
+		if known.Grant.ClientID == clientID {
+			if err := errors.Join(
+				p.state.remove(ctx, kindCode, ids[i]), p.revokeGrant(ctx, known.Grant.ID),
+			); err != nil {
+				return err
 			}
 		}
 	}

@@ -153,3 +153,41 @@ func TestSecondFactorAtProviderOff(t *testing.T) {
 		t.Errorf("essential: %v", got)
 	}
 }
+
+// The pages that ask for the second factor on the way to a client, or to set it up, say which client.
+func TestFactorPagesNameTheClient(t *testing.T) {
+	c := sitetest.SetClock(t)
+	s := serveFactors(t)
+	s.LoadText(strings.Replace(strings.Replace(s.text(), "throttle off", "throttle off\nsecond_factor optional", 1),
+		"client spa {", "client spa {\nname \"The Shop\"", 1))
+	b := s.browser()
+	b.SignUp("alice@example.com")
+	names := func(page sitetest.Reply, why string) {
+		t.Helper()
+		if page.Status != 200 || !strings.Contains(page.Body, "to continue to <strong>The Shop</strong>") {
+			t.Errorf("%s: %d %s", why, page.Status, page.Body)
+		}
+	}
+	at := b.Get(b.authorizeURL("spa", url.Values{"acr_values": {"mfa"}})).To(t)
+	page := b.Get(at.String())
+	names(page, "that a factor is needed")
+	page = b.Post("/auth/factors/totp", page.HiddenFields())
+	names(page, "the set-up")
+	secret := regexp.MustCompile(`<code class="key">([A-Z2-7 ]+)</code>`).FindStringSubmatch(page.Body)
+	form, app := page.HiddenFields(), accountstest.NewApp(t, secret[1])
+	form.Set("code", app.Code(0))
+	s.MustAnswer(200, b.Post("/auth/factors/totp/confirm", form), "the set-up")
+
+	c.Ahead.Add(60)
+	b.Post("/auth/logout", url.Values{})
+	back := b.Get(b.authorizeURL("spa", nil)).To(t).Query().Get("return_to")
+	form = sitetest.FormOf("alice@example.com")
+	form.Set("return_to", back)
+	names(b.Get(b.Post("/auth/login", form).To(t).String()), "in a log-in")
+	b.Post("/auth/login/factor", url.Values{"code": {app.Code(0)}, "trust": {"yes"}}).To(t)
+	b.Post("/auth/login", sitetest.FormOf("alice@example.com")).To(t)
+	names(b.Get(b.Get(b.authorizeURL("spa", url.Values{"acr_values": {"mfa"}})).To(t).String()), "a step up")
+	if page = b.Get("/auth/factors/prove"); page.Status != 200 || strings.Contains(page.Body, "to continue to") {
+		t.Errorf("control: %d %s", page.Status, page.Body)
+	}
+}

@@ -194,6 +194,10 @@ func (p *Provider) findDevice(
 
 // decideDevice records whether the user allows the device; the first decision counts.
 func (p *Provider) decideDevice(ctx context.Context, id string, login *web.Login, allow bool) (deviceCode, error) {
+	trusted, err := p.accounts.ByTrustedBrowser(ctx, login)
+	if err != nil {
+		return deviceCode{}, err
+	}
 	kept, err := change(ctx, p.state, kindDevice, id, func(d *deviceCode) error {
 		if d.DecidedIn != "" {
 			if d.DecidedIn != login.SessionID {
@@ -206,6 +210,7 @@ func (p *Provider) decideDevice(ctx context.Context, id string, login *web.Login
 				ID: uuid.NewString(), ClientID: d.ClientID, UserID: login.User.ID,
 				SessionID: login.SessionID, Scopes: d.Scopes, Resources: d.Resources, AuthTime: authTime(login),
 				External: login.External, Methods: login.Methods, Password: p.accounts.PasswordMark(login.User),
+				Trusted: trusted,
 			}
 			d.Family = d.Grant.beginLine(id)
 		}

@@ -40,6 +40,7 @@ type grant struct {
 	Methods   []string      `json:"methods,omitempty"` // RFC 8176
 	Class     string        `json:"class,omitempty"`   // the acr of ID tokens; empty for none
 	ACR       bool          `json:"acr,omitempty"`     // of before Class: it is that of a password
+	Trusted   bool          `json:"trusted,omitempty"` // a trusted browser was not asked for a second factor
 	// Since is when the client was added, and Password the mark of the user's password. A
 	// grant is invalid for a later client with the same ID, and an offline grant after a
 	// change of the password.
@@ -120,6 +121,10 @@ func (p *Provider) grantRequest(
 		Since: a.client.Since, Password: p.accounts.PasswordMark(login.User), Nonce: a.nonce,
 		Claims: a.claims, Methods: login.Methods, Class: acrOf(a, login),
 	}
+	var err error
+	if g.Trusted, err = p.accounts.ByTrustedBrowser(ctx, login); err != nil {
+		return nil, err
+	}
 	if err := p.keepClient(ctx, a.client, &g); err != nil {
 		return nil, err
 	}
@@ -131,7 +136,7 @@ func (p *Provider) grantRequest(
 			Grant: g, Family: family, RedirectURI: a.redirectURI, Challenge: a.challenge,
 			ExpiresAt: p.accounts.Now().Add(codeLifetime), Hybrid: a.responseType != "code",
 		}
-		if err := p.state.create(ctx, kindCode, hashed(answer["code"]), login.SessionID, kept, codeMemory); err != nil {
+		if err := p.state.create(ctx, kindCode, hashed(answer["code"]), login.User.ID, kept, codeMemory); err != nil {
 			return nil, err
 		}
 	}

@@ -98,9 +98,10 @@ func (p *Provider) endClient(ctx context.Context, clientID, userID, sessionID st
 	} else if err != nil {
 		return err
 	}
-	ids, codes, err := list[code](ctx, p.state, kindCode, sessionID)
+	ids, codes, err := list[code](ctx, p.state, kindCode, userID)
 	for i, known := range codes {
-		if known.Grant.ClientID == clientID && !known.Grant.has("offline_access") {
+		g := known.Grant
+		if g.SessionID == sessionID && g.ClientID == clientID && !g.has("offline_access") {
 			err = errors.Join(err, p.state.remove(ctx, kindCode, ids[i]))
 		}
 	}
@@ -244,10 +245,14 @@ type clientLogin struct {
 	Since     string `json:"since,omitempty"` // the Since of the client
 }
 
+// loginsIn returns the owner of the log-ins of clients in a session. It is not the session itself, since
+// they must be known after the user, and with it all that belongs to the sessions, was deleted.
+func loginsIn(sessionID string) string { return "log-ins in " + sessionID }
+
 func (p *Provider) keepClient(ctx context.Context, client *Client, g *grant) error {
 	kept := clientLogin{client.ID, g.UserID, g.SessionID, client.Since}
 	id := hashed(g.SessionID + "\n" + client.ID)
-	err := p.state.create(ctx, kindClientLogin, id, g.SessionID, kept, 366*24*time.Hour)
+	err := p.state.create(ctx, kindClientLogin, id, loginsIn(g.SessionID), kept, 366*24*time.Hour)
 	if !errors.Is(err, store.ErrRecordExists) {
 		return err
 	}
@@ -423,7 +428,9 @@ func (p *Provider) tellDue() {
 // sessionEnded revokes what was granted in an ended session, and records its clients.
 // Several nodes may do so for the same session.
 func (p *Provider) sessionEnded(ctx context.Context, sessionID string) error {
-	ids, logins, err := list[clientLogin](ctx, p.state, kindClientLogin, sessionID)
+	ids, logins, err := list[clientLogin](ctx, p.state, kindClientLogin, loginsIn(sessionID))
+	oldIDs, old, listErr := list[clientLogin](ctx, p.state, kindClientLogin, sessionID) // as they were kept before
+	ids, logins, err = append(ids, oldIDs...), append(logins, old...), errors.Join(err, listErr)
 	for i, login := range logins {
 		if err == nil {
 			err = p.state.create(ctx, kindLogout, ids[i], "", logout{clientLogin: login}, logoutMemory)

@@ -6,11 +6,13 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/accountstest"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/oidc/provider"
 	"github.com/caddy-jwt/caddy-jwt/store"
@@ -289,4 +291,52 @@ func TestLogoutOfAClientThatRefusesSome(t *testing.T) {
 		defer mu.Unlock()
 		return told == sessions/2
 	})
+}
+
+// A user who deletes the account leaves nothing to the clients: they are told, and codes and grants are
+// gone with it.
+func TestClientsOfADeletedUser(t *testing.T) {
+	receiver, told := toldOf(t)
+	s := serve(t, fmt.Sprintf(`client app {
+		secret %s
+		redirect_uri %s
+		consent never
+		scopes openid email offline_access
+		backchannel_logout_uri %s
+	}`, appSecret, appCallback, receiver.URL), "")
+	chrome := s.browser()
+	chrome.SignUp("alice@example.com")
+	id := accountstest.UserOf(t, "alice@example.com").ID
+	tokens := chrome.redeem("app", chrome.code("app", nil)).JSON(t)
+	chrome.redeem("app", chrome.code("app", url.Values{"scope": {"openid offline_access"}, "prompt": {"consent"}})).JSON(t)
+	unused := chrome.code("app", nil)
+	chrome.Post("/auth/logout", url.Values{}) // codes of an ended session belong to the user, too
+	mustBeTold(t, told, tokens["id_token"])
+	chrome.Post("/auth/login", sitetest.FormOf("alice@example.com"))
+	tokens = chrome.redeem("app", chrome.code("app", nil)).JSON(t)
+	all := func(kind string) (values int) {
+		records, err := s.store().Records(t.Context(), s.kind(kind), "", time.Now())
+		for _, record := range records {
+			if strings.Contains(string(record.Value), id) {
+				values++
+			}
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return values
+	}
+	if all(kindGrant) != 2 || all(kindCode) != 4 {
+		t.Fatalf("control: %d grants, %d codes", all(kindGrant), all(kindCode))
+	}
+	if err := s.store().DeleteUser(t.Context(), id, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if all(kindGrant) != 0 || all(kindCode) != 0 {
+		t.Errorf("left are %d grants, %d codes", all(kindGrant), all(kindCode))
+	}
+	mustBeTold(t, told, tokens["id_token"])
+	if got := chrome.redeem("app", unused); got.Status != 400 {
+		t.Errorf("a code of the user: %d %s", got.Status, got.Body)
+	}
 }

@@ -253,3 +253,13 @@ func serveClients(t testing.TB) *site {
 	t.Helper()
 	return serve(t, fmt.Sprintf(clientsOfTests, ""), "")
 }
+
+// text returns the Caddyfile of the site.
+func (s *site) text() string {
+	s.T.Helper()
+	text, err := os.ReadFile(s.config)
+	if err != nil {
+		s.T.Fatal(err)
+	}
+	return string(text)
+}

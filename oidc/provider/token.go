@@ -13,6 +13,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/internal/help"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
+	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/google/uuid"
 	"go.uber.org/zap"
 )
@@ -143,6 +144,9 @@ func (p *Provider) byRefreshToken(
 		return nil, err
 	}
 	user, err := p.userFor(ctx, client, &g)
+	if err == nil {
+		err = p.mayContinue(ctx, &g, user)
+	}
 	if errors.Is(err, errNotFound) {
 		return nil, refuse("invalid_grant", "the user is no longer logged in, or may not use the client")
 	}
@@ -191,6 +195,27 @@ func (p *Provider) byRefreshToken(
 		p.accounts.Refreshed(result)
 	}
 	return tokens, err
+}
+
+// mayContinue refuses to refresh a grant of a user of whom the site requires a second factor by now,
+// if none was proved: in the session or, for a grant that outlives it, when the grant was given.
+func (p *Provider) mayContinue(ctx context.Context, g *grant, user store.User) error {
+	if g.Trusted {
+		return nil
+	}
+	methods := g.Methods
+	if !g.has("offline_access") {
+		session, err := p.accounts.Session(ctx, g.UserID, g.SessionID)
+		if err != nil {
+			return err
+		}
+		methods = session.Methods
+	}
+	proved, err := p.accounts.HasProved(ctx, user, g.SessionID, methods)
+	if err == nil && !proved {
+		err = refuse("invalid_grant", "the site requires a second factor of the user by now, who must log in again")
+	}
+	return err
 }
 
 // rotate replaces the refresh token of a grant. It returns the successor, the grant as

@@ -170,7 +170,11 @@ func (s *Store) NoteKeysUsed(ctx context.Context, used map[string]time.Time) err
 
 // RevokeKeys implements KeyStore.
 func (s *Store) RevokeKeys(ctx context.Context, owner string, now time.Time) error {
-	_, err := s.Exec(
+	return s.transaction(ctx, func(tx *sql.Tx) error { return revokeKeys(ctx, tx, owner, now) })
+}
+
+func revokeKeys(ctx context.Context, tx *sql.Tx, owner string, now time.Time) error {
+	_, err := tx.ExecContext(
 		ctx,
 		`UPDATE api_keys SET value = '{}', revoked_at = $1, changed_at = $2, kept_until = $3, version = version + 1
 		WHERE owner = $4 AND revoked_at = 0`,

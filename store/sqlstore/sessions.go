@@ -87,18 +87,8 @@ func (s *Store) Sessions(ctx context.Context, userID string, now time.Time) ([]s
 func (s *Store) EndSessions(ctx context.Context, userID, only, except string, now time.Time) ([]string, error) {
 	var ended []store.Revocation
 	err := s.transaction(ctx, func(tx *sql.Tx) (err error) {
-		if ended, err = deleteSessions(ctx, tx, userID, only, except); err != nil {
-			return err
-		}
-		for _, r := range ended {
-			if _, err := tx.ExecContext(
-				ctx, `INSERT INTO revocations (session_id, revoked_at, until) VALUES ($1, $2, $3)`,
-				r.SessionID, milliseconds(now), milliseconds(r.Until),
-			); err != nil {
-				return err
-			}
-		}
-		return nil
+		ended, err = endSessions(ctx, tx, userID, only, except, now)
+		return err
 	})
 	if err != nil {
 		return nil, err
@@ -111,6 +101,21 @@ func (s *Store) EndSessions(ctx context.Context, userID, only, except string, no
 		ids[i] = r.SessionID
 	}
 	return ids, nil
+}
+
+func endSessions(
+	ctx context.Context, tx *sql.Tx, userID, only, except string, now time.Time,
+) ([]store.Revocation, error) {
+	ended, err := deleteSessions(ctx, tx, userID, only, except)
+	for _, r := range ended {
+		if err == nil {
+			_, err = tx.ExecContext(
+				ctx, `INSERT INTO revocations (session_id, revoked_at, until) VALUES ($1, $2, $3)`,
+				r.SessionID, milliseconds(now), milliseconds(r.Until),
+			)
+		}
+	}
+	return ended, err
 }
 
 func deleteSessions(

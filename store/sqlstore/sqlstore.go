@@ -26,6 +26,9 @@ type Store struct {
 	// Retry reports whether a transaction failed because of a concurrent one without
 	// changing anything, so that it can be retried. Default: never.
 	Retry func(error) bool
+	// ForUpdate is the clause that locks a row when it is read, such as " FOR UPDATE". Default: a
+	// transaction locks everything.
+	ForUpdate string
 	// Revoked is called after sessions were ended, to notify other processes. Default: they
 	// poll.
 	Revoked func(ctx context.Context)

@@ -2,6 +2,7 @@ package sqlstore
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -144,20 +145,39 @@ func (s *Store) UpdateUser(
 
 // DeleteUser implements UserStore.
 func (s *Store) DeleteUser(ctx context.Context, id string, now time.Time) error {
-	// so that no session starts in the meantime
-	if _, err := s.UpdateUser(ctx, id, now, func(u *store.User) error { u.Disabled = true; return nil }); err != nil {
-		return err
+	if !canBeThere(id) {
+		return store.ErrNotFound
 	}
-	if _, err := s.EndSessions(ctx, id, "", "", now); err != nil {
+	var ended []store.Revocation
+	err := s.transaction(ctx, func(tx *sql.Tx) (err error) {
+		// so that no session starts in the meantime
+		if err := tx.QueryRowContext(ctx, `SELECT id FROM users WHERE id = $1`+s.ForUpdate, id).Scan(&id); err != nil {
+			return err
+		}
+		if ended, err = endSessions(ctx, tx, id, "", "", now); err != nil {
+			return err
+		}
+		for _, r := range ended {
+			if _, err := tx.ExecContext(ctx, `DELETE FROM records WHERE owner = $1`, r.SessionID); err != nil {
+				return err
+			}
+		}
+		if _, err := tx.ExecContext(ctx, `DELETE FROM records WHERE owner = $1`, id); err != nil {
+			return err
+		}
+		if err := revokeKeys(ctx, tx, id, now); err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `DELETE FROM users WHERE id = $1`, id)
 		return err
+	})
+	if errors.Is(err, sql.ErrNoRows) {
+		return store.ErrNotFound
 	}
-	if _, err := s.Exec(ctx, `DELETE FROM records WHERE owner = $1`, id); err != nil {
-		return err
+	if err == nil && len(ended) > 0 && s.Revoked != nil {
+		s.Revoked(ctx)
 	}
-	if err := s.RevokeKeys(ctx, id, now); err != nil {
-		return err
-	}
-	return orNotFound(s.Exec(ctx, `DELETE FROM users WHERE id = $1`, id))
+	return err
 }
 
 // Users implements UserStore.

@@ -29,7 +29,7 @@ func Run(t *testing.T, open func(t *testing.T, name string) store.UserStore) {
 	}{
 		{"users", suite.users}, {"one of many sign-ups of an address", suite.sameAddress},
 		{"changes at once", suite.changesAtOnce}, {"pages of users", suite.pages},
-		{"delete", suite.delete}, {"sessions", suite.sessions},
+		{"delete", suite.delete}, {"delete at once", suite.deleteAtOnce}, {"sessions", suite.sessions},
 		{"one of many rotations", suite.rotations}, {"end of sessions", suite.endSessions},
 		{"disabled users begin no session", suite.disabled}, {"one-time tokens", suite.oneTimeTokens},
 		{"records", suite.records}, {"clean-up", suite.cleanUp},
@@ -230,7 +230,19 @@ func (s suite) delete() {
 	s.ok(s.store.CreateOneTimeToken(ctx, store.OneTimeToken{
 		Hash: "h", Purpose: "p", UserID: alice.ID, ExpiresAt: start.Add(time.Hour),
 	}))
+	owners := map[string]string{
+		"of the user": alice.ID, "of a session": session.ID, "of nobody": "", "of another": "bob",
+	}
+	for id, owner := range owners {
+		s.ok(s.store.CreateRecord(ctx, store.Record{Kind: "k", ID: id, Owner: owner, Value: []byte("{}")}))
+	}
 	s.ok(s.store.DeleteUser(ctx, alice.ID, start))
+	for id, owner := range owners {
+		_, err := s.other.Record(ctx, "k", id, start)
+		if gone := owner == alice.ID || owner == session.ID; gone != errors.Is(err, store.ErrNotFound) {
+			s.Errorf("the record %s: %v", id, err)
+		}
+	}
 	_, err := s.other.User(ctx, alice.ID)
 	s.mustBe(err, store.ErrNotFound)
 	_, err = s.other.SessionByFamily(ctx, session.FamilyHash, start)
@@ -240,6 +252,41 @@ func (s suite) delete() {
 	s.revoked(session.ID)
 	s.mustBe(s.store.DeleteUser(ctx, alice.ID, start), store.ErrNotFound)
 	s.added("alice@example.com") // the address is free again
+}
+
+// deleteAtOnce deletes users while another process looks: it sees all of a user, or nothing.
+func (s suite) deleteAtOnce() {
+	ctx := s.Context()
+	for i := range 30 {
+		user := s.added(fmt.Sprintf("user%d@example.com", i))
+		session := s.begun(user)
+		for _, owner := range []string{user.ID, session.ID} {
+			s.ok(s.store.CreateRecord(ctx, store.Record{Kind: "k", ID: owner, Owner: owner, Value: []byte("{}")}))
+		}
+		looking := make(chan struct{})
+		var watch sync.WaitGroup
+		watch.Go(func() {
+			for round := 0; ; round++ {
+				_, noRecord := s.other.Record(ctx, "k", user.ID, start)
+				_, noSession := s.other.SessionByFamily(ctx, session.FamilyHash, start)
+				_, noRecordOfSession := s.other.Record(ctx, "k", session.ID, start)
+				found, noUser := s.other.User(ctx, user.ID) // after the others
+				if round == 0 {
+					close(looking)
+				}
+				half := errors.Is(errors.Join(noRecord, noSession, noRecordOfSession), store.ErrNotFound)
+				if noUser == nil && (half || found.Disabled) {
+					s.Errorf("half of a user: %v, %v, %v, %t", noRecord, noSession, noRecordOfSession, found.Disabled)
+				}
+				if noUser != nil {
+					return
+				}
+			}
+		})
+		<-looking
+		s.ok(s.store.DeleteUser(ctx, user.ID, start))
+		watch.Wait()
+	}
 }
 
 func (s suite) revoked(ids ...string) {
