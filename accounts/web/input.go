@@ -57,7 +57,7 @@ func readInput(w http.ResponseWriter, r *http.Request, known ...string) (*input,
 		return nil, refusal.New(refusal.Body, "%v", err)
 	}
 	if email, ok := object["email"].(string); ok {
-		object["email"] = strings.TrimSpace(email) // keyboards of phones add a space
+		object["email"] = strings.Trim(email, " \t") // keyboards of phones add a space
 	}
 	in.values = object
 	for name := range object {
