@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/store"
+	"golang.org/x/text/language"
 )
 
 // Asker is who asks for a mailed code, and where.
@@ -17,6 +18,23 @@ type Asker struct {
 	// Base is the URL of the site for links in mails, without a slash at the end. It comes from the
 	// config, never from the request alone. If it is empty, mails have no links.
 	Base string
+	// Language of the client, as a tag (RFC 5646).
+	Language string
+}
+
+// speaks returns the asker with the language of a user, if the profile has one in `locale` (OpenID
+// Connect Core 1.0 §5.1): mails are in it.
+func (a Asker) speaks(profile map[string]any) Asker {
+	a.Language = localeOf(profile, a.Language)
+	return a
+}
+
+func localeOf(profile map[string]any, otherwise string) string {
+	locale, _ := profile["locale"].(string)
+	if tag, err := language.Parse(locale); err == nil && tag != language.Und {
+		return tag.String()
+	}
+	return otherwise
 }
 
 // Kinds of mails about accounts, which are the names of their templates.
@@ -51,12 +69,13 @@ func (l *LogIns) mailCode(ctx context.Context, kind string, c mailedCode, decoy 
 	if asker.Browser != "" {
 		c.BrowserHash = store.HashToken(asker.Browser)
 	}
-	letter := Letter{Lifetime: "15 minutes"}
+	words, _ := l.Texts().Named(asker.Language)
+	letter := Letter{Lifetime: words.Text("%d minutes", int(CodeLifetime/time.Minute))}
 	if !c.Void || decoy {
 		letter.Code = code
 	}
 	letter.address(&l.Config, asker.Base, c.Purpose, token)
-	message, err := l.mails.write(kind, c.Email, c.UserID, l.Now().Add(CodeLifetime), letter)
+	message, err := l.mails.write(kind, c.Email, c.UserID, asker.Language, l.Now().Add(CodeLifetime), letter)
 	if err != nil {
 		return err
 	}
@@ -87,7 +106,7 @@ func (l *Letter) address(config *Config, base, purpose, token string) {
 func (l *LogIns) tell(ctx context.Context, kind, to, userID string, asker Asker) error {
 	var letter Letter
 	letter.address(&l.Config, asker.Base, "", "")
-	message, err := l.mails.write(kind, to, userID, time.Time{}, letter)
+	message, err := l.mails.write(kind, to, userID, asker.Language, time.Time{}, letter)
 	if err != nil {
 		return err
 	}

@@ -69,7 +69,7 @@ func (k *Keyring) tell(ctx context.Context, letter string, user store.User, aske
 	if k.logIns.mails == nil {
 		return nil
 	}
-	return k.logIns.tell(context.WithoutCancel(ctx), letter, user.Email, user.ID, asker)
+	return k.logIns.tell(context.WithoutCancel(ctx), letter, user.Email, user.ID, asker.speaks(user.Profile))
 }
 
 // Rename gives a passkey of a user another name.

@@ -162,6 +162,8 @@ type PropertyError struct {
 	Message string `json:"message"`
 	// Info has the parameters of the rule.
 	Info map[string]any `json:"info"`
+	// Cause is the error of which Message is the text in English, so that it can be translated.
+	Cause error `json:"-"`
 }
 
 // Unwrap returns the reason, for errors.Is and errors.As.
@@ -179,7 +181,7 @@ func (e *Error) Error() string {
 // for programs.
 func Property(path, code string, err error) *Error {
 	return &Error{Reason: Properties, Properties: []PropertyError{
-		{Path: "/" + path, Code: code, Message: err.Error(), Info: map[string]any{}},
+		{Path: "/" + path, Code: code, Message: err.Error(), Info: map[string]any{}, Cause: err},
 	}}
 }
 

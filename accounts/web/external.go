@@ -99,10 +99,11 @@ func (h *Handler) beginConnect(w http.ResponseWriter, r *http.Request, login *ac
 	if err != nil {
 		return h.showAccount(w, r, token, err)
 	}
+	language := h.pages.language(r)
 	return h.pages.render(w, r, "message", pageData{
-		Title: "Connect your account at " + login.Label,
+		Title: language.Text("Connect your account at %s", login.Label),
 		Text:  "Log in there with the account that you want to use for logging in here.",
-		Next:  &pageLink{"Continue to " + login.Label, location},
+		Next:  &pageLink{language.Text("Continue to %s", login.Label), location},
 	}, http.StatusOK)
 }
 
@@ -345,7 +346,8 @@ func (h *Handler) showLogin(w http.ResponseWriter, r *http.Request, returnTo str
 	public := refusal.Reason.Answer()
 	text := public.Description
 	if taken, ok := errors.AsType[*accounts.AccountExists](err); ok {
-		text = taken.Error()
+		language := h.pages.language(r)
+		text = both(language, language.Text("You are logged in to %s as %s.", taken.Link.Label, taken.Link.Name()), text)
 	}
 	return h.pages.render(w, r, "login", pageData{ReturnTo: returnTo, Error: text}, public.Status)
 }

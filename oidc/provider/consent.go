@@ -88,7 +88,7 @@ func (p *Provider) consent(w http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodPost || values.Get("session") != request.question(login) {
 		return p.pages.render(w, r, "consent", map[string]any{
 			"Client": request.client.Name, "ClientHost": request.client.host, "Email": login.User.Email,
-			"Scopes": p.describe(request.consent), "Interaction": id, "Action": p.basePath + "/oidc/consent",
+			"Scopes": p.describe(p.accounts.Language(r), request.consent), "Interaction": id, "Action": p.basePath + "/oidc/consent",
 			"Session": request.question(login), "OnThisMachine": request.toThisMachine(),
 		}, http.StatusOK)
 	}

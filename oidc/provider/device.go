@@ -131,11 +131,11 @@ func (p *Provider) device(w http.ResponseWriter, r *http.Request) error {
 		if !ok {
 			return err
 		}
-		page["Error"] = failure.description
+		page["Error"] = p.accounts.Language(r).Text(failure.description)
 		return p.pages.render(w, r, "device", page, failure.status)
 	}
 	page["Client"], page["UserCode"] = client.Name, kept.UserCode[:4]+"-"+kept.UserCode[4:]
-	page["Scopes"] = p.describe(p.access(kept.Scopes, kept.Resources))
+	page["Scopes"] = p.describe(p.accounts.Language(r), p.access(kept.Scopes, kept.Resources))
 	if kept.DecidedIn != "" { // the form was sent twice
 		page["Done"], page["Allowed"] = true, kept.Grant != nil
 		return p.pages.render(w, r, "device", page, http.StatusOK)
@@ -160,13 +160,13 @@ func (p *Provider) findDevice(
 ) (id string, kept deviceCode, client *Client, err error) {
 	wrong := &oauthError{
 		status: http.StatusNotFound, code: "invalid_request",
-		description: "The code is wrong, or has expired. Look at your device again.",
+		description: textWrongCode,
 	}
 	forgive, allowed := p.deviceGuesses.Try(ctx, login.User.ID, p.accounts.Now())
 	if !allowed {
 		return "", kept, nil, &oauthError{
 			status: http.StatusTooManyRequests, code: "slow_down",
-			description: "Too many wrong codes. Wait a few minutes.",
+			description: textManyCodes,
 		}
 	}
 	id, err = load[string](ctx, p.state, kindUserCode, plainUserCode(typed))
@@ -206,7 +206,7 @@ func (p *Provider) decideDevice(ctx context.Context, id string, login *web.Login
 		return nil
 	})
 	if errors.Is(err, errNotFound) {
-		err = shown(refuse("invalid_request", "the code has expired or was already used; start again on your device"))
+		err = shown(refuse("invalid_request", textDeviceGone))
 	}
 	return kept, err
 }
