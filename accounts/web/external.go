@@ -346,8 +346,8 @@ func (h *Handler) showLogin(w http.ResponseWriter, r *http.Request, returnTo str
 	public := refusal.Reason.Answer()
 	text := public.Description
 	if taken, ok := errors.AsType[*accounts.AccountExists](err); ok {
-		language := h.pages.language(r)
-		text = both(language, language.Text("You are logged in to %s as %s.", taken.Link.Label, taken.Link.Name()), text)
+		language, link := h.pages.language(r), taken.Link
+		text = both(language, language.Text("You are logged in to %s as %s.", link.Label, link.Name()), text)
 	}
 	return h.pages.render(w, r, "login", pageData{ReturnTo: returnTo, Error: text}, public.Status)
 }

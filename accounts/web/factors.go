@@ -127,7 +127,8 @@ func (h *Handler) factorPage(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (h *Handler) renderFactor(w http.ResponseWriter, r *http.Request, data pageData, enrol bool, status int) error {
-	data.Factor = &pageFactor{Enrol: enrol, Code: true, Trust: daysText(h.pages.language(r), time.Duration(h.TrustBrowsers))}
+	trust := daysText(h.pages.language(r), time.Duration(h.TrustBrowsers))
+	data.Factor = &pageFactor{Enrol: enrol, Code: true, Trust: trust}
 	if h.party != nil && !enrol {
 		if err := h.offerInstead(r, data.Factor); err != nil {
 			return err

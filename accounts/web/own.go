@@ -179,8 +179,8 @@ func (h *Handler) askToDelete(w http.ResponseWriter, r *http.Request, data pageD
 	data.Text = "All that this site's accounts keep about you is deleted at once and cannot be brought back: your " +
 		"profile, your sessions, your ways to log in and your API keys."
 	data.Confirm = &pageConfirm{
-		Question: h.pages.language(r).Text("Delete your account %s?", user.Email), Yes: "Delete my account", No: "Cancel",
-		Action: answer.MountedAt(r) + h.Path("delete"), Always: true,
+		Question: h.pages.language(r).Text("Delete your account %s?", user.Email),
+		Yes:      "Delete my account", No: "Cancel", Action: answer.MountedAt(r) + h.Path("delete"), Always: true,
 	}
 	return h.ask(w, r, token, user, data, status)
 }

@@ -91,7 +91,8 @@ type pageData struct {
 	Client            string // the name of the site that requested the log-in
 	Cancel            string // path back to the site that requested the log-in
 
-	leadsOn bool // its form may redirect to another site, as a page of an OpenID Provider does
+	language *texts.Language // nil for what the client accepts
+	leadsOn  bool            // its form may redirect to another site, as a page of an OpenID Provider does
 }
 
 // pageSite tells whose page it is.
@@ -252,7 +253,10 @@ func (p *pages) render(w http.ResponseWriter, r *http.Request, name string, data
 	if name == "login" && p.offerPasskey != nil {
 		data.Passkey = p.offerPasskey(w, r)
 	}
-	language := p.language(r)
+	language := data.language
+	if language == nil {
+		language = p.languageOf(r, lead.Languages)
+	}
 	data.translate(language)
 	page, err := p.execute(name, language, data)
 	if err == nil && status >= 400 && page.Len() > maxRefusedPage {
@@ -292,8 +296,20 @@ func (p *pages) execute(name string, language *texts.Language, data pageData) (p
 	return page, translated.ExecuteTemplate(&page, "layout", data)
 }
 
-// language returns the language of the answer to a request.
+// language returns the language of the answer to a request: that which the site wants to which a log-in
+// leads, or else what the client accepts.
 func (p *pages) language(r *http.Request) *texts.Language {
+	returnTo := r.PostForm.Get("return_to") // if the body is a form that was read
+	if returnTo == "" && r.URL.RawQuery != "" {
+		returnTo = r.URL.Query().Get("return_to")
+	}
+	return p.languageOf(r, p.lead(answer.SafeReturnPath(returnTo, "")).Languages)
+}
+
+func (p *pages) languageOf(r *http.Request, wanted string) *texts.Language {
+	if language := p.texts.Preferring(wanted); language != nil {
+		return language
+	}
 	return p.texts.Accepting(strings.Join(r.Header.Values("Accept-Language"), ","))
 }
 
@@ -463,8 +479,8 @@ func (h *Handler) renderAccount(
 	language := h.pages.language(r)
 	for _, x := range h.ownView(sessions, SessionOf(token)) {
 		data.Sessions = append(data.Sessions, pageSession{
-			x.ID, device(language, x.UserAgent), x.UserAgent, x.Address, x.CreatedAt, x.UsedAt, ago(language, h.service.Now(), x.UsedAt),
-			x.ID == SessionOf(token),
+			x.ID, device(language, x.UserAgent), x.UserAgent, x.Address, x.CreatedAt, x.UsedAt,
+			ago(language, h.service.Now(), x.UsedAt), x.ID == SessionOf(token),
 		})
 	}
 	if h.KeyPrefix != "" {

@@ -244,11 +244,14 @@ func (h *Handler) renderPasskeys(
 	if err != nil {
 		return err
 	}
-	shown := &pagePasskeys{Password: user.PasswordHash != "", Ask: !fresh, Suggested: device(h.pages.language(r), r.UserAgent())}
+	language := h.pages.language(r)
+	shown := &pagePasskeys{
+		Password: user.PasswordHash != "", Ask: !fresh, Suggested: device(language, r.UserAgent()),
+	}
 	for _, k := range all {
 		listed := pageListed{Passkey: k}
 		if !k.UsedAt.IsZero() {
-			listed.Used = ago(h.pages.language(r), h.service.Now(), k.UsedAt)
+			listed.Used = ago(language, h.service.Now(), k.UsedAt)
 		}
 		if k.Party != h.party.ID {
 			listed.OtherFor = k.Party

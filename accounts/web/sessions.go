@@ -29,10 +29,10 @@ func (h *Handler) sessions(w http.ResponseWriter, r *http.Request) error {
 
 // sessionAnswers returns sessions as clients see them.
 func (h *Handler) sessionAnswers(sessions []store.Session, own string) []map[string]any {
-	all := make([]map[string]any, len(sessions))
+	all, english := make([]map[string]any, len(sessions)), h.pages.texts.English()
 	for i, s := range h.ownView(sessions, own) {
 		all[i] = map[string]any{
-			"id": s.ID, "device": device(h.pages.texts.English(), s.UserAgent), "client": s.UserAgent, "address": s.Address,
+			"id": s.ID, "device": device(english, s.UserAgent), "client": s.UserAgent, "address": s.Address,
 			"createdAt": s.CreatedAt.UTC(), "usedAt": s.UsedAt.UTC(), "expiresAt": s.ExpiresAt.UTC(),
 			"current": s.ID == own,
 		}

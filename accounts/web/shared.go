@@ -245,13 +245,26 @@ func (a *Shared) NewPage(embedded fs.FS, file, dir string) (*Page, error) {
 	return &Page{page, file}, nil
 }
 
-// Render shows the page with data as `.Data`. Its form may redirect to other sites.
-func (p *Page) Render(w http.ResponseWriter, r *http.Request, data any, status int) error {
-	return p.pages.render(w, r, p.name, pageData{Data: data, leadsOn: true}, status)
+// Render shows the page in a language with data as `.Data`. Its form may redirect to other sites.
+func (p *Page) Render(
+	w http.ResponseWriter, r *http.Request, language *texts.Language, data any, status int,
+) error {
+	return p.pages.render(w, r, p.name, pageData{Data: data, language: language, leadsOn: true}, status)
 }
 
-// Language returns the language of the answer to a request.
-func (a *Shared) Language(r *http.Request) *texts.Language { return a.pages.language(r) }
+// Language returns the language of the answer to a request: the first that exists of those wanted,
+// which are tags separated by spaces, or else what the client accepts.
+func (a *Shared) Language(r *http.Request, wanted string) *texts.Language {
+	return a.pages.languageOf(r, wanted)
+}
+
+// Languages returns the tags of the languages that there are.
+func (a *Shared) Languages() (tags []string) {
+	for _, language := range a.pages.texts.Languages() {
+		tags = append(tags, language.Tag())
+	}
+	return tags
+}
 
 // English returns English, for answers to programs.
 func (a *Shared) English() *texts.Language { return a.pages.texts.English() }

@@ -72,16 +72,26 @@ func build(own fs.FS) (*Catalogue, error) {
 		for _, tag := range slices.SortedFunc(maps.Keys(files), func(a, b language.Tag) int {
 			return strings.Compare(a.String(), b.String())
 		}) {
-			if all[tag] == nil {
-				all[tag] = maps.Clone(all[tag.Parent()])
+			whole := maps.Clone(nearest(all, tag))
+			if whole == nil {
+				whole = make(map[string]entry)
 			}
-			if all[tag] == nil {
-				all[tag] = make(map[string]entry)
-			}
-			maps.Copy(all[tag], files[tag])
+			maps.Copy(whole, files[tag])
+			all[tag] = whole
 		}
 	}
 	return newCatalogue(all)
+}
+
+// nearest returns the texts of a language, or else of the one that it is a variant of, as es is for
+// es-MX; nil if there is none.
+func nearest(all map[language.Tag]map[string]entry, tag language.Tag) map[string]entry {
+	for ; tag != language.Und; tag = tag.Parent() {
+		if texts := all[tag]; texts != nil {
+			return texts
+		}
+	}
+	return nil
 }
 
 func newCatalogue(all map[language.Tag]map[string]entry) (*Catalogue, error) {
@@ -148,6 +158,16 @@ func (c *Catalogue) Named(tag string) (*Language, bool) {
 	}
 	_, i, confidence := c.matcher.Match(parsed)
 	return c.languages[i], confidence > language.No
+}
+
+// Preferring returns the first language that suits one of the tags, separated by spaces, or nil.
+func (c *Catalogue) Preferring(tags string) *Language {
+	for tag := range strings.FieldsSeq(tags[:min(len(tags), maxAccepted)]) {
+		if language, ok := c.Named(tag); ok {
+			return language
+		}
+	}
+	return nil
 }
 
 // maxAccepted is the maximum length of a header that is read, in bytes.

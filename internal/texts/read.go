@@ -41,17 +41,6 @@ var Keys = sync.OnceValue(func() map[string]bool {
 	return keys
 })
 
-// Plurals returns the keys that have a form for each plural category.
-var Plurals = sync.OnceValue(func() map[string]bool {
-	keys := make(map[string]bool)
-	for key := range Keys() {
-		if strings.Contains(key, "%d") {
-			keys[key] = true
-		}
-	}
-	return keys
-})
-
 // readFolder reads the files `<tag>.json` of a folder. known are the keys that they may have; nil for
 // any.
 func readFolder(folder fs.FS, known map[string]bool) (map[language.Tag]map[string]entry, error) {
@@ -63,7 +52,9 @@ func readFolder(folder fs.FS, known map[string]bool) (map[language.Tag]map[strin
 	for _, name := range names {
 		tag, err := language.Parse(strings.TrimSuffix(path.Base(name), ".json"))
 		if err != nil {
-			return nil, fmt.Errorf("languages: %s: the name must be the tag of a language, as in sv.json or pt-BR.json", name)
+			return nil, fmt.Errorf(
+				"languages: %s: the name must be the tag of a language, as in sv.json or pt-BR.json", name,
+			)
 		}
 		if all[tag] != nil {
 			return nil, fmt.Errorf("languages: %s: there is another file for the language %s; keep one", name, tag)
@@ -115,7 +106,9 @@ func readEntry(raw json.RawMessage, key string, tag language.Tag) (e entry, err 
 	needed, possible := categoriesOf(tag)
 	for category, form := range e.forms {
 		if !slices.Contains(possible, category) {
-			return e, fmt.Errorf("the language has no plural category %q; it has %s", category, strings.Join(possible, ", "))
+			return e, fmt.Errorf(
+				"the language has no plural category %q; it has %s", category, strings.Join(possible, ", "),
+			)
 		}
 		if err := checkPlaceholders(key, form); err != nil {
 			return e, fmt.Errorf("%s: %w", category, err)

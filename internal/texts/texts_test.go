@@ -1,6 +1,7 @@
 package texts_test
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -104,6 +105,7 @@ func TestFolder(t *testing.T) {
 		"de.json":    `{"Log in": "Einloggen"}`,
 		"de-AT.json": `{"Log out": "Baba"}`,
 		"en.json":    `{"Log in": "Sign in"}`,
+		"es-MX.json": `{"Log out": "Salir"}`,
 		"README.txt": "not a language",
 	})
 	if err != nil {
@@ -111,7 +113,7 @@ func TestFolder(t *testing.T) {
 	}
 	for tag, all := range map[string]map[string]string{
 		"ar": {"Log in": "تسجيل الدخول", "Log out": "Log out"}, "de": {"Log in": "Einloggen", "Log out": "Abmelden"},
-		"de-AT": {"Log in": "Einloggen", "Log out": "Baba"}, "en": {"Log in": "Sign in"}, "fr": {"Log in": "Se connecter"},
+		"de-AT": {"Log in": "Einloggen", "Log out": "Baba"}, "es-MX": {"Log in": "Iniciar sesión", "Log out": "Salir"}, "en": {"Log in": "Sign in"}, "fr": {"Log in": "Se connecter"},
 	} {
 		l := catalogue.Accepting(tag)
 		for key, want := range all {
@@ -147,5 +149,38 @@ func TestFolder(t *testing.T) {
 	}
 	if _, err := open(map[string]string{"sv.json": `{"Log in to %s": "Hej %[1]s 100"}`}); err != nil {
 		t.Errorf("control: %v", err)
+	}
+}
+
+// What is exported for a language can be read as its file.
+func TestExport(t *testing.T) {
+	for _, tag := range []string{"en", "de", "pt-BR", "pl", "sv", "ar", "ja", "cy", "es-MX"} {
+		all, err := texts.Export(tag)
+		if err != nil || len(all) < 400 {
+			t.Fatalf("%s: %d texts, %v", tag, len(all), err)
+		}
+		text, err := json.Marshal(all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, tag+".json"), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		catalogue, err := texts.Open(dir)
+		if err != nil {
+			t.Fatalf("%s: %v", tag, err)
+		}
+		if got, _ := catalogue.Named(tag); got.Tag() != tag || got.Text("%d days", 7) == "" {
+			t.Errorf("%s: %s", tag, got.Tag())
+		}
+	}
+	for tag, want := range map[string]string{"de": "Anmelden", "pt-BR": "Entrar", "es-MX": "Iniciar sesión", "sv": "Log in"} {
+		if all, _ := texts.Export(tag); all["Log in"] != want {
+			t.Errorf("%s: %v", tag, all["Log in"])
+		}
+	}
+	if _, err := texts.Export("german!"); err == nil || !strings.Contains(err.Error(), "write it as in sv or pt-BR") {
+		t.Errorf("%v", err)
 	}
 }

@@ -35,7 +35,8 @@ func (p *Provider) applications(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	all, err := p.applicationsOf(r.Context(), login.User.ID, p.accounts.Language(r))
+	language := p.accounts.Language(r, "")
+	all, err := p.applicationsOf(r.Context(), login.User.ID, language)
 	if err != nil {
 		return err
 	}
@@ -50,13 +51,15 @@ func (p *Provider) applications(w http.ResponseWriter, r *http.Request) error {
 		seeOther(w, p.basePath+"/oidc/applications")
 		return nil
 	}
-	return p.pages.render(w, r, "applications", map[string]any{
+	return p.pages.render(w, r, language, "applications", map[string]any{
 		"Action": p.basePath + "/oidc/applications", "Email": login.User.Email, "Applications": all,
 	}, http.StatusOK)
 }
 
 // applicationsOf returns the clients that have access to a user's account, sorted by name.
-func (p *Provider) applicationsOf(ctx context.Context, userID string, language *texts.Language) ([]*application, error) {
+func (p *Provider) applicationsOf(
+	ctx context.Context, userID string, language *texts.Language,
+) ([]*application, error) {
 	byID := make(map[string]*application)
 	scopes := make(map[string][]string)
 	add := func(clientID, kind, record string, names []string) *application {

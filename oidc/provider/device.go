@@ -121,9 +121,10 @@ func (p *Provider) device(w http.ResponseWriter, r *http.Request) error {
 		seeOther(w, p.accounts.LoginURL(r, p.basePath+"/oidc/device?"+url.Values{"user_code": {typed}}.Encode(), ""))
 		return nil
 	}
+	language := p.accounts.Language(r, "")
 	page := map[string]any{"Action": p.basePath + "/oidc/device", "Email": login.User.Email, "Typed": typed}
 	if typed == "" || ofAnotherSite(r) { // pages of other sites could use up the user's guesses
-		return p.pages.render(w, r, "device", page, http.StatusOK)
+		return p.pages.render(w, r, language, "device", page, http.StatusOK)
 	}
 	id, kept, client, err := p.findDevice(r.Context(), typed, login)
 	if err != nil {
@@ -131,25 +132,25 @@ func (p *Provider) device(w http.ResponseWriter, r *http.Request) error {
 		if !ok {
 			return err
 		}
-		page["Error"] = p.accounts.Language(r).Text(failure.description)
-		return p.pages.render(w, r, "device", page, failure.status)
+		page["Error"] = language.Text(failure.description)
+		return p.pages.render(w, r, language, "device", page, failure.status)
 	}
 	page["Client"], page["UserCode"] = client.Name, kept.UserCode[:4]+"-"+kept.UserCode[4:]
-	page["Scopes"] = p.describe(p.accounts.Language(r), p.access(kept.Scopes, kept.Resources))
+	page["Scopes"] = p.describe(language, p.access(kept.Scopes, kept.Resources))
 	if kept.DecidedIn != "" { // the form was sent twice
 		page["Done"], page["Allowed"] = true, kept.Grant != nil
-		return p.pages.render(w, r, "device", page, http.StatusOK)
+		return p.pages.render(w, r, language, "device", page, http.StatusOK)
 	}
 	decision := values.Get("decision")
 	page["Session"] = hashed(login.SessionID)
 	if r.Method != http.MethodPost || decision == "" || values.Get("session") != hashed(login.SessionID) {
-		return p.pages.render(w, r, "device", page, http.StatusOK)
+		return p.pages.render(w, r, language, "device", page, http.StatusOK)
 	}
 	if kept, err = p.decideDevice(r.Context(), id, login, decision == "allow"); err != nil {
 		return err
 	}
 	page["Done"], page["Allowed"] = true, kept.Grant != nil
-	return p.pages.render(w, r, "device", page, http.StatusOK)
+	return p.pages.render(w, r, language, "device", page, http.StatusOK)
 }
 
 const deviceTries = 20 // wrong codes per user while a code is valid

@@ -67,9 +67,10 @@ func (p *Provider) fail(w http.ResponseWriter, r *http.Request, err error) error
 		w.Header().Set("Retry-After", strconv.Itoa(int(failure.retryAfter/time.Second)))
 	}
 	if failure.page {
+		language := p.accounts.Language(r, "")
 		return p.pages.render(
-			w, r, "error", map[string]any{
-				"Code": failure.code, "Description": p.accounts.Language(r).Text(failure.description),
+			w, r, language, "error", map[string]any{
+				"Code": failure.code, "Description": language.Text(failure.description),
 				"ForUsers": forUsers[failure.description],
 			}, status,
 		)
