@@ -200,7 +200,7 @@ func checkPage(t *testing.T, page chromiumtest.Page, axe string, files int, look
 				t.Errorf("%s, %d pixels, from right to left: it is wider than its window", page.Name, width)
 			}
 			if looks.mirrored {
-				page.Text(`document.documentElement.removeAttribute("dir"); ""`)
+				page.Text(`document.documentElement.dir = "ltr"; ""`)
 			}
 		}
 	}

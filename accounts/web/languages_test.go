@@ -65,7 +65,7 @@ func TestLanguages(t *testing.T) {
 		"*": {"en", "Log in"}, "\x80;;q=": {"en", "Log in"}, strings.Repeat("de, ", 2500): {"en", "Log in"},
 	} {
 		page := s.Get("/auth/login", browserAccept, accepting(accepted))
-		mustHave(t, page, accepted, `<html lang="`+want[0]+`">`, "<h1>"+want[1]+"</h1>", "<button>"+want[1]+"</button>")
+		mustHave(t, page, accepted, `<html lang="`+want[0]+`" dir="ltr">`, "<h1>"+want[1]+"</h1>", "<button>"+want[1]+"</button>")
 		if page.Header.Get("Content-Language") != want[0] || page.Header.Get("Vary") != "Accept-Language" {
 			t.Errorf("%.40q: headers %v", accepted, page.Header)
 		}

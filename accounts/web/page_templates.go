@@ -75,7 +75,6 @@ func wrong(language *texts.Language, field, problem string) string {
 // translate translates what a page shows of the texts of this package. Texts with arguments are
 // translated already.
 func (d *pageData) translate(language *texts.Language) {
-	d.Language, d.Direction = language.Tag(), language.Direction()
 	shown := []*string{&d.Title, &d.Text, &d.Notice, &d.Error}
 	if d.Next != nil {
 		shown = append(shown, &d.Next.Name)

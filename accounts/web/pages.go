@@ -60,8 +60,6 @@ type pages struct {
 type pageData struct {
 	Paths             pagePaths
 	Site              pageSite
-	Language          string // its tag
-	Direction         string // ltr or rtl
 	ReturnTo          string
 	Onward            string // ReturnTo for links, unless the page would be too long
 	Error             string
@@ -100,12 +98,12 @@ type pageSite struct{ Name, Logo string }
 
 // pagePart is the data for a part of a page that occurs several times.
 type pagePart struct {
-	Data pageData
+	Data *pageData
 	For  string // unique on the page
 }
 
 // For returns the data for a part of the page.
-func (d pageData) For(name string) pagePart { return pagePart{d, name} }
+func (d *pageData) For(name string) pagePart { return pagePart{d, name} }
 
 // pageConfirm is the question on the page confirm.
 type pageConfirm struct {
@@ -258,17 +256,17 @@ func (p *pages) render(w http.ResponseWriter, r *http.Request, name string, data
 		language = p.languageOf(r, lead.Languages)
 	}
 	data.translate(language)
-	page, err := p.execute(name, language, data)
+	page, err := p.execute(name, language, &data)
 	if err == nil && status >= 400 && page.Len() > maxRefusedPage {
 		data.Onward = "" // the form still has ReturnTo
-		page, err = p.execute(name, language, data)
+		page, err = p.execute(name, language, &data)
 	}
 	if err == nil && status >= 400 && page.Len() > maxRefusedPage {
 		data.ReturnTo, data.Email, data.Providers, data.Links = "", "", nil, nil
 		for i := range data.Fields {
 			data.Fields[i].Value = ""
 		}
-		page, err = p.execute(name, language, data)
+		page, err = p.execute(name, language, &data)
 	}
 	if err != nil {
 		return fmt.Errorf("page %s: %w", name, err)
@@ -288,7 +286,7 @@ func (p *pages) render(w http.ResponseWriter, r *http.Request, name string, data
 	return err
 }
 
-func (p *pages) execute(name string, language *texts.Language, data pageData) (page bytes.Buffer, err error) {
+func (p *pages) execute(name string, language *texts.Language, data *pageData) (page bytes.Buffer, err error) {
 	translated, err := p.templates[name].in(language)
 	if err != nil {
 		return page, err

@@ -11,6 +11,7 @@ import (
 //
 //   - t translates a text: {{t "Log in"}}, or {{t "Welcome, %s" .Name}};
 //   - strong and code make an argument of t stand out;
+//   - language and direction are its tag, and ltr or rtl;
 //   - day and moment write a time, and time one with a text of its own.
 func (l *Language) Funcs() map[string]any {
 	return map[string]any{
@@ -20,6 +21,8 @@ func (l *Language) Funcs() map[string]any {
 		"day":    func(t time.Time) template.HTML { return l.time(t, "2 Jan 2006") },
 		"moment": func(t time.Time) template.HTML { return l.time(t, "2 Jan 2006, 15:04 UTC") },
 		"time":   timed,
+
+		"language": l.Tag, "direction": l.Direction,
 	}
 }
 
@@ -56,8 +59,8 @@ func timed(t time.Time, text string) template.HTML {
 	return element("time", ` datetime="`+t.UTC().Format(time.RFC3339)+`"`, text)
 }
 
-// Inline replaces the calls of t without arguments in a parsed HTML template by the translated
-// texts, so that they cost nothing when the template is executed. They may be in text and in quoted
+// Inline replaces t without arguments, language and direction in a parsed HTML template by what they
+// write, so that they cost nothing when the template is executed. They may be in text and in quoted
 // attributes.
 func (l *Language) Inline(tree *parse.Tree) {
 	if tree != nil {
@@ -72,9 +75,9 @@ func (l *Language) inline(list *parse.ListNode) {
 	for i, node := range list.Nodes {
 		switch n := node.(type) {
 		case *parse.ActionNode:
-			if key, ok := Constant(n); ok {
+			if text, ok := l.constant(n); ok {
 				list.Nodes[i] = &parse.TextNode{
-					NodeType: parse.NodeText, Pos: n.Pos, Text: []byte(template.HTMLEscapeString(l.Text(key))),
+					NodeType: parse.NodeText, Pos: n.Pos, Text: []byte(template.HTMLEscapeString(text)),
 				}
 			}
 		case *parse.IfNode:
@@ -90,15 +93,24 @@ func (l *Language) inline(list *parse.ListNode) {
 	}
 }
 
-// Constant returns the text of an action that only translates a constant, as {{t "Log in"}} does.
-func Constant(action *parse.ActionNode) (key string, ok bool) {
-	if len(action.Pipe.Decl) > 0 || len(action.Pipe.Cmds) != 1 || len(action.Pipe.Cmds[0].Args) != 2 {
+// constant returns what an action writes if it is the same for all data, as {{t "Log in"}} is.
+func (l *Language) constant(action *parse.ActionNode) (text string, ok bool) {
+	if len(action.Pipe.Decl) > 0 || len(action.Pipe.Cmds) != 1 {
 		return "", false
 	}
-	name, isName := action.Pipe.Cmds[0].Args[0].(*parse.IdentifierNode)
-	text, isText := action.Pipe.Cmds[0].Args[1].(*parse.StringNode)
-	if !isName || name.Ident != "t" || !isText {
-		return "", false
+	args := action.Pipe.Cmds[0].Args
+	name, _ := args[0].(*parse.IdentifierNode)
+	switch {
+	case name == nil:
+	case len(args) == 1 && name.Ident == "language":
+		return l.Tag(), true
+	case len(args) == 1 && name.Ident == "direction":
+		return l.Direction(), true
+	case len(args) == 2 && name.Ident == "t":
+		key, isText := args[1].(*parse.StringNode)
+		if isText {
+			return l.Text(key.Text), true
+		}
 	}
-	return text.Text, true
+	return "", false
 }

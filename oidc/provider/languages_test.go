@@ -22,7 +22,7 @@ func TestLanguages(t *testing.T) {
 		if page.Header.Get("Content-Language") != language || page.Header.Get("Vary") != "Accept-Language" {
 			t.Errorf("headers %v", page.Header)
 		}
-		for _, text := range append(wanted, `<html lang="`+language+`">`) {
+		for _, text := range append(wanted, `<html lang="`+language+`" dir="ltr">`) {
 			if !strings.Contains(page.Body, text) {
 				t.Errorf("no %q in %s", text, page.Body)
 			}
