@@ -27,12 +27,12 @@ func linked(t *testing.T, name string) []string {
 // Imports run one way: a package of this module links only those listed for it.
 func TestImportsRunOneWay(t *testing.T) {
 	jwt := []string{"refusal"}
-	store := slices.Concat([]string{"jwt"}, jwt)
+	store := slices.Concat([]string{"jwt", "internal/texts"}, jwt)
 	config := slices.Concat([]string{"store"}, store)
 	sqlstore := config
 	signing := slices.Concat([]string{"jwt", "internal/outage"}, jwt)
 	filestore := slices.Concat([]string{"config", "internal/owner", "store/sqlstore"}, config)
-	password := []string{"internal/answer", "internal/network", "refusal"}
+	password := []string{"internal/answer", "internal/network", "internal/texts", "refusal"}
 	fetching := []string{"internal/thismachine", "internal/useragent"}
 	mail := slices.Concat(config, fetching, []string{"config", "internal/answer", "internal/outage"})
 	passkey := slices.Concat([]string{"internal/place", "store"}, store)
@@ -61,7 +61,7 @@ func TestImportsRunOneWay(t *testing.T) {
 	table := map[string][]string{
 		"refusal": {}, "internal/help": {"refusal"}, "internal/clock": {}, "internal/outage": {},
 		"internal/thismachine": {}, "internal/useragent": {}, "internal/network": {}, "internal/owner": {},
-		"internal/place": {}, "internal/sealing": {}, "oidc/internal/protocol": {},
+		"internal/place": {}, "internal/sealing": {}, "internal/texts": {}, "oidc/internal/protocol": {},
 		"internal/answer":    {"refusal"},
 		"internal/discovery": {"refusal"},
 		"internal/metadata":  {"internal/answer", "refusal"},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/texts"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
 )
@@ -16,7 +17,7 @@ func (l *LogIns) AskAddress(ctx context.Context, user store.User, email string, 
 		return refusal.Property("email", "format", err)
 	}
 	if key == user.EmailKey && email == user.Email && user.EmailVerified {
-		return refusal.Property("email", "unchanged", errors.New("is the address that you have"))
+		return refusal.Property("email", "unchanged", texts.Error("is the address that you have"))
 	}
 	other, err := l.Users().UserByEmail(ctx, key)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
@@ -25,9 +26,9 @@ func (l *LogIns) AskAddress(ctx context.Context, user store.User, email string, 
 	c := mailedCode{Purpose: purposeEmail, Of: user.ID, Email: email, EmailKey: key, UserID: user.ID}
 	if err == nil && other.ID != user.ID {
 		c.Void = true
-		return l.mailCode(ctx, letterExists, c, false, asker)
+		return l.mailCode(ctx, letterExists, c, false, asker.speaks(other.Profile))
 	}
-	return l.mailCode(ctx, letterEmail, c, false, asker)
+	return l.mailCode(ctx, letterEmail, c, false, asker.speaks(user.Profile))
 }
 
 // ConfirmAddress changes the address of a user with the code that was mailed to the new one, and
@@ -57,6 +58,6 @@ func (l *LogIns) ConfirmAddress(
 	if c.EmailKey == user.EmailKey {
 		return nil
 	}
-	l.tell(ctx, letterEmailChanged, user.Email, user.ID, asker)
+	l.tell(ctx, letterEmailChanged, user.Email, user.ID, asker.speaks(user.Profile))
 	return DropMailedCodes(context.WithoutCancel(ctx), l.Users(), user, l.Now) // it is changed
 }

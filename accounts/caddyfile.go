@@ -46,6 +46,7 @@ func init() {
 //	    passkeys            [<domain>]
 //	    verify_email
 //	    email_login
+//	    languages           <dir>
 //	    templates           <dir>
 //	}
 //
@@ -96,6 +97,7 @@ func (a *Config) options() []config.Option {
 		{Name: "passkeys", Read: a.readPasskeys},
 		{Name: "verify_email", Read: config.Flag(&a.VerifyEmail)},
 		{Name: "email_login", Read: config.Flag(&a.EmailLogin)},
+		{Name: "languages", Read: config.Word("a folder", &a.Languages)},
 		{Name: "templates", Read: config.Word("a folder", &a.Templates)},
 	}...)
 }

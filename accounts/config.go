@@ -17,6 +17,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/accounts/password"
 	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/internal/metadata"
+	"github.com/caddy-jwt/caddy-jwt/internal/texts"
 	"github.com/caddy-jwt/caddy-jwt/signing"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddyserver/caddy/v2"
@@ -181,12 +182,20 @@ type Config struct {
 	// 4.5:1). Default: `2457c5`.
 	Accent string `json:"accent,omitempty"`
 
+	// Languages is a folder of files that translate the texts of pages, answers and mails: `sv.json` adds
+	// Swedish, and `de.json` replaces texts of the German that is there. `caddy jwt texts` prints the
+	// texts to translate. Default: English, German, French, Spanish, Italian, Portuguese, Dutch, Polish,
+	// Japanese and Chinese.
+	Languages string `json:"languages,omitempty"`
+
 	// Templates is a folder of files that replace the pages with the same name:
 	// `login.html`, `signup.html`, `account.html`, `keys.html`, `confirm.html`, `address.html`,
 	// `code.html`, `factor.html`, `factors.html`, `passkeys.html`, `reset.html`, `message.html`,
-	// `refused.html`, `layout.html`, `style.css` and `script.js`. Its folder `mail` replaces the texts of
+	// `refused.html`, `layout.html`, `parts.html`, `style.css` and `script.js`. Its folder `mail` replaces the texts of
 	// mails. Default: none.
 	Templates string `json:"templates,omitempty"`
+
+	texts *texts.Catalogue // see Texts
 }
 
 // Passkeys configures passkeys.
@@ -266,7 +275,8 @@ func (a *Config) Path(route string) string {
 func (a *Config) Resolve() error {
 	err := errors.Join(
 		config.Resolve("prefix", &a.Prefix), config.Resolve("issuer", &a.Issuer),
-		config.Resolve("templates", &a.Templates), config.Resolve("key_prefix", &a.KeyPrefix),
+		config.Resolve("templates", &a.Templates), config.Resolve("languages", &a.Languages),
+		config.Resolve("key_prefix", &a.KeyPrefix),
 		config.Resolve("name", &a.Name), config.Resolve("logo", &a.Logo), config.Resolve("accent", &a.Accent),
 		config.Resolve("algorithm", &a.Algorithm),
 		config.Resolve("second_factor", &a.SecondFactor), config.ResolveList("second_factor", a.SecondFactorRoles),
@@ -307,8 +317,14 @@ func (a *Config) Resolve() error {
 	if len(a.StoreRaw) == 0 {
 		a.StoreRaw = json.RawMessage(`{"module":"file"}`)
 	}
+	if a.texts, err = texts.Open(a.Languages); err != nil {
+		return err
+	}
 	return a.check()
 }
+
+// Texts returns the texts of pages, answers and mails, after [Config.Resolve].
+func (a *Config) Texts() *texts.Catalogue { return a.texts }
 
 func (a *Config) check() error {
 	for route, path := range a.Routes {

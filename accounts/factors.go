@@ -295,6 +295,6 @@ func (f *Factors) Remove(ctx context.Context, user store.User, sessionID string,
 	}
 	CountEvent("factor", "removed")
 	f.Audit("factor removed", user.ID, sessionID, asker.Client)
-	f.logIns.tell(ctx, letterFactorRemoved, user.Email, user.ID, asker)
+	f.logIns.tell(ctx, letterFactorRemoved, user.Email, user.ID, asker.speaks(user.Profile))
 	return nil
 }

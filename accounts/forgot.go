@@ -32,6 +32,7 @@ func (l *LogIns) mailToUser(ctx context.Context, email, purpose, letter string, 
 	c := mailedCode{Purpose: purpose, Of: key, Email: email, EmailKey: key}
 	if err == nil && !user.Disabled {
 		c.Email, c.UserID = user.Email, user.ID // not as somebody else spells it
+		asker = asker.speaks(user.Profile)
 	} else {
 		c.Void = true
 	}

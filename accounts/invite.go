@@ -50,7 +50,9 @@ func (a *Config) InviteMail(mailer mail.Mailer, user store.User, link string, no
 	message := mail.Message{
 		Kind: letterInvite, To: user.Email, UserID: user.ID, ExpiresAt: now.Add(inviteLifetime),
 	}
-	letter := Letter{Link: link, Lifetime: "24 hours"}
+	message.Language = localeOf(user.Profile, "")
+	words, _ := a.Texts().Named(message.Language)
+	letter := Letter{Link: link, Lifetime: words.Text("%d hours", int(inviteLifetime/time.Hour))}
 	err := a.MailTemplates().Write(&message, a.Site(mailer), letter)
 	return message, err
 }

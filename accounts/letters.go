@@ -11,6 +11,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/mail"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"go.uber.org/zap"
+	"golang.org/x/text/language"
 )
 
 // Asker is who asks for a mailed code, and where.
@@ -23,6 +24,23 @@ type Asker struct {
 	Base string
 	// ReturnTo is where the browser that asks goes on after the log-in, a path of the site; may be empty.
 	ReturnTo string
+	// Language of the client, as a tag (RFC 5646).
+	Language string
+}
+
+// speaks returns the asker with the language of a user, if the profile has one in `locale` (OpenID
+// Connect Core 1.0 §5.1): mails are in it.
+func (a Asker) speaks(profile map[string]any) Asker {
+	a.Language = localeOf(profile, a.Language)
+	return a
+}
+
+func localeOf(profile map[string]any, otherwise string) string {
+	locale, _ := profile["locale"].(string)
+	if tag, err := language.Parse(locale); err == nil && tag != language.Und {
+		return tag.String()
+	}
+	return otherwise
 }
 
 // Kinds of mails about accounts, which are the names of their templates.
@@ -90,7 +108,8 @@ func (l *LogIns) mailCode(ctx context.Context, kind string, c mailedCode, decoy 
 	if asker.Browser != "" {
 		c.BrowserHash, c.ReturnTo = store.HashToken(asker.Browser), asker.ReturnTo
 	}
-	letter := Letter{Lifetime: "15 minutes"}
+	words, _ := l.Texts().Named(asker.Language)
+	letter := Letter{Lifetime: words.Text("%d minutes", int(CodeLifetime/time.Minute))}
 	if !c.Void || decoy {
 		letter.Code = code
 	}
@@ -98,7 +117,9 @@ func (l *LogIns) mailCode(ctx context.Context, kind string, c mailedCode, decoy 
 	if c.Purpose == purposeLogIn && asker.Browser == "" {
 		letter.Link = "" // it logs in only the browser that asked
 	}
-	message, unwritten := l.mails.write(kind, c.Email, c.UserID, l.Now().Add(CodeLifetime), letter)
+	message, unwritten := l.mails.write(
+		kind, c.Email, c.UserID, asker.Language, l.Now().Add(CodeLifetime), letter,
+	)
 	message.Decoy = decoy
 	// First, as the limits are checked there.
 	if err := l.mails.Queue(ctx, message, unwritten, asker.Client); err != nil {
@@ -134,7 +155,7 @@ func (l *LogIns) tell(ctx context.Context, kind, to, userID string, asker Asker)
 	ctx = context.WithoutCancel(ctx)
 	var letter Letter
 	letter.address(&l.Config, asker.Base, "", "")
-	message, err := l.mails.write(kind, to, userID, time.Time{}, letter)
+	message, err := l.mails.write(kind, to, userID, asker.Language, time.Time{}, letter)
 	if err == nil {
 		err = l.mails.Tell(ctx, message, asker.Client)
 	}

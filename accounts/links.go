@@ -17,6 +17,9 @@ type Lead struct {
 	// MaxAge is how long ago the user may have entered the password at most; 0 requires it
 	// now, nil means no limit.
 	MaxAge *time.Duration
+	// Languages are the tags of the languages that the site wants, the best first, separated by
+	// spaces (OpenID Connect Core 1.0 §3.1.2.1, ui_locales); empty for those of the browser.
+	Languages string
 }
 
 // AccountLink is a link on the account page to a page of another module.

@@ -12,6 +12,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/help"
 	"github.com/caddy-jwt/caddy-jwt/internal/network"
 	"github.com/caddy-jwt/caddy-jwt/internal/outage"
+	"github.com/caddy-jwt/caddy-jwt/internal/texts"
 	"github.com/caddy-jwt/caddy-jwt/mail"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
@@ -141,14 +142,18 @@ func (m *Mails) queue(ctx context.Context, message mail.Message, client Client) 
 }
 
 // write returns a mail with the texts of its kind.
-func (m *Mails) write(kind, to, userID string, expires time.Time, data any) (mail.Message, error) {
-	message := mail.Message{Kind: kind, To: to, UserID: userID, ExpiresAt: expires}
-	err := m.Config.MailTemplates().Write(&message, m.Config.Site(m.mailers.Current()), data)
+func (m *Mails) write(
+	kind, to, userID, language string, expires time.Time, data any,
+) (mail.Message, error) {
+	message := mail.Message{Kind: kind, To: to, UserID: userID, Language: language, ExpiresAt: expires}
+	err := m.templates().Write(&message, m.Config.Site(m.mailers.Current()), data)
 	if err != nil {
 		err = fmt.Errorf("%w: %w", errUnwritten, err)
 	}
 	return message, err
 }
+
+func (m *Mails) templates() *mail.Templates { return m.Config.mailTemplates(m.Texts()) }
 
 // Site returns the name of the site in mails: `name`, or else the host of the issuer, or else the
 // domain of the sender.
@@ -164,11 +169,13 @@ func (a *Config) Site(mailer mail.Mailer) string {
 }
 
 // MailTemplates returns the texts of the mails.
-func (a *Config) MailTemplates() *mail.Templates {
+func (a *Config) MailTemplates() *mail.Templates { return a.mailTemplates(a.Texts()) }
+
+func (a *Config) mailTemplates(catalogue *texts.Catalogue) *mail.Templates {
 	if a.Templates == "" {
-		return mail.NewTemplates("")
+		return mail.NewTemplates("", catalogue)
 	}
-	return mail.NewTemplates(filepath.Join(a.Templates, "mail"))
+	return mail.NewTemplates(filepath.Join(a.Templates, "mail"), catalogue)
 }
 
 func (a *Config) readMail(b *config.Block, _ string) (err error) {

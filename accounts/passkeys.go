@@ -66,7 +66,7 @@ func (k *Keyring) Add(
 	}
 	CountEvent("passkey", "added")
 	k.Audit("passkey added", user.ID, sessionID, asker.Client, zap.String("passkey", made.ID))
-	k.logIns.tell(ctx, letterPasskeyAdded, user.Email, user.ID, asker)
+	k.logIns.tell(ctx, letterPasskeyAdded, user.Email, user.ID, asker.speaks(user.Profile))
 	return made, nil
 }
 
@@ -111,7 +111,7 @@ func (k *Keyring) Remove(
 	}
 	CountEvent("passkey", "removed")
 	k.Audit("passkey removed", user.ID, sessionID, asker.Client, zap.String("passkey", id))
-	k.logIns.tell(ctx, letterPasskeyRemoved, user.Email, user.ID, asker)
+	k.logIns.tell(ctx, letterPasskeyRemoved, user.Email, user.ID, asker.speaks(user.Profile))
 	return nil
 }
 

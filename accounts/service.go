@@ -120,6 +120,7 @@ func Open(ctx caddy.Context, settings *Config) (*Service, error) {
 	}
 	service := shared.(*Service)
 	service.AddStore(&store)
+	service.texts.Store(settings.Texts()) // the files of `languages` may have changed
 	context.AfterFunc(ctx, func() { service.DropStore(&store) })
 	if mailer != nil { // its password may be another than in the last config, which had the same text
 		service.Mails.mailers.Add(&mailer)

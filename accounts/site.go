@@ -1,9 +1,11 @@
 package accounts
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts/password"
+	"github.com/caddy-jwt/caddy-jwt/internal/texts"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"go.uber.org/zap"
 )
@@ -17,7 +19,12 @@ type site struct {
 	Log *zap.Logger
 
 	store.Newest
+
+	texts atomic.Pointer[texts.Catalogue]
 }
+
+// Texts returns the texts of the newest config.
+func (s *site) Texts() *texts.Catalogue { return s.texts.Load() }
 
 // Audit logs an account event. It identifies users by ID, because text in the e-mail field
 // may be a password.

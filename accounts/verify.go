@@ -30,20 +30,20 @@ func (l *LogIns) SignUpByMail(
 	if err != nil {
 		return StoreRefusal(err)
 	}
-	_, err = l.Users().UserByEmail(ctx, key)
+	known, err := l.Users().UserByEmail(ctx, key)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return StoreRefusal(err)
 	}
 	c := mailedCode{Purpose: purposeVerify, Of: key, Email: email, EmailKey: key}
 	if err == nil {
 		c.Void = true
-		return l.mailCode(ctx, letterExists, c, false, asker)
+		return l.mailCode(ctx, letterExists, c, false, asker.speaks(known.Profile))
 	}
 	if c.Profile, err = json.Marshal(profile); err != nil {
 		return err
 	}
 	c.PasswordHash = hash
-	return l.mailCode(ctx, letterVerify, c, false, asker)
+	return l.mailCode(ctx, letterVerify, c, false, asker.speaks(profile))
 }
 
 // AddressProof is what somebody shows to confirm an address.
@@ -209,7 +209,7 @@ func (l *LogIns) askToVerify(ctx context.Context, user store.User, asker Asker) 
 		}
 		c.PasswordHash, c.Profile = waiting.PasswordHash, waiting.Profile
 	}
-	err := l.mailCode(ctx, letterVerify, c, false, asker)
+	err := l.mailCode(ctx, letterVerify, c, false, asker.speaks(user.Profile))
 	if failure, ok := errors.AsType[*refusal.Error](err); ok && failure.Reason == refusal.Throttled {
 		err = nil // the last mail may still be good
 	}

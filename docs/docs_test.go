@@ -21,7 +21,7 @@ var docsEnvironment = map[string]string{
 
 // docsFiles replaces the files that the pages name.
 var docsFiles = strings.NewReplacer(
-	"/etc/caddy/issuer.pem", "testdata/keys/rsa2048.pub.pem",
+	"/etc/caddy/issuer.pem", "testdata/keys/rsa2048.pub.pem", "/etc/caddy/languages", "testdata/languages",
 	serviceAccount+"/token", "testdata/keys/secret.txt",
 	serviceAccount+"/ca.crt", "testdata/keys/rsa2048.crt.pem",
 )

@@ -19,6 +19,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/internal/accountstest"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
+	"github.com/caddy-jwt/caddy-jwt/internal/texts"
 	own "github.com/caddy-jwt/caddy-jwt/mail"
 )
 
@@ -309,7 +310,11 @@ func TestTemplates(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	templates := own.NewTemplates(dir)
+	catalogue, err := texts.Standard()
+	if err != nil {
+		t.Fatal(err)
+	}
+	templates := own.NewTemplates(dir, catalogue)
 	const name = "<b>\r\nBcc: x</b>"
 	for _, c := range []struct{ language, subject, html string }{
 		{"", "Hello <b> Bcc: x</b>", "&lt;b&gt;"}, {"en-GB", "Hello <b> Bcc: x</b>", "&lt;b&gt;"},

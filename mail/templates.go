@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	texttemplate "text/template"
+
+	"github.com/caddy-jwt/caddy-jwt/internal/texts"
 )
 
 //go:embed templates/*
@@ -17,8 +19,12 @@ var embeddedTemplates embed.FS
 
 // Templates are the texts of mails. A mail is a file with its kind as its name, `test.txt`, which
 // defines "subject" and "text". If `test.html` is beside it, which defines "content", it has HTML
-// too, in the layout of `layout.html`. `test.de.txt` and `test.de.html` are the same in German.
-type Templates struct{ folders []folder }
+// too, in the layout of `layout.html`. `test.de.txt` and `test.de.html` are the same in German. In all of
+// them, t translates a text, as in {{t "Your code for %s" .Site}}.
+type Templates struct {
+	folders   []folder // the last has the standard texts
+	catalogue *texts.Catalogue
+}
 
 // folder has templates. Its path is for errors; it is empty for the standard ones.
 type folder struct {
@@ -28,33 +34,42 @@ type folder struct {
 
 // NewTemplates returns the texts in a folder, and for those that it lacks the standard ones. An
 // empty dir is no folder.
-func NewTemplates(dir string) *Templates {
+func NewTemplates(dir string, catalogue *texts.Catalogue) *Templates {
 	standard, _ := fs.Sub(embeddedTemplates, "templates") // the path is valid
-	if dir == "" {
-		return &Templates{[]folder{{standard, ""}}}
+	t := &Templates{[]folder{{standard, ""}}, catalogue}
+	if dir != "" {
+		t.folders = []folder{{os.DirFS(dir), dir}, {standard, ""}}
 	}
-	return &Templates{[]folder{{os.DirFS(dir), dir}, {standard, ""}}}
+	return t
 }
 
 // TemplateData is the data of a template.
 type TemplateData struct {
-	// Site is the name of the site, To the recipient, and Language that of the text.
-	Site, To, Language string
+	// Site is the name of the site, To the recipient, Language that of the text, and Direction in
+	// which it is written: ltr or rtl.
+	Site, To, Language, Direction string
 	// Subject is for the HTML.
 	Subject string
 	// Data is of the kind of mail.
 	Data any
 }
 
-// Write sets subject, text and HTML of a message by the templates of its kind, in its language or
-// else in none.
+// Write sets subject, text and HTML of a message by the templates of its kind: by those of its
+// language, or else by those of none, whose texts it translates. It sets Language to that of the texts,
+// or to none if that is not known.
 func (t *Templates) Write(m *Message, site string, data any) error {
-	of := TemplateData{Site: site, To: m.To, Language: m.Language, Data: data}
+	language, _ := t.catalogue.Named(m.Language)
 	folder, file, text, err := t.find(m.Kind, m.Language, ".txt")
 	if err != nil {
 		return err
 	}
-	parsed, err := texttemplate.New(filepath.Join(folder.path, file)).Parse(text)
+	if file == m.Kind+".txt" {
+		if m.Language = language.Tag(); !strings.Contains(text, "{{t ") { // an operator's
+			m.Language = ""
+		}
+	}
+	of := TemplateData{Site: site, To: m.To, Language: m.Language, Direction: language.Direction(), Data: data}
+	parsed, err := texttemplate.New(filepath.Join(folder.path, file)).Funcs(language.Funcs()).Parse(text)
 	if err != nil {
 		return fmt.Errorf("templates: %w", err)
 	}
@@ -72,7 +87,7 @@ func (t *Templates) Write(m *Message, site string, data any) error {
 		return nil
 	}
 	if err == nil {
-		m.HTML, err = t.page(filepath.Join(folder.path, file), string(content), of)
+		m.HTML, err = t.page(filepath.Join(folder.path, file), string(content), of, language)
 	}
 	if err != nil {
 		return fmt.Errorf("templates: %w", err)
@@ -104,12 +119,12 @@ func (t *Templates) Check(kind, site string, data any) error {
 }
 
 // page returns the HTML of a mail. file is the path of its content.
-func (t *Templates) page(file, content string, of TemplateData) (string, error) {
+func (t *Templates) page(file, content string, of TemplateData, language *texts.Language) (string, error) {
 	folder, name, layout, err := t.find("layout", of.Language, ".html")
 	if err != nil {
 		return "", err
 	}
-	parsed, err := template.New(filepath.Join(folder.path, name)).Parse(layout)
+	parsed, err := template.New(filepath.Join(folder.path, name)).Funcs(language.Funcs()).Parse(layout)
 	if err == nil {
 		_, err = parsed.New(file).Parse(content)
 	}

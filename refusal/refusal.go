@@ -166,6 +166,8 @@ type PropertyError struct {
 	Message string `json:"message"`
 	// Info has the parameters of the rule.
 	Info map[string]any `json:"info"`
+	// Cause is the error of which Message is the text in English, so that it can be translated.
+	Cause error `json:"-"`
 }
 
 // Unwrap returns the reason, for errors.Is and errors.As.
@@ -183,7 +185,7 @@ func (e *Error) Error() string {
 // for programs.
 func Property(path, code string, err error) *Error {
 	return &Error{Reason: Properties, Properties: []PropertyError{
-		{Path: "/" + path, Code: code, Message: err.Error(), Info: map[string]any{}},
+		{Path: "/" + path, Code: code, Message: err.Error(), Info: map[string]any{}, Cause: err},
 	}}
 }
 
@@ -336,8 +338,7 @@ var refusals = map[Reason]Answer{
 		"but the provider did not ask for your password. Log out there first, or log in with your password here."},
 	LoginRefused: {
 		401, "UnauthorizedError", "login_refused", false,
-		"The provider's response is not valid, so you were not logged in. Try again; if that does not help, " +
-			"log in another way, or tell whoever runs this site.",
+		"The provider's response is not valid, so you were not logged in.",
 	},
 	ProviderMisconfigured: {502, "BadGatewayError", "provider_misconfigured", false, "Logging in through this " +
 		"provider does not work, and trying again will not help. " +

@@ -1,12 +1,12 @@
 package store
 
 import (
-	"errors"
 	"fmt"
 	"net/mail"
 	"strings"
 	"unicode"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/texts"
 	"golang.org/x/net/idna"
 	"golang.org/x/text/secure/precis"
 	"golang.org/x/text/unicode/norm"
@@ -30,24 +30,24 @@ var emailDomain = idna.New(
 // key belong to the same user. The error describes the problem without the address.
 func EmailKey(email string) (string, error) {
 	if len(email) > MaxEmailBytes {
-		return "", errors.New("is too long for an e-mail address")
+		return "", texts.Error("is too long for an e-mail address")
 	}
 	parsed, err := mail.ParseAddress(email)
 	if err != nil || parsed.Name != "" || parsed.Address != email {
-		return "", errors.New("must look like name@example.com")
+		return "", texts.Error("must look like name@example.com")
 	}
 	at := strings.LastIndexByte(email, '@')
 	// Case folding keeps compatibility forms such as ℑ, which only NFKC converts to a
 	// letter.
 	local, err := emailLocalPart.String(norm.NFKC.String(email[:at]))
 	if err != nil {
-		return "", errors.New("contains a character before the @ that is not allowed in e-mail addresses")
+		return "", texts.Error("contains a character before the @ that is not allowed in e-mail addresses")
 	}
 	// Characters that idna ignores, such as a zero-width space, would still be displayed;
 	// and idna keeps an ideographic full stop at the end.
 	domain, err := emailDomain.ToASCII(email[at+1:])
 	if err != nil || strings.ContainsFunc(email[at+1:], invisible) || strings.HasSuffix(domain, ".") {
-		return "", errors.New("has an invalid domain name")
+		return "", texts.Error("has an invalid domain name")
 	}
 	return local + "@" + domain, nil
 }

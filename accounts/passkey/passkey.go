@@ -13,6 +13,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/texts"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/go-webauthn/webauthn/protocol"
@@ -146,11 +147,11 @@ func (p *Passkeys) handle(ctx context.Context, userID string) ([]byte, error) {
 func CheckName(name string) error {
 	switch {
 	case strings.TrimSpace(name) == "":
-		return errors.New("must not be empty")
+		return texts.Error("must not be empty")
 	case len([]rune(name)) > MaxName:
-		return errors.New("has more than 64 characters")
+		return texts.Error("has more than 64 characters")
 	case strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsGraphic(r) }):
-		return errors.New("contains a character that cannot be seen")
+		return texts.Error("contains a character that cannot be seen")
 	}
 	return nil
 }

@@ -15,6 +15,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
+	"github.com/caddy-jwt/caddy-jwt/internal/texts"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/crypto/argon2"
@@ -53,11 +54,11 @@ var commonPasswords = sync.OnceValue(func() map[string]bool {
 // keys give the same password, regardless of how the keyboard driver composes characters.
 func normalPassword(password string) (string, error) {
 	if len(password) > MaxBytes {
-		return "", fmt.Errorf("is longer than %d bytes", MaxBytes)
+		return "", texts.Error("is longer than %d bytes", MaxBytes)
 	}
 	normal, err := precis.OpaqueString.String(password)
 	if err != nil {
-		return "", errors.New("contains a character that is not allowed in passwords, such as a control character")
+		return "", texts.Error("contains a character that is not allowed in passwords, such as a control character")
 	}
 	return normal, nil
 }
@@ -75,11 +76,11 @@ func CheckNew(password string, minLength int) error {
 	normal, err := normalPassword(password)
 	switch {
 	case Length(password) < minLength: // also the empty one, which is not normal
-		return fmt.Errorf("must have at least %d characters", minLength)
+		return texts.Error("must have at least %d characters", minLength)
 	case err != nil:
 		return err
 	case commonPasswords()[strings.ToLower(normal)]:
-		return errors.New("is too common, so it is easy to guess; choose another")
+		return texts.Error("is too common, so it is easy to guess; choose another")
 	}
 	return nil
 }

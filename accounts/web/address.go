@@ -19,8 +19,7 @@ func (h *Handler) emailPage(w http.ResponseWriter, r *http.Request) error {
 	ask := askEmail
 	ask.Password = !fresh && user.PasswordHash != ""
 	if !fresh && !ask.Password {
-		ask.Text += " You logged in more than 5 minutes ago, and your account has no password. " +
-			"Log out, log in again and repeat this step."
+		ask.Text = both(h.pages.language(r), ask.Text, logInAgain)
 	}
 	return h.askPage(w, r, "address", ask, pageData{}, http.StatusOK)
 }

@@ -136,10 +136,11 @@ func (h *Handler) beginConnect(w http.ResponseWriter, r *http.Request, login *ac
 	if err != nil {
 		return h.showAccount(w, r, token, err)
 	}
+	language := h.pages.language(r)
 	return h.pages.render(w, r, "message", pageData{
-		Title: "Connect your account at " + login.Label,
+		Title: language.Text("Connect your account at %s", login.Label),
 		Text:  "Log in there with the account that you want to use for logging in here.",
-		Next:  &pageLink{"Continue to " + login.Label, location},
+		Next:  &pageLink{language.Text("Continue to %s", login.Label), location},
 	}, http.StatusOK)
 }
 
@@ -380,9 +381,10 @@ func (h *Handler) showLogin(w http.ResponseWriter, r *http.Request, returnTo str
 	h.service.LogStoreFailure(refusal)
 	h.answers.Announce(w, r, refusal)
 	public := refusal.Reason.Answer()
-	text := refusedText(refusal)
+	text := formText(h.pages.language(r), refusal)
 	if taken, ok := errors.AsType[*accounts.AccountExists](err); ok {
-		text = taken.Error()
+		language, link := h.pages.language(r), taken.Link
+		text = both(language, language.Text("You are logged in to %s as %s.", link.Label, link.Name()), text)
 	}
 	return h.pages.render(w, r, "login", pageData{ReturnTo: returnTo, Error: text}, public.Status)
 }
@@ -396,7 +398,7 @@ func (h *Handler) showAccount(w http.ResponseWriter, r *http.Request, token *jwt
 	h.service.LogStoreFailure(refusal)
 	h.answers.Announce(w, r, refusal)
 	public := refusal.Reason.Answer()
-	return h.renderAccount(w, r, token, pageData{Error: refusedText(refusal)}, public.Status)
+	return h.renderAccount(w, r, token, pageData{Error: formText(h.pages.language(r), refusal)}, public.Status)
 }
 
 // backchannelLogout handles a provider's notification that a user has logged out there

@@ -127,7 +127,8 @@ func (h *Handler) factorPage(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (h *Handler) renderFactor(w http.ResponseWriter, r *http.Request, data pageData, enrol bool, status int) error {
-	data.Factor = &pageFactor{Enrol: enrol, Code: true, Trust: daysText(time.Duration(h.TrustBrowsers))}
+	trust := daysText(h.pages.language(r), time.Duration(h.TrustBrowsers))
+	data.Factor = &pageFactor{Enrol: enrol, Code: true, Trust: trust}
 	if h.party != nil && !enrol {
 		if err := h.offerInstead(r, data.Factor); err != nil {
 			return err
@@ -161,20 +162,6 @@ func (h *Handler) offerInstead(r *http.Request, shown *pageFactor) error {
 func isReason(err error, reason refusal.Reason) bool {
 	failure, ok := errors.AsType[*refusal.Error](err)
 	return ok && failure.Reason == reason
-}
-
-// daysText returns a duration in words; empty if it is not positive.
-func daysText(d time.Duration) string {
-	const day = 24 * time.Hour
-	switch {
-	case d <= 0:
-		return ""
-	case d == day:
-		return "1 day"
-	case d%day == 0:
-		return strconv.Itoa(int(d/day)) + " days"
-	}
-	return d.String()
 }
 
 // answerFactor completes a log-in with a second factor: it answers JSON with tokens, and the page's
@@ -224,7 +211,7 @@ func (h *Handler) answerFactor(w http.ResponseWriter, r *http.Request) error {
 	}
 	SetSessionCookies(w, r, grant)
 	return h.pages.render(w, r, "message", pageData{
-		Title: "Recovery codes left: " + strconv.Itoa(proof.Left),
+		Title: h.pages.language(r).Text("Recovery codes left: %d.", proof.Left),
 		Text: "You are logged in, and the code that you used is no longer valid. Make new recovery codes soon: " +
 			"open your account, then Two-step log-in.",
 		Next: &pageLink{"Continue", h.afterLogIn(r, in)},
@@ -265,7 +252,7 @@ func (h *Handler) factorFailed(w http.ResponseWriter, r *http.Request, in *input
 	h.service.LogStoreFailure(failure)
 	h.answers.Announce(w, r, failure)
 	enrol = enrol || failure.Reason == refusal.EnrolmentRequired
-	return h.renderFactor(w, r, refusedForm(in, failure), enrol, failure.Reason.Answer().Status)
+	return h.renderFactor(w, r, h.refusedForm(r, in, failure), enrol, failure.Reason.Answer().Status)
 }
 
 // enrolling is who sets up an authenticator app.
@@ -456,7 +443,7 @@ func (h *Handler) enrolmentFailed(
 	}
 	h.service.LogStoreFailure(failure)
 	h.answers.Announce(w, r, failure)
-	data := refusedForm(in, failure)
+	data := h.refusedForm(r, in, failure)
 	if shown.LogIn = e.token == nil; again {
 		shown.Enrolment = nil
 	}
@@ -600,9 +587,9 @@ func (h *Handler) proved(
 	}
 	h.service.LogStoreFailure(failure)
 	h.answers.Announce(w, r, failure)
-	data := refusedForm(in, failure)
+	data := h.refusedForm(r, in, failure)
 	if failure.Reason == refusal.WrongCredentials {
-		data.Error = confirmError(failure)
+		data.Error = confirmError(h.pages.language(r), failure)
 	}
 	return h.renderFactors(w, r, token, user, data, pageFactors{}, failure.Reason.Answer().Status)
 }

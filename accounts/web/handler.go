@@ -163,14 +163,14 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, refusal *refusa
 		h.answers.Announce(w, r, refusal)
 		public := refusal.Reason.Answer()
 		return h.pages.render(
-			w, r, "message", pageData{Title: http.StatusText(public.Status), Text: public.Description}, public.Status,
+			w, r, "message", pageData{Title: refusedTitle(public.Status), Text: refusedText(public)}, public.Status,
 		)
 	}
 	if page {
 		return h.answers.Refuse(w, r, refusal)
 	}
 	h.answers.Announce(w, r, refusal)
-	return answer.WriteRefusal(w, refusal)
+	return h.pages.writeRefusal(w, r, refusal)
 }
 
 // crossOrigin refuses requests from pages of other sites that carry a user's cookies,

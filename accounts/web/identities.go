@@ -11,6 +11,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/internal/help"
+	"github.com/caddy-jwt/caddy-jwt/internal/texts"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
@@ -112,14 +113,24 @@ func (h *Handler) askToConnect(
 	w http.ResponseWriter, r *http.Request, token *jwt.Token, user store.User, record store.Record,
 	waiting offer, data pageData, status int,
 ) error {
-	data.Text = "Anyone who logs in there as " + waiting.Name() +
-		" will then be logged in to your account here. Connect only an account of your own."
+	language := h.pages.language(r)
+	data.Text = language.Text("Anyone who logs in there as %s will then be logged in to your account here. "+
+		"Connect only an account of your own.", waiting.Name())
 	data.Confirm = &pageConfirm{
-		Question: "Connect " + waiting.Label + " (" + waiting.Name() + ") to your account " + user.Email + "?",
+		Question: language.Text("Connect %s (%s) to your account %s?", waiting.Label, waiting.Name(), user.Email),
 		Yes:      "Connect", No: "Cancel", Action: answer.MountedAt(r) + h.Path("connect"), Offer: record.ID,
 	}
 	data.leadsOn = waiting.ReturnTo != ""
 	return h.ask(w, r, token, user, data, status)
+}
+
+// logInAgain is for users who must be present and have no password.
+const logInAgain = "You logged in more than 5 minutes ago, and your account has no password. " +
+	"Log out, log in again and repeat this step."
+
+// both returns two texts in a language.
+func both(language *texts.Language, one, other string) string {
+	return language.Text(one) + " " + language.Text(other)
 }
 
 // ask shows a question. It also asks for the password unless the log-in was recent.
@@ -133,8 +144,7 @@ func (h *Handler) ask(
 	data.Confirm.Password = user.PasswordHash != "" && (!fresh || data.Confirm.Always)
 	data.User = pageUser{ID: user.ID, Email: user.Email, Password: user.PasswordHash != ""}
 	if !fresh && user.PasswordHash == "" {
-		data.Text += " You logged in more than 5 minutes ago, and your account has no password. " +
-			"Log out, log in again and repeat this step."
+		data.Text = both(h.pages.language(r), data.Text, logInAgain)
 	}
 	return h.pages.render(w, r, "confirm", data, status)
 }
@@ -174,7 +184,7 @@ func (h *Handler) connect(w http.ResponseWriter, r *http.Request) error {
 		}
 		h.answers.Announce(w, r, refusal)
 		public := refusal.Reason.Answer()
-		return h.askToConnect(w, r, token, user, record, waiting, pageData{Error: confirmError(refusal)}, public.Status)
+		return h.askToConnect(w, r, token, user, record, waiting, pageData{Error: confirmError(h.pages.language(r), refusal)}, public.Status)
 	}
 	_, err = h.takePending(w, r, accounts.KindOffered, offerCookie, func(store.Record) error { return nil })
 	if errors.Is(err, store.ErrNotFound) {
@@ -191,11 +201,11 @@ func (h *Handler) connect(w http.ResponseWriter, r *http.Request) error {
 }
 
 // confirmError returns the error text for a page that asks for the password.
-func confirmError(failure *refusal.Error) string {
+func confirmError(language *texts.Language, failure *refusal.Error) string {
 	if failure.Reason == refusal.WrongCredentials {
 		return "The current password is wrong."
 	}
-	return refusedText(failure)
+	return formText(language, failure)
 }
 
 // identities lists the identities of the caller.
@@ -266,7 +276,7 @@ func (h *Handler) identity(w http.ResponseWriter, r *http.Request, id string) er
 	if refusal, ok := errors.AsType[*refusal.Error](err); ok && in.form {
 		h.answers.Announce(w, r, refusal)
 		return h.askToDisconnect(
-			w, r, token, user, links, i, pageData{Error: confirmError(refusal)}, refusal.Reason.Answer().Status,
+			w, r, token, user, links, i, pageData{Error: confirmError(h.pages.language(r), refusal)}, refusal.Reason.Answer().Status,
 		)
 	}
 	if err != nil {
@@ -285,17 +295,20 @@ func (h *Handler) askToDisconnect(
 	links []accounts.LinkedIdentity, i int, data pageData, status int,
 ) error {
 	link := links[i]
-	data.Text = "You will no longer be able to log in to your account through " + link.Label + " as " +
-		link.Name() + "."
+	language := h.pages.language(r)
+	data.Text = language.Text(
+		"You will no longer be able to log in to your account through %s as %s.", link.Label, link.Name(),
+	)
 	switch {
 	case len(links) == 1 && user.PasswordHash == "":
 		data.Text = "You have no password, so this is your only way to log in and cannot be disconnected. " +
 			"Ask the operators of this site for a link to set a password."
 	case user.PasswordHash == "":
-		data.Text += " You have no password. You can still log in through the other providers that you connected."
+		data.Text = both(language, data.Text, "You have no password. You can still log in through the other "+
+			"providers that you connected.")
 	}
 	data.Confirm = &pageConfirm{
-		Question: "Disconnect " + link.Label + " (" + link.Name() + ") from your account " + user.Email + "?",
+		Question: language.Text("Disconnect %s (%s) from your account %s?", link.Label, link.Name(), user.Email),
 		Yes:      "Disconnect", No: "Cancel", Action: answer.MountedAt(r) + h.Path("identities") + "/" + link.ID(),
 	}
 	return h.ask(w, r, token, user, data, status)

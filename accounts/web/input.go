@@ -3,7 +3,6 @@ package web
 import (
 	"cmp"
 	"errors"
-	"fmt"
 	"io"
 	"mime"
 	"net/http"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/accounts/password"
+	"github.com/caddy-jwt/caddy-jwt/internal/texts"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
@@ -65,7 +65,7 @@ func readInput(w http.ResponseWriter, r *http.Request, known ...string) (*input,
 			continue
 		}
 		if in.unknown++; in.unknown <= MaxPropertyErrors {
-			in.wrong(name, "additionalProperties", errors.New("is not a known property"), map[string]any{
+			in.wrong(name, "additionalProperties", texts.Error("is not a known property"), map[string]any{
 				"additionalProperty": shownName(name),
 			})
 		}
@@ -111,11 +111,11 @@ func (in *input) want(name string) string {
 	text, isText := value.(string)
 	switch {
 	case !present:
-		in.wrong(name, "required", errors.New("is required"), map[string]any{"missingProperty": name})
+		in.wrong(name, "required", texts.Error("is required"), map[string]any{"missingProperty": name})
 	case !isText:
-		in.wrong(name, "type", errors.New("must be a string"), map[string]any{"type": "string"})
+		in.wrong(name, "type", texts.Error("must be a string"), map[string]any{"type": "string"})
 	case text == "":
-		in.wrong(name, "minLength", errors.New("must not be empty"), map[string]any{"limit": 1})
+		in.wrong(name, "minLength", texts.Error("must not be empty"), map[string]any{"limit": 1})
 	}
 	return text
 }
@@ -151,14 +151,14 @@ func (h *Handler) profile(in *input) map[string]any {
 	for _, name := range h.Profile {
 		value, given := in.values[name]
 		if store.OutOfRange(value) {
-			in.wrong(name, "type", errors.New("contains a number that is out of range"), map[string]any{})
+			in.wrong(name, "type", texts.Error("contains a number that is out of range"), map[string]any{})
 		}
 		limit := map[string]any{"limit": store.MaxProfileDepth}
 		if store.DeeperThan(value, store.MaxProfileDepth) {
-			in.wrong(name, "maxDepth", fmt.Errorf("is nested deeper than %d levels", store.MaxProfileDepth), limit)
+			in.wrong(name, "maxDepth", texts.Error("is nested deeper than %d levels", store.MaxProfileDepth), limit)
 		} else if store.ValueSize(value) > store.MaxProfileBytes {
 			limit["limit"] = store.MaxProfileBytes
-			in.wrong(name, "maxLength", fmt.Errorf("has more than %d bytes", store.MaxProfileBytes), limit)
+			in.wrong(name, "maxLength", texts.Error("has more than %d bytes", store.MaxProfileBytes), limit)
 		}
 		if given {
 			profile[name] = store.PlainValue(value)
@@ -170,7 +170,7 @@ func (h *Handler) profile(in *input) map[string]any {
 func (in *input) wrong(name, code string, err error, info map[string]any) {
 	path := "/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(shownName(name))
 	in.properties = append(in.properties, refusal.PropertyError{
-		Path: path, Code: code, Message: err.Error(), Info: info,
+		Path: path, Code: code, Message: err.Error(), Info: info, Cause: err,
 	})
 }
 
@@ -187,9 +187,9 @@ func (in *input) err() error {
 	}
 	slices.SortFunc(in.properties, func(a, b refusal.PropertyError) int { return strings.Compare(a.Path, b.Path) })
 	if more := all - len(in.properties); more > 0 {
+		err := texts.Error("has errors that are not listed: %d", more)
 		in.properties = append(in.properties, refusal.PropertyError{
-			Path: "", Code: "more", Message: fmt.Sprintf("has errors that are not listed: %d", more),
-			Info: map[string]any{"more": more},
+			Path: "", Code: "more", Message: err.Error(), Info: map[string]any{"more": more}, Cause: err,
 		})
 	}
 	return &refusal.Error{Reason: refusal.Properties, Properties: in.properties}

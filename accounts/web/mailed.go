@@ -83,7 +83,7 @@ func (h *Handler) baseURL(at place.Place) string {
 
 // asker returns who asks for a code, or uses one.
 func (h *Handler) asker(r *http.Request) accounts.Asker {
-	asker := accounts.Asker{Client: client(r)}
+	asker := accounts.Asker{Client: client(r), Language: h.pages.language(r).Tag()}
 	if cookies := r.CookiesNamed(credentials.CookieName(r, askerCookie)); len(cookies) == 1 {
 		asker.Browser = cookies[0].Value
 	}
@@ -116,20 +116,20 @@ func (h *Handler) unbind(w http.ResponseWriter, r *http.Request) {
 // asks for the code.
 func (h *Handler) mailed(w http.ResponseWriter, r *http.Request, in *input, ask pageAsk) error {
 	if in.form {
-		return h.askPage(w, r, "code", ask, h.again(in, nil), http.StatusOK)
+		return h.askPage(w, r, "code", ask, h.again(r, in, nil), http.StatusOK)
 	}
 	return answer.WriteJSON(w, http.StatusAccepted, map[string]string{"status": "check_mail"})
 }
 
 // again returns the data to show a page again, with the errors of a refusal if there is one.
-func (h *Handler) again(in *input, failure *refusal.Error) pageData {
+func (h *Handler) again(r *http.Request, in *input, failure *refusal.Error) pageData {
 	if failure == nil {
 		return pageData{
 			Email:    accounts.Cut(in.text("email"), 2*store.MaxEmailBytes),
 			ReturnTo: answer.SafeReturnPath(in.text("return_to"), ""),
 		}
 	}
-	return refusedForm(in, failure)
+	return h.refusedForm(r, in, failure)
 }
 
 // mailing mails a code to an address.
@@ -159,7 +159,7 @@ func (h *Handler) askOr(
 	h.service.LogStoreFailure(failure)
 	h.answers.Announce(w, r, failure)
 	ask.Given, ask.Token = accounts.Cut(in.text("code"), 16), accounts.Cut(in.text("token"), maxLinkToken)
-	return h.askPage(w, r, page, ask, h.again(in, failure), failure.Reason.Answer().Status)
+	return h.askPage(w, r, page, ask, h.again(r, in, failure), failure.Reason.Answer().Status)
 }
 
 // signUpByMail begins a sign-up that a mail completes.

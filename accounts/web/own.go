@@ -72,7 +72,7 @@ func (h *Handler) profileForm(w http.ResponseWriter, r *http.Request) error {
 	}
 	if failure, ok := errors.AsType[*refusal.Error](err); ok {
 		h.answers.Announce(w, r, failure)
-		data := refusedForm(in, failure)
+		data := h.refusedForm(r, in, failure)
 		data.Error = "Your profile was not changed:"
 		return h.renderAccount(w, r, token, data, failure.Reason.Answer().Status)
 	}
@@ -179,8 +179,8 @@ func (h *Handler) askToDelete(w http.ResponseWriter, r *http.Request, data pageD
 	data.Text = "All that this site's accounts keep about you is deleted at once and cannot be brought back: your " +
 		"profile, your sessions, your ways to log in and your API keys."
 	data.Confirm = &pageConfirm{
-		Question: "Delete your account " + user.Email + "?", Yes: "Delete my account", No: "Cancel",
-		Action: answer.MountedAt(r) + h.Path("delete"), Always: true,
+		Question: h.pages.language(r).Text("Delete your account %s?", user.Email),
+		Yes:      "Delete my account", No: "Cancel", Action: answer.MountedAt(r) + h.Path("delete"), Always: true,
 	}
 	return h.ask(w, r, token, user, data, status)
 }
@@ -204,7 +204,7 @@ func (h *Handler) deleteForm(w http.ResponseWriter, r *http.Request) error {
 	err = h.service.LogIns.Delete(r.Context(), user, SessionOf(token), in.text("currentPassword"), client(r))
 	if failure, ok := errors.AsType[*refusal.Error](err); ok {
 		h.answers.Announce(w, r, failure)
-		return h.askToDelete(w, r, pageData{Error: confirmError(failure)}, failure.Reason.Answer().Status)
+		return h.askToDelete(w, r, pageData{Error: confirmError(h.pages.language(r), failure)}, failure.Reason.Answer().Status)
 	}
 	if err != nil {
 		return err

@@ -5,7 +5,6 @@ import (
 	"embed"
 	"errors"
 	"fmt"
-	"html/template"
 	"io/fs"
 	"net"
 	"net/http"
@@ -19,6 +18,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/apikeys"
 	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
+	"github.com/caddy-jwt/caddy-jwt/internal/texts"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
@@ -45,7 +45,8 @@ var pageNames = []string{
 
 // pages are the HTML pages of the accounts.
 type pages struct {
-	templates map[string]*template.Template
+	texts     *texts.Catalogue
+	templates map[string]*pageTemplate
 	files     map[string]*pageFile // by route
 	defaults  pageData
 	policy    string // the Content-Security-Policy
@@ -89,7 +90,8 @@ type pageData struct {
 	Client            string // the name of the site that requested the log-in
 	Cancel            string // path back to the site that requested the log-in
 
-	leadsOn bool // its form may redirect to another site, as a page of an OpenID Provider does
+	language *texts.Language // nil for what the client accepts
+	leadsOn  bool            // its form may redirect to another site, as a page of an OpenID Provider does
 }
 
 // pageSite tells whose page it is.
@@ -97,12 +99,12 @@ type pageSite struct{ Name, Logo string }
 
 // pagePart is the data for a part of a page that occurs several times.
 type pagePart struct {
-	Data pageData
+	Data *pageData
 	For  string // unique on the page
 }
 
 // For returns the data for a part of the page.
-func (d pageData) For(name string) pagePart { return pagePart{d, name} }
+func (d *pageData) For(name string) pagePart { return pagePart{d, name} }
 
 // pageConfirm is the question on the page confirm.
 type pageConfirm struct {
@@ -154,14 +156,14 @@ type pageSession struct {
 
 func newPages(service *accounts.Service, config *accounts.Config) (*pages, error) {
 	p := &pages{
-		templates: make(map[string]*template.Template), lead: service.Links.Lead, defaults: standardData(*config),
-		policy: policyFor(config),
+		texts: config.Texts(), templates: make(map[string]*pageTemplate), lead: service.Links.Lead,
+		defaults: standardData(*config), policy: policyFor(config),
 	}
 	embedded, err := fs.Sub(embeddedPages, "pages")
 	if err != nil {
 		return nil, err
 	}
-	layout, err := readPage(config.Templates, embedded, "layout.html")
+	frame, err := readFrame(config.Templates, embedded)
 	if err != nil {
 		return nil, err
 	}
@@ -170,7 +172,7 @@ func newPages(service *accounts.Service, config *accounts.Config) (*pages, error
 		if err != nil {
 			return nil, err
 		}
-		if p.templates[name], err = parsePage(name, layout, text); err != nil {
+		if p.templates[name], err = parsePage(p.texts, name, append(frame, text)...); err != nil {
 			return nil, err
 		}
 	}
@@ -202,15 +204,16 @@ func standardData(config accounts.Config) (data pageData) {
 	return data
 }
 
-func parsePage(name string, layout, text []byte) (*template.Template, error) {
-	parsed, err := template.New(name).Parse(string(layout))
-	if err == nil {
-		parsed, err = parsed.Parse(string(text))
+// readFrame returns what all pages share.
+func readFrame(dir string, embedded fs.FS) (frame [][]byte, err error) {
+	for _, name := range []string{"parts.html", "layout.html"} {
+		text, err := readPage(dir, embedded, name)
+		if err != nil {
+			return nil, err
+		}
+		frame = append(frame, text)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("templates: %w", err)
-	}
-	return parsed, nil
+	return slices.Clip(frame), nil
 }
 
 // readPage returns the operator's file if it exists, otherwise the embedded one.
@@ -249,17 +252,22 @@ func (p *pages) render(w http.ResponseWriter, r *http.Request, name string, data
 	if name == "login" && p.offerPasskey != nil {
 		data.Passkey = p.offerPasskey(w, r)
 	}
-	page, err := p.execute(name, data)
+	language := data.language
+	if language == nil {
+		language = p.languageOf(r, lead.Languages)
+	}
+	data.translate(language)
+	page, err := p.execute(name, language, &data)
 	if err == nil && status >= 400 && page.Len() > maxRefusedPage {
 		data.Onward = "" // the form still has ReturnTo
-		page, err = p.execute(name, data)
+		page, err = p.execute(name, language, &data)
 	}
 	if err == nil && status >= 400 && page.Len() > maxRefusedPage {
 		data.ReturnTo, data.Email, data.Providers, data.Links = "", "", nil, nil
 		for i := range data.Fields {
 			data.Fields[i].Value = ""
 		}
-		page, err = p.execute(name, data)
+		page, err = p.execute(name, language, &data)
 	}
 	if err != nil {
 		return fmt.Errorf("page %s: %w", name, err)
@@ -273,13 +281,41 @@ func (p *pages) render(w http.ResponseWriter, r *http.Request, name string, data
 		header.Set("Referrer-Policy", "same-origin")
 	}
 	header.Set("Cache-Control", "no-store")
+	in(w, language)
 	w.WriteHeader(status)
 	_, err = w.Write(page.Bytes())
 	return err
 }
 
-func (p *pages) execute(name string, data pageData) (page bytes.Buffer, err error) {
-	return page, p.templates[name].ExecuteTemplate(&page, "layout", data)
+func (p *pages) execute(name string, language *texts.Language, data *pageData) (page bytes.Buffer, err error) {
+	translated, err := p.templates[name].in(language)
+	if err != nil {
+		return page, err
+	}
+	return page, translated.ExecuteTemplate(&page, "layout", data)
+}
+
+// language returns the language of the answer to a request: that which the site wants to which a log-in
+// leads, or else what the client accepts.
+func (p *pages) language(r *http.Request) *texts.Language {
+	returnTo := r.PostForm.Get("return_to") // if the body is a form that was read
+	if returnTo == "" && r.URL.RawQuery != "" {
+		returnTo = r.URL.Query().Get("return_to")
+	}
+	return p.languageOf(r, p.lead(answer.SafeReturnPath(returnTo, "")).Languages)
+}
+
+func (p *pages) languageOf(r *http.Request, wanted string) *texts.Language {
+	if language := p.texts.Preferring(wanted); language != nil {
+		return language
+	}
+	return p.texts.Accepting(strings.Join(r.Header.Values("Accept-Language"), ","))
+}
+
+// in says that an answer is in a language, and depends on what the client accepts.
+func in(w http.ResponseWriter, language *texts.Language) {
+	w.Header().Set("Content-Language", language.Tag())
+	w.Header().Add("Vary", "Accept-Language")
 }
 
 // maxRefusedPage is the maximum size, in bytes, of a page that shows an error.
@@ -355,13 +391,13 @@ func (h *Handler) showBrokenLink(w http.ResponseWriter, r *http.Request) error {
 		Title: "This link does not work",
 		Text: "It has expired, was already used or is incomplete, or your browser blocks cookies. " +
 			"If you have just used it to set a password, log in with that password. Otherwise, open the link again " +
-			"exactly as you received it. If that does not help, ",
+			"exactly as you received it. If that does not help, ask the operators of this site for a new one.",
 	}
 	if h.HasRoute("forgot") {
-		data.Text += "let us send you another one."
+		data.Text = "It has expired, was already used or is incomplete, or your browser blocks cookies. " +
+			"If you have just used it to set a password, log in with that password. Otherwise, open the link again " +
+			"exactly as you received it. If that does not help, let us send you another one."
 		data.Next = &pageLink{askForgot.Button, answer.MountedAt(r) + h.Path("forgot")}
-	} else {
-		data.Text += "ask the operators of this site for a new one."
 	}
 	return h.pages.render(w, r, "message", data, refusal.Reason.Answer().Status)
 }
@@ -440,14 +476,15 @@ func (h *Handler) renderAccount(
 			data.User.Profile[name] = profileText(value)
 		}
 	}
+	language := h.pages.language(r)
 	sessions = h.ownView(sessions, SessionOf(token))
 	slices.SortStableFunc(sessions, func(a, b store.Session) int { return b.UsedAt.Compare(a.UsedAt) })
 	shown := sessions[:min(len(sessions), maxShownSessions)]
 	data.MoreSessions = len(sessions) - len(shown)
 	for _, x := range shown {
 		data.Sessions = append(data.Sessions, pageSession{
-			x.ID, device(x.UserAgent), x.UserAgent, x.Address, x.CreatedAt, x.UsedAt, ago(h.service.Now(), x.UsedAt),
-			x.ID == SessionOf(token),
+			x.ID, device(language, x.UserAgent), x.UserAgent, x.Address, x.CreatedAt, x.UsedAt,
+			ago(language, h.service.Now(), x.UsedAt), x.ID == SessionOf(token),
 		})
 	}
 	if h.KeyPrefix != "" {
@@ -490,7 +527,7 @@ func (h *Handler) pageOr(w http.ResponseWriter, r *http.Request, in *input, page
 		return err
 	}
 	h.answers.Announce(w, r, failure)
-	data := refusedForm(in, failure)
+	data := h.refusedForm(r, in, failure)
 	if page == "signup" {
 		data.Fields = h.signupFields(func(name string) string { return accounts.Cut(in.text(name), maxShownValue) })
 	}
@@ -504,7 +541,8 @@ func (h *Handler) pageOr(w http.ResponseWriter, r *http.Request, in *input, page
 const maxShownValue = 256
 
 // refusedForm returns the data to show a form again, with its errors.
-func refusedForm(in *input, failure *refusal.Error) pageData {
+func (h *Handler) refusedForm(r *http.Request, in *input, failure *refusal.Error) pageData {
+	language := h.pages.language(r)
 	data := pageData{
 		Email:    accounts.Cut(in.text("email"), 2*store.MaxEmailBytes),
 		ReturnTo: answer.SafeReturnPath(in.text("return_to"), ""), Errors: make(map[string]string),
@@ -515,10 +553,10 @@ func refusedForm(in *input, failure *refusal.Error) pageData {
 		data.Error = "An account with this e-mail address already exists. " +
 			"If you have just created it, log in with the password that you chose."
 	default:
-		data.Error = refusedText(failure)
+		data.Error = formText(language, failure)
 	}
 	for _, property := range failure.Properties {
-		data.Errors[property.Path[1:]] = property.Message
+		data.Errors[property.Path[1:]] = language.Error(property.Cause)
 	}
 	return data
 }

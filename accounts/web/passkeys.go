@@ -11,6 +11,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/accounts/passkey"
 	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
+	"github.com/caddy-jwt/caddy-jwt/internal/texts"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
@@ -143,9 +144,9 @@ func (in *input) credential() []byte {
 		return text
 	}
 	if value == nil {
-		in.wrong("credential", "required", errors.New("is required"), map[string]any{"missingProperty": "credential"})
+		in.wrong("credential", "required", texts.Error("is required"), map[string]any{"missingProperty": "credential"})
 	} else {
-		in.wrong("credential", "type", errors.New("must be an object"), map[string]any{"type": "object"})
+		in.wrong("credential", "type", texts.Error("must be an object"), map[string]any{"type": "object"})
 	}
 	return nil
 }
@@ -243,11 +244,14 @@ func (h *Handler) renderPasskeys(
 	if err != nil {
 		return err
 	}
-	shown := &pagePasskeys{Password: user.PasswordHash != "", Ask: !fresh, Suggested: device(r.UserAgent())}
+	language := h.pages.language(r)
+	shown := &pagePasskeys{
+		Password: user.PasswordHash != "", Ask: !fresh, Suggested: device(language, r.UserAgent()),
+	}
 	for _, k := range all {
 		listed := pageListed{Passkey: k}
 		if !k.UsedAt.IsZero() {
-			listed.Used = ago(h.service.Now(), k.UsedAt)
+			listed.Used = ago(language, h.service.Now(), k.UsedAt)
 		}
 		if k.Party != h.party.ID {
 			listed.OtherFor = k.Party
@@ -280,9 +284,9 @@ func (h *Handler) passkeysFailed(
 	}
 	h.service.LogStoreFailure(failure)
 	h.answers.Announce(w, r, failure)
-	data := refusedForm(in, failure)
+	data := h.refusedForm(r, in, failure)
 	if failure.Reason == refusal.WrongCredentials {
-		data.Error = confirmError(failure)
+		data.Error = confirmError(h.pages.language(r), failure)
 	}
 	return h.renderPasskeys(w, r, token, user, data, false, failure.Reason.Answer().Status)
 }

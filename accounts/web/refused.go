@@ -1,13 +1,12 @@
 package web
 
 import (
-	"fmt"
-	"math"
 	"net/http"
-	"time"
+	"slices"
 
 	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
+	"github.com/caddy-jwt/caddy-jwt/internal/texts"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 )
 
@@ -22,12 +21,37 @@ var refusedTitles = map[int]string{
 	http.StatusServiceUnavailable: "Not available at the moment",
 }
 
+// refusedTitle returns the title of a page for a refusal.
+func refusedTitle(status int) string {
+	switch title := refusedTitles[status]; {
+	case title != "":
+		return title
+	case status >= 500:
+		return refusedTitles[http.StatusServiceUnavailable]
+	}
+	return refusedTitles[http.StatusBadRequest]
+}
+
+// refusedText returns what a page says about a refusal. Where the description is for programs, it is
+// something that people can act on.
+func refusedText(public refusal.Answer) string {
+	switch {
+	case !public.Challenge:
+		return public.Description
+	case public.Status == http.StatusUnauthorized:
+		return "Your log-in is not valid here, or has ended. Please log in again."
+	case public.Status == http.StatusForbidden:
+		return "You are not allowed to do this."
+	}
+	return "Your browser has sent something that this site does not understand."
+}
+
 // RefusedPage answers a refusal to a browser: what is wrong, who is logged in, and how long to wait.
 func (a *Shared) RefusedPage(w http.ResponseWriter, r *http.Request, err *refusal.Error) error {
 	status := err.Reason.Answer().Status
 	data := pageData{
-		Title: refusedTitles[status], Text: err.Reason.Answer().Description, User: a.visitor(r),
-		Wait: wait(err.RetryAfter),
+		Title: refusedTitle(status), Text: refusedText(err.Reason.Answer()), User: a.visitor(r),
+		Wait: wait(a.pages.language(r), err.RetryAfter),
 	}
 	switch err.Reason {
 	case refusal.NoCredentials:
@@ -38,10 +62,7 @@ func (a *Shared) RefusedPage(w http.ResponseWriter, r *http.Request, err *refusa
 			data.Next = &pageLink{"Go on", to}
 		}
 	}
-	switch {
-	case data.Title == "":
-		data.Title = http.StatusText(status)
-	case status == http.StatusUnauthorized && data.User.Email != "": // see `require acr`
+	if status == http.StatusUnauthorized && data.User.Email != "" { // see `require acr`
 		data.Title = "This log-in is not enough"
 	}
 	if original := originalURL(r); r.Method == http.MethodGet {
@@ -65,24 +86,27 @@ func (a *Shared) visitor(r *http.Request) (user pageUser) {
 	return user
 }
 
-// refusedText returns the text of a refusal for the page of a form, with how long to wait.
-func refusedText(failure *refusal.Error) string {
-	text := failure.Reason.Answer().Description
-	if until := wait(failure.RetryAfter); until != "" {
-		text += " You can try again in " + until + "."
+// formText returns the text of a refusal for the page of a form, with how long to wait.
+func formText(language *texts.Language, failure *refusal.Error) string {
+	text := language.Text(failure.Reason.Answer().Description)
+	if until := wait(language, failure.RetryAfter); until != "" {
+		text += " " + language.Text("You can try again in %s.", until)
 	}
 	return text
 }
 
-// wait returns how long to wait, in words; empty for not at all.
-func wait(d time.Duration) string {
-	switch seconds := int64(math.Ceil(d.Seconds())); {
-	case seconds <= 0:
-		return ""
-	case seconds == 1:
-		return "1 second"
-	case seconds < 120:
-		return fmt.Sprintf("%d seconds", seconds)
+// writeRefusal writes the JSON body of a refusal, in the language of the client. What is also in the
+// challenge stays in English.
+func (p *pages) writeRefusal(w http.ResponseWriter, r *http.Request, err *refusal.Error) error {
+	language, body := p.language(r), answer.Body(err)
+	if err.Reason.Answer().Challenge {
+		language = p.texts.English()
 	}
-	return fmt.Sprintf("%d minutes", int64(math.Ceil(d.Minutes())))
+	body.Error.Message = language.Text(body.Error.Message)
+	body.Error.Details = slices.Clone(body.Error.Details)
+	for i, detail := range body.Error.Details {
+		body.Error.Details[i].Message = language.Error(detail.Cause)
+	}
+	in(w, language)
+	return answer.WriteJSON(w, body.Error.StatusCode, body)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/apikeys"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/internal/metadata"
+	"github.com/caddy-jwt/caddy-jwt/internal/texts"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
@@ -60,7 +61,7 @@ func (h *Handler) logInByCode(w http.ResponseWriter, r *http.Request, in *input)
 	var grant *accounts.Grant
 	email, code := in.want("email"), in.want("code")
 	if _, both := in.values["password"]; both {
-		in.wrong("password", "not", errors.New("cannot be sent together with a code"), map[string]any{})
+		in.wrong("password", "not", texts.Error("cannot be sent together with a code"), map[string]any{})
 	}
 	err := in.err()
 	if err == nil {
@@ -219,7 +220,7 @@ func (h *Handler) logoutPage(w http.ResponseWriter, r *http.Request) error {
 	}
 	return h.pages.render(w, r, "confirm", pageData{
 		User: pageUser{ID: user.ID, Email: user.Email},
-		Text: "You are logged in as " + user.Email + ".",
+		Text: h.pages.language(r).Text("You are logged in as %s.", user.Email),
 		Confirm: &pageConfirm{
 			Question: "Log out?", Yes: "Log out", No: "Cancel", Action: answer.MountedAt(r) + h.Path("logout"),
 		},
@@ -297,7 +298,7 @@ func (h *Handler) password(w http.ResponseWriter, r *http.Request) error {
 	}
 	if failure, ok := errors.AsType[*refusal.Error](err); ok && in.form {
 		h.answers.Announce(w, r, failure)
-		return h.renderAccount(w, r, token, refusedForm(in, failure), failure.Reason.Answer().Status)
+		return h.renderAccount(w, r, token, h.refusedForm(r, in, failure), failure.Reason.Answer().Status)
 	}
 	if err != nil {
 		return err
@@ -309,7 +310,8 @@ func (h *Handler) password(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 		if len(links) > 0 {
-			notice += " You can still log in through " + accounts.Listed(links) + "."
+			language := h.pages.language(r)
+			notice = both(language, notice, language.Text("You can still log in through %s.", accounts.Listed(links)))
 		}
 		return h.renderAccount(w, r, token, pageData{Notice: notice}, http.StatusOK)
 	}
@@ -358,7 +360,7 @@ func (h *Handler) resetByCode(w http.ResponseWriter, r *http.Request, in *input)
 	var gone []accounts.LinkedIdentity
 	email, code, replacement := in.want("email"), in.want("code"), h.wantPassword(in, "newPassword")
 	if _, both := in.values["token"]; both {
-		in.wrong("token", "not", errors.New("cannot be sent together with a code"), map[string]any{})
+		in.wrong("token", "not", texts.Error("cannot be sent together with a code"), map[string]any{})
 	}
 	err := in.err()
 	if err == nil {
@@ -382,13 +384,14 @@ func (h *Handler) answerReset(
 	if in.form {
 		clearSessionCookies(w, r)
 		h.setResetCookie(w, r, "")
+		language := h.pages.language(r)
 		text := "You can log in with it now. All sessions were ended."
 		if h.KeyPrefix != "" {
-			text += " API keys of your account were revoked."
+			text = both(language, text, "API keys of your account were revoked.")
 		}
 		if len(gone) > 0 {
-			text += " " + accounts.Listed(gone) +
-				" can no longer log in to your account. You can connect your own identities again on your account page."
+			text = both(language, text, language.Text("%s can no longer log in to your account. "+
+				"You can connect your own identities again on your account page.", accounts.Listed(gone)))
 		}
 		return h.pages.render(w, r, "message", pageData{
 			Title: "Your password was changed", Text: text,

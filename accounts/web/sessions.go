@@ -1,15 +1,14 @@
 package web
 
 import (
-	"fmt"
 	"net/http"
 	"slices"
 	"strings"
-	"time"
 	"unicode"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
+	"github.com/caddy-jwt/caddy-jwt/internal/texts"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/mileusna/useragent"
@@ -55,10 +54,10 @@ func (h *Handler) sessions(w http.ResponseWriter, r *http.Request) error {
 
 // sessionAnswers returns sessions as clients see them.
 func (h *Handler) sessionAnswers(sessions []store.Session, own string) []map[string]any {
-	all := make([]map[string]any, len(sessions))
+	all, english := make([]map[string]any, len(sessions)), h.pages.texts.English()
 	for i, s := range h.ownView(sessions, own) {
 		all[i] = map[string]any{
-			"id": s.ID, "device": device(s.UserAgent), "client": s.UserAgent, "address": s.Address,
+			"id": s.ID, "device": device(english, s.UserAgent), "client": s.UserAgent, "address": s.Address,
 			"createdAt": s.CreatedAt.UTC(), "usedAt": s.UsedAt.UTC(), "expiresAt": s.ExpiresAt.UTC(),
 			"current": s.ID == own,
 		}
@@ -107,7 +106,7 @@ func (h *Handler) endSession(w http.ResponseWriter, r *http.Request, id string) 
 
 // device returns what a User-Agent says in words that its user knows, such as "Chrome on Linux". It is
 // empty if it says nothing that is known.
-func device(userAgent string) string {
+func device(language *texts.Language, userAgent string) string {
 	client := useragent.Parse(userAgent)
 	switch {
 	case !strings.ContainsFunc(client.Name, unicode.IsLetter):
@@ -115,22 +114,5 @@ func device(userAgent string) string {
 	case client.OS == "":
 		return client.Name
 	}
-	return client.Name + " on " + client.OS
-}
-
-// ago returns how long ago a time was, in words.
-func ago(now, t time.Time) string {
-	passed := now.Sub(t)
-	for _, unit := range []struct {
-		name   string
-		length time.Duration
-	}{{"day", 24 * time.Hour}, {"hour", time.Hour}, {"minute", time.Minute}} {
-		switch n := int64(passed / unit.length); {
-		case n == 1:
-			return "1 " + unit.name + " ago"
-		case n > 1:
-			return fmt.Sprintf("%d %ss ago", n, unit.name)
-		}
-	}
-	return "just now"
+	return language.Text("%s on %s", client.Name, client.OS)
 }

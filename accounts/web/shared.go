@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"html/template"
 	"io/fs"
 	"net/http"
 	"net/url"
@@ -18,6 +17,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/internal/network"
+	"github.com/caddy-jwt/caddy-jwt/internal/texts"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/signing"
@@ -248,7 +248,7 @@ func (a *Shared) NewPage(embedded fs.FS, file, dir string) (*Page, error) {
 	if dir == "" {
 		dir = a.service.Config.Templates
 	}
-	layout, err := readPage(dir, own, "layout.html")
+	frame, err := readFrame(dir, own)
 	if err != nil {
 		return nil, err
 	}
@@ -256,22 +256,41 @@ func (a *Shared) NewPage(embedded fs.FS, file, dir string) (*Page, error) {
 	if err != nil {
 		return nil, err
 	}
-	parsed, err := parsePage(path.Base(file), layout, text)
+	parsed, err := parsePage(a.pages.texts, path.Base(file), append(frame, text)...)
 	if err != nil {
 		return nil, err
 	}
 	page := &pages{
-		templates: map[string]*template.Template{file: parsed},
-		defaults:  standardData(a.service.Config), lead: a.service.Links.Lead,
+		texts: a.pages.texts, templates: map[string]*pageTemplate{file: parsed},
+		defaults: standardData(a.service.Config), lead: a.service.Links.Lead,
 		policy: policyFor(&a.service.Config), files: a.pages.files,
 	}
 	return &Page{page, file}, nil
 }
 
-// Render shows the page with data as `.Data`. Its form may redirect to other sites.
-func (p *Page) Render(w http.ResponseWriter, r *http.Request, data any, status int) error {
-	return p.pages.render(w, r, p.name, pageData{Data: data, leadsOn: true}, status)
+// Render shows the page in a language with data as `.Data`. Its form may redirect to other sites.
+func (p *Page) Render(
+	w http.ResponseWriter, r *http.Request, language *texts.Language, data any, status int,
+) error {
+	return p.pages.render(w, r, p.name, pageData{Data: data, language: language, leadsOn: true}, status)
 }
+
+// Language returns the language of the answer to a request: the first that exists of those wanted,
+// which are tags separated by spaces, or else what the client accepts.
+func (a *Shared) Language(r *http.Request, wanted string) *texts.Language {
+	return a.pages.languageOf(r, wanted)
+}
+
+// Languages returns the tags of the languages that there are.
+func (a *Shared) Languages() (tags []string) {
+	for _, language := range a.pages.texts.Languages() {
+		tags = append(tags, language.Tag())
+	}
+	return tags
+}
+
+// English returns English, for answers to programs.
+func (a *Shared) English() *texts.Language { return a.pages.texts.English() }
 
 // Throttle limits attempts by a key, such as a user.
 type Throttle struct{ throttle *accounts.Throttle }

@@ -121,7 +121,7 @@ func (h *Handler) stepUp(w http.ResponseWriter, r *http.Request) error {
 	if failure, ok := errors.AsType[*refusal.Error](err); ok && in.form {
 		h.service.LogStoreFailure(failure)
 		h.answers.Announce(w, r, failure)
-		return h.askStepUp(w, r, token, user, refusedForm(in, failure), failure.Reason.Answer().Status)
+		return h.askStepUp(w, r, token, user, h.refusedForm(r, in, failure), failure.Reason.Answer().Status)
 	}
 	if err != nil {
 		return err

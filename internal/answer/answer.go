@@ -71,12 +71,16 @@ func (h Responder) Refuse(w http.ResponseWriter, r *http.Request, err *refusal.E
 
 // WriteRefusal writes the JSON body of a refusal.
 func WriteRefusal(w http.ResponseWriter, err *refusal.Error) error {
+	return WriteJSON(w, err.Reason.Answer().Status, Body(err))
+}
+
+// Body returns the JSON body of a refusal.
+func Body(err *refusal.Error) (body ErrorBody) {
 	public := err.Reason.Answer()
-	var body ErrorBody
 	body.Error.StatusCode, body.Error.Name = public.Status, public.Name
 	body.Error.Code, body.Error.Message = public.Code, public.Description
 	body.Error.Details, body.Error.Challenge = err.Properties, err.Challenge
-	return WriteJSON(w, public.Status, body)
+	return body
 }
 
 // WriteJSON writes a value as JSON.

@@ -1,5 +1,5 @@
 // Package cli implements `caddy jwt …`: commands for tokens, signing keys, users, their
-// stores and mails. Other packages add commands with [Add].
+// stores, mails and texts. Other packages add commands with [Add].
 package cli
 
 import (
@@ -21,7 +21,7 @@ func init() {
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.AddCommand(
 				tokenCommand(), inspectCommand(), userCommand(), keyCommand(), keysCommand(), storeCommand(),
-				mailCommand(),
+				mailCommand(), textsCommand(),
 			)
 			for _, further := range furtherCommands {
 				cmd.AddCommand(further())

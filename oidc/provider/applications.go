@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
+	"github.com/caddy-jwt/caddy-jwt/internal/texts"
 )
 
 // application is a client that has access to a user's account, as shown to the user.
@@ -34,7 +35,8 @@ func (p *Provider) applications(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	all, err := p.applicationsOf(r.Context(), login.User.ID)
+	language := p.accounts.Language(r, "")
+	all, err := p.applicationsOf(r.Context(), login.User.ID, language)
 	if err != nil {
 		return err
 	}
@@ -49,13 +51,15 @@ func (p *Provider) applications(w http.ResponseWriter, r *http.Request) error {
 		seeOther(w, p.basePath+"/oidc/applications")
 		return nil
 	}
-	return p.pages.render(w, r, "applications", map[string]any{
+	return p.pages.render(w, r, language, "applications", map[string]any{
 		"Action": p.basePath + "/oidc/applications", "Email": login.User.Email, "Applications": all,
 	}, http.StatusOK)
 }
 
 // applicationsOf returns the clients that have access to a user's account, sorted by name.
-func (p *Provider) applicationsOf(ctx context.Context, userID string) ([]*application, error) {
+func (p *Provider) applicationsOf(
+	ctx context.Context, userID string, language *texts.Language,
+) ([]*application, error) {
 	byID := make(map[string]*application)
 	scopes := make(map[string][]string)
 	add := func(clientID, kind, record string, names []string) *application {
@@ -96,7 +100,7 @@ func (p *Provider) applicationsOf(ctx context.Context, userID string) ([]*applic
 			return nil, err
 		}
 		slices.Sort(scopes[id])
-		a.Scopes = p.describe(slices.Compact(scopes[id]))
+		a.Scopes = p.describe(language, slices.Compact(scopes[id]))
 		all = append(all, a)
 	}
 	slices.SortFunc(all, func(a, b *application) int { return strings.Compare(a.Name+"\n"+a.ID, b.Name+"\n"+b.ID) })
@@ -106,7 +110,7 @@ func (p *Provider) applicationsOf(ctx context.Context, userID string) ([]*applic
 // exportApplications returns the clients that have access to a user's account, for the export of
 // the account.
 func (p *Provider) exportApplications(ctx context.Context, userID string) (any, error) {
-	all, err := p.applicationsOf(ctx, userID)
+	all, err := p.applicationsOf(ctx, userID, p.accounts.English())
 	exported := make([]map[string]any, len(all))
 	for i, a := range all {
 		exported[i] = map[string]any{"clientId": a.ID, "name": a.Name, "access": a.Scopes, "staysWhenAway": a.Stays}

@@ -116,7 +116,7 @@ func (p *Provider) waiting(r *http.Request) (id string, waiting interaction, err
 var authorizationParameters = []string{
 	"client_id", "redirect_uri", "response_type", "response_mode", "scope", "state",
 	"nonce", "code_challenge", "code_challenge_method", "prompt", "max_age", "login_hint",
-	"id_token_hint", "acr_values", "claims", "resource",
+	"id_token_hint", "acr_values", "claims", "resource", "ui_locales",
 }
 
 // known removes unsupported parameters, because the others are kept.

@@ -169,6 +169,7 @@ func (p *Provider) leadsTo(returnTo string) (lead accounts.Lead) {
 		return lead
 	}
 	lead = accounts.Lead{Client: request.client.shownName(), Cancel: returnTo + "&cancel=", MaxAge: request.maxAge}
+	lead.Languages = waiting.Parameters.Get("ui_locales")
 	if request.wantsLogin() {
 		lead.MaxAge = new(time.Duration)
 	}

@@ -86,9 +86,10 @@ func (p *Provider) consent(w http.ResponseWriter, r *http.Request) error {
 	}
 	// or the page was shown to another user, or listed less
 	if r.Method != http.MethodPost || values.Get("session") != request.question(login) {
-		return p.pages.render(w, r, "consent", map[string]any{
+		language := p.accounts.Language(r, waiting.Parameters.Get("ui_locales"))
+		return p.pages.render(w, r, language, "consent", map[string]any{
 			"Client": request.client.Name, "ClientHost": request.client.host, "Email": login.User.Email,
-			"Scopes": p.describe(request.consent), "Interaction": id, "Action": p.basePath + "/oidc/consent",
+			"Scopes": p.describe(language, request.consent), "Interaction": id, "Action": p.basePath + "/oidc/consent",
 			"Session": request.question(login), "OnThisMachine": request.toThisMachine(),
 		}, http.StatusOK)
 	}

@@ -121,9 +121,10 @@ func (p *Provider) device(w http.ResponseWriter, r *http.Request) error {
 		seeOther(w, p.accounts.LoginURL(r, p.basePath+"/oidc/device?"+url.Values{"user_code": {typed}}.Encode(), ""))
 		return nil
 	}
+	language := p.accounts.Language(r, "")
 	page := map[string]any{"Action": p.basePath + "/oidc/device", "Email": login.User.Email, "Typed": typed}
 	if typed == "" || ofAnotherSite(r) { // pages of other sites could use up the user's guesses
-		return p.pages.render(w, r, "device", page, http.StatusOK)
+		return p.pages.render(w, r, language, "device", page, http.StatusOK)
 	}
 	id, kept, client, err := p.findDevice(r.Context(), typed, login)
 	if err != nil {
@@ -131,19 +132,19 @@ func (p *Provider) device(w http.ResponseWriter, r *http.Request) error {
 		if !ok {
 			return err
 		}
-		page["Error"] = failure.description
-		return p.pages.render(w, r, "device", page, failure.status)
+		page["Error"] = language.Text(failure.description)
+		return p.pages.render(w, r, language, "device", page, failure.status)
 	}
 	page["Client"], page["UserCode"] = client.Name, kept.UserCode[:4]+"-"+kept.UserCode[4:]
-	page["Scopes"] = p.describe(p.access(kept.Scopes, kept.Resources))
+	page["Scopes"] = p.describe(language, p.access(kept.Scopes, kept.Resources))
 	if kept.DecidedIn != "" { // the form was sent twice
 		page["Done"], page["Allowed"] = true, kept.Grant != nil
-		return p.pages.render(w, r, "device", page, http.StatusOK)
+		return p.pages.render(w, r, language, "device", page, http.StatusOK)
 	}
 	decision := values.Get("decision")
 	page["Session"] = hashed(login.SessionID)
 	if r.Method != http.MethodPost || decision == "" || values.Get("session") != hashed(login.SessionID) {
-		return p.pages.render(w, r, "device", page, http.StatusOK)
+		return p.pages.render(w, r, language, "device", page, http.StatusOK)
 	}
 	if decision == "allow" && !client.mayUse(login.User) {
 		return &oauthError{
@@ -155,7 +156,7 @@ func (p *Provider) device(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	page["Done"], page["Allowed"] = true, kept.Grant != nil
-	return p.pages.render(w, r, "device", page, http.StatusOK)
+	return p.pages.render(w, r, language, "device", page, http.StatusOK)
 }
 
 const deviceTries = 20 // wrong codes per user while a code is valid
@@ -166,13 +167,13 @@ func (p *Provider) findDevice(
 ) (id string, kept deviceCode, client *Client, err error) {
 	wrong := &oauthError{
 		status: http.StatusNotFound, code: "invalid_request",
-		description: "The code is wrong, or has expired. Look at your device again.",
+		description: textWrongCode,
 	}
 	forgive, allowed := p.deviceGuesses.Try(ctx, login.User.ID, p.accounts.Now())
 	if !allowed {
 		return "", kept, nil, &oauthError{
 			status: http.StatusTooManyRequests, code: "slow_down",
-			description: "Too many wrong codes. Wait a few minutes.",
+			description: textManyCodes,
 		}
 	}
 	id, err = load[string](ctx, p.state, kindUserCode, plainUserCode(typed))
@@ -217,7 +218,7 @@ func (p *Provider) decideDevice(ctx context.Context, id string, login *web.Login
 		return nil
 	})
 	if errors.Is(err, errNotFound) {
-		err = shown(refuse("invalid_request", "the code has expired or was already used; start again on your device"))
+		err = shown(refuse("invalid_request", textDeviceGone))
 	}
 	return kept, err
 }

@@ -31,6 +31,21 @@ type oauthError struct {
 	retryAfter time.Duration
 }
 
+// Descriptions for users, who can do something about them.
+const (
+	textFinished   = "this log-in has expired or is already complete; go back to the application where you started"
+	textDeviceGone = "the code has expired or was already used; start again on your device"
+	textWrongCode  = "The code is wrong, or has expired. Look at your device again."
+	textManyCodes  = "Too many wrong codes. Wait a few minutes."
+	textStoreDown  = "the user store is temporarily unavailable"
+)
+
+// forUsers has the descriptions that are shown in the user's language. The others are for those who
+// run the client, and stay in English.
+var forUsers = map[string]bool{
+	textFinished: true, textDeviceGone: true, textWrongCode: true, textManyCodes: true, textStoreDown: true,
+}
+
 func (e *oauthError) Error() string { return e.code + ": " + e.description }
 
 func refuse(code, description string) *oauthError {
@@ -52,8 +67,12 @@ func (p *Provider) fail(w http.ResponseWriter, r *http.Request, err error) error
 		w.Header().Set("Retry-After", strconv.Itoa(int(failure.retryAfter/time.Second)))
 	}
 	if failure.page {
+		language := p.accounts.Language(r, "")
 		return p.pages.render(
-			w, r, "error", map[string]any{"Code": failure.code, "Description": failure.description}, status,
+			w, r, language, "error", map[string]any{
+				"Code": failure.code, "Description": language.Text(failure.description),
+				"ForUsers": forUsers[failure.description],
+			}, status,
 		)
 	}
 	return writeJSON(w, status, map[string]any{
@@ -86,7 +105,7 @@ func (p *Provider) notNow(err error) *oauthError {
 	p.accounts.StoreFailed(err)
 	return &oauthError{
 		status: http.StatusServiceUnavailable, code: "temporarily_unavailable",
-		description: "the user store is temporarily unavailable", retryAfter: time.Second,
+		description: textStoreDown, retryAfter: time.Second,
 	}
 }
 

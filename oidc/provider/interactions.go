@@ -40,9 +40,7 @@ type outcome struct {
 	Refused bool `json:"refused,omitempty"`
 }
 
-var errFinished = refuse(
-	"invalid_request", "this log-in has expired or is already complete; go back to the application where you started",
-)
+var errFinished = refuse("invalid_request", textFinished)
 
 // answeredTwice is how long a user can be redirected a second time, for a double click: the
 // browser then drops the first response.

@@ -69,7 +69,7 @@ func (p *Provider) endSession(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if !agreed && (hinted != login.SessionID || request.subject != login.User.ID) {
-		return p.pages.render(w, r, "logout", map[string]any{
+		return p.pages.render(w, r, p.accounts.Language(r, ""), "logout", map[string]any{
 			"Email": login.User.Email, "Action": p.basePath + "/oidc/logout", "Values": request.kept(),
 		}, http.StatusOK)
 	}
@@ -208,7 +208,7 @@ func ofGoneKey(err error) bool {
 
 func (p *Provider) loggedOut(w http.ResponseWriter, r *http.Request, l *logoutRequest) error {
 	if l.redirectURI == "" {
-		return p.pages.render(w, r, "logout", map[string]any{"Done": true}, http.StatusOK)
+		return p.pages.render(w, r, p.accounts.Language(r, ""), "logout", map[string]any{"Done": true}, http.StatusOK)
 	}
 	location := l.redirectURI
 	if l.state != "" {

@@ -40,6 +40,7 @@ func (p *Provider) metadata(w http.ResponseWriter, _ *http.Request) error {
 		"revocation_endpoint_auth_methods_supported":               clientAuthMethods,
 		"revocation_endpoint_auth_signing_alg_values_supported":    assertionAlgorithms,
 
+		"ui_locales_supported":                           p.accounts.Languages(),
 		"claim_types_supported":                          []string{"normal"},
 		"claims_supported":                               p.claimNames(),
 		"claims_parameter_supported":                     true,

@@ -9,6 +9,7 @@ import (
 	"net/http"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts/web"
+	"github.com/caddy-jwt/caddy-jwt/internal/texts"
 )
 
 //go:embed pages/*.html
@@ -31,8 +32,10 @@ func newPages(accounts *web.Shared, dir string) (*pages, error) {
 	return p, nil
 }
 
-func (p *pages) render(w http.ResponseWriter, r *http.Request, name string, data map[string]any, status int) error {
-	return p.all[name].Render(w, r, data, status)
+func (p *pages) render(
+	w http.ResponseWriter, r *http.Request, language *texts.Language, name string, data map[string]any, status int,
+) error {
+	return p.all[name].Render(w, r, language, data, status)
 }
 
 const submit = "document.forms[0].submit()"

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/texts"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 )
 
@@ -137,17 +138,17 @@ func (p *Provider) access(scopes, resources []string) (access []string) {
 }
 
 // describe returns what access returned, in words.
-func (p *Provider) describe(access []string) (texts []string) {
+func (p *Provider) describe(language *texts.Language, access []string) (described []string) {
 	for _, one := range access {
 		scope, resource, _ := strings.Cut(one, " ")
 		api, name := p.apis[resource], resource
 		if api != nil {
 			name = api.Name
 		}
-		text := scopeTexts[scope]
+		text := language.Text(scopeTexts[scope])
 		switch {
 		case scope == "" && resource != "":
-			texts = append(texts, "Use "+name+" for you")
+			described = append(described, language.Text("Use %s for you", name))
 			continue
 		case resource == "":
 			name = ""
@@ -158,14 +159,14 @@ func (p *Provider) describe(access []string) (texts []string) {
 			text = api.Scopes[scope]
 		}
 		if text == "" {
-			text = "Use “" + scope + "” for you"
+			text = language.Text("Use “%s” for you", scope)
 		}
 		if name != "" {
 			text = name + ": " + text
 		}
-		texts = append(texts, text)
+		described = append(described, text)
 	}
-	return texts
+	return described
 }
 
 // apiWith returns the first API that has a scope, for its text, or nil.
