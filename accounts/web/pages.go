@@ -550,7 +550,7 @@ func (h *Handler) refusedForm(r *http.Request, in *input, failure *refusal.Error
 		}
 	}
 	for _, property := range failure.Properties {
-		data.Errors[property.Path[1:]] = language.Error(property.Cause)
+		data.Errors[property.Path[1:]] = language.ErrorText(property.Cause)
 	}
 	return data
 }
