@@ -17,7 +17,7 @@ func (l *LogIns) AskAddress(ctx context.Context, user store.User, email string, 
 		return refusal.Property("email", "format", err)
 	}
 	if key == user.EmailKey && email == user.Email && user.EmailVerified {
-		return refusal.Property("email", "unchanged", texts.Error("is the address that you have"))
+		return refusal.Property("email", "unchanged", texts.Errorf("is the address that you have"))
 	}
 	other, err := l.Users().UserByEmail(ctx, key)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {

@@ -200,7 +200,7 @@ func textsOfCode(t *testing.T, file string, used map[string]string) {
 		case *ast.CallExpr:
 			name, on := calledName(n)
 			switch {
-			case name == "Text" && len(n.Args) > 0, on == "texts" && name == "Error":
+			case name == "Text" && len(n.Args) > 0, on == "texts" && name == "Errorf":
 				add(n.Args[0])
 			case name == "both":
 				add(n.Args[1])

@@ -30,24 +30,24 @@ var emailDomain = idna.New(
 // key belong to the same user. The error describes the problem without the address.
 func EmailKey(email string) (string, error) {
 	if len(email) > MaxEmailBytes {
-		return "", texts.Error("is too long for an e-mail address")
+		return "", texts.Errorf("is too long for an e-mail address")
 	}
 	parsed, err := mail.ParseAddress(email)
 	if err != nil || parsed.Name != "" || parsed.Address != email {
-		return "", texts.Error("must look like name@example.com")
+		return "", texts.Errorf("must look like name@example.com")
 	}
 	at := strings.LastIndexByte(email, '@')
 	// Case folding keeps compatibility forms such as ℑ, which only NFKC converts to a
 	// letter.
 	local, err := emailLocalPart.String(norm.NFKC.String(email[:at]))
 	if err != nil {
-		return "", texts.Error("contains a character before the @ that is not allowed in e-mail addresses")
+		return "", texts.Errorf("contains a character before the @ that is not allowed in e-mail addresses")
 	}
 	// Characters that idna ignores, such as a zero-width space, would still be displayed;
 	// and idna keeps an ideographic full stop at the end.
 	domain, err := emailDomain.ToASCII(email[at+1:])
 	if err != nil || strings.ContainsFunc(email[at+1:], invisible) || strings.HasSuffix(domain, ".") {
-		return "", texts.Error("has an invalid domain name")
+		return "", texts.Errorf("has an invalid domain name")
 	}
 	return local + "@" + domain, nil
 }

@@ -147,11 +147,11 @@ func (p *Passkeys) handle(ctx context.Context, userID string) ([]byte, error) {
 func CheckName(name string) error {
 	switch {
 	case strings.TrimSpace(name) == "":
-		return texts.Error("must not be empty")
+		return texts.Errorf("must not be empty")
 	case len([]rune(name)) > MaxName:
-		return texts.Error("has more than 64 characters")
+		return texts.Errorf("has more than 64 characters")
 	case strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsGraphic(r) }):
-		return texts.Error("contains a character that cannot be seen")
+		return texts.Errorf("contains a character that cannot be seen")
 	}
 	return nil
 }

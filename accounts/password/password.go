@@ -54,11 +54,11 @@ var commonPasswords = sync.OnceValue(func() map[string]bool {
 // keys give the same password, regardless of how the keyboard driver composes characters.
 func normalPassword(password string) (string, error) {
 	if len(password) > MaxBytes {
-		return "", texts.Error("is longer than %d bytes", MaxBytes)
+		return "", texts.Errorf("is longer than %d bytes", MaxBytes)
 	}
 	normal, err := precis.OpaqueString.String(password)
 	if err != nil {
-		return "", texts.Error("contains a character that is not allowed in passwords, such as a control character")
+		return "", texts.Errorf("contains a character that is not allowed in passwords, such as a control character")
 	}
 	return normal, nil
 }
@@ -76,11 +76,11 @@ func CheckNew(password string, minLength int) error {
 	normal, err := normalPassword(password)
 	switch {
 	case Length(password) < minLength: // also the empty one, which is not normal
-		return texts.Error("must have at least %d characters", minLength)
+		return texts.Errorf("must have at least %d characters", minLength)
 	case err != nil:
 		return err
 	case commonPasswords()[strings.ToLower(normal)]:
-		return texts.Error("is too common, so it is easy to guess; choose another")
+		return texts.Errorf("is too common, so it is easy to guess; choose another")
 	}
 	return nil
 }

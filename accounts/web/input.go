@@ -65,7 +65,7 @@ func readInput(w http.ResponseWriter, r *http.Request, known ...string) (*input,
 			continue
 		}
 		if in.unknown++; in.unknown <= MaxPropertyErrors {
-			in.wrong(name, "additionalProperties", texts.Error("is not a known property"), map[string]any{
+			in.wrong(name, "additionalProperties", texts.Errorf("is not a known property"), map[string]any{
 				"additionalProperty": shownName(name),
 			})
 		}
@@ -111,11 +111,11 @@ func (in *input) want(name string) string {
 	text, isText := value.(string)
 	switch {
 	case !present:
-		in.wrong(name, "required", texts.Error("is required"), map[string]any{"missingProperty": name})
+		in.wrong(name, "required", texts.Errorf("is required"), map[string]any{"missingProperty": name})
 	case !isText:
-		in.wrong(name, "type", texts.Error("must be a string"), map[string]any{"type": "string"})
+		in.wrong(name, "type", texts.Errorf("must be a string"), map[string]any{"type": "string"})
 	case text == "":
-		in.wrong(name, "minLength", texts.Error("must not be empty"), map[string]any{"limit": 1})
+		in.wrong(name, "minLength", texts.Errorf("must not be empty"), map[string]any{"limit": 1})
 	}
 	return text
 }
@@ -151,14 +151,14 @@ func (h *Handler) profile(in *input) map[string]any {
 	for _, name := range h.Profile {
 		value, given := in.values[name]
 		if store.OutOfRange(value) {
-			in.wrong(name, "type", texts.Error("contains a number that is out of range"), map[string]any{})
+			in.wrong(name, "type", texts.Errorf("contains a number that is out of range"), map[string]any{})
 		}
 		limit := map[string]any{"limit": store.MaxProfileDepth}
 		if store.DeeperThan(value, store.MaxProfileDepth) {
-			in.wrong(name, "maxDepth", texts.Error("is nested deeper than %d levels", store.MaxProfileDepth), limit)
+			in.wrong(name, "maxDepth", texts.Errorf("is nested deeper than %d levels", store.MaxProfileDepth), limit)
 		} else if store.ValueSize(value) > store.MaxProfileBytes {
 			limit["limit"] = store.MaxProfileBytes
-			in.wrong(name, "maxLength", texts.Error("has more than %d bytes", store.MaxProfileBytes), limit)
+			in.wrong(name, "maxLength", texts.Errorf("has more than %d bytes", store.MaxProfileBytes), limit)
 		}
 		if given {
 			profile[name] = store.PlainValue(value)
@@ -187,7 +187,7 @@ func (in *input) err() error {
 	}
 	slices.SortFunc(in.properties, func(a, b refusal.PropertyError) int { return strings.Compare(a.Path, b.Path) })
 	if more := all - len(in.properties); more > 0 {
-		err := texts.Error("has errors that are not listed: %d", more)
+		err := texts.Errorf("has errors that are not listed: %d", more)
 		in.properties = append(in.properties, refusal.PropertyError{
 			Path: "", Code: "more", Message: err.Error(), Info: map[string]any{"more": more}, Cause: err,
 		})

@@ -146,18 +146,18 @@ func (h *Handler) newKey(in *input, c keyCaller) *apikeys.Key {
 	key := &apikeys.Key{Owner: c.user.ID, Subject: c.user.ID, OwnRoles: true, Name: in.want("name")}
 	if len([]rune(key.Name)) > maxKeyName {
 		in.wrong(
-			"name", "maxLength", texts.Error("has more than %d characters", maxKeyName), object{"limit": maxKeyName},
+			"name", "maxLength", texts.Errorf("has more than %d characters", maxKeyName), object{"limit": maxKeyName},
 		)
 	}
 	if strings.ContainsFunc(key.Name, apikeys.IsHidden) {
-		in.wrong("name", "pattern", texts.Error("must not contain invisible characters"), object{})
+		in.wrong("name", "pattern", texts.Errorf("must not contain invisible characters"), object{})
 	}
 	key.Roles, key.Scope = in.choices("roles", c.user.Roles), in.choices("scope", c.scopes())
 	if _, given := in.values["expires"]; given && in.text("expires") != "never" {
 		after, err := caddy.ParseDuration(in.text("expires"))
 		if err != nil || after <= 0 || after > longestUserKey {
 			in.wrong(
-				"expires", "format", texts.Error("must be a time from now of at most 10 years, such as 90d, or never"),
+				"expires", "format", texts.Errorf("must be a time from now of at most 10 years, such as 90d, or never"),
 				object{"format": "duration"},
 			)
 		}
@@ -182,13 +182,13 @@ func (in *input) choices(name string, allowed []string) (chosen []string) {
 	for _, element := range list {
 		text, isText := element.(string)
 		if !isText || !slices.Contains(allowed, text) {
-			in.wrong(name, "enum", texts.Error("must be some of your own"), object{"allowedValues": allowed})
+			in.wrong(name, "enum", texts.Errorf("must be some of your own"), object{"allowedValues": allowed})
 			return nil
 		}
 		chosen = append(chosen, text)
 	}
 	if given && !isList {
-		in.wrong(name, "type", texts.Error("must be a list"), object{"type": "array"})
+		in.wrong(name, "type", texts.Errorf("must be a list"), object{"type": "array"})
 	}
 	return chosen
 }
@@ -244,7 +244,7 @@ func (h *Handler) rollKey(w http.ResponseWriter, r *http.Request, c keyCaller, i
 	} else if text, given := in.values["grace"]; given {
 		var err error
 		if grace, err = caddy.ParseDuration(fmt.Sprint(text)); err != nil || grace < 0 || grace > apikeys.MaxGrace {
-			in.wrong("grace", "format", texts.Error("must be a time of at most 90d, such as 24h"),
+			in.wrong("grace", "format", texts.Errorf("must be a time of at most 90d, such as 24h"),
 				object{"format": "duration"})
 		}
 	}

@@ -268,14 +268,14 @@ func TestLanguageFolderIsChecked(t *testing.T) {
 func TestTextsOfOwnTemplates(t *testing.T) {
 	dir := t.TempDir()
 	own := `{{define "title"}}{{t "Log in"}}{{end}}{{define "content"}}<h1>{{t "Hello & <welcome>"}}</h1>` +
-		`<p title="{{t "Say \"hi\""}}">{{t "Hi, %s!" (strong "<b>")}} {{t "Log in to %s" "<i>"}} {{.Site.Name}}</p>{{end}}`
+		`<p title="{{t "Say \"hi\""}}">{{t "Hi, %s!" (strong "<b>")}} {{t "Log in to %s" "<i>"}} {{t "%s on %s" (strong "a") "<u>"}} {{.Site.Name}}</p>{{end}}`
 	if err := os.WriteFile(filepath.Join(dir, "login.html"), []byte(own), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	s := sitetest.AccountsSite(t, "templates "+dir)
 	mustHave(
 		t, s.Get("/auth/login", accepting("de")), "own texts", "<title>Anmelden – ", "<h1>Hello &amp; &lt;welcome&gt;</h1>",
-		`title="Say &#34;hi&#34;"`, "Hi, <strong>&lt;b&gt;</strong>!", "Bei &lt;i&gt; anmelden",
+		`title="Say &#34;hi&#34;"`, "Hi, <strong>&lt;b&gt;</strong>!", "Bei &lt;i&gt; anmelden", "<strong>a</strong> unter &lt;u&gt;",
 	)
 }
 

@@ -556,7 +556,7 @@ func (h *Handler) refusedForm(r *http.Request, in *input, failure *refusal.Error
 		data.Error = formText(language, failure)
 	}
 	for _, property := range failure.Properties {
-		data.Errors[property.Path[1:]] = language.Error(property.Cause)
+		data.Errors[property.Path[1:]] = language.ErrorText(property.Cause)
 	}
 	return data
 }

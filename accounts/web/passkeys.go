@@ -144,9 +144,9 @@ func (in *input) credential() []byte {
 		return text
 	}
 	if value == nil {
-		in.wrong("credential", "required", texts.Error("is required"), map[string]any{"missingProperty": "credential"})
+		in.wrong("credential", "required", texts.Errorf("is required"), map[string]any{"missingProperty": "credential"})
 	} else {
-		in.wrong("credential", "type", texts.Error("must be an object"), map[string]any{"type": "object"})
+		in.wrong("credential", "type", texts.Errorf("must be an object"), map[string]any{"type": "object"})
 	}
 	return nil
 }

@@ -105,7 +105,7 @@ func (p *pages) writeRefusal(w http.ResponseWriter, r *http.Request, err *refusa
 	body.Error.Message = language.Text(body.Error.Message)
 	body.Error.Details = slices.Clone(body.Error.Details)
 	for i, detail := range body.Error.Details {
-		body.Error.Details[i].Message = language.Error(detail.Cause)
+		body.Error.Details[i].Message = language.ErrorText(detail.Cause)
 	}
 	in(w, language)
 	return answer.WriteJSON(w, body.Error.StatusCode, body)

@@ -61,7 +61,7 @@ func (h *Handler) logInByCode(w http.ResponseWriter, r *http.Request, in *input)
 	var grant *accounts.Grant
 	email, code := in.want("email"), in.want("code")
 	if _, both := in.values["password"]; both {
-		in.wrong("password", "not", texts.Error("cannot be sent together with a code"), map[string]any{})
+		in.wrong("password", "not", texts.Errorf("cannot be sent together with a code"), map[string]any{})
 	}
 	err := in.err()
 	if err == nil {
@@ -360,7 +360,7 @@ func (h *Handler) resetByCode(w http.ResponseWriter, r *http.Request, in *input)
 	var gone []accounts.LinkedIdentity
 	email, code, replacement := in.want("email"), in.want("code"), h.wantPassword(in, "newPassword")
 	if _, both := in.values["token"]; both {
-		in.wrong("token", "not", texts.Error("cannot be sent together with a code"), map[string]any{})
+		in.wrong("token", "not", texts.Errorf("cannot be sent together with a code"), map[string]any{})
 	}
 	err := in.err()
 	if err == nil {

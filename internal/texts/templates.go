@@ -38,10 +38,12 @@ func (l *Language) translate(key string, args ...any) any {
 	}
 	safe := make([]any, len(args))
 	for i, arg := range args {
-		if text, is := arg.(string); is {
-			arg = template.HTMLEscapeString(text)
+		switch arg.(type) {
+		case template.HTML, int:
+			safe[i] = arg
+		default:
+			safe[i] = template.HTMLEscaper(arg)
 		}
-		safe[i] = arg
 	}
 	return template.HTML(l.Text(key, safe...)) // the catalogue is the operator's, and the arguments are escaped
 }

@@ -16,8 +16,8 @@ type Text struct {
 	args []any
 }
 
-// Error returns the error with a text of the catalogue. The arguments take the place of %s and %d.
-func Error(key string, args ...any) error { return &Text{key, args} }
+// Errorf returns the error with a text of the catalogue. The arguments take the place of %s and %d.
+func Errorf(key string, args ...any) error { return &Text{key, args} }
 
 // Error returns the text in English, for logs and the command line.
 func (t *Text) Error() string {
@@ -63,9 +63,9 @@ func (l *Language) Text(key string, args ...any) string {
 	return l.printer.Sprintf(key, args...)
 }
 
-// Error returns the text of an error in the language. Errors that are not of [Error] show
+// ErrorText returns the text of an error in the language. Errors that are not of [Errorf] show
 // themselves.
-func (l *Language) Error(err error) string {
+func (l *Language) ErrorText(err error) string {
 	if text, ok := errors.AsType[*Text](err); ok {
 		return l.Text(text.key, text.args...)
 	}

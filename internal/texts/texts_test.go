@@ -84,7 +84,7 @@ func TestUnknownTexts(t *testing.T) {
 	if got := german.Text("Dear %s of %s", "A%s", "B"); got != "Dear A%s of B" {
 		t.Errorf("%q", got)
 	}
-	if got := german.Error(texts.Error("must have at least %d characters", 12)); got != "muss mindestens 12 Zeichen haben" {
+	if got := german.ErrorText(texts.Errorf("must have at least %d characters", 12)); got != "muss mindestens 12 Zeichen haben" {
 		t.Errorf("%q", got)
 	}
 }
