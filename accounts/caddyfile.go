@@ -47,6 +47,7 @@ func init() {
 //	    verify_email
 //	    email_login
 //	    languages           <dir>
+//	    explorer            off
 //	    templates           <dir>
 //	}
 //
@@ -98,6 +99,7 @@ func (a *Config) options() []config.Option {
 		{Name: "verify_email", Read: config.Flag(&a.VerifyEmail)},
 		{Name: "email_login", Read: config.Flag(&a.EmailLogin)},
 		{Name: "languages", Read: config.Word("a folder", &a.Languages)},
+		{Name: "explorer", Read: config.Word("off", &a.Explorer)},
 		{Name: "templates", Read: config.Word("a folder", &a.Templates)},
 	}...)
 }

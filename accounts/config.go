@@ -188,11 +188,16 @@ type Config struct {
 	// Japanese and Chinese.
 	Languages string `json:"languages,omitempty"`
 
+	// Explorer is `off` for no page that lists the routes, and calls them with a token that is typed
+	// in. The page shows nothing that is not in the OpenAPI document, which everybody can read.
+	// Default: the page is at `/explorer` below the prefix.
+	Explorer string `json:"explorer,omitempty"`
+
 	// Templates is a folder of files that replace the pages with the same name:
 	// `login.html`, `signup.html`, `account.html`, `keys.html`, `confirm.html`, `address.html`,
 	// `code.html`, `factor.html`, `factors.html`, `passkeys.html`, `reset.html`, `message.html`,
-	// `refused.html`, `layout.html`, `parts.html`, `style.css` and `script.js`. Its folder `mail` replaces the texts of
-	// mails. Default: none.
+	// `refused.html`, `explorer.html`, `layout.html`, `parts.html`, `style.css`, `script.js` and
+	// `explorer.js`. Its folder `mail` replaces the texts of mails. Default: none.
 	Templates string `json:"templates,omitempty"`
 
 	texts *texts.Catalogue // see Texts
@@ -211,6 +216,7 @@ var accountRoutes = map[string]string{
 	"login": "/login", "signup": "/signup", "refresh": "/refresh",
 	"logout": "/logout", "whoami": "/whoami", "password": "/password",
 	"sessions": "/sessions", "jwks": "/jwks.json", "openapi": "/openapi.json",
+	"explorer": "/explorer", "explorer script": "/explorer.js",
 	"account": "/account", "reset": "/reset", "style": "/style.css", "script": "/script.js",
 	"connect": "/connect", "identities": "/identities", "keys": "/keys",
 	"export": "/export", "delete": "/delete",
@@ -249,6 +255,8 @@ func fixed(route string) bool { return cmp.Or(factorRoutes[route], passkeyRoutes
 // HasRoute reports whether the config has a route: some exist only with an option.
 func (a *Config) HasRoute(route string) bool {
 	switch route {
+	case "explorer", "explorer script":
+		return a.Explorer == ""
 	case "verify":
 		return a.VerifyEmail
 	case "code":
@@ -373,6 +381,8 @@ func (a *Config) check() error {
 		)
 	case a.Secret != nil && a.SigningKey != "":
 		return errors.New("secret and signing_key are both set; set only one of them")
+	case a.Explorer != "" && a.Explorer != "off":
+		return fmt.Errorf("explorer: %w", config.Unknown("value", a.Explorer, []string{"off"}))
 	case a.Algorithm != "" && !slices.Contains(ownAlgorithms, a.Algorithm):
 		return fmt.Errorf("algorithm: %w", config.Unknown("algorithm", a.Algorithm, ownAlgorithms))
 	case a.Algorithm != "" && (a.Secret != nil || a.SigningKey != ""):

@@ -1,6 +1,7 @@
 package accounts
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -33,6 +34,7 @@ type links struct {
 	leads sync.Map // of func(returnTo string) Lead
 
 	exports sync.Map // of Exporter
+	paths   sync.Map // of func() map[string]any
 }
 
 // LeadsTo registers a function that returns the purpose of a log-in with a return path, or
@@ -41,6 +43,20 @@ func (l *links) LeadsTo(f func(returnTo string) Lead) (stop func()) { return hol
 
 // Add adds a link to the account page until remove is called.
 func (l *links) Add(link AccountLink) (remove func()) { return hold(&l.links, link) }
+
+// AddPaths adds operations of another module to the OpenAPI document of the accounts, by their paths
+// below the mount, until remove is called.
+func (l *links) AddPaths(paths func() map[string]any) (remove func()) { return hold(&l.paths, paths) }
+
+// Paths returns the operations that were added.
+func (l *links) Paths() map[string]any {
+	all := make(map[string]any)
+	l.paths.Range(func(_, value any) bool {
+		maps.Copy(all, value.(func() map[string]any)())
+		return true
+	})
+	return all
+}
 
 func hold(in *sync.Map, value any) (remove func()) {
 	key := new(int)

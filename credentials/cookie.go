@@ -33,6 +33,13 @@ func PlainLoopback(r *http.Request) bool {
 	return here && fromNearby(r) && !forwarded(r)
 }
 
+// PlainElsewhere reports whether a browser shows a page over plain http of another machine, so that it
+// drops the cookies: not if a proxy in front may use https, which the browser says by Sec-Fetch-Site
+// (only sent to where https or this machine is; Fetch Metadata §2).
+func PlainElsewhere(r *http.Request) bool {
+	return r.TLS == nil && !PlainLoopback(r) && !forwarded(r) && r.Header.Get("Sec-Fetch-Site") == ""
+}
+
 // fromNearby reports whether the client is on this machine or in a private network, such as
 // the host of a container.
 func fromNearby(r *http.Request) bool {

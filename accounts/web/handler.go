@@ -76,6 +76,7 @@ func (h *Handler) provision(ctx caddy.Context) error {
 	}
 	at := place.Of(ctx)
 	h.base = h.baseURL(at)
+	h.pages.notePlain = h.notePlain
 	if h.Passkeys != nil {
 		if h.party, err = passkey.NewParty(h.Passkeys.Domain, h.Name, h.Issuer, at); err != nil {
 			return fmt.Errorf("accounts: %w", err)
@@ -221,6 +222,8 @@ func (h *Handler) route(r *http.Request) (serve accountRoute, methods []string) 
 		return h.documents, append(get, http.MethodOptions)
 	case "openapi":
 		return h.openAPI, get
+	case "explorer":
+		return h.explorer, get
 	case "home":
 		return h.home, get
 	case "account":
@@ -250,7 +253,7 @@ func (h *Handler) route(r *http.Request) (serve accountRoute, methods []string) 
 		return h.byMethod(h.emailPage, h.email), both
 	case "email_confirm":
 		return h.confirmEmail, post
-	case "style", "script":
+	case "style", "script", "explorer script":
 		return func(w http.ResponseWriter, r *http.Request) error { return h.pages.files[name].serve(w, r) }, get
 	case "external", "callback", "backchannel":
 		return h.externalRoute(name, strings.ToLower(id))

@@ -134,12 +134,16 @@ func (h *Handler) openAPIDocument() object {
 	if h.SecondFactor != "" {
 		h.describeChallenges(paths)
 	}
+	maps.Copy(paths, h.service.Links.Paths())
 	return object{
 		"openapi": "3.1.0",
 		"info":    object{"title": "Accounts", "version": "1"},
 		"paths":   paths,
 		"components": object{
-			"securitySchemes": object{"bearer": object{"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+			"securitySchemes": object{
+				"bearer": object{"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+				"client": object{"type": "http", "scheme": "basic"}, // of an OpenID Provider
+			},
 		},
 	}
 }

@@ -204,7 +204,8 @@ func (h *Handler) deleteForm(w http.ResponseWriter, r *http.Request) error {
 	err = h.service.LogIns.Delete(r.Context(), user, SessionOf(token), in.text("currentPassword"), client(r))
 	if failure, ok := errors.AsType[*refusal.Error](err); ok {
 		h.answers.Announce(w, r, failure)
-		return h.askToDelete(w, r, pageData{Error: confirmError(h.pages.language(r), failure)}, failure.Reason.Answer().Status)
+		data := pageData{Error: confirmError(h.pages.language(r), failure)}
+		return h.askToDelete(w, r, data, failure.Reason.Answer().Status)
 	}
 	if err != nil {
 		return err

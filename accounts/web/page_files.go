@@ -34,9 +34,14 @@ func newPageFiles(config *accounts.Config, embedded fs.FS) (map[string]*pageFile
 	if err != nil {
 		return nil, err
 	}
+	explorer, err := readPage(config.Templates, embedded, "explorer.js")
+	if err != nil {
+		return nil, err
+	}
 	return map[string]*pageFile{
-		"style":  newPageFile("text/css; charset=utf-8", style),
-		"script": newPageFile("text/javascript; charset=utf-8", script),
+		"explorer script": newPageFile("text/javascript; charset=utf-8", explorer),
+		"style":           newPageFile("text/css; charset=utf-8", style),
+		"script":          newPageFile("text/javascript; charset=utf-8", script),
 	}, nil
 }
 

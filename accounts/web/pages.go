@@ -24,7 +24,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
-//go:embed pages/*.html pages/style.css pages/script.js
+//go:embed pages/*.html pages/style.css pages/*.js
 var embeddedPages embed.FS
 
 // policyFor returns the strictest Content-Security-Policy that allows the pages' styles, images and
@@ -40,7 +40,7 @@ func policyFor(config *accounts.Config) string {
 
 var pageNames = []string{
 	"login", "signup", "account", "keys", "confirm", "address", "code", "factor", "factors", "reset", "message",
-	"refused", "passkeys",
+	"refused", "passkeys", "explorer",
 }
 
 // pages are the HTML pages of the accounts.
@@ -51,6 +51,9 @@ type pages struct {
 	defaults  pageData
 	policy    string // the Content-Security-Policy
 	lead      func(returnTo string) accounts.Lead
+
+	// notePlain logs that somebody is about to log in over plain http, which cannot work.
+	notePlain func(r *http.Request)
 
 	// offerPasskey returns what the log-in page needs to offer passkeys; nil if the site has none.
 	offerPasskey func(w http.ResponseWriter, r *http.Request) *pagePasskey
@@ -122,6 +125,7 @@ type pagePaths struct {
 	Login, Signup, Logout, Account, Password, Sessions, Identities, Keys, Reset, Style string
 	Script                                                                             string
 	Export, Delete, Factor, Factors, Passkey, Passkeys                                 string
+	OpenAPI, ExplorerScript                                                            string
 
 	Forgot, Code, Email string // empty without `mail` or `email_login`
 }
@@ -130,7 +134,7 @@ func (p pagePaths) below(prefix string) pagePaths {
 	for _, path := range []*string{
 		&p.Login, &p.Signup, &p.Logout, &p.Account, &p.Password, &p.Sessions, &p.Identities, &p.Keys,
 		&p.Reset, &p.Style, &p.Script, &p.Export, &p.Delete, &p.Factor, &p.Factors, &p.Forgot, &p.Code, &p.Email,
-		&p.Passkey, &p.Passkeys,
+		&p.Passkey, &p.Passkeys, &p.OpenAPI, &p.ExplorerScript,
 	} {
 		if *path != "" {
 			*path = prefix + *path
@@ -190,6 +194,7 @@ func standardData(config accounts.Config) (data pageData) {
 	at.Script = config.Path("script")
 	at.Keys, at.Export, at.Delete = config.Path("keys"), config.Path("export"), config.Path("delete")
 	at.Factor, at.Factors = config.Path("factor"), config.Path("factors")
+	at.OpenAPI, at.ExplorerScript = config.Path("openapi"), config.Path("explorer script")
 	at.Passkey, at.Passkeys = config.Path("passkey login"), config.Path("passkeys")
 	for route, path := range map[string]*string{"forgot": &at.Forgot, "code": &at.Code, "email": &at.Email} {
 		if config.HasRoute(route) {
@@ -240,7 +245,12 @@ func (p *pages) render(w http.ResponseWriter, r *http.Request, name string, data
 	data.Client, data.Cancel, data.Onward = lead.Client, lead.Cancel, data.ReturnTo
 	data.Paths, data.PasswordMinLength = p.defaults.Paths.below(answer.MountedAt(r)), p.defaults.PasswordMinLength
 	policy := p.policyOf(data) + "; script-src " + sourceOf(r, data.Paths.Script)
-	for route, path := range map[string]*string{"style": &data.Paths.Style, "script": &data.Paths.Script} {
+	if name == "explorer" {
+		policy += " " + sourceOf(r, data.Paths.ExplorerScript) + "; connect-src 'self'"
+	}
+	for route, path := range map[string]*string{
+		"style": &data.Paths.Style, "script": &data.Paths.Script, "explorer script": &data.Paths.ExplorerScript,
+	} {
 		*path += p.files[route].version
 	}
 	if data.Site = p.defaults.Site; data.Site.Name == "" {
@@ -248,6 +258,11 @@ func (p *pages) render(w http.ResponseWriter, r *http.Request, name string, data
 	}
 	for _, provider := range p.defaults.Providers {
 		data.Providers = append(data.Providers, pageLink{provider.Name, answer.MountedAt(r) + provider.Path})
+	}
+	if (name == "login" || name == "signup") && data.Error == "" && credentials.PlainElsewhere(r) {
+		data.Error = "This page did not come by https, so your browser will not keep you logged in. Open it by " +
+			"https, or ask whoever runs this site for its https address."
+		p.notePlain(r)
 	}
 	if name == "login" && p.offerPasskey != nil {
 		data.Passkey = p.offerPasskey(w, r)

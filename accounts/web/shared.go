@@ -334,6 +334,11 @@ func (a *Shared) AddExporter(exporter accounts.Exporter) (remove func()) {
 	return a.service.Links.AddExporter(exporter)
 }
 
+// AddPaths adds operations to the OpenAPI document of the accounts, until remove is called.
+func (a *Shared) AddPaths(paths func() map[string]any) (remove func()) {
+	return a.service.Links.AddPaths(paths)
+}
+
 // OnSessionEnd registers a function that is called with the ID of each session that ends
 // from now on, here or in another process. It must not block. Call stop to unregister it.
 func (a *Shared) OnSessionEnd(f func(sessionID string)) (stop func()) {

@@ -1,6 +1,9 @@
 package web
 
 import (
+	"net/http"
+	"sync"
+
 	"strings"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
@@ -58,4 +61,29 @@ func othersWithin(at place.Place) bool {
 		}
 	}
 	return found > 1 || accounts.ClaimsOf(at.Server) > 1
+}
+
+// plainNoted has the hosts over which somebody wanted to log in by plain http, until there are too many.
+var plainNoted struct {
+	sync.Mutex
+	hosts map[string]bool
+}
+
+const maxPlainNoted = 100
+
+// notePlain logs, once for each host, that somebody wants to log in over plain http: browsers drop the
+// cookies then, and the log-in page comes again and again.
+func (h *Handler) notePlain(r *http.Request) {
+	plainNoted.Lock()
+	defer plainNoted.Unlock()
+	if plainNoted.hosts[r.Host] || len(plainNoted.hosts) >= maxPlainNoted {
+		return
+	}
+	if plainNoted.hosts == nil {
+		plainNoted.hosts = make(map[string]bool)
+	}
+	plainNoted.hosts[r.Host] = true
+	h.service.Log.Warn("a browser shows the log-in page over plain http, so it will drop the session's cookies; "+
+		"serve the site by https, or let the proxy in front of it set X-Forwarded-Proto",
+		help.See("login-over-http"), zap.String("host", r.Host))
 }

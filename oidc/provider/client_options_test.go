@@ -23,6 +23,27 @@ func serveApp(t testing.TB, options, more string) *site {
 		appSecret, appCallback, options, more), "")
 }
 
+// The provider's operations are in the OpenAPI document of the accounts, for the explorer; each exists.
+func TestOpenAPIOfProvider(t *testing.T) {
+	s := serveApp(t, "", "")
+	paths, _ := s.Get("/auth/openapi.json").JSON(t)["paths"].(map[string]any)
+	found := 0
+	for path, methods := range paths {
+		if strings.HasPrefix(path, "/auth/") {
+			continue
+		}
+		for method := range methods.(map[string]any) {
+			found++
+			if got := s.Do(strings.ToUpper(method), path); got.Status == 404 || got.Status == 405 || got.Body == "" {
+				t.Errorf("%s %s: %s", method, path, got.Brief())
+			}
+		}
+	}
+	if found != 8 || paths["/auth/login"] == nil {
+		t.Errorf("%d operations: %v", found, paths)
+	}
+}
+
 // Only users with one of its roles get in to a client, and only as long as they have it.
 func TestClientRoles(t *testing.T) {
 	s := serveApp(t, "roles staff admin\ngrant_types authorization_code refresh_token "+grantDevice, "")

@@ -113,8 +113,8 @@ type Provider struct {
 	devices, pushes              strangers
 	sealing                      atomic.Pointer[cipher.AEAD]
 
-	logouts                                 *logouts
-	stopLeading, stopLinking, stopExporting func()
+	logouts                                                 *logouts
+	stopLeading, stopLinking, stopExporting, stopDescribing func()
 }
 
 // CaddyModule returns the Caddy module information.
@@ -256,6 +256,7 @@ func (p *Provider) provision(ctx caddy.Context) error {
 	p.pushes = p.newStrangers("pushed requests", pushedLifetime)
 	p.stopLeading = p.accounts.LeadsTo(p.leadsTo)
 	p.stopLinking = p.accounts.AddAccountLink(p.applicationsLink())
+	p.stopDescribing = p.accounts.AddPaths(p.openAPIPaths)
 	p.stopExporting = p.accounts.AddExporter(accounts.Exporter{Name: "applications", Of: p.exportApplications})
 	p.newLogouts()
 	config.AtStart(ctx, func() error {
@@ -350,6 +351,7 @@ func (p *Provider) Cleanup() error {
 		p.stopLeading()
 		p.stopLinking()
 		p.stopExporting()
+		p.stopDescribing()
 	}
 	if p.logouts != nil {
 		p.logouts.end()
