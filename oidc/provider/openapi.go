@@ -15,7 +15,7 @@ func (p *Provider) openAPIPaths() object {
 			"Get tokens: by a code, a refresh token, a device code, or for the client itself", client,
 			"grant_type", "code", "redirect_uri", "code_verifier", "refresh_token", "device_code", "scope", "resource",
 		)},
-		p.basePath + "/oidc/userinfo":   object{"get": described("The claims about the user of an access token", bearer)},
+		p.basePath + "/oidc/userinfo":   object{"get": described("The claims about the user of a token", bearer)},
 		p.basePath + "/oidc/introspect": object{"post": described("Whether a token is active", client, "token")},
 		p.basePath + "/oidc/revoke":     object{"post": described("Revoke a token", client, "token")},
 		p.basePath + "/oidc/device_authorization": object{"post": described(
