@@ -7,12 +7,14 @@
 // of requests in turn, and prints a table. It compares CPU time instead of throughput, because
 // the load comes from the same machine.
 //
-// There are three subcommands. verifiers compares package jwt with other libraries. scale
-// measures how performance grows with cores, users and nodes (docs/scaling.md). faults runs the
+// There are four subcommands. verifiers compares package jwt with other libraries. scale
+// measures how performance grows with cores, users and nodes (docs/scaling.md). provider compares
+// the OpenID Provider with oidc-provider, for which it needs Node.js and npm. faults runs the
 // tests named TestScenario… at full length, and prints what they promise and what was seen:
 //
 //	go run ./bench verifiers
 //	go run ./bench scale
+//	go run ./bench provider
 //	go run ./bench faults
 package main
 
@@ -30,7 +32,7 @@ import (
 
 // commands are the subcommands; the default is compare.
 var commands = map[string]func(ctx context.Context, args []string) error{
-	"compare": compare, "verifiers": verifiers, "scale": scale, "faults": faults,
+	"compare": compare, "verifiers": verifiers, "scale": scale, "provider": provider, "faults": faults,
 }
 
 func main() {
@@ -67,7 +69,7 @@ func compare(ctx context.Context, args []string) error {
 	switch {
 	case flags.NArg() > 0:
 		return fmt.Errorf(
-			"unexpected %q; the words are compare, the default, verifiers, scale and faults; see -help for the flags",
+			"unexpected %q; the words are compare, the default, verifiers, scale, provider and faults; see -help for the flags",
 			flags.Arg(0),
 		)
 	case *requests < 1 || *connections < 1:
