@@ -69,7 +69,8 @@ func compare(ctx context.Context, args []string) error {
 	switch {
 	case flags.NArg() > 0:
 		return fmt.Errorf(
-			"unexpected %q; the words are compare, the default, verifiers, scale, provider and faults; see -help for the flags",
+			"unexpected %q; the words are compare, the default, verifiers, scale, provider and faults; "+
+				"see -help for the flags",
 			flags.Arg(0),
 		)
 	case *requests < 1 || *connections < 1:

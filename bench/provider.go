@@ -316,7 +316,8 @@ func npmProvider(ctx context.Context, dir string) (p *providerUnderTest, wait fu
 		return nil, func() { _ = command.Wait() }, fmt.Errorf("oidc-provider: %s", complaints.String())
 	}
 	p = &providerUnderTest{
-		name: "oidc-provider", token: "http://" + address + "/token", process: command, client: benchClient(), complaints: &complaints,
+		name: "oidc-provider", token: "http://" + address + "/token", process: command, client: benchClient(),
+		complaints: &complaints,
 		codes: func(count int) ([]string, error) {
 			if _, err := fmt.Fprintln(stdin, count); err != nil {
 				return nil, err

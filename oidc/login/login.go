@@ -46,11 +46,12 @@ type Login struct {
 	// discovery document, or of the preset.
 	AuthorizationEndpoint string `json:"authorization_endpoint,omitempty"`
 
-	// TokenEndpoint is where such a provider exchanges the code. Default: as above.
+	// TokenEndpoint is where such a provider exchanges the code. Default: that of the
+	// discovery document, or of the preset.
 	TokenEndpoint string `json:"token_endpoint,omitempty"`
 
 	// UserinfoEndpoint is where such a provider tells about the user, with the ID in `id_claim`.
-	// Default: as above.
+	// Default: that of the discovery document, or of the preset.
 	UserinfoEndpoint string `json:"userinfo_endpoint,omitempty"`
 
 	// Tenants are the tenants of `preset microsoft` whose users may log in: IDs such as
