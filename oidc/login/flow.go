@@ -130,12 +130,19 @@ func (l *Login) finish(
 	return l.exchange(ctx, known, answer.Get("code"), redirectURL, &kept)
 }
 
-// answers reports whether `iss` of a response is that of the provider. That of one with several
-// tenants is compared by its ID token.
+// answers reports whether `iss` of a response (RFC 9207) is that of the provider. That of one with
+// several tenants is compared by its ID token.
 func (l *Login) answers(iss string) bool {
 	before, after, anyTenant := strings.Cut(l.Issuer, tenantPlace)
-	if l.plain() || !anyTenant {
-		return iss == l.Issuer
+	switch {
+	case iss == l.Issuer:
+		return true
+	case l.plain(): // whose own name of itself is not known; only its host is
+		theirs, err := url.Parse(iss)
+		own, ownErr := url.Parse(l.AuthorizationEndpoint)
+		return err == nil && ownErr == nil && theirs.Scheme == own.Scheme && theirs.Host == own.Host
+	case !anyTenant:
+		return false
 	}
 	return strings.HasPrefix(iss, before) && strings.HasSuffix(iss, after)
 }

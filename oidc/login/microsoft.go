@@ -49,6 +49,10 @@ func (l *Login) checkTenants() error {
 			)
 		}
 		l.Tenants[i] = tenant
+		if l.TrustEmail && !tenantID.MatchString(tenant) {
+			return fmt.Errorf("trust_email and tenant %s: the administrators of any tenant can write any address; "+
+				"list the IDs of the tenants that you trust", tenant)
+		}
 	}
 	tenant := tenantPlace
 	if len(l.Tenants) == 1 && tenantID.MatchString(l.Tenants[0]) {

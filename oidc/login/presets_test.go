@@ -110,6 +110,20 @@ func jsonTokens(t testing.TB, more sitetest.JSON) func(w http.ResponseWriter) {
 
 // Each preset logs in a user of its provider, with what that does differently.
 func TestPresetsOfOAuth(t *testing.T) {
+	t.Run("iss of the answer", func(t *testing.T) {
+		stand := newStandIn(t)
+		stand.discord(sitetest.JSON{"id": "1", "email": "a@example.com", "verified": true})
+		s := loginSite(t, stand.option("discord", ""))
+		for iss, in := range map[string]bool{stand.URL + "/oauth": true, stand.URL: true, "https://evil.example": false} {
+			chrome := s.Visitor()
+			back := chrome.Out("/auth/login/discord") + "&iss=" + url.QueryEscape(iss)
+			if got := chrome.Get(back); in {
+				chrome.MustBeIn(got)
+			} else {
+				chrome.MustBeOut(got, 401, "response is not valid")
+			}
+		}
+	})
 	for name, c := range map[string]struct {
 		preset, option string
 		provide        func(s *standIn)
