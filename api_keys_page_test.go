@@ -35,6 +35,24 @@ func servePages(t *testing.T) *apiKeySite {
 
 var shownKey = regexp.MustCompile(apikeys.Pattern("key"))
 
+// The form is the same in each language: what is chosen is sent as in English.
+func TestAPIKeyPageInLanguages(t *testing.T) {
+	s := servePages(t)
+	v := s.Visitor()
+	v.SignUp("alice@example.com")
+	option := regexp.MustCompile(`<option value="(.*?)"`)
+	for _, language := range []string{"en", "de", "ja"} {
+		accept := "Accept-Language: " + language
+		options := option.FindAllStringSubmatch(v.Do("GET", "/auth/keys", nil, accept).Body, -1)
+		if len(options) != 4 {
+			t.Fatalf("%s: options %v", language, options)
+		}
+		for _, chosen := range options {
+			s.MustAnswer(200, v.Do("POST", "/auth/keys", url.Values{"name": {"x"}, "expires": {chosen[1]}}, accept), language)
+		}
+	}
+}
+
 // A user makes a key on the page, uses it, rolls and revokes it, all without JavaScript.
 func TestAPIKeyPage(t *testing.T) {
 	s := servePages(t)

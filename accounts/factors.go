@@ -206,18 +206,41 @@ func (f *Factors) HasProved(ctx context.Context, user store.User, sessionID stri
 }
 
 // Prove checks that the user is present, and not somebody who has taken over a session, before a
-// second factor is removed or replaced: by a code of the factor, or by the password. A recent log-in
-// is not enough.
-func (f *Factors) Prove(ctx context.Context, user store.User, password, code string, client Client) error {
+// second factor is removed or replaced: by a code of the factor or, in a session that has proved it, by
+// the password. A recent log-in is not enough.
+func (f *Factors) Prove(
+	ctx context.Context, user store.User, sessionID, password, code string, client Client,
+) error {
 	switch {
 	case code != "":
 		_, err := f.checkCode(ctx, user, code, client)
 		return err
 	case password != "" && user.PasswordHash != "":
+		if err := f.guard(ctx, user.ID, sessionID); err != nil {
+			return err
+		}
 		_, err := f.logIns.CheckPassword(ctx, user.EmailKey, password, client)
 		return err
 	}
 	return &refusal.Error{Reason: refusal.FactorNotProved}
+}
+
+// guard returns [refusal.FactorCodeNeeded] if a user has an authenticator app and the session has not
+// proved a second factor, for example because it began before the app was set up. In such a session, who
+// knows the password alone must get no other factor.
+func (f *Factors) guard(ctx context.Context, userID, sessionID string) error {
+	if f.Config.SecondFactor == "" {
+		return nil
+	}
+	session, err := f.sessions.Session(ctx, userID, sessionID)
+	if err != nil || slices.Contains(session.Methods, MethodMultiple) {
+		return StoreRefusal(err)
+	}
+	has, err := f.has(ctx, userID)
+	if err == nil && has {
+		err = &refusal.Error{Reason: refusal.FactorCodeNeeded}
+	}
+	return StoreRefusal(err)
 }
 
 // FactorsOf are the second factors of a user.

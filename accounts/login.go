@@ -97,7 +97,11 @@ func (l *LogIns) LogIn(ctx context.Context, email, pw string, asker Asker) (*Gra
 	if err != nil {
 		key = "" // nobody's
 	}
-	user, err := l.checkPassword(ctx, key, pw, asker.Client, l.userOrSignUp)
+	instead := l.waitingSignUp
+	if !l.Config.VerifyEmail {
+		instead = nil
+	}
+	user, err := l.checkPassword(ctx, key, pw, asker.Client, instead)
 	if err != nil {
 		return nil, err
 	}
@@ -112,20 +116,21 @@ func (l *LogIns) LogIn(ctx context.Context, email, pw string, asker Asker) (*Gra
 
 // CheckPassword returns the user if the password is correct.
 func (l *LogIns) CheckPassword(ctx context.Context, emailKey, pw string, client Client) (store.User, error) {
-	return l.checkPassword(ctx, emailKey, pw, client, l.Users().UserByEmail)
+	return l.checkPassword(ctx, emailKey, pw, client, nil)
 }
 
-// checkPassword is CheckPassword of the user that find returns, or [store.ErrNotFound].
+// checkPassword is CheckPassword. If the password is not that of a user, but that of whom instead
+// returns, it returns that one; instead may be nil.
 func (l *LogIns) checkPassword(
 	ctx context.Context, emailKey, pw string, client Client,
-	find func(ctx context.Context, emailKey string) (store.User, error),
+	instead func(ctx context.Context, emailKey string) (store.User, error),
 ) (store.User, error) {
 	now := l.Now()
 	byClient, wait := l.attempts.Clients.Begin(ctx, network.Key(client.Address), now)
 	if wait > 0 {
 		return store.User{}, l.refuseThrottled("client", wait, client)
 	}
-	user, err := find(ctx, emailKey)
+	user, err := l.Users().UserByEmail(ctx, emailKey)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		byClient.Forgive()
 		return store.User{}, StoreRefusal(err)
@@ -146,6 +151,15 @@ func (l *LogIns) checkPassword(
 	turn := l.HashTurn("log-in", client)
 	turn.Familiar = familiar
 	right, err := password.Check(ctx, turn, hash, pw)
+	if err == nil && !right && instead != nil { // also if there is nobody, so that it takes as long
+		var other store.User
+		if other, err = instead(ctx, emailKey); err == nil {
+			right, err = password.Check(ctx, turn, other.PasswordHash, pw)
+		}
+		if right {
+			user = other
+		}
+	}
 	if err != nil {
 		forgive()
 		return store.User{}, StoreRefusal(err)

@@ -73,7 +73,7 @@ type mailedCode struct {
 	WrongOfOthers int `json:"wrong_of_others,omitempty"`
 	// Used means that it was used, and is of no use any more.
 	Used bool `json:"used,omitempty"`
-	// PasswordHash and Profile are of a sign-up.
+	// PasswordHash and Profile are of a sign-up; of a void one, only the hash.
 	PasswordHash string          `json:"password_hash,omitempty"`
 	Profile      json.RawMessage `json:"profile,omitempty"`
 }

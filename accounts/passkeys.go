@@ -43,10 +43,14 @@ func inSession(sessionID string) passkey.Use {
 }
 
 // CreationOptions returns the options with which the browser of a user makes a passkey. The caller has
-// made sure by [LogIns.Confirm] that the user is present.
+// made sure by [LogIns.Confirm] that the user is present. The error is [refusal.FactorCodeNeeded] if the
+// user has an authenticator app that the session has not proved.
 func (k *Keyring) CreationOptions(
 	ctx context.Context, party *passkey.Party, user store.User, sessionID string,
 ) (any, error) {
+	if err := k.factors.guard(ctx, user.ID, sessionID); err != nil {
+		return nil, err
+	}
 	options, err := k.passkeys.CreationOptions(ctx, party, inSession(sessionID), user.ID, user.Email)
 	return options, StoreRefusal(err)
 }
@@ -55,6 +59,9 @@ func (k *Keyring) CreationOptions(
 func (k *Keyring) Add(
 	ctx context.Context, party *passkey.Party, user store.User, sessionID, name string, credential []byte, asker Asker,
 ) (made passkey.Passkey, err error) {
+	if err = k.factors.guard(ctx, user.ID, sessionID); err != nil {
+		return made, err
+	}
 	made, err = k.passkeys.Add(ctx, party, inSession(sessionID), user.ID, name, credential)
 	if err == nil { // the account may have been recovered in the meantime, which suspends passkeys
 		if _, err = k.sessions.Session(ctx, user.ID, sessionID); err != nil {

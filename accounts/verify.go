@@ -34,7 +34,8 @@ func (l *LogIns) SignUpByMail(
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return StoreRefusal(err)
 	}
-	c := mailedCode{Purpose: purposeVerify, Of: key, Email: email, EmailKey: key}
+	// The hash also if there is an account: a log-in with this password has the same answer then.
+	c := mailedCode{Purpose: purposeVerify, Of: key, Email: email, EmailKey: key, PasswordHash: hash}
 	if err == nil {
 		c.Void = true
 		return l.mailCode(ctx, letterExists, c, false, asker.speaks(known.Profile))
@@ -42,7 +43,6 @@ func (l *LogIns) SignUpByMail(
 	if c.Profile, err = json.Marshal(profile); err != nil {
 		return err
 	}
-	c.PasswordHash = hash
 	return l.mailCode(ctx, letterVerify, c, false, asker.speaks(profile))
 }
 
@@ -180,21 +180,15 @@ func (l *LogIns) LogInLink(ctx context.Context, token, browser string) (MailedLi
 	return c.mailedLink(browser), codeRefusal(err)
 }
 
-// userOrSignUp returns the user with an address, or who has signed up with it but has not confirmed
-// it: without an ID. It takes the same time for any address.
-func (l *LogIns) userOrSignUp(ctx context.Context, emailKey string) (store.User, error) {
-	user, err := l.Users().UserByEmail(ctx, emailKey)
-	if !l.Config.VerifyEmail || err != nil && !errors.Is(err, store.ErrNotFound) {
-		return user, err
-	}
-	c, codeErr := l.codes.find(ctx, purposeVerify, emailKey)
-	switch {
-	case err == nil:
+// waitingSignUp returns who has signed up with an address and has not confirmed it, as a user without
+// an ID; nobody if there is none. A sign-up with the address of an account
+// waits as well, so that a log-in with its password does not tell whether there is an account.
+func (l *LogIns) waitingSignUp(ctx context.Context, emailKey string) (user store.User, err error) {
+	c, err := l.codes.find(ctx, purposeVerify, emailKey)
+	if errors.Is(err, errWrongCode) || err == nil && c.UserID != "" {
 		return user, nil
-	case errors.Is(codeErr, errWrongCode) || codeErr == nil && (c.Void || c.UserID != ""):
-		return user, store.ErrNotFound
 	}
-	return store.User{Email: c.Email, EmailKey: c.EmailKey, PasswordHash: c.PasswordHash}, codeErr
+	return store.User{Email: c.Email, EmailKey: c.EmailKey, PasswordHash: c.PasswordHash}, err
 }
 
 // askToVerify mails another code to a user who knows the password, and refuses the log-in.
@@ -202,14 +196,21 @@ func (l *LogIns) askToVerify(ctx context.Context, user store.User, asker Asker) 
 	c := mailedCode{
 		Purpose: purposeVerify, Of: user.EmailKey, Email: user.Email, EmailKey: user.EmailKey, UserID: user.ID,
 	}
+	letter, speaker := letterVerify, user
 	if user.ID == "" {
 		waiting, err := l.codes.find(ctx, purposeVerify, user.EmailKey)
 		if err != nil {
 			return codeRefusal(err)
 		}
-		c.PasswordHash, c.Profile = waiting.PasswordHash, waiting.Profile
+		c.PasswordHash, c.Profile, c.Void = waiting.PasswordHash, waiting.Profile, waiting.Void
+		if speaker, err = l.Users().UserByEmail(ctx, user.EmailKey); err != nil && !errors.Is(err, store.ErrNotFound) {
+			return StoreRefusal(err)
+		}
+		if c.Void {
+			letter = letterExists
+		}
 	}
-	err := l.mailCode(ctx, letterVerify, c, false, asker.speaks(user.Profile))
+	err := l.mailCode(ctx, letter, c, false, asker.speaks(speaker.Profile))
 	if failure, ok := errors.AsType[*refusal.Error](err); ok && failure.Reason == refusal.Throttled {
 		err = nil // the last mail may still be good
 	}

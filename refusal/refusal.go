@@ -97,14 +97,14 @@ const (
 	ProviderMisconfigured Reason = "provider_misconfigured"
 	LoginNotAllowed       Reason = "login_not_allowed"
 	EmailMissing          Reason = "email_missing"
-	AccountExists       Reason = "account_exists"
-	IdentityTaken       Reason = "identity_taken"
-	EmailUnverified     Reason = "email_unverified"
-	SignupClosed        Reason = "signup_closed"
-	Disabled            Reason = "disabled"
-	LogoutToken         Reason = "logout_token"
-	NotConfirmed        Reason = "not_confirmed"
-	LastLogin           Reason = "last_login"
+	AccountExists         Reason = "account_exists"
+	IdentityTaken         Reason = "identity_taken"
+	EmailUnverified       Reason = "email_unverified"
+	SignupClosed          Reason = "signup_closed"
+	Disabled              Reason = "disabled"
+	LogoutToken           Reason = "logout_token"
+	NotConfirmed          Reason = "not_confirmed"
+	LastLogin             Reason = "last_login"
 
 	// Reasons of second factors.
 	FactorRequired    Reason = "second_factor_required"
@@ -116,6 +116,7 @@ const (
 	NoFactor          Reason = "no_factor"
 	NoEnrolment       Reason = "no_enrolment"
 	FactorNotProved   Reason = "factor_not_proved"
+	FactorCodeNeeded  Reason = "factor_code_needed"
 	FactorUnreadable  Reason = "factor_unreadable"
 
 	// Reasons of passkeys.
@@ -403,6 +404,10 @@ var refusals = map[Reason]Answer{
 	FactorNotProved: {
 		403, "ForbiddenError", "confirmation_required", false,
 		"Enter your current password, a code of your authenticator app or a recovery code.",
+	},
+	FactorCodeNeeded: {
+		403, "ForbiddenError", "confirmation_required", false,
+		"Enter the code of your authenticator app as well, or a recovery code.",
 	},
 	FactorUnreadable: {
 		503, "ServiceUnavailableError", "second_factor_unavailable", false,

@@ -317,6 +317,46 @@ func TestThreatStolenSession(t *testing.T) {
 	s.MustAnswer(200, answerTo(s, got.ErrorBody(t).Error.Challenge, codes[0]), "control: with a code")
 }
 
+// Who knows the password, and has logged in before the user has set up an app, gets past it in that
+// session by no other factor: neither new recovery codes, nor a passkey, nor without the app.
+func TestThreatSessionFromBeforeFactor(t *testing.T) {
+	c := sitetest.SetClock(t)
+	s := passkeySite(t, "second_factor optional\npasskeys")
+	password := sitetest.JSON{"password": sitetest.GoodPassword}
+	own := s.SignedUp("alice@example.com").Token
+	thief := s.LoggedIn("alice@example.com").Token
+	prepared := s.Post("/auth/passkeys/options", password, bearer(thief))
+	s.MustAnswer(200, prepared, "control: before there is an app")
+	v := s.Visitor()
+	s.MustAnswer(303, v.Post("/auth/login", sitetest.FormOf("alice@example.com")), "the thief's browser")
+	app, codes := accountstest.WithApp(s, own)
+
+	remove := func(token string) sitetest.Reply {
+		return s.Send("DELETE", "/auth/factors/totp", sitetest.Marshal(t, password), bearer(token), "Content-Type: application/json")
+	}
+	mustRefuse(t, s.Post("/auth/factors/recovery", password, bearer(thief)), 403, "confirmation_required", "recovery codes")
+	mustRefuse(t, remove(thief), 403, "confirmation_required", "without the app")
+	mustRefuse(t, s.Post("/auth/passkeys/options", password, bearer(thief)), 403, "confirmation_required", "a passkey")
+	mustRefuse(t, s.Post("/auth/passkeys", sitetest.JSON{
+		"name": "x", "credential": accountstest.NewPasskey(t).Make(s.URL, accountstest.Options(t, prepared)),
+	}, bearer(thief)), 403, "confirmation_required", "a passkey that was prepared")
+	got := v.Post("/auth/factors/recovery", url.Values{"password": {sitetest.GoodPassword}})
+	mustHave(t, got, "the page", "Enter the code of your authenticator app as well")
+	page := v.Get("/auth/passkeys")
+	mustHave(t, page, "the page", `href="/auth/factors/prove?return_to=%2Fauth%2Fpasskeys"`)
+	if strings.Contains(page.Body, "data-options") {
+		t.Error("the page offers to make a passkey")
+	}
+
+	// control: with a code it is possible, and then with the password
+	s.MustAnswer(303, v.Post("/auth/factors/prove", url.Values{"code": {codes[0]}}), "a code")
+	mustHave(t, v.Get("/auth/passkeys"), "the page then", "data-options")
+	s.MustAnswer(200, s.Post("/auth/factors/recovery", password, bearer(own)), "control: recovery codes")
+	c.Ahead.Add(60)
+	s.MustAnswer(204, s.Send("DELETE", "/auth/factors/totp", `{"code":"`+app.Code(0)+`"}`, bearer(thief),
+		"Content-Type: application/json"), "control: the code, in any session")
+}
+
 // resetLink returns the path of a new reset link.
 func resetLink(t *testing.T, s *sitetest.Site, path, email string) string {
 	t.Helper()

@@ -576,7 +576,9 @@ func (h *Handler) proved(
 		}
 	}
 	if err = in.err(); err == nil {
-		err = h.service.Factors.Prove(r.Context(), user, in.text("password"), in.text("code"), client(r))
+		err = h.service.Factors.Prove(
+			r.Context(), user, SessionOf(token), in.text("password"), in.text("code"), client(r),
+		)
 	}
 	if err == nil {
 		err = do(token, user)

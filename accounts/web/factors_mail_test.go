@@ -104,7 +104,7 @@ func TestMailsAboutFactors(t *testing.T) {
 	told("New recovery codes")
 	p.MustAnswer(204, p.Send("DELETE", "/auth/factors/totp", `{"code":"`+app.Code(0)+`"}`,
 		bearer(token), "Content-Type: application/json"), "removed")
-	told("The second factor of your account")
+	told("The second step of your account")
 
 	other := mailSite(t, "second_factor required")
 	v := other.Visitor()

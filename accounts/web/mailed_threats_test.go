@@ -113,6 +113,28 @@ func TestThreatMail(t *testing.T) {
 				p.Post("/auth/login", body("nobody@example.com", otherPassword)))
 			p.MustAnswer(403, p.Post("/auth/login", body("alice@example.com", sitetest.GoodPassword)), "control")
 		},
+		"enumeration: a log-in with the password of a sign-up": func(t *testing.T) {
+			p := mailSite(t, all)
+			p.verified("alice@example.com")
+			body := func(email string) sitetest.JSON { return sitetest.JSON{"email": email, "password": otherPassword} }
+			for _, email := range []string{"alice@example.com", "carol@example.com"} {
+				p.signUp(email, otherPassword)
+				p.next()
+			}
+			for range 2 {
+				p.same("log-in", p.Post("/auth/login", body("alice@example.com")), p.Post("/auth/login", body("carol@example.com")))
+				if mail := p.next(); mail.To != "<alice@example.com>" || mail.Code != "" || mail.Link != nil {
+					t.Errorf("the owner gets %+v", mail)
+				}
+				if mail := p.next(); mail.Code == "" {
+					t.Errorf("control: %+v", mail)
+				}
+			}
+			taken, free := p.Post("/auth/login", body("alice@example.com")), p.Post("/auth/login", body("carol@example.com"))
+			p.MustAnswer(403, taken, "it is not verified")
+			p.same("log-in", taken, free)
+			p.LoggedIn("alice@example.com") // with the password of the account
+		},
 		"enumeration: change of address": func(t *testing.T) {
 			p := mailSite(t, all)
 			p.verified("alice@example.com")

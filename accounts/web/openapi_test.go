@@ -63,7 +63,7 @@ func TestOpenAPIOfFactors(t *testing.T) {
 		t.Helper()
 		return is(s.Post(path, body, headers...), "POST", path)
 	}
-	token := s.SignedUp("alice@example.com").Token
+	s.SignedUp("alice@example.com")
 	accountstest.ChangeUser(t, "alice@example.com", func(u *store.User) { u.Roles = []string{"board"} })
 	enrol := post("/auth/login", sitetest.CredentialsOf("alice@example.com")).ErrorBody(t).Error.Challenge
 	begun := post("/auth/factors/totp", sitetest.JSON{"challenge": enrol})
@@ -77,7 +77,7 @@ func TestOpenAPIOfFactors(t *testing.T) {
 	if challenge == "" {
 		t.Fatal("control: no challenge")
 	}
-	post("/auth/login/factor", sitetest.JSON{"challenge": challenge, "code": app.Code(0)})
+	token := post("/auth/login/factor", sitetest.JSON{"challenge": challenge, "code": app.Code(0)}).Tokens(t).Token
 
 	options := is(s.Send(http.MethodPost, "/auth/passkeys/options", "", bearer(token)), "POST", "/auth/passkeys/options")
 	key := accountstest.NewPasskey(t)

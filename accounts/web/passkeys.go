@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -37,6 +38,7 @@ type pagePasskeys struct {
 	Password  bool         // the user has one
 	Ask       bool         // the password must be entered to add or remove one
 	Create    *pagePasskey // if one can be added now
+	Prove     string       // the page where the second factor must be proved before; empty if that is not needed
 	Suggested string       // its name
 }
 
@@ -262,8 +264,12 @@ func (h *Handler) renderPasskeys(
 	}
 	if (fresh || confirmed) && len(all) < passkey.MaxPerUser && h.party.Covers(hostOf(r)) {
 		options, err := h.service.Keyring.CreationOptions(r.Context(), h.party, user, SessionOf(token))
-		if err == nil {
+		switch {
+		case err == nil:
 			shown.Create, err = newPagePasskey(options)
+		case isReason(err, refusal.FactorCodeNeeded):
+			at := answer.MountedAt(r)
+			err, shown.Prove = nil, at+h.Path("step up")+"?"+url.Values{"return_to": {at + h.Path("passkeys")}}.Encode()
 		}
 		if err != nil {
 			return err
