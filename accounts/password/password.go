@@ -84,18 +84,32 @@ func CheckNew(password string, minLength int) error {
 	return nil
 }
 
-// Hash returns the PHC string of a password.
+// Hash returns the PHC string of a new password.
 func Hash(ctx context.Context, turn Turn, password string) (hash string, err error) {
 	normal, err := normalPassword(password)
 	if err != nil {
 		return "", err
 	}
+	return hashForm(ctx, turn, normal)
+}
+
+// HashAgain returns the PHC string of a password that has matched a hash of another system. If
+// it has no normal form, because that system allowed other characters, it is hashed as it is.
+func HashAgain(ctx context.Context, turn Turn, password string) (hash string, err error) {
+	forms := typed(password)
+	if len(forms) == 0 {
+		return Hash(ctx, turn, password)
+	}
+	return hashForm(ctx, turn, forms[0])
+}
+
+func hashForm(ctx context.Context, turn Turn, form string) (hash string, err error) {
 	salt := make([]byte, argon2SaltLen)
 	if _, err := rand.Read(salt); err != nil {
 		return "", err
 	}
 	err = hashing.do(ctx, turn, func() {
-		key := argon2.IDKey([]byte(normal), salt, argon2Time, argon2Memory, argon2Threads, argon2KeyLen)
+		key := argon2.IDKey([]byte(form), salt, argon2Time, argon2Memory, argon2Threads, argon2KeyLen)
 		hash = fmt.Sprintf(
 			"$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, argon2Memory, argon2Time, argon2Threads,
 			base64.RawStdEncoding.EncodeToString(salt), base64.RawStdEncoding.EncodeToString(key),
@@ -112,21 +126,68 @@ var noPasswordHash = fmt.Sprintf(
 	base64.RawStdEncoding.EncodeToString(make([]byte, argon2KeyLen)),
 )
 
-// Check reports whether a password matches the hash. It takes the same time in either case,
-// and for an empty hash.
+// Check reports whether a user's password matches the hash. The hash may be one of another
+// system, which did not normalize passwords, or ignored what is beyond the 72 bytes of bcrypt:
+// so a password matches in its normal form, or as it was typed, and bcrypt compares its first
+// 72 bytes. A hash that was made here is of a normal form, which is the normal form of itself,
+// so that nothing else matches it. The time depends on what was typed and on the kind of the
+// hash, not on the result; an empty hash takes the time of one that was made here.
 func Check(ctx context.Context, turn Turn, hash, password string) (right bool, err error) {
-	normal, normalErr := normalPassword(password)
-	if hash == "" || normalErr != nil || isBcrypt(hash) && len(normal) > maxBcryptBytes {
-		hash, normal = noPasswordHash, "no password"
+	return check(ctx, turn, hash, typed(password))
+}
+
+// CheckSecret is [Check] for what no user chose or typed, such as the secret of a client: only
+// the normal form matches, and nothing beyond 72 bytes matches a hash of bcrypt.
+func CheckSecret(ctx context.Context, turn Turn, hash, secret string) (right bool, err error) {
+	normal, err := normalPassword(secret)
+	if err != nil || isBcrypt(hash) && len(normal) > maxBcryptBytes {
+		return check(ctx, turn, "", []string{secret})
+	}
+	return check(ctx, turn, hash, []string{normal})
+}
+
+// typed returns the forms in which a password may be in a hash. There are none if it is in none.
+func typed(password string) (forms []string) {
+	normal, err := normalPassword(password)
+	if err == nil {
+		forms = append(forms, normal)
+	}
+	if mayBeRaw(password) && normal != password {
+		forms = append(forms, password)
+	}
+	return forms
+}
+
+// mayBeRaw reports whether another system could have hashed a password as it was typed. bcrypt
+// repeats a password with a NUL after it, so one with a NUL would match the hash of another.
+func mayBeRaw(password string) bool {
+	return password != "" && len(password) <= MaxBytes && utf8.ValidString(password) &&
+		!strings.Contains(password, "\x00")
+}
+
+// check reports whether one of the forms matches the hash.
+func check(ctx context.Context, turn Turn, hash string, forms []string) (right bool, err error) {
+	if hash == "" || len(forms) == 0 {
+		hash = noPasswordHash
+	}
+	if len(forms) == 0 {
+		forms = []string{"no password"}
 	}
 	err = hashing.do(ctx, turn, func() {
-		if isBcrypt(hash) {
-			right = bcrypt.CompareHashAndPassword([]byte(hash), []byte(normal)) == nil
-			return
+		for _, form := range forms {
+			right = right || compare(hash, []byte(form))
 		}
-		right, _ = caddyauth.Argon2idHash{}.Compare([]byte(hash), []byte(normal))
 	})
-	return right && normalErr == nil && hash != noPasswordHash, err
+	return right && hash != noPasswordHash, err
+}
+
+func compare(hash string, password []byte) bool {
+	if isBcrypt(hash) {
+		password = password[:min(len(password), maxBcryptBytes)]
+		return bcrypt.CompareHashAndPassword([]byte(hash), password) == nil
+	}
+	right, _ := caddyauth.Argon2idHash{}.Compare([]byte(hash), password)
+	return right
 }
 
 func isBcrypt(hash string) bool { return strings.HasPrefix(hash, "$2") }
@@ -140,7 +201,16 @@ func Weak(hash string) bool {
 
 var bcryptForm = regexp.MustCompile(`^\$2[abxy]?\$\d\d\$[./A-Za-z0-9]{53}$`)
 
-// CheckHash returns an error if an imported hash cannot be used, for example because
+// CheckImported returns an error if the hash of a user of another system cannot be used.
+func CheckImported(hash string) error {
+	if strings.HasPrefix(hash, "$2x$") {
+		return errors.New("$2x$ marks a hash of a faulty bcrypt, which may match other passwords than the user's; " +
+			"leave it empty, and let the user set a new password by caddy jwt user reset-link")
+	}
+	return CheckHash(hash)
+}
+
+// CheckHash returns an error if a hash of argon2id or bcrypt cannot be used, for example because
 // checking it would be too expensive.
 func CheckHash(hash string) error {
 	if isBcrypt(hash) {

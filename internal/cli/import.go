@@ -291,7 +291,7 @@ func (r userRecord) user(now time.Time) (user store.User, err error) {
 		return user, errors.New("password_hash is missing; for a user without a password, set it to the empty string")
 	}
 	if user.PasswordHash = *r.PasswordHash; user.PasswordHash != "" {
-		if err := password.CheckHash(user.PasswordHash); err != nil {
+		if err := password.CheckImported(user.PasswordHash); err != nil {
 			return user, fmt.Errorf("password_hash: %w", err)
 		}
 	}
