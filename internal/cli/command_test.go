@@ -477,7 +477,7 @@ func TestUserImportRefuses(t *testing.T) {
 		`{"email":"a@example.com","password_hash":"$2b$20$` + "x" +
 			`"}`: `the bcrypt hash is corrupt`,
 		`{"email":"a@example.com","password_hash":"$2x$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW"}`: `a faulty bcrypt`,
-		`{"email":"a@example.com","password_hash":"$argon2id$v=19$m=9999999,t=1,p=1$c2FsdHNhbHRzYWx0$a2V5"}`: `parameters outside`,
+		`{"email":"a@example.com","password_hash":"$argon2id$v=19$m=9999999,t=1,p=1$c2FsdHNhbHRzYWx0$a2V5"}`:       `parameters outside`,
 	} {
 		stdout, stderr, err := c.Run(line+"\n", "user", "import", "--format", "jsonl", "-")
 		if err == nil || !strings.Contains(stderr, "line 1 refused: ") || !strings.Contains(stderr, want) ||
