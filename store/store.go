@@ -108,8 +108,8 @@ type User struct {
 	EmailKey string
 	// EmailVerified means that the user receives mail at Email.
 	EmailVerified bool
-	// PasswordHash is a PHC string with argon2id, or bcrypt from an import. It is empty for
-	// a user who cannot log in with a password.
+	// PasswordHash is a PHC string with argon2id or, from an import, a hash of another kind. It
+	// is empty for a user who cannot log in with a password.
 	PasswordHash string
 	// Roles of the user, for `require role`.
 	Roles []string

@@ -15,10 +15,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/crypto/argon2"
-	"golang.org/x/crypto/bcrypt"
 	"golang.org/x/text/secure/precis"
 )
 
@@ -118,13 +116,12 @@ func hashForm(ctx context.Context, turn Turn, form string) (hash string, err err
 	return hash, err
 }
 
-// noPasswordHash is used if a user is unknown or has no password, so that checking takes
-// the same time. No password matches it.
-var noPasswordHash = fmt.Sprintf(
-	"$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, argon2Memory, argon2Time, argon2Threads,
-	base64.RawStdEncoding.EncodeToString(make([]byte, argon2SaltLen)),
-	base64.RawStdEncoding.EncodeToString(make([]byte, argon2KeyLen)),
-)
+// noPassword takes the time of checking a hash, and is used if a user is unknown or has no
+// password.
+func noPassword(password []byte) bool {
+	argon2.IDKey(password, make([]byte, argon2SaltLen), argon2Time, argon2Memory, argon2Threads, argon2KeyLen)
+	return false
+}
 
 // Check reports whether a user's password matches the hash. The hash may be one of another
 // system, which did not normalize passwords, or ignored what is beyond the 72 bytes of bcrypt:
@@ -167,27 +164,20 @@ func mayBeRaw(password string) bool {
 
 // check reports whether one of the forms matches the hash.
 func check(ctx context.Context, turn Turn, hash string, forms []string) (right bool, err error) {
-	if hash == "" || len(forms) == 0 {
-		hash = noPasswordHash
+	matches, readErr := readHash(hash)
+	never := readErr != nil || len(forms) == 0
+	if readErr != nil {
+		matches = noPassword
 	}
 	if len(forms) == 0 {
 		forms = []string{"no password"}
 	}
 	err = hashing.do(ctx, turn, func() {
 		for _, form := range forms {
-			right = right || compare(hash, []byte(form))
+			right = right || matches([]byte(form))
 		}
 	})
-	return right && hash != noPasswordHash, err
-}
-
-func compare(hash string, password []byte) bool {
-	if isBcrypt(hash) {
-		password = password[:min(len(password), maxBcryptBytes)]
-		return bcrypt.CompareHashAndPassword([]byte(hash), password) == nil
-	}
-	right, _ := caddyauth.Argon2idHash{}.Compare([]byte(hash), password)
-	return right
+	return right && !never, err
 }
 
 func isBcrypt(hash string) bool { return strings.HasPrefix(hash, "$2") }
@@ -201,36 +191,14 @@ func Weak(hash string) bool {
 
 var bcryptForm = regexp.MustCompile(`^\$2[abxy]?\$\d\d\$[./A-Za-z0-9]{53}$`)
 
-// CheckImported returns an error if the hash of a user of another system cannot be used.
-func CheckImported(hash string) error {
-	if strings.HasPrefix(hash, "$2x$") {
-		return errors.New("$2x$ marks a hash of a faulty bcrypt, which may match other passwords than the user's; " +
-			"leave it empty, and let the user set a new password by caddy jwt user reset-link")
-	}
-	return CheckHash(hash)
-}
-
 // CheckHash returns an error if a hash of argon2id or bcrypt cannot be used, for example because
 // checking it would be too expensive.
 func CheckHash(hash string) error {
-	if isBcrypt(hash) {
-		if cost, err := bcrypt.Cost([]byte(hash)); err != nil || cost > 14 || !bcryptForm.MatchString(hash) {
-			return errors.New("the bcrypt hash is corrupt, or its cost is above 14")
-		}
-		return nil
+	_, err := readHash(hash)
+	if err == nil && !isBcrypt(hash) && !strings.HasPrefix(hash, "$argon2id$") {
+		err = errors.New("the hash is neither argon2id ($argon2id$v=19$m=…,t=…,p=…$salt$key) nor bcrypt ($2b$…)")
 	}
-	var version, memory, time, threads int
-	if _, err := fmt.Sscanf(hash, "$argon2id$v=%d$m=%d,t=%d,p=%d$", &version, &memory, &time, &threads); err != nil {
-		return errors.New("the hash is neither argon2id ($argon2id$v=19$m=…,t=…,p=…$salt$key) " +
-			"nor bcrypt ($2b$…)")
-	}
-	if memory < 8 || memory > 256*1024 || time < 1 || time > 10 || threads < 1 || threads > 16 {
-		return errors.New("the argon2id hash has parameters outside m=8 to 262144, t=1 to 10, p=1 to 16")
-	}
-	if _, key, err := caddyauth.DecodeHash([]byte(hash)); err != nil || len(key) < 16 || len(key) > 64 {
-		return errors.New("the argon2id hash is corrupt")
-	}
-	return nil
+	return err
 }
 
 var hashesWaiting = prometheus.NewGaugeFunc(prometheus.GaugeOpts{

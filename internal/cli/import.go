@@ -37,9 +37,11 @@ func importCommand() *cobra.Command {
 		Short: "Adds users from a file, with their password hashes",
 		Long: `
 Adds users from a file, or from standard input for -. Passwords are imported as
-hashes: argon2id ($argon2id$v=19$…) or bcrypt ($2b$…). Users whose e-mail address
-already exists are skipped, so you can repeat an import. An invalid line is
-reported with its number, and the import continues with the next line. Second
+hashes: argon2id ($argon2id$v=19$…), argon2i, bcrypt ($2b$…), scrypt, pbkdf2 of
+passlib or Django, sha512crypt ($6$…) or sha256crypt ($5$…), also behind {bcrypt}
+or {CRYPT}. At the next log-in, the password is hashed anew. Users whose e-mail
+address already exists are skipped, so you can repeat an import. An invalid line
+is reported with its number, and the import continues with the next line. Second
 factors and passkeys are not imported: users set them up again.
 
 JSON lines: each line is an object with these members:
@@ -291,7 +293,7 @@ func (r userRecord) user(now time.Time) (user store.User, err error) {
 		return user, errors.New("password_hash is missing; for a user without a password, set it to the empty string")
 	}
 	if user.PasswordHash = *r.PasswordHash; user.PasswordHash != "" {
-		if err := password.CheckImported(user.PasswordHash); err != nil {
+		if user.PasswordHash, _, err = password.Import(user.PasswordHash, false); err != nil {
 			return user, fmt.Errorf("password_hash: %w", err)
 		}
 	}
