@@ -434,7 +434,7 @@ func TestUserImportRefuses(t *testing.T) {
 	c, _ := newUserStore(t)
 	dir := sitetest.TempDir(t)
 	for _, refused := range []struct{ name, text, want string }{
-		{"users.txt", "", "set --format csv or --format jsonl"},
+		{"users.txt", "", "set --format csv, jsonl or htpasswd"},
 		{"users.csv", "", "the first line of the CSV: it is empty"},
 		{"users.csv", "email;password_hash\n", "it must name the columns email and password_hash, separated by commas"},
 		{"users.csv", "email,password\n", "it must name the columns email and password_hash"},
