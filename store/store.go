@@ -100,7 +100,8 @@ var (
 
 // User is a user with an account.
 type User struct {
-	// ID is the `sub` of the user's tokens: a UUID (RFC 9562), or the ID from an import.
+	// ID is the `sub` of the user's tokens: a UUID (RFC 9562), or the ID from an import, of at
+	// most 255 bytes of visible ASCII.
 	ID string
 	// Email as the user wrote it.
 	Email string

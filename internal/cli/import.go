@@ -48,8 +48,9 @@ JSON lines: each line is an object with these members:
 
     email          required
     password_hash  required; empty for a user without a password
-    id             a UUID, or the user's ID in another system: 1 to 64 of
-                   A-Z a-z 0-9 - _; default: a new UUID
+    id             a UUID, or the user's ID in another system: 1 to 255 of
+                   A-Z a-z 0-9 ! ( ) + - . : = @ _ | ~ that start with one of
+                   A-Z a-z 0-9 _ and do not end with @clients; default: a new UUID
     roles          list of strings
     profile        object of profile properties
     disabled       true or false
@@ -306,9 +307,24 @@ type userRecord struct {
 	htpasswd bool // of a file of htpasswd
 }
 
-// importableID matches IDs of other systems that can be imported: a UUID, a number, an
-// ObjectId. They are safe in paths and headers.
-var importableID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`)
+// importableID matches IDs of other systems that can be imported: a number, an ObjectId, auth0|64f1….
+// They are safe where a site puts them: in paths and their patterns, headers, lists, file names,
+// placeholders, spreadsheets and commands. The length is that of OpenID Connect Core §2 for `sub`.
+var importableID = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9!()+.:=@_|~-]{0,254}$`)
+
+// checkID returns an error if the ID of another system cannot be that of a user.
+func checkID(id string) error {
+	if !importableID.MatchString(id) {
+		return errors.New("id must be a UUID, or 1 to 255 of the characters A-Z, a-z, 0-9 and ! ( ) + - . : = @ _ | ~ " +
+			"that start with a letter, a digit or _, because others would break paths, headers or lists; " +
+			"omit it to get a new one")
+	}
+	if strings.HasSuffix(strings.ToLower(id), "@clients") {
+		return errors.New("id must be a UUID, or not end with @clients, because clients that are no users have such IDs; " +
+			"omit it to get a new one")
+	}
+	return nil
+}
 
 // user validates what a store does not, and reports whether the hash is weak. Errors do not contain the values.
 func (r userRecord) user(now time.Time) (user store.User, weak bool, err error) {
@@ -330,9 +346,8 @@ func (r userRecord) user(now time.Time) (user store.User, weak bool, err error) 
 	if r.ID != "" {
 		if user.ID = r.ID; len(r.ID) == 36 && uuid.Validate(r.ID) == nil {
 			user.ID = strings.ToLower(r.ID)
-		} else if !importableID.MatchString(r.ID) {
-			return user, false, errors.New("id must be a UUID, or 1 to 64 of the characters A-Z, a-z, 0-9, " +
-				"- and _ that start with a letter or digit; omit it to get a new one")
+		} else if err = checkID(r.ID); err != nil {
+			return user, false, err
 		}
 	}
 	if r.CreatedAt != "" {
