@@ -55,8 +55,11 @@ var schemes = []scheme{
 	{"pbkdf2_sha1$", readDjangoPBKDF2(sha1.New)},
 	{"$pbkdf2-sha256$", readPBKDF2(sha256.New)},
 	{"$pbkdf2-sha512$", readPBKDF2(sha512.New)},
+	{"$pbkdf2$", readPBKDF2(sha1.New)},
+	{"pbkdf2:", readWerkzeug},
 	{"$scrypt$", readScrypt},
 	{"scrypt$", readDjangoScrypt},
+	{"scrypt:", readWerkzeug},
 	{"$6$", readCrypt(sha512.New, 86)},
 	{"$5$", readCrypt(sha256.New, 43)},
 }
@@ -285,6 +288,36 @@ func matchScrypt(n, r, p int, salt, key []byte) (matcher, error) {
 		got, err := scrypt.Key(password, salt, n, r, p, len(key))
 		return err == nil && same(key, got)
 	}, nil
+}
+
+var (
+	werkzeugForm = regexp.MustCompile(
+		`^(pbkdf2:sha1|pbkdf2:sha256|pbkdf2:sha512|scrypt):([\d:]{1,30})\$([^$]*)\$([0-9a-f]+)$`,
+	)
+	werkzeugSHA = map[string]func() hash.Hash{
+		"pbkdf2:sha1": sha1.New, "pbkdf2:sha256": sha256.New, "pbkdf2:sha512": sha512.New,
+	}
+)
+
+// readWerkzeug reads method:parameters$salt$key of Werkzeug and Flask, whose salt is text and whose key
+// is in hex.
+func readWerkzeug(hash string) (matcher, error) {
+	form := werkzeugForm.FindStringSubmatch(hash)
+	if form == nil {
+		return nil, corrupt("Werkzeug")
+	}
+	key, err := hex.DecodeString(form[4])
+	if err != nil || len(key) < minKeyBytes || len(key) > maxKeyBytes {
+		return nil, corrupt("Werkzeug")
+	}
+	parameters, salt := strings.Split(form[2], ":"), []byte(form[3])
+	switch hashOf := werkzeugSHA[form[1]]; {
+	case hashOf != nil && len(parameters) == 1:
+		return matchPBKDF2(hashOf, number(parameters[0]), salt, key)
+	case hashOf == nil && len(parameters) == 3:
+		return matchScrypt(number(parameters[0]), number(parameters[1]), number(parameters[2]), salt, key)
+	}
+	return nil, corrupt("Werkzeug")
 }
 
 var cryptForm = regexp.MustCompile(`^\$[56]\$(?:rounds=(\d{1,10})\$)?([^$:\s]{0,16})\$([./A-Za-z0-9]+)$`)

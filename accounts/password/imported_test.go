@@ -35,6 +35,18 @@ var importedHashes = map[string]struct{ hash, password string }{
 	"passlib pbkdf2": {
 		"$pbkdf2-sha256$6400$.6UI/S.nXIk8jcbdHx3Fhg$98jZicV16ODfEsEZeYPGHU3kbrUrvUEXOPimVSQDD44", "password",
 	},
+	"passlib SHA-1": {"$pbkdf2$1000$MDEyMzQ1Njc4OWFiY2RlZg$fAVyzQNNkMB93BxqSKITIbIy1MI", "lètmein"},
+	"passlib SHA-512": {
+		"$pbkdf2-sha512$1000$MDEyMzQ1Njc4OWFiY2RlZg$" +
+			"ybJHpGrJWhs4LImjx0GRtSdR5xilwB3BnBveZB7Hc.0a5LUJEHbU53wtKP1vGk3Cf3S9Qk64owinPovOEXjxSw", "lètmein",
+	},
+	"Werkzeug pbkdf2": {
+		"pbkdf2:sha256:1000$seasalt$26066bc977b619af32b20e976f390ba537723d0ac7aac8a76cbf419e78605f80", "lètmein",
+	},
+	"Werkzeug scrypt": {
+		"scrypt:16384:8:1$seasalt$423dfef4f3f246348921e6c79c6f354cc8ecaad6881b13501bf68407f35869f4" +
+			"c9eed89b81f633ef59b495d4044a45c546475508186163c9b1eeb4308ad7bf3f", "lètmein",
+	},
 	"PHC pbkdf2": {
 		"$pbkdf2-sha256$i=1000,l=32$MDEyMzQ1Njc4OWFiY2RlZg$2uZ5cBoC3j36rh3cB10ArEcvcDFo2DQUlVXwPM2ShVk", "lètmein",
 	},
@@ -132,6 +144,10 @@ func TestImportRefuses(t *testing.T) {
 		"$scrypt$ln=14,r=8,p=17$AAAA$" + key:                             "outside 128·N·r·p",
 		"scrypt$16385$salt$8$1$" + key:                                   "N is a power of two",
 		"scrypt$4611686018427387904$salt$8$1$" + key:                     "outside 128·N·r·p",
+		"pbkdf2:sha256:2000001$salt$" + strings.Repeat("0", 64):          "outside 1 to 2000000",
+		"scrypt:1048576:8:1$salt$" + strings.Repeat("0", 64):             "outside 128·N·r·p",
+		"scrypt:16384$salt$" + strings.Repeat("0", 64):                   "the Werkzeug hash is corrupt",
+		"pbkdf2:md5:1000$salt$" + strings.Repeat("0", 64):                "the Werkzeug hash is corrupt",
 		"$6$rounds=1000001$salt$" + strings.Repeat("A", 86):              "outside rounds=1000 to 1000000",
 		"$6$rounds=999$salt$" + strings.Repeat("A", 86):                  "outside rounds=1000",
 		"$6$salt$" + key:       "the $6$ hash is corrupt",

@@ -37,12 +37,12 @@ func importCommand() *cobra.Command {
 		Short: "Adds users from a file, with their password hashes",
 		Long: `
 Adds users from a file, or from standard input for -. Passwords are imported as
-hashes: argon2id ($argon2id$v=19$…), argon2i, bcrypt ($2b$…), scrypt, pbkdf2 of
-passlib or Django, sha512crypt ($6$…) or sha256crypt ($5$…), also behind {bcrypt}
-or {CRYPT}. At the next log-in, the password is hashed anew. Users whose e-mail
-address already exists are skipped, so you can repeat an import. An invalid line
-is reported with its number, and the import continues with the next line. Second
-factors and passkeys are not imported: users set them up again.
+hashes: argon2id ($argon2id$v=19$…), argon2i, bcrypt ($2b$…), scrypt and pbkdf2 of
+passlib, Django or Werkzeug, sha512crypt ($6$…) or sha256crypt ($5$…), also behind
+{bcrypt} or {CRYPT}. At the next log-in, the password is hashed anew. Users whose
+e-mail address already exists are skipped, so you can repeat an import. An invalid
+line is reported with its number, and the import continues with the next line.
+Second factors and passkeys are not imported: users set them up again.
 
 JSON lines: each line is an object with these members:
 
@@ -315,13 +315,13 @@ var importableID = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9!()+.:=@_|~-]{0,25
 // checkID returns an error if the ID of another system cannot be that of a user.
 func checkID(id string) error {
 	if !importableID.MatchString(id) {
-		return errors.New("id must be a UUID, or 1 to 255 of the characters A-Z, a-z, 0-9 and ! ( ) + - . : = @ _ | ~ " +
-			"that start with a letter, a digit or _, because others would break paths, headers or lists; " +
+		return errors.New("id must be a UUID, or 1 to 255 of the characters A-Z, a-z, 0-9 and " +
+			"! ( ) + - . : = @ _ | ~ that start with a letter, a digit or _, because others would break paths, headers or lists; " +
 			"omit it to get a new one")
 	}
 	if strings.HasSuffix(strings.ToLower(id), "@clients") {
-		return errors.New("id must be a UUID, or not end with @clients, because clients that are no users have such IDs; " +
-			"omit it to get a new one")
+		return errors.New("id must be a UUID, or not end with @clients, because clients that are no users have such " +
+			"IDs; omit it to get a new one")
 	}
 	return nil
 }
@@ -336,7 +336,8 @@ func (r userRecord) user(now time.Time) (user store.User, weak bool, err error) 
 		return user, false, fmt.Errorf("email %w", err)
 	}
 	if r.PasswordHash == nil {
-		return user, false, errors.New("password_hash is missing; for a user without a password, set it to the empty string")
+		return user, false, errors.New("password_hash is missing; " +
+			"for a user without a password, set it to the empty string")
 	}
 	if user.PasswordHash = *r.PasswordHash; user.PasswordHash != "" {
 		if user.PasswordHash, weak, err = password.Import(user.PasswordHash, r.htpasswd); err != nil {
