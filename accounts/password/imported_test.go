@@ -191,3 +191,23 @@ func BenchmarkImportedAtTheLimit(b *testing.B) {
 		}
 	}
 }
+
+// Whatever stands in a file, it is refused or kept in a form that is imported again as it is.
+func FuzzImport(f *testing.F) {
+	for _, of := range importedHashes {
+		f.Add(of.hash)
+	}
+	f.Add("{bcrypt}{CRYPT}bcrypt$argon2$$2b$")
+	f.Fuzz(func(t *testing.T, hash string) {
+		kept, weak, err := Import(hash, true)
+		if err != nil {
+			return
+		}
+		if again, weakAgain, err := Import(kept, true); err != nil || again != kept || weakAgain != weak {
+			t.Errorf("%q is kept as %q, then as %q, %v", hash, kept, again, err)
+		}
+		if !Weak(kept) && !strings.HasPrefix(kept, "$argon2id$") {
+			t.Errorf("%q would never be hashed anew", kept)
+		}
+	})
+}

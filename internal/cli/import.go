@@ -316,8 +316,8 @@ var importableID = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9!()+.:=@_|~-]{0,25
 func checkID(id string) error {
 	if !importableID.MatchString(id) {
 		return errors.New("id must be a UUID, or 1 to 255 of the characters A-Z, a-z, 0-9 and " +
-			"! ( ) + - . : = @ _ | ~ that start with a letter, a digit or _, because others would break paths, headers or lists; " +
-			"omit it to get a new one")
+			"! ( ) + - . : = @ _ | ~ that start with a letter, a digit or _, because others would break paths, " +
+			"headers or lists; omit it to get a new one")
 	}
 	if strings.HasSuffix(strings.ToLower(id), "@clients") {
 		return errors.New("id must be a UUID, or not end with @clients, because clients that are no users have such " +
