@@ -97,14 +97,14 @@ func (l *LogIns) LogIn(ctx context.Context, email, pw string, asker Asker) (*Gra
 	if err != nil {
 		key = "" // nobody's
 	}
-	user, err := l.checkPassword(ctx, key, pw, asker.Client, l.userOrSignUp)
+	user, outdated, err := l.checkPassword(ctx, key, pw, asker.Client, l.userOrSignUp)
 	if err != nil {
 		return nil, err
 	}
 	if l.Config.VerifyEmail && !user.EmailVerified {
 		return nil, l.askToVerify(ctx, user, asker)
 	}
-	if password.Weak(user.PasswordHash) {
+	if outdated {
 		user = l.rehash(ctx, user, pw, asker.Client)
 	}
 	return l.factors.Enter(ctx, Entry{User: user, Methods: []string{MethodPassword}}, asker.Client)
@@ -112,28 +112,30 @@ func (l *LogIns) LogIn(ctx context.Context, email, pw string, asker Asker) (*Gra
 
 // CheckPassword returns the user if the password is correct.
 func (l *LogIns) CheckPassword(ctx context.Context, emailKey, pw string, client Client) (store.User, error) {
-	return l.checkPassword(ctx, emailKey, pw, client, l.Users().UserByEmail)
+	user, _, err := l.checkPassword(ctx, emailKey, pw, client, l.Users().UserByEmail)
+	return user, err
 }
 
-// checkPassword is CheckPassword of the user that find returns, or [store.ErrNotFound].
+// checkPassword is CheckPassword of the user that find returns, or [store.ErrNotFound]. It also
+// reports whether the password should be hashed again.
 func (l *LogIns) checkPassword(
 	ctx context.Context, emailKey, pw string, client Client,
 	find func(ctx context.Context, emailKey string) (store.User, error),
-) (store.User, error) {
+) (user store.User, outdated bool, err error) {
 	now := l.Now()
 	byClient, wait := l.attempts.Clients.Begin(ctx, network.Key(client.Address), now)
 	if wait > 0 {
-		return store.User{}, l.refuseThrottled("client", wait, client)
+		return store.User{}, false, l.refuseThrottled("client", wait, client)
 	}
-	user, err := find(ctx, emailKey)
+	user, err = find(ctx, emailKey)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		byClient.Forgive()
-		return store.User{}, StoreRefusal(err)
+		return store.User{}, false, StoreRefusal(err)
 	}
 	familiar := sync.OnceValue(func() bool { return l.isFamiliar(ctx, user, emailKey, client, now) })
 	used, wait, err := l.admit(ctx, l.attempts.logIns, emailKey, familiar, client, now)
 	if err != nil {
-		return store.User{}, err
+		return store.User{}, false, err
 	}
 	forgive := func() {
 		byClient.Forgive()
@@ -145,22 +147,22 @@ func (l *LogIns) checkPassword(
 	}
 	turn := l.HashTurn("log-in", client)
 	turn.Familiar = familiar
-	right, err := password.Check(ctx, turn, hash, pw)
+	right, outdated, err := password.Match(ctx, turn, hash, pw)
 	if err != nil {
 		forgive()
-		return store.User{}, StoreRefusal(err)
+		return store.User{}, false, StoreRefusal(err)
 	}
 	switch {
 	case !right && wait > 0:
-		return store.User{}, l.refuseThrottled("account", wait, client)
+		return store.User{}, false, l.refuseThrottled("account", wait, client)
 	case !right:
 		CountEvent("login", "refused")
 		l.Audit("login refused", user.ID, "", client)
-		return store.User{}, &refusal.Error{Reason: refusal.WrongCredentials}
+		return store.User{}, false, &refusal.Error{Reason: refusal.WrongCredentials}
 	}
 	forgive()
 	l.attempts.familiar.Set(familiarKey(emailKey, client), struct{}{})
-	return user, nil
+	return user, outdated, nil
 }
 
 // attemptList are attempts that are counted as failures until they are forgiven.

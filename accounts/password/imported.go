@@ -21,7 +21,7 @@ import (
 	"golang.org/x/crypto/scrypt"
 )
 
-// Limits of what checking a hash may cost: no more than about a second of a core.
+// Limits of what checking a hash may cost: about a second of a core, with argon2 up to four.
 const (
 	maxBcryptCost   = 14
 	maxArgon2Memory = 256 << 10 // KiB

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"unicode/utf8"
@@ -130,7 +131,15 @@ func noPassword(password []byte) bool {
 // so that nothing else matches it. The time depends on what was typed and on the kind of the
 // hash, not on the result; an empty hash takes the time of one that was made here.
 func Check(ctx context.Context, turn Turn, hash, password string) (right bool, err error) {
-	return check(ctx, turn, hash, typed(password))
+	right, _, err = Match(ctx, turn, hash, password)
+	return right, err
+}
+
+// Match is [Check], and also reports whether a password that matches should be hashed again by
+// [HashAgain]: because the hash is [Weak], or is not of the normal form.
+func Match(ctx context.Context, turn Turn, hash, password string) (right, outdated bool, err error) {
+	found, err := check(ctx, turn, hash, typed(password))
+	return found >= 0, found > 0 || found == 0 && Weak(hash), err
 }
 
 // CheckSecret is [Check] for what no user chose or typed, such as the secret of a client: only
@@ -138,9 +147,10 @@ func Check(ctx context.Context, turn Turn, hash, password string) (right bool, e
 func CheckSecret(ctx context.Context, turn Turn, hash, secret string) (right bool, err error) {
 	normal, err := normalPassword(secret)
 	if err != nil || isBcrypt(hash) && len(normal) > maxBcryptBytes {
-		return check(ctx, turn, "", []string{secret})
+		hash, normal = "", secret
 	}
-	return check(ctx, turn, hash, []string{normal})
+	found, err := check(ctx, turn, hash, []string{normal})
+	return found >= 0, err
 }
 
 // typed returns the forms in which a password may be in a hash. There are none if it is in none.
@@ -162,22 +172,20 @@ func mayBeRaw(password string) bool {
 		!strings.Contains(password, "\x00")
 }
 
-// check reports whether one of the forms matches the hash.
-func check(ctx context.Context, turn Turn, hash string, forms []string) (right bool, err error) {
+// check returns the index of the first form that matches the hash, or -1.
+func check(ctx context.Context, turn Turn, hash string, forms []string) (found int, err error) {
 	matches, readErr := readHash(hash)
-	never := readErr != nil || len(forms) == 0
-	if readErr != nil {
+	if readErr != nil || len(forms) == 0 {
 		matches = noPassword
 	}
 	if len(forms) == 0 {
 		forms = []string{"no password"}
 	}
+	found = -1
 	err = hashing.do(ctx, turn, func() {
-		for _, form := range forms {
-			right = right || matches([]byte(form))
-		}
+		found = slices.IndexFunc(forms, func(form string) bool { return matches([]byte(form)) })
 	})
-	return right && !never, err
+	return found, err
 }
 
 func isBcrypt(hash string) bool { return strings.HasPrefix(hash, "$2") }

@@ -1,6 +1,8 @@
 package web_test
 
 import (
+	"encoding/base64"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -8,6 +10,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/accountstest"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/store"
+	"golang.org/x/crypto/argon2"
 	"golang.org/x/crypto/bcrypt"
 )
 
@@ -83,6 +86,33 @@ func TestThreatImportedPasswords(t *testing.T) {
 				refuses(of.password[:72], of.password+"x")
 			}
 		})
+	}
+}
+
+// A hash of argon2id that is as good as one made here is replaced if it is of the text as it was
+// typed, so that the password then logs in from any keyboard.
+func TestImportedArgon2idOfRawText(t *testing.T) {
+	typed, salt := "pa\u0308sswo\u0308rter123", []byte("0123456789abcdef")
+	hashOf := func(text string) string {
+		return fmt.Sprintf(
+			"$argon2id$v=19$m=65536,t=2,p=1$%s$%s", base64.RawStdEncoding.EncodeToString(salt),
+			base64.RawStdEncoding.EncodeToString(argon2.IDKey([]byte(text), salt, 2, 65536, 1, 32)),
+		)
+	}
+	for text, replaced := range map[string]bool{typed: true, "p\u00e4ssw\u00f6rter123": false} {
+		s := siteWithHash(t, hashOf(text))
+		for _, step := range []struct {
+			typed string
+			want  int
+		}{{"passworter123", 401}, {typed, 200}, {"p\u00e4ssw\u00f6rter123", 200}, {typed, 200}} {
+			if got := logsIn(s, step.typed); got != step.want {
+				t.Errorf("of %+q: %+q: %d, expected %d", text, step.typed, got, step.want)
+			}
+		}
+		hash := accountstest.UserOf(t, "alice@example.com").PasswordHash
+		if (hash != hashOf(text)) != replaced {
+			t.Errorf("of %+q: the hash is %s", text, hash)
+		}
 	}
 }
 
