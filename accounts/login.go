@@ -101,14 +101,14 @@ func (l *LogIns) LogIn(ctx context.Context, email, pw string, asker Asker) (*Gra
 	if !l.Config.VerifyEmail {
 		instead = nil
 	}
-	user, err := l.checkPassword(ctx, key, pw, asker.Client, instead)
+	user, outdated, err := l.checkPassword(ctx, key, pw, asker.Client, instead)
 	if err != nil {
 		return nil, err
 	}
 	if l.Config.VerifyEmail && !user.EmailVerified {
 		return nil, l.askToVerify(ctx, user, asker)
 	}
-	if password.Weak(user.PasswordHash) {
+	if outdated {
 		user = l.rehash(ctx, user, pw, asker.Client)
 	}
 	return l.factors.Enter(ctx, Entry{User: user, Methods: []string{MethodPassword}}, asker.Client)
@@ -116,29 +116,31 @@ func (l *LogIns) LogIn(ctx context.Context, email, pw string, asker Asker) (*Gra
 
 // CheckPassword returns the user if the password is correct.
 func (l *LogIns) CheckPassword(ctx context.Context, emailKey, pw string, client Client) (store.User, error) {
-	return l.checkPassword(ctx, emailKey, pw, client, nil)
+	user, _, err := l.checkPassword(ctx, emailKey, pw, client, nil)
+	return user, err
 }
 
 // checkPassword is CheckPassword. If the password is not that of a user, but that of whom instead
-// returns, it returns that one; instead may be nil.
+// returns, it returns that one; instead may be nil. It also reports whether the password should be
+// hashed again.
 func (l *LogIns) checkPassword(
 	ctx context.Context, emailKey, pw string, client Client,
 	instead func(ctx context.Context, emailKey string) (store.User, error),
-) (store.User, error) {
+) (user store.User, outdated bool, err error) {
 	now := l.Now()
 	byClient, wait := l.attempts.Clients.Begin(ctx, network.Key(client.Address), now)
 	if wait > 0 {
-		return store.User{}, l.refuseThrottled("client", wait, client)
+		return store.User{}, false, l.refuseThrottled("client", wait, client)
 	}
-	user, err := l.Users().UserByEmail(ctx, emailKey)
+	user, err = l.Users().UserByEmail(ctx, emailKey)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		byClient.Forgive()
-		return store.User{}, StoreRefusal(err)
+		return store.User{}, false, StoreRefusal(err)
 	}
 	familiar := sync.OnceValue(func() bool { return l.isFamiliar(ctx, user, emailKey, client, now) })
 	used, wait, err := l.admit(ctx, l.attempts.logIns, emailKey, familiar, client, now)
 	if err != nil {
-		return store.User{}, err
+		return store.User{}, false, err
 	}
 	forgive := func() {
 		byClient.Forgive()
@@ -150,11 +152,11 @@ func (l *LogIns) checkPassword(
 	}
 	turn := l.HashTurn("log-in", client)
 	turn.Familiar = familiar
-	right, err := password.Check(ctx, turn, hash, pw)
+	right, outdated, err := password.Match(ctx, turn, hash, pw)
 	if err == nil && !right && instead != nil { // also if there is nobody, so that it takes as long
 		var other store.User
 		if other, err = instead(ctx, emailKey); err == nil {
-			right, err = password.Check(ctx, turn, other.PasswordHash, pw)
+			right, outdated, err = password.Match(ctx, turn, other.PasswordHash, pw)
 		}
 		if right {
 			user = other
@@ -162,19 +164,19 @@ func (l *LogIns) checkPassword(
 	}
 	if err != nil {
 		forgive()
-		return store.User{}, StoreRefusal(err)
+		return store.User{}, false, StoreRefusal(err)
 	}
 	switch {
 	case !right && wait > 0:
-		return store.User{}, l.refuseThrottled("account", wait, client)
+		return store.User{}, false, l.refuseThrottled("account", wait, client)
 	case !right:
 		CountEvent("login", "refused")
 		l.Audit("login refused", user.ID, "", client)
-		return store.User{}, &refusal.Error{Reason: refusal.WrongCredentials}
+		return store.User{}, false, &refusal.Error{Reason: refusal.WrongCredentials}
 	}
 	forgive()
 	l.attempts.familiar.Set(familiarKey(emailKey, client), struct{}{})
-	return user, nil
+	return user, outdated, nil
 }
 
 // attemptList are attempts that are counted as failures until they are forgiven.

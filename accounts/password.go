@@ -45,7 +45,7 @@ func SamePassword(
 func (l *LogIns) rehash(ctx context.Context, user store.User, pw string, client Client) store.User {
 	turn := l.HashTurn("log-in", client)
 	turn.Familiar = func() bool { return true } // by now
-	hash, err := password.Hash(ctx, turn, pw)
+	hash, err := password.HashAgain(ctx, turn, pw)
 	var renewed store.User
 	var before []byte
 	if err == nil {

@@ -68,17 +68,7 @@ func IDIn(text string) string {
 // SetSubject sets the subject of a new key: a user, by e-mail address or ID, or else the name
 // of a service. It returns an error for a text that looks like a user who does not exist.
 func (k *Key) SetSubject(ctx context.Context, users store.UserStore, subject string) error {
-	var user store.User
-	address := strings.Contains(subject, "@")
-	key, err := "", error(nil)
-	if address {
-		if key, err = store.EmailKey(subject); err != nil {
-			return fmt.Errorf("the e-mail address %s %w", refusal.Quoted(subject), err)
-		}
-		user, err = users.UserByEmail(ctx, key)
-	} else {
-		user, err = users.User(ctx, subject)
-	}
+	user, err := store.FindUser(ctx, users, subject)
 	switch {
 	case err == nil && user.Disabled:
 		return fmt.Errorf("the user %s is disabled", refusal.Quoted(subject))
@@ -87,7 +77,7 @@ func (k *Key) SetSubject(ctx context.Context, users store.UserStore, subject str
 		return nil
 	case !errors.Is(err, store.ErrNotFound):
 		return err
-	case address || uuid.Validate(subject) == nil:
+	case strings.Contains(subject, "@") || uuid.Validate(subject) == nil:
 		return fmt.Errorf("there is no user %s; the name of a service is neither an e-mail address nor a UUID",
 			refusal.Quoted(subject))
 	}

@@ -100,7 +100,8 @@ var (
 
 // User is a user with an account.
 type User struct {
-	// ID is the `sub` of the user's tokens: a UUID (RFC 9562), or the ID from an import.
+	// ID is the `sub` of the user's tokens: a UUID (RFC 9562), or the ID from an import, of at
+	// most 255 bytes of visible ASCII.
 	ID string
 	// Email as the user wrote it.
 	Email string
@@ -108,8 +109,8 @@ type User struct {
 	EmailKey string
 	// EmailVerified means that the user receives mail at Email.
 	EmailVerified bool
-	// PasswordHash is a PHC string with argon2id, or bcrypt from an import. It is empty for
-	// a user who cannot log in with a password.
+	// PasswordHash is a PHC string with argon2id or, from an import, a hash of another kind. It
+	// is empty for a user who cannot log in with a password.
 	PasswordHash string
 	// Roles of the user, for `require role`.
 	Roles []string

@@ -10,16 +10,15 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"unicode/utf8"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/internal/texts"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/crypto/argon2"
-	"golang.org/x/crypto/bcrypt"
 	"golang.org/x/text/secure/precis"
 )
 
@@ -85,18 +84,32 @@ func CheckNew(password string, minLength int) error {
 	return nil
 }
 
-// Hash returns the PHC string of a password.
+// Hash returns the PHC string of a new password.
 func Hash(ctx context.Context, turn Turn, password string) (hash string, err error) {
 	normal, err := normalPassword(password)
 	if err != nil {
 		return "", err
 	}
+	return hashForm(ctx, turn, normal)
+}
+
+// HashAgain returns the PHC string of a password that has matched a hash of another system. If
+// it has no normal form, because that system allowed other characters, it is hashed as it is.
+func HashAgain(ctx context.Context, turn Turn, password string) (hash string, err error) {
+	forms := typed(password)
+	if len(forms) == 0 {
+		return Hash(ctx, turn, password)
+	}
+	return hashForm(ctx, turn, forms[0])
+}
+
+func hashForm(ctx context.Context, turn Turn, form string) (hash string, err error) {
 	salt := make([]byte, argon2SaltLen)
 	if _, err := rand.Read(salt); err != nil {
 		return "", err
 	}
 	err = hashing.do(ctx, turn, func() {
-		key := argon2.IDKey([]byte(normal), salt, argon2Time, argon2Memory, argon2Threads, argon2KeyLen)
+		key := argon2.IDKey([]byte(form), salt, argon2Time, argon2Memory, argon2Threads, argon2KeyLen)
 		hash = fmt.Sprintf(
 			"$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, argon2Memory, argon2Time, argon2Threads,
 			base64.RawStdEncoding.EncodeToString(salt), base64.RawStdEncoding.EncodeToString(key),
@@ -105,29 +118,75 @@ func Hash(ctx context.Context, turn Turn, password string) (hash string, err err
 	return hash, err
 }
 
-// noPasswordHash is used if a user is unknown or has no password, so that checking takes
-// the same time. No password matches it.
-var noPasswordHash = fmt.Sprintf(
-	"$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, argon2Memory, argon2Time, argon2Threads,
-	base64.RawStdEncoding.EncodeToString(make([]byte, argon2SaltLen)),
-	base64.RawStdEncoding.EncodeToString(make([]byte, argon2KeyLen)),
-)
+// noPassword takes the time of checking a hash, and is used if a user is unknown or has no
+// password.
+func noPassword(password []byte) bool {
+	argon2.IDKey(password, make([]byte, argon2SaltLen), argon2Time, argon2Memory, argon2Threads, argon2KeyLen)
+	return false
+}
 
-// Check reports whether a password matches the hash. It takes the same time in either case,
-// and for an empty hash.
+// Check reports whether a user's password matches the hash. The hash may be one of another
+// system, which did not normalize passwords, or ignored what is beyond the 72 bytes of bcrypt:
+// so a password matches in its normal form, or as it was typed, and bcrypt compares its first
+// 72 bytes. A hash that was made here is of a normal form, which is the normal form of itself,
+// so that nothing else matches it. The time depends on what was typed and on the kind of the
+// hash, not on the result; an empty hash takes the time of one that was made here.
 func Check(ctx context.Context, turn Turn, hash, password string) (right bool, err error) {
-	normal, normalErr := normalPassword(password)
-	if hash == "" || normalErr != nil || isBcrypt(hash) && len(normal) > maxBcryptBytes {
-		hash, normal = noPasswordHash, "no password"
+	right, _, err = Match(ctx, turn, hash, password)
+	return right, err
+}
+
+// Match is [Check], and also reports whether a password that matches should be hashed again by
+// [HashAgain]: because the hash is [Weak], or is not of the normal form.
+func Match(ctx context.Context, turn Turn, hash, password string) (right, outdated bool, err error) {
+	found, err := check(ctx, turn, hash, typed(password))
+	return found >= 0, found > 0 || found == 0 && Weak(hash), err
+}
+
+// CheckSecret is [Check] for what no user chose or typed, such as the secret of a client: only
+// the normal form matches, and nothing beyond 72 bytes matches a hash of bcrypt.
+func CheckSecret(ctx context.Context, turn Turn, hash, secret string) (right bool, err error) {
+	normal, err := normalPassword(secret)
+	if err != nil || isBcrypt(hash) && len(normal) > maxBcryptBytes {
+		hash, normal = "", secret
 	}
+	found, err := check(ctx, turn, hash, []string{normal})
+	return found >= 0, err
+}
+
+// typed returns the forms in which a password may be in a hash. There are none if it is in none.
+func typed(password string) (forms []string) {
+	normal, err := normalPassword(password)
+	if err == nil {
+		forms = append(forms, normal)
+	}
+	if mayBeRaw(password) && normal != password {
+		forms = append(forms, password)
+	}
+	return forms
+}
+
+// mayBeRaw reports whether another system could have hashed a password as it was typed. bcrypt
+// repeats a password with a NUL after it, so one with a NUL would match the hash of another.
+func mayBeRaw(password string) bool {
+	return password != "" && len(password) <= MaxBytes && utf8.ValidString(password) &&
+		!strings.Contains(password, "\x00")
+}
+
+// check returns the index of the first form that matches the hash, or -1.
+func check(ctx context.Context, turn Turn, hash string, forms []string) (found int, err error) {
+	matches, readErr := readHash(hash)
+	if readErr != nil || len(forms) == 0 {
+		matches = noPassword
+	}
+	if len(forms) == 0 {
+		forms = []string{"no password"}
+	}
+	found = -1
 	err = hashing.do(ctx, turn, func() {
-		if isBcrypt(hash) {
-			right = bcrypt.CompareHashAndPassword([]byte(hash), []byte(normal)) == nil
-			return
-		}
-		right, _ = caddyauth.Argon2idHash{}.Compare([]byte(hash), []byte(normal))
+		found = slices.IndexFunc(forms, func(form string) bool { return matches([]byte(form)) })
 	})
-	return right && normalErr == nil && hash != noPasswordHash, err
+	return found, err
 }
 
 func isBcrypt(hash string) bool { return strings.HasPrefix(hash, "$2") }
@@ -141,27 +200,14 @@ func Weak(hash string) bool {
 
 var bcryptForm = regexp.MustCompile(`^\$2[abxy]?\$\d\d\$[./A-Za-z0-9]{53}$`)
 
-// CheckHash returns an error if an imported hash cannot be used, for example because
+// CheckHash returns an error if a hash of argon2id or bcrypt cannot be used, for example because
 // checking it would be too expensive.
 func CheckHash(hash string) error {
-	if isBcrypt(hash) {
-		if cost, err := bcrypt.Cost([]byte(hash)); err != nil || cost > 14 || !bcryptForm.MatchString(hash) {
-			return errors.New("the bcrypt hash is corrupt, or its cost is above 14")
-		}
-		return nil
+	_, err := readHash(hash)
+	if err == nil && !isBcrypt(hash) && !strings.HasPrefix(hash, "$argon2id$") {
+		err = errors.New("the hash is neither argon2id ($argon2id$v=19$m=…,t=…,p=…$salt$key) nor bcrypt ($2b$…)")
 	}
-	var version, memory, time, threads int
-	if _, err := fmt.Sscanf(hash, "$argon2id$v=%d$m=%d,t=%d,p=%d$", &version, &memory, &time, &threads); err != nil {
-		return errors.New("the hash is neither argon2id ($argon2id$v=19$m=…,t=…,p=…$salt$key) " +
-			"nor bcrypt ($2b$…)")
-	}
-	if memory < 8 || memory > 256*1024 || time < 1 || time > 10 || threads < 1 || threads > 16 {
-		return errors.New("the argon2id hash has parameters outside m=8 to 262144, t=1 to 10, p=1 to 16")
-	}
-	if _, key, err := caddyauth.DecodeHash([]byte(hash)); err != nil || len(key) < 16 || len(key) > 64 {
-		return errors.New("the argon2id hash is corrupt")
-	}
-	return nil
+	return err
 }
 
 var hashesWaiting = prometheus.NewGaugeFunc(prometheus.GaugeOpts{

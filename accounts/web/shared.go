@@ -225,7 +225,7 @@ func (a *Shared) SamePassword(ctx context.Context, user store.User, mark string)
 // HasPassword reports whether a secret in a request matches a hash (argon2id or bcrypt). It
 // uses the same queue as the users' passwords.
 func (a *Shared) HasPassword(r *http.Request, hash, secret string) (bool, error) {
-	return password.Check(r.Context(), a.service.HashTurn("client secret", client(r)), hash, secret)
+	return password.CheckSecret(r.Context(), a.service.HashTurn("client secret", client(r)), hash, secret)
 }
 
 // Page is a page of another module in the style of the accounts' pages.

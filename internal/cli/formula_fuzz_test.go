@@ -37,7 +37,7 @@ func FuzzFormulas(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		user, err := record.user(time.Now())
+		user, _, err := record.user(time.Now())
 		if err != nil || user.Profile["name"] != value {
 			t.Errorf("%q is imported as %q, %v", value, user.Profile["name"], err)
 		}

@@ -37,22 +37,29 @@ func importCommand() *cobra.Command {
 		Short: "Adds users from a file, with their password hashes",
 		Long: `
 Adds users from a file, or from standard input for -. Passwords are imported as
-hashes: argon2id ($argon2id$v=19$…) or bcrypt ($2b$…). Users whose e-mail address
-already exists are skipped, so you can repeat an import. An invalid line is
-reported with its number, and the import continues with the next line. Second
-factors and passkeys are not imported: users set them up again.
+hashes: argon2id ($argon2id$v=19$…), argon2i, bcrypt ($2b$…), scrypt and pbkdf2 of
+passlib, Django or Werkzeug, sha512crypt ($6$…) or sha256crypt ($5$…), also behind
+{bcrypt} or {CRYPT}. At the next log-in, the password is hashed anew. Users whose
+e-mail address already exists are skipped, so you can repeat an import. An invalid
+line is reported with its number, and the import continues with the next line.
+Second factors and passkeys are not imported: users set them up again.
 
 JSON lines: each line is an object with these members:
 
     email          required
     password_hash  required; empty for a user without a password
-    id             a UUID, or the user's ID in another system: 1 to 64 of
-                   A-Z a-z 0-9 - _; default: a new UUID
+    id             a UUID, or the user's ID in another system: 1 to 255 of
+                   A-Z a-z 0-9 ! ( ) + - . : = @ _ | ~ that start with one of
+                   A-Z a-z 0-9 _ and do not end with @clients; default: a new UUID
     roles          list of strings
     profile        object of profile properties
     disabled       true or false
     email_verified true or false: whether the user has confirmed the address
     created_at     time, as in 2026-01-31T12:00:00Z; default: now
+
+htpasswd: a file of Apache's htpasswd, whose lines are name:hash. A name that is not
+an e-mail address is refused. Hashes of $apr1$ and {SHA}, which are weak, are
+accepted only here.
 
 CSV: the first line names the columns, which are the same members in any order.
 Roles are separated by spaces, and every other column is a profile property. A
@@ -60,36 +67,45 @@ value cannot contain line breaks, and an empty value means that it is not set. I
 a value looks like a formula, export writes an apostrophe before it; import
 removes that apostrophe.`,
 		Example: `  caddy jwt user import users.csv
+  caddy jwt user import .htpasswd
   other-database-dump | caddy jwt user import --format jsonl -`,
 		Args: Takes("a file name, or - for standard input"),
 		RunE: operates(true, importUsers, checkImport),
 	}
-	cmd.Flags().String("format", "", "csv or jsonl; by default the extension of the file")
+	cmd.Flags().String("format", "", "csv, jsonl or htpasswd; by default the extension or name of the file")
 	return cmd
 }
 
-var formats = []string{"csv", "jsonl"}
+var (
+	formats       = []string{"csv", "jsonl"} // of export, too
+	importFormats = append(formats, "htpasswd")
+)
 
 // importFormat returns the format: from the flag, otherwise from the file name.
 func (o *operator) importFormat() (string, error) {
 	format := o.flags.String("format")
 	if format == "" {
-		format = strings.TrimPrefix(filepath.Ext(o.args[0]), ".")
+		if format = strings.TrimPrefix(filepath.Ext(o.args[0]), "."); format == "" {
+			format = filepath.Base(o.args[0]) // such as htpasswd
+		}
 	}
 	switch {
-	case slices.Contains(formats, format):
+	case slices.Contains(importFormats, format):
 		return format, nil
 	case format == "ndjson":
 		return "jsonl", nil
 	case o.flags.String("format") != "":
-		return "", fmt.Errorf("--format: %w", config.Unknown("format", format, formats))
+		return "", fmt.Errorf("--format: %w", config.Unknown("format", format, importFormats))
 	}
-	return "", fmt.Errorf("the format of %s is unknown; set --format csv or --format jsonl", refusal.Quoted(o.args[0]))
+	return "", fmt.Errorf(
+		"the format of %s is unknown; set --format csv, jsonl or htpasswd", refusal.Quoted(o.args[0]),
+	)
 }
 
 // importCount counts the results of the lines of an import.
 type importCount struct {
 	imported, skipped, refused int
+	weak                       int // of those imported
 
 	out   io.Writer
 	shows bool // show progress
@@ -149,7 +165,10 @@ func importUsers(o *operator) error {
 	}
 	lines := &lineReader{in: bufio.NewReaderSize(in, maxImportLine)}
 	parse := parseJSONUser
-	if format == "csv" {
+	switch format {
+	case "htpasswd":
+		parse = parseHtpasswdUser
+	case "csv":
 		header, err := readCSVHeader(lines)
 		if err != nil {
 			return fmt.Errorf("the first line of the CSV: %w", err)
@@ -160,6 +179,10 @@ func importUsers(o *operator) error {
 	err = o.importLines(lines, parse, count)
 	count.clear()
 	o.say("%s", count)
+	if count.weak > 0 {
+		fmt.Fprintf(count.out, "hashes that are weak until their users log in: %d ($apr1$ or {SHA}); "+
+			"who gets a copy of the store can guess these passwords\n", count.weak)
+	}
 	if err == nil && count.refused > 0 {
 		err = errors.New("some lines were refused; correct them and import the file again")
 	}
@@ -178,8 +201,12 @@ func (o *operator) importLines(lines *lineReader, parse func([]byte) (userRecord
 		if err == nil && len(line) == 0 {
 			continue
 		}
+		weak := false
 		if err == nil {
-			err = o.importLine(line, parse)
+			weak, err = o.importLine(line, parse)
+		}
+		if errors.Is(err, errNoUser) {
+			continue
 		}
 		if failure, ok := errors.AsType[*storeFailure](err); ok {
 			return fmt.Errorf(
@@ -190,6 +217,9 @@ func (o *operator) importLines(lines *lineReader, parse func([]byte) (userRecord
 		switch {
 		case err == nil:
 			count.imported++
+			if weak {
+				count.weak++
+			}
 		case errors.Is(err, store.ErrEmailTaken):
 			count.skipped++
 			count.report(lines.number, "skipped", err)
@@ -204,32 +234,33 @@ func (o *operator) importLines(lines *lineReader, parse func([]byte) (userRecord
 // storeFailure is an error of the store, not of the line.
 type storeFailure struct{ error }
 
-func (o *operator) importLine(line []byte, parse func([]byte) (userRecord, error)) error {
+// importLine imports a line, and reports whether the hash is weak.
+func (o *operator) importLine(line []byte, parse func([]byte) (userRecord, error)) (weak bool, err error) {
 	record, err := parse(line)
 	if err != nil {
-		return err
+		return false, err
 	}
-	user, err := record.user(time.Now())
+	user, weak, err := record.user(time.Now())
 	if err != nil {
-		return err
+		return false, err
 	}
 	_, err = o.store.UserByEmail(o.ctx, user.EmailKey)
 	if err == nil {
-		return store.ErrEmailTaken
+		return false, store.ErrEmailTaken
 	}
 	if errors.Is(err, store.ErrNotFound) {
 		_, err = o.store.User(o.ctx, user.ID)
 	}
 	if err == nil {
-		return errors.New("another user has this ID")
+		return false, errors.New("another user has this ID")
 	}
 	if errors.Is(err, store.ErrNotFound) {
 		err = o.store.CreateUser(o.ctx, user)
 	}
 	if err == nil || errors.Is(err, store.ErrEmailTaken) {
-		return err
+		return weak, err
 	}
-	return &storeFailure{err}
+	return false, &storeFailure{err}
 }
 
 // lineReader reads lines and only needs memory for one of them.
@@ -272,47 +303,64 @@ type userRecord struct {
 	Disabled     bool           `json:"disabled"`
 	Verified     bool           `json:"email_verified"`
 	CreatedAt    string         `json:"created_at"`
+
+	htpasswd bool // of a file of htpasswd
 }
 
-// importableID matches IDs of other systems that can be imported: a UUID, a number, an
-// ObjectId. They are safe in paths and headers.
-var importableID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`)
+// importableID matches IDs of other systems that can be imported: a number, an ObjectId, auth0|64f1….
+// They are safe where a site puts them: in paths and their patterns, headers, lists, file names,
+// placeholders, spreadsheets and commands. The length is that of OpenID Connect Core §2 for `sub`.
+var importableID = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9!()+.:=@_|~-]{0,254}$`)
 
-// user validates what a store does not. Errors do not contain the values.
-func (r userRecord) user(now time.Time) (user store.User, err error) {
+// checkID returns an error if the ID of another system cannot be that of a user.
+func checkID(id string) error {
+	if !importableID.MatchString(id) {
+		return errors.New("id must be a UUID, or 1 to 255 of the characters A-Z, a-z, 0-9 and " +
+			"! ( ) + - . : = @ _ | ~ that start with a letter, a digit or _, because others would break paths, " +
+			"headers or lists; omit it to get a new one")
+	}
+	if strings.HasSuffix(strings.ToLower(id), "@clients") {
+		return errors.New("id must be a UUID, or not end with @clients, because clients that are no users have such " +
+			"IDs; omit it to get a new one")
+	}
+	return nil
+}
+
+// user validates what a store does not, and reports whether the hash is weak. Errors do not contain the values.
+func (r userRecord) user(now time.Time) (user store.User, weak bool, err error) {
 	user = store.User{
 		ID: uuid.NewString(), Email: r.Email, Roles: r.Roles, Disabled: r.Disabled, CreatedAt: now, UpdatedAt: now,
 		EmailVerified: r.Verified,
 	}
 	if user.EmailKey, err = store.EmailKey(r.Email); err != nil {
-		return user, fmt.Errorf("email %w", err)
+		return user, false, fmt.Errorf("email %w", err)
 	}
 	if r.PasswordHash == nil {
-		return user, errors.New("password_hash is missing; for a user without a password, set it to the empty string")
+		return user, false, errors.New("password_hash is missing; " +
+			"for a user without a password, set it to the empty string")
 	}
 	if user.PasswordHash = *r.PasswordHash; user.PasswordHash != "" {
-		if err := password.CheckHash(user.PasswordHash); err != nil {
-			return user, fmt.Errorf("password_hash: %w", err)
+		if user.PasswordHash, weak, err = password.Import(user.PasswordHash, r.htpasswd); err != nil {
+			return user, false, fmt.Errorf("password_hash: %w", err)
 		}
 	}
 	if r.ID != "" {
 		if user.ID = r.ID; len(r.ID) == 36 && uuid.Validate(r.ID) == nil {
 			user.ID = strings.ToLower(r.ID)
-		} else if !importableID.MatchString(r.ID) {
-			return user, errors.New("id must be a UUID, or 1 to 64 of the characters A-Z, a-z, 0-9, " +
-				"- and _ that start with a letter or digit; omit it to get a new one")
+		} else if err = checkID(r.ID); err != nil {
+			return user, false, err
 		}
 	}
 	if r.CreatedAt != "" {
 		if user.CreatedAt, err = time.Parse(time.RFC3339, r.CreatedAt); err != nil {
-			return user, errors.New("created_at must be a time, as in 2026-01-31T12:00:00Z")
+			return user, false, errors.New("created_at must be a time, as in 2026-01-31T12:00:00Z")
 		}
 	}
 	if err := store.CheckRoles(user.Roles); err != nil {
-		return user, fmt.Errorf("roles: %w", err)
+		return user, false, fmt.Errorf("roles: %w", err)
 	}
 	user.Profile, err = r.profile()
-	return user, err
+	return user, weak, err
 }
 
 func (r userRecord) profile() (map[string]any, error) {

@@ -98,20 +98,12 @@ func (o *operator) chooseSites() (storage json.RawMessage, err error) {
 }
 
 // user returns the user that the argument names.
-func (o *operator) user() (user store.User, err error) {
+func (o *operator) user() (store.User, error) {
 	name := o.args[0]
-	if strings.Contains(name, "@") {
-		var key string
-		if key, err = store.EmailKey(name); err != nil {
-			return user, fmt.Errorf("the e-mail address %s %w", refusal.Quoted(name), err)
-		}
-		user, err = o.store.UserByEmail(o.ctx, key)
-	} else {
-		if len(name) == 36 && uuid.Validate(name) == nil {
-			name = strings.ToLower(name)
-		}
-		user, err = o.store.User(o.ctx, name)
+	if len(name) == 36 && uuid.Validate(name) == nil {
+		name = strings.ToLower(name)
 	}
+	user, err := store.FindUser(o.ctx, o.store, name)
 	if errors.Is(err, store.ErrNotFound) {
 		return user, fmt.Errorf("there is no user %s; `caddy jwt user list` lists all users", refusal.Quoted(name))
 	}

@@ -277,7 +277,7 @@ func narrowed(g *grant, granted []string, text string) ([]string, error) {
 }
 
 // machineSuffix distinguishes the `sub` of a client's own tokens from users (RFC 9068 §5):
-// user IDs never contain an @.
+// user IDs never end with it.
 const machineSuffix = "@clients"
 
 // byCredentials issues a token to the client itself (RFC 6749 §4.4).

@@ -1,0 +1,29 @@
+package cli
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"unicode/utf8"
+)
+
+// errNoUser means that a line has no user, because it is empty or a comment.
+var errNoUser = errors.New("no user")
+
+// parseHtpasswdUser reads a line of Apache's htpasswd: name:hash. Comments start with #.
+func parseHtpasswdUser(line []byte) (record userRecord, err error) {
+	line = bytes.TrimSpace(line)
+	if len(line) == 0 || line[0] == '#' {
+		return record, errNoUser
+	}
+	name, hash, found := strings.Cut(string(line), ":")
+	switch {
+	case !utf8.Valid(line):
+		return record, errors.New("it is not valid UTF-8")
+	case !found || name == "" || hash == "":
+		return record, errors.New("it must be a name, a colon and a hash, as htpasswd writes it")
+	case strings.Contains(hash, ":"):
+		return record, errors.New("it has more than one colon; files of htdigest cannot be imported")
+	}
+	return userRecord{Email: name, PasswordHash: &hash, htpasswd: true}, nil
+}
