@@ -352,6 +352,7 @@ func TestTrustEnds(t *testing.T) {
 		trust_browsers 7d
 		refresh_lifetime 90d
 		throttle 100 1s`))
+	var phone accountstest.App
 	for what, end := range map[string]func(*sitetest.Visitor, string){
 		"nothing": func(*sitetest.Visitor, string) {},
 		"a new password": func(v *sitetest.Visitor, _ string) {
@@ -363,7 +364,8 @@ func TestTrustEnds(t *testing.T) {
 			}), "the old one again")
 		},
 		"a new app": func(v *sitetest.Visitor, _ string) {
-			v.Post("/auth/factors/totp", url.Values{"action": {"remove"}, "password": {sitetest.GoodPassword}})
+			c.Ahead.Add(30)
+			v.Post("/auth/factors/totp", url.Values{"action": {"remove"}, "code": {phone.Code(0)}})
 			enrolByPage(v, url.Values{})
 		},
 		"log-out everywhere": func(_ *sitetest.Visitor, email string) {
@@ -382,7 +384,7 @@ func TestTrustEnds(t *testing.T) {
 		email := strings.NewReplacer(" ", "", ",", "").Replace(what) + "@example.com"
 		v := s.Visitor()
 		v.SignUp(email)
-		phone, _, _ := enrolByPage(v, url.Values{})
+		phone, _, _ = enrolByPage(v, url.Values{})
 		c.Ahead.Add(30)
 		v.Post("/auth/logout", url.Values{})
 		logIn(v, email, "")
