@@ -103,12 +103,7 @@ func (c *mailedCode) draw() (code, link string) {
 
 // isCode reports whether it is the code, in a time that does not depend on it.
 func (c *mailedCode) isCode(code string) bool {
-	code = strings.Map(func(r rune) rune {
-		if r == ' ' || r == '-' || r == '\u00a0' {
-			return -1
-		}
-		return r
-	}, code)
+	code = normalCode(code)
 	return subtle.ConstantTimeCompare([]byte(c.CodeHash), []byte(c.hash(code))) == 1 && !c.Void
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/pquerna/otp/hotp"
 	"github.com/pquerna/otp/totp"
 	"go.uber.org/zap"
+	"golang.org/x/text/width"
 )
 
 // Kinds of records of authenticator apps (TOTP, RFC 6238).
@@ -260,10 +261,10 @@ func matchingStep(secret, code string, now time.Time) (step int64, err error) {
 	return step, nil
 }
 
-// normalCode returns a code as it is compared: without the spaces and dashes that people type, and in
-// upper case.
+// normalCode returns a code as it is compared: without the spaces and dashes that people type, in upper
+// case, and with the digits of a keyboard for Japanese or Chinese as those of any other.
 func normalCode(code string) string {
-	return strings.ToUpper(strings.NewReplacer(" ", "", "-", "", "\t", "", "\u00a0", "").Replace(code))
+	return strings.ToUpper(strings.NewReplacer(" ", "", "-", "", "\t", "", "\u00a0", "").Replace(width.Fold.String(code)))
 }
 
 // Proof is what has proved a second factor.

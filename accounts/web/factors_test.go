@@ -53,6 +53,22 @@ func mustRefuse(t testing.TB, got sitetest.Reply, status int, code, why string) 
 	}
 }
 
+// Codes may be typed in groups, and with the digits of a Japanese keyboard.
+func TestSecondFactorAsTyped(t *testing.T) {
+	c := sitetest.SetClock(t)
+	s := sitetest.AccountsSite(t, "second_factor optional")
+	app, codes := accountstest.WithApp(s, s.SignedUp("alice@example.com").Token)
+	for _, as := range []func(code string) string{
+		fullWidth,
+		func(code string) string { return code[:3] + "\u3000" + code[3:] },
+		func(code string) string { return code[:3] + " " + code[3:] },
+	} {
+		c.Ahead.Add(60)
+		s.MustAnswer(200, answerTo(s, challengeOf(s, "alice@example.com"), as(app.Code(0))), as("123456"))
+	}
+	s.MustAnswer(200, answerTo(s, challengeOf(s, "alice@example.com"), strings.ToLower(codes[0])), "a recovery code")
+}
+
 // A program sets up an app, logs in with it and with recovery codes, and removes it.
 func TestSecondFactor(t *testing.T) {
 	c := sitetest.SetClock(t)

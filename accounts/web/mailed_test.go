@@ -94,6 +94,11 @@ func wrong(code string) string {
 	return "123456"
 }
 
+// fullWidth returns digits as a Japanese or Chinese keyboard may type them.
+func fullWidth(code string) string {
+	return strings.Map(func(digit rune) rune { return digit - '0' + '０' }, code)
+}
+
 const otherPassword = "another horse battery"
 
 // Sign-up, verification by code, log-in: as a program.
@@ -127,7 +132,7 @@ func TestVerifyEmail(t *testing.T) {
 			"a code that was replaced")
 	}
 	tokens := p.Post("/auth/verify", sitetest.JSON{
-		"email": "alice@EXAMPLE.com", "code": again.Code[:3] + " " + again.Code[3:],
+		"email": "alice@EXAMPLE.com", "code": fullWidth(again.Code[:3]) + " " + again.Code[3:],
 	}).Tokens(t)
 	p.MustAnswer(401, p.Post("/auth/verify", sitetest.JSON{"email": "alice@example.com", "code": again.Code}), "twice")
 	who := p.Bearer("/auth/whoami", tokens.Token)
