@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/text/feature/plural"
 	"golang.org/x/text/language"
@@ -94,6 +95,9 @@ func readEntry(raw json.RawMessage, key string, tag language.Tag) (e entry, err 
 		if strings.TrimSpace(e.text) == "" {
 			return e, errors.New("its translation is empty; remove it, or translate it")
 		}
+		if strings.HasPrefix(key, dateKey) && !saysDay(e.text) {
+			return e, fmt.Errorf("%q must say how the day of 2 January 2006 is written, as in 2006-01-02", e.text)
+		}
 		return e, checkPlaceholders(key, e.text)
 	}
 	if json.Unmarshal(raw, &e.forms) != nil || len(e.forms) == 0 {
@@ -124,6 +128,17 @@ func readEntry(raw json.RawMessage, key string, tag language.Tag) (e entry, err 
 		e.forms["other"] = e.forms[needed[len(needed)-1]]
 	}
 	return e, nil
+}
+
+// dateKey is what the keys begin with that say how dates are written (see [time.Layout]).
+const dateKey = "2 Jan 2006"
+
+// saysDay reports whether a layout has the year, the month and the day.
+func saysDay(layout string) bool {
+	day := time.Date(2031, time.November, 12, 0, 0, 0, 0, time.UTC)
+	shown := day.Format(layout)
+	return shown != day.AddDate(1, 0, 0).Format(layout) && shown != day.AddDate(0, 1, 0).Format(layout) &&
+		shown != day.AddDate(0, 0, 1).Format(layout)
 }
 
 // categoriesOf returns the plural categories of whole numbers that a language needs, and those that it

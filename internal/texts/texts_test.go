@@ -138,6 +138,8 @@ func TestFolder(t *testing.T) {
 		"a stray %":      {"sv.json", `{"Log in to %s": "100 % %s"}`, "it has a % that is not one of the English text"},
 		"category":       {"sv.json", `{"%d days": {"one": "%d", "few": "%d", "other": "%d"}}`, `no plural category "few"; it has one, other`},
 		"lacks category": {"pl.json", `{"%d days": {"one": "%d", "other": "%d"}}`, `no form for the plural category "few"; the language has one, few, many`},
+		"no date":        {"sv.json", `{"2 Jan 2006": "dd.mm.yyyy"}`, `"dd.mm.yyyy" must say how the day of 2 January 2006 is written`},
+		"half a date":    {"sv.json", `{"2 Jan 2006, 15:04 UTC": "2006, 15:04 UTC"}`, "must say how the day"},
 		"in a form":      {"sv.json", `{"%d days": {"one": "en", "other": "%d"}}`, "one: it must have %d"},
 	} {
 		if _, err := open(map[string]string{c.file: c.text}); err == nil || !strings.Contains(err.Error(), c.want) {
