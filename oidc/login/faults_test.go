@@ -158,6 +158,25 @@ func TestLoginDeviations(t *testing.T) {
 		p.Lie(sitetest.Lies{More: sitetest.JSON{"hd": "example.com"}})
 		chrome.MustBeIn(chrome.LogInBy("google"))
 	})
+	t.Run("GitLab: groups are in userinfo", func(t *testing.T) {
+		p := sitetest.NewOpenIDProvider(t)
+		s := loginSite(t, p.Option("gitlab", "preset gitlab\nallow group acme/backend\nroles_from groups"))
+		for group, in := range map[string]bool{"acme/backend": true, "acme": false} {
+			p.Lie(sitetest.Lies{
+				Subject: "alice", Email: "alice@example.com",
+				Userinfo: sitetest.JSON{"sub": "alice", "groups": []string{"others", group}},
+			})
+			chrome := s.Visitor()
+			if got := chrome.LogInBy("gitlab"); in {
+				chrome.MustBeIn(got)
+			} else {
+				chrome.MustBeOut(got, 403, "may not be used")
+			}
+		}
+		p.Lie(sitetest.Lies{Subject: "alice", Email: "alice@example.com"}) // userinfo fails: who knows the groups?
+		chrome := s.Visitor()
+		chrome.MustBeOut(chrome.LogInBy("gitlab"), 502, "trying again will not help")
+	})
 	t.Run("tokens as text/plain", func(t *testing.T) {
 		stand := newStandIn(t)
 		stand.discord(sitetest.JSON{"id": "1", "email": "a@example.com", "verified": true})
