@@ -61,7 +61,8 @@ func (l *Login) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	}
 	if l.ClientID == "" || l.Preset == "" && l.Issuer == "" && !plain {
 		return d.Errf("login_with %s needs issuer and client_id, as in: issuer https://accounts.google.com; "+
-			"a preset (%s) needs no issuer", l.Name, strings.Join(presetNames(), ", "))
+			"a preset (%s) needs no issuer%s", l.Name, strings.Join(presetNames(), ", "),
+			config.Meant(l.Name, presetNames()...))
 	}
 	return nil
 }
