@@ -174,7 +174,7 @@ func (h *Handler) deletePage(w http.ResponseWriter, r *http.Request) error {
 func (h *Handler) askToDelete(w http.ResponseWriter, r *http.Request, data pageData, status int) error {
 	token, user, err := h.shared.callerUser(w, r)
 	if err != nil {
-		return h.accountPage(w, r) // it redirects to the log-in page
+		return h.logInFirst(w, r, "delete", err)
 	}
 	data.Text = "All that this site's accounts keep about you is deleted at once and cannot be brought back: your " +
 		"profile, your sessions, your ways to log in and your API keys."
@@ -204,7 +204,8 @@ func (h *Handler) deleteForm(w http.ResponseWriter, r *http.Request) error {
 	err = h.service.LogIns.Delete(r.Context(), user, SessionOf(token), in.text("currentPassword"), client(r))
 	if failure, ok := errors.AsType[*refusal.Error](err); ok {
 		h.answers.Announce(w, r, failure)
-		return h.askToDelete(w, r, pageData{Error: confirmError(h.pages.language(r), failure)}, failure.Reason.Answer().Status)
+		data := pageData{Error: confirmError(h.pages.language(r), failure)}
+		return h.askToDelete(w, r, data, failure.Reason.Answer().Status)
 	}
 	if err != nil {
 		return err
