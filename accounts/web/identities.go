@@ -184,7 +184,8 @@ func (h *Handler) connect(w http.ResponseWriter, r *http.Request) error {
 		}
 		h.answers.Announce(w, r, refusal)
 		public := refusal.Reason.Answer()
-		return h.askToConnect(w, r, token, user, record, waiting, pageData{Error: confirmError(h.pages.language(r), refusal)}, public.Status)
+		data := pageData{Error: confirmError(h.pages.language(r), refusal)}
+		return h.askToConnect(w, r, token, user, record, waiting, data, public.Status)
 	}
 	_, err = h.takePending(w, r, accounts.KindOffered, offerCookie, func(store.Record) error { return nil })
 	if errors.Is(err, store.ErrNotFound) {
