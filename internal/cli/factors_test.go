@@ -100,7 +100,7 @@ func TestUserFactorsResetByMail(t *testing.T) {
 	server.MustGet(1)
 	c.Must("", "user", "factors", "reset", "alice@example.com")
 	got := server.MustGet(2)[1]
-	if got.To != "TO:<alice@example.com>" || !strings.Contains(got.Raw, "second factor of your account") {
+	if got.To != "TO:<alice@example.com>" || !strings.Contains(got.Raw, "second step of your account") {
 		t.Errorf("told %s: %s", got.To, got.Raw)
 	}
 }
