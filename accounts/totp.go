@@ -264,7 +264,8 @@ func matchingStep(secret, code string, now time.Time) (step int64, err error) {
 // normalCode returns a code as it is compared: without the spaces and dashes that people type, in upper
 // case, and with the digits of a keyboard for Japanese or Chinese as those of any other.
 func normalCode(code string) string {
-	return strings.ToUpper(strings.NewReplacer(" ", "", "-", "", "\t", "", "\u00a0", "").Replace(width.Fold.String(code)))
+	blanks := strings.NewReplacer(" ", "", "-", "", "\t", "", "\u00a0", "")
+	return strings.ToUpper(blanks.Replace(width.Fold.String(code)))
 }
 
 // Proof is what has proved a second factor.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts/password"
 	"github.com/caddy-jwt/caddy-jwt/internal/network"
@@ -67,8 +68,14 @@ func (l *LogIns) Verify(ctx context.Context, proof AddressProof, asker Asker) (*
 		return nil
 	}
 	var c mailedCode
+	var byClient attempt
 	var err error
 	if proof.Token != "" {
+		// The code of a mail has its limits; who has a link may only have to guess the password.
+		var wait time.Duration
+		if byClient, wait = l.attempts.Clients.Begin(ctx, network.Key(asker.Address), l.Now()); wait > 0 {
+			return nil, l.refuseThrottled("client", wait, asker.Client)
+		}
 		c, err = l.codes.takeLink(ctx, proof.Token, bound, purposeVerify)
 		err = codeRefusal(err)
 	} else {
@@ -79,10 +86,14 @@ func (l *LogIns) Verify(ctx context.Context, proof AddressProof, asker Asker) (*
 		c, err = l.useCode(ctx, purposeVerify, key, proof.Code, asker.Client, bound)
 	}
 	if err != nil {
+		byClient.Forgive()
 		return nil, err
 	}
 	methods := []string{MethodMailedCode}
 	user, wrong, err := l.verified(ctx, c, proof.Password, asker.Client)
+	if !wrong {
+		byClient.Forgive()
+	}
 	if err != nil {
 		return nil, errors.Join(err, l.codes.giveBack(ctx, c, wrong, asker.Client))
 	}

@@ -10,7 +10,7 @@ import (
 func (h *Handler) emailPage(w http.ResponseWriter, r *http.Request) error {
 	token, user, err := h.shared.callerUser(w, r)
 	if err != nil {
-		return h.accountPage(w, r) // it redirects to the log-in page
+		return h.logInFirst(w, r, "email", err)
 	}
 	fresh, err := h.service.Sessions.IsFresh(r.Context(), user.ID, SessionOf(token))
 	if err != nil {

@@ -276,10 +276,8 @@ func (h *Handler) identity(w http.ResponseWriter, r *http.Request, id string) er
 	}
 	if refusal, ok := errors.AsType[*refusal.Error](err); ok && in.form {
 		h.answers.Announce(w, r, refusal)
-		return h.askToDisconnect(
-			w, r, token, user, links, i, pageData{Error: confirmError(h.pages.language(r), refusal)},
-			refusal.Reason.Answer().Status,
-		)
+		data := pageData{Error: confirmError(h.pages.language(r), refusal)}
+		return h.askToDisconnect(w, r, token, user, links, i, data, refusal.Reason.Answer().Status)
 	}
 	if err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/internal/accountstest"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/store"
@@ -134,6 +135,18 @@ func TestThreatMail(t *testing.T) {
 			p.MustAnswer(403, taken, "it is not verified")
 			p.same("log-in", taken, free)
 			p.LoggedIn("alice@example.com") // with the password of the account
+		},
+		"guessing the password of a sign-up by its link": func(t *testing.T) {
+			p := mailSite(t, all)
+			p.signUp("alice@example.com", sitetest.GoodPassword)
+			token, client := p.next().Link.Query().Get("token"), sitetest.Browser(t)
+			use := func(password string) sitetest.Reply {
+				return p.Form(client, "/auth/verify", url.Values{"token": {token}, "password": {password}})
+			}
+			for range accounts.ClientFailuresPerMinute {
+				p.MustAnswer(401, use(otherPassword), "a guess")
+			}
+			p.MustAnswer(429, use(otherPassword), "one too many")
 		},
 		"enumeration: change of address": func(t *testing.T) {
 			p := mailSite(t, all)

@@ -218,8 +218,8 @@ func (h *Handler) describeFactors(paths object, bearer []object, tokens object) 
 			answers("200", schema(object{"secret": text, "uri": text}, "secret", "uri"), 401, 403, 409, 422, 429, 503),
 		),
 		"delete": operation(
-			"Remove the authenticator app, the recovery codes and the trust in browsers; requires the password or a "+
-				"code",
+			"Remove the authenticator app, the recovery codes and the trust in browsers; requires a code or, if the "+
+				"session has proved the factor, the password",
 			bearer, schema(object{"password": text, "code": text}), answers("204", nil, 401, 403, 409, 422, 429, 503),
 		),
 	}
@@ -229,7 +229,7 @@ func (h *Handler) describeFactors(paths object, bearer []object, tokens object) 
 		answers("200", confirmed, 401, 409, 422, 503),
 	)}
 	paths[h.Path("recovery")] = object{"post": operation(
-		"Replace the recovery codes; requires the password or a code", bearer,
+		"Replace the recovery codes; requires a code or, if the session has proved the factor, the password", bearer,
 		schema(object{"password": text, "code": text}), answers("200", codes, 401, 403, 409, 422, 429, 503),
 	)}
 	paths[h.Path("step up")] = object{"post": operation(

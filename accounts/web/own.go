@@ -174,7 +174,7 @@ func (h *Handler) deletePage(w http.ResponseWriter, r *http.Request) error {
 func (h *Handler) askToDelete(w http.ResponseWriter, r *http.Request, data pageData, status int) error {
 	token, user, err := h.shared.callerUser(w, r)
 	if err != nil {
-		return h.accountPage(w, r) // it redirects to the log-in page
+		return h.logInFirst(w, r, "delete", err)
 	}
 	data.Text = "All that this site's accounts keep about you is deleted at once and cannot be brought back: your " +
 		"profile, your sessions, your ways to log in and your API keys."

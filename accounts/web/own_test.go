@@ -223,3 +223,21 @@ func TestSessionsInWords(t *testing.T) {
 		}
 	}
 }
+
+// A page that needs a log-in comes back after it.
+func TestOwnPagesLeadBack(t *testing.T) {
+	p := mailSite(t, "second_factor optional")
+	p.SignedUp("alice@example.com")
+	for _, path := range []string{"/auth/email", "/auth/delete", "/auth/factors"} {
+		v := p.Visitor()
+		to := v.Get(path).To(t)
+		if to.Path != "/auth/login" || to.Query().Get("return_to") != path {
+			t.Errorf("%s leads to %s", path, to)
+		}
+		form := sitetest.FormOf("alice@example.com")
+		form.Set("return_to", to.Query().Get("return_to"))
+		if to := v.Post("/auth/login", form).To(t); to.Path != path {
+			t.Errorf("after the log-in: %s, not %s", to, path)
+		}
+	}
+}

@@ -463,6 +463,15 @@ func (h *Handler) accountPage(w http.ResponseWriter, r *http.Request) error {
 	return h.renderAccount(w, r, token, pageData{}, http.StatusOK)
 }
 
+// logInFirst sends a browser without a session to the log-in page, which leads back to a route.
+func (h *Handler) logInFirst(w http.ResponseWriter, r *http.Request, route string, err error) error {
+	if refusal.Of(err).Reason.Answer().Status != http.StatusUnauthorized {
+		return err
+	}
+	answer.SeeOther(w, h.shared.LoginURL(r, answer.MountedAt(r)+h.Path(route), ""))
+	return nil
+}
+
 func (h *Handler) renderAccount(
 	w http.ResponseWriter, r *http.Request, token *jwt.Token, data pageData, status int,
 ) error {

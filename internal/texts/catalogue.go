@@ -173,6 +173,16 @@ func (c *Catalogue) Preferring(tags string) *Language {
 // maxAccepted is the maximum length of a header that is read, in bytes.
 const maxAccepted = 1024
 
+// registered returns a header without the languages that are in no registry, as one of them makes the whole
+// invalid for x/text.
+func registered(header string) string {
+	all := slices.DeleteFunc(strings.Split(header, ","), func(one string) bool {
+		_, _, err := language.ParseAcceptLanguage(one)
+		return err != nil
+	})
+	return strings.Join(all, ",")
+}
+
 // Accepting returns the language that suits a header Accept-Language (RFC 9110 §12.5.4) best, or
 // English if none does. The header is a client's, so it can be anything.
 func (c *Catalogue) Accepting(header string) *Language {
@@ -183,7 +193,7 @@ func (c *Catalogue) Accepting(header string) *Language {
 		return known.(*Language)
 	}
 	best := c.English()
-	if tags, _, err := language.ParseAcceptLanguage(header); err == nil {
+	if tags, _, err := language.ParseAcceptLanguage(registered(header)); err == nil {
 		if _, i, confidence := c.matcher.Match(tags...); confidence > language.No {
 			best = c.languages[i]
 		}

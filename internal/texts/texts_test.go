@@ -25,7 +25,7 @@ func TestAccepting(t *testing.T) {
 	for header, want := range map[string]string{
 		"": "en", "de": "de", "de-CH;q=0.9, fr;q=0.8": "de", "fr;q=0.8, de;q=0.9": "de", "pt-BR": "pt", "pt-PT,en": "pt",
 		"zh-CN": "zh", "zh-Hans-SG": "zh", "ja-JP": "ja", "en-GB,de;q=0.5": "en", "EN-us": "en", "es-419": "es",
-		"sv": "en", "sv, fr;q=0.5": "fr", "*": "en", "*, de;q=0.1": "de", "tlh": "en", "de;q=0": "en", "fr;q=0, de": "de",
+		"sv": "en", "sv, fr;q=0.5": "fr", "xx, nl;q=0.1": "nl", "nl;q=0.1,x-": "nl", "*": "en", "*, de;q=0.1": "de", "tlh": "en", "de;q=0": "en", "fr;q=0, de": "de",
 		"\x00\xff": "en", "de;q=x": "en", ";;;,,,": "en", "../../etc/passwd": "en", "de\r\nX: y": "en", "<script>": "en",
 		strings.Repeat("de,", 4000): "en", strings.Repeat("a-", 500) + "b": "en",
 	} {
