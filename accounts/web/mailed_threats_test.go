@@ -6,6 +6,9 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/caddy-jwt/caddy-jwt/internal/clock"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/internal/accountstest"
@@ -137,6 +140,9 @@ func TestThreatMail(t *testing.T) {
 			p.LoggedIn("alice@example.com") // with the password of the account
 		},
 		"guessing the password of a sign-up by its link": func(t *testing.T) {
+			at := time.Now()
+			t.Cleanup(func() { clock.Now = time.Now }) // after Caddy has stopped
+			clock.Now = func() time.Time { return at } // attempts come back with time
 			p := mailSite(t, all)
 			p.signUp("alice@example.com", sitetest.GoodPassword)
 			token, client := p.next().Link.Query().Get("token"), sitetest.Browser(t)
