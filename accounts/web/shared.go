@@ -160,6 +160,9 @@ func (a *Shared) Login(w http.ResponseWriter, r *http.Request) (*Login, error) {
 	return login, accounts.StoreRefusal(err)
 }
 
+// RequiresFactor reports whether the site requires a second factor of a user.
+func (a *Shared) RequiresFactor(user store.User) bool { return a.service.Factors.Required(user) }
+
 // HasProved reports whether the user of a session has proved a second factor by these methods, or has
 // used a trusted browser, as far as the site requires a second factor of the user.
 func (a *Shared) HasProved(ctx context.Context, user store.User, sessionID string, methods []string) (bool, error) {

@@ -200,7 +200,7 @@ func (p *Provider) byRefreshToken(
 // mayContinue refuses to refresh a grant of a user of whom the site requires a second factor by now,
 // if none was proved: in the session or, for a grant that outlives it, when the grant was given.
 func (p *Provider) mayContinue(ctx context.Context, g *grant, user store.User) error {
-	if g.Trusted {
+	if g.Trusted || !p.accounts.RequiresFactor(user) {
 		return nil
 	}
 	methods := g.Methods
