@@ -1,6 +1,7 @@
 package web
 
 import (
+	"errors"
 	"net/http"
 	"net/url"
 	"slices"
@@ -74,6 +75,17 @@ func SendToLogin(w http.ResponseWriter, refusal *refusal.Error, login string) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Add("Vary", "Accept, Cookie")
 	answer.SeeOther(w, login)
+}
+
+// sentToLogin sends a browser that is not logged in, as err says, to the log-in page, which leads back to
+// the page of a route.
+func (h *Handler) sentToLogin(w http.ResponseWriter, r *http.Request, route string, err error) bool {
+	failure, ok := errors.AsType[*refusal.Error](err)
+	if !ok || failure.Reason.Answer().Status != http.StatusUnauthorized {
+		return false
+	}
+	SendToLogin(w, failure, h.shared.LoginURL(r, answer.MountedAt(r)+h.Path(route), ""))
+	return true
 }
 
 // originalURL returns the URL that the browser requested, before directives such as rewrite.

@@ -458,9 +458,7 @@ func (h *Handler) enrolmentFailed(
 func (h *Handler) listFactors(w http.ResponseWriter, r *http.Request) error {
 	page := answer.Prefers(r, "text/html", "application/json")
 	token, user, err := h.shared.callerUser(w, r)
-	if failure, ok := errors.AsType[*refusal.Error](err); ok && page &&
-		failure.Reason.Answer().Status == http.StatusUnauthorized {
-		SendToLogin(w, failure, h.shared.LoginURL(r, answer.MountedAt(r)+h.Path("factors"), ""))
+	if page && h.sentToLogin(w, r, "factors", err) {
 		return nil
 	}
 	if err != nil {

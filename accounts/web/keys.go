@@ -68,9 +68,7 @@ func (h *Handler) keyRoute(name, id string) (serve accountRoute, methods []strin
 func (h *Handler) listKeys(w http.ResponseWriter, r *http.Request) error {
 	page := answer.Prefers(r, "text/html", "application/json")
 	c, err := h.keyCaller(w, r)
-	if failure, ok := errors.AsType[*refusal.Error](err); ok && page &&
-		failure.Reason.Answer().Status == http.StatusUnauthorized {
-		SendToLogin(w, failure, h.shared.LoginURL(r, answer.MountedAt(r)+h.Path("keys"), ""))
+	if page && h.sentToLogin(w, r, "keys", err) {
 		return nil
 	}
 	if err != nil {

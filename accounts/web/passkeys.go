@@ -215,9 +215,7 @@ func (h *Handler) passkeyAnswers(all []passkey.Passkey) []map[string]any {
 func (h *Handler) listPasskeys(w http.ResponseWriter, r *http.Request) error {
 	page := answer.Prefers(r, "text/html", "application/json")
 	token, user, err := h.shared.callerUser(w, r)
-	if failure, ok := errors.AsType[*refusal.Error](err); ok && page &&
-		failure.Reason.Answer().Status == http.StatusUnauthorized {
-		SendToLogin(w, failure, h.shared.LoginURL(r, answer.MountedAt(r)+h.Path("passkeys"), ""))
+	if page && h.sentToLogin(w, r, "passkeys", err) {
 		return nil
 	}
 	if err != nil {

@@ -2,12 +2,13 @@ package web
 
 import (
 	"net/http"
-	"sync"
+	"time"
 
 	"strings"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/internal/help"
+	"github.com/caddy-jwt/caddy-jwt/internal/outage"
 	"github.com/caddy-jwt/caddy-jwt/internal/place"
 	"go.uber.org/zap"
 )
@@ -63,26 +64,15 @@ func othersWithin(at place.Place) bool {
 	return found > 1 || accounts.ClaimsOf(at.Server) > 1
 }
 
-// plainNoted has the hosts over which somebody wanted to log in by plain http, until there are too many.
-var plainNoted struct {
-	sync.Mutex
-	hosts map[string]bool
-}
+// plainNoted has the hosts over which somebody wanted to log in by plain http.
+var plainNoted outage.Notes
 
-const maxPlainNoted = 100
-
-// notePlain logs, once for each host, that somebody wants to log in over plain http: browsers drop the
-// cookies then, and the log-in page comes again and again.
+// notePlain logs, once a day for each host, that somebody wants to log in over plain http: browsers drop
+// the cookies then, and the log-in page comes again and again.
 func (h *Handler) notePlain(r *http.Request) {
-	plainNoted.Lock()
-	defer plainNoted.Unlock()
-	if plainNoted.hosts[r.Host] || len(plainNoted.hosts) >= maxPlainNoted {
+	if !plainNoted.IsNew(r.Host, h.service.Now(), 24*time.Hour) {
 		return
 	}
-	if plainNoted.hosts == nil {
-		plainNoted.hosts = make(map[string]bool)
-	}
-	plainNoted.hosts[r.Host] = true
 	h.service.Log.Warn("a browser shows the log-in page over plain http, so it will drop the session's cookies; "+
 		"serve the site by https, or let the proxy in front of it set X-Forwarded-Proto",
 		help.See("login-over-http"), zap.String("host", r.Host))

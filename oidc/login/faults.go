@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"sync"
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
@@ -91,26 +90,6 @@ func (e *notAllowed) Unwrap() error { return refusal.New(refusal.LoginNotAllowed
 // complaintPause is how often the same fault is logged.
 const complaintPause = 10 * time.Minute
 
-// complaints are the faults that were logged, so that each is logged once in a while. The zero value
-// is ready to use.
-type complaints struct {
-	mu   sync.Mutex
-	said map[fault]time.Time
-}
-
-func (c *complaints) isNew(f fault, now time.Time) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if last, ok := c.said[f]; ok && now.Sub(last).Abs() < complaintPause {
-		return false
-	}
-	if c.said == nil {
-		c.said = make(map[fault]time.Time)
-	}
-	c.said[f] = now
-	return true
-}
-
 // note logs why a log-in failed, if it is not the user's decision: an outage of the provider once, and
 // when it ends; any other fault once in a while.
 func (l *Login) note(err error) {
@@ -137,7 +116,7 @@ func (l *Login) note(err error) {
 
 // complain logs a fault, once in a while.
 func (l *Login) complain(f fault, err error) {
-	if l.said.isNew(f, time.Now()) {
+	if l.said.IsNew(string(f), time.Now(), complaintPause) {
 		l.log.Warn("log-ins fail: "+string(f), help.See("provider-faulty"), zap.String("login", l.Name), zap.Error(err))
 	}
 }

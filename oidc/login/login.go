@@ -5,6 +5,7 @@ package login
 import (
 	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/config"
+	"github.com/caddy-jwt/caddy-jwt/internal/outage"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"go.uber.org/zap"
@@ -151,7 +152,7 @@ type Login struct {
 	provider *provider
 	secret   func() (string, error) // the client secret
 	log      *zap.Logger
-	said     complaints
+	said     outage.Notes // faults
 }
 
 // RolesFrom gives roles by a claim: a text, a list of texts, or an object, whose names count.

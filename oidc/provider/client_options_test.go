@@ -272,6 +272,7 @@ func TestClientUpdate(t *testing.T) {
 		t.Errorf("the old secret %d, the new one %d", may(before), may(after))
 	}
 	cmd.Refuses("", "it must not contain *", "client", "update", "--redirect-uri", "https://*.example/", "wiki")
+	cmd.Refuses("", "there is nothing to change", "client", "update", "wiki")
 	cmd.Refuses("", `there is no client "wikki"`, "client", "update", "--name", "x", "wikki")
 	cmd.Refuses("", `there is no client "wikki"`, "client", "rotate-secret", "wikki")
 	run("add", "--public", "--redirect-uri", "https://app.example/", "app")

@@ -10,6 +10,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/cli"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 func updateClientCommand() *cobra.Command {
@@ -23,10 +24,21 @@ at the client; they are asked for consent again if it may request more.`,
 		Example: `  caddy jwt client update --redirect-uri https://wiki.example.com/new wiki
   caddy jwt client update --roles staff,admin wiki`,
 		Args: cli.Takes("the ID of a client"),
-		RunE: cli.OnStore(false, updateClient),
+		RunE: cli.OnStore(false, updateClient, changesSomething),
 	}
 	addClientFlags(cmd)
 	return cmd
+}
+
+// changesSomething returns an error if no option of a client is given.
+func changesSomething(cmd *cobra.Command, args []string) error {
+	options, given := new(cobra.Command), false
+	addClientFlags(options)
+	options.Flags().VisitAll(func(option *pflag.Flag) { given = given || cmd.Flags().Changed(option.Name) })
+	if !given {
+		return fmt.Errorf("there is nothing to change; set an option, as in: client update --name Wiki %s", args[0])
+	}
+	return nil
 }
 
 func updateClient(ctx context.Context, cmd *cobra.Command, args []string, users store.UserStore) error {

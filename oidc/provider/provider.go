@@ -19,6 +19,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/accounts/web"
 	"github.com/caddy-jwt/caddy-jwt/config"
+	"github.com/caddy-jwt/caddy-jwt/internal/outage"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/oidc/internal/protocol"
 	"github.com/caddy-jwt/caddy-jwt/signing"
@@ -99,7 +100,7 @@ type Provider struct {
 	// fastKeys sign with ES256. One of them signs the access tokens. Neither signs the tokens of
 	// the accounts.
 	idKeys, fastKeys *signing.Keys
-	redirectNotes    redirectNotes
+	redirectNotes    outage.Notes    // by client
 	tokens           *jwt.Verifier   // of access tokens
 	hints            *jwt.Verifier   // of ID tokens that clients send back, expired or not
 	apis             map[string]*API // by URL
