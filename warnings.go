@@ -152,12 +152,23 @@ func (h *Handler) ruleWarnings() (warnings []warning) {
 		}
 		if h.onlyAccounts() && h.Accounts.SecondFactor == "" && len(q.ACR) > 0 &&
 			!slices.Contains(q.ACR, accounts.ClassPassword) {
-			warnings = append(warnings, warningOf("acr-never-met",
-				"require acr %s: no log-in of the accounts can meet it, because they have no second factor; write in "+
-					"accounts: second_factor optional", strings.Join(q.ACR, " ")))
+			warnings = append(warnings, h.acrWarning(q.ACR))
 		}
 	}
 	return warnings
+}
+
+// acrWarning is for a rule that requires more than a password of accounts without a second factor.
+func (h *Handler) acrWarning(values []string) warning {
+	rule := strings.Join(values, " ")
+	if h.Accounts.Passkeys != nil {
+		return warningOf("acr-by-password",
+			"require acr %s: who knows the password of a user can add a passkey, and then meets it; write in "+
+				"accounts: second_factor optional", rule)
+	}
+	return warningOf("acr-never-met",
+		"require acr %s: no log-in of the accounts can meet it, because they have no second factor; write in "+
+			"accounts: second_factor optional", rule)
 }
 
 // onlyAccounts reports whether all tokens are those of the accounts.

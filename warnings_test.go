@@ -188,6 +188,11 @@ func TestSuspiciousConfigs(t *testing.T) {
 			"jwt {\n require acr mfa\n accounts {\n" + store + "\n}\n}\n respond ok", "no log-in of the accounts can meet it",
 			"jwt {\n require acr mfa\n accounts {\n second_factor optional\n" + store + "\n}\n}\n respond ok",
 		},
+		"acr by a password": {
+			"jwt {\n require acr mfa\n accounts {\n passkeys\n" + store + "\n}\n}\n respond ok",
+			"who knows the password of a user can add a passkey",
+			"jwt {\n require acr mfa\n accounts {\n passkeys\n second_factor optional\n" + store + "\n}\n}\n respond ok",
+		},
 		"comma in audience_claim": {
 			jwt("audience a\n audience_claim aud,azp"), "audience_claim aud azp",
 			jwt("audience a\n audience_claim aud azp"),

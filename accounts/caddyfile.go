@@ -46,6 +46,7 @@ func init() {
 //	    passkeys            [<domain>]
 //	    verify_email
 //	    email_login
+//	    invitations         <role...>
 //	    languages           <dir>
 //	    explorer            off
 //	    templates           <dir>
@@ -98,6 +99,7 @@ func (a *Config) options() []config.Option {
 		{Name: "passkeys", Read: a.readPasskeys},
 		{Name: "verify_email", Read: config.Flag(&a.VerifyEmail)},
 		{Name: "email_login", Read: config.Flag(&a.EmailLogin)},
+		{Name: "invitations", Read: config.Words("roles", &a.Invitations)},
 		{Name: "languages", Read: config.Word("a folder", &a.Languages)},
 		{Name: "explorer", Read: config.Word("off", &a.Explorer)},
 		{Name: "templates", Read: config.Word("a folder", &a.Templates)},

@@ -163,6 +163,11 @@ type Config struct {
 	// Default: `false`.
 	EmailLogin bool `json:"email_login,omitempty"`
 
+	// Invitations are the roles whose users can invite others by mail, at `/auth/invite`, also where
+	// `signup` is closed. Who is invited gets `default_roles`. Requires MailRaw. Default: nobody can;
+	// administrators invite with `caddy jwt user invite`.
+	Invitations []string `json:"invitations,omitempty"`
+
 	// KeyPrefix lets users make API keys of their own at `/auth/keys`, which begin with it. The
 	// directive sets it if the site accepts `api_keys` in the store of the accounts. Default:
 	// there is no such page.
@@ -221,6 +226,7 @@ var accountRoutes = map[string]string{
 	"connect": "/connect", "identities": "/identities", "keys": "/keys",
 	"export": "/export", "delete": "/delete",
 	"verify": "/verify", "forgot": "/forgot", "code": "/code", "email": "/email", "email_confirm": "/email/confirm",
+	"invite": "/invite",
 }
 
 // factorRoutes are the routes of second factors, which exist only with SecondFactor.
@@ -261,6 +267,8 @@ func (a *Config) HasRoute(route string) bool {
 		return a.VerifyEmail
 	case "code":
 		return a.EmailLogin
+	case "invite":
+		return len(a.Invitations) > 0
 	case "forgot", "email", "email_confirm":
 		return len(a.MailRaw) > 0
 	}
@@ -289,7 +297,8 @@ func (a *Config) Resolve() error {
 		config.Resolve("algorithm", &a.Algorithm),
 		config.Resolve("second_factor", &a.SecondFactor), config.ResolveList("second_factor", a.SecondFactorRoles),
 		config.ResolveList("audience", a.Audience),
-		config.ResolveList("default_roles", a.DefaultRoles), config.ResolveList("profile", a.Profile),
+		config.ResolveList("default_roles", a.DefaultRoles), config.ResolveList("invitations", a.Invitations),
+		config.ResolveList("profile", a.Profile),
 	)
 	for route, path := range a.Routes {
 		err = errors.Join(err, config.Resolve(route, &path))
@@ -325,7 +334,7 @@ func (a *Config) Resolve() error {
 	if len(a.StoreRaw) == 0 {
 		a.StoreRaw = json.RawMessage(`{"module":"file"}`)
 	}
-	if a.texts, err = texts.Open(a.Languages); err != nil {
+	if a.texts, err = texts.Open(a.Languages, a.Templates); err != nil {
 		return err
 	}
 	return a.check()
@@ -401,6 +410,8 @@ func (a *Config) check() error {
 		return errors.New("verify_email needs mail; add it, as in: " + exampleMail)
 	case len(a.MailRaw) == 0 && a.EmailLogin:
 		return errors.New("email_login needs mail; add it, as in: " + exampleMail)
+	case len(a.MailRaw) == 0 && len(a.Invitations) > 0:
+		return errors.New("invitations need mail; add it, as in: " + exampleMail)
 	case a.VerifyEmail && slices.Contains(a.Profile, "email_verified"):
 		return errors.New("profile must not contain email_verified, which verify_email sets")
 	case slices.ContainsFunc(a.Profile, func(name string) bool { return slices.Contains(notByUsers, name) }):
@@ -417,6 +428,9 @@ func (a *Config) check() error {
 	}
 	if err := store.CheckRoles(a.DefaultRoles); err != nil {
 		return fmt.Errorf("default_roles: %w", err)
+	}
+	if err := store.CheckRoles(a.Invitations); err != nil {
+		return fmt.Errorf("invitations: %w", err)
 	}
 	return a.checkLooks()
 }

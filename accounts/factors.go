@@ -134,8 +134,12 @@ var byCode = []string{MethodCode}
 
 // withFactor returns the methods of a user who has proved a second factor as well, by other methods.
 func withFactor(methods, factor []string) []string {
+	return withMethods(withMethods(methods, factor), []string{MethodMultiple})
+}
+
+func withMethods(methods, more []string) []string {
 	all := slices.Clone(methods)
-	for _, method := range append(slices.Clone(factor), MethodMultiple) {
+	for _, method := range more {
 		if !slices.Contains(all, method) {
 			all = append(all, method)
 		}
@@ -145,7 +149,14 @@ func withFactor(methods, factor []string) []string {
 
 // proved records that the user of a session has proved a second factor now, by these methods.
 func (f *Factors) proved(ctx context.Context, user store.User, session store.Session, factor []string) error {
-	session.Methods, session.AuthenticatedAt = withFactor(session.Methods, factor), f.Now()
+	return f.authenticated(ctx, user, session, withFactor(session.Methods, factor))
+}
+
+// authenticated records that the user of a session has authenticated now, and by which methods in all.
+func (f *Factors) authenticated(
+	ctx context.Context, user store.User, session store.Session, methods []string,
+) error {
+	session.Methods, session.AuthenticatedAt = methods, f.Now()
 	return StoreRefusal(f.Users().AuthenticateSession(ctx, session, user.PasswordHash))
 }
 
@@ -216,7 +227,7 @@ func (f *Factors) Prove(
 		_, err := f.checkCode(ctx, user, code, client)
 		return err
 	case password != "" && user.PasswordHash != "":
-		if err := f.guard(ctx, user.ID, sessionID); err != nil {
+		if err := f.Guard(ctx, nil, user.ID, sessionID); err != nil {
 			return err
 		}
 		_, err := f.logIns.CheckPassword(ctx, user.EmailKey, password, client)
@@ -225,10 +236,12 @@ func (f *Factors) Prove(
 	return &refusal.Error{Reason: refusal.FactorNotProved}
 }
 
-// guard returns [refusal.FactorCodeNeeded] if a user has an authenticator app and the session has not
-// proved a second factor, for example because it began before the app was set up. In such a session, who
-// knows the password alone must get no other factor.
-func (f *Factors) guard(ctx context.Context, userID, sessionID string) error {
+// Guard refuses a change that would let a user prove other factors, or let the account be recovered by
+// another address, in a session that has proved none of the factors that the user has, for example because
+// it began before they were set up. Otherwise who knows the password alone would get past them. The error
+// is [refusal.FactorCodeNeeded] if there is an authenticator app, and [refusal.PasskeyNeeded] if there are
+// only passkeys that log in at the party's domain. Without a party, passkeys do not count.
+func (f *Factors) Guard(ctx context.Context, party *passkey.Party, userID, sessionID string) error {
 	if f.Config.SecondFactor == "" {
 		return nil
 	}
@@ -237,10 +250,24 @@ func (f *Factors) guard(ctx context.Context, userID, sessionID string) error {
 		return StoreRefusal(err)
 	}
 	has, err := f.has(ctx, userID)
-	if err == nil && has {
-		err = &refusal.Error{Reason: refusal.FactorCodeNeeded}
+	switch {
+	case err != nil:
+		return StoreRefusal(err)
+	case has:
+		return &refusal.Error{Reason: refusal.FactorCodeNeeded}
+	case party == nil || provesPasskey(session.Methods):
+		return nil
+	}
+	all, err := passkey.Of(ctx, f.Users(), userID, f.Now())
+	if err == nil && party.Usable(all) {
+		err = &refusal.Error{Reason: refusal.PasskeyNeeded}
 	}
 	return StoreRefusal(err)
+}
+
+// provesPasskey reports whether one of the methods is a passkey.
+func provesPasskey(methods []string) bool {
+	return slices.Contains(methods, MethodHardwareKey) || slices.Contains(methods, MethodSoftwareKey)
 }
 
 // FactorsOf are the second factors of a user.
@@ -288,6 +315,20 @@ func LoadFactors(
 func (f *Factors) Of(ctx context.Context, userID string) (FactorsOf, error) {
 	found, err := LoadFactors(ctx, f.Users(), userID, f.Now())
 	return found, StoreRefusal(err)
+}
+
+// nobodyLogsIn reports whether a user has no way to log in, such as one who was invited and has not
+// answered.
+func (f *Factors) nobodyLogsIn(ctx context.Context, user store.User) (bool, error) {
+	if user.PasswordHash != "" || f.Config.EmailLogin && user.EmailVerified {
+		return false, nil
+	}
+	links, err := IdentitiesOf(ctx, f.Users(), user.ID, f.Now())
+	if err != nil || len(links) > 0 {
+		return false, StoreRefusal(err)
+	}
+	found, err := f.Of(ctx, user.ID)
+	return len(found.Passkeys) == 0 && found.TOTP == nil, err
 }
 
 // ResetFactors removes the second factors of a user, passkeys included, whatever is about to be set up,

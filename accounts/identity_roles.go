@@ -127,19 +127,14 @@ func (i *Identities) connectInvited(
 	ctx context.Context, user store.User, login *LoginProvider, identity *ExternalIdentity, client Client,
 ) (store.User, error) {
 	exists := &AccountExists{UserID: user.ID}
-	if identity.EmailTrusted || user.PasswordHash != "" || user.Disabled ||
-		i.Config.EmailLogin && user.EmailVerified {
+	if identity.EmailTrusted || user.Disabled {
 		return store.User{}, exists
 	}
-	links, err := IdentitiesOf(ctx, i.Users(), user.ID, i.Now())
-	if err != nil {
-		return store.User{}, StoreRefusal(err)
-	}
-	found, err := i.factors.Of(ctx, user.ID)
+	unusable, err := i.factors.nobodyLogsIn(ctx, user)
 	if err != nil {
 		return store.User{}, err
 	}
-	if len(links) > 0 || len(found.Passkeys) > 0 || found.TOTP != nil {
+	if !unusable {
 		return store.User{}, exists
 	}
 	_, err = i.Users().Record(

@@ -2,10 +2,15 @@ package accounts
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/mail"
+	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
+	"github.com/google/uuid"
+	"go.uber.org/zap"
 )
 
 // Invite returns the token of a link with which a user sets the first password, within 24 hours. If
@@ -23,7 +28,63 @@ func Invite(
 		Purpose: purposeInvite, Of: user.EmailKey, Email: user.Email, EmailKey: user.EmailKey, UserID: user.ID,
 	}
 	_, token = c.draw() // the code is not mailed
-	return token, codesOf(users, now).put(ctx, c, inviteLifetime)
+	return token, codesOf(users, now).put(ctx, c, c.lifetime())
+}
+
+// MayInvite reports whether a user can invite others.
+func (l *LogIns) MayInvite(user store.User) bool {
+	return slices.ContainsFunc(l.Config.Invitations, func(role string) bool {
+		return slices.Contains(user.Roles, role)
+	})
+}
+
+// SendInvitation mails somebody a link to set the first password, as [Invite] does, for a user who
+// [LogIns.MayInvite]. If somebody can log in by the address already, the mail says so there; the result
+// and the time are the same.
+func (l *LogIns) SendInvitation(
+	ctx context.Context, inviter store.User, sessionID, email string, asker Asker,
+) error {
+	if !l.MayInvite(inviter) {
+		return refusal.New(refusal.Role, "to invite others requires one of the roles %q", l.Config.Invitations)
+	}
+	key, err := store.EmailKey(email)
+	if err != nil {
+		return refusal.Property("email", "format", err)
+	}
+	now := l.Now()
+	user, err := l.Users().UserByEmail(ctx, key)
+	made := errors.Is(err, store.ErrNotFound)
+	if made {
+		user = store.User{
+			ID: uuid.NewString(), Email: email, EmailKey: key, Roles: l.Config.DefaultRoles,
+			CreatedAt: now, UpdatedAt: now,
+		}
+		err = l.Users().CreateUser(ctx, user)
+	}
+	if err != nil { // also if somebody else was first
+		return StoreRefusal(err)
+	}
+	kind := letterInvite
+	c := mailedCode{Purpose: purposeInvite, Of: key, Email: user.Email, EmailKey: key, UserID: user.ID}
+	if !made {
+		asker = asker.speaks(user.Profile)
+		unusable, err := l.factors.nobodyLogsIn(ctx, user)
+		if err != nil {
+			return err
+		}
+		if c.Void = !unusable; c.Void {
+			kind = letterExists
+		}
+	}
+	if err := l.mailCode(ctx, kind, c, user.Disabled, asker); err != nil {
+		if made {
+			err = errors.Join(err, l.Users().DeleteUser(context.WithoutCancel(ctx), user.ID, now))
+		}
+		return err
+	}
+	CountEvent("invite", "ok")
+	l.Audit("invitation", inviter.ID, sessionID, asker.Client, zap.String("invited", user.ID))
+	return nil
 }
 
 // DropMailedCodes ends the codes and links that were mailed to the address of a user, and a change of

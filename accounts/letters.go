@@ -110,6 +110,9 @@ func (l *LogIns) mailCode(ctx context.Context, kind string, c mailedCode, decoy 
 	}
 	words, _ := l.Texts().Named(asker.Language)
 	letter := Letter{Lifetime: words.Text("%d minutes", int(CodeLifetime/time.Minute))}
+	if c.Purpose == purposeInvite {
+		letter.Lifetime = words.Text("%d hours", int(inviteLifetime/time.Hour))
+	}
 	if !c.Void || decoy {
 		letter.Code = code
 	}
@@ -118,14 +121,14 @@ func (l *LogIns) mailCode(ctx context.Context, kind string, c mailedCode, decoy 
 		letter.Link = "" // it logs in only the browser that asked
 	}
 	message, unwritten := l.mails.write(
-		kind, c.Email, c.UserID, asker.Language, l.Now().Add(CodeLifetime), letter,
+		kind, c.Email, c.UserID, asker.Language, l.Now().Add(c.lifetime()), letter,
 	)
 	message.Decoy = decoy
 	// First, as the limits are checked there.
 	if err := l.mails.Queue(ctx, message, unwritten, asker.Client); err != nil {
 		return err
 	}
-	return StoreRefusal(l.codes.put(context.WithoutCancel(ctx), c, CodeLifetime))
+	return StoreRefusal(l.codes.put(context.WithoutCancel(ctx), c, c.lifetime()))
 }
 
 // address sets the links.

@@ -84,6 +84,14 @@ func codeID(purpose, of string) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:16])
 }
 
+// lifetime returns how long it can be used.
+func (c *mailedCode) lifetime() time.Duration {
+	if c.Purpose == purposeInvite {
+		return inviteLifetime
+	}
+	return CodeLifetime
+}
+
 func (c *mailedCode) id() string { return codeID(c.Purpose, c.Of) }
 
 // hash returns the hash of a code for this purpose, address and user. The random link is its salt.

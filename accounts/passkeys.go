@@ -43,28 +43,28 @@ func inSession(sessionID string) passkey.Use {
 }
 
 // CreationOptions returns the options with which the browser of a user makes a passkey. The caller has
-// made sure by [LogIns.Confirm] that the user is present. The error is [refusal.FactorCodeNeeded] if the
-// user has an authenticator app that the session has not proved.
+// made sure by [LogIns.Confirm] that the user is present. [Factors.Guard] may refuse it.
 func (k *Keyring) CreationOptions(
 	ctx context.Context, party *passkey.Party, user store.User, sessionID string,
 ) (any, error) {
-	if err := k.factors.guard(ctx, user.ID, sessionID); err != nil {
+	if err := k.factors.Guard(ctx, party, user.ID, sessionID); err != nil {
 		return nil, err
 	}
 	options, err := k.passkeys.CreationOptions(ctx, party, inSession(sessionID), user.ID, user.Email)
 	return options, StoreRefusal(err)
 }
 
-// Add adds a passkey that the user's browser has made by these options, and tells the user by mail.
+// Add adds a passkey that the user's browser has made by these options, and tells the user by mail. The
+// session has then proved the passkey, so that the user can go on and add another one.
 func (k *Keyring) Add(
 	ctx context.Context, party *passkey.Party, user store.User, sessionID, name string, credential []byte, asker Asker,
 ) (made passkey.Passkey, err error) {
-	if err = k.factors.guard(ctx, user.ID, sessionID); err != nil {
+	if err = k.factors.Guard(ctx, party, user.ID, sessionID); err != nil {
 		return made, err
 	}
 	made, err = k.passkeys.Add(ctx, party, inSession(sessionID), user.ID, name, credential)
 	if err == nil { // the account may have been recovered in the meantime, which suspends passkeys
-		if _, err = k.sessions.Session(ctx, user.ID, sessionID); err != nil {
+		if err = k.added(ctx, user, sessionID, made); err != nil {
 			err = errors.Join(err, k.passkeys.Remove(context.WithoutCancel(ctx), user.ID, made.ID))
 		}
 	}
@@ -75,6 +75,19 @@ func (k *Keyring) Add(
 	k.Audit("passkey added", user.ID, sessionID, asker.Client, zap.String("passkey", made.ID))
 	k.logIns.tell(ctx, letterPasskeyAdded, user.Email, user.ID, asker.speaks(user.Profile))
 	return made, nil
+}
+
+// added records that the user of a session has proved a passkey that was made in it.
+func (k *Keyring) added(ctx context.Context, user store.User, sessionID string, made passkey.Passkey) error {
+	session, err := k.sessions.Session(ctx, user.ID, sessionID)
+	if err != nil {
+		return err
+	}
+	methods := withMethods(session.Methods, methodsOf(made.Used()))
+	if knowsPassword(methods) {
+		methods = withFactor(methods, nil)
+	}
+	return k.factors.authenticated(ctx, user, session, methods)
 }
 
 // Rename gives a passkey of a user another name.
@@ -90,10 +103,13 @@ func (k *Keyring) Rename(
 }
 
 // Remove removes a passkey of a user, who has proved to be the user, and tells the user by mail. It
-// refuses if the user could no longer log in.
+// refuses if the user could no longer log in, or if [Factors.Guard] does.
 func (k *Keyring) Remove(
 	ctx context.Context, party *passkey.Party, user store.User, id, sessionID string, asker Asker,
 ) error {
+	if err := k.factors.Guard(ctx, party, user.ID, sessionID); err != nil {
+		return err
+	}
 	all, err := k.passkeys.Of(ctx, user.ID)
 	if err != nil {
 		return StoreRefusal(err)

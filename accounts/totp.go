@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/accounts/passkey"
 	"github.com/caddy-jwt/caddy-jwt/internal/help"
 	"github.com/caddy-jwt/caddy-jwt/internal/network"
 	"github.com/caddy-jwt/caddy-jwt/internal/sealing"
@@ -59,9 +60,14 @@ type Enrolment struct {
 	waiting *Waiting
 }
 
-// InSession returns the enrolment of a user in a session.
-func (f *Factors) InSession(ctx context.Context, user store.User, sessionID string) (*Enrolment, error) {
+// InSession returns the enrolment of a user in a session, unless [Factors.Guard] refuses it.
+func (f *Factors) InSession(
+	ctx context.Context, party *passkey.Party, user store.User, sessionID string,
+) (*Enrolment, error) {
 	session, err := f.sessions.Session(ctx, user.ID, sessionID)
+	if err == nil {
+		err = f.Guard(ctx, party, user.ID, sessionID)
+	}
 	return &Enrolment{User: user, session: &session}, StoreRefusal(err)
 }
 

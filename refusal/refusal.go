@@ -127,6 +127,7 @@ const (
 	PasskeyExists     Reason = "passkey_exists"
 	TooManyPasskeys   Reason = "too_many_passkeys"
 	NoPasskey         Reason = "no_passkey"
+	PasskeyNeeded     Reason = "passkey_needed"
 
 	// Reasons of the routes of API keys.
 	TooManyKeys Reason = "too_many_keys"
@@ -386,7 +387,7 @@ var refusals = map[Reason]Answer{
 	},
 	WrongCode: {
 		401, "UnauthorizedError", "invalid_code", false,
-		"This code is wrong. Is the clock of the device with your authenticator app right?",
+		"This code is wrong. If your authenticator app shows it, check the clock of that device.",
 	},
 	CodeUsed: {
 		401, "UnauthorizedError", "code_used", false,
@@ -408,6 +409,10 @@ var refusals = map[Reason]Answer{
 	FactorCodeNeeded: {
 		403, "ForbiddenError", "confirmation_required", false,
 		"Enter the code of your authenticator app as well, or a recovery code.",
+	},
+	PasskeyNeeded: {
+		403, "ForbiddenError", "confirmation_required", false,
+		"Use one of your passkeys first, to confirm that it is you.",
 	},
 	FactorUnreadable: {
 		503, "ServiceUnavailableError", "second_factor_unavailable", false,

@@ -80,6 +80,11 @@ type Passkey struct {
 // Synced reports whether the passkey can be on several devices.
 func (k Passkey) Synced() bool { return protocol.AuthenticatorFlags(k.Flags).HasBackupEligible() }
 
+// Used returns the last use of the passkey, or that it was made.
+func (k Passkey) Used() Used {
+	return Used{k, protocol.AuthenticatorFlags(k.Flags).HasUserVerified()}
+}
+
 // credential returns the passkey as the library takes it.
 func (k Passkey) credential() webauthn.Credential {
 	c := webauthn.Credential{

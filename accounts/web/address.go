@@ -3,6 +3,7 @@ package web
 import (
 	"net/http"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 )
 
@@ -11,6 +12,14 @@ func (h *Handler) emailPage(w http.ResponseWriter, r *http.Request) error {
 	token, user, err := h.shared.callerUser(w, r)
 	if err != nil {
 		return h.logInFirst(w, r, "email", err)
+	}
+	toProve, err := h.toProve(r, user, token, "email")
+	if err != nil {
+		return err
+	}
+	if toProve != "" {
+		answer.SeeOther(w, toProve)
+		return nil
 	}
 	fresh, err := h.service.Sessions.IsFresh(r.Context(), user.ID, SessionOf(token))
 	if err != nil {
@@ -42,6 +51,9 @@ func (h *Handler) email(w http.ResponseWriter, r *http.Request) error {
 		err = h.service.LogIns.Confirm(r.Context(), user, SessionOf(token), in.text("password"), client(r))
 	}
 	if err == nil {
+		err = h.service.Factors.Guard(r.Context(), h.party, user.ID, SessionOf(token))
+	}
+	if err == nil {
 		err = h.service.LogIns.AskAddress(r.Context(), user, email, h.asker(r))
 	}
 	if err != nil {
@@ -66,6 +78,9 @@ func (h *Handler) confirmEmail(w http.ResponseWriter, r *http.Request) error {
 	}
 	code := in.want("code")
 	if err = in.err(); err == nil {
+		err = h.service.Factors.Guard(r.Context(), h.party, user.ID, SessionOf(token))
+	}
+	if err == nil {
 		err = h.service.LogIns.ConfirmAddress(r.Context(), user, SessionOf(token), code, h.asker(r))
 	}
 	if err != nil {

@@ -40,8 +40,9 @@ type pageFactors struct {
 	Left          int        // recovery codes
 	Few           bool       // so few that the user is warned
 	Required      bool
-	Password      bool // the user has one
-	Ask           bool // the password must be entered to set up an app
+	Password      bool   // the user has one
+	Ask           bool   // the password must be entered to set up an app
+	Prove         string // before an app can be set up; see [Handler.toProve]
 	Browsers      []pageBrowser
 	Enrolment     *pageEnrolment
 	RecoveryCodes []string // new ones
@@ -276,7 +277,7 @@ func (h *Handler) enrolling(w http.ResponseWriter, r *http.Request, in *input) (
 	}
 	var user store.User
 	if e.token, user, err = h.shared.callerUser(w, r); err == nil {
-		e.Enrolment, err = h.service.Factors.InSession(r.Context(), user, SessionOf(e.token))
+		e.Enrolment, err = h.service.Factors.InSession(r.Context(), h.party, user, SessionOf(e.token))
 	}
 	return e, err
 }
@@ -513,10 +514,16 @@ func (h *Handler) renderFactors(
 	shown.Few, shown.Required = found.RecoveryCodesLeft <= accounts.FewRecoveryCodes, h.service.Factors.Required(user)
 	shown.Password = user.PasswordHash != ""
 	shown.Ask = !fresh
+	if found.TOTP == nil {
+		if shown.Prove, err = h.toProve(r, user, token, "factors"); err != nil {
+			return err
+		}
+	}
 	if status < 400 { // an error page shows the forms only
 		for _, x := range found.Trusted {
 			shown.Browsers = append(shown.Browsers, pageBrowser{
-				x.ID, x.UserAgent, x.Address, x.At, x.ExpiresAt, h.service.Factors.IsTrusted(x, client(r)),
+				x.ID, device(h.pages.language(r), x.UserAgent), x.Address, x.At, x.ExpiresAt,
+				h.service.Factors.IsTrusted(x, client(r)),
 			})
 		}
 	}

@@ -17,7 +17,8 @@ type pageField struct {
 var autocomplete = map[string]string{
 	"name": "name", "given_name": "given-name", "middle_name": "additional-name", "family_name": "family-name",
 	"nickname": "nickname", "website": "url", "birthdate": "bday", "phone_number": "tel", "phone": "tel",
-	"company": "organization", "organization": "organization",
+	"company": "organization", "organization": "organization", "address": "street-address", "locale": "language",
+	"gender": "sex",
 }
 
 func newField(name, value string) pageField {

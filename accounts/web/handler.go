@@ -76,6 +76,10 @@ func (h *Handler) provision(ctx caddy.Context) error {
 	}
 	at := place.Of(ctx)
 	h.base = h.baseURL(at)
+	if len(h.Invitations) > 0 && h.base == "" {
+		return errors.New("accounts: invitations: the links in mails need the URL of the site, which is not known; " +
+			"write in accounts: issuer https://<host>")
+	}
 	h.pages.notePlain = h.notePlain
 	if h.Passkeys != nil {
 		if h.party, err = passkey.NewParty(h.Passkeys.Domain, h.Name, h.Issuer, at); err != nil {
@@ -251,6 +255,8 @@ func (h *Handler) route(r *http.Request) (serve accountRoute, methods []string) 
 		return h.byMethod(h.logInCodePage, h.logInCode), both
 	case "email":
 		return h.byMethod(h.emailPage, h.email), both
+	case "invite":
+		return h.byMethod(h.invitePage, h.invite), both
 	case "email_confirm":
 		return h.confirmEmail, post
 	case "style", "script", "explorer script":

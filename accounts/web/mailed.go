@@ -65,6 +65,10 @@ var (
 		Title: "Change your e-mail address", Action: "email", Button: "Send me a code",
 		Text: "We send a code to your new address. Your address is changed when you have entered it.",
 	}
+	askInvite = pageAsk{
+		Title: "Invite somebody", Action: "invite", Button: "Send the invitation",
+		Text: "We send a mail with a link that is valid for 24 hours. With it, whoever you invite chooses a password.",
+	}
 	askEmailCode = pageAsk{
 		Title: "Look into the mail at your new address", Action: "email_confirm", Button: "Change address", Code: true,
 		Text: "Enter the code from the mail that we have sent to your new address.",

@@ -29,6 +29,12 @@ func (h *Handler) describeMailed(paths object, bearer []object, signup, tokens o
 		"Change the address of the user with the code", bearer, schema(object{"code": text}, "code"),
 		answers("204", nil, 401, 409, 422, 429, 503),
 	)}
+	if h.HasRoute("invite") {
+		invite := byMail("Invite somebody by mail; requires a role of the user", byEmail)
+		invite["post"].(object)["security"] = bearer
+		invite["post"].(object)["responses"] = answers("202", mailed, 401, 403, 422, 429, 503)
+		paths[h.Path("invite")] = invite
+	}
 	if h.VerifyEmail {
 		if h.Signup == "open" {
 			paths[h.Path("signup")] = byMail(

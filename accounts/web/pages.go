@@ -526,6 +526,11 @@ func (h *Handler) renderAccount(
 			Label: "Your passkeys", Path: answer.MountedAt(r) + h.Path("passkeys"),
 		})
 	}
+	if h.service.LogIns.MayInvite(user) {
+		data.Links = append(data.Links, accounts.AccountLink{
+			Label: askInvite.Title, Path: answer.MountedAt(r) + h.Path("invite"),
+		})
+	}
 	data.Links = append(data.Links, h.service.Links.All()...)
 	return h.pages.render(w, r, "account", data, status)
 }

@@ -3,6 +3,7 @@ package web_test
 import (
 	"fmt"
 	"net/http"
+	"net/url"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -396,4 +397,90 @@ func TestThreatPasskeyOtherPurpose(t *testing.T) {
 	}
 	mustRefuse(t, prove("/auth/passkeys/options"), 401, "passkey_expired", "a challenge to add a passkey")
 	s.MustAnswer(204, prove("/auth/factors/prove/options"), "the right one")
+}
+
+// Where a second factor is optional and a user has only a passkey, who knows the password can log in,
+// but gets past the passkey by nothing else: neither by an app, nor by another passkey, nor without
+// this one, nor by another address, to which a mail would recover the account.
+func TestThreatPasswordBesidePasskey(t *testing.T) {
+	server := sitetest.NewSMTPServer(t).Start()
+	s := passkeySite(t, "passkeys\nsecond_factor optional\n"+mailOption(server, ""))
+	own := s.SignedUp("alice@example.com").Token
+	thief := s.LoggedIn("alice@example.com").Token
+	password := sitetest.JSON{"password": sitetest.GoodPassword}
+	prepared := s.Post("/auth/passkeys/options", password, bearer(thief))
+	s.MustAnswer(200, prepared, "control: before there is a passkey")
+	begun := s.Post("/auth/factors/totp", password, bearer(thief))
+	s.MustAnswer(200, begun, "control: an app, before there is a passkey")
+	v := s.Visitor()
+	s.MustAnswer(303, v.Post("/auth/login", sitetest.FormOf("alice@example.com")), "the thief's browser")
+	phone, id := accountstest.WithPasskey(s, own)
+
+	remove := func(token, id string) sitetest.Reply {
+		return s.Send(http.MethodDelete, "/auth/passkeys/"+id, sitetest.Marshal(t, password), bearer(token),
+			"Content-Type: application/json")
+	}
+	code := accountstest.NewApp(t, begun.JSON(t)["secret"].(string)).Code(0)
+	address := sitetest.JSON{"email": "thief@example.com", "password": sitetest.GoodPassword}
+	for what, got := range map[string]sitetest.Reply{
+		"another passkey": s.Post("/auth/passkeys/options", password, bearer(thief)),
+		"a passkey that was prepared": s.Post("/auth/passkeys", sitetest.JSON{
+			"name": "x", "credential": accountstest.NewPasskey(t).Make(s.URL, accountstest.Options(t, prepared)),
+		}, bearer(thief)),
+		"without the passkey":          remove(thief, id),
+		"an app":                       s.Post("/auth/factors/totp", password, bearer(thief)),
+		"an app that was prepared":     s.Post("/auth/factors/totp/confirm", sitetest.JSON{"code": code}, bearer(thief)),
+		"another address":              s.Post("/auth/email", address, bearer(thief)),
+		"confirming another address":   s.Post("/auth/email/confirm", sitetest.JSON{"code": "123456"}, bearer(thief)),
+		"an app, in a browser":         v.Post("/auth/factors/totp", url.Values{"password": {sitetest.GoodPassword}}),
+		"without it, in a browser":     v.Post("/auth/passkeys/"+id, url.Values{"action": {"remove"}}),
+		"another passkey in a browser": v.Post("/auth/passkeys", inForm(t, phone.Copy().Make(s.URL, accountstest.Options(t, prepared)), "name", "x")),
+	} {
+		if got.Status != 403 || !strings.Contains(got.Body, "Use one of your passkeys first") {
+			t.Errorf("%s: %d %s", what, got.Status, got.Body)
+		}
+	}
+	refreshed := s.LoggedIn("alice@example.com").Token
+	s.MustAnswer(401, s.Bearer("/secure/x", refreshed), "what requires two factors")
+	s.MustAnswer(200, s.Bearer("/auth/whoami", refreshed), "control: what does not")
+
+	const confirm = `href="/auth/factors/prove?return_to=`
+	mustHave(t, v.Get("/auth/passkeys"), "the page of passkeys", confirm+`%2Fauth%2Fpasskeys"`)
+	mustHave(t, v.Get("/auth/factors"), "the page of factors", confirm+`%2Fauth%2Ffactors"`)
+	if to := v.Get("/auth/email").To(t); to.String() != "/auth/factors/prove?return_to=%2Fauth%2Femail" {
+		t.Errorf("the page to change the address leads to %s", to)
+	}
+
+	// controls: in the session that has added it, and in one that has used it
+	second, _ := accountstest.WithPasskey(s, own)
+	by(s, second).Tokens(t)
+	form := inForm(t, phone.Use(s.URL, optionsOn(t, v.Get("/auth/factors/prove"))))
+	s.MustAnswer(303, v.Post("/auth/factors/prove", form), "the passkey, in the browser")
+	mustHave(t, v.Get("/auth/passkeys"), "the page then", "data-options")
+	used := by(s, phone).Tokens(t).Token
+	s.MustAnswer(202, s.Post("/auth/email", sitetest.JSON{"email": "alice@example.net"}, bearer(used)), "another address")
+	s.MustAnswer(204, remove(used, id), "without the passkey")
+	accountstest.WithApp(s, used)
+}
+
+// A passkey that does not count does not stand in its user's way: one that was suspended when the account
+// was recovered, or any where a passkey is only another way to log in.
+func TestPasskeyThatDoesNotGuard(t *testing.T) {
+	t.Run("suspended", func(t *testing.T) {
+		s := passkeySite(t, "passkeys\nsecond_factor optional")
+		_, id := accountstest.WithPasskey(s, s.SignedUp("alice@example.com").Token)
+		resetByOperator(s, "alice@example.com")
+		own := s.Post("/auth/login", sitetest.JSON{
+			"email": "alice@example.com", "password": "another good password",
+		}).Tokens(t).Token
+		s.MustAnswer(204, s.Send(http.MethodDelete, "/auth/passkeys/"+id, "", bearer(own)), "removing it")
+		accountstest.WithApp(s, own)
+	})
+	t.Run("no second factor", func(t *testing.T) {
+		s := passkeySite(t, "passkeys")
+		_, id := accountstest.WithPasskey(s, s.SignedUp("alice@example.com").Token)
+		other := s.LoggedIn("alice@example.com").Token
+		accountstest.WithPasskey(s, other)
+		s.MustAnswer(204, s.Send(http.MethodDelete, "/auth/passkeys/"+id, "", bearer(other)), "removing it")
+	})
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
@@ -38,7 +37,7 @@ type pagePasskeys struct {
 	Password  bool         // the user has one
 	Ask       bool         // the password must be entered to add or remove one
 	Create    *pagePasskey // if one can be added now
-	Prove     string       // the page where the second factor must be proved before; empty if that is not needed
+	Prove     string       // see [Handler.toProve]
 	Suggested string       // its name
 }
 
@@ -244,9 +243,13 @@ func (h *Handler) renderPasskeys(
 	if err != nil {
 		return err
 	}
+	toProve, err := h.toProve(r, user, token, "passkeys")
+	if err != nil {
+		return err
+	}
 	language := h.pages.language(r)
 	shown := &pagePasskeys{
-		Password: user.PasswordHash != "", Ask: !fresh, Suggested: device(language, r.UserAgent()),
+		Password: user.PasswordHash != "", Ask: !fresh, Prove: toProve, Suggested: device(language, r.UserAgent()),
 	}
 	for _, k := range all {
 		listed := pageListed{Passkey: k}
@@ -260,14 +263,11 @@ func (h *Handler) renderPasskeys(
 			shown.List = append(shown.List, listed)
 		}
 	}
-	if (fresh || confirmed) && len(all) < passkey.MaxPerUser && h.party.Covers(hostOf(r)) {
+	mayAdd := toProve == "" && (fresh || confirmed)
+	if mayAdd && len(all) < passkey.MaxPerUser && h.party.Covers(hostOf(r)) {
 		options, err := h.service.Keyring.CreationOptions(r.Context(), h.party, user, SessionOf(token))
-		switch {
-		case err == nil:
+		if err == nil {
 			shown.Create, err = newPagePasskey(options)
-		case isReason(err, refusal.FactorCodeNeeded):
-			at := answer.MountedAt(r)
-			err, shown.Prove = nil, at+h.Path("step up")+"?"+url.Values{"return_to": {at + h.Path("passkeys")}}.Encode()
 		}
 		if err != nil {
 			return err

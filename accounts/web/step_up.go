@@ -79,6 +79,18 @@ func (h *Handler) askStepUp(
 	return h.pages.render(w, r, "factor", data, status)
 }
 
+// toProve returns the URL of the page on which the user must prove a factor before the page of a route
+// can change anything, and which leads back to it; see [accounts.Factors.Guard]. It is empty if that is not
+// needed.
+func (h *Handler) toProve(r *http.Request, user store.User, token *jwt.Token, route string) (string, error) {
+	err := h.service.Factors.Guard(r.Context(), h.party, user.ID, SessionOf(token))
+	if !isReason(err, refusal.FactorCodeNeeded) && !isReason(err, refusal.PasskeyNeeded) {
+		return "", err
+	}
+	at := answer.MountedAt(r)
+	return at + h.Path("step up") + "?" + url.Values{"return_to": {at + h.Path(route)}}.Encode(), nil
+}
+
 // canUse reports whether a page can ask for one of these passkeys.
 func (h *Handler) canUse(r *http.Request, all []passkey.Passkey) bool {
 	return h.party != nil && h.party.Covers(hostOf(r)) &&

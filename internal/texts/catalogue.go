@@ -33,11 +33,12 @@ type Catalogue struct {
 const maxChoices = 1000
 
 // Standard returns the languages that come with the program.
-var Standard = sync.OnceValues(func() (*Catalogue, error) { return build(nil) })
+var Standard = sync.OnceValues(func() (*Catalogue, error) { return build(nil, nil) })
 
 // Open returns the standard languages, and those of a folder: a file `<tag>.json` adds a language or
-// replaces texts of one. An empty dir is no folder.
-func Open(dir string) (*Catalogue, error) {
+// replaces texts of one. It can also have the texts of the templates in another folder. Empty folders are
+// none.
+func Open(dir, templates string) (*Catalogue, error) {
 	if dir == "" {
 		return Standard()
 	}
@@ -46,11 +47,18 @@ func Open(dir string) (*Catalogue, error) {
 			"languages: there is no folder %s; create it, or remove the option to use the standard languages", dir,
 		)
 	}
-	return build(os.DirFS(dir))
+	known := maps.Clone(Keys())
+	if templates != "" {
+		if err := addTexts(known, os.DirFS(templates)); err != nil {
+			return nil, fmt.Errorf("templates: %w", err)
+		}
+	}
+	return build(os.DirFS(dir), known)
 }
 
-// build returns the catalogue of the standard languages and those of a folder; nil for none.
-func build(own fs.FS) (*Catalogue, error) {
+// build returns the catalogue of the standard languages and those of a folder, nil for none, whose files
+// have known texts.
+func build(own fs.FS, known map[string]bool) (*Catalogue, error) {
 	standard, err := fs.Sub(embedded, "catalogue")
 	if err != nil {
 		return nil, err
@@ -64,7 +72,7 @@ func build(own fs.FS) (*Catalogue, error) {
 		all[tag] = texts
 	}
 	if own != nil {
-		files, err := readFolder(own, Keys())
+		files, err := readFolder(own, known)
 		if err != nil {
 			return nil, err
 		}

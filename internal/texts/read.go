@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	strict "github.com/go-json-experiment/json"
 	"golang.org/x/text/feature/plural"
 	"golang.org/x/text/language"
 )
@@ -73,7 +74,7 @@ func readFolder(folder fs.FS, known map[string]bool) (map[language.Tag]map[strin
 
 func readLanguage(text []byte, tag language.Tag, known map[string]bool) (map[string]entry, error) {
 	var raw map[string]json.RawMessage
-	if err := json.Unmarshal(text, &raw); err != nil {
+	if err := strict.Unmarshal(text, &raw); err != nil { // no text twice, and only UTF-8
 		return nil, fmt.Errorf("it must be a JSON object of English texts and their translations: %w", err)
 	}
 	texts := make(map[string]entry)

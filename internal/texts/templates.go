@@ -3,6 +3,9 @@ package texts
 import (
 	"fmt"
 	"html/template"
+	"io/fs"
+	"regexp"
+	"strconv"
 	"text/template/parse"
 	"time"
 )
@@ -24,6 +27,25 @@ func (l *Language) Funcs() map[string]any {
 
 		"language": l.Tag, "direction": l.Direction,
 	}
+}
+
+// inTemplate matches a text that a template translates.
+var inTemplate = regexp.MustCompile(`\bt ("(?:[^"\\]|\\.)*")`)
+
+// addTexts adds the texts that the templates of a folder translate.
+func addTexts(known map[string]bool, templates fs.FS) error {
+	return fs.WalkDir(templates, ".", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		source, err := fs.ReadFile(templates, path)
+		for _, found := range inTemplate.FindAllSubmatch(source, -1) {
+			if text, err := strconv.Unquote(string(found[1])); err == nil {
+				known[text] = true
+			}
+		}
+		return err
+	})
 }
 
 // translate returns a text, which is HTML if an argument is.

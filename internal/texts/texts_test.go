@@ -98,7 +98,7 @@ func TestFolder(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		return texts.Open(dir)
+		return texts.Open(dir, "")
 	}
 	catalogue, err := open(map[string]string{
 		"ar.json":    `{"Log in": "تسجيل الدخول", "%d minutes ago": {"zero":"%d","one":"%d","two":"%d","few":"%d","many":"%d","other":"%d"}}`,
@@ -128,6 +128,8 @@ func TestFolder(t *testing.T) {
 	for name, c := range map[string]struct{ file, text, want string }{
 		"no tag":         {"german?.json", `{}`, "german?.json: the name must be the tag of a language, as in sv.json"},
 		"no JSON":        {"sv.json", `{`, "sv.json: it must be a JSON object"},
+		"a text twice":   {"sv.json", `{"Log in": "x", "Log in": "y"}`, `sv.json: it must be a JSON object of English texts`},
+		"no UTF-8":       {"sv.json", "{\"Log in\": \"\xff\"}", "invalid UTF-8"},
 		"unknown text":   {"sv.json", `{"Log inn": "x"}`, `sv.json: "Log inn" is not a text of this program; ` + "`caddy jwt texts`"},
 		"empty":          {"sv.json", `{"Log in": " "}`, `sv.json: "Log in": its translation is empty`},
 		"no string":      {"sv.json", `{"Log in": 1}`, "must be a string or"},
@@ -146,11 +148,39 @@ func TestFolder(t *testing.T) {
 			t.Errorf("%s: %v, not %s", name, err, c.want)
 		}
 	}
-	if _, err := texts.Open(filepath.Join(t.TempDir(), "none")); err == nil || !strings.Contains(err.Error(), "create it") {
+	if _, err := texts.Open(filepath.Join(t.TempDir(), "none"), ""); err == nil || !strings.Contains(err.Error(), "create it") {
 		t.Errorf("no folder: %v", err)
 	}
 	if _, err := open(map[string]string{"sv.json": `{"Log in to %s": "Hej %[1]s 100"}`}); err != nil {
 		t.Errorf("control: %v", err)
+	}
+}
+
+// A file can translate the texts of own templates, and of them only.
+func TestOwnTexts(t *testing.T) {
+	languages, templates := t.TempDir(), t.TempDir()
+	write := func(path, text string) {
+		t.Helper()
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(filepath.Join(languages, "sv.json"), `{"The \"best\" shop, %s": "Den bästa affären, %s", "Bye": "Hej då"}`)
+	write(filepath.Join(templates, "login.html"), `<p>{{with .Name}}{{t "The \"best\" shop, %s" .}}{{end}}</p>`)
+	_, err := texts.Open(languages, templates)
+	if err == nil || !strings.Contains(err.Error(), `"Bye" is not a text of this program`) {
+		t.Errorf("a text of no template: %v", err)
+	}
+	write(filepath.Join(templates, "mail", "verify.txt"), `{{t "Bye"}}`)
+	catalogue, err := texts.Open(languages, templates)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := catalogue.Accepting("sv").Text(`The "best" shop, %s`, "x"); got != "Den bästa affären, x" {
+		t.Errorf("the text is %q", got)
 	}
 }
 
@@ -169,7 +199,7 @@ func TestExport(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, tag+".json"), text, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		catalogue, err := texts.Open(dir)
+		catalogue, err := texts.Open(dir, "")
 		if err != nil {
 			t.Fatalf("%s: %v", tag, err)
 		}
