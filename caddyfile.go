@@ -1,6 +1,7 @@
 package caddyjwt
 
 import (
+	"bytes"
 	"cmp"
 	"reflect"
 	"slices"
@@ -532,7 +533,8 @@ const ofIssuer = "jwks, public_key, secret, algorithms, audience, audience_claim
 // finish adds the options outside of issuer blocks to the only issuer.
 func (p *parser) finish() error {
 	h := p.handler
-	if p.keys != nil && h.Accounts != nil && p.keys.StoreRaw == nil {
+	if p.keys != nil && h.Accounts != nil &&
+		(p.keys.StoreRaw == nil || bytes.Equal(p.keys.StoreRaw, h.Accounts.StoreRaw)) {
 		h.Accounts.KeyPrefix = cmp.Or(p.keys.Prefix, apikeys.DefaultPrefix)
 	}
 	if p.outside.empty() {
