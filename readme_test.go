@@ -22,7 +22,8 @@ var (
 	runCommand   = regexp.MustCompile(`caddy run `)
 )
 
-// TestReadme runs the console blocks of the README in one shell, and compares their output: a line
+// TestReadme runs the console blocks of the README, and of the first steps that go on from it, in one
+// shell, and compares their output: a line
 // of `…` matches any lines, and `…` within a line matches any text. A command that runs Caddy keeps
 // running until the end.
 func TestReadme(t *testing.T) {
@@ -34,9 +35,13 @@ func TestReadme(t *testing.T) {
 		}
 		_ = listener.Close()
 	}
-	text, err := os.ReadFile("README.md")
-	if err != nil {
-		t.Fatal(err)
+	var text []byte
+	for _, page := range []string{"README.md", "docs/first-steps.md"} {
+		more, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text = append(text, more...)
 	}
 	var commands, expected []string
 	for _, block := range consoleBlock.FindAllSubmatch(text, -1) {
