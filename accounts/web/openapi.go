@@ -5,8 +5,10 @@ import (
 	"net/http"
 	"strconv"
 
+	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/accounts/password"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
+	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
 type object = map[string]any
@@ -26,7 +28,7 @@ func (h *Handler) openAPIDocument() object {
 	email, password := object{"type": "string", "format": "email"}, object{
 		"type": "string", "minLength": h.PasswordMinLength, "maxLength": password.MaxBytes,
 	}
-	credentials := schema(object{"email": email, "password": text}, "email", "password")
+	credentials := h.identified(object{"password": text}, "password")
 	user := schema(
 		object{
 			"id": text, "email": email, "roles": object{"type": "array", "items": text},
@@ -34,7 +36,11 @@ func (h *Handler) openAPIDocument() object {
 		},
 		"id", "email", "roles",
 	)
-	signup, profile := object{"email": email, "password": password}, object{}
+	if h.Identifier != accounts.IdentifierEmail {
+		user["properties"].(object)["username"] = text
+		user["required"] = []string{"id", "roles"}
+	}
+	signup, profile := object{"password": password}, object{}
 	for _, name := range h.Profile {
 		signup[name], profile[name] = object{}, object{}
 		user["properties"].(object)[name] = object{}
@@ -116,11 +122,11 @@ func (h *Handler) openAPIDocument() object {
 	}
 	if h.Signup == "open" {
 		paths[h.Path("signup")] = object{"post": operation(
-			"Create an account", nil, schema(signup, "email", "password"), answers("201", user, 409, 422, 429, 503),
+			"Create an account", nil, h.identified(signup, "password"), answers("201", user, 409, 422, 429, 503),
 		)}
 	}
-	if len(h.MailRaw) > 0 {
-		h.describeMailed(paths, bearer, schema(signup, "email", "password"), tokens)
+	if h.HasRoute("forgot") {
+		h.describeMailed(paths, bearer, h.identified(signup, "password"), user, tokens)
 	}
 	if h.KeyPrefix != "" {
 		h.describeKeys(paths, bearer)
@@ -146,6 +152,28 @@ func (h *Handler) openAPIDocument() object {
 			},
 		},
 	}
+}
+
+// identified returns the schema of a body that says who somebody is, by what users log in by.
+func (h *Handler) identified(properties object, required ...string) object {
+	all := maps.Clone(properties)
+	all["email"] = object{"type": "string", "format": "email"}
+	name := object{
+		"type": "string", "minLength": 1, "maxLength": store.MaxUsername,
+		"description": "a user name, which has no spaces and no @, and whose case does not count",
+	}
+	switch h.Identifier {
+	case accounts.IdentifierUsername:
+		delete(all, "email")
+		all["username"] = name
+		return schema(all, append(required, "username")...)
+	case accounts.IdentifierAny:
+		all["username"] = name
+		either := schema(all, required...)
+		either["anyOf"] = []object{{"required": []string{"email"}}, {"required": []string{"username"}}}
+		return either
+	}
+	return schema(all, append([]string{"email"}, required...)...)
 }
 
 // describeKeys adds the routes of API keys.
