@@ -408,8 +408,8 @@ func (a *Config) check() error {
 	}):
 		return errors.New("profile must not contain id, email, password or roles; these are not profile properties")
 	case slices.Contains(a.Profile, "username"):
-		return errors.New("profile must not contain username, which is the name by which a user logs in; to let users " +
-			"choose one, write: identifier any")
+		return errors.New("profile must not contain username, which is the name by which a user logs in; " +
+			"to let users choose one, write: identifier any")
 	case slices.ContainsFunc(a.Profile, func(name string) bool { return strings.ContainsAny(name, ", \t") }):
 		return fmt.Errorf("profile: separate values by spaces: profile %s",
 			strings.Join(strings.Fields(strings.ReplaceAll(strings.Join(a.Profile, " "), ",", " ")), " "))

@@ -311,7 +311,7 @@ var refusals = map[Reason]Answer{
 		409, "ConflictError", "username_taken", false,
 		"This user name is taken. Choose another one. If you have just chosen it yourself, log in.",
 	},
-	RefreshToken:     {401, "UnauthorizedError", "invalid_refresh_token", false, "The refresh token is not valid."},
+	RefreshToken: {401, "UnauthorizedError", "invalid_refresh_token", false, "The refresh token is not valid."},
 	OneTimeToken: {401, "UnauthorizedError", "invalid_link", false, "This link has expired or was already used. " +
 		"If you have just used it to set a password, log in with that password."},
 	MailedCode: {401, "UnauthorizedError", "invalid_code", false, "This code is wrong, has expired or was already " +

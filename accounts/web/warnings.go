@@ -39,8 +39,8 @@ func (h *Handler) warn(at place.Place) {
 	}
 	if h.Identifier == accounts.IdentifierUsername && len(h.MailRaw) > 0 {
 		h.answers.Logger.Warn(h.where.Append(
-			"accounts: mail with identifier username: users who sign up have no e-mail address, so no mail can be sent "+
-				"to them; write identifier any, or remove mail"), help.See("mail-without-addresses"),
+			"accounts: mail with identifier username: users who sign up have no e-mail address, so no mail can be "+
+				"sent to them; write identifier any, or remove mail"), help.See("mail-without-addresses"),
 		)
 	}
 	if h.Signup == "open" {
