@@ -453,7 +453,7 @@ func readCSVHeader(lines *lineReader) (csvHeader, error) {
 	}
 	if !slices.Contains(header, "email") && !slices.Contains(header, "username") ||
 		!slices.Contains(header, "password_hash") {
-		return nil, errors.New("it must name the columns email and password_hash, separated by commas; "+
+		return nil, errors.New("it must name the columns email and password_hash, separated by commas; " +
 			"for users who only have names, username instead of email")
 	}
 	return header, csvHeader(header).check()
