@@ -37,7 +37,7 @@ var ErrUsernameTaken = errors.New("another user has this user name")
 // the name. A name can be confused neither with an e-mail address nor with the ID of a user.
 func UsernameKey(name string) (string, error) {
 	key, err := precis.UsernameCaseMapped.String(norm.NFKC.String(name))
-	if err != nil || strings.Contains(key, "@") || strings.ContainsFunc(name, invisible) ||
+	if err != nil || key == "" || strings.Contains(key, "@") || strings.ContainsFunc(name, invisible) ||
 		uuid.Validate(key) == nil || max(utf8.RuneCountInString(name), utf8.RuneCountInString(key)) > MaxUsername {
 		return "", texts.Errorf(
 			"must have 1 to %d letters, digits and signs, without spaces and @, and not the form of a UUID",
