@@ -97,6 +97,7 @@ func TestUsernamesRefused(t *testing.T) {
 		"bob\u200bby":                          "bobby",
 		"bob\u200dby":                          "bobbie",
 		"b\u00adob":                            "b-ob",
+		"क\u094d\u200dष":                       "क\u094dष",
 		"\u202ebob":                            "bobob",
 		"bob\ufe0f":                            "bobf",
 		"bob🙂":                                 "bob:)",
