@@ -40,8 +40,7 @@ func UsernameKey(name string) (string, error) {
 	if err != nil || key == "" || strings.Contains(key, "@") || strings.ContainsFunc(name, invisible) ||
 		uuid.Validate(key) == nil || max(utf8.RuneCountInString(name), utf8.RuneCountInString(key)) > MaxUsername {
 		return "", texts.Errorf(
-			"must have 1 to %d letters, digits and signs, without spaces and @, and not the form of a UUID",
-			MaxUsername,
+			"must have 1 to 64 letters, digits and signs, without spaces and @, and not the form of a UUID",
 		)
 	}
 	return key, nil

@@ -28,7 +28,7 @@ func (h *Handler) openAPIDocument() object {
 	email, password := object{"type": "string", "format": "email"}, object{
 		"type": "string", "minLength": h.PasswordMinLength, "maxLength": password.MaxBytes,
 	}
-	credentials := h.identified(object{"password": text}, "password")
+	credentials := h.identified(object{"password": text}, false, "password")
 	user := schema(
 		object{
 			"id": text, "email": email, "roles": object{"type": "array", "items": text},
@@ -122,11 +122,11 @@ func (h *Handler) openAPIDocument() object {
 	}
 	if h.Signup == "open" {
 		paths[h.Path("signup")] = object{"post": operation(
-			"Create an account", nil, h.identified(signup, "password"), answers("201", user, 409, 422, 429, 503),
+			"Create an account", nil, h.identified(signup, true, "password"), answers("201", user, 409, 422, 429, 503),
 		)}
 	}
 	if h.HasRoute("forgot") {
-		h.describeMailed(paths, bearer, h.identified(signup, "password"), user, tokens)
+		h.describeMailed(paths, bearer, h.identified(signup, true, "password"), user, tokens)
 	}
 	if h.KeyPrefix != "" {
 		h.describeKeys(paths, bearer)
@@ -154,26 +154,27 @@ func (h *Handler) openAPIDocument() object {
 	}
 }
 
-// identified returns the schema of a body that says who somebody is, by what users log in by.
-func (h *Handler) identified(properties object, required ...string) object {
-	all := maps.Clone(properties)
-	all["email"] = object{"type": "string", "format": "email"}
-	name := object{
+// identified returns the schema of a body that says who somebody is, by what users log in by. withBoth
+// means that with an address there may be a name.
+func (h *Handler) identified(properties object, withBoth bool, required ...string) object {
+	byEmail, byName := maps.Clone(properties), maps.Clone(properties)
+	byEmail["email"] = object{"type": "string", "format": "email"}
+	byName["username"] = object{
 		"type": "string", "minLength": 1, "maxLength": store.MaxUsername,
 		"description": "a user name, which has no spaces and no @, and whose case does not count",
 	}
+	if withBoth && h.Identifier == accounts.IdentifierAny {
+		byEmail["username"] = byName["username"]
+	}
+	email := schema(byEmail, append([]string{"email"}, required...)...)
+	name := schema(byName, append([]string{"username"}, required...)...)
 	switch h.Identifier {
 	case accounts.IdentifierUsername:
-		delete(all, "email")
-		all["username"] = name
-		return schema(all, append(required, "username")...)
+		return name
 	case accounts.IdentifierAny:
-		all["username"] = name
-		either := schema(all, required...)
-		either["anyOf"] = []object{{"required": []string{"email"}}, {"required": []string{"username"}}}
-		return either
+		return object{"oneOf": []object{email, name}}
 	}
-	return schema(all, append([]string{"email"}, required...)...)
+	return email
 }
 
 // describeKeys adds the routes of API keys.

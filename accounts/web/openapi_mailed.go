@@ -57,7 +57,7 @@ func (h *Handler) describeMailed(paths object, bearer []object, signup, user, to
 		login := paths[h.Path("login")].(object)["post"].(object)
 		login["requestBody"] = object{"required": true, "content": object{"application/json": object{
 			"schema": object{"oneOf": []object{
-				h.identified(object{"password": text}, "password"),
+				h.identified(object{"password": text}, false, "password"),
 				schema(object{"email": email, "code": text}, "email", "code"),
 			}},
 		}}}

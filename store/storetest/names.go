@@ -72,7 +72,9 @@ func (s suite) names() {
 	found("carol", carol.ID)
 
 	// A user with a name gets an address, and keeps the name.
-	both, err := s.store.UpdateUser(ctx, bob.ID, later, func(u *store.User) error { return u.SetEmail("bob@example.com") })
+	both, err := s.store.UpdateUser(ctx, bob.ID, later, func(u *store.User) error {
+		return u.SetEmail("bob@example.com")
+	})
 	s.ok(err)
 	if both.Username() != "Bobby" || both.Address() != "bob@example.com" {
 		s.Errorf("with an address: %+v", both)
@@ -123,7 +125,8 @@ func (s suite) abandonedNames() {
 	s.mustBe(store.AddUser(s.Context(), s.store, s.namedUser("", "ghost"), soon), store.ErrUsernameTaken)
 	var created atomic.Int64
 	s.atOnce(20, func(i int, users store.UserStore) {
-		err := store.AddUser(s.Context(), users, s.namedUser(fmt.Sprint(i, "@example.com"), "ghost"), start.Add(time.Hour))
+		ghost := s.namedUser(fmt.Sprint(i, "@example.com"), "ghost")
+		err := store.AddUser(s.Context(), users, ghost, start.Add(time.Hour))
 		if err == nil {
 			created.Add(1)
 		} else if !errors.Is(err, store.ErrUsernameTaken) {
