@@ -25,7 +25,7 @@ type LogIns struct {
 	mails    *Mails // nil without `mail`
 	codes    mailedCodes
 
-	signingUp singleflight.Group // by the keys of the address and the name
+	signingUp singleflight.Group // by EmailKey: of the address or, without one, of the name
 }
 
 // SignUp creates an account.
