@@ -44,9 +44,9 @@ func (l *LogIns) ConfirmAddress(
 		if u.EmailKey != user.EmailKey {
 			return errWrongCode // another change was first
 		}
-		u.Email, u.EmailKey, u.EmailVerified = c.Email, c.EmailKey, true
 		delete(u.Profile, "email_verified") // an import's, of the address before
-		return nil
+		u.EmailVerified = true
+		return u.SetEmail(c.Email) // a name stays
 	})
 	switch {
 	case errors.Is(err, store.ErrEmailTaken): // in the meantime
@@ -58,6 +58,6 @@ func (l *LogIns) ConfirmAddress(
 	if c.EmailKey == user.EmailKey {
 		return nil
 	}
-	l.tell(ctx, letterEmailChanged, user.Email, user.ID, asker.speaks(user.Profile))
+	l.tell(ctx, letterEmailChanged, user, asker)
 	return DropMailedCodes(context.WithoutCancel(ctx), l.Users(), user, l.Now) // it is changed
 }

@@ -49,7 +49,11 @@ func newAttempts(config Config, users func() store.UserStore) (*Attempts, error)
 	}
 	a.counts = pooled.(*attemptCounts)
 	failures, window := config.ThrottleFailures, time.Duration(config.ThrottleWindow)
-	a.logIns = a.NewThrottle("log-ins of an account", failures, window)
+	byName, byStranger := failures, StrangerAttempts
+	if config.Identifier == IdentifierAny && failures > 0 { // an account may have two: a name and an address
+		byName, byStranger = (failures+1)/2, (StrangerAttempts+1)/2
+	}
+	a.logIns = a.NewThrottle("log-ins of an account", byName, window)
 	a.Clients = a.NewThrottle("log-ins of a client", ClientFailuresPerMinute, time.Minute)
 	a.codes = a.NewThrottle("mailed codes of an address", failures, window)
 	a.codesADay = a.NewThrottle("mailed codes of an address in a day", wrongCodesPerDay, 24*time.Hour)
@@ -57,9 +61,9 @@ func newAttempts(config Config, users func() store.UserStore) (*Attempts, error)
 	a.RefusedSignUps = a.NewThrottle("refused sign-ups of a client", ClientFailuresPerMinute, time.Minute)
 	a.External = a.NewThrottle("log-ins at providers", ClientFailuresPerMinute, time.Minute)
 	a.ExternalKept = a.NewThrottle("log-ins at providers of all clients", PendingKept, PendingLifetime)
-	a.familiars = a.NewThrottle("tries of a familiar client", failures, window)
-	a.strangers = a.NewThrottle("tries of a stranger", StrangerAttempts, window)
-	a.allStrangers = a.NewThrottle("tries of strangers", SparedFactor*failures, window)
+	a.familiars = a.NewThrottle("tries of a familiar client", byName, window)
+	a.strangers = a.NewThrottle("tries of a stranger", byStranger, window)
+	a.allStrangers = a.NewThrottle("tries of strangers", SparedFactor*byName, window)
 	a.factorCodes = a.NewThrottle("codes of a user", CodeFailures, codeWindow)
 	a.familiarCodes = a.NewThrottle("codes of a familiar client", CodeFailures, codeWindow)
 	a.challenges = a.NewThrottle("challenges of a client", maxChallenges, challengeLifetime)

@@ -22,6 +22,7 @@ func init() {
 //	    store               file [<path>] | <module> [<args...>]
 //	    signup              open|closed
 //	    signup_limit        <accounts>
+//	    identifier          email|username|any
 //	    login|signup|refresh|logout|whoami|password|jwks <path>
 //	    issuer              <iss>
 //	    audience            <aud...>
@@ -73,6 +74,7 @@ func (a *Config) options() []config.Option {
 	}
 	return append(options, []config.Option{
 		{Name: "signup_limit", Read: config.Count("a number of accounts per hour", &a.SignupLimit)},
+		{Name: "identifier", Read: config.Word("email, username or any", &a.Identifier)},
 		{Name: "issuer", Read: config.Word("the value of the iss claim, as in: issuer https://example.com", &a.Issuer)},
 		{Name: "audience", Read: config.Words("values of the aud claim", &a.Audience)},
 		{Name: "token_lifetime", Read: config.Duration(&a.TokenLifetime)},

@@ -46,8 +46,8 @@ func claimAccounts(ctx caddy.Context, config *Config) error {
 			return err
 		}
 		if slices.Equal(differ, []string{"key_prefix"}) {
-			return errors.New("this site has accounts twice, once beside api_keys and once not, so it is unclear whether " +
-				"users make API keys; write api_keys beside both, or give api_keys a store of its own")
+			return errors.New("this site has accounts twice, once beside api_keys and once not, so it is unclear " +
+				"whether users make API keys; write api_keys beside both, or give api_keys a store of its own")
 		}
 		if len(differ) > 0 {
 			return fmt.Errorf("this site has two accounts blocks with different %s; a site can have only one: write "+

@@ -38,6 +38,7 @@ const (
 var (
 	signupModes       = []string{"open", "closed"}
 	secondFactorModes = []string{"optional", "required"}
+	identifiers       = []string{IdentifierEmail, IdentifierUsername, IdentifierAny}
 )
 
 // Config configures the users of the site: how they log in, and what their tokens contain.
@@ -54,6 +55,12 @@ type Config struct {
 	// including new users of `login_with`. `closed`: only administrators, with `caddy jwt
 	// user add`. Default: `closed`.
 	Signup string `json:"signup,omitempty"`
+
+	// Identifier is by what users sign up and log in: `email`, by an e-mail address. `username`, by a
+	// name: 1 to 64 letters, digits and signs, without spaces and `@`, whose case does not count.
+	// `any`, by either; then users may also have both. Everybody can learn whether a name is taken,
+	// but with VerifyEmail not whether an address is. Default: `email`.
+	Identifier string `json:"identifier,omitempty"`
 
 	// SignupLimit is the maximum number of sign-ups per hour and client IP address. For
 	// IPv6 it applies to each /64, and ten times the limit to each /48. Default: successful
@@ -93,7 +100,7 @@ type Config struct {
 	Algorithm string `json:"algorithm,omitempty"`
 
 	// TokenClaims adds claims to the tokens: from the name of a claim to the property of the user,
-	// which is `sub`, `email` or one of the profile. Users set the properties in `profile`
+	// which is `sub`, `email`, `username` or one of the profile. Users set the properties in `profile`
 	// themselves, so a rule about such a claim protects nothing. A property without a value, or
 	// for which there is no room (1024 bytes for all of them), is left out. Default: none.
 	TokenClaims map[string]string `json:"token_claims,omitempty"`
@@ -114,7 +121,9 @@ type Config struct {
 	// After that, an occasional attempt is still allowed. In addition, an address that has
 	// logged in to the account before gets as many attempts again, any other address gets 3
 	// (all of these together 10 times ThrottleFailures), and only the correct password
-	// succeeds. Each client can fail 30 times per minute. -1 switches off both limits: then
+	// succeeds. With `identifier any` the name and the address of a user are counted apart, each up to
+	// half of these numbers: a common count would tell which address belongs to a name.
+	// Each client can fail 30 times per minute. -1 switches off both limits: then
 	// passwords can be guessed as fast as the server can hash them. Default: `10`.
 	ThrottleFailures int `json:"throttle_failures,omitempty"`
 
@@ -270,7 +279,7 @@ func (a *Config) HasRoute(route string) bool {
 	case "invite":
 		return len(a.Invitations) > 0
 	case "forgot", "email", "email_confirm":
-		return len(a.MailRaw) > 0
+		return len(a.MailRaw) > 0 && a.Identifier != IdentifierUsername
 	}
 	return true
 }
@@ -294,7 +303,7 @@ func (a *Config) Resolve() error {
 		config.Resolve("templates", &a.Templates), config.Resolve("languages", &a.Languages),
 		config.Resolve("key_prefix", &a.KeyPrefix),
 		config.Resolve("name", &a.Name), config.Resolve("logo", &a.Logo), config.Resolve("accent", &a.Accent),
-		config.Resolve("algorithm", &a.Algorithm),
+		config.Resolve("algorithm", &a.Algorithm), config.Resolve("identifier", &a.Identifier),
 		config.Resolve("second_factor", &a.SecondFactor), config.ResolveList("second_factor", a.SecondFactorRoles),
 		config.ResolveList("audience", a.Audience),
 		config.ResolveList("default_roles", a.DefaultRoles), config.ResolveList("invitations", a.Invitations),
@@ -313,6 +322,7 @@ func (a *Config) Resolve() error {
 	}
 	config.SetDefault(&a.Prefix, DefaultPrefix)
 	config.SetDefault(&a.Signup, "closed")
+	config.SetDefault(&a.Identifier, IdentifierEmail)
 	config.SetDefault(&a.Issuer, defaultAccountsIssuer)
 	config.SetDefault(&a.TokenLifetime, caddy.Duration(defaultTokenLifetime))
 	config.SetDefault(&a.RefreshLifetime, caddy.Duration(defaultRefreshLifetime))
@@ -372,6 +382,9 @@ func (a *Config) check() error {
 	if err := CheckRoutePath(a.Prefix); err != nil {
 		return fmt.Errorf("prefix: %w", err)
 	}
+	if err := a.checkIdentifier(); err != nil {
+		return err
+	}
 	switch {
 	case !slices.Contains(signupModes, a.Signup):
 		return fmt.Errorf("signup: %w", config.Unknown("value", a.Signup, signupModes))
@@ -403,6 +416,9 @@ func (a *Config) check() error {
 		return name == "" || slices.Contains([]string{"id", "email", "password", "roles"}, name)
 	}):
 		return errors.New("profile must not contain id, email, password or roles; these are not profile properties")
+	case slices.Contains(a.Profile, "username"):
+		return errors.New("profile must not contain username, which is the name by which a user logs in; " +
+			"to let users choose one, write: identifier any")
 	case slices.ContainsFunc(a.Profile, func(name string) bool { return strings.ContainsAny(name, ", \t") }):
 		return fmt.Errorf("profile: separate values by spaces: profile %s",
 			strings.Join(strings.Fields(strings.ReplaceAll(strings.Join(a.Profile, " "), ",", " ")), " "))

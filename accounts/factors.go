@@ -230,7 +230,7 @@ func (f *Factors) Prove(
 		if err := f.Guard(ctx, nil, user.ID, sessionID); err != nil {
 			return err
 		}
-		_, err := f.logIns.CheckPassword(ctx, user.EmailKey, password, client)
+		_, err := f.logIns.CheckPassword(ctx, user, password, client)
 		return err
 	}
 	return &refusal.Error{Reason: refusal.FactorNotProved}
@@ -359,6 +359,6 @@ func (f *Factors) Remove(ctx context.Context, user store.User, sessionID string,
 	}
 	CountEvent("factor", "removed")
 	f.Audit("factor removed", user.ID, sessionID, asker.Client)
-	f.logIns.tell(ctx, letterFactorRemoved, user.Email, user.ID, asker.speaks(user.Profile))
+	f.logIns.tell(ctx, letterFactorRemoved, user, asker)
 	return nil
 }

@@ -72,7 +72,7 @@ func (l *LogIns) SendInvitation(
 		if err != nil {
 			return err
 		}
-		if c.Void = !unusable; c.Void {
+		if c.Void = !unusable || user.Disabled; c.Void {
 			kind = letterExists
 		}
 	}

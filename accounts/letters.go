@@ -149,23 +149,24 @@ func (l *Letter) address(config *Config, base, purpose, token string) {
 	}
 }
 
-// tell mails a notice to a user, which no limit holds up, about what has happened. If that fails, it
-// is logged.
-func (l *LogIns) tell(ctx context.Context, kind, to, userID string, asker Asker) {
-	if l.mails == nil {
+// tell mails a notice to a user who has an address, which no limit holds up, about what has happened.
+// If that fails, it is logged.
+func (l *LogIns) tell(ctx context.Context, kind string, user store.User, asker Asker) {
+	if l.mails == nil || user.Address() == "" {
 		return
 	}
+	asker = asker.speaks(user.Profile)
 	ctx = context.WithoutCancel(ctx)
 	var letter Letter
 	letter.address(&l.Config, asker.Base, "", "")
-	message, err := l.mails.write(kind, to, userID, asker.Language, time.Time{}, letter)
+	message, err := l.mails.write(kind, user.Address(), user.ID, asker.Language, time.Time{}, letter)
 	if err == nil {
 		err = l.mails.Tell(ctx, message, asker.Client)
 	}
 	if err != nil {
 		l.Log.Warn(
 			"a notice to a user was not queued, about what has happened in the account", help.See("notice-not-queued"),
-			zap.String("user_id", userID), zap.String("kind", kind), zap.Error(err),
+			zap.String("user_id", user.ID), zap.String("kind", kind), zap.Error(err),
 		)
 	}
 }

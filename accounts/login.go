@@ -25,41 +25,43 @@ type LogIns struct {
 	mails    *Mails // nil without `mail`
 	codes    mailedCodes
 
-	signingUp singleflight.Group // by EmailKey
+	signingUp singleflight.Group // by EmailKey: of the address or, without one, of the name
 }
 
 // SignUp creates an account.
-func (l *LogIns) SignUp(
-	ctx context.Context, email, password string, profile map[string]any, client Client,
-) (store.User, error) {
-	key, err := store.EmailKey(email)
+func (l *LogIns) SignUp(ctx context.Context, as NewUser, client Client) (store.User, error) {
+	wanted, err := as.user()
 	if err != nil {
-		return store.User{}, refusal.Property("email", "format", err)
+		return store.User{}, err
 	}
 	if _, wait := l.attempts.signUps.Begin(ctx, network.Key(client.Address), l.Now()); wait > 0 {
 		return store.User{}, Throttled("sign-ups of the client", wait)
 	}
-	// Concurrent sign-ups with one address create a single hash, or none if the address is
-	// taken.
+	// Concurrent sign-ups with one address or name create a single hash, or none if it is taken.
 	var user store.User
 	first := false
-	_, err, _ = l.signingUp.Do(key, func() (any, error) {
+	_, err, _ = l.signingUp.Do(wanted.EmailKey, func() (any, error) {
 		first = true
 		refused, wait := l.attempts.RefusedSignUps.Begin(ctx, network.Key(client.Address), l.Now())
 		if wait > 0 {
 			return nil, Throttled("refused sign-ups of the client", wait)
 		}
 		defer func() {
-			if !errors.Is(err, store.ErrEmailTaken) { // also if it is not the client's fault
+			if !isTaken(err) { // also if it is not the client's fault
 				refused.Forgive()
 			}
 		}()
-		user, err = l.addUser(context.WithoutCancel(ctx), key, email, password, profile, client)
+		user, err = l.addUser(context.WithoutCancel(ctx), wanted, as.Password, client)
 		return nil, err
 	})
-	if err == nil && !first || errors.Is(err, store.ErrEmailTaken) {
+	if err == nil && !first {
+		if err = store.ErrEmailTaken; wanted.Address() == "" {
+			err = store.ErrUsernameTaken
+		}
+	}
+	if isTaken(err) {
 		CountEvent("signup", "refused")
-		return store.User{}, &refusal.Error{Reason: refusal.EmailTaken}
+		return store.User{}, takenRefusal(err)
 	}
 	if err != nil {
 		return store.User{}, StoreRefusal(err)
@@ -68,44 +70,34 @@ func (l *LogIns) SignUp(
 	return user, nil
 }
 
-func (l *LogIns) addUser(
-	ctx context.Context, key, email, pw string, profile map[string]any, client Client,
-) (store.User, error) {
-	if _, err := l.Users().UserByEmail(ctx, key); err == nil {
-		return store.User{}, store.ErrEmailTaken
-	} else if !errors.Is(err, store.ErrNotFound) {
-		return store.User{}, err // before creating a hash for nothing
+func (l *LogIns) addUser(ctx context.Context, user store.User, pw string, client Client) (store.User, error) {
+	if err := l.checkFree(ctx, user); err != nil { // before creating a hash for nothing
+		return store.User{}, err
 	}
 	hash, err := password.Hash(ctx, l.HashTurn("sign-up", client), pw)
 	if err != nil {
 		return store.User{}, err
 	}
 	now := l.Now()
-	user := store.User{
-		ID: uuid.NewString(), Email: email, EmailKey: key, PasswordHash: hash,
-		Roles: l.Config.DefaultRoles, Profile: profile, CreatedAt: now, UpdatedAt: now,
-	}
-	return user, l.Users().CreateUser(ctx, user)
+	user.ID, user.PasswordHash, user.Roles = uuid.NewString(), hash, l.Config.DefaultRoles
+	user.CreatedAt, user.UpdatedAt = now, now
+	return user, store.AddUser(ctx, l.Users(), user, now)
 }
 
 // LogIn starts a session, unless a second factor is needed; see [Factors.Enter]. The response and
 // its timing are the same for an unknown user, a disabled user and a wrong password. With
 // `verify_email`, a user whose address is not verified gets another mail if the password is right,
 // and no session.
-func (l *LogIns) LogIn(ctx context.Context, email, pw string, asker Asker) (*Grant, error) {
-	key, err := store.EmailKey(email)
-	if err != nil {
-		key = "" // nobody's
-	}
+func (l *LogIns) LogIn(ctx context.Context, identifier, pw string, asker Asker) (*Grant, error) {
 	instead := l.waitingSignUp
 	if !l.Config.VerifyEmail {
 		instead = nil
 	}
-	user, outdated, err := l.checkPassword(ctx, key, pw, asker.Client, instead)
+	user, outdated, err := l.checkPassword(ctx, l.Config.keyOf(identifier), pw, asker.Client, instead)
 	if err != nil {
 		return nil, err
 	}
-	if l.Config.VerifyEmail && !user.EmailVerified {
+	if l.Config.mustVerify(user) {
 		return nil, l.askToVerify(ctx, user, asker)
 	}
 	if outdated {
@@ -114,9 +106,9 @@ func (l *LogIns) LogIn(ctx context.Context, email, pw string, asker Asker) (*Gra
 	return l.factors.Enter(ctx, Entry{User: user, Methods: []string{MethodPassword}}, asker.Client)
 }
 
-// CheckPassword returns the user if the password is correct.
-func (l *LogIns) CheckPassword(ctx context.Context, emailKey, pw string, client Client) (store.User, error) {
-	user, _, err := l.checkPassword(ctx, emailKey, pw, client, nil)
+// CheckPassword returns a user as it is now, if the password is correct.
+func (l *LogIns) CheckPassword(ctx context.Context, user store.User, pw string, client Client) (store.User, error) {
+	user, _, err := l.checkPassword(ctx, l.Config.logInKey(user), pw, client, nil)
 	return user, err
 }
 
@@ -124,21 +116,21 @@ func (l *LogIns) CheckPassword(ctx context.Context, emailKey, pw string, client 
 // returns, it returns that one; instead may be nil. It also reports whether the password should be
 // hashed again.
 func (l *LogIns) checkPassword(
-	ctx context.Context, emailKey, pw string, client Client,
-	instead func(ctx context.Context, emailKey string) (store.User, error),
+	ctx context.Context, key, pw string, client Client,
+	instead func(ctx context.Context, key string) (store.User, error),
 ) (user store.User, outdated bool, err error) {
 	now := l.Now()
 	byClient, wait := l.attempts.Clients.Begin(ctx, network.Key(client.Address), now)
 	if wait > 0 {
 		return store.User{}, false, l.refuseThrottled("client", wait, client)
 	}
-	user, err = l.Users().UserByEmail(ctx, emailKey)
+	user, err = l.userByKey(ctx, key)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		byClient.Forgive()
 		return store.User{}, false, StoreRefusal(err)
 	}
-	familiar := sync.OnceValue(func() bool { return l.isFamiliar(ctx, user, emailKey, client, now) })
-	used, wait, err := l.admit(ctx, l.attempts.logIns, emailKey, familiar, client, now)
+	familiar := sync.OnceValue(func() bool { return l.isFamiliar(ctx, user, key, client, now) })
+	used, wait, err := l.admit(ctx, l.attempts.logIns, key, familiar, client, now)
 	if err != nil {
 		return store.User{}, false, err
 	}
@@ -155,7 +147,7 @@ func (l *LogIns) checkPassword(
 	right, outdated, err := password.Match(ctx, turn, hash, pw)
 	if err == nil && !right && instead != nil { // also if there is nobody, so that it takes as long
 		var other store.User
-		if other, err = instead(ctx, emailKey); err == nil {
+		if other, err = instead(ctx, key); err == nil {
 			right, outdated, err = password.Match(ctx, turn, other.PasswordHash, pw)
 		}
 		if right {
@@ -175,7 +167,7 @@ func (l *LogIns) checkPassword(
 		return store.User{}, false, &refusal.Error{Reason: refusal.WrongCredentials}
 	}
 	forgive()
-	l.attempts.familiar.Set(familiarKey(emailKey, client), struct{}{})
+	l.attempts.familiar.Set(familiarKey(key, client), struct{}{})
 	return user, outdated, nil
 }
 
@@ -216,7 +208,7 @@ func (l *LogIns) Confirm(ctx context.Context, user store.User, sessionID, passwo
 	if password == "" || user.PasswordHash == "" {
 		return &refusal.Error{Reason: refusal.NotConfirmed}
 	}
-	_, err = l.CheckPassword(ctx, user.EmailKey, password, client)
+	_, err = l.CheckPassword(ctx, user, password, client)
 	return err
 }
 
@@ -233,32 +225,32 @@ const (
 // guessing. A correct password gives the attempts back. None of this depends on whether the
 // user exists.
 func (l *LogIns) Spares(
-	ctx context.Context, familiar bool, emailKey string, client Client, now time.Time,
+	ctx context.Context, familiar bool, key string, client Client, now time.Time,
 ) (used []attempt, allowed bool) {
 	if familiar {
-		its, wait := l.attempts.familiars.Begin(ctx, familiarKey(emailKey, client), now)
+		its, wait := l.attempts.familiars.Begin(ctx, familiarKey(key, client), now)
 		return []attempt{its}, wait == 0
 	}
-	stranger, wait := l.attempts.strangers.Begin(ctx, emailKey+"\n"+network.Prefix(client.Address, 48), now)
+	stranger, wait := l.attempts.strangers.Begin(ctx, key+"\n"+network.Prefix(client.Address, 48), now)
 	if wait > 0 {
 		return nil, false
 	}
-	spared, wait := l.attempts.allStrangers.Begin(ctx, emailKey, now)
+	spared, wait := l.attempts.allStrangers.Begin(ctx, key, now)
 	return []attempt{stranger, spared}, wait == 0
 }
 
 // isFamiliar reports whether the client has logged in to the account before: on this node,
 // or on another node in a session that is still active.
-func (l *LogIns) isFamiliar(ctx context.Context, user store.User, emailKey string, client Client, now time.Time) bool {
-	_, here := l.attempts.familiar.GetIfPresent(familiarKey(emailKey, client))
+func (l *LogIns) isFamiliar(ctx context.Context, user store.User, key string, client Client, now time.Time) bool {
+	_, here := l.attempts.familiar.GetIfPresent(familiarKey(key, client))
 	sessions, err := l.Users().Sessions(ctx, user.ID, now) // also for an unknown user, so that it takes as long
 	return here || err == nil && slices.ContainsFunc(sessions, func(x store.Session) bool {
 		return network.Key(x.Address) == network.Key(client.Address)
 	})
 }
 
-func familiarKey(emailKey string, client Client) string {
-	return emailKey + "\n" + network.Key(client.Address)
+func familiarKey(key string, client Client) string {
+	return key + "\n" + network.Key(client.Address)
 }
 
 func (l *LogIns) refuseThrottled(what string, wait time.Duration, client Client) *refusal.Error {

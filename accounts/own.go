@@ -63,7 +63,7 @@ func (l *LogIns) confirmByPassword(
 	if user.PasswordHash == "" {
 		return l.Confirm(ctx, user, sessionID, "", client)
 	}
-	checked, err := l.CheckPassword(ctx, user.EmailKey, password, client)
+	checked, err := l.CheckPassword(ctx, user, password, client)
 	if err == nil && checked.ID != user.ID {
 		err = &refusal.Error{Reason: refusal.WrongCredentials}
 	}

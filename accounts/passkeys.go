@@ -73,7 +73,7 @@ func (k *Keyring) Add(
 	}
 	CountEvent("passkey", "added")
 	k.Audit("passkey added", user.ID, sessionID, asker.Client, zap.String("passkey", made.ID))
-	k.logIns.tell(ctx, letterPasskeyAdded, user.Email, user.ID, asker.speaks(user.Profile))
+	k.logIns.tell(ctx, letterPasskeyAdded, user, asker)
 	return made, nil
 }
 
@@ -134,7 +134,7 @@ func (k *Keyring) Remove(
 	}
 	CountEvent("passkey", "removed")
 	k.Audit("passkey removed", user.ID, sessionID, asker.Client, zap.String("passkey", id))
-	k.logIns.tell(ctx, letterPasskeyRemoved, user.Email, user.ID, asker.speaks(user.Profile))
+	k.logIns.tell(ctx, letterPasskeyRemoved, user, asker)
 	return nil
 }
 
@@ -164,7 +164,7 @@ func (k *Keyring) LogIn(
 	if err != nil {
 		return nil, StoreRefusal(err)
 	}
-	if k.Config.VerifyEmail && !user.EmailVerified {
+	if k.Config.mustVerify(user) {
 		return nil, k.logIns.askToVerify(ctx, user, asker)
 	}
 	return k.factors.Enter(ctx, Entry{User: user, Methods: methodsOf(used)}, asker.Client)

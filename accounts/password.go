@@ -85,7 +85,7 @@ func (l *LogIns) ChangePassword(
 	if err != nil {
 		return StoreRefusal(err)
 	}
-	checked, err := l.CheckPassword(ctx, user.EmailKey, current, client)
+	checked, err := l.CheckPassword(ctx, user, current, client)
 	// it is counted
 	if failure, ok := errors.AsType[*refusal.Error](err); ok && failure.Reason == refusal.WrongCredentials {
 		done, checkErr := password.Check(ctx, l.HashTurn("log-in", client), user.PasswordHash, replacement)

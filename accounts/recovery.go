@@ -88,6 +88,6 @@ func (f *Factors) NewRecoveryCodes(
 		return nil, StoreRefusal(err)
 	}
 	f.Audit("recovery codes replaced", user.ID, sessionID, asker.Client)
-	f.logIns.tell(ctx, letterRecoveryCodes, user.Email, user.ID, asker.speaks(user.Profile))
+	f.logIns.tell(ctx, letterRecoveryCodes, user, asker)
 	return codes, nil
 }

@@ -158,12 +158,18 @@ func (s *Sessions) grant(user store.User, session store.Session, refresh string,
 	claims := map[string]any{
 		"iss": s.Config.Issuer, "sub": user.ID, "aud": s.Config.Audience,
 		"iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(lifetime).Unix(),
-		"jti": uuid.NewString(), "sid": session.ID, "email": user.Email, "roles": roles, "scope": AccountScope,
+		"jti": uuid.NewString(), "sid": session.ID, "roles": roles, "scope": AccountScope,
 		"client_id": s.Config.Issuer, // RFC 9068 §2.2: the accounts have asked for it themselves
 	}
+	if name := user.Username(); name != "" {
+		claims["preferred_username"] = name
+	}
 	s.Config.addTokenClaims(claims, user)
-	if s.Config.VerifyEmail || user.EmailVerified {
-		claims["email_verified"] = user.EmailVerified
+	if address := user.Address(); address != "" {
+		claims["email"] = address
+		if s.Config.VerifyEmail || user.EmailVerified {
+			claims["email_verified"] = user.EmailVerified
+		}
 	}
 	if len(session.Methods) > 0 { // of a log-in at a provider, neither is known
 		claims["amr"], claims["auth_time"] = session.Methods, session.AuthenticatedAt.Unix()

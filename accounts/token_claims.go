@@ -36,7 +36,7 @@ func (a *Config) checkTokenClaims() error {
 			return fmt.Errorf("token_claims %s: this claim has a meaning of its own; choose another name", claim)
 		case property == "id" || property == "password" || property == "roles":
 			return fmt.Errorf(
-				"token_claims %s %s: it must be sub, email, or a property of the profile%s",
+				"token_claims %s %s: it must be sub, email, username, or a property of the profile%s",
 				claim, property, config.Meant(property, "sub"),
 			)
 		}
@@ -53,7 +53,9 @@ func (a *Config) addTokenClaims(claims map[string]any, user store.User) {
 		case "sub":
 			value = user.ID
 		case "email":
-			value = user.Email
+			value = textOrNil(user.Address())
+		case "username":
+			value = textOrNil(user.Username())
 		default:
 			value = user.Profile[property]
 		}
@@ -64,6 +66,14 @@ func (a *Config) addTokenClaims(claims map[string]any, user store.User) {
 		room -= len(claim) + len(text)
 		claims[claim] = value
 	}
+}
+
+// textOrNil returns nil for the empty string, as for a property that is not there.
+func textOrNil(text string) any {
+	if text == "" {
+		return nil
+	}
+	return text
 }
 
 func (a *Config) readTokenClaims(b *config.Block, _ string) error {

@@ -184,7 +184,7 @@ func (f *Factors) ConfirmTOTP(
 	} else if grant, err = f.complete(ctx, e.waiting, byCode, asker.Client); err == nil {
 		sessionID = grant.SessionID
 	}
-	f.logIns.tell(ctx, letterFactorAdded, e.User.Email, e.User.ID, asker.speaks(e.User.Profile))
+	f.logIns.tell(ctx, letterFactorAdded, e.User, asker)
 	CountEvent("factor", "added")
 	f.Audit("factor added", e.User.ID, sessionID, asker.Client, zap.String("factor", "totp"))
 	return codes, grant, err

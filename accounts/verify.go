@@ -16,18 +16,21 @@ import (
 
 // SignUpByMail begins a sign-up with `verify_email`: it mails a code and a link to the address.
 // There is no account until they are used, so nobody can prepare one for the owner of the address.
-// If the address has an account, the mail says so. The result and the time are the same.
-func (l *LogIns) SignUpByMail(
-	ctx context.Context, email, pw string, profile map[string]any, asker Asker,
-) error {
-	key, err := store.EmailKey(email)
+// If the address has an account, the mail says so. The result and the time are the same. A name that is
+// taken is refused, because anybody can see names; it is not reserved before the address is confirmed.
+func (l *LogIns) SignUpByMail(ctx context.Context, as NewUser, asker Asker) error {
+	wanted, err := as.user()
 	if err != nil {
-		return refusal.Property("email", "format", err)
+		return err
 	}
+	email, key := wanted.Email, wanted.EmailKey
 	if _, wait := l.attempts.signUps.Begin(ctx, network.Key(asker.Address), l.Now()); wait > 0 {
 		return Throttled("sign-ups of the client", wait)
 	}
-	hash, err := password.Hash(ctx, l.HashTurn("sign-up", asker.Client), pw)
+	if err := l.checkNameFree(ctx, wanted); err != nil {
+		return l.refuseTakenName(ctx, err, asker.Client)
+	}
+	hash, err := password.Hash(ctx, l.HashTurn("sign-up", asker.Client), as.Password)
 	if err != nil {
 		return StoreRefusal(err)
 	}
@@ -41,10 +44,10 @@ func (l *LogIns) SignUpByMail(
 		c.Void = true
 		return l.mailCode(ctx, letterExists, c, false, asker.speaks(known.Profile))
 	}
-	if c.Profile, err = json.Marshal(profile); err != nil {
+	if c.Profile, err = json.Marshal(wanted.Profile); err != nil {
 		return err
 	}
-	return l.mailCode(ctx, letterVerify, c, false, asker.speaks(profile))
+	return l.mailCode(ctx, letterVerify, c, false, asker.speaks(wanted.Profile))
 }
 
 // AddressProof is what somebody shows to confirm an address.
@@ -138,9 +141,9 @@ func (l *LogIns) verified(
 		return user, false, err
 	}
 	user.Profile, _ = store.PlainValue(profile).(map[string]any)
-	err = l.Users().CreateUser(context.WithoutCancel(ctx), user)
-	if errors.Is(err, store.ErrEmailTaken) { // in the meantime, for example by an administrator
-		return user, false, &refusal.Error{Reason: refusal.EmailTaken}
+	err = store.AddUser(context.WithoutCancel(ctx), l.Users(), user, now)
+	if isTaken(err) { // in the meantime, for example by an administrator
+		return user, false, takenRefusal(err)
 	}
 	if err == nil {
 		CountEvent("signup", "ok")

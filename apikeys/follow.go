@@ -192,7 +192,7 @@ const poll = 400 * time.Millisecond
 func (r *Ring) Start(ctx context.Context) {
 	r.starts.Do(func() {
 		if err := r.Learn(ctx); err == nil && r.Size() == 0 { // an error is already logged
-			r.log.Info("there are no API keys yet; make one with: caddy jwt key add --config <Caddyfile> --subject <user>")
+			r.log.Info("there are no API keys yet; make one with: caddy jwt key add --config <file> --subject <user>")
 		}
 		var followed context.Context
 		followed, r.stop = context.WithCancel(context.Background())

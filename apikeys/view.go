@@ -66,9 +66,13 @@ func IDIn(text string) string {
 }
 
 // SetSubject sets the subject of a new key: a user, by e-mail address or ID, or else the name
-// of a service. It returns an error for a text that looks like a user who does not exist.
+// of a service. It returns an error for a text that looks like a user who does not exist. It does not
+// look for user names: whoever signs up could take the name of a service, and so get its keys.
 func (k *Key) SetSubject(ctx context.Context, users store.UserStore, subject string) error {
-	user, err := store.FindUser(ctx, users, subject)
+	user, err := users.User(ctx, subject)
+	if strings.Contains(subject, "@") {
+		user, err = store.FindUser(ctx, users, subject)
+	}
 	switch {
 	case err == nil && user.Disabled:
 		return fmt.Errorf("the user %s is disabled", refusal.Quoted(subject))

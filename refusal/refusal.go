@@ -76,6 +76,7 @@ const (
 	Properties       Reason = "properties"
 	WrongCredentials Reason = "wrong_credentials"
 	EmailTaken       Reason = "email_taken"
+	UsernameTaken    Reason = "username_taken"
 	RefreshToken     Reason = "refresh_token"
 	OneTimeToken     Reason = "one_time_token"
 	MailedCode       Reason = "mailed_code"
@@ -307,7 +308,11 @@ var refusals = map[Reason]Answer{
 	},
 	WrongCredentials: {401, "UnauthorizedError", "invalid_credentials", false, "Invalid email or password."},
 	EmailTaken:       {409, "ConflictError", "email_taken", false, "Email value is already taken"},
-	RefreshToken:     {401, "UnauthorizedError", "invalid_refresh_token", false, "The refresh token is not valid."},
+	UsernameTaken: {
+		409, "ConflictError", "username_taken", false,
+		"This user name is taken. Choose another one. If you have just chosen it yourself, log in.",
+	},
+	RefreshToken: {401, "UnauthorizedError", "invalid_refresh_token", false, "The refresh token is not valid."},
 	OneTimeToken: {401, "UnauthorizedError", "invalid_link", false, "This link has expired or was already used. " +
 		"If you have just used it to set a password, log in with that password."},
 	MailedCode: {401, "UnauthorizedError", "invalid_code", false, "This code is wrong, has expired or was already " +

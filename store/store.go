@@ -103,9 +103,10 @@ type User struct {
 	// ID is the `sub` of the user's tokens: a UUID (RFC 9562), or the ID from an import, of at
 	// most 255 bytes of visible ASCII.
 	ID string
-	// Email as the user wrote it.
+	// Email is the e-mail address as the user wrote it or, for a user without one, the user name.
+	// For the one or the other see [User.Address] and [User.Username].
 	Email string
-	// EmailKey is the normalized Email; see [EmailKey].
+	// EmailKey is the normalized Email; see [EmailKey] and [UsernameKey].
 	EmailKey string
 	// EmailVerified means that the user receives mail at Email.
 	EmailVerified bool

@@ -18,6 +18,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/scenario"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
+	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddy-jwt/caddy-jwt/store/filestore"
 	"github.com/caddyserver/caddy/v2"
 )
@@ -77,7 +78,7 @@ func BenchmarkStoreOfManyUsers(b *testing.B) {
 				i := slices.IndexFunc(all, func(s *accounts.Service) bool { return s.Config.Issuer == users.Path })
 				return func() {
 					_, err := all[i].LogIns.CheckPassword(
-						b.Context(), "user7@example.com", "wrong password", accounts.Client{},
+						b.Context(), store.User{EmailKey: "user7@example.com"}, "wrong password", accounts.Client{},
 					)
 					if refusal.Of(err).Reason != refusal.WrongCredentials {
 						b.Fatal(err)

@@ -32,6 +32,9 @@ type input struct {
 	unknown    int // properties
 }
 
+// trimmed are the properties to which keyboards of phones add a space.
+var trimmed = []string{"email", "username"}
+
 func isForm(r *http.Request) bool {
 	kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	return kind == "application/x-www-form-urlencoded"
@@ -56,8 +59,10 @@ func readInput(w http.ResponseWriter, r *http.Request, known ...string) (*input,
 	if err != nil {
 		return nil, refusal.New(refusal.Body, "%v", err)
 	}
-	if email, ok := object["email"].(string); ok {
-		object["email"] = strings.Trim(email, " \t") // keyboards of phones add a space
+	for _, name := range trimmed {
+		if text, ok := object[name].(string); ok {
+			object[name] = strings.Trim(text, " \t")
+		}
 	}
 	in.values = object
 	for name := range object {
@@ -82,8 +87,8 @@ func (in *input) readForm(r *http.Request) error {
 		if len(values) > 1 {
 			return refusal.New(refusal.Body, "a field of the form is specified twice")
 		}
-		if name == "email" {
-			values[0] = strings.TrimSpace(values[0]) // keyboards of phones add a space
+		if slices.Contains(trimmed, name) {
+			values[0] = strings.TrimSpace(values[0])
 		}
 		if values[0] != "" {
 			in.values[name] = values[0]

@@ -168,10 +168,10 @@ func (h *Handler) askOr(
 
 // signUpByMail begins a sign-up that a mail completes.
 func (h *Handler) signUpByMail(
-	w http.ResponseWriter, r *http.Request, in *input, email, password string, profile map[string]any,
+	w http.ResponseWriter, r *http.Request, in *input, as accounts.NewUser,
 ) error {
 	asker := h.newAsker(r, in)
-	if err := h.service.LogIns.SignUpByMail(r.Context(), email, password, profile, asker); err != nil {
+	if err := h.service.LogIns.SignUpByMail(r.Context(), as, asker); err != nil {
 		return h.pageOr(w, r, in, "signup", err)
 	}
 	h.bind(w, r, asker)
@@ -298,6 +298,7 @@ func (h *Handler) showUnverified(
 	w http.ResponseWriter, r *http.Request, in *input, asker accounts.Asker, err error,
 ) error {
 	h.bind(w, r, asker)
+	delete(in.values, "username") // the page asks for the address, which the mail went to
 	ask := askVerify
 	ask.Title = "Confirm your e-mail address first"
 	return h.askOr(w, r, in, "code", ask, err)

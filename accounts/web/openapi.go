@@ -5,8 +5,10 @@ import (
 	"net/http"
 	"strconv"
 
+	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/accounts/password"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
+	"github.com/caddy-jwt/caddy-jwt/store"
 )
 
 type object = map[string]any
@@ -26,7 +28,7 @@ func (h *Handler) openAPIDocument() object {
 	email, password := object{"type": "string", "format": "email"}, object{
 		"type": "string", "minLength": h.PasswordMinLength, "maxLength": password.MaxBytes,
 	}
-	credentials := schema(object{"email": email, "password": text}, "email", "password")
+	credentials := h.identified(object{"password": text}, false, "password")
 	user := schema(
 		object{
 			"id": text, "email": email, "roles": object{"type": "array", "items": text},
@@ -34,7 +36,11 @@ func (h *Handler) openAPIDocument() object {
 		},
 		"id", "email", "roles",
 	)
-	signup, profile := object{"email": email, "password": password}, object{}
+	if h.Identifier != accounts.IdentifierEmail {
+		user["properties"].(object)["username"] = text
+		user["required"] = []string{"id", "roles"}
+	}
+	signup, profile := object{"password": password}, object{}
 	for _, name := range h.Profile {
 		signup[name], profile[name] = object{}, object{}
 		user["properties"].(object)[name] = object{}
@@ -116,11 +122,11 @@ func (h *Handler) openAPIDocument() object {
 	}
 	if h.Signup == "open" {
 		paths[h.Path("signup")] = object{"post": operation(
-			"Create an account", nil, schema(signup, "email", "password"), answers("201", user, 409, 422, 429, 503),
+			"Create an account", nil, h.identified(signup, true, "password"), answers("201", user, 409, 422, 429, 503),
 		)}
 	}
-	if len(h.MailRaw) > 0 {
-		h.describeMailed(paths, bearer, schema(signup, "email", "password"), tokens)
+	if h.HasRoute("forgot") {
+		h.describeMailed(paths, bearer, h.identified(signup, true, "password"), user, tokens)
 	}
 	if h.KeyPrefix != "" {
 		h.describeKeys(paths, bearer)
@@ -146,6 +152,29 @@ func (h *Handler) openAPIDocument() object {
 			},
 		},
 	}
+}
+
+// identified returns the schema of a body that says who somebody is, by what users log in by. withBoth
+// means that with an address there may be a name.
+func (h *Handler) identified(properties object, withBoth bool, required ...string) object {
+	byEmail, byName := maps.Clone(properties), maps.Clone(properties)
+	byEmail["email"] = object{"type": "string", "format": "email"}
+	byName["username"] = object{
+		"type": "string", "minLength": 1, "maxLength": store.MaxUsername,
+		"description": "a user name, which has no spaces and no @, and whose case does not count",
+	}
+	if withBoth && h.Identifier == accounts.IdentifierAny {
+		byEmail["username"] = byName["username"]
+	}
+	email := schema(byEmail, append([]string{"email"}, required...)...)
+	name := schema(byName, append([]string{"username"}, required...)...)
+	switch h.Identifier {
+	case accounts.IdentifierUsername:
+		return name
+	case accounts.IdentifierAny:
+		return object{"oneOf": []object{email, name}}
+	}
+	return email
 }
 
 // describeKeys adds the routes of API keys.

@@ -1,9 +1,14 @@
 package web
 
-import "github.com/caddy-jwt/caddy-jwt/accounts/password"
+import (
+	"maps"
+
+	"github.com/caddy-jwt/caddy-jwt/accounts"
+	"github.com/caddy-jwt/caddy-jwt/accounts/password"
+)
 
 // describeMailed adds the routes of mailed codes.
-func (h *Handler) describeMailed(paths object, bearer []object, signup, tokens object) {
+func (h *Handler) describeMailed(paths object, bearer []object, signup, user, tokens object) {
 	text, email := object{"type": "string"}, object{"type": "string", "format": "email"}
 	newPassword := object{"type": "string", "minLength": h.PasswordMinLength, "maxLength": password.MaxBytes}
 	mailed := schema(object{"status": object{"const": "check_mail"}}, "status")
@@ -40,6 +45,10 @@ func (h *Handler) describeMailed(paths object, bearer []object, signup, tokens o
 			paths[h.Path("signup")] = byMail(
 				"Mail a code and a link that create an account, or say that there is one", signup,
 			)
+			if h.Identifier == accounts.IdentifierAny {
+				described := paths[h.Path("signup")].(object)["post"].(object)["responses"].(object)
+				maps.Copy(described, answers("201", user, 409)) // for a user name without an address
+			}
 		}
 		paths[h.Path("verify")] = object{"post": operation(
 			"Confirm an address with the code that was mailed there, and log in", nil,
@@ -54,7 +63,7 @@ func (h *Handler) describeMailed(paths object, bearer []object, signup, tokens o
 		login := paths[h.Path("login")].(object)["post"].(object)
 		login["requestBody"] = object{"required": true, "content": object{"application/json": object{
 			"schema": object{"oneOf": []object{
-				schema(object{"email": email, "password": text}, "email", "password"),
+				h.identified(object{"password": text}, false, "password"),
 				schema(object{"email": email, "code": text}, "email", "code"),
 			}},
 		}}}

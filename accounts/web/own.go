@@ -122,7 +122,10 @@ func (h *Handler) export(w http.ResponseWriter, r *http.Request) error {
 		all["passkeys"] = h.passkeyAnswers(passkeys)
 	}
 	about := h.userAnswer(user)
-	about["emailVerified"], about["hasPassword"] = user.EmailVerified, user.PasswordHash != ""
+	about["hasPassword"] = user.PasswordHash != ""
+	if user.Address() != "" {
+		about["emailVerified"] = user.EmailVerified
+	}
 	about["createdAt"], about["updatedAt"] = user.CreatedAt.UTC(), user.UpdatedAt.UTC()
 	all["exportedAt"], all["user"] = h.service.Now().UTC(), about
 	all["sessions"], all["identities"] = h.sessionAnswers(sessions, SessionOf(token)), identityAnswers(identities)

@@ -61,7 +61,7 @@ func pageFuncs(language *texts.Language) template.FuncMap {
 var fieldSentences = map[string]string{
 	"email": "The e-mail address %s.", "password": "The password %s.", "newPassword": "The new password %s.",
 	"currentPassword": "The current password %s.", "code": "The code %s.", "name": "The name %s.",
-	"expires": "The expiry %s.",
+	"expires": "The expiry %s.", "username": "The user name %s.",
 }
 
 // wrong returns a sentence about an error in a field.

@@ -2,6 +2,7 @@ package web
 
 import (
 	"bytes"
+	"cmp"
 	"embed"
 	"errors"
 	"fmt"
@@ -67,7 +68,8 @@ type pageData struct {
 	Onward            string // ReturnTo for links, unless the page would be too long
 	Error             string
 	Errors            map[string]string
-	Email             string
+	Email             string // or the user name, where that was typed
+	Identifier        string // what users log in by; see accounts.Config
 	PasswordMinLength int
 	Notice            string
 	User              pageUser
@@ -145,8 +147,9 @@ func (p pagePaths) below(prefix string) pagePaths {
 
 // pageUser and pageSession have only what a page may show: no hashes.
 type pageUser struct {
-	ID, Email string
-	Password  bool // the user has one
+	ID, Email string // Email is the user name of a user without an address, but for the account page
+	Username  string // on the account page
+	Password  bool   // the user has one
 	Roles     []string
 	Profile   map[string]string
 }
@@ -205,7 +208,7 @@ func standardData(config accounts.Config) (data pageData) {
 		at.Signup = config.Path("signup")
 	}
 	data.PasswordMinLength = config.PasswordMinLength
-	data.Site = pageSite{config.Name, config.Logo}
+	data.Site, data.Identifier = pageSite{config.Name, config.Logo}, config.Identifier
 	return data
 }
 
@@ -244,6 +247,7 @@ func (p *pages) render(w http.ResponseWriter, r *http.Request, name string, data
 	lead := p.lead(data.ReturnTo)
 	data.Client, data.Cancel, data.Onward = lead.Client, lead.Cancel, data.ReturnTo
 	data.Paths, data.PasswordMinLength = p.defaults.Paths.below(answer.MountedAt(r)), p.defaults.PasswordMinLength
+	data.Identifier = p.defaults.Identifier
 	policy := p.policyOf(data) + "; script-src " + sourceOf(r, data.Paths.Script)
 	if name == "explorer" {
 		policy += " " + sourceOf(r, data.Paths.ExplorerScript) + "; connect-src 'self'"
@@ -481,7 +485,9 @@ func (h *Handler) renderAccount(
 	}
 	data.Fields = h.editable(user)
 	if status >= 400 { // an error page shows the forms only, without sessions and identities
-		data.User = pageUser{ID: user.ID, Email: user.Email, Password: user.PasswordHash != ""}
+		data.User = pageUser{
+			ID: user.ID, Email: user.Address(), Username: user.Username(), Password: user.PasswordHash != "",
+		}
 		return h.pages.render(w, r, "account", data, status)
 	}
 	sessions, err := h.service.Users().Sessions(r.Context(), token.UserID, h.service.Now())
@@ -492,10 +498,10 @@ func (h *Handler) renderAccount(
 		return err
 	}
 	data.User = pageUser{
-		ID: user.ID, Email: user.Email, Password: user.PasswordHash != "",
+		ID: user.ID, Email: user.Address(), Username: user.Username(), Password: user.PasswordHash != "",
 		Roles: user.Roles, Profile: make(map[string]string),
 	}
-	for name, value := range user.Profile {
+	for name, value := range user.Properties() {
 		if !slices.ContainsFunc(data.Fields, func(field pageField) bool { return field.Name == name }) {
 			data.User.Profile[name] = profileText(value)
 		}
@@ -573,7 +579,7 @@ const maxShownValue = 256
 func (h *Handler) refusedForm(r *http.Request, in *input, failure *refusal.Error) pageData {
 	language := h.pages.language(r)
 	data := pageData{
-		Email:    accounts.Cut(in.text("email"), 2*store.MaxEmailBytes),
+		Email:    accounts.Cut(cmp.Or(in.text("email"), in.text("username")), 2*store.MaxEmailBytes),
 		ReturnTo: answer.SafeReturnPath(in.text("return_to"), ""), Errors: make(map[string]string),
 	}
 	switch failure.Reason {
@@ -581,6 +587,8 @@ func (h *Handler) refusedForm(r *http.Request, in *input, failure *refusal.Error
 	case refusal.EmailTaken:
 		data.Error = "An account with this e-mail address already exists. " +
 			"If you have just created it, log in with the password that you chose."
+	case refusal.WrongCredentials:
+		data.Error = h.pages.wrongCredentials()
 	default:
 		data.Error = formText(language, failure)
 	}

@@ -1,9 +1,11 @@
 package web
 
 import (
+	"cmp"
 	"net/http"
 	"slices"
 
+	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/internal/texts"
@@ -81,9 +83,19 @@ func (a *Shared) visitor(r *http.Request) (user pageUser) {
 	token, err := a.service.Verifier.Verify(r.Context(), credential.Token, a.service.Now())
 	if err == nil && SessionOf(token) != "" {
 		user.ID = token.UserID
-		user.Email, _ = token.Claims["email"].(string)
+		email, _ := token.Claims["email"].(string)
+		name, _ := token.Claims["preferred_username"].(string)
+		user.Email = cmp.Or(email, name)
 	}
 	return user
+}
+
+// wrongCredentials describes the refusal of a log-in, by what users of the site log in by.
+func (p *pages) wrongCredentials() string {
+	if p.defaults.Identifier != accounts.IdentifierEmail {
+		return "Invalid name or password."
+	}
+	return refusal.WrongCredentials.Answer().Description
 }
 
 // formText returns the text of a refusal for the page of a form, with how long to wait.
@@ -101,6 +113,9 @@ func (p *pages) writeRefusal(w http.ResponseWriter, r *http.Request, err *refusa
 	language, body := p.language(r), answer.Body(err)
 	if err.Reason.Answer().Challenge {
 		language = p.texts.English()
+	}
+	if err.Reason == refusal.WrongCredentials {
+		body.Error.Message = p.wrongCredentials()
 	}
 	body.Error.Message = language.Text(body.Error.Message)
 	body.Error.Details = slices.Clone(body.Error.Details)

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,7 +22,7 @@ import (
 
 // login handles a log-in: it answers JSON with tokens, and the page's form with cookies.
 func (h *Handler) login(w http.ResponseWriter, r *http.Request) error {
-	known := []string{"email", "password"}
+	known := append(h.identifierFields(), "password")
 	if h.EmailLogin {
 		known = append(known, "code")
 	}
@@ -29,6 +30,7 @@ func (h *Handler) login(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	h.sortIdentifier(in)
 	if _, byCode := in.values["code"]; h.EmailLogin && byCode {
 		return h.logInByCode(w, r, in)
 	}
@@ -37,9 +39,9 @@ func (h *Handler) login(w http.ResponseWriter, r *http.Request) error {
 	}
 	var grant *accounts.Grant
 	asker := h.newAsker(r, in)
-	email, password := in.want("email"), in.want("password")
+	identifier, password := h.wantIdentifier(in), in.want("password")
 	if err = in.err(); err == nil {
-		grant, err = h.service.LogIns.LogIn(r.Context(), email, password, asker)
+		grant, err = h.service.LogIns.LogIn(r.Context(), identifier, password, asker)
 	}
 	if failure, ok := errors.AsType[*refusal.Error](err); ok && failure.Reason == refusal.EmailNotVerified {
 		return h.showUnverified(w, r, in, asker, err)
@@ -133,17 +135,20 @@ func tokenAnswer(grant *accounts.Grant) map[string]any {
 
 // signup creates an account. A browser is logged in, too.
 func (h *Handler) signup(w http.ResponseWriter, r *http.Request) error {
-	in, err := readInput(w, r, append([]string{"email", "password"}, h.Profile...)...)
+	in, err := readInput(w, r, slices.Concat(h.identifierFields(), []string{"password"}, h.Profile)...)
 	if err != nil {
 		return err
 	}
+	if in.form { // whose one field can be either
+		h.sortIdentifier(in)
+	}
 	var user store.User
-	email, password, profile := h.wantEmail(in), h.wantPassword(in, "password"), h.profile(in)
-	if err = in.err(); err == nil && h.VerifyEmail {
-		return h.signUpByMail(w, r, in, email, password, profile)
+	as := h.wantNewUser(in)
+	if err = in.err(); err == nil && h.VerifyEmail && as.Email != "" {
+		return h.signUpByMail(w, r, in, as)
 	}
 	if err == nil {
-		user, err = h.service.LogIns.SignUp(r.Context(), email, password, profile, client(r))
+		user, err = h.service.LogIns.SignUp(r.Context(), as, client(r))
 	}
 	if err != nil {
 		return h.pageOr(w, r, in, "signup", err)
@@ -173,12 +178,18 @@ func (h *Handler) userAnswer(user store.User) map[string]any {
 	for name, value := range user.Profile {
 		answer[name] = value
 	}
-	answer["id"], answer["email"], answer["roles"] = user.ID, user.Email, user.Roles
+	answer["id"], answer["roles"] = user.ID, user.Roles
+	if name := user.Username(); name != "" {
+		answer["username"] = name
+	}
 	if user.Roles == nil {
 		answer["roles"] = []string{}
 	}
-	if h.VerifyEmail || user.EmailVerified {
-		answer["emailVerified"] = user.EmailVerified
+	if address := user.Address(); address != "" {
+		answer["email"] = address
+		if h.VerifyEmail || user.EmailVerified {
+			answer["emailVerified"] = user.EmailVerified
+		}
 	}
 	return answer
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/internal/help"
 	"github.com/caddy-jwt/caddy-jwt/internal/place"
@@ -43,6 +44,7 @@ func (h *Handler) rulesOf(at place.Place) entryRules {
 		domain = h.party.ID
 	}
 	return entryRules{site, [][2]string{
+		{"identifier", written(h.Identifier != accounts.IdentifierEmail, "identifier "+h.Identifier)},
 		{"second_factor", written(
 			h.SecondFactor != "", "second_factor "+h.SecondFactor+" "+strings.Join(h.SecondFactorRoles, " "),
 		)},

@@ -29,12 +29,18 @@ func (h *Handler) warn(at place.Place) {
 				"as written: first jwt, then try_files",
 		), help.See("rewrite-before-jwt"))
 	}
-	if h.SecondFactor != "" && len(h.MailRaw) > 0 && !h.VerifyEmail {
+	if h.SecondFactor != "" && h.HasRoute("forgot") && !h.VerifyEmail {
 		h.answers.Logger.Warn(h.where.Append(
 			"accounts: second_factor with mail, but without verify_email: whoever reads the mail of a user whose "+
 				"address is not verified gets past the second factor, because its first proof ends what others may "+
 				"have set up; write verify_email"),
 			help.See("factor-without-verified-addresses"),
+		)
+	}
+	if h.Identifier == accounts.IdentifierUsername && len(h.MailRaw) > 0 {
+		h.answers.Logger.Warn(h.where.Append(
+			"accounts: mail with identifier username: users who sign up have no e-mail address, so no mail can be "+
+				"sent to them; write identifier any, or remove mail"), help.See("mail-without-addresses"),
 		)
 	}
 	if h.Signup == "open" {

@@ -802,7 +802,7 @@ func TestKeysCommands(t *testing.T) {
 	}
 	accountstest.Has(
 		t, (&accountstest.CommandLine{TB: t}).Must("", "user", "reset", "--help"),
-		"caddy jwt user reset-link <email or ID> --base <URL>",
+		"caddy jwt user reset-link <user> --base <URL>",
 	)
 	c.Refuses("", "there is no key yet; Caddy creates it", "keys", "rotate")
 	accountstest.RunSite(t, s, body, storage)

@@ -13,7 +13,7 @@ import (
 
 func factorsCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "factors <email or ID> [flags]",
+		Use:   "factors <user> [flags]",
 		Short: "Lists or resets the second factors of a user",
 		Long: `
 Lists the second factors of a user: the authenticator app, the number of recovery
@@ -26,7 +26,7 @@ factor. Secrets and codes are not shown; nobody can read the codes.`,
 	}
 	cmd.PersistentFlags().Bool("json", false, "Print a JSON object")
 	cmd.AddCommand(&cobra.Command{
-		Use:   "reset <email or ID> [flags]",
+		Use:   "reset <user> [flags]",
 		Short: "Removes the second factors of a user",
 		Long: `
 Removes the second factors of a user, who has lost the authenticator app and the
@@ -141,7 +141,7 @@ func resetFactors(o *operator) error {
 
 // tellOfReset mails the user that the second factors were removed, if the site has mail.
 func (o *operator) tellOfReset(user store.User) error {
-	if len(o.sites) == 0 {
+	if len(o.sites) == 0 || user.Address() == "" {
 		return nil
 	}
 	mailer, err := o.mailer()

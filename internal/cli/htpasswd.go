@@ -25,5 +25,11 @@ func parseHtpasswdUser(line []byte) (record userRecord, err error) {
 	case strings.Contains(hash, ":"):
 		return record, errors.New("it has more than one colon; files of htdigest cannot be imported")
 	}
-	return userRecord{Email: name, PasswordHash: &hash, htpasswd: true}, nil
+	record = userRecord{PasswordHash: &hash, htpasswd: true}
+	if strings.Contains(name, "@") {
+		record.Email = name
+	} else {
+		record.Username = name
+	}
+	return record, nil
 }

@@ -18,12 +18,14 @@ func TestImportHtpasswd(t *testing.T) {
 		"  bob@example.com:{SHA}bROMo65UVjGzq9caTwds51nFcAs=\n" +
 		"carol@example.com:$5$saltstring$VmYDfPvtBTeZMHMcc.g0h.YHgvhAjIQqGuyh0xpHtk0\n" +
 		"dave:$apr1$seasalt1$oBA6LCO8BnKPQOsbJpxn11\n" +
+		"d ave:$apr1$seasalt1$oBA6LCO8BnKPQOsbJpxn11\n" +
 		"erin@example.com\n" +
 		"frank@example.com:realm:0123456789abcdef0123456789abcdef\n" +
 		"grace@example.com:rqXexS6ZhobKA\n" +
 		"heidi@example.com:\n" +
 		"\xe4@example.com:{SHA}bROMo65UVjGzq9caTwds51nFcAs=\n" +
-		"ALICE@example.com:{SHA}bROMo65UVjGzq9caTwds51nFcAs="
+		"ALICE@example.com:{SHA}bROMo65UVjGzq9caTwds51nFcAs=\n" +
+		"DAVE:{SHA}bROMo65UVjGzq9caTwds51nFcAs="
 	dir := sitetest.TempDir(t)
 	for _, name := range []string{".htpasswd", "htpasswd", "users.htpasswd", "passwords"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
@@ -39,12 +41,14 @@ func TestImportHtpasswd(t *testing.T) {
 		if err == nil {
 			t.Errorf("%s: refused lines are no error", name)
 		}
-		accountstest.Has(t, stdout, "imported 3, skipped 1, refused 6\n")
+		accountstest.Has(t, stdout, "imported 4, skipped 2, refused 6\n")
 		accountstest.Has(
-			t, stderr, "line 6 refused: email must look like", "line 7 refused: it must be a name, a colon and a hash",
-			"line 8 refused: it has more than one colon", "line 9 refused: password_hash: the hash is of an unknown kind",
-			"line 10 refused: it must be", "line 11 refused: it is not valid UTF-8", "line 12 skipped: another user",
-			"weak until their users log in: 2",
+			t, stderr, "line 7 refused: username must have 1 to 64 letters",
+			"line 8 refused: it must be a name, a colon and a hash",
+			"line 9 refused: it has more than one colon", "line 10 refused: password_hash: the hash is of an unknown kind",
+			"line 11 refused: it must be", "line 12 refused: it is not valid UTF-8",
+			"line 13 skipped: another user has this e-mail", "line 14 skipped: another user has this user name",
+			"weak until their users log in: 3",
 		)
 		hasNot(t, stdout+stderr, "oBA6LCO8BnKPQOsbJpxn11", "bROMo65", "0123456789abcdef")
 		for _, email := range []string{"alice@example.com", "bob@example.com", "carol@example.com"} {

@@ -40,13 +40,15 @@ Adds users from a file, or from standard input for -. Passwords are imported as
 hashes: argon2id ($argon2id$v=19$…), argon2i, bcrypt ($2b$…), scrypt and pbkdf2 of
 passlib, Django or Werkzeug, sha512crypt ($6$…) or sha256crypt ($5$…), also behind
 {bcrypt} or {CRYPT}. At the next log-in, the password is hashed anew. Users whose
-e-mail address already exists are skipped, so you can repeat an import. An invalid
+e-mail address or, without one, user name already exists are skipped, so you can
+repeat an import. An invalid
 line is reported with its number, and the import continues with the next line.
 Second factors and passkeys are not imported: users set them up again.
 
 JSON lines: each line is an object with these members:
 
-    email          required
+    email          the e-mail address
+    username       the name by which the user logs in; an address or a name is required
     password_hash  required; empty for a user without a password
     id             a UUID, or the user's ID in another system: 1 to 255 of
                    A-Z a-z 0-9 ! ( ) + - . : = @ _ | ~ that start with one of
@@ -57,8 +59,8 @@ JSON lines: each line is an object with these members:
     email_verified true or false: whether the user has confirmed the address
     created_at     time, as in 2026-01-31T12:00:00Z; default: now
 
-htpasswd: a file of Apache's htpasswd, whose lines are name:hash. A name that is not
-an e-mail address is refused. Hashes of $apr1$ and {SHA}, which are weak, are
+htpasswd: a file of Apache's htpasswd, whose lines are name:hash. A name with @ is an
+e-mail address, any other a user name. Hashes of $apr1$ and {SHA}, which are weak, are
 accepted only here.
 
 CSV: the first line names the columns, which are the same members in any order.
@@ -105,7 +107,7 @@ func (o *operator) importFormat() (string, error) {
 // importCount counts the results of the lines of an import.
 type importCount struct {
 	imported, skipped, refused int
-	weak                       int // of those imported
+	weak, named                int // of those imported
 
 	out   io.Writer
 	shows bool // show progress
@@ -183,6 +185,9 @@ func importUsers(o *operator) error {
 		fmt.Fprintf(count.out, "hashes that are weak until their users log in: %d ($apr1$ or {SHA}); "+
 			"who gets a copy of the store can guess these passwords\n", count.weak)
 	}
+	if count.named > 0 {
+		o.noteNames()
+	}
 	if err == nil && count.refused > 0 {
 		err = errors.New("some lines were refused; correct them and import the file again")
 	}
@@ -201,9 +206,10 @@ func (o *operator) importLines(lines *lineReader, parse func([]byte) (userRecord
 		if err == nil && len(line) == 0 {
 			continue
 		}
+		var user store.User
 		weak := false
 		if err == nil {
-			weak, err = o.importLine(line, parse)
+			user, weak, err = o.importLine(line, parse)
 		}
 		if errors.Is(err, errNoUser) {
 			continue
@@ -220,7 +226,10 @@ func (o *operator) importLines(lines *lineReader, parse func([]byte) (userRecord
 			if weak {
 				count.weak++
 			}
-		case errors.Is(err, store.ErrEmailTaken):
+			if user.Username() != "" {
+				count.named++
+			}
+		case errors.Is(err, store.ErrEmailTaken), errors.Is(err, store.ErrUsernameTaken) && user.Address() == "":
 			count.skipped++
 			count.report(lines.number, "skipped", err)
 		default:
@@ -235,32 +244,36 @@ func (o *operator) importLines(lines *lineReader, parse func([]byte) (userRecord
 type storeFailure struct{ error }
 
 // importLine imports a line, and reports whether the hash is weak.
-func (o *operator) importLine(line []byte, parse func([]byte) (userRecord, error)) (weak bool, err error) {
+func (o *operator) importLine(
+	line []byte, parse func([]byte) (userRecord, error),
+) (user store.User, weak bool, err error) {
 	record, err := parse(line)
 	if err != nil {
-		return false, err
+		return user, false, err
 	}
-	user, weak, err := record.user(time.Now())
-	if err != nil {
-		return false, err
+	if user, weak, err = record.user(time.Now()); err != nil {
+		return user, false, err
 	}
 	_, err = o.store.UserByEmail(o.ctx, user.EmailKey)
+	if err == nil && user.Address() == "" {
+		return user, false, store.ErrUsernameTaken
+	}
 	if err == nil {
-		return false, store.ErrEmailTaken
+		return user, false, store.ErrEmailTaken
 	}
 	if errors.Is(err, store.ErrNotFound) {
 		_, err = o.store.User(o.ctx, user.ID)
 	}
 	if err == nil {
-		return false, errors.New("another user has this ID")
+		return user, false, errors.New("another user has this ID")
 	}
 	if errors.Is(err, store.ErrNotFound) {
-		err = o.store.CreateUser(o.ctx, user)
+		err = store.AddUser(o.ctx, o.store, user, time.Now())
 	}
-	if err == nil || errors.Is(err, store.ErrEmailTaken) {
-		return weak, err
+	if err == nil || isTaken(err) {
+		return user, weak, err
 	}
-	return false, &storeFailure{err}
+	return user, false, &storeFailure{err}
 }
 
 // lineReader reads lines and only needs memory for one of them.
@@ -296,7 +309,8 @@ func (l *lineReader) next() ([]byte, error) {
 // userRecord is a user in a file; its JSON is a line of JSON lines.
 type userRecord struct {
 	ID           string         `json:"id"`
-	Email        string         `json:"email"`
+	Email        string         `json:"email,omitzero"`
+	Username     string         `json:"username,omitzero"`
 	PasswordHash *string        `json:"password_hash"`
 	Roles        []string       `json:"roles"`
 	Profile      jsontext.Value `json:"profile"`
@@ -329,11 +343,21 @@ func checkID(id string) error {
 // user validates what a store does not, and reports whether the hash is weak. Errors do not contain the values.
 func (r userRecord) user(now time.Time) (user store.User, weak bool, err error) {
 	user = store.User{
-		ID: uuid.NewString(), Email: r.Email, Roles: r.Roles, Disabled: r.Disabled, CreatedAt: now, UpdatedAt: now,
-		EmailVerified: r.Verified,
+		ID: uuid.NewString(), Roles: r.Roles, Disabled: r.Disabled, CreatedAt: now, UpdatedAt: now,
+		EmailVerified: r.Verified && r.Email != "",
 	}
-	if user.EmailKey, err = store.EmailKey(r.Email); err != nil {
-		return user, false, fmt.Errorf("email %w", err)
+	if user.Profile, err = r.profile(); err != nil {
+		return user, false, err
+	}
+	if r.Email != "" || r.Username == "" {
+		if err = user.SetEmail(r.Email); err != nil {
+			return user, false, fmt.Errorf("email %w", err)
+		}
+	}
+	if r.Username != "" {
+		if err = user.SetUsername(r.Username); err != nil {
+			return user, false, fmt.Errorf("username %w", err)
+		}
 	}
 	if r.PasswordHash == nil {
 		return user, false, errors.New("password_hash is missing; " +
@@ -359,8 +383,7 @@ func (r userRecord) user(now time.Time) (user store.User, weak bool, err error) 
 	if err := store.CheckRoles(user.Roles); err != nil {
 		return user, false, fmt.Errorf("roles: %w", err)
 	}
-	user.Profile, err = r.profile()
-	return user, weak, err
+	return user, weak, nil
 }
 
 func (r userRecord) profile() (map[string]any, error) {
@@ -386,9 +409,9 @@ func (r userRecord) profile() (map[string]any, error) {
 }
 
 func recordOf(user store.User) (userRecord, error) {
-	profile, err := json.Marshal(user.Profile)
+	profile, err := json.Marshal(user.Properties())
 	return userRecord{
-		ID: user.ID, Email: user.Email, PasswordHash: &user.PasswordHash,
+		ID: user.ID, Email: user.Address(), Username: user.Username(), PasswordHash: &user.PasswordHash,
 		Roles: user.Roles, Profile: profile, Disabled: user.Disabled, Verified: user.EmailVerified,
 		CreatedAt: user.CreatedAt.UTC().Format(time.RFC3339Nano),
 	}, err
@@ -428,14 +451,18 @@ func readCSVHeader(lines *lineReader) (csvHeader, error) {
 	for i := range header {
 		header[i] = notEscaped(strings.TrimSpace(header[i]))
 	}
-	if !slices.Contains(header, "email") || !slices.Contains(header, "password_hash") {
-		return nil, errors.New("it must name the columns email and password_hash, separated by commas")
+	if !slices.Contains(header, "email") && !slices.Contains(header, "username") ||
+		!slices.Contains(header, "password_hash") {
+		return nil, errors.New("it must name the columns email and password_hash, separated by commas; " +
+			"for users who only have names, username instead of email")
 	}
 	return header, csvHeader(header).check()
 }
 
 // csvColumns are the columns that are not profile properties.
-var csvColumns = []string{"email", "password_hash", "id", "roles", "disabled", "email_verified", "created_at"}
+var csvColumns = []string{
+	"email", "password_hash", "id", "roles", "disabled", "email_verified", "created_at", "username",
+}
 
 func (h csvHeader) check() error {
 	for i, name := range h {
@@ -487,6 +514,8 @@ func (h csvHeader) parseUser(line []byte) (record userRecord, err error) {
 		switch h[i] {
 		case "email":
 			record.Email = value
+		case "username":
+			record.Username = value
 		case "password_hash":
 			record.PasswordHash = &value
 		case "id":
@@ -624,7 +653,7 @@ func (o *operator) csvHeader() (csvHeader, error) {
 			return nil, err
 		}
 		for _, user := range users {
-			for name := range user.Profile {
+			for name := range user.Properties() {
 				names[name] = true
 			}
 		}
@@ -654,6 +683,7 @@ func (h csvHeader) values(record userRecord) ([]string, error) {
 	values := []string{
 		record.Email, *record.PasswordHash, record.ID, strings.Join(record.Roles, " "),
 		strconv.FormatBool(record.Disabled), strconv.FormatBool(record.Verified), record.CreatedAt,
+		record.Username,
 	}
 	for _, name := range h[len(csvColumns):] {
 		value, given := profile[name]

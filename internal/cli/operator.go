@@ -131,7 +131,7 @@ func Takes(what string) cobra.PositionalArgs {
 	}
 }
 
-const userArgument = "an e-mail address or the ID of a user"
+const userArgument = "the e-mail address, the user name or the ID of a user"
 
 // terminalOf returns the terminal that a command reads from or writes to, or nil.
 func terminalOf(stream any) *os.File {

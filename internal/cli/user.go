@@ -3,6 +3,7 @@ package cli
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -49,7 +50,7 @@ The default file is in the data directory of the user who runs Caddy, and only t
 user can read it. So run the command as that user, as in:
 sudo -u caddy -H caddy jwt user list
 
-Name a user by e-mail address or ID.`,
+Name a user by e-mail address, user name or ID.`,
 		Example: `  caddy jwt user add --role admin alice@example.com
   caddy jwt user list --config /etc/caddy/Caddyfile
   caddy jwt user disable alice@example.com`,
@@ -136,23 +137,36 @@ func (o *operator) texts(flag string) []string {
 
 func addUserCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "add <email> [flags]",
+		Use:   "add [<email>] [flags]",
 		Short: "Adds a user",
 		Long: `
 Adds a user and prints its ID. On a terminal, the command prompts for the password;
 otherwise the password is the first line of standard input. The same password rules
-apply as at sign-up. The user gets the given roles, but not default_roles.`,
+apply as at sign-up. The user gets the given roles, but not default_roles. With
+--username the user has a name to log in by, beside the e-mail address or instead of
+it; the accounts need identifier username or any.`,
 		Example: `  caddy jwt user add --role admin alice@example.com
   caddy jwt user add --role editor --role author --profile name="Bob B." bob@example.com < password.txt
   caddy jwt user add --no-password carol@example.com
-  caddy jwt user reset-link --base https://example.com carol@example.com`,
-		Args: Takes("an e-mail address"),
+  caddy jwt user reset-link --base https://example.com carol@example.com
+  caddy jwt user add --username dave`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 && cmd.Flags().Changed("username") {
+				return nil
+			}
+			err := Takes("an e-mail address")(cmd, args)
+			if len(args) == 0 {
+				err = fmt.Errorf("%w; for a user who only has a name, write --username <name>", err)
+			}
+			return err
+		},
 		RunE: operates(true, addUser, func(o *operator) error {
 			_, err := o.newUser()
 			return err
 		}),
 	}
 	cmd.Flags().StringArray("role", nil, "A role; may be repeated")
+	cmd.Flags().String("username", "", "The name by which the user logs in")
 	addProfile(cmd)
 	cmd.Flags().Bool("disabled", false, "The user cannot log in until it is enabled")
 	cmd.Flags().Bool(
@@ -164,21 +178,58 @@ apply as at sign-up. The user gets the given roles, but not default_roles.`,
 // newUser returns the user of the arguments, without a password.
 func (o *operator) newUser() (user store.User, err error) {
 	now := time.Now()
-	user = store.User{
-		ID: uuid.NewString(), Email: o.args[0], CreatedAt: now, UpdatedAt: now,
-	}
-	if err = store.CheckNewEmail(user.Email); err == nil {
-		user.EmailKey, err = store.EmailKey(user.Email)
-	}
-	if err != nil {
-		return user, fmt.Errorf("the e-mail address %s %w", refusal.Quoted(user.Email), err)
-	}
+	user = store.User{ID: uuid.NewString(), CreatedAt: now, UpdatedAt: now}
 	user.Roles = o.texts("role")
 	if err := store.CheckRoles(user.Roles); err != nil {
 		return user, fmt.Errorf("--role: %w", err)
 	}
-	user.Profile, err = o.profile()
-	return user, err
+	if user.Profile, err = o.profile(); err != nil {
+		return user, err
+	}
+	if len(o.args) > 0 {
+		if err = store.CheckNewEmail(o.args[0]); err == nil {
+			err = user.SetEmail(o.args[0])
+		}
+		if err != nil {
+			return user, fmt.Errorf("the e-mail address %s %w%s", refusal.Quoted(o.args[0]), err, nameHint(o.args[0]))
+		}
+	}
+	if o.flags.Lookup("username") != nil && o.flags.Changed("username") {
+		if name := o.flags.String("username"); user.SetUsername(name) != nil {
+			return user, wrongUsername(name)
+		}
+	}
+	return user, nil
+}
+
+// nameHint returns what to write if a text can be a user name, but no address.
+func nameHint(text string) string {
+	if _, err := store.UsernameKey(text); err != nil {
+		return ""
+	}
+	return "; if it is a user name, write: --username " + text
+}
+
+// wrongUsername says what is wrong with a user name.
+func wrongUsername(name string) error {
+	_, err := store.UsernameKey(name)
+	return fmt.Errorf("the user name %s %w", refusal.Quoted(name), err)
+}
+
+// noteNames says that users do not log in by names, if all the accounts in the config want addresses.
+func (o *operator) noteNames() {
+	if o.flags.String("config") == "" || slices.ContainsFunc(o.sites, func(site *accounts.Config) bool {
+		return site.Identifier != accounts.IdentifierEmail
+	}) {
+		return
+	}
+	fmt.Fprintln(o.cmd.ErrOrStderr(), "the accounts in this config do not let users log in by a user name; "+
+		"write `identifier any` or `identifier username` in the accounts block")
+}
+
+// isTaken reports whether another user has the address or the name.
+func isTaken(err error) bool {
+	return errors.Is(err, store.ErrEmailTaken) || errors.Is(err, store.ErrUsernameTaken)
 }
 
 func addUser(o *operator) error {
@@ -187,11 +238,7 @@ func addUser(o *operator) error {
 		return err
 	}
 	user.Disabled = o.flags.Bool("disabled")
-	taken := fmt.Errorf("%w: %s", store.ErrEmailTaken, refusal.Quoted(user.Email))
-	switch _, err := o.store.UserByEmail(o.ctx, user.EmailKey); { // before somebody types a password
-	case err == nil:
-		return taken
-	case !errors.Is(err, store.ErrNotFound):
+	if err := o.checkFree(user); err != nil { // before somebody types a password
 		return err
 	}
 	if !o.flags.Bool("no-password") {
@@ -199,12 +246,39 @@ func addUser(o *operator) error {
 			return err
 		}
 	}
-	err = o.store.CreateUser(o.ctx, user)
-	if errors.Is(err, store.ErrEmailTaken) {
-		return taken
+	if err = store.AddUser(o.ctx, o.store, user, time.Now()); err != nil {
+		return named(err, user)
 	}
-	if err == nil {
-		o.say("%s", user.ID)
+	o.say("%s", user.ID)
+	if user.Username() != "" {
+		o.noteNames()
+	}
+	return nil
+}
+
+// checkFree returns an error if another user has the address or the name of a new one.
+func (o *operator) checkFree(user store.User) error {
+	if key, err := store.UsernameKey(user.Username()); err == nil {
+		if _, err := store.UserByKey(o.ctx, o.store, key); !errors.Is(err, store.ErrNotFound) {
+			return cmp.Or(err, named(store.ErrUsernameTaken, user))
+		}
+	}
+	if user.Address() == "" {
+		return nil
+	}
+	if _, err := o.store.UserByEmail(o.ctx, user.EmailKey); !errors.Is(err, store.ErrNotFound) {
+		return cmp.Or(err, named(store.ErrEmailTaken, user))
+	}
+	return nil
+}
+
+// named adds to an error which address or name is taken.
+func named(err error, user store.User) error {
+	switch {
+	case errors.Is(err, store.ErrUsernameTaken):
+		return fmt.Errorf("%w: %s", store.ErrUsernameTaken, refusal.Quoted(user.Username()))
+	case errors.Is(err, store.ErrEmailTaken):
+		return fmt.Errorf("%w: %s", store.ErrEmailTaken, refusal.Quoted(user.Email))
 	}
 	return err
 }
@@ -296,7 +370,7 @@ func listUsersCommand() *cobra.Command {
 		Use:   "list [flags]",
 		Short: "Lists the users",
 		Long: `
-Lists the users, sorted by e-mail address, as a table or, with --json, as one JSON
+Lists the users, sorted by e-mail address or user name, as a table or, with --json, as one JSON
 object per line.`,
 		Example: `  caddy jwt user list
   caddy jwt user list --json | jq -r 'select(.disabled) | .email'`,
@@ -312,7 +386,7 @@ func listUsers(o *operator) error {
 	lines := newJSONEncoder(o.cmd.OutOrStdout())
 	asJSON := o.flags.Bool("json")
 	if !asJSON {
-		fmt.Fprintln(table, "ID\tE-MAIL\tROLES\tSTATE\tCREATED")
+		fmt.Fprintln(table, "ID\tE-MAIL\tUSERNAME\tROLES\tSTATE\tCREATED")
 	}
 	for users, err := range o.pages() {
 		if err != nil {
@@ -321,7 +395,8 @@ func listUsers(o *operator) error {
 		for _, user := range users {
 			if !asJSON {
 				fmt.Fprintf(
-					table, "%s\t%s\t%s\t%s\t%s\n", user.ID, refusal.Visible(user.Email),
+					table, "%s\t%s\t%s\t%s\t%s\t%s\n", user.ID, refusal.Visible(user.Address()),
+					refusal.Visible(user.Username()),
 					refusal.Visible(strings.Join(user.Roles, " ")), state(user), timeText(user.CreatedAt),
 				)
 			} else if err := lines.Encode(shownUser(user)); err != nil {
@@ -344,9 +419,12 @@ func newJSONEncoder(w io.Writer) *json.Encoder {
 // shownUser returns a user for JSON, without the password hash.
 func shownUser(user store.User) map[string]any {
 	shown := map[string]any{
-		"id": user.ID, "email": user.Email, "roles": user.Roles, "profile": user.Profile,
+		"id": user.ID, "email": user.Address(), "roles": user.Roles, "profile": user.Properties(),
 		"email_verified": user.EmailVerified, "disabled": user.Disabled, "has_password": user.PasswordHash != "",
 		"created_at": user.CreatedAt.UTC(), "updated_at": user.UpdatedAt.UTC(),
+	}
+	if name := user.Username(); name != "" {
+		shown["username"] = name
 	}
 	if user.Roles == nil {
 		shown["roles"] = []string{}
@@ -371,7 +449,7 @@ func timeText(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 func disconnectCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "disconnect <email or ID> [flags]",
+		Use:   "disconnect <user> [flags]",
 		Short: "Disconnects a user from other providers",
 		Long: `
 Disconnects a user from all identities at the providers of login_with: nobody can
@@ -414,7 +492,7 @@ func behindColon(links []accounts.LinkedIdentity) string {
 
 func showUserCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "show <email or ID> [flags]",
+		Use:   "show <user> [flags]",
 		Short: "Shows a user and its sessions",
 		Long: `
 Shows a user and its sessions.`,
@@ -446,14 +524,17 @@ func showUser(o *operator) error {
 		shown["sessions"] = list
 		return newJSONEncoder(o.cmd.OutOrStdout()).Encode(shown)
 	}
-	profile, err := json.Marshal(user.Profile)
+	profile, err := json.Marshal(user.Properties())
 	if err != nil {
 		return err
 	}
 	table := tabwriter.NewWriter(o.cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 	fmt.Fprintf(
-		table, "ID\t%s\nE-mail\t%s\nVerified\t%s\nRoles\t%s\nState\t%s\nProfile\t%s\nCreated\t%s\nChanged\t%s\n\n",
-		user.ID, refusal.Visible(user.Email), map[bool]string{true: "yes", false: "no"}[user.EmailVerified],
+		table,
+		"ID\t%s\nE-mail\t%s\nUsername\t%s\nVerified\t%s\nRoles\t%s\nState\t%s\nProfile\t%s\n"+
+			"Created\t%s\nChanged\t%s\n\n",
+		user.ID, refusal.Visible(user.Address()), refusal.Visible(user.Username()),
+		map[bool]string{true: "yes", false: "no"}[user.EmailVerified],
 		refusal.Visible(strings.Join(user.Roles, " ")), state(user),
 		refusal.Visible(string(profile)), timeText(user.CreatedAt), timeText(user.UpdatedAt),
 	)
@@ -469,7 +550,7 @@ func showUser(o *operator) error {
 
 func disableUserCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "disable <email or ID>",
+		Use:   "disable <user>",
 		Short: "Disables a user",
 		Long: `
 Disables a user: the user can no longer log in, and its sessions end. Running servers
@@ -505,7 +586,11 @@ func (o *operator) change(change func(*store.User)) (store.User, error) {
 	if err != nil {
 		return user, err
 	}
-	return o.store.UpdateUser(o.ctx, user.ID, time.Now(), func(u *store.User) error {
+	return o.changeByID(user.ID, change)
+}
+
+func (o *operator) changeByID(id string, change func(*store.User)) (store.User, error) {
+	return o.store.UpdateUser(o.ctx, id, time.Now(), func(u *store.User) error {
 		before := slices.Clone(u.Roles)
 		change(u)
 		if slices.Equal(before, u.Roles) {
@@ -522,7 +607,7 @@ func (o *operator) endSessions(user store.User) (ended int, err error) {
 
 func enableUserCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:     "enable <email or ID>",
+		Use:     "enable <user>",
 		Short:   "Enables a disabled user",
 		Long:    "\nEnables a disabled user, who can then log in again.",
 		Example: `  caddy jwt user enable alice@example.com`,
@@ -541,12 +626,12 @@ func enableUser(o *operator) error {
 
 func deleteUserCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "delete <email or ID> [flags]",
+		Use:   "delete <user> [flags]",
 		Short: "Deletes a user and all its data",
 		Long: `
 Deletes a user and all its data, and ends its sessions. Running servers refuse its
 access tokens within a second. After that, somebody else can sign up with the e-mail
-address.`,
+address and the user name.`,
 		Example: `  caddy jwt user delete --yes alice@example.com`,
 		Args:    Takes(userArgument),
 		RunE:    operates(false, deleteUser),
@@ -581,7 +666,7 @@ func deleteUser(o *operator) error {
 
 func passwordCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "passwd <email or ID>",
+		Use:   "passwd <user>",
 		Short: "Sets the password of a user",
 		Long: `
 Sets the password of a user, and removes what an intruder may have set up in the
@@ -650,7 +735,7 @@ func (o *operator) sayKept(user store.User) error {
 
 func rolesCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "roles <email or ID> [flags]",
+		Use:   "roles <user> [flags]",
 		Short: "Prints or changes the roles of a user",
 		Long: `
 Changes the roles of a user as the flags say, then prints all roles, one per line. An
@@ -705,7 +790,7 @@ func changeRoles(o *operator) error {
 
 func resetLinkCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:     "reset-link <email or ID> --base <URL> [flags]",
+		Use:     "reset-link <user> --base <URL> [flags]",
 		Aliases: []string{"reset"},
 		Short:   "Creates a link for setting a new password",
 		Long: `

@@ -16,7 +16,7 @@ import (
 
 func verifyUserCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "verify <email or ID> [flags]",
+		Use:   "verify <user> [flags]",
 		Short: "Marks the e-mail address of a user as verified",
 		Long: `
 Marks the e-mail address of a user as verified, as if the user had confirmed it with a
@@ -30,7 +30,15 @@ code. Do this only if you know that the user receives mail there.`,
 }
 
 func verifyUser(o *operator) error {
-	user, err := o.change(func(u *store.User) { u.EmailVerified = true })
+	user, err := o.user()
+	if err == nil && user.Address() == "" {
+		return fmt.Errorf(
+			"%s has no e-mail address; give it one with `caddy jwt user email`", refusal.Visible(user.Email),
+		)
+	}
+	if err == nil {
+		user, err = o.change(func(u *store.User) { u.EmailVerified = true })
+	}
 	if err != nil {
 		return err
 	}
@@ -43,13 +51,14 @@ func verifyUser(o *operator) error {
 
 func emailCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "email <email or ID> <new email> [flags]",
+		Use:   "email <user> <new email> [flags]",
 		Short: "Changes the e-mail address of a user",
 		Long: `
-Changes the e-mail address of a user, without a mail to anybody. The new address is not
-verified; if you know that the user receives mail there, run caddy jwt user verify. Codes
-and links that were mailed to the old address no longer work. Sessions continue, and
-access tokens have the old address until they are refreshed.`,
+Changes the e-mail address of a user, or gives one to a user who only has a name, without
+a mail to anybody. The name stays. The new address is not verified; if you know that the
+user receives mail there, run caddy jwt user verify. Codes and links that were mailed to
+the old address no longer work. Sessions continue, and access tokens have the old address
+until they are refreshed.`,
 		Example: `  caddy jwt user email alice@example.com alice@example.org`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 2 {
@@ -76,7 +85,8 @@ func changeEmail(o *operator) error {
 		if u.EmailKey != key {
 			delete(u.Profile, "email_verified") // an import's, of the address before
 		}
-		u.Email, u.EmailKey, u.EmailVerified = o.args[1], key, u.EmailVerified && u.EmailKey == key
+		u.EmailVerified = u.EmailVerified && u.EmailKey == key
+		_ = u.SetEmail(o.args[1]) // it has a key
 	})
 	if errors.Is(err, store.ErrEmailTaken) {
 		return fmt.Errorf("%w: %s", err, refusal.Quoted(o.args[1]))

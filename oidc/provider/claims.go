@@ -149,12 +149,15 @@ func (p *Provider) claimNames() []string {
 func claimOf(user store.User, name string) (any, bool) {
 	switch name {
 	case "email":
-		return user.Email, true
+		return user.Address(), user.Address() != ""
 	case "email_verified":
-		if user.EmailVerified {
-			return true, true
+		return user.EmailVerified || isTrue(user.Profile["email_verified"]), user.Address() != ""
+	case "username":
+		return user.Username(), user.Username() != ""
+	case "preferred_username":
+		if user.Username() != "" {
+			return user.Username(), true
 		}
-		return isTrue(user.Profile["email_verified"]), true
 	case "roles":
 		if user.Roles == nil {
 			return []string{}, true

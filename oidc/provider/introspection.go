@@ -60,10 +60,15 @@ func (p *Provider) describeToken(ctx context.Context, client *Client, presented 
 		}
 	}
 	scopes, _ := token.Claims["scope"].(string)
-	if id, ok := token.Claims["gid"].(string); ok && contains(scopes, "email") {
+	if id, ok := token.Claims["gid"].(string); ok && (contains(scopes, "email") || contains(scopes, "profile")) {
 		if g, err := load[grant](ctx, p.state, kindGrant, id); err == nil {
 			if user, err := p.accounts.Store().User(ctx, g.UserID); err == nil {
-				described["username"] = user.Email
+				switch {
+				case user.Username() != "" && contains(scopes, "profile"):
+					described["username"] = user.Username()
+				case user.Address() != "" && contains(scopes, "email"):
+					described["username"] = user.Address()
+				}
 			}
 		}
 	}

@@ -29,6 +29,8 @@ func Run(t *testing.T, open func(t *testing.T, name string) store.UserStore) {
 	}{
 		{"users", suite.users}, {"one of many sign-ups of an address", suite.sameAddress},
 		{"changes at once", suite.changesAtOnce}, {"pages of users", suite.pages},
+		{"names", suite.names}, {"one of many users with a name", suite.sameName},
+		{"names of users who were not added", suite.abandonedNames},
 		{"delete", suite.delete}, {"delete at once", suite.deleteAtOnce}, {"sessions", suite.sessions},
 		{"one of many rotations", suite.rotations}, {"end of sessions", suite.endSessions},
 		{"disabled users begin no session", suite.disabled}, {"one-time tokens", suite.oneTimeTokens},
