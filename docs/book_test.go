@@ -180,6 +180,9 @@ func TestSite(t *testing.T) {
 		t.Fatalf("%d pages, %v", len(pages), err)
 	}
 	for _, file := range slices.Sorted(maps.Keys(pages)) {
+		if navigation, _, _ := strings.Cut(pages[file], "</nav>"); strings.Count(navigation, "<a href=") < 30 {
+			t.Errorf("%s has no navigation", filepath.Base(file))
+		}
 		for _, link := range htmlLink.FindAllStringSubmatch(pages[file], -1) {
 			checkSiteLink(t, pages, file, html.UnescapeString(link[1]))
 		}
