@@ -28,8 +28,26 @@ func storeCommand() *cobra.Command {
 		Long:    "\nManages user stores.",
 		Example: `  caddy jwt store copy users.db 'postgres {env.ACCOUNTS_DSN}'`,
 	}
-	cmd.AddCommand(copyStoreCommand())
+	cmd.AddCommand(copyStoreCommand(), schemaCommand())
 	return cmd
+}
+
+func schemaCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "schema [postgres|file]",
+		Short: "Prints the SQL that makes the tables of a store",
+		Long: `
+Prints the SQL that makes the tables of a store in an empty database, for a database in
+which Caddy may not make them. It is the same for all kinds of stores. Caddy usually
+makes and upgrades the tables itself; then there is nothing to do.`,
+		Example:   `  caddy jwt store schema postgres | psql "$ACCOUNTS_DSN"`,
+		ValidArgs: []string{"postgres", "file"},
+		Args:      cobra.MatchAll(cobra.MaximumNArgs(1), cobra.OnlyValidArgs),
+		RunE: runs(func(cmd *cobra.Command, _ []string) error {
+			_, err := io.WriteString(cmd.OutOrStdout(), sqlstore.Schema())
+			return err
+		}),
+	}
 }
 
 func copyStoreCommand() *cobra.Command {

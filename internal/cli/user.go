@@ -154,6 +154,7 @@ apply as at sign-up. The user gets the given roles, but not default_roles.`,
 	}
 	cmd.Flags().StringArray("role", nil, "A role; may be repeated")
 	addProfile(cmd)
+	AddCreate(cmd)
 	cmd.Flags().Bool("disabled", false, "The user cannot log in until it is enabled")
 	cmd.Flags().Bool(
 		"no-password", false, "The user cannot log in until a password is set, for example with reset-link",
@@ -264,7 +265,7 @@ func (o *operator) newPassword() (hash string, err error) {
 func (o *operator) askPassword() (string, error) {
 	terminal := terminalOf(o.cmd.InOrStdin())
 	if terminal == nil {
-		line, err := o.readLine()
+		line, err := readLine(o.cmd.InOrStdin())
 		if err == nil && line == "" {
 			err = errors.New("the first line of standard input is empty; it must be the password")
 		}
@@ -283,8 +284,8 @@ func (o *operator) askPassword() (string, error) {
 
 // readLine reads the first line of standard input, up to a length that is too long for a
 // password.
-func (o *operator) readLine() (string, error) {
-	line, err := bufio.NewReader(io.LimitReader(o.cmd.InOrStdin(), password.MaxBytes+3)).ReadString('\n')
+func readLine(in io.Reader) (string, error) {
+	line, err := bufio.NewReader(io.LimitReader(in, password.MaxBytes+3)).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
 		return "", fmt.Errorf("standard input: %w", err)
 	}
@@ -370,7 +371,7 @@ func state(user store.User) string {
 func timeText(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 func disconnectCommand() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "disconnect <email or ID> [flags]",
 		Short: "Disconnects a user from other providers",
 		Long: `
@@ -381,11 +382,16 @@ sessions of the user continue; to end them, use caddy jwt user passwd.`,
 		Args:    Takes(userArgument),
 		RunE:    operates(false, disconnectUser),
 	}
+	AddYes(cmd)
+	return cmd
 }
 
 func disconnectUser(o *operator) error {
 	user, err := o.user()
 	if err != nil {
+		return err
+	}
+	if err := Confirm(o.cmd, "disconnect "+refusal.Visible(user.Email)+" from all other providers"); err != nil {
 		return err
 	}
 	gone, err := accounts.RecoverAccount(o.ctx, o.store, user.ID, false, time.Now(), func() error { return nil })
@@ -468,8 +474,8 @@ func showUser(o *operator) error {
 }
 
 func disableUserCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "disable <email or ID>",
+	cmd := &cobra.Command{
+		Use:   "disable <email or ID> [flags]",
 		Short: "Disables a user",
 		Long: `
 Disables a user: the user can no longer log in, and its sessions end. Running servers
@@ -478,10 +484,19 @@ refuse its access tokens within a second.`,
 		Args:    Takes(userArgument),
 		RunE:    operates(false, disableUser),
 	}
+	AddYes(cmd)
+	return cmd
 }
 
 func disableUser(o *operator) error {
-	user, err := o.change(func(u *store.User) { u.Disabled = true })
+	user, err := o.user()
+	if err != nil {
+		return err
+	}
+	if err := Confirm(o.cmd, "disable "+refusal.Visible(user.Email)+" and end its sessions"); err != nil {
+		return err
+	}
+	user, err = o.change(func(u *store.User) { u.Disabled = true })
 	if err != nil {
 		return err
 	}
@@ -551,7 +566,7 @@ address.`,
 		Args:    Takes(userArgument),
 		RunE:    operates(false, deleteUser),
 	}
-	cmd.Flags().Bool("yes", false, "Do not ask for confirmation")
+	AddYes(cmd)
 	return cmd
 }
 
@@ -560,17 +575,8 @@ func deleteUser(o *operator) error {
 	if err != nil {
 		return err
 	}
-	if !o.flags.Bool("yes") {
-		if terminalOf(o.cmd.InOrStdin()) == nil {
-			return fmt.Errorf(
-				"%s was not deleted, because the command cannot ask for confirmation here; confirm with --yes",
-				refusal.Visible(user.Email),
-			)
-		}
-		fmt.Fprintf(o.cmd.ErrOrStderr(), "Delete %s, %s? Type yes: ", refusal.Visible(user.Email), user.ID)
-		if answer, err := o.readLine(); err != nil || answer != "yes" {
-			return errors.Join(errors.New("nothing was deleted"), err)
-		}
+	if err := Confirm(o.cmd, fmt.Sprintf("delete %s, %s", refusal.Visible(user.Email), user.ID)); err != nil {
+		return err
 	}
 	if err := o.store.DeleteUser(o.ctx, user.ID, time.Now()); err != nil {
 		return err

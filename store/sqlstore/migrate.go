@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"strings"
 
 	"github.com/caddy-jwt/caddy-jwt/store"
 )
@@ -89,6 +90,23 @@ var migrations = []string{
 	ALTER TABLE sessions ADD COLUMN authenticated_at BIGINT NOT NULL DEFAULT 0`,
 }
 
+const (
+	createVersion = `CREATE TABLE IF NOT EXISTS schema_version (id BIGINT PRIMARY KEY, version BIGINT NOT NULL)`
+	firstVersion  = `INSERT INTO schema_version (id, version) VALUES (1, 0) ON CONFLICT (id) DO NOTHING`
+)
+
+// SchemaVersion is the version of the tables that this program uses.
+var SchemaVersion = len(migrations)
+
+// Schema returns the SQL that makes the tables of SchemaVersion in an empty database. It is the
+// same for SQLite and PostgreSQL.
+func Schema() string {
+	statements := append([]string{createVersion, firstVersion}, migrations...)
+	statements = append(statements, fmt.Sprintf(`UPDATE schema_version SET version = %d`, SchemaVersion))
+	text := "BEGIN;\n" + strings.Join(statements, ";\n") + ";\nCOMMIT;\n"
+	return strings.ReplaceAll(strings.ReplaceAll(text, "\n\t\t", "\n\t"), "\n\t)", "\n)")
+}
+
 // Migrate upgrades the tables to the version of this program, in one transaction. It
 // returns an error if the tables have a newer version. If several nodes start at once, one
 // migrates and the others wait. forUpdate is the clause that locks a row when it is read,
@@ -99,10 +117,7 @@ func Migrate(ctx context.Context, db *sql.DB, forUpdate string) error {
 	if err == nil && version == len(migrations) {
 		return refuseHalfCopy(ctx, db) // without a write
 	}
-	for _, statement := range []string{
-		`CREATE TABLE IF NOT EXISTS schema_version (id BIGINT PRIMARY KEY, version BIGINT NOT NULL)`,
-		`INSERT INTO schema_version (id, version) VALUES (1, 0) ON CONFLICT (id) DO NOTHING`,
-	} {
+	for _, statement := range []string{createVersion, firstVersion} {
 		if _, err := db.ExecContext(ctx, statement); err != nil {
 			return err
 		}
