@@ -360,7 +360,8 @@ func (f *databaseFile) make(ctx context.Context) error {
 		if usedBefore(ctx) {
 			return fmt.Errorf("user store %s: the file is missing, but it existed before: keys that sign tokens of "+
 				"its users are in Caddy's storage. Is its disk mounted? Restore a backup, or, to start without "+
-				"users, create a new file with: caddy jwt user add --create --store %s <email>", f.path, ShellWord(f.path))
+				"users, create a new file with: caddy jwt user add --create --store %s <email>",
+				f.path, ShellWord(f.path))
 		}
 	}
 	if _, err := os.Stat(f.path + "-wal"); err == nil {
