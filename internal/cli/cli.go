@@ -21,7 +21,7 @@ func init() {
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.AddCommand(
 				tokenCommand(), inspectCommand(), userCommand(), keyCommand(), keysCommand(), storeCommand(),
-				mailCommand(), textsCommand(), versionCommand(),
+				mailCommand(), textsCommand(), versionCommand(), doctorCommand(),
 			)
 			for _, further := range furtherCommands {
 				cmd.AddCommand(further())

@@ -107,6 +107,30 @@ func Schema() string {
 	return strings.ReplaceAll(strings.ReplaceAll(text, "\n\t\t", "\n\t"), "\n\t)", "\n)")
 }
 
+// CheckVersion returns the version of the tables in words, or an error if this program cannot use
+// them.
+func CheckVersion(ctx context.Context, db *sql.DB) (found string, err error) {
+	var version int
+	if err := db.QueryRowContext(ctx, `SELECT version FROM schema_version`).Scan(&version); err != nil {
+		return "", err
+	}
+	switch {
+	case version > SchemaVersion:
+		return "", newerSchema(version)
+	case version < SchemaVersion:
+		return fmt.Sprintf("schema version %d, which Caddy upgrades to %d when it starts", version, SchemaVersion), nil
+	}
+	return fmt.Sprintf("schema version %d", version), nil
+}
+
+func newerSchema(version int) error {
+	return fmt.Errorf(
+		"%w: its schema has version %d, this program supports up to %d; "+
+			"use the newer program, or a backup from before it ran",
+		store.ErrNewerSchema, version, SchemaVersion,
+	)
+}
+
 // Migrate upgrades the tables to the version of this program, in one transaction. It
 // returns an error if the tables have a newer version. If several nodes start at once, one
 // migrates and the others wait. forUpdate is the clause that locks a row when it is read,
@@ -131,11 +155,7 @@ func Migrate(ctx context.Context, db *sql.DB, forUpdate string) error {
 		return err
 	}
 	if version > len(migrations) {
-		return fmt.Errorf(
-			"%w: its schema has version %d, this program supports up to %d; "+
-				"use the newer program, or a backup from before it ran",
-			store.ErrNewerSchema, version, len(migrations),
-		)
+		return newerSchema(version)
 	}
 	for ; version < len(migrations); version++ {
 		if _, err := tx.ExecContext(ctx, migrations[version]); err != nil {
