@@ -232,6 +232,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	credential, open := h.read(r)
 	who := h.identify(w, r, credential, open)
 	verdict := h.decide(r, &who, open)
+	h.trace(r, &who, &verdict)
 	return h.forward(w, r, next, &who, &verdict)
 }
 
