@@ -49,6 +49,7 @@ Name a key by its ID, the part after the prefix, which is not secret.`,
 	AddStoreFlags(cmd)
 	cmd.PersistentFlags().String("prefix", "", "Beginning of new keys; by default as in the config, otherwise key")
 	cmd.AddCommand(addKeyCommand(), listAPIKeysCommand(), showKeyCommand(), rollKeyCommand(), revokeKeyCommand())
+	complete(cmd, "<ID>", (*operator).chooseKeyStore, keyNames)
 	return cmd
 }
 

@@ -78,7 +78,15 @@ func operatesOn(
 	choose func(*operator) (json.RawMessage, error), adds bool, operate func(*operator) error,
 	checks ...func(*operator) error,
 ) func(*cobra.Command, []string) error {
-	return runs(func(cmd *cobra.Command, args []string) error {
+	return runs(onStoreOf(choose, adds, operate, checks...))
+}
+
+// onStoreOf is operatesOn without the report of an error.
+func onStoreOf(
+	choose func(*operator) (json.RawMessage, error), adds bool, operate func(*operator) error,
+	checks ...func(*operator) error,
+) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
 		o := &operator{cmd: cmd, args: args, flags: flagsOf(cmd)}
 		for _, check := range checks {
 			if err := check(o); err != nil {
@@ -121,7 +129,7 @@ func operatesOn(
 			return fmt.Errorf("user store: %w", err)
 		}
 		return operate(o)
-	})
+	}
 }
 
 // Takes checks that a command has one argument.

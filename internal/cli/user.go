@@ -16,6 +16,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/accounts/password"
+	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
@@ -62,6 +63,7 @@ Name a user by e-mail address or ID.`,
 		resetLinkCommand(), disconnectCommand(), factorsCommand(),
 		inviteCommand(), emailCommand(), verifyUserCommand(),
 	)
+	complete(cmd, "<email or ID>", (*operator).chooseSites, userNames)
 	return cmd
 }
 
@@ -105,7 +107,9 @@ func (o *operator) user() (store.User, error) {
 	}
 	user, err := store.FindUser(o.ctx, o.store, name)
 	if errors.Is(err, store.ErrNotFound) {
-		return user, fmt.Errorf("there is no user %s; `caddy jwt user list` lists all users", refusal.Quoted(name))
+		near, _ := userNames(o, name[:min(2, len(name))])
+		return user, fmt.Errorf("there is no user %s; `caddy jwt user list` lists all users%s", refusal.Quoted(name),
+			config.Meant(name, near...))
 	}
 	return user, err
 }

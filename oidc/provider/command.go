@@ -41,7 +41,17 @@ caddy jwt user:
 		addClientCommand(), updateClientCommand(), rotateSecretCommand(),
 		listClientsCommand(), showClientCommand(), deleteClientCommand(),
 	)
+	cli.Complete(cmd, "<client>", clientIDs)
 	return cmd
+}
+
+// clientIDs returns the clients in the store.
+func clientIDs(ctx context.Context, users store.UserStore) (ids []string, err error) {
+	records, err := users.Records(ctx, kindClient, "", time.Now())
+	for _, record := range records {
+		ids = append(ids, record.ID)
+	}
+	return ids, err
 }
 
 func addClientCommand() *cobra.Command {
@@ -274,7 +284,7 @@ func (c *Client) kind() string {
 
 func showClientCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:     "show [flags] <id>",
+		Use:     "show [flags] <client>",
 		Short:   "Shows a client as JSON, without its secret",
 		Example: "  caddy jwt client show wiki",
 		Args:    cli.Takes("the ID of a client"),
@@ -301,7 +311,7 @@ func showClientCommand() *cobra.Command {
 
 func deleteClientCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:     "delete [flags] <id>",
+		Use:     "delete [flags] <client>",
 		Short:   "Deletes a client; users can no longer log in to it",
 		Example: "  caddy jwt client delete wiki",
 		Args:    cli.Takes("the ID of a client"),
