@@ -95,7 +95,7 @@ func TestAPIKeys(t *testing.T) {
 	}
 	elsewhere := accountstest.CommandLine{TB: t}
 	elsewhere.Refuses(key.Key, "this is the API key with the ID "+key.ID, "inspect")
-	s.Must("", "key", "revoke", key.ID)
+	s.Must("", "key", "revoke", "--yes", key.ID)
 	s.known(key.Key, false)
 	s.MustAnswer(403, s.Bearer("/", other.Key), "another key")
 	s.Refuses("", "neither the ID of an API key nor a whole key", "key", "revoke", key.Key[:40])
@@ -389,7 +389,7 @@ func TestAPIKeyOwners(t *testing.T) {
 	if got := s.Bearer("/", key.Key); got.Body != id+" [robot]" {
 		t.Errorf("got %q", got.Body)
 	}
-	s.Must("", "user", "disable", "alice@example.com")
+	s.Must("", "user", "disable", "--yes", "alice@example.com")
 	s.known(key.Key, false)
 	s.known(byID.Key, false)
 	s.Refuses("", "is disabled", "key", "add", "--subject", "alice@example.com")
@@ -449,7 +449,7 @@ func TestAPIKeyLimits(t *testing.T) {
 	third := strings.TrimSpace(s.Must("", "key", "add", "--subject", "three", "--scope", "films.read"))
 	sitetest.Eventually(t, "an error", func() bool { return strings.Contains(s.Log(), "more API keys than max_keys") })
 	s.refused(s.Bearer("/", third), 401, "invalid_token")
-	s.Must("", "key", "revoke", one.ID)
+	s.Must("", "key", "revoke", "--yes", one.ID)
 	s.known(one.Key, false)
 	s.known(third, true) // there is room again
 }
@@ -477,7 +477,7 @@ func TestAPIKeyCorrupt(t *testing.T) {
 	}
 	accountstest.Has(t, list, key.ID, other.ID)
 	s.Refuses("", "corrupt", "key", "show", key.ID)
-	s.Must("", "key", "revoke", key.ID)
+	s.Must("", "key", "revoke", "--yes", key.ID)
 	if list := s.Must("", "key", "list"); strings.Contains(list, key.ID) {
 		t.Error(list)
 	}

@@ -131,6 +131,7 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 //	    trusted_origins <origin...>
 //	    strip_token
 //	    close_at_expiry
+//	    log_refused
 //	    upstream_token [<Header>] [{
 //	        issuer    <url>
 //	        audience  <aud...>
@@ -206,6 +207,7 @@ func (p *parser) options() []config.Option {
 		},
 		{Name: "cache", Read: p.cache},
 		{Name: "realm", Read: config.Word("a name", &h.Realm)},
+		{Name: "log_refused", Read: config.Flag(&h.LogRefused)},
 		{Name: "accounts", Read: func(b *config.Block, _ string) (err error) {
 			h.Accounts, err = accounts.Parse(b.Dispenser)
 			return err

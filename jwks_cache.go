@@ -47,6 +47,9 @@ func (c *IssuerConfig) remoteKeys(ctx caddy.Context, h *Handler) (*jwks.KeySet, 
 	h.keySets = append(h.keySets, settings)
 	set := shared.(sharedKeySet).KeySet
 	set.SetStorage(ctx.Storage()) // the storage of the newest config
+	if h.Leeway != nil {          // nil for backchannel_logout, whose issuer a handler has too
+		checkKeys(ctx, set, settings.Name(), time.Duration(*h.Leeway))
+	}
 	config.AtStart(ctx, func() error {
 		set.Start()
 		return nil

@@ -20,6 +20,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	_ "github.com/caddy-jwt/caddy-jwt/internal/cli" // caddy jwt …
+	"github.com/caddy-jwt/caddy-jwt/internal/clock"
 	"github.com/caddy-jwt/caddy-jwt/jwks"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
@@ -192,6 +193,12 @@ type Handler struct {
 	// routes always use `restricted`. Default: `restricted`.
 	Realm string `json:"realm,omitempty"`
 
+	// LogRefused logs refused requests at info level: the reason, the detail, the status, the
+	// client's address and, if only one is accepted, the issuer; never the credential. The detail
+	// can have values of claims, such as a user ID. At most 60 a minute are logged, and the next line
+	// says how many were not. Default: refused requests are logged at debug level only.
+	LogRefused bool `json:"log_refused,omitempty"`
+
 	// Accounts configures the users of the site. Their tokens are accepted, also in the
 	// session cookie of browsers, and a browser without a session is redirected to the
 	// log-in page. The `jwt_accounts` handler, which must be placed before this one, serves
@@ -225,6 +232,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	credential, open := h.read(r)
 	who := h.identify(w, r, credential, open)
 	verdict := h.decide(r, &who, open)
+	h.trace(r, &who, &verdict)
 	return h.forward(w, r, next, &who, &verdict)
 }
 
@@ -347,6 +355,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 
 func (h *Handler) provision(ctx caddy.Context) error {
 	h.answers.Logger = ctx.Logger()
+	if h.LogRefused {
+		h.answers.Log = &answer.RefusalLog{Now: clock.Now}
+	}
 	if err := answer.RegisterMetrics(ctx.GetMetricsRegistry()); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
 	}
@@ -389,7 +400,13 @@ func (h *Handler) provision(ctx caddy.Context) error {
 			return fmt.Errorf("%s: %w", config.Nth("require", i, len(h.Require)), err)
 		}
 	}
-	return h.provisionVerifier(ctx)
+	if err := h.provisionVerifier(ctx); err != nil {
+		return err
+	}
+	if h.LogRefused && len(h.Issuers) == 1 {
+		h.answers.Log.Issuer = h.Issuers[0].Issuer
+	}
+	return nil
 }
 
 // resolve sets defaults and resolves placeholders.

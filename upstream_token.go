@@ -1,6 +1,7 @@
 package caddyjwt
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -114,6 +115,9 @@ func (u *UpstreamToken) provision(ctx caddy.Context, severalIssuers bool) error 
 		return err
 	}
 	u.issuer = issuer
+	config.OnCheck(ctx, "upstream_token of "+u.Issuer, func(ctx context.Context) (string, error) {
+		return checkPublished(ctx, u.Issuer)
+	})
 	anyUpstreamToken.Store(true)
 	u.minter = upstream.NewMinter(upstream.Options{
 		Issuer: u.Issuer, Audience: audience, Lifetime: time.Duration(u.Lifetime), Claims: u.Claims,

@@ -117,7 +117,7 @@ func (i *Identities) LogIn(
 		return nil, err
 	}
 	if user.Disabled {
-		i.Audit("login refused", user.ID, "", client)
+		i.Audit("login refused", user.ID, "", client, zap.String("reason", "disabled"))
 		return nil, &refusal.Error{Reason: refusal.Disabled}
 	}
 	if user, err = i.verify(ctx, user, identity); err != nil {

@@ -106,6 +106,20 @@ func (l *LogIns) LogIn(ctx context.Context, identifier, pw string, asker Asker) 
 	return l.factors.Enter(ctx, Entry{User: user, Methods: []string{MethodPassword}}, asker.Client)
 }
 
+// whyRefused returns why a log-in by a password was refused, for the audit log. The client is not
+// told.
+func whyRefused(user store.User) string {
+	switch {
+	case user.ID == "":
+		return "unknown_user"
+	case user.Disabled:
+		return "disabled"
+	case user.PasswordHash == "":
+		return "no_password"
+	}
+	return "wrong_password"
+}
+
 // CheckPassword returns a user as it is now, if the password is correct.
 func (l *LogIns) CheckPassword(ctx context.Context, user store.User, pw string, client Client) (store.User, error) {
 	user, _, err := l.checkPassword(ctx, l.Config.logInKey(user), pw, client, nil)
@@ -163,7 +177,7 @@ func (l *LogIns) checkPassword(
 		return store.User{}, false, l.refuseThrottled("account", wait, client)
 	case !right:
 		CountEvent("login", "refused")
-		l.Audit("login refused", user.ID, "", client)
+		l.Audit("login refused", user.ID, "", client, zap.String("reason", whyRefused(user)))
 		return store.User{}, false, &refusal.Error{Reason: refusal.WrongCredentials}
 	}
 	forgive()

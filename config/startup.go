@@ -20,6 +20,7 @@ func init() {
 type startApp struct {
 	mu     sync.Mutex
 	starts []func() error
+	checks []Check
 	shared sync.Map
 }
 

@@ -11,7 +11,9 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/clock"
 	"github.com/caddy-jwt/caddy-jwt/internal/discovery"
 	"github.com/caddy-jwt/caddy-jwt/internal/thismachine"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
@@ -115,6 +117,9 @@ func (c *KeySet) get(ctx context.Context, from string) ([]byte, error) {
 	}
 	from = withoutSecrets(from)
 	defer response.Body.Close()
+	if date, err := http.ParseTime(response.Header.Get("Date")); err == nil {
+		c.ahead.Store(int64(date.Sub(clock.Now())))
+	}
 	if response.StatusCode != http.StatusOK {
 		return nil, c.explainStatus(&discovery.StatusError{
 			From: from, Code: response.StatusCode, Status: response.Status,
@@ -138,6 +143,23 @@ func (c *KeySet) get(ctx context.Context, from string) ([]byte, error) {
 		)
 	}
 	return text, nil
+}
+
+// Check fetches the key set, but does not use or store it. It returns the number of its keys, and
+// by how much the clock of the server is ahead of the one here, to the second; 0 if it sent no
+// date.
+func (c *KeySet) Check(ctx context.Context) (keys int, ahead time.Duration, err error) {
+	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
+	defer cancel()
+	document, err := c.download(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	usable, _, err := jwt.ParseKeySet(document)
+	if err != nil {
+		return 0, 0, c.explain(document, err)
+	}
+	return len(usable), time.Duration(c.ahead.Load()), nil
 }
 
 // unreachable is an error of the transport: no answer was received.

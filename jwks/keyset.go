@@ -107,6 +107,7 @@ type KeySet struct {
 	running sync.WaitGroup
 
 	starting sync.Once
+	ahead    atomic.Int64 // nanoseconds by which the clock of the last server was ahead
 
 	current atomic.Pointer[jwt.KeySet] // nil before the first set and after max_stale
 

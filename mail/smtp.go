@@ -68,7 +68,7 @@ func (*SMTP) CaddyModule() caddy.ModuleInfo {
 }
 
 // Provision resolves placeholders, and checks the config. It does not connect.
-func (s *SMTP) Provision(caddy.Context) (err error) {
+func (s *SMTP) Provision(ctx caddy.Context) (err error) {
 	if err := s.Resolve(); err != nil {
 		return err
 	}
@@ -100,7 +100,32 @@ func (s *SMTP) Provision(caddy.Context) (err error) {
 			return fmt.Errorf("trusted_ca_certs: %s contains no PEM certificate", path)
 		}
 	}
+	config.OnCheck(ctx, "mail server "+s.Where(), s.check)
 	return nil
+}
+
+// check logs in to the server, and sends nothing.
+func (s *SMTP) check(ctx context.Context) (found string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(s.Timeout))
+	defer cancel()
+	client, err := s.client(false, func(dialing context.Context, network, _ string) (net.Conn, error) {
+		return s.dial(ctx, dialing, network)
+	})
+	if err != nil {
+		return "", err
+	}
+	session, err := client.DialToSMTPClientWithContext(ctx)
+	if err != nil {
+		return "", s.explain(err)
+	}
+	found = "it answers, and its certificate is valid"
+	if s.tls == nil {
+		found = "it answers, without encryption, on this machine"
+	}
+	if s.server.username != "" {
+		found += "; it accepts the user and the password"
+	}
+	return found, session.Quit()
 }
 
 // credentials resolves the user and the password, which are in the URL or in options.

@@ -156,7 +156,7 @@ func TestScenarioTwoNodes(t *testing.T) {
 
 	_, given = a.send("POST", "/auth/login", "", sitetest.CredentialsOf("alice@example.com"))
 	token = given["token"].(string)
-	a.Command("user", "disable", "alice@example.com")
+	a.Command("user", "disable", "--yes", "alice@example.com")
 	disabled := refusedBy(t, "disabling the user", token, a, b)
 	if status, _ := b.send("POST", "/auth/login", "", sitetest.CredentialsOf("alice@example.com")); status != 401 {
 		t.Errorf("a disabled user logs in: %d", status)

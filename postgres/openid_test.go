@@ -194,7 +194,7 @@ func TestTwoNodesOpenID(t *testing.T) {
 	if status != 200 {
 		t.Fatalf("a new client: %d %v", status, ofWiki)
 	}
-	a.Command("client", "delete", "wiki")
+	a.Command("client", "delete", "--yes", "wiki")
 	for _, n := range nodes {
 		if got := userinfo(n, ofWiki["access_token"]); got != 401 {
 			t.Errorf("a token of a client that is gone: %d", got)

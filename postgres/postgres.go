@@ -100,6 +100,9 @@ func (s *Store) Provision(ctx caddy.Context) error {
 	s.pool = shared.(*pool)
 	s.Connect, s.Explain, s.Retry, s.ForUpdate = s.pool.connect, explain, stoodInTheWay, " FOR UPDATE"
 	s.Revoked, s.Timeout = s.pool.tell, settings.callTimeout
+	where := fmt.Sprintf("user store in PostgreSQL at %s, database %s", settings.connection.Host,
+		settings.connection.Database)
+	config.OnCheck(ctx, where, s.pool.examine)
 	config.AtStart(ctx, func() error {
 		_, _, err := s.pool.connect(ctx)
 		return config.StoreAtStart(ctx, err, known)
@@ -237,6 +240,15 @@ func (p *pool) migrate(ctx context.Context) error {
 		return fmt.Errorf("user store in PostgreSQL: %w", explain(err))
 	}
 	return nil
+}
+
+// examine checks the database without changing it.
+func (p *pool) examine(ctx context.Context) (found string, err error) {
+	found, err = sqlstore.CheckVersion(ctx, p.db)
+	if failure, ok := errors.AsType[*pgconn.PgError](err); ok && failure.Code == "42P01" { // undefined_table
+		return "", config.Doubtful(errors.New("the database has no tables yet; Caddy creates them when it starts"))
+	}
+	return found, explain(err)
 }
 
 // conflict reports whether another node created the tables first: unique_violation,

@@ -387,7 +387,7 @@ func TestStoreCopy(t *testing.T) {
 			i, i, i%2 == 0,
 		)
 	}
-	must(users.String(), "user", "import", "--format", "jsonl", "--store", file, "-")
+	must(users.String(), "user", "import", "--create", "--format", "jsonl", "--store", file, "-")
 	must("", "client", "add", "--store", file, "--redirect-uri", "https://app.example/callback", "app")
 	output := must("", "store", "copy", file, "postgres {env.ACCOUNTS_DSN}")
 	if !strings.Contains(output, "users: 1500 rows, the same in both") || !strings.Contains(output, "records: 1 row") {
@@ -397,6 +397,20 @@ func TestStoreCopy(t *testing.T) {
 	must("", "store", "copy", "postgresql:///copy?"+url.Values{"host": {s.dir}, "user": {"test"}}.Encode(), back+"2")
 	if must("", "user", "export", "--store", file) != must("", "user", "export", "--store", back) {
 		t.Error("there and back, they are not the same")
+	}
+	config := filepath.Join(t.TempDir(), "Caddyfile")
+	site := ":1 {\njwt {\naccounts {\nstore postgres {env.ACCOUNTS_DSN}\n}\n}\n}\n"
+	if err := os.WriteFile(config, []byte(site), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	output = must("", "store", "backup", "--config", config, back+"3")
+	if !strings.Contains(output, "users: 1500 rows, the same in both") || !strings.Contains(output, "folder jwt") ||
+		must("", "user", "export", "--store", file) != must("", "user", "export", "--store", back+"3") {
+		t.Error(output)
+	}
+	if output, err := run("", "store", "restore", "--yes", "--config", config, back+"3"); err == nil ||
+		!strings.Contains(output, "copy it into an empty one: caddy jwt store copy") {
+		t.Errorf("a restore into a database: %v %s", err, output)
 	}
 	if output, err := run("", "store", "copy", file, "postgres {env.ACCOUNTS_DSN}"); err == nil ||
 		!strings.Contains(output, "1500 rows in the table users") {

@@ -7,16 +7,16 @@ import (
 	"time"
 )
 
-// kindWithdrawn is the kind of records of signing keys that must no longer verify, even if
+// KindWithdrawn is the kind of records of signing keys that must no longer verify, even if
 // the storage has them again after restoring a backup. The owner is the place of the keys.
-const kindWithdrawn = "withdrawn signing key"
+const KindWithdrawn = "withdrawn signing key"
 
 // WithdrawKeys records that the signing keys with these IDs, stored at a place, must be
 // refused if they return.
 func WithdrawKeys(ctx context.Context, store RecordStore, place string, ids []string) error {
 	for _, id := range ids {
 		err := store.CreateRecord(ctx, Record{
-			Kind: kindWithdrawn, ID: HashToken(place + "\n" + id), Owner: place, Value: []byte(strconv.Quote(id)),
+			Kind: KindWithdrawn, ID: HashToken(place + "\n" + id), Owner: place, Value: []byte(strconv.Quote(id)),
 		})
 		if err != nil && !errors.Is(err, ErrRecordExists) {
 			return err
@@ -27,7 +27,7 @@ func WithdrawKeys(ctx context.Context, store RecordStore, place string, ids []st
 
 // WithdrawnKeys returns the IDs of the withdrawn keys of a place.
 func WithdrawnKeys(ctx context.Context, store RecordStore, place string, now time.Time) ([]string, error) {
-	records, err := store.Records(ctx, kindWithdrawn, place, now)
+	records, err := store.Records(ctx, KindWithdrawn, place, now)
 	if err != nil {
 		return nil, err
 	}

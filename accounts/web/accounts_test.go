@@ -1778,7 +1778,7 @@ func TestThreatResetLinkOfADisabledUser(t *testing.T) {
 		return s.Post("/auth/reset", sitetest.JSON{"token": token, "newPassword": "a password by link"})
 	}
 	token := link()
-	c.Must("", "user", "disable", "alice@example.com")
+	c.Must("", "user", "disable", "--yes", "alice@example.com")
 	s.MustAnswer(401, reset(token), "while disabled")
 	c.Must("", "user", "enable", "alice@example.com")
 	s.MustAnswer(401, reset(token), "later")

@@ -31,8 +31,11 @@ func TestThreatMailOfBefore(t *testing.T) {
 				"currentPassword": sitetest.GoodPassword, "newPassword": otherPassword,
 			}, "Authorization: Bearer "+token), "new password")
 		},
-		"passwd":             func(email, _ string) { c.Must(otherPassword, "user", "passwd", email) },
-		"disable and enable": func(email, _ string) { c.Must("", "user", "disable", email); c.Must("", "user", "enable", email) },
+		"passwd": func(email, _ string) { c.Must(otherPassword, "user", "passwd", email) },
+		"disable and enable": func(email, _ string) {
+			c.Must("", "user", "disable", "--yes", email)
+			c.Must("", "user", "enable", email)
+		},
 	} {
 		email := strings.ReplaceAll(name, " ", "-") + "@example.com"
 		token := p.SignedUp(email).Token

@@ -149,7 +149,7 @@ func TestThreatResetTokenIsInNoLog(t *testing.T) {
 	)
 
 	second, secondToken := link()
-	command("disable", "alice@example.com")
+	command("disable", "--yes", "alice@example.com")
 	command("enable", "alice@example.com")
 	for what, path := range map[string]string{
 		"used": path, "withdrawn": second, "wrong": "/auth/reset?token=x", "damaged": path + "&x=;%zz",

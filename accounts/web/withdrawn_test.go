@@ -40,7 +40,7 @@ func TestThreatWithdrawnKeyComesBack(t *testing.T) {
 	}
 	// one in this process would take the log
 	if output, err := exec.Command(
-		caddytest.Binary(t), "jwt", "keys", "rotate", "--withdraw", "--config", config,
+		caddytest.Binary(t), "jwt", "keys", "rotate", "--withdraw", "--yes", "--config", config,
 	).CombinedOutput(); err != nil {
 		t.Fatalf("%v %s", err, output)
 	}

@@ -97,6 +97,16 @@ func OpenUsers(t testing.TB, path string) store.UserStore {
 	return users
 }
 
+// CreateStore creates an empty store at a path, as a server does when it starts.
+func CreateStore(t testing.TB, path string) {
+	t.Helper()
+	WithUsers(t, path, func(users store.UserStore) {
+		if _, err := users.Users(context.Background(), "", 1); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 // WithUsers opens the store at a path, as a server does, and calls a function with it.
 func WithUsers(t testing.TB, path string, do func(store.UserStore)) {
 	t.Helper()

@@ -48,6 +48,8 @@ type Responder struct {
 	ResourceMetadata, Scope string
 	// Logger logs each refusal at debug level.
 	Logger *zap.Logger
+	// Log logs some refusals at info level instead; nil for none.
+	Log *RefusalLog
 	// Page answers a refusal of a request that prefers HTML to JSON, where the site has no
 	// handle_errors for it; nil for JSON.
 	Page func(w http.ResponseWriter, r *http.Request, err *refusal.Error) error
@@ -100,11 +102,16 @@ func WriteJSON(w http.ResponseWriter, status int, value any) error {
 func (h Responder) Announce(w http.ResponseWriter, r *http.Request, err *refusal.Error) {
 	public := err.Reason.Answer()
 	Refused(err.Reason)
-	if entry := h.Logger.Check(zapcore.DebugLevel, "request refused"); entry != nil {
-		entry.Write(
+	fields := func() []zap.Field {
+		return []zap.Field{
 			zap.String("reason", string(err.Reason)),
 			zap.String("detail", err.Detail), zap.Int("status", public.Status), help.See(string(err.Reason)),
-		)
+		}
+	}
+	if h.Log == nil || !h.Log.log(h.Logger, r, fields()) {
+		if entry := h.Logger.Check(zapcore.DebugLevel, "request refused"); entry != nil {
+			entry.Write(fields()...)
+		}
 	}
 	if public.Challenge {
 		w.Header().Add("WWW-Authenticate", h.challenge(err))

@@ -21,7 +21,7 @@ func init() {
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.AddCommand(
 				tokenCommand(), inspectCommand(), userCommand(), keyCommand(), keysCommand(), storeCommand(),
-				mailCommand(), textsCommand(),
+				mailCommand(), textsCommand(), versionCommand(), doctorCommand(),
 			)
 			for _, further := range furtherCommands {
 				cmd.AddCommand(further())
@@ -92,6 +92,6 @@ func flagsOf(cmd *cobra.Command) caddycmd.Flags { return caddycmd.Flags{FlagSet:
 func addConfigFlags(cmd *cobra.Command, usage string) {
 	cmd.PersistentFlags().String("config", "", usage)
 	cmd.PersistentFlags().String(
-		"adapter", "", "Config adapter; by default caddyfile for a Caddyfile, and none for JSON",
+		"adapter", "", "Config adapter; by default caddyfile, and none for JSON",
 	)
 }

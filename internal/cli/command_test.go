@@ -42,6 +42,7 @@ func hasNot(t testing.TB, output string, unwanted ...string) {
 func newUserStore(t testing.TB) (c *accountstest.CommandLine, path string) {
 	t.Helper()
 	path = filepath.Join(sitetest.TempDir(t), "users.db")
+	accountstest.CreateStore(t, path)
 	return &accountstest.CommandLine{TB: t, Where: []string{"--store", path}}, path
 }
 
@@ -142,7 +143,7 @@ func TestUserCommands(t *testing.T) {
 		accountstest.Has(t, c.Must("", "user", "show", "--json", id), `"sessions":[{`, session)
 
 		accountstest.Has(
-			t, c.Must("", "user", "disable", "alice@example.com"), "Alice@Example.com is disabled, sessions ended: 1",
+			t, c.Must("", "user", "disable", "--yes", "alice@example.com"), "Alice@Example.com is disabled, sessions ended: 1",
 		)
 		accountstest.Has(t, c.Must("", "user", "show", id), "disabled")
 		if !revoked(t, path, session) {
@@ -221,12 +222,14 @@ func TestUserCommands(t *testing.T) {
 }
 
 func TestUserCommandsRefuse(t *testing.T) {
-	c, path := newUserStore(t)
+	path := filepath.Join(sitetest.TempDir(t), "users.db")
+	c := &accountstest.CommandLine{TB: t, Where: []string{"--store", path}}
 	for _, args := range [][]string{
-		{"list"}, {"export"}, {"show", "a@example.com"}, {"disable", "a@example.com"},
+		{"list"}, {"export"}, {"show", "a@example.com"}, {"disable", "--yes", "a@example.com"},
 		{"enable", "a@example.com"}, {"delete", "--yes", "a@example.com"},
 		{"passwd", "a@example.com"}, {"roles", "a@example.com"}, {"update", "a@example.com", "--remove", "name"},
 		{"reset-link", "--base", "https://example.com", "a@example.com"},
+		{"add", "--no-password", "a@example.com"}, {"invite", "--base", "https://example.com", "a@example.com"},
 	} {
 		c.Refuses(
 			"", "there is no user store at "+path+"; choose another store with --store <path> or --config <file>",
@@ -234,11 +237,12 @@ func TestUserCommandsRefuse(t *testing.T) {
 		)
 	}
 	if _, err := os.Stat(path); err == nil {
-		t.Error("a command that only reads made the store")
+		t.Error("a command without --create made the store")
 	}
 	for _, args := range [][]string{
-		{"add", "alice"}, {"add", "--role", "a b", "a@example.com"}, {"add", "--profile", "x", "a@example.com"},
-		{"import", "none.csv"}, {"import", "--format", "cvs", "none.csv"},
+		{"add", "--create", "alice"}, {"add", "--create", "--role", "a b", "a@example.com"},
+		{"add", "--create", "--profile", "x", "a@example.com"}, {"import", "--create", "none.csv"},
+		{"import", "--create", "--format", "cvs", "none.csv"},
 	} {
 		if _, stderr, err := c.Run("", append([]string{"user"}, args...)...); err == nil ||
 			strings.Contains(stderr, "it is created now") {
@@ -248,7 +252,7 @@ func TestUserCommandsRefuse(t *testing.T) {
 	if _, err := os.Stat(path); err == nil {
 		t.Error("a command with wrong arguments made the store")
 	}
-	_, stderr, err := c.Run(sitetest.GoodPassword, "user", "add", "alice@example.com")
+	_, stderr, err := c.Run(sitetest.GoodPassword, "user", "add", "--create", "alice@example.com")
 	if err != nil || !strings.Contains(stderr, path+", so it is created now") {
 		t.Errorf("the first user: %v, %q", err, stderr)
 	}
@@ -570,7 +574,7 @@ func TestUserResetLink(t *testing.T) {
 		c.Refuses("", want, append([]string{"user", "reset-link", "alice@example.com"}, strings.Fields(args)...)...)
 	}
 	c.Refuses("", "there is no user", "user", "reset-link", "--base", "https://example.com", "bob@example.com")
-	c.Must("", "user", "disable", "alice@example.com")
+	c.Must("", "user", "disable", "--yes", "alice@example.com")
 	c.Refuses("", "is disabled", "user", "reset-link", "--base", "https://example.com", "alice@example.com")
 }
 
@@ -591,7 +595,7 @@ func TestUserCommandsWithConfig(t *testing.T) {
 			"\n }\n }\n}\n"
 	}
 	c := withCaddyfile(t, site(":1", "users.db", "/users {\n password_min_length 12"))
-	c.Refuses("eleven 7890", "the password must have at least 12 characters", "user", "add", "alice@example.com")
+	c.Refuses("eleven 7890", "the password must have at least 12 characters", "user", "add", "--create", "alice@example.com")
 	c.Must("twelve 789012", "user", "add", "alice@example.com")
 	accountstest.Has(
 		t, c.Must("", "user", "reset-link", "--base", "https://example.com", "alice@example.com"),
@@ -628,7 +632,7 @@ func TestUserCommandsDefaultStore(t *testing.T) {
 	t.Setenv("XDG_DATA_HOME", data)
 	c := &accountstest.CommandLine{TB: t, Where: nil}
 	c.Refuses("", "there is no user store at "+filepath.Join(data, "caddy", "jwt", "users.db"), "user", "list")
-	c.Must(sitetest.GoodPassword, "user", "add", "alice@example.com")
+	c.Must(sitetest.GoodPassword, "user", "add", "--create", "alice@example.com")
 	withCaddyfile(t, ":1 {\n jwt {\n accounts\n }\n}").Must("", "user", "show", "alice@example.com")
 }
 
@@ -640,7 +644,7 @@ func TestUserCommandsWhileCaddyRuns(t *testing.T) {
 	c.Must(sitetest.GoodPassword, "user", "add", "--role", "admin", "alice@example.com")
 	given := s.LoggedIn("alice@example.com")
 	s.MustAnswer(200, s.Bearer("/todos/", given.Token), "a user of the command")
-	c.Must("", "user", "disable", "alice@example.com")
+	c.Must("", "user", "disable", "--yes", "alice@example.com")
 	disabled := time.Now()
 	sitetest.Eventually(t, "the token of a disabled user is refused", func() bool {
 		return s.Bearer("/todos/", given.Token).Status == 401
@@ -861,7 +865,7 @@ func TestKeysCommands(t *testing.T) {
 	}
 
 	token := s.LoggedIn("alice@example.com").Token
-	accountstest.Has(t, c.Must("", "keys", "rotate", "--withdraw"), " and all older keys are withdrawn\n")
+	accountstest.Has(t, c.Must("", "keys", "rotate", "--withdraw", "--yes"), " and all older keys are withdrawn\n")
 	if list := c.Must("", "keys", "list"); strings.Count(list, "\n") != 2 {
 		t.Errorf("the list of keys after a withdrawal is:\n%s", list)
 	}
@@ -1077,7 +1081,7 @@ func TestInspectAccounts(t *testing.T) {
 	}
 	accountstest.Has(t, c.Must(given.Token, "inspect"), "/todos/*: accepted\n", `"typ": "at+jwt"`)
 	(&accountstest.CommandLine{TB: t, Where: []string{"--store", store}}).
-		Must("", "user", "disable", "alice@example.com")
+		Must("", "user", "disable", "--yes", "alice@example.com")
 	stdout, _, err = c.Run(given.Token, "inspect")
 	if accountstest.Has(t, stdout, `refused by the check "revoked"`); err == nil {
 		t.Error("the token of a disabled user is accepted")

@@ -25,7 +25,7 @@ factor. Secrets and codes are not shown; nobody can read the codes.`,
 		RunE: operates(false, listFactors),
 	}
 	cmd.PersistentFlags().Bool("json", false, "Print a JSON object")
-	cmd.AddCommand(&cobra.Command{
+	reset := &cobra.Command{
 		Use:   "reset <user> [flags]",
 		Short: "Removes the second factors of a user",
 		Long: `
@@ -39,7 +39,9 @@ the user continue; to end them, use caddy jwt user passwd or reset-link.`,
 		Example: `  caddy jwt user factors reset alice@example.com`,
 		Args:    Takes(userArgument),
 		RunE:    operates(false, resetFactors),
-	})
+	}
+	AddYes(reset)
+	cmd.AddCommand(reset)
 	return cmd
 }
 
@@ -115,6 +117,10 @@ func resetFactors(o *operator) error {
 	}
 	found, err := accounts.LoadFactors(o.ctx, o.store, user.ID, time.Now())
 	if err != nil {
+		return err
+	}
+	what := "remove the second factors of " + refusal.Visible(user.Email)
+	if err := Confirm(o.cmd, what); err != nil {
 		return err
 	}
 	if err := accounts.ResetFactors(o.ctx, o.store, user.ID, time.Now()); err != nil {

@@ -56,9 +56,9 @@ func TestUserFactors(t *testing.T) {
 	}
 	challenge := got.ErrorBody(t).Error.Challenge
 
-	accountstest.Has(t, c.Must("", "user", "factors", "reset", "alice@example.com"), "is removed", "codes: 10")
-	accountstest.Has(t, c.Must("", "user", "factors", "reset", "alice@example.com"), "had no second factor")
-	asJSON = c.Must("", "user", "factors", "reset", "alice@example.com", "--json")
+	accountstest.Has(t, c.Must("", "user", "factors", "reset", "--yes", "alice@example.com"), "is removed", "codes: 10")
+	accountstest.Has(t, c.Must("", "user", "factors", "reset", "--yes", "alice@example.com"), "had no second factor")
+	asJSON = c.Must("", "user", "factors", "reset", "--yes", "alice@example.com", "--json")
 	if err := stdjson.Unmarshal([]byte(asJSON), &shown); err != nil {
 		t.Errorf("%s: %v", asJSON, err)
 	}
@@ -84,9 +84,9 @@ func TestUserPasskeys(t *testing.T) {
 	c := &accountstest.CommandLine{TB: t, Where: []string{"--store", path}}
 	accountstest.Has(t, c.Must("", "user", "factors", "alice@example.com"), "Phone", "localhost", "LAST USED")
 	accountstest.Has(t, c.Must("", "user", "factors", "alice@example.com", "--json"), id, `"synced":false`)
-	accountstest.Has(t, c.Must("", "user", "factors", "reset", "alice@example.com"), "is removed", "passkeys: 1")
+	accountstest.Has(t, c.Must("", "user", "factors", "reset", "--yes", "alice@example.com"), "is removed", "passkeys: 1")
 	s.MustAnswer(401, logIn(), "the passkey")
-	accountstest.Has(t, c.Must("", "user", "factors", "reset", "alice@example.com"), "had no second factor")
+	accountstest.Has(t, c.Must("", "user", "factors", "reset", "--yes", "alice@example.com"), "had no second factor")
 }
 
 // The user is told by mail of a reset by an operator.
@@ -98,7 +98,7 @@ func TestUserFactorsResetByMail(t *testing.T) {
 	accountstest.WithApp(s, s.SignedUp("alice@example.com").Token)
 	c := withCaddyfile(t, ":1 {\n jwt {\n accounts {\n store file "+path+"\n"+options+"\n }\n }\n}")
 	server.MustGet(1)
-	c.Must("", "user", "factors", "reset", "alice@example.com")
+	c.Must("", "user", "factors", "reset", "--yes", "alice@example.com")
 	got := server.MustGet(2)[1]
 	if got.To != "TO:<alice@example.com>" || !strings.Contains(got.Raw, "second step of your account") {
 		t.Errorf("told %s: %s", got.To, got.Raw)

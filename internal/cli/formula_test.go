@@ -28,7 +28,7 @@ func TestThreatFormulasInCSV(t *testing.T) {
 			},
 		}))
 	}
-	from.Must(lines.String(), "user", "import", "--format", "jsonl", "-")
+	from.Must(lines.String(), "user", "import", "--create", "--format", "jsonl", "-")
 	exported := from.Must("", "user", "export", "--format", "csv")
 	rows, err := csv.NewReader(strings.NewReader(exported)).ReadAll()
 	if err != nil || len(rows) != len(values)+1 {
@@ -44,7 +44,7 @@ func TestThreatFormulasInCSV(t *testing.T) {
 			sitetest.NoFormula(t, cell)
 		}
 	}
-	to.Must(exported, "user", "import", "--format", "csv", "-")
+	to.Must(exported, "user", "import", "--create", "--format", "csv", "-")
 	if got, want := to.Must("", "user", "export"), from.Must("", "user", "export"); got != want {
 		t.Errorf("imported as\n%s\nexpected\n%s", got, want)
 	}

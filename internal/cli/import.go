@@ -74,6 +74,7 @@ removes that apostrophe.`,
 		Args: Takes("a file name, or - for standard input"),
 		RunE: operates(true, importUsers, checkImport),
 	}
+	AddCreate(cmd)
 	cmd.Flags().String("format", "", "csv, jsonl or htpasswd; by default the extension or name of the file")
 	return cmd
 }

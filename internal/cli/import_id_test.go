@@ -59,12 +59,12 @@ func TestThreatIDThatIsAnAddress(t *testing.T) {
 	c.Must("", "user", "show", "mallory@example.com")
 	c.Must("", "user", "add", "--no-password", "mallory@example.com")
 	for _, args := range [][]string{
-		{"user", "disable"}, {"user", "delete", "--yes"}, {"user", "reset-link", "--base", "https://example.com"},
+		{"user", "disable", "--yes"}, {"user", "delete", "--yes"}, {"user", "reset-link", "--base", "https://example.com"},
 		{"key", "add", "--subject"},
 	} {
 		c.Refuses("", "and another user has this ID", append(args, "mallory@example.com")...)
 	}
-	accountstest.Has(t, c.Must("", "user", "disable", "alice@example.com"), "alice@example.com is disabled")
+	accountstest.Has(t, c.Must("", "user", "disable", "--yes", "alice@example.com"), "alice@example.com is disabled")
 	c.Refuses("", `the e-mail address "a|b@" must look like`, "user", "show", "a|b@")
 	c.Refuses("", "there is no user", "user", "show", "nobody@example.com")
 }

@@ -46,6 +46,7 @@ there. So run the command as the user who runs Caddy.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: runs(inspect),
 	}
+	cmd.Flags().Bool("json", false, "Print a JSON object, with times as in the token")
 	addConfigFlags(cmd, "Caddy config whose jwt handlers check the token")
 	return cmd
 }
@@ -66,17 +67,60 @@ func inspect(cmd *cobra.Command, args []string) error {
 	if id := apikeys.IDIn(token); id != token {
 		return fmt.Errorf("this is the API key with the ID %s, not a token; see: caddy jwt key show %[1]s", id)
 	}
+	var config *siteConfig
+	if flagsOf(cmd).String("config") != "" { // errors come before the token is shown
+		if config, err = loadConfig(flagsOf(cmd)); err != nil {
+			return err
+		}
+		if len(config.judges()) == 0 {
+			return fmt.Errorf("%s has no jwt handler", config.file)
+		}
+	}
+	if flagsOf(cmd).Bool("json") {
+		return inspectJSON(cmd, token, config)
+	}
 	if err := describeToken(cmd.OutOrStdout(), token, time.Now()); err != nil {
 		return err
 	}
-	if flagsOf(cmd).String("config") == "" {
+	if config == nil {
 		fmt.Fprintln(
 			cmd.OutOrStdout(),
 			"\nsignature not checked; to check the token with the jwt handlers of a config, set --config <file>",
 		)
 		return nil
 	}
-	return checkToken(cmd, token)
+	fmt.Fprintln(cmd.OutOrStdout())
+	return config.check(token, func(v verdict) {
+		fmt.Fprintf(cmd.OutOrStdout(), "jwt %s: %s\n", strings.Join(v.Places, "; "), refusal.Visible(v.Text))
+	})
+}
+
+// inspectJSON prints what there is to know about a token as one JSON object.
+func inspectJSON(cmd *cobra.Command, token string, config *siteConfig) error {
+	shown := struct {
+		Header   json.RawMessage `json:"header"`
+		Claims   json.RawMessage `json:"claims"`
+		Error    string          `json:"error,omitempty"`
+		Handlers []verdict       `json:"handlers,omitempty"`
+	}{}
+	decoded, err := jwt.Decode(token)
+	shown.Header, shown.Claims = readable(decoded.Header), readable(decoded.Payload)
+	if err = malformed(err); err != nil {
+		shown.Error = err.Error()
+	} else if config != nil {
+		err = config.check(token, func(v verdict) { shown.Handlers = append(shown.Handlers, v) })
+	}
+	encoder := newJSONEncoder(cmd.OutOrStdout())
+	encoder.SetIndent("", "  ")
+	return errors.Join(encoder.Encode(shown), err)
+}
+
+// readable returns a part of a token, or nil if it is not JSON.
+func readable(part jsontext.Value) json.RawMessage {
+	if part.Compact(jsontext.AllowDuplicateNames(true)) != nil {
+		return nil
+	}
+	return json.RawMessage(part)
 }
 
 // describeToken prints the readable parts of a token, and returns why it is malformed.
@@ -90,6 +134,11 @@ func describeToken(w io.Writer, token string, now time.Time) error {
 			fmt.Fprintf(w, "%s\n%s", part.name, withTimes(string(part.text), now))
 		}
 	}
+	return malformed(err)
+}
+
+// malformed returns why a token is malformed.
+func malformed(err error) error {
 	if failure, ok := errors.AsType[*refusal.Error](err); ok {
 		return fmt.Errorf("refused by the check %q: %w; see %s", failure.Reason, failure, failure.Reason.Help())
 	}
@@ -134,31 +183,32 @@ func durationText(d time.Duration) string {
 	return d.String()
 }
 
-// checkToken prints for each handler of the config whether it accepts the token. It returns
-// an error if none does.
-func checkToken(cmd *cobra.Command, token string) error {
-	config, err := loadConfig(flagsOf(cmd))
-	if err != nil {
-		return err
-	}
-	handlers := append(config.handlers("jwt"), config.providers()...)
-	if len(handlers) == 0 {
-		return fmt.Errorf("%s has no jwt handler", config.file)
-	}
-	ctx, cancel, err := openContext(config.storage)
+// verdict is what a handler would do with a token.
+type verdict struct {
+	Places   []string `json:"places"`
+	Accepted bool     `json:"accepted"`
+	Text     string   `json:"verdict"`
+}
+
+// judges returns the handlers of the config that verify tokens.
+func (c *siteConfig) judges() []*handlerConfig { return append(c.handlers("jwt"), c.providers()...) }
+
+// check calls a function with the verdict of each handler of the config. It returns an error if
+// none accepts the token.
+func (c *siteConfig) check(token string, say func(verdict)) error {
+	ctx, cancel, err := openContext(c.storage)
 	if err != nil {
 		return err
 	}
 	defer cancel()
-	fmt.Fprintln(cmd.OutOrStdout())
 	accepted := false
-	for _, handler := range handlers {
-		verdict, good := judge(ctx, handler.text, token)
+	for _, handler := range c.judges() {
+		text, good := judge(ctx, handler.text, token)
 		accepted = accepted || good
-		fmt.Fprintf(cmd.OutOrStdout(), "jwt %s: %s\n", strings.Join(handler.places, "; "), refusal.Visible(verdict))
+		say(verdict{handler.places, good, text})
 	}
 	if !accepted {
-		return fmt.Errorf("no jwt handler in %s accepts the token", config.file)
+		return fmt.Errorf("no jwt handler in %s accepts the token", c.file)
 	}
 	return nil
 }

@@ -49,6 +49,7 @@ Name a key by its ID, the part after the prefix, which is not secret.`,
 	AddStoreFlags(cmd)
 	cmd.PersistentFlags().String("prefix", "", "Beginning of new keys; by default as in the config, otherwise key")
 	cmd.AddCommand(addKeyCommand(), listAPIKeysCommand(), showKeyCommand(), rollKeyCommand(), revokeKeyCommand())
+	complete(cmd, "<ID>", (*operator).chooseKeyStore, keyNames)
 	return cmd
 }
 
@@ -237,6 +238,7 @@ and prints each with its key as JSON.`,
 			return err
 		}),
 	}
+	AddCreate(cmd)
 	cmd.Flags().String("subject", "", "The user, by e-mail address or ID, or the name of the service")
 	cmd.Flags().String("name", "", "A name that tells the keys of a subject apart")
 	cmd.Flags().StringArray("scope", nil, "A scope; may be repeated")
@@ -488,8 +490,8 @@ grace period, and one from a roll before that no longer. Everything else stays.`
 }
 
 func revokeKeyCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "revoke <ID>",
+	cmd := &cobra.Command{
+		Use:   "revoke <ID> [flags]",
 		Short: "Revokes an API key",
 		Long: `
 Revokes an API key. Running servers refuse it within a second. This cannot be undone. It
@@ -498,6 +500,13 @@ takes the ID or the whole key, such as one that was found in a public place.`,
 		Args:    Takes(keyArgument),
 		RunE: onKeys(false, func(o *operator, keys apikeys.Keys) error {
 			id := apikeys.IDIn(o.args[0])
+			key, err := keys.Get(o.ctx, id)
+			if err != nil && !errors.Is(err, apikeys.ErrCorrupt) {
+				return noSuchKey(o.args[0], err)
+			}
+			if err := Confirm(o.cmd, "revoke the API key "+id+" of "+refusal.Visible(key.Subject)); err != nil {
+				return err
+			}
 			if err := keys.Revoke(o.ctx, id); err != nil {
 				return noSuchKey(o.args[0], err)
 			}
@@ -505,4 +514,6 @@ takes the ID or the whole key, such as one that was found in a public place.`,
 			return nil
 		}),
 	}
+	AddYes(cmd)
+	return cmd
 }

@@ -42,7 +42,7 @@ sudo -u caddy -H caddy jwt keys list --config /etc/caddy/Caddyfile`,
 }
 
 func listKeysCommand() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "list [flags]",
 		Short: "Lists the signing keys",
 		Long: `
@@ -52,6 +52,8 @@ tokens that they signed.`,
 		Args:    cobra.NoArgs,
 		RunE:    runs(listKeys),
 	}
+	cmd.Flags().Bool("json", false, "Print one JSON object per line")
+	return cmd
 }
 
 func rotateKeysCommand() *cobra.Command {
@@ -76,6 +78,7 @@ keys are withdrawn, so a key that returns, for example from a backup, is refused
 		RunE: runs(rotateKeys),
 	}
 	cmd.Flags().Bool("withdraw", false, "Make the old keys invalid at once, for example after a leak")
+	AddYes(cmd)
 	cmd.Flags().String("lead", "", fmt.Sprintf(
 		"How long the new key is published before it signs: at least as long as other services cache the keys; 0 for "+
 			"a single node whose tokens no other service verifies (default %s for accounts, %s for upstream_token)",
@@ -156,10 +159,17 @@ func withKeys(cmd *cobra.Command, do func(caddy.Context, certmagic.Storage, keyP
 func listKeys(cmd *cobra.Command, _ []string) error {
 	now := time.Now()
 	table := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+	lines, asJSON := newJSONEncoder(cmd.OutOrStdout()), flagsOf(cmd).Bool("json")
 	head := "ISSUER\tKID\tCREATED\tSTATE\n" // not without a key, as before an error
 	err := withKeys(cmd, func(ctx caddy.Context, storage certmagic.Storage, place keyPlace) error {
 		stored, err := signing.Load(ctx, storage, place.path)
 		for i, key := range stored.Keys {
+			if asJSON {
+				if err := lines.Encode(shownKey(place.issuer, stored, i, now)); err != nil {
+					return err
+				}
+				continue
+			}
 			fmt.Fprintf(
 				table, "%s%s\t%s\t%s\t%s\n", head, place.issuer, key.ID(),
 				timeText(key.CreatedAt), keyState(stored, i, now),
@@ -169,6 +179,22 @@ func listKeys(cmd *cobra.Command, _ []string) error {
 		return err
 	})
 	return errors.Join(table.Flush(), err)
+}
+
+// shownKey returns a stored key for JSON.
+func shownKey(issuer string, s signing.Stored, i int, now time.Time) map[string]any {
+	key := s.Keys[i]
+	shown := map[string]any{
+		"issuer": issuer, "kid": key.ID(), "created_at": key.CreatedAt.UTC(), "signs": i == s.Signs(now),
+		"signs_from": nil, "verifies_until": nil, "state": keyState(s, i, now),
+	}
+	if !key.SignsFrom.IsZero() {
+		shown["signs_from"] = key.SignsFrom.UTC()
+	}
+	if !key.VerifyUntil.IsZero() {
+		shown["verifies_until"] = key.VerifyUntil.UTC()
+	}
+	return shown
 }
 
 // keyState describes the use of a stored key.
@@ -204,6 +230,12 @@ func rotateKeys(cmd *cobra.Command, _ []string) error {
 		return fmt.Errorf(
 			"--lead %s: it must be from 0 to %dd", flags.String("lead"), signing.LongestLead/(24*time.Hour),
 		)
+	}
+	if r.Withdraw {
+		err := Confirm(cmd, "withdraw all signing keys; every access and ID token that exists is then refused")
+		if err != nil {
+			return err
+		}
 	}
 	return withKeys(cmd, func(ctx caddy.Context, storage certmagic.Storage, place keyPlace) error {
 		if r.Lead = lead; !cmd.Flags().Changed("lead") {

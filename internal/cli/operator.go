@@ -27,15 +27,15 @@ func AddStoreFlags(cmd *cobra.Command) {
 }
 
 // OnStore converts a function that works on the store selected by the flags of
-// AddStoreFlags to the function of a command. If create is set, a missing file is created.
-// The checks of the arguments are done before that.
+// AddStoreFlags to the function of a command. If adds is set, it has the flag of AddCreate. The
+// checks of the arguments are done before a file is created.
 func OnStore(
-	create bool,
+	adds bool,
 	run func(ctx context.Context, cmd *cobra.Command, args []string, store store.UserStore) error,
 	checks ...func(cmd *cobra.Command, args []string) error,
 ) func(*cobra.Command, []string) error {
 	return operates(
-		create, func(o *operator) error { return run(o.ctx, o.cmd, o.args, o.store) },
+		adds, func(o *operator) error { return run(o.ctx, o.cmd, o.args, o.store) },
 		func(o *operator) error {
 			for _, check := range checks {
 				if err := check(o.cmd, o.args); err != nil {
@@ -59,9 +59,14 @@ type operator struct {
 	keyPrefix string // of the API keys
 }
 
+// AddCreate adds the flag --create to a command that adds something to the store.
+func AddCreate(cmd *cobra.Command) {
+	cmd.Flags().Bool("create", false, "Create the file of the store if it does not exist")
+}
+
 // operates converts a function that needs the store to the function of a command. If the
-// store is a missing file, it is created if the command adds users. The checks are done
-// before that.
+// store is a missing file, a command that adds something creates it if --create is set. The
+// checks are done before that.
 func operates(
 	adds bool, operate func(*operator) error, checks ...func(*operator) error,
 ) func(*cobra.Command, []string) error {
@@ -73,7 +78,15 @@ func operatesOn(
 	choose func(*operator) (json.RawMessage, error), adds bool, operate func(*operator) error,
 	checks ...func(*operator) error,
 ) func(*cobra.Command, []string) error {
-	return runs(func(cmd *cobra.Command, args []string) error {
+	return runs(onStoreOf(choose, adds, operate, checks...))
+}
+
+// onStoreOf is operatesOn without the report of an error.
+func onStoreOf(
+	choose func(*operator) (json.RawMessage, error), adds bool, operate func(*operator) error,
+	checks ...func(*operator) error,
+) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
 		o := &operator{cmd: cmd, args: args, flags: flagsOf(cmd)}
 		for _, check := range checks {
 			if err := check(o); err != nil {
@@ -84,14 +97,15 @@ func operatesOn(
 		if err == nil {
 			err = filestore.CheckExists(o.sites[0].StoreRaw)
 		}
-		if adds && errors.Is(err, filestore.ErrNoStore) {
+		if adds && errors.Is(err, filestore.ErrNoStore) && o.flags.Bool("create") {
 			fmt.Fprintf(cmd.ErrOrStderr(), "%v, so it is created now; "+
 				"its owner is the owner of its folder, which must be the user who runs Caddy\n", err)
 			err = nil
 		}
 		if errors.Is(err, filestore.ErrNoStore) {
 			return fmt.Errorf("%w; choose another store with --store <path> or --config <file>, "+
-				"or run this as the user who runs Caddy; `caddy jwt user add` creates a store", err)
+				"or run this as the user who runs Caddy; Caddy creates its store when it starts, and `caddy jwt "+
+				"user add --create` before that", err)
 		}
 		if err != nil {
 			return err
@@ -115,7 +129,7 @@ func operatesOn(
 			return fmt.Errorf("user store: %w", err)
 		}
 		return operate(o)
-	})
+	}
 }
 
 // Takes checks that a command has one argument.

@@ -56,7 +56,7 @@ func TestThreatStoreFileOfOthers(t *testing.T) {
 			owner.EffectiveUser = os.Geteuid
 			path := filepath.Join(sitetest.TempDir(t), "users.db")
 			command := &accountstest.CommandLine{TB: t, Where: []string{"--store", path}}
-			command.Must("", "user", "add", "--no-password", "alice@example.com")
+			command.Must("", "user", "add", "--create", "--no-password", "alice@example.com")
 			if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 				t.Fatal(info.Mode(), err)
 			}
@@ -64,7 +64,7 @@ func TestThreatStoreFileOfOthers(t *testing.T) {
 				t.Fatal(err)
 			}
 			if c.want != "" {
-				command.Refuses("", c.want, "user", "add", "--no-password", "carol@example.com")
+				command.Refuses("", c.want, "user", "add", "--create", "--no-password", "carol@example.com")
 				return
 			}
 			s := sitetest.Serve(t, sitetest.AccountsBody(path, "signup open"))
@@ -114,7 +114,7 @@ func TestThreatRootKeepsOwners(t *testing.T) {
 	path := filepath.Join(data, "jwt", "users.db")
 	command := &accountstest.CommandLine{TB: t, Where: []string{"--store", path}}
 	for range 2 {
-		command.Must("", "user", "add", "--no-password", fmt.Sprintf("u%d@example.com", os.Getpid()+of(data)))
+		command.Must("", "user", "add", "--create", "--no-password", fmt.Sprintf("u%d@example.com", os.Getpid()+of(data)))
 		command.Must("", "user", "delete", "--yes", fmt.Sprintf("u%d@example.com", os.Getpid()+of(data)))
 	}
 	copied := filepath.Join(data, "backup", "copy.db")

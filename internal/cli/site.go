@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -47,7 +49,7 @@ func loadConfig(flags caddycmd.Flags) (*siteConfig, error) {
 		return nil, err
 	}
 	defer quiet()
-	text, file, _, err := caddycmd.LoadConfig(flags.String("config"), flags.String("adapter"))
+	text, file, _, err := caddycmd.LoadConfig(flags.String("config"), adapterOf(flags))
 	if err != nil {
 		return nil, fmt.Errorf("--config: %w", err)
 	}
@@ -63,6 +65,22 @@ func loadConfig(flags caddycmd.Flags) (*siteConfig, error) {
 	}
 	config.storage = top.Storage
 	return config, nil
+}
+
+// adapterOf returns the adapter for the config. Caddy knows a Caddyfile by its name alone; here, a
+// file that does not begin as JSON is one whatever its name, because it can be nothing else.
+func adapterOf(flags caddycmd.Flags) string {
+	file, adapter := flags.String("config"), flags.String("adapter")
+	if file == "" || file == "-" || adapter != "" {
+		return adapter
+	}
+	text, err := os.ReadFile(file)
+	if text = bytes.TrimSpace(text); err != nil || json.Valid(text) || slices.Contains(
+		[]string{".json", ".yaml", ".yml", ".toml"}, strings.ToLower(filepath.Ext(file)),
+	) {
+		return adapter // Caddy's default, and its error
+	}
+	return "caddyfile"
 }
 
 // handlerConfig is a handler in a config.

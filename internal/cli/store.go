@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -28,8 +29,26 @@ func storeCommand() *cobra.Command {
 		Long:    "\nManages user stores.",
 		Example: `  caddy jwt store copy users.db 'postgres {env.ACCOUNTS_DSN}'`,
 	}
-	cmd.AddCommand(copyStoreCommand())
+	cmd.AddCommand(copyStoreCommand(), backupCommand(), restoreCommand(), schemaCommand())
 	return cmd
+}
+
+func schemaCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "schema [postgres|file]",
+		Short: "Prints the SQL that makes the tables of a store",
+		Long: `
+Prints the SQL that makes the tables of a store in an empty database, for a database in
+which Caddy may not make them. It is the same for all kinds of stores. Caddy usually
+makes and upgrades the tables itself; then there is nothing to do.`,
+		Example:   `  caddy jwt store schema postgres | psql "$ACCOUNTS_DSN"`,
+		ValidArgs: []string{"postgres", "file"},
+		Args:      cobra.MatchAll(cobra.MaximumNArgs(1), cobra.OnlyValidArgs),
+		RunE: runs(func(cmd *cobra.Command, _ []string) error {
+			_, err := io.WriteString(cmd.OutOrStdout(), sqlstore.Schema())
+			return err
+		}),
+	}
 }
 
 func copyStoreCommand() *cobra.Command {
@@ -82,10 +101,14 @@ func copyStores(cmd *cobra.Command, args []string) error {
 	if names[0] == names[1] {
 		return errors.New("the two stores are the same")
 	}
+	return runCopy(interrupted, cmd, &sqlstore.Copy{From: stores[0], To: stores[1], Source: names[0]})
+}
+
+// runCopy runs a copy and prints what was copied.
+func runCopy(interrupted context.Context, cmd *cobra.Command, copied *sqlstore.Copy) error {
 	progress := &copyProgress{out: cmd.ErrOrStderr(), shows: terminalOf(cmd.ErrOrStderr()) != nil}
-	sums, err := (&sqlstore.Copy{
-		From: stores[0], To: stores[1], Source: names[0], Progress: progress.report,
-	}).Run(interrupted)
+	copied.Progress = progress.report
+	sums, err := copied.Run(interrupted)
 	progress.end()
 	switch {
 	case interrupted.Err() != nil:
@@ -111,6 +134,11 @@ func openNamedStore(ctx caddy.Context, text string, create bool) (users *sqlstor
 	if err != nil {
 		return nil, "", err
 	}
+	return openStore(ctx, raw, create)
+}
+
+// openStore opens a store for a copy. It also returns the hash of its name.
+func openStore(ctx caddy.Context, raw json.RawMessage, create bool) (users *sqlstore.Store, name string, err error) {
 	if err := filestore.CheckExists(raw); err != nil && !(create && errors.Is(err, filestore.ErrNoStore)) {
 		return nil, "", err
 	}
@@ -170,6 +198,15 @@ type copyProgress struct {
 	shows bool // on a terminal
 	last  time.Time
 	line  string
+}
+
+// size reports how much is written.
+func (p *copyProgress) size(bytes int64) {
+	if p.shows {
+		p.end()
+		p.line = fmt.Sprintf("%d MiB", bytes>>20)
+		fmt.Fprint(p.out, p.line)
+	}
 }
 
 const quietProgressInterval = 10 * time.Second

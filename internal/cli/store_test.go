@@ -31,7 +31,7 @@ func fillStore(t testing.TB, path string, users int) {
 			i, i,
 		)
 	}
-	c.Must(lines, "user", "import", "--format", "jsonl", "-")
+	c.Must(lines, "user", "import", "--create", "--format", "jsonl", "-")
 	accountstest.WithUsers(t, path, func(users store.UserStore) {
 		first, err := users.Users(t.Context(), "", 3)
 		if err != nil {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/accounts/password"
+	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
@@ -63,6 +64,7 @@ Name a user by e-mail address, user name or ID.`,
 		resetLinkCommand(), disconnectCommand(), factorsCommand(),
 		inviteCommand(), emailCommand(), verifyUserCommand(),
 	)
+	complete(cmd, "<user>", (*operator).chooseSites, userNames)
 	return cmd
 }
 
@@ -106,7 +108,9 @@ func (o *operator) user() (store.User, error) {
 	}
 	user, err := store.FindUser(o.ctx, o.store, name)
 	if errors.Is(err, store.ErrNotFound) {
-		return user, fmt.Errorf("there is no user %s; `caddy jwt user list` lists all users", refusal.Quoted(name))
+		near, _ := userNames(o, name[:min(2, len(name))])
+		return user, fmt.Errorf("there is no user %s; `caddy jwt user list` lists all users%s", refusal.Quoted(name),
+			config.Meant(name, near...))
 	}
 	return user, err
 }
@@ -168,6 +172,7 @@ it; the accounts need identifier username or any.`,
 	cmd.Flags().StringArray("role", nil, "A role; may be repeated")
 	cmd.Flags().String("username", "", "The name by which the user logs in")
 	addProfile(cmd)
+	AddCreate(cmd)
 	cmd.Flags().Bool("disabled", false, "The user cannot log in until it is enabled")
 	cmd.Flags().Bool(
 		"no-password", false, "The user cannot log in until a password is set, for example with reset-link",
@@ -338,7 +343,7 @@ func (o *operator) newPassword() (hash string, err error) {
 func (o *operator) askPassword() (string, error) {
 	terminal := terminalOf(o.cmd.InOrStdin())
 	if terminal == nil {
-		line, err := o.readLine()
+		line, err := readLine(o.cmd.InOrStdin())
 		if err == nil && line == "" {
 			err = errors.New("the first line of standard input is empty; it must be the password")
 		}
@@ -357,8 +362,8 @@ func (o *operator) askPassword() (string, error) {
 
 // readLine reads the first line of standard input, up to a length that is too long for a
 // password.
-func (o *operator) readLine() (string, error) {
-	line, err := bufio.NewReader(io.LimitReader(o.cmd.InOrStdin(), password.MaxBytes+3)).ReadString('\n')
+func readLine(in io.Reader) (string, error) {
+	line, err := bufio.NewReader(io.LimitReader(in, password.MaxBytes+3)).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
 		return "", fmt.Errorf("standard input: %w", err)
 	}
@@ -448,7 +453,7 @@ func state(user store.User) string {
 func timeText(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 func disconnectCommand() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "disconnect <user> [flags]",
 		Short: "Disconnects a user from other providers",
 		Long: `
@@ -459,11 +464,16 @@ sessions of the user continue; to end them, use caddy jwt user passwd.`,
 		Args:    Takes(userArgument),
 		RunE:    operates(false, disconnectUser),
 	}
+	AddYes(cmd)
+	return cmd
 }
 
 func disconnectUser(o *operator) error {
 	user, err := o.user()
 	if err != nil {
+		return err
+	}
+	if err := Confirm(o.cmd, "disconnect "+refusal.Visible(user.Email)+" from all other providers"); err != nil {
 		return err
 	}
 	gone, err := accounts.RecoverAccount(o.ctx, o.store, user.ID, false, time.Now(), func() error { return nil })
@@ -549,8 +559,8 @@ func showUser(o *operator) error {
 }
 
 func disableUserCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "disable <user>",
+	cmd := &cobra.Command{
+		Use:   "disable <user> [flags]",
 		Short: "Disables a user",
 		Long: `
 Disables a user: the user can no longer log in, and its sessions end. Running servers
@@ -559,10 +569,19 @@ refuse its access tokens within a second.`,
 		Args:    Takes(userArgument),
 		RunE:    operates(false, disableUser),
 	}
+	AddYes(cmd)
+	return cmd
 }
 
 func disableUser(o *operator) error {
-	user, err := o.change(func(u *store.User) { u.Disabled = true })
+	user, err := o.user()
+	if err != nil {
+		return err
+	}
+	if err := Confirm(o.cmd, "disable "+refusal.Visible(user.Email)+" and end its sessions"); err != nil {
+		return err
+	}
+	user, err = o.change(func(u *store.User) { u.Disabled = true })
 	if err != nil {
 		return err
 	}
@@ -636,7 +655,7 @@ address and the user name.`,
 		Args:    Takes(userArgument),
 		RunE:    operates(false, deleteUser),
 	}
-	cmd.Flags().Bool("yes", false, "Do not ask for confirmation")
+	AddYes(cmd)
 	return cmd
 }
 
@@ -645,17 +664,8 @@ func deleteUser(o *operator) error {
 	if err != nil {
 		return err
 	}
-	if !o.flags.Bool("yes") {
-		if terminalOf(o.cmd.InOrStdin()) == nil {
-			return fmt.Errorf(
-				"%s was not deleted, because the command cannot ask for confirmation here; confirm with --yes",
-				refusal.Visible(user.Email),
-			)
-		}
-		fmt.Fprintf(o.cmd.ErrOrStderr(), "Delete %s, %s? Type yes: ", refusal.Visible(user.Email), user.ID)
-		if answer, err := o.readLine(); err != nil || answer != "yes" {
-			return errors.Join(errors.New("nothing was deleted"), err)
-		}
+	if err := Confirm(o.cmd, fmt.Sprintf("delete %s, %s", refusal.Visible(user.Email), user.ID)); err != nil {
+		return err
 	}
 	if err := o.store.DeleteUser(o.ctx, user.ID, time.Now()); err != nil {
 		return err

@@ -124,6 +124,7 @@ user. For a user who has not chosen a password yet, the command makes another li
 			return nil
 		}),
 	}
+	AddCreate(cmd)
 	cmd.Flags().StringArray("role", nil, "A role; may be repeated")
 	cmd.Flags().StringArray("profile", nil, "A profile property, as name=text; may be repeated")
 	cmd.Flags().String(

@@ -11,6 +11,9 @@ import "github.com/caddyserver/certmagic"
 // Check does nothing on this system.
 func Check(string) error { return nil }
 
+// SameAs does nothing on this system.
+func SameAs(string, ...string) error { return nil }
+
 // WarnOfReaders does nothing on this system.
 func WarnOfReaders(string) {}
 

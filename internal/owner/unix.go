@@ -84,6 +84,38 @@ func mayOwn(uid int, path string) bool {
 	return uid == owner
 }
 
+// SameAs returns an error if the user of a folder could not read and write the files, or if
+// another user than that one and root runs the program. Missing files are no error.
+func SameAs(folder string, files ...string) error {
+	info, err := os.Stat(folder)
+	if err != nil {
+		return err
+	}
+	uid, _ := OwnerOf(info)
+	if me := EffectiveUser(); me != 0 && me != uid {
+		return fmt.Errorf("%s belongs to the user %s, but this command runs as %s; Caddy must run as its owner: "+
+			"sudo -u %[2]s -H caddy …", folder, userName(uid), userName(me))
+	}
+	for _, path := range files {
+		file, err := os.Lstat(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if owner, _ := OwnerOf(file); owner != uid {
+			return fmt.Errorf("%s belongs to the user %s, but its folder to %s, so Caddy cannot use it if it runs as "+
+				"that user; run: chown %[3]s %[1]s", path, userName(owner), userName(uid))
+		}
+		if file.Mode().Perm()&0o600 != 0o600 {
+			return fmt.Errorf("%s cannot be read and written by its owner (mode %04o); run: chmod u+rw %[1]s",
+				path, file.Mode().Perm())
+		}
+	}
+	return nil
+}
+
 // WarnOfReaders logs the warnings about a file.
 func WarnOfReaders(path string) {
 	for _, warning := range ReaderWarnings(path) {

@@ -204,7 +204,7 @@ func TestThreatConnectAsks(t *testing.T) {
 	if got := yes(later, page(later), sitetest.GoodPassword); got.Status != 303 || s.connected("vic@example.com") != 1 {
 		t.Errorf("with the password: %s", got.Brief())
 	}
-	s.userCommand("", "disconnect", "vic@example.com")
+	s.userCommand("", "disconnect", "--yes", "vic@example.com")
 	fresh := s.Visitor()
 	refusedAtLogin(fresh)
 	if got := fresh.Post("/auth/login", url.Values{
@@ -353,7 +353,7 @@ func TestThreatRecoveryDisconnects(t *testing.T) {
 			if got := logInAs(s.Visitor(), email, "the password of the owner"); got.Status != 303 {
 				t.Errorf("control: the owner: %s", got.Brief())
 			}
-			s.userCommand("", "disconnect", email)
+			s.userCommand("", "disconnect", "--yes", email)
 			// now an account of mallory
 			if records, _ := s.store().Users(t.Context(), "mallory@evil.example\x00", 1); len(records) > 0 &&
 				!recovery.keeps {
@@ -481,7 +481,7 @@ func TestDisconnect(t *testing.T) {
 	if got := alone.Post(path, yes); got.Status != 409 || s.connected("alone@home.example") != 1 {
 		t.Errorf("the only way in: %s", got.Brief())
 	}
-	if got := s.userCommand("", "disconnect", "alone@home.example"); !strings.Contains(
+	if got := s.userCommand("", "disconnect", "--yes", "alone@home.example"); !strings.Contains(
 		got, "nobody can log in to the account now",
 	) {
 		t.Errorf("the command says %s", got)

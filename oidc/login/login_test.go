@@ -505,7 +505,7 @@ func TestLoginWithDisconnected(t *testing.T) {
 	chrome := s.Visitor()
 	id := chrome.MustBeIn(chrome.LogInBy("fake"))
 	for i, told := range []string{"disconnected from 1", "disconnected from 0"} {
-		if got := command("disconnect", id); !strings.Contains(got, told) {
+		if got := command("disconnect", "--yes", id); !strings.Contains(got, told) {
 			t.Errorf("%d: %s", i, got)
 		}
 	}
@@ -536,7 +536,7 @@ func TestLoginWithDisconnected(t *testing.T) {
 	}
 
 	// Another user who had it in the meantime cannot restore it either.
-	command("disconnect", id)
+	command("disconnect", "--yes", id)
 	bob := s.Visitor()
 	bob.SignUp("bob@example.com")
 	decideOffer(bob, bob.Get(bob.Get(connectLink(bob, "fake")).To(t).String()), "yes", "").To(t)

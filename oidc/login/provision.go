@@ -1,6 +1,7 @@
 package login
 
 import (
+	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -70,6 +71,13 @@ func (l *Login) Provision(ctx caddy.Context) error {
 		return err
 	}
 	l.provider = shared.(*provider)
+	config.OnCheck(ctx, "login_with "+l.Name, func(ctx context.Context) (string, error) {
+		if l.plain() {
+			return "its endpoints are in the config", nil
+		}
+		_, err := l.metadata(ctx)
+		return "its discovery document is valid", err
+	})
 	return nil
 }
 

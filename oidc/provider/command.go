@@ -41,7 +41,17 @@ caddy jwt user:
 		addClientCommand(), updateClientCommand(), rotateSecretCommand(),
 		listClientsCommand(), showClientCommand(), deleteClientCommand(),
 	)
+	cli.Complete(cmd, "<client>", clientIDs)
 	return cmd
+}
+
+// clientIDs returns the clients in the store.
+func clientIDs(ctx context.Context, users store.UserStore) (ids []string, err error) {
+	records, err := users.Records(ctx, kindClient, "", time.Now())
+	for _, record := range records {
+		ids = append(ids, record.ID)
+	}
+	return ids, err
 }
 
 func addClientCommand() *cobra.Command {
@@ -56,6 +66,7 @@ secret and prints it once; the store only keeps its hash.`,
 		Args: cli.Takes("the ID of a client"),
 		RunE: cli.OnStore(true, addClient, checkNewClient),
 	}
+	cli.AddCreate(cmd)
 	addClientFlags(cmd)
 	return cmd
 }
@@ -216,30 +227,49 @@ func notInConfig(cmd *cobra.Command, id string) error {
 }
 
 func listClientsCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:     "list [flags]",
-		Short:   "Lists the clients in the store",
-		Example: "  caddy jwt client list --config /etc/caddy/Caddyfile",
-		Args:    cobra.NoArgs,
-		RunE: cli.OnStore(
-			false, func(ctx context.Context, cmd *cobra.Command, _ []string, store store.UserStore) error {
-				records, err := store.Records(ctx, kindClient, "", time.Now())
-				if err != nil {
-					return err
-				}
-				table := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-				fmt.Fprintln(table, "ID\tKIND\tREDIRECT URIS")
-				for _, record := range records {
-					var client Client
-					if err := json.Unmarshal(record.Value, &client); err != nil {
-						return fmt.Errorf("client %s is corrupt: %w", record.ID, err)
-					}
-					fmt.Fprintf(table, "%s\t%s\t%s\n", client.ID, client.kind(), strings.Join(client.RedirectURIs, " "))
-				}
-				return table.Flush()
-			},
-		),
+	cmd := &cobra.Command{
+		Use:   "list [flags]",
+		Short: "Lists the clients in the store",
+		Long: `
+Lists the clients in the store, as a table or, with --json, as one JSON object per line.`,
+		Example: `  caddy jwt client list --config /etc/caddy/Caddyfile
+  caddy jwt client list --json | jq -r .id`,
+		Args: cobra.NoArgs,
+		RunE: cli.OnStore(false, listClients),
 	}
+	cmd.Flags().Bool("json", false, "Print one JSON object per line, without secrets")
+	return cmd
+}
+
+func listClients(ctx context.Context, cmd *cobra.Command, _ []string, users store.UserStore) error {
+	asJSON, _ := cmd.Flags().GetBool("json")
+	records, err := users.Records(ctx, kindClient, "", time.Now())
+	if err != nil {
+		return err
+	}
+	clients := make([]Client, len(records))
+	for i, record := range records {
+		if err := json.Unmarshal(record.Value, &clients[i]); err != nil {
+			return fmt.Errorf("client %s is corrupt: %w", record.ID, err)
+		}
+		clients[i].Secret = ""
+	}
+	if asJSON {
+		lines := json.NewEncoder(cmd.OutOrStdout())
+		lines.SetEscapeHTML(false)
+		for _, client := range clients {
+			if err := lines.Encode(client); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	table := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "ID\tKIND\tREDIRECT URIS")
+	for _, client := range clients {
+		fmt.Fprintf(table, "%s\t%s\t%s\n", client.ID, client.kind(), strings.Join(client.RedirectURIs, " "))
+	}
+	return table.Flush()
 }
 
 func (c *Client) kind() string {
@@ -254,7 +284,7 @@ func (c *Client) kind() string {
 
 func showClientCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:     "show [flags] <id>",
+		Use:     "show [flags] <client>",
 		Short:   "Shows a client as JSON, without its secret",
 		Example: "  caddy jwt client show wiki",
 		Args:    cli.Takes("the ID of a client"),
@@ -280,18 +310,29 @@ func showClientCommand() *cobra.Command {
 }
 
 func deleteClientCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:     "delete [flags] <id>",
+	cmd := &cobra.Command{
+		Use:     "delete [flags] <client>",
 		Short:   "Deletes a client; users can no longer log in to it",
 		Example: "  caddy jwt client delete wiki",
 		Args:    cli.Takes("the ID of a client"),
 		RunE: cli.OnStore(
-			false, func(ctx context.Context, _ *cobra.Command, args []string, store store.UserStore) error {
-				_, err := store.TakeRecord(ctx, kindClient, args[0], time.Now())
-				return unknownClient(err, args[0])
+			false, func(ctx context.Context, cmd *cobra.Command, args []string, store store.UserStore) error {
+				if _, err := store.Record(ctx, kindClient, args[0], time.Now()); err != nil {
+					return unknownClient(err, args[0])
+				}
+				if err := cli.Confirm(cmd, "delete the client "+args[0]+" and all that was granted to it"); err != nil {
+					return err
+				}
+				if _, err := store.TakeRecord(ctx, kindClient, args[0], time.Now()); err != nil {
+					return unknownClient(err, args[0])
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "client %s is deleted\n", args[0])
+				return nil
 			},
 		),
 	}
+	cli.AddYes(cmd)
+	return cmd
 }
 
 func unknownClient(err error, id string) error {

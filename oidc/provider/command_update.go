@@ -15,7 +15,7 @@ import (
 
 func updateClientCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "update [flags] <id>",
+		Use:   "update [flags] <client>",
 		Short: "Changes a client; its secret and its grants stay",
 		Long: `
 Changes the options of a client whose flags are given, and leaves the others as they
@@ -59,7 +59,7 @@ func updateClient(ctx context.Context, cmd *cobra.Command, args []string, users 
 
 func rotateSecretCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "rotate-secret [flags] <id>",
+		Use:   "rotate-secret [flags] <client>",
 		Short: "Gives a client a new secret and prints it; the old one ends at once",
 		Long: `
 Gives a client a new secret, and prints it once. The old one is refused from then on,

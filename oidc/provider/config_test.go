@@ -217,7 +217,7 @@ func TestWithdrawnKey(t *testing.T) {
 		t.Fatalf("control: %d", status)
 	}
 	if output, err := exec.Command(
-		caddytest.Binary(t), "jwt", "keys", "rotate", "--withdraw", "--config", s.config,
+		caddytest.Binary(t), "jwt", "keys", "rotate", "--withdraw", "--yes", "--config", s.config,
 	).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, output)
 	}
@@ -329,6 +329,10 @@ func TestClientCommands(t *testing.T) {
 	if list, err := run("list"); err != nil || !strings.Contains(list, "wiki  secret  https://wiki.example/callback") {
 		t.Errorf("list: %s %v", list, err)
 	}
+	if list, err := run("list", "--json"); err != nil || !strings.Contains(list, `"name":"The Wiki"`) ||
+		!json.Valid([]byte(list)) || strings.Contains(list, "secret") {
+		t.Errorf("list --json: %s %v", list, err)
+	}
 	if shown, err := run("show", "wiki"); err != nil || !strings.Contains(shown, `"name": "The Wiki"`) ||
 		strings.Contains(shown, "secret") {
 		t.Errorf("show: %s %v", shown, err)
@@ -344,7 +348,7 @@ func TestClientCommands(t *testing.T) {
 			t.Errorf("%v: %v, expected %s", arguments, err, want)
 		}
 	}
-	if _, err := run("delete", "wiki"); err != nil {
+	if _, err := run("delete", "--yes", "wiki"); err != nil {
 		t.Error(err)
 	}
 	if got := chrome.Get(request); got.Status != 400 {
@@ -363,7 +367,7 @@ func TestClientCommands(t *testing.T) {
 		!strings.Contains(log, `"client_id":"spa"`) {
 		t.Errorf("the log does not say that it is not used: %s", log)
 	}
-	if _, err := run("delete", "spa"); err != nil {
+	if _, err := run("delete", "--yes", "spa"); err != nil {
 		t.Error(err)
 	}
 	where = []string{"--config", s.config}

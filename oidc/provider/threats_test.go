@@ -587,7 +587,8 @@ func TestThreatTokensAtAnAPI(t *testing.T) {
 		t.Fatal(err)
 	}
 	if output, err := exec.Command(
-		caddytest.Binary(t), "jwt", "user", "import", "--store", filepath.Join(t.TempDir(), "users.db"), users2,
+		caddytest.Binary(t), "jwt", "user", "import", "--create", "--store",
+		filepath.Join(t.TempDir(), "users.db"), users2,
 	).CombinedOutput(); err == nil ||
 		!strings.Contains(string(output), "id must be a UUID, or") {
 		t.Errorf("a user with the ID of a machine: %v %s", err, output)

@@ -90,6 +90,7 @@ func (f *Store) Provision(ctx caddy.Context) error {
 	f.opened = path
 	f.file = shared.(*databaseFile)
 	f.Connect, f.Explain, f.Committed = f.file.connect, f.file.explain, f.file.committed
+	config.OnCheck(ctx, "user store "+path, f.file.examine)
 	config.AtStart(ctx, func() error {
 		_, _, err := f.file.connect(ctx)
 		return config.StoreAtStart(ctx, err, known)
@@ -360,7 +361,8 @@ func (f *databaseFile) make(ctx context.Context) error {
 		if usedBefore(ctx) {
 			return fmt.Errorf("user store %s: the file is missing, but it existed before: keys that sign tokens of "+
 				"its users are in Caddy's storage. Is its disk mounted? Restore a backup, or, to start without "+
-				"users, create a new file with: caddy jwt user add --store %s <email>", f.path, ShellWord(f.path))
+				"users, create a new file with: caddy jwt user add --create --store %s <email>",
+				f.path, ShellWord(f.path))
 		}
 	}
 	if _, err := os.Stat(f.path + "-wal"); err == nil {

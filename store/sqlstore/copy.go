@@ -300,6 +300,22 @@ func (c *Copy) compare(ctx context.Context) (sums []TableSum, err error) {
 	return sums, nil
 }
 
+// Table is a table with lasting data.
+type Table struct {
+	Name    string
+	Columns []string
+}
+
+// Tables returns the tables with lasting data, ordered so that rows come after the rows that they
+// refer to.
+func Tables() []Table {
+	all := make([]Table, len(tables))
+	for i, t := range tables {
+		all[i] = Table{t.name, t.columns()}
+	}
+	return all
+}
+
 func (t table) columns() []string {
 	var all []string
 	for _, some := range [][]string{t.key, t.texts, t.ints, t.bools} {

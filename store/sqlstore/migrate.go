@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"strings"
 
 	"github.com/caddy-jwt/caddy-jwt/store"
 )
@@ -89,6 +90,47 @@ var migrations = []string{
 	ALTER TABLE sessions ADD COLUMN authenticated_at BIGINT NOT NULL DEFAULT 0`,
 }
 
+const (
+	createVersion = `CREATE TABLE IF NOT EXISTS schema_version (id BIGINT PRIMARY KEY, version BIGINT NOT NULL)`
+	firstVersion  = `INSERT INTO schema_version (id, version) VALUES (1, 0) ON CONFLICT (id) DO NOTHING`
+)
+
+// SchemaVersion is the version of the tables that this program uses.
+var SchemaVersion = len(migrations)
+
+// Schema returns the SQL that makes the tables of SchemaVersion in an empty database. It is the
+// same for SQLite and PostgreSQL.
+func Schema() string {
+	statements := append([]string{createVersion, firstVersion}, migrations...)
+	statements = append(statements, fmt.Sprintf(`UPDATE schema_version SET version = %d`, SchemaVersion))
+	text := "BEGIN;\n" + strings.Join(statements, ";\n") + ";\nCOMMIT;\n"
+	return strings.ReplaceAll(strings.ReplaceAll(text, "\n\t\t", "\n\t"), "\n\t)", "\n)")
+}
+
+// CheckVersion returns the version of the tables in words, or an error if this program cannot use
+// them.
+func CheckVersion(ctx context.Context, db *sql.DB) (found string, err error) {
+	var version int
+	if err := db.QueryRowContext(ctx, `SELECT version FROM schema_version`).Scan(&version); err != nil {
+		return "", err
+	}
+	switch {
+	case version > SchemaVersion:
+		return "", newerSchema(version)
+	case version < SchemaVersion:
+		return fmt.Sprintf("schema version %d, which Caddy upgrades to %d when it starts", version, SchemaVersion), nil
+	}
+	return fmt.Sprintf("schema version %d", version), nil
+}
+
+func newerSchema(version int) error {
+	return fmt.Errorf(
+		"%w: its schema has version %d, this program supports up to %d; "+
+			"use the newer program, or a backup from before it ran",
+		store.ErrNewerSchema, version, SchemaVersion,
+	)
+}
+
 // Migrate upgrades the tables to the version of this program, in one transaction. It
 // returns an error if the tables have a newer version. If several nodes start at once, one
 // migrates and the others wait. forUpdate is the clause that locks a row when it is read,
@@ -99,10 +141,7 @@ func Migrate(ctx context.Context, db *sql.DB, forUpdate string) error {
 	if err == nil && version == len(migrations) {
 		return refuseHalfCopy(ctx, db) // without a write
 	}
-	for _, statement := range []string{
-		`CREATE TABLE IF NOT EXISTS schema_version (id BIGINT PRIMARY KEY, version BIGINT NOT NULL)`,
-		`INSERT INTO schema_version (id, version) VALUES (1, 0) ON CONFLICT (id) DO NOTHING`,
-	} {
+	for _, statement := range []string{createVersion, firstVersion} {
 		if _, err := db.ExecContext(ctx, statement); err != nil {
 			return err
 		}
@@ -116,11 +155,7 @@ func Migrate(ctx context.Context, db *sql.DB, forUpdate string) error {
 		return err
 	}
 	if version > len(migrations) {
-		return fmt.Errorf(
-			"%w: its schema has version %d, this program supports up to %d; "+
-				"use the newer program, or a backup from before it ran",
-			store.ErrNewerSchema, version, len(migrations),
-		)
+		return newerSchema(version)
 	}
 	for ; version < len(migrations); version++ {
 		if _, err := tx.ExecContext(ctx, migrations[version]); err != nil {
