@@ -416,9 +416,9 @@ func (a *Config) check() error {
 		return name == "" || slices.Contains([]string{"id", "email", "password", "roles"}, name)
 	}):
 		return errors.New("profile must not contain id, email, password or roles; these are not profile properties")
-	case slices.Contains(a.Profile, "username"):
-		return errors.New("profile must not contain username, which is the name by which a user logs in; " +
-			"to let users choose one, write: identifier any")
+	case a.Identifier != IdentifierEmail && slices.Contains(a.Profile, "username"):
+		return fmt.Errorf("profile must not contain username, which with identifier %s is the name by which a user "+
+			"logs in; remove it from profile", a.Identifier)
 	case slices.ContainsFunc(a.Profile, func(name string) bool { return strings.ContainsAny(name, ", \t") }):
 		return fmt.Errorf("profile: separate values by spaces: profile %s",
 			strings.Join(strings.Fields(strings.ReplaceAll(strings.Join(a.Profile, " "), ",", " ")), " "))

@@ -55,7 +55,9 @@ func (a *Config) addTokenClaims(claims map[string]any, user store.User) {
 		case "email":
 			value = textOrNil(user.Address())
 		case "username":
-			value = textOrNil(user.Username())
+			if value = textOrNil(user.Username()); value == nil {
+				value = user.Profile[property]
+			}
 		default:
 			value = user.Profile[property]
 		}

@@ -90,11 +90,7 @@ func DeeperThan(value any, levels int) bool {
 
 // CheckProfileName returns an error if a name cannot be the name of a profile property.
 func CheckProfileName(name string) error {
-	if name == usernameProperty {
-		return errors.New("username is the name by which a user logs in, and not a property of the profile that can " +
-			"be chosen freely; choose another name for the property")
-	}
-	if name == "" || slices.Contains([]string{"id", "email", "password", "roles"}, name) {
+	if name == "" || slices.Contains([]string{"id", "email", "password", "roles", usernameProperty}, name) {
 		return fmt.Errorf(
 			"%q cannot be the name of a profile property; id, email, password and roles are not part of the profile",
 			name,

@@ -175,7 +175,7 @@ func (h *Handler) signup(w http.ResponseWriter, r *http.Request) error {
 // userAnswer returns a user as clients see it, without the password.
 func (h *Handler) userAnswer(user store.User) map[string]any {
 	answer := make(map[string]any)
-	for name, value := range user.Profile {
+	for name, value := range user.Properties() {
 		answer[name] = value
 	}
 	answer["id"], answer["roles"] = user.ID, user.Roles

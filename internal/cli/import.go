@@ -659,6 +659,7 @@ func (o *operator) csvHeader() (csvHeader, error) {
 			}
 		}
 	}
+	delete(names, "username") // for a user without a name, it is in the column of names
 	header := csvHeader(slices.Concat(csvColumns, slices.Sorted(maps.Keys(names))))
 	for _, name := range header {
 		if strings.TrimSpace(name) != name || strings.ContainsAny(name, "\r\n") {
@@ -681,10 +682,12 @@ func (h csvHeader) values(record userRecord) ([]string, error) {
 	if err := json.Unmarshal(record.Profile, &profile); err != nil {
 		return nil, err
 	}
+	named, _ := profile["username"].(string)
+	delete(profile, "username")
 	values := []string{
 		record.Email, *record.PasswordHash, record.ID, strings.Join(record.Roles, " "),
 		strconv.FormatBool(record.Disabled), strconv.FormatBool(record.Verified), record.CreatedAt,
-		record.Username,
+		cmp.Or(record.Username, named),
 	}
 	for _, name := range h[len(csvColumns):] {
 		value, given := profile[name]

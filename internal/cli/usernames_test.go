@@ -35,8 +35,6 @@ func TestUserNames(t *testing.T) {
 	}
 	c.Refuses("", "write: --username carol", "user", "add", "carol")
 	c.Refuses("", "write --username <name>", "user", "add")
-	c.Refuses("", "username is the name by which a user logs in", "user", "add", "--profile", "username=x", "x@example.com")
-	c.Refuses("", "username is the name by which a user logs in", "user", "update", "alice", "--remove", "username")
 	c.Refuses("", "Bob has no e-mail address", "user", "verify", "bob")
 	c.Refuses("", "there is no user", "user", "show", "carol")
 
@@ -92,7 +90,7 @@ func TestUserNamesImported(t *testing.T) {
 			`{"username":"b ob","password_hash":""}` + "\n" + `{"password_hash":""}` + "\n" +
 			`{"username":"grace","password_hash":""}` + "\n" + `{"username":"Grace","password_hash":""}` + "\n" +
 			`{"username":"heidi","email":"heidi@example.com","password_hash":""}` + "\n" +
-			`{"profile":{"username":"x"},"email":"x@example.com","password_hash":""}` + "\n"},
+			`{"profile":{"login name":"x"},"email":"x@example.com","password_hash":""}` + "\n"},
 	} {
 		path := filepath.Join(sitetest.TempDir(t), file[0])
 		if err := os.WriteFile(path, []byte(file[1]), 0o600); err != nil {
@@ -120,7 +118,7 @@ func TestUserNamesWhereTheyAreNotUsed(t *testing.T) {
 			t.Fatal(err)
 		}
 		c := &accountstest.CommandLine{TB: t, Where: []string{"--config", config}}
-		_, stderr, err := c.Run(sitetest.GoodPassword, "user", "add", "--username", "bob")
+		_, stderr, err := c.Run(sitetest.GoodPassword, "user", "add", "--create", "--username", "bob")
 		if err != nil || strings.Contains(stderr, "write `identifier any`") != notes {
 			t.Errorf("%q: %s, %v", option, stderr, err)
 		}

@@ -152,9 +152,7 @@ func claimOf(user store.User, name string) (any, bool) {
 		return user.Address(), user.Address() != ""
 	case "email_verified":
 		return user.EmailVerified || isTrue(user.Profile["email_verified"]), user.Address() != ""
-	case "username":
-		return user.Username(), user.Username() != ""
-	case "preferred_username":
+	case "username", "preferred_username":
 		if user.Username() != "" {
 			return user.Username(), true
 		}
