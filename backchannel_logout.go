@@ -13,6 +13,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
+	"github.com/caddy-jwt/caddy-jwt/internal/place"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
@@ -138,7 +139,7 @@ func (l *BackchannelLogout) Provision(ctx caddy.Context) error {
 }
 
 func (l *BackchannelLogout) provision(ctx caddy.Context) error {
-	l.answers.Logger = ctx.Logger()
+	l.answers.Logger, l.answers.Decisions = ctx.Logger(), answer.DecisionsOf(place.Of(ctx).Site())
 	if l.Issuer == nil {
 		return errors.New("the issuer is missing")
 	}

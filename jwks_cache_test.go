@@ -466,9 +466,9 @@ func TestMetrics(t *testing.T) {
 	s.MustAnswer(401, s.Bearer("/api/", token+"x"), "refused")
 	text := s.Get("/metrics").Body
 	for _, series := range []string{
-		`caddy_jwt_decisions_total{reason="valid_token",result="allowed"}`,
-		`caddy_jwt_decisions_total{reason="signature",result="refused"}`,
-		`caddy_jwt_decisions_total{reason="expired",result="refused"}`,
+		`caddy_jwt_decisions_total{reason="valid_token",result="allowed",site="127.0.0.1"}`,
+		`caddy_jwt_decisions_total{reason="signature",result="refused",site="127.0.0.1"}`,
+		`caddy_jwt_decisions_total{reason="expired",result="refused",site="127.0.0.1"}`,
 		`caddy_jwt_cache_lookups_total{result="hit"}`,
 		`caddy_jwt_cache_lookups_total{result="miss"}`,
 		`caddy_jwt_key_set_fetches_total{key_set="` + p.URL + `/jwks",result="ok"} 1`,

@@ -46,7 +46,9 @@ func (*Guard) CaddyModule() caddy.ModuleInfo {
 
 // Provision resolves placeholders and loads the matchers.
 func (g *Guard) Provision(ctx caddy.Context) error {
-	g.answers = answer.Responder{Realm: answer.DefaultRealm, Logger: ctx.Logger()}
+	g.answers = answer.Responder{
+		Realm: answer.DefaultRealm, Logger: ctx.Logger(), Decisions: answer.DecisionsOf(place.Of(ctx).Site()),
+	}
 	if slices.Contains(g.Headers, nil) {
 		return errors.New("headers is a list of objects, but one entry is null")
 	}

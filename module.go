@@ -21,6 +21,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	_ "github.com/caddy-jwt/caddy-jwt/internal/cli" // caddy jwt …
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
+	"github.com/caddy-jwt/caddy-jwt/internal/place"
 	"github.com/caddy-jwt/caddy-jwt/jwks"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
@@ -32,14 +33,6 @@ import (
 func init() {
 	caddy.RegisterModule(new(Handler))
 }
-
-// Counters of allowed requests, by reason.
-var (
-	allowed    = answer.Allowed("valid_token")
-	anonymous  = answer.Allowed("optional")
-	publicPath = answer.Allowed("public")
-	preflight  = answer.Allowed("preflight")
-)
 
 // Handler allows a request if it carries a valid JWT as a bearer token (RFC 6750), and
 // passes the user to the next handlers.
@@ -216,8 +209,12 @@ type Handler struct {
 
 	crossOrigin *http.CrossOriginProtection // nil if all origins are trusted
 	answers     answer.Responder
+	allowed     allowedCounters
 	where       config.Where
 }
+
+// allowedCounters count requests that are allowed, by reason.
+type allowedCounters struct{ token, anonymous, public, preflight prometheus.Counter }
 
 // CaddyModule returns the Caddy module information.
 func (*Handler) CaddyModule() caddy.ModuleInfo {
@@ -284,12 +281,12 @@ func (h *Handler) decide(r *http.Request, who *caller, open prometheus.Counter) 
 	case who.failure != nil:
 		return h.refuse(r, who.failure)
 	case who.token == nil:
-		return verdict{reason: anonymous, marks: marks{vary: h.sources.HaveCookie()}}
+		return verdict{reason: h.allowed.anonymous, marks: marks{vary: h.sources.HaveCookie()}}
 	}
 	if failure := h.judge(r, who); failure != nil {
 		return h.refuse(r, failure)
 	}
-	allow := verdict{reason: allowed, marks: marksFor(who)}
+	allow := verdict{reason: h.allowed.token, marks: marksFor(who)}
 	if h.UpstreamToken != nil {
 		if allow.token, allow.refusal = h.UpstreamToken.token(r, who.token); allow.refusal != nil {
 			return h.refuse(r, allow.refusal)
@@ -313,7 +310,8 @@ func (h *Handler) refuse(r *http.Request, failure *refusal.Error) verdict {
 func (h *Handler) answer(w http.ResponseWriter, r *http.Request, verdict *verdict) error {
 	userOf(r).removeHeaders(r)
 	if verdict.login != "" {
-		web.SendToLogin(w, verdict.refusal, verdict.login)
+		h.answers.Decisions.Refused(verdict.refusal.Reason)
+		web.SendToLogin(w, verdict.login)
 		return nil
 	}
 	return h.answers.Refuse(w, r, verdict.refusal)
@@ -355,6 +353,11 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 
 func (h *Handler) provision(ctx caddy.Context) error {
 	h.answers.Logger = ctx.Logger()
+	d := answer.DecisionsOf(place.Of(ctx).Site())
+	h.answers.Decisions = d
+	h.allowed = allowedCounters{
+		d.Allowed("valid_token"), d.Allowed("optional"), d.Allowed("public"), d.Allowed("preflight"),
+	}
 	if h.LogRefused {
 		h.answers.Log = &answer.RefusalLog{Now: clock.Now}
 	}

@@ -52,7 +52,7 @@ func (p *Provider) Authenticate(w http.ResponseWriter, r *http.Request) (caddyau
 		}
 		return user, false, nil
 	}
-	allowed.Inc()
+	p.allowed.token.Inc()
 	user.ID = who.token.UserID
 	return user, true, nil
 }

@@ -12,9 +12,9 @@ import (
 func (h *Handler) open(r *http.Request) prometheus.Counter {
 	switch {
 	case h.AllowPreflight && isPreflight(r):
-		return preflight
+		return h.allowed.preflight
 	case len(h.Public) > 0 && h.isPublic(r):
-		return publicPath
+		return h.allowed.public
 	}
 	return nil
 }

@@ -114,7 +114,11 @@ func guardPlace(ctx caddy.Context, headers []*ClaimHeader) error {
 	guard := serverGuardOf(at.Server)
 	if guard == nil {
 		guard = &serverGuard{
-			routes: at.Server.Routes, answers: answer.Responder{Realm: answer.DefaultRealm, Logger: ctx.Logger()},
+			routes: at.Server.Routes,
+			answers: answer.Responder{
+				Realm: answer.DefaultRealm, Logger: ctx.Logger(),
+				Decisions: answer.DecisionsOf(place.Place{Server: at.Server}.Site()), // of all its sites
+			},
 		}
 		route := caddyhttp.Route{Handlers: []caddyhttp.MiddlewareHandler{guard}}
 		if err := route.ProvisionHandlers(ctx, nil); err != nil {

@@ -40,7 +40,7 @@ type challenge struct {
 func (f *Factors) challenge(ctx context.Context, entry Entry, need Need, client Client) error {
 	_, wait := f.attempts.challenges.Begin(ctx, entry.User.ID+"\n"+network.Key(client.Address), f.Now())
 	if wait > 0 {
-		CountEvent("factor", "throttled")
+		f.CountEvent("factor", "throttled")
 		return Throttled("log-ins of the user that wait for a second factor", wait)
 	}
 	lifetime, reason := challengeLifetime, refusal.FactorRequired
@@ -61,7 +61,7 @@ func (f *Factors) challenge(ctx context.Context, entry Entry, need Need, client 
 	if err != nil {
 		return StoreRefusal(err)
 	}
-	CountEvent("factor", "asked")
+	f.CountEvent("factor", "asked")
 	return &refusal.Error{Reason: reason, Challenge: secret}
 }
 

@@ -41,7 +41,7 @@ func (l *LogIns) useCode(
 	}
 	c, err := l.codes.take(ctx, purpose, of, code, client, accept)
 	if errors.Is(err, errWrongCode) {
-		CountEvent("login", "refused")
+		l.CountEvent("login", "refused")
 		if wait > 0 {
 			return c, l.refuseThrottled("account", wait, client)
 		}

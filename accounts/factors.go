@@ -357,7 +357,7 @@ func (f *Factors) Remove(ctx context.Context, user store.User, sessionID string,
 	if err != nil {
 		return StoreRefusal(err)
 	}
-	CountEvent("factor", "removed")
+	f.CountEvent("factor", "removed")
 	f.Audit("factor removed", user.ID, sessionID, asker.Client)
 	f.logIns.tell(ctx, letterFactorRemoved, user, asker)
 	return nil

@@ -140,7 +140,7 @@ func (l *LogIns) refuseTakenName(ctx context.Context, err error, client Client) 
 	if _, wait := l.attempts.RefusedSignUps.Begin(ctx, network.Key(client.Address), l.Now()); wait > 0 {
 		return Throttled("refused sign-ups of the client", wait)
 	}
-	CountEvent("signup", "refused")
+	l.CountEvent("signup", "refused")
 	return takenRefusal(err)
 }
 

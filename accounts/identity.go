@@ -243,7 +243,7 @@ func (i *Identities) signUp(
 		}
 		return store.User{}, StoreRefusal(err)
 	}
-	CountEvent("signup", "ok")
+	i.CountEvent("signup", "ok")
 	i.Audit("signup", user.ID, "", client)
 	return user, i.Connect(ctx, user.ID, "", Linked(login, identity), client)
 }
@@ -401,7 +401,7 @@ func (i *Identities) end(ctx context.Context, logout *ExternalLogout, client Cli
 		if err := i.sessions.EndBrowser(ctx, session.UserID, record.ID); err != nil {
 			return err
 		}
-		CountEvent("logout", "ok")
+		i.CountEvent("logout", "ok")
 		i.Audit("logout by the provider", session.UserID, record.ID, client)
 	}
 	return nil

@@ -82,7 +82,7 @@ func (l *LogIns) SendInvitation(
 		}
 		return err
 	}
-	CountEvent("invite", "ok")
+	l.CountEvent("invite", "ok")
 	l.Audit("invitation", inviter.ID, sessionID, asker.Client, zap.String("invited", user.ID))
 	return nil
 }

@@ -60,7 +60,7 @@ func (l *LogIns) SignUp(ctx context.Context, as NewUser, client Client) (store.U
 		}
 	}
 	if isTaken(err) {
-		CountEvent("signup", "refused")
+		l.CountEvent("signup", "refused")
 		return store.User{}, takenRefusal(err)
 	}
 	if err != nil {
@@ -176,7 +176,7 @@ func (l *LogIns) checkPassword(
 	case !right && wait > 0:
 		return store.User{}, false, l.refuseThrottled("account", wait, client)
 	case !right:
-		CountEvent("login", "refused")
+		l.CountEvent("login", "refused")
 		l.Audit("login refused", user.ID, "", client, zap.String("reason", whyRefused(user)))
 		return store.User{}, false, &refusal.Error{Reason: refusal.WrongCredentials}
 	}
@@ -268,7 +268,7 @@ func familiarKey(key string, client Client) string {
 }
 
 func (l *LogIns) refuseThrottled(what string, wait time.Duration, client Client) *refusal.Error {
-	CountEvent("login", "throttled")
+	l.CountEvent("login", "throttled")
 	l.Log.Debug("log-in throttled", zap.String("by", what), zap.String("client_ip", client.Address))
 	return Throttled("failed log-ins of the "+what, wait)
 }

@@ -65,7 +65,7 @@ func newMails(shared *site, attempts *Attempts, mailer *mail.Mailer) *Mails {
 	}
 	m.mailers.Add(mailer)
 	m.outbox = mail.NewOutbox(mail.Options{
-		Issuer: shared.Config.Issuer, Now: shared.Now, Log: shared.Log, Mailer: m.mailers.Current,
+		Issuer: shared.Config.Issuer, Store: shared.where, Now: shared.Now, Log: shared.Log, Mailer: m.mailers.Current,
 		Records: func() store.RecordStore { return shared.Users() },
 	})
 	return m

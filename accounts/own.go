@@ -51,7 +51,7 @@ func (l *LogIns) Delete(ctx context.Context, user store.User, sessionID, passwor
 	for _, session := range sessions { // at once; other nodes learn it from the store
 		l.sessions.Revoked.Add(session.ID, l.sessions.lastTokenUntil(l.Now()))
 	}
-	CountEvent("delete", "ok")
+	l.CountEvent("delete", "ok")
 	l.Audit("account deleted", user.ID, sessionID, client)
 	return nil
 }

@@ -71,7 +71,7 @@ func (k *Keyring) Add(
 	if err != nil {
 		return made, StoreRefusal(err)
 	}
-	CountEvent("passkey", "added")
+	k.CountEvent("passkey", "added")
 	k.Audit("passkey added", user.ID, sessionID, asker.Client, zap.String("passkey", made.ID))
 	k.logIns.tell(ctx, letterPasskeyAdded, user, asker)
 	return made, nil
@@ -132,7 +132,7 @@ func (k *Keyring) Remove(
 	if err := k.passkeys.Remove(ctx, user.ID, id); err != nil {
 		return StoreRefusal(err)
 	}
-	CountEvent("passkey", "removed")
+	k.CountEvent("passkey", "removed")
 	k.Audit("passkey removed", user.ID, sessionID, asker.Client, zap.String("passkey", id))
 	k.logIns.tell(ctx, letterPasskeyRemoved, user, asker)
 	return nil
@@ -189,13 +189,13 @@ func (k *Keyring) verify(
 ) (passkey.Used, error) {
 	byClient, wait := k.attempts.Clients.Begin(ctx, network.Key(client.Address), k.Now())
 	if wait > 0 {
-		CountEvent("passkey", "throttled")
+		k.CountEvent("passkey", "throttled")
 		return passkey.Used{}, Throttled("failed log-ins of the client", wait)
 	}
 	used, err := k.passkeys.Verify(ctx, party, use, userID, verify, credential)
 	switch {
 	case isReason(err, refusal.PasskeyCloned):
-		CountEvent("passkey", "cloned")
+		k.CountEvent("passkey", "cloned")
 		k.Audit("passkey cloned", used.UserID, "", client, zap.String("passkey", used.ID))
 		k.Log.Warn(
 			"a passkey was refused, because its signature counter has not grown: there seems to be a copy of it",
@@ -203,7 +203,7 @@ func (k *Keyring) verify(
 		)
 		return used, err
 	case isReason(err, refusal.Passkey, refusal.PasskeyUnverified):
-		CountEvent("passkey", "refused")
+		k.CountEvent("passkey", "refused")
 		k.Audit("passkey refused", userID, "", client)
 		return used, err
 	}
@@ -211,7 +211,7 @@ func (k *Keyring) verify(
 	if err != nil {
 		return used, StoreRefusal(err)
 	}
-	CountEvent("passkey", "ok")
+	k.CountEvent("passkey", "ok")
 	k.Audit("passkey used", used.UserID, "", client, zap.String("passkey", used.ID))
 	return used, nil
 }

@@ -195,6 +195,10 @@ func newService(
 ) (*Service, error) {
 	shared := &site{Config: config, Now: clock.Now, Log: caddy.Log().Named("http.handlers.jwt_accounts")}
 	shared.AddStore(users)
+	if located, ok := (*users).(store.Located); ok {
+		shared.where = located.Where()
+	}
+	shared.countFromZero()
 	s := &Service{site: shared, fingerprint: fingerprint, Route: config.routeNames()}
 	revoked, _, err := revocationSets.LoadOrNew(config.KeyScope(), func() (caddy.Destructor, error) {
 		return sharedRevocations{jwt.NewRevocations()}, nil

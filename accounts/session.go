@@ -69,7 +69,7 @@ func (s *Sessions) begin(ctx context.Context, user store.User, methods []string,
 	if err != nil {
 		return nil, StoreRefusal(err)
 	}
-	CountEvent("login", "ok")
+	s.CountEvent("login", "ok")
 	s.Audit("login", user.ID, session.ID, client)
 	if err := s.endSurplus(ctx, user); err != nil {
 		return nil, err
@@ -212,7 +212,7 @@ func (s *Sessions) rotate(ctx context.Context, use *RefreshUse, client Client) (
 	now := s.Now()
 	session, err := s.Users().SessionByFamily(ctx, s.familyHash(use.Family), now)
 	if errors.Is(err, store.ErrNotFound) {
-		CountEvent("refresh", "refused")
+		s.CountEvent("refresh", "refused")
 		return nil, &refusal.Error{Reason: refusal.RefreshToken}
 	}
 	if err != nil {
@@ -258,9 +258,9 @@ func (s *Sessions) rotate(ctx context.Context, use *RefreshUse, client Client) (
 	}
 	grant.InTime = func() bool { return use.InTime(next) == nil }
 	if next.PreviousHash == line.PreviousHash {
-		CountEvent("refresh", "repeated")
+		s.CountEvent("refresh", "repeated")
 	} else {
-		CountEvent("refresh", "ok")
+		s.CountEvent("refresh", "ok")
 	}
 	return grant, nil
 }
@@ -270,7 +270,7 @@ func (s *Sessions) endReused(ctx context.Context, session store.Session, client 
 	if err := s.End(ctx, session.UserID, session.ID, ""); err != nil {
 		return err
 	}
-	CountEvent("refresh", "reused")
+	s.CountEvent("refresh", "reused")
 	s.Audit("refresh token reused, session ended", session.UserID, session.ID, client)
 	return refusal.New(refusal.RefreshToken, "it was already used; the session was ended")
 }
@@ -280,7 +280,7 @@ func (s *Sessions) endWithoutFactor(ctx context.Context, session store.Session, 
 	if err := s.End(ctx, session.UserID, session.ID, ""); err != nil {
 		return err
 	}
-	CountEvent("refresh", "refused")
+	s.CountEvent("refresh", "refused")
 	s.Audit("session without a second factor ended", session.UserID, session.ID, client)
 	return refusal.New(refusal.RefreshToken, "a second factor is required by now; the session was ended")
 }

@@ -19,6 +19,7 @@ type site struct {
 	Log *zap.Logger
 
 	store.Newest
+	where string // the store is, for metrics
 
 	texts atomic.Pointer[texts.Catalogue]
 }

@@ -185,7 +185,7 @@ func (f *Factors) ConfirmTOTP(
 		sessionID = grant.SessionID
 	}
 	f.logIns.tell(ctx, letterFactorAdded, e.User, asker)
-	CountEvent("factor", "added")
+	f.CountEvent("factor", "added")
 	f.Audit("factor added", e.User.ID, sessionID, asker.Client, zap.String("factor", "totp"))
 	return codes, grant, err
 }
@@ -289,7 +289,7 @@ func (f *Factors) checkCode(ctx context.Context, user store.User, code string, c
 	now, code := f.Now(), normalCode(code)
 	byClient, wait := f.attempts.Clients.Begin(ctx, network.Key(client.Address), now)
 	if wait > 0 {
-		CountEvent("factor", "throttled")
+		f.CountEvent("factor", "throttled")
 		return proof, Throttled("wrong codes of the client", wait)
 	}
 	used := []attempt{byClient}
@@ -304,7 +304,7 @@ func (f *Factors) checkCode(ctx context.Context, user store.User, code string, c
 		err = f.useTOTP(ctx, user.ID, code)
 	}
 	if wrong := isReason(err, refusal.WrongCode, refusal.CodeUsed); wrong {
-		CountEvent("factor", "refused")
+		f.CountEvent("factor", "refused")
 		f.Audit("factor refused", user.ID, "", client)
 		return proof, err
 	}
@@ -314,7 +314,7 @@ func (f *Factors) checkCode(ctx context.Context, user store.User, code string, c
 	if err != nil {
 		return proof, StoreRefusal(err)
 	}
-	CountEvent("factor", "ok")
+	f.CountEvent("factor", "ok")
 	if proof.Recovery {
 		f.Audit("recovery code used", user.ID, "", client, zap.Int("left", proof.Left))
 	} else {
@@ -335,7 +335,7 @@ func (f *Factors) beginCode(ctx context.Context, userID string, client Client) (
 		}
 	}
 	if wait > 0 {
-		CountEvent("factor", "throttled")
+		f.CountEvent("factor", "throttled")
 		return attempt{}, Throttled("wrong codes of the user", wait)
 	}
 	return begun, nil

@@ -146,7 +146,7 @@ func (l *LogIns) verified(
 		return user, false, takenRefusal(err)
 	}
 	if err == nil {
-		CountEvent("signup", "ok")
+		l.CountEvent("signup", "ok")
 		l.Audit("signup", user.ID, "", client)
 	}
 	return user, false, StoreRefusal(err)

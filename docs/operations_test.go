@@ -412,7 +412,7 @@ tests:
         values: '0+1x60'
       - series: 'caddy_jwt_key_set_fetches_total{instance="a", key_set="https://issuer.example", result="ok"}'
         values: '7x60'
-      - series: 'caddy_jwt_user_store_up{instance="a", issuer="https://site.example"}'
+      - series: 'caddy_jwt_user_store_up{instance="a", issuer="https://site.example", store="/users.db"}'
         values: '1x10 0x50'
     alert_rule_test:
       - eval_time: 10m
@@ -420,9 +420,9 @@ tests:
       - eval_time: 13m
         alertname: JWTStoreDown
         exp_alerts:
-          - exp_labels: {severity: critical, instance: a, issuer: "https://site.example"}
+          - exp_labels: {severity: critical, instance: a, issuer: "https://site.example", store: /users.db}
             exp_annotations:
-              summary: The user store of https://site.example cannot be read by a
+              summary: The user store /users.db of https://site.example cannot be read by a
               description: Nobody can log in there, and sessions that end elsewhere stay valid until their tokens expire.
       - eval_time: 10m
         alertname: JWTStoreFails
@@ -445,4 +445,35 @@ tests:
 		t.Fatal(err)
 	}
 	promtool("test", "rules", scenario)
+}
+
+// The dashboard has the types of Grafana's own schema.
+func TestDashboardSchema(t *testing.T) {
+	folder := caddytest.NPM(t, "docs/testdata/grafana")
+	dashboard, err := os.ReadFile("docs/grafana-dashboard.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	complaints := func(json string) string {
+		t.Helper()
+		const file = "dashboard.ts"
+		text := `import type { Dashboard } from "@grafana/schema";` + "\nexport const dashboard: Dashboard = " + json + ";\n"
+		if err := os.WriteFile(filepath.Join(folder, file), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		command := exec.Command("node_modules/.bin/tsc", "--noEmit", "--strict", "--module", "nodenext", file)
+		command.Dir = folder
+		output, err := command.CombinedOutput()
+		if err != nil && len(output) == 0 {
+			t.Fatal(err)
+		}
+		return string(output)
+	}
+	if wrong := complaints(string(dashboard)); wrong != "" {
+		t.Error(wrong)
+	}
+	broken := strings.Replace(string(dashboard), `"targets"`, `"tragets"`, 1)
+	if wrong := complaints(broken); !strings.Contains(wrong, "tragets") {
+		t.Errorf("control: a misspelt property: %q", wrong)
+	}
 }

@@ -380,7 +380,9 @@ func (r *reference) list(of reflect.Type, fields []reflect.StructField) string {
 
 func (r *reference) refusals() {
 	ctx := context.WithValue(r.t.Context(), caddy.ReplacerCtxKey, caddy.NewReplacer())
-	w, h := httptest.NewRecorder(), answer.Responder{Realm: answer.DefaultRealm, Logger: zap.NewNop()}
+	w, h := httptest.NewRecorder(), answer.Responder{
+		Realm: answer.DefaultRealm, Logger: zap.NewNop(), Decisions: answer.DecisionsOf(""),
+	}
 	if err := h.Refuse(
 		w, httptest.NewRequestWithContext(ctx, "GET", "/", nil), &refusal.Error{Reason: refusal.Expired},
 	); err != nil {

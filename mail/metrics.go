@@ -16,7 +16,7 @@ var (
 	waiting = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Namespace: answer.MetricsNamespace, Subsystem: answer.MetricsSubsystem, Name: "mails_waiting",
 		Help: "Mails of the accounts with this issuer that wait to be sent, as this node knows.",
-	}, []string{"issuer"})
+	}, []string{"issuer", "store"})
 )
 
 func init() { answer.AddMetrics(mails, waiting) }

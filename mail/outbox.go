@@ -64,8 +64,8 @@ type Outbox struct {
 
 // Options are what an [Outbox] works with.
 type Options struct {
-	// Issuer identifies the accounts whose mails these are.
-	Issuer string
+	// Issuer identifies the accounts whose mails these are, together with Store, which is where they wait.
+	Issuer, Store string
 	// Records returns the store, and Mailer what sends the mails.
 	Records func() store.RecordStore
 	Mailer  func() Mailer
@@ -122,7 +122,7 @@ func (o *Outbox) Queue(ctx context.Context, m Message) (id string, err error) {
 
 // Run sends mails until ctx ends.
 func (o *Outbox) Run(ctx context.Context) {
-	defer waiting.DeleteLabelValues(o.Issuer)
+	defer waiting.DeleteLabelValues(o.Issuer, o.Store)
 	for {
 		select {
 		case <-ctx.Done():
@@ -149,7 +149,7 @@ func (o *Outbox) sendDue(ctx context.Context) {
 	o.counted.Store(int64(len(all)))
 	o.others.Add(-before)
 	o.stored.Add(-before)
-	waiting.WithLabelValues(o.Issuer).Set(float64(len(all)))
+	waiting.WithLabelValues(o.Issuer, o.Store).Set(float64(len(all)))
 	due := slices.DeleteFunc(all, func(q queued) bool { return !q.isDue(now) })
 	slices.SortFunc(due, func(a, b queued) int {
 		return cmp.Or(a.NotBefore.Compare(b.NotBefore), a.CreatedAt.Compare(b.CreatedAt))

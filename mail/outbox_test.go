@@ -150,7 +150,7 @@ func TestOutboxLimits(t *testing.T) {
 	sent(t)
 	for _, line := range []string{
 		`caddy_jwt_mails_total{kind="test",result="limited"}`, `caddy_jwt_mails_total{kind="test",result="sent"}`,
-		`caddy_jwt_mails_waiting{issuer="caddy-jwt-accounts"}`,
+		`caddy_jwt_mails_waiting{issuer="caddy-jwt-accounts",`,
 	} {
 		if metrics := s.Get("/metrics").Body; !strings.Contains(metrics, line) {
 			t.Errorf("no %s in the metrics", line)

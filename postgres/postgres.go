@@ -100,6 +100,7 @@ func (s *Store) Provision(ctx caddy.Context) error {
 	s.pool = shared.(*pool)
 	s.Connect, s.Explain, s.Retry, s.ForUpdate = s.pool.connect, explain, stoodInTheWay, " FOR UPDATE"
 	s.Revoked, s.Timeout = s.pool.tell, settings.callTimeout
+	s.Place = settings.connection.Host + "/" + settings.connection.Database
 	where := fmt.Sprintf("user store in PostgreSQL at %s, database %s", settings.connection.Host,
 		settings.connection.Database)
 	config.OnCheck(ctx, where, s.pool.examine)

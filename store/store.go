@@ -8,6 +8,10 @@ import (
 	"time"
 )
 
+// Located is a store that knows where its data are, as a path or a host and a database. It never returns a
+// password.
+type Located interface{ Where() string }
+
 // UserStore stores users, their sessions and revocations. A store is a Caddy module in the
 // namespace `jwt.stores`, selected by the member `store` of the accounts config. All
 // methods are safe for concurrent use, also by several processes. Acknowledged changes

@@ -75,7 +75,7 @@ func TestChromium(t *testing.T) {
 	sitetest.Eventually(t, "the session is renewed after its access token expired", func() bool {
 		do("again", chromedp.Navigate(s.URL+"/todos/"))
 		shows("roles=[author]")
-		return strings.Contains(s.Get("/metrics").Body, `caddy_jwt_account_events_total{event="refresh",result="ok"}`)
+		return strings.Contains(s.Get("/metrics").Body, `caddy_jwt_account_events_total{event="refresh",result="ok",`)
 	})
 	elsewhere := s.LoggedIn("alice@example.com")
 	do("change of the password", chromedp.Navigate(s.URL+"/auth/account"),

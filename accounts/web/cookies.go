@@ -70,8 +70,7 @@ func (a *Shared) LoginFor(r *http.Request, failure *refusal.Error) string {
 }
 
 // SendToLogin answers a refused request with a redirect to its log-in page.
-func SendToLogin(w http.ResponseWriter, refusal *refusal.Error, login string) {
-	answer.Refused(refusal.Reason)
+func SendToLogin(w http.ResponseWriter, login string) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Add("Vary", "Accept, Cookie")
 	answer.SeeOther(w, login)
@@ -84,7 +83,8 @@ func (h *Handler) sentToLogin(w http.ResponseWriter, r *http.Request, route stri
 	if !ok || failure.Reason.Answer().Status != http.StatusUnauthorized {
 		return false
 	}
-	SendToLogin(w, failure, h.shared.LoginURL(r, answer.MountedAt(r)+h.Path(route), ""))
+	h.answers.Decisions.Refused(failure.Reason)
+	SendToLogin(w, h.shared.LoginURL(r, answer.MountedAt(r)+h.Path(route), ""))
 	return true
 }
 

@@ -266,7 +266,7 @@ func (h *Handler) finishExternal(w http.ResponseWriter, r *http.Request, login *
 		return nil
 	}
 	if err != nil {
-		accounts.CountEvent("login", "refused")
+		h.service.CountEvent("login", "refused")
 		return h.showLogin(w, r, pending.ReturnTo, err)
 	}
 	if err := h.service.Sessions.Replace(r.Context(), grant, refreshTokenOf(r)); err != nil {

@@ -103,7 +103,7 @@ func (h *Handler) asksFactor(w http.ResponseWriter, r *http.Request, returnTo st
 	if !ok || failure.Challenge == "" {
 		return false
 	}
-	answer.Refused(failure.Reason)
+	h.answers.Decisions.Refused(failure.Reason)
 	credentials.SetCookie(w, r, challengeCookie, failure.Challenge, h.service.Now().Add(time.Hour)) // the store knows
 	location := answer.MountedAt(r) + h.Path("factor")
 	if returnTo = answer.SafeReturnPath(returnTo, ""); returnTo != "" {

@@ -56,7 +56,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 }
 
 func (h *Handler) provision(ctx caddy.Context) error {
-	h.answers = answer.Responder{Realm: answer.DefaultRealm, Logger: ctx.Logger()}
+	h.answers = answer.Responder{
+		Realm: answer.DefaultRealm, Logger: ctx.Logger(), Decisions: answer.DecisionsOf(place.Of(ctx).Site()),
+	}
 	if err := answer.RegisterMetrics(ctx.GetMetricsRegistry()); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
 	}

@@ -282,7 +282,7 @@ func (h *Handler) revokeKey(r *http.Request, c keyCaller, id string) error {
 // keyChanged makes this process notice a change at once, and records it.
 func (h *Handler) keyChanged(r *http.Request, c keyCaller, id, result string) {
 	apikeys.LearnAll(r.Context())
-	accounts.CountEvent("api_key", result)
+	h.service.CountEvent("api_key", result)
 	h.service.Audit("API key "+result, c.user.ID, SessionOf(c.token), client(r), zap.String("key_id", id))
 }
 

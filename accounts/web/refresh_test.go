@@ -263,9 +263,10 @@ func TestSlowPageBringsNoDeadCookie(t *testing.T) {
 
 // countOf returns the number of account events.
 func countOf(s *sitetest.Site, event, result string) (number int) {
-	_, after, _ := strings.Cut(
-		s.Get("/metrics").Body, fmt.Sprintf("caddy_jwt_account_events_total{event=%q,result=%q} ", event, result),
-	)
+	where := accountstest.StoreOf(s.T).(store.Located).Where()
+	_, after, _ := strings.Cut(s.Get("/metrics").Body, fmt.Sprintf(
+		"caddy_jwt_account_events_total{event=%q,result=%q,store=%q} ", event, result, where,
+	))
 	_, _ = fmt.Sscan(after, &number)
 	return number
 }

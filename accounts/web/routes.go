@@ -153,7 +153,7 @@ func (h *Handler) signup(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return h.pageOr(w, r, in, "signup", err)
 	}
-	accounts.CountEvent("signup", "ok")
+	h.service.CountEvent("signup", "ok")
 	if !in.form {
 		return answer.WriteJSON(w, http.StatusCreated, h.userAnswer(user))
 	}
@@ -263,7 +263,7 @@ func (h *Handler) logout(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if token != nil {
-		accounts.CountEvent("logout", "ok")
+		h.service.CountEvent("logout", "ok")
 		h.service.Audit("logout", token.UserID, SessionOf(token), client(r))
 	}
 	clearSessionCookies(w, r)

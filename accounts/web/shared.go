@@ -17,6 +17,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/internal/answer"
 	"github.com/caddy-jwt/caddy-jwt/internal/network"
+	"github.com/caddy-jwt/caddy-jwt/internal/place"
 	"github.com/caddy-jwt/caddy-jwt/internal/texts"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
@@ -31,6 +32,7 @@ import (
 type Shared struct {
 	service        *accounts.Service
 	pages          *pages
+	decisions      *answer.Decisions
 	sayLoginHidden sync.Once
 }
 
@@ -61,7 +63,7 @@ func Open(ctx caddy.Context, config *accounts.Config) (*Shared, error) {
 	if err != nil {
 		return nil, errors.Join(err, service.Release())
 	}
-	return &Shared{service: service, pages: pages}, nil
+	return &Shared{service: service, pages: pages, decisions: answer.DecisionsOf(place.Of(ctx).Site())}, nil
 }
 
 // Close releases the accounts.
@@ -80,7 +82,7 @@ func (a *Shared) StoreFailed(err error) {
 		failure = refusal.Of(accounts.StoreRefusal(err))
 	}
 	if failure.Reason == refusal.StoreUnavailable || failure.Reason == refusal.StoreFull {
-		answer.Refused(failure.Reason)
+		a.decisions.Refused(failure.Reason)
 	}
 	a.service.LogStoreFailure(failure)
 }
@@ -93,7 +95,7 @@ func (a *Shared) UseRefreshToken(ctx context.Context, use accounts.RefreshUse) (
 
 // Refreshed counts the use of a refresh token. Its result is ok, refused, repeated (sent
 // again before its successor was used) or reused (after its successor was used).
-func (a *Shared) Refreshed(result string) { accounts.CountEvent("refresh", result) }
+func (a *Shared) Refreshed(result string) { a.service.CountEvent("refresh", result) }
 
 // Logger returns the logger of the accounts.
 func (a *Shared) Logger() *zap.Logger { return a.service.Log }
@@ -210,7 +212,7 @@ func (a *Shared) LogOut(w http.ResponseWriter, r *http.Request, userID, sessionI
 	if err := a.service.Sessions.EndBrowser(r.Context(), userID, sessionID); err != nil {
 		return err
 	}
-	accounts.CountEvent("logout", "ok")
+	a.service.CountEvent("logout", "ok")
 	a.service.Audit("logout", userID, sessionID, client(r))
 	return nil
 }

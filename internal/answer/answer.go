@@ -46,6 +46,8 @@ type Responder struct {
 	// (RFC 9728 §5.1); empty for none. Scope are the scopes that a client without a token
 	// should ask for.
 	ResourceMetadata, Scope string
+	// Decisions count the refusals.
+	Decisions *Decisions
 	// Logger logs each refusal at debug level.
 	Logger *zap.Logger
 	// Log logs some refusals at info level instead; nil for none.
@@ -101,7 +103,7 @@ func WriteJSON(w http.ResponseWriter, status int, value any) error {
 // Announce sets the challenge and the placeholders, and counts and logs the refusal.
 func (h Responder) Announce(w http.ResponseWriter, r *http.Request, err *refusal.Error) {
 	public := err.Reason.Answer()
-	Refused(err.Reason)
+	h.Decisions.Refused(err.Reason)
 	fields := func() []zap.Field {
 		return []zap.Field{
 			zap.String("reason", string(err.Reason)),

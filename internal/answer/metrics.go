@@ -2,6 +2,7 @@ package answer
 
 import (
 	"errors"
+	"sync"
 
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/prometheus/client_golang/prometheus"
@@ -17,27 +18,39 @@ const (
 // fixed or come from the config, never from a request.
 var decisions = prometheus.NewCounterVec(prometheus.CounterOpts{
 	Namespace: MetricsNamespace, Subsystem: MetricsSubsystem, Name: "decisions_total",
-	Help: "Requests by result, allowed or refused, and reason: a check that failed, or valid_token, optional, " +
-		"public or preflight.",
-}, []string{"result", "reason"})
+	Help: "Requests by result, allowed or refused, reason, which is a check that failed, or valid_token, optional, " +
+		"public or preflight, and site: its first host in the config, or else the address on which it listens.",
+}, []string{"result", "reason", "site"})
 
-// Allowed returns the counter of requests that were allowed for a reason.
-func Allowed(reason string) prometheus.Counter {
-	return decisions.WithLabelValues("allowed", reason)
+// Decisions count what is decided about the requests of a site.
+type Decisions struct {
+	site    string
+	refused map[refusal.Reason]prometheus.Counter
 }
 
-// refusals is initialized before the first refusal, so that a scrape shows every reason
-// from the start.
-var refusals = func() map[refusal.Reason]prometheus.Counter {
-	counters := make(map[refusal.Reason]prometheus.Counter)
-	for _, reason := range refusal.All() {
-		counters[reason] = decisions.WithLabelValues("refused", string(reason))
+var ofSites sync.Map // *Decisions by the site
+
+// DecisionsOf returns the counters of a site of the config. They exist from then on, so that a scrape
+// shows every reason before the first refusal.
+func DecisionsOf(site string) *Decisions {
+	if known, ok := ofSites.Load(site); ok {
+		return known.(*Decisions)
 	}
-	return counters
-}()
+	d := &Decisions{site, make(map[refusal.Reason]prometheus.Counter)}
+	for _, reason := range refusal.All() {
+		d.refused[reason] = decisions.WithLabelValues("refused", string(reason), site)
+	}
+	known, _ := ofSites.LoadOrStore(site, d)
+	return known.(*Decisions)
+}
+
+// Allowed returns the counter of requests that were allowed for a reason.
+func (d *Decisions) Allowed(reason string) prometheus.Counter {
+	return decisions.WithLabelValues("allowed", reason, d.site)
+}
 
 // Refused counts a request that was refused.
-func Refused(reason refusal.Reason) { refusals[reason].Inc() }
+func (d *Decisions) Refused(reason refusal.Reason) { d.refused[reason].Inc() }
 
 var collectors = []prometheus.Collector{decisions}
 

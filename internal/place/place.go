@@ -48,6 +48,18 @@ type Place struct {
 	Named caddyhttp.RouteList
 }
 
+// Site returns the name of the site in metrics: its first host, or else the address on which the server
+// listens.
+func (p Place) Site() string {
+	switch {
+	case len(p.Hosts) > 0:
+		return p.Hosts[0]
+	case p.Server != nil && len(p.Server.Listen) > 0:
+		return p.Server.Listen[0]
+	}
+	return ""
+}
+
 // Of finds the position from the routes that are being provisioned: Caddy loads their
 // handlers in order, so the first handler that is not loaded leads to this one.
 func Of(ctx caddy.Context) (at Place) {

@@ -101,10 +101,9 @@ func TestRefreshMetrics(t *testing.T) {
 	chrome.SignUp("alice@example.com")
 	count := func(result string) string {
 		for line := range strings.Lines(chrome.Get("/metrics").Body) {
-			if rest, found := strings.CutPrefix(
-				line, `caddy_jwt_account_events_total{event="refresh",result="`+result+`"} `,
-			); found {
-				return strings.TrimSpace(rest)
+			if strings.HasPrefix(line, `caddy_jwt_account_events_total{event="refresh",result="`+result+`",`) {
+				_, count, _ := strings.Cut(line, "} ")
+				return strings.TrimSpace(count)
 			}
 		}
 		return ""

@@ -90,6 +90,7 @@ func (f *Store) Provision(ctx caddy.Context) error {
 	f.opened = path
 	f.file = shared.(*databaseFile)
 	f.Connect, f.Explain, f.Committed = f.file.connect, f.file.explain, f.file.committed
+	f.Place = path
 	config.OnCheck(ctx, "user store "+path, f.file.examine)
 	config.AtStart(ctx, func() error {
 		_, _, err := f.file.connect(ctx)

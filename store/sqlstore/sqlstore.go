@@ -39,7 +39,12 @@ type Store struct {
 	// a connection, so that nothing waits for an unavailable database. Default: only the
 	// context limits it.
 	Timeout time.Duration
+	// Place is where the data are: a path, or a host and a database. Default: the empty string.
+	Place string
 }
+
+// Where implements [store.Located].
+func (s *Store) Where() string { return s.Place }
 
 // bounded returns the context for a statement or transaction.
 func (s *Store) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
