@@ -17,6 +17,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 	"time"
 	"unicode"
@@ -95,7 +96,8 @@ func faults(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	removed, err := scenario.Watch(`rm -rf "$1"`, dir) // even if this process is killed
+	// Even if this process is killed. What it has started may write once more before it ends.
+	removed, err := scenario.Watch(`until rm -rf "$1" && sleep 1 && ! test -e "$1"; do :; done`, dir)
 	if err != nil {
 		return err
 	}
@@ -114,9 +116,9 @@ func faults(ctx context.Context, args []string) error {
 		if !built {
 			binary = filepath.Join(dir, fmt.Sprintf("scenarios-%d.test", len(binaries)))
 			fmt.Fprintf(os.Stderr, "Building the tests of %s ...\n", f.pkg)
-			if output, err := command(
-				ctx, root, "go", "test", "-c", "-o", binary, "./"+f.pkg,
-			).CombinedOutput(); err != nil {
+			build := command(ctx, root, "go", "test", "-c", "-o", binary, "./"+f.pkg)
+			build.Env = append(os.Environ(), "GOTMPDIR="+dir)
+			if output, err := runToItsEnd(build); err != nil {
 				return fmt.Errorf("building the tests of %s: %w\n%s", f.pkg, err, output)
 			}
 			binaries[f.pkg] = binary
@@ -151,15 +153,16 @@ func faults(ctx context.Context, args []string) error {
 	return nil
 }
 
-// runToItsEnd runs a command, and kills it if this process is killed.
+// runToItsEnd runs a command, and kills it and what it has started if this process is killed.
 func runToItsEnd(c *exec.Cmd) ([]byte, error) {
 	var output bytes.Buffer
 	c.Stdout, c.Stderr = &output, &output
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := c.Start(); err != nil {
 		return nil, err
 	}
 	end, err := scenario.Watch(
-		`grep -qsaFe "$2" "/proc/$1/cmdline" && kill -9 "$1"`, strconv.Itoa(c.Process.Pid), c.Path,
+		`grep -qsaFe "$2" "/proc/$1/cmdline" && kill -9 -"$1"`, strconv.Itoa(c.Process.Pid), c.Args[len(c.Args)-1],
 	)
 	err = errors.Join(c.Wait(), err)
 	if end != nil {
