@@ -157,8 +157,8 @@ func TestSecondFactor(t *testing.T) {
 
 	metrics := s.Get("/metrics").Body
 	for _, want := range []string{
-		`event="factor",result="added"}`, `event="factor",result="removed"}`, `event="factor",result="ok"}`,
-		`event="factor",result="asked"}`, `event="factor",result="refused"}`, `event="factor",result="throttled"}`,
+		`event="factor",result="added",`, `event="factor",result="removed",`, `event="factor",result="ok",`,
+		`event="factor",result="asked",`, `event="factor",result="refused",`, `event="factor",result="throttled",`,
 	} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("the metrics have no %s", want)
