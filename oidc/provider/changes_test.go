@@ -99,14 +99,14 @@ func TestRefreshMetrics(t *testing.T) {
 	s := serve(t, shopOfMore, "metrics /metrics")
 	chrome := s.browser()
 	chrome.SignUp("alice@example.com")
-	count := func(result string) string {
+	count := func(result string) (all string) { // of the stores of all tests
 		for line := range strings.Lines(chrome.Get("/metrics").Body) {
 			if strings.HasPrefix(line, `caddy_jwt_account_events_total{event="refresh",result="`+result+`",`) {
 				_, count, _ := strings.Cut(line, "} ")
-				return strings.TrimSpace(count)
+				all += count
 			}
 		}
-		return ""
+		return all
 	}
 	before := map[string]string{
 		"ok": count("ok"), "repeated": count("repeated"), "reused": count("reused"), "refused": count("refused"),
