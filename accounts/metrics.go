@@ -42,7 +42,9 @@ func (s *site) countFromZero() {
 }
 
 // CountEvent counts a log-in, sign-up, refresh or log-out by its result.
-func (s *site) CountEvent(event, result string) { accountEvents.WithLabelValues(event, result, s.where).Inc() }
+func (s *site) CountEvent(event, result string) {
+	accountEvents.WithLabelValues(event, result, s.where).Inc()
+}
 
 // storeCollector reports the user stores in use at the time of a scrape.
 type storeCollector struct{}
