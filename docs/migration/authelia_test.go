@@ -46,8 +46,9 @@ users:
 
 var shellBlock = regexp.MustCompile("(?ms)^```sh\n(.*?)^```$")
 
-// shell runs the command of a page that makes users.jsonl, in a folder, and returns what it makes.
-func shell(t *testing.T, page, folder string, programs ...string) string {
+// shell runs the command of a page that makes users.jsonl, in a folder, and returns what it makes. The pairs
+// replace paths in it.
+func shell(t *testing.T, page, folder string, pairs []string, programs ...string) string {
 	t.Helper()
 	caddytest.Needs(t, programs...)
 	text, err := os.ReadFile(page)
@@ -62,7 +63,7 @@ func shell(t *testing.T, page, folder string, programs ...string) string {
 	if !found {
 		t.Fatalf("no import in %s", block[1])
 	}
-	command := exec.Command("bash", "-euo", "pipefail", "-c", convert)
+	command := exec.Command("bash", "-euo", "pipefail", "-c", replaced(t, convert, pairs...))
 	command.Dir = folder
 	if output, err := command.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, output)
@@ -99,7 +100,7 @@ func TestAuthelia(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(folder, "users_database.yml"), []byte(autheliaUsers), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	lines := shell(t, page, folder, "yq", "jq")
+	lines := shell(t, page, folder, nil, "yq", "jq")
 	s := runAfter(t, blocks(t, page)[0])
 	command := &accountstest.CommandLine{TB: t, Where: []string{"--format", "jsonl"}}
 	counts, report, _ := command.Run(lines, "user", "import", "-")
