@@ -90,6 +90,6 @@ func users(t *testing.T, store string, roles map[string][]string) {
 		for _, role := range roles {
 			flags = append(flags, "--role", role)
 		}
-		command.Must(sitetest.GoodPassword+"\n", slices.Concat([]string{"user", "add"}, flags, []string{user})...)
+		command.Must(sitetest.GoodPassword+"\n", slices.Concat([]string{"user", "add", "--create"}, flags, []string{user})...)
 	}
 }

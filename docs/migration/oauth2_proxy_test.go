@@ -55,6 +55,9 @@ func TestOAuth2Proxy(t *testing.T) {
 		t.Errorf("a bearer token: %d %s", got.Status, got.Body)
 	}
 	s.MustAnswer(401, s.Bearer("/notes", token("another")), "for another audience")
+	if got := s.Post("/auth/signup", sitetest.CredentialsOf("mallory@example.com")); got.Status != 404 {
+		t.Errorf("a sign-up with a password: %d %s", got.Status, got.Body)
+	}
 	s.MustAnswer(401, s.Get("/notes"), "a program")
 	s.MustAnswer(200, s.Get("/static/x"), "a path without a log-in")
 	s.MustAnswer(200, s.Get("/health"), "the health check")
