@@ -62,3 +62,27 @@ func TestOAuth2Proxy(t *testing.T) {
 	s.MustAnswer(200, s.Get("/static/x"), "a path without a log-in")
 	s.MustAnswer(200, s.Get("/health"), "the health check")
 }
+
+// A server in front asks as it asked oauth2-proxy: who is logged in, and whether.
+func TestOAuth2ProxyVerify(t *testing.T) {
+	t.Setenv("CLIENT_ID", "site")
+	t.Setenv("CLIENT_SECRET", "the-secret-of-the-site")
+	p := sitetest.NewOpenIDProvider(t)
+	page := blocks(t, "docs/migration/oauth2-proxy.md")
+	s := &sitetest.Site{T: t, URL: "http://" + sitetest.FreeAddress(t)}
+	t.Setenv("XDG_DATA_HOME", sitetest.TempDir(t)) // where accounts are by default
+	sitetest.RunSites(t, sitetest.TempDir(t)+"/log.json", replaced(
+		t, page[len(page)-1], "https://id.example.com", p.URL, "app.example.com {", s.URL+" {",
+	))
+	v := s.Visitor()
+	const program = "Accept: application/json"
+	if got := v.Do(http.MethodGet, "/verify", nil, program); got.Status != 401 || got.Header.Get("X-Auth-Request-User") != "" {
+		t.Errorf("without a session: %d %v", got.Status, got.Header)
+	}
+	id := v.MustBeIn(v.LogInBy("company"))
+	got := v.Do(http.MethodGet, "/verify", nil, program)
+	if got.Status != 204 || got.Header.Get("X-Auth-Request-User") != id ||
+		got.Header.Get("X-Auth-Request-Email") != "alice@example.com" {
+		t.Errorf("with a session: %d %v", got.Status, got.Header)
+	}
+}
