@@ -15,8 +15,11 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
-// autheliaUsers is a users_database.yml whose hashes Authelia and crypt(3) would make; the password is that of
-// the tests.
+// crypted is the sha512crypt of the password of the tests.
+const crypted = "$6$aFr56HjK3DrB8t3S$" +
+	"rPHKmNpdVZHlyATkyEBOXD0qiJsIAQpXORzcsRUisMG1Gsbjifha8cCAiNbfVtQXenqLCzjrQ9XrSpVzVLLzx."
+
+// autheliaUsers is a users_database.yml with hashes as Authelia makes them.
 const autheliaUsers = `
 users:
   john:
@@ -29,13 +32,13 @@ users:
       - 'dev'
   bob:
     displayname: 'Bob Dylan'
-    password: '$6$aFr56HjK3DrB8t3S$rPHKmNpdVZHlyATkyEBOXD0qiJsIAQpXORzcsRUisMG1Gsbjifha8cCAiNbfVtQXenqLCzjrQ9XrSpVzVLLzx.'
+    password: '` + crypted + `'
     email: 'bob.dylan@example.com'
     groups: ['dev']
   harry:
     disabled: true
     displayname: 'Harry Potter'
-    password: '$6$aFr56HjK3DrB8t3S$rPHKmNpdVZHlyATkyEBOXD0qiJsIAQpXORzcsRUisMG1Gsbjifha8cCAiNbfVtQXenqLCzjrQ9XrSpVzVLLzx.'
+    password: '` + crypted + `'
     email: 'harry.potter@example.com'
     groups: ['dev']
   eve:
@@ -107,8 +110,10 @@ func TestAuthelia(t *testing.T) {
 	accountstest.Has(t, counts+report, "imported 3, skipped 0, refused 1", "line 4 refused")
 
 	for _, c := range []struct{ who, headers string }{
-		{"john", "Remote-Email: john.doe@example.com\r\nRemote-Groups: admins,dev\r\nRemote-Name: John Doe\r\nRemote-User: john\r\n"},
-		{"BOB.dylan@example.com", "Remote-Email: bob.dylan@example.com\r\nRemote-Groups: dev\r\nRemote-Name: Bob Dylan\r\nRemote-User: bob\r\n"},
+		{"john", "Remote-Email: john.doe@example.com\r\nRemote-Groups: admins,dev\r\n" +
+			"Remote-Name: John Doe\r\nRemote-User: john\r\n"},
+		{"BOB.dylan@example.com", "Remote-Email: bob.dylan@example.com\r\nRemote-Groups: dev\r\n" +
+			"Remote-Name: Bob Dylan\r\nRemote-User: bob\r\n"},
 	} {
 		v := s.Visitor()
 		if got := logIn(v, c.who, "wrong horse battery", "/"); got.Status != http.StatusUnauthorized {

@@ -39,7 +39,8 @@ func TestCaddySecurity(t *testing.T) {
 	lines := shell(t, page, folder, []string{"/etc/caddy/users.json", file}, "jq")
 	s := runAfter(t, blocks(t, page)[0])
 	command := &accountstest.CommandLine{TB: t}
-	accountstest.Has(t, command.Must(lines, "user", "import", "--format", "jsonl", "-"), "imported 2, skipped 0, refused 0")
+	counts := command.Must(lines, "user", "import", "--format", "jsonl", "-")
+	accountstest.Has(t, counts, "imported 2, skipped 0, refused 0")
 
 	v := s.Visitor()
 	if got := logIn(v, "webadmin", sitetest.GoodPassword, "/notes"); got.To(t).Path != "/notes" {
@@ -74,7 +75,8 @@ func TestCaddySecurityPolicy(t *testing.T) {
 			t.Errorf("the app does not get %s: %d %s", header, got.Status, got.Body)
 		}
 	}
-	s.MustAnswer(403, s.Get("/notes", cookie(sitetest.JSON{"email": "eve@example.com", "roles": []string{"guest"}})), "a guest")
+	guest := sitetest.JSON{"email": "eve@example.com", "roles": []string{"guest"}}
+	s.MustAnswer(403, s.Get("/notes", cookie(guest)), "a guest")
 	s.MustAnswer(200, s.Get("/assets/x.css"), "what was bypassed")
 	if got := s.Visitor().Get("/notes?a=1"); got.Status != http.StatusFound ||
 		!strings.HasPrefix(got.Header.Get("Location"), "https://auth.example.com/auth?redirect_url=") ||

@@ -31,7 +31,7 @@ func TestGgicciCaddyJWT(t *testing.T) {
 			t.Errorf("%s: %d %s", as, got.Status, got.Body)
 		}
 	}
-	s.MustAnswer(401, s.Bearer("/", token(sitetest.JSON{"iss": "https://evil.example"})), "an issuer that is not listed")
-	s.MustAnswer(401, s.Bearer("/", token(sitetest.JSON{"aud": "https://other.example"})), "an audience that is not listed")
+	s.MustAnswer(401, s.Bearer("/", token(sitetest.JSON{"iss": "https://evil.example"})), "another issuer")
+	s.MustAnswer(401, s.Bearer("/", token(sitetest.JSON{"aud": "https://other.example"})), "another audience")
 	s.MustAnswer(401, s.Get("/"), "nothing")
 }

@@ -45,7 +45,8 @@ func replaced(t *testing.T, text string, pairs ...string) string {
 // validated by the package docs.
 func TestDocsCaddyfiles(t *testing.T) {
 	for name, value := range map[string]string{
-		"XDG_DATA_HOME": sitetest.TempDir(t), "CLIENT_ID": "site", "CLIENT_SECRET": secret, "WIKI_SECRET": secret, "PHOTOS_SECRET": secret,
+		"XDG_DATA_HOME": sitetest.TempDir(t), "CLIENT_ID": "site", "CLIENT_SECRET": secret,
+		"WIKI_SECRET": secret, "PHOTOS_SECRET": secret,
 		"GITHUB_CLIENT_ID": "site", "GITHUB_CLIENT_SECRET": secret, "GOOGLE_CLIENT_ID": "site",
 		"GOOGLE_CLIENT_SECRET": secret, "ENTRA_CLIENT_ID": "site", "ENTRA_CLIENT_SECRET": secret,
 	} {

@@ -36,9 +36,11 @@ func TestOAuth2Proxy(t *testing.T) {
 	}
 
 	for name, lies := range map[string]sitetest.Lies{
-		"another group":         {Subject: "bob", Email: "bob@example.com", More: sitetest.JSON{"groups": []string{"dev"}}},
-		"another domain":        {Subject: "eve", Email: "eve@example.org", More: sitetest.JSON{"groups": []string{"staff"}}},
-		"an unverified address": {Subject: "ed", Email: "ed@example.com", Unverified: true, More: sitetest.JSON{"groups": []string{"staff"}}},
+		"another group":  {Subject: "bob", Email: "bob@example.com", More: sitetest.JSON{"groups": []string{"dev"}}},
+		"another domain": {Subject: "eve", Email: "eve@example.org", More: sitetest.JSON{"groups": []string{"staff"}}},
+		"an unverified address": {
+			Subject: "ed", Email: "ed@example.com", Unverified: true, More: sitetest.JSON{"groups": []string{"staff"}},
+		},
 	} {
 		p.Lie(lies)
 		v := s.Visitor()
@@ -76,11 +78,12 @@ func TestOAuth2ProxyVerify(t *testing.T) {
 	))
 	v := s.Visitor()
 	const program = "Accept: application/json"
-	if got := v.Do(http.MethodGet, "/verify", nil, program); got.Status != 401 || got.Header.Get("X-Auth-Request-User") != "" {
+	got := v.Do(http.MethodGet, "/verify", nil, program)
+	if got.Status != 401 || got.Header.Get("X-Auth-Request-User") != "" {
 		t.Errorf("without a session: %d %v", got.Status, got.Header)
 	}
 	id := v.MustBeIn(v.LogInBy("company"))
-	got := v.Do(http.MethodGet, "/verify", nil, program)
+	got = v.Do(http.MethodGet, "/verify", nil, program)
 	if got.Status != 204 || got.Header.Get("X-Auth-Request-User") != id ||
 		got.Header.Get("X-Auth-Request-Email") != "alice@example.com" {
 		t.Errorf("with a session: %d %v", got.Status, got.Header)
