@@ -52,8 +52,8 @@ func (h *Handler) warn(at place.Place) {
 		)
 	case accounts.SignupLoginWith:
 		h.answers.Logger.Info(
-			"accounts: signup is login_with, so whoever a login_with lets in gets an account, and nobody signs up with "+
-				"a password",
+			"accounts: signup is login_with, so whoever a login_with lets in gets an account, and nobody signs up "+
+				"with a password",
 			zap.String("issuer", h.Issuer),
 		)
 	default:
