@@ -55,9 +55,9 @@ type Config struct {
 	StoreRaw json.RawMessage `json:"store,omitempty" caddy:"namespace=jwt.stores inline_key=module"`
 
 	// Signup controls who can create accounts. `open`: anybody who can reach the site, with a password
-	// or as a new user of `login_with`, whatever its `allow` says of others. `login_with`: new users of
-	// `login_with`, and nobody with a password. `closed`: only administrators, with `caddy jwt user
-	// add`. Default: `closed`.
+	// or through `login_with`; conditions of `login_with`, such as `allow`, do not concern those with a
+	// password. `login_with`: new users of `login_with`, and nobody with a password. `closed`: only
+	// administrators, with `caddy jwt user add`. Default: `closed`.
 	Signup string `json:"signup,omitempty"`
 
 	// Identifier is by what users sign up and log in: `email`, by an e-mail address. `username`, by a
