@@ -20,7 +20,7 @@ func init() {
 //
 //	accounts [<prefix>] {
 //	    store               file [<path>] | <module> [<args...>]
-//	    signup              open|closed
+//	    signup              open|login_with|closed
 //	    signup_limit        <accounts>
 //	    identifier          email|username|any
 //	    login|signup|refresh|logout|whoami|password|jwks <path>
@@ -53,7 +53,7 @@ func init() {
 //	    templates           <dir>
 //	}
 //
-// `signup` may be specified twice: once to open or close sign-up, once to set its path.
+// `signup` may be specified twice: once to say who can sign up, once to set its path.
 // `login_with` may be repeated; its block is described at the module `jwt.logins.oidc`. That of
 // `mail` is described at the modules `jwt.mailers.smtp`, `command` and `webhook`.
 func Parse(d *caddyfile.Dispenser) (*Config, error) {
@@ -112,12 +112,12 @@ func (a *Config) readRoute(b *config.Block, name string) error {
 	args := b.RemainingArgs()
 	if len(args) == 1 && name == "signup" && slices.Contains(signupModes, args[0]) {
 		a.Signup = args[0]
-		return b.Once("signup open or closed")
+		return b.Once("signup open, login_with or closed")
 	}
 	if len(args) != 1 || !strings.HasPrefix(args[0], "/") && !strings.HasPrefix(args[0], "{") {
 		if name == "signup" {
 			return b.Errf(
-				"signup takes open, closed or a path, as in: signup /users/signup%s",
+				"signup takes open, login_with, closed or a path, as in: signup /users/signup%s",
 				config.Meant(strings.Join(args, " "), signupModes...),
 			)
 		}

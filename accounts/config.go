@@ -33,10 +33,13 @@ const (
 	defaultTrustBrowsers   = 30 * 24 * time.Hour
 	shortestTokenLifetime  = time.Second
 	AccountScope           = "account" // in the `scope` of tokens that may use the account routes
+
+	// SignupLoginWith is the value of Signup with which nobody signs up with a password.
+	SignupLoginWith = "login_with"
 )
 
 var (
-	signupModes       = []string{"open", "closed"}
+	signupModes       = []string{"open", SignupLoginWith, "closed"}
 	secondFactorModes = []string{"optional", "required"}
 	identifiers       = []string{IdentifierEmail, IdentifierUsername, IdentifierAny}
 )
@@ -51,9 +54,10 @@ type Config struct {
 	// Default: `{"module": "file"}`, a file in Caddy's data directory.
 	StoreRaw json.RawMessage `json:"store,omitempty" caddy:"namespace=jwt.stores inline_key=module"`
 
-	// Signup controls who can create accounts. `open`: anybody who can reach the site,
-	// including new users of `login_with`. `closed`: only administrators, with `caddy jwt
-	// user add`. Default: `closed`.
+	// Signup controls who can create accounts. `open`: anybody who can reach the site, with a password
+	// or through `login_with`; conditions of `login_with`, such as `allow`, do not concern those with a
+	// password. `login_with`: new users of `login_with`, and nobody with a password. `closed`: only
+	// administrators, with `caddy jwt user add`. Default: `closed`.
 	Signup string `json:"signup,omitempty"`
 
 	// Identifier is by what users sign up and log in: `email`, by an e-mail address. `username`, by a
@@ -313,7 +317,7 @@ func (a *Config) Resolve() error {
 		err = errors.Join(err, config.Resolve(route, &path))
 		a.Routes[route] = path
 	}
-	if value := a.Routes["signup"]; a.Signup == "" && (value == "open" || value == "closed") { // from a placeholder
+	if value := a.Routes["signup"]; a.Signup == "" && slices.Contains(signupModes, value) { // from a placeholder
 		a.Signup = value
 		delete(a.Routes, "signup")
 	}
@@ -388,6 +392,9 @@ func (a *Config) check() error {
 	switch {
 	case !slices.Contains(signupModes, a.Signup):
 		return fmt.Errorf("signup: %w", config.Unknown("value", a.Signup, signupModes))
+	case a.Signup == SignupLoginWith && len(a.LoginWithRaw) == 0:
+		return errors.New("signup login_with lets in new users of login_with, but there is none; add login_with, " +
+			"or write signup open or signup closed")
 	case time.Duration(a.TokenLifetime) < shortestTokenLifetime:
 		return fmt.Errorf(
 			"token_lifetime is %s; it must be at least %s", time.Duration(a.TokenLifetime), shortestTokenLifetime,

@@ -47,7 +47,11 @@ func TestDocsCaddyfiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, page := range slices.Concat(pages, providers, []string{"README.md"}) {
+	migration, err := filepath.Glob("docs/migration/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, page := range slices.Concat(pages, providers, migration, []string{"README.md"}) {
 		text, err := os.ReadFile(page)
 		if os.IsNotExist(err) {
 			continue

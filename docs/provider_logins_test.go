@@ -327,7 +327,18 @@ func google(t *testing.T) provider {
 				otherClaims(id, "a private account", object{"hd": nil, "email": "a@gmail.com"}, refusal.Claim),
 				otherClaims(id, "an address of the domain", object{"hd": nil}, refusal.Claim),
 				{why: "a service account", token: robot, reason: refusal.Claim},
+				otherClaims(id, "the form without https", object{"iss": "accounts.google.com"}, refusal.Issuer),
 			}},
+			{
+				change: []string{"issuer " + iss + "\n\t\taudience " + client, "issuer " + iss + " {\naudience " + client +
+					"\n}\nissuer accounts.google.com {\njwks https://www.googleapis.com/oauth2/v3/certs\naudience " +
+					client + "\n}"},
+				requests: []pageRequest{
+					{why: "with https", token: id, user: alice},
+					{why: "without https", token: id.with(object{"iss": "accounts.google.com"})},
+					otherClaims(id, "another issuer", object{"iss": "accounts.google.example"}, refusal.Issuer),
+				},
+			},
 			{change: []string{"\t\trequire claim hd example.com\n", ""}, requests: []pageRequest{ // as the page warns
 				{why: "anybody", token: id.with(object{"hd": nil, "email": "a@gmail.com"})},
 				{why: "any service account", token: robot},

@@ -195,7 +195,7 @@ func (h *Handler) route(r *http.Request) (serve accountRoute, methods []string) 
 	case "login":
 		return h.byMethod(h.loginPage, h.login), both
 	case "signup":
-		if h.Signup == "closed" {
+		if h.Signup != "open" {
 			return func(http.ResponseWriter, *http.Request) error { return &refusal.Error{Reason: refusal.NoSignup} },
 				both
 		}

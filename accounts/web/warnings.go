@@ -43,13 +43,20 @@ func (h *Handler) warn(at place.Place) {
 				"sent to them; write identifier any, or remove mail"), help.See("mail-without-addresses"),
 		)
 	}
-	if h.Signup == "open" {
+	switch h.Signup {
+	case "open":
 		h.answers.Logger.Info(
 			"accounts: signup is open, so anybody can create an account on this site; "+
 				"to prevent that, write: signup closed",
 			zap.String("issuer", h.Issuer),
 		)
-	} else {
+	case accounts.SignupLoginWith:
+		h.answers.Logger.Info(
+			"accounts: signup is login_with, so whoever a login_with lets in gets an account, and nobody signs up "+
+				"with a password",
+			zap.String("issuer", h.Issuer),
+		)
+	default:
 		h.answers.Logger.Info(
 			"accounts: signup is closed, so accounts can only be created with `caddy jwt user add`; "+
 				"to let anybody create one, write: signup open",

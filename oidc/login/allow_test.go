@@ -2,6 +2,7 @@ package login_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
@@ -58,6 +59,31 @@ func TestLoginAllow(t *testing.T) {
 			} else {
 				chrome.MustBeOut(chrome.LogInBy(c.login), 403, refused)
 			}
+		})
+	}
+}
+
+// With `signup login_with` a stranger cannot pass by the provider and its conditions with a password; with
+// `signup open` anybody can.
+func TestThreatSignupBesideTheProvider(t *testing.T) {
+	p := sitetest.NewOpenIDProvider(t)
+	for mode, c := range map[string]struct {
+		signup, page int
+		link         bool
+	}{"open": {201, 200, true}, "login_with": {404, 404, false}} {
+		t.Run(mode, func(t *testing.T) {
+			s := loginSite(t, "signup "+mode+"\n"+p.Option("company", "allow domain example.com"))
+			chrome := s.Visitor()
+			if got := s.Post("/auth/signup", sitetest.CredentialsOf("mallory@example.org")); got.Status != c.signup {
+				t.Errorf("a sign-up: %d %s", got.Status, got.Body)
+			}
+			if got := chrome.Get("/auth/signup"); got.Status != c.page {
+				t.Errorf("the page: %d %s", got.Status, got.Brief())
+			}
+			if got := chrome.Get("/auth/login"); strings.Contains(got.Body, `href="/auth/signup`) != c.link {
+				t.Errorf("the link: %s", got.Body)
+			}
+			chrome.MustBeIn(chrome.LogInBy("company"))
 		})
 	}
 }

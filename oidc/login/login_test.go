@@ -47,7 +47,7 @@ func newLoginSite(t testing.TB) *site {
 
 // caddyfile returns the site's Caddyfile with options of its accounts.
 func (s *site) caddyfile(accounts string) string {
-	if !strings.Contains(accounts, "signup closed") {
+	if !strings.Contains(accounts, "signup ") {
 		accounts = "signup open\n" + accounts
 	}
 	return fmt.Sprintf(`
