@@ -9,7 +9,9 @@ WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
-RUN CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o /out/usr/bin/caddy ./cmd/caddy
+ARG VERSION
+RUN CGO_ENABLED=0 go build -trimpath \
+	-ldflags="-s -w -X github.com/caddy-jwt/caddy-jwt/internal/cli.release=$VERSION" -o /out/usr/bin/caddy ./cmd/caddy
 RUN mkdir -p /out/data /out/config /out/etc/caddy && cp packaging/Caddyfile /out/etc/caddy/Caddyfile
 
 FROM gcr.io/distroless/static-debian12:nonroot

@@ -94,7 +94,7 @@ func TestDockerfile(t *testing.T) {
 			}
 		case "RUN":
 			command := exec.CommandContext(t.Context(), "sh", "-ec", inFolders.Replace(step.rest))
-			command.Dir = source
+			command.Dir, command.Env = source, append(os.Environ(), "VERSION=v1.2.3")
 			if printed, err := command.CombinedOutput(); err != nil {
 				t.Fatalf("RUN %s: %v\n%s", step.rest, err, printed)
 			}
@@ -103,6 +103,8 @@ func TestDockerfile(t *testing.T) {
 				name, value, _ := strings.Cut(pair, "=")
 				settings[name] = value
 			}
+		case "ARG":
+			settings[step.name] = step.rest
 		case "WORKDIR", "VOLUME", "EXPOSE", "ENTRYPOINT", "CMD":
 			settings[step.name] = step.rest
 		default:
@@ -145,6 +147,9 @@ func mustServe(t *testing.T, root string) {
 	printed, err := run("validate", "--config", filepath.Join(root, "etc", "caddy", "Caddyfile")).CombinedOutput()
 	if err != nil {
 		t.Errorf("the config of the image: %v\n%s", err, printed)
+	}
+	if printed, err = run("jwt", "version").Output(); err != nil || !strings.Contains(string(printed), "caddy-jwt v1.2.3") {
+		t.Errorf("the version: %v, %s", err, printed)
 	}
 	address := sitetest.FreeAddress(t)
 	config := filepath.Join(root, "Caddyfile")

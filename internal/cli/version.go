@@ -23,6 +23,9 @@ func versionCommand() *cobra.Command {
 	return cmd
 }
 
+// release is set by the linker where the repository is not there to tell the version, as in an image.
+var release string
+
 // versions are the versions of what the program is built of.
 type versions struct {
 	CaddyJWT string `json:"caddy_jwt"`          // (devel) if it was not built as a module of a version
@@ -32,7 +35,7 @@ type versions struct {
 }
 
 func builtOf() versions {
-	v := versions{CaddyJWT: "(devel)"}
+	v := versions{CaddyJWT: cmp.Or(release, "(devel)")}
 	v.Caddy, _ = caddy.Version()
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
@@ -46,7 +49,9 @@ func builtOf() versions {
 		if module.Replace != nil {
 			module = module.Replace
 		}
-		v.CaddyJWT = cmp.Or(module.Version, v.CaddyJWT)
+		if release == "" {
+			v.CaddyJWT = cmp.Or(module.Version, v.CaddyJWT)
+		}
 	}
 	if info.Main.Path == modulePath {
 		for _, setting := range info.Settings {
