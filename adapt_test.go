@@ -55,7 +55,7 @@ func TestWrongJSON(t *testing.T) {
 		`{"handler":"jwt_accounts","login_with":[{"module":"oidc"}]}`: "this Caddy is built " +
 			"without login_with; build one with it: xcaddy",
 		`{"handler":"jwt_accounts","store":{"module":"postgre"}}`:                              `unknown store "postgre"; did you mean postgres? Supported: `,
-		`{"handler":"jwt_accounts","signup":"opne"}`:                                           `signup: unknown value "opne"; did you mean open? Supported: open, closed`,
+		`{"handler":"jwt_accounts","signup":"opne"}`:                                           `signup: unknown value "opne"; did you mean open? Supported: open, closed, login_with`,
 		`{"handler":"jwt_accounts","routes":{"logn":"/x"}}`:                                    `unknown route "logn"; did you mean login? Supported: `,
 		`{"handler":"authentication","providers":{"jwt_bearer":{"issuers":[null]}}}`:           "one entry is null",
 		`{"handler":"authentication","providers":{"jwt_bearer":{"issuers":[],"from":[null]}}}`: "one entry is null",

@@ -20,7 +20,7 @@ func init() {
 //
 //	accounts [<prefix>] {
 //	    store               file [<path>] | <module> [<args...>]
-//	    signup              open|login_with|closed
+//	    signup              open|closed|login_with
 //	    signup_limit        <accounts>
 //	    identifier          email|username|any
 //	    login|signup|refresh|logout|whoami|password|jwks <path>
@@ -112,12 +112,12 @@ func (a *Config) readRoute(b *config.Block, name string) error {
 	args := b.RemainingArgs()
 	if len(args) == 1 && name == "signup" && slices.Contains(signupModes, args[0]) {
 		a.Signup = args[0]
-		return b.Once("signup open, login_with or closed")
+		return b.Once("signup open, closed or login_with")
 	}
 	if len(args) != 1 || !strings.HasPrefix(args[0], "/") && !strings.HasPrefix(args[0], "{") {
 		if name == "signup" {
 			return b.Errf(
-				"signup takes open, login_with, closed or a path, as in: signup /users/signup%s",
+				"signup takes open, closed or a path, as in: signup /users/signup, or login_with%s",
 				config.Meant(strings.Join(args, " "), signupModes...),
 			)
 		}

@@ -39,7 +39,7 @@ const (
 )
 
 var (
-	signupModes       = []string{"open", SignupLoginWith, "closed"}
+	signupModes       = []string{"open", "closed", SignupLoginWith}
 	secondFactorModes = []string{"optional", "required"}
 	identifiers       = []string{IdentifierEmail, IdentifierUsername, IdentifierAny}
 )
