@@ -227,7 +227,7 @@ func (f *Factors) Prove(
 		_, err := f.checkCode(ctx, user, code, client)
 		return err
 	case password != "" && user.PasswordHash != "":
-		if err := f.Guard(ctx, nil, user.ID, sessionID); err != nil {
+		if err := f.Guard(ctx, nil, user, sessionID); err != nil {
 			return err
 		}
 		_, err := f.logIns.CheckPassword(ctx, user, password, client)
@@ -240,26 +240,31 @@ func (f *Factors) Prove(
 // another address, in a session that has proved none of the factors that the user has, for example because
 // it began before they were set up. Otherwise who knows the password alone would get past them. The error
 // is [refusal.FactorCodeNeeded] if there is an authenticator app, and [refusal.PasskeyNeeded] if there are
-// only passkeys that log in at the party's domain. Without a party, passkeys do not count.
-func (f *Factors) Guard(ctx context.Context, party *passkey.Party, userID, sessionID string) error {
+// only passkeys that log in at the party's domain. Without a party, passkeys do not count. A passkey that
+// has not verified its user proves enough only to a user who has nothing better: whoever finds a security
+// key must not get a passkey of their own by it.
+func (f *Factors) Guard(ctx context.Context, party *passkey.Party, user store.User, sessionID string) error {
 	if f.Config.SecondFactor == "" {
 		return nil
 	}
-	session, err := f.sessions.Session(ctx, userID, sessionID)
+	session, err := f.sessions.Session(ctx, user.ID, sessionID)
 	if err != nil || slices.Contains(session.Methods, MethodMultiple) {
 		return StoreRefusal(err)
 	}
-	has, err := f.has(ctx, userID)
+	has, err := f.has(ctx, user.ID)
 	switch {
 	case err != nil:
 		return StoreRefusal(err)
 	case has:
 		return &refusal.Error{Reason: refusal.FactorCodeNeeded}
-	case party == nil || provesPasskey(session.Methods):
+	case party == nil:
 		return nil
 	}
-	all, err := passkey.Of(ctx, f.Users(), userID, f.Now())
-	if err == nil && party.Usable(all) {
+	all, err := passkey.Of(ctx, f.Users(), user.ID, f.Now())
+	nothingBetter := user.PasswordHash == "" && !slices.ContainsFunc(all, func(k passkey.Passkey) bool {
+		return k.Used().Verified
+	})
+	if err == nil && party.Usable(all) && !(nothingBetter && provesPasskey(session.Methods)) {
 		err = &refusal.Error{Reason: refusal.PasskeyNeeded}
 	}
 	return StoreRefusal(err)

@@ -39,8 +39,8 @@ func (l *LogIns) MayInvite(user store.User) bool {
 }
 
 // SendInvitation mails somebody a link to set the first password, as [Invite] does, for a user who
-// [LogIns.MayInvite]. If somebody can log in by the address already, the mail says so there; the result
-// and the time are the same.
+// [LogIns.MayInvite]. If somebody can log in by the address already, the mail says so there, and the
+// result is the same. The time is not: users who may invite are trusted so far.
 func (l *LogIns) SendInvitation(
 	ctx context.Context, inviter store.User, sessionID, email string, asker Asker,
 ) error {

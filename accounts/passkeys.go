@@ -47,7 +47,7 @@ func inSession(sessionID string) passkey.Use {
 func (k *Keyring) CreationOptions(
 	ctx context.Context, party *passkey.Party, user store.User, sessionID string,
 ) (any, error) {
-	if err := k.factors.Guard(ctx, party, user.ID, sessionID); err != nil {
+	if err := k.factors.Guard(ctx, party, user, sessionID); err != nil {
 		return nil, err
 	}
 	options, err := k.passkeys.CreationOptions(ctx, party, inSession(sessionID), user.ID, user.Email)
@@ -59,7 +59,7 @@ func (k *Keyring) CreationOptions(
 func (k *Keyring) Add(
 	ctx context.Context, party *passkey.Party, user store.User, sessionID, name string, credential []byte, asker Asker,
 ) (made passkey.Passkey, err error) {
-	if err = k.factors.Guard(ctx, party, user.ID, sessionID); err != nil {
+	if err = k.factors.Guard(ctx, party, user, sessionID); err != nil {
 		return made, err
 	}
 	made, err = k.passkeys.Add(ctx, party, inSession(sessionID), user.ID, name, credential)
@@ -107,7 +107,7 @@ func (k *Keyring) Rename(
 func (k *Keyring) Remove(
 	ctx context.Context, party *passkey.Party, user store.User, id, sessionID string, asker Asker,
 ) error {
-	if err := k.factors.Guard(ctx, party, user.ID, sessionID); err != nil {
+	if err := k.factors.Guard(ctx, party, user, sessionID); err != nil {
 		return err
 	}
 	all, err := k.passkeys.Of(ctx, user.ID)
@@ -279,7 +279,12 @@ func toStepUp(sessionID string) passkey.Use {
 func (k *Keyring) StepUpOptions(
 	ctx context.Context, party *passkey.Party, userID, sessionID string,
 ) (any, error) {
-	options, err := k.passkeys.RequestOptions(ctx, party, toStepUp(sessionID), userID, true)
+	session, err := k.sessions.Session(ctx, userID, sessionID)
+	if err != nil {
+		return nil, StoreRefusal(err)
+	}
+	verify := !knowsPassword(session.Methods) // otherwise the passkey is something that the user has
+	options, err := k.passkeys.RequestOptions(ctx, party, toStepUp(sessionID), userID, verify)
 	return options, StoreRefusal(err)
 }
 
@@ -292,7 +297,9 @@ func (k *Keyring) StepUp(
 	if err != nil {
 		return StoreRefusal(err)
 	}
-	used, err := k.verify(ctx, party, toStepUp(sessionID), user.ID, true, credential, client)
+	used, err := k.verify(
+		ctx, party, toStepUp(sessionID), user.ID, !knowsPassword(session.Methods), credential, client,
+	)
 	if err == nil {
 		err = k.restore(ctx, used, session.Methods)
 	}

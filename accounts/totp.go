@@ -66,16 +66,29 @@ func (f *Factors) InSession(
 ) (*Enrolment, error) {
 	session, err := f.sessions.Session(ctx, user.ID, sessionID)
 	if err == nil {
-		err = f.Guard(ctx, party, user.ID, sessionID)
+		err = f.Guard(ctx, party, user, sessionID)
 	}
 	return &Enrolment{User: user, session: &session}, StoreRefusal(err)
 }
 
-// InLogIn returns the enrolment of a log-in that requires one; otherwise the error is
-// [refusal.ChallengeExpired].
-func InLogIn(waiting *Waiting) (*Enrolment, error) {
+// InLogIn returns the enrolment of a log-in that requires one; otherwise, also if the user has got a passkey
+// since the log-in began, the error is [refusal.ChallengeExpired].
+func (f *Factors) InLogIn(ctx context.Context, waiting *Waiting) (*Enrolment, error) {
 	if !waiting.Enrol {
 		return nil, &refusal.Error{Reason: refusal.ChallengeExpired}
+	}
+	need, err := f.Needed(ctx, waiting.User, waiting.entry.Methods)
+	if err != nil {
+		return nil, err
+	}
+	if need == NeedFactor {
+		has, err := f.has(ctx, waiting.User.ID) // then setting up another one is refused
+		if err == nil && !has {
+			err = &refusal.Error{Reason: refusal.ChallengeExpired}
+		}
+		if err != nil {
+			return nil, StoreRefusal(err)
+		}
 	}
 	return &Enrolment{User: waiting.User, waiting: waiting}, nil
 }

@@ -51,7 +51,7 @@ func (h *Handler) email(w http.ResponseWriter, r *http.Request) error {
 		err = h.service.LogIns.Confirm(r.Context(), user, SessionOf(token), in.text("password"), client(r))
 	}
 	if err == nil {
-		err = h.service.Factors.Guard(r.Context(), h.party, user.ID, SessionOf(token))
+		err = h.service.Factors.Guard(r.Context(), h.party, user, SessionOf(token))
 	}
 	if err == nil {
 		err = h.service.LogIns.AskAddress(r.Context(), user, email, h.asker(r))
@@ -78,7 +78,7 @@ func (h *Handler) confirmEmail(w http.ResponseWriter, r *http.Request) error {
 	}
 	code := in.want("code")
 	if err = in.err(); err == nil {
-		err = h.service.Factors.Guard(r.Context(), h.party, user.ID, SessionOf(token))
+		err = h.service.Factors.Guard(r.Context(), h.party, user, SessionOf(token))
 	}
 	if err == nil {
 		err = h.service.LogIns.ConfirmAddress(r.Context(), user, SessionOf(token), code, h.asker(r))

@@ -148,10 +148,9 @@ func (h *Handler) offerInstead(r *http.Request, shown *pageFactor) error {
 	if err == nil {
 		found, err = h.service.Factors.Of(r.Context(), waiting.User.ID)
 	}
-	if err != nil || !h.canUse(r, found.Passkeys) {
+	if shown.Code = found.TOTP != nil; err != nil || !h.canUse(r, found.Passkeys) {
 		return err
 	}
-	shown.Code = found.TOTP != nil
 	options, err := h.service.Keyring.CompletionOptions(r.Context(), h.party, waiting)
 	if err == nil {
 		shown.Passkey, err = newPagePasskey(options)
@@ -271,7 +270,7 @@ func (h *Handler) enrolling(w http.ResponseWriter, r *http.Request, in *input) (
 	if inLogIn {
 		var waiting *accounts.Waiting
 		if waiting, err = h.service.Factors.Challenged(r.Context(), secret, client(r)); err == nil {
-			e.Enrolment, err = accounts.InLogIn(waiting)
+			e.Enrolment, err = h.service.Factors.InLogIn(r.Context(), waiting)
 		}
 		return e, err
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
 	"github.com/caddy-jwt/caddy-jwt/internal/accountstest"
@@ -483,4 +484,69 @@ func TestPasskeyThatDoesNotGuard(t *testing.T) {
 		accountstest.WithPasskey(s, other)
 		s.MustAnswer(204, s.Send(http.MethodDelete, "/auth/passkeys/"+id, "", bearer(other)), "removing it")
 	})
+}
+
+// Who finds a security key without a PIN gets no passkey by it, and removes none, where the user has a
+// password or a better passkey. With the password it is a second factor.
+func TestThreatFoundSecurityKey(t *testing.T) {
+	s := passkeySite(t, "passkeys\nsecond_factor optional")
+	own := s.SignedUp("alice@example.com").Token
+	weak, _ := accountstest.WithPasskey(s, own, func(p *accountstest.Passkey) { p.Flags = accountstest.UserPresent })
+	found := bearer(by(s, weak).Tokens(t).Token)
+	mustRefuse(t, s.Send(http.MethodPost, "/auth/passkeys/options", "", found), 403, "confirmation_required",
+		"another one, where there is a password")
+	_, strong := accountstest.WithPasskey(s, own)
+	mustRefuse(t, s.Send(http.MethodPost, "/auth/passkeys/options", "", found), 403, "confirmation_required", "another one")
+	mustRefuse(t, s.Send(http.MethodDelete, "/auth/passkeys/"+strong, "", found), 403, "confirmation_required",
+		"without the better one")
+	options := accountstest.Options(t, s.Send(http.MethodPost, "/auth/factors/prove/options", "", found))
+	mustRefuse(t, s.Post("/auth/factors/prove", sitetest.JSON{"credential": weak.Use(s.URL, options)}, found), 401,
+		"passkey_unverified", "proving two factors by the key alone")
+
+	v := s.Visitor() // control: the owner, who knows the password
+	v.Post("/auth/login", sitetest.FormOf("alice@example.com"))
+	form := inForm(t, weak.Use(s.URL, optionsOn(t, v.Get("/auth/factors/prove"))))
+	s.MustAnswer(303, v.Post("/auth/factors/prove", form), "the key after the password")
+	mustHave(t, v.Get("/auth/passkeys"), "the page then", "data-options")
+}
+
+// A log-in that waits for setting up a factor does not set one up any more when its user has got a passkey.
+func TestThreatEnrolmentFromBeforePasskey(t *testing.T) {
+	s := passkeySite(t, "passkeys\nsecond_factor optional")
+	own := s.SignedUp("alice@example.com").Token
+	accountstest.ServiceOf(t).Config.SecondFactor = "required" // as when alice gets a role that requires it
+	accountstest.ServiceOf(t).Factors.Config.SecondFactor = "required"
+	enrol := func() (challenge string) {
+		waiting := s.Post("/auth/login", sitetest.CredentialsOf("alice@example.com"))
+		mustRefuse(t, waiting, 401, "second_factor_enrolment_required", "the password alone")
+		return waiting.ErrorBody(t).Error.Challenge
+	}
+	begun, waiting := enrol(), enrol()
+	secret := s.Post("/auth/factors/totp", sitetest.JSON{"challenge": begun})
+	s.MustAnswer(200, secret, "control: before there is a passkey")
+	accountstest.WithPasskey(s, own)
+	mustRefuse(t, s.Post("/auth/factors/totp", sitetest.JSON{"challenge": waiting}), 401, "challenge_expired", "beginning")
+	code := accountstest.NewApp(t, secret.JSON(t)["secret"].(string)).Code(0)
+	mustRefuse(t, s.Post("/auth/factors/totp/confirm", sitetest.JSON{"challenge": begun, "code": code}), 401,
+		"challenge_expired", "completing")
+}
+
+// A user whose only passkeys are for another domain is not asked for the code of an app that was never set up.
+func TestRequiredFactorOfAnotherDomain(t *testing.T) {
+	s := passkeySite(t, "passkeys\nsecond_factor optional")
+	_, id := accountstest.WithPasskey(s, s.SignedUp("alice@example.com").Token)
+	_, err := accountstest.StoreOf(t).UpdateRecord(t.Context(), "passkey", id, time.Time{}, func(r *store.Record) error {
+		r.Value = []byte(strings.ReplaceAll(string(r.Value), `"localhost"`, `"old.example"`))
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	accountstest.ServiceOf(t).Config.SecondFactor = "required"
+	accountstest.ServiceOf(t).Factors.Config.SecondFactor = "required"
+	v := s.Visitor()
+	page := v.Get(v.Post("/auth/login", sitetest.FormOf("alice@example.com")).To(t).String())
+	if strings.Contains(page.Body, `name="code"`) || !strings.Contains(page.Body, "reset your second step") {
+		t.Errorf("the page: %s", page.Body)
+	}
 }

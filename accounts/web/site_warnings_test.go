@@ -24,7 +24,9 @@ func TestSitesWithOtherRules(t *testing.T) {
 		"control: the same":                  {"second_factor optional", "second_factor optional", false, false, nil},
 		"control: another, unrelated option": {"second_factor optional", "second_factor optional\nname Shop", false, false, nil},
 		"control: another store":             {"second_factor optional", "", true, false, nil},
-		"control: another issuer":            {"second_factor optional", "", false, true, nil},
+		"another issuer": {"second_factor optional", "", false, true,
+			[]string{"has `second_factor optional`", "has no second_factor", "different stores"}},
+		"control: another issuer": {mailTo + "second_factor optional\nverify_email", "second_factor optional", false, true, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := sitetest.TempDir(t)

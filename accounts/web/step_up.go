@@ -83,7 +83,7 @@ func (h *Handler) askStepUp(
 // can change anything, and which leads back to it; see [accounts.Factors.Guard]. It is empty if that is not
 // needed.
 func (h *Handler) toProve(r *http.Request, user store.User, token *jwt.Token, route string) (string, error) {
-	err := h.service.Factors.Guard(r.Context(), h.party, user.ID, SessionOf(token))
+	err := h.service.Factors.Guard(r.Context(), h.party, user, SessionOf(token))
 	if !isReason(err, refusal.FactorCodeNeeded) && !isReason(err, refusal.PasskeyNeeded) {
 		return "", err
 	}
