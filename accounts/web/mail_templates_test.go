@@ -112,3 +112,29 @@ func (p *postbox) signUpOther() {
 		p.T.Fatal(err)
 	}
 }
+
+// A page that cannot be shown is an error when the config is loaded.
+func TestPageTemplatesAreChecked(t *testing.T) {
+	for what, c := range map[string]struct{ file, text, want string }{
+		"no content":       {"login.html", "hello", `login.html cannot be shown`},
+		"an unknown field": {"login.html", `{{define "title"}}x{{end}}{{define "content"}}{{.Nope}}{{end}}`, "Nope"},
+		"an unknown field of a part": {
+			"passkeys.html", `{{define "title"}}x{{end}}{{define "content"}}{{.Passkeys.Nope}}{{end}}`, "Nope",
+		},
+		"control": {"login.html", `{{define "title"}}x{{end}}{{define "content"}}{{.Email}}{{end}}`, ""},
+	} {
+		dir := sitetest.TempDir(t)
+		if err := os.WriteFile(filepath.Join(dir, c.file), []byte(c.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		adapted, err := sitetest.AdaptCaddyfile(t, sitetest.AccountsBody(
+			filepath.Join(dir, "users.db"), "second_factor optional\npasskeys localhost\ntemplates "+dir,
+		), "localhost:8080", dir, filepath.Join(dir, "log.json"))
+		if err == nil {
+			err = sitetest.Validate(t, adapted)
+		}
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -183,8 +184,31 @@ func newPages(service *accounts.Service, config *accounts.Config) (*pages, error
 			return nil, err
 		}
 	}
+	if config.Templates != "" {
+		if err := p.check(); err != nil {
+			return nil, err
+		}
+	}
 	p.files, err = newPageFiles(config, embedded)
 	return p, err
+}
+
+// check returns an error if a page cannot be shown: a template of the site's own may lack a part, or name a
+// field that there is not.
+func (p *pages) check() error {
+	data := p.defaults
+	fields := reflect.ValueOf(&data).Elem()
+	for i := range fields.NumField() { // what only some pages have
+		if field := fields.Field(i); field.CanSet() && field.Kind() == reflect.Pointer {
+			field.Set(reflect.New(field.Type().Elem()))
+		}
+	}
+	for _, name := range pageNames {
+		if _, err := p.execute(name, p.texts.English(), &data); err != nil {
+			return fmt.Errorf("templates: %s.html cannot be shown: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // standardData returns the data that all pages of the accounts need.
