@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
 
@@ -41,7 +42,7 @@ func TestKilledFaultsLeaveNothing(t *testing.T) {
 func running(t *testing.T, text string) (ids []string) {
 	t.Helper()
 	if _, err := os.Stat("/proc/self/environ"); err != nil {
-		t.Skip("there is no /proc")
+		caddytest.Missing(t, "/proc")
 	}
 	processes, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {

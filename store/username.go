@@ -18,8 +18,8 @@ import (
 // MaxUsername is the maximum length of a user name, in characters.
 const MaxUsername = 64
 
-// usernameProperty is the property of the profile with the name of a user who also has an address. It has
-// a space, so that it is none that `profile` lets users set.
+// usernameProperty is the property of the profile with the name of a user who also has an address. Its
+// name has a space, so `profile` cannot list it and users cannot set it.
 const usernameProperty = "login name"
 
 // kindUsername is the kind of the records of user names: the ID is the key, and the owner the user. So

@@ -75,7 +75,7 @@ func readFolder(folder fs.FS, known map[string]bool) (map[language.Tag]map[strin
 
 func readLanguage(text []byte, tag language.Tag, known map[string]bool) (map[string]entry, error) {
 	var raw map[string]json.RawMessage
-	text = bytes.TrimPrefix(text, []byte("\ufeff")) // of editors on Windows
+	text = bytes.TrimPrefix(text, []byte("\ufeff"))      // of editors on Windows
 	if err := strict.Unmarshal(text, &raw); err != nil { // no text twice, and only UTF-8
 		return nil, fmt.Errorf("it must be a JSON object of English texts and their translations: %w", err)
 	}
