@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -77,9 +78,10 @@ func caddyServers(ctx context.Context, caddy, dir string, keys []*issuerKey) ([]
 
 // apiKeyRequest makes an API key in a new store, and returns a request with it.
 func apiKeyRequest(ctx context.Context, caddy, file string) ([]byte, error) {
-	out, err := exec.CommandContext(
-		ctx, caddy, "jwt", "key", "add", "--store", file, "--subject", "billing", "--scope", "films.read",
-	).Output()
+	add := exec.CommandContext(ctx, caddy, "jwt", "key", "add", "--store", file, "--create",
+		"--subject", "billing", "--scope", "films.read")
+	add.Stderr = os.Stderr
+	out, err := add.Output()
 	if err != nil {
 		return nil, fmt.Errorf("making an API key: %w", err)
 	}
