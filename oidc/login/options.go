@@ -59,10 +59,14 @@ func (l *Login) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if _, known := presets[l.Name]; known && l.Preset == "" && l.Issuer == "" && !plain {
 		l.Preset = l.Name
 	}
-	if l.ClientID == "" || l.Preset == "" && l.Issuer == "" && !plain {
+	if l.Preset == "" && l.Issuer == "" && !plain {
 		return d.Errf("login_with %s needs issuer and client_id, as in: issuer https://accounts.google.com; "+
 			"a preset (%s) needs no issuer%s", l.Name, strings.Join(presetNames(), ", "),
 			config.Meant(l.Name, presetNames()...))
+	}
+	if l.ClientID == "" {
+		return d.Errf("login_with %s needs client_id, the ID that the provider gave this site, as in: "+
+			"client_id {env.CLIENT_ID}", l.Name)
 	}
 	return nil
 }
