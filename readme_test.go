@@ -22,10 +22,8 @@ var (
 	runCommand   = regexp.MustCompile(`caddy run `)
 )
 
-// TestReadme runs the console blocks of the README, and of the first steps that go on from it, in one
-// shell, and compares their output: a line
-// of `…` matches any lines, and `…` within a line matches any text. A command that runs Caddy keeps
-// running until the end.
+// TestReadme runs the console blocks of the README, and of the first steps that go on from it, in
+// one shell, and compares their output. A command that runs Caddy keeps running until the end.
 func TestReadme(t *testing.T) {
 	caddytest.Needs(t, "bash", "curl")
 	for _, port := range []string{"8080", "8081"} {
@@ -71,7 +69,7 @@ func TestReadme(t *testing.T) {
 		t.Fatalf("%v\n%s", err, printed)
 	}
 	for i, got := range strings.SplitN(string(printed), mark, len(commands)+1)[:len(commands)] {
-		if want := outputPattern(expected[i]); !want.MatchString(strings.TrimSpace(strings.ReplaceAll(got, "\r", ""))) {
+		if want := sitetest.Printed(expected[i]); !want.MatchString(strings.TrimSpace(strings.ReplaceAll(got, "\r", ""))) {
 			t.Errorf("$ %s\nprints:\n%s\nexpected:\n%s", commands[i], got, expected[i])
 		}
 	}
@@ -126,12 +124,6 @@ func TestDemoKeepsToItself(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-}
-
-func outputPattern(expected string) *regexp.Regexp {
-	pattern := regexp.QuoteMeta(strings.TrimSpace(expected))
-	pattern = regexp.MustCompile(`(?m)^…\n`).ReplaceAllString(pattern, `(?:.*\n)*`)
-	return regexp.MustCompile(`\A` + strings.ReplaceAll(pattern, "…", ".*") + `\z`)
 }
 
 // startCaddy runs the command until the test ends, and returns when its site responds.

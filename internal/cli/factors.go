@@ -62,8 +62,10 @@ func listFactors(o *operator) error {
 	if found.TOTP != nil {
 		app = "set up " + timeText(*found.TOTP)
 	}
-	fmt.Fprintf(table, "Authenticator app\t%s\nRecovery codes left\t%d\n\n", app, found.RecoveryCodesLeft)
-	fmt.Fprintln(table, "PASSKEY\tFOR\tADDED\tLAST USED")
+	fmt.Fprintf(table, "Authenticator app\t%s\nRecovery codes left\t%d\n", app, found.RecoveryCodesLeft)
+	if len(found.Passkeys) > 0 {
+		fmt.Fprintln(table, "\nPASSKEY\tFOR\tADDED\tLAST USED")
+	}
 	for _, k := range found.Passkeys {
 		used := "never"
 		if !k.UsedAt.IsZero() {
@@ -71,8 +73,9 @@ func listFactors(o *operator) error {
 		}
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", refusal.Visible(k.Name), k.Party, timeText(k.AddedAt), used)
 	}
-	fmt.Fprintln(table)
-	fmt.Fprintln(table, "TRUSTED SINCE\tUNTIL\tADDRESS\tBROWSER")
+	if len(found.Trusted) > 0 {
+		fmt.Fprintln(table, "\nTRUSTED SINCE\tUNTIL\tADDRESS\tBROWSER")
+	}
 	for _, browser := range found.Trusted {
 		fmt.Fprintf(
 			table, "%s\t%s\t%s\t%s\n", timeText(browser.At), timeText(browser.ExpiresAt),

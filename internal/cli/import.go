@@ -419,22 +419,27 @@ func recordOf(user store.User) (userRecord, error) {
 }
 
 func parseJSONUser(line []byte) (record userRecord, err error) {
-	err = jsonv2.Unmarshal(line, &record, jsonv2.RejectUnknownMembers(true))
+	err = parseJSONLine(line, &record, "; put other properties into profile", append(csvColumns, "profile"))
+	return record, err
+}
+
+// parseJSONLine reads an object, of which members are all members that it may have. The error
+// about another one ends with the hint.
+func parseJSONLine(line []byte, object any, hint string, members []string) error {
+	err := jsonv2.Unmarshal(line, object, jsonv2.RejectUnknownMembers(true))
 	semantic, ok := errors.AsType[*jsonv2.SemanticError](err)
 	switch {
 	case err == nil:
-		return record, nil
+		return nil
 	case !ok:
-		return record, jwt.JSONError(err)
+		return jwt.JSONError(err)
 	case errors.Is(err, jsonv2.ErrUnknownName):
-		return record, fmt.Errorf(
-			"unknown member %s; put other properties into profile%s", refusal.Quoted(semantic.JSONPointer.LastToken()),
-			config.Meant(semantic.JSONPointer.LastToken(), append(csvColumns, "profile")...),
-		)
+		name := semantic.JSONPointer.LastToken()
+		return fmt.Errorf("unknown member %s%s%s", refusal.Quoted(name), hint, config.Meant(name, members...))
 	case semantic.JSONPointer == "":
-		return record, errors.New("it is not a JSON object")
+		return errors.New("it is not a JSON object")
 	}
-	return record, fmt.Errorf("%s has the wrong JSON type", refusal.Quoted(string(semantic.JSONPointer)))
+	return fmt.Errorf("%s has the wrong JSON type", refusal.Quoted(string(semantic.JSONPointer)))
 }
 
 // csvHeader lists the names of the columns.

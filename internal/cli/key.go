@@ -166,6 +166,8 @@ type keyInput struct {
 	Rate     string            `json:"rate"`
 }
 
+var keyMembers = []string{"subject", "name", "scope", "roles", "metadata", "expires", "networks", "rate"}
+
 // key returns the new key, without its subject.
 func (in keyInput) key(now time.Time) (*apikeys.Key, error) {
 	key := &apikeys.Key{Name: in.Name, Scope: in.Scope, Roles: in.Roles, Metadata: in.Metadata}

@@ -64,10 +64,8 @@ type keyBatch struct {
 }
 
 func (b *keyBatch) add(line []byte) error {
-	decoder := json.NewDecoder(bytes.NewReader(line))
-	decoder.DisallowUnknownFields()
 	var in keyInput
-	if err := decoder.Decode(&in); err != nil {
+	if err := parseJSONLine(line, &in, "", keyMembers); err != nil {
 		return err
 	}
 	if in.Subject == "" {

@@ -140,8 +140,14 @@ func (h *Host) Type(section string, blocks ...int) string {
 // Shell runs commands, each of which must succeed.
 func (h *Host) Shell(commands string) string {
 	h.t.Helper()
+	return h.Answer("", commands)
+}
+
+// Answer is like Shell, with what is typed at the prompts of the commands.
+func (h *Host) Answer(typed, commands string) string {
+	h.t.Helper()
 	shell := exec.Command("bash", "-euc", h.paths.Replace(commands))
-	shell.Env, shell.Dir = h.environ, h.Dir
+	shell.Env, shell.Dir, shell.Stdin = h.environ, h.Dir, strings.NewReader(typed)
 	printed, err := shell.CombinedOutput()
 	if err != nil {
 		h.t.Fatalf("%v\n%s\n%s", err, commands, printed)
