@@ -100,6 +100,8 @@ func TestAPIKeys(t *testing.T) {
 	s.MustAnswer(403, s.Bearer("/", other.Key), "another key")
 	s.Refuses("", "neither the ID of an API key nor a whole key", "key", "revoke", key.Key[:40])
 	s.Refuses("", "there is no API key "+`"`+key.ID, "key", "revoke", key.Key)
+	s.Refuses("", "did you mean "+other.ID+"?", "key", "show", other.ID[:6])
+	s.Refuses("", "`caddy jwt key list --subject billing` lists them", "key", "roll", "billing")
 }
 
 // Each way to misuse a key is refused, and the same key is accepted where it should be.
@@ -423,10 +425,10 @@ func TestAPIKeyBatch(t *testing.T) {
 	s.MustAnswer(200, s.Bearer("/", key.Key), "a key of a batch")
 	for line, want := range map[string]string{
 		`{"scope":["x"]}`:                        "line 2: it needs a subject",
-		`{"subject":"x","scopes":["x"]}`:         `unknown field "scopes"`,
+		`{"subject":"x","scopes":["x"]}`:         `unknown member "scopes"; did you mean scope?`,
 		`{"subject":"x","scope":["x y"]}`:        "a scope is one word",
 		"\ufeff" + `{"subject":"x","rate":"x"}`:  `rate "x"`,
-		`{"subject":"x"`:                         "line 2: unexpected EOF",
+		`{"subject":"x"`:                         "line 2: malformed JSON",
 		`{"subject":"nobody@example.com"}`:       "there is no user",
 		`{"subject":"x","metadata":{"iss":"x"}}`: "this claim has a meaning of its own",
 	} {

@@ -404,7 +404,7 @@ one that was found in a public place.`,
 		RunE: onKeys(false, func(o *operator, keys apikeys.Keys) error {
 			key, err := keys.Get(o.ctx, apikeys.IDIn(o.args[0]))
 			if err != nil {
-				return noSuchKey(o.args[0], err)
+				return o.noSuchKey(keys, err)
 			}
 			if o.flags.Bool("json") {
 				return o.printJSON(key.View(""))
@@ -442,18 +442,26 @@ func (o *operator) showKey(key apikeys.View) error {
 	return table.Flush()
 }
 
-// noSuchKey explains that there is no such key. It does not repeat a whole key.
-func noSuchKey(argument string, err error) error {
+// noSuchKey explains that there is no key as the argument says. It does not repeat a whole key.
+func (o *operator) noSuchKey(keys apikeys.Keys, err error) error {
 	if !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
-	id := apikeys.IDIn(argument)
+	id := apikeys.IDIn(o.args[0])
 	if strings.Contains(id, "_") { // perhaps a part of a key, with its secret
 		return errors.New("this is neither the ID of an API key nor a whole key; `caddy jwt key list` lists all keys")
 	}
-	return fmt.Errorf(
-		"there is no API key %s, or it was revoked; `caddy jwt key list` lists all keys", refusal.Quoted(id),
-	)
+	if of, _ := keys.List(o.ctx, id, "", 1); len(of) > 0 {
+		return fmt.Errorf("%[1]s is the subject of API keys, and not the ID of one; "+
+			"`caddy jwt key list --subject %[1]s` lists them with their IDs", refusal.Visible(id))
+	}
+	var known []string
+	all, _ := keys.List(o.ctx, "", "", keysPerPage)
+	for _, key := range all {
+		known = append(known, key.ID)
+	}
+	return fmt.Errorf("there is no API key %s, or it was revoked; `caddy jwt key list` lists all keys%s",
+		refusal.Quoted(id), config.Meant(id, known...))
 }
 
 func rollKeyCommand() *cobra.Command {
@@ -475,7 +483,7 @@ grace period, and one from a roll before that no longer. Everything else stays.`
 			}
 			text, key, err := keys.Roll(o.ctx, apikeys.IDIn(o.args[0]), grace)
 			if err != nil {
-				return noSuchKey(o.args[0], err)
+				return o.noSuchKey(keys, err)
 			}
 			if o.flags.Bool("json") {
 				return o.printJSON(key.View(text))
@@ -504,13 +512,13 @@ takes the ID or the whole key, such as one that was found in a public place.`,
 			id := apikeys.IDIn(o.args[0])
 			key, err := keys.Get(o.ctx, id)
 			if err != nil && !errors.Is(err, apikeys.ErrCorrupt) {
-				return noSuchKey(o.args[0], err)
+				return o.noSuchKey(keys, err)
 			}
 			if err := Confirm(o.cmd, "revoke the API key "+id+" of "+refusal.Visible(key.Subject)); err != nil {
 				return err
 			}
 			if err := keys.Revoke(o.ctx, id); err != nil {
-				return noSuchKey(o.args[0], err)
+				return o.noSuchKey(keys, err)
 			}
 			o.say("API key %s was revoked", id)
 			return nil

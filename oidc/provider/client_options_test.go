@@ -275,6 +275,9 @@ func TestClientUpdate(t *testing.T) {
 	cmd.Refuses("", "there is nothing to change", "client", "update", "wiki")
 	cmd.Refuses("", `there is no client "wikki"`, "client", "update", "--name", "x", "wikki")
 	cmd.Refuses("", `there is no client "wikki"`, "client", "rotate-secret", "wikki")
+	for _, verb := range []string{"show", "delete", "rotate-secret"} {
+		cmd.Refuses("", "did you mean wiki?", "client", verb, "wikki")
+	}
 	run("add", "--public", "--redirect-uri", "https://app.example/", "app")
 	cmd.Refuses("", "has no secret", "client", "rotate-secret", "app")
 	cmd.Refuses("", "has no secret", "client", "update", "--public=false", "app")

@@ -11,6 +11,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/internal/cli"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddyserver/caddy/v2"
@@ -292,7 +293,7 @@ func showClientCommand() *cobra.Command {
 			false, func(ctx context.Context, cmd *cobra.Command, args []string, store store.UserStore) error {
 				record, err := store.Record(ctx, kindClient, args[0], time.Now())
 				if err != nil {
-					return unknownClient(err, args[0])
+					return unknownClient(ctx, store, args[0], err)
 				}
 				var client Client
 				if err := json.Unmarshal(record.Value, &client); err != nil {
@@ -318,13 +319,13 @@ func deleteClientCommand() *cobra.Command {
 		RunE: cli.OnStore(
 			false, func(ctx context.Context, cmd *cobra.Command, args []string, store store.UserStore) error {
 				if _, err := store.Record(ctx, kindClient, args[0], time.Now()); err != nil {
-					return unknownClient(err, args[0])
+					return unknownClient(ctx, store, args[0], err)
 				}
 				if err := cli.Confirm(cmd, "delete the client "+args[0]+" and all that was granted to it"); err != nil {
 					return err
 				}
 				if _, err := store.TakeRecord(ctx, kindClient, args[0], time.Now()); err != nil {
-					return unknownClient(err, args[0])
+					return unknownClient(ctx, store, args[0], err)
 				}
 				fmt.Fprintf(cmd.OutOrStdout(), "client %s is deleted\n", args[0])
 				return nil
@@ -335,10 +336,12 @@ func deleteClientCommand() *cobra.Command {
 	return cmd
 }
 
-func unknownClient(err error, id string) error {
-	if errors.Is(err, errNotFound) {
-		return fmt.Errorf("there is no client %q in the store; `caddy jwt client list` lists all; "+
-			"clients in the config are not in the store", id)
+// unknownClient explains that there is no such client. Other errors it returns as they are.
+func unknownClient(ctx context.Context, users store.UserStore, id string, err error) error {
+	if !errors.Is(err, errNotFound) {
+		return err
 	}
-	return err
+	known, _ := clientIDs(ctx, users)
+	return fmt.Errorf("there is no client %q in the store; `caddy jwt client list` lists all; "+
+		"clients in the config are not in the store%s", id, config.Meant(id, known...))
 }

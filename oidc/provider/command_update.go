@@ -3,7 +3,6 @@ package provider
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -100,8 +99,5 @@ func changeClient(ctx context.Context, users store.UserStore, id string, change 
 		record.Value = text
 		return err
 	})
-	if errors.Is(err, store.ErrNotFound) {
-		return unknownClient(errNotFound, id)
-	}
-	return err
+	return unknownClient(ctx, users, id, err)
 }
