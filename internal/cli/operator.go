@@ -117,9 +117,7 @@ func onStoreOf(
 		defer cancel() // closes the store
 		o.ctx = ctx
 		if path, err := filestore.Path(o.sites[0].StoreRaw); err == nil && path != "" {
-			for _, warning := range owner.ReaderWarnings(path) {
-				fmt.Fprintln(cmd.ErrOrStderr(), warning)
-			}
+			defer printWarnings(cmd.ErrOrStderr(), path, owner.ReaderWarnings(path))
 		}
 		chosen := *o.sites[0] // a copy, because LoadStore clears the module's config
 		if o.store, err = accounts.LoadStore(ctx, &chosen); err != nil {
@@ -129,6 +127,17 @@ func onStoreOf(
 			return fmt.Errorf("user store: %w", err)
 		}
 		return operate(o)
+	}
+}
+
+// printWarnings prints warnings about the file of a store, if the store was opened: it is private
+// then. Another file, which --store named by mistake, stays as it is.
+func printWarnings(to io.Writer, path string, warnings []string) {
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm()&0o077 != 0 {
+		return
+	}
+	for _, warning := range warnings {
+		fmt.Fprintln(to, warning)
 	}
 }
 

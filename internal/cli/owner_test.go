@@ -3,6 +3,7 @@
 package cli_test
 
 import (
+	"database/sql"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -80,6 +81,54 @@ func TestThreatStoreFileOfOthers(t *testing.T) {
 				t.Errorf("a warning: %v", warned)
 			}
 		})
+	}
+}
+
+// A file that is no user store, such as a Caddyfile after --store, is left as it is.
+func TestThreatStoreIsAnotherFile(t *testing.T) {
+	database := func(pragma string) func(string) error {
+		return func(path string) error {
+			db, err := sql.Open("sqlite", path)
+			if err == nil {
+				_, err = db.Exec(pragma + "; CREATE TABLE films (title)")
+			}
+			return errorsOf(err, db.Close())
+		}
+	}
+	for name, write := range map[string]func(path string) error{
+		"a Caddyfile": func(path string) error {
+			return os.WriteFile(path, []byte("example.com {\n\trespond hi\n}\n"), 0o644)
+		},
+		"a database":         database("PRAGMA user_version=1"),
+		"a database by WAL":  database("PRAGMA journal_mode=WAL"),
+		"a folder of others": func(path string) error { return os.Mkdir(path, 0o755) },
+	} {
+		folder := sitetest.TempDir(t)
+		path := filepath.Join(folder, "file")
+		if err := write(path); err != nil {
+			t.Fatal(err)
+		}
+		before, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		command := &accountstest.CommandLine{TB: t, Where: []string{"--store", path}}
+		for _, args := range [][]string{
+			{"user", "list"}, {"user", "show", "alice@example.com"}, {"user", "export"}, {"key", "list"},
+			{"user", "add", "--create", "--no-password", "alice@example.com"}, {"user", "delete", "--yes", "alice@example.com"},
+			{"store", "backup", filepath.Join(folder, "backup.db")},
+		} {
+			if _, printed, err := command.Run("", args...); err == nil || strings.Contains(printed, "from now on") {
+				t.Errorf("%s: %q: %v, %s", name, args, err, printed)
+			}
+		}
+		after, err := os.Stat(path)
+		if err != nil || after.Mode() != before.Mode() || !after.ModTime().Equal(before.ModTime()) {
+			t.Errorf("%s was %v, and is %v: %v", name, before, after, err)
+		}
+		if found, _ := os.ReadDir(folder); len(found) != 1 {
+			t.Errorf("%s: beside it there is %v", name, found)
+		}
 	}
 }
 

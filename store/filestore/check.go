@@ -29,11 +29,7 @@ func (f *databaseFile) examine(ctx context.Context) (found string, err error) {
 	if err != nil {
 		return "", err
 	}
-	how := "mode=ro"
-	if _, err := os.Stat(f.path + "-shm"); err != nil { // SQLite would create it
-		how = "immutable=1"
-	}
-	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: f.path}).EscapedPath()+"?"+how)
+	db, err := f.untouched()
 	if err != nil {
 		return "", err
 	}
@@ -43,4 +39,25 @@ func (f *databaseFile) examine(ctx context.Context) (found string, err error) {
 	}
 	found, err = sqlstore.CheckVersion(ctx, db)
 	return found, explainSQLite(err)
+}
+
+// isStore returns an error if a file is something else than a store, such as a Caddyfile. It
+// leaves the file as it is.
+func (f *databaseFile) isStore(ctx context.Context) error {
+	db, err := f.untouched()
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	return holdsUsers(ctx, db)
+}
+
+// untouched opens the file for reading, so that nothing is changed, and nothing is created beside
+// it.
+func (f *databaseFile) untouched() (*sql.DB, error) {
+	how := "mode=ro"
+	if _, err := os.Stat(f.path + "-shm"); err != nil { // SQLite would create it
+		how = "immutable=1"
+	}
+	return sql.Open("sqlite", "file:"+(&url.URL{Path: f.path}).EscapedPath()+"?"+how)
 }

@@ -355,6 +355,11 @@ func (f *databaseFile) make(ctx context.Context) error {
 		return fmt.Errorf("user store %s: the file is empty, but Caddy never creates an empty file, "+
 			"so its users may be lost; restore a backup, or remove the file to start without users", f.path)
 	}
+	if err == nil { // before its mode is changed, and files are created beside it
+		if err := f.isStore(ctx); err != nil {
+			return fmt.Errorf("user store %s: %w", f.path, err)
+		}
+	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -455,8 +460,11 @@ func explainSQLite(err error) error {
 	case sqlitelib.SQLITE_CANTOPEN:
 		return fmt.Errorf("the file, or its -wal or -shm file, cannot be opened; the user who runs Caddy must be "+
 			"able to write to the folder, and the file system must not be read-only: %w", err)
-	case sqlitelib.SQLITE_CORRUPT, sqlitelib.SQLITE_NOTADB:
+	case sqlitelib.SQLITE_CORRUPT:
 		return fmt.Errorf("the file is corrupt; restore a backup: %w", err)
+	case sqlitelib.SQLITE_NOTADB:
+		return fmt.Errorf("the file is corrupt; restore a backup. If it never was a user store, "+
+			"choose the store with --store <path>, or by a Caddy config with --config <file>: %w", err)
 	}
 	return err
 }
