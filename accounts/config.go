@@ -423,9 +423,9 @@ func (a *Config) check() error {
 		return name == "" || slices.Contains([]string{"id", "email", "password", "roles"}, name)
 	}):
 		return errors.New("profile must not contain id, email, password or roles; these are not profile properties")
-	case a.Identifier != IdentifierEmail && slices.Contains(a.Profile, "username"):
-		return fmt.Errorf("profile must not contain username, which with identifier %s is the name by which a user "+
-			"logs in; remove it from profile", a.Identifier)
+	case a.Identifier != IdentifierEmail && slices.ContainsFunc(a.Profile, isLoginName):
+		return fmt.Errorf("profile must not contain %s, which with identifier %s is the name by which a user "+
+			"logs in; remove it from profile", a.Profile[slices.IndexFunc(a.Profile, isLoginName)], a.Identifier)
 	case slices.ContainsFunc(a.Profile, func(name string) bool { return strings.ContainsAny(name, ", \t") }):
 		return fmt.Errorf("profile: separate values by spaces: profile %s",
 			strings.Join(strings.Fields(strings.ReplaceAll(strings.Join(a.Profile, " "), ",", " ")), " "))
@@ -520,6 +520,9 @@ var notByUsers = []string{
 	"emailVerified", "token", "code", "decision", "return_to", "trust", "newPassword",
 	"currentPassword",
 }
+
+// isLoginName reports whether a claim or property is the name by which users log in, if they have one.
+func isLoginName(name string) bool { return name == "username" || name == "preferred_username" }
 
 // routeID matches IDs that are allowed in paths.
 var routeID = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)

@@ -3,7 +3,6 @@ package accounts
 import (
 	"context"
 	"errors"
-	"maps"
 
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
@@ -18,13 +17,7 @@ func (l *LogIns) ChangeProfile(
 		if u.Disabled {
 			return store.ErrNotFound
 		}
-		profile := maps.Clone(u.Profile)
-		if profile == nil {
-			profile = make(map[string]any)
-		}
-		maps.Copy(profile, properties)
-		maps.DeleteFunc(profile, func(_ string, value any) bool { return value == nil })
-		u.Profile = profile
+		u.SetProperties(properties)
 		return nil
 	})
 	if err != nil {

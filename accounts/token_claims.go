@@ -32,7 +32,8 @@ func (a *Config) checkTokenClaims() error {
 		switch {
 		case claim == "" || property == "":
 			return fmt.Errorf("token_claims has an empty name, as in: token_claims id sub name name")
-		case slices.Contains(fixedClaims, claim):
+		case slices.Contains(fixedClaims, claim),
+			isLoginName(claim) && a.Identifier != IdentifierEmail && property != "username":
 			return fmt.Errorf("token_claims %s: this claim has a meaning of its own; choose another name", claim)
 		case property == "id" || property == "password" || property == "roles":
 			return fmt.Errorf(

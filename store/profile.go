@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -86,6 +87,24 @@ func DeeperThan(value any, levels int) bool {
 		return false
 	}
 	return levels == 0 || slices.ContainsFunc(inner, func(value any) bool { return DeeperThan(value, levels-1) })
+}
+
+// SetProperties sets properties of the profile. One whose value is nil is removed, and those that
+// are not given stay. A property that changes is no longer verified: `phone_number_verified` is
+// removed if `phone_number` changes, unless it is given too.
+func (u *User) SetProperties(properties map[string]any) {
+	profile := maps.Clone(u.Profile)
+	if profile == nil {
+		profile = make(map[string]any)
+	}
+	for name, value := range properties {
+		if !reflect.DeepEqual(profile[name], value) {
+			delete(profile, name+"_verified")
+		}
+	}
+	maps.Copy(profile, properties)
+	maps.DeleteFunc(profile, func(_ string, value any) bool { return value == nil })
+	u.Profile = profile
 }
 
 // CheckProfileName returns an error if a name cannot be the name of a profile property.

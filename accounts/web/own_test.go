@@ -60,6 +60,27 @@ func TestProfileOfOnesOwn(t *testing.T) {
 	}
 }
 
+// What the operator has verified is no longer so when its user changes it.
+func TestThreatVerifiedPropertyChanged(t *testing.T) {
+	s := sitetest.AccountsSite(t, "profile name phone_number")
+	alice := s.SignedUp("alice@example.com")
+	accountstest.ChangeUser(t, "alice@example.com", func(u *store.User) {
+		u.Profile = map[string]any{"phone_number": "+31 20 123", "phone_number_verified": true}
+	})
+	for _, c := range []struct {
+		body     string
+		verified bool
+	}{
+		{`{"name":"Alice"}`, true}, {`{"phone_number":"+31 20 123"}`, true}, {`{"phone_number":"+1 900 555"}`, false},
+		{`{"phone_number":"+31 20 123"}`, false},
+	} {
+		s.MustAnswer(200, s.Send(http.MethodPatch, "/auth/whoami", c.body, asJSON(alice.Token)...), c.body)
+		if got := accountstest.UserOf(t, "alice@example.com").Profile["phone_number_verified"] == true; got != c.verified {
+			t.Errorf("after %s the number is verified: %v", c.body, got)
+		}
+	}
+}
+
 func TestAccountPageOfOnesOwn(t *testing.T) {
 	s := sitetest.AccountsSite(t, "profile name employer")
 	v := s.Visitor()

@@ -178,6 +178,13 @@ func TestUserCommands(t *testing.T) {
 			"--profile", "name=Alice <A>", "--remove", "phone_verified",
 		), "the profile of Alice@Example.com is changed")
 		accountstest.Has(t, c.Must("", "user", "show", id, "--json"), `"profile":{"name":"Alice <A>"}`)
+		for given, want := range map[string]string{
+			"email_verified=true": `"email_verified":true,`, "email_verified=false": `"email_verified":false,`,
+			"phone_number_verified=true": `"phone_number_verified":true`, "phone_number=+1": `"phone_number":"+1"}`,
+		} {
+			accountstest.Has(t, c.Must("", "user", "update", id, "--profile", given, "--json"), want)
+			c.Must("", "user", "update", id, "--remove", strings.Split(given, "=")[0])
+		}
 		for want, args := range map[string][]string{
 			"there is nothing to change":      nil,
 			"do only one of them":             {"--profile", "name=x", "--remove", "name"},

@@ -3,7 +3,6 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/refusal"
@@ -76,11 +75,8 @@ func updateUser(o *operator) error {
 		return err
 	}
 	user, err = o.changeByID(user.ID, func(u *store.User) {
-		if u.Profile == nil {
-			u.Profile = make(map[string]any)
-		}
-		maps.Copy(u.Profile, properties)
-		maps.DeleteFunc(u.Profile, func(_ string, value any) bool { return value == nil })
+		u.SetProperties(properties)
+		setVerified(u, properties)
 	})
 	if err != nil {
 		return err

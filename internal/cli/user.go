@@ -204,7 +204,15 @@ func (o *operator) newUser() (user store.User, err error) {
 			return user, wrongUsername(name)
 		}
 	}
+	setVerified(&user, user.Profile)
 	return user, nil
+}
+
+// setVerified takes over whether the address is verified, if that is among the properties that are set.
+func setVerified(user *store.User, properties map[string]any) {
+	if verified, given := properties["email_verified"]; given {
+		user.EmailVerified = verified == true && user.Address() != ""
+	}
 }
 
 // nameHint returns what to write if a text can be a user name, but no address.

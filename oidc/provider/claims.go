@@ -30,7 +30,7 @@ var standardClaims = map[string][]string{
 
 // decidingClaims are claims that clients use for decisions.
 var decidingClaims = []string{
-	"email_verified", "phone_number_verified", "updated_at", "groups",
+	"email_verified", "phone_number_verified", "updated_at", "preferred_username", "groups",
 	"roles", "role", "permissions", "entitlements", "verified_claims",
 }
 
@@ -82,6 +82,23 @@ func (p *Provider) checkProfile() error {
 		}
 	}
 	return nil
+}
+
+// checkRenamed returns an error for a claim with another name for the client, by which the client
+// would trust what it should not.
+func (p *Provider) checkRenamed(name, claim string) error {
+	switch {
+	case name == "" || claim == "" || protocol.Among(protocol.TokenClaims, name) || name == "email_verified":
+		return fmt.Errorf("rename_claim %s %s: a client would take the claim %s for another one; choose another name",
+			name, claim, name)
+	case p.Accounts == nil || !slices.Contains(p.Accounts.Profile, claim) || slices.Contains(p.UserEditable, claim):
+		return nil
+	case slices.Contains(standardClaims["profile"], name) && !protocol.Among(decidingClaims, name):
+		return nil
+	}
+	return fmt.Errorf("rename_claim %s %s: users set %[2]s themselves (`profile` of the accounts), and a client may "+
+		"trust %[1]s; name another claim, or, if users may choose its value freely, write `user_editable %[2]s` in "+
+		"oidc_provider", name, claim)
 }
 
 // isText reports whether a standard claim is a string (OpenID Connect Core §5.1).

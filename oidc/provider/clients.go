@@ -269,9 +269,8 @@ func (c *Client) check(p *Provider) error {
 		return fmt.Errorf("roles: %w", err)
 	}
 	for name, claim := range c.RenameClaims {
-		if name == "" || claim == "" || protocol.Among(protocol.TokenClaims, name) || name == "email_verified" {
-			return fmt.Errorf("rename_claim %s %s: a client would take the claim %s for another one; "+
-				"choose another name", name, claim, name)
+		if err := p.checkRenamed(name, claim); err != nil {
+			return err
 		}
 	}
 	for _, scope := range c.Scopes {

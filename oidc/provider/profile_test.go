@@ -33,7 +33,7 @@ func TestThreatProfileNames(t *testing.T) {
 		return caddy.Validate(&parsed)
 	}
 	for _, name := range append(append([]string{"Groups", "ACR", "email_Verified"}, protocol.TokenClaims...), []string{
-		"email_verified", "phone_number_verified", "updated_at", "groups",
+		"email_verified", "phone_number_verified", "updated_at", "preferred_username", "groups",
 		"roles", "role", "permissions", "entitlements", "verified_claims",
 	}...) {
 		if name == "roles" { // the accounts refuse it
@@ -59,6 +59,28 @@ func TestThreatProfileNames(t *testing.T) {
 		if err := check("name", claims); err != nil {
 			t.Errorf("%s, which the operator sets: %v", claims, err)
 		}
+	}
+	for _, c := range []struct{ renamed, chosen string }{
+		{"groups name", "name"}, {"email nickname", "nickname"}, {"upn name", "name"}, {"preferred_username name", "name"},
+		{"phone_number nickname", "nickname"}, {"is_admin name", "name"}, {"email_Verified name", "name"},
+	} {
+		client := "client app {\n public\n redirect_uri https://app.example/\n rename_claim " + c.renamed + "\n}\n"
+		if err := check("name nickname", client); err == nil ||
+			!strings.Contains(err.Error(), "rename_claim "+c.renamed+": users set "+c.chosen+" themselves") {
+			t.Errorf("rename_claim %s: %v", c.renamed, err)
+		}
+		if err := check("name nickname", client+"user_editable "+c.chosen); err != nil {
+			t.Errorf("rename_claim %s, which users may set: %v", c.renamed, err)
+		}
+		if err := check("birthdate", client); err != nil {
+			t.Errorf("rename_claim %s, which the operator sets: %v", c.renamed, err)
+		}
+	}
+	if err := check(
+		"name nickname", "client app {\n public\n redirect_uri https://app.example/\n rename_claim nickname name\n"+
+			" rename_claim groups roles\n}",
+	); err != nil {
+		t.Errorf("control: %v", err)
 	}
 	if err := check(
 		"name given_name family_name nickname picture phone_number address locale zoneinfo birthdate gender "+
