@@ -21,7 +21,7 @@ import (
 func (h *Handler) warn(at place.Place) {
 	for _, warning := range slices.Concat(
 		h.issuerWarnings(), h.sourceWarnings(), h.ruleWarnings(), h.listWarnings(), h.resourceWarnings(at),
-		matcherWarnings(at), earlyWarnings(at), rewriteWarnings(h.documents(), at),
+		matcherWarnings(at), shadowWarnings(at), earlyWarnings(at), rewriteWarnings(h.documents(), at),
 	) {
 		h.answers.Logger.Warn(h.where.Append(warning.text), help.See(warning.entry))
 	}

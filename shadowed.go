@@ -1,0 +1,72 @@
+package caddyjwt
+
+import (
+	"encoding/json"
+	"reflect"
+	"slices"
+
+	"github.com/caddy-jwt/caddy-jwt/internal/place"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// shadowWarnings reports that requests are answered before `jwt`, as by `reverse_proxy` above it
+// in a `route` block, where the order is as written: then no request needs a token.
+func shadowWarnings(at place.Place) (warnings []warning) {
+	var own caddyhttp.MatcherSets
+	if i := slices.IndexFunc(at.Siblings, place.BeingProvisioned); i >= 0 {
+		own = at.Siblings[i].MatcherSets
+	}
+	for _, route := range at.Earlier {
+		if !isForAll(route) && !reflect.DeepEqual(route.MatcherSets, own) {
+			continue // such as a public path
+		}
+		if name := answering(route); name != "" {
+			return append(warnings, warningOf("answered-before-jwt",
+				"%s answers before jwt, so no token is ever asked for; in a `route` block the order is as written: "+
+					"put jwt above it", name))
+		}
+	}
+	return nil
+}
+
+// answering returns the directive of a route that answers all requests; empty if there is none.
+func answering(route caddyhttp.Route) string {
+	for _, handler := range place.HandlersOf(route) {
+		switch {
+		case !answers(handler):
+		case handler.Name == "static_response":
+			return "respond"
+		default:
+			return handler.Name
+		}
+		for _, inner := range handler.Routes {
+			if name := answering(inner); name != "" && isForAll(inner) {
+				return name
+			}
+		}
+	}
+	return ""
+}
+
+// answers reports whether a handler answers each request with content, and passes none on.
+func answers(handler place.Handler) bool {
+	switch handler.Name {
+	case "static_response": // a redirect, or the end of the connection, gives nothing away
+		var response caddyhttp.StaticResponse
+		return json.Unmarshal(handler.Text, &response) == nil && !response.Abort &&
+			response.Headers.Get("Location") == ""
+	case "file_server":
+		var files struct {
+			PassThru bool `json:"pass_thru"`
+		}
+		return json.Unmarshal(handler.Text, &files) == nil && !files.PassThru
+	case "reverse_proxy": // forward_auth is one too, and goes on
+		var proxy struct {
+			HandleResponse []json.RawMessage `json:"handle_response"`
+		}
+		return json.Unmarshal(handler.Text, &proxy) == nil && len(proxy.HandleResponse) == 0
+	case "metrics":
+		return true
+	}
+	return false
+}
