@@ -22,10 +22,9 @@ var (
 	runCommand   = regexp.MustCompile(`caddy run `)
 )
 
-// TestReadme runs the console blocks of the README, and of the first steps that go on from it, in
-// one shell, and compares their output. A command that runs Caddy keeps running until the end.
-func TestReadme(t *testing.T) {
-	caddytest.Needs(t, "bash", "curl")
+// needsPorts checks that the ports of the demo are free, which they are not while somebody tries it.
+func needsPorts(t *testing.T) {
+	t.Helper()
 	for _, port := range []string{"8080", "8081"} {
 		listener, err := net.Listen("tcp", "127.0.0.1:"+port)
 		if err != nil {
@@ -33,6 +32,13 @@ func TestReadme(t *testing.T) {
 		}
 		_ = listener.Close()
 	}
+}
+
+// TestReadme runs the console blocks of the README, and of the first steps that go on from it, in
+// one shell, and compares their output. A command that runs Caddy keeps running until the end.
+func TestReadme(t *testing.T) {
+	caddytest.Needs(t, "bash", "curl")
+	needsPorts(t)
 	var text []byte
 	for _, page := range []string{"README.md", "docs/first-steps.md"} {
 		more, err := os.ReadFile(page)
@@ -77,6 +83,7 @@ func TestReadme(t *testing.T) {
 
 // The demo does not change the user's files. If its ports are in use, it says so.
 func TestDemoKeepsToItself(t *testing.T) {
+	needsPorts(t)
 	const soReusePort = 0xf // of Linux, which package syscall lacks
 	home := sitetest.TempDir(t)
 	environment := append(
@@ -90,7 +97,7 @@ func TestDemoKeepsToItself(t *testing.T) {
 		}}
 		listener, err := config.Listen(t.Context(), "tcp", taken)
 		if err != nil {
-			caddytest.Missing(t, "port "+taken+", which the README uses")
+			t.Fatal(err)
 		}
 		command := exec.CommandContext(t.Context(), caddytest.Binary(t), "run", "--config", "examples/Caddyfile")
 		command.Env = environment

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 
@@ -11,6 +12,9 @@ import (
 func Resolve(option string, values ...*string) error {
 	replacer := caddy.NewReplacer()
 	for _, value := range values {
+		if err := CheckVariable(*value); err != nil {
+			return fmt.Errorf("%s: %w", option, err)
+		}
 		resolved, err := replacer.ReplaceOrErr(*value, true, true)
 		if err != nil {
 			return fmt.Errorf("%s %q: it has a placeholder without a value when the config is loaded; "+
@@ -27,6 +31,21 @@ func ResolveList(option string, values []string) error {
 		if err := Resolve(option, &values[i]); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// shellVariable matches a variable as shells and .env files have them: $NAME, ${NAME} or %NAME%.
+var shellVariable = regexp.MustCompile(`^(\$[A-Z_][A-Z0-9_]{2,}|\$\{\w+\}|%[A-Z_][A-Z0-9_]{2,}%)$`)
+
+// CheckVariable returns an error for a value of the config that is the name of a variable, written
+// as in a shell. Caddy does not replace it, so the name would be the secret. The error does not
+// contain the value.
+func CheckVariable(value string) error {
+	if shellVariable.MatchString(value) {
+		return errors.New("it is written like a variable of a shell, which Caddy does not replace; write {env.NAME} " +
+			"for the environment variable NAME. If it is the value itself, put it into a variable or a file, as " +
+			"{file./path}")
 	}
 	return nil
 }

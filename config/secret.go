@@ -31,6 +31,9 @@ func (c *Secret) Key() (*jwt.Key, error) {
 	if jwt.LooksLikeKey([]byte(c.Value)) { // the braces of a JWK look like a placeholder
 		return jwt.NewSecretKey([]byte(c.Value))
 	}
+	if err := CheckVariable(c.Value); err != nil {
+		return nil, err
+	}
 	value, err := caddy.NewReplacer().ReplaceOrErr(c.Value, true, true)
 	if err != nil || value == "" { // the error may quote part of the secret
 		return nil, errors.New("it is empty, or a placeholder in it is; is the environment variable set, and does " +

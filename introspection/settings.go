@@ -114,6 +114,9 @@ func resolveSecret(option, text string) (string, error) {
 	if text == "" {
 		return "", nil
 	}
+	if err := config.CheckVariable(text); err != nil {
+		return "", fmt.Errorf("%s: %w", option, err)
+	}
 	resolved, err := caddy.NewReplacer().ReplaceOrErr(text, true, true)
 	resolved = strings.TrimRight(resolved, "\r\n")
 	if err != nil || resolved == "" { // the error may quote a part of the secret

@@ -104,6 +104,9 @@ func userinfo(what, text string) (string, error) {
 
 // value replaces the placeholders of a value that may be secret, which errors do not contain.
 func value(what, text string) (string, error) {
+	if err := config.CheckVariable(text); err != nil {
+		return "", fmt.Errorf("%s: %w", what, err)
+	}
 	resolved, err := caddy.NewReplacer().ReplaceOrErr(text, true, true)
 	resolved = strings.TrimRight(resolved, "\r\n")
 	if err != nil || resolved == "" {

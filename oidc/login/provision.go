@@ -29,7 +29,10 @@ func (l *Login) Provision(ctx caddy.Context) error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(options)) {
 		value := *options[name]
-		var err error
+		err := config.CheckVariable(value)
+		if err != nil {
+			return fmt.Errorf("%s: %s: %w", l.Name, name, err)
+		}
 		if *options[name], err = caddy.NewReplacer().ReplaceOrErr(value, true, true); err != nil {
 			if name == "client_secret" { // the text in braces may be part of the secret
 				err = errors.New(

@@ -158,6 +158,9 @@ func (c *Client) resolve(p *Provider) error {
 		if name == "secret" && isHash(*value) {
 			continue
 		}
+		if err := config.CheckVariable(*value); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
 		resolved := replacer.ReplaceKnown(*value, "")
 		if name == "secret" {
 			// the text in braces may be part of the secret

@@ -102,6 +102,7 @@ func TestWrongConfigs(t *testing.T) {
 		issuer + "access_token_algorithm HS256":                                 `access_token_algorithm: unknown algorithm "HS256"`,
 		client("undotted_scheme\n redirect_uri javascript:alert"):               "its scheme is one of browsers",
 		client("redirect_uri oc://ios.owncloud.com"):                            "needs undotted_scheme",
+		client("redirect_uri https://a/\n secret $SHOP_SECRET_OF_THE_PROVIDER"): "secret: it is written like a variable",
 		client("redirect_uri https://a/\n rename_claim groups"):                 "rename_claim takes the name for the client",
 		client("redirect_uri https://a/\n rename_claim sub email"):              "rename_claim sub email: a client would take the",
 		client("redirect_uri https://a/\n rename_claim a b\n rename_claim a c"): "rename_claim a is specified twice",
