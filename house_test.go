@@ -33,7 +33,7 @@ func TestImportsRunOneWay(t *testing.T) {
 	signing := slices.Concat([]string{"jwt", "internal/outage"}, jwt)
 	filestore := slices.Concat([]string{"config", "internal/owner", "store/sqlstore"}, config)
 	password := []string{"internal/answer", "internal/network", "internal/texts", "refusal"}
-	fetching := []string{"internal/thismachine", "internal/useragent"}
+	fetching := []string{"internal/thismachine", "internal/outgoing"}
 	mail := slices.Concat(config, fetching, []string{"config", "internal/answer", "internal/outage"})
 	passkey := slices.Concat([]string{"internal/place", "store"}, store)
 	accounts := slices.Concat(filestore, signing, password, mail, passkey, []string{
@@ -60,7 +60,7 @@ func TestImportsRunOneWay(t *testing.T) {
 	login := slices.Concat(accounts, jwks, []string{"accounts", "jwks", "oidc/internal/protocol"})
 	table := map[string][]string{
 		"refusal": {}, "internal/help": {"refusal"}, "internal/clock": {}, "internal/outage": {},
-		"internal/thismachine": {}, "internal/useragent": {}, "internal/network": {}, "internal/owner": {},
+		"internal/thismachine": {}, "internal/outgoing": {}, "internal/network": {}, "internal/owner": {},
 		"internal/place": {}, "internal/sealing": {}, "internal/texts": {}, "oidc/internal/protocol": {},
 		"internal/answer":    {"refusal"},
 		"internal/discovery": {"refusal"},
@@ -213,8 +213,8 @@ func TestClientsNameThemselves(t *testing.T) {
 		}
 		if strings.Contains(string(text), "http.Client{") {
 			clients++
-			if !strings.Contains(string(text), "useragent.Wrap(") {
-				t.Errorf("%s has a client whose transport is not wrapped by package useragent", path)
+			if !strings.Contains(string(text), "outgoing.Wrap(") {
+				t.Errorf("%s has a client whose transport is not wrapped by package outgoing", path)
 			}
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/caddytest"
@@ -31,6 +32,12 @@ func TestTracing(t *testing.T) {
 		}
 	}))
 	defer collector.Close()
+	var traceparent atomic.Value
+	issuer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		traceparent.Store(r.Header.Get("Traceparent"))
+		fmt.Fprint(w, `{"active":false}`)
+	}))
+	defer issuer.Close()
 	dir, address := sitetest.TempDir(t), sitetest.FreeAddress(t)
 	config := filepath.Join(dir, "Caddyfile")
 	text := fmt.Sprintf(`{
@@ -41,14 +48,17 @@ func TestTracing(t *testing.T) {
 }
 http://%s {
 	tracing
-	jwt {
+	jwt /opaque {
+		introspection %s
+	}
+	jwt /own/* {
 		issuer https://issuer.example
 		audience a
 		secret %q
 	}
 	respond ok
 }
-`, dir, address, sitetest.Secret)
+`, dir, address, issuer.URL, sitetest.Secret)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -80,15 +90,21 @@ http://%s {
 	good := sitetest.HS256(t, claims)
 	claims["exp"] = 1
 	expired := sitetest.HS256(t, claims)
-	s.MustAnswer(401, s.Bearer("/", expired), "an expired token")
+	s.MustAnswer(401, s.Bearer("/own/", expired), "an expired token")
 	sitetest.Eventually(t, "a refusal", has("jwt.result", "refused", "jwt.reason", "expired"))
 	if has("allowed")() {
 		t.Error("a request was allowed")
 	}
-	s.MustAnswer(200, s.Bearer("/", good), "a token that is valid")
+	s.MustAnswer(200, s.Bearer("/own/", good), "a token that is valid")
 	sitetest.Eventually(t, "an allowed request", has("allowed", "jwt.issuer", "https://issuer.example", "jwt.credential"))
+	s.MustAnswer(401, s.Bearer("/opaque", "an-opaque-token-of-the-test"), "a token that the issuer does not know")
+	sitetest.Eventually(t, "a span of the request to the issuer", has("POST "+strings.TrimPrefix(issuer.URL, "http://")))
+	if parent, _ := traceparent.Load().(string); !strings.HasPrefix(parent, "00-") {
+		t.Errorf("the issuer got the trace context %q", parent)
+	}
 	for what, secret := range map[string]string{
 		"the user": "a-user-of-the-test", "the token": strings.Split(good, ".")[2], "the secret": sitetest.Secret,
+		"an opaque token": "an-opaque-token-of-the-test",
 	} {
 		if has(secret)() {
 			t.Errorf("%s is in the trace", what)

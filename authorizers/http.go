@@ -16,8 +16,8 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
 	"github.com/caddy-jwt/caddy-jwt/internal/help"
 	"github.com/caddy-jwt/caddy-jwt/internal/outage"
+	"github.com/caddy-jwt/caddy-jwt/internal/outgoing"
 	"github.com/caddy-jwt/caddy-jwt/internal/thismachine"
-	"github.com/caddy-jwt/caddy-jwt/internal/useragent"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
@@ -88,7 +88,7 @@ func (h *HTTP) Provision(ctx caddy.Context) error {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConnsPerHost = 64
 	h.client = &http.Client{
-		Timeout: timeout, Transport: useragent.Wrap(transport),
+		Timeout: timeout, Transport: outgoing.Wrap(transport),
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	h.log = ctx.Logger()

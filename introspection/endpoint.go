@@ -14,13 +14,14 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
 	"github.com/caddy-jwt/caddy-jwt/internal/help"
 	"github.com/caddy-jwt/caddy-jwt/internal/outage"
+	"github.com/caddy-jwt/caddy-jwt/internal/outgoing"
 	"github.com/caddy-jwt/caddy-jwt/internal/thismachine"
-	"github.com/caddy-jwt/caddy-jwt/internal/useragent"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/signing"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/maypok86/otter/v2"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 	"golang.org/x/sync/singleflight"
 )
@@ -98,7 +99,7 @@ func newEndpoint(s settings, issuer jwt.Issuer) (*endpoint, error) {
 	}
 	transport.MaxIdleConnsPerHost = maxRequests
 	e.client = &http.Client{
-		Transport: useragent.Wrap(thismachine.NewTransport(transport)),
+		Transport: outgoing.Wrap(thismachine.NewTransport(transport)),
 		// A redirect would send the token and the secret to another address.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
@@ -140,7 +141,7 @@ func (e *endpoint) ask(ctx context.Context, token, client string) (jwt.Claims, e
 	}
 	lookupMisses.Inc()
 	answer := e.asking.DoChan(string(key[:]), func() (any, error) {
-		fresh, err := e.fetch(token, client)
+		fresh, err := e.fetch(trace.SpanFromContext(ctx), token, client)
 		if err == nil {
 			e.remember(key, fresh)
 		}
@@ -189,9 +190,10 @@ func (e *endpoint) remember(key [sha256.Size]byte, fresh remembered) {
 	cache.Set(key, fresh)
 }
 
-// fetch asks about a token, and logs when that begins to fail and when it works again.
-func (e *endpoint) fetch(token, client string) (remembered, error) {
-	ctx, cancel := context.WithTimeout(e.ctx, e.timeout)
+// fetch asks about a token, and logs when that begins to fail and when it works again. It is in the
+// trace of the first request that asks.
+func (e *endpoint) fetch(span trace.Span, token, client string) (remembered, error) {
+	ctx, cancel := context.WithTimeout(trace.ContextWithSpan(e.ctx, span), e.timeout)
 	defer cancel()
 	leave, err := e.turns.enter(ctx, client)
 	if err != nil {

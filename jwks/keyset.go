@@ -20,8 +20,8 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/discovery"
 	"github.com/caddy-jwt/caddy-jwt/internal/help"
 	"github.com/caddy-jwt/caddy-jwt/internal/outage"
+	"github.com/caddy-jwt/caddy-jwt/internal/outgoing"
 	"github.com/caddy-jwt/caddy-jwt/internal/thismachine"
-	"github.com/caddy-jwt/caddy-jwt/internal/useragent"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"go.uber.org/zap"
@@ -169,7 +169,7 @@ func Open(config Settings, options Options) (*KeySet, error) {
 		log:      func() *zap.Logger { return options.Log().With(zap.String("key_set", config.Name())) },
 		expand:   options.Expand,
 		client: &http.Client{
-			Transport: useragent.Wrap(thismachine.NewTransport(transport)), CheckRedirect: sameHost,
+			Transport: outgoing.Wrap(thismachine.NewTransport(transport)), CheckRedirect: sameHost,
 		},
 		ongoing: &fetch{done: make(chan struct{})}, // the first, which run finishes
 	}

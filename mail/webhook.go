@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/config"
+	"github.com/caddy-jwt/caddy-jwt/internal/outgoing"
 	"github.com/caddy-jwt/caddy-jwt/internal/thismachine"
-	"github.com/caddy-jwt/caddy-jwt/internal/useragent"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"golang.org/x/net/http/httpguts"
@@ -81,7 +81,7 @@ func (w *Webhook) Provision(caddy.Context) error {
 		return fmt.Errorf("timeout is %s; it must be from 100ms to 1m", timeout)
 	}
 	w.client = &http.Client{
-		Timeout: time.Duration(w.Timeout), Transport: useragent.Wrap(http.DefaultTransport.(*http.Transport).Clone()),
+		Timeout: time.Duration(w.Timeout), Transport: outgoing.Wrap(http.DefaultTransport.(*http.Transport).Clone()),
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return nil

@@ -18,8 +18,8 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/internal/help"
 	"github.com/caddy-jwt/caddy-jwt/internal/outage"
+	"github.com/caddy-jwt/caddy-jwt/internal/outgoing"
 	"github.com/caddy-jwt/caddy-jwt/internal/thismachine"
-	"github.com/caddy-jwt/caddy-jwt/internal/useragent"
 	"github.com/caddy-jwt/caddy-jwt/jwks"
 	"github.com/caddy-jwt/caddy-jwt/oidc/internal/protocol"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
@@ -89,7 +89,7 @@ func newProvider(from source) (*provider, error) {
 		pool.AppendCertsFromPEM([]byte(from.trustedCAs))
 		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 	}
-	d.client = clientFor(boundedTransport{useragent.Wrap(thismachine.NewTransport(transport)), d})
+	d.client = clientFor(boundedTransport{outgoing.Wrap(thismachine.NewTransport(transport)), d})
 	d.close = transport.CloseIdleConnections
 	if from.document == "" {
 		return d, nil

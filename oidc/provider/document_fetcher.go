@@ -14,7 +14,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/caddy-jwt/caddy-jwt/internal/useragent"
+	"github.com/caddy-jwt/caddy-jwt/internal/outgoing"
 )
 
 const maxDocumentBytes = 64 << 10
@@ -34,7 +34,7 @@ type documentFetcher struct {
 func newDocumentFetcher() *documentFetcher {
 	client := func(allowed func(netip.Addr) bool, trust *tls.Config) *http.Client {
 		return &http.Client{
-			Transport: useragent.Wrap(&http.Transport{
+			Transport: outgoing.Wrap(&http.Transport{
 				DialContext: dialer(allowed).DialContext, TLSClientConfig: trust, DisableKeepAlives: true,
 				DisableCompression: true, MaxResponseHeaderBytes: 16 << 10,
 			}),

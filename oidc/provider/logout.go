@@ -14,7 +14,7 @@ import (
 
 	"github.com/caddy-jwt/caddy-jwt/internal/help"
 	"github.com/caddy-jwt/caddy-jwt/internal/outage"
-	"github.com/caddy-jwt/caddy-jwt/internal/useragent"
+	"github.com/caddy-jwt/caddy-jwt/internal/outgoing"
 	"github.com/caddy-jwt/caddy-jwt/oidc/internal/protocol"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
@@ -597,6 +597,6 @@ func (p *Provider) sendLogout(ctx context.Context, client *Client, g *clientLogi
 
 // logoutClient does not follow redirects: the token is only for this URL.
 var logoutClient = &http.Client{
-	Transport:     useragent.Wrap(http.DefaultTransport),
+	Transport:     outgoing.Wrap(http.DefaultTransport),
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 }

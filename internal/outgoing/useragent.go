@@ -1,6 +1,7 @@
-// Package useragent names this module to the servers that it sends requests to, so that their
-// operators know who asks, and firewalls that refuse unnamed libraries let it through.
-package useragent
+// Package outgoing is what the requests to other servers have in common: they name this module, so
+// that the servers' operators know who asks, and firewalls that refuse unnamed libraries let them
+// through; and they are in the trace of the request that needs them.
+package outgoing
 
 import (
 	"net/http"
@@ -10,8 +11,8 @@ import (
 
 const module = "github.com/caddy-jwt/caddy-jwt"
 
-// Value is the User-Agent of all requests (RFC 9110 §10.1.5).
-var Value = "caddy-jwt/" + version() + " (+https://" + module + ")"
+// UserAgent is that of all requests (RFC 9110 §10.1.5).
+var UserAgent = "caddy-jwt/" + version() + " (+https://" + module + ")"
 
 // version returns the version of the module in this program.
 func version() string {
@@ -29,8 +30,9 @@ func version() string {
 	return strings.TrimPrefix(found, "v")
 }
 
-// Wrap returns a transport that sets the header of requests that have none.
-func Wrap(transport http.RoundTripper) http.RoundTripper { return named{transport} }
+// Wrap returns a transport that names this module in requests that have no User-Agent, and adds
+// them to the trace of their context.
+func Wrap(transport http.RoundTripper) http.RoundTripper { return named{traced{transport}} }
 
 type named struct{ http.RoundTripper }
 
@@ -39,15 +41,17 @@ func (n named) RoundTrip(request *http.Request) (*http.Response, error) {
 	if _, has := request.Header["User-Agent"]; !has {
 		own := *request // which a transport must not change
 		own.Header = request.Header.Clone()
-		own.Header.Set("User-Agent", Value)
+		own.Header.Set("User-Agent", UserAgent)
 		request = &own
 	}
 	return n.RoundTripper.RoundTrip(request)
 }
 
 // CloseIdleConnections closes unused connections, for http.Client.
-func (n named) CloseIdleConnections() {
-	if closer, ok := n.RoundTripper.(interface{ CloseIdleConnections() }); ok {
+func (n named) CloseIdleConnections() { closeIdle(n.RoundTripper) }
+
+func closeIdle(transport http.RoundTripper) {
+	if closer, ok := transport.(interface{ CloseIdleConnections() }); ok {
 		closer.CloseIdleConnections()
 	}
 }
