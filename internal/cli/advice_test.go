@@ -209,7 +209,7 @@ func TestRootAndDefaultStore(t *testing.T) {
 				t.Fatal("it is created")
 			}
 			accountstest.Has(t, err.Error(), "sudo -u caddy -H caddy jwt user add --config "+c.Where[1]+
-				" --create you@example.com", "--store "+home)
+				" --create 'you@example.com'", "--store "+home)
 			if found, _ := filepath.Glob(filepath.Join(home, ".local", "*", "*", "jwt")); len(found) > 0 {
 				t.Errorf("it is created: %s", found)
 			}

@@ -23,14 +23,8 @@ func TestCompletion(t *testing.T) {
 		"https://wiki.example/", "wiki").CombinedOutput(); err != nil {
 		t.Fatalf("%v %s", err, output)
 	}
-	for _, typo := range []string{
-		"alcie@example.com", "laice@example.com", "lice@example.com", "aalice@example.com", "zzlice@example.com",
-	} {
-		wanted := "did you mean alice@example.com?"
-		if typo[0] == 'z' { // no bounded look finds it
-			wanted = "there is no user"
-		}
-		c.Refuses("", wanted, "user", "show", typo)
+	for _, typo := range []string{"alcie@example.com", "laice@example.com", "aalice@example.com", "aice@example.com"} {
+		c.Refuses("", "did you mean alice@example.com?", "user", "show", typo)
 	}
 	c.Refuses("", "did you mean bob@example.com?", "user", "show", "bbo@example.com")
 	c.Refuses("", "did you mean bob@example.com?", "user", "show", "obb@example.com")

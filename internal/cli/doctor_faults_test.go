@@ -72,16 +72,41 @@ func (n *asNobody) folder(t *testing.T, name string, mode os.FileMode, own bool)
 	return path
 }
 
-func (n *asNobody) run(t *testing.T, args ...string) string {
-	t.Helper()
+func (n *asNobody) command(args ...string) *exec.Cmd {
 	command := exec.Command(n.binary, args...)
 	command.Dir = n.dir
 	command.Env = append(os.Environ(), "HOME="+n.dir, "XDG_DATA_HOME=", "XDG_CONFIG_HOME=")
 	command.SysProcAttr = &syscall.SysProcAttr{
 		Credential: &syscall.Credential{Uid: uint32(n.uid), Gid: uint32(n.gid)},
 	}
-	output, _ := command.CombinedOutput()
+	return command
+}
+
+func (n *asNobody) doctor(config string) string {
+	output, _ := n.command("jwt", "doctor", "--config", config).Output() // it fails if there are faults
 	return string(output)
+}
+
+// start runs Caddy until it has started or not, and returns what it logs.
+func (n *asNobody) start(t *testing.T, config string) (log string) {
+	t.Helper()
+	file, err := os.Create(filepath.Join(sitetest.TempDir(t), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	command := n.command("run", "--config", config)
+	command.Stdout, command.Stderr = file, file
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _, _ = command.Process.Kill(), command.Wait() }()
+	sitetest.Eventually(t, "Caddy starts or not", func() bool {
+		text, _ := os.ReadFile(file.Name())
+		log = string(text)
+		return strings.Contains(log, "serving initial configuration") || strings.Contains(log, "loading initial config")
+	})
+	return log
 }
 
 // doctor says of a storage and a store that do not exist yet whether this user can create them, and
@@ -118,7 +143,7 @@ func TestDoctorLooksWhetherFilesCanBeCreated(t *testing.T) {
 				t.Fatal(err)
 			}
 			before := filesIn(t, n.dir)
-			said := n.run(t, "jwt", "doctor", "--config", config)
+			said := n.doctor(config)
 			for i, what := range []string{" Caddy's storage, " + c.storage + ": ", " user store " + c.store + ": "} {
 				line := regexp.MustCompile(`(?m)^\w+ +` + regexp.QuoteMeta(strings.TrimSpace(what)) + `.*$`).FindString(said)
 				if !strings.HasPrefix(line, c.want[i]) {
@@ -135,7 +160,7 @@ func TestDoctorLooksWhetherFilesCanBeCreated(t *testing.T) {
 				t.Errorf("files before: %s, after: %s", before, after)
 			}
 			if strings.HasPrefix(c.want[1], "fault") && c.blocked != closed {
-				started := n.run(t, "run", "--config", config)
+				started := n.start(t, config)
 				if strings.Contains(started, ".new:") || !strings.Contains(started, c.blocked) {
 					t.Errorf("Caddy says: %s", started)
 				}
@@ -156,11 +181,11 @@ func TestStoreTellsUnreadableStorageFromMissingFile(t *testing.T) {
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	started := n.run(t, "run", "--config", config)
+	started := n.start(t, config)
 	if strings.Contains(started, "it existed before: keys") || !strings.Contains(started, "Caddy's storage cannot be read") {
 		t.Errorf("Caddy says: %s", started)
 	}
-	accountstest.Has(t, n.run(t, "jwt", "doctor", "--config", config), "fault    Caddy's storage", "sudo chown -R nobody ")
+	accountstest.Has(t, n.doctor(config), "fault    Caddy's storage", "sudo chown -R nobody ")
 }
 
 // A config that cannot be read is a fault in both forms.
