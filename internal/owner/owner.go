@@ -48,7 +48,7 @@ func OfStorage(storage certmagic.Storage, err error) error {
 		return err
 	}
 	if blocked := Writable(filepath.Join(files.Path, "jwt")); blocked != nil {
-		return fmt.Errorf("Caddy's storage: %w", blocked)
+		return fmt.Errorf("the storage: %w", blocked)
 	}
 	return err
 }
