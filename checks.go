@@ -25,11 +25,12 @@ func checkKeys(ctx caddy.Context, set *jwks.KeySet, name string, leeway time.Dur
 		once.Do(func() { got.keys, got.ahead, got.err = set.Check(ctx) })
 		return got
 	}
-	config.OnCheck(ctx, "keys of "+name, func(ctx context.Context) (string, error) {
+	usable := func(ctx context.Context) (string, error) {
 		got := fetch(ctx)
 		return fmt.Sprintf("usable: %d", got.keys), got.err
-	})
-	config.OnCheck(ctx, "clock, by that of "+name, func(ctx context.Context) (string, error) {
+	}
+	config.OnCheck(ctx, config.Check{What: "keys of " + name, Server: name, Run: usable})
+	config.OnCheck(ctx, config.Check{What: "clock, by that of " + name, Run: func(ctx context.Context) (string, error) {
 		got := fetch(ctx)
 		difference := got.ahead.Abs().Round(time.Second)
 		switch {
@@ -41,7 +42,7 @@ func checkKeys(ctx caddy.Context, set *jwks.KeySet, name string, leeway time.Dur
 				difference, leeway)
 		}
 		return fmt.Sprintf("differs by %s", difference), nil
-	})
+	}})
 }
 
 // checkPublished fetches the key set of the issuer of upstream_token, as the services behind do.

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"slices"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -39,10 +41,11 @@ func (*ExclusiveListener) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 }
 
 // Provision briefly listens on each address without sharing it. It does nothing at a
-// reload, because the addresses are in use by this process.
+// reload, because the addresses are in use by this process, and in a command that only looks at a
+// config.
 func (*ExclusiveListener) Provision(ctx caddy.Context) error {
 	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	if !ok || caddy.ActiveContext().Context != nil {
+	if !ok || caddy.ActiveContext().Context != nil || onlyLooks(os.Args) {
 		return nil
 	}
 	for _, listen := range server.Listen {
@@ -65,6 +68,13 @@ func (*ExclusiveListener) Provision(ctx caddy.Context) error {
 		}
 	}
 	return nil
+}
+
+// onlyLooks reports whether these are the arguments of a command that does not start a config. Caddy
+// does not tell modules: for them `caddy validate` is the same as `caddy run`, and when apps start, in
+// no particular order, this process itself may listen already.
+func onlyLooks(args []string) bool {
+	return len(args) > 1 && slices.Contains([]string{"validate", "adapt", "jwt"}, args[1])
 }
 
 // WrapListener implements caddy.ListenerWrapper.

@@ -115,9 +115,8 @@ func (u *UpstreamToken) provision(ctx caddy.Context, severalIssuers bool) error 
 		return err
 	}
 	u.issuer = issuer
-	config.OnCheck(ctx, "upstream_token of "+u.Issuer, func(ctx context.Context) (string, error) {
-		return checkPublished(ctx, u.Issuer)
-	})
+	published := func(ctx context.Context) (string, error) { return checkPublished(ctx, u.Issuer) }
+	config.OnCheck(ctx, config.Check{What: "upstream_token of " + u.Issuer, Run: published})
 	anyUpstreamToken.Store(true)
 	u.minter = upstream.NewMinter(upstream.Options{
 		Issuer: u.Issuer, Audience: audience, Lifetime: time.Duration(u.Lifetime), Claims: u.Claims,

@@ -220,6 +220,10 @@ func (b *background) logFirstSteps() {
 	if err != nil || len(first) > 0 {
 		return
 	}
+	if b.Config.Signup == SignupLoginWith {
+		b.Log.Info("there are no users yet; whoever logs in by login_with becomes one")
+		return
+	}
 	where := ""
 	// also the default one, since another user has another
 	if path, err := filestore.Path(b.Config.StoreRaw); err == nil && path != "" {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 	"sync"
@@ -15,6 +16,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/accounts/password"
 	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/internal/clock"
+	"github.com/caddy-jwt/caddy-jwt/internal/owner"
 	"github.com/caddy-jwt/caddy-jwt/internal/sealing"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/mail"
@@ -132,7 +134,7 @@ func Open(ctx caddy.Context, settings *Config) (*Service, error) {
 		}
 		// a failing store is already logged
 		if err := service.start(ctx); err != nil && !errors.Is(err, signing.ErrNoKeysYet) {
-			return fmt.Errorf("accounts: %w", err)
+			return fmt.Errorf("accounts: %w", owner.OfStorage(ctx.Storage(), err))
 		}
 		return nil
 	})
@@ -237,7 +239,13 @@ func newSigningKeys(ctx caddy.Context, config Config, fixed *signing.Signer, s *
 	name, algorithm := config.ownKeys()
 	o := s.KeyOptions(ctx.Storage(), name, algorithm, time.Duration(config.TokenLifetime))
 	if files, ok := s.Users().(*filestore.Store); ok {
-		files.IsUsedWhere(func(ctx context.Context) bool { return o.Storage.Exists(ctx, o.Path) })
+		files.IsUsedWhere(func(ctx context.Context) (bool, error) {
+			_, err := o.Storage.Stat(ctx, o.Path)
+			if errors.Is(err, fs.ErrNotExist) {
+				return false, nil
+			}
+			return err == nil, err
+		})
 		o.MayMake = func(ctx context.Context) error {
 			_, _, err := files.Connect(ctx)
 			return err

@@ -13,6 +13,8 @@ type Check struct {
 	// What is examined, such as `keys of https://issuer.example`. Of several checks with the same
 	// name, one is run.
 	What string
+	// Server is a URL that the check fetches; empty for none.
+	Server string
 	// Run returns what was found, or what is wrong and what to do. A [Doubt] is an error that does
 	// not keep the site from working.
 	Run func(context.Context) (found string, err error)
@@ -25,15 +27,15 @@ type Doubt struct{ error }
 func Doubtful(err error) error { return Doubt{err} }
 
 // OnCheck registers a check of a module that is provisioned, for `caddy jwt doctor`.
-func OnCheck(ctx caddy.Context, what string, run func(context.Context) (found string, err error)) {
+func OnCheck(ctx caddy.Context, check Check) {
 	app := startAppOf(ctx)
 	if app == nil {
 		return
 	}
 	app.mu.Lock()
 	defer app.mu.Unlock()
-	if !slices.ContainsFunc(app.checks, func(known Check) bool { return known.What == what }) {
-		app.checks = append(app.checks, Check{what, run})
+	if !slices.ContainsFunc(app.checks, func(known Check) bool { return known.What == check.What }) {
+		app.checks = append(app.checks, check)
 	}
 }
 

@@ -100,7 +100,7 @@ func (s *SMTP) Provision(ctx caddy.Context) (err error) {
 			return fmt.Errorf("trusted_ca_certs: %s contains no PEM certificate", path)
 		}
 	}
-	config.OnCheck(ctx, "mail server "+s.Where(), s.check)
+	config.OnCheck(ctx, config.Check{What: "mail server " + s.Where(), Run: s.check})
 	return nil
 }
 

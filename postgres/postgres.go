@@ -103,7 +103,7 @@ func (s *Store) Provision(ctx caddy.Context) error {
 	s.Place = settings.connection.Host + "/" + settings.connection.Database
 	where := fmt.Sprintf("user store in PostgreSQL at %s, database %s", settings.connection.Host,
 		settings.connection.Database)
-	config.OnCheck(ctx, where, s.pool.examine)
+	config.OnCheck(ctx, config.Check{What: where, Run: s.pool.examine})
 	config.AtStart(ctx, func() error {
 		_, _, err := s.pool.connect(ctx)
 		return config.StoreAtStart(ctx, err, known)

@@ -782,7 +782,7 @@ func TestKeysOfUpstreamToken(t *testing.T) {
 				named = "https://id.example/tokens"
 			}
 			list := c.Must("", "keys", "list")
-			if !regexp.MustCompile(regexp.QuoteMeta(named) + ` +[\w-]{43} +20\S+Z +signs\n`).MatchString(list) {
+			if !regexp.MustCompile(regexp.QuoteMeta(named) + ` +[\w-]{43} +20\S+Z +upstream_token +\w+ +signs\n`).MatchString(list) {
 				t.Fatalf("the list of keys is:\n%s", list)
 			}
 			old := regexp.MustCompile(`[\w-]{43}`).FindString(list)
@@ -813,21 +813,21 @@ func TestKeysCommands(t *testing.T) {
 	}
 	accountstest.Has(
 		t, (&accountstest.CommandLine{TB: t}).Must("", "user", "reset", "--help"),
-		"caddy jwt user reset-link <user> --base <URL>",
+		"caddy jwt user reset-link <user>",
 	)
 	c.Refuses("", "there is no key yet; Caddy creates it", "keys", "rotate")
 	accountstest.RunSite(t, s, body, storage)
 	given := s.SignedUp("alice@example.com")
 	before := c.Must("", "keys", "list")
 	if strings.Count(before, "\n") != 2 ||
-		!regexp.MustCompile(`caddy-jwt-accounts +[\w-]{43} +20\S+Z +signs\n`).MatchString(before) {
+		!regexp.MustCompile(`caddy-jwt-accounts +[\w-]{43} +20\S+Z +accounts +ES256 +signs\n`).MatchString(before) {
 		t.Errorf("the list of keys is:\n%s", before)
 	}
 	old := regexp.MustCompile(`[\w-]{43}`).FindString(before)
 	accountstest.Has(t, c.Must("", "keys", "rotate", "--lead", "0"), " signs within 15 seconds, and "+old+
 		" verifies what it signed\n")
 	after := c.Must("", "keys", "list")
-	if !regexp.MustCompile(`[\w-]{43} +\S+ +signs\n\S+ +` + old + ` +\S+ +verifies until 20\S+Z\n`).MatchString(after) {
+	if !regexp.MustCompile(`[\w-]{43} +\S+ +accounts +\w+ +signs\n\S+ +` + old + ` +\S+ +accounts +\w+ +verifies until 20\S+Z\n`).MatchString(after) {
 		t.Errorf("the list of keys after a rotation is:\n%s", after)
 	}
 	hasNot(t, before+after, `"d"`)
@@ -847,7 +847,7 @@ func TestKeysCommands(t *testing.T) {
 		t.Errorf("a rotation with a lead says %s", said)
 	}
 	if list := c.Must("", "keys", "list"); !regexp.MustCompile(`signs from 20\S+Z\n\S+ +` + fresh +
-		` +\S+ +signs\n\S+ +` + old + ` +\S+ +verifies until 20\S+Z\n`).MatchString(list) {
+		` +\S+ +accounts +\w+ +signs\n\S+ +` + old + ` +\S+ +accounts +\w+ +verifies until 20\S+Z\n`).MatchString(list) {
 		t.Errorf("the list of keys before the newest signs is:\n%s", list)
 	}
 	c.Must("", "keys", "rotate", "--lead", "1d")

@@ -81,6 +81,28 @@ func userNames(o *operator, begin string) (found []string, err error) {
 	return found, nil
 }
 
+// near returns names of users like a mistyped one: those that begin with its first two letters, also
+// in the other order, or with one of them. It reads a page of each.
+func (o *operator) near(name string) (found []string) {
+	key := []rune(strings.ToLower(name))
+	if len(key) < 2 {
+		return nil
+	}
+	a, b := string(key[0]), string(key[1])
+	for _, begin := range []string{a + b, b + a, a, b} {
+		if user, err := store.UserByKey(o.ctx, o.store, begin); err == nil {
+			found = append(found, user.EmailKey)
+		}
+		page, _ := o.store.Users(o.ctx, begin, usersPerPage) // none if that fails
+		for _, user := range page {
+			if strings.HasPrefix(user.EmailKey, begin) {
+				found = append(found, user.EmailKey)
+			}
+		}
+	}
+	return found
+}
+
 // keyNames returns the IDs of API keys that begin with a text, with their subjects.
 func keyNames(o *operator, begin string) ([]string, error) {
 	keys, err := apikeys.In(o.store, o.keyPrefix, clock.Now)
@@ -88,9 +110,9 @@ func keyNames(o *operator, begin string) ([]string, error) {
 		return nil, err
 	}
 	page, err := keys.List(o.ctx, "", "", keysPerPage)
-	all := make([]string, len(page))
+	all, names := make([]string, len(page)), o.subjects()
 	for i, key := range page {
-		all[i] = key.ID + "\t" + strings.Join([]string{key.Subject, key.Name}, " ")
+		all[i] = key.ID + "\t" + strings.Join([]string{names(&key), key.Name}, " ")
 	}
 	return beginning(all, begin), err
 }

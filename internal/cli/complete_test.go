@@ -23,7 +23,14 @@ func TestCompletion(t *testing.T) {
 		"https://wiki.example/", "wiki").CombinedOutput(); err != nil {
 		t.Fatalf("%v %s", err, output)
 	}
-	c.Refuses("", "did you mean alice@example.com?", "user", "show", "alcie@example.com")
+	for _, typo := range []string{"alcie@example.com", "laice@example.com", "aalice@example.com", "aice@example.com"} {
+		c.Refuses("", "did you mean alice@example.com?", "user", "show", typo)
+	}
+	c.Refuses("", "did you mean bob@example.com?", "user", "show", "bbo@example.com")
+	c.Refuses("", "did you mean bob@example.com?", "user", "show", "obb@example.com")
+	if _, _, err := c.Run("", "user", "show", "nobody@example.org"); err == nil || strings.Contains(err.Error(), "mean") {
+		t.Errorf("a name like no other: %v", err)
+	}
 	for line, want := range map[string]string{
 		"user show --store " + path + " al":               "alan@example.com\nalice@example.com\n",
 		"user factors reset --store " + path + " AL":      "alan@example.com\nalice@example.com\n",

@@ -3,15 +3,19 @@ package cli
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -56,6 +60,7 @@ const checkTimeout = 30 * time.Second
 type doctor struct {
 	cmd    *cobra.Command
 	config *siteConfig
+	sites  []webSite
 	faults int
 }
 
@@ -70,6 +75,7 @@ func (d *doctor) say(level, what, text, help string) {
 	if level == levelFault {
 		d.faults++
 	}
+	text = strings.Join(strings.Fields(text), " ") // an error of PostgreSQL has several lines
 	if flagsOf(d.cmd).Bool("json") {
 		finding := map[string]string{"level": level, "what": what, "text": text}
 		if help != "" {
@@ -84,8 +90,8 @@ func (d *doctor) say(level, what, text, help string) {
 	fmt.Fprintf(d.cmd.OutOrStdout(), "%-7s  %s: %s%s\n", level, refusal.Visible(what), refusal.Visible(text), help)
 }
 
-// found prints the result of a check.
-func (d *doctor) found(what, found string, err error) {
+// found prints the result of a check that fetches from a server, or from none.
+func (d *doctor) found(what, server, found string, err error) {
 	if err == nil {
 		d.say(levelOK, what, found, "")
 		return
@@ -97,26 +103,62 @@ func (d *doctor) found(what, found string, err error) {
 	if failure, ok := errors.AsType[*refusal.Error](err); ok {
 		help = failure.Reason.Help()
 	}
-	d.say(level, what, err.Error(), help)
+	text := err.Error()
+	if failure, ok := errors.AsType[*refusal.Error](err); ok && failure.Detail != "" {
+		text = strings.Replace(text, failure.Error(), failure.Detail, 1) // without what users read
+	}
+	if server != "" && level == levelFault && unanswered(err) {
+		if d.serves(server) {
+			level, text = levelWarning, text+"; this config serves it: does Caddy run with this config?"
+		} else {
+			text += "; is the URL right, and may this machine connect to it (name server, firewall, proxy)?"
+		}
+	}
+	d.say(level, what, advised(text), help)
+}
+
+// unanswered reports whether a server did not answer.
+func unanswered(err error) bool {
+	_, ok := errors.AsType[net.Error](err)
+	return ok || errors.Is(err, refusal.ProviderUnavailable)
+}
+
+// advised adds what to do if a file cannot be read. Caddy returns such errors as a text.
+func advised(text string) string {
+	if !strings.Contains(text, fs.ErrPermission.Error()) || strings.Contains(text, "sudo ") {
+		return text
+	}
+	return text + "; the user who runs Caddy, and this command as that user, must be allowed to read it: see ls -l, " +
+		"and set its owner and mode with chown and chmod"
+}
+
+// serves reports whether a site of the config has the URL.
+func (d *doctor) serves(of string) bool {
+	at, err := url.Parse(of)
+	return err == nil && slices.ContainsFunc(d.sites, func(site webSite) bool { return site.has(at) })
 }
 
 func (d *doctor) run() (err error) {
+	file := cmp.Or(flagsOf(d.cmd).String("config"), "of this folder")
 	if d.config, err = loadConfig(flagsOf(d.cmd)); err != nil {
-		return err
+		d.say(levelFault, "config "+file, advised(strings.TrimPrefix(err.Error(), "--config: ")), "")
+		return fmt.Errorf("faults in the config %s: 1", file)
 	}
 	ctx, cancel, err := d.load()
 	if err != nil {
-		d.say(levelFault, "config "+d.config.file, err.Error(), "")
+		d.say(levelFault, "config "+d.config.file, advised(err.Error()), "")
 	} else {
 		defer cancel()
 		d.say(levelOK, "config "+d.config.file, "it is valid", "")
-		d.found(checkStorage(ctx))
+		what, found, err := checkStorage(ctx)
+		d.found(what, "", found, err)
+		d.sites = sitesOf(ctx)
 		d.checkServers(ctx)
 		for _, check := range config.Checks(ctx) {
 			timed, stop := context.WithTimeout(ctx, checkTimeout)
 			found, err := check.Run(timed)
 			stop()
-			d.found(check.What, found, err)
+			d.found(check.What, check.Server, found, err)
 		}
 	}
 	if d.faults > 0 {
@@ -133,28 +175,19 @@ func (d *doctor) load() (caddy.Context, context.CancelFunc, error) {
 	}
 	defer os.Remove(log.Name())
 	defer log.Close()
-	text, err := json.Marshal(d.config.content)
+	cfg, err := d.config.parsed()
 	if err != nil {
 		return caddy.Context{}, nil, err
 	}
-	cfg := new(caddy.Config)
-	if err := caddy.StrictUnmarshalJSON(caddy.RemoveMetaFields(text), cfg); err != nil {
-		return caddy.Context{}, nil, err
-	}
-	cfg.Admin = &caddy.AdminConfig{Disabled: true}
 	cfg.Logging = &caddy.Logging{Logs: map[string]*caddy.CustomLog{caddy.DefaultLoggerName: {BaseLog: caddy.BaseLog{
 		Level: "WARN",
 		WriterRaw: caddyconfig.JSONModuleObject(
 			map[string]any{"filename": log.Name(), "roll": false}, "output", "file", nil,
 		),
 	}}}}
-	ctx, err := caddy.ProvisionContext(cfg)
+	ctx, cancel, err := provisioned(cfg)
 	d.showLog(log)
-	if err != nil {
-		return ctx, nil, err
-	}
-	ctx, cancel := caddy.NewContext(ctx)
-	return ctx, cancel, nil
+	return ctx, cancel, err
 }
 
 // showLog prints the warnings of this plugin.
@@ -189,10 +222,14 @@ func checkStorage(ctx caddy.Context) (what, found string, err error) {
 		return err
 	})
 	if errors.Is(err, fs.ErrNotExist) {
-		return what, "it has nothing of this plugin yet; Caddy creates that when it starts", nil
+		return what, "it has nothing of this plugin yet; Caddy creates that when it starts",
+			owner.Writable(filepath.Join(files.Path, "jwt"))
+	}
+	if owned := owner.SameAs(files.Path, all...); err == nil || owned != nil {
+		err = owned
 	}
 	if err == nil {
-		err = owner.SameAs(files.Path, all...)
+		err = owner.Writable(filepath.Join(files.Path, "jwt"))
 	}
 	return what, fmt.Sprintf("its files belong to the owner of the folder: %d", len(all)), err
 }

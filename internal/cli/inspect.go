@@ -65,7 +65,9 @@ func inspect(cmd *cobra.Command, args []string) error {
 	}
 	token := strings.TrimPrefix(strings.TrimSpace(string(text)), "Bearer ")
 	if id := apikeys.IDIn(token); id != token {
-		return fmt.Errorf("this is the API key with the ID %s, not a token; see: caddy jwt key show %[1]s", id)
+		return fmt.Errorf(
+			"this is the API key with the ID %s, not a token; see: caddy jwt key show %[1]s%[2]s", id, chosen(cmd),
+		)
 	}
 	var config *siteConfig
 	if flagsOf(cmd).String("config") != "" { // errors come before the token is shown

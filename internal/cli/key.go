@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -344,7 +345,9 @@ func listAPIKeys(o *operator, keys apikeys.Keys) error {
 	}
 	table := tabwriter.NewWriter(o.cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 	var corrupt []error
-	header := "ID\tSUBJECT\tNAME\tSCOPE\tROLES\tEXPIRES\tLAST USE"
+	names, shown := o.subjects(), [][]string{{
+		"ID", "SUBJECT", "NAME", "SCOPE", "ROLES", "NETWORKS", "RATE", "EXPIRES", "LAST USE",
+	}}
 	for after := ""; ; {
 		page, err := keys.List(o.ctx, of.Subject, after, keysPerPage)
 		if errors.Is(err, apikeys.ErrCorrupt) { // the others are not
@@ -354,29 +357,84 @@ func listAPIKeys(o *operator, keys apikeys.Keys) error {
 		}
 		for i := range page {
 			if o.flags.Bool("json") {
-				if err := o.printJSON(page[i].View("")); err != nil {
+				if err := o.printJSON(viewOf(&page[i], names)); err != nil {
 					return err
 				}
 				continue
 			}
-			if header != "" {
-				fmt.Fprintln(table, header)
-				header = ""
-			}
-			fmt.Fprintln(table, keyRow(&page[i], time.Now()))
+			shown = append(shown, keyRow(&page[i], names(&page[i]), time.Now()))
 		}
 		if len(page) < keysPerPage {
 			break
 		}
 		after = page[len(page)-1].ID
 	}
-	if header != "" && !o.flags.Bool("json") {
+	printRows(table, shown, "NETWORKS", "RATE")
+	if len(shown) == 1 && !o.flags.Bool("json") {
 		fmt.Fprintln(o.cmd.ErrOrStderr(), "There are no API keys; make one with: caddy jwt key add --subject <subject>")
 	}
 	return errors.Join(append(corrupt, table.Flush())...)
 }
 
-func keyRow(key *apikeys.Key, now time.Time) string {
+// keyView is a key in JSON, with the address or the name of the user whose ID is the subject.
+type keyView struct {
+	apikeys.View
+	User string `json:"user,omitempty"`
+}
+
+func viewOf(key *apikeys.Key, names func(*apikeys.Key) string) keyView {
+	view := keyView{View: key.View("")}
+	if name := names(key); name != key.Subject {
+		view.User = name
+	}
+	return view
+}
+
+// subjects returns a function that returns the subject of a key as it is given to commands: the
+// address or the name of a user, or the name of a service.
+func (o *operator) subjects() func(*apikeys.Key) string {
+	known := make(map[string]string)
+	return func(key *apikeys.Key) string {
+		if key.Owner == "" {
+			return key.Subject
+		}
+		name, ok := known[key.Owner]
+		if !ok {
+			name = key.Subject
+			if user, err := o.store.User(o.ctx, key.Owner); err == nil {
+				name = user.Email
+			}
+			known[key.Owner] = name
+		}
+		return name
+	}
+}
+
+// printRows prints rows below a head, if there are any, without those of the named columns that are
+// empty in all rows.
+func printRows(w io.Writer, rows [][]string, optional ...string) {
+	if len(rows) == 1 {
+		return
+	}
+	empty := func(column int) bool {
+		return !slices.ContainsFunc(rows[1:], func(row []string) bool { return row[column] != "" })
+	}
+	var kept []int
+	for column, name := range rows[0] {
+		if !slices.Contains(optional, name) || !empty(column) {
+			kept = append(kept, column)
+		}
+	}
+	for _, row := range rows {
+		cells := make([]string, len(kept))
+		for i, column := range kept {
+			cells[i] = row[column]
+		}
+		fmt.Fprintln(w, strings.Join(cells, "\t"))
+	}
+}
+
+func keyRow(key *apikeys.Key, subject string, now time.Time) []string {
 	expires, used := "never", "never"
 	if !key.ExpiresAt.IsZero() {
 		expires = key.ExpiresAt.Format(time.DateOnly)
@@ -387,9 +445,14 @@ func keyRow(key *apikeys.Key, now time.Time) string {
 	if !key.UsedAt.IsZero() {
 		used = key.UsedAt.Format(time.DateTime)
 	}
-	return strings.Join([]string{
-		key.ID, key.Subject, key.Name, strings.Join(key.Scope, " "), strings.Join(key.Roles, " "), expires, used,
-	}, "\t")
+	rate := ""
+	if key.Rate.Requests > 0 {
+		rate = fmt.Sprint(key.Rate)
+	}
+	return []string{
+		key.ID, refusal.Visible(subject), key.Name, strings.Join(key.Scope, " "), strings.Join(key.Roles, " "),
+		strings.Trim(fmt.Sprint(key.Networks), "[]"), rate, expires, used,
+	}
 }
 
 func showKeyCommand() *cobra.Command {
@@ -406,17 +469,18 @@ one that was found in a public place.`,
 			if err != nil {
 				return o.noSuchKey(keys, err)
 			}
+			view := viewOf(&key, o.subjects())
 			if o.flags.Bool("json") {
-				return o.printJSON(key.View(""))
+				return o.printJSON(view)
 			}
-			return o.showKey(key.View(""))
+			return o.showKey(view)
 		}),
 	}
 	cmd.Flags().Bool("json", false, "Print JSON")
 	return cmd
 }
 
-func (o *operator) showKey(key apikeys.View) error {
+func (o *operator) showKey(key keyView) error {
 	table := tabwriter.NewWriter(o.cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 	row := func(name string, value any) {
 		if text := strings.Trim(fmt.Sprint(value), "[]"); text != "" && text != "0001-01-01 00:00:00 +0000 UTC" {
@@ -425,6 +489,7 @@ func (o *operator) showKey(key apikeys.View) error {
 	}
 	row("id", key.ID)
 	row("subject", key.Subject)
+	row("user", refusal.Visible(key.User))
 	row("name", key.Name)
 	row("scope", key.Scope)
 	row("roles", key.Roles)

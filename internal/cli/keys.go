@@ -95,6 +95,26 @@ type keyPlace struct {
 	lead         time.Duration    // of a rotation, by default
 }
 
+// use returns the option whose tokens the keys sign.
+func (p keyPlace) use() string {
+	switch {
+	case p.site == nil:
+		return "upstream_token"
+	case p.optional:
+		return "oidc_provider"
+	}
+	return "accounts"
+}
+
+// algorithmOf returns the algorithm of a stored key, such as ES256; empty if it is not readable.
+func algorithmOf(key signing.StoredKey) string {
+	var of struct {
+		Algorithm string `json:"alg"`
+	}
+	_ = json.Unmarshal(key.JWK, &of)
+	return of.Algorithm
+}
+
 // keyPlaces returns the places of stored keys of a config.
 func keyPlaces(config *siteConfig, storage certmagic.Storage) ([]keyPlace, error) {
 	sites, err := config.accounts()
@@ -160,19 +180,19 @@ func listKeys(cmd *cobra.Command, _ []string) error {
 	now := time.Now()
 	table := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 	lines, asJSON := newJSONEncoder(cmd.OutOrStdout()), flagsOf(cmd).Bool("json")
-	head := "ISSUER\tKID\tCREATED\tSTATE\n" // not without a key, as before an error
+	head := "ISSUER\tKID\tCREATED\tFOR\tALGORITHM\tSTATE\n" // not without a key, as before an error
 	err := withKeys(cmd, func(ctx caddy.Context, storage certmagic.Storage, place keyPlace) error {
 		stored, err := signing.Load(ctx, storage, place.path)
 		for i, key := range stored.Keys {
 			if asJSON {
-				if err := lines.Encode(shownKey(place.issuer, stored, i, now)); err != nil {
+				if err := lines.Encode(shownKey(place, stored, i, now)); err != nil {
 					return err
 				}
 				continue
 			}
 			fmt.Fprintf(
-				table, "%s%s\t%s\t%s\t%s\n", head, place.issuer, key.ID(),
-				timeText(key.CreatedAt), keyState(stored, i, now),
+				table, "%s%s\t%s\t%s\t%s\t%s\t%s\n", head, place.issuer, key.ID(),
+				timeText(key.CreatedAt), place.use(), algorithmOf(key), keyState(stored, i, now),
 			)
 			head = ""
 		}
@@ -182,10 +202,11 @@ func listKeys(cmd *cobra.Command, _ []string) error {
 }
 
 // shownKey returns a stored key for JSON.
-func shownKey(issuer string, s signing.Stored, i int, now time.Time) map[string]any {
+func shownKey(place keyPlace, s signing.Stored, i int, now time.Time) map[string]any {
 	key := s.Keys[i]
 	shown := map[string]any{
-		"issuer": issuer, "kid": key.ID(), "created_at": key.CreatedAt.UTC(), "signs": i == s.Signs(now),
+		"issuer": place.issuer, "for": place.use(), "algorithm": algorithmOf(key), "kid": key.ID(),
+		"created_at": key.CreatedAt.UTC(), "signs": i == s.Signs(now),
 		"signs_from": nil, "verifies_until": nil, "state": keyState(s, i, now),
 	}
 	if !key.SignsFrom.IsZero() {

@@ -98,14 +98,17 @@ func onStoreOf(
 			err = filestore.CheckExists(o.sites[0].StoreRaw)
 		}
 		if adds && errors.Is(err, filestore.ErrNoStore) && o.flags.Bool("create") {
+			if err := o.checkDefaultStore(); err != nil {
+				return err
+			}
 			fmt.Fprintf(cmd.ErrOrStderr(), "%v, so it is created now; "+
 				"its owner is the owner of its folder, which must be the user who runs Caddy\n", err)
 			err = nil
 		}
 		if errors.Is(err, filestore.ErrNoStore) {
 			return fmt.Errorf("%w; choose another store with --store <path> or --config <file>, "+
-				"or run this as the user who runs Caddy; Caddy creates its store when it starts, and `caddy jwt "+
-				"user add --create` before that", err)
+				"or run this as the user who runs Caddy; Caddy creates its store when it starts, and `%s "+
+				"--create` before that", err, o.creator())
 		}
 		if err != nil {
 			return err
@@ -139,6 +142,55 @@ func printWarnings(to io.Writer, path string, warnings []string) {
 	for _, warning := range warnings {
 		fmt.Fprintln(to, warning)
 	}
+}
+
+// checkDefaultStore returns an error if root is about to create the default store in root's home, and
+// Caddy probably runs as another user, who would never read it. In a container XDG_DATA_HOME is set.
+func (o *operator) checkDefaultStore() error {
+	var file filestore.Store
+	if err := json.Unmarshal(o.sites[0].StoreRaw, &file); err != nil || file.Path != "" {
+		return err
+	}
+	service := owner.Service()
+	if service == "" || os.Getenv("XDG_DATA_HOME") != "" {
+		return nil
+	}
+	path, err := filestore.Path(o.sites[0].StoreRaw)
+	if err != nil {
+		return err
+	}
+	line := o.cmd.CommandPath() + chosen(o.cmd) + " --create"
+	for _, arg := range o.args {
+		line += " " + filestore.ShellWord(arg)
+	}
+	return fmt.Errorf("this would create a store for root, %s, which Caddy does not read if it runs as the user %s; "+
+		"instead run: sudo -u %s -H %s; or, if Caddy runs as root, with --store %s", path, service, service, line, path)
+}
+
+// creator returns a command that creates the store: this one, or the one of its group that adds.
+func (o *operator) creator() string {
+	add := o.cmd
+	if add.Flags().Lookup("create") == nil && add.HasParent() {
+		for _, beside := range add.Parent().Commands() {
+			if beside.Name() == "add" {
+				add = beside
+			}
+		}
+	}
+	if add.Flags().Lookup("create") == nil {
+		return "caddy jwt user add"
+	}
+	return add.CommandPath()
+}
+
+// chosen returns the flags that select the store, as they were given, to append to a command.
+func chosen(cmd *cobra.Command) (flags string) {
+	for _, name := range []string{"config", "adapter", "store"} {
+		if flag := cmd.Flags().Lookup(name); flag != nil && flag.Changed {
+			flags += " --" + name + " " + filestore.ShellWord(flag.Value.String())
+		}
+	}
+	return flags
 }
 
 // Takes checks that a command has one argument.

@@ -50,7 +50,7 @@ func TestThreatStoreFileOfOthers(t *testing.T) {
 		{"of another owner", func(string) error {
 			owner.EffectiveUser = func() int { return other }
 			return nil
-		}, "sudo -u"},
+		}, "chown"},
 		{"readable by others", func(path string) error { return os.Chmod(path, 0o644) }, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

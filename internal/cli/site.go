@@ -22,17 +22,36 @@ import (
 // canceled. An empty storage means Caddy's default. Logs of the modules are discarded,
 // because commands report errors themselves.
 func openContext(storage json.RawMessage) (caddy.Context, context.CancelFunc, error) {
-	quiet := &caddy.CustomLog{BaseLog: caddy.BaseLog{Level: "ERROR"}, Exclude: []string{
+	return provisioned(&caddy.Config{StorageRaw: storage, Logging: quiet()})
+}
+
+// quiet returns the logging of a command whose user does not read logs.
+func quiet() *caddy.Logging {
+	log := &caddy.CustomLog{BaseLog: caddy.BaseLog{Level: "ERROR"}, Exclude: []string{
 		"jwt", "http.handlers.jwt", "http.handlers.jwt_accounts",
 	}}
-	base, err := caddy.ProvisionContext(&caddy.Config{
-		StorageRaw: storage,
-		Logging:    &caddy.Logging{Logs: map[string]*caddy.CustomLog{caddy.DefaultLoggerName: quiet}},
-	})
+	return &caddy.Logging{Logs: map[string]*caddy.CustomLog{caddy.DefaultLoggerName: log}}
+}
+
+// parsed returns the config as Caddy has it, without the admin endpoint.
+func (c *siteConfig) parsed() (*caddy.Config, error) {
+	text, err := json.Marshal(c.content)
 	if err != nil {
-		return base, nil, err
+		return nil, err
 	}
-	ctx, cancel := caddy.NewContext(base)
+	cfg := new(caddy.Config)
+	err = caddy.StrictUnmarshalJSON(caddy.RemoveMetaFields(text), cfg)
+	cfg.Admin = &caddy.AdminConfig{Disabled: true}
+	return cfg, err
+}
+
+// provisioned provisions a config, as caddy validate does, without starting it.
+func provisioned(cfg *caddy.Config) (caddy.Context, context.CancelFunc, error) {
+	ctx, err := caddy.ProvisionContext(cfg)
+	if err != nil {
+		return ctx, nil, err
+	}
+	ctx, cancel := caddy.NewContext(ctx)
 	return ctx, cancel, nil
 }
 
@@ -44,11 +63,11 @@ type siteConfig struct {
 }
 
 func loadConfig(flags caddycmd.Flags) (*siteConfig, error) {
-	_, quiet, err := openContext(nil) // Caddy logs what it reads
+	_, cancel, err := openContext(nil) // Caddy logs what it reads
 	if err != nil {
 		return nil, err
 	}
-	defer quiet()
+	defer cancel()
 	text, file, _, err := caddycmd.LoadConfig(flags.String("config"), adapterOf(flags))
 	if err != nil {
 		return nil, fmt.Errorf("--config: %w", err)

@@ -54,11 +54,11 @@ makes and upgrades the tables itself; then there is nothing to do.`,
 func copyStoreCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "copy <from> <to>",
-		Short: "Copies all users, sessions and clients into an empty store",
+		Short: "Copies all users, sessions, API keys and clients into an empty store",
 		Long: `
 Copies everything in a store into an empty store: users with their passwords,
-sessions, revocations, and the OpenID Provider's clients, grants and consents. Then
-it reads both stores completely and compares their row counts and checksums. If the
+sessions, revocations, API keys, and the OpenID Provider's clients, grants and consents.
+Then it reads both stores completely and compares their row counts and checksums. If the
 copy is interrupted, run the command again to resume it.
 
 Name a store as after the option store in a Caddyfile, or by the path of its file:
@@ -117,7 +117,7 @@ func runCopy(interrupted context.Context, cmd *cobra.Command, copied *sqlstore.C
 		return fmt.Errorf("%w; was Caddy running during the copy? Stop it and run this again, which copies every row "+
 			"again; if rows were deleted from the source in the meantime, copy to a new, empty store instead", err)
 	case err != nil && !sqlstore.Resumes(err):
-		return err
+		return fmt.Errorf("the store to copy to, %s: %w", copied.To.Place, err)
 	case err != nil:
 		return fmt.Errorf("%w; the rows copied so far are kept; run the command again to resume", err)
 	}

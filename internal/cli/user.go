@@ -108,9 +108,8 @@ func (o *operator) user() (store.User, error) {
 	}
 	user, err := store.FindUser(o.ctx, o.store, name)
 	if errors.Is(err, store.ErrNotFound) {
-		near, _ := userNames(o, name[:min(2, len(name))])
 		return user, fmt.Errorf("there is no user %s; `caddy jwt user list` lists all users%s", refusal.Quoted(name),
-			config.Meant(name, near...))
+			config.Meant(name, o.near(name)...))
 	}
 	return user, err
 }
@@ -719,6 +718,10 @@ func setPassword(o *operator) error {
 		return err
 	}
 	keep, ended := o.flags.Bool("keep-identities"), 0
+	revoked, err := o.countKeys(user)
+	if err != nil {
+		return err
+	}
 	err = errors.Join(
 		accounts.RevokeKeys(o.ctx, o.store, user.ID, time.Now()),
 		accounts.DropMailedCodes(o.ctx, o.store, user, time.Now),
@@ -736,10 +739,24 @@ func setPassword(o *operator) error {
 			"run this again: %w", err)
 	}
 	o.say(
-		"the password of %s is set, sessions ended: %d, disconnected from %d%s",
-		refusal.Visible(user.Email), ended, len(gone), behindColon(gone),
+		"the password of %s is set, sessions ended: %d, API keys revoked: %d, disconnected from %d%s",
+		refusal.Visible(user.Email), ended, revoked, len(gone), behindColon(gone),
 	)
 	return errors.Join(o.sayKept(user), o.sayFactor(user))
+}
+
+// countKeys returns the number of the user's API keys.
+func (o *operator) countKeys(user store.User) (count int, err error) {
+	of, ok := o.store.(store.KeyStore)
+	for after := ""; ok && err == nil; {
+		var page []store.APIKey
+		page, err = of.Keys(o.ctx, user.ID, after, keysPerPage)
+		if count += len(page); len(page) < keysPerPage {
+			break
+		}
+		after = page[len(page)-1].ID
+	}
+	return count, err
 }
 
 // sayKept prints the identities that can still log in to the account.
@@ -784,6 +801,9 @@ func changeRoles(o *operator) error {
 		}
 	}
 	user, err := o.user()
+	missing := slices.DeleteFunc(slices.Clone(removed), func(role string) bool {
+		return slices.Contains(user.Roles, role)
+	})
 	if err == nil && slices.ContainsFunc([]string{"add", "remove", "set"}, o.flags.Changed) {
 		user, err = o.change(func(u *store.User) {
 			if o.flags.Changed("set") {
@@ -800,6 +820,10 @@ func changeRoles(o *operator) error {
 	if err != nil {
 		return err
 	}
+	for _, role := range missing {
+		fmt.Fprintf(o.cmd.ErrOrStderr(), "%s does not have the role %s%s\n", refusal.Visible(user.Email),
+			refusal.Quoted(role), config.Meant(role, user.Roles...))
+	}
 	for _, role := range user.Roles {
 		o.say("%s", refusal.Visible(role))
 	}
@@ -808,7 +832,7 @@ func changeRoles(o *operator) error {
 
 func resetLinkCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:     "reset-link <user> --base <URL> [flags]",
+		Use:     "reset-link <user> [flags]",
 		Aliases: []string{"reset"},
 		Short:   "Creates a link for setting a new password",
 		Long: `
@@ -821,11 +845,13 @@ other providers, which the command lists. A second factor stays, and the user st
 log in. If the user has lost it, or if somebody else has set it up, run caddy jwt user factors
 reset as well.`,
 		Example: `  caddy jwt user reset-link --base https://example.com alice@example.com
-  caddy jwt user reset-link --base https://example.com --config /etc/caddy/Caddyfile --lifetime 1d alice@example.com`,
+  caddy jwt user reset-link --config /etc/caddy/Caddyfile --lifetime 1d alice@example.com`,
 		Args: Takes(userArgument),
 		RunE: operates(false, makeResetLink),
 	}
-	cmd.Flags().String("base", "", "URL of the site, as in https://example.com")
+	cmd.Flags().String(
+		"base", "", "URL of the site, as in https://example.com; by default as in mails of the accounts in --config",
+	)
 	cmd.Flags().String(
 		"prefix", "", "Path of the account routes; by default the path in --config, or "+accounts.DefaultPrefix,
 	)
@@ -839,7 +865,7 @@ func makeResetLink(o *operator) error {
 	if err != nil || lifetime <= 0 {
 		return fmt.Errorf("--lifetime %q: it must be a duration, as in 30m, 1h or 2d", o.flags.String("lifetime"))
 	}
-	link, err := o.resetPage(o.flags.String("base"))
+	link, err := o.resetPage()
 	if err != nil {
 		return err
 	}
@@ -855,6 +881,10 @@ func makeResetLink(o *operator) error {
 		purpose = accounts.PurposeResetKeep
 	}
 	connected, err := accounts.IdentitiesOf(o.ctx, o.store, user.ID, time.Now())
+	if err != nil {
+		return err
+	}
+	keys, err := o.countKeys(user)
 	if err != nil {
 		return err
 	}
@@ -879,13 +909,20 @@ func makeResetLink(o *operator) error {
 			len(connected), behindColon(connected),
 		)
 	}
+	if keys > 0 {
+		fmt.Fprintf(o.cmd.ErrOrStderr(), "when the link is used, API keys that are revoked: %d\n", keys)
+	}
 	link.RawQuery = url.Values{"token": {token}}.Encode()
 	o.say("%s", link)
 	return o.sayFactor(user)
 }
 
 // resetPage returns the URL of the page for setting a new password.
-func (o *operator) resetPage(site string) (*url.URL, error) {
+func (o *operator) resetPage() (*url.URL, error) {
+	site, err := o.base()
+	if err != nil {
+		return nil, err
+	}
 	base, err := url.Parse(site)
 	if err != nil || base.Scheme != "https" && base.Scheme != "http" || base.Host == "" || base.User != nil ||
 		base.RawQuery != "" || base.Fragment != "" {

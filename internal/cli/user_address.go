@@ -128,7 +128,7 @@ user. For a user who has not chosen a password yet, the command makes another li
 	cmd.Flags().StringArray("role", nil, "A role; may be repeated")
 	cmd.Flags().StringArray("profile", nil, "A profile property, as name=text; may be repeated")
 	cmd.Flags().String(
-		"base", "", "URL of the site, as in https://example.com; by default that of the issuer in --config",
+		"base", "", "URL of the site, as in https://example.com; by default as in mails of the accounts in --config",
 	)
 	cmd.Flags().String(
 		"prefix", "", "Path of the account routes; by default the path in --config, or "+accounts.DefaultPrefix,
@@ -138,7 +138,7 @@ user. For a user who has not chosen a password yet, the command makes another li
 }
 
 func inviteUser(o *operator) error {
-	page, err := o.resetPage(o.base())
+	page, err := o.resetPage()
 	if err != nil {
 		return err
 	}
@@ -179,16 +179,19 @@ func inviteUser(o *operator) error {
 	return nil
 }
 
-// base returns the URL of the site: from the flag, or else the issuer if that is a URL.
-func (o *operator) base() string {
+// base returns the URL of the site, from the flag or else as in the config.
+func (o *operator) base() (string, error) {
 	if base := o.flags.String("base"); base != "" {
-		return base
+		return base, nil
 	}
-	issuer, err := url.Parse(o.sites[0].Issuer)
-	if err != nil || issuer.Host == "" {
-		return ""
+	if o.flags.String("config") == "" {
+		return "", errors.New("which site is it? Set --base to its URL, as in --base https://example.com, or --config")
 	}
-	return issuer.Scheme + "://" + issuer.Host
+	config, err := loadConfig(o.flags)
+	if err != nil {
+		return "", err
+	}
+	return config.baseOf(o.sites[0].Issuer)
 }
 
 // mailer returns the mailer of the accounts, or nil if they have none.

@@ -59,7 +59,7 @@ func TestUserVerifyAndEmail(t *testing.T) {
 // Without mail, the link is printed.
 func TestUserInvite(t *testing.T) {
 	c, path := newUserStore(t)
-	c.Refuses("", `--base ""`, "user", "invite", "alice@example.com")
+	c.Refuses("", "Set --base", "user", "invite", "alice@example.com")
 	link := strings.TrimSpace(c.Must(
 		"", "user", "invite", "--base", "https://example.com", "--role", "editor", "alice@example.com",
 	))

@@ -11,8 +11,17 @@ import "github.com/caddyserver/certmagic"
 // Check does nothing on this system.
 func Check(string) error { return nil }
 
+// Service returns an empty string on this system.
+func Service() string { return "" }
+
 // SameAs does nothing on this system.
 func SameAs(string, ...string) error { return nil }
+
+// Creatable does nothing on this system.
+func Creatable(string) error { return nil }
+
+// Writable does nothing on this system.
+func Writable(string) error { return nil }
 
 // WarnOfReaders does nothing on this system.
 func WarnOfReaders(string) {}

@@ -18,10 +18,24 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/internal/help"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
+	"golang.org/x/sys/unix"
 )
 
 // EffectiveUser returns the user who runs the program; tests replace it.
 var EffectiveUser = os.Geteuid
+
+// LookupUser finds a user of the machine; tests replace it.
+var LookupUser = user.Lookup
+
+// Service returns the user caddy, as whom packages and the unit of systemd run Caddy, if the machine has
+// that user and root runs the program, and otherwise an empty string.
+func Service() string {
+	found, err := LookupUser("caddy")
+	if err != nil || found.Uid == "0" || EffectiveUser() != 0 {
+		return ""
+	}
+	return found.Username
+}
 
 // OwnerOf returns the owner and group of a file.
 func OwnerOf(info fs.FileInfo) (uid, gid int) {
@@ -29,12 +43,12 @@ func OwnerOf(info fs.FileInfo) (uid, gid int) {
 	return int(stat.Uid), int(stat.Gid)
 }
 
-// userName returns the name of a user for sudo.
+// userName returns the name of a user for chown.
 func userName(uid int) string {
 	if known, err := user.LookupId(strconv.Itoa(uid)); err == nil {
 		return known.Username
 	}
-	return "#" + strconv.Itoa(uid)
+	return strconv.Itoa(uid)
 }
 
 // Check returns an error for a user file that somebody else may have created or can change.
@@ -61,8 +75,7 @@ func Check(path string) error {
 	case !info.Mode().IsRegular():
 		return fmt.Errorf("%s is not a regular file", path)
 	case !mayOwn(uid, path):
-		return fmt.Errorf("%s belongs to the user %s; run this as that user, as in: sudo -u %[2]s -H caddy …, "+
-			"or change its owner to the user who runs Caddy, with chown", path, userName(uid))
+		return &OtherError{path, userName(uid), userName(EffectiveUser())}
 	case info.Mode().Perm()&0o022 != 0:
 		return fmt.Errorf("%s is writable by users other than its owner (mode %04o); "+
 			"check whether it was changed, then run: chmod 600 %[1]s", path, info.Mode().Perm())
@@ -93,8 +106,9 @@ func SameAs(folder string, files ...string) error {
 	}
 	uid, _ := OwnerOf(info)
 	if me := EffectiveUser(); me != 0 && me != uid {
-		return fmt.Errorf("%s belongs to the user %s, but this command runs as %s; Caddy must run as its owner: "+
-			"sudo -u %[2]s -H caddy …", folder, userName(uid), userName(me))
+		return fmt.Errorf("%s belongs to the user %s, but this command runs as %s; if Caddy runs as %[3]s, run: "+
+			"sudo chown -R %[3]s %[1]s; otherwise run this command as the user who runs Caddy",
+			folder, userName(uid), userName(me))
 	}
 	for _, path := range files {
 		file, err := os.Lstat(path)
@@ -114,6 +128,37 @@ func SameAs(folder string, files ...string) error {
 		}
 	}
 	return nil
+}
+
+// Creatable returns an error if the user who runs the program could not create a file that does not
+// exist, with the folders above it. It creates nothing.
+func Creatable(path string) error { return writable(filepath.Dir(path), path+" cannot be created") }
+
+// Writable returns an error if the user who runs the program could not create files in a folder, which
+// may not exist. It creates nothing.
+func Writable(folder string) error { return writable(folder, "no files can be created in "+folder) }
+
+func writable(folder, otherwise string) error {
+	info, err := os.Stat(folder)
+	for ; err != nil && folder != filepath.Dir(folder); info, err = os.Stat(folder) {
+		folder = filepath.Dir(folder)
+	}
+	if err == nil && !info.IsDir() {
+		return fmt.Errorf("%s, because %s is not a folder; use another path", otherwise, folder)
+	}
+	if err == nil {
+		err = unix.Faccessat(unix.AT_FDCWD, folder, unix.W_OK|unix.X_OK, unix.AT_EACCESS)
+	}
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.EROFS):
+		return fmt.Errorf("%s, because the file system of the folder %s is read-only; mount it for writing, or with "+
+			"systemd name the folder in ReadWritePaths, or use another path: %w", otherwise, folder, err)
+	}
+	me := userName(EffectiveUser())
+	return fmt.Errorf("%s, because the user %s cannot write to the folder %s; use a path in a folder of that user, "+
+		"as made by: sudo install -d -m 700 -o %s /var/lib/caddy-jwt: %w", otherwise, me, folder, me, err)
 }
 
 // WarnOfReaders logs the warnings about a file.
@@ -170,7 +215,7 @@ func Keep(path string) (give func() error) {
 					}
 					if err := os.Lchown(path, uid, gid); err != nil {
 						return fmt.Errorf("cannot set the owner of %s, who could not read it then; "+
-							"run this as in: sudo -u %s -H caddy …: %w", path, userName(uid), err)
+							"run this as in: sudo -u %s -H caddy …: %w", path, forSudo(userName(uid)), err)
 					}
 				}
 				return nil

@@ -74,6 +74,12 @@ func TestThreatSignupBesideTheProvider(t *testing.T) {
 		t.Run(mode, func(t *testing.T) {
 			s := loginSite(t, "signup "+mode+"\n"+p.Option("company", "allow domain example.com"))
 			chrome := s.Visitor()
+			sitetest.Eventually(t, "the log says how users come", func() bool {
+				return strings.Contains(s.Log(), "there are no users yet")
+			})
+			if strings.Contains(s.Log(), "add the first one with: caddy jwt user add") != (mode == "open") {
+				t.Errorf("the log has: %s", s.Log())
+			}
 			if got := s.Post("/auth/signup", sitetest.CredentialsOf("mallory@example.org")); got.Status != c.signup {
 				t.Errorf("a sign-up: %d %s", got.Status, got.Body)
 			}

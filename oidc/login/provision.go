@@ -74,13 +74,14 @@ func (l *Login) Provision(ctx caddy.Context) error {
 		return err
 	}
 	l.provider = shared.(*provider)
-	config.OnCheck(ctx, "login_with "+l.Name, func(ctx context.Context) (string, error) {
+	answers := func(ctx context.Context) (string, error) {
 		if l.plain() {
 			return "its endpoints are in the config", nil
 		}
 		_, err := l.metadata(ctx)
 		return "its discovery document is valid", err
-	})
+	}
+	config.OnCheck(ctx, config.Check{What: "login_with " + l.Name, Server: l.Issuer, Run: answers})
 	return nil
 }
 

@@ -284,7 +284,7 @@ func (c *Client) kind() string {
 }
 
 func showClientCommand() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:     "show [flags] <client>",
 		Short:   "Shows a client as JSON, without its secret",
 		Example: "  caddy jwt client show wiki",
@@ -308,6 +308,8 @@ func showClientCommand() *cobra.Command {
 			},
 		),
 	}
+	cmd.Flags().Bool("json", false, "Print JSON, which the command always does")
+	return cmd
 }
 
 func deleteClientCommand() *cobra.Command {

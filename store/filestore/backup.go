@@ -110,8 +110,12 @@ func (f *Store) Restore(ctx context.Context, path string, now time.Time) (users 
 
 // CheckBackup returns the number of users in a backup, or why it cannot be restored.
 func CheckBackup(ctx context.Context, path string) (users int64, err error) {
-	if _, err := os.Stat(path); err != nil {
+	info, err := os.Stat(path)
+	if err != nil {
 		return 0, err
+	}
+	if info.IsDir() {
+		return 0, fmt.Errorf("%s is a folder; a backup is a file, such as %s", path, filepath.Join(path, "users.db"))
 	}
 	if _, err := os.Stat(path + "-wal"); err == nil {
 		return 0, fmt.Errorf("%s is in use, or its newest changes are in %[1]s-wal; "+

@@ -18,6 +18,9 @@ import (
 func (f *databaseFile) examine(ctx context.Context) (found string, err error) {
 	_, err = os.Stat(f.path)
 	if errors.Is(err, fs.ErrNotExist) {
+		if err := owner.Creatable(f.path); err != nil {
+			return "", err
+		}
 		return "", config.Doubtful(errors.New("the file does not exist yet; Caddy creates it when it starts"))
 	}
 	if err == nil {

@@ -91,7 +91,7 @@ func (f *Store) Provision(ctx caddy.Context) error {
 	f.file = shared.(*databaseFile)
 	f.Connect, f.Explain, f.Committed = f.file.connect, f.file.explain, f.file.committed
 	f.Place = path
-	config.OnCheck(ctx, "user store "+path, f.file.examine)
+	config.OnCheck(ctx, config.Check{What: "user store " + path, Run: f.file.examine})
 	config.AtStart(ctx, func() error {
 		_, _, err := f.file.connect(ctx)
 		return config.StoreAtStart(ctx, err, known)
@@ -139,8 +139,9 @@ type databaseFile struct {
 	rescued     string    // a copy of the acknowledged changes, if another process created the file again
 	rescuedAt   time.Time // when the copy was last attempted
 	rescueErr   error
-	// usedBefore report whether there is proof, outside the file, that it was used before.
-	usedBefore []func(context.Context) bool
+	// usedBefore report whether there is proof, outside the file, that it was used before, or why that
+	// cannot be known.
+	usedBefore []func(context.Context) (bool, error)
 }
 
 // paths returns the file and the files that SQLite adds to it.
@@ -335,10 +336,10 @@ func openSQLite(path string) (*sql.DB, error) {
 }
 
 // IsUsedWhere adds a proof, outside the file, that it was used before. If there is one, a
-// missing file is an error instead of a new store.
-func (f *Store) IsUsedWhere(proof func(context.Context) bool) { f.file.addProof(proof) }
+// missing file is an error instead of a new store, as it is if the proof cannot be looked for.
+func (f *Store) IsUsedWhere(proof func(context.Context) (bool, error)) { f.file.addProof(proof) }
 
-func (f *databaseFile) addProof(proof func(context.Context) bool) {
+func (f *databaseFile) addProof(proof func(context.Context) (bool, error)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.usedBefore = append(f.usedBefore, proof)
@@ -360,11 +361,20 @@ func (f *databaseFile) make(ctx context.Context) error {
 			return fmt.Errorf("user store %s: %w", f.path, err)
 		}
 	}
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("user store %s: the file cannot be reached; the user who runs Caddy must be allowed to open "+
+			"its folder: %w", f.path, err)
+	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	for _, usedBefore := range f.usedBefore {
-		if usedBefore(ctx) {
+		used, err := usedBefore(ctx)
+		if err != nil {
+			return fmt.Errorf("user store %s: the file is missing, and whether it existed before is not known, "+
+				"because Caddy's storage cannot be read; let it belong to the user who runs Caddy: %w", f.path, err)
+		}
+		if used {
 			return fmt.Errorf("user store %s: the file is missing, but it existed before: keys that sign tokens of "+
 				"its users are in Caddy's storage. Is its disk mounted? Restore a backup, or, to start without "+
 				"users, create a new file with: caddy jwt user add --create --store %s <email>",
@@ -374,6 +384,9 @@ func (f *databaseFile) make(ctx context.Context) error {
 	if _, err := os.Stat(f.path + "-wal"); err == nil {
 		return fmt.Errorf("user store %s: the file is missing, but %[1]s-wal, which has its newest changes, exists; "+
 			"put the file back, or remove both", f.path)
+	}
+	if err := owner.Creatable(f.path); err != nil {
+		return fmt.Errorf("user store: %w", err)
 	}
 	give := owner.Keep(f.path)
 	if err := os.MkdirAll(filepath.Dir(f.path), 0o700); err != nil {
