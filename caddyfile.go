@@ -14,6 +14,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/config"
 	"github.com/caddy-jwt/caddy-jwt/credentials"
 	"github.com/caddy-jwt/caddy-jwt/introspection"
+	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -29,6 +30,11 @@ func init() {
 	config.RegisterBlock("backchannel_logout", logoutOptions(new(Logout)))
 	config.RegisterBlock("upstream_token", upstreamTokenOptions(new(UpstreamToken)))
 	config.RegisterBlock("jwks", jwksOptions(new(JWKSConfig)))
+	config.RegisterForeign("jwt", refusal.DocsURL+"migration/ggicci-caddy-jwt.md",
+		"sign_key", "sign_alg", "jwk_url", "skip_verification", "from_query", "from_header", "from_cookies",
+		"issuer_whitelist", "audience_whitelist", "user_claims", "meta_claims")
+	config.RegisterForeign("jwt", refusal.DocsURL+"migration/caddy-security.md",
+		"authenticate", "authorize", "crypto", "inject", "acl", "bypass")
 }
 
 // parseDirective returns the route of the handler and, with accounts, the account routes.
@@ -166,6 +172,8 @@ type parser struct {
 	*caddyfile.Dispenser
 	handler *Handler
 	outside IssuerConfig     // options outside the issuer blocks
+	names   []string         // of these
+	first   *config.Block    // where the first of these is
 	keys    *apikeys.APIKeys // nil if there are none
 }
 
@@ -173,7 +181,7 @@ func (p *parser) options() []config.Option {
 	h := p.handler
 	return slices.Concat([]config.Option{
 		{Name: "issuer", Read: p.issuer, Repeatable: true},
-	}, issuerOptions(&p.outside), []config.Option{
+	}, p.outsideOptions(), []config.Option{
 		{Name: "leeway", Read: func(b *config.Block, name string) error {
 			h.Leeway = new(caddy.Duration)
 			return config.DurationOrZero(h.Leeway)(b, name)
@@ -528,9 +536,23 @@ func (p *parser) cache(b *config.Block, name string) error {
 	return nil
 }
 
-// ofIssuer are the options of an issuer, in errors.
-const ofIssuer = "jwks, public_key, secret, algorithms, audience, audience_claim, token_type, tenants, " +
-	"introspection or backchannel_logout"
+// outsideOptions are the options of an issuer, outside its block.
+func (p *parser) outsideOptions() []config.Option {
+	options := issuerOptions(&p.outside)
+	for i, option := range options {
+		options[i].Read = func(b *config.Block, name string) error {
+			if p.first == nil {
+				at := *b.Dispenser // which goes on
+				p.first = &config.Block{Dispenser: &at}
+			}
+			if !slices.Contains(p.names, name) {
+				p.names = append(p.names, name)
+			}
+			return option.Read(b, name)
+		}
+	}
+	return options
+}
 
 // finish adds the options outside of issuer blocks to the only issuer.
 func (p *parser) finish() error {
@@ -550,26 +572,38 @@ func (p *parser) finish() error {
 	switch len(h.Issuers) {
 	case 0:
 		if h.Accounts != nil {
-			return p.Errf("jwt has accounts and also %s outside a block; move options for the accounts' own tokens "+
-				"into the accounts block, and options for other tokens into the block of their issuer", ofIssuer)
+			return p.first.Errf("jwt has accounts and also %s outside a block; move options for the accounts' own "+
+				"tokens into the accounts block, and options for other tokens into the block of their issuer",
+				config.List(p.names))
 		}
 		h.Issuers = []*IssuerConfig{&p.outside}
 		return nil
 	case 1:
 		return p.merge(h.Issuers[0])
 	}
-	return p.Errf("jwt has %d issuers and also %s outside their blocks; move each option into the block of its issuer",
-		len(h.Issuers), ofIssuer)
+	return p.first.Errf("jwt has %d issuers and also %s outside their blocks; move each option into the block of its "+
+		"issuer", len(h.Issuers), config.List(p.names))
 }
 
 func (p *parser) merge(into *IssuerConfig) error {
 	from := p.outside
-	if into.JWKS != nil && from.JWKS != nil || into.Algorithms != nil && from.Algorithms != nil ||
-		into.Audience != nil && from.Audience != nil || into.TokenType != nil && from.TokenType != nil ||
-		into.AudienceClaim != nil && from.AudienceClaim != nil || into.Tenants != nil && from.Tenants != nil ||
-		into.Introspection != nil && from.Introspection != nil ||
-		into.BackchannelLogout != nil && from.BackchannelLogout != nil {
-		return p.Errf("an option of issuer %s is specified both inside and outside its block; keep one", into.Issuer)
+	for _, option := range []struct {
+		name string
+		both bool
+	}{
+		{"jwks", into.JWKS != nil && from.JWKS != nil},
+		{"algorithms", into.Algorithms != nil && from.Algorithms != nil},
+		{"audience", into.Audience != nil && from.Audience != nil},
+		{"audience_claim", into.AudienceClaim != nil && from.AudienceClaim != nil},
+		{"token_type", into.TokenType != nil && from.TokenType != nil},
+		{"tenants", into.Tenants != nil && from.Tenants != nil},
+		{"introspection", into.Introspection != nil && from.Introspection != nil},
+		{"backchannel_logout", into.BackchannelLogout != nil && from.BackchannelLogout != nil},
+	} {
+		if option.both {
+			return p.first.Errf("%s of issuer %s is specified both inside and outside its block; keep one",
+				option.name, into.Issuer)
+		}
 	}
 	into.PublicKeys = append(into.PublicKeys, from.PublicKeys...)
 	into.Secrets = append(into.Secrets, from.Secrets...)

@@ -154,6 +154,15 @@ func (h *Handler) ruleWarnings() (warnings []warning) {
 			!slices.Contains(q.ACR, accounts.ClassPassword) {
 			warnings = append(warnings, h.acrWarning(q.ACR))
 		}
+		if h.usersMakeKeys() && q.Issuer == "" && (q.Claim == "email" || q.Claim == "email_verified") {
+			rule := "claims." + q.Claim + " in ['" + strings.Join(q.Values, "', '") + "']"
+			if slices.Equal(q.Values, []string{"true"}) {
+				rule = "claims." + q.Claim + " == true"
+			}
+			warnings = append(warnings, warningOf("keys-without-email",
+				"require claim %s: it refuses all API keys of users, which do not have this claim; to accept them, "+
+					"write: require expression `!has(claims.iss) || %s`", q.Claim, rule))
+		}
 	}
 	return warnings
 }
@@ -175,6 +184,9 @@ func (h *Handler) acrWarning(values []string) warning {
 func (h *Handler) onlyAccounts() bool {
 	return h.Accounts != nil && len(h.Issuers) == 0 && len(h.CredentialsRaw) == 0
 }
+
+// usersMakeKeys reports whether users of the accounts can make API keys that are accepted here.
+func (h *Handler) usersMakeKeys() bool { return h.Accounts != nil && h.Accounts.KeyPrefix != "" }
 
 func (h *Handler) listWarnings() (warnings []warning) {
 	warnings = append(separatorWarnings("public", h.Public), separatorWarnings("user_id", h.UserID)...)

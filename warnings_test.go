@@ -31,6 +31,17 @@ func TestSuspiciousConfigs(t *testing.T) {
 			"jwt /api {\n" + secret + "\n}\n respond ok", "/api/* stays open",
 			"jwt /api/* {\n" + secret + "\n}\n respond ok",
 		},
+		"API keys without an address": {
+			"jwt {\n api_keys\n accounts {\n" + store + "\n}\n require claim email_verified true\n}\n respond ok",
+			"require expression `!has(claims.iss) || claims.email_verified == true`",
+			"jwt {\n api_keys\n accounts {\n" + store + "\n}\n require expression `!has(claims.iss) || " +
+				"claims.email_verified == true`\n}\n respond ok",
+		},
+		"API keys of some addresses": {
+			"jwt {\n api_keys\n accounts {\n" + store + "\n}\n require claim email a@a.example b@a.example\n}\n respond ok",
+			"`!has(claims.iss) || claims.email in ['a@a.example', 'b@a.example']`",
+			"jwt {\n accounts {\n" + store + "\n}\n require claim email a@a.example\n}\n respond ok",
+		},
 		"paths without *": {
 			"@p path /api /admin\n jwt @p {\n" + secret + "\n}\n respond ok", "/admin/* stays open",
 			"@p path /api /api/* /page.html\n jwt @p {\n" + secret + "\n}\n respond ok",

@@ -64,6 +64,8 @@ type ExternalIdentity struct {
 	// verified it.
 	Email         string
 	EmailVerified bool
+	// EmailInvalid reports that the provider sent an address that is not a text; then Email is empty.
+	EmailInvalid bool
 	// EmailTrusted reports that it only counts as verified because the config says so.
 	EmailTrusted bool
 	// Roles are those that the provider gives the user; nil if it gives none to anybody. At each

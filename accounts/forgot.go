@@ -42,28 +42,30 @@ func (l *LogIns) mailToUser(ctx context.Context, email, purpose, letter string, 
 // ResetByCode sets a password with a mailed code, and recovers the account as
 // [LogIns.ResetPassword] does. It returns the disconnected identities.
 func (l *LogIns) ResetByCode(
-	ctx context.Context, email, code, password string, client Client,
+	ctx context.Context, email, code, password string, asker Asker,
 ) ([]LinkedIdentity, error) {
 	key, err := store.EmailKey(email)
 	if err != nil {
 		key = "" // nobody's
 	}
-	c, err := l.useCode(ctx, purposeReset, key, code, client, nil)
+	c, err := l.useCode(ctx, purposeReset, key, code, asker.Client, nil)
 	if err != nil {
 		return nil, err
 	}
-	return l.resetBy(ctx, c, password, client)
+	return l.resetBy(ctx, c, password, asker)
 }
 
 // resetBy sets a password with a code that was used up. If it fails, the code can be used again.
 func (l *LogIns) resetBy(
-	ctx context.Context, c mailedCode, password string, client Client,
+	ctx context.Context, c mailedCode, password string, asker Asker,
 ) (gone []LinkedIdentity, err error) {
 	if _, err = l.userOf(ctx, c); err == nil {
-		gone, err = l.recoverBy(ctx, recovery{UserID: c.UserID, Proved: c.EmailKey}, password, client)
+		gone, err = l.recoverBy(ctx, recovery{
+			UserID: c.UserID, Proved: c.EmailKey, Invited: c.Purpose == purposeInvite,
+		}, password, asker)
 	}
 	if err != nil {
-		err = errors.Join(StoreRefusal(err), l.codes.giveBack(ctx, c, false, client))
+		err = errors.Join(StoreRefusal(err), l.codes.giveBack(ctx, c, false, asker.Client))
 	}
 	return gone, err
 }
@@ -102,7 +104,8 @@ func (l *LogIns) LogInByLink(ctx context.Context, token string, asker Asker) (*G
 func (l *LogIns) logInBy(ctx context.Context, c mailedCode, client Client) (*Grant, error) {
 	user, err := l.userOf(ctx, c)
 	if err == nil && !user.EmailVerified {
-		if _, err = l.recoverBy(ctx, recovery{UserID: c.UserID, Proved: c.EmailKey}, "", client); err == nil {
+		r := recovery{UserID: c.UserID, Proved: c.EmailKey}
+		if _, err = l.recoverBy(ctx, r, "", Asker{Client: client}); err == nil {
 			user, err = l.userOf(ctx, c)
 		}
 	}

@@ -207,7 +207,11 @@ func (i *Identities) signUp(
 ) (store.User, error) {
 	key, err := store.EmailKey(identity.Email)
 	if err != nil {
-		return store.User{}, refusal.New(refusal.EmailMissing, "the e-mail address of the provider %v", err)
+		reason := refusal.EmailInvalid
+		if identity.Email == "" && !identity.EmailInvalid {
+			reason = refusal.EmailMissing
+		}
+		return store.User{}, refusal.New(reason, "the e-mail address of the provider %v", err)
 	}
 	if !identity.EmailVerified {
 		return store.User{}, &refusal.Error{Reason: refusal.EmailUnverified}

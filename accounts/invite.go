@@ -101,8 +101,19 @@ func codesOf(users store.UserStore, now func() time.Time) mailedCodes {
 
 // ResetMail returns the mail that tells a user that an operator has removed the second factors.
 func (a *Config) ResetMail(mailer mail.Mailer, user store.User) (mail.Message, error) {
-	message := mail.Message{Kind: letterFactorRemoved, To: user.Email, UserID: user.ID}
-	err := a.MailTemplates().Write(&message, a.Site(mailer), Letter{})
+	return a.notice(letterFactorRemoved, mailer, user)
+}
+
+// PasswordMail returns the mail that tells a user that an operator has set another password.
+func (a *Config) PasswordMail(mailer mail.Mailer, user store.User) (mail.Message, error) {
+	return a.notice(letterPassword, mailer, user)
+}
+
+func (a *Config) notice(kind string, mailer mail.Mailer, user store.User) (mail.Message, error) {
+	message := mail.Message{
+		Kind: kind, To: user.Address(), UserID: user.ID, Language: localeOf(user.Profile, ""),
+	}
+	err := a.MailTemplates().Write(&message, a.Site(mailer, ""), Letter{})
 	return message, err
 }
 
@@ -114,6 +125,6 @@ func (a *Config) InviteMail(mailer mail.Mailer, user store.User, link string, no
 	message.Language = localeOf(user.Profile, "")
 	words, _ := a.Texts().Named(message.Language)
 	letter := Letter{Link: link, Lifetime: words.Text("%d hours", int(inviteLifetime/time.Hour))}
-	err := a.MailTemplates().Write(&message, a.Site(mailer), letter)
+	err := a.MailTemplates().Write(&message, a.Site(mailer, link), letter)
 	return message, err
 }

@@ -53,17 +53,19 @@ const (
 	letterEmailChanged = "email-changed"  // a notice to the address before
 	letterInvite       = "invite"         // a link to set the first password
 
-	letterPasskeyAdded   = "passkey-added"   // a notice
-	letterPasskeyRemoved = "passkey-removed" // a notice
-	letterFactorAdded    = "factor-added"    // a notice
-	letterFactorRemoved  = "factor-removed"  // a notice
-	letterRecoveryCodes  = "recovery-codes"  // a notice that there are new ones
+	letterPasskeyAdded   = "passkey-added"    // a notice
+	letterPasskeyRemoved = "passkey-removed"  // a notice
+	letterFactorAdded    = "factor-added"     // a notice
+	letterFactorRemoved  = "factor-removed"   // a notice
+	letterRecoveryCodes  = "recovery-codes"   // a notice that there are new ones
+	letterPassword       = "password-changed" // a notice
 )
 
 // letters are all kinds.
 var letters = []string{
 	letterVerify, letterExists, letterReset, letterLogIn, letterEmail, letterEmailChanged, letterInvite,
 	letterPasskeyAdded, letterPasskeyRemoved, letterFactorAdded, letterFactorRemoved, letterRecoveryCodes,
+	letterPassword,
 }
 
 // checkLetters returns an error if a mail cannot be written by the templates of the config: with all
@@ -72,7 +74,7 @@ func (a *Config) checkLetters(mailer mail.Mailer) error {
 	if mailer == nil || a.Templates == "" {
 		return nil
 	}
-	templates, site := a.MailTemplates(), a.Site(mailer)
+	templates, site := a.MailTemplates(), a.Site(mailer, "")
 	for _, kind := range letters {
 		const at = "https://example.com/auth/"
 		for _, letter := range []Letter{
@@ -120,9 +122,7 @@ func (l *LogIns) mailCode(ctx context.Context, kind string, c mailedCode, decoy 
 	if c.Purpose == purposeLogIn && asker.Browser == "" {
 		letter.Link = "" // it logs in only the browser that asked
 	}
-	message, unwritten := l.mails.write(
-		kind, c.Email, c.UserID, asker.Language, l.Now().Add(c.lifetime()), letter,
-	)
+	message, unwritten := l.mails.write(kind, c.Email, c.UserID, asker, l.Now().Add(c.lifetime()), letter)
 	message.Decoy = decoy
 	// First, as the limits are checked there.
 	if err := l.mails.Queue(ctx, message, unwritten, asker.Client); err != nil {
@@ -159,7 +159,7 @@ func (l *LogIns) tell(ctx context.Context, kind string, user store.User, asker A
 	ctx = context.WithoutCancel(ctx)
 	var letter Letter
 	letter.address(&l.Config, asker.Base, "", "")
-	message, err := l.mails.write(kind, user.Address(), user.ID, asker.Language, time.Time{}, letter)
+	message, err := l.mails.write(kind, user.Address(), user.ID, asker, time.Time{}, letter)
 	if err == nil {
 		err = l.mails.Tell(ctx, message, asker.Client)
 	}

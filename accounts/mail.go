@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"time"
@@ -141,12 +142,10 @@ func (m *Mails) queue(ctx context.Context, message mail.Message, client Client) 
 	return nil
 }
 
-// write returns a mail with the texts of its kind.
-func (m *Mails) write(
-	kind, to, userID, language string, expires time.Time, data any,
-) (mail.Message, error) {
-	message := mail.Message{Kind: kind, To: to, UserID: userID, Language: language, ExpiresAt: expires}
-	err := m.templates().Write(&message, m.Config.Site(m.mailers.Current()), data)
+// write returns a mail with the texts of its kind, in the language of the asker.
+func (m *Mails) write(kind, to, userID string, asker Asker, expires time.Time, data any) (mail.Message, error) {
+	message := mail.Message{Kind: kind, To: to, UserID: userID, Language: asker.Language, ExpiresAt: expires}
+	err := m.templates().Write(&message, m.Config.Site(m.mailers.Current(), asker.Base), data)
 	if err != nil {
 		err = fmt.Errorf("%w: %w", errUnwritten, err)
 	}
@@ -155,15 +154,16 @@ func (m *Mails) write(
 
 func (m *Mails) templates() *mail.Templates { return m.Config.mailTemplates(m.Texts()) }
 
-// Site returns the name of the site in mails: `name`, or else the host of the issuer, or else the
-// domain of the sender.
-func (a *Config) Site(mailer mail.Mailer) string {
+// Site returns the name of the site in mails: `name`, or else the host of its URL or of the issuer, or
+// else, if no host is known, the domain of the sender. base is the URL of the site; empty if unknown.
+func (a *Config) Site(mailer mail.Mailer, base string) string {
 	if a.Name != "" {
 		return a.Name
 	}
-	if _, host, found := strings.Cut(a.Issuer, "://"); found {
-		host, _, _ = strings.Cut(host, "/")
-		return host
+	for _, text := range []string{base, a.Issuer} {
+		if at, err := url.Parse(text); err == nil && at.Hostname() != "" {
+			return at.Hostname()
+		}
 	}
 	return mailer.Common().Domain()
 }

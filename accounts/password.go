@@ -79,8 +79,9 @@ func (l *LogIns) rehash(ctx context.Context, user store.User, pw string, client 
 // other sessions. If the new password is already set, the response of an earlier request
 // was lost, and the remaining steps are completed.
 func (l *LogIns) ChangePassword(
-	ctx context.Context, userID, sessionID, current, replacement string, client Client,
+	ctx context.Context, userID, sessionID, current, replacement string, asker Asker,
 ) error {
+	client := asker.Client
 	user, err := l.Users().User(ctx, userID)
 	if err != nil {
 		return StoreRefusal(err)
@@ -96,6 +97,8 @@ func (l *LogIns) ChangePassword(
 		return err
 	} else if err := l.SetPassword(ctx, userID, &checked.PasswordHash, replacement, client); err != nil {
 		return err
+	} else {
+		l.tell(ctx, letterPassword, user, asker)
 	}
 	l.Audit("password changed", userID, sessionID, client)
 	return errors.Join(
@@ -183,10 +186,10 @@ func (l *LogIns) operatorsLink(ctx context.Context, token string) (store.User, s
 // ResetPassword sets a password with a one-time token and removes everything that an
 // intruder may have set up in the account. It returns the disconnected identities. If it
 // fails, the token can be used again to complete it.
-func (l *LogIns) ResetPassword(ctx context.Context, token, password string, client Client) ([]LinkedIdentity, error) {
+func (l *LogIns) ResetPassword(ctx context.Context, token, password string, asker Asker) ([]LinkedIdentity, error) {
 	c, err := l.codes.takeLink(ctx, token, nil, purposeReset, purposeInvite)
 	if err == nil {
-		gone, err := l.resetBy(ctx, c, password, client)
+		gone, err := l.resetBy(ctx, c, password, asker)
 		if err != nil && errors.Is(err, refusal.MailedCode) {
 			return nil, &refusal.Error{Reason: refusal.OneTimeToken}
 		}
@@ -206,7 +209,7 @@ func (l *LogIns) ResetPassword(ctx context.Context, token, password string, clie
 	}
 	if err == nil {
 		keep := link.Purpose == PurposeResetKeep
-		gone, err = l.recoverBy(ctx, recovery{UserID: link.UserID, KeepIdentities: keep}, password, client)
+		gone, err = l.recoverBy(ctx, recovery{UserID: link.UserID, KeepIdentities: keep}, password, asker)
 	}
 	if err != nil {
 		err = errors.Join(StoreRefusal(err), l.Users().CreateOneTimeToken(context.WithoutCancel(ctx), link))
@@ -221,13 +224,17 @@ type recovery struct {
 	// Proved is the key of the address that the user has proved to have; empty for none. The user
 	// must still have it.
 	Proved string
+	// Invited means that the password is the first one, by an invitation.
+	Invited bool
 }
 
 // recoverBy sets the password, or removes it if it is empty, and recovers the account. If this is the
-// first proof of its address, somebody else may have made the account, and a second factor ends too.
+// first proof of its address, somebody else may have made the account, and a second factor ends too. The
+// user is told of a new password, unless it is the first one.
 func (l *LogIns) recoverBy(
-	ctx context.Context, r recovery, password string, client Client,
+	ctx context.Context, r recovery, password string, asker Asker,
 ) ([]LinkedIdentity, error) {
+	client := asker.Client
 	before, err := l.Users().User(ctx, r.UserID)
 	if err != nil {
 		return nil, StoreRefusal(err)
@@ -265,6 +272,9 @@ func (l *LogIns) recoverBy(
 	}
 	if err == nil { // at the end, so that the code can be used again until then
 		err = l.codes.dropAll(ctx, r.UserID, emailKey)
+	}
+	if err == nil && password != "" && !r.Invited && (before.PasswordHash != "" || r.Proved != "") {
+		l.tell(ctx, letterPassword, before, asker)
 	}
 	return gone, err
 }

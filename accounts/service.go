@@ -269,9 +269,10 @@ func (s *Service) KeyOptions(
 }
 
 func loadSigningKey(text string) (signing.Signer, error) {
+	written := text
 	text = strings.TrimSpace(caddy.NewReplacer().ReplaceKnown(text, ""))
 	if text == "" {
-		return signing.Signer{}, errors.New("it is empty; is the environment variable set, and does the file exist?")
+		return signing.Signer{}, errors.New("it is empty; " + config.WhyEmpty(written))
 	}
 	content := []byte(text)
 	if !strings.Contains(text, "-----BEGIN") && !strings.HasPrefix(text, "{") {

@@ -87,15 +87,17 @@ var optionName = regexp.MustCompile(`^[A-Za-z][A-Za-z_-]{0,23}$|^[a-z][a-z_-]{0,
 // second line of a secret.
 func (b *Block) unknown(options []Option) error {
 	known := names(options)
-	has := "has " + List(known)
 	kind, _, _ := strings.Cut(b.Name, " ")
 	word := b.Val()
 	switch {
 	case word == "{":
 		return b.Errf("unexpected block in %s: the option on this line does not take a block", kind)
 	case !optionName.MatchString(word):
-		return b.Errf("%s has no such option; it %s. If this line is part of a secret: "+
-			"a secret must be a single line, such as the output of openssl rand -hex 64", kind, has)
+		return b.Errf("%s has no such option; it has %s. If this line is part of a secret: "+
+			"a secret must be a single line, such as the output of openssl rand -hex 64", kind, List(known))
+	case foreign[kind][word] != "":
+		return b.Errf("%s has no option %q, which is one of another plugin; what to write instead is in %s",
+			kind, word, foreign[kind][word])
 	}
 	var others []string
 	for other, options := range blocks {
@@ -103,14 +105,46 @@ func (b *Block) unknown(options []Option) error {
 			others = append(others, other)
 		}
 	}
-	if len(others) > 0 {
+	brace := ""
+	if slices.Contains(directives, word) {
+		brace = "a directive of Caddy; is a } missing above?"
+	}
+	switch meant := Meant(word, known...); {
+	case len(others) > 0 && brace != "":
 		slices.Sort(others)
-		return b.Errf("%s has no option %q, which is an option of %s; %s %s", kind, word, List(others), kind, has)
+		return b.Errf("%s has no option %q, which is an option of %s, and %s", kind, word, List(others), brace)
+	case len(others) > 0:
+		slices.Sort(others)
+		return b.Errf("%s has no option %q, which is an option of %s", kind, word, List(others))
+	case brace != "":
+		return b.Errf("%s has no option %q, which is %s", kind, word, brace)
+	case meant != "":
+		return b.Errf("%s has no option %q%s", kind, word, meant)
 	}
-	if meant := Meant(word, known...); meant != "" {
-		return b.Errf("%s has no option %q%s It %s", kind, word, meant, has)
+	return b.Errf("%s has no option %q; it has %s", kind, word, List(known))
+}
+
+// directives are those of Caddy, which only appear in a block if a brace is missing.
+var directives = []string{
+	"abort", "acme_server", "basic_auth", "basicauth", "bind", "encode", "error", "file_server", "forward_auth", "fs",
+	"handle", "handle_errors", "handle_path", "header", "import", "intercept", "invoke", "jwt", "log", "log_append",
+	"log_name", "log_skip", "map", "method", "metrics", "oidc_provider", "php_fastcgi", "push", "redir",
+	"request_body", "request_header", "respond", "reverse_proxy", "rewrite", "root", "route", "templates", "tls",
+	"tracing", "try_files", "uri", "vars",
+}
+
+// foreign has, for a block and an option of another plugin, the page that says what to write instead.
+var foreign = make(map[string]map[string]string)
+
+// RegisterForeign names options of another plugin, so that the error about one in the block points to a page.
+// Call it from an init function.
+func RegisterForeign(block, page string, options ...string) {
+	if foreign[block] == nil {
+		foreign[block] = make(map[string]string)
 	}
-	return b.Errf("%s has no option %q; it %s", kind, word, has)
+	for _, option := range options {
+		foreign[block][option] = page
+	}
 }
 
 // Unknown returns the error about a word that must be one of a list, as in: unknown
@@ -165,6 +199,9 @@ func nearest(word string, names []string) (nearest string) {
 	}
 	if nearest == "" {
 		nearest = extended(plain(word), names, plain)
+	}
+	if singular, plural := strings.CutSuffix(plain(word), "s"); nearest == "" && plural {
+		nearest = extended(singular, names, plain)
 	}
 	return nearest
 }

@@ -20,9 +20,10 @@ var looksLikePath = regexp.MustCompile(
 
 // LoadPublicKeys parses a public key, or reads it from the file with that path.
 func LoadPublicKeys(text string) ([]*jwt.Key, error) {
+	written := text
 	text = strings.TrimSpace(caddy.NewReplacer().ReplaceKnown(text, ""))
 	if text == "" {
-		return nil, errors.New("it is empty; is the environment variable set, and does the file exist?")
+		return nil, errors.New("it is empty; " + WhyEmpty(written))
 	}
 	if Placeholder.FindString(text) == text {
 		return nil, fmt.Errorf(

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 
 	"github.com/caddyserver/caddy/v2"
 )
@@ -23,6 +24,29 @@ func Resolve(option string, values ...*string) error {
 		*value = resolved
 	}
 	return nil
+}
+
+// valued matches the placeholders that Caddy fills in from outside of the config.
+var valued = regexp.MustCompile(`{(env|file)\.([^{}\n]{1,200})}`)
+
+// WhyEmpty returns the question that ends the error about a value that is empty once its placeholders are
+// replaced. It names the variables and files that have nothing, as the text of the config does, and shows no
+// value.
+func WhyEmpty(written string) string {
+	var questions []string
+	for _, found := range valued.FindAllStringSubmatch(written, -1) {
+		question := "does the file " + found[2] + " exist, with a text in it"
+		if found[1] == "env" {
+			question = "is the environment variable " + found[2] + " set"
+		}
+		if caddy.NewReplacer().ReplaceKnown(found[0], "") == "" && !slices.Contains(questions, question) {
+			questions = append(questions, question)
+		}
+	}
+	if len(questions) == 0 {
+		return "is the environment variable set, and does the file exist?"
+	}
+	return List(questions) + "?"
 }
 
 // ResolveList replaces the placeholders in a list of values of an option.

@@ -36,8 +36,8 @@ func (c *Secret) Key() (*jwt.Key, error) {
 	}
 	value, err := caddy.NewReplacer().ReplaceOrErr(c.Value, true, true)
 	if err != nil || value == "" { // the error may quote part of the secret
-		return nil, errors.New("it is empty, or a placeholder in it is; is the environment variable set, and does " +
-			"the file exist? {env.NAME} and {file./path} are read when the config is loaded; " +
+		return nil, errors.New("it is empty, or a placeholder in it is; " + WhyEmpty(c.Value) +
+			" {env.NAME} and {file./path} are read when the config is loaded; " +
 			"write a brace that is part of the secret as \\{")
 	}
 	key, err := DecodeSecret(value, c.Encoding)

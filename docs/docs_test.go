@@ -16,6 +16,8 @@ import (
 // docsEnvironment has the variables for the placeholders in the pages.
 var docsEnvironment = map[string]string{
 	"JWT_SECRET":        strings.Repeat("a secret of sixty-four bytes or more; ", 2),
+	"SMTP_PASSWORD":     "a password of a mail server",
+	"MAILER_TOKEN":      "a-token-of-a-service-that-sends-mails",
 	"JWT_SECRET_BASE64": "Zm9ydHktZWlnaHQgYnl0ZXMsIGVuY29kZWQgYXMgdGhleSBhcmUgbWFkZSE=",
 }
 

@@ -107,8 +107,10 @@ func withoutSecrets(text string) string {
 	return u.String()
 }
 
-var errNoValue = errors.New("it is empty, or a placeholder in it is; is the environment variable set, and does the " +
-	"file exist? {env.NAME} and {file./path} are read when the config is loaded")
+func noValue(written string) error {
+	return errors.New("it is empty, or a placeholder in it is; " + config.WhyEmpty(written) +
+		" {env.NAME} and {file./path} are read when the config is loaded")
+}
 
 func resolveSecret(option, text string) (string, error) {
 	if text == "" {
@@ -120,7 +122,7 @@ func resolveSecret(option, text string) (string, error) {
 	resolved, err := caddy.NewReplacer().ReplaceOrErr(text, true, true)
 	resolved = strings.TrimRight(resolved, "\r\n")
 	if err != nil || resolved == "" { // the error may quote a part of the secret
-		return "", fmt.Errorf("%s: %w", option, errNoValue)
+		return "", fmt.Errorf("%s: %w", option, noValue(text))
 	}
 	if strings.ContainsAny(resolved, "\r\n") {
 		return "", fmt.Errorf("%s has several lines; write it on one line, as the issuer shows it", option)
@@ -133,9 +135,10 @@ func loadPrivateKey(text string) (string, error) {
 	if text == "" {
 		return "", nil
 	}
+	written := text
 	text = strings.TrimSpace(caddy.NewReplacer().ReplaceKnown(text, ""))
 	if text == "" {
-		return "", errNoValue
+		return "", noValue(written)
 	}
 	if !strings.Contains(text, "-----BEGIN") && !strings.HasPrefix(text, "{") {
 		content, err := os.ReadFile(text)

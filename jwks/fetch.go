@@ -35,13 +35,14 @@ func withoutSecrets(text string) string {
 	return u.String()
 }
 
-// download fetches the text of the key set.
-func (c *KeySet) download(ctx context.Context) ([]byte, error) {
+// download fetches the text of the key set, and returns the URL that it was at.
+func (c *KeySet) download(ctx context.Context) (document []byte, from string, err error) {
 	if c.URL != "" {
-		return c.get(ctx, c.URL)
+		document, err = c.get(ctx, c.URL)
+		return document, c.URL, err
 	}
 	keysURL, isHere := "", func() bool { return false }
-	err := discovery.Find(c.Issuer, func(from string) (err error) {
+	err = discovery.Find(c.Issuer, func(from string) (err error) {
 		var traced context.Context
 		traced, isHere = thismachine.Reached(ctx)
 		text, err := c.get(traced, from)
@@ -51,15 +52,29 @@ func (c *KeySet) download(ctx context.Context) ([]byte, error) {
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if !isHere() { // otherwise a remote issuer could make Caddy send requests to its own machine
 		ctx = thismachine.Forbid(ctx)
 	}
 	if err := checkDiscovered(keysURL, c.Issuer, c.AllowHTTP); err != nil {
-		return nil, fmt.Errorf("discovery document: its jwks_uri %w", err)
+		return nil, "", fmt.Errorf("discovery document: its jwks_uri %w", err)
 	}
-	return c.get(ctx, keysURL)
+	document, err = c.get(ctx, keysURL)
+	return document, keysURL, err
+}
+
+// parse returns the keys of a document. The error names its URL if only a discovery document did.
+func (c *KeySet) parse(document []byte, from string) (keys []*jwt.Key, unused []error, err error) {
+	keys, unused, err = jwt.ParseKeySet(document)
+	switch {
+	case err == nil:
+	case c.URL != "":
+		err = c.explain(document, err)
+	default:
+		err = fmt.Errorf("%s: %w", refusal.Visible(withoutSecrets(from)), err)
+	}
+	return keys, unused, err
 }
 
 // checkDiscovered also rejects plain http if the issuer has https. Only the config can
@@ -151,13 +166,13 @@ func (c *KeySet) get(ctx context.Context, from string) ([]byte, error) {
 func (c *KeySet) Check(ctx context.Context) (keys int, ahead time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
-	document, err := c.download(ctx)
+	document, from, err := c.download(ctx)
 	if err != nil {
 		return 0, 0, err
 	}
-	usable, _, err := jwt.ParseKeySet(document)
+	usable, _, err := c.parse(document, from)
 	if err != nil {
-		return 0, 0, c.explain(document, err)
+		return 0, 0, err
 	}
 	return len(usable), time.Duration(c.ahead.Load()), nil
 }
@@ -168,6 +183,16 @@ type unreachable struct{ error }
 // Unwrap returns the error of the transport.
 func (u *unreachable) Unwrap() error { return u.error }
 
+// IsOutage reports whether an error of a fetch can pass by itself: there was no answer, or one that
+// says that the server is down or busy. Any other lasts until somebody changes something.
+func IsOutage(err error) bool {
+	if _, failed := errors.AsType[*unreachable](err); failed {
+		return true
+	}
+	answered, ok := errors.AsType[*discovery.StatusError](err)
+	return ok && (answered.Code >= http.StatusInternalServerError || answered.Code == http.StatusTooManyRequests)
+}
+
 var errRedirect = errors.New("redirected")
 
 // explain returns the error about a document that is not a key set. A discovery document in
@@ -177,7 +202,7 @@ func (c *KeySet) explain(document []byte, err error) error {
 		Issuer  string `json:"issuer"`
 		JWKSURI string `json:"jwks_uri"`
 	}
-	if c.URL == "" || json.Unmarshal(document, &discovery) != nil || discovery.JWKSURI == "" {
+	if json.Unmarshal(document, &discovery) != nil || discovery.JWKSURI == "" {
 		return err
 	}
 	return fmt.Errorf("%s is a discovery document, not a key set; write the URL of the key set: jwks %s",

@@ -117,6 +117,7 @@ type KeySet struct {
 	nextRetry  time.Time // of the background, while fetches fail
 	fetchedAt  time.Time // of the last valid set; zero if there was none
 	complaints string    // of the last fetch
+	failure    error     // of the last fetch; nil if it did not fail
 	complained string    // of the last fetch that did not fail; messages are not repeated
 	outage     outage.Outage
 	good, bad  uint64 // fetches, for the metrics
@@ -197,6 +198,13 @@ func (c *KeySet) Stats() Stats {
 		stats.Keys = len(current.Keys)
 	}
 	return stats
+}
+
+// Failure returns why the last fetch failed, for [IsOutage]; nil if it did not fail.
+func (c *KeySet) Failure() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.failure
 }
 
 // Start starts fetching in the background. It does not wait, so Caddy also starts if the
@@ -417,13 +425,11 @@ func (c *KeySet) finish(f *fetch, err error) {
 func (c *KeySet) fetch(f *fetch) {
 	ctx, cancel := context.WithTimeout(c.ctx, c.Timeout)
 	defer cancel()
-	document, err := c.download(ctx)
+	document, from, err := c.download(ctx)
 	var keys []*jwt.Key
 	var unused []error
 	if err == nil {
-		if keys, unused, err = jwt.ParseKeySet(document); err != nil {
-			err = c.explain(document, err)
-		}
+		keys, unused, err = c.parse(document, from)
 	}
 	if !errors.Is(err, context.Canceled) {
 		c.report(err, unused)
@@ -497,7 +503,7 @@ func (c *KeySet) report(err error, unused []error) {
 	if err == nil {
 		c.complained = text
 	}
-	c.complaints = text
+	c.complaints, c.failure = text, err
 	state, see := "usable", help.See("key-set-not-usable")
 	if _, failed := errors.AsType[*unreachable](err); failed {
 		state, see = "reachable", help.See("key-set-not-reachable")

@@ -110,8 +110,8 @@ func value(what, text string) (string, error) {
 	resolved, err := caddy.NewReplacer().ReplaceOrErr(text, true, true)
 	resolved = strings.TrimRight(resolved, "\r\n")
 	if err != nil || resolved == "" {
-		return "", fmt.Errorf("%s is empty, or a placeholder in it is; is the environment variable set, and does the "+
-			"file exist? {env.NAME} and {file./path} are read when the config is loaded", what)
+		return "", fmt.Errorf("%s is empty, or a placeholder in it is; %s {env.NAME} and {file./path} are read when "+
+			"the config is loaded", what, config.WhyEmpty(text))
 	}
 	if strings.ContainsAny(resolved, "\r\n\x00") {
 		return "", fmt.Errorf("%s has several lines; write it on one line", what)

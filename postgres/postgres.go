@@ -86,7 +86,7 @@ const (
 func (s *Store) Provision(ctx caddy.Context) error {
 	dsn := caddy.NewReplacer().ReplaceKnown(s.DSN, "")
 	if dsn == "" {
-		return errors.New("the DSN is empty; is the environment variable set, and does the file exist?")
+		return errors.New("the DSN is empty; " + config.WhyEmpty(s.DSN))
 	}
 	settings, err := parseDSN(dsn)
 	if err != nil {

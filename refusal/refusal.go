@@ -16,8 +16,11 @@ import (
 // taken from a request.
 type Reason string
 
+// DocsURL is where the documents are.
+const DocsURL = "https://github.com/caddy-jwt/caddy-jwt/blob/main/docs/"
+
 // HelpURL is where the entries of docs/troubleshooting.md are, which explain reasons and warnings.
-const HelpURL = "https://github.com/caddy-jwt/caddy-jwt/blob/main/docs/troubleshooting.md#"
+const HelpURL = DocsURL + "troubleshooting.md#"
 
 // Help returns the URL of the entry about the reason.
 func (r Reason) Help() string { return HelpURL + string(r) }
@@ -98,6 +101,7 @@ const (
 	ProviderMisconfigured Reason = "provider_misconfigured"
 	LoginNotAllowed       Reason = "login_not_allowed"
 	EmailMissing          Reason = "email_missing"
+	EmailInvalid          Reason = "email_invalid"
 	AccountExists         Reason = "account_exists"
 	IdentityTaken         Reason = "identity_taken"
 	EmailUnverified       Reason = "email_unverified"
@@ -354,6 +358,8 @@ var refusals = map[Reason]Answer{
 		"used to log in here. Log in there with another account, or ask whoever runs this site."},
 	EmailMissing: {403, "ForbiddenError", "email_missing", false, "The provider did not tell this site an e-mail " +
 		"address of yours, so no account was created. Add one there and allow it to be shared, or log in another way."},
+	EmailInvalid: {403, "ForbiddenError", "email_invalid", false, "The e-mail address that the provider told this " +
+		"site is not valid, so no account was created. Correct it there, or log in another way."},
 	ProviderUnavailable: {
 		503, "ServiceUnavailableError", "provider_unavailable", false,
 		"The provider is temporarily unavailable. Try again later, or log in another way.",

@@ -18,24 +18,7 @@ func TestExplorerInChromium(t *testing.T) {
 	if err := chromedp.Do(ctx, chromedp.Navigate(s.URL+"/auth/explorer")); err != nil {
 		t.Fatal(err)
 	}
-	call := func(path, method, body string) (answer string) {
-		t.Helper()
-		one := `[...document.querySelectorAll("details")].find((one) =>
-			one.querySelector("code").textContent === "` + path + `" &&
-			one.querySelector("strong").textContent === "` + method + `")`
-		sitetest.Eventually(t, path+" is there", func() bool { return page.Text(`String(Boolean(`+one+`))`) == "true" })
-		page.Text(`(() => {
-			const one = ` + one + `, body = one.querySelector("textarea");
-			if (body) body.value = '` + body + `';
-			one.querySelector("form").requestSubmit();
-			return "";
-		})()`)
-		sitetest.Eventually(t, path+" is answered", func() bool {
-			answer = page.Text(one + `.querySelector("pre").textContent`)
-			return answer != "" && answer != "…"
-		})
-		return answer
-	}
+	call := func(path, method, body string) string { return page.Explore(method, path, "", body) }
 	must := func(answer, want string) {
 		t.Helper()
 		if !strings.Contains(answer, want) {

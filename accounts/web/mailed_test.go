@@ -44,8 +44,18 @@ var (
 	linkInMail = regexp.MustCompile(`(?m)^(http\S+token=\S+)\r?$`)
 )
 
-// next waits for the next mail.
-func (p *postbox) next() (l letter) {
+// next waits for the next mail that is not only a notice of a new password.
+func (p *postbox) next() letter {
+	p.T.Helper()
+	for {
+		if l := p.any(); !strings.HasPrefix(l.Subject, "Your password at ") {
+			return l
+		}
+	}
+}
+
+// any waits for the next mail.
+func (p *postbox) any() (l letter) {
 	p.T.Helper()
 	p.seen++
 	received := p.server.MustGet(p.seen)[p.seen-1]

@@ -129,6 +129,7 @@ type pagePaths struct {
 	Script                                                                             string
 	Export, Delete, Factor, Factors, Passkey, Passkeys                                 string
 	OpenAPI, ExplorerScript                                                            string
+	Home                                                                               string // of the site
 
 	Forgot, Code, Email string // empty without `mail` or `email_login`
 }
@@ -266,12 +267,18 @@ func readPage(dir string, embedded fs.FS, name string) ([]byte, error) {
 	return fs.ReadFile(embedded, name)
 }
 
+// ownPages are the pages of somebody who is logged in, which lead back to the site.
+var ownPages = []string{"account", "keys", "factors", "passkeys"}
+
 // render writes a page. If the template fails, it writes nothing.
 func (p *pages) render(w http.ResponseWriter, r *http.Request, name string, data pageData, status int) error {
 	lead := p.lead(data.ReturnTo)
 	data.Client, data.Cancel, data.Onward = lead.Client, lead.Cancel, data.ReturnTo
 	data.Paths, data.PasswordMinLength = p.defaults.Paths.below(answer.MountedAt(r)), p.defaults.PasswordMinLength
 	data.Identifier = p.defaults.Identifier
+	if slices.Contains(ownPages, name) {
+		data.Paths.Home = answer.MountedAt(r) + "/"
+	}
 	policy := p.policyOf(data) + "; script-src " + sourceOf(r, data.Paths.Script)
 	if name == "explorer" {
 		policy += " " + sourceOf(r, data.Paths.ExplorerScript) + "; connect-src 'self'"

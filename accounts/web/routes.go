@@ -304,7 +304,7 @@ func (h *Handler) password(w http.ResponseWriter, r *http.Request) error {
 	current, replacement := in.want("currentPassword"), h.wantPassword(in, "newPassword")
 	if err = in.err(); err == nil {
 		err = h.service.LogIns.ChangePassword(
-			r.Context(), token.UserID, SessionOf(token), current, replacement, client(r),
+			r.Context(), token.UserID, SessionOf(token), current, replacement, h.asker(r),
 		)
 	}
 	if failure, ok := errors.AsType[*refusal.Error](err); ok && in.form {
@@ -355,7 +355,7 @@ func (h *Handler) reset(w http.ResponseWriter, r *http.Request) error {
 	var gone []accounts.LinkedIdentity
 	token, replacement := in.want("token"), h.wantPassword(in, "newPassword")
 	if err = in.err(); err == nil {
-		gone, err = h.service.LogIns.ResetPassword(r.Context(), token, replacement, client(r))
+		gone, err = h.service.LogIns.ResetPassword(r.Context(), token, replacement, h.asker(r))
 	}
 	if failure, ok := errors.AsType[*refusal.Error](err); ok && in.form && failure.Reason == refusal.OneTimeToken {
 		return h.showBrokenLink(w, r)
@@ -375,7 +375,7 @@ func (h *Handler) resetByCode(w http.ResponseWriter, r *http.Request, in *input)
 	}
 	err := in.err()
 	if err == nil {
-		gone, err = h.service.LogIns.ResetByCode(r.Context(), email, code, replacement, client(r))
+		gone, err = h.service.LogIns.ResetByCode(r.Context(), email, code, replacement, h.asker(r))
 	}
 	if err != nil {
 		ask := askReset

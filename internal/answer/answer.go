@@ -87,11 +87,14 @@ func Body(err *refusal.Error) (body ErrorBody) {
 	return body
 }
 
-// WriteJSON writes a value as JSON.
+// WriteJSON writes a value as JSON. An error ends with a line break, as it is read in terminals.
 func WriteJSON(w http.ResponseWriter, status int, value any) error {
 	text, err := json.Marshal(value, json.Deterministic(true))
 	if err != nil {
 		return err
+	}
+	if status >= http.StatusBadRequest {
+		text = append(text, '\n')
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Content-Length", strconv.Itoa(len(text)))

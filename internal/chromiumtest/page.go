@@ -2,7 +2,9 @@ package chromiumtest
 
 import (
 	"context"
+	"fmt"
 	"testing"
+	"time"
 
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/runtime"
@@ -42,5 +44,36 @@ func (p Page) Show(theme string, width int64) {
 	}
 	if err != nil {
 		p.T.Fatalf("%s: %v", p.Name, err)
+	}
+}
+
+// Explore calls an operation on the page of the API explorer, and returns the answer that it shows. client is
+// `client_id:client_secret`, or empty.
+func (p Page) Explore(method, path, client, body string) (answer string) {
+	p.T.Helper()
+	one := fmt.Sprintf(`[...document.querySelectorAll("details")].find((one) =>
+		one.querySelector("code").textContent === %q && one.querySelector("strong").textContent === %q)`, path, method)
+	p.until(path+" is there", func() bool { return p.Text(`String(Boolean(`+one+`))`) == "true" })
+	p.Text(fmt.Sprintf(`(() => {
+		const form = %s.querySelector("form"), { body, basic } = form.elements;
+		if (body) body.value = %q;
+		if (basic) basic.value = %q;
+		form.requestSubmit();
+		return "";
+	})()`, one, body, client))
+	p.until(path+" is answered", func() bool {
+		answer = p.Text(one + `.querySelector("pre").textContent`)
+		return answer != "" && answer != "…"
+	})
+	return answer
+}
+
+// until polls until a condition holds, at most for 20 seconds.
+func (p Page) until(what string, met func() bool) {
+	p.T.Helper()
+	for end := time.Now().Add(20 * time.Second); !met(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			p.T.Fatalf("%s: never: %s", p.Name, what)
+		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/accounts"
+	"github.com/caddy-jwt/caddy-jwt/mail"
 	"github.com/caddy-jwt/caddy-jwt/refusal"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/spf13/cobra"
@@ -130,7 +131,7 @@ func resetFactors(o *operator) error {
 		return err
 	}
 	if found.TOTP != nil || len(found.Passkeys) > 0 {
-		if err := o.tellOfReset(user); err != nil {
+		if err := o.tell(user, (*accounts.Config).ResetMail); err != nil {
 			return fmt.Errorf("the second factor is removed, but the mail about it is not queued: %w", err)
 		}
 	}
@@ -148,8 +149,10 @@ func resetFactors(o *operator) error {
 	return nil
 }
 
-// tellOfReset mails the user that the second factors were removed, if the site has mail.
-func (o *operator) tellOfReset(user store.User) error {
+// tell mails a notice to a user who has an address, if the site has mail.
+func (o *operator) tell(
+	user store.User, notice func(*accounts.Config, mail.Mailer, store.User) (mail.Message, error),
+) error {
 	if len(o.sites) == 0 || user.Address() == "" {
 		return nil
 	}
@@ -157,7 +160,7 @@ func (o *operator) tellOfReset(user store.User) error {
 	if err != nil || mailer == nil {
 		return err
 	}
-	message, err := o.sites[0].ResetMail(mailer, user)
+	message, err := notice(o.sites[0], mailer, user)
 	if err == nil {
 		err = o.queue(mailer, message)
 	}

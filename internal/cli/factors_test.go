@@ -104,3 +104,19 @@ func TestUserFactorsResetByMail(t *testing.T) {
 		t.Errorf("told %s: %s", got.To, got.Raw)
 	}
 }
+
+// The user is told by mail of a password that an operator sets.
+func TestUserPasswdByMail(t *testing.T) {
+	server := sitetest.NewSMTPServer(t).Start()
+	options := "mail smtp://" + server.Address + " {\nfrom no-reply@mail.example\n}"
+	path := filepath.Join(sitetest.TempDir(t), "users.db")
+	s := sitetest.Serve(t, sitetest.AccountsBody(path, options))
+	s.SignedUp("alice@example.com")
+	c := withCaddyfile(t, ":1 {\n jwt {\n accounts {\n store file "+path+"\n"+options+"\n }\n }\n}")
+	c.Must("another good password\n", "user", "passwd", "alice@example.com")
+	got := server.MustGet(1)[0]
+	if got.To != "TO:<alice@example.com>" || !strings.Contains(got.Raw, "Your password at mail.example was changed") ||
+		strings.Contains(got.Raw, "another good") {
+		t.Errorf("told %s: %s", got.To, got.Raw)
+	}
+}

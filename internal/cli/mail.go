@@ -86,7 +86,7 @@ func sendTestMail(cmd *cobra.Command, storage json.RawMessage, site *accounts.Co
 		return err
 	}
 	message := &mail.Message{ID: store.RandomToken(16), Kind: "test", To: to, CreatedAt: time.Now()}
-	if err := site.MailTemplates().Write(message, site.Site(mailer), nil); err != nil {
+	if err := site.MailTemplates().Write(message, site.Site(mailer, ""), nil); err != nil {
 		return err
 	}
 	timed, stop := context.WithTimeout(ctx, testMailTimeout)

@@ -228,9 +228,15 @@ func wrongUsername(name string) error {
 	return fmt.Errorf("the user name %s %w", refusal.Quoted(name), err)
 }
 
-// noteNames says that users do not log in by names, if all the accounts in the config want addresses.
+// noteNames says that users do not log in by names, if all the accounts in the config want addresses, or if
+// it is not known.
 func (o *operator) noteNames() {
-	if o.flags.String("config") == "" || slices.ContainsFunc(o.sites, func(site *accounts.Config) bool {
+	if o.flags.String("config") == "" {
+		fmt.Fprintln(o.cmd.ErrOrStderr(), "users log in by a user name only if the accounts block has "+
+			"`identifier any` or `identifier username`")
+		return
+	}
+	if slices.ContainsFunc(o.sites, func(site *accounts.Config) bool {
 		return site.Identifier != accounts.IdentifierEmail
 	}) {
 		return
@@ -742,6 +748,9 @@ func setPassword(o *operator) error {
 		"the password of %s is set, sessions ended: %d, API keys revoked: %d, disconnected from %d%s",
 		refusal.Visible(user.Email), ended, revoked, len(gone), behindColon(gone),
 	)
+	if err := o.tell(user, (*accounts.Config).PasswordMail); err != nil {
+		return fmt.Errorf("the password is set, but the mail about it is not queued: %w", err)
+	}
 	return errors.Join(o.sayKept(user), o.sayFactor(user))
 }
 

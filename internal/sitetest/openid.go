@@ -45,6 +45,7 @@ type Lies struct {
 	UserinfoToken  string                                   // userinfo as a JWT
 	MoreKeys       []any                                    // additional keys in the set
 	OnToken        func(w http.ResponseWriter) (taken bool) // responds instead of the token endpoint
+	OnKeys         func(w http.ResponseWriter) (taken bool) // responds instead of the key set
 }
 
 type codeOf struct{ nonce, challenge, redirect string }
@@ -67,6 +68,9 @@ func NewOpenIDProvider(t testing.TB) *OpenIDProvider {
 		p.KeyFetches.Add(1)
 		p.mu.Lock()
 		defer p.mu.Unlock()
+		if p.lies.OnKeys != nil && p.lies.OnKeys(w) {
+			return
+		}
 		keys := []any{JWK(p.T, p.Key, JSON{"kid": "1", "use": "sig", "alg": "RS256"}), JSON{
 			"kty": "oct", "kid": "2", "k": Encode(SymmetricKey),
 		}}

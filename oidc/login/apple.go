@@ -27,6 +27,11 @@ func (l *Login) readSecret() error {
 		if l.TeamID+l.KeyID+l.PrivateKey != "" {
 			return errors.New("team_id, key_id and private_key are options of preset apple")
 		}
+		if l.Preset != "" && l.ClientSecret == "" && l.AuthMethod != noMethod {
+			return fmt.Errorf("client_secret is missing; set the secret that %s gave this site with its client_id, "+
+				"as in: client_secret {env.CLIENT_SECRET}; a public client has none, and needs: auth_method none",
+				l.preset.label)
+		}
 		return nil
 	}
 	if l.TeamID == "" || l.KeyID == "" || l.PrivateKey == "" || l.ClientSecret != "" {

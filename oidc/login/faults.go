@@ -32,6 +32,18 @@ const (
 		"endpoints, or use a preset"
 	faultNonce    fault = "the provider leaves out the nonce; if it never sends one, as LinkedIn, set without_nonce"
 	faultToken    fault = "the ID token is not valid; compare issuer and client_id with the provider, and the clocks"
+	faultTooLarge fault = "the token of the provider is too large; let it send fewer claims, such as only the groups " +
+		"that are assigned to the application"
+	faultKeys fault = "the key set of the provider is not usable; compare jwks_uri in its discovery document with " +
+		"its documentation, and issuer with the provider"
+	faultHash    fault = "at_hash of the ID token does not fit the access token; the provider must correct it"
+	faultSubject fault = "the ID token has no ID of the user (sub); the provider must set it, maybe by a mapper of " +
+		"the application"
+	faultIssuedAt fault = "the ID token was issued in the future, or does not say when (iat); compare the clocks of " +
+		"the provider and of this machine"
+	faultNoIssuer fault = "the response has no iss, although the provider's metadata announces it " +
+		"(authorization_response_iss_parameter_supported, RFC 9207); does a proxy remove it? If not, correct the " +
+		"provider's metadata"
 	faultIssuer   fault = "the token is from another issuer; write issuer exactly as the provider does"
 	faultTenant   fault = "the ID token names no tenant; is the issuer one of Microsoft's?"
 	faultGroups   fault = "let Entra send app roles, or only the groups that are assigned to the application"
@@ -39,7 +51,8 @@ const (
 	faultID       fault = "userinfo has no ID of the user; set id_claim to the claim that has it"
 	faultNoEmail  fault = "the provider sends no e-mail address; request the scope for it, or set email_claim to the " +
 		"claim that has it"
-	faultEmail    fault = "the provider's address is none; set email_claim to the claim that has it"
+	faultEmail fault = "the provider's address is not valid; correct it there, or set email_claim to the claim " +
+		"that has it"
 	faultVerified fault = "the provider does not say that the address is verified; if it verifies all of them, set " +
 		"trust_email"
 	faultAuthTime fault = "the provider was asked for a fresh log-in and did not return its time (auth_time)"
@@ -67,9 +80,9 @@ func misconfigured(f fault, format string, values ...any) error {
 }
 
 // withoutFault returns an error about a token that anybody can send, so that it says nothing about the
-// provider.
+// provider, unless the provider cannot be used at all.
 func withoutFault(err error) error {
-	if found, ok := errors.AsType[*faultyError](err); ok {
+	if found, ok := errors.AsType[*faultyError](err); ok && found.reason != refusal.ProviderMisconfigured {
 		return found.error
 	}
 	if found, ok := errors.AsType[*notAllowed](err); ok {
@@ -126,6 +139,8 @@ func (l *Login) complain(f fault, err error) {
 func (l *Login) noteEmail(identity *accounts.ExternalIdentity) {
 	_, err := store.EmailKey(identity.Email)
 	switch {
+	case identity.EmailInvalid:
+		l.complain(faultEmail, fmt.Errorf("the claim %s is not a text", l.EmailClaim))
 	case identity.Email == "":
 		l.complain(faultNoEmail, errors.New("no address"))
 	case err != nil:

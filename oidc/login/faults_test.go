@@ -8,8 +8,10 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/sitetest"
 )
@@ -68,8 +70,40 @@ func TestLoginFaultsAreTold(t *testing.T) {
 			403, "did not tell this site an e-mail", "set email_claim",
 		},
 		"no address but a name": {
-			sitetest.Lies{Subject: "name", Email: "alice"}, 403, "did not tell this site an e-mail", "set email_claim",
+			sitetest.Lies{Subject: "name", Email: "alice"}, 403, "is not valid, so no account", "set email_claim",
 		},
+		"address with blanks": {
+			sitetest.Lies{Subject: "name", Email: "  "}, 403, "is not valid, so no account", "set email_claim",
+		},
+		"address too long": {
+			sitetest.Lies{Subject: "name", Email: strings.Repeat("a", 300) + "@example.com"},
+			403, "is not valid, so no account", "set email_claim",
+		},
+		"addresses in a list": {
+			sitetest.Lies{Subject: "name", Email: "x", Claims: func(c sitetest.JSON) { c["email"] = []string{"a@b.example"} }},
+			403, "is not valid, so no account", "set email_claim",
+		},
+		"ID token too large": {
+			claims(func(c sitetest.JSON) {
+				c["groups"] = slices.Repeat([]string{"a group with a name of 40 characters"}, 500)
+			}),
+			401, refused, "is too large; let it send fewer claims",
+		},
+		"no iss in the answer": {
+			sitetest.Lies{Answer: func(v url.Values) { v.Del("iss") }}, 401, refused, "the response has no iss",
+		},
+		"another iss in the answer": {
+			sitetest.Lies{Answer: func(v url.Values) { v.Set("iss", "https://b.example") }}, 401, refused,
+			"write issuer exactly",
+		},
+		"empty sub": {claims(func(c sitetest.JSON) { c["sub"] = "" }), 401, refused, "no ID of the user (sub)"},
+		"sub is 17": {claims(func(c sitetest.JSON) { c["sub"] = 17 }), 401, refused, "the ID token is not valid"},
+		"no iat":    {claims(func(c sitetest.JSON) { delete(c, "iat") }), 401, refused, "compare the clocks"},
+		"iat ahead": {
+			claims(func(c sitetest.JSON) { c["iat"] = time.Now().Unix() + 3600 }), 401, refused, "compare the clocks",
+		},
+		"another azp":     {claims(func(c sitetest.JSON) { c["azp"] = "b" }), 401, refused, "compare issuer and client_id"},
+		"another at_hash": {claims(func(c sitetest.JSON) { c["at_hash"] = "b" }), 401, refused, "at_hash of the ID token"},
 		"address not verified": {
 			sitetest.Lies{Subject: "not", Email: "not@example.com", Unverified: true},
 			403, "has not verified your e-mail", "set trust_email",
@@ -103,6 +137,60 @@ func TestLoginFaultsAreTold(t *testing.T) {
 	}
 }
 
+// A key set that is wrong is no outage either, but one that cannot be fetched is.
+func TestLoginKeySetFaults(t *testing.T) {
+	const outage, never = "temporarily unavailable", "trying again will not help"
+	for name, c := range map[string]struct {
+		status int
+		body   string
+		closed bool // without an answer
+
+		page   int
+		shows  string
+		logged string
+	}{
+		"a page":            {status: 200, body: "<html>", page: 502, shows: never, logged: "not JSON"},
+		"no keys":           {status: 200, body: `{"keys":[]}`, page: 502, shows: never, logged: "has no keys"},
+		"a list":            {status: 200, body: `[{"kty":"RSA"}]`, page: 502, shows: never, logged: "RFC 7517"},
+		"a name twice":      {status: 200, body: `{"keys":[],"keys":[]}`, page: 502, shows: never, logged: "keys"},
+		"no usable key":     {status: 200, body: `{"keys":[{"kty":"RSA"}]}`, page: 502, shows: never, logged: "is usable"},
+		"an encryption key": {status: 200, body: `{"keys":[{"kty":"RSA","use":"enc"}]}`, page: 502, shows: never, logged: "none for"},
+		"not found":         {status: 404, page: 502, shows: never, logged: "404"},
+		"no answer":         {closed: true, page: 503, shows: outage, logged: "EOF"},
+		"500":               {status: 500, page: 503, shows: outage, logged: "500"},
+		"busy":              {status: 429, page: 503, shows: outage, logged: "429"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := sitetest.NewOpenIDProvider(t)
+			s := loginSite(t, p.Option("fake", ""))
+			p.Lie(sitetest.Lies{OnKeys: func(w http.ResponseWriter) bool {
+				if c.closed {
+					panic(http.ErrAbortHandler)
+				}
+				w.WriteHeader(c.status)
+				_, _ = w.Write([]byte(c.body))
+				return true
+			}})
+			for range 2 {
+				chrome := s.Visitor()
+				chrome.MustBeOut(chrome.LogInBy("fake"), c.page, c.shows)
+			}
+			var warnings []string
+			for line := range strings.Lines(s.Log()) {
+				var entry struct{ Level, Msg, Login, Error string }
+				if json.Unmarshal([]byte(line), &entry) == nil && entry.Level == "warn" && entry.Login == "fake" {
+					warnings = append(warnings, entry.Msg+" "+entry.Error)
+				}
+			}
+			if len(warnings) != 1 || !strings.Contains(warnings[0], c.logged) ||
+				!strings.Contains(warnings[0], p.URL+"/keys") ||
+				strings.Contains(warnings[0], "compare jwks_uri") != (c.page == 502) {
+				t.Errorf("warnings %q", warnings)
+			}
+		})
+	}
+}
+
 // A discovery document that is wrong is no outage; see TestLoginWithOutage for one.
 func TestLoginDiscoveryFaults(t *testing.T) {
 	stand := newStandIn(t)
@@ -125,7 +213,8 @@ func TestLoginDiscoveryFaults(t *testing.T) {
 		chrome := s.Visitor()
 		got := chrome.Get("/auth/login/" + name)
 		chrome.MustBeOut(got, 502, "trying again will not help")
-		if log := s.Log(); !strings.Contains(log, "provider discovery fails") || !strings.Contains(log, logged) {
+		if log := s.Log(); !strings.Contains(log, "provider discovery fails") ||
+			!strings.Contains(log, logged) || !strings.Contains(log, `"login":"`+name+`"`) {
 			t.Errorf("%s: the log does not say why", name)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/jwt"
 	"github.com/caddy-jwt/caddy-jwt/store"
 	gooidc "github.com/coreos/go-oidc/v3/oidc"
+	"go.uber.org/zap"
 	"golang.org/x/oauth2"
 )
 
@@ -69,7 +70,7 @@ func (l *Login) metadata(ctx context.Context) (*metadata, error) {
 			userinfo: l.UserinfoEndpoint,
 		}, nil
 	}
-	return l.provider.get(ctx, l.log)
+	return l.provider.get(ctx, l.log.With(zap.String("login", l.Name)))
 }
 
 func (l *Login) config(known *metadata, redirectURL string) (*oauth2.Config, error) {
@@ -117,7 +118,10 @@ func (l *Login) finish(
 		return nil, err
 	}
 	// RFC 9207 §2.4: ignore a response from another provider, even an error.
-	if answer.Has("iss") && !l.answers(answer.Get("iss")) || !answer.Has("iss") && known.IssInAnswer {
+	if !answer.Has("iss") && known.IssInAnswer {
+		return nil, faulty(faultNoIssuer, "the response has no iss")
+	}
+	if answer.Has("iss") && !l.answers(answer.Get("iss")) {
 		return nil, faulty(faultIssuer, "iss of the response is %.100q, not %q", answer.Get("iss"), l.Issuer)
 	}
 	if code := answer.Get("error"); code != "" {

@@ -41,13 +41,15 @@ func (l *Login) verifyIDToken(
 		return nil, err
 	}
 	if claims["at_hash"] != nil && !s.matches(token.AccessTokenHash, tokens.AccessToken) {
-		return nil, errors.New("at_hash of the ID token does not match the access token")
+		return nil, faulty(faultHash, "at_hash of the ID token does not match the access token")
 	}
 	if sub, _ := claims["sub"].(string); sub == "" {
-		return nil, errors.New("sub of the ID token is missing")
+		return nil, faulty(faultSubject, "sub of the ID token is missing, empty, or not a text")
 	}
-	if claims["iat"] == nil || token.IssuedAt.After(time.Now().Add(maxClockDifference)) {
-		return nil, errors.New("iat of the ID token is missing, or in the future")
+	if ahead := time.Until(token.IssuedAt); claims["iat"] == nil {
+		return nil, faulty(faultIssuedAt, "the ID token has no iat")
+	} else if ahead > maxClockDifference {
+		return nil, faulty(faultIssuedAt, "iat of the ID token is %s ahead", ahead.Round(time.Second))
 	}
 	return claims, nil
 }
@@ -55,7 +57,7 @@ func (l *Login) verifyIDToken(
 // checkParties refuses a token with several audiences unless it was issued to this site.
 func (l *Login) checkParties(audience []string, claims jwt.Claims) error {
 	if azp := claims["azp"]; azp != l.ClientID && (azp != nil || len(audience) > 1) {
-		return errors.New("azp of the ID token is not this site's client_id")
+		return faulty(faultToken, "azp of the ID token is not this site's client_id")
 	}
 	return nil
 }

@@ -81,7 +81,9 @@ func timeOf(value any) time.Time {
 // readEmail sets the address, and whether it is verified. Some providers send a text for that.
 func (l *Login) readEmail(claims jwt.Claims, identity *accounts.ExternalIdentity) {
 	found, _ := claims.Lookup(l.EmailClaim)
-	identity.Email, _ = found.(string)
+	var isText bool
+	identity.Email, isText = found.(string)
+	identity.EmailInvalid = found != nil && !isText
 	name := either(l.preset.verified, "email_verified")
 	switch verified := claims[name]; {
 	case identity.Email == "":
@@ -160,7 +162,8 @@ func (l *Login) uses(claim string) bool {
 		slices.ContainsFunc(l.RolesFrom, func(r RolesFrom) bool { return r.Claim == claim })
 }
 
-// valuesOf returns the texts of a claim: one, those of a list, or the names of an object.
+// valuesOf returns the texts of a claim: one, those of a list, or the names of an object, as Zitadel
+// has roles, but for those that the object denies by false or null.
 func valuesOf(claims jwt.Claims, path string) (values []string) {
 	found, _ := claims.Lookup(path)
 	switch v := found.(type) {
@@ -175,8 +178,10 @@ func valuesOf(claims jwt.Claims, path string) (values []string) {
 			}
 		}
 	case jwt.Claims:
-		for name := range v {
-			values = append(values, name)
+		for name, value := range v {
+			if value != nil && value != false {
+				values = append(values, name)
+			}
 		}
 	}
 	return values

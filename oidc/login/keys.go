@@ -36,10 +36,16 @@ func (l *Login) verifier(s *signatures) *gooidc.IDTokenVerifier {
 }
 
 // failure is the error about a token that err says is not valid. Keys that cannot be fetched are
-// an outage.
+// an outage, or a fault of the provider's.
 func (s *signatures) failure(err error) error {
 	if refused, ok := errors.AsType[*refusal.Error](s.err); ok {
-		if refused.Reason == refusal.KeysUnavailable || refused.Reason == refusal.KeysStale {
+		switch refused.Reason {
+		case refusal.TokenTooLarge:
+			return faulty(faultTooLarge, "%s", refused.Detail)
+		case refusal.KeysUnavailable, refusal.KeysStale:
+			if failed := s.keys.Failure(); failed != nil && !jwks.IsOutage(failed) {
+				return misconfigured(faultKeys, "%.500s", failed)
+			}
 			return unavailable(fmt.Errorf("fetching its keys failed: %s", refused.Detail))
 		}
 		return faulty(faultToken, "signature: %s", refused.Detail)

@@ -64,7 +64,7 @@ type Login struct {
 	ClientID string `json:"client_id,omitempty"`
 
 	// ClientSecret is the secret of this site at the provider. Default: none, for a public
-	// client.
+	// client; presets need one unless `auth_method` is `none`.
 	ClientSecret string `json:"client_secret,omitempty"`
 
 	// AuthMethod is how the token endpoint gets the secret: `client_secret_basic` (in the
@@ -155,9 +155,11 @@ type Login struct {
 	said     outage.Notes // faults
 }
 
-// RolesFrom gives roles by a claim: a text, a list of texts, or an object, whose names count.
+// RolesFrom gives roles by a claim: a text, a list of texts, or an object. Of an object the names count,
+// as in the roles of Zitadel, but not those whose value is false or null.
 type RolesFrom struct {
-	// Claim whose values decide. Write a claim within another one with a dot. Required.
+	// Claim whose values decide. Write a claim within another one with a dot. Of an object the names
+	// count, but not those whose value is false or null. Required.
 	Claim string `json:"claim,omitempty"`
 	// Roles are the roles for each value. Default: each value is a role itself, so whoever
 	// names groups at the provider gives any role here.
@@ -170,7 +172,8 @@ type Condition struct {
 	// `groups`), `organization` (in the claim `organizations`, which the presets `github` and
 	// `discord` look up), or `claim`. Required.
 	Kind string `json:"kind,omitempty"`
-	// Claim is the name of the claim if Kind is `claim`.
+	// Claim is the name of the claim if Kind is `claim`. Of a claim that is an object the names count,
+	// but not those whose value is false or null.
 	Claim string `json:"claim,omitempty"`
 	// Values of which the user must have one. Required.
 	Values []string `json:"values,omitempty"`

@@ -766,10 +766,13 @@ func TestLoginWithAccounts(t *testing.T) {
 	})
 
 	t.Run("no address, and none that is one", func(t *testing.T) {
-		for _, email := range []string{"", "nobody", "a@example.com\r\nBcc: b@example.com"} {
+		for email, says := range map[string]string{
+			"": "did not tell this site an e-mail", "nobody": "is not valid, so no account",
+			"a@example.com\r\nBcc: b@example.com": "is not valid, so no account",
+		} {
 			other.Lie(sitetest.Lies{Subject: "no address", Email: email})
 			chrome := s.Visitor()
-			chrome.MustBeOut(chrome.LogInBy("other"), 403, "did not tell this site an e-mail")
+			chrome.MustBeOut(chrome.LogInBy("other"), 403, says)
 		}
 	})
 

@@ -30,6 +30,9 @@ type preset struct {
 	withoutNonce bool
 	anyTenant    bool // the issuer in ID tokens depends on the tenant
 
+	// without are claims that the provider never sends, with what to write instead of conditions on them.
+	without map[string]string
+
 	// complete adds claims that take further requests, or changes those that mean something else.
 	complete func(ctx context.Context, l *Login, tokens *oauth2.Token, claims jwt.Claims) error
 }
@@ -39,28 +42,34 @@ type preset struct {
 var presets = map[string]preset{
 	"apple": {
 		label: "Apple", issuer: "https://appleid.apple.com", scopes: []string{"name", "email"},
-		authMethod: postMethod, responseMode: formPost, complete: appleUser,
+		authMethod: postMethod, responseMode: formPost, without: noGroups, complete: appleUser,
 	},
 	"discord": {
 		label: "Discord", issuer: "https://discord.com", scopes: []string{"identify", "email"},
 		authorization: "/oauth2/authorize", token: "/api/oauth2/token", userinfo: "/api/users/@me",
 		idClaim: "id", verified: "verified", complete: discordUser,
+		without: map[string]string{groupsClaim: "its servers are organizations: allow organization <ID of a server>"},
 	},
 	"facebook": {
 		label: "Facebook", issuer: "https://www.facebook.com", scopes: []string{"email", "public_profile"},
 		authorization: "/v23.0/dialog/oauth", token: "https://graph.facebook.com/v23.0/oauth/access_token",
 		userinfo: "https://graph.facebook.com/v23.0/me?fields=id,name,email",
-		idClaim:  "id", authMethod: postMethod,
+		idClaim:  "id", authMethod: postMethod, without: noGroups,
 	},
 	"github": {
 		label: "GitHub", issuer: "https://github.com", scopes: []string{"user:email"},
 		authorization: "/login/oauth/authorize", token: "/login/oauth/access_token",
 		userinfo: "https://api.github.com/user", idClaim: "id", authMethod: postMethod, complete: githubUser,
+		without: map[string]string{groupsClaim: "it has organizations: allow organization <name>"},
 	},
-	"gitlab": {label: "GitLab", issuer: "https://gitlab.com"},
-	"google": {label: "Google", issuer: "https://accounts.google.com"},
+	"gitlab": {
+		label: "GitLab", issuer: "https://gitlab.com",
+		without: map[string]string{organizationsClaim: "it has groups: allow group <path>"},
+	},
+	"google": {label: "Google", issuer: "https://accounts.google.com", without: noGroups},
 	"linkedin": {
 		label: "LinkedIn", issuer: "https://www.linkedin.com/oauth", authMethod: postMethod, withoutNonce: true,
+		without: noGroups,
 	},
 	"microsoft": {
 		label: "Microsoft", issuer: "https://login.microsoftonline.com", anyTenant: true, complete: microsoftUser,
@@ -70,7 +79,13 @@ var presets = map[string]preset{
 		authorization: "/i/oauth2/authorize", token: "https://api.x.com/2/oauth2/token",
 		userinfo: "https://api.x.com/2/users/me?user.fields=confirmed_email,name,profile_image_url,username",
 		idClaim:  "data.id", emailClaim: "data.confirmed_email", proven: true,
+		without: noGroups,
 	},
+}
+
+// noGroups is for providers that know neither groups nor organizations.
+var noGroups = map[string]string{
+	groupsClaim: "use allow domain, or give roles here", organizationsClaim: "use allow domain, or give roles here",
 }
 
 const (
@@ -88,6 +103,9 @@ func (l *Login) fill() {
 	p := &l.preset
 	*p = presets[l.Preset]
 	own := l.Issuer != "" && l.Issuer != p.issuer
+	if own && l.Preset != "github" && l.Preset != "gitlab" || l.UserinfoEndpoint != "" {
+		p.without = nil // who knows what that one sends?
+	}
 	if l.Label == "" {
 		l.Label = p.label
 	}

@@ -35,16 +35,13 @@ func (l *Login) Provision(ctx caddy.Context) error {
 		}
 		if *options[name], err = caddy.NewReplacer().ReplaceOrErr(value, true, true); err != nil {
 			if name == "client_secret" { // the text in braces may be part of the secret
-				err = errors.New(
-					"it has a placeholder without a value when the config is loaded; use {env.NAME} or {file./path}",
-				)
+				err = errors.New("it has a placeholder without a value when the config is loaded; " +
+					config.WhyEmpty(value) + " Use {env.NAME} or {file./path}")
 			}
 			return fmt.Errorf("%s: %s: %w", l.Name, name, err)
 		}
 		if value != "" && *options[name] == "" {
-			return fmt.Errorf(
-				"%s: %s is empty; is the environment variable set, and does the file exist?", l.Name, name,
-			)
+			return fmt.Errorf("%s: %s is empty; %s", l.Name, name, config.WhyEmpty(value))
 		}
 	}
 	for option, value := range map[string]*string{
@@ -258,6 +255,10 @@ func (l *Login) checkRules() error {
 				return fmt.Errorf("roles_from %s %s: %w", from.Claim, value, err)
 			}
 		}
+		if instead, never := l.preset.without[from.Claim]; never {
+			return fmt.Errorf("roles_from %s: %s never sends this claim; %s", from.Claim, l.preset.label,
+				strings.Replace(instead, "allow organization <", "roles_from organizations <", 1))
+		}
 	}
 	for _, condition := range l.Allow {
 		kinds := []string{"claim", "domain", "group", "organization"}
@@ -266,6 +267,14 @@ func (l *Login) checkRules() error {
 		}
 		if len(condition.Values) == 0 || (condition.Kind == "claim") != (condition.Claim != "") {
 			return fmt.Errorf("allow %s lists no values, as in: allow domain example.com", condition)
+		}
+		if instead, never := l.preset.without[condition.claim()]; never && condition.Kind != "domain" {
+			return fmt.Errorf("allow %s: %s never sends the claim %s, so nobody could log in; %s",
+				condition, l.preset.label, condition.claim(), instead)
+		}
+		if condition.Kind == "domain" && l.Preset == "facebook" && !l.TrustEmail {
+			return fmt.Errorf("allow %s: Facebook does not say whether an address is verified, so nobody could log "+
+				"in; remove it, or set trust_email if you trust all addresses there", condition)
 		}
 		for _, value := range condition.Values {
 			if condition.Kind == "domain" && domainKey(value) == "" {

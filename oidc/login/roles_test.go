@@ -48,6 +48,11 @@ func TestLoginRolesFrom(t *testing.T) {
 	has("admin member ops")
 	logIn(sitetest.JSON{"realm": sitetest.JSON{"roles": sitetest.JSON{"ops": 1}}}) // as Zitadel writes them
 	has("member ops")
+	denied := sitetest.JSON{"ops": false, "bosses": nil, "dev": sitetest.JSON{"1": "example.com"}, "qa": "", "hr": 0}
+	logIn(sitetest.JSON{"groups": sitetest.JSON{"staff": false, "bosses": nil}, "realm": sitetest.JSON{"roles": denied}})
+	has("dev hr member qa")
+	logIn(sitetest.JSON{"realm": sitetest.JSON{"roles": sitetest.JSON{"ops": true}}})
+	has("member ops")
 	if _, err := users.UpdateUser(t.Context(), alice().ID, alice().UpdatedAt, func(u *store.User) error {
 		u.Roles = append(u.Roles, "admin") // by an administrator
 		return nil

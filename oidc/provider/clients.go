@@ -166,11 +166,11 @@ func (c *Client) resolve(p *Provider) error {
 			// the text in braces may be part of the secret
 			if _, err := replacer.ReplaceOrErr(*value, false, true); err != nil {
 				return errors.New("secret has a placeholder without a value when the config is loaded; " +
-					"use {env.NAME} or {file./path}")
+					config.WhyEmpty(*value) + " Use {env.NAME} or {file./path}")
 			}
 		}
 		if resolved == "" {
-			return fmt.Errorf("%s is empty; is the environment variable set, and does the file exist?", name)
+			return fmt.Errorf("%s is empty; %s", name, config.WhyEmpty(*value))
 		}
 		*value = resolved
 	}

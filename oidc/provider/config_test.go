@@ -64,9 +64,9 @@ func TestWrongConfigs(t *testing.T) {
 		public(
 			"grant_types device_code",
 		): `grant_types: unknown grant type "device_code"; did you mean urn:ietf:params:oauth:grant-type:device_code? Supported: `,
-		public("response_types codd"): `response_types: unknown response type "codd"; did you mean code? Supported: `,
-		public("signup open"): "client has no option \"signup\", which is an option of accounts; " +
-			"client has name, ",
+		public("response_types codd"):       `response_types: unknown response type "codd"; did you mean code? Supported: `,
+		public("signup open"):               "client has no option \"signup\", which is an option of accounts, at",
+		public("grants client_credentials"): "client has no option \"grants\"; did you mean grant_types?, at",
 		issuer + "user_editable emploer\naccounts {\n profile employer\n}": "or remove it from " +
 			"user_editable; did you mean employer?",
 		public("grant_types password"):           `grant_types: unknown grant type "password"`,
@@ -91,7 +91,7 @@ func TestWrongConfigs(t *testing.T) {
 		issuer + "client app {\n secret short\n redirect_uri https://a/\n}": "secret has a length " +
 			"of 5; it must have at least 16 bytes",
 		issuer + "client app {\n secret {env.NOTHING}\n" +
-			" redirect_uri https://a/\n}": "secret is empty; is the environment variable set",
+			" redirect_uri https://a/\n}": "secret is empty; is the environment variable NOTHING set?",
 		issuer + "client app {\n secret {evn.NOTHING}\n" +
 			" redirect_uri https://a/\n}": "secret has a placeholder without a value",
 		issuer + "client app {\n secret $2secret-of-the-operator\n" +

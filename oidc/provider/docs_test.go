@@ -17,7 +17,7 @@ var caddyfileBlock = regexp.MustCompile("(?ms)^```caddyfile\n(.*?)^```$")
 // TestDocsCaddyfiles validates the blocks of the pages that need this package, as `caddy validate`
 // does.
 func TestDocsCaddyfiles(t *testing.T) {
-	for _, name := range []string{"SHOP_SECRET", "GOOGLE_CLIENT_ID", "GOOGLE_CLIENT_SECRET"} {
+	for _, name := range []string{"SHOP_SECRET", "REPORT_SECRET", "GOOGLE_CLIENT_ID", "GOOGLE_CLIENT_SECRET"} {
 		t.Setenv(name, appSecret)
 	}
 	t.Setenv("XDG_DATA_HOME", t.TempDir()) // where accounts are by default

@@ -114,6 +114,9 @@ func writeJSON(w http.ResponseWriter, status int, value any) error {
 	if err != nil {
 		return err
 	}
+	if status >= http.StatusBadRequest {
+		text = append(text, '\n') // as it is read in terminals
+	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_, err = w.Write(text)

@@ -112,6 +112,37 @@ func TestResources(t *testing.T) {
 	}
 }
 
+// A client that asks for its own token, and for no scope, gets those of the API that it may have.
+func TestOwnScopes(t *testing.T) {
+	s := serve(t, clientsOfAPIs+"client few {\n secret "+appSecret+"\n grant_types client_credentials\n scopes films\n}\n", "")
+	chrome := s.browser()
+	for _, c := range []struct {
+		client, scope string
+		resources     []string
+		want          string
+	}{
+		{"app", "", []string{ordersAPI}, ordersAPI + " orders write"},
+		{"app", " ", []string{ordersAPI}, ordersAPI + " orders write"},
+		{"app", "orders", []string{ordersAPI}, ordersAPI + " orders"},
+		{"app", "", []string{ordersAPI, filmsAPI}, fmt.Sprint([]string{ordersAPI, filmsAPI}, " films orders write")},
+		{"app", "", []string{"urn:example:status"}, "urn:example:status "},
+		{"few", "", []string{filmsAPI}, filmsAPI + " films"},
+		{"few", "", []string{ordersAPI}, ordersAPI + " "},
+		{"app", "", []string{s.URL, ordersAPI}, fmt.Sprint([]string{s.URL, ordersAPI}, " orders write")},
+		{"app", "", nil, s.URL + " "},
+		{"app", "", []string{s.URL}, s.URL + " "},
+	} {
+		form := url.Values{"grant_type": {"client_credentials"}, "scope": {c.scope}, "resource": c.resources}
+		if c.client == "few" {
+			form.Set("client_secret", appSecret)
+		}
+		got := audienceOf(t, chrome.exchange(c.client, form))
+		if got != c.want {
+			t.Errorf("%s asks for %q at %v: %q, expected %q", c.client, c.scope, c.resources, got, c.want)
+		}
+	}
+}
+
 // Every kind of request that leads to an access token takes a resource.
 func TestResourcesOfEachGrant(t *testing.T) {
 	s := serve(t, clientsOfAPIs, "")

@@ -286,14 +286,16 @@ func (p *Provider) byCredentials(ctx context.Context, client *Client, values url
 	if err != nil {
 		return nil, err
 	}
-	var scopes []string
-	for _, scope := range strings.Fields(values.Get("scope")) {
+	scopes := strings.Fields(values.Get("scope"))
+	if len(scopes) == 0 {
+		scopes = p.defaultScopes(client, target)
+	}
+	for _, scope := range scopes {
 		if !slices.Contains(client.Scopes, scope) || scope == "openid" || scope == "offline_access" {
 			return nil, refuse(
 				"invalid_scope", "scope contains a scope that the client is not allowed, or that requires a user",
 			)
 		}
-		scopes = append(scopes, scope)
 	}
 	if len(p.scopesAt(scopes, target)) < len(scopes) {
 		return nil, refuse("invalid_scope", "scope contains a scope of none of the resources")
