@@ -40,15 +40,15 @@ func forSudo(user string) string {
 	return user
 }
 
-// OfStorage returns an error with the folder and the advice, if the error of the storage is that its
-// files cannot be created.
+// OfStorage returns an error with the folder and the advice, if the error of the signing keys is that
+// files of the storage cannot be created.
 func OfStorage(storage certmagic.Storage, err error) error {
 	files, ok := storage.(*certmagic.FileStorage)
 	if err == nil || !ok {
 		return err
 	}
 	if blocked := Writable(filepath.Join(files.Path, "jwt")); blocked != nil {
-		return fmt.Errorf("the storage: %w", blocked)
+		return fmt.Errorf("signing keys in Caddy's storage: %w", blocked)
 	}
 	return err
 }
