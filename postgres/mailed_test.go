@@ -24,15 +24,22 @@ func TestTwoNodesMailedCodes(t *testing.T) {
 	options := fmt.Sprintf("mail smtp://%s {\nfrom no-reply@example.com\n}\nverify_email\nthrottle 100 15m\n", server.Address)
 	nodes := startNodes(t, 2, accountsOnly(s.database("mailed"), options))
 	mails := 0
-	code := func() string {
+	code := func() string { // of the next mail that is no notice
 		t.Helper()
-		mails++
-		text, err := io.ReadAll(quotedprintable.NewReader(strings.NewReader(server.MustGet(mails)[mails-1].Raw)))
-		found := mailedCode.FindSubmatch(text)
-		if found == nil {
-			t.Fatalf("no code in %q, %v", text, err)
+		for {
+			mails++
+			raw := server.MustGet(mails)[mails-1].Raw
+			text, err := io.ReadAll(quotedprintable.NewReader(strings.NewReader(raw)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if found := mailedCode.FindSubmatch(text); found != nil {
+				return string(found[1])
+			}
+			if !strings.Contains(raw, "Subject: Your password at") {
+				t.Fatalf("no code in %q", text)
+			}
 		}
-		return string(found[1])
 	}
 	send := func(i int, path string, body map[string]string, want int) {
 		t.Helper()
