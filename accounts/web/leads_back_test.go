@@ -2,6 +2,7 @@ package web_test
 
 import (
 	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -10,7 +11,8 @@ import (
 
 // The pages of somebody who is logged in lead back to the site; those of others, and of a flow, do not.
 func TestPagesLeadBack(t *testing.T) {
-	s := sitetest.AccountsSite(t, "passkeys localhost\nsecond_factor optional\nissuer http://localhost\nname Shop")
+	s := passkeySite(t, "passkeys\nsecond_factor optional\nname Shop\n"+
+		"mail smtp://localhost {\nfrom no-reply@example.com\n}")
 	v := s.Visitor()
 	v.Post("/auth/signup", sitetest.FormOf("alice@example.com"))
 	for path, leads := range map[string]bool{
@@ -22,6 +24,17 @@ func TestPagesLeadBack(t *testing.T) {
 				t.Errorf("%s in %s: %d, it leads back: %v", path, language, got.Status, !leads)
 			}
 		}
+	}
+}
+
+// So does the page of API keys.
+func TestKeysPageLeadsBack(t *testing.T) {
+	s := sitetest.Serve(t, "jwt {\n api_keys\n accounts {\n signup open\n name Shop\n store file "+
+		filepath.Join(sitetest.TempDir(t), "users.db")+"\n}\n}\nrespond hi")
+	v := s.Visitor()
+	v.Post("/auth/signup", sitetest.FormOf("alice@example.com"))
+	if got := v.Get("/auth/keys"); got.Status != 200 || !strings.Contains(got.Body, `<p><a href="/">Shop</a></p>`) {
+		t.Errorf("%d %s", got.Status, got.Brief())
 	}
 }
 
