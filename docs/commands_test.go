@@ -79,6 +79,7 @@ func TestDocsCommands(t *testing.T) {
 			}
 		}
 	}
+	accountstest.Has(t, host.Shell("caddy jwt user --help"), "blob/main/docs/commands.md")
 	const store = "data/caddy/jwt/users.db"
 	with("docs/accounts.md", "postgres {env.ACCOUNTS_DSN}", "copy.db", "users.db", store)
 	with("docs/oidc.md")

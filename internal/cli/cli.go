@@ -15,6 +15,9 @@ import (
 	"github.com/spf13/pflag"
 )
 
+// documentation is where the commands are described; Caddy's help would name its own page.
+const documentation = "https://github.com/caddy-jwt/caddy-jwt/blob/main/docs/commands.md"
+
 func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "jwt",
@@ -29,6 +32,7 @@ func init() {
 			}
 			groups(cmd)
 			cmd.SetFlagErrorFunc(flagError)
+			cmd.SetHelpTemplate(cmd.HelpTemplate() + "\nFull documentation is available at:\n" + documentation + "\n")
 		},
 	})
 }
