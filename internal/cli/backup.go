@@ -92,10 +92,10 @@ Replaces everything in a store by a backup of caddy jwt store backup. Caddy may 
 meanwhile, and need not be reloaded: it sees either all of it or nothing.
 
 Users, passwords, roles, second factors and clients are then those of the backup. If the
-store has users, what ended since the backup stays ended: sessions, links, grants, API
-keys that were revoked, and signing keys that were withdrawn. Who was shut out otherwise,
-such as by user disable or passwd, must be so again. Sessions that began since end at
-once.
+store has users, what ended since the backup stays ended: sessions, links, grants,
+signing keys that were withdrawn, and API keys that were revoked or whose user was
+deleted. Who was shut out otherwise, such as by user disable or passwd, must be so
+again. Sessions that began since end at once.
 
 It restores files. For a database, stop Caddy, and use caddy jwt store copy into an empty
 one. A file that is damaged cannot be opened: stop Caddy, and put the backup in its place.`,

@@ -46,6 +46,8 @@ func TestStoreBackupAndRestore(t *testing.T) {
 		t.Errorf("%v %v", info, err)
 	}
 	c.Where = c.Where[:2]
+	look := &accountstest.CommandLine{TB: t, Where: []string{"--store", backup}}
+	accountstest.Has(t, look.Must("", "user", "list"), "alice@example.com") // which may leave a -wal beside it
 
 	later := s.SignedUp("bob@example.com")
 	laterSession := s.LoggedIn("alice@example.com")

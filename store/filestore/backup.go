@@ -75,9 +75,10 @@ func writeNew(path string, write func(temporary string) error) error {
 	return give()
 }
 
-// checkBackup returns the number of users in a file, or an error if it is not a whole store.
+// checkBackup returns the number of users in a file that nobody changes, or an error if it is not a
+// whole store. It creates nothing beside the file.
 func checkBackup(ctx context.Context, path string) (users int64, err error) {
-	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?mode=ro")
+	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?immutable=1")
 	if err != nil {
 		return 0, err
 	}
@@ -117,7 +118,7 @@ func CheckBackup(ctx context.Context, path string) (users int64, err error) {
 	if info.IsDir() {
 		return 0, fmt.Errorf("%s is a folder; a backup is a file, such as %s", path, filepath.Join(path, "users.db"))
 	}
-	if _, err := os.Stat(path + "-wal"); err == nil {
+	if newest, err := os.Stat(path + "-wal"); err == nil && newest.Size() > 0 {
 		return 0, fmt.Errorf("%s is in use, or its newest changes are in %[1]s-wal; "+
 			"make a backup of it with `caddy jwt store backup --store %[1]s <file>`, and restore that", path)
 	}
